@@ -1,0 +1,36 @@
+package catalog
+
+import (
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// Block describes one block of the bucket, as its meta.json does. It is immutable once a view that holds it is published.
+type Block struct {
+	ID ulid.ULID
+	// Number is the block's number in this process: below 1<<24, never used for another block.
+	Number uint32
+	// MinTime and MaxTime bound the block's samples, in milliseconds: [MinTime, MaxTime).
+	MinTime, MaxTime int64
+	// Resolution is 0 for raw samples, else the downsampling window in milliseconds: 300000 or 3600000.
+	Resolution int64
+	// Labels are the external labels.
+	Labels labels.Labels
+	// IndexSize is the size of the index object in bytes, 0 where meta.json does not say.
+	IndexSize int64
+	// ChunkFiles are the files of the block's chunks/ folder in order (number 1 first), nil where meta.json does not list them.
+	ChunkFiles []ChunkFile
+	// SeriesMaxSize and ChunkMaxSize are the largest series entry and chunk record in bytes, 0 where meta.json does not say.
+	SeriesMaxSize, ChunkMaxSize int64
+	// NumSeries and NumChunks are counts from meta.json's stats, 0 where absent.
+	NumSeries, NumChunks uint64
+	// Level is the compaction level and Sources the blocks this one was compacted from, itself for an uncompacted one.
+	Level   int
+	Sources []ulid.ULID
+}
+
+// ChunkFile is one file of a block's chunks/ folder. Size is in bytes, 0 where meta.json lists the name alone.
+type ChunkFile struct {
+	Name string
+	Size int64
+}
