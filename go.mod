@@ -1,6 +1,6 @@
 module larder
 
-go 1.26.0
+go 1.26.7
 
 require (
 	github.com/KimMachineGun/automemlimit v1.0.1
