@@ -1,0 +1,40 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/go-kit/log"
+)
+
+// GoKit returns a go-kit logger that writes to logger. Object store clients ask for one; nothing of larder's own does.
+func GoKit(logger *slog.Logger) log.Logger { return goKit{logger} }
+
+type goKit struct{ logger *slog.Logger }
+
+// Log takes go-kit's alternating keys and values. A record without a level is info, as go-kit's own filter treats it.
+func (g goKit) Log(keyvals ...any) error {
+	level, msg := slog.LevelInfo, ""
+	attrs := make([]slog.Attr, 0, len(keyvals)/2)
+	for i := 0; i < len(keyvals); i += 2 {
+		key := fmt.Sprint(keyvals[i])
+		var value any = "(missing)"
+		if i+1 < len(keyvals) {
+			value = keyvals[i+1]
+		}
+		switch key {
+		case "level":
+			if err := level.UnmarshalText([]byte(fmt.Sprint(value))); err != nil {
+				level = slog.LevelInfo
+			}
+		case "msg":
+			msg = fmt.Sprint(value)
+		case "ts", "caller": // the slog handler writes its own time; go-kit's caller would name this file
+		default:
+			attrs = append(attrs, slog.Any(key, value))
+		}
+	}
+	g.logger.LogAttrs(context.Background(), level, msg, attrs...)
+	return nil
+}

@@ -1,0 +1,57 @@
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// LogFormats and LogLevels are what NewLogger accepts.
+func LogFormats() []string { return []string{"logfmt", "json"} }
+
+// LogLevels lists the levels that NewLogger accepts, the quietest first.
+func LogLevels() []string { return []string{"error", "warn", "info", "debug"} }
+
+// NewLogger returns a logger that writes one line per record to w, in the format (logfmt or json) and from the level given.
+func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var lvl slog.Level
+	switch level {
+	case "error":
+		lvl = slog.LevelError
+	case "warn":
+		lvl = slog.LevelWarn
+	case "info":
+		lvl = slog.LevelInfo
+	case "debug":
+		lvl = slog.LevelDebug
+	default:
+		return nil, fmt.Errorf("unknown log level %q, want one of %s", level, strings.Join(LogLevels(), ", "))
+	}
+	opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: thanosKeys}
+	switch format {
+	case "logfmt":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, fmt.Errorf("unknown log format %q, want one of %s", format, strings.Join(LogFormats(), ", "))
+}
+
+// thanosKeys spells the fixed keys as Thanos does. Durations are written for people in both formats: slog's JSON would print
+// bare nanoseconds.
+func thanosKeys(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 {
+		switch a.Key {
+		case slog.TimeKey:
+			return slog.String("ts", a.Value.Time().UTC().Format(time.RFC3339Nano))
+		case slog.LevelKey:
+			return slog.String("level", strings.ToLower(a.Value.String()))
+		}
+	}
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.String(a.Key, a.Value.Duration().String())
+	}
+	return a
+}

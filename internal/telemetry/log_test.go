@@ -1,0 +1,75 @@
+package telemetry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestLogfmt(t *testing.T) {
+	var buf bytes.Buffer
+	logger, err := NewLogger(&buf, "info", "logfmt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger.Debug("not at this level")
+	logger.Warn("sync failed", "err", errors.New("no route"), "took", 1500*time.Millisecond)
+	want := regexp.MustCompile(`^ts=\d{4}-\d\d-\d\dT[\d:.]+Z level=warn msg="sync failed" err="no route" took=1.5s\n$`)
+	if !want.MatchString(buf.String()) {
+		t.Errorf("got  %q\nwant a match of %s", buf.String(), want)
+	}
+}
+
+func TestLogJSON(t *testing.T) {
+	var buf bytes.Buffer
+	logger, err := NewLogger(&buf, "debug", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger.Debug("opened", "took", 2*time.Second)
+	var got map[string]string
+	if err := json.Unmarshal(buf.Bytes(), &got); err != nil {
+		t.Fatalf("%v in %q", err, buf.String())
+	}
+	if _, err := time.Parse(time.RFC3339Nano, got["ts"]); err != nil {
+		t.Errorf("ts: %v", err)
+	}
+	if got["level"] != "debug" || got["msg"] != "opened" || got["took"] != "2s" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestLoggerRefusesUnknownNames(t *testing.T) {
+	if _, err := NewLogger(nil, "loud", "json"); err == nil || !strings.Contains(err.Error(), `"loud"`) {
+		t.Errorf("level: got %v", err)
+	}
+	if _, err := NewLogger(nil, "info", "journald"); err == nil || !strings.Contains(err.Error(), `"journald"`) {
+		t.Errorf("format: got %v", err)
+	}
+}
+
+func TestGoKit(t *testing.T) {
+	f := func(keyvals []any, want string) {
+		t.Helper()
+		var buf bytes.Buffer
+		logger, err := NewLogger(&buf, "info", "logfmt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := GoKit(logger).Log(keyvals...); err != nil {
+			t.Fatal(err)
+		}
+		_, got, _ := strings.Cut(buf.String(), " ") // the time
+		if got != want {
+			t.Errorf("Log(%q): got %q, want %q", keyvals, got, want)
+		}
+	}
+	f([]any{"level", "error", "msg", "failed", "code", 503}, "level=error msg=failed code=503\n")
+	f([]any{"msg", "no level", "caller", "s3.go:1", "ts", "now"}, "level=info msg=\"no level\"\n")
+	f([]any{"level", "debug", "msg", "too quiet"}, "")
+	f([]any{"level", "odd", "msg", "unknown level", "key"}, "level=info msg=\"unknown level\" key=(missing)\n")
+}

@@ -1,0 +1,79 @@
+package web
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func get(t *testing.T, h http.Handler, path, accept string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	r.Header.Set("Accept", accept)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestReadiness(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	var changes []bool
+	p := NewProbe(reg, func(ready bool) { changes = append(changes, ready) })
+	h := Handler(p, reg)
+	check := func(ready bool) {
+		t.Helper()
+		code, body, metric := http.StatusServiceUnavailable, "NOT OK", "0"
+		if ready {
+			code, body, metric = http.StatusOK, "OK", "1"
+		}
+		if w := get(t, h, "/-/ready", ""); w.Code != code || strings.TrimSpace(w.Body.String()) != body {
+			t.Errorf("/-/ready: got %d %q, want %d %q", w.Code, w.Body, code, body)
+		}
+		if w := get(t, h, "/-/healthy", ""); w.Code != http.StatusOK || w.Body.String() != "OK" {
+			t.Errorf("/-/healthy: got %d %q", w.Code, w.Body)
+		}
+		want := `thanos_status{check="ready",component="store"} ` + metric
+		if w := get(t, h, "/metrics", ""); !strings.Contains(w.Body.String(), want) {
+			t.Errorf("/metrics lacks %q", want)
+		}
+	}
+	check(false)
+	p.SetReady()
+	p.SetReady()
+	check(true)
+	if !p.Drain() {
+		t.Error("Drain: was ready, got false")
+	}
+	check(false)
+	p.SetReady() // a first sync that ends during shutdown
+	check(false)
+	if p.Drain() {
+		t.Error("second Drain: was not ready, got true")
+	}
+	if got, want := len(changes), 2; got != want {
+		t.Errorf("got %d changes %v, want %d", got, changes, want)
+	}
+}
+
+func TestHandler(t *testing.T) {
+	h := Handler(NewProbe(nil, nil), prometheus.NewRegistry())
+	f := func(path string, code int, contentType string) {
+		t.Helper()
+		w := get(t, h, path, "application/openmetrics-text;version=1.0.0")
+		if w.Code != code {
+			t.Errorf("GET %s: got %d, want %d", path, w.Code, code)
+		}
+		if got := w.Header().Get("Content-Type"); !strings.HasPrefix(got, contentType) {
+			t.Errorf("GET %s: got %s, want %s", path, got, contentType)
+		}
+	}
+	f("/", 200, "text/html")
+	f("/metrics", 200, "application/openmetrics-text")
+	f("/debug/pprof/", 200, "text/html")
+	f("/debug/pprof/goroutine?debug=1", 200, "text/plain")
+	f("/debug/pprof/cmdline", 404, "text/plain")
+	f("/nowhere", 404, "text/plain")
+}
