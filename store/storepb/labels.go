@@ -1,0 +1,170 @@
+package storepb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+)
+
+// Tags of the fields that labels are made of.
+const (
+	tagSeriesLabels = 1<<3 | 2 // Series.labels
+	tagLabelName    = 1<<3 | 2 // Label.name
+	tagLabelValue   = 2<<3 | 2 // Label.value
+)
+
+// AppendLabel appends one Series.labels field. Labels are *finished* when this was called for each of them, sorted by name: they
+// can then be put into a Series message as they are, which is how they travel from a block's index to the client.
+//
+// An empty name or value takes no bytes, as everywhere in proto3.
+func AppendLabel[T []byte | string](dst []byte, name, value T) []byte {
+	size := 0
+	if len(name) > 0 {
+		size += 1 + sizeVarint(uint64(len(name))) + len(name)
+	}
+	if len(value) > 0 {
+		size += 1 + sizeVarint(uint64(len(value))) + len(value)
+	}
+	dst = append(dst, tagSeriesLabels)
+	dst = appendVarint(dst, uint64(size))
+	if len(name) > 0 {
+		dst = append(dst, tagLabelName)
+		dst = appendVarint(dst, uint64(len(name)))
+		dst = append(dst, name...)
+	}
+	if len(value) > 0 {
+		dst = append(dst, tagLabelValue)
+		dst = appendVarint(dst, uint64(len(value)))
+		dst = append(dst, value...)
+	}
+	return dst
+}
+
+// LabelSize is the number of bytes that AppendLabel appends.
+func LabelSize[T []byte | string](name, value T) int {
+	size := 0
+	if len(name) > 0 {
+		size += 1 + sizeVarint(uint64(len(name))) + len(name)
+	}
+	if len(value) > 0 {
+		size += 1 + sizeVarint(uint64(len(value))) + len(value)
+	}
+	return 1 + sizeVarint(uint64(size)) + size
+}
+
+// NextLabel takes the first label off finished labels. The name and value alias labels. ok is false when nothing is left, and
+// for bytes that AppendLabel did not make.
+func NextLabel(labels []byte) (name, value, rest []byte, ok bool) {
+	if len(labels) < 2 || labels[0] != tagSeriesLabels {
+		return nil, nil, nil, false
+	}
+	body, rest, ok := cutBytes(labels[1:])
+	if !ok {
+		return nil, nil, nil, false
+	}
+	if len(body) > 0 && body[0] == tagLabelName {
+		if name, body, ok = cutBytes(body[1:]); !ok {
+			return nil, nil, nil, false
+		}
+	}
+	if len(body) > 0 && body[0] == tagLabelValue {
+		if value, body, ok = cutBytes(body[1:]); !ok {
+			return nil, nil, nil, false
+		}
+	}
+	return name, value, rest, len(body) == 0
+}
+
+// cutBytes splits b after the length-prefixed bytes it starts with.
+func cutBytes(b []byte) (data, rest []byte, ok bool) {
+	if len(b) > 0 && b[0] < 0x80 {
+		// Fast path - nearly every name, value and label is shorter than 128 bytes.
+		n := int(b[0])
+		if b = b[1:]; n > len(b) {
+			return nil, nil, false
+		}
+		return b[:n:n], b[n:], true
+	}
+	n, w := binary.Uvarint(b)
+	if w <= 0 || n > uint64(len(b)-w) {
+		return nil, nil, false
+	}
+	b = b[w:]
+	return b[:n:n], b[n:], true
+}
+
+// CompareLabels orders two finished label sets as labels.Compare of Prometheus does: by the first name that differs, else by the
+// first value that differs, else the shorter set first.
+//
+// The bytes cannot be compared as they are, because a length prefix would decide before the text behind it. They can say that
+// two sets, or their first labels, are equal: that is what makes this fast on sorted series, whose neighbours share most labels.
+func CompareLabels(a, b []byte) int {
+	d := commonPrefix(a, b)
+	if d == len(a) && d == len(b) {
+		return 0
+	}
+	// Labels that lie wholly before the first difference are equal. Skip them by their lengths alone.
+	pos := 0
+	for {
+		end := labelEnd(a, pos)
+		if end > d || end <= pos {
+			break
+		}
+		pos = end
+	}
+	a, b = a[pos:], b[pos:]
+	for {
+		an, av, ar, aok := NextLabel(a)
+		bn, bv, br, bok := NextLabel(b)
+		if !aok || !bok {
+			// INVARIANT: finished labels end only where nothing is left.
+			switch {
+			case aok:
+				return 1
+			case bok:
+				return -1
+			}
+			return 0
+		}
+		if c := bytes.Compare(an, bn); c != 0 {
+			return c
+		}
+		if c := bytes.Compare(av, bv); c != 0 {
+			return c
+		}
+		a, b = ar, br
+	}
+}
+
+// labelEnd is where the label at pos ends, or pos when there is none.
+func labelEnd(labels []byte, pos int) int {
+	if pos+2 > len(labels) {
+		return pos
+	}
+	if n := labels[pos+1]; n < 0x80 {
+		return pos + 2 + int(n)
+	}
+	n, w := binary.Uvarint(labels[pos+1:])
+	if w <= 0 || n > uint64(len(labels)) {
+		return pos
+	}
+	return pos + 1 + w + int(n)
+}
+
+// commonPrefix is the number of leading bytes that a and b share.
+func commonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	a, b = a[:n], b[:n]
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {
+			return i + bits.TrailingZeros64(x)/8
+		}
+	}
+	for ; i < n; i++ {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return n
+}
