@@ -1,0 +1,86 @@
+package tsdbfmt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// A chunk record of a file in a block's chunks/ folder is
+//
+//	len <uvarint> | encoding <1b> | data <len bytes> | crc32c(encoding, data) <4b>
+//
+// len counts the data alone. Records follow an 8-byte file header with nothing between them; a file may be longer than its
+// records (it is preallocated, and cut when it is closed cleanly).
+
+// ChunkFileHeader is the number of bytes in front of the first record of a chunk file.
+const ChunkFileHeader = 8
+
+// EncAggr is the encoding byte of a Thanos aggregate chunk. It is the highest byte so as not to meet an encoding of Prometheus.
+const EncAggr byte = 0xff
+
+// maxChunkData bounds a chunk's data. Prometheus cuts float chunks at 1 KiB and histogram chunks near it; a single histogram may
+// be larger, and Thanos's downsampling joins five chunks. A length beyond the bound is corruption, never a reason to read.
+const maxChunkData = 64 << 20
+
+// ChunkRecordSize returns the size of a whole chunk record from its first bytes: ErrShort when the length prefix itself is cut,
+// ErrCorrupt when the prefix cannot be a length.
+func ChunkRecordSize(b []byte) (size int, err error) {
+	// Fast path: nearly every chunk's length takes two bytes.
+	if len(b) >= 2 && b[0] >= 0x80 && b[1] < 0x80 {
+		return 2 + 1 + (int(b[0]&0x7f) | int(b[1])<<7) + crc32.Size, nil
+	}
+	n, w := binary.Uvarint(b)
+	switch {
+	case w == 0 && len(b) < binary.MaxVarintLen64:
+		return 0, fmt.Errorf("chunk record length: %w", ErrShort)
+	case w <= 0:
+		return 0, fmt.Errorf("%w: chunk record length is no varint", ErrCorrupt)
+	case n > maxChunkData:
+		return 0, fmt.Errorf("%w: chunk record of %d bytes", ErrCorrupt, n)
+	}
+	return w + 1 + int(n) + crc32.Size, nil
+}
+
+// ChunkRecord returns the encoding and the data of the record b, which is exactly one record, after verifying its checksum. The
+// data aliases b.
+func ChunkRecord(b []byte) (enc byte, data []byte, err error) {
+	n, w := binary.Uvarint(b)
+	if w <= 0 || n > maxChunkData || w+1+int(n)+crc32.Size != len(b) {
+		return 0, nil, fmt.Errorf("%w: chunk record does not have the length of its %d bytes", ErrCorrupt, len(b))
+	}
+	end := len(b) - crc32.Size
+	if want, got := binary.BigEndian.Uint32(b[end:]), crc32.Checksum(b[w:end], castagnoli); got != want {
+		return 0, nil, fmt.Errorf("%w: chunk record of %d bytes has %08x, stored is %08x", ErrChecksum, len(b), got, want)
+	}
+	return b[w], b[w+1 : end : end], nil
+}
+
+// AppendChunkRecord appends the record of a chunk to dst.
+func AppendChunkRecord(dst []byte, enc byte, data []byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(data)))
+	body := len(dst)
+	dst = append(dst, enc)
+	dst = append(dst, data...)
+	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[body:], castagnoli))
+}
+
+// WireEncoding returns the encoding in which a chunk of encoding enc is sent: one of XOR, Histogram and FloatHistogram (1, 2, 3 as
+// stored; the StoreAPI's enum is one less). reencode says that the data must go through Reencode first. An aggregate chunk has
+// no encoding of its own on the wire: its parts have. The switch is total, so that a new encoding is an error and never
+// mistaken for another.
+func WireEncoding(enc byte) (wireEnc byte, reencode bool, err error) {
+	switch chunkenc.Encoding(enc) {
+	case chunkenc.EncXOR, chunkenc.EncHistogram, chunkenc.EncFloatHistogram:
+		return enc, false, nil
+	case chunkenc.EncXOR2:
+		return byte(chunkenc.EncXOR), true, nil
+	case chunkenc.EncHistogramST:
+		return byte(chunkenc.EncHistogram), true, nil
+	case chunkenc.EncFloatHistogramST:
+		return byte(chunkenc.EncFloatHistogram), true, nil
+	}
+	return 0, false, &UnknownEncodingError{Enc: enc}
+}

@@ -1,0 +1,211 @@
+package tsdbfmt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// The StoreAPI knows three chunk encodings: XOR, histogram, float histogram. Prometheus also writes XOR2 and histograms with
+// start timestamps. Reencode turns the second kind into the first without its start timestamps.
+//
+// A histogram chunk with start timestamps is one without them, bit for bit, but for two things: the counter reset header sits
+// in the two top bits of the sample count instead of in the third byte, and behind the bits of a sample may follow those of its
+// start timestamp. So it is not decoded and encoded again but copied with these bits cut out. What an appender would decide
+// while encoding again (that a sample needs a new chunk, another bucket layout or another reset hint) does not come up: every
+// sample stays in the chunk, with the layout and the header that were written.
+
+// sizes of a chunk's head: the sample count, and one byte for the counter reset header or the start timestamps.
+const (
+	countSize     = 2
+	countFlagSize = countSize + 1
+)
+
+// Reencode appends to dst the data of a chunk that holds the samples of the given one, with the same bit patterns and counter
+// reset header, in the encoding that WireEncoding returns for enc. It is deterministic: equal input gives equal output. Data
+// that needs no re-encoding is appended as it is. The data must not alias dst.
+func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err error) {
+	wireEnc, reencode, err := WireEncoding(enc)
+	if err != nil {
+		return 0, dst, err
+	}
+	if !reencode {
+		return wireEnc, append(dst, data...), nil
+	}
+	if len(data) < countFlagSize {
+		return 0, dst, fmt.Errorf("%w: %s chunk of %d bytes", ErrCorrupt, chunkenc.Encoding(enc), len(data))
+	}
+	if chunkenc.Encoding(enc) == chunkenc.EncXOR2 {
+		out, err = reencodeXOR2(dst, data)
+	} else {
+		out, err = cutStartTimes(dst, data, chunkenc.Encoding(enc) == chunkenc.EncFloatHistogramST)
+	}
+	if err != nil {
+		return 0, dst, fmt.Errorf("%s chunk: %w", chunkenc.Encoding(enc), err)
+	}
+	return wireEnc, out, nil
+}
+
+// The head of a chunk with start timestamps.
+const (
+	stCountMask  = 1<<14 - 1 // of the first two bytes of a histogram chunk; the two bits above are the counter reset header
+	stFirstKnown = 0x80      // of the third byte: a start timestamp follows the first sample
+	stChangeMask = 0x7f      // of the third byte: the first sample behind which a change of it follows, 0 for none
+)
+
+// cutStartTimes copies a histogram chunk with start timestamps without them.
+func cutStartTimes(dst, data []byte, float bool) ([]byte, error) {
+	head := binary.BigEndian.Uint16(data)
+	count := int(head & stCountMask)
+	firstKnown, changeOn := data[2]&stFirstKnown != 0, int(data[2]&stChangeMask)
+
+	dst = binary.BigEndian.AppendUint16(dst, uint16(count))
+	dst = append(dst, byte(head>>8)&chunkenc.CounterResetHeaderMask)
+
+	var (
+		w = bitWriter{b: dst}
+		s = sampleSkipper{bitReader: bitReader{b: data, pos: countFlagSize * 8}, float: float}
+		// INVARIANT: bits of [copied, s.pos) belong to samples and are not copied yet.
+		copied = s.pos
+	)
+	for i := range count {
+		if i == 0 {
+			if err := s.first(); err != nil {
+				return dst, err
+			}
+		} else {
+			s.next()
+		}
+		end := s.pos
+		switch {
+		case i == 0 && firstKnown:
+			s.skipVarint()
+		case i > 0 && changeOn > 0 && i >= changeOn:
+			s.skipVarbit()
+		}
+		if s.bad {
+			return dst, fmt.Errorf("%w: sample %d of %d", ErrCorrupt, i, count)
+		}
+		if s.pos != end {
+			w.copyRange(data, copied, end)
+			copied = s.pos
+		}
+	}
+	w.copyRange(data, copied, s.pos)
+	return w.b, nil
+}
+
+// sampleSkipper finds where the samples of a histogram chunk end. It follows the values only as far as it must: the sum, since
+// a staleness marker in it says that no buckets follow.
+type sampleSkipper struct {
+	bitReader
+	float bool
+
+	buckets   int
+	sum       uint64
+	sumWindow xorWindow
+	// windows of the count, the zero count and the buckets of a float histogram.
+	windows []xorWindow
+}
+
+// first passes over the layout and the first sample.
+func (s *sampleSkipper) first() error {
+	if s.bits(8) == 255 { // The zero threshold, if it is no small power of two.
+		s.skip(64)
+	}
+	schema := s.varbitInt()
+	if s.bad || schema != int64(int32(schema)) || !histogram.IsKnownSchema(int32(schema)) {
+		return fmt.Errorf("%w: histogram schema %d", ErrCorrupt, schema)
+	}
+	buckets := s.spans() + s.spans()
+	if histogram.IsCustomBucketsSchema(int32(schema)) {
+		for range s.count() {
+			if s.varbitUint() == 0 {
+				s.skip(64)
+			}
+			if s.bad {
+				break
+			}
+		}
+	}
+
+	s.skipVarbit() // timestamp
+	if s.float {
+		s.skip(2 * 64)
+	} else {
+		s.skipVarbit()
+		s.skipVarbit()
+	}
+	s.sum = s.bits(64)
+
+	perBucket := 1
+	if s.float {
+		perBucket = 64
+	}
+	if s.bad || buckets > uint64(s.left()/perBucket) {
+		return fmt.Errorf("%w: %d buckets in a histogram chunk of %d bytes", ErrCorrupt, buckets, len(s.b))
+	}
+	s.buckets = int(buckets)
+	if s.float {
+		s.windows = make([]xorWindow, 2+s.buckets)
+		s.skip(s.buckets * 64)
+		return nil
+	}
+	for range s.buckets {
+		s.skipVarbit()
+	}
+	return nil
+}
+
+// next passes over a sample that is not the first.
+func (s *sampleSkipper) next() {
+	s.skipVarbit() // timestamp
+	if s.float {
+		s.xorDelta(&s.windows[0])
+		s.xorDelta(&s.windows[1])
+	} else {
+		s.skipVarbit()
+		s.skipVarbit()
+	}
+	s.sum ^= s.xorDelta(&s.sumWindow)
+	if s.bad || value.IsStaleNaN(math.Float64frombits(s.sum)) {
+		return
+	}
+	if s.float {
+		for i := range s.windows[2:] {
+			s.xorDelta(&s.windows[2+i])
+		}
+		return
+	}
+	for range s.buckets {
+		s.skipVarbit()
+	}
+}
+
+// count reads the number of entries of a list whose entries take a bit or more each.
+func (s *sampleSkipper) count() uint64 {
+	n := s.varbitUint()
+	if n > uint64(s.left()) {
+		s.bad = true
+		return 0
+	}
+	return n
+}
+
+// spans passes over a list of spans and returns how many buckets they hold.
+func (s *sampleSkipper) spans() (buckets uint64) {
+	for range s.count() {
+		length := s.varbitUint()
+		s.skipVarbit() // offset
+		if s.bad || length > math.MaxUint32 {
+			s.bad = true
+			return 0
+		}
+		buckets += length
+	}
+	return buckets
+}
