@@ -1,5 +1,7 @@
 package pagecache
 
+import "sort"
+
 // Object is an immutable object of the bucket, read through pages.
 type Object struct {
 	// Name is the object's full name in the bucket.
@@ -7,11 +9,168 @@ type Object struct {
 	// Size is the object's exact size in bytes: no read goes past it.
 	Size int64
 	// ID identifies the object within the process and this cache: block number << 14 | file number.
-	// INVARIANT: two objects never share an ID while the process lives.
+	// INVARIANT: two objects never share an ID while the process lives, except Uncached.
 	ID uint64
 }
 
 // Span is the byte range [Off, End) of an object.
 type Span struct {
 	Off, End int64
+}
+
+// The 64 bits of a page's key:
+//
+//	63          40 39          26 25            0
+//	+-------------+--------------+--------------+
+//	| block       | file         | page         |
+//	| number (24) | number (14)  | number (26)  |
+//	+-------------+--------------+--------------+
+//
+// Whatever does not fit is read, but neither kept nor shared: with pages of
+// 8 KiB that is what lies beyond the first 512 GiB of an object.
+const (
+	blockBits = 24
+	fileBits  = 14
+	pageBits  = 26
+
+	// Uncached is the ID of an object that has none that fits: it is read
+	// directly, and its reads are not shared.
+	Uncached = ^uint64(0)
+)
+
+// ObjectID returns the ID of a block's file, or Uncached where it does not fit.
+func ObjectID(blockNumber uint32, fileNumber int) uint64 {
+	if blockNumber >= 1<<blockBits || fileNumber < 0 || fileNumber >= 1<<fileBits {
+		return Uncached
+	}
+	return uint64(blockNumber)<<fileBits | uint64(fileNumber)
+}
+
+// pageKey returns the key of a page, and whether it has one.
+func pageKey(id uint64, no int64) (uint64, bool) {
+	if id >= 1<<(blockBits+fileBits) || no >= 1<<pageBits {
+		return 0, false
+	}
+	return id<<pageBits | uint64(no), true
+}
+
+// page is a page of a Pages.
+type page struct {
+	no int64
+	b  []byte
+	// end is the offset where the unbroken stretch of pages that this one lies
+	// in ends.
+	end int64
+}
+
+// Pages holds the pages of one object that a Fetch named. It is immutable and
+// safe for concurrent use, and keeps its pages from the garbage collector for
+// as long as it lives.
+type Pages struct {
+	shift  uint
+	list   []page // ascending by no
+	pinned int64
+}
+
+// seal computes what look-ups need. The list must be complete.
+func (p *Pages) seal() {
+	end := int64(0)
+	for i := len(p.list) - 1; i >= 0; i-- {
+		g := &p.list[i]
+		p.pinned += int64(len(g.b))
+		if i == len(p.list)-1 || p.list[i+1].no != g.no+1 {
+			end = g.no<<p.shift + int64(len(g.b))
+		}
+		g.end = end
+	}
+}
+
+// PinnedBytes returns the bytes of the pages held.
+func (p *Pages) PinnedBytes() int64 { return p.pinned }
+
+// Have returns how many bytes from off on lie within the pages held without a
+// hole; 0 when off itself does not.
+func (p *Pages) Have(off int64) int64 {
+	c := Cursor{p: p}
+	i := c.seek(off)
+	if i < 0 {
+		return 0
+	}
+	return max(p.list[i].end-off, 0)
+}
+
+// Bytes returns the bytes [off, off+n), or ok false when they are not all held.
+// They alias a page (do not modify them) when one page holds them all; else
+// they are joined by appending them to scratch, which is returned grown: what
+// earlier calls returned stays valid. For many look-ups at ascending offsets
+// use a Cursor.
+func (p *Pages) Bytes(off int64, n int, scratch []byte) (b, grown []byte, ok bool) {
+	c := Cursor{p: p}
+	return c.Bytes(off, n, scratch)
+}
+
+// Cursor returns a cursor at the first page.
+func (p *Pages) Cursor() Cursor { return Cursor{p: p} }
+
+// Cursor looks up bytes of a Pages, quickest where offsets ascend. It is a
+// value of the caller's, for one goroutine; the zero Cursor holds nothing.
+type Cursor struct {
+	p *Pages
+	i int // where the last look-up ended
+}
+
+// seek returns the index of the page that holds off, or -1, and remembers it.
+func (c *Cursor) seek(off int64) int {
+	if c.p == nil || off < 0 {
+		return -1
+	}
+	list := c.p.list
+	no := off >> c.p.shift
+	i := c.i
+	if i < len(list) && list[i].no == no {
+		return i
+	}
+	if i+1 < len(list) && list[i+1].no == no {
+		c.i = i + 1
+		return i + 1
+	}
+	i = sort.Search(len(list), func(i int) bool { return list[i].no >= no })
+	if i == len(list) || list[i].no != no {
+		return -1
+	}
+	c.i = i
+	return i
+}
+
+// Bytes is Pages.Bytes at the cursor.
+func (c *Cursor) Bytes(off int64, n int, scratch []byte) (b, grown []byte, ok bool) {
+	i := c.seek(off)
+	if i < 0 || n < 0 {
+		return nil, scratch, false
+	}
+	g := &c.p.list[i]
+	if int64(n) > g.end-off { // off+n could overflow: n may come from bad data
+		return nil, scratch, false
+	}
+	at := int(off - g.no<<c.p.shift)
+	if at+n <= len(g.b) {
+		return g.b[at : at+n : at+n], scratch, true
+	}
+	b, grown = c.join(i, at, n, scratch)
+	return b, grown, true
+}
+
+// join appends n bytes from at in page i on to scratch. The caller has checked
+// that they are there.
+func (c *Cursor) join(i, at, n int, scratch []byte) (b, grown []byte) {
+	start := len(scratch)
+	for ; n > 0; i++ {
+		part := c.p.list[i].b[at:]
+		part = part[:min(len(part), n)]
+		scratch = append(scratch, part...)
+		n -= len(part)
+		at = 0
+		c.i = i
+	}
+	return scratch[start:len(scratch):len(scratch)], scratch
 }

@@ -1,0 +1,80 @@
+package pagecache
+
+import "sync/atomic"
+
+// Account adds up what one request read of one kind. It is shared by the
+// request's goroutines. The zero value counts without a limit; where a method
+// takes an *Account, nil is allowed.
+//
+// Every page touched is a hit, coalesced, or fetched; Fetched counts besides
+// those the pages that were read only to join others, and retries again.
+type Account struct {
+	// Spend is asked before any read starts, at most once for the pages of a
+	// Fetch and once for a retry, with the bytes of the pages touched and the
+	// bytes that would be asked of the bucket on this request's behalf. An
+	// error ends the Fetch, which returns it wrapped. It may be called from
+	// several goroutines at once. Nil: unlimited. Set it before first use.
+	Spend func(touched, fetched int64) error
+
+	// Pages and bytes that the spans touched.
+	Touched, TouchedBytes atomic.Int64
+	// Pages and bytes asked of the bucket on behalf of this request.
+	Fetched, FetchedBytes atomic.Int64
+	// Pages found in the cache, and pages that another request's read brought.
+	Hits, Coalesced atomic.Int64
+	// Requests counts the reads of the bucket that this request started.
+	Requests atomic.Int64
+}
+
+func (a *Account) spend(touched, fetched int64) error {
+	if a == nil || a.Spend == nil {
+		return nil
+	}
+	return a.Spend(touched, fetched)
+}
+
+// tally is what one Fetch, or its retry, adds to account and metrics.
+type tally struct {
+	touched, touchedBytes     int64
+	hits, hitBytes            int64
+	coalesced, coalescedBytes int64
+	fetched, fetchedBytes     int64
+	requests                  int64
+	retry                     bool
+}
+
+// record adds a tally. Counters are touched only where something is to be
+// added: a Fetch that hits pays for hits.
+func (r *Reader) record(t *tally, acct *Account) {
+	if acct != nil {
+		acct.Touched.Add(t.touched)
+		acct.TouchedBytes.Add(t.touchedBytes)
+		acct.Hits.Add(t.hits)
+		if t.coalesced > 0 {
+			acct.Coalesced.Add(t.coalesced)
+		}
+		if t.requests > 0 {
+			acct.Fetched.Add(t.fetched)
+			acct.FetchedBytes.Add(t.fetchedBytes)
+			acct.Requests.Add(t.requests)
+		}
+	}
+	m := r.metrics
+	m.touched.Add(float64(t.touched))
+	m.touchedBytes.Add(float64(t.touchedBytes))
+	if t.hits > 0 {
+		m.hits.Add(float64(t.hits))
+		m.hitBytes.Add(float64(t.hitBytes))
+	}
+	if t.coalesced > 0 {
+		m.coalesced.Add(float64(t.coalesced))
+		m.coalescedBytes.Add(float64(t.coalescedBytes))
+	}
+	if t.requests > 0 {
+		m.fetched.Add(float64(t.fetched))
+		m.fetchedBytes.Add(float64(t.fetchedBytes))
+		if t.retry {
+			m.readRetries.Add(float64(t.requests))
+		}
+	}
+}

@@ -1,0 +1,48 @@
+// Package pagecache reads byte ranges of immutable bucket objects through
+// fixed-size, aligned pages.
+//
+// A Fetch names spans of one object. Their pages come from the cache, from a
+// flight that another request already started, or from a flight of their own;
+// the answer is a Pages, from which the caller cuts views of the bytes.
+//
+//	spans -> pages -> cache hit
+//	                -> joined to a flight        (another request reads it)
+//	                -> claimed, planned, read    (this request starts the read)
+//
+// # Who owns which bytes
+//
+// Pages are immutable, exact-size, owned by the garbage collector and never
+// pooled: the cache, any number of requests and a flight may hold the same
+// page, and none may write to it. What Pages.Bytes returns aliases a page, or
+// the caller's own scratch when the range lies on several pages. The only
+// pooled memory is the 256 KiB buffer that a read's body passes through; no
+// slice of it leaves the read.
+//
+// The bytes are as the bucket sent them, only their number has been checked:
+// verifying the checksum of what is decoded from them, and calling Refetch
+// when it does not match, is the reader's duty.
+//
+// # Flights
+//
+// A flight is one read of the bucket that any number of requests wait for. It
+// is detached from the request that started it and has a deadline of its own.
+// Pages are published in ascending order as they arrive, so that a waiter goes
+// on as soon as the last page it needs is there. A flight nobody waits for any
+// more is cancelled and can no longer be joined. When a flight fails, each of
+// its waiters reads its own remaining pages once more, joining nobody; a
+// failure is never remembered.
+//
+// A flight can be joined while it is still queued for its bytes or its read
+// slot: only so do N identical misses make one read under pressure. Nothing
+// waits upward: bytes and slots are held by reads that run against a deadline,
+// and a read needs nothing else.
+//
+// # Locks
+//
+// There is one: Reader.mu. It guards the table of pages in flight, every
+// flight's waiters and progress, and whether the reader is closed; looking up
+// and claiming pages, joining, leaving, publishing and ending are each done
+// under it. No read, no callback of the caller and no waiting happens under it.
+// The cache is called under it only for pages that were published while the
+// lock was waited for.
+package pagecache

@@ -1,0 +1,58 @@
+package pagecache
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics of one reader. Registered with the label kind held constant, so that
+// the readers of a process share names.
+type metrics struct {
+	touched, hits, coalesced, fetched                      prometheus.Counter
+	touchedBytes, hitBytes, coalescedBytes, fetchedBytes   prometheus.Counter
+	reads, readFailures, readRetries, abandoned, refetches prometheus.Counter
+	readBytes                                              prometheus.Histogram
+
+	registerer prometheus.Registerer
+	collectors []prometheus.Collector
+}
+
+func newMetrics(reg prometheus.Registerer, kind string) *metrics {
+	m := &metrics{}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		m.collectors = append(m.collectors, c)
+		return c
+	}
+	m.touched = counter("larder_pages_touched_total", "Pages that requests needed.")
+	m.touchedBytes = counter("larder_pages_touched_bytes_total", "Bytes of the pages that requests needed.")
+	m.hits = counter("larder_pages_hits_total", "Pages that requests needed and found in the cache.")
+	m.hitBytes = counter("larder_pages_hits_bytes_total", "Bytes of the pages that requests needed and found in the cache.")
+	m.coalesced = counter("larder_pages_coalesced_total", "Pages that requests needed and that a running read of another request brought.")
+	m.coalescedBytes = counter("larder_pages_coalesced_bytes_total", "Bytes of the pages that a running read of another request brought.")
+	m.fetched = counter("larder_pages_fetched_total", "Pages asked of the bucket, those read to join others included.")
+	m.fetchedBytes = counter("larder_pages_fetched_bytes_total", "Bytes asked of the bucket.")
+	m.reads = counter("larder_bucket_reads_total", "Ranged reads of the bucket that were started.")
+	m.readFailures = counter("larder_bucket_read_failures_total", "Ranged reads of the bucket that failed.")
+	m.readRetries = counter("larder_bucket_read_retries_total", "Ranged reads of the bucket that repeat a failed one.")
+	m.abandoned = counter("larder_bucket_reads_abandoned_total", "Ranged reads of the bucket given up because nobody waited for them.")
+	m.refetches = counter("larder_pages_refetches_total", "Pages dropped and read again because their bytes did not match a checksum.")
+	m.readBytes = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "larder_bucket_read_bytes",
+		Help:    "Bytes asked for by a ranged read of the bucket.",
+		Buckets: prometheus.ExponentialBuckets(8<<10, 4, 6),
+	})
+	m.collectors = append(m.collectors, m.readBytes)
+	if reg != nil {
+		m.registerer = prometheus.WrapRegistererWith(prometheus.Labels{"kind": kind}, reg)
+		m.registerer.MustRegister(m.collectors...)
+	}
+	return m
+}
+
+// unregister lets another reader of the same kind take the names.
+func (m *metrics) unregister() {
+	if m.registerer == nil {
+		return
+	}
+	for _, c := range m.collectors {
+		m.registerer.Unregister(c)
+	}
+}

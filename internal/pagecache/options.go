@@ -1,0 +1,126 @@
+package pagecache
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+)
+
+// Bucket is what is needed of the object store.
+type Bucket interface {
+	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
+	// IsObjNotFoundErr is asked about raw errors only: some providers do not
+	// recognise their own error once it is wrapped.
+	IsObjNotFoundErr(err error) bool
+}
+
+// Cache keeps pages. It may refuse or forget any of them at any time, must be
+// safe for concurrent use, and must not change what it was given. Values are
+// immutable: Set of a present key may do nothing.
+type Cache interface {
+	Get(key uint64) ([]byte, bool)
+	Set(key uint64, value []byte)
+	// Del drops a page whose bytes proved wrong: a Get that starts after Del
+	// returned does not see it, and the next Set is taken.
+	Del(key uint64)
+}
+
+// Slots bounds the reads of the bucket that run at once. One value is meant to
+// be shared by everything in the process that reads the bucket.
+type Slots interface {
+	Acquire(ctx context.Context) error
+	Release()
+}
+
+// NewSlots returns n slots, handed out first come, first served.
+func NewSlots(n int) Slots { return &fixedSlots{sem: semaphore.NewWeighted(int64(max(n, 1)))} }
+
+type fixedSlots struct{ sem *semaphore.Weighted }
+
+func (s *fixedSlots) Acquire(ctx context.Context) error { return s.sem.Acquire(ctx, 1) }
+func (s *fixedSlots) Release()                          { s.sem.Release(1) }
+
+const (
+	defaultPageSize      = 8 << 10
+	minPageSize          = 512
+	maxPageSize          = 1 << 20
+	defaultAmplification = 1.25
+	defaultMaxRead       = 8 << 20
+	defaultFetchReads    = 16
+	defaultProcessReads  = 96
+	defaultFlightTimeout = 60 * time.Second
+	defaultInFlightBytes = 256 << 20
+	bodyBufferSize       = 256 << 10
+)
+
+// Options of a Reader. The zero value works.
+type Options struct {
+	// PageSize in bytes, 8 KiB by default; rounded up to a power of two between
+	// 512 B and 1 MiB. Larger pages cost fewer look-ups and requests, and
+	// waste more of what is read and kept when little is needed of each.
+	PageSize int
+	// ReadAmplification bounds the bytes read as a multiple of the bytes of the
+	// pages that are needed; 1.25 by default, at least 1. More means fewer
+	// requests and more bytes.
+	ReadAmplification float64
+	// MaxRead bounds one read in bytes, 8 MiB by default, at least one page.
+	// Longer stretches are read as several reads in parallel.
+	MaxRead int64
+	// FetchReads bounds the reads that one Fetch runs at once; 16 by default.
+	FetchReads int
+	// Slots bounds the reads of the process; own 96 by default. Share one value
+	// among all readers of a bucket.
+	Slots Slots
+	// MaxInFlightBytes bounds the bytes of this reader's running reads, 256 MiB
+	// by default. A read larger than all of it runs alone.
+	MaxInFlightBytes int64
+	// FlightTimeout is the hard deadline of one read of the bucket, 60 s by
+	// default, counted from when it has its slot.
+	FlightTimeout time.Duration
+	// Kind is the label of the metrics: "index" or "chunks".
+	Kind string
+	// Logger hears about panics. Nil: nobody.
+	Logger *slog.Logger
+	// Registerer receives the metrics. Nil: none are kept.
+	Registerer prometheus.Registerer
+}
+
+func (o Options) withDefaults() Options {
+	if o.PageSize <= 0 {
+		o.PageSize = defaultPageSize
+	}
+	o.PageSize = min(max(o.PageSize, minPageSize), maxPageSize)
+	o.PageSize = 1 << bits.Len(uint(o.PageSize-1))
+	if o.ReadAmplification == 0 {
+		o.ReadAmplification = defaultAmplification
+	}
+	o.ReadAmplification = max(o.ReadAmplification, 1)
+	if o.MaxRead <= 0 {
+		o.MaxRead = defaultMaxRead
+	}
+	o.MaxRead = max(o.MaxRead, int64(o.PageSize))
+	if o.FetchReads <= 0 {
+		o.FetchReads = defaultFetchReads
+	}
+	if o.Slots == nil {
+		o.Slots = NewSlots(defaultProcessReads)
+	}
+	if o.MaxInFlightBytes <= 0 {
+		o.MaxInFlightBytes = defaultInFlightBytes
+	}
+	if o.FlightTimeout <= 0 {
+		o.FlightTimeout = defaultFlightTimeout
+	}
+	if o.Kind == "" {
+		o.Kind = "pages"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}

@@ -1,0 +1,197 @@
+package pagecache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime/debug"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// maxEmptyReads is how often in a row a body may return nothing at all.
+const maxEmptyReads = 100
+
+// fly runs a flight to its end.
+func (r *Reader) fly(f *flight) {
+	defer func() {
+		if v := recover(); v != nil {
+			r.opts.Logger.Error("panic while reading the bucket", "object", f.obj.Name, "offset", f.off,
+				"panic", v, "stack", string(debug.Stack()))
+			r.end(f, f.wrap(&PanicError{Value: v}))
+		}
+	}()
+	if f.ctx.Err() != nil {
+		return // over before it began
+	}
+	// Bytes before slot: whoever holds a slot is reading.
+	n := min(f.end-f.off, r.opts.MaxInFlightBytes)
+	if r.inFlight.Acquire(f.ctx, n) != nil {
+		return
+	}
+	defer r.inFlight.Release(n)
+	if err := r.opts.Slots.Acquire(f.ctx); err != nil {
+		r.end(f, f.wrap(err)) // does nothing when that is why
+		return
+	}
+	defer r.opts.Slots.Release()
+
+	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
+	defer cancel()
+	// A read that does not heed its context must not keep the waiters.
+	stop := context.AfterFunc(ctx, func() { r.end(f, f.wrap(ErrTimeout)) })
+	defer stop()
+
+	if err := r.readTraced(ctx, f); err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = f.wrap(ErrTimeout)
+		}
+		r.end(f, err)
+	}
+}
+
+// wrap says which read failed.
+func (f *flight) wrap(err error) error {
+	return &ReadError{Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Err: err}
+}
+
+// readTraced is readPages with a span that ends when the body has been read.
+func (r *Reader) readTraced(ctx context.Context, f *flight) error {
+	parent := trace.SpanFromContext(ctx)
+	if !parent.IsRecording() {
+		return r.readPages(ctx, f)
+	}
+	ctx, span := parent.TracerProvider().Tracer("larder/internal/pagecache").Start(ctx, "bucket_getrange",
+		trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(
+			attribute.String("object", f.obj.Name),
+			attribute.Int64("offset", f.off),
+			attribute.Int64("length", f.end-f.off),
+			attribute.String("kind", r.opts.Kind),
+		))
+	defer span.End()
+	err := r.readPages(ctx, f)
+	if err != nil {
+		span.RecordError(err)
+		span.SetStatus(codes.Error, "")
+	}
+	return err
+}
+
+// readPages reads the flight's bytes and publishes its pages as they arrive.
+func (r *Reader) readPages(ctx context.Context, f *flight) error {
+	r.metrics.reads.Inc()
+	r.metrics.readBytes.Observe(float64(f.end - f.off))
+	body, err := r.bucket.GetRange(ctx, f.obj.Name, f.off, f.end-f.off)
+	if body != nil {
+		defer body.Close()
+	}
+	if err != nil {
+		return f.wrap(r.classify(err))
+	}
+	buf := r.buffers.Get().(*[]byte)
+	defer r.buffers.Put(buf)
+	a := assembly{f: f, buf: *buf, pageSize: r.PageSize(), left: f.end - f.off}
+	empty := 0
+	for a.left > 0 {
+		n, err := body.Read(a.space())
+		a.advance(n)
+		if a.left == 0 {
+			break
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			want := f.end - f.off
+			return f.wrap(&ShortObjectError{Object: f.obj.Name, Off: f.off, Want: want, Got: want - a.left})
+		case err != nil:
+			return f.wrap(r.classify(err))
+		case n > 0:
+			empty = 0
+		default:
+			if empty++; empty == maxEmptyReads {
+				return f.wrap(io.ErrNoProgress)
+			}
+		}
+		if from, to := a.cut(); to > from && !r.publish(f, from, to) {
+			return nil // over
+		}
+	}
+	// The last pages wait for the body's end: a body that goes on was not the
+	// range that was asked for.
+	from, to := a.cut()
+	var more [1]byte
+	for range maxEmptyReads {
+		n, err := body.Read(more[:])
+		if n > 0 {
+			r.retract(f, from)
+			return f.wrap(&LongBodyError{Object: f.obj.Name, Off: f.off, Want: f.end - f.off})
+		}
+		if err != nil {
+			break // whatever it is, the bytes are complete
+		}
+	}
+	r.publish(f, from, to)
+	return nil
+}
+
+// classify turns a raw error of the bucket into ours. It must see the error
+// before anything wraps it.
+func (r *Reader) classify(err error) error {
+	if r.bucket.IsObjNotFoundErr(err) {
+		return notFoundError{cause: err}
+	}
+	return err
+}
+
+// retract drops the first n pages of a flight from the cache.
+func (r *Reader) retract(f *flight, n int) {
+	for i := range n {
+		if key, ok := pageKey(f.obj.ID, f.read.first+int64(i)); ok {
+			r.cache.Del(key)
+		}
+	}
+}
+
+// assembly cuts a body that passes through a buffer into pages.
+//
+// INVARIANT: buf holds whole pages from its start; len(buf) is a multiple of
+// the page size. buf[taken:filled] is not yet in a page.
+type assembly struct {
+	f             *flight
+	buf           []byte
+	pageSize      int
+	left          int64 // bytes to come
+	taken, filled int
+	pages         int // cut so far
+}
+
+// space returns where the next bytes go: never more than the read is for.
+func (a *assembly) space() []byte {
+	if a.filled == len(a.buf) && a.taken == a.filled {
+		a.filled, a.taken = 0, 0
+	}
+	s := a.buf[a.filled:]
+	return s[:min(int64(len(s)), a.left)]
+}
+
+func (a *assembly) advance(n int) {
+	a.filled += n
+	a.left -= int64(n)
+}
+
+// cut copies the complete pages out of the buffer, each exact-size, and returns
+// their range.
+func (a *assembly) cut() (from, to int) {
+	from = a.pages
+	for a.filled-a.taken >= a.pageSize || (a.left == 0 && a.filled > a.taken) {
+		part := a.buf[a.taken:min(a.taken+a.pageSize, a.filled)]
+		b := make([]byte, len(part))
+		copy(b, part)
+		a.f.pages[a.pages] = b
+		a.pages++
+		a.taken += len(part)
+	}
+	return from, a.pages
+}

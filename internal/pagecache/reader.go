@@ -1,0 +1,225 @@
+package pagecache
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Reader reads spans of objects through pages. It is safe for concurrent use.
+type Reader struct {
+	bucket  Bucket
+	cache   Cache
+	opts    Options
+	shift   uint
+	metrics *metrics
+	// inFlight is the account of the bytes of running reads.
+	inFlight *semaphore.Weighted
+	buffers  sync.Pool // of *[]byte, see buffer
+	// published counts flights that ended. A page that was missing from the
+	// cache and is in no flight may have been published in between only if
+	// this has changed; written under mu.
+	published atomic.Uint64
+	running   sync.WaitGroup // goroutines; Add only under mu while not closed, or while it is above 0
+
+	mu sync.Mutex // see doc.go
+	// table holds the flight of every page that can be joined, by page key.
+	table   map[uint64]*flight
+	flights map[*flight]struct{} // all that are not over
+	closed  bool
+}
+
+// New returns a reader of the bucket's objects. The cache stays the caller's:
+// close it after the reader.
+func New(bucket Bucket, cache Cache, opts Options) *Reader {
+	opts = opts.withDefaults()
+	r := &Reader{
+		bucket:   bucket,
+		cache:    cache,
+		opts:     opts,
+		shift:    uint(bits.TrailingZeros(uint(opts.PageSize))),
+		metrics:  newMetrics(opts.Registerer, opts.Kind),
+		inFlight: semaphore.NewWeighted(opts.MaxInFlightBytes),
+		table:    map[uint64]*flight{},
+		flights:  map[*flight]struct{}{},
+	}
+	size := max(bodyBufferSize, opts.PageSize)
+	r.buffers.New = func() any { b := make([]byte, size); return &b }
+	return r
+}
+
+// PageSize returns the size of a page in bytes, a power of two.
+func (r *Reader) PageSize() int { return 1 << r.shift }
+
+// Close cancels all flights and waits for their reads to return. A Fetch that
+// is waiting, or comes later, returns ErrClosed.
+func (r *Reader) Close() {
+	r.mu.Lock()
+	wasClosed := r.closed
+	r.closed = true
+	for f := range r.flights {
+		r.endLocked(f, ErrClosed)
+	}
+	r.mu.Unlock()
+	r.running.Wait()
+	if !wasClosed {
+		r.metrics.unregister()
+	}
+}
+
+// Fetch returns the pages that the spans lie in. The spans must be sorted by
+// Off and lie in the object; they may overlap, adjoin or be empty.
+//
+// It waits for all of them, or for ctx: a caller that gives up disturbs nobody
+// who waits for the same pages.
+func (r *Reader) Fetch(ctx context.Context, obj Object, spans []Span, acct *Account) (*Pages, error) {
+	pages, t, err := r.touch(obj, spans)
+	if err != nil {
+		return nil, err
+	}
+	// The epoch is read before the cache: what is published after that is
+	// noticed under the lock.
+	epoch := r.published.Load()
+	list := pages.list
+	misses := 0
+	for i := range list {
+		if b, ok := r.lookup(obj, list[i].no); ok {
+			list[i].b = b
+			t.hits++
+			t.hitBytes += int64(len(b))
+			continue
+		}
+		misses++
+	}
+	if misses == 0 {
+		if err := acct.spend(t.touchedBytes, 0); err != nil {
+			return nil, fmt.Errorf("object %s: %w", obj.Name, err)
+		}
+		r.record(&t, acct)
+	} else if err := r.fill(ctx, obj, list, misses, epoch, t, acct); err != nil {
+		return nil, err
+	}
+	pages.seal()
+	return pages, nil
+}
+
+// Refetch reads the pages of one span anew: it drops them from the cache, reads
+// them from the bucket without joining a flight, and keeps what came. It is for
+// bytes that did not match their checksum.
+func (r *Reader) Refetch(ctx context.Context, obj Object, span Span, acct *Account) (*Pages, error) {
+	pages, t, err := r.touch(obj, []Span{span})
+	if err != nil {
+		return nil, err
+	}
+	list := pages.list
+	for i := range list {
+		if key, ok := pageKey(obj.ID, list[i].no); ok {
+			r.cache.Del(key)
+		}
+	}
+	r.metrics.refetches.Add(float64(len(list)))
+	if len(list) > 0 {
+		if err := r.fillAlone(ctx, obj, list, t, acct); err != nil {
+			return nil, err
+		}
+	}
+	pages.seal()
+	return pages, nil
+}
+
+// touch lists the distinct pages of the spans, without their bytes.
+func (r *Reader) touch(obj Object, spans []Span) (*Pages, tally, error) {
+	n, last, prev := 0, int64(-1), int64(0)
+	for _, s := range spans {
+		switch {
+		case s.Off < 0 || s.End > obj.Size || s.End < s.Off:
+			return nil, tally{}, &SpanError{Object: obj.Name, Size: obj.Size, Span: s, Reason: "outside of the object"}
+		case s.Off < prev:
+			return nil, tally{}, &SpanError{Object: obj.Name, Size: obj.Size, Span: s, Reason: fmt.Sprintf("follows a span that starts at %d", prev)}
+		}
+		prev = s.Off
+		if s.Off == s.End {
+			continue
+		}
+		from, to := max(s.Off>>r.shift, last+1), (s.End-1)>>r.shift
+		if to >= from {
+			n += int(to - from + 1)
+			last = to
+		}
+	}
+	p := &Pages{shift: r.shift, list: make([]page, 0, n)}
+	last = -1
+	for _, s := range spans {
+		if s.Off == s.End {
+			continue
+		}
+		for no := max(s.Off>>r.shift, last+1); no <= (s.End-1)>>r.shift; no++ {
+			p.list = append(p.list, page{no: no})
+			last = no
+		}
+	}
+	t := tally{touched: int64(n), touchedBytes: int64(n) << r.shift}
+	if n > 0 {
+		t.touchedBytes += r.geometry(obj).pageLen(last) - 1<<r.shift
+	}
+	return p, t, nil
+}
+
+func (r *Reader) geometry(obj Object) geometry { return geometry{shift: r.shift, size: obj.Size} }
+
+// lookup returns a page from the cache.
+func (r *Reader) lookup(obj Object, no int64) ([]byte, bool) {
+	key, ok := pageKey(obj.ID, no)
+	if !ok {
+		return nil, false
+	}
+	b, ok := r.cache.Get(key)
+	if ok && int64(len(b)) != r.geometry(obj).pageLen(no) {
+		// Kept under another size of the object: of no use to anybody.
+		r.cache.Del(key)
+		return nil, false
+	}
+	return b, ok
+}
+
+// fill brings the pages of list that are missing: joined to flights of others
+// where there are any, else by flights of its own; and once more, alone, where
+// a flight failed.
+func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, epoch uint64, t tally, acct *Account) error {
+	if err := ctx.Err(); err != nil {
+		return &ReadError{Object: obj.Name, Off: list[0].no << r.shift, Err: err}
+	}
+	c, err := r.claim(ctx, obj, list, misses, epoch, &t)
+	if err != nil {
+		return err
+	}
+	if err := r.start(c, &t, acct); err != nil {
+		return err
+	}
+	failed, err := r.await(ctx, c, list)
+	if err != nil || failed == 0 {
+		return err
+	}
+	return r.fillAlone(ctx, obj, list, tally{retry: true}, acct)
+}
+
+// fillAlone brings the pages of list that have no bytes, joining nobody and
+// being joined by nobody.
+func (r *Reader) fillAlone(ctx context.Context, obj Object, list []page, t tally, acct *Account) error {
+	c, err := r.claimAlone(ctx, obj, list, &t)
+	if err != nil {
+		return err
+	}
+	if err := r.start(c, &t, acct); err != nil {
+		return err
+	}
+	_, err = r.await(ctx, c, list)
+	if err == nil && c.failure != nil {
+		err = c.failure
+	}
+	return err
+}
