@@ -130,10 +130,10 @@ func (w *FrameWriter) reserve(need int) {
 		*w.buf = (*w.buf)[:batchHeader]
 		return
 	}
-	if old := *w.buf; len(old)+need > cap(old) {
-		w.buf = w.pool.Get(min(MaxFrameBytes, max(2*cap(old), len(old)+need)))
-		*w.buf = append((*w.buf)[:0], old...)
-		w.pool.Put(&old)
+	if old := w.buf; len(*old)+need > cap(*old) {
+		w.buf = w.pool.Get(min(MaxFrameBytes, max(2*cap(*old), len(*old)+need)))
+		*w.buf = append((*w.buf)[:0], *old...)
+		w.pool.Put(old)
 	}
 }
 
