@@ -1,0 +1,355 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// ErrIncomplete is in the chain of the error of a sync or refresh that did not see the bucket whole.
+var ErrIncomplete = errors.New("incomplete view of the bucket")
+
+// savedMarksFor is how long deletion marks on disk count as looked up. Older ones are still honoured, but every block's
+// is read again by the first sync: the process may have been down while many were set.
+const savedMarksFor = 6 * time.Hour
+
+// Catalog keeps the view of one bucket. Its methods may be called from any goroutine.
+type Catalog struct {
+	opts     Options
+	log      *slog.Logger
+	metrics  *metrics
+	bucket   Bucket // for listings
+	reader   objectReader
+	local    localStore
+	selector selector
+
+	view atomic.Pointer[View]
+
+	// fallback is what New found on disk, nil for nothing.
+	fallback []*Block
+
+	// turn holds a token while no sync runs; its holder owns the fields down to mu.
+	turn         chan struct{}
+	records      map[ulid.ULID]*record
+	broken       map[ulid.ULID]*brokenBlock
+	saved        map[ulid.ULID]savedBlock // nil once a sync was complete
+	numbers      numbers
+	syncs        uint64
+	lastComplete time.Time // start of the last complete sync or refresh
+
+	mu         sync.Mutex // guards following; held while a view is published
+	tombstones map[ulid.ULID]uint64
+	stamp      uint64
+	status     Status
+
+	flightMu   sync.Mutex // guards following
+	flight     *refresh
+	lastFlight *refresh
+
+	closing context.Context // ends with Close
+	close   context.CancelFunc
+	flights sync.WaitGroup
+}
+
+// New returns a catalog whose view is empty and not ready until Run or Sync have seen the bucket. It reads Options.Dir,
+// and nothing of the bucket. Close must be called in the end.
+func New(opts Options) (*Catalog, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	local, err := openLocal(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Catalog{
+		opts:       opts,
+		log:        opts.Logger.With("component", "catalog"),
+		metrics:    newMetrics(opts.Registerer, opts.ConsistencyDelay.Seconds()),
+		bucket:     opts.Bucket,
+		reader:     opts.Bucket,
+		local:      local,
+		selector:   newSelector(opts.Relabel),
+		turn:       make(chan struct{}, 1),
+		records:    map[ulid.ULID]*record{},
+		broken:     map[ulid.ULID]*brokenBlock{},
+		numbers:    newNumbers(),
+		tombstones: map[ulid.ULID]uint64{},
+	}
+	if b, ok := opts.Bucket.(expectingBucket); ok {
+		c.reader = b.ReaderWithExpectedErrs(opts.Bucket.IsObjNotFoundErr)
+	}
+	c.closing, c.close = context.WithCancel(context.Background())
+	c.view.Store(NewView(nil, false))
+	c.loadSaved()
+	c.turn <- struct{}{}
+	return c, nil
+}
+
+// Close ends running refreshes and waits for them. Run and Sync end with their own contexts.
+func (c *Catalog) Close() {
+	c.flightMu.Lock() // no flight starts after this
+	c.close()
+	c.flightMu.Unlock()
+	c.flights.Wait()
+}
+
+// View returns the current view; never nil.
+func (c *Catalog) View() *View { return c.view.Load() }
+
+// Run syncs at once and then at every interval, until ctx ends; then it returns nil. A sync that fails is repeated after
+// one second, then two, four and so on, up to 30 seconds while the catalog is not ready and up to the interval after.
+func (c *Catalog) Run(ctx context.Context) error {
+	fallback := time.AfterFunc(c.opts.SavedAfter, c.serveSaved)
+	defer fallback.Stop()
+	for failures := 0; ; {
+		err := c.Sync(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if failures++; err == nil {
+			failures = 0
+		}
+		wait := c.pause(failures)
+		if err != nil {
+			c.log.Error("sync failed", "err", err, "ready", c.View().Ready, "next", wait.Round(time.Millisecond))
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// pause returns how long to wait after the given number of failed syncs in a row.
+func (c *Catalog) pause(failures int) time.Duration {
+	if failures == 0 {
+		return spread(c.opts.Interval, 0.1)
+	}
+	longest := c.opts.Interval
+	if !c.View().Ready {
+		longest = min(longest, 30*time.Second)
+	}
+	return spread(min(longest, time.Second<<min(failures-1, 20)), 0.25)
+}
+
+// spread returns d changed by a random part of at most the given fraction of it.
+func spread(d time.Duration, fraction float64) time.Duration {
+	return d + time.Duration((2*rand.Float64()-1)*fraction*float64(d))
+}
+
+// Tombstone takes a block out of the view at once, because an object of it was found missing. Before the next complete
+// view the block's meta.json is asked for again; the block returns if it is still there. Nothing happens if
+// the view does not have the block.
+func (c *Catalog) Tombstone(id ulid.ULID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.view.Load()
+	if old.ByID(id) == nil {
+		return
+	}
+	c.stamp++
+	c.tombstones[id] = c.stamp
+	c.metrics.tombstones.Inc()
+	c.log.Warn("block leaves the view: an object of it is missing", "block", id)
+	blocks := make([]*Block, 0, len(old.Blocks)-1)
+	for _, b := range old.Blocks {
+		if b.ID != id {
+			blocks = append(blocks, b)
+		}
+	}
+	c.setView(old, blocks, old.Ready, old.FromDisk)
+}
+
+// tombstoned returns the tombstones set so far, with their stamps.
+func (c *Catalog) tombstoned() map[ulid.ULID]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.tombstones)
+}
+
+// publish makes blocks the view, except for tombstones. Those in checked are lifted unless they were set again since.
+func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, checked map[ulid.ULID]uint64) *View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, stamp := range checked {
+		if c.tombstones[id] == stamp {
+			delete(c.tombstones, id)
+		}
+	}
+	old := c.view.Load()
+	left := make([]*Block, 0, len(blocks))
+	for _, b := range blocks {
+		if _, dead := c.tombstones[b.ID]; !dead {
+			left = append(left, b)
+		}
+	}
+	return c.setView(old, left, ready, fromDisk)
+}
+
+// setView replaces the view old unless nothing changes. mu must be held.
+func (c *Catalog) setView(old *View, blocks []*Block, ready, fromDisk bool) *View {
+	c.metrics.tombstoned.Set(float64(len(c.tombstones)))
+	v := NewView(blocks, ready)
+	v.FromDisk = fromDisk
+	if v.same(old) {
+		return old
+	}
+	c.view.Store(v)
+	c.metrics.setView(v)
+	c.opts.OnChange(old, v)
+	return v
+}
+
+// loadSaved takes in what an earlier process left on disk.
+func (c *Catalog) loadSaved() {
+	s, err := c.local.saved()
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		c.metrics.damagedCopies.Inc()
+		c.log.Warn("the saved catalog does not verify: starting without it", "err", err)
+		return
+	}
+	now := time.Now()
+	age := now.Sub(s.At)
+	recent := age >= 0 && age < savedMarksFor
+	c.saved = make(map[ulid.ULID]savedBlock, len(s.Blocks))
+	missing := 0
+	for _, b := range s.Blocks {
+		b.Checked = b.Checked && recent
+		c.saved[b.ID] = b
+		m, err := c.local.meta(b.ID)
+		if err != nil {
+			if missing++; !errors.Is(err, fs.ErrNotExist) {
+				c.damagedCopy(b.ID, err)
+			}
+			continue
+		}
+		c.records[b.ID] = c.newRecord(m)
+	}
+	states := stateCounts{} // not shown: the first sync's are
+	blocks, _ := c.selectByState(c.selectByMeta(sortedRecords(c.records), now, states), now, states)
+	c.fallback = append([]*Block{}, blocks...) // not nil, even if it is empty
+	c.log.Info("found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable", len(blocks), "unreadable", missing)
+}
+
+// newRecord returns the record of a block that was not known, with what was on disk about its mark.
+func (c *Catalog) newRecord(m *meta) *record {
+	r := &record{meta: m}
+	if s, ok := c.saved[m.block.ID]; ok {
+		r.metaModified = s.MetaModified
+		r.mark = mark{known: s.Checked, marked: s.Marked, deletionTime: s.DeletionTime, modified: s.MarkModified}
+	}
+	return r
+}
+
+// serveSaved makes the catalog ready with what New found on disk, if it is not ready yet.
+func (c *Catalog) serveSaved() {
+	if c.fallback == nil || c.View().Ready {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.view.Load()
+	if old.Ready {
+		return
+	}
+	c.log.Warn("the bucket was not seen yet: serving the blocks of an earlier process", "blocks", len(c.fallback))
+	c.setView(old, c.fallback, true, true)
+}
+
+// Status tells about the last sync or refresh.
+type Status struct {
+	// At is when it began, zero before the first; LastComplete when the last one began that saw the bucket whole.
+	At, LastComplete time.Time
+	// Err is why it was not complete, nil if it was.
+	Err error
+	// Listed is how many blocks the listing showed, by state in States (keys as in thanos_blocks_meta_synced).
+	Listed int
+	States map[string]int
+	// Broken are the blocks whose meta.json is missing or cannot be used.
+	Broken []BrokenBlock
+}
+
+// BrokenBlock is a block of the bucket that cannot be served.
+type BrokenBlock struct {
+	ID    ulid.ULID
+	State string
+	Err   error
+	// Next is when its meta.json is read again at the earliest.
+	Next time.Time
+}
+
+// Status returns what the last sync or refresh found. Its maps and slices must not be modified.
+func (c *Catalog) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+// refresh is one run of Refresh that any number of callers wait for.
+type refresh struct {
+	began time.Time
+	done  chan struct{} // closed when err is set
+	err   error
+}
+
+// Refresh lists the root of the bucket and reads the meta.json of blocks it does not know: what a query asks for when it
+// found an object missing. Calls during a refresh wait for that one, and within Options.RefreshEvery after
+// its begin get its result. A refresh that ctx abandons goes on for the others.
+func (c *Catalog) Refresh(ctx context.Context) error {
+	f, err := c.refreshFlight()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *Catalog) refreshFlight() (*refresh, error) {
+	c.flightMu.Lock()
+	defer c.flightMu.Unlock()
+	now := time.Now()
+	switch {
+	case c.closing.Err() != nil:
+		return nil, errors.New("refresh: the catalog is closed")
+	case c.flight != nil:
+		return c.flight, nil
+	case c.lastFlight != nil && now.Sub(c.lastFlight.began) < c.opts.RefreshEvery:
+		return c.lastFlight, nil
+	}
+	f := &refresh{began: now, done: make(chan struct{})}
+	c.flight = f
+	c.flights.Go(func() {
+		ctx, cancel := context.WithTimeout(c.closing, c.opts.StallTimeout)
+		defer cancel()
+		c.metrics.refreshes.Inc()
+		if err := c.sync(ctx, true, now); err != nil {
+			f.err = fmt.Errorf("refresh: %w", err)
+			c.log.Warn("refresh failed", "err", err)
+		}
+		c.flightMu.Lock()
+		c.flight, c.lastFlight = nil, f
+		c.flightMu.Unlock()
+		close(f.done)
+	})
+	return f, nil
+}

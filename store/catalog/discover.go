@@ -1,0 +1,139 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/thanos-io/objstore"
+)
+
+// Bucket is what the catalog needs of an object store; every objstore.Bucket has it.
+type Bucket interface {
+	Iter(ctx context.Context, dir string, f func(name string) error, options ...objstore.IterOption) error
+	IterWithAttributes(ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error, options ...objstore.IterOption) error
+	SupportedIterOptions() []objstore.IterOptionType
+	Get(ctx context.Context, name string) (io.ReadCloser, error)
+	IsObjNotFoundErr(err error) bool
+}
+
+// expectingBucket is a bucket whose metrics can be told that a missing object is no failure. Most blocks have no
+// deletion mark: without this every sync would look like an outage of the bucket.
+type expectingBucket interface {
+	ReaderWithExpectedErrs(objstore.IsOpFailureExpectedFunc) objstore.BucketReader
+}
+
+// Discovery is how the blocks of a bucket are found.
+type Discovery string
+
+const (
+	// Concurrent lists the root and reads the meta.json of every new block: the default.
+	Concurrent Discovery = "concurrent"
+	// Recursive lists every object of the bucket. It is the better one where requests are dear, listings cheap and
+	// blocks have few chunk files: missing meta.json files and deletion marks are seen without asking for them.
+	Recursive Discovery = "recursive"
+)
+
+// listed is what a listing shows of one block.
+type listed struct {
+	// hasMeta and marked are known only from a recursive listing.
+	hasMeta, marked bool
+	// metaModified and markModified are the objects' times of last change, zero where the bucket does not tell.
+	metaModified, markModified time.Time
+}
+
+// listing is the blocks of a bucket.
+type listing struct {
+	blocks map[ulid.ULID]listed
+	// recursive is whether hasMeta and marked are known; partial is whether the listing ended early, so that a block, or
+	// a file of one, may exist though it is not here.
+	recursive, partial bool
+}
+
+// list lists the bucket. After an error it returns what came before it.
+func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
+	l := listing{blocks: map[ulid.ULID]listed{}, recursive: d == Recursive}
+	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
+	defer stop()
+
+	var err error
+	if d == Recursive {
+		options := []objstore.IterOption{objstore.WithRecursiveIter()}
+		if slices.Contains(c.bucket.SupportedIterOptions(), objstore.UpdatedAt) {
+			options = append(options, objstore.WithUpdatedAt())
+		}
+		err = c.bucket.IterWithAttributes(ctx, "", func(o objstore.IterObjectAttributes) error {
+			progress()
+			l.addObject(o)
+			return ctx.Err()
+		}, options...)
+	} else {
+		err = c.bucket.Iter(ctx, "", func(name string) error {
+			progress()
+			if dir, ok := strings.CutSuffix(name, objstore.DirDelim); ok {
+				if id, ok := parseBlockID(dir); ok {
+					l.blocks[id] = listed{}
+				}
+			}
+			return ctx.Err()
+		})
+	}
+	if err != nil {
+		l.partial = true
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return l, fmt.Errorf("list blocks: %w", err)
+	}
+	return l, nil
+}
+
+// addObject takes in one object of a recursive listing.
+func (l *listing) addObject(o objstore.IterObjectAttributes) {
+	dir, file, ok := strings.Cut(o.Name, objstore.DirDelim)
+	if !ok {
+		return
+	}
+	id, ok := parseBlockID(dir)
+	if !ok {
+		return
+	}
+	b := l.blocks[id]
+	switch file {
+	case metaFile:
+		b.hasMeta = true
+		b.metaModified, _ = o.LastModified()
+	case markFile:
+		b.marked = true
+		b.markModified, _ = o.LastModified()
+	}
+	l.blocks[id] = b
+}
+
+// parseBlockID parses the name of a block's folder: a ULID exactly as ULID.String writes it, since that is the name its
+// objects are read under.
+func parseBlockID(name string) (ulid.ULID, bool) {
+	id, err := ulid.ParseStrict(name)
+	return id, err == nil && id.String() == name
+}
+
+var errStalled = errors.New("stalled")
+
+// withStall returns a context that ends when progress was not called for the given time: a bucket that accepts a
+// request and then says nothing must not hold up the catalog for ever, however long a listing may rightly take.
+func withStall(ctx context.Context, d time.Duration) (_ context.Context, progress, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(d, func() { cancel(fmt.Errorf("%w: nothing came for %v", errStalled, d)) })
+	return ctx, func() { timer.Reset(d) }, func() { timer.Stop(); cancel(nil) }
+}
+
+// objectReader is the part of Bucket that reads objects.
+type objectReader interface {
+	Get(ctx context.Context, name string) (io.ReadCloser, error)
+	IsObjNotFoundErr(err error) bool
+}

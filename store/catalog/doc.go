@@ -1,0 +1,40 @@
+// Package catalog knows what blocks the bucket holds and which of them this process serves.
+//
+// A Catalog lists the bucket, reads the meta.json of the blocks it has not met before, looks at deletion marks, and
+// publishes what is left after the filters as a View: an immutable value behind an atomic pointer, so that a query
+// chooses its blocks without a lock and keeps its choice for as long as it runs.
+//
+// # What a sync costs
+//
+// One listing (of the root, or of the whole bucket with Recursive), one GET per block not seen before, and GETs of
+// deletion marks: one for every new block, and at most max(256, n/8) for the n known ones, in rotation. With Recursive
+// the listing shows the marks, and only marks that appeared are read. A known block costs no meta request, across
+// restarts too: copies of meta.json are kept under meta/ in Options.Dir.
+//
+// # What a sync may change
+//
+// A sync is complete when the listing ended without error and every meta.json was either read or is missing or broken
+// by itself. Only a complete sync removes blocks; any other one adds what it found and keeps the rest. A block whose
+// meta.json is missing or broken harms no other: it is skipped, counted, and read again after one minute, then two,
+// four and so on up to an hour. A meta.json that cannot be read for another reason makes the sync incomplete; after
+// five attempts, while other blocks are known, it is treated as broken too, so that one unreadable object cannot stop
+// removals for ever.
+//
+// # What is on disk
+//
+// Every file is one line with kind, version, length and crc32c, then the payload, written to a temporary name and
+// renamed. Under Options.Dir: meta/<ULID>.json is the meta.json as it was in the bucket; catalog.json lists the blocks
+// of the last complete sync with what is known of their marks, for a start with an unreachable bucket. A file that does
+// not verify is treated as absent: its block is read from the bucket again. meta copies are not fsynced, because
+// a torn one is found by its checksum and costs one request; catalog.json is.
+//
+// # Who owns what, and the locks
+//
+// Blocks, Sets and Views are immutable once published; their slices and labels are shared and must not be modified.
+//
+//   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state: records, broken
+//     blocks, numbers. Nobody waits for it while holding mu.
+//   - Catalog.mu is held for a publication: it guards the tombstones and the status, and orders the calls of
+//     Options.OnChange. No bucket request and no sync runs under it.
+//   - Catalog.flightMu guards the running refresh.
+package catalog

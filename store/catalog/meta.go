@@ -1,0 +1,224 @@
+package catalog
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unique"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+const (
+	metaFile = "meta.json"
+	markFile = "deletion-mark.json"
+
+	// maxMetaSize bounds a meta.json. The largest seen in the field, of blocks compacted from years of sources, are some
+	// hundred KiB.
+	maxMetaSize = 16 << 20
+	// maxMarkSize bounds a deletion-mark.json: four short fields.
+	maxMarkSize = 1 << 20
+)
+
+// errBroken is in the chain of the error of a meta.json or mark that was read but cannot be used.
+var errBroken = errors.New("broken")
+
+// The writers of a block that need no consistency delay: they upload when everything else is already there.
+const (
+	sourceCompactor       = "compactor"
+	sourceCompactorRepair = "compactor.repair"
+	sourceBucketRepair    = "bucket.repair"
+)
+
+// meta is a block's meta.json, checked. It is immutable.
+type meta struct {
+	// block has every field but Number.
+	block      Block
+	source     string
+	uploadTime time.Time             // zero where meta.json does not say
+	group      unique.Handle[string] // equal for blocks of one resolution and external label set
+	sum        uint64                // of the file's bytes: equal sums mean an unchanged file
+}
+
+// metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to the file over time.
+type metaJSON struct {
+	ULID    string `json:"ulid"`
+	MinTime *int64 `json:"minTime"`
+	MaxTime *int64 `json:"maxTime"`
+	Version int    `json:"version"`
+	Stats   struct {
+		NumSeries uint64 `json:"numSeries"`
+		NumChunks uint64 `json:"numChunks"`
+	} `json:"stats"`
+	Compaction struct {
+		Level   int         `json:"level"`
+		Sources []ulid.ULID `json:"sources"`
+	} `json:"compaction"`
+	Thanos struct {
+		Version    int               `json:"version"`
+		Labels     map[string]string `json:"labels"`
+		Downsample struct {
+			Resolution int64 `json:"resolution"`
+		} `json:"downsample"`
+		Source       string   `json:"source"`
+		SegmentFiles []string `json:"segment_files"`
+		Files        []struct {
+			RelPath   string `json:"rel_path"`
+			SizeBytes int64  `json:"size_bytes"`
+		} `json:"files"`
+		IndexStats struct {
+			SeriesMaxSize int64 `json:"series_max_size"`
+			ChunkMaxSize  int64 `json:"chunk_max_size"`
+		} `json:"index_stats"`
+		UploadTime time.Time `json:"upload_time"`
+	} `json:"thanos"`
+}
+
+// parseMeta reads the meta.json of the block whose folder is id. Its error is errBroken.
+func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
+	fail := func(format string, args ...any) (*meta, error) {
+		return nil, fmt.Errorf("%w meta.json of block %s: %s", errBroken, id, fmt.Sprintf(format, args...))
+	}
+	if len(data) > maxMetaSize {
+		return fail("larger than %d bytes", maxMetaSize)
+	}
+	var j metaJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return fail("%v", err)
+	}
+	t := &j.Thanos
+	switch {
+	case j.Version != 1:
+		return fail("version %d, want 1", j.Version)
+	case t.Version != 0 && t.Version != 1: // the first writers left it out
+		return fail("thanos.version %d, want 1", t.Version)
+	case j.ULID != id.String():
+		return fail("ulid %q is another block's", j.ULID)
+	case j.MinTime == nil || j.MaxTime == nil:
+		return fail("no minTime or no maxTime")
+	case *j.MinTime >= *j.MaxTime:
+		return fail("minTime %d is not before maxTime %d", *j.MinTime, *j.MaxTime)
+	case resolutionLevel(t.Downsample.Resolution) < 0:
+		return fail("thanos.downsample.resolution %d, want 0, 300000 or 3600000", t.Downsample.Resolution)
+	case t.IndexStats.SeriesMaxSize < 0 || t.IndexStats.ChunkMaxSize < 0:
+		return fail("a negative size in thanos.index_stats")
+	case j.Compaction.Level < 0:
+		return fail("compaction.level %d", j.Compaction.Level)
+	}
+
+	m := &meta{
+		block: Block{
+			ID:            id,
+			MinTime:       *j.MinTime,
+			MaxTime:       *j.MaxTime,
+			Resolution:    t.Downsample.Resolution,
+			SeriesMaxSize: t.IndexStats.SeriesMaxSize,
+			ChunkMaxSize:  t.IndexStats.ChunkMaxSize,
+			NumSeries:     j.Stats.NumSeries,
+			NumChunks:     j.Stats.NumChunks,
+			Level:         j.Compaction.Level,
+			Sources:       j.Compaction.Sources,
+		},
+		source:     t.Source,
+		uploadTime: t.UploadTime,
+		sum:        xxhash.Sum64(data),
+	}
+	// No sources means nobody said, not that every other block holds all of this one.
+	if len(m.block.Sources) == 0 {
+		m.block.Sources = []ulid.ULID{id}
+	}
+	// Sorted, so that one block's sources are found in another's in one pass.
+	slices.SortFunc(m.block.Sources, ulid.ULID.Compare)
+	m.block.Sources = slices.Compact(m.block.Sources)
+
+	lb := labels.NewScratchBuilder(len(t.Labels))
+	for name, value := range t.Labels {
+		if name == "" {
+			return fail("an external label without a name")
+		}
+		if value != "" { // a label with an empty value is a label that is not there
+			lb.Add(name, value)
+		}
+	}
+	lb.Sort()
+	m.block.Labels = lb.Labels()
+	m.group = unique.Make(strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)))
+
+	var files []numberedFile
+	for _, f := range t.Files {
+		if f.SizeBytes < 0 {
+			return fail("thanos.files: %q has %d bytes", f.RelPath, f.SizeBytes)
+		}
+		if f.RelPath == "index" {
+			m.block.IndexSize = f.SizeBytes
+			continue
+		}
+		if name, ok := strings.CutPrefix(f.RelPath, "chunks/"); ok {
+			files = appendChunkFile(files, name, f.SizeBytes)
+		}
+	}
+	if len(files) == 0 {
+		for _, name := range t.SegmentFiles {
+			files = appendChunkFile(files, name, 0)
+		}
+	}
+	slices.SortFunc(files, func(a, b numberedFile) int { return cmp.Compare(a.number, b.number) })
+	for i, f := range files {
+		if i > 0 && files[i-1].number == f.number {
+			return fail("chunk file %d is listed twice, as %q and %q", f.number, files[i-1].Name, f.Name)
+		}
+		m.block.ChunkFiles = append(m.block.ChunkFiles, f.ChunkFile)
+	}
+	return m, nil
+}
+
+type numberedFile struct {
+	ChunkFile
+	number uint32
+}
+
+// appendChunkFile appends a file of the chunks/ folder if its name is a number, as the names of all chunk files are.
+func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile {
+	if name == "" || strings.Trim(name, "0123456789") != "" {
+		return dst
+	}
+	n, err := strconv.ParseUint(name, 10, 31)
+	if err != nil {
+		return dst
+	}
+	return append(dst, numberedFile{ChunkFile{Name: name, Size: size}, uint32(n)})
+}
+
+// parseMark reads a deletion-mark.json and returns when the block was marked, in seconds since 1970. Its error is
+// errBroken. The id inside is not compared with the folder: Thanos honours the file by where it lies.
+func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
+	fail := func(format string, args ...any) (int64, error) {
+		return 0, fmt.Errorf("%w deletion-mark.json of block %s: %s", errBroken, id, fmt.Sprintf(format, args...))
+	}
+	if len(data) > maxMarkSize {
+		return fail("larger than %d bytes", maxMarkSize)
+	}
+	var j struct {
+		Version      int   `json:"version"`
+		DeletionTime int64 `json:"deletion_time"`
+	}
+	if err := json.Unmarshal(data, &j); err != nil {
+		return fail("%v", err)
+	}
+	if j.Version != 1 {
+		return fail("version %d, want 1", j.Version)
+	}
+	// A moment outside what time.Time can tell apart from now would turn around when it is compared.
+	if j.DeletionTime < 0 || j.DeletionTime > math.MaxInt64/int64(time.Second) {
+		return fail("deletion_time %d", j.DeletionTime)
+	}
+	return j.DeletionTime, nil
+}

@@ -1,0 +1,120 @@
+package catalog
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// The states a block of the bucket can be in, by the names Thanos's dashboards know.
+const (
+	stateLoaded        = "loaded"
+	stateNoMeta        = "no-meta-json"
+	stateCorrupted     = "corrupted-meta-json"
+	stateFailed        = "failed"
+	stateTimeExcluded  = "time-excluded"
+	stateLabelExcluded = "label-excluded"
+	stateTooFresh      = "too-fresh"
+	stateMarked        = "marked-for-deletion"
+	stateDuplicate     = "duplicate"
+)
+
+// allStates also has the two that Thanos exports and larder has no blocks in: no-compact marks do not matter to
+// a store, and Parquet buckets are not supported.
+var allStates = [...]string{
+	stateLoaded, stateNoMeta, stateCorrupted, stateFailed, stateTimeExcluded, stateLabelExcluded, stateTooFresh,
+	stateMarked, stateDuplicate, "marked-for-no-compact", "parquet-migrated",
+}
+
+// stateCounts counts blocks by state.
+type stateCounts map[string]int
+
+type metrics struct {
+	syncs, syncFailures, baseSyncs, cacheBusts prometheus.Counter
+	syncDuration                               prometheus.Histogram
+	synced                                     *prometheus.GaugeVec
+
+	metaReads, markReads        *prometheus.CounterVec
+	damagedCopies, diskFailures prometheus.Counter
+	refreshes, tombstones       prometheus.Counter
+	blocks, labelSets           prometheus.Gauge
+	complete, lastComplete      prometheus.Gauge
+	heldSources, tombstoned     prometheus.Gauge
+	fromDisk, numbers           prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	m := &metrics{
+		syncs:        counter("thanos_blocks_meta_syncs_total", "Syncs of the catalog that were begun."),
+		syncFailures: counter("thanos_blocks_meta_sync_failures_total", "Syncs that did not see the bucket whole."),
+		baseSyncs:    counter("thanos_blocks_meta_base_syncs_total", "Listings of the bucket's blocks, by syncs and refreshes."),
+		cacheBusts:   counter("thanos_blocks_meta_base_cache_busts_total", "Known meta.json files read again because the listing showed a change."),
+		syncDuration: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "thanos_blocks_meta_sync_duration_seconds",
+			Help:    "How long syncs took.",
+			Buckets: []float64{0.01, 0.1, 1, 10, 100, 300, 600, 1000},
+		}),
+		synced: f.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "thanos_blocks_meta_synced",
+			Help: "Blocks of the bucket by what the last sync made of them.",
+		}, []string{"state"}),
+
+		metaReads: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_catalog_meta_reads_total",
+			Help: "Requests for a meta.json, by outcome.",
+		}, []string{"outcome"}),
+		markReads: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_catalog_deletion_mark_reads_total",
+			Help: "Requests for a deletion-mark.json, by outcome.",
+		}, []string{"outcome"}),
+		damagedCopies: counter("larder_catalog_damaged_copies_total", "Local files of the catalog that did not verify."),
+		diskFailures:  counter("larder_catalog_disk_failures_total", "Local files of the catalog that could not be written or removed."),
+		refreshes:     counter("larder_catalog_refreshes_total", "Refreshes because an object was missing."),
+		tombstones:    counter("larder_catalog_tombstones_total", "Blocks taken out of the view because an object was missing."),
+		blocks:        gauge("larder_catalog_blocks", "Blocks in the view."),
+		labelSets:     gauge("larder_catalog_label_sets", "Distinct external label sets in the view."),
+		complete:      gauge("larder_catalog_complete", "1 if the last sync or refresh saw the bucket whole, else 0."),
+		lastComplete:  gauge("larder_catalog_last_complete_timestamp_seconds", "When the bucket was last seen whole."),
+		heldSources:   gauge("larder_catalog_held_sources", "Blocks kept although a larger one covers them, until that one has opened."),
+		tombstoned:    gauge("larder_catalog_tombstoned_blocks", "Blocks out of the view until the next complete one."),
+		fromDisk:      gauge("larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0."),
+		numbers:       gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
+	}
+	modified := f.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "thanos_blocks_meta_modified",
+		Help: "Always 0: a store does not change the meta.json it reads.",
+	}, []string{"modified"})
+	modified.WithLabelValues("replica-label-removed")
+	gauge("thanos_consistency_delay_seconds", "The configured consistency delay.").Set(consistencyDelay)
+	for _, o := range []readOutcome{readOK, readMissing, readBroken, readFailed} {
+		m.metaReads.WithLabelValues(string(o))
+		m.markReads.WithLabelValues(string(o))
+	}
+	m.setStates(nil)
+	return m
+}
+
+func (m *metrics) setStates(counts stateCounts) {
+	for _, s := range allStates {
+		m.synced.WithLabelValues(s).Set(float64(counts[s]))
+	}
+}
+
+func (m *metrics) setView(v *View) {
+	m.blocks.Set(float64(len(v.Blocks)))
+	m.labelSets.Set(float64(len(v.Sets)))
+	m.fromDisk.Set(oneIf(v.FromDisk))
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,115 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"runtime/debug"
+	"sync"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// readOutcome is how the read of a small object ended.
+type readOutcome string
+
+const (
+	readOK      readOutcome = "ok"
+	readMissing readOutcome = "missing"
+	readBroken  readOutcome = "broken"
+	readFailed  readOutcome = "failed"
+)
+
+// readObject reads a whole object of at most limit bytes; one byte more is returned if it is larger. Whether an error
+// means a missing object is asked before the error is wrapped: some buckets do not look through wrapped errors.
+func (c *Catalog) readObject(ctx context.Context, name string, limit int64) ([]byte, readOutcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
+	defer cancel()
+	body, err := c.reader.Get(ctx, name)
+	if err == nil {
+		var data []byte
+		data, err = io.ReadAll(io.LimitReader(body, limit+1))
+		if closeErr := body.Close(); err == nil {
+			err = closeErr
+		}
+		if err == nil {
+			return data, readOK, nil
+		}
+	}
+	if c.reader.IsObjNotFoundErr(err) {
+		return nil, readMissing, fmt.Errorf("read %s: %w", name, err)
+	}
+	return nil, readFailed, fmt.Errorf("read %s: %w", name, err)
+}
+
+// metaResult is the outcome of one read of a meta.json.
+type metaResult struct {
+	meta    *meta
+	outcome readOutcome
+	err     error
+}
+
+// readMeta reads a block's meta.json: from its local copy unless fresh is set, else from the bucket.
+func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaResult {
+	if !fresh {
+		m, err := c.local.meta(id)
+		if err == nil {
+			return metaResult{meta: m, outcome: readOK}
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			c.damagedCopy(id, err)
+		}
+	}
+	data, outcome, err := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize)
+	res := metaResult{outcome: outcome, err: err}
+	if outcome == readOK {
+		if res.meta, res.err = parseMeta(id, data); res.err != nil {
+			res.outcome = readBroken
+		} else if err := c.local.putMeta(id, data); err != nil {
+			c.metrics.diskFailures.Inc()
+			c.log.Warn("copy of meta.json could not be written", "block", id, "err", err)
+		}
+	}
+	c.metrics.metaReads.WithLabelValues(string(res.outcome)).Inc()
+	return res
+}
+
+func (c *Catalog) damagedCopy(id ulid.ULID, err error) {
+	c.metrics.damagedCopies.Inc()
+	c.log.Warn("local copy of meta.json does not verify: it will be read from the bucket", "block", id, "err", err)
+}
+
+// parallel calls f for 0 to n-1, Options.Concurrency at a time, and returns when all calls have. A call that panics is
+// reported to panicked, from the same goroutine.
+func (c *Catalog) parallel(n int, f func(i int) error, panicked func(i int, err error)) {
+	var wg sync.WaitGroup
+	next := make(chan int)
+	for range min(n, c.opts.Concurrency) {
+		wg.Go(func() {
+			for i := range next {
+				if err := recovered(func() error { return f(i) }); errors.Is(err, errPanic) {
+					panicked(i, err)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+var errPanic = errors.New("panic")
+
+// recovered calls f and returns its error, or errPanic with the stack if it panics.
+func recovered(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
+		}
+	}()
+	return f()
+}

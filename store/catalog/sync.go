@@ -1,0 +1,367 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+const (
+	// A broken block's meta.json is read again after firstRetry, then twice as long each time, up to lastRetry.
+	firstRetry = time.Minute
+	lastRetry  = time.Hour
+	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block counts as broken.
+	maxMetaFailures = 5
+)
+
+// brokenBlock is a block of the bucket whose meta.json is missing or cannot be used.
+type brokenBlock struct {
+	state    string
+	err      error
+	attempts int
+	next     time.Time
+	modified time.Time // of the meta.json that was read, zero where the bucket's listing does not tell
+}
+
+// Sync lists the bucket, takes in what is new, and publishes what it found. It returns nil only if it saw the bucket
+// whole; after any error the blocks that were served still are, and new ones that could be read are too.
+// One sync or refresh runs at a time; others wait.
+func (c *Catalog) Sync(ctx context.Context) error {
+	c.metrics.syncs.Inc()
+	began := time.Now()
+	err := c.sync(ctx, false, began)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return err
+	}
+	c.metrics.syncDuration.Observe(time.Since(began).Seconds())
+	if err != nil {
+		c.metrics.syncFailures.Inc()
+	}
+	return err
+}
+
+// sync is Sync, or with refreshing a Refresh that was asked for at the given time.
+func (c *Catalog) sync(ctx context.Context, refreshing bool, asked time.Time) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.turn:
+	}
+	defer func() { c.turn <- struct{}{} }()
+	if refreshing && c.lastComplete.After(asked) {
+		return nil // a whole sync began and ended while this one waited
+	}
+	return recovered(func() error { return c.syncLocked(ctx, refreshing) })
+}
+
+// syncLocked does the work of sync; turn must be held.
+func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
+	now := time.Now()
+	c.metrics.baseSyncs.Inc()
+	c.syncs++
+	discovery := c.opts.Discovery
+	if refreshing {
+		discovery = Concurrent
+	}
+	tombstones := c.tombstoned()
+
+	l, listErr := c.list(ctx, discovery)
+	states := stateCounts{}
+	metaErr := c.readMetas(ctx, l, tombstones, now)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // half a sync on the way out: what failed says nothing about the bucket
+	}
+	err := errors.Join(listErr, metaErr)
+	complete := err == nil
+	if complete {
+		c.forgetUnlisted(l)
+	}
+
+	candidates := c.selectByMeta(sortedRecords(c.records), now, states)
+	for _, r := range c.readMarks(ctx, c.marksToRead(candidates, l, !refreshing), l, c.syncs) {
+		c.setBroken(r.id(), stateNoMeta, errors.New("deleted"), time.Time{}, now)
+		candidates = slices.DeleteFunc(candidates, func(o *record) bool { return o == r })
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	blocks, held := c.selectByState(candidates, now, states)
+	for _, b := range c.broken {
+		states[b.state]++
+	}
+
+	old := c.View()
+	var lifted map[ulid.ULID]uint64
+	if complete {
+		lifted = tombstones
+	} else {
+		blocks = union(blocks, old)
+	}
+	fromDisk := !complete && (old.FromDisk || !old.Ready && c.fallback != nil)
+	if fromDisk && !old.FromDisk {
+		c.log.Warn("the bucket was not seen whole yet: serving the blocks of an earlier process too", "blocks", len(c.fallback))
+	}
+	v := c.publish(blocks, old.Ready || complete || c.fallback != nil, fromDisk, lifted)
+	states[stateLoaded] = len(v.Blocks)
+	c.metrics.heldSources.Set(float64(held))
+	c.metrics.setStates(states)
+	c.metrics.complete.Set(oneIf(complete))
+	c.metrics.numbers.Set(float64(c.numbers.next - 1))
+	if c.numbers.exhausted() {
+		c.log.Error("all block numbers are spent: pages of new blocks are not cached until this process restarts")
+	}
+	if complete {
+		c.lastComplete = now
+		c.metrics.lastComplete.Set(float64(now.UnixMilli()) / 1e3)
+		c.numbers.completeView(v)
+		c.save(l, now)
+		c.saved = nil
+	}
+	c.setStatus(l, states, now, err)
+	c.logSync(old, v, len(l.blocks), states, refreshing, complete, time.Since(now))
+	if !complete {
+		return fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	return nil
+}
+
+// selectByState drops candidates that were marked for deletion long enough ago and then duplicates, and numbers the rest.
+func (c *Catalog) selectByState(candidates []*record, now time.Time, states stateCounts) (blocks []*Block, held int) {
+	unmarked := make([]*record, 0, len(candidates))
+	for _, r := range candidates {
+		if r.mark.expired(now, c.opts.IgnoreDeletionMarksDelay) {
+			states[stateMarked]++
+			continue
+		}
+		unmarked = append(unmarked, r)
+	}
+	kept, held := c.dropDuplicates(unmarked, c.View(), states)
+	for _, r := range kept {
+		blocks = append(blocks, c.numbers.block(r.meta))
+	}
+	return blocks, held
+}
+
+// union returns blocks and those of the view that are not among them.
+func union(blocks []*Block, v *View) []*Block {
+	have := make(map[ulid.ULID]struct{}, len(blocks))
+	for _, b := range blocks {
+		have[b.ID] = struct{}{}
+	}
+	for _, b := range v.Blocks {
+		if _, ok := have[b.ID]; !ok {
+			blocks = append(blocks, b)
+		}
+	}
+	return blocks
+}
+
+// metaRead is a meta.json to be read.
+type metaRead struct {
+	id       ulid.ULID
+	modified time.Time
+	// fresh forbids the local copy: the block is known already, but there is reason to doubt that it is as it was.
+	fresh bool
+}
+
+// readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes in the results. Its
+// error means that the view is not complete.
+func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]uint64, now time.Time) error {
+	reads := c.metasToRead(l, tombstones, now)
+	results := make([]metaResult, len(reads))
+	c.parallel(len(reads), func(i int) error {
+		results[i] = c.readMeta(ctx, reads[i].id, reads[i].fresh)
+		return results[i].err
+	}, func(i int, err error) { results[i] = metaResult{outcome: readFailed, err: err} })
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+
+	var failed []int
+	for i, read := range reads {
+		res := results[i]
+		switch res.outcome {
+		case readOK:
+			c.setMeta(read, res.meta)
+		case readMissing:
+			c.setBroken(read.id, stateNoMeta, res.err, read.modified, now)
+		case readBroken:
+			c.setBroken(read.id, stateCorrupted, res.err, read.modified, now)
+		case readFailed:
+			failed = append(failed, i)
+		}
+	}
+	var errs []error
+	for _, i := range failed {
+		id, err := reads[i].id, results[i].err
+		if c.records[id] != nil {
+			errs = append(errs, err)
+			continue
+		}
+		b := c.broken[id]
+		if b == nil || b.state != stateFailed {
+			b = &brokenBlock{state: stateFailed}
+			c.broken[id] = b
+		}
+		b.err, b.modified, b.next = err, reads[i].modified, time.Time{}
+		if b.attempts++; b.attempts < maxMetaFailures || len(c.records) == 0 {
+			errs = append(errs, err)
+			continue
+		}
+		b.next = now.Add(retryAfter(b.attempts - maxMetaFailures + 1))
+		c.log.Error("block is skipped: its meta.json cannot be read", "block", id, "attempts", b.attempts, "next", b.next, "err", err)
+	}
+	return joinSome(errs)
+}
+
+// joinSome joins the first few errors and counts the rest: a bucket that fails every read has thousands alike.
+func joinSome(errs []error) error {
+	const some = 3
+	if len(errs) <= some {
+		return errors.Join(errs...)
+	}
+	return errors.Join(append(errs[:some:some], fmt.Errorf("and %d more", len(errs)-some))...)
+}
+
+// metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone says.
+func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]uint64, now time.Time) []metaRead {
+	var reads []metaRead
+	for id, seen := range l.blocks {
+		if l.recursive && !seen.hasMeta {
+			if l.partial {
+				continue // it may be in what did not come
+			}
+			if b := c.broken[id]; b == nil || b.state != stateNoMeta {
+				c.setBroken(id, stateNoMeta, errors.New("no meta.json in the listing"), time.Time{}, now)
+			}
+			continue
+		}
+		if r := c.records[id]; r != nil {
+			changed := !seen.metaModified.IsZero() && !r.metaModified.IsZero() && !seen.metaModified.Equal(r.metaModified)
+			_, doubtful := tombstones[id]
+			if changed {
+				c.metrics.cacheBusts.Inc()
+			}
+			if changed || doubtful && !l.recursive { // a recursive listing has just shown the meta.json
+				reads = append(reads, metaRead{id, seen.metaModified, true})
+			} else if !seen.metaModified.IsZero() {
+				r.metaModified = seen.metaModified
+			}
+			continue
+		}
+		b := c.broken[id]
+		// What the listing shows to be new does not wait.
+		changed := b != nil && l.recursive && (b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
+		if b == nil || changed || !now.Before(b.next) {
+			s := c.saved[id].MetaModified
+			stale := !s.IsZero() && !seen.metaModified.IsZero() && !s.Equal(seen.metaModified)
+			reads = append(reads, metaRead{id, seen.metaModified, stale})
+		}
+	}
+	slices.SortFunc(reads, func(a, b metaRead) int { return b.id.Compare(a.id) })
+	return reads
+}
+
+// setMeta takes in a meta.json that was read.
+func (c *Catalog) setMeta(read metaRead, m *meta) {
+	delete(c.broken, read.id)
+	r := c.records[read.id]
+	if r == nil {
+		r = c.newRecord(m)
+		c.records[read.id] = r
+	}
+	if r.meta.sum != m.sum {
+		c.log.Warn("meta.json of a known block changed", "block", read.id)
+		r.meta = m
+	}
+	if !read.modified.IsZero() {
+		r.metaModified = read.modified
+	}
+}
+
+// setBroken notes that a block cannot be served; when it is tried again depends on how often this happened.
+func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now time.Time) {
+	delete(c.records, id)
+	b := c.broken[id]
+	if b == nil || b.state != state {
+		b = &brokenBlock{state: state}
+		c.broken[id] = b
+		c.log.Warn("block is skipped", "block", id, "state", state, "err", err)
+	}
+	b.attempts++
+	b.err, b.modified, b.next = err, modified, now.Add(retryAfter(b.attempts))
+}
+
+func retryAfter(attempts int) time.Duration {
+	return min(lastRetry, firstRetry<<min(attempts-1, 10))
+}
+
+// forgetUnlisted removes what a complete listing does not show.
+func (c *Catalog) forgetUnlisted(l listing) {
+	gone := func(id ulid.ULID) bool { _, ok := l.blocks[id]; return !ok }
+	maps.DeleteFunc(c.records, func(id ulid.ULID, _ *record) bool { return gone(id) })
+	maps.DeleteFunc(c.broken, func(id ulid.ULID, _ *brokenBlock) bool { return gone(id) })
+}
+
+// save writes what a complete sync knows, and removes the copies of blocks that are not in the bucket.
+func (c *Catalog) save(l listing, now time.Time) {
+	s := saved{At: now.UTC(), Blocks: make([]savedBlock, 0, len(c.records))}
+	for _, r := range sortedRecords(c.records) {
+		s.Blocks = append(s.Blocks, savedBlock{
+			ID:           r.id(),
+			Checked:      r.mark.known,
+			Marked:       r.mark.marked,
+			DeletionTime: r.mark.deletionTime,
+			MetaModified: r.metaModified,
+			MarkModified: r.mark.modified,
+		})
+	}
+	err := c.local.putSaved(s)
+	removeErr := c.local.removeMetas(func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok })
+	if err := errors.Join(err, removeErr); err != nil {
+		c.metrics.diskFailures.Inc()
+		c.log.Warn("the catalog could not be saved: a start without the bucket would serve an older one", "err", err)
+	}
+}
+
+func (c *Catalog) setStatus(l listing, states stateCounts, now time.Time, err error) {
+	s := Status{At: now, LastComplete: c.lastComplete, Err: err, Listed: len(l.blocks), States: states}
+	for id, b := range c.broken {
+		s.Broken = append(s.Broken, BrokenBlock{ID: id, State: b.state, Err: b.err, Next: b.next})
+	}
+	slices.SortFunc(s.Broken, func(a, b BrokenBlock) int {
+		return cmp.Or(cmp.Compare(a.State, b.State), a.ID.Compare(b.ID))
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status = s
+}
+
+func (c *Catalog) logSync(old, v *View, listed int, states stateCounts, refreshing, complete bool, took time.Duration) {
+	log := c.log.Debug
+	if v != old {
+		log = c.log.Info
+	}
+	added := 0
+	for _, b := range v.Blocks {
+		if old.ByID(b.ID) == nil {
+			added++
+		}
+	}
+	args := []any{
+		"listed", listed, "serving", len(v.Blocks), "added", added, "removed", len(old.Blocks) + added - len(v.Blocks),
+		"complete", complete, "refresh", refreshing, "took", took.Round(time.Millisecond),
+	}
+	for _, s := range allStates {
+		if n := states[s]; n > 0 && s != stateLoaded {
+			args = append(args, s, n)
+		}
+	}
+	log("synced", args...)
+}
