@@ -1,0 +1,61 @@
+# What a developer types. `make test` is everything that must hold before a change is taken; .ci/run calls it.
+
+GO       ?= go
+# Time that each fuzz target gets in `make test`. `make fuzz FUZZTIME=10m` for an evening.
+FUZZTIME ?= 5s
+# Packages that are tested a second time with the race detector: all but those that only link or describe.
+RACE     ?= ./internal/pagecache/... ./internal/bytecache/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/...
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS   = -s -w \
+	-X github.com/prometheus/common/version.Version=$(VERSION) \
+	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
+
+.PHONY: demo build test check unit race fuzz interop bench lint proto image
+
+# A bucket with generated blocks, served, asked and timed.
+demo:
+	$(GO) run ./cmd/larder demo
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/larder ./cmd/larder
+
+test: check unit race fuzz interop
+
+# What needs no test to run. internal/lint, the rules of this repository, is among the unit tests.
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	cd interop && $(GO) vet -tags slicelabels ./...
+
+unit:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race $(RACE)
+
+# Every fuzz target of every package, one after the other: go test takes one at a time.
+fuzz:
+	@set -e; for pkg in $$(git ls-files -co --exclude-standard '*_test.go' | grep -v '^interop/' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u); do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | cut -d' ' -f2); do \
+	    echo "fuzz $$pkg $$target"; \
+	    $(GO) test ./$$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
+	  done; \
+	done
+
+# larder against Thanos's own store, each a process of its own. Its module stands apart, see interop/go.mod.
+interop:
+	cd interop && $(GO) test -tags slicelabels ./...
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# The linters of .golangci.yml, beyond what `make test` runs: building them takes minutes.
+lint:
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+proto:
+	./store/storepb/generate.sh
+
+image:
+	docker build --build-arg VERSION=$(VERSION) -t larder:$(or $(VERSION),dev) .
