@@ -1,0 +1,114 @@
+package block
+
+import (
+	"context"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/pagecache"
+	"larder/store/indexheader"
+)
+
+// header is what the postings of a block are planned with: *indexheader.Header.
+type header interface {
+	AllPostings() indexheader.List
+	ValueCount(name string) int
+	Lists(ctx context.Context, name string, values []string, dst []indexheader.List) ([]indexheader.List, error)
+	Values(ctx context.Context, name, from string, f func(value []byte, l indexheader.List) (more bool, err error)) error
+}
+
+// postingsRequest says which series of a block are wanted.
+type postingsRequest struct {
+	// matchers must not be empty, and name no external label.
+	matchers []*labels.Matcher
+	// object is the block's index, account what reading it is charged to (nil: nobody).
+	object  pagecache.Object
+	account *pagecache.Account
+	// seriesBytes is the mean size of a series entry, 0 = 512. Lazy matching weighs posting lists against it: too large a value reads
+	// lists that exclude little, too small a one reads series that do not match.
+	seriesBytes int64
+	// eager reads the lists of every group but the widest instead of leaving matchers pending.
+	eager bool
+	// planned, if set, is called before anything of the index is read, with an upper bound of the number of series and the bytes of the
+	// lists that will be read. An error ends the expansion.
+	planned func(maxSeries, listBytes int64) error
+}
+
+// expanded is the answer to a postingsRequest.
+type expanded struct {
+	// refs are the postings as the index stores them, ascending and without duplicates. A series of theirs matches if it matches pending
+	// too, with "" as the value of a label that it lacks.
+	refs    []uint32
+	pending []*labels.Matcher
+	stats   PostingsStats
+}
+
+// PostingsStats says what the expansion of a block's postings took.
+type PostingsStats struct {
+	Groups, Pending int   // label names with matchers, and how many of them are left to be checked against the series
+	Values          int   // label values that matchers were evaluated on
+	MaxSeries       int64 // upper bound of the postings, known from the sizes of lists before one was read
+	Lists           int   // posting lists read
+	ListBytes       int64 // bytes of those lists
+	Repaired        int   // lists whose checksum was right only when their pages had been read again
+}
+
+// expandPostings returns the series of a block that match all matchers of req, by the rules of Prometheus's
+// tsdb.PostingsForMatchers. The lists that it needs are read by one Fetch, none at all if the header knows that nothing matches.
+func expandPostings(ctx context.Context, hdr header, pages Pages, req postingsRequest) (expanded, error) {
+	p, err := planPostings(ctx, hdr, &req)
+	if err != nil || p.empty {
+		return expanded{stats: p.stats}, err
+	}
+	if req.planned != nil {
+		if err := req.planned(p.stats.MaxSeries, p.stats.ListBytes); err != nil {
+			return expanded{stats: p.stats}, err
+		}
+	}
+	r := listReader{ctx: ctx, pages: pages, object: req.object, account: req.account}
+	if err := r.fetch(p.spans()); err != nil {
+		return expanded{stats: p.stats}, err
+	}
+	refs, err := p.evaluate(&r)
+	p.stats.Repaired = r.repairs
+	if err != nil {
+		return expanded{stats: p.stats}, err
+	}
+	if len(refs) == 0 {
+		return expanded{stats: p.stats}, nil
+	}
+	if cap(refs) > 2*len(refs) {
+		// The first group may have been much larger than what is left of it, and a request holds its postings to its end.
+		refs = slices.Clone(refs)
+	}
+	return expanded{refs: refs, pending: p.pending, stats: p.stats}, nil
+}
+
+// evaluate reads the groups of the plan, the smallest first, and returns the postings that are left.
+func (p *postingsPlan) evaluate(r *listReader) ([]uint32, error) {
+	refs, err := r.set(nil, p.adds[0])
+	if err != nil {
+		return nil, err
+	}
+	var other []uint32
+	for _, lists := range p.adds[1:] {
+		if len(refs) == 0 {
+			return nil, nil
+		}
+		if other, err = r.set(other[:0], lists); err != nil {
+			return nil, err
+		}
+		refs = intersect(refs, other)
+	}
+	for _, lists := range p.subtracts {
+		if len(refs) == 0 {
+			return nil, nil
+		}
+		if other, err = r.set(other[:0], lists); err != nil {
+			return nil, err
+		}
+		refs = subtract(refs, other)
+	}
+	return refs, nil
+}

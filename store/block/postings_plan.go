@@ -1,0 +1,345 @@
+package block
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
+	"larder/store/indexheader"
+)
+
+const (
+	defaultSeriesBytes = 512
+	// valueCost is what evaluating a matcher on one label value of the header is worth in bytes of series entries. It is also the
+	// least that the list of a value takes, so that a group's cost is known to be at least this for each value of its name.
+	valueCost = tsdbfmt.MinPostingsSize
+	// maxWideBytes bounds what is read for a group that selects most values of its name (pod!="", pod=~".+") beside a selective one.
+	// Such a group excludes little, and its lists are as large as the list of all series, or several times that.
+	maxWideBytes = 1 << 20
+	// checkEvery is the number of values or lists between two looks at the context.
+	checkEvery = 1024
+)
+
+// postingsPlan says which lists are read and how they are combined.
+type postingsPlan struct {
+	empty     bool                 // nothing matches: there is nothing to read
+	adds      [][]indexheader.List // the sets to intersect, smallest first, at least one
+	subtracts [][]indexheader.List // the sets to subtract from that
+	pending   []*labels.Matcher    // to be checked against each series, in the order of the request
+	stats     PostingsStats
+}
+
+// spans returns the byte ranges of the index that the plan reads: lists that lie next to one another are one.
+func (p *postingsPlan) spans() []pagecache.Span {
+	sets := slices.Concat(p.adds, p.subtracts)
+	slices.SortFunc(sets, func(a, b []indexheader.List) int { return cmp.Compare(a[0].Off, b[0].Off) })
+	var out []pagecache.Span
+	for _, lists := range sets {
+		for _, l := range lists {
+			if n := len(out); n > 0 && out[n-1].Off <= l.Off && l.Off <= out[n-1].End {
+				out[n-1].End = max(out[n-1].End, l.End)
+				continue
+			}
+			out = append(out, pagecache.Span{Off: l.Off, End: l.End})
+		}
+	}
+	// The sets of format V1 may lie within one another.
+	slices.SortFunc(out, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) })
+	return out
+}
+
+// planner finds the lists of the groups and weighs them against one another.
+//
+// The weighing is in bytes, and pessimistic about series: reading a group's lists pays if they are smaller than the series that they
+// may save reading. Those are at most the candidates, the series of the smallest group, and at most what the group can exclude at
+// all: for a group that adds, the series outside of it, which are few if it selects nearly everything. What does not pay is left
+// pending. INVARIANT: what adds[0] holds is read, so that the candidates are known to be no more than that.
+type planner struct {
+	ctx    context.Context
+	hdr    header
+	req    *postingsRequest
+	series int64 // upper bound of the block's series
+	// bound is an upper bound of the series that match, as far as groups are resolved; anchored says that it comes from one.
+	bound    int64
+	anchored bool
+	stats    PostingsStats
+}
+
+func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postingsPlan, error) {
+	groups, none := groupMatchers(req.matchers)
+	all := hdr.AllPostings()
+	p := planner{ctx: ctx, hdr: hdr, req: req, series: tsdbfmt.MaxPostingsCount(all.End - all.Off)}
+	p.bound = p.series
+	p.stats.Groups = len(groups)
+	if none || p.series == 0 || len(req.matchers) == 0 {
+		return postingsPlan{empty: true, stats: p.stats}, nil
+	}
+	// First the groups whose lists are found by a few look-ups: they bound what the others are worth.
+	order := slices.Clone(groups)
+	slices.SortStableFunc(order, func(a, b *group) int {
+		switch {
+		case a.adds != b.adds && a.adds:
+			return -1
+		case a.adds != b.adds:
+			return 1
+		}
+		return cmp.Or(cmp.Compare(a.scope(), b.scope()), cmp.Compare(hdr.ValueCount(a.name), hdr.ValueCount(b.name)))
+	})
+	for _, g := range order {
+		if err := p.resolve(g); err != nil {
+			return postingsPlan{stats: p.stats}, err
+		}
+		if g.adds && g.resolved {
+			if len(g.lists) == 0 {
+				return postingsPlan{empty: true, stats: p.stats}, nil
+			}
+			p.bound, p.anchored = min(p.bound, g.refs), true
+		}
+	}
+	return p.decide(groups, all)
+}
+
+// resolve finds the lists of a group, unless it turns out before that they would cost more than they save.
+func (p *planner) resolve(g *group) error {
+	budget, err := p.budget(g)
+	if err != nil {
+		return err
+	}
+	count := p.hdr.ValueCount(g.name)
+	sc := g.scope()
+	if budget >= 0 && sc == whole && int64(count)*valueCost > budget {
+		return nil
+	}
+	s := valueScan{p: p, g: g, budget: budget}
+	switch {
+	case count == 0:
+	case g.adds && sc == points:
+		r := g.narrowest()
+		values := slices.DeleteFunc(slices.Clone(r.values), func(v string) bool { return !g.selects(v) })
+		err = s.lookUp(values)
+	case g.adds:
+		err = s.scan(g.narrowest().prefix, g.selects)
+	case sc == whole:
+		err = s.scan("", g.selects)
+	default:
+		var values []string
+		for i := range g.rules {
+			r := &g.rules[i]
+			if r.finite {
+				values = append(values, r.values...)
+			} else if err = s.scan(r.prefix, r.selects); err != nil || s.over {
+				break
+			}
+		}
+		if err == nil && !s.over {
+			slices.Sort(values)
+			err = s.lookUp(slices.Compact(values))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("postings of label %q: %w", g.name, err)
+	}
+	if s.over {
+		g.lists, g.bytes, g.refs = nil, 0, 0
+		return nil
+	}
+	g.finish()
+	return nil
+}
+
+// budget returns the bytes that finding and reading the lists of a group may cost before it is left pending, -1 = whatever it takes.
+func (p *planner) budget(g *group) (int64, error) {
+	if g.adds && !p.anchored {
+		return -1, nil
+	}
+	budget := int64(-1)
+	if !p.req.eager {
+		budget = p.worth(p.bound)
+	}
+	if p.capped() && g.every() && (budget < 0 || budget > maxWideBytes) {
+		budget = maxWideBytes
+	}
+	if budget < 0 {
+		return -1, nil
+	}
+	ok, err := p.mayPend(g)
+	if !ok {
+		return -1, err
+	}
+	return budget, err
+}
+
+// capped reports whether some group is selective, so that what selects nearly everything is not worth much.
+func (p *planner) capped() bool { return p.anchored && p.bound <= p.series/2 }
+
+// worth returns the bytes of n series entries.
+func (p *planner) worth(n int64) int64 {
+	each := p.req.seriesBytes
+	if each <= 0 {
+		each = defaultSeriesBytes
+	}
+	return n * each
+}
+
+// mayPend reports whether checking the group's matchers against the labels of a series gives what its lists give.
+func (p *planner) mayPend(g *group) (bool, error) {
+	if !g.hidesEmpty() {
+		return true, nil
+	}
+	lists, err := p.hdr.Lists(p.ctx, g.name, []string{""}, nil)
+	if err != nil {
+		return false, fmt.Errorf("postings of label %q: %w", g.name, err)
+	}
+	return len(lists) == 0 || lists[0] == indexheader.List{}, nil
+}
+
+// decide picks the groups whose lists are read.
+func (p *planner) decide(groups []*group, all indexheader.List) (postingsPlan, error) {
+	out := postingsPlan{}
+	left := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return !g.resolved })
+	slices.SortStableFunc(left, func(a, b *group) int { return cmp.Compare(a.refs, b.refs) })
+	base, err := p.base(left, all)
+	if err != nil {
+		return out, err
+	}
+	if base == nil {
+		out.adds, p.bound = append(out.adds, []indexheader.List{all}), p.series
+	} else {
+		out.adds, p.bound = append(out.adds, base.lists), base.refs
+	}
+	read := map[*group]bool{base: true}
+	for _, g := range left {
+		if g == base {
+			continue
+		}
+		pays, err := p.pays(g)
+		if err != nil {
+			return out, err
+		}
+		switch {
+		case !pays:
+			continue
+		case g.adds:
+			out.adds = append(out.adds, g.lists)
+		case len(g.lists) > 0:
+			out.subtracts = append(out.subtracts, g.lists)
+		}
+		read[g] = true
+	}
+	if base == nil && len(out.adds) > 1 {
+		// Another group that adds pays for itself: then it is what stands for all series.
+		out.adds = out.adds[1:]
+		p.bound = min(p.bound, left[slices.IndexFunc(left, func(g *group) bool { return g.adds && read[g] })].refs)
+	}
+	p.stats.MaxSeries = p.bound
+	pending := map[string]bool{}
+	for _, g := range groups {
+		if !read[g] {
+			pending[g.name] = true
+			p.stats.Pending++
+		}
+	}
+	for _, m := range p.req.matchers {
+		if pending[m.Name] && !(m.Type == labels.MatchRegexp && m.Value == ".*") {
+			out.pending = append(out.pending, m)
+		}
+	}
+	for _, lists := range slices.Concat(out.adds, out.subtracts) {
+		p.stats.Lists += len(lists)
+		for _, l := range lists {
+			p.stats.ListBytes += l.End - l.Off
+		}
+	}
+	out.stats = p.stats
+	return out, nil
+}
+
+// base returns the group that the others are weighed against, the smallest that adds; nil for all series of the block, because no
+// group adds, or because its lists take more bytes than the list of all series and the entries of those that it would exclude: a
+// label that has a value of its own for every series.
+func (p *planner) base(bySize []*group, all indexheader.List) (*group, error) {
+	i := slices.IndexFunc(bySize, func(g *group) bool { return g.adds })
+	if i < 0 {
+		return nil, nil
+	}
+	g := bySize[i]
+	if p.req.eager || g.bytes <= all.End-all.Off+p.worth(max(p.series-g.refs, 0)) {
+		return g, nil
+	}
+	if ok, err := p.mayPend(g); !ok {
+		return g, err
+	}
+	return nil, nil
+}
+
+// pays reports whether the lists of a resolved group are read.
+func (p *planner) pays(g *group) (bool, error) {
+	excluded := g.refs
+	if g.adds {
+		excluded = max(p.series-g.refs, 0)
+	}
+	wide := p.capped() && g.bytes > maxWideBytes && len(g.lists) > p.hdr.ValueCount(g.name)/2
+	if !wide && (p.req.eager || g.bytes <= p.worth(min(p.bound, excluded))) {
+		return true, nil
+	}
+	ok, err := p.mayPend(g)
+	return !ok, err
+}
+
+// valueScan collects the lists of a group from the header.
+type valueScan struct {
+	p      *planner
+	g      *group
+	budget int64 // -1 = none
+	cost   int64
+	over   bool // the budget did not suffice, the lists are incomplete
+}
+
+// scan adds the lists of the values that begin with prefix and that selects accepts.
+func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
+	ctx, n := s.p.ctx, 0
+	err := s.p.hdr.Values(ctx, s.g.name, prefix, func(value []byte, l indexheader.List) (bool, error) {
+		// A name may have millions of values: they are matched where they lie, not copied. Matchers do not keep what they match.
+		v := unsafe.String(unsafe.SliceData(value), len(value))
+		if !strings.HasPrefix(v, prefix) {
+			return false, nil
+		}
+		if n++; n%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return false, err
+			}
+		}
+		s.cost += valueCost
+		if selects(v) {
+			s.g.add(l)
+		}
+		s.over = s.budget >= 0 && s.cost+s.g.bytes > s.budget
+		return !s.over, nil
+	})
+	s.p.stats.Values += n
+	return err
+}
+
+// lookUp adds the lists of values, which are ascending and distinct.
+func (s *valueScan) lookUp(values []string) error {
+	if len(values) == 0 {
+		return nil
+	}
+	lists, err := s.p.hdr.Lists(s.p.ctx, s.g.name, values, make([]indexheader.List, 0, len(values)))
+	if err != nil {
+		return err
+	}
+	for _, l := range lists {
+		if l != (indexheader.List{}) {
+			s.g.add(l)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
+	"larder/store/indexheader"
+)
+
+// listReader decodes posting lists from the pages of an index.
+type listReader struct {
+	ctx     context.Context
+	pages   Pages
+	object  pagecache.Object
+	account *pagecache.Account
+
+	cursor  pagecache.Cursor
+	scratch []byte // joins a list that lies on several pages; what it held is decoded before the next list is read
+	sorter  sorter
+	// again holds what was read a second time. A damaged page spoils every list on it, and the first read again mends them all.
+	again   []*pagecache.Pages
+	repairs int
+}
+
+// fetch reads the pages of all lists that will be asked for.
+func (r *listReader) fetch(spans []pagecache.Span) error {
+	for _, s := range spans {
+		// The header has checksums of its own, but it may belong to another index than this object.
+		if s.Off < 0 || s.Off >= s.End || s.End > r.object.Size {
+			return fmt.Errorf("object %s of %d bytes: %w: posting list at [%d, %d)", r.object.Name, r.object.Size, tsdbfmt.ErrCorrupt, s.Off, s.End)
+		}
+	}
+	pages, err := r.pages.Fetch(r.ctx, r.object, spans, r.account)
+	if err != nil {
+		return fmt.Errorf("fetch postings: %w", err)
+	}
+	r.cursor = pages.Cursor()
+	return nil
+}
+
+// set decodes disjoint lists and returns their postings as one set, in dst's memory if it is large enough.
+func (r *listReader) set(dst []uint32, lists []indexheader.List) ([]uint32, error) {
+	total := int64(0)
+	for _, l := range lists {
+		total += tsdbfmt.MaxPostingsCount(l.End - l.Off)
+	}
+	if int64(cap(dst)) < total {
+		dst = make([]uint32, 0, total)
+	}
+	for i, l := range lists {
+		if i%checkEvery == 0 {
+			if err := r.ctx.Err(); err != nil {
+				return nil, err
+			}
+		}
+		var err error
+		if dst, err = r.list(dst, l); err != nil {
+			return nil, fmt.Errorf("object %s: posting list at offset %d: %w", r.object.Name, l.Off, err)
+		}
+	}
+	return r.sorter.sort(dst), nil
+}
+
+// list appends the postings of one list to dst. A list that does not decode is read again from the bucket, once.
+func (r *listReader) list(dst []uint32, l indexheader.List) ([]uint32, error) {
+	n := int(l.End - l.Off)
+	b, scratch, ok := r.cursor.Bytes(l.Off, n, r.scratch[:0])
+	r.scratch = scratch
+	if !ok {
+		return dst, errNotFetched
+	}
+	out, err := tsdbfmt.AppendPostings(dst, b)
+	if err == nil {
+		return out, nil
+	}
+	for _, again := range r.again {
+		if b, scratch, ok = again.Bytes(l.Off, n, r.scratch[:0]); ok {
+			r.scratch = scratch
+			if out, err = tsdbfmt.AppendPostings(dst, b); err == nil {
+				r.repairs++
+				return out, nil
+			}
+		}
+	}
+	again, err := r.pages.Refetch(r.ctx, r.object, pagecache.Span{Off: l.Off, End: l.End}, r.account)
+	if err != nil {
+		return dst, fmt.Errorf("read again: %w", err)
+	}
+	if b, scratch, ok = again.Bytes(l.Off, n, r.scratch[:0]); !ok {
+		return dst, errNotFetched
+	}
+	r.scratch = scratch
+	if out, err = tsdbfmt.AppendPostings(dst, b); err != nil {
+		return dst, err
+	}
+	r.again = append(r.again, again)
+	r.repairs++
+	return out, nil
+}
+
+// errNotFetched is returned for a list that is not within the pages that a read of it has returned.
+var errNotFetched = errors.New("pages do not cover it")
