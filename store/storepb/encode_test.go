@@ -223,8 +223,11 @@ func TestFrameAllocations(t *testing.T) {
 }
 
 // typicalSeries is a series as scraped metrics have them: 12 labels, chunks of 120 samples.
-func typicalSeries(chunks int) sample {
-	r := rand.New(rand.NewPCG(11, 12))
+func typicalSeries(chunks int) sample { return typicalSeriesN(chunks, 0) }
+
+// typicalSeriesN makes the n-th such series. Their chunks have nothing in common, so compression finds little.
+func typicalSeriesN(chunks, n int) sample {
+	r := rand.New(rand.NewPCG(11, uint64(n)))
 	ls := labels.FromStrings(
 		"__name__", "http_request_duration_seconds_bucket", "cluster", "eu-west-1", "code", "200", "container", "frontend",
 		"handler", "/api/v1/query_range", "instance", "10.0.12.7:9090", "job", "default/frontend", "le", "0.25",

@@ -56,6 +56,12 @@ func (p *testPool) wantNoneOut() {
 	}
 }
 
+func (p *testPool) outNow() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.out)
+}
+
 // waitNoneOut waits until every buffer is back. grpc gives the last ones back from a goroutine of its own.
 func (p *testPool) waitNoneOut() {
 	p.mu.Lock()
