@@ -65,7 +65,8 @@ type planner struct {
 	ctx    context.Context
 	hdr    header
 	req    *postingsRequest
-	series int64 // upper bound of the block's series
+	all    indexheader.List // of the block's series
+	series int64            // upper bound of their number
 	// bound is an upper bound of the series that match, as far as groups are resolved; anchored says that it comes from one.
 	bound    int64
 	anchored bool
@@ -74,8 +75,8 @@ type planner struct {
 
 func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postingsPlan, error) {
 	groups, none := groupMatchers(req.matchers)
-	all := hdr.AllPostings()
-	p := planner{ctx: ctx, hdr: hdr, req: req, series: tsdbfmt.MaxPostingsCount(all.End - all.Off)}
+	p := planner{ctx: ctx, hdr: hdr, req: req, all: hdr.AllPostings()}
+	p.series = tsdbfmt.MaxPostingsCount(p.all.End - p.all.Off)
 	p.bound = p.series
 	p.stats.Groups = len(groups)
 	if none || p.series == 0 || len(req.matchers) == 0 {
@@ -103,7 +104,7 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 			p.bound, p.anchored = min(p.bound, g.refs), true
 		}
 	}
-	return p.decide(groups, all)
+	return p.decide(groups)
 }
 
 // resolve finds the lists of a group, unless it turns out before that they would cost more than they save.
@@ -156,15 +157,20 @@ func (p *planner) resolve(g *group) error {
 
 // budget returns the bytes that finding and reading the lists of a group may cost before it is left pending, -1 = whatever it takes.
 func (p *planner) budget(g *group) (int64, error) {
-	if g.adds && !p.anchored {
-		return -1, nil
-	}
 	budget := int64(-1)
-	if !p.req.eager {
-		budget = p.worth(p.bound)
-	}
-	if p.capped() && g.every() && (budget < 0 || budget > maxWideBytes) {
+	switch {
+	case g.adds && !p.anchored:
+		// Any group that adds is better than all series, but for one that is nearly all series.
+		if !p.req.eager && g.every() {
+			budget = p.withoutGroup(int64(p.hdr.ValueCount(g.name)))
+		}
+	case p.capped() && g.every():
 		budget = maxWideBytes
+		if !p.req.eager {
+			budget = min(budget, p.worth(p.bound))
+		}
+	case !p.req.eager:
+		budget = p.worth(p.bound)
 	}
 	if budget < 0 {
 		return -1, nil
@@ -178,6 +184,12 @@ func (p *planner) budget(g *group) (int64, error) {
 
 // capped reports whether some group is selective, so that what selects nearly everything is not worth much.
 func (p *planner) capped() bool { return p.anchored && p.bound <= p.series/2 }
+
+// withoutGroup returns the bytes that it takes to start from all series instead of a group of at least n: their list, and the entries
+// of the series that are not in the group.
+func (p *planner) withoutGroup(n int64) int64 {
+	return p.all.End - p.all.Off + p.worth(max(p.series-n, 0))
+}
 
 // worth returns the bytes of n series entries.
 func (p *planner) worth(n int64) int64 {
@@ -201,16 +213,16 @@ func (p *planner) mayPend(g *group) (bool, error) {
 }
 
 // decide picks the groups whose lists are read.
-func (p *planner) decide(groups []*group, all indexheader.List) (postingsPlan, error) {
+func (p *planner) decide(groups []*group) (postingsPlan, error) {
 	out := postingsPlan{}
 	left := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return !g.resolved })
 	slices.SortStableFunc(left, func(a, b *group) int { return cmp.Compare(a.refs, b.refs) })
-	base, err := p.base(left, all)
+	base, err := p.base(left)
 	if err != nil {
 		return out, err
 	}
 	if base == nil {
-		out.adds, p.bound = append(out.adds, []indexheader.List{all}), p.series
+		out.adds, p.bound = append(out.adds, []indexheader.List{p.all}), p.series
 	} else {
 		out.adds, p.bound = append(out.adds, base.lists), base.refs
 	}
@@ -264,13 +276,13 @@ func (p *planner) decide(groups []*group, all indexheader.List) (postingsPlan, e
 // base returns the group that the others are weighed against, the smallest that adds; nil for all series of the block, because no
 // group adds, or because its lists take more bytes than the list of all series and the entries of those that it would exclude: a
 // label that has a value of its own for every series.
-func (p *planner) base(bySize []*group, all indexheader.List) (*group, error) {
+func (p *planner) base(bySize []*group) (*group, error) {
 	i := slices.IndexFunc(bySize, func(g *group) bool { return g.adds })
 	if i < 0 {
 		return nil, nil
 	}
 	g := bySize[i]
-	if p.req.eager || g.bytes <= all.End-all.Off+p.worth(max(p.series-g.refs, 0)) {
+	if p.req.eager || g.bytes <= p.withoutGroup(g.refs) {
 		return g, nil
 	}
 	if ok, err := p.mayPend(g); !ok {
@@ -304,7 +316,10 @@ type valueScan struct {
 
 // scan adds the lists of the values that begin with prefix and that selects accepts.
 func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
-	ctx, n := s.p.ctx, 0
+	ctx, n, every := s.p.ctx, 0, s.g.every()
+	if every {
+		s.g.lists = make([]indexheader.List, 0, s.p.hdr.ValueCount(s.g.name))
+	}
 	err := s.p.hdr.Values(ctx, s.g.name, prefix, func(value []byte, l indexheader.List) (bool, error) {
 		// A name may have millions of values: they are matched where they lie, not copied. Matchers do not keep what they match.
 		v := unsafe.String(unsafe.SliceData(value), len(value))
@@ -316,9 +331,11 @@ func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 				return false, err
 			}
 		}
-		s.cost += valueCost
 		if selects(v) {
 			s.g.add(l)
+		}
+		if !every {
+			s.cost += valueCost
 		}
 		s.over = s.budget >= 0 && s.cost+s.g.bytes > s.budget
 		return !s.over, nil

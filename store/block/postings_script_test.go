@@ -1,0 +1,167 @@
+package block
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/store/indexheader"
+)
+
+// TestPostingsScript runs testdata/postings. Its commands are
+//
+//	block                 writes a block; a line is "[count *] name=value ...", where $i is the number of the series, $i%7 that modulo 7
+//	expand [options]      expands matchers, one a line, and prints what is read (+ to intersect, - to subtract), what is left pending,
+//	                      the series that match, and how many label values were looked at. Options: eager, series-bytes=N (64), count
+//	                      (print only the number of series)
+func TestPostingsScript(t *testing.T) {
+	var b *postingsBlock
+	datadriven.RunTest(t, "testdata/postings", func(t *testing.T, d *datadriven.TestData) string {
+		switch d.Cmd {
+		case "block":
+			var series []labels.Labels
+			for line := range strings.Lines(d.Input) {
+				series = append(series, postingsSeries(t, line)...)
+			}
+			b = newPostingsBlock(t, series)
+			return fmt.Sprintf("%d series\n", len(series))
+		case "expand":
+			req := postingsRequest{object: b.object, seriesBytes: 64, eager: d.HasArg("eager")}
+			if d.HasArg("series-bytes") {
+				d.ScanArgs(t, "series-bytes", &req.seriesBytes)
+			}
+			for line := range strings.Lines(d.Input) {
+				req.matchers = append(req.matchers, postingsMatcher(t, line))
+			}
+			return postingsExpand(t, b, req, d.HasArg("count"))
+		}
+		return "unknown command"
+	})
+}
+
+func postingsExpand(t *testing.T, b *postingsBlock, req postingsRequest, count bool) string {
+	b.asked, b.visited = 0, 0
+	plan, err := planPostings(context.Background(), b, &req)
+	if err != nil {
+		return err.Error()
+	}
+	asked, visited := b.asked, b.visited
+	pages := newPostingsPages(t, b)
+	got, err := expandPostings(context.Background(), b, pages, req)
+	if err != nil {
+		return err.Error()
+	}
+	var out strings.Builder
+	if plan.empty {
+		out.WriteString("nothing to read\n")
+	} else {
+		fmt.Fprintf(&out, "read     at most %d series:", plan.stats.MaxSeries)
+		for _, lists := range plan.adds {
+			out.WriteString(" +" + postingsDescribe(b, lists))
+		}
+		for _, lists := range plan.subtracts {
+			out.WriteString(" -" + postingsDescribe(b, lists))
+		}
+		out.WriteString("\n")
+	}
+	for _, spans := range pages.fetches {
+		size := int64(0)
+		for _, s := range spans {
+			size += s.End - s.Off
+		}
+		fmt.Fprintf(&out, "fetch    %d spans, %d bytes\n", len(spans), size)
+	}
+	if len(got.pending) > 0 {
+		fmt.Fprintf(&out, "pending  %v\n", got.pending)
+	}
+	fmt.Fprintf(&out, "header   %d values looked up, %d streamed\n", asked, visited)
+	match := b.matching(got.refs, got.pending)
+	if !slices.Equal(match, b.want(t, req.matchers)) {
+		out.WriteString("NOT WHAT PROMETHEUS ANSWERS\n")
+	}
+	fmt.Fprintf(&out, "answer   %d postings, %d series\n", len(got.refs), len(match))
+	if !count {
+		for _, ref := range match {
+			fmt.Fprintf(&out, "  %s\n", b.labels[ref])
+		}
+	}
+	return out.String()
+}
+
+// postingsDescribe names a set of lists.
+func postingsDescribe(b *postingsBlock, lists []indexheader.List) string {
+	var values []string
+	name := ""
+	for i, l := range lists {
+		n, v := b.name(l)
+		if name = n; name == "" {
+			return "everything"
+		}
+		if i < 4 {
+			values = append(values, v)
+		}
+	}
+	if n := len(lists) - len(values); n > 0 {
+		values = append(values, fmt.Sprintf("and %d more", n))
+	}
+	return fmt.Sprintf("%s(%s)", name, strings.Join(values, " "))
+}
+
+var (
+	postingsNumber     = regexp.MustCompile(`\$i(%\d+)?`)
+	postingsExpression = regexp.MustCompile(`^([^=!~]*)(=~|!~|!=|=)(".*")$`)
+)
+
+func postingsSeries(t *testing.T, line string) []labels.Labels {
+	n := 1
+	if before, after, ok := strings.Cut(line, "*"); ok {
+		var err error
+		if n, err = strconv.Atoi(strings.TrimSpace(before)); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		line = after
+	}
+	var out []labels.Labels
+	for i := range n {
+		m := map[string]string{}
+		for field := range strings.FieldsSeq(line) {
+			name, value, _ := strings.Cut(field, "=")
+			m[name] = postingsNumber.ReplaceAllStringFunc(value, func(s string) string {
+				if _, mod, ok := strings.Cut(s, "%"); ok {
+					by, err := strconv.Atoi(mod)
+					if err != nil {
+						t.Fatalf("%q: %v", line, err)
+					}
+					return strconv.Itoa(i % by)
+				}
+				return strconv.Itoa(i)
+			})
+		}
+		out = append(out, labels.FromMap(m))
+	}
+	return out
+}
+
+func postingsMatcher(t testing.TB, line string) *labels.Matcher {
+	parts := postingsExpression.FindStringSubmatch(strings.TrimSpace(line))
+	if parts == nil {
+		t.Fatalf("%q is no matcher", line)
+	}
+	kinds := map[string]labels.MatchType{"=": labels.MatchEqual, "!=": labels.MatchNotEqual, "=~": labels.MatchRegexp, "!~": labels.MatchNotRegexp}
+	value, err := strconv.Unquote(parts[3])
+	if err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	m, err := labels.NewMatcher(kinds[parts[2]], parts[1], value)
+	if err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return m
+}
