@@ -1,5 +1,20 @@
 package tsdbfmt
 
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+const (
+	// IndexHeaderSize is the number of bytes in front of an index file's first section: magic and version.
+	IndexHeaderSize = 5
+	// TOCSize is the number of bytes of the table of contents, which ends an index file.
+	TOCSize = 6*8 + crc32.Size
+
+	indexMagic = 0xBAAAD700
+)
+
 // TOC is the table of contents of an index file: the byte offset of each of its sections, 0 for a section that is absent.
 // Version is the index format version (1, 2 or 3), read from the fifth byte of the file.
 type TOC struct {
@@ -10,4 +25,49 @@ type TOC struct {
 	LabelIndicesTable int64
 	Postings          int64
 	PostingsTable     int64
+}
+
+// ParseTOC reads the table of contents of an index file of size bytes. head begins with the file's first IndexHeaderSize bytes, tail
+// ends with its last TOCSize bytes. Every offset of the result is 0 or lies between them.
+//
+// INVARIANT: the version byte is the one thing in a block's index that no checksum covers. An unknown one is an error.
+func ParseTOC(head, tail []byte, size int64) (TOC, error) {
+	if len(head) < IndexHeaderSize || len(tail) < TOCSize || size < IndexHeaderSize+TOCSize {
+		return TOC{}, fmt.Errorf("%w: an index of %d bytes has no room for a table of contents", ErrCorrupt, size)
+	}
+	if m := binary.BigEndian.Uint32(head); m != indexMagic {
+		return TOC{}, fmt.Errorf("%w: index magic is %08x", ErrCorrupt, m)
+	}
+	v := int(head[4])
+	if v < 1 || v > 3 {
+		return TOC{}, fmt.Errorf("%w: unknown index version %d", ErrCorrupt, v)
+	}
+	b := tail[len(tail)-TOCSize:]
+	body := b[:TOCSize-crc32.Size]
+	if got, want := crc32.Checksum(body, castagnoli), binary.BigEndian.Uint32(b[len(body):]); got != want {
+		return TOC{}, fmt.Errorf("%w: table of contents of the index has %08x, stored is %08x", ErrChecksum, got, want)
+	}
+	toc := TOC{Version: v}
+	for i, p := range []*int64{
+		&toc.Symbols, &toc.Series, &toc.LabelIndices, &toc.LabelIndicesTable, &toc.Postings, &toc.PostingsTable,
+	} {
+		off := binary.BigEndian.Uint64(body[8*i:])
+		if off != 0 && (off < IndexHeaderSize || off > uint64(size-TOCSize)) {
+			return TOC{}, fmt.Errorf("%w: section %d of the index begins at %d of %d bytes", ErrCorrupt, i, off, size)
+		}
+		*p = int64(off)
+	}
+	return toc, nil
+}
+
+// SectionEnd returns the first byte after off at which something else begins in an index of size bytes: the nearest section
+// behind off, or the table of contents. What begins at off ends there at the latest; padding may lie in between.
+func (t TOC) SectionEnd(off, size int64) int64 {
+	end := size - TOCSize
+	for _, s := range [...]int64{t.Symbols, t.Series, t.LabelIndices, t.LabelIndicesTable, t.Postings, t.PostingsTable} {
+		if s > off && s < end {
+			end = s
+		}
+	}
+	return end
 }

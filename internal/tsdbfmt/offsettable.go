@@ -1,0 +1,95 @@
+package tsdbfmt
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// An entry of the postings offset table is
+//
+//	2 <1b> | len(name) <uvarint> | name | len(value) <uvarint> | value | offset of the posting list <uvarint>
+//
+// The entry of the list of all series has an empty name and an empty value. In V2 and V3 entries are sorted by name and value and
+// their offsets ascend; in V1 neither need be so.
+
+// OffsetTable reads the postings offset table of an index file from a stream, in bounded memory. It is used as SymbolTable is.
+//
+// INVARIANT: nothing it returned may be kept in any form before Next has returned false and Err nil: the checksum comes last.
+type OffsetTable struct {
+	s           section
+	name, value []byte
+	list        int64
+}
+
+// NewOffsetTable returns a reader of the table that begins with the next byte of r and lies within its next limit bytes. It reads
+// nothing behind the table.
+func NewOffsetTable(r io.Reader, limit int64) *OffsetTable {
+	t := new(OffsetTable)
+	t.s.open("postings offset table", r, limit)
+	return t
+}
+
+// Count returns how many entries are still to come.
+func (t *OffsetTable) Count() uint32 { return t.s.count }
+
+// Next advances to the next entry. It returns false at the end and on an error.
+func (t *OffsetTable) Next() bool {
+	if !t.s.more() {
+		return false
+	}
+	for {
+		b := t.s.buf[t.s.pos:]
+		name, value, list, n, err := offsetEntry(b)
+		if err == nil {
+			t.name, t.value, t.list = name, value, list
+			t.s.consume(n)
+			return true
+		}
+		if !errors.Is(err, ErrShort) {
+			t.s.fail(err)
+			return false
+		}
+		if !t.s.fill() {
+			return false
+		}
+	}
+}
+
+// Name returns the label name. It is valid until the next call of Next.
+func (t *OffsetTable) Name() []byte { return t.name }
+
+// Value returns the label value. It is valid until the next call of Next.
+func (t *OffsetTable) Value() []byte { return t.value }
+
+// List returns the byte offset in the index file at which the posting list begins. It was not checked against the file's size.
+func (t *OffsetTable) List() int64 { return t.list }
+
+// Err returns the first error. It is nil at the end only if the checksum was right.
+func (t *OffsetTable) Err() error { return t.s.err }
+
+func offsetEntry(b []byte) (name, value []byte, list int64, n int, err error) {
+	if len(b) == 0 {
+		return nil, nil, 0, 0, ErrShort
+	}
+	if b[0] != 2 {
+		return nil, nil, 0, 0, fmt.Errorf("%w: an entry has %d keys", ErrCorrupt, b[0])
+	}
+	rest := b[1:]
+	if name, rest, err = cutString(rest); err != nil {
+		return nil, nil, 0, 0, err
+	}
+	if value, rest, err = cutString(rest); err != nil {
+		return nil, nil, 0, 0, err
+	}
+	off, w := binary.Uvarint(rest)
+	switch {
+	case w == 0 && len(rest) < binary.MaxVarintLen64:
+		return nil, nil, 0, 0, ErrShort
+	case w <= 0 || off > math.MaxInt64:
+		return nil, nil, 0, 0, fmt.Errorf("%w: the offset of a list", ErrCorrupt)
+	}
+	return name, value, int64(off), len(b) - len(rest) + w, nil
+}

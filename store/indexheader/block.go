@@ -1,0 +1,220 @@
+package indexheader
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"sort"
+)
+
+// verifyBlock checks the checksum at the end of a block and returns what precedes it.
+func verifyBlock(b []byte) ([]byte, error) {
+	n := len(b) - crc32.Size
+	if n < 0 || crc32.Checksum(b[:n], castagnoli) != binary.BigEndian.Uint32(b[n:]) {
+		return nil, errChecksum
+	}
+	return b[:n:n], nil
+}
+
+// symbolBlock is a verified block of symbols: any of them is found without reading the others.
+type symbolBlock struct {
+	entries []byte // as the index stores them, length prefix and string
+	offs    []byte // 2 bytes each: where an entry begins
+	n       int
+}
+
+func parseSymbolBlock(b []byte) (symbolBlock, error) {
+	if len(b) < 2 {
+		return symbolBlock{}, errCorrupt
+	}
+	end := len(b) - 2
+	n := int(binary.BigEndian.Uint16(b[end:]))
+	if n == 0 || 2*n > end {
+		return symbolBlock{}, fmt.Errorf("%w: %d symbols in %d bytes", errCorrupt, n, end)
+	}
+	return symbolBlock{entries: b[:end-2*n], offs: b[end-2*n : end], n: n}, nil
+}
+
+func (b *symbolBlock) off(j int) int { return int(binary.BigEndian.Uint16(b.offs[2*j:])) }
+
+// at returns symbol j, which is below n.
+func (b *symbolBlock) at(j int) ([]byte, error) {
+	o := b.off(j)
+	if o > len(b.entries) {
+		return nil, errCorrupt
+	}
+	s, _, ok := cutBytes(b.entries[o:])
+	if !ok {
+		return nil, errCorrupt
+	}
+	return s, nil
+}
+
+// find returns the number of the entry that begins at byte o of the block, -1 if none does.
+func (b *symbolBlock) find(o int) int {
+	j := sort.Search(b.n, func(j int) bool { return b.off(j) >= o })
+	if j == b.n || b.off(j) != o {
+		return -1
+	}
+	return j
+}
+
+// valueCursor walks over the entries of a verified block of values. It reads one entry ahead, because a list ends where the next
+// one begins. The zero cursor is ready for reset; its key buffer is kept from block to block.
+type valueCursor struct {
+	entries  []byte
+	restarts []byte // 2 bytes each
+	n, i     int    // i is the current entry, -1 before the first
+	stored   bool
+	base     int64 // first list of the block
+	blockEnd int64 // where the block's last list ends, unless ends are stored
+
+	key  []byte
+	list List
+
+	// The header of entry i+1.
+	pos    int // of its suffix
+	shared int
+	size   int // of its suffix
+	off    int64
+	end    int64 // stored ends only
+	next   int   // where entry i+2 begins
+}
+
+// reset puts the cursor in front of the first entry of b.
+func (c *valueCursor) reset(b []byte, stored bool, base, blockEnd int64) error {
+	if len(b) < 2 {
+		return errCorrupt
+	}
+	end := len(b) - 2
+	n := int(binary.BigEndian.Uint16(b[end:]))
+	r := (n + restartInterval - 1) / restartInterval
+	if n == 0 || 2*r > end {
+		return fmt.Errorf("%w: %d values in %d bytes", errCorrupt, n, end)
+	}
+	*c = valueCursor{
+		entries: b[:end-2*r], restarts: b[end-2*r : end], n: n, stored: stored, base: base, blockEnd: blockEnd, key: c.key[:0],
+	}
+	return c.jump(0)
+}
+
+// jump puts the cursor in front of restart r.
+func (c *valueCursor) jump(r int) error {
+	c.i = r*restartInterval - 1
+	c.next = int(binary.BigEndian.Uint16(c.restarts[2*r:]))
+	c.off = c.base
+	return c.peek()
+}
+
+// peek reads the header of entry i+1, which begins at next.
+func (c *valueCursor) peek() error {
+	if c.next > len(c.entries) {
+		return errCorrupt
+	}
+	b := c.entries[c.next:]
+	shared, b, ok1 := cutUvarint(b)
+	size, b, ok2 := cutUvarint(b)
+	if !ok1 || !ok2 || size > uint64(len(b)) || shared > uint64(len(c.entries)) {
+		return errCorrupt
+	}
+	if (c.i+1)%restartInterval == 0 {
+		if shared != 0 {
+			return errCorrupt
+		}
+		c.off = c.base
+	}
+	c.pos, c.shared, c.size = len(c.entries)-len(b), int(shared), int(size)
+	off, b, ok := cutUvarint(b[size:])
+	if !ok || off > 1<<62 {
+		return errCorrupt
+	}
+	if !c.stored {
+		c.off += int64(off)
+	} else {
+		var n uint64
+		if n, b, ok = cutUvarint(b); !ok || n > 1<<62 {
+			return errCorrupt
+		}
+		c.off, c.end = int64(off), int64(off+n)
+	}
+	c.next = len(c.entries) - len(b)
+	return nil
+}
+
+// advance moves to the next entry and returns false behind the last.
+func (c *valueCursor) advance() (bool, error) {
+	if c.i+1 >= c.n {
+		return false, nil
+	}
+	if c.shared > len(c.key) {
+		return false, errCorrupt
+	}
+	c.i++
+	c.key = append(c.key[:c.shared], c.entries[c.pos:c.pos+c.size]...)
+	c.list = List{Off: c.off, End: c.end}
+	if c.i+1 < c.n {
+		if err := c.peek(); err != nil {
+			return false, err
+		}
+		if !c.stored {
+			c.list.End = c.off
+		}
+	} else if !c.stored {
+		c.list.End = c.blockEnd
+	}
+	if c.list.Off < 0 || c.list.End <= c.list.Off {
+		return false, fmt.Errorf("%w: a list from %d to %d", errCorrupt, c.list.Off, c.list.End)
+	}
+	return true, nil
+}
+
+// seek moves forward to the first entry whose value is at least v. It returns false if there is none in the block. An entry already
+// reached stays if it is at least v.
+func (c *valueCursor) seek(v string) (bool, error) {
+	if c.i >= 0 && string(c.key) >= v {
+		return true, nil
+	}
+	// The last restart whose value is not behind v, if it lies ahead.
+	lo := c.i/restartInterval + 1
+	if c.i < 0 {
+		lo = 0
+	}
+	var bad error
+	r := lo + sort.Search(len(c.restarts)/2-lo, func(k int) bool {
+		s, err := c.restartValue(lo + k)
+		if err != nil {
+			bad = err
+		}
+		return string(s) > v
+	}) - 1
+	if bad != nil {
+		return false, bad
+	}
+	if r > lo || r == lo && c.i >= 0 {
+		if err := c.jump(r); err != nil {
+			return false, err
+		}
+	}
+	for {
+		ok, err := c.advance()
+		if err != nil || !ok {
+			return false, err
+		}
+		if string(c.key) >= v {
+			return true, nil
+		}
+	}
+}
+
+// restartValue returns the value of the first entry behind restart r.
+func (c *valueCursor) restartValue(r int) ([]byte, error) {
+	o := int(binary.BigEndian.Uint16(c.restarts[2*r:]))
+	if o >= len(c.entries) || c.entries[o] != 0 {
+		return nil, errCorrupt
+	}
+	s, _, ok := cutBytes(c.entries[o+1:])
+	if !ok {
+		return nil, errCorrupt
+	}
+	return s, nil
+}

@@ -1,0 +1,221 @@
+package indexheader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sort"
+
+	"larder/internal/tsdbfmt"
+)
+
+const (
+	// wholeIndex is the size up to which an index is read by one request: the bytes cost less than a second round trip.
+	wholeIndex = 512 << 10
+	// probeSize is how much is read of the two ends of a larger one. Index headers of small blocks need nothing else.
+	probeSize = 128 << 10
+)
+
+// build reads the tables of an index and writes its header to out. Nothing of out may be used unless the error is nil: the tables'
+// checksums come last. window is the number of parts that may be in memory.
+//
+// Requests: the size if it is not known; then one for a small index, else the two ends at once and then the parts between them at once.
+func build(ctx context.Context, f *fetcher, src Source, window int, out output) error {
+	size := src.IndexSize
+	if size == 0 {
+		var err error
+		if size, err = f.size(ctx, src.IndexObject); err != nil {
+			return err
+		}
+	}
+	if size < tsdbfmt.IndexHeaderSize+tsdbfmt.TOCSize {
+		return fmt.Errorf("%w: index of %d bytes", tsdbfmt.ErrCorrupt, size)
+	}
+	ends, err := readEnds(ctx, f, src.IndexObject, size)
+	if err != nil {
+		return err
+	}
+	toc, err := tsdbfmt.ParseTOC(ends.head, ends.tail, size)
+	if err != nil {
+		return err
+	}
+	foot := footer{id: src.ID, indexSize: size, toc: toc}
+	if toc.Version == 1 {
+		foot.lists = listsStored
+	}
+	w, err := newWriter(out, foot)
+	if err != nil {
+		return err
+	}
+
+	// Both tables are one stream, so that the reads of the second overlap with the decoding of the first.
+	var parts []*part
+	if toc.Symbols != 0 {
+		parts = ends.split(parts, toc.Symbols, toc.SectionEnd(toc.Symbols, size), f.partSize)
+	}
+	tableAt := len(parts)
+	if toc.PostingsTable != 0 {
+		parts = ends.split(parts, toc.PostingsTable, toc.SectionEnd(toc.PostingsTable, size), f.partSize)
+	}
+	s := f.start(ctx, src.IndexObject, parts, window)
+	defer s.close()
+
+	if toc.Symbols != 0 {
+		if err := copySymbols(w, tsdbfmt.NewSymbolTable(s, toc.SectionEnd(toc.Symbols, size)-toc.Symbols), toc); err != nil {
+			return err
+		}
+	}
+	if err := w.endSymbols(); err != nil {
+		return err
+	}
+	if toc.PostingsTable != 0 {
+		if err := s.skipTo(tableAt); err != nil {
+			return err
+		}
+		t := tsdbfmt.NewOffsetTable(s, toc.SectionEnd(toc.PostingsTable, size)-toc.PostingsTable)
+		copyTable := copyOffsets
+		if foot.lists == listsStored {
+			copyTable = sortOffsets
+		}
+		if err := copyTable(w, t); err != nil {
+			return err
+		}
+	}
+	return w.close()
+}
+
+// copySymbols writes the symbol table.
+func copySymbols(w *writer, t *tsdbfmt.SymbolTable, toc tsdbfmt.TOC) error {
+	for n := int64(0); t.Next(); n++ {
+		ref := n
+		if toc.Version == 1 {
+			ref = toc.Symbols + t.Offset()
+		}
+		if ref > math.MaxUint32 {
+			return fmt.Errorf("%w: symbol reference %d", tsdbfmt.ErrCorrupt, ref)
+		}
+		if err := w.addSymbol(uint32(ref), t.Entry()); err != nil {
+			return err
+		}
+	}
+	return t.Err()
+}
+
+// copyOffsets writes a sorted postings offset table (index formats V2 and V3) as it comes.
+func copyOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
+	for t.Next() {
+		if err := w.addValue(t.Name(), t.Value(), List{Off: t.List()}); err != nil {
+			return err
+		}
+	}
+	return t.Err()
+}
+
+// sortOffsets writes a postings offset table of index format V1, whose entries and whose lists lie in any order: it must be in memory
+// as a whole. V1 was written by Prometheus 2.0 alone, in blocks of its time's size.
+func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
+	type entry struct {
+		name uint32 // in names
+		off  uint64 // of the value in arena
+		n    uint32
+		list int64
+	}
+	var (
+		names   []string
+		numbers = map[string]uint32{}
+		arena   []byte
+		entries []entry
+		starts  []int64
+	)
+	for t.Next() {
+		k, ok := numbers[string(t.Name())]
+		if !ok {
+			k = uint32(len(names))
+			names = append(names, string(t.Name()))
+			numbers[names[k]] = k
+		}
+		entries = append(entries, entry{name: k, off: uint64(len(arena)), n: uint32(len(t.Value())), list: t.List()})
+		arena = append(arena, t.Value()...)
+		starts = append(starts, t.List())
+	}
+	if err := t.Err(); err != nil {
+		return err
+	}
+	value := func(e *entry) []byte { return arena[e.off : e.off+uint64(e.n)] }
+	sort.Slice(entries, func(i, j int) bool {
+		a, b := &entries[i], &entries[j]
+		if a.name != b.name {
+			return names[a.name] < names[b.name]
+		}
+		return bytes.Compare(value(a), value(b)) < 0
+	})
+	sort.Slice(starts, func(i, j int) bool { return starts[i] < starts[j] })
+	for i := range entries {
+		e := &entries[i]
+		// A list ends where the next larger one begins, or where its section does.
+		l := List{Off: e.list, End: w.foot.toc.SectionEnd(e.list, w.foot.indexSize)}
+		if k := sort.Search(len(starts), func(k int) bool { return starts[k] > e.list }); k < len(starts) {
+			l.End = min(l.End, starts[k])
+		}
+		if err := w.addValue([]byte(names[e.name]), value(e), l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ends are the bytes of the two ends of an index, which may be all of it.
+type ends struct {
+	head, tail []byte
+	tailOff    int64
+}
+
+func readEnds(ctx context.Context, f *fetcher, name string, size int64) (ends, error) {
+	if size <= wholeIndex {
+		b := make([]byte, size)
+		err := f.read(ctx, name, 0, b)
+		return ends{head: b, tail: b}, err
+	}
+	e := ends{head: make([]byte, probeSize), tail: make([]byte, probeSize), tailOff: size - probeSize}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	other := make(chan error, 1)
+	go func() {
+		err := f.read(ctx, name, 0, e.head)
+		if err != nil {
+			cancel()
+		}
+		other <- err
+	}()
+	err := f.read(ctx, name, e.tailOff, e.tail)
+	if err != nil {
+		cancel()
+	}
+	herr := <-other
+	// The one that failed first has cancelled the other.
+	if err == nil || herr != nil && errors.Is(err, context.Canceled) {
+		err = herr
+	}
+	return e, err
+}
+
+// split appends the parts that make up [off, end): what is in hand, and ranges of at most size bytes.
+func (e *ends) split(parts []*part, off, end, size int64) []*part {
+	inHand := func(b []byte, at, to int64) {
+		if off >= at && off < min(end, to) {
+			n := min(end, to) - off
+			parts = append(parts, &part{off: off, size: n, data: b[off-at : off-at+n]})
+			off += n
+		}
+	}
+	inHand(e.head, 0, int64(len(e.head)))
+	for stop := min(end, max(e.tailOff, int64(len(e.head)))); off < stop; {
+		n := min(size, stop-off)
+		parts = append(parts, &part{off: off, size: n})
+		off += n
+	}
+	inHand(e.tail, e.tailOff, e.tailOff+int64(len(e.tail)))
+	return parts
+}

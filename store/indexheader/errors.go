@@ -1,0 +1,48 @@
+package indexheader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Errors of Manager.Acquire, and of a look-up that had to rebuild its header.
+var (
+	// ErrNotFound is returned when the bucket does not hold the block's index.
+	ErrNotFound = errors.New("the bucket has no such index")
+	// ErrClosed is returned after Manager.Close.
+	ErrClosed = errors.New("the index headers are closed")
+)
+
+// errStale is returned by open for a file that is whole but is not the header that is wanted: of another format version, another block,
+// or an index of another size. It is rebuilt without a word.
+var errStale = errors.New("not the header that is wanted")
+
+// damageError says that bytes of a header are not those that were written. It never leaves the package while the bucket can be
+// read: the header is rebuilt and the look-up goes on.
+type damageError struct {
+	r    *reader // nil while opening
+	id   ulid.ULID
+	what string
+	off  int64
+	err  error
+}
+
+func (e *damageError) Error() string {
+	return fmt.Sprintf("index header of block %s: %s at byte %d: %v", e.id, e.what, e.off, e.err)
+}
+
+func (e *damageError) Unwrap() error { return e.err }
+
+// localError is a failure of the local disk while a header was written: full, read-only, gone. It is no reason to fail a query: the
+// header is built in memory instead.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return "write index header: " + e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+var (
+	errChecksum = errors.New("checksum mismatch")
+	errCorrupt  = errors.New("impossible content")
+)

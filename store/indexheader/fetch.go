@@ -1,0 +1,277 @@
+package indexheader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/thanos-io/objstore"
+	"golang.org/x/sync/semaphore"
+)
+
+// Bucket is what is needed of an object store. objstore.BucketReader is one.
+type Bucket interface {
+	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
+	Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error)
+	IsObjNotFoundErr(err error) bool
+}
+
+// fetcher reads ranges of objects: exactly as many bytes as asked for, or an error.
+type fetcher struct {
+	bkt      Bucket
+	partSize int64
+	timeout  time.Duration // of one attempt
+	attempts int
+	backoff  time.Duration // before the second attempt; doubled for each further one
+
+	// bytes bounds what all running builds hold in parts. INVARIANT: the parts of a stream take from it in their order and are given
+	// back in their order, so whoever waits here waits only for streams that can go on.
+	bytes *semaphore.Weighted
+	pool  sync.Pool // of *[]byte of partSize bytes
+}
+
+// errLength is a body that is shorter or longer than the range that was asked for.
+var errLength = errors.New("the object store sent another length than asked for")
+
+// read fills b with the bytes of an object from off on, trying again after failures that may pass.
+func (f *fetcher) read(ctx context.Context, name string, off int64, b []byte) error {
+	return f.retry(ctx, func(ctx context.Context) error {
+		if err := f.readOnce(ctx, name, off, b); err != nil {
+			return fmt.Errorf("object %s, %d bytes at %d: %w", name, len(b), off, err)
+		}
+		return nil
+	})
+}
+
+func (f *fetcher) readOnce(ctx context.Context, name string, off int64, b []byte) error {
+	rc, err := f.bkt.GetRange(ctx, name, off, int64(len(b)))
+	if err != nil {
+		// Some stores return a reader with the error.
+		if rc != nil {
+			rc.Close()
+		}
+		return f.classify(err)
+	}
+	defer rc.Close()
+	n, err := io.ReadFull(rc, b)
+	switch err {
+	case nil:
+	case io.EOF, io.ErrUnexpectedEOF:
+		return fmt.Errorf("%w: only %d bytes", errLength, n)
+	default:
+		return f.classify(err)
+	}
+	// Reading on to the end shows a store that ignores ranges, and lets a connection be used again.
+	var more [1]byte
+	if n, _ := io.ReadFull(rc, more[:]); n > 0 {
+		return fmt.Errorf("%w: more bytes", errLength)
+	}
+	return nil
+}
+
+// classify must see an error of the bucket as it is: some stores do not recognise their own errors once they are wrapped.
+func (f *fetcher) classify(err error) error {
+	if f.bkt.IsObjNotFoundErr(err) {
+		return ErrNotFound
+	}
+	return err
+}
+
+// size asks for the size of an object.
+func (f *fetcher) size(ctx context.Context, name string) (int64, error) {
+	var size int64
+	err := f.retry(ctx, func(ctx context.Context) error {
+		a, err := f.bkt.Attributes(ctx, name)
+		if err != nil {
+			return fmt.Errorf("attributes of object %s: %w", name, f.classify(err))
+		}
+		size = a.Size
+		return nil
+	})
+	return size, err
+}
+
+func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) error {
+	wait := f.backoff
+	for n := 1; ; n++ {
+		one, cancel := context.WithTimeout(ctx, f.timeout)
+		err := try(one)
+		cancel()
+		if err == nil || errors.Is(err, ErrNotFound) || n >= f.attempts {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ended(ctx, err)
+		}
+		t := time.NewTimer(wait/2 + rand.N(wait/2+1))
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return ended(ctx, err)
+		}
+		wait *= 2
+	}
+}
+
+// ended is the error of something that failed with err when ctx was done.
+func ended(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", cause, err)
+}
+
+// part is one piece of a stream: bytes already in hand, or one range to be read.
+type part struct {
+	off   int64
+	size  int64
+	data  []byte
+	buf   *[]byte // pooled memory of data
+	held  bool    // counts in fetcher.bytes
+	err   error
+	ready chan struct{} // closed when data or err is there; nil for bytes in hand
+}
+
+// stream is some ranges of an object one after another, read in parts ahead of the consumer.
+//
+// A goroutine starts the reads in order, each read has one. All have ended when close returns.
+type stream struct {
+	f      *fetcher
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	parts  []*part
+	window chan struct{} // a place for each part that is read or waits for the consumer
+
+	cur  int
+	rest []byte // of parts[cur], if open
+	open bool
+}
+
+// start begins to read. At most window parts are in memory at a time.
+func (f *fetcher) start(ctx context.Context, name string, parts []*part, window int) *stream {
+	s := &stream{f: f, parts: parts, window: make(chan struct{}, window)}
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	for _, p := range parts {
+		if p.data == nil {
+			p.ready = make(chan struct{})
+		}
+	}
+	s.wg.Go(func() {
+		for _, p := range parts {
+			if p.ready == nil {
+				continue
+			}
+			select {
+			case s.window <- struct{}{}:
+			case <-s.ctx.Done():
+				return
+			}
+			if s.f.bytes.Acquire(s.ctx, p.size) != nil {
+				return
+			}
+			p.held = true
+			s.wg.Go(func() {
+				defer close(p.ready)
+				p.data = f.buffer(p)
+				p.err = f.read(s.ctx, name, p.off, p.data)
+			})
+		}
+	})
+	return s
+}
+
+// buffer returns memory for a part. Whole parts take theirs from a pool: a large index has hundreds of them.
+func (f *fetcher) buffer(p *part) []byte {
+	if p.size < f.partSize/2 {
+		return make([]byte, p.size)
+	}
+	var ok bool
+	if p.buf, ok = f.pool.Get().(*[]byte); !ok {
+		b := make([]byte, f.partSize)
+		p.buf = &b
+	}
+	return (*p.buf)[:p.size]
+}
+
+func (s *stream) release(p *part) {
+	if p.ready == nil || !p.held {
+		return
+	}
+	p.held, p.data = false, nil
+	if p.buf != nil {
+		s.f.pool.Put(p.buf)
+		p.buf = nil
+	}
+	s.f.bytes.Release(p.size)
+}
+
+// Read implements io.Reader over the current run of parts.
+func (s *stream) Read(b []byte) (int, error) {
+	for {
+		if len(s.rest) > 0 {
+			n := copy(b, s.rest)
+			s.rest = s.rest[n:]
+			return n, nil
+		}
+		if s.open {
+			s.next()
+		}
+		if s.cur >= len(s.parts) {
+			return 0, io.EOF
+		}
+		p := s.parts[s.cur]
+		if p.ready != nil {
+			select {
+			case <-p.ready:
+			case <-s.ctx.Done():
+				return 0, context.Cause(s.ctx)
+			}
+			if p.err != nil {
+				return 0, p.err
+			}
+		}
+		s.rest, s.open = p.data, true
+	}
+}
+
+// next passes over the rest of the current part.
+func (s *stream) next() {
+	p := s.parts[s.cur]
+	s.release(p)
+	s.cur++
+	s.rest, s.open = nil, false
+	if p.ready != nil {
+		<-s.window
+	}
+}
+
+// skipTo passes over what is left in front of part i, which is padding at the end of a section.
+func (s *stream) skipTo(i int) error {
+	for s.cur < i {
+		if !s.open && s.parts[s.cur].ready != nil {
+			select {
+			case <-s.parts[s.cur].ready:
+			case <-s.ctx.Done():
+				return context.Cause(s.ctx)
+			}
+		}
+		s.next()
+	}
+	return nil
+}
+
+// close ends all reads and gives back what the stream holds.
+func (s *stream) close() {
+	s.cancel()
+	s.wg.Wait()
+	for _, p := range s.parts[s.cur:] {
+		s.release(p)
+	}
+}

@@ -1,0 +1,345 @@
+package indexheader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"larder/internal/tsdbfmt"
+)
+
+// flight is one opening or building of a header that any number of look-ups wait for. Manager.mu guards waiters; err is set before done
+// is closed.
+type flight struct {
+	done       chan struct{}
+	err        error
+	cancel     context.CancelCauseFunc
+	waiters    int
+	background bool // goes on when nobody waits
+	again      bool // the file is damaged: build without opening it
+}
+
+// join returns the entry's flight, which it starts if there is none. The caller must wait for it. mu is held, the entry is referenced.
+func (m *Manager) join(ctx context.Context, e *entry, again bool) *flight {
+	if e.flight == nil {
+		m.slots.queue.remove(e)
+		m.launch(ctx, e, &flight{again: again})
+	}
+	e.flight.waiters++
+	return e.flight
+}
+
+// launch starts a flight. It does not end with ctx, from which it has only the trace. mu is held.
+func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
+	fl.done = make(chan struct{})
+	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), m.opts.BuildTimeout,
+		fmt.Errorf("not ready after %s: %w", m.opts.BuildTimeout, context.DeadlineExceeded))
+	ctx, fl.cancel = context.WithCancelCause(ctx)
+	unlink := context.AfterFunc(m.ctx, func() { fl.cancel(context.Cause(m.ctx)) })
+	e.flight = fl
+	m.wg.Go(func() {
+		defer stop()
+		defer unlink()
+		defer fl.cancel(nil)
+		m.fly(ctx, e, fl)
+	})
+}
+
+// wait waits for a flight that was joined.
+func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
+	select {
+	case <-fl.done:
+		return fl.err
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	fl.waiters--
+	if fl.waiters == 0 && !fl.background {
+		// Joining and leaving happen under one lock: nobody can join what has just been given up.
+		if e.flight == fl {
+			e.flight = nil
+		}
+		fl.cancel(context.Cause(ctx))
+	}
+	m.unlock()
+	return fmt.Errorf("wait for the index header of block %s: %w", e.src.ID, context.Cause(ctx))
+}
+
+// loaded is what a flight brings.
+type loaded struct {
+	r *reader
+	// file is a whole header that has no name yet, nil if there is nothing to persist.
+	file *fileOutput
+}
+
+// fly loads a header, makes it the entry's, and then gives its file a name: nobody waits for the disk.
+func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
+	started := time.Now()
+	l, err := m.load(ctx, e, fl)
+	switch {
+	case err != nil && fl.background:
+		m.opts.Logger.Warn("background build failed", "block", e.src.ID, "err", err)
+	case !fl.background && !fl.again:
+		m.met.lazyLoads.Inc()
+		if err != nil {
+			m.met.lazyLoadFailures.Inc()
+		} else {
+			m.met.lazyLoadSeconds.Observe(time.Since(started).Seconds())
+		}
+	}
+
+	m.mu.Lock()
+	mine := e.flight == fl // else it was given up
+	if mine {
+		e.flight = nil
+	}
+	keep := err == nil && mine && !m.closed && (!e.gone || e.refs > 0)
+	if keep {
+		if l.file != nil {
+			m.ref(e) // until it is persisted
+		}
+		m.install(e, l.r)
+		e.prepared = true
+	} else if err == nil {
+		err = context.Canceled
+		if m.closed {
+			err = ErrClosed
+		}
+	}
+	fl.err = err
+	close(fl.done)
+	m.dispatch()
+	m.notify()
+	m.unlock()
+
+	switch {
+	case keep && l.file != nil:
+		m.persist(e, l.file)
+		m.mu.Lock()
+		m.unref(e)
+		m.unlock()
+	case !keep && l.r != nil:
+		l.r.close()
+		if l.file != nil {
+			l.file.discard()
+		}
+	}
+}
+
+// load opens the header's file or builds it. A panic in it is its error: it must not take the process along.
+func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err error) {
+	background := fl.background
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("index header of block %s: panic: %v\n%s", e.src.ID, p, debug.Stack())
+		}
+	}()
+	if background {
+		defer m.giveSlot(e, true)
+	}
+	if m.opts.Dir != "" {
+		if fl.again {
+			m.removeFile(e)
+		} else if r := m.openExisting(ctx, e); r != nil {
+			return loaded{r: r}, nil
+		}
+	}
+	if !background {
+		if err := m.takeSlot(ctx, e); err != nil {
+			return loaded{}, fmt.Errorf("wait to build the index header of block %s: %w", e.src.ID, err)
+		}
+		defer m.giveSlot(e, false)
+	}
+	return m.build(ctx, e, background)
+}
+
+func (m *Manager) takeSlot(ctx context.Context, e *entry) error {
+	m.mu.Lock()
+	w := m.slots.take(e.src.weight())
+	m.unlock()
+	if w == nil {
+		return nil
+	}
+	select {
+	case <-w.granted:
+		return nil
+	case <-ctx.Done():
+		m.mu.Lock()
+		m.slots.leave(w)
+		m.unlock()
+		return context.Cause(ctx)
+	}
+}
+
+func (m *Manager) giveSlot(e *entry, background bool) {
+	m.mu.Lock()
+	m.slots.give(e.src.weight(), background)
+	m.dispatch()
+	m.unlock()
+}
+
+// openExisting opens the header's file, nil if it must be built. A file that is not right is removed.
+func (m *Manager) openExisting(ctx context.Context, e *entry) *reader {
+	started := time.Now()
+	span := startSpan(&ctx, "open index header", e.src)
+	defer span.End()
+	f, err := openFile(m.opts.Dir, e.src.ID)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			m.opts.Logger.Warn("open index header", "block", e.src.ID, "err", err)
+		}
+		return nil
+	}
+	r, err := open(f, e.src, m.look)
+	if err != nil {
+		f.Close()
+		m.dropped(e, err)
+		m.removeFile(e)
+		return nil
+	}
+	m.met.loadSeconds.Observe(time.Since(started).Seconds())
+	return r
+}
+
+// dropped says that a file is built again, and why.
+func (m *Manager) dropped(e *entry, err error) {
+	reason := "damaged"
+	if errors.Is(err, errStale) {
+		reason = "stale"
+	}
+	m.met.rebuilds.WithLabelValues(reason).Inc()
+	m.opts.Logger.Warn("index header is dropped and built again", "block", e.src.ID, "reason", reason, "err", err)
+}
+
+// build builds the header. What cannot be written to the local disk is built in memory; tables that do not verify are read once more
+// from the bucket.
+func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loaded, err error) {
+	started := time.Now()
+	span := startSpan(&ctx, "build index header", e.src)
+	m.met.builds.Inc()
+	defer func() {
+		took := time.Since(started).Seconds()
+		if err != nil {
+			m.met.buildFailures.Inc()
+			err = fmt.Errorf("build the index header of block %s: %w", e.src.ID, err)
+			span.SetStatus(codes.Error, err.Error())
+		} else {
+			m.met.buildSeconds.Observe(took)
+			m.met.downloadSeconds.Observe(took)
+		}
+		span.End()
+	}()
+	inMemory, reread := m.opts.Dir == "", false
+	for {
+		l, err = m.buildOnce(ctx, e, background, inMemory)
+		var local *localError
+		switch {
+		case err == nil:
+			if span.IsRecording() {
+				span.SetAttributes(attribute.Int64("header.bytes", l.r.size), attribute.Bool("header.in_memory", inMemory))
+			}
+			return l, nil
+		case ctx.Err() != nil:
+			return loaded{}, ended(ctx, err)
+		case errors.As(err, &local) && !inMemory:
+			m.met.localFailures.Inc()
+			m.opts.Logger.Warn("index header is kept in memory", "block", e.src.ID, "err", err)
+			inMemory = true
+		case (errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)) && !reread:
+			reread = true
+		default:
+			return loaded{}, err
+		}
+	}
+}
+
+func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory bool) (loaded, error) {
+	var l loaded
+	var out output = new(memory)
+	if !inMemory {
+		f, err := createFile(m.opts.Dir, e.src.ID)
+		if err != nil {
+			return l, err
+		}
+		out, l.file = f, f
+	}
+	window := buildWindow
+	if background {
+		window = backgroundWindow
+	}
+	err := m.step("write")
+	if err == nil {
+		err = build(ctx, m.fetch, e.src, window, out)
+	}
+	if err == nil {
+		var st storage
+		if st, err = out.finish(); err == nil {
+			l.r, err = open(st, e.src, m.look)
+		}
+	}
+	if err != nil {
+		out.discard()
+		return loaded{}, err
+	}
+	return l, nil
+}
+
+// persist gives a header's file its name. The header is in use meanwhile, and stays so if that fails. mu is not held.
+func (m *Manager) persist(e *entry, f *fileOutput) {
+	e.fileMu.Lock()
+	defer e.fileMu.Unlock()
+	m.mu.Lock()
+	gone := e.gone
+	m.unlock()
+	var err error
+	if !gone {
+		if err = persist(f.f, m.opts.Dir, e.src.ID, m.step); err == nil {
+			return
+		}
+		m.met.localFailures.Inc()
+		m.opts.Logger.Warn("index header is not kept on disk", "block", e.src.ID, "err", err)
+	}
+	os.Remove(f.f.Name())
+}
+
+// rebuild has a damaged header built again. It returns when h has another reader than bad.
+func (m *Manager) rebuild(ctx context.Context, h *Header, bad *reader, d *damageError) error {
+	m.mu.Lock()
+	if m.closed {
+		m.unlock()
+		return ErrClosed
+	}
+	if h.cur.Load() != bad {
+		m.unlock()
+		return nil
+	}
+	e := h.e
+	first := e.flight == nil
+	e.prepared = false
+	fl := m.join(ctx, e, true)
+	m.unlock()
+	if first {
+		m.dropped(e, d)
+	}
+	return m.wait(ctx, e, fl)
+}
+
+// startSpan starts a span under ctx's, where there is one.
+func startSpan(ctx *context.Context, name string, src Source) trace.Span {
+	parent := trace.SpanFromContext(*ctx)
+	if !parent.IsRecording() {
+		return trace.SpanFromContext(context.Background())
+	}
+	var span trace.Span
+	*ctx, span = parent.TracerProvider().Tracer("larder/store/indexheader").Start(*ctx, name, trace.WithAttributes(
+		attribute.String("block", src.ID.String()), attribute.Int64("index.bytes", src.IndexSize)))
+	return span
+}

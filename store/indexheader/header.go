@@ -1,0 +1,123 @@
+package indexheader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"larder/internal/tsdbfmt"
+)
+
+// Header answers what is asked of a block's index before its postings and series are read. It is safe for use by any number of
+// goroutines until it is released.
+//
+// A look-up that meets damage drops the header file, has it built again from the bucket and goes on where it was. It returns an
+// error when that failed; the next look-up tries again.
+type Header struct {
+	m   *Manager
+	e   *entry
+	cur atomic.Pointer[reader]
+
+	retired []*reader // guarded by m.mu: damaged readers that look-ups may still be using
+}
+
+// IndexVersion returns the format version of the block's index: 1, 2 or 3.
+func (h *Header) IndexVersion() int { return h.cur.Load().toc.Version }
+
+// IndexSize returns the size of the block's index in bytes.
+func (h *Header) IndexSize() int64 { return h.cur.Load().indexSize }
+
+// TOC returns the index's table of contents.
+func (h *Header) TOC() tsdbfmt.TOC { return h.cur.Load().toc }
+
+// LabelNames returns the label names of the block's series, sorted. The caller must not change the slice.
+func (h *Header) LabelNames() []string { return h.cur.Load().visible }
+
+// ValueCount returns the number of values of a label name in the block, 0 if it has none.
+func (h *Header) ValueCount(name string) int {
+	r := h.cur.Load()
+	i := r.nameIndex(name)
+	if i < 0 {
+		return 0
+	}
+	return int(r.counts[i])
+}
+
+// AllPostings returns the list of all series, the zero List if the index has none.
+func (h *Header) AllPostings() List { return h.cur.Load().all }
+
+// Lists appends to dst a List for each of values, which are sorted and distinct: the zero List for a value that the block does not
+// have.
+func (h *Header) Lists(ctx context.Context, name string, values []string, dst []List) ([]List, error) {
+	r := h.cur.Load()
+	n := r.nameIndex(name)
+	if n < 0 {
+		for range values {
+			dst = append(dst, List{})
+		}
+		return dst, nil
+	}
+	start := len(dst)
+	for try := 0; ; try++ {
+		var err error
+		if dst, err = r.listsOf(ctx, n, values[len(dst)-start:], dst); err == nil {
+			return dst, nil
+		}
+		if r, err = h.heal(ctx, r, err, try); err != nil {
+			return dst, err
+		}
+	}
+}
+
+// Values calls f for the values of a label name in order, from the first one that is not less than from, until f returns false or an
+// error. value is valid until f returns.
+func (h *Header) Values(ctx context.Context, name, from string, f func(value []byte, l List) (more bool, err error)) error {
+	r := h.cur.Load()
+	n := r.nameIndex(name)
+	if n < 0 {
+		return nil
+	}
+	var p progress
+	for try := 0; ; try++ {
+		err := r.valuesOf(ctx, n, from, &p, f)
+		if err == nil {
+			return nil
+		}
+		if r, err = h.heal(ctx, r, err, try); err != nil {
+			return err
+		}
+	}
+}
+
+// Symbols calls f with the symbol of each of refs, which are ascending and distinct: numbers in the symbol table, or, in index
+// format V1, byte offsets in the index. s is valid until f returns. A reference that the index does not have is an error.
+func (h *Header) Symbols(ctx context.Context, refs []uint32, f func(i int, s []byte) error) error {
+	r := h.cur.Load()
+	i := 0
+	for try := 0; ; try++ {
+		var err error
+		if i, err = r.symbols(ctx, refs, i, f); err == nil {
+			return nil
+		}
+		if r, err = h.heal(ctx, r, err, try); err != nil {
+			return err
+		}
+	}
+}
+
+// heal returns a reader to go on with if err is damage that r met, else the error. Readers of one block differ in nothing but damage: it
+// does not matter which of them answered what.
+func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*reader, error) {
+	var d *damageError
+	if !errors.As(err, &d) || d.r != r {
+		return nil, err
+	}
+	if try > 0 {
+		return nil, fmt.Errorf("built again just now: %w", err)
+	}
+	if rerr := h.m.rebuild(ctx, h, r, d); rerr != nil {
+		return nil, fmt.Errorf("%w; building it again: %w", err, rerr)
+	}
+	return h.cur.Load(), nil
+}

@@ -1,0 +1,13 @@
+//go:build unix
+
+package indexheader
+
+import (
+	"os"
+	"syscall"
+)
+
+// lockFile takes the lock of an open file without waiting. It lasts until the file is closed or the process ends.
+func lockFile(f *os.File) error {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+}

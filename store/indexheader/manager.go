@@ -1,0 +1,396 @@
+package indexheader
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/semaphore"
+)
+
+// Manager owns the index headers of a process: it builds, opens, closes and forgets them.
+//
+// One lock, mu, guards all of its state and that of its entries; nothing waits and nothing is read or written while it is held. An
+// entry's fileMu orders the renaming and the removal of its file and is taken without mu.
+type Manager struct {
+	opts  Options
+	fetch *fetcher
+	look  *lookups
+	met   *metrics
+	// step is called before each step of a build that a crash may follow. Tests replace it before the first build.
+	step func(name string) error
+
+	ctx    context.Context // of everything that runs in the background
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	entries   map[ulid.ULID]*entry
+	idle      *list.List // of *entry: open and not in use, the least recently used in front
+	openCount int
+	openBytes int64
+	slots     slots
+	dead      []*reader     // to be closed when mu is released
+	settled   chan struct{} // closed and replaced whenever a flight ends or an entry is forgotten
+}
+
+// entry is what is known of one block.
+type entry struct {
+	src  Source
+	refs int // look-ups, waiters, a running persist: h is not closed while there are any
+	h    *Header
+	heap int64 // what h counts in openBytes
+
+	idleAt   *list.Element
+	lastUsed time.Time
+	flight   *flight
+	queuePos int  // in the prefetch queue, -1 if it is not there
+	prepared bool // there is a file, or there was a header in memory: nothing to prefetch
+	gone     bool // forgotten: no longer in entries
+	wanted   bool // somebody acquired h, which was not opened for nothing
+
+	fileMu sync.Mutex
+}
+
+// New returns a manager of the headers in opts.Dir. It removes what interrupted builds have left there.
+func New(opts Options) (*Manager, error) {
+	opts = opts.withDefaults()
+	if opts.Dir != "" {
+		if err := os.MkdirAll(opts.Dir, 0o777); err != nil {
+			return nil, fmt.Errorf("directory of the index headers: %w", err)
+		}
+		if err := removeTemporary(opts.Dir); err != nil {
+			return nil, fmt.Errorf("directory of the index headers: %w", err)
+		}
+	}
+	m := &Manager{
+		opts: opts,
+		fetch: &fetcher{
+			bkt: opts.Bucket, partSize: opts.PartSize, timeout: opts.ReadTimeout, attempts: readAttempts, backoff: readBackoff,
+			bytes: semaphore.NewWeighted(opts.BuildBytes),
+		},
+		look:    newLookups(opts.BlockCacheBytes),
+		step:    func(string) error { return nil },
+		entries: map[ulid.ULID]*entry{},
+		idle:    list.New(),
+		settled: make(chan struct{}),
+	}
+	m.slots.size = opts.BuildConcurrency * slotUnits
+	m.slots.background = max(slotUnits, m.slots.size/2)
+	m.met = newMetrics(m, opts.Registerer)
+	m.ctx, m.cancel = context.WithCancelCause(context.Background())
+	if opts.IdleTimeout > 0 {
+		m.wg.Go(m.closeIdle)
+	}
+	return m, nil
+}
+
+// unlock releases mu and closes what was taken out under it.
+func (m *Manager) unlock() {
+	dead := m.dead
+	m.dead = nil
+	m.mu.Unlock()
+	for _, r := range dead {
+		if err := r.close(); err != nil {
+			m.met.lazyUnloadFailures.Inc()
+			m.opts.Logger.Warn("close index header", "block", r.id, "err", err)
+		}
+	}
+}
+
+// entryOf returns the entry of a block, which it makes if need be. mu is held.
+func (m *Manager) entryOf(src Source) *entry {
+	e := m.entries[src.ID]
+	if e == nil {
+		e = &entry{src: src, queuePos: -1}
+		m.entries[src.ID] = e
+	}
+	return e
+}
+
+// Acquire returns the header of a block, opened, or built if need be. It waits until ctx is done, and what it waits for goes on as long
+// as anybody else waits. The header may be used until release is called, once.
+func (m *Manager) Acquire(ctx context.Context, src Source) (h *Header, release func(), err error) {
+	m.mu.Lock()
+	if m.closed {
+		m.unlock()
+		return nil, nil, ErrClosed
+	}
+	e := m.entryOf(src)
+	m.ref(e)
+	if e.h == nil {
+		fl := m.join(ctx, e, false)
+		m.unlock()
+		err := m.wait(ctx, e, fl)
+		m.mu.Lock()
+		if err != nil {
+			m.unref(e)
+			m.unlock()
+			return nil, nil, err
+		}
+	}
+	e.wanted = true
+	// INVARIANT: a flight that ended well has set h, and it stays while refs is not 0.
+	h = e.h
+	m.unlock()
+	var once sync.Once
+	return h, func() {
+		once.Do(func() {
+			m.mu.Lock()
+			m.unref(e)
+			m.unlock()
+		})
+	}, nil
+}
+
+// ref keeps the entry's header open. mu is held.
+func (m *Manager) ref(e *entry) {
+	e.refs++
+	if e.idleAt != nil {
+		m.idle.Remove(e.idleAt)
+		e.idleAt = nil
+	}
+}
+
+// unref undoes ref. mu is held.
+func (m *Manager) unref(e *entry) {
+	e.refs--
+	if e.refs > 0 || e.h == nil {
+		return
+	}
+	if e.gone || m.closed {
+		m.closeHeader(e)
+		return
+	}
+	m.idles(e)
+	m.evict()
+}
+
+// idles says that an open header is not in use. One that nobody has asked for yet is the first to go. mu is held.
+func (m *Manager) idles(e *entry) {
+	e.lastUsed = time.Now()
+	if e.wanted {
+		e.idleAt = m.idle.PushBack(e)
+	} else {
+		e.idleAt = m.idle.PushFront(e)
+	}
+}
+
+// evict closes headers that are not in use until the rest is within the allowances. mu is held.
+func (m *Manager) evict() {
+	for m.openBytes > m.opts.MaxOpenBytes || m.openCount > m.opts.MaxOpenFiles {
+		front := m.idle.Front()
+		if front == nil {
+			return
+		}
+		m.closeHeader(front.Value.(*entry))
+		m.met.lazyUnloads.Inc()
+	}
+}
+
+// closeHeader closes the header of an entry that nobody uses. mu is held.
+func (m *Manager) closeHeader(e *entry) {
+	if e.idleAt != nil {
+		m.idle.Remove(e.idleAt)
+		e.idleAt = nil
+	}
+	m.dead = append(append(m.dead, e.h.retired...), e.h.cur.Load())
+	m.openCount--
+	m.openBytes -= e.heap
+	e.h, e.heap, e.wanted = nil, 0, false
+}
+
+// install makes a reader the entry's. mu is held.
+func (m *Manager) install(e *entry, r *reader) {
+	m.openBytes += r.heap - e.heap
+	e.heap = r.heap
+	if e.h != nil {
+		e.h.retired = append(e.h.retired, e.h.cur.Swap(r))
+		return
+	}
+	e.h = &Header{m: m, e: e}
+	e.h.cur.Store(r)
+	m.openCount++
+	if e.refs == 0 {
+		m.idles(e)
+	}
+	m.evict()
+}
+
+// closeIdle closes headers that were not used for a while.
+func (m *Manager) closeIdle() {
+	t := time.NewTicker(max(time.Millisecond, min(m.opts.IdleTimeout/10, time.Minute)))
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-m.ctx.Done():
+			return
+		}
+		m.mu.Lock()
+		var next *list.Element
+		for el := m.idle.Front(); el != nil; el = next {
+			next = el.Next()
+			if e := el.Value.(*entry); time.Since(e.lastUsed) >= m.opts.IdleTimeout {
+				m.closeHeader(e)
+				m.met.lazyUnloads.Inc()
+			}
+		}
+		m.unlock()
+	}
+}
+
+// Prefetch has the headers of blocks built in the background, the newest first, unless they are there. Those whose build failed are
+// tried again only when Prefetch or Acquire is called for them again.
+func (m *Manager) Prefetch(srcs []Source) {
+	m.mu.Lock()
+	defer m.unlock()
+	if m.closed {
+		return
+	}
+	for _, src := range srcs {
+		if e := m.entryOf(src); !e.prepared && e.h == nil && e.flight == nil {
+			m.slots.queue.add(e)
+		}
+	}
+	m.dispatch()
+}
+
+// dispatch starts background builds while there is room for them. mu is held.
+func (m *Manager) dispatch() {
+	for !m.closed && m.slots.queue.Len() > 0 {
+		e := m.slots.queue[0]
+		if m.opts.Dir == "" && m.openBytes >= m.opts.MaxOpenBytes {
+			// Headers in memory that nobody asked for must not push out those that somebody did.
+			m.slots.queue.remove(e)
+			m.notify()
+			continue
+		}
+		if !m.slots.takeBackground(e.src.weight()) {
+			return
+		}
+		m.slots.queue.remove(e)
+		m.launch(context.Background(), e, &flight{background: true})
+	}
+}
+
+// notify wakes those in Wait. mu is held.
+func (m *Manager) notify() {
+	close(m.settled)
+	m.settled = make(chan struct{})
+}
+
+// Wait returns when none of the blocks is queued or being built any more: each has its header, or its build has failed (which was logged
+// and counted), or nobody has asked for it. The error is ctx's.
+func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
+	for {
+		m.mu.Lock()
+		busy := false
+		for len(ids) > 0 && !busy {
+			e := m.entries[ids[len(ids)-1]]
+			if busy = e != nil && (e.queuePos >= 0 || e.flight != nil); !busy {
+				ids = ids[:len(ids)-1]
+			}
+		}
+		settled := m.settled
+		closed := m.closed
+		m.unlock()
+		switch {
+		case closed:
+			return ErrClosed
+		case !busy:
+			return nil
+		}
+		select {
+		case <-settled:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Forget says that a block is served no longer. Its header is closed when the last user releases it; its file is removed at once.
+func (m *Manager) Forget(id ulid.ULID) {
+	m.mu.Lock()
+	e := m.entries[id]
+	if e == nil {
+		// A file of an earlier run, perhaps.
+		m.unlock()
+		m.removeFile(&entry{src: Source{ID: id}})
+		return
+	}
+	delete(m.entries, id)
+	e.gone = true
+	m.slots.queue.remove(e)
+	if fl := e.flight; fl != nil && fl.waiters == 0 {
+		e.flight = nil
+		fl.cancel(context.Canceled)
+	}
+	if e.refs == 0 && e.h != nil {
+		m.closeHeader(e)
+	}
+	m.notify()
+	m.unlock()
+	m.removeFile(e)
+}
+
+// Retain removes the files of blocks that keep does not want and that nobody has asked for: what blocks that left the bucket while no
+// process ran have left behind. Call it when the blocks are known completely.
+func (m *Manager) Retain(keep func(ulid.ULID) bool) error {
+	if m.opts.Dir == "" {
+		return nil
+	}
+	ids, err := filesIn(m.opts.Dir)
+	if err != nil {
+		return fmt.Errorf("directory of the index headers: %w", err)
+	}
+	for _, id := range ids {
+		m.mu.Lock()
+		_, known := m.entries[id]
+		m.unlock()
+		if !known && !keep(id) {
+			m.removeFile(&entry{src: Source{ID: id}})
+		}
+	}
+	return nil
+}
+
+// removeFile removes the entry's file, if there is one. mu is not held.
+func (m *Manager) removeFile(e *entry) {
+	if m.opts.Dir == "" {
+		return
+	}
+	e.fileMu.Lock()
+	err := os.Remove(fileName(m.opts.Dir, e.src.ID))
+	e.fileMu.Unlock()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		m.opts.Logger.Warn("remove index header", "block", e.src.ID, "err", err)
+	}
+}
+
+// Close ends all builds and closes all headers; those in use are closed when they are released. It returns when nothing runs any more.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.closed = true
+	for m.slots.queue.Len() > 0 {
+		m.slots.queue.remove(m.slots.queue[0])
+	}
+	m.cancel(ErrClosed)
+	m.notify()
+	m.unlock()
+	m.wg.Wait()
+	m.mu.Lock()
+	for _, e := range m.entries {
+		if e.refs == 0 && e.h != nil {
+			m.closeHeader(e)
+		}
+	}
+	m.unlock()
+}

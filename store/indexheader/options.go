@@ -1,0 +1,114 @@
+package indexheader
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Source says where a block's index is.
+type Source struct {
+	ID ulid.ULID
+	// IndexObject is the index's full name in the bucket.
+	IndexObject string
+	// IndexSize is the index's size in bytes, 0 if it is not known: then it costs a request.
+	IndexSize int64
+	// MaxTime is the end of the block's time range, in milliseconds. The newest blocks are prefetched first.
+	MaxTime int64
+}
+
+// Options configure a Manager. Bucket must be set, everything else has a default.
+type Options struct {
+	// Dir is the directory of the header files. It belongs to this package; other processes may use it at the same time. "" keeps
+	// headers in memory, within MaxOpenBytes, and builds them again when they are wanted after an eviction.
+	Dir string
+	// Bucket is where the indexes are read.
+	Bucket Bucket
+	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them if Dir is "". Headers in use
+	// are never closed, so more may be held while they are. Default 256 MiB, some 5,000 headers of 1,000,000 values each in files. A
+	// header beyond it costs an opening (a few reads of the local disk) again.
+	MaxOpenBytes int64
+	// MaxOpenFiles bounds the number of open headers in the same way, because each holds a file. Default 4096.
+	MaxOpenFiles int
+	// IdleTimeout closes headers that were not used for so long. Default 5 minutes; negative: never.
+	IdleTimeout time.Duration
+	// BlockCacheBytes bounds the verified blocks of open headers that are kept for the next look-up, in bytes. Default 64 MiB; negative:
+	// none. Without them each block costs a read of the local disk (of its page cache, mostly) and a checksum.
+	BlockCacheBytes int64
+	// BuildConcurrency is how many headers are built at once. Those of indexes up to 1 MiB count an eighth: they are all round trip
+	// and no work. Background builds take at most half. Default 20, as Thanos's block-sync-concurrency.
+	BuildConcurrency int
+	// BuildBytes bounds the bytes of indexes that all builds together hold in memory. Default 64 MiB, at least PartSize.
+	BuildBytes int64
+	// PartSize is the size in bytes of one read of a table. Default 4 MiB, at most 16 MiB. Larger parts are fewer requests, smaller
+	// ones come sooner.
+	PartSize int64
+	// BuildTimeout ends a build that takes longer, its wait for a place included. Default 10 minutes.
+	BuildTimeout time.Duration
+	// ReadTimeout ends an attempt of one read that takes longer; it is tried again then. Default 1 minute.
+	ReadTimeout time.Duration
+	// Logger is told of damage and of failed background builds. Default: nobody.
+	Logger *slog.Logger
+	// Registerer takes the metrics. nil: none.
+	Registerer prometheus.Registerer
+}
+
+const (
+	maxPartSize = 16 << 20
+	// smallIndex is the size in bytes up to which a build counts as small.
+	smallIndex = 1 << 20
+	// slotUnits is what a build that is not small takes of BuildConcurrency*slotUnits.
+	slotUnits = 8
+
+	readAttempts = 4
+	readBackoff  = 50 * time.Millisecond
+	// buildWindow is how many parts one build holds at most, and backgroundWindow how many while nobody waits for it.
+	buildWindow      = 4
+	backgroundWindow = 2
+)
+
+func (o Options) withDefaults() Options {
+	if o.MaxOpenBytes <= 0 {
+		o.MaxOpenBytes = 256 << 20
+	}
+	if o.MaxOpenFiles <= 0 {
+		o.MaxOpenFiles = 4096
+	}
+	if o.IdleTimeout == 0 {
+		o.IdleTimeout = 5 * time.Minute
+	}
+	if o.BlockCacheBytes == 0 {
+		o.BlockCacheBytes = 64 << 20
+	}
+	if o.BuildConcurrency <= 0 {
+		o.BuildConcurrency = 20
+	}
+	if o.PartSize <= 0 {
+		o.PartSize = 4 << 20
+	}
+	o.PartSize = min(o.PartSize, maxPartSize)
+	if o.BuildBytes <= 0 {
+		o.BuildBytes = 64 << 20
+	}
+	o.BuildBytes = max(o.BuildBytes, o.PartSize)
+	if o.BuildTimeout <= 0 {
+		o.BuildTimeout = 10 * time.Minute
+	}
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = time.Minute
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// weight is what building the header of src takes of the slots.
+func (s Source) weight() int {
+	if s.IndexSize > 0 && s.IndexSize <= smallIndex {
+		return 1
+	}
+	return slotUnits
+}

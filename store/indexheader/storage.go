@@ -1,0 +1,216 @@
+package indexheader
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/oklog/ulid/v2"
+)
+
+const (
+	fileSuffix = ".header"
+	// tempPattern is what a header is called until it is whole. INVARIANT: a name that ends in fileSuffix is a complete file.
+	tempPattern = fileSuffix + ".*.tmp"
+)
+
+func fileName(dir string, id ulid.ULID) string { return filepath.Join(dir, id.String()+fileSuffix) }
+
+// fileStorage is a header in a file. It is read with pread: a look-up that has to wait for the disk blocks a system call and not, as
+// a page fault would, a processor of the scheduler.
+type fileStorage struct {
+	*os.File
+	size int64
+}
+
+func (f *fileStorage) Size() int64 { return f.size }
+func (f *fileStorage) heap() int64 { return 0 }
+
+// openFile opens the file of a block's header.
+func openFile(dir string, id ulid.ULID) (*fileStorage, error) {
+	f, err := os.Open(fileName(dir, id))
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &fileStorage{File: f, size: st.Size()}, nil
+}
+
+// output takes a header while it is built.
+type output interface {
+	io.Writer
+	// finish ends the writing and returns what was written for reading.
+	finish() (storage, error)
+	// discard forgets everything. It is called instead of finish, or after an error of it.
+	discard()
+}
+
+// fileOutput writes a header under a temporary name.
+type fileOutput struct {
+	f   *os.File
+	buf *bufio.Writer
+	n   int64
+}
+
+func createFile(dir string, id ulid.ULID) (*fileOutput, error) {
+	f, err := os.CreateTemp(dir, id.String()+tempPattern)
+	if err != nil {
+		return nil, &localError{err}
+	}
+	// The lock tells a process that starts on the same directory that the file is being written. It goes with the process.
+	if err := lockFile(f); err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, &localError{err}
+	}
+	return &fileOutput{f: f, buf: bufio.NewWriterSize(f, 128<<10)}, nil
+}
+
+func (o *fileOutput) Write(b []byte) (int, error) {
+	n, err := o.buf.Write(b)
+	o.n += int64(n)
+	return n, err
+}
+
+func (o *fileOutput) finish() (storage, error) {
+	if err := o.buf.Flush(); err != nil {
+		return nil, &localError{err}
+	}
+	return &fileStorage{File: o.f, size: o.n}, nil
+}
+
+func (o *fileOutput) discard() {
+	o.f.Close()
+	os.Remove(o.f.Name())
+}
+
+// persist gives a whole header its name, for good: after it a crash leaves either this file or the one before. steps is called
+// before each step; tests stop there.
+func persist(f *os.File, dir string, id ulid.ULID, step func(string) error) error {
+	if err := step("sync"); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := step("rename"); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), fileName(dir, id)); err != nil {
+		return err
+	}
+	if err := step("sync directory"); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// removeTemporary removes what builds that were cut off have left. Files that another process is writing stay.
+func removeTemporary(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+tempPattern))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // renamed or removed by its owner
+		}
+		if err != nil {
+			return err
+		}
+		if lockFile(f) == nil {
+			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				f.Close()
+				return err
+			}
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// filesIn returns the blocks that have a header file in dir.
+func filesIn(dir string) ([]ulid.ULID, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var ids []ulid.ULID
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), fileSuffix)
+		if id, err := ulid.ParseStrict(name); ok && err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// memChunk is the unit in which a header in memory grows.
+const memChunk = 64 << 10
+
+// memory is a header in memory. It is output first and storage then.
+type memory struct {
+	chunks [][]byte
+	size   int64
+}
+
+func (m *memory) Write(b []byte) (int, error) {
+	n := len(b)
+	for len(b) > 0 {
+		if len(m.chunks) == 0 || len(m.chunks[len(m.chunks)-1]) == memChunk {
+			m.chunks = append(m.chunks, make([]byte, 0, memChunk))
+		}
+		last := &m.chunks[len(m.chunks)-1]
+		k := min(len(b), memChunk-len(*last))
+		*last = append(*last, b[:k]...)
+		b = b[k:]
+	}
+	m.size += int64(n)
+	return n, nil
+}
+
+func (m *memory) finish() (storage, error) {
+	// The last chunk is often mostly empty, and most headers of small blocks have only that one.
+	if k := len(m.chunks) - 1; k >= 0 {
+		m.chunks[k] = append([]byte(nil), m.chunks[k]...)
+	}
+	return m, nil
+}
+
+func (m *memory) discard()    { m.chunks, m.size = nil, 0 }
+func (m *memory) Size() int64 { return m.size }
+func (m *memory) heap() int64 { return m.size }
+
+// Close does nothing: a look-up that still runs keeps the memory.
+func (m *memory) Close() error { return nil }
+
+func (m *memory) ReadAt(b []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read at %d", off)
+	}
+	n := 0
+	for n < len(b) && off < m.size {
+		c := m.chunks[off/memChunk]
+		k := copy(b[n:], c[off%memChunk:])
+		n += k
+		off += int64(k)
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
