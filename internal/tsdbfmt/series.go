@@ -1,0 +1,243 @@
+package tsdbfmt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+)
+
+// A series entry of an index file (V1, V2 and V3 alike) is
+//
+//	len <uvarint> | content <len bytes> | crc32c(content) <4b>
+//
+// where content is the label count, that many (name, value) symbol references, the chunk count and the chunk metas. See
+// Prometheus's tsdb/docs/format/index.md.
+
+// maxSeriesEntry bounds a series entry's content. A length beyond it is corruption, never a reason to read.
+const maxSeriesEntry = 64 << 20
+
+// SeriesAlign is the alignment of series entries in index formats V2 and V3, and what their posting references are divided by.
+const SeriesAlign = 16
+
+// SeriesOffset returns the byte offset in the index of the series entry that posting ref refers to.
+func SeriesOffset(indexVersion int, ref uint32) int64 {
+	if indexVersion == 1 {
+		return int64(ref)
+	}
+	return int64(ref) * SeriesAlign
+}
+
+// NextSeriesOffset returns where the entry after one that ends at end begins.
+func NextSeriesOffset(indexVersion int, end int64) int64 {
+	if indexVersion == 1 {
+		return end
+	}
+	return (end + SeriesAlign - 1) / SeriesAlign * SeriesAlign
+}
+
+// SeriesEntrySize returns the size in bytes of a whole series entry, its length prefix and checksum included, from its first
+// bytes: ErrShort when the prefix itself is cut, ErrCorrupt when it cannot be a length.
+func SeriesEntrySize(b []byte) (int, error) {
+	n, w := binary.Uvarint(b)
+	switch {
+	case w == 0 && len(b) < binary.MaxVarintLen64:
+		return 0, ErrShort
+	case w <= 0 || n > maxSeriesEntry:
+		return 0, fmt.Errorf("%w: series entry length", ErrCorrupt)
+	}
+	return w + int(n) + crc32.Size, nil
+}
+
+// SeriesContent returns the content of the series entry b, which is exactly one entry, after verifying its checksum. The content
+// aliases b.
+func SeriesContent(b []byte) ([]byte, error) {
+	n, w := binary.Uvarint(b)
+	if w <= 0 || n > maxSeriesEntry || w+int(n)+crc32.Size != len(b) {
+		return nil, fmt.Errorf("%w: series entry of %d bytes", ErrCorrupt, len(b))
+	}
+	content := b[w : w+int(n)]
+	if crc32.Checksum(content, castagnoli) != binary.BigEndian.Uint32(b[w+int(n):]) {
+		return nil, fmt.Errorf("%w: series entry", ErrChecksum)
+	}
+	return content, nil
+}
+
+// AppendSeriesLabels appends the (name, value) symbol references of a series to dst, flat, and returns what follows them in content.
+func AppendSeriesLabels(dst []uint32, content []byte) (refs []uint32, rest []byte, err error) {
+	k, w := uvarint(content)
+	if w <= 0 || k > uint64(len(content))/2 {
+		return dst, nil, fmt.Errorf("%w: label count of a series entry", ErrCorrupt)
+	}
+	b := content[w:]
+	for range 2 * k {
+		// Most references take one to three bytes: this loop runs twice per label of every series of an answer.
+		v, w := uvarint(b)
+		if w <= 0 || v > 1<<32-1 {
+			return dst, nil, fmt.Errorf("%w: symbol reference of a series entry", ErrCorrupt)
+		}
+		dst = append(dst, uint32(v))
+		b = b[w:]
+	}
+	return dst, b, nil
+}
+
+// uvarint is binary.Uvarint with the short cases first.
+func uvarint(b []byte) (uint64, int) {
+	if len(b) >= 3 {
+		if b[0] < 0x80 {
+			return uint64(b[0]), 1
+		}
+		if b[1] < 0x80 {
+			return uint64(b[0]&0x7f) | uint64(b[1])<<7, 2
+		}
+		if b[2] < 0x80 {
+			return uint64(b[0]&0x7f) | uint64(b[1]&0x7f)<<7 | uint64(b[2])<<14, 3
+		}
+	}
+	return binary.Uvarint(b)
+}
+
+// ChunkMetas is a list of chunk metas in struct-of-arrays form.
+type ChunkMetas struct {
+	// Ref is the chunk reference: file << 32 | byte offset in the file.
+	Ref []uint64
+	// Min and Max are the times of the first and the last sample, in milliseconds.
+	Min, Max []int64
+	// Bound is an upper bound of the record's length in bytes, 0 where none is known. It comes from the reference that follows in the
+	// index and steers only how much is read: the record's own length decides.
+	Bound []uint32
+}
+
+// Len returns the number of chunks.
+func (m *ChunkMetas) Len() int { return len(m.Ref) }
+
+// Reset empties the list, keeping its memory.
+func (m *ChunkMetas) Reset() {
+	m.Ref, m.Min, m.Max, m.Bound = m.Ref[:0], m.Min[:0], m.Max[:0], m.Bound[:0]
+}
+
+// Append appends one chunk.
+func (m *ChunkMetas) Append(ref uint64, minT, maxT int64, bound uint32) {
+	m.Ref = append(m.Ref, ref)
+	m.Min = append(m.Min, minT)
+	m.Max = append(m.Max, maxT)
+	m.Bound = append(m.Bound, bound)
+}
+
+// AppendRange appends chunks [lo, hi) of src.
+func (m *ChunkMetas) AppendRange(src *ChunkMetas, lo, hi int) {
+	m.Ref = append(m.Ref, src.Ref[lo:hi]...)
+	m.Min = append(m.Min, src.Min[lo:hi]...)
+	m.Max = append(m.Max, src.Max[lo:hi]...)
+	m.Bound = append(m.Bound, src.Bound[lo:hi]...)
+}
+
+// ChunkBound returns the length bound that next gives for the chunk record at ref: their distance, where next lies behind ref in the
+// same file, else 0.
+func ChunkBound(ref, next uint64) uint32 {
+	if next>>32 == ref>>32 && next > ref {
+		return uint32(next - ref)
+	}
+	return 0
+}
+
+// AppendChunkMetas appends the chunks of a series that overlap the closed range [minT, maxT] to dst; b is what AppendSeriesLabels
+// left. Like Thanos it stops at the first chunk that begins after maxT.
+//
+// It returns the reference of the entry's first chunk, kept or not (0 and false for a series without chunks), and whether the entry's
+// last chunk was kept, so that the entry that follows in the index can bound it.
+func AppendChunkMetas(dst *ChunkMetas, b []byte, minT, maxT int64) (first uint64, some, lastKept bool, err error) {
+	k, w := uvarint(b)
+	if w <= 0 || k > uint64(len(b))/3 {
+		return 0, false, false, fmt.Errorf("%w: chunk count of a series entry", ErrCorrupt)
+	}
+	if k == 0 {
+		return 0, false, false, nil
+	}
+	b = b[w:]
+	bad := func(i uint64) error { return fmt.Errorf("%w: meta of chunk %d of a series entry", ErrCorrupt, i) }
+
+	t0, w0 := binary.Varint(b)
+	if w0 <= 0 {
+		return 0, false, false, bad(0)
+	}
+	d, w1 := uvarint(b[w0:])
+	if w1 <= 0 {
+		return 0, false, false, bad(0)
+	}
+	ref, w2 := uvarint(b[w0+w1:])
+	if w2 <= 0 {
+		return 0, false, false, bad(0)
+	}
+	b = b[w0+w1+w2:]
+	first = ref
+	lo, hi := t0, t0+int64(d)
+	for i := uint64(0); ; i++ {
+		lastKept = false
+		if lo > maxT {
+			return first, true, false, nil
+		}
+		if hi >= minT {
+			dst.Append(ref, lo, hi, 0)
+			lastKept = true
+		}
+		if i+1 == k {
+			return first, true, lastKept, nil
+		}
+		gap, w0 := uvarint(b)
+		if w0 <= 0 {
+			return 0, false, false, bad(i + 1)
+		}
+		span, w1 := uvarint(b[w0:])
+		if w1 <= 0 {
+			return 0, false, false, bad(i + 1)
+		}
+		delta, w2 := binary.Varint(b[w0+w1:])
+		if w2 <= 0 {
+			return 0, false, false, bad(i + 1)
+		}
+		b = b[w0+w1+w2:]
+		next := ref + uint64(delta)
+		if lastKept {
+			dst.Bound[len(dst.Bound)-1] = ChunkBound(ref, next)
+		}
+		ref = next
+		lo = hi + int64(gap)
+		hi = lo + int64(span)
+	}
+}
+
+// PeekFirstChunk returns the reference of the first chunk of the series entry that begins at b, of which b may hold only a part and
+// whose checksum is not looked at: good for a bound, for nothing else.
+func PeekFirstChunk(b []byte) (ref uint64, ok bool) {
+	_, w := uvarint(b)
+	if w <= 0 {
+		return 0, false
+	}
+	b = b[w:]
+	k, w := uvarint(b)
+	if w <= 0 || k > uint64(len(b)) {
+		return 0, false
+	}
+	b = b[w:]
+	for range 2 * k {
+		if _, w = uvarint(b); w <= 0 {
+			return 0, false
+		}
+		b = b[w:]
+	}
+	n, w := uvarint(b)
+	if w <= 0 || n == 0 {
+		return 0, false
+	}
+	b = b[w:]
+	for range 2 {
+		// The first time is a zig-zag varint: its width is that of a uvarint.
+		if _, w = uvarint(b); w <= 0 {
+			return 0, false
+		}
+		b = b[w:]
+	}
+	ref, w = uvarint(b)
+	return ref, w > 0
+}

@@ -1,0 +1,85 @@
+package block
+
+import "larder/internal/tsdbfmt"
+
+// Segment is some consecutive matching series of one block in the order of their final labels, decoded: finished protobuf label
+// bytes and the references of the chunks that overlap the request's range. It is immutable once a stream has returned it, and garbage
+// collected: windows refer to its bytes until they are sent.
+type Segment struct {
+	labels   []byte
+	labelEnd []uint32 // by series: where its labels end in labels; they begin where those of the series before it end
+	chunkEnd []uint32 // by series: where its chunks end in chunks
+	chunks   tsdbfmt.ChunkMetas
+}
+
+// Len returns the number of series.
+func (s *Segment) Len() int { return len(s.labelEnd) }
+
+// Labels returns the final labels of series i: concatenated `labels` fields of a thanos.Series message.
+func (s *Segment) Labels(i int) []byte {
+	lo := uint32(0)
+	if i > 0 {
+		lo = s.labelEnd[i-1]
+	}
+	return s.labels[lo:s.labelEnd[i]:s.labelEnd[i]]
+}
+
+// ChunkRange returns the range of Chunks that belongs to series i.
+func (s *Segment) ChunkRange(i int) (lo, hi int) {
+	if i > 0 {
+		lo = int(s.chunkEnd[i-1])
+	}
+	return lo, int(s.chunkEnd[i])
+}
+
+// Chunks returns the chunks of all series of the segment. The caller must not change them.
+func (s *Segment) Chunks() *tsdbfmt.ChunkMetas { return &s.chunks }
+
+// Bytes returns the heap that the segment holds.
+func (s *Segment) Bytes() int64 {
+	return int64(cap(s.labels)) + 4*int64(cap(s.labelEnd)+cap(s.chunkEnd)) + 28*int64(cap(s.chunks.Ref))
+}
+
+// rawSeries is a list of decoded series whose labels are still (name, value) symbol slots, in the index's order.
+type rawSeries struct {
+	slots    []uint32
+	slotEnd  []uint32
+	chunkEnd []uint32
+	chunks   tsdbfmt.ChunkMetas
+}
+
+func (r *rawSeries) len() int { return len(r.slotEnd) }
+
+func (r *rawSeries) reset() {
+	r.slots, r.slotEnd, r.chunkEnd = r.slots[:0], r.slotEnd[:0], r.chunkEnd[:0]
+	r.chunks.Reset()
+}
+
+func (r *rawSeries) labels(i int) []uint32 {
+	lo := uint32(0)
+	if i > 0 {
+		lo = r.slotEnd[i-1]
+	}
+	return r.slots[lo:r.slotEnd[i]]
+}
+
+func (r *rawSeries) chunkRange(i int) (lo, hi int) {
+	if i > 0 {
+		lo = int(r.chunkEnd[i-1])
+	}
+	return lo, int(r.chunkEnd[i])
+}
+
+// endSeries closes the series whose slots and chunks have just been appended.
+func (r *rawSeries) endSeries() {
+	r.slotEnd = append(r.slotEnd, uint32(len(r.slots)))
+	r.chunkEnd = append(r.chunkEnd, uint32(r.chunks.Len()))
+}
+
+// appendSeries copies series i of src.
+func (r *rawSeries) appendSeries(src *rawSeries, i int) {
+	r.slots = append(r.slots, src.labels(i)...)
+	lo, hi := src.chunkRange(i)
+	r.chunks.AppendRange(&src.chunks, lo, hi)
+	r.endSeries()
+}

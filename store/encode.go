@@ -1,0 +1,217 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"larder/internal/tsdbfmt"
+	"larder/store/storepb"
+)
+
+// encodingAggr is the encoding of downsampled chunks: up to five chunks in one.
+const encodingAggr = 0xff
+
+// encoder turns the chunk records of a window into what the client gets: verified, re-encoded where the StoreAPI has no name for the
+// encoding, in the contract's order and without repeats. It reuses its buffers from series to series.
+type encoder struct {
+	sources []*source
+	aggrs   [storepb.Aggr_COUNTER + 1]bool
+	onError func(err error) // counts a record that did not verify or is of an unknown encoding
+	chunks  []storepb.WireChunk
+	parts   []storepb.WirePart
+	ends    []int // by chunk: where its parts end
+	from    []int32
+	arena   []byte // re-encoded chunks of the current series
+
+	verified, bytes int64
+}
+
+func newEncoder(sources []*source, aggrs []storepb.Aggr, onError func(error)) *encoder {
+	e := &encoder{sources: sources, onError: onError}
+	for _, a := range aggrs {
+		if a >= 0 && int(a) < len(e.aggrs) {
+			e.aggrs[a] = true
+		}
+	}
+	return e
+}
+
+// series returns the chunks of a series of w, valid until the next call.
+func (e *encoder) series(ctx context.Context, w *window, s *windowSeries, chunks []windowChunk) ([]storepb.WireChunk, error) {
+	e.chunks, e.parts, e.ends, e.from, e.arena = e.chunks[:0], e.parts[:0], e.ends[:0], e.from[:0], e.arena[:0]
+	for i := range chunks {
+		c := &chunks[i]
+		batch := &w.batches[c.source]
+		if err := e.add(ctx, int(c.source), batch.Ref[c.index], batch.Record[c.index]); err != nil {
+			return nil, err
+		}
+		e.ends = append(e.ends, len(e.parts))
+		e.chunks = append(e.chunks, storepb.WireChunk{MinTime: c.minTime, MaxTime: c.maxTime})
+		e.from = append(e.from, c.source)
+	}
+	lo := 0
+	for i, hi := range e.ends {
+		e.chunks[i].Parts = e.parts[lo:hi:hi]
+		lo = hi
+	}
+	if s.sorted {
+		return e.chunks, nil
+	}
+	return e.ordered(s.firstPiece), nil
+}
+
+// add appends the parts of the chunk record rec, which was read from ref of a source.
+func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) error {
+	src := e.sources[source]
+	enc, data, err := tsdbfmt.ChunkRecord(rec)
+	if err != nil {
+		// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
+		e.onError(err)
+		if rec, err = src.chunks.Reread(ctx, ref); err != nil {
+			return receiveError(src, err)
+		}
+		if enc, data, err = tsdbfmt.ChunkRecord(rec); err != nil {
+			return e.recordError(src, ref, err)
+		}
+	}
+	e.verified++
+	e.bytes += int64(len(rec))
+	if enc != encodingAggr {
+		return e.addPart(src, ref, storepb.Aggr_RAW, enc, data)
+	}
+	subs, err := tsdbfmt.AggrChunk(data)
+	if err != nil {
+		return e.recordError(src, ref, err)
+	}
+	for i, aggr := range [...]storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_MIN, storepb.Aggr_MAX, storepb.Aggr_COUNTER} {
+		if !e.aggrs[aggr] {
+			continue
+		}
+		if !subs[i].Present {
+			return receiveError(src, fmt.Errorf("aggregate %s does not exist", aggregateNames[i]))
+		}
+		if err := e.addPart(src, ref, aggr, subs[i].Enc, subs[i].Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// aggregateNames are the aggregates in the order in which a downsampled chunk holds them.
+var aggregateNames = [...]string{"count", "sum", "min", "max", "counter"}
+
+// addPart appends a part, re-encoding what the StoreAPI has no name for.
+func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, data []byte) error {
+	typ, ok := wireType(enc)
+	if !ok {
+		from := len(e.arena)
+		wireEnc, arena, err := tsdbfmt.Reencode(e.arena, enc, data)
+		if err != nil {
+			e.onError(err)
+			return e.recordError(src, ref, err)
+		}
+		e.arena = arena
+		data = arena[from:len(arena):len(arena)]
+		if typ, ok = wireType(wireEnc); !ok {
+			return e.recordError(src, ref, tsdbfmt.UnknownEncodingError{Enc: wireEnc})
+		}
+	}
+	e.parts = append(e.parts, storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: byte(typ), Aggr: byte(aggr)})
+	return nil
+}
+
+func (e *encoder) recordError(src *source, ref uint64, err error) error {
+	return receiveError(src, fmt.Errorf("chunk file %d: chunk record at offset %d: %w", ref>>32+1, ref&(1<<32-1), err))
+}
+
+// wireType returns the StoreAPI's name for a chunk encoding, false if it has none.
+func wireType(enc byte) (storepb.Chunk_Encoding, bool) {
+	switch enc {
+	case 1:
+		return storepb.Chunk_XOR, true
+	case 2:
+		return storepb.Chunk_HISTOGRAM, true
+	case 3:
+		return storepb.Chunk_FLOAT_HISTOGRAM, true
+	}
+	return 0, false
+}
+
+// ordered puts the chunks of a series that comes from several blocks, or several times from one, in the contract's order (reference B2)
+// and leaves out repeats. Where some chunks have data, those without (aggregates asked for that a chunk does not carry) are left
+// out; where none has, the first of the series that were joined, firstPiece chunks, stands for all.
+func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
+	if len(e.parts) == 0 {
+		return e.chunks[:firstPiece]
+	}
+	out := e.chunks[:0]
+	froms := e.from[:0]
+	for i, c := range e.chunks {
+		if len(c.Parts) > 0 {
+			out, froms = append(out, c), append(froms, e.from[i])
+		}
+	}
+	order := make([]int, len(out))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(x, y int) int { return compareChunks(&out[x], &out[y]) })
+	sorted := make([]storepb.WireChunk, 0, len(out))
+	var kept []int // of the chunks equal to the last one kept
+	for _, i := range order {
+		if n := len(sorted); n > 0 && compareChunks(&sorted[n-1], &out[i]) == 0 {
+			repeat := slices.ContainsFunc(kept, func(k int) bool {
+				return e.sources[froms[k]].resolution == e.sources[froms[i]].resolution
+			})
+			if repeat {
+				continue
+			}
+		} else {
+			kept = kept[:0]
+		}
+		kept = append(kept, i)
+		sorted = append(sorted, out[i])
+	}
+	e.chunks = append(e.chunks[:0], sorted...)
+	return e.chunks
+}
+
+// compareChunks is the contract's order: minimum time, maximum time, then raw, count, sum, min, max, counter: a chunk that has the part
+// before one that has not, then by type, then by data, descending.
+func compareChunks(a, b *storepb.WireChunk) int {
+	if a.MinTime != b.MinTime {
+		return cmp.Compare(a.MinTime, b.MinTime)
+	}
+	if a.MaxTime != b.MaxTime {
+		return cmp.Compare(a.MaxTime, b.MaxTime)
+	}
+	i, j := 0, 0
+	for i < len(a.Parts) && j < len(b.Parts) {
+		p, q := &a.Parts[i], &b.Parts[j]
+		switch {
+		case p.Aggr < q.Aggr:
+			return -1
+		case p.Aggr > q.Aggr:
+			return 1
+		case p.Type != q.Type:
+			return int(p.Type) - int(q.Type)
+		}
+		if c := bytes.Compare(q.Data, p.Data); c != 0 {
+			return c
+		}
+		i++
+		j++
+	}
+	return (len(b.Parts) - j) - (len(a.Parts) - i)
+}
+
+// isCorruption reports whether err says that bytes of the bucket are not what they should be.
+func isCorruption(err error) bool {
+	return errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)
+}

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+// componentType is what Queriers know a store gateway by.
+const componentType = "store"
+
+// Info implements storepb.InfoServer. Until the catalog is known it answers Unavailable, so that Queriers ask again.
+func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoResponse, error) {
+	view := s.opts.Catalog.View()
+	if !view.Ready {
+		return nil, status.Error(codes.Unavailable, "Not ready: the blocks of the bucket are not known yet")
+	}
+	info := &storepb.StoreInfo{
+		MinTime:                      math.MaxInt64,
+		MaxTime:                      math.MinInt64,
+		SupportsSharding:             true,
+		SupportsWithoutReplicaLabels: true,
+	}
+	if len(view.Blocks) > 0 {
+		info.MinTime, info.MaxTime = view.MinTime, view.MaxTime
+	}
+	// Empty or not, the range is clamped: so does Thanos.
+	info.MinTime, info.MaxTime = s.clamp(info.MinTime, info.MaxTime)
+	resp := &storepb.InfoResponse{ComponentType: componentType, Store: info}
+	for _, set := range view.Sets {
+		resp.LabelSets = append(resp.LabelSets, labelSet(set.Labels))
+		info.TsdbInfos = appendTSDBInfos(info.TsdbInfos, set)
+	}
+	return resp, nil
+}
+
+// appendTSDBInfos appends the stretches of time that a label set's blocks cover, joined where they meet. (Thanos shrinks a stretch
+// when a block lies inside another.)
+func appendTSDBInfos(dst []*storepb.TSDBInfo, set *catalog.Set) []*storepb.TSDBInfo {
+	var blocks []*catalog.Block
+	for _, of := range set.ByResolution {
+		blocks = append(blocks, of...)
+	}
+	slices.SortFunc(blocks, func(a, b *catalog.Block) int { return cmp.Compare(a.MinTime, b.MinTime) })
+	var cur *storepb.TSDBInfo
+	for _, b := range blocks {
+		if cur == nil || b.MinTime > cur.MaxTime {
+			cur = &storepb.TSDBInfo{Labels: labelSet(set.Labels), MinTime: b.MinTime, MaxTime: b.MaxTime}
+			dst = append(dst, cur)
+			continue
+		}
+		cur.MaxTime = max(cur.MaxTime, b.MaxTime)
+	}
+	return dst
+}
+
+func labelSet(ls labels.Labels) *storepb.ZLabelSet {
+	out := &storepb.ZLabelSet{}
+	ls.Range(func(l labels.Label) {
+		out.Labels = append(out.Labels, &storepb.Label{Name: l.Name, Value: l.Value})
+	})
+	return out
+}

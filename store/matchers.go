@@ -1,0 +1,73 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+// blockIDLabel is the label that block matchers of a request's hints may use for a block's ULID.
+const blockIDLabel = "__block_id"
+
+// promMatchers translates matchers, compiling regular expressions.
+func promMatchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
+	out := make([]*labels.Matcher, 0, len(ms))
+	for _, m := range ms {
+		var t labels.MatchType
+		switch m.GetType() {
+		case storepb.LabelMatcher_EQ:
+			t = labels.MatchEqual
+		case storepb.LabelMatcher_NEQ:
+			t = labels.MatchNotEqual
+		case storepb.LabelMatcher_RE:
+			t = labels.MatchRegexp
+		case storepb.LabelMatcher_NRE:
+			t = labels.MatchNotRegexp
+		default:
+			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q", m.GetType(), m.GetName())
+		}
+		pm, err := labels.NewMatcher(t, m.GetName(), m.GetValue())
+		if err != nil {
+			return nil, fmt.Errorf("matcher of label %q: %w", m.GetName(), err)
+		}
+		out = append(out, pm)
+	}
+	return out, nil
+}
+
+// withoutExternal returns the matchers that the external labels of a block leave to be asked of its series, false if they already
+// exclude the block.
+func withoutExternal(ms []*labels.Matcher, external labels.Labels) ([]*labels.Matcher, bool) {
+	var out []*labels.Matcher
+	for _, m := range ms {
+		v := external.Get(m.Name)
+		if v == "" {
+			out = append(out, m)
+		} else if !m.Matches(v) {
+			return nil, false
+		}
+	}
+	return out, true
+}
+
+// externalWithout returns external without the named labels.
+func externalWithout(external labels.Labels, without []string) labels.Labels {
+	if len(without) == 0 {
+		return external
+	}
+	return labels.NewBuilder(external).Del(without...).Labels()
+}
+
+// blockMatches reports whether a block's external labels and ULID match the block matchers of a request's hints.
+func blockMatches(b *catalog.Block, ms []*labels.Matcher) bool {
+	return !slices.ContainsFunc(ms, func(m *labels.Matcher) bool {
+		if m.Name == blockIDLabel {
+			return !m.Matches(b.ID.String())
+		}
+		return !m.Matches(b.Labels.Get(m.Name))
+	})
+}

@@ -1,0 +1,108 @@
+package store
+
+import (
+	"io"
+
+	"larder/store/block"
+	"larder/store/storepb"
+)
+
+// source is one block's series stream as the merge reads it.
+type source struct {
+	stream *block.Stream
+	chunks *block.ChunkReader
+	// resolution is that of the block, in milliseconds: chunks of different resolutions are never the same.
+	resolution int64
+
+	seg    *block.Segment
+	at     int
+	labels []byte // final labels of the current series, nil at the end
+}
+
+// next moves on to the next series, if need be to the next segment. At the end labels is nil.
+func (s *source) next() error {
+	s.at++
+	for s.seg == nil || s.at >= s.seg.Len() {
+		seg, err := s.stream.Next()
+		if err == io.EOF {
+			s.seg, s.labels = nil, nil
+			return nil
+		}
+		if err != nil {
+			return receiveError(s, err)
+		}
+		s.seg, s.at = seg, 0
+	}
+	s.labels = s.seg.Labels(s.at)
+	if s.labels == nil {
+		s.labels = []byte{}
+	}
+	return nil
+}
+
+// merge is a loser tree over sources: it yields them in the order of their current labels, ties in the order of the sources.
+//
+// A loser tree needs one comparison a level where a heap needs two, and comparisons walk labels. See Knuth, The Art of Computer
+// Programming, volume 3, 5.4.1.
+type merge struct {
+	sources []*source
+	loser   []int // by inner node: the source that lost there; loser[0] is the winner
+}
+
+// newMerge returns a merge over sources whose first series is current.
+func newMerge(sources []*source) *merge {
+	m := &merge{sources: sources, loser: make([]int, max(len(sources), 1))}
+	if len(sources) > 0 {
+		m.loser[0] = m.play(1)
+	}
+	return m
+}
+
+// play finds the winner of the subtree at node n, noting the losers. Leaf i is node len(sources)+i.
+func (m *merge) play(n int) int {
+	if n >= len(m.sources) {
+		return n - len(m.sources)
+	}
+	a, b := m.play(2*n), m.play(2*n+1)
+	if m.less(b, a) {
+		a, b = b, a
+	}
+	m.loser[n] = b
+	return a
+}
+
+func (m *merge) less(a, b int) bool {
+	x, y := m.sources[a].labels, m.sources[b].labels
+	switch {
+	case x == nil:
+		return false
+	case y == nil:
+		return true
+	}
+	c := storepb.CompareLabels(x, y)
+	return c < 0 || c == 0 && a < b
+}
+
+// first returns the source whose current series comes first, its index, and false when all sources are at their end.
+func (m *merge) first() (*source, int, bool) {
+	if len(m.sources) == 0 {
+		return nil, 0, false
+	}
+	i := m.loser[0]
+	return m.sources[i], i, m.sources[i].labels != nil
+}
+
+// advance moves the first source on to its next series.
+func (m *merge) advance() error {
+	w := m.loser[0]
+	if err := m.sources[w].next(); err != nil {
+		return err
+	}
+	for n := (w + len(m.sources)) / 2; n > 0; n /= 2 {
+		if m.less(m.loser[n], w) {
+			w, m.loser[n] = m.loser[n], w
+		}
+	}
+	m.loser[0] = w
+	return nil
+}

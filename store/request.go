@@ -1,0 +1,284 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"larder/internal/pagecache"
+	"larder/store/block"
+	"larder/store/storepb"
+)
+
+// The stages of a request: where its time goes. They overlap where work does (chunks are fetched while frames are sent), so that their
+// sum may exceed the request's duration.
+type stageID int
+
+// methodSeries is the name of the Series call in metrics.
+const methodSeries = "Series"
+
+const (
+	stageGate stageID = iota
+	stagePostings
+	stageSeries
+	stageChunks
+	stageSend
+	stageCount
+)
+
+var stageNames = [stageCount]string{"gate", "postings", "series", "chunks", "send"}
+
+// request is what one running call adds up: counters by kind, stage times, limits and its reservation of bytes. Its accounts and stage
+// times are shared by its goroutines.
+type request struct {
+	server *Server
+	ctx    context.Context
+	method string
+	tenant string
+	start  time.Time
+
+	postings, seriesPages, chunkPages pagecache.Account
+	series, chunks                    *Limiter
+	bytes                             *BytesLimiter
+	stages                            [stageCount]atomic.Int64
+	firstFrame                        time.Duration
+
+	mu          sync.Mutex // guards reservation
+	reservation *Reservation
+
+	// What follows is written by the handler's goroutine alone.
+	queried       []ulid.ULID
+	blocksQueried int
+	postingsCount int64
+	planned       block.PostingsStats
+	decoded       block.StreamStats
+	records       block.ChunkStats
+	sent          storepb.FrameStats
+}
+
+func (s *Server) newRequest(ctx context.Context, method string) *request {
+	r := &request{server: s, ctx: ctx, method: method, tenant: tenantOf(ctx), start: time.Now()}
+	r.series, r.chunks, r.bytes = s.limits.For(r.tenant)
+	// Bytes count when they are used or fetched, whichever is more.
+	spend := func(what string) func(touched, fetched int64) error {
+		return func(touched, fetched int64) error { return r.bytes.Reserve(what, uint64(max(touched, fetched))) }
+	}
+	r.postings.Spend = spend("postings")
+	r.seriesPages.Spend = spend("series")
+	r.chunkPages.Spend = spend("chunks")
+	return r
+}
+
+// defaultTenant is the tenant of requests that name none.
+const defaultTenant = "default-tenant"
+
+func tenantOf(ctx context.Context) string {
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		if t := md.Get("thanos-tenant"); len(t) > 0 && t[0] != "" {
+			return t[0]
+		}
+	}
+	return defaultTenant
+}
+
+// stage runs f under a span and adds its time to a stage.
+func (r *request) stage(id stageID, span string, f func(ctx context.Context) error) error {
+	start := time.Now()
+	ctx, sp := r.server.tracer.Start(r.ctx, span)
+	err := f(ctx)
+	sp.End()
+	r.addStage(id, time.Since(start))
+	return err
+}
+
+func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
+
+// reserve waits for leave to hold n bytes. It is called once, before the first frame.
+func (r *request) reserve(n int64) error {
+	res, err := r.server.allowance.Reserve(r.ctx, n)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reservation = res
+	return nil
+}
+
+// tryGrow asks for leave to hold n more bytes, without waiting.
+func (r *request) tryGrow(n int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.reservation != nil && r.reservation.TryGrow(n)
+}
+
+// grow is tryGrow with a reason.
+func (r *request) grow(n int64) error {
+	if r.tryGrow(n) {
+		return nil
+	}
+	return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
+}
+
+// replan forgets what a first, vain attempt has noted.
+func (r *request) replan() {
+	r.queried = nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reservation != nil {
+		r.reservation.Release()
+		r.reservation = nil
+	}
+}
+
+func (r *request) notePlan(p *block.Plan) {
+	r.planned.Add(p.Stats())
+	r.postingsCount += int64(p.Postings())
+}
+
+func (r *request) noteSource(src *source) {
+	r.decoded.Add(src.stream.Stats())
+	r.records.Add(src.chunks.Stats())
+}
+
+// finish releases what the request holds and accounts for it.
+func (r *request) finish(err error) {
+	r.mu.Lock()
+	if r.reservation != nil {
+		r.reservation.Release()
+	}
+	r.mu.Unlock()
+	r.server.metrics.observe(r)
+	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
+		attrs := []attribute.KeyValue{
+			attribute.String("larder.tenant", r.tenant),
+			attribute.Int("larder.blocks", r.blocksQueried),
+			attribute.Int64("larder.postings", r.postingsCount),
+			attribute.Int64("larder.series.sent", r.sent.Series),
+			attribute.Int64("larder.chunks.sent", r.sent.Chunks),
+			attribute.Int64("larder.bytes.sent", r.sent.Bytes),
+		}
+		for _, k := range r.kinds() {
+			attrs = append(attrs,
+				attribute.Int64("larder."+k.name+".bytes.touched", k.acct.TouchedBytes.Load()),
+				attribute.Int64("larder."+k.name+".bytes.fetched", k.acct.FetchedBytes.Load()),
+				attribute.Int64("larder."+k.name+".requests", k.acct.Requests.Load()))
+		}
+		for i, name := range stageNames {
+			attrs = append(attrs, attribute.Float64("larder.stage."+name+".seconds", time.Duration(r.stages[i].Load()).Seconds()))
+		}
+		sp.SetAttributes(attrs...)
+	}
+	if err != nil {
+		r.server.log.Debug("request failed", "method", r.method, "tenant", r.tenant, "err", err)
+	}
+}
+
+type kind struct {
+	name string
+	acct *pagecache.Account
+}
+
+func (r *request) kinds() [3]kind {
+	return [...]kind{{"postings", &r.postings}, {"series", &r.seriesPages}, {"chunks", &r.chunkPages}}
+}
+
+// queryStats is what a client gets that asks for it. Pages stand for Thanos's ranges: a page is fetched or not.
+func (r *request) queryStats() *storepb.QueryStats {
+	post, ser, chk := &r.postings, &r.seriesPages, &r.chunkPages
+	return &storepb.QueryStats{
+		BlocksQueried:     int64(r.blocksQueried),
+		MergedSeriesCount: r.sent.Series,
+		MergedChunksCount: r.sent.Chunks,
+
+		PostingsTouched:        int64(r.planned.Lists),
+		PostingsTouchedSizeSum: int64(r.planned.ListBytes),
+		PostingsToFetch:        int64(r.planned.Lists),
+		PostingsFetched:        int64(r.planned.Lists),
+		PostingsFetchedSizeSum: post.FetchedBytes.Load(),
+		PostingsFetchCount:     post.Requests.Load(),
+
+		SeriesTouched:        r.decoded.Entries,
+		SeriesTouchedSizeSum: r.decoded.EntryBytes,
+		SeriesFetched:        r.decoded.Entries,
+		SeriesFetchedSizeSum: ser.FetchedBytes.Load(),
+		SeriesFetchCount:     ser.Requests.Load(),
+
+		ChunksTouched:        r.records.Records,
+		ChunksTouchedSizeSum: r.records.RecordBytes,
+		ChunksFetched:        r.records.Records,
+		ChunksFetchedSizeSum: chk.FetchedBytes.Load(),
+		ChunksFetchCount:     chk.Requests.Load(),
+
+		DataDownloadedSizeSum: post.FetchedBytes.Load() + ser.FetchedBytes.Load() + chk.FetchedBytes.Load(),
+		GetAllDuration:        durationpb.New(time.Duration(r.stages[stagePostings].Load())),
+		MergeDuration:         durationpb.New(time.Duration(r.stages[stageSeries].Load())),
+	}
+}
+
+// contained returns f with its panics turned into errors: a goroutine's panic is its request's Internal error.
+func contained(f func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = &panicError{value: p, stack: debug.Stack()}
+			}
+		}()
+		return f()
+	}
+}
+
+// panicError is a panic that was contained.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// recovered turns a panic of a handler into an Internal error, and counts contained ones.
+func (s *Server) recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = &panicError{value: p, stack: debug.Stack()}
+	}
+	var pe *panicError
+	if errors.As(*err, &pe) {
+		s.metrics.panics.Inc()
+		s.log.Error("request panicked", "panic", fmt.Sprint(pe.value), "stack", string(pe.stack))
+		*err = status.Error(codes.Internal, pe.Error())
+	}
+}
+
+// statusOf gives err the code that a client gets: its own where it carries one, that of the request's end where it was cancelled or timed
+// out, else otherwise. The text stays whole, because Queriers look into it.
+func statusOf(err error, otherwise codes.Code) error {
+	if err == nil {
+		return nil
+	}
+	var pe *panicError
+	if errors.As(err, &pe) {
+		return err
+	}
+	var carried interface{ GRPCStatus() *status.Status }
+	switch {
+	case errors.As(err, &carried):
+		return status.Error(carried.GRPCStatus().Code(), err.Error())
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	}
+	return status.Error(otherwise, err.Error())
+}

@@ -1,0 +1,410 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+const (
+	// blockConcurrency is how many blocks of a request are worked on side by side.
+	blockConcurrency = 32
+	// maxRunBytes is how much index a stream reads at a time; many streams share runBytesPerRequest.
+	minRunBytes        = 32 << 10
+	maxRunBytes        = 1 << 20
+	runBytesPerRequest = 8 << 20
+)
+
+// seriesQuery is a Series request, checked.
+type seriesQuery struct {
+	req           *storepb.SeriesRequest
+	minT, maxT    int64
+	matchers      []*labels.Matcher
+	blockMatchers []*labels.Matcher
+	without       []string
+	queryStats    bool
+	hints         bool
+	limit         int64
+}
+
+func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
+	q := &seriesQuery{req: req, without: req.WithoutReplicaLabels, limit: math.MaxInt64}
+	if req.Limit > 0 {
+		q.limit = req.Limit
+	}
+	q.minT, q.maxT = s.clamp(req.MinTime, req.MaxTime)
+	var err error
+	if q.matchers, err = promMatchers(req.Matchers); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if req.Hints != nil {
+		var h storepb.SeriesRequestHints
+		if err := req.Hints.UnmarshalTo(&h); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %v", err)
+		}
+		if q.blockMatchers, err = promMatchers(h.BlockMatchers); err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
+		}
+		q.hints, q.queryStats = true, h.EnableQueryStats
+	}
+	return q, nil
+}
+
+// Series implements storepb.StoreServer.
+func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesServer) (err error) {
+	defer s.recovered(&err)
+	q, err := s.parseSeries(req)
+	if err != nil {
+		return err
+	}
+	r := s.newRequest(stream.Context(), methodSeries)
+	defer func() { r.finish(err) }()
+
+	if err := r.stage(stageGate, "store_query_gate_ismyturn", s.gate.Start); err != nil {
+		return statusOf(err, codes.Unavailable)
+	}
+	defer s.gate.Done()
+
+	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, func(f *storepb.Frame) error {
+		start := time.Now()
+		if r.firstFrame == 0 {
+			r.firstFrame = start.Sub(r.start)
+		}
+		err := stream.SendMsg(f)
+		r.addStage(stageSend, time.Since(start))
+		return err
+	})
+	defer w.Discard()
+	err = s.series(r, q, w)
+	if id, gone := blockGone(err); gone && w.Stats().Frames == 0 && !w.Pending() {
+		// The compactor has replaced the block since the last sync. Nothing was sent, so the request can be planned anew on what replaced it.
+		s.log.Warn("block vanished from the bucket, planning anew", "block", id, "err", err)
+		s.opts.Catalog.Tombstone(id)
+		if rerr := s.opts.Catalog.Refresh(r.ctx); rerr == nil {
+			r.replan()
+			err = s.series(r, q, w)
+		}
+	}
+	r.sent = w.Stats()
+	return statusOf(err, codes.Aborted)
+}
+
+// series answers q into w.
+func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) error {
+	plans, err := s.planSeries(r, q)
+	defer func() {
+		for _, p := range plans {
+			p.plan.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	if len(plans) > 0 {
+		if err := s.sendSeries(r, q, plans, w); err != nil {
+			return err
+		}
+	}
+	if q.hints {
+		h := &storepb.SeriesResponseHints{}
+		for _, id := range r.queried {
+			h.QueriedBlocks = append(h.QueriedBlocks, &storepb.Block{Id: id.String()})
+		}
+		if q.queryStats {
+			h.QueryStats = r.queryStats()
+		}
+		a, err := anypb.New(h)
+		if err != nil {
+			return status.Errorf(codes.Internal, "marshal series response hints: %v", err)
+		}
+		return w.WriteHints(a)
+	}
+	return w.Flush()
+}
+
+// planned is a block of a request with its plan.
+type planned struct {
+	plan     *block.Plan
+	external labels.Labels // those to add
+}
+
+// chosen is a block that a request has to look at, and the matchers that its external labels leave.
+type chosen struct {
+	meta     *catalog.Block
+	matchers []*labels.Matcher
+}
+
+// chooseSeries picks the blocks of a Series request: by resolution within each external label set.
+func (s *Server) chooseSeries(r *request, q *seriesQuery) []chosen {
+	view := s.opts.Catalog.View()
+	var out []chosen
+	var blocks []*catalog.Block
+	if q.minT > q.maxT {
+		return nil
+	}
+	for _, set := range view.Sets {
+		ms, ok := withoutExternal(q.matchers, set.Labels)
+		if !ok {
+			continue
+		}
+		blocks = view.Choose(set, q.minT, q.maxT, q.req.MaxResolutionWindow, blocks[:0])
+		for _, b := range blocks {
+			if !blockMatches(b, q.blockMatchers) {
+				continue
+			}
+			r.queried = append(r.queried, b.ID)
+			out = append(out, chosen{meta: b, matchers: ms})
+		}
+	}
+	return out
+}
+
+// planSeries finds the postings of every chosen block, side by side. The plans that it returns must be closed, on an error too.
+func (s *Server) planSeries(r *request, q *seriesQuery) ([]planned, error) {
+	blocks := s.chooseSeries(r, q)
+	plans := make([]planned, len(blocks))
+	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(blockConcurrency)
+		for i, c := range blocks {
+			if len(c.matchers) == 0 {
+				// The contract: a request whose matchers are all about external labels gets nothing.
+				continue
+			}
+			g.Go(contained(func() error {
+				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
+					Account:  &r.postings,
+					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+				})
+				if err != nil {
+					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
+				}
+				plans[i] = planned{plan: plan, external: externalWithout(c.meta.Labels, q.without)}
+				return nil
+			}))
+		}
+		return g.Wait()
+	})
+	out := plans[:0]
+	for _, p := range plans {
+		if p.plan == nil {
+			continue
+		}
+		r.notePlan(p.plan)
+		if p.plan.Postings() == 0 {
+			s.metrics.emptyPostings.WithLabelValues(r.tenant).Inc()
+			p.plan.Close()
+			continue
+		}
+		out = append(out, p)
+	}
+	r.blocksQueried = len(blocks)
+	return out, err
+}
+
+// streamBytes returns how much index the streams of n blocks read at a time.
+func streamBytes(n int) int64 {
+	return min(max(runBytesPerRequest/int64(n), minRunBytes), maxRunBytes)
+}
+
+// planBytes estimates what a request over plans holds besides its chunk windows: postings, two runs of index pages for every block, and
+// decoded segments, which take about five times the bytes of their entries.
+func planBytes(plans []planned) int64 {
+	run := streamBytes(len(plans))
+	total := int64(0)
+	for _, p := range plans {
+		entries := p.plan.EntryBytes()
+		total += 4*int64(p.plan.Postings()) + min(entries, 2*run) + 5*min(entries, run/2)
+	}
+	return total
+}
+
+// sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
+func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []planned) ([]*source, error) {
+	sources := make([]*source, len(plans))
+	for i, p := range plans {
+		opts := block.StreamOptions{
+			MinTime: q.minT, MaxTime: q.maxT,
+			External:   p.external,
+			Dropped:    q.without,
+			SkipChunks: q.req.SkipChunks,
+			RunBytes:   streamBytes(len(plans)),
+			Account:    &r.seriesPages,
+			OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
+			OnChunks:   func(n int) error { return r.chunks.Reserve(uint64(n)) },
+			Grow:       r.grow,
+		}
+		if m := q.req.ShardInfo.Matcher(); m != nil {
+			opts.Keep = m.Matches
+		}
+		sources[i] = &source{
+			stream:     p.plan.Stream(ctx, opts),
+			chunks:     p.plan.Block().ChunkReader(&r.chunkPages),
+			resolution: p.plan.Block().Meta().Resolution,
+		}
+	}
+	g := errgroup.Group{}
+	g.SetLimit(blockConcurrency)
+	for _, src := range sources {
+		g.Go(contained(src.next))
+	}
+	return sources, g.Wait()
+}
+
+// sendSeries merges the series of plans and sends them, window by window: while one is encoded and sent, the next one's chunks are
+// fetched.
+func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *storepb.FrameWriter) (err error) {
+	need := planBytes(plans)
+	if !q.req.SkipChunks {
+		need += minWindowBytes
+	}
+	if err := r.reserve(need); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	var sources []*source
+	defer func() {
+		cancel()
+		for i, src := range sources {
+			src.stream.Close()
+			if err == nil && src.stream.Stats().Matched == 0 {
+				plans[i].plan.CameToNothing()
+			}
+			r.noteSource(src)
+		}
+	}()
+	err = r.stage(stageSeries, "bucket_store_first_series", func(context.Context) error {
+		var err error
+		sources, err = s.sources(ctx, r, q, plans)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+
+	p := &pipeline{server: s, request: r, query: q, sources: sources, merge: newMerge(sources)}
+	produced := make(chan *window)
+	p.free = make(chan *window, 2)
+	p.free <- &window{}
+	var wg sync.WaitGroup
+	wg.Go(func() { p.run(ctx, produced) })
+	defer wg.Wait()
+	defer cancel()
+
+	enc := newEncoder(sources, q.req.Aggregates, s.noteBadChunk)
+	for {
+		var win *window
+		select {
+		case win = <-produced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := r.sendWindow(ctx, enc, win, w); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(win.err, errMergeDone):
+			return nil
+		case win.err != nil:
+			return win.err
+		}
+		p.free <- win
+	}
+}
+
+// sendWindow encodes and sends the series of win.
+func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *storepb.FrameWriter) error {
+	lo := 0
+	for i := range win.series {
+		ws := &win.series[i]
+		chunks, err := enc.series(ctx, win, ws, win.chunks[lo:ws.chunkEnd])
+		if err != nil {
+			return err
+		}
+		lo = ws.chunkEnd
+		if err := w.WriteSeries(ws.labels, chunks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pipeline is the producing side of a Series answer: it merges series into windows and fetches their chunks. Windows go round: the
+// consumer puts one into free when it is sent. There is one at first, and a second, the look-ahead, once there is room for it.
+type pipeline struct {
+	server  *Server
+	request *request
+	query   *seriesQuery
+	sources []*source
+	merge   *merge
+	free    chan *window
+}
+
+// run produces windows until the merge ends or fails; the last window says so in its err.
+func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
+	r := p.request
+	var (
+		granted = int64(minWindowBytes) // per window
+		windows = int64(1)
+		target  = int64(firstWindowBytes)
+		left    = p.query.limit
+	)
+	for {
+		var win *window
+		select {
+		case win = <-p.free:
+		case <-ctx.Done():
+			return
+		}
+		win.reset(len(p.sources))
+		err := contained(func() error {
+			start := time.Now()
+			left -= win.fill(ctx, p.merge, target, p.server.opts.ChunkPageBytes, left, p.query.req.SkipChunks)
+			if win.err == nil && left <= 0 {
+				win.err = errMergeDone
+			}
+			r.addStage(stageSeries, time.Since(start))
+			start = time.Now()
+			defer func() { r.addStage(stageChunks, time.Since(start)) }()
+			return win.fetch(ctx, p.sources)
+		})()
+		if err != nil {
+			// Its chunks are not all there: none of its series is sent.
+			win.series, win.err = win.series[:0], err
+		}
+		last := win.err != nil
+		select {
+		case produced <- win:
+		case <-ctx.Done():
+			return
+		}
+		if last {
+			return
+		}
+		if windows == 1 && r.tryGrow(granted) {
+			windows = 2
+			p.free <- &window{}
+		}
+		// A window larger than what was reserved needs leave first: look-ahead never waits for memory.
+		if target = min(2*target, maxWindowBytes); target > granted {
+			if r.tryGrow(windows * (target - granted)) {
+				granted = target
+			} else {
+				target = granted
+			}
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+	"larder/store/storepb"
+)
+
+// Catalog says what blocks there are: *catalog.Catalog.
+type Catalog interface {
+	View() *catalog.View
+	// Tombstone takes a block out of plans that was found missing from the bucket.
+	Tombstone(id ulid.ULID)
+	// Refresh looks for new blocks, at most every few seconds, whoever asks.
+	Refresh(ctx context.Context) error
+}
+
+// Options say what a Server serves and within which bounds. Catalog and Blocks are required; the rest has working zero values.
+type Options struct {
+	Catalog Catalog
+	// Blocks are the headers, pages and listings that blocks are read through.
+	Blocks block.Deps
+	// Frames lends the buffers of responses; default: a pool of its own.
+	Frames *storepb.FramePool
+	// ChunkPageBytes is the page size of Blocks.Chunks in bytes; default 8 KiB. Windows are counted in it.
+	ChunkPageBytes int64
+	// Gate bounds the Series requests that run at once; its zero value lets all run.
+	Gate GateOptions
+	// Allowance bounds the bytes that requests hold together.
+	Allowance AllowanceOptions
+	// Limits bound a single request; the zero value bounds nothing.
+	Limits LimitOptions
+	// Clamp narrows requested and advertised time ranges to what is served, by --min-time and --max-time, evaluated at every use; nil
+	// clamps nothing.
+	Clamp func(minT, maxT int64) (int64, int64)
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Tracer     trace.Tracer
+}
+
+// Server is the StoreAPI and Info service. It holds no bytes of the bucket: what requests share lies in Options.Blocks, what one
+// request holds ends with it.
+type Server struct {
+	storepb.UnimplementedStoreServer
+	storepb.UnimplementedInfoServer
+
+	opts      Options
+	log       *slog.Logger
+	tracer    trace.Tracer
+	metrics   *metrics
+	gate      *Gate
+	allowance *Allowance
+	limits    *Limits
+
+	mu     sync.Mutex // guards blocks; held for map operations alone
+	blocks map[ulid.ULID]*block.Block
+}
+
+// New returns a server.
+func New(opts Options) *Server {
+	if opts.Frames == nil {
+		opts.Frames = storepb.NewFramePool()
+	}
+	if opts.ChunkPageBytes <= 0 {
+		opts.ChunkPageBytes = 8 << 10
+	}
+	if opts.Clamp == nil {
+		opts.Clamp = func(minT, maxT int64) (int64, int64) { return minT, maxT }
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Tracer == nil {
+		opts.Tracer = noop.NewTracerProvider().Tracer("larder")
+	}
+	if opts.Blocks.Logger == nil {
+		opts.Blocks.Logger = opts.Logger
+	}
+	s := &Server{
+		opts: opts, log: opts.Logger, tracer: opts.Tracer,
+		metrics:   newMetrics(opts.Registerer),
+		gate:      NewGate(opts.Gate, opts.Registerer),
+		allowance: NewAllowance(opts.Allowance, opts.Registerer),
+		limits:    NewLimits(opts.Limits, opts.Registerer),
+		blocks:    map[ulid.ULID]*block.Block{},
+	}
+	return s
+}
+
+func (s *Server) clamp(minT, maxT int64) (int64, int64) { return s.opts.Clamp(minT, maxT) }
+
+// block returns the reader of a block.
+func (s *Server) block(meta *catalog.Block) *block.Block {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.blocks[meta.ID]
+	if b == nil || b.Meta().Number != meta.Number {
+		b = block.New(meta, &s.opts.Blocks)
+		s.blocks[meta.ID] = b
+	}
+	return b
+}
+
+// ViewChanged forgets the readers of blocks that left. It is to be called after every change of the catalog's view. Requests that still use
+// such a block are not disturbed.
+func (s *Server) ViewChanged(old, cur *catalog.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.blocks {
+		if cur.ByID(id) == nil {
+			delete(s.blocks, id)
+		}
+	}
+	s.metrics.blocksLoaded.Set(float64(len(cur.Blocks)))
+}
+
+// blockGone returns the block whose object err says is missing from the bucket.
+func blockGone(err error) (ulid.ULID, bool) {
+	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
+		return ulid.ULID{}, false
+	}
+	var be *block.Error
+	if !errors.As(err, &be) {
+		return ulid.ULID{}, false
+	}
+	return be.ID, true
+}
+
+// noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.
+func (s *Server) noteBadChunk(err error) {
+	var unknown tsdbfmt.UnknownEncodingError
+	switch {
+	case errors.As(err, &unknown):
+		s.metrics.unknownEncodings.WithLabelValues(fmt.Sprint(unknown.Enc)).Inc()
+	default:
+		s.metrics.corruptRecords.Inc()
+	}
+	s.log.Warn("chunk record", "err", err)
+}

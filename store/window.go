@@ -1,0 +1,173 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"larder/store/block"
+)
+
+const (
+	// minWindowBytes is what a request may always hold in chunk pages, reserved before its first frame.
+	minWindowBytes = 1 << 20
+	// maxWindowBytes bounds a window: larger ones would save no more round trips worth their memory.
+	maxWindowBytes = 4 << 20
+	// firstWindowBytes keeps the first frame early.
+	firstWindowBytes = 256 << 10
+	// maxWindowSeries bounds a window whose series have few chunks or, with skip_chunks, none.
+	maxWindowSeries = 8192
+)
+
+// window is the next stretch of merged series, whose chunks are fetched together. Label bytes alias segments; chunk records alias
+// pages. It is reused: the producer fills it, the consumer sends it and hands it back.
+type window struct {
+	series []windowSeries
+	chunks []windowChunk
+	// batches are the chunk records to fetch, by source; those of sources in use are listed in used.
+	batches []block.Batch
+	used    []int
+	// lastPage is, by source, one more than the chunk page counted last, as file << 32 | page: neighbours share pages.
+	lastPage []uint64
+	bytes    int64 // of distinct chunk pages
+	err      error // what ended the merge after these series: errMergeDone at its end
+}
+
+// windowSeries is a series: its final labels and where its chunks end in window.chunks.
+type windowSeries struct {
+	labels   []byte
+	chunkEnd int
+	// firstPiece is how many of its chunks come from the first of the series that were joined into it.
+	firstPiece int
+	// sorted says that its chunks come from one series of one block, in strictly ascending time: nothing to order or to de-duplicate.
+	sorted bool
+}
+
+// windowChunk is a chunk: where it comes from and its times.
+type windowChunk struct {
+	source           int32 // of the merge
+	index            int32 // in the source's batch
+	minTime, maxTime int64
+}
+
+func (w *window) reset(sources int) {
+	if w.batches == nil {
+		w.batches = make([]block.Batch, sources)
+		w.lastPage = make([]uint64, sources)
+	}
+	for _, i := range w.used {
+		b := &w.batches[i]
+		clear(b.Record)
+		b.Ref, b.Bound, b.Record = b.Ref[:0], b.Bound[:0], b.Record[:0]
+		w.lastPage[i] = 0
+	}
+	clear(w.series)
+	w.series, w.chunks, w.used = w.series[:0], w.chunks[:0], w.used[:0]
+	w.bytes, w.err = 0, nil
+}
+
+// addChunks adds the chunks of the current series of src, source number i of the merge.
+func (w *window) addChunks(src *source, i int, pageSize int64) {
+	lo, hi := src.seg.ChunkRange(src.at)
+	if lo == hi {
+		return
+	}
+	b := &w.batches[i]
+	if len(b.Ref) == 0 {
+		w.used = append(w.used, i)
+	}
+	metas := src.seg.Chunks()
+	for k := lo; k < hi; k++ {
+		ref, bound := metas.Ref[k], metas.Bound[k]
+		w.chunks = append(w.chunks, windowChunk{source: int32(i), index: int32(len(b.Ref)), minTime: metas.Min[k], maxTime: metas.Max[k]})
+		b.Ref = append(b.Ref, ref)
+		b.Bound = append(b.Bound, bound)
+
+		file, off := ref>>32, int64(ref&(1<<32-1))
+		from := file<<32 | uint64(off/pageSize)
+		end := file<<32 | uint64((off+src.chunks.Block().RecordBytes(bound)-1)/pageSize) + 1
+		if counted := w.lastPage[i]; counted>>32 == file && counted > from {
+			from = min(counted, end)
+		}
+		w.bytes += int64(end-from) * pageSize
+		w.lastPage[i] = end
+	}
+}
+
+// fill takes series from m until the window holds target bytes of chunk pages, the merge ends or limit series have been taken.
+// It returns how many it took.
+func (w *window) fill(ctx context.Context, m *merge, target, pageSize int64, limit int64, skipChunks bool) int64 {
+	taken := int64(0)
+	for taken < limit && len(w.series) < maxWindowSeries && w.bytes < target {
+		if len(w.series)%64 == 0 {
+			if w.err = ctx.Err(); w.err != nil {
+				return taken
+			}
+		}
+		src, i, ok := m.first()
+		if !ok {
+			w.err = errMergeDone
+			return taken
+		}
+		labels := src.labels
+		pieces, from, firstPiece := 0, len(w.chunks), 0
+		for ok && string(src.labels) == string(labels) {
+			if !skipChunks {
+				w.addChunks(src, i, pageSize)
+			}
+			if pieces++; pieces == 1 {
+				firstPiece = len(w.chunks) - from
+			}
+			if w.err = m.advance(); w.err != nil {
+				return taken
+			}
+			src, i, ok = m.first()
+		}
+		w.series = append(w.series, windowSeries{
+			labels:     labels,
+			chunkEnd:   len(w.chunks),
+			firstPiece: firstPiece,
+			sorted:     pieces == 1 && ascending(w.chunks[from:]),
+		})
+		taken++
+	}
+	return taken
+}
+
+// errMergeDone says that a window is the last one.
+var errMergeDone = errors.New("merge done")
+
+// ascending reports whether chunks are in strictly ascending order of time.
+func ascending(chunks []windowChunk) bool {
+	for i := 1; i < len(chunks); i++ {
+		a, b := &chunks[i-1], &chunks[i]
+		if a.minTime > b.minTime || a.minTime == b.minTime && a.maxTime >= b.maxTime {
+			return false
+		}
+	}
+	return true
+}
+
+// fetch reads the window's chunk records, sources side by side.
+func (w *window) fetch(ctx context.Context, sources []*source) error {
+	if len(w.used) == 1 {
+		i := w.used[0]
+		return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i]))
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(blockConcurrency)
+	for _, i := range w.used {
+		g.Go(func() error { return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i])) })
+	}
+	return g.Wait()
+}
+
+// receiveError words an error of a source as Thanos does; Queriers and their users look for it.
+func receiveError(src *source, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("receive series from %s: %w", src.chunks.Block().Meta().ID, err)
+}
