@@ -1,0 +1,86 @@
+// Command makebucket writes one of the dataset's layouts into a folder, which is then a FILESYSTEM bucket:
+//
+//	go run ./benchmarks/makebucket --layout=bench50k --dir=/tmp/bucket
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"larder/benchmarks/dataset"
+)
+
+func main() {
+	app := kingpin.New("makebucket", "Write a generated bucket for tests and benchmarks.")
+	name := app.Flag("layout", "What to write: "+strings.Join(names(), ", ")+".").Required().Enum(names()...)
+	dir := app.Flag("dir", "The bucket's folder. Blocks are added to what is there.").Required().String()
+	seed := app.Flag("seed", "Decides every byte.").Default("1").Uint64()
+	concurrency := app.Flag("concurrency", "Blocks written side by side; 0 is the number of processors.").Default("0").Int()
+	kingpin.MustParse(app.Parse(os.Args[1:]))
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, layouts()[*name](*seed), *dir, *concurrency)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "makebucket:", err)
+		os.Exit(1)
+	}
+}
+
+// layouts are the layouts by name.
+func layouts() map[string]func(seed uint64) dataset.Layout {
+	return map[string]func(uint64) dataset.Layout{
+		"demo":          func(seed uint64) dataset.Layout { return dataset.Demo(seed, time.UnixMilli(dataset.Epoch)) },
+		"bench50k":      dataset.Bench50k,
+		"bench500k":     dataset.Bench500k,
+		"manyvalues1m":  dataset.ManyValues1M,
+		"manyblocks500": dataset.ManyBlocks500,
+	}
+}
+
+func names() []string {
+	var out []string
+	for name := range layouts() {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func run(ctx context.Context, l dataset.Layout, dir string, concurrency int) error {
+	start := time.Now()
+	var reported time.Time
+	metas, err := l.Write(ctx, dir, dataset.WriteOptions{
+		Concurrency: concurrency,
+		Progress: func(p dataset.Progress) {
+			if now := time.Now(); now.Sub(reported) > time.Second {
+				reported = now
+				fmt.Printf("%d of %d blocks, %d series\n", p.Blocks, p.TotalBlocks, p.Series)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	var series, chunks, samples uint64
+	for _, m := range metas {
+		series += m.Stats.NumSeries
+		chunks += m.Stats.NumChunks
+		samples += m.Stats.NumSamples
+		for _, f := range m.Thanos.Files {
+			bytes += f.SizeBytes
+		}
+	}
+	fmt.Printf("%s: %d blocks, %d series, %d chunks, %d samples, %.1f MB in %s\n",
+		l.Name, len(metas), series, chunks, samples, float64(bytes)/1e6, time.Since(start).Round(time.Millisecond))
+	return nil
+}
