@@ -412,7 +412,7 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 	}
 	defer q.Close()
 	out := map[string]map[int64]point{}
-	ss := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+"))
+	ss := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*"))
 	for ss.Next() {
 		pts := map[int64]point{}
 		it := ss.At().Iterator(nil)
