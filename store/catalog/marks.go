@@ -32,17 +32,19 @@ func (c *Catalog) marksToRead(records []*record, l listing, rotate bool) []*reco
 	for _, r := range records {
 		seen, ok := l.blocks[r.id()]
 		switch {
+		case !ok:
+			// Gone, or the listing ended early. A bucket that cannot even list is not asked hundreds of times more.
 		case l.recursive && seen.marked:
 			// Read once, and again when it changes. A broken one of which nobody can tell is read every time.
 			same := r.mark.known && r.mark.modified.Equal(seen.markModified)
 			if !same || !r.mark.marked && seen.markModified.IsZero() {
 				read = append(read, r)
 			}
-		case l.recursive && ok && !l.partial:
+		case l.recursive && !l.partial:
 			r.mark = mark{known: true}
 		case r.mark.asked == 0 && !r.mark.known:
 			read = append(read, r)
-		case rotate && !l.recursive:
+		case rotate && !l.recursive && !l.partial:
 			rotation = append(rotation, r)
 		}
 	}

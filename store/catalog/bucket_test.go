@@ -1,0 +1,125 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/thanos-io/objstore"
+)
+
+// testBucket counts requests, and fails those it is told to.
+type testBucket struct {
+	*objstore.InMemBucket
+	mu     sync.Mutex
+	counts map[string]int
+	fail   string // path.Match pattern of objects that cannot be read; "" for none
+	// failList makes listings fail after so many entries; -1 for never.
+	failList atomic.Int64
+	// onGet is called before every read that does not fail.
+	onGet func(ctx context.Context, name string)
+	// onList is called before every listing.
+	onList func(ctx context.Context)
+	// noTimes takes the times of last change out of listings, as some providers have none.
+	noTimes bool
+}
+
+var errInjected = errors.New("injected failure")
+
+func newTestBucket() *testBucket {
+	b := &testBucket{InMemBucket: objstore.NewInMemBucket(), counts: map[string]int{}}
+	b.failList.Store(-1)
+	return b
+}
+
+func (b *testBucket) count(what string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.counts[what]++
+}
+
+// requests returns the counts since the last call.
+func (b *testBucket) requests() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer clear(b.counts)
+	return fmt.Sprintf("list=%d meta=%d mark=%d other=%d", b.counts["list"], b.counts[metaFile], b.counts[markFile], b.counts["other"])
+}
+
+func (b *testBucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+	return b.IterWithAttributes(ctx, dir, func(o objstore.IterObjectAttributes) error { return f(o.Name) }, options...)
+}
+
+func (b *testBucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+	b.count("list")
+	if b.onList != nil {
+		b.onList(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	n, last := int64(0), b.failList.Load()
+	err := b.InMemBucket.IterWithAttributes(ctx, dir, func(o objstore.IterObjectAttributes) error {
+		if n == last {
+			return errInjected
+		}
+		n++
+		return f(o)
+	}, options...)
+	if err == nil && n == last {
+		return errInjected
+	}
+	return err
+}
+
+func (b *testBucket) SupportedIterOptions() []objstore.IterOptionType {
+	if b.noTimes {
+		return []objstore.IterOptionType{objstore.Recursive}
+	}
+	return b.InMemBucket.SupportedIterOptions()
+}
+
+func (b *testBucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	if base := path.Base(name); base == metaFile || base == markFile {
+		b.count(base)
+	} else {
+		b.count("other")
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if b.fail != "" {
+		for _, pattern := range strings.Split(b.fail, "|") {
+			if ok, err := path.Match(pattern, name); ok || err != nil {
+				return nil, errInjected
+			}
+		}
+	}
+	if b.onGet != nil {
+		b.onGet(ctx, name)
+	}
+	return b.InMemBucket.Get(ctx, name)
+}
+
+// put stores an object.
+func (b *testBucket) put(name, content string) {
+	if err := b.Upload(context.Background(), name, strings.NewReader(content)); err != nil {
+		panic(err) // the memory bucket has no way to fail
+	}
+}
+
+// deleteBlock removes all objects under a block's folder.
+func (b *testBucket) deleteBlock(id string) {
+	for name := range b.Objects() {
+		if strings.HasPrefix(name, id+"/") {
+			if err := b.Delete(context.Background(), name); err != nil {
+				panic(err)
+			}
+		}
+	}
+}

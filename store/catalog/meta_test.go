@@ -1,0 +1,144 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// fullMeta has every field that larder reads, some that it does not, and is what Thanos's components write.
+const fullMeta = `{
+	"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 1000, "maxTime": 7200000, "version": 1,
+	"stats": {"numSamples": 12, "numSeries": 34, "numChunks": 56, "numFloatSamples": 12},
+	"compaction": {"level": 3, "sources": ["01ARZ3NDEKTSV4RRFFQ69G5FAX", "01ARZ3NDEKTSV4RRFFQ69G5FAW", "01ARZ3NDEKTSV4RRFFQ69G5FAX"],
+		"parents": [{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "minTime": 1, "maxTime": 2}], "hints": ["from-out-of-order"]},
+	"thanos": {
+		"version": 1, "labels": {"replica": "b", "cluster": "eu", "gone": ""}, "downsample": {"resolution": 300000}, "source": "compactor",
+		"segment_files": ["000001"],
+		"files": [{"rel_path": "chunks/000002", "size_bytes": 5}, {"rel_path": "chunks/000010", "size_bytes": 6}, {"rel_path": "chunks/000001", "size_bytes": 4},
+			{"rel_path": "chunks/000003.tmp", "size_bytes": 9}, {"rel_path": "index", "size_bytes": 99, "hash": {"hashFunc": "SHA256"}}, {"rel_path": "meta.json"}],
+		"index_stats": {"series_max_size": 77, "chunk_max_size": 88}, "rewrites": [], "extensions": {"anything": [1]},
+		"upload_time": "2026-01-02T03:04:05Z"
+	},
+	"added_by_a_later_writer": {}
+}`
+
+var fullID = ulid.MustParseStrict("01ARZ3NDEKTSV4RRFFQ69G5FAV")
+
+func compareLabels(a, b labels.Labels) bool { return labels.Equal(a, b) }
+
+func TestParseMeta(t *testing.T) {
+	m, err := parseMeta(fullID, []byte(fullMeta))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Block{
+		ID: fullID, MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
+		Labels: labels.FromStrings("cluster", "eu", "replica", "b"), IndexSize: 99,
+		ChunkFiles:    []ChunkFile{{"000001", 4}, {"000002", 5}, {"000010", 6}},
+		SeriesMaxSize: 77, ChunkMaxSize: 88, NumSeries: 34, NumChunks: 56, Level: 3,
+		Sources: []ulid.ULID{ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAW"), ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAX")},
+	}
+	if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if m.source != "compactor" || !m.uploadTime.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
+		t.Errorf("got source %q, upload time %v", m.source, m.uploadTime)
+	}
+}
+
+func TestParseMetaLeastOne(t *testing.T) {
+	m, err := parseMeta(fullID, []byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 0, "maxTime": 1, "version": 1, "thanos": {"segment_files": ["000002", "000001"]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Block{ID: fullID, MaxTime: 1, Sources: []ulid.ULID{fullID}, ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}}}
+	if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestParseMetaRefuses(t *testing.T) {
+	f := func(old, new, want string) {
+		t.Helper()
+		data := strings.Replace(fullMeta, old, new, 1)
+		if data == fullMeta {
+			t.Fatalf("%q is not in the meta.json", old)
+		}
+		_, err := parseMeta(fullID, []byte(data))
+		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fullID.String()) {
+			t.Errorf("%s -> %s: got error %v, want errBroken with %q and the block", old, new, err, want)
+		}
+	}
+	f(`"version": 1,`, `"version": 2,`, "version 2, want 1")
+	f(`"version": 1,`, ``, "version 0, want 1")
+	f(`"version": 1, "labels"`, `"version": 2, "labels"`, "thanos.version 2")
+	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAV"`, `"01ARZ3NDEKTSV4RRFFQ69G5FAW"`, "another block")
+	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAV"`, `"01arz3ndektsv4rrffq69g5fav"`, "another block")
+	f(`"minTime": 1000, `, ``, "no minTime")
+	f(`"maxTime": 7200000`, `"maxTime": 1000`, "not before")
+	f(`"maxTime": 7200000`, `"maxTime": 1e30`, "cannot unmarshal")
+	f(`"resolution": 300000`, `"resolution": 300001`, "resolution 300001")
+	f(`"series_max_size": 77`, `"series_max_size": -1`, "index_stats")
+	f(`"level": 3`, `"level": -3`, "level -3")
+	f(`"size_bytes": 99`, `"size_bytes": -99`, `"index" has -99`)
+	f(`"chunks/000002"`, `"chunks/1"`, "listed twice")
+	f(`"replica": "b"`, `"": "b"`, "without a name")
+	f(`"added_by_a_later_writer": {}`, `"added_by_a_later_writer": `, "invalid character")
+	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAX", `, `"short", `, "bad data size")
+	if _, err := parseMeta(fullID, []byte(fullMeta+"{}")); !errors.Is(err, errBroken) {
+		t.Errorf("trailing data: got %v", err)
+	}
+	if _, err := parseMeta(fullID, make([]byte, maxMetaSize+1)); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("too large: got %v", err)
+	}
+}
+
+func TestParseMark(t *testing.T) {
+	got, err := parseMark(fullID, []byte(`{"id": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "version": 1, "details": "why", "deletion_time": 1700000000}`))
+	if err != nil || got != 1700000000 {
+		t.Errorf("got %d, %v", got, err)
+	}
+	for _, bad := range []string{``, `{`, `{"version": 2}`, `{"version": 1, "deletion_time": -1}`, fmt.Sprintf(`{"version": 1, "deletion_time": %d}`, int64(1)<<62)} {
+		if _, err := parseMark(fullID, []byte(bad)); !errors.Is(err, errBroken) {
+			t.Errorf("%s: got %v, want errBroken", bad, err)
+		}
+	}
+}
+
+func FuzzParseMeta(f *testing.F) {
+	f.Add([]byte(fullMeta))
+	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": -9223372036854775808, "maxTime": 9223372036854775807, "version": 1}`))
+	f.Add([]byte(`{"version":1,"thanos":{"files":[{"rel_path":"chunks/4294967295"}]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		parseMark(fullID, data) // must not panic
+		m, err := parseMeta(fullID, data)
+		if err != nil {
+			if !errors.Is(err, errBroken) || m != nil {
+				t.Fatalf("got %v, %v", m, err)
+			}
+			return
+		}
+		b := &m.block
+		if b.ID != fullID || b.MinTime >= b.MaxTime || resolutionLevel(b.Resolution) < 0 || len(b.Sources) == 0 {
+			t.Fatalf("accepted %+v", b)
+		}
+		for i, c := range b.ChunkFiles {
+			if c.Size < 0 || c.Name == "" || strings.ContainsAny(c.Name, "/.\\") {
+				t.Fatalf("chunk file %d: %+v", i, c)
+			}
+		}
+		b.Labels.Range(func(l labels.Label) {
+			if l.Name == "" || l.Value == "" {
+				t.Fatalf("label %+v", l)
+			}
+		})
+		NewView([]*Block{b}, true)
+	})
+}

@@ -1,0 +1,76 @@
+package catalog
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+func TestSelector(t *testing.T) {
+	f := func(rules string, want bool) {
+		t.Helper()
+		cfg, err := ParseRelabelConfig([]byte(rules))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSelector(cfg)
+		b := &Block{ID: fullID, Labels: labels.FromStrings("cluster", "eu", "replica", "b")}
+		if got := s.keeps(b); got != want {
+			t.Errorf("got %t, want %t with rules:\n%s", got, want, rules)
+		}
+	}
+	f(``, true)
+	f(`[]`, true)
+	f(`[{action: keep, source_labels: [cluster], regex: "eu|us"}]`, true)
+	f(`[{action: keep, source_labels: [cluster], regex: "us"}]`, false)
+	f(`[{action: keep, source_labels: [cluster], regex: "e"}]`, false) // anchored
+	f(`[{action: drop, source_labels: [cluster, replica], regex: "eu;b"}]`, false)
+	f(`[{action: drop, source_labels: [replica], regex: "a"}]`, true)
+	f(`[{action: keep, source_labels: [__block_id], regex: "01ARZ3NDEKTSV4RRFFQ69G5FAV"}]`, true)
+	f(`[{action: drop, source_labels: [__block_id], regex: ".*FAV"}]`, false)
+	f(`[{action: Keep, source_labels: [cluster], regex: eu}]`, true)
+	kept := 0
+	for shard := range 3 {
+		cfg, err := ParseRelabelConfig(fmt.Appendf(nil, `
+- action: hashmod
+  source_labels: [__block_id]
+  target_label: shard
+  modulus: 3
+- action: keep
+  source_labels: [shard]
+  regex: %d`, shard))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSelector(cfg)
+		for i := range uint64(300) {
+			if s.keeps(&Block{ID: testID(i)}) {
+				kept++
+			}
+		}
+	}
+	if kept != 300 {
+		t.Errorf("three shards keep %d of 300 blocks, want each once", kept)
+	}
+}
+
+func TestParseRelabelConfigRefuses(t *testing.T) {
+	f := func(rules, want string) {
+		t.Helper()
+		if _, err := ParseRelabelConfig([]byte(rules)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got error %v, want one with %q", rules, err, want)
+		}
+	}
+	f(`[{action: labeldrop, regex: a}]`, `"labeldrop" is not supported`)
+	f(`[{action: replace, source_labels: [a], target_label: b}]`, `"replace" is not supported`)
+	f(`[{source_labels: [a], target_label: b}]`, `"replace" is not supported`) // the default action
+	f(`[{action: frobnicate}]`, `frobnicate`)
+	f(`[{action: hashmod, source_labels: [a], target_label: b}]`, `modulus`)
+	f(`[{action: keep, source_label: [a], regex: b}]`, `source_label`)
+	f(`[{action: keep, regex: "("}]`, `missing closing`)
+	f(`{action: keep}`, `cannot`)
+	f(`[null]`, `rule 1 is empty`)
+	f("[]\n---\n[]", `more than one`)
+}

@@ -1,0 +1,209 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		putBlock(b, 1)
+		begun := make(chan time.Duration, 100)
+		start := time.Now()
+		b.onList = func(context.Context) { begun <- time.Since(start) }
+		c := newCatalog(t, Options{Bucket: b, Interval: 10 * time.Minute})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		synctest.Wait()
+		if len(begun) != 1 || !c.View().Ready {
+			t.Fatalf("%d listings, ready %t: want one at once", len(begun), c.View().Ready)
+		}
+		time.Sleep(time.Hour)
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		close(begun)
+		var at []time.Duration
+		for d := range begun {
+			at = append(at, d)
+		}
+		if len(at) < 6 || len(at) > 8 {
+			t.Errorf("%d listings in an hour at 10 minutes", len(at))
+		}
+		distinct := map[time.Duration]bool{}
+		for i := 1; i < len(at); i++ {
+			d := at[i] - at[i-1]
+			distinct[d] = true
+			if d < 9*time.Minute || d > 11*time.Minute {
+				t.Errorf("interval %v", d)
+			}
+		}
+		if len(distinct) < 2 {
+			t.Error("intervals are not spread")
+		}
+	})
+}
+
+func TestRunRetriesForEverWithoutABucket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		b.failList.Store(0)
+		var listings atomic.Int64
+		b.onList = func(context.Context) { listings.Add(1) }
+		c := newCatalog(t, Options{Bucket: b, Dir: t.TempDir()})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		n := listings.Swap(0)
+		if n < 5 || n > 12 || c.View().Ready {
+			t.Errorf("%d listings in the first minute, ready %t", n, c.View().Ready)
+		}
+		time.Sleep(24 * time.Hour)
+		if n = listings.Load(); n < 2000 || n > 4000 {
+			t.Errorf("%d listings in a day, want one in about 30 s", n)
+		}
+		b.failList.Store(-1)
+		putBlock(b, 1)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if v := c.View(); !v.Ready || len(v.Blocks) != 1 {
+			t.Errorf("the bucket is back: ready %t, %d blocks", v.Ready, len(v.Blocks))
+		}
+		cancel()
+		<-done
+	})
+}
+
+// A bucket that accepts a listing and never answers must neither hold up a start that has a saved view, nor hold the
+// catalog for ever.
+func TestRunWithABucketThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		putBlock(b, 1)
+		dir := t.TempDir()
+		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		mustSync(t, c)
+
+		var hang atomic.Bool
+		hang.Store(true)
+		b.onList = func(ctx context.Context) {
+			if hang.Load() {
+				<-ctx.Done()
+			}
+		}
+		c = newCatalog(t, Options{Bucket: b, Dir: dir})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		time.Sleep(9 * time.Second)
+		if c.View().Ready {
+			t.Error("ready before the first sync had its time")
+		}
+		time.Sleep(2 * time.Second)
+		if v := c.View(); !v.Ready || !v.FromDisk || len(v.Blocks) != 1 {
+			t.Errorf("after 11 s: ready %t, from disk %t, %d blocks", v.Ready, v.FromDisk, len(v.Blocks))
+		}
+		time.Sleep(2 * time.Minute)
+		if err := c.Status().Err; !errors.Is(err, errStalled) {
+			t.Errorf("got status %v, want errStalled", err)
+		}
+		hang.Store(false)
+		time.Sleep(15 * time.Minute)
+		if v := c.View(); !v.Ready || v.FromDisk {
+			t.Errorf("the bucket answers again: ready %t, from disk %t", v.Ready, v.FromDisk)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestRefreshIsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		putBlock(b, 1)
+		c := newCatalog(t, Options{Bucket: b})
+		mustSync(t, c)
+		b.requests()
+		release := make(chan struct{})
+		b.onList = func(context.Context) { <-release }
+
+		putBlock(b, 2)
+		errs := make(chan error, 10)
+		for range 10 {
+			go func() { errs <- c.Refresh(t.Context()) }()
+		}
+		impatient, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Refresh(impatient); !errors.Is(err, context.Canceled) {
+			t.Errorf("canceled caller: got %v", err)
+		}
+		synctest.Wait()
+		close(release)
+		for range 10 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if got, want := b.requests(), "list=1 meta=1 mark=1 other=0"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if c.View().ByID(testID(2)) == nil {
+			t.Error("the new block is not in the view")
+		}
+		// A failure is kept for as long as a success.
+		time.Sleep(10 * time.Second)
+		b.failList.Store(0)
+		for range 2 {
+			if err := c.Refresh(t.Context()); !errors.Is(err, ErrIncomplete) {
+				t.Errorf("got %v, want ErrIncomplete", err)
+			}
+		}
+		if got, want := b.requests(), "list=1 meta=0 mark=0 other=0"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+func TestRefreshWaitsForASyncAndIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		var hang atomic.Bool
+		hang.Store(true)
+		b.onList = func(ctx context.Context) {
+			if hang.Load() {
+				<-ctx.Done()
+			}
+		}
+		c := newCatalog(t, Options{Bucket: b, StallTimeout: time.Minute})
+		go func() {
+			if err := c.Sync(t.Context()); !errors.Is(err, errStalled) {
+				t.Errorf("sync: got %v, want errStalled", err)
+			}
+		}()
+		synctest.Wait()
+		began := time.Now()
+		if err := c.Refresh(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("refresh: got %v, want DeadlineExceeded", err)
+		}
+		if d := time.Since(began); d != time.Minute {
+			t.Errorf("refresh took %v, want the stall timeout", d)
+		}
+		synctest.Wait()
+		hang.Store(false)
+		mustSync(t, c)
+		c.Close()
+		time.Sleep(time.Minute)
+		if err := c.Refresh(t.Context()); err == nil {
+			t.Error("refresh after Close succeeded")
+		}
+	})
+}
