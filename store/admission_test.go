@@ -1,0 +1,485 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// smallAllowance has round numbers: 100 bytes, of which 20 are the small lane, for requests of up to 10.
+func smallAllowance(reg prometheus.Registerer) *Allowance {
+	return NewAllowance(AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, reg)
+}
+
+func mustReserve(t *testing.T, a *Allowance, n int64) *Reservation {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	r, err := a.Reserve(ctx, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// waitFor starts a Reserve that is expected to wait, and returns where its reservation will arrive.
+func waitFor(t *testing.T, ctx context.Context, a *Allowance, n int64) <-chan *Reservation {
+	t.Helper()
+	out := make(chan *Reservation, 1)
+	go func() {
+		defer close(out)
+		r, err := a.Reserve(ctx, n)
+		if err == nil {
+			out <- r
+		} else if ctx.Err() == nil {
+			t.Error(err)
+		}
+	}()
+	synctest.Wait()
+	if len(out) != 0 {
+		t.Errorf("Reserve(%d) did not wait", n)
+	}
+	return out
+}
+
+// granted says whether a Reserve has come through.
+func granted(c <-chan *Reservation) bool {
+	synctest.Wait()
+	return len(c) == 1
+}
+
+// checkInvariant holds for an allowance at any time.
+func checkInvariant(t *testing.T, a *Allowance) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.small < 0 || a.large < 0 || a.small+a.large > a.total || a.large > a.total-a.lane {
+		t.Errorf("small %d, large %d of %d with a lane of %d", a.small, a.large, a.total, a.lane)
+	}
+}
+
+// checkIdle holds once all requests are gone.
+func checkIdle(t *testing.T, a *Allowance) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.small != 0 || a.large != 0 || a.waitingFor != 0 || a.waitSmall.Len() != 0 || a.waitLarge.Len() != 0 {
+		t.Errorf("left behind: small %d, large %d, waiting for %d bytes: %d small, %d large",
+			a.small, a.large, a.waitingFor, a.waitSmall.Len(), a.waitLarge.Len())
+	}
+}
+
+func TestAllowanceIsFairWithinALane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := smallAllowance(nil)
+		first := mustReserve(t, a, 70)
+		second := waitFor(t, t.Context(), a, 60)
+		third := waitFor(t, t.Context(), a, 11) // would fit beside the second, not beside the first
+		first.Shrink(5)                         // now the third would fit, but it is not its turn
+		if granted(second) || granted(third) {
+			t.Error("a request went past one that waited longer")
+		}
+		first.Release()
+		if !granted(second) || !granted(third) {
+			t.Error("requests that fit still wait")
+		}
+		(<-second).Release()
+		(<-third).Release()
+		checkIdle(t, a)
+	})
+}
+
+func TestAllowanceSmallLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := smallAllowance(nil)
+		export := mustReserve(t, a, 80)
+		next := waitFor(t, t.Context(), a, 80)
+		// Large requests hold, and wait for, all that they may have. Small ones pass.
+		var dashboards []*Reservation
+		for range 2 {
+			dashboards = append(dashboards, mustReserve(t, a, 10))
+		}
+		third := waitFor(t, t.Context(), a, 10)
+		checkInvariant(t, a)
+		dashboards[0].Release()
+		if !granted(third) {
+			t.Error("a small request waits although the lane has room")
+		}
+		export.Release()
+		if !granted(next) {
+			t.Error("the large request waits although it fits")
+		}
+		for _, r := range append(dashboards, <-third, <-next) {
+			r.Release()
+		}
+		checkIdle(t, a)
+	})
+}
+
+// TestAllowanceSmallRequestsBorrow: they use what is free, but do not keep a large one from its turn.
+func TestAllowanceSmallRequestsBorrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := smallAllowance(nil)
+		var small []*Reservation
+		for range 9 {
+			small = append(small, mustReserve(t, a, 10))
+		}
+		large := waitFor(t, t.Context(), a, 80)
+		// One place of 10 is free. It stays free: otherwise small requests could come for ever, and the large one wait for ever.
+		late := waitFor(t, t.Context(), a, 10)
+		for i, r := range small[:7] {
+			r.Release()
+			if want := i == 6; granted(large) != want {
+				t.Fatalf("after %d releases: large granted %v, want %v", i+1, !want, want)
+			}
+			if granted(late) {
+				t.Fatalf("after %d releases: a small request went past a large one, beyond the small lane", i+1)
+			}
+		}
+		small[7].Release()
+		if !granted(late) {
+			t.Error("the small request waits although the lane has room")
+		}
+		checkInvariant(t, a)
+		for _, r := range []*Reservation{small[8], <-large, <-late} {
+			r.Release()
+		}
+		checkIdle(t, a)
+	})
+}
+
+func TestAllowanceCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := smallAllowance(nil)
+		holder := mustReserve(t, a, 70)
+		ctx, cancel := context.WithCancel(t.Context())
+		head := waitFor(t, ctx, a, 80)
+		behind := waitFor(t, t.Context(), a, 11) // does not fit beside the holder
+		holder.Shrink(10)                        // now it would
+		small := make([]*Reservation, 0, 3)
+		for range 2 {
+			small = append(small, mustReserve(t, a, 10))
+		}
+		smallWaits := waitFor(t, t.Context(), a, 10) // beyond the lane, while a large request waits
+		cancel()
+		if !granted(behind) {
+			t.Error("the request behind one that gave up still waits")
+		}
+		if r := <-head; r != nil {
+			t.Error("a request that gave up got its bytes")
+		}
+		// 60 + 11 + 20 are held, nothing large waits: there is no room for 10 more, but there will be.
+		if granted(smallWaits) {
+			t.Error("101 bytes are held")
+		}
+		holder.Shrink(1)
+		if !granted(smallWaits) {
+			t.Error("a small request that fits waits although no large one does")
+		}
+		for _, r := range append(small, holder, <-behind, <-smallWaits) {
+			r.Release()
+		}
+		checkIdle(t, a)
+	})
+}
+
+// TestAllowanceCancelMeetsGrant: bytes that arrive just as the request gives up are not lost.
+func TestAllowanceCancelMeetsGrant(t *testing.T) {
+	for _, sizes := range [][2]int64{{80, 80}, {100, 10}} {
+		synctest.Test(t, func(t *testing.T) {
+			a := smallAllowance(nil)
+			both := 0
+			for range 200 {
+				hold := []*Reservation{mustReserve(t, a, min(80, sizes[0]))}
+				for a.InUse() < sizes[0] {
+					hold = append(hold, mustReserve(t, a, 10))
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				waiting := waitFor(t, ctx, a, sizes[1])
+				a.mu.Lock()
+				cancel() // wakes the request, which cannot go on without the lock
+				for _, r := range hold {
+					r.shrink(r.small + r.large)
+				}
+				if a.small+a.large > 0 {
+					both++
+				}
+				a.mu.Unlock()
+				if r := <-waiting; r != nil {
+					r.Release()
+				}
+				checkIdle(t, a)
+			}
+			if both != 200 {
+				t.Errorf("the grant came in time %d times of 200", both)
+			}
+		})
+	}
+}
+
+func TestAllowanceErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := smallAllowance(nil)
+		check := func(ctx context.Context, n int64, code codes.Code, text string) {
+			t.Helper()
+			r, err := a.Reserve(ctx, n)
+			if r != nil || status.Code(err) != code || status.Convert(err).Message() != text {
+				t.Errorf("Reserve(%d): got %v, %v; want %s: %s", n, r, err, code, text)
+			}
+		}
+		check(t.Context(), 81, codes.ResourceExhausted, "the request needs an estimated 81 bytes, more than the 80 bytes that one request may have of the request allowance of 100 bytes (--store.request-bytes)")
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		check(gone, 1, codes.Canceled, "waited 0s for 1 bytes of the request allowance of 100 bytes (--store.request-bytes): context canceled")
+		r := mustReserve(t, a, 80)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		check(ctx, 20, codes.DeadlineExceeded, "waited 2s for 20 bytes of the request allowance of 100 bytes (--store.request-bytes): context deadline exceeded")
+		r.Release()
+		checkIdle(t, a)
+	})
+}
+
+func TestReservation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := smallAllowance(nil)
+		r := mustReserve(t, a, 50)
+		steps := []struct {
+			what string
+			got  any
+			want any
+		}{
+			{"grow within bounds", r.TryGrow(30), true},
+			{"grow into the small lane", r.TryGrow(1), false},
+			{"extend into the small lane", r.Extend(1), false},
+			{"bytes", r.Bytes(), int64(80)},
+		}
+		r.Shrink(60)
+		waiting := waitFor(t, t.Context(), a, 70)
+		steps = append(steps, []struct {
+			what string
+			got  any
+			want any
+		}{
+			{"look-ahead while somebody waits", r.TryGrow(5), false},
+			{"going on while somebody waits", r.Extend(5), true},
+			{"grow by nothing", r.Extend(0), true},
+			{"bytes after it", r.Bytes(), int64(25)},
+		}...)
+		r.Shrink(1000)
+		if !granted(waiting) {
+			t.Error("everything was given back, and yet a request waits")
+		}
+		steps = append(steps, []struct {
+			what string
+			got  any
+			want any
+		}{
+			{"bytes when all was given back", r.Bytes(), int64(0)},
+			{"grow again", r.TryGrow(10), true},
+		}...)
+		r.Release()
+		r.Release()
+		r.Shrink(5)
+		steps = append(steps, []struct {
+			what string
+			got  any
+			want any
+		}{
+			{"grow after release", r.TryGrow(1), false},
+			{"extend after release", r.Extend(1), false},
+			{"in use", a.InUse(), int64(70)},
+		}...)
+		for _, s := range steps {
+			if s.got != s.want {
+				t.Errorf("%s: got %v, want %v", s.what, s.got, s.want)
+			}
+		}
+		(<-waiting).Release()
+		var none *Reservation
+		none.Release()
+		checkIdle(t, a)
+	})
+}
+
+// TestReservationGrowsFromSmallToLarge: what takes a request beyond a small one's size is counted as large.
+func TestReservationGrowsFromSmallToLarge(t *testing.T) {
+	a := smallAllowance(nil)
+	large := mustReserve(t, a, 75)
+	r := mustReserve(t, a, 4)
+	for _, s := range []struct {
+		n    int64
+		want bool
+	}{{6, true}, {6, false}, {5, true}, {1, false}} {
+		if got := r.TryGrow(s.n); got != s.want {
+			t.Errorf("TryGrow(%d) with %d held: got %v, want %v", s.n, r.Bytes(), got, s.want)
+		}
+		checkInvariant(t, a)
+	}
+	large.Release()
+	r.Release()
+	checkIdle(t, a)
+}
+
+func TestAllowanceMetrics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		a := smallAllowance(reg)
+		r := mustReserve(t, a, 60)
+		waiting := waitFor(t, t.Context(), a, 30)
+		if _, err := a.Reserve(t.Context(), 1000); err == nil {
+			t.Error("1000 bytes of 100 were granted")
+		}
+		want := map[string]float64{
+			"larder_request_allowance_bytes in_use":            60,
+			"larder_request_allowance_bytes limit":             100,
+			"larder_request_allowance_bytes waiting":           30,
+			"larder_request_allowance_refused_total too_large": 1,
+			"larder_request_allowance_wait_seconds large":      1,
+			"larder_request_allowance_waiting large":           1,
+			"larder_request_allowance_waiting small":           0,
+		}
+		if diff := cmp.Diff(want, gathered(t, reg)); diff != "" {
+			t.Errorf("metrics (-want +got):\n%s", diff)
+		}
+		r.Release()
+		(<-waiting).Release()
+		if got := gathered(t, reg)["larder_request_allowance_bytes waiting"]; got != 0 {
+			t.Errorf("waiting for %v bytes", got)
+		}
+	})
+}
+
+func TestAllowanceDefaults(t *testing.T) {
+	for _, c := range []struct{ bytes, wantTotal, wantLane, wantSmall int64 }{
+		{0, 1 << 30, 64 << 20, 1 << 20},
+		{128 << 20, 128 << 20, 16 << 20, 1 << 20},
+		{1 << 20, 1 << 20, 128 << 10, 128 << 10}, // small enough for its lane
+	} {
+		a := NewAllowance(AllowanceOptions{Bytes: c.bytes}, nil)
+		if a.total != c.wantTotal || a.lane != c.wantLane || a.smallRequest != c.wantSmall {
+			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d", c.bytes, a.total, a.lane, a.smallRequest, c.wantTotal, c.wantLane, c.wantSmall)
+		}
+	}
+}
+
+// TestAllowanceModel runs many requests of all kinds at random, in fake time. A second count of what they hold, kept by the requests
+// themselves, must agree and never exceed the allowance. Whoever does not give up gets its turn: a request that is forgotten would
+// be a deadlock, which synctest reports.
+func TestAllowanceModel(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := rand.New(rand.NewPCG(seed, 1))
+				a := NewAllowance(AllowanceOptions{Bytes: 1000, SmallLane: 50 + r.Int64N(300), SmallRequest: 1 + r.Int64N(200)}, nil)
+				m := &model{t: t, a: a}
+				var wg sync.WaitGroup
+				for range 200 {
+					seed := r.Uint64()
+					wg.Go(func() { m.request(rand.New(rand.NewPCG(seed, 2))) })
+				}
+				wg.Wait()
+				checkIdle(t, a)
+				if m.held != 0 {
+					t.Errorf("%d bytes are held by nobody", m.held)
+				}
+				if m.granted == 0 || m.gaveUp == 0 || m.grown == 0 || m.notGrown == 0 {
+					t.Errorf("the run is one-sided: %d granted, %d gave up, %d grown, %d not", m.granted, m.gaveUp, m.grown, m.notGrown)
+				}
+			})
+		})
+	}
+}
+
+type model struct {
+	t *testing.T
+	a *Allowance
+
+	mu                               sync.Mutex
+	held                             int64
+	granted, gaveUp, grown, notGrown int
+}
+
+// change notes that a request holds delta more bytes. Gains are noted after they were granted and losses before they are given
+// back, so held never exceeds what the allowance has counted.
+func (m *model) change(delta int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held += delta; m.held > m.a.total {
+		m.t.Errorf("%d bytes of %d are held", m.held, m.a.total)
+	}
+	checkInvariant(m.t, m.a)
+}
+
+func (m *model) request(r *rand.Rand) {
+	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
+	pause(1000)
+	n := 1 + r.Int64N(m.a.total-m.a.lane)
+	if r.IntN(2) == 0 {
+		n = 1 + r.Int64N(m.a.smallRequest)
+	}
+	ctx := m.t.Context()
+	if r.IntN(3) == 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.IntN(2000))*time.Millisecond)
+		defer cancel()
+	}
+	res, err := m.a.Reserve(ctx, n)
+	if err != nil {
+		if ctx.Err() == nil {
+			m.t.Error(err)
+		}
+		m.mu.Lock()
+		m.gaveUp++
+		m.mu.Unlock()
+		return
+	}
+	m.mu.Lock()
+	m.granted++
+	m.mu.Unlock()
+	m.change(n)
+	for range r.IntN(6) {
+		pause(50)
+		switch d := 1 + r.Int64N(300); r.IntN(3) {
+		case 0:
+			d = min(d, n)
+			m.change(-d)
+			n -= d
+			res.Shrink(d)
+		default:
+			grow := res.TryGrow
+			if r.IntN(2) == 0 {
+				grow = res.Extend
+			}
+			ok := grow(d)
+			if ok {
+				n += d
+				m.change(d)
+			}
+			m.mu.Lock()
+			if ok {
+				m.grown++
+			} else {
+				m.notGrown++
+			}
+			m.mu.Unlock()
+		}
+		if got := res.Bytes(); got != n {
+			m.t.Errorf("reservation holds %d, want %d", got, n)
+		}
+	}
+	m.change(-n)
+	res.Release()
+	if r.IntN(4) == 0 {
+		res.Release()
+	}
+}
