@@ -1,0 +1,56 @@
+// Package bytecache holds byte caches of a fixed size, keyed by exact 64-bit
+// keys: Memory, which keeps values in the heap, and None, which keeps nothing.
+// Package bytecachetest is the conformance suite that every one of them passes.
+//
+// # What a cache promises
+//
+// A value, once set, is what every Get of its key returns until the cache
+// forgets it; it may forget any value at any time, and refuse any. Values are
+// immutable: Set of a key that is present does nothing. Two keys are never
+// taken for one another. After Close, everything is a miss.
+//
+// # Who owns which bytes
+//
+// Values are kept and returned by reference, never copied: whoever sets one
+// gives up writing to it, and whoever gets one must not write to it. It should
+// own its memory: a small slice of a large array keeps all of the array.
+//
+// # Memory, and what ristretto leaves to do
+//
+// Memory stands on ristretto, whose admission policy is why it is here: under
+// TinyLFU a page that is read once does not displace one that is read often.
+// Memory keeps the table of values itself; ristretto decides what may stay in
+// it. What ristretto leaves to its user is done here:
+//
+//   - A set value is invisible until a background goroutine has applied it. Here
+//     it is in the table at once, until it is rejected or evicted.
+//   - Up to 32,768 values wait unaccounted in its buffer, and a Set that finds
+//     it full is lost. Here pending values have a bound in bytes, which is part
+//     of MaxBytes; a Set that finds no room waits, when its turn has come, until
+//     the buffer has been applied, which takes microseconds a value.
+//   - An update does not evict. Here a present key is never set again.
+//   - A value above the whole cost is dropped without a trace. Here the size is
+//     checked, and the refusal counted.
+//   - Set, Get and Del during Close can panic. Here every call into ristretto is
+//     made under a shard's lock after looking whether the cache is closed, and
+//     Close marks all shards before it closes ristretto.
+//   - It keeps no keys, and hashes of 64 bits without a check where it is given
+//     integers. Here what it is given is the image of the key under a bijection
+//     of 64 bits. Its tables are keyed by all 64, so two keys never meet, and
+//     the low bits, by which it picks a shard and counters, are spread.
+//   - In a burst of look-ups it forgets most of them, and with them what is hot.
+//     Here they are logged per shard and told to it at the pace it counts at.
+//   - Its deletion waits on a channel that its own goroutine empties. Here a
+//     deleted entry stays as a dead one, invisible, without its bytes, and is
+//     revived by the next Set.
+//
+// # Locks
+//
+// shard.mu guards a shard's table, entries, log and counters, and orders calls
+// into ristretto before Close. Memory.turn is held by the Set that waits for
+// ristretto to apply its buffer. Memory.life is held shared during that wait
+// and exclusively by Close. Order: turn, life, shard.mu. Whoever waits for
+// ristretto holds no shard.mu, because ristretto's goroutine takes it.
+//
+// Memory has one goroutine of its own, count, besides ristretto's two.
+package bytecache

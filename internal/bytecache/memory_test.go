@@ -1,0 +1,320 @@
+package bytecache
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// unmix undoes mix: that it exists is the proof that no two keys share a place.
+func unmix(k uint64) uint64 {
+	k ^= k>>31 ^ k>>62
+	k *= 0x319642b2d24d8ec3
+	k ^= k>>27 ^ k>>54
+	k *= 0x96de1b173f119089
+	k ^= k>>30 ^ k>>60
+	return k
+}
+
+func TestMixIsOneToOne(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range uint64(100_000) {
+		for _, k := range []uint64{i, i << 26, ^i, rng.Uint64()} {
+			if got := unmix(mix(k)); got != k {
+				t.Fatalf("unmix(mix(%#x)) = %#x", k, got)
+			}
+		}
+	}
+}
+
+// TestMixSpreadsLowBits: ristretto picks one of 256 shards by the low 8 bits.
+// Keys of the same page of many blocks differ in high bits only.
+func TestMixSpreadsLowBits(t *testing.T) {
+	for _, shift := range []uint{0, 26, 40} {
+		var shards [256]int
+		for i := range uint64(25_600) {
+			shards[mix(i<<shift)&255]++
+		}
+		for s, n := range shards {
+			if n < 50 || n > 160 {
+				t.Errorf("keys << %d: shard %d has %d keys of about 100", shift, s, n)
+			}
+		}
+	}
+}
+
+// TestBurstLosesNothing: 100,000 values at once, three times what ristretto's
+// buffer holds, in a cache that has room for them.
+func TestBurstLosesNothing(t *testing.T) {
+	m := NewMemory(Options{MaxBytes: 128 << 20, ExpectedValueBytes: 128})
+	defer m.Close()
+	value := make([]byte, 128)
+	for key := range uint64(100_000) {
+		m.Set(key, value)
+		if _, ok := m.Get(key); !ok {
+			t.Fatalf("key %d is missing right after Set", key)
+		}
+	}
+	m.policy.Wait()
+	missing := 0
+	for key := range uint64(100_000) {
+		if _, ok := m.Get(key); !ok {
+			missing++
+		}
+	}
+	st := m.Stats()
+	if missing != 0 || st.Items != 100_000 || st.Crowded+st.Refused+st.TooLarge != 0 {
+		t.Errorf("%d values are missing; %+v", missing, st)
+	}
+	if st.PendingBytes > 128+entryOverhead {
+		t.Errorf("%d bytes still pending after all was applied: more than the last value", st.PendingBytes)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC() // what a sync.Pool drops in the first is freed in the second
+	var ms runtime.MemStats
+	runtime.ReadMemStats(&ms)
+	return int64(ms.HeapAlloc)
+}
+
+// TestMemoryHoldsItsSize: after a burst of 100,000 values many times the size
+// of the cache, the heap has grown by what was configured, within 10 %.
+func TestMemoryHoldsItsSize(t *testing.T) {
+	f := func(t *testing.T, maxBytes int64, valueBytes int) {
+		t.Helper()
+		before := heap()
+		m := NewMemory(Options{MaxBytes: maxBytes, ExpectedValueBytes: int64(valueBytes)})
+		defer m.Close()
+		var peak, peakPending int64
+		for key := range uint64(100_000) {
+			m.Set(key, make([]byte, valueBytes))
+			if key%16 == 0 {
+				st := m.Stats()
+				peak = max(peak, st.Bytes)
+				peakPending = max(peakPending, st.PendingBytes)
+			}
+		}
+		m.policy.Wait()
+		grown := heap() - before
+		st := m.Stats()
+		t.Logf("max %d, values of %d: heap +%d (%.3f), accounted %d, peak %d, peak pending %d, items %d, evicted %d, refused %d",
+			maxBytes, valueBytes, grown, float64(grown)/float64(maxBytes), st.Bytes, peak, peakPending, st.Items, st.Evictions, st.Refused)
+		if grown > maxBytes*11/10 || grown < maxBytes*9/10 {
+			t.Errorf("the heap grew by %d bytes for a cache of %d", grown, maxBytes)
+		}
+		if peak > maxBytes {
+			t.Errorf("held %d bytes at its peak, configured are %d", peak, maxBytes)
+		}
+		if peakPending > m.pendingLimit {
+			t.Errorf("%d bytes were pending, more than %d", peakPending, m.pendingLimit)
+		}
+		if st.Crowded != 0 {
+			t.Errorf("%d values found no room in the buffer", st.Crowded)
+		}
+	}
+	f(t, 64<<20, 8<<10)
+	f(t, 32<<20, 1<<10)
+	f(t, 16<<20, 256)
+	f(t, 128<<20, 16<<10)
+}
+
+// TestPendingIsBounded stops ristretto's goroutine: nothing is applied, and
+// what is pending may not grow beyond its bound.
+func TestPendingIsBounded(t *testing.T) {
+	m := NewMemory(Options{MaxBytes: 4 << 20, ExpectedValueBytes: 1 << 10})
+	defer m.Close()
+	const size = 1 << 10
+	const cost = size + entryOverhead
+	// There is room for one value: the second evicts the first, for which
+	// ristretto's goroutine waits for the shard of the first.
+	maxCost := m.policy.MaxCost()
+	m.policy.UpdateMaxCost(cost)
+	m.Set(0, make([]byte, size))
+	m.policy.Wait()
+	s := m.shardOf(mix(0))
+	s.mu.Lock()
+	var keys []uint64
+	set := func(n int64) {
+		key := uint64(1)
+		if len(keys) > 0 {
+			key = keys[len(keys)-1] + 1
+		}
+		for ; n > 0; key++ {
+			if m.shardOf(mix(key)) != s {
+				m.Set(key, make([]byte, size))
+				keys = append(keys, key)
+				n--
+				if got := m.pendingBytes.Load(); got > m.pendingLimit {
+					t.Errorf("%d bytes pending, limit %d", got, m.pendingLimit)
+				}
+			}
+		}
+	}
+	fits := m.pendingLimit/cost - 1
+	set(fits)
+	for m.evictions.Load() == 0 { // after this it waits for s.mu
+		runtime.Gosched()
+	}
+	done := make(chan struct{})
+	go func() { // cannot end before something is applied
+		defer close(done)
+		set(2 * fits)
+	}()
+	if got := m.pendingBytes.Load(); got < fits*cost {
+		t.Errorf("%d bytes pending of %d: was something applied?", got, fits*cost)
+	}
+	select {
+	case <-done:
+		t.Error("sets went on while nothing was applied")
+	default:
+	}
+	m.policy.UpdateMaxCost(maxCost)
+	s.mu.Unlock()
+	<-done
+	m.policy.Wait()
+	for _, key := range keys {
+		if _, ok := m.Get(key); !ok {
+			t.Errorf("key %d was lost", key)
+		}
+	}
+	if st := m.Stats(); st.Crowded != 0 || st.Evictions != 1 {
+		t.Errorf("%d values were turned away, %d evicted", st.Crowded, st.Evictions)
+	}
+}
+
+func TestPresentKeysAreNotSetAgain(t *testing.T) {
+	m := NewMemory(Options{MaxBytes: 8 << 20, ExpectedValueBytes: 1 << 10})
+	defer m.Close()
+	for key := range uint64(100) {
+		m.Set(key, make([]byte, 1<<10))
+	}
+	m.policy.Wait()
+	before, room := m.Stats(), m.policy.RemainingCost()
+	for key := range uint64(100) {
+		m.Set(key, make([]byte, 100<<10))
+		m.Set(key, make([]byte, 10))
+	}
+	m.policy.Wait()
+	if after := m.Stats(); after != before {
+		t.Errorf("got %+v, want %+v", after, before)
+	}
+	if got := m.policy.RemainingCost(); got != room {
+		t.Errorf("remaining cost: got %d, want %d", got, room)
+	}
+}
+
+func TestTooLargeIsCounted(t *testing.T) {
+	m := NewMemory(Options{MaxBytes: 1 << 20, MaxValueBytes: 64 << 10})
+	defer m.Close()
+	m.Set(1, make([]byte, 64<<10))
+	m.Set(2, make([]byte, 64<<10+1))
+	m.policy.Wait()
+	_, fits := m.Get(1)
+	_, large := m.Get(2)
+	if st := m.Stats(); !fits || large || st.TooLarge != 1 || st.Items != 1 {
+		t.Errorf("fits %v, large %v, %+v", fits, large, st)
+	}
+	tiny := NewMemory(Options{MaxBytes: 1})
+	defer tiny.Close()
+	tiny.Set(1, nil)
+	if st := tiny.Stats(); st.TooLarge != 1 || st.Items != 0 {
+		t.Errorf("a cache of one byte: %+v", st)
+	}
+}
+
+// TestScanLeavesHotValues: values used often outlive a scan of values used
+// once, four times the size of the cache.
+func TestScanLeavesHotValues(t *testing.T) {
+	const maxBytes, size = 16 << 20, 8 << 10
+	m := NewMemory(Options{MaxBytes: maxBytes})
+	defer m.Close()
+	use := func(key uint64) bool {
+		_, ok := m.Get(key)
+		if !ok {
+			m.Set(key, make([]byte, size))
+		}
+		return ok
+	}
+	const hot = maxBytes / size / 2
+	// The burst is as large as the log of look-ups takes without loss.
+	for range accessLogs * accessLogSize / hot {
+		for key := range uint64(hot) {
+			use(key)
+		}
+	}
+	for len(m.accesses) > 0 {
+		runtime.Gosched()
+	}
+	for i := range uint64(4 * maxBytes / size) {
+		use(1<<40 + i)
+	}
+	m.policy.Wait()
+	left := 0
+	for key := range uint64(hot) {
+		if use(key) {
+			left++
+		}
+	}
+	if left < hot*8/10 {
+		t.Errorf("%d of %d hot values are left", left, hot)
+	}
+}
+
+func TestGetDoesNotAllocate(t *testing.T) {
+	m := NewMemory(Options{})
+	defer m.Close()
+	for key := range uint64(100) {
+		m.Set(key, make([]byte, 100))
+	}
+	key := uint64(0)
+	if n := testing.AllocsPerRun(10_000, func() { m.Get(key % 200); key++ }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	m := NewMemory(Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks", Registerer: reg})
+	other := NewMemory(Options{Name: "index", Registerer: reg})
+	defer other.Close()
+	m.Set(1, make([]byte, 100))
+	m.Set(2, make([]byte, 2<<10))
+	m.Get(1)
+	m.Get(3)
+	want := `
+# HELP larder_cache_hits_total Look-ups that found their value.
+# TYPE larder_cache_hits_total counter
+larder_cache_hits_total{cache="chunks"} 1
+larder_cache_hits_total{cache="index"} 0
+# HELP larder_cache_items Values held.
+# TYPE larder_cache_items gauge
+larder_cache_items{cache="chunks"} 1
+larder_cache_items{cache="index"} 0
+# HELP larder_cache_rejected_total Values that were not kept: too large, too much pending, or refused by the admission policy.
+# TYPE larder_cache_rejected_total counter
+larder_cache_rejected_total{cache="chunks",reason="crowded"} 0
+larder_cache_rejected_total{cache="chunks",reason="policy"} 0
+larder_cache_rejected_total{cache="chunks",reason="too_large"} 1
+larder_cache_rejected_total{cache="index",reason="crowded"} 0
+larder_cache_rejected_total{cache="index",reason="policy"} 0
+larder_cache_rejected_total{cache="index",reason="too_large"} 0
+# HELP larder_cache_requests_total Look-ups in the cache.
+# TYPE larder_cache_requests_total counter
+larder_cache_requests_total{cache="chunks"} 2
+larder_cache_requests_total{cache="index"} 0
+`
+	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "larder_cache_requests_total",
+		"larder_cache_hits_total", "larder_cache_items", "larder_cache_rejected_total")
+	if err != nil {
+		t.Error(err)
+	}
+	m.Close()
+	again := NewMemory(Options{Name: "chunks", Registerer: reg}) // the name is free again
+	again.Close()
+}

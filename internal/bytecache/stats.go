@@ -1,0 +1,106 @@
+package bytecache
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Stats of a cache since it was made.
+type Stats struct {
+	Requests, Hits, HitBytes int64
+	// Evictions counts values that made room for others.
+	Evictions int64
+	// Values that were not kept: TooLarge for the cache; Crowded out because
+	// too much was pending; Refused by the admission policy.
+	TooLarge, Crowded, Refused int64
+	// Items and Bytes held, pending ones and bookkeeping included.
+	Items, Bytes int64
+	// PendingBytes of Bytes are set and not yet applied.
+	PendingBytes int64
+	MaxBytes     int64
+}
+
+// Stats returns a snapshot; its figures are not of one instant.
+func (m *Memory) Stats() Stats {
+	st := Stats{
+		Evictions:    m.evictions.Load(),
+		TooLarge:     m.tooLarge.Load(),
+		Crowded:      m.crowded.Load(),
+		Refused:      m.refused.Load(),
+		Items:        m.items.Load(),
+		Bytes:        m.bytes.Load(),
+		PendingBytes: m.pendingBytes.Load(),
+		MaxBytes:     m.maxBytes,
+	}
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		st.Requests += s.requests
+		st.Hits += s.hits
+		st.HitBytes += s.hitBytes
+		s.mu.Unlock()
+	}
+	return st
+}
+
+// collector turns Stats into metrics when they are scraped, so that Get pays
+// for one set of counters only.
+type collector struct {
+	source     interface{ Stats() Stats }
+	registerer prometheus.Registerer
+
+	requests, hits, hitBytes, evictions, rejected, items, bytes, maxBytes *prometheus.Desc
+}
+
+// register makes the metrics of a cache known; with no registerer it returns
+// nil, which can be unregistered.
+func register(reg prometheus.Registerer, name string, source interface{ Stats() Stats }) *collector {
+	if reg == nil {
+		return nil
+	}
+	desc := func(metric, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("larder_cache_"+metric, help, labels, prometheus.Labels{"cache": name})
+	}
+	c := &collector{
+		source:     source,
+		registerer: reg,
+		requests:   desc("requests_total", "Look-ups in the cache."),
+		hits:       desc("hits_total", "Look-ups that found their value."),
+		hitBytes:   desc("hit_bytes_total", "Bytes of the values found."),
+		evictions:  desc("evictions_total", "Values dropped to make room for others."),
+		rejected:   desc("rejected_total", "Values that were not kept: too large, too much pending, or refused by the admission policy.", "reason"),
+		items:      desc("items", "Values held."),
+		bytes:      desc("bytes", "Bytes held, bookkeeping included."),
+		maxBytes:   desc("max_bytes", "Bytes that the cache may hold."),
+	}
+	reg.MustRegister(c)
+	return c
+}
+
+func (c *collector) unregister() {
+	if c != nil {
+		c.registerer.Unregister(c)
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.evictions, c.rejected, c.items, c.bytes, c.maxBytes} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	st := c.source.Stats()
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
+	}
+	send(c.requests, prometheus.CounterValue, st.Requests)
+	send(c.hits, prometheus.CounterValue, st.Hits)
+	send(c.hitBytes, prometheus.CounterValue, st.HitBytes)
+	send(c.evictions, prometheus.CounterValue, st.Evictions)
+	send(c.rejected, prometheus.CounterValue, st.TooLarge, "too_large")
+	send(c.rejected, prometheus.CounterValue, st.Crowded, "crowded")
+	send(c.rejected, prometheus.CounterValue, st.Refused, "policy")
+	send(c.items, prometheus.GaugeValue, st.Items)
+	send(c.bytes, prometheus.GaugeValue, st.Bytes)
+	send(c.maxBytes, prometheus.GaugeValue, st.MaxBytes)
+}

@@ -1,0 +1,53 @@
+package bytecache
+
+import (
+	"sync/atomic"
+	"testing"
+)
+
+func BenchmarkMemoryGet(b *testing.B) {
+	m := NewMemory(Options{MaxBytes: 256 << 20})
+	defer m.Close()
+	const n = 20_000
+	for key := range uint64(n) {
+		m.Set(key, make([]byte, 8<<10))
+	}
+	m.policy.Wait()
+	b.Run("hit", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			m.Get(uint64(i) % n)
+		}
+	})
+	b.Run("miss", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			m.Get(1<<40 + uint64(i)%n)
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		var start atomic.Uint64
+		b.RunParallel(func(pb *testing.PB) {
+			i := start.Add(7919)
+			for pb.Next() {
+				m.Get(i % n)
+				i++
+			}
+		})
+	})
+}
+
+// BenchmarkMemorySet sets new values into a full cache: every one is admitted
+// at another's cost.
+func BenchmarkMemorySet(b *testing.B) {
+	m := NewMemory(Options{MaxBytes: 64 << 20})
+	defer m.Close()
+	value := make([]byte, 8<<10)
+	b.ReportAllocs()
+	key := uint64(0)
+	for b.Loop() {
+		m.Set(key, value)
+		key++
+	}
+}
