@@ -1,0 +1,275 @@
+package indexheader
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	promstorage "github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/thanos-io/objstore"
+	"go.uber.org/goleak"
+
+	"larder/internal/tsdbfmt"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDirEnv); dir != "" {
+		buildUntilKilled(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var errNotThere = errors.New("object is not there")
+
+// get is one GetRange of a test bucket.
+type get struct {
+	Name     string
+	Off, Len int64
+}
+
+// testBucket is a bucket in memory that counts, and fails as told.
+type testBucket struct {
+	mu      sync.Mutex
+	objects map[string][]byte
+	gets    []get
+	attrs   int
+	// fault is asked before every read; call is the number of reads before it. It may answer the read, or block.
+	fault func(ctx context.Context, g get, call int) (body io.ReadCloser, err error, answered bool)
+}
+
+func newBucket() *testBucket { return &testBucket{objects: map[string][]byte{}} }
+
+func (b *testBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	b.mu.Lock()
+	g := get{name, off, length}
+	call := len(b.gets)
+	b.gets = append(b.gets, g)
+	fault := b.fault
+	data, ok := b.objects[name]
+	b.mu.Unlock()
+	if fault != nil {
+		if body, err, answered := fault(ctx, g, call); answered {
+			return body, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, errNotThere
+	}
+	return body(data[min(off, int64(len(data))):min(off+length, int64(len(data)))]), nil
+}
+
+func body(b []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) }
+
+func (b *testBucket) Attributes(_ context.Context, name string) (objstore.ObjectAttributes, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attrs++
+	data, ok := b.objects[name]
+	if !ok {
+		return objstore.ObjectAttributes{}, errNotThere
+	}
+	return objstore.ObjectAttributes{Size: int64(len(data))}, nil
+}
+
+// IsObjNotFoundErr knows its error only as it is, as those of S3 and of the filesystem do.
+func (b *testBucket) IsObjNotFoundErr(err error) bool { return err == errNotThere }
+
+func (b *testBucket) setFault(f func(ctx context.Context, g get, call int) (io.ReadCloser, error, bool)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fault = f
+}
+
+func (b *testBucket) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.gets)
+}
+
+// reads returns the reads so far and forgets them.
+func (b *testBucket) reads() []get {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := b.gets
+	b.gets = nil
+	return g
+}
+
+// add puts an index into the bucket and returns its source.
+func (b *testBucket) add(n byte, idx []byte) Source {
+	id := ulid.ULID{1, 2, 3, 15: n}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	name := id.String() + "/index"
+	b.objects[name] = idx
+	return Source{ID: id, IndexObject: name, IndexSize: int64(len(idx)), MaxTime: int64(n)}
+}
+
+// writeIndex has Prometheus write an index of these series.
+func writeIndex(t testing.TB, series []labels.Labels) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "index")
+	w, err := index.NewWriter(context.Background(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]bool{}
+	for _, s := range series {
+		s.Range(func(l labels.Label) { set[l.Name], set[l.Value] = true, true })
+	}
+	symbols := make([]string, 0, len(set))
+	for s := range set {
+		symbols = append(symbols, s)
+	}
+	sort.Strings(symbols)
+	for _, s := range symbols {
+		if err := w.AddSymbol(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	series = slices.Clone(series)
+	slices.SortFunc(series, labels.Compare)
+	series = slices.CompactFunc(series, labels.Equal)
+	for i, s := range series {
+		if err := w.AddSeries(promstorage.SeriesRef(i), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// asV3 makes an index of format V2 one of V3: they differ in the version byte.
+func asV3(b []byte) []byte {
+	b = bytes.Clone(b)
+	b[4] = 3
+	return b
+}
+
+// asV1 makes an index of format V2 one of V1, as far as headers are concerned: the version byte, and the offset table in any order.
+func asV1(t testing.TB, b []byte, rnd *rand.Rand) []byte {
+	t.Helper()
+	b = bytes.Clone(b)
+	b[4] = 1
+	toc, err := tsdbfmt.ParseTOC(b, b, int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sec := b[toc.PostingsTable:]
+	n := int(binary.BigEndian.Uint32(sec))
+	var entries [][]byte
+	rest := sec[8 : 4+n]
+	for len(rest) > 0 {
+		e := rest
+		rest = rest[1:]
+		for range 2 {
+			k, w := binary.Uvarint(rest)
+			rest = rest[w+int(k):]
+		}
+		_, w := binary.Uvarint(rest)
+		rest = rest[w:]
+		entries = append(entries, e[:len(e)-len(rest)])
+	}
+	rnd.Shuffle(len(entries), func(i, j int) { entries[i], entries[j] = entries[j], entries[i] })
+	copy(sec[8:], bytes.Join(entries, nil))
+	binary.BigEndian.PutUint32(sec[4+n:], crc32.Checksum(sec[4:4+n], castagnoli))
+	return b
+}
+
+// randomSeries returns series with values of all kinds: empty, UTF-8, sharing prefixes, longer than a block.
+func randomSeries(rnd *rand.Rand) []labels.Labels {
+	names := []string{"__name__", "a", "b", "instance", "job", "le", "namespace/pod", "ñame", "zone"}
+	values := func(k int) string {
+		switch rnd.IntN(12) {
+		case 0:
+			return ""
+		case 1:
+			return strings.Repeat("ü", 1+rnd.IntN(5))
+		case 2:
+			return strings.Repeat("prefix-", 1+rnd.IntN(40)) + string(rune('a'+rnd.IntN(4)))
+		case 3:
+			if rnd.IntN(10) == 0 {
+				return strings.Repeat("L", maxBlock-3+rnd.IntN(6)) + string(rune('a'+rnd.IntN(3)))
+			}
+			return string([]byte{byte(rnd.IntN(256)), byte(rnd.IntN(256))})
+		default:
+			return "value-" + string(rune('a'+k)) + "-" + string(rune('0'+rnd.IntN(10))) + string(rune('0'+rnd.IntN(10))) + string(rune('0'+rnd.IntN(10)))
+		}
+	}
+	var out []labels.Labels
+	b := labels.NewScratchBuilder(8)
+	for range rnd.IntN(3000) {
+		b.Reset()
+		for k, n := range names {
+			if rnd.IntN(3) > 0 {
+				b.Add(n, values(k))
+			}
+		}
+		b.Sort()
+		if l := b.Labels(); l.Len() > 0 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// rawReader is Prometheus's reader of an index in memory.
+func rawReader(t testing.TB, b []byte) *index.Reader {
+	t.Helper()
+	r, err := index.NewReader(rawBytes(b), index.DecodePostingsRaw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+type rawBytes []byte
+
+func (b rawBytes) Len() int                    { return len(b) }
+func (b rawBytes) Range(start, end int) []byte { return b[start:end] }
+
+// newManager returns a manager that is closed when the test ends.
+func newManager(t testing.TB, opts Options) *Manager {
+	t.Helper()
+	m, err := New(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
+
+// acquire returns a header that is released when the test ends.
+func acquire(t testing.TB, m *Manager, src Source) *Header {
+	t.Helper()
+	h, release, err := m.Acquire(context.Background(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return h
+}
