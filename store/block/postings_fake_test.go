@@ -14,10 +14,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/thanos-io/objstore"
 
 	"larder/internal/pagecache"
 	"larder/store/indexheader"
@@ -225,6 +227,22 @@ func (h *postingsHeader) name(l indexheader.List) (name, value string) {
 	return "", ""
 }
 
+// postingsRealHeader builds the header that the gateway would use.
+func postingsRealHeader(t testing.TB, b *postingsBlock) *indexheader.Header {
+	t.Helper()
+	m, err := indexheader.New(indexheader.Options{Bucket: &postingsBucket{data: b.index, name: b.object.Name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	h, release, err := m.Acquire(context.Background(), indexheader.Source{ID: ulid.ULID{1}, IndexObject: b.object.Name, IndexSize: b.object.Size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return h
+}
+
 // postingsPages reads the index of a block through real pages from a bucket that counts, fails and flips bits.
 type postingsPages struct {
 	*pagecache.Reader
@@ -289,6 +307,10 @@ func (b *postingsBucket) GetRange(_ context.Context, name string, off, length in
 		}
 	}
 	return io.NopCloser(bytes.NewReader(out)), nil
+}
+
+func (b *postingsBucket) Attributes(context.Context, string) (objstore.ObjectAttributes, error) {
+	return objstore.ObjectAttributes{Size: int64(len(b.data))}, nil
 }
 
 func (b *postingsBucket) IsObjNotFoundErr(error) bool { return false }

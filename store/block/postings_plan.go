@@ -175,11 +175,10 @@ func (p *planner) budget(g *group) (int64, error) {
 	if budget < 0 {
 		return -1, nil
 	}
-	ok, err := p.mayPend(g)
-	if !ok {
+	if ok, err := p.mayPend(g); !ok {
 		return -1, err
 	}
-	return budget, err
+	return budget, nil
 }
 
 // capped reports whether some group is selective, so that what selects nearly everything is not worth much.
@@ -245,11 +244,6 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 		}
 		read[g] = true
 	}
-	if base == nil && len(out.adds) > 1 {
-		// Another group that adds pays for itself: then it is what stands for all series.
-		out.adds = out.adds[1:]
-		p.bound = min(p.bound, left[slices.IndexFunc(left, func(g *group) bool { return g.adds && read[g] })].refs)
-	}
 	p.stats.MaxSeries = p.bound
 	pending := map[string]bool{}
 	for _, g := range groups {
@@ -259,7 +253,7 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 		}
 	}
 	for _, m := range p.req.matchers {
-		if pending[m.Name] && !(m.Type == labels.MatchRegexp && m.Value == ".*") {
+		if pending[m.Name] {
 			out.pending = append(out.pending, m)
 		}
 	}

@@ -77,10 +77,10 @@ func TestPostingsLikePrometheus(t *testing.T) {
 	var seen postingsCoverage
 	for range 60 {
 		b := postingsRandomBlock(t, rnd)
-		pages := newPostingsPages(t, b)
+		pages, hdr := newPostingsPages(t, b), postingsRealHeader(t, b)
 		for range 120 {
 			ms := postingsRandomMatchers(t, rnd, append([]string{"missing"}, postingsNames...))
-			postingsCheck(t, b, pages, ms, &seen)
+			postingsCheck(t, b, hdr, pages, ms, &seen)
 		}
 	}
 	seen.check(t)
@@ -109,14 +109,14 @@ func TestPostingsLikePrometheusV1(t *testing.T) {
 	}
 	slices.Sort(names)
 	slices.Sort(values)
-	pages := newPostingsPages(t, b)
+	pages, hdr := newPostingsPages(t, b), postingsRealHeader(t, b)
 	var seen postingsCoverage
 	for range 500 {
 		var ms []*labels.Matcher
 		for range 1 + rnd.IntN(3) {
 			ms = append(ms, labels.MustNewMatcher(labels.MatchType(rnd.IntN(4)), names[rnd.IntN(len(names))], values[rnd.IntN(len(values))]))
 		}
-		postingsCheck(t, b, pages, ms, &seen)
+		postingsCheck(t, b, hdr, pages, ms, &seen)
 	}
 	seen.check(t)
 }
@@ -127,16 +127,16 @@ func TestPostingsLikePrometheusV3(t *testing.T) {
 	raw := slices.Clone(postingsRandomBlock(t, rnd).index)
 	raw[4] = 3
 	b := openPostingsBlock(t, raw)
-	pages := newPostingsPages(t, b)
+	pages, hdr := newPostingsPages(t, b), postingsRealHeader(t, b)
 	var seen postingsCoverage
 	for range 300 {
-		postingsCheck(t, b, pages, postingsRandomMatchers(t, rnd, postingsNames), &seen)
+		postingsCheck(t, b, hdr, pages, postingsRandomMatchers(t, rnd, postingsNames), &seen)
 	}
 	seen.check(t)
 }
 
 // postingsCheck expands ms eagerly and lazily and compares with Prometheus.
-func postingsCheck(t *testing.T, b *postingsBlock, pages *postingsPages, ms []*labels.Matcher, seen *postingsCoverage) {
+func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPages, ms []*labels.Matcher, seen *postingsCoverage) {
 	t.Helper()
 	want := b.want(t, ms)
 	lazy, filtered := false, false
@@ -148,7 +148,7 @@ func postingsCheck(t *testing.T, b *postingsBlock, pages *postingsPages, ms []*l
 		req.matchers, req.object = slices.Clone(ms), b.object
 		req.planned = func(n, _ int64) error { maxSeries = n; return nil }
 		what := fmt.Sprintf("%v, eager %v, series of %d bytes", ms, req.eager, req.seriesBytes)
-		got, err := expandPostings(context.Background(), b, pages, req)
+		got, err := expandPostings(context.Background(), hdr, pages, req)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}

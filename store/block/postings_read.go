@@ -64,9 +64,15 @@ func (r *listReader) set(dst []uint32, lists []indexheader.List) ([]uint32, erro
 	return r.sorter.sort(dst), nil
 }
 
+// joinBytes is the size from which a list is sure to lie on several pages, so that room for it is made at once.
+const joinBytes = 64 << 10
+
 // list appends the postings of one list to dst. A list that does not decode is read again from the bucket, once.
 func (r *listReader) list(dst []uint32, l indexheader.List) ([]uint32, error) {
 	n := int(l.End - l.Off)
+	if n >= joinBytes && n > cap(r.scratch) {
+		r.scratch = make([]byte, 0, n)
+	}
 	b, scratch, ok := r.cursor.Bytes(l.Off, n, r.scratch[:0])
 	r.scratch = scratch
 	if !ok {

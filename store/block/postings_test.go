@@ -40,7 +40,7 @@ func postingsWideBlock(t testing.TB, pods int) *postingsBlock {
 // TestPostingsWideNegative: beside a selective matcher, what takes any pod reads no pod list and streams none of the pods, eager or
 // not; and once a job is large enough that checking its series costs more than the lists, there is still the cap.
 func TestPostingsWideNegative(t *testing.T) {
-	b := postingsWideBlock(t, 100_000)
+	b := postingsWideBlock(t, 70_000)
 	f := func(eager bool, seriesBytes int64, lines ...string) {
 		t.Helper()
 		what := fmt.Sprintf("%q, eager %v, %d bytes a series", lines, eager, seriesBytes)
@@ -76,6 +76,29 @@ func TestPostingsWideNegative(t *testing.T) {
 	}
 	f(false, 0, `pod=~".*7.*"`, `job="j7"`)
 	f(false, 0, `pod!~".*7.*"`, `job="j7"`)
+}
+
+// TestPostingsWideExpression: an expression that turns out to take nearly every pod is no better than one that says so.
+func TestPostingsWideExpression(t *testing.T) {
+	b := postingsWideBlock(t, 70_000)
+	f := func(pending int, lines ...string) {
+		t.Helper()
+		ms := postingsMatchers(t, lines...)
+		got, err := expandPostings(context.Background(), b, newPostingsPages(t, b), postingsRequest{matchers: ms, object: b.object, seriesBytes: 1 << 30})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(b.want(t, ms), b.matching(got.refs, got.pending)); diff != "" {
+			t.Fatalf("%q (-want +got):\n%s", lines, diff)
+		}
+		if len(got.pending) != pending || pending > 0 && got.stats.ListBytes > 4096 {
+			t.Errorf("%q: pending %v, %d bytes of lists", lines, got.pending, got.stats.ListBytes)
+		}
+	}
+	f(1, `job="j7"`, `pod=~".*-.*"`)
+	f(1, `job="j7"`, `pod=~"pod.*"`)
+	f(0, `job="j7"`, `pod=~".*7"`)
+	f(0, `__name__="cpu"`, `pod=~"pod.*"`) // not selective
 }
 
 func matcherStrings(ms []*labels.Matcher) []string {

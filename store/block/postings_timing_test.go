@@ -32,11 +32,12 @@ func BenchmarkPostingsPlan(b *testing.B) {
 	}
 }
 
-// BenchmarkPostingsExpand expands matchers of a block of 100,000 series with all pages in memory.
+// BenchmarkPostingsExpand expands matchers of a block of 100,000 series with all pages in memory and a real header.
 func BenchmarkPostingsExpand(b *testing.B) {
 	blk := postingsWideBlock(b, 100_000)
+	hdr := postingsRealHeader(b, blk)
 	for _, lines := range [][]string{
-		{`job="j7"`}, {`__name__="cpu"`}, {`__name__="cpu"`, `job=~"j1.*"`, `pod!=""`}, {`pod=~"pod-.*"`}, {`job=~"j.*"`}, {`pod!~".*7"`},
+		{`job="j7"`}, {`__name__="cpu"`}, {`__name__="cpu"`, `job=~"j1.*"`, `pod!=""`}, {`pod=~"pod-.*"`}, {`job=~"j.*"`}, {`pod!~".*7"`}, {`pod=~".*0007.*"`},
 	} {
 		b.Run(fmt.Sprint(lines), func(b *testing.B) {
 			pages := newPostingsPages(b, blk)
@@ -44,7 +45,7 @@ func BenchmarkPostingsExpand(b *testing.B) {
 			b.ReportAllocs()
 			n := 0
 			for b.Loop() {
-				got, err := expandPostings(context.Background(), blk, pages, req)
+				got, err := expandPostings(context.Background(), hdr, pages, req)
 				if err != nil {
 					b.Fatal(err)
 				}
