@@ -1,0 +1,164 @@
+package tour
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"larder/store/storepb"
+)
+
+const (
+	minute = int64(60_000)
+	hour   = 60 * minute
+	// batch is how many series a Querier wants in a message.
+	batch = 64
+)
+
+// Questions returns what to ask a server that serves the demo layout.
+func Questions() []Question {
+	all := []Question{
+		{Name: "Info", ask: askInfo},
+		{Name: "LabelNames", ask: askNames},
+		{Name: "LabelValues namespace", ask: askValues("namespace")},
+		{Name: `LabelValues pod {namespace="shop"}`, ask: askValues("pod", eq("namespace", "shop"))},
+	}
+	for _, s := range []seriesQuestion{
+		{
+			name: "one series, one hour", back: hour,
+			matchers: []*storepb.LabelMatcher{
+				eq("__name__", "node_load1"), eq("cluster", "eu-west-1"), eq("replica", "prometheus-0"), eq("node", "node-03"),
+			},
+		},
+		{name: "a metric, two hours, replicas apart", back: 2 * hour, matchers: []*storepb.LabelMatcher{eq("__name__", "http_requests_total")}},
+		{
+			name: "the same without the replica label", back: 2 * hour, replicas: []string{"replica"},
+			matchers: []*storepb.LabelMatcher{eq("__name__", "http_requests_total")},
+		},
+		{
+			name: "a regex, a day", back: 24 * hour,
+			matchers: []*storepb.LabelMatcher{re("__name__", "node_(cpu|memory).*"), re("node", "node-0[0-2]"), neq("mode", "idle")},
+		},
+		{
+			name: "labels only, a day", back: 24 * hour, skipChunks: true,
+			matchers: []*storepb.LabelMatcher{re("__name__", ".+"), eq("cluster", "us-east-1")},
+		},
+		{
+			name: "sum and count of ten days, at most 1 h apart", back: 240 * hour, resolution: hour,
+			aggregates: []storepb.Aggr{storepb.Aggr_SUM, storepb.Aggr_COUNT},
+			matchers:   []*storepb.LabelMatcher{eq("__name__", "container_memory_working_set_bytes"), eq("cluster", "eu-west-1")},
+		},
+		{
+			name: "counters of two days, at most 5 m apart", back: 48 * hour, resolution: 5 * minute,
+			aggregates: []storepb.Aggr{storepb.Aggr_COUNTER}, replicas: []string{"replica"},
+			matchers: []*storepb.LabelMatcher{eq("__name__", "http_requests_total"), eq("code", "500"), eq("cluster", "eu-west-1")},
+		},
+		{
+			name: "native histograms", back: 2 * hour, replicas: []string{"replica"},
+			matchers: []*storepb.LabelMatcher{eq("__name__", "http_request_duration_seconds"), eq("cluster", "eu-west-1")},
+		},
+		{
+			name: "XOR2 and start timestamps, re-encoded", back: 6 * hour,
+			matchers: []*storepb.LabelMatcher{eq("tenant_id", "acme"), re("__name__", ".+")},
+		},
+		{
+			name: "labels that clash with external ones", back: 12 * hour, replicas: []string{"replica"},
+			matchers: []*storepb.LabelMatcher{re("__name__", "prefix_chain_total|federated_samples_total")},
+		},
+		{name: "everything of the last two hours", back: 2 * hour, matchers: []*storepb.LabelMatcher{re("__name__", ".+")}},
+		{name: "a regex with a mistake", fails: codes.InvalidArgument, back: hour, matchers: []*storepb.LabelMatcher{re("pod", "checkout-(")}},
+	} {
+		all = append(all, Question{Name: s.name, Fails: s.fails, ask: s.ask})
+	}
+	return all
+}
+
+// seriesQuestion is a Series request for the newest part of the data.
+type seriesQuestion struct {
+	name       string
+	fails      codes.Code
+	back       int64 // how far, in milliseconds
+	matchers   []*storepb.LabelMatcher
+	resolution int64
+	aggregates []storepb.Aggr
+	replicas   []string
+	skipChunks bool
+}
+
+func (q seriesQuestion) ask(ctx context.Context, t *Tour) Answer {
+	s, err := t.span(ctx)
+	if err != nil {
+		return Answer{Err: err}
+	}
+	return t.series(ctx, &storepb.SeriesRequest{
+		MinTime: s.max - q.back, MaxTime: s.max, Matchers: q.matchers,
+		MaxResolutionWindow: q.resolution, Aggregates: q.aggregates, WithoutReplicaLabels: q.replicas, SkipChunks: q.skipChunks,
+		ResponseBatchSize: batch, PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
+	})
+}
+
+func askInfo(ctx context.Context, t *Tour) (a Answer) {
+	start := time.Now()
+	s, err := t.span(ctx)
+	a.Total, a.Err = time.Since(start), err
+	if err == nil {
+		const format = "2006-01-02 15:04"
+		a.Text = fmt.Sprintf("%s to %s, %s", time.UnixMilli(s.min).UTC().Format(format), time.UnixMilli(s.max).UTC().Format(format), strings.Join(s.sets, " "))
+	}
+	return a
+}
+
+func askNames(ctx context.Context, t *Tour) (a Answer) {
+	s, err := t.span(ctx)
+	if err != nil {
+		return Answer{Err: err}
+	}
+	start := time.Now()
+	resp, err := t.store.LabelNames(ctx, &storepb.LabelNamesRequest{Start: s.min, End: s.max})
+	a.Total, a.Err = time.Since(start), err
+	if err == nil {
+		a.Bytes, a.Text = proto.Size(resp), list(resp.Names)
+	}
+	return a
+}
+
+func askValues(label string, matchers ...*storepb.LabelMatcher) func(context.Context, *Tour) Answer {
+	return func(ctx context.Context, t *Tour) (a Answer) {
+		s, err := t.span(ctx)
+		if err != nil {
+			return Answer{Err: err}
+		}
+		start := time.Now()
+		resp, err := t.store.LabelValues(ctx, &storepb.LabelValuesRequest{Label: label, Start: s.min, End: s.max, Matchers: matchers})
+		a.Total, a.Err = time.Since(start), err
+		if err == nil {
+			a.Bytes, a.Text = proto.Size(resp), list(resp.Values)
+		}
+		return a
+	}
+}
+
+// list shows the first of many.
+func list(s []string) string {
+	const shown = 6
+	if len(s) <= shown {
+		return fmt.Sprintf("%d: %s", len(s), strings.Join(s, ", "))
+	}
+	return fmt.Sprintf("%d: %s, ...", len(s), strings.Join(s[:shown], ", "))
+}
+
+func eq(name, value string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_EQ, Name: name, Value: value}
+}
+
+func neq(name, value string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: name, Value: value}
+}
+
+func re(name, value string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: name, Value: value}
+}
