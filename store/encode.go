@@ -119,7 +119,7 @@ func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, 
 		e.arena = arena
 		data = arena[from:len(arena):len(arena)]
 		if typ, ok = wireType(wireEnc); !ok {
-			return e.recordError(src, ref, tsdbfmt.UnknownEncodingError{Enc: wireEnc})
+			return e.recordError(src, ref, &tsdbfmt.UnknownEncodingError{Enc: wireEnc})
 		}
 	}
 	e.parts = append(e.parts, storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: byte(typ), Aggr: byte(aggr)})

@@ -237,7 +237,7 @@ func (r *request) reserveValues(n int64) error {
 	}
 	// Another block of the request was first. Its reservation takes this one in.
 	res.Release()
-	if !r.reservation.TryGrow(n) {
+	if !r.reservation.Extend(n) {
 		return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
 	}
 	return nil

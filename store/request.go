@@ -124,9 +124,12 @@ func (r *request) tryGrow(n int64) bool {
 	return r.reservation != nil && r.reservation.TryGrow(n)
 }
 
-// grow is tryGrow with a reason.
+// grow asks for leave to hold n more bytes without which the request has to fail. It does not wait either.
 func (r *request) grow(n int64) error {
-	if r.tryGrow(n) {
+	r.mu.Lock()
+	ok := r.reservation != nil && r.reservation.Extend(n)
+	r.mu.Unlock()
+	if ok {
 		return nil
 	}
 	return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)

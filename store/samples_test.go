@@ -73,7 +73,6 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 	dir := t.TempDir()
 	layout := dataset.Demo(7, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
 	layout.Blocks = slices.DeleteFunc(layout.Blocks, func(b dataset.Block) bool { return b.Resolution != 0 })
-	layout.Blocks = layout.Blocks[:min(4, len(layout.Blocks))]
 	metas, err := layout.Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +81,9 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	nonEmpty, requests := 0, 0
 	for i, m := range metas {
+		if g.catalog.View().ByID(m.ULID) == nil {
+			continue // compacted into another
+		}
 		b, err := tsdb.OpenBlock(nil, filepath.Join(dir, m.ULID.String()), nil, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +92,7 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 40 {
+		for range 25 {
 			requests++
 			ms := randomMatchers(t, r, b, names)
 			span := m.MaxTime - m.MinTime
@@ -180,13 +182,24 @@ func prometheusAnswer(t *testing.T, b *tsdb.Block, minT, maxT int64, external la
 		lb := labels.NewBuilder(s.Labels())
 		external.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
 		if text.Len() > 0 {
-			out[lb.Labels().String()] = text.String()
+			// Labels of a series that are external too are overridden, so that several series may become one.
+			out[lb.Labels().String()] += text.String()
 		}
 	}
 	if err := set.Err(); err != nil {
 		t.Fatal(err)
 	}
-	return out
+	return sortedLines(out)
+}
+
+// sortedLines sorts the lines of each text and leaves out repeats.
+func sortedLines(texts map[string]string) map[string]string {
+	for k, text := range texts {
+		lines := strings.Split(text, "\n")
+		slices.Sort(lines)
+		texts[k] = strings.Join(slices.Compact(lines), "\n")
+	}
+	return texts
 }
 
 func larderAnswer(t *testing.T, g *gateway, id ulid.ULID, minT, maxT int64, ms []*labels.Matcher, batch int64) map[string]string {
@@ -215,5 +228,5 @@ func larderAnswer(t *testing.T, g *gateway, id ulid.ULID, minT, maxT int64, ms [
 			out[ls.String()] = text.String()
 		}
 	}
-	return out
+	return sortedLines(out)
 }

@@ -232,6 +232,20 @@ func planBytes(plans []planned) int64 {
 	return total
 }
 
+// windowBytes is what a request reserves for its first window of chunk pages: less than minWindowBytes where its postings show that it
+// cannot need as much, so that a small request counts as one.
+func (s *Server) windowBytes(q *seriesQuery, plans []planned) int64 {
+	if q.req.SkipChunks {
+		return 0
+	}
+	postings := 0
+	for _, p := range plans {
+		postings += p.plan.Postings()
+	}
+	// Most series have two chunks in a block, each on a page or two.
+	return min(minWindowBytes, 3*s.opts.ChunkPageBytes*int64(postings))
+}
+
 // sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
 func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []planned) ([]*source, error) {
 	sources := make([]*source, len(plans))
@@ -267,11 +281,8 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 // sendSeries merges the series of plans and sends them, window by window: while one is encoded and sent, the next one's chunks are
 // fetched.
 func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *storepb.FrameWriter) (err error) {
-	need := planBytes(plans)
-	if !q.req.SkipChunks {
-		need += minWindowBytes
-	}
-	if err := r.reserve(need); err != nil {
+	windowBytes := s.windowBytes(q, plans)
+	if err := r.reserve(planBytes(plans) + windowBytes); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -295,7 +306,7 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 		return err
 	}
 
-	p := &pipeline{server: s, request: r, query: q, sources: sources, merge: newMerge(sources)}
+	p := &pipeline{server: s, request: r, query: q, sources: sources, merge: newMerge(sources), granted: windowBytes}
 	produced := make(chan *window)
 	p.free = make(chan *window, 2)
 	p.free <- &window{}
@@ -351,15 +362,15 @@ type pipeline struct {
 	sources []*source
 	merge   *merge
 	free    chan *window
+	granted int64 // how many bytes of chunk pages a window may hold
 }
 
 // run produces windows until the merge ends or fails; the last window says so in its err.
 func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 	r := p.request
 	var (
-		granted = int64(minWindowBytes) // per window
 		windows = int64(1)
-		target  = int64(firstWindowBytes)
+		target  = min(firstWindowBytes, max(p.granted, 1))
 		left    = p.query.limit
 	)
 	for {
@@ -394,16 +405,16 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		if last {
 			return
 		}
-		if windows == 1 && r.tryGrow(granted) {
+		if windows == 1 && r.tryGrow(p.granted) {
 			windows = 2
 			p.free <- &window{}
 		}
 		// A window larger than what was reserved needs leave first: look-ahead never waits for memory.
-		if target = min(2*target, maxWindowBytes); target > granted {
-			if r.tryGrow(windows * (target - granted)) {
-				granted = target
+		if target = min(2*target, maxWindowBytes); target > p.granted {
+			if r.tryGrow(windows * (target - p.granted)) {
+				p.granted = target
 			} else {
-				target = granted
+				target = p.granted
 			}
 		}
 	}

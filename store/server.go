@@ -143,7 +143,7 @@ func blockGone(err error) (ulid.ULID, bool) {
 
 // noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.
 func (s *Server) noteBadChunk(err error) {
-	var unknown tsdbfmt.UnknownEncodingError
+	var unknown *tsdbfmt.UnknownEncodingError
 	switch {
 	case errors.As(err, &unknown):
 		s.metrics.unknownEncodings.WithLabelValues(fmt.Sprint(unknown.Enc)).Inc()

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// minWindowBytes is what a request may always hold in chunk pages, reserved before its first frame.
+	// minWindowBytes is the window that a large request reserves before its first frame.
 	minWindowBytes = 1 << 20
 	// maxWindowBytes bounds a window: larger ones would save no more round trips worth their memory.
 	maxWindowBytes = 4 << 20

@@ -184,7 +184,7 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 		if err := s.filter(held); err != nil {
 			return nil, err
 		}
-		s.done = s.run == nil && len(s.refs) == 0
+		s.done = s.run == nil && s.next == nil && len(s.refs) == 0
 		s.order.run(&s.raw, &s.syms, held, s.done)
 		if !s.opts.SkipChunks && s.opts.OnChunks != nil {
 			n := s.raw.chunks.Len()
