@@ -47,8 +47,7 @@ type Catalog struct {
 	lastComplete time.Time // start of the last complete sync or refresh
 
 	mu         sync.Mutex // guards following; held while a view is published
-	tombstones map[ulid.ULID]uint64
-	stamp      uint64
+	tombstones map[ulid.ULID]struct{}
 	status     Status
 
 	flightMu   sync.Mutex // guards following
@@ -83,7 +82,7 @@ func New(opts Options) (*Catalog, error) {
 		records:    map[ulid.ULID]*record{},
 		broken:     map[ulid.ULID]*brokenBlock{},
 		numbers:    newNumbers(),
-		tombstones: map[ulid.ULID]uint64{},
+		tombstones: map[ulid.ULID]struct{}{},
 	}
 	if b, ok := opts.Bucket.(expectingBucket); ok {
 		c.reader = b.ReaderWithExpectedErrs(opts.Bucket.IsObjNotFoundErr)
@@ -160,8 +159,7 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 	if old.ByID(id) == nil {
 		return
 	}
-	c.stamp++
-	c.tombstones[id] = c.stamp
+	c.tombstones[id] = struct{}{}
 	c.metrics.tombstones.Inc()
 	c.log.Warn("block leaves the view: an object of it is missing", "block", id)
 	blocks := make([]*Block, 0, len(old.Blocks)-1)
@@ -173,21 +171,20 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 	c.setView(old, blocks, old.Ready, old.FromDisk)
 }
 
-// tombstoned returns the tombstones set so far, with their stamps.
-func (c *Catalog) tombstoned() map[ulid.ULID]uint64 {
+// tombstoned returns the tombstones set so far.
+func (c *Catalog) tombstoned() map[ulid.ULID]struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.tombstones)
 }
 
-// publish makes blocks the view, except for tombstones. Those in checked are lifted unless they were set again since.
-func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, checked map[ulid.ULID]uint64) *View {
+// publish makes blocks the view, except for tombstones. Those in lifted end: they were set
+// before the listing that found these blocks. (None is set twice meanwhile: a block with one is in no view.)
+func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]struct{}) *View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, stamp := range checked {
-		if c.tombstones[id] == stamp {
-			delete(c.tombstones, id)
-		}
+	for id := range lifted {
+		delete(c.tombstones, id)
 	}
 	old := c.view.Load()
 	left := make([]*Block, 0, len(blocks))
@@ -342,7 +339,7 @@ func (c *Catalog) refreshFlight() (*refresh, error) {
 		ctx, cancel := context.WithTimeout(c.closing, c.opts.StallTimeout)
 		defer cancel()
 		c.metrics.refreshes.Inc()
-		if err := c.sync(ctx, true, now); err != nil {
+		if err := c.sync(ctx, true); err != nil {
 			f.err = fmt.Errorf("refresh: %w", err)
 			c.log.Warn("refresh failed", "err", err)
 		}

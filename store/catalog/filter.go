@@ -17,7 +17,6 @@ type record struct {
 	meta         *meta
 	metaModified time.Time // zero where the bucket's listing does not tell
 	mark         mark
-	opened       bool // Options.Opened said yes once
 }
 
 func (r *record) id() ulid.ULID { return r.meta.block.ID }
@@ -87,7 +86,7 @@ func (c *Catalog) dropDuplicates(records []*record, served *View, states stateCo
 				continue
 			}
 			covered = true
-			if coveredByOpened = c.hasOpened(h); coveredByOpened {
+			if coveredByOpened = c.opts.Opened(h.id()); coveredByOpened {
 				break
 			}
 		}
@@ -104,11 +103,6 @@ func (c *Catalog) dropDuplicates(records []*record, served *View, states stateCo
 		}
 	}
 	return kept, held
-}
-
-func (c *Catalog) hasOpened(r *record) bool {
-	r.opened = r.opened || c.opts.Opened(r.id())
-	return r.opened
 }
 
 // containsAll reports whether every one of some is in all; both are sorted and distinct.

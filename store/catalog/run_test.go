@@ -207,3 +207,26 @@ func TestRefreshWaitsForASyncAndIsCutOff(t *testing.T) {
 		}
 	})
 }
+
+func TestSavedMarksGrowOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		for i := range uint64(600) {
+			putBlock(b, i)
+		}
+		dir := t.TempDir()
+		f := func(wait time.Duration, want string) {
+			t.Helper()
+			time.Sleep(wait)
+			b.requests()
+			mustSync(t, newCatalog(t, Options{Bucket: b, Dir: dir}))
+			if got := b.requests(); got != want {
+				t.Errorf("started after %v: got %s, want %s", wait, got, want)
+			}
+		}
+		f(0, "list=1 meta=600 mark=600 other=0")
+		f(0, "list=1 meta=0 mark=256 other=0")
+		f(5*time.Hour, "list=1 meta=0 mark=256 other=0")
+		f(6*time.Hour, "list=1 meta=0 mark=600 other=0")
+	})
+}

@@ -35,7 +35,7 @@ type brokenBlock struct {
 func (c *Catalog) Sync(ctx context.Context) error {
 	c.metrics.syncs.Inc()
 	began := time.Now()
-	err := c.sync(ctx, false, began)
+	err := c.sync(ctx, false)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return err
 	}
@@ -46,17 +46,14 @@ func (c *Catalog) Sync(ctx context.Context) error {
 	return err
 }
 
-// sync is Sync, or with refreshing a Refresh that was asked for at the given time.
-func (c *Catalog) sync(ctx context.Context, refreshing bool, asked time.Time) error {
+// sync is Sync, or the work of a Refresh.
+func (c *Catalog) sync(ctx context.Context, refreshing bool) error {
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-c.turn:
 	}
 	defer func() { c.turn <- struct{}{} }()
-	if refreshing && c.lastComplete.After(asked) {
-		return nil // a whole sync began and ended while this one waited
-	}
 	return recovered(func() error { return c.syncLocked(ctx, refreshing) })
 }
 
@@ -97,7 +94,7 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	}
 
 	old := c.View()
-	var lifted map[ulid.ULID]uint64
+	var lifted map[ulid.ULID]struct{}
 	if complete {
 		lifted = tombstones
 	} else {
@@ -172,7 +169,7 @@ type metaRead struct {
 
 // readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes in the results. Its
 // error means that the view is not complete.
-func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]uint64, now time.Time) error {
+func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]struct{}, now time.Time) error {
 	reads := c.metasToRead(l, tombstones, now)
 	results := make([]metaResult, len(reads))
 	c.parallel(len(reads), func(i int) error {
@@ -230,7 +227,7 @@ func joinSome(errs []error) error {
 }
 
 // metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone says.
-func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]uint64, now time.Time) []metaRead {
+func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]struct{}, now time.Time) []metaRead {
 	var reads []metaRead
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {
@@ -259,9 +256,7 @@ func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]uint64, now ti
 		// What the listing shows to be new does not wait.
 		changed := b != nil && l.recursive && (b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
 		if b == nil || changed || !now.Before(b.next) {
-			s := c.saved[id].MetaModified
-			stale := !s.IsZero() && !seen.metaModified.IsZero() && !s.Equal(seen.metaModified)
-			reads = append(reads, metaRead{id, seen.metaModified, stale})
+			reads = append(reads, metaRead{id, seen.metaModified, false})
 		}
 	}
 	slices.SortFunc(reads, func(a, b metaRead) int { return b.id.Compare(a.id) })
