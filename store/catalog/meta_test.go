@@ -117,7 +117,7 @@ func FuzzParseMeta(f *testing.F) {
 	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": -9223372036854775808, "maxTime": 9223372036854775807, "version": 1}`))
 	f.Add([]byte(`{"version":1,"thanos":{"files":[{"rel_path":"chunks/4294967295"}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		parseMark(fullID, data) // must not panic
+		_, _ = parseMark(fullID, data) // must not panic
 		m, err := parseMeta(fullID, data)
 		if err != nil {
 			if !errors.Is(err, errBroken) || m != nil {

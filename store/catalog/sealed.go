@@ -50,8 +50,9 @@ func writeSealed(path, kind string, payload []byte, sync bool) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
+			// Best effort: err says what went wrong, and removeTemps removes what is left.
+			_ = f.Close()
+			_ = os.Remove(f.Name())
 		}
 	}()
 	if _, err := f.Write(seal(kind, payload)); err != nil {
@@ -75,8 +76,7 @@ func writeSealed(path, kind string, payload []byte, sync bool) (err error) {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return dir.Sync()
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // readSealed returns the payload of the file at path: fs.ErrNotExist if there is none, errDamaged if it does not verify.
