@@ -1,0 +1,310 @@
+package allowed
+
+import (
+	"context"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/thanos-io/thanos/pkg/store/storepb"
+	"google.golang.org/grpc/codes"
+
+	"larder/interop/internal/answer"
+	"larder/interop/internal/layout"
+	"larder/interop/internal/query"
+)
+
+// rules are the predicates by the names that allowed_differences.yaml uses.
+var rules = map[string]rule{
+	"blocks-once":        {request: onlyRightBlocks},
+	"limit-after-filter": {request: withoutLimit, answer: firstN},
+	"identical-once":     {answer: identicalOnce},
+	"timeless-choice":    {answer: anyBlocksTimes},
+	"continued-series":   {accept: continuedSeries},
+	"hints-unasked":      {answer: dropUnaskedHints},
+	"own-stats":          {accept: statsOfOwnAnswer},
+	"fault-is-aborted":   {answer: faultIsAborted},
+	"damage-is-an-error": {answer: damageIsAnError},
+	"joined-tsdb-infos":  {answer: joinedTSDBInfos},
+}
+
+// onlyRightBlocks restricts the request to the blocks that are needed, where Thanos would read more: a nested coarse block moves its cursor
+// backward, and finer blocks come in for time that is covered.
+func onlyRightBlocks(c *Case, q *query.Query) bool {
+	if q.Series == nil {
+		return false
+	}
+	right, ok := rightBlocks(c)
+	if !ok {
+		return false
+	}
+	return restrict(q, right)
+}
+
+// rightBlocks returns the needed blocks; false when Thanos reads the same ones.
+func rightBlocks(c *Case) ([]*layout.Block, bool) {
+	s := c.Query.Series
+	ms, ok := c.Query.Matchers()
+	if !ok {
+		return nil, false
+	}
+	choice := c.Layout.Choose(s.MinTime, s.MaxTime, s.MaxResolutionWindow, ms)
+	return choice.Right, !choice.Same()
+}
+
+// restrict adds a block matcher for the blocks to a Series request.
+func restrict(q *query.Query, blocks []*layout.Block) bool {
+	bms, ok := q.BlockMatchers()
+	if !ok {
+		return false
+	}
+	ids := make([]string, len(blocks))
+	for i, b := range blocks {
+		ids[i] = b.ID.String()
+	}
+	bms = append(slices.Clone(bms), storepb.LabelMatcher{
+		Type: storepb.LabelMatcher_RE, Name: "__block_id", Value: "none|" + strings.Join(ids, "|"),
+	})
+	return q.SetHints(bms, q.WantsStats()) == nil
+}
+
+// withoutLimit and firstN: the limit counts series that passed every filter, in the order of the whole answer. Thanos cuts each block's
+// postings first.
+func withoutLimit(_ *Case, q *query.Query) bool {
+	if q.Series == nil || q.Series.Limit <= 0 {
+		return false
+	}
+	q.Series.Limit = 0
+	return true
+}
+
+func firstN(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	if n := c.Query.Series.Limit; int64(len(want.Series)) > n {
+		want.Series = want.Series[:n]
+	}
+	return true, nil
+}
+
+// identicalOnce drops chunks that are equal to the one before: Thanos sends an aggregate chunk that several blocks hold as often as it has
+// aggregates.
+func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error) {
+	changed := false
+	for i, s := range want.Series {
+		cs := slices.CompactFunc(slices.Clone(s.Chunks), answer.Chunk.Equal)
+		if len(cs) != len(s.Chunks) {
+			want.Series[i].Chunks, changed = cs, true
+		}
+	}
+	return changed, nil
+}
+
+// anyBlocksTimes: when nothing was asked of downsampled blocks (or RAW, which they have not), chunks hold times only. Thanos then takes
+// the response of whichever block happened to come first. Any one block's is right.
+func anyBlocksTimes(ctx context.Context, c *Case, want *answer.Answer) (bool, error) {
+	s := c.Query.Series
+	if s == nil || s.SkipChunks {
+		return false, nil
+	}
+	ms, ok := c.Query.Matchers()
+	if !ok {
+		return false, nil
+	}
+	got := map[string][]answer.Chunk{}
+	joined, _ := answer.Join(c.Larder.Series, func(a, b answer.Series) bool { return true })
+	for _, x := range joined {
+		got[x.Labels.String()] = x.Chunks
+	}
+	var single []*answer.Answer
+	changed := false
+	for i, x := range want.Series {
+		mine := got[x.Labels.String()]
+		if hasParts(x.Chunks) || slices.EqualFunc(mine, x.Chunks, answer.Chunk.Equal) {
+			continue
+		}
+		if single == nil {
+			for _, b := range c.Layout.Choose(s.MinTime, s.MaxTime, s.MaxResolutionWindow, ms).Right {
+				q := c.Query.Clone()
+				q.Series.Limit = 0
+				if !restrict(q, []*layout.Block{b}) {
+					return false, nil
+				}
+				a, err := c.ask(ctx, q)
+				if err != nil {
+					return false, err
+				}
+				single = append(single, a)
+			}
+		}
+		for _, a := range single {
+			for _, o := range a.Series {
+				if labels.Equal(o.Labels, x.Labels) && slices.EqualFunc(o.Chunks, mine, answer.Chunk.Equal) {
+					want.Series[i].Chunks, changed = o.Chunks, true
+				}
+			}
+		}
+	}
+	return changed, nil
+}
+
+func hasParts(cs []answer.Chunk) bool {
+	for _, c := range cs {
+		for _, p := range c.Parts {
+			if p != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maxFrame is the size at which larder ends a frame.
+const maxFrame = 1 << 20
+
+// continuedSeries accepts a series in pieces when each piece but the last filled its frame: the next piece's first chunk would not have
+// fit, and the next piece opens the next frame.
+func continuedSeries(c *Case) bool {
+	a := c.Larder
+	for i := 1; i < len(a.Series); i++ {
+		prev, next := a.Series[i-1], a.Series[i]
+		if !labels.Equal(prev.Labels, next.Labels) {
+			continue
+		}
+		if next.Frame != prev.Frame+1 || len(next.Chunks) == 0 {
+			return false
+		}
+		// 16 bytes for the tags and lengths that one more chunk needs.
+		if a.Frames[prev.Frame].Size+next.Chunks[0].Size+16 <= maxFrame {
+			return false
+		}
+	}
+	return true
+}
+
+// dropUnaskedHints: the hints of Series answers are on in this Thanos so that they can be compared; `thanos store` sends none. larder sends
+// them to those who send some.
+func dropUnaskedHints(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	if c.Query.Series == nil || c.Options.AskedHints || want.Hints == nil {
+		return false, nil
+	}
+	want.Hints = nil
+	return true, nil
+}
+
+// statsOfOwnAnswer: Thanos counts a block as often as it queried it, and chunks that it repeats. larder's counts must be those of its own
+// answer, whose series, chunks and blocks are compared elsewhere.
+func statsOfOwnAnswer(c *Case) bool {
+	h := c.Larder.Hints
+	if h == nil || h.Stats == nil || c.Thanos.Hints == nil || c.Thanos.Hints.Stats == nil {
+		return false
+	}
+	ss, _ := answer.Join(c.Larder.Series, func(a, b answer.Series) bool { return true })
+	want := answer.Stats{Blocks: int64(len(h.BlockSet())), Series: int64(len(ss))}
+	for _, s := range ss {
+		want.Chunks += int64(len(s.Chunks))
+	}
+	return *h.Stats == want
+}
+
+var receiveFrom = regexp.MustCompile(`receive series from ([0-9A-Z]{26})`)
+
+// faultIsAborted: a fault of a block after its postings were read is Unknown in Thanos. larder says Aborted, as Thanos does before, and
+// names the same block.
+func faultIsAborted(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	m := receiveFrom.FindStringSubmatch(want.Message)
+	if want.Code != codes.Unknown || m == nil {
+		return false, nil
+	}
+	// Which of several faulty blocks is met first is not determined; the message must name one of those that the request reads.
+	if !strings.Contains(c.Larder.Message, m[1]) && !namesChosen(c) {
+		return false, nil
+	}
+	want.Code = codes.Aborted
+	return true, nil
+}
+
+// damageIsAnError: Thanos verifies no checksum of a chunk. larder refuses, and names the block.
+func damageIsAnError(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	if want.Code != codes.OK || !namesDamaged(c) {
+		return false, nil
+	}
+	want.Code = codes.Internal
+	if c.Query.Series != nil {
+		want.Code = codes.Aborted
+	}
+	return true, nil
+}
+
+// namesChosen reports whether larder's message names a block that the request reads.
+func namesChosen(c *Case) bool {
+	s := c.Query.Series
+	ms, ok := c.Query.Matchers()
+	if s == nil || !ok {
+		return false
+	}
+	for _, b := range c.Layout.Choose(s.MinTime, s.MaxTime, s.MaxResolutionWindow, ms).Right {
+		if strings.Contains(c.Larder.Message, b.ID.String()) {
+			return true
+		}
+	}
+	return false
+}
+
+// namesDamaged reports whether larder's message names a block that was damaged and that the request has to do with.
+func namesDamaged(c *Case) bool {
+	for id, b := range c.Layout.Damaged() {
+		if !strings.Contains(c.Larder.Message, id) {
+			continue
+		}
+		lo, hi := span(c.Query)
+		if b.MinTime <= hi && b.MaxTime > lo {
+			return true
+		}
+	}
+	return false
+}
+
+func span(q *query.Query) (int64, int64) {
+	switch {
+	case q.Series != nil:
+		return q.Series.MinTime, q.Series.MaxTime
+	case q.Names != nil:
+		return q.Names.Start, q.Names.End
+	case q.Values != nil:
+		return q.Values.Start, q.Values.End
+	}
+	return 0, -1
+}
+
+// joinedTSDBInfos works out the time ranges of each external label set: the union of its blocks. Thanos lets a block that lies within
+// another shorten the range.
+func joinedTSDBInfos(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	if want.Info == nil {
+		return false, nil
+	}
+	sets := map[string][]*layout.Block{}
+	for _, b := range c.Layout.Served() {
+		sets[b.Labels.String()] = append(sets[b.Labels.String()], b)
+	}
+	var out []answer.TSDB
+	for ls, bs := range sets {
+		cur := answer.TSDB{Labels: ls, MinTime: bs[0].MinTime, MaxTime: bs[0].MaxTime}
+		for _, b := range bs {
+			if b.MinTime > cur.MaxTime {
+				out = append(out, cur)
+				cur.MinTime, cur.MaxTime = b.MinTime, b.MaxTime
+			}
+			cur.MaxTime = max(cur.MaxTime, b.MaxTime)
+		}
+		out = append(out, cur)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if out[i].Labels != out[j].Labels {
+			return out[i].Labels < out[j].Labels
+		}
+		return out[i].MinTime < out[j].MinTime
+	})
+	want.Info.TSDBs = out
+	return true, nil
+}

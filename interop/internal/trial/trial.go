@@ -1,0 +1,182 @@
+// Package trial puts the same questions to two gateways over one bucket and says where their answers differ.
+package trial
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"larder/interop/internal/allowed"
+	"larder/interop/internal/answer"
+	"larder/interop/internal/gateway"
+	"larder/interop/internal/layout"
+	"larder/interop/internal/query"
+)
+
+// Trial is one bucket served twice.
+type Trial struct {
+	Layout *layout.Layout
+	// Allowed may be nil: then nothing may differ.
+	Allowed *allowed.List
+	thanos  *gateway.Client
+	subject *gateway.Client
+	close   []func() error
+}
+
+// Subject starts the gateway that is compared with Thanos and returns its address.
+type Subject func(ctx context.Context, b gateway.Bucket) (addr string, close func() error, err error)
+
+// Larder is larder as a process of its own.
+func Larder(bin string, extra ...string) Subject {
+	return func(ctx context.Context, b gateway.Bucket) (string, func() error, error) {
+		l, err := gateway.StartLarder(ctx, bin, b, extra...)
+		if err != nil {
+			return "", nil, err
+		}
+		return l.Addr, func() error {
+			select {
+			case <-l.Exited():
+				return fmt.Errorf("larder died: %s", l.Log())
+			default:
+			}
+			return l.Close()
+		}, nil
+	}
+}
+
+// Thanos is a second Thanos.
+func Thanos(opts gateway.ThanosOptions) Subject {
+	return func(ctx context.Context, b gateway.Bucket) (string, func() error, error) {
+		t, err := gateway.StartThanos(ctx, b, opts)
+		if err != nil {
+			return "", nil, err
+		}
+		return t.Addr, t.Close, nil
+	}
+}
+
+// Start serves the layout's bucket with Thanos and with the subject. scratch is a folder for their data.
+func Start(ctx context.Context, l *layout.Layout, scratch string, subject Subject, list *allowed.List) (*Trial, error) {
+	t := &Trial{Layout: l, Allowed: list}
+	bucket := func(name string) gateway.Bucket {
+		return gateway.Bucket{Dir: l.Dir, DataDir: filepath.Join(scratch, name), MinTime: l.MinTime, MaxTime: l.MaxTime}
+	}
+	th, err := gateway.StartThanos(ctx, bucket("thanos"), gateway.ThanosOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("start Thanos: %w", err)
+	}
+	t.close = append(t.close, th.Close)
+	addr, stop, err := subject(ctx, bucket("subject"))
+	if err != nil {
+		return nil, fmt.Errorf("start the subject: %w (%v)", err, t.Close())
+	}
+	t.close = append(t.close, stop)
+	if t.thanos, err = t.dial(th.Addr); err != nil {
+		return nil, fmt.Errorf("%w (%v)", err, t.Close())
+	}
+	if t.subject, err = t.dial(addr); err != nil {
+		return nil, fmt.Errorf("%w (%v)", err, t.Close())
+	}
+	return t, nil
+}
+
+func (t *Trial) dial(addr string, opts ...grpc.DialOption) (*gateway.Client, error) {
+	c, err := gateway.Dial(addr, opts...)
+	if err == nil {
+		t.close = append(t.close, c.Close)
+	}
+	return c, err
+}
+
+// Close stops everything, last started first.
+func (t *Trial) Close() error {
+	var first error
+	for i := len(t.close) - 1; i >= 0; i-- {
+		if err := t.close[i](); err != nil && first == nil {
+			first = err
+		}
+	}
+	t.close = nil
+	return first
+}
+
+// Result is what came of one request.
+type Result struct {
+	Thanos, Subject *answer.Answer
+	// Differences are those that nothing allows.
+	Differences []answer.Difference
+}
+
+// Ask puts the request to both.
+func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	want, err := answer.Ask(ctx, t.thanos, q.Clone())
+	if err != nil {
+		return nil, fmt.Errorf("Thanos: %w", err)
+	}
+	got, err := answer.Ask(ctx, t.subject, q.Clone())
+	if err != nil {
+		return nil, fmt.Errorf("subject: %w", err)
+	}
+	r := &Result{Thanos: want, Subject: got}
+	opts := answer.Options{Mention: q.Mention}
+	if q.Series != nil {
+		opts.BatchSize, opts.AskedHints = q.Series.ResponseBatchSize, q.Series.Hints != nil
+	}
+	if t.Allowed == nil {
+		r.Differences = answer.Diff(want, got, opts)
+		return r, nil
+	}
+	r.Differences, err = t.Allowed.Explain(ctx, &allowed.Case{
+		Layout: t.Layout, Query: q, Thanos: want, Larder: got, Options: opts,
+		AskThanos: func(ctx context.Context, q *query.Query) (*answer.Answer, error) { return answer.Ask(ctx, t.thanos, q) },
+	})
+	return r, err
+}
+
+// Shrink returns the simplest request it finds that still differs in the same field, with its differences.
+func (t *Trial) Shrink(ctx context.Context, q *query.Query, r *Result) (*query.Query, *Result) {
+	field := r.Differences[0].Field
+	for range 20 {
+		better := false
+		for _, s := range q.Simpler() {
+			x, err := t.Ask(ctx, s)
+			if err != nil {
+				continue
+			}
+			if len(x.Differences) > 0 && x.Differences[0].Field == field {
+				q, r, better = s, x, true
+				break
+			}
+		}
+		if !better {
+			break
+		}
+	}
+	return q, r
+}
+
+// Report describes a difference so that somebody can see it again.
+func Report(l *layout.Layout, q *query.Query, r *Result) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "layout seed %d (replica label %q)\n  request: %s\n", l.Seed, l.ReplicaLabel, q)
+	for _, d := range r.Differences {
+		fmt.Fprintf(&b, "  %s\n", d)
+	}
+	if q.Series != nil {
+		if ms, ok := q.Matchers(); ok {
+			c := l.Choose(q.Series.MinTime, q.Series.MaxTime, q.Series.MaxResolutionWindow, ms)
+			for _, x := range c.Right {
+				fmt.Fprintf(&b, "  block %s %s [%d, %d) resolution %d %s\n", x.ID, x.Labels, x.MinTime, x.MaxTime, x.Resolution, x.Damage)
+			}
+		}
+	}
+	fmt.Fprintf(&b, "  answers: Thanos %s %d series %d entries, subject %s %d series %d entries\n",
+		r.Thanos.Code, len(r.Thanos.Series), len(r.Thanos.List), r.Subject.Code, len(r.Subject.Series), len(r.Subject.List))
+	return b.String()
+}

@@ -1,0 +1,260 @@
+package interop
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+
+	"larder/interop/internal/allowed"
+	"larder/interop/internal/layout"
+	"larder/interop/internal/query"
+	"larder/interop/internal/trial"
+)
+
+// setting reads a number from the environment.
+func setting(t *testing.T, name string, def int) int {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		return def
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// The sizes of a run. A full run is one of at least fullLayouts layouts; it must also have needed every allowed difference.
+const (
+	shortLayouts  = 12
+	fullLayouts   = 40
+	perLayout     = 170
+	maxReports    = 12
+	defaultSeed   = 1
+	featureShare  = 0.10
+	nonEmptyShare = 0.60
+)
+
+// coverage counts what a run reached.
+type coverage struct {
+	mu       sync.Mutex
+	requests map[string]int
+	nonEmpty map[string]int
+	refused  int
+	features map[string]int
+	shapes   map[string]int
+	layouts  int
+	depth    int
+}
+
+func newCoverage() *coverage {
+	return &coverage{requests: map[string]int{}, nonEmpty: map[string]int{}, features: map[string]int{}, shapes: map[string]int{}}
+}
+
+func (c *coverage) layout(l *layout.Layout) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := l.Shape()
+	c.layouts++
+	c.depth = max(c.depth, s.Depth)
+	for name, has := range map[string]bool{
+		"label clash": s.Clash, "blocks without external labels": s.EmptyExternal, "replica label inside": s.ReplicaInside,
+		"replica label outside": s.ReplicaOutside, "overlapping blocks": s.Overlapping, "nested blocks": s.Nested, "gaps": s.Gapped,
+		"touching blocks": s.Touching, "downsampled blocks": s.Downsampled, "raw deleted": s.RawDeleted, "compacted sources": s.Covered,
+		"marked lately": s.MarkedServed, "marked long ago": s.MarkedGone, "prefix chains three deep": s.Depth >= 3,
+	} {
+		if has {
+			c.shapes[name]++
+		} else {
+			c.shapes[name] += 0
+		}
+	}
+}
+
+func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := q.Kind()
+	c.requests[k]++
+	if !r.Thanos.Empty() {
+		c.nonEmpty[k]++
+	}
+	if q.Bad != "" {
+		c.refused++
+	}
+	if q.Series == nil {
+		return
+	}
+	for _, f := range q.Features(l) {
+		c.features[f]++
+	}
+	if !r.Thanos.Empty() {
+		aggregates, replicas := aggregatesOverReplicas(l, q, r)
+		if aggregates {
+			c.features["aggregate chunks in the answer"]++
+		}
+		if aggregates && replicas {
+			c.features["aggregate chunks of several replicas in one series"]++
+		}
+	}
+}
+
+// aggregatesOverReplicas reports whether the answer holds aggregates, and whether a series holds those of several blocks for one time.
+func aggregatesOverReplicas(_ *layout.Layout, _ *query.Query, r *trial.Result) (aggregates, replicas bool) {
+	for _, s := range r.Thanos.Series {
+		for i, c := range s.Chunks {
+			for _, p := range c.Parts[1:] {
+				if p == nil {
+					continue
+				}
+				aggregates = true
+				if i > 0 && s.Chunks[i-1].MinTime == c.MinTime {
+					replicas = true
+				}
+			}
+		}
+	}
+	return aggregates, replicas
+}
+
+// check fails the test where the run did not reach what it must.
+func (c *coverage) check(t *testing.T) {
+	t.Helper()
+	series := c.requests["Series"]
+	t.Logf("%d layouts, requests %v, not empty %v, meant to be refused or empty %d, deepest prefix chain %d", c.layouts, c.requests, c.nonEmpty, c.refused, c.depth)
+	t.Logf("features of %d Series requests: %v", series, c.features)
+	t.Logf("shapes of %d layouts: %v", c.layouts, c.shapes)
+	for _, k := range []string{"Series", "LabelNames", "LabelValues", "Info"} {
+		if c.requests[k] == 0 {
+			t.Errorf("no %s request was made", k)
+		}
+	}
+	if share := float64(c.nonEmpty["Series"]) / float64(series); share < nonEmptyShare {
+		t.Errorf("%.0f %% of the Series answers hold something, want at least %.0f %%", share*100, nonEmptyShare*100)
+	}
+	for _, f := range query.SeriesFeatures {
+		if share := float64(c.features[f]) / float64(series); share < featureShare {
+			t.Errorf("%q is in %.1f %% of the Series requests, want at least %.0f %%", f, share*100, featureShare*100)
+		}
+	}
+	for _, f := range []string{"aggregate chunks in the answer", "aggregate chunks of several replicas in one series"} {
+		if c.features[f] == 0 {
+			t.Errorf("no answer with: %s", f)
+		}
+	}
+	for name, n := range c.shapes {
+		if n == 0 {
+			t.Errorf("no layout with: %s", name)
+		}
+	}
+}
+
+// kind says what the i-th layout of a run must hold. Damaged layouts are few, because most of their answers are errors.
+func kind(i int) layout.Options {
+	switch i % 12 {
+	case 3:
+		return layout.Options{Giants: true}
+	case 7:
+		return layout.Options{Damage: layout.FlippedChunk}
+	case 11:
+		return layout.Options{Damage: []layout.Damage{layout.MissingChunks, layout.TruncatedChunks}[i/12%2]}
+	default:
+		return layout.Options{}
+	}
+}
+
+// runs compares a subject with Thanos over n layouts and calls differ for each request that differs, until differ says stop.
+type run struct {
+	subject trial.Subject
+	allowed *allowed.List
+	seed    uint64
+	layouts int
+	// requests per layout.
+	requests int
+	kind     func(i int) layout.Options
+	coverage *coverage
+}
+
+func (r *run) all(t *testing.T, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) (more bool)) {
+	t.Helper()
+	for i := range r.layouts {
+		if !r.one(t, i, differ) {
+			return
+		}
+	}
+}
+
+func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) bool) (more bool) {
+	t.Helper()
+	ctx := context.Background()
+	seed := r.seed*1000 + uint64(i)
+	// Not t.TempDir: forty buckets at once are more than a disk wants to hold.
+	dir, err := os.MkdirTemp("", "interop-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	bucket := filepath.Join(dir, "bucket")
+	if err := os.MkdirAll(bucket, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	opts := layout.Options{}
+	if r.kind != nil {
+		opts = r.kind(i)
+	}
+	l, err := layout.Write(ctx, bucket, seed, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := trial.Start(ctx, l, dir, r.subject, r.allowed)
+	if err != nil {
+		t.Fatalf("layout %d (seed %d): %v", i, seed, err)
+	}
+	defer func() {
+		if err := tr.Close(); err != nil {
+			t.Errorf("layout %d (seed %d): %v", i, seed, err)
+			more = false
+		}
+	}()
+	if r.coverage != nil {
+		r.coverage.layout(l)
+	}
+	g := query.NewGenerator(seed, l)
+	for n := range r.requests {
+		q := g.Next()
+		if n == 0 {
+			q = &query.Query{Info: true}
+		}
+		res, err := tr.Ask(ctx, q)
+		if err != nil {
+			t.Fatalf("layout %d (seed %d), request %d: %s: %v", i, seed, n, q, err)
+		}
+		if r.coverage != nil {
+			r.coverage.request(l, q, res)
+		}
+		if len(res.Differences) > 0 && !differ(tr, q, res) {
+			return false
+		}
+	}
+	return true
+}
+
+// reporter reports differences, each with the simplest request that shows it.
+func reporter(t *testing.T, most int) func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
+	seen := 0
+	return func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
+		seen++
+		if seen > most {
+			t.Errorf("more than %d differences: stopped", most)
+			return false
+		}
+		small, r := tr.Shrink(context.Background(), q, res)
+		t.Error(fmt.Sprintf("difference %d\n", seen) + trial.Report(tr.Layout, small, r))
+		return true
+	}
+}
