@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Errors that a Fetch or Refetch returns, wrapped in a *ReadError where an
-// object was being read.
+// Errors that a Fetch or Refetch returns. Where an object was being read, they
+// are wrapped in a *ReadError, which says which.
 var (
 	// ErrNotFound is returned when the object does not exist in the bucket. It
 	// is not retried here: whoever planned the read decides what that means.

@@ -104,7 +104,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			want := f.end - f.off
-			return f.wrap(&ShortObjectError{Object: f.obj.Name, Off: f.off, Want: want, Got: want - a.left})
+			return &ShortObjectError{Object: f.obj.Name, Off: f.off, Want: want, Got: want - a.left}
 		case err != nil:
 			return f.wrap(r.classify(err))
 		case n > 0:
@@ -126,7 +126,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 		n, err := body.Read(more[:])
 		if n > 0 {
 			r.retract(f, from)
-			return f.wrap(&LongBodyError{Object: f.obj.Name, Off: f.off, Want: f.end - f.off})
+			return &LongBodyError{Object: f.obj.Name, Off: f.off, Want: f.end - f.off}
 		}
 		if err != nil {
 			break // whatever it is, the bytes are complete

@@ -1,0 +1,194 @@
+package pagecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// content returns what the objects of tests hold: every position differs from
+// its neighbours on other pages.
+func content(size int) []byte {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(i ^ i>>8*7 ^ i>>16*13)
+	}
+	return b
+}
+
+// errGone is the raw error of a bucket that knows its own error only unwrapped,
+// as S3's does.
+type errGone struct{}
+
+func (errGone) Error() string { return "the specified key does not exist" }
+
+// testBucket serves objects and counts reads.
+type testBucket struct {
+	objects map[string][]byte
+	// hook, if any, may answer a read in the bucket's stead: it returns handled.
+	hook func(ctx context.Context, name string, off, length int64) (body io.ReadCloser, err error, handled bool)
+
+	mu    sync.Mutex
+	reads []string // "name [off,end)"
+	open  int      // bodies not closed
+}
+
+func newTestBucket(sizes map[string]int) *testBucket {
+	b := &testBucket{objects: map[string][]byte{}}
+	for name, size := range sizes {
+		b.objects[name] = content(size)
+	}
+	return b
+}
+
+func (b *testBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	b.mu.Lock()
+	b.reads = append(b.reads, fmt.Sprintf("%s [%d,%d)", name, off, off+length))
+	b.mu.Unlock()
+	if b.hook != nil {
+		if body, err, handled := b.hook(ctx, name, off, length); handled {
+			return b.count(body), err
+		}
+	}
+	data, ok := b.objects[name]
+	if !ok {
+		return nil, errGone{}
+	}
+	if length <= 0 || off < 0 {
+		return nil, fmt.Errorf("bad range %d+%d", off, length)
+	}
+	return b.count(io.NopCloser(strings.NewReader(string(data[min(off, int64(len(data))):min(off+length, int64(len(data)))])))), nil
+}
+
+func (b *testBucket) IsObjNotFoundErr(err error) bool {
+	_, ok := err.(errGone) //nolint:errorlint // that is the point
+	return ok
+}
+
+// taken returns the reads since the last call.
+func (b *testBucket) taken() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	reads := b.reads
+	b.reads = nil
+	return reads
+}
+
+func (b *testBucket) count(body io.ReadCloser) io.ReadCloser {
+	if body == nil {
+		return nil
+	}
+	b.mu.Lock()
+	b.open++
+	b.mu.Unlock()
+	return &countedBody{ReadCloser: body, b: b}
+}
+
+type countedBody struct {
+	io.ReadCloser
+	b    *testBucket
+	once sync.Once
+}
+
+func (c *countedBody) Close() error {
+	c.once.Do(func() {
+		c.b.mu.Lock()
+		c.b.open--
+		c.b.mu.Unlock()
+	})
+	return c.ReadCloser.Close()
+}
+
+// checkClosed fails when a body was left open.
+func (b *testBucket) checkClosed(t *testing.T) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open != 0 {
+		t.Errorf("%d bodies were not closed", b.open)
+	}
+}
+
+// mapCache keeps everything.
+type mapCache struct {
+	mu sync.Mutex
+	m  map[uint64][]byte
+}
+
+func newMapCache() *mapCache { return &mapCache{m: map[uint64][]byte{}} }
+
+func (c *mapCache) Get(key uint64) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, ok := c.m[key]
+	return b, ok
+}
+
+func (c *mapCache) Set(key uint64, value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.m[key]; !ok {
+		c.m[key] = value
+	}
+}
+
+func (c *mapCache) Del(key uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.m, key)
+}
+
+func (c *mapCache) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.m)
+}
+
+// body is a body that a test feeds by hand.
+type body struct {
+	ctx  context.Context
+	feed chan []byte // closed: the end
+	fail chan error
+	off  int64 // of what comes next, for who feeds it
+	rest []byte
+	deaf bool // does not heed its context
+}
+
+func newBody(ctx context.Context) *body {
+	return &body{ctx: ctx, feed: make(chan []byte), fail: make(chan error)}
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		done := b.ctx.Done()
+		if b.deaf {
+			done = nil
+		}
+		select {
+		case more, ok := <-b.feed:
+			if !ok {
+				return 0, io.EOF
+			}
+			b.rest = more
+		case err := <-b.fail:
+			return 0, err
+		case <-done:
+			return 0, b.ctx.Err()
+		}
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+func (b *body) Close() error { return nil }
+
+var errBroken = errors.New("connection reset by peer")
