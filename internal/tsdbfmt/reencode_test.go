@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -76,8 +77,9 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 	if wire != byte(plain.Encoding()) {
 		t.Errorf("sent as encoding %d, want %d", wire, plain.Encoding())
 	}
-	if diff := cmp.Diff(decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out)); diff != "" {
-		t.Errorf("samples (-stored +sent): %s", diff)
+	// Finding out that two lists of samples differ is fast, and where they do is not.
+	if want, got := decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out); !reflect.DeepEqual(want, got) {
+		t.Errorf("samples (-stored +sent): %s", cmp.Diff(want, got))
 	}
 	if !bytes.Equal(out, plain.Bytes()) {
 		t.Errorf("%d bytes, Prometheus writes %d for the same samples:\n%x\n%x", len(out), len(plain.Bytes()), out, plain.Bytes())
@@ -165,30 +167,46 @@ func TestReencodeXOR2(t *testing.T) {
 	}
 }
 
-// appendHistogram appends to both chunks, which Prometheus's appenders may replace by recoded ones. It reports false, and
-// leaves the chunks as they are, when the sample needs a new chunk.
-func appendHistogram(t *testing.T, c chunkenc.Chunk, st, ts int64, h *histogram.Histogram, fh *histogram.FloatHistogram) (chunkenc.Chunk, bool) {
+// histogramWriter appends to a chunk, which Prometheus's appender may replace by a recoded one.
+type histogramWriter struct {
+	c   chunkenc.Chunk
+	app chunkenc.Appender
+}
+
+func newHistogramWriter(t *testing.T, c chunkenc.Chunk) *histogramWriter {
 	t.Helper()
 	app, err := c.Appender()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &histogramWriter{c, app}
+}
+
+// append appends one of h and fh. It reports false, and leaves the chunk as it is, when the sample needs a new chunk.
+func (w *histogramWriter) append(t *testing.T, st, ts int64, h *histogram.Histogram, fh *histogram.FloatHistogram) bool {
+	t.Helper()
 	var (
 		next    chunkenc.Chunk
 		recoded bool
+		app     chunkenc.Appender
+		err     error
 	)
 	if h != nil {
-		next, recoded, _, err = app.AppendHistogram(nil, st, ts, h.Copy(), false)
+		next, recoded, app, err = w.app.AppendHistogram(nil, st, ts, h.Copy(), false)
 	} else {
-		next, recoded, _, err = app.AppendFloatHistogram(nil, st, ts, fh.Copy(), false)
+		next, recoded, app, err = w.app.AppendFloatHistogram(nil, st, ts, fh.Copy(), false)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if next == nil {
-		return c, true
+	if next != nil && !recoded {
+		return false
 	}
-	return next, recoded
+	if next != nil {
+		w.c = next
+	}
+	w.app = app
+	return true
 }
 
 // growHistogram grows h the way a counter grows, now and then by buckets that were not there, which makes Prometheus recode
@@ -254,9 +272,9 @@ func TestReencodeHistograms(t *testing.T) {
 			}
 		}
 		float := seed%2 == 1
-		var in, plain chunkenc.Chunk = chunkenc.NewHistogramSTChunk(), chunkenc.NewHistogramChunk()
+		in, plain := newHistogramWriter(t, chunkenc.NewHistogramSTChunk()), newHistogramWriter(t, chunkenc.NewHistogramChunk())
 		if float {
-			in, plain = chunkenc.NewFloatHistogramSTChunk(), chunkenc.NewFloatHistogramChunk()
+			in, plain = newHistogramWriter(t, chunkenc.NewFloatHistogramSTChunk()), newHistogramWriter(t, chunkenc.NewFloatHistogramChunk())
 		}
 		for i := range n {
 			growHistogram(rnd, h)
@@ -275,25 +293,23 @@ func TestReencodeHistograms(t *testing.T) {
 				fa.Sum = a.Sum
 				a = nil
 			}
-			nextIn, ok := appendHistogram(t, in, sts[i], ts[i], a, fa)
-			nextPlain, plainOK := appendHistogram(t, plain, 0, ts[i], a, fa)
+			ok, plainOK := in.append(t, sts[i], ts[i], a, fa), plain.append(t, 0, ts[i], a, fa)
 			if ok != plainOK {
 				t.Fatalf("seed %d: sample %d: one of the appenders wants a new chunk", seed, i)
 			}
 			if !ok { // The chunk is complete.
 				break
 			}
-			in, plain = nextIn, nextPlain
 		}
 		// Headers that an append does not lead to: as a chunk that continues another has them.
-		header := chunkenc.CounterResetHeader(in.Bytes()[0] & chunkenc.CounterResetHeaderMask)
+		header := chunkenc.CounterResetHeader(in.c.Bytes()[0] & chunkenc.CounterResetHeaderMask)
 		if header != chunkenc.GaugeType && rnd.IntN(2) == 0 {
 			header = []chunkenc.CounterResetHeader{chunkenc.CounterReset, chunkenc.NotCounterReset, chunkenc.UnknownCounterReset}[rnd.IntN(3)]
-			in.Bytes()[0] = in.Bytes()[0]&^chunkenc.CounterResetHeaderMask | byte(header)
-			plain.Bytes()[2] = byte(header)
+			in.c.Bytes()[0] = in.c.Bytes()[0]&^chunkenc.CounterResetHeaderMask | byte(header)
+			plain.c.Bytes()[2] = byte(header)
 		}
 		seen[header]++
-		checkReencoded(t, in, plain)
+		checkReencoded(t, in.c, plain.c)
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -311,17 +327,13 @@ func TestReencodeStaleInsideGauge(t *testing.T) {
 		PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []int64{1, 1},
 	}
 	staleGauge := histogram.Histogram{CounterResetHint: histogram.GaugeType, Sum: math.Float64frombits(value.StaleNaN)}
-	var in, plain chunkenc.Chunk = chunkenc.NewHistogramSTChunk(), chunkenc.NewHistogramChunk()
+	in, plain := newHistogramWriter(t, chunkenc.NewHistogramSTChunk()), newHistogramWriter(t, chunkenc.NewHistogramChunk())
 	for i, h := range []*histogram.Histogram{&gauge, &gauge, &staleGauge} {
-		var ok bool
-		if in, ok = appendHistogram(t, in, 500, int64(i)*1000, h, nil); !ok {
-			t.Fatalf("sample %d started a new chunk", i)
-		}
-		if plain, ok = appendHistogram(t, plain, 0, int64(i)*1000, h, nil); !ok {
+		if !in.append(t, 500, int64(i)*1000, h, nil) || !plain.append(t, 0, int64(i)*1000, h, nil) {
 			t.Fatalf("sample %d started a new chunk", i)
 		}
 	}
-	checkReencoded(t, in, plain)
+	checkReencoded(t, in.c, plain.c)
 }
 
 func TestReencodePassesOn(t *testing.T) {
