@@ -101,8 +101,7 @@ func ManyValues(name string, seed uint64, values int) Layout {
 	}})}
 }
 
-// ManyBlocks500 is 500 small blocks: 50 days of two-hour blocks of a small cluster, alternating between two replicas each two
-// hours of which are there, ending at Epoch.
+// ManyBlocks500 is 500 small blocks: the 20 days before Epoch of a small service, in two-hour blocks of two replicas.
 func ManyBlocks500(seed uint64) Layout { return ManyBlocks("manyblocks500", seed, 500) }
 
 // ManyBlocks is the given number of small blocks of two hours, in two streams that differ in the external label "replica".
