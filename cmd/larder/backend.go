@@ -1,0 +1,240 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+	"github.com/thanos-io/objstore/client"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
+
+	"larder/chunkcache"
+	"larder/indexcache"
+	"larder/internal/pagecache"
+	"larder/internal/telemetry"
+	"larder/store"
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+)
+
+// bucketReads is how many reads of the bucket run at once: below the 100 idle connections that the clients keep by default, so
+// that connections are not made and thrown away under load.
+const bucketReads = 96
+
+// backend is everything behind the servers: the bucket, the catalog, headers, caches and the store itself.
+type backend struct {
+	conf    *storeConfig
+	logger  *slog.Logger
+	catalog *catalog.Catalog
+	headers *indexheader.Manager
+	server  *store.Server
+
+	undo []func() // run last to first
+
+	known, complete         chan struct{} // closed when a view is ready; when one was seen in the bucket
+	onceKnown, onceComplete sync.Once
+}
+
+// openBackend wires the packages together. dir is larder's own directory, "" to keep everything in memory. Nothing is read from
+// the bucket before run.
+func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometheus.Registerer, tracer trace.TracerProvider) (*backend, error) {
+	b := &backend{conf: conf, logger: logger, known: make(chan struct{}), complete: make(chan struct{})}
+	if err := b.open(dir, reg, tracer); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.TracerProvider) error {
+	conf, m := b.conf, &b.conf.memory
+	bucket, err := openBucket(conf, b.logger, reg)
+	if err != nil {
+		return err
+	}
+	b.onClose(func() {
+		if err := bucket.Close(); err != nil {
+			b.logger.Warn("close the bucket's client", "err", err)
+		}
+	})
+
+	headersDir := ""
+	if dir != "" {
+		headersDir = filepath.Join(dir, "headers")
+	}
+	b.headers, err = indexheader.New(indexheader.Options{
+		Dir: headersDir, Bucket: bucket,
+		MaxOpenBytes: m.headers, BlockCacheBytes: m.headerBlocks,
+		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency,
+		Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
+		return conf.dataDirError(err)
+	}
+	b.onClose(b.headers.Close)
+
+	slots := pagecache.NewSlots(bucketReads)
+	index := indexcache.New(bucket, indexcache.Options{
+		MaxBytes: orNone(m.indexCache), PageSize: int(conf.indexPageSize), Slots: slots, MaxInFlightBytes: m.inFlight,
+		Logger: b.logger, Registerer: reg,
+	})
+	b.onClose(index.Close)
+	chunks := chunkcache.New(bucket, chunkcache.Options{
+		MaxBytes: orNone(m.chunkCache), PageSize: int(conf.chunkPageSize), Slots: slots, MaxInFlightBytes: m.inFlight,
+		Logger: b.logger, Registerer: reg,
+	})
+	b.onClose(chunks.Close)
+
+	b.catalog, err = catalog.New(catalog.Options{
+		Bucket: bucket, Dir: dir,
+		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
+		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
+		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
+		OnChange: b.viewChanged,
+		Logger:   b.logger, Registerer: reg,
+	})
+	if err != nil {
+		return conf.dataDirError(err)
+	}
+	b.onClose(b.catalog.Close)
+
+	b.server = store.New(store.Options{
+		Catalog:        b.catalog,
+		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: lister{bucket}, Logger: b.logger},
+		ChunkPageBytes: conf.chunkPageSize,
+		Gate:           store.GateOptions{MaxConcurrent: conf.seriesConcurrency},
+		Allowance:      store.AllowanceOptions{Bytes: m.requests},
+		Limits:         store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
+		Clamp: func(minT, maxT int64) (int64, int64) {
+			now := time.Now()
+			return max(minT, conf.minTime.Millis(now, math.MinInt64)), min(maxT, conf.maxTime.Millis(now, math.MaxInt64))
+		},
+		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
+	})
+	return nil
+}
+
+// services are what the gRPC server is given.
+func (b *backend) services() services { return services{store: b.server, info: b.server} }
+
+// openBucket makes the client that the configuration describes. Its metrics have the names that Thanos's dashboards and alerts
+// read: thanos_objstore_bucket_*.
+func openBucket(conf *storeConfig, logger *slog.Logger, reg prometheus.Registerer) (objstore.InstrumentedBucket, error) {
+	b, err := client.NewBucketFromConfig(telemetry.GoKit(logger), conf.bucket, "larder", nil)
+	if err != nil {
+		return nil, conf.objstoreYAML.wrap(err)
+	}
+	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), b.Name())), nil
+}
+
+// orNone turns a size of zero, which for the caches would be their default, into what means none.
+func orNone(size int64) int64 {
+	if size == 0 {
+		return -1
+	}
+	return size
+}
+
+// viewChanged has the headers of new blocks built in the background and those of blocks that left forgotten. Queries may have
+// met the new blocks before; they build what they need themselves.
+func (b *backend) viewChanged(old, cur *catalog.View) {
+	b.server.ViewChanged(old, cur)
+	var arrived []indexheader.Source
+	for _, blk := range cur.Blocks {
+		if old.ByID(blk.ID) == nil {
+			arrived = append(arrived, block.Source(blk))
+		}
+	}
+	b.headers.Prefetch(arrived)
+	left := 0
+	for _, blk := range old.Blocks {
+		if cur.ByID(blk.ID) == nil {
+			b.headers.Forget(blk.ID)
+			left++
+		}
+	}
+	b.logger.Info("blocks changed", "blocks", len(cur.Blocks), "new", len(arrived), "gone", left, "label_sets", len(cur.Sets), "from_disk", cur.FromDisk)
+	if cur.Ready {
+		b.onceKnown.Do(func() { close(b.known) })
+	}
+	if cur.Ready && !cur.FromDisk {
+		b.onceComplete.Do(func() { close(b.complete) })
+	}
+}
+
+// run keeps the catalog up to date until ctx ends, and calls ready once, when requests may come.
+func (b *backend) run(ctx context.Context, ready func()) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.catalog.Run(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.known:
+		}
+		if b.waitHeaders(ctx) == nil {
+			ready()
+		}
+		return nil
+	})
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.complete:
+		}
+		// Headers of blocks that left the bucket while no process ran.
+		if err := b.headers.Retain(func(id ulid.ULID) bool { return b.catalog.View().ByID(id) != nil }); err != nil {
+			b.logger.Warn("index headers of former blocks stay", "err", err)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// waitHeaders waits for the headers of recent blocks if --wait-headers asks for it. A header that cannot be built is not waited
+// for: a bad block must not keep the others from being served.
+func (b *backend) waitHeaders(ctx context.Context) error {
+	if b.conf.waitHeaders == 0 {
+		return nil
+	}
+	since := time.Now().Add(-b.conf.waitHeaders).UnixMilli()
+	var recent []ulid.ULID
+	for _, blk := range b.catalog.View().Blocks {
+		if blk.MaxTime > since {
+			recent = append(recent, blk.ID)
+		}
+	}
+	b.logger.Info("waiting for index headers", "blocks", len(recent))
+	return b.headers.Wait(ctx, recent)
+}
+
+func (b *backend) onClose(f func()) { b.undo = append(b.undo, f) }
+
+// close must be called after run and after the last request.
+func (b *backend) close() {
+	for i := len(b.undo) - 1; i >= 0; i-- {
+		b.undo[i]()
+	}
+	b.undo = nil
+}
+
+// lister answers what meta.json leaves open about a block's files.
+type lister struct{ bucket objstore.BucketReader }
+
+func (l lister) Iter(ctx context.Context, dir string, f func(name string) error) error {
+	return l.bucket.Iter(ctx, dir, f)
+}
+
+func (l lister) Size(ctx context.Context, name string) (int64, error) {
+	attrs, err := l.bucket.Attributes(ctx, name)
+	return attrs.Size, err
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"larder/benchmarks/dataset"
+	"larder/benchmarks/tour"
+)
+
+// demoCommand is `larder demo`: a generated bucket, the gateway in front of it, and a client that shows what it does.
+type demoCommand struct {
+	cmd                      *kingpin.CmdClause
+	dir                      string
+	once                     bool
+	grpcAddress, httpAddress string
+}
+
+func registerDemo(app *kingpin.Application) *demoCommand {
+	d := &demoCommand{cmd: app.Command("demo", "Make a bucket, serve it, ask it questions, print the answers and how long they took.")}
+	d.cmd.Flag("dir", "Folder for the bucket and the gateway's own files, kept and used again the next time. By default a temporary one that is removed at the end.").
+		StringVar(&d.dir)
+	d.cmd.Flag("once", "Stop after the answers. By default the gateway goes on serving until it is interrupted.").BoolVar(&d.once)
+	d.cmd.Flag("grpc-address", "Where the gateway serves the StoreAPI; with --once, a free port unless this is given.").
+		PlaceHolder("127.0.0.1:10901").StringVar(&d.grpcAddress)
+	d.cmd.Flag("http-address", "Where the gateway serves metrics and probes; with --once, a free port unless this is given.").
+		PlaceHolder("127.0.0.1:10902").StringVar(&d.httpAddress)
+	return d
+}
+
+// demoSeed decides the demo's data, together with when it is made.
+const demoSeed = 1
+
+// demoReadyTimeout is how long the gateway may take until it serves. It takes far less than a second.
+const demoReadyTimeout = time.Minute
+
+func (d *demoCommand) run(stdout, stderr io.Writer) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	dir := d.dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "larder-demo-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	bucket := filepath.Join(dir, "bucket")
+	if err := makeDemoBucket(ctx, bucket, stdout); err != nil {
+		return err
+	}
+
+	conf, err := parseStore(d.storeArgs(dir, bucket)...)
+	if err != nil {
+		return err
+	}
+	g, err := newGateway(conf, stderr)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	stopped := make(chan error, 1)
+	go func() { stopped <- g.run(serving) }()
+
+	address := g.rpcListener.Addr().String()
+	fmt.Fprintf(stdout, "Serving: StoreAPI on %s, metrics on http://%s/metrics\n\n", address, g.httpListener.Addr())
+	err = takeTour(ctx, address, stdout)
+	if err == nil && !d.once {
+		fmt.Fprintf(stdout, "\nStill serving. Point a Querier at it, and open http://localhost:9090:\n\n"+
+			"  thanos query --http-address=0.0.0.0:9090 --endpoint=%s --query.replica-label=replica --query.auto-downsampling\n\n"+
+			"Ctrl-C ends it.\n", address)
+		select {
+		case <-ctx.Done():
+		case err := <-stopped:
+			return err
+		}
+	}
+	stopServing()
+	if ctx.Err() != nil && !errors.Is(err, context.Canceled) {
+		err = nil // Interrupted: that is how a demo ends.
+	}
+	return errors.Join(err, <-stopped)
+}
+
+// storeArgs are the arguments of `larder store` that serve the bucket.
+func (d *demoCommand) storeArgs(dir, bucket string) []string {
+	grpcAddress, httpAddress := "127.0.0.1:10901", "127.0.0.1:10902"
+	if d.once {
+		grpcAddress, httpAddress = "127.0.0.1:0", "127.0.0.1:0"
+	}
+	if d.grpcAddress != "" {
+		grpcAddress = d.grpcAddress
+	}
+	if d.httpAddress != "" {
+		httpAddress = d.httpAddress
+	}
+	return []string{
+		"--log.level=warn",
+		"--data-dir=" + filepath.Join(dir, "data"),
+		// YAML strings in double quotes have JSON's escapes, which are Go's for a path.
+		fmt.Sprintf("--objstore.config={type: FILESYSTEM, config: {directory: %q}}", bucket),
+		"--grpc-address=" + grpcAddress,
+		"--http-address=" + httpAddress,
+	}
+}
+
+// makeDemoBucket writes the demo's blocks, unless the folder has blocks already.
+func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
+	if found, err := filepath.Glob(filepath.Join(dir, "*", "meta.json")); err != nil {
+		return err
+	} else if len(found) > 0 {
+		fmt.Fprintf(stdout, "Found a bucket of %d blocks in %s\n", len(found), dir)
+		return nil
+	}
+	start := time.Now()
+	// Blocks reach a bucket some minutes after their last sample.
+	layout := dataset.Demo(demoSeed, start.Add(-15*time.Minute))
+	fmt.Fprintf(stdout, "Writing a bucket of %d blocks into %s\n", len(layout.Blocks), dir)
+	var reported time.Time
+	metas, err := layout.Write(ctx, dir, dataset.WriteOptions{Progress: func(p dataset.Progress) {
+		if now := time.Now(); p.Blocks == p.TotalBlocks || now.Sub(reported) >= time.Second/2 {
+			reported = now
+			fmt.Fprintf(stdout, "  %2d of %d blocks, %d series\n", p.Blocks, p.TotalBlocks, p.Series)
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	var samples, chunks uint64
+	for _, m := range metas {
+		samples += m.Stats.NumSamples
+		chunks += m.Stats.NumChunks
+		for _, f := range m.Thanos.Files {
+			bytes += f.SizeBytes
+		}
+	}
+	fmt.Fprintf(stdout, "  %d samples in %d chunks, %.0f MB, in %.1f s\n", samples, chunks, float64(bytes)/1e6, time.Since(start).Seconds())
+	return nil
+}
+
+// takeTour asks the gateway at address all questions and prints the answers.
+func takeTour(ctx context.Context, address string, stdout io.Writer) (err error) {
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	t := tour.New(conn)
+	ready, cancel := context.WithTimeout(ctx, demoReadyTimeout)
+	defer cancel()
+	if err := t.WaitReady(ready); err != nil {
+		return err
+	}
+	results, err := t.Take(ctx, tour.Questions())
+	if err != nil {
+		return err
+	}
+	if err := tour.Print(stdout, results); err != nil {
+		return err
+	}
+	return tour.Check(results)
+}

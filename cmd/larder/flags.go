@@ -1,0 +1,163 @@
+package main
+
+import (
+	"time"
+
+	"github.com/prometheus/prometheus/model/relabel"
+	"github.com/thanos-io/objstore/client"
+
+	"larder/internal/telemetry"
+	"larder/store/catalog"
+)
+
+// storeConfig is what the flags of `larder store` say. Fields above the line are filled by the parser, those below by load.
+type storeConfig struct {
+	logLevel, logFormat string
+	autoMemLimit        bool
+	autoMemLimitRatio   float64
+
+	http struct {
+		address, configFile string
+		grace               time.Duration
+	}
+	grpc       grpcConfig
+	drainDelay time.Duration
+
+	dataDir          string
+	cacheIndexHeader bool
+	indexPageSize    int64
+	chunkPageSize    int64
+	waitHeaders      time.Duration
+	headerIdle       time.Duration
+	memory           memoryConfig
+
+	seriesLimit, samplesLimit uint64
+	bytesLimit                int64
+	seriesConcurrency         int
+
+	syncInterval       time.Duration
+	discovery          string
+	headerConcurrency  int
+	metaConcurrency    int
+	minTime, maxTime   catalog.TimeOrDuration
+	consistencyDelay   time.Duration
+	deletionMarksDelay time.Duration
+	objstoreYAML       content
+	relabelYAML        content
+	tracingYAML        content
+	ignored            ignoredFlags
+
+	// What load has read and checked.
+	bucket  *client.BucketConfig
+	relabel []*relabel.Config
+	tracing []byte
+}
+
+// ignoredFlags are Thanos's flags that describe how it works inside and mean nothing here.
+type ignoredFlags struct {
+	chunkPoolSize    int64
+	lazyReader       bool
+	downloadStrategy string
+	offsetSampling   int
+	// given holds, per name, whether the user gave the flag: only then is it worth a line in the log.
+	given map[string]*bool
+}
+
+// processFlags registers the flags that Thanos has for all its commands.
+func (c *storeConfig) processFlags(f flagger) {
+	flag(f, "log.level", "Log from this level on: error, warn, info or debug.", "info", &c.logLevel, oneOf(telemetry.LogLevels()...))
+	flag(f, "log.format", "Log format: logfmt or json.", "logfmt", &c.logFormat, oneOf(telemetry.LogFormats()...))
+	contentFlags(f, &c.tracingYAML, "tracing.config", "configures tracing, as Thanos has it; type OTLP. Without it the OTEL_* environment counts.")
+	boolFlag(f, "enable-auto-gomemlimit", "Set GOMEMLIMIT from the container's memory limit, unless the environment sets it. No effect without such a limit.",
+		"true", &c.autoMemLimit)
+	flag(f, "auto-gomemlimit.ratio", "The part of the container's memory limit that GOMEMLIMIT is set to.", "0.9", &c.autoMemLimitRatio, ratio)
+}
+
+// storeFlags registers the flags of the command.
+func (c *storeConfig) storeFlags(f flagger) {
+	c.listenFlags(f)
+	c.storageFlags(f)
+	c.limitFlags(f)
+	c.ignoredFlags(f)
+}
+
+func (c *storeConfig) listenFlags(f flagger) {
+	flag(f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles.", "0.0.0.0:10902", &c.http.address, text)
+	flag(f, "http-grace-period", "Time that HTTP requests get to finish after a stop signal.", "2m", &c.http.grace, promDuration)
+	flag(f, "http.config", "Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).", "", &c.http.configFile, text)
+
+	flag(f, "grpc-address", "Listen host:port for gRPC: StoreAPI and Info.", "0.0.0.0:10901", &c.grpc.address, text)
+	flag(f, "grpc-grace-period", "Time that running gRPC requests get to finish after a stop signal.", "2m", &c.grpc.grace, goDuration)
+	flag(f, "grpc-server-max-connection-age", "Age at which a client is asked to connect anew. 0 = never.", "60m", &c.grpc.maxConnectionAge, goDuration)
+	flag(f, "grpc-server-tls-cert", "Certificate file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.certFile, text)
+	flag(f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.keyFile, text)
+	flag(f, "grpc-server-tls-client-ca", "CA file to verify clients against: with it, a client without a certificate is refused.", "", &c.grpc.tls.clientCAFile, text)
+	flag(f, "grpc-server-tls-min-version", "Lowest TLS version of the gRPC server: 1.0, 1.1, 1.2 or 1.3.", "1.3", &c.grpc.tls.minVersion, oneOf("1.0", "1.1", "1.2", "1.3"))
+
+	flag(f, "drain-delay", "Time to go on serving after SIGTERM while already not ready, so that queriers notice before connections close.",
+		"5s", &c.drainDelay, goDuration)
+}
+
+func (c *storeConfig) storageFlags(f flagger) {
+	c.objstoreYAML.required = true
+	contentFlags(f, &c.objstoreYAML, "objstore.config", "configures the bucket, as Thanos has it: type, config, prefix.")
+	flag(f, "data-dir", "Local directory for index headers and the last view of the bucket, kept under <data-dir>/larder. "+
+		"It may be removed while larder is stopped: all of it is rebuilt.", "./data", &c.dataDir, text)
+	boolFlag(f, "cache-index-header", "Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",
+		"true", &c.cacheIndexHeader)
+	flag(f, "store.index-header-lazy-reader-idle-timeout", "Close the header of a block that no query has used for so long.",
+		"5m", &c.headerIdle, goDuration).Hidden()
+	flag(f, "wait-headers", "Be ready only when the headers of blocks with samples from the last so much time are there. 0 = ready as soon as the blocks are known.",
+		"0s", &c.waitHeaders, promDuration)
+
+	flag(f, "sync-block-duration", "Interval at which the bucket is looked through for new and removed blocks.", "15m", &c.syncInterval, positive(goDuration))
+	flag(f, "block-sync-concurrency", "Number of index headers that are built at once.", "20", &c.headerConcurrency, integer(1))
+	flag(f, "block-meta-fetch-concurrency", "Number of meta.json and deletion marks that are read at once.", "32", &c.metaConcurrency, integer(1))
+	flag(f, "block-discovery-strategy", "How blocks are found: concurrent (one request per unknown block) or recursive (one listing of every object).",
+		"concurrent", &c.discovery, oneOf("concurrent", "recursive"))
+	flag(f, "min-time", "Start of the time range to serve: an RFC 3339 time, or a duration relative to now such as -6w.",
+		"0000-01-01T00:00:00Z", &c.minTime, catalog.ParseTimeOrDuration)
+	flag(f, "max-time", "End of the time range to serve: an RFC 3339 time, or a duration relative to now such as -2h.",
+		"9999-12-31T23:59:59Z", &c.maxTime, catalog.ParseTimeOrDuration)
+	contentFlags(f, &c.relabelYAML, "selector.relabel-config",
+		"selects the blocks to serve by their external labels and __block_id; actions keep, drop and hashmod.")
+	flag(f, "consistency-delay", "Minimum age of a block before it is served.", "0s", &c.consistencyDelay, promDuration)
+	flag(f, "ignore-deletion-marks-delay", "Age of a deletion mark from which its block is not served any more.", "24h", &c.deletionMarksDelay, promDuration)
+}
+
+func (c *storeConfig) limitFlags(f flagger) {
+	m := &c.memory
+	flag(f, "index-cache-size", "Memory for index pages.", "250MB", &m.indexCache, size).IsSetByUser(&m.indexCacheGiven)
+	flag(f, "chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunkCache, size).
+		IsSetByUser(&m.chunkCacheGiven).PlaceHolder("SIZE")
+	flag(f, "store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
+		"", &m.requests, positive(size)).IsSetByUser(&m.requestsGiven).PlaceHolder("SIZE")
+	flag(f, "index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.indexPageSize, pageSize)
+	flag(f, "chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.chunkPageSize, pageSize)
+
+	flag(f, "store.grpc.touched-series-limit", "DEPRECATED: use store.limits.request-series.", "0", &c.seriesLimit, count)
+	flag(f, "store.grpc.series-sample-limit", "DEPRECATED: use store.limits.request-samples.", "0", &c.samplesLimit, count)
+	flag(f, "store.limits.request-series", "Maximum series of a Series request; more is an error. 0 = no limit.", "0", &c.seriesLimit, count)
+	flag(f, "store.limits.request-samples", "Maximum samples of a Series request, counted as 120 per chunk; more is an error. 0 = no limit.", "0", &c.samplesLimit, count)
+	flag(f, "store.grpc.downloaded-bytes-limit", "Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
+		"0", &c.bytesLimit, size)
+	flag(f, "store.grpc.series-max-concurrency", "Series requests that run at once; more wait. 0 = no limit.", "20", &c.seriesConcurrency, integer(0))
+}
+
+func (c *storeConfig) ignoredFlags(f flagger) {
+	ig := &c.ignored
+	ig.given = map[string]*bool{}
+	given := func(name string) *bool {
+		b := new(bool)
+		ig.given[name] = b
+		return b
+	}
+	const help = "Accepted for Thanos's sake, no effect: "
+	flag(f, "chunk-pool-size", help+"there is no chunk pool, see --store.request-bytes.", "2GB", &ig.chunkPoolSize, size).IsSetByUser(given("chunk-pool-size"))
+	boolFlag(f, "store.enable-index-header-lazy-reader", help+"headers are always opened when needed and closed when idle.", "false", &ig.lazyReader).
+		IsSetByUser(given("store.enable-index-header-lazy-reader"))
+	flag(f, "store.index-header-lazy-download-strategy", help+"headers are built in the background, and at once when a query needs them.",
+		"eager", &ig.downloadStrategy, oneOf("eager", "lazy")).IsSetByUser(given("store.index-header-lazy-download-strategy"))
+	flag(f, "store.index-header-posting-offsets-in-mem-sampling", help+"headers have a sparse table of their own.", "32", &ig.offsetSampling, integer(1)).
+		IsSetByUser(given("store.index-header-posting-offsets-in-mem-sampling")).Hidden()
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestDefaults holds the defaults to Thanos's, flag by flag.
+func TestDefaults(t *testing.T) {
+	c, err := parseStore("--objstore.config=type: FILESYSTEM")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := func(name string, got, want any) {
+		t.Helper()
+		if got != want {
+			t.Errorf("--%s: got %v, want %v", name, got, want)
+		}
+	}
+	f("http-address", c.http.address, "0.0.0.0:10902")
+	f("http-grace-period", c.http.grace, 2*time.Minute)
+	f("grpc-address", c.grpc.address, "0.0.0.0:10901")
+	f("grpc-grace-period", c.grpc.grace, 2*time.Minute)
+	f("grpc-server-max-connection-age", c.grpc.maxConnectionAge, time.Hour)
+	f("grpc-server-tls-min-version", c.grpc.tls.minVersion, "1.3")
+	f("data-dir", c.dataDir, "./data")
+	f("cache-index-header", c.cacheIndexHeader, true)
+	f("index-cache-size", c.memory.indexCache, int64(250<<20))
+	f("store.limits.request-series", c.seriesLimit, uint64(0))
+	f("store.limits.request-samples", c.samplesLimit, uint64(0))
+	f("store.grpc.downloaded-bytes-limit", c.bytesLimit, int64(0))
+	f("store.grpc.series-max-concurrency", c.seriesConcurrency, 20)
+	f("sync-block-duration", c.syncInterval, 15*time.Minute)
+	f("block-sync-concurrency", c.headerConcurrency, 20)
+	f("block-meta-fetch-concurrency", c.metaConcurrency, 32)
+	f("block-discovery-strategy", c.discovery, "concurrent")
+	f("min-time", c.minTime.Millis(time.Time{}, 0), int64(-62167219200000))
+	f("max-time", c.maxTime.Millis(time.Time{}, 0), int64(253402300799000))
+	f("consistency-delay", c.consistencyDelay, time.Duration(0))
+	f("ignore-deletion-marks-delay", c.deletionMarksDelay, 24*time.Hour)
+	f("log.level", c.logLevel, "info")
+	f("log.format", c.logFormat, "logfmt")
+}
+
+// TestThanosCommandLine takes a command line as it stands in many a manifest.
+func TestThanosCommandLine(t *testing.T) {
+	t.Setenv("BUCKET", "blocks")
+	c, err := parseStore(
+		"--log.level=debug", "--log.format=json",
+		"--data-dir=/var/thanos/store",
+		"--grpc-address=0.0.0.0:10901", "--http-address=0.0.0.0:10902",
+		"--objstore.config={type: S3, config: {bucket: $(BUCKET), endpoint: s3.local, insecure: yes}, prefix: a/b}",
+		"--index-cache-size=2GB", "--chunk-pool-size=8GB",
+		"--store.grpc.touched-series-limit=1000", "--store.grpc.series-sample-limit", "1200000", "--store.grpc.downloaded-bytes-limit=1KiB",
+		"--store.enable-index-header-lazy-reader", "--store.index-header-lazy-download-strategy=lazy",
+		"--no-cache-index-header",
+		"--min-time=-6w", "--max-time=-2h",
+		`--selector.relabel-config=
+- action: hashmod
+  source_labels: ["__block_id"]
+  target_label: shard
+  modulus: 3
+- action: keep
+  source_labels: [shard]
+  regex: 1
+`,
+		"--sync-block-duration=3m", "--ignore-deletion-marks-delay=1d", "--web.disable=false",
+	)
+	if err == nil || !strings.Contains(err.Error(), "--web.disable") {
+		t.Fatalf("a flag of a later day: got %v", err)
+	}
+	c, err = parseStore(
+		"--log.level=debug", "--log.format=json",
+		"--objstore.config={type: S3, config: {bucket: $(BUCKET), endpoint: s3.local, insecure: yes}, prefix: a/b}",
+		"--index-cache-size=2GB", "--chunk-pool-size=8GB",
+		"--store.grpc.touched-series-limit=1000", "--store.grpc.series-sample-limit", "1200000", "--store.grpc.downloaded-bytes-limit=1KiB",
+		"--store.enable-index-header-lazy-reader", "--store.index-header-lazy-download-strategy=lazy",
+		"--no-cache-index-header", "--min-time=-6w", "--max-time=-2h", "--ignore-deletion-marks-delay=1d",
+		"--selector.relabel-config=[{action: hashmod, source_labels: [__block_id], target_label: shard, modulus: 3}, {action: keep, source_labels: [shard], regex: 1}]",
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.UnixMilli(100 * 7 * 24 * 3600 * 1000)
+	if err := c.load(now); err != nil {
+		t.Fatal(err)
+	}
+	f := func(what string, got, want any) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: got %v, want %v", what, got, want)
+		}
+	}
+	conf := c.bucket.Config.(map[any]any)
+	f("type", string(c.bucket.Type), "S3")
+	f("prefix", c.bucket.Prefix, "a/b")
+	f("bucket", conf["bucket"], "blocks")
+	f("insecure", conf["insecure"], true) // YAML 1.1, as Thanos reads it
+	f("index cache", c.memory.indexCache, int64(2<<30))
+	f("series limit", c.seriesLimit, uint64(1000))
+	f("samples limit", c.samplesLimit, uint64(1200000))
+	f("bytes limit", c.bytesLimit, int64(1<<10))
+	f("on disk", c.cacheIndexHeader, false)
+	f("min time", c.minTime.Millis(now, 0), int64(94*7*24*3600*1000))
+	f("rules", len(c.relabel), 2)
+	f("deletion marks", c.deletionMarksDelay, 24*time.Hour)
+	f("pool flag seen", *c.ignored.given["chunk-pool-size"], true)
+	f("sampling flag seen", *c.ignored.given["store.index-header-posting-offsets-in-mem-sampling"], false)
+}
+
+func TestMemoryFit(t *testing.T) {
+	const mib, gib = int64(1 << 20), int64(1 << 30)
+	f := func(m memoryConfig, limit, index, chunks, requests int64, scaled bool) {
+		t.Helper()
+		got, err := m.fit(limit)
+		if err != nil {
+			t.Errorf("limit %d: %v", limit, err)
+			return
+		}
+		if m.indexCache/mib != index/mib || m.chunkCache/mib != chunks/mib || m.requests/mib != requests/mib || got != scaled {
+			t.Errorf("limit %d MiB: got index %d, chunks %d, requests %d MiB, scaled %v, want %d, %d, %d, %v", limit/mib,
+				m.indexCache/mib, m.chunkCache/mib, m.requests/mib, got, index/mib, chunks/mib, requests/mib, scaled)
+		}
+	}
+	def := memoryConfig{indexCache: 250 * mib}
+	f(def, 0, 250*mib, 512*mib, gib, false)
+	f(def, 4*gib, 250*mib, 4*gib/5, gib, false)
+	f(def, math.MaxInt64, 250*mib, math.MaxInt64/5, math.MaxInt64/4, false)
+	// 250, 80 and 100 MiB do not fit into three quarters of 400: each gets 300/430 of it.
+	f(def, 400*mib, 174*mib, 55*mib, 69*mib, true)
+	// What the user gave stays.
+	f(memoryConfig{indexCache: 100 * mib, indexCacheGiven: true}, 200*mib, 100*mib, 22*mib, 27*mib, true)
+
+	for _, m := range []memoryConfig{
+		{indexCache: 2 * gib, indexCacheGiven: true},
+		{indexCache: 250 * mib, requests: 900 * mib, requestsGiven: true},
+		{indexCache: 760 * mib, indexCacheGiven: true}, // leaves requests too little to work with
+	} {
+		if _, err := m.fit(gib); err == nil || !strings.Contains(err.Error(), "--index-cache-size") {
+			t.Errorf("%+v: got %v, want a refusal", m, err)
+		}
+	}
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/version"
+	toolkit "github.com/prometheus/exporter-toolkit/web"
+	"go.opentelemetry.io/otel"
+
+	"larder/internal/telemetry"
+	"larder/internal/web"
+)
+
+// gateway is a `larder store` from its flags to its last request: newGateway, run, close.
+type gateway struct {
+	conf    *storeConfig
+	logger  *slog.Logger
+	tracing *telemetry.Tracing
+	probe   *web.Probe
+	backend *backend
+	rpc     *rpcServer
+	http    *http.Server
+
+	rpcListener, httpListener net.Listener
+
+	undo []func() // run last to first
+}
+
+// newGateway finds out everything that can be wrong with the flags and their surroundings, in an order that leaves nothing
+// behind: files first, then the data directory, then the bucket's client, the ports last. Until it succeeds it logs nothing, so
+// that the error is the only line.
+func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
+	if err := conf.load(time.Now()); err != nil {
+		return nil, err
+	}
+	logger, err := telemetry.NewLogger(stderr, conf.logLevel, conf.logFormat)
+	if err != nil {
+		return nil, err
+	}
+	g := &gateway{conf: conf, logger: logger}
+	if err := g.open(); err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *gateway) open() (err error) {
+	conf := g.conf
+	limit, limitErr := memoryLimit(conf.autoMemLimit, conf.autoMemLimitRatio)
+	scaled, err := conf.memory.fit(limit)
+	if err != nil {
+		return err
+	}
+	if g.tracing, err = telemetry.NewTracing(context.Background(), conf.tracing); err != nil {
+		return conf.tracingYAML.wrap(err)
+	}
+	g.onClose(g.flushSpans)
+
+	var dir string // empty: nothing is kept on disk
+	if conf.cacheIndexHeader {
+		d, err := openDataDir(conf.dataDir)
+		if err != nil {
+			return err
+		}
+		g.onClose(func() { g.closed("data directory", d.Close()) })
+		dir = d.path
+	}
+
+	reg := telemetry.NewRegistry()
+	if g.backend, err = openBackend(conf, dir, g.logger, reg, g.tracing.Provider); err != nil {
+		return err
+	}
+	g.onClose(g.backend.close)
+	if err = g.serve(reg); err != nil {
+		return err
+	}
+
+	g.logger.Info("starting larder", "version", version.Info(), "build", version.BuildContext())
+	if limitErr != nil {
+		g.logger.Warn("the container's memory limit is not known", "err", limitErr)
+	}
+	conf.memory.log(g.logger, limit, scaled)
+	for _, name := range slices.Sorted(maps.Keys(conf.ignored.given)) {
+		if *conf.ignored.given[name] {
+			g.logger.Info("flag accepted without effect, see its help", "flag", "--"+name)
+		}
+	}
+	if g.tracing.Enabled {
+		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { g.logger.Warn("tracing", "err", err) }))
+	}
+	return nil
+}
+
+// serve makes the servers and takes the ports.
+func (g *gateway) serve(reg *prometheus.Registry) (err error) {
+	g.probe = web.NewProbe(reg, func(ready bool) {
+		g.rpc.setReady(ready)
+		g.logger.Info("readiness changed", "ready", ready)
+	})
+	s := g.backend.services()
+	s.info = infoWhenReady{s.info, g.probe.Ready}
+	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.logger, reg, g.tracing); err != nil {
+		return err
+	}
+	g.http = &http.Server{
+		Handler:           web.Handler(g.probe, reg),
+		ReadHeaderTimeout: 30 * time.Second,
+		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
+	}
+	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address); err != nil {
+		return err
+	}
+	g.onClose(func() { g.closed("gRPC listener", g.rpcListener.Close()) })
+	if g.httpListener, err = listen("http-address", g.conf.http.address); err != nil {
+		return err
+	}
+	g.onClose(func() { g.closed("HTTP listener", g.httpListener.Close()) })
+	return nil
+}
+
+func listen(flag, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
+	}
+	return l, nil
+}
+
+// run serves until ctx ends or something fails that the process cannot do without, and then stops: no new requests, running
+// ones finish within their grace period, and only then what they use is taken away. Call it once.
+func (g *gateway) run(ctx context.Context) error {
+	// INVARIANT: actors are stopped one after the other in the order in which they are added, each before the next.
+	var actors run.Group
+
+	stopped, stop := context.WithCancel(ctx)
+	actors.Add(func() error {
+		<-stopped.Done()
+		return nil
+	}, func(error) {
+		g.probe.Drain()
+		stop()
+	})
+
+	actors.Add(func() error {
+		g.logger.Info("serving gRPC", "address", g.rpcListener.Addr())
+		return g.rpc.Serve(g.rpcListener)
+	}, func(error) {
+		g.rpc.stop(g.conf.grpc.grace, g.logger)
+	})
+
+	actors.Add(func() error {
+		err := toolkit.Serve(g.httpListener, g.http, &toolkit.FlagConfig{WebConfigFile: &g.conf.http.configFile}, g.logger.With("server", "http"))
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return err
+	}, func(error) {
+		ctx, cancel := context.WithTimeout(context.Background(), g.conf.http.grace)
+		defer cancel()
+		if g.http.Shutdown(ctx) != nil {
+			g.closed("HTTP server", g.http.Close())
+		}
+	})
+
+	work, stopWork := context.WithCancel(context.Background())
+	actors.Add(func() error { return g.backend.run(work, g.probe.SetReady) }, func(error) { stopWork() })
+
+	return actors.Run()
+}
+
+func (g *gateway) onClose(f func()) { g.undo = append(g.undo, f) }
+
+// close gives back what newGateway took. It must not be called while run is running.
+func (g *gateway) close() {
+	for _, f := range slices.Backward(g.undo) {
+		f()
+	}
+	g.undo = nil
+}
+
+// closed logs what went wrong when closing something. Listeners have been closed by their servers by then.
+func (g *gateway) closed(what string, err error) {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		g.logger.Warn("close", "what", what, "err", err)
+	}
+}
+
+func (g *gateway) flushSpans() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	g.closed("tracing", g.tracing.Shutdown(ctx))
+}

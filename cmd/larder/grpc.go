@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"time"
+
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
+
+	"larder/internal/telemetry"
+	"larder/store/storepb"
+)
+
+// maxRequestBytes bounds what a client may send: far more than matchers ever need, and little enough that a few hostile
+// requests do not exhaust the memory. (Answers have no such bound.)
+const maxRequestBytes = 64 << 20
+
+type grpcConfig struct {
+	address                 string
+	grace, maxConnectionAge time.Duration
+	tls                     serverTLS
+}
+
+// useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB straight to 1 MiB and clears what
+// it hands out, which costs a 40 KiB frame 18 times as much as a pool with every power of two.
+//
+// It must be called before any use of grpc.
+func useTunedBuffers() error {
+	pool, err := mem.NewBinaryTieredBufferPool(8, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20)
+	if err != nil {
+		return err
+	}
+	experimental.SetDefaultBufferPool(pool)
+	return nil
+}
+
+// rpcServer is the gRPC server with its health service.
+type rpcServer struct {
+	*grpc.Server
+	health *health.Server
+}
+
+// services are what is served besides health and reflection.
+type services struct {
+	store storepb.StoreServer
+	info  storepb.InfoServer
+}
+
+// newRPCServer makes the server; it serves nothing yet. reg must be new to it.
+func newRPCServer(conf grpcConfig, s services, logger *slog.Logger, reg prometheus.Registerer, tracing *telemetry.Tracing) (*rpcServer, error) {
+	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(grpcprom.WithHistogramOpts(&prometheus.HistogramOpts{
+		// The classic buckets are Thanos's: the mixin's quantiles are computed from them.
+		Buckets:                        []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120},
+		NativeHistogramBucketFactor:    1.1,
+		NativeHistogramMaxBucketNumber: 256,
+	})))
+	panics := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "grpc_req_panics_recovered_total",
+		Help: "Total number of gRPC requests recovered from internal panic.",
+	})
+	reg.MustRegister(metrics, panics)
+
+	var exemplar []grpcprom.Option
+	if tracing.Enabled {
+		exemplar = append(exemplar, grpcprom.WithExemplarFromContext(traceIDs))
+	}
+	recovered := recovery.WithRecoveryHandlerContext(func(_ context.Context, p any) error {
+		panics.Inc()
+		logger.Error("a request panicked", "panic", p, "stack", string(debug.Stack()))
+		return status.Errorf(codes.Internal, "panic: %v", p)
+	})
+	failures := failureLog{logger}
+	opts := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(storepb.Codec()),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxRecvMsgSize(maxRequestBytes),
+		// Queriers ping idle connections as often as every 10 s; grpc's default would disconnect them for it.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// Stop then returns only when no handler uses the store any more, which is closed after it.
+		grpc.WaitForHandlers(true),
+		// Recovery is innermost, so that a panic is counted and logged as the Internal error that the client sees.
+		grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(exemplar...), failures.unary, recovery.UnaryServerInterceptor(recovered)),
+		grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(exemplar...), failures.stream, recovery.StreamServerInterceptor(recovered)),
+	}
+	if conf.maxConnectionAge > 0 {
+		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: conf.maxConnectionAge}))
+	}
+	tlsConf, err := conf.tls.server(logger)
+	if err != nil {
+		return nil, err
+	}
+	if tlsConf != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(tlsConf)))
+	}
+	if tracing.Enabled { // it costs an allocation per message
+		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
+			otelgrpc.WithTracerProvider(tracing.Provider),
+			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
+			otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
+		)))
+	}
+
+	srv := &rpcServer{Server: grpc.NewServer(opts...), health: health.NewServer()}
+	storepb.RegisterStoreServer(srv, s.store)
+	storepb.RegisterInfoServer(srv, s.info)
+	healthpb.RegisterHealthServer(srv, srv.health)
+	reflection.Register(srv)
+	metrics.InitializeMetrics(srv)
+	srv.setReady(false)
+	return srv, nil
+}
+
+// setReady makes the health service say so, for the process and for each service.
+func (s *rpcServer) setReady(ready bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if ready {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, name := range []string{"", storepb.Store_ServiceDesc.ServiceName, storepb.Info_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(name, state)
+	}
+}
+
+// stop refuses new requests and lets the running ones finish; those that have not after the grace period are cancelled. It
+// returns when no handler runs any more.
+func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
+	hard := time.AfterFunc(grace, func() {
+		logger.Warn("gRPC requests have not finished in the grace period and are cancelled", "grace_period", grace)
+		s.Stop()
+	})
+	defer hard.Stop()
+	s.GracefulStop()
+}
+
+func traceIDs(ctx context.Context) prometheus.Labels {
+	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() {
+		return prometheus.Labels{"trace_id": sc.TraceID().String()}
+	}
+	return nil
+}
+
+// failureLog writes a line for each request that failed: at warn where the fault is larder's or the bucket's, at debug where it
+// is the client's.
+type failureLog struct{ logger *slog.Logger }
+
+func (l failureLog) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	resp, err := next(ctx, req)
+	l.log(ctx, info.FullMethod, err)
+	return resp, err
+}
+
+func (l failureLog) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	err := next(srv, ss)
+	l.log(ss.Context(), info.FullMethod, err)
+	return err
+}
+
+func (l failureLog) log(ctx context.Context, method string, err error) {
+	if err == nil {
+		return
+	}
+	level := slog.LevelDebug
+	switch status.Code(err) {
+	case codes.Internal, codes.Unknown, codes.Aborted, codes.DataLoss:
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{slog.String("method", method), slog.Any("err", err)}
+	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
+		attrs = append(attrs, slog.String("trace_id", sc.TraceID().String()))
+	}
+	l.logger.LogAttrs(ctx, level, "request failed", attrs...)
+}
+
+// infoWhenReady wraps an Info server: while the process is not ready, or no longer, it answers with an error, upon which queriers
+// leave the store out.
+type infoWhenReady struct {
+	storepb.InfoServer
+	ready func() bool
+}
+
+func (i infoWhenReady) Info(ctx context.Context, req *storepb.InfoRequest) (*storepb.InfoResponse, error) {
+	if !i.ready() {
+		return nil, status.Error(codes.Unavailable, "Not ready: starting up or shutting down")
+	}
+	return i.InfoServer.Info(ctx, req)
+}

@@ -1,0 +1,380 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
+
+	"larder/internal/telemetry"
+	"larder/internal/web"
+	"larder/store/storepb"
+)
+
+// fakeStore answers as its functions say.
+type fakeStore struct {
+	storepb.UnimplementedStoreServer
+	storepb.UnimplementedInfoServer
+	series func(storepb.Store_SeriesServer) error
+}
+
+func (f *fakeStore) Series(_ *storepb.SeriesRequest, stream storepb.Store_SeriesServer) error {
+	return f.series(stream)
+}
+
+func (f *fakeStore) LabelNames(context.Context, *storepb.LabelNamesRequest) (*storepb.LabelNamesResponse, error) {
+	panic("no shelf")
+}
+
+func (f *fakeStore) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoResponse, error) {
+	return &storepb.InfoResponse{ComponentType: "store"}, nil
+}
+
+// logBuffer is a log that may be read while it is written.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+type rpcFixture struct {
+	srv     *rpcServer
+	address string
+	conn    *grpc.ClientConn
+	reg     *prometheus.Registry
+	log     *logBuffer
+	logger  *slog.Logger
+	served  chan error
+
+	listener closingListener
+}
+
+// closingListener tells when it is closed, which is how a stop begins.
+type closingListener struct {
+	net.Listener
+	once   *sync.Once
+	closed chan struct{}
+}
+
+func (l closingListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// startRPC serves store; the server is stopped with the test unless stop was called before.
+func startRPC(t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetry.Tracing, creds credentials.TransportCredentials) *rpcFixture {
+	t.Helper()
+	f := &rpcFixture{reg: prometheus.NewRegistry(), log: &logBuffer{}, served: make(chan error, 1)}
+	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
+	var err error
+	if f.srv, err = newRPCServer(conf, services{store, store}, f.logger, f.reg, tracing); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.address = l.Addr().String()
+	f.listener = closingListener{l, &sync.Once{}, make(chan struct{})}
+	go func() { f.served <- f.srv.Serve(f.listener) }()
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	if f.conn, err = grpc.NewClient(f.address, grpc.WithTransportCredentials(creds)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.conn.Close(); err != nil {
+			t.Error(err)
+		}
+		f.srv.Stop()
+		if err := <-f.served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return f
+}
+
+func noTracing(t *testing.T) *telemetry.Tracing {
+	t.Helper()
+	tr, err := telemetry.NewTracing(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func TestPanicIsThatRequestsError(t *testing.T) {
+	f := startRPC(t, grpcConfig{}, &fakeStore{series: func(storepb.Store_SeriesServer) error { panic("no bread") }}, noTracing(t), nil)
+	client := storepb.NewStoreClient(f.conn)
+
+	_, err := client.LabelNames(t.Context(), &storepb.LabelNamesRequest{})
+	if status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "no shelf") {
+		t.Errorf("unary: got %v", err)
+	}
+	stream, err := client.Series(t.Context(), &storepb.SeriesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "no bread") {
+		t.Errorf("stream: got %v", err)
+	}
+	if _, err := storepb.NewInfoClient(f.conn).Info(t.Context(), &storepb.InfoRequest{}); err != nil {
+		t.Errorf("after the panics: %v", err)
+	}
+
+	want := `
+# HELP grpc_req_panics_recovered_total Total number of gRPC requests recovered from internal panic.
+# TYPE grpc_req_panics_recovered_total counter
+grpc_req_panics_recovered_total 2
+`
+	if err := testutil.GatherAndCompare(f.reg, strings.NewReader(want), "grpc_req_panics_recovered_total"); err != nil {
+		t.Error(err)
+	}
+	f.srv.stop(time.Minute, f.logger) // the stream's end is counted after the client has seen it
+	for _, want := range []string{
+		`grpc_server_handled_total{grpc_code="Internal",grpc_method="Series",grpc_service="thanos.Store",grpc_type="server_stream"} 1`,
+		`grpc_server_handled_total{grpc_code="Internal",grpc_method="LabelNames",grpc_service="thanos.Store",grpc_type="unary"} 1`,
+		`grpc_server_started_total{grpc_method="LabelValues",grpc_service="thanos.Store",grpc_type="unary"} 0`,
+		`grpc_server_handling_seconds_count{grpc_method="Info",grpc_service="thanos.info.Info",grpc_type="unary"} 1`,
+	} {
+		if !strings.Contains(exposition(t, f.reg), want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if got := strings.Count(f.log.String(), "level=WARN"); got != 2 {
+		t.Errorf("got %d warnings, want 2:\n%s", got, f.log)
+	}
+}
+
+func TestServicesByReflection(t *testing.T) {
+	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
+	stream, err := reflectionpb.NewServerReflectionClient(f.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, s := range resp.GetListServicesResponse().Service {
+		got = append(got, s.Name)
+	}
+	slices.Sort(got)
+	want := []string{
+		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "thanos.Store", "thanos.info.Info",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
+	check := func(want healthpb.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		for _, service := range []string{"", "thanos.Store", "thanos.info.Info"} {
+			resp, err := healthpb.NewHealthClient(f.conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
+			if err != nil || resp.Status != want {
+				t.Errorf("%q: got %v, %v, want %v", service, resp.GetStatus(), err, want)
+			}
+		}
+	}
+	check(healthpb.HealthCheckResponse_NOT_SERVING)
+	f.srv.setReady(true)
+	check(healthpb.HealthCheckResponse_SERVING)
+	f.srv.setReady(false)
+	check(healthpb.HealthCheckResponse_NOT_SERVING)
+}
+
+func TestInfoWhenReady(t *testing.T) {
+	ready := false
+	s := infoWhenReady{&fakeStore{}, func() bool { return ready }}
+	if _, err := s.Info(t.Context(), &storepb.InfoRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("not ready: got %v, want Unavailable", err)
+	}
+	ready = true
+	if _, err := s.Info(t.Context(), &storepb.InfoRequest{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestGracefulStop: a stream that runs when the stop begins is not cut.
+func TestGracefulStop(t *testing.T) {
+	begun, finish := make(chan struct{}), make(chan struct{})
+	f := startRPC(t, grpcConfig{}, &fakeStore{series: func(s storepb.Store_SeriesServer) error {
+		close(begun)
+		<-finish
+		return s.Send(&storepb.SeriesResponse{Result: &storepb.SeriesResponse_Warning{Warning: "still here"}})
+	}}, noTracing(t), nil)
+	stream, err := storepb.NewStoreClient(f.conn).Series(t.Context(), &storepb.SeriesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	stopped := make(chan struct{})
+	go func() {
+		f.srv.stop(time.Minute, f.logger)
+		close(stopped)
+	}()
+	<-f.listener.closed // nothing new is taken
+	select {
+	case <-stopped:
+		t.Error("stopped with a request running")
+	default:
+	}
+	close(finish)
+	if resp, err := stream.Recv(); err != nil || resp.GetWarning() != "still here" {
+		t.Errorf("got %v, %v", resp, err)
+	}
+	if _, err := stream.Recv(); err != io.EOF {
+		t.Errorf("got %v, want the end", err)
+	}
+	<-stopped
+}
+
+// TestHardStop: one that does not finish in the grace period is cancelled, and stop waits until it has noticed.
+func TestHardStop(t *testing.T) {
+	begun := make(chan struct{})
+	ended := false
+	f := startRPC(t, grpcConfig{}, &fakeStore{series: func(s storepb.Store_SeriesServer) error {
+		close(begun)
+		<-s.Context().Done()
+		ended = true
+		return s.Context().Err()
+	}}, noTracing(t), nil)
+	stream, err := storepb.NewStoreClient(f.conn).Series(t.Context(), &storepb.SeriesRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	f.srv.stop(10*time.Millisecond, f.logger)
+	if !ended {
+		t.Error("stop returned with the handler running")
+	}
+	if _, err := stream.Recv(); err == nil || err == io.EOF {
+		t.Errorf("got %v, want an error", err)
+	}
+	if !strings.Contains(f.log.String(), "grace period") {
+		t.Errorf("the log does not tell:\n%s", f.log)
+	}
+}
+
+func TestTracedRequest(t *testing.T) {
+	spans := tracetest.NewSpanRecorder()
+	tracing := &telemetry.Tracing{Enabled: true, Provider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))}
+	f := startRPC(t, grpcConfig{}, &fakeStore{}, tracing, nil)
+	if _, err := storepb.NewInfoClient(f.conn).Info(t.Context(), &storepb.InfoRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := healthpb.NewHealthClient(f.conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	f.srv.stop(time.Minute, f.logger) // spans end after the client has its answer
+	var got []string
+	for _, s := range spans.Ended() {
+		got = append(got, s.Name())
+	}
+	if diff := cmp.Diff([]string{"thanos.info.Info/Info"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	certFile, keyFile := selfSigned(t)
+	pem, err := os.ReadFile(certFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := grpcConfig{tls: serverTLS{certFile: certFile, keyFile: keyFile, clientCAFile: certFile, minVersion: "1.3"}}
+	f := startRPC(t, conf, &fakeStore{}, noTracing(t), credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}))
+	ask := func(conn *grpc.ClientConn) error {
+		_, err := storepb.NewInfoClient(conn).Info(t.Context(), &storepb.InfoRequest{})
+		return err
+	}
+	if err := ask(f.conn); err != nil {
+		t.Errorf("with a certificate: %v", err)
+	}
+	dial := func(c *tls.Config) *grpc.ClientConn {
+		conn, err := grpc.NewClient(f.address, grpc.WithTransportCredentials(credentials.NewTLS(c)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() }) // not what is tested
+		return conn
+	}
+	if err := ask(dial(&tls.Config{RootCAs: roots})); err == nil {
+		t.Error("without a certificate: no error")
+	}
+	if err := ask(dial(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MaxVersion: tls.VersionTLS12})); err == nil {
+		t.Error("TLS 1.2: no error")
+	}
+
+	// A rotation: the files change, new connections see the new certificate.
+	newCert, newKey := selfSigned(t)
+	if err := os.Rename(newCert, certFile); err != nil {
+		t.Fatal(err)
+	}
+	half := dial(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}})
+	if err := ask(half); err != nil {
+		t.Errorf("half way through a rotation: %v", err)
+	}
+	if err := os.Rename(newKey, keyFile); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(dial(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}})); err == nil {
+		t.Error("the old certificate is still taken after a rotation")
+	}
+}
+
+func exposition(t *testing.T, reg *prometheus.Registry) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	web.Handler(web.NewProbe(nil, nil), reg).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	return w.Body.String()
+}

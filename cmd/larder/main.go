@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/version"
+)
+
+func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// execute parses the arguments and runs the command they name. An error is one line on stderr and exit code 1: whoever reads a
+// crash-looping container's last line must find there what to change.
+func execute(args []string, stdout, stderr io.Writer) int {
+	app := kingpin.New("larder", "A store gateway for Thanos: serves the blocks of an object storage bucket to Thanos Queriers.")
+	app.UsageWriter(stdout).ErrorWriter(stderr).Version(version.Print("larder"))
+	app.HelpFlag.Short('h')
+
+	commands := map[string]func() error{}
+	store := registerStore(app)
+	commands[store.cmd.FullCommand()] = func() error { return store.run(stderr) }
+	demo := registerDemo(app)
+	commands[demo.cmd.FullCommand()] = func() error { return demo.run(stdout, stderr) }
+
+	name, err := app.Parse(args)
+	if err == nil {
+		if err = useTunedBuffers(); err == nil {
+			err = commands[name]()
+		}
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "larder: error: %s\n", oneLine(err))
+		return 1
+	}
+	return 0
+}
+
+// oneLine joins the lines of an error: YAML decoders and joined errors use several.
+func oneLine(err error) string {
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, " ")
+}

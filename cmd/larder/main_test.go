@@ -1,0 +1,168 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// asLarder makes the test binary behave as larder: the tests run the real thing, with its exit codes and its stderr.
+const asLarder = "LARDER_TEST_RUN_AS_LARDER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asLarder) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// larder returns the command; env are NAME=value pairs on top of an environment that is empty but for the path.
+func larder(ctx context.Context, env []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = slices.Concat([]string{asLarder + "=1", "PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, env)
+	return cmd
+}
+
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	p := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestBadStart: whatever is wrong, larder says so in one line that names the flag or the file, and exits with 1.
+func TestBadStart(t *testing.T) {
+	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
+	busy := listenLocal(t)
+	aFile := write(t, "file", "not a directory")
+	certFile, keyFile := selfSigned(t)
+
+	f := func(env []string, want string, args ...string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		base := []string{"store", "--data-dir=" + t.TempDir(), "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"}
+		// A flag that the case gives must not be given before it: it cannot be repeated.
+		base = slices.DeleteFunc(base, func(a string) bool {
+			name, _, _ := strings.Cut(a, "=")
+			return slices.ContainsFunc(args, func(b string) bool { return strings.HasPrefix(b, name+"=") })
+		})
+		cmd := larder(ctx, env, append(base, args...)...)
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		err := cmd.Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("%q: got %v, want exit code 1\n%s", args, err, &stderr)
+		}
+		line := stderr.String()
+		if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || !strings.Contains(line, want) || !strings.HasPrefix(line, "larder: error: ") {
+			t.Errorf("%q: got %q, want one line with %q", args, line, want)
+		}
+		if stdout.Len() > 0 {
+			t.Errorf("%q: got %q on stdout", args, &stdout)
+		}
+	}
+
+	// Flags.
+	f(nil, "--no-such-flag", "--no-such-flag=1", bucket)
+	f(nil, "index-cache.config", "--index-cache.config={type: MEMCACHED}", bucket)
+	f(nil, "'min-time' cannot be repeated", "--min-time=-1w", "--min-time=-2w", bucket)
+	f(nil, `--sync-block-duration: "often"`, "--sync-block-duration=often", bucket)
+	f(nil, `--sync-block-duration: "0s"`, "--sync-block-duration=0s", bucket)
+	f(nil, `--consistency-delay: "1x"`, "--consistency-delay=1x", bucket)
+	f(nil, `--index-cache-size: "lots"`, "--index-cache-size=lots", bucket)
+	f(nil, `--index-cache.page-size: "3KB"`, "--index-cache.page-size=3KB", bucket)
+	f(nil, `--store.limits.request-series: "-1"`, "--store.limits.request-series=-1", bucket)
+	f(nil, "--store.grpc.series-max-concurrency: -1", "--store.grpc.series-max-concurrency=-1", bucket)
+	f(nil, "--block-sync-concurrency: 0", "--block-sync-concurrency=0", bucket)
+	f(nil, "--block-discovery-strategy", "--block-discovery-strategy=guess", bucket)
+	f(nil, `--log.format: got "journald"`, "--log.format=journald", bucket)
+	f(nil, `--min-time: "yesterday"`, "--min-time=yesterday", bucket)
+	f(nil, "--min-time -1d is after --max-time -2d", "--min-time=-1d", "--max-time=-2d", bucket)
+	f(nil, "--auto-gomemlimit.ratio", "--auto-gomemlimit.ratio=1.5", bucket)
+	f([]string{"GOMEMLIMIT=1GiB"}, "--index-cache-size 2GiB", "--index-cache-size=2GB", bucket)
+
+	// The bucket's YAML.
+	f(nil, "--objstore.config or --objstore.config-file is required")
+	f(nil, "--objstore.config and --objstore.config-file exclude each other", bucket, "--objstore.config-file="+aFile)
+	f(nil, "--objstore.config-file: open /does/not/exist", "--objstore.config-file=/does/not/exist")
+	f(nil, "--objstore.config: yaml", "--objstore.config={type: [")
+	f(nil, "field hedging_config not found", "--objstore.config={type: S3, hedging_config: {enabled: true}}")
+	f(nil, "field colour not found", "--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red}}")
+	f(nil, "--objstore.config: yaml: unmarshal errors: line 1: field folder not found", "--objstore.config={type: FILESYSTEM, config: {folder: /tmp}}")
+	f(nil, "field buckte not found", "--objstore.config={type: COS, config: {buckte: b}}")
+	f(nil, "type is missing", "--objstore.config={config: {directory: /tmp}}")
+	f(nil, "FLOPPY", "--objstore.config={type: FLOPPY}")
+	f(nil, "$(NO_SUCH_SECRET)", "--objstore.config={type: S3, config: {secret_key: $(NO_SUCH_SECRET)}}")
+	f([]string{"KIND=FLOPPY"}, "FLOPPY", "--objstore.config={type: $(KIND)}")
+
+	// The other files.
+	f(nil, "--selector.relabel-config: ", "--selector.relabel-config=[{action: replace, target_label: a}]", bucket)
+	f(nil, "field sauce_labels not found", "--selector.relabel-config=[{action: keep, sauce_labels: [a]}]", bucket)
+	f(nil, `unknown relabel action "kepe"`, "--selector.relabel-config=[{action: kepe}]", bucket)
+	f(nil, "non-zero modulus", "--selector.relabel-config=[{action: hashmod, source_labels: [a], target_label: b}]", bucket)
+	f(nil, "--selector.relabel-config-file "+aFile, "--selector.relabel-config-file="+aFile, bucket)
+	f(nil, "--tracing.config: type JAEGER", "--tracing.config={type: JAEGER}", bucket)
+	f(nil, "field endpiont not found", "--tracing.config={type: OTLP, config: {endpiont: x}}", bucket)
+	f(nil, "--http.config "+aFile, "--http.config="+aFile, bucket)
+	f(nil, "--http.config /does/not/exist", "--http.config=/does/not/exist", bucket)
+	f(nil, "--grpc-server-tls-cert and --grpc-server-tls-key must be given together", "--grpc-server-tls-cert="+certFile, bucket)
+	f(nil, "--grpc-server-tls-cert "+aFile, "--grpc-server-tls-cert="+aFile, "--grpc-server-tls-key="+keyFile, bucket)
+	f(nil, "--grpc-server-tls-client-ca "+aFile, "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+aFile, bucket)
+	f(nil, "--grpc-server-tls-client-ca needs", "--grpc-server-tls-client-ca="+certFile, bucket)
+
+	// What is around the process.
+	f(nil, "--data-dir: ", "--data-dir="+aFile, bucket)
+	f(nil, "--grpc-address "+busy, "--grpc-address="+busy, bucket)
+	f(nil, "--http-address "+busy, "--http-address="+busy, bucket)
+	f(nil, "--http-address nonsense", "--http-address=nonsense", bucket)
+}
+
+func TestDataDirIsHeldByOneProcess(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openDataDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	out, err := larder(ctx, nil, "store", "--data-dir="+dir, "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config={type: FILESYSTEM, config: {directory: "+t.TempDir()+"}}").CombinedOutput()
+	if want := "--data-dir " + dir + " is in use by another larder process"; err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("got %v, %q, want an error with %q", err, out, want)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err = openDataDir(dir)
+	if err != nil {
+		t.Fatalf("after the first one has gone: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHelpAndVersion(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		out, err := larder(ctx, nil, args...).Output()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%q: got %v, %q, want %q on stdout", args, err, out, want)
+		}
+	}
+	f("--store.request-bytes", "store", "--help")
+	f("larder, version", "--version")
+}

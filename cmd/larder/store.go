@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// storeCommand is `larder store`.
+type storeCommand struct {
+	cmd  *kingpin.CmdClause
+	conf storeConfig
+}
+
+// registerStore adds the command and its flags. Thanos's flags for all commands are flags of the application, as there: they
+// may stand before the command's name.
+func registerStore(app *kingpin.Application) *storeCommand {
+	s := &storeCommand{cmd: app.Command("store", "Serve the blocks of a bucket over the StoreAPI.")}
+	s.conf.processFlags(app)
+	s.conf.storeFlags(s.cmd)
+	return s
+}
+
+// parseStore reads the arguments of a `larder store` command line (without the command's name). It is how another command
+// serves a bucket: with the same flags, and so with the same checks and defaults.
+func parseStore(args ...string) (*storeConfig, error) {
+	app := kingpin.New("larder", "").Terminate(nil)
+	s := registerStore(app)
+	if _, err := app.Parse(append([]string{"store"}, args...)); err != nil {
+		return nil, err
+	}
+	return &s.conf, nil
+}
+
+// run serves until a signal arrives. SIGTERM is what an orchestrator sends: the process says at once that it is not ready and
+// goes on serving for a moment, because queriers take a moment to notice. SIGINT is a person waiting: there is no such moment.
+// A second signal ends everything.
+func (s *storeCommand) run(stderr io.Writer) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	signal.Ignore(syscall.SIGHUP) // asks for a reload in Thanos's other commands; its store goes on, and so does this one
+
+	g, err := newGateway(&s.conf, stderr)
+	if err != nil {
+		return err
+	}
+	defer g.close()
+
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- g.run(ctx) }()
+
+	var first os.Signal
+	select {
+	case err := <-done:
+		return err
+	case first = <-signals:
+	}
+	g.logger.Info("stopping", "signal", first.String())
+	if wasReady := g.probe.Drain(); wasReady && first == syscall.SIGTERM {
+		delay := time.NewTimer(s.conf.drainDelay)
+		defer delay.Stop()
+		select {
+		case <-delay.C:
+		case err := <-done:
+			return err
+		case <-signals:
+			return errSecondSignal
+		}
+	}
+	stop()
+	select {
+	case err := <-done:
+		g.logger.Info("stopped")
+		return err
+	case <-signals:
+		return errSecondSignal
+	}
+}
+
+var errSecondSignal = errors.New("stopped by a second signal before running requests had finished")

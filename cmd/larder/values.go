@@ -1,0 +1,142 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/alecthomas/units"
+	"github.com/prometheus/common/model"
+)
+
+// flagger is what flags are registered on: the application or a command.
+type flagger interface {
+	Flag(name, help string) *kingpin.FlagClause
+}
+
+// value is a flag's value of any type. kingpin's own values report "invalid syntax" without saying of which flag: this one
+// names it.
+type value[T any] struct {
+	name  string
+	p     *T
+	parse func(string) (T, error)
+}
+
+func (v value[T]) Set(s string) error {
+	got, err := v.parse(s)
+	if err != nil {
+		return fmt.Errorf("--%s: %w", v.name, err)
+	}
+	*v.p = got
+	return nil
+}
+
+func (v value[T]) String() string { return fmt.Sprint(*v.p) }
+
+// flag registers a flag whose text is read by parse, with its default as text ("" = none).
+func flag[T any](f flagger, name, help, def string, p *T, parse func(string) (T, error)) *kingpin.FlagClause {
+	c := f.Flag(name, help)
+	if def != "" {
+		c = c.Default(def)
+	}
+	c.SetValue(value[T]{name, p, parse})
+	return c
+}
+
+func boolFlag(f flagger, name, help, def string, p *bool) *kingpin.FlagClause {
+	c := f.Flag(name, help).Default(def)
+	c.BoolVar(p)
+	return c
+}
+
+func text(s string) (string, error) { return s, nil }
+
+func oneOf(names ...string) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if !slices.Contains(names, s) {
+			return "", fmt.Errorf("got %q, want one of %s", s, strings.Join(names, ", "))
+		}
+		return s, nil
+	}
+}
+
+func integer(atLeast int) func(string) (int, error) {
+	return func(s string) (int, error) {
+		n, err := strconv.Atoi(s)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("%q is not a whole number", s)
+		case n < atLeast:
+			return 0, fmt.Errorf("%d is too small, want at least %d", n, atLeast)
+		}
+		return n, nil
+	}
+}
+
+func count(s string) (uint64, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a whole number from 0 on", s)
+	}
+	return n, nil
+}
+
+// ratio reads a number in (0, 1].
+func ratio(s string) (float64, error) {
+	r, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(r > 0 && r <= 1) {
+		return 0, fmt.Errorf("%q is not a ratio above 0 and up to 1", s)
+	}
+	return r, nil
+}
+
+// size reads bytes as Thanos does: 1KB, 1KiB and 1024 are the same.
+func size(s string) (int64, error) {
+	n, err := units.ParseBase2Bytes(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size such as 250MB or 2GiB", s)
+	}
+	if n < 0 {
+		return 0, fmt.Errorf("%q is negative", s)
+	}
+	return int64(n), nil
+}
+
+// goDuration reads Go's syntax (1h30m), promDuration Prometheus's (1d, 2w): Thanos has some flags of either kind.
+func goDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a duration such as 15m or 1h30m", s)
+	}
+	return d, nil
+}
+
+func promDuration(s string) (time.Duration, error) {
+	d, err := model.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration such as 30m, 24h or 2d", s)
+	}
+	return time.Duration(d), nil
+}
+
+// positive refuses zero, for values where zero would mean never, or nothing.
+func positive[T ~int64](parse func(string) (T, error)) func(string) (T, error) {
+	return func(s string) (T, error) {
+		v, err := parse(s)
+		if err == nil && v <= 0 {
+			err = fmt.Errorf("%q must be above zero", s)
+		}
+		return v, err
+	}
+}
+
+func pageSize(s string) (int64, error) {
+	n, err := size(s)
+	if err == nil && (n < 1<<10 || n > 1<<20 || n&(n-1) != 0) {
+		err = fmt.Errorf("%q is not a power of two from 1KB to 1MB", s)
+	}
+	return n, err
+}

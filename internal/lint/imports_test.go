@@ -1,0 +1,170 @@
+package lint
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
+// A folder stands for the folders in it too, unless those are named themselves.
+var layers = [][]string{
+	{"internal/telemetry", "store/storepb"},
+	{"internal/pagecache", "internal/bytecache", "internal/tsdbfmt"},
+	{"store/indexheader", "indexcache", "chunkcache", "shard"},
+	{"store/catalog"},
+	{"store/block"}, // reads blocks as the catalog describes them
+	{"store"},
+	{"internal/web", "benchmarks"},
+	{"cmd"},
+}
+
+// narrower are packages that may import less than their layer allows: of larder's own, only these.
+var narrower = map[string][]string{
+	"store/storepb":      {},
+	"internal/telemetry": {},
+	"internal/tsdbfmt":   {"internal/telemetry"},
+	"internal/pagecache": {"internal/telemetry"},
+	"internal/bytecache": {"internal/telemetry"},
+	"internal/web":       {"internal/telemetry"},
+}
+
+// forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
+var forTests = []string{"benchmarks", "internal/bytecache"}
+
+const module = "larder/"
+
+// place returns the entry of layers that a package belongs to, and its layer; -1 if it has none.
+func place(pkg string) (entry string, layer int) {
+	layer = -1
+	for i, names := range layers {
+		for _, n := range names {
+			if (pkg == n || strings.HasPrefix(pkg, n+"/")) && len(n) > len(entry) {
+				entry, layer = n, i
+			}
+		}
+	}
+	return entry, layer
+}
+
+// mayImport tells whether a file of package from may import package to, both from the module's root.
+func mayImport(from, to string, test bool) bool {
+	fromEntry, fromLayer := place(from)
+	toEntry, toLayer := place(to)
+	switch {
+	case fromEntry == toEntry:
+		return true
+	case test && slices.Contains(forTests, toEntry):
+		return true
+	case !test && slices.Contains([]string{"internal/web", "benchmarks"}, toEntry):
+		return fromEntry == "cmd"
+	}
+	if only, ok := narrower[fromEntry]; ok {
+		return slices.Contains(only, toEntry)
+	}
+	return toLayer < fromLayer
+}
+
+func TestImportsPointDown(t *testing.T) {
+	for _, f := range tree(t) {
+		if strings.HasPrefix(f.name, "interop/") || f.pkg == "internal/lint" {
+			continue
+		}
+		if _, layer := place(f.pkg); layer < 0 {
+			t.Errorf("%s: package %s has no layer: give it one in internal/lint", f.name, f.pkg)
+			continue
+		}
+		for _, p := range f.imports() {
+			to, own := strings.CutPrefix(p, module)
+			if own && !mayImport(f.pkg, to, f.test) {
+				t.Errorf("%s imports %s: imports point down only", f.name, p)
+			}
+		}
+	}
+}
+
+// TestImportRuleBites holds the rule itself to what it must refuse: a table that allowed everything would pass the test above.
+func TestImportRuleBites(t *testing.T) {
+	f := func(from, to string, test, want bool) {
+		t.Helper()
+		if got := mayImport(from, to, test); got != want {
+			t.Errorf("%s imports %s (test: %v): got %v, want %v", from, to, test, got, want)
+		}
+	}
+	f("cmd/larder", "store", false, true)
+	f("store", "store/block", false, true)
+	f("store", "cmd/larder", false, false)
+	f("store/block", "store", false, false)
+	f("store/catalog", "store/block", false, false)
+	f("store/block", "store/indexheader", false, true)
+	f("store/indexheader", "store/block", false, false)
+	f("indexcache", "internal/pagecache", false, true)
+	f("indexcache", "chunkcache", false, false)
+	f("internal/pagecache", "store/storepb", false, false)
+	f("internal/pagecache", "internal/bytecache", false, false)
+	f("internal/telemetry", "store/storepb", false, false)
+	f("store", "internal/web", false, false)
+	f("store", "benchmarks", false, false)
+	f("store", "benchmarks/dataset", true, true)
+	f("internal/bytecache/bytecachetest", "internal/bytecache", false, true)
+	f("internal/web", "store", false, false)
+	f("cmd/larder", "internal/web", false, true)
+}
+
+// banned are imports from outside that have one place, or none. A folder in except stands for what is in it too.
+var banned = []struct {
+	path   string
+	except []string
+	tests  bool // tests may use it
+	why    string
+}{
+	{path: "github.com/thanos-io/thanos", except: []string{"interop"}, why: "larder is no build of Thanos: it is compared with it, in interop/"},
+	{path: "github.com/thanos-io/objstore/client", except: []string{"cmd"}, why: "it links every provider; packages declare the two or three methods they need"},
+	{path: "github.com/prometheus/prometheus/tsdb/index", except: []string{"internal/tsdbfmt", "benchmarks", "interop"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
+	{path: "github.com/prometheus/prometheus/tsdb/encoding", except: []string{"internal/tsdbfmt", "benchmarks", "interop"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
+	{path: "github.com/prometheus/prometheus/tsdb/chunkenc", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
+	{path: "github.com/prometheus/prometheus/tsdb", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
+	{path: "github.com/dgraph-io/ristretto", except: []string{"internal/bytecache"}, why: "its traps are closed in one place"},
+	{path: "github.com/go-kit/log", except: []string{"internal/telemetry", "interop"}, tests: true, why: "logs are log/slog; the object store clients get an adapter"},
+	{path: "google.golang.org/grpc/experimental", except: []string{"cmd"}, why: "it changes the whole process"},
+	{path: "go.opentelemetry.io/otel/sdk", except: []string{"internal/telemetry"}, tests: true, why: "packages use the trace API; what records is set up once"},
+	{path: "github.com/pkg/errors", why: "errors are wrapped with %w"},
+	{path: "gopkg.in/yaml.v2", why: "go.yaml.in/yaml has the maintained versions"},
+	{path: "github.com/gogo/protobuf", except: []string{"interop"}, why: "messages are protoc-gen-go's"},
+	{path: "golang.org/x/exp", why: "it breaks without notice; the standard library has what is needed"},
+	{path: "io/ioutil", why: "deprecated: os and io have it all"},
+	{path: "log", why: "logs are log/slog, passed in"},
+	{path: "expvar", why: "metrics are client_golang, with a registerer passed in"},
+}
+
+func TestBannedImports(t *testing.T) {
+	for _, f := range tree(t) {
+		for _, p := range f.imports() {
+			for _, b := range banned {
+				if p != b.path && !(strings.HasPrefix(p, b.path+"/") && strings.Contains(b.path, ".")) {
+					continue
+				}
+				allowed := b.tests && f.test || slices.ContainsFunc(b.except, func(e string) bool {
+					return f.pkg == e || strings.HasPrefix(f.pkg, e+"/")
+				})
+				if !allowed {
+					t.Errorf("%s imports %s: %s", f.name, p, b.why)
+				}
+			}
+		}
+	}
+}
+
+// TestInteropStandsApart keeps larder's module out of interop/: Go would then lift the Prometheus that Thanos is built with.
+func TestInteropStandsApart(t *testing.T) {
+	for _, f := range tree(t) {
+		if !strings.HasPrefix(f.name, "interop/") {
+			continue
+		}
+		for _, p := range f.imports() {
+			if strings.HasPrefix(p, module) && !strings.HasPrefix(p, module+"interop") {
+				t.Errorf("%s imports %s: interop/ runs the binary and links nothing of it", f.name, p)
+			}
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package lint
+
+import (
+	"go/ast"
+	"go/token"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const maxLines = 700
+
+func TestFilesAreShort(t *testing.T) {
+	for _, f := range tree(t) {
+		if n := strings.Count(f.text, "\n"); n > maxLines && !f.generated() {
+			t.Errorf("%s has %d lines, more than %d: it holds more than one thing", f.name, n, maxLines)
+		}
+	}
+}
+
+// TestPackagesSayWhatTheyAreFor: a doc.go each, with a package comment; in interop/, which is all tests, a comment anywhere.
+// Packages of tests alone have none to read it.
+func TestPackagesSayWhatTheyAreFor(t *testing.T) {
+	documented, code := map[string]bool{}, map[string]bool{}
+	for _, f := range tree(t) {
+		code[f.pkg] = code[f.pkg] || !f.test
+		if f.ast.Doc != nil && (path.Base(f.name) == "doc.go" || strings.HasPrefix(f.name, "interop/")) {
+			documented[f.pkg] = true
+		}
+	}
+	for pkg, is := range code {
+		if is && !documented[pkg] {
+			t.Errorf("%s has no doc.go with a package comment", pkg)
+		}
+	}
+}
+
+func TestNothingIsLeftForLater(t *testing.T) {
+	// Spelt in pieces, so that this file passes.
+	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b`)
+	for _, f := range tree(t) {
+		if m := later.FindStringIndex(f.text); m != nil {
+			t.Errorf("%s:%d: %s: do it, or write it down as a known limit in docs/", f.name, 1+strings.Count(f.text[:m[0]], "\n"), f.text[m[0]:m[1]])
+		}
+	}
+}
+
+func TestTestsWaitForEvents(t *testing.T) {
+	for _, f := range tree(t) {
+		if !f.test {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok {
+				continue
+			}
+			ast.Inspect(fn, func(n ast.Node) bool {
+				if guard, ok := n.(*ast.IfStmt); ok {
+					if cond, ok := guard.Cond.(*ast.Ident); ok && cond.Name == "raceEnabled" {
+						return false // counting allocations has no meaning there; make test runs it without, too
+					}
+				}
+				sel, ok := n.(*ast.SelectorExpr)
+				if !ok {
+					return true
+				}
+				switch id, _ := sel.X.(*ast.Ident); {
+				case id == nil:
+				case id.Name == "time" && sel.Sel.Name == "Sleep":
+					t.Errorf("%s: time.Sleep in a test: wait for an event, or use testing/synctest", f.pos(sel))
+				case id.Name == "t" && strings.HasPrefix(sel.Sel.Name, "Skip") && !strings.HasPrefix(fn.Name.Name, "Fuzz"):
+					t.Errorf("%s: a test that skips itself is a test that does not run", f.pos(sel))
+				}
+				return true
+			})
+		}
+	}
+}
+
+// TestNoGlobalState: package variables are constants that Go has no const for. What can change (a lock, a pool, an atomic, a
+// value filled later) belongs to something that is made and passed.
+func TestNoGlobalState(t *testing.T) {
+	for _, f := range tree(t) {
+		if f.test || f.generated() || strings.HasPrefix(f.name, "interop/") {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			decl, ok := d.(*ast.GenDecl)
+			if !ok || decl.Tok != token.VAR {
+				continue
+			}
+			for _, s := range decl.Specs {
+				spec := s.(*ast.ValueSpec)
+				for i, name := range spec.Names {
+					if name.Name != "_" && !embedded(decl) && mutable(spec, i) {
+						t.Errorf("%s: package variable %s can change", f.pos(name), name.Name)
+					}
+				}
+			}
+		}
+	}
+}
+
+func embedded(d *ast.GenDecl) bool {
+	return d.Doc != nil && strings.Contains(d.Doc.List[len(d.Doc.List)-1].Text, "//go:embed")
+}
+
+// mutable recognises the obvious kinds.
+func mutable(spec *ast.ValueSpec, i int) bool {
+	if i >= len(spec.Values) {
+		return true // filled later
+	}
+	switch v := spec.Values[i].(type) {
+	case *ast.UnaryExpr:
+		return v.Op == token.AND
+	case *ast.CallExpr:
+		fun, ok := v.Fun.(*ast.Ident)
+		return ok && (fun.Name == "make" || fun.Name == "new")
+	case *ast.CompositeLit:
+		sel, ok := v.Type.(*ast.SelectorExpr)
+		if !ok {
+			return false
+		}
+		pkg, ok := sel.X.(*ast.Ident)
+		return ok && (pkg.Name == "sync" || pkg.Name == "atomic")
+	}
+	return false
+}
