@@ -105,6 +105,7 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	if keep {
 		if l.file != nil {
 			m.ref(e) // until it is persisted
+			e.saving++
 		}
 		m.install(e, l.r)
 		e.prepared = true
@@ -124,7 +125,9 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	case keep && l.file != nil:
 		m.persist(e, l.file)
 		m.mu.Lock()
+		e.saving--
 		m.unref(e)
+		m.notify()
 		m.unlock()
 	case !keep && l.r != nil:
 		l.r.close()

@@ -106,6 +106,10 @@ func (h *Header) Symbols(ctx context.Context, refs []uint32, f func(i int, s []b
 	}
 }
 
+// maxRebuilds is how often one look-up has its header built again before it gives up: a disk that damages every file it is given is not
+// worth more.
+const maxRebuilds = 2
+
 // heal returns a reader to go on with if err is damage that r met, else the error. Readers of one block differ in nothing but damage: it
 // does not matter which of them answered what.
 func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*reader, error) {
@@ -113,7 +117,7 @@ func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*read
 	if !errors.As(err, &d) || d.r != r {
 		return nil, err
 	}
-	if try > 0 {
+	if try >= maxRebuilds {
 		return nil, fmt.Errorf("built again just now: %w", err)
 	}
 	if rerr := h.m.rebuild(ctx, h, r, d); rerr != nil {

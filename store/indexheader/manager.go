@@ -55,6 +55,7 @@ type entry struct {
 	prepared bool // there is a file, or there was a header in memory: nothing to prefetch
 	gone     bool // forgotten: no longer in entries
 	wanted   bool // somebody acquired h, which was not opened for nothing
+	saving   int  // files that are being synced and given their name
 
 	fileMu sync.Mutex
 }
@@ -287,15 +288,15 @@ func (m *Manager) notify() {
 	m.settled = make(chan struct{})
 }
 
-// Wait returns when none of the blocks is queued or being built any more: each has its header, or its build has failed (which was logged
-// and counted), or nobody has asked for it. The error is ctx's.
+// Wait returns when none of the blocks is queued, being built or being saved any more: each has its header, or its build has failed
+// (which was logged and counted), or nobody has asked for it. The error is ctx's.
 func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
 	for {
 		m.mu.Lock()
 		busy := false
 		for len(ids) > 0 && !busy {
 			e := m.entries[ids[len(ids)-1]]
-			if busy = e != nil && (e.queuePos >= 0 || e.flight != nil); !busy {
+			if busy = e != nil && (e.queuePos >= 0 || e.flight != nil || e.saving > 0); !busy {
 				ids = ids[:len(ids)-1]
 			}
 		}

@@ -1,0 +1,266 @@
+package indexheader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+func flip(t testing.TB, file string, off int64) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], off); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0x55
+	if _, err := f.WriteAt(b[:], off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tinyIndex is an index whose header has a few hundred bytes.
+func tinyIndex(t testing.TB) []byte {
+	return writeIndex(t, []labels.Labels{
+		labels.FromStrings("__name__", "up", "job", "api", "pod", "api-0"), labels.FromStrings("__name__", "up", "job", "api", "pod", "api-1"),
+		labels.FromStrings("__name__", "down", "job", "db"),
+	})
+}
+
+// Whichever byte of a header file changes between two runs, and wherever the file is cut, the answers stay right, and what was changed
+// is built again.
+func TestDamagedFile(t *testing.T) {
+	idx := tinyIndex(t)
+	model := modelOf(t, idx)
+	dir := t.TempDir()
+	bkt := newBucket()
+	src := bkt.add(1, idx)
+	file := fileName(dir, src.ID)
+	write := func() {
+		m, err := New(Options{Dir: dir, Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, release, err := m.Acquire(context.Background(), src); err != nil {
+			t.Fatal(err)
+		} else {
+			release()
+		}
+		m.Close()
+	}
+	write()
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	try := func(what string, content []byte, rebuilt bool) {
+		t.Helper()
+		if err := os.WriteFile(file, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		bkt.reads()
+		m, err := New(Options{Dir: dir, Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, release, err := m.Acquire(context.Background(), src)
+		if err == nil {
+			err = model.check(h, rand.New(rand.NewPCG(1, 1)))
+			release()
+		}
+		m.Close()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if n := len(bkt.reads()); (n > 0) != rebuilt {
+			t.Errorf("%s: %d reads of the bucket", what, n)
+		}
+		if got, err := os.ReadFile(file); rebuilt && (err != nil || string(got) != string(whole)) {
+			t.Errorf("%s: the file was not restored: %v", what, err)
+		}
+	}
+	try("nothing", whole, false)
+	for off := range whole {
+		b := slices.Clone(whole)
+		b[off] ^= 0x55
+		// The head is there for people and for `file`; nothing is read from it.
+		try(fmt.Sprintf("byte %d", off), b, off >= headSize)
+	}
+	for n := 0; n < len(whole); n += 5 {
+		try(fmt.Sprintf("cut at %d", n), whole[:n], true)
+	}
+	try("longer", append(slices.Clone(whole), 0), true)
+	try("twice", append(slices.Clone(whole), whole...), true)
+}
+
+// Blocks that go bad while a header is open: each look-up goes on as if nothing had happened, even in the middle.
+func TestDamageWhileOpen(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 5))
+	idx := synthIndex(t, 30_000)
+	model := modelOf(t, idx)
+	for _, cache := range []int64{-1, 0} {
+		dir := t.TempDir()
+		bkt := newBucket()
+		src := bkt.add(1, idx)
+		reg := prometheus.NewRegistry()
+		m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg, BlockCacheBytes: cache})
+		h := acquire(t, m, src)
+		file := fileName(dir, src.ID)
+		m.waitPersisted(src)
+		r := h.cur.Load()
+		names, err := filepath.Glob(file)
+		if err != nil || len(names) != 1 {
+			t.Fatalf("%v, %v", names, err)
+		}
+
+		// Values: the block after next goes bad while the first value is looked at, and again later in the same walk's second reader.
+		i := 0
+		values := model.values["pod"]
+		err = h.Values(context.Background(), "pod", values[0], func(v []byte, l List) (bool, error) {
+			if i == 10 {
+				flip(t, file, r.valOff[5]+100)
+			}
+			if string(v) != values[i] || l != model.want("pod", values[i]) {
+				return false, fmt.Errorf("value %d is %q at %v", i, v, l)
+			}
+			i++
+			return true, nil
+		})
+		if err != nil || i != len(values) {
+			t.Fatalf("%d of %d values, %v", i, len(values), err)
+		}
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 1 {
+			t.Fatalf("%v rebuilds", n)
+		}
+
+		// Symbols.
+		m.waitPersisted(src)
+		i = 0
+		err = h.Symbols(context.Background(), model.refs, func(k int, s []byte) error {
+			if i == 10 {
+				flip(t, file, r.symOff[3]+100)
+			}
+			if k != i || string(s) != model.symbols[i] {
+				return fmt.Errorf("symbol %d is %q", i, s)
+			}
+			i++
+			return nil
+		})
+		if err != nil || i != len(model.refs) {
+			t.Fatalf("%d of %d symbols, %v", i, len(model.refs), err)
+		}
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 2 {
+			t.Fatalf("%v rebuilds", n)
+		}
+
+		// Lists, in a block in the middle.
+		m.waitPersisted(src)
+		flip(t, file, r.valOff[len(r.valOff)/2]+50)
+		if err := model.check(h, rnd); err != nil {
+			t.Fatal(err)
+		}
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 3 {
+			t.Fatalf("%v rebuilds", n)
+		}
+		// The file that was built last is whole.
+		m.waitPersisted(src)
+		if _, err := openWhole(file, src); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// openWhole opens a header file as another process would and reads every block.
+func openWhole(file string, src Source) (n int, err error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	mem := new(memory)
+	mem.Write(b)
+	r, err := open(mem, src, newLookups(0))
+	if err != nil {
+		return 0, err
+	}
+	for i := range r.names {
+		var p progress
+		if err := r.valuesOf(context.Background(), i, "", &p, func([]byte, List) (bool, error) { n++; return true, nil }); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// waitPersisted waits until the header of src has its file.
+func (m *Manager) waitPersisted(src Source) {
+	m.Wait(context.Background(), []ulid.ULID{src.ID})
+}
+
+// Damage while the bucket cannot be read is an error that goes away with its cause.
+func TestDamageIsNotSticky(t *testing.T) {
+	idx := synthIndex(t, 5000)
+	model := modelOf(t, idx)
+	dir := t.TempDir()
+	bkt := newBucket()
+	src := bkt.add(1, idx)
+	m := newManager(t, Options{Dir: dir, Bucket: bkt, BlockCacheBytes: -1})
+	h := acquire(t, m, src)
+	m.waitPersisted(src)
+	r := h.cur.Load()
+	flip(t, fileName(dir, src.ID), r.valOff[r.first[r.nameIndex("pod")]]+10)
+	down := errors.New("503 slow down")
+	bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, down, true })
+	some := []string{model.values["pod"][0]}
+	_, err := h.Lists(context.Background(), "pod", some, nil)
+	if !errors.Is(err, down) || !errors.Is(err, errChecksum) {
+		t.Fatalf("got %v", err)
+	}
+	bkt.setFault(nil)
+	if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What f returns comes back as it is, whatever it is.
+func TestCallbackErrors(t *testing.T) {
+	idx := tinyIndex(t)
+	bkt := newBucket()
+	h := acquire(t, newManager(t, Options{Dir: t.TempDir(), Bucket: bkt}), bkt.add(1, idx))
+	for _, want := range []error{errors.New("enough"), &damageError{what: "of another header", err: errChecksum}} {
+		if err := h.Symbols(context.Background(), []uint32{0, 1}, func(int, []byte) error { return want }); err != want {
+			t.Errorf("got %v", err)
+		}
+		if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) { return true, want }); err != want {
+			t.Errorf("got %v", err)
+		}
+	}
+	n := 0
+	if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) { n++; return false, nil }); err != nil || n != 1 {
+		t.Errorf("%d calls, %v", n, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := h.Values(ctx, "job", "", nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := h.Lists(ctx, "job", []string{"a"}, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if err := h.Symbols(ctx, []uint32{0}, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

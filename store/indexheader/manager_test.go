@@ -1,0 +1,590 @@
+package indexheader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// hold makes every read of the bucket wait until release is called or the read is cancelled. started receives the name of each.
+func (b *testBucket) hold() (started <-chan string, release func()) {
+	names := make(chan string, 1000)
+	open := make(chan struct{})
+	b.setFault(func(ctx context.Context, g get, _ int) (io.ReadCloser, error, bool) {
+		names <- g.Name
+		select {
+		case <-open:
+			return nil, nil, false
+		case <-ctx.Done():
+			return nil, ctx.Err(), true
+		}
+	})
+	return names, sync.OnceFunc(func() { close(open) })
+}
+
+// Any number of look-ups that want the same header make one build, and a caller that leaves takes nobody along.
+func TestAcquireIsOneFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idx := tinyIndex(t)
+		bkt := newBucket()
+		src := bkt.add(1, idx)
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		started, release := bkt.hold()
+		ctx, cancel := context.WithCancel(context.Background())
+		first := make(chan error, 1)
+		go func() {
+			_, _, err := m.Acquire(ctx, src)
+			first <- err
+		}()
+		<-started
+		headers := make(chan *Header, 20)
+		for range cap(headers) {
+			go func() {
+				h, release, err := m.Acquire(context.Background(), src)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer release()
+				headers <- h
+			}()
+		}
+		synctest.Wait()
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("the caller that left got %v", err)
+		}
+		release()
+		h := <-headers
+		for range cap(headers) - 1 {
+			if other := <-headers; other != h {
+				t.Error("two headers of one block")
+			}
+		}
+		if n := bkt.count(); n != 1 {
+			t.Errorf("%d reads", n)
+		}
+	})
+}
+
+// A build that nobody waits for ends, and the next caller gets a new one.
+func TestBuildEndsWhenNobodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bkt := newBucket()
+		src := bkt.add(1, tinyIndex(t))
+		dir := t.TempDir()
+		m, err := New(Options{Dir: dir, Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		started, _ := bkt.hold()
+		cause := errors.New("the client went away")
+		ctx, cancel := context.WithCancelCause(context.Background())
+		done := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, _, err := m.Acquire(ctx, src)
+				done <- err
+			}()
+		}
+		<-started
+		synctest.Wait()
+		cancel(cause)
+		for range 2 {
+			if err := <-done; !errors.Is(err, cause) {
+				t.Errorf("got %v", err)
+			}
+		}
+		synctest.Wait() // the flight is gone: it saw its context end
+		if names := headerFiles(t, dir); len(names) != 0 {
+			t.Errorf("files are left: %v", names)
+		}
+		bkt.setFault(nil)
+		_, release, err := m.Acquire(context.Background(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if n := bkt.count(); n != 2 {
+			t.Errorf("%d reads", n)
+		}
+	})
+}
+
+// A build has a deadline of its own.
+func TestBuildTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bkt := newBucket()
+		src := bkt.add(1, tinyIndex(t))
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, BuildTimeout: 90 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		bkt.hold()
+		begin := time.Now()
+		_, _, err = m.Acquire(context.Background(), src)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 90*time.Second {
+			t.Fatalf("after %s: %v", time.Since(begin), err)
+		}
+		if n := bkt.count(); n != 2 {
+			t.Errorf("%d reads: the first is given up after a minute", n)
+		}
+	})
+}
+
+// Headers are closed when they were not used for a while, and never while they are.
+func TestIdleHeadersAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bkt := newBucket()
+		src := bkt.add(1, tinyIndex(t))
+		reg := prometheus.NewRegistry()
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, IdleTimeout: time.Minute, Registerer: reg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		open := func() float64 { return metric(t, reg, "larder_header_open") }
+		_, release, err := m.Acquire(context.Background(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour) // fake time
+		if open() != 1 {
+			t.Error("closed while in use")
+		}
+		release()
+		release() // twice is once
+		time.Sleep(50 * time.Second)
+		if open() != 1 {
+			t.Error("closed too early")
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if open() != 0 || metric(t, reg, "larder_header_open_bytes") != 0 {
+			t.Error("not closed")
+		}
+		if n := metric(t, reg, "thanos_bucket_store_indexheader_lazy_unload_total"); n != 1 {
+			t.Errorf("%v unloads", n)
+		}
+		_, release, err = m.Acquire(context.Background(), src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if bkt.count() != 1 {
+			t.Errorf("%d reads of the bucket for a header that is on disk", bkt.count())
+		}
+		if n := metric(t, reg, "thanos_bucket_store_indexheader_lazy_load_total"); n != 2 {
+			t.Errorf("%v loads", n)
+		}
+	})
+}
+
+// The allowance closes what was not used for longest; what is in use stays, however much it is.
+func TestOpenAllowance(t *testing.T) {
+	idx := tinyIndex(t)
+	for _, dir := range []string{t.TempDir(), ""} {
+		bkt := newBucket()
+		reg := prometheus.NewRegistry()
+		probe := acquire(t, newManager(t, Options{Dir: dir, Bucket: bkt}), bkt.add(1, idx))
+		one := probe.cur.Load().heap
+		m := newManager(t, Options{Dir: dir, Bucket: bkt, MaxOpenBytes: 3*one + one/2, Registerer: reg})
+		var releases []func()
+		var headers []*Header
+		for n := range byte(6) {
+			h, release, err := m.Acquire(context.Background(), bkt.add(10+n, idx))
+			if err != nil {
+				t.Fatal(err)
+			}
+			releases = append(releases, release)
+			headers = append(headers, h)
+		}
+		if n := metric(t, reg, "larder_header_open"); n != 6 {
+			t.Fatalf("%v open, 6 are in use", n)
+		}
+		model := modelOf(t, idx)
+		for _, h := range headers {
+			if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, r := range releases {
+			r()
+		}
+		if n := metric(t, reg, "larder_header_open"); n != 3 {
+			t.Fatalf("%v open, room is for 3", n)
+		}
+		// The last three are open; in memory the first must be built again, which pushes out the fourth.
+		bkt.reads()
+		for _, n := range []byte{13, 14, 15, 10, 14, 15} {
+			_, release, err := m.Acquire(context.Background(), bkt.add(n, idx))
+			if err != nil {
+				t.Fatal(err)
+			}
+			release()
+		}
+		want := 0
+		if dir == "" {
+			want = 1
+		}
+		if n := bkt.count(); n != want {
+			t.Errorf("dir %q: %d reads of the bucket, want %d", dir, n, want)
+		}
+	}
+}
+
+// Background builds take the newest block first; a header that somebody waits for goes in front of them.
+func TestPrefetchOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idx := tinyIndex(t)
+		bkt := newBucket()
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, BuildConcurrency: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		var srcs []Source
+		for _, n := range rand.New(rand.NewPCG(1, 1)).Perm(8) {
+			src := bkt.add(byte(n), idx)
+			src.IndexSize = 0 // counts whole: one build at a time
+			srcs = append(srcs, src)
+		}
+		step := make(chan struct{})
+		var order []string
+		bkt.setFault(func(_ context.Context, g get, _ int) (io.ReadCloser, error, bool) {
+			order = append(order, g.Name)
+			<-step
+			return nil, nil, false
+		})
+		m.Prefetch(srcs)
+		m.Prefetch(srcs) // again is nothing
+		synctest.Wait()
+		urgent := bkt.add(100, idx)
+		urgent.IndexSize = 0
+		queued := srcs[slices.IndexFunc(srcs, func(s Source) bool { return s.MaxTime == 2 })]
+		for _, src := range []Source{urgent, queued} {
+			go func() {
+				if _, release, err := m.Acquire(context.Background(), src); err != nil {
+					t.Error(err)
+				} else {
+					release()
+				}
+			}()
+			synctest.Wait()
+		}
+		for range 9 {
+			step <- struct{}{}
+			synctest.Wait()
+		}
+		ids := []ulid.ULID{urgent.ID}
+		for _, s := range srcs {
+			ids = append(ids, s.ID)
+		}
+		if err := m.Wait(context.Background(), ids); err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, n := range []byte{7, 100, 2, 6, 5, 4, 3, 1, 0} {
+			want = append(want, bkt.add(n, idx).IndexObject)
+		}
+		if diff := cmp.Diff(want, order); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// Wait ends when background builds have ended, well or not.
+func TestWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idx := tinyIndex(t)
+		bkt := newBucket()
+		good, missing := bkt.add(1, idx), bkt.add(2, idx)
+		delete(bkt.objects, missing.IndexObject)
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		started, release := bkt.hold()
+		m.Prefetch([]Source{good, missing})
+		<-started
+		ids := []ulid.ULID{good.ID, missing.ID, {9}}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := m.Wait(ctx, ids); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		release()
+		if err := m.Wait(context.Background(), ids); err != nil {
+			t.Error(err)
+		}
+		if n := bkt.count(); n != 2 {
+			t.Errorf("%d reads", n)
+		}
+		// The one that failed is tried again when it is asked for again.
+		m.Prefetch([]Source{good, missing})
+		if err := m.Wait(context.Background(), ids); err != nil {
+			t.Error(err)
+		}
+		if n := bkt.count(); n != 3 {
+			t.Errorf("%d reads", n)
+		}
+	})
+}
+
+// A forgotten block's header serves those that have it; its file goes, even if it was about to be written.
+func TestForget(t *testing.T) {
+	idx := tinyIndex(t)
+	model := modelOf(t, idx)
+	dir := t.TempDir()
+	bkt := newBucket()
+	src := bkt.add(1, idx)
+	m := newManager(t, Options{Dir: dir, Bucket: bkt})
+	h, release, err := m.Acquire(context.Background(), src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.waitPersisted(src)
+	if names := headerFiles(t, dir); len(names) != 1 {
+		t.Fatalf("files: %v", names)
+	}
+	m.Forget(src.ID)
+	if names := headerFiles(t, dir); len(names) != 0 {
+		t.Errorf("files: %v", names)
+	}
+	if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+		t.Error(err)
+	}
+	release()
+
+	// Forgotten between the build and the naming of the file.
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	m2 := newManager(t, Options{Dir: dir, Bucket: bkt})
+	m2.step = func(name string) error {
+		if name == "write" {
+			close(reached)
+			<-goOn
+		}
+		return nil
+	}
+	got := make(chan error, 1)
+	go func() {
+		_, release, err := m2.Acquire(context.Background(), src)
+		if err == nil {
+			release()
+		}
+		got <- err
+	}()
+	<-reached
+	m2.Forget(src.ID)
+	close(goOn)
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	m2.Close()
+	if names := headerFiles(t, dir); len(names) != 0 {
+		t.Errorf("files: %v", names)
+	}
+}
+
+// Files of blocks that are not known any more are removed when the caller says so.
+func TestRetain(t *testing.T) {
+	idx := tinyIndex(t)
+	dir := t.TempDir()
+	bkt := newBucket()
+	a, b, c := bkt.add(1, idx), bkt.add(2, idx), bkt.add(3, idx)
+	m, err := New(Options{Dir: dir, Bucket: bkt})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Prefetch([]Source{a, b, c})
+	if err := m.Wait(context.Background(), []ulid.ULID{a.ID, b.ID, c.ID}); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if err := os.WriteFile(dir+"/something else", nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	m = newManager(t, Options{Dir: dir, Bucket: bkt})
+	acquire(t, m, b)
+	if err := m.Retain(func(id ulid.ULID) bool { return id == a.ID }); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{a.ID.String() + fileSuffix, b.ID.String() + fileSuffix, "something else"}
+	if diff := cmp.Diff(want, headerFiles(t, dir)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Close ends what waits and what runs; headers in use stay usable until they are released.
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		idx := tinyIndex(t)
+		bkt := newBucket()
+		a, b := bkt.add(1, idx), bkt.add(2, idx)
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, BuildConcurrency: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, release, err := m.Acquire(context.Background(), a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		started, _ := bkt.hold()
+		got := make(chan error, 1)
+		go func() {
+			_, _, err := m.Acquire(context.Background(), b)
+			got <- err
+		}()
+		<-started
+		var more []Source
+		for n := range byte(20) {
+			more = append(more, bkt.add(50+n, idx))
+		}
+		m.Prefetch(more)
+		m.Close()
+		if err := <-got; !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		if _, _, err := m.Acquire(context.Background(), a); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+		if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+			t.Error(err)
+		}
+		release()
+		m.Forget(b.ID)
+		m.Forget(more[0].ID)
+		m.Prefetch(more)
+		if err := m.Wait(context.Background(), []ulid.ULID{b.ID}); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// Two processes may use one directory: neither takes the other's files away in the middle, both answer.
+func TestTwoManagersInOneDirectory(t *testing.T) {
+	idx := tinyIndex(t)
+	model := modelOf(t, idx)
+	dir := t.TempDir()
+	bkt := newBucket()
+	src := bkt.add(1, idx)
+	a := newManager(t, Options{Dir: dir, Bucket: bkt})
+	started := make(chan struct{})
+	goOn := make(chan struct{})
+	a.step = func(name string) error {
+		if name == "rename" {
+			close(started)
+			<-goOn
+		}
+		return nil
+	}
+	ha := acquire(t, a, src)
+	<-started
+	// The second starts while the first is writing, and builds the same header.
+	b := newManager(t, Options{Dir: dir, Bucket: bkt})
+	if names := headerFiles(t, dir); len(names) != 1 {
+		t.Fatalf("the other's temporary file is gone: %v", names)
+	}
+	hb := acquire(t, b, src)
+	b.waitPersisted(src)
+	close(goOn)
+	a.waitPersisted(src)
+	b.Forget(src.ID) // removes the file under the first
+	var wg sync.WaitGroup
+	for _, h := range []*Header{ha, hb} {
+		wg.Go(func() {
+			if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if names := headerFiles(t, dir); len(names) != 0 {
+		t.Errorf("files: %v", names)
+	}
+}
+
+// Everything at once, for the race detector: look-ups, evictions, damage, forgetting, prefetching.
+func TestConcurrentUse(t *testing.T) {
+	idx := synthIndex(t, 3000)
+	values := modelOf(t, idx).values["pod"]
+	model := modelOf(t, idx)
+	dir := t.TempDir()
+	bkt := newBucket()
+	var srcs []Source
+	for n := range byte(6) {
+		srcs = append(srcs, bkt.add(n, idx))
+	}
+	m := newManager(t, Options{Dir: dir, Bucket: bkt, MaxOpenFiles: 2, IdleTimeout: time.Millisecond, BlockCacheBytes: 200 << 10})
+	var wg sync.WaitGroup
+	for g := range uint64(8) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(g, 1))
+			for range 60 {
+				src := srcs[rnd.IntN(len(srcs))]
+				switch rnd.IntN(12) {
+				case 0:
+					m.Forget(src.ID)
+				case 1:
+					m.Prefetch(srcs)
+				case 2:
+					if f, err := os.OpenFile(fileName(dir, src.ID), os.O_RDWR, 0); err == nil {
+						f.WriteAt([]byte{byte(rnd.IntN(256))}, int64(20+rnd.IntN(60_000)))
+						f.Close()
+					}
+				default:
+					if err := useHeader(m, src, model, values, rnd); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func useHeader(m *Manager, src Source, model *model, values []string, rnd *rand.Rand) error {
+	ctx := context.Background()
+	h, release, err := m.Acquire(ctx, src)
+	if err != nil {
+		return err
+	}
+	defer release()
+	some := pick(rnd, values, 0.02)
+	lists, err := h.Lists(ctx, "pod", some, nil)
+	if err != nil {
+		return err
+	}
+	for i, l := range lists {
+		if want := model.want("pod", some[i]); l != want {
+			return fmt.Errorf("list of %q is %v, want %v", some[i], l, want)
+		}
+	}
+	refs := []uint32{uint32(rnd.IntN(1000)), 1000 + uint32(rnd.IntN(2000))}
+	return h.Symbols(ctx, refs, func(i int, s []byte) error {
+		if string(s) != model.symbols[refs[i]] {
+			return fmt.Errorf("symbol %d is %q", refs[i], s)
+		}
+		return nil
+	})
+}
