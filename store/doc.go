@@ -19,6 +19,7 @@
 //
 // # Locks
 //
-// Server.mu guards the map of block readers; request.mu guards a request's reservation; Allowance and Gate have one mutex each. None
-// is held while reading, sending, waiting or calling into another package, so that no order between them is needed.
+// Server.mu guards the map of block readers; request.mu guards a request's reservation; Allowance and Gate have one mutex each. None of them is
+// held while reading, sending, waiting or calling into another package, so that no order between them is needed. request.first is held
+// by the one goroutine of a request that waits for its reservation, so that the others wait behind it.
 package store

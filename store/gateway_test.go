@@ -77,17 +77,6 @@ func (b *countedBucket) setOnRead(f func(string, int64, int64, io.ReadCloser) (i
 	b.onRead = f
 }
 
-type bucketLister struct{ objstore.Bucket }
-
-func (l bucketLister) Iter(ctx context.Context, dir string, f func(string) error) error {
-	return l.Bucket.Iter(ctx, dir, f)
-}
-
-func (l bucketLister) Size(ctx context.Context, name string) (int64, error) {
-	a, err := l.Bucket.Attributes(ctx, name)
-	return a.Size, err
-}
-
 // gateway is a whole gateway in this process over a folder of blocks.
 type gateway struct {
 	client  storepb.StoreClient
@@ -137,7 +126,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	o := store.Options{
 		Catalog:    g.catalog,
-		Blocks:     block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: bucketLister{g.bucket}},
+		Blocks:     block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}},
 		Logger:     opts.logger,
 		Registerer: g.reg,
 	}

@@ -117,13 +117,9 @@ func queriedBlocks(ids []ulid.ULID) []*storepb.Block {
 // most limit of them. Label requests look at the blocks of all resolutions.
 func (s *Server) labelSets(r *request, q *labelQuery, ask func(context.Context, chosen) ([]string, error)) ([]string, error) {
 	out, err := s.askBlocks(r, q, ask)
-	if id, gone := blockGone(err); gone {
-		s.log.Warn("block vanished from the bucket, planning anew", "block", id, "err", err)
-		s.opts.Catalog.Tombstone(id)
-		if rerr := s.opts.Catalog.Refresh(r.ctx); rerr == nil {
-			r.replan()
-			out, err = s.askBlocks(r, q, ask)
-		}
+	if s.replaced(r.ctx, err) {
+		r.replan()
+		out, err = s.askBlocks(r, q, ask)
 	}
 	return out, statusOf(err, codes.Internal)
 }
@@ -217,30 +213,18 @@ func (s *Server) headerValues(ctx context.Context, r *request, meta *catalog.Blo
 // valuesBytes estimates the memory of a block's values of a label: a string header and place in a set each, and the text.
 func valuesBytes(h *indexheader.Header, name string) int64 { return 96 * int64(h.ValueCount(name)) }
 
-// reserveValues reserves n more bytes, waiting if these are the first.
+// reserveValues reserves n more bytes, waiting if these are the request's first. Only the first may wait: a request that held bytes while it
+// waited for more could wait for another one that does the same.
 func (r *request) reserveValues(n int64) error {
+	r.first.Lock()
+	defer r.first.Unlock()
 	r.mu.Lock()
-	first := r.reservation == nil
+	held := r.reservation != nil
 	r.mu.Unlock()
-	if !first {
+	if held {
 		return r.grow(n)
 	}
-	res, err := r.server.allowance.Reserve(r.ctx, n)
-	if err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.reservation == nil {
-		r.reservation = res
-		return nil
-	}
-	// Another block of the request was first. Its reservation takes this one in.
-	res.Release()
-	if !r.reservation.Extend(n) {
-		return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
-	}
-	return nil
+	return r.reserve(n)
 }
 
 // seriesOf calls f with the final labels of every series of a block that matches and has a chunk in range, until f returns false.

@@ -55,6 +55,7 @@ type request struct {
 	stages                            [stageCount]atomic.Int64
 	firstFrame                        time.Duration
 
+	first       sync.Mutex // held by the goroutine that makes the reservation, while it waits for it
 	mu          sync.Mutex // guards reservation
 	reservation *Reservation
 
@@ -105,7 +106,7 @@ func (r *request) stage(id stageID, span string, f func(ctx context.Context) err
 
 func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
 
-// reserve waits for leave to hold n bytes. It is called once, before the first frame.
+// reserve waits for leave to hold n bytes. It is called once, before the request holds anything.
 func (r *request) reserve(n int64) error {
 	res, err := r.server.allowance.Reserve(r.ctx, n)
 	if err != nil {

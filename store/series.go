@@ -89,14 +89,10 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	})
 	defer w.Discard()
 	err = s.series(r, q, w)
-	if id, gone := blockGone(err); gone && w.Stats().Frames == 0 && !w.Pending() {
-		// The compactor has replaced the block since the last sync. Nothing was sent, so the request can be planned anew on what replaced it.
-		s.log.Warn("block vanished from the bucket, planning anew", "block", id, "err", err)
-		s.opts.Catalog.Tombstone(id)
-		if rerr := s.opts.Catalog.Refresh(r.ctx); rerr == nil {
-			r.replan()
-			err = s.series(r, q, w)
-		}
+	if w.Stats().Frames == 0 && s.replaced(r.ctx, err) {
+		w.Discard()
+		r.replan()
+		err = s.series(r, q, w)
 	}
 	r.sent = w.Stats()
 	return statusOf(err, codes.Aborted)

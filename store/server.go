@@ -129,16 +129,25 @@ func (s *Server) ViewChanged(old, cur *catalog.View) {
 	s.metrics.blocksLoaded.Set(float64(len(cur.Blocks)))
 }
 
-// blockGone returns the block whose object err says is missing from the bucket.
-func blockGone(err error) (ulid.ULID, bool) {
+// replaced reports whether err comes from a block that has left the bucket since the last sync, and if so looks for what replaced it: then the
+// request can be planned anew. A block of which only a part is missing is damaged; to go on without it would be a wrong answer.
+func (s *Server) replaced(ctx context.Context, err error) bool {
 	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
-		return ulid.ULID{}, false
+		return false
 	}
 	var be *block.Error
 	if !errors.As(err, &be) {
-		return ulid.ULID{}, false
+		return false
 	}
-	return be.ID, true
+	meta := s.opts.Catalog.View().ByID(be.ID)
+	if meta != nil {
+		if gone, gerr := s.block(meta).Gone(ctx); gerr != nil || !gone {
+			return false
+		}
+		s.log.Warn("block vanished from the bucket, planning anew", "block", be.ID, "err", err)
+		s.opts.Catalog.Tombstone(be.ID)
+	}
+	return s.opts.Catalog.Refresh(ctx) == nil
 }
 
 // noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.

@@ -108,7 +108,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 
 	b.server = store.New(store.Options{
 		Catalog:        b.catalog,
-		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: lister{bucket}, Logger: b.logger},
+		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Logger: b.logger},
 		ChunkPageBytes: conf.chunkPageSize,
 		Gate:           store.GateOptions{MaxConcurrent: conf.seriesConcurrency},
 		Allowance:      store.AllowanceOptions{Bytes: m.requests},
@@ -225,16 +225,4 @@ func (b *backend) close() {
 		b.undo[i]()
 	}
 	b.undo = nil
-}
-
-// lister answers what meta.json leaves open about a block's files.
-type lister struct{ bucket objstore.BucketReader }
-
-func (l lister) Iter(ctx context.Context, dir string, f func(name string) error) error {
-	return l.bucket.Iter(ctx, dir, f)
-}
-
-func (l lister) Size(ctx context.Context, name string) (int64, error) {
-	attrs, err := l.bucket.Attributes(ctx, name)
-	return attrs.Size, err
 }

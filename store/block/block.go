@@ -42,12 +42,6 @@ type ChunkPages interface {
 	Object(number uint32, id ulid.ULID, file int, name string, size int64) pagecache.Object
 }
 
-// Lister answers what meta.json leaves open: the names and sizes of chunk files.
-type Lister interface {
-	Iter(ctx context.Context, dir string, f func(name string) error) error
-	Size(ctx context.Context, name string) (int64, error)
-}
-
 // Deps are what the blocks of a process share.
 type Deps struct {
 	Headers Headers
@@ -85,6 +79,12 @@ func (b *Block) Source() indexheader.Source { return Source(b.meta) }
 // Source returns what the header of the block that meta describes is built from.
 func Source(meta *catalog.Block) indexheader.Source {
 	return indexheader.Source{ID: meta.ID, IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, MaxTime: meta.MaxTime}
+}
+
+// Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes a block deletes its meta.json first.
+func (b *Block) Gone(ctx context.Context) (bool, error) {
+	there, err := b.deps.Lister.Exists(ctx, b.meta.ID.String()+"/meta.json")
+	return !there && err == nil, err
 }
 
 // Header returns the block's open header and a function that must be called when it is no longer used.

@@ -1,0 +1,123 @@
+package store_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"larder/benchmarks/dataset"
+	"larder/store/storepb"
+)
+
+// answerBytes returns the chunk bytes of an answer.
+func answerBytes(a *answer) (chunks int64) {
+	for _, s := range a.series {
+		for _, c := range s.Chunks {
+			chunks += int64(len(c.Raw.GetData()))
+		}
+	}
+	return chunks
+}
+
+// TestColdReads counts what queries on a cold process read: these figures are what larder promises about over-fetching.
+func TestColdReads(t *testing.T) {
+	dir := t.TempDir()
+	metas, err := dataset.WholeMetric("cold", 3, 20_000, 30_000).Write(context.Background(), dir, dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const page = 8 << 10
+	cold := func(t *testing.T, req *storepb.SeriesRequest) (a *answer, counts map[string]int, bytes map[string]int64) {
+		t.Helper()
+		g := startGateway(t, dir, gatewayOptions{})
+		// The header is there: what follows reads index and chunks.
+		first := wholeMetric(0)
+		first.Matchers[0].Value = "absent"
+		if _, err := g.query(context.Background(), first); err != nil {
+			t.Fatal(err)
+		}
+		g.bucket.take()
+		a, err := g.query(context.Background(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, bytes = g.bucket.take()
+		return a, counts, bytes
+	}
+
+	t.Run("whole metric", func(t *testing.T) {
+		a, counts, bytes := cold(t, wholeMetric(64))
+		if len(a.series) != 20_000 {
+			t.Fatalf("%d series", len(a.series))
+		}
+		got := float64(bytes["chunks"]) / float64(answerBytes(a))
+		t.Logf("chunks: %.3f bytes read per byte returned, %d reads; index: %d bytes, %d reads", got, counts["chunks"], bytes["index"], counts["index"])
+		if got > 1.3 {
+			t.Errorf("chunk bytes read are %.2f x those returned, want at most 1.3", got)
+		}
+		// All of the series section is used, and one posting list.
+		var used int64
+		for _, f := range metas[0].Thanos.Files {
+			if f.RelPath == "index" {
+				used = f.SizeBytes
+			}
+		}
+		if bytes["index"] > used*3/2 {
+			t.Errorf("%d bytes of an index of %d bytes read", bytes["index"], used)
+		}
+	})
+
+	t.Run("scattered series", func(t *testing.T) {
+		req := wholeMetric(64)
+		var pods []string
+		g := startGateway(t, dir, gatewayOptions{})
+		all, err := g.query(context.Background(), func() *storepb.SeriesRequest { r := wholeMetric(64); r.SkipChunks = true; return r }())
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Two pods far apart: within a block of one handler's series, those of a pod lie together, one for each method.
+		pods = append(pods, seriesLabels(all.series[0]).Get("pod"), seriesLabels(all.series[len(all.series)/200/2*4]).Get("pod"))
+		req.Matchers = append(req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Join(pods, "|")},
+			&storepb.LabelMatcher{Name: "method", Value: "GET"})
+		a, counts, bytes := cold(t, req)
+		needed := int64(0)
+		for range a.series {
+			// Each of them lies pages away from the others: two chunks of some 400 bytes, on one page or, across a border, two.
+			needed++
+		}
+		t.Logf("%d series: %d chunk reads of %d bytes, %d index reads of %d bytes", len(a.series), counts["chunks"], bytes["chunks"], counts["index"], bytes["index"])
+		if len(a.series) != 100 {
+			t.Fatalf("only %d series", len(a.series))
+		}
+		// A pair of records of 800 bytes crosses a border of pages with a probability of 0.1.
+		if got := float64(bytes["chunks"]) / float64(needed*page); got > 1.25 {
+			t.Errorf("chunk pages read are %.2f x the %d needed, want at most 1.25", got, needed)
+		}
+	})
+
+	t.Run("one series", func(t *testing.T) {
+		g := startGateway(t, dir, gatewayOptions{})
+		all, err := g.query(context.Background(), func() *storepb.SeriesRequest { r := wholeMetric(64); r.Limit = 5; r.SkipChunks = true; return r }())
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := wholeMetric(0)
+		req.Matchers = nil
+		for _, l := range all.series[3].Labels {
+			req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Name: l.Name, Value: l.Value})
+		}
+		req.MaxTime = metas[0].MinTime + 60_000
+		a, counts, _ := cold(t, req)
+		if len(a.series) != 1 || len(a.series[0].Chunks) != 1 {
+			t.Fatalf("%d series", len(a.series))
+		}
+		t.Log(counts)
+		if most := len(req.Matchers) + 1; counts["index"] > most {
+			t.Errorf("%d index reads for %d posting lists and one series entry", counts["index"], len(req.Matchers))
+		}
+		if counts["chunks"] != 1 {
+			t.Errorf("%d chunk reads, want 1", counts["chunks"])
+		}
+	})
+}
