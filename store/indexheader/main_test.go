@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -272,4 +273,21 @@ func acquire(t testing.TB, m *Manager, src Source) *Header {
 	}
 	t.Cleanup(release)
 	return h
+}
+
+// slowBucket takes its time before the first byte.
+type slowBucket struct {
+	*testBucket
+	wait time.Duration
+}
+
+func (b *slowBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	t := time.NewTimer(b.wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return b.testBucket.GetRange(ctx, name, off, length)
 }
