@@ -58,10 +58,7 @@ func (d *demoCommand) run(stdout, stderr io.Writer) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	bucket := filepath.Join(dir, "bucket")
-	if err := makeDemoBucket(ctx, bucket, stdout); err != nil {
-		return err
-	}
-
+	// The gateway is made before the bucket: a port that is taken should not be found out after the wait.
 	conf, err := parseStore(d.storeArgs(dir, bucket)...)
 	if err != nil {
 		return err
@@ -71,6 +68,9 @@ func (d *demoCommand) run(stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	defer g.close()
+	if err := makeDemoBucket(ctx, bucket, stdout); err != nil {
+		return err
+	}
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
 	stopped := make(chan error, 1)
