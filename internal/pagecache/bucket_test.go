@@ -1,11 +1,11 @@
 package pagecache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"testing"
 
@@ -65,7 +65,7 @@ func (b *testBucket) GetRange(ctx context.Context, name string, off, length int6
 	if length <= 0 || off < 0 {
 		return nil, fmt.Errorf("bad range %d+%d", off, length)
 	}
-	return b.count(io.NopCloser(strings.NewReader(string(data[min(off, int64(len(data))):min(off+length, int64(len(data)))])))), nil
+	return b.count(io.NopCloser(bytes.NewReader(data[min(off, int64(len(data))):min(off+length, int64(len(data)))]))), nil
 }
 
 func (b *testBucket) IsObjNotFoundErr(err error) bool {

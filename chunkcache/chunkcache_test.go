@@ -1,0 +1,82 @@
+package chunkcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"larder/internal/pagecache"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bucket serves objects that repeat their name, and counts reads.
+type bucket struct{ reads []string }
+
+func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	b.reads = append(b.reads, name)
+	data := bytes.Repeat([]byte(name), int(off+length)/len(name)+1)
+	return io.NopCloser(bytes.NewReader(data[off : off+length])), nil
+}
+
+func (b *bucket) IsObjNotFoundErr(error) bool { return false }
+
+func TestChunkFilesAreKept(t *testing.T) {
+	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")
+	f := func(name string, opts Options, number uint32, file, wantReads int) {
+		t.Helper()
+		b := &bucket{}
+		opts.Registerer = prometheus.NewRegistry()
+		c := New(b, opts)
+		defer c.Close()
+		object := fmt.Sprintf("%s/chunks/%06d", id, file)
+		obj := c.Object(number, id, file, object, 100_000)
+		other := c.Object(number, id, file+1, "other", 100_000) // its pages have the same numbers
+		for range 3 {
+			p, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 39}}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, _, ok := p.Bytes(0, len(object), nil); !ok || string(got) != object {
+				t.Errorf("%s: got %q", name, got)
+			}
+		}
+		if len(b.reads) != wantReads || b.reads[0] != object {
+			t.Errorf("%s: reads %v, want %d", name, b.reads, wantReads)
+		}
+		if _, err := c.Fetch(t.Context(), other, []pagecache.Span{{Off: 0, End: 1}}, nil); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Refetch(t.Context(), obj, pagecache.Span{Off: 0, End: 1}, nil); err != nil {
+			t.Error(err)
+		}
+		if len(b.reads) != wantReads+2 {
+			t.Errorf("%s: reads %v", name, b.reads)
+		}
+	}
+	f("kept", Options{}, 1, 1, 1)
+	f("pages of 4 KiB", Options{PageSize: 4 << 10, MaxBytes: 4 << 20}, 1<<24-1, 1<<14-1, 1)
+	f("switched off", Options{MaxBytes: -1}, 1, 1, 3)
+	f("a block number that does not fit", Options{}, 1<<24, 1, 3)
+	f("a file number that does not fit", Options{}, 1, 1<<14, 3)
+	f("a file number that is the index's", Options{}, 1, 0, 3)
+}
+
+func TestClose(t *testing.T) {
+	c := New(&bucket{}, Options{})
+	if st := c.Stats(); st.MaxBytes != DefaultMaxBytes || c.PageSize() != 8<<10 {
+		t.Errorf("%+v, pages of %d", st, c.PageSize())
+	}
+	c.Close()
+	obj := c.Object(0, ulid.ULID{}, 1, "o", 10)
+	if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 1}}, nil); !errors.Is(err, pagecache.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}

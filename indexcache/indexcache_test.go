@@ -1,0 +1,86 @@
+package indexcache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"larder/internal/pagecache"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bucket serves one index, whatever it is called, and counts reads.
+type bucket struct {
+	data  []byte
+	name  string // of the last read
+	reads int
+}
+
+func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	b.reads++
+	b.name = name
+	return io.NopCloser(bytes.NewReader(b.data[off : off+length])), nil
+}
+
+func (b *bucket) IsObjNotFoundErr(error) bool { return false }
+
+func TestIndexIsKept(t *testing.T) {
+	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")
+	f := func(name string, opts Options, number uint32, wantReads int) {
+		t.Helper()
+		b := &bucket{data: bytes.Repeat([]byte("0123456789"), 5000)}
+		opts.Registerer = prometheus.NewRegistry()
+		c := New(b, opts)
+		defer c.Close()
+		obj := c.Object(number, id, int64(len(b.data)))
+		var acct pagecache.Account
+		for range 3 {
+			p, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 20_000, End: 20_010}}, &acct)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, _, ok := p.Bytes(20_000, 10, nil); !ok || string(got) != "0123456789" {
+				t.Errorf("%s: got %q", name, got)
+			}
+		}
+		if b.reads != wantReads || b.name != "01HV4Y5E3GJ6XQ5Z2K4M9N8P7R/index" {
+			t.Errorf("%s: %d reads, want %d; the last of %s", name, b.reads, wantReads, b.name)
+		}
+		if _, err := c.Refetch(t.Context(), obj, pagecache.Span{Off: 20_000, End: 20_010}, &acct); err != nil {
+			t.Error(err)
+		}
+		if b.reads != wantReads+1 {
+			t.Errorf("%s: Refetch did not read", name)
+		}
+	}
+	f("kept", Options{}, 1, 1)
+	f("pages of 1 KiB", Options{PageSize: 1 << 10, MaxBytes: 4 << 20}, 1, 1)
+	f("switched off", Options{MaxBytes: -1}, 1, 3)
+	f("a block number that does not fit", Options{}, 1<<24, 3)
+}
+
+// TestBlocksAreApart: the same page of two blocks is two entries.
+func TestBlocksAreApart(t *testing.T) {
+	b := &bucket{data: make([]byte, 10_000)}
+	c := New(b, Options{})
+	span := []pagecache.Span{{Off: 0, End: 1}}
+	for number := range uint32(3) {
+		if _, err := c.Fetch(t.Context(), c.Object(number, ulid.ULID{byte(number)}, 10_000), span, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	if st := c.Stats(); b.reads != 3 || st.Items != 3 || st.MaxBytes != DefaultMaxBytes {
+		t.Errorf("%d reads, %+v", b.reads, st)
+	}
+	c.Close()
+	if _, err := c.Fetch(t.Context(), c.Object(0, ulid.ULID{}, 10_000), span, nil); !errors.Is(err, pagecache.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
