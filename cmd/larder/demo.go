@@ -46,10 +46,17 @@ const demoSeed = 1
 // demoReadyTimeout is how long the gateway may take until it serves. It takes far less than a second.
 const demoReadyTimeout = time.Minute
 
-func (d *demoCommand) run(stdout, stderr io.Writer) (err error) {
+func (d *demoCommand) run(stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	err := d.show(ctx, stdout, stderr)
+	if ctx.Err() != nil {
+		return nil // Interrupted: that is how a demo ends.
+	}
+	return err
+}
 
+func (d *demoCommand) show(ctx context.Context, stdout, stderr io.Writer) (err error) {
 	dir := d.dir
 	if dir == "" {
 		if dir, err = os.MkdirTemp("", "larder-demo-"); err != nil {
@@ -81,7 +88,8 @@ func (d *demoCommand) run(stdout, stderr io.Writer) (err error) {
 	err = takeTour(ctx, address, stdout)
 	if err == nil && !d.once {
 		fmt.Fprintf(stdout, "\nStill serving. Point a Querier at it, and open http://localhost:9090:\n\n"+
-			"  thanos query --http-address=0.0.0.0:9090 --endpoint=%s --query.replica-label=replica --query.auto-downsampling\n\n"+
+			"  thanos query --http-address=0.0.0.0:9090 --grpc-address=127.0.0.1:10911 --endpoint=%s \\\n"+
+			"    --query.replica-label=replica --query.auto-downsampling\n\n"+
 			"Ctrl-C ends it.\n", address)
 		select {
 		case <-ctx.Done():
@@ -90,9 +98,6 @@ func (d *demoCommand) run(stdout, stderr io.Writer) (err error) {
 		}
 	}
 	stopServing()
-	if ctx.Err() != nil && !errors.Is(err, context.Canceled) {
-		err = nil // Interrupted: that is how a demo ends.
-	}
 	return errors.Join(err, <-stopped)
 }
 
@@ -118,7 +123,8 @@ func (d *demoCommand) storeArgs(dir, bucket string) []string {
 	}
 }
 
-// makeDemoBucket writes the demo's blocks, unless the folder has blocks already.
+// makeDemoBucket writes the demo's blocks, unless the folder is there already. It appears only when it is complete, so that a
+// demo that was interrupted leaves no half of a bucket to the next one.
 func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
 	if found, err := filepath.Glob(filepath.Join(dir, "*", "meta.json")); err != nil {
 		return err
@@ -126,18 +132,25 @@ func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
 		fmt.Fprintf(stdout, "Found a bucket of %d blocks in %s\n", len(found), dir)
 		return nil
 	}
+	partial := dir + ".partial"
+	if err := os.RemoveAll(partial); err != nil {
+		return err
+	}
 	start := time.Now()
 	// Blocks reach a bucket some minutes after their last sample.
 	layout := dataset.Demo(demoSeed, start.Add(-15*time.Minute))
 	fmt.Fprintf(stdout, "Writing a bucket of %d blocks into %s\n", len(layout.Blocks), dir)
 	var reported time.Time
-	metas, err := layout.Write(ctx, dir, dataset.WriteOptions{Progress: func(p dataset.Progress) {
+	metas, err := layout.Write(ctx, partial, dataset.WriteOptions{Progress: func(p dataset.Progress) {
 		if now := time.Now(); p.Blocks == p.TotalBlocks || now.Sub(reported) >= time.Second/2 {
 			reported = now
 			fmt.Fprintf(stdout, "  %2d of %d blocks, %d series\n", p.Blocks, p.TotalBlocks, p.Series)
 		}
 	}})
 	if err != nil {
+		return err
+	}
+	if err := os.Rename(partial, dir); err != nil {
 		return err
 	}
 	var bytes int64
