@@ -37,6 +37,8 @@ type backend struct {
 	headers *indexheader.Manager
 	server  *store.Server
 
+	loads, drops prometheus.Counter
+
 	undo []func() // run last to first
 
 	known, complete         chan struct{} // closed when a view is ready; when one was seen in the bucket
@@ -47,6 +49,15 @@ type backend struct {
 // the bucket before run.
 func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometheus.Registerer, tracer trace.TracerProvider) (*backend, error) {
 	b := &backend{conf: conf, logger: logger, known: make(chan struct{}), complete: make(chan struct{})}
+	b.loads = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "thanos_bucket_store_block_loads_total",
+		Help: "Total number of blocks that came to be served.",
+	})
+	b.drops = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "thanos_bucket_store_block_drops_total",
+		Help: "Total number of blocks that ceased to be served.",
+	})
+	reg.MustRegister(b.loads, b.drops)
 	if err := b.open(dir, reg, tracer); err != nil {
 		b.close()
 		return nil, err
@@ -161,6 +172,8 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 			left++
 		}
 	}
+	b.loads.Add(float64(len(arrived)))
+	b.drops.Add(float64(left))
 	b.logger.Info("blocks changed", "blocks", len(cur.Blocks), "new", len(arrived), "gone", left, "label_sets", len(cur.Sets), "from_disk", cur.FromDisk)
 	if cur.Ready {
 		b.onceKnown.Do(func() { close(b.known) })

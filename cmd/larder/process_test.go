@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"larder/benchmarks/dataset"
+	"larder/store/storepb"
+)
+
+// process is a `larder store` of its own.
+type process struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	lines *bufio.Scanner
+	seen  []string
+	rpc   *grpc.ClientConn
+	url   string
+}
+
+// folder is the configuration of a bucket in a folder.
+func folder(dir string) string { return "{type: FILESYSTEM, config: {directory: " + dir + "}}" }
+
+// startProcess starts larder over a bucket and waits until it listens. The process is killed with the test.
+func startProcess(t *testing.T, bucket string, args ...string) *process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	p := &process{t: t}
+	p.cmd = larder(ctx, nil, append([]string{
+		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config=" + bucket,
+	}, args...)...)
+	p.cmd.Dir = t.TempDir() // of the default --data-dir, too
+	stderr, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.lines = bufio.NewScanner(stderr)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel() // kills it if it still runs
+		_ = p.cmd.Wait()
+		if t.Failed() {
+			t.Logf("its log:\n%s", strings.Join(p.seen, "\n"))
+		}
+	})
+	// The two lines come in either order.
+	var rpcAddress, httpAddress string
+	for rpcAddress == "" || httpAddress == "" {
+		line := p.await(`msg="serving gRPC"|msg="Listening on"`)
+		address := regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(line)[1]
+		if strings.Contains(line, "gRPC") {
+			rpcAddress = address
+		} else {
+			httpAddress = address
+		}
+	}
+	p.url = "http://" + httpAddress
+	// A window that does not grow, so that a client that does not read holds up the server.
+	p.rpc, err = grpc.NewClient(rpcAddress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.rpc.Close() }) // not what is tested
+	return p
+}
+
+// await reads the log up to a line that matches, and returns it.
+func (p *process) await(pattern string) string {
+	p.t.Helper()
+	re := regexp.MustCompile(pattern)
+	for p.lines.Scan() {
+		line := p.lines.Text()
+		p.seen = append(p.seen, line)
+		if re.MatchString(line) {
+			return line
+		}
+	}
+	p.t.Fatalf("the log ended without %q", pattern)
+	return ""
+}
+
+// exit waits for the end of the process and returns its exit code.
+func (p *process) exit() int {
+	p.t.Helper()
+	for p.lines.Scan() {
+		p.seen = append(p.seen, p.lines.Text())
+	}
+	err := p.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		p.t.Fatal(err)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *process) get(path string) (code int, body string) {
+	p.t.Helper()
+	resp, err := http.Get(p.url + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	b, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		p.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func (p *process) info() error {
+	_, err := storepb.NewInfoClient(p.rpc).Info(p.t.Context(), &storepb.InfoRequest{})
+	return err
+}
+
+// series asks for everything; the answer is some megabytes.
+func (p *process) series() storepb.Store_SeriesClient {
+	p.t.Helper()
+	stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
+		Matchers:   []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: "__name__", Value: dataset.WholeMetricName}},
+		Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return stream
+}
+
+// countSeries reads a stream to its end.
+func countSeries(t *testing.T, stream storepb.Store_SeriesClient) (series int) {
+	t.Helper()
+	for {
+		resp, err := stream.Recv()
+		if err == io.EOF {
+			return series
+		}
+		if err != nil {
+			t.Fatalf("after %d series: %v", series, err)
+		}
+		if resp.GetSeries() != nil {
+			series++
+		}
+	}
+}
+
+const wideSeries = 4000
+
+func wideBucket(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestReadinessFollowsTheBucket(t *testing.T) {
+	// An S3 bucket without objects, out of order at first.
+	var down atomic.Bool
+	down.Store(true)
+	s3 := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if down.Load() {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, `<?xml version="1.0"?><ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated></ListBucketResult>`)
+	}))
+	defer s3.Close()
+	p := startProcess(t, "{type: S3, config: {bucket: blocks, endpoint: "+s3.Listener.Addr().String()+
+		", insecure: true, region: r, access_key: a, secret_key: s, max_retries: 1}}")
+	p.await("sync failed")
+	if code, body := p.get("/-/ready"); code != http.StatusServiceUnavailable || strings.TrimSpace(body) != "NOT OK" {
+		t.Errorf("/-/ready without a bucket: got %d %q", code, body)
+	}
+	if code, body := p.get("/-/healthy"); code != http.StatusOK || body != "OK" {
+		t.Errorf("/-/healthy without a bucket: got %d %q", code, body)
+	}
+	if err := p.info(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "Not ready") {
+		t.Errorf("Info without a bucket: got %v", err)
+	}
+
+	down.Store(false) // nobody has to restart anything
+	p.await("readiness changed.*ready=true")
+	if code, body := p.get("/-/ready"); code != http.StatusOK || body != "OK" {
+		t.Errorf("/-/ready: got %d %q", code, body)
+	}
+	if err := p.info(); err != nil {
+		t.Errorf("Info: %v", err)
+	}
+
+	_, metrics := p.get("/metrics")
+	for _, want := range []string{
+		`thanos_objstore_bucket_operations_total{bucket="blocks",operation="iter"}`,
+		`thanos_objstore_bucket_operation_failures_total{`,
+		`thanos_objstore_bucket_operation_duration_seconds_bucket{`,
+		`thanos_bucket_store_block_loads_total`,
+		`thanos_bucket_store_series_gate_duration_seconds`,
+		`thanos_blocks_meta_syncs_total`,
+		`thanos_status{check="ready",component="store"} 1`,
+		`grpc_server_handled_total{grpc_code="Unavailable",grpc_method="Info"`,
+		`larder_build_info{`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	p.signal(syscall.SIGINT)
+	if code := p.exit(); code != 0 {
+		t.Errorf("got exit code %d", code)
+	}
+}
+
+func TestRunningRequestsFinish(t *testing.T) {
+	p := startProcess(t, folder(wideBucket(t)), "--drain-delay=0s", "--wait-headers=200y")
+	p.await("readiness changed.*ready=true")
+	stream := p.series()
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	p.await("msg=stopping")
+	if got, want := 1+countSeries(t, stream), wideSeries; got != want {
+		t.Errorf("got %d series, want %d", got, want)
+	}
+	if code := p.exit(); code != 0 {
+		t.Errorf("got exit code %d", code)
+	}
+}
+
+func TestServesOnWhileQueriersNotice(t *testing.T) {
+	p := startProcess(t, folder(wideBucket(t)), "--drain-delay=1h", "--chunk-pool-size=1GB")
+	p.await("readiness changed.*ready=true")
+	if log := strings.Join(p.seen, "\n"); strings.Count(log, "flag accepted without effect") != 1 || !strings.Contains(log, "flag=--chunk-pool-size") {
+		t.Error("the flag without effect is not mentioned, or others are")
+	}
+	p.signal(syscall.SIGTERM)
+	p.await("readiness changed.*ready=false")
+	if code, _ := p.get("/-/ready"); code != http.StatusServiceUnavailable {
+		t.Errorf("/-/ready: got %d", code)
+	}
+	if err := p.info(); status.Code(err) != codes.Unavailable {
+		t.Errorf("Info: got %v", err)
+	}
+	if got, want := countSeries(t, p.series()), wideSeries; got != want {
+		t.Errorf("got %d series, want %d", got, want)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 1 || !strings.Contains(p.seen[len(p.seen)-1], "second signal") {
+		t.Errorf("got exit code %d, last line %q", code, p.seen[len(p.seen)-1])
+	}
+}
+
+// TestKilledAndStartedAgain: what a killed process leaves in the data directory does not keep the next one from starting.
+func TestKilledAndStartedAgain(t *testing.T) {
+	bucket, data := folder(wideBucket(t)), t.TempDir()
+	first := startProcess(t, bucket, "--data-dir="+data)
+	first.await("blocks changed")
+	first.signal(syscall.SIGKILL)
+	if code := first.exit(); code != -1 {
+		t.Errorf("got exit code %d of a killed process", code)
+	}
+	second := startProcess(t, bucket, "--data-dir="+data)
+	second.await("readiness changed.*ready=true")
+	if got, want := countSeries(t, second.series()), wideSeries; got != want {
+		t.Errorf("got %d series, want %d", got, want)
+	}
+}
