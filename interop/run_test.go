@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"larder/interop/internal/allowed"
+	"larder/interop/internal/answer"
 	"larder/interop/internal/layout"
 	"larder/interop/internal/query"
 	"larder/interop/internal/trial"
@@ -34,7 +35,7 @@ const (
 	shortLayouts  = 12
 	fullLayouts   = 40
 	perLayout     = 170
-	maxReports    = 12
+	maxReports    = 3
 	defaultSeed   = 1
 	featureShare  = 0.10
 	nonEmptyShare = 0.60
@@ -244,17 +245,27 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 	return true
 }
 
-// reporter reports differences, each with the simplest request that shows it.
+// reporter reports differences, each with the simplest request that shows it: of every field the first few, the rest are counted.
 func reporter(t *testing.T, most int) func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
-	seen := 0
+	seen := map[answer.Field]int{}
+	t.Cleanup(func() {
+		if len(seen) > 0 {
+			t.Logf("requests that differ, by field: %v", seen)
+		}
+	})
 	return func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
-		seen++
-		if seen > most {
-			t.Errorf("more than %d differences: stopped", most)
+		f := res.Differences[0].Field
+		seen[f]++
+		switch {
+		case seen[f] > 50*most:
+			t.Errorf("more than %d differences in %s: stopped", 50*most, f)
 			return false
+		case seen[f] > most:
+			t.Fail()
+			return true
 		}
 		small, r := tr.Shrink(context.Background(), q, res)
-		t.Error(fmt.Sprintf("difference %d\n", seen) + trial.Report(tr.Layout, small, r))
+		t.Error(fmt.Sprintf("difference %d in %s\n", seen[f], f) + trial.Report(tr.Layout, small, r))
 		return true
 	}
 }

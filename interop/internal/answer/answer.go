@@ -3,6 +3,7 @@
 package answer
 
 import (
+	"fmt"
 	"sort"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -118,6 +119,17 @@ type TSDB struct {
 
 // Empty reports whether the answer holds no data.
 func (a *Answer) Empty() bool { return len(a.Series) == 0 && len(a.List) == 0 && a.Info == nil }
+
+// Check reports what is wrong with an answer whatever was asked: label sets out of order, or sent twice. The reference must pass it, or
+// it is wired wrongly and everything compared with it means nothing.
+func (a *Answer) Check() error {
+	for i := 1; i < len(a.Series); i++ {
+		if labels.Compare(a.Series[i-1].Labels, a.Series[i].Labels) >= 0 {
+			return fmt.Errorf("series %d, %s, does not sort after series %d, %s", i, a.Series[i].Labels, i-1, a.Series[i-1].Labels)
+		}
+	}
+	return nil
+}
 
 // Join makes neighbouring pieces of one series one. A series that does not fit a frame continues in the next one with its labels
 // repeated; joinable says whether this pair of pieces may be such a one.

@@ -132,7 +132,7 @@ func (d *differ) series(want, got *Answer) {
 	gj, _ := Join(got.Series, always)
 	ws, gs = labelStrings(wj), labelStrings(gj)
 	if !slices.Equal(ws, gs) {
-		d.add(SeriesLabels, "%d series, want %d; %s", len(gs), len(ws), firstOf(ws, gs))
+		d.add(SeriesLabels, "%d series, want %d; %s; %s", len(gs), len(ws), firstOf(ws, gs), setDifference(ws, gs))
 	}
 	for i := 1; i < len(gj); i++ {
 		if labels.Compare(gj[i-1].Labels, gj[i].Labels) >= 0 {
@@ -161,6 +161,23 @@ func (d *differ) series(want, got *Answer) {
 			}
 		}
 	}
+}
+
+// setDifference says what is missing and what is too much, whatever the order.
+func setDifference(want, got []string) string {
+	only := func(a, b []string) []string {
+		in := map[string]bool{}
+		for _, x := range b {
+			in[x] = true
+		}
+		return slices.DeleteFunc(slices.Clone(a), func(x string) bool { return in[x] })
+	}
+	missing, extra := only(want, got), only(got, want)
+	if len(missing)+len(extra) == 0 {
+		return "the same series in another order"
+	}
+	const some = 4
+	return fmt.Sprintf("%d missing: %v; %d too many: %v", len(missing), missing[:min(some, len(missing))], len(extra), extra[:min(some, len(extra))])
 }
 
 func always(Series, Series) bool { return true }

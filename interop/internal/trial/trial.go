@@ -119,6 +119,9 @@ func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Thanos: %w", err)
 	}
+	if err := want.Check(); err != nil {
+		return nil, fmt.Errorf("the reference answers wrongly: %w", err)
+	}
 	got, err := answer.Ask(ctx, t.subject, q.Clone())
 	if err != nil {
 		return nil, fmt.Errorf("subject: %w", err)

@@ -1,0 +1,51 @@
+package interop
+
+import (
+	"testing"
+
+	"larder/interop/internal/allowed"
+	"larder/interop/internal/answer"
+	"larder/interop/internal/defect"
+	"larder/interop/internal/gateway"
+	"larder/interop/internal/layout"
+	"larder/interop/internal/query"
+	"larder/interop/internal/trial"
+)
+
+// TestDefectsAreCaught lets a Thanos make one mistake at a time. Each must be reported, in the field where it belongs, by the comparison
+// that passes larder, allowed differences and all.
+func TestDefectsAreCaught(t *testing.T) {
+	for _, d := range defect.All {
+		t.Run(d.Name, func(t *testing.T) { caught(t, gateway.ThanosOptions{Wrap: d.Wrap}, d.Field) })
+	}
+	// Thanos itself offers this one.
+	t.Run("no re-sort", func(t *testing.T) { caught(t, gateway.ThanosOptions{DontResort: true}, answer.SeriesLabels) })
+}
+
+// caught compares Thanos with a Thanos of these options until a difference in the field is reported.
+func caught(t *testing.T, opts gateway.ThanosOptions, field answer.Field) {
+	t.Helper()
+	list, err := allowed.Load("allowed_differences.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &run{
+		subject: trial.Thanos(opts), allowed: list, seed: defaultSeed, layouts: 6, requests: perLayout,
+		kind: func(int) layout.Options { return layout.Options{} },
+	}
+	report, others := "", 0
+	r.all(t, func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
+		for _, x := range res.Differences {
+			if x.Field == field {
+				report = trial.Report(tr.Layout, q, res)
+				return false
+			}
+		}
+		others++
+		return true
+	})
+	if report == "" {
+		t.Errorf("not caught: no difference in %s (%d requests differed otherwise)", field, others)
+	}
+	t.Logf("caught:\n%s", report)
+}
