@@ -120,6 +120,7 @@ func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) erro
 			h.QueriedBlocks = append(h.QueriedBlocks, &storepb.Block{Id: id.String()})
 		}
 		if q.queryStats {
+			r.sent = w.Stats()
 			h.QueryStats = r.queryStats()
 		}
 		a, err := anypb.New(h)
