@@ -609,3 +609,46 @@ func TestOptions(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// lateCache lets something happen between a look-up that misses and its caller
+// learning of it.
+type lateCache struct {
+	*mapCache
+	onMiss func()
+}
+
+func (c *lateCache) Get(key uint64) ([]byte, bool) {
+	b, ok := c.mapCache.Get(key)
+	if onMiss := c.onMiss; !ok && onMiss != nil {
+		c.onMiss = nil
+		onMiss()
+	}
+	return b, ok
+}
+
+// TestPublishedAfterMiss: a page that is published after the look-up missed it,
+// by a flight that is over before it could be joined, is not read again.
+func TestPublishedAfterMiss(t *testing.T) {
+	b := newTestBucket(map[string]int{"o": 10_000})
+	cache := &lateCache{mapCache: newMapCache()}
+	r := New(b, cache, Options{PageSize: 1 << 10})
+	defer r.Close()
+	obj := testObject("o", 10_000)
+	cache.onMiss = func() {
+		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 2000}}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	var acct Account
+	p, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {9000, 9010}}, &acct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkSpans(t, p, b.objects["o"], []Span{{0, 10}, {9000, 9010}})
+	if diff := cmp.Diff([]string{"o [0,2048)", "o [8192,9216)"}, b.taken()); diff != "" {
+		t.Errorf("reads (-want +got):\n%s", diff)
+	}
+	if acct.Hits.Load() != 1 || acct.Fetched.Load() != 1 {
+		t.Errorf("%d hits, %d fetched", acct.Hits.Load(), acct.Fetched.Load())
+	}
+}
