@@ -83,6 +83,7 @@ type gateway struct {
 	info    storepb.InfoClient
 	bucket  *countedBucket
 	catalog *catalog.Catalog
+	headers *indexheader.Manager
 	server  *store.Server
 	reg     *prometheus.Registry
 }
@@ -108,6 +109,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		t.Fatal(err)
 	}
 	t.Cleanup(headers.Close)
+	g.headers = headers
 	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes})
 	t.Cleanup(index.Close)
 	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes})

@@ -1,0 +1,60 @@
+package store_test
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"larder/benchmarks/dataset"
+	"larder/store/block"
+	"larder/store/indexheader"
+	"larder/store/storepb"
+)
+
+// BenchmarkFirstQueriesOfSmallBlocks starts on 500 small blocks with nothing on disk and every ranged read taking 20 ms to its first byte, while
+// the headers are being built in the background, and asks 100 queries for one metric and two hours, one after the other.
+func BenchmarkFirstQueriesOfSmallBlocks(b *testing.B) {
+	layout := dataset.ManyBlocks500(1)
+	dir := benchBucket(b, layout)
+	var all []time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		g := startGateway(b, dir, gatewayOptions{})
+		counts, _ := g.bucket.take()
+		if counts["index"] > 0 {
+			b.Fatalf("%d index reads before the first query", counts["index"])
+		}
+		g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+			<-time.After(20 * time.Millisecond) // what is measured is how many such waits follow one another
+			return body, nil
+		})
+		var srcs []indexheader.Source
+		for _, m := range g.catalog.View().Blocks {
+			srcs = append(srcs, block.Source(m))
+		}
+		g.headers.Prefetch(srcs)
+		b.StartTimer()
+		r := rand.New(rand.NewPCG(1, 1))
+		for range 100 {
+			at := layout.Blocks[r.IntN(len(layout.Blocks))].MinTime
+			start := time.Now()
+			a, err := g.query(context.Background(), &storepb.SeriesRequest{
+				MinTime: at, MaxTime: at + 2*3_600_000 - 1, ResponseBatchSize: 64,
+				Matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: "up"}},
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if len(a.series) == 0 {
+				b.Fatal("no series")
+			}
+			all = append(all, time.Since(start))
+		}
+	}
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds())/1000, "p99-ms")
+}
