@@ -36,8 +36,8 @@ const (
 // Options of a Memory. The zero value works.
 type Options struct {
 	// MaxBytes that the cache may hold in all: values, bookkeeping and values
-	// not yet applied. 64 MiB by default. What is too little for a single value
-	// makes a cache that refuses everything.
+	// not yet applied. 64 MiB by default. Up to about 0.4 MiB go to fixed parts:
+	// a cache of less than that refuses every value.
 	MaxBytes int64
 	// MaxValueBytes refuses larger values; by default a 64th of MaxBytes, at
 	// least 32 KiB and at most 4 MiB. Twice as much is set aside for values
@@ -301,8 +301,8 @@ func (m *Memory) release(cost int64) {
 
 // applying is called by ristretto's goroutine for the cost of the value it is
 // about to apply. There is one such goroutine, so the value before this one
-// has been applied: it is in the table, or was rejected. That of the last value
-// set is known only when another follows: one value may stay pending.
+// has been applied: ristretto holds it, or rejected it. Of the last value set
+// that is known only when another follows: one value may stay pending.
 func (m *Memory) applying(e *entry) int64 {
 	m.settle(m.last)
 	m.last = e
