@@ -50,7 +50,7 @@ interop:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-# The linters of .golangci.yml, beyond what `make test` runs: building them takes minutes.
+# The linters of .golangci.yml, beyond what `make test` runs: building them takes two minutes the first time.
 lint:
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 

@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,11 +47,14 @@ func TestNothingIsLeftForLater(t *testing.T) {
 	}
 }
 
+// TestTestsWaitForEvents: a sleep in a test is a guess about a machine that nobody has seen. In files that use testing/synctest it
+// is fake time.
 func TestTestsWaitForEvents(t *testing.T) {
 	for _, f := range tree(t) {
 		if !f.test {
 			continue
 		}
+		fakeTime := slices.Contains(f.imports(), "testing/synctest")
 		for _, d := range f.ast.Decls {
 			fn, ok := d.(*ast.FuncDecl)
 			if !ok {
@@ -58,8 +62,8 @@ func TestTestsWaitForEvents(t *testing.T) {
 			}
 			ast.Inspect(fn, func(n ast.Node) bool {
 				if guard, ok := n.(*ast.IfStmt); ok {
-					if cond, ok := guard.Cond.(*ast.Ident); ok && cond.Name == "raceEnabled" {
-						return false // counting allocations has no meaning there; make test runs it without, too
+					if skippable(guard.Cond) {
+						return false
 					}
 				}
 				sel, ok := n.(*ast.SelectorExpr)
@@ -68,7 +72,7 @@ func TestTestsWaitForEvents(t *testing.T) {
 				}
 				switch id, _ := sel.X.(*ast.Ident); {
 				case id == nil:
-				case id.Name == "time" && sel.Sel.Name == "Sleep":
+				case id.Name == "time" && sel.Sel.Name == "Sleep" && !fakeTime:
 					t.Errorf("%s: time.Sleep in a test: wait for an event, or use testing/synctest", f.pos(sel))
 				case id.Name == "t" && strings.HasPrefix(sel.Sel.Name, "Skip") && !strings.HasPrefix(fn.Name.Name, "Fuzz"):
 					t.Errorf("%s: a test that skips itself is a test that does not run", f.pos(sel))
@@ -77,6 +81,21 @@ func TestTestsWaitForEvents(t *testing.T) {
 			})
 		}
 	}
+}
+
+// skippable recognises the two conditions that make test runs without, too: the race detector, under which allocations and times
+// mean nothing, and -short.
+func skippable(cond ast.Expr) bool {
+	switch c := cond.(type) {
+	case *ast.Ident:
+		return c.Name == "raceEnabled"
+	case *ast.BinaryExpr:
+		return skippable(c.X) && skippable(c.Y)
+	case *ast.CallExpr:
+		sel, ok := c.Fun.(*ast.SelectorExpr)
+		return ok && sel.Sel.Name == "Short"
+	}
+	return false
 }
 
 // TestNoGlobalState: package variables are constants that Go has no const for. What can change (a lock, a pool, an atomic, a
