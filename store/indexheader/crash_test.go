@@ -54,16 +54,22 @@ func buildUntilKilled(dir string) {
 
 // A process that is killed at any step of a build leaves nothing that the next one stumbles over.
 func TestKilled(t *testing.T) {
-	idx := synthIndex(t, 40_000)
-	model := modelOf(t, idx)
+	small, large := tinyIndex(t), synthIndex(t, 40_000)
 	for _, tc := range []struct {
+		name string
+		idx  []byte
 		step string
 		left int // temporary files
 		file bool
 	}{
-		{"write", 1, false}, {"middle", 1, false}, {"sync", 1, false}, {"rename", 1, false}, {"sync directory", 0, true},
+		{"large", large, "write", 1, false}, {"large", large, "middle", 1, false}, {"large", large, "sync", 1, false},
+		{"large", large, "rename", 1, false}, {"large", large, "sync directory", 0, true},
+		{"small", small, "write", 0, false}, {"small", small, "sync", 1, false}, {"small", small, "rename", 1, false},
+		{"small", small, "sync directory", 0, true},
 	} {
-		t.Run(tc.step, func(t *testing.T) {
+		t.Run(tc.name+"/"+tc.step, func(t *testing.T) {
+			idx := tc.idx
+			model := modelOf(t, idx)
 			base := t.TempDir()
 			dir := filepath.Join(base, "headers")
 			if err := os.WriteFile(filepath.Join(base, "index"), idx, 0o666); err != nil {

@@ -60,6 +60,7 @@ func TestDamagedFile(t *testing.T) {
 		} else {
 			release()
 		}
+		m.waitPersisted(src)
 		m.Close()
 	}
 	write()
@@ -82,6 +83,7 @@ func TestDamagedFile(t *testing.T) {
 			err = model.check(h, rand.New(rand.NewPCG(1, 1)))
 			release()
 		}
+		m.waitPersisted(src)
 		m.Close()
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)

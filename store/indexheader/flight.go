@@ -76,9 +76,12 @@ func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 // loaded is what a flight brings.
 type loaded struct {
 	r *reader
-	// file is a whole header that has no name yet, nil if there is nothing to persist.
+	// What is to be saved when nobody waits any more: file is a whole header that has no name yet, mem one that has no file yet.
 	file *fileOutput
+	mem  *memory
 }
+
+func (l *loaded) unsaved() bool { return l.file != nil || l.mem != nil }
 
 // fly loads a header, makes it the entry's, and then gives its file a name: nobody waits for the disk.
 func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
@@ -103,8 +106,8 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	}
 	keep := err == nil && mine && !m.closed && (!e.gone || e.refs > 0)
 	if keep {
-		if l.file != nil {
-			m.ref(e) // until it is persisted
+		if l.unsaved() {
+			m.ref(e) // until it is saved
 			e.saving++
 		}
 		m.install(e, l.r)
@@ -122,8 +125,8 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	m.unlock()
 
 	switch {
-	case keep && l.file != nil:
-		m.persist(e, l.file)
+	case keep && l.unsaved():
+		m.save(e, l)
 		m.mu.Lock()
 		e.saving--
 		m.unref(e)
@@ -264,22 +267,25 @@ func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loade
 	}
 }
 
-func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory bool) (loaded, error) {
-	var l loaded
-	var out output = new(memory)
-	if !inMemory {
-		f, err := createFile(m.opts.Dir, e.src.ID)
-		if err != nil {
-			return l, err
+func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory bool) (l loaded, err error) {
+	mem := new(memory)
+	var out output = mem
+	switch {
+	case inMemory:
+	case e.src.weight() < slotUnits:
+		// Making a file can wait for the disk as long as reading the bucket takes. A small header is used from memory until it has one.
+		l.mem = mem
+	default:
+		if l.file, err = createFile(m.opts.Dir, e.src.ID); err != nil {
+			return loaded{}, err
 		}
-		out, l.file = f, f
+		out = l.file
 	}
 	window := buildWindow
 	if background {
 		window = backgroundWindow
 	}
-	err := m.step("write")
-	if err == nil {
+	if err = m.step("write"); err == nil {
 		err = build(ctx, m.fetch, e.src, window, out)
 	}
 	if err == nil {
@@ -295,22 +301,60 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 	return l, nil
 }
 
-// persist gives a header's file its name. The header is in use meanwhile, and stays so if that fails. mu is not held.
-func (m *Manager) persist(e *entry, f *fileOutput) {
+// savers is how many headers are saved at once: each waits for the disk, and nobody waits for it.
+const savers = 2
+
+// save gives a header its file. The header is in use meanwhile, and stays so if that fails. mu is not held.
+func (m *Manager) save(e *entry, l loaded) {
+	var err error
+	select {
+	case m.saving <- struct{}{}:
+		defer func() { <-m.saving }()
+	case <-m.ctx.Done():
+		err = ErrClosed
+	}
 	e.fileMu.Lock()
 	defer e.fileMu.Unlock()
 	m.mu.Lock()
-	gone := e.gone
+	gone := e.gone || e.h.cur.Load() != l.r // damaged meanwhile, and built again
 	m.unlock()
-	var err error
-	if !gone {
-		if err = persist(f.f, m.opts.Dir, e.src.ID, m.step); err == nil {
-			return
-		}
-		m.met.localFailures.Inc()
-		m.opts.Logger.Warn("index header is not kept on disk", "block", e.src.ID, "err", err)
+	file := l.file
+	if err == nil && !gone && file == nil {
+		file, err = l.mem.copyTo(m.opts.Dir, e.src.ID)
 	}
-	os.Remove(f.f.Name())
+	if err == nil && !gone {
+		err = persist(file.f, m.opts.Dir, e.src.ID, m.step)
+	}
+	if err != nil || gone {
+		if file != nil {
+			os.Remove(file.f.Name())
+		}
+		if file != nil && l.mem != nil {
+			file.f.Close()
+		}
+		if err != nil && !errors.Is(err, ErrClosed) {
+			m.met.localFailures.Inc()
+			m.opts.Logger.Warn("index header is not kept on disk", "block", e.src.ID, "err", err)
+		}
+		return
+	}
+	if l.mem == nil {
+		return
+	}
+	// From here on the file serves, and the memory goes.
+	r, err := open(&fileStorage{File: file.f, size: file.n}, e.src, m.look)
+	if err != nil {
+		m.opts.Logger.Warn("open index header", "block", e.src.ID, "err", err)
+		file.f.Close()
+		return
+	}
+	m.mu.Lock()
+	if e.h.cur.Load() == l.r {
+		m.install(e, r)
+	} else {
+		m.dead = append(m.dead, r)
+	}
+	m.unlock()
 }
 
 // rebuild has a damaged header built again. It returns when h has another reader than bad.

@@ -29,6 +29,7 @@ type Manager struct {
 	ctx    context.Context // of everything that runs in the background
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
+	saving chan struct{} // a place for each header that is being saved
 
 	mu        sync.Mutex
 	closed    bool
@@ -82,6 +83,7 @@ func New(opts Options) (*Manager, error) {
 		entries: map[ulid.ULID]*entry{},
 		idle:    list.New(),
 		settled: make(chan struct{}),
+		saving:  make(chan struct{}, savers),
 	}
 	m.slots.size = opts.BuildConcurrency * slotUnits
 	m.slots.background = max(slotUnits, m.slots.size/2)
@@ -166,6 +168,8 @@ func (m *Manager) unref(e *entry) {
 	if e.refs > 0 || e.h == nil {
 		return
 	}
+	m.dead = append(m.dead, e.h.retired...)
+	e.h.retired = nil
 	if e.gone || m.closed {
 		m.closeHeader(e)
 		return

@@ -204,7 +204,10 @@ func TestOpenAllowance(t *testing.T) {
 	for _, dir := range []string{t.TempDir(), ""} {
 		bkt := newBucket()
 		reg := prometheus.NewRegistry()
-		probe := acquire(t, newManager(t, Options{Dir: dir, Bucket: bkt}), bkt.add(1, idx))
+		src := bkt.add(1, idx)
+		m1 := newManager(t, Options{Dir: dir, Bucket: bkt})
+		probe := acquire(t, m1, src)
+		m1.waitPersisted(src)
 		one := probe.cur.Load().heap
 		m := newManager(t, Options{Dir: dir, Bucket: bkt, MaxOpenBytes: 3*one + one/2, Registerer: reg})
 		var releases []func()
@@ -214,6 +217,7 @@ func TestOpenAllowance(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			m.waitPersisted(h.e.src)
 			releases = append(releases, release)
 			headers = append(headers, h)
 		}

@@ -72,10 +72,13 @@ func createFile(dir string, id ulid.ULID) (*fileOutput, error) {
 		os.Remove(f.Name())
 		return nil, &localError{err}
 	}
-	return &fileOutput{f: f, buf: bufio.NewWriterSize(f, 128<<10)}, nil
+	return &fileOutput{f: f}, nil
 }
 
 func (o *fileOutput) Write(b []byte) (int, error) {
+	if o.buf == nil {
+		o.buf = bufio.NewWriterSize(o.f, 128<<10)
+	}
 	n, err := o.buf.Write(b)
 	o.n += int64(n)
 	return n, err
@@ -85,6 +88,7 @@ func (o *fileOutput) finish() (storage, error) {
 	if err := o.buf.Flush(); err != nil {
 		return nil, &localError{err}
 	}
+	o.buf = nil
 	return &fileStorage{File: o.f, size: o.n}, nil
 }
 
@@ -189,6 +193,23 @@ func (m *memory) finish() (storage, error) {
 		m.chunks[k] = append([]byte(nil), m.chunks[k]...)
 	}
 	return m, nil
+}
+
+// copyTo writes the header to a file without a name.
+func (m *memory) copyTo(dir string, id ulid.ULID) (*fileOutput, error) {
+	o, err := createFile(dir, id)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range m.chunks {
+		n, err := o.f.Write(c)
+		o.n += int64(n)
+		if err != nil {
+			o.discard()
+			return nil, &localError{err}
+		}
+	}
+	return o, nil
 }
 
 func (m *memory) discard()    { m.chunks, m.size = nil, 0 }

@@ -225,8 +225,8 @@ func BenchmarkBuildSmall(b *testing.B) {
 // TestOpenMillion holds the targets of time and heap for opening a header of 1,000,000 values, with room for a busy machine, and that a
 // build does not hold the table.
 func TestOpenMillion(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds an index of a million values")
+	if testing.Short() || raceEnabled {
+		t.Skip("builds an index of a million values and takes the time")
 	}
 	idx := synthIndex(t, million)
 	bkt := newBucket()

@@ -1,0 +1,5 @@
+//go:build !race
+
+package indexheader
+
+const raceEnabled = false
