@@ -121,7 +121,7 @@ func randomMatchers(t *testing.T, r *rand.Rand, b *tsdb.Block, names []string) [
 	var ms []*labels.Matcher
 	for range 1 + r.IntN(3) {
 		name := names[r.IntN(len(names))]
-		if r.IntN(2) == 0 {
+		if r.IntN(2) == 0 && slices.Contains(names, labels.MetricName) {
 			name = labels.MetricName
 		}
 		ir, err := b.Index()
