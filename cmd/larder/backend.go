@@ -109,8 +109,8 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
-		OnChange: b.viewChanged,
-		Logger:   b.logger, Registerer: reg,
+		Opened: b.headers.Opened, OnChange: b.viewChanged,
+		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
 		return conf.dataDirError(err)

@@ -92,7 +92,7 @@ func TestPostingsLikePrometheusV1(t *testing.T) {
 	file, _ := runtime.FuncForPC(reflect.ValueOf(index.NewReader).Pointer()).FileLine(0)
 	raw, err := os.ReadFile(filepath.Join(filepath.Dir(file), "..", "testdata", "index_format_v1", "index"))
 	if err != nil {
-		t.Skipf("Prometheus's test data is not at hand: %v", err)
+		t.Fatalf("Prometheus's test data is not at hand: %v", err)
 	}
 	b := openPostingsBlock(t, raw)
 	if b.reader.Version() != 1 {

@@ -321,6 +321,14 @@ func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
 	}
 }
 
+// Opened tells whether the header of a block was built, now or by an earlier process, so that a query need not wait for its build.
+func (m *Manager) Opened(id ulid.ULID) bool {
+	m.mu.Lock()
+	defer m.unlock()
+	e := m.entries[id]
+	return e != nil && (e.h != nil || e.prepared)
+}
+
 // Forget says that a block is served no longer. Its header is closed when the last user releases it; its file is removed at once.
 func (m *Manager) Forget(id ulid.ULID) {
 	m.mu.Lock()

@@ -1,0 +1,48 @@
+package indexheader
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// A block counts as opened when its header was built, not when somebody has asked for it, and not when the build has failed.
+func TestOpened(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} {
+		bkt := newBucket()
+		src := bkt.add(1, tinyIndex(t))
+		m, err := New(Options{Dir: dir, Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) {
+			return nil, errors.New("bucket is down"), true
+		})
+		if m.Opened(src.ID) {
+			t.Errorf("dir %q: opened before anybody asked", dir)
+		}
+		m.Prefetch([]Source{src})
+		if err := m.Wait(t.Context(), []ulid.ULID{src.ID}); err != nil {
+			t.Fatal(err)
+		}
+		if m.Opened(src.ID) {
+			t.Errorf("dir %q: opened after a failed build", dir)
+		}
+		bkt.setFault(nil)
+		m.Prefetch([]Source{src})
+		if err := m.Wait(t.Context(), []ulid.ULID{src.ID}); err != nil {
+			t.Fatal(err)
+		}
+		if !m.Opened(src.ID) {
+			t.Errorf("dir %q: not opened after a build", dir)
+		}
+		m.Forget(src.ID)
+		if m.Opened(src.ID) {
+			t.Errorf("dir %q: opened after it was forgotten", dir)
+		}
+	}
+}
