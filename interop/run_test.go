@@ -183,7 +183,11 @@ type run struct {
 
 func (r *run) all(t *testing.T, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) (more bool)) {
 	t.Helper()
+	only := setting(t, "INTEROP_ONLY", -1)
 	for i := range r.layouts {
+		if only >= 0 && only != i {
+			continue
+		}
 		if !r.one(t, i, differ) {
 			return
 		}
