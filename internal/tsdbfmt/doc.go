@@ -2,7 +2,7 @@
 // file, series entries, posting lists, chunk records, aggregate chunks. It is the only package that knows them.
 //
 // Every function takes bytes that were already read and says what they mean. None reads a file, starts a goroutine, takes a
-// lock or keeps state.
+// lock or keeps state. SymbolTable and OffsetTable read theirs from a stream, in bounded memory: those tables may have gigabytes.
 //
 // # Ownership of bytes
 //

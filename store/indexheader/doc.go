@@ -32,6 +32,6 @@
 // # Locks
 //
 // Manager.mu guards the manager and its entries. Nothing waits, reads or writes while it is held. entry.fileMu orders the naming and the
-// removal of a block's file; Manager.mu is taken under it, never the other way round. blockCache.mu guards the cache's ring; it is taken under
-// no other lock and none is taken under it. Look-ups take no lock.
+// removal of a block's file; Manager.mu is taken under it, never the other way round. blockCache.mu guards the cache's ring; none is taken
+// under it. Look-ups take no lock.
 package indexheader

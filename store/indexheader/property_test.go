@@ -12,7 +12,11 @@ import (
 // Over random blocks written by Prometheus, a header says what Prometheus's reader says, in every index format, from a file and from
 // memory, cached and not.
 func TestHeaderEqualsIndex(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if raceEnabled {
+		seeds = 2
+	}
+	for seed := range seeds {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		v2 := writeIndex(t, randomSeries(rnd))
 		for version, idx := range map[int][]byte{1: asV1(t, v2, rnd), 2: v2, 3: asV3(v2)} {
@@ -57,7 +61,11 @@ func TestGoldenV1(t *testing.T) {
 // One label with 100,000 values, and a block without series.
 func TestManyValuesAndNone(t *testing.T) {
 	b := labels.NewScratchBuilder(3)
-	series := make([]labels.Labels, 100_000)
+	n := 100_000
+	if raceEnabled {
+		n = 20_000
+	}
+	series := make([]labels.Labels, n)
 	for i := range series {
 		b.Reset()
 		b.Add("__name__", "up")
