@@ -51,7 +51,13 @@ func damage(dir string, d Damage) error {
 	chunk := filepath.Join(dir, "chunks", "000001")
 	switch d {
 	case MissingChunks:
-		return os.Remove(chunk)
+		// The last one: of a block whose meta does not name its files Thanos takes the files it finds, and would read another one in
+		// place of one that is missing before it.
+		files, err := os.ReadDir(filepath.Join(dir, "chunks"))
+		if err != nil {
+			return err
+		}
+		return os.Remove(filepath.Join(dir, "chunks", files[len(files)-1].Name()))
 	case TruncatedChunks:
 		return os.Truncate(chunk, 9)
 	case FlippedChunk:
