@@ -49,6 +49,8 @@ type Catalog struct {
 	mu         sync.Mutex // guards following; held while a view is published
 	tombstones map[ulid.ULID]struct{}
 	status     Status
+	changes    []change // that OnChange was not told of yet, oldest first
+	telling    bool     // somebody tells it
 
 	flightMu   sync.Mutex // guards following
 	flight     *refresh
@@ -153,6 +155,7 @@ func spread(d time.Duration, fraction float64) time.Duration {
 // view the block's meta.json is asked for again; the block returns if it is still there. Nothing happens if
 // the view does not have the block.
 func (c *Catalog) Tombstone(id ulid.ULID) {
+	defer c.tell()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.view.Load()
@@ -181,6 +184,7 @@ func (c *Catalog) tombstoned() map[ulid.ULID]struct{} {
 // publish makes blocks the view, except for tombstones. Those in lifted end: they were set
 // before the listing that found these blocks. (None is set twice meanwhile: a block with one is in no view.)
 func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]struct{}) *View {
+	defer c.tell()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id := range lifted {
@@ -206,8 +210,31 @@ func (c *Catalog) setView(old *View, blocks []*Block, ready, fromDisk bool) *Vie
 	}
 	c.view.Store(v)
 	c.metrics.setView(v)
-	c.opts.OnChange(old, v)
+	c.changes = append(c.changes, change{old, v})
 	return v
+}
+
+// change is one change of the view.
+type change struct{ old, new *View }
+
+// tell calls OnChange for the changes so far, in order and one at a time: who finds somebody at it leaves it to them. mu must not be held.
+func (c *Catalog) tell() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.telling {
+		return
+	}
+	c.telling = true
+	defer func() { c.telling = false }()
+	for len(c.changes) > 0 {
+		ch := c.changes[0]
+		c.changes = c.changes[1:]
+		func() {
+			c.mu.Unlock()
+			defer c.mu.Lock()
+			c.opts.OnChange(ch.old, ch.new)
+		}()
+	}
 }
 
 // loadSaved takes in what an earlier process left on disk.
@@ -259,6 +286,7 @@ func (c *Catalog) serveSaved() {
 	if c.fallback == nil || c.View().Ready {
 		return
 	}
+	defer c.tell()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.view.Load()

@@ -17,8 +17,8 @@
 // by itself. Only a complete sync removes blocks; any other one adds what it found and keeps the rest. A block whose
 // meta.json is missing or broken harms no other: it is skipped, counted, and read again after one minute, then two,
 // four and so on up to an hour. A meta.json that cannot be read for another reason makes the sync incomplete; after
-// five attempts, while other blocks are known, it is treated as broken too, so that one unreadable object cannot stop
-// removals for ever.
+// five attempts, while other blocks are known, that ends, so that one unreadable object cannot stop removals for ever:
+// a block that is served stays as it was known, any other is treated as broken.
 //
 // # What is on disk
 //
@@ -34,7 +34,7 @@
 //
 //   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state: records, broken
 //     blocks, numbers. Nobody waits for it while holding mu.
-//   - Catalog.mu is held for a publication: it guards the tombstones and the status, and orders the calls of
-//     Options.OnChange. No bucket request and no sync runs under it.
+//   - Catalog.mu is held for a publication: it guards the tombstones, the status, and the changes that Options.OnChange
+//     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
 //   - Catalog.flightMu guards the running refresh.
 package catalog

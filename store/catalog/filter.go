@@ -16,6 +16,7 @@ import (
 type record struct {
 	meta         *meta
 	metaModified time.Time // zero where the bucket's listing does not tell
+	failures     int       // reads of the meta.json in a row that failed since it was known
 	mark         mark
 }
 

@@ -66,6 +66,17 @@ func (s localStore) putMeta(id ulid.ULID, data []byte) error {
 	return writeSealed(s.metaPath(id), metaKind, data, false)
 }
 
+// removeMeta removes the copy of a block's meta.json, if there is one.
+func (s localStore) removeMeta(id ulid.ULID) error {
+	if s.dir == "" {
+		return nil
+	}
+	if err := os.Remove(s.metaPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // removeMetas removes the copies of all blocks that keep does not want.
 func (s localStore) removeMetas(keep func(ulid.ULID) bool) error {
 	if s.dir == "" {
@@ -82,7 +93,7 @@ func (s localStore) removeMetas(keep func(ulid.ULID) bool) error {
 		if !ok || !isBlock || keep(id) {
 			continue
 		}
-		if err := os.Remove(s.metaPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.removeMeta(id); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -56,7 +56,7 @@ type Options struct {
 	// during syncs and must not block.
 	Opened func(ulid.ULID) bool
 	// OnChange is called after every change of the view, one call at a time and in order. Queries may use the new view
-	// before the call. It must not call Sync, Refresh or Tombstone, and should return soon: a Tombstone waits for it.
+	// before the call. It must not wait for a Sync or Refresh, which may be waiting for it.
 	OnChange func(old, new *View)
 
 	// Logger is where the catalog reports; nil discards.

@@ -163,7 +163,7 @@ func union(blocks []*Block, v *View) []*Block {
 type metaRead struct {
 	id       ulid.ULID
 	modified time.Time
-	// fresh forbids the local copy: the block is known already, but there is reason to doubt that it is as it was.
+	// fresh forbids the local copy: there is reason to doubt that the block is as it was.
 	fresh bool
 }
 
@@ -196,25 +196,41 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 	}
 	var errs []error
 	for _, i := range failed {
-		id, err := reads[i].id, results[i].err
-		if c.records[id] != nil {
+		_, doubtful := tombstones[reads[i].id]
+		if err := results[i].err; c.unreadable(reads[i], err, doubtful, now) {
 			errs = append(errs, err)
-			continue
 		}
-		b := c.broken[id]
-		if b == nil || b.state != stateFailed {
-			b = &brokenBlock{state: stateFailed}
-			c.broken[id] = b
-		}
-		b.err, b.modified, b.next = err, reads[i].modified, time.Time{}
-		if b.attempts++; b.attempts < maxMetaFailures || len(c.records) == 0 {
-			errs = append(errs, err)
-			continue
-		}
-		b.next = now.Add(retryAfter(b.attempts - maxMetaFailures + 1))
-		c.log.Error("block is skipped: its meta.json cannot be read", "block", id, "attempts", b.attempts, "next", b.next, "err", err)
 	}
 	return joinSome(errs)
+}
+
+// unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete for it: not after maxMetaFailures
+// attempts in a row, while other blocks are known. Then a block that is served stays as it was known, and any other counts as broken.
+func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, now time.Time) (incomplete bool) {
+	r, b := c.records[read.id], c.broken[read.id]
+	if r != nil {
+		if r.failures++; r.failures < maxMetaFailures {
+			return true
+		}
+		if !doubtful {
+			return false
+		}
+		c.dropRecord(read.id)
+	}
+	if b == nil || b.state != stateFailed {
+		b = &brokenBlock{state: stateFailed}
+		if r != nil {
+			b.attempts = r.failures - 1
+		}
+		c.broken[read.id] = b
+	}
+	b.err, b.modified, b.next = err, read.modified, time.Time{}
+	if b.attempts++; b.attempts < maxMetaFailures || len(c.records) == 0 {
+		return true
+	}
+	b.next = now.Add(retryAfter(b.attempts - maxMetaFailures + 1))
+	c.log.Error("block is skipped: its meta.json cannot be read", "block", read.id, "attempts", b.attempts, "next", b.next, "err", err)
+	return false
 }
 
 // joinSome joins the first few errors and counts the rest: a bucket that fails every read has thousands alike.
@@ -256,7 +272,7 @@ func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]struct{}, now 
 		// What the listing shows to be new does not wait.
 		changed := b != nil && l.recursive && (b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
 		if b == nil || changed || !now.Before(b.next) {
-			reads = append(reads, metaRead{id, seen.metaModified, false})
+			reads = append(reads, metaRead{id, seen.metaModified, b != nil})
 		}
 	}
 	slices.SortFunc(reads, func(a, b metaRead) int { return b.id.Compare(a.id) })
@@ -275,6 +291,7 @@ func (c *Catalog) setMeta(read metaRead, m *meta) {
 		c.log.Warn("meta.json of a known block changed", "block", read.id)
 		r.meta = m
 	}
+	r.failures = 0
 	if !read.modified.IsZero() {
 		r.metaModified = read.modified
 	}
@@ -282,7 +299,7 @@ func (c *Catalog) setMeta(read metaRead, m *meta) {
 
 // setBroken notes that a block cannot be served; when it is tried again depends on how often this happened.
 func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now time.Time) {
-	delete(c.records, id)
+	c.dropRecord(id)
 	b := c.broken[id]
 	if b == nil || b.state != state {
 		b = &brokenBlock{state: state}
@@ -291,6 +308,15 @@ func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now
 	}
 	b.attempts++
 	b.err, b.modified, b.next = err, modified, now.Add(retryAfter(b.attempts))
+}
+
+// dropRecord forgets what is known of a block that is still listed, on disk too: the copy of its meta.json would bring it back.
+func (c *Catalog) dropRecord(id ulid.ULID) {
+	delete(c.records, id)
+	if err := c.local.removeMeta(id); err != nil {
+		c.metrics.diskFailures.Inc()
+		c.log.Warn("copy of meta.json could not be removed", "block", id, "err", err)
+	}
 }
 
 func retryAfter(attempts int) time.Duration {

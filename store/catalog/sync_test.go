@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -484,5 +485,40 @@ thanos_consistency_delay_seconds 30
 		"larder_catalog_meta_reads_total", "larder_catalog_tombstoned_blocks", "thanos_blocks_meta_modified",
 		"thanos_blocks_meta_synced", "thanos_blocks_meta_syncs_total", "thanos_consistency_delay_seconds"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Whoever takes a block out of the view does not wait for what others do about it, and a change is never told out of order.
+func TestOnChangeIsCalledWithoutALock(t *testing.T) {
+	b := newTestBucket()
+	first, second := putBlock(b, 1), putBlock(b, 2)
+	var c *Catalog
+	var told []int // blocks in each new view
+	entered, leave := make(chan struct{}), make(chan struct{})
+	c = newCatalog(t, Options{Bucket: b, OnChange: func(_, cur *View) {
+		told = append(told, len(cur.Blocks))
+		switch len(cur.Blocks) {
+		case 1:
+			close(entered)
+			<-leave
+			c.Status()
+		case 0:
+			panic("boom")
+		}
+	}})
+	mustSync(t, c)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { recover() }()
+		c.Tombstone(first)
+	}()
+	<-entered
+	c.Tombstone(second)
+	close(leave)
+	<-done
+	mustSync(t, c) // a panic does not silence what comes after it
+	if want := []int{2, 1, 0, 2}; !slices.Equal(told, want) {
+		t.Errorf("views told of have %v blocks, want %v", told, want)
 	}
 }
