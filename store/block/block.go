@@ -1,10 +1,13 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
 	"larder/store/indexheader"
 )
@@ -84,14 +88,14 @@ func Source(meta *catalog.Block) indexheader.Source {
 // Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes a block deletes its meta.json first.
 func (b *Block) Gone(ctx context.Context) (bool, error) {
 	there, err := b.deps.Lister.Exists(ctx, b.meta.ID.String()+"/meta.json")
-	return !there && err == nil, err
+	return !there && err == nil, fault(err)
 }
 
 // Header returns the block's open header and a function that must be called when it is no longer used.
 func (b *Block) Header(ctx context.Context) (*indexheader.Header, func(), error) {
 	h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
 	if err != nil {
-		return nil, nil, b.wrap(fmt.Errorf("index header: %w", err))
+		return nil, nil, b.wrap(fault(fmt.Errorf("index header: %w", err)))
 	}
 	return h, release, nil
 }
@@ -190,6 +194,59 @@ func (p *Plan) Stats() PostingsStats { return p.stats }
 // EntryBytes estimates the bytes of index that the plan's series take.
 func (p *Plan) EntryBytes() int64 { return int64(len(p.refs)) * p.block.meanEntry(p.header) }
 
+// streamOverhead is what a stream holds however small its plan is: its tables and the first page of each of its parts.
+const streamOverhead = 8 << 10
+
+// StreamBytes estimates the heap that the plan's postings and a stream of them with the given RunBytes hold: two runs of index pages,
+// the segment at hand with what it is decoded from (about seven times its entries) and the symbol table.
+func (p *Plan) StreamBytes(runBytes int64) int64 {
+	entries := p.EntryBytes()
+	return 4*int64(len(p.refs)) + streamOverhead + p.runPages(runBytes) + 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
+}
+
+// runPages returns the bytes of the index pages of a stream's first two runs at their full size.
+func (p *Plan) runPages(runBytes int64) int64 {
+	version, end := p.header.IndexVersion(), seriesSectionEnd(p.header.TOC(), p.index.Size)
+	m := runMeter{page: p.block.indexPage(), entry: p.block.entryGuess(), end: end}
+	for _, ref := range p.refs {
+		if m.bytes >= 2*runBytes || m.pages*m.page >= 2*maxRunPages*runBytes {
+			break
+		}
+		m.add(tsdbfmt.SeriesOffset(version, ref))
+	}
+	return m.pages * m.page
+}
+
+// ChunksPerSeries estimates how many chunks of a series overlap the closed range [minT, maxT], and their bytes.
+func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
+	const guessedChunks, guessedBytes = 2, 512
+	m := b.meta
+	perSeries, each := float64(guessedChunks), float64(guessedBytes)
+	if m.NumChunks > 0 && m.NumSeries > 0 {
+		perSeries = float64(m.NumChunks) / float64(m.NumSeries)
+		size := int64(0)
+		for _, f := range m.ChunkFiles {
+			size += f.Size
+		}
+		if size > 0 {
+			each = float64(size) / float64(m.NumChunks)
+		}
+	}
+	// In floating point the extremes of time do not overflow. The chunks at both ends lie in the range in part.
+	overlap := min(float64(maxT), float64(m.MaxTime)) - max(float64(minT), float64(m.MinTime))
+	chunks := min(perSeries, perSeries*max(overlap, 0)/(float64(m.MaxTime)-float64(m.MinTime))+1)
+	chunks = min(chunks, 1<<20) // meta.json may say anything
+	return int64(math.Ceil(chunks)), int64(math.Ceil(min(chunks*each, 1<<30)))
+}
+
+// indexPage returns the size of an index page.
+func (b *Block) indexPage() int64 {
+	if p, ok := b.deps.Index.(interface{ PageSize() int }); ok {
+		return int64(p.PageSize())
+	}
+	return defaultIndexPage
+}
+
 // CameToNothing tells the block that the stream of a lazy plan returned no series.
 func (p *Plan) CameToNothing() {
 	if !p.Lazy() {
@@ -236,8 +293,18 @@ var errNoChunkFile = errors.New("no such chunk file")
 
 // chunkFile is a file of the block's chunks/ folder.
 type chunkFile struct {
-	name string // full object name
-	size int64  // 0 = not known yet
+	number int    // its name
+	name   string // full object name
+	size   int64  // 0 = not known yet
+}
+
+// appendChunkFile appends the object name with the given base to dst, if its base is the name of a chunk file: a number.
+func appendChunkFile(dst []chunkFile, name, base string, size int64) []chunkFile {
+	n, err := strconv.ParseUint(base, 10, 31)
+	if err != nil {
+		return dst
+	}
+	return append(dst, chunkFile{number: int(n), name: name, size: size})
 }
 
 // chunkObject returns the object of chunk file number n, counted from 0 as chunk references count, asking the bucket for its name and
@@ -249,17 +316,21 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 	dir := b.meta.ID.String() + "/chunks/"
 	if files == nil {
 		for _, f := range b.meta.ChunkFiles {
-			files = append(files, chunkFile{name: dir + f.Name, size: f.Size})
+			files = appendChunkFile(files, dir+f.Name, f.Name, f.Size)
 		}
 		if files == nil {
 			err := b.deps.Lister.Iter(ctx, dir, func(name string) error {
-				files = append(files, chunkFile{name: name})
+				files = appendChunkFile(files, name, path.Base(name), 0)
 				return nil
 			})
 			if err != nil {
-				return pagecache.Object{}, fmt.Errorf("list %s: %w", dir, err)
+				return pagecache.Object{}, fault(fmt.Errorf("list %s: %w", dir, err))
 			}
-			slices.SortFunc(files, func(a, b chunkFile) int { return strings.Compare(a.name, b.name) })
+			if len(files) == 0 {
+				// Either the block is damaged or it has left the bucket.
+				return pagecache.Object{}, fmt.Errorf("%s: %w: %w", dir, errNoChunkFile, pagecache.ErrNotFound)
+			}
+			slices.SortFunc(files, func(a, b chunkFile) int { return cmp.Compare(a.number, b.number) })
 		}
 		b.setFiles(files)
 	}
@@ -267,10 +338,15 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 		return pagecache.Object{}, fmt.Errorf("%s: %w: number %d of %d", dir, errNoChunkFile, n+1, len(files))
 	}
 	f := files[n]
+	if f.number != n+1 {
+		// References count files, not their names. Where one is missing, every later one would be taken for another: its first record
+		// lies at the same offset and verifies.
+		return pagecache.Object{}, fmt.Errorf("%s: %w: %06d, where the file after it is there", dir, errNoChunkFile, n+1)
+	}
 	if f.size == 0 {
 		size, err := b.deps.Lister.Size(ctx, f.name)
 		if err != nil {
-			return pagecache.Object{}, fmt.Errorf("size of %s: %w", f.name, err)
+			return pagecache.Object{}, fault(fmt.Errorf("size of %s: %w", f.name, err))
 		}
 		f.size = size
 		files = slices.Clone(files)

@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,10 @@ import (
 // guessedRecord is how long a chunk record is expected to be at most, where neither a reference nor meta.json bounds it. A longer one
 // costs a follow-up read.
 const guessedRecord = 1 << 10
+
+// maxGuess bounds what is read of a record because of where the next one begins, where meta.json does not say how large records are: a
+// block may have holes.
+const maxGuess = 64 << 10
 
 // maxRecordHead is the longest a record's length prefix can be.
 const maxRecordHead = 10
@@ -73,12 +78,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 		r.order = append(r.order, int32(i))
 	}
 	if !slices.IsSorted(b.Ref) {
-		slices.SortFunc(r.order, func(x, y int32) int {
-			if b.Ref[x] < b.Ref[y] {
-				return -1
-			}
-			return 1
-		})
+		slices.SortFunc(r.order, func(x, y int32) int { return cmp.Compare(b.Ref[x], b.Ref[y]) })
 	}
 	var files [][]int32
 	for order := r.order; len(order) > 0; {
@@ -99,7 +99,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
 		for i := range files {
-			g.Go(func() error { return reads[i].read(ctx, r, b, files[i]) })
+			g.Go(Contained(func() error { return reads[i].read(ctx, r, b, files[i]) }))
 		}
 		if err := g.Wait(); err != nil {
 			return err
@@ -246,6 +246,8 @@ func (b *Block) recordBound(bound uint32) int64 {
 		n = min(most, 4*guessedRecord)
 	case n == 0:
 		n = guessedRecord
+	default:
+		n = min(n, maxGuess)
 	}
 	return max(n, maxRecordHead)
 }

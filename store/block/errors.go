@@ -2,6 +2,7 @@ package block
 
 import (
 	"fmt"
+	"runtime/debug"
 
 	"github.com/oklog/ulid/v2"
 )
@@ -15,6 +16,42 @@ type Error struct {
 func (e *Error) Error() string { return fmt.Sprintf("block %s: %v", e.ID, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// Fault marks an error of the bucket. Whatever status such an error carries is the bucket's (a client of an object store may speak gRPC
+// itself), not the outcome of the request.
+type Fault struct{ Err error }
+
+func (e *Fault) Error() string { return e.Err.Error() }
+
+func (e *Fault) Unwrap() error { return e.Err }
+
+func fault(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Fault{Err: err}
+}
+
+// PanicError is a panic that was contained.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+// Error leaves the stack out: it is for the log, not for the client.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// Contained returns f with its panics turned into errors: what a request's goroutine does must not end the process.
+func Contained(f func() error) func() error {
+	return func() (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = &PanicError{Value: p, Stack: debug.Stack()}
+			}
+		}()
+		return f()
+	}
+}
 
 // wrap names the block in err.
 func (b *Block) wrap(err error) error { return &Error{ID: b.meta.ID, Err: err} }

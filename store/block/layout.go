@@ -69,17 +69,19 @@ type layout struct {
 
 // segment lays out the series of raw in the given order.
 func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, keep func([]byte) bool, withChunks bool) *Segment {
-	seg := &Segment{
-		labelEnd: make([]uint32, 0, len(order)),
-		chunkEnd: make([]uint32, 0, len(order)),
-	}
+	seg := &Segment{}
 	l.prev, l.ends = l.prev[:0], l.ends[:0]
-	if withChunks {
-		n := raw.chunks.Len()
-		seg.chunks = tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, n), Min: make([]int64, 0, n), Max: make([]int64, 0, n), Bound: make([]uint32, 0, n)}
+	if keep == nil {
+		// All series stay: one allocation for each array. What is left of a shard grows as it comes, so as not to hold room for the whole.
+		seg.labelEnd, seg.chunkEnd = make([]uint32, 0, len(order)), make([]uint32, 0, len(order))
+		if withChunks {
+			n := raw.chunks.Len()
+			seg.chunks = tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, n), Min: make([]int64, 0, n), Max: make([]int64, 0, n), Bound: make([]uint32, 0, n)}
+		}
+		seg.labels = make([]byte, 0, l.guess(raw, syms, order))
 	}
 	begin := 0
-	for k, i := range order {
+	for _, i := range order {
 		seg.labels = l.appendSeries(seg.labels, begin, raw.labels(int(i)), syms)
 		if keep != nil && !keep(seg.labels[begin:]) {
 			// What was written stays as the prefix that the next series may share, up to begin.
@@ -88,10 +90,6 @@ func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, keep fun
 			continue
 		}
 		begin = len(seg.labels)
-		if k == 0 {
-			// One allocation for the rest: series of a segment are much alike.
-			seg.labels = slices.Grow(seg.labels, (len(order)-1)*(begin+begin/8))
-		}
 		seg.labelEnd = append(seg.labelEnd, uint32(begin))
 		if withChunks {
 			lo, hi := raw.chunkRange(int(i))
@@ -100,6 +98,30 @@ func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, keep fun
 		seg.chunkEnd = append(seg.chunkEnd, uint32(seg.chunks.Len()))
 	}
 	return seg
+}
+
+// guess returns how many bytes the final labels of the given series take, judged by some of them: series of a segment are much alike.
+func (l *layout) guess(raw *rawSeries, syms *symbols, order []uint32) int {
+	const samples = 16
+	const perLabel = 6 // tags and lengths
+	external := 0
+	for _, e := range l.rules.external {
+		external += len(e.encoded)
+	}
+	bytes, n := 0, 0
+	for k := 0; k < len(order); k += len(order)/samples + 1 {
+		slots := raw.labels(int(order[k]))
+		for _, s := range slots {
+			bytes += int(syms.size[s])
+		}
+		bytes += perLabel*len(slots)/2 + external
+		n++
+	}
+	if n == 0 {
+		return 0
+	}
+	mean := bytes/n + 1
+	return len(order) * (mean + mean/16)
 }
 
 // appendSeries appends the final labels of a series with the given slots to dst, of which it is to begin at begin. The bytes of

@@ -51,6 +51,7 @@ func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dr
 
 	s := &Stream{names: newNameRules(names, external, dropped)}
 	s.lay = layout{rules: &s.names}
+	s.syms.most = 1 << 20
 	s.order.largest = s.names.largest()
 	for at := 0; at < len(series); {
 		s.startSegment()
@@ -74,7 +75,7 @@ func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dr
 			out = append(out, decodeLabels(t, seg.Labels(i)).String())
 		}
 		if at%29 == 0 {
-			s.syms.arena = append(s.syms.arena, make([]byte, maxSymbolBytes+1)...) // forces a reset
+			s.syms.arena = append(s.syms.arena, make([]byte, s.syms.most+1)...) // forces a reset
 		}
 	}
 	return out, s.names.clash

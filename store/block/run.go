@@ -1,9 +1,8 @@
 package block
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"slices"
 
 	"larder/internal/pagecache"
@@ -72,13 +71,14 @@ func (s *Stream) nextRun() error {
 			return nil
 		}
 		r = s.startRun()
+		s.next = r
 	}
-	s.next = nil
 	select {
 	case <-r.done:
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}
+	s.next = nil
 	if r.err != nil {
 		return s.wrap(r.err)
 	}
@@ -89,44 +89,77 @@ func (s *Stream) nextRun() error {
 	return nil
 }
 
+const (
+	// maxRunPages bounds the pages of a run, in multiples of its bytes: entries that lie far apart pin a page each.
+	maxRunPages = 2
+	// firstRunPages is how many bytes of pages the first run of a stream may have, where RunBytes allows it: a hundred scattered series
+	// should not take more round trips than one.
+	firstRunPages = 1 << 20
+	// defaultIndexPage is the size of an index page where Deps.Index does not say.
+	defaultIndexPage = 8 << 10
+)
+
+// runMeter adds up what a run of entries takes. Entries come in ascending order.
+type runMeter struct {
+	page, entry, end int64 // the size of a page, what an entry is expected to have, the end of the series section
+
+	bytes, pages int64 // of entries without repeats; distinct pages
+	spanEnd      int64
+	nextPage     int64 // one more than the last page counted
+}
+
+// add adds the entry at off and returns where it is expected to end; empty says that it begins behind the series section.
+func (m *runMeter) add(off int64) (end int64, empty bool) {
+	if end = min(off+m.entry, m.end); end <= off {
+		return end, true
+	}
+	m.bytes += max(end-max(off, m.spanEnd), 0)
+	m.spanEnd = max(m.spanEnd, end)
+	last := (end-1)/m.page + 1
+	m.pages += max(last-max(off/m.page, m.nextPage), 0)
+	m.nextPage = max(m.nextPage, last)
+	return end, false
+}
+
 // startRun takes postings until their entries are expected to fill runBytes and starts to read them.
 func (s *Stream) startRun() *run {
 	version := s.plan.header.IndexVersion()
 	var spans []pagecache.Span
-	bytes := int64(0)
+	m := runMeter{page: s.indexPage, entry: s.entrySize, end: s.seriesEnd}
+	maxPages := min(maxRunPages*s.opts.RunBytes, max(maxRunPages*s.runBytes, firstRunPages))
 	n := 0
-	for ; n < len(s.refs) && bytes < s.runBytes; n++ {
+	for ; n < len(s.refs) && m.bytes < s.runBytes && (n == 0 || m.pages*m.page < maxPages); n++ {
 		off := tsdbfmt.SeriesOffset(version, s.refs[n])
-		end := min(off+s.entrySize, s.seriesEnd)
-		if end <= off {
+		end, empty := m.add(off)
+		if empty {
 			continue // decoding reports it
 		}
 		if last := len(spans) - 1; last >= 0 && off <= spans[last].End {
-			bytes += max(end-spans[last].End, 0)
 			spans[last].End = max(end, spans[last].End)
 			continue
 		}
 		spans = append(spans, pagecache.Span{Off: off, End: end})
-		bytes += end - off
 	}
 	r := &run{refs: s.refs[:n:n], done: make(chan struct{})}
 	s.refs = s.refs[n:]
 	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
 	go func() {
 		defer close(r.done)
-		defer func() {
-			if p := recover(); p != nil {
-				r.err = fmt.Errorf("panic while reading series entries: %v\n%s", p, debug.Stack())
-			}
-		}()
-		if r.pages, r.err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account); r.err != nil {
-			return
-		}
-		r.cursor = r.pages.Cursor()
-		r.err = s.readTails(r, version)
-		r.cursor = r.pages.Cursor()
+		r.err = Contained(func() error { return s.readRun(r, spans, version) })()
 	}()
 	return r
+}
+
+// readRun reads the pages of r. It runs beside the stream: of s it uses only what does not change.
+func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
+	var err error
+	if r.pages, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account); err != nil {
+		return err
+	}
+	r.cursor = r.pages.Cursor()
+	err = s.readTails(r, version)
+	r.cursor = r.pages.Cursor()
+	return err
 }
 
 // readTails reads, in one go, what is missing of the run's entries that are longer than expected.
@@ -150,7 +183,7 @@ func (s *Stream) readTails(r *run, version int) error {
 	if len(spans) == 0 {
 		return nil
 	}
-	slices.SortFunc(spans, func(a, b pagecache.Span) int { return int(a.Off - b.Off) })
+	slices.SortFunc(spans, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) })
 	var err error
 	r.more, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account)
 	return err

@@ -51,7 +51,7 @@ type StreamOptions struct {
 	// OnSeries is called with the number of series matched by pending matchers, per segment, where the plan has such; an error ends the
 	// stream. The others have been counted from their postings.
 	OnSeries func(n int) error
-	// OnChunks is called with the number of chunks kept, per segment; an error ends the stream. Not called with SkipChunks.
+	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an error ends the stream. Not called with SkipChunks.
 	OnChunks func(n int) error
 	// Grow asks for leave to hold n more bytes, where the answer of this block has to be collected and sorted before its first series is
 	// known. nil allows all.
@@ -92,6 +92,7 @@ type Stream struct {
 	runBytes  int64
 	run, next *run
 	entrySize int64
+	indexPage int64
 	seriesEnd int64 // where the series section of the index ends
 
 	raw, carry rawSeries
@@ -121,7 +122,8 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
 	if !opts.Unordered {
 		s.order.largest = s.names.largest()
 	}
-	s.entrySize = p.block.entryGuess()
+	s.entrySize, s.indexPage = p.block.entryGuess(), p.block.indexPage()
+	s.syms.most = opts.RunBytes
 	s.seriesEnd = seriesSectionEnd(p.header.TOC(), p.index.Size)
 	for _, m := range p.pending {
 		s.matchNames = append(s.matchNames, pendingName{name: m.Name, m: m})
@@ -136,8 +138,14 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
 // Stats returns what has been decoded so far.
 func (s *Stream) Stats() StreamStats { return s.stats }
 
-// Close ends the stream's reads. It waits for none of them: they end by themselves once their context is cancelled.
-func (s *Stream) Close() { s.cancel() }
+// Close ends the stream's reads and waits for them: they end at once, as their context is cancelled. No other method may run.
+func (s *Stream) Close() {
+	s.cancel()
+	if s.next != nil {
+		<-s.next.done
+		s.next = nil
+	}
+}
 
 // Next returns the next segment, never empty, and io.EOF after the last.
 func (s *Stream) Next() (*Segment, error) {
@@ -186,17 +194,13 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 		}
 		s.done = s.run == nil && s.next == nil && len(s.refs) == 0
 		s.order.run(&s.raw, &s.syms, held, s.done)
-		if !s.opts.SkipChunks && s.opts.OnChunks != nil {
-			n := s.raw.chunks.Len()
-			if held > 0 {
-				n -= int(s.raw.chunkEnd[held-1])
-			}
-			if err := s.opts.OnChunks(n); err != nil {
-				return nil, err
-			}
-		}
 		seg := s.lay.segment(&s.raw, &s.syms, s.order.out, s.opts.Keep, !s.opts.SkipChunks)
 		if seg.Len() > 0 {
+			if !s.opts.SkipChunks && s.opts.OnChunks != nil {
+				if err := s.opts.OnChunks(seg.chunks.Len()); err != nil {
+					return nil, err
+				}
+			}
 			s.stats.Series += int64(seg.Len())
 			return seg, nil
 		}
@@ -254,6 +258,10 @@ func (s *Stream) decode() error {
 		if s.lastKept && (r.at == len(r.refs) || tsdbfmt.SeriesOffset(version, r.refs[r.at]) != s.lastEnd) {
 			s.boundByNeighbour(r)
 		}
+	}
+	if s.lastKept && s.run != nil {
+		// The entry that would bound the last chunk belongs to the next segment.
+		s.boundByNeighbour(s.run)
 	}
 	if s.run != nil && s.run.at == len(s.run.refs) {
 		s.run = nil

@@ -12,9 +12,8 @@ type symbolSource interface {
 	Symbols(ctx context.Context, refs []uint32, f func(i int, s []byte) error) error
 }
 
-// maxSymbolBytes bounds what a symbol table keeps from one segment to the next. Beyond it the table starts afresh: a query over
-// millions of unique values must not end up holding all of them.
-const maxSymbolBytes = 4 << 20
+// symbolOverhead is what the table takes for a symbol besides its bytes.
+const symbolOverhead = 32
 
 // symbols is the symbol table of one stream: the symbols that its segments have used so far, each resolved once. A symbol is known
 // by its slot, a small number that is valid until reset. Lookups are on the path of every label of every series, hence the
@@ -26,6 +25,10 @@ type symbols struct {
 	size  []uint32 // by slot
 	names []nameClass
 	arena []byte
+
+	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table starts afresh: a query over
+	// millions of unique values must not end up holding all of them.
+	most int64
 
 	missing []uint32 // slots not resolved yet
 	order   []uint32 // scratch of resolve: the references of missing, ascending
@@ -47,7 +50,9 @@ func (t *symbols) reset() {
 }
 
 // full reports whether the table has outgrown what it may keep between segments.
-func (t *symbols) full() bool { return len(t.arena) > maxSymbolBytes }
+func (t *symbols) full() bool {
+	return int64(len(t.arena))+symbolOverhead*int64(len(t.refs)) > t.most
+}
 
 func hashSymbol(ref uint32) uint32 { return ref * 2654435769 }
 
