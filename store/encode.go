@@ -29,7 +29,10 @@ type encoder struct {
 	from    []int32
 	arena   []byte // re-encoded chunks of the current series
 
-	verified, bytes int64
+	// What ordered works with: the order of chunks, those that it keeps, and of these the ones equal to the last.
+	order []int32
+	kept  []storepb.WireChunk
+	same  []int32
 }
 
 func newEncoder(sources []*source, aggrs []storepb.Aggr, onError func(error)) *encoder {
@@ -55,12 +58,13 @@ func (e *encoder) series(ctx context.Context, w *window, s *windowSeries, chunks
 		e.chunks = append(e.chunks, storepb.WireChunk{MinTime: c.minTime, MaxTime: c.maxTime})
 		e.from = append(e.from, c.source)
 	}
-	lo := 0
+	lo, whole := 0, true
 	for i, hi := range e.ends {
 		e.chunks[i].Parts = e.parts[lo:hi:hi]
+		whole = whole && lo < hi
 		lo = hi
 	}
-	if s.sorted {
+	if s.sorted && whole {
 		return e.chunks, nil
 	}
 	return e.ordered(s.firstPiece), nil
@@ -80,8 +84,6 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 			return e.recordError(src, ref, err)
 		}
 	}
-	e.verified++
-	e.bytes += int64(len(rec))
 	if enc != encodingAggr {
 		return e.addPart(src, ref, storepb.Aggr_RAW, enc, data)
 	}
@@ -157,29 +159,26 @@ func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 			out, froms = append(out, c), append(froms, e.from[i])
 		}
 	}
-	order := make([]int, len(out))
-	for i := range order {
-		order[i] = i
+	e.order, e.kept, e.same = e.order[:0], e.kept[:0], e.same[:0]
+	for i := range out {
+		e.order = append(e.order, int32(i))
 	}
-	slices.SortStableFunc(order, func(x, y int) int { return compareChunks(&out[x], &out[y]) })
-	sorted := make([]storepb.WireChunk, 0, len(out))
-	var kept []int // of the chunks equal to the last one kept
-	for _, i := range order {
-		if n := len(sorted); n > 0 && compareChunks(&sorted[n-1], &out[i]) == 0 {
-			repeat := slices.ContainsFunc(kept, func(k int) bool {
+	slices.SortStableFunc(e.order, func(x, y int32) int { return compareChunks(&out[x], &out[y]) })
+	for _, i := range e.order {
+		if n := len(e.kept); n > 0 && compareChunks(&e.kept[n-1], &out[i]) == 0 {
+			repeat := slices.ContainsFunc(e.same, func(k int32) bool {
 				return e.sources[froms[k]].resolution == e.sources[froms[i]].resolution
 			})
 			if repeat {
 				continue
 			}
 		} else {
-			kept = kept[:0]
+			e.same = e.same[:0]
 		}
-		kept = append(kept, i)
-		sorted = append(sorted, out[i])
+		e.same = append(e.same, i)
+		e.kept = append(e.kept, out[i])
 	}
-	e.chunks = append(e.chunks[:0], sorted...)
-	return e.chunks
+	return e.kept
 }
 
 // compareChunks is the contract's order: minimum time, maximum time, then raw, count, sum, min, max, counter: a chunk that has the part

@@ -7,8 +7,6 @@ import (
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"larder/store/catalog"
 	"larder/store/storepb"
@@ -19,10 +17,10 @@ const componentType = "store"
 
 // Info implements storepb.InfoServer. Until the catalog is known it answers Unavailable, so that Queriers ask again.
 func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoResponse, error) {
-	view := s.opts.Catalog.View()
-	if !view.Ready {
-		return nil, status.Error(codes.Unavailable, "Not ready: the blocks of the bucket are not known yet")
+	if err := s.ready(); err != nil {
+		return nil, err
 	}
+	view := s.opts.Catalog.View()
 	info := &storepb.StoreInfo{
 		MinTime:                      math.MaxInt64,
 		MaxTime:                      math.MinInt64,

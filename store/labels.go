@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 
@@ -46,15 +47,13 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
 		}
 	}
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
 	r := s.newRequest(ctx, "LabelNames")
 	defer func() { r.finish(err) }()
 
-	names, err := s.labelSets(r, &q, func(ctx context.Context, c chosen) ([]string, error) {
-		if len(c.matchers) == 0 {
-			return s.headerNames(ctx, c.meta, q.without)
-		}
-		return s.seriesNames(ctx, r, &q, c)
-	})
+	names, err := s.labelSets(r, &q, &namesQuestion{query: &q})
 	if err != nil {
 		return nil, err
 	}
@@ -85,15 +84,13 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
 		}
 	}
+	if err := s.ready(); err != nil {
+		return nil, err
+	}
 	r := s.newRequest(ctx, "LabelValues")
 	defer func() { r.finish(err) }()
 
-	values, err := s.labelSets(r, &q, func(ctx context.Context, c chosen) ([]string, error) {
-		if len(c.matchers) == 0 {
-			return s.headerValues(ctx, r, c.meta, req.Label)
-		}
-		return s.seriesValues(ctx, r, &q, c, req.Label)
-	})
+	values, err := s.labelSets(r, &q, &valuesQuestion{query: &q, label: req.Label})
 	if err != nil {
 		return nil, err
 	}
@@ -113,24 +110,90 @@ func queriedBlocks(ids []ulid.ULID) []*storepb.Block {
 	return out
 }
 
-// labelSets asks every block that a label request has to look at, side by side, and merges what they say: sorted, each string once, at
-// most limit of them. Label requests look at the blocks of all resolutions.
-func (s *Server) labelSets(r *request, q *labelQuery, ask func(context.Context, chosen) ([]string, error)) ([]string, error) {
-	out, err := s.askBlocks(r, q, ask)
-	if s.replaced(r.ctx, err) {
-		r.replan()
-		out, err = s.askBlocks(r, q, ask)
-	}
-	return out, statusOf(err, codes.Internal)
+// question is what a label request wants to know of each block.
+type question interface {
+	// matchers returns what is asked of the series of a block; none: its header answers.
+	matchers(c chosen) []*labels.Matcher
+	// headerBytes estimates what the answer of a header takes.
+	headerBytes(h *indexheader.Header) int64
+	header(ctx context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error
+	// segment adds what the series of a segment have to say, under the set's lock; more says whether other series may add to it.
+	segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (more bool, err error)
+	// fault words an error of a header.
+	fault(meta *catalog.Block, err error) error
 }
 
-func (s *Server) askBlocks(r *request, q *labelQuery, ask func(context.Context, chosen) ([]string, error)) ([]string, error) {
-	var (
-		mu    sync.Mutex
-		union = map[string]struct{}{}
-	)
+// asked is a block of a label request: its plan where it has matchers, else its header.
+type asked struct {
+	meta    *catalog.Block
+	plan    *block.Plan
+	header  *indexheader.Header
+	release func()
+}
+
+func (a *asked) close() {
+	if a.plan != nil {
+		a.plan.Close()
+	}
+	if a.release != nil {
+		a.release()
+		a.release = nil
+	}
+}
+
+// labelSets asks every block that a label request has to look at, side by side, and merges what they say: sorted, each string once, at
+// most limit of them. Label requests look at the blocks of all resolutions.
+func (s *Server) labelSets(r *request, q *labelQuery, what question) ([]string, error) {
+	out, err := s.askBlocks(r, q, what)
+	if s.replaced(r.ctx, err) {
+		r.replan()
+		out, err = s.askBlocks(r, q, what)
+	}
+	return out, statusOf(r.ctx, err, codes.Internal)
+}
+
+func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, error) {
+	blocks, err := s.openBlocks(r, q, what)
+	defer func() {
+		for i := range blocks {
+			blocks[i].close()
+		}
+	}()
+	if err != nil || len(blocks) == 0 {
+		return nil, err
+	}
+	run := streamBytes(min(len(blocks), blockConcurrency))
+	set := &stringSet{values: map[string]struct{}{}, grow: r.grow}
+	set.free = labelBytes(blocks, what)
+	if err := r.reserve(set.free + streamsBytes(blocks, run)); err != nil {
+		return nil, err
+	}
 	g, ctx := errgroup.WithContext(r.ctx)
 	g.SetLimit(blockConcurrency)
+	for i := range blocks {
+		a := &blocks[i]
+		g.Go(contained(func() error {
+			defer a.close()
+			if a.plan == nil {
+				return what.header(ctx, a.meta, a.header, set)
+			}
+			return s.askSeries(ctx, r, q, a, what, run, set)
+		}))
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	out := slices.Sorted(maps.Keys(set.values))
+	if q.limit > 0 && len(out) > q.limit {
+		out = out[:q.limit:q.limit]
+	}
+	return out, nil
+}
+
+// openBlocks opens the headers of all blocks that a label request is about, side by side, and finds the postings where there are
+// matchers. What it returns must be closed, on an error too.
+func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, error) {
+	var picked []chosen
 	for _, b := range s.opts.Catalog.View().Blocks {
 		if b.MinTime > q.maxT || q.minT >= b.MaxTime || !blockMatches(b, q.blockMatchers) {
 			continue
@@ -140,114 +203,83 @@ func (s *Server) askBlocks(r *request, q *labelQuery, ask func(context.Context, 
 			continue
 		}
 		r.queried = append(r.queried, b.ID)
-		g.Go(contained(func() error {
-			set, err := ask(ctx, chosen{meta: b, matchers: ms})
-			if err != nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, v := range set {
-				union[v] = struct{}{}
-			}
-			return nil
-		}))
+		picked = append(picked, chosen{meta: b, matchers: ms})
 	}
-	r.blocksQueried = len(r.queried)
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	out := make([]string, 0, len(union))
-	for v := range union {
-		out = append(out, v)
-	}
-	slices.Sort(out)
-	if q.limit > 0 && len(out) > q.limit {
-		out = out[:q.limit:q.limit]
-	}
-	return out, nil
-}
-
-// headerNames returns the label names of a block and its external labels. Removed replica labels are left out of the external ones
-// only: so does Thanos.
-func (s *Server) headerNames(ctx context.Context, meta *catalog.Block, without []string) ([]string, error) {
-	h, release, err := s.block(meta).Header(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("label names for block %s: %w", meta.ID, err)
-	}
-	defer release()
-	names := slices.Clone(h.LabelNames())
-	externalWithout(meta.Labels, without).Range(func(l labels.Label) { names = append(names, l.Name) })
-	return names, nil
-}
-
-// headerValues returns the values of a label in a block, its external value included. Their bytes are reserved as they add up: a label
-// may have millions.
-func (s *Server) headerValues(ctx context.Context, r *request, meta *catalog.Block, name string) ([]string, error) {
-	h, release, err := s.block(meta).Header(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("index header label values for block %s: %w", meta.ID, err)
-	}
-	defer release()
-	if name == "" {
-		// The index lists all postings under the empty name: Thanos answers with its one value.
-		return []string{""}, nil
-	}
-	var out []string
-	if err := r.reserveValues(valuesBytes(h, name)); err != nil {
-		return nil, err
-	}
-	err = h.Values(ctx, name, "", func(v []byte, _ indexheader.List) (bool, error) {
-		out = append(out, string(v))
-		return true, nil
+	r.blocksQueried = len(picked)
+	out := make([]asked, len(picked))
+	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(blockConcurrency)
+		for i, c := range picked {
+			a := &out[i]
+			a.meta = c.meta
+			g.Go(contained(func() (err error) {
+				if len(c.matchers) == 0 {
+					if a.header, a.release, err = s.block(c.meta).Header(ctx); err != nil {
+						return what.fault(c.meta, err)
+					}
+					return nil
+				}
+				a.plan, err = s.block(c.meta).Plan(ctx, what.matchers(c), block.PlanOptions{
+					Account:  &r.postings,
+					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+				})
+				if err != nil {
+					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
+				}
+				return nil
+			}))
+		}
+		return g.Wait()
 	})
-	if err != nil {
-		return nil, fmt.Errorf("index header label values for block %s: %w", meta.ID, err)
+	for i := range out {
+		if p := out[i].plan; p != nil {
+			r.notePlan(p)
+		}
 	}
-	if v := meta.Labels.Get(name); v != "" {
-		out = append(out, v)
-	}
-	return out, nil
+	return out, err
 }
 
-// valuesBytes estimates the memory of a block's values of a label: a string header and place in a set each, and the text.
-func valuesBytes(h *indexheader.Header, name string) int64 { return 96 * int64(h.ValueCount(name)) }
-
-// reserveValues reserves n more bytes, waiting if these are the request's first. Only the first may wait: a request that held bytes while it
-// waited for more could wait for another one that does the same.
-func (r *request) reserveValues(n int64) error {
-	r.first.Lock()
-	defer r.first.Unlock()
-	r.mu.Lock()
-	held := r.reservation != nil
-	r.mu.Unlock()
-	if held {
-		return r.grow(n)
+// labelBytes is what is reserved for the answer at first: what the block with the most to say has. Blocks mostly say the same, and what
+// they say beyond is reserved as it comes.
+func labelBytes(blocks []asked, what question) int64 {
+	most := int64(stringSetStep)
+	for i := range blocks {
+		if h := blocks[i].header; h != nil {
+			most = max(most, what.headerBytes(h))
+		}
 	}
-	return r.reserve(n)
+	return most
 }
 
-// seriesOf calls f with the final labels of every series of a block that matches and has a chunk in range, until f returns false.
-func (s *Server) seriesOf(ctx context.Context, r *request, q *labelQuery, c chosen, f func(labels []byte) bool) error {
-	plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
-		Account:  &r.postings,
-		OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
-	})
-	if err != nil {
-		return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
+// streamsBytes estimates what the streams of blocks hold: all postings, and as much else as runs side by side.
+func streamsBytes(blocks []asked, run int64) int64 {
+	postings, rest := int64(0), []int64(nil)
+	for i := range blocks {
+		if p := blocks[i].plan; p != nil && p.Postings() > 0 {
+			refs := 4 * int64(p.Postings())
+			postings += refs
+			rest = append(rest, p.StreamBytes(run)-refs)
+		}
 	}
-	defer plan.Close()
-	if plan.Postings() == 0 {
+	slices.Sort(rest)
+	for _, n := range rest[max(len(rest)-blockConcurrency, 0):] {
+		postings += n
+	}
+	return postings
+}
+
+// askSeries puts a question to the series of a block that match and have a chunk in range.
+func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *asked, what question, run int64, set *stringSet) error {
+	if a.plan.Postings() == 0 {
 		return nil
 	}
-	if err := r.reserveValues(planBytes([]planned{{plan: plan}})); err != nil {
-		return err
-	}
-	stream := plan.Stream(ctx, block.StreamOptions{
+	stream := a.plan.Stream(ctx, block.StreamOptions{
 		MinTime: q.minT, MaxTime: q.maxT,
-		External:   externalWithout(c.meta.Labels, q.without),
+		External:   externalWithout(a.meta.Labels, q.without),
 		Dropped:    q.without,
 		SkipChunks: true,
+		RunBytes:   run,
 		Account:    &r.seriesPages,
 		OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
 		Unordered:  true,
@@ -259,68 +291,185 @@ func (s *Server) seriesOf(ctx context.Context, r *request, q *labelQuery, c chos
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("iterate series for block %s: %w", c.meta.ID, err)
+			return fmt.Errorf("iterate series for block %s: %w", a.meta.ID, err)
 		}
-		for i := range seg.Len() {
-			if !f(seg.Labels(i)) {
-				return nil
-			}
+		set.mu.Lock()
+		more, err := what.segment(a.meta, seg, set)
+		set.mu.Unlock()
+		if err != nil || !more {
+			return err
 		}
 	}
 }
 
-// seriesNames returns the label names of a block's matching series.
-func (s *Server) seriesNames(ctx context.Context, r *request, q *labelQuery, c chosen) ([]string, error) {
-	seen := map[string]struct{}{}
-	err := s.seriesOf(ctx, r, q, c, func(b []byte) bool {
-		for {
+// stringSet collects the strings of an answer, whose bytes are reserved as they add up: a label may have millions of values.
+type stringSet struct {
+	grow func(int64) error
+
+	mu     sync.Mutex // guards what follows; held for a segment or some values, never while reading
+	values map[string]struct{}
+	free   int64 // bytes that are reserved and not used yet
+}
+
+const (
+	// stringSetBytes is what a string takes in a set and in the answer besides its text.
+	stringSetBytes = 96
+	// stringSetStep is how many bytes a set reserves at a time.
+	stringSetStep = 64 << 10
+)
+
+// add adds b, of which nothing is kept. The lock must be held.
+func (s *stringSet) add(b []byte) error {
+	if _, known := s.values[string(b)]; known {
+		return nil
+	}
+	if s.free -= stringSetBytes + int64(len(b)); s.free < 0 {
+		n := max(stringSetStep, -s.free)
+		if err := s.grow(n); err != nil {
+			return err
+		}
+		s.free += n
+	}
+	s.values[string(b)] = struct{}{}
+	return nil
+}
+
+// namesQuestion asks for label names.
+type namesQuestion struct{ query *labelQuery }
+
+func (n *namesQuestion) matchers(c chosen) []*labels.Matcher { return c.matchers }
+
+func (n *namesQuestion) headerBytes(h *indexheader.Header) int64 {
+	return stringSetBytes * int64(len(h.LabelNames()))
+}
+
+func (n *namesQuestion) fault(meta *catalog.Block, err error) error {
+	return fmt.Errorf("label names for block %s: %w", meta.ID, err)
+}
+
+// header adds the label names of a block and its external labels. Removed replica labels are left out of the external ones only: so does
+// Thanos.
+func (n *namesQuestion) header(_ context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error {
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	names := slices.Clone(h.LabelNames())
+	externalWithout(meta.Labels, n.query.without).Range(func(l labels.Label) { names = append(names, l.Name) })
+	for _, name := range names {
+		if err := out.add([]byte(name)); err != nil {
+			return n.fault(meta, err)
+		}
+	}
+	return nil
+}
+
+func (n *namesQuestion) segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (bool, error) {
+	for i := range seg.Len() {
+		for b := seg.Labels(i); ; {
 			name, _, rest, ok := storepb.NextLabel(b)
 			if !ok {
-				return true
+				break
 			}
-			if _, known := seen[string(name)]; !known {
-				seen[string(name)] = struct{}{}
+			if err := out.add(name); err != nil {
+				return false, n.fault(meta, err)
 			}
 			b = rest
 		}
-	})
-	return keys(seen), err
+	}
+	return true, nil
 }
 
-// seriesValues returns the values that a label has in a block's matching series.
-func (s *Server) seriesValues(ctx context.Context, r *request, q *labelQuery, c chosen, label string) ([]string, error) {
-	external := c.meta.Labels.Has(label)
-	named := slices.ContainsFunc(q.matchers, func(m *labels.Matcher) bool {
+// valuesQuestion asks for the values of a label.
+type valuesQuestion struct {
+	query *labelQuery
+	label string
+}
+
+func (v *valuesQuestion) matchers(c chosen) []*labels.Matcher {
+	named := slices.ContainsFunc(v.query.matchers, func(m *labels.Matcher) bool {
 		return m.Name == labels.MetricName && m.Type == labels.MatchEqual
 	})
-	if !named && !external {
-		// Only series that have the label matter. With a metric's name given this excludes too little to be worth its postings.
-		c.matchers = append(slices.Clone(c.matchers), labels.MustNewMatcher(labels.MatchNotEqual, label, ""))
+	if named || c.meta.Labels.Has(v.label) {
+		return c.matchers
 	}
-	seen := map[string]struct{}{}
-	err := s.seriesOf(ctx, r, q, c, func(b []byte) bool {
-		for {
+	// Only series that have the label matter. With a metric's name given this excludes too little to be worth its postings.
+	return append(slices.Clone(c.matchers), labels.MustNewMatcher(labels.MatchNotEqual, v.label, ""))
+}
+
+func (v *valuesQuestion) headerBytes(h *indexheader.Header) int64 {
+	return stringSetBytes * int64(h.ValueCount(v.label))
+}
+
+func (v *valuesQuestion) fault(meta *catalog.Block, err error) error {
+	return fmt.Errorf("index header label values for block %s: %w", meta.ID, err)
+}
+
+// header adds the values of the label in a block, its external value included.
+func (v *valuesQuestion) header(ctx context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error {
+	if v.label == "" {
+		// The index lists all postings under the empty name: Thanos answers with its one value.
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		return out.add(nil)
+	}
+	// Values come from the local header, some at a time under the set's lock.
+	const batch = 1024
+	var arena []byte
+	var ends []int
+	flush := func() error {
+		out.mu.Lock()
+		defer out.mu.Unlock()
+		from := 0
+		for _, end := range ends {
+			if err := out.add(arena[from:end]); err != nil {
+				return err
+			}
+			from = end
+		}
+		arena, ends = arena[:0], ends[:0]
+		return nil
+	}
+	err := h.Values(ctx, v.label, "", func(value []byte, _ indexheader.List) (bool, error) {
+		arena = append(arena, value...)
+		if ends = append(ends, len(arena)); len(ends) < batch {
+			return true, nil
+		}
+		return true, flush()
+	})
+	if value := meta.Labels.Get(v.label); err == nil && value != "" {
+		arena = append(arena, value...)
+		ends = append(ends, len(arena))
+	}
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return v.fault(meta, err)
+	}
+	return nil
+}
+
+func (v *valuesQuestion) segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (bool, error) {
+	external := meta.Labels.Has(v.label)
+	for i := range seg.Len() {
+		for b := seg.Labels(i); ; {
 			name, value, rest, ok := storepb.NextLabel(b)
 			if !ok {
-				return true
+				break
 			}
-			if string(name) == label {
-				if _, known := seen[string(value)]; !known && len(value) > 0 {
-					seen[string(value)] = struct{}{}
+			if string(name) == v.label {
+				if len(value) > 0 {
+					if err := out.add(value); err != nil {
+						return false, v.fault(meta, err)
+					}
 				}
-				// An external label has one value: one series says it all.
-				return !external
+				break
 			}
 			b = rest
 		}
-	})
-	return keys(seen), err
-}
-
-func keys(set map[string]struct{}) []string {
-	out := make([]string, 0, len(set))
-	for k := range set {
-		out = append(out, k)
+		if external {
+			// An external label has one value: one series says it all.
+			return false, nil
+		}
 	}
-	return out
+	return true, nil
 }

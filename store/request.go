@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +56,6 @@ type request struct {
 	stages                            [stageCount]atomic.Int64
 	firstFrame                        time.Duration
 
-	first       sync.Mutex // held by the goroutine that makes the reservation, while it waits for it
 	mu          sync.Mutex // guards reservation
 	reservation *Reservation
 
@@ -70,7 +70,7 @@ type request struct {
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
-	r := &request{server: s, ctx: ctx, method: method, tenant: tenantOf(ctx), start: time.Now()}
+	r := &request{server: s, ctx: ctx, method: method, tenant: s.tenants.label(tenantOf(ctx)), start: time.Now()}
 	r.series, r.chunks, r.bytes = s.limits.For(r.tenant)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
@@ -92,6 +92,42 @@ func tenantOf(ctx context.Context) string {
 		}
 	}
 	return defaultTenant
+}
+
+const (
+	// maxTenants bounds the tenants that metrics tell apart: whoever may send requests chooses their names.
+	maxTenants = 1000
+	// maxTenantBytes bounds the name of one.
+	maxTenantBytes = 128
+	// otherTenant stands in metrics for all that are too many.
+	otherTenant = "other"
+)
+
+// tenants are the tenants that metrics tell apart.
+type tenants struct {
+	mu    sync.Mutex // guards known; held for map operations alone
+	known map[string]struct{}
+}
+
+// label returns what a tenant is called in metrics.
+func (t *tenants) label(name string) string {
+	if len(name) > maxTenantBytes {
+		name = name[:maxTenantBytes]
+	}
+	name = strings.ToValidUTF8(name, "\uFFFD")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.known[name]; ok {
+		return name
+	}
+	if len(t.known) >= maxTenants {
+		return otherTenant
+	}
+	if t.known == nil {
+		t.known = map[string]struct{}{}
+	}
+	t.known[strings.Clone(name)] = struct{}{}
+	return name
 }
 
 // stage runs f under a span and adds its time to a stage.
@@ -136,9 +172,11 @@ func (r *request) grow(n int64) error {
 	return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
 }
 
-// replan forgets what a first, vain attempt has noted.
+// replan forgets what a first, vain attempt has noted and gives back what it was allowed. Its goroutines are over. What it has read stays
+// in the accounts, but not in the limits: those are about the answer.
 func (r *request) replan() {
 	r.queried = nil
+	r.series, r.chunks, r.bytes = r.server.limits.For(r.tenant)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.reservation != nil {
@@ -232,57 +270,53 @@ func (r *request) queryStats() *storepb.QueryStats {
 	}
 }
 
-// contained returns f with its panics turned into errors: a goroutine's panic is its request's Internal error.
-func contained(f func() error) func() error {
-	return func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = &panicError{value: p, stack: debug.Stack()}
-			}
-		}()
-		return f()
-	}
-}
-
-// panicError is a panic that was contained.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+// contained is block.Contained: a goroutine's panic is its request's Internal error.
+func contained(f func() error) func() error { return block.Contained(f) }
 
 // recovered turns a panic of a handler into an Internal error, and counts contained ones.
 func (s *Server) recovered(err *error) {
 	if p := recover(); p != nil {
-		*err = &panicError{value: p, stack: debug.Stack()}
+		*err = &block.PanicError{Value: p, Stack: debug.Stack()}
 	}
-	var pe *panicError
+	var pe *block.PanicError
 	if errors.As(*err, &pe) {
 		s.metrics.panics.Inc()
-		s.log.Error("request panicked", "panic", fmt.Sprint(pe.value), "stack", string(pe.stack))
+		s.log.Error("request panicked", "panic", fmt.Sprint(pe.Value), "stack", string(pe.Stack))
 		*err = status.Error(codes.Internal, pe.Error())
 	}
 }
 
-// statusOf gives err the code that a client gets: its own where it carries one, that of the request's end where it was cancelled or timed
-// out, else otherwise. The text stays whole, because Queriers look into it.
-func statusOf(err error, otherwise codes.Code) error {
+// statusOf gives err the code that a client of the request with the given context gets: that of the request's end where it was cancelled
+// or timed out, the error's own where it carries one, else otherwise. The text stays whole, because Queriers look into it.
+//
+// Errors of the bucket carry codes and deadlines that are not the request's: an object store's client may speak gRPC or give up by
+// itself. To the client they are all the same fault.
+func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 	if err == nil {
 		return nil
 	}
-	var pe *panicError
-	if errors.As(err, &pe) {
-		return err
-	}
-	var carried interface{ GRPCStatus() *status.Status }
+	var (
+		pe      *block.PanicError
+		fault   *block.Fault
+		read    *pagecache.ReadError
+		carried interface{ GRPCStatus() *status.Status }
+	)
 	switch {
+	case errors.As(err, &pe):
+		return err
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		return status.Error(status.FromContextError(ctx.Err()).Code(), err.Error())
+	case errors.As(err, &fault), errors.As(err, &read):
 	case errors.As(err, &carried):
 		return status.Error(carried.GRPCStatus().Code(), err.Error())
-	case errors.Is(err, context.Canceled):
-		return status.Error(codes.Canceled, err.Error())
-	case errors.Is(err, context.DeadlineExceeded):
-		return status.Error(codes.DeadlineExceeded, err.Error())
 	}
 	return status.Error(otherwise, err.Error())
+}
+
+// ready returns an error as long as nobody knows what the bucket holds: an empty answer would say that there is nothing.
+func (s *Server) ready() error {
+	if !s.opts.Catalog.View().Ready {
+		return status.Error(codes.Unavailable, "Not ready: the blocks of the bucket are not known yet")
+	}
+	return nil
 }

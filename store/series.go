@@ -70,15 +70,18 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	if err != nil {
 		return err
 	}
+	if err := s.ready(); err != nil {
+		return err
+	}
 	r := s.newRequest(stream.Context(), methodSeries)
 	defer func() { r.finish(err) }()
 
 	if err := r.stage(stageGate, "store_query_gate_ismyturn", s.gate.Start); err != nil {
-		return statusOf(err, codes.Unavailable)
+		return statusOf(r.ctx, err, codes.Unavailable)
 	}
 	defer s.gate.Done()
 
-	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, func(f *storepb.Frame) error {
+	send := func(f *storepb.Frame) error {
 		start := time.Now()
 		if r.firstFrame == 0 {
 			r.firstFrame = start.Sub(r.start)
@@ -86,16 +89,19 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 		err := stream.SendMsg(f)
 		r.addStage(stageSend, time.Since(start))
 		return err
-	})
-	defer w.Discard()
-	err = s.series(r, q, w)
-	if w.Stats().Frames == 0 && s.replaced(r.ctx, err) {
-		w.Discard()
-		r.replan()
-		err = s.series(r, q, w)
 	}
-	r.sent = w.Stats()
-	return statusOf(err, codes.Aborted)
+	attempt := func() error {
+		w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
+		defer w.Discard()
+		defer func() { r.sent = w.Stats() }()
+		return s.series(r, q, w)
+	}
+	err = attempt()
+	if r.sent.Frames == 0 && s.replaced(r.ctx, err) {
+		r.replan()
+		err = attempt()
+	}
+	return statusOf(r.ctx, err, codes.Aborted)
 }
 
 // series answers q into w.
@@ -115,6 +121,7 @@ func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) erro
 		}
 	}
 	if q.hints {
+		r.sent = w.Stats()
 		h := &storepb.SeriesResponseHints{}
 		for _, id := range r.queried {
 			h.QueriedBlocks = append(h.QueriedBlocks, &storepb.Block{Id: id.String()})
@@ -217,30 +224,31 @@ func streamBytes(n int) int64 {
 	return min(max(runBytesPerRequest/int64(n), minRunBytes), maxRunBytes)
 }
 
-// planBytes estimates what a request over plans holds besides its chunk windows: postings, two runs of index pages for every block, and
-// decoded segments, which take about five times the bytes of their entries.
+// planBytes estimates what a request over plans holds besides its windows: postings, index pages and segments.
 func planBytes(plans []planned) int64 {
 	run := streamBytes(len(plans))
 	total := int64(0)
 	for _, p := range plans {
-		entries := p.plan.EntryBytes()
-		total += 4*int64(p.plan.Postings()) + min(entries, 2*run) + 5*min(entries, run/2)
+		total += p.plan.StreamBytes(run)
 	}
 	return total
 }
 
-// windowBytes is what a request reserves for its first window of chunk pages: less than minWindowBytes where its postings show that it
-// cannot need as much, so that a small request counts as one.
+// windowBytes is what a request reserves for its first window: less than minWindowBytes where its postings show that it cannot need as
+// much, so that a small request counts as one; more where a single series may, because a series is never divided over windows.
 func (s *Server) windowBytes(q *seriesQuery, plans []planned) int64 {
-	if q.req.SkipChunks {
-		return 0
-	}
-	postings := 0
+	all, one := int64(0), int64(0)
 	for _, p := range plans {
-		postings += p.plan.Postings()
+		each := int64(windowSeriesBytes + guessedLabels)
+		if !q.req.SkipChunks {
+			n, bytes := p.plan.Block().ChunksPerSeries(q.minT, q.maxT)
+			// Records of a series lie next to one another, most often on one page more than they fill.
+			each += n*windowChunkBytes + bytes + s.opts.ChunkPageBytes
+		}
+		one += each
+		all += each * int64(p.plan.Postings())
 	}
-	// Most series have two chunks in a block, each on a page or two.
-	return min(minWindowBytes, 3*s.opts.ChunkPageBytes*int64(postings))
+	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
 }
 
 // sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
@@ -287,6 +295,9 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 	defer func() {
 		cancel()
 		for i, src := range sources {
+			if src == nil {
+				continue
+			}
 			src.stream.Close()
 			if err == nil && src.stream.Stats().Matched == 0 {
 				plans[i].plan.CameToNothing()
@@ -308,7 +319,14 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 	p.free = make(chan *window, 2)
 	p.free <- &window{}
 	var wg sync.WaitGroup
-	wg.Go(func() { p.run(ctx, produced) })
+	wg.Go(func() {
+		if err := contained(func() error { p.run(ctx, produced); return nil })(); err != nil {
+			select {
+			case produced <- &window{err: err}:
+			case <-ctx.Done():
+			}
+		}
+	})
 	defer wg.Wait()
 	defer cancel()
 
@@ -359,7 +377,8 @@ type pipeline struct {
 	sources []*source
 	merge   *merge
 	free    chan *window
-	granted int64 // how many bytes of chunk pages a window may hold
+	granted int64 // how many bytes a window may hold
+	excess  int64 // by how much the largest window so far went beyond that, reserved too
 }
 
 // run produces windows until the merge ends or fails; the last window says so in its err.
@@ -369,6 +388,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		windows = int64(1)
 		target  = min(firstWindowBytes, max(p.granted, 1))
 		left    = p.query.limit
+		density windowDensity
 	)
 	for {
 		var win *window
@@ -378,9 +398,13 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			return
 		}
 		win.reset(len(p.sources))
+		win.grow(&density, target)
 		err := contained(func() error {
 			start := time.Now()
 			left -= win.fill(ctx, p.merge, target, p.server.opts.ChunkPageBytes, left, p.query.req.SkipChunks)
+			if err := p.admit(win, windows); err != nil {
+				return err
+			}
 			if win.err == nil && left <= 0 {
 				win.err = errMergeDone
 			}
@@ -394,6 +418,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			win.series, win.err = win.series[:0], err
 		}
 		last := win.err != nil
+		density = win.density()
 		select {
 		case produced <- win:
 		case <-ctx.Done():
@@ -402,7 +427,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		if last {
 			return
 		}
-		if windows == 1 && r.tryGrow(p.granted) {
+		if windows == 1 && r.tryGrow(p.granted+p.excess) {
 			windows = 2
 			p.free <- &window{}
 		}
@@ -415,4 +440,18 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			}
 		}
 	}
+}
+
+// admit reserves what a window holds beyond what it was granted: the last series of a window may go beyond, and one with very many chunks
+// far beyond.
+func (p *pipeline) admit(win *window, windows int64) error {
+	over := win.bytes - p.granted
+	if over <= max(p.excess, windowSlack) {
+		return nil
+	}
+	if err := p.request.grow(windows * (over - p.excess)); err != nil {
+		return fmt.Errorf("a window of %d bytes of chunks: %w", win.bytes, err)
+	}
+	p.excess = over
+	return nil
 }

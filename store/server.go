@@ -66,6 +66,7 @@ type Server struct {
 	gate      *Gate
 	allowance *Allowance
 	limits    *Limits
+	tenants   tenants
 
 	mu     sync.Mutex // guards blocks; held for map operations alone
 	blocks map[ulid.ULID]*block.Block

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,12 +14,20 @@ import (
 const (
 	// minWindowBytes is the window that a large request reserves before its first frame.
 	minWindowBytes = 1 << 20
+	// maxFirstWindow is the most that is reserved because a single series is expected to be long: expectations may be wrong.
+	maxFirstWindow = 16 << 20
 	// maxWindowBytes bounds a window: larger ones would save no more round trips worth their memory.
 	maxWindowBytes = 4 << 20
 	// firstWindowBytes keeps the first frame early.
 	firstWindowBytes = 256 << 10
-	// maxWindowSeries bounds a window whose series have few chunks or, with skip_chunks, none.
-	maxWindowSeries = 8192
+	// windowSlack is how far beyond what was reserved for it a window may go unasked.
+	windowSlack = 64 << 10
+
+	// windowSeriesBytes and windowChunkBytes are what the window's own arrays take for a series and a chunk.
+	windowSeriesBytes = 64
+	windowChunkBytes  = 64
+	// guessedLabels is how long the labels of a series are expected to be before one is seen.
+	guessedLabels = 256
 )
 
 // window is the next stretch of merged series, whose chunks are fetched together. Label bytes alias segments; chunk records alias
@@ -31,7 +40,7 @@ type window struct {
 	used    []int
 	// lastPage is, by source, one more than the chunk page counted last, as file << 32 | page: neighbours share pages.
 	lastPage []uint64
-	bytes    int64 // of distinct chunk pages
+	bytes    int64 // of distinct chunk pages, labels and what the arrays above take
 	err      error // what ended the merge after these series: errMergeDone at its end
 }
 
@@ -41,7 +50,7 @@ type windowSeries struct {
 	chunkEnd int
 	// firstPiece is how many of its chunks come from the first of the series that were joined into it.
 	firstPiece int
-	// sorted says that its chunks come from one series of one block, in strictly ascending time: nothing to order or to de-duplicate.
+	// sorted says that its chunks are in strictly ascending order of time: nothing to order or to de-duplicate.
 	sorted bool
 }
 
@@ -68,6 +77,29 @@ func (w *window) reset(sources int) {
 	w.bytes, w.err = 0, nil
 }
 
+// windowDensity is what a window held.
+type windowDensity struct{ bytes, series, chunks int64 }
+
+func (w *window) density() windowDensity {
+	return windowDensity{bytes: w.bytes, series: int64(len(w.series)), chunks: int64(len(w.chunks))}
+}
+
+// grow makes room for the series of a window of target bytes, judged by the window before it: arrays that double on their way there would
+// leave as much behind again.
+func (w *window) grow(d *windowDensity, target int64) {
+	if d.bytes == 0 {
+		return
+	}
+	room := func(n int64) int { return int(n*target/d.bytes + n/8) }
+	w.series = slices.Grow(w.series, room(d.series))
+	n := room(d.chunks)
+	w.chunks = slices.Grow(w.chunks, n)
+	if len(w.batches) == 1 {
+		b := &w.batches[0]
+		b.Ref, b.Bound, b.Record = slices.Grow(b.Ref, n), slices.Grow(b.Bound, n), slices.Grow(b.Record, n)
+	}
+}
+
 // addChunks adds the chunks of the current series of src, source number i of the merge.
 func (w *window) addChunks(src *source, i int, pageSize int64) {
 	lo, hi := src.seg.ChunkRange(src.at)
@@ -85,22 +117,25 @@ func (w *window) addChunks(src *source, i int, pageSize int64) {
 		b.Ref = append(b.Ref, ref)
 		b.Bound = append(b.Bound, bound)
 
-		file, off := ref>>32, int64(ref&(1<<32-1))
-		from := file<<32 | uint64(off/pageSize)
-		end := file<<32 | uint64((off+src.chunks.Block().RecordBytes(bound)-1)/pageSize) + 1
+		file, off, size := ref>>32, int64(ref&(1<<32-1)), src.chunks.Block().RecordBytes(bound)
+		first, last := off/pageSize, (off+size-1)/pageSize
+		from, end := file<<32|uint64(first), file<<32|uint64(last)+1
 		if counted := w.lastPage[i]; counted>>32 == file && counted > from {
 			from = min(counted, end)
 		}
-		w.bytes += int64(end-from) * pageSize
+		w.bytes += int64(end-from)*pageSize + windowChunkBytes
+		if last > first {
+			w.bytes += size // A record on several pages is copied together.
+		}
 		w.lastPage[i] = end
 	}
 }
 
-// fill takes series from m until the window holds target bytes of chunk pages, the merge ends or limit series have been taken.
+// fill takes series from m until the window holds target bytes, the merge ends or limit series have been taken.
 // It returns how many it took.
 func (w *window) fill(ctx context.Context, m *merge, target, pageSize int64, limit int64, skipChunks bool) int64 {
 	taken := int64(0)
-	for taken < limit && len(w.series) < maxWindowSeries && w.bytes < target {
+	for taken < limit && w.bytes < target {
 		if len(w.series)%64 == 0 {
 			if w.err = ctx.Err(); w.err != nil {
 				return taken
@@ -129,8 +164,9 @@ func (w *window) fill(ctx context.Context, m *merge, target, pageSize int64, lim
 			labels:     labels,
 			chunkEnd:   len(w.chunks),
 			firstPiece: firstPiece,
-			sorted:     pieces == 1 && ascending(w.chunks[from:]),
+			sorted:     ascending(w.chunks[from:]),
 		})
+		w.bytes += int64(len(labels)) + windowSeriesBytes
 		taken++
 	}
 	return taken
@@ -159,7 +195,7 @@ func (w *window) fetch(ctx context.Context, sources []*source) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(blockConcurrency)
 	for _, i := range w.used {
-		g.Go(func() error { return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i])) })
+		g.Go(contained(func() error { return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i])) }))
 	}
 	return g.Wait()
 }
