@@ -33,7 +33,7 @@ func TestChunkFilesAreKept(t *testing.T) {
 	f := func(name string, opts Options, number uint32, file, wantReads int) {
 		t.Helper()
 		b := &bucket{}
-		opts.Registerer = prometheus.NewRegistry()
+		opts.Pages.Registerer = prometheus.NewRegistry()
 		c := New(b, opts)
 		defer c.Close()
 		object := fmt.Sprintf("%s/chunks/%06d", id, file)
@@ -62,7 +62,7 @@ func TestChunkFilesAreKept(t *testing.T) {
 		}
 	}
 	f("kept", Options{}, 1, 1, 1)
-	f("pages of 4 KiB", Options{PageSize: 4 << 10, MaxBytes: 4 << 20}, 1<<24-1, 1<<14-1, 1)
+	f("pages of 4 KiB", Options{Pages: pagecache.Options{PageSize: 4 << 10}, MaxBytes: 4 << 20}, 1<<24-1, 1<<14-1, 1)
 	f("switched off", Options{MaxBytes: -1}, 1, 1, 3)
 	f("a block number that does not fit", Options{}, 1<<24, 1, 3)
 	f("a file number that does not fit", Options{}, 1, 1<<14, 3)

@@ -1,15 +1,10 @@
 package indexcache
 
 import (
-	"context"
-	"log/slog"
-	"time"
-
 	"larder/internal/bytecache"
 	"larder/internal/pagecache"
 
 	"github.com/oklog/ulid/v2"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // kind is the label of the metrics of the pages and of the cache.
@@ -27,32 +22,14 @@ type Options struct {
 	// by default. Negative: nothing is kept, and only reads that run at the
 	// same time are shared.
 	MaxBytes int64
-
-	// The following are those of pagecache.Options, where 0 is a default.
-
-	// PageSize in bytes.
-	PageSize int
-	// ReadAmplification bounds the bytes read by those of the pages needed.
-	ReadAmplification float64
-	// MaxRead bounds one read, in bytes.
-	MaxRead int64
-	// FetchReads bounds the reads that one Fetch runs at once.
-	FetchReads int
-	// Slots bounds the reads of the process: share one value.
-	Slots pagecache.Slots
-	// MaxInFlightBytes bounds the bytes of running reads of indexes.
-	MaxInFlightBytes int64
-	// FlightTimeout bounds one read of the bucket.
-	FlightTimeout time.Duration
-
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
+	// Pages says how indexes are read. Its Kind is set here.
+	Pages pagecache.Options
 }
 
 // Cache reads indexes through pages. It is safe for concurrent use.
 type Cache struct {
-	store  store
-	reader *pagecache.Reader
+	*pagecache.Reader
+	store store
 }
 
 // store is what keeps the pages.
@@ -71,23 +48,13 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	if o.MaxBytes > 0 {
 		c.store = bytecache.NewMemory(bytecache.Options{
 			MaxBytes:           o.MaxBytes,
-			ExpectedValueBytes: int64(o.PageSize),
+			ExpectedValueBytes: int64(o.Pages.PageSize),
 			Name:               kind,
-			Registerer:         o.Registerer,
+			Registerer:         o.Pages.Registerer,
 		})
 	}
-	c.reader = pagecache.New(bkt, c.store, pagecache.Options{
-		PageSize:          o.PageSize,
-		ReadAmplification: o.ReadAmplification,
-		MaxRead:           o.MaxRead,
-		FetchReads:        o.FetchReads,
-		Slots:             o.Slots,
-		MaxInFlightBytes:  o.MaxInFlightBytes,
-		FlightTimeout:     o.FlightTimeout,
-		Kind:              kind,
-		Logger:            o.Logger,
-		Registerer:        o.Registerer,
-	})
+	o.Pages.Kind = kind
+	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	return c
 }
 
@@ -101,25 +68,11 @@ func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, size int64) pageca
 	}
 }
 
-// Fetch returns the pages of an index that the spans lie in; see
-// pagecache.Reader.
-func (c *Cache) Fetch(ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
-	return c.reader.Fetch(ctx, obj, spans, acct)
-}
-
-// Refetch reads the pages of a span anew, after a checksum mismatch.
-func (c *Cache) Refetch(ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
-	return c.reader.Refetch(ctx, obj, span, acct)
-}
-
-// PageSize returns the size of a page in bytes, a power of two.
-func (c *Cache) PageSize() int { return c.reader.PageSize() }
-
 // Stats returns the figures of the memory that keeps the pages.
 func (c *Cache) Stats() bytecache.Stats { return c.store.Stats() }
 
 // Close ends running reads and drops everything.
 func (c *Cache) Close() {
-	c.reader.Close()
+	c.Reader.Close()
 	c.store.Close()
 }

@@ -36,7 +36,7 @@ func TestIndexIsKept(t *testing.T) {
 	f := func(name string, opts Options, number uint32, wantReads int) {
 		t.Helper()
 		b := &bucket{data: bytes.Repeat([]byte("0123456789"), 5000)}
-		opts.Registerer = prometheus.NewRegistry()
+		opts.Pages.Registerer = prometheus.NewRegistry()
 		c := New(b, opts)
 		defer c.Close()
 		obj := c.Object(number, id, int64(len(b.data)))
@@ -61,7 +61,7 @@ func TestIndexIsKept(t *testing.T) {
 		}
 	}
 	f("kept", Options{}, 1, 1)
-	f("pages of 1 KiB", Options{PageSize: 1 << 10, MaxBytes: 4 << 20}, 1, 1)
+	f("pages of 1 KiB", Options{Pages: pagecache.Options{PageSize: 1 << 10}, MaxBytes: 4 << 20}, 1, 1)
 	f("switched off", Options{MaxBytes: -1}, 1, 3)
 	f("a block number that does not fit", Options{}, 1<<24, 3)
 }

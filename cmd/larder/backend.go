@@ -92,16 +92,14 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	}
 	b.onClose(b.headers.Close)
 
-	slots := pagecache.NewSlots(bucketReads)
-	index := indexcache.New(bucket, indexcache.Options{
-		MaxBytes: orNone(m.indexCache), PageSize: int(conf.indexPageSize), Slots: slots, MaxInFlightBytes: m.inFlight,
-		Logger: b.logger, Registerer: reg,
-	})
+	pages := pagecache.Options{
+		Slots: pagecache.NewSlots(bucketReads), MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
+	}
+	pages.PageSize = int(conf.indexPageSize)
+	index := indexcache.New(bucket, indexcache.Options{MaxBytes: orNone(m.indexCache), Pages: pages})
 	b.onClose(index.Close)
-	chunks := chunkcache.New(bucket, chunkcache.Options{
-		MaxBytes: orNone(m.chunkCache), PageSize: int(conf.chunkPageSize), Slots: slots, MaxInFlightBytes: m.inFlight,
-		Logger: b.logger, Registerer: reg,
-	})
+	pages.PageSize = int(conf.chunkPageSize)
+	chunks := chunkcache.New(bucket, chunkcache.Options{MaxBytes: orNone(m.chunkCache), Pages: pages})
 	b.onClose(chunks.Close)
 
 	b.catalog, err = catalog.New(catalog.Options{

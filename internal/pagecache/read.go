@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -41,8 +42,8 @@ func (r *Reader) fly(f *flight) {
 	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
 	defer cancel()
 	// A read that does not heed its context must not keep the waiters.
-	stop := context.AfterFunc(ctx, func() { r.end(f, f.wrap(ErrTimeout)) })
-	defer stop()
+	deadline := time.AfterFunc(r.opts.FlightTimeout, func() { r.end(f, f.wrap(ErrTimeout)) })
+	defer deadline.Stop()
 
 	if err := r.readTraced(ctx, f); err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
