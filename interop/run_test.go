@@ -95,7 +95,10 @@ func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
 		c.features[f]++
 	}
 	if !r.Thanos.Empty() {
-		aggregates, replicas := aggregatesOverReplicas(l, q, r)
+		aggregates, replicas, repeated := aggregatesOverReplicas(r)
+		if repeated {
+			c.features["aggregate chunks that Thanos repeats"]++
+		}
 		if aggregates {
 			c.features["aggregate chunks in the answer"]++
 		}
@@ -105,8 +108,9 @@ func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
 	}
 }
 
-// aggregatesOverReplicas reports whether the answer holds aggregates, and whether a series holds those of several blocks for one time.
-func aggregatesOverReplicas(_ *layout.Layout, _ *query.Query, r *trial.Result) (aggregates, replicas bool) {
+// aggregatesOverReplicas reports whether the answer holds aggregates, whether a series holds those of several blocks for one time, and
+// whether some are repeated.
+func aggregatesOverReplicas(r *trial.Result) (aggregates, replicas, repeated bool) {
 	for _, s := range r.Thanos.Series {
 		for i, c := range s.Chunks {
 			for _, p := range c.Parts[1:] {
@@ -116,11 +120,12 @@ func aggregatesOverReplicas(_ *layout.Layout, _ *query.Query, r *trial.Result) (
 				aggregates = true
 				if i > 0 && s.Chunks[i-1].MinTime == c.MinTime {
 					replicas = true
+					repeated = repeated || s.Chunks[i-1].Equal(c)
 				}
 			}
 		}
 	}
-	return aggregates, replicas
+	return aggregates, replicas, repeated
 }
 
 // check fails the test where the run did not reach what it must.
@@ -143,7 +148,7 @@ func (c *coverage) check(t *testing.T) {
 			t.Errorf("%q is in %.1f %% of the Series requests, want at least %.0f %%", f, share*100, featureShare*100)
 		}
 	}
-	for _, f := range []string{"aggregate chunks in the answer", "aggregate chunks of several replicas in one series"} {
+	for _, f := range []string{"aggregate chunks in the answer", "aggregate chunks of several replicas in one series", "aggregate chunks that Thanos repeats"} {
 		if c.features[f] == 0 {
 			t.Errorf("no answer with: %s", f)
 		}

@@ -28,6 +28,7 @@ var rules = map[string]rule{
 	"fault-is-aborted":   {answer: faultIsAborted},
 	"damage-is-an-error": {answer: damageIsAnError},
 	"joined-tsdb-infos":  {answer: joinedTSDBInfos},
+	"label-sets-sorted":  {answer: labelSetsSorted},
 }
 
 // onlyRightBlocks restricts the request to the blocks that are needed, where Thanos would read more: a nested coarse block moves its cursor
@@ -312,4 +313,15 @@ func joinedTSDBInfos(_ context.Context, c *Case, want *answer.Answer) (bool, err
 	})
 	want.Info.TSDBs = out
 	return true, nil
+}
+
+// labelSetsSorted: Thanos sorts label sets by their protobuf text, larder by their Prometheus text.
+func labelSetsSorted(_ context.Context, _ *Case, want *answer.Answer) (bool, error) {
+	if want.Info == nil {
+		return false, nil
+	}
+	sorted := slices.Sorted(slices.Values(want.Info.LabelSets))
+	changed := !slices.Equal(sorted, want.Info.LabelSets)
+	want.Info.LabelSets = sorted
+	return changed, nil
 }

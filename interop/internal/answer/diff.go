@@ -154,6 +154,9 @@ func (d *differ) series(want, got *Answer) {
 	}
 	for _, s := range gj {
 		for i, c := range s.Chunks {
+			if i > 0 && c.Equal(s.Chunks[i-1]) && !repeats(wj) {
+				d.add(SeriesChunks, "%s: chunk %d repeats the one before: %s", s.Labels, i, c)
+			}
 			for j, p := range c.Parts {
 				if p != nil && p.Hash != xxhash.Sum64(p.Data) {
 					d.add(SeriesChunks, "%s: chunk %d: %s: hash %x is not the data's (%x)", s.Labels, i, PartNames[j], p.Hash, xxhash.Sum64(p.Data))
@@ -161,6 +164,18 @@ func (d *differ) series(want, got *Answer) {
 			}
 		}
 	}
+}
+
+// repeats reports whether an answer holds a chunk twice in a row.
+func repeats(ss []Series) bool {
+	for _, s := range ss {
+		for i := 1; i < len(s.Chunks); i++ {
+			if s.Chunks[i].Equal(s.Chunks[i-1]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // setDifference says what is missing and what is too much, whatever the order.

@@ -27,6 +27,8 @@ type stream struct {
 	ext     labels.Labels
 	members []member
 	skew    skew
+	// twin is the stream that this one is a replica of.
+	twin *stream
 }
 
 type planner struct {
@@ -94,7 +96,7 @@ func (p *planner) plan() {
 				}
 				s := &stream{ext: labels.FromMap(with), members: mine}
 				if i == 1 {
-					s.skew, s.members = sk, thin(mine, 11)
+					s.skew, s.members, s.twin = sk, thin(mine, 11), p.streams[len(p.streams)-1]
 				}
 				p.streams = append(p.streams, s)
 			}
@@ -103,7 +105,11 @@ func (p *planner) plan() {
 		p.streams = append(p.streams, &stream{ext: labels.FromMap(ext), members: mine})
 	}
 	for _, s := range p.streams {
-		p.timeline(s, to)
+		if s.twin == nil || p.r.IntN(3) == 0 {
+			p.timeline(s, to)
+		} else {
+			p.mirror(s)
+		}
 	}
 	p.mark()
 }
@@ -151,6 +157,25 @@ func (p *planner) add(s *stream, from, to, span, resolution int64) *blockPlan {
 	}
 	p.plans = append(p.plans, b)
 	return b
+}
+
+// mirror gives a replica the same blocks as its twin, as two Prometheus servers behind one compactor have them: chunks of one hold what the
+// other's hold, where the data are the same.
+func (p *planner) mirror(s *stream) {
+	ids := map[ulid.ULID]ulid.ULID{}
+	for _, b := range p.plans {
+		if b.stream != s.twin {
+			continue
+		}
+		c := *b
+		c.ID, c.Labels, c.stream = p.newID(), s.ext, s
+		ids[b.ID], c.Sources = c.ID, nil
+		for _, x := range b.Sources {
+			// Sources of a compacted block were planned before it.
+			c.Sources = append(c.Sources, ids[x])
+		}
+		p.plans = append(p.plans, &c)
+	}
 }
 
 func (p *planner) newID() ulid.ULID {

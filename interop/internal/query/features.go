@@ -31,7 +31,8 @@ func (q *Query) Features(l *layout.Layout) []string {
 		add("external label matcher", external(l, m.Name))
 		add("empty-matching", m.Matches("") && !external(l, m.Name))
 	}
-	add("time edge", onEdge(l, req.MinTime) || onEdge(l, req.MaxTime))
+	lo, hi := bounds(l)
+	add("time edge", req.MinTime > lo+1 && onEdge(l, req.MinTime) || req.MaxTime < hi-1 && onEdge(l, req.MaxTime))
 	add("max_resolution_window", req.MaxResolutionWindow >= layout.FiveMinutes)
 	add("aggregates subset", len(req.Aggregates) > 0 && len(req.Aggregates) < 5)
 	add("skip_chunks", req.SkipChunks)
@@ -55,6 +56,17 @@ func external(l *layout.Layout, name string) bool {
 		}
 	}
 	return false
+}
+
+// bounds are the first and last millisecond of the served blocks: edges that every wide request has.
+func bounds(l *layout.Layout) (lo, hi int64) {
+	for i, b := range l.Served() {
+		if i == 0 {
+			lo, hi = b.MinTime, b.MaxTime
+		}
+		lo, hi = min(lo, b.MinTime), max(hi, b.MaxTime)
+	}
+	return lo, hi
 }
 
 // onEdge reports whether t is the first or last millisecond of a block or chunk, or right beside one.

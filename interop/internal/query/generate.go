@@ -24,6 +24,8 @@ type Generator struct {
 	ext    []string
 	edges  []int64
 	lo, hi int64
+	// giants is whether the layout has series larger than a frame.
+	giants bool
 }
 
 // NewGenerator returns a generator whose requests depend on the seed and the layout only.
@@ -36,6 +38,7 @@ func NewGenerator(seed uint64, l *layout.Layout) *Generator {
 		g.edges = append(g.edges, b.MinTime, b.MaxTime)
 		b.Labels.Range(func(x labels.Label) { ext[x.Name] = true })
 		for _, s := range b.Series {
+			g.giants = g.giants || s.Labels.Get("__name__") == "giant"
 			s.Labels.Range(func(x labels.Label) { names[x.Name] = true })
 		}
 		for range 4 {
@@ -259,16 +262,16 @@ func (g *Generator) blockMatchers() []storepb.LabelMatcher {
 func (g *Generator) timeRange(narrow int) (int64, int64) {
 	edge := func() int64 { return pick(g.r, g.edges) + pick(g.r, []int64{-1, 0, 0, 1}) }
 	switch n := g.r.IntN(100); {
-	case n < 35:
+	case n < 40:
 		return g.lo, g.hi
-	case n < 38:
+	case n < 42:
 		return g.lo - 1_000_000, g.lo - 1
-	case n < 41:
+	case n < 44:
 		return g.hi, g.hi + 1000
-	case n < 41+narrow:
+	case n < 44+narrow:
 		a := edge()
 		return a, a + pick(g.r, []int64{0, 0, 1, 60_000, 1_200_000})
-	case n < 70:
+	case n < 80:
 		a := edge()
 		return a, g.hi
 	default:
@@ -296,6 +299,9 @@ func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 	}
 	s := pick(g.r, b.Series)
 	var out []storepb.LabelMatcher
+	if g.giants && g.chance(15) {
+		return []storepb.LabelMatcher{matcher(storepb.LabelMatcher_EQ, "__name__", "giant")}
+	}
 	if g.chance(20) {
 		// A whole job's worth of everything.
 		out = append(out, pick(g.r, []storepb.LabelMatcher{
