@@ -12,6 +12,7 @@ import (
 // TestBench50kIsTheSizeThatTargetsAssume holds the block that the speed targets are about to what they say of it: about 100,000
 // chunks, 39 MB on the wire.
 func TestBench50kIsTheSizeThatTargetsAssume(t *testing.T) {
+	t.Parallel()
 	l := dataset.Bench50k(1)
 	_, metas := write(t, l, dataset.WriteOptions{})
 	m := metas[0]
