@@ -2,7 +2,6 @@ package tsdbfmt
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -36,27 +35,7 @@ func NewOffsetTable(r io.Reader, limit int64) *OffsetTable {
 func (t *OffsetTable) Count() uint32 { return t.s.count }
 
 // Next advances to the next entry. It returns false at the end and on an error.
-func (t *OffsetTable) Next() bool {
-	if !t.s.more() {
-		return false
-	}
-	for {
-		b := t.s.buf[t.s.pos:]
-		name, value, list, n, err := offsetEntry(b)
-		if err == nil {
-			t.name, t.value, t.list = name, value, list
-			t.s.consume(n)
-			return true
-		}
-		if !errors.Is(err, ErrShort) {
-			t.s.fail(err)
-			return false
-		}
-		if !t.s.fill() {
-			return false
-		}
-	}
-}
+func (t *OffsetTable) Next() bool { return t.s.next(t.parse) }
 
 // Name returns the label name. It is valid until the next call of Next.
 func (t *OffsetTable) Name() []byte { return t.name }
@@ -70,26 +49,28 @@ func (t *OffsetTable) List() int64 { return t.list }
 // Err returns the first error. It is nil at the end only if the checksum was right.
 func (t *OffsetTable) Err() error { return t.s.err }
 
-func offsetEntry(b []byte) (name, value []byte, list int64, n int, err error) {
+func (t *OffsetTable) parse(b []byte) (n int, err error) {
 	if len(b) == 0 {
-		return nil, nil, 0, 0, ErrShort
+		return 0, ErrShort
 	}
 	if b[0] != 2 {
-		return nil, nil, 0, 0, fmt.Errorf("%w: an entry has %d keys", ErrCorrupt, b[0])
+		return 0, fmt.Errorf("%w: an entry has %d keys", ErrCorrupt, b[0])
 	}
-	rest := b[1:]
-	if name, rest, err = cutString(rest); err != nil {
-		return nil, nil, 0, 0, err
+	name, rest, err := cutString(b[1:])
+	if err != nil {
+		return 0, err
 	}
-	if value, rest, err = cutString(rest); err != nil {
-		return nil, nil, 0, 0, err
+	value, rest, err := cutString(rest)
+	if err != nil {
+		return 0, err
 	}
 	off, w := binary.Uvarint(rest)
 	switch {
 	case w == 0 && len(rest) < binary.MaxVarintLen64:
-		return nil, nil, 0, 0, ErrShort
+		return 0, ErrShort
 	case w <= 0 || off > math.MaxInt64:
-		return nil, nil, 0, 0, fmt.Errorf("%w: the offset of a list", ErrCorrupt)
+		return 0, fmt.Errorf("%w: the offset of a list", ErrCorrupt)
 	}
-	return name, value, int64(off), len(b) - len(rest) + w, nil
+	t.name, t.value, t.list = name, value, int64(off)
+	return len(b) - len(rest) + w, nil
 }

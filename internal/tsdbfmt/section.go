@@ -2,6 +2,7 @@ package tsdbfmt
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -128,10 +129,27 @@ func (s *section) more() bool {
 	return false
 }
 
-// consume passes over the n bytes of an entry.
-func (s *section) consume(n int) {
-	s.pos += n
-	s.off += int64(n)
+// next finds the next entry with parse, which says how many of the bytes it is given are one: ErrShort if they end inside it. It returns
+// false at the section's end and on an error.
+func (s *section) next(parse func(b []byte) (n int, err error)) bool {
+	if !s.more() {
+		return false
+	}
+	for {
+		n, err := parse(s.buf[s.pos:])
+		if err == nil {
+			s.pos += n
+			s.off += int64(n)
+			return true
+		}
+		if !errors.Is(err, ErrShort) {
+			s.fail(err)
+			return false
+		}
+		if !s.fill() {
+			return false
+		}
+	}
 }
 
 // cutString splits a string with its length prefix off b: ErrShort when b ends inside it.

@@ -1,9 +1,6 @@
 package tsdbfmt
 
-import (
-	"errors"
-	"io"
-)
+import "io"
 
 // SymbolTable reads the symbol table of an index file from a stream, in bounded memory. Use it as
 //
@@ -31,26 +28,18 @@ func (t *SymbolTable) Count() uint32 { return t.s.count }
 
 // Next advances to the next symbol. It returns false at the end and on an error.
 func (t *SymbolTable) Next() bool {
-	if !t.s.more() {
-		return false
+	t.pos = t.s.off
+	return t.s.next(t.parse)
+}
+
+func (t *SymbolTable) parse(b []byte) (n int, err error) {
+	sym, rest, err := cutString(b)
+	if err != nil {
+		return 0, err
 	}
-	for {
-		b := t.s.buf[t.s.pos:]
-		sym, rest, err := cutString(b)
-		if err == nil {
-			n := len(b) - len(rest)
-			t.sym, t.entry, t.pos = sym, b[:n:n], t.s.off
-			t.s.consume(n)
-			return true
-		}
-		if !errors.Is(err, ErrShort) {
-			t.s.fail(err)
-			return false
-		}
-		if !t.s.fill() {
-			return false
-		}
-	}
+	n = len(b) - len(rest)
+	t.sym, t.entry = sym, b[:n:n]
+	return n, nil
 }
 
 // Symbol returns the symbol. It is valid until the next call of Next.

@@ -18,15 +18,8 @@ const (
 //
 // An empty name or value takes no bytes, as everywhere in proto3.
 func AppendLabel[T []byte | string](dst []byte, name, value T) []byte {
-	size := 0
-	if len(name) > 0 {
-		size += 1 + sizeVarint(uint64(len(name))) + len(name)
-	}
-	if len(value) > 0 {
-		size += 1 + sizeVarint(uint64(len(value))) + len(value)
-	}
 	dst = append(dst, tagSeriesLabels)
-	dst = appendVarint(dst, uint64(size))
+	dst = appendVarint(dst, uint64(labelSize(len(name), len(value))))
 	if len(name) > 0 {
 		dst = append(dst, tagLabelName)
 		dst = appendVarint(dst, uint64(len(name)))
@@ -42,14 +35,19 @@ func AppendLabel[T []byte | string](dst []byte, name, value T) []byte {
 
 // LabelSize is the number of bytes that AppendLabel appends.
 func LabelSize[T []byte | string](name, value T) int {
+	return fieldSize(labelSize(len(name), len(value)))
+}
+
+// labelSize is the length of the Label message, without its tag and length.
+func labelSize(name, value int) int {
 	size := 0
-	if len(name) > 0 {
-		size += 1 + sizeVarint(uint64(len(name))) + len(name)
+	if name > 0 {
+		size += fieldSize(name)
 	}
-	if len(value) > 0 {
-		size += 1 + sizeVarint(uint64(len(value))) + len(value)
+	if value > 0 {
+		size += fieldSize(value)
 	}
-	return 1 + sizeVarint(uint64(size)) + size
+	return size
 }
 
 // NextLabel takes the first label off finished labels. The name and value alias labels. ok is false when nothing is left, and
