@@ -2,8 +2,10 @@ package indexheader
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -183,6 +185,57 @@ func TestDamageWhileOpen(t *testing.T) {
 		if _, err := openWhole(file, src); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Damage that a block's checksum does not show is met in the middle of the block. The walk goes on behind the last value that was passed
+// on, and passes none twice.
+func TestDamageWithinBlock(t *testing.T) {
+	idx := synthIndex(t, 5000)
+	model := modelOf(t, idx)
+	values := model.values["pod"]
+	dir := t.TempDir()
+	bkt := newBucket()
+	src := bkt.add(1, idx)
+	bad := headerBytes(t, idx)
+	mem := new(memory)
+	mem.Write(bad)
+	r, err := open(mem, src, newLookups(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := r.first[r.nameIndex("pod")] + 1
+	block := bad[r.valOff[k]:r.valOff[k+1]]
+	c := new(valueCursor)
+	if err := c.reset(block[:len(block)-crc32.Size], false, r.lists[k], r.lists[k+1]); err != nil {
+		t.Fatal(err)
+	}
+	for range 101 {
+		if ok, err := c.advance(); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	// The entry after next claims to share more than there is.
+	block[c.next] = 0x7f
+	binary.BigEndian.PutUint32(block[len(block)-crc32.Size:], crc32.Checksum(block[:len(block)-crc32.Size], castagnoli))
+	if err := os.WriteFile(fileName(dir, src.ID), bad, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	h := acquire(t, newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg}), src)
+	i := 0
+	err = h.Values(context.Background(), "pod", "", func(v []byte, l List) (bool, error) {
+		if string(v) != values[i] || l != model.want("pod", values[i]) {
+			return false, fmt.Errorf("value %d is %q at %v", i, v, l)
+		}
+		i++
+		return true, nil
+	})
+	if err != nil || i != len(values) {
+		t.Fatalf("%d of %d values, %v", i, len(values), err)
+	}
+	if n := metric(t, reg, "larder_header_rebuilds_total"); n != 1 {
+		t.Errorf("%v rebuilds", n)
 	}
 }
 

@@ -315,6 +315,77 @@ func TestPrefetchOrder(t *testing.T) {
 	})
 }
 
+// A background build goes on when the caller that had joined it leaves.
+func TestPrefetchGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bkt := newBucket()
+		src := bkt.add(1, tinyIndex(t))
+		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		started, release := bkt.hold()
+		m.Prefetch([]Source{src})
+		<-started
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, _, err := m.Acquire(ctx, src); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		release()
+		m.waitPersisted(src)
+		acquired, done, err := m.Acquire(context.Background(), src)
+		if err != nil || acquired == nil {
+			t.Fatal(err)
+		}
+		done()
+		if n := bkt.count(); n != 1 {
+			t.Errorf("%d reads", n)
+		}
+	})
+}
+
+// Places go to those that wait in their order; background builds take none while anybody waits, and at most their share.
+func TestSlots(t *testing.T) {
+	s := slots{size: 16, background: 8}
+	granted := func(w *slotWaiter) bool {
+		select {
+		case <-w.granted:
+			return true
+		default:
+			return false
+		}
+	}
+	if !s.takeBackground(8) || s.takeBackground(1) {
+		t.Fatal("background builds do not have their share")
+	}
+	if s.take(4) != nil {
+		t.Fatal("there was room")
+	}
+	big, small, left := s.take(8), s.take(1), s.take(1)
+	if big == nil || small == nil || left == nil || granted(big) || granted(small) {
+		t.Fatal("the small one overtook the big one")
+	}
+	s.give(8, true)
+	if !granted(big) || !granted(small) || !granted(left) {
+		t.Fatal("not granted")
+	}
+	s.leave(left) // leaves when it was granted: gives back
+	if s.used != 13 || s.running != 3 || s.usedBackground != 0 {
+		t.Fatalf("%+v", s)
+	}
+	waiting := s.take(8)
+	if s.takeBackground(1) {
+		t.Fatal("a background build overtook one that somebody waits for")
+	}
+	next := s.take(1)
+	s.leave(waiting) // makes room for the next
+	if !granted(next) || s.used != 14 {
+		t.Fatalf("%+v", s)
+	}
+}
+
 // Wait ends when background builds have ended, well or not.
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -494,6 +565,8 @@ func TestTwoManagersInOneDirectory(t *testing.T) {
 	a := newManager(t, Options{Dir: dir, Bucket: bkt})
 	started := make(chan struct{})
 	goOn := make(chan struct{})
+	proceed := sync.OnceFunc(func() { close(goOn) })
+	t.Cleanup(proceed)
 	a.step = func(name string) error {
 		if name == "rename" {
 			close(started)
@@ -510,7 +583,7 @@ func TestTwoManagersInOneDirectory(t *testing.T) {
 	}
 	hb := acquire(t, b, src)
 	b.waitPersisted(src)
-	close(goOn)
+	proceed()
 	a.waitPersisted(src)
 	b.Forget(src.ID) // removes the file under the first
 	var wg sync.WaitGroup
