@@ -88,6 +88,8 @@ type Stream struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	maxSeries, maxEntryBytes int // of a segment: segmentSeries and segmentEntryBytes but in tests
+
 	refs      []uint32 // not yet in a run
 	runBytes  int64
 	run, next *run
@@ -118,6 +120,7 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
 	}
 	s := &Stream{plan: p, opts: opts, refs: p.refs, runBytes: min(firstRunBytes, opts.RunBytes), index: p.index}
 	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
 	s.names = newNameRules(p.header.LabelNames(), opts.External, opts.Dropped)
 	if !opts.Unordered {
 		s.order.largest = s.names.largest()
@@ -238,7 +241,7 @@ func (s *Stream) decode() error {
 	version := s.plan.header.IndexVersion()
 	from := s.raw.len()
 	bytes := 0
-	for s.run != nil && s.raw.len()-from < segmentSeries && bytes < segmentEntryBytes {
+	for s.run != nil && s.raw.len()-from < s.maxSeries && bytes < s.maxEntryBytes {
 		r := s.run
 		if r.at == len(r.refs) {
 			s.run = nil
