@@ -19,7 +19,7 @@
 //
 // # Locks
 //
-// Server.mu guards the map of block readers; request.mu guards a request's reservation; Allowance and Gate have one mutex each. None of them is
-// held while reading, sending, waiting or calling into another package, so that no order between them is needed. request.first is held
-// by the one goroutine of a request that waits for its reservation, so that the others wait behind it.
+// Server.mu guards the map of block readers, request.mu a request's reservation, tenants.mu the names that metrics know; Allowance has one
+// mutex, Gate none of its own. None of them is held while reading, sending or waiting. Under request.mu the Allowance's is taken; no other
+// two are held together.
 package store

@@ -30,9 +30,6 @@ type postingsRequest struct {
 	seriesBytes int64
 	// eager reads the lists of every group but the widest instead of leaving matchers pending.
 	eager bool
-	// planned, if set, is called before anything of the index is read, with an upper bound of the number of series and the bytes of the
-	// lists that will be read. An error ends the expansion.
-	planned func(maxSeries, listBytes int64) error
 }
 
 // expanded is the answer to a postingsRequest.
@@ -60,11 +57,6 @@ func expandPostings(ctx context.Context, hdr header, pages Pages, req postingsRe
 	p, err := planPostings(ctx, hdr, &req)
 	if err != nil || p.empty {
 		return expanded{stats: p.stats}, err
-	}
-	if req.planned != nil {
-		if err := req.planned(p.stats.MaxSeries, p.stats.ListBytes); err != nil {
-			return expanded{stats: p.stats}, err
-		}
 	}
 	r := listReader{ctx: ctx, pages: pages, object: req.object, account: req.account}
 	if err := r.fetch(p.spans()); err != nil {

@@ -144,9 +144,7 @@ func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPa
 		{eager: true}, {}, {seriesBytes: 1}, {seriesBytes: 4}, {seriesBytes: 24}, {seriesBytes: 1 << 20},
 	} {
 		pages.fetches = nil
-		maxSeries := int64(-1)
 		req.matchers, req.object = slices.Clone(ms), b.object
-		req.planned = func(n, _ int64) error { maxSeries = n; return nil }
 		what := fmt.Sprintf("%v, eager %v, series of %d bytes", ms, req.eager, req.seriesBytes)
 		got, err := expandPostings(context.Background(), hdr, pages, req)
 		if err != nil {
@@ -161,8 +159,8 @@ func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPa
 		if len(pages.fetches) > 1 {
 			t.Fatalf("%s: %d fetches", what, len(pages.fetches))
 		}
-		if int64(len(got.refs)) > max(maxSeries, 0) {
-			t.Fatalf("%s: %d postings, but %d said to be the most", what, len(got.refs), maxSeries)
+		if int64(len(got.refs)) > got.stats.MaxSeries {
+			t.Fatalf("%s: %d postings, but %d said to be the most", what, len(got.refs), got.stats.MaxSeries)
 		}
 		if cap(got.refs) > 2*len(got.refs) {
 			t.Fatalf("%s: %d postings hold memory for %d", what, len(got.refs), cap(got.refs))

@@ -206,7 +206,6 @@ func TestPostingsDamagedPage(t *testing.T) {
 // TestPostingsErrors: what fails, fails the expansion, and says what it was.
 func TestPostingsErrors(t *testing.T) {
 	b := postingsWideBlock(t, 10)
-	errPlanned := errors.New("too many")
 	f := func(name string, hdr header, change func(p *postingsPages, req *postingsRequest), want error, text string) {
 		t.Helper()
 		pages := newPostingsPages(t, b)
@@ -218,15 +217,6 @@ func TestPostingsErrors(t *testing.T) {
 		}
 	}
 	f("bucket", b, func(p *postingsPages, _ *postingsRequest) { p.bucket.fail = true }, errPostingsBucket, "BLOCK/index")
-	f("planned", b, func(p *postingsPages, req *postingsRequest) {
-		p.bucket.fail = true // not reached
-		req.planned = func(maxSeries, listBytes int64) error {
-			if maxSeries != 50 || listBytes != 50*4+12 {
-				t.Errorf("planned for %d series and %d bytes", maxSeries, listBytes)
-			}
-			return errPlanned
-		}
-	}, errPlanned, "too many")
 	f("a smaller index", b, func(_ *postingsPages, req *postingsRequest) { req.object.Size /= 2 }, tsdbfmt.ErrCorrupt, "BLOCK/index of ")
 	f("a header that fails", postingsBrokenHeader{b}, func(*postingsPages, *postingsRequest) {}, errPostingsHeader, `label "job"`)
 	f("a header that fails to stream", postingsBrokenHeader{b}, func(_ *postingsPages, req *postingsRequest) {
