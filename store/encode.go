@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -208,9 +207,4 @@ func compareChunks(a, b *storepb.WireChunk) int {
 		j++
 	}
 	return (len(b.Parts) - j) - (len(a.Parts) - i)
-}
-
-// isCorruption reports whether err says that bytes of the bucket are not what they should be.
-func isCorruption(err error) bool {
-	return errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)
 }

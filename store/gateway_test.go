@@ -21,6 +21,7 @@ import (
 
 	"larder/chunkcache"
 	"larder/indexcache"
+	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"
@@ -93,6 +94,7 @@ type gatewayOptions struct {
 	server     func(*store.Options)
 	indexBytes int64
 	chunkBytes int64
+	pageSize   int
 	logger     *slog.Logger
 }
 
@@ -110,9 +112,9 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	t.Cleanup(headers.Close)
 	g.headers = headers
-	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes})
+	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(index.Close)
-	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes})
+	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(chunks.Close)
 	g.catalog, err = catalog.New(catalog.Options{
 		Bucket: g.bucket,
@@ -127,10 +129,11 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		t.Fatal(err)
 	}
 	o := store.Options{
-		Catalog:    g.catalog,
-		Blocks:     block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}},
-		Logger:     opts.logger,
-		Registerer: g.reg,
+		Catalog:        g.catalog,
+		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}},
+		ChunkPageBytes: int64(opts.pageSize),
+		Logger:         opts.logger,
+		Registerer:     g.reg,
 	}
 	if opts.server != nil {
 		opts.server(&o)
