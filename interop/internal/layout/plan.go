@@ -136,7 +136,7 @@ func (p *planner) timeline(s *stream, to int64) {
 		end := min(at+length, to)
 		patterns := []func(s *stream, from, to, span int64){p.plain, p.plain, p.gap, p.overlap, p.nested, p.twice, p.compacted}
 		if p.downsampled {
-			patterns = append(patterns, p.resolutions, p.resolutions, p.rawDeleted, p.rawDeleted, p.fineInside, p.coarseNested)
+			patterns = append(patterns, p.resolutions, p.resolutions, p.rawDeleted, p.rawDeleted, p.fineInside, p.coarseNested, p.coarseNested)
 		}
 		patterns[p.r.IntN(len(patterns))](s, at, end, span)
 		at = end
@@ -251,8 +251,10 @@ func (p *planner) coarseNested(s *stream, from, to, span int64) {
 	eighth := (to - from) / 8
 	p.add(s, from, from+4*eighth, span, Raw)
 	p.add(s, from+4*eighth, to, span, Raw)
-	p.add(s, from+eighth, from+7*eighth, span, FiveMinutes)
+	outer := p.add(s, from+eighth, from+7*eighth, span, FiveMinutes)
 	p.add(s, from+2*eighth, from+3*eighth, span, FiveMinutes)
+	// The raw blocks have series of their own, which show when they are read in vain.
+	outer.without = 3
 }
 
 // mark marks a few blocks for deletion: long ago, so that they are gone, or lately, so that they are served.

@@ -112,13 +112,19 @@ type Result struct {
 	Differences []answer.Difference
 }
 
-// Ask puts the request to both.
+// Ask puts the request to both. Where Thanos fails, a limit is left out: Thanos reads everything before it counts, larder stops at the limit
+// and need not meet the fault.
 func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	want, err := answer.Ask(ctx, t.thanos, q.Clone())
 	if err != nil {
 		return nil, fmt.Errorf("Thanos: %w", err)
+	}
+	if want.Code != codes.OK && q.Bad == "" && q.Series != nil && q.Series.Limit > 0 {
+		q = q.Clone()
+		q.Series.Limit = 0
+		return t.Ask(ctx, q)
 	}
 	if err := want.Check(); err != nil {
 		return nil, fmt.Errorf("the reference answers wrongly: %w", err)
