@@ -21,7 +21,7 @@ var rules = map[string]rule{
 	"blocks-once":        {request: onlyRightBlocks},
 	"limit-after-filter": {request: withoutLimit, answer: firstN},
 	"identical-once":     {answer: identicalOnce},
-	"same-bytes-kept":    {answer: sameBytesKept},
+	"resolutions-apart":  {answer: resolutionsApart},
 	"timeless-choice":    {answer: anyBlocksTimes},
 	"continued-series":   {accept: continuedSeries},
 	"hints-unasked":      {answer: dropUnaskedHints},
@@ -102,10 +102,18 @@ func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error
 	return changed, nil
 }
 
-// sameBytesKept: Thanos drops a chunk when the bytes of all its parts were seen in other chunks of the series, whatever those chunks' times and
-// resolutions, and which one it drops hangs on the order in which blocks answered. larder drops only what is equal altogether. Its chunks
-// must be all of Thanos's, in order, and besides them only chunks without a part that Thanos's lack.
-func sameBytesKept(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+// resolutionsApart: larder never takes chunks of different resolutions for the same, so a chunk that blocks of several resolutions hold is
+// sent once for each: at most as often as the request reads resolutions.
+func resolutionsApart(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	s := c.Query.Series
+	ms, ok := c.Query.Matchers()
+	if s == nil || !ok {
+		return false, nil
+	}
+	resolutions := map[int64]bool{}
+	for _, b := range c.Layout.Choose(s.MinTime, s.MaxTime, s.MaxResolutionWindow, ms).Right {
+		resolutions[b.Resolution] = true
+	}
 	got := map[string][]answer.Chunk{}
 	joined, _ := answer.Join(c.Larder.Series, func(a, b answer.Series) bool { return true })
 	for _, x := range joined {
@@ -114,44 +122,22 @@ func sameBytesKept(_ context.Context, c *Case, want *answer.Answer) (bool, error
 	changed := false
 	for i, x := range want.Series {
 		mine := got[x.Labels.String()]
-		if len(mine) > len(x.Chunks) && onlyKnownBytes(x.Chunks, mine) {
-			want.Series[i].Chunks, changed = mine, true
-		}
-	}
-	return changed, nil
-}
-
-// onlyKnownBytes reports whether got is want with chunks put in between that are sorted by time, equal to no neighbour, and made of want's parts.
-func onlyKnownBytes(want, got []answer.Chunk) bool {
-	seen := map[uint64]bool{}
-	for _, c := range want {
-		for _, p := range c.Parts {
-			if p != nil {
-				seen[p.Hash] = true
-			}
-		}
-	}
-	for i, c := range got {
-		if i > 0 {
-			b := got[i-1]
-			if b.MinTime > c.MinTime || b.MinTime == c.MinTime && b.MaxTime > c.MaxTime || b.Equal(c) {
-				return false
-			}
-		}
-		if len(want) > 0 && want[0].Equal(c) {
-			want = want[1:]
+		once := slices.CompactFunc(slices.Clone(mine), answer.Chunk.Equal)
+		if len(once) == len(mine) || !slices.EqualFunc(once, x.Chunks, answer.Chunk.Equal) {
 			continue
 		}
-		if !hasParts([]answer.Chunk{c}) {
-			return false
-		}
-		for _, p := range c.Parts {
-			if p != nil && !seen[p.Hash] {
-				return false
+		run := 1
+		for k := 1; k < len(mine); k++ {
+			if run++; !mine[k].Equal(mine[k-1]) {
+				run = 1
+			}
+			if run > len(resolutions) {
+				return false, nil
 			}
 		}
+		want.Series[i].Chunks, changed = mine, true
 	}
-	return len(want) == 0
+	return changed, nil
 }
 
 // anyBlocksTimes: when nothing was asked of downsampled blocks (or RAW, which they have not), chunks hold times only. Thanos then takes

@@ -149,7 +149,7 @@ func (d *differ) series(want, got *Answer) {
 			continue
 		}
 		if what := diffChunks(w.Chunks, g.Chunks); what != "" {
-			d.add(SeriesChunks, "%s: %s", ws[i], what)
+			d.add(SeriesChunks, "%s: %s%s", ws[i], what, lists(w.Chunks, g.Chunks))
 		}
 	}
 	for _, s := range gj {
@@ -203,6 +203,21 @@ func labelStrings(ss []Series) []string {
 		out[i] = s.Labels.String()
 	}
 	return out
+}
+
+// lists writes both lists of chunks out where they are short enough to be read.
+func lists(want, got []Chunk) string {
+	if len(want)+len(got) > 40 {
+		return ""
+	}
+	var b strings.Builder
+	for name, cs := range map[string][]Chunk{"want": want, "got": got} {
+		fmt.Fprintf(&b, "\n    %s:", name)
+		for _, c := range cs {
+			fmt.Fprintf(&b, "\n      %s", c)
+		}
+	}
+	return b.String()
 }
 
 func diffChunks(want, got []Chunk) string {
