@@ -94,7 +94,7 @@ func TestAnswersAgree(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(11, 12))
 	series := 0
-	for range 60 {
+	for range 24 {
 		req := randomRequest(r, names.Values, minT, maxT)
 		want := ask(first, req)
 		series += len(want)
@@ -139,12 +139,12 @@ func TestAnswersAgree(t *testing.T) {
 			t.Fatalf("%v: union of shards (-want +got):\n%s", req, diff)
 		}
 	}
-	if series < 1000 {
+	if series < 400 {
 		t.Errorf("only %d series: the test compares too little", series)
 	}
 
 	t.Run("side by side", func(t *testing.T) {
-		for range 5 {
+		for range 2 {
 			req := randomRequest(r, names.Values, minT, maxT)
 			want := ask(first, req)
 			fresh := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 24 << 20 }})

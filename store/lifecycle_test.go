@@ -105,7 +105,7 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 
 // TestAColdRequestIsReadOnce asks the same fifty times at once of a cold gateway: the bucket must see the reads of one.
 func TestAColdRequestIsReadOnce(t *testing.T) {
-	dir := wholeBlock(t, 3000)
+	dir := wholeBlock(t, 800)
 	read := func(requests int) map[string]int64 {
 		g := startGateway(t, dir, gatewayOptions{})
 		g.bucket.take()
@@ -113,7 +113,7 @@ func TestAColdRequestIsReadOnce(t *testing.T) {
 		for range requests {
 			wg.Go(func() {
 				a, err := g.query(context.Background(), wholeMetric(64))
-				if err != nil || len(a.series) != 3000 {
+				if err != nil || len(a.series) != 800 {
 					t.Errorf("%d series, %v", len(a.series), err)
 				}
 			})

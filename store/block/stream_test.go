@@ -236,9 +236,9 @@ func readStream(t *testing.T, s *Stream) (out []streamed, metas tsdbfmt.ChunkMet
 // TestStreamWhateverItsSizes reads random blocks through streams whose runs, segments, pages, expectations and symbol tables are of any
 // size. The answer must be the one computed from the series themselves, and every length bound must be one.
 func TestStreamWhateverItsSizes(t *testing.T) {
-	trials := 120
+	trials := 60
 	if testing.Short() {
-		trials = 40
+		trials = 30
 	}
 	filtered, clashed, nested := 0, 0, 0
 	for seed := range uint64(trials) {
