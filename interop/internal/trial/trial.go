@@ -149,6 +149,13 @@ func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	return r, err
 }
 
+// AskSubject puts the request to the subject only.
+func (t *Trial) AskSubject(ctx context.Context, q *query.Query) (*answer.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	return answer.Ask(ctx, t.subject, q)
+}
+
 // Shrink returns the simplest request it finds that still differs in the same field, with its differences.
 func (t *Trial) Shrink(ctx context.Context, q *query.Query, r *Result) (*query.Query, *Result) {
 	field := r.Differences[0].Field
