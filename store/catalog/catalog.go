@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,8 +47,9 @@ type Catalog struct {
 	syncs        uint64
 	lastComplete time.Time // start of the last complete sync or refresh
 
-	mu         sync.Mutex // guards following; held while a view is published
-	tombstones map[ulid.ULID]struct{}
+	mu         sync.Mutex              // guards following; held while a view is published
+	tombstones map[ulid.ULID]time.Time // blocks of which an object was found missing, and when
+	lastLoss   time.Time               // the last tombstone of a block that nothing known replaced
 	status     Status
 	changes    []change // that OnChange was not told of yet, oldest first
 	telling    bool     // somebody tells it
@@ -84,7 +86,7 @@ func New(opts Options) (*Catalog, error) {
 		records:    map[ulid.ULID]*record{},
 		broken:     map[ulid.ULID]*brokenBlock{},
 		numbers:    newNumbers(),
-		tombstones: map[ulid.ULID]struct{}{},
+		tombstones: map[ulid.ULID]time.Time{},
 	}
 	if b, ok := opts.Bucket.(expectingBucket); ok {
 		c.reader = b.ReaderWithExpectedErrs(opts.Bucket.IsObjNotFoundErr)
@@ -151,9 +153,9 @@ func spread(d time.Duration, fraction float64) time.Duration {
 	return d + time.Duration((2*rand.Float64()-1)*fraction*float64(d))
 }
 
-// Tombstone takes a block out of the view at once, because an object of it was found missing. Before the next complete
-// view the block's meta.json is asked for again; the block returns if it is still there. Nothing happens if
-// the view does not have the block.
+// Tombstone notes that an object of a block was found missing. The block leaves the view at once if another one there has all its sources.
+// Else it stays until a sync or refresh has asked for its meta.json again and looked for what replaced it: an answer without it would be
+// wrong and look right, while one that needs it fails or waits for Refresh. Nothing happens if the view does not have the block.
 func (c *Catalog) Tombstone(id ulid.ULID) {
 	defer c.tell()
 	c.mu.Lock()
@@ -162,42 +164,50 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 	if old.ByID(id) == nil {
 		return
 	}
-	c.tombstones[id] = struct{}{}
-	c.metrics.tombstones.Inc()
-	c.log.Warn("block leaves the view: an object of it is missing", "block", id)
-	blocks := make([]*Block, 0, len(old.Blocks)-1)
-	for _, b := range old.Blocks {
-		if b.ID != id {
-			blocks = append(blocks, b)
-		}
+	if _, known := c.tombstones[id]; !known {
+		c.metrics.tombstones.Inc()
+		c.log.Warn("an object of a block is missing", "block", id)
+	}
+	now := time.Now()
+	c.tombstones[id] = now
+	blocks := withoutReplaced(old.Blocks, id)
+	if len(blocks) == len(old.Blocks) {
+		c.lastLoss = now
 	}
 	c.setView(old, blocks, old.Ready, old.FromDisk)
 }
 
-// tombstoned returns the tombstones set so far.
-func (c *Catalog) tombstoned() map[ulid.ULID]struct{} {
+// withoutReplaced returns blocks without the one that is given, if another of them has all its sources.
+func withoutReplaced(blocks []*Block, id ulid.ULID) []*Block {
+	i := slices.IndexFunc(blocks, func(b *Block) bool { return b.ID == id })
+	if i < 0 || !slices.ContainsFunc(blocks, func(o *Block) bool { return o.ID != id && o.replaces(blocks[i]) }) {
+		return blocks
+	}
+	return slices.Concat(blocks[:i], blocks[i+1:])
+}
+
+// tombstoned returns the tombstones set so far, and when.
+func (c *Catalog) tombstoned() map[ulid.ULID]time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.tombstones)
 }
 
-// publish makes blocks the view, except for tombstones. Those in lifted end: they were set
-// before the listing that found these blocks. (None is set twice meanwhile: a block with one is in no view.)
-func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]struct{}) *View {
+// publish makes blocks the view, except for those with tombstones that others there replace. Tombstones in lifted end unless they were set
+// again: they were set before the listing that found these blocks.
+func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]time.Time) *View {
 	defer c.tell()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id := range lifted {
-		delete(c.tombstones, id)
-	}
-	old := c.view.Load()
-	left := make([]*Block, 0, len(blocks))
-	for _, b := range blocks {
-		if _, dead := c.tombstones[b.ID]; !dead {
-			left = append(left, b)
+	for id, at := range lifted {
+		if c.tombstones[id].Equal(at) {
+			delete(c.tombstones, id)
 		}
 	}
-	return c.setView(old, left, ready, fromDisk)
+	for id := range c.tombstones {
+		blocks = withoutReplaced(blocks, id)
+	}
+	return c.setView(c.view.Load(), blocks, ready, fromDisk)
 }
 
 // setView replaces the view old unless nothing changes. mu must be held.
@@ -266,7 +276,7 @@ func (c *Catalog) loadSaved() {
 		c.records[b.ID] = c.newRecord(m)
 	}
 	states := stateCounts{} // not shown: the first sync's are
-	blocks, _ := c.selectByState(c.selectByMeta(sortedRecords(c.records), now, states), now, states)
+	blocks, _ := c.selectByState(c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states)
 	c.fallback = append([]*Block{}, blocks...) // not nil, even if it is empty
 	c.log.Info("found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable", len(blocks), "unreadable", missing)
 }
@@ -334,18 +344,35 @@ type refresh struct {
 }
 
 // Refresh lists the root of the bucket and reads the meta.json of blocks it does not know: what a query asks for when it
-// found an object missing. Calls during a refresh wait for that one, and within Options.RefreshEvery after
-// its begin get its result. A refresh that ctx abandons goes on for the others.
+// found an object missing. Calls during a refresh wait for that one, and within Options.RefreshEvery after its begin get its result; but
+// if since its begin a block was lost that nothing known replaces, they wait for the next one. A refresh that ctx abandons goes on for
+// the others.
 func (c *Catalog) Refresh(ctx context.Context) error {
-	f, err := c.refreshFlight()
-	if err != nil {
-		return err
-	}
-	select {
-	case <-f.done:
-		return f.err
-	case <-ctx.Done():
-		return ctx.Err()
+	c.mu.Lock()
+	loss := c.lastLoss
+	c.mu.Unlock()
+	for {
+		f, err := c.refreshFlight()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !f.began.Before(loss) {
+			return f.err
+		}
+		next := time.NewTimer(time.Until(f.began.Add(c.opts.RefreshEvery)))
+		select {
+		case <-next.C:
+		case <-ctx.Done():
+			next.Stop()
+			return ctx.Err()
+		case <-c.closing.Done():
+			next.Stop()
+		}
 	}
 }
 

@@ -83,6 +83,9 @@ func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 			return ctx.Err()
 		})
 	}
+	if err == nil {
+		err = ctx.Err() // not every provider says that it was interrupted
+	}
 	if err != nil {
 		l.partial = true
 		if cause := context.Cause(ctx); cause != nil {

@@ -68,8 +68,8 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 
 // dropDuplicates keeps the records whose data no other block of their group holds: a record goes if all its sources are
 // among another's. Of two with equal sources the older ULID stays. A record that is served now goes only when a block
-// that covers it has opened; held counts those that wait.
-func (c *Catalog) dropDuplicates(records []*record, served *View, states stateCounts) (kept []*record, held int) {
+// that covers it has opened, or covers a lost block too: then what it replaces is being deleted. held counts those that wait.
+func (c *Catalog) dropDuplicates(records []*record, served *View, lost []*Block, states stateCounts) (kept []*record, held int) {
 	ordered := slices.SortedFunc(slices.Values(records), func(a, b *record) int {
 		return cmp.Or(cmp.Compare(len(b.meta.block.Sources), len(a.meta.block.Sources)), a.id().Compare(b.id()))
 	})
@@ -87,7 +87,7 @@ func (c *Catalog) dropDuplicates(records []*record, served *View, states stateCo
 				continue
 			}
 			covered = true
-			if coveredByOpened = c.opts.Opened(h.id()); coveredByOpened {
+			if coveredByOpened = c.opts.Opened(h.id()) || slices.ContainsFunc(lost, h.meta.block.replaces); coveredByOpened {
 				break
 			}
 		}

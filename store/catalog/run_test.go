@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/oklog/ulid/v2"
 )
 
 func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
@@ -169,6 +171,56 @@ func TestRefreshIsShared(t *testing.T) {
 		}
 		if got, want := b.requests(), "list=1 meta=0 mark=0 other=0"; got != want {
 			t.Errorf("got %s, want %s", got, want)
+		}
+	})
+}
+
+// A refresh answers for what was lost before it began. One that began before has perhaps not seen what replaced the block.
+func TestRefreshIsNewerThanTheLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		first, replaced := putBlock(b, 1), putBlock(b, 2)
+		c := newCatalog(t, Options{Bucket: b})
+		mustSync(t, c)
+		began := time.Now()
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(3 * time.Second)
+		putBlock(b, 3)
+		b.deleteBlock(first.String())
+		c.Tombstone(first)
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d != 10*time.Second {
+			t.Errorf("refreshed again after %v, want 10 s", d)
+		}
+		if v := c.View(); v.ByID(first) != nil || v.ByID(testID(3)) == nil {
+			t.Error("the lost block is in the view, or the new one is not")
+		}
+		// Of a block that is known to be replaced nobody waits for news.
+		time.Sleep(10 * time.Second)
+		b.put(testID(4).String()+"/"+metaFile, compactedMeta(testID(4), testID(2), testID(3)))
+		c.opts.Opened = func(ulid.ULID) bool { return false }
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Second)
+		began = time.Now()
+		c.Tombstone(replaced)
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(began); d != 0 || c.View().ByID(replaced) != nil || c.View().ByID(testID(4)) == nil {
+			t.Errorf("waited %v; in the view: %v", d, c.View().Blocks)
+		}
+		// Whoever gives up waits no longer.
+		c.Tombstone(testID(4))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want DeadlineExceeded", err)
 		}
 	})
 }

@@ -88,13 +88,19 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	blocks, held := c.selectByState(candidates, now, states)
+	var lost []*Block
+	for id := range tombstones {
+		if known := c.numbers.given[id]; known != nil {
+			lost = append(lost, known.block)
+		}
+	}
+	blocks, held := c.selectByState(candidates, lost, now, states)
 	for _, b := range c.broken {
 		states[b.state]++
 	}
 
 	old := c.View()
-	var lifted map[ulid.ULID]struct{}
+	var lifted map[ulid.ULID]time.Time
 	if complete {
 		lifted = tombstones
 	} else {
@@ -128,8 +134,9 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	return nil
 }
 
-// selectByState drops candidates that were marked for deletion long enough ago and then duplicates, and numbers the rest.
-func (c *Catalog) selectByState(candidates []*record, now time.Time, states stateCounts) (blocks []*Block, held int) {
+// selectByState drops candidates that were marked for deletion long enough ago and then duplicates, and numbers the rest. lost are
+// blocks of which an object is missing.
+func (c *Catalog) selectByState(candidates []*record, lost []*Block, now time.Time, states stateCounts) (blocks []*Block, held int) {
 	unmarked := make([]*record, 0, len(candidates))
 	for _, r := range candidates {
 		if r.mark.expired(now, c.opts.IgnoreDeletionMarksDelay) {
@@ -138,7 +145,7 @@ func (c *Catalog) selectByState(candidates []*record, now time.Time, states stat
 		}
 		unmarked = append(unmarked, r)
 	}
-	kept, held := c.dropDuplicates(unmarked, c.View(), states)
+	kept, held := c.dropDuplicates(unmarked, c.View(), lost, states)
 	for _, r := range kept {
 		blocks = append(blocks, c.numbers.block(r.meta))
 	}
@@ -169,7 +176,7 @@ type metaRead struct {
 
 // readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes in the results. Its
 // error means that the view is not complete.
-func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]struct{}, now time.Time) error {
+func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, now time.Time) error {
 	reads := c.metasToRead(l, tombstones, now)
 	results := make([]metaResult, len(reads))
 	c.parallel(len(reads), func(i int) error {
@@ -243,7 +250,7 @@ func joinSome(errs []error) error {
 }
 
 // metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone says.
-func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]struct{}, now time.Time) []metaRead {
+func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, now time.Time) []metaRead {
 	var reads []metaRead
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {

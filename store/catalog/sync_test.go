@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,6 +34,11 @@ func putBlock(b *testBucket, n uint64) ulid.ULID {
 
 func smallMeta(id ulid.ULID) string {
 	return fmt.Sprintf(`{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "compaction": {"sources": [%q]}}`, id, id)
+}
+
+// compactedMeta is the meta.json of a block made of two others.
+func compactedMeta(id, a, b ulid.ULID) string {
+	return strings.Replace(smallMeta(id), fmt.Sprintf("[%q]", id), fmt.Sprintf("[%q, %q]", a, b), 1)
 }
 
 func newCatalog(t *testing.T, opts Options) *Catalog {
@@ -206,22 +212,72 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// A tombstone set while a sync runs is not lifted by that sync: its listing may be older than the loss.
+// A tombstone set while a sync runs is not lifted by that sync, even if it was set before too: its listing may be older than the loss.
 func TestTombstoneDuringASync(t *testing.T) {
 	b := newTestBucket()
 	id := putBlock(b, 1)
 	c := newCatalog(t, Options{Bucket: b})
 	mustSync(t, c)
-	b.onList = func(context.Context) { c.Tombstone(id) }
-	mustSync(t, c)
-	if c.View().ByID(id) != nil {
-		t.Error("the sync that ran already lifted the tombstone")
+	for _, before := range []bool{false, true} {
+		if before {
+			c.Tombstone(id)
+		}
+		b.onList = func(context.Context) { c.Tombstone(id) }
+		mustSync(t, c)
+		b.onList = nil
+		b.requests()
+		mustSync(t, c)
+		if got, want := b.requests(), "list=1 meta=1 mark=1 other=0"; got != want {
+			t.Errorf("tombstone before the sync too %v: the next sync made %s, want %s", before, got, want)
+		}
+		mustSync(t, c)
+		if got, want := b.requests(), "list=1 meta=0 mark=1 other=0"; got != want {
+			t.Errorf("tombstone before the sync too %v: the one after that made %s, want %s", before, got, want)
+		}
 	}
-	b.onList = nil
-	mustSync(t, c)
-	if c.View().ByID(id) == nil {
-		t.Error("the next sync did not lift the tombstone")
+}
+
+// TestListingThatIsCutInSilence: a provider that ends a listing without an error when its context ends has not listed the bucket.
+func TestListingThatIsCutInSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		id := putBlock(b, 1)
+		cut := &silentBucket{testBucket: b}
+		for _, d := range []Discovery{Concurrent, Recursive} {
+			c := newCatalog(t, Options{Bucket: cut, Discovery: d})
+			cut.cut = false
+			mustSync(t, c)
+			cut.cut = true
+			if err := c.Sync(t.Context()); !errors.Is(err, errStalled) {
+				t.Errorf("%s: got %v, want errStalled", d, err)
+			}
+			if c.View().ByID(id) == nil {
+				t.Errorf("%s: the block is dropped", d)
+			}
+			c.Close()
+		}
+	})
+}
+
+type silentBucket struct {
+	*testBucket
+	cut bool
+}
+
+func (b *silentBucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+	if b.cut {
+		<-ctx.Done()
+		return nil
 	}
+	return b.testBucket.Iter(ctx, dir, f, options...)
+}
+
+func (b *silentBucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+	if b.cut {
+		<-ctx.Done()
+		return nil
+	}
+	return b.testBucket.IterWithAttributes(ctx, dir, f, options...)
 }
 
 func TestPanicIsAnError(t *testing.T) {
@@ -445,7 +501,7 @@ func TestMetrics(t *testing.T) {
 	want := `
 # HELP larder_catalog_blocks Blocks in the view.
 # TYPE larder_catalog_blocks gauge
-larder_catalog_blocks 0
+larder_catalog_blocks 1
 # HELP larder_catalog_complete 1 if the last sync or refresh saw the bucket whole, else 0.
 # TYPE larder_catalog_complete gauge
 larder_catalog_complete 1
@@ -455,7 +511,7 @@ larder_catalog_meta_reads_total{outcome="broken"} 0
 larder_catalog_meta_reads_total{outcome="failed"} 0
 larder_catalog_meta_reads_total{outcome="missing"} 1
 larder_catalog_meta_reads_total{outcome="ok"} 1
-# HELP larder_catalog_tombstoned_blocks Blocks out of the view until the next complete one.
+# HELP larder_catalog_tombstoned_blocks Blocks of which an object was found missing, until the next complete view.
 # TYPE larder_catalog_tombstoned_blocks gauge
 larder_catalog_tombstoned_blocks 1
 # HELP thanos_blocks_meta_modified Always 0: a store does not change the meta.json it reads.
@@ -495,30 +551,33 @@ func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	var c *Catalog
 	var told []int // blocks in each new view
 	entered, leave := make(chan struct{}), make(chan struct{})
-	c = newCatalog(t, Options{Bucket: b, OnChange: func(_, cur *View) {
-		told = append(told, len(cur.Blocks))
-		switch len(cur.Blocks) {
-		case 1:
+	c = newCatalog(t, Options{Bucket: b, Opened: func(ulid.ULID) bool { return false }, OnChange: func(_, cur *View) {
+		switch told = append(told, len(cur.Blocks)); len(told) {
+		case 3:
 			close(entered)
 			<-leave
 			c.Status()
-		case 0:
+		case 4:
 			panic("boom")
 		}
 	}})
 	mustSync(t, c)
-	done := make(chan struct{})
+	b.put(testID(3).String()+"/"+metaFile, compactedMeta(testID(3), first, second))
+	mustSync(t, c)
+	done := make(chan any)
 	go func() {
-		defer close(done)
-		defer func() { recover() }()
+		defer func() { done <- recover() }()
 		c.Tombstone(first)
 	}()
 	<-entered
 	c.Tombstone(second)
 	close(leave)
-	<-done
-	mustSync(t, c) // a panic does not silence what comes after it
-	if want := []int{2, 1, 0, 2}; !slices.Equal(told, want) {
+	if p := <-done; p != "boom" {
+		t.Errorf("who tells of changes met %v, want the panic", p)
+	}
+	putBlock(b, 4)
+	mustSync(t, c) // the panic does not silence what comes after it
+	if want := []int{2, 3, 2, 1, 2}; !slices.Equal(told, want) {
 		t.Errorf("views told of have %v blocks, want %v", told, want)
 	}
 }
