@@ -24,14 +24,12 @@ type encoder struct {
 	onError func(err error) // counts a record that did not verify or is of an unknown encoding
 	chunks  []storepb.WireChunk
 	parts   []storepb.WirePart
-	ends    []int // by chunk: where its parts end
-	from    []int32
+	ends    []int  // by chunk: where its parts end
 	arena   []byte // re-encoded chunks of the current series
 
-	// What ordered works with: the order of chunks, those that it keeps, and of these the ones equal to the last.
+	// What ordered works with: the order of chunks, and those that it keeps.
 	order []int32
 	kept  []storepb.WireChunk
-	same  []int32
 }
 
 func newEncoder(sources []*source, aggrs []storepb.Aggr, onError func(error)) *encoder {
@@ -46,7 +44,7 @@ func newEncoder(sources []*source, aggrs []storepb.Aggr, onError func(error)) *e
 
 // series returns the chunks of a series of w, valid until the next call.
 func (e *encoder) series(ctx context.Context, w *window, s *windowSeries, chunks []windowChunk) ([]storepb.WireChunk, error) {
-	e.chunks, e.parts, e.ends, e.from, e.arena = e.chunks[:0], e.parts[:0], e.ends[:0], e.from[:0], e.arena[:0]
+	e.chunks, e.parts, e.ends, e.arena = e.chunks[:0], e.parts[:0], e.ends[:0], e.arena[:0]
 	for i := range chunks {
 		c := &chunks[i]
 		batch := &w.batches[c.source]
@@ -55,7 +53,6 @@ func (e *encoder) series(ctx context.Context, w *window, s *windowSeries, chunks
 		}
 		e.ends = append(e.ends, len(e.parts))
 		e.chunks = append(e.chunks, storepb.WireChunk{MinTime: c.minTime, MaxTime: c.maxTime})
-		e.from = append(e.from, c.source)
 	}
 	lo, whole := 0, true
 	for i, hi := range e.ends {
@@ -145,37 +142,27 @@ func wireType(enc byte) (storepb.Chunk_Encoding, bool) {
 }
 
 // ordered puts the chunks of a series that comes from several blocks, or several times from one, in the contract's order (reference B2)
-// and leaves out repeats. Where some chunks have data, those without (aggregates asked for that a chunk does not carry) are left
+// and leaves out repeats, those of another resolution too: a 5m and a 1h block hold the same chunk where an hour has one sample. Where some chunks have data, those without (aggregates asked for that a chunk does not carry) are left
 // out; where none has, the first of the series that were joined, firstPiece chunks, stands for all.
 func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 	if len(e.parts) == 0 {
 		return e.chunks[:firstPiece]
 	}
 	out := e.chunks[:0]
-	froms := e.from[:0]
-	for i, c := range e.chunks {
+	for _, c := range e.chunks {
 		if len(c.Parts) > 0 {
-			out, froms = append(out, c), append(froms, e.from[i])
+			out = append(out, c)
 		}
 	}
-	e.order, e.kept, e.same = e.order[:0], e.kept[:0], e.same[:0]
+	e.order, e.kept = e.order[:0], e.kept[:0]
 	for i := range out {
 		e.order = append(e.order, int32(i))
 	}
-	slices.SortStableFunc(e.order, func(x, y int32) int { return compareChunks(&out[x], &out[y]) })
+	slices.SortFunc(e.order, func(x, y int32) int { return compareChunks(&out[x], &out[y]) })
 	for _, i := range e.order {
-		if n := len(e.kept); n > 0 && compareChunks(&e.kept[n-1], &out[i]) == 0 {
-			repeat := slices.ContainsFunc(e.same, func(k int32) bool {
-				return e.sources[froms[k]].resolution == e.sources[froms[i]].resolution
-			})
-			if repeat {
-				continue
-			}
-		} else {
-			e.same = e.same[:0]
+		if n := len(e.kept); n == 0 || compareChunks(&e.kept[n-1], &out[i]) != 0 {
+			e.kept = append(e.kept, out[i])
 		}
-		e.same = append(e.same, i)
-		e.kept = append(e.kept, out[i])
 	}
 	return e.kept
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"io"
 
 	"larder/store/block"
@@ -11,8 +12,6 @@ import (
 type source struct {
 	stream *block.Stream
 	chunks *block.ChunkReader
-	// resolution is that of the block, in milliseconds: chunks of different resolutions are never the same.
-	resolution int64
 
 	seg    *block.Segment
 	at     int
@@ -24,7 +23,7 @@ func (s *source) next() error {
 	s.at++
 	for s.seg == nil || s.at >= s.seg.Len() {
 		seg, err := s.stream.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			s.seg, s.labels = nil, nil
 			return nil
 		}

@@ -246,7 +246,7 @@ func (r *request) queryStats() *storepb.QueryStats {
 		MergedChunksCount: r.sent.Chunks,
 
 		PostingsTouched:        int64(r.planned.Lists),
-		PostingsTouchedSizeSum: int64(r.planned.ListBytes),
+		PostingsTouchedSizeSum: r.planned.ListBytes,
 		PostingsToFetch:        int64(r.planned.Lists),
 		PostingsFetched:        int64(r.planned.Lists),
 		PostingsFetchedSizeSum: post.FetchedBytes.Load(),

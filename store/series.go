@@ -270,9 +270,8 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 			opts.Keep = m.Matches
 		}
 		sources[i] = &source{
-			stream:     p.plan.Stream(ctx, opts),
-			chunks:     p.plan.Block().ChunkReader(&r.chunkPages),
-			resolution: p.plan.Block().Meta().Resolution,
+			stream: p.plan.Stream(ctx, opts),
+			chunks: p.plan.Block().ChunkReader(&r.chunkPages),
 		}
 	}
 	g := errgroup.Group{}

@@ -23,7 +23,7 @@ import (
 // Catalog says what blocks there are: *catalog.Catalog.
 type Catalog interface {
 	View() *catalog.View
-	// Tombstone takes a block out of plans that was found missing from the bucket.
+	// Tombstone notes that a block was found missing from the bucket.
 	Tombstone(id ulid.ULID)
 	// Refresh looks for new blocks, at most every few seconds, whoever asks.
 	Refresh(ctx context.Context) error

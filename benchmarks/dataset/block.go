@@ -134,7 +134,6 @@ func (w *blockWriter) writeSeries(ctx context.Context, written func(int)) error 
 			return err
 		}
 	}
-	sorted = nil
 
 	var (
 		ref   storage.SeriesRef

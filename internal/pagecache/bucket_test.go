@@ -69,7 +69,7 @@ func (b *testBucket) GetRange(ctx context.Context, name string, off, length int6
 }
 
 func (b *testBucket) IsObjNotFoundErr(err error) bool {
-	_, ok := err.(errGone) //nolint:errorlint // that is the point
+	_, ok := err.(errGone)
 	return ok
 }
 

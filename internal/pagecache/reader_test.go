@@ -567,7 +567,7 @@ func TestTrace(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, kv := range ended[0].Attributes() {
-		got[string(kv.Key)] = kv.Value.Emit()
+		got[string(kv.Key)] = kv.Value.String()
 	}
 	want := map[string]string{"object": "o", "offset": "8192", "length": "1808", "kind": "index"}
 	if diff := cmp.Diff(want, got); diff != "" {

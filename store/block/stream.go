@@ -158,7 +158,7 @@ func (s *Stream) Next() (*Segment, error) {
 	if !s.sorted.complete {
 		for {
 			seg, err := s.nextInIndexOrder()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {
@@ -254,7 +254,7 @@ func (s *Stream) decode() error {
 		}
 		r.at++
 		bytes += size
-		if err := s.decodeEntry(version, off, content); err != nil {
+		if err := s.decodeEntry(off, content); err != nil {
 			return s.wrap(fmt.Errorf("object %s: series entry at offset %d: %w", s.index.Name, off, err))
 		}
 		s.lastEnd = tsdbfmt.NextSeriesOffset(version, off+int64(size))
@@ -274,7 +274,7 @@ func (s *Stream) decode() error {
 }
 
 // decodeEntry appends one series to raw, unless none of its chunks is in range.
-func (s *Stream) decodeEntry(version int, off int64, content []byte) error {
+func (s *Stream) decodeEntry(off int64, content []byte) error {
 	s.stats.Entries++
 	refs, rest, err := tsdbfmt.AppendSeriesLabels(s.symRefs[:0], content)
 	s.symRefs = refs

@@ -58,9 +58,9 @@ func (f *fetcher) readOnce(ctx context.Context, name string, off int64, b []byte
 	}
 	defer rc.Close()
 	n, err := io.ReadFull(rc, b)
-	switch err {
-	case nil:
-	case io.EOF, io.ErrUnexpectedEOF:
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: only %d bytes", errLength, n)
 	default:
 		return f.classify(err)

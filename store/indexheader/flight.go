@@ -133,7 +133,7 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 		m.notify()
 		m.unlock()
 	case !keep && l.r != nil:
-		l.r.close()
+		_ = l.r.close() // nothing of it was kept
 		if l.file != nil {
 			l.file.discard()
 		}

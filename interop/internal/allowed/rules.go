@@ -21,7 +21,6 @@ var rules = map[string]rule{
 	"blocks-once":        {request: onlyRightBlocks},
 	"limit-after-filter": {request: withoutLimit, answer: firstN},
 	"identical-once":     {answer: identicalOnce},
-	"resolutions-apart":  {answer: resolutionsApart},
 	"timeless-choice":    {answer: anyBlocksTimes},
 	"continued-series":   {accept: continuedSeries},
 	"hints-unasked":      {answer: dropUnaskedHints},
@@ -98,44 +97,6 @@ func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error
 		if len(cs) != len(s.Chunks) {
 			want.Series[i].Chunks, changed = cs, true
 		}
-	}
-	return changed, nil
-}
-
-// resolutionsApart: larder never takes chunks of different resolutions for the same, so a chunk that blocks of several resolutions hold is
-// sent once for each: at most as often as the request reads resolutions.
-func resolutionsApart(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
-	s := c.Query.Series
-	ms, ok := c.Query.Matchers()
-	if s == nil || !ok {
-		return false, nil
-	}
-	resolutions := map[int64]bool{}
-	for _, b := range c.Layout.Choose(s.MinTime, s.MaxTime, s.MaxResolutionWindow, ms).Right {
-		resolutions[b.Resolution] = true
-	}
-	got := map[string][]answer.Chunk{}
-	joined, _ := answer.Join(c.Larder.Series, func(a, b answer.Series) bool { return true })
-	for _, x := range joined {
-		got[x.Labels.String()] = x.Chunks
-	}
-	changed := false
-	for i, x := range want.Series {
-		mine := got[x.Labels.String()]
-		once := slices.CompactFunc(slices.Clone(mine), answer.Chunk.Equal)
-		if len(once) == len(mine) || !slices.EqualFunc(once, x.Chunks, answer.Chunk.Equal) {
-			continue
-		}
-		run := 1
-		for k := 1; k < len(mine); k++ {
-			if run++; !mine[k].Equal(mine[k-1]) {
-				run = 1
-			}
-			if run > len(resolutions) {
-				return false, nil
-			}
-		}
-		want.Series[i].Chunks, changed = mine, true
 	}
 	return changed, nil
 }
