@@ -3,7 +3,7 @@
 GO       ?= go
 # Time that each fuzz target gets in `make test`. `make fuzz FUZZTIME=10m` for an evening.
 FUZZTIME ?= 5s
-# Packages that are tested a second time with the race detector: all but those that only link or describe.
+# Packages that are tested a second time with the race detector, in their short form: all but those that only link or describe.
 RACE     ?= ./internal/pagecache/... ./internal/bytecache/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/...
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS   = -s -w \
@@ -32,7 +32,7 @@ unit:
 	$(GO) test ./...
 
 race:
-	$(GO) test -race $(RACE)
+	$(GO) test -race -short $(RACE)
 
 # Every fuzz target of every package, one after the other: go test takes one at a time.
 fuzz:

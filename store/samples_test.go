@@ -92,7 +92,11 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range 25 {
+		perBlock := 25
+		if testing.Short() {
+			perBlock = 2
+		}
+		for range perBlock {
 			requests++
 			ms := randomMatchers(t, r, b, names)
 			span := m.MaxTime - m.MinTime
