@@ -104,41 +104,27 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 // aggregateNames are the aggregates in the order in which a downsampled chunk holds them.
 var aggregateNames = [...]string{"count", "sum", "min", "max", "counter"}
 
-// addPart appends a part, re-encoding what the StoreAPI has no name for.
+// addPart appends a part, re-encoding what the StoreAPI has no name for. Its enum counts from 0 what the TSDB counts from 1.
 func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, data []byte) error {
-	typ, ok := wireType(enc)
-	if !ok {
+	wireEnc, reencode, err := tsdbfmt.WireEncoding(enc)
+	if err != nil {
+		e.onError(err)
+		return e.recordError(src, ref, err)
+	}
+	if reencode {
 		from := len(e.arena)
-		wireEnc, arena, err := tsdbfmt.Reencode(e.arena, enc, data)
-		if err != nil {
+		if _, e.arena, err = tsdbfmt.Reencode(e.arena, enc, data); err != nil {
 			e.onError(err)
 			return e.recordError(src, ref, err)
 		}
-		e.arena = arena
-		data = arena[from:len(arena):len(arena)]
-		if typ, ok = wireType(wireEnc); !ok {
-			return e.recordError(src, ref, &tsdbfmt.UnknownEncodingError{Enc: wireEnc})
-		}
+		data = e.arena[from:len(e.arena):len(e.arena)]
 	}
-	e.parts = append(e.parts, storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: byte(typ), Aggr: byte(aggr)})
+	e.parts = append(e.parts, storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: wireEnc - 1, Aggr: byte(aggr)})
 	return nil
 }
 
 func (e *encoder) recordError(src *source, ref uint64, err error) error {
 	return receiveError(src, fmt.Errorf("chunk file %d: chunk record at offset %d: %w", ref>>32+1, ref&(1<<32-1), err))
-}
-
-// wireType returns the StoreAPI's name for a chunk encoding, false if it has none.
-func wireType(enc byte) (storepb.Chunk_Encoding, bool) {
-	switch enc {
-	case 1:
-		return storepb.Chunk_XOR, true
-	case 2:
-		return storepb.Chunk_HISTOGRAM, true
-	case 3:
-		return storepb.Chunk_FLOAT_HISTOGRAM, true
-	}
-	return 0, false
 }
 
 // ordered puts the chunks of a series that comes from several blocks, or several times from one, in the contract's order (reference B2)

@@ -24,14 +24,12 @@ import (
 )
 
 // The stages of a request: where its time goes. They overlap where work does (chunks are fetched while frames are sent), so that their
-// sum may exceed the request's duration.
+// sum may exceed the request's duration. The wait for headers is part of the postings stage, too.
 type stageID int
-
-// methodSeries is the name of the Series call in metrics.
-const methodSeries = "Series"
 
 const (
 	stageGate stageID = iota
+	stageHeader
 	stagePostings
 	stageSeries
 	stageChunks
@@ -39,7 +37,7 @@ const (
 	stageCount
 )
 
-var stageNames = [stageCount]string{"gate", "postings", "series", "chunks", "send"}
+var stageNames = [stageCount]string{"gate", "header", "postings", "series", "chunks", "send"}
 
 // request is what one running call adds up: counters by kind, stage times, limits and its reservation of bytes. Its accounts and stage
 // times are shared by its goroutines.
@@ -81,6 +79,9 @@ func (s *Server) newRequest(ctx context.Context, method string) *request {
 	r.chunkPages.Spend = spend("chunks")
 	return r
 }
+
+// methodSeries is the name of the Series call in metrics.
+const methodSeries = "Series"
 
 // defaultTenant is the tenant of requests that name none.
 const defaultTenant = "default-tenant"
@@ -188,6 +189,10 @@ func (r *request) replan() {
 func (r *request) notePlan(p *block.Plan) {
 	r.planned.Add(p.Stats())
 	r.postingsCount += int64(p.Postings())
+	// Headers of several blocks are waited for side by side: the longest wait is the request's.
+	if d := int64(p.HeaderWait()); d > r.stages[stageHeader].Load() {
+		r.stages[stageHeader].Store(d)
+	}
 }
 
 func (r *request) noteSource(src *source) {

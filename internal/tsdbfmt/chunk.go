@@ -81,6 +81,7 @@ func WireEncoding(enc byte) (wireEnc byte, reencode bool, err error) {
 		return byte(chunkenc.EncHistogram), true, nil
 	case chunkenc.EncFloatHistogramST:
 		return byte(chunkenc.EncFloatHistogram), true, nil
+	case chunkenc.EncNone:
 	}
 	return 0, false, &UnknownEncodingError{Enc: enc}
 }

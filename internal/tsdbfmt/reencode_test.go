@@ -49,6 +49,7 @@ func decode(t *testing.T, enc byte, data []byte) []sample {
 		case chunkenc.ValFloatHistogram:
 			_, s.FH = it.AtFloatHistogram(nil)
 			s.FHSum, s.FH.Sum = math.Float64bits(s.FH.Sum), 0
+		case chunkenc.ValNone:
 		}
 		out = append(out, s)
 	}

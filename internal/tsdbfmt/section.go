@@ -64,7 +64,7 @@ func (s *section) open(what string, r io.Reader, limit int64) {
 
 func (s *section) fail(err error) {
 	// Only the reader's own end: an error of the bucket may wrap EOF and is no corruption.
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // see above
 		err = fmt.Errorf("%w: the section is cut", ErrCorrupt)
 	}
 	s.err = fmt.Errorf("%s, at byte %d: %w", s.what, s.off, err)
@@ -154,7 +154,8 @@ func (s *section) next(parse func(b []byte) (n int, err error)) bool {
 
 // cutString splits a string with its length prefix off b: ErrShort when b ends inside it.
 func cutString(b []byte) (str, rest []byte, err error) {
-	n, w := uint64(0), 0
+	var n uint64
+	var w int
 	if len(b) > 0 && b[0] < 0x80 {
 		n, w = uint64(b[0]), 1
 	} else {

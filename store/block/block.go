@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/oklog/ulid/v2"
@@ -130,6 +131,8 @@ type Plan struct {
 	pending []*labels.Matcher
 	key     uint64
 	stats   PostingsStats
+
+	headerWait time.Duration
 }
 
 // PlanOptions tune Plan.
@@ -141,12 +144,14 @@ type PlanOptions struct {
 
 // Plan finds the series that match all of matchers, of which there must be at least one. Close must be called on the plan.
 func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanOptions) (*Plan, error) {
+	start := time.Now()
 	h, release, err := b.Header(ctx)
 	if err != nil {
 		return nil, err
 	}
 	p := &Plan{
-		block: b, header: h, release: release, pages: b.deps.Index,
+		headerWait: time.Since(start),
+		block:      b, header: h, release: release, pages: b.deps.Index,
 		index: b.deps.Index.Object(b.meta.Number, b.meta.ID, h.IndexSize()),
 		key:   matchersKey(matchers),
 	}
@@ -187,6 +192,9 @@ func (p *Plan) Postings() int { return len(p.refs) }
 
 // Lazy reports whether matchers are still to be checked against the series.
 func (p *Plan) Lazy() bool { return len(p.pending) > 0 }
+
+// HeaderWait returns how long the plan waited for its header.
+func (p *Plan) HeaderWait() time.Duration { return p.headerWait }
 
 // Stats returns what planning has read.
 func (p *Plan) Stats() PostingsStats { return p.stats }

@@ -128,7 +128,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	case "broken":
 		var out strings.Builder
 		for _, b := range s.catalog.Status().Broken {
-			fmt.Fprintf(&out, "%s %s retry in %v: %v\n", s.names[b.ID], b.State, b.Next.Sub(time.Now()), s.rename(b.Err.Error()))
+			fmt.Fprintf(&out, "%s %s retry in %v: %v\n", s.names[b.ID], b.State, time.Until(b.Next), s.rename(b.Err.Error()))
 		}
 		return out.String()
 	case "saved":

@@ -147,7 +147,7 @@ const readerOverhead = 1 << 10
 
 func readFull(st storage, b []byte, off int64) error {
 	if n, err := st.ReadAt(b, off); n < len(b) {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return err
