@@ -1,0 +1,59 @@
+package block
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"larder/store/storepb"
+)
+
+// sortedSegments collects the whole answer of a block and puts it in order.
+type sortedSegments struct {
+	grow     func(int64) error
+	segs     []*Segment
+	order    []sortedRef
+	complete bool
+}
+
+type sortedRef struct{ seg, i uint32 }
+
+func (c *sortedSegments) add(seg *Segment) error {
+	if c.grow != nil {
+		if err := c.grow(seg.Bytes() + 8*int64(seg.Len())); err != nil {
+			return fmt.Errorf("its series have label names that are also external or removed labels, so that they must be sorted in memory: %w", err)
+		}
+	}
+	for i := range seg.Len() {
+		c.order = append(c.order, sortedRef{uint32(len(c.segs)), uint32(i)})
+	}
+	c.segs = append(c.segs, seg)
+	return nil
+}
+
+func (c *sortedSegments) sort() {
+	c.complete = true
+	slices.SortStableFunc(c.order, func(a, b sortedRef) int {
+		return storepb.CompareLabels(c.segs[a.seg].Labels(int(a.i)), c.segs[b.seg].Labels(int(b.i)))
+	})
+}
+
+func (c *sortedSegments) next() (*Segment, error) {
+	if len(c.order) == 0 {
+		return nil, io.EOF
+	}
+	n := min(len(c.order), segmentSeries)
+	out := &Segment{}
+	for _, r := range c.order[:n] {
+		src := c.segs[r.seg]
+		out.labels = append(out.labels, src.Labels(int(r.i))...)
+		out.labelEnd = append(out.labelEnd, uint32(len(out.labels)))
+		if src.chunks.Len() > 0 {
+			lo, hi := src.ChunkRange(int(r.i))
+			out.chunks.AppendRange(&src.chunks, lo, hi)
+		}
+		out.chunkEnd = append(out.chunkEnd, uint32(out.chunks.Len()))
+	}
+	c.order = c.order[n:]
+	return out, nil
+}
