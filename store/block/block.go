@@ -214,7 +214,8 @@ func (p *Plan) StreamBytes(runBytes int64) int64 {
 
 // runPages returns the bytes of the index pages of a stream's first two runs at their full size.
 func (p *Plan) runPages(runBytes int64) int64 {
-	version, end := p.header.IndexVersion(), seriesSectionEnd(p.header.TOC(), p.index.Size)
+	version, toc := p.header.IndexVersion(), p.header.TOC()
+	end := toc.SectionEnd(toc.Series, p.index.Size)
 	m := runMeter{page: p.block.indexPage(), entry: p.block.entryGuess(), end: end}
 	for _, ref := range p.refs {
 		if m.bytes >= 2*runBytes || m.pages*m.page >= 2*maxRunPages*runBytes {
@@ -280,7 +281,7 @@ func (b *Block) wasZero(key uint64) bool {
 func (b *Block) meanEntry(h *indexheader.Header) int64 {
 	toc := h.TOC()
 	if b.meta.NumSeries > 0 && toc.Series > 0 {
-		if mean := (seriesSectionEnd(toc, h.IndexSize()) - toc.Series) / int64(b.meta.NumSeries); mean > 0 {
+		if mean := (toc.SectionEnd(toc.Series, h.IndexSize()) - toc.Series) / int64(b.meta.NumSeries); mean > 0 {
 			return mean
 		}
 	}

@@ -188,14 +188,3 @@ func (s *Stream) readTails(r *run, version int) error {
 	r.more, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account)
 	return err
 }
-
-// seriesSectionEnd returns where the series section of an index of the given size ends: at the section that comes next.
-func seriesSectionEnd(toc tsdbfmt.TOC, size int64) int64 {
-	end := size
-	for _, off := range []int64{toc.Symbols, toc.LabelIndices, toc.LabelIndicesTable, toc.Postings, toc.PostingsTable} {
-		if off > toc.Series && off < end {
-			end = off
-		}
-	}
-	return end
-}

@@ -124,7 +124,8 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
 	}
 	s.entrySize, s.indexPage = p.block.entryGuess(), p.block.indexPage()
 	s.syms.most = opts.RunBytes
-	s.seriesEnd = seriesSectionEnd(p.header.TOC(), p.index.Size)
+	toc := p.header.TOC()
+	s.seriesEnd = toc.SectionEnd(toc.Series, p.index.Size)
 	for _, m := range p.pending {
 		s.matchNames = append(s.matchNames, pendingName{name: m.Name, m: m})
 	}
