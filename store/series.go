@@ -121,7 +121,6 @@ func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) erro
 		}
 	}
 	if q.hints {
-		r.sent = w.Stats()
 		h := &storepb.SeriesResponseHints{}
 		for _, id := range r.queried {
 			h.QueriedBlocks = append(h.QueriedBlocks, &storepb.Block{Id: id.String()})
