@@ -112,13 +112,21 @@ func TestMemoryFit(t *testing.T) {
 	// What the user gave stays.
 	f(memoryConfig{indexCache: 100 * mib, indexCacheGiven: true}, 200*mib, 100*mib, 22*mib, 27*mib, true)
 
-	for _, m := range []memoryConfig{
-		{indexCache: 2 * gib, indexCacheGiven: true},
-		{indexCache: 250 * mib, requests: 900 * mib, requestsGiven: true},
-		{indexCache: 760 * mib, indexCacheGiven: true}, // leaves requests too little to work with
+	// Nothing but defaults always fits: requests first get what they need.
+	f(def, 128*mib, 72*mib, 7*mib, 16*mib, true)
+	f(def, 32*mib, 15*mib, 0, 8*mib, true)
+
+	for _, tc := range []struct {
+		m    memoryConfig
+		want string
+	}{
+		{memoryConfig{indexCache: 2 * gib, indexCacheGiven: true}, "--index-cache-size 2GiB, at least 16MiB for requests;"},
+		{memoryConfig{indexCache: 250 * mib, requests: 900 * mib, requestsGiven: true}, "free: --store.request-bytes 900MiB;"},
+		// This leaves requests too little to work with.
+		{memoryConfig{indexCache: 760 * mib, indexCacheGiven: true}, "--index-cache-size 760MiB, at least 16MiB for requests;"},
 	} {
-		if _, err := m.fit(gib); err == nil || !strings.Contains(err.Error(), "--index-cache-size") {
-			t.Errorf("%+v: got %v, want a refusal", m, err)
+		if _, err := tc.m.fit(gib); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%+v: got %v, want a refusal with %q", tc.m, err, tc.want)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/alecthomas/units"
@@ -70,23 +71,68 @@ func (m *memoryConfig) fit(limit int64) (scaled bool, err error) {
 			*s.bytes = int64(float64(*s.bytes) * float64(left) / float64(flexible))
 		}
 	}
-	if fixed > room || m.requests < min(minRequests, limit/4) {
-		return false, fmt.Errorf("--index-cache-size %s, --chunk-cache-size %s and --store.request-bytes %s do not fit into the memory limit of %s, "+
-			"of which a quarter is kept free: lower one of them or raise the limit",
-			units.Base2Bytes(m.indexCache), units.Base2Bytes(m.chunkCache), units.Base2Bytes(m.requests), units.Base2Bytes(limit))
+	least := max(min(minRequests, limit/4), 1)
+	if !m.requestsGiven && m.requests < least && least <= left {
+		m.giveRequests(least, left-least)
+	}
+	if fixed > room || m.requests < least {
+		return false, m.tooMuch(limit, least)
 	}
 	return true, nil
 }
 
+// giveRequests gives requests the least that they can work with, and the caches that are not given what is left.
+func (m *memoryConfig) giveRequests(least, left int64) {
+	m.requests = least
+	var caches int64
+	for _, s := range m.shares()[:2] {
+		if !s.given {
+			caches += *s.bytes
+		}
+	}
+	for _, s := range m.shares()[:2] {
+		if !s.given {
+			*s.bytes = min(*s.bytes, int64(float64(*s.bytes)*float64(left)/float64(max(caches, 1))))
+		}
+	}
+}
+
+// tooMuch names what the user gave, and only that: it is what can be changed.
+func (m *memoryConfig) tooMuch(limit, least int64) error {
+	var parts []string
+	for _, s := range m.shares() {
+		if s.given {
+			parts = append(parts, fmt.Sprintf("--%s %s", s.flag, units.Base2Bytes(*s.bytes)))
+		}
+	}
+	if !m.requestsGiven {
+		parts = append(parts, fmt.Sprintf("at least %s for requests", wholeMiB(least)))
+	}
+	return fmt.Errorf("too much for the memory limit of %s, of which a quarter is kept free: %s; lower a flag or raise the limit",
+		units.Base2Bytes(limit), strings.Join(parts, ", "))
+}
+
 type share struct {
+	flag  string
 	bytes *int64
 	given bool
 }
 
+// shares are the two caches, then requests.
 func (m *memoryConfig) shares() []share {
 	return []share{
-		{&m.indexCache, m.indexCacheGiven}, {&m.chunkCache, m.chunkCacheGiven}, {&m.requests, m.requestsGiven},
+		{"index-cache-size", &m.indexCache, m.indexCacheGiven},
+		{"chunk-cache-size", &m.chunkCache, m.chunkCacheGiven},
+		{"store.request-bytes", &m.requests, m.requestsGiven},
 	}
+}
+
+// wholeMiB is a size for people: what a share of a limit comes to ends in a row of odd kibibytes.
+func wholeMiB(n int64) units.Base2Bytes {
+	if n >= 1<<20 {
+		n -= n % (1 << 20)
+	}
+	return units.Base2Bytes(n)
 }
 
 // memoryLimit returns what the process may use: GOMEMLIMIT, which it first sets from the container's limit if auto is on and
@@ -113,9 +159,9 @@ func memoryLimit(auto bool, ratio float64) (int64, error) {
 }
 
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
-	attrs := []any{"index_cache", units.Base2Bytes(m.indexCache), "chunk_cache", units.Base2Bytes(m.chunkCache), "requests", units.Base2Bytes(m.requests)}
+	attrs := []any{"index_cache", wholeMiB(m.indexCache), "chunk_cache", wholeMiB(m.chunkCache), "requests", wholeMiB(m.requests)}
 	if limit > 0 {
-		attrs = append(attrs, "limit", units.Base2Bytes(limit))
+		attrs = append(attrs, "limit", wholeMiB(limit))
 	}
 	if scaled {
 		logger.Warn("memory: the defaults do not fit into the limit and were scaled down", attrs...)
