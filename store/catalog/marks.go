@@ -16,6 +16,7 @@ const minMarkBudget = 256
 type mark struct {
 	known        bool // read, or seen to be absent
 	marked       bool
+	broken       bool      // what was read last is not a mark
 	deletionTime int64     // seconds since 1970
 	modified     time.Time // of the object, zero where the bucket's listing does not tell
 	asked        uint64    // the sync that last looked it up, 0 for none
@@ -102,8 +103,10 @@ func (c *Catalog) readMarks(ctx context.Context, records []*record, l listing, s
 			}
 		case readBroken:
 			// Half an upload or nonsense: it says nothing, and what an earlier one said stays.
-			r.mark.known, r.mark.modified = true, modified
-			c.log.Warn("deletion mark is not usable", "block", r.id(), "err", res.err)
+			if !r.mark.broken { // said once, not at every sync
+				c.log.Warn("deletion mark is not usable", "block", r.id(), "err", res.err)
+			}
+			r.mark.known, r.mark.broken, r.mark.modified = true, true, modified
 		case readFailed:
 			if failed++; firstErr == nil {
 				firstErr = res.err

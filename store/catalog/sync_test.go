@@ -1,9 +1,11 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -579,5 +581,34 @@ func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	mustSync(t, c) // the panic does not silence what comes after it
 	if want := []int{2, 3, 2, 1, 2}; !slices.Equal(told, want) {
 		t.Errorf("views told of have %v blocks, want %v", told, want)
+	}
+}
+
+// A mark that cannot be read stays so for long: it is warned of once, and again only after it was usable in between.
+func TestABrokenMarkIsWarnedOfOnce(t *testing.T) {
+	for _, d := range []Discovery{Concurrent, Recursive} {
+		b := newTestBucket()
+		b.noTimes = true
+		id := testID(1)
+		b.put(id.String()+"/"+metaFile, smallMeta(id))
+		var log bytes.Buffer
+		c := newCatalog(t, Options{Bucket: b, Discovery: d, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		warned := func(step string, want int) {
+			t.Helper()
+			mustSync(t, c)
+			mustSync(t, c)
+			if got := strings.Count(log.String(), "deletion mark is not usable"); got != want {
+				t.Errorf("%s: %s: got %d warnings, want %d", d, step, got, want)
+			}
+		}
+		b.put(id.String()+"/"+markFile, "{")
+		warned("broken", 1)
+		b.put(id.String()+"/"+markFile, fmt.Sprintf(`{"version": 1, "deletion_time": %d}`, time.Now().Unix()))
+		mustSync(t, c)
+		warned("whole", 1)
+		b.put(id.String()+"/"+markFile, "{")
+		if d == Concurrent { // without times, a listing does not tell that a mark that was read has changed
+			warned("broken again", 2)
+		}
 	}
 }
