@@ -72,7 +72,7 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 	enc, data, err := tsdbfmt.ChunkRecord(rec)
 	if err != nil {
 		// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
-		e.onError(err)
+		e.onError(e.recordError(src, ref, err))
 		if rec, err = src.chunks.Reread(ctx, ref); err != nil {
 			return receiveError(src, err)
 		}
@@ -108,13 +108,13 @@ var aggregateNames = [...]string{"count", "sum", "min", "max", "counter"}
 func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, data []byte) error {
 	wireEnc, reencode, err := tsdbfmt.WireEncoding(enc)
 	if err != nil {
-		e.onError(err)
+		e.onError(e.recordError(src, ref, err))
 		return e.recordError(src, ref, err)
 	}
 	if reencode {
 		from := len(e.arena)
 		if _, e.arena, err = tsdbfmt.Reencode(e.arena, enc, data); err != nil {
-			e.onError(err)
+			e.onError(e.recordError(src, ref, err))
 			return e.recordError(src, ref, err)
 		}
 		data = e.arena[from:len(e.arena):len(e.arena)]

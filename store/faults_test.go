@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -136,7 +138,8 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := startGateway(t, dir, gatewayOptions{})
+	var log lockedBuffer
+	g := startGateway(t, dir, gatewayOptions{logger: slog.New(slog.NewTextHandler(&log, nil))})
 	var flipped atomic.Int64
 	// The header is built from undamaged bytes: its own test damages those.
 	req := only(t, metas[0])
@@ -166,6 +169,28 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 	if diff := cmp.Diff(want.series, got.series, protocmp.Transform()); diff != "" {
 		t.Errorf("answer after damage (-want +got):\n%s", diff)
 	}
+	// The client has not noticed: the log is where it can be seen, and must say of what.
+	if want := `bad chunk record" err="receive series from ` + metas[0].ULID.String() + ": chunk file 1: chunk record at offset "; !strings.Contains(log.String(), want) {
+		t.Errorf("log lacks %q:\n%s", want, log.String())
+	}
+}
+
+// lockedBuffer is a log that is read while others may write to it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestAFailureIsNotRemembered fails every read for a while and then stops.

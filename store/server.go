@@ -160,5 +160,5 @@ func (s *Server) noteBadChunk(err error) {
 	default:
 		s.metrics.corruptRecords.Inc()
 	}
-	s.log.Warn("chunk record", "err", err)
+	s.log.Warn("bad chunk record", "err", err)
 }
