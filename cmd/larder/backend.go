@@ -57,7 +57,11 @@ func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometh
 		Name: "thanos_bucket_store_block_drops_total",
 		Help: "Total number of blocks that ceased to be served.",
 	})
-	reg.MustRegister(b.loads, b.drops)
+	dropFailures := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "thanos_bucket_store_block_drop_failures_total",
+		Help: "Always 0: to cease serving a block cannot fail. It is here for dashboards.",
+	})
+	reg.MustRegister(b.loads, b.drops, dropFailures)
 	if err := b.open(dir, reg, tracer); err != nil {
 		b.close()
 		return nil, err

@@ -222,6 +222,8 @@ func TestReadinessFollowsTheBucket(t *testing.T) {
 		`thanos_objstore_bucket_operation_failures_total{`,
 		`thanos_objstore_bucket_operation_duration_seconds_bucket{`,
 		`thanos_bucket_store_block_loads_total`,
+		`thanos_bucket_store_block_load_failures_total 0`,
+		`thanos_bucket_store_block_drop_failures_total 0`,
 		`thanos_bucket_store_series_gate_duration_seconds`,
 		`thanos_blocks_meta_syncs_total`,
 		`thanos_status{check="ready",component="store"} 1`,

@@ -232,6 +232,9 @@ func TestBuildFails(t *testing.T) {
 			if names := headerFiles(t, dir); len(names) != 0 {
 				t.Errorf("files are left: %v", names)
 			}
+			if f := metric(t, reg, "thanos_bucket_store_block_load_failures_total"); f != 2 {
+				t.Errorf("got %v failed loads, want 2", f)
+			}
 			if f := metric(t, reg, "larder_header_build_failures_total"); f != 2 {
 				t.Errorf("%v failures counted", f)
 			}

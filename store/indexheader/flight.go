@@ -235,6 +235,7 @@ func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loade
 		took := time.Since(started).Seconds()
 		if err != nil {
 			m.met.buildFailures.Inc()
+			m.met.loadFailures.Inc()
 			err = fmt.Errorf("build the index header of block %s: %w", e.src.ID, err)
 			span.SetStatus(codes.Error, err.Error())
 		} else {

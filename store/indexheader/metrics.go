@@ -7,6 +7,7 @@ import (
 
 type metrics struct {
 	builds, buildFailures, localFailures prometheus.Counter
+	loadFailures                         prometheus.Counter // the same as buildFailures, under Thanos's name
 	rebuilds                             *prometheus.CounterVec
 	buildSeconds                         prometheus.Histogram
 
@@ -54,6 +55,7 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	return &metrics{
 		builds:        counter("larder_header_builds_total", "Builds of an index header that were started."),
 		buildFailures: counter("larder_header_build_failures_total", "Builds of an index header that failed."),
+		loadFailures:  counter("thanos_bucket_store_block_load_failures_total", "Total number of failed attempts to build the index header of a block."),
 		localFailures: counter("larder_header_local_failures_total", "Index headers that could not be written to the local disk."),
 		rebuilds: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_header_rebuilds_total",
