@@ -298,6 +298,8 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	}})
 	if _, err = small.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("got %v, want ResourceExhausted", err)
+	} else if strings.Contains(status.Convert(err).Message(), "rpc error") {
+		t.Errorf("the message says its code a second time: %v", err)
 	}
 	if n := small.inUse(t); n != 0 {
 		t.Errorf("%v bytes of the allowance are still held", n)

@@ -313,7 +313,10 @@ func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 		return status.Error(status.FromContextError(ctx.Err()).Code(), err.Error())
 	case errors.As(err, &fault), errors.As(err, &read):
 	case errors.As(err, &carried):
-		return status.Error(carried.GRPCStatus().Code(), err.Error())
+		if st := carried.GRPCStatus(); st.String() != err.Error() {
+			return status.Error(st.Code(), err.Error())
+		}
+		return err // nothing is wrapped around it: its text must not say twice what code it has
 	}
 	return status.Error(otherwise, err.Error())
 }
