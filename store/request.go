@@ -214,6 +214,7 @@ func (r *request) finish(err error) {
 			attribute.Int("larder.blocks", r.blocksQueried),
 			attribute.Int64("larder.postings", r.postingsCount),
 			attribute.Int64("larder.series.sent", r.sent.Series),
+			attribute.Int64("larder.series.sorted", r.decoded.SortedSeries),
 			attribute.Int64("larder.chunks.sent", r.sent.Chunks),
 			attribute.Int64("larder.bytes.sent", r.sent.Bytes),
 		}

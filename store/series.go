@@ -121,10 +121,7 @@ func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) erro
 		}
 	}
 	if q.hints {
-		h := &storepb.SeriesResponseHints{}
-		for _, id := range r.queried {
-			h.QueriedBlocks = append(h.QueriedBlocks, &storepb.Block{Id: id.String()})
-		}
+		h := &storepb.SeriesResponseHints{QueriedBlocks: queriedBlocks(r.queried)}
 		if q.queryStats {
 			r.sent = w.Stats()
 			h.QueryStats = r.queryStats()

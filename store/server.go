@@ -89,9 +89,6 @@ func New(opts Options) *Server {
 	if opts.Tracer == nil {
 		opts.Tracer = noop.NewTracerProvider().Tracer("larder")
 	}
-	if opts.Blocks.Logger == nil {
-		opts.Blocks.Logger = opts.Logger
-	}
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
 		metrics:   newMetrics(opts.Registerer),

@@ -121,7 +121,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 
 	b.server = store.New(store.Options{
 		Catalog:        b.catalog,
-		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Logger: b.logger},
+		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}},
 		ChunkPageBytes: conf.chunkPageSize,
 		Gate:           store.GateOptions{MaxConcurrent: conf.seriesConcurrency},
 		Allowance:      store.AllowanceOptions{Bytes: m.requests},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"path"
 	"slices"
@@ -53,7 +52,6 @@ type Deps struct {
 	Index   IndexPages
 	Chunks  ChunkPages
 	Lister  Lister
-	Logger  *slog.Logger
 }
 
 // Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a

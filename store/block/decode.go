@@ -182,7 +182,7 @@ func (s *Stream) tryEntry(r *run, off int64) (content []byte, size int, err erro
 
 // filter removes the series from held on that a pending matcher does not match.
 func (s *Stream) filter(held int) error {
-	if len(s.matchNames) == 0 {
+	if len(s.pending) == 0 {
 		s.stats.Matched += int64(s.raw.len() - held)
 		return nil
 	}
@@ -202,23 +202,29 @@ func (s *Stream) filter(held int) error {
 	return nil
 }
 
-// pendingName is a pending matcher with the slot of its label name, once seen.
-type pendingName struct {
-	name string
-	m    *labels.Matcher
+// pendingMatcher is a pending matcher and what it said of the value it saw last: series are sorted, so that neighbours mostly share theirs.
+type pendingMatcher struct {
+	m       *labels.Matcher
+	value   string
+	matches bool
 }
 
+// matches reports whether all pending matchers match the series with these slots.
 func (s *Stream) matches(slots []uint32) bool {
-	for i := range s.matchNames {
-		p := &s.matchNames[i]
-		value := ""
+	for i := range s.pending {
+		p := &s.pending[i]
+		var value []byte // a label that the series lacks is empty
 		for j := 0; j < len(slots); j += 2 {
-			if string(s.syms.at(slots[j])) == p.name {
-				value = string(s.syms.at(slots[j+1]))
+			if string(s.syms.at(slots[j])) == p.m.Name {
+				value = s.syms.at(slots[j+1])
 				break
 			}
 		}
-		if !p.m.Matches(value) {
+		if string(value) != p.value {
+			p.value = string(value)
+			p.matches = p.m.Matches(p.value)
+		}
+		if !p.matches {
 			return false
 		}
 	}

@@ -102,7 +102,7 @@ type Stream struct {
 	scratch    []byte
 	lastEnd    int64 // where the entry after the one decoded last begins
 	lastKept   bool  // the last chunk of that entry was kept, with no bound yet
-	matchNames []pendingName
+	pending    []pendingMatcher
 	lay        layout
 
 	sorted *sortedSegments
@@ -127,7 +127,7 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
 	toc := p.header.TOC()
 	s.seriesEnd = toc.SectionEnd(toc.Series, p.index.Size)
 	for _, m := range p.pending {
-		s.matchNames = append(s.matchNames, pendingName{name: m.Name, m: m})
+		s.pending = append(s.pending, pendingMatcher{m: m, matches: m.Matches("")})
 	}
 	s.lay = layout{rules: &s.names}
 	if s.names.clash && !opts.Unordered {
