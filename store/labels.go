@@ -51,7 +51,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 		return nil, err
 	}
 	r := s.newRequest(ctx, "LabelNames")
-	defer func() { r.finish(err) }()
+	defer r.finish()
 
 	names, err := s.labelSets(r, &q, &namesQuestion{query: &q})
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 		return nil, err
 	}
 	r := s.newRequest(ctx, "LabelValues")
-	defer func() { r.finish(err) }()
+	defer r.finish()
 
 	values, err := s.labelSets(r, &q, &valuesQuestion{query: &q, label: req.Label})
 	if err != nil {

@@ -201,7 +201,7 @@ func (r *request) noteSource(src *source) {
 }
 
 // finish releases what the request holds and accounts for it.
-func (r *request) finish(err error) {
+func (r *request) finish() {
 	r.mu.Lock()
 	if r.reservation != nil {
 		r.reservation.Release()
@@ -228,9 +228,6 @@ func (r *request) finish(err error) {
 			attrs = append(attrs, attribute.Float64("larder.stage."+name+".seconds", time.Duration(r.stages[i].Load()).Seconds()))
 		}
 		sp.SetAttributes(attrs...)
-	}
-	if err != nil {
-		r.server.log.Debug("request failed", "method", r.method, "tenant", r.tenant, "err", err)
 	}
 }
 

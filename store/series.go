@@ -74,7 +74,7 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 		return err
 	}
 	r := s.newRequest(stream.Context(), methodSeries)
-	defer func() { r.finish(err) }()
+	defer r.finish()
 
 	if err := r.stage(stageGate, "store_query_gate_ismyturn", s.gate.Start); err != nil {
 		return statusOf(r.ctx, err, codes.Unavailable)
