@@ -10,15 +10,12 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/thanos-io/objstore"
-	"github.com/thanos-io/objstore/client"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/pagecache"
-	"larder/internal/telemetry"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"
@@ -137,16 +134,6 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 
 // services are what the gRPC server is given.
 func (b *backend) services() services { return services{store: b.server, info: b.server} }
-
-// openBucket makes the client that the configuration describes. Its metrics have the names that Thanos's dashboards and alerts
-// read: thanos_objstore_bucket_*.
-func openBucket(conf *storeConfig, logger *slog.Logger, reg prometheus.Registerer) (objstore.InstrumentedBucket, error) {
-	b, err := client.NewBucketFromConfig(telemetry.GoKit(logger), conf.bucket, "larder", nil)
-	if err != nil {
-		return nil, conf.objstoreYAML.wrap(err)
-	}
-	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), b.Name())), nil
-}
 
 // orNone turns a size of zero, which for the caches would be their default, into what means none.
 func orNone(size int64) int64 {
