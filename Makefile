@@ -10,7 +10,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: demo build test check unit race fuzz interop bench lint proto image
+.PHONY: demo build test check unit race fuzz interop interop-short bench lint proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -19,7 +19,7 @@ demo:
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/larder ./cmd/larder
 
-test: check unit race fuzz interop
+test: check unit race fuzz interop-short
 
 # What needs no test to run. internal/lint, the rules of this repository, is among the unit tests.
 check:
@@ -43,10 +43,14 @@ fuzz:
 	  done; \
 	done
 
-# larder against Thanos's own store, each a process of its own. Its module stands apart, see interop/go.mod. A program that a test needs
-# and that is missing fails it here.
+# larder with its real neighbours, each a process of its own: Thanos's components, Prometheus, object stores. The module stands apart, see
+# interop/go.mod. A program that a test needs and that is missing fails it. The short form is part of `make test`.
+interop-short:
+	cd interop && INTEROP_REQUIRE=1 $(GO) test -tags slicelabels -timeout 20m ./...
+
+# The whole: every test in its long form, and the table of what was proven with which system. Some twenty minutes on two cores.
 interop:
-	cd interop && INTEROP_REQUIRE=1 $(GO) test -tags slicelabels ./...
+	cd interop && INTEROP_REQUIRE=1 INTEROP_FULL=1 $(GO) test -tags slicelabels -timeout 120m -count=1 -json ./... | $(GO) run -tags slicelabels ./cmd/table
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -35,11 +35,15 @@ const (
 	shortLayouts  = 12
 	fullLayouts   = 40
 	perLayout     = 170
+	fullPerLayout = 260
 	maxReports    = 3
 	defaultSeed   = 1
 	featureShare  = 0.10
 	nonEmptyShare = 0.60
 )
+
+// full tells whether the long form of a test is asked for, as `make interop` does.
+func full() bool { return os.Getenv("INTEROP_FULL") != "" }
 
 // coverage counts what a run reached.
 type coverage struct {
@@ -126,6 +130,15 @@ func aggregatesOverReplicas(r *trial.Result) (aggregates, replicas, repeated boo
 		}
 	}
 	return aggregates, replicas, repeated
+}
+
+// all is the number of requests that were made.
+func (c *coverage) all() int {
+	n := 0
+	for _, k := range c.requests {
+		n += k
+	}
+	return n
 }
 
 // check fails the test where the run did not reach what it must.

@@ -105,7 +105,7 @@ func compare(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	bin, err := gateway.BuildLarder(ctx, o.root, dir)
+	bin, err := gateway.BuildLarder(ctx, o.root)
 	if err != nil {
 		return err
 	}

@@ -11,13 +11,17 @@ import (
 	"larder/interop/internal/process"
 )
 
-// BuildLarder returns the larder binary: the one named by LARDER_BIN, else built from the repository around this module into dir.
-// root is the repository's folder.
-func BuildLarder(ctx context.Context, root, dir string) (string, error) {
+// BuildLarder returns the larder binary: the one named by LARDER_BIN, else built from the repository around this module. root is the
+// repository's folder. Where the binary is up to date the go command leaves it alone, so that every test may call this.
+func BuildLarder(ctx context.Context, root string) (string, error) {
 	if bin := os.Getenv("LARDER_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
-	bin := filepath.Join(dir, "larder")
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(root, "bin", "larder-interop")
 	// larder is built as it is shipped: with its own go.mod and without this module's build tags.
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, "./cmd/larder")
 	cmd.Dir = root
