@@ -28,7 +28,8 @@ var built struct {
 	path map[string]string
 }
 
-// tool builds a `tool` of go.mod. `go tool -n` links it into the build cache and prints where it is.
+// tool builds a `tool` of go.mod with the tags that its authors build it with, which `go tool` does not take. `go run` links it into the build
+// cache and, instead of running it, has echo say where it is: the first time in a folder that is gone afterwards, then in the cache.
 func tool(t testing.TB, pkg string) string {
 	t.Helper()
 	built.Lock()
@@ -36,20 +37,26 @@ func tool(t testing.TB, pkg string) string {
 	if p := built.path[pkg]; p != "" {
 		return p
 	}
-	var stderr bytes.Buffer
-	cmd := exec.Command("go", "tool", "-n", pkg)
-	cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -tags=slicelabels"))
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go tool -n %s: %v\n%s", pkg, err, stderr.String())
+	for range 2 {
+		var stderr bytes.Buffer
+		cmd := exec.Command("go", "run", "-tags=slicelabels", "-exec=echo", pkg)
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go run %s: %v\n%s", pkg, err, stderr.String())
+		}
+		p := strings.TrimSpace(string(out))
+		if _, err := os.Stat(p); err != nil {
+			continue
+		}
+		if built.path == nil {
+			built.path = map[string]string{}
+		}
+		built.path[pkg] = p
+		return p
 	}
-	p := strings.TrimSpace(string(out))
-	if built.path == nil {
-		built.path = map[string]string{}
-	}
-	built.path[pkg] = p
-	return p
+	t.Fatalf("go run %s: the program is not in the build cache", pkg)
+	return ""
 }
 
 // Debian returns the path of a program of a Debian package.
