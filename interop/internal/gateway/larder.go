@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 
 	"larder/interop/internal/process"
 )
@@ -39,28 +38,18 @@ type Larder struct {
 
 // StartLarder runs `larder store` over the bucket and waits until it says that it is ready. extra flags are appended.
 func StartLarder(ctx context.Context, bin string, b Bucket, extra ...string) (*Larder, error) {
-	if err := os.MkdirAll(b.DataDir, 0o755); err != nil {
-		return nil, err
-	}
-	conf := filepath.Join(b.DataDir, "bucket.yml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n", b.Dir), 0o644); err != nil {
+	flags, err := b.Flags()
+	if err != nil {
 		return nil, err
 	}
 	addrs, err := process.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
-	args := []string{
-		"store", "--data-dir=" + filepath.Join(b.DataDir, "data"), "--objstore.config-file=" + conf,
-		"--grpc-address=" + addrs[0], "--http-address=" + addrs[1], "--log.level=warn",
+	args := append([]string{
+		"store", "--grpc-address=" + addrs[0], "--http-address=" + addrs[1], "--log.level=warn",
 		"--drain-delay=0s", // nobody has to notice that it stops
-	}
-	if !b.MinTime.IsZero() {
-		args = append(args, "--min-time="+b.MinTime.UTC().Format(time.RFC3339))
-	}
-	if !b.MaxTime.IsZero() {
-		args = append(args, "--max-time="+b.MaxTime.UTC().Format(time.RFC3339))
-	}
+	}, flags...)
 	p, err := process.Start(ctx, process.Options{
 		Name: "larder", Bin: bin, Args: append(args, extra...), Ready: process.HTTP("http://" + addrs[1] + "/-/ready"),
 	})

@@ -33,16 +33,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Bucket says which bucket to serve and how; both gateways take it.
-type Bucket struct {
-	// Dir is the bucket's folder.
-	Dir string
-	// DataDir is a folder of the gateway's own.
-	DataDir string
-	// MinTime and MaxTime are --min-time and --max-time; zero is no bound.
-	MinTime, MaxTime time.Time
-}
-
 // ThanosOptions change how Thanos is served. The zero value is `thanos store` with its defaults, but with hints in Series answers, which
 // that command hard-codes off.
 type ThanosOptions struct {

@@ -1,0 +1,37 @@
+package gateway
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Bucket says which bucket to serve and how; both gateways take it.
+type Bucket struct {
+	// Dir is the bucket's folder.
+	Dir string
+	// DataDir is a folder of the gateway's own.
+	DataDir string
+	// MinTime and MaxTime are --min-time and --max-time; zero is no bound.
+	MinTime, MaxTime time.Time
+}
+
+// Flags are the arguments that `thanos store` and `larder store` take for the bucket. They name a file in DataDir, which is written.
+func (b Bucket) Flags() ([]string, error) {
+	if err := os.MkdirAll(b.DataDir, 0o755); err != nil {
+		return nil, err
+	}
+	conf := filepath.Join(b.DataDir, "bucket.yml")
+	if err := os.WriteFile(conf, fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n", b.Dir), 0o644); err != nil {
+		return nil, err
+	}
+	args := []string{"--data-dir=" + filepath.Join(b.DataDir, "data"), "--objstore.config-file=" + conf}
+	if !b.MinTime.IsZero() {
+		args = append(args, "--min-time="+b.MinTime.UTC().Format(time.RFC3339))
+	}
+	if !b.MaxTime.IsZero() {
+		args = append(args, "--max-time="+b.MaxTime.UTC().Format(time.RFC3339))
+	}
+	return args, nil
+}
