@@ -35,7 +35,7 @@ type labelQuery struct {
 func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
 	defer s.recovered(&err)
 	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
-	if q.matchers, err = promMatchers(req.Matchers); err != nil {
+	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "translate request labels matchers: %v", err)
 	}
 	if req.Hints != nil {
@@ -43,7 +43,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label names request hints: %v", err)
 		}
-		if q.blockMatchers, err = promMatchers(h.BlockMatchers); err != nil {
+		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
 		}
 	}
@@ -69,7 +69,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesRequest) (resp *storepb.LabelValuesResponse, err error) {
 	defer s.recovered(&err)
 	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
-	if q.matchers, err = promMatchers(req.Matchers); err != nil {
+	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "translate request labels matchers: %v", err)
 	}
 	if slices.Contains(req.WithoutReplicaLabels, req.Label) {
@@ -80,7 +80,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label values request hints: %v", err)
 		}
-		if q.blockMatchers, err = promMatchers(h.BlockMatchers); err != nil {
+		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
 		}
 	}

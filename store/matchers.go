@@ -13,8 +13,11 @@ import (
 // blockIDLabel is the label that block matchers of a request's hints may use for a block's ULID.
 const blockIDLabel = "__block_id"
 
-// promMatchers translates matchers, compiling regular expressions.
-func promMatchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
+// promMatchers translates matchers, compiling regular expressions that cache does not have.
+func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
+	if len(ms) > maxMatchers {
+		return nil, fmt.Errorf("%d matchers, more than %d", len(ms), maxMatchers)
+	}
 	out := make([]*labels.Matcher, 0, len(ms))
 	for _, m := range ms {
 		var t labels.MatchType
@@ -30,7 +33,7 @@ func promMatchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 		default:
 			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q", m.GetType(), m.GetName())
 		}
-		pm, err := labels.NewMatcher(t, m.GetName(), m.GetValue())
+		pm, err := cache.matcher(t, m.GetName(), m.GetValue())
 		if err != nil {
 			return nil, fmt.Errorf("matcher of label %q: %w", m.GetName(), err)
 		}
@@ -38,6 +41,9 @@ func promMatchers(ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 	}
 	return out, nil
 }
+
+// maxMatchers is far beyond any query; each is looked at for every block and, where it is pending, for every series.
+const maxMatchers = 10_000
 
 // withoutExternal returns the matchers that the external labels of a block leave to be asked of its series, false if they already
 // exclude the block.

@@ -47,7 +47,7 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 	}
 	q.minT, q.maxT = s.clamp(req.MinTime, req.MaxTime)
 	var err error
-	if q.matchers, err = promMatchers(req.Matchers); err != nil {
+	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	if req.Hints != nil {
@@ -55,7 +55,7 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %v", err)
 		}
-		if q.blockMatchers, err = promMatchers(h.BlockMatchers); err != nil {
+		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
 		}
 		q.hints, q.queryStats = true, h.EnableQueryStats

@@ -120,7 +120,8 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Catalog:        b.catalog,
 		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}},
 		ChunkPageBytes: conf.chunkPageSize,
-		Gate:           store.GateOptions{MaxConcurrent: conf.seriesConcurrency},
+		Gate:           conf.gate,
+		Matchers:       conf.matcherCacheSize,
 		Allowance:      store.AllowanceOptions{Bytes: m.requests},
 		Limits:         store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
 		Clamp: func(minT, maxT int64) (int64, int64) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+
+	"github.com/alecthomas/kingpin/v2"
 )
 
 // content is Thanos's pair of flags for a YAML document: X holds it, X-file names a file that does. $(NAME) in it stands for
@@ -13,10 +15,19 @@ type content struct {
 	required           bool
 }
 
-func contentFlags(f flagger, c *content, name, help string) {
+func contentFlags(f flagger, c *content, name, help string) { c.register(f, name, help) }
+
+func hiddenContentFlags(f flagger, c *content, name, help string) {
+	file, inline := c.register(f, name, help)
+	file.Hidden()
+	inline.Hidden()
+}
+
+func (c *content) register(f flagger, name, help string) (file, inline *kingpin.FlagClause) {
 	c.name = name
-	flag(f, name+"-file", "Path to the YAML file that "+help, "", &c.path, text).PlaceHolder("<file-path>")
-	flag(f, name, "Alternative to --"+name+"-file (mutually exclusive): the YAML itself.", "", &c.inline, text).PlaceHolder("<content>")
+	file = flag(f, name+"-file", "Path to the YAML file that "+help, "", &c.path, text).PlaceHolder("<file-path>")
+	inline = flag(f, name, "Alternative to --"+name+"-file (mutually exclusive): the YAML itself.", "", &c.inline, text).PlaceHolder("<content>")
+	return file, inline
 }
 
 // read returns the document, nil if none was given.
@@ -40,15 +51,23 @@ func (c *content) read() ([]byte, error) {
 	return c.expand(b)
 }
 
-// wrap names the flag that the document came from.
+// flag names the flag that the document came from.
+func (c *content) flag() string {
+	if c.path != "" {
+		return "--" + c.name + "-file"
+	}
+	return "--" + c.name
+}
+
+// wrap names the flag that the document came from, and its file.
 func (c *content) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
 	if c.path != "" {
-		return fmt.Errorf("--%s-file %s: %w", c.name, c.path, err)
+		return fmt.Errorf("%s %s: %w", c.flag(), c.path, err)
 	}
-	return fmt.Errorf("--%s: %w", c.name, err)
+	return fmt.Errorf("%s: %w", c.flag(), err)
 }
 
 // expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail much later and elsewhere.

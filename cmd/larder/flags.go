@@ -7,12 +7,14 @@ import (
 	"github.com/thanos-io/objstore/client"
 
 	"larder/internal/telemetry"
+	"larder/store"
 	"larder/store/catalog"
 )
 
 // storeConfig is what the flags of `larder store` say. Fields above the line are filled by the parser, those below by load.
 type storeConfig struct {
 	logLevel, logFormat string
+	debugName           string
 	autoMemLimit        bool
 	autoMemLimitRatio   float64
 
@@ -27,13 +29,16 @@ type storeConfig struct {
 	cacheIndexHeader bool
 	indexPageSize    int64
 	chunkPageSize    int64
-	waitHeaders      time.Duration
-	headerIdle       time.Duration
-	memory           memoryConfig
+	// chunkPageSizeGiven says that the flag was: then it counts, and not what the caching bucket's document says.
+	chunkPageSizeGiven bool
+	waitHeaders        time.Duration
+	headerIdle         time.Duration
+	memory             memoryConfig
 
 	seriesLimit, samplesLimit uint64
 	bytesLimit                int64
-	seriesConcurrency         int
+	gate                      store.GateOptions
+	matcherCacheSize          int
 
 	syncInterval       time.Duration
 	discovery          string
@@ -45,28 +50,23 @@ type storeConfig struct {
 	objstoreYAML       content
 	relabelYAML        content
 	tracingYAML        content
-	ignored            ignoredFlags
+	indexCacheYAML     content
+	bucketCacheYAML    content
+	// withoutEffect and old hold, per name, whether the user gave a flag that means nothing here, or one that has a new name.
+	withoutEffect, old map[string]*bool
 
 	// What load has read and checked.
+	notes   []note
 	bucket  *client.BucketConfig
 	relabel []*relabel.Config
 	tracing []byte
 }
 
-// ignoredFlags are Thanos's flags that describe how it works inside and mean nothing here.
-type ignoredFlags struct {
-	chunkPoolSize    int64
-	lazyReader       bool
-	downloadStrategy string
-	offsetSampling   int
-	// given holds, per name, whether the user gave the flag: only then is it worth a line in the log.
-	given map[string]*bool
-}
-
 // processFlags registers the flags that Thanos has for all its commands.
 func (c *storeConfig) processFlags(f flagger) {
 	flag(f, "log.level", "Log from this level on: error, warn, info or debug.", "info", &c.logLevel, oneOf(telemetry.LogLevels()...))
-	flag(f, "log.format", "Log format: logfmt or json.", "logfmt", &c.logFormat, oneOf(telemetry.LogFormats()...))
+	flag(f, "log.format", "Log format: logfmt, json or journald (the systemd journal).", "logfmt", &c.logFormat, oneOf(telemetry.LogFormats()...))
+	flag(f, "debug.name", "A name that every line of the log carries.", "", &c.debugName, text).Hidden()
 	contentFlags(f, &c.tracingYAML, "tracing.config", "configures tracing, as Thanos has it; type OTLP. Without it the OTEL_* environment counts.")
 	boolFlag(f, "enable-auto-gomemlimit", "Set GOMEMLIMIT from the container's memory limit, unless the environment sets it. No effect without such a limit.",
 		"true", &c.autoMemLimit)
@@ -77,8 +77,10 @@ func (c *storeConfig) processFlags(f flagger) {
 func (c *storeConfig) storeFlags(f flagger) {
 	c.listenFlags(f)
 	c.storageFlags(f)
+	c.cacheFlags(f)
 	c.limitFlags(f)
-	c.ignoredFlags(f)
+	c.withoutEffect = map[string]*bool{}
+	registerIgnored(f, c.withoutEffect)
 }
 
 func (c *storeConfig) storageFlags(f flagger) {
@@ -108,39 +110,38 @@ func (c *storeConfig) storageFlags(f flagger) {
 	flag(f, "ignore-deletion-marks-delay", "Age of a deletion mark from which its block is not served any more.", "24h", &c.deletionMarksDelay, promDuration)
 }
 
-func (c *storeConfig) limitFlags(f flagger) {
+func (c *storeConfig) cacheFlags(f flagger) {
 	m := &c.memory
-	flag(f, "index-cache-size", "Memory for index pages.", "250MB", &m.indexCache, size).IsSetByUser(&m.indexCacheGiven)
+	flag(f, "index-cache-size", "Memory for index pages. Not used when --index-cache.config is given.", "250MB", &m.indexCache, size).
+		IsSetByUser(&m.indexCacheGiven)
+	contentFlags(f, &c.indexCacheYAML, "index-cache.config", "configures the index cache, as Thanos has it; type IN-MEMORY.")
 	flag(f, "chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunkCache, size).
 		IsSetByUser(&m.chunkCacheGiven).PlaceHolder("SIZE")
 	flag(f, "store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
 		"", &m.requests, positive(size)).IsSetByUser(&m.requestsGiven).PlaceHolder("SIZE")
 	flag(f, "index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.indexPageSize, pageSize)
-	flag(f, "chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.chunkPageSize, pageSize)
+	flag(f, "chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.chunkPageSize, pageSize).
+		IsSetByUser(&c.chunkPageSizeGiven)
+	hiddenContentFlags(f, &c.bucketCacheYAML, "store.caching-bucket.config", "configures the cache of chunks, as Thanos has it; type IN-MEMORY.")
+	flag(f, "matcher-cache-size", "Number of compiled regular expressions of requests that are kept. 0 = none.", "0", &c.matcherCacheSize, integer(0))
+}
 
-	flag(f, "store.grpc.touched-series-limit", "DEPRECATED: use store.limits.request-series.", "0", &c.seriesLimit, count)
-	flag(f, "store.grpc.series-sample-limit", "DEPRECATED: use store.limits.request-samples.", "0", &c.samplesLimit, count)
+func (c *storeConfig) limitFlags(f flagger) {
+	c.old = map[string]*bool{}
+	for name := range deprecated() {
+		c.old[name] = new(bool)
+	}
+	flag(f, "store.grpc.touched-series-limit", "DEPRECATED: use store.limits.request-series.", "0", &c.seriesLimit, count).
+		IsSetByUser(c.old["store.grpc.touched-series-limit"])
+	flag(f, "store.grpc.series-sample-limit", "DEPRECATED: use store.limits.request-samples.", "0", &c.samplesLimit, count).
+		IsSetByUser(c.old["store.grpc.series-sample-limit"])
 	flag(f, "store.limits.request-series", "Maximum series of a Series request; more is an error. 0 = no limit.", "0", &c.seriesLimit, count)
 	flag(f, "store.limits.request-samples", "Maximum samples of a Series request, counted as 120 per chunk; more is an error. 0 = no limit.", "0", &c.samplesLimit, count)
 	flag(f, "store.grpc.downloaded-bytes-limit", "Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
 		"0", &c.bytesLimit, size)
-	flag(f, "store.grpc.series-max-concurrency", "Series requests that run at once; more wait. 0 = no limit.", "20", &c.seriesConcurrency, integer(0))
-}
-
-func (c *storeConfig) ignoredFlags(f flagger) {
-	ig := &c.ignored
-	ig.given = map[string]*bool{}
-	given := func(name string) *bool {
-		b := new(bool)
-		ig.given[name] = b
-		return b
-	}
-	const help = "Accepted for Thanos's sake, no effect: "
-	flag(f, "chunk-pool-size", help+"there is no chunk pool, see --store.request-bytes.", "2GB", &ig.chunkPoolSize, size).IsSetByUser(given("chunk-pool-size"))
-	boolFlag(f, "store.enable-index-header-lazy-reader", help+"headers are always opened when needed and closed when idle.", "false", &ig.lazyReader).
-		IsSetByUser(given("store.enable-index-header-lazy-reader"))
-	flag(f, "store.index-header-lazy-download-strategy", help+"headers are built in the background, and at once when a query needs them.",
-		"eager", &ig.downloadStrategy, oneOf("eager", "lazy")).IsSetByUser(given("store.index-header-lazy-download-strategy"))
-	flag(f, "store.index-header-posting-offsets-in-mem-sampling", help+"headers have a sparse table of their own.", "32", &ig.offsetSampling, integer(1)).
-		IsSetByUser(given("store.index-header-posting-offsets-in-mem-sampling")).Hidden()
+	flag(f, "store.grpc.series-max-concurrency", "Series requests that run at once; more wait. 0 = no limit.", "20", &c.gate.MaxConcurrent, integer(0))
+	flag(f, "store.grpc.series-max-waiting", "Series requests that wait for others to end; what comes on top is refused. 0 = no limit.",
+		"1000", &c.gate.MaxWaiting, integer(0))
+	boolFlag(f, "store.grpc.series-fail-fast", "Refuse Series requests that would have to wait. For set-ups where a replica can answer instead.",
+		"false", &c.gate.FailFast)
 }

@@ -2,9 +2,13 @@ package main
 
 import (
 	"math"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestDefaults holds the defaults to Thanos's, flag by flag.
@@ -31,7 +35,7 @@ func TestDefaults(t *testing.T) {
 	f("store.limits.request-series", c.seriesLimit, uint64(0))
 	f("store.limits.request-samples", c.samplesLimit, uint64(0))
 	f("store.grpc.downloaded-bytes-limit", c.bytesLimit, int64(0))
-	f("store.grpc.series-max-concurrency", c.seriesConcurrency, 20)
+	f("store.grpc.series-max-concurrency", c.gate.MaxConcurrent, 20)
 	f("sync-block-duration", c.syncInterval, 15*time.Minute)
 	f("block-sync-concurrency", c.headerConcurrency, 20)
 	f("block-meta-fetch-concurrency", c.metaConcurrency, 32)
@@ -47,9 +51,6 @@ func TestDefaults(t *testing.T) {
 // TestThanosCommandLine takes a command line as it stands in many a manifest.
 func TestThanosCommandLine(t *testing.T) {
 	t.Setenv("BUCKET", "blocks")
-	if _, err := parseStore("--objstore.config={type: S3}", "--web.disable"); err == nil || !strings.Contains(err.Error(), "--web.disable") {
-		t.Fatalf("a flag that is not known: got %v", err)
-	}
 	c, err := parseStore(
 		"--log.level=debug", "--log.format=json",
 		"--objstore.config={type: S3, config: {bucket: $(BUCKET), endpoint: s3.local, insecure: yes}, prefix: a/b}",
@@ -85,8 +86,76 @@ func TestThanosCommandLine(t *testing.T) {
 	f("min time", c.minTime.Millis(now, 0), int64(94*7*24*3600*1000))
 	f("rules", len(c.relabel), 2)
 	f("deletion marks", c.deletionMarksDelay, 24*time.Hour)
-	f("pool flag seen", *c.ignored.given["chunk-pool-size"], true)
-	f("sampling flag seen", *c.ignored.given["store.index-header-posting-offsets-in-mem-sampling"], false)
+	// What has no effect, or another name, is said once, and only what was given.
+	var said []string
+	for _, n := range c.notes {
+		said = append(said, n.msg+": "+n.flag)
+	}
+	f("notes", strings.Join(said, "\n"), strings.Join([]string{
+		"flag accepted without effect: --chunk-pool-size",
+		"flag accepted without effect: --store.enable-index-header-lazy-reader",
+		"flag accepted without effect: --store.index-header-lazy-download-strategy",
+		"flag is deprecated: --store.grpc.series-sample-limit",
+		"flag is deprecated: --store.grpc.touched-series-limit",
+	}, "\n"))
+}
+
+// TestValuesAsThanosReadsThem: values that templates write, and that Thanos takes.
+func TestValuesAsThanosReadsThem(t *testing.T) {
+	f := func(arg string, got func(c *storeConfig) any, want any) {
+		t.Helper()
+		c, err := parseStore("--objstore.config=x", arg)
+		if err != nil {
+			t.Errorf("%s: %v", arg, err)
+			return
+		}
+		if g := got(c); g != want {
+			t.Errorf("%s: got %v, want %v", arg, g, want)
+		}
+	}
+	// Helm writes integers above a million so.
+	f("--block-meta-fetch-concurrency=1e+06", func(c *storeConfig) any { return c.metaConcurrency }, 1_000_000)
+	f("--store.limits.request-series=0x10", func(c *storeConfig) any { return c.seriesLimit }, uint64(16))
+	f("--store.grpc.downloaded-bytes-limit=1.5GB", func(c *storeConfig) any { return c.bytesLimit }, int64(3<<29))
+	f("--store.grpc.downloaded-bytes-limit=1000", func(c *storeConfig) any { return c.bytesLimit }, int64(1000))
+	f("--consistency-delay=1d", func(c *storeConfig) any { return c.consistencyDelay }, 24*time.Hour)
+	f("--sync-block-duration=1h30m", func(c *storeConfig) any { return c.syncInterval }, 90*time.Minute)
+	f("--store.grpc.series-max-concurrency=0", func(c *storeConfig) any { return c.gate.MaxConcurrent }, 0)
+	f("--no-debug.advertise-compatibility-label", func(c *storeConfig) any { return *c.withoutEffect["debug.advertise-compatibility-label"] }, true)
+
+	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
+	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.memory.indexCache} }, [2]int64{3, 1 << 30})
+
+	// Both names of a limit: the last one given counts.
+	c, err := parseStore("--objstore.config=x", "--store.limits.request-series=5", "--store.grpc.touched-series-limit=7")
+	if err != nil || c.seriesLimit != 7 {
+		t.Errorf("got %d, %v, want 7", c.seriesLimit, err)
+	}
+}
+
+// TestWithoutEffectIsWrittenDown holds docs/compatibility.md to the code: what is accepted without effect is listed there, and nothing else.
+func TestWithoutEffectIsWrittenDown(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `--([a-z.-]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(string(doc), -1)
+	got := map[string]string{}
+	for _, r := range rows {
+		got[r[1]] = r[2]
+	}
+	want := map[string]string{}
+	for _, ig := range ignored() {
+		want[ig.name] = ig.why
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the table of flags without effect in docs/compatibility.md (-want +got):\n%s", diff)
+	}
+	for old, name := range deprecated() {
+		if !strings.Contains(string(doc), "`--"+old+"` (now `--"+name+"`)") {
+			t.Errorf("docs/compatibility.md does not say that --%s is now --%s", old, name)
+		}
+	}
 }
 
 func TestMemoryFit(t *testing.T) {

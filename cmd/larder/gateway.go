@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -46,7 +45,10 @@ func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 	}
 	logger, err := telemetry.NewLogger(stderr, conf.logLevel, conf.logFormat)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--log.format: %w", err) // its values are checked: it is where they write to
+	}
+	if conf.debugName != "" {
+		logger = logger.With("name", conf.debugName)
 	}
 	g := &gateway{conf: conf, logger: logger}
 	if err := g.open(); err != nil {
@@ -92,10 +94,8 @@ func (g *gateway) open() (err error) {
 		g.logger.Warn("the container's memory limit is not known", "err", limitErr)
 	}
 	conf.memory.log(g.logger, limit, scaled)
-	for _, name := range slices.Sorted(maps.Keys(conf.ignored.given)) {
-		if *conf.ignored.given[name] {
-			g.logger.Info("flag accepted without effect, see its help", "flag", "--"+name)
-		}
+	for _, n := range conf.notes {
+		n.log(g.logger)
 	}
 	if g.tracing.Enabled {
 		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { g.logger.Warn("tracing", "err", err) }))

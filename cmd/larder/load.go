@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"time"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
@@ -40,8 +42,31 @@ func (c *storeConfig) load(now time.Time) error {
 		return c.relabelYAML.wrap(err)
 	}
 
-	c.tracing, err = c.tracingYAML.read()
-	return err
+	if err := c.loadCaches(); err != nil {
+		return err
+	}
+	if c.tracing, err = c.tracingYAML.read(); err != nil {
+		return err
+	}
+	if c.gate.MaxWaiting == 0 {
+		c.gate.MaxWaiting = -1 // where the flag means no limit, the option means its default
+	}
+	c.noteFlags()
+	return nil
+}
+
+// noteFlags notes the flags that were given and mean nothing here, or have another name by now.
+func (c *storeConfig) noteFlags() {
+	for _, ig := range ignored() {
+		if *c.withoutEffect[ig.name] {
+			c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--" + ig.name, why: ig.why})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.old)) {
+		if *c.old[name] {
+			c.notes = append(c.notes, note{msg: noteDeprecated, flag: "--" + name, why: "use --" + deprecated()[name]})
+		}
+	}
 }
 
 // dataDirError names the flag where the fault is the directory's, which there is only when it is used.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
 )
 
 // asLarder makes the test binary behave as larder: the tests run the real thing, with its exit codes and its stderr.
@@ -75,7 +77,6 @@ func TestBadStart(t *testing.T) {
 
 	// Flags.
 	f(nil, "--no-such-flag", "--no-such-flag=1", bucket)
-	f(nil, "index-cache.config", "--index-cache.config={type: MEMCACHED}", bucket)
 	f(nil, "'min-time' cannot be repeated", "--min-time=-1w", "--min-time=-2w", bucket)
 	f(nil, `--sync-block-duration: "often"`, "--sync-block-duration=often", bucket)
 	f(nil, `--sync-block-duration: "0s"`, "--sync-block-duration=0s", bucket)
@@ -86,7 +87,19 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--store.grpc.series-max-concurrency: -1", "--store.grpc.series-max-concurrency=-1", bucket)
 	f(nil, "--block-sync-concurrency: 0", "--block-sync-concurrency=0", bucket)
 	f(nil, "--block-discovery-strategy", "--block-discovery-strategy=guess", bucket)
-	f(nil, `--log.format: got "journald"`, "--log.format=journald", bucket)
+	f(nil, `--log.format: got "xml"`, "--log.format=xml", bucket)
+	if !journal.Enabled() {
+		f(nil, "--log.format: journald: there is no systemd journal here", "--log.format=journald", bucket)
+	}
+	f(nil, `--matcher-cache-size: -1 is too small`, "--matcher-cache-size=-1", bucket)
+	f(nil, `--store.grpc.series-max-waiting: "many"`, "--store.grpc.series-max-waiting=many", bucket)
+	f(nil, `--http-grace-period: "-5m"`, "--http-grace-period=-5m", bucket)
+	f(nil, `--grpc-grace-period: "2 minutes"`, "--grpc-grace-period=2 minutes", bucket)
+	// Values of flags without effect are checked, too.
+	f(nil, `--chunk-pool-size: "lots"`, "--chunk-pool-size=lots", bucket)
+	f(nil, `--store.index-header-lazy-download-strategy: got "never"`, "--store.index-header-lazy-download-strategy=never", bucket)
+	f(nil, `--store.posting-group-max-key-series-ratio: "x"`, "--store.posting-group-max-key-series-ratio=x", bucket)
+	f(nil, `--debug.series-batch-size: 0 is too small`, "--debug.series-batch-size=0", bucket)
 	f(nil, `--min-time: "yesterday"`, "--min-time=yesterday", bucket)
 	f(nil, "--min-time -1d is after --max-time -2d", "--min-time=-1d", "--max-time=-2d", bucket)
 	f(nil, "--auto-gomemlimit.ratio", "--auto-gomemlimit.ratio=1.5", bucket)
@@ -106,12 +119,45 @@ func TestBadStart(t *testing.T) {
 	f(nil, "$(NO_SUCH_SECRET)", "--objstore.config={type: S3, config: {secret_key: $(NO_SUCH_SECRET)}}")
 	f([]string{"KIND=FLOPPY"}, "FLOPPY", "--objstore.config={type: $(KIND)}")
 
+	// The caches' YAML.
+	indexFile := write(t, "index-cache.yml", "type: IN-MEMORY\nconfig:\n  max_sise: 1GB\n")
+	bucketFile := write(t, "bucket-cache.yml", "type: IN-MEMORY\nchunk_subrange_seize: 16000\n")
+	f(nil, "--index-cache.config: type MEMCACHED is not supported yet: use type IN-MEMORY, or leave the flag out", "--index-cache.config={type: MEMCACHED}", bucket)
+	f(nil, "--index-cache.config: type redis is not supported: use type IN-MEMORY, or leave the flag out", "--index-cache.config={type: redis}", bucket)
+	f(nil, "--index-cache.config: type FLOPPY is not known", "--index-cache.config={type: FLOPPY}", bucket)
+	f(nil, "--index-cache.config: type is missing", "--index-cache.config={config: {max_size: 1GB}}", bucket)
+	f(nil, "--index-cache.config: yaml", "--index-cache.config={type: [", bucket)
+	f(nil, "--index-cache.config-file "+indexFile+": config: yaml: unmarshal errors: line 1: field max_sise not found", "--index-cache.config-file="+indexFile, bucket)
+	f(nil, "--index-cache.config-file: open /does/not/exist", "--index-cache.config-file=/does/not/exist", bucket)
+	f(nil, "--index-cache.config and --index-cache.config-file exclude each other", "--index-cache.config={type: IN-MEMORY}", "--index-cache.config-file="+indexFile, bucket)
+	f(nil, `--index-cache.config: max_size: "lots" is not a size`, "--index-cache.config={type: IN-MEMORY, config: {max_size: lots}}", bucket)
+	f(nil, `--index-cache.config: max_item_size: "-1" is negative`, "--index-cache.config={type: IN-MEMORY, config: {max_item_size: -1}}", bucket)
+	f(nil, `--index-cache.config: enabled_items: got "Symbols"`, "--index-cache.config={type: IN-MEMORY, enabled_items: [Symbols]}", bucket)
+	f(nil, "--index-cache.config: $(NO_SUCH_SIZE)", "--index-cache.config={type: IN-MEMORY, config: {max_size: $(NO_SUCH_SIZE)}}", bucket)
+	f(nil, "--store.caching-bucket.config: type MEMCACHED is not supported yet", "--store.caching-bucket.config={type: MEMCACHED}", bucket)
+	f(nil, "--store.caching-bucket.config: type GROUPCACHE is not supported: use type IN-MEMORY", "--store.caching-bucket.config={type: GROUPCACHE}", bucket)
+	f(nil, "--store.caching-bucket.config: type REDIS is not supported", "--store.caching-bucket.config={type: REDIS}", bucket)
+	f(nil, "--store.caching-bucket.config-file "+bucketFile+": yaml: unmarshal errors: line 2: field chunk_subrange_seize not found", "--store.caching-bucket.config-file="+bucketFile, bucket)
+	f(nil, "--store.caching-bucket.config: chunk_subrange_size: 0 must be above zero", "--store.caching-bucket.config={type: IN-MEMORY, chunk_subrange_size: 0}", bucket)
+	f(nil, "into time.Duration", "--store.caching-bucket.config={type: IN-MEMORY, blocks_iter_ttl: often}", bucket)
+	f(nil, `metafile_max_size: "big"`, "--store.caching-bucket.config={type: IN-MEMORY, metafile_max_size: big}", bucket)
+	f(nil, "--store.caching-bucket.config and --store.caching-bucket.config-file exclude each other",
+		"--store.caching-bucket.config={type: IN-MEMORY}", "--store.caching-bucket.config-file="+bucketFile, bucket)
+
 	// The other files.
 	f(nil, "--selector.relabel-config: ", "--selector.relabel-config=[{action: replace, target_label: a}]", bucket)
 	f(nil, "field sauce_labels not found", "--selector.relabel-config=[{action: keep, sauce_labels: [a]}]", bucket)
 	f(nil, `unknown relabel action "kepe"`, "--selector.relabel-config=[{action: kepe}]", bucket)
 	f(nil, "non-zero modulus", "--selector.relabel-config=[{action: hashmod, source_labels: [a], target_label: b}]", bucket)
 	f(nil, "--selector.relabel-config-file "+aFile, "--selector.relabel-config-file="+aFile, bucket)
+	f(nil, "--selector.relabel-config: selector relabelling: yaml", "--selector.relabel-config=[{action: keep", bucket)
+	f(nil, "--selector.relabel-config and --selector.relabel-config-file exclude each other",
+		"--selector.relabel-config=[]", "--selector.relabel-config-file="+aFile, bucket)
+	f(nil, "--selector.relabel-config: $(NO_SUCH_SHARD)", "--selector.relabel-config=[{action: keep, regex: $(NO_SUCH_SHARD)}]", bucket)
+	f(nil, "--selector.relabel-config-file: open /does/not/exist", "--selector.relabel-config-file=/does/not/exist", bucket)
+	f(nil, "--tracing.config and --tracing.config-file exclude each other", "--tracing.config={type: OTLP}", "--tracing.config-file="+aFile, bucket)
+	f(nil, "--tracing.config-file: open /does/not/exist", "--tracing.config-file=/does/not/exist", bucket)
+	f(nil, "--tracing.config: $(NO_SUCH_HOST)", "--tracing.config={type: OTLP, config: {endpoint: $(NO_SUCH_HOST)}}", bucket)
 	f(nil, "--tracing.config: type JAEGER", "--tracing.config={type: JAEGER}", bucket)
 	f(nil, "field endpiont not found", "--tracing.config={type: OTLP, config: {endpiont: x}}", bucket)
 	f(nil, "--http.config "+aFile, "--http.config="+aFile, bucket)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,8 @@ import (
 type memoryConfig struct {
 	indexCache, chunkCache, requests                int64
 	indexCacheGiven, chunkCacheGiven, requestsGiven bool
+	// indexCacheFrom and chunkCacheFrom name what gave the caches their sizes, where that is not their flag.
+	indexCacheFrom, chunkCacheFrom string
 
 	// What fit decides by itself: open headers, their verified blocks, and the reads of the bucket on their way (for index and
 	// chunk pages each).
@@ -102,7 +105,7 @@ func (m *memoryConfig) tooMuch(limit, least int64) error {
 	var parts []string
 	for _, s := range m.shares() {
 		if s.given {
-			parts = append(parts, fmt.Sprintf("--%s %s", s.flag, units.Base2Bytes(*s.bytes)))
+			parts = append(parts, fmt.Sprintf("%s %s", s.from, units.Base2Bytes(*s.bytes)))
 		}
 	}
 	if !m.requestsGiven {
@@ -113,7 +116,7 @@ func (m *memoryConfig) tooMuch(limit, least int64) error {
 }
 
 type share struct {
-	flag  string
+	from  string
 	bytes *int64
 	given bool
 }
@@ -121,9 +124,9 @@ type share struct {
 // shares are the two caches, then requests.
 func (m *memoryConfig) shares() []share {
 	return []share{
-		{"index-cache-size", &m.indexCache, m.indexCacheGiven},
-		{"chunk-cache-size", &m.chunkCache, m.chunkCacheGiven},
-		{"store.request-bytes", &m.requests, m.requestsGiven},
+		{cmp.Or(m.indexCacheFrom, "--index-cache-size"), &m.indexCache, m.indexCacheGiven},
+		{cmp.Or(m.chunkCacheFrom, "--chunk-cache-size"), &m.chunkCache, m.chunkCacheGiven},
+		{"--store.request-bytes", &m.requests, m.requestsGiven},
 	}
 }
 

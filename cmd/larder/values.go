@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,9 +64,13 @@ func oneOf(names ...string) func(string) (string, error) {
 	}
 }
 
+// integer reads whole numbers, also as 1e+06: so templates write large ones, and Thanos takes them.
 func integer(atLeast int) func(string) (int, error) {
 	return func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
+		if f, ferr := strconv.ParseFloat(s, 64); err != nil && ferr == nil && f == math.Trunc(f) && math.Abs(f) <= 1<<53 {
+			n, err = int(f), nil
+		}
 		switch {
 		case err != nil:
 			return 0, fmt.Errorf("%q is not a whole number", s)
@@ -76,10 +81,19 @@ func integer(atLeast int) func(string) (int, error) {
 	}
 }
 
+// count reads what is counted, in Go's notations for whole numbers.
 func count(s string) (uint64, error) {
-	n, err := strconv.ParseUint(s, 10, 64)
+	n, err := strconv.ParseUint(s, 0, 64)
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a whole number from 0 on", s)
+	}
+	return n, nil
+}
+
+func number(s string) (float64, error) {
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number", s)
 	}
 	return n, nil
 }
@@ -93,9 +107,12 @@ func ratio(s string) (float64, error) {
 	return r, nil
 }
 
-// size reads bytes as Thanos does: 1KB, 1KiB and 1024 are the same.
+// size reads bytes as Thanos does, where 1KB and 1KiB are the same, and a plain number too.
 func size(s string) (int64, error) {
 	n, err := units.ParseBase2Bytes(s)
+	if plain, perr := strconv.ParseInt(s, 10, 64); perr == nil {
+		n, err = units.Base2Bytes(plain), nil
+	}
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a size such as 250MB or 2GiB", s)
 	}
@@ -133,9 +150,14 @@ func positive[T ~int64](parse func(string) (T, error)) func(string) (T, error) {
 	}
 }
 
+const (
+	minPageSize = 1 << 10
+	maxPageSize = 1 << 20
+)
+
 func pageSize(s string) (int64, error) {
 	n, err := size(s)
-	if err == nil && (n < 1<<10 || n > 1<<20 || n&(n-1) != 0) {
+	if err == nil && (n < minPageSize || n > maxPageSize || n&(n-1) != 0) {
 		err = fmt.Errorf("%q is not a power of two from 1KB to 1MB", s)
 	}
 	return n, err

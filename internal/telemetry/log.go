@@ -1,20 +1,24 @@
 package telemetry
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
 )
 
 // LogFormats and LogLevels are what NewLogger accepts.
-func LogFormats() []string { return []string{"logfmt", "json"} }
+func LogFormats() []string { return []string{"logfmt", "json", "journald"} }
 
 // LogLevels lists the levels that NewLogger accepts, the quietest first.
 func LogLevels() []string { return []string{"error", "warn", "info", "debug"} }
 
-// NewLogger returns a logger that writes one line per record to w, in the format (logfmt or json) and from the level given.
+// NewLogger returns a logger that writes one line per record to w, in the format and from the level given; with journald, to the
+// systemd journal instead, which must be there.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var lvl slog.Level
 	switch level {
@@ -35,6 +39,11 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(w, opts)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	case "journald":
+		if !journal.Enabled() {
+			return nil, errors.New("journald: there is no systemd journal here; want logfmt or json")
+		}
+		return slog.New(&journalHandler{level: lvl, send: journal.Send}), nil
 	}
 	return nil, fmt.Errorf("unknown log format %q, want one of %s", format, strings.Join(LogFormats(), ", "))
 }

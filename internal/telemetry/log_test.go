@@ -47,7 +47,7 @@ func TestLoggerRefusesUnknownNames(t *testing.T) {
 	if _, err := NewLogger(nil, "loud", "json"); err == nil || !strings.Contains(err.Error(), `"loud"`) {
 		t.Errorf("level: got %v", err)
 	}
-	if _, err := NewLogger(nil, "info", "journald"); err == nil || !strings.Contains(err.Error(), `"journald"`) {
+	if _, err := NewLogger(nil, "info", "xml"); err == nil || !strings.Contains(err.Error(), `"xml"`) {
 		t.Errorf("format: got %v", err)
 	}
 }
