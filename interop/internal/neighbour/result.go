@@ -30,8 +30,8 @@ type Series struct {
 	Points []Point
 }
 
-// Point is one sample. Value is a float or string as the server wrote it, or a histogram in compact JSON; floats are written with as many
-// digits as tell them apart, so equal strings are equal floats, NaN included.
+// Point is one sample. Value is a float, a string, or a histogram in compact JSON. Floats are written with as many digits as tell them apart,
+// so equal strings are equal floats, NaN included.
 type Point struct {
 	// Time is in milliseconds.
 	Time      int64
@@ -44,7 +44,6 @@ func (c *Client) query(ctx context.Context, path string, v url.Values) (*Result,
 	if err != nil {
 		return nil, err
 	}
-	r := &Result{Answer: body.Answer}
 	var data struct {
 		ResultType string          `json:"resultType"`
 		Result     json.RawMessage `json:"result"`
@@ -54,17 +53,24 @@ func (c *Client) query(ctx context.Context, path string, v url.Values) (*Result,
 	if err := decode(body.Data, &data); err != nil {
 		return nil, err
 	}
-	r.Type, r.Stats, r.Analysis = data.ResultType, data.Stats, data.Analysis
-	switch r.Type {
-	case "vector", "matrix":
-		err = r.series(data.Result)
-	case "scalar", "string":
-		var p Point
-		p, err = point(data.Result, false)
-		r.Series = []Series{{Points: []Point{p}}}
-	}
+	r, err := ParseResult(data.ResultType, data.Result)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	r.Answer, r.Stats, r.Analysis = body.Answer, data.Stats, data.Analysis
+	return r, nil
+}
+
+// ParseResult reads a value of PromQL in the JSON of the HTTP API.
+func ParseResult(typ string, raw json.RawMessage) (*Result, error) {
+	r := &Result{Type: typ}
+	switch typ {
+	case "vector", "matrix":
+		return r, r.series(raw)
+	case "scalar", "string":
+		p, err := point(raw, false)
+		r.Series = []Series{{Points: []Point{p}}}
+		return r, err
 	}
 	return r, nil
 }
@@ -125,7 +131,14 @@ func point(raw json.RawMessage, histogram bool) (Point, error) {
 		p.Value = b.String()
 		return p, nil
 	}
-	return p, json.Unmarshal(pair[1], &p.Value)
+	if err := json.Unmarshal(pair[1], &p.Value); err != nil {
+		return p, err
+	}
+	// Servers differ in when they write an exponent.
+	if v, err := strconv.ParseFloat(p.Value, 64); err == nil {
+		p.Value = strconv.FormatFloat(v, 'g', -1, 64)
+	}
+	return p, nil
 }
 
 func labelString(m map[string]string) string {

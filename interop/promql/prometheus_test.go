@@ -1,0 +1,171 @@
+package promql
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"testing"
+
+	"larder/interop/internal/fleet"
+	"larder/interop/internal/neighbour"
+	"larder/interop/internal/promgen"
+	"larder/interop/internal/settings"
+)
+
+// TestPrometheusBlocks: blocks cut by the TSDB of Prometheus, in the version that Thanos pins, in the one that larder pins, and in that one with
+// its newest encodings, give the answers over larder and a Querier that Prometheus's engine gives over the same blocks. Exactly: the
+// engine is the same and sees the same series in the same order. The newest encodings only the newer version can open; there the reference
+// is the same samples written by the older one.
+//
+// A Querier straightens counters before the engine sees them, which makes a difference where one starts again. There the reference is the
+// same Querier over Thanos's own store.
+func TestPrometheusBlocks(t *testing.T) {
+	ctx := context.Background()
+	s := newStage(t)
+	seed := settings.Seed(t)
+	old, current := s.writer(fleet.Thanos), s.writer(fleet.Larder)
+
+	var addrs []string
+	servers := []struct {
+		name      string
+		writer    *fleet.Writer
+		newest    bool
+		reference int // index of the server whose blocks the reference opens
+		queries   int
+	}{
+		{"thanos-pinned", old, false, 0, settings.Choose(300, 4000)},
+		{"larder-pinned", current, false, 1, settings.Choose(150, 1500)},
+		{"newest-encodings", current, true, 0, settings.Choose(150, 1500)},
+	}
+	var dirs, thanos []string
+	for _, x := range servers {
+		dir := s.folder(x.name)
+		if err := x.writer.Write(ctx, dir, fleet.Samples{Seed: seed, Blocks: 3, Newest: x.newest}); err != nil {
+			t.Fatal(err)
+		}
+		bucket := fleet.Bucket{Dir: s.folder("bucket")}
+		if _, err := bucket.Add(dir, map[string]string{"cluster": x.name}); err != nil {
+			t.Fatal(err)
+		}
+		dirs, addrs = append(dirs, dir), append(addrs, s.larderOver(bucket.Dir))
+		readable := fleet.Bucket{Dir: s.folder("readable")}
+		if _, err := readable.Add(dirs[x.reference], map[string]string{"cluster": x.name}); err != nil {
+			t.Fatal(err)
+		}
+		thanos = append(thanos, s.storeOver(readable.Dir))
+	}
+	q := s.querier(append(addrs, thanos...))
+	for i, x := range servers {
+		t.Run(x.name, func(t *testing.T) {
+			scratch := s.folder("scratch")
+			if err := os.MkdirAll(scratch, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			ref, err := fleet.OpenPrometheus(dirs[x.reference], scratch, map[string]string{"cluster": x.name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := ref.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			at := func(addr string) neighbour.Params {
+				return neighbour.Params{StoreMatch: []string{`{__address__="` + addr + `"}`}}
+			}
+			compare(t, &comparison{
+				seed: seed*10 + uint64(i), queries: x.queries, about: "blocks of the TSDB (" + x.name + ")",
+				options: promgen.Options{
+					From: fleet.From, To: fleet.From + 3*fleet.BlockMillis, External: map[string][]string{"cluster": {x.name, "nowhere"}},
+				},
+				prometheus: ref,
+				larder:     func(query promgen.Query) (*neighbour.Result, error) { return ask(q.Client, query, at(addrs[i])) },
+				thanos:     func(query promgen.Query) (*neighbour.Result, error) { return ask(q.Client, query, at(thanos[i])) },
+			})
+		})
+	}
+}
+
+// counterFunction is in queries for which a Querier straightens counters.
+var counterFunction = regexp.MustCompile(`\b(rate|increase|irate|resets)\(`)
+
+// hashed is in queries whose series Prometheus's engine takes from a hash map, so that the order of a sum over them is another one each time.
+var hashed = regexp.MustCompile(`histogram_quantile\(|count_values`)
+
+// answerer puts a query to a server.
+type answerer func(promgen.Query) (*neighbour.Result, error)
+
+// comparison holds larder's answers to Prometheus's.
+type comparison struct {
+	seed       uint64
+	queries    int
+	about      string
+	options    promgen.Options
+	prometheus *fleet.Prometheus
+	// larder and thanos are Queriers over the two gateways.
+	larder, thanos answerer
+	// each is called with every query and larder's answer; nil for none.
+	each func(promgen.Query, *neighbour.Result) (difference string)
+}
+
+func compare(t *testing.T, c *comparison) {
+	t.Helper()
+	g := promgen.New(c.seed, c.options)
+	var n tally
+	differences, straightened := 0, 0
+	for range c.queries {
+		query := g.Next()
+		want, err := evaluate(context.Background(), c.prometheus, query)
+		if err != nil {
+			t.Fatalf("seed %d: Prometheus: %v", c.seed, err)
+		}
+		got, err := c.larder(query)
+		if err != nil {
+			t.Fatalf("seed %d: %s: %v", c.seed, query, err)
+		}
+		n.add(want)
+		d := differ(query, want, got)
+		if d != "" && counterFunction.MatchString(query.Text) {
+			if want, err = c.thanos(query); err != nil {
+				t.Fatalf("seed %d: %s: %v", c.seed, query, err)
+			}
+			d = differ(query, want, got)
+			straightened++
+		}
+		if d == "" && c.each != nil {
+			d = c.each(query, got)
+		}
+		if d != "" {
+			t.Errorf("generator's seed %d: %s: %s", c.seed, query, d)
+			if differences++; differences == maxReports {
+				return
+			}
+		}
+	}
+	n.check(t)
+	if straightened*10 > n.queries {
+		t.Errorf("%d of %d queries had to be held to Thanos's store", straightened, n.queries)
+	}
+	t.Logf("proved: %s: %s equal Prometheus's engine bit for bit; for %d of them, about counters that a Querier straightens, Thanos's store is the reference (seed %d)",
+		c.about, &n, straightened, c.seed)
+}
+
+// differ says where two answers differ, in data or in whether there are any.
+func differ(q promgen.Query, want, got *neighbour.Result) string {
+	if want.OK() != got.OK() {
+		return fmt.Sprintf("want error %q, got error %q", want.Error, got.Error)
+	}
+	tolerance := 0.0
+	if hashed.MatchString(q.Text) {
+		tolerance = 1e-9
+	}
+	return neighbour.Diff(want, got, tolerance)
+}
+
+func evaluate(ctx context.Context, p *fleet.Prometheus, q promgen.Query) (*neighbour.Result, error) {
+	if q.Step == 0 {
+		return p.Instant(ctx, q.Text, q.Start)
+	}
+	return p.Range(ctx, q.Text, q.Start, q.End, q.Step)
+}
