@@ -154,7 +154,7 @@ func (g *gateway) run(ctx context.Context) error {
 	})
 
 	actors.Add(func() error {
-		g.logger.Info("serving gRPC", "address", g.rpcListener.Addr())
+		g.logger.Info("serving gRPC", "address", g.rpcListener.Addr().String())
 		return g.rpc.Serve(g.rpcListener)
 	}, func(error) {
 		g.rpc.stop(g.conf.grpc.grace, g.logger)

@@ -42,12 +42,17 @@ func folder(dir string) string { return "{type: FILESYSTEM, config: {directory: 
 // startProcess starts larder over a bucket and waits until it listens. The process is killed with the test.
 func startProcess(t *testing.T, bucket string, args ...string) *process {
 	t.Helper()
+	return startLarder(t, nil, append([]string{
+		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config=" + bucket,
+	}, args...)...)
+}
+
+// startLarder starts larder with an environment and with arguments that make it listen on loopback.
+func startLarder(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	p := &process{t: t}
-	p.cmd = larder(ctx, nil, append([]string{
-		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
-		"--objstore.config=" + bucket,
-	}, args...)...)
+	p.cmd = larder(ctx, env, args...)
 	p.cmd.Dir = t.TempDir() // of the default --data-dir, too
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -67,8 +72,8 @@ func startProcess(t *testing.T, bucket string, args ...string) *process {
 	// The two lines come in either order.
 	var rpcAddress, httpAddress string
 	for rpcAddress == "" || httpAddress == "" {
-		line := p.await(`msg="serving gRPC"|msg="Listening on"`)
-		address := regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(line)[1]
+		line := p.await(`"serving gRPC"|"Listening on"`)
+		address := regexp.MustCompile(`address"?[=:]"?([^\s"]+)`).FindStringSubmatch(line)[1]
 		if strings.Contains(line, "gRPC") {
 			rpcAddress = address
 		} else {
@@ -255,6 +260,90 @@ func TestRunningRequestsFinish(t *testing.T) {
 	if code := p.exit(); code != 0 {
 		t.Errorf("got exit code %d", code)
 	}
+}
+
+// TestThanosFlagsTakeEffect gives one process flags that it shares with Thanos, and looks at what each of them does.
+func TestThanosFlagsTakeEffect(t *testing.T) {
+	p := startLarder(t, []string{"DEBUG=1"},
+		"--debug.name=shard-0", "--log.format=json", // flags of all commands, before the command
+		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(wideBucket(t)),
+		"--matcher-cache-size=100", "--debug.series-batch-size=500",
+		"--index-cache.config={type: IN-MEMORY, config: {max_size: 1KB}}",
+		"--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: 3MB}, chunk_subrange_size: 16000, metafile_content_ttl: 1h}")
+	p.await(`"ready":true`)
+	for _, line := range p.seen {
+		if !strings.Contains(line, `"name":"shard-0"`) {
+			t.Errorf("a line without the name: %s", line)
+		}
+	}
+	log := strings.Join(p.seen, "\n")
+	for _, want := range []string{
+		`"msg":"flag accepted without effect","name":"shard-0","flag":"--debug.series-batch-size","why":"series are read by bytes`,
+		`"msg":"flag accepted without effect","name":"shard-0","flag":"--store.caching-bucket.config","key":"metafile_content_ttl"`,
+		`"msg":"flag accepted, its value adjusted","name":"shard-0","flag":"--store.caching-bucket.config","key":"chunk_subrange_size","why":"pages are a power of two: 16KiB"`,
+		`"msg":"memory","name":"shard-0","index_cache":"1KiB","chunk_cache":"3MiB"`,
+	} {
+		if strings.Count(log, want) != 1 {
+			t.Errorf("the log says %d times: %s", strings.Count(log, want), want)
+		}
+	}
+
+	// An index cache of next to nothing makes for more reads, not for other answers.
+	for range 2 {
+		stream, err := storepb.NewStoreClient(p.rpc).Series(t.Context(), &storepb.SeriesRequest{
+			MinTime: math.MinInt64, MaxTime: math.MaxInt64,
+			Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: dataset.WholeMetricName + "|none"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := countSeries(t, stream), wideSeries; got != want {
+			t.Errorf("got %d series, want %d", got, want)
+		}
+	}
+	_, metrics := p.get("/metrics")
+	for _, want := range []string{"thanos_matchers_cache_hits_total 1", "thanos_matchers_cache_requests_total 2", "thanos_matchers_cache_max_items 100"} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+	if _, profile := p.get("/debug/pprof/mutex?debug=1"); !strings.Contains(profile, "sampling period=10\n") {
+		t.Errorf("the mutex profile is not on: %.200s", profile)
+	}
+}
+
+// TestGateFlags: a request holds the only place; of those that come, as many wait as may.
+func TestGateFlags(t *testing.T) {
+	f := func(want codes.Code, text string, args ...string) {
+		t.Helper()
+		p := startProcess(t, folder(wideBucket(t)), append(args, "--store.grpc.series-max-concurrency=1")...)
+		p.await("readiness changed.*ready=true")
+		running := p.series() // is not read, so that it does not end
+		if _, err := running.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		// Both come to the gate. Which of them finds the queue full is not known, if it is full.
+		results := make(chan error, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 2 {
+			go func() {
+				stream, err := storepb.NewStoreClient(p.rpc).Series(ctx, &storepb.SeriesRequest{
+					MaxTime: math.MaxInt64, SkipChunks: true,
+					Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: "__name__", Value: "none"}},
+				})
+				if err == nil {
+					_, err = stream.Recv()
+				}
+				results <- err
+			}()
+		}
+		if err := <-results; status.Code(err) != want || !strings.Contains(err.Error(), text) {
+			t.Errorf("%q: got %v, want %s with %q", args, err, want, text)
+		}
+	}
+	f(codes.ResourceExhausted, "1 requests wait for one", "--store.grpc.series-max-waiting=1")
+	f(codes.Unavailable, "all 1 places for Series requests are taken", "--store.grpc.series-fail-fast")
 }
 
 func TestServesOnWhileQueriersNotice(t *testing.T) {
