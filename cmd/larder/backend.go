@@ -68,7 +68,8 @@ func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometh
 
 func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.TracerProvider) error {
 	conf, m := b.conf, &b.conf.memory
-	bucket, err := openBucket(conf, b.logger, reg)
+	slots := pagecache.NewSlots(bucketReads)
+	bucket, err := openBucket(conf, slots, b.logger, reg)
 	if err != nil {
 		return err
 	}
@@ -94,7 +95,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	b.onClose(b.headers.Close)
 
 	pages := pagecache.Options{
-		Slots: pagecache.NewSlots(bucketReads), MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
+		Slots: slots, MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
 	}
 	pages.PageSize = int(conf.indexPageSize)
 	index := indexcache.New(bucket, indexcache.Options{MaxBytes: orNone(m.indexCache), Pages: pages})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 
@@ -15,18 +16,48 @@ import (
 	"github.com/thanos-io/objstore/providers/oss"
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/hedge"
 	"larder/internal/telemetry"
 )
 
-// parseBucket reads {type, config, prefix}. It is decoded by the YAML library that the object store clients use: what they take
-// for a boolean, for instance, must stay one on the way to them.
-func parseBucket(b []byte) (*client.BucketConfig, error) {
-	conf := &client.BucketConfig{}
+// bucketConfig is Thanos's bucket.yml.
+type bucketConfig struct {
+	client.BucketConfig `yaml:",inline"`
+	Hedging             hedgingConfig `yaml:"hedging_config"`
+}
+
+// hedgingConfig has the keys and meanings that Thanos documents; there, the key stops the process.
+type hedgingConfig struct {
+	Enabled  bool    `yaml:"enabled"`
+	UpTo     int     `yaml:"up_to"`    // requests besides the first
+	Quantile float64 `yaml:"quantile"` // of the first-byte times, after which another request starts
+}
+
+// maxHedges is far beyond what helps: it tells a slip from a wish.
+const maxHedges = 10
+
+func (c *hedgingConfig) check() error {
+	if c.UpTo < 1 || c.UpTo > maxHedges {
+		return fmt.Errorf("hedging_config: up_to must be from 1 to %d, got %d", maxHedges, c.UpTo)
+	}
+	if !(c.Quantile > 0 && c.Quantile < 1) {
+		return fmt.Errorf("hedging_config: quantile must be between 0 and 1, got %v", c.Quantile)
+	}
+	return nil
+}
+
+// parseBucket reads {type, config, prefix, hedging_config}. It is decoded by the YAML library that the object store clients use:
+// what they take for a boolean, for instance, must stay one on the way to them.
+func parseBucket(b []byte) (*bucketConfig, error) {
+	conf := &bucketConfig{Hedging: hedgingConfig{UpTo: 3, Quantile: 0.95}}
 	if err := yaml.UnmarshalStrict(b, conf); err != nil {
 		return nil, err
 	}
 	if conf.Type == "" {
 		return nil, errors.New("type is missing")
+	}
+	if err := conf.Hedging.check(); err != nil {
+		return nil, err
 	}
 	if keys := lenientClient(conf.Type); keys != nil {
 		inner, err := yaml.Marshal(conf.Config)
@@ -59,11 +90,15 @@ func lenientClient(kind objstore.ObjProvider) any {
 }
 
 // openBucket makes the client that the configuration describes. Its metrics have the names that Thanos's dashboards and alerts
-// read: thanos_objstore_bucket_*.
-func openBucket(conf *storeConfig, logger *slog.Logger, reg prometheus.Registerer) (objstore.InstrumentedBucket, error) {
-	b, err := client.NewBucketFromConfig(telemetry.GoKit(logger), conf.bucket, "larder", nil)
+// read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos: an operation there is a read that somebody waited
+// for, with the time it took and its own failure. The extra requests are counted by larder_bucket_hedges_total.
+func openBucket(conf *storeConfig, slots hedge.Slots, logger *slog.Logger, reg prometheus.Registerer) (objstore.InstrumentedBucket, error) {
+	b, err := client.NewBucketFromConfig(telemetry.GoKit(logger), &conf.bucket.BucketConfig, "larder", nil)
 	if err != nil {
 		return nil, conf.objstoreYAML.wrap(err)
+	}
+	if h := conf.bucket.Hedging; h.Enabled {
+		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: slots, Logger: logger, Registerer: reg})
 	}
 	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), b.Name())), nil
 }

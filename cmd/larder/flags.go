@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/relabel"
-	"github.com/thanos-io/objstore/client"
 
 	"larder/internal/telemetry"
 	"larder/store"
@@ -57,7 +56,7 @@ type storeConfig struct {
 
 	// What load has read and checked.
 	notes   []note
-	bucket  *client.BucketConfig
+	bucket  *bucketConfig
 	relabel []*relabel.Config
 	tracing []byte
 }
@@ -85,7 +84,7 @@ func (c *storeConfig) storeFlags(f flagger) {
 
 func (c *storeConfig) storageFlags(f flagger) {
 	c.objstoreYAML.required = true
-	contentFlags(f, &c.objstoreYAML, "objstore.config", "configures the bucket, as Thanos has it: type, config, prefix.")
+	contentFlags(f, &c.objstoreYAML, "objstore.config", "configures the bucket, as Thanos has it: type, config, prefix, hedging_config.")
 	flag(f, "data-dir", "Local directory for index headers and the last view of the bucket, kept under <data-dir>/larder. "+
 		"It may be removed while larder is stopped: all of it is rebuilt.", "./data", &c.dataDir, text)
 	boolFlag(f, "cache-index-header", "Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",

@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/telemetry", "store/storepb"},
-	{"internal/pagecache", "internal/bytecache", "internal/tsdbfmt"},
+	{"internal/pagecache", "internal/bytecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
 	{"store/catalog"},
 	{"store/block"}, // reads blocks as the catalog describes them
@@ -26,6 +26,7 @@ var narrower = map[string][]string{
 	"internal/tsdbfmt":   {"internal/telemetry"},
 	"internal/pagecache": {"internal/telemetry"},
 	"internal/bytecache": {"internal/telemetry"},
+	"internal/hedge":     {"internal/telemetry"},
 	"internal/web":       {"internal/telemetry"},
 }
 

@@ -38,12 +38,19 @@ type Slots interface {
 }
 
 // NewSlots returns n slots, handed out first come, first served.
-func NewSlots(n int) Slots { return &fixedSlots{sem: semaphore.NewWeighted(int64(max(n, 1)))} }
+func NewSlots(n int) *FixedSlots {
+	return &FixedSlots{sem: semaphore.NewWeighted(int64(max(n, 1)))}
+}
 
-type fixedSlots struct{ sem *semaphore.Weighted }
+// FixedSlots are Slots whose number does not change.
+type FixedSlots struct{ sem *semaphore.Weighted }
 
-func (s *fixedSlots) Acquire(ctx context.Context) error { return s.sem.Acquire(ctx, 1) }
-func (s *fixedSlots) Release()                          { s.sem.Release(1) }
+func (s *FixedSlots) Acquire(ctx context.Context) error { return s.sem.Acquire(ctx, 1) }
+
+// TryAcquire takes a slot only if one is spare: free, with nobody waiting.
+func (s *FixedSlots) TryAcquire() bool { return s.sem.TryAcquire(1) }
+
+func (s *FixedSlots) Release() { s.sem.Release(1) }
 
 const (
 	defaultPageSize      = 8 << 10

@@ -1,0 +1,332 @@
+package hedge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// slowOnce is a bucket whose next request does as c says, and the others as usual.
+func slowOnce(c conduct) func(int) conduct {
+	first := true
+	return func(int) conduct {
+		if first {
+			first = false
+			return c
+		}
+		return usual()
+	}
+}
+
+func TestASlowFirstByteIsOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, slowOnce(conduct{open: time.Minute}))
+		start := time.Now()
+		g.mustRead(t, 100, 1000)
+		if d := time.Since(start); d < 20*time.Millisecond || d > 30*time.Millisecond {
+			t.Errorf("the read took %s, want the usual time of a first byte twice", d)
+		}
+		if got, want := g.below.taken(), []string{"[100,1100)", "[100,1100)"}; !slices.Equal(got, want) {
+			t.Errorf("requests %v, want %v", got, want)
+		}
+		if n := g.hedges(reasonFirstByte, resultWon); n != 1 {
+			t.Errorf("%d hedges won, want 1", n)
+		}
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+func TestTheFirstRequestMayStillWin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, slowOnce(conduct{open: 15 * time.Millisecond}))
+		g.mustRead(t, 0, 1000)
+		synctest.Wait()
+		if won, lost := g.hedges(reasonFirstByte, resultWon), g.hedges(reasonFirstByte, resultLost); won != 0 || lost != 1 {
+			t.Errorf("won %d lost %d, want 0 and 1", won, lost)
+		}
+		g.atRest(t)
+	})
+}
+
+func TestAtMostUpToMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{UpTo: 2}, func(int) conduct { return conduct{open: time.Hour} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := g.GetRange(ctx, "o", 0, 1000); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the caller's deadline", err)
+		}
+		if n := len(g.below.taken()); n != 3 {
+			t.Errorf("%d requests, want 3", n)
+		}
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+// TestAClientThatHeedsNoContext: several clients pass no context to their SDK.
+func TestAClientThatHeedsNoContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, slowOnce(conduct{open: time.Minute, deaf: true}))
+		start := time.Now()
+		g.mustRead(t, 0, 1000)
+		if d := time.Since(start); d > 30*time.Millisecond {
+			t.Errorf("the read took %s: it waited for the loser", d)
+		}
+		if n := g.slots.held(); n != 1 {
+			t.Errorf("%d slots are held while the loser runs, want 1", n)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+func TestNothingIsHedgedBeforeEnoughIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBucket(1<<20, func(n int) conduct {
+			if n == 99 {
+				return conduct{open: time.Minute}
+			}
+			return usual()
+		})
+		g := &rig{Bucket: Wrap(b, Options{MinSamples: 100}), below: b, slots: &slots{}}
+		for range 100 {
+			g.mustRead(t, 0, 100)
+		}
+		if n := len(b.taken()); n != 100 {
+			t.Errorf("%d requests for 100 reads", n)
+		}
+	})
+}
+
+func TestOnlySpareSlotsAreUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{Slots: &slots{}}, slowOnce(conduct{open: time.Second}))
+		g.mustRead(t, 0, 1000)
+		if n := len(g.below.taken()); n != 1 {
+			t.Errorf("%d requests, want 1: no slot was free", n)
+		}
+		if g.refused(reasonFirstByte, refusedSlots) == 0 {
+			t.Error("the refusal was not counted")
+		}
+	})
+}
+
+func TestErrorsArePassedOnAsTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, nil)
+		for _, c := range []conduct{{err: errGone{}}, {open: time.Second, err: errGone{}}} {
+			g.below.act = func(int) conduct { return c }
+			_, err := g.GetRange(t.Context(), "o", 0, 1000)
+			if _, ok := err.(errGone); !ok || !g.IsObjNotFoundErr(err) {
+				t.Errorf("got %#v, want the client's own error", err)
+			}
+		}
+		g.below.act = func(int) conduct { return conduct{err: errBusy} }
+		if _, err := g.GetRange(t.Context(), "o", 0, 1000); err != errBusy {
+			t.Errorf("got %v, want %v", err, errBusy)
+		}
+		if n := len(g.below.taken()); n < 3 {
+			t.Errorf("%d requests", n)
+		}
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+// TestAFailureIsMadeGood: the first request fails while the second one runs.
+func TestAFailureIsMadeGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, slowOnce(conduct{open: 15 * time.Millisecond, err: errBusy}))
+		g.mustRead(t, 0, 1000)
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+func TestACallerThatLeavesIsNotKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, func(int) conduct { return conduct{open: time.Hour} })
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(5*time.Millisecond, cancel)
+		if _, err := g.GetRange(ctx, "o", 0, 1000); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		synctest.Wait()
+		g.atRest(t)
+		if g.gate.failures.count() != 0 {
+			t.Error("a read that was cancelled counts as a failure of the bucket")
+		}
+	})
+}
+
+func TestAPanicOfTheClientIsAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, func(int) conduct { return conduct{panics: true} })
+		_, err := g.GetRange(t.Context(), "o", 0, 1000)
+		if p := new(PanicError); !errors.As(err, &p) {
+			t.Errorf("got %v, want a PanicError", err)
+		}
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+// TestTheBudgetHolds: whatever part of the reads is slow, and one after the
+// other or all at once.
+func TestTheBudgetHolds(t *testing.T) {
+	for _, slow := range []int{1, 2, 8, 20} {
+		for _, parallel := range []int{1, 50} {
+			t.Run(fmt.Sprintf("one in %d, %d at once", slow, parallel), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					g := newRig(t, Options{}, func(n int) conduct {
+						if n%slow == 0 {
+							return conduct{open: 2 * time.Second}
+						}
+						return usual()
+					})
+					for range 2000 / parallel {
+						var wg sync.WaitGroup
+						for range parallel {
+							wg.Go(func() { g.mustRead(t, 0, 100) })
+						}
+						wg.Wait()
+					}
+					synctest.Wait()
+					// What was saved while it answered as usual counts too.
+					if n := len(g.below.taken()); n > 2000+2000/20+10 {
+						t.Errorf("%d requests for 2000 reads", n)
+					}
+					g.atRest(t)
+				})
+			})
+		}
+	}
+}
+
+// TestASlowBucketIsLeftAlone: when everything is slow at once it is not a
+// request that is.
+func TestASlowBucketIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{Burst: 50}, func(int) conduct { return conduct{open: time.Second} })
+		before := g.extra()
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() { g.mustRead(t, 0, 100) })
+		}
+		wg.Wait()
+		synctest.Wait()
+		// The budget would have allowed for one each.
+		if n := g.extra() - before; n > 25 {
+			t.Errorf("%d hedges for 50 reads", n)
+		}
+		if g.refused(reasonFirstByte, refusedSlow) == 0 {
+			t.Error("none was refused because the bucket is slow")
+		}
+		g.atRest(t)
+	})
+}
+
+func TestABucketThatFailsIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, func(n int) conduct { return conduct{err: errBusy} })
+		for range 10 {
+			if _, err := g.GetRange(t.Context(), "o", 0, 1000); err != errBusy {
+				t.Fatal(err)
+			}
+		}
+		before := g.extra()
+		g.below.act = slowOnce(conduct{open: time.Second})
+		g.mustRead(t, 0, 1000)
+		if n := g.extra() - before; n != 0 {
+			t.Errorf("%d hedges while the bucket fails", n)
+		}
+		if g.refused(reasonFirstByte, refusedFailing) == 0 {
+			t.Error("the refusal was not counted")
+		}
+		// It answers again.
+		for range 64 {
+			g.mustRead(t, 0, 1000)
+		}
+		g.below.act = slowOnce(conduct{open: time.Second})
+		g.mustRead(t, 0, 1000)
+		synctest.Wait()
+		if n := g.hedges(reasonFirstByte, resultWon); n != 1 {
+			t.Errorf("%d hedges won after the bucket came back, want 1", n)
+		}
+		g.atRest(t)
+	})
+}
+
+// TestWhatWasLearnedFades in both directions: a bucket that has become slower or
+// faster for good.
+func TestWhatWasLearnedFades(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, func(int) conduct { return usual() })
+		delay := func() time.Duration { return g.small.delay() }
+		if d := delay(); d < 10*time.Millisecond || d > 13*time.Millisecond {
+			t.Fatalf("delay %s of a bucket that answers in 10ms", d)
+		}
+		g.below.act = func(int) conduct { return conduct{open: 100 * time.Millisecond} }
+		for range 1000 {
+			g.mustRead(t, 0, 100)
+		}
+		if d := delay(); d < 100*time.Millisecond || d > 130*time.Millisecond {
+			t.Errorf("delay %s of a bucket that has come to answer in 100ms", d)
+		}
+		g.below.act = func(int) conduct { return usual() }
+		for range 10 {
+			for range 100 {
+				g.mustRead(t, 0, 100)
+			}
+			time.Sleep(time.Minute)
+		}
+		if d := delay(); d > 13*time.Millisecond {
+			t.Errorf("delay %s of a bucket that answers in 10ms again", d)
+		}
+	})
+}
+
+// TestHedgingDoesNotTeachHaste: reads that were cut off count as late, else the
+// delay would fall the more is hedged.
+func TestHedgingDoesNotTeachHaste(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{MinDelay: time.Millisecond}, func(n int) conduct {
+			switch {
+			case n%40 == 0: // 2.5 %
+				return conduct{open: time.Second}
+			case n%40 < 20:
+				return conduct{open: 2 * time.Millisecond}
+			}
+			return usual()
+		})
+		for range 8000 {
+			g.mustRead(t, 0, 100)
+		}
+		if d := g.small.delay(); d < 10*time.Millisecond {
+			t.Errorf("delay %s, want the 10ms that half of the reads take", d)
+		}
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+func TestStateIsExported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, nil)
+		n, err := testutil.GatherAndCount(g.reg, "larder_bucket_hedges_total", "larder_bucket_hedges_refused_total",
+			"larder_bucket_hedge_budget", "larder_bucket_hedge_delay_seconds")
+		if err != nil || n != 6+8+1+4 {
+			t.Errorf("%d series, %v", n, err)
+		}
+	})
+}
