@@ -30,6 +30,7 @@ const bucketReads = 96
 type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
+	bucket  catalog.MarkBucket // for marks; all else that reads it has it already
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
@@ -73,6 +74,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	if err != nil {
 		return err
 	}
+	b.bucket = bucket
 	b.onClose(func() {
 		if err := bucket.Close(); err != nil {
 			b.logger.Warn("close the bucket's client", "err", err)

@@ -21,6 +21,7 @@ type storeConfig struct {
 		address, configFile string
 		grace               time.Duration
 	}
+	web        webConfig
 	grpc       grpcConfig
 	drainDelay time.Duration
 
@@ -54,6 +55,9 @@ type storeConfig struct {
 	// withoutEffect and old hold, per name, whether the user gave a flag that means nothing here, or one that has a new name.
 	withoutEffect, old map[string]*bool
 
+	// shown are the flags with their values, secrets left out. Call it after parsing.
+	shown func() map[string]string
+
 	// What load has read and checked.
 	notes   []note
 	bucket  *bucketConfig
@@ -75,6 +79,7 @@ func (c *storeConfig) processFlags(f flagger) {
 // storeFlags registers the flags of the command.
 func (c *storeConfig) storeFlags(f flagger) {
 	c.listenFlags(f)
+	c.web.flags(f)
 	c.storageFlags(f)
 	c.cacheFlags(f)
 	c.limitFlags(f)

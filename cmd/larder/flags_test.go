@@ -44,6 +44,13 @@ func TestDefaults(t *testing.T) {
 	f("max-time", c.maxTime.Millis(time.Time{}, 0), int64(253402300799000))
 	f("consistency-delay", c.consistencyDelay, time.Duration(0))
 	f("ignore-deletion-marks-delay", c.deletionMarksDelay, 24*time.Hour)
+	f("web.disable", c.web.disable, false)
+	f("web.external-prefix", c.web.externalPrefix, "")
+	f("web.prefix-header", c.web.prefixHeader, "")
+	f("web.disable-cors", c.web.disableCORS, false)
+	f("bucket-web-label", c.web.label, "")
+	f("disable-admin-operations", c.web.disableAdmin, false)
+	f("enable-admin-operations", c.web.enableAdmin, false)
 	f("log.level", c.logLevel, "info")
 	f("log.format", c.logFormat, "logfmt")
 }

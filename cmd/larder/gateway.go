@@ -115,7 +115,7 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 		return err
 	}
 	g.http = &http.Server{
-		Handler:           web.Handler(g.probe, reg),
+		Handler:           g.httpHandler(reg),
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
 	}
@@ -128,6 +128,22 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	}
 	g.onClose(func() { g.closed("HTTP listener", g.httpListener.Close()) })
 	return nil
+}
+
+// httpHandler is all that HTTP serves.
+func (g *gateway) httpHandler(reg *prometheus.Registry) http.Handler {
+	conf := &g.conf.web
+	o := web.Options{
+		Probe: g.probe, Gatherer: reg,
+		Disable: conf.disable, DisableCORS: conf.disableCORS,
+		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
+		Blocks: shownBlocks{g.backend.catalog}, Flags: g.conf.shown(),
+		Started: time.Now(), Logger: g.logger,
+	}
+	if conf.enableAdmin {
+		o.Marker = marker{g.backend.bucket}
+	}
+	return web.Handler(o)
 }
 
 func listen(flag, address string) (net.Listener, error) {

@@ -375,6 +375,7 @@ func TestTLS(t *testing.T) {
 func exposition(t *testing.T, reg *prometheus.Registry) string {
 	t.Helper()
 	w := httptest.NewRecorder()
-	web.Handler(web.NewProbe(nil, nil), reg).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	web.Handler(web.Options{Probe: web.NewProbe(nil, nil), Gatherer: reg, Disable: true}).
+		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	return w.Body.String()
 }

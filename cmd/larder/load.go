@@ -20,6 +20,9 @@ func (c *storeConfig) load(now time.Time) error {
 	if err := toolkit.Validate(c.http.configFile); err != nil {
 		return fmt.Errorf("--http.config %s: %w", c.http.configFile, err)
 	}
+	if err := c.web.check(); err != nil {
+		return err
+	}
 	if err := c.grpc.tls.check(); err != nil {
 		return err
 	}

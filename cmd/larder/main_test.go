@@ -164,6 +164,8 @@ func TestBadStart(t *testing.T) {
 	f(nil, "field endpiont not found", "--tracing.config={type: OTLP, config: {endpiont: x}}", bucket)
 	f(nil, "--http.config "+aFile, "--http.config="+aFile, bucket)
 	f(nil, "--http.config /does/not/exist", "--http.config=/does/not/exist", bucket)
+	f(nil, `--web.external-prefix: "%zz" is not a path`, "--web.external-prefix=%zz", bucket)
+	f(nil, "--enable-admin-operations and --disable-admin-operations exclude each other", "--enable-admin-operations", "--disable-admin-operations", bucket)
 	f(nil, "--grpc-server-tls-cert and --grpc-server-tls-key must be given together", "--grpc-server-tls-cert="+certFile, bucket)
 	f(nil, "--grpc-server-tls-cert "+aFile, "--grpc-server-tls-cert="+aFile, "--grpc-server-tls-key="+keyFile, bucket)
 	f(nil, "--grpc-server-tls-client-ca "+aFile, "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+aFile, bucket)

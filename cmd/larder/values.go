@@ -24,18 +24,20 @@ type value[T any] struct {
 	name  string
 	p     *T
 	parse func(string) (T, error)
+	text  string
 }
 
-func (v value[T]) Set(s string) error {
+func (v *value[T]) Set(s string) error {
 	got, err := v.parse(s)
 	if err != nil {
 		return fmt.Errorf("--%s: %w", v.name, err)
 	}
-	*v.p = got
+	*v.p, v.text = got, s
 	return nil
 }
 
-func (v value[T]) String() string { return fmt.Sprint(*v.p) }
+// String returns the value as it was given: what somebody looks for in their manifest.
+func (v *value[T]) String() string { return v.text }
 
 // flag registers a flag whose text is read by parse, with its default as text ("" = none).
 func flag[T any](f flagger, name, help, def string, p *T, parse func(string) (T, error)) *kingpin.FlagClause {
@@ -43,7 +45,7 @@ func flag[T any](f flagger, name, help, def string, p *T, parse func(string) (T,
 	if def != "" {
 		c = c.Default(def)
 	}
-	c.SetValue(value[T]{name, p, parse})
+	c.SetValue(&value[T]{name: name, p: p, parse: parse})
 	return c
 }
 

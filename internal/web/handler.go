@@ -1,22 +1,53 @@
 package web
 
 import (
-	"html/template"
+	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"time"
 
+	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Handler serves /-/healthy, /-/ready, /metrics, /debug/pprof/ and a page at / that links them.
+// Options say what is served. Probe and Gatherer are required.
+type Options struct {
+	Probe    *Probe
+	Gatherer prometheus.Gatherer
+
+	// Disable leaves out the pages and /api/v1/. What follows has no effect then.
+	Disable bool
+	// Blocks are what pages and API show; required unless Disable is set.
+	Blocks Blocks
+	// Marker writes what POST /api/v1/blocks/mark asks for; nil refuses it.
+	Marker Marker
+	// Flags are shown by /api/v1/status/flags. Secrets must be gone from them.
+	Flags map[string]string
+	// Label is the external label whose value heads a group of blocks; "" heads it with all of them.
+	Label string
+	// ExternalPrefix is put before the links of pages, for a reverse proxy that takes it away again; requests come without it. If it is
+	// empty, the request header named PrefixHeader says it; "" is none. With neither, links are relative.
+	ExternalPrefix, PrefixHeader string
+	// DisableCORS leaves out the headers that let scripts of every origin read the API.
+	DisableCORS bool
+	// Started is when the process started.
+	Started time.Time
+	// Logger is where marks are reported; nil discards.
+	Logger *slog.Logger
+}
+
+// Handler serves everything.
 //
 // /debug/pprof/cmdline is left out, as in Thanos: an inline --objstore.config holds the bucket's secrets.
-func Handler(probe *Probe, gatherer prometheus.Gatherer) http.Handler {
+func Handler(o Options) http.Handler {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /-/healthy", probe.serveHealthy)
-	mux.HandleFunc("GET /-/ready", probe.serveReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
+	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound)
@@ -24,22 +55,11 @@ func Handler(probe *Probe, gatherer prometheus.Gatherer) http.Handler {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol) // go tool pprof posts to it
+	mux.HandleFunc("GET /debug/fgprof", serveFgprof)
 
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_ = index.Execute(w, struct{ Ready bool }{probe.Ready()}) // as above: only a client that went away
-	})
+	if !o.Disable {
+		mux.Handle(apiPrefix, gzhttp.GzipHandler(newAPI(o)))
+		newPages(o).register(mux)
+	}
 	return mux
 }
-
-var index = template.Must(template.New("index").Parse(`<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>larder</title></head><body>
-<h1>larder store</h1>
-<p>{{if .Ready}}Ready.{{else}}Not ready.{{end}}</p>
-<ul>
-<li><a href="-/healthy">-/healthy</a></li>
-<li><a href="-/ready">-/ready</a></li>
-<li><a href="metrics">metrics</a></li>
-<li><a href="debug/pprof/">debug/pprof/</a></li>
-</ul></body></html>
-`))

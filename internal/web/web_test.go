@@ -22,7 +22,7 @@ func TestReadiness(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	var changes []bool
 	p := NewProbe(reg, func(ready bool) { changes = append(changes, ready) })
-	h := Handler(p, reg)
+	h := Handler(Options{Probe: p, Gatherer: reg, Disable: true})
 	check := func(ready bool) {
 		t.Helper()
 		code, body, metric := http.StatusServiceUnavailable, "NOT OK", "0"
@@ -59,7 +59,7 @@ func TestReadiness(t *testing.T) {
 }
 
 func TestHandler(t *testing.T) {
-	h := Handler(NewProbe(nil, nil), prometheus.NewRegistry())
+	h := site(Options{})
 	f := func(path string, code int, contentType string) {
 		t.Helper()
 		w := get(t, h, path, "application/openmetrics-text;version=1.0.0")
@@ -76,4 +76,16 @@ func TestHandler(t *testing.T) {
 	f("/debug/pprof/goroutine?debug=1", 200, "text/plain")
 	f("/debug/pprof/cmdline", 404, "text/plain")
 	f("/nowhere", 404, "text/plain")
+	f("/blocks", 200, "text/html")
+	f("/loaded", 200, "text/html")
+
+	// Without pages and API the rest is there.
+	h = site(Options{Disable: true})
+	f("/", 404, "text/plain")
+	f("/blocks", 404, "text/plain")
+	f("/api/v1/blocks", 404, "text/plain")
+	f("/api/v1/status/flags", 404, "text/plain")
+	f("/metrics", 200, "application/openmetrics-text")
+	f("/debug/pprof/", 200, "text/html")
+	f("/-/healthy", 200, "text/plain")
 }

@@ -109,6 +109,10 @@ func (c *Catalog) Close() {
 // View returns the current view; never nil.
 func (c *Catalog) View() *View { return c.view.Load() }
 
+// Document returns the meta.json of a block of the view as it was in the bucket: for who shows all of it. It reads a local file, or memory
+// without Options.Dir, never the bucket; what it returns is the caller's. The error is fs.ErrNotExist for a block that is not known.
+func (c *Catalog) Document(id ulid.ULID) ([]byte, error) { return c.local.document(id) }
+
 // Run syncs at once and then at every interval, until ctx ends; then it returns nil. A sync that fails is repeated after
 // one second, then two, four and so on, up to 30 seconds while the catalog is not ready and up to the interval after.
 func (c *Catalog) Run(ctx context.Context) error {

@@ -26,7 +26,8 @@
 // renamed. Under Options.Dir: meta/<ULID>.json is the meta.json as it was in the bucket; catalog.json lists the blocks
 // of the last complete sync with what is known of their marks, for a start with an unreachable bucket. A file that does
 // not verify is treated as absent: its block is read from the bucket again. meta copies are not fsynced, because
-// a torn one is found by its checksum and costs one request; catalog.json is.
+// a torn one is found by its checksum and costs one request; catalog.json is. Without a Dir the meta.json files are kept in
+// memory, compressed, for Document alone.
 //
 // # Who owns what, and the locks
 //
@@ -37,4 +38,5 @@
 //   - Catalog.mu is held for a publication: it guards the tombstones, the status, and the changes that Options.OnChange
 //     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
 //   - Catalog.flightMu guards the running refresh.
+//   - packedMetas.mu guards its map, and no packing runs under it.
 package catalog

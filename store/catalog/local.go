@@ -19,14 +19,17 @@ const (
 	savedName = "catalog.json"
 )
 
-// localStore is the catalog's part of the data directory. With dir "" it keeps nothing and has nothing.
+// localStore is the catalog's part of the data directory. With dir "" it keeps the meta.json of blocks in memory, for document alone:
+// what is read for a sync comes from the bucket.
 type localStore struct {
-	dir string
+	dir    string
+	memory *packedMetas // nil with a dir
 }
 
 func openLocal(dir string) (localStore, error) {
 	s := localStore{dir: dir}
 	if dir == "" {
+		s.memory = newPackedMetas()
 		return s, nil
 	}
 	if err := os.MkdirAll(s.metaDir(), 0o777); err != nil {
@@ -58,9 +61,18 @@ func (s localStore) meta(id ulid.ULID) (*meta, error) {
 	return parseMeta(id, data)
 }
 
+// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
+func (s localStore) document(id ulid.ULID) ([]byte, error) {
+	if s.dir == "" {
+		return s.memory.get(id)
+	}
+	return readSealed(s.metaPath(id), metaKind)
+}
+
 // putMeta keeps the meta.json of a block as the bucket has it.
 func (s localStore) putMeta(id ulid.ULID, data []byte) error {
 	if s.dir == "" {
+		s.memory.put(id, data)
 		return nil
 	}
 	return writeSealed(s.metaPath(id), metaKind, data, false)
@@ -69,6 +81,7 @@ func (s localStore) putMeta(id ulid.ULID, data []byte) error {
 // removeMeta removes the copy of a block's meta.json, if there is one.
 func (s localStore) removeMeta(id ulid.ULID) error {
 	if s.dir == "" {
+		s.memory.remove(id)
 		return nil
 	}
 	if err := os.Remove(s.metaPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -80,6 +93,7 @@ func (s localStore) removeMeta(id ulid.ULID) error {
 // removeMetas removes the copies of all blocks that keep does not want.
 func (s localStore) removeMetas(keep func(ulid.ULID) bool) error {
 	if s.dir == "" {
+		s.memory.retain(keep)
 		return nil
 	}
 	entries, err := os.ReadDir(s.metaDir())

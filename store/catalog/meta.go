@@ -20,6 +20,8 @@ import (
 const (
 	metaFile = "meta.json"
 	markFile = "deletion-mark.json"
+	// noCompactFile is written on demand and never read: it is the compactor's.
+	noCompactFile = "no-compact-mark.json"
 
 	// maxMetaSize bounds a meta.json. The largest seen in the field, of blocks compacted from years of sources, are some
 	// hundred KiB.

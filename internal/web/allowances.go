@@ -1,0 +1,81 @@
+package web
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+// allowance is a line of the page about memory: what may hold how many bytes.
+type allowance struct {
+	Name       string
+	Used, Max  int64
+	Requests   float64
+	HitPercent float64
+}
+
+// allowances reads them off the metrics: what a page says and what a dashboard says are the same figures.
+func allowances(g prometheus.Gatherer) []allowance {
+	families, _ := g.Gather() // with an error it still returns what it could gather
+	byName := map[string]*allowance{}
+	line := func(name string) *allowance {
+		if byName[name] == nil {
+			byName[name] = &allowance{Name: name}
+		}
+		return byName[name]
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch v := value(m); f.GetName() {
+			case "larder_cache_bytes":
+				line(label(m, "cache") + " cache").Used += int64(v)
+			case "larder_cache_max_bytes":
+				line(label(m, "cache") + " cache").Max += int64(v)
+			case "larder_cache_requests_total":
+				line(label(m, "cache") + " cache").Requests += v
+			case "larder_cache_hits_total":
+				line(label(m, "cache") + " cache").HitPercent += v // made a percentage below
+			case "larder_request_allowance_bytes":
+				switch label(m, "state") {
+				case "in_use":
+					line("requests").Used = int64(v)
+				case "limit":
+					line("requests").Max = int64(v)
+				}
+			case "larder_header_open_bytes":
+				line("open index headers").Used = int64(v)
+			case "larder_header_block_cache_bytes":
+				line("index header blocks").Used = int64(v)
+			}
+		}
+	}
+	var out []allowance
+	for _, a := range byName {
+		if a.Requests > 0 {
+			a.HitPercent *= 100 / a.Requests
+		}
+		out = append(out, *a)
+	}
+	slices.SortFunc(out, func(a, b allowance) int {
+		return strings.Compare(a.Name, b.Name)
+	})
+	return out
+}
+
+func value(m *dto.Metric) float64 {
+	if c := m.GetCounter(); c != nil {
+		return c.GetValue()
+	}
+	return m.GetGauge().GetValue()
+}
+
+func label(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
+		if l.GetName() == name {
+			return l.GetValue()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,99 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+const apiPrefix = "/api/v1/"
+
+// api serves /api/v1/ with the answers, errors and headers of Thanos's.
+type api struct {
+	Options
+	routes map[string]route // by path below apiPrefix
+	origin *http.CrossOriginProtection
+}
+
+type route struct {
+	method string
+	serve  func(w http.ResponseWriter, r *http.Request)
+}
+
+func newAPI(o Options) *api {
+	a := &api{Options: o, origin: http.NewCrossOriginProtection()}
+	runtimeInfo := newRuntimeInfo(o.Started)
+	a.routes = map[string]route{
+		"blocks":             {http.MethodGet, a.serveBlocks},
+		"blocks/mark":        {http.MethodPost, a.serveMark},
+		"status/flags":       {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { respond(w, a.Flags) }},
+		"status/runtimeinfo": {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { respond(w, runtimeInfo()) }},
+		"status/buildinfo":   {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { respond(w, buildInfo()) }},
+	}
+	return a
+}
+
+// ServeHTTP answers OPTIONS for every path, as Thanos does, which a mux would turn into a 405 for the paths that do not exist.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	route, known := a.routes[strings.TrimPrefix(r.URL.Path, apiPrefix)]
+	switch method := r.Method; {
+	case method == http.MethodOptions:
+		a.setCORS(w)
+		w.WriteHeader(http.StatusNoContent)
+	case !known:
+		http.NotFound(w, r)
+	case method == route.method, method == http.MethodHead && route.method == http.MethodGet:
+		a.setCORS(w)
+		route.serve(w, r)
+	default:
+		w.Header().Set("Allow", route.method+", OPTIONS")
+		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+	}
+}
+
+func (a *api) setCORS(w http.ResponseWriter) {
+	if a.DisableCORS {
+		return
+	}
+	h := w.Header()
+	h.Set("Access-Control-Allow-Headers", "Accept, Accept-Encoding, Authorization, Content-Type, Origin")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Expose-Headers", "Date")
+}
+
+// respond sends data, which must be something that JSON can hold.
+func respond(w http.ResponseWriter, data any) {
+	send(w, http.StatusOK, struct {
+		Status string `json:"status"`
+		Data   any    `json:"data"`
+	}{"success", data})
+}
+
+// errorType is Thanos's name for a kind of error.
+type errorType string
+
+const (
+	badData  errorType = "bad_data"
+	internal errorType = "internal"
+)
+
+func respondError(w http.ResponseWriter, code int, kind errorType, message string) {
+	w.Header().Set("Cache-Control", "no-store")
+	send(w, code, struct {
+		Status    string    `json:"status"`
+		ErrorType errorType `json:"errorType"`
+		Error     string    `json:"error"`
+	}{"error", kind, message})
+}
+
+func send(w http.ResponseWriter, code int, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(b) // fails only for a client that went away
+}

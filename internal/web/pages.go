@@ -1,0 +1,157 @@
+package web
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzhttp"
+)
+
+//go:embed pages
+var pageFiles embed.FS
+
+// pages serves / and /blocks, which is /loaded too: what people look at. Pages hold no script and nothing that another host could see; all
+// text in them that comes from elsewhere goes through html/template.
+type pages struct {
+	Options
+	overview, blocks *template.Template
+}
+
+func newPages(o Options) *pages {
+	funcs := template.FuncMap{
+		"bytes": formatBytes, "time": formatTime, "span": formatSpan, "percent": func(x float64) string { return fmt.Sprintf("%.3f%%", x) },
+	}
+	parse := func(name string) *template.Template {
+		return template.Must(template.New("frame.html").Funcs(funcs).ParseFS(pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name))
+	}
+	return &pages{Options: o, overview: parse("overview.html"), blocks: parse("blocks.html")}
+}
+
+func (p *pages) register(mux *http.ServeMux) {
+	page := func(path string, serve http.HandlerFunc) {
+		mux.Handle("GET "+path, gzhttp.GzipHandler(serve))
+	}
+	page("/{$}", p.serveOverview)
+	for _, name := range []string{"blocks", "loaded"} {
+		page("/"+name, p.serveBlocks)
+		mux.HandleFunc("GET /"+name+"/{$}", func(w http.ResponseWriter, r *http.Request) {
+			base := p.base(r)
+			if base == "./" {
+				base = "/"
+			}
+			http.Redirect(w, r, base+name, http.StatusMovedPermanently)
+		})
+	}
+}
+
+// frame is what every page has.
+type frame struct {
+	Base, Title string
+	Ready       bool
+	Draining    bool
+	Now         time.Time
+	Page        any
+}
+
+func (p *pages) render(w http.ResponseWriter, r *http.Request, t *template.Template, title string, page any) {
+	var out bytes.Buffer
+	f := frame{Base: p.base(r), Title: title, Ready: p.Probe.Ready(), Draining: p.Probe.Draining(), Now: time.Now().UTC(), Page: page}
+	if err := t.Execute(&out, f); err != nil {
+		p.Logger.Error("page could not be drawn", "page", title, "err", err)
+		http.Error(w, "the page could not be drawn", http.StatusInternalServerError)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
+	_, _ = w.Write(out.Bytes()) // fails only for a client that went away
+}
+
+// overviewPage is the page at /.
+type overviewPage struct {
+	Build      buildInfoJSON
+	Started    time.Time
+	Platform   string
+	Snap       Snapshot
+	LabelSets  int
+	Min, Max   int64
+	Series     uint64
+	Size       int64
+	Allowances []allowance
+}
+
+func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
+	page := overviewPage{
+		Build: buildInfo(), Started: p.Started.UTC(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Snap: p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer),
+	}
+	sets := map[string]struct{}{}
+	for i, b := range page.Snap.Blocks {
+		sets[string(b.Labels.Bytes(nil))] = struct{}{}
+		if i == 0 {
+			page.Min, page.Max = b.MinTime, b.MaxTime
+		}
+		page.Min, page.Max = min(page.Min, b.MinTime), max(page.Max, b.MaxTime)
+		page.Series += b.Series
+		page.Size += b.Size
+	}
+	page.LabelSets = len(sets)
+	p.render(w, r, p.overview, "larder", page)
+}
+
+func formatBytes(n int64) string {
+	const units = "KMGTP"
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	x, i := float64(n)/1024, 0
+	for x >= 1024 && i < len(units)-1 {
+		x, i = x/1024, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", x, units[i])
+}
+
+// formatTime formats a time.Time or the milliseconds of a block.
+func formatTime(v any) string {
+	switch t := v.(type) {
+	case time.Time:
+		if t.IsZero() {
+			return "never"
+		}
+		return t.UTC().Format("2006-01-02 15:04:05 UTC")
+	case int64:
+		return at(t).Format("2006-01-02 15:04")
+	}
+	return ""
+}
+
+// formatSpan formats a length of milliseconds as days, hours and minutes.
+func formatSpan(ms int64) string {
+	d := time.Duration(ms) * time.Millisecond
+	if ms < 0 || d/time.Millisecond != time.Duration(ms) {
+		return "centuries"
+	}
+	if d < time.Minute {
+		return d.String()
+	}
+	var parts []string
+	for _, u := range []struct {
+		name string
+		size time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}} {
+		if n := d / u.size; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d%s", n, u.name))
+			d -= n * u.size
+		}
+	}
+	return strings.Join(parts, " ")
+}

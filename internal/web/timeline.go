@@ -1,0 +1,185 @@
+package web
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"time"
+)
+
+const (
+	// maxDrawn is how many blocks a page draws: what a browser still scrolls through without a thought. The newest are drawn.
+	maxDrawn = 3000
+	// maxBroken is how many blocks that cannot be served a page names.
+	maxBroken = 100
+
+	rowHeight = 14 // pixels of a row of bars
+	minWidth  = 0.12
+)
+
+// blocksPage is the page at /blocks.
+type blocksPage struct {
+	Snap     Snapshot
+	Total    int
+	LeftOut  int // of Total, not drawn
+	Min, Max int64
+	Ticks    []tick
+	Groups   []*group
+	Broken   []Broken // at most maxBroken of Snap.Broken
+}
+
+// tick is a mark on the time axis.
+type tick struct {
+	X    float64 // percent of the width
+	Text string
+}
+
+// group is the blocks of one external label set.
+type group struct {
+	Title  string
+	Labels string
+	Blocks []Block // by time, newest first
+	Lanes  []*lane
+	Size   int64
+	Series uint64
+}
+
+// lane is the blocks of a group that have one resolution.
+type lane struct {
+	Name   string
+	Count  int
+	Height int
+	Ticks  []tick
+	Bars   []bar
+
+	resolution int64
+	rows       []int64 // the end of each row's last bar
+}
+
+// bar is a block in its lane: X and Width in percent, Y in pixels. Shade is 1 to 5, from the compaction level.
+type bar struct {
+	X, Width float64
+	Y        int
+	Shade    int
+	Block    Block
+}
+
+func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
+	page := drawBlocks(p.Blocks.Snapshot(), p.Label)
+	p.render(w, r, p.blocks, "larder: blocks", page)
+}
+
+// drawBlocks lays out the blocks on one time axis.
+func drawBlocks(snap Snapshot, label string) *blocksPage {
+	page := &blocksPage{Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)]}
+	blocks := slices.Clone(snap.Blocks)
+	if page.LeftOut = max(0, len(blocks)-maxDrawn); page.LeftOut > 0 {
+		slices.SortFunc(blocks, func(a, b Block) int { return cmp.Compare(b.MaxTime, a.MaxTime) })
+		blocks = blocks[:maxDrawn]
+	}
+	if len(blocks) == 0 {
+		return page
+	}
+	slices.SortFunc(blocks, func(a, b Block) int {
+		return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(b.MaxTime, a.MaxTime), a.ID.Compare(b.ID))
+	})
+	page.Min, page.Max = blocks[0].MinTime, blocks[0].MaxTime
+	for _, b := range blocks {
+		page.Max = max(page.Max, b.MaxTime)
+	}
+	page.Ticks = ticks(page.Min, page.Max)
+
+	// Floats, because the difference of two times need not fit into 64 bits.
+	from, width := float64(page.Min), max(1, float64(page.Max)-float64(page.Min))
+	groups := map[string]*group{}
+	for _, b := range blocks {
+		key := string(b.Labels.Bytes(nil))
+		g := groups[key]
+		if g == nil {
+			g = &group{Labels: b.Labels.String(), Title: b.Labels.Get(label)}
+			if g.Title == "" {
+				g.Title = g.Labels
+			}
+			groups[key] = g
+			page.Groups = append(page.Groups, g)
+		}
+		g.Blocks = append(g.Blocks, b)
+		g.Size += b.Size
+		g.Series += b.Series
+		x := (float64(b.MinTime) - from) / width * 100
+		g.lane(b.Resolution).add(b, x, (float64(b.MaxTime)-float64(b.MinTime))/width*100)
+	}
+	slices.SortFunc(page.Groups, func(a, b *group) int { return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels)) })
+	for _, g := range page.Groups {
+		slices.Reverse(g.Blocks)
+		slices.SortFunc(g.Lanes, func(a, b *lane) int { return cmp.Compare(a.resolution, b.resolution) })
+		for _, l := range g.Lanes {
+			l.Height, l.Ticks = len(l.rows)*(rowHeight+2)+2, page.Ticks
+		}
+	}
+	return page
+}
+
+func (g *group) lane(resolution int64) *lane {
+	for _, l := range g.Lanes {
+		if l.resolution == resolution {
+			return l
+		}
+	}
+	l := &lane{resolution: resolution, Name: resolutionName(resolution)}
+	g.Lanes = append(g.Lanes, l)
+	return l
+}
+
+// add puts a block into the first row where it overlaps nothing. Blocks come by MinTime.
+func (l *lane) add(b Block, x, width float64) {
+	row := slices.IndexFunc(l.rows, func(end int64) bool { return end <= b.MinTime })
+	if row < 0 {
+		row = len(l.rows)
+		l.rows = append(l.rows, 0)
+	}
+	l.rows[row] = b.MaxTime
+	l.Count++
+	l.Bars = append(l.Bars, bar{
+		X: min(x, 100-minWidth), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2, Shade: min(max(b.Level, 1), 5), Block: b,
+	})
+}
+
+func resolutionName(ms int64) string {
+	if ms == 0 {
+		return "raw"
+	}
+	return formatSpan(ms)
+}
+
+// ticks returns marks at round times, at most nine.
+func ticks(from, to int64) []tick {
+	const most = 8
+	width := float64(to) - float64(from)
+	const day = 24 * time.Hour
+	steps := []time.Duration{
+		time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour, 12 * time.Hour,
+		day, 2 * day, 7 * day, 14 * day, 28 * day, 91 * day, 182 * day, 364 * day,
+	}
+	i := slices.IndexFunc(steps, func(s time.Duration) bool { return width/float64(s.Milliseconds()) <= most })
+	if i < 0 {
+		i = len(steps) - 1
+	}
+	step := steps[i].Milliseconds()
+	for width/float64(step) > most {
+		step *= 2
+	}
+	format := "2006-01-02"
+	if step < day.Milliseconds() {
+		format = "01-02 15:04"
+	}
+	var out []tick
+	first := from - from%step
+	if first < from {
+		first += step
+	}
+	for t := first; t <= to && len(out) <= most; t += step {
+		out = append(out, tick{X: (float64(t) - float64(from)) / width * 100, Text: at(t).Format(format)})
+	}
+	return out
+}
