@@ -1,0 +1,119 @@
+package promql
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"larder/interop/internal/neighbour"
+	"larder/interop/internal/promgen"
+)
+
+// match holds larder's answers to those that the same kind of Querier gives over Thanos's store.
+type match struct {
+	t *testing.T
+	tally
+	differences int
+	// undetermined counts queries to which Thanos's store has several answers: a Querier that gets chunks of equal times from several stores
+	// takes them in the order of a hash map.
+	undetermined int
+}
+
+// play puts one query to both and returns how many have differed by now.
+func (m *match) play(about string, q promgen.Query, engine string, thanos, larder answerer) int {
+	m.t.Helper()
+	pose := func(who answerer) *neighbour.Result {
+		r, err := who(q)
+		if err != nil {
+			m.t.Fatalf("%s: %v", about, err)
+		}
+		return r
+	}
+	want, got := pose(thanos), pose(larder)
+	m.add(want)
+	d := same(q, engine, want, got)
+	if d == "" {
+		return m.differences
+	}
+	const asks = 10
+	for range asks {
+		if same(q, engine, want, pose(thanos)) != "" {
+			m.undetermined++
+			return m.differences
+		}
+	}
+	m.t.Errorf("%s: %s", about, d)
+	m.differences++
+	return m.differences
+}
+
+func (m *match) String() string {
+	return fmt.Sprintf("%s (%d of them Thanos answers in several ways)", &m.tally, m.undetermined)
+}
+
+func (m *match) check() {
+	m.t.Helper()
+	if m.differences == maxReports {
+		return
+	}
+	m.tally.check(m.t)
+	if m.undetermined*20 > m.queries {
+		m.t.Errorf("%d of %d queries have several answers over Thanos's store", m.undetermined, m.queries)
+	}
+}
+
+// same compares two answers of Queriers of one version: data, statistics, codes, warnings.
+func same(q promgen.Query, engine string, want, got *neighbour.Result) string {
+	if want.Code != got.Code || want.ErrorType != got.ErrorType {
+		return fmt.Sprintf("want %d %s (%s), got %d %s (%s)", want.Code, want.ErrorType, want.Error, got.Code, got.ErrorType, got.Error)
+	}
+	tolerance := 0.0
+	if engine == "thanos" || hashed.MatchString(q.Text) {
+		// Thanos's engine adds up in the order in which its workers come by.
+		tolerance = 1e-9
+	}
+	if d := neighbour.Diff(want, got, tolerance); d != "" {
+		return d
+	}
+	if a, b := warnings(want), warnings(got); a != b {
+		return fmt.Sprintf("want warnings %q, got %q", a, b)
+	}
+	return sampleStats(want, got)
+}
+
+var address = regexp.MustCompile(`127\.0\.0\.1:\d+`)
+
+// warnings come in any order, and name addresses.
+func warnings(r *neighbour.Result) string {
+	all := slices.Clone(r.Warnings)
+	for i := range all {
+		all[i] = address.ReplaceAllString(all[i], "ADDRESS")
+	}
+	slices.Sort(all)
+	return strings.Join(all, "; ")
+}
+
+// sampleStats compares how many samples two evaluations of one query say that they looked at; times differ as they like.
+func sampleStats(want, got *neighbour.Result) string {
+	if len(want.Stats) == 0 && len(got.Stats) == 0 {
+		return ""
+	}
+	var samples [2]struct {
+		Samples struct {
+			Total int `json:"totalQueryableSamples"`
+			Peak  int `json:"peakSamples"`
+		} `json:"samples"`
+	}
+	for i, r := range []*neighbour.Result{want, got} {
+		if err := json.Unmarshal(r.Stats, &samples[i]); err != nil {
+			return fmt.Sprintf("statistics: %v: %s", err, r.Stats)
+		}
+	}
+	if samples[0] != samples[1] {
+		return fmt.Sprintf("statistics: want %+v, got %+v", samples[0], samples[1])
+	}
+	return ""
+}
