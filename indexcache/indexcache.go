@@ -5,6 +5,7 @@ import (
 	"larder/internal/pagecache"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // kind is the label of the metrics of the pages and of the cache.
@@ -29,7 +30,9 @@ type Options struct {
 // Cache reads indexes through pages. It is safe for concurrent use.
 type Cache struct {
 	*pagecache.Reader
-	store store
+	store   store
+	metrics *collector
+	reg     prometheus.Registerer // nil: none
 }
 
 // store is what keeps the pages.
@@ -55,6 +58,10 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	}
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
+	if c.reg = o.Pages.Registerer; c.reg != nil {
+		c.metrics = newCollector(c)
+		c.reg.MustRegister(c.metrics)
+	}
 	return c
 }
 
@@ -73,6 +80,9 @@ func (c *Cache) Stats() bytecache.Stats { return c.store.Stats() }
 
 // Close ends running reads and drops everything.
 func (c *Cache) Close() {
+	if c.metrics != nil {
+		c.reg.Unregister(c.metrics)
+	}
 	c.Reader.Close()
 	c.store.Close()
 }

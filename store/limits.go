@@ -41,6 +41,9 @@ func NewLimits(opts LimitOptions, reg prometheus.Registerer) *Limits {
 		Name: "thanos_bucket_store_queries_dropped_total",
 		Help: "Requests that were dropped because of a limit.",
 	}, []string{"reason", "tenant"})
+	for _, reason := range []string{"series", "chunks", "bytes"} {
+		l.dropped.WithLabelValues(reason, defaultTenant)
+	}
 	return l
 }
 

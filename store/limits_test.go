@@ -50,6 +50,10 @@ func TestLimitTexts(t *testing.T) {
 		"thanos_bucket_store_queries_dropped_total series team-a": 1,
 		"thanos_bucket_store_queries_dropped_total chunks team-a": 1,
 		"thanos_bucket_store_queries_dropped_total bytes team-a":  1,
+		// There before the first, so that a rate sees it.
+		"thanos_bucket_store_queries_dropped_total series default-tenant": 0,
+		"thanos_bucket_store_queries_dropped_total chunks default-tenant": 0,
+		"thanos_bucket_store_queries_dropped_total bytes default-tenant":  0,
 	}
 	if diff := cmp.Diff(want, gathered(t, reg)); diff != "" {
 		t.Errorf("metrics (-want +got):\n%s", diff)

@@ -8,21 +8,29 @@ import (
 )
 
 // metrics are the server's. Names under thanos_ are those that Thanos's dashboards and alerts read, with their labels and buckets; names
-// under larder_ are larder's own.
+// under larder_ are larder's own. All but pending are fed once, when a request ends.
 type metrics struct {
-	blocksLoaded     prometheus.Gauge
-	blocksQueried    *prometheus.HistogramVec
-	dataFetched      *prometheus.HistogramVec
-	dataTouched      *prometheus.HistogramVec
-	dataSizeFetched  *prometheus.HistogramVec
-	dataSizeTouched  *prometheus.HistogramVec
-	resultSeries     *prometheus.HistogramVec
-	getAllSeconds    *prometheus.HistogramVec
-	mergeSeconds     *prometheus.HistogramVec
-	sentChunkBytes   *prometheus.HistogramVec
-	emptyPostings    *prometheus.CounterVec
-	seriesRefetches  prometheus.Counter
-	chunkRefetches   prometheus.Counter
+	blocksLoaded    prometheus.Gauge
+	pending         prometheus.Gauge
+	blocksQueried   *prometheus.HistogramVec
+	dataFetched     *prometheus.HistogramVec
+	dataTouched     *prometheus.HistogramVec
+	dataSizeFetched *prometheus.HistogramVec
+	dataSizeTouched *prometheus.HistogramVec
+	postingsSize    *prometheus.HistogramVec
+	resultSeries    *prometheus.HistogramVec
+	getAllSeconds   *prometheus.HistogramVec
+	mergeSeconds    *prometheus.HistogramVec
+	sentChunkSize   *sizeHistogram
+	emptyPostings   *prometheus.CounterVec
+	seriesRefetches *prometheus.CounterVec
+	chunkRefetches  *prometheus.CounterVec
+	lazyBlocks      prometheus.Counter
+	lazyGroups      prometheus.Counter
+	seriesRequested prometheus.Histogram
+	chunksRequested prometheus.Histogram
+	fetches         fetchMetrics
+
 	stageSeconds     *prometheus.HistogramVec
 	firstFrame       prometheus.Histogram
 	bytesSent        prometheus.Counter
@@ -31,44 +39,82 @@ type metrics struct {
 	unknownEncodings *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
-	f := promauto.With(reg)
-	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		return f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: name, Help: help, Buckets: buckets,
-			NativeHistogramBucketFactor:     1.1,
-			NativeHistogramMaxBucketNumber:  256,
-			NativeHistogramMinResetDuration: time.Hour,
-		}, labels)
-	}
-	counter := func(name, help string) prometheus.Counter {
-		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-	}
-	counts := prometheus.ExponentialBuckets(200, 2, 15)
-	sizes := prometheus.ExponentialBuckets(1024, 4, 10)
-	seconds := []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120}
-	return &metrics{
-		blocksLoaded:    f.NewGauge(prometheus.GaugeOpts{Name: "thanos_bucket_store_blocks_loaded", Help: "Blocks that are served."}),
-		blocksQueried:   histogram("thanos_bucket_store_series_blocks_queried", "Blocks that a Series request looked at.", []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}, "tenant"),
-		dataFetched:     histogram("thanos_bucket_store_series_data_fetched", "Items of a type that a Series request read from the bucket.", counts, "data_type", "tenant"),
-		dataTouched:     histogram("thanos_bucket_store_series_data_touched", "Items of a type that a Series request used.", counts, "data_type", "tenant"),
-		dataSizeFetched: histogram("thanos_bucket_store_series_data_size_fetched_bytes", "Bytes of a type that a Series request read from the bucket.", sizes, "data_type", "tenant"),
-		dataSizeTouched: histogram("thanos_bucket_store_series_data_size_touched_bytes", "Bytes of a type that a Series request used.", sizes, "data_type", "tenant"),
-		resultSeries:    histogram("thanos_bucket_store_series_result_series", "Series in the answer to a Series request.", counts, "tenant"),
-		getAllSeconds:   histogram("thanos_bucket_store_series_get_all_duration_seconds", "Time until the postings of all blocks of a Series request were known.", seconds, "tenant"),
-		mergeSeconds:    histogram("thanos_bucket_store_series_merge_duration_seconds", "Time that merging and sending the series of a request took.", seconds, "tenant"),
-		sentChunkBytes:  histogram("thanos_bucket_store_sent_chunk_size_bytes", "Bytes that a Series request was answered with.", []float64{32, 256, 512, 1024, 32 * 1024, 256 * 1024, 512 * 1024, 1024 * 1024, 32 * 1024 * 1024, 256 * 1024 * 1024, 512 * 1024 * 1024}, "tenant"),
-		emptyPostings:   f.NewCounterVec(prometheus.CounterOpts{Name: "thanos_bucket_store_empty_postings_total", Help: "Blocks in which the matchers of a request matched nothing."}, []string{"tenant"}),
-		seriesRefetches: counter("thanos_bucket_store_series_refetches_total", "Series entries that were longer than read at first."),
-		chunkRefetches:  counter("thanos_bucket_store_chunk_refetches_total", "Chunk records that were longer than read at first."),
+// factory makes metrics, the histograms with native buckets besides their classic ones.
+type factory struct{ promauto.Factory }
 
-		stageSeconds:     histogram("larder_stage_duration_seconds", "Time that a request spent in a stage; stages overlap.", prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage"),
-		firstFrame:       f.NewHistogram(prometheus.HistogramOpts{Name: "larder_series_first_frame_seconds", Help: "Time from the start of a Series request to its first frame.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18)}),
-		bytesSent:        counter("larder_series_sent_bytes_total", "Bytes of Series responses before compression."),
-		panics:           counter("larder_request_panics_total", "Panics that were contained to the request that caused them."),
-		corruptRecords:   counter("larder_chunk_records_corrupt_total", "Chunk records that did not verify when they were used."),
-		unknownEncodings: f.NewCounterVec(prometheus.CounterOpts{Name: "larder_chunk_unknown_encoding_total", Help: "Chunks of an encoding that larder does not know."}, []string{"encoding"}),
+func (f factory) histogramOpts(name, help string, buckets []float64) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  256,
+		NativeHistogramMinResetDuration: time.Hour,
 	}
+}
+
+func (f factory) histogram(name, help string, buckets ...float64) prometheus.Histogram {
+	return f.NewHistogram(f.histogramOpts(name, help, buckets))
+}
+
+func (f factory) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return f.NewHistogramVec(f.histogramOpts(name, help, buckets), labels)
+}
+
+func (f factory) counter(name, help string) prometheus.Counter {
+	return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+}
+
+func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func (f factory) gauge(name, help string) prometheus.Gauge {
+	return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+}
+
+// secondsBuckets are Thanos's for every duration of a request.
+var secondsBuckets = []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := factory{promauto.With(reg)}
+	items := prometheus.ExponentialBuckets(200, 2, 15)
+	sizes := prometheus.ExponentialBuckets(1024, 2, 15)
+	lists := []float64{
+		32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 128 << 20, 256 << 20, 512 << 20, 768 << 20, 1 << 30,
+	}
+	m := &metrics{
+		blocksLoaded:    f.gauge("thanos_bucket_store_blocks_loaded", "Blocks that are served."),
+		pending:         f.gauge("thanos_store_server_pending_series_requests", "Series requests that are being answered or wait to be."),
+		blocksQueried:   f.histograms("thanos_bucket_store_series_blocks_queried", "Blocks that a Series request looked at.", prometheus.ExponentialBuckets(1, 2, 10), "tenant"),
+		dataFetched:     f.histograms("thanos_bucket_store_series_data_fetched", "Pages that a Series request read from the bucket, by what for.", items, "data_type", "tenant"),
+		dataTouched:     f.histograms("thanos_bucket_store_series_data_touched", "Posting lists, series entries and chunk records that a Series request used.", items, "data_type", "tenant"),
+		dataSizeFetched: f.histograms("thanos_bucket_store_series_data_size_fetched_bytes", "Bytes that a Series request read from the bucket, by what for.", sizes, "data_type", "tenant"),
+		dataSizeTouched: f.histograms("thanos_bucket_store_series_data_size_touched_bytes", "Bytes of the pages that a Series request used, by what for.", sizes, "data_type", "tenant"),
+		postingsSize:    f.histograms("thanos_bucket_store_postings_size_bytes", "Bytes of the posting lists that a Series request used.", lists, "tenant"),
+		resultSeries:    f.histograms("thanos_bucket_store_series_result_series", "Series in the answer to a Series request.", prometheus.ExponentialBuckets(100, 2, 15), "tenant"),
+		getAllSeconds:   f.histograms("thanos_bucket_store_series_get_all_duration_seconds", "Time until the postings of all blocks of a Series request were known.", secondsBuckets, "tenant"),
+		mergeSeconds:    f.histograms("thanos_bucket_store_series_merge_duration_seconds", "Time that merging and sending the series of a request took.", secondsBuckets, "tenant"),
+		sentChunkSize:   newSizeHistogram("thanos_bucket_store_sent_chunk_size_bytes", "Bytes of the chunks of one series in an answer.", reg),
+		emptyPostings:   f.counters("thanos_bucket_store_empty_postings_total", "Blocks in which the matchers of a request matched nothing.", "tenant"),
+		seriesRefetches: f.counters("thanos_bucket_store_series_refetches_total", "Series entries that were longer than read at first.", "tenant"),
+		chunkRefetches:  f.counters("thanos_bucket_store_chunk_refetches_total", "Chunk records that were longer than read at first.", "tenant"),
+		lazyBlocks:      f.counter("thanos_bucket_store_lazy_expanded_postings_total", "Blocks of requests in which some matchers were checked against the series instead of read as postings."),
+		lazyGroups: f.counters("thanos_bucket_store_lazy_expanded_posting_groups_total", "Label names of those matchers, by why.", "reason").
+			WithLabelValues("postings_size"), // the one reason that there is here: the lists would cost more than they save
+		seriesRequested: f.histogram("thanos_store_server_series_requested", "Series in the answer to a Series request that succeeded.", 1, 10, 100, 1000, 10000, 100000, 1000000),
+		chunksRequested: f.histogram("thanos_store_server_chunks_requested", "Chunks in the answer to a Series request that succeeded.", 1, 100, 1000, 10000, 100000, 10000000, 100000000, 1000000000),
+		fetches:         newFetchMetrics(f),
+
+		stageSeconds:     f.histograms("larder_stage_duration_seconds", "Time that a request spent in a stage; stages overlap.", prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage"),
+		firstFrame:       f.NewHistogram(prometheus.HistogramOpts{Name: "larder_series_first_frame_seconds", Help: "Time from the start of a Series request to its first frame.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18)}),
+		bytesSent:        f.counter("larder_series_sent_bytes_total", "Bytes of Series responses before compression."),
+		panics:           f.counter("larder_request_panics_total", "Panics that were contained to the request that caused them."),
+		corruptRecords:   f.counter("larder_chunk_records_corrupt_total", "Chunk records that did not verify when they were used."),
+		unknownEncodings: f.counters("larder_chunk_unknown_encoding_total", "Chunks of an encoding that larder does not know.", "encoding"),
+	}
+	m.seriesRefetches.WithLabelValues(defaultTenant)
+	m.chunkRefetches.WithLabelValues(defaultTenant)
+	m.emptyPostings.WithLabelValues(defaultTenant)
+	return m
 }
 
 // observe accounts for a finished request.
@@ -78,8 +124,15 @@ func (m *metrics) observe(r *request) {
 			m.stageSeconds.WithLabelValues(r.method, name).Observe(time.Duration(d).Seconds())
 		}
 	}
-	m.seriesRefetches.Add(float64(r.decoded.FollowUps))
-	m.chunkRefetches.Add(float64(r.records.FollowUps))
+	m.fetches.observe(r)
+	if n := r.decoded.FollowUps; n > 0 {
+		m.seriesRefetches.WithLabelValues(r.tenant).Add(float64(n))
+	}
+	if n := r.records.FollowUps; n > 0 {
+		m.chunkRefetches.WithLabelValues(r.tenant).Add(float64(n))
+	}
+	m.lazyBlocks.Add(float64(r.lazyBlocks))
+	m.lazyGroups.Add(float64(r.planned.Pending))
 	if r.method != methodSeries {
 		return
 	}
@@ -87,9 +140,14 @@ func (m *metrics) observe(r *request) {
 		m.firstFrame.Observe(r.firstFrame.Seconds())
 	}
 	m.bytesSent.Add(float64(r.sent.Bytes))
+	if r.succeeded {
+		m.seriesRequested.Observe(float64(r.sent.Series))
+		m.chunksRequested.Observe(float64(r.sent.Chunks))
+	}
 	m.blocksQueried.WithLabelValues(r.tenant).Observe(float64(r.blocksQueried))
+	m.postingsSize.WithLabelValues(r.tenant).Observe(float64(r.planned.ListBytes))
 	m.resultSeries.WithLabelValues(r.tenant).Observe(float64(r.sent.Series))
-	m.sentChunkBytes.WithLabelValues(r.tenant).Observe(float64(r.sent.Bytes))
+	m.sentChunkSize.observe(r.tenant, &r.sentSizes)
 	m.getAllSeconds.WithLabelValues(r.tenant).Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
 	m.mergeSeconds.WithLabelValues(r.tenant).Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
 	items := [...]int64{int64(r.planned.Lists), r.decoded.Entries, r.records.Records}

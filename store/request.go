@@ -60,11 +60,14 @@ type request struct {
 	// What follows is written by the handler's goroutine alone.
 	queried       []ulid.ULID
 	blocksQueried int
+	lazyBlocks    int // in which matchers stayed pending
 	postingsCount int64
 	planned       block.PostingsStats
 	decoded       block.StreamStats
 	records       block.ChunkStats
 	sent          storepb.FrameStats
+	sentSizes     sizeCounts // chunk bytes of the series sent
+	succeeded     bool
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
@@ -188,6 +191,9 @@ func (r *request) replan() {
 
 func (r *request) notePlan(p *block.Plan) {
 	r.planned.Add(p.Stats())
+	if p.Stats().Pending > 0 {
+		r.lazyBlocks++
+	}
 	r.postingsCount += int64(p.Postings())
 	// Headers of several blocks are waited for side by side: the longest wait is the request's.
 	if d := int64(p.HeaderWait()); d > r.stages[stageHeader].Load() {

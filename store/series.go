@@ -74,6 +74,8 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 		return err
 	}
 	r := s.newRequest(stream.Context(), methodSeries)
+	s.metrics.pending.Inc()
+	defer s.metrics.pending.Dec()
 	defer r.finish()
 
 	if err := r.stage(stageGate, "store_query_gate_ismyturn", s.gate.Start); err != nil {
@@ -101,6 +103,7 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 		r.replan()
 		err = attempt()
 	}
+	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
@@ -356,8 +359,12 @@ func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *
 			return err
 		}
 		lo = ws.chunkEnd
+		before := w.ChunkBytes()
 		if err := w.WriteSeries(ws.labels, chunks); err != nil {
 			return err
+		}
+		if len(chunks) > 0 {
+			r.sentSizes.add(w.ChunkBytes() - before)
 		}
 	}
 	return nil

@@ -36,6 +36,7 @@ type backend struct {
 	server  *store.Server
 
 	loads, drops prometheus.Counter
+	lastLoad     prometheus.Gauge
 
 	undo []func() // run last to first
 
@@ -55,11 +56,15 @@ func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometh
 		Name: "thanos_bucket_store_block_drops_total",
 		Help: "Total number of blocks that ceased to be served.",
 	})
+	b.lastLoad = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "thanos_bucket_store_blocks_last_loaded_timestamp_seconds",
+		Help: "When a block last came to be served.",
+	})
 	dropFailures := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_drop_failures_total",
 		Help: "Always 0: to cease serving a block cannot fail. It is here for dashboards.",
 	})
-	reg.MustRegister(b.loads, b.drops, dropFailures)
+	reg.MustRegister(b.loads, b.drops, b.lastLoad, dropFailures)
 	if err := b.open(dir, reg, tracer); err != nil {
 		b.close()
 		return nil, err
@@ -166,6 +171,9 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 		}
 	}
 	b.loads.Add(float64(len(arrived)))
+	if len(arrived) > 0 {
+		b.lastLoad.SetToCurrentTime()
+	}
 	b.drops.Add(float64(left))
 	b.logger.Info("blocks changed", "blocks", len(cur.Blocks), "new", len(arrived), "gone", left, "label_sets", len(cur.Sets), "from_disk", cur.FromDisk)
 	if cur.Ready {

@@ -65,7 +65,7 @@ type Memory struct {
 
 	pendingBytes, pendingItems atomic.Int64
 	items, bytes               atomic.Int64
-	evictions                  atomic.Int64
+	added, evictions           atomic.Int64
 	tooLarge, crowded, refused atomic.Int64
 
 	// last is the entry that ristretto applies now, or applied last. Only its
@@ -304,6 +304,9 @@ func (m *Memory) release(cost int64) {
 // has been applied: ristretto holds it, or rejected it. Of the last value set
 // that is known only when another follows: one value may stay pending.
 func (m *Memory) applying(e *entry) int64 {
+	if m.last != nil && !m.last.settled {
+		m.added.Add(1)
+	}
 	m.settle(m.last)
 	m.last = e
 	return e.cost

@@ -5,6 +5,8 @@ import "github.com/prometheus/client_golang/prometheus"
 // Stats of a cache since it was made.
 type Stats struct {
 	Requests, Hits, HitBytes int64
+	// Added counts values that were taken in; of the last one set that shows only when another follows.
+	Added int64
 	// Evictions counts values that made room for others.
 	Evictions int64
 	// Values that were not kept: TooLarge for the cache; Crowded out because
@@ -12,6 +14,8 @@ type Stats struct {
 	TooLarge, Crowded, Refused int64
 	// Items and Bytes held, pending ones and bookkeeping included.
 	Items, Bytes int64
+	// ValueBytes are those of Bytes without bookkeeping.
+	ValueBytes int64
 	// PendingBytes of Bytes are set and not yet applied.
 	PendingBytes int64
 	MaxBytes     int64
@@ -20,6 +24,7 @@ type Stats struct {
 // Stats returns a snapshot; its figures are not of one instant.
 func (m *Memory) Stats() Stats {
 	st := Stats{
+		Added:        m.added.Load(),
 		Evictions:    m.evictions.Load(),
 		TooLarge:     m.tooLarge.Load(),
 		Crowded:      m.crowded.Load(),
@@ -29,6 +34,7 @@ func (m *Memory) Stats() Stats {
 		PendingBytes: m.pendingBytes.Load(),
 		MaxBytes:     m.maxBytes,
 	}
+	st.ValueBytes = max(0, st.Bytes-st.Items*entryOverhead)
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()

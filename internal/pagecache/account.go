@@ -1,6 +1,9 @@
 package pagecache
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Account adds up what one request read of one kind. It is shared by the
 // request's goroutines. The zero value counts without a limit; where a method
@@ -20,10 +23,18 @@ type Account struct {
 	Touched, TouchedBytes atomic.Int64
 	// Pages and bytes asked of the bucket on behalf of this request.
 	Fetched, FetchedBytes atomic.Int64
-	// Pages found in the cache, and pages that another request's read brought.
-	Hits, Coalesced atomic.Int64
+	// Pages found in the cache and their bytes, and pages that another request's read brought.
+	Hits, HitBytes, Coalesced atomic.Int64
 	// Requests counts the reads of the bucket that this request started.
 	Requests atomic.Int64
+	// Waited is for how many nanoseconds Fetches waited for pages that were not in the cache, added up over goroutines.
+	Waited atomic.Int64
+}
+
+func (a *Account) waited(since time.Time) {
+	if a != nil {
+		a.Waited.Add(int64(time.Since(since)))
+	}
 }
 
 func (a *Account) spend(touched, fetched int64) error {
@@ -49,7 +60,10 @@ func (r *Reader) record(t *tally, acct *Account) {
 	if acct != nil {
 		acct.Touched.Add(t.touched)
 		acct.TouchedBytes.Add(t.touchedBytes)
-		acct.Hits.Add(t.hits)
+		if t.hits > 0 {
+			acct.Hits.Add(t.hits)
+			acct.HitBytes.Add(t.hitBytes)
+		}
 		if t.coalesced > 0 {
 			acct.Coalesced.Add(t.coalesced)
 		}

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -123,6 +124,7 @@ func (r *Reader) Refetch(ctx context.Context, obj Object, span Span, acct *Accou
 	}
 	r.metrics.refetches.Add(float64(len(list)))
 	if len(list) > 0 {
+		defer acct.waited(time.Now())
 		if err := r.fillAlone(ctx, obj, list, t, acct); err != nil {
 			return nil, err
 		}
@@ -190,6 +192,7 @@ func (r *Reader) lookup(obj Object, no int64) ([]byte, bool) {
 // where there are any, else by flights of its own; and once more, alone, where
 // a flight failed.
 func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, epoch uint64, t tally, acct *Account) error {
+	defer acct.waited(time.Now())
 	if err := ctx.Err(); err != nil {
 		return &ReadError{Object: obj.Name, Off: list[0].no << r.shift, Err: err}
 	}

@@ -58,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		syncDuration: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "thanos_blocks_meta_sync_duration_seconds",
 			Help:    "How long syncs took.",
-			Buckets: []float64{0.01, 0.1, 1, 10, 100, 300, 600, 1000},
+			Buckets: []float64{0.01, 1, 10, 100, 300, 600, 1000},
 		}),
 		synced: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "thanos_blocks_meta_synced",

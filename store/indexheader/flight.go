@@ -241,6 +241,7 @@ func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loade
 		} else {
 			m.met.buildSeconds.Observe(took)
 			m.met.downloadSeconds.Observe(took)
+			m.met.blockLoadSeconds.Observe(took)
 		}
 		span.End()
 	}()

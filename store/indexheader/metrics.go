@@ -1,6 +1,8 @@
 package indexheader
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -14,6 +16,7 @@ type metrics struct {
 	// Thanos's names. Its downloads are builds here, its lazy loads are openings that a request had to wait for.
 	lazyLoads, lazyLoadFailures, lazyUnloads, lazyUnloadFailures prometheus.Counter
 	lazyLoadSeconds, downloadSeconds, loadSeconds                prometheus.Histogram
+	blockLoadSeconds                                             prometheus.Histogram // the same as downloadSeconds
 }
 
 const thanosPrefix = "thanos_bucket_store_indexheader_"
@@ -24,7 +27,10 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		return f.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	seconds := func(name, help string, buckets ...float64) prometheus.Histogram {
-		return f.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+		return f.NewHistogram(prometheus.HistogramOpts{
+			Name: name, Help: help, Buckets: buckets,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 256, NativeHistogramMinResetDuration: time.Hour,
+		})
 	}
 	gauge := func(name, help string, value func() float64) {
 		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
@@ -71,6 +77,8 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		lazyLoadSeconds: seconds(thanosPrefix+"lazy_load_duration_seconds", "Duration of the index-header lazy loading in seconds.",
 			0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 90, 120, 300),
 		downloadSeconds: seconds(thanosPrefix+"download_duration_seconds", "Duration of the index-header download from objstore in seconds.",
+			0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 90, 120, 300),
+		blockLoadSeconds: seconds("thanos_bucket_store_block_load_duration_seconds", "How long it took to build the index header of a block: all that loading a block takes here.",
 			0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 90, 120, 300),
 		loadSeconds: seconds(thanosPrefix+"load_duration_seconds", "Duration of the index-header loading in seconds.",
 			0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 90, 120, 300),

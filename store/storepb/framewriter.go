@@ -28,6 +28,8 @@ type FrameWriter struct {
 	perSeries int     // encoded bytes of a series in the last batch, rounded up, to size the next buffer
 	stats     FrameStats
 	err       error
+
+	chunkBytes int64 // encoded chunks of all series written
 }
 
 // FrameStats counts what a FrameWriter sent. Bytes are those of messages before compression.
@@ -46,6 +48,9 @@ func NewFrameWriter(pool mem.BufferPool, batch int64, send func(*Frame) error) *
 // continues counts once.
 func (w *FrameWriter) Stats() FrameStats { return w.stats }
 
+// ChunkBytes is the size of the encoded chunks of all series written so far.
+func (w *FrameWriter) ChunkBytes() int64 { return w.chunkBytes }
+
 // Pending says whether Flush would send something.
 func (w *FrameWriter) Pending() bool { return w.buf != nil }
 
@@ -58,6 +63,7 @@ func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 	w.stats.Series++
 	w.stats.Chunks += int64(len(chunks))
 	size := SeriesSize(labels, chunks)
+	w.chunkBytes += int64(size - len(labels))
 	for w.frameSize(size) > MaxFrameBytes && len(chunks) > 1 {
 		n, part := w.fit(labels, chunks)
 		if err := w.writeAlone(labels, chunks[:n]); err != nil {

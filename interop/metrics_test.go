@@ -1,0 +1,193 @@
+package interop
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+
+	"larder/interop/internal/answer"
+	"larder/interop/internal/gateway"
+	"larder/interop/internal/layout"
+	"larder/interop/internal/programs"
+	"larder/interop/internal/query"
+	"larder/interop/internal/scrape"
+)
+
+// notExported is metrics_not_exported.yaml: what thanos store exports and larder does not, or otherwise.
+type notExported struct {
+	Families []*struct {
+		Name   string // exactly one of these two
+		Prefix string
+		Reason string
+
+		used bool
+	}
+}
+
+func loadNotExported(t *testing.T) *notExported {
+	t.Helper()
+	f, err := os.Open("metrics_not_exported.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := &notExported{}
+	dec := yaml.NewDecoder(f)
+	dec.KnownFields(true)
+	if err := dec.Decode(out); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range out.Families {
+		if (e.Name == "") == (e.Prefix == "") || e.Reason == "" {
+			t.Fatalf("metrics_not_exported.yaml: an entry needs a reason, and either a name or a prefix: %+v", *e)
+		}
+	}
+	return out
+}
+
+func (n *notExported) excuses(family string) bool {
+	for _, e := range n.Families {
+		if e.Name == family || e.Prefix != "" && strings.HasPrefix(family, e.Prefix) {
+			e.used = true
+			return true
+		}
+	}
+	return false
+}
+
+// TestMetricNames holds the metrics of larder to those of `thanos store` after the same requests over the same bucket: each family that Thanos
+// exports has its name, type, labels and buckets here, or stands in metrics_not_exported.yaml.
+func TestMetricNames(t *testing.T) {
+	ctx := context.Background()
+	l := oneLayout(t)
+	bucket := func() gateway.Bucket { return gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()} }
+	// With all that makes Thanos export more.
+	flags := []string{
+		"--store.enable-index-header-lazy-reader", "--store.enable-lazy-expanded-postings", "--matcher-cache-size=100",
+		"--store.caching-bucket.config=type: IN-MEMORY",
+	}
+	thanos, err := gateway.StartThanosStore(ctx, programs.Thanos(t), bucket(), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, thanos.Process)
+	bin, err := gateway.BuildLarder(ctx, "..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	larder, err := gateway.StartLarder(ctx, bin, bucket(), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop(t, larder.Process)
+	ask(t, thanos.Addr, l, 200)
+	ask(t, larder.Addr, l, 200)
+
+	want, got := shapes(t, thanos.HTTPAddr), shapes(t, larder.HTTPAddr)
+	list := loadNotExported(t)
+	for name, w := range want {
+		g, exported := got[name]
+		if list.excuses(name) {
+			if exported {
+				t.Errorf("%s is exported, but stands in metrics_not_exported.yaml", name)
+			}
+			continue
+		}
+		switch {
+		case !exported:
+			t.Errorf("%s is not exported: Thanos has a %s with labels %q", name, w.Type, w.Labels)
+		case w.Type != g.Type:
+			t.Errorf("%s is a %s, in Thanos a %s", name, g.Type, w.Type)
+		case w.Labels != g.Labels:
+			t.Errorf("%s has labels %q, in Thanos %q", name, g.Labels, w.Labels)
+		case !slices.Equal(w.Buckets, g.Buckets):
+			t.Errorf("%s has buckets %v, in Thanos %v", name, g.Buckets, w.Buckets)
+		case w.Native && !g.Native:
+			t.Errorf("%s has no native buckets, in Thanos it does", name)
+		}
+	}
+	for _, e := range list.Families {
+		if !e.used {
+			t.Errorf("metrics_not_exported.yaml: %s%s is not exported by Thanos, or only without these flags: the entry is not needed", e.Name, e.Prefix)
+		}
+	}
+}
+
+// oneLayout writes a sound bucket that all of its blocks are served of.
+func oneLayout(t *testing.T) *layout.Layout {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "bucket")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := layout.Write(context.Background(), dir, 1001, layout.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// ask sends n generated requests, the same for the same layout, and fails when none was answered with something.
+func ask(t *testing.T, addr string, l *layout.Layout, n int) {
+	t.Helper()
+	ctx := context.Background()
+	c, err := gateway.Dial(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	g := query.NewGenerator(l.Seed, l)
+	answered := 0
+	for range n {
+		q := g.Next()
+		a, err := answer.Ask(ctx, c, q)
+		if err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+		if !a.Empty() {
+			answered++
+		}
+	}
+	if answered < n/4 {
+		t.Fatalf("only %d of %d requests were answered with something", answered, n)
+	}
+}
+
+func shapes(t *testing.T, httpAddr string) map[string]scrape.Shape {
+	t.Helper()
+	raw, err := scrape.Get(context.Background(), "http://"+httpAddr+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs, err := raw.Families()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]scrape.Shape{}
+	for name, f := range fs {
+		out[name] = scrape.ShapeOf(f)
+	}
+	return out
+}
+
+// stop ends a child; one that has ended by itself fails the test.
+func stop(t *testing.T, p interface {
+	Exited() <-chan struct{}
+	Log() string
+	Close() error
+}) {
+	t.Helper()
+	select {
+	case <-p.Exited():
+		t.Errorf("it died:\n%s", p.Log())
+	default:
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,98 @@
+package store
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/pagecache"
+)
+
+// fetchMetrics say what requests read and from where, in the terms of Thanos's index cache and caching bucket. larder caches pages, so a
+// page stands for an item: one that holds posting lists for a request's matchers counts as Postings, one that is read for series entries as
+// Series, one of a chunk file as a part of a file that the caching bucket keeps. A page that a running read of another request brought
+// is no hit.
+type fetchMetrics struct {
+	indexRequests, indexHits     *prometheus.CounterVec
+	chunkRequests, chunkHits     prometheus.Counter
+	chunkBytes                   prometheus.Counter
+	chunkFromCache, chunkFetched prometheus.Counter
+
+	postingsSeconds                  *prometheus.HistogramVec
+	seriesSeconds, seriesWaitSeconds *prometheus.HistogramVec
+	chunksSeconds, chunksWaitSeconds *prometheus.HistogramVec
+}
+
+// Item types of Thanos's index cache.
+const (
+	itemPostings = "Postings"
+	itemSeries   = "Series"
+)
+
+func newFetchMetrics(f factory) fetchMetrics {
+	const (
+		index  = "thanos_store_index_cache_"
+		bucket = "thanos_store_bucket_cache_"
+		store  = "thanos_bucket_store_"
+	)
+	// The caching bucket's name for chunk files, and for ranged reads.
+	const config, operation, origin = "chunks", "getrange", "origin"
+	seconds := func(name, help string) *prometheus.HistogramVec {
+		return f.histograms(store+name, help, secondsBuckets, "tenant")
+	}
+	fetched := f.counters(bucket+"getrange_fetched_bytes_total", "Bytes of chunk pages, by whether they came from the cache or from the bucket.", origin, "config")
+	m := fetchMetrics{
+		indexRequests: f.counters(index+"requests_total", "Index pages that requests needed, by what for.", "item_type", "tenant"),
+		indexHits:     f.counters(index+"hits_total", "Index pages that requests needed and found in the cache, by what for.", "item_type", "tenant"),
+
+		chunkRequests:  f.counters(bucket+"operation_requests_total", "Chunk pages that requests needed.", "operation", "config").WithLabelValues(operation, config),
+		chunkHits:      f.counters(bucket+"operation_hits_total", "Chunk pages that requests needed and found in the cache.", "operation", "config").WithLabelValues(operation, config),
+		chunkBytes:     f.counters(bucket+"getrange_requested_bytes_total", "Bytes of the chunk pages that requests needed.", "config").WithLabelValues(config),
+		chunkFromCache: fetched.WithLabelValues("cache", config),
+		chunkFetched:   fetched.WithLabelValues("bucket", config),
+
+		postingsSeconds:   seconds("postings_fetch_duration_seconds", "Time until the postings of all blocks of a request were known."),
+		seriesSeconds:     seconds("series_fetch_duration_seconds", "Time that reading, decoding and merging the series entries of a request took."),
+		seriesWaitSeconds: seconds("series_fetch_duration_sum_seconds", "Time that a request waited for series pages that were not cached, added up over its blocks."),
+		chunksSeconds:     seconds("chunks_fetch_duration_seconds", "Time that reading the chunks of a request took."),
+		chunksWaitSeconds: seconds("chunks_fetch_duration_sum_seconds", "Time that a request waited for chunk pages that were not cached, added up over its blocks."),
+	}
+	for _, item := range []string{itemPostings, itemSeries} {
+		m.indexRequests.WithLabelValues(item, defaultTenant)
+		m.indexHits.WithLabelValues(item, defaultTenant)
+	}
+	return m
+}
+
+func (m *fetchMetrics) observe(r *request) {
+	for _, k := range [...]struct {
+		item string
+		acct *pagecache.Account
+	}{{itemPostings, &r.postings}, {itemSeries, &r.seriesPages}} {
+		if n := k.acct.Touched.Load(); n > 0 {
+			m.indexRequests.WithLabelValues(k.item, r.tenant).Add(float64(n))
+			m.indexHits.WithLabelValues(k.item, r.tenant).Add(float64(k.acct.Hits.Load()))
+		}
+	}
+	m.chunkRequests.Add(float64(r.chunkPages.Touched.Load()))
+	m.chunkHits.Add(float64(r.chunkPages.Hits.Load()))
+	m.chunkBytes.Add(float64(r.chunkPages.TouchedBytes.Load()))
+	m.chunkFromCache.Add(float64(r.chunkPages.HitBytes.Load()))
+	m.chunkFetched.Add(float64(r.chunkPages.FetchedBytes.Load()))
+
+	stage := func(h *prometheus.HistogramVec, id stageID) {
+		if d := r.stages[id].Load(); d > 0 {
+			h.WithLabelValues(r.tenant).Observe(time.Duration(d).Seconds())
+		}
+	}
+	waited := func(h *prometheus.HistogramVec, acct *pagecache.Account) {
+		if acct.Touched.Load() > 0 {
+			h.WithLabelValues(r.tenant).Observe(time.Duration(acct.Waited.Load()).Seconds())
+		}
+	}
+	stage(m.postingsSeconds, stagePostings)
+	stage(m.seriesSeconds, stageSeries)
+	waited(m.seriesWaitSeconds, &r.seriesPages)
+	stage(m.chunksSeconds, stageChunks)
+	waited(m.chunksWaitSeconds, &r.chunkPages)
+}
