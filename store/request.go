@@ -71,7 +71,7 @@ type request struct {
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
-	r := &request{server: s, ctx: ctx, method: method, tenant: s.tenants.label(tenantOf(ctx)), start: time.Now()}
+	r := &request{server: s, ctx: ctx, method: method, tenant: s.tenants.label(TenantOf(ctx)), start: time.Now()}
 	r.series, r.chunks, r.bytes = s.limits.For(r.tenant)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
@@ -89,7 +89,8 @@ const methodSeries = "Series"
 // defaultTenant is the tenant of requests that name none.
 const defaultTenant = "default-tenant"
 
-func tenantOf(ctx context.Context) string {
+// TenantOf returns the tenant that a gRPC request names, as its client spells it.
+func TenantOf(ctx context.Context) string {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if t := md.Get("thanos-tenant"); len(t) > 0 && t[0] != "" {
 			return t[0]

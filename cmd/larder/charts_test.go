@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -29,7 +30,7 @@ func TestChartsArguments(t *testing.T) {
 		t.Fatalf("got %d charts", len(charts))
 	}
 	bucket := folder(wideBucket(t))
-	certFile, keyFile := selfSigned(t)
+	certFile, keyFile := newAuthority(t).files(-time.Hour, time.Hour)
 	for _, c := range charts {
 		t.Run(c.Chart, func(t *testing.T) {
 			dir := t.TempDir()

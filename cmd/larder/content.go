@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -49,6 +50,15 @@ func (c *content) read() ([]byte, error) {
 		return nil, nil
 	}
 	return c.expand(b)
+}
+
+// reread is read for a file that may have changed. An empty one is an error: whoever writes it may have only begun to.
+func (c *content) reread() ([]byte, error) {
+	b, err := c.read()
+	if err == nil && len(b) == 0 {
+		err = c.wrap(errors.New("the file is empty"))
+	}
+	return b, err
 }
 
 // flag names the flag that the document came from.

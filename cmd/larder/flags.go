@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/store"
 	"larder/store/catalog"
@@ -54,6 +55,7 @@ type storeConfig struct {
 	bucketCacheYAML    content
 	// withoutEffect and old hold, per name, whether the user gave a flag that means nothing here, or one that has a new name.
 	withoutEffect, old map[string]*bool
+	requestLogYAML     content
 
 	// shown are the flags with their values, secrets left out. Call it after parsing.
 	shown func() map[string]string
@@ -63,6 +65,9 @@ type storeConfig struct {
 	bucket  *bucketConfig
 	relabel []*relabel.Config
 	tracing []byte
+	// relabelText is what relabel was read from.
+	relabelText []byte
+	requestLog  *requestlog.Config
 }
 
 // processFlags registers the flags that Thanos has for all its commands.

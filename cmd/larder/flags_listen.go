@@ -12,7 +12,12 @@ func (c *storeConfig) listenFlags(f flagger) {
 	flag(f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.keyFile, text)
 	flag(f, "grpc-server-tls-client-ca", "CA file to verify clients against: with it, a client without a certificate is refused.", "", &c.grpc.tls.clientCAFile, text)
 	flag(f, "grpc-server-tls-min-version", "Lowest TLS version of the gRPC server: 1.0, 1.1, 1.2 or 1.3.", "1.3", &c.grpc.tls.minVersion, oneOf("1.0", "1.1", "1.2", "1.3"))
+	listFlag(f, "grpc-server-tls-ciphers", "A cipher suite of the gRPC server's TLS up to 1.2, by its name in Go's crypto/tls. May be repeated; default: Go's choice. "+
+		"Those of TLS 1.3 cannot be chosen.", &c.grpc.tls.ciphers, cipherSuite).PlaceHolder("NAME")
+	listFlag(f, "grpc-server-tls-curves", "A curve (key exchange) of the gRPC server's TLS: CurveP256, CurveP384, CurveP521, X25519, X25519MLKEM768, "+
+		"SecP256r1MLKEM768 or SecP384r1MLKEM1024. May be repeated; default: Go's choice.", &c.grpc.tls.curves, curve).PlaceHolder("NAME")
 
+	contentFlags(f, &c.requestLogYAML, "request.logging-config", "says which gRPC and HTTP requests are logged, as Thanos has it.")
 	flag(f, "drain-delay", "Time to go on serving after SIGTERM while already not ready, so that queriers notice before connections close.",
 		"5s", &c.drainDelay, goDuration)
 }

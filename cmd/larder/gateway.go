@@ -17,19 +17,23 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 	"go.opentelemetry.io/otel"
 
+	"larder/internal/reload"
+	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/internal/web"
 )
 
 // gateway is a `larder store` from its flags to its last request: newGateway, run, close.
 type gateway struct {
-	conf    *storeConfig
-	logger  *slog.Logger
-	tracing *telemetry.Tracing
-	probe   *web.Probe
-	backend *backend
-	rpc     *rpcServer
-	http    *http.Server
+	conf     *storeConfig
+	logger   *slog.Logger
+	tracing  *telemetry.Tracing
+	probe    *web.Probe
+	backend  *backend
+	rpc      *rpcServer
+	requests *requestlog.Log
+	reload   *reload.Reloader
+	http     *http.Server
 
 	rpcListener, httpListener net.Listener
 
@@ -88,6 +92,7 @@ func (g *gateway) open() (err error) {
 	if err = g.serve(reg); err != nil {
 		return err
 	}
+	g.reload = reload.New(g.reloadable(), reload.Options{Logger: g.logger, Registerer: reg})
 
 	g.logger.Info("starting larder", "version", version.Info(), "build", version.BuildContext())
 	if limitErr != nil {
@@ -111,11 +116,12 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	})
 	s := g.backend.services()
 	s.info = infoWhenReady{s.info, g.probe.Ready}
-	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.logger, reg, g.tracing); err != nil {
+	g.requests = requestlog.New(g.conf.requestLog, requestLogOptions(g.logger))
+	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, g.logger, reg, g.tracing); err != nil {
 		return err
 	}
 	g.http = &http.Server{
-		Handler:           g.httpHandler(reg),
+		Handler:           g.requests.HTTP(g.httpHandler(reg)),
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
 	}
@@ -191,6 +197,10 @@ func (g *gateway) run(ctx context.Context) error {
 	})
 
 	work, stopWork := context.WithCancel(context.Background())
+	actors.Add(func() error {
+		g.reload.Run(work)
+		return nil
+	}, func(error) { stopWork() })
 	actors.Add(func() error { return g.backend.run(work, g.probe.SetReady) }, func(error) { stopWork() })
 
 	return actors.Run()

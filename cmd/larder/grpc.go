@@ -25,7 +25,9 @@ import (
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/requestlog"
 	"larder/internal/telemetry"
+	"larder/store"
 	"larder/store/storepb"
 )
 
@@ -56,6 +58,7 @@ func useTunedBuffers() error {
 type rpcServer struct {
 	*grpc.Server
 	health *health.Server
+	certs  *certificates // nil without TLS
 }
 
 // services are what is served besides health and reflection.
@@ -65,7 +68,7 @@ type services struct {
 }
 
 // newRPCServer makes the server; it serves nothing yet. reg must be new to it.
-func newRPCServer(conf grpcConfig, s services, logger *slog.Logger, reg prometheus.Registerer, tracing *telemetry.Tracing) (*rpcServer, error) {
+func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger *slog.Logger, reg prometheus.Registerer, tracing *telemetry.Tracing) (*rpcServer, error) {
 	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(grpcprom.WithHistogramOpts(&prometheus.HistogramOpts{
 		// The classic buckets are Thanos's: the mixin's quantiles are computed from them.
 		Buckets:                        []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120},
@@ -82,12 +85,12 @@ func newRPCServer(conf grpcConfig, s services, logger *slog.Logger, reg promethe
 	if tracing.Enabled {
 		exemplar = append(exemplar, grpcprom.WithExemplarFromContext(traceIDs))
 	}
-	recovered := recovery.WithRecoveryHandlerContext(func(_ context.Context, p any) error {
+	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		panics.Inc()
-		logger.Error("a request panicked", "panic", p, "stack", string(debug.Stack()))
+		logger.Error("a request panicked", "requestID", requestlog.ID(ctx), "panic", p, "stack", string(debug.Stack()))
 		return status.Errorf(codes.Internal, "panic: %v", p)
 	})
-	failures := failureLog{logger}
+	failures := requestlog.NewFailures(requestLogOptions(logger))
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(storepb.Codec()),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -96,19 +99,22 @@ func newRPCServer(conf grpcConfig, s services, logger *slog.Logger, reg promethe
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		// Stop then returns only when no handler uses the store any more, which is closed after it.
 		grpc.WaitForHandlers(true),
-		// Recovery is innermost, so that a panic is counted and logged as the Internal error that the client sees.
-		grpc.ChainUnaryInterceptor(metrics.UnaryServerInterceptor(exemplar...), failures.unary, recovery.UnaryServerInterceptor(recovered)),
-		grpc.ChainStreamInterceptor(metrics.StreamServerInterceptor(exemplar...), failures.stream, recovery.StreamServerInterceptor(recovered)),
+		// Thanos's order but for recovery, which is innermost: so a panic is counted and logged as the Internal error that the
+		// client sees. Tracing wraps them all, it is no interceptor.
+		grpc.ChainUnaryInterceptor(requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...), requests.Unary, failures.Unary,
+			recovery.UnaryServerInterceptor(recovered)),
+		grpc.ChainStreamInterceptor(requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...), requests.Stream, failures.Stream,
+			recovery.StreamServerInterceptor(recovered)),
 	}
 	if conf.maxConnectionAge > 0 {
 		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: conf.maxConnectionAge}))
 	}
-	tlsConf, err := conf.tls.server(logger)
+	certs, err := newCertificates(&conf.tls)
 	if err != nil {
 		return nil, err
 	}
-	if tlsConf != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(tlsConf)))
+	if certs != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(certs.server())))
 	}
 	if tracing.Enabled { // it costs an allocation per message
 		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
@@ -118,7 +124,7 @@ func newRPCServer(conf grpcConfig, s services, logger *slog.Logger, reg promethe
 		)))
 	}
 
-	srv := &rpcServer{Server: grpc.NewServer(opts...), health: health.NewServer()}
+	srv := &rpcServer{Server: grpc.NewServer(opts...), health: health.NewServer(), certs: certs}
 	storepb.RegisterStoreServer(srv, s.store)
 	storepb.RegisterInfoServer(srv, s.info)
 	healthpb.RegisterHealthServer(srv, srv.health)
@@ -150,43 +156,16 @@ func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
 	s.GracefulStop()
 }
 
+// requestLogOptions are those of all that logs requests.
+func requestLogOptions(logger *slog.Logger) requestlog.Options {
+	return requestlog.Options{Logger: logger, Tenant: store.TenantOf}
+}
+
 func traceIDs(ctx context.Context) prometheus.Labels {
 	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() {
 		return prometheus.Labels{"trace_id": sc.TraceID().String()}
 	}
 	return nil
-}
-
-// failureLog writes a line for each request that failed: at warn where the fault is larder's or the bucket's, at debug where it
-// is the client's.
-type failureLog struct{ logger *slog.Logger }
-
-func (l failureLog) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	resp, err := next(ctx, req)
-	l.log(ctx, info.FullMethod, err)
-	return resp, err
-}
-
-func (l failureLog) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	err := next(srv, ss)
-	l.log(ss.Context(), info.FullMethod, err)
-	return err
-}
-
-func (l failureLog) log(ctx context.Context, method string, err error) {
-	if err == nil {
-		return
-	}
-	level := slog.LevelDebug
-	switch status.Code(err) {
-	case codes.Internal, codes.Unknown, codes.Aborted, codes.DataLoss:
-		level = slog.LevelWarn
-	}
-	attrs := []slog.Attr{slog.String("method", method), slog.Any("err", err)}
-	if sc := trace.SpanContextFromContext(ctx); sc.IsValid() {
-		attrs = append(attrs, slog.String("trace_id", sc.TraceID().String()))
-	}
-	l.logger.LogAttrs(ctx, level, "request failed", attrs...)
 }
 
 // infoWhenReady wraps an Info server: while the process is not ready, or no longer, it answers with an error, upon which queriers

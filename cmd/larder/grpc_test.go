@@ -3,14 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +27,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/internal/web"
 	"larder/store/storepb"
@@ -101,8 +99,9 @@ func startRPC(t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetr
 	t.Helper()
 	f := &rpcFixture{reg: prometheus.NewRegistry(), log: &logBuffer{}, served: make(chan error, 1)}
 	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
+	requests := requestlog.New(nil, requestLogOptions(f.logger))
 	var err error
-	if f.srv, err = newRPCServer(conf, services{store, store}, f.logger, f.reg, tracing); err != nil {
+	if f.srv, err = newRPCServer(conf, services{store, store}, requests, f.logger, f.reg, tracing); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -316,59 +315,6 @@ func TestTracedRequest(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"thanos.info.Info/Info"}, got); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestTLS(t *testing.T) {
-	certFile, keyFile := selfSigned(t)
-	pem, err := os.ReadFile(certFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := grpcConfig{tls: serverTLS{certFile: certFile, keyFile: keyFile, clientCAFile: certFile, minVersion: "1.3"}}
-	f := startRPC(t, conf, &fakeStore{}, noTracing(t), credentials.NewTLS(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}))
-	ask := func(conn *grpc.ClientConn) error {
-		_, err := storepb.NewInfoClient(conn).Info(t.Context(), &storepb.InfoRequest{})
-		return err
-	}
-	if err := ask(f.conn); err != nil {
-		t.Errorf("with a certificate: %v", err)
-	}
-	dial := func(c *tls.Config) *grpc.ClientConn {
-		conn, err := grpc.NewClient(f.address, grpc.WithTransportCredentials(credentials.NewTLS(c)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() }) // not what is tested
-		return conn
-	}
-	if err := ask(dial(&tls.Config{RootCAs: roots})); err == nil {
-		t.Error("without a certificate: no error")
-	}
-	if err := ask(dial(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MaxVersion: tls.VersionTLS12})); err == nil {
-		t.Error("TLS 1.2: no error")
-	}
-
-	// A rotation: the files change, new connections see the new certificate.
-	newCert, newKey := selfSigned(t)
-	if err := os.Rename(newCert, certFile); err != nil {
-		t.Fatal(err)
-	}
-	half := dial(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}})
-	if err := ask(half); err != nil {
-		t.Errorf("half way through a rotation: %v", err)
-	}
-	if err := os.Rename(newKey, keyFile); err != nil {
-		t.Fatal(err)
-	}
-	if err := ask(dial(&tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}})); err == nil {
-		t.Error("the old certificate is still taken after a rotation")
 	}
 }
 

@@ -7,8 +7,7 @@ import (
 	"slices"
 	"time"
 
-	toolkit "github.com/prometheus/exporter-toolkit/web"
-
+	"larder/internal/requestlog"
 	"larder/store/catalog"
 )
 
@@ -17,13 +16,13 @@ func (c *storeConfig) load(now time.Time) error {
 	if c.minTime.Millis(now, math.MinInt64) > c.maxTime.Millis(now, math.MaxInt64) {
 		return fmt.Errorf("--min-time %s is after --max-time %s", c.minTime, c.maxTime)
 	}
-	if err := toolkit.Validate(c.http.configFile); err != nil {
-		return fmt.Errorf("--http.config %s: %w", c.http.configFile, err)
+	if err := webFile(c.http.configFile).check(now); err != nil {
+		return err
 	}
 	if err := c.web.check(); err != nil {
 		return err
 	}
-	if err := c.grpc.tls.check(); err != nil {
+	if _, err := newCertificates(&c.grpc.tls); err != nil {
 		return err
 	}
 
@@ -36,13 +35,22 @@ func (c *storeConfig) load(now time.Time) error {
 		return c.objstoreYAML.wrap(err)
 	}
 
-	b, err = c.relabelYAML.read()
+	c.relabelText, err = c.relabelYAML.read()
 	if err != nil {
 		return err
 	}
-	c.relabel, err = catalog.ParseRelabelConfig(b)
+	c.relabel, err = catalog.ParseRelabelConfig(c.relabelText)
 	if err != nil {
 		return c.relabelYAML.wrap(err)
+	}
+
+	b, err = c.requestLogYAML.read()
+	if err != nil {
+		return err
+	}
+	c.requestLog, err = requestlog.Parse(b)
+	if err != nil {
+		return c.requestLogYAML.wrap(err)
 	}
 
 	if err := c.loadCaches(); err != nil {
@@ -64,6 +72,10 @@ func (c *storeConfig) noteFlags() {
 		if *c.withoutEffect[ig.name] {
 			c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--" + ig.name, why: ig.why})
 		}
+	}
+	if t := c.grpc.tls; len(t.ciphers) > 0 && t.minVersion == "1.3" {
+		c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--grpc-server-tls-ciphers",
+			why: "the cipher suites of TLS 1.3 are fixed, and --grpc-server-tls-min-version allows nothing older"})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.old)) {
 		if *c.old[name] {

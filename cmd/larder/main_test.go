@@ -46,7 +46,13 @@ func TestBadStart(t *testing.T) {
 	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
 	busy := listenLocal(t)
 	aFile := write(t, "file", "not a directory")
-	certFile, keyFile := selfSigned(t)
+	ca := newAuthority(t)
+	certFile, keyFile := ca.files(-time.Hour, time.Hour)
+	expiredCert, expiredKey := ca.files(-2*time.Hour, -time.Hour)
+	earlyCert, earlyKey := ca.files(time.Hour, 2*time.Hour)
+	webTLS := func(cert, key string) string {
+		return write(t, "web.yml", "tls_server_config: {cert_file: "+cert+", key_file: "+key+"}")
+	}
 
 	f := func(env []string, want string, args ...string) {
 		t.Helper()
@@ -166,9 +172,20 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--http.config /does/not/exist", "--http.config=/does/not/exist", bucket)
 	f(nil, `--web.external-prefix: "%zz" is not a path`, "--web.external-prefix=%zz", bucket)
 	f(nil, "--enable-admin-operations and --disable-admin-operations exclude each other", "--enable-admin-operations", "--disable-admin-operations", bucket)
+	f(nil, "field basic_auth_user not found", "--http.config="+write(t, "web.yml", "basic_auth_user: {a: b}"), bucket)
+	f(nil, "web.yml: cert_file "+expiredCert+": the certificate expired at", "--http.config="+webTLS(expiredCert, expiredKey), bucket)
+	f(nil, "web.yml: cert_file "+earlyCert+": the certificate is not valid before", "--http.config="+webTLS(earlyCert, earlyKey), bucket)
+	f(nil, "web.yml: failed to load X509KeyPair: tls: private key does not match public key", "--http.config="+webTLS(certFile, earlyKey), bucket)
 	f(nil, "--grpc-server-tls-cert and --grpc-server-tls-key must be given together", "--grpc-server-tls-cert="+certFile, bucket)
 	f(nil, "--grpc-server-tls-cert "+aFile, "--grpc-server-tls-cert="+aFile, "--grpc-server-tls-key="+keyFile, bucket)
 	f(nil, "--grpc-server-tls-client-ca "+aFile, "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+aFile, bucket)
+	f(nil, "--grpc-server-tls-client-ca "+expiredCert+": the certificate expired at", "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+expiredCert, bucket)
+	f(nil, "--grpc-server-tls-client-ca: open /does/not/exist", "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca=/does/not/exist", bucket)
+	f(nil, "--grpc-server-tls-cert "+expiredCert+": the certificate expired at", "--grpc-server-tls-cert="+expiredCert, "--grpc-server-tls-key="+expiredKey, bucket)
+	f(nil, "--grpc-server-tls-cert "+earlyCert+": the certificate is not valid before", "--grpc-server-tls-cert="+earlyCert, "--grpc-server-tls-key="+earlyKey, bucket)
+	f(nil, "--grpc-server-tls-key "+earlyKey+": tls: private key does not match public key", "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+earlyKey, bucket)
+	f(nil, `--grpc-server-tls-ciphers: got "RC4"`, "--grpc-server-tls-ciphers=RC4", bucket)
+	f(nil, `--grpc-server-tls-curves: got "25519"`, "--grpc-server-tls-curves=25519", bucket)
 	f(nil, "--grpc-server-tls-client-ca needs", "--grpc-server-tls-client-ca="+certFile, bucket)
 
 	// What is around the process.

@@ -32,6 +32,7 @@ type process struct {
 	cmd   *exec.Cmd
 	lines *bufio.Scanner
 	seen  []string
+	next  int // of seen, the first line that await has not looked at
 	rpc   *grpc.ClientConn
 	url   string
 }
@@ -80,6 +81,7 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 			httpAddress = address
 		}
 	}
+	p.next = 0 // what came between them is still to be awaited
 	p.url = "http://" + httpAddress
 	// A window that does not grow, so that a client that does not read holds up the server.
 	p.rpc, err = grpc.NewClient(rpcAddress, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -95,9 +97,12 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 func (p *process) await(pattern string) string {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for p.lines.Scan() {
-		line := p.lines.Text()
-		p.seen = append(p.seen, line)
+	for p.next < len(p.seen) || p.lines.Scan() {
+		if p.next == len(p.seen) {
+			p.seen = append(p.seen, p.lines.Text())
+		}
+		line := p.seen[p.next]
+		p.next++
 		if re.MatchString(line) {
 			return line
 		}

@@ -41,12 +41,14 @@ func parseStore(args ...string) (*storeConfig, error) {
 
 // run serves until a signal arrives. SIGTERM is what an orchestrator sends: the process says at once that it is not ready and
 // goes on serving for a moment, because queriers take a moment to notice. SIGINT is a person waiting: there is no such moment.
-// A second signal ends everything.
+// A second signal ends everything. SIGHUP has configuration files read again.
 func (s *storeCommand) run(stderr io.Writer) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	signal.Ignore(syscall.SIGHUP) // asks for a reload in Thanos's other commands; its store goes on, and so does this one
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 
 	g, err := newGateway(&s.conf, stderr)
 	if err != nil {
@@ -56,6 +58,17 @@ func (s *storeCommand) run(stderr io.Writer) error {
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				g.logger.Info("reloading configuration files", "signal", syscall.SIGHUP.String())
+				g.reload.Reload()
+			}
+		}
+	}()
 	done := make(chan error, 1)
 	go func() { done <- g.run(ctx) }()
 

@@ -1,76 +1,179 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"sync/atomic"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 )
 
-// serverTLS names the files of the gRPC server's TLS. The zero value means plain text.
+// serverTLS is what the flags say about the gRPC server's TLS. The zero value means plain text.
 type serverTLS struct {
 	certFile, keyFile, clientCAFile, minVersion string
+	// ciphers count below TLS 1.3 alone: those of 1.3 are fixed. nil is Go's choice, of curves too.
+	ciphers []uint16
+	curves  []tls.CurveID
 }
 
-// check reads the files as server does and forgets them.
-func (t serverTLS) check() error {
-	_, err := t.load()
-	return err
+// files are those that the TLS configuration is made of.
+func (t *serverTLS) files() []string {
+	return slices.DeleteFunc([]string{t.certFile, t.keyFile, t.clientCAFile}, func(f string) bool { return f == "" })
 }
 
-// server returns nil for plain text. The files are read again at every handshake (connections are few and last long), so that a
-// rotated certificate needs no restart; while they cannot be read, the last good ones serve on.
-func (t serverTLS) server(logger *slog.Logger) (*tls.Config, error) {
-	first, err := t.load()
-	if first == nil || err != nil {
-		return nil, err
-	}
-	var last atomic.Pointer[tls.Config]
-	last.Store(first)
-	outer := first.Clone()
-	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		now, err := t.load()
-		if err != nil {
-			logger.Warn("gRPC TLS: keeping the last certificate", "err", err)
-			return last.Load(), nil
-		}
-		last.Store(now)
-		return now, nil
-	}
-	return outer, nil
+// certificates makes the TLS configuration of each connection from the files as they are then, so that rotated ones, the clients' CA
+// too, need no restart. While they are not usable, which they may be half way through a rotation, the last good ones serve on.
+type certificates struct {
+	flags *serverTLS
+
+	mu      sync.Mutex // guards what follows; held while the files are read
+	tried   [sha256.Size]byte
+	triedAs error       // what became of the files as they were tried last
+	good    *tls.Config // nil only until the first load
 }
 
-func (t serverTLS) load() (*tls.Config, error) {
-	if t.certFile == "" && t.keyFile == "" {
-		if t.clientCAFile != "" {
-			return nil, errors.New("--grpc-server-tls-client-ca needs --grpc-server-tls-cert and --grpc-server-tls-key")
-		}
+// newCertificates reads the files for the first time; it returns nil for plain text.
+func newCertificates(t *serverTLS) (*certificates, error) {
+	switch {
+	case t.certFile == "" && t.keyFile == "" && t.clientCAFile != "":
+		return nil, errors.New("--grpc-server-tls-client-ca needs --grpc-server-tls-cert and --grpc-server-tls-key")
+	case t.certFile == "" && t.keyFile == "":
 		return nil, nil
-	}
-	if t.certFile == "" || t.keyFile == "" {
+	case t.certFile == "" || t.keyFile == "":
 		return nil, errors.New("--grpc-server-tls-cert and --grpc-server-tls-key must be given together")
 	}
-	pair, err := tls.LoadX509KeyPair(t.certFile, t.keyFile)
+	c := &certificates{flags: t}
+	return c, c.reload()
+}
+
+// reload reads the files, and does no more if they are those that it has tried last.
+func (c *certificates) reload() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f, err := c.flags.read()
+	if err != nil {
+		return err
+	}
+	if sum := f.sum(); sum != c.tried {
+		conf, err := c.flags.config(f, time.Now())
+		c.tried, c.triedAs = sum, err
+		if err == nil {
+			c.good = conf
+		}
+	}
+	return c.triedAs
+}
+
+// server returns the configuration to listen with.
+func (c *certificates) server() *tls.Config {
+	return &tls.Config{
+		MinVersion: tlsVersion(c.flags.minVersion), // grpc looks at it; what counts is the connection's own
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			_ = c.reload() // who watches the files reports it
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.good, nil
+		},
+	}
+}
+
+// tlsPEM is what the files hold.
+type tlsPEM struct{ cert, key, clientCA []byte }
+
+func (f *tlsPEM) sum() [sha256.Size]byte {
+	h := sha256.New()
+	for _, b := range [][]byte{f.cert, f.key, f.clientCA} {
+		one := sha256.Sum256(b)
+		h.Write(one[:])
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+func (t *serverTLS) read() (f tlsPEM, err error) {
+	for _, file := range []struct {
+		flag, path string
+		to         *[]byte
+	}{
+		{"cert", t.certFile, &f.cert}, {"key", t.keyFile, &f.key}, {"client-ca", t.clientCAFile, &f.clientCA},
+	} {
+		if file.path == "" {
+			continue
+		}
+		if *file.to, err = os.ReadFile(file.path); err != nil {
+			return f, fmt.Errorf("--grpc-server-tls-%s: %w", file.flag, err)
+		}
+	}
+	return f, nil
+}
+
+func (t *serverTLS) config(f tlsPEM, now time.Time) (*tls.Config, error) {
+	pair, err := tls.X509KeyPair(f.cert, f.key)
 	if err != nil {
 		return nil, fmt.Errorf("--grpc-server-tls-cert %s and --grpc-server-tls-key %s: %w", t.certFile, t.keyFile, err)
 	}
-	// NextProtos is for grpc, which sets it on the outer configuration only.
-	conf := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tlsVersion(t.minVersion), NextProtos: []string{"h2"}}
+	if err := inForce(pair.Leaf, now); err != nil {
+		return nil, fmt.Errorf("--grpc-server-tls-cert %s: %w", t.certFile, err)
+	}
+	conf := &tls.Config{
+		Certificates: []tls.Certificate{pair}, MinVersion: tlsVersion(t.minVersion), CipherSuites: t.ciphers, CurvePreferences: t.curves,
+		NextProtos: []string{"h2"}, // grpc sets it on the outer configuration only
+		// A session that is resumed would carry a client's certificate past a CA that has been replaced since.
+		SessionTicketsDisabled: true,
+	}
 	if t.clientCAFile != "" {
-		pem, err := os.ReadFile(t.clientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("--grpc-server-tls-client-ca: %w", err)
-		}
-		conf.ClientCAs = x509.NewCertPool()
-		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--grpc-server-tls-client-ca %s holds no certificate", t.clientCAFile)
+		if conf.ClientCAs, err = caPool(f.clientCA, now); err != nil {
+			return nil, fmt.Errorf("--grpc-server-tls-client-ca %s: %w", t.clientCAFile, err)
 		}
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return conf, nil
+}
+
+// inForce refuses a certificate that no client would accept at this time.
+func inForce(cert *x509.Certificate, now time.Time) error {
+	switch {
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("the certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("the certificate is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// caPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with nothing else is refused, since
+// it would shut out every client.
+func caPool(text []byte, now time.Time) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	var usable bool
+	var last error
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		pool.AddCert(cert)
+		if err := inForce(cert, now); err != nil {
+			last = err
+			continue
+		}
+		usable = true
+	}
+	switch {
+	case usable:
+		return pool, nil
+	case last != nil:
+		return nil, last
+	}
+	return nil, errors.New("the file holds no certificate")
 }
 
 // tlsVersion maps the flag's values; 1.3 is its default.
@@ -84,4 +187,31 @@ func tlsVersion(s string) uint16 {
 		return tls.VersionTLS12
 	}
 	return tls.VersionTLS13
+}
+
+// cipherSuite reads a name of those suites that crypto/tls thinks safe; Thanos takes the same.
+func cipherSuite(name string) (uint16, error) {
+	var known []string
+	for _, s := range tls.CipherSuites() {
+		if s.Name == name {
+			return s.ID, nil
+		}
+		known = append(known, s.Name)
+	}
+	return 0, fmt.Errorf("got %q, want one of %s", name, strings.Join(known, ", "))
+}
+
+// curve reads a name of crypto/tls; Thanos takes the same.
+func curve(name string) (tls.CurveID, error) {
+	known := []tls.CurveID{
+		tls.CurveP256, tls.CurveP384, tls.CurveP521, tls.X25519, tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024,
+	}
+	var names []string
+	for _, id := range known {
+		if id.String() == name {
+			return id, nil
+		}
+		names = append(names, id.String())
+	}
+	return 0, fmt.Errorf("got %q, want one of %s", name, strings.Join(names, ", "))
 }

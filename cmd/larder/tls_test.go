@@ -4,44 +4,250 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"larder/store/storepb"
 )
 
-// selfSigned makes a certificate for 127.0.0.1 that is its own authority, and returns the files with it and its key.
-func selfSigned(t *testing.T) (certFile, keyFile string) {
+// authority is a CA made for a test.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
 	t.Helper()
+	a := &authority{t: t}
+	a.cert, a.key = a.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "test authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+	})
+	return a
+}
+
+// sign makes a key and a certificate for it; the first one is the authority's own.
+func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if template.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62)); err != nil {
+		a.t.Fatal(err)
+	}
+	parent, parentKey := a.cert, a.key
+	if parent == nil {
+		parent, parentKey = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "larder test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return cert, key
+}
+
+// issue makes a certificate for 127.0.0.1, for servers and clients, that is valid from now+from to now+to.
+func (a *authority) issue(from, to time.Duration) (certPEM, keyPEM []byte) {
+	a.t.Helper()
+	cert, key := a.sign(&x509.Certificate{
+		Subject: pkix.Name{CommonName: "larder test"}, NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+}
+
+func (a *authority) pem() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+}
+
+// files writes a certificate that issue makes, and its key.
+func (a *authority) files(from, to time.Duration) (certFile, keyFile string) {
+	a.t.Helper()
+	cert, key := a.issue(from, to)
+	return write(a.t, "tls.crt", string(cert)), write(a.t, "tls.key", string(key))
+}
+
+// client returns a configuration that trusts the authority alone and shows a certificate of it.
+func (a *authority) client() *tls.Config {
+	a.t.Helper()
+	conf := a.anonymous()
+	cert, key := a.issue(-time.Hour, time.Hour)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	// Unlike Certificates, this is sent whatever authorities the server asks for: a stranger who tries, too.
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+	return conf
+}
+
+func (a *authority) anonymous() *tls.Config {
+	conf := &tls.Config{RootCAs: x509.NewCertPool()}
+	conf.RootCAs.AddCert(a.cert)
+	return conf
+}
+
+// replace writes a file as a rotation does: whole, by a rename.
+func replace(t *testing.T, path string, content []byte) {
+	t.Helper()
+	next := write(t, filepath.Base(path), string(content))
+	if err := os.Rename(next, path); err != nil {
 		t.Fatal(err)
 	}
-	certFile = write(t, "tls.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
-	keyFile = write(t, "tls.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
-	return certFile, keyFile
+}
+
+// ask makes a request over a connection of its own.
+func (f *rpcFixture) ask(t *testing.T, conf *tls.Config) error {
+	t.Helper()
+	conn, err := grpc.NewClient(f.address, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = storepb.NewInfoClient(conn).Info(t.Context(), &storepb.InfoRequest{})
+	return err
+}
+
+func TestTLS(t *testing.T) {
+	ours, theirs := newAuthority(t), newAuthority(t)
+	certFile, keyFile := ours.files(-time.Hour, time.Hour)
+	caFile := write(t, "ca.crt", string(ours.pem()))
+	f := startRPC(t, grpcConfig{tls: serverTLS{certFile: certFile, keyFile: keyFile, clientCAFile: caFile, minVersion: "1.3"}}, &fakeStore{}, noTracing(t), nil)
+	ok := func(what string, conf *tls.Config) {
+		t.Helper()
+		if err := f.ask(t, conf); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	refused := func(what string, conf *tls.Config) {
+		t.Helper()
+		if err := f.ask(t, conf); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+
+	ok("with a certificate", ours.client())
+	refused("without a certificate", ours.anonymous())
+	stranger := theirs.client()
+	stranger.RootCAs = ours.anonymous().RootCAs
+	refused("with a certificate of another authority", stranger)
+	old := ours.client()
+	old.MaxVersion = tls.VersionTLS12
+	refused("TLS 1.2", old)
+
+	// The clients' authority rotates: both are taken for a while, then the new one alone.
+	replace(t, caFile, append(ours.pem(), theirs.pem()...))
+	ok("with a certificate of the old authority beside the new one", ours.client())
+	ok("with a certificate of the new authority", stranger)
+	replace(t, caFile, theirs.pem())
+	refused("with a certificate of the authority that is gone", ours.client())
+	ok("with a certificate of the new authority alone", stranger)
+	replace(t, caFile, []byte("nonsense"))
+	ok("while the authority's file is broken", stranger)
+	if err := os.Remove(caFile); err != nil {
+		t.Fatal(err)
+	}
+	ok("while the authority's file is missing", stranger)
+	replace(t, caFile, append(ours.pem(), theirs.pem()...))
+	ok("with a certificate of the authority that is back", ours.client())
+
+	// The server's own certificate rotates.
+	newCert, newKey := theirs.issue(-time.Hour, time.Hour)
+	replace(t, certFile, newCert)
+	ok("half way through a rotation", ours.client())
+	replace(t, keyFile, newKey)
+	refused("the old certificate after a rotation", ours.client())
+	ok("the new certificate after a rotation", theirs.client())
+	lateCert, lateKey := theirs.issue(-time.Hour, -time.Minute)
+	replace(t, certFile, lateCert)
+	replace(t, keyFile, lateKey)
+	ok("after a rotation to a certificate that has expired", theirs.client())
+}
+
+func TestTLSCiphersAndCurves(t *testing.T) {
+	a := newAuthority(t)
+	certFile, keyFile := a.files(-time.Hour, time.Hour)
+	f := startRPC(t, grpcConfig{tls: serverTLS{
+		certFile: certFile, keyFile: keyFile, minVersion: "1.2",
+		ciphers: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}, curves: []tls.CurveID{tls.CurveP384},
+	}}, &fakeStore{}, noTracing(t), nil)
+	ask := func(change func(*tls.Config)) error {
+		conf := a.anonymous()
+		change(conf)
+		return f.ask(t, conf)
+	}
+	if err := ask(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }); err != nil {
+		t.Errorf("TLS 1.2: %v", err)
+	}
+	if err := ask(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11; c.MinVersion = tls.VersionTLS11 }); err == nil {
+		t.Error("TLS 1.1: no error")
+	}
+	if err := ask(func(c *tls.Config) {
+		c.MaxVersion = tls.VersionTLS12
+		c.CipherSuites = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	}); err == nil {
+		t.Error("a cipher suite that is not allowed: no error")
+	}
+	if err := ask(func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519} }); err == nil {
+		t.Error("a curve that is not allowed: no error")
+	}
+	if err := ask(func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP384} }); err != nil {
+		t.Errorf("the curve that is allowed: %v", err)
+	}
+}
+
+// TestTLSFlags: the names are Thanos's, and the flags may be repeated as there.
+func TestTLSFlags(t *testing.T) {
+	var args []string
+	for _, s := range tls.CipherSuites() {
+		args = append(args, "--grpc-server-tls-ciphers="+s.Name)
+	}
+	curves := []string{"CurveP256", "CurveP384", "CurveP521", "X25519", "X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024"}
+	for _, c := range curves {
+		args = append(args, "--grpc-server-tls-curves="+c)
+	}
+	conf, err := parseStore(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := len(conf.grpc.tls.ciphers), len(tls.CipherSuites()); got != want {
+		t.Errorf("got %d cipher suites, want %d", got, want)
+	}
+	if got, want := len(conf.grpc.tls.curves), len(curves); got != want {
+		t.Errorf("got %d curves, want %d", got, want)
+	}
+	if conf.grpc.tls.curves[1] != tls.CurveP384 {
+		t.Errorf("got curve %v second", conf.grpc.tls.curves[1])
+	}
+	for _, bad := range []string{"--grpc-server-tls-ciphers=TLS_RSA_WITH_RC4_128_SHA", "--grpc-server-tls-curves=P256"} {
+		name, value, _ := strings.Cut(bad, "=")
+		if _, err := parseStore(bad); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) {
+			t.Errorf("%s: got %v", bad, err)
+		}
+	}
 }
 
 // listenLocal takes a port for as long as the test runs.

@@ -49,6 +49,33 @@ func flag[T any](f flagger, name, help, def string, p *T, parse func(string) (T,
 	return c
 }
 
+// list is a value that collects what a repeated flag is given.
+type list[T any] struct {
+	name  string
+	p     *[]T
+	parse func(string) (T, error)
+}
+
+func (l list[T]) Set(s string) error {
+	got, err := l.parse(s)
+	if err != nil {
+		return fmt.Errorf("--%s: %w", l.name, err)
+	}
+	*l.p = append(*l.p, got)
+	return nil
+}
+
+func (l list[T]) String() string { return fmt.Sprint(*l.p) }
+
+// IsCumulative is how kingpin learns that the flag may be repeated.
+func (l list[T]) IsCumulative() bool { return true }
+
+func listFlag[T any](f flagger, name, help string, p *[]T, parse func(string) (T, error)) *kingpin.FlagClause {
+	c := f.Flag(name, help)
+	c.SetValue(list[T]{name, p, parse})
+	return c
+}
+
 func boolFlag(f flagger, name, help, def string, p *bool) *kingpin.FlagClause {
 	c := f.Flag(name, help).Default(def)
 	c.BoolVar(p)

@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/telemetry", "store/storepb"},
+	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog"},
 	{"internal/pagecache", "internal/bytecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
 	{"store/catalog"},
@@ -21,13 +21,15 @@ var layers = [][]string{
 
 // narrower are packages that may import less than their layer allows: of larder's own, only these.
 var narrower = map[string][]string{
-	"store/storepb":      {},
-	"internal/telemetry": {},
-	"internal/tsdbfmt":   {"internal/telemetry"},
-	"internal/pagecache": {"internal/telemetry"},
-	"internal/bytecache": {"internal/telemetry"},
-	"internal/hedge":     {"internal/telemetry"},
-	"internal/web":       {"internal/telemetry"},
+	"store/storepb":       {},
+	"internal/telemetry":  {},
+	"internal/reload":     {},
+	"internal/requestlog": {},
+	"internal/tsdbfmt":    {"internal/telemetry"},
+	"internal/pagecache":  {"internal/telemetry"},
+	"internal/bytecache":  {"internal/telemetry"},
+	"internal/hedge":      {"internal/telemetry"},
+	"internal/web":        {"internal/telemetry"},
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/relabel"
 )
 
 // ErrIncomplete is in the chain of the error of a sync or refresh that did not see the bucket whole.
@@ -31,9 +32,10 @@ type Catalog struct {
 	bucket   Bucket // for listings
 	reader   objectReader
 	local    localStore
-	selector selector
 
-	view atomic.Pointer[View]
+	view  atomic.Pointer[View]
+	rules atomic.Pointer[[]*relabel.Config] // of the selector of syncs that begin from now on
+	again chan struct{}                     // has Run sync at once
 
 	// fallback is what New found on disk, nil for nothing.
 	fallback []*Block
@@ -81,7 +83,7 @@ func New(opts Options) (*Catalog, error) {
 		bucket:     opts.Bucket,
 		reader:     opts.Bucket,
 		local:      local,
-		selector:   newSelector(opts.Relabel),
+		again:      make(chan struct{}, 1),
 		turn:       make(chan struct{}, 1),
 		records:    map[ulid.ULID]*record{},
 		broken:     map[ulid.ULID]*brokenBlock{},
@@ -93,6 +95,7 @@ func New(opts Options) (*Catalog, error) {
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.view.Store(NewView(nil, false))
+	c.rules.Store(&opts.Relabel)
 	c.loadSaved()
 	c.turn <- struct{}{}
 	return c, nil
@@ -135,9 +138,25 @@ func (c *Catalog) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
+		case <-c.again:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}
+}
+
+// Reselect replaces Options.Relabel and has Run sync at once, which publishes what the new rules select. They are not used if they are
+// refused. Until a sync sees the bucket whole, blocks that they leave out are served on.
+func (c *Catalog) Reselect(rules []*relabel.Config) error {
+	if err := checkRelabel(rules); err != nil {
+		return err
+	}
+	c.rules.Store(&rules)
+	select {
+	case c.again <- struct{}{}:
+	default: // a sync that has not begun yet will do
+	}
+	return nil
 }
 
 // pause returns how long to wait after the given number of failed syncs in a row.

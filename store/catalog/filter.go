@@ -32,13 +32,14 @@ func sortedRecords(records map[ulid.ULID]*record) []*record {
 func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCounts) []*record {
 	minTime := c.opts.MinTime.Millis(now, math.MinInt64)
 	maxTime := c.opts.MaxTime.Millis(now, math.MaxInt64)
+	selected := newSelector(*c.rules.Load())
 	var kept []*record
 	for _, r := range records {
 		b := &r.meta.block
 		switch {
 		case b.MaxTime < minTime || b.MinTime > maxTime:
 			states[stateTimeExcluded]++
-		case !c.selector.keeps(b):
+		case !selected.keeps(b):
 			states[stateLabelExcluded]++
 		case tooFresh(r.meta, now, c.opts.ConsistencyDelay):
 			states[stateTooFresh]++

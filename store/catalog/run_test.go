@@ -3,12 +3,14 @@ package catalog
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/relabel"
 )
 
 func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
@@ -50,6 +52,76 @@ func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
 		if len(distinct) < 2 {
 			t.Error("intervals are not spread")
 		}
+	})
+}
+
+// TestReselect: new rules take effect at once, in both directions; bad ones, and those of an incomplete sync, drop nothing.
+func TestReselect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		first, second := putBlock(b, 1), putBlock(b, 2)
+		rules := func(action string, id ulid.ULID) []*relabel.Config {
+			t.Helper()
+			rules, err := ParseRelabelConfig([]byte("[{action: " + action + ", source_labels: [__block_id], regex: " + id.String() + "}]"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return rules
+		}
+		var dropped []ulid.ULID
+		c := newCatalog(t, Options{Bucket: b, Relabel: rules("keep", first), OnChange: func(old, cur *View) {
+			for _, blk := range old.Blocks {
+				if cur.ByID(blk.ID) == nil {
+					dropped = append(dropped, blk.ID)
+				}
+			}
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.Run(ctx) }()
+		serves := func(want ...ulid.ULID) {
+			t.Helper()
+			synctest.Wait()
+			var got []ulid.ULID
+			for _, blk := range c.View().Blocks {
+				got = append(got, blk.ID)
+			}
+			slices.SortFunc(got, ulid.ULID.Compare)
+			if !slices.Equal(got, want) {
+				t.Errorf("got blocks %v, want %v", got, want)
+			}
+		}
+		serves(first)
+		start := time.Now()
+		reselect := func(r []*relabel.Config) {
+			t.Helper()
+			if err := c.Reselect(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		reselect(rules("drop", first))
+		serves(second)
+		reselect(nil)
+		serves(first, second)
+		if err := c.Reselect([]*relabel.Config{{Action: relabel.Replace}}); err == nil {
+			t.Error("an action that selects nothing: no error")
+		}
+		serves(first, second)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("the rules waited %v for a sync", took)
+		}
+
+		b.failList.Store(0)
+		reselect(rules("keep", second))
+		serves(first, second)
+		b.failList.Store(-1)
+		time.Sleep(2 * time.Second) // the sync is repeated after about one
+		serves(second)
+		if want := []ulid.ULID{first, first}; !slices.Equal(dropped, want) {
+			t.Errorf("got drops of %v, want %v", dropped, want)
+		}
+		cancel()
+		<-done
 	})
 }
 

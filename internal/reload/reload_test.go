@@ -1,0 +1,224 @@
+package reload
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fixture is a unit of one file whose content is what is in use; "bad" is not usable.
+type fixture struct {
+	t       *testing.T
+	file    string
+	loads   chan string // the content of each load
+	reg     *prometheus.Registry
+	r       *Reloader
+	stopped chan struct{}
+}
+
+func start(t *testing.T, file string, recheck time.Duration) *fixture {
+	t.Helper()
+	f := &fixture{t: t, file: file, loads: make(chan string, 16), reg: prometheus.NewRegistry(), stopped: make(chan struct{})}
+	f.r = New([]Unit{{Kind: "test", Files: func() []string { return []string{file} }, Load: f.load}},
+		Options{Settle: time.Millisecond, Recheck: recheck, Registerer: f.reg})
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		f.r.Run(ctx)
+		close(f.stopped)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-f.stopped
+	})
+	return f
+}
+
+func (f *fixture) load() error {
+	b, err := os.ReadFile(f.file)
+	f.loads <- string(b)
+	if err != nil {
+		return err
+	}
+	switch string(b) {
+	case "bad":
+		return errors.New("bad")
+	case "worse":
+		panic("worse")
+	}
+	return nil
+}
+
+// expect waits for a load of a content; those of a change half way are let pass.
+func (f *fixture) expect(want string) {
+	f.t.Helper()
+	var got []string
+	late := time.After(30 * time.Second)
+	for {
+		select {
+		case s := <-f.loads:
+			if s == want {
+				return
+			}
+			got = append(got, s)
+		case <-late:
+			f.t.Fatalf("got loads of %q, want one of %q", got, want)
+		}
+	}
+}
+
+// successful waits for the metric, which is set after the load.
+func (f *fixture) successful(want string) {
+	f.t.Helper()
+	want = "larder_config_last_reload_successful{kind=\"test\"} " + want + "\n"
+	help := "# HELP larder_config_last_reload_successful Whether what the configuration files hold is in use (1), or could not be and what was before still is (0).\n" +
+		"# TYPE larder_config_last_reload_successful gauge\n"
+	f.r.Reload() // its load begins when the one before has been accounted for
+	<-f.loads
+	if err := testutil.GatherAndCompare(f.reg, strings.NewReader(help+want), "larder_config_last_reload_successful"); err != nil {
+		f.t.Error(err)
+	}
+}
+
+func put(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Symlink(target, path+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFileChanges(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "conf.yml")
+	put(t, file, "one")
+	f := start(t, file, time.Hour)
+	f.expect("one") // may have changed since the start
+
+	put(t, file, "two")
+	f.expect("two")
+	put(t, file+".tmp", "three")
+	if err := os.Rename(file+".tmp", file); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("three")
+	f.successful("1")
+
+	put(t, file, "bad")
+	f.expect("bad")
+	f.successful("0")
+	put(t, file, "worse") // a panic is an error like others
+	f.expect("worse")
+	f.successful("0")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	f.expect("")
+	f.successful("0")
+	put(t, file, "four")
+	f.expect("four")
+	f.successful("1")
+}
+
+// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, which is swapped as a whole.
+func TestKubernetesVolume(t *testing.T) {
+	dir := t.TempDir()
+	publish := func(name, content string) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(dir, name, "conf.yml"), content)
+		link(t, name, filepath.Join(dir, "..data"))
+	}
+	publish("..2026_01", "one")
+	file := filepath.Join(dir, "conf.yml")
+	if err := os.Symlink(filepath.Join("..data", "conf.yml"), file); err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, file, time.Hour)
+	f.expect("one")
+	for _, content := range []string{"two", "three", "four"} {
+		publish("..2026_"+content, content)
+		f.expect(content)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "..2026_01")); err != nil {
+		t.Fatal(err)
+	}
+	f.successful("1")
+}
+
+// TestLinkElsewhere: what changes lies in another directory than the name that was given.
+func TestLinkElsewhere(t *testing.T) {
+	file, target := filepath.Join(t.TempDir(), "conf.yml"), filepath.Join(t.TempDir(), "real.yml")
+	put(t, target, "one")
+	link(t, target, file)
+	f := start(t, file, time.Hour)
+	f.expect("one")
+	put(t, target, "two")
+	f.expect("two")
+	other := filepath.Join(t.TempDir(), "other.yml")
+	put(t, other, "three")
+	link(t, other, file)
+	f.expect("three")
+	put(t, other, "four") // the new target is watched too
+	f.expect("four")
+}
+
+// TestWithoutNotification: the directory does not exist at first, so that nothing can be watched.
+func TestWithoutNotification(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	file := filepath.Join(dir, "conf.yml")
+	f := start(t, file, 10*time.Millisecond)
+	f.expect("")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	put(t, file, "one")
+	f.expect("one")
+}
+
+// TestOnlyWhatChanged: other files of the directory, and writing the same again, are no reason to load; being asked is.
+func TestOnlyWhatChanged(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "conf.yml")
+	put(t, file, "one")
+	f := start(t, file, time.Hour)
+	f.expect("one")
+	put(t, filepath.Join(dir, "other"), "x")
+	if err := os.Rename(filepath.Join(dir, "other"), filepath.Join(dir, "another")); err != nil {
+		t.Fatal(err)
+	}
+	put(t, file+".tmp", "one")
+	if err := os.Rename(file+".tmp", file); err != nil {
+		t.Fatal(err)
+	}
+	f.r.Reload()
+	f.expect("one")
+	put(t, file, "two")
+	for got := range f.loads {
+		if got == "two" {
+			return
+		}
+		if got != "" { // WriteFile truncates first
+			t.Fatalf("got a load of %q, which nothing asked for", got)
+		}
+	}
+}

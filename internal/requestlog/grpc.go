@@ -1,0 +1,104 @@
+package requestlog
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+)
+
+// Options of a Log and of Failures. Only Logger is required.
+type Options struct {
+	Logger *slog.Logger
+	// Tenant says whose gRPC request ctx belongs to; nil: lines do not tell.
+	Tenant func(ctx context.Context) string
+}
+
+// Log writes the lines that a Config asks for.
+type Log struct {
+	conf  atomic.Pointer[Config]
+	http  *slog.Logger
+	unary map[decision]grpc.UnaryServerInterceptor
+	// stream has an interceptor for each decision, as unary; those of never are missing.
+	stream map[decision]grpc.StreamServerInterceptor
+}
+
+// New returns a Log that follows conf until Set.
+func New(conf *Config, o Options) *Log {
+	l := &Log{
+		http:   o.Logger.With("service", "http/server", "component", "store", "protocol", "http", "http.component", "server"),
+		unary:  map[decision]grpc.UnaryServerInterceptor{},
+		stream: map[decision]grpc.StreamServerInterceptor{},
+	}
+	l.Set(conf)
+	rpc := o.Logger.With("service", "gRPC/server", "component", "store")
+	write := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
+		rpc.Log(ctx, slog.Level(level), msg, fields...) // the levels are slog's
+	})
+	for d, events := range map[decision][]logging.LoggableEvent{
+		atEnd: {logging.FinishCall}, atStartAndEnd: {logging.StartCall, logging.FinishCall},
+	} {
+		opts := []logging.Option{logging.WithLogOnEvents(events...), logging.WithLevels(levelOf), logging.WithFieldsFromContext(o.fields)}
+		l.unary[d] = logging.UnaryServerInterceptor(write, opts...)
+		l.stream[d] = logging.StreamServerInterceptor(write, opts...)
+	}
+	return l
+}
+
+// Set replaces the configuration, for requests that begin from now on.
+func (l *Log) Set(conf *Config) {
+	if conf == nil {
+		conf = &Config{}
+	}
+	l.conf.Store(conf)
+}
+
+// levelOf returns the level of a finished call, by Thanos's rule.
+func levelOf(c codes.Code) logging.Level {
+	switch c {
+	case codes.Unknown, codes.Unimplemented, codes.Internal, codes.DataLoss:
+		return logging.LevelError
+	default:
+		return logging.LevelDebug
+	}
+}
+
+// fields tell whose request it is.
+func (o Options) fields(ctx context.Context) logging.Fields {
+	f := logging.Fields{"requestID", ID(ctx)}
+	if o.Tenant != nil {
+		f = append(f, "tenant", Bounded(o.Tenant(ctx)))
+	}
+	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() {
+		f = append(f, "traceID", sc.TraceID().String())
+	}
+	return f
+}
+
+// decideGRPC says when a call of a method ("/service/method") is logged.
+func (c *Config) decideGRPC(method string) decision {
+	if len(c.grpc.only) > 0 && !c.grpc.only[method] {
+		return never
+	}
+	return c.grpc.decision
+}
+
+// Unary logs unary calls.
+func (l *Log) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	if d := l.conf.Load().decideGRPC(info.FullMethod); d != never {
+		return l.unary[d](ctx, req, info, next)
+	}
+	return next(ctx, req)
+}
+
+// Stream logs streams.
+func (l *Log) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	if d := l.conf.Load().decideGRPC(info.FullMethod); d != never {
+		return l.stream[d](srv, ss, info, next)
+	}
+	return next(srv, ss)
+}

@@ -1,0 +1,148 @@
+package requestlog
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+const (
+	idHeader = "X-Request-ID"
+	// apiPath is where Thanos's store has what it logs: neither probes nor scrapes.
+	apiPath = "/api/v1/"
+)
+
+// HTTP logs the requests that next answers: those of the API, or what http.config of the configuration names.
+func (l *Log) HTTP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conf := l.conf.Load()
+		d := conf.decideHTTP(r)
+		if d == never {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if r.Header.Get(idHeader) == "" {
+			r.Header.Set(idHeader, ulid.Make().String())
+		}
+		start := time.Now()
+		about := []any{
+			"http.method", r.Method + " " + r.URL.String(),
+			"http.request_id", Bounded(r.Header.Get(idHeader)),
+			"http.user_agent", r.Header.Get("User-Agent"),
+			"thanos.method_name", methodName(r.URL.Path),
+		}
+		write := func(level slog.Level, msg string, more ...any) {
+			if level >= conf.http.level {
+				l.http.Log(r.Context(), level, msg, append(more, about...)...)
+			}
+		}
+		if d == atStartAndEnd {
+			write(slog.LevelDebug, "started call", "http.start_time", start.String())
+		}
+		s := &statusWriter{ResponseWriter: w, status: http.StatusInternalServerError} // if it panics before it answers
+		defer func() {
+			level := slog.LevelError
+			if s.status >= 200 && s.status < 500 {
+				level = slog.LevelDebug
+			}
+			write(level, "finished call",
+				"http.status_code", strconv.Itoa(s.status),
+				"http.time_ms", fmt.Sprint(float32(time.Since(start).Microseconds())/1000),
+				"http.remote_addr", remote(r),
+			)
+		}()
+		next.ServeHTTP(s, r)
+		if !s.wrote {
+			s.status = http.StatusOK // what net/http sends for a handler that says nothing
+		}
+	})
+}
+
+// decideHTTP says when a request is logged.
+func (c *Config) decideHTTP(r *http.Request) decision {
+	if len(c.http.only) == 0 {
+		if strings.HasPrefix(r.URL.Path, apiPath) {
+			return c.http.decision
+		}
+		return never
+	}
+	if c.http.only[endpoint{r.URL.Path, 0}] {
+		return c.http.decision
+	}
+	// The port that the client meant, and the one that listens: a service may map one to the other.
+	for _, port := range []uint16{hostPort(r.Host), localPort(r)} {
+		if port != 0 && c.http.only[endpoint{r.URL.Path, port}] {
+			return c.http.decision
+		}
+	}
+	return never
+}
+
+func hostPort(host string) uint16 {
+	_, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+func localPort(r *http.Request) uint16 {
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return 0
+	}
+	return hostPort(addr.String())
+}
+
+// methodName returns Thanos's name of an endpoint of the API, which it makes from the path by hand; of others, the path's words.
+func methodName(path string) string {
+	name := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(path, apiPath), "/"), "/", "_")
+	switch name {
+	case "status_runtimeinfo":
+		return "status_runtime"
+	case "status_buildinfo":
+		return "status_build"
+	}
+	return name
+}
+
+func remote(r *http.Request) string {
+	if via := r.Header.Get("X-Forwarded-For"); via != "" {
+		return via
+	}
+	return r.RemoteAddr
+}
+
+// statusWriter keeps the status that is sent.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if !w.wrote && status >= 200 { // what comes before is not the answer yet
+		w.status, w.wrote = status, true
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if !w.wrote {
+		w.status, w.wrote = http.StatusOK, true
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach what w wraps.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,284 @@
+package requestlog
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// lines collects log lines.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// take returns the lines so far and forgets them.
+func (l *lines) take(t *testing.T) []map[string]any {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var got []map[string]any
+	for dec := json.NewDecoder(&l.buf); ; {
+		var line map[string]any
+		err := dec.Decode(&line)
+		if err == io.EOF {
+			return got
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, line)
+	}
+}
+
+// has holds a line to some of its fields; a wanted "*" is any value that is not empty.
+func has(t *testing.T, line map[string]any, want map[string]string) {
+	t.Helper()
+	for k, v := range want {
+		got, ok := line[k]
+		if !ok || v == "*" && fmt.Sprint(got) == "" || v != "*" && fmt.Sprint(got) != v {
+			t.Errorf("%s: got %v, want %s in %v", k, got, v, line)
+		}
+	}
+}
+
+// health fails Check for services with the name of a code's number, and watches nothing.
+type health struct {
+	healthpb.UnimplementedHealthServer
+}
+
+func (health) Check(_ context.Context, r *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+	if r.Service != "" {
+		return nil, status.Error(codes.Internal, "no "+r.Service)
+	}
+	return &healthpb.HealthCheckResponse{}, nil
+}
+
+func (health) Watch(_ *healthpb.HealthCheckRequest, s healthpb.Health_WatchServer) error {
+	if err := s.Send(&healthpb.HealthCheckResponse{}); err != nil {
+		return err
+	}
+	return status.Error(codes.Aborted, "no more")
+}
+
+// serve serves health with all of this package in Thanos's order, and stops it before the lines are looked at: they are written after
+// the answer.
+func serve(t *testing.T, conf *Config, l *lines, ask func(context.Context, healthpb.HealthClient)) {
+	t.Helper()
+	o := Options{Logger: l.logger(), Tenant: func(ctx context.Context) string {
+		return strings.Join(metadata.ValueFromIncomingContext(ctx, "thanos-tenant"), ",")
+	}}
+	requests, failures := New(conf, o), NewFailures(o)
+	srv := grpc.NewServer(grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(IDUnary, requests.Unary, failures.Unary), grpc.ChainStreamInterceptor(IDStream, requests.Stream, failures.Stream))
+	healthpb.RegisterHealthServer(srv, health{})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", "kitchen"), healthpb.NewHealthClient(conn))
+	srv.GracefulStop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGRPC(t *testing.T) {
+	var l lines
+	conf := parse(t, "grpc: {options: {level: ERROR, decision: {log_start: true, log_end: true}}, config: [{service: grpc.health.v1.Health, method: Check}]}")
+	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
+		if _, err := c.Check(metadata.AppendToOutgoingContext(ctx, "request-id", "from-the-querier"), &healthpb.HealthCheckRequest{}); err != nil {
+			t.Error(err)
+		}
+	})
+	got := l.take(t)
+	if len(got) != 2 {
+		t.Fatalf("got %d lines, want 2: %v", len(got), got)
+	}
+	about := map[string]string{
+		"level": "DEBUG", "service": "gRPC/server", "component": "store", "protocol": "grpc", "grpc.component": "server",
+		"grpc.service": "grpc.health.v1.Health", "grpc.method": "Check", "grpc.method_type": "unary", "grpc.start_time": "*",
+		"peer.address": "*", "requestID": "from-the-querier", "tenant": "kitchen", "grpc.time_ms": "*",
+	}
+	has(t, got[0], about)
+	has(t, got[0], map[string]string{"msg": "started call"})
+	has(t, got[1], about)
+	has(t, got[1], map[string]string{"msg": "finished call", "grpc.code": "OK"})
+
+	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
+		if _, err := c.Check(ctx, &healthpb.HealthCheckRequest{Service: "bread"}); status.Code(err) != codes.Internal {
+			t.Errorf("got %v", err)
+		}
+	})
+	got = l.take(t)
+	if len(got) != 3 {
+		t.Fatalf("got %d lines, want 3: %v", len(got), got)
+	}
+	has(t, got[1], map[string]string{"msg": "request failed", "level": "WARN", "method": "/grpc.health.v1.Health/Check", "requestID": "*", "tenant": "kitchen"})
+	has(t, got[2], map[string]string{"msg": "finished call", "level": "ERROR", "grpc.code": "Internal", "grpc.error": "*", "requestID": fmt.Sprint(got[1]["requestID"])})
+
+	watch := func(ctx context.Context, c healthpb.HealthClient) {
+		s, err := c.Watch(ctx, &healthpb.HealthCheckRequest{})
+		for err == nil {
+			_, err = s.Recv()
+		}
+		if status.Code(err) != codes.Aborted {
+			t.Errorf("got %v", err)
+		}
+	}
+	serve(t, conf, &l, watch) // not among the methods of the configuration
+	if got = l.take(t); len(got) != 1 {
+		t.Fatalf("got %d lines, want the failure alone: %v", len(got), got)
+	}
+	serve(t, parse(t, "options: {level: INFO, decision: {log_end: true}}"), &l, watch)
+	if got = l.take(t); len(got) != 2 {
+		t.Fatalf("got %d lines, want 2: %v", len(got), got)
+	}
+	has(t, got[1], map[string]string{"msg": "finished call", "level": "DEBUG", "grpc.method_type": "server_stream", "grpc.code": "Aborted"})
+}
+
+// TestClientsChooseIDs: what a client sends does not blow up the log.
+func TestClientsChooseIDs(t *testing.T) {
+	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("request-id", strings.Repeat("x", 10_000)))
+	if got := len(ID(withID(ctx))); got != maxIDBytes {
+		t.Errorf("got an id of %d bytes, want %d", got, maxIDBytes)
+	}
+	two := metadata.NewIncomingContext(t.Context(), metadata.Pairs("request-id", "a", "request-id", "b"))
+	if a, b := ID(withID(two)), ID(withID(t.Context())); a == "" || b == "" || a == b {
+		t.Errorf("got ids %q and %q, want two that are new", a, b)
+	}
+}
+
+func TestHTTP(t *testing.T) {
+	var l lines
+	log := New(parse(t, "options: {level: DEBUG, decision: {log_start: true, log_end: true}}"), Options{Logger: l.logger()})
+	h := log.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/blocks":
+			_, _ = io.WriteString(w, "{}")
+		case "/api/v1/status/buildinfo":
+			http.Error(w, "no", http.StatusNotFound)
+		case "/api/v1/blocks/mark":
+			http.Error(w, "no", http.StatusBadGateway)
+		case "/api/v1/panic":
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	get := func(path string) []map[string]any {
+		t.Helper()
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("User-Agent", "spoon")
+		r.Header.Set("X-Request-ID", "mine")
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				panic(p)
+			}
+		}()
+		h.ServeHTTP(httptest.NewRecorder(), r)
+		return l.take(t)
+	}
+	got := get("/api/v1/blocks?view=loaded")
+	if len(got) != 2 {
+		t.Fatalf("got %d lines, want 2: %v", len(got), got)
+	}
+	about := map[string]string{
+		"level": "DEBUG", "service": "http/server", "component": "store", "protocol": "http", "http.component": "server",
+		"http.method": "GET /api/v1/blocks?view=loaded", "http.request_id": "mine", "http.user_agent": "spoon", "thanos.method_name": "blocks",
+	}
+	has(t, got[0], about)
+	has(t, got[0], map[string]string{"msg": "started call", "http.start_time": "*"})
+	has(t, got[1], about)
+	has(t, got[1], map[string]string{"msg": "finished call", "http.status_code": "200", "http.time_ms": "*", "http.remote_addr": "192.0.2.1:1234"})
+	has(t, get("/api/v1/status/buildinfo")[1], map[string]string{"level": "DEBUG", "http.status_code": "404", "thanos.method_name": "status_build"})
+	has(t, get("/api/v1/blocks/mark")[1], map[string]string{"level": "ERROR", "http.status_code": "502", "thanos.method_name": "blocks_mark"})
+	get("/api/v1/panic")
+	if got := l.take(t); len(got) != 2 {
+		t.Errorf("a panic: got %v", got)
+	} else {
+		has(t, got[1], map[string]string{"level": "ERROR", "http.status_code": "500"})
+	}
+	if got := get("/-/ready"); len(got) > 0 {
+		t.Errorf("a probe is logged: %v", got)
+	}
+
+	// The level holds back what is below it, and a new configuration counts from the next request on.
+	log.Set(parse(t, "options: {level: ERROR, decision: {log_start: true, log_end: true}}"))
+	if got := get("/api/v1/blocks"); len(got) > 0 {
+		t.Errorf("below the level: got %v", got)
+	}
+	if got := get("/api/v1/blocks/mark"); len(got) != 1 {
+		t.Errorf("at the level: got %v", got)
+	}
+	log.Set(nil)
+	if got := get("/api/v1/blocks/mark"); len(got) > 0 {
+		t.Errorf("without a configuration: got %v", got)
+	}
+}
+
+func TestFailuresDoNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lines
+		f := NewFailures(Options{Logger: l.logger()})
+		fail := func(n int, method string, code codes.Code) []map[string]any {
+			for range n {
+				f.log(t.Context(), method, status.Error(code, "no"))
+			}
+			return l.take(t)
+		}
+		if got := len(fail(1000, "/a/b", codes.Aborted)); got != failureBurst {
+			t.Errorf("got %d lines of 1000 failures, want %d", got, failureBurst)
+		}
+		if got := len(fail(1, "/a/c", codes.Aborted)) + len(fail(1, "/a/b", codes.Internal)); got != 2 {
+			t.Errorf("got %d lines of two failures of other kinds", got)
+		}
+		if got := len(fail(100, "/a/b", codes.InvalidArgument)); got != 100 {
+			t.Errorf("got %d lines at debug, want all 100", got)
+		}
+		time.Sleep(failureInterval)
+		got := fail(2, "/a/b", codes.Aborted)
+		if len(got) != 2 {
+			t.Fatalf("got %d lines in the next interval, want 2", len(got))
+		}
+		has(t, got[0], map[string]string{"level": "WARN", "suppressed": fmt.Sprint(1000 - failureBurst)})
+		if _, again := got[1]["suppressed"]; again {
+			t.Errorf("what was left out is counted twice: %v", got[1])
+		}
+	})
+}
