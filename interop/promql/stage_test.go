@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"larder/interop/internal/fleet"
@@ -24,12 +25,21 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	bin, err := gateway.BuildLarder(context.Background(), "../..")
+	bin, err := buildLarder()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &stage{t: t, larder: bin, thanos: programs.Thanos(t), dir: t.TempDir()}
 }
+
+// Programs are built once for all tests: even where nothing is to be done the go command takes seconds to find out.
+var (
+	buildLarder  = sync.OnceValues(func() (string, error) { return gateway.BuildLarder(context.Background(), "../..") })
+	buildWriters = map[fleet.Version]func() (*fleet.Writer, error){
+		fleet.Thanos: sync.OnceValues(func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Thanos, "../..") }),
+		fleet.Larder: sync.OnceValues(func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Larder, "../..") }),
+	}
+)
 
 // folder names a new folder; whoever uses it makes it.
 func (s *stage) folder(name string) string {
@@ -39,7 +49,7 @@ func (s *stage) folder(name string) string {
 
 func (s *stage) writer(v fleet.Version) *fleet.Writer {
 	s.t.Helper()
-	w, err := fleet.Build(context.Background(), v, "../..")
+	w, err := buildWriters[v]()
 	if err != nil {
 		s.t.Fatal(err)
 	}

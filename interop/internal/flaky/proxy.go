@@ -1,0 +1,197 @@
+// Package flaky stands between a Querier and a store, passes everything on, and breaks Series calls when it is told to: with an error after so
+// many frames, by cutting the connection, or by falling silent. It passes bytes and knows nothing of what is in them, so both sides meet
+// what a network or a dying server would show them.
+package flaky
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+const series = "/thanos.Store/Series"
+
+// Kind is what happens to a call.
+type Kind int
+
+const (
+	// Fail ends the call with Code.
+	Fail Kind = iota
+	// Cut closes the client's connections.
+	Cut
+	// Stall sends nothing more until the client gives up.
+	Stall
+)
+
+// Fault says what happens to every Series call.
+type Fault struct {
+	Kind Kind
+	Code codes.Code
+	// After is how many frames pass before.
+	After int
+}
+
+// Proxy is a running proxy.
+type Proxy struct {
+	Addr     string
+	server   *grpc.Server
+	upstream *grpc.ClientConn
+	listener *listener
+	served   chan error
+
+	mu    sync.Mutex
+	fault *Fault
+	hits  int
+}
+
+// Start listens on a free loopback port for calls to the store at target.
+func Start(target string) (*Proxy, error) {
+	upstream, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(err, upstream.Close())
+	}
+	p := &Proxy{
+		Addr: l.Addr().String(), upstream: upstream, listener: &listener{Listener: l, open: map[net.Conn]bool{}}, served: make(chan error, 1),
+	}
+	p.server = grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(p.pass), grpc.MaxRecvMsgSize(1<<30), grpc.MaxSendMsgSize(1<<30))
+	go func() { p.served <- p.server.Serve(p.listener) }()
+	return p, nil
+}
+
+// Break makes every Series call fail from now on; nil heals the proxy. It returns how many calls the fault before it has hit.
+func (p *Proxy) Break(f *Fault) (hits int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	hits, p.fault, p.hits = p.hits, f, 0
+	return hits
+}
+
+// Close ends all calls.
+func (p *Proxy) Close() error {
+	p.server.Stop()
+	return errors.Join(<-p.served, p.upstream.Close())
+}
+
+func (p *Proxy) faultOf(method string) *Fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if method != series {
+		return nil
+	}
+	return p.fault
+}
+
+func (p *Proxy) hit() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hits++
+}
+
+// pass hands one call on. Every call of the StoreAPI and of Info has one message as its request.
+func (p *Proxy) pass(_ any, down grpc.ServerStream) error {
+	method, ok := grpc.MethodFromServerStream(down)
+	if !ok {
+		return status.Error(codes.Internal, "a call without a method")
+	}
+	ctx, cancel := context.WithCancel(down.Context())
+	defer cancel()
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		ctx = metadata.NewOutgoingContext(ctx, md.Copy())
+	}
+	up, err := p.upstream.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, grpc.ForceCodec(raw{}),
+		grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(1<<30))
+	if err != nil {
+		return err
+	}
+	var msg []byte
+	if err := down.RecvMsg(&msg); err != nil {
+		return err
+	}
+	if err := up.SendMsg(&msg); err != nil {
+		return err
+	}
+	if err := up.CloseSend(); err != nil {
+		return err
+	}
+	fault := p.faultOf(method)
+	for frames := 0; ; frames++ {
+		if fault != nil && frames == fault.After {
+			p.hit()
+			return p.fail(ctx, fault)
+		}
+		if err := up.RecvMsg(&msg); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := down.SendMsg(&msg); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Proxy) fail(ctx context.Context, f *Fault) error {
+	switch f.Kind {
+	case Cut:
+		p.listener.cut()
+		return status.Error(codes.Unavailable, "cut")
+	case Stall:
+		<-ctx.Done()
+		return ctx.Err()
+	default:
+		return status.Error(f.Code, "the proxy was told to fail")
+	}
+}
+
+// raw is a codec that leaves bytes alone. Its name is that of the codec whose messages pass.
+type raw struct{}
+
+func (raw) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }
+
+func (raw) Unmarshal(data []byte, v any) error {
+	// The buffer is the transport's.
+	*v.(*[]byte) = append([]byte(nil), data...)
+	return nil
+}
+
+func (raw) Name() string { return "proto" }
+
+// listener knows the connections that it has accepted.
+type listener struct {
+	net.Listener
+	mu   sync.Mutex
+	open map[net.Conn]bool
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open[c] = true
+	return c, nil
+}
+
+func (l *listener) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.open {
+		// It is to break, not to end well.
+		_ = c.Close()
+	}
+	clear(l.open)
+}
