@@ -118,14 +118,19 @@ func TestMetricNames(t *testing.T) {
 	}
 }
 
-// oneLayout writes a sound bucket that all of its blocks are served of.
+// oneLayout writes a sound bucket.
 func oneLayout(t *testing.T) *layout.Layout {
+	t.Helper()
+	return oneLayoutWith(t, layout.Options{})
+}
+
+func oneLayoutWith(t *testing.T, opts layout.Options) *layout.Layout {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bucket")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l, err := layout.Write(context.Background(), dir, 1001, layout.Options{})
+	l, err := layout.Write(context.Background(), dir, 1001, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

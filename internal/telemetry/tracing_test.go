@@ -1,13 +1,25 @@
 package telemetry
 
 import (
+	"compress/gzip"
 	"context"
+	"encoding/pem"
+	"errors"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 )
 
 // sink is a collector that keeps what it was sent.
@@ -92,13 +104,148 @@ func TestTracingFromEnvironment(t *testing.T) {
 		t.Errorf("got service %q", service)
 	}
 
-	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
 	if _, err := NewTracing(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_PROTOCOL") {
 		t.Errorf("protocol: got %v", err)
 	}
 	t.Setenv("OTEL_SDK_DISABLED", "true")
 	if tr, err := NewTracing(t.Context(), nil); err != nil || tr.Enabled {
 		t.Errorf("disabled SDK: got %+v, %v", tr, err)
+	}
+}
+
+// received is what came to a collector that speaks HTTP.
+type received struct {
+	path, key, encoding string
+	request             *collector.ExportTraceServiceRequest
+}
+
+func startHTTPSink(t *testing.T) (srv *httptest.Server, got chan received) {
+	t.Helper()
+	got = make(chan received, 1)
+	srv = httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body := io.Reader(r.Body)
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			z, err := gzip.NewReader(r.Body)
+			if err != nil {
+				t.Errorf("collector: %v", err)
+				return
+			}
+			body = z
+		}
+		b, err := io.ReadAll(body)
+		req := &collector.ExportTraceServiceRequest{}
+		if err == nil {
+			err = proto.Unmarshal(b, req)
+		}
+		if err != nil {
+			t.Errorf("collector: %v", err)
+		}
+		got <- received{r.URL.Path, r.Header.Get("api-key"), r.Header.Get("Content-Encoding"), req}
+	}))
+	t.Cleanup(srv.Close)
+	return srv, got
+}
+
+func TestTracingOverHTTP(t *testing.T) {
+	send := func(conf string, got chan received) received {
+		t.Helper()
+		tr, err := NewTracing(t.Context(), []byte(conf))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, sp := tr.Provider.Tracer("test").Start(t.Context(), "one")
+		sp.End()
+		if err := tr.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return <-got
+	}
+
+	plain, got := startHTTPSink(t)
+	plain.Start()
+	r := send("{type: OTLP, config: {client_type: http, insecure: true, endpoint: '"+plain.Listener.Addr().String()+
+		"', url_path: /custom/traces, compression: gzip, headers: {api-key: secret}, service_name: pantry, retry_config: {retry_enabled: true}}}", got)
+	if r.path != "/custom/traces" || r.key != "secret" || r.encoding != "gzip" || r.request.ResourceSpans[0].ScopeSpans[0].Spans[0].Name != "one" {
+		t.Errorf("got %+v", r)
+	}
+
+	secure, got := startHTTPSink(t)
+	secure.StartTLS()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = send("{type: OTLP, config: {client_type: http, endpoint: '"+secure.Listener.Addr().String()+"', tls_config: {ca_file: '"+ca+"'}}}", got)
+	if r.path != "/v1/traces" || r.encoding != "" {
+		t.Errorf("over TLS: got %+v", r)
+	}
+
+	env, got := startHTTPSink(t)
+	env.Start()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", env.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	if r = send("", got); r.path != "/v1/traces" {
+		t.Errorf("from the environment: got %+v", r)
+	}
+}
+
+// TestSamplers: what is sampled when a request comes without a parent, with one that is sampled, and with one that is not.
+func TestSamplers(t *testing.T) {
+	f := func(kind, param string, root, ofSampled, ofUnsampled bool) {
+		t.Helper()
+		c := otlpConfig{SamplerType: kind, SamplerParam: param}
+		s, err := c.sampler()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sampled := func(flags trace.TraceFlags, parent bool) bool {
+			ctx, id := t.Context(), trace.TraceID{8: 0x7f, 15: 1} // in the lower half of all ids
+			if parent {
+				ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
+					TraceID: id, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true,
+				}))
+			}
+			return s.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision == sdktrace.RecordAndSample
+		}
+		if got := [3]bool{sampled(0, false), sampled(trace.FlagsSampled, true), sampled(0, true)}; got != [3]bool{root, ofSampled, ofUnsampled} {
+			t.Errorf("%s %s: sampled as root, under a sampled parent, under another: %v", kind, param, got)
+		}
+	}
+	f("", "", true, true, false)
+	f("alwayssample", "", true, true, true)
+	f("NeverSample", "", false, false, false)
+	f("traceidratiobased", "0.9", true, true, true)
+	f("traceidratiobased", "0.1", false, false, false)
+	f("parentbasedalwayssample", "", true, true, false)
+	f("parentbasedneversample", "", false, true, false)
+	f("parentbasedtraceidratiobased", "0.1", false, true, false)
+	f("parentbasedtraceidratiobased", "0.9", true, true, false)
+}
+
+// TestACollectorThatHangsHoldsUpNothing: neither the start nor the end waits for longer than it is told to.
+func TestACollectorThatHangsHoldsUpNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // connections are accepted by the kernel and never served
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, kind := range []string{"grpc", "http"} {
+		tr, err := NewTracing(t.Context(), []byte("{type: OTLP, config: {client_type: "+kind+", insecure: true, endpoint: '"+l.Addr().String()+"'}}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, sp := tr.Provider.Tracer("test").Start(t.Context(), "lost")
+		sp.End()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		if err := tr.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: Shutdown returned %v", kind, err)
+		}
+		if d := time.Since(start); d > 5*time.Second {
+			t.Errorf("%s: Shutdown took %s", kind, d)
+		}
 	}
 }
 
@@ -124,11 +271,18 @@ func TestTracingRefuses(t *testing.T) {
 		}
 	}
 	f("type: JAEGER\nconfig: {agent_host: x}", "type JAEGER is not supported")
+	f("type: google_cloud", "type GOOGLE_CLOUD is not supported: use type OTLP")
+	f("type: STACKDRIVER", "type STACKDRIVER is not supported: use type OTLP")
+	f("type: ELASTIC_APM", "type ELASTIC_APM is not supported: use type OTLP")
+	f("type: LIGHTSTEP", "type LIGHTSTEP is not supported: use type OTLP")
+	f("type: ZIPKIN", "type ZIPKIN is not known")
 	f("config: {}", "type is missing")
 	f("type: OTLP\nconfig: {endpiont: x}", "endpiont")
 	f("type: OTLP\nextra: 1", "extra")
-	f("type: OTLP\nconfig: {client_type: http}", "client_type http")
+	f("type: OTLP\nconfig: {client_type: carrier-pigeon}", "client_type carrier-pigeon")
 	f("type: OTLP\nconfig: {url_path: /v1}", "url_path")
+	f("type: OTLP\nconfig: {client_type: http, reconnection_period: 1s}", "reconnection_period")
+	f("type: OTLP\nconfig: {client_type: http, endpoint: 'http://127.0.0.1:4318'}", "endpoint http://127.0.0.1:4318: give host:port")
 	f("type: OTLP\nconfig: {compression: zip}", "compression zip")
 	f("type: OTLP\nconfig: {sampler_type: sometimes}", `sampler_type "sometimes"`)
 	f("type: OTLP\nconfig: {sampler_type: traceidratiobased, sampler_param: lots}", `sampler_param "lots"`)

@@ -1,0 +1,201 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc/credentials"
+)
+
+// otlpConfig holds the keys that Thanos has for type OTLP.
+type otlpConfig struct {
+	ClientType         string            `yaml:"client_type"`
+	ServiceName        string            `yaml:"service_name"`
+	ResourceAttributes map[string]string `yaml:"resource_attributes"`
+	ReconnectionPeriod time.Duration     `yaml:"reconnection_period"`
+	Compression        string            `yaml:"compression"`
+	Insecure           bool              `yaml:"insecure"`
+	Endpoint           string            `yaml:"endpoint"`
+	URLPath            string            `yaml:"url_path"`
+	Timeout            time.Duration     `yaml:"timeout"`
+	RetryConfig        retryConfig       `yaml:"retry_config"`
+	Headers            map[string]string `yaml:"headers"`
+	TLSConfig          tlsConfig         `yaml:"tls_config"`
+	SamplerType        string            `yaml:"sampler_type"`
+	SamplerParam       string            `yaml:"sampler_param"`
+}
+
+type retryConfig struct {
+	Enabled         bool          `yaml:"retry_enabled"`
+	InitialInterval time.Duration `yaml:"retry_initial_interval"`
+	MaxInterval     time.Duration `yaml:"retry_max_interval"`
+	MaxElapsedTime  time.Duration `yaml:"retry_max_elapsed_time"`
+}
+
+// orDefaults fills in OpenTelemetry's own values.
+func (r retryConfig) orDefaults() retryConfig {
+	r.InitialInterval = cmp.Or(r.InitialInterval, 5*time.Second)
+	r.MaxInterval = cmp.Or(r.MaxInterval, 30*time.Second)
+	r.MaxElapsedTime = cmp.Or(r.MaxElapsedTime, time.Minute)
+	return r
+}
+
+type tlsConfig struct {
+	CAFile             string `yaml:"ca_file"`
+	CertFile           string `yaml:"cert_file"`
+	KeyFile            string `yaml:"key_file"`
+	ServerName         string `yaml:"server_name"`
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
+}
+
+// exporter makes the client that spans leave by.
+func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
+	if scheme, _, ok := strings.Cut(c.Endpoint, "://"); ok && (scheme == "http" || scheme == "https") {
+		return nil, fmt.Errorf("config: endpoint %s: give host:port, and insecure: true where the collector has no TLS", c.Endpoint)
+	}
+	gzip := false
+	switch c.Compression {
+	case "", "none":
+	case "gzip":
+		gzip = true
+	default:
+		return nil, fmt.Errorf("config: compression %s is not supported: use gzip or none", c.Compression)
+	}
+	var secure *tls.Config
+	if !c.Insecure {
+		var err error
+		if secure, err = c.TLSConfig.client(); err != nil {
+			return nil, fmt.Errorf("config: tls_config: %w", err)
+		}
+	}
+	switch c.ClientType {
+	case "", "grpc":
+		if c.URLPath != "" {
+			return nil, errors.New("config: url_path belongs to client_type http")
+		}
+		return otlptracegrpc.New(ctx, c.grpcOptions(secure, gzip)...)
+	case "http":
+		if c.ReconnectionPeriod != 0 {
+			return nil, errors.New("config: reconnection_period belongs to client_type grpc")
+		}
+		return otlptracehttp.New(ctx, c.httpOptions(secure, gzip)...)
+	}
+	return nil, fmt.Errorf("config: client_type %s is not supported: use grpc or http", c.ClientType)
+}
+
+func (c *otlpConfig) grpcOptions(secure *tls.Config, gzip bool) []otlptracegrpc.Option {
+	var opts []otlptracegrpc.Option
+	if c.Endpoint != "" {
+		opts = append(opts, otlptracegrpc.WithEndpoint(c.Endpoint))
+	}
+	if secure == nil {
+		opts = append(opts, otlptracegrpc.WithInsecure())
+	} else {
+		opts = append(opts, otlptracegrpc.WithTLSCredentials(credentials.NewTLS(secure)))
+	}
+	if c.ReconnectionPeriod != 0 {
+		opts = append(opts, otlptracegrpc.WithReconnectionPeriod(c.ReconnectionPeriod))
+	}
+	if c.Timeout != 0 {
+		opts = append(opts, otlptracegrpc.WithTimeout(c.Timeout))
+	}
+	if gzip {
+		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
+	}
+	if c.RetryConfig.Enabled {
+		opts = append(opts, otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig(c.RetryConfig.orDefaults())))
+	}
+	if len(c.Headers) > 0 {
+		opts = append(opts, otlptracegrpc.WithHeaders(c.Headers))
+	}
+	return opts
+}
+
+func (c *otlpConfig) httpOptions(secure *tls.Config, gzip bool) []otlptracehttp.Option {
+	var opts []otlptracehttp.Option
+	if c.Endpoint != "" {
+		opts = append(opts, otlptracehttp.WithEndpoint(c.Endpoint))
+	}
+	if secure == nil {
+		opts = append(opts, otlptracehttp.WithInsecure())
+	} else {
+		opts = append(opts, otlptracehttp.WithTLSClientConfig(secure))
+	}
+	if c.URLPath != "" {
+		opts = append(opts, otlptracehttp.WithURLPath(c.URLPath))
+	}
+	if c.Timeout != 0 {
+		opts = append(opts, otlptracehttp.WithTimeout(c.Timeout))
+	}
+	if gzip {
+		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
+	}
+	if c.RetryConfig.Enabled {
+		opts = append(opts, otlptracehttp.WithRetry(otlptracehttp.RetryConfig(c.RetryConfig.orDefaults())))
+	}
+	if len(c.Headers) > 0 {
+		opts = append(opts, otlptracehttp.WithHeaders(c.Headers))
+	}
+	return opts
+}
+
+// sampler follows Thanos's names. Unlike there, a name that is not known is an error and not "everything".
+func (c *otlpConfig) sampler() (sdktrace.Sampler, error) {
+	kind := strings.ToLower(c.SamplerType)
+	ratio := 1.0
+	if strings.HasSuffix(kind, "traceidratiobased") {
+		var err error
+		if ratio, err = strconv.ParseFloat(c.SamplerParam, 64); err != nil || ratio < 0 || ratio > 1 {
+			return nil, fmt.Errorf("config: sampler_param %q is not a ratio between 0 and 1", c.SamplerParam)
+		}
+	}
+	switch kind {
+	case "alwayssample":
+		return sdktrace.AlwaysSample(), nil
+	case "neversample":
+		return sdktrace.NeverSample(), nil
+	case "traceidratiobased":
+		return sdktrace.TraceIDRatioBased(ratio), nil
+	case "parentbasedneversample":
+		return sdktrace.ParentBased(sdktrace.NeverSample()), nil
+	case "", "parentbasedalwayssample", "parentbasedtraceidratiobased":
+		return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio)), nil
+	}
+	return nil, fmt.Errorf("config: sampler_type %q is not known", c.SamplerType)
+}
+
+func (c tlsConfig) client() (*tls.Config, error) {
+	t := &tls.Config{ServerName: c.ServerName, InsecureSkipVerify: c.InsecureSkipVerify, MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file: %s holds no certificate", c.CAFile)
+		}
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return nil, errors.New("cert_file and key_file must be given together")
+	}
+	if c.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("cert_file and key_file: %w", err)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
