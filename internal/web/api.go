@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+
+	"github.com/klauspost/compress/gzhttp"
 )
 
 const apiPrefix = "/api/v1/"
@@ -11,24 +13,33 @@ const apiPrefix = "/api/v1/"
 // api serves /api/v1/ with the answers, errors and headers of Thanos's.
 type api struct {
 	Options
-	routes map[string]route // by path below apiPrefix
-	origin *http.CrossOriginProtection
+	routes  map[string]route // by path below apiPrefix
+	options http.Handler
+	origin  *http.CrossOriginProtection
 }
 
 type route struct {
 	method string
-	serve  func(w http.ResponseWriter, r *http.Request)
+	http.Handler
 }
 
 func newAPI(o Options) *api {
 	a := &api{Options: o, origin: http.NewCrossOriginProtection()}
 	runtimeInfo := newRuntimeInfo(o.Started)
+	handler := func(serve http.HandlerFunc) http.Handler {
+		return gzhttp.GzipHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			a.setCORS(w)
+			serve(w, r)
+		}))
+	}
+	get := func(serve http.HandlerFunc) route { return route{http.MethodGet, handler(serve)} }
+	a.options = handler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	a.routes = map[string]route{
-		"blocks":             {http.MethodGet, a.serveBlocks},
-		"blocks/mark":        {http.MethodPost, a.serveMark},
-		"status/flags":       {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { respond(w, a.Flags) }},
-		"status/runtimeinfo": {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { respond(w, runtimeInfo()) }},
-		"status/buildinfo":   {http.MethodGet, func(w http.ResponseWriter, _ *http.Request) { respond(w, buildInfo()) }},
+		"blocks":             get(a.serveBlocks),
+		"blocks/mark":        {http.MethodPost, handler(a.serveMark)},
+		"status/flags":       get(func(w http.ResponseWriter, _ *http.Request) { respond(w, a.Flags) }),
+		"status/runtimeinfo": get(func(w http.ResponseWriter, _ *http.Request) { respond(w, runtimeInfo()) }),
+		"status/buildinfo":   get(func(w http.ResponseWriter, _ *http.Request) { respond(w, buildInfo()) }),
 	}
 	return a
 }
@@ -38,13 +49,11 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route, known := a.routes[strings.TrimPrefix(r.URL.Path, apiPrefix)]
 	switch method := r.Method; {
 	case method == http.MethodOptions:
-		a.setCORS(w)
-		w.WriteHeader(http.StatusNoContent)
+		a.options.ServeHTTP(w, r)
 	case !known:
 		http.NotFound(w, r)
 	case method == route.method, method == http.MethodHead && route.method == http.MethodGet:
-		a.setCORS(w)
-		route.serve(w, r)
+		route.ServeHTTP(w, r)
 	default:
 		w.Header().Set("Allow", route.method+", OPTIONS")
 		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)

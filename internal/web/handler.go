@@ -6,7 +6,6 @@ import (
 	"net/http/pprof"
 	"time"
 
-	"github.com/klauspost/compress/gzhttp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -39,7 +38,8 @@ type Options struct {
 
 // Handler serves everything.
 //
-// /debug/pprof/cmdline is left out, as in Thanos: an inline --objstore.config holds the bucket's secrets.
+// /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline --objstore.config holds the bucket's
+// secrets.
 func Handler(o Options) http.Handler {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -50,7 +50,6 @@ func Handler(o Options) http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", http.NotFound)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
@@ -58,7 +57,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /debug/fgprof", serveFgprof)
 
 	if !o.Disable {
-		mux.Handle(apiPrefix, gzhttp.GzipHandler(newAPI(o)))
+		mux.Handle(apiPrefix, newAPI(o))
 		newPages(o).register(mux)
 	}
 	return mux
