@@ -15,8 +15,9 @@
 //
 // A sync is complete when the listing ended without error and every meta.json was either read or is missing or broken
 // by itself. Only a complete sync removes blocks; any other one adds what it found and keeps the rest. A block whose
-// meta.json is missing or broken harms no other: it is skipped, counted, and read again after one minute, then two,
-// four and so on up to an hour. A meta.json that cannot be read for another reason makes the sync incomplete; after
+// meta.json is missing or broken harms no other: it is skipped, counted, and read again at every sync, for most often an
+// upload is not over; after two days once an hour, and by every refresh: it may be what replaced the block that the
+// refresh is made for. A meta.json that cannot be read for another reason makes the sync incomplete; after
 // five attempts, while other blocks are known, that ends, so that one unreadable object cannot stop removals for ever:
 // a block that is served stays as it was known, any other is treated as broken.
 //

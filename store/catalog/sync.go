@@ -13,7 +13,10 @@ import (
 )
 
 const (
-	// A broken block's meta.json is read again after firstRetry, then twice as long each time, up to lastRetry.
+	// A meta.json that is missing or damaged may be on its way, and its block may be what replaces others soon: for uploadTime it is read
+	// again at every sync. After two days a compactor takes an upload for aborted; then it is read every lastRetry.
+	uploadTime = 48 * time.Hour
+	// One that cannot be read is read again after firstRetry, then twice as long each time, up to lastRetry.
 	firstRetry = time.Minute
 	lastRetry  = time.Hour
 	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block counts as broken.
@@ -24,7 +27,8 @@ const (
 type brokenBlock struct {
 	state    string
 	err      error
-	attempts int
+	attempts int       // to read it, in stateFailed
+	since    time.Time // when it was first seen in this state
 	next     time.Time
 	modified time.Time // of the meta.json that was read, zero where the bucket's listing does not tell
 }
@@ -70,7 +74,7 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 
 	l, listErr := c.list(ctx, discovery)
 	states := stateCounts{}
-	metaErr := c.readMetas(ctx, l, tombstones, now)
+	metaErr := c.readMetas(ctx, l, tombstones, refreshing, now)
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // half a sync on the way out: what failed says nothing about the bucket
 	}
@@ -176,8 +180,8 @@ type metaRead struct {
 
 // readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes in the results. Its
 // error means that the view is not complete.
-func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, now time.Time) error {
-	reads := c.metasToRead(l, tombstones, now)
+func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time) error {
+	reads := c.metasToRead(l, tombstones, refreshing, now)
 	results := make([]metaResult, len(reads))
 	c.parallel(len(reads), func(i int) error {
 		results[i] = c.readMeta(ctx, reads[i].id, reads[i].fresh)
@@ -225,7 +229,7 @@ func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, now time.T
 		c.dropRecord(read.id)
 	}
 	if b == nil || b.state != stateFailed {
-		b = &brokenBlock{state: stateFailed}
+		b = &brokenBlock{state: stateFailed, since: now}
 		if r != nil {
 			b.attempts = r.failures - 1
 		}
@@ -250,7 +254,7 @@ func joinSome(errs []error) error {
 }
 
 // metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone says.
-func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, now time.Time) []metaRead {
+func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time) []metaRead {
 	var reads []metaRead
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {
@@ -278,7 +282,8 @@ func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, now
 		b := c.broken[id]
 		// What the listing shows to be new does not wait.
 		changed := b != nil && l.recursive && (b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
-		if b == nil || changed || !now.Before(b.next) {
+		// Nor does a refresh wait: what replaces a lost block may be what was last seen half uploaded.
+		if b == nil || changed || refreshing || !now.Before(b.next) {
 			reads = append(reads, metaRead{id, seen.metaModified, b != nil})
 		}
 	}
@@ -304,17 +309,19 @@ func (c *Catalog) setMeta(read metaRead, m *meta) {
 	}
 }
 
-// setBroken notes that a block cannot be served; when it is tried again depends on how often this happened.
+// setBroken notes that a block cannot be served; when it is tried again depends on how long this has been so.
 func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now time.Time) {
 	c.dropRecord(id)
 	b := c.broken[id]
 	if b == nil || b.state != state {
-		b = &brokenBlock{state: state}
+		b = &brokenBlock{state: state, since: now}
 		c.broken[id] = b
 		c.log.Warn("block is skipped", "block", id, "state", state, "err", err)
 	}
-	b.attempts++
-	b.err, b.modified, b.next = err, modified, now.Add(retryAfter(b.attempts))
+	b.err, b.modified, b.next = err, modified, now
+	if now.Sub(b.since) >= uploadTime {
+		b.next = now.Add(lastRetry)
+	}
 }
 
 // dropRecord forgets what is known of a block that is still listed, on disk too: the copy of its meta.json would bring it back.
@@ -326,6 +333,7 @@ func (c *Catalog) dropRecord(id ulid.ULID) {
 	}
 }
 
+// retryAfter is how long a meta.json that cannot be read is left alone after so many attempts too many.
 func retryAfter(attempts int) time.Duration {
 	return min(lastRetry, firstRetry<<min(attempts-1, 10))
 }
