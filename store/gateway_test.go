@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,6 +97,8 @@ type gatewayOptions struct {
 	chunkBytes int64
 	pageSize   int
 	logger     *slog.Logger
+	// refreshEvery is the catalog's.
+	refreshEvery time.Duration
 }
 
 func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway {
@@ -117,8 +120,9 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(chunks.Close)
 	g.catalog, err = catalog.New(catalog.Options{
-		Bucket: g.bucket,
-		Dir:    filepath.Join(dir, "catalog"),
+		Bucket:       g.bucket,
+		Dir:          filepath.Join(dir, "catalog"),
+		RefreshEvery: opts.refreshEvery,
 		OnChange: func(old, cur *catalog.View) {
 			if g.server != nil {
 				g.server.ViewChanged(old, cur)

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
@@ -102,10 +101,10 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	return resp, nil
 }
 
-func queriedBlocks(ids []ulid.ULID) []*storepb.Block {
+func queriedBlocks(blocks []*catalog.Block) []*storepb.Block {
 	var out []*storepb.Block
-	for _, id := range ids {
-		out = append(out, &storepb.Block{Id: id.String()})
+	for _, b := range blocks {
+		out = append(out, &storepb.Block{Id: b.ID.String()})
 	}
 	return out
 }
@@ -145,7 +144,7 @@ func (a *asked) close() {
 // most limit of them. Label requests look at the blocks of all resolutions.
 func (s *Server) labelSets(r *request, q *labelQuery, what question) ([]string, error) {
 	out, err := s.askBlocks(r, q, what)
-	if s.replaced(r.ctx, err) {
+	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
 		r.replan()
 		out, err = s.askBlocks(r, q, what)
 	}
@@ -202,7 +201,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 		if !ok {
 			continue
 		}
-		r.queried = append(r.queried, b.ID)
+		r.queried = append(r.queried, b)
 		picked = append(picked, chosen{meta: b, matchers: ms})
 	}
 	r.blocksQueried = len(picked)

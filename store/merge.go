@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -89,6 +90,22 @@ func (m *merge) first() (*source, int, bool) {
 	}
 	i := m.loser[0]
 	return m.sources[i], i, m.sources[i].labels != nil
+}
+
+// skip moves on to the first series that sorts after the given labels.
+func (m *merge) skip(ctx context.Context, after []byte) error {
+	for n := 0; ; n++ {
+		if n%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		src, _, ok := m.first()
+		if !ok || storepb.CompareLabels(src.labels, after) > 0 {
+			return nil
+		}
+		if err := m.advance(); err != nil {
+			return err
+		}
+	}
 }
 
 // advance moves the first source on to its next series.

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/oklog/ulid/v2"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
@@ -20,6 +19,7 @@ import (
 
 	"larder/internal/pagecache"
 	"larder/store/block"
+	"larder/store/catalog"
 	"larder/store/storepb"
 )
 
@@ -58,7 +58,8 @@ type request struct {
 	reservation *Reservation
 
 	// What follows is written by the handler's goroutine alone.
-	queried       []ulid.ULID
+	queried       []*catalog.Block // of the last plan
+	lastSeries    []byte           // labels of the last series written
 	blocksQueried int
 	lazyBlocks    int // in which matchers stayed pending
 	postingsCount int64
@@ -177,7 +178,7 @@ func (r *request) grow(n int64) error {
 	return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
 }
 
-// replan forgets what a first, vain attempt has noted and gives back what it was allowed. Its goroutines are over. What it has read stays
+// replan forgets what a vain attempt has noted, but for the series that are written, and gives back what it was allowed. Its goroutines are over. What it has read stays
 // in the accounts, but not in the limits: those are about the answer.
 func (r *request) replan() {
 	r.queried = nil

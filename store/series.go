@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,9 @@ const (
 	minRunBytes        = 32 << 10
 	maxRunBytes        = 1 << 20
 	runBytesPerRequest = 8 << 20
+	// maxReplans is how often a request is planned anew because a block left the bucket. Refreshes of the catalog are rare and see all that
+	// happened before them: a request that needs more of them is one of a bucket that is being emptied.
+	maxReplans = 5
 )
 
 // seriesQuery is a Series request, checked.
@@ -92,22 +96,44 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 		r.addStage(stageSend, time.Since(start))
 		return err
 	}
-	attempt := func() error {
-		w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
-		defer w.Discard()
-		defer func() { r.sent = w.Stats() }()
-		return s.series(r, q, w)
-	}
-	err = attempt()
-	if r.sent.Frames == 0 && s.replaced(r.ctx, err) {
+	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
+	defer func() { r.sent = w.Stats(); w.Discard() }()
+	err = s.series(r, q, w)
+	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
+		if !s.resumable(r, q) {
+			if w.Stats().Frames > 0 {
+				break
+			}
+			w.Discard()
+			w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
+		}
 		r.replan()
-		err = attempt()
+		err = s.series(r, q, w)
 	}
 	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
-// series answers q into w.
+// resumable reports whether the catalog's view answers for all that the request has looked at, under the same labels: then the series that
+// are written already stay, and the rest is answered from that view. With a block gone for good, or its labels changed, a series could be
+// missing from both halves.
+func (s *Server) resumable(r *request, q *seriesQuery) bool {
+	view := s.opts.Catalog.View()
+	for _, old := range r.queried {
+		if view.ByID(old.ID) != nil {
+			continue
+		}
+		external := externalWithout(old.Labels, q.without)
+		if !slices.ContainsFunc(view.Blocks, func(b *catalog.Block) bool {
+			return b.Resolution == old.Resolution && b.HasSourcesOf(old) && labels.Equal(externalWithout(b.Labels, q.without), external)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// series answers q into w: all of it, or what comes after the series that w has.
 func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) error {
 	plans, err := s.planSeries(r, q)
 	defer func() {
@@ -168,7 +194,7 @@ func (s *Server) chooseSeries(r *request, q *seriesQuery) []chosen {
 			if !blockMatches(b, q.blockMatchers) {
 				continue
 			}
-			r.queried = append(r.queried, b.ID)
+			r.queried = append(r.queried, b)
 			out = append(out, chosen{meta: b, matchers: ms})
 		}
 	}
@@ -313,6 +339,9 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 	}
 
 	p := &pipeline{server: s, request: r, query: q, sources: sources, merge: newMerge(sources), granted: windowBytes}
+	if p.left = q.limit - w.Stats().Series; p.left < q.limit {
+		p.after = r.lastSeries
+	}
 	produced := make(chan *window)
 	p.free = make(chan *window, 2)
 	p.free <- &window{}
@@ -336,7 +365,11 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if err := r.sendWindow(ctx, enc, win, w); err != nil {
+		n, err := r.sendWindow(ctx, enc, win, w)
+		if n > 0 {
+			r.lastSeries = append(r.lastSeries[:0], win.series[n-1].labels...)
+		}
+		if err != nil {
 			return err
 		}
 		switch {
@@ -349,25 +382,25 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 	}
 }
 
-// sendWindow encodes and sends the series of win.
-func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *storepb.FrameWriter) error {
+// sendWindow encodes and sends the series of win. It returns how many it wrote.
+func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *storepb.FrameWriter) (int, error) {
 	lo := 0
 	for i := range win.series {
 		ws := &win.series[i]
 		chunks, err := enc.series(ctx, win, ws, win.chunks[lo:ws.chunkEnd])
 		if err != nil {
-			return err
+			return i, err
 		}
 		lo = ws.chunkEnd
 		before := w.ChunkBytes()
 		if err := w.WriteSeries(ws.labels, chunks); err != nil {
-			return err
+			return i, err
 		}
 		if len(chunks) > 0 {
 			r.sentSizes.add(w.ChunkBytes() - before)
 		}
 	}
-	return nil
+	return len(win.series), nil
 }
 
 // pipeline is the producing side of a Series answer: it merges series into windows and fetches their chunks. Windows go round: the
@@ -379,8 +412,10 @@ type pipeline struct {
 	sources []*source
 	merge   *merge
 	free    chan *window
-	granted int64 // how many bytes a window may hold
-	excess  int64 // by how much the largest window so far went beyond that, reserved too
+	left    int64  // how many series may still be sent
+	after   []byte // the series up to this one are sent already; nil for none
+	granted int64  // how many bytes a window may hold
+	excess  int64  // by how much the largest window so far went beyond that, reserved too
 }
 
 // run produces windows until the merge ends or fails; the last window says so in its err.
@@ -389,7 +424,6 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 	var (
 		windows = int64(1)
 		target  = min(firstWindowBytes, max(p.granted, 1))
-		left    = p.query.limit
 		density windowDensity
 	)
 	for {
@@ -403,11 +437,17 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		win.grow(&density, target)
 		err := contained(func() error {
 			start := time.Now()
-			left -= win.fill(ctx, p.merge, target, p.server.opts.ChunkPageBytes, left, p.query.req.SkipChunks)
+			if p.after != nil {
+				if err := p.merge.skip(ctx, p.after); err != nil {
+					return err
+				}
+				p.after = nil
+			}
+			p.left -= win.fill(ctx, p.merge, target, p.server.opts.ChunkPageBytes, p.left, p.query.req.SkipChunks)
 			if err := p.admit(win, windows); err != nil {
 				return err
 			}
-			if win.err == nil && left <= 0 {
+			if win.err == nil && p.left <= 0 {
 				win.err = errMergeDone
 			}
 			r.addStage(stageSeries, time.Since(start))

@@ -31,8 +31,11 @@ type Block struct {
 
 // replaces reports whether b has all the data of o: the same external labels and resolution, and all its sources.
 func (b *Block) replaces(o *Block) bool {
-	return b.Resolution == o.Resolution && labels.Equal(b.Labels, o.Labels) && containsAll(b.Sources, o.Sources)
+	return b.Resolution == o.Resolution && labels.Equal(b.Labels, o.Labels) && b.HasSourcesOf(o)
 }
+
+// HasSourcesOf reports whether b was made from all that o was made from.
+func (b *Block) HasSourcesOf(o *Block) bool { return containsAll(b.Sources, o.Sources) }
 
 // ChunkFile is one file of a block's chunks/ folder. Size is in bytes, 0 where meta.json lists the name alone.
 type ChunkFile struct {
