@@ -1,0 +1,294 @@
+package writers
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/thanos-io/thanos/pkg/store/storepb"
+
+	"larder/interop/internal/answer"
+	"larder/interop/internal/gateway"
+	"larder/interop/internal/layout"
+	"larder/interop/internal/process"
+	"larder/interop/internal/programs"
+	"larder/interop/internal/query"
+	"larder/interop/internal/samples"
+)
+
+const (
+	day = 24 * layout.OneHour
+	// step leaves a window of five minutes two samples or three.
+	step = 2 * 60 * 1000
+)
+
+// producer is a Prometheus server with its external labels. Its replicas report the same.
+type producer struct {
+	external labels.Labels
+	series   []labels.Labels
+}
+
+func value(series int, t int64) float64 {
+	// Whole numbers: the sums of a window are exact in whatever order they are added up.
+	return float64((t/step*int64(series+3))%1009 + int64(series))
+}
+
+// twoClusters are a pair of replicas and a single server.
+func twoClusters() []producer {
+	one := func(n int) (out []labels.Labels) {
+		for i := range n {
+			out = append(out, labels.FromStrings(labels.MetricName, "requests_total", "instance", fmt.Sprint("i", i)))
+		}
+		return out
+	}
+	return []producer{
+		{labels.FromStrings("cluster", "pair", "replica", "a"), one(4)},
+		{labels.FromStrings("cluster", "pair", "replica", "b"), one(4)},
+		{labels.FromStrings("cluster", "solo"), one(3)},
+	}
+}
+
+// write writes the producers' blocks between the edges, each block from one edge to the next, and adds their samples to the truth, in which
+// replicas are one.
+func write(t *testing.T, bucket string, truth samples.Set, edges ...int64) (ids []ulid.ULID) {
+	t.Helper()
+	for n, p := range twoClusters() {
+		for i := range len(edges) - 1 {
+			b := layout.Plain{External: p.external, MinTime: edges[i], MaxTime: edges[i+1], Step: step, Series: p.series, Value: value}
+			id, err := b.Write(t.Context(), bucket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		if n == 1 {
+			continue
+		}
+		for i, ls := range p.series {
+			full := labels.NewBuilder(ls).Set("cluster", p.external.Get("cluster")).Labels()
+			for at := edges[0]; at < edges[len(edges)-1]; at += step {
+				truth.Add(full, samples.Point{T: at, V: value(i, at)})
+			}
+		}
+	}
+	return ids
+}
+
+// compact runs the compactor once, to its end.
+func compact(t *testing.T, bin string, b gateway.Bucket, dir string, extra ...string) {
+	t.Helper()
+	http, err := process.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, "thanos compact", bin, append([]string{
+		"compact", "--data-dir=" + dir, objstore(b), "--http-address=" + http[0], "--log.level=warn", "--consistency-delay=0s",
+	}, extra...)...)
+}
+
+// watch asks a gateway for everything, again and again, and compares each answer with the truth.
+type watch struct {
+	cancel  context.CancelFunc
+	asked   atomic.Int64
+	windows atomic.Int64
+	wg      sync.WaitGroup
+}
+
+func watching(t *testing.T, s *serving, truth samples.Set) *watch {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &watch{cancel: cancel}
+	loop := func(what string, ask func(ctx context.Context) error) {
+		w.wg.Go(func() {
+			for ctx.Err() == nil {
+				// Longer than any answer should take: an answer that waits for ever is a failed one.
+				one, done := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+				err := ask(one)
+				done()
+				if err != nil {
+					t.Errorf("%s, after %d answers that were right: %v", what, w.asked.Load(), err)
+					return
+				}
+				w.asked.Add(1)
+			}
+		})
+	}
+	loop("raw samples", func(ctx context.Context) error {
+		got, _, err := raw(ctx, s.client, "replica")
+		if err != nil {
+			return err
+		}
+		if d := truth.Diff(got); d != "" {
+			return fmt.Errorf("a wrong answer: %s", d)
+		}
+		return nil
+	})
+	loop("aggregates and labels", func(ctx context.Context) error {
+		for _, resolution := range []int64{layout.FiveMinutes, layout.OneHour} {
+			req := everything()
+			req.MaxResolutionWindow, req.WithoutReplicaLabels = resolution, []string{"replica"}
+			a, err := series(ctx, s.client, req)
+			if err != nil {
+				return fmt.Errorf("at %d ms: %w", resolution, err)
+			}
+			n, err := truth.Aggregates(a.Series)
+			if err != nil {
+				return fmt.Errorf("a wrong answer at %d ms: %w", resolution, err)
+			}
+			w.windows.Add(int64(n))
+		}
+		return labelsAre(ctx, s.client, "instance", "i0", "i1", "i2", "i3")
+	})
+	return w
+}
+
+func labelsAre(ctx context.Context, c *gateway.Client, name string, want ...string) error {
+	a, err := answer.Ask(ctx, c, &query.Query{Values: &storepb.LabelValuesRequest{
+		Label: name, End: 1 << 50, Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: labels.MetricName, Value: "requests_total"}},
+	}})
+	switch {
+	case err != nil:
+		return err
+	case !slices.Equal(a.List, want):
+		return fmt.Errorf("values of %s: %v (%s %s), want %v", name, a.List, a.Code, a.Message, want)
+	}
+	return nil
+}
+
+func (w *watch) stop() {
+	w.cancel()
+	w.wg.Wait()
+}
+
+// TestCompactorRunsWhileLarderServes: blocks of replicas are merged, compacted to two days and two weeks, downsampled to five minutes and one
+// hour, and deleted as soon as they are replaced, while larder answers for all of it all the time: no wrong answer, no gap, no failed query.
+func TestCompactorRunsWhileLarderServes(t *testing.T) {
+	t.Parallel()
+	bin, thanos := larder(t), programs.Thanos(t)
+	b, truth, dir := emptyBucket(t), samples.Set{}, t.TempDir()
+	from := time.Now().UnixMilli()/(14*day)*(14*day) - 28*day
+	const h = layout.OneHour
+	hours := func(at ...int64) (edges []int64) {
+		for _, x := range at {
+			edges = append(edges, from+x*h)
+		}
+		return edges
+	}
+	// Twelve days, of which the compactor makes blocks of two days with blocks of five minutes beside them.
+	first := hours(0, 2, 4, 6, 8, 16, 24, 48, 96, 144, 192, 240, 288)
+	// And the rest, with which they become blocks of two weeks, and blocks of one hour beside them.
+	second := hours(288, 336, 338)
+	if full() {
+		first = first[:1]
+		for x := int64(2); x <= 48; x += 2 {
+			first = append(first, from+x*h)
+		}
+		first = append(first, hours(56, 64, 72, 80, 88, 96, 144, 192, 240, 288)...)
+	}
+	s := (*serving)(nil)
+	asked, windows, deleted := int64(0), int64(0), 0
+	for stage, edges := range [][]int64{first, second} {
+		write(t, b.Dir, truth, edges...)
+		if s == nil {
+			s = startLarder(t, bin, b)
+		}
+		s.await(t, truth, "replica")
+		before, _ := metas(t, b)
+		w := watching(t, s, truth)
+		// The compactor deletes what it has marked at the beginning of its next round: the last round's marks need a run of their own.
+		for range 2 {
+			compact(t, thanos, b, dir, "--delete-delay=0s", "--deduplication.replica-label=replica")
+		}
+		after, marked := metas(t, b)
+		s.await(t, truth, "replica")
+		w.stop()
+		if t.Failed() {
+			t.Fatalf("stage %d; larder says:\n%s", stage, s.Log())
+		}
+		for id := range before {
+			if after[id] == nil {
+				deleted++
+			}
+		}
+		asked += w.asked.Load()
+		windows += w.windows.Load()
+		for _, id := range marked {
+			delete(after, id)
+		}
+		shapes := map[string]bool{}
+		for _, m := range after {
+			if m.Thanos.Labels["replica"] != "" && m.MaxTime != edges[len(edges)-1] {
+				t.Errorf("block %s of a replica is left", m.ULID)
+			}
+			shapes[fmt.Sprintf("%dh at %ds", (m.MaxTime-m.MinTime)/h, m.Thanos.Downsample.Resolution/1000)] = true
+		}
+		for _, want := range [][]string{{"48h at 0s", "48h at 300s"}, {"336h at 0s", "336h at 300s", "336h at 3600s"}}[stage] {
+			if !shapes[want] {
+				t.Errorf("stage %d: the compactor made no block of %s, but %v", stage, want, slices.Sorted(maps.Keys(shapes)))
+			}
+		}
+	}
+	if windows == 0 {
+		t.Error("no answer held aggregates")
+	}
+	if asked < 20 || deleted < 20 {
+		t.Errorf("%d rounds of queries over %d deleted blocks show little", asked, deleted)
+	}
+	t.Logf("proved: %d rounds of queries, each over all of %d samples, while %d blocks were deleted: larder found %v of them gone and looked again %v times",
+		asked, truth.Points(), deleted, metric(t, s.httpAddr, "larder_catalog_tombstones_total"), metric(t, s.httpAddr, "larder_catalog_refreshes_total"))
+	if log := s.Log(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=error") {
+		t.Errorf("larder reports errors:\n%s", log)
+	}
+}
+
+// TestCompactorMarksBlocks: a block with a deletion mark, set by Thanos's own tool, leaves after --ignore-deletion-marks-delay and stays
+// before; a compactor with a delete delay leaves the answer as it is under both.
+func TestCompactorMarksBlocks(t *testing.T) {
+	t.Parallel()
+	bin, thanos := larder(t), programs.Thanos(t)
+	b, truth := emptyBucket(t), samples.Set{}
+	at := time.Now().UnixMilli()/day*day - 3*day
+	const h = layout.OneHour
+	ids := write(t, b.Dir, truth, at, at+2*h, at+4*h, at+6*h, at+8*h, at+10*h)
+	patient := startLarder(t, bin, b)
+	hasty := b
+	hasty.DataDir = t.TempDir()
+	impatient := startLarder(t, bin, hasty, "--ignore-deletion-marks-delay=1s")
+	patient.await(t, truth, "replica")
+	impatient.await(t, truth, "replica")
+
+	p, i := watching(t, patient, truth), watching(t, impatient, truth)
+	compact(t, thanos, b, t.TempDir(), "--delete-delay=48h", "--deduplication.replica-label=replica", "--downsampling.disable")
+	all, marked := metas(t, b)
+	if len(marked) < len(ids)/2 {
+		t.Errorf("the compactor marked %d blocks of %d", len(marked), len(all))
+	}
+	var unmarked []ulid.ULID
+	for id := range all {
+		if !slices.Contains(marked, id) {
+			unmarked = append(unmarked, id)
+		}
+	}
+	impatient.awaitBlocks(t, unmarked...)
+	p.stop()
+	i.stop()
+
+	// The last block of the single server has not been compacted: nothing replaces it.
+	lone := ids[len(ids)-1]
+	run(t, "thanos tools bucket mark", thanos, "tools", "bucket", "mark", objstore(b), "--id="+lone.String(), "--marker=deletion-mark.json", "--details=interop")
+	impatient.awaitBlocks(t, slices.DeleteFunc(unmarked, func(id ulid.ULID) bool { return id == lone })...)
+	// By then the patient one has seen the mark too: it looks as often.
+	if _, a, err := raw(t.Context(), patient.client); err != nil || !slices.Contains(a.Hints.Blocks, lone.String()) {
+		t.Errorf("a block that was marked a moment ago is not answered from: %v", err)
+	}
+	patient.await(t, truth, "replica")
+	t.Logf("proved: %d marked blocks left after the delay and stayed before it; %d rounds of queries meanwhile", len(marked)+1, p.asked.Load()+i.asked.Load())
+}
