@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -66,19 +67,22 @@ func closing(t *testing.T, what string, c interface{ Close() error }) {
 // serving is a running store gateway and a client of it.
 type serving struct {
 	*process.Process
-	client   *gateway.Client
-	httpAddr string
+	client         *gateway.Client
+	addr, httpAddr string
 }
 
-// startLarder runs larder over a bucket until the test ends. It looks for changes of the bucket every second.
+// startLarder runs larder over a bucket until the test ends. It looks for changes of the bucket every second unless extra says how often.
 func startLarder(t *testing.T, bin string, b gateway.Bucket, extra ...string) *serving {
 	t.Helper()
-	l, err := gateway.StartLarder(t.Context(), bin, b, append([]string{"--sync-block-duration=1s"}, extra...)...)
+	if !slices.ContainsFunc(extra, func(arg string) bool { return strings.HasPrefix(arg, "--sync-block-duration=") }) {
+		extra = append(extra, "--sync-block-duration=1s")
+	}
+	l, err := gateway.StartLarder(t.Context(), bin, b, extra...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	closing(t, "larder", l)
-	return &serving{l.Process, dial(t, l.Addr), l.HTTPAddr}
+	return &serving{l.Process, dial(t, l.Addr), l.Addr, l.HTTPAddr}
 }
 
 func dial(t *testing.T, addr string) *gateway.Client {
@@ -171,6 +175,44 @@ func (s *serving) awaitBlocks(t *testing.T, want ...ulid.ULID) {
 	}
 }
 
+// nextSync waits until larder has looked at the bucket once more, from beginning to end.
+func (s *serving) nextSync(t *testing.T) {
+	t.Helper()
+	const begun = "thanos_blocks_meta_syncs_total"
+	n := metric(t, s.httpAddr, begun)
+	err := s.Wait(t.Context(), func(ctx context.Context) bool {
+		// The next one has ended when the one after it begins.
+		now, err := process.Metric(ctx, "http://"+s.httpAddr+"/metrics", begun)
+		return err == nil && now >= n+2
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answers fails the test unless larder's raw samples are those that are wanted, now.
+func (s *serving) answers(t *testing.T, want samples.Set) *answer.Answer {
+	t.Helper()
+	got, a, err := raw(t.Context(), s.client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := want.Diff(got); d != "" {
+		t.Fatalf("the samples differ: %s", d)
+	}
+	return a
+}
+
+// awaitUploads waits until a bucket holds so many whole blocks; p is who uploads them.
+func awaitUploads(t *testing.T, p *process.Process, b gateway.Bucket, n int) map[ulid.ULID]*metadata.Meta {
+	t.Helper()
+	var all map[ulid.ULID]*metadata.Meta
+	if err := p.Wait(t.Context(), func(context.Context) bool { all, _ = metas(t, b); return len(all) >= n }); err != nil {
+		t.Fatalf("%d blocks are in the bucket, want %d: %v", len(all), n, err)
+	}
+	return all
+}
+
 // metas reads what a bucket holds: whole blocks by name. marked are those with a deletion mark.
 func metas(t *testing.T, b gateway.Bucket) (all map[ulid.ULID]*metadata.Meta, marked []ulid.ULID) {
 	t.Helper()
@@ -190,7 +232,7 @@ func metas(t *testing.T, b gateway.Bucket) (all map[ulid.ULID]*metadata.Meta, ma
 			continue
 		}
 		if err != nil {
-			t.Fatal(err)
+			continue // it is being written this moment
 		}
 		all[id] = m
 		if _, err := os.Stat(filepath.Join(dir, metadata.DeletionMarkFilename)); err == nil {

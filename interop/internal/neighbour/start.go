@@ -44,6 +44,7 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 	if o.HTTPAddr != "" {
 		c.HTTPAddr = o.HTTPAddr
 	}
+	ready := process.HTTP("http://" + c.HTTPAddr + "/-/ready")
 	args := []string{o.Name, "--http-address=" + c.HTTPAddr, "--http-grace-period=1s", "--log.level=warn"}
 	if !o.NoGRPC {
 		c.Addr = addrs[1]
@@ -51,10 +52,13 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 			c.Addr = o.GRPCAddr
 		}
 		// A grace period is what a server waits for connections that clients keep open: all of it, without need.
+		// Some are ready a moment before they listen.
+		overHTTP, overGRPC := ready, process.Listening(c.Addr)
+		ready = func(ctx context.Context) bool { return overHTTP(ctx) && overGRPC(ctx) }
 		args = append(args, "--grpc-address="+c.Addr, "--grpc-grace-period=1s")
 	}
 	c.Process, err = process.Start(ctx, process.Options{
-		Name: "thanos " + o.Name, Bin: o.Bin, Args: append(args, o.Args...), Env: o.Env, Ready: process.HTTP("http://" + c.HTTPAddr + "/-/ready"),
+		Name: "thanos " + o.Name, Bin: o.Bin, Args: append(args, o.Args...), Env: o.Env, Ready: ready,
 	})
 	if err != nil {
 		return nil, err
