@@ -4,7 +4,7 @@ GO       ?= go
 # Time that each fuzz target gets in `make test`. `make fuzz FUZZTIME=10m` for an evening.
 FUZZTIME ?= 5s
 # Packages that are tested a second time with the race detector, in their short form: all but those that only link or describe.
-RACE     ?= ./internal/pagecache/... ./internal/bytecache/... ./internal/hedge/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/...
+RACE     ?= ./internal/pagecache/... ./internal/bytecache/... ./internal/hedge/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/... ./internal/reload/... ./internal/requestlog/...
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
