@@ -176,7 +176,7 @@ func TestMixin(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d expressions of Thanos's mixin", len(all))
+	t.Logf("proved: %d alerts, rules and panels of Thanos's mixin find their series", len(all))
 
 	for _, q := range []string{
 		// What the binary of Thanos exports, next to what its alert reads.
@@ -200,8 +200,8 @@ func TestMixin(t *testing.T) {
 	}
 }
 
-// TestGateAlert keeps the gate's one place taken: what waits there raises the latency that Thanos's alert looks at.
-func TestGateAlert(t *testing.T) {
+// TestMixinGateAlert keeps the gate's one place taken: what waits there raises the latency that Thanos's alert looks at.
+func TestMixinGateAlert(t *testing.T) {
 	l := oneLayoutWith(t, layout.Options{Giants: true})
 	w := watch(t, l, "--store.grpc.series-max-concurrency=1")
 	w.scrape(t)
@@ -243,8 +243,8 @@ func TestGateAlert(t *testing.T) {
 	}
 }
 
-// TestBucketAlert takes chunk files away: reads that fail raise the share of failed operations that Thanos's alert looks at.
-func TestBucketAlert(t *testing.T) {
+// TestMixinBucketAlert takes chunk files away: reads that fail raise the share of failed operations that Thanos's alert looks at.
+func TestMixinBucketAlert(t *testing.T) {
 	l := oneLayout(t)
 	w := watch(t, l)
 	w.scrape(t)
