@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/benchmarks/dataset"
 	"larder/store/storepb"
@@ -250,9 +253,65 @@ func TestBadRequests(t *testing.T) {
 	hints.Hints.TypeUrl = "type.googleapis.com/hintspb.LabelNamesRequestHints"
 	matcher := wholeMetric(0)
 	matcher.Matchers[0].Type = 17
-	for name, req := range map[string]*storepb.SeriesRequest{"regex": regex, "hints": hints, "matcher type": matcher} {
-		if _, err := g.query(context.Background(), req); status.Code(err) != codes.InvalidArgument {
+	shard := func(index, total int64) *storepb.SeriesRequest {
+		r := wholeMetric(0)
+		r.ShardInfo = &storepb.ShardInfo{ShardIndex: index, TotalShards: total}
+		return r
+	}
+	re := func(pattern string) *storepb.LabelMatcher {
+		return &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: pattern}
+	}
+	many, repeats, nested := wholeMetric(0), wholeMetric(0), wholeMetric(0)
+	many.Matchers = slices.Repeat([]*storepb.LabelMatcher{re("a.*")}, 10_001)
+	repeats.Matchers = append(repeats.Matchers, re(strings.Repeat("((((a|b)c){10}){10}){10}x*", 50)))
+	nested.Matchers = append(nested.Matchers, re(strings.Repeat("(", 5000)+strings.Repeat(")", 5000)))
+	garbage := wholeMetric(0)
+	garbage.Hints = onlyBlock(t, [16]byte{})
+	garbage.Hints.Value = []byte("\xff\xff\xff")
+	hintRegex := wholeMetric(0)
+	h, err := anypb.New(&storepb.SeriesRequestHints{BlockMatchers: []*storepb.LabelMatcher{re("[")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hintRegex.Hints = h
+	for name, req := range map[string]*storepb.SeriesRequest{
+		"regex": regex, "hints": hints, "matcher type": matcher, "garbage as hints": garbage, "regex in hints": hintRegex,
+		"a shard too far": shard(3, 3), "a negative shard": shard(-1, 3), "a shard far away": shard(math.MaxInt64, 1),
+		"too many matchers": many, "repetitions": repeats, "nested too deep": nested,
+	} {
+		_, err := g.query(context.Background(), req)
+		if status.Code(err) != codes.InvalidArgument || status.Convert(err).Message() == "" {
 			t.Errorf("%s: got %v, want InvalidArgument", name, err)
+		}
+	}
+
+	// What is absurd but has a meaning is answered, as by Thanos.
+	whole, err := g.query(context.Background(), wholeMetric(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, edit := range map[string]func(r *storepb.SeriesRequest){
+		"all time":            func(r *storepb.SeriesRequest) { r.MinTime, r.MaxTime = math.MinInt64, math.MaxInt64 },
+		"no shards":           func(r *storepb.SeriesRequest) { r.ShardInfo = &storepb.ShardInfo{ShardIndex: 5, TotalShards: -7} },
+		"negative limit":      func(r *storepb.SeriesRequest) { r.Limit = math.MinInt64 },
+		"endless limit":       func(r *storepb.SeriesRequest) { r.Limit = math.MaxInt64 },
+		"negative batch":      func(r *storepb.SeriesRequest) { r.ResponseBatchSize = math.MinInt64 },
+		"negative resolution": func(r *storepb.SeriesRequest) { r.MaxResolutionWindow = math.MinInt64 },
+		"endless resolution":  func(r *storepb.SeriesRequest) { r.MaxResolutionWindow = math.MaxInt64 },
+		"negative step":       func(r *storepb.SeriesRequest) { r.Step, r.Range = math.MinInt64, math.MinInt64 },
+		"a nameless label":    func(r *storepb.SeriesRequest) { r.WithoutReplicaLabels = []string{"", "none"} },
+		"an empty name":       func(r *storepb.SeriesRequest) { r.Matchers = append(r.Matchers, &storepb.LabelMatcher{}) },
+		"one matcher 10,000 times": func(r *storepb.SeriesRequest) {
+			r.Matchers = slices.Concat(r.Matchers, slices.Repeat([]*storepb.LabelMatcher{re(".*")}, 9_999))
+		},
+	} {
+		req := wholeMetric(0)
+		edit(req)
+		a, err := g.query(context.Background(), req)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if len(a.series) != len(whole.series) {
+			t.Errorf("%s: got %d series, want %d", name, len(a.series), len(whole.series))
 		}
 	}
 	empty := wholeMetric(0)

@@ -2,7 +2,9 @@ package store
 
 import (
 	"fmt"
+	"regexp/syntax"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -19,7 +21,11 @@ func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Ma
 		return nil, fmt.Errorf("%d matchers, more than %d", len(ms), maxMatchers)
 	}
 	out := make([]*labels.Matcher, 0, len(ms))
+	repeated := 0
 	for _, m := range ms {
+		if repeated += repetitions(m.GetValue()); repeated > maxRepetitions {
+			return nil, fmt.Errorf("matcher of label %q: repetitions such as x{9} come to more than %d, written out", m.GetName(), maxRepetitions)
+		}
 		var t labels.MatchType
 		switch m.GetType() {
 		case storepb.LabelMatcher_EQ:
@@ -40,6 +46,33 @@ func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Ma
 		out = append(out, pm)
 	}
 	return out, nil
+}
+
+// maxRepetitions bounds the regular expressions of a request once their repetitions are written out, which compiling them does: 1,300
+// characters can come to 200,000, a second of a core and 85 MB.
+const maxRepetitions = 50_000
+
+// repetitions returns how much an expression is with its repetitions written out, 0 if it has none.
+func repetitions(expr string) int {
+	if !strings.Contains(expr, "{") {
+		return 0
+	}
+	re, err := syntax.Parse(expr, syntax.Perl)
+	if err != nil {
+		return 0 // compiling it will say so
+	}
+	return writtenOut(re)
+}
+
+func writtenOut(re *syntax.Regexp) int {
+	n := 1 + len(re.Rune)
+	for _, sub := range re.Sub {
+		n += writtenOut(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
 }
 
 // maxMatchers is far beyond any query; each is looked at for every block and, where it is pending, for every series.

@@ -134,3 +134,19 @@ func TestFaultsNameTheirBlock(t *testing.T) {
 		}
 	}
 }
+
+func TestShardThatDoesNotExist(t *testing.T) {
+	f := func(index, total int64, message string, ok bool) {
+		t.Helper()
+		req := &storepb.SeriesRequest{ShardInfo: &storepb.ShardInfo{ShardIndex: index, TotalShards: total}}
+		got := &answer.Answer{Code: codes.InvalidArgument, Message: message}
+		if left := explain(t, &answer.Answer{}, got, &answer.Answer{}, req); (len(left) == 0) != ok {
+			t.Errorf("shard %d of %d, %q: left %v", index, total, message, left)
+		}
+	}
+	f(3, 3, "shard_index 3 is not one of 3 shards", true)
+	f(-1, 3, "shard_index -1 is not one of 3 shards", true)
+	f(2, 3, "shard_index 2 is not one of 3 shards", false)
+	f(5, 0, "shard_index 5 is not one of 0 shards", false)
+	f(3, 3, "no", false)
+}

@@ -27,6 +27,7 @@ var rules = map[string]rule{
 	"own-stats":          {accept: statsOfOwnAnswer},
 	"fault-is-aborted":   {answer: faultIsAborted},
 	"damage-is-an-error": {answer: damageIsAnError},
+	"shard-exists":       {answer: shardExists},
 	"joined-tsdb-infos":  {answer: joinedTSDBInfos},
 	"label-sets-sorted":  {answer: labelSetsSorted},
 }
@@ -239,6 +240,19 @@ func damageIsAnError(_ context.Context, c *Case, want *answer.Answer) (bool, err
 	if c.Query.Series != nil {
 		want.Code = codes.Aborted
 	}
+	return true, nil
+}
+
+// shardExists: no series belongs to a shard beyond the last one, which Thanos takes for an empty answer. larder refuses, and says why.
+func shardExists(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
+	if c.Query.Series == nil || !strings.Contains(c.Larder.Message, "shard_index") {
+		return false, nil
+	}
+	s := c.Query.Series.ShardInfo
+	if s == nil || s.TotalShards < 1 || (0 <= s.ShardIndex && s.ShardIndex < s.TotalShards) {
+		return false, nil
+	}
+	want.Code = codes.InvalidArgument
 	return true, nil
 }
 
