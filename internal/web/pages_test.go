@@ -112,7 +112,7 @@ func TestLayout(t *testing.T) {
 	}
 	page := drawBlocks(Snapshot{Blocks: []Block{
 		block(2*hour, 4*hour, 1), block(0, 2*hour, 2), block(hour, 3*hour, 9), block(4*hour, 4*hour+1, 0),
-	}}, "")
+	}}, "", 0)
 	lane := page.Groups[0].Lanes[0]
 	type drawn struct {
 		X, Width float64
@@ -136,7 +136,7 @@ func TestLayout(t *testing.T) {
 	for i := range int64(maxDrawn + 5) {
 		many = append(many, block(i*hour, (i+1)*hour, 1))
 	}
-	page = drawBlocks(Snapshot{Blocks: many}, "")
+	page = drawBlocks(Snapshot{Blocks: many}, "", 0)
 	if page.Total != maxDrawn+5 || page.LeftOut != 5 || page.Min != 5*hour || len(page.Groups[0].Blocks) != maxDrawn {
 		t.Errorf("got %d blocks, %d left out, %d drawn from %d", page.Total, page.LeftOut, len(page.Groups[0].Blocks), page.Min)
 	}
@@ -145,13 +145,31 @@ func TestLayout(t *testing.T) {
 		t.Error("the page does not say that blocks are missing")
 	}
 
+	// The last days alone: what reaches into them is drawn as far as it does.
+	page = drawBlocks(Snapshot{Blocks: []Block{block(0, 24*hour, 1), block(24*hour, 60*hour, 2), block(60*hour, 72*hour, 3)}}, "", 1)
+	got = nil
+	for _, b := range page.Groups[0].Lanes[0].Bars {
+		got = append(got, drawn{math.Round(b.X), math.Round(b.Width), b.Y, b.Shade})
+	}
+	if diff := cmp.Diff([]drawn{{0, 50, 2, 2}, {50, 50, 2, 3}}, got); diff != "" || page.Min != 48*hour || page.Total != 3 {
+		t.Errorf("one day, from %d, bars (-want +got)\n%s", page.Min, diff)
+	}
+	if page = drawBlocks(Snapshot{Blocks: []Block{{MinTime: math.MinInt64, MaxTime: math.MinInt64 + 1}}}, "", maxDays); len(page.Groups) != 1 {
+		t.Error("a block at the beginning of time is not drawn")
+	}
+	for _, days := range []string{"0", "x", "100001"} {
+		if w := get(t, site(Options{}), "/blocks?days="+days, ""); w.Code != 400 || !strings.Contains(w.Body.String(), "days: ") {
+			t.Errorf("days=%s: got %d %q", days, w.Code, w.Body)
+		}
+	}
+
 	// Groups by label set and resolution, under the label's value where there is one.
 	page = drawBlocks(Snapshot{Blocks: []Block{
 		{MinTime: 0, MaxTime: 1, Labels: labels.FromStrings("a", "2")},
 		{MinTime: 0, MaxTime: 1, Labels: labels.FromStrings("a", "1"), Resolution: hour},
 		{MinTime: 0, MaxTime: 1, Labels: labels.FromStrings("a", "1"), Resolution: 0},
 		{MinTime: 0, MaxTime: 1},
-	}}, "a")
+	}}, "a", 0)
 	var names []string
 	for _, g := range page.Groups {
 		for _, l := range g.Lanes {

@@ -2,8 +2,11 @@ package web
 
 import (
 	"cmp"
+	"fmt"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -12,16 +15,22 @@ const (
 	maxDrawn = 3000
 	// maxBroken is how many blocks that cannot be served a page names.
 	maxBroken = 100
+	// maxDays is how far back a page can be asked to go; without a number it shows all.
+	maxDays = 100_000
 
 	rowHeight = 14 // pixels of a row of bars
-	minWidth  = 0.12
+	// minWidth is the least width of a bar in percent, so that two hours show beside a year. Bars below gapWidth have no gap between them,
+	// which would be most of what is seen of them.
+	minWidth, gapWidth = 0.3, 0.6
 )
 
 // blocksPage is the page at /blocks.
 type blocksPage struct {
 	Snap     Snapshot
 	Total    int
-	LeftOut  int // of Total, not drawn
+	LeftOut  int // of Total, not drawn because they are too many
+	Days     int // only blocks that reach into the last so many days are drawn; 0 = all
+	Zoom     []int
 	Min, Max int64
 	Ticks    []tick
 	Groups   []*group
@@ -61,18 +70,38 @@ type bar struct {
 	X, Width float64
 	Y        int
 	Shade    int
+	Narrow   bool
 	Block    Block
 }
 
 func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
-	page := drawBlocks(p.Blocks.Snapshot(), p.Label)
+	days := 0
+	if s := r.FormValue("days"); s != "" {
+		var err error
+		if days, err = strconv.Atoi(s); err != nil || days < 1 || days > maxDays {
+			http.Error(w, fmt.Sprintf("days: %q is not a number from 1 to %d", s, maxDays), http.StatusBadRequest)
+			return
+		}
+	}
+	page := drawBlocks(p.Blocks.Snapshot(), p.Label, days)
 	p.render(w, r, p.blocks, "larder: blocks", page)
 }
 
-// drawBlocks lays out the blocks on one time axis.
-func drawBlocks(snap Snapshot, label string) *blocksPage {
-	page := &blocksPage{Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)]}
+// drawBlocks lays out the blocks on one time axis, those that reach into the last days alone if days is not 0.
+func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
+	page := &blocksPage{
+		Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)],
+		Days: days, Zoom: []int{2, 14, 91, 364},
+	}
 	blocks := slices.Clone(snap.Blocks)
+	cut := int64(math.MinInt64)
+	if days > 0 && len(blocks) > 0 {
+		newest := slices.MaxFunc(blocks, func(a, b Block) int { return cmp.Compare(a.MaxTime, b.MaxTime) }).MaxTime
+		if length := int64(days) * (24 * time.Hour).Milliseconds(); newest > math.MinInt64+length {
+			cut = newest - length
+		}
+		blocks = slices.DeleteFunc(blocks, func(b Block) bool { return b.MaxTime <= cut })
+	}
 	if page.LeftOut = max(0, len(blocks)-maxDrawn); page.LeftOut > 0 {
 		slices.SortFunc(blocks, func(a, b Block) int { return cmp.Compare(b.MaxTime, a.MaxTime) })
 		blocks = blocks[:maxDrawn]
@@ -83,7 +112,7 @@ func drawBlocks(snap Snapshot, label string) *blocksPage {
 	slices.SortFunc(blocks, func(a, b Block) int {
 		return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(b.MaxTime, a.MaxTime), a.ID.Compare(b.ID))
 	})
-	page.Min, page.Max = blocks[0].MinTime, blocks[0].MaxTime
+	page.Min, page.Max = max(cut, blocks[0].MinTime), blocks[0].MaxTime
 	for _, b := range blocks {
 		page.Max = max(page.Max, b.MaxTime)
 	}
@@ -106,8 +135,8 @@ func drawBlocks(snap Snapshot, label string) *blocksPage {
 		g.Blocks = append(g.Blocks, b)
 		g.Size += b.Size
 		g.Series += b.Series
-		x := (float64(b.MinTime) - from) / width * 100
-		g.lane(b.Resolution).add(b, x, (float64(b.MaxTime)-float64(b.MinTime))/width*100)
+		visible := float64(max(b.MinTime, page.Min))
+		g.lane(b.Resolution).add(b, (visible-from)/width*100, (float64(b.MaxTime)-visible)/width*100)
 	}
 	slices.SortFunc(page.Groups, func(a, b *group) int { return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels)) })
 	for _, g := range page.Groups {
@@ -141,7 +170,7 @@ func (l *lane) add(b Block, x, width float64) {
 	l.rows[row] = b.MaxTime
 	l.Count++
 	l.Bars = append(l.Bars, bar{
-		X: min(x, 100-minWidth), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2, Shade: min(max(b.Level, 1), 5), Block: b,
+		X: min(x, 100-minWidth), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2, Shade: min(max(b.Level, 1), 5), Narrow: width < gapWidth, Block: b,
 	})
 }
 
