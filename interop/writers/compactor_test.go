@@ -2,6 +2,7 @@ package writers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -104,34 +105,48 @@ func compact(t *testing.T, bin string, b gateway.Bucket, dir string, extra ...st
 	}, extra...)...)
 }
 
-// watch asks a gateway for everything, again and again, and compares each answer with the truth.
+// watch asks for everything, again and again, and compares each answer with the truth.
 type watch struct {
+	t       *testing.T
+	ctx     context.Context
 	cancel  context.CancelFunc
 	asked   atomic.Int64
 	windows atomic.Int64
 	wg      sync.WaitGroup
 }
 
-func watching(t *testing.T, s *serving, truth samples.Set) *watch {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	w := &watch{cancel: cancel}
-	loop := func(what string, ask func(ctx context.Context) error) {
-		w.wg.Go(func() {
-			for ctx.Err() == nil {
-				// Longer than any answer should take: an answer that waits for ever is a failed one.
-				one, done := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-				err := ask(one)
-				done()
-				if err != nil {
-					t.Errorf("%s, after %d answers that were right: %v", what, w.asked.Load(), err)
-					return
-				}
-				w.asked.Add(1)
+func newWatch(t *testing.T) *watch {
+	w := &watch{t: t}
+	w.ctx, w.cancel = context.WithCancel(t.Context())
+	return w
+}
+
+// loop asks until the watch is stopped or an answer is wrong.
+func (w *watch) loop(what string, ask func(ctx context.Context) error) {
+	w.wg.Go(func() {
+		for w.ctx.Err() == nil {
+			// Longer than any answer should take: an answer that waits for ever is a failed one.
+			ctx, done := context.WithTimeout(context.WithoutCancel(w.ctx), time.Minute)
+			err := ask(ctx)
+			done()
+			if err != nil {
+				w.t.Errorf("%s, after %d answers that were right: %v", what, w.asked.Load(), err)
+				return
 			}
-		})
-	}
-	loop("raw samples", func(ctx context.Context) error {
+			w.asked.Add(1)
+		}
+	})
+}
+
+func (w *watch) stop() {
+	w.cancel()
+	w.wg.Wait()
+}
+
+// watching watches raw samples, aggregates and labels of one gateway.
+func watching(t *testing.T, s *serving, truth samples.Set) *watch {
+	w := newWatch(t)
+	w.loop("raw samples", func(ctx context.Context) error {
 		got, _, err := raw(ctx, s.client, "replica")
 		if err != nil {
 			return err
@@ -141,7 +156,7 @@ func watching(t *testing.T, s *serving, truth samples.Set) *watch {
 		}
 		return nil
 	})
-	loop("aggregates and labels", func(ctx context.Context) error {
+	w.loop("aggregates and labels", func(ctx context.Context) error {
 		for _, resolution := range []int64{layout.FiveMinutes, layout.OneHour} {
 			req := everything()
 			req.MaxResolutionWindow, req.WithoutReplicaLabels = resolution, []string{"replica"}
@@ -171,11 +186,6 @@ func labelsAre(ctx context.Context, c *gateway.Client, name string, want ...stri
 		return fmt.Errorf("values of %s: %v (%s %s), want %v", name, a.List, a.Code, a.Message, want)
 	}
 	return nil
-}
-
-func (w *watch) stop() {
-	w.cancel()
-	w.wg.Wait()
 }
 
 // TestCompactorRunsWhileLarderServes: blocks of replicas are merged, compacted to two days and two weeks, downsampled to five minutes and one
@@ -313,4 +323,71 @@ func TestCompactorMarksBlocks(t *testing.T) {
 	}
 	patient.await(t, truth, "replica")
 	t.Logf("proved: %d marked blocks left after the delay and stayed before it; %d rounds of queries meanwhile", len(marked)+1, p.asked.Load()+i.asked.Load())
+}
+
+// TestCompactorKeepsSiblingsWhole: gateways that share a bucket by hashmod of the block or by time have all of it together, whoever owns what
+// is compacted. What was compacted stays in the bucket, as with every delete delay that is longer than a sync.
+func TestCompactorKeepsSiblingsWhole(t *testing.T) {
+	t.Parallel()
+	bin, thanos := larder(t), programs.Thanos(t)
+	b, truth := emptyBucket(t), samples.Set{}
+	from := time.Now().UnixMilli()/(2*day)*(2*day) - 6*day
+	const h = layout.OneHour
+	edges := []int64{from, from + 2*h, from + 4*h, from + 6*h, from + 8*h, from + 16*h, from + 24*h, from + 48*h, from + 50*h}
+	write(t, b.Dir, truth, edges...)
+	start := func(args ...string) *serving {
+		own := b
+		own.DataDir = t.TempDir()
+		return startLarder(t, bin, own, args...)
+	}
+	shard := func(n int) string {
+		return fmt.Sprintf(`--selector.relabel-config=[{action: hashmod, source_labels: [__block_id], target_label: shard, modulus: 2}, `+
+			`{action: keep, source_labels: [shard], regex: "%d"}]`, n)
+	}
+	middle := time.UnixMilli(from + 7*h).UTC().Format(time.RFC3339)
+	families := map[string][]*serving{
+		"by block": {start(shard(0)), start(shard(1))},
+		"by time":  {start("--max-time=" + middle), start("--min-time=" + middle)},
+	}
+	w := newWatch(t)
+	together := func(ctx context.Context, family []*serving) error {
+		all := samples.Set{}
+		for _, s := range family {
+			got, _, err := raw(ctx, s.client, "replica")
+			if err != nil {
+				return err
+			}
+			if len(got) == 0 {
+				return errors.New("one of them has nothing")
+			}
+			if err := all.Merge(got); err != nil {
+				return err
+			}
+		}
+		if d := truth.Diff(all); d != "" {
+			return errors.New(d)
+		}
+		return nil
+	}
+	for name, family := range families {
+		w.loop(name, func(ctx context.Context) error { return together(ctx, family) })
+	}
+	compact(t, thanos, b, t.TempDir(), "--delete-delay=48h", "--deduplication.replica-label=replica")
+	for _, family := range families {
+		for _, s := range family {
+			s.nextSync(t)
+		}
+	}
+	w.stop()
+	for name, family := range families {
+		if err := together(t.Context(), family); err != nil {
+			t.Errorf("%s, afterwards: %v", name, err)
+		}
+	}
+	all, marked := metas(t, b)
+	if len(marked) < 10 {
+		t.Errorf("the compactor marked %d blocks", len(marked))
+	}
+	t.Logf("proved: two shards by block and two partitions by time had all of %d samples together, %d times, while %d blocks were compacted into %d",
+		truth.Points(), w.asked.Load(), len(marked), len(all)-len(marked))
 }

@@ -26,12 +26,12 @@ const savedMarksFor = 6 * time.Hour
 
 // Catalog keeps the view of one bucket. Its methods may be called from any goroutine.
 type Catalog struct {
-	opts     Options
-	log      *slog.Logger
-	metrics  *metrics
-	bucket   Bucket // for listings
-	reader   objectReader
-	local    localStore
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+	bucket  Bucket // for listings
+	reader  objectReader
+	local   localStore
 
 	view  atomic.Pointer[View]
 	rules atomic.Pointer[[]*relabel.Config] // of the selector of syncs that begin from now on

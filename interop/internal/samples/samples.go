@@ -56,6 +56,14 @@ func (s Set) Within(mint, maxt int64) Set {
 	return out
 }
 
+// Merge adds the samples of another answer to the same question.
+func (s Set) Merge(o Set) error {
+	for name, points := range o {
+		s[name] = append(s[name], points...)
+	}
+	return s.tidy()
+}
+
 // tidy sorts the samples of every series. The same sample may be there twice; two values at one time are an error.
 func (s Set) tidy() error {
 	for name, points := range s {
