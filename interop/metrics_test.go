@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/thanos-io/thanos/pkg/store/storepb"
 	"gopkg.in/yaml.v3"
 
 	"larder/interop/internal/answer"
@@ -89,6 +91,8 @@ func TestMetricNames(t *testing.T) {
 	ask(t, thanos.Addr, l, 200)
 	ask(t, larder.Addr, l, 200)
 
+	sameFigures(t, thanos.Addr, thanos.HTTPAddr, larder.Addr, larder.HTTPAddr)
+
 	want, got := shapes(t, thanos.HTTPAddr), shapes(t, larder.HTTPAddr)
 	list := loadNotExported(t)
 	for name, w := range want {
@@ -165,7 +169,69 @@ func ask(t *testing.T, addr string, l *layout.Layout, n int) {
 	}
 }
 
+// sameFigures sends one request to both, of the kind that both answer with the same bytes, and compares what both say about the answer.
+func sameFigures(t *testing.T, thanos, thanosHTTP, larder, larderHTTP string) {
+	t.Helper()
+	figures := func(httpAddr string) map[string]float64 {
+		out := map[string]float64{}
+		fs := families(t, httpAddr)
+		for _, name := range []string{
+			"thanos_bucket_store_series_result_series", "thanos_bucket_store_sent_chunk_size_bytes", "thanos_bucket_store_series_blocks_queried",
+			"thanos_store_server_series_requested", "thanos_store_server_chunks_requested",
+		} {
+			for _, m := range fs[name].GetMetric() {
+				out[name+"_sum"] += m.GetHistogram().GetSampleSum()
+				out[name+"_count"] += float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+		for _, m := range fs["grpc_server_handled_total"].GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "grpc_code" && l.GetValue() == "OK" {
+					out["grpc_server_handled_total OK"] += m.GetCounter().GetValue()
+				}
+			}
+		}
+		return out
+	}
+	delta := func(addr, httpAddr string) map[string]float64 {
+		before := figures(httpAddr)
+		c, err := gateway.Dial(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		a, err := answer.Ask(context.Background(), c, &query.Query{Series: &storepb.SeriesRequest{
+			MinTime: -1 << 60, MaxTime: 1 << 60,
+			Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+		}})
+		if err != nil || a.Empty() {
+			t.Fatalf("%s: an answer of %d series, error %v", addr, len(a.Series), err)
+		}
+		after := figures(httpAddr)
+		for k := range after {
+			after[k] -= before[k]
+		}
+		return after
+	}
+	want, got := delta(thanos, thanosHTTP), delta(larder, larderHTTP)
+	for k, w := range want {
+		if w == 0 || got[k] != w {
+			t.Errorf("one request adds %v to %s, in Thanos %v", got[k], k, w)
+		}
+	}
+	t.Logf("proved: one request adds the same to both: %v", want)
+}
+
 func shapes(t *testing.T, httpAddr string) map[string]scrape.Shape {
+	t.Helper()
+	out := map[string]scrape.Shape{}
+	for name, f := range families(t, httpAddr) {
+		out[name] = scrape.ShapeOf(f)
+	}
+	return out
+}
+
+func families(t *testing.T, httpAddr string) map[string]*dto.MetricFamily {
 	t.Helper()
 	raw, err := scrape.Get(context.Background(), "http://"+httpAddr+"/metrics")
 	if err != nil {
@@ -175,11 +241,7 @@ func shapes(t *testing.T, httpAddr string) map[string]scrape.Shape {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]scrape.Shape{}
-	for name, f := range fs {
-		out[name] = scrape.ShapeOf(f)
-	}
-	return out
+	return fs
 }
 
 // stop ends a child; one that has ended by itself fails the test.

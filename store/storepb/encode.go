@@ -41,11 +41,19 @@ const (
 
 // SeriesSize is the length of the Series message of finished labels (see AppendLabel) and chunks.
 func SeriesSize(labels []byte, chunks []WireChunk) int {
-	size := len(labels)
-	for i := range chunks {
-		size += fieldSize(wireChunkSize(&chunks[i]))
-	}
+	size, _ := seriesSize(labels, chunks)
 	return size
+}
+
+// seriesSize is SeriesSize, and how many of its bytes are those of the AggrChunk messages themselves.
+func seriesSize(labels []byte, chunks []WireChunk) (size, ofChunks int) {
+	size = len(labels)
+	for i := range chunks {
+		n := wireChunkSize(&chunks[i])
+		ofChunks += n
+		size += fieldSize(n)
+	}
+	return size, ofChunks
 }
 
 // AppendSeries appends the Series message of finished labels and chunks: SeriesSize bytes, the same as proto.Marshal makes.

@@ -62,8 +62,8 @@ func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 	}
 	w.stats.Series++
 	w.stats.Chunks += int64(len(chunks))
-	size := SeriesSize(labels, chunks)
-	w.chunkBytes += int64(size - len(labels))
+	size, ofChunks := seriesSize(labels, chunks)
+	w.chunkBytes += int64(ofChunks)
 	for w.frameSize(size) > MaxFrameBytes && len(chunks) > 1 {
 		n, part := w.fit(labels, chunks)
 		if err := w.writeAlone(labels, chunks[:n]); err != nil {
