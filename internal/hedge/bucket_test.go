@@ -94,7 +94,7 @@ func (b *bucket) answer(ctx context.Context, what string, off, length int64) (io
 	}
 	if c.err != nil {
 		b.closed()
-		return nil, c.err
+		return (*reply)(nil), c.err // as the client of GCS does
 	}
 	return &reply{b: b, ctx: ctx, c: c, rest: b.data[off : off+length]}, nil
 }

@@ -166,8 +166,8 @@ func (r *read) open(a *attempt) {
 				"panic", v, "stack", string(debug.Stack()))
 			a.err = &PanicError{Value: v}
 		}
-		if a.body != nil && a.err != nil {
-			a.body.Close() // some clients return both
+		if a.err != nil {
+			// Some clients return a body beside the error, GCS's one whose Close panics.
 			a.body = nil
 		}
 	}()
