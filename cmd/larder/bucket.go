@@ -59,6 +59,11 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 	if err := conf.Hedging.check(); err != nil {
 		return nil, err
 	}
+	if inner, ok := conf.Config.(map[any]any); ok && strings.EqualFold(string(conf.Type), string(objstore.AZURE)) {
+		// Else the client asks for the container when it is made, and makes it where it is missing: larder writes nothing, and starts
+		// without its bucket.
+		inner["storage_create_container"] = false
+	}
 	if keys := lenientClient(conf.Type); keys != nil {
 		inner, err := yaml.Marshal(conf.Config)
 		if err != nil {

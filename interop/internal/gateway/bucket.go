@@ -11,6 +11,8 @@ import (
 type Bucket struct {
 	// Dir is the bucket's folder.
 	Dir string
+	// Config is the bucket's YAML where it is no folder.
+	Config string
 	// DataDir is a folder of the gateway's own.
 	DataDir string
 	// MinTime and MaxTime are --min-time and --max-time; zero is no bound.
@@ -23,7 +25,11 @@ func (b Bucket) Flags() ([]string, error) {
 		return nil, err
 	}
 	conf := filepath.Join(b.DataDir, "bucket.yml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n", b.Dir), 0o644); err != nil {
+	yaml := b.Config
+	if yaml == "" {
+		yaml = fmt.Sprintf("type: FILESYSTEM\nconfig:\n  directory: %q\n", b.Dir)
+	}
+	if err := os.WriteFile(conf, []byte(yaml), 0o600); err != nil {
 		return nil, err
 	}
 	args := []string{"--data-dir=" + filepath.Join(b.DataDir, "data"), "--objstore.config-file=" + conf}

@@ -19,7 +19,40 @@ import (
 // Thanos builds the thanos binary of the version in go.mod and returns its path.
 func Thanos(t testing.TB) string {
 	t.Helper()
-	return tool(t, "github.com/thanos-io/thanos/cmd/thanos")
+	return tool(t, "", "github.com/thanos-io/thanos/cmd/thanos")
+}
+
+// S3 builds the S3 server of interop/servers and returns its path.
+func S3(t testing.TB) string {
+	t.Helper()
+	return tool(t, servers(t), "larder/interop/servers/s3")
+}
+
+// GCS builds fake-gcs-server in the version of interop/servers/go.mod and returns its path.
+func GCS(t testing.TB) string {
+	t.Helper()
+	return tool(t, servers(t), "github.com/fsouza/fake-gcs-server")
+}
+
+// Azurite returns the command that runs Azurite's blob service.
+func Azurite(t testing.TB) (bin string, args []string) {
+	t.Helper()
+	bin = Debian(t, "node", "nodejs")
+	main := filepath.Join(servers(t), "node_modules", "azurite", "dist", "src", "blob", "main.js")
+	if _, err := os.Stat(main); err != nil {
+		Missing(t, "Azurite is not installed: npm ci --prefix interop/servers")
+	}
+	return bin, []string{main}
+}
+
+// servers is the folder of the module of the object store servers, beside this module's go.mod.
+func servers(t testing.TB) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		t.Fatalf("go env GOMOD: %v", err)
+	}
+	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "servers")
 }
 
 // built holds the paths of tools by package, per test binary: linking Thanos takes seconds.
@@ -28,9 +61,9 @@ var built struct {
 	path map[string]string
 }
 
-// tool builds a `tool` of go.mod with the tags that its authors build it with, which `go tool` does not take. `go run` links it into the build
+// tool builds a `tool` of the go.mod in dir ("" for the tests' own) with the tags that its authors build it with, which `go tool` does not take. `go run` links it into the build
 // cache and, instead of running it, has echo say where it is: the first time in a folder that is gone afterwards, then in the cache.
-func tool(t testing.TB, pkg string) string {
+func tool(t testing.TB, dir, pkg string) string {
 	t.Helper()
 	built.Lock()
 	defer built.Unlock()
@@ -40,6 +73,7 @@ func tool(t testing.TB, pkg string) string {
 	for range 2 {
 		var stderr bytes.Buffer
 		cmd := exec.Command("go", "run", "-tags=slicelabels", "-exec=echo", pkg)
+		cmd.Dir = dir
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		if err != nil {

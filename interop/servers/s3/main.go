@@ -1,0 +1,97 @@
+// Command s3 is an S3 server for tests: gofakes3 with one empty bucket, in memory, that lets in the one access key it was given. Signatures are
+// not verified.
+//
+//	s3 -listen=127.0.0.1:9000 -bucket=blocks -access-key=larder
+//
+// With -slow-every=n each n-th ranged GET sends half of its body and then nothing for -slow: what hedged reads are for.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+)
+
+func main() {
+	listen := flag.String("listen", "127.0.0.1:9000", "address")
+	bucket := flag.String("bucket", "blocks", "name of the bucket")
+	key := flag.String("access-key", "larder", "the access key that is let in")
+	every := flag.Int64("slow-every", 0, "stall every n-th ranged GET; 0: none")
+	slow := flag.Duration("slow", 30*time.Second, "for how long")
+	flag.Parse()
+	backend := s3mem.New()
+	if err := backend.CreateBucket(*bucket); err != nil {
+		fail(err)
+	}
+	s := &server{next: gofakes3.New(backend).Server(), key: *key, every: *every, slow: *slow}
+	if err := http.ListenAndServe(*listen, s); err != nil {
+		fail(err)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "s3:", err)
+	os.Exit(1)
+}
+
+type server struct {
+	next   http.Handler
+	key    string
+	every  int64
+	slow   time.Duration
+	ranged atomic.Int64
+}
+
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/-/ready" {
+		return
+	}
+	_, scope, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	if got, _, _ := strings.Cut(scope, "/"); got != s.key {
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>InvalidAccessKeyId</Code>`+
+			`<Message>The AWS access key ID that you provided does not exist in our records.</Message></Error>`)
+		return
+	}
+	if s.every > 0 && r.Method == http.MethodGet && r.Header.Get("Range") != "" && s.ranged.Add(1)%s.every == 0 {
+		w = &stalling{ResponseWriter: w, r: r, slow: s.slow}
+	}
+	s.next.ServeHTTP(w, r)
+}
+
+// stalling sends half of the first piece of a body at once and the rest later.
+type stalling struct {
+	http.ResponseWriter
+	r    *http.Request
+	slow time.Duration
+	once bool
+}
+
+func (s *stalling) Write(p []byte) (int, error) {
+	if s.once {
+		return s.ResponseWriter.Write(p)
+	}
+	s.once = true
+	half := len(p) / 2
+	if n, err := s.ResponseWriter.Write(p[:half]); err != nil {
+		return n, err
+	}
+	if f, ok := s.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
+	}
+	select {
+	case <-time.After(s.slow):
+	case <-s.r.Context().Done():
+		return half, s.r.Context().Err()
+	}
+	n, err := s.ResponseWriter.Write(p[half:])
+	return half + n, err
+}
