@@ -46,12 +46,17 @@ fuzz:
 
 # larder with its real neighbours, each a process of its own: Thanos's components, Prometheus, object stores. The module stands apart, see
 # interop/go.mod. A program that a test needs and that is missing fails it. The short form is part of `make test`.
-interop-short:
+interop-short: interop/servers/node_modules
 	cd interop && INTEROP_REQUIRE=1 $(GO) test -tags slicelabels -timeout 20m ./...
 
 # The whole: every test in its long form, and the table of what was proven with which system. Some twenty minutes on two cores.
-interop:
+interop: interop/servers/node_modules
 	cd interop && INTEROP_REQUIRE=1 INTEROP_FULL=1 $(GO) test -tags slicelabels -timeout 120m -count=1 -json ./... | $(GO) run -tags slicelabels ./cmd/table
+
+# Azurite, the Azure server that the tests talk to, in the versions of the lock file. Scripts of packages are not run.
+interop/servers/node_modules: interop/servers/package-lock.json
+	npm ci --prefix interop/servers --no-audit --no-fund --ignore-scripts
+	touch $@
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

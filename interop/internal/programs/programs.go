@@ -1,7 +1,7 @@
 // Package programs finds or builds the programs that the tests run beside larder.
 //
-// Go programs are `tool` lines of this module's go.mod and are built by the go command, once per build cache. Debian's programs (prometheus,
-// nginx) are looked up; where one is missing the test skips with the package's name, and fails where INTEROP_REQUIRE is set, as `make test`
+// Go programs are `tool` lines of this module's go.mod, object store servers of interop/servers/go.mod, and are built by the go command, once per
+// build cache. Debian's programs (prometheus, nginx, node) are looked up; where one is missing the test skips with the package's name, and fails where INTEROP_REQUIRE is set, as `make test`
 // does: a run that counts must not pass by leaving something out.
 package programs
 
@@ -40,7 +40,7 @@ func Azurite(t testing.TB) (bin string, args []string) {
 	bin = Debian(t, "node", "nodejs")
 	main := filepath.Join(servers(t), "node_modules", "azurite", "dist", "src", "blob", "main.js")
 	if _, err := os.Stat(main); err != nil {
-		Missing(t, "Azurite is not installed: npm ci --prefix interop/servers")
+		Missing(t, "Azurite is not installed: make interop/servers/node_modules")
 	}
 	return bin, []string{main}
 }
