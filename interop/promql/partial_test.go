@@ -149,12 +149,8 @@ func TestQueryPartialResponseOfDamage(t *testing.T) {
 // oneCluster makes a bucket of one cluster's blocks.
 func oneCluster(t *testing.T, s *stage, seed uint64, cluster string) *fleet.Bucket {
 	t.Helper()
-	dir := s.folder("head")
-	if err := s.writer(fleet.Thanos).Write(context.Background(), dir, fleet.Samples{Seed: seed, Blocks: 3}); err != nil {
-		t.Fatal(err)
-	}
 	b := &fleet.Bucket{Dir: s.folder("bucket")}
-	if _, err := b.Add(dir, map[string]string{"cluster": cluster}); err != nil {
+	if _, err := b.Add(s.heads(seed), map[string]string{"cluster": cluster}); err != nil {
 		t.Fatal(err)
 	}
 	return b

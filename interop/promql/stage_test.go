@@ -3,6 +3,7 @@ package promql
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -54,6 +55,34 @@ func (s *stage) writer(v fleet.Version) *fleet.Writer {
 		s.t.Fatal(err)
 	}
 	return w
+}
+
+// heads writes three blocks of a fleet and returns their folder.
+func (s *stage) heads(seed uint64) string {
+	s.t.Helper()
+	dir := s.folder("head")
+	if err := s.writer(fleet.Thanos).Write(context.Background(), dir, fleet.Samples{Seed: seed, Blocks: 3}); err != nil {
+		s.t.Fatal(err)
+	}
+	return dir
+}
+
+func (s *stage) openPrometheus(dir string, external map[string]string) *fleet.Prometheus {
+	s.t.Helper()
+	scratch := s.folder("scratch")
+	if err := os.MkdirAll(scratch, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	p, err := fleet.OpenPrometheus(dir, scratch, external)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			s.t.Error(err)
+		}
+	})
+	return p
 }
 
 // process is what is closed at the end, and must be alive until then.

@@ -103,6 +103,7 @@ func (g *Generator) selector() string {
 	all := append(append([]string{}, counters...), gauges...)
 	if !g.o.NoHistograms && g.chance(8) {
 		all = natives
+		g.old = false
 	}
 	return g.of(g.pick(all...))
 }
@@ -190,6 +191,7 @@ func (g *Generator) ranged(int) string {
 	case "quantile_over_time":
 		return fmt.Sprintf("quantile_over_time(%s, %s)", g.pick("0.5", "0.99", "-1", "2"), sel)
 	case "predict_linear":
+		g.old = false
 		return fmt.Sprintf("predict_linear(%s, 600)", sel)
 	case "stddev_over_time", "stdvar_over_time", "deriv", "changes", "resets":
 		// Redefined for infinities and NaN since Prometheus 2.
@@ -217,9 +219,9 @@ func (g *Generator) aggregation(depth int) string {
 	arg := ""
 	switch op {
 	case "topk", "bottomk":
-		// Which of equal values are taken was never defined, and differs.
+		// Of equal values those are taken that come first, which is defined only where the order of series is.
 		g.old = false
-		arg = g.pick("1", "3", "100") + ", "
+		return op + g.grouping() + "(" + g.pick("1", "3", "100") + ", " + g.pick(g.plain(0), g.ranged(0)) + ")"
 	case "quantile":
 		arg = g.pick("0.5", "0.9", "0", "1") + ", "
 	case "count_values":
