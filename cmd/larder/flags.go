@@ -81,13 +81,14 @@ func (c *storeConfig) processFlags(f flagger) {
 	flag(f, "auto-gomemlimit.ratio", "The part of the container's memory limit that GOMEMLIMIT is set to.", "0.9", &c.autoMemLimitRatio, ratio)
 }
 
-// storeFlags registers the flags of the command.
+// storeFlags registers the flags of the command, in the order in which --help shows them: from what must be given to what means nothing.
 func (c *storeConfig) storeFlags(f flagger) {
-	c.listenFlags(f)
-	c.web.flags(f)
 	c.storageFlags(f)
 	c.cacheFlags(f)
 	c.limitFlags(f)
+	c.listenFlags(f)
+	c.web.flags(f)
+	c.deprecatedFlags(f)
 	c.withoutEffect = map[string]*bool{}
 	registerIgnored(f, c.withoutEffect)
 }
@@ -121,7 +122,7 @@ func (c *storeConfig) storageFlags(f flagger) {
 
 func (c *storeConfig) cacheFlags(f flagger) {
 	m := &c.memory
-	flag(f, "index-cache-size", "Memory for index pages. Not used when --index-cache.config is given.", "250MB", &m.indexCache, size).
+	flag(f, "index-cache-size", "Memory for index pages. Does not count when --index-cache.config is given, which has a size of its own.", "250MB", &m.indexCache, size).
 		IsSetByUser(&m.indexCacheGiven)
 	contentFlags(f, &c.indexCacheYAML, "index-cache.config", "configures the index cache, as Thanos has it; type IN-MEMORY.")
 	flag(f, "chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunkCache, size).
@@ -136,14 +137,6 @@ func (c *storeConfig) cacheFlags(f flagger) {
 }
 
 func (c *storeConfig) limitFlags(f flagger) {
-	c.old = map[string]*bool{}
-	for name := range deprecated() {
-		c.old[name] = new(bool)
-	}
-	flag(f, "store.grpc.touched-series-limit", "DEPRECATED: use store.limits.request-series.", "0", &c.seriesLimit, count).
-		IsSetByUser(c.old["store.grpc.touched-series-limit"])
-	flag(f, "store.grpc.series-sample-limit", "DEPRECATED: use store.limits.request-samples.", "0", &c.samplesLimit, count).
-		IsSetByUser(c.old["store.grpc.series-sample-limit"])
 	flag(f, "store.limits.request-series", "Maximum series of a Series request; more is an error. 0 = no limit.", "0", &c.seriesLimit, count)
 	flag(f, "store.limits.request-samples", "Maximum samples of a Series request, counted as 120 per chunk; more is an error. 0 = no limit.", "0", &c.samplesLimit, count)
 	flag(f, "store.grpc.downloaded-bytes-limit", "Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
@@ -153,4 +146,15 @@ func (c *storeConfig) limitFlags(f flagger) {
 		"1000", &c.gate.MaxWaiting, integer(0))
 	boolFlag(f, "store.grpc.series-fail-fast", "Refuse Series requests that would have to wait. For set-ups where a replica can answer instead.",
 		"false", &c.gate.FailFast)
+}
+
+func (c *storeConfig) deprecatedFlags(f flagger) {
+	c.old = map[string]*bool{}
+	for name := range deprecated() {
+		c.old[name] = new(bool)
+	}
+	flag(f, "store.grpc.touched-series-limit", "Deprecated: use --store.limits.request-series.", "0", &c.seriesLimit, count).
+		IsSetByUser(c.old["store.grpc.touched-series-limit"])
+	flag(f, "store.grpc.series-sample-limit", "Deprecated: use --store.limits.request-samples.", "0", &c.samplesLimit, count).
+		IsSetByUser(c.old["store.grpc.series-sample-limit"])
 }

@@ -3,14 +3,14 @@ package main
 func (c *storeConfig) listenFlags(f flagger) {
 	flag(f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles.", "0.0.0.0:10902", &c.http.address, text)
 	flag(f, "http-grace-period", "Time that HTTP requests get to finish after a stop signal.", "2m", &c.http.grace, promDuration)
-	flag(f, "http.config", "Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).", "", &c.http.configFile, text)
+	flag(f, "http.config", "Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).", "", &c.http.configFile, text).PlaceHolder("<file-path>")
 
 	flag(f, "grpc-address", "Listen host:port for gRPC: StoreAPI and Info.", "0.0.0.0:10901", &c.grpc.address, text)
 	flag(f, "grpc-grace-period", "Time that running gRPC requests get to finish after a stop signal.", "2m", &c.grpc.grace, goDuration)
 	flag(f, "grpc-server-max-connection-age", "Age at which a client is asked to connect anew. 0 = never.", "60m", &c.grpc.maxConnectionAge, goDuration)
-	flag(f, "grpc-server-tls-cert", "Certificate file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.certFile, text)
-	flag(f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.keyFile, text)
-	flag(f, "grpc-server-tls-client-ca", "CA file to verify clients against: with it, a client without a certificate is refused.", "", &c.grpc.tls.clientCAFile, text)
+	flag(f, "grpc-server-tls-cert", "Certificate file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.certFile, text).PlaceHolder("<file-path>")
+	flag(f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.keyFile, text).PlaceHolder("<file-path>")
+	flag(f, "grpc-server-tls-client-ca", "CA file to verify clients against: with it, a client without a certificate is refused.", "", &c.grpc.tls.clientCAFile, text).PlaceHolder("<file-path>")
 	flag(f, "grpc-server-tls-min-version", "Lowest TLS version of the gRPC server: 1.0, 1.1, 1.2 or 1.3.", "1.3", &c.grpc.tls.minVersion, oneOf("1.0", "1.1", "1.2", "1.3"))
 	listFlag(f, "grpc-server-tls-ciphers", "A cipher suite of the gRPC server's TLS up to 1.2, by its name in Go's crypto/tls. May be repeated; default: Go's choice. "+
 		"Those of TLS 1.3 cannot be chosen.", &c.grpc.tls.ciphers, cipherSuite).PlaceHolder("NAME")

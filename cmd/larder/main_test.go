@@ -190,6 +190,8 @@ func TestBadStart(t *testing.T) {
 
 	// What is around the process.
 	f(nil, "--data-dir: ", "--data-dir="+aFile, bucket)
+	f(nil, "--data-dir: mkdir /proc/none", "--data-dir=/proc/none", bucket) // where not even root may write
+	f(nil, "--objstore.config-file: read "+filepath.Dir(aFile)+": is a directory", "--objstore.config-file="+filepath.Dir(aFile))
 	f(nil, "--grpc-address "+busy, "--grpc-address="+busy, bucket)
 	f(nil, "--http-address "+busy, "--http-address="+busy, bucket)
 	f(nil, "--http-address nonsense", "--http-address=nonsense", bucket)

@@ -44,6 +44,8 @@ func flag[T any](f flagger, name, help, def string, p *T, parse func(string) (T,
 	c := f.Flag(name, help)
 	if def != "" {
 		c = c.Default(def)
+	} else {
+		c = c.PlaceHolder("VALUE") // kingpin's would be the flag's name once more, in capitals
 	}
 	c.SetValue(&value[T]{name: name, p: p, parse: parse})
 	return c

@@ -38,10 +38,7 @@ var exceptions = map[string]string{
 }
 
 // unknown are flags that stop larder's start, by name, as docs/compatibility.md says.
-var unknown = []string{
-	"objstore-parquet.config", "objstore-parquet.config-file", "request.logging-config", "request.logging-config-file",
-	"grpc-server-tls-ciphers", "grpc-server-tls-curves",
-}
+var unknown = []string{"objstore-parquet.config", "objstore-parquet.config-file"}
 
 // TestFlagsOfThanos: larder takes every flag that the real binary has, with the same default, and hides what it hides.
 func TestFlagsOfThanos(t *testing.T) {
