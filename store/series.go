@@ -110,6 +110,7 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 			}
 			w.Discard()
 			w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
+			r.sentSizes = sizeCounts{}
 		}
 		r.replan()
 		err = s.series(r, q, w)
