@@ -145,3 +145,55 @@ thanos_objstore_bucket_operations_total{bucket=%[1]q,operation="upload"} 0
 		}
 	}
 }
+
+// TestOtherProviders: each takes all keys that it documents, and starts without reaching its bucket where its client allows that.
+func TestOtherProviders(t *testing.T) {
+	for _, yaml := range []string{
+		`{type: COS, config: {bucket: b, region: ap-guangzhou, app_id: "1250000000", endpoint: "", secret_key: k, secret_id: i, max_retries: 1, http_config: {idle_conn_timeout: 1m30s, insecure_skip_verify: false}}}`,
+		`{type: ALIYUNOSS, config: {endpoint: "http://127.0.0.1:1", bucket: blocks, access_key_id: i, access_key_secret: k}}`,
+		`{type: BOS, config: {bucket: b, endpoint: "http://127.0.0.1:1", access_key: i, secret_key: k}}`,
+		`{type: OBS, config: {bucket: b, endpoint: "http://127.0.0.1:1", access_key: i, secret_key: k, max_retries: 1, http_config: {response_header_timeout: 2m}}}`,
+	} {
+		openTestBucket(t, yaml)
+	}
+}
+
+// TestBadProviders: the error names the flag and, where the client's own words have it, the key.
+func TestBadProviders(t *testing.T) {
+	f := func(yaml string, want ...string) {
+		t.Helper()
+		conf := &storeConfig{}
+		conf.objstoreYAML.name = "objstore.config"
+		var err error
+		if conf.bucket, err = parseBucket([]byte(yaml)); err == nil {
+			_, err = openBucket(conf, pagecache.NewSlots(1), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		} else {
+			err = conf.objstoreYAML.wrap(err)
+		}
+		if err == nil {
+			t.Errorf("%s is taken", yaml)
+			return
+		}
+		for _, w := range append(want, "--objstore.config: ") {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: %q does not say %q", yaml, err, w)
+			}
+		}
+	}
+	f(`{type: COS, config: {bucket: b, secret_id: i}}`, "COS")
+	f(`{type: COS, config: {bukket: b}}`, "bukket")
+	f(`{type: ALIYUNOSS, config: {bucket: b}}`, "ALIYUNOSS")
+	f(`{type: ALIYUNOSS, config: {end_point: b}}`, "end_point")
+	f(`{type: BOS, config: {bucket: b}}`, "BOS")
+	f(`{type: BOS, config: {region: b}}`, "region")
+	f(`{type: OBS, config: {bucket: b}}`, "OBS")
+	f(`{type: OBS, config: {region: b}}`, "region")
+	f(`{type: OCI, config: {provider: raw, bucket: b}}`, "OCI")
+	f(`{type: OCI, config: {provider: magic, bucket: b}}`, "magic")
+	f(`{type: OCI, config: {folder: b}}`, "folder")
+	f(`{type: SWIFT, config: {container: b}}`, "container")
+	// The client of SWIFT logs in when it is made.
+	f(`{type: SWIFT, config: {auth_version: 3, auth_url: "http://127.0.0.1:1/v3", username: u, user_domain_name: d, password: p, project_name: n,
+		project_domain_name: d, region_name: r, container_name: c, large_object_chunk_size: 1073741824, large_object_segments_container_name: s,
+		retries: 1, connect_timeout: 1s, timeout: 1s, use_dynamic_large_objects: false}}`, "SWIFT", "authentication")
+}

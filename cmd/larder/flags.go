@@ -49,6 +49,7 @@ type storeConfig struct {
 	consistencyDelay   time.Duration
 	deletionMarksDelay time.Duration
 	objstoreYAML       content
+	parquetYAML        content
 	relabelYAML        content
 	tracingYAML        content
 	indexCacheYAML     content
@@ -96,6 +97,7 @@ func (c *storeConfig) storeFlags(f flagger) {
 func (c *storeConfig) storageFlags(f flagger) {
 	c.objstoreYAML.required = true
 	contentFlags(f, &c.objstoreYAML, "objstore.config", "configures the bucket, as Thanos has it: type, config, prefix, hedging_config.")
+	contentFlags(f, &c.parquetYAML, "objstore-parquet.config", "names the blocks that are not served because they were converted to Parquet. Not supported: refused.")
 	flag(f, "data-dir", "Local directory for index headers and the last view of the bucket, kept under <data-dir>/larder. "+
 		"It may be removed while larder is stopped: all of it is rebuilt.", "./data", &c.dataDir, text)
 	boolFlag(f, "cache-index-header", "Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -26,6 +27,12 @@ func (c *storeConfig) load(now time.Time) error {
 		return err
 	}
 
+	if b, err := c.parquetYAML.read(); err != nil {
+		return err
+	} else if b != nil {
+		return c.parquetYAML.wrap(errors.New("leaving out blocks that were converted to Parquet is not supported: without the flag they are served, " +
+			"and a Querier that also asks the Parquet gateway deduplicates them"))
+	}
 	b, err := c.objstoreYAML.read()
 	if err != nil {
 		return err

@@ -116,6 +116,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--objstore.config and --objstore.config-file exclude each other", bucket, "--objstore.config-file="+aFile)
 	f(nil, "--objstore.config-file: open /does/not/exist", "--objstore.config-file=/does/not/exist")
 	f(nil, "--objstore.config: yaml", "--objstore.config={type: [")
+	f(nil, "--objstore-parquet.config: leaving out blocks", bucket, "--objstore-parquet.config={type: FILESYSTEM, config: {directory: /tmp}}")
 	f(nil, "field up_to_now not found", "--objstore.config={type: S3, hedging_config: {up_to_now: 3}}")
 	f(nil, "--objstore.config: hedging_config: up_to must be from 1 to 10, got -1", "--objstore.config={type: S3, hedging_config: {up_to: -1}}")
 	f(nil, "hedging_config: quantile must be between 0 and 1, got 90", "--objstore.config={type: S3, hedging_config: {quantile: 90}}")
