@@ -30,6 +30,7 @@ const bucketReads = 96
 type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
+	client  *bucketClient
 	bucket  catalog.MarkBucket // for marks; all else that reads it has it already
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
@@ -75,10 +76,11 @@ func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometh
 func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.TracerProvider) error {
 	conf, m := b.conf, &b.conf.memory
 	slots := pagecache.NewSlots(bucketReads)
-	bucket, err := openBucket(conf, slots, b.logger, reg)
-	if err != nil {
-		return err
+	var err error
+	if b.client, err = newBucketClient(conf.bucket, b.logger); err != nil {
+		return conf.objstoreYAML.wrap(err)
 	}
+	bucket := openBucket(b.client, conf.bucket.Hedging, slots, b.logger, reg)
 	b.bucket = bucket
 	b.onClose(func() {
 		if err := bucket.Close(); err != nil {

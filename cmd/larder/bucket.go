@@ -17,7 +17,6 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/hedge"
-	"larder/internal/telemetry"
 )
 
 // bucketConfig is Thanos's bucket.yml.
@@ -94,16 +93,12 @@ func lenientClient(kind objstore.ObjProvider) any {
 	return nil
 }
 
-// openBucket makes the client that the configuration describes. Its metrics have the names that Thanos's dashboards and alerts
+// openBucket makes what the client of the bucket is used through. Its metrics have the names that Thanos's dashboards and alerts
 // read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos: an operation there is a read that somebody waited
 // for, with the time it took and its own failure. The extra requests are counted by larder_bucket_hedges_total.
-func openBucket(conf *storeConfig, slots hedge.Slots, logger *slog.Logger, reg prometheus.Registerer) (objstore.InstrumentedBucket, error) {
-	b, err := client.NewBucketFromConfig(telemetry.GoKit(logger), &conf.bucket.BucketConfig, "larder", nil)
-	if err != nil {
-		return nil, conf.objstoreYAML.wrap(err)
-	}
-	if h := conf.bucket.Hedging; h.Enabled {
+func openBucket(b objstore.Bucket, h hedgingConfig, slots hedge.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
+	if h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: slots, Logger: logger, Registerer: reg})
 	}
-	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), b.Name())), nil
+	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), b.Name()))
 }

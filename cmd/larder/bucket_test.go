@@ -24,10 +24,12 @@ func openTestBucket(t *testing.T, yaml string) (objstore.InstrumentedBucket, *pr
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	b, err := openBucket(&storeConfig{bucket: conf}, pagecache.NewSlots(1), slog.New(slog.DiscardHandler), reg)
+	logger := slog.New(slog.DiscardHandler)
+	c, err := newBucketClient(conf, logger)
 	if err != nil {
 		t.Fatal(err)
 	}
+	b := openBucket(c, conf.Hedging, pagecache.NewSlots(1), logger, reg)
 	t.Cleanup(func() { b.Close() })
 	return b, reg
 }

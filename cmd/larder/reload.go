@@ -37,6 +37,19 @@ func (g *gateway) reloadable() []reload.Unit {
 			return nil
 		}, c.path)
 	}
+	if c := conf.objstoreYAML; c.path != "" {
+		add("objstore", func() error {
+			b, err := c.reread()
+			if err != nil {
+				return err
+			}
+			parsed, err := parseBucket(b)
+			if err == nil {
+				err = g.backend.client.replace(parsed)
+			}
+			return c.wrap(err)
+		}, c.path)
+	}
 	if c := conf.relabelYAML; c.path != "" {
 		inUse := conf.relabelText
 		add("relabel", func() error {

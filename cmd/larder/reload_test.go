@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -110,6 +113,78 @@ func TestReload(t *testing.T) {
 	if code := p.exit(); code != 0 {
 		t.Errorf("got exit code %d", code)
 	}
+}
+
+// TestBucketCredentials: new ones are put to use without a restart, once they are known to work; nothing else of the bucket may change.
+func TestBucketCredentials(t *testing.T) {
+	var valid atomic.Value
+	valid.Store("old-key")
+	listed := make(chan string, 1000)
+	s3 := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := valid.Load().(string)
+		if !strings.Contains(r.Header.Get("Authorization"), "Credential="+key+"/") {
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, "<Error><Code>InvalidAccessKeyId</Code><Message>who?</Message></Error>")
+			return
+		}
+		listed <- key
+		_, _ = io.WriteString(w, "<ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated></ListBucketResult>")
+	}))
+	defer s3.Close()
+	config := func(key, prefix string) []byte {
+		return fmt.Appendf(nil, "{type: S3, prefix: %q, config: {bucket: blocks, endpoint: %s, insecure: true, region: r, access_key: %s, secret_key: s, max_retries: 1}}",
+			prefix, s3.Listener.Addr(), key)
+	}
+	file := write(t, "bucket.yml", string(config("old-key", "")))
+	p := startLarder(t, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config-file="+file, "--sync-block-duration=1s")
+	p.await("readiness changed.*ready=true")
+
+	replace(t, file, config("wrong-key", ""))
+	p.await("configuration was not reloaded.* kind=objstore .*--objstore.config-file " + file + ".*cannot be listed")
+	replace(t, file, config("old-key", "elsewhere"))
+	p.await("configuration was not reloaded.* kind=objstore .*prefix needs a restart")
+	for len(listed) > 0 {
+		<-listed
+	}
+	if got := <-listed; got != "old-key" { // a sync later, the old ones are in use
+		t.Errorf("got a listing with %s", got)
+	}
+	p.metric(`larder_config_last_reload_successful{kind="objstore"} 0`)
+
+	valid.Store("new-key")
+	p.await("sync failed") // the old ones are in use, and expired
+	replace(t, file, config("new-key", ""))
+	p.await("configuration reloaded.* kind=objstore")
+	p.metric(`larder_config_last_reload_successful{kind="objstore"} 1`)
+	for len(listed) > 0 {
+		<-listed
+	}
+	if got := <-listed; got != "new-key" {
+		t.Errorf("got a listing with %s", got)
+	}
+}
+
+func TestChangedKeys(t *testing.T) {
+	f := func(a, b string, want ...string) {
+		t.Helper()
+		parse := func(s string) *bucketConfig {
+			conf, err := parseBucket([]byte(s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conf
+		}
+		if got := changedKeys(parse(a), parse(b)); !slices.Equal(got, want) {
+			t.Errorf("%s and %s: got %q, want %q", a, b, got, want)
+		}
+	}
+	const base = "{type: S3, config: {bucket: b, endpoint: e, access_key: a, http_config: {idle_conn_timeout: 1s}}}"
+	f(base, base)
+	f(base, "{type: S3, config: {bucket: b, endpoint: e, access_key: other, secret_key: s, session_token: t, http_config: {idle_conn_timeout: 1s}}}")
+	f(base, "{type: S3, config: {bucket: c, endpoint: e, http_config: {idle_conn_timeout: 2s}}}", "config.bucket", "config.http_config")
+	f(base, "{type: S3, prefix: p, config: {bucket: b, endpoint: e, insecure: true, http_config: {idle_conn_timeout: 1s}}}", "config.insecure", "prefix")
+	f("{type: GCS, config: {bucket: b, service_account: x}}", "{type: GCS, hedging_config: {enabled: true}, config: {bucket: b, service_account: y}}", "hedging_config")
+	f("{type: GCS, config: {bucket: b}}", "{type: COS, config: {bucket: b}}", "type")
 }
 
 // TestWebConfig: TLS and basic auth of HTTP by Prometheus's web configuration, which may change.

@@ -7,7 +7,7 @@
 // Changes are noticed by the notifications of the directories that the files lie in, not of the files: editors and orchestrators
 // replace files by renames, and Kubernetes swaps the symbolic link (..data) that a whole directory of links goes through. So the
 // directory of what a link points to is watched too. A notification is only a reason to look: contents are compared, and they are
-// compared every few minutes without any, for file systems that send none.
+// compared every few minutes without any, for file systems that send none. What failed is loaded again then too.
 //
 // # Who owns what
 //

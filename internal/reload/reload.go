@@ -28,7 +28,7 @@ type Unit struct {
 type Options struct {
 	// Settle is how long to wait after a notification before files are read, since one change sends several; 0 is 200 ms.
 	Settle time.Duration
-	// Recheck is how often files are compared without a notification; 0 is 3 minutes.
+	// Recheck is how often files are compared without a notification, and what failed is loaded again; 0 is 3 minutes.
 	Recheck time.Duration
 	// Logger is where the Reloader reports; nil discards.
 	Logger *slog.Logger
@@ -49,6 +49,7 @@ type Reloader struct {
 type unit struct {
 	Unit
 	loaded bool              // once at least, well or not
+	failed bool              // the last time
 	seen   [sha256.Size]byte // what the files held when they were loaded last
 }
 
@@ -98,13 +99,14 @@ func (r *Reloader) Run(ctx context.Context) {
 	recheck := time.NewTicker(r.opts.Recheck)
 	defer recheck.Stop()
 	var settled <-chan time.Time
-	r.look(dirs, false) // files may have changed since they were read for the start
+	changed := func(*unit) bool { return false } // and no others
+	r.look(dirs, changed)                        // files may have changed since they were read for the start
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.asked:
-			r.look(dirs, true)
+			r.look(dirs, func(*unit) bool { return true })
 		case ev := <-dirs.events:
 			// Not put off by further events: a directory that never rests must not keep its files from being read.
 			if settled == nil && ev.Op != fsnotify.Chmod {
@@ -117,15 +119,16 @@ func (r *Reloader) Run(ctx context.Context) {
 			}
 		case <-settled:
 			settled = nil
-			r.look(dirs, false)
+			r.look(dirs, changed)
 		case <-recheck.C:
-			r.look(dirs, false)
+			// What failed may have failed for a reason outside the files.
+			r.look(dirs, func(u *unit) bool { return u.failed })
 		}
 	}
 }
 
-// look loads the units whose files have changed, or all of them.
-func (r *Reloader) look(dirs *watch, all bool) {
+// look loads the units whose files have changed, and those that others says.
+func (r *Reloader) look(dirs *watch, others func(*unit) bool) {
 	var files [][]string
 	var every []string
 	for _, u := range r.units {
@@ -137,11 +140,13 @@ func (r *Reloader) look(dirs *watch, all bool) {
 	for i, u := range r.units {
 		seen := contents(files[i])
 		first := !u.loaded
-		if !first && !all && seen == u.seen {
+		if !first && seen == u.seen && !others(u) {
 			continue
 		}
 		u.loaded, u.seen = true, seen
-		if err := load(u.Load); err != nil {
+		err := load(u.Load)
+		u.failed = err != nil
+		if u.failed {
 			r.successful.WithLabelValues(u.Kind).Set(0)
 			r.log.Error("configuration was not reloaded: what was in use stays", "kind", u.Kind, "err", err)
 			continue

@@ -195,6 +195,36 @@ func TestWithoutNotification(t *testing.T) {
 	f.expect("one")
 }
 
+// TestFailedLoadsAreTriedAgain: the reason may lie elsewhere than in the file.
+func TestFailedLoadsAreTriedAgain(t *testing.T) {
+	loads := make(chan int, 16)
+	n := 0
+	ctx, stop := context.WithCancel(context.Background())
+	r := New([]Unit{{Kind: "test", Files: func() []string { return nil }, Load: func() error {
+		n++
+		loads <- n
+		if n < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	}}}, Options{Recheck: time.Millisecond})
+	stopped := make(chan struct{})
+	go func() {
+		r.Run(ctx)
+		close(stopped)
+	}()
+	for range 3 {
+		<-loads
+	}
+	r.Reload() // the next load is this one's: what is in use is not loaded at every look
+	<-loads
+	stop()
+	<-stopped
+	if len(loads) > 0 {
+		t.Errorf("got %d loads, want 4", n)
+	}
+}
+
 // TestOnlyWhatChanged: other files of the directory, and writing the same again, are no reason to load; being asked is.
 func TestOnlyWhatChanged(t *testing.T) {
 	dir := t.TempDir()

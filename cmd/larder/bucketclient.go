@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/thanos-io/objstore"
+	"github.com/thanos-io/objstore/client"
+	"go.yaml.in/yaml/v2"
+
+	"larder/internal/telemetry"
+)
+
+// bucketClient is the client of the bucket, which is replaced when its credentials change. Former clients are left to the requests that use
+// them and are never closed: for most types there is nothing to close, and there are as many as rotations.
+type bucketClient struct {
+	logger  *slog.Logger
+	conf    *bucketConfig // of the current client; belongs to whoever calls replace
+	current atomic.Pointer[objstore.Bucket]
+}
+
+func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, error) {
+	c := &bucketClient{logger: logger, conf: conf}
+	b, err := c.connect(conf)
+	if err != nil {
+		return nil, err
+	}
+	c.current.Store(&b)
+	return c, nil
+}
+
+func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
+	return client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", nil)
+}
+
+// tryTimeout bounds the request with which new credentials are tried.
+const tryTimeout = 30 * time.Second
+
+// replace makes and tries a client by a configuration that differs in nothing but credentials. Whatever fails, the one in use stays. Calls
+// must not overlap.
+func (c *bucketClient) replace(conf *bucketConfig) error {
+	if reflect.DeepEqual(c.conf, conf) {
+		return nil
+	}
+	if keys := changedKeys(c.conf, conf); len(keys) > 0 {
+		return fmt.Errorf("only credentials can change while larder runs: %s needs a restart", strings.Join(keys, ", "))
+	}
+	next, err := c.connect(conf)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
+	defer cancel()
+	found := errors.New("found")
+	if err := next.Iter(ctx, "", func(string) error { return found }); err != nil && !errors.Is(err, found) {
+		return fmt.Errorf("the bucket cannot be listed with it: %w", err)
+	}
+	c.current.Store(&next)
+	c.conf = conf
+	return nil
+}
+
+// credentialKeys are the keys, of any type of object store, that say who reads the bucket and not where it is.
+func credentialKeys() []string {
+	return []string{
+		"access_key", "secret_key", "session_token", // S3, BOS, OBS, COS
+		"service_account",                                                                       // GCS
+		"storage_account_key", "client_id", "client_secret", "az_tenant_id", "user_assigned_id", // AZURE
+		"secret_id",                          // COS
+		"access_key_id", "access_key_secret", // ALIYUNOSS
+		"username", "password", "application_credential_id", "application_credential_name", "application_credential_secret", // SWIFT
+		"user_ocid", "fingerprint", "privatekey", "passphrase", // OCI
+	}
+}
+
+// changedKeys names what differs between two configurations, credentials apart.
+func changedKeys(a, b *bucketConfig) []string {
+	keysOf := func(c *bucketConfig) map[string]any {
+		keys := map[string]any{"type": c.Type, "prefix": c.Prefix, "hedging_config": c.Hedging}
+		text, err := yaml.Marshal(c.Config)
+		if err != nil {
+			return keys // it was read from YAML
+		}
+		var inner map[string]any
+		if yaml.Unmarshal(text, &inner) == nil {
+			for k, v := range inner {
+				keys["config."+k] = v
+			}
+		}
+		for _, k := range credentialKeys() {
+			delete(keys, "config."+k)
+		}
+		return keys
+	}
+	old, cur := keysOf(a), keysOf(b)
+	changed := map[string]bool{}
+	for k := range old {
+		changed[k] = !reflect.DeepEqual(old[k], cur[k])
+	}
+	for k := range cur {
+		changed[k] = !reflect.DeepEqual(old[k], cur[k])
+	}
+	maps.DeleteFunc(changed, func(_ string, is bool) bool { return !is })
+	return slices.Sorted(maps.Keys(changed))
+}
+
+func (c *bucketClient) use() objstore.Bucket { return *c.current.Load() }
+
+// What follows is objstore.Bucket.
+
+func (c *bucketClient) Close() error                   { return c.use().Close() }
+func (c *bucketClient) Name() string                   { return c.use().Name() }
+func (c *bucketClient) Provider() objstore.ObjProvider { return c.use().Provider() }
+
+func (c *bucketClient) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
+	return c.use().Iter(ctx, dir, f, opts...)
+}
+
+func (c *bucketClient) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, opts ...objstore.IterOption) error {
+	return c.use().IterWithAttributes(ctx, dir, f, opts...)
+}
+
+func (c *bucketClient) SupportedIterOptions() []objstore.IterOptionType {
+	return c.use().SupportedIterOptions()
+}
+
+func (c *bucketClient) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	return c.use().Get(ctx, name)
+}
+
+func (c *bucketClient) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+	return c.use().GetRange(ctx, name, off, length)
+}
+
+func (c *bucketClient) Exists(ctx context.Context, name string) (bool, error) {
+	return c.use().Exists(ctx, name)
+}
+
+func (c *bucketClient) IsObjNotFoundErr(err error) bool  { return c.use().IsObjNotFoundErr(err) }
+func (c *bucketClient) IsAccessDeniedErr(err error) bool { return c.use().IsAccessDeniedErr(err) }
+
+func (c *bucketClient) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
+	return c.use().Attributes(ctx, name)
+}
+
+func (c *bucketClient) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
+	return c.use().Upload(ctx, name, r, opts...)
+}
+
+func (c *bucketClient) Delete(ctx context.Context, name string) error {
+	return c.use().Delete(ctx, name)
+}
