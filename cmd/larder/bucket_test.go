@@ -168,10 +168,9 @@ func TestBadProviders(t *testing.T) {
 		conf.objstoreYAML.name = "objstore.config"
 		var err error
 		if conf.bucket, err = parseBucket([]byte(yaml)); err == nil {
-			_, err = openBucket(conf, pagecache.NewSlots(1), slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-		} else {
-			err = conf.objstoreYAML.wrap(err)
+			_, err = newBucketClient(conf.bucket, slog.New(slog.DiscardHandler))
 		}
+		err = conf.objstoreYAML.wrap(err)
 		if err == nil {
 			t.Errorf("%s is taken", yaml)
 			return
