@@ -130,6 +130,10 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	f("--store.grpc.series-max-concurrency=0", func(c *storeConfig) any { return c.gate.MaxConcurrent }, 0)
 	f("--no-debug.advertise-compatibility-label", func(c *storeConfig) any { return *c.withoutEffect["debug.advertise-compatibility-label"] }, true)
 
+	// Flags that may be repeated are shown as they were given; without one, as nothing.
+	f("--grpc-server-tls-curves=X25519", func(c *storeConfig) any { return c.shown()["grpc-server-tls-curves"] }, "X25519")
+	f("--matcher-cache-size=7", func(c *storeConfig) any { return c.shown()["grpc-server-tls-ciphers"] }, "")
+
 	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
 	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.memory.indexCache} }, [2]int64{3, 1 << 30})
 

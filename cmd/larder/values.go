@@ -56,25 +56,27 @@ type list[T any] struct {
 	name  string
 	p     *[]T
 	parse func(string) (T, error)
+	texts []string
 }
 
-func (l list[T]) Set(s string) error {
+func (l *list[T]) Set(s string) error {
 	got, err := l.parse(s)
 	if err != nil {
 		return fmt.Errorf("--%s: %w", l.name, err)
 	}
-	*l.p = append(*l.p, got)
+	*l.p, l.texts = append(*l.p, got), append(l.texts, s)
 	return nil
 }
 
-func (l list[T]) String() string { return fmt.Sprint(*l.p) }
+// String returns the values as they were given.
+func (l *list[T]) String() string { return strings.Join(l.texts, ",") }
 
 // IsCumulative is how kingpin learns that the flag may be repeated.
-func (l list[T]) IsCumulative() bool { return true }
+func (l *list[T]) IsCumulative() bool { return true }
 
 func listFlag[T any](f flagger, name, help string, p *[]T, parse func(string) (T, error)) *kingpin.FlagClause {
 	c := f.Flag(name, help)
-	c.SetValue(list[T]{name, p, parse})
+	c.SetValue(&list[T]{name: name, p: p, parse: parse})
 	return c
 }
 
