@@ -86,6 +86,7 @@ type answerer func(promgen.Query) (*neighbour.Result, error)
 
 // comparison holds larder's answers to Prometheus's.
 type comparison struct {
+	// seed is the generator's: ten times INTEROP_SEED, and a number for the test.
 	seed       uint64
 	queries    int
 	about      string
@@ -138,7 +139,7 @@ func compare(t *testing.T, c *comparison) {
 			d = c.each(query, got)
 		}
 		if d != "" {
-			t.Errorf("generator's seed %d: %s: %s", c.seed, query, d)
+			t.Errorf("INTEROP_SEED=%d: %s: %s", c.seed/10, query, d)
 			if differences++; differences == maxReports {
 				return
 			}
@@ -150,7 +151,7 @@ func compare(t *testing.T, c *comparison) {
 			n.queries, straightened, rounded, undetermined)
 	}
 	t.Logf("proved: %s: %s equal Prometheus's engine bit for bit, but %d in the last digits of sums; for %d, about counters that a Querier straightens, Thanos's store is the reference; %d Prometheus answers in several ways (seed %d)",
-		c.about, &n, rounded, straightened, undetermined, c.seed)
+		c.about, &n, rounded, straightened, undetermined, c.seed/10)
 }
 
 // unsteady reports whether the reference gives another answer when it is asked again.

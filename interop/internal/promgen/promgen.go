@@ -225,8 +225,9 @@ func (g *Generator) aggregation(depth int) string {
 	case "quantile":
 		arg = g.pick("0.5", "0.9", "0", "1") + ", "
 	case "count_values":
-		g.old = false // The text of a value.
-		arg = `"value", `
+		// A value's text is a label: a sum that is rounded otherwise would be another series.
+		g.old = false
+		return op + g.grouping() + `("value", ` + g.pick(g.plain(0), g.ranged(0)) + ")"
 	case "stddev", "stdvar", "min", "max":
 		g.old = false // Infinities, NaN.
 	}
