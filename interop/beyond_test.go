@@ -59,4 +59,5 @@ func TestWhatThanosCannotAnswer(t *testing.T) {
 	for _, d := range answer.Diff(zero.Thanos, got, answer.Options{BatchSize: 64, AskedHints: true}) {
 		t.Error(d)
 	}
+	t.Log("proved: a negative max_resolution_window, which breaks Thanos, is answered as 0")
 }

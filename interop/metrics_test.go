@@ -214,6 +214,9 @@ func sameFigures(t *testing.T, thanos, thanosHTTP, larder, larderHTTP string) {
 		return after
 	}
 	want, got := delta(thanos, thanosHTTP), delta(larder, larderHTTP)
+	if len(want) != 11 {
+		t.Errorf("figures of Thanos: %v", want)
+	}
 	for k, w := range want {
 		if w == 0 || got[k] != w {
 			t.Errorf("one request adds %v to %s, in Thanos %v", got[k], k, w)

@@ -241,6 +241,7 @@ func TestMixinGateAlert(t *testing.T) {
 	if v := w.eval(t, `thanos_bucket_store_series_gate_queries_in_flight`); len(v) != 1 || v[0] != 1 {
 		t.Errorf("in flight: %v", v)
 	}
+	t.Logf("proved: %s fires while requests wait at the gate", e.Name)
 }
 
 // TestMixinBucketAlert takes chunk files away: reads that fail raise the share of failed operations that Thanos's alert looks at.
@@ -294,4 +295,5 @@ func TestMixinBucketAlert(t *testing.T) {
 	if v := w.eval(t, `grpc_server_handled_total{grpc_method="Series",grpc_code="Aborted"}`); len(v) != 1 || v[0] != aborted {
 		t.Errorf("Aborted requests: %v, want %d", v, aborted)
 	}
+	t.Logf("proved: %s fires while the bucket fails", e.Name)
 }

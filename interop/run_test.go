@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"testing"
 
@@ -13,22 +12,9 @@ import (
 	"larder/interop/internal/answer"
 	"larder/interop/internal/layout"
 	"larder/interop/internal/query"
+	"larder/interop/internal/settings"
 	"larder/interop/internal/trial"
 )
-
-// setting reads a number from the environment.
-func setting(t *testing.T, name string, def int) int {
-	t.Helper()
-	v := os.Getenv(name)
-	if v == "" {
-		return def
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
-}
 
 // The sizes of a run. A full run is one of at least fullLayouts layouts; it must also have needed every allowed difference.
 const (
@@ -41,9 +27,6 @@ const (
 	featureShare  = 0.10
 	nonEmptyShare = 0.60
 )
-
-// full tells whether the long form of a test is asked for, as `make interop` does.
-func full() bool { return os.Getenv("INTEROP_FULL") != "" }
 
 // coverage counts what a run reached.
 type coverage struct {
@@ -201,7 +184,7 @@ type run struct {
 
 func (r *run) all(t *testing.T, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) (more bool)) {
 	t.Helper()
-	only := setting(t, "INTEROP_ONLY", -1)
+	only := settings.Int(t, "INTEROP_ONLY", -1)
 	for i := range r.layouts {
 		if only >= 0 && only != i {
 			continue

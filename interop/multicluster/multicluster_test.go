@@ -218,6 +218,7 @@ func TestQuerierBehindAProxy(t *testing.T) {
 					t.Errorf("a Querier %s: got %+v, %v, want nothing", name, r, err)
 				}
 			}
+			t.Logf("proved: %s a Querier with a certificate of the authority gets its answers, others and plain text get none", way.name)
 		})
 	}
 }

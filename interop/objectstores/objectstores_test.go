@@ -89,6 +89,7 @@ func TestObjectStoreCredentials(t *testing.T) {
 			if body, code := get(t.Context(), url+"/-/ready"); code != http.StatusServiceUnavailable {
 				t.Errorf("/-/ready: %d %s", code, body)
 			}
+			t.Logf("proved: %s: wrong credentials are no empty bucket", s.name)
 		})
 	}
 }

@@ -113,6 +113,7 @@ func TestSameAnswers(t *testing.T) {
 			t.Errorf("larder wrote to the bucket (-before +after)\n%s", diff)
 		}
 	})
+	t.Log("proved: blocks, status and errors of /api/v1/, probes and pages are thanos store's; marks are refused and write nothing")
 }
 
 // TestMarks: with admin operations larder writes what Thanos writes, and its next sync honours it.
@@ -195,6 +196,7 @@ func TestMarks(t *testing.T) {
 
 	p.prefixed("a prefix in a header", request{header: [2]string{"X-Prefix", "http://host/a//b/"}}, "/a/b")
 	p.prefixed("none in the header", request{}, "")
+	t.Log("proved: with --enable-admin-operations larder writes the marks that thanos store writes, and honours them after its next sync")
 }
 
 // loaded tells whether larder serves a block.
@@ -252,6 +254,7 @@ func TestPrefixAndNoCORS(t *testing.T) {
 			t.Errorf("%+v: %v", q, r.header)
 		}
 	}
+	t.Log("proved: external prefix, prefix header and --web.disable-cors")
 }
 
 func TestDisabled(t *testing.T) {
@@ -270,6 +273,7 @@ func TestDisabled(t *testing.T) {
 			t.Errorf("%s: larder answers %d, thanos %d", path, got.code, want.code)
 		}
 	}
+	t.Log("proved: --web.disable leaves the same paths")
 }
 
 // shape replaces values by their JSON types.

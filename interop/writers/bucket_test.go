@@ -26,8 +26,6 @@ import (
 	"larder/interop/internal/samples"
 )
 
-func full() bool { return os.Getenv("INTEROP_FULL") != "" }
-
 // larder builds the binary and returns its path.
 func larder(t *testing.T) string {
 	t.Helper()

@@ -23,6 +23,7 @@ import (
 	"larder/interop/internal/programs"
 	"larder/interop/internal/query"
 	"larder/interop/internal/samples"
+	"larder/interop/internal/settings"
 )
 
 const (
@@ -206,7 +207,7 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 	first := hours(0, 2, 4, 6, 8, 16, 24, 48, 96, 144, 192, 240, 288)
 	// And the rest, with which they become blocks of two weeks, and blocks of one hour beside them.
 	second := hours(288, 336, 338)
-	if full() {
+	if settings.Full() {
 		first = first[:1]
 		for x := int64(2); x <= 48; x += 2 {
 			first = append(first, from+x*h)

@@ -24,6 +24,7 @@ import (
 	"larder/interop/internal/process"
 	"larder/interop/internal/programs"
 	"larder/interop/internal/samples"
+	"larder/interop/internal/settings"
 )
 
 // send writes the samples of some series from mint to before maxt to a remote-write receiver, in steps of half an hour: a head takes nothing
@@ -115,7 +116,7 @@ func TestSidecarUploadsAreServed(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A sidecar uploads when it starts and every 30 seconds after. The long form has the time.
-		if sidecar != nil && !full() {
+		if sidecar != nil && !settings.Full() {
 			if err := sidecar.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -2,7 +2,7 @@
 // tests, over what. It fails when a test failed, was skipped, or when a system has no test that passed, so that a table with every row is a
 // proof and not a list of intentions.
 //
-// What a test compared it says itself, in log lines that begin with "proved: ".
+// What a test compared it says itself, in log lines that begin with "proved: ". They count once the test has passed.
 package main
 
 import (
@@ -15,27 +15,6 @@ import (
 	"strings"
 	"time"
 )
-
-// systems are the rows, each with the beginnings of the names of its tests. The first row that fits takes the test.
-var systems = []struct {
-	name  string
-	tests []string
-}{
-	{"Store gateway", []string{"TestDifferential", "TestHarness", "TestDefects", "TestWhatThanos", "TestCompatibility"}},
-	{"Prometheus", []string{"TestPrometheus"}},
-	{"Sidecar", []string{"TestSidecar"}},
-	{"Compactor", []string{"TestCompactor"}},
-	{"Receiver", []string{"TestReceive"}},
-	{"Ruler", []string{"TestRule"}},
-	{"Query Gateway", []string{"TestQuer"}},
-	{"Object storage", []string{"TestObjectStore"}},
-	{"Security", []string{"TestMTLS"}},
-	{"Metrics and mixin", []string{"TestMixin", "TestMetric"}},
-	{"Tracing", []string{"TestTrac"}},
-	{"HTTP", []string{"TestHTTP"}},
-	{"Flags", []string{"TestFlags"}},
-	{"Rollback", []string{"TestRollback"}},
-}
 
 // event is one line of `go test -json`.
 type event struct {
@@ -50,112 +29,107 @@ type row struct {
 	proved                  []string
 }
 
+// table is what the events said.
+type table struct {
+	rows map[string]*row // by system; "" has what belongs to none
+	// claims are what tests said of themselves while they ran, by package and test.
+	claims map[[2]string][]string
+}
+
 func main() {
-	rows, rest, err := collect(os.Stdin, os.Stderr)
+	t, err := collect(os.Stdin, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "table:", err)
 		os.Exit(1)
 	}
-	if !print(os.Stdout, rows, rest) {
+	if !t.print(os.Stdout) {
 		os.Exit(1)
 	}
 }
 
 // collect reads events. What tests print goes on to progress as it comes, so that a long run can be watched.
-func collect(events io.Reader, progress io.Writer) (rows map[string]*row, rest *row, err error) {
-	rows, rest = map[string]*row{}, &row{}
+func collect(events io.Reader, progress io.Writer) (*table, error) {
+	t := &table{rows: map[string]*row{"": {}}, claims: map[[2]string][]string{}}
+	for _, s := range systems() {
+		t.rows[s.name] = &row{}
+	}
 	in := bufio.NewScanner(events)
 	in.Buffer(nil, 16<<20)
 	for in.Scan() {
 		var e event
 		if json.Unmarshal(in.Bytes(), &e) != nil {
-			fmt.Fprintln(progress, in.Text()) // the go command's own words: a package that does not compile
+			fmt.Fprintln(progress, in.Text()) // the go command's own words
 			continue
 		}
-		if e.Action == "output" {
+		if e.Action == "output" || e.Action == "build-output" {
 			fmt.Fprint(progress, e.Output)
 		}
-		r := rest
-		if e.Test != "" {
-			r = find(rows, rest, e.Test)
-		}
-		note(r, e)
+		t.note(e)
 	}
-	return rows, rest, in.Err()
+	return t, in.Err()
 }
 
-func find(rows map[string]*row, rest *row, test string) *row {
-	for _, s := range systems {
-		for _, prefix := range s.tests {
-			if strings.HasPrefix(test, prefix) {
-				if rows[s.name] == nil {
-					rows[s.name] = &row{}
-				}
-				return rows[s.name]
-			}
-		}
-	}
-	return rest
-}
-
-func note(r *row, e event) {
-	top := e.Test != "" && !strings.Contains(e.Test, "/")
+func (t *table) note(e event) {
+	r := t.rows[systemOf(e.Package, e.Test)]
+	top, _, sub := strings.Cut(e.Test, "/")
 	switch e.Action {
+	case "output":
+		if _, said, ok := strings.Cut(e.Output, "proved: "); ok {
+			of := [2]string{e.Package, top}
+			t.claims[of] = append(t.claims[of], strings.TrimSpace(said))
+		}
 	case "pass":
-		if top {
+		if e.Test != "" && !sub {
 			r.passed = append(r.passed, e.Test)
 			r.took += time.Duration(e.Elapsed * float64(time.Second))
+			r.proved = append(r.proved, t.claims[[2]string{e.Package, top}]...)
 		}
 	case "fail":
 		name := e.Test
 		if name == "" {
-			name = e.Package
+			name, r = e.Package, t.rows[""] // a package also fails when it does not compile, or runs out of time
 		}
 		r.failed = append(r.failed, name)
 	case "skip":
 		if e.Test != "" {
 			r.skipped = append(r.skipped, e.Test)
 		}
-	case "output":
-		if _, said, ok := strings.Cut(e.Output, "proved: "); ok {
-			r.proved = append(r.proved, strings.TrimSpace(said))
-		}
 	}
 }
 
 // print writes the table and reports whether every system is proven and nothing failed.
-func print(w io.Writer, rows map[string]*row, rest *row) bool {
-	fmt.Fprintf(w, "\n%-18s %-6s %6s %7s  %s\n", "system", "result", "tests", "time", "proof")
-	ok := len(rest.failed) == 0
-	for _, s := range systems {
-		r := rows[s.name]
-		if r == nil {
-			r = &row{}
-		}
+func (t *table) print(w io.Writer) (ok bool) {
+	const line = "%-18s %-6s %6s %7s  %s\n"
+	fmt.Fprintln(w)
+	fmt.Fprintf(w, line, "system", "result", "tests", "time", "proof")
+	ok = true
+	for _, s := range systems() {
+		r := t.rows[s.name]
 		result := "ok"
+		proofs := slices.Concat(r.failed, r.skipped, r.proved)
 		switch {
 		case len(r.failed) > 0:
 			result, ok = "FAILED", false
 		case len(r.skipped) > 0 || len(r.passed) == 0:
 			result, ok = "MISSED", false
 		}
-		proofs := slices.Concat(r.failed, r.skipped, r.proved)
 		if len(proofs) == 0 {
 			proofs = r.passed
 		}
-		for i, p := range proofs {
-			if i == 0 {
-				fmt.Fprintf(w, "%-18s %-6s %6d %7s  %s\n", s.name, result, len(r.passed), r.took.Round(time.Second), p)
-				continue
-			}
-			fmt.Fprintf(w, "%-18s %-6s %6s %7s  %s\n", "", "", "", "", p)
-		}
 		if len(proofs) == 0 {
-			fmt.Fprintf(w, "%-18s %-6s %6d %7s  %s\n", s.name, result, 0, "", "no test ran")
+			proofs = []string{"no test ran"}
+		}
+		fmt.Fprintf(w, line, s.name, result, fmt.Sprint(len(r.passed)), r.took.Round(time.Second), proofs[0])
+		for _, p := range proofs[1:] {
+			fmt.Fprintf(w, line, "", "", "", "", p)
 		}
 	}
-	for _, f := range rest.failed {
-		fmt.Fprintf(w, "%-18s %-6s %6s %7s  %s\n", "", "FAILED", "", "", f)
+	rest := t.rows[""]
+	for _, name := range rest.failed {
+		fmt.Fprintf(w, line, "", "FAILED", "", "", name)
 	}
-	return ok
+	for _, name := range rest.skipped {
+		fmt.Fprintf(w, line, "", "MISSED", "", "", name)
+	}
+	return ok && len(rest.failed)+len(rest.skipped) == 0
 }
