@@ -300,7 +300,10 @@ func TestBadRequests(t *testing.T) {
 		"endless resolution":  func(r *storepb.SeriesRequest) { r.MaxResolutionWindow = math.MaxInt64 },
 		"negative step":       func(r *storepb.SeriesRequest) { r.Step, r.Range = math.MinInt64, math.MinInt64 },
 		"a nameless label":    func(r *storepb.SeriesRequest) { r.WithoutReplicaLabels = []string{"", "none"} },
-		"an empty name":       func(r *storepb.SeriesRequest) { r.Matchers = append(r.Matchers, &storepb.LabelMatcher{}) },
+		"a text that looks repeated": func(r *storepb.SeriesRequest) {
+			r.Matchers = append(r.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "pod", Value: strings.Repeat("x{1000}", 60)})
+		},
+		"an empty name": func(r *storepb.SeriesRequest) { r.Matchers = append(r.Matchers, &storepb.LabelMatcher{}) },
 		"one matcher 10,000 times": func(r *storepb.SeriesRequest) {
 			r.Matchers = slices.Concat(r.Matchers, slices.Repeat([]*storepb.LabelMatcher{re(".*")}, 9_999))
 		},

@@ -23,9 +23,6 @@ func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Ma
 	out := make([]*labels.Matcher, 0, len(ms))
 	repeated := 0
 	for _, m := range ms {
-		if repeated += repetitions(m.GetValue()); repeated > maxRepetitions {
-			return nil, fmt.Errorf("matcher of label %q: repetitions such as x{9} come to more than %d, written out", m.GetName(), maxRepetitions)
-		}
 		var t labels.MatchType
 		switch m.GetType() {
 		case storepb.LabelMatcher_EQ:
@@ -38,6 +35,11 @@ func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Ma
 			t = labels.MatchNotRegexp
 		default:
 			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q", m.GetType(), m.GetName())
+		}
+		if t == labels.MatchRegexp || t == labels.MatchNotRegexp {
+			if repeated += repetitions(m.GetValue()); repeated > maxRepetitions {
+				return nil, fmt.Errorf("matcher of label %q: repetitions such as x{9} come to more than %d, written out", m.GetName(), maxRepetitions)
+			}
 		}
 		pm, err := cache.matcher(t, m.GetName(), m.GetValue())
 		if err != nil {

@@ -134,13 +134,16 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Matchers:       conf.matcherCacheSize,
 		Allowance:      store.AllowanceOptions{Bytes: m.requests},
 		Limits:         store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
-		Clamp: func(minT, maxT int64) (int64, int64) {
-			now := time.Now()
-			return max(minT, conf.minTime.Millis(now, math.MinInt64)), min(maxT, conf.maxTime.Millis(now, math.MaxInt64))
-		},
-		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
+		Clamp:          conf.clamp,
+		Logger:         b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	})
 	return nil
+}
+
+// clamp narrows a range of time to the one that is served now: relative times move on.
+func (c *storeConfig) clamp(minT, maxT int64) (int64, int64) {
+	now := time.Now()
+	return max(minT, c.minTime.Millis(now, math.MinInt64)), min(maxT, c.maxTime.Millis(now, math.MaxInt64))
 }
 
 // services are what the gRPC server is given.

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,6 +54,24 @@ func TestDefaults(t *testing.T) {
 	f("enable-admin-operations", c.web.enableAdmin, false)
 	f("log.level", c.logLevel, "info")
 	f("log.format", c.logFormat, "logfmt")
+}
+
+// TestRelativeTimesMoveOn: what a request may reach moves with the clock.
+func TestRelativeTimesMoveOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := parseStore("--min-time=-2h", "--max-time=-1h", "--objstore.config=type: FILESYSTEM")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			now := time.Now().UnixMilli()
+			minT, maxT := c.clamp(math.MinInt64, math.MaxInt64)
+			if minT != now-2*3600_000 || maxT != now-3600_000 {
+				t.Errorf("at %d: from %d to %d", now, minT, maxT)
+			}
+			time.Sleep(time.Hour) // the bubble's clock
+		}
+	})
 }
 
 // TestThanosCommandLine takes a command line as it stands in many a manifest.

@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -272,7 +273,7 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 	p := startLarder(t, []string{"DEBUG=1"},
 		"--debug.name=shard-0", "--log.format=json", // flags of all commands, before the command
 		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(wideBucket(t)),
-		"--matcher-cache-size=100", "--debug.series-batch-size=500",
+		"--no-cache-index-header", "--data-dir=none", "--matcher-cache-size=100", "--debug.series-batch-size=500",
 		"--index-cache.config={type: IN-MEMORY, config: {max_size: 1KB}}",
 		"--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: 3MB}, chunk_subrange_size: 16000, metafile_content_ttl: 1h}")
 	p.await(`"ready":true`)
@@ -306,6 +307,9 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 			t.Errorf("got %d series, want %d", got, want)
 		}
 	}
+	if left, err := os.ReadDir(p.cmd.Dir); err != nil || len(left) > 0 {
+		t.Errorf("without headers on disk there are files: %v, %v", left, err)
+	}
 	_, metrics := p.get("/metrics")
 	for _, want := range []string{"thanos_matchers_cache_hits_total 1", "thanos_matchers_cache_requests_total 2", "thanos_matchers_cache_max_items 100"} {
 		if !strings.Contains(metrics, want+"\n") {
@@ -314,6 +318,20 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 	}
 	if _, profile := p.get("/debug/pprof/mutex?debug=1"); !strings.Contains(profile, "sampling period=10\n") {
 		t.Errorf("the mutex profile is not on: %.200s", profile)
+	}
+}
+
+// TestConnectionsEnd: a connection is closed at its age, and its client makes another.
+func TestConnectionsEnd(t *testing.T) {
+	p := startProcess(t, folder(t.TempDir()), "--grpc-server-max-connection-age=200ms")
+	p.await("readiness changed.*ready=true")
+	for range 2 {
+		if err := p.info(); err != nil {
+			t.Fatal(err)
+		}
+		for state := p.rpc.GetState(); state == connectivity.Ready; state = p.rpc.GetState() {
+			p.rpc.WaitForStateChange(t.Context(), state)
+		}
 	}
 }
 
