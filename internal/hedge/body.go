@@ -206,7 +206,11 @@ func (b *body) bring(res *rescue) {
 		buf := make([]byte, step)
 		var n int
 		for range maxEmptyReads {
-			if n, res.err = res.body.Read(buf); n > 0 || res.err != nil {
+			res.err = r.contained(res.attempt, func() (err error) {
+				n, err = res.body.Read(buf)
+				return err
+			})
+			if n > 0 || res.err != nil {
 				break
 			}
 		}
@@ -252,7 +256,7 @@ func (b *body) take(res *rescue) {
 	r.mu.Unlock()
 	r.count(res.attempt, resultWon)
 	old.cancel()
-	old.body.Close()
+	_ = r.close(old) // its bytes are in use, its end is of no interest
 	r.ended(old)
 	drop := min(ahead, int64(len(res.head)))
 	b.head, b.skip = res.head[drop:], ahead-drop
@@ -309,7 +313,7 @@ func (b *body) Close() error {
 		b.abandon(res, ready)
 	}
 	cur.cancel()
-	err := cur.body.Close()
+	err := r.close(cur)
 	r.b.gate.running.Add(-1)
 	r.ended(cur)
 	return err

@@ -35,6 +35,8 @@ type conduct struct {
 	panics bool
 	deaf   bool // the opening heeds no context
 
+	readPanics, closePanics bool
+
 	stallAt int           // bytes before the body stalls, if stall is set
 	stall   time.Duration // for how long
 	failAt  int           // bytes before bodyErr
@@ -135,6 +137,9 @@ type reply struct {
 }
 
 func (r *reply) Read(p []byte) (int, error) {
+	if r.c.readPanics {
+		panic("nil pointer in a body")
+	}
 	if r.c.stall > 0 && r.sent >= r.c.stallAt {
 		if err := wait(r.ctx.Done(), r.ctx, r.c.stall); err != nil {
 			return 0, err
@@ -167,6 +172,9 @@ func (r *reply) Read(p []byte) (int, error) {
 
 func (r *reply) Close() error {
 	r.once.Do(r.b.closed)
+	if r.c.closePanics {
+		panic("nil pointer in a Close")
+	}
 	return nil
 }
 

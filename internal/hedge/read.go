@@ -87,9 +87,13 @@ func (b *Bucket) read(r *read) (io.ReadCloser, error) {
 				firstErr = a.err
 			}
 			r.ended(a)
-			// That an object is not there is an answer; another failure may be
-			// made good by a request that still runs.
-			if r.pending() == 0 || b.IsObjNotFoundErr(a.err) {
+			// That an object is not there is an answer, whatever failed before it;
+			// another failure may be made good by a request that still runs.
+			missing := b.IsObjNotFoundErr(a.err)
+			if missing {
+				firstErr = a.err
+			}
+			if missing || r.pending() == 0 {
 				r.settle(nil)
 				g.running.Add(-1)
 				return nil, firstErr
@@ -160,26 +164,39 @@ func (r *read) run(a *attempt) {
 
 // open asks the client.
 func (r *read) open(a *attempt) {
+	a.err = r.contained(a, func() (err error) {
+		if r.object {
+			a.body, err = r.b.Bucket.Get(a.ctx, r.name)
+			return err
+		}
+		length := r.length
+		if length >= 0 {
+			length -= a.pos
+		}
+		a.body, err = r.b.Bucket.GetRange(a.ctx, r.name, r.off+a.pos, length)
+		return err
+	})
+	if a.err != nil {
+		// Some clients return a body beside the error, GCS's one whose Close panics.
+		a.body = nil
+	}
+}
+
+// close closes the body of a request.
+func (r *read) close(a *attempt) error { return r.contained(a, a.body.Close) }
+
+// contained calls into the client. Most of its calls run on goroutines of this
+// package, where a panic would end the process; on the caller's one would leave
+// a slot behind.
+func (r *read) contained(a *attempt, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			r.b.opts.Logger.Error("panic in the bucket's client", "object", r.name, "offset", r.off+a.pos,
 				"panic", v, "stack", string(debug.Stack()))
-			a.err = &PanicError{Value: v}
-		}
-		if a.err != nil {
-			// Some clients return a body beside the error, GCS's one whose Close panics.
-			a.body = nil
+			err = &PanicError{Value: v}
 		}
 	}()
-	if r.object {
-		a.body, a.err = r.b.Bucket.Get(a.ctx, r.name)
-		return
-	}
-	length := r.length
-	if length >= 0 {
-		length -= a.pos
-	}
-	a.body, a.err = r.b.Bucket.GetRange(a.ctx, r.name, r.off+a.pos, length)
+	return f()
 }
 
 // settle ends the opening: all requests but the winner are cancelled.
@@ -214,7 +231,7 @@ func (r *read) discard(a *attempt) {
 	cancelled := a.ctx.Err() != nil
 	a.cancel() // before Close: a body must not be read to its end
 	if a.body != nil {
-		a.body.Close()
+		_ = r.close(a) // nobody waits for it
 	}
 	if a.err == nil {
 		r.count(a, resultLost)

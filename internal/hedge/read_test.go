@@ -1,9 +1,11 @@
 package hedge
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -175,6 +177,67 @@ func TestAPanicOfTheClientIsAnError(t *testing.T) {
 		_, err := g.GetRange(t.Context(), "o", 0, 1000)
 		if p := new(PanicError); !errors.As(err, &p) {
 			t.Errorf("got %v, want a PanicError", err)
+		}
+		synctest.Wait()
+		g.atRest(t)
+	})
+}
+
+// TestAPanicOfABodyEndsNothing: on goroutines of this package it would end the
+// process, in the caller's Close it would leave a slot behind.
+func TestAPanicOfABodyEndsNothing(t *testing.T) {
+	stalled := conduct{open: 10 * time.Millisecond, stallAt: 5000, stall: time.Hour}
+	stalledBadly := stalled
+	stalledBadly.closePanics = true
+	for _, tc := range []struct {
+		name     string
+		answers  []conduct // of the first requests
+		closeErr bool
+	}{
+		{name: "read of a replacement", answers: []conduct{stalled, {readPanics: true}}},
+		{name: "close of a replacement", answers: []conduct{stalled, {failAt: 0, bodyErr: errReset, closePanics: true}}},
+		{name: "close of what was replaced", answers: []conduct{stalledBadly}},
+		{name: "close of a late answer", answers: []conduct{{open: time.Second, deaf: true, closePanics: true}}},
+		{name: "close of the answer", answers: []conduct{{closePanics: true}}, closeErr: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t, Options{}, func(n int) conduct {
+					if n < len(tc.answers) {
+						return tc.answers[n]
+					}
+					return usual()
+				})
+				body, err := g.GetRange(t.Context(), "o", 0, 20_000)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, g.below.data[:20_000]) {
+					t.Errorf("%d bytes, %v; or wrong ones", len(got), err)
+				}
+				err = body.Close()
+				if p := new(PanicError); errors.As(err, &p) != tc.closeErr {
+					t.Errorf("Close returned %v", err)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				g.atRest(t)
+			})
+		})
+	}
+}
+
+// TestThatAnObjectIsNotThereIsAnAnswer, even if another request failed before.
+func TestThatAnObjectIsNotThereIsAnAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Options{}, func(n int) conduct {
+			if n == 0 {
+				return conduct{open: 15 * time.Millisecond, err: errBusy}
+			}
+			return conduct{open: 10 * time.Millisecond, err: errGone{}}
+		})
+		if _, err := g.GetRange(t.Context(), "o", 0, 1000); !g.IsObjNotFoundErr(err) {
+			t.Errorf("got %v, want that it is not there", err)
 		}
 		synctest.Wait()
 		g.atRest(t)
