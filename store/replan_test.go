@@ -47,6 +47,8 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 		change  func([]byte) []byte
 		gone    bool
 		without []string
+		matcher *storepb.LabelMatcher
+		byID    bool // the request asks for the old block alone
 		batch   int64
 		limit   int64
 		code    codes.Code
@@ -56,6 +58,9 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 		{name: "replaced, limit", change: same, batch: 64, limit: 9000, code: codes.OK},
 		{name: "other labels", change: unlabelled, code: codes.Aborted},
 		{name: "other labels, not asked for", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.OK},
+		{name: "other labels, matched", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.Aborted,
+			matcher: &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "replica"}},
+		{name: "replaced, block asked for by ID", change: same, byID: true, code: codes.Aborted},
 		{name: "deleted", gone: true, code: codes.Aborted},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -67,11 +72,17 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 			g := startGateway(t, dir, gatewayOptions{chunkBytes: -1, indexBytes: -1, logger: slog.New(slog.NewTextHandler(&log, nil))})
 			req := wholeMetric(tc.batch)
 			req.Limit, req.WithoutReplicaLabels = tc.limit, tc.without
+			old := g.catalog.View().Blocks[0].ID
+			if tc.matcher != nil {
+				req.Matchers = append(req.Matchers, tc.matcher)
+			}
+			if tc.byID {
+				req.Hints = onlyBlock(t, old)
+			}
 			want, err := g.query(context.Background(), req)
 			if err != nil {
 				t.Fatal(err)
 			}
-			old := g.catalog.View().Blocks[0].ID
 			replacement := old
 			replacement[15] ^= 0x55
 			var reads atomic.Int64

@@ -59,7 +59,7 @@ type request struct {
 
 	// What follows is written by the handler's goroutine alone.
 	queried       []*catalog.Block // of the last plan
-	lastSeries    []byte           // labels of the last series written
+	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
 	blocksQueried int
 	lazyBlocks    int // in which matchers stayed pending
 	postingsCount int64
@@ -72,7 +72,7 @@ type request struct {
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
-	r := &request{server: s, ctx: ctx, method: method, tenant: s.tenants.label(TenantOf(ctx)), start: time.Now()}
+	r := &request{server: s, ctx: ctx, method: method, tenant: s.tenants.label(TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
 	r.series, r.chunks, r.bytes = s.limits.For(r.tenant)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
@@ -178,8 +178,8 @@ func (r *request) grow(n int64) error {
 	return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
 }
 
-// replan forgets what a vain attempt has noted, but for the series that are written, and gives back what it was allowed. Its goroutines are over. What it has read stays
-// in the accounts, but not in the limits: those are about the answer.
+// replan forgets what a vain attempt has noted, but for the series that are written, and gives back what it was allowed. Its goroutines are
+// over. What it has read stays in the accounts, but not in the limits: those are about the answer.
 func (r *request) replan() {
 	r.queried = nil
 	r.series, r.chunks, r.bytes = r.server.limits.For(r.tenant)

@@ -102,9 +102,11 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	}
 	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 	defer func() { r.sent = w.Stats(); w.Discard() }()
-	err = s.series(r, q, w)
+	view := s.opts.Catalog.View()
+	err = s.series(r, q, view, w)
 	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
-		if !s.resumable(r, q) {
+		view = s.opts.Catalog.View()
+		if !r.resumable(q, view) {
 			if w.Stats().Frames > 0 {
 				break
 			}
@@ -113,34 +115,44 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 			r.sentSizes = sizeCounts{}
 		}
 		r.replan()
-		err = s.series(r, q, w)
+		err = s.series(r, q, view, w)
 	}
 	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
-// resumable reports whether the catalog's view answers for all that the request has looked at, under the same labels: then the series that
-// are written already stay, and the rest is answered from that view. With a block gone for good, or its labels changed, a series could be
-// missing from both halves.
-func (s *Server) resumable(r *request, q *seriesQuery) bool {
-	view := s.opts.Catalog.View()
+// resumable reports whether view answers for all that the request has looked at: then the series that are written already stay, and the
+// rest is answered from that view. With a block gone for good, or what replaced it not asked for, a series could be missing from both
+// halves.
+func (r *request) resumable(q *seriesQuery, view *catalog.View) bool {
 	for _, old := range r.queried {
-		if view.ByID(old.ID) != nil {
+		if view.ByID(old.ID) == old {
 			continue
 		}
-		external := externalWithout(old.Labels, q.without)
-		if !slices.ContainsFunc(view.Blocks, func(b *catalog.Block) bool {
-			return b.Resolution == old.Resolution && b.HasSourcesOf(old) && labels.Equal(externalWithout(b.Labels, q.without), external)
-		}) {
+		if !slices.ContainsFunc(view.Blocks, func(b *catalog.Block) bool { return q.takesFor(b, old) }) {
 			return false
 		}
 	}
 	return true
 }
 
-// series answers q into w: all of it, or what comes after the series that w has.
-func (s *Server) series(r *request, q *seriesQuery, w *storepb.FrameWriter) error {
-	plans, err := s.planSeries(r, q)
+// takesFor reports whether b has all series of old, and the request asks b for what it asked of old: the same labels in its answer, and
+// the same matchers of its series.
+func (q *seriesQuery) takesFor(b, old *catalog.Block) bool {
+	if b.Resolution != old.Resolution || !b.HasSourcesOf(old) || !blockMatches(b, q.blockMatchers) {
+		return false
+	}
+	if !labels.Equal(externalWithout(b.Labels, q.without), externalWithout(old.Labels, q.without)) {
+		return false
+	}
+	was, _ := withoutExternal(q.matchers, old.Labels)
+	is, ok := withoutExternal(q.matchers, b.Labels)
+	return ok && slices.Equal(is, was)
+}
+
+// series answers q from view into w: all of it, or what comes after the series that w has.
+func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *storepb.FrameWriter) error {
+	plans, err := s.planSeries(r, q, view)
 	defer func() {
 		for _, p := range plans {
 			p.plan.Close()
@@ -182,8 +194,7 @@ type chosen struct {
 }
 
 // chooseSeries picks the blocks of a Series request: by resolution within each external label set.
-func (s *Server) chooseSeries(r *request, q *seriesQuery) []chosen {
-	view := s.opts.Catalog.View()
+func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 	var out []chosen
 	var blocks []*catalog.Block
 	if q.minT > q.maxT {
@@ -207,8 +218,8 @@ func (s *Server) chooseSeries(r *request, q *seriesQuery) []chosen {
 }
 
 // planSeries finds the postings of every chosen block, side by side. The plans that it returns must be closed, on an error too.
-func (s *Server) planSeries(r *request, q *seriesQuery) ([]planned, error) {
-	blocks := s.chooseSeries(r, q)
+func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]planned, error) {
+	blocks := r.chooseSeries(q, view)
 	plans := make([]planned, len(blocks))
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
