@@ -146,7 +146,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 }
 
 // Reselect replaces Options.Relabel and has Run sync at once, which publishes what the new rules select. They are not used if they are
-// refused. Until a sync sees the bucket whole, blocks that they leave out are served on.
+// refused. What they leave out goes even if that sync does not see the bucket whole: the rules are no doubt about the bucket.
 func (c *Catalog) Reselect(rules []*relabel.Config) error {
 	if err := checkRelabel(rules); err != nil {
 		return err
@@ -326,8 +326,9 @@ func (c *Catalog) serveSaved() {
 	if old.Ready {
 		return
 	}
-	c.log.Warn("the bucket was not seen yet: serving the blocks of an earlier process", "blocks", len(c.fallback))
-	c.setView(old, c.fallback, true, true)
+	blocks := c.selected(c.fallback) // the rules may have changed since New
+	c.log.Warn("the bucket was not seen yet: serving the blocks of an earlier process", "blocks", len(blocks))
+	c.setView(old, blocks, true, true)
 }
 
 // Status tells about the last sync or refresh.

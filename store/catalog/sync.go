@@ -108,7 +108,7 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	if complete {
 		lifted = tombstones
 	} else {
-		blocks = union(blocks, old)
+		blocks = union(blocks, c.selected(old.Blocks))
 	}
 	fromDisk := !complete && (old.FromDisk || !old.Ready && c.fallback != nil)
 	if fromDisk && !old.FromDisk {
@@ -156,13 +156,22 @@ func (c *Catalog) selectByState(candidates []*record, lost []*Block, now time.Ti
 	return blocks, held
 }
 
-// union returns blocks and those of the view that are not among them.
-func union(blocks []*Block, v *View) []*Block {
+// selected returns those of the blocks that the relabel rules let through.
+func (c *Catalog) selected(blocks []*Block) []*Block {
+	s := newSelector(*c.rules.Load())
+	if len(s.rules) == 0 {
+		return blocks
+	}
+	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool { return !s.keeps(b) })
+}
+
+// union returns blocks and those of served that are not among them.
+func union(blocks, served []*Block) []*Block {
 	have := make(map[ulid.ULID]struct{}, len(blocks))
 	for _, b := range blocks {
 		have[b.ID] = struct{}{}
 	}
-	for _, b := range v.Blocks {
+	for _, b := range served {
 		if _, ok := have[b.ID]; !ok {
 			blocks = append(blocks, b)
 		}
