@@ -103,6 +103,9 @@ func TestBase(t *testing.T) {
 	f("", header, "/../..", "./")
 	f("", header, "%zz", "./")
 	f("", header, "javascript:alert(1)", "./")
+	f("", header, `/\evil.example`, "/%5Cevil.example/")
+	f("", header, "/%5cevil.example/%3fa", "/%5Cevil.example/%3Fa/")
+	f("", header, "/a b", "/a%20b/")
 }
 
 func TestLayout(t *testing.T) {

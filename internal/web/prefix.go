@@ -24,5 +24,6 @@ func (o *Options) base(r *http.Request) string {
 	if clean == "" {
 		return "./"
 	}
-	return "/" + clean + "/"
+	// Escaped: browsers take a backslash for a slash, and two in the beginning lead to another host.
+	return (&url.URL{Path: "/" + clean + "/"}).EscapedPath()
 }
