@@ -32,10 +32,9 @@ func (t *serverTLS) files() []string {
 type certificates struct {
 	flags *serverTLS
 
-	mu      sync.Mutex // guards what follows; held while the files are read
-	tried   [sha256.Size]byte
-	triedAs error       // what became of the files as they were tried last
-	good    *tls.Config // nil only until the first load
+	mu   sync.Mutex        // guards what follows; held while the files are read
+	used [sha256.Size]byte // what the files held that good was made of
+	good *tls.Config       // nil only until the first load
 }
 
 // newCertificates reads the files for the first time; it returns nil for plain text.
@@ -52,7 +51,7 @@ func newCertificates(t *serverTLS) (*certificates, error) {
 	return c, c.reload()
 }
 
-// reload reads the files, and does no more if they are those that it has tried last.
+// reload reads the files, and does no more if they are those in use. What failed is tried again: a certificate comes into force by itself.
 func (c *certificates) reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,14 +59,15 @@ func (c *certificates) reload() error {
 	if err != nil {
 		return err
 	}
-	if sum := f.sum(); sum != c.tried {
-		conf, err := c.flags.config(f, time.Now())
-		c.tried, c.triedAs = sum, err
-		if err == nil {
-			c.good = conf
-		}
+	sum := f.sum()
+	if c.good != nil && sum == c.used {
+		return nil
 	}
-	return c.triedAs
+	conf, err := c.flags.config(f, time.Now())
+	if err == nil {
+		c.used, c.good = sum, conf
+	}
+	return err
 }
 
 // server returns the configuration to listen with.
@@ -146,7 +146,7 @@ func inForce(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// caPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with nothing else is refused, since
+// caPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with nothing usable is refused, since
 // it would shut out every client.
 func caPool(text []byte, now time.Time) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
@@ -157,8 +157,9 @@ func caPool(text []byte, now time.Time) (*x509.CertPool, error) {
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
+		if err != nil { // bundles of old authorities have certificates that Go does not take; Thanos passes over them, too
+			last = err
+			continue
 		}
 		pool.AddCert(cert)
 		if err := inForce(cert, now); err != nil {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -185,6 +186,41 @@ func TestTLS(t *testing.T) {
 	replace(t, certFile, lateCert)
 	replace(t, keyFile, lateKey)
 	ok("after a rotation to a certificate that has expired", theirs.client())
+}
+
+// TestCertificateComesIntoForce: one that was put in place too early is used once its time has come, though the files do not change again.
+func TestCertificateComesIntoForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthority(t)
+		certFile, keyFile := a.files(-time.Hour, time.Hour)
+		c, err := newCertificates(&serverTLS{certFile: certFile, keyFile: keyFile, minVersion: "1.3"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		former := c.good
+		cert, key := a.issue(time.Minute, 2*time.Hour)
+		replace(t, certFile, cert)
+		replace(t, keyFile, key)
+		if err := c.reload(); err == nil || !strings.Contains(err.Error(), "not valid before") || c.good != former {
+			t.Errorf("too early: got %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		if err := c.reload(); err != nil || c.good == former {
+			t.Errorf("in force: got %v", err)
+		}
+	})
+}
+
+// TestClientCABundle: a certificate that Go does not take does not make the others useless.
+func TestClientCABundle(t *testing.T) {
+	good := newAuthority(t).pem()
+	bad := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("of another age")})
+	if _, err := caPool(append(bad, good...), time.Now()); err != nil {
+		t.Errorf("beside a usable one: %v", err)
+	}
+	if _, err := caPool(bad, time.Now()); err == nil {
+		t.Error("nothing else in the file: no error")
+	}
 }
 
 func TestTLSCiphersAndCurves(t *testing.T) {
