@@ -75,9 +75,9 @@ func (c *content) wrap(err error) error {
 		return nil
 	}
 	if c.path != "" {
-		return fmt.Errorf("%s %s: %w", c.flag(), c.path, err)
+		return fmt.Errorf("%s %s: %w", c.flag(), c.path, plainYAML(err))
 	}
-	return fmt.Errorf("%s: %w", c.flag(), err)
+	return fmt.Errorf("%s: %w", c.flag(), plainYAML(err))
 }
 
 // expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail much later and elsewhere.

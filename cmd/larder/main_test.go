@@ -125,6 +125,10 @@ func TestBadStart(t *testing.T) {
 	f(nil, "field buckte not found", "--objstore.config={type: COS, config: {buckte: b}}")
 	f(nil, "type is missing", "--objstore.config={config: {directory: /tmp}}")
 	f(nil, "FLOPPY", "--objstore.config={type: FLOPPY}")
+	// What is wrong, without the names of Go's types and without values, which may be secrets.
+	f(nil, "line 1: a list does not belong here\n", "--objstore.config=[]")
+	f(nil, "line 2: field colour not found line 4: got a text, want true or false\n",
+		"--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red, insecure: hunter2}}")
 	f(nil, "$(NO_SUCH_SECRET)", "--objstore.config={type: S3, config: {secret_key: $(NO_SUCH_SECRET)}}")
 	f([]string{"KIND=FLOPPY"}, "FLOPPY", "--objstore.config={type: $(KIND)}")
 
@@ -148,7 +152,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--store.caching-bucket.config: type REDIS is not supported", "--store.caching-bucket.config={type: REDIS}", bucket)
 	f(nil, "--store.caching-bucket.config-file "+bucketFile+": yaml: unmarshal errors: line 2: field chunk_subrange_seize not found", "--store.caching-bucket.config-file="+bucketFile, bucket)
 	f(nil, "--store.caching-bucket.config: chunk_subrange_size: 0 must be above zero", "--store.caching-bucket.config={type: IN-MEMORY, chunk_subrange_size: 0}", bucket)
-	f(nil, "into time.Duration", "--store.caching-bucket.config={type: IN-MEMORY, blocks_iter_ttl: often}", bucket)
+	f(nil, "--store.caching-bucket.config: yaml: unmarshal errors: line 1: got a text, want a duration such as 1m30s", "--store.caching-bucket.config={type: IN-MEMORY, blocks_iter_ttl: often}", bucket)
 	f(nil, `metafile_max_size: "big"`, "--store.caching-bucket.config={type: IN-MEMORY, metafile_max_size: big}", bucket)
 	f(nil, "--store.caching-bucket.config and --store.caching-bucket.config-file exclude each other",
 		"--store.caching-bucket.config={type: IN-MEMORY}", "--store.caching-bucket.config-file="+bucketFile, bucket)
@@ -168,6 +172,9 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--tracing.config-file: open /does/not/exist", "--tracing.config-file=/does/not/exist", bucket)
 	f(nil, "--tracing.config: $(NO_SUCH_HOST)", "--tracing.config={type: OTLP, config: {endpoint: $(NO_SUCH_HOST)}}", bucket)
 	f(nil, "--tracing.config: type JAEGER", "--tracing.config={type: JAEGER}", bucket)
+	f(nil, "--tracing.config: yaml: unmarshal errors: line 1: got a text, want a mapping\n", "--tracing.config=OTLP", bucket)
+	f(nil, "--request.logging-config: yaml: unmarshal errors: line 1: got a number, want a number from 0 to 65535\n",
+		"--request.logging-config={http: {config: [{path: /a, port: 99999}]}}", bucket)
 	f(nil, "field endpiont not found", "--tracing.config={type: OTLP, config: {endpiont: x}}", bucket)
 	f(nil, "--http.config "+aFile, "--http.config="+aFile, bucket)
 	f(nil, "--http.config /does/not/exist", "--http.config=/does/not/exist", bucket)

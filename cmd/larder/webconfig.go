@@ -81,4 +81,4 @@ func (w webFile) tls() (*toolkit.TLSConfig, error) {
 	return &conf.TLSConfig, nil
 }
 
-func (w webFile) wrap(err error) error { return fmt.Errorf("--http.config %s: %w", string(w), err) }
+func (w webFile) wrap(err error) error { return fmt.Errorf("--http.config %s: %w", string(w), plainYAML(err)) }

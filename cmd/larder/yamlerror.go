@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+)
+
+var (
+	unknownKey = regexp.MustCompile(`(field .+ not found) in type .*`)
+	wrongKind  = regexp.MustCompile("cannot unmarshal !!(\\w+)(?s: `.*`)? into (.*)")
+)
+
+// plainYAML words what the YAML libraries say of a document for whoever wrote it: without the names of Go's types. Nor does it repeat values,
+// which may be secrets that stand in the wrong place.
+func plainYAML(err error) error {
+	if !strings.Contains(err.Error(), "yaml:") {
+		return err
+	}
+	lines := strings.Split(err.Error(), "\n")
+	for i, line := range lines {
+		line = unknownKey.ReplaceAllString(line, "$1")
+		lines[i] = wrongKind.ReplaceAllStringFunc(line, func(s string) string {
+			m := wrongKind.FindStringSubmatch(s)
+			if want := yamlKind(m[2]); want != "" {
+				return "got " + yamlTag(m[1]) + ", want " + want
+			}
+			return yamlTag(m[1]) + " does not belong here"
+		})
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// yamlTag names what stands in a document.
+func yamlTag(tag string) string {
+	switch tag {
+	case "seq":
+		return "a list"
+	case "map":
+		return "a mapping"
+	case "bool":
+		return "true or false"
+	case "int", "float":
+		return "a number"
+	}
+	return "a text"
+}
+
+// yamlKind names what a Go type is read from; "" for types of which the name does not tell.
+func yamlKind(goType string) string {
+	switch name := strings.TrimLeft(goType, "*"); {
+	case name == "bool":
+		return "true or false"
+	case name == "string":
+		return "a text"
+	case name == "uint16":
+		return "a number from 0 to 65535"
+	case strings.HasPrefix(name, "int"), strings.HasPrefix(name, "uint"), strings.HasPrefix(name, "float"):
+		return "a number"
+	case strings.HasSuffix(name, ".Duration"):
+		return "a duration such as 1m30s"
+	case strings.HasPrefix(name, "[]"):
+		return "a list"
+	case strings.HasPrefix(name, "map["), strings.HasPrefix(name, "struct {"):
+		return "a mapping"
+	}
+	return ""
+}
