@@ -102,7 +102,7 @@ func (c *storeConfig) storageFlags(f flagger) {
 		"It may be removed while larder is stopped: all of it is rebuilt.", "./data", &c.dataDir, text)
 	boolFlag(f, "cache-index-header", "Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",
 		"true", &c.cacheIndexHeader)
-	flag(f, "store.index-header-lazy-reader-idle-timeout", "Close the header of a block that no query has used for so long.",
+	flag(f, "store.index-header-lazy-reader-idle-timeout", "Close the header of a block that no query has used for so long. 0 = never.",
 		"5m", &c.headerIdle, goDuration).Hidden()
 	flag(f, "wait-headers", "Be ready only when the headers of blocks with samples from the last so much time are there. 0 = ready as soon as the blocks are known.",
 		"0s", &c.waitHeaders, promDuration)

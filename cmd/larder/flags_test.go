@@ -74,6 +74,21 @@ func TestRelativeTimesMoveOn(t *testing.T) {
 	})
 }
 
+// TestZeroMeansNone: values that mean none, or never, to the user are a default to some options behind them.
+func TestZeroMeansNone(t *testing.T) {
+	c, err := parseStore("--objstore.config={type: FILESYSTEM, config: {directory: b}}", "--store.grpc.series-max-waiting=0",
+		"--store.index-header-lazy-reader-idle-timeout=0s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.load(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if c.gate.MaxWaiting >= 0 || c.headerIdle >= 0 {
+		t.Errorf("got %d waiting requests, idle timeout %v", c.gate.MaxWaiting, c.headerIdle)
+	}
+}
+
 // TestThanosCommandLine takes a command line as it stands in many a manifest.
 func TestThanosCommandLine(t *testing.T) {
 	t.Setenv("BUCKET", "blocks")

@@ -69,6 +69,9 @@ func (c *storeConfig) load(now time.Time) error {
 	if c.gate.MaxWaiting == 0 {
 		c.gate.MaxWaiting = -1 // where the flag means no limit, the option means its default
 	}
+	if c.headerIdle == 0 {
+		c.headerIdle = -1 // the same with never
+	}
 	c.noteFlags()
 	return nil
 }
