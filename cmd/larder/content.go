@@ -14,6 +14,8 @@ import (
 type content struct {
 	name, inline, path string
 	required           bool
+	// empty says that the document has held nothing so far.
+	empty bool
 }
 
 func contentFlags(f flagger, c *content, name, help string) { c.register(f, name, help) }
@@ -31,8 +33,14 @@ func (c *content) register(f flagger, name, help string) (file, inline *kingpin.
 	return file, inline
 }
 
-// read returns the document, nil if none was given.
+// read returns the document of the start, nil if none was given.
 func (c *content) read() ([]byte, error) {
+	b, err := c.document()
+	c.empty = b == nil
+	return b, err
+}
+
+func (c *content) document() ([]byte, error) {
 	b := []byte(c.inline)
 	if c.path != "" {
 		if c.inline != "" {
@@ -52,12 +60,13 @@ func (c *content) read() ([]byte, error) {
 	return c.expand(b)
 }
 
-// reread is read for a file that may have changed. An empty one is an error: whoever writes it may have only begun to.
+// reread is read for a file that may have changed. One that has become empty is an error: whoever writes it may have only begun to.
 func (c *content) reread() ([]byte, error) {
-	b, err := c.read()
-	if err == nil && len(b) == 0 {
+	b, err := c.document()
+	if err == nil && b == nil && !c.empty {
 		err = c.wrap(errors.New("the file is empty"))
 	}
+	c.empty = c.empty && b == nil
 	return b, err
 }
 

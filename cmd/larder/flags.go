@@ -69,6 +69,7 @@ type storeConfig struct {
 	// relabelText is what relabel was read from.
 	relabelText []byte
 	requestLog  *requestlog.Config
+	webFixed    webFixed
 }
 
 // processFlags registers the flags that Thanos has for all its commands.

@@ -17,7 +17,8 @@ func (c *storeConfig) load(now time.Time) error {
 	if c.minTime.Millis(now, math.MinInt64) > c.maxTime.Millis(now, math.MaxInt64) {
 		return fmt.Errorf("--min-time %s is after --max-time %s", c.minTime, c.maxTime)
 	}
-	if err := webFile(c.http.configFile).check(now); err != nil {
+	var err error
+	if c.webFixed, err = webFile(c.http.configFile).check(now); err != nil {
 		return err
 	}
 	if err := c.web.check(); err != nil {

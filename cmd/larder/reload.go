@@ -17,8 +17,15 @@ func (g *gateway) reloadable() []reload.Unit {
 		units = append(units, reload.Unit{Kind: kind, Files: func() []string { return files }, Load: load})
 	}
 	if f := webFile(conf.http.configFile); f != "" {
-		// The HTTP server reads it by itself, for each request: a bad one closes the door until it is mended. This says so.
-		units = append(units, reload.Unit{Kind: "http", Files: f.files, Load: func() error { return f.check(time.Now()) }})
+		// The HTTP server reads it by itself, for each request: a bad one closes the door until it is mended. This says so, and what the
+		// server does not take from it any more.
+		units = append(units, reload.Unit{Kind: "http", Files: f.files, Load: func() error {
+			now, err := f.check(time.Now())
+			if err == nil {
+				err = f.wrap(conf.webFixed.changed(now))
+			}
+			return err
+		}})
 	}
 	if c := g.rpc.certs; c != nil {
 		add("grpc-tls", c.reload, conf.grpc.tls.files()...)

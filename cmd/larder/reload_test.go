@@ -115,6 +115,24 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestReloadOfEmptyFiles: files that were empty at the start are no failure until they say something that is one.
+func TestReloadOfEmptyFiles(t *testing.T) {
+	relabel, requests := write(t, "relabel.yml", ""), write(t, "requests.yml", "")
+	p := startProcess(t, folder(t.TempDir()), "--selector.relabel-config-file="+relabel, "--request.logging-config-file="+requests)
+	p.signal(syscall.SIGHUP)
+	p.await("configuration reloaded.* kind=request-logging")
+	p.await("configuration reloaded.* kind=relabel")
+	for _, line := range p.seen {
+		if strings.Contains(line, "was not reloaded") {
+			t.Error(line)
+		}
+	}
+	replace(t, relabel, []byte("[{action: drop, source_labels: [a], regex: b}]"))
+	p.await("configuration reloaded.* kind=relabel")
+	replace(t, relabel, nil)
+	p.await("configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel + ": the file is empty")
+}
+
 // TestBucketCredentials: new ones are put to use without a restart, once they are known to work; nothing else of the bucket may change.
 func TestBucketCredentials(t *testing.T) {
 	var valid atomic.Value
@@ -246,6 +264,11 @@ func TestWebConfig(t *testing.T) {
 	replace(t, certFile, newCert)
 	p.await("configuration reloaded.* kind=http")
 	answers("with the new certificate", otherCA.anonymous(), "pepper", http.StatusOK)
+	// What the server has settled when it began to listen is not passed off as changed.
+	replace(t, file, []byte("http_server_config: {http2: false}\nrate_limit: {burst: 1, interval: 1s}\n"))
+	p.await("configuration was not reloaded.* kind=http .*needs a restart: to turn tls_server_config on or off, a change of http_server_config.http2, a change of rate_limit")
+	replace(t, file, []byte(config(pepper)))
+	p.await("configuration reloaded.* kind=http")
 
 	late, lateKey := ca.issue(-time.Hour, -time.Minute)
 	replace(t, rpcKey, lateKey)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
@@ -16,18 +17,47 @@ import (
 // and connection; here it is only looked at, so that what is wrong with it is said before a client finds out.
 type webFile string
 
-// check refuses what the library refuses, and a certificate that is not in force.
-func (w webFile) check(now time.Time) error {
-	if w == "" {
+// webFixed is what the library settles when it begins to listen, whatever the file says later.
+type webFixed struct {
+	tls, http2 bool
+	limit      toolkit.RateLimiterConfig
+}
+
+// changed names what differs.
+func (f webFixed) changed(now webFixed) error {
+	var keys []string
+	if f.tls != now.tls {
+		keys = append(keys, "to turn tls_server_config on or off")
+	}
+	if f.http2 != now.http2 {
+		keys = append(keys, "a change of http_server_config.http2")
+	}
+	if f.limit != now.limit {
+		keys = append(keys, "a change of rate_limit")
+	}
+	if keys == nil {
 		return nil
 	}
+	return fmt.Errorf("needs a restart: %s", strings.Join(keys, ", "))
+}
+
+// check refuses what the library refuses, and a certificate that is not in force.
+func (w webFile) check(now time.Time) (fixed webFixed, err error) {
+	if w == "" {
+		return fixed, nil
+	}
 	if err := toolkit.Validate(string(w)); err != nil {
-		return w.wrap(err)
+		return fixed, w.wrap(err)
 	}
-	conf, err := w.tls()
+	all, err := w.read()
 	if err != nil {
-		return w.wrap(err)
+		return fixed, w.wrap(err)
 	}
+	fixed = webFixed{tls: all.TLSConfig.IsEnabled(), http2: all.HTTPConfig.HTTP2, limit: all.RateLimiterConfig}
+	return fixed, w.checkCertificate(&all.TLSConfig, now)
+}
+
+func (w webFile) checkCertificate(conf *toolkit.TLSConfig, now time.Time) (err error) {
 	text, from := []byte(conf.TLSCert), "cert"
 	if conf.TLSCertPath != "" {
 		from = "cert_file " + conf.TLSCertPath
@@ -58,8 +88,9 @@ func (w webFile) files() []string {
 		return nil
 	}
 	files := []string{string(w)}
-	if conf, err := w.tls(); err == nil {
-		for _, f := range []string{conf.TLSCertPath, string(conf.TLSKeyPath), conf.ClientCAs} {
+	if all, err := w.read(); err == nil {
+		conf := &all.TLSConfig
+		for _, f := range []string{conf.TLSCertPath, conf.TLSKeyPath, conf.ClientCAs} {
 			if f != "" {
 				files = append(files, f)
 			}
@@ -68,17 +99,22 @@ func (w webFile) files() []string {
 	return files
 }
 
-func (w webFile) tls() (*toolkit.TLSConfig, error) {
+func (w webFile) read() (*toolkit.Config, error) {
 	b, err := os.ReadFile(string(w))
 	if err != nil {
 		return nil, err
 	}
-	var conf toolkit.Config
+	conf := toolkit.Config{HTTPConfig: toolkit.HTTPConfig{HTTP2: true}} // the library's default
 	if err := yaml.UnmarshalStrict(b, &conf); err != nil {
 		return nil, err
 	}
 	conf.TLSConfig.SetDirectory(filepath.Dir(string(w)))
-	return &conf.TLSConfig, nil
+	return &conf, nil
 }
 
-func (w webFile) wrap(err error) error { return fmt.Errorf("--http.config %s: %w", string(w), plainYAML(err)) }
+func (w webFile) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("--http.config %s: %w", string(w), plainYAML(err))
+}
