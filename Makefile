@@ -30,10 +30,10 @@ check:
 	cd interop/servers && $(GO) vet ./...
 
 unit:
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 
 race:
-	$(GO) test -race -short $(RACE)
+	$(GO) test -race -short -timeout 20m $(RACE)
 
 # Every fuzz target of every package, one after the other: go test takes one at a time.
 fuzz:
