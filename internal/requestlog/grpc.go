@@ -71,7 +71,7 @@ func levelOf(c codes.Code) logging.Level {
 func (o Options) fields(ctx context.Context) logging.Fields {
 	f := logging.Fields{"requestID", ID(ctx)}
 	if o.Tenant != nil {
-		f = append(f, "tenant", Bounded(o.Tenant(ctx)))
+		f = append(f, "tenant", bounded(o.Tenant(ctx), maxIDBytes))
 	}
 	if sc := trace.SpanContextFromContext(ctx); sc.IsSampled() {
 		f = append(f, "traceID", sc.TraceID().String())

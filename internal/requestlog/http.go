@@ -32,10 +32,10 @@ func (l *Log) HTTP(next http.Handler) http.Handler {
 		}
 		start := time.Now()
 		about := []any{
-			"http.method", r.Method + " " + r.URL.String(),
-			"http.request_id", Bounded(r.Header.Get(idHeader)),
-			"http.user_agent", r.Header.Get("User-Agent"),
-			"thanos.method_name", methodName(r.URL.Path),
+			"http.method", bounded(r.Method+" "+r.URL.String(), maxURLBytes),
+			"http.request_id", bounded(r.Header.Get(idHeader), maxIDBytes),
+			"http.user_agent", bounded(r.Header.Get("User-Agent"), maxHeaderBytes),
+			"thanos.method_name", bounded(methodName(r.URL.Path), maxIDBytes),
 		}
 		write := func(level slog.Level, msg string, more ...any) {
 			if level >= conf.http.level {
@@ -54,7 +54,7 @@ func (l *Log) HTTP(next http.Handler) http.Handler {
 			write(level, "finished call",
 				"http.status_code", strconv.Itoa(s.status),
 				"http.time_ms", fmt.Sprint(float32(time.Since(start).Microseconds())/1000),
-				"http.remote_addr", remote(r),
+				"http.remote_addr", bounded(remote(r), maxHeaderBytes),
 			)
 		}()
 		next.ServeHTTP(s, r)

@@ -12,8 +12,10 @@ import (
 const (
 	// idKey is the metadata key under which Thanos's Querier sends the id of the query.
 	idKey = "request-id"
-	// maxIDBytes bounds an id: whoever may send requests chooses it.
-	maxIDBytes = 128
+	// What a client chooses is cut in log lines: an id or tenant, another header, an address with its query.
+	maxIDBytes     = 128
+	maxHeaderBytes = 512
+	maxURLBytes    = 2048
 )
 
 type idContext struct{}
@@ -28,7 +30,7 @@ func ID(ctx context.Context) string {
 func withID(ctx context.Context) context.Context {
 	var id string
 	if v := metadata.ValueFromIncomingContext(ctx, idKey); len(v) == 1 {
-		id = Bounded(v[0])
+		id = bounded(v[0], maxIDBytes)
 	}
 	if id == "" {
 		id = ulid.Make().String()
@@ -36,10 +38,10 @@ func withID(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idContext{}, id)
 }
 
-// Bounded returns a text that a client chose as it may stand in a log line: not longer than 128 bytes, and UTF-8.
-func Bounded(s string) string {
-	if len(s) > maxIDBytes {
-		s = s[:maxIDBytes]
+// bounded returns a text that a client chose as it may stand in a log line: not longer than most bytes, and UTF-8.
+func bounded(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
 }

@@ -252,6 +252,22 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
+// TestHTTPLinesAreBounded: what a client sends does not decide how long a line becomes.
+func TestHTTPLinesAreBounded(t *testing.T) {
+	var l lines
+	h := New(parse(t, "http: {options: {level: DEBUG, decision: {log_start: true, log_end: true}}}"), Options{Logger: l.logger()}).
+		HTTP(http.NotFoundHandler())
+	long := strings.Repeat("x", 1<<16)
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/"+long+"?"+long, nil)
+	for _, name := range []string{"User-Agent", "X-Forwarded-For", "X-Request-ID"} {
+		r.Header.Set(name, long)
+	}
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	if n := l.buf.Len(); n == 0 || n > 1<<14 {
+		t.Errorf("got %d bytes of lines", n)
+	}
+}
+
 func TestFailuresDoNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lines
