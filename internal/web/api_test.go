@@ -146,6 +146,9 @@ func TestMark(t *testing.T) {
 	f("id="+id+"&action=DELETION", 403, bad("cross-origin request detected from Sec-Fetch-Site header"), "Sec-Fetch-Site", "cross-site")
 	f("id="+id+"&action=DELETION", 403, bad("cross-origin request detected, and/or browser is out of date: Sec-Fetch-Site is missing, and Origin does not match Host"), "Origin", "https://elsewhere")
 	f("id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes), 400, bad("form: http: request body too large"))
+	if w := do(h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes+1), ""); w.Code != 400 {
+		t.Errorf("a long detail in the query: got %d %s", w.Code, w.Body)
+	}
 	if len(m.marks) > 0 {
 		t.Fatalf("marked %q", m.marks)
 	}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,7 +33,7 @@ type Options struct {
 	DisableCORS bool
 	// Started is when the process started.
 	Started time.Time
-	// Logger is where marks are reported; nil discards.
+	// Logger is where marks and panics are reported; nil discards.
 	Logger *slog.Logger
 }
 
@@ -60,5 +61,22 @@ func Handler(o Options) http.Handler {
 		mux.Handle(apiPrefix, newAPI(o))
 		newPages(o).register(mux)
 	}
-	return mux
+	return logPanics(mux, o.Logger)
+}
+
+// logPanics logs a panic of a handler and ends the connection, as the server would, which logs it where failed handshakes go.
+func logPanics(next http.Handler, logger *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p)
+			default:
+				logger.Error("an HTTP request panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				panic(http.ErrAbortHandler)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
 }

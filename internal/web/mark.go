@@ -8,7 +8,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// maxMarkBytes bounds the body of a request to mark a block: an id, an action and a sentence.
+// maxMarkBytes bounds the body of a request to mark a block, which is an id, an action and a sentence; and the sentence. Marks above 1 MiB
+// are not read.
 const maxMarkBytes = 64 << 10
 
 // serveMark marks a block for deletion or against compaction, if that was allowed.
@@ -35,6 +36,10 @@ func (a *api) serveMark(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	idText, action, detail := r.FormValue("id"), r.FormValue("action"), r.FormValue("detail")
+	if len(detail) > maxMarkBytes { // in the query
+		refuse("Detail is longer than %d bytes", maxMarkBytes)
+		return
+	}
 	if idText == "" {
 		refuse("ID cannot be empty")
 		return

@@ -1,6 +1,8 @@
 package web
 
 import (
+	"bytes"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -88,4 +90,23 @@ func TestHandler(t *testing.T) {
 	f("/metrics", 200, "application/openmetrics-text")
 	f("/debug/pprof/", 200, "text/html")
 	f("/-/healthy", 200, "text/plain")
+}
+
+type panickingBlocks struct{ fakeBlocks }
+
+func (panickingBlocks) Snapshot() Snapshot { panic("no blocks today") }
+
+// TestPanicsAreLogged: where somebody looks, with the stack; the client sees the connection end.
+func TestPanicsAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	srv := httptest.NewServer(site(Options{Blocks: panickingBlocks{}, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	defer srv.Close()
+	if resp, err := srv.Client().Get(srv.URL + "/blocks"); err == nil {
+		resp.Body.Close()
+		t.Errorf("got %s", resp.Status)
+	}
+	srv.Close() // when the handler has returned
+	if line := log.String(); !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `path=/blocks panic="no blocks today"`) || !strings.Contains(line, "web_test.go") {
+		t.Errorf("got %q", line)
+	}
 }
