@@ -47,7 +47,7 @@ const tryTimeout = 30 * time.Second
 
 // replace makes and tries a client by a configuration that differs in nothing but credentials. Whatever fails, the one in use stays. Calls
 // must not overlap.
-func (c *bucketClient) replace(conf *bucketConfig) error {
+func (c *bucketClient) replace(ctx context.Context, conf *bucketConfig) error {
 	if reflect.DeepEqual(c.conf, conf) {
 		return nil
 	}
@@ -58,7 +58,7 @@ func (c *bucketClient) replace(conf *bucketConfig) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	found := errors.New("found")
 	if err := next.Iter(ctx, "", func(string) error { return found }); err != nil && !errors.Is(err, found) {

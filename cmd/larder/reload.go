@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"time"
 
 	"larder/internal/reload"
@@ -13,13 +14,13 @@ import (
 func (g *gateway) reloadable() []reload.Unit {
 	conf := g.conf
 	var units []reload.Unit
-	add := func(kind string, load func() error, files ...string) {
+	add := func(kind string, load func(context.Context) error, files ...string) {
 		units = append(units, reload.Unit{Kind: kind, Files: func() []string { return files }, Load: load})
 	}
 	if f := webFile(conf.http.configFile); f != "" {
 		// The HTTP server reads it by itself, for each request: a bad one closes the door until it is mended. This says so, and what the
 		// server does not take from it any more.
-		units = append(units, reload.Unit{Kind: "http", Files: f.files, Load: func() error {
+		units = append(units, reload.Unit{Kind: "http", Files: f.files, Load: func(context.Context) error {
 			now, err := f.check(time.Now())
 			if err == nil {
 				err = f.wrap(conf.webFixed.changed(now))
@@ -28,10 +29,10 @@ func (g *gateway) reloadable() []reload.Unit {
 		}})
 	}
 	if c := g.rpc.certs; c != nil {
-		add("grpc-tls", c.reload, conf.grpc.tls.files()...)
+		add("grpc-tls", func(context.Context) error { return c.reload() }, conf.grpc.tls.files()...)
 	}
 	if c := conf.requestLogYAML; c.path != "" {
-		add("request-logging", func() error {
+		add("request-logging", func(context.Context) error {
 			b, err := c.reread()
 			if err != nil {
 				return err
@@ -45,21 +46,21 @@ func (g *gateway) reloadable() []reload.Unit {
 		}, c.path)
 	}
 	if c := conf.objstoreYAML; c.path != "" {
-		add("objstore", func() error {
+		add("objstore", func(ctx context.Context) error {
 			b, err := c.reread()
 			if err != nil {
 				return err
 			}
 			parsed, err := parseBucket(b)
 			if err == nil {
-				err = g.backend.client.replace(parsed)
+				err = g.backend.client.replace(ctx, parsed)
 			}
 			return c.wrap(err)
 		}, c.path)
 	}
 	if c := conf.relabelYAML; c.path != "" {
 		inUse := conf.relabelText
-		add("relabel", func() error {
+		add("relabel", func(context.Context) error {
 			b, err := c.reread()
 			if err != nil || bytes.Equal(b, inUse) { // equal rules are no reason to list the bucket
 				return err

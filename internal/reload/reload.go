@@ -20,8 +20,8 @@ type Unit struct {
 	// Files returns the files that it is read from. It is called again before each look at them: a file may name others.
 	Files func() []string
 	// Load reads the files and puts what they say to use. After an error what was in use stays in use. It is also called when nothing
-	// has changed.
-	Load func() error
+	// has changed. When ctx ends the process stops.
+	Load func(ctx context.Context) error
 }
 
 // Options of a Reloader; the zero value works.
@@ -100,13 +100,13 @@ func (r *Reloader) Run(ctx context.Context) {
 	defer recheck.Stop()
 	var settled <-chan time.Time
 	changed := func(*unit) bool { return false } // and no others
-	r.look(dirs, changed)                        // files may have changed since they were read for the start
+	r.look(ctx, dirs, changed)                   // files may have changed since they were read for the start
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.asked:
-			r.look(dirs, func(*unit) bool { return true })
+			r.look(ctx, dirs, func(*unit) bool { return true })
 		case ev := <-dirs.events:
 			// Not put off by further events: a directory that never rests must not keep its files from being read.
 			if settled == nil && ev.Op != fsnotify.Chmod {
@@ -119,16 +119,16 @@ func (r *Reloader) Run(ctx context.Context) {
 			}
 		case <-settled:
 			settled = nil
-			r.look(dirs, changed)
+			r.look(ctx, dirs, changed)
 		case <-recheck.C:
 			// What failed may have failed for a reason outside the files.
-			r.look(dirs, func(u *unit) bool { return u.failed })
+			r.look(ctx, dirs, func(u *unit) bool { return u.failed })
 		}
 	}
 }
 
 // look loads the units whose files have changed, and those that others says.
-func (r *Reloader) look(dirs *watch, others func(*unit) bool) {
+func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) bool) {
 	var files [][]string
 	var every []string
 	for _, u := range r.units {
@@ -144,7 +144,10 @@ func (r *Reloader) look(dirs *watch, others func(*unit) bool) {
 			continue
 		}
 		u.loaded, u.seen = true, seen
-		err := load(u.Load)
+		err := load(ctx, u.Load)
+		if ctx.Err() != nil {
+			return
+		}
 		u.failed = err != nil
 		if u.failed {
 			r.successful.WithLabelValues(u.Kind).Set(0)
@@ -160,13 +163,13 @@ func (r *Reloader) look(dirs *watch, others func(*unit) bool) {
 }
 
 // load turns a panic, of a parser for instance, into an error: the old configuration serves on.
-func load(f func() error) (err error) {
+func load(ctx context.Context, f func(context.Context) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
-	return f()
+	return f(ctx)
 }
 
 // contents identifies what files hold; one that cannot be read, by why.

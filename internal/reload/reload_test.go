@@ -43,7 +43,7 @@ func start(t *testing.T, file string, recheck time.Duration) *fixture {
 	return f
 }
 
-func (f *fixture) load() error {
+func (f *fixture) load(context.Context) error {
 	b, err := os.ReadFile(f.file)
 	f.loads <- string(b)
 	if err != nil {
@@ -200,7 +200,7 @@ func TestFailedLoadsAreTriedAgain(t *testing.T) {
 	loads := make(chan int, 16)
 	n := 0
 	ctx, stop := context.WithCancel(context.Background())
-	r := New([]Unit{{Kind: "test", Files: func() []string { return nil }, Load: func() error {
+	r := New([]Unit{{Kind: "test", Files: func() []string { return nil }, Load: func(context.Context) error {
 		n++
 		loads <- n
 		if n < 3 {
@@ -250,5 +250,28 @@ func TestOnlyWhatChanged(t *testing.T) {
 		if got != "" { // WriteFile truncates first
 			t.Fatalf("got a load of %q, which nothing asked for", got)
 		}
+	}
+}
+
+// TestStopEndsALoad: a load that waits for somebody does not hold up the end of the process, which is no failure of it.
+func TestStopEndsALoad(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	loading := make(chan struct{})
+	ctx, stop := context.WithCancel(context.Background())
+	r := New([]Unit{{Kind: "test", Files: func() []string { return nil }, Load: func(ctx context.Context) error {
+		close(loading)
+		<-ctx.Done()
+		return ctx.Err()
+	}}}, Options{Registerer: reg})
+	stopped := make(chan struct{})
+	go func() {
+		r.Run(ctx)
+		close(stopped)
+	}()
+	<-loading
+	stop()
+	<-stopped
+	if got := testutil.ToFloat64(r.successful); got != 1 {
+		t.Errorf("got success %v", got)
 	}
 }
