@@ -1,7 +1,7 @@
 package main
 
 func (c *storeConfig) listenFlags(f flagger) {
-	flag(f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles.", "0.0.0.0:10902", &c.http.address, text)
+	flag(f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles, pages, /api/v1/.", "0.0.0.0:10902", &c.http.address, text)
 	flag(f, "http-grace-period", "Time that HTTP requests get to finish after a stop signal.", "2m", &c.http.grace, promDuration)
 	flag(f, "http.config", "Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).", "", &c.http.configFile, text).PlaceHolder("<file-path>")
 
