@@ -15,6 +15,7 @@ import (
 
 	"larder/chunkcache"
 	"larder/indexcache"
+	"larder/internal/hedge"
 	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/block"
@@ -31,6 +32,7 @@ type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
 	client  *bucketClient
+	parquet *bucketClient      // of the Parquet converter's bucket, nil for none
 	bucket  catalog.MarkBucket // for marks; all else that reads it has it already
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
@@ -87,6 +89,10 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 			b.logger.Warn("close the bucket's client", "err", err)
 		}
 	})
+	converted, err := b.openParquet(slots, bucket.Name(), reg)
+	if err != nil {
+		return conf.parquetYAML.wrap(err)
+	}
 
 	headersDir := ""
 	if dir != "" {
@@ -114,7 +120,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	b.onClose(chunks.Close)
 
 	b.catalog, err = catalog.New(catalog.Options{
-		Bucket: bucket, Dir: dir,
+		Bucket: bucket, Parquet: converted, Dir: dir,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
@@ -144,6 +150,25 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 func (c *storeConfig) clamp(minT, maxT int64) (int64, int64) {
 	now := time.Now()
 	return max(minT, c.minTime.Millis(now, math.MinInt64)), min(maxT, c.maxTime.Millis(now, math.MaxInt64))
+}
+
+// openParquet opens the bucket of the Parquet converter; nil without one. other is the name of the bucket with the blocks.
+func (b *backend) openParquet(slots hedge.Slots, other string, reg prometheus.Registerer) (catalog.ParquetBucket, error) {
+	conf := b.conf.parquet
+	if conf == nil {
+		return nil, nil
+	}
+	var err error
+	if b.parquet, err = newBucketClient(conf, b.logger); err != nil {
+		return nil, err
+	}
+	bucket := openParquetBucket(b.parquet, conf.Hedging, slots, b.logger, reg, other)
+	b.onClose(func() {
+		if err := bucket.Close(); err != nil {
+			b.logger.Warn("close the client of the Parquet bucket", "err", err)
+		}
+	})
+	return bucket, nil
 }
 
 // services are what the gRPC server is given.

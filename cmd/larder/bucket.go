@@ -100,5 +100,22 @@ func openBucket(b objstore.Bucket, h hedgingConfig, slots hedge.Slots, logger *s
 	if h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: slots, Logger: logger, Registerer: reg})
 	}
-	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), b.Name()))
+	return withMetrics(b, b.Name(), reg)
+}
+
+// openParquetBucket is openBucket for the bucket of the Parquet converter, with metrics of the same names: their label bucket tells the two
+// apart, also when both are folders of one bucket, named other. Its extra requests, of reads that no query waits for, are not counted.
+func openParquetBucket(b objstore.Bucket, h hedgingConfig, slots hedge.Slots, logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
+	if h.Enabled {
+		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: slots, Logger: logger})
+	}
+	name := b.Name()
+	if name == other {
+		name += " (parquet)"
+	}
+	return withMetrics(b, name, reg)
+}
+
+func withMetrics(b objstore.Bucket, name string, reg prometheus.Registerer) objstore.InstrumentedBucket {
+	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), name))
 }

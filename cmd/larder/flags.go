@@ -64,6 +64,7 @@ type storeConfig struct {
 	// What load has read and checked.
 	notes   []note
 	bucket  *bucketConfig
+	parquet *bucketConfig // nil for none
 	relabel []*relabel.Config
 	tracing []byte
 	// relabelText is what relabel was read from.
@@ -98,7 +99,7 @@ func (c *storeConfig) storeFlags(f flagger) {
 func (c *storeConfig) storageFlags(f flagger) {
 	c.objstoreYAML.required = true
 	contentFlags(f, &c.objstoreYAML, "objstore.config", "configures the bucket, as Thanos has it: type, config, prefix, hedging_config.")
-	contentFlags(f, &c.parquetYAML, "objstore-parquet.config", "names the blocks that are not served because they were converted to Parquet. Not supported: refused.")
+	contentFlags(f, &c.parquetYAML, "objstore-parquet.config", "configures the bucket of a Parquet converter: blocks that it has converted are not served.")
 	flag(f, "data-dir", "Local directory for index headers and the last view of the bucket, kept under <data-dir>/larder. "+
 		"It may be removed while larder is stopped: all of it is rebuilt.", "./data", &c.dataDir, text)
 	boolFlag(f, "cache-index-header", "Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",

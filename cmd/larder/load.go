@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -28,12 +27,6 @@ func (c *storeConfig) load(now time.Time) error {
 		return err
 	}
 
-	if b, err := c.parquetYAML.read(); err != nil {
-		return err
-	} else if b != nil {
-		return c.parquetYAML.wrap(errors.New("leaving out blocks that were converted to Parquet is not supported: without the flag they are served, " +
-			"and a Querier that also asks the Parquet gateway deduplicates them"))
-	}
 	b, err := c.objstoreYAML.read()
 	if err != nil {
 		return err
@@ -41,6 +34,14 @@ func (c *storeConfig) load(now time.Time) error {
 	c.bucket, err = parseBucket(b)
 	if err != nil {
 		return c.objstoreYAML.wrap(err)
+	}
+	if b, err = c.parquetYAML.read(); err != nil {
+		return err
+	}
+	if b != nil {
+		if c.parquet, err = parseBucket(b); err != nil {
+			return c.parquetYAML.wrap(err)
+		}
 	}
 
 	c.relabelText, err = c.relabelYAML.read()

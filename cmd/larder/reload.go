@@ -45,19 +45,24 @@ func (g *gateway) reloadable() []reload.Unit {
 			return nil
 		}, c.path)
 	}
-	if c := conf.objstoreYAML; c.path != "" {
-		add("objstore", func(ctx context.Context) error {
+	credentials := func(kind string, c content, client *bucketClient) {
+		if c.path == "" || client == nil {
+			return
+		}
+		add(kind, func(ctx context.Context) error {
 			b, err := c.reread()
 			if err != nil {
 				return err
 			}
 			parsed, err := parseBucket(b)
 			if err == nil {
-				err = g.backend.client.replace(ctx, parsed)
+				err = client.replace(ctx, parsed)
 			}
 			return c.wrap(err)
 		}, c.path)
 	}
+	credentials("objstore", conf.objstoreYAML, g.backend.client)
+	credentials("objstore-parquet", conf.parquetYAML, g.backend.parquet)
 	if c := conf.relabelYAML; c.path != "" {
 		inUse := conf.relabelText
 		add("relabel", func(context.Context) error {

@@ -37,9 +37,6 @@ var exceptions = map[string]string{
 	"enable-auto-gomemlimit": "on by default: it acts only where there is a memory limit that nothing else is set from",
 }
 
-// refused are flags that stop larder's start, by name, as docs/compatibility.md says.
-var refused = []string{"objstore-parquet.config", "objstore-parquet.config-file"}
-
 // TestFlagsOfThanos: larder takes every flag that the real binary has, with the same default, and hides what it hides.
 func TestFlagsOfThanos(t *testing.T) {
 	ctx := context.Background()
@@ -56,9 +53,7 @@ func TestFlagsOfThanos(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(want.values)) {
 		value, ok := got.values[name]
 		if !ok {
-			if !slices.Contains(refused, name) {
-				t.Errorf("--%s: larder does not have it", name)
-			}
+			t.Errorf("--%s: larder does not have it", name)
 			continue
 		}
 		if a, b := canonical(want.values[name]), canonical(value); a != b {
@@ -76,7 +71,6 @@ func TestFlagsOfThanos(t *testing.T) {
 	for name, def := range want.shown {
 		value, ok := got.shown[name]
 		switch {
-		case !ok && slices.Contains(refused, name):
 		case !ok:
 			t.Errorf("--%s: not in larder's manual", name)
 		case canonical(def) != canonical(value):
@@ -110,7 +104,6 @@ func TestFlagsAllGiven(t *testing.T) {
 			value = strings.Trim(shown, `"`)
 		}
 		switch {
-		case slices.Contains(refused, name):
 		case slices.Contains([]string{"data-dir", "http-address", "grpc-address", "objstore.config", "objstore.config-file"}, name):
 		case slices.Contains([]string{"grpc-server-tls-ciphers", "grpc-server-tls-curves"}, name): // lists; by default of no member
 		case value == "true":

@@ -35,7 +35,10 @@ type Catalog struct {
 
 	view  atomic.Pointer[View]
 	rules atomic.Pointer[[]*relabel.Config] // of the selector of syncs that begin from now on
-	again chan struct{}                     // has Run sync at once
+	// parquet is what the Parquet bucket said when it was last read, under parquetMu.
+	parquet   atomic.Pointer[conversions]
+	parquetMu sync.Mutex
+	again     chan struct{} // has Run sync at once
 
 	// fallback is what New found on disk, nil for nothing.
 	fallback []*Block
@@ -96,6 +99,7 @@ func New(opts Options) (*Catalog, error) {
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.view.Store(NewView(nil, false))
 	c.rules.Store(&opts.Relabel)
+	c.parquet.Store(&conversions{})
 	c.loadSaved()
 	c.turn <- struct{}{}
 	return c, nil
@@ -335,7 +339,7 @@ func (c *Catalog) serveSaved() {
 type Status struct {
 	// At is when it began, zero before the first; LastComplete when the last one began that saw the bucket whole.
 	At, LastComplete time.Time
-	// Err is why it was not complete, nil if it was.
+	// Err is why it was not complete, and what could not be read of the Parquet bucket before it; nil for neither.
 	Err error
 	// Listed is how many blocks the listing showed, by state in States (keys as in thanos_blocks_meta_synced).
 	Listed int

@@ -21,6 +21,12 @@
 // five attempts, while other blocks are known, that ends, so that one unreadable object cannot stop removals for ever:
 // a block that is served stays as it was known, any other is treated as broken.
 //
+// # Blocks that were converted to Parquet
+//
+// With Options.Parquet every sync also reads that bucket, before it lists the blocks. A block is left out when days that name it as their
+// source cover all of its time. The files there stand for themselves: one that cannot be read counts as it did before, and an
+// error never makes the view incomplete. Nothing of it is kept on disk: until that bucket was read, its blocks are served.
+//
 // # What is on disk
 //
 // Every file is one line with kind, version, length and crc32c, then the payload, written to a temporary name and
@@ -39,5 +45,6 @@
 //   - Catalog.mu is held for a publication: it guards the tombstones, the status, and the changes that Options.OnChange
 //     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
 //   - Catalog.flightMu guards the running refresh.
+//   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last result without it.
 //   - packedMetas.mu guards its map, and no packing runs under it.
 package catalog

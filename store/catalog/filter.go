@@ -27,16 +27,19 @@ func sortedRecords(records map[ulid.ULID]*record) []*record {
 	return slices.SortedFunc(maps.Values(records), func(a, b *record) int { return a.id().Compare(b.id()) })
 }
 
-// selectByMeta keeps the records that the time partition, the relabel rules and the consistency delay let through, in
+// selectByMeta keeps the records that the Parquet bucket, the time partition, the relabel rules and the consistency delay let through, in
 // this order, and counts the others by Thanos's names.
 func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCounts) []*record {
 	minTime := c.opts.MinTime.Millis(now, math.MinInt64)
 	maxTime := c.opts.MaxTime.Millis(now, math.MaxInt64)
 	selected := newSelector(*c.rules.Load())
+	converted := c.parquet.Load().periods(now)
 	var kept []*record
 	for _, r := range records {
 		b := &r.meta.block
 		switch {
+		case covers(converted[b.ID], b.MinTime, b.MaxTime):
+			states[stateConverted]++
 		case b.MaxTime < minTime || b.MinTime > maxTime:
 			states[stateTimeExcluded]++
 		case !selected.keeps(b):

@@ -16,13 +16,14 @@ const (
 	stateTooFresh      = "too-fresh"
 	stateMarked        = "marked-for-deletion"
 	stateDuplicate     = "duplicate"
+	stateConverted     = "parquet-converted"
 )
 
-// allStates also has the two that Thanos exports and larder has no blocks in: no-compact marks do not matter to
-// a store, and Parquet buckets are not supported.
+// allStates also has the two that Thanos exports and no store has blocks in: no-compact marks do not matter to one, and what was
+// converted to Parquet is counted as parquet-converted.
 var allStates = [...]string{
 	stateLoaded, stateNoMeta, stateCorrupted, stateFailed, stateTimeExcluded, stateLabelExcluded, stateTooFresh,
-	stateMarked, stateDuplicate, "marked-for-no-compact", "parquet-migrated",
+	stateMarked, stateDuplicate, stateConverted, "marked-for-no-compact", "parquet-migrated",
 }
 
 // stateCounts counts blocks by state.
@@ -40,6 +41,8 @@ type metrics struct {
 	complete, lastComplete      prometheus.Gauge
 	heldSources, tombstoned     prometheus.Gauge
 	fromDisk, numbers           prometheus.Gauge
+	parquetFailures             prometheus.Counter
+	parquetFiles                prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
@@ -85,6 +88,9 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		tombstoned:    gauge("larder_catalog_tombstoned_blocks", "Blocks of which an object was found missing, until the next complete view."),
 		fromDisk:      gauge("larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0."),
 		numbers:       gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
+
+		parquetFailures: counter("larder_catalog_parquet_failures_total", "Syncs that could not read all of the Parquet bucket."),
+		parquetFiles:    gauge("larder_catalog_parquet_files", "meta.pb files that the Parquet bucket is known to have."),
 	}
 	modified := f.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "thanos_blocks_meta_modified",

@@ -16,6 +16,9 @@ type Options struct {
 	// Bucket holds the blocks. A bucket with objstore's ReaderWithExpectedErrs is read through it, so that the missing
 	// deletion marks do not count as failures of the bucket.
 	Bucket Bucket
+	// Parquet is the bucket that a Parquet converter writes to; nil for none. Blocks that its meta.pb files name for all of their time are
+	// left out: whoever serves that bucket has them. It is listed whole at every sync, and meta.pb files that are new or changed are read.
+	Parquet ParquetBucket
 	// Dir is larder's folder in the data directory (<data-dir>/larder), made if it is missing. With "" nothing is kept:
 	// a restart reads every meta.json again, and cannot start without the bucket.
 	Dir string

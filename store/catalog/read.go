@@ -25,9 +25,13 @@ const (
 // readObject reads a whole object of at most limit bytes; one byte more is returned if it is larger. Whether an error
 // means a missing object is asked before the error is wrapped: some buckets do not look through wrapped errors.
 func (c *Catalog) readObject(ctx context.Context, name string, limit int64) ([]byte, readOutcome, error) {
+	return c.readObjectOf(ctx, c.reader, name, limit)
+}
+
+func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name string, limit int64) ([]byte, readOutcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
-	body, err := c.reader.Get(ctx, name)
+	body, err := bucket.Get(ctx, name)
 	if err == nil {
 		var data []byte
 		data, err = io.ReadAll(io.LimitReader(body, limit+1))
@@ -38,7 +42,7 @@ func (c *Catalog) readObject(ctx context.Context, name string, limit int64) ([]b
 			return data, readOK, nil
 		}
 	}
-	if c.reader.IsObjNotFoundErr(err) {
+	if bucket.IsObjNotFoundErr(err) {
 		return nil, readMissing, fmt.Errorf("read %s: %w", name, err)
 	}
 	return nil, readFailed, fmt.Errorf("read %s: %w", name, err)

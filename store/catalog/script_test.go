@@ -18,19 +18,22 @@ import (
 
 // TestScripts runs testdata/*.txt: a bucket, a catalog, and a clock that only `advance` moves.
 //
-//	new [discovery=recursive] [min-time=T] [max-time=T] [consistency=D] [marks-delay=D] [opened=no] [no-times]
+//	new [parquet] [discovery=recursive] [min-time=T] [max-time=T] [consistency=D] [marks-delay=D] [opened=no] [no-times]
 //	                       a process starts (again) on the same bucket and the same data directory; stdin: relabel rules
 //	put ID mint= maxt= [res=] [ext=(k=v,...)] [sources=(IDS)] [source=S] [age=D] [uploaded=D] [level=N]
 //	partial ID             a block without meta.json
 //	meta ID                stdin replaces a block's meta.json
 //	mark ID ago=D | mark ID content=S | unmark ID | delete ID [file=F]
 //	fail list=N | fail get=PATTERN | fail none
+//	meta.pb DIR mint= maxt= blocks=(IDS) | meta.pb DIR content=S | mark.pb DIR | delete.pb DIR
+//	                       a day in the Parquet bucket, which `new parquet` has
+//	fail-parquet list=N | fail-parquet get=PATTERN | fail-parquet none
 //	sync | refresh         prints the error, then the requests, then the view if it changed
 //	tombstone ID | opened ID | advance D | damage ID | damage catalog | view | states | broken | saved
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, file string) {
 		synctest.Test(t, func(t *testing.T) {
-			s := &script{bucket: newTestBucket(), dir: t.TempDir(), ids: map[string]ulid.ULID{}, names: map[ulid.ULID]string{}}
+			s := &script{bucket: newTestBucket(), parquet: newTestBucket(), dir: t.TempDir(), ids: map[string]ulid.ULID{}, names: map[ulid.ULID]string{}}
 			datadriven.RunTest(t, file, s.run)
 			if s.catalog != nil {
 				s.catalog.Close()
@@ -41,6 +44,8 @@ func TestScripts(t *testing.T) {
 
 type script struct {
 	bucket  *testBucket
+	parquet *testBucket
+	hasPq   bool // the catalog has the Parquet bucket
 	dir     string
 	catalog *Catalog
 	opened  map[ulid.ULID]bool
@@ -90,14 +95,26 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		} else if err := s.bucket.Delete(t.Context(), id().String()+"/"+file); err != nil {
 			return err.Error()
 		}
-	case "fail":
+	case "fail", "fail-parquet":
+		b := s.bucket
+		if d.Cmd == "fail-parquet" {
+			b = s.parquet
+		}
 		failList := int64(-1)
-		s.bucket.fail = ""
-		d.MaybeScanArgs(t, "get", &s.bucket.fail)
+		b.fail = ""
+		d.MaybeScanArgs(t, "get", &b.fail)
 		d.MaybeScanArgs(t, "list", &failList)
-		s.bucket.failList.Store(failList)
+		b.failList.Store(failList)
 		for name, id := range s.ids {
-			s.bucket.fail = strings.ReplaceAll(s.bucket.fail, "$"+name, id.String())
+			b.fail = strings.ReplaceAll(b.fail, "$"+name, id.String())
+		}
+	case "meta.pb":
+		s.putParquet(t, d)
+	case "mark.pb":
+		s.parquet.put(d.CmdArgs[0].Key+"/"+parquetMarkFile, "")
+	case "delete.pb":
+		if err := s.parquet.Delete(t.Context(), d.CmdArgs[0].Key+"/"+parquetMetaFile); err != nil {
+			return err.Error()
 		}
 	case "sync":
 		return s.after(s.catalog.Sync(t.Context()))
@@ -158,7 +175,11 @@ func (s *script) start(t *testing.T, d *datadriven.TestData) string {
 	}
 	s.opened = nil
 	s.bucket.noTimes = d.HasArg("no-times")
+	s.parquet.noTimes = d.HasArg("no-times")
 	opts := Options{Bucket: s.bucket, Dir: s.dir, Relabel: relabel, OnChange: func(_, _ *View) { s.changes++ }}
+	if s.hasPq = d.HasArg("parquet"); s.hasPq {
+		opts.Parquet = s.parquet
+	}
 	if d.HasArg("opened") {
 		s.opened = map[ulid.ULID]bool{}
 		opts.Opened = func(id ulid.ULID) bool { return s.opened[id] }
@@ -245,6 +266,31 @@ func (s *script) put(t *testing.T, d *datadriven.TestData, id ulid.ULID) {
 	s.bucket.put(id.String()+"/"+metaFile, string(data))
 }
 
+// putParquet puts a meta.pb, written as the Parquet converter's protobuf library writes it.
+func (s *script) putParquet(t *testing.T, d *datadriven.TestData) {
+	var m parquetMeta
+	var content string
+	var blocks []string
+	d.MaybeScanArgs(t, "mint", &m.minTime)
+	d.MaybeScanArgs(t, "maxt", &m.maxTime)
+	for _, a := range d.CmdArgs {
+		if a.Key == "blocks" {
+			blocks = a.Vals
+		}
+	}
+	for _, name := range blocks {
+		id, ok := s.ids[name]
+		if !ok {
+			d.Fatalf(t, "unknown block %q", name)
+		}
+		m.blocks = append(m.blocks, id)
+	}
+	if !d.MaybeScanArgs(t, "content", &content) {
+		content = string(encodeParquetMeta(m))
+	}
+	s.parquet.put(d.CmdArgs[0].Key+"/"+parquetMetaFile, content)
+}
+
 // after prints the outcome of a sync.
 func (s *script) after(err error) string {
 	out := ""
@@ -252,6 +298,9 @@ func (s *script) after(err error) string {
 		out = s.rename(strings.ReplaceAll(err.Error(), "\n", "; ")) + "\n"
 	}
 	out += s.bucket.requests() + "\n"
+	if s.hasPq {
+		out += "parquet " + s.parquet.requests() + "\n"
+	}
 	if s.changes > 0 {
 		out += s.view()
 	}

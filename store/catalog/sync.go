@@ -34,12 +34,15 @@ type brokenBlock struct {
 }
 
 // Sync lists the bucket, takes in what is new, and publishes what it found. It returns nil only if it saw the bucket
-// whole; after any error the blocks that were served still are, and new ones that could be read are too.
+// whole, and the Parquet bucket too; after any error the blocks that were served still are, and new ones that could be read are too.
+// If it is the Parquet bucket alone that failed, blocks are removed all the same, but none that its last state does not name.
 // One sync or refresh runs at a time; others wait.
 func (c *Catalog) Sync(ctx context.Context) error {
 	c.metrics.syncs.Inc()
 	began := time.Now()
-	err := c.sync(ctx, false)
+	// Before the sync's turn: a refresh does not need the Parquet bucket and must not wait for it.
+	parquetErr := c.readParquet(ctx)
+	err := errors.Join(c.sync(ctx, false), parquetErr)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return err
 	}
@@ -130,7 +133,7 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		c.save(l, now)
 		c.saved = nil
 	}
-	c.setStatus(l, states, now, err)
+	c.setStatus(l, states, now, errors.Join(err, c.parquet.Load().err))
 	c.logSync(old, v, len(l.blocks), states, refreshing, complete, time.Since(now))
 	if !complete {
 		return fmt.Errorf("%w: %w", ErrIncomplete, err)

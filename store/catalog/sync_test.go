@@ -529,6 +529,7 @@ thanos_blocks_meta_synced{state="loaded"} 1
 thanos_blocks_meta_synced{state="marked-for-deletion"} 0
 thanos_blocks_meta_synced{state="marked-for-no-compact"} 0
 thanos_blocks_meta_synced{state="no-meta-json"} 1
+thanos_blocks_meta_synced{state="parquet-converted"} 0
 thanos_blocks_meta_synced{state="parquet-migrated"} 0
 thanos_blocks_meta_synced{state="time-excluded"} 0
 thanos_blocks_meta_synced{state="too-fresh"} 0

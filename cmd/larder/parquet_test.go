@@ -1,0 +1,87 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"larder/benchmarks/dataset"
+)
+
+// TestParquetBucket: a block that was converted is not served while its day is in the Parquet bucket, and is once that is gone. Both buckets
+// are folders of one: their metrics are told apart all the same.
+func TestParquetBucket(t *testing.T) {
+	dir := t.TempDir()
+	metas, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), filepath.Join(dir, "blocks"), dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var day []byte
+	for field, v := range []int64{1: metas[0].MinTime, 2: metas[0].MaxTime} {
+		if field > 0 {
+			day = protowire.AppendVarint(protowire.AppendTag(day, protowire.Number(field), protowire.VarintType), uint64(v))
+		}
+	}
+	for _, m := range metas {
+		day = protowire.AppendString(protowire.AppendTag(day, 6, protowire.BytesType), m.ULID.String())
+	}
+	file := filepath.Join(dir, "parquet", "2024-01-01", "meta.pb")
+	old := time.Now().Add(-time.Hour)
+	if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, day, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, old, old); err != nil {
+		t.Fatal(err)
+	}
+	prefixed := func(prefix string) string {
+		return "{type: FILESYSTEM, config: {directory: " + dir + "}, prefix: " + prefix + ", hedging_config: {enabled: true}}"
+	}
+	config := write(t, "parquet.yml", prefixed("parquet"))
+
+	p := startProcess(t, prefixed("blocks"), "--objstore-parquet.config-file="+config, "--sync-block-duration=100ms")
+	p.await("readiness changed.*ready=true")
+	if got := countSeries(t, p.series()); got != 0 {
+		t.Errorf("got %d series of a converted block", got)
+	}
+	_, metrics := p.get("/metrics")
+	for _, want := range []string{
+		`thanos_blocks_meta_synced{state="parquet-converted"} 1`,
+		`thanos_blocks_meta_synced{state="loaded"} 0`,
+		`larder_catalog_parquet_files 1`,
+		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir + `",operation="iter"}`,
+		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir + ` (parquet)",operation="iter"}`,
+		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir + ` (parquet)",operation="get"} 1`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+
+	// A configuration that names another place needs a restart, as that of the bucket does.
+	replace(t, config, []byte(prefixed("elsewhere")))
+	p.await("configuration was not reloaded.* kind=objstore-parquet .*--objstore-parquet.config-file " + config + ": only credentials can change while larder runs: prefix needs a restart")
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	p.await("blocks changed.* new=1")
+	if got := countSeries(t, p.series()); got != wideSeries {
+		t.Errorf("got %d series of a block that is not converted any more, want %d", got, wideSeries)
+	}
+
+	// One whose file cannot be used says so, and its blocks are served.
+	if err := os.WriteFile(file, []byte("nonsense"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	p.await("sync failed.* err=.*the Parquet bucket: 2024-01-01/meta.pb: broken meta.pb")
+	if got := countSeries(t, p.series()); got != wideSeries {
+		t.Errorf("got %d series, want %d", got, wideSeries)
+	}
+}

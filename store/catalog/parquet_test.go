@@ -1,0 +1,151 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// encodeParquetMeta writes the message of a meta.pb with all the fields that the converter's current version has.
+func encodeParquetMeta(m parquetMeta) []byte {
+	var b []byte
+	number := func(field protowire.Number, v int64) {
+		if v != 0 { // as proto3 has it
+			b = protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(v))
+		}
+	}
+	number(parquetMinTime, m.minTime)
+	number(parquetMaxTime, m.maxTime)
+	number(3, 1) // shards
+	b = protowire.AppendString(protowire.AppendTag(b, 4, protowire.BytesType), "\x0a\x01a")
+	number(5, 2) // version
+	for _, id := range m.blocks {
+		b = protowire.AppendString(protowire.AppendTag(b, parquetBlocks, protowire.BytesType), id.String())
+	}
+	return b
+}
+
+func TestParseParquetMeta(t *testing.T) {
+	want := parquetMeta{86_400_000, 172_800_000, []ulid.ULID{testID(1), testID(2)}}
+	whole := encodeParquetMeta(want)
+	got, err := parseParquetMeta(whole)
+	if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime || !slices.Equal(got.blocks, want.blocks) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	// Times before 1970, and those that are left out because they are 0.
+	for _, want := range []parquetMeta{{-86_400_000, 0, []ulid.ULID{testID(1)}}, {0, 86_400_000, []ulid.ULID{testID(1)}}, {}} {
+		got, err := parseParquetMeta(encodeParquetMeta(want))
+		if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime || !slices.Equal(got.blocks, want.blocks) {
+			t.Errorf("got %v, %v, want %v", got, err, want)
+		}
+	}
+
+	f := func(data, want string) {
+		t.Helper()
+		if _, err := parseParquetMeta([]byte(data)); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", data, err, want)
+		}
+	}
+	f(string(whole[:len(whole)-1]), "field 6 is no text")
+	f(string(whole[:3]), "field 1 is no time")
+	f("\x0a\x01a", "field 1 is no time")
+	f("\x30\x01", "field 6 is no text")
+	f("\x32\x01a", `"a" is no block ID`)
+	f("\x32\x1a01arz3ndektsv4rrffq69g5fav", "is no block ID")
+	f("\x32\x1a"+testID(1).String(), "mint 0 is not before maxt 0")
+	f("<html>busy</html>", "field")
+	f(strings.Repeat("x", maxMetaSize+1), "larger than 16777216 bytes")
+}
+
+func FuzzParseParquetMeta(f *testing.F) {
+	f.Add(encodeParquetMeta(parquetMeta{86_400_000, 172_800_000, []ulid.ULID{testID(1), testID(2)}}))
+	f.Add(encodeParquetMeta(parquetMeta{-1, 1, []ulid.ULID{testID(3)}}))
+	f.Add([]byte("\x32\x01a"))
+	f.Add([]byte("\x0b\x0b\x0c\x0c"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := parseParquetMeta(data)
+		if err != nil {
+			if !errors.Is(err, errBroken) {
+				t.Fatalf("%v: not errBroken", err)
+			}
+			return
+		}
+		if len(m.blocks) > 0 && m.minTime >= m.maxTime {
+			t.Fatalf("%v covers nothing", m)
+		}
+		again, err := parseParquetMeta(encodeParquetMeta(m))
+		if err != nil || again.minTime != m.minTime || again.maxTime != m.maxTime || !slices.Equal(again.blocks, m.blocks) {
+			t.Fatalf("%v read again: %v, %v", m, again, err)
+		}
+	})
+}
+
+func TestCovers(t *testing.T) {
+	f := func(want bool, from, to int64, periods ...period) {
+		t.Helper()
+		if got := covers(periods, from, to); got != want {
+			t.Errorf("[%d,%d) by %v: got %t", from, to, periods, got)
+		}
+	}
+	f(false, 0, 10)
+	f(true, 0, 10, period{0, 10})
+	f(true, 2, 8, period{0, 10})
+	f(false, 0, 11, period{0, 10})
+	f(false, -1, 10, period{0, 10})
+	f(true, 5, 25, period{20, 30}, period{0, 10}, period{10, 20})
+	f(false, 5, 25, period{20, 30}, period{0, 10})
+	f(false, 5, 25, period{10, 20})
+	f(true, 5, 25, period{0, 12}, period{0, 10}, period{11, 30})
+	f(true, 0, 10, period{0, 10}, period{0, 10})
+}
+
+// hangingBucket lists, and never answers a read.
+type hangingBucket struct{ *testBucket }
+
+func (hangingBucket) Get(ctx context.Context, _ string) (io.ReadCloser, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestParquetBucketHangs: it holds up a sync no longer than a listing may stall, and neither a refresh nor what is served.
+func TestParquetBucketHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, parquet := newTestBucket(), newTestBucket()
+		first := putBlock(b, 1)
+		for n := range 1000 {
+			parquet.put(fmt.Sprintf("%d/%s", n, parquetMetaFile), string(encodeParquetMeta(parquetMeta{0, 1 << 60, []ulid.ULID{first}})))
+		}
+		c := newCatalog(t, Options{Bucket: b, Parquet: hangingBucket{parquet}, Concurrency: 2})
+		start := time.Now()
+		synced := make(chan error)
+		go func() { synced <- c.Sync(t.Context()) }()
+		synctest.Wait()
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Errorf("Refresh: %v", err)
+		}
+		if took := time.Since(start); took != 0 || c.View().ByID(first) == nil {
+			t.Errorf("a refresh took %v, and the view has %d blocks", took, len(c.View().Blocks))
+		}
+		if err := <-synced; !errors.Is(err, errStalled) || errors.Is(err, ErrIncomplete) {
+			t.Errorf("Sync: %v", err)
+		}
+		if took := time.Since(start); took > 2*time.Minute {
+			t.Errorf("the sync took %v", took)
+		}
+		if c.View().ByID(first) == nil {
+			t.Error("the block is not served")
+		}
+		if err := c.Status().Err; !errors.Is(err, errStalled) {
+			t.Errorf("status: %v", err)
+		}
+	})
+}
