@@ -187,6 +187,8 @@ func TestBadStart(t *testing.T) {
 	f(nil, "field basic_auth_user not found", "--http.config="+write(t, "web.yml", "basic_auth_user: {a: b}"), bucket)
 	f(nil, "web.yml: cert_file "+expiredCert+": the certificate expired at", "--http.config="+webTLS(expiredCert, expiredKey), bucket)
 	f(nil, "web.yml: cert_file "+earlyCert+": the certificate is not valid before", "--http.config="+webTLS(earlyCert, earlyKey), bucket)
+	f(nil, "web.yml: client_ca_file "+aFile+": the file holds no certificate", "--http.config="+write(t, "web.yml",
+		"tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+", client_auth_type: RequireAndVerifyClientCert, client_ca_file: "+aFile+"}"), bucket)
 	f(nil, "web.yml: failed to load X509KeyPair: tls: private key does not match public key", "--http.config="+webTLS(certFile, earlyKey), bucket)
 	f(nil, "--grpc-server-tls-cert and --grpc-server-tls-key must be given together", "--grpc-server-tls-cert="+certFile, bucket)
 	f(nil, "--grpc-server-tls-cert "+aFile, "--grpc-server-tls-cert="+aFile, "--grpc-server-tls-key="+keyFile, bucket)

@@ -211,6 +211,18 @@ func TestCertificateComesIntoForce(t *testing.T) {
 	})
 }
 
+// TestWebConfigInOneFile: certificate and key of the HTTP port may lie in one file, in either order.
+func TestWebConfigInOneFile(t *testing.T) {
+	cert, key := newAuthority(t).issue(-time.Hour, time.Hour)
+	for _, text := range [][]byte{append(cert, key...), append(key, cert...)} {
+		both := write(t, "both.pem", string(text))
+		f := webFile(write(t, "web.yml", "tls_server_config: {cert_file: "+both+", key_file: "+both+"}"))
+		if fixed, err := f.check(time.Now()); err != nil || !fixed.tls {
+			t.Errorf("got %t, %v", fixed.tls, err)
+		}
+	}
+}
+
 // TestClientCABundle: a certificate that Go does not take does not make the others useless.
 func TestClientCABundle(t *testing.T) {
 	good := newAuthority(t).pem()

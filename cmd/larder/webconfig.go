@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,32 +55,51 @@ func (w webFile) check(now time.Time) (fixed webFixed, err error) {
 		return fixed, w.wrap(err)
 	}
 	fixed = webFixed{tls: all.TLSConfig.IsEnabled(), http2: all.HTTPConfig.HTTP2, limit: all.RateLimiterConfig}
-	return fixed, w.checkCertificate(&all.TLSConfig, now)
+	return fixed, w.checkCertificates(&all.TLSConfig, now)
 }
 
-func (w webFile) checkCertificate(conf *toolkit.TLSConfig, now time.Time) (err error) {
-	text, from := []byte(conf.TLSCert), "cert"
-	if conf.TLSCertPath != "" {
-		from = "cert_file " + conf.TLSCertPath
-		if text, err = os.ReadFile(conf.TLSCertPath); err != nil {
-			return w.wrap(fmt.Errorf("cert_file: %w", err))
-		}
+// checkCertificates looks at what the library lets pass: times, and a file of client authorities that shuts out every client.
+func (w webFile) checkCertificates(conf *toolkit.TLSConfig, now time.Time) error {
+	text, from, err := pemText("cert", conf.TLSCert, conf.TLSCertPath)
+	if err == nil && len(text) > 0 { // else plain text
+		err = leafInForce(text, now)
 	}
-	if len(text) == 0 {
-		return nil // plain text
+	if err != nil {
+		return w.wrap(fmt.Errorf("%s: %w", from, err))
 	}
-	block, _ := pem.Decode(text) // the leaf comes first
-	if block == nil {
-		return w.wrap(fmt.Errorf("%s holds no certificate", from))
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err == nil {
-		err = inForce(cert, now)
+	text, from, err = pemText("client_ca", conf.ClientCAsText, conf.ClientCAs)
+	if err == nil && (conf.ClientCAs != "" || len(text) > 0) {
+		_, err = caPool(text, now)
 	}
 	if err != nil {
 		return w.wrap(fmt.Errorf("%s: %w", from, err))
 	}
 	return nil
+}
+
+// pemText returns what stands under a key or in the file that key_file names, and which of them it is.
+func pemText(key, inline, file string) (text []byte, from string, err error) {
+	if file == "" {
+		return []byte(inline), key, nil
+	}
+	text, err = os.ReadFile(file)
+	return text, key + "_file " + file, err
+}
+
+// leafInForce looks at the first certificate of a PEM text: the server's own. Other things, a key for instance, may come before it.
+func leafInForce(text []byte, now time.Time) error {
+	block, rest := pem.Decode(text)
+	for block != nil && block.Type != "CERTIFICATE" {
+		block, rest = pem.Decode(rest)
+	}
+	if block == nil {
+		return errors.New("the file holds no certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return err
+	}
+	return inForce(cert, now)
 }
 
 // files are the file and those that it names, as far as it can be read.
