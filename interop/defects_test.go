@@ -15,23 +15,32 @@ import (
 // TestDefectsAreCaught lets a Thanos make one mistake at a time. Each must be reported, in the field where it belongs, by the comparison
 // that passes larder, allowed differences and all.
 func TestDefectsAreCaught(t *testing.T) {
-	for _, d := range defect.All {
-		t.Run(d.Name, func(t *testing.T) { caught(t, gateway.ThanosOptions{Wrap: d.Wrap}, d.Field) })
-	}
-	// Thanos itself offers this one.
-	t.Run("no re-sort", func(t *testing.T) { caught(t, gateway.ThanosOptions{DontResort: true}, answer.SeriesLabels) })
+	buckets := &shelf{dir: t.TempDir(), made: map[int]*layout.Layout{}}
+	t.Run("mistakes", func(t *testing.T) {
+		try := func(name string, opts gateway.ThanosOptions, field answer.Field) {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				caught(t, buckets, opts, field)
+			})
+		}
+		for _, d := range defect.All {
+			try(d.Name, gateway.ThanosOptions{Wrap: d.Wrap}, d.Field)
+		}
+		// Thanos itself offers this one.
+		try("no re-sort", gateway.ThanosOptions{DontResort: true}, answer.SeriesLabels)
+	})
 	t.Logf("proved: %d mistakes, made one at a time, are each reported by that comparison", len(defect.All)+1)
 }
 
 // caught compares Thanos with a Thanos of these options until a difference in the field is reported.
-func caught(t *testing.T, opts gateway.ThanosOptions, field answer.Field) {
+func caught(t *testing.T, buckets *shelf, opts gateway.ThanosOptions, field answer.Field) {
 	t.Helper()
 	list, err := allowed.Load("allowed_differences.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &run{
-		subject: trial.Thanos(opts), allowed: list, seed: defaultSeed, layouts: 6, requests: perLayout,
+		subject: trial.Thanos(opts), allowed: list, seed: defaultSeed, layouts: 6, requests: perLayout, shelf: buckets,
 		kind: func(int) layout.Options { return layout.Options{} },
 	}
 	report, others := "", 0

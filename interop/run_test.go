@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -180,6 +181,29 @@ type run struct {
 	requests int
 	kind     func(i int) layout.Options
 	coverage *coverage
+	// shelf keeps the buckets for other runs of the same seed and kinds; nil: each is removed after its run.
+	shelf *shelf
+}
+
+// shelf holds buckets that several runs read.
+type shelf struct {
+	dir string
+	mu  sync.Mutex // guards made; held while a bucket is written
+	// made are the layouts by their index.
+	made map[int]*layout.Layout
+}
+
+func (s *shelf) take(ctx context.Context, i int, seed uint64, opts layout.Options) (*layout.Layout, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.made[i]; l != nil {
+		return l, nil
+	}
+	l, err := layout.Write(ctx, filepath.Join(s.dir, strconv.Itoa(i)), seed, opts)
+	if err == nil {
+		s.made[i] = l
+	}
+	return l, err
 }
 
 func (r *run) all(t *testing.T, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) (more bool)) {
@@ -205,15 +229,15 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	bucket := filepath.Join(dir, "bucket")
-	if err := os.MkdirAll(bucket, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	opts := layout.Options{}
 	if r.kind != nil {
 		opts = r.kind(i)
 	}
-	l, err := layout.Write(ctx, bucket, seed, opts)
+	buckets := r.shelf
+	if buckets == nil {
+		buckets = &shelf{dir: dir, made: map[int]*layout.Layout{}}
+	}
+	l, err := buckets.take(ctx, i, seed, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
