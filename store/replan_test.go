@@ -52,17 +52,21 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 		batch   int64
 		limit   int64
 		code    codes.Code
+		long    bool // not in the short form, which the race detector sees
 	}{
-		{name: "replaced", change: same, code: codes.OK},
-		{name: "replaced, batches", change: same, batch: 64, code: codes.OK},
+		{name: "replaced", change: same, code: codes.OK, long: true},
+		{name: "replaced, batches", change: same, batch: 64, code: codes.OK, long: true},
 		{name: "replaced, limit", change: same, batch: 64, limit: 9000, code: codes.OK},
-		{name: "other labels", change: unlabelled, code: codes.Aborted},
-		{name: "other labels, not asked for", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.OK},
+		{name: "other labels", change: unlabelled, code: codes.Aborted, long: true},
+		{name: "other labels, not asked for", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.OK, long: true},
 		{name: "other labels, matched", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.Aborted,
 			matcher: &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "replica"}},
-		{name: "replaced, block asked for by ID", change: same, byID: true, code: codes.Aborted},
+		{name: "replaced, block asked for by ID", change: same, byID: true, code: codes.Aborted, long: true},
 		{name: "deleted", gone: true, code: codes.Aborted},
 	} {
+		if tc.long && testing.Short() {
+			continue
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
 			if err := os.CopyFS(dir, os.DirFS(whole)); err != nil {

@@ -54,10 +54,6 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if sh := req.ShardInfo; sh.GetTotalShards() >= 1 && (sh.ShardIndex < 0 || sh.ShardIndex >= sh.TotalShards) {
-		// Nothing belongs to such a shard. To say so would hide that some shard is not asked for.
-		return nil, status.Errorf(codes.InvalidArgument, "shard_index %d is not one of %d shards", sh.ShardIndex, sh.TotalShards)
-	}
 	if req.Hints != nil {
 		var h storepb.SeriesRequestHints
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
@@ -67,6 +63,11 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
 		}
 		q.hints, q.queryStats = true, h.EnableQueryStats
+	}
+	// After what Thanos refuses too: a request with both faults hears of the same one.
+	if sh := req.ShardInfo; sh.GetTotalShards() >= 1 && (sh.ShardIndex < 0 || sh.ShardIndex >= sh.TotalShards) {
+		// Nothing belongs to such a shard. To say so would hide that some shard is not asked for.
+		return nil, status.Errorf(codes.InvalidArgument, "shard_index %d is not one of %d shards", sh.ShardIndex, sh.TotalShards)
 	}
 	return q, nil
 }
