@@ -15,6 +15,7 @@ import (
 	"larder/interop/internal/gateway"
 	"larder/interop/internal/layout"
 	"larder/interop/internal/mixin"
+	"larder/interop/internal/process"
 	"larder/interop/internal/scrape"
 )
 
@@ -232,6 +233,14 @@ func TestMixinGateAlert(t *testing.T) {
 	}
 	if err == nil {
 		t.Fatal("a second request got through a gate for one")
+	}
+	// The client knows of its deadline before the gate does.
+	err = w.Wait(ctx, func(ctx context.Context) bool {
+		n, err := process.Metric(ctx, "http://"+w.HTTPAddr+"/metrics", "thanos_bucket_store_series_gate_duration_seconds_count")
+		return err == nil && n == 2
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	w.scrape(t)
 	e := named(t, thanosMixin(t), "ThanosStoreSeriesGateLatencyHigh")

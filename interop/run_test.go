@@ -199,7 +199,11 @@ func (s *shelf) take(ctx context.Context, i int, seed uint64, opts layout.Option
 	if l := s.made[i]; l != nil {
 		return l, nil
 	}
-	l, err := layout.Write(ctx, filepath.Join(s.dir, strconv.Itoa(i)), seed, opts)
+	dir := filepath.Join(s.dir, strconv.Itoa(i))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	l, err := layout.Write(ctx, dir, seed, opts)
 	if err == nil {
 		s.made[i] = l
 	}
