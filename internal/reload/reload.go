@@ -209,7 +209,7 @@ func openWatch(log *slog.Logger) *watch {
 
 func (w *watch) close() {
 	if w.notify != nil {
-		w.notify.Close()
+		_ = w.notify.Close() // it only watched
 	}
 }
 

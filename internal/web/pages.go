@@ -150,7 +150,7 @@ func formatSpan(ms int64) string {
 	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}} {
 		if n := d / u.size; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d%s", n, u.name))
-			d -= n * u.size
+			d %= u.size
 		}
 	}
 	return strings.Join(parts, " ")
