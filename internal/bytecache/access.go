@@ -51,7 +51,7 @@ type missLog struct {
 
 // logMiss logs a look-up that found nothing. The caller holds a shard's mu, and
 // the cache is not closed.
-func (m *Memory) logMiss(mixed uint64) {
+func (m *Values[V]) logMiss(mixed uint64) {
 	m.misses.mu.Lock()
 	if m.misses.log.add(mixed) {
 		m.misses.log = m.handOver(m.misses.log)
@@ -61,7 +61,7 @@ func (m *Memory) logMiss(mixed uint64) {
 
 // flushMisses hands over the misses so far, because one of them is being set.
 // The caller holds a shard's mu, and the cache is not closed.
-func (m *Memory) flushMisses() {
+func (m *Values[V]) flushMisses() {
 	m.misses.mu.Lock()
 	if m.misses.log.n > 0 {
 		m.misses.log.urgent = true
@@ -73,7 +73,7 @@ func (m *Memory) flushMisses() {
 // handOver sends a log to be counted, or forgets it when too many wait, and
 // returns an empty one. The caller holds the lock of the log, and the cache is
 // not closed.
-func (m *Memory) handOver(log *accessLog) *accessLog {
+func (m *Values[V]) handOver(log *accessLog) *accessLog {
 	select {
 	case m.accesses <- log:
 		return m.logs.Get().(*accessLog)
@@ -84,7 +84,7 @@ func (m *Memory) handOver(log *accessLog) *accessLog {
 }
 
 // count tells the policy of the look-ups.
-func (m *Memory) count() {
+func (m *Values[V]) count() {
 	defer close(m.counted)
 	n := 0
 	tell := func(key uint64) {

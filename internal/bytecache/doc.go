@@ -1,5 +1,6 @@
 // Package bytecache holds byte caches of a fixed size, keyed by exact 64-bit
 // keys: Memory, which keeps values in the heap, and None, which keeps nothing.
+// Values is Memory's core for values that are not bytes but take some.
 // Package bytecachetest is the conformance suite that every one of them passes.
 //
 // # What a cache promises
@@ -15,11 +16,11 @@
 // gives up writing to it, and whoever gets one must not write to it. It should
 // own its memory: a small slice of a large array keeps all of the array.
 //
-// # Memory, and what ristretto leaves to do
+// # Values, and what ristretto leaves to do
 //
-// Memory stands on ristretto, whose admission policy is why it is here: under
+// Values stands on ristretto, whose admission policy is why it is here: under
 // TinyLFU a page that is read once does not displace one that is read often.
-// Memory keeps the table of values itself; ristretto decides what may stay in
+// Values keeps the table of values itself; ristretto decides what may stay in
 // it. What ristretto leaves to its user is done here:
 //
 //   - A set value is invisible until a background goroutine has applied it. Here
@@ -47,10 +48,10 @@
 // # Locks
 //
 // shard.mu guards a shard's table, entries, log and counters, and orders calls
-// into ristretto before Close. Memory.turn is held by the Set that waits for
-// ristretto to apply its buffer. Memory.life is held shared during that wait
+// into ristretto before Close. Values.turn is held by the Set that waits for
+// ristretto to apply its buffer. Values.life is held shared during that wait
 // and exclusively by Close. Order: turn, life, shard.mu. Whoever waits for
 // ristretto holds no shard.mu, because ristretto's goroutine takes it.
 //
-// Memory has one goroutine of its own, count, besides ristretto's two.
+// Values has one goroutine of its own, count, besides ristretto's two.
 package bytecache

@@ -22,7 +22,7 @@ type Stats struct {
 }
 
 // Stats returns a snapshot; its figures are not of one instant.
-func (m *Memory) Stats() Stats {
+func (m *Values[V]) Stats() Stats {
 	st := Stats{
 		Added:        m.added.Load(),
 		Evictions:    m.evictions.Load(),

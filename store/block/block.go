@@ -9,11 +9,9 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -284,16 +282,6 @@ func (b *Block) meanEntry(h *indexheader.Header) int64 {
 		}
 	}
 	return defaultEntryBytes
-}
-
-// matchersKey hashes a set of matchers, whatever their order.
-func matchersKey(ms []*labels.Matcher) uint64 {
-	texts := make([]string, len(ms))
-	for i, m := range ms {
-		texts[i] = strconv.Itoa(int(m.Type)) + "\xff" + m.Name + "\xff" + m.Value
-	}
-	slices.Sort(texts)
-	return xxhash.Sum64String(strings.Join(texts, "\xfe"))
 }
 
 var errNoChunkFile = errors.New("no such chunk file")

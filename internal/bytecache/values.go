@@ -1,0 +1,372 @@
+package bytecache
+
+import (
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/dgraph-io/ristretto/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	defaultMaxBytes      = 64 << 20
+	defaultExpectedValue = 8 << 10
+
+	// entryOverhead is what a kept value costs besides its own bytes: the
+	// entry (64 B), its places in our table (16 B), in ristretto's (64 B with
+	// the key) and in its table of costs (16 B), and the tables' empty places.
+	// TestMemoryHoldsItsSize measures it.
+	entryOverhead = 256
+
+	// ristretto's buffer has 32,768 places. INVARIANT: fewer values are
+	// pending than that, so its Set always finds one.
+	maxPendingItems = 16 << 10
+	// minPendingBytes keeps small caches from taking turns all the time.
+	minPendingBytes = 64 << 10
+	maxPendingBytes = 8 << 20
+	// A Set that had this many turns and found no room in the end gives up.
+	maxTurns = 16
+
+	shardBits = 6
+)
+
+// Options of a Values or a Memory. The zero value works.
+type Options struct {
+	// MaxBytes that the cache may hold in all: values, bookkeeping and values
+	// not yet applied. 64 MiB by default. Up to about 0.4 MiB go to fixed parts:
+	// a cache of less than that refuses every value.
+	MaxBytes int64
+	// MaxValueBytes refuses larger values; by default a 64th of MaxBytes, at
+	// least 32 KiB and at most 4 MiB. Twice as much is set aside for values
+	// that are not yet applied, and is not available to those that are.
+	MaxValueBytes int64
+	// ExpectedValueBytes is the usual size of a value, 8 KiB by default. It
+	// sizes the access counters (about 5 bytes for each of 10 per expected
+	// value, out of MaxBytes): too large a figure makes for worse choices of
+	// what to keep, too small a one wastes memory.
+	ExpectedValueBytes int64
+	// Name is the label `cache` of the metrics.
+	Name string
+	// Registerer receives the metrics. Nil: none.
+	Registerer prometheus.Registerer
+}
+
+// Values is a cache in the heap of values of any kind, each with the bytes that
+// it takes. It is safe for concurrent use; make it with NewValues.
+type Values[V any] struct {
+	policy       *ristretto.Cache[uint64, *entry[V]]
+	maxBytes     int64
+	maxValue     int64
+	pendingLimit int64
+	collector    *collector
+
+	pendingBytes, pendingItems atomic.Int64
+	items, bytes               atomic.Int64
+	added, evictions           atomic.Int64
+	tooLarge, crowded, refused atomic.Int64
+
+	// last is the entry that ristretto applies now, or applied last. Only its
+	// goroutine touches it.
+	last *entry[V]
+
+	accesses chan *accessLog // to the goroutine of count
+	logs     sync.Pool       // of *accessLog, empty
+	misses   missLog
+	counted  chan struct{} // closed when count has returned
+	closing  atomic.Bool   // count need not tell what is left
+
+	turn   sync.Mutex
+	life   sync.RWMutex
+	closed bool // guarded by life
+
+	shards [1 << shardBits]shard[V]
+}
+
+// shard is a part of the keys.
+type shard[V any] struct {
+	mu sync.Mutex // guards all of the shard, and its entries
+	// table holds every value that was set and neither rejected nor evicted.
+	// INVARIANT: what is in ristretto, or on its way there, is in here: Set puts
+	// a value here first, and onExit is the last to learn that one has gone.
+	// nil when the cache is closed.
+	table map[uint64]*entry[V]
+	log   *accessLog // of hits
+
+	requests, hits, hitBytes int64
+
+	_ [64]byte // keeps neighbours' counters off this cache line
+}
+
+// entry is a kept value.
+type entry[V any] struct {
+	key   uint64 // mixed
+	value V
+	size  int64 // what Set said
+	cost  int64 // and bookkeeping
+	dead  bool  // deleted: not there for Get, revived by Set
+	// settled entries are no longer pending. Only ristretto's goroutine touches it.
+	settled bool
+}
+
+// NewValues returns an empty cache.
+func NewValues[V any](o Options) *Values[V] {
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = defaultMaxBytes
+	}
+	if o.ExpectedValueBytes <= 0 {
+		o.ExpectedValueBytes = defaultExpectedValue
+	}
+	m := &Values[V]{maxBytes: o.MaxBytes}
+	m.pendingLimit = min(max(o.MaxBytes/32, minPendingBytes), maxPendingBytes)
+	m.maxValue = m.pendingLimit / 2
+	if o.MaxValueBytes > 0 {
+		m.maxValue = o.MaxValueBytes
+		m.pendingLimit = max(m.pendingLimit, 2*(m.maxValue+entryOverhead))
+	}
+	counters := min(max(10*o.MaxBytes/(o.ExpectedValueBytes+entryOverhead), 1<<10), 1<<30)
+	maxCost := max(o.MaxBytes-m.pendingLimit-countersSize(counters), 1)
+	m.maxValue = min(m.maxValue, maxCost-entryOverhead)
+
+	policy, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[V]]{
+		NumCounters:        counters,
+		MaxCost:            maxCost,
+		BufferItems:        countBatch,
+		IgnoreInternalCost: true, // entryOverhead has it
+		KeyToHash:          func(mixed uint64) (uint64, uint64) { return mixed, 0 },
+		Cost:               m.applying,
+		ShouldUpdate:       func(_, _ *entry[V]) bool { return false },
+		OnEvict:            func(*ristretto.Item[*entry[V]]) { m.evictions.Add(1) },
+		OnReject:           m.onReject,
+		OnExit:             m.onExit,
+	})
+	if err != nil {
+		// It refuses only sizes that are not positive, and these are.
+		panic("bytecache: ristretto refuses its configuration: " + err.Error())
+	}
+	m.policy = policy
+	m.logs.New = func() any { return new(accessLog) }
+	m.misses.log = new(accessLog)
+	m.accesses = make(chan *accessLog, accessLogs)
+	m.counted = make(chan struct{})
+	for i := range m.shards {
+		m.shards[i].table = map[uint64]*entry[V]{}
+		m.shards[i].log = new(accessLog)
+	}
+	go m.count()
+	m.collector = register(o.Registerer, o.Name, m)
+	return m
+}
+
+// countersSize returns the bytes of ristretto's sketch (4 rows of half a byte,
+// a power of two of them), Bloom filter (a power of two of bits, about 9.6 per
+// counter) and buffer.
+func countersSize(counters int64) int64 {
+	pow2 := func(n int64) int64 { return 1 << bits.Len64(uint64(n-1)) }
+	return 2*pow2(counters) + pow2(int64(math.Ceil(float64(counters)*9.6)))/8 + 32<<10*int64(unsafe.Sizeof(uintptr(0)))
+}
+
+// mix maps keys to keys, one to one, so that all bits of the key bear on every
+// bit of the result (the finalizer of splitmix64: each step can be undone). Keys
+// are counters side by side; ristretto picks shards and counters by low bits.
+func mix(k uint64) uint64 {
+	k ^= k >> 30
+	k *= 0xbf58476d1ce4e5b9
+	k ^= k >> 27
+	k *= 0x94d049bb133111eb
+	k ^= k >> 31
+	return k
+}
+
+// shardOf uses high bits: the low ones pick ristretto's shard.
+func (m *Values[V]) shardOf(mixed uint64) *shard[V] { return &m.shards[mixed>>(64-shardBits)] }
+
+// Get returns the value of a key. It does not allocate.
+func (m *Values[V]) Get(key uint64) (value V, ok bool) {
+	mixed := mix(key)
+	s := m.shardOf(mixed)
+	s.mu.Lock()
+	s.requests++
+	if s.table == nil {
+		s.mu.Unlock()
+		return value, false
+	}
+	e := s.table[mixed]
+	if e == nil || e.dead {
+		m.logMiss(mixed)
+		s.mu.Unlock()
+		return value, false
+	}
+	if s.log.add(mixed) {
+		s.log = m.handOver(s.log)
+	}
+	value = e.value
+	s.hits++
+	s.hitBytes += e.size
+	s.mu.Unlock()
+	return value, true
+}
+
+// Set keeps a value of size bytes, unless its key is present, it is too large,
+// or the admission policy refuses it later. The cache owns the value from here
+// on. It may wait for values set before to be applied.
+func (m *Values[V]) Set(key uint64, value V, size int64) {
+	if size > m.maxValue {
+		m.tooLarge.Add(1)
+		return
+	}
+	cost := size + entryOverhead
+	if !m.reserve(cost) {
+		m.crowded.Add(1)
+		return
+	}
+	mixed := mix(key)
+	s := m.shardOf(mixed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table == nil {
+		m.release(cost)
+		return
+	}
+	if e := s.table[mixed]; e != nil {
+		m.release(cost)
+		if e.dead && cost <= e.cost { // its cost is accounted for and cannot change
+			e.value, e.size, e.dead = value, size, false
+		}
+		return
+	}
+	m.flushMisses()
+	e := &entry[V]{key: mixed, value: value, size: size, cost: cost}
+	s.table[mixed] = e
+	m.items.Add(1)
+	m.bytes.Add(cost)
+	if !m.policy.Set(mixed, e, 0) { // a cost of 0 makes it call applying
+		delete(s.table, mixed)
+		m.items.Add(-1)
+		m.bytes.Add(-cost)
+		m.release(cost)
+		m.crowded.Add(1)
+	}
+}
+
+// Del makes the cache forget a key.
+func (m *Values[V]) Del(key uint64) {
+	mixed := mix(key)
+	s := m.shardOf(mixed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.table[mixed]; e != nil {
+		var none V
+		e.value, e.size, e.dead = none, 0, true
+	}
+}
+
+// reserve takes room for a pending value. Where there is none, it takes its
+// turn to wait until ristretto has applied what is pending.
+func (m *Values[V]) reserve(cost int64) bool {
+	for range maxTurns {
+		if m.pendingBytes.Add(cost) <= m.pendingLimit && m.pendingItems.Load() < maxPendingItems {
+			m.pendingItems.Add(1)
+			return true
+		}
+		m.pendingBytes.Add(-cost)
+		if !m.takeTurn(cost) {
+			return false
+		}
+	}
+	return false
+}
+
+// takeTurn waits for the values pending now to be applied. It reports false
+// when the cache is closed.
+func (m *Values[V]) takeTurn(cost int64) bool {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	if m.pendingBytes.Load()+cost <= m.pendingLimit && m.pendingItems.Load() < maxPendingItems {
+		return true // whoever had the turn before made room
+	}
+	m.life.RLock()
+	defer m.life.RUnlock()
+	if m.closed {
+		return false
+	}
+	m.policy.Wait()
+	return true
+}
+
+func (m *Values[V]) release(cost int64) {
+	m.pendingBytes.Add(-cost)
+	m.pendingItems.Add(-1)
+}
+
+// applying is called by ristretto's goroutine for the cost of the value it is
+// about to apply. There is one such goroutine, so the value before this one
+// has been applied: ristretto holds it, or rejected it. Of the last value set
+// that is known only when another follows: one value may stay pending.
+func (m *Values[V]) applying(e *entry[V]) int64 {
+	if m.last != nil && !m.last.settled {
+		m.added.Add(1)
+	}
+	m.settle(m.last)
+	m.last = e
+	return e.cost
+}
+
+// onReject is called by ristretto's goroutine for a value that the admission
+// policy refuses.
+func (m *Values[V]) onReject(item *ristretto.Item[*entry[V]]) {
+	m.refused.Add(1)
+	m.settle(item.Value)
+}
+
+// settle ends the accounting of a value as pending.
+func (m *Values[V]) settle(e *entry[V]) {
+	if e != nil && !e.settled {
+		e.settled = true
+		m.release(e.cost)
+	}
+}
+
+// onExit is called by ristretto for every value that leaves it, or that it
+// never took in, exactly once.
+func (m *Values[V]) onExit(e *entry[V]) {
+	if e == nil {
+		return
+	}
+	s := m.shardOf(e.key)
+	s.mu.Lock()
+	if s.table[e.key] == e {
+		delete(s.table, e.key)
+	}
+	s.mu.Unlock()
+	m.items.Add(-1)
+	m.bytes.Add(-e.cost)
+}
+
+// Close drops everything and stops the cache's goroutines. Calls that run or
+// come later are harmless: every Get misses, every Set does nothing.
+func (m *Values[V]) Close() {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.closed {
+		return
+	}
+	m.closed = true
+	for i := range m.shards {
+		s := &m.shards[i]
+		s.mu.Lock()
+		s.table = nil
+		s.mu.Unlock()
+	}
+	// INVARIANT: from here on only count calls into ristretto: every other call
+	// is made under a shard's mu, or life, after a look whether it is closed.
+	m.closing.Store(true)
+	close(m.accesses)
+	<-m.counted
+	evictions := m.evictions.Load()
+	m.policy.Close()
+	m.evictions.Store(evictions) // it says of every value that it was evicted
+	m.collector.unregister()
+}
