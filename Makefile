@@ -4,7 +4,7 @@ GO       ?= go
 # Time that each fuzz target gets in `make test`. `make fuzz FUZZTIME=10m` for an evening.
 FUZZTIME ?= 5s
 # Packages that are tested a second time with the race detector, in their short form: all but those that only link or describe.
-RACE     ?= ./internal/pagecache/... ./internal/bytecache/... ./internal/hedge/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/... ./internal/reload/... ./internal/requestlog/...
+RACE     ?= ./internal/memcached/... ./internal/pagecache/... ./internal/bytecache/... ./internal/hedge/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/... ./internal/reload/... ./internal/requestlog/...
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
@@ -29,11 +29,12 @@ check:
 	cd interop && $(GO) vet -tags slicelabels ./...
 	cd interop/servers && $(GO) vet ./...
 
+# A program that a test needs and that is missing fails it: memcached.
 unit:
-	$(GO) test -timeout 20m ./...
+	LARDER_REQUIRE=1 $(GO) test -timeout 20m ./...
 
 race:
-	$(GO) test -race -short -timeout 20m $(RACE)
+	LARDER_REQUIRE=1 $(GO) test -race -short -timeout 20m $(RACE)
 
 # Every fuzz target of every package, one after the other: go test takes one at a time.
 fuzz:

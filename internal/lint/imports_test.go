@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog"},
+	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/memcached"},
 	{"internal/pagecache", "internal/bytecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
 	{"store/catalog"},
@@ -25,6 +25,7 @@ var narrower = map[string][]string{
 	"internal/telemetry":  {},
 	"internal/reload":     {},
 	"internal/requestlog": {},
+	"internal/memcached":  {},
 	"internal/tsdbfmt":    {"internal/telemetry"},
 	"internal/pagecache":  {"internal/telemetry"},
 	"internal/bytecache":  {"internal/telemetry"},
@@ -33,7 +34,7 @@ var narrower = map[string][]string{
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
-var forTests = []string{"benchmarks", "internal/bytecache"}
+var forTests = []string{"benchmarks", "internal/bytecache", "internal/memcached"}
 
 const module = "larder/"
 
@@ -128,6 +129,7 @@ var banned = []struct {
 	{path: "github.com/prometheus/prometheus/tsdb/chunkenc", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/prometheus/prometheus/tsdb", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/dgraph-io/ristretto", except: []string{"internal/bytecache"}, why: "its traps are closed in one place"},
+	{path: "github.com/bradfitz/gomemcache", except: []string{"internal/memcached"}, why: "its traps are closed in one place"},
 	{path: "github.com/go-kit/log", except: []string{"internal/telemetry", "interop"}, tests: true, why: "logs are log/slog; the object store clients get an adapter"},
 	{path: "google.golang.org/grpc/experimental", except: []string{"cmd"}, why: "it changes the whole process"},
 	{path: "go.opentelemetry.io/otel/sdk", except: []string{"internal/telemetry"}, tests: true, why: "packages use the trace API; what records is set up once"},

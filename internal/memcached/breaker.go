@@ -1,0 +1,206 @@
+package memcached
+
+import (
+	"sync"
+	"time"
+)
+
+// breakerState of a server in one direction.
+type breakerState int
+
+const (
+	breakerClosed breakerState = iota
+	breakerHalfOpen
+	breakerOpen
+)
+
+func (s breakerState) String() string {
+	return [...]string{"closed", "half-open", "open"}[s]
+}
+
+// verdict is what an operation says about its server.
+type verdict int
+
+const (
+	verdictGood    verdict = iota
+	verdictNothing         // neither: the connection was stale, the time too short
+	verdictStrike          // bad if it happens again
+	verdictBad
+)
+
+const (
+	firstPeriod = 250 * time.Millisecond
+	maxStrikes  = 3 // in a row
+)
+
+// ticket is the permission for one operation; what it reports counts only for the state that it was given in.
+type ticket uint64
+
+// readBreaker keeps reads from servers that do not answer. The first read that waited for nothing opens it: whoever waits for a cache
+// that hangs loses its deadline. While it is open every read is a miss, at once; then one read is the probe.
+type readBreaker struct {
+	longest time.Duration
+	// changed is told when the server is given up and when it is back, not of every probe in between. It is called with mu held.
+	changed func(open bool, cause error)
+
+	mu      sync.Mutex
+	state   breakerState
+	period  time.Duration
+	until   time.Time
+	strikes int
+	current ticket // of the state: all given in another are void
+	opened  int64
+}
+
+// allow tells whether a read may go ahead; then its verdict must be reported.
+func (b *readBreaker) allow() (ticket, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch b.state {
+	case breakerOpen:
+		if time.Now().Before(b.until) {
+			return 0, false
+		}
+		b.enter(breakerHalfOpen)
+	case breakerHalfOpen:
+		return 0, false
+	case breakerClosed:
+	}
+	return b.current, true
+}
+
+func (b *readBreaker) enter(s breakerState) {
+	b.state = s
+	b.strikes = 0
+	b.current++
+}
+
+// report takes in what came of a read.
+func (b *readBreaker) report(t ticket, v verdict, cause error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t != b.current {
+		return
+	}
+	switch {
+	case b.state == breakerHalfOpen && v == verdictGood:
+		b.enter(breakerClosed)
+		b.changed(false, nil)
+	case b.state == breakerHalfOpen && v == verdictNothing:
+		b.enter(breakerOpen) // its time is over: the next read is the probe
+	case b.state == breakerHalfOpen:
+		b.period = min(2*b.period, b.longest)
+		b.open()
+	case v == verdictGood:
+		b.strikes = 0
+	case v == verdictStrike:
+		if b.strikes++; b.strikes < maxStrikes {
+			return
+		}
+		fallthrough
+	case v == verdictBad:
+		b.period = min(firstPeriod, b.longest)
+		b.open()
+		b.changed(true, cause)
+	}
+}
+
+func (b *readBreaker) open() {
+	b.enter(breakerOpen)
+	b.until = time.Now().Add(b.period)
+	b.opened++
+}
+
+// now returns the state, and how often it has been opened.
+func (b *readBreaker) now() (breakerState, int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state, b.opened
+}
+
+// countInterval is how long writes are counted before the counts begin anew.
+const countInterval = 10 * time.Second
+
+// writeBreaker keeps writes from servers that fail them. Nobody waits for a write, so it counts before it judges.
+type writeBreaker struct {
+	o       BreakerOptions
+	changed func(open bool, cause error) // as of readBreaker
+
+	mu      sync.Mutex
+	state   breakerState
+	until   time.Time // of the open state; of the counts, while closed
+	current ticket
+
+	requests, failures, consecutive, successes int // in this state
+	opened                                     int64
+}
+
+func (b *writeBreaker) allow() (ticket, bool) {
+	if b.o.Disabled {
+		return 0, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	switch {
+	case b.state == breakerClosed && !now.Before(b.until):
+		b.requests, b.failures, b.consecutive = 0, 0, 0
+		b.until = now.Add(countInterval)
+	case b.state == breakerOpen && now.Before(b.until):
+		return 0, false
+	case b.state == breakerOpen:
+		b.enter(breakerHalfOpen)
+	case b.state == breakerHalfOpen && b.requests >= b.o.HalfOpenMaxRequests:
+		return 0, false
+	}
+	b.requests++
+	return b.current, true
+}
+
+func (b *writeBreaker) enter(s breakerState) {
+	b.state = s
+	b.current++
+	b.requests, b.failures, b.consecutive, b.successes = 0, 0, 0, 0
+	b.until = time.Now().Add(countInterval)
+}
+
+func (b *writeBreaker) report(t ticket, v verdict, cause error) {
+	if b.o.Disabled {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if t != b.current {
+		return
+	}
+	if v == verdictGood {
+		b.consecutive = 0
+		if b.successes++; b.state == breakerHalfOpen && b.successes >= b.o.HalfOpenMaxRequests {
+			b.enter(breakerClosed)
+			b.changed(false, nil)
+		}
+		return
+	}
+	b.failures++
+	b.consecutive++
+	if b.state == breakerHalfOpen {
+		b.open()
+		return
+	}
+	if b.requests >= b.o.MinRequests && (b.consecutive >= b.o.ConsecutiveFailures || float64(b.failures) >= b.o.FailurePercent*float64(b.requests)) {
+		b.open()
+		b.changed(true, cause)
+	}
+}
+
+func (b *writeBreaker) open() {
+	b.enter(breakerOpen)
+	b.until = time.Now().Add(b.o.OpenDuration)
+	b.opened++
+}
+
+func (b *writeBreaker) now() (breakerState, int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state, b.opened
+}

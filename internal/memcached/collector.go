@@ -1,0 +1,65 @@
+package memcached
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// collector turns what the client counts, and the state of its servers, into metrics when they are scraped.
+type collector struct {
+	client *Client
+
+	requests, hits, hitBytes, dropped, state, opened *prometheus.Desc
+}
+
+func newCollector(c *Client) *collector {
+	desc := func(metric, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("larder_memcached_"+metric, help, labels, prometheus.Labels{"name": c.o.Name})
+	}
+	return &collector{
+		client:   c,
+		requests: desc("requests_total", "Values asked for."),
+		hits:     desc("hits_total", "Values found, by where: on a server, or among those not written yet.", "source"),
+		hitBytes: desc("hit_bytes_total", "Bytes of the values found."),
+		dropped:  desc("dropped_writes_total", "Values and deletions that were not written, by why.", "reason"),
+		state:    desc("breaker_state", "Whether a server is used: 0 it is, 1 it is tried, 2 it is not.", "direction", "server"),
+		opened:   desc("breaker_opened_total", "How often it was found that a server cannot be used, probes included.", "direction", "server"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.dropped, c.state, c.opened} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
+	}
+	st := c.client.Stats()
+	send(c.requests, prometheus.CounterValue, st.Requests)
+	send(c.hits, prometheus.CounterValue, max(st.Hits-st.PendingHits, 0), "server")
+	send(c.hits, prometheus.CounterValue, st.PendingHits, "pending")
+	send(c.hitBytes, prometheus.CounterValue, st.HitBytes)
+	send(c.dropped, prometheus.CounterValue, st.Dropped.Full, "full")
+	send(c.dropped, prometheus.CounterValue, st.Dropped.TooLarge, "too_large")
+	send(c.dropped, prometheus.CounterValue, st.Dropped.BreakerOpen, "breaker_open")
+	send(c.dropped, prometheus.CounterValue, st.Dropped.NoServer, "no_server")
+	send(c.dropped, prometheus.CounterValue, st.Dropped.Failed, "failed")
+	for _, s := range c.client.ring.Load().servers {
+		state, opened := s.readBreaker.now()
+		send(c.state, prometheus.GaugeValue, int64(state), "read", s.addr.addr)
+		send(c.opened, prometheus.CounterValue, opened, "read", s.addr.addr)
+		state, opened = s.writeBreaker.now()
+		send(c.state, prometheus.GaugeValue, int64(state), "write", s.addr.addr)
+		send(c.opened, prometheus.CounterValue, opened, "write", s.addr.addr)
+	}
+}
+
+// skip counts an operation that was not tried.
+func (c *Client) skip(operation, reason string) {
+	if operation == opGetMulti {
+		c.counters.skipped.Add(1)
+	}
+	c.metrics.skipped.WithLabelValues(operation, reason).Inc()
+}

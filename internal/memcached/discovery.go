@@ -1,0 +1,218 @@
+package memcached
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+)
+
+// address is a configured address.
+type address struct {
+	text   string // as configured
+	scheme string // dns, dnssrv, dnssrvnoa; "" for one that is no name to look up
+	host   string
+	port   string // "" where the SRV record has it
+}
+
+func parseAddress(text string) (address, error) {
+	scheme, rest, ok := strings.Cut(text, "+")
+	if !ok {
+		scheme, rest = "", text
+	}
+	a := address{text: text, scheme: scheme, host: rest}
+	if scheme == "" && strings.HasPrefix(rest, "/") {
+		return a, nil // a Unix socket
+	}
+	if host, port, err := net.SplitHostPort(rest); err == nil {
+		a.host, a.port = host, port
+	}
+	switch {
+	case scheme == "dnsdualstack":
+		a.scheme = "dns" // which asks for both kinds of addresses anyway
+	case scheme != "" && scheme != "dns" && scheme != "dnssrv" && scheme != "dnssrvnoa":
+		return a, fmt.Errorf("memcached: address %q: unknown prefix %q, want dns, dnssrv or dnssrvnoa, or none", text, scheme)
+	}
+	switch {
+	case a.host == "":
+		return a, fmt.Errorf("memcached: address %q has no host", text)
+	case a.port == "" && (a.scheme == "" || a.scheme == "dns"):
+		return a, fmt.Errorf("memcached: address %q has no port: memcached's is 11211", text)
+	}
+	return a, nil
+}
+
+// discovery finds the endpoints that the configured addresses stand for. Only one goroutine looks up.
+type discovery struct {
+	addresses []address
+	resolver  Resolver
+	log       *slog.Logger
+	metrics   *metrics
+
+	// What each look-up found last. One that fails leaves it as it is: a name server that is away takes no memcached away.
+	hosts   map[string][]string
+	records map[string][]*net.SRV
+	failing map[string]string // why each configured address fails now
+	now     []endpoint
+
+	lookups, failures atomic.Int64
+}
+
+func newDiscovery(o *Options) (*discovery, error) {
+	d := &discovery{
+		resolver: o.Resolver,
+		log:      o.Logger.With("client", o.Name),
+		hosts:    map[string][]string{},
+		records:  map[string][]*net.SRV{},
+		failing:  map[string]string{},
+	}
+	for _, text := range o.Addresses {
+		a, err := parseAddress(text)
+		if err != nil {
+			return nil, err
+		}
+		d.addresses = append(d.addresses, a)
+	}
+	return d, nil
+}
+
+// dynamic tells whether there is anything to look up.
+func (d *discovery) dynamic() bool {
+	return slices.ContainsFunc(d.addresses, func(a address) bool { return a.scheme != "" })
+}
+
+// listed returns the endpoints that need no look-up.
+func (d *discovery) listed() []endpoint {
+	for _, a := range d.addresses {
+		if a.scheme == "" {
+			d.now = append(d.now, a.endpoint())
+		}
+	}
+	d.now = unique(d.now)
+	return d.now
+}
+
+func (a *address) endpoint() endpoint {
+	if a.port == "" {
+		return endpoint{addr: a.host}
+	}
+	return endpoint{addr: net.JoinHostPort(a.host, a.port), name: a.host}
+}
+
+// unique sorts endpoints and drops those that lead to the same server.
+func unique(es []endpoint) []endpoint {
+	es = slices.Clone(es)
+	slices.SortFunc(es, func(a, b endpoint) int { return strings.Compare(a.addr+" "+a.name, b.addr+" "+b.name) })
+	return slices.CompactFunc(es, func(a, b endpoint) bool { return a.addr == b.addr })
+}
+
+// lookUp looks all names up and returns the endpoints, and whether they are others than the last time.
+func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed bool) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	var all []endpoint
+	for i := range d.addresses {
+		a := &d.addresses[i]
+		if a.scheme == "" {
+			all = append(all, a.endpoint())
+			continue
+		}
+		found, err := d.resolve(ctx, a)
+		d.tell(a, err)
+		d.metrics.results.WithLabelValues(a.text).Set(float64(len(found)))
+		all = append(all, found...)
+	}
+	all = unique(all)
+	if slices.Equal(all, d.now) {
+		return all, false
+	}
+	d.log.Info("the memcached servers have changed", "servers", len(all), "before", len(d.now))
+	d.now = all
+	return all, true
+}
+
+// tell logs that the look-ups of an address fail, or do so no longer: once for each change.
+func (d *discovery) tell(a *address, err error) {
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	switch before := d.failing[a.text]; {
+	case why == before:
+		return
+	case err != nil:
+		d.log.Warn("memcached servers were not found: those known before are kept", "address", a.text, "err", err)
+	default:
+		d.log.Info("memcached servers are found again", "address", a.text)
+	}
+	d.failing[a.text] = why
+}
+
+// resolve returns the endpoints of a name, those known before where a look-up fails.
+func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error) {
+	if a.scheme == "dns" {
+		ips, err := d.host(ctx, a.host)
+		return join(ips, a.port, a.host), err
+	}
+	records, err := d.srv(ctx, a.host)
+	var found []endpoint
+	for _, r := range records {
+		port := a.port
+		if port == "" {
+			port = strconv.Itoa(int(r.Port))
+		}
+		target := strings.TrimRight(r.Target, ".")
+		if a.scheme == "dnssrvnoa" {
+			found = append(found, endpoint{addr: net.JoinHostPort(target, port), name: target})
+			continue
+		}
+		ips, hostErr := d.host(ctx, r.Target)
+		if err == nil {
+			err = hostErr
+		}
+		found = append(found, join(ips, port, target)...)
+	}
+	return found, err
+}
+
+func join(ips []string, port, name string) []endpoint {
+	var es []endpoint
+	for _, ip := range ips {
+		es = append(es, endpoint{addr: net.JoinHostPort(ip, port), name: name})
+	}
+	return es
+}
+
+// host returns the addresses of a host.
+func (d *discovery) host(ctx context.Context, host string) ([]string, error) {
+	d.lookups.Add(1)
+	ips, err := d.resolver.LookupHost(ctx, host)
+	if err == nil && len(ips) == 0 {
+		err = fmt.Errorf("memcached: %s has no addresses", host)
+	}
+	if err != nil {
+		d.failures.Add(1)
+		return d.hosts[host], err
+	}
+	d.hosts[host] = ips
+	return ips, nil
+}
+
+// srv returns the SRV records of a name.
+func (d *discovery) srv(ctx context.Context, name string) ([]*net.SRV, error) {
+	d.lookups.Add(1)
+	_, records, err := d.resolver.LookupSRV(ctx, "", "", name)
+	if err == nil && len(records) == 0 {
+		err = fmt.Errorf("memcached: %s has no SRV records", name)
+	}
+	if err != nil {
+		d.failures.Add(1)
+		return d.records[name], err
+	}
+	d.records[name] = records
+	return records, nil
+}

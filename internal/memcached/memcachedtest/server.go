@@ -1,0 +1,208 @@
+// Package memcachedtest runs real memcached servers for tests, on free ports of the loopback interface.
+//
+// A test that needs memcached where it is not installed skips with the reason, and fails where LARDER_REQUIRE is set, as `make test`
+// does: a run that counts must not pass by leaving something out.
+package memcachedtest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// startTime is how long a memcached may take to listen. It takes milliseconds.
+const startTime = 20 * time.Second
+
+// Options of a server. The zero value works.
+type Options struct {
+	// TLS makes the server speak TLS only.
+	TLS *TLS
+	// Args are further arguments of memcached: -m 8, -I 2m.
+	Args []string
+}
+
+// TLS names PEM files for a server.
+type TLS struct {
+	Cert, Key string
+	// ClientCA, if not empty, signs the certificates that clients must have.
+	ClientCA string
+}
+
+// Server is a memcached that runs, or ran.
+type Server struct {
+	// Addr is host:port, the same after Restart.
+	Addr string
+
+	o    Options
+	bin  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
+}
+
+// Start runs a memcached until the test ends.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	bin, err := exec.LookPath("memcached")
+	if err != nil {
+		const reason = "memcached is not installed: apt-get install memcached"
+		if os.Getenv("LARDER_REQUIRE") != "" {
+			t.Fatal(reason)
+		}
+		t.Skip(reason)
+	}
+	s := &Server{o: o, bin: bin}
+	t.Cleanup(s.Kill)
+	s.start(t, "-1") // a port that the system chooses
+	return s
+}
+
+// start runs memcached on a port and waits until it listens. memcached writes its ports to a file once it does; here the file is a
+// pipe, so that reading it is waiting for it.
+func (s *Server) start(t testing.TB, port string) {
+	t.Helper()
+	ports := filepath.Join(t.TempDir(), "ports")
+	pipe := ports + ".lck" // memcached writes here, and renames it in the end
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatalf("memcached: %v", err)
+	}
+	// Open for writing too: opening does not wait, and reading does not end, before memcached has come.
+	r, err := os.OpenFile(pipe, os.O_RDWR|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatalf("memcached: %v", err)
+	}
+	defer r.Close()
+
+	args := []string{"-l", "127.0.0.1", "-p", port, "-U", "0"}
+	if u, err := user.Current(); err == nil && u.Uid == "0" {
+		args = append(args, "-u", u.Username) // it refuses to run as root unless told to
+	}
+	if tls := s.o.TLS; tls != nil {
+		args = append(args, "-Z", "-o", "ssl_chain_cert="+tls.Cert+",ssl_key="+tls.Key)
+		if tls.ClientCA != "" {
+			args = append(args, "-o", "ssl_verify_mode=2,ssl_ca_cert="+tls.ClientCA)
+		}
+	}
+	cmd := exec.Command(s.bin, append(args, s.o.Args...)...)
+	cmd.Env = append(os.Environ(), "MEMCACHED_PORT_FILENAME="+ports)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("memcached: %v", err)
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+		r.Close() // whoever waits for the ports waits in vain
+	}()
+	s.cmd, s.done = cmd, done
+
+	if err := r.SetReadDeadline(time.Now().Add(startTime)); err != nil {
+		t.Fatalf("memcached: %v", err)
+	}
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		s.Kill()
+		t.Fatalf("memcached %s does not listen: %v: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	_, listens, ok := strings.Cut(strings.TrimSpace(line), ": ") // TCP INET: 11211
+	if !ok {
+		t.Fatalf("memcached says where it listens as %q", line)
+	}
+	s.Addr = net.JoinHostPort("127.0.0.1", listens)
+}
+
+// Kill ends the server at once, as a crash would. Killing it again does nothing.
+func (s *Server) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Signal(syscall.SIGKILL)
+	<-s.done
+}
+
+// Restart starts the server that was killed, empty, on its old port.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.Kill()
+	_, port, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.start(t, port)
+}
+
+// Pause makes the server hang: connections open, bytes are taken, nothing is answered.
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGSTOP)
+}
+
+// Resume ends Pause: what was asked meanwhile is answered.
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
+	s.signal(t, syscall.SIGCONT)
+}
+
+func (s *Server) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		t.Fatalf("memcached: %v: %v", sig, err)
+	}
+}
+
+// Stats returns what memcached counts, by its names: cmd_get is the number of keys asked for, curr_items of values held. Not with TLS.
+func (s *Server) Stats(t testing.TB) map[string]string {
+	t.Helper()
+	stats := map[string]string{}
+	err := s.command("stats", func(line string) bool {
+		if name, ok := strings.CutPrefix(line, "STAT "); ok {
+			name, value, _ := strings.Cut(name, " ")
+			stats[name] = value
+		}
+		return line == "END"
+	})
+	if err != nil {
+		t.Fatalf("memcached: stats: %v", err)
+	}
+	return stats
+}
+
+// Flush makes the server forget all values. Not with TLS.
+func (s *Server) Flush(t testing.TB) {
+	t.Helper()
+	if err := s.command("flush_all", func(line string) bool { return line == "OK" }); err != nil {
+		t.Fatalf("memcached: flush_all: %v", err)
+	}
+}
+
+// command sends a command and hands over the lines of its answer, until the one that ends it.
+func (s *Server) command(command string, last func(line string) bool) error {
+	c, err := net.DialTimeout("tcp", s.Addr, startTime)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(startTime)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c, "%s\r\n", command); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(c)
+	for lines.Scan() {
+		if last(lines.Text()) {
+			return nil
+		}
+	}
+	return errors.Join(lines.Err(), errors.New("the answer does not end"))
+}

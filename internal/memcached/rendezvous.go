@@ -1,0 +1,68 @@
+package memcached
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// ring is the set of servers that are known, which does not change.
+type ring struct {
+	servers []*server // by address, each once
+	seeds   []uint64  // of each
+}
+
+func newRing(servers []*server) *ring {
+	slices.SortFunc(servers, func(a, b *server) int { return strings.Compare(a.addr.addr, b.addr.addr) })
+	r := &ring{servers: servers}
+	for _, s := range servers {
+		r.seeds = append(r.seeds, xxhash.Sum64String(s.addr.addr))
+	}
+	return r
+}
+
+// pick returns the index of the server that an ID belongs to: the one with the highest score (rendezvous hashing). A server that goes
+// takes only its own IDs with it, and one that comes only takes IDs over.
+func (r *ring) pick(id *ID) int {
+	if len(r.servers) == 1 {
+		return 0
+	}
+	h := xxhash.Sum64(id[:])
+	best, score := 0, uint64(0)
+	for i, seed := range r.seeds {
+		if s := mix(h ^ seed); s >= score {
+			best, score = i, s
+		}
+	}
+	return best
+}
+
+// sort returns the positions server by server, in their order for each, and where those of each server end.
+func (r *ring) sort(ids []ID, at []int32, ends []int) ([]int32, []int) {
+	owner := make([]int, len(at))
+	for i, pos := range at {
+		owner[i] = r.pick(&ids[pos])
+		ends[owner[i]]++
+	}
+	begin := 0
+	for s, n := range ends {
+		ends[s] = begin
+		begin += n
+	}
+	sorted := make([]int32, len(at))
+	for i, pos := range at {
+		sorted[ends[owner[i]]] = pos
+		ends[owner[i]]++
+	}
+	return sorted, ends
+}
+
+// mix spreads every bit of v over the result (the finalizer of splitmix64).
+func mix(v uint64) uint64 {
+	v ^= v >> 30
+	v *= 0xbf58476d1ce4e5b9
+	v ^= v >> 27
+	v *= 0x94d049bb133111eb
+	return v ^ v>>31
+}
