@@ -16,9 +16,13 @@ const DefaultMaxBytes = 512 << 20
 // Options of a Cache. The zero value works.
 type Options struct {
 	// MaxBytes is the allowance of chunk pages, bookkeeping included; 512 MiB
-	// by default. Negative: nothing is kept, and only reads that run at the
-	// same time are shared.
+	// by default. Negative: nothing is kept in memory, and without Remote
+	// only reads that run at the same time are shared.
 	MaxBytes int64
+	// Remote keeps pages outside of the process, below the memory or alone: a
+	// *memcached.Client, which stays the caller's to close, after the cache.
+	// Nil: they are kept in memory alone.
+	Remote bytecache.Remote
 	// Pages says how chunk files are read. Its Kind is set here.
 	Pages pagecache.Options
 }
@@ -26,30 +30,20 @@ type Options struct {
 // Cache reads chunk files through pages. It is safe for concurrent use.
 type Cache struct {
 	*pagecache.Reader
-	store store
-}
-
-// store is what keeps the pages.
-type store interface {
-	pagecache.Cache
-	Stats() bytecache.Stats
-	Close()
+	store bytecache.Cache
 }
 
 // New returns a cache of the bucket's chunk files.
 func New(bkt pagecache.Bucket, o Options) *Cache {
-	c := &Cache{store: bytecache.None{}}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
-	if o.MaxBytes > 0 {
-		c.store = bytecache.NewMemory(bytecache.Options{
-			MaxBytes:           o.MaxBytes,
-			ExpectedValueBytes: int64(o.Pages.PageSize),
-			Name:               kind,
-			Registerer:         o.Pages.Registerer,
-		})
-	}
+	c := &Cache{store: bytecache.Open(bytecache.Options{
+		MaxBytes:           o.MaxBytes,
+		ExpectedValueBytes: int64(o.Pages.PageSize),
+		Name:               kind,
+		Registerer:         o.Pages.Registerer,
+	}, o.Remote)}
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	return c
@@ -58,12 +52,12 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 // Object returns one of a block's chunk files, numbered from 1 on, as an object
 // to fetch from. The block number is the process's own, the name the object's
 // full name in the bucket, the size exact.
-func (c *Cache) Object(blockNumber uint32, _ ulid.ULID, fileNumber int, name string, size int64) pagecache.Object {
+func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, fileNumber int, name string, size int64) pagecache.Object {
 	id := pagecache.Uncached
 	if fileNumber > 0 { // 0 is the index
 		id = pagecache.ObjectID(blockNumber, fileNumber)
 	}
-	return pagecache.Object{Name: name, Size: size, ID: id}
+	return pagecache.Object{Name: name, Size: size, ID: id, Block: blockID}
 }
 
 // Stats returns the figures of the memory that keeps the pages.

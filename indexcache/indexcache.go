@@ -20,9 +20,13 @@ const DefaultMaxBytes = 250 << 20
 // Options of a Cache. The zero value works.
 type Options struct {
 	// MaxBytes is the allowance of index pages, bookkeeping included; 250 MiB
-	// by default. Negative: nothing is kept, and only reads that run at the
-	// same time are shared.
+	// by default. Negative: nothing is kept in memory, and without Remote
+	// only reads that run at the same time are shared.
 	MaxBytes int64
+	// Remote keeps pages outside of the process, below the memory or alone: a
+	// *memcached.Client, which stays the caller's to close, after the cache.
+	// Nil: they are kept in memory alone.
+	Remote bytecache.Remote
 	// Pages says how indexes are read. Its Kind is set here.
 	Pages pagecache.Options
 }
@@ -30,32 +34,22 @@ type Options struct {
 // Cache reads indexes through pages. It is safe for concurrent use.
 type Cache struct {
 	*pagecache.Reader
-	store   store
+	store   bytecache.Cache
 	metrics *collector
 	reg     prometheus.Registerer // nil: none
 }
 
-// store is what keeps the pages.
-type store interface {
-	pagecache.Cache
-	Stats() bytecache.Stats
-	Close()
-}
-
 // New returns a cache of the bucket's indexes.
 func New(bkt pagecache.Bucket, o Options) *Cache {
-	c := &Cache{store: bytecache.None{}}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
-	if o.MaxBytes > 0 {
-		c.store = bytecache.NewMemory(bytecache.Options{
-			MaxBytes:           o.MaxBytes,
-			ExpectedValueBytes: int64(o.Pages.PageSize),
-			Name:               kind,
-			Registerer:         o.Pages.Registerer,
-		})
-	}
+	c := &Cache{store: bytecache.Open(bytecache.Options{
+		MaxBytes:           o.MaxBytes,
+		ExpectedValueBytes: int64(o.Pages.PageSize),
+		Name:               kind,
+		Registerer:         o.Pages.Registerer,
+	}, o.Remote)}
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	if c.reg = o.Pages.Registerer; c.reg != nil {
@@ -69,9 +63,10 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 // is the process's own; the size is exact.
 func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, size int64) pagecache.Object {
 	return pagecache.Object{
-		Name: blockID.String() + "/index",
-		Size: size,
-		ID:   pagecache.ObjectID(blockNumber, indexFile),
+		Name:  blockID.String() + "/index",
+		Size:  size,
+		ID:    pagecache.ObjectID(blockNumber, indexFile),
+		Block: blockID,
 	}
 }
 

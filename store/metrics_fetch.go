@@ -71,13 +71,13 @@ func (m *fetchMetrics) observe(r *request) {
 	}{{itemPostings, &r.postings}, {itemSeries, &r.seriesPages}} {
 		if n := k.acct.Touched.Load(); n > 0 {
 			m.indexRequests.WithLabelValues(k.item, r.tenant).Add(float64(n))
-			m.indexHits.WithLabelValues(k.item, r.tenant).Add(float64(k.acct.Hits.Load()))
+			m.indexHits.WithLabelValues(k.item, r.tenant).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
 		}
 	}
 	m.chunkRequests.Add(float64(r.chunkPages.Touched.Load()))
-	m.chunkHits.Add(float64(r.chunkPages.Hits.Load()))
+	m.chunkHits.Add(float64(r.chunkPages.Hits.Load() + r.chunkPages.RemoteHits.Load()))
 	m.chunkBytes.Add(float64(r.chunkPages.TouchedBytes.Load()))
-	m.chunkFromCache.Add(float64(r.chunkPages.HitBytes.Load()))
+	m.chunkFromCache.Add(float64(r.chunkPages.HitBytes.Load() + r.chunkPages.RemoteHitBytes.Load()))
 	m.chunkFetched.Add(float64(r.chunkPages.FetchedBytes.Load()))
 
 	stage := func(h *prometheus.HistogramVec, id stageID) {

@@ -1,5 +1,7 @@
-// Package bytecache holds byte caches of a fixed size, keyed by exact 64-bit
-// keys: Memory, which keeps values in the heap, and None, which keeps nothing.
+// Package bytecache holds byte caches behind one interface, Cache: Memory, which
+// keeps values in the heap, up to a fixed size, under exact 64-bit keys;
+// Memcached, which keeps them outside of the process, under identities that all
+// processes share; Tiered, which is a memory over memcached; and None.
 // Values is Memory's core for values that are not bytes but take some.
 // Package bytecachetest is the conformance suite that every one of them passes.
 //
@@ -8,7 +10,13 @@
 // A value, once set, is what every Get of its key returns until the cache
 // forgets it; it may forget any value at any time, and refuse any. Values are
 // immutable: Set of a key that is present does nothing. Two keys are never
-// taken for one another. After Close, everything is a miss.
+// taken for one another. After Close, everything is a miss. (Memcached may take
+// another value for a present key: both are what the key stands for.)
+//
+// What a remote tier returns has been checked to be what was set under that
+// identity, by the client. Whether that is what the bucket holds is for whoever
+// decodes it to verify, as with bytes of the bucket itself; Del is for those that
+// are not.
 //
 // # Who owns which bytes
 //

@@ -10,6 +10,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
+// testBytes is the core of a Memory, as the tests of this package see it.
+type testBytes struct{ *Values[[]byte] }
+
+func newBytes(o Options) testBytes { return testBytes{NewValues[[]byte](o)} }
+
+func (b testBytes) Set(key uint64, value []byte) { b.Values.Set(key, value, int64(len(value))) }
+
 // unmix undoes mix: that it exists is the proof that no two keys share a place.
 func unmix(k uint64) uint64 {
 	k ^= k>>31 ^ k>>62
@@ -50,7 +57,7 @@ func TestMixSpreadsLowBits(t *testing.T) {
 // TestBurstLosesNothing: 100,000 values at once, three times what ristretto's
 // buffer holds, in a cache that has room for them.
 func TestBurstLosesNothing(t *testing.T) {
-	m := NewMemory(Options{MaxBytes: 128 << 20, ExpectedValueBytes: 128})
+	m := newBytes(Options{MaxBytes: 128 << 20, ExpectedValueBytes: 128})
 	defer m.Close()
 	value := make([]byte, 128)
 	for key := range uint64(100_000) {
@@ -89,7 +96,7 @@ func TestMemoryHoldsItsSize(t *testing.T) {
 	f := func(t *testing.T, maxBytes int64, valueBytes int) {
 		t.Helper()
 		before := heap()
-		m := NewMemory(Options{MaxBytes: maxBytes, ExpectedValueBytes: int64(valueBytes)})
+		m := newBytes(Options{MaxBytes: maxBytes, ExpectedValueBytes: int64(valueBytes)})
 		defer m.Close()
 		var peak, peakPending int64
 		for key := range uint64(100_000) {
@@ -133,7 +140,7 @@ func TestMemoryHoldsItsSize(t *testing.T) {
 // TestPendingIsBounded stops ristretto's goroutine: nothing is applied, and
 // what is pending may not grow beyond its bound.
 func TestPendingIsBounded(t *testing.T) {
-	m := NewMemory(Options{MaxBytes: 4 << 20, ExpectedValueBytes: 1 << 10})
+	m := newBytes(Options{MaxBytes: 4 << 20, ExpectedValueBytes: 1 << 10})
 	defer m.Close()
 	const size = 1 << 10
 	const cost = size + entryOverhead
@@ -195,7 +202,7 @@ func TestPendingIsBounded(t *testing.T) {
 }
 
 func TestPresentKeysAreNotSetAgain(t *testing.T) {
-	m := NewMemory(Options{MaxBytes: 8 << 20, ExpectedValueBytes: 1 << 10})
+	m := newBytes(Options{MaxBytes: 8 << 20, ExpectedValueBytes: 1 << 10})
 	defer m.Close()
 	for key := range uint64(100) {
 		m.Set(key, make([]byte, 1<<10))
@@ -216,7 +223,7 @@ func TestPresentKeysAreNotSetAgain(t *testing.T) {
 }
 
 func TestTooLargeIsCounted(t *testing.T) {
-	m := NewMemory(Options{MaxBytes: 1 << 20, MaxValueBytes: 64 << 10})
+	m := newBytes(Options{MaxBytes: 1 << 20, MaxValueBytes: 64 << 10})
 	defer m.Close()
 	m.Set(1, make([]byte, 64<<10))
 	m.Set(2, make([]byte, 64<<10+1))
@@ -226,7 +233,7 @@ func TestTooLargeIsCounted(t *testing.T) {
 	if st := m.Stats(); !fits || large || st.TooLarge != 1 || st.Items != 1 {
 		t.Errorf("fits %v, large %v, %+v", fits, large, st)
 	}
-	tiny := NewMemory(Options{MaxBytes: 1})
+	tiny := newBytes(Options{MaxBytes: 1})
 	defer tiny.Close()
 	tiny.Set(1, nil)
 	if st := tiny.Stats(); st.TooLarge != 1 || st.Items != 0 {
@@ -241,7 +248,7 @@ func TestScanLeavesHotValues(t *testing.T) {
 		t.Skip("the policy learns of too few look-ups under the race detector")
 	}
 	const maxBytes, size = 16 << 20, 8 << 10
-	m := NewMemory(Options{MaxBytes: maxBytes})
+	m := newBytes(Options{MaxBytes: maxBytes})
 	defer m.Close()
 	use := func(key uint64) bool {
 		_, ok := m.Get(key)
@@ -276,7 +283,7 @@ func TestScanLeavesHotValues(t *testing.T) {
 }
 
 func TestGetDoesNotAllocate(t *testing.T) {
-	m := NewMemory(Options{})
+	m := newBytes(Options{})
 	defer m.Close()
 	for key := range uint64(100) {
 		m.Set(key, make([]byte, 100))
@@ -289,8 +296,8 @@ func TestGetDoesNotAllocate(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	m := NewMemory(Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks", Registerer: reg})
-	other := NewMemory(Options{Name: "index", Registerer: reg})
+	m := newBytes(Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks", Registerer: reg})
+	other := newBytes(Options{Name: "index", Registerer: reg})
 	defer other.Close()
 	m.Set(1, make([]byte, 100))
 	m.Set(2, make([]byte, 2<<10))
@@ -324,6 +331,6 @@ larder_cache_requests_total{cache="index"} 0
 		t.Error(err)
 	}
 	m.Close()
-	again := NewMemory(Options{Name: "chunks", Registerer: reg}) // the name is free again
+	again := newBytes(Options{Name: "chunks", Registerer: reg}) // the name is free again
 	again.Close()
 }

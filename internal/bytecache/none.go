@@ -1,16 +1,26 @@
 package bytecache
 
+import "context"
+
 // None is a cache that keeps nothing.
 type None struct{}
+
+var _ Cache = None{}
 
 // Get misses.
 func (None) Get(uint64) ([]byte, bool) { return nil, false }
 
+// Fetch finds nothing.
+func (None) Fetch(context.Context, []Key, [][]byte) {}
+
+// Remote is false.
+func (None) Remote() bool { return false }
+
 // Set does nothing.
-func (None) Set(uint64, []byte) {}
+func (None) Set(Key, []byte) {}
 
 // Del does nothing.
-func (None) Del(uint64) {}
+func (None) Del(Key) {}
 
 // Stats are zero.
 func (None) Stats() Stats { return Stats{} }

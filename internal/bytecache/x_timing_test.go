@@ -6,7 +6,7 @@ import (
 )
 
 func BenchmarkMemoryGet(b *testing.B) {
-	m := NewMemory(Options{MaxBytes: 256 << 20})
+	m := newBytes(Options{MaxBytes: 256 << 20})
 	defer m.Close()
 	const n = 20_000
 	for key := range uint64(n) {
@@ -41,7 +41,7 @@ func BenchmarkMemoryGet(b *testing.B) {
 // BenchmarkMemorySet sets new values into a full cache: every one is admitted
 // at another's cost.
 func BenchmarkMemorySet(b *testing.B) {
-	m := NewMemory(Options{MaxBytes: 64 << 20})
+	m := newBytes(Options{MaxBytes: 64 << 20})
 	defer m.Close()
 	value := make([]byte, 8<<10)
 	b.ReportAllocs()

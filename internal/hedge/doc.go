@@ -42,6 +42,5 @@
 // cannot hold up an answer; it ends when the client returns. Body reads run on
 // the caller's. read.mu guards the state of one read and is never held while
 // calling the client, a callback or waiting. What all reads share (budget,
-// learned times, recent results) is atomics; learning the delay anew is done by
-// whoever gets class.learning without waiting.
+// learned times, recent results) is atomics.
 package hedge

@@ -9,8 +9,9 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/memcached"},
-	{"internal/pagecache", "internal/bytecache", "internal/tsdbfmt", "internal/hedge"},
+	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/memcached"},
+	{"internal/bytecache"},
+	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
 	{"store/catalog"},
 	{"store/block"}, // reads blocks as the catalog describes them
@@ -25,11 +26,12 @@ var narrower = map[string][]string{
 	"internal/telemetry":  {},
 	"internal/reload":     {},
 	"internal/requestlog": {},
-	"internal/memcached":  {},
 	"internal/tsdbfmt":    {"internal/telemetry"},
-	"internal/pagecache":  {"internal/telemetry"},
-	"internal/bytecache":  {"internal/telemetry"},
-	"internal/hedge":      {"internal/telemetry"},
+	"internal/memcached":  {"internal/telemetry"},
+	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
+	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile"},
+	"internal/quantile":   {},
+	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
 	"internal/web":        {"internal/telemetry"},
 }
 
@@ -105,7 +107,8 @@ func TestImportRuleBites(t *testing.T) {
 	f("indexcache", "internal/pagecache", false, true)
 	f("indexcache", "chunkcache", false, false)
 	f("internal/pagecache", "store/storepb", false, false)
-	f("internal/pagecache", "internal/bytecache", false, false)
+	f("internal/pagecache", "internal/bytecache", false, true)
+	f("internal/bytecache", "internal/pagecache", false, false)
 	f("internal/telemetry", "store/storepb", false, false)
 	f("store", "internal/web", false, false)
 	f("store", "benchmarks", false, false)

@@ -7,7 +7,7 @@ import (
 )
 
 // ID is the identity of a value, the same in every process.
-type ID [32]byte
+type ID = [32]byte
 
 // A value on the wire: version (1 B), crc32c of ID and payload (4 B, little endian), ID, payload. The ID is in it because a connection
 // that lost step answers with another key's value, which has a checksum of its own that is right.

@@ -9,7 +9,7 @@ import (
 // request's goroutines. The zero value counts without a limit; where a method
 // takes an *Account, nil is allowed.
 //
-// Every page touched is a hit, coalesced, or fetched; Fetched counts besides
+// Every page touched is a hit of either tier, coalesced, or fetched; Fetched counts besides
 // those the pages that were read only to join others, and retries again.
 type Account struct {
 	// Spend is asked before any read starts, at most once for the pages of a
@@ -23,8 +23,14 @@ type Account struct {
 	Touched, TouchedBytes atomic.Int64
 	// Pages and bytes asked of the bucket on behalf of this request.
 	Fetched, FetchedBytes atomic.Int64
-	// Pages found in the cache and their bytes, and pages that another request's read brought.
-	Hits, HitBytes, Coalesced atomic.Int64
+	// Pages found in the cache's memory and their bytes.
+	Hits, HitBytes atomic.Int64
+	// Pages that its remote tier was asked for on behalf of this request and
+	// had, and their bytes.
+	RemoteHits, RemoteHitBytes atomic.Int64
+	// Pages that another request's read of the bucket, or look-up in the remote
+	// tier, brought.
+	Coalesced atomic.Int64
 	// Requests counts the reads of the bucket that this request started.
 	Requests atomic.Int64
 	// Waited is for how many nanoseconds Fetches waited for pages that were not in the cache, added up over goroutines.
@@ -48,6 +54,8 @@ func (a *Account) spend(touched, fetched int64) error {
 type tally struct {
 	touched, touchedBytes     int64
 	hits, hitBytes            int64
+	remoteHits, remoteBytes   int64
+	joined                    int64 // pages of look-ups of others, found or not
 	coalesced, coalescedBytes int64
 	fetched, fetchedBytes     int64
 	requests                  int64
@@ -64,6 +72,10 @@ func (r *Reader) record(t *tally, acct *Account) {
 			acct.Hits.Add(t.hits)
 			acct.HitBytes.Add(t.hitBytes)
 		}
+		if t.remoteHits > 0 {
+			acct.RemoteHits.Add(t.remoteHits)
+			acct.RemoteHitBytes.Add(t.remoteBytes)
+		}
 		if t.coalesced > 0 {
 			acct.Coalesced.Add(t.coalesced)
 		}
@@ -79,6 +91,13 @@ func (r *Reader) record(t *tally, acct *Account) {
 	if t.hits > 0 {
 		m.hits.Add(float64(t.hits))
 		m.hitBytes.Add(float64(t.hitBytes))
+	}
+	if t.remoteHits > 0 {
+		m.remoteHits.Add(float64(t.remoteHits))
+		m.remoteHitBytes.Add(float64(t.remoteBytes))
+	}
+	if t.joined > 0 {
+		m.joined.Add(float64(t.joined))
 	}
 	if t.coalesced > 0 {
 		m.coalesced.Add(float64(t.coalesced))

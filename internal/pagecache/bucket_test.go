@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"larder/internal/bytecache"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -132,19 +134,23 @@ func (c *mapCache) Get(key uint64) ([]byte, bool) {
 	return b, ok
 }
 
-func (c *mapCache) Set(key uint64, value []byte) {
+func (c *mapCache) Set(key bytecache.Key, value []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.m[key]; !ok {
-		c.m[key] = value
+	if _, ok := c.m[key.Local]; !ok {
+		c.m[key.Local] = value
 	}
 }
 
-func (c *mapCache) Del(key uint64) {
+func (c *mapCache) Del(key bytecache.Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.m, key)
+	delete(c.m, key.Local)
 }
+
+func (c *mapCache) Fetch(context.Context, []bytecache.Key, [][]byte) {}
+
+func (c *mapCache) Remote() bool { return false }
 
 func (c *mapCache) len() int {
 	c.mu.Lock()

@@ -5,7 +5,8 @@
 // flight that another request already started, or from a flight of their own;
 // the answer is a Pages, from which the caller cuts views of the bytes.
 //
-//	spans -> pages -> cache hit
+//	spans -> pages -> cache hit in memory
+//	                -> looked up in memcached    (one question for all of them)
 //	                -> joined to a flight        (another request reads it)
 //	                -> claimed, planned, read    (this request starts the read)
 //
@@ -37,9 +38,18 @@
 // waits upward: bytes and slots are held by reads that run against a deadline,
 // and a read needs nothing else.
 //
+// # Look-ups
+//
+// Where the cache has a remote tier, the pages that memory does not have are
+// asked of it first, unless they are on their way from the bucket already. A
+// look-up is shared and detached as a flight is: whoever needs a page that is
+// being asked for waits for that answer. It cannot fail, only find nothing, and
+// the cache bounds how long it takes.
+//
 // # Locks
 //
-// There is one: Reader.mu. It guards the table of pages in flight, every
+// There is one: Reader.mu. It guards the tables of pages in flight and of pages
+// being looked up, every
 // flight's waiters and progress, and whether the reader is closed; looking up
 // and claiming pages, joining, leaving, publishing and ending are each done
 // under it. No read, no callback of the caller and no waiting happens under it.

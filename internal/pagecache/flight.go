@@ -286,7 +286,7 @@ func (r *Reader) leave(waits []*waiter) {
 // suffice. It reports whether anybody waits for the rest.
 func (r *Reader) publish(f *flight, from, n int) bool {
 	for i := from; i < n; i++ {
-		if key, ok := pageKey(f.obj.ID, f.read.first+int64(i)); ok {
+		if key, ok := f.obj.cacheKey(f.read.first+int64(i), r.shift); ok {
 			r.cache.Set(key, f.pages[i])
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+
+	"larder/internal/bytecache"
 )
 
 // flightScript runs requests against a bucket whose bodies are fed by hand.
@@ -110,19 +112,13 @@ func (s *flightScript) open(d *datadriven.TestData) {
 		context.AfterFunc(ctx, func() { s.event("read %s: context ended", read) })
 		return b, nil, true
 	}
-	var cache Cache = noCache{}
+	var cache Cache = bytecache.None{}
 	if !d.HasArg("nocache") {
 		s.cache = newMapCache()
 		cache = s.cache
 	}
 	s.r = New(s.bucket, cache, Options{PageSize: 1 << 10, MaxRead: maxRead, FetchReads: 1})
 }
-
-type noCache struct{}
-
-func (noCache) Get(uint64) ([]byte, bool) { return nil, false }
-func (noCache) Set(uint64, []byte)        {}
-func (noCache) Del(uint64)                {}
 
 func (s *flightScript) fetch(d *datadriven.TestData) {
 	name := d.CmdArgs[0].Key

@@ -7,6 +7,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	touched, hits, coalesced, fetched                      prometheus.Counter
 	touchedBytes, hitBytes, coalescedBytes, fetchedBytes   prometheus.Counter
+	remoteHits, remoteHitBytes, joined                     prometheus.Counter
 	reads, readFailures, readRetries, abandoned, refetches prometheus.Counter
 	readBytes                                              prometheus.Histogram
 
@@ -21,12 +22,20 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		m.collectors = append(m.collectors, c)
 		return c
 	}
+	tiers := func(name, help string) (memory, remote prometheus.Counter) {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"tier"})
+		m.collectors = append(m.collectors, v)
+		return v.WithLabelValues("memory"), v.WithLabelValues("memcached")
+	}
 	m.touched = counter("larder_pages_touched_total", "Pages that requests needed.")
 	m.touchedBytes = counter("larder_pages_touched_bytes_total", "Bytes of the pages that requests needed.")
-	m.hits = counter("larder_pages_hits_total", "Pages that requests needed and found in the cache.")
-	m.hitBytes = counter("larder_pages_hits_bytes_total", "Bytes of the pages that requests needed and found in the cache.")
-	m.coalesced = counter("larder_pages_coalesced_total", "Pages that requests needed and that a running read of another request brought.")
-	m.coalescedBytes = counter("larder_pages_coalesced_bytes_total", "Bytes of the pages that a running read of another request brought.")
+	const hits, hitBytes = "larder_pages_hits_total", "larder_pages_hits_bytes_total"
+	const hitsHelp, hitBytesHelp = "Pages that requests needed and found in a tier of the cache.", "Bytes of the pages that requests needed and found in a tier of the cache."
+	m.hits, m.remoteHits = tiers(hits, hitsHelp)
+	m.hitBytes, m.remoteHitBytes = tiers(hitBytes, hitBytesHelp)
+	m.joined = counter("larder_pages_lookups_joined_total", "Pages for whose look-up in memcached a request waited together with another's.")
+	m.coalesced = counter("larder_pages_coalesced_total", "Pages that requests needed and that a running read or look-up of another request brought.")
+	m.coalescedBytes = counter("larder_pages_coalesced_bytes_total", "Bytes of the pages that a running read or look-up of another request brought.")
 	m.fetched = counter("larder_pages_fetched_total", "Pages asked of the bucket, those read to join others included.")
 	m.fetchedBytes = counter("larder_pages_fetched_bytes_total", "Bytes asked of the bucket.")
 	m.reads = counter("larder_bucket_reads_total", "Ranged reads of the bucket that were started.")

@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/semaphore"
+
+	"larder/internal/bytecache"
 )
 
 // Bucket is what is needed of the object store.
@@ -19,15 +21,20 @@ type Bucket interface {
 	IsObjNotFoundErr(err error) bool
 }
 
-// Cache keeps pages. It may refuse or forget any of them at any time, must be
-// safe for concurrent use, and must not change what it was given. Values are
-// immutable: Set of a present key may do nothing.
+// Cache keeps pages: a bytecache.Cache. It may refuse or forget any of them at
+// any time, must be safe for concurrent use, and must not change what it was
+// given. Values are immutable: Set of a present key may do nothing.
 type Cache interface {
-	Get(key uint64) ([]byte, bool)
-	Set(key uint64, value []byte)
-	// Del drops a page whose bytes proved wrong: a Get that starts after Del
+	// Get finds what is in the process's memory, at once.
+	Get(local uint64) ([]byte, bool)
+	// Fetch fills in the values that are nil, as far as it finds them, and may
+	// wait for a bounded time. It is asked only where Remote is true.
+	Fetch(ctx context.Context, keys []bytecache.Key, values [][]byte)
+	Remote() bool
+	Set(key bytecache.Key, value []byte)
+	// Del drops a page whose bytes proved wrong: a look-up that starts after Del
 	// returned does not see it, and the next Set is taken.
-	Del(key uint64)
+	Del(key bytecache.Key)
 }
 
 // Slots bounds the reads of the bucket that run at once. One value is meant to

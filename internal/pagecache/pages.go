@@ -1,6 +1,13 @@
 package pagecache
 
-import "sort"
+import (
+	"encoding/binary"
+	"sort"
+
+	"github.com/oklog/ulid/v2"
+
+	"larder/internal/bytecache"
+)
 
 // Object is an immutable object of the bucket, read through pages.
 type Object struct {
@@ -11,6 +18,10 @@ type Object struct {
 	// ID identifies the object within the process and this cache: block number << 14 | file number.
 	// INVARIANT: two objects never share an ID while the process lives, except Uncached.
 	ID uint64
+	// Block is the block that the object belongs to. With the file number of ID
+	// it names the object in caches that outlive the process. An object without
+	// a block is not kept there.
+	Block ulid.ULID
 }
 
 // Span is the byte range [Off, End) of an object.
@@ -46,12 +57,31 @@ func ObjectID(blockNumber uint32, fileNumber int) uint64 {
 	return uint64(blockNumber)<<fileBits | uint64(fileNumber)
 }
 
-// pageKey returns the key of a page, and whether it has one.
+// pageKey returns the key of a page within the process, and whether it has one.
 func pageKey(id uint64, no int64) (uint64, bool) {
 	if id >= 1<<(blockBits+fileBits) || no >= 1<<pageBits {
 		return 0, false
 	}
 	return id<<pageBits | uint64(no), true
+}
+
+// pageKind begins the identity of a page, in the layout that follows: block (16
+// bytes), kind (1), binary logarithm of the page size (1), file number (2), page
+// number (4), zeros. It changes when any of these comes to mean something else.
+const pageKind = 1
+
+// cacheKey returns the key of a page for all tiers, and whether it has one.
+func (o *Object) cacheKey(no int64, shift uint) (bytecache.Key, bool) {
+	local, ok := pageKey(o.ID, no)
+	if !ok {
+		return bytecache.Key{}, false
+	}
+	k := bytecache.Key{Local: local}
+	copy(k.ID[:16], o.Block[:])
+	k.ID[16], k.ID[17] = pageKind, byte(shift)
+	binary.BigEndian.PutUint16(k.ID[18:], uint16(o.ID&(1<<fileBits-1)))
+	binary.BigEndian.PutUint32(k.ID[20:], uint32(no))
+	return k, true
 }
 
 // page is a page of a Pages.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/oklog/ulid/v2"
+
 	"larder/internal/bytecache"
 )
 
@@ -32,6 +34,30 @@ func TestRandomReads(t *testing.T) {
 			})
 			return m
 		},
+	}
+	caches["remote"] = func() Cache { return bytecache.NewMemcached(newMapRemote()) }
+	caches["tiered"] = func() Cache {
+		m := bytecache.NewMemory(bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10})
+		t.Cleanup(m.Close)
+		return bytecache.NewTiered(m, bytecache.NewMemcached(newMapRemote()))
+	}
+	// One that forgets, and says wrong lengths and nothing at all, at random.
+	caches["unreliable"] = func() Cache {
+		remote := newMapRemote()
+		remote.onGet = func(ids []bytecache.ID, values [][]byte) {
+			for i := range values {
+				switch rand.IntN(6) {
+				case 0:
+					values[i] = nil
+				case 1:
+					values[i] = []byte("of another length")
+				}
+			}
+			if rand.IntN(20) == 0 {
+				panic("fault")
+			}
+		}
+		return bytecache.NewMemcached(remote)
 	}
 	for name, newCache := range caches {
 		for _, faults := range []float64{0, 0.2} {
@@ -76,7 +102,7 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 			var acct Account
 			for range 150 {
 				id := rng.IntN(len(names))
-				obj := Object{Name: names[id], Size: int64(sizes[names[id]]), ID: uint64(id)}
+				obj := Object{Name: names[id], Size: int64(sizes[names[id]]), ID: uint64(id), Block: ulid.ULID{1}}
 				spans := randomSpans(rng, obj.Size)
 				ctx, cancel := context.WithCancel(t.Context())
 				leaves := rng.IntN(10) == 0
@@ -104,7 +130,7 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 					bad.Add(1)
 				}
 			}
-			if sum := acct.Hits.Load() + acct.Coalesced.Load() + acct.Fetched.Load(); sum < acct.Touched.Load() {
+			if sum := acct.Hits.Load() + acct.RemoteHits.Load() + acct.Coalesced.Load() + acct.Fetched.Load(); sum < acct.Touched.Load() {
 				t.Errorf("touched %d pages, but hits, coalesced and fetched are %d", acct.Touched.Load(), sum)
 			}
 		})
@@ -114,8 +140,8 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 	b.checkClosed(t)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.table) != 0 || len(r.flights) != 0 {
-		t.Errorf("%d pages and %d flights are left", len(r.table), len(r.flights))
+	if len(r.table) != 0 || len(r.flights) != 0 || len(r.lookups) != 0 {
+		t.Errorf("%d pages, %d flights and %d look-ups are left", len(r.table), len(r.flights), len(r.lookups))
 	}
 	if !r.inFlight.TryAcquire(r.opts.MaxInFlightBytes) {
 		t.Error("bytes in flight were not given back")

@@ -85,6 +85,7 @@ func (r *Reader) readTraced(ctx context.Context, f *flight) error {
 func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	r.metrics.reads.Inc()
 	r.metrics.readBytes.Observe(float64(f.end - f.off))
+	start, first := time.Now(), true
 	body, err := r.bucket.GetRange(ctx, f.obj.Name, f.off, f.end-f.off)
 	if body != nil {
 		defer body.Close()
@@ -98,6 +99,10 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	empty := 0
 	for a.left > 0 {
 		n, err := body.Read(a.space())
+		if n > 0 && first {
+			first = false
+			r.firstByte.Observe(time.Since(start))
+		}
 		a.advance(n)
 		if a.left == 0 {
 			break
@@ -149,7 +154,7 @@ func (r *Reader) classify(err error) error {
 // retract drops the first n pages of a flight from the cache.
 func (r *Reader) retract(f *flight, n int) {
 	for i := range n {
-		if key, ok := pageKey(f.obj.ID, f.read.first+int64(i)); ok {
+		if key, ok := f.obj.cacheKey(f.read.first+int64(i), r.shift); ok {
 			r.cache.Del(key)
 		}
 	}

@@ -517,10 +517,12 @@ larder_bucket_reads_total{kind="index"} 0
 # TYPE larder_pages_fetched_bytes_total counter
 larder_pages_fetched_bytes_total{kind="chunks"} 9216
 larder_pages_fetched_bytes_total{kind="index"} 0
-# HELP larder_pages_hits_total Pages that requests needed and found in the cache.
+# HELP larder_pages_hits_total Pages that requests needed and found in a tier of the cache.
 # TYPE larder_pages_hits_total counter
-larder_pages_hits_total{kind="chunks"} 18
-larder_pages_hits_total{kind="index"} 0
+larder_pages_hits_total{kind="chunks",tier="memcached"} 0
+larder_pages_hits_total{kind="chunks",tier="memory"} 18
+larder_pages_hits_total{kind="index",tier="memcached"} 0
+larder_pages_hits_total{kind="index",tier="memory"} 0
 # HELP larder_pages_touched_total Pages that requests needed.
 # TYPE larder_pages_touched_total counter
 larder_pages_touched_total{kind="chunks"} 27

@@ -23,6 +23,8 @@ import (
 
 	"larder/internal/pagecache"
 	"larder/store/indexheader"
+
+	"larder/internal/bytecache"
 )
 
 // postingsBlock is the index of a block in memory, written and also read by Prometheus's own code.
@@ -327,14 +329,18 @@ func (c *postingsCache) Get(key uint64) ([]byte, bool) {
 	return b, ok
 }
 
-func (c *postingsCache) Set(key uint64, value []byte) {
+func (c *postingsCache) Set(key bytecache.Key, value []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pages[key] = value
+	c.pages[key.Local] = value
 }
 
-func (c *postingsCache) Del(key uint64) {
+func (c *postingsCache) Del(key bytecache.Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.pages, key)
+	delete(c.pages, key.Local)
 }
+
+func (c *postingsCache) Fetch(context.Context, []bytecache.Key, [][]byte) {}
+
+func (c *postingsCache) Remote() bool { return false }

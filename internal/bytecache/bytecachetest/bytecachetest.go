@@ -4,6 +4,7 @@ package bytecachetest
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"sync"
 	"testing"
@@ -11,20 +12,17 @@ import (
 	"larder/internal/bytecache"
 )
 
-// Cache is what the suite tests.
-type Cache interface {
-	Get(key uint64) ([]byte, bool)
-	Set(key uint64, value []byte)
-	Del(key uint64)
-	Stats() bytecache.Stats
-	Close()
-}
-
 // Traits of the cache under test.
 type Traits struct {
-	// Keeps says that what is set can be got: it is false for a cache that is
+	// Keeps says that what is set can be had: it is false for a cache that is
 	// switched off.
 	Keeps bool
+	// Remote says that values leave the process, and that Fetch is what finds
+	// them: Get may find fewer. Such a cache may take another value for a
+	// present key.
+	Remote bool
+	// Unheld says that nothing is kept in the process, so that nothing is known of it.
+	Unheld bool
 }
 
 // maxBytes of the caches that the suite asks for.
@@ -32,8 +30,8 @@ const maxBytes = 16 << 20
 
 // Run runs the suite. newCache makes an empty cache of the given size; the
 // suite closes it.
-func Run(t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int64) Cache) {
-	f := func(name string, test func(t *testing.T, c Cache)) {
+func Run(t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int64) bytecache.Cache) {
+	f := func(name string, test func(t *testing.T, c bytecache.Cache)) {
 		t.Run(name, func(t *testing.T) {
 			c := newCache(t, maxBytes)
 			defer c.Close()
@@ -41,16 +39,19 @@ func Run(t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int6
 		})
 	}
 	f("Empty", testEmpty)
-	f("VisibleAtOnce", func(t *testing.T, c Cache) { testVisibleAtOnce(t, c, traits) })
+	f("VisibleAtOnce", func(t *testing.T, c bytecache.Cache) { testVisibleAtOnce(t, c, traits) })
 	f("ExactKeys", testExactKeys)
-	f("FirstValueStays", func(t *testing.T, c Cache) { testFirstValueStays(t, c, traits) })
-	f("EmptyValue", func(t *testing.T, c Cache) { testEmptyValue(t, c, traits) })
+	if !traits.Remote {
+		f("FirstValueStays", func(t *testing.T, c bytecache.Cache) { testFirstValueStays(t, c, traits) })
+	}
+	f("Fetch", func(t *testing.T, c bytecache.Cache) { testFetch(t, c, traits) })
+	f("EmptyValue", func(t *testing.T, c bytecache.Cache) { testEmptyValue(t, c, traits) })
 	f("TooLarge", testTooLarge)
-	f("Del", func(t *testing.T, c Cache) { testDel(t, c, traits) })
+	f("Del", func(t *testing.T, c bytecache.Cache) { testDel(t, c, traits) })
 	f("Concurrent", testConcurrent)
 	f("Close", testClose)
 	f("CloseWhileUsed", testCloseWhileUsed)
-	f("Stats", func(t *testing.T, c Cache) { testStats(t, c, traits) })
+	f("Stats", func(t *testing.T, c bytecache.Cache) { testStats(t, c, traits) })
 }
 
 // valueOf returns a value that no other key has.
@@ -63,10 +64,29 @@ func valueOf(key uint64, size int) []byte {
 	return b
 }
 
-// check fails when key has a value that was not set for it.
-func check(t *testing.T, c Cache, key uint64, size int, must bool) {
+// keyOf returns the key whose local part is given.
+func keyOf(local uint64) bytecache.Key {
+	k := bytecache.Key{Local: local}
+	binary.BigEndian.PutUint64(k.ID[:], local)
+	return k
+}
+
+// get returns a value as Fetch finds it, and fails when Get has another.
+func get(t *testing.T, c bytecache.Cache, key uint64) ([]byte, bool) {
 	t.Helper()
-	b, ok := c.Get(key)
+	values := make([][]byte, 1)
+	near, ok := c.Get(key)
+	c.Fetch(t.Context(), []bytecache.Key{keyOf(key)}, values)
+	if ok && values[0] != nil && !bytes.Equal(near, values[0]) {
+		t.Errorf("key %#x: Get has %x, Fetch %x", key, near, values[0])
+	}
+	return values[0], values[0] != nil
+}
+
+// check fails when key has a value that was not set for it.
+func check(t *testing.T, c bytecache.Cache, key uint64, size int, must bool) {
+	t.Helper()
+	b, ok := get(t, c, key)
 	if !ok {
 		if must {
 			t.Fatalf("key %#x: missing", key)
@@ -78,17 +98,17 @@ func check(t *testing.T, c Cache, key uint64, size int, must bool) {
 	}
 }
 
-func testEmpty(t *testing.T, c Cache) {
+func testEmpty(t *testing.T, c bytecache.Cache) {
 	for _, key := range []uint64{0, 1, ^uint64(0)} {
-		if b, ok := c.Get(key); ok || b != nil {
+		if b, ok := get(t, c, key); ok || b != nil {
 			t.Errorf("key %#x: got %x, %v in an empty cache", key, b, ok)
 		}
 	}
 }
 
-func testVisibleAtOnce(t *testing.T, c Cache, traits Traits) {
+func testVisibleAtOnce(t *testing.T, c bytecache.Cache, traits Traits) {
 	for key := range uint64(10_000) {
-		c.Set(key, valueOf(key, 100))
+		c.Set(keyOf(key), valueOf(key, 100))
 		check(t, c, key, 100, traits.Keeps)
 	}
 	for key := range uint64(10_000) { // about 4 MB of 16
@@ -98,7 +118,7 @@ func testVisibleAtOnce(t *testing.T, c Cache, traits Traits) {
 
 // testExactKeys sets keys that are easily taken for one another: neighbours,
 // and keys that differ in one bit only.
-func testExactKeys(t *testing.T, c Cache) {
+func testExactKeys(t *testing.T, c bytecache.Cache) {
 	var keys []uint64
 	for _, base := range []uint64{0, 1 << 26, 1<<40 | 1<<26, 0x5555555555555555} {
 		for n := range uint64(300) {
@@ -109,7 +129,7 @@ func testExactKeys(t *testing.T, c Cache) {
 		}
 	}
 	for _, key := range keys {
-		c.Set(key, valueOf(key, 32))
+		c.Set(keyOf(key), valueOf(key, 32))
 		for _, other := range []uint64{key, key + 1, key - 1, key ^ 1<<63, ^key} {
 			check(t, c, other, 32, false)
 		}
@@ -119,11 +139,11 @@ func testExactKeys(t *testing.T, c Cache) {
 	}
 }
 
-func testFirstValueStays(t *testing.T, c Cache, traits Traits) {
+func testFirstValueStays(t *testing.T, c bytecache.Cache, traits Traits) {
 	first := valueOf(7, 64)
-	c.Set(7, first)
-	c.Set(7, valueOf(8, 1024))
-	b, ok := c.Get(7)
+	c.Set(keyOf(7), first)
+	c.Set(keyOf(7), valueOf(8, 1024))
+	b, ok := get(t, c, 7)
 	if ok != traits.Keeps {
 		t.Fatalf("got %v, want %v", ok, traits.Keeps)
 	}
@@ -132,16 +152,16 @@ func testFirstValueStays(t *testing.T, c Cache, traits Traits) {
 	}
 }
 
-func testEmptyValue(t *testing.T, c Cache, traits Traits) {
-	c.Set(3, []byte{})
-	if b, ok := c.Get(3); ok != traits.Keeps || len(b) != 0 {
+func testEmptyValue(t *testing.T, c bytecache.Cache, traits Traits) {
+	c.Set(keyOf(3), []byte{})
+	if b, ok := get(t, c, 3); ok != traits.Keeps || len(b) != 0 {
 		t.Errorf("got %x, %v", b, ok)
 	}
 }
 
-func testTooLarge(t *testing.T, c Cache) {
-	c.Set(1, make([]byte, maxBytes+1))
-	if _, ok := c.Get(1); ok {
+func testTooLarge(t *testing.T, c bytecache.Cache) {
+	c.Set(keyOf(1), make([]byte, maxBytes+1))
+	if _, ok := get(t, c, 1); ok {
 		t.Error("a value larger than the cache is in it")
 	}
 	if st := c.Stats(); st.Bytes != 0 || st.Items != 0 {
@@ -149,14 +169,14 @@ func testTooLarge(t *testing.T, c Cache) {
 	}
 }
 
-func testDel(t *testing.T, c Cache, traits Traits) {
-	c.Del(1)
+func testDel(t *testing.T, c bytecache.Cache, traits Traits) {
+	c.Del(keyOf(1))
 	for key := range uint64(1000) {
-		c.Set(key, valueOf(key, 64))
+		c.Set(keyOf(key), valueOf(key, 64))
 	}
 	for key := uint64(0); key < 1000; key += 2 {
-		c.Del(key)
-		if _, ok := c.Get(key); ok {
+		c.Del(keyOf(key))
+		if _, ok := get(t, c, key); ok {
 			t.Fatalf("key %d is there after Del", key)
 		}
 	}
@@ -164,8 +184,8 @@ func testDel(t *testing.T, c Cache, traits Traits) {
 		check(t, c, key, 64, traits.Keeps)
 	}
 	for key := uint64(0); key < 1000; key += 2 {
-		c.Set(key, valueOf(key+5000, 64)) // another value than before
-		b, ok := c.Get(key)
+		c.Set(keyOf(key), valueOf(key+5000, 64)) // another value than before
+		b, ok := get(t, c, key)
 		if ok != traits.Keeps {
 			t.Fatalf("key %d set after Del: got %v", key, ok)
 		}
@@ -175,7 +195,7 @@ func testDel(t *testing.T, c Cache, traits Traits) {
 	}
 }
 
-func testConcurrent(t *testing.T, c Cache) {
+func testConcurrent(t *testing.T, c bytecache.Cache) {
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -183,11 +203,11 @@ func testConcurrent(t *testing.T, c Cache) {
 				key := uint64(i*(g%3+1)) % 3000
 				switch {
 				case g == 7 && i%5 == 0:
-					c.Del(key)
+					c.Del(keyOf(key))
 				case i%2 == 0:
-					c.Set(key, valueOf(key, 2048))
+					c.Set(keyOf(key), valueOf(key, 2048))
 				default:
-					if b, ok := c.Get(key); ok && !bytes.Equal(b, valueOf(key, 2048)) {
+					if b, ok := get(t, c, key); ok && !bytes.Equal(b, valueOf(key, 2048)) {
 						t.Errorf("key %d has another value", key)
 						return
 					}
@@ -198,22 +218,22 @@ func testConcurrent(t *testing.T, c Cache) {
 	wg.Wait()
 }
 
-func testClose(t *testing.T, c Cache) {
-	c.Set(1, valueOf(1, 64))
+func testClose(t *testing.T, c bytecache.Cache) {
+	c.Set(keyOf(1), valueOf(1, 64))
 	c.Close()
-	if _, ok := c.Get(1); ok {
+	if _, ok := get(t, c, 1); ok {
 		t.Error("a closed cache has a value")
 	}
-	c.Set(2, valueOf(2, 64))
-	c.Del(1)
-	if _, ok := c.Get(2); ok {
+	c.Set(keyOf(2), valueOf(2, 64))
+	c.Del(keyOf(1))
+	if _, ok := get(t, c, 2); ok {
 		t.Error("a closed cache took a value")
 	}
 	c.Stats()
 	c.Close()
 }
 
-func testCloseWhileUsed(t *testing.T, c Cache) {
+func testCloseWhileUsed(t *testing.T, c bytecache.Cache) {
 	var wg sync.WaitGroup
 	var started sync.WaitGroup
 	for g := range 6 {
@@ -221,9 +241,9 @@ func testCloseWhileUsed(t *testing.T, c Cache) {
 		wg.Go(func() {
 			for i := range 20_000 {
 				key := uint64(g*20_000 + i)
-				c.Set(key, valueOf(key, 512))
+				c.Set(keyOf(key), valueOf(key, 512))
 				c.Get(key)
-				c.Del(key - 10)
+				c.Del(keyOf(key - 10))
 				if i == 100 {
 					started.Done()
 				}
@@ -235,21 +255,61 @@ func testCloseWhileUsed(t *testing.T, c Cache) {
 	wg.Wait()
 }
 
-func testStats(t *testing.T, c Cache, traits Traits) {
-	c.Set(1, valueOf(1, 100))
-	c.Get(1)
-	c.Get(1)
-	c.Get(2)
+func testStats(t *testing.T, c bytecache.Cache, traits Traits) {
+	c.Set(keyOf(1), valueOf(1, 100))
+	for _, key := range []uint64{1, 1, 2} {
+		c.Fetch(t.Context(), []bytecache.Key{keyOf(key)}, make([][]byte, 1))
+	}
 	st := c.Stats()
 	got := [4]int64{st.Requests, st.Hits, st.HitBytes, st.Items}
 	want := [4]int64{}
 	if traits.Keeps {
 		want = [4]int64{3, 2, 200, 1}
-		if st.Bytes < 100 || st.Bytes > 1000 {
-			t.Errorf("bytes: got %d for one value of 100", st.Bytes)
+		if known := c.Remote() == traits.Remote; !known {
+			t.Errorf("Remote: got %v", c.Remote())
 		}
+	}
+	if traits.Unheld {
+		want[3] = 0
+	} else if traits.Keeps && (st.Bytes < 100 || st.Bytes > 1000) {
+		t.Errorf("bytes: got %d for one value of 100", st.Bytes)
 	}
 	if got != want {
 		t.Errorf("requests, hits, hit bytes, items: got %v, want %v", got, want)
 	}
+}
+
+// testFetch asks for many keys at once, of which some are there, some are not, and some have a value already.
+func testFetch(t *testing.T, c bytecache.Cache, traits Traits) {
+	const n = 300
+	keys, values := make([]bytecache.Key, n), make([][]byte, n)
+	mine := []byte("the caller's")
+	for i := range uint64(n) {
+		keys[i] = keyOf(i)
+		if i%3 != 0 {
+			c.Set(keys[i], valueOf(i, 64))
+		}
+		if i%5 == 0 {
+			values[i] = mine
+		}
+	}
+	c.Fetch(t.Context(), keys, values)
+	for i := range uint64(n) {
+		switch got := values[i]; {
+		case i%5 == 0:
+			if string(got) != string(mine) {
+				t.Errorf("key %d: its value was there, and is now %x", i, got)
+			}
+		case i%3 != 0 && traits.Keeps:
+			if !bytes.Equal(got, valueOf(i, 64)) {
+				t.Errorf("key %d: got %x", i, got)
+			}
+		case got != nil:
+			t.Errorf("key %d: got %x, nothing was set", i, got)
+		}
+	}
+	c.Fetch(t.Context(), nil, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.Fetch(ctx, keys, values) // may find what it likes, must return
 }

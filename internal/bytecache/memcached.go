@@ -1,0 +1,89 @@
+package bytecache
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// Remote is a store of values outside of the process: *memcached.Client.
+type Remote interface {
+	// GetMulti fills in the values it finds, and leaves the others nil. It
+	// waits for a bounded time, never fails, and does not touch values when it
+	// has returned.
+	GetMulti(ctx context.Context, ids []ID, values [][]byte)
+	// Set and Delete take effect for GetMulti at once, outside some time later,
+	// and may be dropped.
+	Set(id ID, value []byte)
+	Delete(id ID)
+}
+
+// Memcached is a cache that keeps its values in memcached alone: Get finds
+// nothing, Fetch asks. It is safe for concurrent use.
+type Memcached struct {
+	remote                   Remote
+	requests, hits, hitBytes atomic.Int64
+	closed                   atomic.Bool
+}
+
+var _ Cache = (*Memcached)(nil)
+
+// NewMemcached returns a cache over a client, which stays the caller's: close
+// it after the cache.
+func NewMemcached(remote Remote) *Memcached { return &Memcached{remote: remote} }
+
+// Get misses: nothing is in the process.
+func (m *Memcached) Get(uint64) ([]byte, bool) { return nil, false }
+
+// Fetch asks memcached for the values that are nil, all at once.
+func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) {
+	if m.closed.Load() {
+		return
+	}
+	ids, at := make([]ID, 0, len(keys)), make([]int, 0, len(keys))
+	for i := range keys {
+		if values[i] == nil {
+			ids, at = append(ids, keys[i].ID), append(at, i)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	found := make([][]byte, len(ids))
+	m.remote.GetMulti(ctx, ids, found)
+	var hits, bytes int64
+	for i, v := range found {
+		if v != nil {
+			values[at[i]] = v
+			hits++
+			bytes += int64(len(v))
+		}
+	}
+	m.requests.Add(int64(len(ids)))
+	m.hits.Add(hits)
+	m.hitBytes.Add(bytes)
+}
+
+// Remote is true.
+func (m *Memcached) Remote() bool { return true }
+
+// Set sends a value on its way.
+func (m *Memcached) Set(key Key, value []byte) {
+	if !m.closed.Load() {
+		m.remote.Set(key.ID, value)
+	}
+}
+
+// Del forgets a value, here at once.
+func (m *Memcached) Del(key Key) {
+	if !m.closed.Load() {
+		m.remote.Delete(key.ID)
+	}
+}
+
+// Stats returns the look-ups. What memcached holds is not known here.
+func (m *Memcached) Stats() Stats {
+	return Stats{Requests: m.requests.Load(), Hits: m.hits.Load(), HitBytes: m.hitBytes.Load()}
+}
+
+// Close makes every look-up a miss.
+func (m *Memcached) Close() { m.closed.Store(true) }

@@ -1,0 +1,68 @@
+package bytecache
+
+import "context"
+
+// Tiered is a memory over memcached: what is found below is kept above. It is
+// safe for concurrent use.
+type Tiered struct {
+	memory *Memory
+	remote *Memcached
+}
+
+var _ Cache = (*Tiered)(nil)
+
+// NewTiered returns a cache of both, which it closes.
+func NewTiered(memory *Memory, remote *Memcached) *Tiered {
+	return &Tiered{memory: memory, remote: remote}
+}
+
+// Get looks in memory.
+func (t *Tiered) Get(local uint64) ([]byte, bool) { return t.memory.Get(local) }
+
+// Fetch looks in memory, then asks memcached for the rest, all at once, and
+// keeps what that has in memory.
+func (t *Tiered) Fetch(ctx context.Context, keys []Key, values [][]byte) {
+	t.memory.Fetch(ctx, keys, values)
+	missing := make([]int, 0, len(keys))
+	for i := range keys {
+		if values[i] == nil {
+			missing = append(missing, i)
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	t.remote.Fetch(ctx, keys, values)
+	for _, i := range missing {
+		if values[i] != nil {
+			t.memory.Set(keys[i], values[i])
+		}
+	}
+}
+
+// Remote is true.
+func (t *Tiered) Remote() bool { return true }
+
+// Set keeps a value in both.
+func (t *Tiered) Set(key Key, value []byte) {
+	t.memory.Set(key, value)
+	t.remote.Set(key, value)
+}
+
+// Del forgets a value in both, below first: what is found there is kept above.
+func (t *Tiered) Del(key Key) {
+	t.remote.Del(key)
+	t.memory.Del(key)
+}
+
+// Stats are those of the memory.
+func (t *Tiered) Stats() Stats { return t.memory.Stats() }
+
+// RemoteStats are the look-ups in memcached.
+func (t *Tiered) RemoteStats() Stats { return t.remote.Stats() }
+
+// Close closes both.
+func (t *Tiered) Close() {
+	t.remote.Close()
+	t.memory.Close()
+}

@@ -1,0 +1,259 @@
+package pagecache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+
+	"larder/internal/bytecache"
+)
+
+// mapRemote is a memcached that keeps everything.
+type mapRemote struct {
+	mu     sync.Mutex
+	m      map[bytecache.ID][]byte
+	asked  []int // by call: how many values
+	onGet  func(ids []bytecache.ID, values [][]byte)
+	before func(ctx context.Context)
+}
+
+func newMapRemote() *mapRemote { return &mapRemote{m: map[bytecache.ID][]byte{}} }
+
+func (c *mapRemote) GetMulti(ctx context.Context, ids []bytecache.ID, values [][]byte) {
+	c.mu.Lock()
+	before := c.before
+	c.asked = append(c.asked, len(ids))
+	c.mu.Unlock()
+	if before != nil {
+		before(ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, id := range ids {
+		values[i] = c.m[id]
+	}
+	if c.onGet != nil {
+		c.onGet(ids, values)
+	}
+}
+
+func (c *mapRemote) Set(id bytecache.ID, value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.m[id] = value
+}
+
+func (c *mapRemote) Delete(id bytecache.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.m, id)
+}
+
+func (c *mapRemote) taken() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	asked := c.asked
+	c.asked = nil
+	return asked
+}
+
+func remoteObject(size int) Object {
+	return Object{Name: "o", Size: int64(size), ID: 1<<14 | 3, Block: ulid.ULID{1, 2, 3}}
+}
+
+// TestSecondProcess: what one process read, another that shares only memcached does not read again, and asks for one key a page.
+func TestSecondProcess(t *testing.T) {
+	b, remote := newTestBucket(map[string]int{"o": 100_000}), newMapRemote()
+	spans := []Span{{0, 10}, {5000, 9000}, {99_990, 100_000}}
+	const pages = 1 + 5 + 1 // of 1 KiB
+	for n := range 3 {
+		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: 1 << 10})
+		obj := remoteObject(100_000)
+		obj.ID += uint64(n) << 14 // another process gives blocks other numbers
+		var acct Account
+		p, err := r.Fetch(t.Context(), obj, spans, &acct)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSpans(t, p, b.objects["o"], spans)
+		if diff := cmp.Diff([]int{pages}, remote.taken()); diff != "" {
+			t.Errorf("keys asked for, by call (-want +got):\n%s", diff)
+		}
+		want := [3]int64{0, 0, pages}
+		if n > 0 {
+			want = [3]int64{pages, 0, 0}
+		}
+		if got := [3]int64{acct.RemoteHits.Load(), acct.Hits.Load(), acct.Fetched.Load()}; got != want {
+			t.Errorf("process %d: remote hits, hits, fetched: %v, want %v", n, got, want)
+		}
+		if reads := b.taken(); (len(reads) > 0) != (n == 0) {
+			t.Errorf("process %d: reads %v", n, reads)
+		}
+		r.Close()
+	}
+	// Pages of another size, another file or another block are others.
+	f := func(what string, pageSize int, change func(*Object)) {
+		t.Helper()
+		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: pageSize})
+		defer r.Close()
+		obj := remoteObject(100_000)
+		change(&obj)
+		var acct Account
+		if _, err := r.Fetch(t.Context(), obj, spans[:1], &acct); err != nil || acct.RemoteHits.Load() != 0 {
+			t.Errorf("%s: %d hits, %v", what, acct.RemoteHits.Load(), err)
+		}
+	}
+	f("page size", 2<<10, func(*Object) {})
+	f("file", 1<<10, func(o *Object) { o.ID++ })
+	f("block", 1<<10, func(o *Object) { o.Block[15]++ })
+}
+
+// TestFiftyLookUps: identical requests make one look-up and the reads of one.
+func TestFiftyLookUps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, remote := newTestBucket(map[string]int{"o": 100_000}), newMapRemote()
+		asked, read := make(chan struct{}), make(chan struct{})
+		remote.before = func(context.Context) { <-asked }
+		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
+			<-read
+			return nil, nil, false
+		}
+		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: 1 << 10})
+		defer r.Close()
+		spans := []Span{{0, 3000}, {50_000, 50_001}}
+		accts := make([]Account, 50)
+		var wg sync.WaitGroup
+		for i := range accts {
+			wg.Go(func() {
+				p, err := r.Fetch(t.Context(), remoteObject(100_000), spans, &accts[i])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				checkSpans(t, p, b.objects["o"], spans)
+			})
+		}
+		synctest.Wait()
+		close(asked)
+		synctest.Wait()
+		close(read)
+		wg.Wait()
+		if diff := cmp.Diff([]int{4}, remote.taken()); diff != "" {
+			t.Errorf("keys asked for, by call (-want +got):\n%s", diff)
+		}
+		reads := b.taken()
+		slices.Sort(reads)
+		if diff := cmp.Diff([]string{"o [0,3072)", "o [49152,50176)"}, reads); diff != "" {
+			t.Errorf("reads (-want +got):\n%s", diff)
+		}
+		var fetched, coalesced int64
+		for i := range accts {
+			fetched += accts[i].Fetched.Load()
+			coalesced += accts[i].Coalesced.Load()
+		}
+		if fetched != 4 || coalesced != 4*49 {
+			t.Errorf("%d pages fetched, %d coalesced", fetched, coalesced)
+		}
+	})
+}
+
+// TestLookUpIsLeft: a caller that gives up leaves the look-up to the others; the last one to leave ends it.
+func TestLookUpIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
+		answer := make(chan struct{})
+		remote.before = func(ctx context.Context) {
+			select {
+			case <-answer:
+			case <-ctx.Done():
+			}
+		}
+		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: 1 << 10})
+		defer r.Close()
+		fetch := func(ctx context.Context) chan error {
+			done := make(chan error, 1)
+			go func() {
+				p, err := r.Fetch(ctx, remoteObject(10_000), []Span{{0, 10}}, nil)
+				if err == nil {
+					checkSpans(t, p, b.objects["o"], []Span{{0, 10}})
+				}
+				done <- err
+			}()
+			synctest.Wait()
+			return done
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		first, second := fetch(ctx), fetch(t.Context())
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("who gave up got %v", err)
+		}
+		close(answer)
+		if err := <-second; err != nil {
+			t.Errorf("who stayed got %v", err)
+		}
+		if n := len(remote.taken()); n != 1 {
+			t.Errorf("%d look-ups", n)
+		}
+
+		// Alone, it ends the look-up, which nobody can join any more.
+		answer = make(chan struct{})
+		remote.m = map[bytecache.ID][]byte{}
+		ctx, cancel = context.WithCancel(t.Context())
+		third := fetch(ctx)
+		cancel()
+		<-third
+		synctest.Wait()
+		r.mu.Lock()
+		if len(r.lookups) != 0 {
+			t.Errorf("%d look-ups are left", len(r.lookups))
+		}
+		r.mu.Unlock()
+	})
+}
+
+// TestBadPageFromRemote: bytes that prove wrong are dropped from every tier and read from the bucket, once.
+func TestBadPageFromRemote(t *testing.T) {
+	b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
+	m := bytecache.NewMemory(bytecache.Options{})
+	defer m.Close()
+	cache := bytecache.NewTiered(m, bytecache.NewMemcached(remote))
+	r := New(b, cache, Options{PageSize: 1 << 10})
+	defer r.Close()
+	obj := remoteObject(10_000)
+	key, _ := obj.cacheKey(0, r.shift)
+	remote.Set(key.ID, bytes.Repeat([]byte{'x'}, 1<<10))
+	p, err := r.Fetch(t.Context(), obj, []Span{{0, 10}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, _ := p.Bytes(0, 10, nil); string(got) != "xxxxxxxxxx" {
+		t.Fatalf("got %q: the test tests nothing", got)
+	}
+	if p, err = r.Refetch(t.Context(), obj, Span{0, 10}, nil); err != nil {
+		t.Fatal(err)
+	}
+	checkSpans(t, p, b.objects["o"], []Span{{0, 10}})
+	for _, c := range []Cache{cache, bytecache.NewMemcached(remote)} {
+		values := make([][]byte, 1)
+		c.Fetch(t.Context(), []bytecache.Key{key}, values)
+		if !bytes.Equal(values[0], b.objects["o"][:1<<10]) {
+			t.Error("a tier has other bytes than the bucket")
+		}
+	}
+	// Of another length it is not even looked at.
+	remote.Set(key.ID, []byte("short"))
+	m.Del(key)
+	if p, err = r.Fetch(t.Context(), obj, []Span{{0, 10}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	checkSpans(t, p, b.objects["o"], []Span{{0, 10}})
+}
