@@ -14,6 +14,16 @@ const kind = "index"
 // indexFile is the file number of a block's index.
 const indexFile = 0
 
+const (
+	// DefaultPostingsBytes is the allowance of expanded postings unless another
+	// is given.
+	DefaultPostingsBytes = 32 << 20
+	// Expanded postings larger than a sixteenth of their allowance are not kept
+	// in memory: reading them again costs less than all that they would push out.
+	maxPostingsShare = 16
+	expectedPostings = 2 << 10
+)
+
 // DefaultMaxBytes is the allowance unless another is given.
 const DefaultMaxBytes = 250 << 20
 
@@ -23,7 +33,14 @@ type Options struct {
 	// by default. Negative: nothing is kept in memory, and without Remote
 	// only reads that run at the same time are shared.
 	MaxBytes int64
-	// Remote keeps pages outside of the process, below the memory or alone: a
+	// PostingsBytes is the allowance of expanded postings in memory, beside
+	// MaxBytes; 32 MiB by default. Negative: none are kept in memory, and none
+	// at all without Remote. Postings that lie close together take little more
+	// than a byte each.
+	PostingsBytes int64
+	// NoPostings keeps no expanded postings, not even in Remote.
+	NoPostings bool
+	// Remote keeps pages and expanded postings outside of the process, below the memory or alone: a
 	// *memcached.Client, which stays the caller's to close, after the cache.
 	// Nil: they are kept in memory alone.
 	Remote bytecache.Remote
@@ -34,9 +51,10 @@ type Options struct {
 // Cache reads indexes through pages. It is safe for concurrent use.
 type Cache struct {
 	*pagecache.Reader
-	store   bytecache.Cache
-	metrics *collector
-	reg     prometheus.Registerer // nil: none
+	store    bytecache.Cache
+	postings *Postings
+	metrics  *collector
+	reg      prometheus.Registerer // nil: none
 }
 
 // New returns a cache of the bucket's indexes.
@@ -50,6 +68,20 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
 	}, o.Remote)}
+	if o.PostingsBytes == 0 {
+		o.PostingsBytes = DefaultPostingsBytes
+	}
+	remote := o.Remote
+	if o.NoPostings {
+		o.PostingsBytes, remote = -1, nil
+	}
+	c.postings = newPostings(bytecache.Options{
+		MaxBytes:           o.PostingsBytes,
+		MaxValueBytes:      o.PostingsBytes / maxPostingsShare,
+		ExpectedValueBytes: expectedPostings,
+		Name:               "postings",
+		Registerer:         o.Pages.Registerer,
+	}, remote)
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	if c.reg = o.Pages.Registerer; c.reg != nil {
@@ -70,6 +102,9 @@ func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, size int64) pageca
 	}
 }
 
+// Postings returns the cache of expanded postings.
+func (c *Cache) Postings() *Postings { return c.postings }
+
 // Stats returns the figures of the memory that keeps the pages.
 func (c *Cache) Stats() bytecache.Stats { return c.store.Stats() }
 
@@ -79,5 +114,6 @@ func (c *Cache) Close() {
 		c.reg.Unregister(c.metrics)
 	}
 	c.Reader.Close()
+	c.postings.close()
 	c.store.Close()
 }

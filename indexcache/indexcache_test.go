@@ -91,23 +91,25 @@ func TestBlocksAreApart(t *testing.T) {
 func TestThanosNames(t *testing.T) {
 	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")
 	reg := prometheus.NewRegistry()
-	c := New(&bucket{data: make([]byte, 100_000)}, Options{MaxBytes: 4 << 20, Pages: pagecache.Options{Registerer: reg}})
+	c := New(&bucket{data: make([]byte, 100_000)}, Options{MaxBytes: 4 << 20, PostingsBytes: 1 << 20, Pages: pagecache.Options{Registerer: reg}})
 	if _, err := c.Fetch(t.Context(), c.Object(1, id, 100_000), []pagecache.Span{{Off: 0, End: 3 * 8 << 10}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP thanos_store_index_cache_items Index pages held.
+# HELP thanos_store_index_cache_items Values held.
 # TYPE thanos_store_index_cache_items gauge
+thanos_store_index_cache_items{item_type="ExpandedPostings"} 0
 thanos_store_index_cache_items{item_type="Pages"} 3
-# HELP thanos_store_index_cache_items_size_bytes Bytes of the index pages held, without bookkeeping.
+# HELP thanos_store_index_cache_items_size_bytes Bytes of the values held, without bookkeeping.
 # TYPE thanos_store_index_cache_items_size_bytes gauge
+thanos_store_index_cache_items_size_bytes{item_type="ExpandedPostings"} 0
 thanos_store_index_cache_items_size_bytes{item_type="Pages"} 24576
 # HELP thanos_store_index_cache_max_item_size_bytes Bytes of a whole index page, the largest that there is.
 # TYPE thanos_store_index_cache_max_item_size_bytes gauge
 thanos_store_index_cache_max_item_size_bytes 8192
-# HELP thanos_store_index_cache_max_size_bytes Bytes that the cache may hold.
+# HELP thanos_store_index_cache_max_size_bytes Bytes that pages and expanded postings may take.
 # TYPE thanos_store_index_cache_max_size_bytes gauge
-thanos_store_index_cache_max_size_bytes 4.194304e+06
+thanos_store_index_cache_max_size_bytes 5.24288e+06
 `), "thanos_store_index_cache_items", "thanos_store_index_cache_items_size_bytes", "thanos_store_index_cache_max_item_size_bytes",
 		"thanos_store_index_cache_max_size_bytes"); err != nil {
 		t.Error(err)

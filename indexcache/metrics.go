@@ -1,10 +1,17 @@
 package indexcache
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
 
-// pageItem is the item_type of what the cache holds. Who asks for a page is known, and counted where requests are (package store); a page
-// itself may hold postings and series entries at once.
-const pageItem = "Pages"
+	"larder/internal/bytecache"
+)
+
+// Item types of what the cache holds. Who asks for a page is known, and counted where requests are (package store); a page itself may hold
+// postings and series entries at once.
+const (
+	pageItem     = "Pages"
+	postingsItem = "ExpandedPostings"
+)
 
 // collector exports what the cache holds under the names of Thanos's index cache.
 type collector struct {
@@ -21,13 +28,13 @@ func newCollector(c *Cache) *collector {
 	return &collector{
 		cache:        c,
 		pageSize:     int64(c.PageSize()),
-		items:        desc("items", "Index pages held.", "item_type"),
-		itemBytes:    desc("items_size_bytes", "Bytes of the index pages held, without bookkeeping.", "item_type"),
-		totalBytes:   desc("total_size_bytes", "Bytes of the index pages held, bookkeeping included.", "item_type"),
-		added:        desc("items_added_total", "Index pages taken in.", "item_type"),
-		evicted:      desc("items_evicted_total", "Index pages dropped to make room for others.", "item_type"),
-		overflowed:   desc("items_overflowed_total", "Index pages that were too large for the cache.", "item_type"),
-		maxBytes:     desc("max_size_bytes", "Bytes that the cache may hold."),
+		items:        desc("items", "Values held.", "item_type"),
+		itemBytes:    desc("items_size_bytes", "Bytes of the values held, without bookkeeping.", "item_type"),
+		totalBytes:   desc("total_size_bytes", "Bytes of the values held, bookkeeping included.", "item_type"),
+		added:        desc("items_added_total", "Values taken in.", "item_type"),
+		evicted:      desc("items_evicted_total", "Values dropped to make room for others.", "item_type"),
+		overflowed:   desc("items_overflowed_total", "Values that were too large for the cache.", "item_type"),
+		maxBytes:     desc("max_size_bytes", "Bytes that pages and expanded postings may take."),
 		maxItemBytes: desc("max_item_size_bytes", "Bytes of a whole index page, the largest that there is."),
 	}
 }
@@ -41,16 +48,58 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	st := c.cache.Stats()
+	pages, postings := c.cache.Stats(), c.cache.postings.Stats()
 	send := func(d *prometheus.Desc, t prometheus.ValueType, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
 	}
-	send(c.items, prometheus.GaugeValue, st.Items, pageItem)
-	send(c.itemBytes, prometheus.GaugeValue, st.ValueBytes, pageItem)
-	send(c.totalBytes, prometheus.GaugeValue, st.Bytes, pageItem)
-	send(c.added, prometheus.CounterValue, st.Added, pageItem)
-	send(c.evicted, prometheus.CounterValue, st.Evictions, pageItem)
-	send(c.overflowed, prometheus.CounterValue, st.TooLarge, pageItem)
-	send(c.maxBytes, prometheus.GaugeValue, st.MaxBytes)
+	for _, of := range [...]struct {
+		item string
+		st   bytecache.Stats
+	}{{pageItem, pages}, {postingsItem, postings}} {
+		send(c.items, prometheus.GaugeValue, of.st.Items, of.item)
+		send(c.itemBytes, prometheus.GaugeValue, of.st.ValueBytes, of.item)
+		send(c.totalBytes, prometheus.GaugeValue, of.st.Bytes, of.item)
+		send(c.added, prometheus.CounterValue, of.st.Added, of.item)
+		send(c.evicted, prometheus.CounterValue, of.st.Evictions, of.item)
+		send(c.overflowed, prometheus.CounterValue, of.st.TooLarge, of.item)
+	}
+	send(c.maxBytes, prometheus.GaugeValue, pages.MaxBytes+postings.MaxBytes)
 	send(c.maxItemBytes, prometheus.GaugeValue, c.pageSize)
+}
+
+// postingsCollector exports who found expanded postings where.
+type postingsCollector struct {
+	postings *Postings
+
+	requests, hits, joined *prometheus.Desc
+}
+
+func newPostingsCollector(p *Postings) *postingsCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("larder_expanded_postings_"+name, help, labels, nil)
+	}
+	return &postingsCollector{
+		postings: p,
+		requests: desc("requests_total", "Look-ups of the postings that some matchers come to in a block."),
+		hits:     desc("hits_total", "Look-ups that found them in a tier of the cache.", "tier"),
+		joined:   desc("coalesced_total", "Look-ups that waited for another request to find them."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *postingsCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.joined} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *postingsCollector) Collect(ch chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	send(c.requests, c.postings.requests.Load())
+	send(c.hits, c.postings.memoryHits.Load(), "memory")
+	send(c.hits, c.postings.remoteHits.Load(), "memcached")
+	send(c.joined, c.postings.joined.Load())
 }

@@ -79,7 +79,7 @@ func TestAnswersAgree(t *testing.T) {
 	}
 	ctx := context.Background()
 	first := startGateway(t, dir, gatewayOptions{})
-	uncached := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, pageSize: 512})
+	uncached := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512})
 	names, err := first.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64})
 	if err != nil {
 		t.Fatal(err)

@@ -95,8 +95,10 @@ type gatewayOptions struct {
 	server     func(*store.Options)
 	indexBytes int64
 	chunkBytes int64
-	pageSize   int
-	logger     *slog.Logger
+	// postingsBytes is for expanded postings.
+	postingsBytes int64
+	pageSize      int
+	logger        *slog.Logger
 	// refreshEvery is the catalog's.
 	refreshEvery time.Duration
 }
@@ -115,7 +117,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	t.Cleanup(headers.Close)
 	g.headers = headers
-	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
+	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(index.Close)
 	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(chunks.Close)
@@ -134,7 +136,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	o := store.Options{
 		Catalog:        g.catalog,
-		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}},
+		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Postings: index.Postings()},
 		ChunkPageBytes: int64(opts.pageSize),
 		Logger:         opts.logger,
 		Registerer:     g.reg,

@@ -27,6 +27,7 @@ type fetchMetrics struct {
 const (
 	itemPostings = "Postings"
 	itemSeries   = "Series"
+	itemExpanded = "ExpandedPostings"
 )
 
 func newFetchMetrics(f factory) fetchMetrics {
@@ -57,7 +58,7 @@ func newFetchMetrics(f factory) fetchMetrics {
 		chunksSeconds:     seconds("chunks_fetch_duration_seconds", "Time that reading the chunks of a request took."),
 		chunksWaitSeconds: seconds("chunks_fetch_duration_sum_seconds", "Time that a request waited for chunk pages that were not cached, added up over its blocks."),
 	}
-	for _, item := range []string{itemPostings, itemSeries} {
+	for _, item := range []string{itemPostings, itemSeries, itemExpanded} {
 		m.indexRequests.WithLabelValues(item, defaultTenant)
 		m.indexHits.WithLabelValues(item, defaultTenant)
 	}
@@ -73,6 +74,10 @@ func (m *fetchMetrics) observe(r *request) {
 			m.indexRequests.WithLabelValues(k.item, r.tenant).Add(float64(n))
 			m.indexHits.WithLabelValues(k.item, r.tenant).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
 		}
+	}
+	if n := r.planned.Lookups; n > 0 {
+		m.indexRequests.WithLabelValues(itemExpanded, r.tenant).Add(float64(n))
+		m.indexHits.WithLabelValues(itemExpanded, r.tenant).Add(float64(r.planned.Cached))
 	}
 	m.chunkRequests.Add(float64(r.chunkPages.Touched.Load()))
 	m.chunkHits.Add(float64(r.chunkPages.Hits.Load() + r.chunkPages.RemoteHits.Load()))

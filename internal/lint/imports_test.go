@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/memcached"},
+	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/memcached"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
@@ -31,6 +31,7 @@ var narrower = map[string][]string{
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
 	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile"},
 	"internal/quantile":   {},
+	"internal/flight":     {},
 	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
 	"internal/web":        {"internal/telemetry"},
 }

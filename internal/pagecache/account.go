@@ -37,6 +37,23 @@ type Account struct {
 	Waited atomic.Int64
 }
 
+// MoveTo adds what a has counted to b, whose reads those were, and leaves nothing in a. Spend is not asked.
+func (a *Account) MoveTo(b *Account) {
+	from, to := a.counts(), b.counts()
+	for i, n := range from {
+		if v := n.Swap(0); v != 0 {
+			to[i].Add(v)
+		}
+	}
+}
+
+func (a *Account) counts() [11]*atomic.Int64 {
+	return [...]*atomic.Int64{
+		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes, &a.RemoteHits, &a.RemoteHitBytes,
+		&a.Coalesced, &a.Requests, &a.Waited,
+	}
+}
+
 func (a *Account) waited(since time.Time) {
 	if a != nil {
 		a.Waited.Add(int64(time.Since(since)))

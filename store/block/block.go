@@ -15,6 +15,8 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/bytecache"
+	"larder/internal/flight"
 	"larder/internal/pagecache"
 	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
@@ -50,6 +52,8 @@ type Deps struct {
 	Index   IndexPages
 	Chunks  ChunkPages
 	Lister  Lister
+	// Postings keeps expanded postings. Nil: none are kept, and none shared.
+	Postings PostingsCache
 }
 
 // Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a
@@ -57,6 +61,8 @@ type Deps struct {
 type Block struct {
 	meta *catalog.Block
 	deps *Deps
+
+	expansions flight.Group[bytecache.ID, keptPostings]
 
 	mu    sync.Mutex // guards what follows; never held while reading
 	files []chunkFile
@@ -114,6 +120,8 @@ func (s *PostingsStats) Add(o PostingsStats) {
 	s.Lists += o.Lists
 	s.ListBytes += o.ListBytes
 	s.Repaired += o.Repaired
+	s.Lookups += o.Lookups
+	s.Cached += o.Cached
 }
 
 // Plan is the outcome of a block's matchers: its postings, and the matchers that are still to be checked against each series.
@@ -151,13 +159,7 @@ func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanO
 		index: b.deps.Index.Object(b.meta.Number, b.meta.ID, h.IndexSize()),
 		key:   matchersKey(matchers),
 	}
-	got, err := expandPostings(ctx, h, b.deps.Index, postingsRequest{
-		matchers:    matchers,
-		object:      p.index,
-		account:     opts.Account,
-		seriesBytes: b.meanEntry(h),
-		eager:       b.wasZero(p.key),
-	})
+	got, _, err := b.expand(ctx, h, matchers, p.index, opts.Account, b.wasZero(p.key))
 	if err == nil && len(got.pending) == 0 && opts.OnSeries != nil {
 		err = opts.OnSeries(len(got.refs))
 	}

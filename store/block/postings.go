@@ -48,6 +48,7 @@ type PostingsStats struct {
 	MaxSeries       int64 // upper bound of the postings, known from the sizes of lists before one was read
 	Lists           int   // posting lists read
 	ListBytes       int64 // bytes of those lists
+	Lookups, Cached int   // look-ups in the cache of expanded postings, and how many of them found theirs
 	Repaired        int   // lists whose checksum was right only when their pages had been read again
 }
 

@@ -1,0 +1,87 @@
+package flight
+
+import (
+	"context"
+	"sync"
+)
+
+// Group shares work by key. The zero value works; it must not be copied.
+type Group[K comparable, V any] struct {
+	mu    sync.Mutex
+	calls map[K]*call[V]
+}
+
+// call is work that goes on.
+type call[V any] struct {
+	cancel  context.CancelFunc
+	waiters int // guarded by Group.mu
+
+	// done is closed when value and err are final.
+	done  chan struct{}
+	value V
+	err   error
+}
+
+// Do returns what work returns. Where another caller has begun it for the same
+// key and it goes on, Do waits for that: then joined is true, and work was not
+// called.
+//
+// The work is detached from the caller that began it: it goes on as long as
+// anybody waits, on a context with that caller's values and without its end. A
+// caller whose own context ends leaves at once. A failure is the beginner's
+// alone, and nothing remembers it: whoever joined then does the work itself, on
+// its own context. work must contain its panics.
+func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Context) (V, error)) (v V, joined bool, err error) {
+	g.mu.Lock()
+	c, joined := g.calls[key]
+	if !joined {
+		detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		c = &call[V]{cancel: cancel, done: make(chan struct{})}
+		if g.calls == nil {
+			g.calls = map[K]*call[V]{}
+		}
+		g.calls[key] = c
+		go g.run(detached, key, c, work)
+	}
+	c.waiters++
+	g.mu.Unlock()
+
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		g.leave(key, c)
+		return v, joined, ctx.Err()
+	}
+	if c.err != nil && joined {
+		v, err = work(ctx)
+		return v, false, err
+	}
+	return c.value, joined, c.err
+}
+
+func (g *Group[K, V]) run(ctx context.Context, key K, c *call[V], work func(context.Context) (V, error)) {
+	defer c.cancel()
+	c.value, c.err = work(ctx)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forget(key, c)
+	close(c.done)
+}
+
+// leave stops waiting. Work that nobody waits for ends, and can be joined no
+// more.
+func (g *Group[K, V]) leave(key K, c *call[V]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.waiters--; c.waiters == 0 {
+		g.forget(key, c)
+		c.cancel()
+	}
+}
+
+// forget takes a call out of the table. g.mu is held.
+func (g *Group[K, V]) forget(key K, c *call[V]) {
+	if g.calls[key] == c {
+		delete(g.calls, key)
+	}
+}

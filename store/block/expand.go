@@ -1,0 +1,245 @@
+package block
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/indexcache"
+	"larder/internal/bytecache"
+	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
+	"larder/store/indexheader"
+)
+
+// PostingsCache keeps expanded postings: *indexcache.Postings.
+type PostingsCache interface {
+	// Get finds what is in memory, Fetch what is in memcached.
+	Get(key bytecache.Key) ([]byte, bool)
+	Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool)
+	// Set takes values that begin with indexcache.AppendID.
+	Set(key bytecache.Key, value []byte)
+	Del(key bytecache.Key)
+	Joined()
+}
+
+// keptPostings are expanded postings as they are shared by requests: pending matchers by their places in the canonical order, which all
+// requests for the same matchers have in common.
+//
+// INVARIANT: refs are never written to once they are here.
+type keptPostings struct {
+	refs    []uint32
+	pending []int
+	stats   PostingsStats
+	// touched are the bytes of the index pages that finding them took. Every request is charged for them, as if it had read them itself:
+	// what is kept must not decide about a limit.
+	touched int64
+}
+
+// expand finds the postings of matchers: kept ones, those that another request is about to find, or by reading the index. It returns the bytes
+// of index pages that this takes without a cache.
+func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (expanded, int64, error) {
+	pc := b.deps.Postings
+	if pc == nil {
+		k, err := b.readPostings(ctx, h, matchers, index, acct, eager)
+		return k.answer(Canonical(matchers)), k.touched, err
+	}
+	canonical := Canonical(matchers)
+	key := indexcache.PostingsKey(b.meta.ID, eager, AppendCanonical(nil, canonical))
+	refs := refRange(h)
+	if v, ok := pc.Get(key); ok {
+		if k, ok := decodePostings(v, refs, len(canonical)); ok {
+			k.stats.Lookups, k.stats.Cached = 1, 1
+			return k.charged(canonical, acct)
+		}
+		pc.Del(key)
+	}
+	k, joined, err := b.expansions.Do(ctx, key.ID, func(ctx context.Context) (k keptPostings, err error) {
+		err = Contained(func() error {
+			if v, ok := pc.Fetch(ctx, key); ok {
+				if k, ok = decodePostings(v, refs, len(canonical)); ok {
+					k.stats.Cached = 1
+					return spend(acct, k.touched)
+				}
+				pc.Del(key)
+			}
+			// The request that began this may be gone before it ends, and its hold on the header with it.
+			h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
+			if err != nil {
+				return fault(fmt.Errorf("index header: %w", err))
+			}
+			defer release()
+			if k, err = b.readPostings(ctx, h, matchers, index, acct, eager); err != nil {
+				return err
+			}
+			pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
+			return nil
+		})()
+		return k, err
+	})
+	if err != nil {
+		return expanded{}, 0, err
+	}
+	k.stats.Lookups = 1
+	if joined {
+		pc.Joined()
+		k.stats.Cached = 0
+		return k.charged(canonical, acct)
+	}
+	return k.answer(canonical), k.touched, nil
+}
+
+// readPostings expands matchers from the index.
+func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, matchers []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (keptPostings, error) {
+	// What this takes is counted apart: a request plans many blocks at once on one account.
+	var touched atomic.Int64
+	mine := &pagecache.Account{Spend: func(t, fetched int64) error {
+		touched.Add(t)
+		if acct == nil || acct.Spend == nil {
+			return nil
+		}
+		return acct.Spend(t, fetched)
+	}}
+	got, err := expandPostings(ctx, h, b.deps.Index, postingsRequest{
+		matchers:    matchers,
+		object:      index,
+		account:     mine,
+		seriesBytes: b.meanEntry(h),
+		eager:       eager,
+	})
+	if acct != nil {
+		mine.MoveTo(acct)
+	}
+	if err != nil {
+		return keptPostings{stats: got.stats}, err
+	}
+	k := keptPostings{refs: got.refs, stats: got.stats, touched: touched.Load()}
+	for i, m := range Canonical(matchers) {
+		if slices.ContainsFunc(got.pending, func(p *labels.Matcher) bool { return compareMatchers(p, m) == 0 }) {
+			k.pending = append(k.pending, i)
+		}
+	}
+	return k, nil
+}
+
+// answer is what a request with these matchers gets.
+func (k *keptPostings) answer(canonical []*labels.Matcher) expanded {
+	e := expanded{refs: k.refs, stats: k.stats}
+	for _, i := range k.pending {
+		e.pending = append(e.pending, canonical[i])
+	}
+	return e
+}
+
+// charged is answer for a request that has not read what it gets.
+func (k *keptPostings) charged(canonical []*labels.Matcher, acct *pagecache.Account) (expanded, int64, error) {
+	if err := spend(acct, k.touched); err != nil {
+		return expanded{}, 0, fmt.Errorf("postings: %w", err)
+	}
+	return k.answer(canonical), k.touched, nil
+}
+
+func spend(acct *pagecache.Account, touched int64) error {
+	if acct == nil || acct.Spend == nil || touched == 0 {
+		return nil
+	}
+	return acct.Spend(touched, 0)
+}
+
+// refBounds are what references of a block's series lie between: [first, end).
+type refBounds struct{ first, end uint64 }
+
+func refRange(h *indexheader.Header) refBounds {
+	toc := h.TOC()
+	unit := uint64(tsdbfmt.SeriesOffset(h.IndexVersion(), 1))
+	end := uint64(toc.SectionEnd(toc.Series, h.IndexSize()))
+	return refBounds{first: uint64(toc.Series) / unit, end: min((end+unit-1)/unit, 1<<32)}
+}
+
+// Expanded postings are kept as
+//
+//	label names with matchers, of these pending ones, lists, bytes of the lists, upper bound of the postings, bytes of index pages,
+//	number of pending matchers, each one's place in the canonical order,
+//	number of references, the first one, and what each of the others adds to the one before it
+//
+// all of them uvarints. What precedes them is the identity, which has the version.
+
+// appendPostings appends k to dst.
+func appendPostings(dst []byte, k *keptPostings) []byte {
+	dst = slices.Grow(dst, 64+2*len(k.refs))
+	for _, n := range [...]int64{int64(k.stats.Groups), int64(k.stats.Pending), int64(k.stats.Lists), k.stats.ListBytes, k.stats.MaxSeries, k.touched, int64(len(k.pending))} {
+		dst = binary.AppendUvarint(dst, uint64(n))
+	}
+	for _, i := range k.pending {
+		dst = binary.AppendUvarint(dst, uint64(i))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(k.refs)))
+	last := uint32(0)
+	for _, ref := range k.refs {
+		dst = binary.AppendUvarint(dst, uint64(ref-last))
+		last = ref
+	}
+	return slices.Clip(dst)
+}
+
+// maxKeptFigure bounds the figures of kept postings: beyond it they are not what a block can come to.
+const maxKeptFigure = 1 << 48
+
+// decodePostings reads what appendPostings has written for a request of so many matchers. It trusts nothing: ok is false for whatever cannot be
+// the postings of a block with such references.
+func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, ok bool) {
+	bad := false
+	next := func() int64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 || v > maxKeptFigure {
+			bad, b = true, nil
+			return 0
+		}
+		b = b[n:]
+		return int64(v)
+	}
+	k.stats.Groups, k.stats.Pending, k.stats.Lists = int(next()), int(next()), int(next())
+	k.stats.ListBytes, k.stats.MaxSeries, k.touched = next(), next(), next()
+	for n := next(); n > 0 && !bad; n-- {
+		i := next()
+		if i >= int64(matchers) || len(k.pending) > 0 && int(i) <= k.pending[len(k.pending)-1] {
+			return keptPostings{}, false
+		}
+		k.pending = append(k.pending, int(i))
+	}
+	count := next()
+	if bad || count > int64(len(b)) || k.stats.Groups > matchers || k.stats.Pending > k.stats.Groups {
+		return keptPostings{}, false
+	}
+	if count == 0 {
+		return k, len(b) == 0
+	}
+	k.refs = make([]uint32, count)
+	ref := uint64(0)
+	for i := range k.refs {
+		if len(b) == 0 {
+			return keptPostings{}, false
+		}
+		delta := uint64(b[0])
+		n := 1
+		if delta >= 0x80 {
+			if delta, n = binary.Uvarint(b); n <= 0 {
+				return keptPostings{}, false
+			}
+		}
+		if delta == 0 && i > 0 || delta >= bounds.end {
+			return keptPostings{}, false
+		}
+		b = b[n:]
+		ref += delta
+		if i == 0 && ref < bounds.first || ref >= bounds.end {
+			return keptPostings{}, false
+		}
+		k.refs[i] = uint32(ref)
+	}
+	return k, len(b) == 0
+}
