@@ -49,7 +49,7 @@ func values(t *testing.T, reg *prometheus.Registry, prefixes ...string) map[stri
 // TestCachesAreCountedByWhoAsks asks the same twice: the first time pages of each kind are missing, the second time all are there.
 func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	dir, metas := twoBlocks(t)
-	g := startGateway(t, dir, gatewayOptions{})
+	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1})
 	ask := func(req *storepb.SeriesRequest) {
 		t.Helper()
 		if err := g.server.Series(req, &frames{ctx: context.Background(), on: func(int) error { return nil }}); err != nil {
@@ -99,5 +99,20 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	ask(req)
 	if n := read()[sent+"count"]; n != warm[sent+"count"] {
 		t.Errorf("sent_chunk_size_bytes counts %v series that were sent without chunks", n-warm[sent+"count"])
+	}
+
+	// With expanded postings kept, the second request looks at no page for them.
+	g = startGateway(t, dir, gatewayOptions{})
+	ask(only(t, metas[0]))
+	cold = read()
+	ask(only(t, metas[0]))
+	warm = read()
+	const requests, hits = "thanos_store_index_cache_requests_total ", "thanos_store_index_cache_hits_total "
+	const pages, expanded = "Postings default-tenant", "ExpandedPostings default-tenant"
+	if cold[requests+pages] == 0 || warm[requests+pages] != cold[requests+pages] {
+		t.Errorf("pages of postings: %v, then %v", cold[requests+pages], warm[requests+pages])
+	}
+	if cold[requests+expanded] != 1 || cold[hits+expanded] != 0 || warm[requests+expanded] != 2 || warm[hits+expanded] != 1 {
+		t.Errorf("expanded postings: %v of %v hit, then %v of %v", cold[hits+expanded], cold[requests+expanded], warm[hits+expanded], warm[requests+expanded])
 	}
 }
