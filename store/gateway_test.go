@@ -22,6 +22,7 @@ import (
 
 	"larder/chunkcache"
 	"larder/indexcache"
+	"larder/internal/bytecache"
 	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/block"
@@ -97,6 +98,8 @@ type gatewayOptions struct {
 	chunkBytes int64
 	// postingsBytes is for expanded postings.
 	postingsBytes int64
+	// remote keeps pages and postings outside; nil for none.
+	remote bytecache.Remote
 	pageSize      int
 	logger        *slog.Logger
 	// refreshEvery is the catalog's.
@@ -117,9 +120,9 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	t.Cleanup(headers.Close)
 	g.headers = headers
-	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
+	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(index.Close)
-	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Pages: pagecache.Options{PageSize: opts.pageSize}})
+	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(chunks.Close)
 	g.catalog, err = catalog.New(catalog.Options{
 		Bucket:       g.bucket,

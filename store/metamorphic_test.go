@@ -109,13 +109,16 @@ func TestOneFieldApart(t *testing.T) {
 	}
 	ask := func(g *gateway, req *storepb.SeriesRequest) []string {
 		t.Helper()
+		if req == nil {
+			return nil
+		}
 		a, err := g.query(ctx, req)
 		if err != nil {
 			return append(a.texts(), fmt.Sprint(err))
 		}
 		return a.texts()
 	}
-	rounds := 3
+	rounds := 2
 	if testing.Short() {
 		rounds = 1
 	}
@@ -123,8 +126,11 @@ func TestOneFieldApart(t *testing.T) {
 	apart, same := 0, 0
 	for range rounds {
 		for _, c := range changes {
-			one := randomRequest(r, names.Values, minT, maxT)
-			one.MinTime, one.MaxTime = max(one.MinTime, minT), min(one.MaxTime, maxT)
+			var one *storepb.SeriesRequest
+			for len(ask(plain, one)) == 0 {
+				one = randomRequest(r, names.Values, minT, maxT)
+				one.MinTime, one.MaxTime = max(one.MinTime, minT), min(one.MaxTime, maxT)
+			}
 			other := proto.Clone(one).(*storepb.SeriesRequest)
 			if !c.change(r, other, names.Values) {
 				continue
@@ -144,7 +150,7 @@ func TestOneFieldApart(t *testing.T) {
 		}
 	}
 	t.Logf("%d pairs have different answers, %d the same", apart, same)
-	if apart < 5*rounds {
+	if apart < 7*rounds {
 		t.Error("too few pairs have different answers")
 	}
 }
