@@ -99,9 +99,9 @@ type gatewayOptions struct {
 	// postingsBytes is for expanded postings.
 	postingsBytes int64
 	// remote keeps pages and postings outside; nil for none.
-	remote bytecache.Remote
-	pageSize      int
-	logger        *slog.Logger
+	remote   bytecache.Remote
+	pageSize int
+	logger   *slog.Logger
 	// refreshEvery is the catalog's.
 	refreshEvery time.Duration
 }

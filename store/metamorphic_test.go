@@ -37,7 +37,10 @@ var changes = []struct {
 		x.Aggregates = append(x.Aggregates, storepb.Aggr(r.IntN(6)))
 		return true
 	}},
-	{"skip chunks", func(_ *rand.Rand, x *storepb.SeriesRequest, _ []string) bool { x.SkipChunks = !x.SkipChunks; return true }},
+	{"skip chunks", func(_ *rand.Rand, x *storepb.SeriesRequest, _ []string) bool {
+		x.SkipChunks = !x.SkipChunks
+		return true
+	}},
 	{"removed labels", func(r *rand.Rand, x *storepb.SeriesRequest, _ []string) bool {
 		if len(x.WithoutReplicaLabels) > 0 && r.IntN(2) == 0 {
 			x.WithoutReplicaLabels = nil
@@ -50,7 +53,10 @@ var changes = []struct {
 		x.ShardInfo = &storepb.ShardInfo{ShardIndex: int64(r.IntN(2)), TotalShards: 2, By: r.IntN(2) == 0, Labels: []string{"pod"}}
 		return true
 	}},
-	{"limit", func(r *rand.Rand, x *storepb.SeriesRequest, _ []string) bool { x.Limit = int64(1 + r.IntN(4)); return true }},
+	{"limit", func(r *rand.Rand, x *storepb.SeriesRequest, _ []string) bool {
+		x.Limit = int64(1 + r.IntN(4))
+		return true
+	}},
 	{"matcher type", func(r *rand.Rand, x *storepb.SeriesRequest, _ []string) bool {
 		m := x.Matchers[r.IntN(len(x.Matchers))]
 		old := m.Type
