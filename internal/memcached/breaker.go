@@ -40,7 +40,7 @@ type ticket uint64
 // that hangs loses its deadline. While it is open every read is a miss, at once; then one read is the probe.
 type readBreaker struct {
 	longest time.Duration
-	// changed is told when the server is given up and when it is back, not of every probe in between. It is called with mu held.
+	// changed is told when the server is given up and when it is back, not of every probe in between.
 	changed func(open bool, cause error)
 
 	mu      sync.Mutex
@@ -69,6 +69,13 @@ func (b *readBreaker) allow() (ticket, bool) {
 	return b.current, true
 }
 
+// blocked tells whether no read would be allowed now, and asks for none.
+func (b *readBreaker) blocked() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state == breakerHalfOpen || b.state == breakerOpen && time.Now().Before(b.until)
+}
+
 func (b *readBreaker) enter(s breakerState) {
 	b.state = s
 	b.strikes = 0
@@ -77,15 +84,23 @@ func (b *readBreaker) enter(s breakerState) {
 
 // report takes in what came of a read.
 func (b *readBreaker) report(t ticket, v verdict, cause error) {
+	switch opened, closed := b.judge(t, v); {
+	case opened:
+		b.changed(true, cause)
+	case closed:
+		b.changed(false, nil)
+	}
+}
+
+// judge tells whether the server is given up with this, or is back.
+func (b *readBreaker) judge(t ticket, v verdict) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if t != b.current {
-		return
-	}
 	switch {
+	case t != b.current:
 	case b.state == breakerHalfOpen && v == verdictGood:
 		b.enter(breakerClosed)
-		b.changed(false, nil)
+		return false, true
 	case b.state == breakerHalfOpen && v == verdictNothing:
 		b.enter(breakerOpen) // its time is over: the next read is the probe
 	case b.state == breakerHalfOpen:
@@ -93,16 +108,14 @@ func (b *readBreaker) report(t ticket, v verdict, cause error) {
 		b.open()
 	case v == verdictGood:
 		b.strikes = 0
-	case v == verdictStrike:
-		if b.strikes++; b.strikes < maxStrikes {
-			return
-		}
-		fallthrough
-	case v == verdictBad:
+	case v == verdictBad || v == verdictStrike && b.strikes+1 >= maxStrikes:
 		b.period = min(firstPeriod, b.longest)
 		b.open()
-		b.changed(true, cause)
+		return true, false
+	case v == verdictStrike:
+		b.strikes++
 	}
+	return false, false
 }
 
 func (b *readBreaker) open() {
@@ -135,6 +148,7 @@ type writeBreaker struct {
 	opened                                     int64
 }
 
+// allow tells whether a write may go ahead; then its verdict must be reported.
 func (b *writeBreaker) allow() (ticket, bool) {
 	if b.o.Disabled {
 		return 0, true
@@ -164,33 +178,46 @@ func (b *writeBreaker) enter(s breakerState) {
 	b.until = time.Now().Add(countInterval)
 }
 
+// report takes in what came of a write.
 func (b *writeBreaker) report(t ticket, v verdict, cause error) {
 	if b.o.Disabled {
 		return
 	}
+	switch opened, closed := b.judge(t, v == verdictGood); {
+	case opened:
+		b.changed(true, cause)
+	case closed:
+		b.changed(false, nil)
+	}
+}
+
+// judge tells whether the server is given up with this, or is back.
+func (b *writeBreaker) judge(t ticket, good bool) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if t != b.current {
-		return
+		return false, false
 	}
-	if v == verdictGood {
+	if good {
 		b.consecutive = 0
 		if b.successes++; b.state == breakerHalfOpen && b.successes >= b.o.HalfOpenMaxRequests {
 			b.enter(breakerClosed)
-			b.changed(false, nil)
+			return false, true
 		}
-		return
+		return false, false
 	}
 	b.failures++
 	b.consecutive++
 	if b.state == breakerHalfOpen {
 		b.open()
-		return
+		return false, false
 	}
-	if b.requests >= b.o.MinRequests && (b.consecutive >= b.o.ConsecutiveFailures || float64(b.failures) >= b.o.FailurePercent*float64(b.requests)) {
+	share := float64(b.failures) / float64(b.requests)
+	if b.requests >= b.o.MinRequests && (b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
 		b.open()
-		b.changed(true, cause)
+		return true, false
 	}
+	return false, false
 }
 
 func (b *writeBreaker) open() {
@@ -199,6 +226,7 @@ func (b *writeBreaker) open() {
 	b.opened++
 }
 
+// now returns the state, and how often it has been opened.
 func (b *writeBreaker) now() (breakerState, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

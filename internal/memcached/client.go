@@ -19,7 +19,8 @@ type Client struct {
 
 	ring atomic.Pointer[ring] // stored by update only, which one goroutine calls
 
-	stop    context.CancelFunc
+	stop    context.CancelFunc // the dials and the watcher
+	dials   dials
 	workers sync.WaitGroup // that write
 	watcher sync.WaitGroup // that looks names up
 
@@ -44,14 +45,13 @@ func New(o Options) (*Client, error) {
 		queue:     newQueue(o.MaxAsyncBufferSize, o.MaxAsyncBufferBytes),
 		turns:     make(chan struct{}, o.MaxGetMultiConcurrency),
 	}
+	c.dials.ctx, c.stop = context.WithCancel(context.Background())
 	c.update(d.listed())
 	if c.metrics, err = newMetrics(c); err != nil {
 		return nil, err
 	}
 	d.metrics = c.metrics
-	ctx, stop := context.WithCancel(context.Background())
-	c.stop = stop
-	c.watcher.Go(func() { c.watch(ctx) })
+	c.watcher.Go(func() { c.watch(c.dials.ctx) })
 	for range o.MaxAsyncConcurrency {
 		c.workers.Go(c.work)
 	}
@@ -70,7 +70,7 @@ func (c *Client) update(endpoints []endpoint) {
 	for _, e := range endpoints {
 		s := known[e]
 		if s == nil {
-			s = newServer(e, &c.o)
+			s = newServer(e, &c.o, &c.dials)
 		}
 		delete(known, e)
 		servers = append(servers, s)
@@ -156,9 +156,10 @@ func (c *Client) Close() {
 	late := time.AfterFunc(closeDrain, func() { c.counters.full.Add(int64(c.queue.drop())) })
 	c.workers.Wait()
 	late.Stop()
+	c.reads.Wait()
 	c.stop()
 	c.watcher.Wait()
-	c.reads.Wait()
+	c.dials.running.Wait()
 	for _, s := range c.ring.Load().servers {
 		s.retire()
 	}

@@ -53,22 +53,31 @@ type discovery struct {
 	log       *slog.Logger
 	metrics   *metrics
 
-	// What each look-up found last. One that fails leaves it as it is: a name server that is away takes no memcached away.
-	hosts   map[string][]string
-	records map[string][]*net.SRV
-	failing map[string]string // why each configured address fails now
-	now     []endpoint
+	// What each look-up found last, by name; seen is that of the round that runs. One that fails has what it had the last time: a
+	// name server that is away takes no memcached away.
+	last, seen found
+	failing    map[string]bool // by configured address
+	now        []endpoint
 
 	lookups, failures atomic.Int64
+}
+
+// found is what look-ups found.
+type found struct {
+	hosts   map[string][]string
+	records map[string][]*net.SRV
+}
+
+func newFound() found {
+	return found{hosts: map[string][]string{}, records: map[string][]*net.SRV{}}
 }
 
 func newDiscovery(o *Options) (*discovery, error) {
 	d := &discovery{
 		resolver: o.Resolver,
 		log:      o.Logger.With("client", o.Name),
-		hosts:    map[string][]string{},
-		records:  map[string][]*net.SRV{},
-		failing:  map[string]string{},
+		last:     newFound(),
+		failing:  map[string]bool{},
 	}
 	for _, text := range o.Addresses {
 		a, err := parseAddress(text)
@@ -112,8 +121,9 @@ func unique(es []endpoint) []endpoint {
 
 // lookUp looks all names up and returns the endpoints, and whether they are others than the last time.
 func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed bool) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
+	d.seen = newFound()
 	var all []endpoint
 	for i := range d.addresses {
 		a := &d.addresses[i]
@@ -121,11 +131,15 @@ func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed b
 			all = append(all, a.endpoint())
 			continue
 		}
-		found, err := d.resolve(ctx, a)
+		es, err := d.resolve(bounded, a)
+		if ctx.Err() != nil {
+			return d.now, false // the client is being closed
+		}
 		d.tell(a, err)
-		d.metrics.results.WithLabelValues(a.text).Set(float64(len(found)))
-		all = append(all, found...)
+		d.metrics.results.WithLabelValues(a.text).Set(float64(len(es)))
+		all = append(all, es...)
 	}
+	d.last = d.seen
 	all = unique(all)
 	if slices.Equal(all, d.now) {
 		return all, false
@@ -137,19 +151,15 @@ func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed b
 
 // tell logs that the look-ups of an address fail, or do so no longer: once for each change.
 func (d *discovery) tell(a *address, err error) {
-	why := ""
-	if err != nil {
-		why = err.Error()
-	}
-	switch before := d.failing[a.text]; {
-	case why == before:
+	switch {
+	case d.failing[a.text] == (err != nil):
 		return
 	case err != nil:
 		d.log.Warn("memcached servers were not found: those known before are kept", "address", a.text, "err", err)
 	default:
 		d.log.Info("memcached servers are found again", "address", a.text)
 	}
-	d.failing[a.text] = why
+	d.failing[a.text] = err != nil
 }
 
 // resolve returns the endpoints of a name, those known before where a look-up fails.
@@ -159,7 +169,7 @@ func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error)
 		return join(ips, a.port, a.host), err
 	}
 	records, err := d.srv(ctx, a.host)
-	var found []endpoint
+	var es []endpoint
 	for _, r := range records {
 		port := a.port
 		if port == "" {
@@ -167,16 +177,16 @@ func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error)
 		}
 		target := strings.TrimRight(r.Target, ".")
 		if a.scheme == "dnssrvnoa" {
-			found = append(found, endpoint{addr: net.JoinHostPort(target, port), name: target})
+			es = append(es, endpoint{addr: net.JoinHostPort(target, port), name: target})
 			continue
 		}
 		ips, hostErr := d.host(ctx, r.Target)
 		if err == nil {
 			err = hostErr
 		}
-		found = append(found, join(ips, port, target)...)
+		es = append(es, join(ips, port, target)...)
 	}
-	return found, err
+	return es, err
 }
 
 func join(ips []string, port, name string) []endpoint {
@@ -196,10 +206,10 @@ func (d *discovery) host(ctx context.Context, host string) ([]string, error) {
 	}
 	if err != nil {
 		d.failures.Add(1)
-		return d.hosts[host], err
+		ips = d.last.hosts[host]
 	}
-	d.hosts[host] = ips
-	return ips, nil
+	d.seen.hosts[host] = ips
+	return ips, err
 }
 
 // srv returns the SRV records of a name.
@@ -211,8 +221,8 @@ func (d *discovery) srv(ctx context.Context, name string) ([]*net.SRV, error) {
 	}
 	if err != nil {
 		d.failures.Add(1)
-		return d.records[name], err
+		records = d.last.records[name]
 	}
-	d.records[name] = records
-	return records, nil
+	d.seen.records[name] = records
+	return records, err
 }

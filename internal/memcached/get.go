@@ -1,8 +1,11 @@
 package memcached
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
@@ -22,12 +25,15 @@ func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 		return
 	}
 	batches := c.plan(c.ring.Load(), ids, asked)
+	if len(batches) == 0 {
+		return
+	}
 	results := make(chan *batch, len(batches))
 	if !c.start(ctx, batches, results, deadline, allowed) {
 		return
 	}
-	// The connections keep the deadline. This is for what may not, and leaves them time to hand over what they have.
-	late := time.NewTimer(allowed + min(handOverTime, allowed/4))
+	// The turns, dials and connections keep the deadline, so that this does not fire: it would lose what has come in time.
+	late := time.NewTimer(allowed + handOverTime)
 	defer late.Stop()
 	for range batches {
 		select {
@@ -75,44 +81,46 @@ type batch struct {
 	values [][]byte // found
 }
 
-// plan cuts the IDs at the positions asked for into batches.
+// plan cuts the IDs at the positions asked for into batches. Those of servers that are not asked now are left out.
 func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 	if len(r.servers) == 0 {
 		c.skip(opGetMulti, skippedNoServer)
 		return nil
 	}
-	ends := make([]int, len(r.servers)) // of each server's part of asked
-	if len(r.servers) > 1 {
-		asked, ends = r.sort(ids, asked, ends)
-	} else {
-		ends[0] = len(asked)
-	}
-	// All keys in one string, all IDs in one array.
-	mine := make([]ID, len(asked))
+	asked, ends := r.sort(ids, asked)
 	length := len(c.o.Namespace) + keyBytes
-	text := make([]byte, 0, len(asked)*length)
-	for i, at := range asked {
-		mine[i] = ids[at]
-		text = appendKey(text, c.o.Namespace, &mine[i])
-	}
-	joined := string(text)
-	keys := make([]string, len(asked))
-	for i := range keys {
-		keys[i] = joined[i*length : (i+1)*length]
-	}
-	values := make([][]byte, len(asked))
-
+	key := make([]byte, 0, length)
 	var batches []*batch
 	begin := 0
 	for s, end := range ends {
+		at := asked[begin:end]
+		begin = end
+		if len(at) == 0 {
+			continue
+		}
+		if r.servers[s].readBreaker.blocked() {
+			c.skip(opGetMulti, skippedBreaker)
+			continue
+		}
+		// All keys in one string, all IDs in one array.
+		n := len(at)
+		mine, keys, values := make([]ID, n), make([]string, n), make([][]byte, n)
+		var text strings.Builder
+		text.Grow(n * length)
+		for i, pos := range at {
+			mine[i] = ids[pos]
+			key = appendKey(key[:0], c.o.Namespace, &mine[i])
+			text.Write(key)
+		}
+		for i := range keys {
+			keys[i] = text.String()[i*length : (i+1)*length]
+		}
 		// The batches of a server are of about one size: the last one is no round trip for a few keys.
-		n := end - begin
 		parts := (n + c.o.MaxGetMultiBatchSize - 1) / c.o.MaxGetMultiBatchSize
 		for p := range parts {
-			lo, hi := begin+n*p/parts, begin+n*(p+1)/parts
-			batches = append(batches, &batch{server: r.servers[s], at: asked[lo:hi], ids: mine[lo:hi], keys: keys[lo:hi], values: values[lo:hi]})
+			lo, hi := n*p/parts, n*(p+1)/parts
+			batches = append(batches, &batch{server: r.servers[s], at: at[lo:hi], ids: mine[lo:hi], keys: keys[lo:hi], values: values[lo:hi]})
 		}
-		begin = end
 	}
 	return batches
 }
@@ -187,7 +195,7 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 	if v == verdictBad && deadline.Sub(began) < allowed/2 && kindOf(err) == kindTimeout {
 		v = verdictNothing // the time went to waiting for a turn
 	}
-	bytes := c.open(b, items)
+	size := c.open(b, items)
 	if err != nil {
 		c.counters.failed.Add(1)
 		if kindOf(err) == kindTimeout {
@@ -198,7 +206,7 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 		return
 	}
 	c.metrics.duration[opGetMulti].Observe(time.Since(began).Seconds())
-	c.metrics.size[opGetMulti].Observe(float64(bytes))
+	c.metrics.size[opGetMulti].Observe(float64(size))
 }
 
 // open verifies the values that were received and returns their bytes.
@@ -218,7 +226,7 @@ func (c *Client) open(b *batch, items map[string]*memcache.Item) (total int) {
 		}
 		// Whoever keeps the value keeps no more than it: gomemcache's array has an envelope more, which takes it to the allocator's
 		// next size.
-		b.values[i] = append(make([]byte, 0, len(payload)), payload...)
+		b.values[i] = slices.Clip(bytes.Clone(payload))
 		total += len(payload)
 	}
 	if corrupt {

@@ -17,7 +17,6 @@ const (
 	defaultNamespace       = "larder:"
 	defaultTimeout         = 500 * time.Millisecond
 	defaultMinReadTimeout  = 10 * time.Millisecond
-	defaultIdle            = 100
 	defaultAsync           = 20
 	defaultAsyncItems      = 10_000
 	defaultAsyncBytes      = 16 << 20
@@ -35,12 +34,13 @@ const (
 	maxBatch               = 10_000  // bounds what one reply may hold
 	maxItem                = 1 << 30 // memcached's own limit of its -I
 	maxDeletes             = 64 << 10
+	maxTTL                 = 10 * 365 * 24 * time.Hour
 	maxTTLRelative         = 30 * 24 * time.Hour // above that memcached takes a TTL for a point in time
 	idleTime               = time.Minute
 	lookupTimeout          = 10 * time.Second
 	retryUnknown           = time.Second
 	closeDrain             = time.Second
-	handOverTime           = 20 * time.Millisecond
+	handOverTime           = 100 * time.Millisecond // most that a busy machine takes to hand over what came in time
 	maxWriteBufferRetained = 64 << 10
 )
 
@@ -67,12 +67,12 @@ type Options struct {
 	// MinReadTimeout is the shortest read deadline that FirstByte can bring about, 10 ms by default. Less gives up on servers
 	// that only have a garbage collection, or a neighbour, to wait for.
 	MinReadTimeout time.Duration
-	// FirstByte tells how long the bucket would take to answer, asked at every call: waiting longer for a cache than for what it
-	// saves makes no sense. Nil, or a result of 0: unknown, Timeout holds.
+	// FirstByte tells how long the bucket would take to answer, asked at every call, from many goroutines: waiting longer for a cache
+	// than for what it saves makes no sense. Nil, or a result of 0: unknown, Timeout holds.
 	FirstByte func() time.Duration
 
-	// MaxIdleConnections are kept open per server for reads, 100 by default. Fewer than MaxGetMultiConcurrency means connections
-	// that are closed after a burst and dialed again.
+	// MaxIdleConnections are kept open per server for reads, MaxGetMultiConcurrency by default. Fewer than that means connections
+	// that are closed after a burst and dialed again. Those that nobody used for a minute are closed.
 	MaxIdleConnections int
 	// MaxGetMultiConcurrency bounds the batches that run at once, 100 by default. Waiting for a turn counts in the deadline.
 	MaxGetMultiConcurrency int
@@ -152,14 +152,14 @@ func (o Options) withDefaults() Options {
 	o.Timeout = positive(o.Timeout, defaultTimeout)
 	o.MinReadTimeout = min(positive(o.MinReadTimeout, defaultMinReadTimeout), o.Timeout)
 	o.DNSInterval = positive(o.DNSInterval, defaultDNSInterval)
-	o.MaxIdleConnections = positive(o.MaxIdleConnections, defaultIdle)
 	o.MaxAsyncConcurrency = positive(o.MaxAsyncConcurrency, defaultAsync)
 	o.MaxAsyncBufferSize = positive(o.MaxAsyncBufferSize, defaultAsyncItems)
 	o.MaxAsyncBufferBytes = positive(o.MaxAsyncBufferBytes, defaultAsyncBytes)
 	o.MaxGetMultiConcurrency = positive(o.MaxGetMultiConcurrency, defaultGetMulti)
+	o.MaxIdleConnections = positive(o.MaxIdleConnections, o.MaxGetMultiConcurrency)
 	o.MaxGetMultiBatchSize = min(positive(o.MaxGetMultiBatchSize, defaultBatch), maxBatch)
 	o.MaxItemSize = min(positive(o.MaxItemSize, defaultItem), maxItem)
-	o.TTL = positive(o.TTL, defaultTTL)
+	o.TTL = min(positive(o.TTL, defaultTTL), maxTTL)
 	b := &o.Breaker
 	b.OpenDuration = positive(b.OpenDuration, defaultOpenDuration)
 	b.HalfOpenMaxRequests = positive(b.HalfOpenMaxRequests, defaultHalfOpenMax)

@@ -19,12 +19,9 @@ func (w *write) operation() string {
 	return opSet
 }
 
-// pendingWrite is the last write of an ID that was asked for and has not been carried out.
-type pendingWrite struct {
-	write
-	queued  bool // it is in the order
-	running bool // one of this ID is being carried out: this one, or one before it
-}
+// pendingWrite is the last write of an ID that was asked for and has not been carried out. It is in the order, or the worker that has it
+// will put it there again if it is another one by then.
+type pendingWrite struct{ write }
 
 // queue holds writes until a worker takes them. At most one per ID runs, and the last one asked for runs last.
 type queue struct {
@@ -41,7 +38,7 @@ type queue struct {
 	values, removals int
 	bytes            int64
 	closed           bool // nothing more is taken in
-	dropping         bool // nothing more is given out
+	dropping         bool // nothing more is given out; closed too
 }
 
 func newQueue(maxItems int, maxBytes int64) *queue {
@@ -72,19 +69,16 @@ func (q *queue) put(w write) bool {
 		p = &pendingWrite{}
 		q.pending[w.id] = p
 		q.length.Store(int64(len(q.pending)))
+		q.enqueue(p)
 	} else {
 		q.uncount(&p.write)
 	}
 	p.write = w
 	q.count(&p.write)
-	if !p.queued && !p.running {
-		q.enqueue(p)
-	}
 	return true
 }
 
 func (q *queue) enqueue(p *pendingWrite) {
-	p.queued = true
 	q.order.push(p)
 	q.ready.Signal()
 }
@@ -118,22 +112,23 @@ func (q *queue) take() (p *pendingWrite, w write, ok bool) {
 		q.ready.Wait()
 	}
 	p = q.order.pop()
-	p.queued, p.running = false, true
 	return p, p.write, true
 }
 
-// done ends a write that was taken: unless another of its ID was asked for meanwhile, it is no longer pending.
-func (q *queue) done(p *pendingWrite, w write) {
+// done ends a write that was taken: unless another of its ID was asked for meanwhile, it is no longer pending. It tells whether another
+// one is lost, because nothing more is given out.
+func (q *queue) done(p *pendingWrite, w write) (lost bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	p.running = false
-	if !q.dropping && (p.remove != w.remove || !same(p.value, w.value)) {
+	another := p.remove != w.remove || !same(p.value, w.value)
+	if another && !q.dropping {
 		q.enqueue(p)
-		return
+		return false
 	}
 	q.uncount(&p.write)
 	delete(q.pending, w.id)
 	q.length.Store(int64(len(q.pending)))
+	return another
 }
 
 // same tells whether two values are the same memory. Values do not change.

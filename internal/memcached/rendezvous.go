@@ -39,7 +39,11 @@ func (r *ring) pick(id *ID) int {
 }
 
 // sort returns the positions server by server, in their order for each, and where those of each server end.
-func (r *ring) sort(ids []ID, at []int32, ends []int) ([]int32, []int) {
+func (r *ring) sort(ids []ID, at []int32) (sorted []int32, ends []int) {
+	if len(r.servers) == 1 {
+		return at, []int{len(at)}
+	}
+	ends = make([]int, len(r.servers))
 	owner := make([]int, len(at))
 	for i, pos := range at {
 		owner[i] = r.pick(&ids[pos])
@@ -50,7 +54,7 @@ func (r *ring) sort(ids []ID, at []int32, ends []int) ([]int32, []int) {
 		ends[s] = begin
 		begin += n
 	}
-	sorted := make([]int32, len(at))
+	sorted = make([]int32, len(at))
 	for i, pos := range at {
 		sorted[ends[owner[i]]] = pos
 		ends[owner[i]]++

@@ -20,14 +20,14 @@ type server struct {
 	writeBreaker  *writeBreaker
 }
 
-func newServer(e endpoint, o *Options) *server {
+func newServer(e endpoint, o *Options, d *dials) *server {
 	dial := dialer(e, o.TLS)
 	addr := &serverAddr{network: e.network(), addr: e.addr}
 	log := o.Logger.With("client", o.Name, "server", e.addr)
 	return &server{
 		addr:         e,
-		reads:        &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxIdleConnections},
-		writes:       &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxAsyncConcurrency},
+		reads:        &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxIdleConnections, dials: d},
+		writes:       &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxAsyncConcurrency, dials: d},
 		readBreaker:  &readBreaker{longest: o.Breaker.OpenDuration, changed: tell(log, "read from")},
 		writeBreaker: &writeBreaker{o: o.Breaker, changed: tell(log, "written to")},
 	}
@@ -44,25 +44,29 @@ func tell(log *slog.Logger, what string) func(open bool, cause error) {
 	}
 }
 
-// get asks for keys until the deadline. The verdict is what that says about the server, which had waited for the whole time given.
+// get asks for keys until the deadline. The verdict is what came of it says about the server, if the time was long enough.
 func (s *server) get(deadline time.Time, keys []string, maxSize int64) (items map[string]*memcache.Item, v verdict, err error) {
 	l := s.reads.take()
 	began := time.Now()
 	items, err = l.get(deadline, keys, maxSize)
 	stale, answered := l.stale(err), l.reply.next
 	s.reads.put(l)
-	switch {
-	case err == nil:
+	if err == nil {
 		return items, verdictGood, nil
-	case stale:
-		s.reads.drop(began)
-		return items, verdictNothing, err
-	case kindOf(err) == kindTimeout && 2*answered >= len(keys):
-		return items, verdictStrike, err // it paid to wait
-	case kindOf(err) == kindTimeout, kindOf(err) == kindNetwork:
-		return items, verdictBad, err
 	}
-	return items, verdictStrike, err
+	switch kind := kindOf(err); {
+	case stale:
+		v = verdictNothing
+	case kind == kindTimeout && 2*answered >= len(keys):
+		return items, verdictStrike, err // it paid to wait
+	case kind == kindTimeout, kind == kindNetwork:
+		v = verdictBad
+	default:
+		return items, verdictStrike, err
+	}
+	// Connections that are older are no better, and the next one to find that out would be a probe.
+	s.reads.drop(began)
+	return items, v, err
 }
 
 // put carries out a write.
@@ -81,11 +85,13 @@ func (s *server) put(deadline time.Time, key string, value []byte, remove bool, 
 			err = &serverError{l.reply.text()}
 		}
 		s.writes.put(l)
+		if kind := kindOf(err); stale || kind == kindTimeout || kind == kindNetwork {
+			s.writes.drop(began)
+		}
+		// Nobody waits for a write, and it can be made twice. With the stale connections gone this ends at a new one.
 		if !stale {
 			return err
 		}
-		// Nobody waits for a write, and it can be made twice. With the stale connections gone this ends at a new one.
-		s.writes.drop(began)
 	}
 }
 
@@ -106,25 +112,34 @@ const (
 	kindOther     = "other"
 )
 
+// dialError is why there is no connection.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string { return "memcached: connecting: " + e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// kindOf returns the kind of an error, "" for none.
 func kindOf(err error) string {
 	var network net.Error
-	var connect *memcache.ConnectTimeoutError
 	var server *serverError
+	var dial *dialError
 	switch {
+	case err == nil:
+		return ""
 	case errors.As(err, &server):
 		return kindServer
 	case errors.Is(err, errMalformed):
 		return kindMalformed
 	case errors.Is(err, memcache.ErrMalformedKey):
 		return kindKey
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), errors.As(err, &connect):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		return kindTimeout
 	case errors.As(err, &network):
 		if network.Timeout() {
 			return kindTimeout
 		}
 		return kindNetwork
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &dial), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
 		return kindNetwork
 	}
 	return kindOther

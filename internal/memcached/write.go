@@ -24,7 +24,11 @@ func (c *Client) work() {
 
 // carryOut makes a write. It returns its buffers for the next one.
 func (c *Client) carryOut(p *pendingWrite, w write, key, buf []byte) (usedKey, usedBuf []byte) {
-	defer c.queue.done(p, w)
+	defer func() {
+		if c.queue.done(p, w) {
+			c.counters.full.Add(1)
+		}
+	}()
 	servers := c.ring.Load()
 	if len(servers.servers) == 0 {
 		c.counters.none.Add(1)

@@ -1,7 +1,3 @@
-// Package memcachedtest runs real memcached servers for tests, on free ports of the loopback interface.
-//
-// A test that needs memcached where it is not installed skips with the reason, and fails where LARDER_REQUIRE is set, as `make test`
-// does: a run that counts must not pass by leaving something out.
 package memcachedtest
 
 import (
@@ -145,6 +141,11 @@ func (s *Server) Restart(t testing.TB) {
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.signal(t, syscall.SIGSTOP)
+	// Its threads stop one after the other, a little later.
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("memcached does not stop: %v, status %v", err, status)
+	}
 }
 
 // Resume ends Pause: what was asked meanwhile is answered.

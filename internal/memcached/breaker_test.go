@@ -1,0 +1,151 @@
+package memcached
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// heard collects what a breaker tells.
+type heard struct{ log []string }
+
+func (h *heard) changed(open bool, cause error) {
+	if open {
+		h.log = append(h.log, fmt.Sprintf("open: %v", cause))
+		return
+	}
+	h.log = append(h.log, "closed")
+}
+
+var errHang = errors.New("hang")
+
+func TestReadBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h heard
+		b := &readBreaker{longest: 2 * time.Second, changed: h.changed}
+		try := func(v verdict) {
+			t.Helper()
+			ticket, ok := b.allow()
+			if !ok {
+				t.Fatalf("no read is allowed (%v)", b.state)
+			}
+			b.report(ticket, v, errHang)
+		}
+		closed := func() {
+			t.Helper()
+			if _, ok := b.allow(); ok {
+				t.Errorf("a read is allowed while %v", b.state)
+			}
+		}
+		// Strikes count in a row; what says nothing does not.
+		for _, v := range []verdict{verdictGood, verdictStrike, verdictStrike, verdictGood, verdictStrike, verdictNothing, verdictStrike} {
+			try(v)
+		}
+		try(verdictStrike)
+		closed()
+		time.Sleep(250 * time.Millisecond)
+		try(verdictGood)
+
+		// Reads at the same moment: the first that is bad opens it, the others say nothing new, however they end.
+		first, _ := b.allow()
+		second, _ := b.allow()
+		third, _ := b.allow()
+		b.report(first, verdictBad, errHang)
+		b.report(second, verdictBad, errHang)
+		b.report(third, verdictGood, nil)
+		closed()
+		// The period doubles with every probe that fails, up to the longest. One probe at a time.
+		for _, period := range []time.Duration{250, 500, 1000, 2000, 2000} {
+			time.Sleep(period*time.Millisecond - 1)
+			closed()
+			time.Sleep(1)
+			probe, ok := b.allow()
+			if !ok {
+				t.Fatalf("no probe after %v", period*time.Millisecond)
+			}
+			closed()
+			b.report(probe, verdictStrike, errHang)
+		}
+		// A probe that says nothing is followed by another, at once.
+		time.Sleep(2 * time.Second)
+		try(verdictNothing)
+		try(verdictGood)
+		try(verdictGood)
+		// The next time it begins with the short period.
+		try(verdictBad)
+		time.Sleep(250 * time.Millisecond)
+		try(verdictGood)
+		want := "open: hang closed open: hang closed open: hang closed"
+		if got := strings.Join(h.log, " "); got != want {
+			t.Errorf("heard %q, want %q", got, want)
+		}
+		if _, opened := b.now(); opened != 8 {
+			t.Errorf("opened %d times, want 8", opened)
+		}
+	})
+}
+
+func TestWriteBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h heard
+		o := Options{}.withDefaults().Breaker
+		b := &writeBreaker{o: o, changed: h.changed}
+		// write reports how many of n were allowed.
+		write := func(n int, v verdict) (allowed int) {
+			for range n {
+				if ticket, ok := b.allow(); ok {
+					allowed++
+					b.report(ticket, v, errHang)
+				}
+			}
+			return allowed
+		}
+		f := func(n int, v verdict, want int) {
+			t.Helper()
+			if got := write(n, v); got != want {
+				t.Errorf("%d of %d writes were allowed, want %d", got, n, want)
+			}
+		}
+		// Too few to judge by, and old ones are forgotten.
+		f(40, verdictBad, 40)
+		time.Sleep(countInterval)
+		f(49, verdictBad, 49)
+		f(10, verdictBad, 1) // the fiftieth opens it
+		time.Sleep(o.OpenDuration - 1)
+		f(10, verdictGood, 0)
+		time.Sleep(1)
+		// Tried with one that fails, then with ten that do not.
+		f(10, verdictBad, 1)
+		time.Sleep(o.OpenDuration)
+		var tickets []ticket
+		for range 20 {
+			if ticket, ok := b.allow(); ok {
+				tickets = append(tickets, ticket)
+			}
+		}
+		if len(tickets) != o.HalfOpenMaxRequests {
+			t.Errorf("%d writes are tried at once, want %d", len(tickets), o.HalfOpenMaxRequests)
+		}
+		for _, ticket := range tickets {
+			b.report(ticket, verdictGood, nil)
+		}
+		// A share of failures opens it, too: one in twenty.
+		f(95, verdictGood, 95)
+		for range 4 {
+			f(1, verdictBad, 1)
+			f(1, verdictGood, 1)
+		}
+		f(1, verdictGood, 1)
+		f(10, verdictBad, 2)
+		want := "open: hang closed open: hang"
+		if got := strings.Join(h.log, " "); got != want {
+			t.Errorf("heard %q, want %q", got, want)
+		}
+
+		b = &writeBreaker{o: BreakerOptions{Disabled: true}, changed: h.changed}
+		f(1000, verdictBad, 1000)
+	})
+}

@@ -1,0 +1,49 @@
+package memcached
+
+import (
+	"fmt"
+	"net"
+	"time"
+)
+
+// conn is a connection under gomemcache: it keeps the deadline of the operation, whatever gomemcache sets, and checks replies before
+// gomemcache reads them. Only the goroutine of the operation uses it.
+type conn struct {
+	net.Conn
+	lane *lane
+}
+
+// SetDeadline does nothing: gomemcache would renew the deadline with every value.
+func (c *conn) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline does nothing, as SetDeadline.
+func (c *conn) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline does nothing, as SetDeadline.
+func (c *conn) SetWriteDeadline(time.Time) error { return nil }
+
+// Read implements io.Reader.
+func (c *conn) Read(p []byte) (n int, err error) {
+	defer func() {
+		if v := recover(); v != nil { // in a goroutine of gomemcache's: it would end the process
+			n, err = 0, fmt.Errorf("memcached: panic while reading: %v", v)
+		}
+	}()
+	if c.lane.reply.fault != nil {
+		return 0, c.lane.reply.fault
+	}
+	n, err = c.Conn.Read(p)
+	ok, fault := c.lane.reply.pass(p[:n])
+	if fault != nil {
+		return ok, fault
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (c *conn) Close() error {
+	if c.lane.conn == c {
+		c.lane.conn = nil
+	}
+	return c.Conn.Close()
+}
