@@ -2,6 +2,7 @@ package interop
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"larder/interop/internal/gateway"
 	"larder/interop/internal/layout"
 	"larder/interop/internal/neighbour"
+	"larder/interop/internal/process"
 	"larder/interop/internal/programs"
 	"larder/interop/internal/query"
 	"larder/interop/internal/scrape"
@@ -66,14 +68,29 @@ func (n *notExported) excuses(family string) bool {
 // TestMetricNames holds the metrics of larder to those of `thanos store` after the same requests over the same bucket: each family that Thanos
 // exports has its name, type, labels and buckets here, or stands in metrics_not_exported.yaml.
 func TestMetricNames(t *testing.T) {
-	ctx := context.Background()
-	l := oneLayout(t)
-	bucket := func() gateway.Bucket { return gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()} }
-	// With all that makes Thanos export more.
-	flags := []string{
-		"--store.enable-index-header-lazy-reader", "--store.enable-lazy-expanded-postings", "--matcher-cache-size=100",
-		"--store.caching-bucket.config=type: IN-MEMORY",
+	l, list := oneLayout(t), loadNotExported(t)
+	t.Run("caches in memory", func(t *testing.T) {
+		sameMetrics(t, l, list, "--store.caching-bucket.config=type: IN-MEMORY")
+	})
+	t.Run("caches in memcached", func(t *testing.T) {
+		cache := "type: MEMCACHED\nconfig: {addresses: ['" + startMemcached(t) + "']}"
+		sameMetrics(t, l, list, "--index-cache.config="+cache, "--store.caching-bucket.config="+cache)
+	})
+	for _, e := range list.Families {
+		if !e.used {
+			t.Errorf("metrics_not_exported.yaml: %s%s is not exported by Thanos, or only without these flags: the entry is not needed", e.Name, e.Prefix)
+		}
 	}
+}
+
+// sameMetrics runs both with all that makes Thanos export more, and with the flags given.
+func sameMetrics(t *testing.T, l *layout.Layout, list *notExported, more ...string) {
+	t.Helper()
+	ctx := context.Background()
+	bucket := func() gateway.Bucket { return gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()} }
+	flags := append([]string{
+		"--store.enable-index-header-lazy-reader", "--store.enable-lazy-expanded-postings", "--matcher-cache-size=100",
+	}, more...)
 	thanos, err := neighbour.StartStore(ctx, programs.Thanos(t), bucket(), flags...)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +111,6 @@ func TestMetricNames(t *testing.T) {
 	sameFigures(t, thanos.Addr, thanos.HTTPAddr, larder.Addr, larder.HTTPAddr)
 
 	want, got := shapes(t, thanos.HTTPAddr), shapes(t, larder.HTTPAddr)
-	list := loadNotExported(t)
 	for name, w := range want {
 		g, exported := got[name]
 		if list.excuses(name) {
@@ -116,12 +132,32 @@ func TestMetricNames(t *testing.T) {
 			t.Errorf("%s has no native buckets, in Thanos it does", name)
 		}
 	}
-	t.Logf("proved: of %d families of thanos store, all but %d entries of metrics_not_exported.yaml have the same shape", len(want), len(list.Families))
-	for _, e := range list.Families {
-		if !e.used {
-			t.Errorf("metrics_not_exported.yaml: %s%s is not exported by Thanos, or only without these flags: the entry is not needed", e.Name, e.Prefix)
-		}
+	t.Logf("proved: of %d families of thanos store with %s, all but those of metrics_not_exported.yaml have the same shape", len(want), more)
+}
+
+// startMemcached runs a memcached until the test ends and returns its address.
+func startMemcached(t *testing.T) string {
+	t.Helper()
+	addrs, err := process.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
 	}
+	host, port, err := net.SplitHostPort(addrs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-l", host, "-p", port, "-U", "0"}
+	if os.Getuid() == 0 {
+		args = append(args, "-u", "root") // it refuses to run as root unless told to
+	}
+	p, err := process.Start(context.Background(), process.Options{
+		Name: "memcached", Bin: programs.Debian(t, "memcached", "memcached"), Args: args, Ready: process.Listening(addrs[0]),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, p) })
+	return addrs[0]
 }
 
 // oneLayout writes a sound bucket.

@@ -7,11 +7,15 @@ type collector struct {
 	client *Client
 
 	requests, hits, hitBytes, dropped, state, opened *prometheus.Desc
+	thanosRequests, thanosHits                       *prometheus.Desc // what Thanos counts by keys
 }
 
 func newCollector(c *Client) *collector {
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("larder_memcached_"+metric, help, labels, prometheus.Labels{"name": c.o.Name})
+	}
+	thanos := func(metric, help string) *prometheus.Desc {
+		return prometheus.NewDesc("thanos_cache_memcached_"+metric, help, nil, prometheus.Labels{"name": c.o.Name})
 	}
 	return &collector{
 		client:   c,
@@ -21,12 +25,15 @@ func newCollector(c *Client) *collector {
 		dropped:  desc("dropped_writes_total", "Values and deletions that were not written, by why.", "reason"),
 		state:    desc("breaker_state", "Whether a server is used: 0 it is, 1 it is tried, 2 it is not.", "direction", "server"),
 		opened:   desc("breaker_opened_total", "How often it was found that a server cannot be used, probes included.", "direction", "server"),
+
+		thanosRequests: thanos("requests_total", "Values asked for, as in larder_memcached_requests_total."),
+		thanosHits:     thanos("hits_total", "Values found, as in larder_memcached_hits_total."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.dropped, c.state, c.opened} {
+	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.dropped, c.state, c.opened, c.thanosRequests, c.thanosHits} {
 		ch <- d
 	}
 }
@@ -40,6 +47,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(c.requests, prometheus.CounterValue, st.Requests)
 	send(c.hits, prometheus.CounterValue, max(st.Hits-st.PendingHits, 0), "server")
 	send(c.hits, prometheus.CounterValue, st.PendingHits, "pending")
+	send(c.thanosRequests, prometheus.CounterValue, st.Requests)
+	send(c.thanosHits, prometheus.CounterValue, st.Hits)
 	send(c.hitBytes, prometheus.CounterValue, st.HitBytes)
 	send(c.dropped, prometheus.CounterValue, st.Dropped.Full, "full")
 	send(c.dropped, prometheus.CounterValue, st.Dropped.TooLarge, "too_large")

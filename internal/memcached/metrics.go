@@ -102,6 +102,11 @@ func newMetrics(c *Client) (*metrics, error) {
 	count("thanos_memcached_dns_failures_total", "DNS look-ups of memcached servers that failed.", c.discovery.failures.Load)
 	m.results = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "thanos_memcached_dns_provider_results",
 		Help: "Servers that each configured address stands for.", ConstLabels: name}, []string{"addr"})
+	for _, a := range c.discovery.addresses {
+		if a.scheme == "" {
+			m.results.WithLabelValues(a.text).Set(1)
+		}
+	}
 	m.all = append(m.all, m.results)
 
 	gauge("thanos_memcached_getmulti_gate_gets_max", "Batches that may run at once.", func() float64 { return float64(cap(c.turns)) })

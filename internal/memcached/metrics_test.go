@@ -67,7 +67,9 @@ func TestMetricsAreThanos(t *testing.T) {
 	f("larder_memcached_read_deadline_seconds", gauge, "name")
 	f("larder_memcached_breaker_state", gauge, "direction,name,server")
 	f("larder_memcached_breaker_opened_total", counter, "direction,name,server")
-	if len(families) != 23 {
+	f("thanos_cache_memcached_requests_total", counter, "name")
+	f("thanos_cache_memcached_hits_total", counter, "name")
+	if len(families) != 25 {
 		t.Errorf("%d families", len(families))
 	}
 
