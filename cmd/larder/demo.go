@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -26,6 +27,7 @@ type demoCommand struct {
 	dir                      string
 	once                     bool
 	grpcAddress, httpAddress string
+	memcached                string
 }
 
 func registerDemo(app *kingpin.Application) *demoCommand {
@@ -37,6 +39,8 @@ func registerDemo(app *kingpin.Application) *demoCommand {
 		PlaceHolder("127.0.0.1:10901").StringVar(&d.grpcAddress)
 	d.cmd.Flag("http-address", "Where the gateway serves metrics and probes; with --once, a free port unless this is given.").
 		PlaceHolder("127.0.0.1:10902").StringVar(&d.httpAddress)
+	d.cmd.Flag("memcached", "A memcached that keeps pages and expanded postings too, so that the next demo over the same --dir finds them there.").
+		PlaceHolder("127.0.0.1:11211").StringVar(&d.memcached)
 	return d
 }
 
@@ -86,6 +90,9 @@ func (d *demoCommand) show(ctx context.Context, stdout, stderr io.Writer) (err e
 	address := g.rpcListener.Addr().String()
 	fmt.Fprintf(stdout, "Serving: StoreAPI on %s, metrics on http://%s/metrics\n\n", address, g.httpListener.Addr())
 	err = takeTour(ctx, address, stdout)
+	if err == nil && d.memcached != "" {
+		err = printSources(stdout, g.metrics)
+	}
 	if err == nil && !d.once {
 		fmt.Fprintf(stdout, "\nStill serving. Point a Querier at it, and open http://localhost:9090:\n\n"+
 			"  thanos query --http-address=0.0.0.0:9090 --grpc-address=127.0.0.1:10911 --endpoint=%s \\\n"+
@@ -113,7 +120,7 @@ func (d *demoCommand) storeArgs(dir, bucket string) []string {
 	if d.httpAddress != "" {
 		httpAddress = d.httpAddress
 	}
-	return []string{
+	args := []string{
 		"--log.level=warn",
 		"--data-dir=" + filepath.Join(dir, "data"),
 		// YAML strings in double quotes have JSON's escapes, which are Go's for a path.
@@ -121,6 +128,37 @@ func (d *demoCommand) storeArgs(dir, bucket string) []string {
 		"--grpc-address=" + grpcAddress,
 		"--http-address=" + httpAddress,
 	}
+	if d.memcached != "" {
+		// A folder answers sooner than any memcached, which would not be waited for.
+		tiers := fmt.Sprintf("={type: TIERED, config: {memcached: {addresses: [%q], timeout: 10s, min_timeout: 10s}}}", d.memcached)
+		args = append(args, "--index-cache.config"+tiers, "--store.caching-bucket.config"+tiers)
+	}
+	return args
+}
+
+// printSources says where the pages came from that the questions needed: what is in memcached is not read from the bucket.
+func printSources(stdout io.Writer, metrics prometheus.Gatherer) error {
+	families, err := metrics.Gather()
+	if err != nil {
+		return err
+	}
+	from := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			switch f.GetName() {
+			case "larder_pages_fetched_total":
+				from["bucket"] += m.GetCounter().GetValue()
+			case "larder_pages_hits_total":
+				for _, l := range m.GetLabel() {
+					if l.GetName() == "tier" {
+						from[l.GetValue()] += m.GetCounter().GetValue()
+					}
+				}
+			}
+		}
+	}
+	_, err = fmt.Fprintf(stdout, "\nPages of index and chunks: %.0f from memory, %.0f from memcached, %.0f from the bucket.\n", from["memory"], from["memcached"], from["bucket"])
+	return err
 }
 
 // makeDemoBucket writes the demo's blocks, unless the folder is there already. It appears only when it is complete, so that a

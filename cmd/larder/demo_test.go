@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"larder/internal/memcached/memcachedtest"
 )
 
 func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
@@ -19,22 +23,35 @@ func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errOut.String(), err
 }
 
-// TestDemo runs the demo twice over one folder: the second time finds the bucket, the headers and the catalog of the first.
+// TestDemo runs the demo twice over one folder: the second time finds the bucket, the headers and the catalog of the first. Then it does so
+// with memcached, and nothing but the bucket and memcached is left to the second.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
-	for _, begins := range []string{"Writing a bucket of 20 blocks", "Found a bucket of 20 blocks"} {
-		stdout, stderr, err := runDemo(t, "--dir="+dir)
+	f := func(t *testing.T, begins, ends string, args ...string) {
+		t.Helper()
+		stdout, stderr, err := runDemo(t, append(args, "--dir="+dir)...)
 		if err != nil || stderr != "" {
 			t.Fatalf("%v, stderr:\n%s\nstdout:\n%s", err, stderr, stdout)
 		}
-		if !strings.HasPrefix(stdout, begins) {
-			t.Errorf("does not begin with %q:\n%s", begins, stdout)
+		if !strings.HasPrefix(stdout, begins) || !regexp.MustCompile(ends+"\n$").MatchString(stdout) {
+			t.Errorf("does not begin with %q and end with %q:\n%s", begins, ends, stdout)
 		}
 		// The last question but one asks for most of what there is.
 		if !strings.Contains(stdout, "everything of the last two hours\n") || strings.Contains(stdout, "FAILED") {
 			t.Errorf("answers are missing:\n%s", stdout)
 		}
 	}
+	f(t, "Writing a bucket of 20 blocks", "")
+	f(t, "Found a bucket of 20 blocks", "")
+	t.Run("memcached", func(t *testing.T) {
+		server := memcachedtest.Start(t, memcachedtest.Options{})
+		for _, pages := range []string{`0 from memcached, [1-9]\d* from the bucket`, `[1-9]\d* from memcached, 0 from the bucket`} {
+			if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
+				t.Fatal(err)
+			}
+			f(t, "Found a bucket of 20 blocks", "Pages of index and chunks: [1-9]\\d* from memory, "+pages+`\.`, "--memcached="+server.Addr)
+		}
+	})
 }
 
 func TestDemoTakenPort(t *testing.T) {

@@ -34,6 +34,7 @@ type gateway struct {
 	requests *requestlog.Log
 	reload   *reload.Reloader
 	http     *http.Server
+	metrics  prometheus.Gatherer
 
 	rpcListener, httpListener net.Listener
 
@@ -85,6 +86,7 @@ func (g *gateway) open() (err error) {
 	}
 
 	reg := telemetry.NewRegistry()
+	g.metrics = reg
 	if g.backend, err = openBackend(conf, dir, g.logger, reg, g.tracing.Provider); err != nil {
 		return err
 	}
