@@ -38,8 +38,9 @@ type Options struct {
 	// at all without Remote. Postings that lie close together take little more
 	// than a byte each.
 	PostingsBytes int64
-	// NoPostings keeps no expanded postings, not even in Remote.
-	NoPostings bool
+	// NoPages keeps no pages, NoPostings no expanded postings, not even in
+	// Remote.
+	NoPages, NoPostings bool
 	// Remote keeps pages and expanded postings outside of the process, below the memory or alone: a
 	// *memcached.Client, which stays the caller's to close, after the cache.
 	// Nil: they are kept in memory alone.
@@ -62,16 +63,20 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
+	remote := o.Remote
+	if o.NoPages {
+		o.MaxBytes, remote = -1, nil
+	}
 	c := &Cache{store: bytecache.Open(bytecache.Options{
 		MaxBytes:           o.MaxBytes,
 		ExpectedValueBytes: int64(o.Pages.PageSize),
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
-	}, o.Remote)}
+	}, remote)}
 	if o.PostingsBytes == 0 {
 		o.PostingsBytes = DefaultPostingsBytes
 	}
-	remote := o.Remote
+	remote = o.Remote
 	if o.NoPostings {
 		o.PostingsBytes, remote = -1, nil
 	}

@@ -65,6 +65,7 @@ func TestIndexIsKept(t *testing.T) {
 	f("kept", Options{}, 1, 1)
 	f("pages of 1 KiB", Options{Pages: pagecache.Options{PageSize: 1 << 10}, MaxBytes: 4 << 20}, 1, 1)
 	f("switched off", Options{MaxBytes: -1}, 1, 3)
+	f("none kept, whatever the size", Options{MaxBytes: 4 << 20, NoPages: true}, 1, 3)
 	f("a block number that does not fit", Options{}, 1<<24, 3)
 }
 

@@ -13,8 +13,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"larder/chunkcache"
-	"larder/indexcache"
 	"larder/internal/hedge"
 	"larder/internal/pagecache"
 	"larder/store"
@@ -100,7 +98,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
 		Dir: headersDir, Bucket: bucket,
-		MaxOpenBytes: m.headers, BlockCacheBytes: m.headerBlocks,
+		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]),
 		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency,
 		Logger: b.logger, Registerer: reg,
 	})
@@ -112,12 +110,14 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	pages := pagecache.Options{
 		Slots: slots, MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
 	}
-	pages.PageSize = int(conf.indexPageSize)
-	index := indexcache.New(bucket, indexcache.Options{MaxBytes: orNone(m.indexCache), Pages: pages})
-	b.onClose(index.Close)
-	pages.PageSize = int(conf.chunkPageSize)
-	chunks := chunkcache.New(bucket, chunkcache.Options{MaxBytes: orNone(m.chunkCache), Pages: pages})
-	b.onClose(chunks.Close)
+	index, err := b.openIndexCache(bucket, pages)
+	if err != nil {
+		return err
+	}
+	chunks, err := b.openChunkCache(bucket, pages)
+	if err != nil {
+		return err
+	}
 
 	b.catalog, err = catalog.New(catalog.Options{
 		Bucket: bucket, Parquet: converted, Dir: dir,
@@ -138,7 +138,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		ChunkPageBytes: conf.chunkPageSize,
 		Gate:           conf.gate,
 		Matchers:       conf.matcherCacheSize,
-		Allowance:      store.AllowanceOptions{Bytes: m.requests},
+		Allowance:      store.AllowanceOptions{Bytes: m.requests.bytes},
 		Limits:         store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
 		Clamp:          conf.clamp,
 		Logger:         b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
@@ -173,14 +173,6 @@ func (b *backend) openParquet(slots hedge.Slots, other string, reg prometheus.Re
 
 // services are what the gRPC server is given.
 func (b *backend) services() services { return services{store: b.server, info: b.server} }
-
-// orNone turns a size of zero, which for the caches would be their default, into what means none.
-func orNone(size int64) int64 {
-	if size == 0 {
-		return -1
-	}
-	return size
-}
 
 // viewChanged has the headers of new blocks built in the background and those of blocks that left forgotten. Queries may have
 // met the new blocks before; they build what they need themselves.

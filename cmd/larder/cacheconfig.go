@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,13 @@ import (
 // cacheSettings is what such a document comes to. A size that is not given is nil.
 type cacheSettings struct {
 	maxBytes, pageSize *int64
+	// maxBytesKey is the key that gives maxBytes.
+	maxBytesKey string
+	// memory says whether pages are kept in the process, remote what is kept in memcached, nil for nothing.
+	memory bool
+	remote *memcachedConfig
+	// without are the kinds that the document leaves out.
+	without []kind
 	// notes are the keys that were accepted without effect, or with another effect than they say.
 	notes []note
 }
@@ -40,12 +48,20 @@ func (n note) log(logger *slog.Logger) {
 	logger.Info(n.msg, append(attrs, "why", n.why)...)
 }
 
-// The types of Thanos's caches.
+// The types of caches: Thanos's, and TIERED, which is larder's own: memory over memcached.
 const (
 	cacheInMemory   = "IN-MEMORY"
 	cacheMemcached  = "MEMCACHED"
+	cacheTiered     = "TIERED"
 	cacheRedis      = "REDIS"
 	cacheGroupcache = "GROUPCACHE"
+)
+
+// The items of Thanos's index cache.
+const (
+	itemPostings         = "Postings"
+	itemSeries           = "Series"
+	itemExpandedPostings = "ExpandedPostings"
 )
 
 // indexCacheDoc is --index-cache.config. Its keys are pointers where it matters whether they were given.
@@ -77,6 +93,12 @@ type inMemoryDoc struct {
 	MaxItemSize *string `yaml:"max_item_size"`
 }
 
+// tieredDoc is the config of type TIERED, the same in both.
+type tieredDoc struct {
+	InMemory  any `yaml:"in_memory"`
+	Memcached any `yaml:"memcached"`
+}
+
 // yamlSize reads bytes, written as in flags. A key that is not there is nil.
 func yamlSize(key string, text *string) (*int64, error) {
 	if text == nil {
@@ -89,26 +111,74 @@ func yamlSize(key string, text *string) (*int64, error) {
 	return &n, nil
 }
 
+// nested reads a part of a document whose shape another part decides. What is wrong has no line: the part is not read from the document's
+// own text.
+func nested(place string, part, into any) error {
+	b, err := yaml.Marshal(part)
+	if err == nil {
+		err = yaml.UnmarshalStrict(b, into)
+	}
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimPrefix(plainYAML(err).Error(), "yaml: unmarshal errors:")
+	return fmt.Errorf("%s: %s", place, strings.TrimSpace(regexp.MustCompile(`(?m)^ *line \d+: `).ReplaceAllString(text, "")))
+}
+
 // parseIndexCache reads the document of the index cache. flag is what the notes name.
 func parseIndexCache(flag string, b []byte) (cacheSettings, error) {
 	var doc indexCacheDoc
 	if err := yaml.UnmarshalStrict(b, &doc); err != nil {
 		return cacheSettings{}, err
 	}
-	// A document without a size means Thanos's size, also for a process that --index-cache-size would give another.
-	bytes := int64(250 << 20)
-	s := cacheSettings{maxBytes: &bytes}
+	var s cacheSettings
 	if err := s.backend(flag, doc.Type, doc.Config, "--index-cache-size"); err != nil {
 		return s, err
 	}
-	for _, item := range doc.EnabledItems {
-		if known := []string{"Postings", "Series", "ExpandedPostings"}; !slices.Contains(known, item) {
-			return s, fmt.Errorf("enabled_items: got %q, want some of %s", item, strings.Join(known, ", "))
+	if err := s.items(flag, doc.EnabledItems); err != nil {
+		return s, err
+	}
+	return s, s.ttl(flag, "ttl", doc.TTL)
+}
+
+// items leaves out the kinds that are not asked for.
+func (s *cacheSettings) items(flag string, enabled []string) error {
+	for _, item := range enabled {
+		if known := []string{itemPostings, itemSeries, itemExpandedPostings}; !slices.Contains(known, item) {
+			return fmt.Errorf("enabled_items: got %q, want some of %s", item, strings.Join(known, ", "))
 		}
 	}
-	s.note(flag, "enabled_items", len(doc.EnabledItems) > 0, "pages of the index hold postings and series alike")
-	s.note(flag, "ttl", doc.TTL != nil, "blocks do not change, so that nothing in memory has to expire")
-	return s, nil
+	if len(enabled) == 0 {
+		return nil
+	}
+	postings, series := slices.Contains(enabled, itemPostings), slices.Contains(enabled, itemSeries)
+	if !postings && !series {
+		s.without = append(s.without, indexPages)
+	}
+	if !slices.Contains(enabled, itemExpandedPostings) {
+		s.without = append(s.without, expandedPostings)
+	}
+	if !series {
+		s.without = append(s.without, seriesSets)
+	}
+	if postings != series {
+		s.notes = append(s.notes, note{noteAdjusted, flag, "enabled_items", "pages of the index hold postings and series alike: both are kept"})
+	}
+	return nil
+}
+
+// ttl reads how long memcached keeps what it is given.
+func (s *cacheSettings) ttl(flag, key string, ttl *time.Duration) error {
+	switch {
+	case ttl == nil:
+	case s.remote == nil:
+		s.note(flag, key, true, "blocks do not change, so that nothing in memory has to expire")
+	case *ttl < 0:
+		return fmt.Errorf("%s: %s is negative", key, *ttl)
+	case *ttl > 0: // 0 is the default, as in Thanos
+		s.remote.options.TTL = max(*ttl, time.Second) // memcached's unit
+	}
+	return nil
 }
 
 // parseBucketCache reads the document of the caching bucket.
@@ -134,15 +204,16 @@ func parseBucketCache(flag string, b []byte) (cacheSettings, error) {
 	if _, err := yamlSize("metafile_max_size", doc.MetafileMaxSize); err != nil {
 		return s, err
 	}
+	if err := s.ttl(flag, "chunk_subrange_ttl", doc.ChunkSubrangeTTL); err != nil {
+		return s, err
+	}
 	const (
 		planned = "reads are joined by the bytes that this wastes"
 		sizes   = "sizes of chunk files come from meta.json and listings"
-		frozen  = "blocks do not change, so that nothing in memory has to expire"
 		catalog = "metadata is looked at by each sync, see --sync-block-duration"
 	)
 	s.note(flag, "max_chunks_get_range_requests", doc.MaxChunksGetRangeRequests != nil, planned)
 	s.note(flag, "chunk_object_attrs_ttl", doc.ChunkObjectAttrsTTL != nil, sizes)
-	s.note(flag, "chunk_subrange_ttl", doc.ChunkSubrangeTTL != nil, frozen)
 	s.note(flag, "blocks_iter_ttl", doc.BlocksIterTTL != nil, catalog)
 	s.note(flag, "metafile_exists_ttl", doc.MetafileExistsTTL != nil, catalog)
 	s.note(flag, "metafile_doesnt_exist_ttl", doc.MetafileDoesntExistTTL != nil, catalog)
@@ -153,34 +224,46 @@ func parseBucketCache(flag string, b []byte) (cacheSettings, error) {
 
 // backend reads what holds the cache. sizeFlag is what to use instead of a type that is not there.
 func (s *cacheSettings) backend(flag, kind string, config any, sizeFlag string) error {
+	const known = cacheInMemory + ", " + cacheMemcached + " or " + cacheTiered
 	switch strings.ToUpper(kind) {
 	case cacheInMemory:
+		return s.inMemory(flag, "config", "", config)
 	case cacheMemcached:
-		return fmt.Errorf("type %s is not supported yet: use type %s, or leave the flag out and set %s", kind, cacheInMemory, sizeFlag)
+		return s.memcached(flag, "config", "", config)
+	case cacheTiered:
+		var doc tieredDoc
+		if err := nested("config", config, &doc); err != nil {
+			return err
+		}
+		if doc.Memcached == nil {
+			return errors.New("config: memcached is missing: its addresses are needed")
+		}
+		if err := s.inMemory(flag, "config: in_memory", "in_memory.", doc.InMemory); err != nil {
+			return err
+		}
+		return s.memcached(flag, "config: memcached", "memcached.", doc.Memcached)
 	case cacheRedis, cacheGroupcache:
-		return fmt.Errorf("type %s is not supported: use type %s, or leave the flag out and set %s", kind, cacheInMemory, sizeFlag)
+		return fmt.Errorf("type %s is not supported: use type %s, or leave the flag out and set %s", kind, known, sizeFlag)
 	case "":
 		return errors.New("type is missing")
-	default:
-		return fmt.Errorf("type %s is not known, want %s", kind, cacheInMemory)
 	}
-	b, err := yaml.Marshal(config)
-	if err != nil {
-		return err
-	}
+	return fmt.Errorf("type %s is not known, want %s", kind, known)
+}
+
+// inMemory reads the config of a cache in memory, which stands at a place in the document. prefix precedes its keys in notes.
+func (s *cacheSettings) inMemory(flag, place, prefix string, config any) error {
+	s.memory = true
 	var doc inMemoryDoc
-	if err := yaml.UnmarshalStrict(b, &doc); err != nil {
-		return fmt.Errorf("config: %w", err)
-	}
-	given, err := yamlSize("max_size", doc.MaxSize)
-	if err != nil {
+	if err := nested(place, config, &doc); err != nil {
 		return err
 	}
-	if given != nil {
-		s.maxBytes = given
+	var err error
+	if s.maxBytes, err = yamlSize(prefix+"max_size", doc.MaxSize); err != nil {
+		return err
 	}
-	_, err = yamlSize("max_item_size", doc.MaxItemSize)
-	s.note(flag, "max_item_size", doc.MaxItemSize != nil, "all that is kept are pages of one size")
+	s.maxBytesKey = prefix + "max_size"
+	_, err = yamlSize(prefix+"max_item_size", doc.MaxItemSize)
+	s.note(flag, prefix+"max_item_size", doc.MaxItemSize != nil, "pages have one size, and the largest of what else is kept follows from the size of its cache")
 	return err
 }
 
@@ -201,8 +284,10 @@ func nearestPageSize(n int64) int64 {
 
 // loadCaches reads both documents and settles what counts beside flags. As in Thanos, the index cache's document makes
 // --index-cache-size void. Of larder's own flags, which nobody gives by habit, the flag counts.
-func (c *storeConfig) loadCaches() error {
-	m := &c.memory
+func (c *storeConfig) loadCaches(now time.Time) error {
+	for k, own := range map[kind]*amount{expandedPostings: &c.memory.postings, seriesSets: &c.memory.series} {
+		c.withoutKinds[k] = own.given && own.bytes == 0 // not in memcached either
+	}
 	b, err := c.indexCacheYAML.read()
 	if err != nil {
 		return err
@@ -210,36 +295,86 @@ func (c *storeConfig) loadCaches() error {
 	if b != nil {
 		flag := c.indexCacheYAML.flag()
 		s, err := parseIndexCache(flag, b)
+		if err == nil {
+			err = c.useIndexCache(flag, &s, now)
+		}
 		if err != nil {
 			return c.indexCacheYAML.wrap(err)
 		}
-		if m.indexCacheGiven {
-			c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--index-cache-size", why: flag + " is given"})
-		}
-		c.notes = append(c.notes, s.notes...)
-		m.indexCache, m.indexCacheGiven, m.indexCacheFrom = *s.maxBytes, true, flag+" max_size"
 	}
-
 	if b, err = c.bucketCacheYAML.read(); err != nil || b == nil {
 		return err
 	}
 	flag := c.bucketCacheYAML.flag()
 	s, err := parseBucketCache(flag, b)
-	if err != nil {
-		return c.bucketCacheYAML.wrap(err)
+	if err == nil {
+		err = c.useBucketCache(flag, &s, now)
+	}
+	return c.bucketCacheYAML.wrap(err)
+}
+
+func (c *storeConfig) useIndexCache(flag string, s *cacheSettings, now time.Time) error {
+	m := &c.memory
+	if m.index.given {
+		c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--index-cache-size", why: flag + " is given"})
+	}
+	m.index = amount{from: flag + " " + s.maxBytesKey}
+	if s.maxBytes != nil {
+		m.index.bytes, m.index.given = *s.maxBytes, true
+	}
+	for _, k := range s.without {
+		m.off[k], c.withoutKinds[k] = true, true
+	}
+	if !s.memory {
+		m.off[indexPages], m.off[expandedPostings] = true, true
+	}
+	for _, own := range []struct {
+		kind
+		*amount
+	}{{expandedPostings, &m.postings}, {seriesSets, &m.series}} {
+		switch {
+		case !own.given || own.bytes == 0 || !m.off[own.kind]:
+		case c.withoutKinds[own.kind]:
+			s.notes = append(s.notes, note{msg: noteNoEffect, flag: own.from, why: flag + " leaves them out of enabled_items"})
+		default:
+			s.notes = append(s.notes, note{msg: noteNoEffect, flag: own.from, why: flag + " has them in memcached alone, see type " + cacheTiered})
+		}
+	}
+	if s.remote != nil {
+		if err := s.remote.check(c.indexPageSize, "--index-cache.page-size", now); err != nil {
+			return err
+		}
+		c.indexRemote, m.indexWrites = s.remote, &s.remote.writes
 	}
 	c.notes = append(c.notes, s.notes...)
+	return nil
+}
+
+func (c *storeConfig) useBucketCache(flag string, s *cacheSettings, now time.Time) error {
+	m := &c.memory
 	switch {
-	case s.maxBytes != nil && m.chunkCacheGiven:
-		c.notes = append(c.notes, note{noteNoEffect, flag, "max_size", "--chunk-cache-size is given"})
+	case !s.memory:
+		if m.off[chunkPages] = true; m.chunks.given {
+			s.notes = append(s.notes, note{msg: noteNoEffect, flag: m.chunks.from, why: flag + " has chunk pages in memcached alone, see type " + cacheTiered})
+		}
+	case s.maxBytes != nil && m.chunks.given:
+		s.note(flag, s.maxBytesKey, true, m.chunks.from+" is given")
 	case s.maxBytes != nil:
-		m.chunkCache, m.chunkCacheGiven, m.chunkCacheFrom = *s.maxBytes, true, flag+" max_size"
+		m.chunks = amount{*s.maxBytes, true, flag + " " + s.maxBytesKey}
 	}
+	pageSizeFrom := "--chunk-cache.page-size"
 	switch {
 	case s.pageSize != nil && c.chunkPageSizeGiven:
-		c.notes = append(c.notes, note{noteNoEffect, flag, "chunk_subrange_size", "--chunk-cache.page-size is given"})
+		s.note(flag, "chunk_subrange_size", true, pageSizeFrom+" is given")
 	case s.pageSize != nil:
-		c.chunkPageSize = *s.pageSize
+		c.chunkPageSize, pageSizeFrom = *s.pageSize, "chunk_subrange_size"
 	}
+	if s.remote != nil {
+		if err := s.remote.check(c.chunkPageSize, pageSizeFrom, now); err != nil {
+			return err
+		}
+		c.chunkRemote, m.chunkWrites = s.remote, &s.remote.writes
+	}
+	c.notes = append(c.notes, s.notes...)
 	return nil
 }

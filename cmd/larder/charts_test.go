@@ -26,7 +26,7 @@ func TestChartsArguments(t *testing.T) {
 	if err := yaml.Unmarshal(b, &charts); err != nil {
 		t.Fatal(err)
 	}
-	if len(charts) < 11 {
+	if len(charts) < 12 {
 		t.Fatalf("got %d charts", len(charts))
 	}
 	bucket := folder(wideBucket(t))

@@ -62,11 +62,14 @@ type storeConfig struct {
 	shown func() map[string]string
 
 	// What load has read and checked.
-	notes   []note
-	bucket  *bucketConfig
-	parquet *bucketConfig // nil for none
-	relabel []*relabel.Config
-	tracing []byte
+	// withoutKinds are the kinds that are not kept anywhere.
+	withoutKinds             [kinds]bool
+	indexRemote, chunkRemote *memcachedConfig // nil for none
+	notes                    []note
+	bucket                   *bucketConfig
+	parquet                  *bucketConfig // nil for none
+	relabel                  []*relabel.Config
+	tracing                  []byte
 	// relabelText is what relabel was read from.
 	relabelText []byte
 	requestLog  *requestlog.Config
@@ -126,17 +129,27 @@ func (c *storeConfig) storageFlags(f flagger) {
 
 func (c *storeConfig) cacheFlags(f flagger) {
 	m := &c.memory
-	flag(f, "index-cache-size", "Memory for index pages. Does not count when --index-cache.config is given, which has a size of its own.", "250MB", &m.indexCache, size).
-		IsSetByUser(&m.indexCacheGiven)
-	contentFlags(f, &c.indexCacheYAML, "index-cache.config", "configures the index cache, as Thanos has it; type IN-MEMORY.")
-	flag(f, "chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunkCache, size).
-		IsSetByUser(&m.chunkCacheGiven).PlaceHolder("SIZE")
-	flag(f, "store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
-		"", &m.requests, positive(size)).IsSetByUser(&m.requestsGiven).PlaceHolder("SIZE")
+	memoryFlag := func(name, help, def string, a *amount, parse func(string) (int64, error)) {
+		a.from = "--" + name
+		clause := flag(f, name, help, def, &a.bytes, parse).IsSetByUser(&a.given)
+		if def == "" {
+			clause.PlaceHolder("SIZE")
+		}
+	}
+	memoryFlag("cache-size", "Memory for all caches together: 30 % for the index cache, 62 % for chunk pages, 8 % for blocks of index headers. "+
+		"What is given for one of them counts first, and the others share the rest.", "", &m.total, size)
+	memoryFlag("index-cache-size", "Memory for index pages (60 %), expanded postings (15 %) and series sets (25 %). Does not count when --index-cache.config is given, "+
+		"which has a size of its own.", "250MB", &m.index, size)
+	memoryFlag("index-cache.postings-size", "Memory for expanded postings, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.postings, size)
+	memoryFlag("index-cache.series-size", "Memory for series sets, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.series, size)
+	contentFlags(f, &c.indexCacheYAML, "index-cache.config", "configures the index cache, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
+	memoryFlag("chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunks, size)
+	memoryFlag("store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
+		"", &m.requests, positive(size))
 	flag(f, "index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.indexPageSize, pageSize)
 	flag(f, "chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.chunkPageSize, pageSize).
 		IsSetByUser(&c.chunkPageSizeGiven)
-	hiddenContentFlags(f, &c.bucketCacheYAML, "store.caching-bucket.config", "configures the cache of chunks, as Thanos has it; type IN-MEMORY.")
+	hiddenContentFlags(f, &c.bucketCacheYAML, "store.caching-bucket.config", "configures the cache of chunks, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
 	flag(f, "matcher-cache-size", "Number of compiled regular expressions of requests that are kept. 0 = none.", "0", &c.matcherCacheSize, integer(0))
 }
 

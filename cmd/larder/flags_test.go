@@ -32,7 +32,7 @@ func TestDefaults(t *testing.T) {
 	f("grpc-server-tls-min-version", c.grpc.tls.minVersion, "1.3")
 	f("data-dir", c.dataDir, "./data")
 	f("cache-index-header", c.cacheIndexHeader, true)
-	f("index-cache-size", c.memory.indexCache, int64(250<<20))
+	f("index-cache-size", c.memory.index.bytes, int64(250<<20))
 	f("store.limits.request-series", c.seriesLimit, uint64(0))
 	f("store.limits.request-samples", c.samplesLimit, uint64(0))
 	f("store.grpc.downloaded-bytes-limit", c.bytesLimit, int64(0))
@@ -119,7 +119,7 @@ func TestThanosCommandLine(t *testing.T) {
 	f("prefix", c.bucket.Prefix, "a/b")
 	f("bucket", conf["bucket"], "blocks")
 	f("insecure", conf["insecure"], true) // YAML 1.1, as Thanos reads it
-	f("index cache", c.memory.indexCache, int64(2<<30))
+	f("index cache", c.memory.index.bytes, int64(2<<30))
 	f("series limit", c.seriesLimit, uint64(1000))
 	f("samples limit", c.samplesLimit, uint64(1200000))
 	f("bytes limit", c.bytesLimit, int64(1<<10))
@@ -169,7 +169,7 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	f("--matcher-cache-size=7", func(c *storeConfig) any { return c.shown()["grpc-server-tls-ciphers"] }, "")
 
 	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
-	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.memory.indexCache} }, [2]int64{3, 1 << 30})
+	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.memory.index.bytes} }, [2]int64{3, 1 << 30})
 
 	// Both names of a limit: the last one given counts.
 	c, err := parseStore("--objstore.config=x", "--store.limits.request-series=5", "--store.grpc.touched-series-limit=7")
@@ -199,48 +199,6 @@ func TestWithoutEffectIsWrittenDown(t *testing.T) {
 	for old, name := range deprecated() {
 		if !strings.Contains(string(doc), "`--"+old+"` (now `--"+name+"`)") {
 			t.Errorf("docs/compatibility.md does not say that --%s is now --%s", old, name)
-		}
-	}
-}
-
-func TestMemoryFit(t *testing.T) {
-	const mib, gib = int64(1 << 20), int64(1 << 30)
-	f := func(m memoryConfig, limit, index, chunks, requests int64, scaled bool) {
-		t.Helper()
-		got, err := m.fit(limit)
-		if err != nil {
-			t.Errorf("limit %d: %v", limit, err)
-			return
-		}
-		if m.indexCache/mib != index/mib || m.chunkCache/mib != chunks/mib || m.requests/mib != requests/mib || got != scaled {
-			t.Errorf("limit %d MiB: got index %d, chunks %d, requests %d MiB, scaled %v, want %d, %d, %d, %v", limit/mib,
-				m.indexCache/mib, m.chunkCache/mib, m.requests/mib, got, index/mib, chunks/mib, requests/mib, scaled)
-		}
-	}
-	def := memoryConfig{indexCache: 250 * mib}
-	f(def, 0, 250*mib, 512*mib, gib, false)
-	f(def, 4*gib, 250*mib, 4*gib/5, gib, false)
-	f(def, math.MaxInt64, 250*mib, math.MaxInt64/5, math.MaxInt64/4, false)
-	// 250, 80 and 100 MiB do not fit into three quarters of 400: each gets 300/430 of it.
-	f(def, 400*mib, 174*mib, 55*mib, 69*mib, true)
-	// What the user gave stays.
-	f(memoryConfig{indexCache: 100 * mib, indexCacheGiven: true}, 200*mib, 100*mib, 22*mib, 27*mib, true)
-
-	// Nothing but defaults always fits: requests first get what they need.
-	f(def, 128*mib, 72*mib, 7*mib, 16*mib, true)
-	f(def, 32*mib, 15*mib, 0, 8*mib, true)
-
-	for _, tc := range []struct {
-		m    memoryConfig
-		want string
-	}{
-		{memoryConfig{indexCache: 2 * gib, indexCacheGiven: true}, "--index-cache-size 2GiB, at least 16MiB for requests;"},
-		{memoryConfig{indexCache: 250 * mib, requests: 900 * mib, requestsGiven: true}, "free: --store.request-bytes 900MiB;"},
-		// This leaves requests too little to work with.
-		{memoryConfig{indexCache: 760 * mib, indexCacheGiven: true}, "--index-cache-size 760MiB, at least 16MiB for requests;"},
-	} {
-		if _, err := tc.m.fit(gib); err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%+v: got %v, want a refusal with %q", tc.m, err, tc.want)
 		}
 	}
 }

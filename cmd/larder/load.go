@@ -62,7 +62,7 @@ func (c *storeConfig) load(now time.Time) error {
 		return c.requestLogYAML.wrap(err)
 	}
 
-	if err := c.loadCaches(); err != nil {
+	if err := c.loadCaches(now); err != nil {
 		return err
 	}
 	if c.tracing, err = c.tracingYAML.read(); err != nil {

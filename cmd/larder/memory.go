@@ -1,133 +1,251 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/alecthomas/units"
 )
 
-// memoryConfig is how the process's memory is shared out, in bytes.
+// memoryConfig is how the process's memory is shared out.
 type memoryConfig struct {
-	indexCache, chunkCache, requests                int64
-	indexCacheGiven, chunkCacheGiven, requestsGiven bool
-	// indexCacheFrom and chunkCacheFrom name what gave the caches their sizes, where that is not their flag.
-	indexCacheFrom, chunkCacheFrom string
+	// What flags and documents say of the caches. total is for all of them, index for those of the index side, postings, series and
+	// chunks for one each. They lie within one another, and what is said of a part counts before what is said of the whole.
+	total, index, postings, series, chunks amount
+	// off are the kinds that are not kept in memory.
+	off [kinds]bool
+	// indexWrites and chunkWrites are for what waits to be written to memcached, nil without memcached.
+	indexWrites, chunkWrites *amount
+	requests                 amount
 
-	// What fit decides by itself: open headers, their verified blocks, and the reads of the bucket on their way (for index and
-	// chunk pages each).
-	headers, headerBlocks, inFlight int64
+	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers and the reads of the
+	// bucket on their way (for index and chunk pages each).
+	kept              [kinds]int64
+	headers, inFlight int64
 }
 
+// amount is memory for something.
+type amount struct {
+	bytes int64
+	given bool   // by the user
+	from  string // where to change it
+}
+
+func (a *amount) String() string { return fmt.Sprintf("%s %s", a.from, units.Base2Bytes(a.bytes)) }
+
 const (
-	defaultChunkCache = 512 << 20
-	defaultRequests   = 1 << 30
+	defaultIndexCache = 250 << 20
+	// defaultSeriesSets is for series sets where they are all of the index side that is kept in memory: about what they get of
+	// defaultIndexCache.
+	defaultSeriesSets   = 64 << 20
+	defaultChunkCache   = 512 << 20
+	defaultHeaderBlocks = 64 << 20
+	defaultRequests     = 1 << 30
+	// defaultWrites is for what waits to be written to one memcached: 2,000 pages of the usual size.
+	defaultWrites = 16 << 20
 	// minRequests is the least that a request of ordinary size needs to get anywhere.
 	minRequests = 16 << 20
 )
 
-// fit fills in the defaults for a memory limit (0 = none) and sees to it that the three shares leave a quarter of it free: for
-// headers, reads on their way, the catalog and the collector's slack. Defaults give way; what the user asked for does not, so a
-// start that cannot go well is refused here and not ended later by the kernel.
+// fit fills in the defaults for a memory limit (0 = none), sees to it that all shares leave a quarter of it free (for headers, reads
+// on their way, the catalog and the collector's slack) and divides those of the caches among the kinds. Defaults give way; what the
+// user asked for does not, so a start that cannot go well is refused here and not ended later by the kernel.
 func (m *memoryConfig) fit(limit int64) (scaled bool, err error) {
-	m.headers, m.headerBlocks, m.inFlight = 256<<20, 64<<20, 256<<20
+	m.headers, m.inFlight = 256<<20, 256<<20
 	if limit > 0 {
-		m.headers, m.headerBlocks, m.inFlight = min(m.headers, limit/16), min(m.headerBlocks, limit/32), min(m.inFlight, limit/32)
+		m.headers, m.inFlight = min(m.headers, limit/16), min(m.inFlight, limit/32)
 	}
-	if !m.chunkCacheGiven {
-		m.chunkCache = defaultChunkCache
-		if limit > 0 {
-			m.chunkCache = limit / 5
+	m.defaults(limit)
+	claims, divisions, err := m.claims()
+	if err != nil {
+		return false, err
+	}
+	if limit > 0 {
+		if scaled, err = m.shrink(claims, limit); err != nil {
+			return false, err
 		}
 	}
-	if !m.requestsGiven {
-		m.requests = defaultRequests
-		if limit > 0 {
-			m.requests = limit / 4
+	for _, d := range divisions {
+		d.divide(&m.kept)
+	}
+	return scaled, nil
+}
+
+// defaults fills in what does not depend on anything else.
+func (m *memoryConfig) defaults(limit int64) {
+	part := func(a *amount, fixed, ofLimit int64) {
+		if a == nil || a.given {
+			return
+		}
+		if a.bytes = fixed; limit > 0 {
+			a.bytes = ofLimit
 		}
 	}
-	if limit <= 0 {
-		return false, nil
+	part(&m.chunks, defaultChunkCache, limit/5)
+	part(&m.requests, defaultRequests, limit/4)
+	part(m.indexWrites, defaultWrites, min(defaultWrites, limit/32))
+	part(m.chunkWrites, defaultWrites, min(defaultWrites, limit/32))
+	if m.index.given {
+		return
 	}
+	if m.index.bytes = defaultIndexCache; m.off[indexPages] && m.off[expandedPostings] {
+		m.index.bytes = defaultSeriesSets
+	}
+}
+
+// claims are the shares that must fit beside one another, that of requests the last, and how those of caches are divided.
+func (m *memoryConfig) claims() (claims []*amount, divisions []division, err error) {
+	claim := func(a *amount) { claims = append(claims, a) }
+	indexOwn, indexKinds := m.own(indexPages, expandedPostings, seriesSets)
+	chunkOwn, chunkKinds := m.own(chunkPages)
+	if (m.index.given || len(indexKinds) > 0 && !m.total.given) && sum(indexOwn) > m.index.bytes {
+		return nil, nil, partsTooLarge(&m.index, indexOwn)
+	}
+	if m.index.given {
+		divisions = append(divisions, division{of: &m.index, less: sum(indexOwn), to: indexKinds})
+		indexOwn, indexKinds = []*amount{&m.index}, nil
+	}
+	if m.total.given {
+		inside := slices.Concat(indexOwn, chunkOwn)
+		if sum(inside) > m.total.bytes {
+			return nil, nil, partsTooLarge(&m.total, inside)
+		}
+		divisions = append(divisions, division{of: &m.total, less: sum(inside), to: slices.Concat(indexKinds, chunkKinds, []kind{headerBlocks})})
+		claim(&m.total)
+	} else {
+		claims = append(claims, slices.Concat(indexOwn, chunkOwn)...)
+		rest := func(bytes int64, to []kind) {
+			if len(to) > 0 {
+				a := &amount{bytes: bytes}
+				claim(a)
+				divisions = append(divisions, division{of: a, to: to})
+			}
+		}
+		rest(m.index.bytes-sum(indexOwn), indexKinds)
+		rest(m.chunks.bytes, chunkKinds)
+		rest(min(defaultHeaderBlocks, m.headers/2), []kind{headerBlocks})
+	}
+	for _, writes := range []*amount{m.indexWrites, m.chunkWrites} {
+		if writes != nil {
+			claim(writes)
+		}
+	}
+	claim(&m.requests)
+	return claims, divisions, nil
+}
+
+// own sorts kinds into those that have a figure of their own, which is put into kept, and those that have none.
+func (m *memoryConfig) own(of ...kind) (figures []*amount, without []kind) {
+	given := map[kind]*amount{expandedPostings: &m.postings, seriesSets: &m.series, chunkPages: &m.chunks}
+	for _, k := range of {
+		switch a := given[k]; {
+		case m.off[k]:
+		case a != nil && a.given:
+			figures = append(figures, a)
+			m.kept[k] = a.bytes
+		default:
+			without = append(without, k)
+		}
+	}
+	return figures, without
+}
+
+// shrink makes the claims that nobody gave smaller until all fit into three quarters of the limit.
+func (m *memoryConfig) shrink(claims []*amount, limit int64) (scaled bool, err error) {
 	room := limit - limit/4
-	var fixed, flexible int64
-	for _, s := range m.shares() {
-		if s.given {
-			fixed += *s.bytes
-		} else {
-			flexible += *s.bytes
-		}
-	}
-	if fixed+flexible <= room {
+	fixed, flexible := shares(claims)
+	if add(fixed, flexible) <= room {
 		return false, nil
 	}
 	left := max(room-fixed, 0)
-	for _, s := range m.shares() {
-		if !s.given {
-			*s.bytes = int64(float64(*s.bytes) * float64(left) / float64(flexible))
+	scale(claims, left, flexible)
+	least := max(min(minRequests, limit/4), 1)
+	if !m.requests.given && m.requests.bytes < least && least <= left {
+		// Requests get the least that they can work with, and the others what is left.
+		m.requests.bytes = least
+		others := claims[:len(claims)-1]
+		if _, flexible := shares(others); flexible > left-least {
+			scale(others, left-least, flexible)
 		}
 	}
-	least := max(min(minRequests, limit/4), 1)
-	if !m.requestsGiven && m.requests < least && least <= left {
-		m.giveRequests(least, left-least)
-	}
-	if fixed > room || m.requests < least {
-		return false, m.tooMuch(limit, least)
+	if fixed > room || m.requests.bytes < least {
+		return false, m.tooMuch(claims, limit, least)
 	}
 	return true, nil
 }
 
-// giveRequests gives requests the least that they can work with, and the caches that are not given what is left.
-func (m *memoryConfig) giveRequests(least, left int64) {
-	m.requests = least
-	var caches int64
-	for _, s := range m.shares()[:2] {
-		if !s.given {
-			caches += *s.bytes
+// shares adds up what the user gave and what not.
+func shares(claims []*amount) (fixed, flexible int64) {
+	for _, c := range claims {
+		if c.given {
+			fixed = add(fixed, c.bytes)
+		} else {
+			flexible = add(flexible, c.bytes)
 		}
 	}
-	for _, s := range m.shares()[:2] {
-		if !s.given {
-			*s.bytes = min(*s.bytes, int64(float64(*s.bytes)*float64(left)/float64(max(caches, 1))))
+	return fixed, flexible
+}
+
+// scale makes the claims that nobody gave, which come to flexible, come to left.
+func scale(claims []*amount, left, flexible int64) {
+	for _, c := range claims {
+		if !c.given {
+			c.bytes = int64(float64(c.bytes) * float64(left) / float64(flexible))
 		}
 	}
 }
 
 // tooMuch names what the user gave, and only that: it is what can be changed.
-func (m *memoryConfig) tooMuch(limit, least int64) error {
+func (m *memoryConfig) tooMuch(claims []*amount, limit, least int64) error {
 	var parts []string
-	for _, s := range m.shares() {
-		if s.given {
-			parts = append(parts, fmt.Sprintf("%s %s", s.from, units.Base2Bytes(*s.bytes)))
+	for _, c := range claims {
+		if c.given {
+			parts = append(parts, c.String())
 		}
 	}
-	if !m.requestsGiven {
+	if !m.requests.given {
 		parts = append(parts, fmt.Sprintf("at least %s for requests", wholeMiB(least)))
 	}
 	return fmt.Errorf("too much for the memory limit of %s, of which a quarter is kept free: %s; lower a flag or raise the limit",
 		units.Base2Bytes(limit), strings.Join(parts, ", "))
 }
 
-type share struct {
-	from  string
-	bytes *int64
-	given bool
+func partsTooLarge(whole *amount, parts []*amount) error {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.String())
+	}
+	verb := "is"
+	if len(parts) > 1 {
+		verb = "are"
+	}
+	def := ""
+	if !whole.given {
+		def = ", its default"
+	}
+	return fmt.Errorf("%s %s more than the whole, %s%s", strings.Join(names, " and "), verb, whole, def)
 }
 
-// shares are the two caches, then requests.
-func (m *memoryConfig) shares() []share {
-	return []share{
-		{cmp.Or(m.indexCacheFrom, "--index-cache-size"), &m.indexCache, m.indexCacheGiven},
-		{cmp.Or(m.chunkCacheFrom, "--chunk-cache-size"), &m.chunkCache, m.chunkCacheGiven},
-		{"--store.request-bytes", &m.requests, m.requestsGiven},
+func sum(amounts []*amount) (n int64) {
+	for _, a := range amounts {
+		n = add(n, a.bytes)
 	}
+	return n
+}
+
+// add keeps sizes that nobody has from becoming negative ones.
+func add(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }
 
 // wholeMiB is a size for people: what a share of a limit comes to ends in a row of odd kibibytes.
@@ -162,13 +280,28 @@ func memoryLimit(auto bool, ratio float64) (int64, error) {
 }
 
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
-	attrs := []any{"index_cache", wholeMiB(m.indexCache), "chunk_cache", wholeMiB(m.chunkCache), "requests", wholeMiB(m.requests)}
+	var attrs []any
+	for k := range kinds {
+		attrs = append(attrs, k.String(), wholeMiB(m.kept[k]))
+	}
+	if m.indexWrites != nil {
+		attrs = append(attrs, "index_memcached_writes", wholeMiB(m.indexWrites.bytes))
+	}
+	if m.chunkWrites != nil {
+		attrs = append(attrs, "chunk_memcached_writes", wholeMiB(m.chunkWrites.bytes))
+	}
+	attrs = append(attrs, "requests", wholeMiB(m.requests.bytes))
 	if limit > 0 {
 		attrs = append(attrs, "limit", wholeMiB(limit))
 	}
 	if scaled {
 		logger.Warn("memory: the defaults do not fit into the limit and were scaled down", attrs...)
-		return
+	} else {
+		logger.Info("memory", attrs...)
 	}
-	logger.Info("memory", attrs...)
+	for k := range kinds {
+		if n := m.kept[k]; n > 0 && n < k.least() {
+			logger.Warn("memory: too little to keep anything of a kind", "kind", k.String(), "size", units.Base2Bytes(n), "least", units.Base2Bytes(k.least()))
+		}
+	}
 }

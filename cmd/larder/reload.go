@@ -31,6 +31,17 @@ func (g *gateway) reloadable() []reload.Unit {
 	if c := g.rpc.certs; c != nil {
 		add("grpc-tls", func(context.Context) error { return c.reload() }, conf.grpc.tls.files()...)
 	}
+	for _, m := range []struct {
+		kind   string
+		yaml   content
+		remote *memcachedConfig
+	}{{"index-cache-tls", conf.indexCacheYAML, conf.indexRemote}, {"caching-bucket-tls", conf.bucketCacheYAML, conf.chunkRemote}} {
+		if m.remote != nil && m.remote.certificate != nil {
+			add(m.kind, func(context.Context) error {
+				return m.yaml.wrap(m.remote.wrapTLS(m.remote.certificate.reload(time.Now())))
+			}, m.remote.certificate.files()...)
+		}
+	}
 	if c := conf.requestLogYAML; c.path != "" {
 		add("request-logging", func(context.Context) error {
 			b, err := c.reread()

@@ -55,6 +55,8 @@ func yamlKind(goType string) string {
 		return "a text"
 	case name == "uint16":
 		return "a number from 0 to 65535"
+	case name == "uint32":
+		return "a number from 0 to 4294967295"
 	case strings.HasPrefix(name, "int"), strings.HasPrefix(name, "uint"), strings.HasPrefix(name, "float"):
 		return "a number"
 	case strings.HasSuffix(name, ".Duration"):

@@ -1,0 +1,71 @@
+package main
+
+import "slices"
+
+// kind is what the caches hold, one after the other. Each has its own allowance, so that none is displaced by another.
+type kind int
+
+const (
+	indexPages kind = iota
+	expandedPostings
+	seriesSets
+	chunkPages
+	headerBlocks
+	kinds // their number
+)
+
+// String is the kind's name in the log.
+func (k kind) String() string {
+	return [kinds]string{"index_pages", "expanded_postings", "series_sets", "chunk_pages", "header_blocks"}[k]
+}
+
+// least is what the kind needs to keep anything: the fixed parts of a cache take 0.4 MiB; those of blocks of headers have none, but keep
+// only what is less than an eighth.
+func (k kind) least() int64 {
+	if k == headerBlocks {
+		return 256 << 10
+	}
+	return 1 << 20
+}
+
+// weight is the kind's part of what is divided.
+//
+// The index side is divided as 60 to 15 to 25. Pages come first because everything can be answered from them, what is in the other two
+// included. Expanded postings take a few bytes a series and save the reading and merging of lists: little space goes far. Series sets
+// are the largest for what they hold, some hundred bytes a series, and help dashboards that repeat, whose sets are few.
+//
+// Index side, chunk pages and header blocks are to one another as 30 to 62 to 8, as they are by default without a memory limit.
+func (k kind) weight() int64 {
+	return [kinds]int64{36, 9, 15, 124, 16}[k]
+}
+
+// division is bytes, without those of them that have their place already, and the kinds that share what is left.
+type division struct {
+	of   *amount
+	less int64
+	to   []kind
+}
+
+// divide puts the parts into kept. A kind that would get less than it can use gets none, the one of the least weight first, so that a
+// small whole is some kinds that work and not all of them too small.
+func (d division) divide(kept *[kinds]int64) {
+	bytes := d.of.bytes - d.less
+	to := slices.Clone(d.to)
+	slices.SortFunc(to, func(a, b kind) int { return int(a.weight() - b.weight()) })
+	for {
+		var all int64
+		for _, k := range to {
+			all += k.weight()
+		}
+		part := func(k kind) int64 { return bytes/all*k.weight() + bytes%all*k.weight()/all }
+		small := slices.IndexFunc(to, func(k kind) bool { return part(k) < k.least() })
+		if small >= 0 && len(to) > 1 {
+			to = slices.Delete(to, small, small+1)
+			continue
+		}
+		for _, k := range to {
+			kept[k] = part(k)
+		}
+		return
+	}
+}

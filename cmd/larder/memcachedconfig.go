@@ -1,0 +1,236 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/alecthomas/units"
+
+	"larder/internal/memcached"
+)
+
+// memcachedConfig is what a document says of a memcached.
+type memcachedConfig struct {
+	place string // in the document, for errors
+	// options are those that the document gives; where it says nothing they are zero.
+	options memcached.Options
+	// tls is nil for plain text.
+	tls *clientTLS
+	// certificate is shown to the servers, nil for none.
+	certificate *clientCertificate
+	// writes is the memory for values that wait to be written.
+	writes amount
+}
+
+const (
+	// defaultItem is the largest item that memcached takes unless its -I says otherwise.
+	defaultItem = 1 << 20
+	// itemOverhead is what a page has with it at most, as memcached counts: its key, and what ours and memcached's header take.
+	itemOverhead = 400
+)
+
+// memcachedDoc is the config of type MEMCACHED: Thanos's keys, then larder's own. Keys are pointers where zero says something else than a
+// key that is not there.
+type memcachedDoc struct {
+	Addresses                 []string       `yaml:"addresses"`
+	Timeout                   time.Duration  `yaml:"timeout"`
+	MaxIdleConnections        *int           `yaml:"max_idle_connections"`
+	MaxAsyncConcurrency       *int           `yaml:"max_async_concurrency"`
+	MaxAsyncBufferSize        *int           `yaml:"max_async_buffer_size"`
+	MaxGetMultiConcurrency    *int           `yaml:"max_get_multi_concurrency"`
+	MaxGetMultiBatchSize      *int           `yaml:"max_get_multi_batch_size"`
+	MaxItemSize               *string        `yaml:"max_item_size"`
+	DNSProviderUpdateInterval *time.Duration `yaml:"dns_provider_update_interval"`
+	AutoDiscovery             bool           `yaml:"auto_discovery"`
+	SetAsyncCircuitBreaker    breakerDoc     `yaml:"set_async_circuit_breaker_config"`
+
+	MinTimeout          time.Duration `yaml:"min_timeout"`
+	MaxAsyncBufferBytes *string       `yaml:"max_async_buffer_bytes"`
+	Namespace           string        `yaml:"namespace"`
+	TLSEnabled          *bool         `yaml:"tls_enabled"`
+	TLSConfig           *clientTLS    `yaml:"tls_config"`
+}
+
+type breakerDoc struct {
+	Enabled             *bool          `yaml:"enabled"`
+	HalfOpenMaxRequests *uint32        `yaml:"half_open_max_requests"`
+	OpenDuration        *time.Duration `yaml:"open_duration"`
+	MinRequests         *uint32        `yaml:"min_requests"`
+	ConsecutiveFailures *uint32        `yaml:"consecutive_failures"`
+	FailurePercent      *float64       `yaml:"failure_percent"`
+}
+
+// memcached reads the config of a memcached, which stands at a place in the document. prefix precedes its keys in notes.
+func (s *cacheSettings) memcached(flag, place, prefix string, config any) error {
+	var doc memcachedDoc
+	if err := nested(place, config, &doc); err != nil {
+		return err
+	}
+	s.remote = &memcachedConfig{place: place, writes: amount{from: flag + " " + prefix + "max_async_buffer_bytes"}}
+	err := s.remote.read(&doc, func(key, why string) {
+		s.notes = append(s.notes, note{noteAdjusted, flag, prefix + key, why})
+	})
+	if err != nil {
+		return s.remote.wrap(err)
+	}
+	s.note(flag, prefix+"tls_config", doc.TLSConfig != nil && s.remote.tls == nil, "tls_enabled is false")
+	return nil
+}
+
+// wrap names the place in the document.
+func (c *memcachedConfig) wrap(err error) error { return fmt.Errorf("%s: %w", c.place, err) }
+
+// wrapTLS names the place of what is wrong with a file of TLS.
+func (c *memcachedConfig) wrapTLS(err error) error {
+	if err == nil {
+		return nil
+	}
+	return c.wrap(fmt.Errorf("tls_config: %w", err))
+}
+
+// read takes over what the document says. adjusted notes a key that is not taken as it is.
+func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)) error {
+	o := &c.options
+	o.Addresses, o.Namespace = doc.Addresses, doc.Namespace
+	if len(doc.Addresses) == 0 {
+		return errors.New("addresses is missing: list the servers as host:port, or a DNS name of theirs after dns+, dnssrv+ or dnssrvnoa+")
+	}
+	if doc.AutoDiscovery {
+		return errors.New("auto_discovery is not supported: leave it out and list the nodes in addresses, or a DNS name of all of them as dns+host:port")
+	}
+	if err := c.readTimes(doc); err != nil {
+		return err
+	}
+	for _, n := range []struct {
+		key   string
+		given *int
+		to    *int
+		zero  string // why zero, which means no limit, is not taken; "" where it is an error
+	}{
+		{"max_idle_connections", doc.MaxIdleConnections, &o.MaxIdleConnections, "0 is taken for the default"},
+		{"max_async_concurrency", doc.MaxAsyncConcurrency, &o.MaxAsyncConcurrency, ""},
+		{"max_async_buffer_size", doc.MaxAsyncBufferSize, &o.MaxAsyncBufferSize, ""},
+		{"max_get_multi_concurrency", doc.MaxGetMultiConcurrency, &o.MaxGetMultiConcurrency, "what runs at once has a bound: the default"},
+		{"max_get_multi_batch_size", doc.MaxGetMultiBatchSize, &o.MaxGetMultiBatchSize, "many keys are asked for in batches, side by side: of 100"},
+	} {
+		switch {
+		case n.given == nil:
+		case *n.given < 0, *n.given == 0 && n.zero == "":
+			return fmt.Errorf("%s: %d must be above zero", n.key, *n.given)
+		case *n.given == 0:
+			adjusted(n.key, n.zero)
+		default:
+			*n.to = *n.given
+		}
+	}
+	item, err := yamlSize("max_item_size", doc.MaxItemSize)
+	if err != nil {
+		return err
+	}
+	switch o.MaxItemSize = defaultItem; {
+	case item == nil:
+	case *item == 0:
+		adjusted("max_item_size", "an item has a bound: 1MiB, as memcached's own")
+	default:
+		o.MaxItemSize = *item
+	}
+	if doc.MaxAsyncBufferBytes != nil {
+		if c.writes.bytes, err = positive(size)(*doc.MaxAsyncBufferBytes); err != nil {
+			return fmt.Errorf("max_async_buffer_bytes: %w", err)
+		}
+		c.writes.given = true
+	}
+	if err := doc.SetAsyncCircuitBreaker.read(&o.Breaker); err != nil {
+		return fmt.Errorf("set_async_circuit_breaker_config: %w", err)
+	}
+	return c.readTLS(doc)
+}
+
+func (c *memcachedConfig) readTimes(doc *memcachedDoc) error {
+	o := &c.options
+	for _, d := range []struct {
+		key   string
+		given time.Duration
+		to    *time.Duration
+	}{
+		{"timeout", doc.Timeout, &o.Timeout},
+		{"min_timeout", doc.MinTimeout, &o.MinReadTimeout},
+	} {
+		// What has no unit is nanoseconds.
+		if d.given != 0 && d.given < time.Millisecond {
+			return fmt.Errorf("%s: %s is less than 1ms", d.key, d.given)
+		}
+		*d.to = d.given
+	}
+	if o.Timeout > 0 && o.MinReadTimeout > o.Timeout {
+		return fmt.Errorf("min_timeout: %s is above timeout, %s", o.MinReadTimeout, o.Timeout)
+	}
+	if d := doc.DNSProviderUpdateInterval; d != nil {
+		if o.DNSInterval = *d; *d <= 0 {
+			return fmt.Errorf("dns_provider_update_interval: %s must be above zero", *d)
+		}
+	}
+	return nil
+}
+
+// read takes over what the document says. The breaker is on unless it is switched off, and zero means in Thanos what it means here.
+func (d *breakerDoc) read(o *memcached.BreakerOptions) error {
+	o.Disabled = d.Enabled != nil && !*d.Enabled
+	if n := d.HalfOpenMaxRequests; n != nil {
+		o.HalfOpenMaxRequests = max(int(*n), 1)
+	}
+	if n := d.MinRequests; n != nil {
+		o.MinRequests = max(int(*n), 1)
+	}
+	if t := d.OpenDuration; t != nil {
+		if o.OpenDuration = *t; *t == 0 {
+			o.OpenDuration = time.Minute
+		}
+		if *t < 0 {
+			return fmt.Errorf("open_duration: %s is negative", *t)
+		}
+	}
+	if o.Disabled {
+		return nil // what follows may then be anything
+	}
+	if n := d.ConsecutiveFailures; n != nil {
+		if o.ConsecutiveFailures = int(*n); *n == 0 {
+			return errors.New("consecutive_failures: 0 must be above zero")
+		}
+	}
+	if p := d.FailurePercent; p != nil {
+		if o.FailurePercent = *p; !(*p > 0 && *p <= 1) {
+			return fmt.Errorf("failure_percent: %g is not a ratio above 0 and up to 1", *p)
+		}
+	}
+	return nil
+}
+
+// readTLS decides whether there is any. A tls_config alone is more likely a slip than a wish for plain text.
+func (c *memcachedConfig) readTLS(doc *memcachedDoc) error {
+	switch {
+	case doc.TLSEnabled == nil && doc.TLSConfig != nil:
+		return errors.New("tls_config is given, but not tls_enabled: set it to true or false")
+	case doc.TLSEnabled == nil || !*doc.TLSEnabled:
+		return nil
+	case doc.TLSConfig == nil:
+		c.tls = &clientTLS{}
+	default:
+		c.tls = doc.TLSConfig
+	}
+	return nil
+}
+
+// check finds out what is wrong beyond the document, and reads the files of TLS. pageSizeFrom is what gives the page's size.
+func (c *memcachedConfig) check(pageSize int64, pageSizeFrom string, now time.Time) (err error) {
+	if item := c.options.MaxItemSize; pageSize+itemOverhead > item { // nothing would ever be kept
+		return c.wrap(fmt.Errorf("max_item_size: %s do not hold a page of %s and what comes with it: raise it, and memcached's -I, or lower %s",
+			units.Base2Bytes(item), units.Base2Bytes(pageSize), pageSizeFrom))
+	}
+	if c.tls == nil {
+		return nil
+	}
+	c.options.TLS, c.certificate, err = c.tls.open(now)
+	return c.wrapTLS(err)
+}

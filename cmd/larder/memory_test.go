@@ -1,0 +1,149 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+)
+
+const (
+	mib = int64(1 << 20)
+	gib = int64(1 << 30)
+	tib = int64(1 << 40)
+)
+
+// given is what a flag sets.
+func given(from string, bytes int64) amount { return amount{bytes, true, from} }
+
+// TestMemoryFit: what the kinds and requests get for a limit, in MiB.
+func TestMemoryFit(t *testing.T) {
+	f := func(m memoryConfig, limit int64, pages, postings, sets, chunks, headers, requests int64, scaled bool) {
+		t.Helper()
+		before := fmt.Sprintf("%+v", m)
+		got, err := m.fit(limit)
+		if err != nil {
+			t.Errorf("%s, limit %d MiB: %v", before, limit/mib, err)
+			return
+		}
+		want := [...]int64{pages, postings, sets, chunks, headers, requests}
+		is := [...]int64{m.kept[indexPages] / mib, m.kept[expandedPostings] / mib, m.kept[seriesSets] / mib, m.kept[chunkPages] / mib,
+			m.kept[headerBlocks] / mib, m.requests.bytes / mib}
+		if is != want || got != scaled {
+			t.Errorf("%s, limit %d MiB:\ngot pages, postings, sets, chunks, headers, requests %v, scaled %v\nwant %v, %v", before, limit/mib, is, got, want, scaled)
+		}
+	}
+	// Nothing but defaults, without and with limits.
+	f(memoryConfig{}, 0, 150, 37, 62, 512, 64, 1024, false)
+	f(memoryConfig{}, 4*gib, 150, 37, 62, 819, 64, 1024, false)
+	f(memoryConfig{}, math.MaxInt64, 150, 37, 62, math.MaxInt64/5/mib, 64, math.MaxInt64/4/mib, false)
+	// 250, 80, 12.5 and 100 MiB do not fit into three quarters of 400: each gets 300/442.5 of it.
+	f(memoryConfig{}, 400*mib, 101, 25, 42, 54, 8, 67, true)
+	// Nothing but defaults always fits: requests first get what they need. What is left is too little for all kinds.
+	f(memoryConfig{}, 128*mib, 42, 10, 17, 7, 1, 16, true)
+	f(memoryConfig{}, 32*mib, 9, 2, 3, 0, 0, 8, true)
+
+	// What the user gave stays, and is divided.
+	f(memoryConfig{index: given("", 100*mib)}, 200*mib, 60, 15, 25, 20, 3, 25, true)
+	f(memoryConfig{index: given("", 100*gib)}, 0, 60*1024, 15*1024, 25*1024, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 0)}, 0, 0, 0, 0, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", math.MaxInt64), chunks: given("", math.MaxInt64)}, 0,
+		math.MaxInt64/100*60/mib, math.MaxInt64/100*15/mib, math.MaxInt64/100*25/mib, math.MaxInt64/mib, 64, 1024, false)
+	// Small wholes are some kinds that work: below 6.7 MiB postings would have less than one, below 3.4 MiB sets too.
+	f(memoryConfig{index: given("", 7*mib)}, 0, 4, 1, 1, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 6*mib)}, 0, 4, 0, 1, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 3*mib)}, 0, 3, 0, 0, 512, 64, 1024, false)
+
+	// Figures of their own are taken from the whole; the others share the rest.
+	f(memoryConfig{postings: given("", 0)}, 0, 176, 0, 73, 512, 64, 1024, false)
+	f(memoryConfig{postings: given("", 0), series: given("", 0)}, 0, 250, 0, 0, 512, 64, 1024, false)
+	f(memoryConfig{postings: given("", 20*mib), series: given("", 30*mib)}, 0, 200, 20, 30, 512, 64, 1024, false)
+	f(memoryConfig{series: given("", 100*mib), index: given("", 200*mib)}, 0, 80, 20, 100, 512, 64, 1024, false)
+	// They stay where the rest gives way: 100 of 150 are taken, requests get 16, and 150, 40 and 6.2 have the others.
+	f(memoryConfig{series: given("", 100*mib)}, 200*mib, 20, 5, 100, 6, 1, 16, true)
+
+	// One total for all kinds.
+	f(memoryConfig{total: given("", 1000*mib)}, 0, 180, 45, 75, 620, 80, 1024, false)
+	f(memoryConfig{total: given("", 3*tib)}, 0, 3*tib/mib*18/100, 3*tib*45/1000/mib, 3*tib*75/1000/mib, 3*tib/mib*62/100, 3*tib*8/100/mib, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib)}, 2*gib, 180, 45, 75, 620, 80, 512, false)
+	f(memoryConfig{total: given("", 1000*mib), index: given("", 300*mib)}, 0, 180, 45, 75, 620, 80, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib), chunks: given("", 100*mib), series: given("", 0)}, 0, 531, 132, 0, 100, 236, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib), index: given("", 900*mib), chunks: given("", 100*mib)}, 0, 540, 135, 225, 100, 0, 1024, false)
+	f(memoryConfig{total: given("", 4*mib)}, 0, 0, 0, 0, 3, 0, 1024, false)
+	f(memoryConfig{total: given("", 0)}, 0, 0, 0, 0, 0, 0, 1024, false)
+
+	// Kinds that are kept elsewhere, or nowhere, leave their part to the others; sets that are alone have a default of their own.
+	remote := memoryConfig{off: [kinds]bool{indexPages: true, expandedPostings: true, chunkPages: true}, indexWrites: &amount{}, chunkWrites: &amount{}}
+	f(remote, 0, 0, 0, 64, 0, 64, 1024, false)
+	f(memoryConfig{off: remote.off, series: given("", 500*mib)}, 0, 0, 0, 500, 0, 64, 1024, false)
+	f(memoryConfig{off: remote.off, total: given("", 230*mib)}, 0, 0, 0, 111, 0, 118, 1024, false)
+	f(memoryConfig{off: [kinds]bool{seriesSets: true}}, 0, 200, 50, 0, 512, 64, 1024, false)
+	// 64, 4, 4, 4 and 32 do not fit into 96, and requests get 16 at least.
+	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0, 56, 0, 3, 28, true)
+}
+
+func TestMemoryRefusals(t *testing.T) {
+	f := func(m memoryConfig, limit int64, want string) {
+		t.Helper()
+		if _, err := m.fit(limit); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: got %v, want a refusal with %q", m, err, want)
+		}
+	}
+	index := func(bytes int64) amount { return given("--index-cache-size", bytes) }
+	f(memoryConfig{index: index(2 * gib)}, gib, "--index-cache-size 2GiB, at least 16MiB for requests;")
+	f(memoryConfig{requests: given("--store.request-bytes", 900*mib)}, gib, "free: --store.request-bytes 900MiB;")
+	// This leaves requests too little to work with.
+	f(memoryConfig{index: index(760 * mib)}, gib, "--index-cache-size 760MiB, at least 16MiB for requests;")
+	// What is part of something else is not named twice.
+	total, series := given("--cache-size", gib), given("--index-cache.series-size", 300*mib)
+	f(memoryConfig{total: total, index: index(500 * mib), series: series}, gib, "free: --cache-size 1GiB, at least")
+	f(memoryConfig{index: index(gib), series: series}, gib, "free: --index-cache-size 1GiB, at least")
+	f(memoryConfig{series: given("--index-cache.series-size", 200*mib), chunks: given("--chunk-cache-size", gib)}, gib,
+		"free: --index-cache.series-size 200MiB, --chunk-cache-size 1GiB, at least")
+	f(memoryConfig{index: index(math.MaxInt64), chunks: given("--chunk-cache-size", math.MaxInt64)}, gib, "--index-cache-size 7EiB")
+	writes := given("--index-cache.config max_async_buffer_bytes", gib)
+	f(memoryConfig{indexWrites: &writes}, gib, "free: --index-cache.config max_async_buffer_bytes 1GiB, at least")
+
+	// Parts that are more than their whole, with or without a limit.
+	f(memoryConfig{index: amount{from: "--index-cache-size"}, series: series}, 0, "--index-cache.series-size 300MiB is more than the whole, --index-cache-size 250MiB, its default")
+	f(memoryConfig{index: index(400 * mib), series: series, postings: given("--index-cache.postings-size", 200*mib)}, 0,
+		"--index-cache.postings-size 200MiB and --index-cache.series-size 300MiB are more than the whole, --index-cache-size 400MiB")
+	f(memoryConfig{total: total, index: index(2 * gib)}, 0, "--index-cache-size 2GiB is more than the whole, --cache-size 1GiB")
+	f(memoryConfig{total: total, series: series, chunks: given("--chunk-cache-size", 900*mib)}, 0,
+		"--index-cache.series-size 300MiB and --chunk-cache-size 900MiB are more than the whole, --cache-size 1GiB")
+}
+
+// TestMemoryDividesAll: whatever the sizes, the kinds get no more than there is, and no less than that but for rounding.
+func TestMemoryDividesAll(t *testing.T) {
+	for bytes := int64(1); bytes < math.MaxInt64/5; bytes = bytes*5/4 + 1 {
+		for set := range 1 << kinds {
+			var d division
+			for k := range kinds {
+				if set>>k&1 == 1 {
+					d.to = append(d.to, k)
+				}
+			}
+			if len(d.to) == 0 {
+				continue
+			}
+			d.of = &amount{bytes: bytes}
+			var kept [kinds]int64
+			d.divide(&kept)
+			left, some := bytes, 0
+			for k, n := range kept {
+				if left -= n; n < 0 || n > 0 && set>>k&1 == 0 {
+					t.Fatalf("%d bytes among %v: %v", bytes, d.to, kept)
+				}
+				if n > 0 {
+					some++
+				}
+				if n > 0 && n < kind(k).least() && bytes >= 1<<20 {
+					t.Errorf("%d bytes among %v: %v: too little for kind %s", bytes, d.to, kept, kind(k))
+				}
+			}
+			if left < 0 || left >= int64(kinds) || some == 0 {
+				t.Fatalf("%d bytes among %v: %v, %d are left", bytes, d.to, kept, left)
+			}
+		}
+	}
+}
