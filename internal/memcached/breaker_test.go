@@ -58,13 +58,14 @@ func TestReadBreaker(t *testing.T) {
 		b.report(third, verdictGood, nil)
 		closed()
 		// The period doubles with every probe that fails, up to the longest. One probe at a time.
-		for _, period := range []time.Duration{250, 500, 1000, 2000, 2000} {
-			time.Sleep(period*time.Millisecond - 1)
+		for _, ms := range []int{250, 500, 1000, 2000, 2000} {
+			period := time.Duration(ms) * time.Millisecond
+			time.Sleep(period - time.Nanosecond)
 			closed()
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			probe, ok := b.allow()
 			if !ok {
-				t.Fatalf("no probe after %v", period*time.Millisecond)
+				t.Fatalf("no probe after %v", period)
 			}
 			closed()
 			b.report(probe, verdictStrike, errHang)
@@ -114,9 +115,9 @@ func TestWriteBreaker(t *testing.T) {
 		time.Sleep(countInterval)
 		f(49, verdictBad, 49)
 		f(10, verdictBad, 1) // the fiftieth opens it
-		time.Sleep(o.OpenDuration - 1)
+		time.Sleep(o.OpenDuration - time.Nanosecond)
 		f(10, verdictGood, 0)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		// Tried with one that fails, then with ten that do not.
 		f(10, verdictBad, 1)
 		time.Sleep(o.OpenDuration)

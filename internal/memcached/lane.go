@@ -112,12 +112,12 @@ func (l *lane) connected() bool { return l.conn != nil || l.spare != nil }
 
 // close ends the connection, if there is one.
 func (l *lane) close() {
-	l.client.Close()
+	_ = l.client.Close()
 	if l.conn != nil {
-		l.conn.Close()
+		_ = l.conn.Close()
 	}
 	if l.spare != nil {
-		l.spare.Close()
+		_ = l.spare.Close()
 		l.spare = nil
 	}
 }

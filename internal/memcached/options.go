@@ -84,9 +84,9 @@ type Options struct {
 	MaxAsyncConcurrency int
 	// MaxAsyncBufferSize is the number of values that may wait to be written, 10,000 by default.
 	MaxAsyncBufferSize int
-	// MaxAsyncBufferBytes is how many bytes they may have, 16 MiB by default: two windows of chunk pages. What waits is memory
-	// that no cache counts, and a queue that long means that the servers take values more slowly than the bucket yields them;
-	// a longer one would fill as well.
+	// MaxAsyncBufferBytes is how many bytes they may have, 16 MiB by default: the largest window of chunk pages that a request begins
+	// with. What waits is memory that no cache counts. A queue that is full means that the bucket yields values faster than the servers
+	// take them: a longer one bridges longer bursts, and nothing else.
 	MaxAsyncBufferBytes int64
 	// MaxItemSize is the largest value, in bytes, that is written, or accepted in a reply; 1 MiB by default, as memcached's -I.
 	// memcached counts its own header and the key too: it refuses values of exactly its limit.

@@ -192,7 +192,7 @@ func (s *Server) command(command string, last func(line string) bool) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if err := c.SetDeadline(time.Now().Add(startTime)); err != nil {
 		return err
 	}
