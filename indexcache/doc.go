@@ -11,7 +11,15 @@
 // where that is nothing, written by package block. They spare a request the
 // posting lists and what it takes to combine them.
 //
+// Series sets: all decoded series of a block that match some matchers, as
+// package block makes them. They live in this process's memory alone: what is
+// kept is what a request walks, with nothing left to decode. Small filters
+// remember which sets were asked for lately and which turned out too large.
+//
 // # Keyed how
+//
+// Series sets by everything that bears on them (the block's number and ULID, the
+// final labels, the matchers in canonical order), compared whole.
 //
 // Expanded postings by a SHA-256 of the block's ULID and the matchers in
 // canonical order; in memory by 64 bits of that, with the whole beside the value.
@@ -23,9 +31,10 @@
 //
 // # Evicted how, under which allowance
 //
-// Index pages and expanded postings have an allowance each (Options.MaxBytes,
-// Options.PostingsBytes), bookkeeping included: no kind displaces another. Within it a
-// page is admitted when it has been asked for at least as often as the least
+// Index pages, expanded postings and series sets have an allowance each
+// (Options.MaxBytes, Options.PostingsBytes, Options.SeriesSetBytes), bookkeeping
+// included: no kind displaces another. A third of the last is for sets under
+// construction. Within it a page is admitted when it has been asked for at least as often as the least
 // wanted of a few others, which then go (TinyLFU with sampled LFU eviction): one
 // scan does not flush what dashboards use. There is no expiry: blocks are
 // immutable.
@@ -33,5 +42,10 @@
 // # Who owns which bytes
 //
 // See package pagecache: pages are immutable and owned by the garbage
-// collector. The package has no locks of its own.
+// collector; so are series sets.
+//
+// # Locks
+//
+// SeriesSets.putting is held while a set is taken in, filter.mu for a look at a
+// filter.
 package indexcache

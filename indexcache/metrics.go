@@ -103,3 +103,40 @@ func (c *postingsCollector) Collect(ch chan<- prometheus.Metric) {
 	send(c.hits, c.postings.remoteHits.Load(), "memcached")
 	send(c.joined, c.postings.joined.Load())
 }
+
+// setsCollector exports what the cache of series sets counts besides what every cache does (larder_cache_*{cache="series_sets"}).
+type setsCollector struct {
+	sets *SeriesSets
+
+	coalesced, building, notBuilt *prometheus.Desc
+}
+
+func newSetsCollector(s *SeriesSets) *setsCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("larder_series_sets_"+name, help, labels, nil)
+	}
+	return &setsCollector{
+		sets:      s,
+		coalesced: desc("coalesced_total", "Blocks of requests whose series another request was decoding into a series set already."),
+		building:  desc("building_bytes", "Bytes that series sets under construction hold."),
+		notBuilt:  desc("abandoned_total", "Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.", "reason"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *setsCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.coalesced, c.building, c.notBuilt} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *setsCollector) Collect(ch chan<- prometheus.Metric) {
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
+	}
+	send(c.coalesced, prometheus.CounterValue, c.sets.coalesced.Load())
+	send(c.building, prometheus.GaugeValue, c.sets.building.Load())
+	send(c.notBuilt, prometheus.CounterValue, c.sets.tooLarge.Load(), "too_large")
+	send(c.notBuilt, prometheus.CounterValue, c.sets.noRoom.Load(), "no_room")
+}

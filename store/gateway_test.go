@@ -88,6 +88,7 @@ type gateway struct {
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
+	sets    *indexcache.SeriesSets
 	reg     *prometheus.Registry
 }
 
@@ -95,6 +96,7 @@ type gateway struct {
 type gatewayOptions struct {
 	server     func(*store.Options)
 	indexBytes int64
+	setBytes   int64
 	chunkBytes int64
 	// postingsBytes is for expanded postings.
 	postingsBytes int64
@@ -120,7 +122,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	t.Cleanup(headers.Close)
 	g.headers = headers
-	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
+	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, SeriesSetBytes: opts.setBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(index.Close)
 	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
 	t.Cleanup(chunks.Close)
@@ -139,7 +141,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	o := store.Options{
 		Catalog:        g.catalog,
-		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Postings: index.Postings()},
+		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
 		ChunkPageBytes: int64(opts.pageSize),
 		Logger:         opts.logger,
 		Registerer:     g.reg,
@@ -147,6 +149,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if opts.server != nil {
 		opts.server(&o)
 	}
+	g.sets = index.SeriesSets()
 	g.server = store.New(o)
 	if err := g.catalog.Sync(context.Background()); err != nil {
 		t.Fatal(err)

@@ -220,6 +220,9 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 					return nil
 				}
 				a.plan, err = s.block(c.meta).Plan(ctx, what.matchers(c), block.PlanOptions{
+					External: externalWithout(c.meta.Labels, q.without),
+					Dropped:  q.without,
+					Sets:     block.SetsFound,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
 				})
@@ -275,8 +278,6 @@ func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *as
 	}
 	stream := a.plan.Stream(ctx, block.StreamOptions{
 		MinTime: q.minT, MaxTime: q.maxT,
-		External:   externalWithout(a.meta.Labels, q.without),
-		Dropped:    q.without,
 		SkipChunks: true,
 		RunBytes:   run,
 		Account:    &r.seriesPages,

@@ -11,7 +11,7 @@ import (
 
 // source is one block's series stream as the merge reads it.
 type source struct {
-	stream *block.Stream
+	stream block.SeriesStream
 	chunks *block.ChunkReader
 
 	seg    *block.Segment

@@ -49,7 +49,7 @@ func values(t *testing.T, reg *prometheus.Registry, prefixes ...string) map[stri
 // TestCachesAreCountedByWhoAsks asks the same twice: the first time pages of each kind are missing, the second time all are there.
 func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	dir, metas := twoBlocks(t)
-	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1})
+	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1, setBytes: -1})
 	ask := func(req *storepb.SeriesRequest) {
 		t.Helper()
 		if err := g.server.Series(req, &frames{ctx: context.Background(), on: func(int) error { return nil }}); err != nil {
@@ -102,7 +102,7 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	}
 
 	// With expanded postings kept, the second request looks at no page for them.
-	g = startGateway(t, dir, gatewayOptions{})
+	g = startGateway(t, dir, gatewayOptions{setBytes: -1})
 	ask(only(t, metas[0]))
 	cold = read()
 	ask(only(t, metas[0]))
@@ -114,5 +114,20 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	}
 	if cold[requests+expanded] != 1 || cold[hits+expanded] != 0 || warm[requests+expanded] != 2 || warm[hits+expanded] != 1 {
 		t.Errorf("expanded postings: %v of %v hit, then %v of %v", cold[hits+expanded], cold[requests+expanded], warm[hits+expanded], warm[requests+expanded])
+	}
+
+	// With the series set kept, it looks at nothing but the set: what it does not use does not count as a hit.
+	g = startGateway(t, dir, gatewayOptions{})
+	ask(only(t, metas[0]))
+	cold = read()
+	ask(only(t, metas[0]))
+	warm = read()
+	for name := range cold {
+		if strings.HasPrefix(name, requests) && cold[name] != warm[name] {
+			t.Errorf("%s: %v, then %v", name, cold[name], warm[name])
+		}
+	}
+	if st := g.sets.Stats(); st.Requests != 2 || st.Hits != 1 {
+		t.Errorf("series sets: %+v", st)
 	}
 }

@@ -156,7 +156,7 @@ func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *store
 	plans, err := s.planSeries(r, q, view)
 	defer func() {
 		for _, p := range plans {
-			p.plan.Close()
+			p.Close()
 		}
 	}()
 	if err != nil {
@@ -180,12 +180,6 @@ func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *store
 		return w.WriteHints(a)
 	}
 	return w.Flush()
-}
-
-// planned is a block of a request with its plan.
-type planned struct {
-	plan     *block.Plan
-	external labels.Labels // those to add
 }
 
 // chosen is a block that a request has to look at, and the matchers that its external labels leave.
@@ -219,9 +213,9 @@ func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 }
 
 // planSeries finds the postings of every chosen block, side by side. The plans that it returns must be closed, on an error too.
-func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]planned, error) {
+func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*block.Plan, error) {
 	blocks := r.chooseSeries(q, view)
-	plans := make([]planned, len(blocks))
+	plans := make([]*block.Plan, len(blocks))
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(blockConcurrency)
@@ -232,13 +226,17 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]p
 			}
 			g.Go(contained(func() error {
 				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
+					External: externalWithout(c.meta.Labels, q.without),
+					Dropped:  q.without,
+					Sets:     block.SetsBuilt,
+					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
 				}
-				plans[i] = planned{plan: plan, external: externalWithout(c.meta.Labels, q.without)}
+				plans[i] = plan
 				return nil
 			}))
 		}
@@ -246,13 +244,13 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]p
 	})
 	out := plans[:0]
 	for _, p := range plans {
-		if p.plan == nil {
+		if p == nil {
 			continue
 		}
-		r.notePlan(p.plan)
-		if p.plan.Postings() == 0 {
+		r.notePlan(p)
+		if p.Postings() == 0 {
 			s.metrics.emptyPostings.WithLabelValues(r.tenant).Inc()
-			p.plan.Close()
+			p.Close()
 			continue
 		}
 		out = append(out, p)
@@ -267,40 +265,38 @@ func streamBytes(n int) int64 {
 }
 
 // planBytes estimates what a request over plans holds besides its windows: postings, index pages and segments.
-func planBytes(plans []planned) int64 {
+func planBytes(plans []*block.Plan) int64 {
 	run := streamBytes(len(plans))
 	total := int64(0)
 	for _, p := range plans {
-		total += p.plan.StreamBytes(run)
+		total += p.StreamBytes(run)
 	}
 	return total
 }
 
 // windowBytes is what a request reserves for its first window: less than minWindowBytes where its postings show that it cannot need as
 // much, so that a small request counts as one; more where a single series may, because a series is never divided over windows.
-func (s *Server) windowBytes(q *seriesQuery, plans []planned) int64 {
+func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	all, one := int64(0), int64(0)
 	for _, p := range plans {
 		each := int64(windowSeriesBytes + guessedLabels)
 		if !q.req.SkipChunks {
-			n, bytes := p.plan.Block().ChunksPerSeries(q.minT, q.maxT)
+			n, bytes := p.Block().ChunksPerSeries(q.minT, q.maxT)
 			// Records of a series lie next to one another, most often on one page more than they fill.
 			each += n*windowChunkBytes + bytes + s.opts.ChunkPageBytes
 		}
 		one += each
-		all += each * int64(p.plan.Postings())
+		all += each * int64(p.Postings())
 	}
 	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
 }
 
 // sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
-func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []planned) ([]*source, error) {
+func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []*block.Plan) ([]*source, error) {
 	sources := make([]*source, len(plans))
 	for i, p := range plans {
 		opts := block.StreamOptions{
 			MinTime: q.minT, MaxTime: q.maxT,
-			External:   p.external,
-			Dropped:    q.without,
 			SkipChunks: q.req.SkipChunks,
 			RunBytes:   streamBytes(len(plans)),
 			Account:    &r.seriesPages,
@@ -312,8 +308,8 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 			opts.Keep = m.Matches
 		}
 		sources[i] = &source{
-			stream: p.plan.Stream(ctx, opts),
-			chunks: p.plan.Block().ChunkReader(&r.chunkPages),
+			stream: p.Stream(ctx, opts),
+			chunks: p.Block().ChunkReader(&r.chunkPages),
 		}
 	}
 	g := errgroup.Group{}
@@ -326,7 +322,7 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 
 // sendSeries merges the series of plans and sends them, window by window: while one is encoded and sent, the next one's chunks are
 // fetched.
-func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *storepb.FrameWriter) (err error) {
+func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter) (err error) {
 	windowBytes := s.windowBytes(q, plans)
 	if err := r.reserve(planBytes(plans) + windowBytes); err != nil {
 		return err
@@ -341,7 +337,7 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []planned, w *stor
 			}
 			src.stream.Close()
 			if err == nil && src.stream.Stats().Matched == 0 {
-				plans[i].plan.CameToNothing()
+				plans[i].CameToNothing()
 			}
 			r.noteSource(src)
 		}

@@ -56,20 +56,28 @@ func (s *sink) Context() context.Context           { return s.ctx }
 func (s *sink) Send(*storepb.SeriesResponse) error { panic("frames only") }
 func (s *sink) SendMsg(m any) error                { s.bytes += int64(m.(*storepb.Frame).Size()); return nil }
 
-// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, all pages in memory, without grpc.
+// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc: all index pages in memory, or the series set, and all chunk
+// pages.
 func BenchmarkSeriesWarm(b *testing.B) {
-	g := startGateway(b, benchBucket(b, dataset.Bench50k(1)), gatewayOptions{chunkBytes: 512 << 20})
-	run := func() int64 {
-		s := &sink{ctx: context.Background()}
-		if err := g.server.Series(wholeMetric(64), s); err != nil {
-			b.Fatal(err)
-		}
-		return s.bytes
-	}
-	run()
-	b.ReportAllocs()
-	for b.Loop() {
-		b.SetBytes(run())
+	for name, setBytes := range map[string]int64{"pages": -1, "set": 128 << 20} {
+		b.Run(name, func(b *testing.B) {
+			g := startGateway(b, benchBucket(b, dataset.Bench50k(1)), gatewayOptions{setBytes: setBytes, chunkBytes: 512 << 20})
+			run := func() int64 {
+				s := &sink{ctx: context.Background()}
+				if err := g.server.Series(wholeMetric(64), s); err != nil {
+					b.Fatal(err)
+				}
+				return s.bytes
+			}
+			run()
+			b.ReportAllocs()
+			for b.Loop() {
+				b.SetBytes(run())
+			}
+			if g.sets != nil {
+				b.Logf("%+v", g.sets.Stats())
+			}
+		})
 	}
 }
 

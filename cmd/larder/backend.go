@@ -134,7 +134,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 
 	b.server = store.New(store.Options{
 		Catalog:        b.catalog,
-		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Postings: index.Postings()},
+		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
 		ChunkPageBytes: conf.chunkPageSize,
 		Gate:           conf.gate,
 		Matchers:       conf.matcherCacheSize,

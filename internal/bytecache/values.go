@@ -43,6 +43,9 @@ type Options struct {
 	// least 32 KiB and at most 4 MiB. Twice as much is set aside for values
 	// that are not yet applied, and is not available to those that are.
 	MaxValueBytes int64
+	// PendingApart says that values not yet applied do not count towards
+	// MaxBytes: whoever sets them accounts for them until Wait returns.
+	PendingApart bool
 	// ExpectedValueBytes is the usual size of a value, 8 KiB by default. It
 	// sizes the access counters (about 5 bytes for each of 10 per expected
 	// value, out of MaxBytes): too large a figure makes for worse choices of
@@ -127,7 +130,11 @@ func NewValues[V any](o Options) *Values[V] {
 		m.pendingLimit = max(m.pendingLimit, 2*(m.maxValue+entryOverhead))
 	}
 	counters := min(max(10*o.MaxBytes/(o.ExpectedValueBytes+entryOverhead), 1<<10), 1<<30)
-	maxCost := max(o.MaxBytes-m.pendingLimit-countersSize(counters), 1)
+	maxCost := o.MaxBytes - countersSize(counters)
+	if !o.PendingApart {
+		maxCost -= m.pendingLimit
+	}
+	maxCost = max(maxCost, 1)
 	m.maxValue = min(m.maxValue, maxCost-entryOverhead)
 
 	policy, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[V]]{
@@ -209,6 +216,19 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	return value, true
 }
 
+// Peek is Get without counting: neither as a request, nor in favour of the
+// value.
+func (m *Values[V]) Peek(key uint64) (value V, ok bool) {
+	mixed := mix(key)
+	s := m.shardOf(mixed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.table[mixed]; e != nil && !e.dead {
+		return e.value, true
+	}
+	return value, false
+}
+
 // Set keeps a value of size bytes, unless its key is present, it is too large,
 // or the admission policy refuses it later. The cache owns the value from here
 // on. It may wait for values set before to be applied.
@@ -260,6 +280,16 @@ func (m *Values[V]) Del(key uint64) {
 	if e := s.table[mixed]; e != nil {
 		var none V
 		e.value, e.size, e.dead = none, 0, true
+	}
+}
+
+// Wait returns when the values set before are applied: kept within MaxBytes, or
+// refused.
+func (m *Values[V]) Wait() {
+	m.life.RLock()
+	defer m.life.RUnlock()
+	if !m.closed {
+		m.policy.Wait()
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/indexcache"
 	"larder/internal/bytecache"
 	"larder/internal/flight"
 	"larder/internal/pagecache"
@@ -54,6 +55,8 @@ type Deps struct {
 	Lister  Lister
 	// Postings keeps expanded postings. Nil: none are kept, and none shared.
 	Postings PostingsCache
+	// Sets keeps series sets; nil: none.
+	Sets *indexcache.SeriesSets
 }
 
 // Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a
@@ -69,6 +72,8 @@ type Block struct {
 	// zero holds the hashes of matcher sets whose lazy plan came to nothing: those are planned eagerly, as the series that were read to
 	// find that out may be many.
 	zero map[uint64]struct{}
+	// builds are the series sets under construction that may be joined, by the identity of their keys.
+	builds map[string]*setBuild
 }
 
 // maxZero bounds Block.zero.
@@ -136,11 +141,31 @@ type Plan struct {
 	key     uint64
 	stats   PostingsStats
 
-	headerWait time.Duration
+	headerWait    time.Duration
+	postingsBytes int64 // of the index pages that finding the postings took
+
+	// External labels to add, and names that are not taken from the block.
+	external labels.Labels
+	dropped  []string
+
+	// set answers instead of all of the above: there is no header and there are no postings. Or build does, which owns the header then.
+	set   *seriesSet
+	build *setBuild
+	left  bool // build, by Close
 }
 
 // PlanOptions tune Plan.
 type PlanOptions struct {
+	// External are the external labels to add to every series, those to be removed already taken away, sorted.
+	External labels.Labels
+	// Dropped are the label names that the final labels do not take from the block: removed replica labels. (Names of External are
+	// overridden in any case.)
+	Dropped []string
+	// Sets says whether a series set may answer, and whether one may be built.
+	Sets SetUse
+	// MinTime and MaxTime are the request's time range, both included. They tell whether building a series set pays.
+	MinTime, MaxTime int64
+
 	Account *pagecache.Account
 	// OnSeries is called with the number of postings once they are known, unless matchers are pending; an error ends the plan.
 	OnSeries func(n int) error
@@ -148,6 +173,14 @@ type PlanOptions struct {
 
 // Plan finds the series that match all of matchers, of which there must be at least one. Close must be called on the plan.
 func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanOptions) (*Plan, error) {
+	if b.deps.Sets == nil || opts.Sets == SetsUnused {
+		return b.planPostings(ctx, matchers, &opts)
+	}
+	return b.planSet(ctx, matchers, &opts)
+}
+
+// planPostings is Plan without series sets.
+func (b *Block) planPostings(ctx context.Context, matchers []*labels.Matcher, opts *PlanOptions) (*Plan, error) {
 	start := time.Now()
 	h, release, err := b.Header(ctx)
 	if err != nil {
@@ -156,10 +189,12 @@ func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanO
 	p := &Plan{
 		headerWait: time.Since(start),
 		block:      b, header: h, release: release, pages: b.deps.Index,
-		index: b.deps.Index.Object(b.meta.Number, b.meta.ID, h.IndexSize()),
-		key:   matchersKey(matchers),
+		index:    b.deps.Index.Object(b.meta.Number, b.meta.ID, h.IndexSize()),
+		key:      matchersKey(matchers),
+		external: opts.External, dropped: opts.Dropped,
 	}
-	got, _, err := b.expand(ctx, h, matchers, p.index, opts.Account, b.wasZero(p.key))
+	got, touched, err := b.expand(ctx, h, matchers, p.index, opts.Account, b.wasZero(p.key))
+	p.postingsBytes = touched
 	if err == nil && len(got.pending) == 0 && opts.OnSeries != nil {
 		err = opts.OnSeries(len(got.refs))
 	}
@@ -173,6 +208,10 @@ func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanO
 
 // Close releases the plan's header. It may be called more than once.
 func (p *Plan) Close() {
+	if p.build != nil && !p.left {
+		p.left = true
+		p.build.leave()
+	}
 	if p.release != nil {
 		p.release()
 		p.release = nil
@@ -182,11 +221,13 @@ func (p *Plan) Close() {
 // Block returns the block that the plan reads.
 func (p *Plan) Block() *Block { return p.block }
 
-// Header returns the plan's header, open until Close.
-func (p *Plan) Header() *indexheader.Header { return p.header }
-
 // Postings returns the number of postings, an upper bound of the series.
-func (p *Plan) Postings() int { return len(p.refs) }
+func (p *Plan) Postings() int {
+	if p.set != nil {
+		return p.set.postings
+	}
+	return len(p.refs)
+}
 
 // Lazy reports whether matchers are still to be checked against the series.
 func (p *Plan) Lazy() bool { return len(p.pending) > 0 }
@@ -204,8 +245,12 @@ func (p *Plan) EntryBytes() int64 { return int64(len(p.refs)) * p.block.meanEntr
 const streamOverhead = 8 << 10
 
 // StreamBytes estimates the heap that the plan's postings and a stream of them with the given RunBytes hold: two runs of index pages,
-// the segment at hand with what it is decoded from (about seven times its entries) and the symbol table.
+// the segment at hand with what it is decoded from (about seven times its entries) and the symbol table. What a series set holds is the cache's:
+// its stream has a list of the series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
+	if p.set != nil {
+		return streamOverhead + 16*min(int64(p.set.postings), segmentSeries)
+	}
 	entries := p.EntryBytes()
 	return 4*int64(len(p.refs)) + streamOverhead + p.runPages(runBytes) + 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
 }
@@ -254,7 +299,7 @@ func (b *Block) indexPage() int64 {
 	return defaultIndexPage
 }
 
-// CameToNothing tells the block that the stream of a lazy plan returned no series.
+// CameToNothing tells the block that the stream of a lazy plan returned no series. Of a series set that says nothing: no series was read.
 func (p *Plan) CameToNothing() {
 	if !p.Lazy() {
 		return

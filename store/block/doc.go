@@ -11,6 +11,13 @@
 // external labels in place, in the order of the final label sets (order.go has the theorem), and references to the chunks in range,
 // with a bound of each record's length.
 //
+// # Series sets
+//
+// What a block has to say to some matchers, whatever the time range, shard or limit, is a series set: all segments with all chunk references.
+// Deps.Sets keeps sets. A plan that finds its set needs no header, postings or series entries; its stream cuts from the set's segments what the
+// request asks for. A set that is not kept is built by the requests that need it, from one stream that they share (setBuild), where that
+// pays. Requests are charged for a set as if they had read what it was made of.
+//
 // # Chunk records
 //
 // A ChunkReader fetches the records of many references together. It does not verify them: whoever copies them does, while the bytes are
@@ -20,10 +27,11 @@
 //
 // Pages are immutable and garbage collected; records and decoded entries alias them. Segments are immutable once returned. Everything else
 // in a Stream (symbols, raw series, scratch) is its own and reused from segment to segment. A Block holds no bytes: headers are borrowed from
-// the manager for the life of a Plan.
+// the manager for the life of a Plan. Series sets are immutable, and the cache's.
 //
 // # Locks
 //
-// Block.mu guards the list of chunk files and the matcher sets that came to nothing. It is never held while reading. Streams, plans and
-// chunk readers belong to one goroutine.
+// Block.mu guards the list of chunk files, the matcher sets that came to nothing, and the series sets under construction with the number of
+// their readers; setBuild.mu guards the log of one such set. Neither is held while reading, waiting or calling out, nor one while taking the
+// other. Streams, plans and chunk readers belong to one goroutine.
 package block

@@ -81,7 +81,7 @@ func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dr
 	return out, s.names.clash
 }
 
-func decodeLabels(t *testing.T, b []byte) labels.Labels {
+func decodeLabels(t testing.TB, b []byte) labels.Labels {
 	t.Helper()
 	var sb labels.ScratchBuilder
 	for len(b) > 0 {

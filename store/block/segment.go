@@ -8,15 +8,28 @@ import "larder/internal/tsdbfmt"
 type Segment struct {
 	labels   []byte
 	labelEnd []uint32 // by series: where its labels end in labels; they begin where those of the series before it end
-	chunkEnd []uint32 // by series: where its chunks end in chunks
+	chunkEnd []uint32 // by series: where its chunks end in chunks; nil: they have none
 	chunks   tsdbfmt.ChunkMetas
+	// cut says which series and chunks there are of those that the fields above hold; nil: all of them.
+	cut []cutSeries
 }
 
+// cutSeries is a series of a Segment that is a part of another: its number there, and the range of its chunks.
+type cutSeries struct{ series, lo, hi uint32 }
+
 // Len returns the number of series.
-func (s *Segment) Len() int { return len(s.labelEnd) }
+func (s *Segment) Len() int {
+	if s.cut != nil {
+		return len(s.cut)
+	}
+	return len(s.labelEnd)
+}
 
 // Labels returns the final labels of series i: concatenated `labels` fields of a thanos.Series message.
 func (s *Segment) Labels(i int) []byte {
+	if s.cut != nil {
+		i = int(s.cut[i].series)
+	}
 	lo := uint32(0)
 	if i > 0 {
 		lo = s.labelEnd[i-1]
@@ -26,18 +39,45 @@ func (s *Segment) Labels(i int) []byte {
 
 // ChunkRange returns the range of Chunks that belongs to series i.
 func (s *Segment) ChunkRange(i int) (lo, hi int) {
+	switch {
+	case s.cut != nil:
+		return int(s.cut[i].lo), int(s.cut[i].hi)
+	case s.chunkEnd == nil:
+		return 0, 0
+	}
 	if i > 0 {
 		lo = int(s.chunkEnd[i-1])
 	}
 	return lo, int(s.chunkEnd[i])
 }
 
-// Chunks returns the chunks of all series of the segment. The caller must not change them.
+// Chunks returns the chunks that ChunkRange refers to. The caller must not change them.
 func (s *Segment) Chunks() *tsdbfmt.ChunkMetas { return &s.chunks }
+
+// after returns the series from number n on, of which there must be one.
+func (s *Segment) after(n int) *Segment {
+	if n == 0 {
+		return s
+	}
+	out := *s
+	out.cut = make([]cutSeries, 0, s.Len()-n)
+	for i := n; i < s.Len(); i++ {
+		series := uint32(i)
+		if s.cut != nil {
+			series = s.cut[i].series
+		}
+		lo, hi := s.ChunkRange(i)
+		out.cut = append(out.cut, cutSeries{series, uint32(lo), uint32(hi)})
+	}
+	return &out
+}
+
+// segmentSeriesBytes and segmentChunkBytes are what a segment takes for a series besides its labels, and for a chunk.
+const segmentSeriesBytes, segmentChunkBytes = 8, 28
 
 // Bytes returns the heap that the segment holds.
 func (s *Segment) Bytes() int64 {
-	return int64(cap(s.labels)) + 4*int64(cap(s.labelEnd)+cap(s.chunkEnd)) + 28*int64(cap(s.chunks.Ref))
+	return int64(cap(s.labels)) + segmentSeriesBytes/2*int64(cap(s.labelEnd)+cap(s.chunkEnd)) + segmentChunkBytes*int64(cap(s.chunks.Ref))
 }
 
 // rawSeries is a list of decoded series whose labels are still (name, value) symbol slots, in the index's order.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/prometheus/prometheus/model/labels"
-
 	"larder/internal/pagecache"
 )
 
@@ -23,17 +21,14 @@ const (
 	defaultEntryBytes = 512
 	// maxEntryGuess caps what meta.json may make us expect: one huge entry must not make all others read huge.
 	maxEntryGuess = 4 << 10
+	// defaultRunBytes is StreamOptions.RunBytes unless it is given.
+	defaultRunBytes = 1 << 20
 )
 
 // StreamOptions say what a stream makes of a plan's series.
 type StreamOptions struct {
 	// MinTime and MaxTime bound the request in milliseconds, both included: a series without a chunk in it is left out.
 	MinTime, MaxTime int64
-	// External are the external labels to add, those to be removed already taken away, sorted.
-	External labels.Labels
-	// Dropped are the label names that the final labels do not take from the block: removed replica labels. (Names of External are
-	// overridden in any case.)
-	Dropped []string
 	// Keep decides by the final labels whether a series is in the request's shard; nil keeps all.
 	Keep func(labels []byte) bool
 	// SkipChunks leaves the chunk references out of the segments.
@@ -110,15 +105,26 @@ type Stream struct {
 	done   bool
 }
 
-// Stream starts the series stream of a plan. Close must be called.
-func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
+// Stream starts the series stream of a plan. Close must be called, before the plan is closed.
+func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 	if opts.RunBytes <= 0 {
-		opts.RunBytes = 1 << 20
+		opts.RunBytes = defaultRunBytes
 	}
+	if p.set == nil && p.build == nil {
+		return p.decode(ctx, opts)
+	}
+	if p.build != nil {
+		p.build.limitRuns(opts.RunBytes)
+	}
+	return newSetStream(ctx, p, opts)
+}
+
+// decode starts a stream that reads and decodes the series of the plan's postings itself.
+func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	s := &Stream{plan: p, opts: opts, refs: p.refs, runBytes: min(firstRunBytes, opts.RunBytes), index: p.index}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
-	s.names = newNameRules(p.header.LabelNames(), opts.External, opts.Dropped)
+	s.names = newNameRules(p.header.LabelNames(), p.external, p.dropped)
 	if !opts.Unordered {
 		s.order.largest = s.names.largest()
 	}
@@ -134,6 +140,12 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) *Stream {
 		s.sorted = &sortedSegments{grow: opts.Grow}
 	}
 	return s
+}
+
+// limitRuns bounds what the stream reads at a time from now on by n bytes.
+func (s *Stream) limitRuns(n int64) {
+	s.opts.RunBytes = min(s.opts.RunBytes, n)
+	s.runBytes = min(s.runBytes, n)
 }
 
 // Stats returns what has been decoded so far.

@@ -165,8 +165,21 @@ type streamed struct {
 	Min, Max []int64
 }
 
+// streamCase is what a test asks of a stream, the final labels included, which are its plan's.
+type streamCase struct {
+	StreamOptions
+	External labels.Labels
+	Dropped  []string
+}
+
+// stream starts a stream that decodes a plan's series.
+func (c *streamCase) stream(p *Plan) *Stream {
+	p.external, p.dropped = c.External, c.Dropped
+	return p.Stream(context.Background(), c.StreamOptions).(*Stream)
+}
+
 // wantStream computes an answer from the series themselves.
-func wantStream(series []streamSeries, ms []*labels.Matcher, o StreamOptions) []streamed {
+func wantStream(series []streamSeries, ms []*labels.Matcher, o streamCase) []streamed {
 	type item struct {
 		ls labels.Labels
 		s  streamed
@@ -209,7 +222,7 @@ func wantStream(series []streamSeries, ms []*labels.Matcher, o StreamOptions) []
 }
 
 // readStream reads a stream to its end.
-func readStream(t *testing.T, s *Stream) (out []streamed, metas tsdbfmt.ChunkMetas) {
+func readStream(t *testing.T, s SeriesStream) (out []streamed, metas tsdbfmt.ChunkMetas) {
 	t.Helper()
 	defer s.Close()
 	for {
@@ -261,7 +274,9 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			}
 		}
 		for range 4 {
-			o := StreamOptions{MinTime: int64(r.IntN(600)) - 50, External: randomExternal(r), RunBytes: pick(1, 100, 1000, 1<<20), SkipChunks: r.IntN(5) == 0}
+			o := streamCase{External: randomExternal(r), StreamOptions: StreamOptions{
+				MinTime: int64(r.IntN(600)) - 50, RunBytes: pick(1, 100, 1000, 1<<20), SkipChunks: r.IntN(5) == 0,
+			}}
 			o.MaxTime = o.MinTime + int64(r.IntN(700))
 			if r.IntN(4) == 0 {
 				o.MinTime, o.MaxTime = math.MinInt64, math.MaxInt64
@@ -285,7 +300,7 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			}
 			lazy := r.IntN(2) == 0
 			p := planStream(t, b, ms, lazy)
-			s := p.Stream(context.Background(), o)
+			s := o.stream(p)
 			s.maxSeries, s.maxEntryBytes = int(pick(1, 2, 3, 17, segmentSeries)), int(pick(1, 50, segmentEntryBytes))
 			s.syms.most = pick(0, 40, 1<<20)
 			got, metas := readStream(t, s)

@@ -1,0 +1,197 @@
+package block
+
+import (
+	"math"
+
+	"larder/internal/tsdbfmt"
+)
+
+// seriesSet is what a block has to say to some matchers, whatever the time range: all segments of all series that match, in the order of
+// their final labels. It is immutable, and refers to no header, page or request.
+type seriesSet struct {
+	segments []*setSegment
+	// postings is the number of postings that the series come from; lazy says that matchers were pending on them, so that a request is
+	// charged for the series that match instead.
+	postings int
+	lazy     bool
+	// postingsBytes are the bytes of the index pages that finding the postings took, seriesBytes those of the segments and tailBytes of
+	// what came after the last of them: every request is charged for them, as if it had read them itself.
+	postingsBytes, tailBytes int64
+}
+
+const (
+	// setOverhead and setSegmentOverhead are what a set and each of its segments take besides what Segment.Bytes counts.
+	setOverhead        = 256
+	setSegmentOverhead = 384
+)
+
+// setSegment is a segment of a seriesSet.
+type setSegment struct {
+	*Segment
+	seriesBytes int64 // of index pages that were read for it
+
+	// What is known of its chunks' times, so that most requests take all of it or nothing without looking at one.
+	minFirst, maxFirst int64 // the smallest and the largest of the times at which its chunks begin
+	minLast, maxLast   int64 // and end
+	// ascending: the chunks of every series begin and end in ascending order, so that those in a range lie together.
+	ascending bool
+}
+
+func newSetSegment(seg *Segment, seriesBytes int64) *setSegment {
+	s := &setSegment{
+		Segment: seg, seriesBytes: seriesBytes,
+		minFirst: math.MaxInt64, maxFirst: math.MinInt64, minLast: math.MaxInt64, maxLast: math.MinInt64,
+		ascending: true,
+	}
+	lo := 0
+	for _, end := range seg.chunkEnd {
+		hi := int(end)
+		for i := lo; i < hi; i++ {
+			from, to := seg.chunks.Min[i], seg.chunks.Max[i]
+			s.minFirst, s.maxFirst = min(s.minFirst, from), max(s.maxFirst, from)
+			s.minLast, s.maxLast = min(s.minLast, to), max(s.maxLast, to)
+			if i > lo && (from < seg.chunks.Min[i-1] || to < seg.chunks.Max[i-1]) {
+				s.ascending = false
+			}
+		}
+		lo = hi
+	}
+	return s
+}
+
+// bytes returns the heap that the segment holds.
+func (s *setSegment) bytes() int64 { return s.Segment.Bytes() + setSegmentOverhead }
+
+// part is what a request gets of a segment.
+type part struct {
+	seg     *Segment // nil: no series of it
+	matched int      // series with a chunk in the request's time range
+	chunks  int      // chunks in range of those that the request's shard keeps
+}
+
+// part returns what is left of the segment for a request: the series that have a chunk in its time range and that its shard keeps, with the chunks
+// in range, chosen as tsdbfmt.AppendChunkMetas chooses them. Label bytes are shared, and chunks wherever those in range lie together.
+func (s *setSegment) part(o *StreamOptions) part {
+	minT, maxT := o.MinTime, o.MaxTime
+	if s.minFirst > maxT || s.maxLast < minT {
+		return part{}
+	}
+	whole := s.maxFirst <= maxT && s.minLast >= minT
+	if whole && o.Keep == nil {
+		p := part{seg: s.Segment, matched: s.Segment.Len(), chunks: s.chunks.Len()}
+		if o.SkipChunks {
+			p.seg = &Segment{labels: s.labels, labelEnd: s.labelEnd}
+		}
+		return p
+	}
+	out := &Segment{labels: s.labels, labelEnd: s.labelEnd, chunks: s.chunks}
+	if o.SkipChunks {
+		out.chunks = tsdbfmt.ChunkMetas{}
+	}
+	var p part
+	copied := false
+	labelsFrom, next := uint32(0), 0
+	for i, labelEnd := range s.labelEnd {
+		labels := s.labels[labelsFrom:labelEnd:labelEnd]
+		labelsFrom = labelEnd
+		lo := next
+		next = int(s.chunkEnd[i])
+		hi, holes := next, false
+		if !whole {
+			lo, hi, holes = s.overlap(lo, hi, minT, maxT)
+		}
+		if lo == hi {
+			continue
+		}
+		p.matched++
+		if o.Keep != nil && !o.Keep(labels) {
+			continue
+		}
+		if out.cut == nil {
+			out.cut = make([]cutSeries, 0, len(s.labelEnd)-i)
+		}
+		switch {
+		case o.SkipChunks:
+			lo, hi = 0, 0
+		case holes && !copied:
+			copied = true
+			out.ownChunks()
+			fallthrough
+		case copied:
+			from := out.chunks.Len()
+			for k := lo; k < hi; k++ {
+				if s.chunks.Max[k] >= minT {
+					out.chunks.AppendRange(&s.chunks, k, k+1)
+				}
+			}
+			lo, hi = from, out.chunks.Len()
+		}
+		p.chunks += hi - lo
+		out.cut = append(out.cut, cutSeries{uint32(i), uint32(lo), uint32(hi)})
+	}
+	if len(out.cut) > 0 {
+		p.seg = out
+	}
+	return p
+}
+
+// ownChunks gives a cut segment chunks of its own, those of its series so far.
+func (s *Segment) ownChunks() {
+	var own tsdbfmt.ChunkMetas
+	for i := range s.cut {
+		c := &s.cut[i]
+		from := own.Len()
+		own.AppendRange(&s.chunks, int(c.lo), int(c.hi))
+		c.lo, c.hi = uint32(from), uint32(own.Len())
+	}
+	s.chunks = own
+}
+
+// searchedChunks is the number of chunks of a series from which searching them beats walking.
+const searchedChunks = 16
+
+// overlap narrows the chunks [lo, hi) of a series to those from the first to the last that overlap [minT, maxT]: the ones before the first that
+// begins after maxT, and of them those that do not end before minT. With holes, some in between end before minT.
+func (s *setSegment) overlap(lo, hi int, minT, maxT int64) (from, to int, holes bool) {
+	first, last := s.chunks.Min, s.chunks.Max
+	if s.ascending {
+		if hi-lo >= searchedChunks {
+			// All of those in range: the first that ends late enough up to the first that begins too late.
+			hi = searchInt64(first, lo, hi, maxT, true)
+			return searchInt64(last, lo, hi, minT, false), hi, false
+		}
+		for lo < hi && last[lo] < minT {
+			lo++
+		}
+		for hi > lo && first[hi-1] > maxT {
+			hi--
+		}
+		return lo, hi, false
+	}
+	from, to = hi, hi
+	kept := 0
+	for k := lo; k < hi && first[k] <= maxT; k++ {
+		if last[k] >= minT {
+			if kept == 0 {
+				from = k
+			}
+			to = k + 1
+			kept++
+		}
+	}
+	return from, to, kept > 0 && kept < to-from
+}
+
+// searchInt64 returns the first index in [lo, hi) of an ascending slice whose value is at least v, or beyond v if above says so; hi if there is
+// none.
+func searchInt64(values []int64, lo, hi int, v int64, above bool) int {
+	for lo < hi {
+		mid := int(uint(lo+hi) / 2)
+		if values[mid] < v || above && values[mid] == v {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}

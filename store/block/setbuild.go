@@ -1,0 +1,369 @@
+package block
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math"
+	"sync"
+	"sync/atomic"
+
+	"larder/indexcache"
+	"larder/internal/pagecache"
+)
+
+// setBuild is a series set under construction: a log of the segments that one stream of all series and chunks has returned so far. Any number
+// of requests read the log, each at its own pace and for its own time range, shard and limits. Whoever needs the segment after the last starts
+// its decoding, which goes on in a goroutine of its own until the segment is there: so a request that stalls or gives up holds up nobody, and
+// nothing is decoded that nobody asked for.
+//
+// The stream runs on its own context, which ends when the last reader leaves. If it fails, or if the log may not grow, readers go on by
+// themselves: an error is never anybody's but of who meets it, and is not remembered.
+type setBuild struct {
+	block *Block
+	sets  *indexcache.SeriesSets
+	key   indexcache.SetKey
+	plan  *Plan // what is streamed, open as long as there are readers
+	opts  StreamOptions
+
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	readers int // guarded by Block.mu
+
+	// touched and excess add up what the stream's reads cost: page bytes that it used, and those that were read of the bucket beyond them.
+	touched, excess atomic.Int64
+	// stream and counted belong to the goroutine that decodes.
+	stream  *Stream
+	counted StreamStats
+
+	mu       sync.Mutex // guards what follows; never held while decoding, waiting or calling out
+	state    buildState
+	segments []*setSegment // from number base on
+	base     int
+	tail     int64         // bytes that came after the last segment
+	bytes    int64         // of the set so far
+	held     int64         // bytes that are held of the cache's leave for sets under construction
+	runBytes int64         // the smallest of the readers'
+	decoding chan struct{} // closed when the segment that is being decoded is there; nil: none is
+	credit   *setCredit    // work that no reader has taken yet
+}
+
+// setCredit is work that was done for a set: the one reader that takes it counts it as its own.
+type setCredit struct {
+	stats  StreamStats
+	pages  pagecache.Account
+	excess int64
+}
+
+type buildState int
+
+const (
+	// buildGrows: the log has all segments so far.
+	buildGrows buildState = iota
+	// buildPasses: the set is too large to be kept. Readers that are at the end of the log still share the stream; there is no other segment than
+	// the last.
+	buildPasses
+	// buildComplete: the log has all segments, or had in passing.
+	buildComplete
+	// buildFailed: readers go on by themselves.
+	buildFailed
+)
+
+// errGoAlone tells a reader that the log has no more for it, though the set goes on.
+var errGoAlone = errors.New("the series set is not built any further")
+
+// logged is what a reader gets of the log.
+type logged struct {
+	segment   *setSegment
+	tailBytes int64 // at the end
+	credit    *setCredit
+}
+
+// segment returns segment number at of the set, io.EOF behind the last, and errGoAlone if the log does not have it and will not.
+func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
+	for {
+		b.mu.Lock()
+		got := logged{credit: b.credit}
+		b.credit = nil
+		switch {
+		case b.state == buildFailed || at < b.base:
+			b.mu.Unlock()
+			return got, errGoAlone
+		case at < b.base+len(b.segments):
+			got.segment = b.segments[at-b.base]
+			b.mu.Unlock()
+			return got, nil
+		case b.state == buildComplete:
+			got.tailBytes = b.tail
+			b.mu.Unlock()
+			return got, io.EOF
+		}
+		b.credit = got.credit // with the segment, or whatever comes
+		if b.decoding == nil {
+			b.decoding = make(chan struct{})
+			go b.decode(b.decoding, b.runBytes)
+		}
+		wait := b.decoding
+		b.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return logged{}, ctx.Err()
+		}
+	}
+}
+
+// decode brings the next segment into the log.
+func (b *setBuild) decode(done chan struct{}, runBytes int64) {
+	var seg *Segment
+	err := Contained(func() (err error) {
+		if b.stream == nil {
+			b.stream = b.plan.decode(b.ctx, b.opts)
+		}
+		b.stream.limitRuns(runBytes)
+		seg, err = b.stream.Next()
+		return err
+	})()
+	credit := b.work()
+	bytes := b.touched.Swap(0)
+	switch {
+	case err == nil:
+		b.append(newSetSegment(seg, bytes))
+	case errors.Is(err, io.EOF):
+		b.complete(bytes)
+	default:
+		b.fail()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.credit != nil {
+		b.credit.pages.MoveTo(&credit.pages)
+		credit.stats.Add(b.credit.stats)
+		credit.excess += b.credit.excess
+	}
+	b.credit, b.decoding = credit, nil
+	close(done)
+}
+
+// work returns what the stream has done since the last call.
+func (b *setBuild) work() *setCredit {
+	c := &setCredit{excess: b.excess.Swap(0)}
+	b.opts.Account.MoveTo(&c.pages)
+	if b.stream == nil {
+		return c
+	}
+	st := b.stream.Stats()
+	c.stats = StreamStats{
+		Entries:      st.Entries - b.counted.Entries,
+		EntryBytes:   st.EntryBytes - b.counted.EntryBytes,
+		FollowUps:    st.FollowUps - b.counted.FollowUps,
+		SortedSeries: st.SortedSeries - b.counted.SortedSeries,
+	}
+	b.counted = st
+	return c
+}
+
+// hold asks for leave to hold n more bytes.
+func (b *setBuild) hold(n int64) bool {
+	if !b.sets.Hold(n) {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.held += n
+	return true
+}
+
+// dropHeld gives back what is held: the log is forgotten, or the cache's to count.
+func (b *setBuild) dropHeld() {
+	b.mu.Lock()
+	n := b.held
+	b.held = 0
+	b.mu.Unlock()
+	b.sets.Drop(n)
+}
+
+// append adds a segment to the log. What it may not hold is only passed on.
+func (b *setBuild) append(seg *setSegment) {
+	if b.grows() {
+		n := seg.bytes()
+		tooLarge := b.size()+n > b.sets.MaxSetBytes()
+		if !tooLarge && b.hold(n) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.segments, b.bytes = append(b.segments, seg), b.bytes+n
+			return
+		}
+		if tooLarge {
+			b.sets.NoteTooLarge(b.key)
+		}
+		if b.stream.sorted != nil {
+			// It goes on holding all that it has sorted, which only its readers' own reservations could make up for.
+			b.fail()
+			return
+		}
+		b.block.forgetBuild(b)
+		defer b.dropHeld()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state = buildPasses
+	b.base += len(b.segments)
+	b.segments = []*setSegment{seg}
+}
+
+func (b *setBuild) grows() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.state == buildGrows
+}
+
+// size returns the bytes of the set so far.
+func (b *setBuild) size() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.bytes + setOverhead + int64(len(b.key.Identity))
+}
+
+// complete ends the log and offers the set to the cache. INVARIANT: a reader that sees the end, and who hears of it, finds the set there if
+// the cache took it.
+func (b *setBuild) complete(tail int64) {
+	if b.grows() {
+		b.mu.Lock()
+		set := &seriesSet{
+			segments: b.segments, tailBytes: tail,
+			postings: b.plan.Postings(), lazy: b.plan.Lazy(), postingsBytes: b.plan.postingsBytes,
+		}
+		b.mu.Unlock()
+		b.sets.Put(b.key, set, b.size())
+		b.block.forgetBuild(b)
+		b.dropHeld()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.state, b.tail = buildComplete, tail
+}
+
+// fail ends the log: readers go on by themselves.
+func (b *setBuild) fail() {
+	b.block.forgetBuild(b)
+	b.cancel()
+	if b.stream != nil {
+		b.stream.Close()
+	}
+	b.mu.Lock()
+	b.state, b.segments = buildFailed, nil
+	b.mu.Unlock()
+	b.dropHeld()
+}
+
+// limitRuns notes how much index a reader would read at a time: what it has reserved holds the build's stream, too.
+func (b *setBuild) limitRuns(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.runBytes == 0 || n < b.runBytes {
+		b.runBytes = n
+	}
+}
+
+// join returns a plan that reads the log. Block.mu is held.
+func (b *setBuild) join() *Plan {
+	b.readers++
+	p := *b.plan
+	p.release, p.build, p.stats, p.headerWait = nil, b, PostingsStats{}, 0
+	return &p
+}
+
+// leave is called once for each join. After the last the stream ends, and nothing of it is left when leave returns.
+func (b *setBuild) leave() {
+	if !b.block.leaveBuild(b) {
+		return
+	}
+	b.cancel()
+	b.mu.Lock()
+	wait := b.decoding
+	b.mu.Unlock()
+	if wait != nil {
+		<-wait
+	}
+	if b.stream != nil {
+		b.stream.Close()
+	}
+	b.dropHeld()
+	b.plan.Close()
+}
+
+// startBuild returns a plan that reads a new set, which takes p over, or the one that is under construction already.
+func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey) *Plan {
+	n := &setBuild{block: b, sets: b.deps.Sets, key: key, plan: p}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	n.opts = StreamOptions{
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
+		RunBytes: defaultRunBytes,
+		Account: &pagecache.Account{Spend: func(touched, fetched int64) error {
+			n.touched.Add(touched)
+			n.excess.Add(max(fetched-touched, 0))
+			return nil
+		}},
+		Grow: func(bytes int64) error {
+			if !n.hold(bytes) {
+				return errGoAlone
+			}
+			return nil
+		},
+	}
+	stats, wait := p.stats, p.headerWait
+	b.mu.Lock()
+	running := b.builds[key.Identity]
+	if running == nil {
+		running = n
+		if b.builds == nil {
+			b.builds = map[string]*setBuild{}
+		}
+		b.builds[key.Identity] = n
+	}
+	out := running.join()
+	b.mu.Unlock()
+	out.stats, out.headerWait = stats, wait
+	if running != n {
+		n.cancel()
+		p.Close()
+		b.deps.Sets.Joined()
+	}
+	return out
+}
+
+// joinBuild returns a plan that reads the set of this key that is under construction, nil if there is none.
+func (b *Block) joinBuild(key indexcache.SetKey) *Plan {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := b.builds[key.Identity]; n != nil {
+		b.deps.Sets.Joined()
+		return n.join()
+	}
+	return nil
+}
+
+// forgetBuild takes a build out of those that may be joined.
+func (b *Block) forgetBuild(n *setBuild) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.builds[n.key.Identity] == n {
+		delete(b.builds, n.key.Identity)
+	}
+}
+
+// leaveBuild takes a reader from a build and reports whether it was the last.
+func (b *Block) leaveBuild(n *setBuild) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n.readers--
+	if n.readers > 0 {
+		return false
+	}
+	if b.builds[n.key.Identity] == n {
+		delete(b.builds, n.key.Identity)
+	}
+	return true
+}

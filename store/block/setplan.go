@@ -1,0 +1,146 @@
+package block
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/indexcache"
+	"larder/internal/tsdbfmt"
+)
+
+// SetUse says what a plan does with series sets.
+type SetUse int
+
+const (
+	// SetsUnused: the block's series are read and decoded.
+	SetsUnused SetUse = iota
+	// SetsFound: a set that is kept may answer.
+	SetsFound
+	// SetsBuilt: and one that is not may be built, and kept.
+	SetsBuilt
+)
+
+// smallSetBytes is the size up to which a set is built at the first request for it: it cannot push out much.
+const smallSetBytes = 1 << 20
+
+// setKey returns the key of the set that answers matchers: the block, the matchers and whatever bears on the final labels. Everything is
+// written after its length or count, so that different sets never have the same key. Removed labels that this block does not have count too:
+// which those are only its header tells.
+func (b *Block) setKey(matchers []*labels.Matcher, opts *PlanOptions) indexcache.SetKey {
+	text := func(dst []byte, s string) []byte {
+		return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+	}
+	dropped := slices.Compact(slices.Sorted(slices.Values(opts.Dropped)))
+	what := binary.AppendUvarint(nil, uint64(len(dropped)))
+	for _, name := range dropped {
+		what = text(what, name)
+	}
+	what = binary.AppendUvarint(what, uint64(opts.External.Len()))
+	opts.External.Range(func(l labels.Label) { what = text(text(what, l.Name), l.Value) })
+	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, AppendCanonical(what, matchers))
+}
+
+// planSet is Plan where a series set may answer: one that is kept, one under construction, or a new one if that pays.
+func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *PlanOptions) (*Plan, error) {
+	key := b.setKey(matchers, opts)
+	build := opts.Sets == SetsBuilt
+	var p *Plan
+	if build {
+		p = b.joinBuild(key)
+	}
+	if p == nil {
+		// INVARIANT: a set is kept before it ceases to be under construction, so that looked for in this order it is not missed.
+		if set, ok := b.deps.Sets.Get(key); ok {
+			p = b.planOf(set.(*seriesSet), opts)
+		}
+	}
+	if p != nil {
+		if err := p.chargePostings(opts); err != nil {
+			p.Close()
+			return nil, err
+		}
+		return p, nil
+	}
+	p, err := b.planPostings(ctx, matchers, opts)
+	if err != nil || !build {
+		return p, err
+	}
+	if p.Postings() == 0 {
+		b.keepNone(p, key)
+		return p, nil
+	}
+	// Others may have had the same plan: it takes time.
+	if running := b.joinBuild(key); running != nil {
+		running.stats, running.headerWait = p.stats, p.headerWait
+		p.Close()
+		return running, nil
+	}
+	if set, ok := b.deps.Sets.GetAgain(key); ok {
+		kept := b.planOf(set.(*seriesSet), opts)
+		kept.stats, kept.headerWait = p.stats, p.headerWait
+		p.Close()
+		return kept, nil
+	}
+	if !b.setPays(p, key, opts) {
+		return p, nil
+	}
+	return b.startBuild(ctx, p, key), nil
+}
+
+// keepNone keeps that nothing matches, from the second request on: it spares those that follow the header.
+func (b *Block) keepNone(p *Plan, key indexcache.SetKey) {
+	if b.deps.Sets.Again(key) {
+		b.deps.Sets.Put(key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)))
+	}
+}
+
+// planOf returns a plan that a kept set answers.
+func (b *Block) planOf(set *seriesSet, opts *PlanOptions) *Plan {
+	return &Plan{block: b, set: set, external: opts.External, dropped: opts.Dropped}
+}
+
+// chargePostings charges for the postings that a plan has without having read them, as if it had.
+func (p *Plan) chargePostings(opts *PlanOptions) error {
+	bytes, n, lazy := p.postingsBytes, p.Postings(), p.Lazy()
+	if p.set != nil {
+		bytes, lazy = p.set.postingsBytes, p.set.lazy
+	}
+	if err := spend(opts.Account, bytes); err != nil {
+		return p.block.wrap(fmt.Errorf("postings of a series set: %w", err))
+	}
+	if !lazy && opts.OnSeries != nil {
+		if err := opts.OnSeries(n); err != nil {
+			return p.block.wrap(err)
+		}
+	}
+	return nil
+}
+
+// setPays reports whether a set is to be built from a plan: at the first request that asks for the block's whole range, or where the set is
+// small; else at the second, because all chunks of every series are decoded for it.
+func (b *Block) setPays(p *Plan, key indexcache.SetKey, opts *PlanOptions) bool {
+	estimate := p.setBytes()
+	if b.deps.Sets.TooLarge(key) || !p.Lazy() && estimate > b.deps.Sets.MaxSetBytes() {
+		return false
+	}
+	again := b.deps.Sets.Again(key)
+	whole := opts.MinTime <= b.meta.MinTime && opts.MaxTime >= b.meta.MaxTime-1
+	return again || whole || estimate <= smallSetBytes
+}
+
+// setBytes estimates the size of the set of a plan's series. With matchers pending it is an upper bound: many may not match.
+func (p *Plan) setBytes() int64 {
+	const (
+		metaBytes  = 9 // of a chunk in an index entry
+		labelBytes = 4 // of final labels, for each byte of an entry's label references
+	)
+	n, _ := p.block.ChunksPerSeries(p.block.meta.MinTime, p.block.meta.MaxTime)
+	refs := max(p.block.meanEntry(p.header)-metaBytes*n, tsdbfmt.SeriesAlign)
+	external := int64(0)
+	p.external.Range(func(l labels.Label) { external += int64(len(l.Name) + len(l.Value) + 6) })
+	return int64(len(p.refs)) * (labelBytes*refs + external + segmentChunkBytes*n + segmentSeriesBytes)
+}
