@@ -26,7 +26,9 @@ func TestDifferential(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &run{
-		subject: trial.Larder(bin), allowed: list, seed: seed, layouts: layouts, requests: max(1, requests/layouts), kind: kind,
+		// Every second layout is served from memcached and memory, of which the first was filled by others' blocks, too.
+		subject: trial.Larder(bin), other: trial.Larder(bin, tieredCaches(startMemcached(t))...), again: true,
+		allowed: list, seed: seed, layouts: layouts, requests: max(1, requests/layouts), kind: kind,
 		coverage: newCoverage(),
 	}
 	r.all(t, reporter(t, maxReports))
@@ -42,6 +44,15 @@ func TestDifferential(t *testing.T) {
 		for _, name := range list.NeverMatched() {
 			t.Errorf("allowed_differences.yaml: %q was never needed", name)
 		}
+	}
+}
+
+// tieredCaches are the flags of caches in memory over a memcached.
+func tieredCaches(addr string) []string {
+	config := "{in_memory: {max_size: 32MiB}, memcached: {addresses: [" + addr + "]}}"
+	return []string{
+		"--index-cache.config={type: TIERED, config: " + config + "}",
+		"--store.caching-bucket.config={type: TIERED, config: " + config + "}",
 	}
 }
 

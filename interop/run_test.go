@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/grpc/codes"
+
 	"larder/interop/internal/allowed"
 	"larder/interop/internal/answer"
 	"larder/interop/internal/layout"
@@ -178,6 +180,10 @@ func kind(i int) layout.Options {
 // runs compares a subject with Thanos over n layouts and calls differ for each request that differs, until differ says stop.
 type run struct {
 	subject trial.Subject
+	// other, if not nil, is the subject of every second layout.
+	other trial.Subject
+	// again has the subject asked everything that Thanos has an answer to a second time.
+	again   bool
 	allowed *allowed.List
 	seed    uint64
 	layouts int
@@ -249,7 +255,11 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr, err := trial.Start(ctx, l, dir, r.subject, r.allowed)
+	subject := r.subject
+	if r.other != nil && i%2 == 1 {
+		subject = r.other
+	}
+	tr, err := trial.Start(ctx, l, dir, subject, r.allowed)
 	if err != nil {
 		t.Fatalf("layout %d (seed %d): %v", i, seed, err)
 	}
@@ -285,6 +295,16 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 		}
 		if len(res.Differences) > 0 && !differ(tr, q, res) {
 			return false
+		}
+		if r.again && res.Thanos.Code == codes.OK {
+			diff, err := tr.Again(ctx, q, res)
+			if err != nil {
+				t.Fatalf("layout %d (seed %d), request %d asked a second time: %s: %v", i, seed, n, q, err)
+			}
+			if len(diff) > 0 {
+				t.Errorf("layout %d (seed %d), request %d: the second answer to %s is another one: %v", i, seed, n, q, diff)
+				return false
+			}
 		}
 	}
 	return true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,6 +181,19 @@ func (t *Trial) AskSubject(ctx context.Context, q *query.Query) (*answer.Answer,
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	return answer.Ask(ctx, t.subject, q)
+}
+
+// Again puts the request to the subject once more and returns how that answer differs from the first: what it has kept of its own
+// answer must not show.
+func (t *Trial) Again(ctx context.Context, q *query.Query, first *Result) ([]answer.Difference, error) {
+	got, err := t.AskSubject(ctx, q.Clone())
+	if err != nil {
+		return nil, err
+	}
+	// Pieces and framing have been looked at: they are about one answer.
+	return slices.DeleteFunc(answer.Diff(first.Subject, got, options(q)), func(d answer.Difference) bool {
+		return d.Field == answer.Pieces || d.Field == answer.Framing
+	}), nil
 }
 
 // Shrink returns the simplest request it finds that still differs in the same field, with its differences.
