@@ -44,9 +44,9 @@ func Open(o Options, remote Remote) Cache {
 	case o.MaxBytes < 0 && remote == nil:
 		return None{}
 	case o.MaxBytes < 0:
-		return NewMemcached(remote)
+		return NewMemcached(remote, o)
 	case remote == nil:
 		return NewMemory(o)
 	}
-	return NewTiered(NewMemory(o), NewMemcached(remote))
+	return NewTiered(NewMemory(o), NewMemcached(remote, o))
 }

@@ -21,6 +21,7 @@ type Remote interface {
 // nothing, Fetch asks. It is safe for concurrent use.
 type Memcached struct {
 	remote                   Remote
+	collector                *collector
 	requests, hits, hitBytes atomic.Int64
 	closed                   atomic.Bool
 }
@@ -28,8 +29,12 @@ type Memcached struct {
 var _ Cache = (*Memcached)(nil)
 
 // NewMemcached returns a cache over a client, which stays the caller's: close
-// it after the cache.
-func NewMemcached(remote Remote) *Memcached { return &Memcached{remote: remote} }
+// it after the cache. Of the options, Name and Registerer are heeded.
+func NewMemcached(remote Remote, o Options) *Memcached {
+	m := &Memcached{remote: remote}
+	m.collector = register(o.Registerer, o.Name, tierMemcached, m)
+	return m
+}
 
 // Get misses: nothing is in the process.
 func (m *Memcached) Get(uint64) ([]byte, bool) { return nil, false }
@@ -86,4 +91,8 @@ func (m *Memcached) Stats() Stats {
 }
 
 // Close makes every look-up a miss.
-func (m *Memcached) Close() { m.closed.Store(true) }
+func (m *Memcached) Close() {
+	if !m.closed.Swap(true) {
+		m.collector.unregister()
+	}
+}

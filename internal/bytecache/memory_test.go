@@ -306,24 +306,24 @@ func TestMetrics(t *testing.T) {
 	want := `
 # HELP larder_cache_hits_total Look-ups that found their value.
 # TYPE larder_cache_hits_total counter
-larder_cache_hits_total{cache="chunks"} 1
-larder_cache_hits_total{cache="index"} 0
+larder_cache_hits_total{cache="chunks",tier="memory"} 1
+larder_cache_hits_total{cache="index",tier="memory"} 0
 # HELP larder_cache_items Values held.
 # TYPE larder_cache_items gauge
-larder_cache_items{cache="chunks"} 1
-larder_cache_items{cache="index"} 0
+larder_cache_items{cache="chunks",tier="memory"} 1
+larder_cache_items{cache="index",tier="memory"} 0
 # HELP larder_cache_rejected_total Values that were not kept: too large, too much pending, or refused by the admission policy.
 # TYPE larder_cache_rejected_total counter
-larder_cache_rejected_total{cache="chunks",reason="crowded"} 0
-larder_cache_rejected_total{cache="chunks",reason="policy"} 0
-larder_cache_rejected_total{cache="chunks",reason="too_large"} 1
-larder_cache_rejected_total{cache="index",reason="crowded"} 0
-larder_cache_rejected_total{cache="index",reason="policy"} 0
-larder_cache_rejected_total{cache="index",reason="too_large"} 0
+larder_cache_rejected_total{cache="chunks",reason="crowded",tier="memory"} 0
+larder_cache_rejected_total{cache="chunks",reason="policy",tier="memory"} 0
+larder_cache_rejected_total{cache="chunks",reason="too_large",tier="memory"} 1
+larder_cache_rejected_total{cache="index",reason="crowded",tier="memory"} 0
+larder_cache_rejected_total{cache="index",reason="policy",tier="memory"} 0
+larder_cache_rejected_total{cache="index",reason="too_large",tier="memory"} 0
 # HELP larder_cache_requests_total Look-ups in the cache.
 # TYPE larder_cache_requests_total counter
-larder_cache_requests_total{cache="chunks"} 2
-larder_cache_requests_total{cache="index"} 0
+larder_cache_requests_total{cache="chunks",tier="memory"} 2
+larder_cache_requests_total{cache="index",tier="memory"} 0
 `
 	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "larder_cache_requests_total",
 		"larder_cache_hits_total", "larder_cache_items", "larder_cache_rejected_total")

@@ -2,9 +2,13 @@ package bytecache_test
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"larder/internal/bytecache"
 	"larder/internal/bytecache/bytecachetest"
@@ -38,7 +42,7 @@ func TestMemcachedConforms(t *testing.T) {
 	c := &clients{server: memcachedtest.Start(t, memcachedtest.Options{})}
 	traits := bytecachetest.Traits{Keeps: true, Remote: true, Unheld: true}
 	bytecachetest.Run(t, traits, func(tb testing.TB, _ int64) bytecache.Cache {
-		return bytecache.NewMemcached(c.open(tb))
+		return bytecache.NewMemcached(c.open(tb), bytecache.Options{})
 	})
 }
 
@@ -50,12 +54,51 @@ func TestTieredConforms(t *testing.T) {
 	})
 }
 
+// TestMetricsOfTiers: look-ups are counted by tier; what memcached holds is not known.
+func TestMetricsOfTiers(t *testing.T) {
+	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
+	reg := prometheus.NewRegistry()
+	key, other := bytecache.Key{Local: 7, ID: bytecache.ID{1}}, bytecache.Key{Local: 8, ID: bytecache.ID{2}}
+	for range 2 { // a closed cache leaves its names to the next one
+		c := bytecache.Open(bytecache.Options{Name: "chunks", Registerer: reg}, client)
+		alone := bytecache.Open(bytecache.Options{MaxBytes: -1, Name: "index", Registerer: reg}, client)
+		alone.Set(key, []byte("value"))
+		for range 3 {
+			c.Fetch(t.Context(), []bytecache.Key{key, other}, make([][]byte, 2))
+		}
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP larder_cache_hit_bytes_total Bytes of the values found.
+# TYPE larder_cache_hit_bytes_total counter
+larder_cache_hit_bytes_total{cache="chunks",tier="memcached"} 5
+larder_cache_hit_bytes_total{cache="chunks",tier="memory"} 10
+larder_cache_hit_bytes_total{cache="index",tier="memcached"} 0
+# HELP larder_cache_hits_total Look-ups that found their value.
+# TYPE larder_cache_hits_total counter
+larder_cache_hits_total{cache="chunks",tier="memcached"} 1
+larder_cache_hits_total{cache="chunks",tier="memory"} 2
+larder_cache_hits_total{cache="index",tier="memcached"} 0
+# HELP larder_cache_items Values held.
+# TYPE larder_cache_items gauge
+larder_cache_items{cache="chunks",tier="memory"} 1
+# HELP larder_cache_requests_total Look-ups in the cache.
+# TYPE larder_cache_requests_total counter
+larder_cache_requests_total{cache="chunks",tier="memcached"} 4
+larder_cache_requests_total{cache="chunks",tier="memory"} 6
+larder_cache_requests_total{cache="index",tier="memcached"} 0
+`), "larder_cache_hit_bytes_total", "larder_cache_hits_total", "larder_cache_items", "larder_cache_requests_total"); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		alone.Close()
+	}
+}
+
 // TestTieredFillsMemory: what another process has stored is in memory once it was asked for.
 func TestTieredFillsMemory(t *testing.T) {
 	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
 	key := bytecache.Key{Local: 7, ID: bytecache.ID{1}}
-	bytecache.NewMemcached(client).Set(key, []byte("value"))
-	c := bytecache.NewTiered(bytecache.NewMemory(bytecache.Options{}), bytecache.NewMemcached(client))
+	bytecache.NewMemcached(client, bytecache.Options{}).Set(key, []byte("value"))
+	c := bytecache.NewTiered(bytecache.NewMemory(bytecache.Options{}), bytecache.NewMemcached(client, bytecache.Options{}))
 	defer c.Close()
 	if _, ok := c.Get(key.Local); ok {
 		t.Error("it is in memory before anybody asked")

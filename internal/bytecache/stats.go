@@ -51,22 +51,30 @@ func (m *Values[V]) Stats() Stats {
 type collector struct {
 	source     interface{ Stats() Stats }
 	registerer prometheus.Registerer
+	remote     bool // what the tier holds is not known
 
 	requests, hits, hitBytes, evictions, rejected, items, bytes, maxBytes *prometheus.Desc
 }
 
-// register makes the metrics of a cache known; with no registerer it returns
-// nil, which can be unregistered.
-func register(reg prometheus.Registerer, name string, source interface{ Stats() Stats }) *collector {
+// Tiers, as the label `tier` of the metrics says it.
+const (
+	tierMemory    = "memory"
+	tierMemcached = "memcached"
+)
+
+// register makes the metrics of a tier of a cache known; with no registerer it
+// returns nil, which can be unregistered.
+func register(reg prometheus.Registerer, name, tier string, source interface{ Stats() Stats }) *collector {
 	if reg == nil {
 		return nil
 	}
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("larder_cache_"+metric, help, labels, prometheus.Labels{"cache": name})
+		return prometheus.NewDesc("larder_cache_"+metric, help, labels, prometheus.Labels{"cache": name, "tier": tier})
 	}
 	c := &collector{
 		source:     source,
 		registerer: reg,
+		remote:     tier == tierMemcached,
 		requests:   desc("requests_total", "Look-ups in the cache."),
 		hits:       desc("hits_total", "Look-ups that found their value."),
 		hitBytes:   desc("hit_bytes_total", "Bytes of the values found."),
@@ -88,7 +96,13 @@ func (c *collector) unregister() {
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.evictions, c.rejected, c.items, c.bytes, c.maxBytes} {
+	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes} {
+		ch <- d
+	}
+	if c.remote {
+		return
+	}
+	for _, d := range []*prometheus.Desc{c.evictions, c.rejected, c.items, c.bytes, c.maxBytes} {
 		ch <- d
 	}
 }
@@ -102,6 +116,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(c.requests, prometheus.CounterValue, st.Requests)
 	send(c.hits, prometheus.CounterValue, st.Hits)
 	send(c.hitBytes, prometheus.CounterValue, st.HitBytes)
+	if c.remote {
+		return
+	}
 	send(c.evictions, prometheus.CounterValue, st.Evictions)
 	send(c.rejected, prometheus.CounterValue, st.TooLarge, "too_large")
 	send(c.rejected, prometheus.CounterValue, st.Crowded, "crowded")

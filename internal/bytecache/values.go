@@ -163,7 +163,7 @@ func NewValues[V any](o Options) *Values[V] {
 		m.shards[i].log = new(accessLog)
 	}
 	go m.count()
-	m.collector = register(o.Registerer, o.Name, m)
+	m.collector = register(o.Registerer, o.Name, tierMemory, m)
 	return m
 }
 

@@ -75,7 +75,7 @@ func TestSecondProcess(t *testing.T) {
 	spans := []Span{{0, 10}, {5000, 9000}, {99_990, 100_000}}
 	const pages = 1 + 5 + 1 // of 1 KiB
 	for n := range 3 {
-		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: 1 << 10})
+		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 		obj := remoteObject(100_000)
 		obj.ID += uint64(n) << 14 // another process gives blocks other numbers
 		var acct Account
@@ -102,7 +102,7 @@ func TestSecondProcess(t *testing.T) {
 	// Pages of another size, another file or another block are others.
 	f := func(what string, pageSize int, change func(*Object)) {
 		t.Helper()
-		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: pageSize})
+		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: pageSize})
 		defer r.Close()
 		obj := remoteObject(100_000)
 		change(&obj)
@@ -126,7 +126,7 @@ func TestFiftyLookUps(t *testing.T) {
 			<-read
 			return nil, nil, false
 		}
-		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: 1 << 10})
+		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 		defer r.Close()
 		spans := []Span{{0, 3000}, {50_000, 50_001}}
 		accts := make([]Account, 50)
@@ -176,7 +176,7 @@ func TestLookUpIsLeft(t *testing.T) {
 			case <-ctx.Done():
 			}
 		}
-		r := New(b, bytecache.NewMemcached(remote), Options{PageSize: 1 << 10})
+		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 		defer r.Close()
 		fetch := func(ctx context.Context) chan error {
 			done := make(chan error, 1)
@@ -225,7 +225,7 @@ func TestBadPageFromRemote(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
 	m := bytecache.NewMemory(bytecache.Options{})
 	defer m.Close()
-	cache := bytecache.NewTiered(m, bytecache.NewMemcached(remote))
+	cache := bytecache.NewTiered(m, bytecache.NewMemcached(remote, bytecache.Options{}))
 	r := New(b, cache, Options{PageSize: 1 << 10})
 	defer r.Close()
 	obj := remoteObject(10_000)
@@ -242,7 +242,7 @@ func TestBadPageFromRemote(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkSpans(t, p, b.objects["o"], []Span{{0, 10}})
-	for _, c := range []Cache{cache, bytecache.NewMemcached(remote)} {
+	for _, c := range []Cache{cache, bytecache.NewMemcached(remote, bytecache.Options{})} {
 		values := make([][]byte, 1)
 		c.Fetch(t.Context(), []bytecache.Key{key}, values)
 		if !bytes.Equal(values[0], b.objects["o"][:1<<10]) {

@@ -35,11 +35,11 @@ func TestRandomReads(t *testing.T) {
 			return m
 		},
 	}
-	caches["remote"] = func() Cache { return bytecache.NewMemcached(newMapRemote()) }
+	caches["remote"] = func() Cache { return bytecache.NewMemcached(newMapRemote(), bytecache.Options{}) }
 	caches["tiered"] = func() Cache {
 		m := bytecache.NewMemory(bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10})
 		t.Cleanup(m.Close)
-		return bytecache.NewTiered(m, bytecache.NewMemcached(newMapRemote()))
+		return bytecache.NewTiered(m, bytecache.NewMemcached(newMapRemote(), bytecache.Options{}))
 	}
 	// One that forgets, and says wrong lengths and nothing at all, at random.
 	caches["unreliable"] = func() Cache {
@@ -57,7 +57,7 @@ func TestRandomReads(t *testing.T) {
 				panic("fault")
 			}
 		}
-		return bytecache.NewMemcached(remote)
+		return bytecache.NewMemcached(remote, bytecache.Options{})
 	}
 	for name, newCache := range caches {
 		for _, faults := range []float64{0, 0.2} {

@@ -12,6 +12,7 @@ import (
 type allowance struct {
 	Name       string
 	Used, Max  int64
+	Elsewhere  bool // it is not in this process, and how much it is is not known
 	Requests   float64
 	HitPercent float64
 }
@@ -26,17 +27,26 @@ func allowances(g prometheus.Gatherer) []allowance {
 		}
 		return byName[name]
 	}
+	cache := func(m *dto.Metric) *allowance {
+		name, tier := label(m, "cache")+" cache", label(m, "tier")
+		if tier == "" || tier == "memory" {
+			return line(name)
+		}
+		l := line(name + " in " + tier)
+		l.Elsewhere = true
+		return l
+	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			switch v := value(m); f.GetName() {
 			case "larder_cache_bytes":
-				line(label(m, "cache") + " cache").Used += int64(v)
+				cache(m).Used += int64(v)
 			case "larder_cache_max_bytes":
-				line(label(m, "cache") + " cache").Max += int64(v)
+				cache(m).Max += int64(v)
 			case "larder_cache_requests_total":
-				line(label(m, "cache") + " cache").Requests += v
+				cache(m).Requests += v
 			case "larder_cache_hits_total":
-				line(label(m, "cache") + " cache").HitPercent += v // made a percentage below
+				cache(m).HitPercent += v // made a percentage below
 			case "larder_request_allowance_bytes":
 				switch label(m, "state") {
 				case "in_use":
