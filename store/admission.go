@@ -230,6 +230,29 @@ func (a *Allowance) fitsSmall(n int64) bool {
 	return a.waitLarge.Len() == 0 || n <= a.lane-a.small
 }
 
+// TryReserve is Reserve for work that no request waits for. It gets its bytes at once or not at all: if no request waits for its own, and if half of
+// the allowance stays free for those to come. ever is false for what would not get them in an idle process either.
+func (a *Allowance) TryReserve(n int64) (r *Reservation, ever bool) {
+	n = max(0, n)
+	if n > a.total/2 || n > a.total-a.lane {
+		return nil, false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r = &Reservation{a: a}
+	if a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0 || n > a.total/2-a.small-a.large || !r.grow(n) {
+		return nil, true
+	}
+	return r, true
+}
+
+// Waiting reports whether requests wait for their bytes.
+func (a *Allowance) Waiting() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0
+}
+
 // InUse is the number of bytes that requests hold now.
 func (a *Allowance) InUse() int64 {
 	a.mu.Lock()

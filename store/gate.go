@@ -130,6 +130,9 @@ func (g *Gate) enter(ctx context.Context) error {
 	return nil
 }
 
+// Waiting reports whether requests wait at the gate.
+func (g *Gate) Waiting() bool { return g != nil && g.waiting.Load() > 0 }
+
 // Done gives back the place that Start got.
 func (g *Gate) Done() {
 	if g == nil {

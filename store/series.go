@@ -242,6 +242,9 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 		}
 		return g.Wait()
 	})
+	if err == nil {
+		r.record(q, blocks)
+	}
 	out := plans[:0]
 	for _, p := range plans {
 		if p == nil {
@@ -257,6 +260,26 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 	}
 	r.blocksQueried = len(blocks)
 	return out, err
+}
+
+// record tells the recorder what was asked of which blocks: those of one external label set have their matchers in common.
+func (r *request) record(q *seriesQuery, blocks []chosen) {
+	rec := r.server.opts.Recorder
+	if rec == nil {
+		return
+	}
+	for from := 0; from < len(blocks); {
+		ms := blocks[from].matchers
+		to := from + 1
+		for to < len(blocks) && len(ms) > 0 && len(blocks[to].matchers) == len(ms) && &blocks[to].matchers[0] == &ms[0] {
+			to++
+		}
+		if len(ms) > 0 {
+			// INVARIANT: blocks and queried go side by side.
+			rec.Note(r.queried[from:to], ms, q.without)
+		}
+		from = to
+	}
 }
 
 // streamBytes returns how much index the streams of n blocks read at a time.

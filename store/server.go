@@ -9,6 +9,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
@@ -29,6 +30,12 @@ type Catalog interface {
 	Refresh(ctx context.Context) error
 }
 
+// Recorder is told what Series requests ask for: *warm.Recorder. It must not wait, and must neither change nor keep what it is given.
+type Recorder interface {
+	// Note is called with blocks that a request has asked for the series that match matchers, with the names of the labels to be removed.
+	Note(blocks []*catalog.Block, matchers []*labels.Matcher, without []string)
+}
+
 // Options say what a Server serves and within which bounds. Catalog and Blocks are required; the rest has working zero values.
 type Options struct {
 	Catalog Catalog
@@ -47,6 +54,8 @@ type Options struct {
 	// Matchers is the number of compiled regular expressions that are kept for the requests to come; 0 or less keeps none. To compile
 	// one of a thousand alternatives takes some 300 µs, and to keep it some 50 KB.
 	Matchers int
+	// Recorder is told what Series requests ask for; nil: nobody is.
+	Recorder Recorder
 	// Clamp narrows requested and advertised time ranges to what is served, by --min-time and --max-time, evaluated at every use; nil
 	// clamps nothing.
 	Clamp func(minT, maxT int64) (int64, int64)

@@ -19,6 +19,7 @@ import (
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/warm"
 )
 
 // bucketReads is how many reads of the bucket run at once: below the 100 idle connections that the clients keep by default, so
@@ -35,6 +36,7 @@ type backend struct {
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
+	warmer  *warm.Warmer // nil for none
 
 	loads, drops prometheus.Counter
 	lastLoad     prometheus.Gauge
@@ -124,7 +126,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
-		Opened: b.headers.Opened, OnChange: b.viewChanged,
+		Opened: b.opened, OnChange: b.viewChanged,
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
@@ -132,7 +134,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	}
 	b.onClose(b.catalog.Close)
 
-	b.server = store.New(store.Options{
+	options := store.Options{
 		Catalog:        b.catalog,
 		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
 		ChunkPageBytes: conf.chunkPageSize,
@@ -142,7 +144,15 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Limits:         store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
 		Clamp:          conf.clamp,
 		Logger:         b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
-	})
+	}
+	if !conf.warm.on() {
+		b.server = store.New(options)
+		return nil
+	}
+	recorder := warm.NewRecorder()
+	options.Recorder = recorder
+	b.server = store.New(options)
+	b.openWarmer(recorder, dir, index.Stats().MaxBytes, reg)
 	return nil
 }
 
@@ -185,6 +195,9 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 		}
 	}
 	b.headers.Prefetch(arrived)
+	if b.warmer != nil {
+		b.warmer.ViewChanged(old, cur)
+	}
 	left := 0
 	for _, blk := range old.Blocks {
 		if cur.ByID(blk.ID) == nil {
@@ -222,6 +235,10 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		return nil
 	})
 	g.Go(func() error {
+		b.warm(ctx)
+		return nil
+	})
+	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -254,6 +271,11 @@ func (b *backend) waitHeaders(ctx context.Context) error {
 }
 
 func (b *backend) onClose(f func()) { b.undo = append(b.undo, f) }
+
+// opened reports whether a block can take the place of those that it was made from.
+func (b *backend) opened(id ulid.ULID) bool {
+	return b.headers.Opened(id) && (b.warmer == nil || b.warmer.Warmed(id))
+}
 
 // close must be called after run and after the last request.
 func (b *backend) close() {

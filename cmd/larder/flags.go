@@ -40,6 +40,7 @@ type storeConfig struct {
 	bytesLimit                int64
 	gate                      store.GateOptions
 	matcherCacheSize          int
+	warm                      warmConfig
 
 	syncInterval       time.Duration
 	discovery          string
@@ -91,6 +92,7 @@ func (c *storeConfig) processFlags(f flagger) {
 func (c *storeConfig) storeFlags(f flagger) {
 	c.storageFlags(f)
 	c.cacheFlags(f)
+	c.warm.flags(f)
 	c.limitFlags(f)
 	c.listenFlags(f)
 	c.web.flags(f)

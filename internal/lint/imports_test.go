@@ -15,7 +15,7 @@ var layers = [][]string{
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
 	{"store/catalog"},
 	{"store/block"}, // reads blocks as the catalog describes them
-	{"store"},
+	{"store", "store/warm"},
 	{"internal/web", "benchmarks"},
 	{"cmd"},
 }
@@ -34,6 +34,7 @@ var narrower = map[string][]string{
 	"internal/flight":     {},
 	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
 	"internal/web":        {"internal/telemetry"},
+	"store/warm":          {"internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader"},
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.

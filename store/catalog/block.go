@@ -29,8 +29,8 @@ type Block struct {
 	Sources []ulid.ULID
 }
 
-// replaces reports whether b has all the data of o: the same external labels and resolution, and all its sources.
-func (b *Block) replaces(o *Block) bool {
+// Replaces reports whether b has all the data of o: the same external labels and resolution, and all its sources.
+func (b *Block) Replaces(o *Block) bool {
 	return b.Resolution == o.Resolution && labels.Equal(b.Labels, o.Labels) && b.HasSourcesOf(o)
 }
 

@@ -207,7 +207,7 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 // withoutReplaced returns blocks without the one that is given, if another of them has all its sources.
 func withoutReplaced(blocks []*Block, id ulid.ULID) []*Block {
 	i := slices.IndexFunc(blocks, func(b *Block) bool { return b.ID == id })
-	if i < 0 || !slices.ContainsFunc(blocks, func(o *Block) bool { return o.ID != id && o.replaces(blocks[i]) }) {
+	if i < 0 || !slices.ContainsFunc(blocks, func(o *Block) bool { return o.ID != id && o.Replaces(blocks[i]) }) {
 		return blocks
 	}
 	return slices.Concat(blocks[:i], blocks[i+1:])

@@ -91,7 +91,7 @@ func (c *Catalog) dropDuplicates(records []*record, served *View, lost []*Block,
 				continue
 			}
 			covered = true
-			if coveredByOpened = c.opts.Opened(h.id()) || slices.ContainsFunc(lost, h.meta.block.replaces); coveredByOpened {
+			if coveredByOpened = c.opts.Opened(h.id()) || slices.ContainsFunc(lost, h.meta.block.Replaces); coveredByOpened {
 				break
 			}
 		}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/store/warm"
+)
+
+// warmConfig bounds the warming of caches after a start or a compaction.
+type warmConfig struct {
+	maxTime  time.Duration
+	maxBytes int64
+}
+
+func (c *warmConfig) flags(f flagger) {
+	flag(f, "warm.max-time", "For how long after a start, and for a block that replaces others, caches are warmed by what was asked before. Blocks that are "+
+		"replaced are kept that much longer at most. 0 = caches are not warmed.", "2m", &c.maxTime, goDuration)
+	flag(f, "warm.max-bytes", "How many bytes of index this goes through at most, and never more than half of the memory for index pages. 0 = caches are not warmed.",
+		"128MB", &c.maxBytes, size)
+}
+
+// openWarmer makes the warmer. indexBytes is the memory for index pages, 0 for none.
+func (b *backend) openWarmer(rec *warm.Recorder, dir string, indexBytes int64, reg prometheus.Registerer) {
+	conf := b.conf.warm
+	if indexBytes > 0 {
+		conf.maxBytes = min(conf.maxBytes, max(indexBytes/2, 1))
+	}
+	b.warmer = warm.New(warm.Options{
+		Recorder: rec, Store: b.server, Headers: b.headers, Dir: dir,
+		MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
+		Logger: b.logger, Registerer: reg,
+	})
+	b.onClose(b.warmer.Close)
+}
+
+// on reports whether caches are warmed at all.
+func (c *warmConfig) on() bool { return c.maxTime > 0 && c.maxBytes > 0 }
+
+// warm warms caches in the background once the blocks are known, and keeps what was asked for the next start, until ctx ends.
+func (b *backend) warm(ctx context.Context) {
+	if b.warmer == nil {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-b.known:
+		b.warmer.Run(ctx)
+	}
+}

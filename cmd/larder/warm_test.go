@@ -1,0 +1,152 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/oklog/ulid/v2"
+
+	"larder/benchmarks/dataset"
+	"larder/store/storepb"
+)
+
+// indexReads is how often the process has read indexes of the bucket by now, headers apart.
+func (p *process) indexReads() int {
+	p.t.Helper()
+	_, metrics := p.get("/metrics")
+	m := regexp.MustCompile(`(?m)^larder_bucket_reads_total\{kind="index"\} (\d+)$`).FindStringSubmatch(metrics)
+	if m == nil {
+		p.t.Fatal("/metrics does not count reads of indexes")
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return n
+}
+
+// dashboard asks what a dashboard asks: some matchers, with replicas removed.
+func (p *process) dashboard() int {
+	p.t.Helper()
+	stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
+		Matchers: []*storepb.LabelMatcher{
+			{Name: "__name__", Value: dataset.WholeMetricName},
+			{Type: storepb.LabelMatcher_RE, Name: "namespace", Value: "shop-[12]"},
+		},
+		WithoutReplicaLabels: []string{"replica"},
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return countSeries(p.t, stream)
+}
+
+func (p *process) stop() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 0 {
+		p.t.Errorf("got exit code %d", code)
+	}
+}
+
+// TestARestartIsWarm: a process that is started on the data directory of another answers what that one was asked without reading an index.
+func TestARestartIsWarm(t *testing.T) {
+	bucket, data := folder(wideBucket(t)), t.TempDir()
+	start := func(args ...string) *process {
+		t.Helper()
+		p := startProcess(t, bucket, append(args, "--data-dir="+data, "--drain-delay=0s")...)
+		p.await("readiness changed.*ready=true")
+		p.next = 0 // nothing waits for the other, so their lines come in any order
+		return p
+	}
+	first := start()
+	want := first.dashboard()
+	if want == 0 || first.indexReads() == 0 {
+		t.Fatalf("%d series by %d reads", want, first.indexReads())
+	}
+	first.stop()
+
+	// Twice: the second restart finds what the first found, though nobody asked in between.
+	for range 2 {
+		p := start()
+		line := p.await("msg=warmed after=restart")
+		if !strings.Contains(line, "matcher_sets=1 of=1 failed=0") || !strings.Contains(line, `ended="all done"`) {
+			t.Error(line)
+		}
+		before := p.indexReads()
+		if got := p.dashboard(); got != want {
+			t.Errorf("got %d series, want %d", got, want)
+		}
+		if n := p.indexReads() - before; n != 0 {
+			t.Errorf("%d reads of the index after the replay", n)
+		}
+		p.signal(syscall.SIGKILL)
+		p.exit()
+	}
+
+	// A bound of bytes that nothing fits in.
+	p := start("--warm.max-bytes=1KB")
+	if line := p.await("msg=warmed after=restart"); !strings.Contains(line, "matcher_sets=0 of=1") || !strings.Contains(line, `ended="its bytes are used up"`) {
+		t.Error(line)
+	}
+	p.stop()
+
+	// A snapshot that is damaged keeps nobody from starting.
+	if err := os.WriteFile(filepath.Join(data, "larder", "warm.snapshot"), []byte("larder-warm 1 3 00000000\nabc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = start()
+	p.await("the snapshot of what to warm is ignored.*damaged")
+	if got := p.dashboard(); got != want {
+		t.Errorf("got %d series, want %d", got, want)
+	}
+	p.stop()
+
+	p = start("--warm.max-time=0s")
+	if _, metrics := p.get("/metrics"); strings.Contains(metrics, "larder_warm_") {
+		t.Error("warming is not off")
+	}
+	p.stop()
+}
+
+// TestACompactionIsWarm: what was asked of blocks is there for the one that replaces them, when it does.
+func TestACompactionIsWarm(t *testing.T) {
+	dir, aside := t.TempDir(), t.TempDir()
+	layout := dataset.WholeMetric("wide", 1, wideSeries, 30_000)
+	metas, err := layout.Write(t.Context(), dir, dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, folder(dir), "--sync-block-duration=100ms", "--drain-delay=0s")
+	p.await("readiness changed.*ready=true")
+	want := p.dashboard()
+
+	b := &layout.Blocks[0]
+	b.ID, b.Level = ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a compacted block")), 2
+	b.Sources = []ulid.ULID{metas[0].ULID, ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a block that was empty"))}
+	if _, err := layout.Write(t.Context(), aside, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(aside, b.ID.String()), filepath.Join(dir, b.ID.String())); err != nil {
+		t.Fatal(err)
+	}
+	if line := p.await("msg=warmed after=compaction"); !strings.Contains(line, "matcher_sets=1 of=1 failed=0") || !strings.Contains(line, b.ID.String()) {
+		t.Error(line)
+	}
+	p.await("blocks changed.* gone=1")
+	before := p.indexReads()
+	if got := p.dashboard(); got != want {
+		t.Errorf("got %d series, want %d", got, want)
+	}
+	if n := p.indexReads() - before; n != 0 {
+		t.Errorf("%d reads of the new block's index", n)
+	}
+	p.stop()
+}

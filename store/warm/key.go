@@ -1,0 +1,94 @@
+package warm
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/store/block"
+	"larder/store/storepb"
+)
+
+// appendKey appends what identifies a matcher set with removed labels: the number of these in one uvarint, each after its length, sorted and once;
+// then block.AppendCanonical.
+func appendKey(dst []byte, matchers []*labels.Matcher, without []string) []byte {
+	if len(without) > 1 {
+		without = slices.Compact(slices.Sorted(slices.Values(without)))
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(without)))
+	for _, name := range without {
+		dst = binary.AppendUvarint(dst, uint64(len(name)))
+		dst = append(dst, name...)
+	}
+	return block.AppendCanonical(dst, matchers)
+}
+
+var errKey = errors.New("not a matcher set")
+
+// parseKey is the reverse of appendKey.
+func parseKey(key string) (ms []*storepb.LabelMatcher, without []string, err error) {
+	d := decoder{data: []byte(key)}
+	n := d.uvarint()
+	for i := uint64(0); i < n && !d.bad; i++ {
+		without = append(without, string(d.bytes()))
+	}
+	for len(d.data) > 0 && !d.bad {
+		m := &storepb.LabelMatcher{}
+		switch labels.MatchType(d.byte()) {
+		case labels.MatchEqual:
+			m.Type = storepb.LabelMatcher_EQ
+		case labels.MatchNotEqual:
+			m.Type = storepb.LabelMatcher_NEQ
+		case labels.MatchRegexp:
+			m.Type = storepb.LabelMatcher_RE
+		case labels.MatchNotRegexp:
+			m.Type = storepb.LabelMatcher_NRE
+		default:
+			d.bad = true
+		}
+		m.Name, m.Value = string(d.bytes()), string(d.bytes())
+		ms = append(ms, m)
+	}
+	if d.bad || len(ms) == 0 {
+		return nil, nil, errKey
+	}
+	return ms, without, nil
+}
+
+// decoder takes apart bytes that nobody vouches for. After a fault it is bad and returns nothing any more.
+type decoder struct {
+	data []byte
+	bad  bool
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.data)
+	if n <= 0 {
+		d.bad, d.data = true, nil
+		return 0
+	}
+	d.data = d.data[n:]
+	return v
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if n > uint64(len(d.data)) {
+		d.bad, d.data = true, nil
+		return nil
+	}
+	out := d.data[:n]
+	d.data = d.data[n:]
+	return out
+}
+
+// bytes returns bytes after their length.
+func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
+
+func (d *decoder) byte() byte {
+	if b := d.take(1); len(b) == 1 {
+		return b[0]
+	}
+	return 0
+}

@@ -1,0 +1,191 @@
+package warm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"larder/store/block"
+	"larder/store/catalog"
+)
+
+// What a replay is for, in metrics and logs.
+const (
+	afterRestart    = "restart"
+	afterCompaction = "compaction"
+)
+
+// How a replay ended.
+const (
+	endedDone   = "all done"
+	endedTime   = "its time is up"
+	endedBytes  = "its bytes are used up"
+	endedClosed = "the process stops"
+)
+
+// Why a set was not replayed.
+const (
+	skippedGone   = "gone"   // its block is not served any more
+	skippedFailed = "failed" // an error, which is logged at debug level
+	skippedBound  = "bound"  // time or bytes were used up
+)
+
+// task is a set to be replayed for a block.
+type task struct {
+	block *catalog.Block
+	key   string
+	score float64
+}
+
+// byHeat sorts tasks: what is asked for most comes first, and of equals the newest block.
+func byHeat(tasks []task) {
+	slices.SortStableFunc(tasks, func(a, b task) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(b.block.MaxTime, a.block.MaxTime), a.block.ID.Compare(b.block.ID), cmp.Compare(a.key, b.key))
+	})
+}
+
+// outcome is what came of a replay.
+type outcome struct {
+	ended           string
+	replayed, total int
+	failed          int
+	bytes           int64
+	took            time.Duration
+}
+
+// replay goes through tasks in their order until all is done, ctx ends, or b is spent.
+func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *budget) outcome {
+	start := time.Now()
+	running := w.metrics.running.WithLabelValues(purpose)
+	running.Inc()
+	defer running.Dec()
+	var next, replayed, failed, bytes atomic.Int64
+	var wg sync.WaitGroup
+	for range min(workers, len(tasks)) {
+		wg.Go(func() {
+			for ctx.Err() == nil && !b.spent() {
+				i := int(next.Add(1)) - 1
+				if i >= len(tasks) {
+					return
+				}
+				switch err := w.one(ctx, tasks[i], b, &bytes); {
+				case err == nil:
+					replayed.Add(1)
+					w.metrics.replayed.WithLabelValues(purpose).Inc()
+				case ctx.Err() == nil && !errors.Is(err, errSpent):
+					failed.Add(1)
+					w.metrics.skipped.WithLabelValues(purpose, skippedFailed).Inc()
+					w.log.Debug("a matcher set was not warmed", "block", tasks[i].block.ID, "err", err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	o := outcome{
+		ended: endedDone, total: len(tasks), replayed: int(replayed.Load()), failed: int(failed.Load()),
+		bytes: bytes.Load(), took: time.Since(start),
+	}
+	if left := o.total - o.replayed - o.failed; left > 0 {
+		w.metrics.skipped.WithLabelValues(purpose, skippedBound).Add(float64(left))
+		switch {
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			o.ended = endedTime
+		case ctx.Err() != nil:
+			o.ended = endedClosed
+		default:
+			o.ended = endedBytes
+		}
+	}
+	w.metrics.bytes.WithLabelValues(purpose).Add(float64(o.bytes))
+	w.metrics.seconds.WithLabelValues(purpose).Add(o.took.Seconds())
+	return o
+}
+
+// one replays one set, as often as it takes: where it has to make way for requests it is tried again when they are through.
+func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64) error {
+	ms, without, err := parseKey(t.key)
+	if err != nil {
+		return err
+	}
+	for {
+		if err := w.idle(ctx); err != nil {
+			return err
+		}
+		select {
+		case w.places <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		a := b.attempt()
+		finished, err := w.opts.Store.Warm(ctx, t.block, ms, without, &a.acct)
+		<-w.places
+		bytes.Add(a.end(finished))
+		if err != nil || finished {
+			return err
+		}
+		if err := pause(ctx, retryAfter); err != nil {
+			return err
+		}
+	}
+}
+
+// idle waits while requests wait.
+func (w *Warmer) idle(ctx context.Context) error {
+	for w.opts.Store.Busy() {
+		if err := pause(ctx, retryAfter); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// openHeaders opens the headers of the blocks that were used, the last used first, and returns how many it did.
+func (w *Warmer) openHeaders(ctx context.Context, blocks []*catalog.Block) int {
+	var next, opened atomic.Int64
+	var wg sync.WaitGroup
+	for range min(workers, len(blocks)) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(blocks) || w.idle(ctx) != nil {
+					return
+				}
+				if w.openHeader(ctx, blocks[i]) {
+					opened.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return int(opened.Load())
+}
+
+// openHeader opens a header once it is built: building it is left to the background, where it does not compete with what requests wait for.
+func (w *Warmer) openHeader(ctx context.Context, b *catalog.Block) bool {
+	if w.opts.Headers.Wait(ctx, []ulid.ULID{b.ID}) != nil || !w.opts.Headers.Opened(b.ID) {
+		return false
+	}
+	_, release, err := w.opts.Headers.Acquire(ctx, block.Source(b))
+	if err != nil {
+		return false
+	}
+	release()
+	return true
+}

@@ -1,0 +1,96 @@
+package warm
+
+import (
+	"context"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"larder/store/catalog"
+)
+
+// ViewChanged is to be called after every change of the catalog's view, when the building of new headers has been asked for. For each new block that
+// was made from blocks of which something hot is recorded, it starts to warm the new one with that.
+func (w *Warmer) ViewChanged(old, cur *catalog.View) {
+	sets, _ := w.opts.Recorder.hot(func(id ulid.ULID) bool { return old.ByID(id) != nil })
+	bySource := map[ulid.ULID][]hotSet{}
+	for _, s := range sets {
+		bySource[s.block] = append(bySource[s.block], s)
+	}
+	b := newBudget(w.opts.MaxBytes)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.view = cur
+	if w.closed || len(bySource) == 0 {
+		return
+	}
+	hot := map[uint64][]*catalog.Block{} // blocks with hot sets, by their external labels
+	for _, o := range old.Blocks {
+		if bySource[o.ID] != nil {
+			hot[o.Labels.Hash()] = append(hot[o.Labels.Hash()], o)
+		}
+	}
+	for _, n := range cur.Blocks {
+		if old.ByID(n.ID) != nil {
+			continue
+		}
+		score := map[string]float64{}
+		for _, o := range hot[n.Labels.Hash()] {
+			if !n.Replaces(o) {
+				continue
+			}
+			for _, s := range bySource[o.ID] {
+				// A request asks for some of the sources: the most that one was asked for comes nearer to it than the sum.
+				score[s.key] = max(score[s.key], s.score)
+			}
+		}
+		if len(score) == 0 {
+			continue
+		}
+		s := &successor{}
+		w.warming[n.ID] = s
+		w.wg.Go(func() { w.warmSuccessor(n, s, score, b) })
+	}
+}
+
+// warmSuccessor warms a block with the sets of those that it replaces. Whatever comes of it, the block then counts as warm.
+func (w *Warmer) warmSuccessor(n *catalog.Block, s *successor, score map[string]float64, b *budget) {
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.warming, n.ID)
+	}()
+	var tasks []task
+	var inherited []hotSet
+	for key, hot := range score {
+		tasks = append(tasks, task{n, key, hot})
+		inherited = append(inherited, hotSet{n.ID, key, hot})
+	}
+	byHeat(tasks)
+	w.opts.Recorder.inherit(n.ID, inherited)
+	// The time of the header's building is not counted: before that the block does not replace others anyway.
+	if err := w.opts.Headers.Wait(w.ctx, []ulid.ULID{n.ID}); err != nil || !w.opts.Headers.Opened(n.ID) {
+		w.metrics.skipped.WithLabelValues(afterCompaction, skippedFailed).Add(float64(len(tasks)))
+		return
+	}
+	deadline := time.Now().Add(w.opts.MaxTime)
+	w.mu.Lock()
+	s.deadline = deadline
+	w.mu.Unlock()
+	ctx, cancel := context.WithDeadline(w.ctx, deadline)
+	defer cancel()
+	o := w.replay(ctx, afterCompaction, tasks, b)
+	w.report(afterCompaction, o, "block", n.ID)
+}
+
+// Warmed reports whether a block can take the place of others: it is not being warmed, or has been for as long as it may. It never waits. A block that
+// no view had yet is not warmed.
+func (w *Warmer) Warmed(id ulid.ULID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.view == nil || w.view.ByID(id) == nil {
+		return false
+	}
+	s := w.warming[id]
+	return s == nil || !s.deadline.IsZero() && time.Now().After(s.deadline)
+}

@@ -1,0 +1,222 @@
+package warm
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/pagecache"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+	"larder/store/storepb"
+)
+
+const (
+	// workers is how many sets are replayed at once, in the process.
+	workers = 2
+	// maxHeaders is how many headers are opened after a start.
+	maxHeaders = 512
+	// retryAfter is how long a replay that made way for requests looks away.
+	retryAfter = 50 * time.Millisecond
+)
+
+// Store is what replays go through: *store.Server.
+type Store interface {
+	// Warm does for a block what a request for these matchers without chunks does. Without an error, finished is false where it had to make way.
+	Warm(ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error)
+	// Busy reports whether requests wait.
+	Busy() bool
+}
+
+// Headers are the index headers: *indexheader.Manager.
+type Headers interface {
+	Opened(id ulid.ULID) bool
+	Wait(ctx context.Context, ids []ulid.ULID) error
+	Acquire(ctx context.Context, src indexheader.Source) (h *indexheader.Header, release func(), err error)
+}
+
+// Options of a Warmer. Recorder, Store and Headers are required.
+type Options struct {
+	Recorder *Recorder
+	Store    Store
+	Headers  Headers
+	// Dir is where the snapshot is kept; "": nowhere, and a start is cold.
+	Dir string
+	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps replaced blocks longer.
+	MaxTime time.Duration
+	// MaxBytes is how many bytes of index a replay may go through; default 128 MiB. More than the cache of index pages holds pushes out what
+	// has just been warmed.
+	MaxBytes int64
+	// SaveEvery is the time between snapshots, of which one is written only if something was asked since; default 3 minutes. It is how much a
+	// process that is killed forgets.
+	SaveEvery time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Warmer writes snapshots and replays them. Its methods may be called from any goroutine.
+type Warmer struct {
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+	places  chan struct{} // held by each set that is being replayed
+
+	ctx    context.Context // of replays after compactions
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows; held for map operations alone
+	closed  bool
+	view    *catalog.View // the last that ViewChanged was told of, nil before
+	warming map[ulid.ULID]*successor
+
+	// saved is the recorder's count of changes at the last snapshot. Only Run uses it.
+	saved uint64
+}
+
+// successor is a block that is warmed before those that it replaces go.
+type successor struct {
+	deadline time.Time // zero until its header is there
+}
+
+// New returns a Warmer. Close must be called.
+func New(opts Options) *Warmer {
+	if opts.MaxTime <= 0 {
+		opts.MaxTime = 2 * time.Minute
+	}
+	if opts.MaxBytes <= 0 {
+		opts.MaxBytes = 128 << 20
+	}
+	if opts.SaveEvery <= 0 {
+		opts.SaveEvery = 3 * time.Minute
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	w := &Warmer{opts: opts, log: opts.Logger, places: make(chan struct{}, workers), warming: map[ulid.ULID]*successor{}}
+	w.metrics = newMetrics(opts.Recorder, opts.Registerer)
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	return w
+}
+
+// Close ends replays after compactions and waits for them. Run ends with its own context.
+func (w *Warmer) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.cancel()
+	w.wg.Wait()
+}
+
+// Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a last one. It is called once the blocks are known.
+func (w *Warmer) Run(ctx context.Context) {
+	if w.opts.Dir != "" {
+		w.load()
+	}
+	var replaying sync.WaitGroup
+	replaying.Go(func() { w.replaySnapshot(ctx) })
+	defer replaying.Wait()
+	if w.opts.Dir == "" {
+		return
+	}
+	t := time.NewTicker(w.opts.SaveEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			w.save()
+		case <-ctx.Done():
+			w.save()
+			return
+		}
+	}
+}
+
+// load adds the snapshot to what the recorder has noted by now.
+func (w *Warmer) load() {
+	blocks, err := readSnapshot(w.opts.Dir)
+	if err != nil {
+		if !snapshotAbsent(err) {
+			w.metrics.failures.WithLabelValues("read").Inc()
+			w.log.Warn("the snapshot of what to warm is ignored", "err", err)
+		}
+		return
+	}
+	w.opts.Recorder.merge(blocks)
+}
+
+// save writes a snapshot if there is anything new to say.
+func (w *Warmer) save() {
+	w.mu.Lock()
+	view := w.view
+	w.mu.Unlock()
+	if view != nil && view.Ready && !view.FromDisk {
+		w.opts.Recorder.Forget(func(id ulid.ULID) bool { return view.ByID(id) != nil })
+	}
+	if w.opts.Recorder.stats().changes == w.saved {
+		return
+	}
+	file, changes := w.opts.Recorder.encode()
+	if err := writeSnapshot(w.opts.Dir, file, nil); err != nil {
+		w.metrics.failures.WithLabelValues("write").Inc()
+		w.log.Warn("the snapshot of what to warm could not be written: a restart would find an older one", "err", err)
+		return
+	}
+	w.saved = changes
+	w.metrics.snapshotTime.SetToCurrentTime()
+	w.metrics.snapshotBytes.Set(float64(len(file)))
+}
+
+// replaySnapshot warms the blocks of the view by what is recorded of them.
+func (w *Warmer) replaySnapshot(ctx context.Context) {
+	w.mu.Lock()
+	view := w.view
+	w.mu.Unlock()
+	sets, used := w.opts.Recorder.hot(func(ulid.ULID) bool { return true })
+	if view == nil || len(used) == 0 {
+		return
+	}
+	var tasks []task
+	for _, s := range sets {
+		if b := view.ByID(s.block); b != nil {
+			tasks = append(tasks, task{b, s.key, s.score})
+		} else {
+			w.metrics.skipped.WithLabelValues(afterRestart, skippedGone).Inc()
+		}
+	}
+	byHeat(tasks)
+	var blocks []*catalog.Block
+	for id := range used {
+		if b := view.ByID(id); b != nil {
+			blocks = append(blocks, b)
+		}
+	}
+	slices.SortFunc(blocks, func(a, b *catalog.Block) int { return cmp.Or(cmp.Compare(used[b.ID], used[a.ID]), a.ID.Compare(b.ID)) })
+	blocks = blocks[:min(len(blocks), maxHeaders)]
+	if len(blocks) == 0 {
+		return
+	}
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, w.opts.MaxTime)
+	defer cancel()
+	w.log.Info("warming what an earlier process was asked for", "headers", len(blocks), "matcher_sets", len(tasks))
+	headers := w.openHeaders(ctx, blocks)
+	o := w.replay(ctx, afterRestart, tasks, newBudget(w.opts.MaxBytes))
+	o.took = time.Since(start)
+	w.report(afterRestart, o, "headers", headers)
+}
+
+// report logs what a replay did.
+func (w *Warmer) report(purpose string, o outcome, more ...any) {
+	w.log.Info("warmed", append([]any{
+		"after", purpose, "matcher_sets", o.replayed, "of", o.total, "failed", o.failed,
+		"bytes", o.bytes, "took", o.took.Round(time.Millisecond), "ended", o.ended,
+	}, more...)...)
+}

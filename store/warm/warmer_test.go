@@ -1,0 +1,363 @@
+package warm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/pagecache"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+	"larder/store/storepb"
+)
+
+// fakeStore notes what is warmed. hold, if set, is called in the middle of each.
+type fakeStore struct {
+	mu     sync.Mutex
+	busy   bool
+	warmed []string
+	bytes  int64 // that each set takes
+	hold   func(ctx context.Context, what string) (finished bool, err error)
+}
+
+func (s *fakeStore) Busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.busy
+}
+
+func (s *fakeStore) Warm(ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, _ []string, acct *pagecache.Account) (bool, error) {
+	what := fmt.Sprintf("%d %s=%s", b.MaxTime, ms[0].Name, ms[0].Value)
+	acct.FetchedBytes.Add(s.bytes)
+	if err := acct.Spend(s.bytes, s.bytes); err != nil {
+		return false, err
+	}
+	if s.hold != nil {
+		if finished, err := s.hold(ctx, what); !finished || err != nil {
+			return false, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.warmed = append(s.warmed, what)
+	return true, nil
+}
+
+func (s *fakeStore) done() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.warmed)
+}
+
+// fakeHeaders are all there, unless they are not.
+type fakeHeaders struct {
+	wait   func(ctx context.Context) error
+	absent bool
+}
+
+func (h *fakeHeaders) Opened(ulid.ULID) bool { return !h.absent }
+func (h *fakeHeaders) Wait(ctx context.Context, _ []ulid.ULID) error {
+	if h.wait != nil {
+		return h.wait(ctx)
+	}
+	return nil
+}
+func (h *fakeHeaders) Acquire(context.Context, indexheader.Source) (*indexheader.Header, func(), error) {
+	return nil, func() {}, nil
+}
+
+type bed struct {
+	*Warmer
+	store   *fakeStore
+	headers *fakeHeaders
+	log     *bytes.Buffer
+}
+
+func newBed(t *testing.T, o Options) *bed {
+	b := &bed{store: &fakeStore{}, headers: &fakeHeaders{}, log: &bytes.Buffer{}}
+	if o.Recorder == nil {
+		o.Recorder = NewRecorder()
+	}
+	o.Store, o.Headers, o.Logger = b.store, b.headers, slog.New(slog.NewTextHandler(b.log, nil))
+	b.Warmer = New(o)
+	t.Cleanup(b.Close)
+	return b
+}
+
+func view(blocks ...*catalog.Block) *catalog.View { return catalog.NewView(blocks, true) }
+
+// ask notes n requests of a set.
+func ask(r *Recorder, n int, value string, blocks ...*catalog.Block) {
+	for range n {
+		r.Note(blocks, []*labels.Matcher{equal("a", value)}, nil)
+	}
+}
+
+func TestAStartReplaysTheHottestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		one, two, gone := blockOf(1), blockOf(2), blockOf(3)
+		first := newBed(t, Options{Dir: dir})
+		first.ViewChanged(view(), view(one, two, gone))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancelled := make(chan struct{})
+		go func() { first.Run(ctx); close(cancelled) }()
+		ask(first.opts.Recorder, 5, "hot", one, gone)
+		ask(first.opts.Recorder, 2, "warm", one, two)
+		cancel()
+		<-cancelled
+
+		second := newBed(t, Options{Dir: dir})
+		second.store.hold = func(context.Context, string) (bool, error) {
+			time.Sleep(time.Second) // one after the other, so that their order is known
+			return true, nil
+		}
+		second.places <- struct{}{}
+		second.ViewChanged(view(), view(one, two))
+		ctx, cancel = context.WithCancel(t.Context())
+		defer cancel()
+		go second.Run(ctx)
+		time.Sleep(time.Minute)
+		if diff := cmp.Diff([]string{"1 a=hot", "2 a=warm", "1 a=warm"}, second.store.done()); diff != "" {
+			t.Error(diff)
+		}
+		for _, want := range []string{"after=restart matcher_sets=3 of=3 failed=0", "headers=2", `ended="all done"`} {
+			if !strings.Contains(second.log.String(), want) {
+				t.Errorf("the log lacks %s:\n%s", want, second.log)
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// restart replays n sets of one block within the given bounds.
+func restart(t *testing.T, n int, o Options) *bed {
+	o.Recorder = NewRecorder()
+	b := newBed(t, o)
+	one := blockOf(1)
+	for i := range n {
+		ask(o.Recorder, 1, fmt.Sprint(i), one)
+	}
+	b.ViewChanged(view(), view(one))
+	return b
+}
+
+func TestAReplayIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := restart(t, 50, Options{MaxBytes: 1000})
+		b.store.bytes = 100
+		b.replaySnapshot(t.Context())
+		if got := len(b.store.done()); got != 10 || !strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
+			t.Errorf("%d sets of 100 bytes within 1000:\n%s", got, b.log)
+		}
+
+		b = restart(t, 50, Options{MaxTime: time.Minute})
+		b.store.hold = func(ctx context.Context, _ string) (bool, error) {
+			err := pause(ctx, 10*time.Second)
+			return err == nil, err
+		}
+		start := time.Now()
+		b.replaySnapshot(t.Context())
+		if took, got := time.Since(start), len(b.store.done()); took != time.Minute || got < 10 || got > 12 || !strings.Contains(b.log.String(), `ended="its time is up"`) {
+			t.Errorf("%d sets in %v:\n%s", got, took, b.log)
+		}
+
+		// Headers that are not built keep nothing waiting for longer either.
+		b = restart(t, 50, Options{MaxTime: time.Minute})
+		b.headers.wait = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		start = time.Now()
+		b.replaySnapshot(t.Context())
+		if took := time.Since(start); took != time.Minute || len(b.store.done()) > 0 {
+			t.Errorf("%d sets in %v", len(b.store.done()), took)
+		}
+	})
+}
+
+func TestAReplayMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := restart(t, 4, Options{MaxBytes: 500})
+		b.store.bytes = 0
+		b.store.busy = true
+		tries := map[string]int{}
+		b.store.hold = func(_ context.Context, what string) (bool, error) {
+			b.store.mu.Lock()
+			defer b.store.mu.Unlock()
+			tries[what]++
+			return tries[what] == 3, nil
+		}
+		done := make(chan struct{})
+		go func() { b.replaySnapshot(t.Context()); close(done) }()
+		time.Sleep(30 * time.Second)
+		if len(tries) > 0 {
+			t.Errorf("%d sets were begun while requests wait", len(tries))
+		}
+		b.store.mu.Lock()
+		b.store.busy = false
+		b.store.mu.Unlock()
+		<-done
+		if got := len(b.store.done()); got != 4 {
+			t.Errorf("%d sets after they made way, want 4", got)
+		}
+	})
+}
+
+func TestAFailingSetDoesNotEndAReplay(t *testing.T) {
+	b := restart(t, 10, Options{})
+	b.store.hold = func(_ context.Context, what string) (bool, error) {
+		if what == "1 a=3" {
+			return false, errors.New("bucket is away")
+		}
+		return true, nil
+	}
+	b.replaySnapshot(t.Context())
+	if got := len(b.store.done()); got != 9 || !strings.Contains(b.log.String(), "failed=1") {
+		t.Errorf("%d sets:\n%s", got, b.log)
+	}
+}
+
+func TestADamagedSnapshotIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, snapshotName)
+		if err := os.WriteFile(path, []byte("larder-warm 1 3 00000000\nabc"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		b := newBed(t, Options{Dir: dir, SaveEvery: time.Minute})
+		one := blockOf(1)
+		b.ViewChanged(view(), view(one))
+		ctx, cancel := context.WithCancel(t.Context())
+		go b.Run(ctx)
+		synctest.Wait()
+		if !strings.Contains(b.log.String(), "is ignored") {
+			t.Errorf("the log says nothing of it:\n%s", b.log)
+		}
+		ask(b.opts.Recorder, 1, "x", one)
+		time.Sleep(61 * time.Second)
+		if blocks, err := readSnapshot(dir); err != nil || len(blocks) != 1 {
+			t.Errorf("after a minute: %v, %v", blocks, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if _, err := readSnapshot(dir); !snapshotAbsent(err) {
+			t.Errorf("it was written again without a change: %v", err)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// compacted returns two blocks and the one that they were compacted to.
+func compacted() (a, b, ab *catalog.Block) {
+	a, b, ab = blockOf(1), blockOf(2), blockOf(3)
+	ab.Sources = []ulid.ULID{a.ID, b.ID}
+	return a, b, ab
+}
+
+func TestABlockIsWarmedBeforeItReplacesOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, ab := compacted()
+		downsampled := blockOf(4)
+		downsampled.Sources, downsampled.Resolution = ab.Sources, catalog.Resolution5m
+		foreign := blockOf(5)
+		foreign.Sources, foreign.Labels = ab.Sources, labels.FromStrings("replica", "b")
+
+		w := newBed(t, Options{})
+		w.ViewChanged(view(), view(a, b))
+		ask(w.opts.Recorder, 3, "x", a)
+		ask(w.opts.Recorder, 2, "y", a, b)
+		release := make(chan struct{})
+		w.store.hold = func(ctx context.Context, _ string) (bool, error) { <-release; return true, nil }
+		if w.Warmed(ab.ID) {
+			t.Error("a block that no view has had yet may replace others")
+		}
+		w.ViewChanged(view(a, b), view(a, b, ab, downsampled, foreign))
+		if w.Warmed(ab.ID) || !w.Warmed(downsampled.ID) || !w.Warmed(foreign.ID) {
+			t.Errorf("warmed: %v, what was not asked for: %v %v", w.Warmed(ab.ID), w.Warmed(downsampled.ID), w.Warmed(foreign.ID))
+		}
+		close(release)
+		synctest.Wait()
+		got := w.store.done()
+		slices.Sort(got)
+		if diff := cmp.Diff([]string{"3 a=x", "3 a=y"}, got); diff != "" || !w.Warmed(ab.ID) {
+			t.Errorf("warmed: %v, %s", w.Warmed(ab.ID), diff)
+		}
+		// A restart right now finds the new block hot.
+		if sets := hotOf(w.opts.Recorder)[ab.ID]; len(sets) != 2 {
+			t.Errorf("%d sets are recorded of it", len(sets))
+		}
+	})
+}
+
+func TestReplacedBlocksAreNotKeptForLong(t *testing.T) {
+	f := func(name string, o Options, prepare func(*bed), after time.Duration) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			a, b, ab := compacted()
+			w := newBed(t, o)
+			w.ViewChanged(view(), view(a, b))
+			ask(w.opts.Recorder, 3, "x", a)
+			ask(w.opts.Recorder, 3, "y", a)
+			prepare(w)
+			w.ViewChanged(view(a, b), view(a, b, ab))
+			synctest.Wait()
+			if after > 0 {
+				time.Sleep(after - time.Millisecond)
+				if w.Warmed(ab.ID) {
+					t.Errorf("%s: it replaces others too early", name)
+				}
+				time.Sleep(2 * time.Millisecond)
+			}
+			if !w.Warmed(ab.ID) {
+				t.Errorf("%s: it does not replace others after %v", name, after)
+			}
+		})
+	}
+	stuck := func(w *bed) {
+		w.store.hold = func(ctx context.Context, _ string) (bool, error) { <-ctx.Done(); return false, ctx.Err() }
+	}
+	f("time", Options{MaxTime: time.Minute}, stuck, time.Minute)
+	f("bytes", Options{MaxBytes: 10}, func(w *bed) { w.store.bytes = 11 }, 0)
+	f("requests wait all the time", Options{MaxTime: time.Minute}, func(w *bed) { w.store.busy = true }, time.Minute)
+	f("errors", Options{}, func(w *bed) {
+		w.store.hold = func(context.Context, string) (bool, error) { return false, errors.New("bucket is away") }
+	}, 0)
+	f("no header", Options{}, func(w *bed) { w.headers.absent = true }, 0)
+	f("nothing hot", Options{}, func(w *bed) {
+		stuck(w)
+		w.opts.Recorder.Forget(func(ulid.ULID) bool { return false })
+	}, 0)
+}
+
+// TestCloseEndsWarming: Close does not wait for what is under way, and nothing begins after it.
+func TestCloseEndsWarming(t *testing.T) {
+	a, b, ab := compacted()
+	w := newBed(t, Options{})
+	w.ViewChanged(view(), view(a, b))
+	ask(w.opts.Recorder, 3, "x", a)
+	begun := make(chan struct{})
+	w.store.hold = func(ctx context.Context, _ string) (bool, error) { close(begun); <-ctx.Done(); return false, ctx.Err() }
+	w.ViewChanged(view(a, b), view(a, b, ab))
+	<-begun
+	w.Close()
+	w.ViewChanged(view(a, b), view(a, b, ab))
+	if len(w.store.done()) > 0 {
+		t.Error("it was warmed all the same")
+	}
+}

@@ -1,0 +1,138 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/pagecache"
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+const (
+	// warmRunBytes is how much index a warm-up reads at a time: little, so that it holds little and is soon out of the way.
+	warmRunBytes = 256 << 10
+	// giveWay is how long a warm-up that has made way looks away.
+	giveWay = 20 * time.Millisecond
+)
+
+// Busy reports whether Series requests wait, at the gate or for their bytes.
+func (s *Server) Busy() bool { return s.gate.Waiting() || s.allowance.Waiting() }
+
+// Warm fills the caches with what a Series request without chunks for these matchers and removed labels would find in a block: index pages,
+// and what is derived from them. It is no request: it takes no place at the gate, counts in no metric of requests, and holds bytes only while
+// none waits for them and half of the allowance is free. While requests wait at the gate it stands still.
+//
+// finished is false, without an error, where it had to make way: then it may be tried again, and what was read until then is kept. An error of
+// acct's Spend ends it; that is asked about postings after they have been read, for others may have joined in reading them.
+func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error) {
+	matchers, err := promMatchers(s.matchers, ms)
+	if err != nil {
+		return false, err
+	}
+	if len(matchers) == 0 {
+		return false, errors.New("no matchers")
+	}
+	err = contained(func() error {
+		// A lazy plan that comes to nothing is made eagerly at the next request: that one's pages are wanted too.
+		for range 2 {
+			var again bool
+			var err error
+			if finished, again, err = s.warm(ctx, meta, matchers, without, acct); err != nil || !again {
+				return err
+			}
+		}
+		return nil
+	})()
+	return finished && err == nil, err
+}
+
+// warm is one attempt of Warm. again asks for another one.
+func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labels.Matcher, without []string, acct *pagecache.Account) (finished, again bool, err error) {
+	if s.Busy() {
+		return false, false, nil
+	}
+	// Without Spend: requests may share what planning reads, and its errors.
+	var planning pagecache.Account
+	plan, err := s.block(meta).Plan(ctx, matchers, block.PlanOptions{
+		External: externalWithout(meta.Labels, without), Dropped: without,
+		// All of the block, for the caches know no time range; and so that a series set is built that a request would build at its second coming.
+		Sets: block.SetsBuilt, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
+		Account: &planning,
+	})
+	touched, fetched := planning.TouchedBytes.Load(), planning.FetchedBytes.Load()
+	planning.MoveTo(acct)
+	if err != nil {
+		return false, false, err
+	}
+	defer plan.Close()
+	if acct.Spend != nil {
+		if err := acct.Spend(touched, fetched); err != nil {
+			return false, false, err
+		}
+	}
+	if plan.Postings() == 0 {
+		return true, false, nil
+	}
+	need := plan.StreamBytes(warmRunBytes)
+	held, ever := s.allowance.TryReserve(need)
+	if !ever {
+		return false, false, fmt.Errorf("warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)", need)
+	}
+	if held == nil {
+		return false, false, nil
+	}
+	defer held.Release()
+	stream := plan.Stream(ctx, block.StreamOptions{
+		MinTime: meta.MinTime, MaxTime: meta.MaxTime,
+		SkipChunks: true,
+		RunBytes:   warmRunBytes,
+		Account:    acct,
+		Grow: func(n int64) error {
+			if !held.TryGrow(n) {
+				return errors.New("no room to sort its series")
+			}
+			return nil
+		},
+	})
+	defer stream.Close()
+	for {
+		if _, err = stream.Next(); err != nil {
+			break
+		}
+		if ok, err := s.standBack(ctx); !ok || err != nil {
+			return false, false, err
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return false, false, err
+	}
+	if stream.Stats().Matched == 0 && plan.Lazy() {
+		plan.CameToNothing()
+		return true, true, nil
+	}
+	return true, false, nil
+}
+
+// standBack waits while requests wait at the gate. It returns false if some wait for bytes, which the warm-up must give back.
+func (s *Server) standBack(ctx context.Context) (bool, error) {
+	for !s.allowance.Waiting() {
+		if !s.gate.Waiting() {
+			return true, nil
+		}
+		t := time.NewTimer(giveWay)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return false, ctx.Err()
+		}
+	}
+	return false, nil
+}

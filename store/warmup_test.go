@@ -1,0 +1,204 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/benchmarks/dataset"
+	"larder/internal/pagecache"
+	"larder/store"
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+// noted is what a recorder was told.
+type noted struct {
+	blocks   int
+	matchers string
+	without  string
+}
+
+type fakeRecorder struct{ notes []noted }
+
+func (r *fakeRecorder) Note(blocks []*catalog.Block, ms []*labels.Matcher, without []string) {
+	var text []string
+	for _, m := range ms {
+		text = append(text, m.String())
+	}
+	r.notes = append(r.notes, noted{len(blocks), strings.Join(text, ","), strings.Join(without, ",")})
+}
+
+// warmAll warms every block of the gateway's view by what a request asks for.
+func (g *gateway) warmAll(t *testing.T, req *storepb.SeriesRequest, acct *pagecache.Account) (finished bool, err error) {
+	t.Helper()
+	for _, b := range g.catalog.View().Blocks {
+		if finished, err = g.server.Warm(context.Background(), b, req.Matchers, req.WithoutReplicaLabels, acct); !finished || err != nil {
+			return finished, err
+		}
+	}
+	return true, nil
+}
+
+// TestAWarmedRequestReadsNoIndex: what Warm leaves behind is all that a request needs of the index, for each way of finding series.
+func TestAWarmedRequestReadsNoIndex(t *testing.T) {
+	dir := wholeBlock(t, 4000)
+	f := func(name string, change func(*storepb.SeriesRequest)) {
+		t.Helper()
+		recorder := &fakeRecorder{}
+		g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Recorder = recorder }})
+		req := wholeMetric(64)
+		change(req)
+		requests := func() float64 {
+			n, err := testutil.GatherAndCount(g.reg, "larder_stage_duration_seconds")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return float64(n)
+		}
+		before := requests()
+		var acct pagecache.Account
+		if finished, err := g.warmAll(t, req, &acct); !finished || err != nil {
+			t.Fatalf("%s: finished %v, %v", name, finished, err)
+		}
+		if (acct.FetchedBytes.Load() == 0) != (name == "nothing") || len(recorder.notes) > 0 || requests() != before {
+			t.Errorf("%s: %d bytes read, recorded %v, requests %v before and %v after", name, acct.FetchedBytes.Load(), recorder.notes, before, requests())
+		}
+		if n := g.inUse(t); n != 0 {
+			t.Errorf("%s: %v bytes of the allowance are still held", name, n)
+		}
+		g.bucket.take()
+		if _, err := g.query(context.Background(), req); err != nil {
+			t.Fatal(err)
+		}
+		if counts, _ := g.bucket.take(); counts["index"] != 0 {
+			t.Errorf("%s: %d reads of the index after it was warmed", name, counts["index"])
+		}
+		if len(recorder.notes) != 1 || recorder.notes[0].blocks != len(g.catalog.View().Blocks) {
+			t.Errorf("%s: recorded %v", name, recorder.notes)
+		}
+	}
+	f("a metric", func(*storepb.SeriesRequest) {})
+	f("part of the time", func(req *storepb.SeriesRequest) { req.MinTime, req.MaxTime = dataset.Epoch+1, dataset.Epoch+60_000 })
+	f("removed labels", func(req *storepb.SeriesRequest) { req.WithoutReplicaLabels = []string{"replica", "pod"} })
+	f("pending matchers", func(req *storepb.SeriesRequest) {
+		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+a.*"})
+	})
+	f("nothing", func(req *storepb.SeriesRequest) {
+		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "none-.*"})
+	})
+}
+
+func TestWarmingEnds(t *testing.T) {
+	g := startGateway(t, wholeBlock(t, 4000), gatewayOptions{})
+	req := wholeMetric(0)
+
+	// At the account's bound.
+	over := errors.New("enough")
+	var acct pagecache.Account
+	acct.Spend = func(touched, fetched int64) error { return over }
+	if finished, err := g.warmAll(t, req, &acct); finished || !errors.Is(err, over) {
+		t.Errorf("over its bound: %v, %v", finished, err)
+	}
+	// With its context.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	b := g.catalog.View().Blocks[0]
+	if finished, err := g.server.Warm(ctx, b, req.Matchers, nil, &pagecache.Account{}); finished || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v, %v", finished, err)
+	}
+	// At what no request could ask for.
+	bad := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "a", Value: "("}}
+	for _, ms := range [][]*storepb.LabelMatcher{bad, nil} {
+		if finished, err := g.server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished || err == nil {
+			t.Errorf("%v: %v, %v", ms, finished, err)
+		}
+	}
+	if n := g.inUse(t); n != 0 {
+		t.Errorf("%v bytes of the allowance are still held", n)
+	}
+}
+
+// TestWarmingMakesWay: nothing is warmed while requests hold half of the allowance, and what never fits says so.
+func TestWarmingMakesWay(t *testing.T) {
+	var server *store.Server
+	allowance := int64(64 << 20)
+	g := startGateway(t, wholeBlock(t, 4000), gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }})
+	server = g.server
+	req := wholeMetric(64)
+	// A request that stands still with its bytes: its client does not read.
+	held := make(chan struct{})
+	end := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		first := true
+		done <- server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(int) error {
+			if first {
+				first = false
+				close(held)
+				<-end
+			}
+			return nil
+		}})
+	}()
+	<-held
+	if finished, err := g.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {
+		t.Errorf("beside a request in a large allowance: %v, %v", finished, err)
+	}
+	close(end)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+
+	small := startGateway(t, wholeBlock(t, 40_000), gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 300 << 10 }})
+	if finished, err := small.warmAll(t, req, &pagecache.Account{}); finished || err == nil || !strings.Contains(err.Error(), "--store.request-bytes") {
+		t.Errorf("in an allowance that is too small: %v, %v", finished, err)
+	}
+}
+
+func TestTryReserve(t *testing.T) {
+	a := store.NewAllowance(store.AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil)
+	f := func(n int64, granted, ever bool) *store.Reservation {
+		t.Helper()
+		r, e := a.TryReserve(n)
+		if (r != nil) != granted || e != ever {
+			t.Errorf("%d bytes of %d in use: granted %v, ever %v", n, a.InUse(), r != nil, e)
+		}
+		return r
+	}
+	f(501, false, false)
+	f(math.MaxInt64, false, false)
+	r := f(400, true, true)
+	f(101, false, true)
+	s := f(100, true, true)
+	s.Release()
+	r.Release()
+
+	large, err := a.Reserve(context.Background(), 800)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	waits := make(chan error)
+	go func() {
+		_, err := a.Reserve(ctx, 800)
+		waits <- err
+	}()
+	for !a.Waiting() {
+		// Until it waits.
+	}
+	large.Shrink(790)
+	f(1, false, true)
+	cancel()
+	<-waits
+	f(1, true, true).Release()
+	large.Release()
+	if n := a.InUse(); n != 0 {
+		t.Errorf("%d bytes are still held", n)
+	}
+}
