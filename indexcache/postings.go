@@ -55,8 +55,9 @@ func AppendID(dst []byte, key bytecache.Key) []byte { return append(dst, key.ID[
 // Get returns what is kept in memory under a key, without the identity.
 func (p *Postings) Get(key bytecache.Key) ([]byte, bool) {
 	p.requests.Add(1)
-	v, ok := p.cache.Get(key.Local)
-	if v, ok = own(v, key); ok {
+	v, _ := p.cache.Get(key.Local) // nil is nobody's
+	v, ok := own(v, key)
+	if ok {
 		p.memoryHits.Add(1)
 	}
 	return v, ok
