@@ -23,7 +23,7 @@ func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Option
 	}
 	pages.PageSize = int(b.conf.indexPageSize)
 	c := indexcache.New(bucket, indexcache.Options{
-		MaxBytes: orNone(m.kept[indexPages]), PostingsBytes: orNone(m.kept[expandedPostings]),
+		MaxBytes: orNone(m.kept[indexPages]), PostingsBytes: orNone(m.kept[expandedPostings]), SeriesSetBytes: orNone(m.kept[seriesSets]),
 		NoPages: b.conf.withoutKinds[indexPages], NoPostings: b.conf.withoutKinds[expandedPostings],
 		Remote: remote, Pages: pages,
 	})

@@ -140,7 +140,7 @@ func (c *storeConfig) cacheFlags(f flagger) {
 	}
 	memoryFlag("cache-size", "Memory for all caches together: 30 % for the index cache, 62 % for chunk pages, 8 % for blocks of index headers. "+
 		"What is given for one of them counts first, and the others share the rest.", "", &m.total, size)
-	memoryFlag("index-cache-size", "Memory for index pages (60 %), expanded postings (15 %) and series sets (25 %). Does not count when --index-cache.config is given, "+
+	memoryFlag("index-cache-size", "Memory for index pages (60 %), series sets (30 %) and expanded postings (10 %). Does not count when --index-cache.config is given, "+
 		"which has a size of its own.", "250MB", &m.index, size)
 	memoryFlag("index-cache.postings-size", "Memory for expanded postings, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.postings, size)
 	memoryFlag("index-cache.series-size", "Memory for series sets, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.series, size)

@@ -30,13 +30,15 @@ func (k kind) least() int64 {
 
 // weight is the kind's part of what is divided.
 //
-// The index side is divided as 60 to 15 to 25. Pages come first because everything can be answered from them, what is in the other two
-// included. Expanded postings take a few bytes a series and save the reading and merging of lists: little space goes far. Series sets
-// are the largest for what they hold, some hundred bytes a series, and help dashboards that repeat, whose sets are few.
+// The index side is divided as 60 to 10 to 30. Pages come first because everything can be answered from them without the bucket, what the
+// other two hold included. Expanded postings take one to four bytes a series where a page holds some fifty for it, so that little space goes
+// far. Series sets are the largest for what they hold, some 360 bytes a series, and save only work; but a set is kept only up to a third of
+// their space, and by default that should be enough for 50,000 series (18 MB). The questions of `larder demo`, asked twice, leave 2.4 MB of
+// index pages, 0.04 MB of expanded postings and 3.4 MB of series sets.
 //
 // Index side, chunk pages and header blocks are to one another as 30 to 62 to 8, as they are by default without a memory limit.
 func (k kind) weight() int64 {
-	return [kinds]int64{36, 9, 15, 124, 16}[k]
+	return [kinds]int64{36, 6, 18, 124, 16}[k]
 }
 
 // division is bytes, without those of them that have their place already, and the kinds that share what is left.

@@ -42,9 +42,8 @@ func (a *amount) String() string { return fmt.Sprintf("%s %s", a.from, units.Bas
 
 const (
 	defaultIndexCache = 250 << 20
-	// defaultSeriesSets is for series sets where they are all of the index side that is kept in memory: about what they get of
-	// defaultIndexCache.
-	defaultSeriesSets   = 64 << 20
+	// defaultSeriesSets is for series sets where they are all of the index side that is kept in memory: what they get of defaultIndexCache.
+	defaultSeriesSets   = 75 << 20
 	defaultChunkCache   = 512 << 20
 	defaultHeaderBlocks = 64 << 20
 	defaultRequests     = 1 << 30

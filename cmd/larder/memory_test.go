@@ -34,52 +34,53 @@ func TestMemoryFit(t *testing.T) {
 		}
 	}
 	// Nothing but defaults, without and with limits.
-	f(memoryConfig{}, 0, 150, 37, 62, 512, 64, 1024, false)
-	f(memoryConfig{}, 4*gib, 150, 37, 62, 819, 64, 1024, false)
-	f(memoryConfig{}, math.MaxInt64, 150, 37, 62, math.MaxInt64/5/mib, 64, math.MaxInt64/4/mib, false)
+	f(memoryConfig{}, 0, 150, 25, 75, 512, 64, 1024, false)
+	f(memoryConfig{}, 4*gib, 150, 25, 75, 819, 64, 1024, false)
+	f(memoryConfig{}, math.MaxInt64, 150, 25, 75, math.MaxInt64/5/mib, 64, math.MaxInt64/4/mib, false)
 	// 250, 80, 12.5 and 100 MiB do not fit into three quarters of 400: each gets 300/442.5 of it.
-	f(memoryConfig{}, 400*mib, 101, 25, 42, 54, 8, 67, true)
+	f(memoryConfig{}, 400*mib, 101, 16, 50, 54, 8, 67, true)
 	// Nothing but defaults always fits: requests first get what they need. What is left is too little for all kinds.
-	f(memoryConfig{}, 128*mib, 42, 10, 17, 7, 1, 16, true)
-	f(memoryConfig{}, 32*mib, 9, 2, 3, 0, 0, 8, true)
+	f(memoryConfig{}, 128*mib, 42, 7, 21, 7, 1, 16, true)
+	f(memoryConfig{}, 32*mib, 9, 1, 4, 0, 0, 8, true)
 
 	// What the user gave stays, and is divided.
-	f(memoryConfig{index: given("", 100*mib)}, 200*mib, 60, 15, 25, 20, 3, 25, true)
-	f(memoryConfig{index: given("", 100*gib)}, 0, 60*1024, 15*1024, 25*1024, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 100*mib)}, 200*mib, 60, 10, 30, 20, 3, 25, true)
+	f(memoryConfig{index: given("", 100*gib)}, 0, 60*1024, 10*1024, 30*1024, 512, 64, 1024, false)
 	f(memoryConfig{index: given("", 0)}, 0, 0, 0, 0, 512, 64, 1024, false)
 	f(memoryConfig{index: given("", math.MaxInt64), chunks: given("", math.MaxInt64)}, 0,
-		math.MaxInt64/100*60/mib, math.MaxInt64/100*15/mib, math.MaxInt64/100*25/mib, math.MaxInt64/mib, 64, 1024, false)
-	// Small wholes are some kinds that work: below 6.7 MiB postings would have less than one, below 3.4 MiB sets too.
-	f(memoryConfig{index: given("", 7*mib)}, 0, 4, 1, 1, 512, 64, 1024, false)
-	f(memoryConfig{index: given("", 6*mib)}, 0, 4, 0, 1, 512, 64, 1024, false)
-	f(memoryConfig{index: given("", 3*mib)}, 0, 3, 0, 0, 512, 64, 1024, false)
+		math.MaxInt64/100*60/mib, math.MaxInt64/100*10/mib, math.MaxInt64/100*30/mib, math.MaxInt64/mib, 64, 1024, false)
+	// Small wholes are some kinds that work: below 10 MiB postings would have less than one, below 3 MiB sets too.
+	f(memoryConfig{index: given("", 10*mib)}, 0, 6, 1, 3, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 9*mib)}, 0, 6, 0, 3, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 3*mib)}, 0, 2, 0, 1, 512, 64, 1024, false)
+	f(memoryConfig{index: given("", 3*mib-3)}, 0, 2, 0, 0, 512, 64, 1024, false)
 
 	// Figures of their own are taken from the whole; the others share the rest.
-	f(memoryConfig{postings: given("", 0)}, 0, 176, 0, 73, 512, 64, 1024, false)
+	f(memoryConfig{postings: given("", 0)}, 0, 166, 0, 83, 512, 64, 1024, false)
 	f(memoryConfig{postings: given("", 0), series: given("", 0)}, 0, 250, 0, 0, 512, 64, 1024, false)
 	f(memoryConfig{postings: given("", 20*mib), series: given("", 30*mib)}, 0, 200, 20, 30, 512, 64, 1024, false)
-	f(memoryConfig{series: given("", 100*mib), index: given("", 200*mib)}, 0, 80, 20, 100, 512, 64, 1024, false)
-	// They stay where the rest gives way: 100 of 150 are taken, requests get 16, and 150, 40 and 6.2 have the others.
-	f(memoryConfig{series: given("", 100*mib)}, 200*mib, 20, 5, 100, 6, 1, 16, true)
+	f(memoryConfig{series: given("", 100*mib), index: given("", 200*mib)}, 0, 85, 14, 100, 512, 64, 1024, false)
+	// They stay where the rest gives way: 100 of 150 are taken, requests get 16, and 150, 40 and 6.2 share the rest.
+	f(memoryConfig{series: given("", 100*mib)}, 200*mib, 22, 3, 100, 6, 1, 16, true)
 
 	// One total for all kinds.
-	f(memoryConfig{total: given("", 1000*mib)}, 0, 180, 45, 75, 620, 80, 1024, false)
-	f(memoryConfig{total: given("", 3*tib)}, 0, 3*tib/mib*18/100, 3*tib*45/1000/mib, 3*tib*75/1000/mib, 3*tib/mib*62/100, 3*tib*8/100/mib, 1024, false)
-	f(memoryConfig{total: given("", 1000*mib)}, 2*gib, 180, 45, 75, 620, 80, 512, false)
-	f(memoryConfig{total: given("", 1000*mib), index: given("", 300*mib)}, 0, 180, 45, 75, 620, 80, 1024, false)
-	f(memoryConfig{total: given("", 1000*mib), chunks: given("", 100*mib), series: given("", 0)}, 0, 531, 132, 0, 100, 236, 1024, false)
-	f(memoryConfig{total: given("", 1000*mib), index: given("", 900*mib), chunks: given("", 100*mib)}, 0, 540, 135, 225, 100, 0, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib)}, 0, 180, 30, 90, 620, 80, 1024, false)
+	f(memoryConfig{total: given("", 3*tib)}, 0, 3*tib/mib*18/100, 3*tib*3/100/mib, 3*tib*9/100/mib, 3*tib/mib*62/100, 3*tib*8/100/mib, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib)}, 2*gib, 180, 30, 90, 620, 80, 512, false)
+	f(memoryConfig{total: given("", 1000*mib), index: given("", 300*mib)}, 0, 180, 30, 90, 620, 80, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib), chunks: given("", 100*mib), series: given("", 0)}, 0, 558, 93, 0, 100, 248, 1024, false)
+	f(memoryConfig{total: given("", 1000*mib), index: given("", 900*mib), chunks: given("", 100*mib)}, 0, 540, 90, 270, 100, 0, 1024, false)
 	f(memoryConfig{total: given("", 4*mib)}, 0, 0, 0, 0, 3, 0, 1024, false)
 	f(memoryConfig{total: given("", 0)}, 0, 0, 0, 0, 0, 0, 1024, false)
 
 	// Kinds that are kept elsewhere, or nowhere, leave their part to the others; sets that are alone have a default of their own.
 	remote := memoryConfig{off: [kinds]bool{indexPages: true, expandedPostings: true, chunkPages: true}, indexWrites: &amount{}, chunkWrites: &amount{}}
-	f(remote, 0, 0, 0, 64, 0, 64, 1024, false)
+	f(remote, 0, 0, 0, 75, 0, 64, 1024, false)
 	f(memoryConfig{off: remote.off, series: given("", 500*mib)}, 0, 0, 0, 500, 0, 64, 1024, false)
-	f(memoryConfig{off: remote.off, total: given("", 230*mib)}, 0, 0, 0, 111, 0, 118, 1024, false)
-	f(memoryConfig{off: [kinds]bool{seriesSets: true}}, 0, 200, 50, 0, 512, 64, 1024, false)
-	// 64, 4, 4, 4 and 32 do not fit into 96, and requests get 16 at least.
-	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0, 56, 0, 3, 28, true)
+	f(memoryConfig{off: remote.off, total: given("", 230*mib)}, 0, 0, 0, 121, 0, 108, 1024, false)
+	f(memoryConfig{off: [kinds]bool{seriesSets: true}}, 0, 214, 35, 0, 512, 64, 1024, false)
+	// 75, 4, 4, 4 and 32 do not fit into 96.
+	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0, 60, 0, 3, 25, true)
 }
 
 func TestMemoryRefusals(t *testing.T) {
