@@ -82,7 +82,10 @@ func TestMemcached(t *testing.T) {
 					t.Errorf("the first process has read no %s pages from the bucket", kind)
 				}
 			}
-			first.signal(syscall.SIGINT) // what is pending is still written
+			for _, client := range []string{"index-cache", "caching-bucket"} {
+				first.metric(`larder_memcached_pending_writes{name="` + client + `"} 0`)
+			}
+			first.signal(syscall.SIGINT)
 			if code := first.exit(); code != 0 {
 				t.Fatalf("the first process: exit code %d", code)
 			}
