@@ -259,7 +259,7 @@ func streamsBytes(blocks []asked, run int64) int64 {
 	postings, rest := int64(0), []int64(nil)
 	for i := range blocks {
 		if p := blocks[i].plan; p != nil && p.Postings() > 0 {
-			refs := 4 * int64(p.Postings())
+			refs := p.PostingsBytes()
 			postings += refs
 			rest = append(rest, p.StreamBytes(run)-refs)
 		}

@@ -62,6 +62,7 @@ type request struct {
 	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
 	blocksQueried int
 	lazyBlocks    int // in which matchers stayed pending
+	setBlocks     int // that kept series sets answer for
 	postingsCount int64
 	planned       block.PostingsStats
 	decoded       block.StreamStats
@@ -196,6 +197,9 @@ func (r *request) notePlan(p *block.Plan) {
 	if p.Stats().Pending > 0 {
 		r.lazyBlocks++
 	}
+	if p.Kept() {
+		r.setBlocks++
+	}
 	r.postingsCount += int64(p.Postings())
 	// Headers of several blocks are waited for side by side: the longest wait is the request's.
 	if d := int64(p.HeaderWait()); d > r.stages[stageHeader].Load() {
@@ -220,6 +224,7 @@ func (r *request) finish() {
 		attrs := []attribute.KeyValue{
 			attribute.String("larder.tenant", r.tenant),
 			attribute.Int("larder.blocks", r.blocksQueried),
+			attribute.Int("larder.blocks.series_sets", r.setBlocks),
 			attribute.Int64("larder.postings", r.postingsCount),
 			attribute.Int64("larder.series.sent", r.sent.Series),
 			attribute.Int64("larder.series.sorted", r.decoded.SortedSeries),

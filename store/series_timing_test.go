@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -56,15 +57,20 @@ func (s *sink) Context() context.Context           { return s.ctx }
 func (s *sink) Send(*storepb.SeriesResponse) error { panic("frames only") }
 func (s *sink) SendMsg(m any) error                { s.bytes += int64(m.(*storepb.Frame).Size()); return nil }
 
-// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc: all index pages in memory, or the series set, and all chunk
-// pages.
+// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc, all pages in memory: from index pages, from them while a series
+// set is built, and from the set.
 func BenchmarkSeriesWarm(b *testing.B) {
-	for name, setBytes := range map[string]int64{"pages": -1, "set": 128 << 20} {
+	f := func(name string, setBytes int64, build bool) {
 		b.Run(name, func(b *testing.B) {
 			g := startGateway(b, benchBucket(b, dataset.Bench50k(1)), gatewayOptions{setBytes: setBytes, chunkBytes: 512 << 20})
+			n := 0
 			run := func() int64 {
 				s := &sink{ctx: context.Background()}
-				if err := g.server.Series(wholeMetric(64), s); err != nil {
+				req := wholeMetric(64)
+				if n++; build {
+					req.WithoutReplicaLabels = []string{fmt.Sprint(n)} // another set
+				}
+				if err := g.server.Series(req, s); err != nil {
 					b.Fatal(err)
 				}
 				return s.bytes
@@ -74,11 +80,11 @@ func BenchmarkSeriesWarm(b *testing.B) {
 			for b.Loop() {
 				b.SetBytes(run())
 			}
-			if g.sets != nil {
-				b.Logf("%+v", g.sets.Stats())
-			}
 		})
 	}
+	f("pages", -1, false)
+	f("build", 64<<20, true)
+	f("set", 64<<20, false)
 }
 
 // countingCodec lets a client receive messages without decoding them.

@@ -229,6 +229,12 @@ func (p *Plan) Postings() int {
 	return len(p.refs)
 }
 
+// PostingsBytes returns the heap that the plan's postings take.
+func (p *Plan) PostingsBytes() int64 { return 4 * int64(len(p.refs)) }
+
+// Kept reports whether a kept series set answers: then nothing was read, and no series will be.
+func (p *Plan) Kept() bool { return p.set != nil }
+
 // Lazy reports whether matchers are still to be checked against the series.
 func (p *Plan) Lazy() bool { return len(p.pending) > 0 }
 
@@ -249,10 +255,10 @@ const streamOverhead = 8 << 10
 // its stream has a list of the series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
 	if p.set != nil {
-		return streamOverhead + 16*min(int64(p.set.postings), segmentSeries)
+		return streamOverhead + 16*min(int64(p.set.postings), segmentSeries) + p.set.copied
 	}
 	entries := p.EntryBytes()
-	return 4*int64(len(p.refs)) + streamOverhead + p.runPages(runBytes) + 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
+	return p.PostingsBytes() + streamOverhead + p.runPages(runBytes) + 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
 }
 
 // runPages returns the bytes of the index pages of a stream's first two runs at their full size.

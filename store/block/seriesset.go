@@ -17,6 +17,8 @@ type seriesSet struct {
 	// postingsBytes are the bytes of the index pages that finding the postings took, seriesBytes those of the segments and tailBytes of
 	// what came after the last of them: every request is charged for them, as if it had read them itself.
 	postingsBytes, tailBytes int64
+	// copied is the most that a request may have to copy of a segment's chunks, because those in its range may not lie together.
+	copied int64
 }
 
 const (

@@ -116,25 +116,10 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 
 // decode brings the next segment into the log.
 func (b *setBuild) decode(done chan struct{}, runBytes int64) {
-	var seg *Segment
-	err := Contained(func() (err error) {
-		if b.stream == nil {
-			b.stream = b.plan.decode(b.ctx, b.opts)
-		}
-		b.stream.limitRuns(runBytes)
-		seg, err = b.stream.Next()
-		return err
-	})()
-	credit := b.work()
-	bytes := b.touched.Swap(0)
-	switch {
-	case err == nil:
-		b.append(newSetSegment(seg, bytes))
-	case errors.Is(err, io.EOF):
-		b.complete(bytes)
-	default:
+	if err := Contained(func() error { return b.advance(runBytes) })(); err != nil {
 		b.fail()
 	}
+	credit := b.work()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.credit != nil {
@@ -144,6 +129,23 @@ func (b *setBuild) decode(done chan struct{}, runBytes int64) {
 	}
 	b.credit, b.decoding = credit, nil
 	close(done)
+}
+
+// advance decodes the next segment and appends it to the log, or ends the log.
+func (b *setBuild) advance(runBytes int64) error {
+	if b.stream == nil {
+		b.stream = b.plan.decode(b.ctx, b.opts)
+	}
+	b.stream.limitRuns(runBytes)
+	seg, err := b.stream.Next()
+	if errors.Is(err, io.EOF) {
+		b.complete(b.touched.Swap(0))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return b.append(newSetSegment(seg, b.touched.Swap(0)))
 }
 
 // work returns what the stream has done since the last call.
@@ -184,8 +186,8 @@ func (b *setBuild) dropHeld() {
 	b.sets.Drop(n)
 }
 
-// append adds a segment to the log. What it may not hold is only passed on.
-func (b *setBuild) append(seg *setSegment) {
+// append adds a segment to the log. What it may not hold is only passed on, or ends it with an error.
+func (b *setBuild) append(seg *setSegment) error {
 	if b.grows() {
 		n := seg.bytes()
 		tooLarge := b.size()+n > b.sets.MaxSetBytes()
@@ -193,15 +195,14 @@ func (b *setBuild) append(seg *setSegment) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.segments, b.bytes = append(b.segments, seg), b.bytes+n
-			return
+			return nil
 		}
 		if tooLarge {
 			b.sets.NoteTooLarge(b.key)
 		}
 		if b.stream.sorted != nil {
 			// It goes on holding all that it has sorted, which only its readers' own reservations could make up for.
-			b.fail()
-			return
+			return errGoAlone
 		}
 		b.block.forgetBuild(b)
 		defer b.dropHeld()
@@ -211,6 +212,7 @@ func (b *setBuild) append(seg *setSegment) {
 	b.state = buildPasses
 	b.base += len(b.segments)
 	b.segments = []*setSegment{seg}
+	return nil
 }
 
 func (b *setBuild) grows() bool {
@@ -236,6 +238,11 @@ func (b *setBuild) complete(tail int64) {
 			postings: b.plan.Postings(), lazy: b.plan.Lazy(), postingsBytes: b.plan.postingsBytes,
 		}
 		b.mu.Unlock()
+		for _, seg := range set.segments {
+			if !seg.ascending {
+				set.copied = max(set.copied, segmentChunkBytes*int64(seg.chunks.Len()))
+			}
+		}
 		b.sets.Put(b.key, set, b.size())
 		b.block.forgetBuild(b)
 		b.dropHeld()
@@ -294,8 +301,8 @@ func (b *setBuild) leave() {
 	b.plan.Close()
 }
 
-// startBuild returns a plan that reads a new set, which takes p over, or the one that is under construction already.
-func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey) *Plan {
+// startBuild returns a plan that reads a new set, or the one that is under construction already. It takes p over.
+func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey) (out *Plan, fresh bool) {
 	n := &setBuild{block: b, sets: b.deps.Sets, key: key, plan: p}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.opts = StreamOptions{
@@ -313,7 +320,6 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey) 
 			return nil
 		},
 	}
-	stats, wait := p.stats, p.headerWait
 	b.mu.Lock()
 	running := b.builds[key.Identity]
 	if running == nil {
@@ -323,15 +329,15 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey) 
 		}
 		b.builds[key.Identity] = n
 	}
-	out := running.join()
+	out = running.join()
 	b.mu.Unlock()
-	out.stats, out.headerWait = stats, wait
 	if running != n {
 		n.cancel()
-		p.Close()
 		b.deps.Sets.Joined()
+		return p.replacedBy(out), false
 	}
-	return out
+	out.stats, out.headerWait = p.stats, p.headerWait
+	return out, true
 }
 
 // joinBuild returns a plan that reads the set of this key that is under construction, nil if there is none.

@@ -24,8 +24,12 @@ const (
 	SetsBuilt
 )
 
-// smallSetBytes is the size up to which a set is built at the first request for it: it cannot push out much.
-const smallSetBytes = 1 << 20
+const (
+	// smallSetBytes is the size up to which a set is built at the first request for it: it cannot push out much.
+	smallSetBytes = 1 << 20
+	// maxSetMatchers bounds the bytes of the matchers of a set, which are kept and compared with it: clients choose them.
+	maxSetMatchers = 64 << 10
+)
 
 // setKey returns the key of the set that answers matchers: the block, the matchers and whatever bears on the final labels. Everything is
 // written after its length or count, so that different sets never have the same key. Removed labels that this block does not have count too:
@@ -46,6 +50,13 @@ func (b *Block) setKey(matchers []*labels.Matcher, opts *PlanOptions) indexcache
 
 // planSet is Plan where a series set may answer: one that is kept, one under construction, or a new one if that pays.
 func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *PlanOptions) (*Plan, error) {
+	size := 0
+	for _, m := range matchers {
+		size += len(m.Name) + len(m.Value)
+	}
+	if size > maxSetMatchers {
+		return b.planPostings(ctx, matchers, opts)
+	}
 	key := b.setKey(matchers, opts)
 	build := opts.Sets == SetsBuilt
 	var p *Plan
@@ -73,22 +84,31 @@ func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *P
 		b.keepNone(p, key)
 		return p, nil
 	}
-	// Others may have had the same plan: it takes time.
+	// Others may have had the same plan meanwhile.
 	if running := b.joinBuild(key); running != nil {
-		running.stats, running.headerWait = p.stats, p.headerWait
-		p.Close()
-		return running, nil
+		return p.replacedBy(running), nil
 	}
 	if set, ok := b.deps.Sets.GetAgain(key); ok {
-		kept := b.planOf(set.(*seriesSet), opts)
-		kept.stats, kept.headerWait = p.stats, p.headerWait
-		p.Close()
-		return kept, nil
+		return p.replacedBy(b.planOf(set.(*seriesSet), opts)), nil
 	}
 	if !b.setPays(p, key, opts) {
 		return p, nil
 	}
-	return b.startBuild(ctx, p, key), nil
+	building, fresh := b.startBuild(ctx, p, key)
+	if fresh {
+		// One that others began and completed since the last look is in no list of those under construction any more, but kept.
+		if set, ok := b.deps.Sets.GetAgain(key); ok {
+			return building.replacedBy(b.planOf(set.(*seriesSet), opts)), nil
+		}
+	}
+	return building, nil
+}
+
+// replacedBy closes p and returns other as the plan of the request, which has done what p did.
+func (p *Plan) replacedBy(other *Plan) *Plan {
+	other.stats, other.headerWait = p.stats, p.headerWait
+	p.Close()
+	return other
 }
 
 // keepNone keeps that nothing matches, from the second request on: it spares those that follow the header.

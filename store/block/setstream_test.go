@@ -207,9 +207,9 @@ func randomBlock(t testing.TB, r *rand.Rand) *Block {
 // charged for too: when the set is built, by several at once, and when it is kept; where it is too large to be kept, and where its construction
 // fails on the way.
 func TestSetsAnswerLikeStreams(t *testing.T) {
-	trials := 120
+	trials := 80
 	if testing.Short() {
-		trials = 40
+		trials = 30
 	}
 	hits, joined, alone, passed, cut := 0, 0, 0, 0, 0
 	for seed := range uint64(trials) {
@@ -349,7 +349,7 @@ func TestAHitReadsNothing(t *testing.T) {
 
 // TestSetsAreBuiltWhereItPays: at the first request for the whole block or for few series, else at the second; never where they would not fit.
 func TestSetsAreBuiltWhereItPays(t *testing.T) {
-	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(20_000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 20_000, NumChunks: 20_000})
+	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
 	f := func(what string, bytes int64, minT, maxT int64, matcher *labels.Matcher, use SetUse, want ...bool) {
 		t.Helper()
 		b := withSets(plain, testSets(t, bytes))
@@ -369,7 +369,7 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 	f("all time", 64<<20, math.MinInt64, math.MaxInt64, everything(), SetsBuilt, true)
 	f("a part", 64<<20, 0, 5_000, everything(), SetsBuilt, false, true, true)
 	f("few series", 64<<20, 0, 5_000, few, SetsBuilt, true)
-	f("more than fits", 8<<20, 0, 10_000, everything(), SetsBuilt, false, false)
+	f("more than fits", 4<<20, 0, 10_000, everything(), SetsBuilt, false, false)
 	f("only looked for", 64<<20, 0, 10_000, everything(), SetsFound, false, false)
 	f("unused", 64<<20, 0, 10_000, everything(), SetsUnused, false, false)
 }
@@ -405,7 +405,7 @@ func TestRequestsThatDifferShareNoSet(t *testing.T) {
 
 // TestFiftyAtOnceDecodeOnce: identical requests share one stream of the series, whatever pace they have.
 func TestFiftyAtOnceDecodeOnce(t *testing.T) {
-	b, pages, headers := setBlock(t, 3000)
+	b, pages, headers := setBlock(t, 600)
 	want := ask(t, withSets(b, nil), wholeBlock(), SetsUnused).start(0).rest()
 	entries := &atomic.Int64{}
 	var asked []*asking
@@ -440,8 +440,8 @@ func TestFiftyAtOnceDecodeOnce(t *testing.T) {
 	}
 	once := ask(t, withSets(b, nil), wholeBlock(), SetsUnused).start(0)
 	once.rest()
-	if n := entries.Load(); n != 3000 {
-		t.Errorf("%d entries were decoded of 3000 series", n)
+	if n := entries.Load(); n != 600 {
+		t.Errorf("%d entries were decoded of 600 series", n)
 	}
 	postings := once.acct.Touched.Load() // of one request: its postings and its series
 	if touched >= 2*postings {
@@ -458,6 +458,15 @@ func TestFiftyAtOnceDecodeOnce(t *testing.T) {
 // TestAReaderThatGivesUpOrStalls harms no other, and what was begun for it alone ends with it.
 func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 	b, pages, headers := setBlock(t, 3000)
+	hold, gate, stuck := atomic.Bool{}, make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	pages.instead = func(context.Context) error {
+		if hold.Load() {
+			once.Do(func() { close(stuck) })
+			<-gate
+		}
+		return nil
+	}
 	first, second, stalls := ask(t, b, wholeBlock(), SetsBuilt).start(100), ask(t, b, wholeBlock(), SetsBuilt).start(100), ask(t, b, wholeBlock(), SetsBuilt).start(100)
 	stalls.step()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -468,9 +477,7 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 		}
 	}
 	// It gives up while it waits for a read that does not end.
-	gate, stuck := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	pages.instead = func(context.Context) error { once.Do(func() { close(stuck) }); <-gate; return nil }
+	hold.Store(true)
 	gone := make(chan error)
 	go func() {
 		for {
@@ -522,18 +529,19 @@ func TestAnErrorOfTheSharedStream(t *testing.T) {
 	small.RunBytes = 8 << 10
 	want := ask(t, withSets(b, nil), small, SetsUnused).start(0).rest()
 	boom := errors.New("the bucket is on fire")
+	fail := atomic.Bool{}
+	pages.instead = func(context.Context) error {
+		if fail.CompareAndSwap(true, false) {
+			return boom
+		}
+		return nil
+	}
 	first, second := ask(t, b, small, SetsBuilt).start(100), ask(t, b, small, SetsBuilt).start(100)
 	for range 4 {
 		first.step()
 	}
 	second.step()
-	failed := atomic.Bool{}
-	pages.instead = func(context.Context) error {
-		if failed.CompareAndSwap(false, true) {
-			return boom
-		}
-		return nil
-	}
+	fail.Store(true)
 	if diff := cmp.Diff(want, first.rest()); diff != "" {
 		t.Errorf("first (-want +got):\n%s", diff)
 	}
@@ -543,7 +551,6 @@ func TestAnErrorOfTheSharedStream(t *testing.T) {
 	if first.stream.(*setStream).own == nil || second.stream.(*setStream).own == nil {
 		t.Error("the stream did not fail: the test shows nothing")
 	}
-	pages.instead = nil
 	a := ask(t, b, small, SetsBuilt)
 	if a.plan.set != nil {
 		t.Fatal("a part of a set is kept")

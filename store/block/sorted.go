@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 
+	"larder/internal/tsdbfmt"
 	"larder/store/storepb"
 )
 
@@ -43,7 +44,16 @@ func (c *sortedSegments) next() (*Segment, error) {
 		return nil, io.EOF
 	}
 	n := min(len(c.order), segmentSeries)
-	out := &Segment{}
+	labels, chunks := 0, 0
+	for _, r := range c.order[:n] {
+		lo, hi := c.segs[r.seg].ChunkRange(int(r.i))
+		labels += len(c.segs[r.seg].Labels(int(r.i)))
+		chunks += hi - lo
+	}
+	out := &Segment{
+		labels: make([]byte, 0, labels), labelEnd: make([]uint32, 0, n), chunkEnd: make([]uint32, 0, n),
+		chunks: tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, chunks), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks)},
+	}
 	for _, r := range c.order[:n] {
 		src := c.segs[r.seg]
 		out.labels = append(out.labels, src.Labels(int(r.i))...)

@@ -1,0 +1,154 @@
+package indexcache
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// seriesSets opens a cache of series sets alone.
+func seriesSets(t *testing.T, bytes int64, reg prometheus.Registerer) *SeriesSets {
+	t.Helper()
+	o := Options{MaxBytes: -1, PostingsBytes: -1, SeriesSetBytes: bytes}
+	o.Pages.Registerer = reg
+	c := New(&bucket{}, o)
+	t.Cleanup(c.Close)
+	return c.SeriesSets()
+}
+
+func setKey(i int) SetKey { return NewSetKey(1, ulid.ULID{1}, fmt.Appendf(nil, "set %d", i)) }
+
+// TestSetsStayWithinTheirAllowance puts many times what fits, those under construction held at the same time.
+func TestSetsStayWithinTheirAllowance(t *testing.T) {
+	const allowance, size = 12 << 20, 300 << 10
+	s := seriesSets(t, allowance, nil)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 100 {
+				k := setKey(1000*w + i)
+				if !s.Hold(size) {
+					t.Error("no room for four sets under construction")
+					return
+				}
+				s.Put(k, i, size)
+				s.Drop(size)
+				if st := s.Stats(); st.Bytes+s.BuildingBytes() > allowance {
+					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.BuildingBytes())
+				}
+				for range 3 {
+					s.Get(k)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if st := s.Stats(); st.Items < 15 || s.BuildingBytes() != 0 {
+		t.Errorf("%+v, %d bytes under construction", st, s.BuildingBytes())
+	}
+	if s.Hold(s.MaxSetBytes()) && s.Hold(1) {
+		t.Error("sets under construction may hold more than their part")
+	}
+	big := setKey(-1)
+	s.Put(big, 1, s.MaxSetBytes()+1)
+	if _, ok := s.Get(big); ok {
+		t.Error("a set is kept that is larger than any may be")
+	}
+}
+
+// TestSetsAreComparedWhole: two sets whose keys share their 64 bits are not taken for one another.
+func TestSetsAreComparedWhole(t *testing.T) {
+	s := seriesSets(t, 12<<20, nil)
+	one, other := setKey(1), setKey(2)
+	other.hash = one.hash
+	s.Put(one, "one", 100)
+	if v, ok := s.Get(one); !ok || v != "one" {
+		t.Errorf("got %v, %v", v, ok)
+	}
+	if v, ok := s.Get(other); ok {
+		t.Errorf("got %v for another key", v)
+	}
+	if v, ok := s.GetAgain(other); ok {
+		t.Errorf("got %v for another key", v)
+	}
+	s.Put(other, "other", 100)
+	if v, ok := s.Get(other); ok {
+		t.Errorf("got %v where one is kept", v)
+	}
+	if v, ok := s.GetAgain(one); !ok || v != "one" || s.Coalesced() != 1 || s.Stats().Requests != 3 {
+		t.Errorf("got %v, %v; %+v", v, ok, s.Stats())
+	}
+}
+
+// TestFiltersRemember the last hashes and forget old ones.
+func TestFiltersRemember(t *testing.T) {
+	s := seriesSets(t, 12<<20, nil)
+	k := setKey(0)
+	if s.Again(k) || !s.Again(k) || s.TooLarge(k) {
+		t.Error("a set was not asked for, then asked for once, and not found too large")
+	}
+	if s.NoteTooLarge(k); !s.TooLarge(k) {
+		t.Error("a set that is too large is forgotten")
+	}
+	known := 0
+	for i := range filterItems - 1 {
+		if s.Again(setKey(1 + i)) {
+			known++
+		}
+	}
+	if !s.Again(k) {
+		t.Error("forgotten after a generation")
+	}
+	for i := range 2 * filterItems {
+		if s.Again(setKey(1_000_000 + i)) {
+			known++
+		}
+	}
+	if share := float64(known) / (3 * filterItems); share > 0.03 {
+		t.Errorf("%.3f of new hashes were taken for known ones", share)
+	}
+	if s.Again(k) {
+		t.Error("never forgotten")
+	}
+}
+
+func TestSeriesSetMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := seriesSets(t, 12<<20, reg)
+	s.Put(setKey(1), "one", 1000)
+	s.Get(setKey(1))
+	s.Get(setKey(2))
+	s.Joined()
+	s.Hold(500)
+	s.Hold(1 << 30)
+	s.NoteTooLarge(setKey(3))
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP larder_cache_hit_bytes_total Bytes of the values found.
+# TYPE larder_cache_hit_bytes_total counter
+larder_cache_hit_bytes_total{cache="series_sets",tier="memory"} 1000
+# HELP larder_cache_hits_total Look-ups that found their value.
+# TYPE larder_cache_hits_total counter
+larder_cache_hits_total{cache="series_sets",tier="memory"} 1
+# HELP larder_cache_requests_total Look-ups in the cache.
+# TYPE larder_cache_requests_total counter
+larder_cache_requests_total{cache="series_sets",tier="memory"} 2
+# HELP larder_series_sets_abandoned_total Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.
+# TYPE larder_series_sets_abandoned_total counter
+larder_series_sets_abandoned_total{reason="no_room"} 1
+larder_series_sets_abandoned_total{reason="too_large"} 1
+# HELP larder_series_sets_building_bytes Bytes that series sets under construction hold.
+# TYPE larder_series_sets_building_bytes gauge
+larder_series_sets_building_bytes 500
+# HELP larder_series_sets_coalesced_total Blocks of requests whose series another request was decoding into a series set already.
+# TYPE larder_series_sets_coalesced_total counter
+larder_series_sets_coalesced_total 1
+`), "larder_cache_requests_total", "larder_cache_hits_total", "larder_cache_hit_bytes_total", "larder_series_sets_coalesced_total",
+		"larder_series_sets_building_bytes", "larder_series_sets_abandoned_total"); err != nil {
+		t.Error(err)
+	}
+}
