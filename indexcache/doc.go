@@ -34,7 +34,7 @@
 // Index pages, expanded postings and series sets have an allowance each
 // (Options.MaxBytes, Options.PostingsBytes, Options.SeriesSetBytes), bookkeeping
 // included: no kind displaces another. A third of the last is for sets under
-// construction. Within it a page is admitted when it has been asked for at least as often as the least
+// construction and for those that are read when they are evicted. Within it a page is admitted when it has been asked for at least as often as the least
 // wanted of a few others, which then go (TinyLFU with sampled LFU eviction): one
 // scan does not flush what dashboards use. There is no expiry: blocks are
 // immutable.
@@ -46,6 +46,6 @@
 //
 // # Locks
 //
-// SeriesSets.putting is held while a set is taken in, filter.mu for a look at a
-// filter.
+// SeriesSets.putting is held while a set is taken in, SeriesSets.mu while the
+// readers of a set are counted, filter.mu for a look at a filter.
 package indexcache

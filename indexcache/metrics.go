@@ -108,7 +108,7 @@ func (c *postingsCollector) Collect(ch chan<- prometheus.Metric) {
 type setsCollector struct {
 	sets *SeriesSets
 
-	coalesced, building, notBuilt *prometheus.Desc
+	coalesced, held, abandoned *prometheus.Desc
 }
 
 func newSetsCollector(s *SeriesSets) *setsCollector {
@@ -118,14 +118,14 @@ func newSetsCollector(s *SeriesSets) *setsCollector {
 	return &setsCollector{
 		sets:      s,
 		coalesced: desc("coalesced_total", "Blocks of requests whose series another request was decoding into a series set already."),
-		building:  desc("building_bytes", "Bytes that series sets under construction hold."),
-		notBuilt:  desc("abandoned_total", "Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.", "reason"),
+		held:      desc("held_bytes", "Bytes of series sets that are under construction, or still read by requests though they are not kept any more."),
+		abandoned: desc("abandoned_total", "Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.", "reason"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *setsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.coalesced, c.building, c.notBuilt} {
+	for _, d := range []*prometheus.Desc{c.coalesced, c.held, c.abandoned} {
 		ch <- d
 	}
 }
@@ -136,7 +136,7 @@ func (c *setsCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
 	}
 	send(c.coalesced, prometheus.CounterValue, c.sets.coalesced.Load())
-	send(c.building, prometheus.GaugeValue, c.sets.building.Load())
-	send(c.notBuilt, prometheus.CounterValue, c.sets.tooLarge.Load(), "too_large")
-	send(c.notBuilt, prometheus.CounterValue, c.sets.noRoom.Load(), "no_room")
+	send(c.held, prometheus.GaugeValue, c.sets.held.Load())
+	send(c.abandoned, prometheus.CounterValue, c.sets.tooLarge.Load(), "too_large")
+	send(c.abandoned, prometheus.CounterValue, c.sets.noRoom.Load(), "no_room")
 }

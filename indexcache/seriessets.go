@@ -43,11 +43,16 @@ func NewSetKey(blockNumber uint32, blockID ulid.ULID, what []byte) SetKey {
 
 // SeriesSets keeps series sets: values of package block, which makes them, each with the bytes that it takes. It bounds the bytes of the sets
 // under construction too, and remembers what was asked for lately. It is safe for concurrent use. A nil SeriesSets keeps nothing.
+//
+// A set that is read when the cache lets go of it stays in memory until its readers are done. Until then it counts as one under construction:
+// so all that there is of series sets stays within the allowance, and where much is still read less is built.
 type SeriesSets struct {
-	values   *bytecache.Values[keptSet]
-	building atomic.Int64 // bytes that sets under construction hold
-	maxSet   int64
-	putting  sync.Mutex // held while a set is taken in
+	values  *bytecache.Values[*keptSet]
+	held    atomic.Int64 // bytes of sets that are under construction, or read and no longer kept
+	maxSet  int64
+	putting sync.Mutex // held while a set is taken in
+
+	mu sync.Mutex // guards the readers of keptSets; never held while calling out
 
 	asked, large filter
 
@@ -62,12 +67,17 @@ type SeriesSets struct {
 type keptSet struct {
 	identity string
 	set      any
+	bytes    int64
+
+	// Guarded by SeriesSets.mu. INVARIANT: bytes are part of SeriesSets.held while the set is gone and has readers.
+	readers int
+	gone    bool // no longer in the cache
 }
 
 // newSeriesSets returns a cache of series sets that holds maxBytes in all.
 func newSeriesSets(maxBytes int64, reg prometheus.Registerer) *SeriesSets {
 	s := &SeriesSets{maxSet: maxBytes / buildingShare, reg: reg}
-	s.values = bytecache.NewValues[keptSet](bytecache.Options{
+	s.values = bytecache.NewValues[*keptSet](bytecache.Options{
 		MaxBytes:           maxBytes - s.maxSet,
 		MaxValueBytes:      s.maxSet,
 		PendingApart:       true,
@@ -75,6 +85,7 @@ func newSeriesSets(maxBytes int64, reg prometheus.Registerer) *SeriesSets {
 		Name:               setsName,
 		Registerer:         reg,
 	})
+	s.values.OnExit(s.exit)
 	if reg != nil {
 		s.collector = newSetsCollector(s)
 		reg.MustRegister(s.collector)
@@ -82,31 +93,63 @@ func newSeriesSets(maxBytes int64, reg prometheus.Registerer) *SeriesSets {
 	return s
 }
 
-// Get returns a set.
-func (s *SeriesSets) Get(k SetKey) (set any, ok bool) {
+// Get returns a set, and a function that must be called once it is no longer read.
+func (s *SeriesSets) Get(k SetKey) (set any, release func(), ok bool) {
 	v, ok := s.values.Get(k.hash)
 	if !ok || v.identity != k.Identity {
-		return nil, false
+		return nil, nil, false
 	}
-	return v.set, true
+	return v.set, s.read(v), true
 }
 
 // GetAgain is Get for a request whose Get found nothing: it counts as that one, and as coalesced if the set is there by now.
-func (s *SeriesSets) GetAgain(k SetKey) (set any, ok bool) {
+func (s *SeriesSets) GetAgain(k SetKey) (set any, release func(), ok bool) {
 	v, ok := s.values.Peek(k.hash)
 	if !ok || v.identity != k.Identity {
-		return nil, false
+		return nil, nil, false
 	}
 	s.Joined()
-	return v.set, true
+	return v.set, s.read(v), true
 }
 
-// Put offers a set of the given size. Whoever holds bytes for it gives them back after Put: until the set is taken in they account for it.
-func (s *SeriesSets) Put(k SetKey, set any, bytes int64) {
+// Put offers a set of the given size, which is read until release is called. Whoever holds bytes for it gives them back after Put: until the
+// set is taken in they account for it.
+func (s *SeriesSets) Put(k SetKey, set any, bytes int64) (release func()) {
 	s.putting.Lock()
 	defer s.putting.Unlock()
-	s.values.Set(k.hash, keptSet{identity: k.Identity, set: set}, bytes)
+	v := &keptSet{identity: k.Identity, set: set, bytes: bytes}
+	release = s.read(v)
+	s.values.Set(k.hash, v, bytes)
 	s.values.Wait()
+	if now, ok := s.values.Peek(k.hash); !ok || now != v {
+		s.exit(v)
+	}
+	return release
+}
+
+// read notes a reader of a set.
+func (s *SeriesSets) read(v *keptSet) (release func()) {
+	s.count(v, 1, false)
+	return sync.OnceFunc(func() { s.count(v, -1, false) })
+}
+
+// exit notes that the cache does not hold a set.
+func (s *SeriesSets) exit(v *keptSet) { s.count(v, 0, true) }
+
+// count changes the number of a set's readers, and whether it is gone.
+func (s *SeriesSets) count(v *keptSet, readers int, gone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := func() int64 {
+		if v.gone && v.readers > 0 {
+			return v.bytes
+		}
+		return 0
+	}
+	before := held()
+	v.readers += readers
+	v.gone = v.gone || gone
+	s.held.Add(held() - before)
 }
 
 // Again reports whether a set was asked for lately, as far as a small filter can tell, and notes that it is now.
@@ -126,19 +169,19 @@ func (s *SeriesSets) TooLarge(k SetKey) bool { return s.large.has(k.hash) }
 
 // Hold asks for leave to hold n more bytes of sets under construction.
 func (s *SeriesSets) Hold(n int64) bool {
-	if s.building.Add(n) <= s.maxSet {
+	if s.held.Add(n) <= s.maxSet {
 		return true
 	}
-	s.building.Add(-n)
+	s.held.Add(-n)
 	s.noRoom.Add(1)
 	return false
 }
 
 // Drop gives back n bytes that were held.
-func (s *SeriesSets) Drop(n int64) { s.building.Add(-n) }
+func (s *SeriesSets) Drop(n int64) { s.held.Add(-n) }
 
-// BuildingBytes returns the bytes that sets under construction hold.
-func (s *SeriesSets) BuildingBytes() int64 { return s.building.Load() }
+// HeldBytes returns the bytes of sets that are under construction, or read and no longer kept.
+func (s *SeriesSets) HeldBytes() int64 { return s.held.Load() }
 
 // Joined counts a request that shares the construction of another's set.
 func (s *SeriesSets) Joined() { s.coalesced.Add(1) }

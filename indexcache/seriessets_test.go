@@ -21,6 +21,15 @@ func seriesSets(t *testing.T, bytes int64, reg prometheus.Registerer) *SeriesSet
 	return c.SeriesSets()
 }
 
+// get looks at a set and is done with it.
+func get(s *SeriesSets, k SetKey) (any, bool) {
+	set, release, ok := s.Get(k)
+	if ok {
+		release()
+	}
+	return set, ok
+}
+
 func setKey(i int) SetKey { return NewSetKey(1, ulid.ULID{1}, fmt.Appendf(nil, "set %d", i)) }
 
 // TestSetsStayWithinTheirAllowance puts many times what fits, those under construction held at the same time.
@@ -36,28 +45,77 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 					t.Error("no room for four sets under construction")
 					return
 				}
-				s.Put(k, i, size)
+				release := s.Put(k, i, size)
 				s.Drop(size)
-				if st := s.Stats(); st.Bytes+s.BuildingBytes() > allowance {
-					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.BuildingBytes())
+				if st := s.Stats(); st.Bytes+s.HeldBytes() > allowance {
+					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.HeldBytes())
 				}
+				release()
 				for range 3 {
-					s.Get(k)
+					get(s, k)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	if st := s.Stats(); st.Items < 15 || s.BuildingBytes() != 0 {
-		t.Errorf("%+v, %d bytes under construction", st, s.BuildingBytes())
+	if st := s.Stats(); st.Items < 15 || s.HeldBytes() != 0 {
+		t.Errorf("%+v, %d bytes under construction", st, s.HeldBytes())
 	}
 	if s.Hold(s.MaxSetBytes()) && s.Hold(1) {
 		t.Error("sets under construction may hold more than their part")
 	}
 	big := setKey(-1)
-	s.Put(big, 1, s.MaxSetBytes()+1)
-	if _, ok := s.Get(big); ok {
+	s.Put(big, 1, s.MaxSetBytes()+1)()
+	if _, ok := get(s, big); ok {
 		t.Error("a set is kept that is larger than any may be")
+	}
+}
+
+// TestSetsThatAreReadCountUntilTheyAreNot: what is read does not leave memory when it leaves the cache.
+func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
+	const size = 1 << 20
+	s := seriesSets(t, 12<<20, nil)
+	first := setKey(0)
+	builder := s.Put(first, "first", size)
+	_, reader, ok := s.Get(first)
+	if !ok || s.HeldBytes() != 0 {
+		t.Fatalf("kept: %v, %d bytes held besides", ok, s.HeldBytes())
+	}
+	for i := 1; ; i++ {
+		k := setKey(i)
+		for range 3 {
+			get(s, k)
+		}
+		s.Put(k, i, size)()
+		if _, ok := s.values.Peek(first.hash); !ok {
+			break
+		}
+		if i > 1000 {
+			t.Fatal("it is never evicted")
+		}
+	}
+	if n := s.HeldBytes(); n != size {
+		t.Errorf("%d bytes are held for a set that two read and that is not kept any more", n)
+	}
+	if s.Hold(s.MaxSetBytes() - size + 1) {
+		t.Error("more is built than there is room for beside it")
+	}
+	reader()
+	reader()
+	if n := s.HeldBytes(); n != size {
+		t.Errorf("%d bytes are held for the other reader", n)
+	}
+	builder()
+	if n := s.HeldBytes(); n != 0 {
+		t.Errorf("%d bytes are held for nobody", n)
+	}
+	// One that is not taken in counts as long as it is read.
+	refused := s.Put(setKey(-1), "too large", s.MaxSetBytes()+1)
+	if n := s.HeldBytes(); n != s.MaxSetBytes()+1 {
+		t.Errorf("%d bytes are held for a set that was refused", n)
+	}
+	if refused(); s.HeldBytes() != 0 {
+		t.Errorf("%d bytes are held for nobody", s.HeldBytes())
 	}
 }
 
@@ -66,21 +124,21 @@ func TestSetsAreComparedWhole(t *testing.T) {
 	s := seriesSets(t, 12<<20, nil)
 	one, other := setKey(1), setKey(2)
 	other.hash = one.hash
-	s.Put(one, "one", 100)
-	if v, ok := s.Get(one); !ok || v != "one" {
+	s.Put(one, "one", 100)()
+	if v, ok := get(s, one); !ok || v != "one" {
 		t.Errorf("got %v, %v", v, ok)
 	}
-	if v, ok := s.Get(other); ok {
+	if v, ok := get(s, other); ok {
 		t.Errorf("got %v for another key", v)
 	}
-	if v, ok := s.GetAgain(other); ok {
+	if v, _, ok := s.GetAgain(other); ok {
 		t.Errorf("got %v for another key", v)
 	}
-	s.Put(other, "other", 100)
-	if v, ok := s.Get(other); ok {
+	s.Put(other, "other", 100)()
+	if v, ok := get(s, other); ok {
 		t.Errorf("got %v where one is kept", v)
 	}
-	if v, ok := s.GetAgain(one); !ok || v != "one" || s.Coalesced() != 1 || s.Stats().Requests != 3 {
+	if v, _, ok := s.GetAgain(one); !ok || v != "one" || s.Coalesced() != 1 || s.Stats().Requests != 3 {
 		t.Errorf("got %v, %v; %+v", v, ok, s.Stats())
 	}
 }
@@ -120,9 +178,9 @@ func TestFiltersRemember(t *testing.T) {
 func TestSeriesSetMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	s := seriesSets(t, 12<<20, reg)
-	s.Put(setKey(1), "one", 1000)
-	s.Get(setKey(1))
-	s.Get(setKey(2))
+	s.Put(setKey(1), "one", 1000)()
+	get(s, setKey(1))
+	get(s, setKey(2))
 	s.Joined()
 	s.Hold(500)
 	s.Hold(1 << 30)
@@ -141,14 +199,14 @@ larder_cache_requests_total{cache="series_sets",tier="memory"} 2
 # TYPE larder_series_sets_abandoned_total counter
 larder_series_sets_abandoned_total{reason="no_room"} 1
 larder_series_sets_abandoned_total{reason="too_large"} 1
-# HELP larder_series_sets_building_bytes Bytes that series sets under construction hold.
-# TYPE larder_series_sets_building_bytes gauge
-larder_series_sets_building_bytes 500
+# HELP larder_series_sets_held_bytes Bytes of series sets that are under construction, or still read by requests though they are not kept any more.
+# TYPE larder_series_sets_held_bytes gauge
+larder_series_sets_held_bytes 500
 # HELP larder_series_sets_coalesced_total Blocks of requests whose series another request was decoding into a series set already.
 # TYPE larder_series_sets_coalesced_total counter
 larder_series_sets_coalesced_total 1
 `), "larder_cache_requests_total", "larder_cache_hits_total", "larder_cache_hit_bytes_total", "larder_series_sets_coalesced_total",
-		"larder_series_sets_building_bytes", "larder_series_sets_abandoned_total"); err != nil {
+		"larder_series_sets_held_bytes", "larder_series_sets_abandoned_total"); err != nil {
 		t.Error(err)
 	}
 }

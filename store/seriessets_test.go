@@ -161,7 +161,7 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	if shared := st.Hits + g.sets.Coalesced(); st.Items != 1 || shared != requests-1 {
 		t.Errorf("%d sets; %d requests found one, %d shared its construction", st.Items, st.Hits, g.sets.Coalesced())
 	}
-	if n := g.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+	if n := g.inUse(t); n != 0 || g.sets.HeldBytes() != 0 {
+		t.Errorf("%v bytes of the allowance are still held, %d of series sets", n, g.sets.HeldBytes())
 	}
 }

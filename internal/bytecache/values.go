@@ -71,6 +71,8 @@ type Values[V any] struct {
 	added, evictions           atomic.Int64
 	tooLarge, crowded, refused atomic.Int64
 
+	left func(V) // see OnExit
+
 	// last is the entry that ristretto applies now, or applied last. Only its
 	// goroutine touches it.
 	last *entry[V]
@@ -215,6 +217,11 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	s.mu.Unlock()
 	return value, true
 }
+
+// OnExit has f called with every value that the cache has let go of: evicted,
+// or refused after Set returned. Once for each, and from one goroutine. It is to
+// be set before the first Set, and f must not call the cache.
+func (m *Values[V]) OnExit(f func(V)) { m.left = f }
 
 // Peek is Get without counting: neither as a request, nor in favour of the
 // value.
@@ -370,9 +377,17 @@ func (m *Values[V]) onExit(e *entry[V]) {
 	if s.table[e.key] == e {
 		delete(s.table, e.key)
 	}
+	left := m.left
+	if e.dead {
+		left = nil
+	}
+	value := e.value
 	s.mu.Unlock()
 	m.items.Add(-1)
 	m.bytes.Add(-e.cost)
+	if left != nil {
+		left(value)
+	}
 }
 
 // Close drops everything and stops the cache's goroutines. Calls that run or

@@ -206,7 +206,7 @@ func (b *Block) planPostings(ctx context.Context, matchers []*labels.Matcher, op
 	return p, nil
 }
 
-// Close releases the plan's header. It may be called more than once.
+// Close releases the plan's header, or its series set. It may be called more than once.
 func (p *Plan) Close() {
 	if p.build != nil && !p.left {
 		p.left = true

@@ -33,9 +33,10 @@ type setBuild struct {
 
 	// touched and excess add up what the stream's reads cost: page bytes that it used, and those that were read of the bucket beyond them.
 	touched, excess atomic.Int64
-	// stream and counted belong to the goroutine that decodes.
+	// stream, counted and release belong to the goroutine that decodes.
 	stream  *Stream
 	counted StreamStats
+	release func() // of the set, once it is complete
 
 	mu       sync.Mutex // guards what follows; never held while decoding, waiting or calling out
 	state    buildState
@@ -243,7 +244,7 @@ func (b *setBuild) complete(tail int64) {
 				set.copied = max(set.copied, segmentChunkBytes*int64(seg.chunks.Len()))
 			}
 		}
-		b.sets.Put(b.key, set, b.size())
+		b.release = b.sets.Put(b.key, set, b.size())
 		b.block.forgetBuild(b)
 		b.dropHeld()
 	}
@@ -298,6 +299,9 @@ func (b *setBuild) leave() {
 		b.stream.Close()
 	}
 	b.dropHeld()
+	if b.release != nil {
+		b.release()
+	}
 	b.plan.Close()
 }
 

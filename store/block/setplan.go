@@ -65,8 +65,8 @@ func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *P
 	}
 	if p == nil {
 		// INVARIANT: a set is kept before it ceases to be under construction, so that looked for in this order it is not missed.
-		if set, ok := b.deps.Sets.Get(key); ok {
-			p = b.planOf(set.(*seriesSet), opts)
+		if set, release, ok := b.deps.Sets.Get(key); ok {
+			p = b.planOf(set, release, opts)
 		}
 	}
 	if p != nil {
@@ -88,8 +88,8 @@ func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *P
 	if running := b.joinBuild(key); running != nil {
 		return p.replacedBy(running), nil
 	}
-	if set, ok := b.deps.Sets.GetAgain(key); ok {
-		return p.replacedBy(b.planOf(set.(*seriesSet), opts)), nil
+	if set, release, ok := b.deps.Sets.GetAgain(key); ok {
+		return p.replacedBy(b.planOf(set, release, opts)), nil
 	}
 	if !b.setPays(p, key, opts) {
 		return p, nil
@@ -97,8 +97,8 @@ func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *P
 	building, fresh := b.startBuild(ctx, p, key)
 	if fresh {
 		// One that others began and completed since the last look is in no list of those under construction any more, but kept.
-		if set, ok := b.deps.Sets.GetAgain(key); ok {
-			return building.replacedBy(b.planOf(set.(*seriesSet), opts)), nil
+		if set, release, ok := b.deps.Sets.GetAgain(key); ok {
+			return building.replacedBy(b.planOf(set, release, opts)), nil
 		}
 	}
 	return building, nil
@@ -114,13 +114,13 @@ func (p *Plan) replacedBy(other *Plan) *Plan {
 // keepNone keeps that nothing matches, from the second request on: it spares those that follow the header.
 func (b *Block) keepNone(p *Plan, key indexcache.SetKey) {
 	if b.deps.Sets.Again(key) {
-		b.deps.Sets.Put(key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)))
+		b.deps.Sets.Put(key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)))()
 	}
 }
 
-// planOf returns a plan that a kept set answers.
-func (b *Block) planOf(set *seriesSet, opts *PlanOptions) *Plan {
-	return &Plan{block: b, set: set, external: opts.External, dropped: opts.Dropped}
+// planOf returns a plan that a kept set answers. Close calls release.
+func (b *Block) planOf(set any, release func(), opts *PlanOptions) *Plan {
+	return &Plan{block: b, set: set.(*seriesSet), release: release, external: opts.External, dropped: opts.Dropped}
 }
 
 // chargePostings charges for the postings that a plan has without having read them, as if it had.

@@ -80,13 +80,13 @@ func (s *setStream) Next() (*Segment, error) {
 
 // nextOfSet returns the next segment of the set, and errGoAlone if there will be none though it is not the end.
 func (s *setStream) nextOfSet() (*setSegment, error) {
-	segments, tail := []*setSegment(nil), int64(0)
+	var tail int64
 	if set := s.plan.set; set != nil {
-		segments, tail = set.segments, set.tailBytes
-		if s.at < len(segments) {
+		if s.at < len(set.segments) {
 			s.at++
-			return segments[s.at-1], nil
+			return set.segments[s.at-1], nil
 		}
+		tail = set.tailBytes
 	} else {
 		got, err := s.plan.build.segment(s.ctx, s.at)
 		if cerr := s.take(got.credit); cerr != nil {

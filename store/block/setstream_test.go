@@ -217,8 +217,10 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 		plain := randomBlock(t, r)
 		size := []int64{8 << 20, 600 << 10}[r.IntN(2)]
 		sets := testSets(t, size)
+		others := int64(0)
 		if r.IntN(3) == 0 {
-			sets.Hold(sets.MaxSetBytes() - int64(r.IntN(8<<10))) // nearly no room
+			others = sets.MaxSetBytes() - int64(r.IntN(8<<10)) // nearly no room
+			sets.Hold(others)
 		}
 		b := withSets(plain, sets)
 		for range 4 {
@@ -278,6 +280,9 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 		}
 		if len(b.builds) > 0 {
 			t.Fatalf("seed %d: %d sets are still under construction", seed, len(b.builds))
+		}
+		if n := sets.HeldBytes(); n != others {
+			t.Fatalf("seed %d: %d bytes are still held", seed, n-others)
 		}
 	}
 	t.Logf("%d hits, %d readers of sets under construction, %d of them went on alone, %d saw a set that became too large; %d answers had a part of a set", hits, joined, alone, passed, cut)
@@ -342,8 +347,8 @@ func TestAHitReadsNothing(t *testing.T) {
 	if n := headers.open.Load(); n != 0 {
 		t.Errorf("%d headers are still in use", n)
 	}
-	if st := b.deps.Sets.Stats(); st.Requests != 2 || st.Hits != 1 || st.HitBytes < 3000*100 || b.deps.Sets.BuildingBytes() != 0 {
-		t.Errorf("%+v, %d bytes under construction", st, b.deps.Sets.BuildingBytes())
+	if st := b.deps.Sets.Stats(); st.Requests != 2 || st.Hits != 1 || st.HitBytes < 3000*100 || b.deps.Sets.HeldBytes() != 0 {
+		t.Errorf("%+v, %d bytes under construction", st, b.deps.Sets.HeldBytes())
 	}
 }
 
@@ -514,10 +519,10 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 	last.step()
 	build := last.plan.build
 	last.close()
-	if build.ctx.Err() == nil || len(b.builds) != 0 || headers.open.Load() != 0 || b.deps.Sets.BuildingBytes() != 0 || pages.running.Load() != 0 {
+	if build.ctx.Err() == nil || len(b.builds) != 0 || headers.open.Load() != 0 || b.deps.Sets.HeldBytes() != 0 || pages.running.Load() != 0 {
 		t.Error("the construction goes on without readers")
 	}
-	if _, ok := b.deps.Sets.Get(build.key); ok {
+	if _, _, ok := b.deps.Sets.Get(build.key); ok {
 		t.Error("an incomplete set is kept")
 	}
 }
