@@ -19,10 +19,11 @@ type Cache interface {
 	// Get returns a value that is in the process's memory, at once and without
 	// an allocation.
 	Get(local uint64) ([]byte, bool)
-	// Fetch fills in the values that are nil, as far as it finds them. It may
-	// wait for what is outside of the process, for a bounded time, and asks for
-	// all that it needs at once. What cannot be had, for whatever reason, is a
-	// miss. When it returns, values is the caller's again.
+	// Fetch fills in the values that are nil, as far as it finds them. It is for
+	// what Get did not find: what memory misses again is not counted again. It
+	// may wait for what is outside of the process, for a bounded time, and asks
+	// for all that it needs at once. What cannot be had, for whatever reason, is
+	// a miss. When it returns, values is the caller's again.
 	Fetch(ctx context.Context, keys []Key, values [][]byte)
 	// Remote reports whether Fetch may find what Get does not.
 	Remote() bool

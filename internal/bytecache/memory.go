@@ -14,11 +14,11 @@ func NewMemory(o Options) *Memory { return &Memory{NewValues[[]byte](o)} }
 // Get returns the value of a key. It does not allocate.
 func (m *Memory) Get(local uint64) ([]byte, bool) { return m.values.Get(local) }
 
-// Fetch is Get for several keys: it never waits.
+// Fetch finds what was set since Get was asked. It never waits.
 func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) {
 	for i, key := range keys {
 		if values[i] == nil {
-			values[i], _ = m.values.Get(key.Local)
+			values[i], _ = m.values.again(key.Local)
 		}
 	}
 }

@@ -64,7 +64,10 @@ func TestMetricsOfTiers(t *testing.T) {
 		alone := bytecache.Open(bytecache.Options{MaxBytes: -1, Name: "index", Registerer: reg}, client)
 		alone.Set(key, []byte("value"))
 		for range 3 {
-			c.Fetch(t.Context(), []bytecache.Key{key, other}, make([][]byte, 2))
+			values := make([][]byte, 2)
+			values[0], _ = c.Get(key.Local)
+			values[1], _ = c.Get(other.Local)
+			c.Fetch(t.Context(), []bytecache.Key{key, other}, values)
 		}
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP larder_cache_hit_bytes_total Bytes of the values found.

@@ -236,6 +236,23 @@ func (m *Values[V]) Peek(key uint64) (value V, ok bool) {
 	return value, false
 }
 
+// again is Get for a key that Get has just missed: missed once more, it counts
+// neither as a look-up nor with the policy.
+func (m *Values[V]) again(key uint64) (value V, ok bool) {
+	mixed := mix(key)
+	s := m.shardOf(mixed)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.table[mixed]
+	if e == nil || e.dead {
+		return value, false
+	}
+	s.requests++
+	s.hits++
+	s.hitBytes += e.size
+	return e.value, true
+}
+
 // Set keeps a value of size bytes, unless its key is present, it is too large,
 // or the admission policy refuses it later. The cache owns the value from here
 // on. It may wait for values set before to be applied.

@@ -59,14 +59,16 @@ type claim struct {
 
 // claim joins every missing page to the flight that reads it, or claims it,
 // and registers the flights planned for the claimed pages, all under one lock.
-// Pages published since epoch are taken from the cache.
-func (r *Reader) claim(ctx context.Context, obj Object, list []page, misses int, epoch uint64, t *tally) (*claims, error) {
+// Pages published since epoch are taken from the cache, or from the flights that
+// the search knows. Its look-ups are released.
+func (r *Reader) claim(ctx context.Context, obj Object, list []page, misses int, epoch uint64, q search, t *tally) (*claims, error) {
 	c := &claims{obj: obj, slots: make([]claim, 0, misses)}
 	need := make([]int64, 0, misses)
 	g := r.geometry(obj)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.releaseLocked(q.lookups)
 	if r.closed {
 		return nil, ErrClosed
 	}
@@ -86,6 +88,12 @@ func (r *Reader) claim(ctx context.Context, obj Object, list []page, misses int,
 					list[i].b = b
 					t.hits++
 					t.hitBytes += int64(len(b))
+					continue
+				}
+				if b := q.published(i, no); b != nil {
+					list[i].b = b
+					t.coalesced++
+					t.coalescedBytes += int64(len(b))
 					continue
 				}
 			}
@@ -143,6 +151,7 @@ func (r *Reader) registerLocked(ctx context.Context, c *claims, g geometry, need
 				// A page in a gap may be on its way in another flight: it stays there.
 				if key, ok := pageKey(c.obj.ID, no); ok && r.table[key] == nil {
 					r.table[key] = f
+					r.claimedLocked(key, f)
 				}
 			}
 		}

@@ -19,8 +19,8 @@ type Object struct {
 	// INVARIANT: two objects never share an ID while the process lives, except Uncached.
 	ID uint64
 	// Block is the block that the object belongs to. With the file number of ID
-	// it names the object in caches that outlive the process. An object without
-	// a block is not kept there.
+	// it names the object in caches that outlive the process. Where there is such
+	// a cache, an object without a block is read as one that is Uncached.
 	Block ulid.ULID
 }
 
@@ -64,6 +64,9 @@ func pageKey(id uint64, no int64) (uint64, bool) {
 	}
 	return id<<pageBits | uint64(no), true
 }
+
+// pageNumber returns the number of the page that a key within the process is of.
+func pageNumber(local uint64) int64 { return int64(local & (1<<pageBits - 1)) }
 
 // pageKind begins the identity of a page, in the layout that follows: block (16
 // bytes), kind (1), binary logarithm of the page size (1), file number (2), page

@@ -34,8 +34,9 @@ type Reader struct {
 	mu sync.Mutex // see doc.go
 	// table holds the flight of every page that can be joined, by page key.
 	table map[uint64]*flight
-	// lookups holds the look-up of every page that the cache's remote tier is
-	// being asked for, by page key.
+	// lookups holds, by page key, the look-up of every page that the cache's
+	// remote tier is being asked for, and of those it did not find until somebody
+	// reads them.
 	lookups map[uint64]*lookup
 	flights map[*flight]struct{} // all that are not over
 	closed  bool
@@ -99,6 +100,7 @@ func (r *Reader) Close() {
 // It waits for all of them, or for ctx: a caller that gives up disturbs nobody
 // who waits for the same pages.
 func (r *Reader) Fetch(ctx context.Context, obj Object, spans []Span, acct *Account) (*Pages, error) {
+	obj = r.named(obj)
 	pages, t, err := r.touch(obj, spans)
 	if err != nil {
 		return nil, err
@@ -133,6 +135,7 @@ func (r *Reader) Fetch(ctx context.Context, obj Object, spans []Span, acct *Acco
 // them from the bucket without joining a flight, and keeps what came. It is for
 // bytes that did not match their checksum.
 func (r *Reader) Refetch(ctx context.Context, obj Object, span Span, acct *Account) (*Pages, error) {
+	obj = r.named(obj)
 	pages, t, err := r.touch(obj, []Span{span})
 	if err != nil {
 		return nil, err
@@ -152,6 +155,15 @@ func (r *Reader) Refetch(ctx context.Context, obj Object, span Span, acct *Accou
 	}
 	pages.seal()
 	return pages, nil
+}
+
+// named returns the object without its ID if it has no name for every tier that
+// its pages would be kept in.
+func (r *Reader) named(obj Object) Object {
+	if obj.Block.IsZero() && r.cache.Remote() {
+		obj.ID = Uncached
+	}
+	return obj
 }
 
 // touch lists the distinct pages of the spans, without their bytes.
@@ -227,12 +239,14 @@ func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, 
 	if err := ctx.Err(); err != nil {
 		return &ReadError{Object: obj.Name, Off: list[0].no << r.shift, Err: err}
 	}
+	var q search
 	if r.cache.Remote() {
-		if err := r.lookUp(ctx, obj, list, misses, &t); err != nil {
+		var err error
+		if q, err = r.lookUp(ctx, obj, list, misses, &t); err != nil {
 			return err
 		}
 	}
-	c, err := r.claim(ctx, obj, list, misses, epoch, &t)
+	c, err := r.claim(ctx, obj, list, misses, epoch, q, &t)
 	if err != nil {
 		return err
 	}
