@@ -94,13 +94,17 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 	}
 	r := New(b, cache, Options{PageSize: 512, MaxRead: 16 << 10, FetchReads: 3, Slots: NewSlots(5), MaxInFlightBytes: 40 << 10})
 	defer r.Close()
+	n := 150
+	if testing.Short() {
+		n = 60
+	}
 	var good, bad, left atomic.Int64
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(g), 11))
 			var acct Account
-			for range 150 {
+			for range n {
 				id := rng.IntN(len(names))
 				obj := Object{Name: names[id], Size: int64(sizes[names[id]]), ID: uint64(id), Block: ulid.ULID{1}}
 				spans := randomSpans(rng, obj.Size)
