@@ -81,6 +81,7 @@ func newSeriesSets(maxBytes int64, reg prometheus.Registerer) *SeriesSets {
 		MaxBytes:           maxBytes - s.maxSet,
 		MaxValueBytes:      s.maxSet,
 		PendingApart:       true,
+		Wanted:             true, // see Again
 		ExpectedValueBytes: expectedSetBytes,
 		Name:               setsName,
 		Registerer:         reg,

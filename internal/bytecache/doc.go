@@ -27,16 +27,22 @@
 // # Values, and what ristretto leaves to do
 //
 // Values stands on ristretto, whose admission policy is why it is here: under
-// TinyLFU a page that is read once does not displace one that is read often.
+// TinyLFU a page that is read seldom does not displace one that is read often.
 // Values keeps the table of values itself; ristretto decides what may stay in
 // it. What ristretto leaves to its user is done here:
 //
+//   - It knows how often, not when. It halves its counts every so often, takes
+//     in what ties with the least wanted, and among equals drops any: pages read
+//     a few times and long ago stay while those read now go, and a scan that
+//     meets a halving gets in. Here values begin in a queue, a tenth of the
+//     whole, and reach ristretto only when they were asked for a second time, or
+//     while there is room. benchmarks/eviction measures what that is worth.
 //   - A set value is invisible until a background goroutine has applied it. Here
 //     it is in the table at once, until it is rejected or evicted.
 //   - Up to 32,768 values wait unaccounted in its buffer, and a Set that finds
 //     it full is lost. Here pending values have a bound in bytes, which is part
-//     of MaxBytes; a Set that finds no room waits, when its turn has come, until
-//     the buffer has been applied, which takes microseconds a value.
+//     of MaxBytes; a Set that finds no room waits until the buffer has been
+//     applied, which takes microseconds a value.
 //   - An update does not evict. Here a present key is never set again.
 //   - A value above the whole cost is dropped without a trace. Here the size is
 //     checked, and the refusal counted.
@@ -56,10 +62,11 @@
 // # Locks
 //
 // shard.mu guards a shard's table, entries, log and counters, and orders calls
-// into ristretto before Close. Values.turn is held by the Set that waits for
-// ristretto to apply its buffer. Values.life is held shared during that wait
-// and exclusively by Close. Order: turn, life, shard.mu. Whoever waits for
-// ristretto holds no shard.mu, because ristretto's goroutine takes it.
+// into ristretto before Close. recent.mu guards the queue of recent values, and
+// is held by the Set that hands over to ristretto what leaves the queue.
+// Values.life is held shared while that waits for ristretto, and exclusively by
+// Close. Order: recent.mu, life, shard.mu. Whoever waits for ristretto holds no
+// shard.mu, because ristretto's goroutine takes it; it takes no other lock.
 //
 // Values has one goroutine of its own, count, besides ristretto's two.
 package bytecache

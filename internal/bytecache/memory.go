@@ -26,8 +26,8 @@ func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) {
 // Remote is false.
 func (m *Memory) Remote() bool { return false }
 
-// Set keeps a value, unless its key is present, it is too large, or the
-// admission policy refuses it later. The cache owns the value from here on. It
+// Set keeps a value, unless its key is present or it is too large; whether for
+// longer is decided when others follow. The cache owns the value from here on. It
 // may wait for values set before to be applied.
 func (m *Memory) Set(key Key, value []byte) { m.values.Set(key.Local, value, int64(len(value))) }
 

@@ -5,12 +5,13 @@ import "github.com/prometheus/client_golang/prometheus"
 // Stats of a cache since it was made.
 type Stats struct {
 	Requests, Hits, HitBytes int64
-	// Added counts values that were taken in; of the last one set that shows only when another follows.
+	// Added counts values that were taken in, if only for a moment.
 	Added int64
 	// Evictions counts values that made room for others.
 	Evictions int64
 	// Values that were not kept: TooLarge for the cache; Crowded out because
-	// too much was pending; Refused by the admission policy.
+	// too much was pending; Refused because they were not asked for again in
+	// time, or by the admission policy.
 	TooLarge, Crowded, Refused int64
 	// Items and Bytes held, pending ones and bookkeeping included.
 	Items, Bytes int64
@@ -79,7 +80,7 @@ func register(reg prometheus.Registerer, name, tier string, source interface{ St
 		hits:       desc("hits_total", "Look-ups that found their value."),
 		hitBytes:   desc("hit_bytes_total", "Bytes of the values found."),
 		evictions:  desc("evictions_total", "Values dropped to make room for others."),
-		rejected:   desc("rejected_total", "Values that were not kept: too large, too much pending, or refused by the admission policy.", "reason"),
+		rejected:   desc("rejected_total", "Values that were not kept: too large, too much pending, or not asked for again before others were.", "reason"),
 		items:      desc("items", "Values held."),
 		bytes:      desc("bytes", "Bytes held, bookkeeping included."),
 		maxBytes:   desc("max_bytes", "Bytes that the cache may hold."),

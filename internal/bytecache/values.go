@@ -19,7 +19,7 @@ const (
 	// entry (64 B), its places in our table (16 B), in ristretto's (64 B with
 	// the key) and in its table of costs (16 B), and the tables' empty places.
 	// TestMemoryHoldsItsSize measures it.
-	entryOverhead = 256
+	entryOverhead = 224
 
 	// ristretto's buffer has 32,768 places. INVARIANT: fewer values are
 	// pending than that, so its Set always finds one.
@@ -27,17 +27,15 @@ const (
 	// minPendingBytes keeps small caches from taking turns all the time.
 	minPendingBytes = 64 << 10
 	maxPendingBytes = 8 << 20
-	// A Set that had this many turns and found no room in the end gives up.
-	maxTurns = 16
-
-	shardBits = 6
+	shardBits       = 6
 )
 
 // Options of a Values or a Memory. The zero value works.
 type Options struct {
 	// MaxBytes that the cache may hold in all: values, bookkeeping and values
-	// not yet applied. 64 MiB by default. Up to about 0.4 MiB go to fixed parts:
-	// a cache of less than that refuses every value.
+	// not yet applied. 64 MiB by default. A tenth is for values set last, see
+	// recent; up to about 0.4 MiB go to fixed parts: a cache of less than that
+	// refuses every value.
 	MaxBytes int64
 	// MaxValueBytes refuses larger values; by default a 64th of MaxBytes, at
 	// least 32 KiB and at most 4 MiB. Twice as much is set aside for values
@@ -48,9 +46,12 @@ type Options struct {
 	PendingApart bool
 	// ExpectedValueBytes is the usual size of a value, 8 KiB by default. It
 	// sizes the access counters (about 5 bytes for each of 10 per expected
-	// value, out of MaxBytes): too large a figure makes for worse choices of
-	// what to keep, too small a one wastes memory.
+	// value, out of MaxBytes) and the memory of dropped keys: too large a figure
+	// makes for worse choices of what to keep, too small a one wastes memory.
 	ExpectedValueBytes int64
+	// Wanted says that values are only set for keys that were asked for before,
+	// so that they need not be asked for again to be kept.
+	Wanted bool
 	// Name is the label `cache` of the metrics.
 	Name string
 	// Registerer receives the metrics. Nil: none.
@@ -63,6 +64,8 @@ type Values[V any] struct {
 	policy       *ristretto.Cache[uint64, *entry[V]]
 	maxBytes     int64
 	maxValue     int64
+	maxKept      int64 // by ristretto
+	wanted       bool
 	pendingLimit int64
 	collector    *collector
 
@@ -83,7 +86,7 @@ type Values[V any] struct {
 	counted  chan struct{} // closed when count has returned
 	closing  atomic.Bool   // count need not tell what is left
 
-	turn   sync.Mutex
+	recent recent[V]
 	life   sync.RWMutex
 	closed bool // guarded by life
 
@@ -94,9 +97,9 @@ type Values[V any] struct {
 type shard[V any] struct {
 	mu sync.Mutex // guards all of the shard, and its entries
 	// table holds every value that was set and neither rejected nor evicted.
-	// INVARIANT: what is in ristretto, or on its way there, is in here: Set puts
-	// a value here first, and onExit is the last to learn that one has gone.
-	// nil when the cache is closed.
+	// INVARIANT: what is recent, in ristretto, or on its way there, is in here:
+	// Set puts a value here first, and depart takes it out when it is in none of
+	// them any more. nil when the cache is closed.
 	table map[uint64]*entry[V]
 	log   *accessLog // of hits
 
@@ -109,9 +112,11 @@ type shard[V any] struct {
 type entry[V any] struct {
 	key   uint64 // mixed
 	value V
-	size  int64 // what Set said
-	cost  int64 // and bookkeeping
-	dead  bool  // deleted: not there for Get, revived by Set
+	size  int64     // what Set said
+	cost  int64     // and bookkeeping
+	next  *entry[V] // in recent; guarded by its lock
+	dead  bool      // deleted: not there for Get, revived by Set
+	asked bool      // found by a Get
 	// settled entries are no longer pending. Only ristretto's goroutine touches it.
 	settled bool
 }
@@ -124,19 +129,24 @@ func NewValues[V any](o Options) *Values[V] {
 	if o.ExpectedValueBytes <= 0 {
 		o.ExpectedValueBytes = defaultExpectedValue
 	}
-	m := &Values[V]{maxBytes: o.MaxBytes}
+	m := &Values[V]{maxBytes: o.MaxBytes, wanted: o.Wanted}
 	m.pendingLimit = min(max(o.MaxBytes/32, minPendingBytes), maxPendingBytes)
 	m.maxValue = m.pendingLimit / 2
 	if o.MaxValueBytes > 0 {
 		m.maxValue = o.MaxValueBytes
-		m.pendingLimit = max(m.pendingLimit, 2*(m.maxValue+entryOverhead))
 	}
-	counters := min(max(10*o.MaxBytes/(o.ExpectedValueBytes+entryOverhead), 1<<10), 1<<30)
-	maxCost := o.MaxBytes - countersSize(counters)
+	// INVARIANT: two values may be pending, see reserve.
+	m.pendingLimit = max(m.pendingLimit, 2*(m.maxValue+entryOverhead))
+	expected := min(max(o.MaxBytes/(o.ExpectedValueBytes+entryOverhead), 1<<7), 1<<27)
+	counters := 10 * expected
+	m.recent.maxBytes = o.MaxBytes / recentShare
+	m.recent.dropped = newMemo(expected)
+	maxCost := o.MaxBytes - m.recent.maxBytes - countersSize(counters) - memoSize(expected)
 	if !o.PendingApart {
 		maxCost -= m.pendingLimit
 	}
 	maxCost = max(maxCost, 1)
+	m.maxKept = maxCost
 	m.maxValue = min(m.maxValue, maxCost-entryOverhead)
 
 	policy, err := ristretto.NewCache(&ristretto.Config[uint64, *entry[V]]{
@@ -211,6 +221,9 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	if s.log.add(mixed) {
 		s.log = m.handOver(s.log)
 	}
+	if !e.asked { // not to write where many read
+		e.asked = true
+	}
 	value = e.value
 	s.hits++
 	s.hitBytes += e.size
@@ -219,8 +232,8 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 }
 
 // OnExit has f called with every value that the cache has let go of: evicted,
-// or refused after Set returned. Once for each, and from one goroutine. It is to
-// be set before the first Set, and f must not call the cache.
+// or refused after Set took it in. Once for each, and from any goroutine. It is
+// to be set before the first Set, and f must not call the cache.
 func (m *Values[V]) OnExit(f func(V)) { m.left = f }
 
 // Peek is Get without counting: neither as a request, nor in favour of the
@@ -253,46 +266,41 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	return e.value, true
 }
 
-// Set keeps a value of size bytes, unless its key is present, it is too large,
-// or the admission policy refuses it later. The cache owns the value from here
-// on. It may wait for values set before to be applied.
+// Set keeps a value of size bytes, unless its key is present or it is too large;
+// whether for longer is decided when others follow. The cache owns the value
+// from here on. It may wait for values set before to be applied.
 func (m *Values[V]) Set(key uint64, value V, size int64) {
 	if size > m.maxValue {
 		m.tooLarge.Add(1)
 		return
 	}
-	cost := size + entryOverhead
-	if !m.reserve(cost) {
-		m.crowded.Add(1)
-		return
+	if e := m.insert(mix(key), value, size); e != nil {
+		m.push(e)
 	}
-	mixed := mix(key)
+}
+
+// insert puts a value into its shard's table and returns its new entry, nil if
+// there is one for the key, or the cache is closed.
+func (m *Values[V]) insert(mixed uint64, value V, size int64) *entry[V] {
+	cost := size + entryOverhead
 	s := m.shardOf(mixed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.table == nil {
-		m.release(cost)
-		return
+		return nil
 	}
 	if e := s.table[mixed]; e != nil {
-		m.release(cost)
 		if e.dead && cost <= e.cost { // its cost is accounted for and cannot change
 			e.value, e.size, e.dead = value, size, false
 		}
-		return
+		return nil
 	}
-	m.flushMisses()
-	e := &entry[V]{key: mixed, value: value, size: size, cost: cost}
+	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: m.wanted}
 	s.table[mixed] = e
 	m.items.Add(1)
 	m.bytes.Add(cost)
-	if !m.policy.Set(mixed, e, 0) { // a cost of 0 makes it call applying
-		delete(s.table, mixed)
-		m.items.Add(-1)
-		m.bytes.Add(-cost)
-		m.release(cost)
-		m.crowded.Add(1)
-	}
+	m.added.Add(1)
+	return e
 }
 
 // Del makes the cache forget a key.
@@ -317,37 +325,19 @@ func (m *Values[V]) Wait() {
 	}
 }
 
-// reserve takes room for a pending value. Where there is none, it takes its
-// turn to wait until ristretto has applied what is pending.
-func (m *Values[V]) reserve(cost int64) bool {
-	for range maxTurns {
-		if m.pendingBytes.Add(cost) <= m.pendingLimit && m.pendingItems.Load() < maxPendingItems {
-			m.pendingItems.Add(1)
-			return true
+// reserve takes room for a pending value; where there is none, it waits until
+// ristretto has applied what is pending, but for the last value of it. The caller
+// holds recent.mu, so nobody else takes room.
+func (m *Values[V]) reserve(cost int64) {
+	if m.pendingBytes.Load()+cost > m.pendingLimit || m.pendingItems.Load() >= maxPendingItems {
+		m.life.RLock()
+		if !m.closed {
+			m.policy.Wait()
 		}
-		m.pendingBytes.Add(-cost)
-		if !m.takeTurn(cost) {
-			return false
-		}
+		m.life.RUnlock()
 	}
-	return false
-}
-
-// takeTurn waits for the values pending now to be applied. It reports false
-// when the cache is closed.
-func (m *Values[V]) takeTurn(cost int64) bool {
-	m.turn.Lock()
-	defer m.turn.Unlock()
-	if m.pendingBytes.Load()+cost <= m.pendingLimit && m.pendingItems.Load() < maxPendingItems {
-		return true // whoever had the turn before made room
-	}
-	m.life.RLock()
-	defer m.life.RUnlock()
-	if m.closed {
-		return false
-	}
-	m.policy.Wait()
-	return true
+	m.pendingBytes.Add(cost)
+	m.pendingItems.Add(1)
 }
 
 func (m *Values[V]) release(cost int64) {
@@ -360,9 +350,6 @@ func (m *Values[V]) release(cost int64) {
 // has been applied: ristretto holds it, or rejected it. Of the last value set
 // that is known only when another follows: one value may stay pending.
 func (m *Values[V]) applying(e *entry[V]) int64 {
-	if m.last != nil && !m.last.settled {
-		m.added.Add(1)
-	}
 	m.settle(m.last)
 	m.last = e
 	return e.cost
@@ -386,9 +373,13 @@ func (m *Values[V]) settle(e *entry[V]) {
 // onExit is called by ristretto for every value that leaves it, or that it
 // never took in, exactly once.
 func (m *Values[V]) onExit(e *entry[V]) {
-	if e == nil {
-		return
+	if e != nil {
+		m.depart(e)
 	}
+}
+
+// depart lets go of an entry that is neither in recent nor in ristretto.
+func (m *Values[V]) depart(e *entry[V]) {
 	s := m.shardOf(e.key)
 	s.mu.Lock()
 	if s.table[e.key] == e {
@@ -410,18 +401,24 @@ func (m *Values[V]) onExit(e *entry[V]) {
 // Close drops everything and stops the cache's goroutines. Calls that run or
 // come later are harmless: every Get misses, every Set does nothing.
 func (m *Values[V]) Close() {
+	m.recent.mu.Lock()
+	defer m.recent.mu.Unlock()
 	m.life.Lock()
 	defer m.life.Unlock()
 	if m.closed {
 		return
 	}
-	m.closed = true
+	m.closed, m.recent.closed = true, true
 	for i := range m.shards {
 		s := &m.shards[i]
 		s.mu.Lock()
 		s.table = nil
 		s.mu.Unlock()
 	}
+	for e := m.recent.first; e != nil; e = e.next {
+		m.depart(e)
+	}
+	m.recent.first, m.recent.last, m.recent.bytes = nil, nil, 0
 	// INVARIANT: from here on only count calls into ristretto: every other call
 	// is made under a shard's mu, or life, after a look whether it is closed.
 	m.closing.Store(true)
