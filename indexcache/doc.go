@@ -27,7 +27,9 @@
 // Pages by 64 bits: the block's number within this process (24), file number 0 (14),
 // page number (26). Numbers are given out by the catalog and never used twice,
 // so an entry can be stale only in the sense that nobody asks for it any more.
-// A block whose number does not fit is served uncached.
+// A block whose number does not fit is served uncached. In memcached, which other
+// processes share (Options.Remote), a page is named by the block's ULID, file
+// number 0, the page size and the page number.
 //
 // # Evicted how, under which allowance
 //

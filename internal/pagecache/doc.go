@@ -44,15 +44,18 @@
 // asked of it first, unless they are on their way from the bucket already. A
 // look-up is shared and detached as a flight is: whoever needs a page that is
 // being asked for waits for that answer. It cannot fail, only find nothing, and
-// the cache bounds how long it takes.
+// the cache bounds how long it takes. What it did not find stays its until one of
+// those who waited claims it: they know of the flight then, and have its pages
+// even if it is over before they come, so that without a memory tier, too, N
+// identical misses make one read.
 //
 // # Locks
 //
 // There is one: Reader.mu. It guards the tables of pages in flight and of pages
-// being looked up, every
-// flight's waiters and progress, and whether the reader is closed; looking up
-// and claiming pages, joining, leaving, publishing and ending are each done
-// under it. No read, no callback of the caller and no waiting happens under it.
-// The cache is called under it only for pages that were published while the
-// lock was waited for.
+// being looked up, every flight's waiters and progress, every look-up's waiters
+// and what became of its pages, and whether the reader is closed; claiming pages,
+// joining, leaving, publishing and ending are each done under it. No read, no
+// callback of the caller and no waiting happens under it. The cache is called
+// under it only for pages that were published while the lock was waited for, and
+// then only what is in memory.
 package pagecache

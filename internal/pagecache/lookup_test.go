@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"larder/internal/bytecache"
 )
@@ -161,6 +162,9 @@ func TestFiftyLookUps(t *testing.T) {
 		}
 		if fetched != 4 || coalesced != 4*49 {
 			t.Errorf("%d pages fetched, %d coalesced", fetched, coalesced)
+		}
+		if joined, touched := testutil.ToFloat64(r.metrics.joined), testutil.ToFloat64(r.metrics.touched); joined != 4*49 || touched != 4*50 {
+			t.Errorf("%v pages of look-ups joined, %v touched", joined, touched)
 		}
 	})
 }

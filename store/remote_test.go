@@ -1,0 +1,119 @@
+package store_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"larder/internal/bytecache"
+)
+
+// mapRemote is a memcached that keeps everything and checks nothing.
+type mapRemote struct {
+	mu sync.Mutex
+	m  map[bytecache.ID][]byte
+}
+
+func (c *mapRemote) GetMulti(_ context.Context, ids []bytecache.ID, values [][]byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, id := range ids {
+		values[i] = c.m[id]
+	}
+}
+
+func (c *mapRemote) Set(id bytecache.ID, value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.m[id] = value
+}
+
+func (c *mapRemote) Delete(id bytecache.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.m, id)
+}
+
+// pages forgets all but pages, whose names end in zeros, does something to each, and returns how many there are. Expanded postings, which it
+// forgets, spare a request the pages of postings.
+func (c *mapRemote) pages(do func(value []byte)) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, value := range c.m {
+		if [8]byte(id[24:]) != [8]byte{} {
+			delete(c.m, id)
+			continue
+		}
+		c.m[id] = slices.Clone(value)
+		do(c.m[id])
+		n++
+	}
+	return n
+}
+
+// TestDamageInMemcached: pages that were damaged there are noticed where they are decoded, read from the bucket, and put right for the next
+// process.
+func TestDamageInMemcached(t *testing.T) {
+	dir, metas := twoBlocks(t)
+	for name, memory := range map[string]int64{"alone": -1, "under memory": 0} {
+		t.Run(name, func(t *testing.T) {
+			remote := &mapRemote{m: map[bytecache.ID][]byte{}}
+			var want []string
+			for process := range 3 {
+				g := startGateway(t, dir, gatewayOptions{indexBytes: memory, chunkBytes: memory, postingsBytes: -1, setBytes: -1, pageSize: 1 << 10, remote: remote})
+				absent := only(t, metas[0])
+				absent.Matchers[0].Value = "absent"
+				if _, err := g.query(context.Background(), absent); err != nil { // builds the header
+					t.Fatal(err)
+				}
+				g.bucket.take()
+				if process == 1 && remote.pages(func(value []byte) { value[len(value)/2] ^= 1 }) < 10 {
+					t.Fatal("memcached holds hardly a page")
+				}
+				a, err := g.query(context.Background(), only(t, metas[0]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if process == 0 {
+					want = a.texts()
+				}
+				if diff := gocmp.Diff(want, a.texts()); diff != "" {
+					t.Fatalf("process %d (-first +now):\n%s", process, diff)
+				}
+				if reads, _ := g.bucket.take(); (len(reads) == 0) != (process == 2) {
+					t.Errorf("process %d: reads %v of the bucket", process, reads)
+				}
+			}
+		})
+	}
+}
+
+// TestHitsInMemcachedAreHits: Thanos's counters of the index cache and the caching bucket do not ask which tier it was.
+func TestHitsInMemcachedAreHits(t *testing.T) {
+	dir, metas := twoBlocks(t)
+	remote := &mapRemote{m: map[bytecache.ID][]byte{}}
+	for process := range 2 {
+		g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, setBytes: -1, remote: remote})
+		if process == 1 {
+			remote.pages(func([]byte) {})
+		}
+		if _, err := g.query(context.Background(), only(t, metas[0])); err != nil {
+			t.Fatal(err)
+		}
+		got := values(t, g.reg, "thanos_store_")
+		for _, c := range [][2]string{
+			{"thanos_store_index_cache_requests_total Postings default-tenant", "thanos_store_index_cache_hits_total Postings default-tenant"},
+			{"thanos_store_index_cache_requests_total Series default-tenant", "thanos_store_index_cache_hits_total Series default-tenant"},
+			{"thanos_store_bucket_cache_operation_requests_total chunks getrange", "thanos_store_bucket_cache_operation_hits_total chunks getrange"},
+			{"thanos_store_bucket_cache_getrange_requested_bytes_total chunks", "thanos_store_bucket_cache_getrange_fetched_bytes_total chunks cache"},
+		} {
+			requests, hits := got[c[0]], got[c[1]]
+			if requests == 0 || process == 1 && hits != requests || process == 0 && hits == requests {
+				t.Errorf("process %d: %s: %v, %s: %v", process, c[0], requests, c[1], hits)
+			}
+		}
+	}
+}
