@@ -18,6 +18,15 @@ func (s breakerState) String() string {
 	return [...]string{"closed", "half-open", "open"}[s]
 }
 
+// seen is the state as it is told outside. Only use probes a server: one that nobody has asked since its open state ended is not one
+// that is left alone, however long ago that was, but one that the next use tries.
+func (s breakerState) seen(until time.Time) breakerState {
+	if s == breakerOpen && !time.Now().Before(until) {
+		return breakerHalfOpen
+	}
+	return s
+}
+
 // verdict is what an operation says about its server.
 type verdict int
 
@@ -128,7 +137,7 @@ func (b *readBreaker) open() {
 func (b *readBreaker) now() (breakerState, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.state, b.opened
+	return b.state.seen(b.until), b.opened
 }
 
 // countInterval is how long writes are counted before the counts begin anew.
@@ -230,5 +239,5 @@ func (b *writeBreaker) open() {
 func (b *writeBreaker) now() (breakerState, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.state, b.opened
+	return b.state.seen(b.until), b.opened
 }

@@ -75,9 +75,15 @@ func TestReadBreaker(t *testing.T) {
 		try(verdictNothing)
 		try(verdictGood)
 		try(verdictGood)
-		// The next time it begins with the short period.
+		// The next time it begins with the short period. When that is over it is not told as open, though nobody has asked.
 		try(verdictBad)
+		if state, _ := b.now(); state != breakerOpen {
+			t.Errorf("the state is %v, want open", state)
+		}
 		time.Sleep(250 * time.Millisecond)
+		if state, _ := b.now(); state != breakerHalfOpen {
+			t.Errorf("the state is %v when the next read is a probe, want half-open", state)
+		}
 		try(verdictGood)
 		want := "open: hang closed open: hang closed open: hang closed"
 		if got := strings.Join(h.log, " "); got != want {
@@ -117,7 +123,13 @@ func TestWriteBreaker(t *testing.T) {
 		f(10, verdictBad, 1) // the fiftieth opens it
 		time.Sleep(o.OpenDuration - time.Nanosecond)
 		f(10, verdictGood, 0)
+		if state, _ := b.now(); state != breakerOpen {
+			t.Errorf("the state is %v, want open", state)
+		}
 		time.Sleep(time.Nanosecond)
+		if state, _ := b.now(); state != breakerHalfOpen {
+			t.Errorf("the state is %v when the next write is a probe, want half-open", state)
+		}
 		// Tried with one that fails, then with ten that do not.
 		f(10, verdictBad, 1)
 		time.Sleep(o.OpenDuration)

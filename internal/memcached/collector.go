@@ -23,7 +23,7 @@ func newCollector(c *Client) *collector {
 		hits:     desc("hits_total", "Values found, by where: on a server, or among those not written yet.", "source"),
 		hitBytes: desc("hit_bytes_total", "Bytes of the values found."),
 		dropped:  desc("dropped_writes_total", "Values and deletions that were not written, by why.", "reason"),
-		state:    desc("breaker_state", "Whether a server is used: 0 it is, 1 it is tried, 2 it is not.", "direction", "server"),
+		state:    desc("breaker_state", "Whether a server is used: 0 it is, 1 the next use tries it or is doing so, 2 it is not.", "direction", "server"),
 		opened:   desc("breaker_opened_total", "How often it was found that a server cannot be used, probes included.", "direction", "server"),
 
 		thanosRequests: thanos("requests_total", "Values asked for, as in larder_memcached_requests_total."),
