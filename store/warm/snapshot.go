@@ -200,8 +200,9 @@ func writeSnapshot(dir string, file []byte, step func(name string) error) (err e
 	}
 	path := filepath.Join(dir, snapshotName)
 	// One name: a process has its data directory to itself, and what one that was killed has left is written over.
+	// For its owner alone, as the catalog: matchers say what people ask for.
 	temp := path + ".tmp"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
