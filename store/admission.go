@@ -253,6 +253,13 @@ func (a *Allowance) Waiting() bool {
 	return a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0
 }
 
+// Busy reports whether TryReserve would give nothing: requests wait, or half of the allowance is in use.
+func (a *Allowance) Busy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0 || a.small+a.large >= a.total/2
+}
+
 // InUse is the number of bytes that requests hold now.
 func (a *Allowance) InUse() int64 {
 	a.mu.Lock()

@@ -22,8 +22,8 @@ const (
 	giveWay = 20 * time.Millisecond
 )
 
-// Busy reports whether Series requests wait, at the gate or for their bytes.
-func (s *Server) Busy() bool { return s.gate.Waiting() || s.allowance.Waiting() }
+// Busy reports whether it is no time to warm anything: Series requests wait, at the gate or for their bytes, or hold half of the allowance.
+func (s *Server) Busy() bool { return s.gate.Waiting() || s.allowance.Busy() }
 
 // Warm fills the caches with what a Series request without chunks for these matchers and removed labels would find in a block: index pages,
 // and what is derived from them. It is no request: it takes no place at the gate, counts in no metric of requests, and holds bytes only while

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -114,6 +119,75 @@ func TestARestartIsWarm(t *testing.T) {
 		t.Error("warming is not off")
 	}
 	p.stop()
+}
+
+// s3Folder serves a folder as an S3 bucket. before is called before an object is read.
+func s3Folder(t *testing.T, dir string, before func(r *http.Request)) (config string) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/blocks"), "/")
+		if key == "" {
+			var entries strings.Builder
+			prefix := r.URL.Query().Get("prefix")
+			found, _ := os.ReadDir(filepath.Join(dir, prefix)) // an empty listing is what a missing folder comes to
+			for _, e := range found {
+				if e.IsDir() {
+					fmt.Fprintf(&entries, "<CommonPrefixes><Prefix>%s%s/</Prefix></CommonPrefixes>", prefix, e.Name())
+				} else {
+					fmt.Fprintf(&entries, "<Contents><Key>%s%s</Key></Contents>", prefix, e.Name())
+				}
+			}
+			_, _ = io.WriteString(w, `<?xml version="1.0"?><ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated>`+entries.String()+`</ListBucketResult>`)
+			return
+		}
+		before(r)
+		if _, err := os.Stat(filepath.Join(dir, key)); err != nil {
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `<?xml version="1.0"?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>`)
+			return
+		}
+		w.Header().Set("ETag", `"1"`)
+		http.ServeFile(w, r, filepath.Join(dir, key))
+	}))
+	t.Cleanup(s.Close)
+	return "{type: S3, config: {bucket: blocks, endpoint: " + s.Listener.Addr().String() + ", insecure: true, region: r, access_key: a, secret_key: s}}"
+}
+
+// TestAReplayKeepsNobodyWaiting: while the bucket does not answer a replay's reads, the process is ready, and ends when it is told to.
+func TestAReplayKeepsNobodyWaiting(t *testing.T) {
+	dir, data := t.TempDir(), t.TempDir()
+	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var hold atomic.Bool
+	reads := make(chan struct{}, 1000)
+	bucket := s3Folder(t, dir, func(r *http.Request) {
+		if hold.Load() && strings.HasSuffix(r.URL.Path, "/index") {
+			reads <- struct{}{}
+			<-r.Context().Done() // of the process that asked
+		}
+	})
+	first := startProcess(t, bucket, "--data-dir="+data, "--drain-delay=0s")
+	first.await("readiness changed.*ready=true")
+	if first.dashboard() == 0 {
+		t.Fatal("no series")
+	}
+	first.stop()
+
+	hold.Store(true)
+	second := startProcess(t, bucket, "--data-dir="+data, "--drain-delay=0s")
+	second.await("readiness changed.*ready=true")
+	<-reads // the replay waits for the bucket
+	if err := second.info(); err != nil {
+		t.Error(err)
+	}
+	if code, _ := second.get("/-/ready"); code != http.StatusOK {
+		t.Errorf("/-/ready: got %d", code)
+	}
+	second.metric(`larder_warm_running{after="restart"} 1`)
+	second.stop()
+	if log := strings.Join(second.seen, "\n"); !strings.Contains(log, `ended="the process stops"`) {
+		t.Error("the log does not say that the replay was ended")
+	}
 }
 
 // TestACompactionIsWarm: what was asked of blocks is there for the one that replaces them, when it does.

@@ -189,3 +189,16 @@ func BenchmarkNote(b *testing.B) {
 		r.Note(blocks, ms, []string{"replica"})
 	}
 }
+
+// BenchmarkNoteOfNew is what a request pays that nobody has made before, with all places taken: room is made.
+func BenchmarkNoteOfNew(b *testing.B) {
+	r := NewRecorder()
+	var blocks []*catalog.Block
+	for i := range maxSets / maxSetsPerBlock {
+		blocks = append(blocks, blockOf(i))
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		r.Note(blocks[i%len(blocks):][:1], []*labels.Matcher{equal("a", fmt.Sprint(i))}, nil)
+	}
+}

@@ -17,6 +17,7 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 	for _, s := range sets {
 		bySource[s.block] = append(bySource[s.block], s)
 	}
+	w.opts.Recorder.Forget(func(id ulid.ULID) bool { return old.ByID(id) == nil || cur.ByID(id) != nil })
 	b := newBudget(w.opts.MaxBytes)
 	w.mu.Lock()
 	defer w.mu.Unlock()

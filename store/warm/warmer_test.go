@@ -132,6 +132,7 @@ func TestAStartReplaysTheHottestFirst(t *testing.T) {
 		defer cancel()
 		go second.Run(ctx)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if diff := cmp.Diff([]string{"1 a=hot", "2 a=warm", "1 a=warm"}, second.store.done()); diff != "" {
 			t.Error(diff)
 		}
