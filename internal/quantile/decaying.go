@@ -75,8 +75,13 @@ func (d *Decaying) learn(now time.Time) {
 		}
 	}
 	if total >= memory || (now.Sub(d.halved) >= halfLife && total >= 2*d.minSamples) {
+		// Odd ones lose the odd one in turns: were it kept everywhere, what is in
+		// a bucket alone would never be forgotten.
+		odd := int64(0)
 		for i, n := range counts {
-			d.counts[i].Add(-n / 2)
+			odd += n % 2
+			d.counts[i].Add(-n/2 - odd/2)
+			odd %= 2
 		}
 		d.halved = now
 	}

@@ -57,3 +57,23 @@ func TestForgets(t *testing.T) {
 		}
 	})
 }
+
+// TestForgetsWhatIsScattered: neither are many slow ones of which no two are alike.
+func TestForgetsWhatIsScattered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := New(0.95, 20)
+		for v := 100 * time.Millisecond; v < 30*time.Second; v += v / 4 {
+			for range 3 {
+				d.Observe(v)
+			}
+		}
+		n := 0
+		for ; d.Value() > 10*time.Millisecond && n < 2_000; n++ {
+			time.Sleep(10 * time.Second)
+			d.Observe(5 * time.Millisecond)
+		}
+		if n == 0 || n > 500 {
+			t.Errorf("after %d fast ones: %v", n, d.Value())
+		}
+	})
+}
