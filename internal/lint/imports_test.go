@@ -134,6 +134,7 @@ var banned = []struct {
 	{path: "github.com/prometheus/prometheus/tsdb/chunkenc", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/prometheus/prometheus/tsdb", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/dgraph-io/ristretto", except: []string{"internal/bytecache"}, why: "its traps are closed in one place"},
+	{path: "github.com/maypok86/otter", except: []string{"benchmarks/eviction"}, why: "it is what ristretto is compared with, and no part of larder"},
 	{path: "github.com/bradfitz/gomemcache", except: []string{"internal/memcached"}, why: "its traps are closed in one place"},
 	{path: "github.com/go-kit/log", except: []string{"internal/telemetry", "interop"}, tests: true, why: "logs are log/slog; the object store clients get an adapter"},
 	{path: "google.golang.org/grpc/experimental", except: []string{"cmd"}, why: "it changes the whole process"},

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/maypok86/otter/v2"
+
+	"larder/internal/bytecache"
+)
+
+// cache is a candidate.
+type cache interface {
+	Get(key uint64) ([]byte, bool)
+	Set(key uint64, value []byte)
+	Del(key uint64)
+	// settle waits until what was set is applied.
+	settle()
+	close()
+}
+
+// entryOverhead is what every candidate counts for an entry besides its value, as bytecache does. What they really need is measured.
+const entryOverhead = 224
+
+// candidate is a way to make a cache of maxBytes.
+type candidate struct {
+	name string
+	make func(maxBytes int64) cache
+	// exact candidates decide at once: the pace makes no difference to them.
+	exact bool
+}
+
+func candidates() []candidate {
+	return []candidate{
+		{name: "ristretto", make: newRistretto},
+		{name: "otter", make: newOtter},
+		{name: "LRU", make: func(n int64) cache { return newLRU(n, 0) }, exact: true},
+		{name: "LRU, second miss", make: func(n int64) cache { return newLRU(n, int(n/(pageSize+entryOverhead))) }, exact: true},
+		{name: "S3-FIFO", make: newS3FIFO, exact: true},
+	}
+}
+
+// ristrettoCache is larder's own: ristretto with its traps closed.
+type ristrettoCache struct{ m *bytecache.Memory }
+
+func (c ristrettoCache) Get(key uint64) ([]byte, bool) { return c.m.Get(key) }
+func (c ristrettoCache) Set(key uint64, value []byte)  { c.m.Set(bytecache.Key{Local: key}, value) }
+func (c ristrettoCache) Del(key uint64)                { c.m.Del(bytecache.Key{Local: key}) }
+
+func newRistretto(maxBytes int64) cache {
+	return ristrettoCache{bytecache.NewMemory(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: pageSize})}
+}
+
+func (c ristrettoCache) close() { c.m.Close() }
+
+// settle: one value stays pending for ever, see bytecache.
+func (c ristrettoCache) settle() {
+	for c.m.Stats().PendingBytes > pageSize+entryOverhead {
+		runtime.Gosched()
+	}
+}
+
+// otterCache is otter with nothing around it.
+type otterCache struct {
+	*otter.Cache[uint64, []byte]
+}
+
+func newOtter(maxBytes int64) cache {
+	c, err := otter.New(&otter.Options[uint64, []byte]{
+		MaximumWeight: uint64(maxBytes),
+		Weigher:       func(_ uint64, value []byte) uint32 { return uint32(len(value) + entryOverhead) },
+	})
+	if err != nil {
+		panic(fmt.Sprintf("otter refuses its options: %v", err)) // they are constant but for the size
+	}
+	return otterCache{c}
+}
+
+func (c otterCache) Get(key uint64) ([]byte, bool) { return c.GetIfPresent(key) }
+
+// Set does as bytecache: a present key is not set again.
+func (c otterCache) Set(key uint64, value []byte) { c.SetIfAbsent(key, value) }
+
+func (c otterCache) Del(key uint64) { c.Invalidate(key) }
+func (c otterCache) settle()        { c.CleanUp() }
+func (c otterCache) close()         { c.StopAllGoroutines() }

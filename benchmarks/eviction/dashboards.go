@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"larder/store"
+	"larder/store/storepb"
+)
+
+// panel is a query of a dashboard, without its time range.
+type panel struct {
+	matchers   []*storepb.LabelMatcher
+	resolution int64
+	aggregates []storepb.Aggr
+}
+
+// dashboard is what somebody opens.
+type dashboard struct {
+	name   string
+	panels []panel
+	// ranges are how far back it is looked at, the usual one first.
+	ranges []int64
+}
+
+func eq(name, value string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_EQ, Name: name, Value: value}
+}
+
+func neq(name, value string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: name, Value: value}
+}
+
+func re(name, value string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: name, Value: value}
+}
+
+// metric is a panel of one metric.
+func metric(name string, more ...*storepb.LabelMatcher) panel {
+	m := eq("__name__", name)
+	if strings.ContainsAny(name, "|.*") {
+		m = re("__name__", name)
+	}
+	return panel{matchers: append([]*storepb.LabelMatcher{m}, more...)}
+}
+
+// dashboards returns those of a cluster or tenant, given by one of its external labels: of the whole, of each service, pod and node.
+func dashboards(ctx context.Context, server *store.Server, label, value string) ([]dashboard, error) {
+	var (
+		scope = eq(label, value)
+		usual = []int64{hour, 3 * hour, 6 * hour, 12 * hour, 24 * hour}
+		all   []dashboard
+		add   = func(name string, ranges []int64, panels ...panel) {
+			all = append(all, dashboard{name: value + " " + name, panels: panels, ranges: ranges})
+		}
+		each = func(name string, f func(value string), matchers ...*storepb.LabelMatcher) error {
+			resp, err := server.LabelValues(ctx, &storepb.LabelValuesRequest{
+				Label: name, Start: 0, End: math.MaxInt64, Matchers: append(matchers, scope),
+			})
+			if err != nil {
+				return err
+			}
+			slices.Sort(resp.Values)
+			for _, v := range resp.Values {
+				f(v)
+			}
+			return nil
+		}
+	)
+	add("overview", usual,
+		metric("up", scope),
+		metric("node_cpu_seconds_total", scope, neq("mode", "idle")),
+		metric("http_requests_total", scope, re("code", "5..")),
+		metric("container_memory_working_set_bytes", scope))
+	weeks := func(p panel, resolution int64, aggregates ...storepb.Aggr) panel {
+		p.resolution, p.aggregates = resolution, aggregates
+		return p
+	}
+	add("weeks", []int64{48 * hour, 168 * hour},
+		weeks(metric("container_memory_working_set_bytes", scope), hour, storepb.Aggr_SUM, storepb.Aggr_COUNT),
+		weeks(metric("http_requests_total", scope, eq("code", "500")), hour, storepb.Aggr_COUNTER),
+		weeks(metric("node_load1", scope), 5*minute, storepb.Aggr_MAX))
+	if err := each("service", func(v string) {
+		s := eq("service", v)
+		add("service "+v, usual,
+			metric("http_requests_total", scope, s),
+			metric("http_request_duration_seconds_bucket", scope, s),
+			metric("http_request_duration_seconds", scope, s),
+			metric("process_resident_memory_bytes|go_memstats_heap_inuse_bytes", scope, s),
+			metric("container_cpu_usage_seconds_total", scope, eq("container", v)),
+			metric("up", scope, s))
+	}, re("__name__", "http_requests_total")); err != nil {
+		return nil, err
+	}
+	if err := each("pod", func(v string) {
+		p := eq("pod", v)
+		add("pod "+v, usual,
+			metric("http_requests_total", scope, p),
+			metric("http_request_duration_seconds_(bucket|count|sum)", scope, p),
+			metric("container_.*", scope, p),
+			metric("go_.*", scope, p))
+	}); err != nil {
+		return nil, err
+	}
+	if err := each("node", func(v string) {
+		n := eq("node", v)
+		add("node "+v, usual,
+			metric("node_cpu_seconds_total", scope, n),
+			metric("node_memory_.*", scope, n),
+			metric("node_load1|node_load5|node_load15", scope, n),
+			metric("node_filesystem_avail_bytes", scope, n),
+			metric("container_memory_working_set_bytes", scope, n))
+	}); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// request is the panel's query as a Querier sends it.
+func (p panel) request(minT, maxT int64) *storepb.SeriesRequest {
+	return &storepb.SeriesRequest{
+		MinTime: minT, MaxTime: maxT, Matchers: p.matchers, MaxResolutionWindow: p.resolution, Aggregates: p.aggregates,
+		WithoutReplicaLabels: []string{"replica"}, ResponseBatchSize: 64, PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
+	}
+}
+
+// view is one look at a dashboard: when it was opened or refreshed, and for which range.
+type view struct {
+	at        int64
+	dashboard int
+	back      int64
+}
+
+// visits draws what people look at during a stretch of time, in its order: dashboards by a Zipf distribution over a random order of
+// them, mostly their usual range, refreshed some times every minute or five. The popular ones change: a tenth of the order is shuffled anew
+// every hour.
+func visits(rng *rand.Rand, all []dashboard, n int, from, to int64) []view {
+	order := rng.Perm(len(all))
+	zipf := newZipf(len(all), 1.0)
+	var views []view
+	opened := make([]int64, n)
+	for i := range opened {
+		opened[i] = from + rng.Int64N(to-from)
+	}
+	slices.Sort(opened)
+	for i, at := range opened {
+		if i > 0 && (at-from)/hour != (opened[i-1]-from)/hour {
+			for range len(order) / 20 {
+				a, b := rng.IntN(len(order)), rng.IntN(len(order))
+				order[a], order[b] = order[b], order[a]
+			}
+		}
+		d := order[zipf.draw(rng)]
+		back := all[d].ranges[0]
+		if rng.IntN(2) == 0 {
+			back = all[d].ranges[rng.IntN(len(all[d].ranges))]
+		}
+		every := minute
+		if back > 6*hour || rng.IntN(3) == 0 {
+			every = 5 * minute
+		}
+		for refreshes := rng.ExpFloat64() * 4; refreshes >= 0 && at < to; refreshes-- {
+			views = append(views, view{at: at, dashboard: d, back: back})
+			at += every
+		}
+	}
+	slices.SortStableFunc(views, func(a, b view) int { return int(a.at - b.at) })
+	return views
+}
+
+// zipf draws ranks from 0 on with probabilities proportional to 1/(rank+1)^s.
+type zipf struct{ cumulated []float64 }
+
+func newZipf(n int, s float64) zipf {
+	z := zipf{make([]float64, n)}
+	sum := 0.0
+	for i := range n {
+		sum += math.Pow(float64(i+1), -s)
+		z.cumulated[i] = sum
+	}
+	return z
+}
+
+func (z zipf) draw(rng *rand.Rand) int {
+	i, _ := slices.BinarySearch(z.cumulated, rng.Float64()*z.cumulated[len(z.cumulated)-1])
+	return min(i, len(z.cumulated)-1)
+}
