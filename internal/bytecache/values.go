@@ -260,6 +260,7 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	if e == nil || e.dead {
 		return value, false
 	}
+	e.asked = true
 	s.requests++
 	s.hits++
 	s.hitBytes += e.size
