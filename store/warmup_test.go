@@ -76,6 +76,9 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		if _, err := g.query(context.Background(), req); err != nil {
 			t.Fatal(err)
 		}
+		if sets := g.sets.Stats(); name != "nothing" && sets.Hits == 0 {
+			t.Errorf("%s: its series set was not there after it was warmed: %+v", name, sets)
+		}
 		if counts, _ := g.bucket.take(); counts["index"] != 0 {
 			t.Errorf("%s: %d reads of the index after it was warmed", name, counts["index"])
 		}
