@@ -21,8 +21,9 @@
 // Series sets by everything that bears on them (the block's number and ULID, the
 // final labels, the matchers in canonical order), compared whole.
 //
-// Expanded postings by a SHA-256 of the block's ULID and the matchers in
-// canonical order; in memory by 64 bits of that, with the whole beside the value.
+// Expanded postings by a SHA-256 of the block's ULID, the page size, whether they
+// were planned eagerly, and the matchers in canonical order; in memory by 64 bits
+// of that, with the whole beside the value.
 //
 // Pages by 64 bits: the block's number within this process (24), file number 0 (14),
 // page number (26). Numbers are given out by the catalog and never used twice,

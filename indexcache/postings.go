@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
@@ -18,14 +19,15 @@ import (
 const postingsKind = "larder expanded postings\x01"
 
 // PostingsKey returns the key of the postings of a block that matchers come to. canonical are the matchers' canonical bytes; eager says that
-// no matcher is left to be checked against the series.
+// their lists are read whether that pays or not; pageBytes is the size of an index page, a power of two: kept beside postings is what a request is
+// charged for them, in whole pages, and processes with pages of different sizes may share a memcached.
 //
 // Within the process it is 64 bits of the identity, which two keys may share: a value carries its whole identity, and is no other key's.
-func PostingsKey(block ulid.ULID, eager bool, canonical []byte) bytecache.Key {
+func PostingsKey(block ulid.ULID, eager bool, pageBytes int64, canonical []byte) bytecache.Key {
 	h := sha256.New()
 	h.Write([]byte(postingsKind))
 	h.Write(block[:])
-	mode := []byte{0}
+	mode := []byte{0, byte(bits.Len64(uint64(pageBytes)))}
 	if eager {
 		mode[0] = 1
 	}
@@ -71,8 +73,12 @@ func (p *Postings) Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool) 
 	values := make([][]byte, 1)
 	p.cache.Fetch(ctx, []bytecache.Key{key}, values)
 	v, ok := own(values[0], key)
-	if ok {
+	switch {
+	case ok:
 		p.remoteHits.Add(1)
+	case values[0] != nil:
+		// It is in memory by now, where it would be in the way of what is to be kept instead.
+		p.cache.Del(key)
 	}
 	return v, ok
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync/atomic"
 
@@ -43,13 +44,14 @@ type keptPostings struct {
 // expand finds the postings of matchers: kept ones, those that another request is about to find, or by reading the index. It returns the bytes
 // of index pages that this takes without a cache.
 func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (expanded, int64, error) {
+	// Read in this order even where nothing is kept: which lists are worth reading may depend on it, and what a request is charged with that.
+	canonical := Canonical(matchers)
 	pc := b.deps.Postings
 	if pc == nil {
-		k, err := b.readPostings(ctx, h, matchers, index, acct, eager)
-		return k.answer(Canonical(matchers)), k.touched, err
+		k, err := b.readPostings(ctx, h, canonical, index, acct, eager)
+		return k.answer(canonical), k.touched, err
 	}
-	canonical := Canonical(matchers)
-	key := indexcache.PostingsKey(b.meta.ID, eager, AppendCanonical(nil, canonical))
+	key := indexcache.PostingsKey(b.meta.ID, eager, b.indexPage(), AppendCanonical(nil, canonical))
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
 		if k, ok := decodePostings(v, refs, len(canonical)); ok {
@@ -73,7 +75,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers []*l
 				return fault(fmt.Errorf("index header: %w", err))
 			}
 			defer release()
-			if k, err = b.readPostings(ctx, h, matchers, index, acct, eager); err != nil {
+			if k, err = b.readPostings(ctx, h, canonical, index, acct, eager); err != nil {
 				return err
 			}
 			pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
@@ -87,15 +89,27 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers []*l
 	k.stats.Lookups = 1
 	if joined {
 		pc.Joined()
-		k.stats.Cached = 0
+		// The work was the other request's, and is counted there.
+		k.stats.Cached, k.stats.Values, k.stats.Repaired = 0, 0, 0
 		return k.charged(canonical, acct)
 	}
 	return k.answer(canonical), k.touched, nil
 }
 
-// readPostings expands matchers from the index.
-func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, matchers []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (keptPostings, error) {
-	// What this takes is counted apart: a request plans many blocks at once on one account.
+// mendingPages are pages whose reading again is charged to somebody of its own.
+type mendingPages struct {
+	Pages
+	acct *pagecache.Account
+}
+
+func (m mendingPages) Refetch(ctx context.Context, obj pagecache.Object, span pagecache.Span, _ *pagecache.Account) (*pagecache.Pages, error) {
+	return m.Pages.Refetch(ctx, obj, span, m.acct)
+}
+
+// readPostings expands matchers, which are in canonical order, from the index.
+func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonical []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (keptPostings, error) {
+	// What this takes is counted apart: a request plans many blocks at once on one account. What was damaged and is read again is not part of it:
+	// whoever is given these postings later does not pay for that.
 	var touched atomic.Int64
 	mine := &pagecache.Account{Spend: func(t, fetched int64) error {
 		touched.Add(t)
@@ -104,8 +118,8 @@ func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, matcher
 		}
 		return acct.Spend(t, fetched)
 	}}
-	got, err := expandPostings(ctx, h, b.deps.Index, postingsRequest{
-		matchers:    matchers,
+	got, err := expandPostings(ctx, h, mendingPages{b.deps.Index, acct}, postingsRequest{
+		matchers:    canonical,
 		object:      index,
 		account:     mine,
 		seriesBytes: b.meanEntry(h),
@@ -118,8 +132,8 @@ func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, matcher
 		return keptPostings{stats: got.stats}, err
 	}
 	k := keptPostings{refs: got.refs, stats: got.stats, touched: touched.Load()}
-	for i, m := range Canonical(matchers) {
-		if slices.ContainsFunc(got.pending, func(p *labels.Matcher) bool { return compareMatchers(p, m) == 0 }) {
+	for i, m := range canonical {
+		if slices.Contains(got.pending, m) {
 			k.pending = append(k.pending, i)
 		}
 	}
@@ -168,23 +182,37 @@ func refRange(h *indexheader.Header) refBounds {
 //
 // all of them uvarints. What precedes them is the identity, which has the version.
 
-// appendPostings appends k to dst.
+// appendPostings appends k to dst. It makes room for what it writes and no more: a cache accounts for the length of a value.
 func appendPostings(dst []byte, k *keptPostings) []byte {
-	dst = slices.Grow(dst, 64+2*len(k.refs))
-	for _, n := range [...]int64{int64(k.stats.Groups), int64(k.stats.Pending), int64(k.stats.Lists), k.stats.ListBytes, k.stats.MaxSeries, k.touched, int64(len(k.pending))} {
-		dst = binary.AppendUvarint(dst, uint64(n))
-	}
+	figures := append(make([]uint64, 0, 16), uint64(k.stats.Groups), uint64(k.stats.Pending), uint64(k.stats.Lists), uint64(k.stats.ListBytes),
+		uint64(k.stats.MaxSeries), uint64(k.touched), uint64(len(k.pending)))
 	for _, i := range k.pending {
-		dst = binary.AppendUvarint(dst, uint64(i))
+		figures = append(figures, uint64(i))
 	}
-	dst = binary.AppendUvarint(dst, uint64(len(k.refs)))
+	figures = append(figures, uint64(len(k.refs)))
+	size := 0
+	for _, n := range figures {
+		size += uvarintSize(n)
+	}
 	last := uint32(0)
+	for _, ref := range k.refs {
+		size += uvarintSize(uint64(ref - last))
+		last = ref
+	}
+	dst = slices.Grow(dst, size)
+	for _, n := range figures {
+		dst = binary.AppendUvarint(dst, n)
+	}
+	last = 0
 	for _, ref := range k.refs {
 		dst = binary.AppendUvarint(dst, uint64(ref-last))
 		last = ref
 	}
-	return slices.Clip(dst)
+	return dst
 }
+
+// uvarintSize returns how many bytes a number takes as an uvarint.
+func uvarintSize(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }
 
 // maxKeptFigure bounds the figures of kept postings: beyond it they are not what a block can come to.
 const maxKeptFigure = 1 << 48

@@ -67,31 +67,31 @@ func (k *keptBlock) planned(t testing.TB, ms []*labels.Matcher) plannedPostings 
 	return out
 }
 
-// TestKeptPostings: what is kept is what is read, for random matchers, eager and lazy, in any order; it costs a request as much, and no fetch.
+// TestKeptPostings: what is kept is what is read, for random matchers, eager and lazy, in any order, in all formats of the index; it costs a
+// request as much, and no fetch.
 func TestKeptPostings(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(21, 22))
 	lazy, empty, some := 0, 0, 0
-	for range 20 {
-		index := postingsRandomBlock(t, rnd).index
-		if rnd.IntN(4) == 0 {
-			index = slices.Clone(index)
-			index[4] = 3
-		}
+	f := func(index []byte, rounds int, matchers func(rnd *rand.Rand) []*labels.Matcher) {
+		t.Helper()
 		// With series so small that lists seem dear, matchers stay pending.
 		meta := catalog.Block{NumSeries: []uint64{0, uint64(len(index) / 4)}[rnd.IntN(2)]}
 		plain := newKeptBlock(t, index, meta)
 		plain.deps.Postings = nil
 		kept := newKeptBlock(t, index, meta)
-		for range 60 {
-			ms := postingsRandomMatchers(t, rnd, append([]string{"missing"}, postingsNames...))
+		for range rounds {
+			ms := matchers(rnd)
 			if rnd.IntN(3) == 0 {
 				key := matchersKey(ms)
 				plain.zero, kept.zero = map[uint64]struct{}{key: {}}, map[uint64]struct{}{key: {}}
 			}
 			want := plain.planned(t, ms)
-			miss := kept.planned(t, ms)
 			shuffled := append(slices.Clone(ms), ms[rnd.IntN(len(ms))])
 			rnd.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+			if diff := cmp.Diff(want, plain.planned(t, shuffled)); diff != "" {
+				t.Fatalf("%v, in another order (-want +got):\n%s", ms, diff)
+			}
+			miss := kept.planned(t, ms)
 			hit := kept.planned(t, shuffled)
 			if hit.Fetches != 0 {
 				t.Fatalf("%v: a hit made %d fetches", ms, hit.Fetches)
@@ -111,9 +111,21 @@ func TestKeptPostings(t *testing.T) {
 			}
 		}
 	}
+	for range 20 {
+		index := postingsRandomBlock(t, rnd).index
+		if rnd.IntN(4) == 0 {
+			index = slices.Clone(index)
+			index[4] = 3
+		}
+		f(index, 60, func(rnd *rand.Rand) []*labels.Matcher {
+			return postingsRandomMatchers(t, rnd, append([]string{"missing"}, postingsNames...))
+		})
+	}
 	if lazy < 20 || empty < 100 || some < 100 {
 		t.Errorf("the test tests too little: %d lazy, %d empty, %d not", lazy, empty, some)
 	}
+	v1, matchers := postingsV1(t)
+	f(v1.index, 100, matchers)
 }
 
 // TestFiftyExpansions: identical plans make one expansion; who gives up disturbs nobody, and who meets a limit is alone with it.
@@ -193,7 +205,7 @@ func TestDamagedKeptPostings(t *testing.T) {
 	k := newKeptBlock(t, postingsWideBlock(t, 50).index, catalog.Block{})
 	ms := postingsMatchers(t, `pod=~"pod.*"`)
 	want := k.planned(t, ms)
-	key := indexcache.PostingsKey(k.meta.ID, false, AppendCanonical(nil, ms))
+	key := indexcache.PostingsKey(k.meta.ID, false, k.indexPage(), AppendCanonical(nil, ms))
 	value, ok := k.postings.Get(key)
 	if !ok || want.Fetches != 1 {
 		t.Fatal("nothing is kept")
@@ -257,12 +269,12 @@ func BenchmarkKeptPostings(b *testing.B) {
 		v := appendPostings(nil, &k)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
-			b.ReportMetric(float64(len(v))/float64(n), "B/ref")
 			for b.Loop() {
 				if _, ok := decodePostings(v, refBounds{end: 1 << 32}, 0); !ok {
 					b.Fatal("does not decode")
 				}
 			}
+			b.ReportMetric(float64(len(v))/float64(n), "B/ref")
 		})
 	}
 	f("1000", 1000, 9)

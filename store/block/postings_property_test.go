@@ -89,16 +89,28 @@ func TestPostingsLikePrometheus(t *testing.T) {
 // TestPostingsLikePrometheusV1 does it with the only index of format V1 that there is: Prometheus's own test data. Its references are
 // byte offsets, and its lists are not in the order of their values.
 func TestPostingsLikePrometheusV1(t *testing.T) {
+	b, matchers := postingsV1(t)
+	rnd := rand.New(rand.NewPCG(13, 14))
+	pages, hdr := newPostingsPages(t, b), postingsRealHeader(t, b)
+	var seen postingsCoverage
+	for range 500 {
+		postingsCheck(t, b, hdr, pages, matchers(rnd), &seen)
+	}
+	seen.check(t)
+}
+
+// postingsV1 returns an index of format V1, and what makes matchers for it.
+func postingsV1(t *testing.T) (b *postingsBlock, matchers func(rnd *rand.Rand) []*labels.Matcher) {
+	t.Helper()
 	file, _ := runtime.FuncForPC(reflect.ValueOf(index.NewReader).Pointer()).FileLine(0)
 	raw, err := os.ReadFile(filepath.Join(filepath.Dir(file), "..", "testdata", "index_format_v1", "index"))
 	if err != nil {
 		t.Fatalf("Prometheus's test data is not at hand: %v", err)
 	}
-	b := openPostingsBlock(t, raw)
+	b = openPostingsBlock(t, raw)
 	if b.reader.Version() != 1 {
 		t.Fatalf("version %d", b.reader.Version())
 	}
-	rnd := rand.New(rand.NewPCG(13, 14))
 	names := []string{"missing"}
 	values := []string{"", ".*", ".+", "0|1", "1.*", ".*1", "nope", "[0-4]+"}
 	for name, entries := range b.names {
@@ -109,16 +121,12 @@ func TestPostingsLikePrometheusV1(t *testing.T) {
 	}
 	slices.Sort(names)
 	slices.Sort(values)
-	pages, hdr := newPostingsPages(t, b), postingsRealHeader(t, b)
-	var seen postingsCoverage
-	for range 500 {
-		var ms []*labels.Matcher
+	return b, func(rnd *rand.Rand) (ms []*labels.Matcher) {
 		for range 1 + rnd.IntN(3) {
 			ms = append(ms, labels.MustNewMatcher(labels.MatchType(rnd.IntN(4)), names[rnd.IntN(len(names))], values[rnd.IntN(len(values))]))
 		}
-		postingsCheck(t, b, hdr, pages, ms, &seen)
+		return ms
 	}
-	seen.check(t)
 }
 
 // TestPostingsLikePrometheusV3 changes the version of an index of format V2, which is the whole difference.
