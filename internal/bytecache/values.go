@@ -157,7 +157,7 @@ func NewValues[V any](o Options) *Values[V] {
 		KeyToHash:          func(mixed uint64) (uint64, uint64) { return mixed, 0 },
 		Cost:               m.applying,
 		ShouldUpdate:       func(_, _ *entry[V]) bool { return false },
-		OnEvict:            func(*ristretto.Item[*entry[V]]) { m.evictions.Add(1) },
+		OnEvict:            m.onEvict,
 		OnReject:           m.onReject,
 		OnExit:             m.onExit,
 	})
@@ -361,6 +361,14 @@ func (m *Values[V]) applying(e *entry[V]) int64 {
 func (m *Values[V]) onReject(item *ristretto.Item[*entry[V]]) {
 	m.refused.Add(1)
 	m.settle(item.Value)
+}
+
+// onEvict is called by ristretto's goroutine for a value that makes room, and
+// again without the value when its sample held the key twice.
+func (m *Values[V]) onEvict(item *ristretto.Item[*entry[V]]) {
+	if item.Value != nil {
+		m.evictions.Add(1)
+	}
 }
 
 // settle ends the accounting of a value as pending.

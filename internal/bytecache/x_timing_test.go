@@ -38,16 +38,26 @@ func BenchmarkMemoryGet(b *testing.B) {
 	})
 }
 
-// BenchmarkMemorySet sets new values into a full cache: every one is admitted
-// at another's cost.
+// BenchmarkMemorySet sets new values into a full cache: some that are never asked
+// for, and that leave the queue without meeting the policy, and some that are,
+// each of which the policy takes in at another's cost.
 func BenchmarkMemorySet(b *testing.B) {
-	m := newBytes(Options{MaxBytes: 64 << 20})
-	defer m.Close()
 	value := make([]byte, 8<<10)
-	b.ReportAllocs()
-	key := uint64(0)
-	for b.Loop() {
-		m.Set(key, value)
-		key++
+	run := func(name string, ask bool) {
+		b.Run(name, func(b *testing.B) {
+			m := newBytes(Options{MaxBytes: 64 << 20})
+			defer m.Close()
+			b.ReportAllocs()
+			key := uint64(0)
+			for b.Loop() {
+				m.Set(key, value)
+				if ask {
+					m.Get(key)
+				}
+				key++
+			}
+		})
 	}
+	run("once", false)
+	run("asked", true)
 }
