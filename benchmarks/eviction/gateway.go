@@ -35,16 +35,19 @@ type fetch struct {
 	object pagecache.Object
 	nth    int     // of this object, in this request
 	pages  []int64 // ascending
+	needed int64   // bytes of them
 }
 
 // note records a Fetch.
 func (r *recorder) note(k kind, obj pagecache.Object, pageSize int64, spans []pagecache.Span) {
 	f := fetch{kind: k, object: obj}
-	last := int64(-1)
+	last, end := int64(-1), int64(0)
 	for _, s := range spans {
 		if s.Off == s.End {
 			continue
 		}
+		f.needed += max(s.End-max(s.Off, end), 0)
+		end = max(end, s.End)
 		for no := max(s.Off/pageSize, last+1); no <= (s.End-1)/pageSize; no++ {
 			f.pages = append(f.pages, no)
 			last = no

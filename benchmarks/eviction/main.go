@@ -111,8 +111,8 @@ const minCache = 2 << 20
 // print replays a trace against all candidates at several sizes.
 func (c config) print(ctx context.Context, w io.Writer, t *trace) error {
 	s := t.summary()
-	fmt.Fprintf(w, "\n%s: %d fetches, of %d pages by dashboards and %d by scans; distinct: %.1f MB by dashboards (%.1f MB once only), %.1f MB by scans only; trace %016x\n",
-		t.kind, s.accesses, s.dashboardPages, s.scanPages, mb(s.workingSet), mb(s.once), mb(s.scanned), s.hash)
+	fmt.Fprintf(w, "\n%s: %d fetches, of %d pages by dashboards (%.0f %% of their bytes needed) and %d by scans; distinct: %.1f MB by dashboards (%.1f MB once only), %.1f MB by scans only; trace %016x\n",
+		t.kind, s.accesses, s.dashboardPages, percent(s.neededBytes, s.dashboardBytes), s.scanPages, mb(s.workingSet), mb(s.once), mb(s.scanned), s.hash)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(tw, "%% found\tpaced:\tdashboards\tbytes\tall\tbytes\tflat out:\tdashboards\tbytes\tall\tbytes\t\n")
 	for _, share := range []int64{5, 10, 25, 50} {

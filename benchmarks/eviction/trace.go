@@ -32,6 +32,7 @@ type access struct {
 	object int // in trace.objects
 	scan   bool
 	pages  []int64 // ascending
+	needed int64   // bytes of them, as far as that is known
 }
 
 // trace is what was needed of one kind of pages, in order.
@@ -58,7 +59,7 @@ func (t *trace) object(name string, size int64) int {
 
 func (t *trace) add(f fetch, scan bool) {
 	if len(f.pages) > 0 {
-		t.accesses = append(t.accesses, access{object: t.object(f.object.Name, f.object.Size), scan: scan, pages: f.pages})
+		t.accesses = append(t.accesses, access{object: t.object(f.object.Name, f.object.Size), scan: scan, pages: f.pages, needed: f.needed})
 	}
 }
 
@@ -69,6 +70,8 @@ func (t *trace) pageLen(object int, no int64) int64 {
 // summary describes a trace.
 type summary struct {
 	accesses, dashboardPages, scanPages int
+	// dashboardBytes is what is in those pages, neededBytes what dashboards needed of it.
+	dashboardBytes, neededBytes int64
 	// workingSet is the bytes of the distinct pages that dashboards need, scanned those of the pages that only scans need.
 	workingSet, scanned int64
 	// once is the part of workingSet that was needed once only.
@@ -91,6 +94,9 @@ func (t *trace) summary() summary {
 	}
 	for _, a := range t.accesses {
 		write(int64(a.object))
+		if !a.scan {
+			s.neededBytes += a.needed
+		}
 		for _, no := range a.pages {
 			write(no)
 			if a.scan {
@@ -98,6 +104,7 @@ func (t *trace) summary() summary {
 				needed[page{a.object, no}] += 0
 			} else {
 				s.dashboardPages++
+				s.dashboardBytes += t.pageLen(a.object, no)
 				needed[page{a.object, no}]++
 			}
 		}
