@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"slices"
@@ -179,22 +180,23 @@ func (d discard) Context() context.Context           { return d.ctx }
 func (d discard) Send(*storepb.SeriesResponse) error { return nil }
 func (d discard) SendMsg(any) error                  { return nil }
 
-// dial serves the gateway over grpc in memory, for clients that want a connection.
-func (g *gateway) dial() (conn *grpc.ClientConn, stop func(), err error) {
+// dial serves the gateway over grpc in memory, for clients that want a connection. stop ends both.
+func (g *gateway) dial() (conn *grpc.ClientConn, stop func() error, err error) {
 	l := bufconn.Listen(1 << 20)
+	conn, err = grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		return nil, nil, err
+	}
 	rpc := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
 	storepb.RegisterStoreServer(rpc, g.server)
 	storepb.RegisterInfoServer(rpc, g.server)
 	done := make(chan error, 1)
 	go func() { done <- rpc.Serve(l) }()
-	conn, err = grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
-	return conn, func() {
-		if conn != nil {
-			conn.Close()
-		}
+	return conn, func() error {
+		err := conn.Close()
 		rpc.Stop()
-		<-done
-	}, err
+		return errors.Join(err, <-done)
+	}, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -99,12 +100,12 @@ func (w workload) scan(ctx context.Context, g *gateway, n int) ([]fetch, error) 
 }
 
 // takeTour asks the tour's questions, each twice.
-func takeTour(ctx context.Context, g *gateway) error {
+func takeTour(ctx context.Context, g *gateway) (err error) {
 	conn, stop, err := g.dial()
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer func() { err = errors.Join(err, stop()) }()
 	results, err := tour.New(conn).Take(ctx, tour.Questions())
 	if err != nil {
 		return err
