@@ -43,11 +43,11 @@ func (b *budget) attempt() *attempt {
 	return a
 }
 
-// end accounts for the attempt and returns the bytes that it has read of the bucket. One that had to make way gives back what it did not read
-// there: it will go through that again.
-func (a *attempt) end(finished bool) (fetched int64) {
+// end accounts for the attempt and returns the bytes that it has read of the bucket. One that made way gives back what it did not read there, for it
+// will go through that again. No other does: a bound that was met stays met, or each of the sets that follow would go through as much once more.
+func (a *attempt) end(madeWay bool) (fetched int64) {
 	fetched = a.acct.FetchedBytes.Load()
-	if !finished {
+	if madeWay {
 		a.budget.left.Add(max(a.spent.Load()-fetched, 0))
 	}
 	return fetched

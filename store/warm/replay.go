@@ -32,8 +32,14 @@ const (
 // Why a set was not replayed.
 const (
 	skippedGone   = "gone"   // its block is not served any more
-	skippedFailed = "failed" // an error, which is logged at debug level
+	skippedFailed = "failed" // an error, or no header yet, which is logged at debug level
 	skippedBound  = "bound"  // time or bytes were used up
+)
+
+var (
+	errGone = errors.New("its block is not served any more")
+	// errNoHeader: a request would have it built at once, and wait. A replay leaves that to the background.
+	errNoHeader = errors.New("its block's index header is not built yet")
 )
 
 // task is a set to be replayed for a block.
@@ -65,7 +71,7 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 	running := w.metrics.running.WithLabelValues(purpose)
 	running.Inc()
 	defer running.Dec()
-	var next, replayed, failed, bytes atomic.Int64
+	var next, replayed, gone, failed, bytes atomic.Int64
 	var wg sync.WaitGroup
 	for range min(workers, len(tasks)) {
 		wg.Go(func() {
@@ -78,6 +84,9 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 				case err == nil:
 					replayed.Add(1)
 					w.metrics.replayed.WithLabelValues(purpose).Inc()
+				case errors.Is(err, errGone):
+					gone.Add(1)
+					w.metrics.skipped.WithLabelValues(purpose, skippedGone).Inc()
 				case ctx.Err() == nil && !errors.Is(err, errSpent):
 					failed.Add(1)
 					w.metrics.skipped.WithLabelValues(purpose, skippedFailed).Inc()
@@ -91,7 +100,7 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 		ended: endedDone, total: len(tasks), replayed: int(replayed.Load()), failed: int(failed.Load()),
 		bytes: bytes.Load(), took: time.Since(start),
 	}
-	if left := o.total - o.replayed - o.failed; left > 0 {
+	if left := o.total - o.replayed - o.failed - int(gone.Load()); left > 0 {
 		w.metrics.skipped.WithLabelValues(purpose, skippedBound).Add(float64(left))
 		switch {
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -113,9 +122,15 @@ func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64
 	if err != nil {
 		return err
 	}
-	for {
+	for wait := retryAfter; ; wait = min(2*wait, maxRetryAfter) {
 		if err := w.idle(ctx); err != nil {
 			return err
+		}
+		switch {
+		case !w.served(t.block.ID):
+			return errGone
+		case !w.opts.Headers.Opened(t.block.ID):
+			return errNoHeader
 		}
 		select {
 		case w.places <- struct{}{}:
@@ -125,11 +140,11 @@ func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64
 		a := b.attempt()
 		finished, err := w.opts.Store.Warm(ctx, t.block, ms, without, &a.acct)
 		<-w.places
-		bytes.Add(a.end(finished))
+		bytes.Add(a.end(err == nil && !finished))
 		if err != nil || finished {
 			return err
 		}
-		if err := pause(ctx, retryAfter); err != nil {
+		if err := pause(ctx, wait); err != nil {
 			return err
 		}
 	}

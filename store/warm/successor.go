@@ -61,14 +61,8 @@ func (w *Warmer) warmSuccessor(n *catalog.Block, s *successor, score map[string]
 		defer w.mu.Unlock()
 		delete(w.warming, n.ID)
 	}()
-	var tasks []task
-	var inherited []hotSet
-	for key, hot := range score {
-		tasks = append(tasks, task{n, key, hot})
-		inherited = append(inherited, hotSet{n.ID, key, hot})
-	}
+	tasks := w.inherit(n, score)
 	byHeat(tasks)
-	w.opts.Recorder.inherit(n.ID, inherited)
 	// The time of the header's building is not counted: before that the block does not replace others anyway.
 	if err := w.opts.Headers.Wait(w.ctx, []ulid.ULID{n.ID}); err != nil || !w.opts.Headers.Opened(n.ID) {
 		w.metrics.skipped.WithLabelValues(afterCompaction, skippedFailed).Add(float64(len(tasks)))

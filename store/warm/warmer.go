@@ -22,8 +22,10 @@ const (
 	workers = 2
 	// maxHeaders is how many headers are opened after a start.
 	maxHeaders = 512
-	// retryAfter is how long a replay that made way for requests looks away.
-	retryAfter = 50 * time.Millisecond
+	// retryAfter is how long a replay that made way for requests looks away, doubling up to maxRetryAfter while it finds no room: each
+	// look costs a plan.
+	retryAfter    = 50 * time.Millisecond
+	maxRetryAfter = 2 * time.Second
 )
 
 // Store is what replays go through: *store.Server.
@@ -115,6 +117,13 @@ func (w *Warmer) Close() {
 	w.wg.Wait()
 }
 
+// served reports whether the last view has a block.
+func (w *Warmer) served(id ulid.ULID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.view != nil && w.view.ByID(id) != nil
+}
+
 // Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a last one. It is called once the blocks are known.
 func (w *Warmer) Run(ctx context.Context) {
 	if w.opts.Dir != "" {
@@ -183,14 +192,7 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	if view == nil || len(used) == 0 {
 		return
 	}
-	var tasks []task
-	for _, s := range sets {
-		if b := view.ByID(s.block); b != nil {
-			tasks = append(tasks, task{b, s.key, s.score})
-		} else {
-			w.metrics.skipped.WithLabelValues(afterRestart, skippedGone).Inc()
-		}
-	}
+	tasks := w.tasksOf(view, sets, used)
 	byHeat(tasks)
 	var blocks []*catalog.Block
 	for id := range used {
@@ -207,10 +209,69 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, w.opts.MaxTime)
 	defer cancel()
 	w.log.Info("warming what an earlier process was asked for", "headers", len(blocks), "matcher_sets", len(tasks))
-	headers := w.openHeaders(ctx, blocks)
+	// Half of the time at most, so that a header whose building takes long does not keep the sets of all other blocks from being warmed.
+	opening, stop := context.WithTimeout(ctx, w.opts.MaxTime/2)
+	headers := w.openHeaders(opening, blocks)
+	stop()
 	o := w.replay(ctx, afterRestart, tasks, newBudget(w.opts.MaxBytes))
 	o.took = time.Since(start)
 	w.report(afterRestart, o, "headers", headers)
+}
+
+// tasksOf returns what is to be replayed of sets for the blocks of a view. What was asked of a block that a compactor has replaced since is replayed
+// for the one that lists it as its source, and used then has that one too.
+func (w *Warmer) tasksOf(view *catalog.View, sets []hotSet, used map[ulid.ULID]int64) (tasks []task) {
+	type blockSet struct {
+		id  ulid.ULID
+		key string
+	}
+	own := map[blockSet]bool{}
+	gone := map[ulid.ULID][]hotSet{}
+	for _, s := range sets {
+		if b := view.ByID(s.block); b != nil {
+			tasks = append(tasks, task{b, s.key, s.score})
+			own[blockSet{s.block, s.key}] = true
+		} else {
+			gone[s.block] = append(gone[s.block], s)
+		}
+	}
+	if len(gone) == 0 {
+		return tasks
+	}
+	found := map[ulid.ULID]bool{}
+	for _, b := range view.Blocks {
+		if b.Resolution != 0 {
+			continue // Sources are raw blocks, of which the downsampled ones were not asked.
+		}
+		score := map[string]float64{}
+		for _, source := range b.Sources {
+			for _, s := range gone[source] {
+				found[source] = true
+				used[b.ID] = max(used[b.ID], used[source])
+				if !own[blockSet{b.ID, s.key}] {
+					score[s.key] = max(score[s.key], s.score)
+				}
+			}
+		}
+		tasks = append(tasks, w.inherit(b, score)...)
+	}
+	for id, lost := range gone {
+		if !found[id] {
+			w.metrics.skipped.WithLabelValues(afterRestart, skippedGone).Add(float64(len(lost)))
+		}
+	}
+	return tasks
+}
+
+// inherit records for a block what was asked of those that it replaces, each set with its score, and returns that as tasks.
+func (w *Warmer) inherit(b *catalog.Block, score map[string]float64) (tasks []task) {
+	var sets []hotSet
+	for key, hot := range score {
+		tasks = append(tasks, task{b, key, hot})
+		sets = append(sets, hotSet{b.ID, key, hot})
+	}
+	w.opts.Recorder.inherit(b.ID, sets)
+	return tasks
 }
 
 // report logs what a replay did.

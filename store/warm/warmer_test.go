@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/internal/pagecache"
@@ -29,8 +30,10 @@ import (
 type fakeStore struct {
 	mu     sync.Mutex
 	busy   bool
+	begun  int // attempts
 	warmed []string
 	bytes  int64 // that each set takes
+	kept   bool  // they are in a cache
 	hold   func(ctx context.Context, what string) (finished bool, err error)
 }
 
@@ -42,8 +45,15 @@ func (s *fakeStore) Busy() bool {
 
 func (s *fakeStore) Warm(ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, _ []string, acct *pagecache.Account) (bool, error) {
 	what := fmt.Sprintf("%d %s=%s", b.MaxTime, ms[0].Name, ms[0].Value)
-	acct.FetchedBytes.Add(s.bytes)
-	if err := acct.Spend(s.bytes, s.bytes); err != nil {
+	s.mu.Lock()
+	s.begun++
+	s.mu.Unlock()
+	fetched := s.bytes
+	if s.kept {
+		fetched = 0
+	}
+	acct.FetchedBytes.Add(fetched)
+	if err := acct.Spend(s.bytes, fetched); err != nil {
 		return false, err
 	}
 	if s.hold != nil {
@@ -63,18 +73,19 @@ func (s *fakeStore) done() []string {
 	return slices.Clone(s.warmed)
 }
 
-// fakeHeaders are all there, unless they are not.
+// fakeHeaders are all there, but those that are being built for ever or could not be built.
 type fakeHeaders struct {
-	wait   func(ctx context.Context) error
-	absent bool
+	building, failed func(ulid.ULID) bool
 }
 
-func (h *fakeHeaders) Opened(ulid.ULID) bool { return !h.absent }
-func (h *fakeHeaders) Wait(ctx context.Context, _ []ulid.ULID) error {
-	if h.wait != nil {
-		return h.wait(ctx)
+func (h *fakeHeaders) is(f func(ulid.ULID) bool, id ulid.ULID) bool { return f != nil && f(id) }
+
+func (h *fakeHeaders) Opened(id ulid.ULID) bool { return !h.is(h.building, id) && !h.is(h.failed, id) }
+func (h *fakeHeaders) Wait(ctx context.Context, ids []ulid.ULID) error {
+	if h.is(h.building, ids[0]) {
+		<-ctx.Done()
 	}
-	return nil
+	return ctx.Err()
 }
 func (h *fakeHeaders) Acquire(context.Context, indexheader.Source) (*indexheader.Header, func(), error) {
 	return nil, func() {}, nil
@@ -178,15 +189,85 @@ func TestAReplayIsBounded(t *testing.T) {
 			t.Errorf("%d sets in %v:\n%s", got, took, b.log)
 		}
 
-		// Headers that are not built keep nothing waiting for longer either.
+		// Headers that are not built keep nothing waiting for longer either, and are not built by a replay.
 		b = restart(t, 50, Options{MaxTime: time.Minute})
-		b.headers.wait = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		b.headers.building = func(ulid.ULID) bool { return true }
 		start = time.Now()
 		b.replaySnapshot(t.Context())
-		if took := time.Since(start); took != time.Minute || len(b.store.done()) > 0 {
+		if took := time.Since(start); took > time.Minute || len(b.store.done()) > 0 {
 			t.Errorf("%d sets in %v", len(b.store.done()), took)
 		}
+
+		// What is in a cache is gone through, too: once the bound is met nothing more is begun.
+		b = restart(t, 50, Options{MaxBytes: 1000})
+		b.store.bytes, b.store.kept = 300, true
+		b.replaySnapshot(t.Context())
+		if got := len(b.store.done()); got != 3 || b.store.begun > 3+workers || !strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
+			t.Errorf("%d sets of 300 bytes within 1000, %d begun:\n%s", got, b.store.begun, b.log)
+		}
+
+		// Where there is no room for long, it is not looked for all the time.
+		b = restart(t, 1, Options{MaxTime: time.Minute})
+		b.store.hold = func(context.Context, string) (bool, error) { return false, nil }
+		b.replaySnapshot(t.Context())
+		if b.store.begun < 5 || b.store.begun > 50 {
+			t.Errorf("a set was begun %d times in a minute", b.store.begun)
+		}
 	})
+}
+
+// TestOneBlockDoesNotKeepOthersCold: neither a header whose building does not end, nor a block that leaves.
+func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one, two, three := blockOf(1), blockOf(2), blockOf(3)
+		b := newBed(t, Options{MaxTime: time.Minute})
+		ask(b.opts.Recorder, 3, "x", one)
+		ask(b.opts.Recorder, 2, "x", two)
+		ask(b.opts.Recorder, 1, "x", three)
+		b.ViewChanged(view(), view(one, two, three))
+		b.headers.building = func(id ulid.ULID) bool { return id == one.ID }
+		b.store.hold = func(context.Context, string) (bool, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.view = view(one, two)
+			return true, nil
+		}
+		b.places <- struct{}{} // one after the other
+		b.replaySnapshot(t.Context())
+		if diff := cmp.Diff([]string{"2 a=x"}, b.store.done()); diff != "" || !strings.Contains(b.log.String(), "matcher_sets=1 of=3 failed=1") {
+			t.Errorf("%s\n%s", diff, b.log)
+		}
+		if gone := testutil.ToFloat64(b.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
+			t.Errorf("%v sets of blocks that are gone, want 1", gone)
+		}
+	})
+}
+
+// TestACompactionWhileNoProcessRan: what was asked of blocks that are gone is replayed for the one that was made from them.
+func TestACompactionWhileNoProcessRan(t *testing.T) {
+	a, b, ab := compacted()
+	downsampled, lost := blockOf(4), blockOf(5)
+	downsampled.Sources, downsampled.Resolution = ab.Sources, catalog.Resolution5m
+	w := newBed(t, Options{})
+	ask(w.opts.Recorder, 3, "x", a)
+	ask(w.opts.Recorder, 2, "x", b)
+	ask(w.opts.Recorder, 2, "y", b, ab)
+	ask(w.opts.Recorder, 1, "z", lost)
+	w.ViewChanged(view(), view(ab, downsampled))
+	w.replaySnapshot(t.Context())
+	got := w.store.done()
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"3 a=x", "3 a=y"}, got); diff != "" {
+		t.Error(diff)
+	}
+	for key, score := range hotOf(w.opts.Recorder)[ab.ID] {
+		if score > 3.01 {
+			t.Errorf("%q was asked at most 3 times of one block, it has a score of %v", key, score)
+		}
+	}
+	if gone := testutil.ToFloat64(w.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
+		t.Errorf("%v sets of blocks that nothing replaced, want 1", gone)
+	}
 }
 
 func TestAReplayMakesWay(t *testing.T) {
@@ -339,7 +420,7 @@ func TestReplacedBlocksAreNotKeptForLong(t *testing.T) {
 	f("errors", Options{}, func(w *bed) {
 		w.store.hold = func(context.Context, string) (bool, error) { return false, errors.New("bucket is away") }
 	}, 0)
-	f("no header", Options{}, func(w *bed) { w.headers.absent = true }, 0)
+	f("no header", Options{}, func(w *bed) { w.headers.failed = func(ulid.ULID) bool { return true } }, 0)
 	f("nothing hot", Options{}, func(w *bed) {
 		stuck(w)
 		w.opts.Recorder.Forget(func(ulid.ULID) bool { return false })
