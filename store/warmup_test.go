@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,9 +46,11 @@ func (g *gateway) warmAll(t *testing.T, req *storepb.SeriesRequest, acct *pageca
 	return true, nil
 }
 
-// TestAWarmedRequestReadsNoIndex: what Warm leaves behind is all that a request needs of the index, for each way of finding series.
+// TestAWarmedRequestReadsNoIndex: what Warm leaves behind is all that a request needs of the index, for each way of finding series, and what is
+// answered from it is the same as without.
 func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 	dir := wholeBlock(t, 4000)
+	plain := startGateway(t, dir, gatewayOptions{setBytes: -1, postingsBytes: -1})
 	f := func(name string, change func(*storepb.SeriesRequest)) {
 		t.Helper()
 		recorder := &fakeRecorder{}
@@ -73,8 +76,16 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 			t.Errorf("%s: %v bytes of the allowance are still held", name, n)
 		}
 		g.bucket.take()
-		if _, err := g.query(context.Background(), req); err != nil {
+		got, err := g.query(context.Background(), req)
+		if err != nil {
 			t.Fatal(err)
+		}
+		want, err := plain.query(context.Background(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.texts(), want.texts()) || (len(want.series) == 0) != (name == "nothing") {
+			t.Errorf("%s: %d series, %d where nothing was warmed, or others", name, len(got.series), len(want.series))
 		}
 		if sets := g.sets.Stats(); name != "nothing" && sets.Hits == 0 {
 			t.Errorf("%s: its series set was not there after it was warmed: %+v", name, sets)

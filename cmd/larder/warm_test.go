@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 
@@ -21,19 +22,25 @@ import (
 	"larder/store/storepb"
 )
 
-// indexReads is how often the process has read indexes of the bucket by now, headers apart.
-func (p *process) indexReads() int {
+// counter returns the value of a counter, given with its labels.
+func (p *process) counter(name string) int {
 	p.t.Helper()
 	_, metrics := p.get("/metrics")
-	m := regexp.MustCompile(`(?m)^larder_bucket_reads_total\{kind="index"\} (\d+)$`).FindStringSubmatch(metrics)
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).FindStringSubmatch(metrics)
 	if m == nil {
-		p.t.Fatal("/metrics does not count reads of indexes")
+		p.t.Fatalf("/metrics lacks %s", name)
 	}
 	n, err := strconv.Atoi(m[1])
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return n
+}
+
+// indexReads is how often the process has read indexes of the bucket by now, headers apart.
+func (p *process) indexReads() int {
+	p.t.Helper()
+	return p.counter(`larder_bucket_reads_total{kind="index"}`)
 }
 
 // dashboard asks what a dashboard asks: some matchers, with replicas removed.
@@ -190,27 +197,54 @@ func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestACompactionIsWarm: what was asked of blocks is there for the one that replaces them, when it does.
+// TestACompactionIsWarm: blocks are served until what was asked of them is there for the one that replaces them, and no longer.
 func TestACompactionIsWarm(t *testing.T) {
-	dir, aside := t.TempDir(), t.TempDir()
+	dir, aside, data := t.TempDir(), t.TempDir(), t.TempDir()
 	layout := dataset.WholeMetric("wide", 1, wideSeries, 30_000)
 	metas, err := layout.Write(t.Context(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := startProcess(t, folder(dir), "--sync-block-duration=100ms", "--drain-delay=0s")
-	p.await("readiness changed.*ready=true")
-	want := p.dashboard()
-
 	b := &layout.Blocks[0]
 	b.ID, b.Level = ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a compacted block")), 2
 	b.Sources = []ulid.ULID{metas[0].ULID, ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a block that was empty"))}
+	header := filepath.Join(data, "larder", "headers", b.ID.String()+".header")
+	reads, release := make(chan struct{}, 1000), make(chan struct{})
+	bucket := s3Folder(t, dir, func(r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, b.ID.String()+"/index") {
+			return
+		}
+		if _, err := os.Stat(header); err != nil {
+			return // it is being built
+		}
+		reads <- struct{}{}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	p := startProcess(t, bucket, "--data-dir="+data, "--sync-block-duration=100ms", "--drain-delay=0s")
+	p.await("readiness changed.*ready=true")
+	want := p.dashboard()
+
 	if _, err := layout.Write(t.Context(), aside, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(filepath.Join(aside, b.ID.String()), filepath.Join(dir, b.ID.String())); err != nil {
 		t.Fatal(err)
 	}
+	select {
+	case <-reads: // its header is there, and it is being warmed
+	case <-time.After(20 * time.Second):
+		t.Fatal("the new block is not warmed")
+	}
+	for until := p.counter("thanos_blocks_meta_syncs_total") + 3; p.counter("thanos_blocks_meta_syncs_total") < until; {
+		// Until syncs have seen both blocks.
+	}
+	if n := p.counter("thanos_bucket_store_block_drops_total"); n != 0 {
+		t.Errorf("%d blocks were let go before the one that replaces them was warm", n)
+	}
+	close(release)
 	if line := p.await("msg=warmed after=compaction"); !strings.Contains(line, "matcher_sets=1 of=1 failed=0") || !strings.Contains(line, b.ID.String()) {
 		t.Error(line)
 	}
