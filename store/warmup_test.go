@@ -140,36 +140,56 @@ func TestWarmingEnds(t *testing.T) {
 
 // TestWarmingMakesWay: nothing is warmed while requests hold half of the allowance, and what never fits says so.
 func TestWarmingMakesWay(t *testing.T) {
-	var server *store.Server
-	allowance := int64(64 << 20)
-	g := startGateway(t, wholeBlock(t, 4000), gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }})
-	server = g.server
-	req := wholeMetric(64)
-	// A request that stands still with its bytes: its client does not read.
-	held := make(chan struct{})
-	end := make(chan struct{})
-	done := make(chan error, 1)
-	go func() {
-		first := true
-		done <- server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(int) error {
-			if first {
-				first = false
-				close(held)
-				<-end
-			}
-			return nil
-		}})
-	}()
-	<-held
-	if finished, err := g.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {
-		t.Errorf("beside a request in a large allowance: %v, %v", finished, err)
+	dir, req := wholeBlock(t, 4000), wholeMetric(64)
+	start := func(allowance int64) *gateway {
+		t.Helper()
+		return startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }})
 	}
-	close(end)
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	// beside calls f while a request stands still with its bytes: its client does not read.
+	beside := func(g *gateway, f func()) {
+		t.Helper()
+		held, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+		go func() {
+			first := true
+			done <- g.server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(int) error {
+				if first {
+					first = false
+					close(held)
+					<-end
+				}
+				return nil
+			}})
+		}()
+		<-held
+		f()
+		close(end)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
 
-	small := startGateway(t, wholeBlock(t, 40_000), gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 300 << 10 }})
+	large := start(64 << 20)
+	beside(large, func() {
+		if finished, err := large.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {
+			t.Errorf("beside a request in a large allowance: %v, %v", finished, err)
+		}
+	})
+
+	filled := start(6 << 20)
+	beside(filled, func() {
+		if !filled.server.Busy() {
+			t.Errorf("the request holds %v bytes, less than half", filled.inUse(t))
+		}
+		var acct pagecache.Account
+		if finished, err := filled.warmAll(t, req, &acct); finished || err != nil || acct.TouchedBytes.Load() > 0 {
+			t.Errorf("beside a request that holds half of the allowance: %v, %v, %d bytes touched", finished, err, acct.TouchedBytes.Load())
+		}
+	})
+	if finished, err := filled.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {
+		t.Errorf("after it: %v, %v", finished, err)
+	}
+
+	small := start(300 << 10)
 	if finished, err := small.warmAll(t, req, &pagecache.Account{}); finished || err == nil || !strings.Contains(err.Error(), "--store.request-bytes") {
 		t.Errorf("in an allowance that is too small: %v, %v", finished, err)
 	}

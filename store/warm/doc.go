@@ -7,9 +7,9 @@
 //
 // # Bounds
 //
-// A replay ends when all is done, when its time is up, or when it has gone through as many bytes of index as it may. Two matcher sets at most
-// are replayed at once, none while requests wait. Nothing waits for a replay but blocks that are to be replaced, and those no longer than its
-// time.
+// A replay ends when all is done, when its time is up, or when it has gone through as many bytes of index as it may; the postings of a set are
+// read whole, so the last one may go beyond. Two matcher sets at most are replayed at once, and none is begun while requests wait. Nothing waits
+// for a replay but blocks that are to be replaced, and those no longer than its time.
 //
 // # What is on disk
 //
