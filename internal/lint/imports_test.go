@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/memcached"},
+	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
@@ -32,9 +32,10 @@ var narrower = map[string][]string{
 	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile"},
 	"internal/quantile":   {},
 	"internal/flight":     {},
+	"internal/sealed":     {},
 	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
 	"internal/web":        {"internal/telemetry"},
-	"store/warm":          {"internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader"},
+	"store/warm":          {"internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/sealed"},
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.

@@ -11,13 +11,19 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/sealed"
 )
 
 const (
-	metaKind  = "meta"
-	savedKind = "catalog"
 	savedName = "catalog.json"
+	// maxSavedSize is beyond what millions of blocks come to.
+	maxSavedSize = 1 << 30
 )
+
+// metaFormat is that of a copy of a meta.json, savedFormat that of saved.
+func metaFormat() sealed.Format  { return sealed.Format{Kind: "meta", Version: 1} }
+func savedFormat() sealed.Format { return sealed.Format{Kind: "catalog", Version: 1} }
 
 // localStore is the catalog's part of the data directory. With dir "" it keeps the meta.json of blocks in memory, for document alone:
 // what is read for a sync comes from the bucket.
@@ -36,7 +42,7 @@ func openLocal(dir string) (localStore, error) {
 		return s, fmt.Errorf("catalog directory: %w", err)
 	}
 	for _, d := range []string{dir, s.metaDir()} {
-		if err := removeTemps(d); err != nil {
+		if err := sealed.RemoveTemps(filepath.Join(d, "*")); err != nil {
 			return s, fmt.Errorf("catalog directory: %w", err)
 		}
 	}
@@ -54,7 +60,7 @@ func (s localStore) meta(id ulid.ULID) (*meta, error) {
 	if s.dir == "" {
 		return nil, fs.ErrNotExist
 	}
-	data, err := readSealed(s.metaPath(id), metaKind)
+	data, err := metaFormat().Read(s.metaPath(id), maxMetaSize+1<<10)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +72,7 @@ func (s localStore) document(id ulid.ULID) ([]byte, error) {
 	if s.dir == "" {
 		return s.memory.get(id)
 	}
-	return readSealed(s.metaPath(id), metaKind)
+	return metaFormat().Read(s.metaPath(id), maxMetaSize+1<<10)
 }
 
 // putMeta keeps the meta.json of a block as the bucket has it.
@@ -75,7 +81,7 @@ func (s localStore) putMeta(id ulid.ULID, data []byte) error {
 		s.memory.put(id, data)
 		return nil
 	}
-	return writeSealed(s.metaPath(id), metaKind, data, false)
+	return metaFormat().Write(s.metaPath(id), data, false)
 }
 
 // removeMeta removes the copy of a block's meta.json, if there is one.
@@ -138,12 +144,12 @@ func (s localStore) saved() (saved, error) {
 	if s.dir == "" {
 		return v, fs.ErrNotExist
 	}
-	data, err := readSealed(filepath.Join(s.dir, savedName), savedKind)
+	data, err := savedFormat().Read(filepath.Join(s.dir, savedName), maxSavedSize)
 	if err != nil {
 		return v, err
 	}
 	if err := json.Unmarshal(data, &v); err != nil {
-		return saved{}, fmt.Errorf("%s: %w: %w", savedName, errDamaged, err)
+		return saved{}, fmt.Errorf("%s: %w: %w", savedName, sealed.ErrDamaged, err)
 	}
 	return v, nil
 }
@@ -156,5 +162,5 @@ func (s localStore) putSaved(v saved) error {
 	if err != nil {
 		return err
 	}
-	return writeSealed(filepath.Join(s.dir, savedName), savedKind, data, true)
+	return savedFormat().Write(filepath.Join(s.dir, savedName), data, true)
 }

@@ -352,7 +352,7 @@ func TestLocalFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := seal(metaKind, []byte(smallMeta(id))); string(good) != string(want) {
+	if want := metaFormat().Seal([]byte(smallMeta(id))); string(good) != string(want) {
 		t.Errorf("got %q, want %q", good, want)
 	}
 	// Every way to damage a copy leads to the bucket, and the copy is good again.
@@ -363,8 +363,8 @@ func TestLocalFiles(t *testing.T) {
 		"changed":           []byte(strings.Replace(string(good), "10", "11", 1)),
 		"no line":           []byte(smallMeta(id)),
 		"other version":     []byte(strings.Replace(string(good), "larder-meta 1", "larder-meta 2", 1)),
-		"other kind":        seal(savedKind, []byte(smallMeta(id))),
-		"another block's":   seal(metaKind, []byte(smallMeta(testID(2)))),
+		"other kind":        savedFormat().Seal([]byte(smallMeta(id))),
+		"another block's":   metaFormat().Seal([]byte(smallMeta(testID(2)))),
 		"zeros after crash": make([]byte, len(good)),
 	} {
 		if err := os.WriteFile(path, content, 0o666); err != nil {

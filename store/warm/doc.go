@@ -13,9 +13,8 @@
 //
 // # What is on disk
 //
-// One file, snapshotName: a first line with kind, version, length and crc32c, then what a Recorder holds. It is written to a temporary name, synced
-// and renamed: there is an old one or a new one, never half of one. One that does not verify, or of another version, is logged and ignored. It
-// stays after it was read, so that two restarts in a row lose nothing.
+// One file, snapshotName, of package sealed: what a Recorder holds. There is an old one or a new one, never half of one. One that does not verify, or
+// of another version, is logged and ignored. It stays after it was read, so that two restarts in a row lose nothing.
 //
 // # Who owns what, and the locks
 //

@@ -165,10 +165,10 @@ func TestRecorderIsForMany(t *testing.T) {
 				case 20:
 					r.hot(func(ulid.ULID) bool { return true })
 				case 30:
-					file, _ := r.encode()
-					blocks, err := decode(file)
-					if err != nil {
-						t.Error(err)
+					payload, _ := r.encode()
+					blocks, ok := decode(payload)
+					if !ok {
+						t.Error("what was written cannot be read")
 					}
 					r.merge(blocks)
 				}

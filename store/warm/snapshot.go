@@ -1,44 +1,37 @@
 package warm
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/sealed"
 )
 
 const (
 	snapshotName = "warm.snapshot"
-	// snapshotVersion changes with the layout. A file of another version is not read.
-	snapshotVersion = 1
 	// maxSnapshotBytes is twice what a full Recorder comes to.
 	maxSnapshotBytes = 4 << 20
 	// scoreUnit is the resolution in which scores are written.
 	scoreUnit = 1.0 / 1024
 )
 
-var errDamaged = errors.New("damaged")
+// snapshotFormat is the file's. Its version changes with the layout; a file of another version is not read.
+func snapshotFormat() sealed.Format { return sealed.Format{Kind: "warm", Version: 1} }
 
-// firstLine is what the first line of a file must be for the payload that follows it.
-func firstLine(version int, payload []byte) string {
-	return fmt.Sprintf("larder-warm %d %d %08x\n", version, len(payload), crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
-}
+var errPayload = errors.New("the content is not one of this version")
 
-// encode returns a snapshot of what the recorder holds, and the count of changes up to which it does.
+// encode returns what the recorder holds as the payload of a snapshot, and the count of changes up to which it does.
 //
-// The payload: the texts of the sets, each after its length; then for each block its ULID, its age, and for each of its sets the place of the text, the score
+// It is the texts of the sets, each after its length; then for each block its ULID, its age, and for each of its sets the place of the text, the score
 // and its age. Ages are in milliseconds, so that the time that no process runs does not count: what was asked before a week-end is what
 // will be asked after it.
-func (r *Recorder) encode() (file []byte, changes uint64) {
+func (r *Recorder) encode() (payload []byte, changes uint64) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -61,7 +54,7 @@ func (r *Recorder) encode() (file []byte, changes uint64) {
 			p = binary.AppendUvarint(p, age(u.last))
 		}
 	}
-	return append([]byte(firstLine(snapshotVersion, p)), p...), r.changes
+	return p, r.changes
 }
 
 // savedSet is a set of a block in a snapshot.
@@ -77,27 +70,8 @@ type savedBlock struct {
 	sets []savedSet
 }
 
-// decode returns what a file holds. It takes what encode writes, and of everything else nothing.
-func decode(file []byte) ([]savedBlock, error) {
-	line, payload, ok := bytes.Cut(file, []byte("\n"))
-	if !ok {
-		return nil, fmt.Errorf("%w: no first line", errDamaged)
-	}
-	var version int
-	if _, err := fmt.Sscanf(string(line[:min(len(line), 80)]), "larder-warm %d ", &version); err == nil && version != snapshotVersion {
-		return nil, fmt.Errorf("version %d, this is version %d", version, snapshotVersion)
-	}
-	if want := firstLine(snapshotVersion, payload); string(line)+"\n" != want {
-		return nil, fmt.Errorf("%w: first line is %.80q, the content asks for %q", errDamaged, line, want)
-	}
-	blocks, ok := decodePayload(payload)
-	if !ok {
-		return nil, fmt.Errorf("%w: the content is not one of version %d", errDamaged, snapshotVersion)
-	}
-	return blocks, nil
-}
-
-func decodePayload(payload []byte) (blocks []savedBlock, ok bool) {
+// decode returns what a payload holds. It takes what encode writes, and of everything else nothing.
+func decode(payload []byte) (blocks []savedBlock, ok bool) {
 	d := decoder{data: payload}
 	var texts []string
 	n := d.uvarint()
@@ -172,70 +146,22 @@ func (r *Recorder) touch(id ulid.ULID, at int64) {
 // readSnapshot reads the file in dir, fs.ErrNotExist if there is none.
 func readSnapshot(dir string) ([]savedBlock, error) {
 	path := filepath.Join(dir, snapshotName)
-	f, err := os.Open(path)
+	// A process that was killed while it wrote the file has left what it had of it.
+	if err := sealed.RemoveTemps(path); err != nil {
+		return nil, err
+	}
+	payload, err := snapshotFormat().Read(path, maxSnapshotBytes)
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSnapshotBytes+1))
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, err
-	}
-	if len(data) > maxSnapshotBytes {
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", path, errDamaged, maxSnapshotBytes)
-	}
-	blocks, err := decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	blocks, ok := decode(payload)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w: %w", path, sealed.ErrDamaged, errPayload)
 	}
 	return blocks, nil
 }
 
-// writeSnapshot replaces the file in dir in one step. step is called before each part of it that a crash may follow; nil is nothing.
-func writeSnapshot(dir string, file []byte, step func(name string) error) (err error) {
-	at := func(name string) error {
-		if step == nil {
-			return nil
-		}
-		return step(name)
-	}
-	path := filepath.Join(dir, snapshotName)
-	// One name: a process has its data directory to itself, and what one that was killed has left is written over.
-	// For its owner alone, as the catalog: matchers say what people ask for.
-	temp := path + ".tmp"
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	half := len(file) / 2
-	for _, part := range [][]byte{file[:half], file[half:]} {
-		if err = at("write"); err == nil {
-			_, err = f.Write(part)
-		}
-		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-	}
-	if err = at("sync"); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = at("rename"); err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		return err
-	}
-	if err = at("sync directory"); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+// writeSnapshot replaces the file in dir in one step. It is for its owner alone: matchers say what people ask for.
+func writeSnapshot(dir string, payload []byte) error {
+	return snapshotFormat().Write(filepath.Join(dir, snapshotName), payload, true)
 }
-
-// snapshotAbsent reports whether an error of readSnapshot only says that there is none.
-func snapshotAbsent(err error) bool { return errors.Is(err, fs.ErrNotExist) }

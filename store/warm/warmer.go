@@ -3,6 +3,8 @@ package warm
 import (
 	"cmp"
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync"
@@ -152,7 +154,7 @@ func (w *Warmer) Run(ctx context.Context) {
 func (w *Warmer) load() {
 	blocks, err := readSnapshot(w.opts.Dir)
 	if err != nil {
-		if !snapshotAbsent(err) {
+		if !errors.Is(err, fs.ErrNotExist) {
 			w.metrics.failures.WithLabelValues("read").Inc()
 			w.log.Warn("the snapshot of what to warm is ignored", "err", err)
 		}
@@ -172,15 +174,15 @@ func (w *Warmer) save() {
 	if w.opts.Recorder.stats().changes == w.saved {
 		return
 	}
-	file, changes := w.opts.Recorder.encode()
-	if err := writeSnapshot(w.opts.Dir, file, nil); err != nil {
+	payload, changes := w.opts.Recorder.encode()
+	if err := writeSnapshot(w.opts.Dir, payload); err != nil {
 		w.metrics.failures.WithLabelValues("write").Inc()
 		w.log.Warn("the snapshot of what to warm could not be written: a restart would find an older one", "err", err)
 		return
 	}
 	w.saved = changes
 	w.metrics.snapshotTime.SetToCurrentTime()
-	w.metrics.snapshotBytes.Set(float64(len(file)))
+	w.metrics.snapshotBytes.Set(float64(len(payload)))
 }
 
 // replaySnapshot warms the blocks of the view by what is recorded of them.

@@ -1,0 +1,108 @@
+package sealed
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestAKilledWriteLeavesAWholeFile: at whatever step a process ends that writes a file, there is the old one or the new one.
+func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
+	killed := errors.New("killed")
+	format := Format{Kind: "test", Version: 1}
+	old, cur := format.Seal([]byte("old")), format.Seal([]byte("new, and longer"))
+	for stop := 0; ; stop++ {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, old, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		at := 0
+		err := write(path, cur, true, func(string) error {
+			if at++; at > stop {
+				return killed
+			}
+			return nil
+		})
+		got, rerr := os.ReadFile(path)
+		if rerr != nil {
+			t.Fatal(rerr)
+		}
+		if err == nil {
+			if stop < 5 || !bytes.Equal(got, cur) {
+				t.Errorf("after %d steps the new file is not there", stop)
+			}
+			return
+		}
+		if !errors.Is(err, killed) || !bytes.Equal(got, old) && !bytes.Equal(got, cur) {
+			t.Errorf("killed at step %d: %v, a file of %d bytes", stop, err, len(got))
+		}
+		// The next process gets on with what is left.
+		if err := write(path, cur, true, func(string) error { return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWhatDoesNotVerifyIsRefused(t *testing.T) {
+	format := Format{Kind: "test", Version: 3}
+	payload := []byte("a payload,\nof two lines")
+	good := format.Seal(payload)
+	if got, err := format.Unseal(good); err != nil || !bytes.Equal(got, payload) {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for i := range good {
+		bad := bytes.Clone(good)
+		bad[i] ^= 0x20
+		if _, err := format.Unseal(bad); err == nil {
+			t.Errorf("byte %d changed: no error", i)
+		}
+		if _, err := format.Unseal(good[:i]); err == nil {
+			t.Errorf("cut after %d bytes: no error", i)
+		}
+	}
+	if _, err := format.Unseal((Format{Kind: "test", Version: 4}).Seal(payload)); err == nil || !strings.Contains(err.Error(), "version 4") || errors.Is(err, ErrDamaged) {
+		t.Errorf("another version: %v", err)
+	}
+	if _, err := format.Unseal((Format{Kind: "other", Version: 3}).Seal(payload)); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another kind: %v", err)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	format := Format{Kind: "test", Version: 1}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if _, err := format.Read(path, 100); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	for _, payload := range []string{"", "first", "second, longer"} {
+		if err := format.Write(path, []byte(payload), payload != ""); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := format.Read(path, 100); err != nil || string(got) != payload {
+			t.Errorf("got %q, %v, want %q", got, err, payload)
+		}
+	}
+	if _, err := format.Read(path, 20); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a file of more than 20 bytes: %v", err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	// What a killed process has left goes, for the files that are meant alone.
+	for _, name := range []string{"file.tmp-1", "file.tmp-22", "other.tmp-1"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := RemoveTemps(path); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 2 {
+		t.Errorf("%v are left", left)
+	}
+}
