@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/clienttls"
 	"larder/internal/memcached/memcachedtest"
 	"larder/store/storepb"
 )
@@ -125,7 +126,7 @@ func TestMemcached(t *testing.T) {
 func TestMemcachedCertificate(t *testing.T) {
 	ca := newAuthority(t)
 	certFile, keyFile := ca.files(-time.Hour, time.Hour)
-	conf, certificate, err := (&clientTLS{CertFile: certFile, KeyFile: keyFile, ServerName: "cache", InsecureSkipVerify: true}).open(time.Now())
+	conf, certificate, err := (&clienttls.Config{CertFile: certFile, KeyFile: keyFile, ServerName: "cache", InsecureSkipVerify: true}).Open(time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,7 @@ func TestMemcachedCertificate(t *testing.T) {
 	first := shown()
 	cert, key := ca.issue(-time.Hour, time.Hour)
 	replace(t, certFile, cert)
-	if shown() != first || certificate.reload(time.Now()) == nil {
+	if shown() != first || certificate.Reload(time.Now()) == nil {
 		t.Error("half of a rotation counts")
 	}
 	replace(t, keyFile, key)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/alecthomas/units"
 
+	"larder/internal/clienttls"
 	"larder/internal/memcached"
 )
 
@@ -16,9 +17,9 @@ type memcachedConfig struct {
 	// options are those that the document gives; where it says nothing they are zero.
 	options memcached.Options
 	// tls is nil for plain text.
-	tls *clientTLS
+	tls *clienttls.Config
 	// certificate is shown to the servers, nil for none.
-	certificate *clientCertificate
+	certificate *clienttls.Certificate
 	// writes is the memory for values that wait to be written.
 	writes amount
 }
@@ -45,11 +46,11 @@ type memcachedDoc struct {
 	AutoDiscovery             bool           `yaml:"auto_discovery"`
 	SetAsyncCircuitBreaker    breakerDoc     `yaml:"set_async_circuit_breaker_config"`
 
-	MinTimeout          time.Duration `yaml:"min_timeout"`
-	MaxAsyncBufferBytes *string       `yaml:"max_async_buffer_bytes"`
-	Namespace           string        `yaml:"namespace"`
-	TLSEnabled          *bool         `yaml:"tls_enabled"`
-	TLSConfig           *clientTLS    `yaml:"tls_config"`
+	MinTimeout          time.Duration     `yaml:"min_timeout"`
+	MaxAsyncBufferBytes *string           `yaml:"max_async_buffer_bytes"`
+	Namespace           string            `yaml:"namespace"`
+	TLSEnabled          *bool             `yaml:"tls_enabled"`
+	TLSConfig           *clienttls.Config `yaml:"tls_config"`
 }
 
 type breakerDoc struct {
@@ -215,7 +216,7 @@ func (c *memcachedConfig) readTLS(doc *memcachedDoc) error {
 	case doc.TLSEnabled == nil || !*doc.TLSEnabled:
 		return nil
 	case doc.TLSConfig == nil:
-		c.tls = &clientTLS{}
+		c.tls = &clienttls.Config{}
 	default:
 		c.tls = doc.TLSConfig
 	}
@@ -231,6 +232,6 @@ func (c *memcachedConfig) check(pageSize int64, pageSizeFrom string, now time.Ti
 	if c.tls == nil {
 		return nil
 	}
-	c.options.TLS, c.certificate, err = c.tls.open(now)
+	c.options.TLS, c.certificate, err = c.tls.Open(now)
 	return c.wrapTLS(err)
 }

@@ -38,8 +38,8 @@ func (g *gateway) reloadable() []reload.Unit {
 	}{{"index-cache-tls", conf.indexCacheYAML, conf.indexRemote}, {"caching-bucket-tls", conf.bucketCacheYAML, conf.chunkRemote}} {
 		if m.remote != nil && m.remote.certificate != nil {
 			add(m.kind, func(context.Context) error {
-				return m.yaml.wrap(m.remote.wrapTLS(m.remote.certificate.reload(time.Now())))
-			}, m.remote.certificate.files()...)
+				return m.yaml.wrap(m.remote.wrapTLS(m.remote.certificate.Reload(time.Now())))
+			}, m.remote.certificate.Files()...)
 		}
 	}
 	if c := conf.requestLogYAML; c.path != "" {

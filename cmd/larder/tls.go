@@ -3,8 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"larder/internal/clienttls"
 )
 
 // serverTLS is what the flags say about the gRPC server's TLS. The zero value means plain text.
@@ -117,7 +117,7 @@ func (t *serverTLS) config(f tlsPEM, now time.Time) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--grpc-server-tls-cert %s and --grpc-server-tls-key %s: %w", t.certFile, t.keyFile, err)
 	}
-	if err := inForce(pair.Leaf, now); err != nil {
+	if err := clienttls.InForce(pair.Leaf, now); err != nil {
 		return nil, fmt.Errorf("--grpc-server-tls-cert %s: %w", t.certFile, err)
 	}
 	conf := &tls.Config{
@@ -127,54 +127,12 @@ func (t *serverTLS) config(f tlsPEM, now time.Time) (*tls.Config, error) {
 		SessionTicketsDisabled: true,
 	}
 	if t.clientCAFile != "" {
-		if conf.ClientCAs, err = caPool(f.clientCA, now); err != nil {
+		if conf.ClientCAs, err = clienttls.CAPool(f.clientCA, now); err != nil {
 			return nil, fmt.Errorf("--grpc-server-tls-client-ca %s: %w", t.clientCAFile, err)
 		}
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	return conf, nil
-}
-
-// inForce refuses a certificate that no client would accept at this time.
-func inForce(cert *x509.Certificate, now time.Time) error {
-	switch {
-	case now.After(cert.NotAfter):
-		return fmt.Errorf("the certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
-	case now.Before(cert.NotBefore):
-		return fmt.Errorf("the certificate is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// caPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with nothing usable is refused, since
-// it would shut out every client.
-func caPool(text []byte, now time.Time) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	var usable bool
-	var last error
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil { // bundles of old authorities have certificates that Go does not take; Thanos passes over them, too
-			last = err
-			continue
-		}
-		pool.AddCert(cert)
-		if err := inForce(cert, now); err != nil {
-			last = err
-			continue
-		}
-		usable = true
-	}
-	switch {
-	case usable:
-		return pool, nil
-	case last != nil:
-		return nil, last
-	}
-	return nil, errors.New("the file holds no certificate")
 }
 
 // tlsVersion maps the flag's values; 1.3 is its default.

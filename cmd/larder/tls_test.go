@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"larder/internal/clienttls"
 	"larder/store/storepb"
 )
 
@@ -227,10 +228,10 @@ func TestWebConfigInOneFile(t *testing.T) {
 func TestClientCABundle(t *testing.T) {
 	good := newAuthority(t).pem()
 	bad := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("of another age")})
-	if _, err := caPool(append(bad, good...), time.Now()); err != nil {
+	if _, err := clienttls.CAPool(append(bad, good...), time.Now()); err != nil {
 		t.Errorf("beside a usable one: %v", err)
 	}
-	if _, err := caPool(bad, time.Now()); err == nil {
+	if _, err := clienttls.CAPool(bad, time.Now()); err == nil {
 		t.Error("nothing else in the file: no error")
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v2"
+
+	"larder/internal/clienttls"
 )
 
 // webFile is the file of --http.config, Prometheus's web configuration. The library that serves by it reads it anew for each request
@@ -69,7 +71,7 @@ func (w webFile) checkCertificates(conf *toolkit.TLSConfig, now time.Time) error
 	}
 	text, from, err = pemText("client_ca", conf.ClientCAsText, conf.ClientCAs)
 	if err == nil && (conf.ClientCAs != "" || len(text) > 0) {
-		_, err = caPool(text, now)
+		_, err = clienttls.CAPool(text, now)
 	}
 	if err != nil {
 		return w.wrap(fmt.Errorf("%s: %w", from, err))
@@ -99,7 +101,7 @@ func leafInForce(text []byte, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return inForce(cert, now)
+	return clienttls.InForce(cert, now)
 }
 
 // files are the file and those that it names, as far as it can be read.

@@ -9,6 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
+	{"internal/clienttls"},
 	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
@@ -23,7 +24,8 @@ var layers = [][]string{
 // narrower are packages that may import less than their layer allows: of larder's own, only these.
 var narrower = map[string][]string{
 	"store/storepb":       {},
-	"internal/telemetry":  {},
+	"internal/telemetry":  {"internal/clienttls"},
+	"internal/clienttls":  {},
 	"internal/reload":     {},
 	"internal/requestlog": {},
 	"internal/tsdbfmt":    {"internal/telemetry"},

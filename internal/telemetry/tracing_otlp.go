@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +14,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc/credentials"
+
+	"larder/internal/clienttls"
 )
 
 // otlpConfig holds the keys that Thanos has for type OTLP.
@@ -31,7 +31,7 @@ type otlpConfig struct {
 	Timeout            time.Duration     `yaml:"timeout"`
 	RetryConfig        retryConfig       `yaml:"retry_config"`
 	Headers            map[string]string `yaml:"headers"`
-	TLSConfig          tlsConfig         `yaml:"tls_config"`
+	TLSConfig          clienttls.Config  `yaml:"tls_config"`
 	SamplerType        string            `yaml:"sampler_type"`
 	SamplerParam       string            `yaml:"sampler_param"`
 }
@@ -51,14 +51,6 @@ func (r retryConfig) orDefaults() retryConfig {
 	return r
 }
 
-type tlsConfig struct {
-	CAFile             string `yaml:"ca_file"`
-	CertFile           string `yaml:"cert_file"`
-	KeyFile            string `yaml:"key_file"`
-	ServerName         string `yaml:"server_name"`
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
-}
-
 // exporter makes the client that spans leave by.
 func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
 	if scheme, _, ok := strings.Cut(c.Endpoint, "://"); ok && (scheme == "http" || scheme == "https") {
@@ -75,7 +67,7 @@ func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error
 	var secure *tls.Config
 	if !c.Insecure {
 		var err error
-		if secure, err = c.TLSConfig.client(); err != nil {
+		if secure, _, err = c.TLSConfig.Open(time.Now()); err != nil {
 			return nil, fmt.Errorf("config: tls_config: %w", err)
 		}
 	}
@@ -173,29 +165,4 @@ func (c *otlpConfig) sampler() (sdktrace.Sampler, error) {
 		return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio)), nil
 	}
 	return nil, fmt.Errorf("config: sampler_type %q is not known", c.SamplerType)
-}
-
-func (c tlsConfig) client() (*tls.Config, error) {
-	t := &tls.Config{ServerName: c.ServerName, InsecureSkipVerify: c.InsecureSkipVerify, MinVersion: tls.VersionTLS12}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: %s holds no certificate", c.CAFile)
-		}
-	}
-	if (c.CertFile == "") != (c.KeyFile == "") {
-		return nil, errors.New("cert_file and key_file must be given together")
-	}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("cert_file and key_file: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }

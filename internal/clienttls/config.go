@@ -1,4 +1,4 @@
-package main
+package clienttls
 
 import (
 	"crypto/tls"
@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// clientTLS is what a document says of the TLS towards memcached. The zero value trusts the system's authorities and shows no certificate.
-type clientTLS struct {
+// Config is what a document says of the TLS towards a server, under the keys that all of Thanos's documents have for it. The zero value
+// trusts the system's authorities and shows no certificate.
+type Config struct {
 	CAFile             string `yaml:"ca_file"`
 	CertFile           string `yaml:"cert_file"`
 	KeyFile            string `yaml:"key_file"`
@@ -18,15 +19,15 @@ type clientTLS struct {
 	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
 }
 
-// open reads the files. The certificate that the configuration shows is nil where there is none. A ca_file is read once.
-func (t *clientTLS) open(now time.Time) (*tls.Config, *clientCertificate, error) {
+// Open reads the files. The certificate that the configuration shows is nil where there is none. A ca_file is read once.
+func (t *Config) Open(now time.Time) (*tls.Config, *Certificate, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
 	if t.CAFile != "" {
 		text, err := os.ReadFile(t.CAFile)
 		if err != nil {
 			return nil, nil, fmt.Errorf("ca_file: %w", err)
 		}
-		if conf.RootCAs, err = caPool(text, now); err != nil {
+		if conf.RootCAs, err = CAPool(text, now); err != nil {
 			return nil, nil, fmt.Errorf("ca_file %s: %w", t.CAFile, err)
 		}
 	}
@@ -36,27 +37,28 @@ func (t *clientTLS) open(now time.Time) (*tls.Config, *clientCertificate, error)
 	if t.CertFile == "" || t.KeyFile == "" {
 		return nil, nil, errors.New("cert_file and key_file must be given together")
 	}
-	cert := &clientCertificate{certFile: t.CertFile, keyFile: t.KeyFile}
-	if err := cert.reload(now); err != nil {
+	cert := &Certificate{certFile: t.CertFile, keyFile: t.KeyFile}
+	if err := cert.Reload(now); err != nil {
 		return nil, nil, err
 	}
 	conf.GetClientCertificate = cert.get
 	return conf, cert, nil
 }
 
-// clientCertificate is a client's certificate, read again for each connection, so that a rotated one needs no restart. While the files are
+// Certificate is a client's certificate, read again for each connection, so that a rotated one needs no restart. While the files are
 // not usable, which they may be half way through a rotation, the last good one is shown.
-type clientCertificate struct {
+type Certificate struct {
 	certFile, keyFile string
 
 	mu   sync.Mutex       // guards good
 	good *tls.Certificate // nil only until the first load
 }
 
-func (c *clientCertificate) files() []string { return []string{c.certFile, c.keyFile} }
+// Files are those that it is read from.
+func (c *Certificate) Files() []string { return []string{c.certFile, c.keyFile} }
 
-// reload reads the files.
-func (c *clientCertificate) reload(now time.Time) error {
+// Reload reads the files, and says what is wrong with them.
+func (c *Certificate) Reload(now time.Time) error {
 	cert, err := os.ReadFile(c.certFile)
 	if err != nil {
 		return fmt.Errorf("cert_file: %w", err)
@@ -69,7 +71,7 @@ func (c *clientCertificate) reload(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("cert_file %s and key_file %s: %w", c.certFile, c.keyFile, err)
 	}
-	if err := inForce(pair.Leaf, now); err != nil {
+	if err := InForce(pair.Leaf, now); err != nil {
 		return fmt.Errorf("cert_file %s: %w", c.certFile, err)
 	}
 	c.mu.Lock()
@@ -79,8 +81,8 @@ func (c *clientCertificate) reload(now time.Time) error {
 }
 
 // get implements tls.Config.GetClientCertificate.
-func (c *clientCertificate) get(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	_ = c.reload(time.Now()) // who watches the files reports it
+func (c *Certificate) get(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	_ = c.Reload(time.Now()) // who watches the files reports it
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.good, nil
