@@ -55,17 +55,17 @@
 //     the low bits, by which it picks a shard and counters, are spread.
 //   - In a burst of look-ups it forgets most of them, and with them what is hot.
 //     Here they are logged per shard and told to it at the pace it counts at.
-//   - Its deletion waits on a channel that its own goroutine empties. Here a
-//     deleted entry stays as a dead one, invisible, without its bytes, and is
-//     revived by the next Set.
+//   - Its deletion waits on a channel that its own goroutine empties, which takes
+//     a shard's lock. Here it is asked for without one, after the value has left
+//     the table.
 //
 // # Locks
 //
 // shard.mu guards a shard's table, entries, log and counters, and orders calls
 // into ristretto before Close. recent.mu guards the queue of recent values, and
 // is held by the Set that hands over to ristretto what leaves the queue.
-// Values.life is held shared while that waits for ristretto, and exclusively by
-// Close. Order: recent.mu, life, shard.mu. Whoever waits for ristretto holds no
+// Values.life is held shared while that, or Del, waits for ristretto, and
+// exclusively by Close. Order: recent.mu, life, shard.mu. Whoever waits for ristretto holds no
 // shard.mu, because ristretto's goroutine takes it; it takes no other lock.
 //
 // Values has one goroutine of its own, count, besides ristretto's two.

@@ -262,6 +262,55 @@ func TestPresentKeysAreNotSetAgain(t *testing.T) {
 	}
 }
 
+// TestSetAfterDel: what was deleted stands in nothing's way, wherever it was by then, and takes no memory.
+func TestSetAfterDel(t *testing.T) {
+	f := func(what string, settle func(m testBytes)) {
+		t.Helper()
+		m := newBytes(Options{MaxBytes: 8 << 20})
+		defer m.Close()
+		others := uint64(1 << 32)
+		fill := func(bytes int) {
+			for ; bytes > 0; bytes -= 8 << 10 {
+				m.Set(others, make([]byte, 8<<10))
+				others++
+			}
+		}
+		m.Set(1, make([]byte, 10))
+		settle(m)
+		m.Del(1)
+		if _, ok := m.Get(1); ok {
+			t.Errorf("%s: it is there after Del", what)
+		}
+		m.Set(1, make([]byte, 1000))
+		fill(2 << 20) // more than what is recent
+		m.policy.Wait()
+		if v, ok := m.Get(1); !ok || len(v) != 1000 {
+			t.Errorf("%s: got %d bytes, %v", what, len(v), ok)
+		}
+		if st := m.Stats(); st.Items != 1+2<<20/(8<<10) {
+			t.Errorf("%s: %d items are held, want %d", what, st.Items, 1+2<<20/(8<<10))
+		}
+	}
+	f("recent", func(testBytes) {})
+	f("in ristretto", func(m testBytes) {
+		for key := range uint64(200) {
+			m.Set(1<<40+key, make([]byte, 8<<10))
+		}
+		m.policy.Wait()
+		for key := range uint64(200) {
+			m.Del(1<<40 + key)
+		}
+	})
+	f("on its way there", func(m testBytes) {
+		for key := range uint64(200) {
+			m.Set(1<<40+key, make([]byte, 8<<10))
+		}
+		for key := range uint64(200) {
+			m.Del(1<<40 + key)
+		}
+	})
+}
+
 func TestTooLargeIsCounted(t *testing.T) {
 	m := newBytes(Options{MaxBytes: 1 << 20, MaxValueBytes: 64 << 10})
 	defer m.Close()

@@ -81,7 +81,7 @@ func (m *Values[V]) admit(e *entry[V], should bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.table == nil || e.dead:
+	case s.table == nil || e.gone:
 		return false
 	case !should && !e.asked:
 		m.refused.Add(1)

@@ -97,9 +97,9 @@ type Values[V any] struct {
 type shard[V any] struct {
 	mu sync.Mutex // guards all of the shard, and its entries
 	// table holds every value that was set and neither rejected nor evicted.
-	// INVARIANT: what is recent, in ristretto, or on its way there, is in here:
-	// Set puts a value here first, and depart takes it out when it is in none of
-	// them any more. nil when the cache is closed.
+	// INVARIANT: what is recent, in ristretto, or on its way there, is in here,
+	// unless it was deleted: Set puts a value here first, and depart takes it out
+	// when it is in none of them any more. nil when the cache is closed.
 	table map[uint64]*entry[V]
 	log   *accessLog // of hits
 
@@ -115,7 +115,7 @@ type entry[V any] struct {
 	size  int64     // what Set said
 	cost  int64     // and bookkeeping
 	next  *entry[V] // in recent; guarded by its lock
-	dead  bool      // deleted: not there for Get, revived by Set
+	gone  bool      // deleted
 	asked bool      // found by a Get
 	// settled entries are no longer pending. Only ristretto's goroutine touches it.
 	settled bool
@@ -213,7 +213,7 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 		return value, false
 	}
 	e := s.table[mixed]
-	if e == nil || e.dead {
+	if e == nil {
 		m.logMiss(mixed)
 		s.mu.Unlock()
 		return value, false
@@ -243,7 +243,7 @@ func (m *Values[V]) Peek(key uint64) (value V, ok bool) {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.table[mixed]; e != nil && !e.dead {
+	if e := s.table[mixed]; e != nil {
 		return e.value, true
 	}
 	return value, false
@@ -257,7 +257,7 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.table[mixed]
-	if e == nil || e.dead {
+	if e == nil {
 		return value, false
 	}
 	e.asked = true
@@ -287,13 +287,7 @@ func (m *Values[V]) insert(mixed uint64, value V, size int64) *entry[V] {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.table == nil {
-		return nil
-	}
-	if e := s.table[mixed]; e != nil {
-		if e.dead && cost <= e.cost { // its cost is accounted for and cannot change
-			e.value, e.size, e.dead = value, size, false
-		}
+	if s.table == nil || s.table[mixed] != nil {
 		return nil
 	}
 	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: m.wanted}
@@ -304,16 +298,33 @@ func (m *Values[V]) insert(mixed uint64, value V, size int64) *entry[V] {
 	return e
 }
 
-// Del makes the cache forget a key.
+// Del makes the cache forget a key, for which the next Set is another value's. It
+// may wait for values set before to be applied.
 func (m *Values[V]) Del(key uint64) {
 	mixed := mix(key)
+	m.life.RLock()
+	defer m.life.RUnlock()
+	if m.closed || !m.forget(mixed) {
+		return
+	}
+	// What is in ristretto by now, or on its way there, goes; what is still
+	// recent goes when it leaves the queue.
+	m.policy.Del(mixed)
+}
+
+// forget takes a key's entry out of the table, and reports whether there was one.
+func (m *Values[V]) forget(mixed uint64) bool {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.table[mixed]; e != nil {
-		var none V
-		e.value, e.size, e.dead = none, 0, true
+	e := s.table[mixed]
+	if e == nil {
+		return false
 	}
+	var none V
+	e.value, e.gone = none, true
+	delete(s.table, mixed)
+	return true
 }
 
 // Wait returns when the values set before are applied: kept within MaxBytes, or
@@ -395,7 +406,7 @@ func (m *Values[V]) depart(e *entry[V]) {
 		delete(s.table, e.key)
 	}
 	left := m.left
-	if e.dead {
+	if e.gone {
 		left = nil
 	}
 	value := e.value

@@ -188,12 +188,12 @@ func testDel(t *testing.T, c bytecache.Cache, traits Traits) {
 		check(t, c, key, 64, traits.Keeps)
 	}
 	for key := uint64(0); key < 1000; key += 2 {
-		c.Set(keyOf(key), valueOf(key+5000, 64)) // another value than before
+		c.Set(keyOf(key), valueOf(key+5000, 64+int(key%5)*64)) // another value than before, mostly a longer one
 		b, ok := get(t, c, key)
 		if ok != traits.Keeps {
 			t.Fatalf("key %d set after Del: got %v", key, ok)
 		}
-		if ok && !bytes.Equal(b, valueOf(key+5000, 64)) {
+		if ok && !bytes.Equal(b, valueOf(key+5000, 64+int(key%5)*64)) {
 			t.Fatalf("key %d has its value of before Del", key)
 		}
 	}
