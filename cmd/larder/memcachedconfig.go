@@ -24,12 +24,8 @@ type memcachedConfig struct {
 	writes amount
 }
 
-const (
-	// defaultItem is the largest item that memcached takes unless its -I says otherwise.
-	defaultItem = 1 << 20
-	// itemOverhead is what a page has with it at most, as memcached counts: its key, and what ours and memcached's header take.
-	itemOverhead = 400
-)
+// itemOverhead is what a page has with it at most, as memcached counts: its key, and what ours and memcached's header take.
+const itemOverhead = 400
 
 // memcachedDoc is the config of type MEMCACHED: Thanos's keys, then larder's own. Keys are pointers where zero says something else than a
 // key that is not there.
@@ -129,7 +125,7 @@ func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)
 	if err != nil {
 		return err
 	}
-	switch o.MaxItemSize = defaultItem; {
+	switch o.MaxItemSize = memcached.DefaultMaxItemSize; {
 	case item == nil:
 	case *item == 0:
 		adjusted("max_item_size", "an item has a bound: 1MiB, as memcached's own")

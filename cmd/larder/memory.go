@@ -12,6 +12,8 @@ import (
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/alecthomas/units"
+
+	"larder/internal/memcached"
 )
 
 // memoryConfig is how the process's memory is shared out.
@@ -47,8 +49,8 @@ const (
 	defaultChunkCache   = 512 << 20
 	defaultHeaderBlocks = 64 << 20
 	defaultRequests     = 1 << 30
-	// defaultWrites is for what waits to be written to one memcached: 2,000 pages of the usual size.
-	defaultWrites = 16 << 20
+	// defaultWrites is for what waits to be written to one memcached.
+	defaultWrites = memcached.DefaultMaxAsyncBufferBytes
 	// minRequests is the least that a request of ordinary size needs to get anywhere.
 	minRequests = 16 << 20
 )

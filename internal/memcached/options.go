@@ -13,16 +13,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// What counts where Options do not say.
+const (
+	// DefaultMaxItemSize is memcached's own: its -I.
+	DefaultMaxItemSize = 1 << 20
+	// DefaultMaxAsyncBufferBytes is 2,000 pages of the usual size.
+	DefaultMaxAsyncBufferBytes = 16 << 20
+)
+
 const (
 	defaultNamespace       = "larder:"
 	defaultTimeout         = 500 * time.Millisecond
 	defaultMinReadTimeout  = 10 * time.Millisecond
 	defaultAsync           = 20
 	defaultAsyncItems      = 10_000
-	defaultAsyncBytes      = 16 << 20
 	defaultGetMulti        = 100
 	defaultBatch           = 100
-	defaultItem            = 1 << 20
 	defaultDNSInterval     = 10 * time.Second
 	defaultTTL             = 24 * time.Hour
 	defaultOpenDuration    = 5 * time.Second
@@ -154,11 +160,11 @@ func (o Options) withDefaults() Options {
 	o.DNSInterval = positive(o.DNSInterval, defaultDNSInterval)
 	o.MaxAsyncConcurrency = positive(o.MaxAsyncConcurrency, defaultAsync)
 	o.MaxAsyncBufferSize = positive(o.MaxAsyncBufferSize, defaultAsyncItems)
-	o.MaxAsyncBufferBytes = positive(o.MaxAsyncBufferBytes, defaultAsyncBytes)
+	o.MaxAsyncBufferBytes = positive(o.MaxAsyncBufferBytes, DefaultMaxAsyncBufferBytes)
 	o.MaxGetMultiConcurrency = positive(o.MaxGetMultiConcurrency, defaultGetMulti)
 	o.MaxIdleConnections = positive(o.MaxIdleConnections, o.MaxGetMultiConcurrency)
 	o.MaxGetMultiBatchSize = min(positive(o.MaxGetMultiBatchSize, defaultBatch), maxBatch)
-	o.MaxItemSize = min(positive(o.MaxItemSize, defaultItem), maxItem)
+	o.MaxItemSize = min(positive(o.MaxItemSize, DefaultMaxItemSize), maxItem)
 	o.TTL = min(positive(o.TTL, defaultTTL), maxTTL)
 	b := &o.Breaker
 	b.OpenDuration = positive(b.OpenDuration, defaultOpenDuration)

@@ -1,6 +1,7 @@
 package memcached
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -28,10 +29,12 @@ func (r *ring) pick(id *ID) int {
 	if len(r.servers) == 1 {
 		return 0
 	}
-	h := xxhash.Sum64(id[:])
+	var both [len(ID{}) + 8]byte
+	copy(both[:], id[:])
 	best, score := 0, uint64(0)
 	for i, seed := range r.seeds {
-		if s := mix(h ^ seed); s >= score {
+		binary.LittleEndian.PutUint64(both[len(id):], seed)
+		if s := xxhash.Sum64(both[:]); s >= score {
 			best, score = i, s
 		}
 	}
@@ -60,13 +63,4 @@ func (r *ring) sort(ids []ID, at []int32) (sorted []int32, ends []int) {
 		ends[owner[i]]++
 	}
 	return sorted, ends
-}
-
-// mix spreads every bit of v over the result (the finalizer of splitmix64).
-func mix(v uint64) uint64 {
-	v ^= v >> 30
-	v *= 0xbf58476d1ce4e5b9
-	v ^= v >> 27
-	v *= 0x94d049bb133111eb
-	return v ^ v>>31
 }

@@ -1,8 +1,10 @@
 package pagecache
 
 import (
+	"cmp"
 	"context"
 	"runtime/debug"
+	"slices"
 
 	"larder/internal/bytecache"
 )
@@ -136,15 +138,8 @@ func (r *Reader) ask(ctx context.Context, obj Object, list []page, q *search) er
 
 // index returns the place of a key that the look-up has.
 func (l *lookup) index(local uint64) int {
-	lo, hi := 0, len(l.keys)
-	for lo < hi {
-		if mid := (lo + hi) / 2; l.keys[mid].Local < local {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo
+	i, _ := slices.BinarySearchFunc(l.keys, local, func(k bytecache.Key, local uint64) int { return cmp.Compare(k.Local, local) })
+	return i
 }
 
 func (r *Reader) runLookup(ctx context.Context, l *lookup) {

@@ -174,13 +174,13 @@ type PlanOptions struct {
 // Plan finds the series that match all of matchers, of which there must be at least one. Close must be called on the plan.
 func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanOptions) (*Plan, error) {
 	if b.deps.Sets == nil || opts.Sets == SetsUnused {
-		return b.planPostings(ctx, matchers, &opts)
+		return b.planPostings(ctx, newMatcherSet(matchers), &opts)
 	}
-	return b.planSet(ctx, matchers, &opts)
+	return b.planSet(ctx, newMatcherSet(matchers), &opts)
 }
 
 // planPostings is Plan without series sets.
-func (b *Block) planPostings(ctx context.Context, matchers []*labels.Matcher, opts *PlanOptions) (*Plan, error) {
+func (b *Block) planPostings(ctx context.Context, matchers *matcherSet, opts *PlanOptions) (*Plan, error) {
 	start := time.Now()
 	h, release, err := b.Header(ctx)
 	if err != nil {
@@ -190,7 +190,7 @@ func (b *Block) planPostings(ctx context.Context, matchers []*labels.Matcher, op
 		headerWait: time.Since(start),
 		block:      b, header: h, release: release, pages: b.deps.Index,
 		index:    b.deps.Index.Object(b.meta.Number, b.meta.ID, h.IndexSize()),
-		key:      matchersKey(matchers),
+		key:      matchers.hash(),
 		external: opts.External, dropped: opts.Dropped,
 	}
 	got, touched, err := b.expand(ctx, h, matchers, p.index, opts.Account, b.wasZero(p.key))

@@ -43,15 +43,15 @@ type keptPostings struct {
 
 // expand finds the postings of matchers: kept ones, those that another request is about to find, or by reading the index. It returns the bytes
 // of index pages that this takes without a cache.
-func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (expanded, int64, error) {
+func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object, acct *pagecache.Account, eager bool) (expanded, int64, error) {
 	// Read in this order even where nothing is kept: which lists are worth reading may depend on it, and what a request is charged with that.
-	canonical := Canonical(matchers)
+	canonical := matchers.canonical
 	pc := b.deps.Postings
 	if pc == nil {
 		k, err := b.readPostings(ctx, h, canonical, index, acct, eager)
 		return k.answer(canonical), k.touched, err
 	}
-	key := indexcache.PostingsKey(b.meta.ID, eager, b.indexPage(), AppendCanonical(nil, canonical))
+	key := indexcache.PostingsKey(b.meta.ID, eager, b.indexPage(), matchers.text)
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
 		if k, ok := decodePostings(v, refs, len(canonical)); ok {

@@ -82,7 +82,7 @@ func TestKeptPostings(t *testing.T) {
 		for range rounds {
 			ms := matchers(rnd)
 			if rnd.IntN(3) == 0 {
-				key := matchersKey(ms)
+				key := newMatcherSet(ms).hash()
 				plain.zero, kept.zero = map[uint64]struct{}{key: {}}, map[uint64]struct{}{key: {}}
 			}
 			want := plain.planned(t, ms)

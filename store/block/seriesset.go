@@ -2,6 +2,7 @@ package block
 
 import (
 	"math"
+	"sort"
 
 	"larder/internal/tsdbfmt"
 )
@@ -159,8 +160,8 @@ func (s *setSegment) overlap(lo, hi int, minT, maxT int64) (from, to int, holes 
 	if s.ascending {
 		if hi-lo >= searchedChunks {
 			// All of those in range: the first that ends late enough up to the first that begins too late.
-			hi = searchInt64(first, lo, hi, maxT, true)
-			return searchInt64(last, lo, hi, minT, false), hi, false
+			hi = lo + sort.Search(hi-lo, func(i int) bool { return first[lo+i] > maxT })
+			return lo + sort.Search(hi-lo, func(i int) bool { return last[lo+i] >= minT }), hi, false
 		}
 		for lo < hi && last[lo] < minT {
 			lo++
@@ -182,18 +183,4 @@ func (s *setSegment) overlap(lo, hi int, minT, maxT int64) (from, to int, holes 
 		}
 	}
 	return from, to, kept > 0 && kept < to-from
-}
-
-// searchInt64 returns the first index in [lo, hi) of an ascending slice whose value is at least v, or beyond v if above says so; hi if there is
-// none.
-func searchInt64(values []int64, lo, hi int, v int64, above bool) int {
-	for lo < hi {
-		mid := int(uint(lo+hi) / 2)
-		if values[mid] < v || above && values[mid] == v {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
-	}
-	return lo
 }

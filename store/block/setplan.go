@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -34,27 +33,16 @@ const (
 // setKey returns the key of the set that answers matchers: the block, the matchers and whatever bears on the final labels. Everything is
 // written after its length or count, so that different sets never have the same key. Removed labels that this block does not have count too:
 // which those are only its header tells.
-func (b *Block) setKey(matchers []*labels.Matcher, opts *PlanOptions) indexcache.SetKey {
-	text := func(dst []byte, s string) []byte {
-		return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
-	}
-	dropped := slices.Compact(slices.Sorted(slices.Values(opts.Dropped)))
-	what := binary.AppendUvarint(nil, uint64(len(dropped)))
-	for _, name := range dropped {
-		what = text(what, name)
-	}
+func (b *Block) setKey(matchers *matcherSet, opts *PlanOptions) indexcache.SetKey {
+	what := AppendNames(nil, opts.Dropped)
 	what = binary.AppendUvarint(what, uint64(opts.External.Len()))
-	opts.External.Range(func(l labels.Label) { what = text(text(what, l.Name), l.Value) })
-	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, AppendCanonical(what, matchers))
+	opts.External.Range(func(l labels.Label) { what = appendText(appendText(what, l.Name), l.Value) })
+	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, append(what, matchers.text...))
 }
 
 // planSet is Plan where a series set may answer: one that is kept, one under construction, or a new one if that pays.
-func (b *Block) planSet(ctx context.Context, matchers []*labels.Matcher, opts *PlanOptions) (*Plan, error) {
-	size := 0
-	for _, m := range matchers {
-		size += len(m.Name) + len(m.Value)
-	}
-	if size > maxSetMatchers {
+func (b *Block) planSet(ctx context.Context, matchers *matcherSet, opts *PlanOptions) (*Plan, error) {
+	if len(matchers.text) > maxSetMatchers {
 		return b.planPostings(ctx, matchers, opts)
 	}
 	key := b.setKey(matchers, opts)

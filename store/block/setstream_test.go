@@ -383,7 +383,9 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 func TestRequestsThatDifferShareNoSet(t *testing.T) {
 	b := New(&catalog.Block{Number: 7}, &Deps{})
 	eq := func(name, value string) *labels.Matcher { return labels.MustNewMatcher(labels.MatchEqual, name, value) }
-	key := func(b *Block, o PlanOptions, ms ...*labels.Matcher) indexcache.SetKey { return b.setKey(ms, &o) }
+	key := func(b *Block, o PlanOptions, ms ...*labels.Matcher) indexcache.SetKey {
+		return b.setKey(newMatcherSet(ms), &o)
+	}
 	base := key(b, PlanOptions{External: labels.FromStrings("x", "1"), Dropped: []string{"r", "s"}}, eq("a", "1"), eq("b", "2"))
 	f := func(what string, got indexcache.SetKey, same bool) {
 		t.Helper()

@@ -146,7 +146,7 @@ func planStream(t testing.TB, b *Block, ms []*labels.Matcher, lazy bool) *Plan {
 	if lazy {
 		ask = []*labels.Matcher{everything()}
 	} else {
-		b.zero = map[uint64]struct{}{matchersKey(ms): {}} // plans eagerly
+		b.zero = map[uint64]struct{}{newMatcherSet(ms).hash(): {}} // plans eagerly
 	}
 	p, err := b.Plan(context.Background(), ask, PlanOptions{})
 	if err != nil {

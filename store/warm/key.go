@@ -3,7 +3,6 @@ package warm
 import (
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -11,18 +10,9 @@ import (
 	"larder/store/storepb"
 )
 
-// appendKey appends what identifies a matcher set with removed labels: the number of these in one uvarint, each after its length, sorted and once;
-// then block.AppendCanonical.
+// appendKey appends what identifies a matcher set with removed labels: block.AppendNames of these, then block.AppendCanonical.
 func appendKey(dst []byte, matchers []*labels.Matcher, without []string) []byte {
-	if len(without) > 1 {
-		without = slices.Compact(slices.Sorted(slices.Values(without)))
-	}
-	dst = binary.AppendUvarint(dst, uint64(len(without)))
-	for _, name := range without {
-		dst = binary.AppendUvarint(dst, uint64(len(name)))
-		dst = append(dst, name...)
-	}
-	return block.AppendCanonical(dst, matchers)
+	return block.AppendCanonical(block.AppendNames(dst, without), matchers)
 }
 
 var errKey = errors.New("not a matcher set")
