@@ -64,19 +64,25 @@ func randomRequest(r *rand.Rand, metrics []string, minT, maxT int64) *storepb.Se
 	return req
 }
 
-// TestAnswersAgree asks the same in ways that must make no difference: cold, warm, without caches, with other pages, batches, in shards and with
-// a limit.
-func TestAnswersAgree(t *testing.T) {
-	dir := t.TempDir()
-	layout := dataset.Demo(3, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
-	metas, err := layout.Write(context.Background(), dir, dataset.WriteOptions{})
+// demoBucket writes the demo's blocks and returns their folder, and the times between which they lie.
+func demoBucket(t *testing.T, seed uint64) (dir string, minT, maxT int64) {
+	t.Helper()
+	dir = t.TempDir()
+	metas, err := dataset.Demo(seed, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	minT, maxT := int64(math.MaxInt64), int64(math.MinInt64)
+	minT, maxT = math.MaxInt64, math.MinInt64
 	for _, m := range metas {
 		minT, maxT = min(minT, m.MinTime), max(maxT, m.MaxTime)
 	}
+	return dir, minT, maxT
+}
+
+// TestAnswersAgree asks the same in ways that must make no difference: cold, warm, without caches, with other pages, batches, in shards and with
+// a limit.
+func TestAnswersAgree(t *testing.T) {
+	dir, minT, maxT := demoBucket(t, 3)
 	ctx := context.Background()
 	first := startGateway(t, dir, gatewayOptions{})
 	uncached := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512})

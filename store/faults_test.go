@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -22,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/telemetry/telemetrytest"
 	"larder/store/storepb"
 )
 
@@ -141,7 +141,7 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log lockedBuffer
+	var log telemetrytest.Buffer
 	g := startGateway(t, dir, gatewayOptions{logger: slog.New(slog.NewTextHandler(&log, nil))})
 	var flipped atomic.Int64
 	// The header is built from undamaged bytes: its own test damages those.
@@ -176,24 +176,6 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 	if want := `bad chunk record" err="receive series from ` + metas[0].ULID.String() + ": chunk file 1: chunk record at offset "; !strings.Contains(log.String(), want) {
 		t.Errorf("log lacks %q:\n%s", want, log.String())
 	}
-}
-
-// lockedBuffer is a log that is read while others may write to it.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // TestAFailureIsNotRemembered fails every read for a while and then stops.

@@ -6,12 +6,10 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
-	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
-	"larder/benchmarks/dataset"
 	"larder/store/storepb"
 )
 
@@ -97,15 +95,7 @@ var changes = []struct {
 // TestOneFieldApart asks pairs of requests that differ in one field, in turns, of gateways with all caches and without: no request gets what is
 // kept for the other.
 func TestOneFieldApart(t *testing.T) {
-	dir := t.TempDir()
-	metas, err := dataset.Demo(9, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).Write(context.Background(), dir, dataset.WriteOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	minT, maxT := int64(math.MaxInt64), int64(math.MinInt64)
-	for _, m := range metas {
-		minT, maxT = min(minT, m.MinTime), max(maxT, m.MaxTime)
-	}
+	dir, minT, maxT := demoBucket(t, 9)
 	ctx := context.Background()
 	cached := startGateway(t, dir, gatewayOptions{})
 	plain := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1})

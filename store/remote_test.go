@@ -3,54 +3,28 @@ package store_test
 import (
 	"context"
 	"slices"
-	"sync"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
 )
 
-// mapRemote is a memcached that keeps everything and checks nothing.
-type mapRemote struct {
-	mu sync.Mutex
-	m  map[bytecache.ID][]byte
-}
-
-func (c *mapRemote) GetMulti(_ context.Context, ids []bytecache.ID, values [][]byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, id := range ids {
-		values[i] = c.m[id]
-	}
-}
-
-func (c *mapRemote) Set(id bytecache.ID, value []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.m[id] = value
-}
-
-func (c *mapRemote) Delete(id bytecache.ID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.m, id)
-}
-
-// pages forgets all but pages, whose names end in zeros, does something to each, and returns how many there are. Expanded postings, which it
-// forgets, spare a request the pages of postings.
-func (c *mapRemote) pages(do func(value []byte)) (n int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, value := range c.m {
-		if [8]byte(id[24:]) != [8]byte{} {
-			delete(c.m, id)
-			continue
+// onlyPages forgets all but pages, whose names end in zeros, does something to each, and returns how many there are. Expanded postings, which
+// it forgets, spare a request the pages of postings.
+func onlyPages(remote *bytecachetest.Remote, do func(value []byte)) (n int) {
+	remote.Change(func(values map[bytecache.ID][]byte) {
+		for id, value := range values {
+			if [8]byte(id[24:]) != [8]byte{} {
+				delete(values, id)
+				continue
+			}
+			values[id] = slices.Clone(value)
+			do(values[id])
+			n++
 		}
-		c.m[id] = slices.Clone(value)
-		do(c.m[id])
-		n++
-	}
+	})
 	return n
 }
 
@@ -60,7 +34,7 @@ func TestDamageInMemcached(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	for name, memory := range map[string]int64{"alone": -1, "under memory": 0} {
 		t.Run(name, func(t *testing.T) {
-			remote := &mapRemote{m: map[bytecache.ID][]byte{}}
+			remote := bytecachetest.NewRemote()
 			var want []string
 			for process := range 3 {
 				g := startGateway(t, dir, gatewayOptions{indexBytes: memory, chunkBytes: memory, postingsBytes: -1, setBytes: -1, pageSize: 1 << 10, remote: remote})
@@ -70,7 +44,7 @@ func TestDamageInMemcached(t *testing.T) {
 					t.Fatal(err)
 				}
 				g.bucket.take()
-				if process == 1 && remote.pages(func(value []byte) { value[len(value)/2] ^= 1 }) < 10 {
+				if process == 1 && onlyPages(remote, func(value []byte) { value[len(value)/2] ^= 1 }) < 10 {
 					t.Fatal("memcached holds hardly a page")
 				}
 				a, err := g.query(context.Background(), only(t, metas[0]))
@@ -94,11 +68,11 @@ func TestDamageInMemcached(t *testing.T) {
 // TestHitsInMemcachedAreHits: Thanos's counters of the index cache and the caching bucket do not ask which tier it was.
 func TestHitsInMemcachedAreHits(t *testing.T) {
 	dir, metas := twoBlocks(t)
-	remote := &mapRemote{m: map[bytecache.ID][]byte{}}
+	remote := bytecachetest.NewRemote()
 	for process := range 2 {
 		g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, setBytes: -1, remote: remote})
 		if process == 1 {
-			remote.pages(func([]byte) {})
+			onlyPages(remote, func([]byte) {})
 		}
 		if _, err := g.query(context.Background(), only(t, metas[0])); err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"larder/benchmarks/tour"
 	"larder/store"
 	"larder/store/storepb"
 )
@@ -26,23 +27,11 @@ type dashboard struct {
 	ranges []int64
 }
 
-func eq(name, value string) *storepb.LabelMatcher {
-	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_EQ, Name: name, Value: value}
-}
-
-func neq(name, value string) *storepb.LabelMatcher {
-	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: name, Value: value}
-}
-
-func re(name, value string) *storepb.LabelMatcher {
-	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: name, Value: value}
-}
-
 // metric is a panel of one metric.
 func metric(name string, more ...*storepb.LabelMatcher) panel {
-	m := eq("__name__", name)
+	m := tour.Eq("__name__", name)
 	if strings.ContainsAny(name, "|.*") {
-		m = re("__name__", name)
+		m = tour.Re("__name__", name)
 	}
 	return panel{matchers: append([]*storepb.LabelMatcher{m}, more...)}
 }
@@ -50,7 +39,7 @@ func metric(name string, more ...*storepb.LabelMatcher) panel {
 // dashboards returns those of a cluster or tenant, given by one of its external labels: of the whole, of each service, pod and node.
 func dashboards(ctx context.Context, server *store.Server, label, value string) ([]dashboard, error) {
 	var (
-		scope = eq(label, value)
+		scope = tour.Eq(label, value)
 		usual = []int64{hour, 3 * hour, 6 * hour, 12 * hour, 24 * hour}
 		all   []dashboard
 		add   = func(name string, ranges []int64, panels ...panel) {
@@ -72,8 +61,8 @@ func dashboards(ctx context.Context, server *store.Server, label, value string) 
 	)
 	add("overview", usual,
 		metric("up", scope),
-		metric("node_cpu_seconds_total", scope, neq("mode", "idle")),
-		metric("http_requests_total", scope, re("code", "5..")),
+		metric("node_cpu_seconds_total", scope, tour.Neq("mode", "idle")),
+		metric("http_requests_total", scope, tour.Re("code", "5..")),
 		metric("container_memory_working_set_bytes", scope))
 	weeks := func(p panel, resolution int64, aggregates ...storepb.Aggr) panel {
 		p.resolution, p.aggregates = resolution, aggregates
@@ -81,22 +70,22 @@ func dashboards(ctx context.Context, server *store.Server, label, value string) 
 	}
 	add("weeks", []int64{48 * hour, 168 * hour},
 		weeks(metric("container_memory_working_set_bytes", scope), hour, storepb.Aggr_SUM, storepb.Aggr_COUNT),
-		weeks(metric("http_requests_total", scope, eq("code", "500")), hour, storepb.Aggr_COUNTER),
+		weeks(metric("http_requests_total", scope, tour.Eq("code", "500")), hour, storepb.Aggr_COUNTER),
 		weeks(metric("node_load1", scope), 5*minute, storepb.Aggr_MAX))
 	if err := each("service", func(v string) {
-		s := eq("service", v)
+		s := tour.Eq("service", v)
 		add("service "+v, usual,
 			metric("http_requests_total", scope, s),
 			metric("http_request_duration_seconds_bucket", scope, s),
 			metric("http_request_duration_seconds", scope, s),
 			metric("process_resident_memory_bytes|go_memstats_heap_inuse_bytes", scope, s),
-			metric("container_cpu_usage_seconds_total", scope, eq("container", v)),
+			metric("container_cpu_usage_seconds_total", scope, tour.Eq("container", v)),
 			metric("up", scope, s))
-	}, re("__name__", "http_requests_total")); err != nil {
+	}, tour.Re("__name__", "http_requests_total")); err != nil {
 		return nil, err
 	}
 	if err := each("pod", func(v string) {
-		p := eq("pod", v)
+		p := tour.Eq("pod", v)
 		add("pod "+v, usual,
 			metric("http_requests_total", scope, p),
 			metric("http_request_duration_seconds_(bucket|count|sum)", scope, p),
@@ -106,7 +95,7 @@ func dashboards(ctx context.Context, server *store.Server, label, value string) 
 		return nil, err
 	}
 	if err := each("node", func(v string) {
-		n := eq("node", v)
+		n := tour.Eq("node", v)
 		add("node "+v, usual,
 			metric("node_cpu_seconds_total", scope, n),
 			metric("node_memory_.*", scope, n),

@@ -25,52 +25,52 @@ func Questions() []Question {
 		{Name: "Info", ask: askInfo},
 		{Name: "LabelNames", ask: askNames},
 		{Name: "LabelValues namespace", ask: askValues("namespace")},
-		{Name: `LabelValues pod {namespace="shop"}`, ask: askValues("pod", eq("namespace", "shop"))},
+		{Name: `LabelValues pod {namespace="shop"}`, ask: askValues("pod", Eq("namespace", "shop"))},
 	}
 	for _, s := range []seriesQuestion{
 		{
 			name: "one series, one hour", back: hour,
 			matchers: []*storepb.LabelMatcher{
-				eq("__name__", "node_load1"), eq("cluster", "eu-west-1"), eq("replica", "prometheus-0"), eq("node", "node-03"),
+				Eq("__name__", "node_load1"), Eq("cluster", "eu-west-1"), Eq("replica", "prometheus-0"), Eq("node", "node-03"),
 			},
 		},
-		{name: "a metric, two hours, replicas apart", back: 2 * hour, matchers: []*storepb.LabelMatcher{eq("__name__", "http_requests_total")}},
+		{name: "a metric, two hours, replicas apart", back: 2 * hour, matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")}},
 		{
 			name: "the same without the replica label", back: 2 * hour, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{eq("__name__", "http_requests_total")},
+			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")},
 		},
 		{
 			name: "a regex, a day", back: 24 * hour,
-			matchers: []*storepb.LabelMatcher{re("__name__", "node_(cpu|memory).*"), re("node", "node-0[0-2]"), neq("mode", "idle")},
+			matchers: []*storepb.LabelMatcher{Re("__name__", "node_(cpu|memory).*"), Re("node", "node-0[0-2]"), Neq("mode", "idle")},
 		},
 		{
 			name: "labels only, a day", back: 24 * hour, skipChunks: true,
-			matchers: []*storepb.LabelMatcher{re("__name__", ".+"), eq("cluster", "us-east-1")},
+			matchers: []*storepb.LabelMatcher{Re("__name__", ".+"), Eq("cluster", "us-east-1")},
 		},
 		{
 			name: "sum and count of ten days, at most 1 h apart", back: 240 * hour, resolution: hour,
 			aggregates: []storepb.Aggr{storepb.Aggr_SUM, storepb.Aggr_COUNT},
-			matchers:   []*storepb.LabelMatcher{eq("__name__", "container_memory_working_set_bytes"), eq("cluster", "eu-west-1")},
+			matchers:   []*storepb.LabelMatcher{Eq("__name__", "container_memory_working_set_bytes"), Eq("cluster", "eu-west-1")},
 		},
 		{
 			name: "counters of two days, at most 5 m apart", back: 48 * hour, resolution: 5 * minute,
 			aggregates: []storepb.Aggr{storepb.Aggr_COUNTER}, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{eq("__name__", "http_requests_total"), eq("code", "500"), eq("cluster", "eu-west-1")},
+			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total"), Eq("code", "500"), Eq("cluster", "eu-west-1")},
 		},
 		{
 			name: "native histograms", back: 2 * hour, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{eq("__name__", "http_request_duration_seconds"), eq("cluster", "eu-west-1")},
+			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_request_duration_seconds"), Eq("cluster", "eu-west-1")},
 		},
 		{
 			name: "XOR2 and start timestamps, re-encoded", back: 6 * hour,
-			matchers: []*storepb.LabelMatcher{eq("tenant_id", "acme"), re("__name__", ".+")},
+			matchers: []*storepb.LabelMatcher{Eq("tenant_id", "acme"), Re("__name__", ".+")},
 		},
 		{
 			name: "labels that clash with external ones", back: 12 * hour, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{re("__name__", "prefix_chain_total|federated_samples_total")},
+			matchers: []*storepb.LabelMatcher{Re("__name__", "prefix_chain_total|federated_samples_total")},
 		},
-		{name: "everything of the last two hours", back: 2 * hour, matchers: []*storepb.LabelMatcher{re("__name__", ".+")}},
-		{name: "a regex with a mistake", fails: codes.InvalidArgument, back: hour, matchers: []*storepb.LabelMatcher{re("pod", "checkout-(")}},
+		{name: "everything of the last two hours", back: 2 * hour, matchers: []*storepb.LabelMatcher{Re("__name__", ".+")}},
+		{name: "a regex with a mistake", fails: codes.InvalidArgument, back: hour, matchers: []*storepb.LabelMatcher{Re("pod", "checkout-(")}},
 	} {
 		all = append(all, Question{Name: s.name, Fails: s.fails, ask: s.ask})
 	}
@@ -149,16 +149,4 @@ func list(s []string) string {
 		return fmt.Sprintf("%d: %s", len(s), strings.Join(s, ", "))
 	}
 	return fmt.Sprintf("%d: %s, ...", len(s), strings.Join(s[:shown], ", "))
-}
-
-func eq(name, value string) *storepb.LabelMatcher {
-	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_EQ, Name: name, Value: value}
-}
-
-func neq(name, value string) *storepb.LabelMatcher {
-	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: name, Value: value}
-}
-
-func re(name, value string) *storepb.LabelMatcher {
-	return &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: name, Value: value}
 }

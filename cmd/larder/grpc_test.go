@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -29,6 +28,7 @@ import (
 
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
+	"larder/internal/telemetry/telemetrytest"
 	"larder/internal/web"
 	"larder/store/storepb"
 )
@@ -52,30 +52,12 @@ func (f *fakeStore) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoRe
 	return &storepb.InfoResponse{ComponentType: "store"}, nil
 }
 
-// logBuffer is a log that may be read while it is written.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
 type rpcFixture struct {
 	srv     *rpcServer
 	address string
 	conn    *grpc.ClientConn
 	reg     *prometheus.Registry
-	log     *logBuffer
+	log     *telemetrytest.Buffer
 	logger  *slog.Logger
 	served  chan error
 
@@ -97,7 +79,7 @@ func (l closingListener) Close() error {
 // startRPC serves store; the server is stopped with the test unless stop was called before.
 func startRPC(t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetry.Tracing, creds credentials.TransportCredentials) *rpcFixture {
 	t.Helper()
-	f := &rpcFixture{reg: prometheus.NewRegistry(), log: &logBuffer{}, served: make(chan error, 1)}
+	f := &rpcFixture{reg: prometheus.NewRegistry(), log: &telemetrytest.Buffer{}, served: make(chan error, 1)}
 	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
 	requests := requestlog.New(nil, requestLogOptions(f.logger))
 	var err error

@@ -41,7 +41,7 @@ var narrower = map[string][]string{
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
-var forTests = []string{"benchmarks", "internal/bytecache", "internal/memcached"}
+var forTests = []string{"benchmarks", "internal/bytecache", "internal/telemetry", "internal/memcached"}
 
 const module = "larder/"
 

@@ -7,30 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"larder/internal/memcached/memcachedtest"
+	"larder/internal/telemetry/telemetrytest"
 )
-
-// lockedBuffer collects a log that several goroutines write.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 func TestTLS(t *testing.T) {
 	ours, theirs := memcachedtest.NewAuthority(t), memcachedtest.NewAuthority(t)
@@ -65,7 +47,7 @@ func TestTLS(t *testing.T) {
 	f := func(name string, s *memcachedtest.Server, conf *tls.Config, trouble string) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
-			var log lockedBuffer
+			var log telemetrytest.Buffer
 			c := client(t, Options{TLS: conf, Timeout: 10 * time.Second, Logger: slog.New(slog.NewTextHandler(&log, nil))}, s)
 			id := idOf("a")
 			value := bytes.Repeat([]byte("x"), 500_000)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
 	"larder/internal/memcached"
 	"larder/internal/memcached/memcachedtest"
 )
@@ -60,9 +61,9 @@ func (s *slowFetch) goOn(t *testing.T, epoch uint64) int {
 func TestNobodyIsTooLate(t *testing.T) {
 	const size = 8 << 10
 	obj := remoteObject(size)
-	f := func(name string, test func(t *testing.T, r *Reader, b *testBucket, remote *mapRemote, epoch uint64)) {
+	f := func(name string, test func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64)) {
 		t.Run(name, func(t *testing.T) {
-			b, remote := newTestBucket(map[string]int{"o": size}), newMapRemote()
+			b, remote := newTestBucket(map[string]int{"o": size}), bytecachetest.NewRemote()
 			r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 			defer r.Close()
 			test(t, r, b, remote, r.published.Load())
@@ -85,26 +86,26 @@ func TestNobodyIsTooLate(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	f("it waited", func(t *testing.T, r *Reader, b *testBucket, remote *mapRemote, epoch uint64) {
+	f("it waited", func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
 		late := slow(t, r, obj, Span{0, 3000})
 		fetch(t, r, Span{0, 3000}) // joins the look-up that ended, reads
-		want(t, "keys asked for", remote.taken(), []int{3})
+		want(t, "keys asked for", remote.Asked(), []int{3})
 		want(t, "its own reads", late.goOn(t, epoch), 0)
 		want(t, "its coalesced pages", late.t.coalesced, int64(3))
 		want(t, "reads", b.taken(), []string{"o [0,3072)"})
 		fetch(t, r, Span{0, 3000})
-		want(t, "keys asked for afterwards", remote.taken(), []int{3})
+		want(t, "keys asked for afterwards", remote.Asked(), []int{3})
 	})
-	f("a gap brought it", func(t *testing.T, r *Reader, _ *testBucket, remote *mapRemote, epoch uint64) {
+	f("a gap brought it", func(t *testing.T, r *Reader, _ *testBucket, remote *bytecachetest.Remote, epoch uint64) {
 		r.opts.ReadAmplification = 2
 		late := slow(t, r, obj, Span{1024, 2048})
 		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {2048, 2058}}, nil); err != nil { // reads the page between as well
 			t.Fatal(err)
 		}
-		want(t, "keys asked for", remote.taken(), []int{1, 2})
+		want(t, "keys asked for", remote.Asked(), []int{1, 2})
 		want(t, "its own reads", late.goOn(t, epoch), 0)
 	})
-	f("it skipped the look-up", func(t *testing.T, r *Reader, b *testBucket, remote *mapRemote, epoch uint64) {
+	f("it skipped the look-up", func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
 		reads, goOn := make(chan struct{}), make(chan struct{})
 		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 			close(reads)
@@ -118,13 +119,13 @@ func TestNobodyIsTooLate(t *testing.T) {
 		}()
 		<-reads
 		late := slow(t, r, obj, Span{0, 4000})
-		want(t, "keys asked for", remote.taken(), []int{3, 1})
+		want(t, "keys asked for", remote.Asked(), []int{3, 1})
 		close(goOn)
 		<-done
 		b.hook = nil
 		want(t, "its own reads", late.goOn(t, epoch), 1) // of the fourth page
 	})
-	f("the read failed", func(t *testing.T, r *Reader, b *testBucket, _ *mapRemote, epoch uint64) {
+	f("the read failed", func(t *testing.T, r *Reader, b *testBucket, _ *bytecachetest.Remote, epoch uint64) {
 		late := slow(t, r, obj, Span{0, 3000})
 		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) { return nil, errBroken, true }
 		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 3000}}, nil); !errors.Is(err, errBroken) {
@@ -133,7 +134,7 @@ func TestNobodyIsTooLate(t *testing.T) {
 		b.hook = nil
 		want(t, "its own reads", late.goOn(t, epoch), 1)
 	})
-	f("nobody read", func(t *testing.T, r *Reader, _ *testBucket, _ *mapRemote, epoch uint64) {
+	f("nobody read", func(t *testing.T, r *Reader, _ *testBucket, _ *bytecachetest.Remote, epoch uint64) {
 		late, later := slow(t, r, obj, Span{0, 3000}), slow(t, r, obj, Span{2000, 5000})
 		want(t, "own reads of the first", late.goOn(t, epoch), 1)
 		want(t, "own reads of the second", later.goOn(t, epoch), 1)
@@ -145,10 +146,10 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 	f := func(name string, onGet func(ids []bytecache.ID, values [][]byte)) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b, remote := newTestBucket(map[string]int{"o": 100_000}), newMapRemote()
+				b, remote := newTestBucket(map[string]int{"o": 100_000}), bytecachetest.NewRemote()
 				answer := make(chan struct{})
-				remote.before = func(context.Context) { <-answer }
-				remote.onGet = onGet
+				remote.Before = func(context.Context) { <-answer }
+				remote.Answer = onGet
 				m := bytecache.NewMemory(bytecache.Options{})
 				r := New(b, bytecache.NewTiered(m, bytecache.NewMemcached(remote, bytecache.Options{})), Options{PageSize: 1 << 10})
 				defer m.Close()
@@ -170,7 +171,7 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 				if diff := cmp.Diff([]string{"o [0,3072)"}, b.taken()); diff != "" {
 					t.Errorf("reads (-want +got):\n%s", diff)
 				}
-				if diff := cmp.Diff([]int{3}, remote.taken()); diff != "" {
+				if diff := cmp.Diff([]int{3}, remote.Asked()); diff != "" {
 					t.Errorf("keys asked for (-want +got):\n%s", diff)
 				}
 			})
@@ -188,9 +189,9 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 // TestCloseEndsLookUps: Close waits for the cache, and who waited for it hears that the reader is closed.
 func TestCloseEndsLookUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
+		b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 		var ended bool
-		remote.before = func(ctx context.Context) { <-ctx.Done(); ended = true }
+		remote.Before = func(ctx context.Context) { <-ctx.Done(); ended = true }
 		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{})
 		done := make(chan error)
 		go func() {
@@ -211,7 +212,7 @@ func TestCloseEndsLookUps(t *testing.T) {
 
 // TestObjectWithoutBlock: what has no name that other processes know is read, and not kept where they would find it.
 func TestObjectWithoutBlock(t *testing.T) {
-	b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
+	b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 	r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{})
 	defer r.Close()
 	obj := remoteObject(10_000)
@@ -224,8 +225,10 @@ func TestObjectWithoutBlock(t *testing.T) {
 	if _, err := r.Refetch(t.Context(), obj, Span{0, 10}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if asked := remote.taken(); len(asked) != 0 || len(remote.m) != 0 {
-		t.Errorf("asked %v, kept %d values", asked, len(remote.m))
+	kept := 0
+	remote.Change(func(values map[bytecache.ID][]byte) { kept = len(values) })
+	if asked := remote.Asked(); len(asked) != 0 || kept != 0 {
+		t.Errorf("asked %v, kept %d values", asked, kept)
 	}
 }
 
@@ -286,12 +289,12 @@ func TestRealMemcached(t *testing.T) {
 // TestFirstByte: what the bucket takes to its first byte is known after some reads, and what a cache takes is not counted.
 func TestFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, remote := newTestBucket(map[string]int{"o": 1 << 20}), newMapRemote()
+		b, remote := newTestBucket(map[string]int{"o": 1 << 20}), bytecachetest.NewRemote()
 		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 			time.Sleep(40 * time.Millisecond)
 			return nil, nil, false
 		}
-		remote.before = func(context.Context) { time.Sleep(time.Second) }
+		remote.Before = func(context.Context) { time.Sleep(time.Second) }
 		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 		defer r.Close()
 		for n := int64(0); n < firstByteSamples; n++ {

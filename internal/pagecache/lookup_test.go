@@ -15,56 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
 )
-
-// mapRemote is a memcached that keeps everything.
-type mapRemote struct {
-	mu     sync.Mutex
-	m      map[bytecache.ID][]byte
-	asked  []int // by call: how many values
-	onGet  func(ids []bytecache.ID, values [][]byte)
-	before func(ctx context.Context)
-}
-
-func newMapRemote() *mapRemote { return &mapRemote{m: map[bytecache.ID][]byte{}} }
-
-func (c *mapRemote) GetMulti(ctx context.Context, ids []bytecache.ID, values [][]byte) {
-	c.mu.Lock()
-	before := c.before
-	c.asked = append(c.asked, len(ids))
-	c.mu.Unlock()
-	if before != nil {
-		before(ctx)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, id := range ids {
-		values[i] = c.m[id]
-	}
-	if c.onGet != nil {
-		c.onGet(ids, values)
-	}
-}
-
-func (c *mapRemote) Set(id bytecache.ID, value []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.m[id] = value
-}
-
-func (c *mapRemote) Delete(id bytecache.ID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.m, id)
-}
-
-func (c *mapRemote) taken() []int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	asked := c.asked
-	c.asked = nil
-	return asked
-}
 
 func remoteObject(size int) Object {
 	return Object{Name: "o", Size: int64(size), ID: 1<<14 | 3, Block: ulid.ULID{1, 2, 3}}
@@ -72,7 +24,7 @@ func remoteObject(size int) Object {
 
 // TestSecondProcess: what one process read, another that shares only memcached does not read again, and asks for one key a page.
 func TestSecondProcess(t *testing.T) {
-	b, remote := newTestBucket(map[string]int{"o": 100_000}), newMapRemote()
+	b, remote := newTestBucket(map[string]int{"o": 100_000}), bytecachetest.NewRemote()
 	spans := []Span{{0, 10}, {5000, 9000}, {99_990, 100_000}}
 	const pages = 1 + 5 + 1 // of 1 KiB
 	for n := range 3 {
@@ -85,7 +37,7 @@ func TestSecondProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkSpans(t, p, b.objects["o"], spans)
-		if diff := cmp.Diff([]int{pages}, remote.taken()); diff != "" {
+		if diff := cmp.Diff([]int{pages}, remote.Asked()); diff != "" {
 			t.Errorf("keys asked for, by call (-want +got):\n%s", diff)
 		}
 		want := [3]int64{0, 0, pages}
@@ -120,9 +72,9 @@ func TestSecondProcess(t *testing.T) {
 // TestFiftyLookUps: identical requests make one look-up and the reads of one.
 func TestFiftyLookUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, remote := newTestBucket(map[string]int{"o": 100_000}), newMapRemote()
+		b, remote := newTestBucket(map[string]int{"o": 100_000}), bytecachetest.NewRemote()
 		asked, read := make(chan struct{}), make(chan struct{})
-		remote.before = func(context.Context) { <-asked }
+		remote.Before = func(context.Context) { <-asked }
 		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 			<-read
 			return nil, nil, false
@@ -147,7 +99,7 @@ func TestFiftyLookUps(t *testing.T) {
 		synctest.Wait()
 		close(read)
 		wg.Wait()
-		if diff := cmp.Diff([]int{4}, remote.taken()); diff != "" {
+		if diff := cmp.Diff([]int{4}, remote.Asked()); diff != "" {
 			t.Errorf("keys asked for, by call (-want +got):\n%s", diff)
 		}
 		reads := b.taken()
@@ -172,9 +124,9 @@ func TestFiftyLookUps(t *testing.T) {
 // TestLookUpIsLeft: a caller that gives up leaves the look-up to the others; the last one to leave ends it.
 func TestLookUpIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
+		b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 		answer := make(chan struct{})
-		remote.before = func(ctx context.Context) {
+		remote.Before = func(ctx context.Context) {
 			select {
 			case <-answer:
 			case <-ctx.Done():
@@ -204,13 +156,13 @@ func TestLookUpIsLeft(t *testing.T) {
 		if err := <-second; err != nil {
 			t.Errorf("who stayed got %v", err)
 		}
-		if n := len(remote.taken()); n != 1 {
+		if n := len(remote.Asked()); n != 1 {
 			t.Errorf("%d look-ups", n)
 		}
 
 		// Alone, it ends the look-up, which nobody can join any more.
 		answer = make(chan struct{})
-		remote.m = map[bytecache.ID][]byte{}
+		remote.Change(func(values map[bytecache.ID][]byte) { clear(values) })
 		ctx, cancel = context.WithCancel(t.Context())
 		third := fetch(ctx)
 		cancel()
@@ -226,7 +178,7 @@ func TestLookUpIsLeft(t *testing.T) {
 
 // TestBadPageFromRemote: bytes that prove wrong are dropped from every tier and read from the bucket, once.
 func TestBadPageFromRemote(t *testing.T) {
-	b, remote := newTestBucket(map[string]int{"o": 10_000}), newMapRemote()
+	b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 	m := bytecache.NewMemory(bytecache.Options{})
 	defer m.Close()
 	cache := bytecache.NewTiered(m, bytecache.NewMemcached(remote, bytecache.Options{}))

@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
 )
 
 // TestRandomReads: many requests at once, of random spans, through caches that
@@ -35,16 +36,16 @@ func TestRandomReads(t *testing.T) {
 			return m
 		},
 	}
-	caches["remote"] = func() Cache { return bytecache.NewMemcached(newMapRemote(), bytecache.Options{}) }
+	caches["remote"] = func() Cache { return bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}) }
 	caches["tiered"] = func() Cache {
 		m := bytecache.NewMemory(bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10})
 		t.Cleanup(m.Close)
-		return bytecache.NewTiered(m, bytecache.NewMemcached(newMapRemote(), bytecache.Options{}))
+		return bytecache.NewTiered(m, bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}))
 	}
 	// One that forgets, and says wrong lengths and nothing at all, at random.
 	caches["unreliable"] = func() Cache {
-		remote := newMapRemote()
-		remote.onGet = func(ids []bytecache.ID, values [][]byte) {
+		remote := bytecachetest.NewRemote()
+		remote.Answer = func(ids []bytecache.ID, values [][]byte) {
 			for i := range values {
 				switch rand.IntN(6) {
 				case 0:

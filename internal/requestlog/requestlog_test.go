@@ -1,7 +1,6 @@
 package requestlog
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,19 +20,12 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"larder/internal/telemetry/telemetrytest"
 )
 
 // lines collects log lines.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
+type lines struct{ telemetrytest.Buffer }
 
 func (l *lines) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -43,10 +34,8 @@ func (l *lines) logger() *slog.Logger {
 // take returns the lines so far and forgets them.
 func (l *lines) take(t *testing.T) []map[string]any {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var got []map[string]any
-	for dec := json.NewDecoder(&l.buf); ; {
+	for dec := json.NewDecoder(strings.NewReader(l.Take())); ; {
 		var line map[string]any
 		err := dec.Decode(&line)
 		if err == io.EOF {
@@ -263,7 +252,7 @@ func TestHTTPLinesAreBounded(t *testing.T) {
 		r.Header.Set(name, long)
 	}
 	h.ServeHTTP(httptest.NewRecorder(), r)
-	if n := l.buf.Len(); n == 0 || n > 1<<14 {
+	if n := len(l.String()); n == 0 || n > 1<<14 {
 		t.Errorf("got %d bytes of lines", n)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -11,47 +12,13 @@ import (
 
 	"larder/indexcache"
 	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
 	"larder/internal/pagecache"
 	"larder/store/catalog"
 )
 
-// postingsRemote is a memcached that counts what it is asked, and may do something first.
-type postingsRemote struct {
-	mu      sync.Mutex
-	values  map[bytecache.ID][]byte
-	asked   int
-	instead func()
-}
-
-func (r *postingsRemote) GetMulti(_ context.Context, ids []bytecache.ID, values [][]byte) {
-	r.mu.Lock()
-	r.asked++
-	do := r.instead
-	r.mu.Unlock()
-	if do != nil {
-		do()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, id := range ids {
-		values[i] = r.values[id]
-	}
-}
-
-func (r *postingsRemote) Set(id bytecache.ID, value []byte) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.values[id] = value
-}
-
-func (r *postingsRemote) Delete(id bytecache.ID) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.values, id)
-}
-
 // over puts a block's postings into memory, unless that is negative, over a memcached.
-func (k *keptBlock) over(t testing.TB, memory int64, r *postingsRemote) {
+func (k *keptBlock) over(t testing.TB, memory int64, r *bytecachetest.Remote) {
 	t.Helper()
 	index := indexcache.New(nil, indexcache.Options{MaxBytes: -1, PostingsBytes: memory, Remote: r})
 	t.Cleanup(index.Close)
@@ -65,21 +32,21 @@ func TestPostingsInMemcached(t *testing.T) {
 	f := func(name string, memory int64, wantAsked int, lines ...string) {
 		t.Helper()
 		ms := postingsMatchers(t, lines...)
-		r := &postingsRemote{values: map[bytecache.ID][]byte{}}
+		r := bytecachetest.NewRemote()
 		first := newKeptBlock(t, data, catalog.Block{})
 		first.over(t, memory, r)
 		want := first.planned(t, ms)
 		want.Fetches = 0
 		second := newKeptBlock(t, data, catalog.Block{})
 		second.over(t, memory, r)
-		r.asked = 0
+		r.Asked()
 		for range 3 {
 			if diff := cmp.Diff(want, second.planned(t, ms)); diff != "" {
 				t.Errorf("%s (-read +kept):\n%s", name, diff)
 			}
 		}
-		if r.asked != wantAsked {
-			t.Errorf("%s: memcached was asked %d times, want %d", name, r.asked, wantAsked)
+		if asked := len(r.Asked()); asked != wantAsked {
+			t.Errorf("%s: memcached was asked %d times, want %d", name, asked, wantAsked)
 		}
 	}
 	f("memory over memcached", 4<<20, 1, `pod=~"pod.*7"`)
@@ -92,7 +59,7 @@ func TestPostingsInMemcached(t *testing.T) {
 func TestPagesOfOtherSizes(t *testing.T) {
 	data := postingsWideBlock(t, 2000).index
 	ms := postingsMatchers(t, `job="j7"`)
-	r := &postingsRemote{values: map[bytecache.ID][]byte{}}
+	r := bytecachetest.NewRemote()
 	for _, size := range []int{1 << 10, 16 << 10} {
 		k := newKeptBlock(t, data, catalog.Block{})
 		k.Block, k.pages = openStreamBlock(t, data, size, catalog.Block{})
@@ -111,7 +78,7 @@ func TestFiftyLookups(t *testing.T) {
 			data := postingsWideBlock(t, 2000).index
 			synctest.Test(t, func(t *testing.T) {
 				ms := postingsMatchers(t, `pod=~"pod.*7"`)
-				r := &postingsRemote{values: map[bytecache.ID][]byte{}}
+				r := bytecachetest.NewRemote()
 				if filled {
 					first := newKeptBlock(t, data, catalog.Block{})
 					first.over(t, -1, r)
@@ -120,13 +87,12 @@ func TestFiftyLookups(t *testing.T) {
 				k := newKeptBlock(t, data, catalog.Block{})
 				k.over(t, 4<<20, r)
 				goOn := make(chan struct{})
-				r.asked = 0
-				r.instead = func() {
+				r.Asked()
+				var first atomic.Bool
+				r.Before = func(context.Context) {
+					isFirst := !first.Swap(true)
 					<-goOn
-					r.mu.Lock()
-					bad := panics && r.asked == 1
-					r.mu.Unlock()
-					if bad {
+					if panics && isFirst {
 						panic("client of memcached")
 					}
 				}
@@ -155,8 +121,8 @@ func TestFiftyLookups(t *testing.T) {
 					})
 				}
 				synctest.Wait()
-				if r.asked != 1 {
-					t.Errorf("memcached is asked %d times by those that wait", r.asked)
+				if asked := len(r.Asked()); asked != 1 {
+					t.Errorf("memcached is asked %d times by those that wait", asked)
 				}
 				close(goOn)
 				wg.Wait()
@@ -202,13 +168,15 @@ func TestStrangersPostings(t *testing.T) {
 	data := postingsWideBlock(t, 50).index
 	for _, bad := range []string{"short", string(make([]byte, 100)), ""} {
 		ms := postingsMatchers(t, `pod=~"pod.*"`)
-		r := &postingsRemote{values: map[bytecache.ID][]byte{}}
+		r := bytecachetest.NewRemote()
 		k := newKeptBlock(t, data, catalog.Block{})
 		k.over(t, 4<<20, r)
 		k.planned(t, ms)
-		for id := range r.values {
-			r.values[id] = []byte(bad)
-		}
+		r.Change(func(values map[bytecache.ID][]byte) {
+			for id := range values {
+				values[id] = []byte(bad)
+			}
+		})
 		k = newKeptBlock(t, data, catalog.Block{})
 		k.over(t, 4<<20, r)
 		for i, want := range []int{1, 0} {

@@ -141,18 +141,7 @@ func (a *asking) rest() *heard {
 
 // randomCase returns a request for a block of randomSeries with randomChunks.
 func randomCase(r *rand.Rand) *setCase {
-	c := &setCase{streamCase: streamCase{External: randomExternal(r)}}
-	c.MinTime = int64(r.IntN(600)) - 50
-	c.MaxTime = c.MinTime + int64(r.IntN(700))
-	if r.IntN(4) == 0 {
-		c.MinTime, c.MaxTime = math.MinInt64, math.MaxInt64
-	}
-	if r.IntN(4) == 0 {
-		c.Dropped = []string{"m", "absent"}
-	}
-	if r.IntN(6) == 0 {
-		c.External = labels.FromStrings("aa", "over", "zzz", "e")
-	}
+	c := &setCase{streamCase: randomStreamCase(r)}
 	c.ms = []*labels.Matcher{everything()}
 	if r.IntN(3) > 0 {
 		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchRegexp, "m", []string{".*", "[^y]+|", "x+|", "0|1"}[r.IntN(4)]))

@@ -172,6 +172,23 @@ type streamCase struct {
 	Dropped  []string
 }
 
+// randomStreamCase returns a time range and labels for a block of randomSeries with randomChunks.
+func randomStreamCase(r *rand.Rand) streamCase {
+	c := streamCase{External: randomExternal(r)}
+	c.MinTime = int64(r.IntN(600)) - 50
+	c.MaxTime = c.MinTime + int64(r.IntN(700))
+	if r.IntN(4) == 0 {
+		c.MinTime, c.MaxTime = math.MinInt64, math.MaxInt64
+	}
+	if r.IntN(4) == 0 {
+		c.Dropped = []string{"m", "absent"}
+	}
+	if r.IntN(6) == 0 {
+		c.External = labels.FromStrings("aa", "over", "zzz", "e")
+	}
+	return c
+}
+
 // stream starts a stream that decodes a plan's series.
 func (c *streamCase) stream(p *Plan) *Stream {
 	p.external, p.dropped = c.External, c.Dropped
@@ -274,19 +291,8 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			}
 		}
 		for range 4 {
-			o := streamCase{External: randomExternal(r), StreamOptions: StreamOptions{
-				MinTime: int64(r.IntN(600)) - 50, RunBytes: pick(1, 100, 1000, 1<<20), SkipChunks: r.IntN(5) == 0,
-			}}
-			o.MaxTime = o.MinTime + int64(r.IntN(700))
-			if r.IntN(4) == 0 {
-				o.MinTime, o.MaxTime = math.MinInt64, math.MaxInt64
-			}
-			if r.IntN(4) == 0 {
-				o.Dropped = []string{"m", "absent"}
-			}
-			if r.IntN(6) == 0 {
-				o.External = labels.FromStrings("aa", "over", "zzz", "e")
-			}
+			o := randomStreamCase(r)
+			o.RunBytes, o.SkipChunks = pick(1, 100, 1000, 1<<20), r.IntN(5) == 0
 			matched, counted := 0, 0
 			o.OnSeries = func(n int) error { matched += n; return nil }
 			o.OnChunks = func(n int) error { counted += n; return nil }

@@ -1,5 +1,3 @@
-// Package bytecachetest is the conformance suite of byte caches: what every
-// cache must do, whatever it is made of. It owns nothing and has no locks.
 package bytecachetest
 
 import (
