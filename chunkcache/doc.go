@@ -19,10 +19,9 @@
 // # Evicted how, under which allowance
 //
 // Chunk pages have an allowance of their own (Options.MaxBytes), bookkeeping
-// included. Within it a page is admitted when it has been asked for at least as
-// often as the least wanted of a few others, which then go (TinyLFU with sampled
-// LFU eviction): one export of cold data does not flush what dashboards use.
-// There is no expiry: blocks are immutable.
+// included. Within it package bytecache decides what stays: a page that is not
+// asked for a second time soon makes room first, so that one export of cold data
+// does not flush what dashboards use. There is no expiry: blocks are immutable.
 //
 // # Who owns which bytes
 //

@@ -37,9 +37,10 @@
 // Index pages, expanded postings and series sets have an allowance each
 // (Options.MaxBytes, Options.PostingsBytes, Options.SeriesSetBytes), bookkeeping
 // included: no kind displaces another. A third of the last is for sets under
-// construction and for those that are read when they are evicted. Within it a page is admitted when it has been asked for at least as often as the least
-// wanted of a few others, which then go (TinyLFU with sampled LFU eviction): one
-// scan does not flush what dashboards use. There is no expiry: blocks are
+// construction and for those that are read when they are evicted. Within each
+// package bytecache decides what stays: what is not asked for a second time soon
+// makes room first, so that one scan does not flush what dashboards use. (Series
+// sets are only built where that is likely.) There is no expiry: blocks are
 // immutable.
 //
 // # Who owns which bytes
