@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -310,19 +312,32 @@ func TestBuildRefusesNonsense(t *testing.T) {
 	add(tsdbfmt.ErrCorrupt, e("a", "x", -1))
 }
 
+// lines are what is logged, as it comes.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
+}
+
 // A disk that takes no header is no reason to fail: the header is built in memory.
 func TestBuildWithoutDisk(t *testing.T) {
 	idx := smallIndexBytes(t)
 	bkt := newBucket()
 	dir := filepath.Join(t.TempDir(), "headers")
 	reg := prometheus.NewRegistry()
-	m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg})
+	logged := make(lines, 16)
+	m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg, Logger: slog.New(slog.NewTextHandler(logged, nil))})
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	h := acquire(t, m, bkt.add(1, idx))
 	if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 		t.Fatal(err)
+	}
+	// A small header is in use before it is saved: that it cannot be is found out later.
+	if line := <-logged; !strings.Contains(line, "not kept on disk") {
+		t.Errorf("logged %q", line)
 	}
 	if n := metric(t, reg, "larder_header_local_failures_total"); n != 1 {
 		t.Errorf("%v local failures", n)
