@@ -20,6 +20,6 @@
 // # Locks
 //
 // Server.mu guards the map of block readers, request.mu a request's reservation, tenants.mu the names that metrics know; Allowance has one
-// mutex, Gate none of its own. None of them is held while reading, sending or waiting. Under request.mu the Allowance's is taken; no other
-// two are held together.
+// mutex, Gate none of its own. None of them is held while reading, sending or waiting. Under stringSet.mu, which guards the strings of a
+// label answer, request.mu is taken, and under that the Allowance's; no other two are held together. docs/locks.md has all of the process.
 package store
