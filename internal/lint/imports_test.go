@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls"},
-	{"internal/telemetry", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached"},
+	{"internal/telemetry", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard"},
@@ -34,6 +34,7 @@ var narrower = map[string][]string{
 	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile"},
 	"internal/quantile":   {},
 	"internal/flight":     {},
+	"internal/faultstore": {},
 	"internal/sealed":     {},
 	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
 	"internal/web":        {"internal/telemetry"},
@@ -41,7 +42,7 @@ var narrower = map[string][]string{
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
-var forTests = []string{"benchmarks", "internal/bytecache", "internal/telemetry", "internal/memcached"}
+var forTests = []string{"benchmarks", "internal/faultstore", "internal/bytecache", "internal/telemetry", "internal/memcached"}
 
 const module = "larder/"
 
@@ -69,6 +70,8 @@ func mayImport(from, to string, test bool) bool {
 		return true
 	case !test && slices.Contains([]string{"internal/web", "benchmarks"}, toEntry):
 		return fromEntry == "cmd"
+	case !test && toEntry == "internal/faultstore":
+		return fromEntry == "benchmarks"
 	}
 	if only, ok := narrower[fromEntry]; ok {
 		return slices.Contains(only, toEntry)
@@ -120,6 +123,9 @@ func TestImportRuleBites(t *testing.T) {
 	f("store", "benchmarks/dataset", true, true)
 	f("internal/bytecache/bytecachetest", "internal/bytecache", false, true)
 	f("internal/web", "store", false, false)
+	f("store", "internal/faultstore", false, false)
+	f("store", "internal/faultstore/s3server", true, true)
+	f("benchmarks/chaos", "internal/faultstore/s3server", false, true)
 	f("cmd/larder", "internal/web", false, true)
 }
 
