@@ -21,8 +21,8 @@ func Wrap(client objstore.Bucket, faults *Faults) *Bucket {
 }
 
 // meet does to a call what was drawn for it. A fault of the body or within a listing is left to the caller, with ok.
-func (b *Bucket) meet(ctx context.Context, op, name string) (f Fault, ok bool, err error) {
-	f, ok = b.faults.Draw(op, name)
+func (b *Bucket) meet(ctx context.Context, op, name string, off int64) (f Fault, ok bool, err error) {
+	f, ok = b.faults.Draw(op, name, off)
 	if !ok {
 		return f, false, ctx.Err()
 	}
@@ -58,7 +58,7 @@ func wait(ctx context.Context, d time.Duration) error {
 
 // Get reads an object.
 func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
-	f, broken, err := b.meet(ctx, objstore.OpGet, name)
+	f, broken, err := b.meet(ctx, objstore.OpGet, name, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 
 // GetRange reads a range of an object.
 func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
-	f, broken, err := b.meet(ctx, objstore.OpGetRange, name)
+	f, broken, err := b.meet(ctx, objstore.OpGetRange, name, off)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (
 
 // Iter lists a folder.
 func (b *Bucket) Iter(ctx context.Context, dir string, each func(name string) error, options ...objstore.IterOption) error {
-	f, broken, err := b.meet(ctx, objstore.OpIter, dir)
+	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (b *Bucket) Iter(ctx context.Context, dir string, each func(name string) er
 
 // IterWithAttributes lists a folder.
 func (b *Bucket) IterWithAttributes(ctx context.Context, dir string, each func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
-	f, broken, err := b.meet(ctx, objstore.OpIter, dir)
+	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (b *Bucket) IterWithAttributes(ctx context.Context, dir string, each func(o
 
 // Exists tells whether there is an object.
 func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
-	if f, _, err := b.meet(ctx, objstore.OpExists, name); f.Kind == Vanished {
+	if f, _, err := b.meet(ctx, objstore.OpExists, name, 0); f.Kind == Vanished {
 		return false, nil
 	} else if err != nil {
 		return false, err
@@ -138,7 +138,7 @@ func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
 
 // Attributes returns size and time of an object.
 func (b *Bucket) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
-	if _, _, err := b.meet(ctx, objstore.OpAttributes, name); err != nil {
+	if _, _, err := b.meet(ctx, objstore.OpAttributes, name, 0); err != nil {
 		return objstore.ObjectAttributes{}, err
 	}
 	return b.Bucket.Attributes(ctx, name)

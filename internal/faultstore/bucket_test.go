@@ -168,6 +168,12 @@ func TestRulesChooseCalls(t *testing.T) {
 	if _, err := b.Exists(context.Background(), "a/x"); !b.IsAccessDeniedErr(err) {
 		t.Errorf("the other rule: %v", err)
 	}
+	b, _, _ = bucket(t, faultstore.Rule{Kind: faultstore.ServerError, From: 100, To: 200})
+	for off, hit := range map[int64]bool{99: false, 100: true, 199: true, 200: false} {
+		if _, err := read(context.Background(), b, off, 10); (err != nil) != hit {
+			t.Errorf("read at %d: %v", off, err)
+		}
+	}
 	run := func() (hits string) {
 		b, _, _ := bucket(t, faultstore.Rule{Kind: faultstore.ServerError, Probability: 0.3})
 		for range 1000 {

@@ -14,6 +14,8 @@ type Rule struct {
 	Ops []string
 	// Match narrows it to some objects; nil: all. The name of a listing is its folder. It must not call Faults.
 	Match func(op, name string) bool
+	// From and To narrow it to reads that begin in [From,To) of the object; To 0: no end.
+	From, To int64
 	// Skip is how many calls that it concerns go unharmed first.
 	Skip int
 	// Count is how many calls it hits before it is used up; 0: all until it is replaced.
@@ -102,15 +104,15 @@ func (f *Faults) Total() int {
 	return n
 }
 
-// Draw decides about a call. ok: it meets the fault.
-func (f *Faults) Draw(op, name string) (fault Fault, ok bool) {
+// Draw decides about a call, which reads the object from off on, if it reads. ok: it meets the fault.
+func (f *Faults) Draw(op, name string, off int64) (fault Fault, ok bool) {
 	if f == nil {
 		return Fault{}, false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, r := range f.rules {
-		if !r.concerns(op, name) || r.Count > 0 && r.hit == r.Count {
+		if !r.concerns(op, name, off) || r.Count > 0 && r.hit == r.Count {
 			continue
 		}
 		if r.seen++; r.seen <= r.Skip {
@@ -130,6 +132,6 @@ func (f *Faults) Draw(op, name string) (fault Fault, ok bool) {
 	return Fault{}, false
 }
 
-func (r *state) concerns(op, name string) bool {
-	return r.Kind.hits(op) && (len(r.Ops) == 0 || slices.Contains(r.Ops, op)) && (r.Match == nil || r.Match(op, name))
+func (r *state) concerns(op, name string, off int64) bool {
+	return r.Kind.hits(op) && off >= r.From && (r.To == 0 || off < r.To) && (len(r.Ops) == 0 || slices.Contains(r.Ops, op)) && (r.Match == nil || r.Match(op, name))
 }

@@ -143,7 +143,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, op, name string)
 	s.requests[op]++
 	late := s.opts.Latency.firstByte(s.rand)
 	s.mu.Unlock()
-	fault, faulty := s.opts.Faults.Draw(op, name)
+	off := int64(0)
+	if op == objstore.OpGetRange {
+		// Of a range that says how much of the end is wanted, and of one that cannot be understood, this is 0.
+		from, _, _ := strings.Cut(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-")
+		off, _ = strconv.ParseInt(from, 10, 64)
+	}
+	fault, faulty := s.opts.Faults.Draw(op, name, off)
 	if fault.Kind == faultstore.SlowFirstByte {
 		late += fault.Delay
 	}
