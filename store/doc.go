@@ -15,11 +15,12 @@
 //
 // Postings, two runs of index pages and a few segments for each block, and two windows. The estimate of it, and one window, is reserved from the
 // Allowance before the first frame. After that a request never waits for memory: larger windows and the second one are taken if they are
-// free at once.
+// free at once. What it holds it holds no longer than its client reads: stalls ends a request whose Send has been blocked for the stall time-out.
 //
 // # Locks
 //
-// Server.mu guards the map of block readers, request.mu a request's reservation, tenants.mu the names that metrics know; Allowance has one
-// mutex, Gate none of its own. None of them is held while reading, sending or waiting. Under stringSet.mu, which guards the strings of a
-// label answer, request.mu is taken, and under that the Allowance's; no other two are held together. docs/locks.md has all of the process.
+// Server.mu guards the map of block readers, request.mu a request's reservation, tenants.mu the names that metrics know, stalls.mu the
+// requests that send; Allowance has one mutex, Gate none of its own. None of them is held while reading, sending or waiting. Under
+// stringSet.mu, which guards the strings of a label answer, request.mu is taken, and under that the Allowance's; no other two are held
+// together. docs/locks.md has all of the process.
 package store

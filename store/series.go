@@ -92,12 +92,14 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	}
 	defer s.gate.Done()
 
+	sending := s.stalls.watch(r.ctx)
+	defer sending.stop()
 	send := func(f *storepb.Frame) error {
 		start := time.Now()
 		if r.firstFrame == 0 {
 			r.firstFrame = start.Sub(r.start)
 		}
-		err := stream.SendMsg(f)
+		err := sending.send(stream, f)
 		r.addStage(stageSend, time.Since(start))
 		return err
 	}

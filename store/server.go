@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,13 @@ type Options struct {
 	Matchers int
 	// Recorder is told what Series requests ask for; nil: nobody is.
 	Recorder Recorder
+	// SendStallTimeout ends a Series request whose client leaves a frame of its answer unread for so long, so that what it holds is free for others;
+	// default 1 minute, negative: never. The less, the sooner gateways that are read by one client in turn, and wait for each other's bytes, go on;
+	// but a client that merges lazily reads nothing from one store while it waits for another.
+	SendStallTimeout time.Duration
+	// OnStall, if set, is called with the context of a request that was ended so: grpc holds what it has taken of the answer, up to
+	// a frame and 64 KiB, until the client takes it or goes away.
+	OnStall func(ctx context.Context)
 	// Clamp narrows requested and advertised time ranges to what is served, by --min-time and --max-time, evaluated at every use; nil
 	// clamps nothing.
 	Clamp func(minT, maxT int64) (int64, int64)
@@ -79,6 +87,7 @@ type Server struct {
 	allowance *Allowance
 	limits    *Limits
 	matchers  *matcherCache
+	stalls    *stalls
 	tenants   tenants
 
 	mu     sync.Mutex // guards blocks; held for map operations alone
@@ -109,6 +118,7 @@ func New(opts Options) *Server {
 		allowance: NewAllowance(opts.Allowance, opts.Registerer),
 		limits:    NewLimits(opts.Limits, opts.Registerer),
 		matchers:  newMatcherCache(opts.Matchers, opts.Registerer),
+		stalls:    newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
 		blocks:    map[ulid.ULID]*block.Block{},
 	}
 	return s

@@ -135,15 +135,16 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	b.onClose(b.catalog.Close)
 
 	options := store.Options{
-		Catalog:        b.catalog,
-		Blocks:         block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
-		ChunkPageBytes: conf.chunkPageSize,
-		Gate:           conf.gate,
-		Matchers:       conf.matcherCacheSize,
-		Allowance:      store.AllowanceOptions{Bytes: m.requests.bytes},
-		Limits:         store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
-		Clamp:          conf.clamp,
-		Logger:         b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
+		Catalog:          b.catalog,
+		Blocks:           block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
+		ChunkPageBytes:   conf.chunkPageSize,
+		Gate:             conf.gate,
+		Matchers:         conf.matcherCacheSize,
+		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes},
+		Limits:           store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
+		SendStallTimeout: orNone(conf.sendStall),
+		Clamp:            conf.clamp,
+		Logger:           b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
 	if !conf.warm.on() {
 		b.server = store.New(options)

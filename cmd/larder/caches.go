@@ -70,10 +70,10 @@ func (b *backend) openMemcached(name string, conf *memcachedConfig, writes *amou
 	return client, nil
 }
 
-// orNone turns a size of zero, which for the caches would be their default, into what means none.
-func orNone(size int64) int64 {
-	if size == 0 {
+// orNone turns a zero, which in options would be the default, into what means none there.
+func orNone[T ~int64](v T) T {
+	if v == 0 {
 		return -1
 	}
-	return size
+	return v
 }

@@ -39,6 +39,7 @@ type storeConfig struct {
 	seriesLimit, samplesLimit uint64
 	bytesLimit                int64
 	gate                      store.GateOptions
+	sendStall                 time.Duration // 0: never
 	matcherCacheSize          int
 	warm                      warmConfig
 
@@ -165,6 +166,8 @@ func (c *storeConfig) limitFlags(f flagger) {
 		"1000", &c.gate.MaxWaiting, integer(0))
 	boolFlag(f, "store.grpc.series-fail-fast", "Refuse Series requests that would have to wait. For set-ups where a replica can answer instead.",
 		"false", &c.gate.FailFast)
+	flag(f, "store.grpc.send-stall-timeout", "End a Series request with Aborted when its client leaves a frame of the answer unread for so long. 0 = never.",
+		"1m", &c.sendStall, goDuration)
 }
 
 func (c *storeConfig) deprecatedFlags(f flagger) {
