@@ -10,7 +10,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: demo build test check unit race fuzz interop interop-short bench lint proto image
+.PHONY: demo build test check unit race fuzz interop interop-short memory-bound bench lint proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -58,6 +58,10 @@ interop: interop/servers/node_modules
 interop/servers/node_modules: interop/servers/package-lock.json
 	npm ci --prefix interop/servers --no-audit --no-fund --ignore-scripts
 	touch $@
+
+# One process with 1 GiB is asked for all of a block of a million series, 64 times at once, and for more beside it. Some five minutes on two cores.
+memory-bound:
+	$(GO) run ./benchmarks/bounded
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

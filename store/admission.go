@@ -128,7 +128,7 @@ func (a *Allowance) Reserve(ctx context.Context, n int64) (*Reservation, error) 
 	lane := laneSmall
 	if n > a.smallRequest {
 		lane = laneLarge
-		if most := a.total - a.lane; n > most {
+		if most := a.most(); n > most {
 			a.refused.WithLabelValues("too_large").Inc()
 			return nil, status.Errorf(codes.ResourceExhausted,
 				"the request needs an estimated %d bytes, more than the %d bytes that one request may have of the request allowance of %d bytes (--store.request-bytes)",
@@ -151,6 +151,9 @@ func (a *Allowance) Reserve(ctx context.Context, n int64) (*Reservation, error) 
 	}
 	return r, nil
 }
+
+// most is what one request may have.
+func (a *Allowance) most() int64 { return a.total - a.lane }
 
 func (a *Allowance) acquire(ctx context.Context, n int64, lane string) error {
 	if err := ctx.Err(); err != nil {

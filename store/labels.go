@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
+	"math"
 	"slices"
-	"sync"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
@@ -113,8 +112,8 @@ func queriedBlocks(blocks []*catalog.Block) []*storepb.Block {
 type question interface {
 	// matchers returns what is asked of the series of a block; none: its header answers.
 	matchers(c chosen) []*labels.Matcher
-	// headerBytes estimates what the answer of a header takes.
-	headerBytes(h *indexheader.Header) int64
+	// expect estimates what the answer of a block takes, given its header and how many series may have something to say.
+	expect(ctx context.Context, h *indexheader.Header, series int) int64
 	header(ctx context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error
 	// segment adds what the series of a segment have to say, under the set's lock; more says whether other series may add to it.
 	segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (more bool, err error)
@@ -144,11 +143,17 @@ func (a *asked) close() {
 // most limit of them. Label requests look at the blocks of all resolutions.
 func (s *Server) labelSets(r *request, q *labelQuery, what question) ([]string, error) {
 	out, err := s.askBlocks(r, q, what)
-	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
-		r.replan()
+	for n := 0; ; {
+		switch {
+		case r.requeue(err): // Nothing of an answer is sent before it is whole.
+		case n < maxReplans && s.replaced(r.ctx, err):
+			n++
+			r.replan()
+		default:
+			return out, statusOf(r.ctx, err, codes.Internal)
+		}
 		out, err = s.askBlocks(r, q, what)
 	}
-	return out, statusOf(r.ctx, err, codes.Internal)
 }
 
 func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, error) {
@@ -162,11 +167,12 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 		return nil, err
 	}
 	run := streamBytes(min(len(blocks), blockConcurrency))
-	set := &stringSet{values: map[string]struct{}{}, grow: r.grow}
-	set.free = labelBytes(blocks, what)
-	if err := r.reserve(set.free + streamsBytes(blocks, run)); err != nil {
+	streams := streamsBytes(blocks, run)
+	first := max(labelBytes(r.ctx, blocks, what), r.least-streams)
+	if err := r.reserve(first + streams); err != nil {
 		return nil, err
 	}
+	set := newStringSet(first, r.grow)
 	g, ctx := errgroup.WithContext(r.ctx)
 	g.SetLimit(blockConcurrency)
 	for i := range blocks {
@@ -182,11 +188,7 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	out := slices.Sorted(maps.Keys(set.values))
-	if q.limit > 0 && len(out) > q.limit {
-		out = out[:q.limit:q.limit]
-	}
-	return out, nil
+	return set.sorted(q.limit), nil
 }
 
 // openBlocks opens the headers of all blocks that a label request is about, side by side, and finds the postings where there are
@@ -244,11 +246,15 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 
 // labelBytes is what is reserved for the answer at first: what the block with the most to say has. Blocks mostly say the same, and what
 // they say beyond is reserved as it comes.
-func labelBytes(blocks []asked, what question) int64 {
+func labelBytes(ctx context.Context, blocks []asked, what question) int64 {
 	most := int64(stringSetStep)
 	for i := range blocks {
-		if h := blocks[i].header; h != nil {
-			most = max(most, what.headerBytes(h))
+		a := &blocks[i]
+		switch {
+		case a.header != nil:
+			most = max(most, what.expect(ctx, a.header, math.MaxInt))
+		case a.plan != nil && a.plan.Header() != nil:
+			most = max(most, what.expect(ctx, a.plan.Header(), a.plan.Postings()))
 		}
 	}
 	return most
@@ -302,45 +308,13 @@ func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *as
 	}
 }
 
-// stringSet collects the strings of an answer, whose bytes are reserved as they add up: a label may have millions of values.
-type stringSet struct {
-	grow func(int64) error
-
-	mu     sync.Mutex // guards what follows; held for a segment or some values, never while reading
-	values map[string]struct{}
-	free   int64 // bytes that are reserved and not used yet
-}
-
-const (
-	// stringSetBytes is what a string takes in a set and in the answer besides its text.
-	stringSetBytes = 96
-	// stringSetStep is how many bytes a set reserves at a time.
-	stringSetStep = 64 << 10
-)
-
-// add adds b, of which nothing is kept. The lock must be held.
-func (s *stringSet) add(b []byte) error {
-	if _, known := s.values[string(b)]; known {
-		return nil
-	}
-	if s.free -= stringSetBytes + int64(len(b)); s.free < 0 {
-		n := max(stringSetStep, -s.free)
-		if err := s.grow(n); err != nil {
-			return err
-		}
-		s.free += n
-	}
-	s.values[string(b)] = struct{}{}
-	return nil
-}
-
 // namesQuestion asks for label names.
 type namesQuestion struct{ query *labelQuery }
 
 func (n *namesQuestion) matchers(c chosen) []*labels.Matcher { return c.matchers }
 
-func (n *namesQuestion) headerBytes(h *indexheader.Header) int64 {
-	return stringSetBytes * int64(len(h.LabelNames()))
+func (n *namesQuestion) expect(_ context.Context, h *indexheader.Header, _ int) int64 {
+	return stringSetCost(guessedLabel) * int64(len(h.LabelNames()))
 }
 
 func (n *namesQuestion) fault(meta *catalog.Block, err error) error {
@@ -395,8 +369,28 @@ func (v *valuesQuestion) matchers(c chosen) []*labels.Matcher {
 	return append(slices.Clone(c.matchers), labels.MustNewMatcher(labels.MatchNotEqual, v.label, ""))
 }
 
-func (v *valuesQuestion) headerBytes(h *indexheader.Header) int64 {
-	return stringSetBytes * int64(h.ValueCount(v.label))
+// guessedLabel is how long a label name or value is expected to be, where none is looked at.
+const guessedLabel = 32
+
+// sampledValues is how many values tell how long the others are.
+const sampledValues = 512
+
+func (v *valuesQuestion) expect(ctx context.Context, h *indexheader.Header, series int) int64 {
+	count := min(h.ValueCount(v.label), series)
+	if count <= sampledValues {
+		return stringSetCost(guessedLabel) * int64(count)
+	}
+	n, bytes := 0, 0
+	err := h.Values(ctx, v.label, "", func(value []byte, _ indexheader.List) (bool, error) {
+		n++
+		bytes += len(value)
+		return n < sampledValues, nil
+	})
+	if err != nil || n == 0 {
+		return stringSetCost(guessedLabel) * int64(count) // whoever asks for the values themselves meets the error again
+	}
+	mean := bytes/n + 1
+	return stringSetCost(mean+mean/8) * int64(count)
 }
 
 func (v *valuesQuestion) fault(meta *catalog.Block, err error) error {

@@ -56,6 +56,8 @@ type request struct {
 
 	mu          sync.Mutex // guards reservation
 	reservation *Reservation
+	// least is what the request reserves at least: what it could not get by growing, before it was put back into the queue.
+	least int64
 
 	// What follows is written by the handler's goroutine alone.
 	queried       []*catalog.Block // of the last plan
@@ -168,7 +170,7 @@ func (r *request) tryGrow(n int64) bool {
 	return r.reservation != nil && r.reservation.TryGrow(n)
 }
 
-// grow asks for leave to hold n more bytes without which the request has to fail. It does not wait either.
+// grow asks for leave to hold n more bytes without which the request cannot go on. It does not wait either.
 func (r *request) grow(n int64) error {
 	r.mu.Lock()
 	ok := r.reservation != nil && r.reservation.Extend(n)
@@ -176,7 +178,44 @@ func (r *request) grow(n int64) error {
 	if ok {
 		return nil
 	}
-	return status.Errorf(codes.ResourceExhausted, "%d more bytes do not fit into the request allowance (--store.request-bytes)", n)
+	return &outgrownError{n}
+}
+
+// outgrownError says that a request needs more bytes than it has reserved and than are free.
+type outgrownError struct{ bytes int64 }
+
+func (e *outgrownError) Error() string {
+	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", e.bytes)
+}
+
+// GRPCStatus is what the client gets unless the request begins again: there may be room at another time.
+func (e *outgrownError) GRPCStatus() *status.Status {
+	return status.New(codes.ResourceExhausted, e.Error())
+}
+
+// requeue reports whether err is that the request has outgrown its reservation, and prepares it to begin again: with nothing, in the queue,
+// for twice as much. It must not have sent anything. A request that has held as much as there is for one is refused.
+//
+// INVARIANT: what is reserved next is more than before, so that this ends.
+func (r *request) requeue(err error) bool {
+	var outgrown *outgrownError
+	if !errors.As(err, &outgrown) || r.ctx.Err() != nil {
+		return false
+	}
+	r.mu.Lock()
+	var held int64
+	if r.reservation != nil {
+		held = r.reservation.Bytes()
+	}
+	r.mu.Unlock()
+	most := r.server.allowance.most()
+	if held >= most {
+		return false
+	}
+	r.least = min(max(2*held, held+outgrown.bytes), most)
+	r.server.metrics.requeued.WithLabelValues(r.method).Inc()
+	r.replan()
+	return true
 }
 
 // replan forgets what a vain attempt has noted, but for the series that are written, and gives back what it was allowed. Its goroutines are

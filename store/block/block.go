@@ -221,6 +221,9 @@ func (p *Plan) Close() {
 // Block returns the block that the plan reads.
 func (p *Plan) Block() *Block { return p.block }
 
+// Header returns the header that the plan was made with, until the plan is closed; nil if a kept series set answers.
+func (p *Plan) Header() *indexheader.Header { return p.header }
+
 // Postings returns the number of postings, an upper bound of the series.
 func (p *Plan) Postings() int {
 	if p.set != nil {
