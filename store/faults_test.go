@@ -28,8 +28,14 @@ import (
 // twoBlocks writes two blocks of the same 200 series, one after the other in time.
 func twoBlocks(t *testing.T) (dir string, metas []*dataset.Meta) {
 	t.Helper()
+	return blocksOf(t, 200, 30_000)
+}
+
+// blocksOf writes two blocks of the same series, with a sample at every interval.
+func blocksOf(t *testing.T, series int, interval int64) (dir string, metas []*dataset.Meta) {
+	t.Helper()
 	dir = t.TempDir()
-	l := dataset.WholeMetric("two", 5, 200, 30_000)
+	l := dataset.WholeMetric("two", 5, series, interval)
 	second := l.Blocks[0]
 	second.MinTime, second.MaxTime = second.MaxTime, 2*second.MaxTime-second.MinTime
 	second.ID[15]++

@@ -90,6 +90,7 @@ type gateway struct {
 	server  *store.Server
 	sets    *indexcache.SeriesSets
 	reg     *prometheus.Registry
+	dir     string // what it keeps on disk
 }
 
 // gatewayOptions change what startGateway makes.
@@ -106,6 +107,11 @@ type gatewayOptions struct {
 	logger   *slog.Logger
 	// refreshEvery is the catalog's.
 	refreshEvery time.Duration
+	discovery    catalog.Discovery
+	// wrap stands between the folder and all who read it; nil: nothing does.
+	wrap func(objstore.Bucket) objstore.Bucket
+	// pages change those of index and chunks, their size apart.
+	pages pagecache.Options
 }
 
 func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway {
@@ -114,22 +120,28 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{bucket: &countedBucket{Bucket: fs, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry()}
+	var bucket objstore.Bucket = fs
+	if opts.wrap != nil {
+		bucket = opts.wrap(fs)
+	}
 	dir := t.TempDir()
+	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
+	opts.pages.PageSize = opts.pageSize
 	headers, err := indexheader.New(indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(headers.Close)
 	g.headers = headers
-	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, SeriesSetBytes: opts.setBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
+	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, SeriesSetBytes: opts.setBytes, Remote: opts.remote, Pages: opts.pages})
 	t.Cleanup(index.Close)
-	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: pagecache.Options{PageSize: opts.pageSize}})
+	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages})
 	t.Cleanup(chunks.Close)
 	g.catalog, err = catalog.New(catalog.Options{
 		Bucket:       g.bucket,
 		Dir:          filepath.Join(dir, "catalog"),
 		RefreshEvery: opts.refreshEvery,
+		Discovery:    opts.discovery,
 		OnChange: func(old, cur *catalog.View) {
 			if g.server != nil {
 				g.server.ViewChanged(old, cur)

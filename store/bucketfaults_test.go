@@ -1,0 +1,423 @@
+package store_test
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/thanos-io/objstore"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"larder/benchmarks/dataset"
+	"larder/internal/faultstore"
+	"larder/internal/pagecache"
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+// ask is a request; what it returns is all of its answer.
+type ask struct {
+	name string
+	code codes.Code // of a fault of the bucket
+	run  func(ctx context.Context, g *gateway) (string, error)
+}
+
+func seriesAsk(name string, req *storepb.SeriesRequest) ask {
+	return ask{name: "Series " + name, code: codes.Aborted, run: func(ctx context.Context, g *gateway) (string, error) {
+		a, err := g.query(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		var all []byte
+		for _, s := range a.series {
+			if all, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(append(all, '\n'), s); err != nil {
+				return "", err
+			}
+		}
+		return string(all), nil
+	}}
+}
+
+// asks are requests of each kind, for the blocks of blocksOf.
+func asks(t *testing.T, metas []*dataset.Meta) []ask {
+	t.Helper()
+	get := []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}, {Name: "method", Value: "GET"}}
+	regex := wholeMetric(0)
+	regex.Matchers = append(regex.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api/v1/.+"},
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "code", Value: "500"})
+	few := wholeMetric(0)
+	few.Matchers = append(few.Matchers, &storepb.LabelMatcher{Name: "handler", Value: "/metrics"}, &storepb.LabelMatcher{Name: "code", Value: "503"},
+		&storepb.LabelMatcher{Name: "method", Value: "PUT"})
+	labelsOnly := wholeMetric(64)
+	labelsOnly.SkipChunks = true
+	labels := func(name string, run func(ctx context.Context, g *gateway) ([]string, error)) ask {
+		return ask{name: name, code: codes.Internal, run: func(ctx context.Context, g *gateway) (string, error) {
+			got, err := run(ctx, g)
+			return strings.Join(got, "\n"), err
+		}}
+	}
+	return []ask{
+		seriesAsk("of both blocks", wholeMetric(32)),
+		seriesAsk("of one block", only(t, metas[1])),
+		seriesAsk("of a regex", regex),
+		seriesAsk("of few", few),
+		seriesAsk("without chunks", labelsOnly),
+		labels("LabelNames", func(ctx context.Context, g *gateway) ([]string, error) {
+			r, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50})
+			return r.GetNames(), err
+		}),
+		labels("LabelNames with matchers", func(ctx context.Context, g *gateway) ([]string, error) {
+			r, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: get})
+			return r.GetNames(), err
+		}),
+		labels("LabelValues", func(ctx context.Context, g *gateway) ([]string, error) {
+			r, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "handler", End: 1 << 50})
+			return r.GetValues(), err
+		}),
+		labels("LabelValues with matchers", func(ctx context.Context, g *gateway) ([]string, error) {
+			r, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: get})
+			return r.GetValues(), err
+		}),
+	}
+}
+
+// heldSlots counts the slots that are held.
+type heldSlots struct{ held atomic.Int64 }
+
+func (s *heldSlots) Acquire(context.Context) error { s.held.Add(1); return nil }
+func (s *heldSlots) Release()                      { s.held.Add(-1) }
+
+// patient is a gateway whose bucket fails as told, and what it answers and holds without faults.
+type patient struct {
+	*gateway
+	faults *faultstore.Faults
+	slots  *heldSlots
+	asks   []ask
+	want   []string
+	ids    []ulid.ULID
+
+	leaks   goleak.Option
+	handles int
+	files   []string
+}
+
+// startPatient starts a gateway over dir in which nothing is kept but headers, and learns what is right. It must be called within a bubble:
+// faults take their time-outs.
+func startPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOptions) *patient {
+	t.Helper()
+	p := &patient{faults: faultstore.New(1), slots: &heldSlots{}, asks: asks(t, metas)}
+	outer := opts.wrap
+	opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+		b = faultstore.Wrap(b, p.faults)
+		if outer != nil {
+			b = outer(b)
+		}
+		return b
+	}
+	// A read that did not give back its bytes would be the last one.
+	opts.pages = pagecache.Options{Slots: p.slots, MaxInFlightBytes: 1}
+	p.gateway = startGateway(t, dir, opts)
+	t.Cleanup(p.catalog.Close)
+	for _, b := range p.catalog.View().Blocks {
+		p.ids = append(p.ids, b.ID)
+	}
+	for _, a := range p.asks {
+		got, err := a.run(context.Background(), p.gateway)
+		if err != nil || len(got) == 0 {
+			t.Fatalf("%s: %d bytes, %v", a.name, len(got), err)
+		}
+		p.want = append(p.want, got)
+	}
+	p.settle(t)
+	p.leaks, p.handles, p.files = goleak.IgnoreCurrent(), openHandles(t), filesOf(t, p.dir)
+	return p
+}
+
+// cold is a gateway that keeps no page, so that every request meets the bucket.
+func cold() gatewayOptions {
+	return gatewayOptions{indexBytes: -1, chunkBytes: -1, setBytes: -1, postingsBytes: -1, pageSize: 1 << 10}
+}
+
+// settle waits until no header is being made or saved.
+func (p *patient) settle(t *testing.T) {
+	t.Helper()
+	if err := p.headers.Wait(context.Background(), slices.Clone(p.ids)); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func openHandles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func filesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error { names = append(names, path); return err }); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// outcome counts how requests ended.
+type outcome struct{ right, failed, late int }
+
+// check runs one request and judges it: the answer is the right one, or an error that says of which block and object.
+func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) {
+	t.Helper()
+	a := p.asks[i]
+	got, err := a.run(ctx, p.gateway)
+	switch {
+	case err == nil && got == p.want[i]:
+		out.right++
+	case err == nil:
+		t.Errorf("%s: a wrong answer of %d bytes, want %d", a.name, len(got), len(p.want[i]))
+	case status.Code(err) == codes.DeadlineExceeded && ctx.Err() != nil:
+		out.late++
+	case status.Code(err) != a.code:
+		t.Errorf("%s: got %v, want %s", a.name, err, a.code)
+	default:
+		out.failed++
+		text := err.Error()
+		names := slices.ContainsFunc(p.ids, func(id ulid.ULID) bool { return strings.Contains(text, id.String()) })
+		if !names || !strings.Contains(text, "/index") && !strings.Contains(text, "/chunks/") {
+			t.Errorf("%s: the error does not name block and object: %v", a.name, err)
+		}
+	}
+}
+
+// recovered checks that the faults are over with what made them: every request is answered, and nothing of the failed ones is left.
+func (p *patient) recovered(t *testing.T) {
+	t.Helper()
+	p.faults.Heal()
+	for i, a := range p.asks {
+		if got, err := a.run(context.Background(), p.gateway); err != nil || got != p.want[i] {
+			t.Errorf("%s, healed: %d bytes, want %d: %v", a.name, len(got), len(p.want[i]), err)
+		}
+	}
+	p.settle(t)
+	if n := p.inUse(t); n != 0 {
+		t.Errorf("%v bytes of the allowance are still held", n)
+	}
+	if n := p.slots.held.Load(); n != 0 {
+		t.Errorf("%d slots are still held", n)
+	}
+	if err := goleak.Find(p.leaks); err != nil {
+		t.Error(err)
+	}
+	if n := openHandles(t); n > p.handles {
+		t.Errorf("%d files are open, %d more than before", n, n-p.handles)
+	}
+	if files := filesOf(t, p.dir); !slices.Equal(files, p.files) {
+		t.Errorf("on disk are\n%q\nand were before\n%q", files, p.files)
+	}
+}
+
+// phase is a part of a request's way that faults are put into.
+type phase struct {
+	name string
+	// rule narrows a fault to the phase.
+	rule func(p *patient, k faultstore.Kind) faultstore.Rule
+	// before is called before each request.
+	before func(p *patient)
+	// kinds; nil: all that an operation of the phase can meet.
+	kinds []faultstore.Kind
+}
+
+// section narrows a fault to index pages of one part.
+func section(p *patient, k faultstore.Kind, series bool) faultstore.Rule {
+	// The blocks of blocksOf have the same series, so their indexes have the same layout.
+	h, release, err := p.headers.Acquire(context.Background(), block.Source(p.catalog.View().Blocks[0]))
+	if err != nil {
+		panic(err)
+	}
+	defer release()
+	toc := h.TOC()
+	end := toc.SectionEnd(toc.Series, h.IndexSize())
+	r := faultstore.Rule{Kind: k, Ops: []string{objstore.OpGetRange}, Match: func(_, name string) bool { return strings.HasSuffix(name, "/index") }}
+	if series {
+		r.To = end
+	} else {
+		r.From = end
+	}
+	return r
+}
+
+func forgetHeaders(p *patient) {
+	for _, id := range p.ids {
+		p.headers.Forget(id)
+	}
+}
+
+// forgetFiles has the blocks ask anew which chunk files they have.
+func forgetFiles(p *patient) {
+	p.server.ViewChanged(p.catalog.View(), catalog.NewView(nil, true))
+}
+
+var readKinds = []faultstore.Kind{
+	faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset, faultstore.AccessDenied, faultstore.Vanished,
+	faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody, faultstore.LongBody, faultstore.FlippedBit,
+}
+
+func phases() []phase {
+	return []phase{
+		{
+			name: "header build", kinds: readKinds, before: forgetHeaders,
+			rule: func(_ *patient, k faultstore.Kind) faultstore.Rule {
+				return faultstore.Rule{Kind: k, Match: func(_, name string) bool { return strings.HasSuffix(name, "/index") }}
+			},
+		},
+		{
+			name: "postings", kinds: readKinds,
+			rule: func(p *patient, k faultstore.Kind) faultstore.Rule { return section(p, k, false) },
+		},
+		{
+			name: "series", kinds: readKinds,
+			rule: func(p *patient, k faultstore.Kind) faultstore.Rule { return section(p, k, true) },
+		},
+		{
+			name: "chunks", kinds: readKinds,
+			rule: func(_ *patient, k faultstore.Kind) faultstore.Rule {
+				return faultstore.Rule{Kind: k, Match: func(_, name string) bool { return strings.Contains(name, "/chunks/") }}
+			},
+		},
+		{
+			// What meta.json leaves open: how large the index is, which chunk files there are.
+			name: "sizes and chunk files", before: func(p *patient) { forgetHeaders(p); forgetFiles(p) },
+			kinds: []faultstore.Kind{
+				faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset, faultstore.AccessDenied,
+				faultstore.Vanished, faultstore.ListingError,
+			},
+			rule: func(_ *patient, k faultstore.Kind) faultstore.Rule {
+				return faultstore.Rule{Kind: k, Ops: []string{objstore.OpAttributes, objstore.OpIter}}
+			},
+		},
+	}
+}
+
+// TestBucketFaults puts every kind of fault into every phase of requests: for every call, and for some; and lets the bucket heal.
+// A request is answered rightly or fails with the right code and words, and a gateway whose bucket is well again is well again.
+func TestBucketFaults(t *testing.T) {
+	dir, metas := blocksOf(t, 60, 60_000)
+	bare := t.TempDir()
+	if err := os.CopyFS(bare, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range metas {
+		damage(t, filepath.Join(bare, m.ULID.String(), "meta.json"), func(b []byte) []byte {
+			return []byte(strings.NewReplacer(`"files":`, `"files.were":`, `"segment_files":`, `"segment_files.were":`).Replace(string(b)))
+		})
+	}
+	seeds, rounds := 4, 3
+	if testing.Short() {
+		seeds, rounds = 1, 1
+	}
+	for _, ph := range phases() {
+		t.Run(ph.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				from := dir
+				if slices.Contains(ph.kinds, faultstore.ListingError) {
+					from = bare
+				}
+				p := startPatient(t, from, metas, cold())
+				for _, k := range ph.kinds {
+					for seed := range seeds {
+						p.suffer(t, &ph, k, uint64(seed), rounds)
+					}
+				}
+			})
+		})
+	}
+}
+
+// mended tells whether a fault that hits every call is survived by itself.
+func mended(k faultstore.Kind) bool { return k == faultstore.SlowFirstByte }
+
+// mostHits is how often one request may ask for something in vain: headers of two blocks, four times each, or pages twice.
+const mostHits = 16
+
+func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64, rounds int) {
+	t.Helper()
+	what := fmt.Sprintf("%s in %s, seed %d", k, ph.name, seed)
+	first := p.faults.Counts()[k]
+	rule := ph.rule(p, k)
+
+	// Some calls, many requests side by side, one in four with a deadline that a fault outlasts.
+	r := rand.New(rand.NewPCG(seed, uint64(k)))
+	some := rule
+	some.Probability = 0.2
+	p.faults.Set(some)
+	var (
+		wg  sync.WaitGroup
+		sum outcome
+		mu  sync.Mutex
+	)
+	for range rounds {
+		if ph.before != nil {
+			ph.before(p)
+		}
+		for range 8 {
+			i, patience := r.IntN(len(p.asks)), cmp.Or(time.Duration(r.IntN(4))*time.Hour, 3*time.Second)
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				var out outcome
+				p.check(t, ctx, i, &out)
+				mu.Lock()
+				defer mu.Unlock()
+				sum.right += out.right
+				sum.failed += out.failed
+				sum.late += out.late
+			})
+		}
+		wg.Wait()
+	}
+	// Every call: one request after the other, so that each meets it.
+	failing := rule
+	failing.At = int64(seed) // 0: anywhere
+	p.faults.Set(failing)
+	for i, a := range p.asks {
+		if ph.before != nil {
+			ph.before(p)
+		}
+		var out outcome
+		before := p.faults.Total()
+		p.check(t, context.Background(), i, &out)
+		switch hits := p.faults.Total() - before; {
+		case (hits == 0 || mended(k)) && out.right != 1:
+			t.Errorf("%s: %s was not answered", what, a.name)
+		case hits > 0 && !mended(k) && k != faultstore.FlippedBit && out.right == 1: // a bit may be one that nobody reads
+			t.Errorf("%s: %s was answered although every read of what it needs fails", what, a.name)
+		case hits > mostHits:
+			t.Errorf("%s: %s: the bucket was asked %d times in vain", what, a.name, hits)
+		}
+	}
+	p.recovered(t)
+	if n := p.faults.Counts()[k] - first; n == 0 {
+		t.Errorf("%s: it has hit nothing", what)
+	} else {
+		t.Logf("%s: %d injections; of requests side by side %d were answered, %d failed, %d ran out of time", what, n, sum.right, sum.failed, sum.late)
+	}
+}
