@@ -13,18 +13,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
-	"larder/internal/hedge"
 	"larder/internal/pagecache"
+	"larder/internal/slots"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
 	"larder/store/warm"
 )
-
-// bucketReads is how many reads of the bucket run at once: below the 100 idle connections that the clients keep by default, so
-// that connections are not made and thrown away under load.
-const bucketReads = 96
 
 // backend is everything behind the servers: the bucket, the catalog, headers, caches and the store itself.
 type backend struct {
@@ -77,19 +73,21 @@ func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometh
 
 func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.TracerProvider) error {
 	conf, m := b.conf, &b.conf.memory
-	slots := pagecache.NewSlots(bucketReads)
+	reads := slots.New(slots.Options{Registerer: reg})
 	var err error
 	if b.client, err = newBucketClient(conf.bucket, b.logger); err != nil {
 		return conf.objstoreYAML.wrap(err)
 	}
-	bucket := openBucket(b.client, conf.bucket.Hedging, slots, b.logger, reg)
-	b.bucket = bucket
+	// Pages take their slots themselves: the time that they wait for one is not the read's.
+	bucket := openBucket(b.client, conf.bucket.Hedging, reads, b.logger, reg)
+	bound := slots.Bound(bucket, reads)
+	b.bucket = bound
 	b.onClose(func() {
 		if err := bucket.Close(); err != nil {
 			b.logger.Warn("close the bucket's client", "err", err)
 		}
 	})
-	converted, err := b.openParquet(slots, bucket.Name(), reg)
+	converted, err := b.openParquet(reads, bucket.Name(), reg)
 	if err != nil {
 		return conf.parquetYAML.wrap(err)
 	}
@@ -99,7 +97,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		headersDir = filepath.Join(dir, "headers")
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
-		Dir: headersDir, Bucket: bucket,
+		Dir: headersDir, Bucket: bound,
 		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]),
 		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency,
 		Logger: b.logger, Registerer: reg,
@@ -110,7 +108,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	b.onClose(b.headers.Close)
 
 	pages := pagecache.Options{
-		Slots: slots, MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
+		Slots: reads, MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
 	}
 	index, err := b.openIndexCache(bucket, pages)
 	if err != nil {
@@ -122,7 +120,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	}
 
 	b.catalog, err = catalog.New(catalog.Options{
-		Bucket: bucket, Parquet: converted, Dir: dir,
+		Bucket: bound, Parquet: converted, Dir: dir,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
@@ -136,7 +134,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 
 	options := store.Options{
 		Catalog:          b.catalog,
-		Blocks:           block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
+		Blocks:           block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound}, Postings: index.Postings(), Sets: index.SeriesSets()},
 		ChunkPageBytes:   conf.chunkPageSize,
 		Gate:             conf.gate,
 		Matchers:         conf.matcherCacheSize,
@@ -164,7 +162,7 @@ func (c *storeConfig) clamp(minT, maxT int64) (int64, int64) {
 }
 
 // openParquet opens the bucket of the Parquet converter; nil without one. other is the name of the bucket with the blocks.
-func (b *backend) openParquet(slots hedge.Slots, other string, reg prometheus.Registerer) (catalog.ParquetBucket, error) {
+func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.Registerer) (catalog.ParquetBucket, error) {
 	conf := b.conf.parquet
 	if conf == nil {
 		return nil, nil
@@ -173,13 +171,13 @@ func (b *backend) openParquet(slots hedge.Slots, other string, reg prometheus.Re
 	if b.parquet, err = newBucketClient(conf, b.logger); err != nil {
 		return nil, err
 	}
-	bucket := openParquetBucket(b.parquet, conf.Hedging, slots, b.logger, reg, other)
+	bucket := openParquetBucket(b.parquet, conf.Hedging, reads, b.logger, reg, other)
 	b.onClose(func() {
 		if err := bucket.Close(); err != nil {
 			b.logger.Warn("close the client of the Parquet bucket", "err", err)
 		}
 	})
-	return bucket, nil
+	return slots.Bound(bucket, reads), nil
 }
 
 // services are what the gRPC server is given.

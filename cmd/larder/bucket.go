@@ -17,6 +17,8 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/hedge"
+	"larder/internal/retry"
+	"larder/internal/slots"
 )
 
 // bucketConfig is Thanos's bucket.yml.
@@ -58,10 +60,13 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 	if err := conf.Hedging.check(); err != nil {
 		return nil, err
 	}
-	if inner, ok := conf.Config.(map[any]any); ok && strings.EqualFold(string(conf.Type), string(objstore.AZURE)) {
-		// Else the client asks for the container when it is made, and makes it where it is missing: larder writes nothing, and starts
-		// without its bucket.
-		inner["storage_create_container"] = false
+	if inner, ok := conf.Config.(map[any]any); ok {
+		if strings.EqualFold(string(conf.Type), string(objstore.AZURE)) {
+			// Else the client asks for the container when it is made, and makes it where it is missing: larder writes nothing, and starts
+			// without its bucket.
+			inner["storage_create_container"] = false
+		}
+		oneRetrier(conf.Type, inner)
 	}
 	if keys := lenientClient(conf.Type); keys != nil {
 		inner, err := yaml.Marshal(conf.Config)
@@ -73,6 +78,24 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 		}
 	}
 	return conf, nil
+}
+
+// oneRetrier keeps a client from repeating requests by itself, where its configuration does not ask for that: internal/retry does, with a
+// budget for the process, and can take back what is asked of a bucket only if it hears of refusals.
+func oneRetrier(kind objstore.ObjProvider, conf map[any]any) {
+	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
+	case objstore.S3, objstore.GCS, objstore.AZURE, objstore.COS, objstore.OBS:
+	default:
+		return
+	}
+	if _, given := conf["max_retries"]; given {
+		return
+	}
+	conf["max_retries"] = 1 // of S3, GCS and COS, that is how many requests there are in all
+	if region, _ := conf["region"].(string); region == "" && strings.EqualFold(string(kind), string(objstore.S3)) {
+		// The first one may find out that the bucket is in another region.
+		conf["max_retries"] = 2
+	}
 }
 
 // lenientClient returns what the configuration of a type is decoded into, for the clients that let unknown keys pass; nil for
@@ -93,27 +116,30 @@ func lenientClient(kind objstore.ObjProvider) any {
 	return nil
 }
 
-// openBucket makes what the client of the bucket is used through. Its metrics have the names that Thanos's dashboards and alerts
-// read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos: an operation there is a read that somebody waited
-// for, with the time it took and its own failure. The extra requests are counted by larder_bucket_hedges_total.
-func openBucket(b objstore.Bucket, h hedgingConfig, slots hedge.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
+// openBucket makes what the client of the bucket is used through, by those who hold a slot. Its metrics have the names that Thanos's
+// dashboards and alerts read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos, and so are retries: an operation there is
+// a read that somebody waited for, with the time it took and its own failure. The extra requests are counted by
+// larder_bucket_hedges_total and larder_bucket_retries_total.
+func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
+	return withMetrics(survivor(b, h, s, logger, reg), b.Name(), reg)
+}
+
+// survivor is the client with reads that are hedged, each of them one request to what repeats them.
+func survivor(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.Bucket {
 	if h.Enabled {
-		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: slots, Logger: logger, Registerer: reg})
+		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: s, Logger: logger, Registerer: reg})
 	}
-	return withMetrics(b, b.Name(), reg)
+	return retry.Wrap(b, retry.Options{Slots: s, Logger: logger, Registerer: reg})
 }
 
 // openParquetBucket is openBucket for the bucket of the Parquet converter, with metrics of the same names: their label bucket tells the two
 // apart, also when both are folders of one bucket, named other. Its extra requests, of reads that no query waits for, are not counted.
-func openParquetBucket(b objstore.Bucket, h hedgingConfig, slots hedge.Slots, logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
-	if h.Enabled {
-		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: slots, Logger: logger})
-	}
+func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
 	name := b.Name()
 	if name == other {
 		name += " (parquet)"
 	}
-	return withMetrics(b, name, reg)
+	return withMetrics(survivor(b, h, s, logger, nil), name, reg)
 }
 
 func withMetrics(b objstore.Bucket, name string, reg prometheus.Registerer) objstore.InstrumentedBucket {

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/thanos-io/objstore"
 
-	"larder/internal/pagecache"
+	"larder/internal/slots"
 )
 
 func openTestBucket(t *testing.T, yaml string) (objstore.InstrumentedBucket, *prometheus.Registry) {
@@ -29,7 +29,7 @@ func openTestBucket(t *testing.T, yaml string) (objstore.InstrumentedBucket, *pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := openBucket(c, conf.Hedging, pagecache.NewSlots(1), logger, reg)
+	b := openBucket(c, conf.Hedging, slots.New(slots.Options{Max: 1}), logger, reg)
 	t.Cleanup(func() { b.Close() })
 	return b, reg
 }

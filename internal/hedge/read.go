@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -188,11 +189,16 @@ func (r *read) close(a *attempt) error { return r.contained(a, a.body.Close) }
 // contained calls into the client. Most of its calls run on goroutines of this
 // package, where a panic would end the process; on the caller's one would leave
 // a slot behind.
-func (r *read) contained(a *attempt, f func() error) (err error) {
+func (r *read) contained(a *attempt, f func() error) error {
+	return Contained(r.b.opts.Logger, r.name, r.off+a.pos, f)
+}
+
+// Contained calls into a client of the bucket, on behalf of a read at an offset.
+// A panic is logged, and becomes an error.
+func Contained(logger *slog.Logger, object string, off int64, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.b.opts.Logger.Error("panic in the bucket's client", "object", r.name, "offset", r.off+a.pos,
-				"panic", v, "stack", string(debug.Stack()))
+			logger.Error("panic in the bucket's client", "object", object, "offset", off, "panic", v, "stack", string(debug.Stack()))
 			err = &PanicError{Value: v}
 		}
 	}()

@@ -10,10 +10,10 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls"},
-	{"internal/telemetry", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached"},
+	{"internal/telemetry", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached", "internal/slots"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
-	{"store/indexheader", "indexcache", "chunkcache", "shard"},
+	{"store/indexheader", "indexcache", "chunkcache", "shard", "internal/retry"},
 	{"store/catalog"},
 	{"store/block"}, // reads blocks as the catalog describes them
 	{"store", "store/warm"},
@@ -31,12 +31,14 @@ var narrower = map[string][]string{
 	"internal/tsdbfmt":    {"internal/telemetry"},
 	"internal/memcached":  {"internal/telemetry"},
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
-	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile"},
+	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots"},
 	"internal/quantile":   {},
 	"internal/flight":     {},
 	"internal/faultstore": {},
 	"internal/sealed":     {},
 	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
+	"internal/slots":      {},
+	"internal/retry":      {"internal/telemetry", "internal/hedge"},
 	"internal/web":        {"internal/telemetry"},
 	"store/warm":          {"internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/sealed"},
 }

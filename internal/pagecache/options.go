@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 
 	"larder/internal/bytecache"
+	"larder/internal/slots"
 )
 
 // Bucket is what is needed of the object store.
@@ -44,21 +44,6 @@ type Slots interface {
 	Release()
 }
 
-// NewSlots returns n slots, handed out first come, first served.
-func NewSlots(n int) *FixedSlots {
-	return &FixedSlots{sem: semaphore.NewWeighted(int64(max(n, 1)))}
-}
-
-// FixedSlots are Slots whose number does not change.
-type FixedSlots struct{ sem *semaphore.Weighted }
-
-func (s *FixedSlots) Acquire(ctx context.Context) error { return s.sem.Acquire(ctx, 1) }
-
-// TryAcquire takes a slot only if one is spare: free, with nobody waiting.
-func (s *FixedSlots) TryAcquire() bool { return s.sem.TryAcquire(1) }
-
-func (s *FixedSlots) Release() { s.sem.Release(1) }
-
 const (
 	defaultPageSize      = 8 << 10
 	minPageSize          = 512
@@ -66,7 +51,6 @@ const (
 	defaultAmplification = 1.25
 	defaultMaxRead       = 8 << 20
 	defaultFetchReads    = 16
-	defaultProcessReads  = 96
 	defaultFlightTimeout = 60 * time.Second
 	defaultInFlightBytes = 256 << 20
 	bodyBufferSize       = 256 << 10
@@ -122,7 +106,7 @@ func (o Options) withDefaults() Options {
 		o.FetchReads = defaultFetchReads
 	}
 	if o.Slots == nil {
-		o.Slots = NewSlots(defaultProcessReads)
+		o.Slots = slots.New(slots.Options{})
 	}
 	if o.MaxInFlightBytes <= 0 {
 		o.MaxInFlightBytes = defaultInFlightBytes

@@ -15,6 +15,7 @@ import (
 
 	"larder/internal/bytecache"
 	"larder/internal/bytecache/bytecachetest"
+	"larder/internal/slots"
 )
 
 // TestRandomReads: many requests at once, of random spans, through caches that
@@ -93,7 +94,7 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 			panic("fault")
 		}
 	}
-	r := New(b, cache, Options{PageSize: 512, MaxRead: 16 << 10, FetchReads: 3, Slots: NewSlots(5), MaxInFlightBytes: 40 << 10})
+	r := New(b, cache, Options{PageSize: 512, MaxRead: 16 << 10, FetchReads: 3, Slots: slots.New(slots.Options{Max: 5}), MaxInFlightBytes: 40 << 10})
 	defer r.Close()
 	n := 150
 	if testing.Short() {

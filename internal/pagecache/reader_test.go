@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"larder/internal/slots"
 )
 
 func testObject(name string, size int) Object { return Object{Name: name, Size: int64(size), ID: 1} }
@@ -249,8 +251,8 @@ func TestPanicIsContained(t *testing.T) {
 		}
 		return nil, nil, false
 	}
-	slots := NewSlots(1) // a panic must give back what it held
-	r := New(b, newMapCache(), Options{Slots: slots, MaxInFlightBytes: 8 << 10})
+	one := slots.New(slots.Options{Max: 1}) // a panic must give back what it held
+	r := New(b, newMapCache(), Options{Slots: one, MaxInFlightBytes: 8 << 10})
 	obj := testObject("o", 10_000)
 	var pe *PanicError
 	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); !errors.As(err, &pe) || pe.Value != "boom" {
@@ -258,7 +260,7 @@ func TestPanicIsContained(t *testing.T) {
 	}
 	r.Close()
 	broken = false
-	r = New(b, newMapCache(), Options{Slots: slots, MaxInFlightBytes: 8 << 10})
+	r = New(b, newMapCache(), Options{Slots: one, MaxInFlightBytes: 8 << 10})
 	defer r.Close()
 	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); err != nil {
 		t.Errorf("after the panic: %v", err)
@@ -395,7 +397,7 @@ func TestBounds(t *testing.T) {
 				b.mu.Unlock()
 				return nil, nil, false
 			}
-			opts.Slots = NewSlots(20)
+			opts.Slots = slots.New(slots.Options{Max: 20})
 			r := New(b, newMapCache(), opts)
 			defer r.Close()
 			for i := range fetches {

@@ -1,0 +1,236 @@
+package retry
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"github.com/thanos-io/objstore"
+)
+
+// body is a range, read by as many requests as it takes.
+type body struct {
+	t           *tries
+	off, length int64 // length -1: to the end
+	a           *attempt
+
+	rest   []byte // in a's buffer, to be delivered
+	pos    int64  // delivered, and rest
+	broken error  // why a ended before the range did, once rest is delivered
+	short  bool   // the request before a ended early, without an error, and nothing came since
+	err    error  // the end
+	closed bool
+}
+
+// open sends requests until one is answered.
+func (b *body) open() error {
+	for {
+		err := b.request()
+		if err == nil {
+			return nil
+		}
+		if err := b.t.again(err, b.off); err != nil {
+			return err
+		}
+	}
+}
+
+// request sends one for what is missing.
+func (b *body) request() error {
+	off, length := b.off+b.pos, b.length
+	if length >= 0 {
+		length -= b.pos
+	}
+	b.a = b.t.start(off, func(ctx context.Context) (io.ReadCloser, error) {
+		return b.t.b.Bucket.GetRange(ctx, b.t.object, off, length)
+	})
+	if err := b.a.await(b.t.patience(b.t.b.opts.FirstByte)); err != nil {
+		return err
+	}
+	b.t.answered()
+	return nil
+}
+
+// ObjectSize is the size of what is read, where the client knows it.
+func (b *body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.a.body) }
+
+func (b *body) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		if len(b.rest) > 0 {
+			n := copy(p, b.rest)
+			b.rest = b.rest[n:]
+			return n, nil
+		}
+		if b.broken != nil {
+			b.err = b.resume(b.broken)
+			b.broken = nil
+		}
+		if b.err != nil {
+			return 0, b.err
+		}
+		b.fill(len(p))
+	}
+}
+
+// fill reads the next bytes of the range.
+func (b *body) fill(n int) {
+	got, err := b.a.next(n, b.t.patience(b.t.b.opts.Stall))
+	if len(got) > 0 {
+		b.rest = got
+		b.pos += int64(len(got))
+		b.short = false
+		b.t.progressed()
+	}
+	switch {
+	case err == nil:
+	case b.length >= 0 && b.pos >= b.length, b.length < 0 && err == io.EOF:
+		b.err = io.EOF // whatever it is, the range is complete
+	default:
+		b.broken = err
+	}
+}
+
+// resume continues the range in another request. It returns io.EOF where that
+// shows that the object has no more.
+func (b *body) resume(why error) error {
+	b.a.leave(false)
+	reason := reasonBroken
+	switch {
+	case why == io.EOF:
+		if b.short {
+			return io.EOF
+		}
+		b.short, reason, why = true, reasonShort, io.ErrUnexpectedEOF
+	case b.t.b.reasonOf(why) == "" || why == errStalled:
+		reason = b.t.b.reasonOf(why)
+	}
+	for {
+		if err := b.t.againFor(reason, why, b.off+b.pos); err != nil {
+			return err
+		}
+		err := b.request()
+		if err == nil {
+			b.t.b.metrics.resumed.Add(float64(b.pos))
+			return nil
+		}
+		if b.short && unsatisfiable(err) {
+			b.t.succeeded()
+			return io.EOF
+		}
+		why, reason = err, b.t.b.reasonOf(err)
+	}
+}
+
+// Close ends the read.
+func (b *body) Close() error {
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	if b.err == nil || b.err == io.EOF {
+		b.t.succeeded()
+	}
+	b.a.leave(b.err == io.EOF)
+	return nil
+}
+
+// maxWhole bounds what is held of an object before it is delivered.
+const maxWhole = 1 << 20
+
+// getWhole reads an object, to its end if it is not too large, before anything
+// of it is delivered.
+func (b *Bucket) getWhole(t *tries) (io.ReadCloser, error) {
+	for {
+		w := &whole{t: t}
+		err := w.request()
+		if err == nil {
+			return w, nil
+		}
+		if err := t.again(err, int64(len(w.data))); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// whole is an object of one request.
+type whole struct {
+	t    *tries
+	a    *attempt // nil when all is in data
+	data []byte
+	head *bytes.Reader // over data
+	rest []byte        // behind data, in a's buffer
+	end  error         // behind rest
+	done bool
+}
+
+func (w *whole) request() error {
+	w.a = w.t.start(0, func(ctx context.Context) (io.ReadCloser, error) { return w.t.b.Bucket.Get(ctx, w.t.object) })
+	if err := w.a.await(w.t.patience(w.t.b.opts.FirstByte)); err != nil {
+		return err
+	}
+	w.t.answered()
+	for len(w.data) < maxWhole {
+		got, err := w.next()
+		w.data = append(w.data, got...)
+		if err == io.EOF {
+			w.a.leave(true)
+			w.a = nil
+			break
+		}
+		if err != nil {
+			w.a.leave(false)
+			return err
+		}
+	}
+	w.head = bytes.NewReader(w.data)
+	return nil
+}
+
+func (w *whole) next() ([]byte, error) { return w.a.next(step, w.t.patience(w.t.b.opts.Stall)) }
+
+// ObjectSize is the size of the object, where it is known.
+func (w *whole) ObjectSize() (int64, error) {
+	if w.a == nil {
+		return int64(len(w.data)), nil
+	}
+	return objstore.TryToGetSize(w.a.body)
+}
+
+func (w *whole) Read(p []byte) (int, error) {
+	if w.head.Len() > 0 {
+		return w.head.Read(p)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(w.rest) == 0 {
+		switch {
+		case w.a == nil:
+			return 0, io.EOF
+		case w.end != nil:
+			return 0, w.end
+		}
+		w.rest, w.end = w.next()
+	}
+	n := copy(p, w.rest)
+	w.rest = w.rest[n:]
+	return n, nil
+}
+
+// Close ends the read.
+func (w *whole) Close() error {
+	if w.done {
+		return nil
+	}
+	w.done = true
+	if w.end == nil || w.end == io.EOF {
+		w.t.succeeded()
+	}
+	if w.a != nil {
+		w.a.leave(w.end == io.EOF)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package retry
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/thanos-io/objstore"
+)
+
+// listing is how far a listing has come.
+type listing struct {
+	last    string // the name that was delivered last
+	some    bool   // there was one
+	jumbled bool   // names did not ascend
+}
+
+// callerError marks an error of the function that is called with the names.
+type callerError struct{ error }
+
+// list calls f for all that the client lists. f runs on the caller's goroutine.
+func (b *Bucket) list(t *tries, f func(objstore.IterObjectAttributes) error,
+	iter func(context.Context, func(objstore.IterObjectAttributes) error) error) error {
+	var l listing
+	for {
+		err := b.listOnce(t, &l, f, iter)
+		if err == nil {
+			t.answered()
+			t.succeeded()
+			return nil
+		}
+		var own callerError
+		if errors.As(err, &own) {
+			return own.error
+		}
+		if l.jumbled {
+			return err // what was delivered cannot be told from what was not
+		}
+		if err := t.again(err, 0); err != nil {
+			return err
+		}
+	}
+}
+
+// listOnce lists with one call of the client, and passes over what was delivered
+// by those before it.
+func (b *Bucket) listOnce(t *tries, l *listing, f func(objstore.IterObjectAttributes) error,
+	iter func(context.Context, func(objstore.IterObjectAttributes) error) error) error {
+	// Some clients go on listing until the context ends.
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	names := make(chan objstore.IterObjectAttributes)
+	result := make(chan error, 1)
+	go func() {
+		result <- b.contained(t.object, 0, func() error {
+			return iter(ctx, func(o objstore.IterObjectAttributes) error {
+				select {
+				case names <- o:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+		})
+	}()
+	seen, last := l.some, l.last
+	limit, stalled := b.opts.FirstByte, errNoAnswer
+	timer := time.NewTimer(t.patience(limit))
+	defer timer.Stop()
+	for {
+		select {
+		case o := <-names:
+			limit, stalled = b.opts.Stall, errStalled
+			if seen && o.Name <= last {
+				timer.Reset(t.patience(limit))
+				continue
+			}
+			l.jumbled = l.jumbled || l.some && o.Name <= l.last
+			l.last, l.some = o.Name, true
+			if err := f(o); err != nil {
+				return callerError{err}
+			}
+			t.progressed()
+			timer.Reset(t.patience(limit))
+		case err := <-result:
+			return err
+		case <-timer.C:
+			return stalled
+		case <-t.ctx.Done():
+			return t.ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package slots
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// state reads the three counts.
+func (s *Slots) state() [3]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return [3]int{int(s.limit), s.used, s.waiting.Len()}
+}
+
+func (s *Slots) check(t *testing.T, limit, used, waiting int) {
+	t.Helper()
+	if got, want := s.state(), [3]int{limit, used, waiting}; got != want {
+		t.Errorf("limit, used, waiting: %v, want %v", got, want)
+	}
+}
+
+func TestFirstComeFirstServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Max: 2})
+		var order []int
+		for range 2 {
+			if err := s.Acquire(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 5 {
+			go func() {
+				if err := s.Acquire(t.Context()); err != nil {
+					t.Error(err)
+				}
+				order = append(order, i)
+			}()
+			synctest.Wait()
+		}
+		s.check(t, 2, 2, 5)
+		for range 5 {
+			s.Release()
+			if s.TryAcquire() {
+				t.Error("somebody passed those who wait")
+			}
+			synctest.Wait()
+		}
+		if !slices.Equal(order, []int{0, 1, 2, 3, 4}) {
+			t.Errorf("served in the order %v", order)
+		}
+		s.check(t, 2, 2, 0)
+		s.Release()
+		if !s.TryAcquire() || s.TryAcquire() {
+			t.Error("one slot was spare")
+		}
+	})
+}
+
+func TestWhoGivesUpLeavesNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Max: 1})
+		if !s.TryAcquire() {
+			t.Fatal("no slot")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		gone, next := make(chan error, 1), make(chan error, 1)
+		go func() { gone <- s.Acquire(ctx) }()
+		synctest.Wait()
+		go func() { next <- s.Acquire(t.Context()) }()
+		synctest.Wait()
+		cancel()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if err := s.Acquire(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		s.check(t, 1, 1, 1)
+		s.Release()
+		if err := <-next; err != nil {
+			t.Error(err)
+		}
+		s.check(t, 1, 1, 0)
+	})
+}
+
+// TestThrottles: a burst of refusals counts once a second, and answers bring the limit back.
+func TestThrottles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		s := New(Options{Max: 64, Min: 4, Registerer: reg})
+		for range 50 {
+			s.Throttled()
+		}
+		s.check(t, 32, 0, 0)
+		time.Sleep(time.Second)
+		s.Throttled()
+		s.check(t, 16, 0, 0)
+		for range 5 {
+			time.Sleep(time.Second)
+			s.Throttled()
+		}
+		s.check(t, 4, 0, 0)
+		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
+# HELP larder_bucket_slots Reads of the bucket that may run at once, that run, and that wait for their turn.
+# TYPE larder_bucket_slots gauge
+larder_bucket_slots{state="limit"} 4
+larder_bucket_slots{state="used"} 0
+larder_bucket_slots{state="waiting"} 0
+# HELP larder_bucket_throttles_total Answers by which the bucket asked for fewer requests.
+# TYPE larder_bucket_throttles_total counter
+larder_bucket_throttles_total 56
+`)); err != nil {
+			t.Error(err)
+		}
+		answers := 0
+		for s.state()[0] < 64 {
+			s.Answered()
+			answers++
+		}
+		// The sum of the limits on the way: one more slot per round of answers.
+		if answers < 1500 || answers > 2500 {
+			t.Errorf("%d answers until all slots were back", answers)
+		}
+		s.Answered()
+		s.check(t, 64, 0, 0)
+	})
+}
+
+// TestThrottledHoldersKeepTheirSlots: the lower limit holds for those who come, and answers let those go on who wait.
+func TestThrottledHoldersKeepTheirSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Max: 4, Min: 1})
+		for range 4 {
+			if !s.TryAcquire() {
+				t.Fatal("no slot")
+			}
+		}
+		s.Throttled()
+		s.check(t, 2, 4, 0)
+		done := make(chan error, 1)
+		go func() { done <- s.Acquire(t.Context()) }()
+		synctest.Wait()
+		s.Release()
+		s.Release()
+		s.check(t, 2, 2, 1)
+		s.Answered()
+		s.Answered()
+		s.check(t, 2, 2, 1)
+		s.Answered()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		s.check(t, 3, 3, 0)
+	})
+}
+
+// TestRestingHoldersDoNotCount, and go on without waiting.
+func TestRestingHoldersDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Max: 1})
+		if !s.TryAcquire() {
+			t.Fatal("no slot")
+		}
+		s.Rest()
+		if !s.TryAcquire() {
+			t.Error("a resting holder keeps others from reading")
+		}
+		s.Wake()
+		s.check(t, 1, 2, 0)
+		s.Release()
+		if s.TryAcquire() {
+			t.Error("a slot was taken that is in use")
+		}
+		s.Release()
+		s.check(t, 1, 0, 0)
+	})
+}
