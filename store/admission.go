@@ -1,362 +1,354 @@
 package store
 
 import (
-	"container/list"
 	"context"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// AllowanceOptions say how many bytes requests may hold together.
-type AllowanceOptions struct {
-	// Bytes is what all running requests may hold together; default 1 GiB. A request that needs more than Bytes less SmallLane
-	// is refused. Less memory for requests makes them wait, or refuses them; more is taken from caches, or from the kernel's patience.
-	Bytes int64
-	// SmallLane is the part of Bytes that large requests leave to small ones, in bytes; default an eighth of Bytes, at most 64 MiB.
-	// It is what keeps dashboards alive beside an export of everything.
-	SmallLane int64
-	// SmallRequest is the size in bytes up to which a request is small; default 1 MiB, and never more than SmallLane.
-	SmallRequest int64
+// Admission decides when requests may work, and how much they may hold: Series requests have one of a number of places, and every request has
+// bytes of the request allowance. Both are had together, in one step, or not at all.
+//
+// # Small and large
+//
+// A request enters as a small one, with what a small request may hold, and finds out what it needs as it plans. What needs more becomes
+// large: it keeps its place as one of the large ones if there is room for it at once; else it gives up its place, its bytes and its plan, waits for a large
+// one's place with as many bytes as it needs, and plans again.
+//
+// Each lane has its part. Large requests never hold the places and the bytes that are left to small ones. Small requests use whatever is free as long as
+// no large one could use it, and only their part while one waits for it. So neither starves: a small request finds its part as soon as small ones before it
+// end, and a large one that waits gets what running requests give back. Within a lane turns are shared between tenants, see fairQueue.
+//
+// # Nothing waits in a circle
+//
+// INVARIANT: a request that waits here holds nothing of what is had here. One that has its turn never waits here again before it has given up all of it: what it
+// wants besides it gets at once or not at all. So requests wait only for requests that run, and those only for the bucket, whose reads have
+// deadlines and an account of their own, and for their client.
+//
+// INVARIANT: held[small] + held[large] <= total, held[large] <= total - part, and of the places likewise, at all times.
+type Admission struct {
+	gate                             GateOptions
+	places, smallPlaces, largePlaces int // 0: no bound
+	maxLargeWaiting                  int
+
+	total, part, smallRequest int64
+
+	limits *Limits
+
+	mu      sync.Mutex // guards everything below, and the fields of turns; never held while waiting or calling out
+	running [lanes]int
+	held    [lanes]int64
+	queues  [lanes][requestKinds]fairQueue
+	ages    uint64
+	waiting int64 // bytes that waiters wait for
+	tenants map[string]tenantUse
+
+	gateMetrics      gateMetrics
+	allowanceMetrics allowanceMetrics
 }
+
+// lane is what a request counts as.
+type lane int
 
 const (
-	defaultAllowance    = 1 << 30
-	maxDefaultSmallLane = 64 << 20
-	defaultSmallRequest = 1 << 20
+	small lane = iota
+	large
+	lanes
 )
 
-// Allowance is the process-wide budget of bytes that requests hold. A request reserves its estimate once, waiting for its turn, and
-// then never waits again: what it wants later it gets at once or not at all. That, and the rule that a request reserves before it
-// holds anything, is why requests cannot wait for one another in a circle.
-//
-// There are two lanes, each first come, first served. Large requests never hold the small lane. Small requests use whatever is free
-// while no large one waits, and only their lane while one does. So neither kind starves: a small request finds its lane as soon as
-// the small ones before it end, and a large one that waits gets what running requests give back.
-//
-// INVARIANT: small + large <= total, and large <= total - lane, at all times.
-type Allowance struct {
-	total, lane, smallRequest int64
+func (l lane) String() string { return [lanes]string{"small", "large"}[l] }
 
-	mu         sync.Mutex // guards everything below, and the reservations' fields; never held while waiting or calling out
-	small      int64      // bytes held by small requests
-	large      int64      // bytes held by large requests
-	waitSmall  list.List  // of *waiter, oldest first
-	waitLarge  list.List  // of *waiter, oldest first
-	waitingFor int64      // bytes that waiters wait for
+// requestKind says what a request needs.
+type requestKind int
 
-	waited  *prometheus.HistogramVec
-	refused *prometheus.CounterVec
-}
-
-// waiter is a Reserve that waits for its turn.
-type waiter struct {
-	n       int64
-	granted chan struct{} // closed under the lock, once the bytes are counted as held
-}
-
-// lane names in metrics.
 const (
-	laneSmall = "small"
-	laneLarge = "large"
+	seriesRequest requestKind = iota // a place and bytes
+	labelRequest                     // bytes
+	requestKinds
+	background // bytes that nobody waits for
 )
 
-// NewAllowance makes an allowance and registers its metrics.
-func NewAllowance(opts AllowanceOptions, reg prometheus.Registerer) *Allowance {
-	if opts.Bytes <= 0 {
-		opts.Bytes = defaultAllowance
-	}
-	if opts.SmallLane <= 0 {
-		opts.SmallLane = min(opts.Bytes/8, maxDefaultSmallLane)
-	}
-	if opts.SmallRequest <= 0 {
-		opts.SmallRequest = defaultSmallRequest
-	}
-	a := &Allowance{total: opts.Bytes, lane: min(opts.SmallLane, opts.Bytes)}
-	a.smallRequest = min(opts.SmallRequest, a.lane) // A small request must fit into its lane, or it might wait for ever.
+// tenantUse is what the running requests of a tenant have.
+type tenantUse struct {
+	places int
+	bytes  int64
+}
 
-	f := promauto.With(reg)
-	for state, value := range map[string]func() int64{
-		"limit":   func() int64 { return a.total },
-		"in_use":  func() int64 { return a.small + a.large },
-		"waiting": func() int64 { return a.waitingFor },
-	} {
-		f.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "larder_request_allowance_bytes",
-			Help:        "Bytes that requests may hold together (limit), hold now (in_use), and wait for (waiting).",
-			ConstLabels: prometheus.Labels{"state": state},
-		}, func() float64 {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return float64(value())
-		})
+// NewAdmission makes an admission and registers its metrics. limits may be nil.
+func NewAdmission(gate GateOptions, allowance AllowanceOptions, limits *Limits, reg prometheus.Registerer) *Admission {
+	gate.defaults()
+	allowance.defaults()
+	a := &Admission{
+		gate:  gate,
+		total: allowance.Bytes, part: allowance.SmallLane, smallRequest: allowance.SmallRequest,
+		limits:  limits,
+		tenants: map[string]tenantUse{},
 	}
-	for lane, queue := range map[string]*list.List{laneSmall: &a.waitSmall, laneLarge: &a.waitLarge} {
-		f.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "larder_request_allowance_waiting",
-			Help:        "Requests that wait for their bytes.",
-			ConstLabels: prometheus.Labels{"lane": lane},
-		}, func() float64 {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			return float64(queue.Len())
-		})
-	}
-	a.waited = f.NewHistogramVec(prometheus.HistogramOpts{
-		Name:    "larder_request_allowance_wait_seconds",
-		Help:    "Seconds that requests waited for their bytes.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
-	}, []string{"lane"})
-	a.refused = f.NewCounterVec(prometheus.CounterOpts{
-		Name: "larder_request_allowance_refused_total",
-		Help: "Requests that got no bytes: too large for the allowance, or given up by the client while waiting.",
-	}, []string{"reason"})
+	a.places, a.smallPlaces, a.largePlaces = gate.places()
+	a.maxLargeWaiting = max(gate.MaxWaiting-max(1, gate.MaxWaiting/4), 1)
+	a.gateMetrics = newGateMetrics(a, reg)
+	a.allowanceMetrics = newAllowanceMetrics(a, reg)
 	return a
 }
 
-// Reserve waits until n bytes are free for a request of that size, or ctx is done. Release gives them back. Its errors carry a gRPC
-// status: ResourceExhausted at once for a request that would not fit into an idle process (it is refused, not cut down to size,
-// because the bytes would be used all the same), and that of ctx for one that gave up.
-//
-// A request reserves once. If it held one reservation while it waited for another, two such requests could wait for each other.
-func (a *Allowance) Reserve(ctx context.Context, n int64) (*Reservation, error) {
-	n = max(0, n)
-	lane := laneSmall
-	if n > a.smallRequest {
-		lane = laneLarge
-		if most := a.most(); n > most {
-			a.refused.WithLabelValues("too_large").Inc()
-			return nil, status.Errorf(codes.ResourceExhausted,
-				"the request needs an estimated %d bytes, more than the %d bytes that one request may have of the request allowance of %d bytes (--store.request-bytes)",
-				n, most, a.total)
-		}
+// Enter waits until a request may begin: as a small one, with a place if it is a Series request, and with the bytes of a small request. Its errors carry a
+// gRPC status.
+func (a *Admission) Enter(ctx context.Context, tenant string, kind requestKind) (*Turn, error) {
+	t := &Turn{a: a, tenant: tenant, kind: kind}
+	if kind == seriesRequest {
+		a.gateMetrics.total.Inc()
 	}
-	start := time.Now()
-	if err := a.acquire(ctx, n, lane); err != nil {
-		a.refused.WithLabelValues("gave_up").Inc()
-		return nil, status.Errorf(status.FromContextError(err).Code(),
-			"waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s",
-			time.Since(start).Round(time.Millisecond), n, a.total, err)
+	if err := t.acquire(ctx, small, a.smallRequest); err != nil {
+		t.observeWait()
+		return nil, err
 	}
-	a.waited.WithLabelValues(lane).Observe(time.Since(start).Seconds())
-	r := &Reservation{a: a}
-	if lane == laneSmall {
-		r.small = n
-	} else {
-		r.large = n
-	}
-	return r, nil
+	return t, nil
 }
 
-// most is what one request may have.
-func (a *Allowance) most() int64 { return a.total - a.lane }
-
-func (a *Allowance) acquire(ctx context.Context, n int64, lane string) error {
+// acquire waits for n bytes in a lane, and a place if the request needs one. The turn must hold nothing.
+func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
+	a := t.a
 	if err := ctx.Err(); err != nil {
-		return err
+		return a.gaveUp(t, l, n, 0, err)
 	}
-	queue := &a.waitSmall
-	if lane == laneLarge {
-		queue = &a.waitLarge
-	}
-	w := &waiter{n: n, granted: make(chan struct{})}
 	a.mu.Lock()
-	e := queue.PushBack(w)
-	a.waitingFor += n
+	if a.queues[l][seriesRequest].len+a.queues[l][labelRequest].len == 0 && a.roomFor(t, l, n) {
+		a.give(t, l, n)
+		a.mu.Unlock()
+		a.allowanceMetrics.waited[l].Observe(0)
+		return nil
+	}
+	start := time.Now()
+	w := a.enqueue(t, l, n)
 	a.grant()
+	if w.flow != nil && t.kind == seriesRequest {
+		a.bound(w, l)
+	}
 	a.mu.Unlock()
 
 	select {
-	case <-w.granted:
-		return nil
+	case <-w.ready:
 	case <-ctx.Done():
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	select {
-	case <-w.granted:
-		// Both happened. Nobody wants the bytes any more.
-		if lane == laneSmall {
-			a.small -= n
-		} else {
-			a.large -= n
+		a.mu.Lock()
+		switch {
+		case w.flow != nil:
+			a.dequeue(w, l)
+			w.err = ctx.Err()
+		case w.err == nil:
+			// Both happened. Nobody wants it any more.
+			t.giveBack()
+			w.err = ctx.Err()
 		}
-	default:
-		queue.Remove(e)
-		a.waitingFor -= n
+		a.grant() // What stood behind this request may go.
+		a.mu.Unlock()
 	}
-	a.grant() // What stood behind this request may fit.
-	return ctx.Err()
+	waited := time.Since(start)
+	t.waited += waited
+	if w.err == nil {
+		a.allowanceMetrics.waited[l].Observe(waited.Seconds())
+		return nil
+	}
+	if w.err == ctx.Err() {
+		return a.gaveUp(t, l, n, waited, w.err)
+	}
+	return w.err
 }
 
-// grant lets in whoever may hold bytes now. It is called with the lock held after every change that could make room.
-func (a *Allowance) grant() {
+// enqueue is called with the lock held, as all that follow.
+func (a *Admission) enqueue(t *Turn, l lane, n int64) *waiter {
+	a.ages++
+	lim := a.limits.of(t.tenant)
+	w := &waiter{
+		tenant: t.tenant, weight: lim.weight(), cost: 1, age: a.ages,
+		turn: t, bytes: n, ready: make(chan struct{}),
+	}
+	if l == large {
+		w.cost = float64(n)
+	}
+	a.queues[l][t.kind].push(w)
+	a.waiting += n
+	return w
+}
+
+func (a *Admission) dequeue(w *waiter, l lane) {
+	a.queues[l][w.turn.kind].remove(w)
+	a.waiting -= w.bytes
+}
+
+// grant lets in whoever may go now. It is called after every change that could make room.
+func (a *Admission) grant() {
 	for {
-		switch {
-		case a.letIn(&a.waitLarge, a.fitsLarge, &a.large):
-		case a.letIn(&a.waitSmall, a.fitsSmall, &a.small):
-		default:
+		first := large
+		if a.places == 1 {
+			// The lanes share the only place: who has waited longer goes first.
+			if s, l := a.next(small), a.next(large); s != nil && l != nil && s.age < l.age {
+				first = small
+			}
+		}
+		if !a.letIn(first) && !a.letIn(small+large-first) {
 			return
 		}
 	}
 }
 
-// letIn grants the oldest waiter of a queue its bytes, if they fit.
-func (a *Allowance) letIn(queue *list.List, fits func(int64) bool, held *int64) bool {
-	e := queue.Front()
-	if e == nil {
+// letIn lets in whose turn it is in a lane, if there is room.
+func (a *Admission) letIn(l lane) bool {
+	w := a.next(l)
+	if w == nil || !a.fits(l, w.bytes) {
 		return false
 	}
-	w := e.Value.(*waiter)
-	if !fits(w.n) {
-		return false
-	}
-	queue.Remove(e)
-	a.waitingFor -= w.n
-	*held += w.n
-	close(w.granted)
+	a.queues[l][w.turn.kind].grant(w)
+	a.waiting -= w.bytes
+	a.give(w.turn, l, w.bytes)
+	close(w.ready)
 	return true
 }
 
-func (a *Allowance) fitsLarge(n int64) bool {
-	return n <= a.total-a.lane-a.large && n <= a.total-a.small-a.large
+// next returns whose turn it is in a lane but for the bytes; nil for nobody. A Series request for which there is no place holds up no label request.
+func (a *Admission) next(l lane) *waiter {
+	w := a.first(l, seriesRequest)
+	if w != nil && !a.placeFree(l) {
+		w = nil
+	}
+	if o := a.first(l, labelRequest); w == nil || o != nil && o.age < w.age {
+		w = o
+	}
+	return w
 }
 
-func (a *Allowance) fitsSmall(n int64) bool {
-	if n > a.total-a.small-a.large {
+// mayGo reports whether the limits of its tenant let a waiter go now.
+func (a *Admission) mayGo(w *waiter) bool { return a.withinTenant(w.turn, w.bytes) }
+
+// roomFor reports whether t may have n bytes in a lane, and its place, while nobody waits there.
+func (a *Admission) roomFor(t *Turn, l lane, n int64) bool {
+	return (t.kind != seriesRequest || a.placeFree(l)) && a.withinTenant(t, n) && a.fits(l, n)
+}
+
+// placeFree reports whether a Series request finds a place in a lane.
+func (a *Admission) placeFree(l lane) bool {
+	switch {
+	case a.places == 0:
+		return true
+	case a.running[small]+a.running[large] >= a.places:
+		return false
+	case l == large:
+		return a.running[large] < a.largePlaces
+	}
+	if a.running[small] < a.smallPlaces || a.running[large] >= a.largePlaces {
+		return true
+	}
+	w := a.first(large, seriesRequest)
+	return w == nil || !a.fits(large, w.bytes) // who lacks bytes keeps nobody from a place
+}
+
+// first returns whose turn it is but for bytes and places.
+func (a *Admission) first(l lane, kind requestKind) *waiter {
+	if q := &a.queues[l][kind]; q.len > 0 {
+		return q.next(a.mayGo)
+	}
+	return nil
+}
+
+// fits reports whether n more bytes are free in a lane.
+func (a *Admission) fits(l lane, n int64) bool {
+	free := a.total - a.held[small] - a.held[large]
+	if l == large {
+		return n <= a.total-a.part-a.held[large] && n <= free
+	}
+	if n > free {
 		return false
 	}
-	return a.waitLarge.Len() == 0 || n <= a.lane-a.small
+	// Bytes gather for a large request that waits, for whatever it waits: if small ones took them while it lacks a place, and its place while it lacks
+	// bytes, it might wait for ever.
+	return n <= a.part-a.held[small] || a.first(large, seriesRequest) == nil && a.first(large, labelRequest) == nil
 }
 
-// TryReserve is Reserve for work that no request waits for. It gets its bytes at once or not at all: if no request waits for its own, and if half of
-// the allowance stays free for those to come. ever is false for what would not get them in an idle process either.
-func (a *Allowance) TryReserve(n int64) (r *Reservation, ever bool) {
-	n = max(0, n)
-	if n > a.total/2 || n > a.total-a.lane {
-		return nil, false
+// withinTenant reports whether the limits of its tenant let t have n more bytes, and a place if it needs one and has none.
+func (a *Admission) withinTenant(t *Turn, n int64) bool {
+	if a.limits == nil || t.kind == background {
+		return true
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	r = &Reservation{a: a}
-	if a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0 || n > a.total/2-a.small-a.large || !r.grow(n) {
-		return nil, true
+	lim, use := a.limits.of(t.tenant), a.tenants[t.tenant]
+	return n <= lim.requestBytes(a.total, a.smallRequest)-use.bytes && (t.placed || t.kind != seriesRequest || lim.MaxConcurrent <= 0 || use.places < lim.MaxConcurrent)
+}
+
+// tooLarge returns the error of a request of n bytes that could not go in an idle process either: it is refused, not cut down to size, because the
+// bytes would be used all the same.
+func (a *Admission) tooLarge(t *Turn, n int64) error {
+	if n <= a.smallRequest {
+		return nil
 	}
-	return r, true
+	if most := a.total - a.part; n > most {
+		a.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
+		return status.Errorf(codes.ResourceExhausted,
+			"the request needs an estimated %d bytes, more than the %d bytes that one request may have of the request allowance of %d bytes (--store.request-bytes)",
+			n, most, a.total)
+	}
+	if most := a.most(t); n > most {
+		a.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
+		return status.Errorf(codes.ResourceExhausted,
+			"the request needs an estimated %d bytes, more than the %d bytes of the request allowance that tenant %q may have (--store.limits.config)",
+			n, most, t.tenant)
+	}
+	return nil
 }
 
-// Waiting reports whether requests wait for their bytes.
-func (a *Allowance) Waiting() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0
+// gaveUp words the error of a request whose client did not wait, and counts it.
+func (a *Admission) gaveUp(t *Turn, l lane, n int64, waited time.Duration, err error) error {
+	waited = waited.Round(time.Millisecond)
+	code := status.FromContextError(err).Code()
+	if t.kind == seriesRequest {
+		a.mu.Lock()
+		free := a.placeFree(l)
+		a.mu.Unlock()
+		if !free {
+			a.gateMetrics.rejected.WithLabelValues(rejectedGaveUp).Inc()
+			return status.Errorf(code, "waited %s for one of %s: %s", waited, a.placesOf(l), err)
+		}
+	}
+	a.allowanceMetrics.refused.WithLabelValues("gave_up").Inc()
+	return status.Errorf(code, "waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s", waited, n, a.total, err)
 }
 
-// Busy reports whether TryReserve would give nothing: requests wait, or half of the allowance is in use.
-func (a *Allowance) Busy() bool {
+// limitsChanged lets those go whom the limits of their tenants let go now.
+func (a *Admission) limitsChanged() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.waitLarge.Len() > 0 || a.waitSmall.Len() > 0 || a.small+a.large >= a.total/2
+	a.grant()
+}
+
+// Busy reports whether it is no time for work that no request waits for: requests wait, or half of the allowance is in use.
+func (a *Admission) Busy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.anyWaits() || a.held[small]+a.held[large] >= a.total/2
+}
+
+// Waiting reports whether requests wait for their turn, and whether it is bytes that one of them lacks.
+func (a *Admission) Waiting() (waiting, forBytes bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.anyWaits(), a.next(small) != nil || a.next(large) != nil
+}
+
+func (a *Admission) anyWaits() bool {
+	for l := range lanes {
+		for k := range requestKinds {
+			if a.queues[l][k].len > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // InUse is the number of bytes that requests hold now.
-func (a *Allowance) InUse() int64 {
+func (a *Admission) InUse() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.small + a.large
-}
-
-// Reservation is what one request holds of an Allowance. It is safe for concurrent use. After Release it holds nothing and cannot grow.
-type Reservation struct {
-	a *Allowance
-	// Guarded by a.mu. INVARIANT: a reservation is small as long as it is no larger than a small request; what takes it beyond
-	// that is counted as large.
-	small, large int64
-	released     bool
-}
-
-// TryGrow adds n bytes if they are free and no request waits for its own. It never waits: it is for look-ahead, which is the
-// first thing to go when memory is short.
-func (r *Reservation) TryGrow(n int64) bool {
-	r.a.mu.Lock()
-	defer r.a.mu.Unlock()
-	if r.a.waitLarge.Len() > 0 || r.a.waitSmall.Len() > 0 {
-		return false
-	}
-	return r.grow(n)
-}
-
-// Extend adds n bytes if they are free, even when requests wait. It never waits either: it is for bytes without which a request that
-// has begun must fail. Finishing what has begun frees more than it takes.
-func (r *Reservation) Extend(n int64) bool {
-	r.a.mu.Lock()
-	defer r.a.mu.Unlock()
-	return r.grow(n)
-}
-
-// grow is called with the lock held.
-func (r *Reservation) grow(n int64) bool {
-	if r.released {
-		return false
-	}
-	if n <= 0 {
-		return true
-	}
-	if r.large == 0 && n <= r.a.smallRequest-r.small {
-		if !r.a.fitsSmall(n) {
-			return false
-		}
-		r.small += n
-		r.a.small += n
-		return true
-	}
-	if !r.a.fitsLarge(n) {
-		return false
-	}
-	r.large += n
-	r.a.large += n
-	return true
-}
-
-// Shrink gives n bytes back, or as many as there are.
-func (r *Reservation) Shrink(n int64) {
-	r.a.mu.Lock()
-	defer r.a.mu.Unlock()
-	r.shrink(n)
-}
-
-// shrink is called with the lock held.
-func (r *Reservation) shrink(n int64) {
-	if n <= 0 {
-		return
-	}
-	large := min(n, r.large)
-	small := min(n-large, r.small)
-	r.large -= large
-	r.a.large -= large
-	r.small -= small
-	r.a.small -= small
-	r.a.grant()
-}
-
-// Release gives everything back. It may be called any number of times, and on a nil Reservation.
-func (r *Reservation) Release() {
-	if r == nil {
-		return
-	}
-	r.a.mu.Lock()
-	defer r.a.mu.Unlock()
-	r.released = true
-	r.shrink(r.small + r.large)
-}
-
-// Bytes is what the reservation holds now.
-func (r *Reservation) Bytes() int64 {
-	r.a.mu.Lock()
-	defer r.a.mu.Unlock()
-	return r.small + r.large
+	return a.held[small] + a.held[large]
 }

@@ -2,8 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,15 +20,38 @@ import (
 )
 
 // smallAllowance has round numbers: 100 bytes, of which 20 are the small lane, for requests of up to 10.
-func smallAllowance(reg prometheus.Registerer) *Allowance {
-	return NewAllowance(AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, reg)
+func smallAllowance(reg prometheus.Registerer) *Admission {
+	return NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, nil, reg)
 }
 
-func mustReserve(t *testing.T, a *Allowance, n int64) *Reservation {
+// reserve is a request that needs n bytes and no place, up to where it has them.
+func reserve(ctx context.Context, a *Admission, n int64) (*Turn, error) {
+	return admit(ctx, a, defaultTenant, labelRequest, n)
+}
+
+// admit is a request up to where it has n bytes.
+func admit(ctx context.Context, a *Admission, tenant string, kind requestKind, n int64) (*Turn, error) {
+	t, err := a.Enter(ctx, tenant, kind)
+	if err != nil {
+		return nil, err
+	}
+	err = t.Settle(n)
+	var give *giveWay
+	if errors.As(err, &give) {
+		err = t.Wait(ctx, give.need)
+	}
+	if err != nil {
+		t.Release()
+		return nil, err
+	}
+	return t, nil
+}
+
+func mustReserve(t *testing.T, a *Admission, n int64) *Turn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	r, err := a.Reserve(ctx, n)
+	r, err := reserve(ctx, a, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +59,12 @@ func mustReserve(t *testing.T, a *Allowance, n int64) *Reservation {
 }
 
 // waitFor starts a Reserve that is expected to wait, and returns where its reservation will arrive.
-func waitFor(t *testing.T, ctx context.Context, a *Allowance, n int64) <-chan *Reservation {
+func waitFor(t *testing.T, ctx context.Context, a *Admission, n int64) <-chan *Turn {
 	t.Helper()
-	out := make(chan *Reservation, 1)
+	out := make(chan *Turn, 1)
 	go func() {
 		defer close(out)
-		r, err := a.Reserve(ctx, n)
+		r, err := reserve(ctx, a, n)
 		if err == nil {
 			out <- r
 		} else if ctx.Err() == nil {
@@ -52,29 +79,28 @@ func waitFor(t *testing.T, ctx context.Context, a *Allowance, n int64) <-chan *R
 }
 
 // granted says whether a Reserve has come through.
-func granted(c <-chan *Reservation) bool {
+func granted(c <-chan *Turn) bool {
 	synctest.Wait()
 	return len(c) == 1
 }
 
 // checkInvariant holds for an allowance at any time.
-func checkInvariant(t *testing.T, a *Allowance) {
+func checkInvariant(t *testing.T, a *Admission) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.small < 0 || a.large < 0 || a.small+a.large > a.total || a.large > a.total-a.lane {
-		t.Errorf("small %d, large %d of %d with a lane of %d", a.small, a.large, a.total, a.lane)
+	if a.held[small] < 0 || a.held[large] < 0 || a.held[small]+a.held[large] > a.total || a.held[large] > a.total-a.part {
+		t.Errorf("small %d, large %d of %d with a lane of %d", a.held[small], a.held[large], a.total, a.part)
 	}
 }
 
 // checkIdle holds once all requests are gone.
-func checkIdle(t *testing.T, a *Allowance) {
+func checkIdle(t *testing.T, a *Admission) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.small != 0 || a.large != 0 || a.waitingFor != 0 || a.waitSmall.Len() != 0 || a.waitLarge.Len() != 0 {
-		t.Errorf("left behind: small %d, large %d, waiting for %d bytes: %d small, %d large",
-			a.small, a.large, a.waitingFor, a.waitSmall.Len(), a.waitLarge.Len())
+	if a.held != [lanes]int64{} || a.running != [lanes]int{} || a.waiting != 0 || a.anyWaits() || len(a.tenants) != 0 {
+		t.Errorf("left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v", a.held, a.running, a.tenants, a.waiting, a.anyWaits())
 	}
 }
 
@@ -104,7 +130,7 @@ func TestAllowanceSmallLane(t *testing.T) {
 		export := mustReserve(t, a, 80)
 		next := waitFor(t, t.Context(), a, 80)
 		// Large requests hold, and wait for, all that they may have. Small ones pass.
-		var dashboards []*Reservation
+		var dashboards []*Turn
 		for range 2 {
 			dashboards = append(dashboards, mustReserve(t, a, 10))
 		}
@@ -129,7 +155,7 @@ func TestAllowanceSmallLane(t *testing.T) {
 func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := smallAllowance(nil)
-		var small []*Reservation
+		var small []*Turn
 		for range 9 {
 			small = append(small, mustReserve(t, a, 10))
 		}
@@ -150,7 +176,7 @@ func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 			t.Error("the small request waits although the lane has room")
 		}
 		checkInvariant(t, a)
-		for _, r := range []*Reservation{small[8], <-large, <-late} {
+		for _, r := range []*Turn{small[8], <-large, <-late} {
 			r.Release()
 		}
 		checkIdle(t, a)
@@ -165,7 +191,7 @@ func TestAllowanceCancel(t *testing.T) {
 		head := waitFor(t, ctx, a, 80)
 		behind := waitFor(t, t.Context(), a, 11) // does not fit beside the holder
 		holder.Shrink(10)                        // now it would
-		small := make([]*Reservation, 0, 3)
+		small := make([]*Turn, 0, 3)
 		for range 2 {
 			small = append(small, mustReserve(t, a, 10))
 		}
@@ -199,7 +225,7 @@ func TestAllowanceCancelMeetsGrant(t *testing.T) {
 			a := smallAllowance(nil)
 			both := 0
 			for range 200 {
-				hold := []*Reservation{mustReserve(t, a, min(80, sizes[0]))}
+				hold := []*Turn{mustReserve(t, a, min(80, sizes[0]))}
 				for a.InUse() < sizes[0] {
 					hold = append(hold, mustReserve(t, a, 10))
 				}
@@ -208,9 +234,10 @@ func TestAllowanceCancelMeetsGrant(t *testing.T) {
 				a.mu.Lock()
 				cancel() // wakes the request, which cannot go on without the lock
 				for _, r := range hold {
-					r.shrink(r.small + r.large)
+					r.giveBack()
+					a.grant()
 				}
-				if a.small+a.large > 0 {
+				if a.held[small]+a.held[large] > 0 {
 					both++
 				}
 				a.mu.Unlock()
@@ -231,7 +258,7 @@ func TestAllowanceErrors(t *testing.T) {
 		a := smallAllowance(nil)
 		check := func(ctx context.Context, n int64, code codes.Code, text string) {
 			t.Helper()
-			r, err := a.Reserve(ctx, n)
+			r, err := reserve(ctx, a, n)
 			if r != nil || status.Code(err) != code || status.Convert(err).Message() != text {
 				t.Errorf("Reserve(%d): got %v, %v; want %s: %s", n, r, err, code, text)
 			}
@@ -239,7 +266,7 @@ func TestAllowanceErrors(t *testing.T) {
 		check(t.Context(), 81, codes.ResourceExhausted, "the request needs an estimated 81 bytes, more than the 80 bytes that one request may have of the request allowance of 100 bytes (--store.request-bytes)")
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		check(gone, 1, codes.Canceled, "waited 0s for 1 bytes of the request allowance of 100 bytes (--store.request-bytes): context canceled")
+		check(gone, 1, codes.Canceled, "waited 0s for 10 bytes of the request allowance of 100 bytes (--store.request-bytes): context canceled")
 		r := mustReserve(t, a, 80)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
@@ -260,7 +287,7 @@ func TestReservation(t *testing.T) {
 		}{
 			{"grow within bounds", r.TryGrow(30), true},
 			{"grow into the small lane", r.TryGrow(1), false},
-			{"extend into the small lane", r.Extend(1), false},
+			{"extend into the small lane", r.Grow(1) == nil, false},
 			{"bytes", r.Bytes(), int64(80)},
 		}
 		r.Shrink(60)
@@ -271,8 +298,8 @@ func TestReservation(t *testing.T) {
 			want any
 		}{
 			{"look-ahead while somebody waits", r.TryGrow(5), false},
-			{"going on while somebody waits", r.Extend(5), true},
-			{"grow by nothing", r.Extend(0), true},
+			{"going on while somebody waits", r.Grow(5) == nil, true},
+			{"grow by nothing", r.Grow(0) == nil, true},
 			{"bytes after it", r.Bytes(), int64(25)},
 		}...)
 		r.Shrink(1000)
@@ -296,7 +323,7 @@ func TestReservation(t *testing.T) {
 			want any
 		}{
 			{"grow after release", r.TryGrow(1), false},
-			{"extend after release", r.Extend(1), false},
+			{"go on after release", r.Grow(1) == nil, false},
 			{"in use", a.InUse(), int64(70)},
 		}...)
 		for _, s := range steps {
@@ -305,7 +332,7 @@ func TestReservation(t *testing.T) {
 			}
 		}
 		(<-waiting).Release()
-		var none *Reservation
+		var none *Turn
 		none.Release()
 		checkIdle(t, a)
 	})
@@ -336,7 +363,7 @@ func TestAllowanceMetrics(t *testing.T) {
 		a := smallAllowance(reg)
 		r := mustReserve(t, a, 60)
 		waiting := waitFor(t, t.Context(), a, 30)
-		if _, err := a.Reserve(t.Context(), 1000); err == nil {
+		if _, err := reserve(t.Context(), a, 1000); err == nil {
 			t.Error("1000 bytes of 100 were granted")
 		}
 		want := map[string]float64{
@@ -344,11 +371,14 @@ func TestAllowanceMetrics(t *testing.T) {
 			"larder_request_allowance_bytes limit":             100,
 			"larder_request_allowance_bytes waiting":           30,
 			"larder_request_allowance_refused_total too_large": 1,
+			"larder_request_allowance_wait_seconds small":      3,
 			"larder_request_allowance_wait_seconds large":      1,
 			"larder_request_allowance_waiting large":           1,
 			"larder_request_allowance_waiting small":           0,
 		}
-		if diff := cmp.Diff(want, gathered(t, reg)); diff != "" {
+		got := gathered(t, reg)
+		maps.DeleteFunc(got, func(name string, _ float64) bool { return !strings.HasPrefix(name, "larder_request_allowance") })
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
 		}
 		r.Release()
@@ -365,10 +395,52 @@ func TestAllowanceDefaults(t *testing.T) {
 		{128 << 20, 128 << 20, 16 << 20, 1 << 20},
 		{1 << 20, 1 << 20, 128 << 10, 128 << 10}, // small enough for its lane
 	} {
-		a := NewAllowance(AllowanceOptions{Bytes: c.bytes}, nil)
-		if a.total != c.wantTotal || a.lane != c.wantLane || a.smallRequest != c.wantSmall {
-			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d", c.bytes, a.total, a.lane, a.smallRequest, c.wantTotal, c.wantLane, c.wantSmall)
+		a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: c.bytes}, nil, nil)
+		if a.total != c.wantTotal || a.part != c.wantLane || a.smallRequest != c.wantSmall {
+			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d", c.bytes, a.total, a.part, a.smallRequest, c.wantTotal, c.wantLane, c.wantSmall)
 		}
+	}
+}
+
+func TestTryReserve(t *testing.T) {
+	a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil, nil)
+	f := func(n int64, granted, ever bool) *Turn {
+		t.Helper()
+		r, e := a.TryReserve(n)
+		if (r != nil) != granted || e != ever {
+			t.Errorf("%d bytes of %d in use: granted %v, ever %v", n, a.InUse(), r != nil, e)
+		}
+		return r
+	}
+	f(501, false, false)
+	f(math.MaxInt64, false, false)
+	r := f(400, true, true)
+	f(101, false, true)
+	s := f(100, true, true)
+	s.Release()
+	r.Release()
+
+	large, err := reserve(context.Background(), a, 800)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	waits := make(chan error)
+	go func() {
+		_, err := reserve(ctx, a, 800)
+		waits <- err
+	}()
+	for waiting := false; !waiting; waiting, _ = a.Waiting() {
+		// Until it waits.
+	}
+	large.Shrink(790)
+	f(1, false, true)
+	cancel()
+	<-waits
+	f(1, true, true).Release()
+	large.Release()
+	if n := a.InUse(); n != 0 {
+		t.Errorf("%d bytes are still held", n)
 	}
 }
 
@@ -380,7 +452,7 @@ func TestAllowanceModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				a := NewAllowance(AllowanceOptions{Bytes: 1000, SmallLane: 50 + r.Int64N(300), SmallRequest: 1 + r.Int64N(200)}, nil)
+				a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 50 + r.Int64N(300), SmallRequest: 1 + r.Int64N(200)}, nil, nil)
 				m := &model{t: t, a: a}
 				var wg sync.WaitGroup
 				for range 200 {
@@ -402,7 +474,7 @@ func TestAllowanceModel(t *testing.T) {
 
 type model struct {
 	t *testing.T
-	a *Allowance
+	a *Admission
 
 	mu                               sync.Mutex
 	held                             int64
@@ -423,7 +495,7 @@ func (m *model) change(delta int64) {
 func (m *model) request(r *rand.Rand) {
 	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
 	pause(1000)
-	n := 1 + r.Int64N(m.a.total-m.a.lane)
+	n := 1 + r.Int64N(m.a.total-m.a.part)
 	if r.IntN(2) == 0 {
 		n = 1 + r.Int64N(m.a.smallRequest)
 	}
@@ -433,7 +505,7 @@ func (m *model) request(r *rand.Rand) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.IntN(2000))*time.Millisecond)
 		defer cancel()
 	}
-	res, err := m.a.Reserve(ctx, n)
+	res, err := reserve(ctx, m.a, n)
 	if err != nil {
 		if ctx.Err() == nil {
 			m.t.Error(err)
@@ -458,7 +530,7 @@ func (m *model) request(r *rand.Rand) {
 		default:
 			grow := res.TryGrow
 			if r.IntN(2) == 0 {
-				grow = res.Extend
+				grow = func(n int64) bool { return res.Grow(n) == nil }
 			}
 			ok := grow(d)
 			if ok {

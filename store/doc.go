@@ -1,6 +1,6 @@
 // Package store is the StoreAPI and Info service over the blocks of a bucket.
 //
-// A Series call passes the gate, picks blocks from the catalog's view, finds their postings side by side, reserves the bytes that it
+// A Series call waits for its turn, picks blocks from the catalog's view, finds their postings side by side, settles for the bytes that it
 // will need, and then streams: block.Streams decode series in final label order, a loser tree merges them, windows of merged series have
 // their chunks fetched together, and an encoder writes verified chunk records into pooled frames. While one window is sent, the next
 // is being fetched. Label calls use the same streams without chunks.
@@ -13,14 +13,21 @@
 //
 // # What a request may hold
 //
-// Postings, two runs of index pages and a few segments for each block, and two windows. The estimate of it, and one window, is reserved from the
-// Allowance before the first frame. After that a request never waits for memory: larger windows and the second one are taken if they are
+// Postings, two runs of index pages and a few segments for each block, and two windows. The estimate of it, and one window, is had from the
+// Admission before the first frame. After that a request never waits for memory with any in its hands: larger windows and the second one are taken if they are
 // free at once. What it holds it holds no longer than its client reads: stalls ends a request whose Send has been blocked for the stall time-out.
+//
+// # The order in which things are had
+//
+// First, in one step, a place and the bytes of a small request (Admission.Enter). Then, without waiting, what planning needs (Turn.Plan) and what answering
+// needs (Turn.Settle). Whoever cannot have that at once drops its plan, gives back its place and all its bytes, and only then waits for a place with as many bytes
+// as it needs, in one step again (Turn.Wait); then it plans anew. So nothing that waits for its turn holds anything that another needs, and nothing that
+// holds something waits for a turn. What a request waits for while it holds a turn, headers, reads of the bucket and its client, has deadlines of its
+// own, and none of it waits for a turn.
 //
 // # Locks
 //
-// Server.mu guards the map of block readers, request.mu a request's reservation, tenants.mu the names that metrics know, stalls.mu the
-// requests that send; Allowance has one mutex, Gate none of its own. None of them is held while reading, sending or waiting. Under
-// stringSet.mu, which guards the strings of a label answer, request.mu is taken, and under that the Allowance's; no other two are held
-// together. docs/locks.md has all of the process.
+// Server.mu guards the map of block readers, Admission.mu all turns, tenants.mu the names that metrics know, stalls.mu the requests that
+// send. None of them is held while reading, sending or waiting. Under stringSet.mu, which guards the strings of a label answer, Admission.mu
+// is taken; no other two are held together. docs/locks.md has all of the process.
 package store

@@ -1,13 +1,10 @@
 package store
 
 import (
-	"context"
-	"sync/atomic"
-	"time"
+	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -15,72 +12,85 @@ import (
 // GateOptions bound how many Series requests run at once. The zero value lets all of them run.
 type GateOptions struct {
 	// MaxConcurrent is the number of Series requests that run at once; 0 or less means no bound. More of them use more cores and
-	// bucket connections, and each gets a smaller share. What they hold in memory is bounded by the Allowance, not by this.
+	// bucket connections, and each gets a smaller share. What they hold in memory is bounded by AllowanceOptions, not by this. Large requests have at most
+	// three quarters of the places, and all but one of fewer than four, unless there is only one.
 	MaxConcurrent int
-	// MaxWaiting is the number of Series requests that wait for one of those places; what comes on top fails at once with
-	// ResourceExhausted. Default 1000; negative means no bound. A waiting request costs some 20 KiB.
+	// MaxWaiting is the number of Series requests that wait for their turn; what comes on top fails at once with
+	// ResourceExhausted, the tenant first that has the most waiting. Default 1000; negative means no bound. Of large requests at most three quarters
+	// of it wait. A waiting request costs some 20 KiB.
 	MaxWaiting int
-	// FailFast makes a request fail with Unavailable rather than wait. That is right where a replica can answer in its place, and
+	// FailFast makes a request fail with Unavailable rather than wait for a place. That is right where a replica can answer in its place, and
 	// wrong where this process is the only one to have its blocks.
 	FailFast bool
 }
 
 const defaultMaxWaiting = 1000
 
+func (o *GateOptions) defaults() {
+	if o.MaxWaiting == 0 {
+		o.MaxWaiting = defaultMaxWaiting
+	}
+}
+
+// places returns the number of places, how many of them are left to small requests, and how many large ones may have; 0 for no bound.
+func (o *GateOptions) places() (all, forSmall, forLarge int) {
+	all = max(0, o.MaxConcurrent)
+	if all < 2 {
+		return all, all, all
+	}
+	forSmall = max(1, all/4)
+	return all, forSmall, all - forSmall
+}
+
 // gateBuckets are Thanos's: its alert and dashboard on gate latency compute quantiles from them.
 var gateBuckets = []float64{0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120, 240, 360, 720}
 
-// Gate counts Series requests and makes them wait, first come first served, until there is a place or the client's deadline
-// has passed. A nil Gate lets everything through.
-type Gate struct {
-	opts    GateOptions
-	places  *semaphore.Weighted // nil when nothing is bounded
-	waiting atomic.Int64
-
+// gateMetrics are what dashboards and alerts read about the places of an Admission.
+type gateMetrics struct {
 	durations []prometheus.Histogram
-	inFlight  prometheus.Gauge
 	total     prometheus.Counter
 	rejected  *prometheus.CounterVec
 }
 
-// NewGate makes a gate and registers its metrics.
-func NewGate(opts GateOptions, reg prometheus.Registerer) *Gate {
-	if opts.MaxWaiting == 0 {
-		opts.MaxWaiting = defaultMaxWaiting
-	}
+func newGateMetrics(a *Admission, reg prometheus.Registerer) (m gateMetrics) {
 	f := promauto.With(reg)
-	g := &Gate{opts: opts}
-	if opts.MaxConcurrent > 0 {
-		g.places = semaphore.NewWeighted(int64(opts.MaxConcurrent))
-	}
 	// Thanos's process exports the second name, while its alert and dashboard ask for the first. Users have either in theirs.
 	for _, name := range []string{
 		"thanos_bucket_store_series_gate_duration_seconds",
 		"thanos_bucket_store_series_gate_queries_duration_seconds",
 	} {
-		g.durations = append(g.durations, f.NewHistogram(prometheus.HistogramOpts{
+		m.durations = append(m.durations, f.NewHistogram(prometheus.HistogramOpts{
 			Name: name, Help: "Seconds that Series requests waited at the gate.", Buckets: gateBuckets,
 		}))
 	}
 	f.NewGauge(prometheus.GaugeOpts{
 		Name: "thanos_bucket_store_series_gate_queries_max", Help: "Series requests that may run at once, 0 without a bound.",
-	}).Set(float64(max(0, opts.MaxConcurrent)))
-	g.inFlight = f.NewGauge(prometheus.GaugeOpts{
-		Name: "thanos_bucket_store_series_gate_queries_in_flight", Help: "Series requests that run now.",
-	})
-	g.total = f.NewCounter(prometheus.CounterOpts{
+	}).Set(float64(a.places))
+	a.gauge(f, "thanos_bucket_store_series_gate_queries_in_flight", "Series requests that run now.", nil,
+		func() float64 { return float64(a.running[small] + a.running[large]) })
+	m.total = f.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_series_gate_queries_total", Help: "Series requests that came to the gate.",
 	})
-	g.rejected = f.NewCounterVec(prometheus.CounterOpts{
+	m.rejected = f.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_series_gate_rejected_total", Help: "Series requests that the gate did not let through.",
 	}, []string{"reason"})
 	for _, reason := range []string{rejectedBusy, rejectedQueue, rejectedGaveUp} {
-		g.rejected.WithLabelValues(reason)
+		m.rejected.WithLabelValues(reason)
 	}
-	f.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "larder_series_gate_waiting", Help: "Series requests that wait at the gate now.",
-	}, func() float64 { return float64(g.waiting.Load()) })
-	return g
+	a.gauge(f, "larder_series_gate_waiting", "Series requests that wait for their turn now.", nil,
+		func() float64 {
+			return float64(a.queues[small][seriesRequest].len + a.queues[large][seriesRequest].len)
+		})
+	return m
+}
+
+// gauge exports a figure that is read under the lock.
+func (a *Admission) gauge(f promauto.Factory, name, help string, labels prometheus.Labels, value func() float64) {
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return value()
+	})
 }
 
 // Why the gate did not let a request through.
@@ -90,56 +100,42 @@ const (
 	rejectedGaveUp = "gave_up" // the client's deadline passed, or the client went away
 )
 
-// Start waits for a place. Only after it returned nil, Done gives the place back. Its errors carry a gRPC status.
-func (g *Gate) Start(ctx context.Context) error {
-	if g == nil {
-		return nil
+// placesOf names the places that a request of a lane may have.
+func (a *Admission) placesOf(l lane) string {
+	if l == large {
+		return fmt.Sprintf("%d places for large Series requests", a.largePlaces)
 	}
-	start := time.Now()
-	err := g.enter(ctx)
-	for _, h := range g.durations {
-		h.Observe(time.Since(start).Seconds())
-	}
-	g.total.Inc()
-	if err == nil {
-		g.inFlight.Inc()
-	}
-	return err
+	return fmt.Sprintf("%d places for Series requests", a.places)
 }
 
-func (g *Gate) enter(ctx context.Context) error {
-	if g.places == nil || g.places.TryAcquire(1) {
-		return nil
-	}
-	if g.opts.FailFast {
-		g.rejected.WithLabelValues(rejectedBusy).Inc()
-		return status.Errorf(codes.Unavailable, "all %d places for Series requests are taken", g.opts.MaxConcurrent)
-	}
-	defer g.waiting.Add(-1)
-	if n := g.waiting.Add(1); g.opts.MaxWaiting >= 0 && n > int64(g.opts.MaxWaiting) {
-		g.rejected.WithLabelValues(rejectedQueue).Inc()
-		return status.Errorf(codes.ResourceExhausted,
-			"all %d places for Series requests are taken and %d requests wait for one", g.opts.MaxConcurrent, g.opts.MaxWaiting)
-	}
-	start := time.Now()
-	if err := g.places.Acquire(ctx, 1); err != nil {
-		g.rejected.WithLabelValues(rejectedGaveUp).Inc()
-		return status.Errorf(status.FromContextError(err).Code(), "waited %s for one of %d places for Series requests: %s",
-			time.Since(start).Round(time.Millisecond), g.opts.MaxConcurrent, err)
-	}
-	return nil
-}
-
-// Waiting reports whether requests wait at the gate.
-func (g *Gate) Waiting() bool { return g != nil && g.waiting.Load() > 0 }
-
-// Done gives back the place that Start got.
-func (g *Gate) Done() {
-	if g == nil {
+// bound sends a Series request away that has begun to wait where it may not, or another one in its stead. It is called with the lock held.
+func (a *Admission) bound(w *waiter, l lane) {
+	if a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
+		a.sendAway(w, l, rejectedBusy, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
 		return
 	}
-	g.inFlight.Dec()
-	if g.places != nil {
-		g.places.Release(1)
+	most := a.gate.MaxWaiting
+	q := &a.queues[l][seriesRequest]
+	if most < 0 || q.len+a.queues[small+large-l][seriesRequest].len <= most && (l == small || q.len <= a.maxLargeWaiting) {
+		return
 	}
+	if l == large {
+		most = a.maxLargeWaiting
+	}
+	a.sendAway(q.longest(w.tenant), l, rejectedQueue, status.Errorf(codes.ResourceExhausted,
+		"all %s are taken and %d requests wait for one", a.placesOf(l), most))
+}
+
+// placeOfTenant reports whether the limits of its tenant let a Series request have a place.
+func (a *Admission) placeOfTenant(t *Turn) bool {
+	most := a.limits.of(t.tenant).MaxConcurrent
+	return most <= 0 || a.tenants[t.tenant].places < most
+}
+
+// sendAway ends the waiting of a request with an error.
+func (a *Admission) sendAway(w *waiter, l lane, reason string, err error) {
+	a.gateMetrics.rejected.WithLabelValues(reason).Inc()
+	a.dequeue(w, l)
+	w.err = err
+	close(w.ready)
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -41,19 +42,43 @@ func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return out
 }
 
+// newGate has room for what its requests hold.
+func newGate(opts GateOptions, reg prometheus.Registerer) *Admission {
+	return NewAdmission(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39}, nil, reg)
+}
+
+func enter(t *testing.T, a *Admission) *Turn {
+	t.Helper()
+	turn, err := a.Enter(t.Context(), defaultTenant, seriesRequest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return turn
+}
+
+// enterLarge is a request that needs more than a small one.
+func enterLarge(t *testing.T, a *Admission) (*Turn, error) {
+	return admit(t.Context(), a, defaultTenant, seriesRequest, 2<<20)
+}
+
 func TestGateBoundsRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const places, requests = 3, 20
-		g := NewGate(GateOptions{MaxConcurrent: places}, nil)
+		g := newGate(GateOptions{MaxConcurrent: places}, nil)
 		var mu sync.Mutex
 		running, most, done := 0, 0, 0
-		for range requests {
+		for i := range requests {
 			go func() {
-				if err := g.Start(t.Context()); err != nil {
+				turn, err := g.Enter(t.Context(), defaultTenant, seriesRequest)
+				if i%2 == 0 && err == nil {
+					turn.Release()
+					turn, err = enterLarge(t, g)
+				}
+				if err != nil {
 					t.Error(err)
 					return
 				}
-				defer g.Done()
+				defer turn.Release()
 				mu.Lock()
 				running++
 				most = max(most, running)
@@ -75,25 +100,153 @@ func TestGateBoundsRequests(t *testing.T) {
 
 func TestGateFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := NewGate(GateOptions{MaxConcurrent: 1}, nil)
-		if err := g.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		g := newGate(GateOptions{MaxConcurrent: 1}, nil)
+		first := enter(t, g)
 		var order []int
-		for i := range 5 {
+		for i := range 6 {
 			go func() {
-				if err := g.Start(t.Context()); err != nil {
+				turn, err := g.Enter(t.Context(), defaultTenant, seriesRequest)
+				if err != nil {
 					t.Error(err)
+					return
 				}
 				order = append(order, i) // Only one runs at a time.
-				g.Done()
+				turn.Release()
 			}()
 			synctest.Wait()
 		}
-		g.Done()
+		first.Release()
 		synctest.Wait()
-		if diff := cmp.Diff([]int{0, 1, 2, 3, 4}, order); diff != "" {
+		if diff := cmp.Diff([]int{0, 1, 2, 3, 4, 5}, order); diff != "" {
 			t.Errorf("order (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestGateLeavesPlacesToSmallRequests: however many large requests run and wait, a small one finds a place; and however many small ones come, a large one
+// that waits gets one.
+func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
+	for _, c := range []struct{ places, large int }{{1, 1}, {2, 1}, {3, 2}, {4, 3}, {8, 6}, {20, 15}} {
+		t.Run(fmt.Sprint(c.places), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(GateOptions{MaxConcurrent: c.places}, nil)
+				turns := make(chan *Turn, 2*c.places)
+				for range 2 * c.places {
+					go func() {
+						turn, err := enterLarge(t, g)
+						if err != nil {
+							t.Error(err)
+						}
+						turns <- turn
+					}()
+				}
+				synctest.Wait()
+				if len(turns) != c.large {
+					t.Fatalf("%d large requests of %d run, want %d", len(turns), 2*c.places, c.large)
+				}
+				var small []*Turn
+				for range c.places - c.large {
+					small = append(small, enter(t, g))
+				}
+				// All places are taken. Small ones that wait get those of small ones, large ones those of large ones.
+				waiting := make(chan *Turn, 1)
+				go func() { waiting <- enter(t, g) }()
+				synctest.Wait()
+				if len(waiting) != 0 {
+					t.Fatal("a request beyond the last place runs")
+				}
+				if c.places > 1 {
+					small[0].Release()
+					synctest.Wait()
+					if len(waiting) != 1 || len(turns) != c.large {
+						t.Errorf("a small request left: %d small ones came in, %d large ones run; want 1, %d", len(waiting), len(turns), c.large)
+					}
+				}
+				for n := range 2 * c.places {
+					(<-turns).Release()
+					synctest.Wait()
+					if want := min(c.large, 2*c.places-n-1); len(turns) != want && c.places > 1 {
+						t.Errorf("%d large requests run, want %d", len(turns), want)
+					}
+				}
+				for _, turn := range append(small, <-waiting) {
+					turn.Release()
+				}
+				checkIdle(t, g)
+			})
+		})
+	}
+}
+
+// TestGateLargeRequestsAreNotStarved: small requests that come for ever, more than there are places, leave the large ones their part.
+func TestGateLargeRequestsAreNotStarved(t *testing.T) {
+	for _, places := range []int{1, 2, 8} {
+		t.Run(fmt.Sprint(places), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGate(GateOptions{MaxConcurrent: places}, nil)
+				ctx, stop := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				for range 3 * places {
+					wg.Go(func() {
+						for ctx.Err() == nil {
+							turn, err := g.Enter(ctx, defaultTenant, seriesRequest)
+							if err != nil {
+								return
+							}
+							time.Sleep(time.Second)
+							turn.Release()
+						}
+					})
+				}
+				synctest.Wait()
+				for range 10 {
+					start := time.Now()
+					turn, err := enterLarge(t, g)
+					if err != nil {
+						t.Fatal(err)
+					}
+					// It has waited as a small one for those before it, and as a large one for a place.
+					if waited := time.Since(start); waited > 8*time.Second {
+						t.Errorf("a large request waited %s beside requests of a second", waited)
+					}
+					turn.Release()
+				}
+				stop()
+				wg.Wait()
+				checkIdle(t, g)
+			})
+		})
+	}
+}
+
+// TestGateIsNotKeptByWhoWaitsForMemory: a request that has no memory has no place either.
+func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
+		export, err := admit(t.Context(), a, defaultTenant, seriesRequest, 80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late := make(chan *Turn, 6)
+		for range 6 {
+			go func() {
+				turn, err := admit(t.Context(), a, defaultTenant, seriesRequest, 20)
+				if err != nil {
+					t.Error(err)
+				}
+				late <- turn
+			}()
+		}
+		synctest.Wait()
+		if len(late) != 0 {
+			t.Error("more than the allowance is held")
+		}
+		for range 3 {
+			defer enter(t, a).Release()
+		}
+		export.Release()
+		for range 6 {
+			(<-late).Release()
 		}
 	})
 }
@@ -122,20 +275,20 @@ func TestGateRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := NewGate(c.opts, nil)
+				g := newGate(c.opts, nil)
+				var first []*Turn
 				for range c.opts.MaxConcurrent {
-					if err := g.Start(t.Context()); err != nil {
-						t.Fatal(err)
-					}
+					first = append(first, enter(t, g))
 				}
 				var ran sync.WaitGroup
 				for range c.waiters {
 					ran.Go(func() {
-						if err := g.Start(t.Context()); err != nil {
+						turn, err := g.Enter(t.Context(), defaultTenant, seriesRequest)
+						if err != nil {
 							t.Error(err)
 							return
 						}
-						g.Done()
+						turn.Release()
 					})
 				}
 				synctest.Wait()
@@ -145,86 +298,119 @@ func TestGateRefuses(t *testing.T) {
 					cancel()
 				}
 				defer cancel()
-				err := g.Start(ctx)
+				_, err := g.Enter(ctx, defaultTenant, seriesRequest)
 				if status.Code(err) != c.want || status.Convert(err).Message() != c.text {
 					t.Errorf("got %v, want %s: %s", err, c.want, c.text)
 				}
-				for range c.opts.MaxConcurrent {
-					g.Done()
+				for _, turn := range first {
+					turn.Release()
 				}
 				ran.Wait()
 				// Whoever gave up left nothing behind.
-				for range c.opts.MaxConcurrent {
-					if err := g.Start(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
+				checkIdle(t, g)
 			})
 		})
 	}
 }
 
+// TestGateRefusesLargeRequests: those that find out that they are large are refused as others are, and leave room to wait to small ones.
+func TestGateRefusesLargeRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy := newGate(GateOptions{MaxConcurrent: 4, FailFast: true}, nil)
+		for range 3 {
+			turn, err := enterLarge(t, busy)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer turn.Release()
+		}
+		_, err := enterLarge(t, busy)
+		if want := "all 3 places for large Series requests are taken"; status.Code(err) != codes.Unavailable || status.Convert(err).Message() != want {
+			t.Errorf("got %v, want Unavailable: %s", err, want)
+		}
+		enter(t, busy).Release()
+
+		full := newGate(GateOptions{MaxConcurrent: 4, MaxWaiting: 4}, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 3 + 3 {
+			all.Go(func() {
+				if turn, err := admit(ctx, full, defaultTenant, seriesRequest, 2<<20); err == nil {
+					defer turn.Release()
+					<-ctx.Done()
+				}
+			})
+			synctest.Wait()
+		}
+		_, err = enterLarge(t, full)
+		if want := "all 3 places for large Series requests are taken and 3 requests wait for one"; status.Code(err) != codes.ResourceExhausted || status.Convert(err).Message() != want {
+			t.Errorf("got %v, want ResourceExhausted: %s", err, want)
+		}
+		small := enter(t, full)
+		waits := make(chan *Turn)
+		go func() { waits <- enter(t, full) }()
+		synctest.Wait()
+		small.Release()
+		(<-waits).Release()
+		cancel()
+		all.Wait()
+		checkIdle(t, full)
+	})
+}
+
 func TestGateMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		g := NewGate(GateOptions{MaxConcurrent: 2, MaxWaiting: 1}, reg)
-		for range 2 {
-			if err := g.Start(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			if err := g.Start(t.Context()); err != nil {
-				t.Error(err)
-			}
-		}()
+		g := newGate(GateOptions{MaxConcurrent: 2, MaxWaiting: 1}, reg)
+		first := []*Turn{enter(t, g), enter(t, g)}
+		done := make(chan *Turn, 1)
+		go func() { done <- enter(t, g) }()
 		synctest.Wait()
-		if err := g.Start(t.Context()); err == nil {
+		if _, err := g.Enter(t.Context(), defaultTenant, seriesRequest); err == nil {
 			t.Fatal("a fourth request found a place")
 		}
-		want := map[string]float64{
-			"larder_series_gate_rejected_total busy":                   0,
-			"larder_series_gate_rejected_total gave_up":                0,
-			"larder_series_gate_rejected_total queue":                  1,
-			"larder_series_gate_waiting":                               1,
-			"thanos_bucket_store_series_gate_duration_seconds":         3,
-			"thanos_bucket_store_series_gate_queries_duration_seconds": 3,
-			"thanos_bucket_store_series_gate_queries_in_flight":        2,
-			"thanos_bucket_store_series_gate_queries_max":              2,
-			"thanos_bucket_store_series_gate_queries_total":            3,
+		check := func(want map[string]float64) {
+			t.Helper()
+			got := gathered(t, reg)
+			for name, want := range want {
+				if got[name] != want {
+					t.Errorf("%s: got %v, want %v", name, got[name], want)
+				}
+			}
 		}
-		if diff := cmp.Diff(want, gathered(t, reg)); diff != "" {
-			t.Errorf("metrics (-want +got):\n%s", diff)
-		}
-		g.Done()
-		g.Done()
-		<-done
-		g.Done()
-		got := gathered(t, reg)
-		for name, want := range map[string]float64{
+		check(map[string]float64{
+			"larder_series_gate_rejected_total busy":            0,
+			"larder_series_gate_rejected_total gave_up":         0,
+			"larder_series_gate_rejected_total queue":           1,
+			"larder_series_gate_waiting":                        1,
+			"thanos_bucket_store_series_gate_queries_in_flight": 2,
+			"thanos_bucket_store_series_gate_queries_max":       2,
+			"thanos_bucket_store_series_gate_queries_total":     4,
+		})
+		first[0].Release()
+		first[1].Release()
+		(<-done).Release()
+		check(map[string]float64{
 			"larder_series_gate_waiting":                               0,
 			"thanos_bucket_store_series_gate_duration_seconds":         4,
 			"thanos_bucket_store_series_gate_queries_duration_seconds": 4,
 			"thanos_bucket_store_series_gate_queries_in_flight":        0,
 			"thanos_bucket_store_series_gate_queries_total":            4,
-		} {
-			if got[name] != want {
-				t.Errorf("%s: got %v, want %v", name, got[name], want)
-			}
-		}
+		})
 	})
 }
 
 // TestGateOpen: without a bound the gate still counts.
 func TestGateOpen(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	g := NewGate(GateOptions{FailFast: true}, reg)
-	for range 100 {
-		if err := g.Start(t.Context()); err != nil {
+	g := newGate(GateOptions{FailFast: true}, reg)
+	for range 50 {
+		defer enter(t, g).Release()
+		turn, err := enterLarge(t, g)
+		if err != nil {
 			t.Fatal(err)
 		}
+		defer turn.Release()
 	}
 	got := gathered(t, reg)
 	if n := got["thanos_bucket_store_series_gate_queries_in_flight"]; n != 100 {
@@ -233,9 +419,4 @@ func TestGateOpen(t *testing.T) {
 	if n := got["thanos_bucket_store_series_gate_queries_max"]; n != 0 {
 		t.Errorf("max: got %v, want 0", n)
 	}
-	var none *Gate
-	if err := none.Start(t.Context()); err != nil {
-		t.Error(err)
-	}
-	none.Done()
 }

@@ -141,19 +141,20 @@ func (a *asked) close() {
 
 // labelSets asks every block that a label request has to look at, side by side, and merges what they say: sorted, each string once, at
 // most limit of them. Label requests look at the blocks of all resolutions.
-func (s *Server) labelSets(r *request, q *labelQuery, what question) ([]string, error) {
-	out, err := s.askBlocks(r, q, what)
-	for n := 0; ; {
-		switch {
-		case r.requeue(err): // Nothing of an answer is sent before it is whole.
-		case n < maxReplans && s.replaced(r.ctx, err):
-			n++
-			r.replan()
-		default:
-			return out, statusOf(r.ctx, err, codes.Internal)
-		}
-		out, err = s.askBlocks(r, q, what)
+func (s *Server) labelSets(r *request, q *labelQuery, what question) (out []string, _ error) {
+	if err := r.enter(labelRequest); err != nil {
+		return nil, statusOf(r.ctx, err, codes.Internal)
 	}
+	attempt := func() (err error) {
+		out, err = s.askBlocks(r, q, what)
+		return err
+	}
+	err := r.answer(attempt)
+	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
+		r.forget()
+		err = r.answer(attempt)
+	}
+	return out, statusOf(r.ctx, err, codes.Internal)
 }
 
 func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, error) {
@@ -169,7 +170,7 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	run := streamBytes(min(len(blocks), blockConcurrency))
 	streams := streamsBytes(blocks, run)
 	first := max(labelBytes(r.ctx, blocks, what), r.least-streams)
-	if err := r.reserve(first + streams); err != nil {
+	if err := r.settle(first + streams); err != nil {
 		return nil, err
 	}
 	set := newStringSet(first, r.grow)

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// LimitOptions bound a single request. The zero value bounds nothing.
+// LimitOptions bound a single request, and the requests of one tenant together. The zero value bounds nothing.
 type LimitOptions struct {
 	// Series is the number of series that a request may match, summed over blocks, before time range, shards and de-duplication;
 	// 0 means no limit.
@@ -20,23 +20,37 @@ type LimitOptions struct {
 	Samples uint64
 	// Bytes is the number of bytes of index and chunks that a request may use or fetch; 0 means no limit.
 	Bytes uint64
+
+	// Weight is a tenant's part of the turns of those who wait, against that of the others; 0 is 1. A tenant of twice the weight gets twice as much
+	// as long as both wait.
+	Weight float64
+	// MaxConcurrent is how many Series requests of a tenant run at once; more wait. 0 means no limit but that of all together.
+	MaxConcurrent int
+	// RequestBytes is the part of the request allowance that the requests of a tenant may hold together, above 0 to 1; 0 means all. More of them
+	// wait, and one that needs more is refused. It is never less than what a small request may hold.
+	RequestBytes float64
 }
 
 // samplesPerChunk is what Prometheus cuts chunks at, and so what a limit on samples is converted by.
 const samplesPerChunk = 120
 
-// Limits makes the limiters of requests. A nil Limits bounds nothing.
+// Limits are the limits of tenants. A nil Limits bounds nothing.
 type Limits struct {
-	series, chunks, bytes uint64
-	dropped               *prometheus.CounterVec
+	table   atomic.Pointer[limitTable]
+	dropped *prometheus.CounterVec
 }
 
-// NewLimits makes the limits of a process and registers their metric.
-func NewLimits(opts LimitOptions, reg prometheus.Registerer) *Limits {
-	l := &Limits{series: opts.Series, chunks: opts.Samples / samplesPerChunk, bytes: opts.Bytes}
-	if opts.Samples%samplesPerChunk != 0 {
-		l.chunks++
-	}
+// limitTable is immutable.
+type limitTable struct {
+	others  LimitOptions // of tenants that are not named
+	tenants map[string]LimitOptions
+}
+
+// NewLimits makes the limits of a process and registers their metric. tenants are those of tenants that have their own, others those of all
+// the others.
+func NewLimits(others LimitOptions, tenants map[string]LimitOptions, reg prometheus.Registerer) *Limits {
+	l := &Limits{}
+	l.set(others, tenants)
 	l.dropped = promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_queries_dropped_total",
 		Help: "Requests that were dropped because of a limit.",
@@ -47,8 +61,41 @@ func NewLimits(opts LimitOptions, reg prometheus.Registerer) *Limits {
 	return l
 }
 
-// For returns the limiters of one request. The tenant only labels the metric, as in Thanos: limits are the same for all.
-func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimiter) {
+// set replaces the limits of the requests to come, and of those that wait.
+func (l *Limits) set(others LimitOptions, tenants map[string]LimitOptions) {
+	l.table.Store(&limitTable{others: others, tenants: tenants})
+}
+
+// of returns the limits of a tenant.
+func (l *Limits) of(tenant string) LimitOptions {
+	if l == nil {
+		return LimitOptions{}
+	}
+	t := l.table.Load()
+	if own, ok := t.tenants[tenant]; ok {
+		return own
+	}
+	return t.others
+}
+
+// weight is Weight with its default.
+func (o *LimitOptions) weight() float64 {
+	if o.Weight <= 0 {
+		return 1
+	}
+	return o.Weight
+}
+
+// requestBytes is how much of an allowance of total bytes the requests of a tenant may hold, where each may hold small bytes.
+func (o *LimitOptions) requestBytes(total, small int64) int64 {
+	if o.RequestBytes <= 0 || o.RequestBytes >= 1 {
+		return total
+	}
+	return max(small, int64(o.RequestBytes*float64(total)))
+}
+
+// For returns the limiters of one request. label is what the metric calls its tenant.
+func (l *Limits) For(tenant, label string) (series, chunks *Limiter, bytes *BytesLimiter) {
 	if l == nil {
 		return nil, nil, nil
 	}
@@ -56,9 +103,14 @@ func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimite
 		if limit == 0 {
 			return nil
 		}
-		return &Limiter{limit: limit, prefix: "exceeded " + what + " limit", dropped: func() { l.dropped.WithLabelValues(what, tenant).Inc() }}
+		return &Limiter{limit: limit, prefix: "exceeded " + what + " limit", dropped: func() { l.dropped.WithLabelValues(what, label).Inc() }}
 	}
-	return limiter(l.series, "series"), limiter(l.chunks, "chunks"), (*BytesLimiter)(limiter(l.bytes, "bytes"))
+	o := l.of(tenant)
+	maxChunks := o.Samples / samplesPerChunk
+	if o.Samples%samplesPerChunk != 0 {
+		maxChunks++
+	}
+	return limiter(o.Series, "series"), limiter(maxChunks, "chunks"), (*BytesLimiter)(limiter(o.Bytes, "bytes"))
 }
 
 // Limiter counts something of one request up to a limit. It is safe for concurrent use. A nil Limiter has no limit.

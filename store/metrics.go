@@ -128,10 +128,10 @@ func (m *metrics) observe(r *request) {
 	}
 	m.fetches.observe(r)
 	if n := r.decoded.FollowUps; n > 0 {
-		m.seriesRefetches.WithLabelValues(r.tenant).Add(float64(n))
+		m.seriesRefetches.WithLabelValues(r.label).Add(float64(n))
 	}
 	if n := r.records.FollowUps; n > 0 {
-		m.chunkRefetches.WithLabelValues(r.tenant).Add(float64(n))
+		m.chunkRefetches.WithLabelValues(r.label).Add(float64(n))
 	}
 	m.lazyBlocks.Add(float64(r.lazyBlocks))
 	m.lazyGroups.Add(float64(r.planned.Pending))
@@ -146,17 +146,17 @@ func (m *metrics) observe(r *request) {
 		m.seriesRequested.Observe(float64(r.sent.Series))
 		m.chunksRequested.Observe(float64(r.sent.Chunks))
 	}
-	m.blocksQueried.WithLabelValues(r.tenant).Observe(float64(r.blocksQueried))
-	m.postingsSize.WithLabelValues(r.tenant).Observe(float64(r.planned.ListBytes))
-	m.resultSeries.WithLabelValues(r.tenant).Observe(float64(r.sent.Series))
-	m.sentChunkSize.observe(r.tenant, &r.sentSizes)
-	m.getAllSeconds.WithLabelValues(r.tenant).Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
-	m.mergeSeconds.WithLabelValues(r.tenant).Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
+	m.blocksQueried.WithLabelValues(r.label).Observe(float64(r.blocksQueried))
+	m.postingsSize.WithLabelValues(r.label).Observe(float64(r.planned.ListBytes))
+	m.resultSeries.WithLabelValues(r.label).Observe(float64(r.sent.Series))
+	m.sentChunkSize.observe(r.label, &r.sentSizes)
+	m.getAllSeconds.WithLabelValues(r.label).Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
+	m.mergeSeconds.WithLabelValues(r.label).Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
 	items := [...]int64{int64(r.planned.Lists), r.decoded.Entries, r.records.Records}
 	for i, k := range r.kinds() {
-		m.dataTouched.WithLabelValues(k.name, r.tenant).Observe(float64(items[i]))
-		m.dataFetched.WithLabelValues(k.name, r.tenant).Observe(float64(k.acct.Fetched.Load()))
-		m.dataSizeTouched.WithLabelValues(k.name, r.tenant).Observe(float64(k.acct.TouchedBytes.Load()))
-		m.dataSizeFetched.WithLabelValues(k.name, r.tenant).Observe(float64(k.acct.FetchedBytes.Load()))
+		m.dataTouched.WithLabelValues(k.name, r.label).Observe(float64(items[i]))
+		m.dataFetched.WithLabelValues(k.name, r.label).Observe(float64(k.acct.Fetched.Load()))
+		m.dataSizeTouched.WithLabelValues(k.name, r.label).Observe(float64(k.acct.TouchedBytes.Load()))
+		m.dataSizeFetched.WithLabelValues(k.name, r.label).Observe(float64(k.acct.FetchedBytes.Load()))
 	}
 }

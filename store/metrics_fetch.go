@@ -71,13 +71,13 @@ func (m *fetchMetrics) observe(r *request) {
 		acct *pagecache.Account
 	}{{itemPostings, &r.postings}, {itemSeries, &r.seriesPages}} {
 		if n := k.acct.Touched.Load(); n > 0 {
-			m.indexRequests.WithLabelValues(k.item, r.tenant).Add(float64(n))
-			m.indexHits.WithLabelValues(k.item, r.tenant).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
+			m.indexRequests.WithLabelValues(k.item, r.label).Add(float64(n))
+			m.indexHits.WithLabelValues(k.item, r.label).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
 		}
 	}
 	if n := r.planned.Lookups; n > 0 {
-		m.indexRequests.WithLabelValues(itemExpanded, r.tenant).Add(float64(n))
-		m.indexHits.WithLabelValues(itemExpanded, r.tenant).Add(float64(r.planned.Cached))
+		m.indexRequests.WithLabelValues(itemExpanded, r.label).Add(float64(n))
+		m.indexHits.WithLabelValues(itemExpanded, r.label).Add(float64(r.planned.Cached))
 	}
 	m.chunkRequests.Add(float64(r.chunkPages.Touched.Load()))
 	m.chunkHits.Add(float64(r.chunkPages.Hits.Load() + r.chunkPages.RemoteHits.Load()))
@@ -87,12 +87,12 @@ func (m *fetchMetrics) observe(r *request) {
 
 	stage := func(h *prometheus.HistogramVec, id stageID) {
 		if d := r.stages[id].Load(); d > 0 {
-			h.WithLabelValues(r.tenant).Observe(time.Duration(d).Seconds())
+			h.WithLabelValues(r.label).Observe(time.Duration(d).Seconds())
 		}
 	}
 	waited := func(h *prometheus.HistogramVec, acct *pagecache.Account) {
 		if acct.Touched.Load() > 0 {
-			h.WithLabelValues(r.tenant).Observe(time.Duration(acct.Waited.Load()).Seconds())
+			h.WithLabelValues(r.label).Observe(time.Duration(acct.Waited.Load()).Seconds())
 		}
 	}
 	stage(m.postingsSeconds, stagePostings)

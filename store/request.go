@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -39,14 +36,16 @@ const (
 
 var stageNames = [stageCount]string{"gate", "header", "postings", "series", "chunks", "send"}
 
-// request is what one running call adds up: counters by kind, stage times, limits and its reservation of bytes. Its accounts and stage
-// times are shared by its goroutines.
+// request is what one running call adds up: counters by kind, stage times, limits and its turn. Its accounts, stage times and turn are
+// shared by its goroutines.
 type request struct {
 	server *Server
 	ctx    context.Context
 	method string
-	tenant string
+	tenant string // as limits and turns know it
+	label  string // what metrics call it
 	start  time.Time
+	turn   *Turn // nil before enter
 
 	postings, seriesPages, chunkPages pagecache.Account
 	series, chunks                    *Limiter
@@ -54,12 +53,8 @@ type request struct {
 	stages                            [stageCount]atomic.Int64
 	firstFrame                        time.Duration
 
-	mu          sync.Mutex // guards reservation
-	reservation *Reservation
-	// least is what the request reserves at least: what it could not get by growing, before it was put back into the queue.
-	least int64
-
 	// What follows is written by the handler's goroutine alone.
+	least         int64            // what the request settles for at least: what it could not get by growing, before it gave way
 	queried       []*catalog.Block // of the last plan
 	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
 	blocksQueried int
@@ -75,8 +70,9 @@ type request struct {
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
-	r := &request{server: s, ctx: ctx, method: method, tenant: s.tenants.label(TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
-	r.series, r.chunks, r.bytes = s.limits.For(r.tenant)
+	r := &request{server: s, ctx: ctx, method: method, tenant: tenantName(TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
+	r.label = s.tenants.label(r.tenant)
+	r.series, r.chunks, r.bytes = s.limits.For(r.tenant, r.label)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
 		return func(touched, fetched int64) error { return r.bytes.Reserve(what, uint64(max(touched, fetched))) }
@@ -90,55 +86,6 @@ func (s *Server) newRequest(ctx context.Context, method string) *request {
 // methodSeries is the name of the Series call in metrics.
 const methodSeries = "Series"
 
-// defaultTenant is the tenant of requests that name none.
-const defaultTenant = "default-tenant"
-
-// TenantOf returns the tenant that a gRPC request names, as its client spells it.
-func TenantOf(ctx context.Context) string {
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		if t := md.Get("thanos-tenant"); len(t) > 0 && t[0] != "" {
-			return t[0]
-		}
-	}
-	return defaultTenant
-}
-
-const (
-	// maxTenants bounds the tenants that metrics tell apart: whoever may send requests chooses their names.
-	maxTenants = 1000
-	// maxTenantBytes bounds the name of one.
-	maxTenantBytes = 128
-	// otherTenant stands in metrics for all that are too many.
-	otherTenant = "other"
-)
-
-// tenants are the tenants that metrics tell apart.
-type tenants struct {
-	mu    sync.Mutex // guards known; held for map operations alone
-	known map[string]struct{}
-}
-
-// label returns what a tenant is called in metrics.
-func (t *tenants) label(name string) string {
-	if len(name) > maxTenantBytes {
-		name = name[:maxTenantBytes]
-	}
-	name = strings.ToValidUTF8(name, "\uFFFD")
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.known[name]; ok {
-		return name
-	}
-	if len(t.known) >= maxTenants {
-		return otherTenant
-	}
-	if t.known == nil {
-		t.known = map[string]struct{}{}
-	}
-	t.known[strings.Clone(name)] = struct{}{}
-	return name
-}
-
 // stage runs f under a span and adds its time to a stage.
 func (r *request) stage(id stageID, span string, f func(ctx context.Context) error) error {
 	start := time.Now()
@@ -151,84 +98,56 @@ func (r *request) stage(id stageID, span string, f func(ctx context.Context) err
 
 func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
 
-// reserve waits for leave to hold n bytes. It is called once, before the request holds anything.
-func (r *request) reserve(n int64) error {
-	res, err := r.server.allowance.Reserve(r.ctx, n)
-	if err != nil {
+// enter waits until the request may begin: with the bytes that a small request may hold and, if it is a Series request, with a place.
+func (r *request) enter(kind requestKind) error {
+	return r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) (err error) {
+		r.turn, err = r.server.admission.Enter(ctx, r.tenant, kind)
 		return err
+	})
+}
+
+// plan asks for leave to hold n more bytes while planning. Its errors end the attempt: see answer.
+func (r *request) plan(n int64) error { return r.turn.Plan(n) }
+
+// settle asks for leave to hold n bytes in all, what the plan takes included, before the first frame. Its errors end the attempt: see answer.
+func (r *request) settle(n int64) error { return r.turn.Settle(max(n, r.least)) }
+
+// maxWaits is how often a request gives way. Each time it asks for more, mostly for twice as much, so that it soon has enough or is refused.
+const maxWaits = 16
+
+// answer calls attempt until it has answered. One that is told to give way leaves nothing running and is made anew when the request has what
+// it needs; frames that are sent stay.
+func (r *request) answer(attempt func() error) error {
+	for waits := 0; ; waits++ {
+		err := attempt()
+		var give *giveWay
+		if !errors.As(err, &give) || waits == maxWaits || r.ctx.Err() != nil {
+			return err
+		}
+		r.server.metrics.requeued.WithLabelValues(r.method).Inc()
+		if give.grown {
+			r.least = give.need
+		}
+		r.forget()
+		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error { return r.turn.Wait(ctx, give.need) })
+		if err != nil {
+			return err
+		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.reservation = res
-	return nil
 }
 
 // tryGrow asks for leave to hold n more bytes, without waiting.
-func (r *request) tryGrow(n int64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.reservation != nil && r.reservation.TryGrow(n)
-}
+func (r *request) tryGrow(n int64) bool { return r.turn.TryGrow(n) }
 
-// grow asks for leave to hold n more bytes without which the request cannot go on. It does not wait either.
-func (r *request) grow(n int64) error {
-	r.mu.Lock()
-	ok := r.reservation != nil && r.reservation.Extend(n)
-	r.mu.Unlock()
-	if ok {
-		return nil
-	}
-	return &outgrownError{n}
-}
+// grow asks for leave to hold n more bytes without which the request cannot go on. It does not wait either; its errors end the attempt: see answer.
+func (r *request) grow(n int64) error { return r.turn.Grow(n) }
 
-// outgrownError says that a request needs more bytes than it has reserved and than are free.
-type outgrownError struct{ bytes int64 }
-
-func (e *outgrownError) Error() string {
-	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", e.bytes)
-}
-
-// GRPCStatus is what the client gets unless the request begins again: there may be room at another time.
-func (e *outgrownError) GRPCStatus() *status.Status {
-	return status.New(codes.ResourceExhausted, e.Error())
-}
-
-// requeue reports whether err is that the request has outgrown its reservation, and prepares it to begin again: with nothing, in the queue,
-// for twice as much. It must not have sent anything. A request that has held as much as there is for one is refused.
-//
-// INVARIANT: what is reserved next is more than before, so that this ends.
-func (r *request) requeue(err error) bool {
-	var outgrown *outgrownError
-	if !errors.As(err, &outgrown) || r.ctx.Err() != nil {
-		return false
-	}
-	r.mu.Lock()
-	var held int64
-	if r.reservation != nil {
-		held = r.reservation.Bytes()
-	}
-	r.mu.Unlock()
-	most := r.server.allowance.most()
-	if held >= most {
-		return false
-	}
-	r.least = min(max(2*held, held+outgrown.bytes), most)
-	r.server.metrics.requeued.WithLabelValues(r.method).Inc()
-	r.replan()
-	return true
-}
-
-// replan forgets what a vain attempt has noted, but for the series that are written, and gives back what it was allowed. Its goroutines are
-// over. What it has read stays in the accounts, but not in the limits: those are about the answer.
-func (r *request) replan() {
+// forget forgets what a vain attempt has noted, but for the series that are written. Its goroutines are over. What it has read stays in the
+// accounts, but not in the limits: those are about the answer.
+func (r *request) forget() {
 	r.queried = nil
-	r.series, r.chunks, r.bytes = r.server.limits.For(r.tenant)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.reservation != nil {
-		r.reservation.Release()
-		r.reservation = nil
-	}
+	r.turn.Restart()
+	r.series, r.chunks, r.bytes = r.server.limits.For(r.tenant, r.label)
 }
 
 func (r *request) notePlan(p *block.Plan) {
@@ -253,15 +172,11 @@ func (r *request) noteSource(src *source) {
 
 // finish releases what the request holds and accounts for it.
 func (r *request) finish() {
-	r.mu.Lock()
-	if r.reservation != nil {
-		r.reservation.Release()
-	}
-	r.mu.Unlock()
+	r.turn.Release()
 	r.server.metrics.observe(r)
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
 		attrs := []attribute.KeyValue{
-			attribute.String("larder.tenant", r.tenant),
+			attribute.String("larder.tenant", r.label),
 			attribute.Int("larder.blocks", r.blocksQueried),
 			attribute.Int("larder.blocks.series_sets", r.setBlocks),
 			attribute.Int64("larder.postings", r.postingsCount),

@@ -87,10 +87,9 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	defer s.metrics.pending.Dec()
 	defer r.finish()
 
-	if err := r.stage(stageGate, "store_query_gate_ismyturn", s.gate.Start); err != nil {
+	if err := r.enter(seriesRequest); err != nil {
 		return statusOf(r.ctx, err, codes.Unavailable)
 	}
-	defer s.gate.Done()
 
 	sending := s.stalls.watch(r.ctx)
 	defer sending.stop()
@@ -106,7 +105,8 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 	defer func() { r.sent = w.Stats(); w.Discard() }()
 	view := s.opts.Catalog.View()
-	err = s.series(r, q, view, w)
+	attempt := func() error { return s.series(r, q, view, w) }
+	err = r.answer(attempt)
 	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
 		view = s.opts.Catalog.View()
 		if !r.resumable(q, view) {
@@ -117,8 +117,8 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 			w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 			r.sentSizes = sizeCounts{}
 		}
-		r.replan()
-		err = s.series(r, q, view, w)
+		r.forget()
+		err = r.answer(attempt)
 	}
 	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)
@@ -254,7 +254,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 		}
 		r.notePlan(p)
 		if p.Postings() == 0 {
-			s.metrics.emptyPostings.WithLabelValues(r.tenant).Inc()
+			s.metrics.emptyPostings.WithLabelValues(r.label).Inc()
 			p.Close()
 			continue
 		}
@@ -349,7 +349,7 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 // fetched.
 func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter) (err error) {
 	windowBytes := s.windowBytes(q, plans)
-	if err := r.reserve(planBytes(plans) + windowBytes); err != nil {
+	if err := r.settle(planBytes(plans) + windowBytes); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)

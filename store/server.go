@@ -50,8 +50,9 @@ type Options struct {
 	Gate GateOptions
 	// Allowance bounds the bytes that requests hold together.
 	Allowance AllowanceOptions
-	// Limits bound a single request; the zero value bounds nothing.
-	Limits LimitOptions
+	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing. SetLimits replaces both.
+	Limits  LimitOptions
+	Tenants map[string]LimitOptions
 	// Matchers is the number of compiled regular expressions that are kept for the requests to come; 0 or less keeps none. To compile
 	// one of a thousand alternatives takes some 300 µs, and to keep it some 50 KB.
 	Matchers int
@@ -83,9 +84,8 @@ type Server struct {
 	log       *slog.Logger
 	tracer    trace.Tracer
 	metrics   *metrics
-	gate      *Gate
-	allowance *Allowance
 	limits    *Limits
+	admission *Admission
 	matchers  *matcherCache
 	stalls    *stalls
 	tenants   tenants
@@ -113,15 +113,21 @@ func New(opts Options) *Server {
 	}
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
-		metrics:   newMetrics(opts.Registerer),
-		gate:      NewGate(opts.Gate, opts.Registerer),
-		allowance: NewAllowance(opts.Allowance, opts.Registerer),
-		limits:    NewLimits(opts.Limits, opts.Registerer),
-		matchers:  newMatcherCache(opts.Matchers, opts.Registerer),
-		stalls:    newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
-		blocks:    map[ulid.ULID]*block.Block{},
+		metrics:  newMetrics(opts.Registerer),
+		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
+		stalls:   newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
+		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
+		blocks:   map[ulid.ULID]*block.Block{},
 	}
+	s.admission = NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
 	return s
+}
+
+// SetLimits replaces the limits of tenants. Requests that run keep those that they began with; those that wait go by the new ones. Nobody may
+// change tenants afterwards.
+func (s *Server) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
+	s.limits.set(others, tenants)
+	s.admission.limitsChanged()
 }
 
 func (s *Server) clamp(minT, maxT int64) (int64, int64) { return s.opts.Clamp(minT, maxT) }

@@ -18,12 +18,12 @@ import (
 const (
 	// warmRunBytes is how much index a warm-up reads at a time: little, so that it holds little and is soon out of the way.
 	warmRunBytes = 256 << 10
-	// giveWay is how long a warm-up that has made way looks away.
-	giveWay = 20 * time.Millisecond
+	// standBackFor is how long a warm-up that has made way looks away.
+	standBackFor = 20 * time.Millisecond
 )
 
 // Busy reports whether it is no time to warm anything: Series requests wait, at the gate or for their bytes, or hold half of the allowance.
-func (s *Server) Busy() bool { return s.gate.Waiting() || s.allowance.Busy() }
+func (s *Server) Busy() bool { return s.admission.Busy() }
 
 // Warm fills the caches with what a Series request without chunks for these matchers and removed labels would find in a block: index pages,
 // and what is derived from them. It is no request: it takes no place at the gate, counts in no metric of requests, and holds bytes only while
@@ -81,7 +81,7 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 		return true, false, nil
 	}
 	need := plan.StreamBytes(warmRunBytes)
-	held, ever := s.allowance.TryReserve(need)
+	held, ever := s.admission.TryReserve(need)
 	if !ever {
 		return false, false, fmt.Errorf("warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)", need)
 	}
@@ -120,13 +120,14 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	return true, false, nil
 }
 
-// standBack waits while requests wait at the gate. It returns false if some wait for bytes, which the warm-up must give back.
+// standBack waits while requests wait for a place. It returns false if some wait for bytes, which the warm-up must give back.
 func (s *Server) standBack(ctx context.Context) (bool, error) {
-	for !s.allowance.Waiting() {
-		if !s.gate.Waiting() {
-			return true, nil
+	for {
+		waiting, forBytes := s.admission.Waiting()
+		if forBytes || !waiting {
+			return !forBytes, nil
 		}
-		t := time.NewTimer(giveWay)
+		t := time.NewTimer(standBackFor)
 		select {
 		case <-t.C:
 		case <-ctx.Done():
@@ -134,5 +135,4 @@ func (s *Server) standBack(ctx context.Context) (bool, error) {
 			return false, ctx.Err()
 		}
 	}
-	return false, nil
 }

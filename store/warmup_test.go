@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -192,47 +191,5 @@ func TestWarmingMakesWay(t *testing.T) {
 	small := start(300 << 10)
 	if finished, err := small.warmAll(t, req, &pagecache.Account{}); finished || err == nil || !strings.Contains(err.Error(), "--store.request-bytes") {
 		t.Errorf("in an allowance that is too small: %v, %v", finished, err)
-	}
-}
-
-func TestTryReserve(t *testing.T) {
-	a := store.NewAllowance(store.AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil)
-	f := func(n int64, granted, ever bool) *store.Reservation {
-		t.Helper()
-		r, e := a.TryReserve(n)
-		if (r != nil) != granted || e != ever {
-			t.Errorf("%d bytes of %d in use: granted %v, ever %v", n, a.InUse(), r != nil, e)
-		}
-		return r
-	}
-	f(501, false, false)
-	f(math.MaxInt64, false, false)
-	r := f(400, true, true)
-	f(101, false, true)
-	s := f(100, true, true)
-	s.Release()
-	r.Release()
-
-	large, err := a.Reserve(context.Background(), 800)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	waits := make(chan error)
-	go func() {
-		_, err := a.Reserve(ctx, 800)
-		waits <- err
-	}()
-	for !a.Waiting() {
-		// Until it waits.
-	}
-	large.Shrink(790)
-	f(1, false, true)
-	cancel()
-	<-waits
-	f(1, true, true).Release()
-	large.Release()
-	if n := a.InUse(); n != 0 {
-		t.Errorf("%d bytes are still held", n)
 	}
 }

@@ -1,0 +1,72 @@
+package store
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// AllowanceOptions say how many bytes requests may hold together.
+type AllowanceOptions struct {
+	// Bytes is what all running requests may hold together; default 1 GiB. A request that needs more than Bytes less SmallLane
+	// is refused. Less memory for requests makes them wait, or refuses them; more is taken from caches, or from the kernel's patience.
+	Bytes int64
+	// SmallLane is the part of Bytes that large requests leave to small ones, in bytes; default an eighth of Bytes, at most 64 MiB.
+	// It is what keeps dashboards alive beside an export of everything.
+	SmallLane int64
+	// SmallRequest is the size in bytes up to which a request is small; default 1 MiB, and never more than SmallLane. It is also what a request has
+	// to find out with how much it needs.
+	SmallRequest int64
+}
+
+const (
+	defaultAllowance    = 1 << 30
+	maxDefaultSmallLane = 64 << 20
+	defaultSmallRequest = 1 << 20
+)
+
+func (o *AllowanceOptions) defaults() {
+	if o.Bytes <= 0 {
+		o.Bytes = defaultAllowance
+	}
+	if o.SmallLane <= 0 {
+		o.SmallLane = min(o.Bytes/8, maxDefaultSmallLane)
+	}
+	o.SmallLane = min(o.SmallLane, o.Bytes)
+	if o.SmallRequest <= 0 {
+		o.SmallRequest = defaultSmallRequest
+	}
+	o.SmallRequest = min(o.SmallRequest, o.SmallLane) // A small request must fit into its lane, or it might wait for ever.
+}
+
+// allowanceMetrics are about the bytes of an Admission.
+type allowanceMetrics struct {
+	waited  [lanes]prometheus.Observer
+	refused *prometheus.CounterVec
+}
+
+func newAllowanceMetrics(a *Admission, reg prometheus.Registerer) (m allowanceMetrics) {
+	f := promauto.With(reg)
+	for state, value := range map[string]func() int64{
+		"limit":   func() int64 { return a.total },
+		"in_use":  func() int64 { return a.held[small] + a.held[large] },
+		"waiting": func() int64 { return a.waiting },
+	} {
+		a.gauge(f, "larder_request_allowance_bytes", "Bytes that requests may hold together (limit), hold now (in_use), and wait for (waiting).",
+			prometheus.Labels{"state": state}, func() float64 { return float64(value()) })
+	}
+	waited := f.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "larder_request_allowance_wait_seconds",
+		Help:    "Seconds that requests waited for their turn: for their bytes and, if they are Series requests, for a place.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+	}, []string{"lane"})
+	for l := range lanes {
+		m.waited[l] = waited.WithLabelValues(l.String())
+		a.gauge(f, "larder_request_allowance_waiting", "Requests that wait for their turn.", prometheus.Labels{"lane": l.String()},
+			func() float64 { return float64(a.queues[l][seriesRequest].len + a.queues[l][labelRequest].len) })
+	}
+	m.refused = f.NewCounterVec(prometheus.CounterOpts{
+		Name: "larder_request_allowance_refused_total",
+		Help: "Requests that got no bytes: too large for the allowance, or given up by the client while waiting.",
+	}, []string{"reason"})
+	return m
+}

@@ -1,0 +1,186 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+func may(*waiter) bool { return true }
+
+// TestFairQueueSharesByWeight: as long as tenants wait, what they get goes by their weights, whatever their requests cost: no two are further apart than two
+// turns of each, one by start and one by age. Nobody's part is less than what turns by age may give it.
+func TestFairQueueSharesByWeight(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		var q fairQueue
+		age := uint64(0)
+		push := func(tenant int, weight float64) {
+			age++
+			q.push(&waiter{tenant: fmt.Sprint(tenant), weight: weight, cost: 1 + float64(r.IntN(100)), age: age})
+		}
+		weights := make([]float64, 2+r.IntN(3))
+		for i := range weights {
+			weights[i] = 1 + 3*r.Float64()
+			for range 1 + r.IntN(5) {
+				push(i, weights[i])
+			}
+		}
+		got := make([]float64, len(weights))
+		for n := range 2000 {
+			w := q.next(may)
+			if again := q.next(may); again != w {
+				t.Fatalf("seed %d: a turn was %s's and is %s's", seed, w.tenant, again.tenant)
+			}
+			var i int
+			_, _ = fmt.Sscan(w.tenant, &i)
+			push(i, weights[i]) // It always has as many waiting.
+			q.grant(w)
+			got[i] += w.cost / w.weight
+			for a := range weights {
+				for b := range weights {
+					if most := 200/weights[a] + 200/weights[b]; got[a]-got[b] > most {
+						t.Fatalf("seed %d, grant %d: tenant %d has had %.1f by weight, %d %.1f: more than %.1f apart", seed, n, a, got[a], b, got[b], most)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestFairQueueFirstComeFirstServed within a tenant, and between tenants that come new.
+func TestFairQueueFirstComeFirstServed(t *testing.T) {
+	var q fairQueue
+	last := map[string]uint64{}
+	r := rand.New(rand.NewPCG(1, 4))
+	for age := range uint64(5000) {
+		q.push(&waiter{tenant: fmt.Sprint(r.IntN(5)), weight: 1, cost: 1, age: age + 1})
+		if r.IntN(4) == 0 {
+			continue
+		}
+		w := q.next(may)
+		q.grant(w)
+		if w.age < last[w.tenant] {
+			t.Fatalf("tenant %s: request %d after %d", w.tenant, w.age, last[w.tenant])
+		}
+		last[w.tenant] = w.age
+	}
+	var fresh fairQueue
+	for age := range uint64(100) {
+		fresh.push(&waiter{tenant: fmt.Sprint(100 - age), weight: 1, cost: 1, age: age})
+	}
+	for age := range uint64(100) {
+		if w := fresh.next(may); w.age != age {
+			t.Fatalf("tenants that come new: request %d before %d", w.age, age)
+		} else {
+			fresh.grant(w)
+		}
+	}
+}
+
+// TestFairQueueOneRequestBesideThousands: it goes next, or after the one whose turn had come.
+func TestFairQueueOneRequestBesideThousands(t *testing.T) {
+	var q fairQueue
+	age := uint64(0)
+	push := func(tenant string) *waiter {
+		age++
+		w := &waiter{tenant: tenant, weight: 1, cost: 1, age: age}
+		q.push(w)
+		return w
+	}
+	for range 1000 {
+		push("crowd")
+	}
+	for range 100 {
+		for range 3 {
+			q.grant(q.next(may))
+		}
+		q.next(may)
+		one := push("one")
+		for grants := 0; one.flow != nil; grants++ {
+			if grants > 2 {
+				t.Fatalf("the request of another tenant still waits after %d grants", grants)
+			}
+			q.grant(q.next(may))
+		}
+	}
+}
+
+// TestFairQueueStarvesNobody: not by tenants that are always new, nor by those that may go while others may not.
+func TestFairQueueStarvesNobody(t *testing.T) {
+	var q fairQueue
+	age := uint64(0)
+	push := func(tenant string, cost float64) *waiter {
+		age++
+		w := &waiter{tenant: tenant, weight: 1, cost: cost, age: age}
+		q.push(w)
+		return w
+	}
+	for range 20 {
+		push("busy", 10)
+	}
+	for range 5 {
+		q.grant(q.next(may))
+	}
+	last := push("busy", 10)
+	grants := 0
+	for ; last.flow != nil && grants < 1000; grants++ {
+		for range 3 {
+			push(fmt.Sprint(age), 1) // a name for each request
+		}
+		q.grant(q.next(may))
+	}
+	if last.flow != nil {
+		t.Errorf("a tenant's request waits after %d grants to names that nobody has seen before", grants)
+	}
+
+	// Whose turn has come keeps it, though others come with an earlier start.
+	var kept fairQueue
+	q = kept
+	for range 3 {
+		push("a", 50)
+	}
+	push("b", 50)
+	q.grant(q.next(may))
+	q.grant(q.next(may))
+	turn := q.next(may)
+	push("c", 1)
+	if got := q.next(may); got != turn {
+		t.Errorf("the turn was %s's and is %s's", turn.tenant, got.tenant)
+	}
+	// Unless it may not go for a reason of its own.
+	if got := q.next(func(w *waiter) bool { return w.tenant != turn.tenant }); got == nil || got.tenant == turn.tenant {
+		t.Errorf("nobody else goes while %s may not", turn.tenant)
+	}
+}
+
+// TestFairQueueForgets: names that clients make up take no memory once nobody waits under them, and few while somebody does.
+func TestFairQueueForgets(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 5))
+	var q fairQueue
+	var waiting []*waiter
+	for n := range 100_000 {
+		w := &waiter{tenant: fmt.Sprint(n), weight: 0.01, cost: 1e6 * r.Float64(), age: uint64(n)}
+		q.push(w)
+		waiting = append(waiting, w)
+		for len(waiting) > 1+r.IntN(50) {
+			i := r.IntN(len(waiting))
+			if w := waiting[i]; r.IntN(2) == 0 {
+				q.remove(w)
+			} else {
+				q.grant(w)
+			}
+			waiting[i] = waiting[len(waiting)-1]
+			waiting = waiting[:len(waiting)-1]
+		}
+		if len(q.flows) > 2*51+idleFlows || len(q.busy) != len(waiting) || q.len != len(waiting) {
+			t.Fatalf("%d wait: %d tenants are known, %d wait, %d requests", len(waiting), len(q.flows), len(q.busy), q.len)
+		}
+	}
+	for _, w := range waiting {
+		q.remove(w)
+	}
+	if len(q.flows) != 0 || len(q.busy) != 0 || q.len != 0 || q.turn != nil || q.now != 0 {
+		t.Errorf("left behind: %d tenants, %d that wait, %d requests", len(q.flows), len(q.busy), q.len)
+	}
+}

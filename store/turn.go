@@ -1,0 +1,310 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Turn is what one request has of an Admission: its bytes and, for a Series request, its place. It is safe for concurrent use, but for Wait, during which
+// nobody else may use it. After Release it holds nothing and cannot grow.
+type Turn struct {
+	a      *Admission
+	tenant string
+	kind   requestKind
+
+	// Guarded by a.mu.
+	lane     lane         // that it has its place in
+	placed   bool         // INVARIANT: only a Series request is
+	bytes    [lanes]int64 // what takes a small request beyond a small one's size is counted as large
+	planned  int64        // of these, what Plan has asked for
+	released bool
+
+	// Of the handler's goroutine alone.
+	waited   time.Duration
+	observed bool
+}
+
+// giveWay is the error of a request that needs more than it can have at once. It can drop all that it has in its hands, Wait for what it needs, and begin
+// anew, or go on after what it has sent.
+type giveWay struct {
+	need  int64 // in all
+	more  int64 // than it has
+	grown bool  // beyond what it had settled for
+}
+
+func (g *giveWay) Error() string {
+	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", g.more)
+}
+
+// GRPCStatus is what the client gets unless the request begins again: there may be room at another time.
+func (g *giveWay) GRPCStatus() *status.Status {
+	return status.New(codes.ResourceExhausted, g.Error())
+}
+
+// Plan asks for n more bytes to plan with. What the plan takes in the end is part of what Settle is told. A small request has smallRequest bytes to
+// plan with; beyond that it becomes large. A *giveWay says that it must wait for that, and drop what it has planned.
+func (t *Turn) Plan(n int64) error {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	have := t.bytes[small] + t.bytes[large]
+	t.planned += n
+	if t.planned <= have {
+		return nil
+	}
+	err := t.hold(t.planned)
+	if g, ok := err.(*giveWay); ok {
+		// What is known now may be little of what is to come. Twice as much each time gets there soon.
+		g.need = max(g.need, min(2*have, t.a.most(t)))
+	}
+	return err
+}
+
+// Settle says that the request is to hold n bytes in all, its plan included, and that it begins to answer. A *giveWay says that it must wait for that.
+func (t *Turn) Settle(n int64) error {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	t.planned = n
+	if have := t.bytes[small] + t.bytes[large]; n <= have {
+		t.shrink(have - n)
+		return nil
+	}
+	return t.hold(n)
+}
+
+// Restart says that the request plans anew with what it has.
+func (t *Turn) Restart() {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	t.planned = 0
+}
+
+// hold makes the turn hold n bytes, more than it has. It is called with the lock held.
+func (t *Turn) hold(n int64) error {
+	a := t.a
+	more := n - t.bytes[small] - t.bytes[large]
+	if err := a.tooLarge(t, n); err != nil {
+		return err
+	}
+	if t.lane == small && n > a.smallRequest {
+		if !t.becomeLarge(n) {
+			return &giveWay{need: n, more: more}
+		}
+		return nil
+	}
+	if !t.grow(more) {
+		return &giveWay{need: n, more: more}
+	}
+	return nil
+}
+
+// becomeLarge makes a small request of n bytes a large one where it stands, if nobody else's turn comes before.
+func (t *Turn) becomeLarge(n int64) bool {
+	a := t.a
+	more := n - t.bytes[small] - t.bytes[large]
+	switch {
+	case t.placed && a.places > 0 && a.running[large] >= a.largePlaces,
+		a.first(large, t.kind) != nil, a.next(large) != nil,
+		n > a.total-a.part-a.held[large]+t.bytes[large],
+		more > a.total-a.held[small]-a.held[large],
+		!a.withinTenant(t, more), t.released:
+		return false
+	}
+	a.held[small] -= t.bytes[small]
+	a.held[large] += n - t.bytes[large]
+	t.bytes = [lanes]int64{large: n}
+	t.lane = large
+	if t.placed {
+		a.running[small]--
+		a.running[large]++
+	}
+	a.use(t, 0, more)
+	a.allowanceMetrics.waited[large].Observe(0)
+	a.grant() // It has left its part to small ones.
+	return true
+}
+
+// most is how much a request of t may hold.
+func (a *Admission) most(t *Turn) int64 {
+	lim := a.limits.of(t.tenant)
+	return max(a.smallRequest, min(a.total-a.part, lim.requestBytes(a.total, a.smallRequest)))
+}
+
+// Wait gives up all that the turn holds, waits until it may have n bytes, and a place if it needs one, and begins as if it had just entered.
+func (t *Turn) Wait(ctx context.Context, n int64) error {
+	t.a.mu.Lock()
+	t.giveBack()
+	t.a.grant()
+	t.a.mu.Unlock()
+	l := small
+	if n > t.a.smallRequest {
+		l = large
+	}
+	return t.acquire(ctx, l, n)
+}
+
+// TryReserve is for work that no request waits for. It gets its bytes at once or not at all: if no request waits for its turn, and if half of
+// the allowance stays free for those to come. ever is false for what would not get them in an idle process either.
+func (a *Admission) TryReserve(n int64) (t *Turn, ever bool) {
+	n = max(0, n)
+	if n > a.total/2 || n > a.total-a.part {
+		return nil, false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t = &Turn{a: a, kind: background}
+	if a.anyWaits() || n > a.total/2-a.held[small]-a.held[large] || !t.grow(n) {
+		return nil, true
+	}
+	return t, true
+}
+
+// TryGrow adds n bytes if they are free and no request waits for them. It never waits: it is for look-ahead, which is the
+// first thing to go when memory is short.
+func (t *Turn) TryGrow(n int64) bool {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	if t.a.next(large) != nil || t.a.next(small) != nil {
+		return false
+	}
+	return t.grow(n)
+}
+
+// Grow adds n bytes if they are free, even when requests wait. It never waits either: it is for bytes without which a request that
+// has begun cannot go on. Finishing what has begun frees more than it takes. A *giveWay says that it must wait, for twice as much, unless it has held all
+// that there is for one.
+func (t *Turn) Grow(n int64) error {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	if t.grow(n) {
+		return nil
+	}
+	have, most := t.bytes[small]+t.bytes[large], t.a.most(t)
+	g := &giveWay{need: min(max(2*have, have+n), most), more: n, grown: true}
+	if have >= most || t.released {
+		return g.GRPCStatus().Err()
+	}
+	return g
+}
+
+// grow is called with the lock held.
+func (t *Turn) grow(n int64) bool {
+	a := t.a
+	if t.released {
+		return false
+	}
+	if n <= 0 {
+		return true
+	}
+	l := large
+	if t.lane == small && t.bytes[large] == 0 && n <= a.smallRequest-t.bytes[small] {
+		l = small
+	}
+	if !a.fits(l, n) || !a.withinTenant(t, n) {
+		return false
+	}
+	t.bytes[l] += n
+	a.held[l] += n
+	a.use(t, 0, n)
+	return true
+}
+
+// Shrink gives n bytes back, or as many as there are.
+func (t *Turn) Shrink(n int64) {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	t.shrink(n)
+}
+
+// shrink is called with the lock held.
+func (t *Turn) shrink(n int64) {
+	if n <= 0 {
+		return
+	}
+	fromLarge := min(n, t.bytes[large])
+	fromSmall := min(n-fromLarge, t.bytes[small])
+	t.bytes[large] -= fromLarge
+	t.bytes[small] -= fromSmall
+	t.a.held[large] -= fromLarge
+	t.a.held[small] -= fromSmall
+	t.a.use(t, 0, -fromLarge-fromSmall)
+	t.a.grant()
+}
+
+// give is called with the lock held, when there is room.
+func (a *Admission) give(t *Turn, l lane, n int64) {
+	t.lane, t.planned = l, 0
+	t.bytes[l] = n // it has held nothing
+	a.held[l] += n
+	places := 0
+	if t.kind == seriesRequest {
+		t.placed, places = true, 1
+		a.running[l]++
+	}
+	a.use(t, places, n)
+}
+
+// giveBack is called with the lock held. Whoever calls it grants.
+func (t *Turn) giveBack() {
+	a := t.a
+	places := 0
+	if t.placed {
+		t.placed, places = false, 1
+		a.running[t.lane]--
+	}
+	a.held[small] -= t.bytes[small]
+	a.held[large] -= t.bytes[large]
+	a.use(t, -places, -t.bytes[small]-t.bytes[large])
+	t.bytes = [lanes]int64{}
+}
+
+// use notes what a tenant's requests have. Tenants of which no request runs are forgotten.
+func (a *Admission) use(t *Turn, places int, bytes int64) {
+	if t.kind == background {
+		return
+	}
+	u := a.tenants[t.tenant]
+	u.places += places
+	u.bytes += bytes
+	if u == (tenantUse{}) {
+		delete(a.tenants, t.tenant)
+		return
+	}
+	a.tenants[t.tenant] = u
+}
+
+// Release gives everything back. It may be called any number of times, and on a nil Turn.
+func (t *Turn) Release() {
+	if t == nil {
+		return
+	}
+	t.a.mu.Lock()
+	if !t.released {
+		t.giveBack()
+		t.released = true
+		t.a.grant()
+	}
+	t.a.mu.Unlock()
+	t.observeWait()
+}
+
+// observeWait tells the metrics how long a Series request has waited at the gate, once, when it waits no more.
+func (t *Turn) observeWait() {
+	if t.observed || t.kind != seriesRequest {
+		return
+	}
+	t.observed = true
+	for _, h := range t.a.gateMetrics.durations {
+		h.Observe(t.waited.Seconds())
+	}
+}
+
+// Bytes is what the turn holds now.
+func (t *Turn) Bytes() int64 {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	return t.bytes[small] + t.bytes[large]
+}
