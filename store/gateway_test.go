@@ -110,6 +110,8 @@ type gatewayOptions struct {
 	discovery    catalog.Discovery
 	// wrap stands between the folder and all who read it; nil: nothing does.
 	wrap func(objstore.Bucket) objstore.Bucket
+	// firstSync replaces the first sync; nil: it must succeed.
+	firstSync func(g *gateway) error
 	// pages change those of index and chunks, their size apart.
 	pages pagecache.Options
 }
@@ -163,7 +165,10 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	g.sets = index.SeriesSets()
 	g.server = store.New(o)
-	if err := g.catalog.Sync(context.Background()); err != nil {
+	if opts.firstSync == nil {
+		opts.firstSync = func(g *gateway) error { return g.catalog.Sync(context.Background()) }
+	}
+	if err := opts.firstSync(g); err != nil {
 		t.Fatal(err)
 	}
 

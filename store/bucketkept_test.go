@@ -1,0 +1,58 @@
+package store_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/thanos-io/objstore"
+
+	"larder/internal/faultstore"
+)
+
+// TestBucketFaultsAreNotKept breaks the reads that fill the caches. What they then hold is right: answers from them are, while the bucket
+// is well and when it is away.
+func TestBucketFaultsAreNotKept(t *testing.T) {
+	dir, metas := blocksOf(t, 60, 60_000)
+	var want []string
+	synctest.Test(t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
+	seeds := uint64(5)
+	if testing.Short() {
+		seeds = 1
+	}
+	for _, k := range readKinds {
+		t.Run(k.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for seed := range seeds {
+					p := newPatient(t, dir, metas, gatewayOptions{pageSize: 1 << 10})
+					p.want = want
+					p.faults.Set(faultstore.Rule{Kind: k, Ops: []string{objstore.OpGetRange}, Probability: 0.25})
+					r := rand.New(rand.NewPCG(seed, uint64(k)))
+					var wg sync.WaitGroup
+					for range 16 {
+						i := r.IntN(len(p.asks))
+						wg.Go(func() { p.check(t, context.Background(), i, &outcome{}) })
+					}
+					wg.Wait()
+					if p.faults.Total() == 0 {
+						t.Error("nothing was broken")
+					}
+					p.faults.Heal()
+					for i := range p.asks {
+						var out outcome
+						if p.check(t, context.Background(), i, &out); out.right != 1 {
+							t.Errorf("%s, healed: not answered", p.asks[i].name)
+						}
+					}
+					p.faults.Set(faultstore.Rule{Kind: faultstore.ServerError})
+					for i := range p.asks {
+						p.check(t, context.Background(), i, &outcome{})
+					}
+					p.holdsNothing(t)
+				}
+			})
+		})
+	}
+}

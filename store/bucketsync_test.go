@@ -1,0 +1,176 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/thanos-io/objstore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"larder/benchmarks/dataset"
+	"larder/internal/faultstore"
+	"larder/store/catalog"
+)
+
+// aside makes a third block beside the folder of blocksOf, of other external labels.
+func aside(t *testing.T, dir string, m *dataset.Meta) (id ulid.ULID, path string) {
+	t.Helper()
+	id = m.ULID
+	id[15] ^= 0x55
+	path = filepath.Join(t.TempDir(), id.String())
+	if err := os.CopyFS(path, os.DirFS(filepath.Join(dir, m.ULID.String()))); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, filepath.Join(path, "meta.json"), func(b []byte) []byte {
+		b = bytes.ReplaceAll(b, []byte(m.ULID.String()), []byte(id.String()))
+		return bytes.ReplaceAll(b, []byte("prometheus-0"), []byte("prometheus-1"))
+	})
+	return id, path
+}
+
+func (p *patient) served() []ulid.ULID {
+	var ids []ulid.ULID
+	for _, b := range p.catalog.View().Blocks {
+		ids = append(ids, b.ID)
+	}
+	return ids
+}
+
+// TestBucketFaultsOfASync breaks syncs while a block comes and while it goes. What is served stays until a sync has seen the whole bucket,
+// and the first sync of a bucket that is well again sees what there is.
+func TestBucketFaultsOfASync(t *testing.T) {
+	for _, how := range []catalog.Discovery{catalog.Concurrent, catalog.Recursive} {
+		t.Run(string(how), func(t *testing.T) {
+			dir, metas := blocksOf(t, 20, 60_000)
+			third, away := aside(t, dir, metas[1])
+			here := filepath.Join(dir, third.String())
+			move := func(from, to string) {
+				if err := os.Rename(from, to); err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Test(t, func(t *testing.T) {
+				opts := cold()
+				opts.discovery = how
+				p := startPatient(t, dir, metas, opts)
+				ctx := context.Background()
+				for _, k := range faultstore.Kinds() {
+					// A bit of a meta.json has no checksum over it.
+					ops := []string{objstore.OpIter, objstore.OpGet}
+					match := func(op, name string) bool {
+						return k != faultstore.FlippedBit || !strings.HasSuffix(name, "/meta.json")
+					}
+
+					move(away, here)
+					p.faults.Set(faultstore.Rule{Kind: k, Ops: ops, Match: match})
+					err := p.catalog.Sync(ctx)
+					has := slices.Contains(p.served(), third)
+					for _, m := range metas {
+						if !slices.Contains(p.served(), m.ULID) {
+							t.Errorf("%s: block %s was lost: %v", k, m.ULID, err)
+						}
+					}
+					if mended(k) && (err != nil || !has) {
+						t.Errorf("%s: the new block is not there: %v", k, err)
+					}
+					var out outcome
+					if p.check(t, ctx, 1, &out); out.right != 1 {
+						t.Errorf("%s: a block that is served was not answered for", k)
+					}
+					p.faults.Heal()
+					if err := p.catalog.Sync(ctx); err != nil || !slices.Contains(p.served(), third) {
+						t.Errorf("%s, healed: the new block is not there: %v", k, err)
+					}
+
+					move(here, away)
+					for _, at := range []int64{-1, 0, 1, 2} { // listings break before their first entry, and after
+						p.faults.Set(faultstore.Rule{Kind: k, Ops: ops, Match: match, At: at})
+						before := p.faults.Total()
+						err = p.catalog.Sync(ctx)
+						listed := !slices.Contains(p.served(), third)
+						if broken := p.faults.Total() > before && (k < faultstore.Vanished && !mended(k) || k == faultstore.ListingError); broken && (listed || err == nil) {
+							t.Errorf("%s at %d: a listing that broke took a block away, error %v", k, at, err)
+						}
+						for _, m := range metas {
+							if !slices.Contains(p.served(), m.ULID) {
+								t.Errorf("%s at %d: block %s was lost: %v", k, at, m.ULID, err)
+							}
+						}
+					}
+					p.faults.Heal()
+					if err := p.catalog.Sync(ctx); err != nil || len(p.served()) != len(metas) {
+						t.Errorf("%s, healed: serving %v: %v", k, p.served(), err)
+					}
+					p.recovered(t)
+				}
+			})
+		})
+	}
+}
+
+// TestBucketFaultsOfTheFirstSync: a gateway that has not seen its bucket answers that it is not ready; it goes on trying, and is ready
+// when the bucket is.
+func TestBucketFaultsOfTheFirstSync(t *testing.T) {
+	dir, metas := blocksOf(t, 20, 60_000)
+	var want []string
+	synctest.Test(t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
+	for _, k := range faultstore.Kinds() {
+		rule := faultstore.Rule{Kind: k}
+		switch k {
+		case faultstore.Vanished:
+			continue // of what a listing names: an upload that is not complete
+		case faultstore.FlippedBit:
+			continue // there is no checksum over a meta.json
+		case faultstore.ShortBody, faultstore.LongBody:
+			continue // a meta.json that is wrong is taken for what it is: corrupted, and its block for broken
+		}
+		t.Run(k.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPatient(t, dir, metas, gatewayOptions{firstSync: func(p *gateway) error { return nil }})
+				p.want = want
+				for _, m := range metas {
+					p.ids = append(p.ids, m.ULID)
+				}
+				p.faults.Set(rule)
+				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
+				done := make(chan error)
+				go func() { done <- p.catalog.Run(ctx) }()
+				for range 3 {
+					time.Sleep(time.Minute)
+					for i, a := range p.asks {
+						got, err := a.run(ctx, p.gateway)
+						if err == nil && got != want[i] || err != nil && status.Code(err) != codes.Unavailable {
+							t.Errorf("%s: %d bytes, %v", a.name, len(got), err)
+						}
+						if err == nil && !mended(k) && rule.Count == 0 {
+							t.Errorf("%s: answered from a bucket that nobody has seen", a.name)
+						}
+					}
+				}
+				p.faults.Heal()
+				time.Sleep(3 * time.Minute) // a listing that was not answered is given up after two
+				for i := range p.asks {
+					var out outcome
+					if p.check(t, ctx, i, &out); out.right != 1 {
+						t.Errorf("%s, healed: not answered", p.asks[i].name)
+					}
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				p.holdsNothing(t)
+			})
+		})
+	}
+}
