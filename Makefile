@@ -10,7 +10,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: demo build test check unit race fuzz interop interop-short memory-bound bench lint proto image
+.PHONY: demo build test check unit race fuzz chaos interop interop-short memory-bound bench lint proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -44,6 +44,15 @@ fuzz:
 	    $(GO) test ./$$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
 	  done; \
 	done
+
+# Everything that larder depends on is broken, one thing after the other, while it is asked; then the stress of one gateway in one process with
+# the race detector. Some ten minutes on two cores. What failed is run again with its seed: make chaos CHAOS='--seed=7 --fault=kill-9'. Hours of
+# it: make chaos CHAOS='--soak=20m'. The short forms are part of `make test`.
+CHAOS    ?=
+STRESS   ?= 60s
+chaos:
+	$(GO) run ./benchmarks/chaos $(CHAOS)
+	LARDER_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 20m -run 'Stress' -v ./store
 
 # larder with its real neighbours, each a process of its own: Thanos's components, Prometheus, object stores. The module stands apart, see
 # interop/go.mod. A program that a test needs and that is missing fails it. The short form is part of `make test`.

@@ -114,6 +114,10 @@ type gatewayOptions struct {
 	firstSync func(g *gateway) error
 	// pages change those of index and chunks, their size apart.
 	pages pagecache.Options
+	// headers change what the manager of index headers is made with.
+	headers func(*indexheader.Options)
+	// viewChanged is called after the gateway was told of a view.
+	viewChanged func(g *gateway, old, cur *catalog.View)
 }
 
 func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway {
@@ -129,7 +133,11 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	dir := t.TempDir()
 	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
 	opts.pages.PageSize = opts.pageSize
-	headers, err := indexheader.New(indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket})
+	ho := indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket}
+	if opts.headers != nil {
+		opts.headers(&ho)
+	}
+	headers, err := indexheader.New(ho)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,6 +155,9 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		OnChange: func(old, cur *catalog.View) {
 			if g.server != nil {
 				g.server.ViewChanged(old, cur)
+			}
+			if opts.viewChanged != nil {
+				opts.viewChanged(g, old, cur)
 			}
 		},
 	})

@@ -204,6 +204,8 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 			left++
 		}
 	}
+	now := b.catalog.View() // which may be newer than cur
+	b.headers.Keep(func(id ulid.ULID) bool { return now.ByID(id) != nil })
 	b.loads.Add(float64(len(arrived)))
 	if len(arrived) > 0 {
 		b.lastLoad.SetToCurrentTime()

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -352,6 +354,19 @@ func (m *Manager) Forget(id ulid.ULID) {
 	m.notify()
 	m.unlock()
 	m.removeFile(e)
+}
+
+// Keep forgets every block that keep does not want. Forget alone is not enough where blocks leave: a request that had begun before may ask for
+// the header of one afterwards, and nobody would say again that it is gone.
+func (m *Manager) Keep(keep func(ulid.ULID) bool) {
+	m.mu.Lock()
+	known := slices.Collect(maps.Keys(m.entries))
+	m.unlock()
+	for _, id := range known {
+		if !keep(id) {
+			m.Forget(id)
+		}
+	}
 }
 
 // Retain removes the files of blocks that keep does not want and that nobody has asked for: what blocks that left the bucket while no

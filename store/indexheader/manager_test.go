@@ -426,6 +426,33 @@ func TestWait(t *testing.T) {
 }
 
 // A forgotten block's header serves those that have it; its file goes, even if it was about to be written.
+// TestAHeaderAskedForAfterItsBlockLeft: a request that began before may still ask for it, and has it; it goes with the next change of blocks.
+func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
+	idx, dir, bkt := tinyIndex(t), t.TempDir(), newBucket()
+	left, stays := bkt.add(1, idx), bkt.add(2, idx)
+	m := newManager(t, Options{Dir: dir, Bucket: bkt})
+	m.Forget(left.ID)
+	h, release, err := m.Acquire(context.Background(), left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, releaseOther, err := m.Acquire(context.Background(), stays)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.waitPersisted(left)
+	m.waitPersisted(stays)
+	m.Keep(func(id ulid.ULID) bool { return id == stays.ID })
+	if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+		t.Errorf("while it is in use: %v", err)
+	}
+	release()
+	releaseOther()
+	if names := headerFiles(t, dir); !slices.Equal(names, []string{stays.ID.String() + fileSuffix}) || m.Opened(left.ID) || !m.Opened(stays.ID) {
+		t.Errorf("files %v; open: the one that left %v, the other %v", names, m.Opened(left.ID), m.Opened(stays.ID))
+	}
+}
+
 func TestForget(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// localFaults are what can happen to the data directory. No request may fail of it: it is a cache.
+func localFaults() []fault {
+	return []fault{
+		{name: "headers-damaged", run: damageHeaders},
+		{name: "data-dir-removed", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 2*time.Second, func() error { return os.RemoveAll(w.dataDir) })
+		}},
+		{name: "data-dir-read-only", missing: mounts, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 3*time.Second, func() error { return w.readOnly(ctx, r) })
+		}},
+		{name: "data-dir-full", missing: mounts, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 3*time.Second, func() error { return w.full(ctx, r) })
+		}},
+	}
+}
+
+// damageHeaders flips bits in the files of index headers, where they lie.
+func damageHeaders(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+	damaged := 0
+	_, err := repeat(ctx, r, 100*time.Millisecond, func() error {
+		return filepath.WalkDir(w.dataDir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, headerSuffix) {
+				return ignoreMissing(err)
+			}
+			if err := flipBit(path, r); err != nil {
+				return ignoreMissing(err)
+			}
+			damaged++
+			return nil
+		})
+	})
+	return damaged, err
+}
+
+// headerSuffix ends the names of header files.
+const headerSuffix = ".header"
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it was removed meanwhile
+	}
+	return err
+}
+
+func flipBit(path string, r *rand.Rand) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	var b [1]byte
+	at := r.Int64N(info.Size())
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		return err
+	}
+	b[0] ^= 1 << r.IntN(8)
+	_, err = f.WriteAt(b[:], at)
+	return err
+}
+
+// mounts says why nothing can be mounted here.
+func mounts(w *world) string {
+	if os.Getuid() != 0 {
+		return "needs root, to mount"
+	}
+	probe := filepath.Join(w.dir, "mount")
+	if err := os.MkdirAll(probe, 0o700); err != nil {
+		return err.Error()
+	}
+	if err := syscall.Mount("larder-chaos", probe, "tmpfs", 0, "size=64k"); err != nil {
+		return fmt.Sprintf("needs leave to mount: %v", err)
+	}
+	if err := syscall.Unmount(probe, syscall.MNT_DETACH); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// readOnly puts the data directory, read-only, over itself for a while.
+func (w *world) readOnly(ctx context.Context, r *rand.Rand) error {
+	if err := os.MkdirAll(w.dataDir, 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount(w.dataDir, w.dataDir, "", syscall.MS_BIND, ""); err != nil {
+		return err
+	}
+	defer w.unmount()
+	if err := syscall.Mount("", w.dataDir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	pause(ctx, time.Second+time.Duration(r.Int64N(int64(3*time.Second))))
+	return nil
+}
+
+// full puts a copy of the data directory, on a disk that has next to no room left, over it for a while.
+func (w *world) full(ctx context.Context, r *rand.Rand) error {
+	if err := os.MkdirAll(w.dataDir, 0o755); err != nil {
+		return err
+	}
+	keep := filepath.Join(w.dir, "kept")
+	defer os.RemoveAll(keep)
+	if err := copyTree(w.dataDir, keep); err != nil {
+		return err
+	}
+	if err := syscall.Mount("larder-chaos", w.dataDir, "tmpfs", 0, "size=64m"); err != nil {
+		return err
+	}
+	defer w.unmount()
+	if err := copyTree(keep, w.dataDir); err != nil {
+		return err
+	}
+	filler, err := os.Create(filepath.Join(w.dataDir, "filler"))
+	if err != nil {
+		return err
+	}
+	defer filler.Close()
+	for zeros := make([]byte, 64<<10); ; {
+		if _, err := filler.Write(zeros); errors.Is(err, syscall.ENOSPC) {
+			break
+		} else if err != nil {
+			return err
+		}
+	}
+	pause(ctx, time.Second+time.Duration(r.Int64N(int64(3*time.Second))))
+	return nil
+}
+
+// unmount takes away what lies over the data directory.
+func (w *world) unmount() { w.problem("unmount", syscall.Unmount(w.dataDir, syscall.MNT_DETACH)) }
+
+// copyTree copies files, those that vanish meanwhile left out.
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return ignoreMissing(err)
+		}
+		return os.WriteFile(target, text, 0o644)
+	})
+}

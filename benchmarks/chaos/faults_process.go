@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"larder/store/storepb"
+)
+
+// processFaults are what happens to the process itself.
+func processFaults() []fault {
+	return []fault{
+		{name: "kill-9", restarts: true, codes: []codes.Code{codes.Unavailable}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 2*time.Second, func() error {
+				w.tested.kill()
+				return w.tested.start(context.WithoutCancel(ctx))
+			})
+		}},
+		{name: "restart", restarts: true, codes: []codes.Code{codes.Unavailable}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 2*time.Second, func() error {
+				if err := w.tested.stop(); err != nil {
+					return err
+				}
+				return w.tested.start(context.WithoutCancel(ctx))
+			})
+		}},
+		{name: "reload-storm", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			n := 0
+			return repeat(ctx, r, 20*time.Millisecond, func() error {
+				n++
+				w.file("bucket.yaml", fmt.Sprintf("# %d\n%s", n, w.bucketConfig()))
+				if n%10 == 0 {
+					w.file("relabel.yaml", fmt.Sprintf("# %d\n%s", n, relabelConfig))
+				}
+				if n%15 == 0 {
+					w.file("relabel.yaml", "- action: [") // refused: the last good one counts
+				}
+				w.tested.signal(syscall.SIGHUP)
+				return nil
+			})
+		}},
+	}
+}
+
+// clientFaults are what clients do. Nobody else's request may fail of it.
+func clientFaults() []fault {
+	return []fault{
+		{name: "clients-cancel", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
+				ctx, cancel := context.WithTimeout(ctx, time.Duration(r.Int64N(int64(60*time.Millisecond))))
+				defer cancel()
+				// What comes back is nobody's any more.
+				_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
+			})
+		}},
+		{name: "clients-stop-reading", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+			return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
+				ctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				// More than a client's window holds.
+				stream, err := e.store.Series(ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd, Matchers: wideMetric()})
+				if err != nil {
+					return
+				}
+				if _, err := stream.Recv(); err == nil {
+					pause(ctx, time.Duration(r.Int64N(int64(4*time.Second))))
+				}
+			})
+		}},
+	}
+}
+
+// rudeClients is how many there are: fewer than the gate has places, so that others find one.
+const rudeClients = 8
+
+// rude runs clients of their own beside the workers.
+func (w *world) rude(ctx context.Context, r *rand.Rand, do func(context.Context, endpoint, *rand.Rand)) (int, error) {
+	var n atomic.Int64
+	var wg sync.WaitGroup
+	for range rudeClients {
+		// A window that does not grow, so that a client that does not read holds up the server.
+		conn, err := dial(w.tested.rpc, grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+		if err != nil {
+			return 0, err
+		}
+		r := rand.New(rand.NewPCG(r.Uint64(), 0))
+		wg.Go(func() {
+			defer conn.Close()
+			for e := newEndpoint(conn); ctx.Err() == nil; n.Add(1) {
+				do(ctx, e, r)
+			}
+		})
+	}
+	wg.Wait()
+	return int(n.Load()), nil
+}

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// gateway is a larder process, or one after the other: the addresses stay.
+type gateway struct {
+	*child
+	name      string
+	bin       string
+	args      []string
+	rpc, http string
+	endpoint
+}
+
+// newGateway starts larder and waits until it is ready.
+func newGateway(ctx context.Context, name, bin string, args ...string) (*gateway, error) {
+	g := &gateway{name: name, bin: bin}
+	var err error
+	if g.rpc, err = freePort(); err != nil {
+		return nil, err
+	}
+	if g.http, err = freePort(); err != nil {
+		return nil, err
+	}
+	g.args = append([]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http}, args...)
+	conn, err := dial(g.rpc)
+	if err != nil {
+		return nil, err
+	}
+	g.endpoint = newEndpoint(conn)
+	if err := g.start(ctx); err != nil {
+		g.close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// dial makes a connection that comes back soon after the server does.
+func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient(addr, append([]grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: time.Second,
+		}),
+	}, opts...)...)
+}
+
+// start runs the process and waits until it is ready.
+func (g *gateway) start(ctx context.Context) (err error) {
+	if g.child, err = startChild(g.name, nil, g.bin, g.args...); err != nil {
+		return err
+	}
+	return g.wait(ctx, func(ctx context.Context) bool {
+		_, err := g.get(ctx, "/-/ready")
+		return err == nil
+	})
+}
+
+// stop ends the process as an orchestrator does, and says how it ended.
+func (g *gateway) stop() error {
+	g.signal(syscall.SIGTERM)
+	select {
+	case <-g.done:
+		if g.err != nil {
+			return fmt.Errorf("%s, asked to end: %w\n%s", g.name, g.err, g.tail())
+		}
+		return nil
+	case <-time.After(endTime):
+		g.kill()
+		return fmt.Errorf("%s did not end within %s of SIGTERM\n%s", g.name, endTime, g.tail())
+	}
+}
+
+func (g *gateway) close() {
+	if g.child != nil {
+		g.kill()
+	}
+	_ = g.conn.Close() // nothing was written that is still to be sent
+}
+
+func (g *gateway) get(ctx context.Context, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.http+path, nil)
+	if err != nil {
+		return "", err
+	}
+	req.Close = true // a connection that is kept open would be counted as left behind
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return string(b), err
+}
+
+// metrics returns sums of the samples of families, with all their labels as name{a="b"} and without.
+func (g *gateway) metrics(ctx context.Context) (map[string]float64, error) {
+	text, err := g.get(ctx, "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]float64{}
+	for name, f := range families {
+		for _, m := range f.Metric {
+			v := m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			sums[name] += v
+			var ls []string
+			for _, l := range m.Label {
+				ls = append(ls, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if len(ls) > 0 {
+				sums[name+"{"+strings.Join(ls, ",")+"}"] += v
+			}
+		}
+	}
+	return sums, nil
+}
+
+// left is what a process holds when nobody asks anything of it.
+type left struct {
+	goroutines int
+	stacks     string // where they are
+	files      int    // open handles of files
+	sockets    int
+	temp       int // temporary files in the data directory
+	inUse      float64
+	heap       float64 // bytes in use after a collection
+	rss        float64 // bytes
+	panics     float64
+}
+
+// count counts it.
+func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error) {
+	// The profile collects garbage first, as often as it takes for what has a finalizer, too.
+	for range 2 {
+		if _, err := g.get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+			return l, err
+		}
+	}
+	m, err := g.metrics(ctx)
+	if err != nil {
+		return l, err
+	}
+	l.heap, l.rss = m["go_memstats_heap_inuse_bytes"], m["process_resident_memory_bytes"]
+	l.inUse = m[`larder_request_allowance_bytes{state="in_use"}`] + m[`larder_request_allowance_bytes{state="waiting"}`]
+	l.panics = m["larder_request_panics_total"] + m["grpc_req_panics_recovered_total"]
+	profile, err := g.get(ctx, "/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		return l, err
+	}
+	l.goroutines, l.stacks = goroutines(profile)
+	if l.files, l.sockets, err = handles(g.cmd.Process.Pid); err != nil {
+		return l, err
+	}
+	l.temp, err = temporaryFiles(dataDir)
+	return l, err
+}
+
+// goroutines counts those of a profile in text form, and says where they are.
+func goroutines(profile string) (n int, stacks string) {
+	var text strings.Builder
+	for _, group := range strings.Split(profile, "\n\n") {
+		if strings.HasPrefix(group, "goroutine profile:") {
+			_, group, _ = strings.Cut(group, "\n")
+		}
+		var here int
+		if _, err := fmt.Sscanf(group, "%d @", &here); err != nil {
+			continue
+		}
+		n += here
+		for i, line := range strings.Split(group, "\n") {
+			if f := strings.Fields(line); i == 0 || len(f) > 2 && strings.HasPrefix(f[2], "larder/") {
+				fmt.Fprintln(&text, strings.Join(f[:min(len(f), 3)], " "))
+			}
+		}
+	}
+	return n, text.String()
+}
+
+// handles counts the open files and sockets of a process.
+func handles(pid int) (files, sockets int, err error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, e := range entries {
+		target, err := os.Readlink(filepath.Join(dir, e.Name()))
+		switch {
+		case err != nil: // it was closed meanwhile
+		case strings.HasPrefix(target, "socket:"):
+			sockets++
+		case strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/"):
+			files++
+		}
+	}
+	return files, sockets, nil
+}
+
+// temporaryFiles counts what a write that did not end has left.
+func temporaryFiles(dir string) (n int, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+		if err == nil && strings.Contains(d.Name(), ".tmp") {
+			n++
+		}
+		if os.IsNotExist(err) {
+			return nil // it went while it was looked at
+		}
+		return err
+	})
+	return n, err
+}

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"google.golang.org/grpc/codes"
+)
+
+// result is what a round has shown.
+type result struct {
+	fault      string
+	skipped    string // why there was no round
+	injections int
+	asked      int
+	wrong      int
+	empty      int
+	failures   string
+	recovery   time.Duration
+	left       left
+	wrongs     []string // what the run fails for
+}
+
+// round breaks one thing under load, undoes it, and looks at what comes after.
+func (w *world) round(ctx context.Context, f fault, seed uint64) (res result, err error) {
+	res = result{fault: f.name}
+	if f.missing != nil {
+		if res.skipped = f.missing(w); res.skipped != "" {
+			return res, nil
+		}
+	}
+	if err := w.breaking(ctx, f, seed, w.conf.injectFor, &res); err != nil {
+		return res, err
+	}
+	var tooMuch string
+	if res.left, tooMuch, err = w.settle(ctx); err != nil {
+		return res, fmt.Errorf("%s: %w", f.name, err)
+	}
+	if tooMuch != "" {
+		res.wrongs = append(res.wrongs, "left behind: "+tooMuch)
+		w.printf("goroutines after %s:\n%s\n", f.name, res.left.stacks)
+	}
+	return res, nil
+}
+
+// breaking breaks one thing for a while under load, undoes it, and waits until answers come again.
+func (w *world) breaking(ctx context.Context, f fault, seed uint64, injectFor time.Duration, res *result) error {
+	l := w.startLoad(ctx, seed, f.codes)
+	defer l.end()
+	broken, cancel := context.WithTimeout(ctx, injectFor)
+	defer cancel()
+	n, err := f.run(broken, w, rand.New(rand.NewPCG(seed, 0x666c74)))
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	took, recovered := l.heal(ctx, w.conf.recoverIn)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	l.end()
+	if w.tested.ended() {
+		return fmt.Errorf("%s: larder has ended: %w\n%s", f.name, errors.Join(w.tested.err, errEnded), w.tested.tail())
+	}
+	res.injections, res.recovery = n, took
+	res.asked, res.wrong, res.empty, res.failures = l.asked, l.wrong, l.empty, l.failures()
+	res.judge(l, recovered)
+	return nil
+}
+
+// judge says what the run fails for.
+func (res *result) judge(l *load, recovered bool) {
+	bad := func(is bool, format string, args ...any) {
+		if is {
+			res.wrongs = append(res.wrongs, fmt.Sprintf(format, args...))
+		}
+	}
+	bad(res.injections == 0, "nothing was broken")
+	bad(res.asked == 0, "nothing was asked")
+	bad(l.wrong > 0, "%d wrong answers", l.wrong)
+	bad(l.unexpected > 0, "%d requests failed that should not, or with another code than %v", l.unexpected, l.allowed)
+	bad(!recovered, "no recovery within %s", res.recovery)
+	if len(res.wrongs) > 0 {
+		res.wrongs = append(res.wrongs, l.shown...)
+	}
+}
+
+// rounds are all of them, one after the other.
+func (w *world) rounds(ctx context.Context, faults []fault) (results []result, err error) {
+	// What a process that has been used for a while holds at rest is what it is measured by later.
+	l := w.startLoad(ctx, w.conf.seed, []codes.Code{})
+	pause(ctx, w.conf.injectFor)
+	l.end()
+	if l.wrong+l.unexpected > 0 {
+		return nil, fmt.Errorf("before anything is broken: %d wrong answers, failures %s\n%s", l.wrong, l.failures(), strings.Join(l.shown, "\n"))
+	}
+	if err := w.rest(ctx); err != nil {
+		return nil, err
+	}
+	for i, f := range faults {
+		res, err := w.round(ctx, f, w.conf.seed+uint64(i))
+		if err != nil {
+			return results, err
+		}
+		results = append(results, res)
+		w.printf("%s: %s\n", f.name, res.verdict())
+	}
+	return results, nil
+}
+
+// rest learns what the process holds at rest: the least that it is seen to hold for a while.
+func (w *world) rest(ctx context.Context) error {
+	for i := range 5 {
+		pause(ctx, 500*time.Millisecond)
+		l, err := w.tested.count(ctx, w.dataDir)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			w.idle = l
+			continue
+		}
+		w.idle.goroutines, w.idle.files, w.idle.sockets = min(l.goroutines, w.idle.goroutines), min(l.files, w.idle.files), min(l.sockets, w.idle.sockets)
+	}
+	w.printf("at rest: %d goroutines, %d files, %d sockets, heap %.1f MB, resident %.1f MB\n",
+		w.idle.goroutines, w.idle.files, w.idle.sockets, w.idle.heap/1e6, w.idle.rss/1e6)
+	return nil
+}
+
+func (res *result) verdict() string {
+	switch {
+	case res.skipped != "":
+		return "left out: " + res.skipped
+	case len(res.wrongs) > 0:
+		return "FAILED: " + strings.Join(res.wrongs, "\n    ")
+	}
+	return fmt.Sprintf("%d injections, %d requests, failed %s, answers again after %s", res.injections, res.asked, res.failures, res.recovery.Round(time.Millisecond))
+}
+
+// failed tells whether the run fails.
+func failed(results []result) bool {
+	for _, r := range results {
+		if len(r.wrongs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// printTable writes what the rounds have shown.
+func printTable(out io.Writer, results []result) error {
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "fault\tinjections\trequests\twrong answers\tempty successes\tfailed requests\ttime to recover\tgoroutines\tfiles\tsockets\tverdict")
+	for _, r := range results {
+		verdict := "ok"
+		switch {
+		case r.skipped != "":
+			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t-\t-\t-\t-\t-\tleft out: %s\n", r.fault, r.skipped)
+			continue
+		case len(r.wrongs) > 0:
+			verdict = "FAILED: " + r.wrongs[0]
+		}
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", r.fault, r.injections, r.asked, r.wrong, r.empty, r.failures,
+			r.recovery.Round(time.Millisecond), r.left.goroutines, r.left.files, r.left.sockets, verdict)
+	}
+	return tw.Flush()
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// soakPart is how long one fault lasts, more or less.
+	soakPart = 10 * time.Second
+	// heapGrowth and heapRoom bound the heap at the end by that after a quarter of the time.
+	heapGrowth = 1.15
+	heapRoom   = 8e6
+)
+
+// soaked is what the parts of a soak add up to.
+type soaked struct {
+	asked, wrong, empty int
+	slowest             time.Duration
+	injections          map[string]int
+	wrongs              []string
+}
+
+// soakFor breaks things at random for a while.
+func (w *world) soakFor(ctx context.Context, d time.Duration, r *rand.Rand, faults []fault, total *soaked) error {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		f := faults[r.IntN(len(faults))]
+		res := result{fault: f.name}
+		if err := w.breaking(ctx, f, r.Uint64(), soakPart/2+time.Duration(r.Int64N(int64(soakPart))), &res); err != nil {
+			return err
+		}
+		total.asked += res.asked
+		total.wrong += res.wrong
+		total.empty += res.empty
+		total.slowest = max(total.slowest, res.recovery)
+		total.injections[f.name] += res.injections
+		for _, s := range res.wrongs {
+			total.wrongs = append(total.wrongs, f.name+": "+s)
+		}
+		w.printf("%s: %s\n", f.name, res.verdict())
+	}
+	return nil
+}
+
+// soak breaks one thing after the other, at random, for a long time, in one process: those faults that end it are left out. After a quarter
+// of the time and at the end everything is undone, and what the idle process holds is counted.
+func (w *world) soak(ctx context.Context, faults []fault) error {
+	faults = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
+		return f.restarts || f.missing != nil && f.missing(w) != ""
+	})
+	if len(faults) == 0 {
+		return errors.New("no fault is left for a soak")
+	}
+	r := rand.New(rand.NewPCG(w.conf.seed, 0x736f616b))
+	total := soaked{injections: map[string]int{}}
+	if err := w.soakFor(ctx, w.conf.soak/4, r, faults, &total); err != nil {
+		return err
+	}
+	if err := w.rest(ctx); err != nil {
+		return err
+	}
+	quarter := w.idle
+	if err := w.soakFor(ctx, w.conf.soak-w.conf.soak/4, r, faults, &total); err != nil {
+		return err
+	}
+	end, tooMuch, err := w.settle(ctx)
+	if err != nil {
+		return err
+	}
+	if most := quarter.heap*heapGrowth + heapRoom; end.heap > most {
+		total.wrongs = append(total.wrongs, fmt.Sprintf("heap of %.1f MB, %.1f MB after a quarter of the time", end.heap/1e6, quarter.heap/1e6))
+	}
+	if tooMuch != "" {
+		total.wrongs = append(total.wrongs, "left behind: "+tooMuch)
+	}
+	if err := w.askAll(ctx); err != nil {
+		total.wrongs = append(total.wrongs, fmt.Sprintf("in the end: %v", err))
+	}
+	w.printf("\nsoak of %s, seed %d: %d requests, %d wrong answers, %d empty successes, slowest recovery %s\n",
+		w.conf.soak, w.conf.seed, total.asked, total.wrong, total.empty, total.slowest.Round(time.Millisecond))
+	for _, name := range slices.Sorted(maps.Keys(total.injections)) {
+		w.printf("  %s: %d injections\n", name, total.injections[name])
+	}
+	for _, p := range []struct {
+		name string
+		l    left
+	}{{"after a quarter", quarter}, {"in the end", end}} {
+		w.printf("%s: heap %.1f MB, resident %.1f MB, %d goroutines, %d files, %d sockets, %g bytes of the request allowance\n",
+			p.name, p.l.heap/1e6, p.l.rss/1e6, p.l.goroutines, p.l.files, p.l.sockets, p.l.inUse)
+	}
+	if len(total.wrongs) > 0 {
+		w.printf("%s\n", strings.Join(total.wrongs, "\n"))
+		return errFailed
+	}
+	return nil
+}

@@ -1,0 +1,510 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/relabel"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"larder/benchmarks/dataset"
+	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
+	"larder/internal/pagecache"
+	"larder/store"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+	"larder/store/storepb"
+)
+
+// stressTime is how long the stress lasts: seconds in `make test`, LARDER_STRESS in `make chaos`.
+func stressTime(t *testing.T) time.Duration {
+	if text := os.Getenv("LARDER_STRESS"); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			t.Fatalf("LARDER_STRESS: %v", err)
+		}
+		return d
+	}
+	if testing.Short() {
+		return 5 * time.Second
+	}
+	return 8 * time.Second
+}
+
+// The parts of the stress's bucket are blocks that differ in the external label part. Some stay; some are replaced now and then, as a compactor
+// does it: by a block of the same content, after which the old one is gone at once; some leave and come back in good order, by a mark for
+// deletion and their folder's removal when no request can use it any more.
+const (
+	stressParts    = 6
+	firstReplaced  = 2
+	firstMoving    = 4
+	stressWorkers  = 6
+	partLabel      = "part"
+	deletionMark   = "deletion-mark.json"
+	markedLongAgo  = 1_000_000_000
+	stressHeaderMS = 3
+	// stressRequests and stressMoves are how much has to happen at least.
+	stressRequests = 200
+	stressMoves    = 10
+)
+
+// stress is a gateway, what goes on around it, and what is known of the truth.
+type stress struct {
+	*testing.T
+	g    *gateway
+	dir  string // the bucket
+	away string // where parts are that have left it
+	// headers is where header files are.
+	headers string
+	remote  *bytecachetest.Remote
+	sick    atomic.Bool // the remote cache answers nothing
+	hangs   atomic.Bool // it does not answer before its deadline
+
+	questions []*storepb.SeriesRequest
+	want      []map[string][]string // by question: by part, the series
+
+	clock    atomic.Int64                // counts beginnings of requests
+	running  [stressWorkers]atomic.Int64 // when the request of a worker began; 0: none runs
+	replaced atomic.Int64                // odd while a block is being replaced
+
+	asked, aborted, cancelled, views, moved atomic.Int64
+}
+
+func stressLayout() dataset.Layout {
+	l := dataset.Layout{Name: "stress"}
+	for i := range stressParts {
+		b := dataset.Block{
+			MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 7_200_000, Interval: 60_000,
+			Labels: labels.FromStrings("cluster", "eu", partLabel, fmt.Sprintf("p%d", i)),
+			Series: dataset.Service{Name: fmt.Sprintf("service-%d", i), Namespace: "stress", Pods: 3, Handlers: 2}.Series(uint64(i)),
+		}
+		for j := range b.ID {
+			b.ID[j] = byte(i*16 + j)
+		}
+		b.ID[0] = 1
+		l.Blocks = append(l.Blocks, b)
+	}
+	return l
+}
+
+// TestStress asks one gateway everything at once while syncs run, blocks are replaced, leave and come back, headers are closed and forgotten,
+// caches are too small and their remote half dies, rules are reloaded, blocks are warmed and clients give up. Every answer has, of each block,
+// all or nothing, and nothing only where the block came or went meanwhile. In the end nothing is left.
+func TestStress(t *testing.T) {
+	leaks := goleak.IgnoreCurrent()
+	t.Run("everything at once", func(t *testing.T) {
+		s := newStress(t)
+		s.run(stressTime(t))
+		s.settle()
+	})
+	goleak.VerifyNone(t, leaks)
+	if open := openFiles(t, ulid.ULID{}); len(open) > 0 {
+		t.Errorf("files of headers are still open: %v", open)
+	}
+}
+
+func newStress(t *testing.T) *stress {
+	s := &stress{T: t, dir: t.TempDir(), away: t.TempDir(), remote: bytecachetest.NewRemote()}
+	if _, err := stressLayout().Write(t.Context(), s.dir, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.remote.Before = func(ctx context.Context) {
+		if s.hangs.Load() {
+			wait(ctx, 10*time.Millisecond) // its deadline: a client of memcached bounds itself
+		}
+	}
+	s.remote.Answer = func(_ []bytecache.ID, values [][]byte) {
+		if s.sick.Load() {
+			clear(values)
+		}
+	}
+	if !t.Run("alone", func(t *testing.T) { s.learn(t) }) {
+		t.FailNow()
+	}
+	s.g = startGateway(t, s.dir, gatewayOptions{
+		indexBytes: 256 << 10, setBytes: 64 << 10, postingsBytes: 16 << 10, chunkBytes: 256 << 10, pageSize: 1 << 10,
+		remote: s.remote, refreshEvery: time.Millisecond,
+		headers: func(o *indexheader.Options) { o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir },
+		server:  func(o *store.Options) { o.Allowance = store.AllowanceOptions{Bytes: 8 << 20} },
+		viewChanged: func(g *gateway, _, cur *catalog.View) {
+			s.views.Add(1)
+			g.headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
+		},
+	})
+	return s
+}
+
+// learn makes the questions, and asks them of a gateway that nothing happens to.
+func (s *stress) learn(t *testing.T) {
+	re, eq := storepb.LabelMatcher_RE, storepb.LabelMatcher_EQ
+	for _, ms := range [][]*storepb.LabelMatcher{
+		{{Type: re, Name: "__name__", Value: ".+"}},
+		{{Type: eq, Name: "__name__", Value: dataset.WholeMetricName}},
+		{{Type: eq, Name: "__name__", Value: dataset.WholeMetricName}, {Type: re, Name: "code", Value: "4..|500"}, {Type: re, Name: "pod", Value: ".*[a-m].*"}},
+		{{Type: eq, Name: "__name__", Value: "up"}, {Type: re, Name: partLabel, Value: "p[0-4]"}},
+		{{Type: re, Name: "__name__", Value: "http_request_duration_seconds_bucket"}, {Type: storepb.LabelMatcher_NEQ, Name: "le", Value: "+Inf"}},
+	} {
+		for _, skip := range []bool{false, true} {
+			for _, without := range [][]string{nil, {"cluster"}} {
+				s.questions = append(s.questions, &storepb.SeriesRequest{
+					MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 3_600_000, Matchers: ms, SkipChunks: skip, WithoutReplicaLabels: without,
+					ResponseBatchSize: int64(len(s.questions)),
+				})
+			}
+		}
+	}
+	g := startGateway(t, s.dir, gatewayOptions{})
+	for i, q := range s.questions {
+		a, err := g.query(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := byPart(a)
+		if len(parts) < stressParts-1 {
+			t.Fatalf("question %d is answered by %d parts", i, len(parts))
+		}
+		s.want = append(s.want, parts)
+	}
+}
+
+// byPart divides an answer by the blocks that it comes from.
+func byPart(a *answer) map[string][]string {
+	parts := map[string][]string{}
+	texts := a.texts()
+	for i, series := range a.series {
+		part := seriesLabels(series).Get(partLabel)
+		parts[part] = append(parts[part], texts[i])
+	}
+	return parts
+}
+
+// run has everything go on for a while.
+func (s *stress) run(d time.Duration) {
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer cancel()
+		// A slow machine gets longer: what has not happened was not tried.
+		for wait(ctx, d) && !s.Failed() && (s.asked.Load() < stressRequests || s.moved.Load() < stressMoves || s.replaced.Load() < 2*stressMoves) {
+			d = 100 * time.Millisecond
+		}
+	})
+	actor := func(seed uint64, every time.Duration, do func(r *rand.Rand)) {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(seed, 5))
+			for wait(ctx, every/2+time.Duration(r.Int64N(int64(every)))) {
+				do(r)
+			}
+		})
+	}
+	for w := range stressWorkers {
+		r := rand.New(rand.NewPCG(uint64(w), 6))
+		wg.Go(func() {
+			for ctx.Err() == nil && !s.Failed() {
+				s.ask(w, r)
+			}
+		})
+	}
+	actor(1, 20*time.Millisecond, func(*rand.Rand) { s.sync() })
+	var moving sync.Mutex // one block at a time: what is in the bucket is looked up and changed
+	actor(2, 30*time.Millisecond, func(r *rand.Rand) {
+		moving.Lock()
+		defer moving.Unlock()
+		s.replace(firstReplaced+r.IntN(firstMoving-firstReplaced), r)
+	})
+	actor(3, 20*time.Millisecond, func(r *rand.Rand) {
+		part := firstMoving + r.IntN(stressParts-firstMoving)
+		moving.Lock()
+		defer moving.Unlock()
+		s.leaveAndReturn(ctx, part, r)
+	})
+	actor(4, 10*time.Millisecond, func(r *rand.Rand) {
+		blocks := s.g.catalog.View().Blocks
+		s.g.headers.Forget(blocks[r.IntN(len(blocks))].ID)
+	})
+	actor(5, 50*time.Millisecond, func(r *rand.Rand) {
+		s.sick.Store(r.IntN(3) == 0)
+		s.hangs.Store(r.IntN(4) == 0)
+		s.remote.Change(func(values map[bytecache.ID][]byte) {
+			for id := range values {
+				if r.IntN(2) == 0 {
+					delete(values, id)
+				}
+			}
+		})
+	})
+	actor(6, 20*time.Millisecond, func(r *rand.Rand) {
+		rule := relabel.DefaultRelabelConfig
+		rule.Action, rule.SourceLabels = relabel.Drop, model.LabelNames{"cluster"}
+		rule.Regex = relabel.MustNewRegexp(fmt.Sprintf("none-%d", r.IntN(100)))
+		rule.NameValidationScheme = model.UTF8Validation
+		if err := s.g.catalog.Reselect([]*relabel.Config{&rule}); err != nil {
+			s.Error(err)
+		}
+	})
+	actor(7, 10*time.Millisecond, func(r *rand.Rand) {
+		blocks := s.g.catalog.View().Blocks
+		q := s.questions[r.IntN(len(s.questions))]
+		// A block that leaves cannot be warmed, and one that must make way need not: what came of it shows in the answers.
+		_, _ = s.g.server.Warm(ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels, &pagecache.Account{})
+	})
+	wg.Wait()
+	s.Logf("%d requests, %d aborted by a replacement, %d given up; %d views; blocks left and came back %d times and were replaced %d times",
+		s.asked.Load(), s.aborted.Load(), s.cancelled.Load(), s.views.Load(), s.moved.Load(), s.replaced.Load()/2)
+}
+
+// wait waits; false: it is over.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (s *stress) sync() {
+	if err := s.g.catalog.Sync(s.Context()); err != nil && !errors.Is(err, catalog.ErrIncomplete) {
+		s.Errorf("sync: %v", err)
+	}
+}
+
+// partBlock returns the folder of a part's block in the bucket.
+func (s *stress) partBlock(part int) ulid.ULID {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, e := range entries {
+		m, err := dataset.ReadMeta(filepath.Join(s.dir, e.Name()))
+		if err == nil && m.Thanos.Labels[partLabel] == fmt.Sprintf("p%d", part) {
+			return m.ULID
+		}
+	}
+	s.Fatalf("part %d is not in the bucket", part)
+	return ulid.ULID{}
+}
+
+// replace is a compaction: a block of the same content comes, and the old one is gone.
+func (s *stress) replace(part int, r *rand.Rand) {
+	s.replaced.Add(1)
+	old := s.partBlock(part)
+	id := old
+	for i := 6; i < len(id); i++ {
+		id[i] = byte(r.Uint32())
+	}
+	from, to := filepath.Join(s.dir, old.String()), filepath.Join(s.dir, id.String())
+	must := func(err error) {
+		s.Helper()
+		if err != nil {
+			s.Errorf("replace: %v", err)
+		}
+	}
+	must(os.MkdirAll(filepath.Join(to, "chunks"), 0o777))
+	must(filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "meta.json" {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		return os.Link(path, filepath.Join(to, rel))
+	}))
+	meta, err := os.ReadFile(filepath.Join(from, "meta.json"))
+	must(err)
+	// Its sources stay: it has all series of what it replaces.
+	meta = bytes.Replace(meta, []byte(`"ulid": "`+old.String()), []byte(`"ulid": "`+id.String()), 1)
+	must(os.WriteFile(filepath.Join(s.away, "meta.json"), meta, 0o600))
+	must(os.Rename(filepath.Join(s.away, "meta.json"), filepath.Join(to, "meta.json")))
+	if r.IntN(2) == 0 {
+		s.sync()
+	}
+	must(os.Remove(filepath.Join(from, "meta.json")))
+	must(os.RemoveAll(from))
+	s.sync()
+	s.replaced.Add(1)
+}
+
+// leaveAndReturn takes a block out of the bucket in good order, and brings it back.
+func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
+	id := s.partBlock(part)
+	folder, away := filepath.Join(s.dir, id.String()), filepath.Join(s.away, id.String())
+	mark := filepath.Join(folder, deletionMark)
+	text := fmt.Sprintf(`{"id":%q,"version":1,"deletion_time":%d}`, id, markedLongAgo)
+	if err := os.WriteFile(mark, []byte(text), 0o600); err != nil {
+		s.Error(err)
+	}
+	for s.g.catalog.View().ByID(id) != nil {
+		s.sync()
+	}
+	// Those who may still read it are waited for, as a compactor's delay does.
+	now := s.clock.Add(1)
+	for w := range s.running {
+		for began := s.running[w].Load(); began != 0 && began < now; began = s.running[w].Load() {
+			runtime.Gosched()
+		}
+	}
+	if err := os.Rename(folder, away); err != nil {
+		s.Error(err)
+	}
+	for range r.IntN(5) { // after three views its number retires
+		s.sync()
+	}
+	wait(ctx, time.Duration(r.Int64N(int64(20*time.Millisecond))))
+	if err := errors.Join(os.Remove(filepath.Join(away, deletionMark)), os.Rename(away, folder)); err != nil {
+		s.Error(err)
+	}
+	s.sync()
+	s.moved.Add(1)
+}
+
+// ask asks one question and judges the answer.
+func (s *stress) ask(worker int, r *rand.Rand) {
+	ctx := s.Context()
+	givesUp := r.IntN(8) == 0
+	if givesUp {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.Int64N(int64(5*time.Millisecond))))
+		defer cancel()
+	}
+	s.running[worker].Store(s.clock.Add(1))
+	replacing, before := s.replaced.Load(), s.g.catalog.View()
+	i := r.IntN(len(s.questions))
+	got, err := s.question(ctx, r, i)
+	after := s.g.catalog.View()
+	undisturbed := replacing%2 == 0 && s.replaced.Load() == replacing
+	s.running[worker].Store(0)
+	s.asked.Add(1)
+	switch code := status.Code(err); {
+	case err == nil:
+		s.judge(i, got, before, after)
+	case givesUp && (code == codes.Canceled || code == codes.DeadlineExceeded):
+		s.cancelled.Add(1)
+	case !undisturbed && (code == codes.Aborted || code == codes.Internal):
+		s.aborted.Add(1)
+	default:
+		s.Errorf("question %d: %v", i, err)
+	}
+}
+
+// question asks a question as Series, or what it says of a label.
+func (s *stress) question(ctx context.Context, r *rand.Rand, i int) (parts map[string][]string, err error) {
+	q := s.questions[i]
+	switch r.IntN(6) {
+	case 0:
+		resp, err := s.g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: partLabel, Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers})
+		if err != nil {
+			return nil, err
+		}
+		parts = map[string][]string{}
+		for _, p := range resp.Values {
+			parts[p] = nil
+		}
+		return parts, nil
+	case 1:
+		resp, err := s.g.client.LabelNames(ctx, &storepb.LabelNamesRequest{Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers})
+		if err == nil && (!slices.Contains(resp.Names, partLabel) || !slices.Contains(resp.Names, "pod")) {
+			s.Errorf("question %d: label names %q", i, resp.Names)
+		}
+		return nil, err
+	case 2:
+		_, err := s.g.info.Info(ctx, &storepb.InfoRequest{})
+		return nil, err
+	}
+	a, err := s.g.query(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return byPart(a), nil
+}
+
+// judge holds an answer to what the views before and after have. nil stands for an answer that does not tell parts apart.
+func (s *stress) judge(i int, got map[string][]string, before, after *catalog.View) {
+	if got == nil {
+		return
+	}
+	want := s.want[i]
+	for part := range got {
+		if want[part] == nil {
+			s.Errorf("question %d: part %s is none of the answer", i, part)
+		}
+	}
+	for part, series := range want {
+		have, ok := got[part]
+		switch {
+		case ok && have != nil && !slices.Equal(have, series):
+			s.Errorf("question %d: part %s (-want +got):\n%s", i, part, gocmp.Diff(series, have))
+		case !ok && part < fmt.Sprintf("p%d", firstMoving):
+			s.Errorf("question %d: part %s is missing", i, part)
+		case !ok && before == after && inView(before, part):
+			s.Errorf("question %d: part %s is missing, which was there all the time", i, part)
+		case ok && before == after && !inView(before, part):
+			s.Errorf("question %d: part %s, which was away all the time", i, part)
+		}
+	}
+}
+
+func inView(v *catalog.View, part string) bool {
+	return slices.ContainsFunc(v.Blocks, func(b *catalog.Block) bool { return b.Labels.Get(partLabel) == part })
+}
+
+// settle looks at what is left when nobody asks any more.
+func (s *stress) settle() {
+	s.hangs.Store(false)
+	s.sync()
+	if n := s.g.inUse(s.T); n != 0 {
+		s.Errorf("%v bytes of the allowance are still held", n)
+	}
+	if n := s.g.sets.HeldBytes(); n != 0 {
+		s.Errorf("%d bytes of series sets are held by nobody", n)
+	}
+	view := s.g.catalog.View()
+	if len(view.Blocks) != stressParts {
+		s.Errorf("%d blocks in the end", len(view.Blocks))
+	}
+	for i := range s.questions {
+		got, err := s.g.query(s.Context(), s.questions[i])
+		if err != nil {
+			s.Errorf("in the end: %v", err)
+			continue
+		}
+		s.judge(i, byPart(got), view, view)
+	}
+	entries, err := os.ReadDir(s.headers)
+	if err != nil {
+		s.Error(err)
+	}
+	for _, e := range entries {
+		if id, err := ulid.ParseStrict(strings.TrimSuffix(e.Name(), ".header")); err != nil || view.ByID(id) == nil {
+			s.Errorf("the header file %s is of no block that is served", e.Name())
+		}
+	}
+	// Headers are closed when they are idle.
+	for len(openFiles(s.T, ulid.ULID{})) > 0 && s.Context().Err() == nil {
+		runtime.Gosched()
+	}
+}
