@@ -140,9 +140,9 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Matchers:         conf.matcherCacheSize,
 		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes},
 		Limits:           store.LimitOptions{Series: conf.seriesLimit, Samples: conf.samplesLimit, Bytes: uint64(conf.bytesLimit)},
-		SendStallTimeout: orNone(conf.sendStall),
-		Clamp:            conf.clamp,
-		Logger:           b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
+		SendStallTimeout: orNone(conf.sendStall), OnStall: stalled,
+		Clamp:  conf.clamp,
+		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
 	if !conf.warm.on() {
 		b.server = store.New(options)

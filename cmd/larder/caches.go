@@ -71,7 +71,7 @@ func (b *backend) openMemcached(name string, conf *memcachedConfig, writes *amou
 }
 
 // orNone turns a zero, which in options would be the default, into what means none there.
-func orNone[T ~int64](v T) T {
+func orNone[T ~int | ~int64](v T) T {
 	if v == 0 {
 		return -1
 	}

@@ -17,6 +17,7 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 	"go.opentelemetry.io/otel"
 
+	"larder/internal/inbound"
 	"larder/internal/reload"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
@@ -127,11 +128,17 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 		ReadHeaderTimeout: 30 * time.Second,
 		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
 	}
-	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address); err != nil {
+	connections := inbound.NewMetrics(reg)
+	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address, inbound.Options{
+		Max: orNone(g.conf.grpc.maxConnections), MaxPerClient: orNone(g.conf.grpc.maxPerClient), WriteTimeout: orNone(g.conf.sendStall),
+		Server: "grpc", Logger: g.logger, Metrics: connections,
+	}); err != nil {
 		return err
 	}
 	g.onClose(func() { g.closed("gRPC listener", g.rpcListener.Close()) })
-	if g.httpListener, err = listen("http-address", g.conf.http.address); err != nil {
+	if g.httpListener, err = listen("http-address", g.conf.http.address, inbound.Options{
+		Server: "http", Logger: g.logger, Metrics: connections,
+	}); err != nil {
 		return err
 	}
 	g.onClose(func() { g.closed("HTTP listener", g.httpListener.Close()) })
@@ -154,12 +161,12 @@ func (g *gateway) httpHandler(reg *prometheus.Registry) http.Handler {
 	return web.Handler(o)
 }
 
-func listen(flag, address string) (net.Listener, error) {
+func listen(flag, address string, opts inbound.Options) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
 	}
-	return l, nil
+	return inbound.New(l, opts), nil
 }
 
 // run serves until ctx ends or something fails that the process cannot do without, and then stops: no new requests, running

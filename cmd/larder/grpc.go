@@ -22,23 +22,39 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/inbound"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/store"
 	"larder/store/storepb"
 )
 
-// maxRequestBytes bounds what a client may send: far more than matchers ever need, and little enough that a few hostile
-// requests do not exhaust the memory. (Answers have no such bound.)
-const maxRequestBytes = 64 << 20
+// What a client may do, in sizes and times that are not flags: docs/security.md has them all. Answers have no bound of their own.
+const (
+	// maxRequestBytes bounds a message: far more than matchers ever need (ten thousand of them with 1,600 bytes each), and little enough that a few
+	// hostile requests do not exhaust the memory.
+	maxRequestBytes = 16 << 20
+	// maxHeaderBytes bounds the metadata of a request. grpc's default is 16 MiB.
+	maxHeaderBytes = 64 << 10
+	// handshakeTimeout is what a new connection has for TLS and the beginning of HTTP/2.
+	handshakeTimeout = 20 * time.Second
+	// A connection on which nothing came for deadPeerPing is asked, and closed when no answer came for deadPeerTimeout: grpc's default is 2 hours.
+	deadPeerPing    = time.Minute
+	deadPeerTimeout = 20 * time.Second
+	// maxConnectionIdle is how long a connection without requests stays. Queriers ask for Info every few seconds.
+	maxConnectionIdle = 15 * time.Minute
+)
 
 type grpcConfig struct {
 	address                 string
 	grace, maxConnectionAge time.Duration
 	tls                     serverTLS
+	// maxConnections are those in all, maxPerClient those from one address, maxStreams the requests on one of them; 0: no bound.
+	maxConnections, maxPerClient, maxStreams int
 }
 
 // useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB straight to 1 MiB and clears what
@@ -90,24 +106,32 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		logger.Error("a request panicked", "requestID", requestlog.ID(ctx), "panic", p, "stack", string(debug.Stack()))
 		return status.Errorf(codes.Internal, "panic: %v", p)
 	})
+	open := &inbound.Requests{}
 	failures := requestlog.NewFailures(requestLogOptions(logger))
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(storepb.Codec()),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.InTapHandle(open.Tap),
 		// Queriers ping idle connections as often as every 10 s; grpc's default would disconnect them for it.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		// Stop then returns only when no handler uses the store any more, which is closed after it.
 		grpc.WaitForHandlers(true),
 		// Thanos's order but for recovery, which is innermost: so a panic is counted and logged as the Internal error that the
 		// client sees. Tracing wraps them all, it is no interceptor.
-		grpc.ChainUnaryInterceptor(requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...), requests.Unary, failures.Unary,
+		grpc.ChainUnaryInterceptor(open.Unary, requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...), requests.Unary, failures.Unary,
 			recovery.UnaryServerInterceptor(recovered)),
-		grpc.ChainStreamInterceptor(requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...), requests.Stream, failures.Stream,
+		grpc.ChainStreamInterceptor(open.Stream, requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...), requests.Stream, failures.Stream,
 			recovery.StreamServerInterceptor(recovered)),
 	}
-	if conf.maxConnectionAge > 0 {
-		opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: conf.maxConnectionAge}))
+	opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{
+		MaxConnectionAge: max(0, conf.maxConnectionAge), MaxConnectionIdle: maxConnectionIdle, Time: deadPeerPing, Timeout: deadPeerTimeout,
+	}))
+	if conf.maxStreams > 0 {
+		// It also is what bounds the handlers of a client that begins requests and drops them at once.
+		opts = append(opts, grpc.MaxConcurrentStreams(uint32(conf.maxStreams)))
 	}
 	certs, err := newCertificates(&conf.tls)
 	if err != nil {
@@ -180,4 +204,13 @@ func (i infoWhenReady) Info(ctx context.Context, req *storepb.InfoRequest) (*sto
 		return nil, status.Error(codes.Unavailable, "Not ready: starting up or shutting down")
 	}
 	return i.InfoServer.Info(ctx, req)
+}
+
+// stalled tells the connection of a Series request that its client did not read the answer.
+func stalled(ctx context.Context) {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c := inbound.From(p.Addr); c != nil {
+			c.Stalled()
+		}
+	}
 }

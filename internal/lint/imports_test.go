@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls"},
-	{"internal/telemetry", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached", "internal/slots"},
+	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached", "internal/slots"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard", "internal/retry"},
@@ -26,6 +26,7 @@ var narrower = map[string][]string{
 	"store/storepb":       {},
 	"internal/telemetry":  {"internal/clienttls"},
 	"internal/clienttls":  {},
+	"internal/inbound":    {},
 	"internal/reload":     {},
 	"internal/requestlog": {},
 	"internal/tsdbfmt":    {"internal/telemetry"},

@@ -1,0 +1,353 @@
+package inbound
+
+import (
+	"context"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+func listen(t *testing.T, o Options) *Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounded := New(l, o)
+	t.Cleanup(func() { _ = bounded.Close() }) // a server may have
+	return bounded
+}
+
+// echo accepts connections and sends each a byte: who gets it was let in.
+func echo(t *testing.T, l *Listener) {
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { _ = l.Close() })
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				_, _ = c.Write([]byte{1})
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			})
+		}
+	})
+}
+
+// letIn dials and reports whether the connection was let in.
+func letIn(t *testing.T, l *Listener) (net.Conn, bool) {
+	t.Helper()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.ReadFull(c, make([]byte, 1))
+	if err != nil {
+		_ = c.Close()
+	}
+	return c, err == nil
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	for _, tc := range []struct {
+		bound string
+		o     Options
+	}{
+		{boundAll, Options{Max: 3, MaxPerClient: -1}},
+		{boundClient, Options{Max: -1, MaxPerClient: 3}},
+	} {
+		t.Run(tc.bound, func(t *testing.T) {
+			tc.o.Server, tc.o.Metrics = "grpc", NewMetrics(nil)
+			l := listen(t, tc.o)
+			echo(t, l)
+			var conns []net.Conn
+			for range 3 {
+				c, ok := letIn(t, l)
+				if !ok {
+					t.Fatal("one of three was refused")
+				}
+				conns = append(conns, c)
+			}
+			if _, ok := letIn(t, l); ok {
+				t.Error("a fourth was let in")
+			}
+			if n := testutil.ToFloat64(tc.o.Metrics.refused.WithLabelValues("grpc", tc.bound)); n != 1 {
+				t.Errorf("%v refusals counted, want 1", n)
+			}
+			// One that goes makes room.
+			if err := conns[0].Close(); err != nil {
+				t.Fatal(err)
+			}
+			for testutil.ToFloat64(tc.o.Metrics.open.WithLabelValues("grpc")) > 2 {
+				runtime.Gosched()
+			}
+			c, ok := letIn(t, l)
+			if !ok {
+				t.Error("refused though one had gone")
+			}
+			for _, c := range append(conns[1:], c) {
+				_ = c.Close()
+			}
+		})
+	}
+}
+
+// TestOneClientIsOneNetwork: an IPv6 client has a whole /64 to itself.
+func TestOneClientIsOneNetwork(t *testing.T) {
+	of := func(ip string) string { return clientOf(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}).String() }
+	for _, tc := range []struct{ a, b string }{
+		{"10.0.0.1", "::ffff:10.0.0.1"}, {"2001:db8::1", "2001:db8::ffff:2"},
+	} {
+		if of(tc.a) != of(tc.b) {
+			t.Errorf("%s and %s are two clients", tc.a, tc.b)
+		}
+	}
+	for _, tc := range []struct{ a, b string }{{"10.0.0.1", "10.0.0.2"}, {"2001:db8::1", "2001:db8:0:1::1"}} {
+		if of(tc.a) == of(tc.b) {
+			t.Errorf("%s and %s are one client", tc.a, tc.b)
+		}
+	}
+}
+
+// rpc is a gRPC server that sends frames of 256 KiB to whoever calls, until it cannot.
+type rpc struct {
+	l     *Listener
+	reg   *prometheus.Registry
+	conns chan *Conn // of the calls
+	ended chan error // what they ended with
+}
+
+func startRPC(t *testing.T, o Options, requests *Requests) *rpc {
+	t.Helper()
+	r := &rpc{reg: prometheus.NewRegistry(), conns: make(chan *Conn, 100), ended: make(chan error, 100)}
+	o.Server, o.Metrics = "grpc", NewMetrics(r.reg)
+	r.l = listen(t, o)
+	srv := grpc.NewServer(grpc.InTapHandle(requests.Tap), grpc.ChainStreamInterceptor(requests.Stream),
+		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
+			if p, ok := peer.FromContext(stream.Context()); ok {
+				r.conns <- From(p.Addr)
+			}
+			err := stream.RecvMsg(&wrapperspb.BytesValue{})
+			for err == nil {
+				err = stream.SendMsg(&wrapperspb.BytesValue{Value: make([]byte, 256<<10)})
+			}
+			r.ended <- err
+			return err
+		}))
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(r.l) }()
+	t.Cleanup(func() {
+		srv.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func (r *rpc) hungUp(t *testing.T, reason string) {
+	t.Helper()
+	want := `
+# HELP larder_connections_hung_up_total Connections that larder closed because of what their client did or did not do.
+# TYPE larder_connections_hung_up_total counter
+`
+	for _, why := range []string{notReceived, streamsStalled, tooManyRequests, writeStalled} {
+		n := " 0\n"
+		if why == reason {
+			n = " 1\n"
+		}
+		want += `larder_connections_hung_up_total{reason="` + why + `",server="grpc"}` + n
+	}
+	if err := testutil.GatherAndCompare(r.reg, strings.NewReader(want), "larder_connections_hung_up_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+func (r *rpc) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(r.l.Addr().String(), append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// call begins a call; with send its request is complete.
+func call(t *testing.T, conn *grpc.ClientConn, send bool) grpc.ClientStream {
+	t.Helper()
+	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/any/thing")
+	if err == nil && send {
+		err = stream.SendMsg(&wrapperspb.BytesValue{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
+// deafConn is a client's connection that is not read any more once deaf is closed: the peer's kernel takes what its buffers hold, and no more.
+type deafConn struct {
+	net.Conn
+	deaf, closed chan struct{}
+	once         *sync.Once
+}
+
+func (c deafConn) Read(b []byte) (int, error) {
+	select {
+	case <-c.deaf:
+		<-c.closed
+		return 0, net.ErrClosed
+	default:
+		return c.Conn.Read(b)
+	}
+}
+
+func (c deafConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// TestAClientThatDoesNotReadItsConnection has windows for all that is sent, and takes none of it from TCP: nothing of HTTP/2 notices that.
+func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
+	r := startRPC(t, Options{WriteTimeout: 200 * time.Millisecond}, &Requests{})
+	deaf := make(chan struct{})
+	conn := r.dial(t, grpc.WithInitialWindowSize(1<<30), grpc.WithInitialConnWindowSize(1<<30),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+			return deafConn{Conn: c, deaf: deaf, closed: make(chan struct{}), once: &sync.Once{}}, err
+		}))
+	stream := call(t, conn, true)
+	if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+		t.Fatal(err)
+	}
+	close(deaf)
+	if err := <-r.ended; err == nil {
+		t.Error("the call goes on")
+	}
+	r.hungUp(t, writeStalled)
+
+	// Whoever reads is served meanwhile and after.
+	stream = call(t, r.dial(t), true)
+	for range 20 {
+		if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestStreamsThatStall: that a client has left streams unread costs it nothing, until there are many of them.
+func TestStreamsThatStall(t *testing.T) {
+	r := startRPC(t, Options{}, &Requests{})
+	stream := call(t, r.dial(t), true)
+	if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+		t.Fatal(err)
+	}
+	c := <-r.conns
+	for range maxStalled {
+		c.Stalled()
+	}
+	if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+		t.Fatalf("after %d: %v", maxStalled, err)
+	}
+	c.Stalled()
+	if err := <-r.ended; err == nil {
+		t.Error("the call goes on")
+	}
+	r.hungUp(t, streamsStalled)
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	if n := len(r.l.stalled); n > 0 {
+		t.Errorf("%d streams of a connection that is closed are remembered", n)
+	}
+}
+
+// TestARequestThatDoesNotArrive has sent its headers and nothing else.
+func TestARequestThatDoesNotArrive(t *testing.T) {
+	r := startRPC(t, Options{}, &Requests{ReceiveTimeout: 100 * time.Millisecond})
+	served := call(t, r.dial(t), true) // has arrived: lasts as long as it likes
+	if err := served.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+		t.Fatal(err)
+	}
+	err := call(t, r.dial(t), false).RecvMsg(&wrapperspb.BytesValue{})
+	if status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, want the connection closed", err)
+	}
+	r.hungUp(t, notReceived)
+	for range 20 {
+		if err := served.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestTooManyRequests opens more requests than there may be: their connection is closed, and they are counted no more.
+func TestTooManyRequests(t *testing.T) {
+	requests := &Requests{}
+	requests.open.Store(maxRequests - 2)
+	r := startRPC(t, Options{}, requests)
+	conn := r.dial(t)
+	for range 2 {
+		if err := call(t, conn, true).RecvMsg(&wrapperspb.BytesValue{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := call(t, conn, true).RecvMsg(&wrapperspb.BytesValue{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("got %v, want the connection closed", err)
+	}
+	for requests.open.Load() > maxRequests-2 {
+		runtime.Gosched()
+	}
+	r.hungUp(t, tooManyRequests)
+}
+
+// TestReadingIsBounded sends more than may be taken at once: the rest waits until its time has come, and so does whoever sends.
+func TestReadingIsBounded(t *testing.T) {
+	const perSecond = 64 << 10
+	l := listen(t, Options{ReadBytes: perSecond})
+	sent := make(chan error, 1)
+	const size = 3 * perSecond
+	go func() {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err == nil {
+			_, err = c.Write(make([]byte, size))
+			_ = c.Close()
+		}
+		sent <- err
+	}()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, c); err != nil || n != size {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	limiter := c.(*Conn).source.limiter
+	// What has been taken beyond twice a second's worth has been waited for: as much as is left in the bucket shows it.
+	if left := limiter.Tokens(); left > perSecond+perSecond/2 {
+		t.Errorf("%v bytes may be read at once after %d were: nothing was counted", left, size)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}

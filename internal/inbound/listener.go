@@ -1,0 +1,199 @@
+package inbound
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+)
+
+// Options bound the connections of a Listener. The zero value works.
+type Options struct {
+	// Max is the number of connections, default 1024; MaxPerClient those from one address (IPv6: one /64), default 256. Negative means no
+	// bound. What comes on top is closed at once. A connection costs some 100 KiB before anything is asked on it; behind a proxy all
+	// clients are one address.
+	Max, MaxPerClient int
+	// WriteTimeout closes a connection when what is to be sent cannot be handed to the system for so long, because the client's side takes
+	// nothing at all; default 1 minute, negative: never. It ends about an eighth of it early or late.
+	WriteTimeout time.Duration
+	// ReadBytes is how many bytes a second are received of one client, once a second's worth and as much again was taken at once; default
+	// 16 MiB, negative: no bound. Requests are small: only who sends to fill the memory meets it.
+	ReadBytes int
+	// Server names the server in metrics and lines of the log: grpc or http.
+	Server string
+	Logger *slog.Logger
+	// Metrics are shared by all listeners of a process; nil counts nothing.
+	Metrics *Metrics
+}
+
+const (
+	defaultMax          = 1024
+	defaultMaxPerClient = 256
+	defaultWriteTimeout = time.Minute
+	defaultReadBytes    = 16 << 20
+	// maxStalled is how many streams may have stalled, over all connections of a listener, before the one that did first costs its client the
+	// connection. grpc keeps up to 1 MiB and 64 KiB of each.
+	maxStalled = 32
+)
+
+// Metrics count what listeners do.
+type Metrics struct {
+	open    *prometheus.GaugeVec
+	refused *prometheus.CounterVec
+	hungUp  *prometheus.CounterVec
+}
+
+// NewMetrics registers them.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "larder_connections", Help: "Connections that clients have open.",
+		}, []string{"server"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_connections_refused_total", Help: "Connections that were closed at once because there were too many: in all, or of that client.",
+		}, []string{"server", "bound"}),
+		hungUp: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_connections_hung_up_total", Help: "Connections that larder closed because of what their client did or did not do.",
+		}, []string{"server", "reason"}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.open, m.refused, m.hungUp)
+	}
+	return m
+}
+
+// Listener accepts connections within bounds. It is a net.Listener; its connections are *Conn.
+type Listener struct {
+	net.Listener
+	opts Options
+
+	mu      sync.Mutex // guards what follows
+	total   int
+	sources map[netip.Prefix]*source
+	stalled []*Conn // oldest first; a connection stands there once for each stream
+}
+
+// source is a client that has connections.
+type source struct {
+	connections int           // guarded by Listener.mu
+	limiter     *rate.Limiter // of bytes read; nil for none
+}
+
+// New bounds the connections of l.
+func New(l net.Listener, opts Options) *Listener {
+	if opts.Max == 0 {
+		opts.Max = defaultMax
+	}
+	if opts.MaxPerClient == 0 {
+		opts.MaxPerClient = defaultMaxPerClient
+	}
+	if opts.WriteTimeout == 0 {
+		opts.WriteTimeout = defaultWriteTimeout
+	}
+	if opts.ReadBytes == 0 {
+		opts.ReadBytes = defaultReadBytes
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Metrics == nil {
+		opts.Metrics = NewMetrics(nil)
+	}
+	opts.Metrics.open.WithLabelValues(opts.Server)
+	for _, bound := range []string{boundAll, boundClient} {
+		opts.Metrics.refused.WithLabelValues(opts.Server, bound)
+	}
+	for _, why := range []string{writeStalled, streamsStalled, tooManyRequests, notReceived} {
+		opts.Metrics.hungUp.WithLabelValues(opts.Server, why)
+	}
+	return &Listener{Listener: l, opts: opts, sources: map[netip.Prefix]*source{}}
+}
+
+// Why a connection was refused, or closed.
+const (
+	boundAll    = "all"
+	boundClient = "client"
+
+	writeStalled    = "write_stalled"
+	streamsStalled  = "streams_stalled"
+	tooManyRequests = "too_many_requests"
+	notReceived     = "not_received"
+)
+
+// Accept implements net.Listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		conn := &Conn{Conn: c, listener: l, client: clientOf(c.RemoteAddr()), done: make(chan struct{})}
+		conn.addr = &Addr{Addr: c.RemoteAddr(), conn: conn}
+		bound := l.enter(conn)
+		if bound == "" {
+			return conn, nil
+		}
+		l.opts.Metrics.refused.WithLabelValues(l.opts.Server, bound).Inc()
+		l.opts.Logger.Debug("connection refused, there are too many", "server", l.opts.Server, "client", c.RemoteAddr(), "bound", bound)
+		_ = c.Close() // nothing was sent
+	}
+}
+
+// enter counts a connection; it names the bound that keeps it out.
+func (l *Listener) enter(c *Conn) (bound string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opts.Max > 0 && l.total >= l.opts.Max {
+		return boundAll
+	}
+	src := l.sources[c.client]
+	if src == nil {
+		src = &source{}
+		if n := l.opts.ReadBytes; n > 0 {
+			src.limiter = rate.NewLimiter(rate.Limit(n), 2*n)
+		}
+		l.sources[c.client] = src
+	}
+	if l.opts.MaxPerClient > 0 && src.connections >= l.opts.MaxPerClient {
+		return boundClient
+	}
+	src.connections++
+	c.source = src
+	l.total++
+	l.opts.Metrics.open.WithLabelValues(l.opts.Server).Inc()
+	return ""
+}
+
+func (l *Listener) leave(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if c.source.connections--; c.source.connections == 0 {
+		delete(l.sources, c.client)
+	}
+	l.stalled = slices.DeleteFunc(l.stalled, func(o *Conn) bool { return o == c })
+	l.opts.Metrics.open.WithLabelValues(l.opts.Server).Dec()
+}
+
+// clientOf is what counts as one client: an address, for IPv6 the /64 that its network hands out as a whole.
+func clientOf(a net.Addr) netip.Prefix {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap()
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, err := ip.WithZone("").Prefix(bits)
+	if err != nil {
+		return netip.Prefix{} // no address at all
+	}
+	return p
+}
