@@ -19,7 +19,8 @@
 // upload is not over; after two days once an hour, and by every refresh: it may be what replaced the block that the
 // refresh is made for. A meta.json that cannot be read for another reason makes the sync incomplete; after
 // five attempts, while other blocks are known, that ends, so that one unreadable object cannot stop removals for ever:
-// a block that is served stays as it was known, any other is treated as broken.
+// a block that is served stays as it was known, any other is treated as broken, but not before ten minutes have passed:
+// it may be what replaced others.
 //
 // # Blocks that were converted to Parquet
 //

@@ -19,8 +19,11 @@ const (
 	// One that cannot be read is read again after firstRetry, then twice as long each time, up to lastRetry.
 	firstRetry = time.Minute
 	lastRetry  = time.Hour
-	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block counts as broken.
+	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block counts as broken, and unreadableTime for
+	// how long they must have failed: a bucket that lists and does not read for some minutes must not take away what was replaced by blocks
+	// that it does not let us know.
 	maxMetaFailures = 5
+	unreadableTime  = 10 * time.Minute
 )
 
 // brokenBlock is a block of the bucket whose meta.json is missing or cannot be used.
@@ -228,7 +231,7 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 }
 
 // unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete for it: not after maxMetaFailures
-// attempts in a row, while other blocks are known. Then a block that is served stays as it was known, and any other counts as broken.
+// attempts in a row, over unreadableTime, while other blocks are known. Then a block that is served stays as it was known, and any other counts as broken.
 func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, now time.Time) (incomplete bool) {
 	r, b := c.records[read.id], c.broken[read.id]
 	if r != nil {
@@ -248,7 +251,8 @@ func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, now time.T
 		c.broken[read.id] = b
 	}
 	b.err, b.modified, b.next = err, read.modified, time.Time{}
-	if b.attempts++; b.attempts < maxMetaFailures || len(c.records) == 0 {
+	if b.attempts++; b.attempts < maxMetaFailures || now.Sub(b.since) < unreadableTime || len(c.records) == 0 {
+		b.attempts = min(b.attempts, maxMetaFailures-1) // the next one may be the one too many
 		return true
 	}
 	b.next = now.Add(retryAfter(b.attempts - maxMetaFailures + 1))
