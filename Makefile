@@ -29,7 +29,8 @@ check:
 	cd interop && $(GO) vet -tags slicelabels ./...
 	cd interop/servers && $(GO) vet ./...
 
-# A program that a test needs and that is missing fails it: memcached.
+# What a test needs and is missing fails it: memcached, strace, and root for the file systems of its own. With LARDER_LONG=1 tests that kill a
+# process at some of its writes do so at all of them.
 unit:
 	LARDER_REQUIRE=1 $(GO) test -timeout 20m ./...
 

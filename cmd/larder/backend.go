@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"larder/internal/datadir"
 	"larder/internal/pagecache"
 	"larder/internal/slots"
 	"larder/store"
@@ -43,9 +44,9 @@ type backend struct {
 	onceKnown, onceComplete sync.Once
 }
 
-// openBackend wires the packages together. dir is larder's own directory, "" to keep everything in memory. Nothing is read from
+// openBackend wires the packages together. dir is larder's own directory, nil to keep everything in memory. Nothing is read from
 // the bucket before run.
-func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometheus.Registerer, tracer trace.TracerProvider) (*backend, error) {
+func openBackend(conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg prometheus.Registerer, tracer trace.TracerProvider) (*backend, error) {
 	b := &backend{conf: conf, logger: logger, known: make(chan struct{}), complete: make(chan struct{})}
 	b.loads = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_loads_total",
@@ -71,7 +72,7 @@ func openBackend(conf *storeConfig, dir string, logger *slog.Logger, reg prometh
 	return b, nil
 }
 
-func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.TracerProvider) error {
+func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace.TracerProvider) error {
 	conf, m := b.conf, &b.conf.memory
 	reads := slots.New(slots.Options{Registerer: reg})
 	var err error
@@ -92,18 +93,19 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		return conf.parquetYAML.wrap(err)
 	}
 
-	headersDir := ""
-	if dir != "" {
-		headersDir = filepath.Join(dir, "headers")
+	var path, headersDir string
+	var hold func() error
+	if dir != nil {
+		path, headersDir, hold = dir.Path(), filepath.Join(dir.Path(), "headers"), dir.Hold
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
-		Dir: headersDir, Bucket: bound,
+		Dir: headersDir, Hold: hold, Bucket: bound,
 		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]),
 		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency,
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
-		return conf.dataDirError(err)
+		return err
 	}
 	b.onClose(b.headers.Close)
 
@@ -120,7 +122,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	}
 
 	b.catalog, err = catalog.New(catalog.Options{
-		Bucket: bound, Parquet: converted, Dir: dir,
+		Bucket: bound, Parquet: converted, Dir: path, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
@@ -128,7 +130,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
-		return conf.dataDirError(err)
+		return err
 	}
 	b.onClose(b.catalog.Close)
 
@@ -151,7 +153,7 @@ func (b *backend) open(dir string, reg prometheus.Registerer, tracer trace.Trace
 	recorder := warm.NewRecorder()
 	options.Recorder = recorder
 	b.server = store.New(options)
-	b.openWarmer(recorder, dir, index.Stats().MaxBytes, reg)
+	b.openWarmer(recorder, path, hold, index.Stats().MaxBytes, reg)
 	return nil
 }
 

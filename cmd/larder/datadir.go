@@ -3,39 +3,32 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/datadir"
 )
 
-// dataDir is the part of --data-dir that is larder's: <data-dir>/larder, held by one process at a time. (Thanos removes block
-// folders that it does not know, so nothing is put next to them.)
-type dataDir struct {
-	path string
-	lock *os.File
-}
-
-// openDataDir makes the directory and takes its lock. The lock ends with the process, however that ends; its file stays.
-func openDataDir(dir string) (*dataDir, error) {
-	d := &dataDir{path: filepath.Join(dir, "larder")}
-	if err := os.MkdirAll(d.path, 0o755); err != nil {
-		return nil, fmt.Errorf("--data-dir: %w", err)
+// openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes block folders that it does not know, so
+// nothing is put next to them.) Only that another process has it is an error: a directory that cannot be used costs a disk cache, not
+// the start.
+func openDataDir(dir string, reg prometheus.Registerer) (*datadir.Dir, error) {
+	d, err := datadir.Open(filepath.Join(dir, "larder"))
+	if errors.Is(err, datadir.ErrInUse) {
+		return nil, fmt.Errorf("--data-dir %s: %w: give each larder one of its own", dir, err)
 	}
-	name := filepath.Join(d.path, "lock")
-	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close() // nothing was written
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("--data-dir %s is in use by another larder process (%s is locked)", dir, name)
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "larder_data_dir_usable",
+		Help: "1 while the data directory is there and locked by this process, 0 while nothing is kept on disk for want of it.",
+	}, func() float64 {
+		if d.Usable() {
+			return 1
 		}
-		return nil, fmt.Errorf("--data-dir: lock %s: %w", name, err)
-	}
-	d.lock = f
+		return 0
+	}))
 	return d, nil
 }
-
-// Close lets another process have the directory.
-func (d *dataDir) Close() error { return d.lock.Close() }

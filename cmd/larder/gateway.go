@@ -17,6 +17,7 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 	"go.opentelemetry.io/otel"
 
+	"larder/internal/datadir"
 	"larder/internal/inbound"
 	"larder/internal/reload"
 	"larder/internal/requestlog"
@@ -76,18 +77,15 @@ func (g *gateway) open() (err error) {
 	}
 	g.onClose(g.flushSpans)
 
-	var dir string // empty: nothing is kept on disk
-	if conf.cacheIndexHeader {
-		d, err := openDataDir(conf.dataDir)
-		if err != nil {
-			return err
-		}
-		g.onClose(func() { g.closed("data directory", d.Close()) })
-		dir = d.path
-	}
-
 	reg := telemetry.NewRegistry()
 	g.metrics = reg
+	var dir *datadir.Dir // nil: nothing is kept on disk
+	if conf.cacheIndexHeader {
+		if dir, err = openDataDir(conf.dataDir, reg); err != nil {
+			return err
+		}
+		g.onClose(func() { g.closed("data directory", dir.Close()) })
+	}
 	if g.backend, err = openBackend(conf, dir, g.logger, reg, g.tracing.Provider); err != nil {
 		return err
 	}
@@ -104,6 +102,9 @@ func (g *gateway) open() (err error) {
 	conf.memory.log(g.logger, limit, scaled)
 	for _, n := range conf.notes {
 		n.log(g.logger)
+	}
+	if dir != nil {
+		dir.Report(g.logger)
 	}
 	if g.tracing.Enabled {
 		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { g.logger.Warn("tracing", "err", err) }))

@@ -95,11 +95,3 @@ func (c *storeConfig) noteFlags() {
 		}
 	}
 }
-
-// dataDirError names the flag where the fault is the directory's, which there is only when it is used.
-func (c *storeConfig) dataDirError(err error) error {
-	if c.cacheIndexHeader {
-		return fmt.Errorf("--data-dir: %w", err)
-	}
-	return err
-}

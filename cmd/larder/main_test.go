@@ -210,37 +210,10 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--grpc-server-tls-client-ca needs", "--grpc-server-tls-client-ca="+certFile, bucket)
 
 	// What is around the process.
-	f(nil, "--data-dir: ", "--data-dir="+aFile, bucket)
-	f(nil, "--data-dir: mkdir /proc/none", "--data-dir=/proc/none", bucket) // where not even root may write
 	f(nil, "--objstore.config-file: read "+filepath.Dir(aFile)+": is a directory", "--objstore.config-file="+filepath.Dir(aFile))
 	f(nil, "--grpc-address "+busy, "--grpc-address="+busy, bucket)
 	f(nil, "--http-address "+busy, "--http-address="+busy, bucket)
 	f(nil, "--http-address nonsense", "--http-address=nonsense", bucket)
-}
-
-func TestDataDirIsHeldByOneProcess(t *testing.T) {
-	dir := t.TempDir()
-	d, err := openDataDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	out, err := larder(ctx, nil, "store", "--data-dir="+dir, "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
-		"--objstore.config={type: FILESYSTEM, config: {directory: "+t.TempDir()+"}}").CombinedOutput()
-	if want := "--data-dir " + dir + " is in use by another larder process"; err == nil || !strings.Contains(string(out), want) {
-		t.Errorf("got %v, %q, want an error with %q", err, out, want)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	d, err = openDataDir(dir)
-	if err != nil {
-		t.Fatalf("after the first one has gone: %v", err)
-	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestHelpAndVersion(t *testing.T) {

@@ -52,9 +52,16 @@ func startProcess(t *testing.T, bucket string, args ...string) *process {
 // startLarder starts larder with an environment and with arguments that make it listen on loopback.
 func startLarder(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	p := &process{t: t}
-	p.cmd = larder(ctx, env, args...)
+	p := launch(t, func(ctx context.Context) *exec.Cmd { return larder(ctx, env, args...) })
+	p.listens()
+	return p
+}
+
+// launch starts a command, which is killed with the test.
+func launch(t *testing.T, command func(context.Context) *exec.Cmd) *process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	p := &process{t: t, cmd: command(ctx)}
 	p.cmd.Dir = t.TempDir() // of the default --data-dir, too
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -71,6 +78,12 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 			t.Logf("its log:\n%s", strings.Join(p.seen, "\n"))
 		}
 	})
+	return p
+}
+
+// listens waits until the process listens.
+func (p *process) listens() {
+	p.t.Helper()
 	// The two lines come in either order.
 	var rpcAddress, httpAddress string
 	for rpcAddress == "" || httpAddress == "" {
@@ -84,14 +97,20 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 	}
 	p.next = 0 // what came between them is still to be awaited
 	p.url = "http://" + httpAddress
+	p.dial(rpcAddress)
+}
+
+// dial makes a client.
+func (p *process) dial(address string) {
+	p.t.Helper()
 	// A window that does not grow, so that a client that does not read holds up the server.
-	p.rpc, err = grpc.NewClient(rpcAddress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	rpc, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
 	if err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.rpc.Close() }) // not what is tested
-	return p
+	p.rpc = rpc
+	p.t.Cleanup(func() { _ = rpc.Close() }) // not what is tested
 }
 
 // await reads the log up to a line that matches, and returns it.

@@ -22,14 +22,14 @@ func (c *warmConfig) flags(f flagger) {
 		"128MB", &c.maxBytes, size)
 }
 
-// openWarmer makes the warmer. indexBytes is the memory for index pages, 0 for none.
-func (b *backend) openWarmer(rec *warm.Recorder, dir string, indexBytes int64, reg prometheus.Registerer) {
+// openWarmer makes the warmer. dir is where it keeps what was asked, "" for nowhere, and hold what it calls before it writes there. indexBytes is the memory for index pages, 0 for none.
+func (b *backend) openWarmer(rec *warm.Recorder, dir string, hold func() error, indexBytes int64, reg prometheus.Registerer) {
 	conf := b.conf.warm
 	if indexBytes > 0 {
 		conf.maxBytes = min(conf.maxBytes, max(indexBytes/2, 1))
 	}
 	b.warmer = warm.New(warm.Options{
-		Recorder: rec, Store: b.server, Headers: b.headers, Dir: dir,
+		Recorder: rec, Store: b.server, Headers: b.headers, Dir: dir, Hold: hold,
 		MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
 		Logger: b.logger, Registerer: reg,
 	})

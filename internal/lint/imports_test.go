@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls"},
-	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/memcached", "internal/slots"},
+	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard", "internal/retry"},
@@ -37,6 +37,8 @@ var narrower = map[string][]string{
 	"internal/flight":     {},
 	"internal/faultstore": {},
 	"internal/sealed":     {},
+	"internal/datadir":    {},
+	"internal/disktest":   {},
 	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
 	"internal/slots":      {},
 	"internal/retry":      {"internal/telemetry", "internal/hedge"},
@@ -45,7 +47,7 @@ var narrower = map[string][]string{
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
-var forTests = []string{"benchmarks", "internal/faultstore", "internal/bytecache", "internal/telemetry", "internal/memcached"}
+var forTests = []string{"benchmarks", "internal/faultstore", "internal/bytecache", "internal/telemetry", "internal/memcached", "internal/disktest"}
 
 const module = "larder/"
 

@@ -16,6 +16,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ErrDamaged is in the chain of the error of a file that does not verify.
 var ErrDamaged = errors.New("damaged")
 
+// ErrUnread is in the chain of the error of a file that is there, or may be, and
+// that the disk does not give back.
+var ErrUnread = errors.New("cannot be read")
+
 // Format is what a file is. Its Version changes with the payload's layout.
 type Format struct {
 	Kind    string // without blanks
@@ -51,15 +55,19 @@ func (f Format) Unseal(data []byte) ([]byte, error) {
 }
 
 // Read returns the payload of the file at path: fs.ErrNotExist if there is none,
-// ErrDamaged if it does not verify or has more than maxBytes.
+// ErrDamaged if it does not verify or has more than maxBytes, ErrUnread if the
+// disk fails.
 func (f Format) Read(path string, maxBytes int64) (payload []byte, err error) {
 	file, err := os.Open(path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	data, err := io.ReadAll(io.LimitReader(file, maxBytes+1))
 	if err = errors.Join(err, file.Close()); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	if int64(len(data)) > maxBytes {
 		return nil, fmt.Errorf("%s: %w: more than %d bytes", path, ErrDamaged, maxBytes)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/relabel"
+
+	"larder/internal/sealed"
 )
 
 // ErrIncomplete is in the chain of the error of a sync or refresh that did not see the bucket whole.
@@ -31,7 +33,8 @@ type Catalog struct {
 	metrics *metrics
 	bucket  Bucket // for listings
 	reader  objectReader
-	local   localStore
+	local   *localStore
+	diskBad atomic.Bool // the disk did not take the last file
 
 	view  atomic.Pointer[View]
 	rules atomic.Pointer[[]*relabel.Config] // of the selector of syncs that begin from now on
@@ -50,6 +53,7 @@ type Catalog struct {
 	saved        map[ulid.ULID]savedBlock // nil once a sync was complete
 	numbers      numbers
 	syncs        uint64
+	found        *saved    // by the sync that holds the turn, if it was complete
 	lastComplete time.Time // start of the last complete sync or refresh
 
 	mu         sync.Mutex              // guards following; held while a view is published
@@ -58,6 +62,9 @@ type Catalog struct {
 	status     Status
 	changes    []change // that OnChange was not told of yet, oldest first
 	telling    bool     // somebody tells it
+
+	saveMu    sync.Mutex // held while what a sync found is written; guards following
+	lastSaved time.Time
 
 	flightMu   sync.Mutex // guards following
 	flight     *refresh
@@ -75,17 +82,13 @@ func New(opts Options) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	local, err := openLocal(opts.Dir)
-	if err != nil {
-		return nil, err
-	}
 	c := &Catalog{
 		opts:       opts,
 		log:        opts.Logger.With("component", "catalog"),
 		metrics:    newMetrics(opts.Registerer, opts.ConsistencyDelay.Seconds()),
 		bucket:     opts.Bucket,
 		reader:     opts.Bucket,
-		local:      local,
+		local:      newLocal(opts.Dir, opts.Hold),
 		again:      make(chan struct{}, 1),
 		turn:       make(chan struct{}, 1),
 		records:    map[ulid.ULID]*record{},
@@ -100,6 +103,12 @@ func New(opts Options) (*Catalog, error) {
 	c.view.Store(NewView(nil, false))
 	c.rules.Store(&opts.Relabel)
 	c.parquet.Store(&conversions{})
+	if c.local.hold() != nil {
+		c.metrics.diskFailures.Inc() // who holds it has said why
+		c.diskBad.Store(true)
+	} else if err := c.local.prepare(); err != nil {
+		c.diskFailed("the catalog's directory cannot be used", err)
+	}
 	c.loadSaved()
 	c.turn <- struct{}{}
 	return c, nil
@@ -280,7 +289,11 @@ func (c *Catalog) loadSaved() {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, sealed.ErrUnread):
+		c.diskFailed("the saved catalog cannot be read: starting without it", err)
+		return
+	case err != nil:
 		c.metrics.damagedCopies.Inc()
 		c.log.Warn("the saved catalog does not verify: starting without it", "err", err)
 		return
@@ -422,7 +435,8 @@ func (c *Catalog) refreshFlight() (*refresh, error) {
 		ctx, cancel := context.WithTimeout(c.closing, c.opts.StallTimeout)
 		defer cancel()
 		c.metrics.refreshes.Inc()
-		if err := c.sync(ctx, true); err != nil {
+		found, err := c.sync(ctx, true)
+		if err != nil {
 			f.err = fmt.Errorf("refresh: %w", err)
 			c.log.Warn("refresh failed", "err", err)
 		}
@@ -430,6 +444,7 @@ func (c *Catalog) refreshFlight() (*refresh, error) {
 		c.flight, c.lastFlight = nil, f
 		c.flightMu.Unlock()
 		close(f.done)
+		c.save(found) // requests do not wait for the disk
 	})
 	return f, nil
 }

@@ -33,9 +33,12 @@
 // Every file is one line with kind, version, length and crc32c, then the payload, written to a temporary name and
 // renamed. Under Options.Dir: meta/<ULID>.json is the meta.json as it was in the bucket; catalog.json lists the blocks
 // of the last complete sync with what is known of their marks, for a start with an unreachable bucket. A file that does
-// not verify is treated as absent: its block is read from the bucket again. meta copies are not fsynced, because
-// a torn one is found by its checksum and costs one request; catalog.json is. Without a Dir the meta.json files are kept in
-// memory, compressed, for Document alone.
+// not verify is treated as absent: its block is read from the bucket again. meta copies are synced before the catalog.json
+// that lists them, many at once. Without a Dir the meta.json files are kept in memory, compressed, for Document alone; so are those
+// that the disk did not take. A complete sync reads some of those that are not on disk again, until all are.
+//
+// A disk that is full, read-only or gone costs copies, never a sync: what it does not take is counted, and tried again. What is saved is
+// written when the turn is over, so that a slow disk holds up no refresh.
 //
 // # Who owns what, and the locks
 //
@@ -45,6 +48,8 @@
 //     blocks, numbers. Nobody waits for it while holding mu.
 //   - Catalog.mu is held for a publication: it guards the tombstones, the status, and the changes that Options.OnChange
 //     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
+//   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older content after a newer.
+//   - localStore.mu guards the list of copies to be synced.
 //   - Catalog.flightMu guards the running refresh.
 //   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last result without it.
 //   - packedMetas.mu guards its map, and no packing runs under it.

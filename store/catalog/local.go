@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
 
 	"larder/internal/sealed"
 )
@@ -26,37 +28,60 @@ func metaFormat() sealed.Format  { return sealed.Format{Kind: "meta", Version: 1
 func savedFormat() sealed.Format { return sealed.Format{Kind: "catalog", Version: 1} }
 
 // localStore is the catalog's part of the data directory. With dir "" it keeps the meta.json of blocks in memory, for document alone:
-// what is read for a sync comes from the bucket.
+// what is read for a sync comes from the bucket. So it does with those that the disk did not take.
 type localStore struct {
-	dir    string
-	memory *packedMetas // nil with a dir
+	dir  string
+	hold func() error // before anything is written
+
+	memory *packedMetas
+
+	mu       sync.Mutex
+	unsynced []ulid.ULID // copies that a crash of the machine may lose
 }
 
-func openLocal(dir string) (localStore, error) {
-	s := localStore{dir: dir}
-	if dir == "" {
-		s.memory = newPackedMetas()
-		return s, nil
+func newLocal(dir string, hold func() error) *localStore {
+	if hold == nil {
+		hold = func() error { return nil }
+	}
+	return &localStore{dir: dir, hold: hold, memory: newPackedMetas()}
+}
+
+// prepare makes the directories, which must be held, and removes what a process that was killed has left there.
+func (s *localStore) prepare() error {
+	if s.dir == "" {
+		return nil
 	}
 	if err := os.MkdirAll(s.metaDir(), 0o777); err != nil {
-		return s, fmt.Errorf("catalog directory: %w", err)
+		return err
 	}
-	for _, d := range []string{dir, s.metaDir()} {
+	for _, d := range []string{s.dir, s.metaDir()} {
 		if err := sealed.RemoveTemps(filepath.Join(d, "*")); err != nil {
-			return s, fmt.Errorf("catalog directory: %w", err)
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
-func (s localStore) metaDir() string { return filepath.Join(s.dir, "meta") }
+// write writes a file, and its directory if that is missing: somebody may have removed it.
+func (s *localStore) write(f sealed.Format, path string, data []byte, sync bool) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	err := f.Write(path, data, sync)
+	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(filepath.Dir(path), 0o777) == nil {
+		err = f.Write(path, data, sync)
+	}
+	return err
+}
 
-func (s localStore) metaPath(id ulid.ULID) string {
+func (s *localStore) metaDir() string { return filepath.Join(s.dir, "meta") }
+
+func (s *localStore) metaPath(id ulid.ULID) string {
 	return filepath.Join(s.metaDir(), id.String()+".json")
 }
 
 // meta returns the copy of a block's meta.json, fs.ErrNotExist if there is none.
-func (s localStore) meta(id ulid.ULID) (*meta, error) {
+func (s *localStore) meta(id ulid.ULID) (*meta, error) {
 	if s.dir == "" {
 		return nil, fs.ErrNotExist
 	}
@@ -68,26 +93,67 @@ func (s localStore) meta(id ulid.ULID) (*meta, error) {
 }
 
 // document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
-func (s localStore) document(id ulid.ULID) ([]byte, error) {
-	if s.dir == "" {
-		return s.memory.get(id)
+func (s *localStore) document(id ulid.ULID) ([]byte, error) {
+	data, err := s.memory.get(id)
+	if err != nil && s.dir != "" {
+		return metaFormat().Read(s.metaPath(id), maxMetaSize+1<<10)
 	}
-	return metaFormat().Read(s.metaPath(id), maxMetaSize+1<<10)
+	return data, err
 }
 
-// putMeta keeps the meta.json of a block as the bucket has it.
-func (s localStore) putMeta(id ulid.ULID, data []byte) error {
+// putMeta keeps the meta.json of a block as the bucket has it. After an error it is in memory.
+func (s *localStore) putMeta(id ulid.ULID, data []byte) error {
 	if s.dir == "" {
 		s.memory.put(id, data)
 		return nil
 	}
-	return metaFormat().Write(s.metaPath(id), data, false)
+	if err := s.write(metaFormat(), s.metaPath(id), data, false); err != nil {
+		s.memory.put(id, data)
+		return err
+	}
+	s.memory.remove(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsynced = append(s.unsynced, id)
+	return nil
+}
+
+// syncMetas makes the copies that were put survive a crash of the machine. Until then one may be torn, which its checksum shows, or missing.
+// It is done for many at once, and when nobody waits for the blocks.
+func (s *localStore) syncMetas(concurrency int) error {
+	s.mu.Lock()
+	ids := s.unsynced
+	s.unsynced = nil
+	s.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	g := errgroup.Group{}
+	g.SetLimit(concurrency)
+	for _, id := range ids {
+		g.Go(func() error {
+			if err := syncPath(s.metaPath(id)); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil // removed since
+		})
+	}
+	return errors.Join(g.Wait(), syncPath(s.metaDir()))
+}
+
+// syncPath syncs a file or directory. What of a file was written through another descriptor is synced too.
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // removeMeta removes the copy of a block's meta.json, if there is one.
-func (s localStore) removeMeta(id ulid.ULID) error {
+func (s *localStore) removeMeta(id ulid.ULID) error {
+	s.memory.remove(id)
 	if s.dir == "" {
-		s.memory.remove(id)
 		return nil
 	}
 	if err := os.Remove(s.metaPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -96,28 +162,33 @@ func (s localStore) removeMeta(id ulid.ULID) error {
 	return nil
 }
 
-// removeMetas removes the copies of all blocks that keep does not want.
-func (s localStore) removeMetas(keep func(ulid.ULID) bool) error {
+// removeMetas removes the copies of all blocks that keep does not want, and returns those that are left on disk.
+func (s *localStore) removeMetas(keep func(ulid.ULID) bool) (left map[ulid.ULID]struct{}, err error) {
+	s.memory.retain(keep)
 	if s.dir == "" {
-		s.memory.retain(keep)
-		return nil
+		return nil, nil
 	}
 	entries, err := os.ReadDir(s.metaDir())
-	if err != nil {
-		return err
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
+	left = make(map[ulid.ULID]struct{}, len(entries))
 	var errs []error
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), ".json")
 		id, isBlock := parseBlockID(name)
-		if !ok || !isBlock || keep(id) {
+		if !ok || !isBlock {
+			continue
+		}
+		if keep(id) {
+			left[id] = struct{}{}
 			continue
 		}
 		if err := s.removeMeta(id); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(errs...)
+	return left, errors.Join(errs...)
 }
 
 // saved is what a complete sync knew, for a start without a bucket.
@@ -139,7 +210,7 @@ type savedBlock struct {
 }
 
 // saved returns the last complete sync of this data directory, fs.ErrNotExist if there is none.
-func (s localStore) saved() (saved, error) {
+func (s *localStore) saved() (saved, error) {
 	var v saved
 	if s.dir == "" {
 		return v, fs.ErrNotExist
@@ -154,7 +225,8 @@ func (s localStore) saved() (saved, error) {
 	return v, nil
 }
 
-func (s localStore) putSaved(v saved) error {
+// putSaved writes what a sync knew. INVARIANT: the copies of the blocks that it lists are on disk before it is.
+func (s *localStore) putSaved(v saved, concurrency int) error {
 	if s.dir == "" {
 		return nil
 	}
@@ -162,5 +234,8 @@ func (s localStore) putSaved(v saved) error {
 	if err != nil {
 		return err
 	}
-	return savedFormat().Write(filepath.Join(s.dir, savedName), data, true)
+	if err := s.syncMetas(concurrency); err != nil {
+		return err
+	}
+	return s.write(savedFormat(), filepath.Join(s.dir, savedName), data, true)
 }

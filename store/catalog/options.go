@@ -22,6 +22,8 @@ type Options struct {
 	// Dir is larder's folder in the data directory (<data-dir>/larder), made if it is missing. With "" nothing is kept:
 	// a restart reads every meta.json again, and cannot start without the bucket.
 	Dir string
+	// Hold is called before anything is written into Dir; its error counts as one of the disk. nil: Dir is the catalog's alone.
+	Hold func() error
 
 	// Discovery is how blocks are found; "" is Concurrent.
 	Discovery Discovery

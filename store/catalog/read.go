@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/sealed"
 )
 
 // readOutcome is how the read of a small object ended.
@@ -72,15 +74,19 @@ func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaRe
 		if res.meta, res.err = parseMeta(id, data); res.err != nil {
 			res.outcome = readBroken
 		} else if err := c.local.putMeta(id, data); err != nil {
-			c.metrics.diskFailures.Inc()
-			c.log.Warn("copy of meta.json could not be written", "block", id, "err", err)
+			c.diskFailed("copy of meta.json could not be written", err, "block", id)
 		}
 	}
 	c.metrics.metaReads.WithLabelValues(string(res.outcome)).Inc()
 	return res
 }
 
+// damagedCopy counts a local copy that cannot be used: the disk does not give it back, or not as it was written.
 func (c *Catalog) damagedCopy(id ulid.ULID, err error) {
+	if errors.Is(err, sealed.ErrUnread) {
+		c.diskFailed("local copy of meta.json cannot be read: it will be read from the bucket", err, "block", id)
+		return
+	}
 	c.metrics.damagedCopies.Inc()
 	c.log.Warn("local copy of meta.json does not verify: it will be read from the bucket", "block", id, "err", err)
 }

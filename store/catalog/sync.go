@@ -45,7 +45,9 @@ func (c *Catalog) Sync(ctx context.Context) error {
 	began := time.Now()
 	// Before the sync's turn: a refresh does not need the Parquet bucket and must not wait for it.
 	parquetErr := c.readParquet(ctx)
-	err := errors.Join(c.sync(ctx, false), parquetErr)
+	found, err := c.sync(ctx, false)
+	c.save(found)
+	err = errors.Join(err, parquetErr)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return err
 	}
@@ -56,15 +58,18 @@ func (c *Catalog) Sync(ctx context.Context) error {
 	return err
 }
 
-// sync is Sync, or the work of a Refresh.
-func (c *Catalog) sync(ctx context.Context, refreshing bool) error {
+// sync is Sync, or the work of a Refresh. It returns what is to be saved, nil for nothing: that waits for the disk, which others who want
+// the turn need not.
+func (c *Catalog) sync(ctx context.Context, refreshing bool) (*saved, error) {
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case <-c.turn:
 	}
 	defer func() { c.turn <- struct{}{} }()
-	return recovered(func() error { return c.syncLocked(ctx, refreshing) })
+	c.found = nil
+	err := recovered(func() error { return c.syncLocked(ctx, refreshing) })
+	return c.found, err
 }
 
 // syncLocked does the work of sync; turn must be held.
@@ -133,7 +138,8 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		c.lastComplete = now
 		c.metrics.lastComplete.Set(float64(now.UnixMilli()) / 1e3)
 		c.numbers.completeView(v)
-		c.save(l, now)
+		c.tidy(ctx, l, refreshing)
+		c.found = c.toSave(now)
 		c.saved = nil
 	}
 	c.setStatus(l, states, now, errors.Join(err, c.parquet.Load().err))
@@ -344,8 +350,7 @@ func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now
 func (c *Catalog) dropRecord(id ulid.ULID) {
 	delete(c.records, id)
 	if err := c.local.removeMeta(id); err != nil {
-		c.metrics.diskFailures.Inc()
-		c.log.Warn("copy of meta.json could not be removed", "block", id, "err", err)
+		c.diskFailed("copy of meta.json could not be removed", err, "block", id)
 	}
 }
 
@@ -361,9 +366,40 @@ func (c *Catalog) forgetUnlisted(l listing) {
 	maps.DeleteFunc(c.broken, func(id ulid.ULID, _ *brokenBlock) bool { return gone(id) })
 }
 
-// save writes what a complete sync knows, and removes the copies of blocks that are not in the bucket.
-func (c *Catalog) save(l listing, now time.Time) {
-	s := saved{At: now.UTC(), Blocks: make([]savedBlock, 0, len(c.records))}
+// maxRestored bounds the copies that one sync reads again because they are not on disk.
+const maxRestored = 256
+
+// tidy removes the copies of blocks that are not in the bucket, and after a failure of the disk, or if somebody has removed them, restores
+// those of blocks that are: a start without the bucket would do without these blocks.
+func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
+	left, err := c.local.removeMetas(func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok })
+	if err != nil {
+		c.diskFailed("copies of meta.json could not be removed", err)
+		return
+	}
+	if c.local.dir == "" || refreshing || c.diskBad.Load() {
+		return
+	}
+	var missing []ulid.ULID
+	for _, r := range sortedRecords(c.records) {
+		if _, ok := left[r.id()]; !ok && len(missing) < maxRestored {
+			missing = append(missing, r.id())
+		}
+	}
+	if len(missing) == 0 {
+		return
+	}
+	c.parallel(len(missing), func(i int) error {
+		return c.readMeta(ctx, missing[i], true).err
+	}, func(i int, err error) { c.log.Warn("copy of meta.json is missing", "block", missing[i], "err", err) })
+	if ctx.Err() == nil && !c.diskBad.Load() {
+		c.log.Info("copies of meta.json are restored", "blocks", len(missing))
+	}
+}
+
+// toSave returns what a complete sync knows.
+func (c *Catalog) toSave(now time.Time) *saved {
+	s := &saved{At: now.UTC(), Blocks: make([]savedBlock, 0, len(c.records))}
 	for _, r := range sortedRecords(c.records) {
 		s.Blocks = append(s.Blocks, savedBlock{
 			ID:           r.id(),
@@ -374,12 +410,37 @@ func (c *Catalog) save(l listing, now time.Time) {
 			MarkModified: r.mark.modified,
 		})
 	}
-	err := c.local.putSaved(s)
-	removeErr := c.local.removeMetas(func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok })
-	if err := errors.Join(err, removeErr); err != nil {
-		c.metrics.diskFailures.Inc()
-		c.log.Warn("the catalog could not be saved: a start without the bucket would serve an older one", "err", err)
+	return s
+}
+
+// save writes what a sync has found, unless a later one's was written meanwhile.
+func (c *Catalog) save(s *saved) {
+	if s == nil {
+		return
 	}
+	c.saveMu.Lock()
+	defer c.saveMu.Unlock()
+	if s.At.Before(c.lastSaved) {
+		return
+	}
+	c.lastSaved = s.At
+	if err := c.local.putSaved(*s, c.opts.Concurrency); err != nil {
+		c.diskFailed("the catalog could not be saved: a start without the bucket would serve an older one", err)
+		return
+	}
+	if c.diskBad.Swap(false) {
+		c.log.Info("the catalog is saved again")
+	}
+}
+
+// diskFailed counts a failure of the disk, and logs it if the one before was none: each block would have one.
+func (c *Catalog) diskFailed(what string, err error, args ...any) {
+	c.metrics.diskFailures.Inc()
+	log := c.log.Warn
+	if c.diskBad.Swap(true) {
+		log = c.log.Debug
+	}
+	log(what, append(args, "err", err)...)
 }
 
 func (c *Catalog) setStatus(l listing, states stateCounts, now time.Time, err error) {

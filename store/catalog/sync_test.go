@@ -412,10 +412,6 @@ func TestLocalFiles(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o666); err != nil {
-		t.Fatal(err)
-	}
 	b := newTestBucket()
 	f := func(opts Options, want string) {
 		t.Helper()
@@ -427,7 +423,6 @@ func TestNewRefuses(t *testing.T) {
 	f(Options{Bucket: b, Discovery: "x"}, `"x" is unknown`)
 	f(Options{Bucket: b, Interval: -1}, "interval -1ns is negative")
 	f(Options{Bucket: b, Concurrency: -1}, "concurrency -1 is negative")
-	f(Options{Bucket: b, Dir: file}, file)
 }
 
 // The catalog on objstore's own buckets: instrumented, prefixed, on a file system.

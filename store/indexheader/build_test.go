@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -320,26 +321,64 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A disk that takes no header is no reason to fail: the header is built in memory.
+// A disk that takes no header is no reason to fail: the header is built in memory, and saved once the disk takes it.
 func TestBuildWithoutDisk(t *testing.T) {
 	idx := smallIndexBytes(t)
-	bkt := newBucket()
-	dir := filepath.Join(t.TempDir(), "headers")
-	reg := prometheus.NewRegistry()
-	logged := make(lines, 16)
-	m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg, Logger: slog.New(slog.NewTextHandler(logged, nil))})
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	h := acquire(t, m, bkt.add(1, idx))
-	if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
-		t.Fatal(err)
-	}
-	// A small header is in use before it is saved: that it cannot be is found out later.
-	if line := <-logged; !strings.Contains(line, "not kept on disk") {
-		t.Errorf("logged %q", line)
-	}
-	if n := metric(t, reg, "larder_header_local_failures_total"); n != 1 {
-		t.Errorf("%v local failures", n)
+	for _, large := range []bool{false, true} {
+		bkt := newBucket()
+		dir := filepath.Join(t.TempDir(), "headers")
+		reg := prometheus.NewRegistry()
+		logged := make(lines, 16)
+		m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg, Logger: slog.New(slog.NewTextHandler(logged, nil)), SaveRetry: time.Millisecond})
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		src := bkt.add(1, idx)
+		if large {
+			src.IndexSize = 0 // what is not known to be small is written as it is built
+		}
+		h := acquire(t, m, src)
+		check := func() {
+			t.Helper()
+			if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check()
+		if line := <-logged; !strings.Contains(line, "open index header") {
+			t.Errorf("logged %q", line)
+		}
+		if n := metric(t, reg, "larder_header_local_failures_total"); n == 0 {
+			t.Error("no local failures")
+		}
+
+		// The disk is well again.
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		if line := <-logged; !strings.Contains(line, "written to disk again") {
+			t.Errorf("logged %q", line)
+		}
+		m.waitPersisted(src)
+		if names := headerFiles(t, dir); len(names) != 1 || names[0] != src.ID.String()+fileSuffix {
+			t.Errorf("files: %v", names)
+		}
+		check()
+
+		// Somebody removes the files of a process that runs.
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		check()
+		for {
+			if _, err := os.Stat(fileName(dir, src.ID)); err == nil {
+				break
+			}
+			<-time.After(time.Millisecond)
+		}
+		check()
 	}
 }

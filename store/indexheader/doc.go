@@ -21,6 +21,9 @@
 // moment leaves complete files, and temporary ones that the next start removes. Two processes may use one directory: each writes under
 // names of its own, holds the lock of what it is writing, and at worst builds what the other has removed.
 //
+// What the local disk does not take, or does not give back, is in memory, within MaxOpenBytes, and offered to the disk again and again; so
+// is a header whose file somebody has removed. A look-up fails for the bucket alone.
+//
 // # Ownership of bytes
 //
 // What a look-up passes to a callback lies in a pooled buffer or in the cache of blocks and is valid until the callback returns. LabelNames

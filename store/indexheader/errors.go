@@ -3,6 +3,7 @@ package indexheader
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/oklog/ulid/v2"
 )
@@ -34,6 +35,12 @@ func (e *damageError) Error() string {
 }
 
 func (e *damageError) Unwrap() error { return e.err }
+
+// unread reports whether the bytes could not be read at all.
+func (e *damageError) unread() bool {
+	var p *fs.PathError
+	return errors.As(e.err, &p)
+}
 
 // localError is a failure of the local disk while a header was written: full, read-only, gone. It is no reason to fail a query: the
 // header is built in memory instead.

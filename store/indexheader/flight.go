@@ -25,13 +25,14 @@ type flight struct {
 	waiters    int
 	background bool // goes on when nobody waits
 	again      bool // the file is damaged: build without opening it
+	inMemory   bool // and do not give the disk another one now
 }
 
-// join returns the entry's flight, which it starts if there is none. The caller must wait for it. mu is held, the entry is referenced.
-func (m *Manager) join(ctx context.Context, e *entry, again bool) *flight {
+// join returns the entry's flight, which is start if there is none. The caller must wait for it. mu is held, the entry is referenced.
+func (m *Manager) join(ctx context.Context, e *entry, start flight) *flight {
 	if e.flight == nil {
 		m.slots.queue.remove(e)
-		m.launch(ctx, e, &flight{again: again})
+		m.launch(ctx, e, &start)
 	}
 	e.flight.waiters++
 	return e.flight
@@ -76,12 +77,12 @@ func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 // loaded is what a flight brings.
 type loaded struct {
 	r *reader
-	// What is to be saved when nobody waits any more: file is a whole header that has no name yet, mem one that has no file yet.
-	file *fileOutput
-	mem  *memory
+	// What is to be saved when nobody waits any more: file is a whole header that has no name yet, unnamed one that has no file yet.
+	file    *fileOutput
+	unnamed storage
 }
 
-func (l *loaded) unsaved() bool { return l.file != nil || l.mem != nil }
+func (l *loaded) unsaved() bool { return l.file != nil || l.unnamed != nil }
 
 // fly loads a header, makes it the entry's, and then gives its file a name: nobody waits for the disk.
 func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
@@ -112,6 +113,9 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 		}
 		m.install(e, l.r)
 		e.prepared = true
+		if m.opts.Dir != "" && !l.unsaved() && inMemory(l.r) {
+			m.unsaved[e] = struct{}{}
+		}
 	} else if err == nil {
 		err = context.Canceled
 		if m.closed {
@@ -164,7 +168,7 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 		}
 		defer m.giveSlot(e, false)
 	}
-	return m.build(ctx, e, background)
+	return m.build(ctx, e, background, fl.inMemory)
 }
 
 func (m *Manager) takeSlot(ctx context.Context, e *entry) error {
@@ -200,7 +204,7 @@ func (m *Manager) openExisting(ctx context.Context, e *entry) *reader {
 	f, err := openFile(m.opts.Dir, e.src.ID)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
-			m.opts.Logger.Warn("open index header", "block", e.src.ID, "err", err)
+			m.diskFailed("open index header", e, err)
 		}
 		return nil
 	}
@@ -227,7 +231,7 @@ func (m *Manager) dropped(e *entry, err error) {
 
 // build builds the header. What cannot be written to the local disk is built in memory; tables that do not verify are read once more
 // from the bucket.
-func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loaded, err error) {
+func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool) (l loaded, err error) {
 	started := time.Now()
 	span := startSpan(&ctx, "build index header", e.src)
 	m.met.builds.Inc()
@@ -245,7 +249,8 @@ func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loade
 		}
 		span.End()
 	}()
-	inMemory, reread := m.opts.Dir == "", false
+	inMemory = inMemory || m.opts.Dir == ""
+	reread := false
 	for {
 		l, err = m.buildOnce(ctx, e, background, inMemory)
 		var local *localError
@@ -258,8 +263,7 @@ func (m *Manager) build(ctx context.Context, e *entry, background bool) (l loade
 		case ctx.Err() != nil:
 			return loaded{}, ended(ctx, err)
 		case errors.As(err, &local) && !inMemory:
-			m.met.localFailures.Inc()
-			m.opts.Logger.Warn("index header is kept in memory", "block", e.src.ID, "err", err)
+			m.diskFailed("index header is kept in memory", e, err)
 			inMemory = true
 		case (errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)) && !reread:
 			reread = true
@@ -276,9 +280,9 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 	case inMemory:
 	case e.src.weight() < slotUnits:
 		// Making a file can wait for the disk as long as reading the bucket takes. A small header is used from memory until it has one.
-		l.mem = mem
+		l.unnamed = mem
 	default:
-		if l.file, err = createFile(m.opts.Dir, e.src.ID); err != nil {
+		if l.file, err = m.createFile(e); err != nil {
 			return loaded{}, err
 		}
 		out = l.file
@@ -298,6 +302,10 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 	}
 	if err != nil {
 		out.discard()
+		var d *damageError
+		if l.file != nil && errors.As(err, &d) {
+			err = &localError{err} // the disk does not give back what it was given
+		}
 		return loaded{}, err
 	}
 	return l, nil
@@ -306,8 +314,9 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 // savers is how many headers are saved at once: each waits for the disk, and nobody waits for it.
 const savers = 2
 
-// save gives a header its file. The header is in use meanwhile, and stays so if that fails. mu is not held.
-func (m *Manager) save(e *entry, l loaded) {
+// save gives a header its file. The header is in use meanwhile, and stays so if that fails. It reports whether there is nothing left to
+// be done. mu is not held.
+func (m *Manager) save(e *entry, l loaded) bool {
 	var err error
 	select {
 	case m.saving <- struct{}{}:
@@ -322,7 +331,11 @@ func (m *Manager) save(e *entry, l loaded) {
 	m.unlock()
 	file := l.file
 	if err == nil && !gone && file == nil {
-		file, err = l.mem.copyTo(m.opts.Dir, e.src.ID)
+		if file, err = m.createFile(e); err == nil {
+			if err = copyTo(file, l.unnamed); err != nil {
+				file = nil // discarded
+			}
+		}
 	}
 	if err == nil && !gone {
 		err = persist(file.f, m.opts.Dir, e.src.ID, m.step)
@@ -331,24 +344,25 @@ func (m *Manager) save(e *entry, l loaded) {
 		if file != nil {
 			os.Remove(file.f.Name())
 		}
-		if file != nil && l.mem != nil {
+		if file != nil && l.unnamed != nil {
 			file.f.Close()
 		}
 		if err != nil && !errors.Is(err, ErrClosed) {
-			m.met.localFailures.Inc()
-			m.opts.Logger.Warn("index header is not kept on disk", "block", e.src.ID, "err", err)
+			m.diskFailed("index header is not kept on disk", e, err)
+			return false
 		}
-		return
+		return true
 	}
-	if l.mem == nil {
-		return
+	if l.unnamed == nil {
+		m.diskWell()
+		return true
 	}
-	// From here on the file serves, and the memory goes.
+	// From here on the file serves, and what was copied goes.
 	r, err := open(&fileStorage{File: file.f, size: file.n}, e.src, m.look)
 	if err != nil {
-		m.opts.Logger.Warn("open index header", "block", e.src.ID, "err", err)
 		file.f.Close()
-		return
+		m.diskFailed("open index header", e, err)
+		return false
 	}
 	m.mu.Lock()
 	if e.h.cur.Load() == l.r {
@@ -357,10 +371,13 @@ func (m *Manager) save(e *entry, l loaded) {
 		m.dead = append(m.dead, r)
 	}
 	m.unlock()
+	m.diskWell()
+	return true
 }
 
-// rebuild has a damaged header built again. It returns when h has another reader than bad.
-func (m *Manager) rebuild(ctx context.Context, h *Header, bad *reader, d *damageError) error {
+// rebuild has a damaged header built again, in memory where the disk is not to be trusted with it. It returns when h has another reader
+// than bad.
+func (m *Manager) rebuild(ctx context.Context, h *Header, bad *reader, d *damageError, inMemory bool) error {
 	m.mu.Lock()
 	if m.closed {
 		m.unlock()
@@ -373,10 +390,13 @@ func (m *Manager) rebuild(ctx context.Context, h *Header, bad *reader, d *damage
 	e := h.e
 	first := e.flight == nil
 	e.prepared = false
-	fl := m.join(ctx, e, true)
+	fl := m.join(ctx, e, flight{again: true, inMemory: inMemory})
 	m.unlock()
 	if first {
 		m.dropped(e, d)
+		if inMemory {
+			m.diskFailed("index header is kept in memory", e, d)
+		}
 	}
 	return m.wait(ctx, e, fl)
 }

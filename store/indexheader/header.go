@@ -120,7 +120,8 @@ func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*read
 	if try >= maxRebuilds {
 		return nil, fmt.Errorf("built again just now: %w", err)
 	}
-	if rerr := h.m.rebuild(ctx, h, r, d); rerr != nil {
+	// A disk that cannot be read, or has damaged the second file in a row, is not given a third one.
+	if rerr := h.m.rebuild(ctx, h, r, d, try > 0 || d.unread()); rerr != nil {
 		return nil, fmt.Errorf("%w; building it again: %w", err, rerr)
 	}
 	return h.cur.Load(), nil

@@ -40,8 +40,10 @@ type Manager struct {
 	openCount int
 	openBytes int64
 	slots     slots
-	dead      []*reader     // to be closed when mu is released
-	settled   chan struct{} // closed and replaced whenever a flight ends or an entry is forgotten
+	dead      []*reader           // to be closed when mu is released
+	diskBad   bool                // the last file could not be written
+	unsaved   map[*entry]struct{} // whose open header has no file
+	settled   chan struct{}       // closed and replaced whenever a flight ends or an entry is forgotten
 }
 
 // entry is what is known of one block.
@@ -63,17 +65,13 @@ type entry struct {
 	fileMu sync.Mutex
 }
 
-// New returns a manager of the headers in opts.Dir. It removes what interrupted builds have left there.
+// New returns a manager of the headers in opts.Dir. It removes what interrupted builds have left there. A directory that cannot be used
+// is no error: headers are in memory until it can.
 func New(opts Options) (*Manager, error) {
-	opts = opts.withDefaults()
-	if opts.Dir != "" {
-		if err := os.MkdirAll(opts.Dir, 0o777); err != nil {
-			return nil, fmt.Errorf("directory of the index headers: %w", err)
-		}
-		if err := removeTemporary(opts.Dir); err != nil {
-			return nil, fmt.Errorf("directory of the index headers: %w", err)
-		}
+	if opts.Bucket == nil {
+		return nil, errors.New("index headers: no bucket")
 	}
+	opts = opts.withDefaults()
 	m := &Manager{
 		opts: opts,
 		fetch: &fetcher{
@@ -83,6 +81,7 @@ func New(opts Options) (*Manager, error) {
 		look:    newLookups(opts.BlockCacheBytes),
 		step:    func(string) error { return nil },
 		entries: map[ulid.ULID]*entry{},
+		unsaved: map[*entry]struct{}{},
 		idle:    list.New(),
 		settled: make(chan struct{}),
 		saving:  make(chan struct{}, savers),
@@ -93,6 +92,12 @@ func New(opts Options) (*Manager, error) {
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	if opts.IdleTimeout > 0 {
 		m.wg.Go(m.closeIdle)
+	}
+	if opts.Dir != "" {
+		if err := m.prepareDir(); err != nil {
+			m.diskFailed("directory of the index headers", nil, err)
+		}
+		m.wg.Go(m.saveLater)
 	}
 	return m, nil
 }
@@ -131,7 +136,7 @@ func (m *Manager) Acquire(ctx context.Context, src Source) (h *Header, release f
 	e := m.entryOf(src)
 	m.ref(e)
 	if e.h == nil {
-		fl := m.join(ctx, e, false)
+		fl := m.join(ctx, e, flight{})
 		m.unlock()
 		err := m.wait(ctx, e, fl)
 		m.mu.Lock()
@@ -212,6 +217,7 @@ func (m *Manager) closeHeader(e *entry) {
 	m.openCount--
 	m.openBytes -= e.heap
 	e.h, e.heap, e.wanted = nil, 0, false
+	delete(m.unsaved, e)
 }
 
 // install makes a reader the entry's. mu is held.
@@ -274,7 +280,7 @@ func (m *Manager) Prefetch(srcs []Source) {
 func (m *Manager) dispatch() {
 	for !m.closed && m.slots.queue.Len() > 0 {
 		e := m.slots.queue[0]
-		if m.opts.Dir == "" && m.openBytes >= m.opts.MaxOpenBytes {
+		if (m.opts.Dir == "" || m.diskBad) && m.openBytes >= m.opts.MaxOpenBytes {
 			// Headers in memory that nobody asked for must not push out those that somebody did.
 			m.slots.queue.remove(e)
 			m.notify()

@@ -62,7 +62,7 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		builds:        counter("larder_header_builds_total", "Builds of an index header that were started."),
 		buildFailures: counter("larder_header_build_failures_total", "Builds of an index header that failed."),
 		loadFailures:  counter("thanos_bucket_store_block_load_failures_total", "Total number of failed attempts to build the index header of a block."),
-		localFailures: counter("larder_header_local_failures_total", "Index headers that could not be written to the local disk."),
+		localFailures: counter("larder_header_local_failures_total", "Failures of the local disk to take or to give back an index header, which is in memory instead."),
 		rebuilds: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_header_rebuilds_total",
 			Help: "Index header files that were dropped to be built again: damaged, or stale (of another format or index).",

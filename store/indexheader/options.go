@@ -24,6 +24,12 @@ type Options struct {
 	// Dir is the directory of the header files. It belongs to this package; other processes may use it at the same time. "" keeps
 	// headers in memory, within MaxOpenBytes, and builds them again when they are wanted after an eviction.
 	Dir string
+	// Hold is called before anything is written into Dir; its error counts as one of the local disk. nil: Dir is anybody's. Dir itself is
+	// made where it is missing.
+	Hold func() error
+	// SaveRetry is how long after a failure of the local disk it is tried again, with headers that are in memory for want of it. Default
+	// 30 seconds.
+	SaveRetry time.Duration
 	// Bucket is where the indexes are read.
 	Bucket Bucket
 	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them if Dir is "". Headers in use
@@ -78,6 +84,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.IdleTimeout == 0 {
 		o.IdleTimeout = 5 * time.Minute
+	}
+	if o.SaveRetry <= 0 {
+		o.SaveRetry = 30 * time.Second
 	}
 	if o.BlockCacheBytes == 0 {
 		o.BlockCacheBytes = 64 << 20

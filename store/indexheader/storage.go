@@ -61,8 +61,12 @@ type fileOutput struct {
 	n   int64
 }
 
+// createFile makes a file in dir, and dir if it is missing: somebody may have removed it.
 func createFile(dir string, id ulid.ULID) (*fileOutput, error) {
 	f, err := os.CreateTemp(dir, id.String()+tempPattern)
+	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(dir, 0o777) == nil {
+		f, err = os.CreateTemp(dir, id.String()+tempPattern)
+	}
 	if err != nil {
 		return nil, &localError{err}
 	}
@@ -195,21 +199,18 @@ func (m *memory) finish() (storage, error) {
 	return m, nil
 }
 
-// copyTo writes the header to a file without a name.
-func (m *memory) copyTo(dir string, id ulid.ULID) (*fileOutput, error) {
-	o, err := createFile(dir, id)
+// copyTo writes a header that has no file to one without a name, which it discards if that fails.
+func copyTo(o *fileOutput, st storage) error {
+	n, err := io.Copy(o.f, io.NewSectionReader(st, 0, st.Size()))
+	o.n += n
+	if err == nil && n < st.Size() {
+		err = io.ErrUnexpectedEOF
+	}
 	if err != nil {
-		return nil, err
+		o.discard()
+		return &localError{err}
 	}
-	for _, c := range m.chunks {
-		n, err := o.f.Write(c)
-		o.n += int64(n)
-		if err != nil {
-			o.discard()
-			return nil, &localError{err}
-		}
-	}
-	return o, nil
+	return nil
 }
 
 func (m *memory) discard()    { m.chunks, m.size = nil, 0 }

@@ -52,6 +52,8 @@ type Options struct {
 	Headers  Headers
 	// Dir is where the snapshot is kept; "": nowhere, and a start is cold.
 	Dir string
+	// Hold is called before the snapshot is written; its error counts as one of writing. nil: Dir is the Warmer's alone.
+	Hold func() error
 	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps replaced blocks longer.
 	MaxTime time.Duration
 	// MaxBytes is how many bytes of index a replay may go through; default 128 MiB. More than the cache of index pages holds pushes out what
@@ -100,6 +102,9 @@ func New(opts Options) *Warmer {
 	}
 	if opts.SaveEvery <= 0 {
 		opts.SaveEvery = 3 * time.Minute
+	}
+	if opts.Hold == nil {
+		opts.Hold = func() error { return nil }
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -175,7 +180,11 @@ func (w *Warmer) save() {
 		return
 	}
 	payload, changes := w.opts.Recorder.encode()
-	if err := writeSnapshot(w.opts.Dir, payload); err != nil {
+	err := w.opts.Hold()
+	if err == nil {
+		err = writeSnapshot(w.opts.Dir, payload)
+	}
+	if err != nil {
 		w.metrics.failures.WithLabelValues("write").Inc()
 		w.log.Warn("the snapshot of what to warm could not be written: a restart would find an older one", "err", err)
 		return
