@@ -27,11 +27,14 @@ type load struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	asked  int
-	wrong  int
-	empty  int // of the wrong ones, successes without content
-	failed map[codes.Code]int
+	mu    sync.Mutex // guards what follows
+	asked int
+	// slowest is the longest that a request took, and slow which it was.
+	slowest time.Duration
+	slow    string
+	wrong   int
+	empty   int // of the wrong ones, successes without content
+	failed  map[codes.Code]int
 	// unexpected failures have a code that says something else than what was broken.
 	unexpected int
 	shown      []string
@@ -70,6 +73,9 @@ func (l *load) askOne(ctx context.Context, i int) {
 
 	l.mu.Lock()
 	l.asked++
+	if took := time.Since(began); took > l.slowest {
+		l.slowest, l.slow = took, fmt.Sprintf("question %d, %s", i, q.name)
+	}
 	switch {
 	case difference != "":
 		l.wrong++

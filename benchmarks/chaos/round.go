@@ -23,6 +23,7 @@ type result struct {
 	empty      int
 	failures   string
 	recovery   time.Duration
+	slowest    time.Duration
 	left       left
 	wrongs     []string // what the run fails for
 }
@@ -67,7 +68,7 @@ func (w *world) breaking(ctx context.Context, f fault, seed uint64, injectFor ti
 	if w.tested.ended() {
 		return fmt.Errorf("%s: larder has ended: %w\n%s", f.name, errors.Join(w.tested.err, errEnded), w.tested.tail())
 	}
-	res.injections, res.recovery = n, took
+	res.injections, res.recovery, res.slowest = n, took, l.slowest
 	res.asked, res.wrong, res.empty, res.failures = l.asked, l.wrong, l.empty, l.failures()
 	res.judge(l, recovered)
 	return nil
@@ -155,18 +156,18 @@ func failed(results []result) bool {
 // printTable writes what the rounds have shown.
 func printTable(out io.Writer, results []result) error {
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "fault\tinjections\trequests\twrong answers\tempty successes\tfailed requests\ttime to recover\tgoroutines\tfiles\tsockets\tverdict")
+	fmt.Fprintln(tw, "fault\tinjections\trequests\twrong answers\tempty successes\tfailed requests\tslowest\ttime to recover\tgoroutines\tfiles\tsockets\tverdict")
 	for _, r := range results {
 		verdict := "ok"
 		switch {
 		case r.skipped != "":
-			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t-\t-\t-\t-\t-\tleft out: %s\n", r.fault, r.skipped)
+			fmt.Fprintf(tw, "%s\t-\t-\t-\t-\t-\t-\t-\t-\t-\t-\tleft out: %s\n", r.fault, r.skipped)
 			continue
 		case len(r.wrongs) > 0:
 			verdict = "FAILED: " + r.wrongs[0]
 		}
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%s\n", r.fault, r.injections, r.asked, r.wrong, r.empty, r.failures,
-			r.recovery.Round(time.Millisecond), r.left.goroutines, r.left.files, r.left.sockets, verdict)
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", r.fault, r.injections, r.asked, r.wrong, r.empty, r.failures,
+			r.slowest.Round(time.Millisecond), r.recovery.Round(time.Millisecond), r.left.goroutines, r.left.files, r.left.sockets, verdict)
 	}
 	return tw.Flush()
 }
