@@ -49,7 +49,6 @@ type request struct {
 
 	postings, seriesPages, chunkPages pagecache.Account
 	series, chunks                    *Limiter
-	bytes                             *BytesLimiter
 	stages                            [stageCount]atomic.Int64
 	firstFrame                        time.Duration
 
@@ -72,15 +71,21 @@ type request struct {
 func (s *Server) newRequest(ctx context.Context, method string) *request {
 	r := &request{server: s, ctx: ctx, method: method, tenant: tenantName(TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
 	r.label = s.tenants.label(r.tenant)
-	r.series, r.chunks, r.bytes = s.limits.For(r.tenant, r.label)
+	r.limit()
+	return r
+}
+
+// limit begins to count what the limits bound. Work for an earlier attempt that goes on because others wait for it counts in what that one had.
+func (r *request) limit() {
+	var bytes *BytesLimiter
+	r.series, r.chunks, bytes = r.server.limits.For(r.tenant, r.label)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
-		return func(touched, fetched int64) error { return r.bytes.Reserve(what, uint64(max(touched, fetched))) }
+		return func(touched, fetched int64) error { return bytes.Reserve(what, uint64(max(touched, fetched))) }
 	}
 	r.postings.Spend = spend("postings")
 	r.seriesPages.Spend = spend("series")
 	r.chunkPages.Spend = spend("chunks")
-	return r
 }
 
 // methodSeries is the name of the Series call in metrics.
@@ -147,7 +152,7 @@ func (r *request) grow(n int64) error { return r.turn.Grow(n) }
 func (r *request) forget() {
 	r.queried = nil
 	r.turn.Restart()
-	r.series, r.chunks, r.bytes = r.server.limits.For(r.tenant, r.label)
+	r.limit()
 }
 
 func (r *request) notePlan(p *block.Plan) {

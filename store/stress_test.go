@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/prometheus/model/relabel"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"larder/benchmarks/dataset"
@@ -59,6 +60,7 @@ const (
 	firstReplaced  = 2
 	firstMoving    = 4
 	stressWorkers  = 6
+	stressTenants  = 3
 	partLabel      = "part"
 	deletionMark   = "deletion-mark.json"
 	markedLongAgo  = 1_000_000_000
@@ -108,7 +110,7 @@ func stressLayout() dataset.Layout {
 }
 
 // TestStress asks one gateway everything at once while syncs run, blocks are replaced, leave and come back, headers are closed and forgotten,
-// caches are too small and their remote half dies, rules are reloaded, blocks are warmed and clients give up. Every answer has, of each block,
+// caches are too small and their remote half dies, rules and limits are reloaded, blocks are warmed and clients give up. Every answer has, of each block,
 // all or nothing, and nothing only where the block came or went meanwhile. In the end nothing is left.
 func TestStress(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
@@ -145,7 +147,9 @@ func newStress(t *testing.T) *stress {
 		indexBytes: 256 << 10, setBytes: 64 << 10, postingsBytes: 16 << 10, chunkBytes: 256 << 10, pageSize: 1 << 10,
 		remote: s.remote, refreshEvery: time.Millisecond,
 		headers: func(o *indexheader.Options) { o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir },
-		server:  func(o *store.Options) { o.Allowance = store.AllowanceOptions{Bytes: 8 << 20} },
+		server: func(o *store.Options) {
+			o.Allowance, o.Gate = store.AllowanceOptions{Bytes: 8 << 20}, store.GateOptions{MaxConcurrent: stressWorkers - 2}
+		},
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
 			s.views.Add(1)
 			g.headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
@@ -269,10 +273,19 @@ func (s *stress) run(d time.Duration) {
 		// A block that leaves cannot be warmed, and one that must make way need not: what came of it shows in the answers.
 		_, _ = s.g.server.Warm(ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels, &pagecache.Account{})
 	})
+	actor(8, 30*time.Millisecond, func(r *rand.Rand) {
+		limits := map[string]store.LimitOptions{}
+		for i := range stressTenants {
+			limits[stressTenant(i)] = store.LimitOptions{MaxConcurrent: r.IntN(3), Weight: float64(1 + r.IntN(3))}
+		}
+		s.g.server.SetLimits(store.LimitOptions{}, limits)
+	})
 	wg.Wait()
 	s.Logf("%d requests, %d aborted by a replacement, %d given up; %d views; blocks left and came back %d times and were replaced %d times",
 		s.asked.Load(), s.aborted.Load(), s.cancelled.Load(), s.views.Load(), s.moved.Load(), s.replaced.Load()/2)
 }
+
+func stressTenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
 
 // wait waits; false: it is over.
 func wait(ctx context.Context, d time.Duration) bool {
@@ -384,7 +397,7 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 
 // ask asks one question and judges the answer.
 func (s *stress) ask(worker int, r *rand.Rand) {
-	ctx := s.Context()
+	ctx := metadata.AppendToOutgoingContext(s.Context(), "thanos-tenant", stressTenant(r.IntN(stressTenants)))
 	givesUp := r.IntN(8) == 0
 	if givesUp {
 		var cancel context.CancelFunc

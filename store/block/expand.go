@@ -60,12 +60,21 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 		}
 		pc.Del(key)
 	}
+	// What the request's account spends by may be another function when this ends: the request may have failed by another block, and be planned
+	// anew, while others wait for what it began here.
+	mine := acct
+	if acct != nil {
+		mine = &pagecache.Account{Spend: acct.Spend}
+	}
 	k, joined, err := b.expansions.Do(ctx, key.ID, func(ctx context.Context) (k keptPostings, err error) {
+		if acct != nil {
+			defer mine.MoveTo(acct)
+		}
 		err = Contained(func() error {
 			if v, ok := pc.Fetch(ctx, key); ok {
 				if k, ok = decodePostings(v, refs, len(canonical)); ok {
 					k.stats.Cached = 1
-					return spend(acct, k.touched)
+					return spend(mine, k.touched)
 				}
 				pc.Del(key)
 			}
@@ -75,7 +84,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 				return fault(fmt.Errorf("index header: %w", err))
 			}
 			defer release()
-			if k, err = b.readPostings(ctx, h, canonical, index, acct, eager); err != nil {
+			if k, err = b.readPostings(ctx, h, canonical, index, mine, eager); err != nil {
 				return err
 			}
 			pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
