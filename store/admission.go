@@ -98,7 +98,7 @@ func NewAdmission(gate GateOptions, allowance AllowanceOptions, limits *Limits, 
 // Enter waits until a request may begin: as a small one, with a place if it is a Series request, and with the bytes of a small request. Its errors carry a
 // gRPC status.
 func (a *Admission) Enter(ctx context.Context, tenant string, kind requestKind) (*Turn, error) {
-	t := &Turn{a: a, tenant: tenant, kind: kind}
+	t := &Turn{a: a, tenant: a.limits.account(tenant), kind: kind}
 	if kind == seriesRequest {
 		a.gateMetrics.total.Inc()
 	}
@@ -118,6 +118,7 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	a.mu.Lock()
 	if a.queues[l][seriesRequest].len+a.queues[l][labelRequest].len == 0 && a.roomFor(t, l, n) {
 		a.give(t, l, n)
+		a.grant()
 		a.mu.Unlock()
 		a.allowanceMetrics.waited[l].Observe(0)
 		return nil
@@ -127,6 +128,7 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	a.grant()
 	if w.flow != nil && t.kind == seriesRequest {
 		a.bound(w, l)
+		a.grant() // It may have been the turn of who was sent away.
 	}
 	a.mu.Unlock()
 
@@ -179,7 +181,8 @@ func (a *Admission) dequeue(w *waiter, l lane) {
 	a.waiting -= w.bytes
 }
 
-// grant lets in whoever may go now. It is called after every change that could make room.
+// grant lets in whoever may go now. It is called after every change of what is held, of who waits, and of limits: one tenant's gain, too, may be what
+// another has waited for, whose turn it was not while a large request of that tenant gathered bytes.
 func (a *Admission) grant() {
 	for {
 		first := large
@@ -291,8 +294,8 @@ func (a *Admission) tooLarge(t *Turn, n int64) error {
 	if most := a.most(t); n > most {
 		a.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
 		return status.Errorf(codes.ResourceExhausted,
-			"the request needs an estimated %d bytes, more than the %d bytes of the request allowance that tenant %q may have (--store.limits.config)",
-			n, most, t.tenant)
+			"the request needs an estimated %d bytes, more than the %d bytes of the request allowance that its tenant may have (request_bytes_ratio of --store.limits.config)",
+			n, most)
 	}
 	return nil
 }
@@ -314,11 +317,27 @@ func (a *Admission) gaveUp(t *Turn, l lane, n int64, waited time.Duration, err e
 	return status.Errorf(code, "waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s", waited, n, a.total, err)
 }
 
-// limitsChanged lets those go whom the limits of their tenants let go now.
-func (a *Admission) limitsChanged() {
+// setLimits replaces the limits of tenants, lets those go whom the new ones let go, and refuses those that could never go by them.
+func (a *Admission) setLimits(others LimitOptions, tenants map[string]LimitOptions) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.limits.set(others, tenants)
+	for k := range requestKinds {
+		q := &a.queues[large][k]
+		for _, w := range q.waiters() {
+			if err := a.tooLarge(w.turn, w.bytes); err != nil {
+				a.sendAway(w, large, err)
+			}
+		}
+	}
 	a.grant()
+}
+
+// sendAway ends the waiting of a request with an error.
+func (a *Admission) sendAway(w *waiter, l lane, err error) {
+	a.dequeue(w, l)
+	w.err = err
+	close(w.ready)
 }
 
 // Busy reports whether it is no time for work that no request waits for: requests wait, or half of the allowance is in use.

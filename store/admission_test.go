@@ -391,8 +391,9 @@ func TestAllowanceMetrics(t *testing.T) {
 
 func TestAllowanceDefaults(t *testing.T) {
 	for _, c := range []struct{ bytes, wantTotal, wantLane, wantSmall int64 }{
-		{0, 1 << 30, 64 << 20, 1 << 20},
-		{128 << 20, 128 << 20, 16 << 20, 1 << 20},
+		{0, 1 << 30, 64 << 20, 4 << 20},
+		{128 << 20, 128 << 20, 16 << 20, 2 << 20},
+		{16 << 20, 16 << 20, 2 << 20, 1 << 20},
 		{1 << 20, 1 << 20, 128 << 10, 128 << 10}, // small enough for its lane
 	} {
 		a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: c.bytes}, nil, nil)

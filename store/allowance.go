@@ -13,15 +13,17 @@ type AllowanceOptions struct {
 	// SmallLane is the part of Bytes that large requests leave to small ones, in bytes; default an eighth of Bytes, at most 64 MiB.
 	// It is what keeps dashboards alive beside an export of everything.
 	SmallLane int64
-	// SmallRequest is the size in bytes up to which a request is small; default 1 MiB, and never more than SmallLane. It is also what a request has
-	// to find out with how much it needs.
+	// SmallRequest is the size in bytes up to which a request is small, and what a request has to find out with how much it needs; default an eighth of
+	// SmallLane, but at least 1 MiB and at most 4 MiB, and never more than SmallLane. A hundred series of as many pages are some 2 MiB: a dashboard's
+	// panel should be small. What is larger lets fewer small requests begin at once while large ones wait.
 	SmallRequest int64
 }
 
 const (
-	defaultAllowance    = 1 << 30
-	maxDefaultSmallLane = 64 << 20
-	defaultSmallRequest = 1 << 20
+	defaultAllowance       = 1 << 30
+	maxDefaultSmallLane    = 64 << 20
+	minDefaultSmallRequest = 1 << 20
+	maxDefaultSmallRequest = 4 << 20
 )
 
 func (o *AllowanceOptions) defaults() {
@@ -33,7 +35,7 @@ func (o *AllowanceOptions) defaults() {
 	}
 	o.SmallLane = min(o.SmallLane, o.Bytes)
 	if o.SmallRequest <= 0 {
-		o.SmallRequest = defaultSmallRequest
+		o.SmallRequest = min(max(o.SmallLane/8, minDefaultSmallRequest), maxDefaultSmallRequest)
 	}
 	o.SmallRequest = min(o.SmallRequest, o.SmallLane) // A small request must fit into its lane, or it might wait for ever.
 }

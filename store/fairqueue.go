@@ -155,6 +155,17 @@ func (q *fairQueue) forget(which func(*flow) bool) {
 	}
 }
 
+// waiters returns all who wait, in no order.
+func (q *fairQueue) waiters() []*waiter {
+	var out []*waiter
+	for _, f := range q.busy {
+		for e := f.line.Front(); e != nil; e = e.Next() {
+			out = append(out, e.Value.(*waiter))
+		}
+	}
+	return out
+}
+
 // longest returns the newest waiter of the tenant that has the most waiting for its weight: who is sent away when too many wait. Among equals it
 // is that of tenant.
 func (q *fairQueue) longest(tenant string) *waiter {

@@ -111,7 +111,8 @@ func (a *Admission) placesOf(l lane) string {
 // bound sends a Series request away that has begun to wait where it may not, or another one in its stead. It is called with the lock held.
 func (a *Admission) bound(w *waiter, l lane) {
 	if a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
-		a.sendAway(w, l, rejectedBusy, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
+		a.gateMetrics.rejected.WithLabelValues(rejectedBusy).Inc()
+		a.sendAway(w, l, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
 		return
 	}
 	most := a.gate.MaxWaiting
@@ -122,7 +123,8 @@ func (a *Admission) bound(w *waiter, l lane) {
 	if l == large {
 		most = a.maxLargeWaiting
 	}
-	a.sendAway(q.longest(w.tenant), l, rejectedQueue, status.Errorf(codes.ResourceExhausted,
+	a.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
+	a.sendAway(q.longest(w.tenant), l, status.Errorf(codes.ResourceExhausted,
 		"all %s are taken and %d requests wait for one", a.placesOf(l), most))
 }
 
@@ -130,12 +132,4 @@ func (a *Admission) bound(w *waiter, l lane) {
 func (a *Admission) placeOfTenant(t *Turn) bool {
 	most := a.limits.of(t.tenant).MaxConcurrent
 	return most <= 0 || a.tenants[t.tenant].places < most
-}
-
-// sendAway ends the waiting of a request with an error.
-func (a *Admission) sendAway(w *waiter, l lane, reason string, err error) {
-	a.gateMetrics.rejected.WithLabelValues(reason).Inc()
-	a.dequeue(w, l)
-	w.err = err
-	close(w.ready)
 }

@@ -44,7 +44,7 @@ func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 
 // newGate has room for what its requests hold.
 func newGate(opts GateOptions, reg prometheus.Registerer) *Admission {
-	return NewAdmission(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39}, nil, reg)
+	return NewAdmission(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20}, nil, reg)
 }
 
 func enter(t *testing.T, a *Admission) *Turn {

@@ -29,6 +29,9 @@ type LimitOptions struct {
 	// RequestBytes is the part of the request allowance that the requests of a tenant may hold together, above 0 to 1; 0 means all. More of them
 	// wait, and one that needs more is refused. It is never less than what a small request may hold.
 	RequestBytes float64
+	// Shared makes all tenants that have no limits of their own count as one, in turns and in what they may have together. It is a matter of
+	// those limits alone that are for all others. It keeps who makes up names from having more for it.
+	Shared bool
 }
 
 // samplesPerChunk is what Prometheus cuts chunks at, and so what a limit on samples is converted by.
@@ -76,6 +79,21 @@ func (l *Limits) of(tenant string) LimitOptions {
 		return own
 	}
 	return t.others
+}
+
+// sharedTenant is what tenants count as that share their turns: no name that a client can give.
+const sharedTenant = "\xff"
+
+// account returns who a tenant's turns are counted for.
+func (l *Limits) account(tenant string) string {
+	if l == nil {
+		return tenant
+	}
+	t := l.table.Load()
+	if _, own := t.tenants[tenant]; !own && t.others.Shared {
+		return sharedTenant
+	}
+	return tenant
 }
 
 // weight is Weight with its default.

@@ -126,8 +126,7 @@ func New(opts Options) *Server {
 // SetLimits replaces the limits of tenants. Requests that run keep those that they began with; those that wait go by the new ones. Nobody may
 // change tenants afterwards.
 func (s *Server) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
-	s.limits.set(others, tenants)
-	s.admission.limitsChanged()
+	s.admission.setLimits(others, tenants)
 }
 
 func (s *Server) clamp(minT, maxT int64) (int64, int64) { return s.opts.Clamp(minT, maxT) }

@@ -24,8 +24,8 @@ func TenantOf(ctx context.Context) string {
 const (
 	// maxTenants bounds the tenants that metrics tell apart: whoever may send requests chooses their names.
 	maxTenants = 1000
-	// maxTenantBytes bounds the name of one.
-	maxTenantBytes = 128
+	// MaxTenantBytes is how much of the name of one counts.
+	MaxTenantBytes = 128
 	// otherTenant stands in metrics for all that are too many.
 	otherTenant = "other"
 )
@@ -38,8 +38,8 @@ type tenants struct {
 
 // tenantName is the name of a tenant as limits and turns know it.
 func tenantName(name string) string {
-	if len(name) > maxTenantBytes {
-		name = name[:maxTenantBytes]
+	if len(name) > MaxTenantBytes {
+		name = name[:MaxTenantBytes]
 	}
 	return strings.ToValidUTF8(name, "\uFFFD")
 }

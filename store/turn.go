@@ -209,6 +209,7 @@ func (t *Turn) grow(n int64) bool {
 	t.bytes[l] += n
 	a.held[l] += n
 	a.use(t, 0, n)
+	a.grant()
 	return true
 }
 

@@ -38,6 +38,7 @@ type storeConfig struct {
 
 	seriesLimit, samplesLimit uint64
 	bytesLimit                int64
+	limitsYAML                content
 	gate                      store.GateOptions
 	sendStall                 time.Duration // 0: never
 	matcherCacheSize          int
@@ -72,6 +73,7 @@ type storeConfig struct {
 	parquet                  *bucketConfig // nil for none
 	relabel                  []*relabel.Config
 	tracing                  []byte
+	tenantLimits             tenantLimits
 	// relabelText is what relabel was read from.
 	relabelText []byte
 	requestLog  *requestlog.Config
@@ -161,6 +163,7 @@ func (c *storeConfig) limitFlags(f flagger) {
 	flag(f, "store.limits.request-samples", "Maximum samples of a Series request, counted as 120 per chunk; more is an error. 0 = no limit.", "0", &c.samplesLimit, count)
 	flag(f, "store.grpc.downloaded-bytes-limit", "Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
 		"0", &c.bytesLimit, size)
+	contentFlags(f, &c.limitsYAML, "store.limits.config", "gives tenants limits and weights of their own: keys default and tenants.")
 	flag(f, "store.grpc.series-max-concurrency", "Series requests that run at once; more wait. 0 = no limit.", "20", &c.gate.MaxConcurrent, integer(0))
 	flag(f, "store.grpc.series-max-waiting", "Series requests that wait for others to end; what comes on top is refused. 0 = no limit.",
 		"1000", &c.gate.MaxWaiting, integer(0))

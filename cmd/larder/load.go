@@ -62,6 +62,9 @@ func (c *storeConfig) load(now time.Time) error {
 		return c.requestLogYAML.wrap(err)
 	}
 
+	if err := c.loadLimits(); err != nil {
+		return err
+	}
 	if err := c.loadCaches(now); err != nil {
 		return err
 	}

@@ -101,6 +101,9 @@ func TestBadStart(t *testing.T) {
 	f(nil, `--store.grpc.series-max-waiting: "many"`, "--store.grpc.series-max-waiting=many", bucket)
 	f(nil, `--http-grace-period: "-5m"`, "--http-grace-period=-5m", bucket)
 	f(nil, `--grpc-grace-period: "2 minutes"`, "--grpc-grace-period=2 minutes", bucket)
+	f(nil, "--store.limits.config: yaml: unmarshal errors: line 1: field wieght not found", bucket, "--store.limits.config={default: {wieght: 2}}")
+	f(nil, "--store.limits.config: tenants: a: weight: 0 is not from 0.001 to 1000", bucket, "--store.limits.config={tenants: {a: {weight: 0}}}")
+	f(nil, "--store.limits.config: default: request_bytes_ratio: 25 is not above 0 and at most 1", bucket, "--store.limits.config={default: {request_bytes_ratio: 25}}")
 	// Values of flags without effect are checked, too.
 	f(nil, `--chunk-pool-size: "lots"`, "--chunk-pool-size=lots", bucket)
 	f(nil, `--store.index-header-lazy-download-strategy: got "never"`, "--store.index-header-lazy-download-strategy=never", bucket)

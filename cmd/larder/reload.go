@@ -56,6 +56,20 @@ func (g *gateway) reloadable() []reload.Unit {
 			return nil
 		}, c.path)
 	}
+	if c := conf.limitsYAML; c.path != "" {
+		add("limits", func(context.Context) error {
+			b, err := c.reread()
+			if err != nil {
+				return err
+			}
+			l, err := parseLimits(b, conf.limits())
+			if err != nil {
+				return c.wrap(err)
+			}
+			g.backend.server.SetLimits(l.others, l.tenants)
+			return nil
+		}, c.path)
+	}
 	credentials := func(kind string, c content, client *bucketClient) {
 		if c.path == "" || client == nil {
 			return

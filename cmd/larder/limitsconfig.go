@@ -1,0 +1,123 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v2"
+
+	"larder/store"
+)
+
+// limitsDoc is --store.limits.config: the limits of tenants. It is larder's own.
+type limitsDoc struct {
+	Default limitsOfDoc            `yaml:"default"`
+	Tenants map[string]limitsOfDoc `yaml:"tenants"`
+}
+
+// limitsOfDoc are the limits of a tenant. What a key does not say, default says for tenants, and the flags for default.
+type limitsOfDoc struct {
+	Weight            *float64 `yaml:"weight"`
+	RequestSeries     *uint64  `yaml:"request_series"`
+	RequestSamples    *uint64  `yaml:"request_samples"`
+	DownloadedBytes   *string  `yaml:"downloaded_bytes"`
+	MaxConcurrent     *int     `yaml:"max_concurrent"`
+	RequestBytesRatio *float64 `yaml:"request_bytes_ratio"`
+	Shared            *bool    `yaml:"shared"`
+}
+
+// tenantLimits are the limits of tenants that have their own, and of all others.
+type tenantLimits struct {
+	others  store.LimitOptions
+	tenants map[string]store.LimitOptions
+}
+
+// minWeight and maxWeight bound the weight of a tenant: beyond them turns could not be told apart any more.
+const minWeight, maxWeight = 0.001, 1000
+
+// parseLimits reads the limits of tenants. flags are what the flags say; an empty document changes nothing of it.
+func parseLimits(b []byte, flags store.LimitOptions) (tenantLimits, error) {
+	var doc limitsDoc
+	if len(bytes.TrimSpace(b)) > 0 {
+		if err := yaml.UnmarshalStrict(b, &doc); err != nil {
+			return tenantLimits{}, err
+		}
+	}
+	others, err := doc.Default.over(flags)
+	if err != nil {
+		return tenantLimits{}, fmt.Errorf("default: %w", err)
+	}
+	if doc.Default.Shared != nil {
+		others.Shared = *doc.Default.Shared
+	}
+	l := tenantLimits{others: others, tenants: map[string]store.LimitOptions{}}
+	for _, name := range slices.Sorted(maps.Keys(doc.Tenants)) {
+		own := doc.Tenants[name]
+		if name == "" || len(name) > store.MaxTenantBytes || !utf8.ValidString(name) {
+			return tenantLimits{}, fmt.Errorf("tenants: %q is no name of a tenant: it must be UTF-8 of 1 to %d bytes", name, store.MaxTenantBytes)
+		}
+		if own.Shared != nil {
+			return tenantLimits{}, fmt.Errorf("tenants: %s: shared is a key of default: a tenant that is named has turns of its own", name)
+		}
+		o, err := own.over(others)
+		if err != nil {
+			return tenantLimits{}, fmt.Errorf("tenants: %s: %w", name, err)
+		}
+		o.Shared = false
+		l.tenants[name] = o
+	}
+	return l, nil
+}
+
+// over returns base with what the document says instead.
+func (d *limitsOfDoc) over(base store.LimitOptions) (store.LimitOptions, error) {
+	o := base
+	if d.Weight != nil {
+		if o.Weight = *d.Weight; !(o.Weight >= minWeight && o.Weight <= maxWeight) {
+			return o, fmt.Errorf("weight: %v is not from %v to %v", o.Weight, minWeight, maxWeight)
+		}
+	}
+	if d.RequestSeries != nil {
+		o.Series = *d.RequestSeries
+	}
+	if d.RequestSamples != nil {
+		o.Samples = *d.RequestSamples
+	}
+	n, err := yamlSize("downloaded_bytes", d.DownloadedBytes)
+	if err != nil {
+		return o, err
+	}
+	if n != nil {
+		o.Bytes = uint64(*n)
+	}
+	if d.MaxConcurrent != nil {
+		if o.MaxConcurrent = *d.MaxConcurrent; o.MaxConcurrent < 0 {
+			return o, errors.New("max_concurrent must not be below zero")
+		}
+	}
+	if d.RequestBytesRatio != nil {
+		if o.RequestBytes = *d.RequestBytesRatio; !(o.RequestBytes > 0 && o.RequestBytes <= 1) {
+			return o, fmt.Errorf("request_bytes_ratio: %v is not above 0 and at most 1", o.RequestBytes)
+		}
+	}
+	return o, nil
+}
+
+// limits are what the flags say of every tenant.
+func (c *storeConfig) limits() store.LimitOptions {
+	return store.LimitOptions{Series: c.seriesLimit, Samples: c.samplesLimit, Bytes: uint64(c.bytesLimit)}
+}
+
+// loadLimits reads the limits of tenants at the start.
+func (c *storeConfig) loadLimits() error {
+	b, err := c.limitsYAML.read()
+	if err != nil {
+		return err
+	}
+	c.tenantLimits, err = parseLimits(b, c.limits())
+	return c.limitsYAML.wrap(err)
+}

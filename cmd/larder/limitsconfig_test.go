@@ -1,0 +1,108 @@
+package main
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"larder/benchmarks/dataset"
+	"larder/store"
+	"larder/store/storepb"
+)
+
+// TestLimitsConfig: what a tenant's entry does not say, default says, and what that does not say, the flags.
+func TestLimitsConfig(t *testing.T) {
+	flags := store.LimitOptions{Series: 100, Samples: 1000, Bytes: 10}
+	f := func(doc string, others store.LimitOptions, tenants map[string]store.LimitOptions) {
+		t.Helper()
+		got, err := parseLimits([]byte(doc), flags)
+		if err != nil {
+			t.Errorf("%s: %v", doc, err)
+			return
+		}
+		if tenants == nil {
+			tenants = map[string]store.LimitOptions{}
+		}
+		if diff := cmp.Diff(tenantLimits{others, tenants}, got, cmp.AllowUnexported(tenantLimits{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", doc, diff)
+		}
+	}
+	f("", flags, nil)
+	f("\n", flags, nil)
+	f("{}", flags, nil)
+	f("default: {request_series: 0, downloaded_bytes: 1GB}", store.LimitOptions{Samples: 1000, Bytes: 1 << 30}, nil)
+	f(`
+default: {weight: 0.5, request_samples: 7, max_concurrent: 3, shared: true}
+tenants:
+  kitchen: {weight: 4, request_series: 5, max_concurrent: 0, request_bytes_ratio: 0.25}
+  cellar: {}
+`, store.LimitOptions{Series: 100, Samples: 7, Bytes: 10, Weight: 0.5, MaxConcurrent: 3, Shared: true}, map[string]store.LimitOptions{
+		"kitchen": {Series: 5, Samples: 7, Bytes: 10, Weight: 4, RequestBytes: 0.25},
+		"cellar":  {Series: 100, Samples: 7, Bytes: 10, Weight: 0.5, MaxConcurrent: 3},
+	})
+
+	refused := func(doc, want string) {
+		t.Helper()
+		if _, err := parseLimits([]byte(doc), flags); err == nil || !strings.Contains(plainYAML(err).Error(), want) {
+			t.Errorf("%s: got %v, want %q", doc, err, want)
+		}
+	}
+	refused("kitchen: {}", "field kitchen not found")
+	refused("tenants: {a: {limit: 1}}", "field limit not found")
+	refused("tenants: {a: {}, a: {}}", "already set")
+	refused("default: {weight: -1}", "default: weight: -1 is not from")
+	refused("default: {weight: .nan}", "default: weight: NaN is not from")
+	refused("default: {request_series: -1}", "want a number")
+	refused("default: {max_concurrent: -1}", "max_concurrent must not be below zero")
+	refused("default: {downloaded_bytes: lots}", "downloaded_bytes:")
+	refused("tenants: {a: {request_bytes_ratio: 0}}", "tenants: a: request_bytes_ratio: 0 is not above 0")
+	refused("tenants: {a: {shared: true}}", "shared is a key of default")
+	refused(`tenants: {"": {}}`, "is no name of a tenant")
+	refused("tenants: {"+strings.Repeat("a", 129)+": {}}", "is no name of a tenant")
+}
+
+// TestLimitsReload: limits of tenants change while the process runs; a file that is not usable changes nothing.
+func TestLimitsReload(t *testing.T) {
+	bucket := t.TempDir()
+	if _, err := dataset.WholeMetric("one", 1, 200, 30_000).Write(t.Context(), bucket, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, "limits.yml", "tenants: {kitchen: {request_series: 100}}")
+	p := startProcess(t, folder(bucket), "--store.limits.config-file="+file, "--store.limits.request-series=150")
+	p.await("readiness changed.*ready=true")
+	ask := func(tenant string, want codes.Code, text string) {
+		t.Helper()
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", tenant)
+		stream, err := storepb.NewStoreClient(p.rpc).Series(ctx, &storepb.SeriesRequest{
+			MaxTime: 1 << 50, Matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}}})
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		if got := status.Convert(err); err.Error() != "EOF" && got.Code() != want || text != "" && !strings.Contains(got.Message(), text) {
+			t.Errorf("%s: got %v, want %s: %s", tenant, err, want, text)
+		}
+	}
+	ask("kitchen", codes.ResourceExhausted, "exceeded series limit: limit 100 violated (got 200)")
+	ask("cellar", codes.ResourceExhausted, "exceeded series limit: limit 150 violated (got 200)")
+	p.metric(`thanos_bucket_store_queries_dropped_total{reason="series",tenant="kitchen"} 1`)
+
+	replace(t, file, []byte("tenants: {kitchen: {request_series: 200}}"))
+	p.await("configuration reloaded.* kind=limits")
+	ask("kitchen", codes.OK, "")
+	replace(t, file, []byte("tenants: {kitchen: {request_serious: 1}}"))
+	p.await("configuration was not reloaded.* kind=limits .*--store.limits.config-file " + file + ": yaml: unmarshal errors:")
+	p.metric(`larder_config_last_reload_successful{kind="limits"} 0`)
+	ask("kitchen", codes.OK, "")
+	replace(t, file, []byte("default: {request_series: 0}"))
+	p.await("configuration reloaded.* kind=limits")
+	ask("cellar", codes.OK, "")
+	p.signal(syscall.SIGINT)
+	if code := p.exit(); code != 0 {
+		t.Errorf("got exit code %d", code)
+	}
+}

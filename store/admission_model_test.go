@@ -1,0 +1,292 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// schedules is how many random runs a model has.
+func schedules(t *testing.T, most int) uint64 {
+	if testing.Short() {
+		return uint64(most / 20)
+	}
+	t.Helper()
+	return uint64(most)
+}
+
+// TestAdmissionModel runs requests of all kinds at random, in fake time: Series and label requests of tenants with limits that change meanwhile, which plan, give
+// way, settle, look ahead, grow, shrink, stall for ever until their stall time-out, are cancelled wherever they are; and work that nobody waits for. A second
+// count of what they hold, kept by themselves, must agree. What can be granted is granted at every step: a request that is forgotten would be a deadlock,
+// which synctest reports, and a promise broken before it.
+func TestAdmissionModel(t *testing.T) {
+	var all modelCounts
+	for seed := range schedules(t, 4000) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			tenants := func() map[string]LimitOptions {
+				out := map[string]LimitOptions{}
+				for i := range 4 {
+					if r.IntN(2) == 0 {
+						out[fmt.Sprint(i)] = LimitOptions{Weight: 0.1 + 5*r.Float64(), MaxConcurrent: r.IntN(4), RequestBytes: r.Float64()}
+					}
+				}
+				return out
+			}
+			others := func() LimitOptions { return LimitOptions{Shared: r.IntN(4) == 0} }
+			limits := NewLimits(others(), tenants(), nil)
+			part := 50 + r.Int64N(300)
+			m := &admissionModel{t: t, a: NewAdmission(
+				GateOptions{MaxConcurrent: r.IntN(9), MaxWaiting: []int{-1, 3, 1000}[r.IntN(3)], FailFast: r.IntN(8) == 0},
+				AllowanceOptions{Bytes: 1000, SmallLane: part, SmallRequest: 1 + r.Int64N(part)}, limits, nil)}
+			var wg sync.WaitGroup
+			for range 60 {
+				seed := r.Uint64()
+				wg.Go(func() { m.request(rand.New(rand.NewPCG(seed, 2))) })
+			}
+			for range 3 {
+				time.Sleep(time.Duration(r.IntN(500)) * time.Millisecond)
+				m.a.setLimits(others(), tenants())
+				m.check()
+			}
+			wg.Wait()
+			checkIdle(t, m.a)
+			if m.held != 0 {
+				t.Errorf("seed %d: %d bytes are held by nobody", seed, m.held)
+			}
+			all.add(m.modelCounts)
+		})
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if all.answered == 0 || all.gaveWay == 0 || all.gaveUp == 0 || all.refused == 0 || all.stalled == 0 || all.background == 0 {
+		t.Errorf("the runs are one-sided: %+v", all)
+	}
+	t.Logf("%+v", all)
+}
+
+// modelCounts are how requests of a model ended, and what they went through.
+type modelCounts struct{ answered, gaveWay, gaveUp, refused, stalled, background int }
+
+func (c *modelCounts) add(o modelCounts) {
+	c.answered += o.answered
+	c.gaveWay += o.gaveWay
+	c.gaveUp += o.gaveUp
+	c.refused += o.refused
+	c.stalled += o.stalled
+	c.background += o.background
+}
+
+type admissionModel struct {
+	t *testing.T
+	a *Admission
+
+	mu   sync.Mutex
+	held int64
+	modelCounts
+}
+
+// change notes that a request holds delta more bytes. Gains are noted after they were granted and losses before they are given
+// back, so held never exceeds what the admission has counted.
+func (m *admissionModel) change(delta int64) {
+	m.mu.Lock()
+	m.held += delta
+	if m.held > m.a.total {
+		m.t.Errorf("%d bytes of %d are held", m.held, m.a.total)
+	}
+	m.mu.Unlock()
+	m.check()
+}
+
+func (m *admissionModel) count(n *int) {
+	m.mu.Lock()
+	*n++
+	m.mu.Unlock()
+}
+
+// check is what holds at any time.
+func (m *admissionModel) check() {
+	checkInvariant(m.t, m.a)
+	a := m.a
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running[small] < 0 || a.running[large] < 0 || a.places > 0 && (a.running[small]+a.running[large] > a.places || a.running[large] > a.largePlaces) {
+		m.t.Errorf("places: %v of %d, of which large ones may have %d", a.running, a.places, a.largePlaces)
+	}
+	var bytes int64
+	var places int
+	for name, u := range a.tenants {
+		if u.places < 0 || u.bytes < 0 {
+			m.t.Errorf("tenant %q has %+v", name, u)
+		}
+		bytes += u.bytes
+		places += u.places
+	}
+	if places != a.running[small]+a.running[large] || bytes > a.held[small]+a.held[large] {
+		m.t.Errorf("tenants have %d places and %d bytes of %v and %v", places, bytes, a.running, a.held)
+	}
+	for l := range lanes {
+		if w := a.next(l); w != nil && a.fits(l, w.bytes) {
+			m.t.Errorf("a %s request waits for %d bytes that are free", l, w.bytes)
+		}
+		// The promises, said without what next and fits do.
+		for k := range requestKinds {
+			for _, f := range a.queues[l][k].busy {
+				w := f.line.Front().Value.(*waiter)
+				lim, use := a.limits.of(w.tenant), a.tenants[w.tenant]
+				mine := lim.MaxConcurrent <= 0 || k != seriesRequest || use.places < lim.MaxConcurrent
+				mine = mine && use.bytes+w.bytes <= lim.requestBytes(a.total, a.smallRequest)
+				place := k != seriesRequest || a.places == 0 || a.running[small]+a.running[large] < a.places && (l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
+				if l == small && mine && place && a.held[small]+a.smallRequest <= a.part {
+					m.t.Errorf("a small request waits though small ones have their part free: %v places, %v bytes", a.running, a.held)
+				}
+				if l == large && mine && place && a.held[large] == 0 && a.held[small] <= a.part {
+					m.t.Errorf("a large request waits though nothing large runs: %v places, %v bytes", a.running, a.held)
+				}
+			}
+		}
+	}
+}
+
+var errStalled = errors.New("stalled")
+
+// request is a request from its beginning to its end.
+func (m *admissionModel) request(r *rand.Rand) {
+	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
+	pause(1000)
+	if r.IntN(10) == 0 {
+		n := r.Int64N(m.a.total / 2)
+		if turn, _ := m.a.TryReserve(n); turn != nil {
+			m.count(&m.background)
+			m.change(n)
+			pause(100)
+			m.change(-n)
+			turn.Release()
+		}
+		return
+	}
+	ctx, cancel := context.WithCancel(m.t.Context())
+	defer cancel()
+	if r.IntN(3) == 0 {
+		time.AfterFunc(time.Duration(r.IntN(2000))*time.Millisecond, cancel)
+	}
+	kind := seriesRequest
+	if r.IntN(3) == 0 {
+		kind = labelRequest
+	}
+	turn, err := m.a.Enter(ctx, fmt.Sprint(r.IntN(6)), kind)
+	if err != nil {
+		m.over(ctx, err)
+		return
+	}
+	need := 1 + r.Int64N(m.a.smallRequest)
+	if r.IntN(2) == 0 {
+		need = 1 + r.Int64N(m.a.total-m.a.part)
+	}
+	held := m.a.smallRequest
+	m.change(held)
+	for ctx.Err() == nil {
+		err = m.attempt(ctx, r, turn, need, &held)
+		var give *giveWay
+		if !errors.As(err, &give) || ctx.Err() != nil {
+			break
+		}
+		m.count(&m.gaveWay)
+		m.change(-held)
+		held = 0
+		if err = turn.Wait(ctx, give.need); err != nil {
+			break
+		}
+		held, need = give.need, max(need, give.need)
+		m.change(held)
+	}
+	m.change(-held)
+	turn.Release()
+	if r.IntN(4) == 0 {
+		turn.Release()
+	}
+	m.check()
+	if err == nil {
+		err = ctx.Err()
+	}
+	m.over(ctx, err)
+}
+
+// attempt plans, settles, and sends.
+func (m *admissionModel) attempt(ctx context.Context, r *rand.Rand, turn *Turn, need int64, held *int64) error {
+	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
+	// sync notes what the turn holds now: more was had before it is noted.
+	sync := func() {
+		if n := turn.Bytes(); n != *held {
+			m.change(n - *held)
+			*held = n
+		}
+	}
+	turn.Restart()
+	for range r.IntN(4) {
+		pause(20)
+		if err := turn.Plan(1 + r.Int64N(need)); err != nil {
+			return err
+		}
+		sync()
+	}
+	// Losses are noted before.
+	if n := turn.Bytes(); need < n {
+		m.change(need - n)
+		*held = need
+	}
+	if err := turn.Settle(need); err != nil {
+		return err
+	}
+	sync()
+	for range r.IntN(6) {
+		pause(50)
+		d := 1 + r.Int64N(100)
+		switch r.IntN(4) {
+		case 0:
+			d = min(d, *held)
+			m.change(-d)
+			*held -= d
+			turn.Shrink(d)
+		case 1:
+			if err := turn.Grow(d); err != nil {
+				return err
+			}
+		case 2:
+			turn.TryGrow(d)
+		case 3:
+			if r.IntN(8) == 0 { // A reader that is never heard of again.
+				m.count(&m.stalled)
+				stall := time.NewTimer(time.Minute)
+				select {
+				case <-stall.C:
+					return errStalled
+				case <-ctx.Done():
+					stall.Stop()
+					return ctx.Err()
+				}
+			}
+		}
+		sync()
+	}
+	return nil
+}
+
+// over counts how a request ended.
+func (m *admissionModel) over(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		m.count(&m.answered)
+	case ctx.Err() != nil, errors.Is(err, errStalled):
+		m.count(&m.gaveUp)
+	default:
+		m.count(&m.refused)
+	}
+	m.check()
+}
