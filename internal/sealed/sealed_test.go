@@ -106,3 +106,27 @@ func TestFiles(t *testing.T) {
 		t.Errorf("%v are left", left)
 	}
 }
+
+// FuzzUnseal: what unseals is, byte for byte, what sealing its payload gives; what is sealed unseals, and does not with any bit changed.
+func FuzzUnseal(f *testing.F) {
+	format := Format{Kind: "test", Version: 3}
+	f.Add(format.Seal([]byte("payload")), uint16(4))
+	f.Add(Format{Kind: "test", Version: 4}.Seal([]byte("of another version")), uint16(0))
+	f.Add([]byte("larder-test 3 4294967296 00000000\n"), uint16(9))
+	f.Fuzz(func(t *testing.T, data []byte, flip uint16) {
+		if payload, err := format.Unseal(data); err == nil && !bytes.Equal(format.Seal(payload), data) {
+			t.Fatalf("%q unseals as %q, which is sealed as %q", data, payload, format.Seal(payload))
+		}
+		sealed := format.Seal(data)
+		if payload, err := format.Unseal(sealed); err != nil || !bytes.Equal(payload, data) {
+			t.Fatalf("%q comes back as %q, %v", data, payload, err)
+		}
+		sealed[int(flip)%len(sealed)] ^= byte(1 + flip>>8%255)
+		if payload, err := format.Unseal(sealed); err == nil {
+			t.Fatalf("%q unseals as %q", sealed, payload)
+		}
+		if payload, err := format.Unseal(sealed[:int(flip)%len(sealed)]); err == nil {
+			t.Fatalf("%q, which is cut, unseals as %q", sealed, payload)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/encoding"
 	"github.com/prometheus/prometheus/tsdb/index"
 )
@@ -106,6 +107,15 @@ func FuzzAppendPostings(f *testing.F) {
 		again := postingsList(t, got[1:])
 		if diff := cmp.Diff(again, list[:len(again)]); diff != "" {
 			t.Fatalf("encoded again (-want +got):\n%s", diff)
+		}
+		n, postings, err := index.DecodePostingsRaw(encoding.NewDecbufAt(byteSlice(list), 0, castagnoli))
+		if err != nil || n != len(got)-1 {
+			t.Fatalf("Prometheus reads %d of %d references: %v", n, len(got)-1, err)
+		}
+		for _, ref := range got[1:] {
+			if !postings.Next() || postings.At() != storage.SeriesRef(ref) {
+				t.Fatalf("reference %d is %d to Prometheus", ref, postings.At())
+			}
 		}
 	})
 }

@@ -243,8 +243,21 @@ func FuzzSymbolTable(f *testing.F) {
 		readSymbols(bytes.NewReader(b), int64(len(b)))
 		b = fixSum(b)
 		symbols, _, err := readSymbols(iotest.HalfReader(bytes.NewReader(b)), int64(len(b)))
-		if err == nil && len(symbols) != int(binary.BigEndian.Uint32(b[4:])) {
+		if err != nil {
+			return
+		}
+		if len(symbols) != int(binary.BigEndian.Uint32(b[4:])) {
 			t.Fatalf("%d symbols", len(symbols))
+		}
+		// What Prometheus's reader makes of the same bytes. It takes what lies behind the last symbol for more of them.
+		table, err := index.NewSymbols(byteSlice(b), index.FormatV2, 0)
+		if err != nil {
+			return
+		}
+		for i, s := range symbols {
+			if theirs, err := table.Lookup(uint32(i)); err != nil || theirs != s {
+				t.Fatalf("symbol %d is %q, Prometheus has %q, %v", i, s, theirs, err)
+			}
 		}
 	})
 }
@@ -262,6 +275,14 @@ func FuzzOffsetTable(f *testing.F) {
 			if e.List < 0 {
 				t.Fatalf("%+v", e)
 			}
+		}
+		var theirs []offset
+		err = index.ReadPostingsOffsetTable(byteSlice(b), 0, func(name, value []byte, off uint64, _ int) error {
+			theirs = append(theirs, offset{string(name), string(value), int64(off)})
+			return nil
+		})
+		if diff := cmp.Diff(theirs, entries); err != nil || diff != "" {
+			t.Fatalf("Prometheus says %v (-Prometheus +got):\n%s", err, diff)
 		}
 	})
 }

@@ -1,12 +1,14 @@
 package tsdbfmt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/prometheus/tsdb/index"
 )
 
 func appendTOC(dst []byte, offs ...uint64) []byte {
@@ -58,6 +60,11 @@ func TestParseTOC(t *testing.T) {
 func FuzzParseTOC(f *testing.F) {
 	f.Add([]byte{0xba, 0xaa, 0xd7, 0x00, 1}, appendTOC(nil, 5, 6, 7, 8, 9, 10), int64(100))
 	f.Fuzz(func(t *testing.T, head, tail []byte, size int64) {
+		if len(tail) >= TOCSize { // a table that verifies, whatever is in it
+			tail = bytes.Clone(tail)
+			body := tail[len(tail)-TOCSize : len(tail)-crc32.Size]
+			binary.BigEndian.PutUint32(tail[len(tail)-crc32.Size:], crc32.Checksum(body, castagnoli))
+		}
 		toc, err := ParseTOC(head, tail, size)
 		if err != nil {
 			return
@@ -69,6 +76,15 @@ func FuzzParseTOC(f *testing.F) {
 			if end := toc.SectionEnd(o, size); end < o || end > size-TOCSize {
 				t.Fatalf("%+v: section at %d ends at %d of %d", toc, o, end, size)
 			}
+		}
+		// Prometheus reads the same table. It does not look whether the sections lie in the file.
+		theirs, err := index.NewTOCFromByteSlice(byteSlice(tail))
+		if err != nil {
+			t.Fatalf("Prometheus refuses %x: %v", tail, err)
+		}
+		if diff := cmp.Diff(TOC{toc.Version, int64(theirs.Symbols), int64(theirs.Series), int64(theirs.LabelIndices), int64(theirs.LabelIndicesTable),
+			int64(theirs.Postings), int64(theirs.PostingsTable)}, toc); diff != "" {
+			t.Fatalf("table of contents (-Prometheus +got):\n%s", diff)
 		}
 	})
 }
