@@ -118,6 +118,8 @@ type gatewayOptions struct {
 	headers func(*indexheader.Options)
 	// viewChanged is called after the gateway was told of a view.
 	viewChanged func(g *gateway, old, cur *catalog.View)
+	// dataDir is the data directory; default: one of its own.
+	dataDir string
 }
 
 func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway {
@@ -130,7 +132,10 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if opts.wrap != nil {
 		bucket = opts.wrap(fs)
 	}
-	dir := t.TempDir()
+	dir := opts.dataDir
+	if dir == "" {
+		dir = t.TempDir()
+	}
 	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
 	opts.pages.PageSize = opts.pageSize
 	ho := indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket}

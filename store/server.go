@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 	"larder/store/block"
 	"larder/store/catalog"
@@ -111,6 +112,7 @@ func New(opts Options) *Server {
 	if opts.Tracer == nil {
 		opts.Tracer = noop.NewTracerProvider().Tracer("larder")
 	}
+	opts.Blocks.Corruptions = telemetry.NewCorruptions(opts.Registerer)
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
 		metrics:  newMetrics(opts.Registerer),

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"larder/internal/telemetry"
 )
 
 // GetMulti fills in the values of the IDs where they are found, and leaves nil where not. IDs that have a value already are not asked
@@ -221,6 +223,9 @@ func (c *Client) open(b *batch, items map[string]*memcache.Item) (total int) {
 		if fault != "" {
 			c.counters.corrupt.Add(1)
 			c.metrics.corrupt.WithLabelValues(fault).Inc()
+			if fault != faultVersion { // another version of larder has sealed it
+				c.metrics.corruptions.Mended(telemetry.CorruptCache, 1)
+			}
 			corrupt = true
 			continue
 		}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/telemetry"
 )
 
 // Operations and reasons, as Thanos names them, and larder's own.
@@ -32,6 +34,7 @@ type metrics struct {
 	skipped      *prometheus.CounterVec // operation, reason
 	results      *prometheus.GaugeVec   // addr
 	corrupt      *prometheus.CounterVec // fault
+	corruptions  telemetry.Corruptions  // of all clients, and of the bucket
 	gateWait     prometheus.Histogram
 	gateTotal    prometheus.Counter
 	gateInFlight prometheus.Gauge
@@ -120,6 +123,7 @@ func newMetrics(c *Client) (*metrics, error) {
 	for _, fault := range []string{faultShort, faultVersion, faultChecksum, faultIdentity} {
 		m.corrupt.WithLabelValues(fault)
 	}
+	m.corruptions = telemetry.NewCorruptions(o.Registerer)
 	gauge("larder_memcached_read_deadline_seconds", "Time that a read may take now.", func() float64 { return c.readDeadline().Seconds() })
 	gauge("larder_memcached_pending_writes", "Values and deletions that are not written yet.", func() float64 { n, _ := c.queue.waiting(); return float64(n) })
 	gauge("larder_memcached_pending_write_bytes", "Bytes of the values that are not written yet.", func() float64 { _, b := c.queue.waiting(); return float64(b) })

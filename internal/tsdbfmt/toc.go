@@ -36,16 +36,16 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 		return TOC{}, fmt.Errorf("%w: an index of %d bytes has no room for a table of contents", ErrCorrupt, size)
 	}
 	if m := binary.BigEndian.Uint32(head); m != indexMagic {
-		return TOC{}, fmt.Errorf("%w: index magic is %08x", ErrCorrupt, m)
+		return TOC{}, fmt.Errorf("%w: index magic at offset 0 is %08x", ErrCorrupt, m)
 	}
 	v := int(head[4])
 	if v < 1 || v > 3 {
-		return TOC{}, fmt.Errorf("%w: unknown index version %d", ErrCorrupt, v)
+		return TOC{}, fmt.Errorf("%w: unknown index version %d at offset 4", ErrCorrupt, v)
 	}
 	b := tail[len(tail)-TOCSize:]
 	body := b[:TOCSize-crc32.Size]
 	if got, want := crc32.Checksum(body, castagnoli), binary.BigEndian.Uint32(b[len(body):]); got != want {
-		return TOC{}, fmt.Errorf("%w: table of contents of the index has %08x, stored is %08x", ErrChecksum, got, want)
+		return TOC{}, fmt.Errorf("%w: table of contents of the index, at offset %d, has %08x, stored is %08x", ErrChecksum, size-TOCSize, got, want)
 	}
 	toc := TOC{Version: v}
 	for i, p := range []*int64{
@@ -53,7 +53,7 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	} {
 		off := binary.BigEndian.Uint64(body[8*i:])
 		if off != 0 && (off < IndexHeaderSize || off > uint64(size-TOCSize)) {
-			return TOC{}, fmt.Errorf("%w: section %d of the index begins at %d of %d bytes", ErrCorrupt, i, off, size)
+			return TOC{}, fmt.Errorf("%w: table of contents of the index, at offset %d: section %d begins at %d of %d bytes", ErrCorrupt, size-TOCSize, i, off, size)
 		}
 		*p = int64(off)
 	}

@@ -19,6 +19,7 @@ import (
 	"larder/internal/bytecache"
 	"larder/internal/flight"
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -57,6 +58,8 @@ type Deps struct {
 	Postings PostingsCache
 	// Sets keeps series sets; nil: none.
 	Sets *indexcache.SeriesSets
+	// Corruptions counts what did not verify; its zero value nothing.
+	Corruptions telemetry.Corruptions
 }
 
 // Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 )
 
@@ -182,11 +183,14 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 		head, grown, ok := pages.Bytes(off, int(min(maxRecordHead, obj.Size-off)), arena)
 		arena = grown
 		size, err := tsdbfmt.ChunkRecordSize(head)
-		if !ok || err != nil {
-			return recordError(blk, obj, off, errors.Join(err, errors.New("follow-up read")))
+		if ok && err == nil {
+			b.Record[i], arena, ok = pages.Bytes(off, size, arena)
 		}
-		if b.Record[i], arena, ok = pages.Bytes(off, size, arena); !ok {
-			return recordError(blk, obj, off, errors.New("pages do not cover it"))
+		if !ok || err != nil {
+			// Its length is not what the first read said: one of the two was damaged.
+			if b.Record[i], err = blk.rereadRecord(ctx, obj, off, r.acct); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -202,7 +206,19 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64) ([]byte, error) {
 	return r.block.rereadRecord(ctx, obj, fileOffset(ref), r.acct)
 }
 
+// rereadRecord reads a record that did not verify once more, past the cache, and counts how that ended.
 func (b *Block) rereadRecord(ctx context.Context, obj pagecache.Object, off int64, acct *pagecache.Account) ([]byte, error) {
+	rec, err := b.readRecord(ctx, obj, off, acct)
+	switch {
+	case err == nil:
+		b.deps.Corruptions.Mended(telemetry.CorruptChunk, 1)
+	case corrupt(err):
+		b.deps.Corruptions.Failed(telemetry.CorruptChunk)
+	}
+	return rec, err
+}
+
+func (b *Block) readRecord(ctx context.Context, obj pagecache.Object, off int64, acct *pagecache.Account) ([]byte, error) {
 	size := int(b.recordBound(0))
 	for range 2 {
 		end := min(off+int64(size), obj.Size)

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 )
 
@@ -139,7 +140,7 @@ func (s *Stream) entry(r *run, off int64) (content []byte, size int, err error) 
 	if err == nil || s.ctx.Err() != nil {
 		return content, size, err
 	}
-	if !errors.Is(err, tsdbfmt.ErrChecksum) && !errors.Is(err, tsdbfmt.ErrCorrupt) {
+	if !corrupt(err) {
 		return nil, 0, s.wrap(err)
 	}
 	// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
@@ -147,6 +148,12 @@ func (s *Stream) entry(r *run, off int64) (content []byte, size int, err error) 
 	again, rerr := s.plan.pages.Refetch(s.ctx, s.index, pagecache.Span{Off: off, End: end}, s.opts.Account)
 	if rerr == nil {
 		content, size, err = s.tryEntry(runOf(again), off)
+	}
+	corruptions := s.plan.block.deps.Corruptions
+	if rerr == nil && err == nil {
+		corruptions.Mended(telemetry.CorruptSeries, 1)
+	} else if rerr == nil {
+		corruptions.Failed(telemetry.CorruptSeries)
 	}
 	if rerr != nil || err != nil {
 		return nil, 0, s.wrap(fmt.Errorf("object %s: series entry at offset %d: %w", s.index.Name, off, errors.Join(err, rerr)))

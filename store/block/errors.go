@@ -1,10 +1,13 @@
 package block
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/tsdbfmt"
 )
 
 // Error says which block an error is about. Every error that the package returns about a block's data is one, or wraps one.
@@ -51,6 +54,11 @@ func Contained(f func() error) func() error {
 		}()
 		return f()
 	}
+}
+
+// corrupt reports whether err says that bytes of a block are not what they should be.
+func corrupt(err error) bool {
+	return errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)
 }
 
 // wrap names the block in err.

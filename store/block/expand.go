@@ -13,6 +13,7 @@ import (
 	"larder/indexcache"
 	"larder/internal/bytecache"
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 	"larder/store/indexheader"
 )
@@ -58,6 +59,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 			k.stats.Lookups, k.stats.Cached = 1, 1
 			return k.charged(canonical, acct)
 		}
+		b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
 		pc.Del(key)
 	}
 	// What the request's account spends by may be another function when this ends: the request may have failed by another block, and be planned
@@ -76,6 +78,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 					k.stats.Cached = 1
 					return spend(mine, k.touched)
 				}
+				b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
 				pc.Del(key)
 			}
 			// The request that began this may be gone before it ends, and its hold on the header with it.
@@ -137,7 +140,11 @@ func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonic
 	if acct != nil {
 		mine.MoveTo(acct)
 	}
+	b.deps.Corruptions.Mended(telemetry.CorruptPostings, got.stats.Repaired)
 	if err != nil {
+		if corrupt(err) {
+			b.deps.Corruptions.Failed(telemetry.CorruptPostings)
+		}
 		return keptPostings{stats: got.stats}, err
 	}
 	k := keptPostings{refs: got.refs, stats: got.stats, touched: touched.Load()}

@@ -295,6 +295,7 @@ func (c *Catalog) loadSaved() {
 		return
 	case err != nil:
 		c.metrics.damagedCopies.Inc()
+		c.noteDamage(err)
 		c.log.Warn("the saved catalog does not verify: starting without it", "err", err)
 		return
 	}

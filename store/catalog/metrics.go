@@ -3,6 +3,8 @@ package catalog
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"larder/internal/telemetry"
 )
 
 // The states a block of the bucket can be in, by the names Thanos's dashboards know.
@@ -43,6 +45,7 @@ type metrics struct {
 	fromDisk, numbers           prometheus.Gauge
 	parquetFailures             prometheus.Counter
 	parquetFiles                prometheus.Gauge
+	corruptions                 telemetry.Corruptions
 }
 
 func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
@@ -54,6 +57,8 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := &metrics{
+		corruptions: telemetry.NewCorruptions(reg),
+
 		syncs:        counter("thanos_blocks_meta_syncs_total", "Syncs of the catalog that were begun."),
 		syncFailures: counter("thanos_blocks_meta_sync_failures_total", "Syncs that did not see the bucket whole."),
 		baseSyncs:    counter("thanos_blocks_meta_base_syncs_total", "Listings of the bucket's blocks, by syncs and refreshes."),

@@ -12,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"larder/internal/sealed"
+	"larder/internal/telemetry"
 )
 
 // readOutcome is how the read of a small object ended.
@@ -68,6 +69,23 @@ func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaRe
 			c.damagedCopy(id, err)
 		}
 	}
+	res := c.fetchMeta(ctx, id)
+	if res.outcome == readBroken {
+		// It may have been damaged on the way.
+		c.log.Warn("meta.json is not usable: it is read once more", "block", id, "err", res.err)
+		switch res = c.fetchMeta(ctx, id); res.outcome {
+		case readOK:
+			c.metrics.corruptions.Mended(telemetry.CorruptMeta, 1)
+		case readBroken:
+			c.metrics.corruptions.Failed(telemetry.CorruptMeta)
+		case readMissing, readFailed:
+		}
+	}
+	return res
+}
+
+// fetchMeta reads a block's meta.json from the bucket, and keeps a copy of one that can be used.
+func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
 	data, outcome, err := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize)
 	res := metaResult{outcome: outcome, err: err}
 	if outcome == readOK {
@@ -88,7 +106,15 @@ func (c *Catalog) damagedCopy(id ulid.ULID, err error) {
 		return
 	}
 	c.metrics.damagedCopies.Inc()
+	c.noteDamage(err)
 	c.log.Warn("local copy of meta.json does not verify: it will be read from the bucket", "block", id, "err", err)
+}
+
+// noteDamage counts a local file that did not verify.
+func (c *Catalog) noteDamage(err error) {
+	if errors.Is(err, sealed.ErrDamaged) || errors.Is(err, errBroken) {
+		c.metrics.corruptions.Mended(telemetry.CorruptLocal, 1)
+	}
 }
 
 // parallel calls f for 0 to n-1, Options.Concurrency at a time, and returns when all calls have. A call that panics is

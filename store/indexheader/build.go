@@ -23,6 +23,19 @@ const (
 //
 // Requests: the size if it is not known; then one for a small index, else the two ends at once and then the parts between them at once.
 func build(ctx context.Context, f *fetcher, src Source, window int, out output) error {
+	err := buildFrom(ctx, f, src, window, out)
+	if corrupt(err) {
+		return fmt.Errorf("object %s: %w", src.IndexObject, err)
+	}
+	return err
+}
+
+// corrupt reports whether err says that bytes of an index are not what they should be.
+func corrupt(err error) bool {
+	return errors.Is(err, tsdbfmt.ErrCorrupt) || errors.Is(err, tsdbfmt.ErrChecksum)
+}
+
+func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out output) error {
 	size := src.IndexSize
 	if size == 0 {
 		var err error
@@ -31,7 +44,7 @@ func build(ctx context.Context, f *fetcher, src Source, window int, out output) 
 		}
 	}
 	if size < tsdbfmt.IndexHeaderSize+tsdbfmt.TOCSize {
-		return fmt.Errorf("%w: index of %d bytes", tsdbfmt.ErrCorrupt, size)
+		return fmt.Errorf("%w: index ends at byte %d", tsdbfmt.ErrCorrupt, size)
 	}
 	ends, err := readEnds(ctx, f, src.IndexObject, size)
 	if err != nil {
@@ -64,7 +77,7 @@ func build(ctx context.Context, f *fetcher, src Source, window int, out output) 
 
 	if toc.Symbols != 0 {
 		if err := copySymbols(w, tsdbfmt.NewSymbolTable(s, toc.SectionEnd(toc.Symbols, size)-toc.Symbols), toc); err != nil {
-			return err
+			return inSection(toc.Symbols, err)
 		}
 	}
 	if err := w.endSymbols(); err != nil {
@@ -80,10 +93,18 @@ func build(ctx context.Context, f *fetcher, src Source, window int, out output) 
 			copyTable = sortOffsets
 		}
 		if err := copyTable(w, t); err != nil {
-			return err
+			return inSection(toc.PostingsTable, err)
 		}
 	}
-	return w.close()
+	return inSection(toc.PostingsTable, w.close())
+}
+
+// inSection says of an error of the index in which section it was met.
+func inSection(off int64, err error) error {
+	if corrupt(err) {
+		return fmt.Errorf("section at offset %d: %w", off, err)
+	}
+	return err
 }
 
 // copySymbols writes the symbol table.

@@ -13,7 +13,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
-	"larder/internal/tsdbfmt"
+	"larder/internal/telemetry"
 )
 
 // flight is one opening or building of a header that any number of look-ups wait for. Manager.mu guards waiters; err is set before done
@@ -224,6 +224,8 @@ func (m *Manager) dropped(e *entry, err error) {
 	reason := "damaged"
 	if errors.Is(err, errStale) {
 		reason = "stale"
+	} else {
+		m.met.corruptions.Mended(telemetry.CorruptHeader, 1)
 	}
 	m.met.rebuilds.WithLabelValues(reason).Inc()
 	m.opts.Logger.Warn("index header is dropped and built again", "block", e.src.ID, "reason", reason, "err", err)
@@ -256,6 +258,9 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 		var local *localError
 		switch {
 		case err == nil:
+			if reread {
+				m.met.corruptions.Mended(telemetry.CorruptIndex, 1)
+			}
 			if span.IsRecording() {
 				span.SetAttributes(attribute.Int64("header.bytes", l.r.size), attribute.Bool("header.in_memory", inMemory))
 			}
@@ -265,9 +270,13 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 		case errors.As(err, &local) && !inMemory:
 			m.diskFailed("index header is kept in memory", e, err)
 			inMemory = true
-		case (errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)) && !reread:
+		case !corrupt(err):
+			return loaded{}, err
+		case !reread:
 			reread = true
+			m.opts.Logger.Warn("index does not verify: it is read once more", "block", e.src.ID, "err", err)
 		default:
+			m.met.corruptions.Failed(telemetry.CorruptIndex)
 			return loaded{}, err
 		}
 	}

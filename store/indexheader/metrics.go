@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"larder/internal/telemetry"
 )
 
 type metrics struct {
@@ -12,6 +14,7 @@ type metrics struct {
 	loadFailures                         prometheus.Counter // the same as buildFailures, under Thanos's name
 	rebuilds                             *prometheus.CounterVec
 	buildSeconds                         prometheus.Histogram
+	corruptions                          telemetry.Corruptions
 
 	// Thanos's names. Its downloads are builds here, its lazy loads are openings that a request had to wait for.
 	lazyLoads, lazyLoadFailures, lazyUnloads, lazyUnloadFailures prometheus.Counter
@@ -59,6 +62,7 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	total("larder_header_block_read_bytes_total", "Bytes of the header blocks that were read.", m.look.bytesRead.Load)
 	total("larder_header_block_cache_hits_total", "Header blocks found in memory, verified.", m.look.hits.Load)
 	return &metrics{
+		corruptions:   telemetry.NewCorruptions(reg),
 		builds:        counter("larder_header_builds_total", "Builds of an index header that were started."),
 		buildFailures: counter("larder_header_build_failures_total", "Builds of an index header that failed."),
 		loadFailures:  counter("thanos_bucket_store_block_load_failures_total", "Total number of failed attempts to build the index header of a block."),

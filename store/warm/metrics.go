@@ -3,6 +3,8 @@ package warm
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"larder/internal/telemetry"
 )
 
 type metrics struct {
@@ -10,11 +12,13 @@ type metrics struct {
 	replayed, skipped, bytes, seconds *prometheus.CounterVec
 	failures                          *prometheus.CounterVec
 	snapshotTime, snapshotBytes       prometheus.Gauge
+	corruptions                       telemetry.Corruptions
 }
 
 func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	m := &metrics{
+		corruptions: telemetry.NewCorruptions(reg),
 		running: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "larder_warm_running", Help: "Replays of matcher sets that run now.",
 		}, []string{"after"}),

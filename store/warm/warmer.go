@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/pagecache"
+	"larder/internal/sealed"
+	"larder/internal/telemetry"
 	"larder/store/catalog"
 	"larder/store/indexheader"
 	"larder/store/storepb"
@@ -161,6 +163,9 @@ func (w *Warmer) load() {
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			w.metrics.failures.WithLabelValues("read").Inc()
+			if errors.Is(err, sealed.ErrDamaged) {
+				w.metrics.corruptions.Mended(telemetry.CorruptLocal, 1)
+			}
 			w.log.Warn("the snapshot of what to warm is ignored", "err", err)
 		}
 		return
