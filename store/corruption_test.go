@@ -124,6 +124,11 @@ func smallBlocks(t testing.TB) (dir string, metas []*dataset.Meta) {
 	return dir, metas
 }
 
+// smallGateway has caches that cost little to make.
+func smallGateway() gatewayOptions {
+	return gatewayOptions{indexBytes: 4 << 20, chunkBytes: 4 << 20, postingsBytes: 1 << 20, setBytes: 1 << 20}
+}
+
 // everything is what a gateway says of all its blocks: each answer as bytes, by its question.
 type everything map[string]string
 
@@ -230,7 +235,6 @@ func TestEveryByteOfABlock(t *testing.T) {
 		t.Fatalf("%d errors, %d bytes", n, len(want["series"]))
 	}
 	rnd := rand.New(rand.NewPCG(1, 5))
-	small := gatewayOptions{indexBytes: 4 << 20, chunkBytes: 4 << 20, postingsBytes: 1 << 20, setBytes: 1 << 20}
 	names, sizes := blockFiles(t, dir, metas)
 	for _, name := range names {
 		t.Run(name[20:], func(t *testing.T) {
@@ -239,7 +243,7 @@ func TestEveryByteOfABlock(t *testing.T) {
 			for _, off := range at {
 				ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
 					lying := &lyingBucket{}
-					opts := small
+					opts := smallGateway()
 					opts.wrap = func(b objstore.Bucket) objstore.Bucket { lying.Bucket = b; return lying }
 					opts.remote, opts.dataDir = bytecachetest.NewRemote(), t.TempDir()
 					lying.lie(name, int64(off), byte(1)<<rnd.IntN(8), -1)
@@ -263,5 +267,68 @@ func TestEveryByteOfABlock(t *testing.T) {
 				t.Errorf("only %d of %d bytes are used", used, len(at))
 			}
 		})
+	}
+}
+
+// corruptions returns how many bytes of any kind did not verify, by how that ended.
+func (g *gateway) corruptions(t testing.TB) (mended, failed float64) {
+	t.Helper()
+	for name, v := range values(t, g.reg, "larder_corruptions_total") {
+		if strings.HasSuffix(name, " mended") {
+			mended += v
+		} else {
+			failed += v
+		}
+	}
+	return mended, failed
+}
+
+// TestEveryByteIsReadAgain changes one byte of an index or a chunk file in the first read of it alone: before the header of the block is built
+// and after. The answers are right; what was wrong was read once more, and counted.
+func TestEveryByteIsReadAgain(t *testing.T) {
+	dir, metas := smallBlocks(t)
+	want := startGateway(t, dir, gatewayOptions{}).ask(t)
+	rnd := rand.New(rand.NewPCG(2, 5))
+	names, sizes := blockFiles(t, dir, metas)
+	for _, header := range []bool{false, true} {
+		for _, name := range names {
+			if !header && !strings.HasSuffix(name, "/index") {
+				continue // a header has nothing of chunks
+			}
+			t.Run(fmt.Sprintf("%s, header %v", name[20:], header), func(t *testing.T) {
+				used := 0
+				at := positions(rnd, sizes[name], 40)
+				for _, off := range at {
+					ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
+						lying := &lyingBucket{}
+						opts := smallGateway()
+						opts.wrap = func(b objstore.Bucket) objstore.Bucket { lying.Bucket = b; return lying }
+						g := startGateway(t, dir, opts)
+						if header {
+							if _, err := g.client.LabelNames(context.Background(), &storepb.LabelNamesRequest{End: 1 << 50}); err != nil {
+								t.Fatal(err)
+							}
+						}
+						lying.lie(name, int64(off), byte(1)<<rnd.IntN(8), 1)
+						g.ask(t).compare(t, want, "")
+						reads := lying.heal()
+						mended, failed := g.corruptions(t)
+						if failed != 0 || mended > 1 {
+							t.Errorf("%v were mended and %v not", mended, failed)
+						}
+						if most := 1 + int(mended); header && reads > most || !header && reads > most+1 {
+							t.Errorf("the byte was read %d times, %v were mended", reads, mended)
+						}
+						used += int(mended)
+					})
+					if !ok {
+						return
+					}
+				}
+				if used == 0 {
+					t.Errorf("only %d of %d bytes were mended", used, len(at))
+				}
+			})
+		}
 	}
 }

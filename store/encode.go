@@ -73,7 +73,7 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 	if err != nil {
 		// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
 		e.onError(e.recordError(src, ref, err))
-		if rec, err = src.chunks.Reread(ctx, ref); err != nil {
+		if rec, err = src.chunks.Reread(ctx, ref, len(rec)); err != nil {
 			return receiveError(src, err)
 		}
 		if enc, data, err = tsdbfmt.ChunkRecord(rec); err != nil {

@@ -138,7 +138,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
 	opts.pages.PageSize = opts.pageSize
-	ho := indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket}
+	ho := indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket, Registerer: g.reg}
 	if opts.headers != nil {
 		opts.headers(&ho)
 	}
@@ -157,6 +157,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		Dir:          filepath.Join(dir, "catalog"),
 		RefreshEvery: opts.refreshEvery,
 		Discovery:    opts.discovery,
+		Registerer:   g.reg,
 		OnChange: func(old, cur *catalog.View) {
 			if g.server != nil {
 				g.server.ViewChanged(old, cur)

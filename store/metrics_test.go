@@ -12,7 +12,7 @@ import (
 )
 
 // values returns the series of some families by "name label label": a counter's or gauge's value, a histogram's count and sum.
-func values(t *testing.T, reg *prometheus.Registry, prefixes ...string) map[string]float64 {
+func values(t testing.TB, reg *prometheus.Registry, prefixes ...string) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {

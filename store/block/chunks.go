@@ -155,7 +155,7 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 		size, err := tsdbfmt.ChunkRecordSize(rec)
 		if err != nil || off+int64(size) > obj.Size {
 			// Either the page is damaged or the block is: one more read tells.
-			if rec, err = blk.rereadRecord(ctx, obj, off, r.acct); err != nil {
+			if rec, err = blk.rereadRecord(ctx, obj, off, int(n), r.acct); err != nil {
 				return err
 			}
 			b.Record[i] = rec
@@ -188,7 +188,7 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 		}
 		if !ok || err != nil {
 			// Its length is not what the first read said: one of the two was damaged.
-			if b.Record[i], err = blk.rereadRecord(ctx, obj, off, r.acct); err != nil {
+			if b.Record[i], err = blk.rereadRecord(ctx, obj, off, size, r.acct); err != nil {
 				return err
 			}
 		}
@@ -196,19 +196,20 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	return nil
 }
 
-// Reread reads the chunk record ref again from the bucket, past the cache: what has to be done, once, when a record does not verify.
-// The record returned has been verified.
-func (r *ChunkReader) Reread(ctx context.Context, ref uint64) ([]byte, error) {
+// Reread reads the chunk record ref again from the bucket, past the cache: what has to be done, once, when a record of size bytes does not
+// verify. The record returned has been verified.
+func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte, error) {
 	obj, err := r.block.chunkObject(ctx, int(ref>>32))
 	if err != nil {
 		return nil, r.block.wrap(err)
 	}
-	return r.block.rereadRecord(ctx, obj, fileOffset(ref), r.acct)
+	return r.block.rereadRecord(ctx, obj, fileOffset(ref), size, r.acct)
 }
 
-// rereadRecord reads a record that did not verify once more, past the cache, and counts how that ended.
-func (b *Block) rereadRecord(ctx context.Context, obj pagecache.Object, off int64, acct *pagecache.Account) ([]byte, error) {
-	rec, err := b.readRecord(ctx, obj, off, acct)
+// rereadRecord reads a record that did not verify once more, past the cache, and counts how that ended. guess is its length as far as that
+// is known.
+func (b *Block) rereadRecord(ctx context.Context, obj pagecache.Object, off int64, guess int, acct *pagecache.Account) ([]byte, error) {
+	rec, err := b.readRecord(ctx, obj, off, guess, acct)
 	switch {
 	case err == nil:
 		b.deps.Corruptions.Mended(telemetry.CorruptChunk, 1)
@@ -218,8 +219,9 @@ func (b *Block) rereadRecord(ctx context.Context, obj pagecache.Object, off int6
 	return rec, err
 }
 
-func (b *Block) readRecord(ctx context.Context, obj pagecache.Object, off int64, acct *pagecache.Account) ([]byte, error) {
-	size := int(b.recordBound(0))
+func (b *Block) readRecord(ctx context.Context, obj pagecache.Object, off int64, size int, acct *pagecache.Account) ([]byte, error) {
+	// A damaged length says anything; one that is right spares the second round.
+	size = max(min(size, maxGuess), int(b.recordBound(0)))
 	for range 2 {
 		end := min(off+int64(size), obj.Size)
 		pages, err := b.deps.Chunks.Refetch(ctx, obj, pagecache.Span{Off: off, End: end}, acct)
