@@ -104,14 +104,14 @@ func (b *lyingBucket) GetRange(ctx context.Context, name string, off, length int
 	return b.send(name, off, body, err)
 }
 
-// smallBlocks writes a raw block with floats and native histograms, in two chunk files, and a downsampled one of another label set.
+// smallBlocks writes a raw block with floats and native histograms, and a downsampled one of another label set.
 func smallBlocks(t testing.TB) (dir string, metas []*dataset.Meta) {
 	t.Helper()
 	dir = t.TempDir()
 	series := dataset.Service{Name: "checkout", Namespace: "shop", Pods: 1, Handlers: 1, Native: true}.Series(3)
 	raw := dataset.Block{
-		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 7_200_000, Labels: labels.FromStrings("cluster", "raw"), Series: series,
-		Interval: 240_000, SamplesPerChunk: 12, ChunkFileSize: 24 << 10,
+		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000, Labels: labels.FromStrings("cluster", "raw"), Series: series,
+		Interval: 240_000, SamplesPerChunk: 6,
 	}
 	raw.ID[0], raw.ID[15] = 1, 1
 	down := raw

@@ -410,6 +410,10 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, n+1, f.name, f.size), nil
 }
 
+// forgetFiles has the chunk files looked up anew: a read of one failed, and what the bucket said of its size may have been wrong, or be so
+// no longer.
+func (b *Block) forgetFiles() { b.setFiles(nil) }
+
 // setFiles publishes files. Two requests that find out different sizes at once may overwrite one another: then one size is asked
 // for again.
 func (b *Block) setFiles(files []chunkFile) {

@@ -121,6 +121,14 @@ type fileRead struct {
 }
 
 func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
+	err := f.readFile(ctx, r, b, order)
+	if err != nil {
+		r.block.forgetFiles()
+	}
+	return err
+}
+
+func (f *fileRead) readFile(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
 	blk := r.block
 	obj, err := blk.chunkObject(ctx, int(b.Ref[order[0]]>>32))
 	if err != nil {
@@ -203,7 +211,11 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte,
 	if err != nil {
 		return nil, r.block.wrap(err)
 	}
-	return r.block.rereadRecord(ctx, obj, fileOffset(ref), size, r.acct)
+	rec, err := r.block.rereadRecord(ctx, obj, fileOffset(ref), size, r.acct)
+	if err != nil {
+		r.block.forgetFiles()
+	}
+	return rec, err
 }
 
 // rereadRecord reads a record that did not verify once more, past the cache, and counts how that ended. guess is its length as far as that

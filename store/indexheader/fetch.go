@@ -41,7 +41,7 @@ var errLength = errors.New("the object store sent another length than asked for"
 func (f *fetcher) read(ctx context.Context, name string, off int64, b []byte) error {
 	return f.retry(ctx, func(ctx context.Context) error {
 		if err := f.readOnce(ctx, name, off, b); err != nil {
-			return fmt.Errorf("object %s, %d bytes at %d: %w", name, len(b), off, err)
+			return fmt.Errorf("object %s, %d bytes at offset %d: %w", name, len(b), off, err)
 		}
 		return nil
 	})

@@ -1,0 +1,198 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"larder/benchmarks/dataset"
+	"larder/store/storepb"
+)
+
+// copyTree copies a bucket's folder.
+func copyTree(t testing.TB, from string) (to string) {
+	t.Helper()
+	to = t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// editMeta changes the meta.json of a block.
+func editMeta(t testing.TB, dir string, m *dataset.Meta, edit func(meta map[string]any)) {
+	t.Helper()
+	path := filepath.Join(dir, m.ULID.String(), "meta.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var meta map[string]any
+	if err := json.Unmarshal(b, &meta); err != nil {
+		t.Fatal(err)
+	}
+	edit(meta)
+	if b, err = json.Marshal(meta); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFilesOfAnotherLength cuts the files of a block, and makes them longer, with the lengths in meta.json and without. An answer is the right one, or
+// an error that names the object and the offset; when the file is as it was, the answers are right.
+func TestFilesOfAnotherLength(t *testing.T) {
+	whole, metas := smallBlocks(t)
+	want := startGateway(t, whole, gatewayOptions{}).ask(t)
+	bad := metas[0].ULID.String()
+	for _, lengths := range []bool{true, false} {
+		for _, file := range []string{"index", "chunks/000001"} {
+			for name, change := range map[string]func(b []byte) []byte{
+				"a byte less": func(b []byte) []byte { return b[:len(b)-1] },
+				"cut in half": func(b []byte) []byte { return b[:len(b)/2] },
+				"a few bytes": func(b []byte) []byte { return b[:7] },
+				"empty":       func([]byte) []byte { return nil },
+				"a byte more": func(b []byte) []byte { return append(b, 0) },
+				"garbage behind it": func(b []byte) []byte {
+					return append(b, bytes.Repeat([]byte{0xa5}, 5000)...)
+				},
+				"twice": func(b []byte) []byte { return append(b, b...) },
+				"zeros": func(b []byte) []byte { return make([]byte, len(b)) },
+			} {
+				if testing.Short() && len(name) > 6 && name != "cut in half" {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s %s, lengths %v", file, name, lengths), func(t *testing.T) {
+					dir := copyTree(t, whole)
+					if !lengths {
+						editMeta(t, dir, metas[0], func(m map[string]any) {
+							delete(m["thanos"].(map[string]any), "files")
+						})
+					}
+					path := filepath.Join(dir, bad, file)
+					var was []byte
+					damage(t, path, func(b []byte) []byte {
+						was = bytes.Clone(b)
+						return change(b)
+					})
+					g := startGateway(t, dir, smallGateway())
+					for range 2 {
+						g.ask(t).compare(t, want, bad+"/"+file)
+					}
+					damage(t, path, func([]byte) []byte { return was })
+					g.ask(t).compare(t, want, "")
+				})
+			}
+		}
+	}
+}
+
+// TestAnIndexInThePlaceOfAnother serves a block with the index of another. Its length is not what meta.json says.
+func TestAnIndexInThePlaceOfAnother(t *testing.T) {
+	whole, metas := smallBlocks(t)
+	bad := metas[0].ULID.String()
+	dir := copyTree(t, whole)
+	other, err := os.ReadFile(filepath.Join(whole, metas[1].ULID.String(), "index"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	damage(t, filepath.Join(dir, bad, "index"), func([]byte) []byte { return other })
+	want := startGateway(t, whole, gatewayOptions{}).ask(t)
+	g := startGateway(t, dir, smallGateway())
+	if n := g.ask(t).compare(t, want, bad+"/index"); n == 0 {
+		t.Error("nobody noticed")
+	}
+}
+
+// TestAbsurdMetas serves blocks whose meta.json has figures that no block has. Whatever it says, an answer is right or an error, and the figures reserve
+// no memory.
+func TestAbsurdMetas(t *testing.T) {
+	whole, metas := smallBlocks(t)
+	want := startGateway(t, whole, gatewayOptions{}).ask(t)
+	bad := metas[0].ULID.String()
+	thanos := func(m map[string]any) map[string]any { return m["thanos"].(map[string]any) }
+	file := func(m map[string]any, rel string, size int64) {
+		for _, f := range thanos(m)["files"].([]any) {
+			if f := f.(map[string]any); f["rel_path"] == rel {
+				f["size_bytes"] = size
+			}
+		}
+	}
+	sources := make([]string, 100_000)
+	for i := range sources {
+		id := metas[1].ULID
+		id[15], id[14], id[13] = byte(i), byte(i>>8), byte(i>>16)
+		sources[i] = id.String()
+	}
+	for name, tc := range map[string]struct {
+		edit  func(m map[string]any)
+		hides bool // the block is refused: its series are not answered, and it is counted
+	}{
+		"series without end": {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = uint64(1 << 63) }},
+		"one series":         {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = 1 }},
+		"chunks without end": {edit: func(m map[string]any) { m["stats"].(map[string]any)["numChunks"] = uint64(1 << 63) }},
+		"huge series": {edit: func(m map[string]any) {
+			thanos(m)["index_stats"] = map[string]any{"series_max_size": int64(1 << 62), "chunk_max_size": int64(1 << 62)}
+		}},
+		"tiny series": {edit: func(m map[string]any) {
+			thanos(m)["index_stats"] = map[string]any{"series_max_size": 1, "chunk_max_size": 1}
+		}},
+		"all time":                  {edit: func(m map[string]any) { m["minTime"], m["maxTime"] = int64(-1<<63), int64(1<<63-1) }},
+		"an index of 8 EiB":         {edit: func(m map[string]any) { file(m, "index", 1<<63-1) }},
+		"an index of 60 bytes":      {edit: func(m map[string]any) { file(m, "index", 60) }},
+		"chunks of 8 EiB":           {edit: func(m map[string]any) { file(m, "chunks/000001", 1<<63-1) }},
+		"chunks of 10 bytes":        {edit: func(m map[string]any) { file(m, "chunks/000001", 10) }},
+		"a million sources":         {edit: func(m map[string]any) { m["compaction"].(map[string]any)["sources"] = sources }},
+		"no time":                   {edit: func(m map[string]any) { m["minTime"], m["maxTime"] = 5, 5 }, hides: true},
+		"time backwards":            {edit: func(m map[string]any) { m["minTime"], m["maxTime"] = 1<<50, -1<<50 }, hides: true},
+		"the name of another":       {edit: func(m map[string]any) { m["ulid"] = metas[1].ULID.String() }, hides: true},
+		"another version":           {edit: func(m map[string]any) { m["version"] = 2 }, hides: true},
+		"an index of negative size": {edit: func(m map[string]any) { file(m, "index", -1) }, hides: true},
+		"a strange resolution":      {edit: func(m map[string]any) { thanos(m)["downsample"] = map[string]any{"resolution": 7} }, hides: true},
+		"more than larder reads":    {edit: func(m map[string]any) { m["padding"] = strings.Repeat("x", 17<<20) }, hides: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := copyTree(t, whole)
+			editMeta(t, dir, metas[0], tc.edit)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			g := startGateway(t, dir, smallGateway())
+			got := g.ask(t)
+			runtime.ReadMemStats(&after)
+			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 256 {
+				t.Errorf("it took %d MiB", n)
+			}
+			if !tc.hides {
+				got.compare(t, want, bad)
+				return
+			}
+			if states := values(t, g.reg, "thanos_blocks_meta_synced"); states["thanos_blocks_meta_synced corrupted-meta-json"] != 1 {
+				t.Errorf("states of blocks: %v", states)
+			}
+			if _, failed := g.corruptions(t); failed == 0 {
+				t.Error("it was not counted")
+			}
+			info, err := g.info.Info(context.Background(), &storepb.InfoRequest{})
+			if err != nil || len(info.LabelSets) != 1 {
+				t.Errorf("advertised are %v, %v", info.GetLabelSets(), err)
+			}
+			// It is served from the sync on that finds it as it should be.
+			was, err := os.ReadFile(filepath.Join(whole, bad, "meta.json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			damage(t, filepath.Join(dir, bad, "meta.json"), func([]byte) []byte { return was })
+			if err := g.catalog.Sync(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			g.ask(t).compare(t, want, "")
+		})
+	}
+}
