@@ -239,7 +239,7 @@ func TestEveryByteOfABlock(t *testing.T) {
 	for _, name := range names {
 		t.Run(name[20:], func(t *testing.T) {
 			used := 0
-			at := positions(rnd, sizes[name], 60)
+			at := positions(rnd, sizes[name], 40)
 			for _, off := range at {
 				ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
 					lying := &lyingBucket{}
@@ -297,7 +297,7 @@ func TestEveryByteIsReadAgain(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("%s, header %v", name[20:], header), func(t *testing.T) {
 				used := 0
-				at := positions(rnd, sizes[name], 40)
+				at := positions(rnd, sizes[name], 24)
 				for _, off := range at {
 					ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
 						lying := &lyingBucket{}
