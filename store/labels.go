@@ -228,6 +228,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 					Sets:     block.SetsFound,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+					Hold:     r.plan,
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)

@@ -234,6 +234,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+					Hold:     r.plan,
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
@@ -289,12 +290,18 @@ func streamBytes(n int) int64 {
 	return min(max(runBytesPerRequest/int64(n), minRunBytes), maxRunBytes)
 }
 
-// planBytes estimates what a request over plans holds besides its windows: postings, index pages and segments.
+// planBytes estimates what a request over plans holds besides its windows: postings, index pages and segments. Of what streams give back before their
+// first segment, only as many as are started side by side hold theirs.
 func planBytes(plans []*block.Plan) int64 {
 	run := streamBytes(len(plans))
-	total := int64(0)
-	for _, p := range plans {
-		total += p.StreamBytes(run)
+	total, passing := int64(0), make([]int64, len(plans))
+	for i, p := range plans {
+		passing[i] = p.PassingBytes(run)
+		total += p.StreamBytes(run) - passing[i]
+	}
+	slices.Sort(passing)
+	for _, n := range passing[max(len(passing)-blockConcurrency, 0):] {
+		total += n
 	}
 	return total
 }

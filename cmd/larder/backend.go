@@ -100,7 +100,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
 		Dir: headersDir, Hold: hold, Bucket: bound,
-		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]),
+		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]), BuildBytes: m.builds,
 		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency,
 		Logger: b.logger, Registerer: reg,
 	})
@@ -135,12 +135,15 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.onClose(b.catalog.Close)
 
 	options := store.Options{
-		Catalog:          b.catalog,
-		Blocks:           block.Deps{Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound}, Postings: index.Postings(), Sets: index.SeriesSets()},
+		Catalog: b.catalog,
+		Blocks: block.Deps{
+			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound},
+			Postings: index.Postings(), Sets: index.SeriesSets(), Expansions: block.NewExpansions(m.expansions(), reg),
+		},
 		ChunkPageBytes:   conf.chunkPageSize,
 		Gate:             conf.gate,
 		Matchers:         conf.matcherCacheSize,
-		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes},
+		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes - m.expansions()},
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,
 		SendStallTimeout: orNone(conf.sendStall), OnStall: stalled,

@@ -27,10 +27,10 @@ type memoryConfig struct {
 	indexWrites, chunkWrites *amount
 	requests                 amount
 
-	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers and the reads of the
-	// bucket on their way (for index and chunk pages each).
-	kept              [kinds]int64
-	headers, inFlight int64
+	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers, headers that are being built and the
+	// reads of the bucket on their way (for index and chunk pages each).
+	kept                      [kinds]int64
+	headers, builds, inFlight int64
 }
 
 // amount is memory for something.
@@ -59,9 +59,9 @@ const (
 // on their way, the catalog and the collector's slack) and divides those of the caches among the kinds. Defaults give way; what the
 // user asked for does not, so a start that cannot go well is refused here and not ended later by the kernel.
 func (m *memoryConfig) fit(limit int64) (scaled bool, err error) {
-	m.headers, m.inFlight = 256<<20, 256<<20
+	m.headers, m.builds, m.inFlight = 256<<20, 64<<20, 256<<20
 	if limit > 0 {
-		m.headers, m.inFlight = min(m.headers, limit/16), min(m.inFlight, limit/32)
+		m.headers, m.builds, m.inFlight = min(m.headers, limit/16), min(m.builds, limit/32), min(m.inFlight, limit/32)
 	}
 	m.defaults(limit)
 	claims, divisions, err := m.claims()
@@ -279,6 +279,9 @@ func memoryLimit(auto bool, ratio float64) (int64, error) {
 	}
 	return int64(container), nil
 }
+
+// expansions is the part of what is for requests that is for finding their postings, which they share.
+func (m *memoryConfig) expansions() int64 { return m.requests.bytes / 4 }
 
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
 	var attrs []any

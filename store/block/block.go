@@ -60,6 +60,8 @@ type Deps struct {
 	Sets *indexcache.SeriesSets
 	// Corruptions counts what did not verify; its zero value nothing.
 	Corruptions telemetry.Corruptions
+	// Expansions bounds what finding postings takes; nil: nothing does.
+	Expansions *Expansions
 }
 
 // Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a
@@ -172,6 +174,8 @@ type PlanOptions struct {
 	Account *pagecache.Account
 	// OnSeries is called with the number of postings once they are known, unless matchers are pending; an error ends the plan.
 	OnSeries func(n int) error
+	// Hold asks for leave to hold n more bytes, before the plan's own postings are there; an error ends the plan. nil allows all.
+	Hold func(n int64) error
 }
 
 // Plan finds the series that match all of matchers, of which there must be at least one. Close must be called on the plan.
@@ -196,7 +200,7 @@ func (b *Block) planPostings(ctx context.Context, matchers *matcherSet, opts *Pl
 		key:      matchers.hash(),
 		external: opts.External, dropped: opts.Dropped,
 	}
-	got, touched, err := b.expand(ctx, h, matchers, p.index, opts.Account, b.wasZero(p.key))
+	got, touched, err := b.expand(ctx, h, matchers, p.index, opts, b.wasZero(p.key))
 	p.postingsBytes = touched
 	if err == nil && len(got.pending) == 0 && opts.OnSeries != nil {
 		err = opts.OnSeries(len(got.refs))
@@ -253,32 +257,58 @@ func (p *Plan) Stats() PostingsStats { return p.stats }
 // EntryBytes estimates the bytes of index that the plan's series take.
 func (p *Plan) EntryBytes() int64 { return int64(len(p.refs)) * p.block.meanEntry(p.header) }
 
-// streamOverhead is what a stream holds however small its plan is: its tables and the first page of each of its parts.
-const streamOverhead = 8 << 10
+const (
+	// streamOverhead is what a stream holds however small its plan is: its tables and the first page of each of its parts.
+	streamOverhead = 8 << 10
+	// seriesOverhead is what is left of that when all of its series are in the segment at hand.
+	seriesOverhead = 3 << 10
+)
 
 // StreamBytes estimates the heap that the plan's postings and a stream of them with the given RunBytes hold: two runs of index pages,
 // the segment at hand with what it is decoded from (about seven times its entries) and the symbol table. What a series set holds is the cache's:
 // its stream has a list of the series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
-	if p.set != nil {
-		return streamOverhead + 16*min(int64(p.set.postings), segmentSeries) + p.set.copied
-	}
-	entries := p.EntryBytes()
-	return p.PostingsBytes() + streamOverhead + p.runPages(runBytes) + 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
+	all, _ := p.streamBytes(runBytes)
+	return all
 }
 
-// runPages returns the bytes of the index pages of a stream's first two runs at their full size.
-func (p *Plan) runPages(runBytes int64) int64 {
+// PassingBytes is the part of StreamBytes that is given back before the first segment is returned: of a plan of few series, most of it. Of the streams
+// of many blocks only those that are being started hold theirs.
+func (p *Plan) PassingBytes(runBytes int64) int64 {
+	_, passing := p.streamBytes(runBytes)
+	return passing
+}
+
+func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
+	if p.set != nil {
+		return streamOverhead + 16*min(int64(p.set.postings), segmentSeries) + p.set.copied, streamOverhead - seriesOverhead
+	}
+	entries := p.EntryBytes()
+	pages, runs := p.runPages(runBytes)
+	decoding := 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
+	all = p.PostingsBytes() + streamOverhead + pages + decoding
+	if runs == 1 && len(p.refs) <= segmentSeries && entries <= segmentEntryBytes {
+		// The segment takes about half of what it is decoded from and through.
+		passing = streamOverhead - seriesOverhead + pages + decoding/2
+	}
+	return all, passing
+}
+
+// runPages returns the bytes of the index pages of a stream's first two runs at their full size, and 1 if there is only one run.
+func (p *Plan) runPages(runBytes int64) (bytes int64, runs int) {
 	version, toc := p.header.IndexVersion(), p.header.TOC()
 	end := toc.SectionEnd(toc.Series, p.index.Size)
 	m := runMeter{page: p.block.indexPage(), entry: p.block.entryGuess(), end: end}
 	for _, ref := range p.refs {
 		if m.bytes >= 2*runBytes || m.pages*m.page >= 2*maxRunPages*runBytes {
-			break
+			return m.pages * m.page, 2
 		}
 		m.add(tsdbfmt.SeriesOffset(version, ref))
 	}
-	return m.pages * m.page
+	if m.bytes >= min(firstRunBytes, runBytes) || m.pages*m.page >= min(maxRunPages*runBytes, firstRunPages) {
+		return m.pages * m.page, 2
+	}
+	return m.pages * m.page, 1
 }
 
 // ChunksPerSeries estimates how many chunks of a series overlap the closed range [minT, maxT], and their bytes.

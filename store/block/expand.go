@@ -44,17 +44,24 @@ type keptPostings struct {
 
 // expand finds the postings of matchers: kept ones, those that another request is about to find, or by reading the index. It returns the bytes
 // of index pages that this takes without a cache.
-func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object, acct *pagecache.Account, eager bool) (expanded, int64, error) {
+func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object, opts *PlanOptions, eager bool) (expanded, int64, error) {
+	acct := opts.Account
 	// Read in this order even where nothing is kept: which lists are worth reading may depend on it, and what a request is charged with that.
 	canonical := matchers.canonical
 	pc := b.deps.Postings
 	if pc == nil {
 		k, err := b.readPostings(ctx, h, canonical, index, acct, eager)
+		if err == nil {
+			err = opts.hold(refBytes * int64(len(k.refs)))
+		}
 		return k.answer(canonical), k.touched, err
 	}
 	key := indexcache.PostingsKey(b.meta.ID, eager, b.indexPage(), matchers.text)
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
+		if err := opts.hold(refBytes * keptCount(v)); err != nil {
+			return expanded{}, 0, err
+		}
 		if k, ok := decodePostings(v, refs, len(canonical)); ok {
 			k.stats.Lookups, k.stats.Cached = 1, 1
 			return k.charged(canonical, acct)
@@ -98,6 +105,10 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 	if err != nil {
 		return expanded{}, 0, err
 	}
+	// They are there already, in the hands of all that wait for them: none of them goes on with them but those that may.
+	if err := opts.hold(refBytes * int64(len(k.refs))); err != nil {
+		return expanded{}, 0, err
+	}
 	k.stats.Lookups = 1
 	if joined {
 		pc.Joined()
@@ -130,7 +141,11 @@ func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonic
 		}
 		return acct.Spend(t, fetched)
 	}}
+	room := b.deps.Expansions.room()
+	defer room.close()
 	got, err := expandPostings(ctx, h, mendingPages{b.deps.Index, acct}, postingsRequest{
+		room:        room,
+		pageBytes:   b.indexPage(),
 		matchers:    canonical,
 		object:      index,
 		account:     mine,
@@ -225,6 +240,31 @@ func appendPostings(dst []byte, k *keptPostings) []byte {
 		last = ref
 	}
 	return dst
+}
+
+// keptCount returns how many references a value says that it has, which are at most as many as it has bytes.
+func keptCount(b []byte) int64 {
+	next := func() uint64 {
+		v, n := binary.Uvarint(b)
+		b = b[max(n, 0):]
+		return v
+	}
+	const figures = 6
+	for range figures {
+		next()
+	}
+	for n := next(); n > 0 && len(b) > 0; n-- {
+		next()
+	}
+	return int64(min(next(), uint64(len(b))))
+}
+
+// hold asks for leave to hold n more bytes.
+func (o *PlanOptions) hold(n int64) error {
+	if o.Hold == nil || n == 0 {
+		return nil
+	}
+	return o.Hold(n)
 }
 
 // uvarintSize returns how many bytes a number takes as an uvarint.

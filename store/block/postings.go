@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -30,6 +31,12 @@ type postingsRequest struct {
 	seriesBytes int64
 	// eager reads the lists of every group but the widest instead of leaving matchers pending.
 	eager bool
+	// room is where the bytes come from that the expansion takes; nil: nobody counts them.
+	room *room
+	// pageBytes is the size of an index page, 0 = 8 KiB.
+	pageBytes int64
+	// markFrom and batch are markedValues and batchLists but in tests, 0 = those.
+	markFrom, batch int
 }
 
 // expanded is the answer to a postingsRequest.
@@ -53,14 +60,19 @@ type PostingsStats struct {
 }
 
 // expandPostings returns the series of a block that match all matchers of req, by the rules of Prometheus's
-// tsdb.PostingsForMatchers. The lists that it needs are read by one Fetch, none at all if the header knows that nothing matches.
+// tsdb.PostingsForMatchers. The lists that it needs are read by one Fetch, but for those of names with very many values, and by none at all if
+// the header knows that nothing matches.
 func expandPostings(ctx context.Context, hdr header, pages Pages, req postingsRequest) (expanded, error) {
 	p, err := planPostings(ctx, hdr, &req)
 	if err != nil || p.empty {
 		return expanded{stats: p.stats}, err
 	}
-	r := listReader{ctx: ctx, pages: pages, object: req.object, account: req.account}
-	if err := r.fetch(p.spans()); err != nil {
+	r := listReader{ctx: ctx, header: hdr, pages: pages, object: req.object, account: req.account, pageBytes: cmp.Or(req.pageBytes, defaultIndexPage), batch: cmp.Or(req.batch, batchLists)}
+	spans := p.spans()
+	if err := req.room.take(ctx, p.heldBytes(spans, r.pageBytes)); err != nil {
+		return expanded{stats: p.stats}, err
+	}
+	if err := r.fetch(spans); err != nil {
 		return expanded{stats: p.stats}, err
 	}
 	refs, err := p.evaluate(&r)
@@ -80,25 +92,25 @@ func expandPostings(ctx context.Context, hdr header, pages Pages, req postingsRe
 
 // evaluate reads the groups of the plan, the smallest first, and returns the postings that are left.
 func (p *postingsPlan) evaluate(r *listReader) ([]uint32, error) {
-	refs, err := r.set(nil, p.adds[0])
+	refs, err := r.set(nil, &p.adds[0])
 	if err != nil {
 		return nil, err
 	}
 	var other []uint32
-	for _, lists := range p.adds[1:] {
+	for i := range p.adds[1:] {
 		if len(refs) == 0 {
 			return nil, nil
 		}
-		if other, err = r.set(other[:0], lists); err != nil {
+		if other, err = r.set(other[:0], &p.adds[1+i]); err != nil {
 			return nil, err
 		}
 		refs = intersect(refs, other)
 	}
-	for _, lists := range p.subtracts {
+	for i := range p.subtracts {
 		if len(refs) == 0 {
 			return nil, nil
 		}
-		if other, err = r.set(other[:0], lists); err != nil {
+		if other, err = r.set(other[:0], &p.subtracts[i]); err != nil {
 			return nil, err
 		}
 		refs = subtract(refs, other)

@@ -29,26 +29,25 @@ const (
 
 // postingsPlan says which lists are read and how they are combined.
 type postingsPlan struct {
-	empty     bool                 // nothing matches: there is nothing to read
-	adds      [][]indexheader.List // the sets to intersect, smallest first, at least one
-	subtracts [][]indexheader.List // the sets to subtract from that
-	pending   []*labels.Matcher    // to be checked against each series, in the order of the request
+	empty     bool              // nothing matches: there is nothing to read
+	adds      []listing         // the sets to intersect, smallest first, at least one
+	subtracts []listing         // the sets to subtract from that
+	pending   []*labels.Matcher // to be checked against each series, in the order of the request
 	stats     PostingsStats
 }
 
-// spans returns the byte ranges of the index that the plan reads: lists that lie next to one another are one.
+// spans returns the byte ranges of the index that the lists at hand lie in.
 func (p *postingsPlan) spans() []pagecache.Span {
-	sets := slices.Concat(p.adds, p.subtracts)
+	var sets [][]indexheader.List
+	for _, l := range slices.Concat(p.adds, p.subtracts) {
+		if l.marks == nil {
+			sets = append(sets, l.lists)
+		}
+	}
 	slices.SortFunc(sets, func(a, b []indexheader.List) int { return cmp.Compare(a[0].Off, b[0].Off) })
 	var out []pagecache.Span
 	for _, lists := range sets {
-		for _, l := range lists {
-			if n := len(out); n > 0 && out[n-1].Off <= l.Off && l.Off <= out[n-1].End {
-				out[n-1].End = max(out[n-1].End, l.End)
-				continue
-			}
-			out = append(out, pagecache.Span{Off: l.Off, End: l.End})
-		}
+		out = spansOf(out, lists)
 	}
 	// The sets of format V1 may lie within one another.
 	slices.SortFunc(out, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) })
@@ -98,7 +97,7 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 			return postingsPlan{stats: p.stats}, err
 		}
 		if g.adds && g.resolved {
-			if len(g.lists) == 0 {
+			if g.count == 0 {
 				return postingsPlan{empty: true, stats: p.stats}, nil
 			}
 			p.bound, p.anchored = min(p.bound, g.refs), true
@@ -127,7 +126,7 @@ func (p *planner) resolve(g *group) error {
 		err = s.lookUp(values)
 	case g.adds:
 		err = s.scan(g.narrowest().prefix, g.selects)
-	case sc == whole:
+	case sc == whole, sc == ranges && p.marked(count) && !g.singleRange():
 		err = s.scan("", g.selects)
 	default:
 		var values []string
@@ -148,7 +147,7 @@ func (p *planner) resolve(g *group) error {
 		return fmt.Errorf("postings of label %q: %w", g.name, err)
 	}
 	if s.over {
-		g.lists, g.bytes, g.refs = nil, 0, 0
+		g.listing = listing{}
 		return nil
 	}
 	g.finish()
@@ -221,9 +220,9 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 		return out, err
 	}
 	if base == nil {
-		out.adds, p.bound = append(out.adds, []indexheader.List{p.all}), p.series
+		out.adds, p.bound = append(out.adds, p.allSeries()), p.series
 	} else {
-		out.adds, p.bound = append(out.adds, base.lists), base.refs
+		out.adds, p.bound = append(out.adds, base.listing), base.refs
 	}
 	read := map[*group]bool{base: true}
 	for _, g := range left {
@@ -238,9 +237,9 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 		case !pays:
 			continue
 		case g.adds:
-			out.adds = append(out.adds, g.lists)
-		case len(g.lists) > 0:
-			out.subtracts = append(out.subtracts, g.lists)
+			out.adds = append(out.adds, g.listing)
+		case g.count > 0:
+			out.subtracts = append(out.subtracts, g.listing)
 		}
 		read[g] = true
 	}
@@ -257,14 +256,22 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 			out.pending = append(out.pending, m)
 		}
 	}
-	for _, lists := range slices.Concat(out.adds, out.subtracts) {
-		p.stats.Lists += len(lists)
-		for _, l := range lists {
-			p.stats.ListBytes += l.End - l.Off
-		}
+	for _, l := range slices.Concat(out.adds, out.subtracts) {
+		p.stats.Lists += l.count
+		p.stats.ListBytes += l.bytes
 	}
 	out.stats = p.stats
 	return out, nil
+}
+
+// marked reports whether the lists of a name with so many values are marked where the values have to be looked at.
+func (p *planner) marked(values int) bool { return values > cmp.Or(p.req.markFrom, markedValues) }
+
+// allSeries is the list of all series.
+func (p *planner) allSeries() listing {
+	l := listing{}
+	l.add(p.all)
+	return l
 }
 
 // base returns the group that the others are weighed against, the smallest that adds; nil for all series of the block, because no
@@ -291,7 +298,7 @@ func (p *planner) pays(g *group) (bool, error) {
 	if g.adds {
 		excluded = max(p.series-g.refs, 0)
 	}
-	wide := p.capped() && g.bytes > maxWideBytes && len(g.lists) > p.hdr.ValueCount(g.name)/2
+	wide := p.capped() && g.bytes > maxWideBytes && g.count > p.hdr.ValueCount(g.name)/2
 	if !wide && (p.req.eager || g.bytes <= p.worth(min(p.bound, excluded))) {
 		return true, nil
 	}
@@ -310,9 +317,12 @@ type valueScan struct {
 
 // scan adds the lists of the values that begin with prefix and that selects accepts.
 func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
-	ctx, n, every := s.p.ctx, 0, s.g.every()
-	if every {
-		s.g.lists = make([]indexheader.List, 0, s.p.hdr.ValueCount(s.g.name))
+	ctx, n, every, count := s.p.ctx, 0, s.g.every(), s.p.hdr.ValueCount(s.g.name)
+	switch {
+	case s.p.marked(count):
+		s.g.marks = &marks{name: s.g.name, from: prefix}
+	case every:
+		s.g.lists = make([]indexheader.List, 0, count)
 	}
 	err := s.p.hdr.Values(ctx, s.g.name, prefix, func(value []byte, l indexheader.List) (bool, error) {
 		// A name may have millions of values: they are matched where they lie, not copied. Matchers do not keep what they match.
@@ -326,6 +336,9 @@ func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 			}
 		}
 		if selects(v) {
+			if s.g.marks != nil {
+				s.g.marks.set(n - 1)
+			}
 			s.g.add(l)
 		}
 		if !every {

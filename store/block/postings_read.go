@@ -12,10 +12,13 @@ import (
 
 // listReader decodes posting lists from the pages of an index.
 type listReader struct {
-	ctx     context.Context
-	pages   Pages
-	object  pagecache.Object
-	account *pagecache.Account
+	ctx       context.Context
+	header    header
+	pages     Pages
+	object    pagecache.Object
+	account   *pagecache.Account
+	pageBytes int64
+	batch     int // how many marked lists are read at a time
 
 	cursor  pagecache.Cursor
 	scratch []byte // joins a list that lies on several pages; what it held is decoded before the next list is read
@@ -25,8 +28,11 @@ type listReader struct {
 	repairs int
 }
 
-// fetch reads the pages of all lists that will be asked for.
+// fetch reads the pages of lists that will be asked for.
 func (r *listReader) fetch(spans []pagecache.Span) error {
+	if len(spans) == 0 {
+		return nil
+	}
 	for _, s := range spans {
 		// The header has checksums of its own, but it may belong to another index than this object.
 		if s.Off < 0 || s.Off >= s.End || s.End > r.object.Size {
@@ -41,15 +47,35 @@ func (r *listReader) fetch(spans []pagecache.Span) error {
 	return nil
 }
 
-// set decodes disjoint lists and returns their postings as one set, in dst's memory if it is large enough.
-func (r *listReader) set(dst []uint32, lists []indexheader.List) ([]uint32, error) {
-	total := int64(0)
-	for _, l := range lists {
-		total += tsdbfmt.MaxPostingsCount(l.End - l.Off)
+// set decodes the lists of a group, which are disjoint, and returns their postings as one set, in dst's memory if it is large enough.
+func (r *listReader) set(dst []uint32, l *listing) ([]uint32, error) {
+	if int64(cap(dst)) < l.refs {
+		dst = make([]uint32, 0, l.refs)
 	}
-	if int64(cap(dst)) < total {
-		dst = make([]uint32, 0, total)
+	var err error
+	if l.marks == nil {
+		dst, err = r.decode(dst, l.lists)
+	} else {
+		var spans []pagecache.Span
+		fetched := r.cursor
+		err = l.batches(r.ctx, r.header, r.pageBytes, r.batch, func(lists []indexheader.List) (err error) {
+			spans = spansOf(spans[:0], lists)
+			if err = r.fetch(spans); err == nil {
+				dst, err = r.decode(dst, lists)
+			}
+			r.again = nil // of pages that are not needed any more
+			return err
+		})
+		r.cursor = fetched
 	}
+	if err != nil {
+		return nil, err
+	}
+	return r.sorter.sort(dst), nil
+}
+
+// decode appends the postings of lists to dst.
+func (r *listReader) decode(dst []uint32, lists []indexheader.List) ([]uint32, error) {
 	for i, l := range lists {
 		if i%checkEvery == 0 {
 			if err := r.ctx.Err(); err != nil {
@@ -61,7 +87,7 @@ func (r *listReader) set(dst []uint32, lists []indexheader.List) ([]uint32, erro
 			return nil, fmt.Errorf("object %s: posting list at offset %d: %w", r.object.Name, l.Off, err)
 		}
 	}
-	return r.sorter.sort(dst), nil
+	return dst, nil
 }
 
 // joinBytes is the size from which a list is sure to lie on several pages, so that room for it is made at once.

@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
-	"larder/internal/tsdbfmt"
 	"larder/store/indexheader"
 )
 
@@ -35,12 +34,9 @@ type group struct {
 	rules []rule
 	adds  bool // some rule adds: the group selects the values that series must have; else those that they must not have
 
-	// What follows is known once the group is resolved: the lists of the selected values by offset, their size, and an upper bound of
-	// their postings.
+	// What follows is known once the group is resolved: the lists of the selected values.
 	resolved bool
-	lists    []indexheader.List
-	bytes    int64
-	refs     int64
+	listing
 }
 
 // selects reports whether the list of value v belongs to the group.
@@ -101,6 +97,9 @@ func (g *group) scope() scope {
 	return sc
 }
 
+// singleRange reports whether the group is one rule with a prefix: no other one has values to add to those.
+func (g *group) singleRange() bool { return len(g.rules) == 1 && !g.rules[0].finite }
+
 // narrowest returns the rule of a group that adds which leaves the fewest values to look at.
 func (g *group) narrowest() *rule {
 	var best *rule
@@ -117,12 +116,6 @@ func (g *group) narrowest() *rule {
 	return best
 }
 
-func (g *group) add(l indexheader.List) {
-	g.lists = append(g.lists, l)
-	g.bytes += l.End - l.Off
-	g.refs += tsdbfmt.MaxPostingsCount(l.End - l.Off)
-}
-
 // finish brings the lists into the order of the index, which is that of the values but in format V1, and removes those that two rules
 // of the group have selected.
 func (g *group) finish() {
@@ -133,7 +126,7 @@ func (g *group) finish() {
 	}
 	n := len(g.lists)
 	if lists := slices.Compact(g.lists); len(lists) != n {
-		g.lists, g.bytes, g.refs = nil, 0, 0
+		g.listing = listing{}
 		for _, l := range lists {
 			g.add(l)
 		}

@@ -63,11 +63,11 @@ func postingsExpand(t *testing.T, b *postingsBlock, req postingsRequest, count b
 		out.WriteString("nothing to read\n")
 	} else {
 		fmt.Fprintf(&out, "read     at most %d series:", plan.stats.MaxSeries)
-		for _, lists := range plan.adds {
-			out.WriteString(" +" + postingsDescribe(b, lists))
+		for _, l := range plan.adds {
+			out.WriteString(" +" + postingsDescribe(b, l.lists))
 		}
-		for _, lists := range plan.subtracts {
-			out.WriteString(" -" + postingsDescribe(b, lists))
+		for _, l := range plan.subtracts {
+			out.WriteString(" -" + postingsDescribe(b, l.lists))
 		}
 		out.WriteString("\n")
 	}

@@ -117,6 +117,9 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 	if p.set != nil {
 		bytes, lazy = p.set.postingsBytes, p.set.lazy
 	}
+	if err := opts.hold(p.PostingsBytes()); err != nil {
+		return p.block.wrap(err)
+	}
 	if err := spend(opts.Account, bytes); err != nil {
 		return p.block.wrap(fmt.Errorf("postings of a series set: %w", err))
 	}

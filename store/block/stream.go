@@ -187,6 +187,12 @@ func (s *Stream) Next() (*Segment, error) {
 // wrap names the block in err.
 func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
 
+// letGo forgets what segments are decoded through. A request holds the streams of all its blocks to its end, and most are done after one segment.
+func (s *Stream) letGo() {
+	s.raw, s.carry, s.order, s.syms, s.lay = rawSeries{}, rawSeries{}, reorder{}, symbols{}, layout{}
+	s.symRefs, s.prevRefs, s.scratch, s.pending = nil, nil, nil, nil
+}
+
 // nextInIndexOrder decodes the next segment. With held-back series restored to their places this is the final order, unless an
 // external or dropped name occurs in the block.
 func (s *Stream) nextInIndexOrder() (*Segment, error) {
@@ -208,6 +214,9 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 		s.done = s.run == nil && s.next == nil && len(s.refs) == 0
 		s.order.run(&s.raw, &s.syms, held, s.done)
 		seg := s.lay.segment(&s.raw, &s.syms, s.order.out, s.opts.Keep, !s.opts.SkipChunks)
+		if s.done {
+			s.letGo()
+		}
 		if seg.Len() > 0 {
 			if !s.opts.SkipChunks && s.opts.OnChunks != nil {
 				if err := s.opts.OnChunks(seg.chunks.Len()); err != nil {

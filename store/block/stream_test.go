@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -409,6 +410,45 @@ func TestRunsAreBoundedByTheirPages(t *testing.T) {
 	if n := small.StreamBytes(1 << 20); n > 32<<10 {
 		t.Errorf("one series is estimated to take %d bytes", n)
 	}
+}
+
+// TestWhatStreamsOfOneSeriesHold: a request has the streams of all its blocks, most of which are done after one segment. What they hold then is what they
+// are estimated to hold, within a factor of three.
+func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
+	const runBytes, n = 1 << 20, 500
+	b, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(20_000)), 8<<10, catalog.Block{NumSeries: 20_000})
+	p := planStream(t, b, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "000777")}, false)
+	defer p.Close()
+	var segments []*Segment
+	var streams []SeriesStream
+	before := liveHeap()
+	for range n {
+		s := p.Stream(context.Background(), StreamOptions{MaxTime: 1, RunBytes: runBytes})
+		seg, err := s.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		segments, streams = append(segments, seg), append(streams, s)
+	}
+	took := (int64(liveHeap()) - int64(before)) / n
+	estimate := p.StreamBytes(runBytes) - p.PassingBytes(runBytes)
+	t.Logf("a stream holds %d bytes, estimated %d, and %d until its first segment is there", took, estimate, p.PassingBytes(runBytes))
+	if took > estimate || took < estimate/3 {
+		t.Errorf("a stream holds %d bytes, estimated %d", took, estimate)
+	}
+	for i, s := range streams {
+		if segments[i].Len() != 1 {
+			t.Errorf("a segment of %d series", segments[i].Len())
+		}
+		s.Close()
+	}
+}
+
+func liveHeap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // TestCloseWaitsForReads closes a stream in the middle of the read of its next run.

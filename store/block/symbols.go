@@ -81,7 +81,7 @@ func (t *symbols) slot(ref uint32) uint32 {
 }
 
 func (t *symbols) grow() {
-	t.table = make([]uint32, max(1024, 2*len(t.table)))
+	t.table = make([]uint32, max(64, 4*len(t.table)))
 	mask := uint32(len(t.table) - 1)
 	for s, ref := range t.refs {
 		h := hashSymbol(ref) >> 7 & mask

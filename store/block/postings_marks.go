@@ -1,0 +1,137 @@
+package block
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
+	"larder/store/indexheader"
+)
+
+const (
+	// markedValues is the number of values that may be looked at from which on the lists of those that are selected are not kept but marked:
+	// 16 bytes each would be 16 MB for a million.
+	markedValues = 32 << 10
+	// batchLists and batchPageBytes bound what is read at a time of the lists that are marked. More would save round trips to the bucket: a
+	// million lists of one series each are four batches.
+	batchLists     = 128 << 10
+	batchPageBytes = 4 << 20
+
+	// listBytes and refBytes are what a list of a group and a posting take.
+	listBytes, refBytes = 16, 4
+)
+
+// listing is the lists of a group.
+type listing struct {
+	lists []indexheader.List // ascending by offset; nil if they are marked
+	marks *marks             // nil if they are at hand
+	count int
+	bytes int64 // of the lists
+	refs  int64 // upper bound of their postings
+}
+
+// marks are a bit for each value of a name, from the first that is not less than from: whether it is selected.
+type marks struct {
+	name, from string
+	bits       []uint64
+}
+
+func (m *marks) set(i int) {
+	for i/64 >= len(m.bits) {
+		m.bits = append(m.bits, 0)
+	}
+	m.bits[i/64] |= 1 << (i % 64)
+}
+
+func (m *marks) has(i int) bool { return i/64 < len(m.bits) && m.bits[i/64]&(1<<(i%64)) != 0 }
+
+func (l *listing) add(list indexheader.List) {
+	if l.marks == nil {
+		l.lists = append(l.lists, list)
+	}
+	l.count++
+	l.bytes += list.End - list.Off
+	l.refs += tsdbfmt.MaxPostingsCount(list.End - list.Off)
+}
+
+// batches calls f with the lists that are marked, at most so many at a time, ascending by offset. What f is given is used again.
+func (l *listing) batches(ctx context.Context, hdr header, pageBytes int64, most int, f func([]indexheader.List) error) error {
+	m := l.marks
+	batch := make([]indexheader.List, 0, min(l.count, most))
+	flush := func() error {
+		byOff := func(a, b indexheader.List) int { return cmp.Compare(a.Off, b.Off) }
+		if !slices.IsSortedFunc(batch, byOff) { // format V1
+			slices.SortFunc(batch, byOff)
+		}
+		err := f(batch)
+		batch = batch[:0]
+		return err
+	}
+	i, pages, next := 0, int64(0), int64(0)
+	err := hdr.Values(ctx, m.name, m.from, func(_ []byte, list indexheader.List) (bool, error) {
+		i++
+		if !m.has(i - 1) {
+			return i/64 < len(m.bits), nil
+		}
+		first, last := list.Off/pageBytes, (list.End-1)/pageBytes+1
+		more := last - first
+		if first >= next-1 { // not so in format V1, whose lists lie in any order
+			more = max(last-max(first, next), 0)
+		}
+		if len(batch) > 0 && (len(batch) == most || (pages+more)*pageBytes > batchPageBytes) {
+			if err := flush(); err != nil {
+				return false, err
+			}
+			pages, more = 0, last-first
+		}
+		batch = append(batch, list)
+		pages += more
+		next = last
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("postings of label %q: %w", m.name, err)
+	}
+	if len(batch) > 0 {
+		return flush()
+	}
+	return nil
+}
+
+// spansOf returns the byte ranges of lists, which ascend: those that lie next to one another are one.
+func spansOf(out []pagecache.Span, lists []indexheader.List) []pagecache.Span {
+	for _, l := range lists {
+		if n := len(out); n > 0 && out[n-1].Off <= l.Off && l.Off <= out[n-1].End {
+			out[n-1].End = max(out[n-1].End, l.End)
+			continue
+		}
+		out = append(out, pagecache.Span{Off: l.Off, End: l.End})
+	}
+	return out
+}
+
+// heldBytes is what evaluating the plan takes at most: the lists at hand and the pages that they lie on, a batch of those that are marked, the first
+// set, and the next one with what it is sorted through, or the first is.
+func (p *postingsPlan) heldBytes(spans []pagecache.Span, pageBytes int64) int64 {
+	n := int64(0)
+	for _, s := range spans {
+		n += listBytes + ((s.End-1)/pageBytes-s.Off/pageBytes+1)*pageBytes
+	}
+	first, next, batch := int64(0), int64(0), int64(0)
+	for i, l := range slices.Concat(p.adds, p.subtracts) {
+		if l.marks != nil {
+			n += int64(len(l.marks.bits)) * 8
+			batch = max(batch, min(int64(l.count), batchLists)*2*listBytes+min(l.bytes+int64(l.count)*pageBytes, batchPageBytes+l.bytes/int64(l.count)+pageBytes))
+		}
+		n += int64(len(l.lists)) * listBytes
+		if i == 0 {
+			first = l.refs
+		} else {
+			next = max(next, l.refs)
+		}
+	}
+	return n + batch + refBytes*(first+next+max(first, next))
+}
