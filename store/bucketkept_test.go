@@ -15,12 +15,12 @@ import (
 // TestBucketFaultsAreNotKept breaks the reads that fill the caches. What they then hold is right: answers from them are, while the bucket
 // is well and when it is away.
 func TestBucketFaultsAreNotKept(t *testing.T) {
-	dir, metas := blocksOf(t, 60, 60_000)
+	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	var want []string
 	synctest.Test(t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
-	seeds := uint64(5)
+	seeds, requests := uint64(5), 16
 	if testing.Short() {
-		seeds = 1
+		seeds, requests = 1, 6
 	}
 	for _, k := range readKinds {
 		t.Run(k.String(), func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestBucketFaultsAreNotKept(t *testing.T) {
 					p.faults.Set(faultstore.Rule{Kind: k, Ops: []string{objstore.OpGetRange}, Probability: 0.25})
 					r := rand.New(rand.NewPCG(seed, uint64(k)))
 					var wg sync.WaitGroup
-					for range 16 {
+					for range requests {
 						i := r.IntN(len(p.asks))
 						wg.Go(func() { p.check(t, context.Background(), i, &outcome{}) })
 					}

@@ -14,7 +14,7 @@ import (
 // TestBucketFaultsAreMended: of faults that a retry mends, and that hit fewer than one read in ten, no client hears, as long as it has time.
 // Every phase is hit, header builds too; pages are read by one request for others.
 func TestBucketFaultsAreMended(t *testing.T) {
-	dir, metas := blocksOf(t, 60, 60_000)
+	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	kinds := []faultstore.Kind{
 		faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset,
 		faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody, faultstore.ListingError,

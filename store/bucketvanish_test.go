@@ -44,6 +44,9 @@ func refreshFaults() map[string]faultstore.Rule {
 func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 	for _, replaced := range []bool{true, false} {
 		for name, rule := range refreshFaults() {
+			if testing.Short() && !replaced && !strings.HasPrefix(name, "listing, ") {
+				continue
+			}
 			what := map[bool]string{true: "replaced", false: "deleted"}[replaced]
 			t.Run(what+", "+name, func(t *testing.T) {
 				dir, metas := blocksOf(t, 20, 60_000)
@@ -116,7 +119,11 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 // TestABlockVanishesBetweenFrames: half of an answer is sent when the block is replaced, and what became of it cannot be read. The call
 // fails, the next one has the whole answer.
 func TestABlockVanishesBetweenFrames(t *testing.T) {
-	whole := wholeBlock(t, 12_000)
+	series := 12_000
+	if testing.Short() {
+		series = 9000 // three windows
+	}
+	whole := wholeBlock(t, series)
 	for name, rule := range refreshFaults() {
 		if testing.Short() && name != "listing, midway" {
 			continue
