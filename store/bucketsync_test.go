@@ -131,7 +131,7 @@ func TestBucketFaultsOfTheFirstSync(t *testing.T) {
 		case faultstore.FlippedBit:
 			continue // there is no checksum over a meta.json
 		case faultstore.ShortBody, faultstore.LongBody:
-			continue // a meta.json that is wrong is taken for what it is: corrupted, and its block for broken
+			rule.Count = 1 // a meta.json that is wrong twice is taken for what it is: corrupted, and its block for broken
 		}
 		t.Run(k.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
