@@ -88,7 +88,7 @@ func (d *demoCommand) show(ctx context.Context, stdout, stderr io.Writer) (err e
 	go func() { stopped <- g.run(serving) }()
 
 	address := g.rpcListener.Addr().String()
-	fmt.Fprintf(stdout, "Serving: StoreAPI on %s, metrics on http://%s/metrics\n\n", address, g.httpListener.Addr())
+	fmt.Fprintf(stdout, "Serving: StoreAPI on %s, metrics on http://%s/metrics\n\n", address, g.http[0].listener.Addr())
 	err = takeTour(ctx, address, stdout)
 	if err == nil && d.memcached != "" {
 		err = printSources(stdout, g.metrics)

@@ -20,6 +20,7 @@ type storeConfig struct {
 
 	http struct {
 		address, configFile string
+		debugAddress        string // empty: there is no such listener
 		grace               time.Duration
 	}
 	web        webConfig

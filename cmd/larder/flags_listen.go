@@ -2,6 +2,8 @@ package main
 
 func (c *storeConfig) listenFlags(f flagger) {
 	flag(f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles, pages, /api/v1/.", "0.0.0.0:10902", &c.http.address, text)
+	flag(f, "web.debug-address", "Listen host:port for /debug/ and POST /api/v1/blocks/mark, which --http-address then does not have; under the same --http.config. "+
+		"Empty: they are served on --http-address.", "", &c.http.debugAddress, text).PlaceHolder("<host:port>")
 	flag(f, "http-grace-period", "Time that HTTP requests get to finish after a stop signal.", "2m", &c.http.grace, promDuration)
 	flag(f, "http.config", "Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).", "", &c.http.configFile, text).PlaceHolder("<file-path>")
 

@@ -7,14 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
-	toolkit "github.com/prometheus/exporter-toolkit/web"
 	"go.opentelemetry.io/otel"
 
 	"larder/internal/datadir"
@@ -35,10 +33,10 @@ type gateway struct {
 	rpc      *rpcServer
 	requests *requestlog.Log
 	reload   *reload.Reloader
-	http     *http.Server
+	http     []httpServer // the main one, and that of --web.debug-address if there is one
 	metrics  prometheus.Gatherer
 
-	rpcListener, httpListener net.Listener
+	rpcListener net.Listener
 
 	undo []func() // run last to first
 }
@@ -124,11 +122,6 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, g.logger, reg, g.tracing); err != nil {
 		return err
 	}
-	g.http = &http.Server{
-		Handler:           g.requests.HTTP(g.httpHandler(reg)),
-		ReadHeaderTimeout: 30 * time.Second,
-		ErrorLog:          slog.NewLogLogger(g.logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
-	}
 	connections := inbound.NewMetrics(reg)
 	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address, inbound.Options{
 		Max: orNone(g.conf.grpc.maxConnections), MaxPerClient: orNone(g.conf.grpc.maxPerClient), WriteTimeout: orNone(g.conf.sendStall),
@@ -137,29 +130,7 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 		return err
 	}
 	g.onClose(func() { g.closed("gRPC listener", g.rpcListener.Close()) })
-	if g.httpListener, err = listen("http-address", g.conf.http.address, inbound.Options{
-		Server: "http", Logger: g.logger, Metrics: connections,
-	}); err != nil {
-		return err
-	}
-	g.onClose(func() { g.closed("HTTP listener", g.httpListener.Close()) })
-	return nil
-}
-
-// httpHandler is all that HTTP serves.
-func (g *gateway) httpHandler(reg *prometheus.Registry) http.Handler {
-	conf := &g.conf.web
-	o := web.Options{
-		Probe: g.probe, Gatherer: reg,
-		Disable: conf.disable, DisableCORS: conf.disableCORS,
-		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
-		Blocks: shownBlocks{g.backend.catalog}, Flags: g.conf.shown(),
-		Started: time.Now(), Logger: g.logger,
-	}
-	if conf.enableAdmin {
-		o.Marker = marker{g.backend.bucket}
-	}
-	return web.Handler(o)
+	return g.serveHTTP(reg, connections)
 }
 
 func listen(flag, address string, opts inbound.Options) (net.Listener, error) {
@@ -192,19 +163,15 @@ func (g *gateway) run(ctx context.Context) error {
 		g.rpc.stop(g.conf.grpc.grace, g.logger)
 	})
 
-	actors.Add(func() error {
-		err := toolkit.Serve(g.httpListener, g.http, &toolkit.FlagConfig{WebConfigFile: &g.conf.http.configFile}, g.logger.With("server", "http"))
-		if errors.Is(err, http.ErrServerClosed) {
-			return nil
-		}
-		return err
-	}, func(error) {
-		ctx, cancel := context.WithTimeout(context.Background(), g.conf.http.grace)
-		defer cancel()
-		if g.http.Shutdown(ctx) != nil {
-			g.closed("HTTP server", g.http.Close())
-		}
-	})
+	for _, h := range g.http {
+		actors.Add(func() error { return h.serve(g.conf.http.configFile, g.logger) }, func(error) {
+			ctx, cancel := context.WithTimeout(context.Background(), g.conf.http.grace)
+			defer cancel()
+			if h.Shutdown(ctx) != nil {
+				g.closed("HTTP server", h.Close())
+			}
+		})
+	}
 
 	work, stopWork := context.WithCancel(context.Background())
 	actors.Add(func() error {

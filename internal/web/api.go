@@ -8,7 +8,10 @@ import (
 	"github.com/klauspost/compress/gzhttp"
 )
 
-const apiPrefix = "/api/v1/"
+const (
+	apiPrefix = "/api/v1/"
+	markPath  = "blocks/mark" // below apiPrefix
+)
 
 // api serves /api/v1/ with the answers, errors and headers of Thanos's.
 type api struct {
@@ -23,7 +26,8 @@ type route struct {
 	http.Handler
 }
 
-func newAPI(o Options) *api {
+// newAPI makes the API, with or without the path that marks blocks.
+func newAPI(o Options, marks bool) *api {
 	a := &api{Options: o, origin: http.NewCrossOriginProtection()}
 	runtimeInfo := newRuntimeInfo(o.Started)
 	handler := func(serve http.HandlerFunc) http.Handler {
@@ -36,10 +40,12 @@ func newAPI(o Options) *api {
 	a.options = handler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	a.routes = map[string]route{
 		"blocks":             get(a.serveBlocks),
-		"blocks/mark":        {http.MethodPost, handler(a.serveMark)},
 		"status/flags":       get(func(w http.ResponseWriter, _ *http.Request) { respond(w, a.Flags) }),
 		"status/runtimeinfo": get(func(w http.ResponseWriter, _ *http.Request) { respond(w, runtimeInfo()) }),
 		"status/buildinfo":   get(func(w http.ResponseWriter, _ *http.Request) { respond(w, buildInfo()) }),
+	}
+	if marks {
+		a.routes[markPath] = route{http.MethodPost, handler(a.serveMark)}
 	}
 	return a
 }

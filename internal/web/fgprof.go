@@ -9,9 +9,6 @@ import (
 	"github.com/felixge/fgprof"
 )
 
-// maxProfile bounds a wall-clock profile: each of its samples stops the process for a moment.
-const maxProfile = 5 * time.Minute
-
 // serveFgprof samples all goroutines, waiting ones too, for so many seconds. fgprof's own handler goes on after its client has gone, for as
 // long as the client said.
 func serveFgprof(w http.ResponseWriter, r *http.Request) {

@@ -22,6 +22,8 @@ type Options struct {
 	Blocks Blocks
 	// Marker writes what POST /api/v1/blocks/mark asks for; nil refuses it.
 	Marker Marker
+	// DebugElsewhere leaves /debug/ and the marking of blocks to DebugHandler, on an address of its own: here they are not found then.
+	DebugElsewhere bool
 	// Flags are shown by /api/v1/status/flags. Secrets must be gone from them.
 	Flags map[string]string
 	// Label is the external label whose value heads a group of blocks; "" heads it with all of them.
@@ -37,31 +39,57 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Handler serves everything.
-//
-// /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline --objstore.config holds the bucket's
-// secrets.
+// Handler serves everything, but for what DebugElsewhere leaves out.
 func Handler(o Options) http.Handler {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.setDefaults()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol) // go tool pprof posts to it
-	mux.HandleFunc("GET /debug/fgprof", serveFgprof)
-
-	if !o.Disable {
-		mux.Handle(apiPrefix, newAPI(o))
-		newPages(o).register(mux)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes}))
+	if !o.DebugElsewhere {
+		registerDebug(mux)
 	}
-	return logPanics(mux, o.Logger)
+	if !o.Disable {
+		shown := atMost(maxShown)
+		mux.Handle(apiPrefix, shown(newAPI(o, !o.DebugElsewhere)))
+		newPages(o).register(mux, shown)
+	}
+	return o.guard(mux)
+}
+
+// DebugHandler serves what changes something, or tells more of the process than everybody needs to know: /debug/, and unless Disable is set
+// /api/v1/blocks/mark.
+func DebugHandler(o Options) http.Handler {
+	o.setDefaults()
+	mux := http.NewServeMux()
+	registerDebug(mux)
+	if !o.Disable {
+		mux.Handle(apiPrefix+markPath, newAPI(o, true))
+	}
+	return o.guard(mux)
+}
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func (o *Options) guard(next http.Handler) http.Handler { return logPanics(inTime(next), o.Logger) }
+
+// registerDebug adds what tells of the process.
+//
+// /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline --objstore.config holds the bucket's
+// secrets.
+func registerDebug(mux *http.ServeMux) {
+	busy := atMost(maxDebug)
+	get := func(path string, serve http.HandlerFunc) { mux.Handle("GET "+path, busy(boundSeconds(serve))) }
+	get("/debug/pprof/", pprof.Index)
+	get("/debug/pprof/profile", pprof.Profile)
+	get("/debug/pprof/trace", pprof.Trace)
+	get("/debug/pprof/symbol", pprof.Symbol)
+	mux.Handle("POST /debug/pprof/symbol", busy(http.HandlerFunc(pprof.Symbol))) // go tool pprof posts to it
+	get("/debug/fgprof", serveFgprof)
 }
 
 // logPanics logs a panic of a handler and ends the connection, as the server would, which logs it where failed handshakes go.

@@ -33,9 +33,9 @@ func newPages(o Options) *pages {
 	return &pages{Options: o, overview: parse("overview.html"), blocks: parse("blocks.html")}
 }
 
-func (p *pages) register(mux *http.ServeMux) {
+func (p *pages) register(mux *http.ServeMux, bound func(http.Handler) http.Handler) {
 	page := func(path string, serve http.HandlerFunc) {
-		mux.Handle("GET "+path, gzhttp.GzipHandler(serve))
+		mux.Handle("GET "+path, bound(gzhttp.GzipHandler(serve)))
 	}
 	page("/{$}", p.serveOverview)
 	for _, name := range []string{"blocks", "loaded"} {
@@ -87,12 +87,14 @@ type overviewPage struct {
 	Series     uint64
 	Size       int64
 	Allowances []allowance
+	Debug      bool // served here
 }
 
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	page := overviewPage{
 		Build: buildInfo(), Started: p.Started.UTC(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Snap: p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer),
+		Debug: !p.DebugElsewhere,
 	}
 	sets := map[string]struct{}{}
 	for i, b := range page.Snap.Blocks {

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	toolkit "github.com/prometheus/exporter-toolkit/web"
+
+	"larder/internal/inbound"
+	"larder/internal/web"
+)
+
+// What a client of HTTP may do that is no flag; what it may send and how long it may take to read stands in internal/web.
+const (
+	// headerTimeout is what a client has for the headers of a request, and for TLS before them.
+	headerTimeout = 10 * time.Second
+	// maxHTTPHeaderBytes bounds them. net/http adds 4 KiB of its own.
+	maxHTTPHeaderBytes = 64 << 10
+	// idleTimeout is how long a connection waits for the next request: longer than between two scrapes.
+	idleTimeout = 3 * time.Minute
+	// maxHTTPStreams are the requests that run at once on a connection of HTTP/2.
+	maxHTTPStreams = 100
+)
+
+// httpServer is an HTTP server with its listener.
+type httpServer struct {
+	*http.Server
+	listener net.Listener
+	name     string // in the log and in metrics
+}
+
+// serveHTTP makes the HTTP servers and takes their ports.
+func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metrics) error {
+	conf := &g.conf.web
+	o := web.Options{
+		Probe: g.probe, Gatherer: reg,
+		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
+		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
+		Blocks: shownBlocks{g.backend.catalog}, Flags: g.conf.shown(),
+		Started: time.Now(), Logger: g.logger,
+	}
+	if conf.enableAdmin {
+		o.Marker = marker{g.backend.bucket}
+	}
+	if err := g.listenHTTP("http", "http-address", g.conf.http.address, web.Handler(o), connections); err != nil {
+		return err
+	}
+	if !o.DebugElsewhere {
+		return nil
+	}
+	return g.listenHTTP("debug", "web.debug-address", g.conf.http.debugAddress, web.DebugHandler(o), connections)
+}
+
+func (g *gateway) listenHTTP(name, flag, address string, handler http.Handler, connections *inbound.Metrics) error {
+	l, err := listen(flag, address, inbound.Options{Server: name, Logger: g.logger, Metrics: connections})
+	if err != nil {
+		return err
+	}
+	g.onClose(func() { g.closed("HTTP listener", l.Close()) })
+	g.http = append(g.http, httpServer{name: name, listener: l, Server: newHTTPServer(g.requests.HTTP(handler), g.logger)})
+	return nil
+}
+
+func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHTTPHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxHTTPStreams},
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
+	}
+}
+
+// serve returns when the server was shut down, or with what keeps it from serving.
+func (h *httpServer) serve(configFile string, logger *slog.Logger) error {
+	err := toolkit.Serve(h.listener, h.Server, &toolkit.FlagConfig{WebConfigFile: &configFile}, logger.With("server", h.name))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
