@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/crc32"
+	"runtime"
 	"testing"
 )
 
@@ -65,7 +66,7 @@ func headerBytes(t testing.TB, idx []byte) []byte {
 	return bytes.Join(h.cur.Load().st.(*memory).chunks, nil)
 }
 
-// Whatever the bytes, opening and looking up neither panics nor loops nor reserves memory without measure.
+// FuzzOpen: whatever the bytes, opening and looking up neither panics nor loops nor reserves memory without measure.
 func FuzzOpen(f *testing.F) {
 	f.Add(headerBytes(f, tinyIndex(f)))
 	v1 := tinyIndex(f)
@@ -73,8 +74,16 @@ func FuzzOpen(f *testing.F) {
 	f.Add(headerBytes(f, v1))
 	f.Add(headerBytes(f, writeIndex(f, nil)))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		fixed := fixSums(b)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		tryAll(b)
-		tryAll(fixSums(b))
+		tryAll(fixed)
+		runtime.ReadMemStats(&after)
+		// Of each name some values are remembered and asked for.
+		if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20+4096*uint64(len(b)) {
+			t.Errorf("%d bytes of header took %d to open and to ask", len(b), n)
+		}
 	})
 }
 
@@ -100,6 +109,9 @@ func tryAll(b []byte) {
 		}
 	}
 	for n := range r.names {
+		if int64(r.counts[n]) > r.size {
+			panic("more values than bytes")
+		}
 		var some []string
 		var p progress
 		r.valuesOf(ctx, n, "", &p, func(v []byte, l List) (bool, error) {

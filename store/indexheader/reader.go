@@ -225,6 +225,7 @@ func (r *reader) parseValues(b []byte) error {
 		r.counts = append(r.counts, uint32(count))
 		r.first = append(r.first, uint32(len(r.valOff)))
 		total += count
+		begin := off
 		for j := range blocks {
 			sep, rest, ok1 := cutBytes(b)
 			size, rest, ok2 := cutUvarint(rest)
@@ -246,6 +247,10 @@ func (r *reader) parseValues(b []byte) error {
 			r.sepEnd = append(r.sepEnd, uint32(seps.Len()))
 			r.lists = append(r.lists, int64(list))
 			off += int64(size)
+		}
+		// Every value takes some bytes of its blocks: what is reserved for a label's lists follows from the file's size too.
+		if count > uint64(off-begin) {
+			return fmt.Errorf("%w: label %q has %d values in %d bytes", errCorrupt, name, count, off-begin)
 		}
 	}
 	if off != r.symSparse || len(b) != 0 || total != uint64(r.values) {
