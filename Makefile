@@ -2,7 +2,9 @@
 
 GO       ?= go
 # Time that each fuzz target gets in `make test`. `make fuzz FUZZTIME=10m` for an evening.
-FUZZTIME ?= 5s
+FUZZTIME ?= 10s
+# Fuzz targets that run side by side.
+FUZZJOBS ?= 2
 # Packages that are tested a second time with the race detector, in their short form: all but those that only link or describe.
 RACE     ?= ./internal/memcached/... ./internal/pagecache/... ./internal/bytecache/... ./internal/hedge/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/... ./internal/reload/... ./internal/requestlog/...
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
@@ -37,23 +39,12 @@ unit:
 race:
 	LARDER_REQUIRE=1 $(GO) test -race -short -timeout 20m $(RACE)
 
-# Every fuzz target of every package, one after the other: go test takes one at a time.
+# Every fuzz target of every package, FUZZJOBS at a time, each by one worker. Inputs are made smaller only a little: else that takes most of the time.
 fuzz:
-	@set -e; for pkg in $$(git ls-files -co --exclude-standard '*_test.go' | grep -v '^interop/' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u); do \
-	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | cut -d' ' -f2); do \
-	    echo "fuzz $$pkg $$target"; \
-	    $(GO) test ./$$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
-	  done; \
-	done
-
-# Everything that larder depends on is broken, one thing after the other, while it is asked; then the stress of one gateway in one process with
-# the race detector. Some ten minutes on two cores. What failed is run again with its seed: make chaos CHAOS='--seed=7 --fault=kill-9'. Hours of
-# it: make chaos CHAOS='--soak=20m'. The short forms are part of `make test`.
-CHAOS    ?=
-STRESS   ?= 60s
-chaos:
-	$(GO) run ./benchmarks/chaos $(CHAOS)
-	LARDER_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 20m -run 'Stress' -v ./store
+	@for pkg in $$(git ls-files -co --exclude-standard '*_test.go' | grep -v '^interop/' | xargs grep -l '^func Fuzz' | xargs -n1 dirname | sort -u); do \
+	  grep -ho '^func Fuzz[A-Za-z0-9_]*' $$pkg/*_test.go | cut -d' ' -f2 | sed "s|^|./$$pkg |"; \
+	done | xargs -P $(FUZZJOBS) -n 2 sh -c 'out=$$($(GO) test $$0 -run "^$$" -fuzz "^$$1$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x -parallel 1 2>&1); rc=$$?; \
+	  if [ $$rc = 0 ]; then echo "fuzz $$0 $$1: $$(echo "$$out" | grep elapsed: | tail -1)"; else echo "fuzz $$0 $$1"; echo "$$out"; exit 255; fi'
 
 # larder with its real neighbours, each a process of its own: Thanos's components, Prometheus, object stores. The module stands apart, see
 # interop/go.mod. A program that a test needs and that is missing fails it. The short form is part of `make test`.
