@@ -54,9 +54,6 @@ func TestChaos(t *testing.T) {
 			t.Errorf("%s: %s", r.fault, strings.Join(r.wrongs, "\n"))
 		}
 	}
-	if err := w.askAll(t.Context()); err != nil {
-		t.Error(err)
-	}
 
 	// The same, held to another answer, fails: a comparison that let everything pass would have passed all of the above.
 	for i := range w.want {

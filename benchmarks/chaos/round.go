@@ -111,7 +111,8 @@ func (w *world) rounds(ctx context.Context, faults []fault) (results []result, e
 		results = append(results, res)
 		w.printf("%s: %s\n", f.name, res.verdict())
 	}
-	return results, nil
+	// After all of it the process answers as a new one does.
+	return results, w.askAll(ctx)
 }
 
 // rest learns what the process holds at rest: the least that it is seen to hold for a while.
