@@ -76,7 +76,7 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 				panic("boom")
 			})
 			return nil
-		}, codes.Aborted},
+		}, codes.Internal},
 	} {
 		for _, at := range []int{1, 7, 20} {
 			t.Run(fmt.Sprintf("%s at frame %d", tc.name, at), func(t *testing.T) {

@@ -34,7 +34,6 @@ type metrics struct {
 	stageSeconds     *prometheus.HistogramVec
 	firstFrame       prometheus.Histogram
 	bytesSent        prometheus.Counter
-	panics           prometheus.Counter
 	requeued         *prometheus.CounterVec
 	corruptRecords   prometheus.Counter
 	unknownEncodings *prometheus.CounterVec
@@ -109,7 +108,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		firstFrame:       f.NewHistogram(prometheus.HistogramOpts{Name: "larder_series_first_frame_seconds", Help: "Time from the start of a Series request to its first frame.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18)}),
 		bytesSent:        f.counter("larder_series_sent_bytes_total", "Bytes of Series responses before compression."),
 		requeued:         f.counters("larder_requests_requeued_total", "Times that a request which needed more memory than it had reserved, and than was free, began again for more.", "method"),
-		panics:           f.counter("larder_request_panics_total", "Panics that were contained to the request that caused them."),
 		corruptRecords:   f.counter("larder_chunk_records_corrupt_total", "Chunk records that did not verify when they were used."),
 		unknownEncodings: f.counters("larder_chunk_unknown_encoding_total", "Chunks of an encoding that larder does not know.", "encoding"),
 	}

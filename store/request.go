@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/storepb"
@@ -245,19 +244,16 @@ func (r *request) queryStats() *storepb.QueryStats {
 	}
 }
 
-// contained is block.Contained: a goroutine's panic is its request's Internal error.
-func contained(f func() error) func() error { return block.Contained(f) }
+// contained makes a goroutine's panic its request's Internal error.
+func contained(f func() error) func() error { return panics.Contained(f) }
 
-// recovered turns a panic of a handler into an Internal error, and counts contained ones.
+// recovered turns a panic of a handler, or of what it waited for, into an Internal error, and notes those that nobody has.
 func (s *Server) recovered(err *error) {
-	if p := recover(); p != nil {
-		*err = &block.PanicError{Value: p, Stack: debug.Stack()}
+	if v := recover(); v != nil {
+		*err = s.panics.Caught(v)
 	}
-	var pe *block.PanicError
-	if errors.As(*err, &pe) {
-		s.metrics.panics.Inc()
-		s.log.Error("request panicked", "panic", fmt.Sprint(pe.Value), "stack", string(pe.Stack))
-		*err = status.Error(codes.Internal, pe.Error())
+	if s.panics.Note(*err) {
+		*err = status.Error(codes.Internal, (*err).Error())
 	}
 }
 
@@ -271,7 +267,7 @@ func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 		return nil
 	}
 	var (
-		pe      *block.PanicError
+		pe      *panics.Error
 		fault   *block.Fault
 		read    *pagecache.ReadError
 		carried interface{ GRPCStatus() *status.Status }

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 	"larder/store/block"
@@ -85,6 +86,7 @@ type Server struct {
 	log       *slog.Logger
 	tracer    trace.Tracer
 	metrics   *metrics
+	panics    *panics.Guard
 	limits    *Limits
 	admission *Admission
 	matchers  *matcherCache
@@ -116,11 +118,13 @@ func New(opts Options) *Server {
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
 		metrics:  newMetrics(opts.Registerer),
+		panics:   panics.New("request", opts.Logger, opts.Registerer),
 		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
 		stalls:   newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
 		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
+	s.opts.Blocks.Panics = s.panics
 	s.admission = NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
 	return s
 }

@@ -172,7 +172,7 @@ func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error)
 	}
 	l.heap, l.rss = m["go_memstats_heap_inuse_bytes"], m["process_resident_memory_bytes"]
 	l.inUse = m[`larder_request_allowance_bytes{state="in_use"}`] + m[`larder_request_allowance_bytes{state="waiting"}`]
-	l.panics = m["larder_request_panics_total"] + m["grpc_req_panics_recovered_total"]
+	l.panics = m["larder_panics_total"]
 	profile, err := g.get(ctx, "/debug/pprof/goroutine?debug=1")
 	if err != nil {
 		return l, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"larder/internal/datadir"
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/slots"
 	"larder/store"
 	"larder/store/block"
@@ -35,6 +37,8 @@ type backend struct {
 	server  *store.Server
 	warmer  *warm.Warmer // nil for none
 
+	panics *panics.Guard
+
 	loads, drops prometheus.Counter
 	lastLoad     prometheus.Gauge
 
@@ -48,6 +52,7 @@ type backend struct {
 // the bucket before run.
 func openBackend(conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg prometheus.Registerer, tracer trace.TracerProvider) (*backend, error) {
 	b := &backend{conf: conf, logger: logger, known: make(chan struct{}), complete: make(chan struct{})}
+	b.panics = panics.New("background", logger, reg)
 	b.loads = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_loads_total",
 		Help: "Total number of blocks that came to be served.",
@@ -230,22 +235,29 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 func (b *backend) run(ctx context.Context, ready func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.catalog.Run(ctx) })
+	background := func(f func() error) { // the store answers without it
+		g.Go(func() error {
+			_ = b.panics.Do(f)
+			return nil
+		})
+	}
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-b.known:
 		}
-		if b.waitHeaders(ctx) == nil {
+		var p *panics.Error
+		if err := b.panics.Do(func() error { return b.waitHeaders(ctx) }); err == nil || errors.As(err, &p) {
 			ready()
 		}
 		return nil
 	})
-	g.Go(func() error {
+	background(func() error {
 		b.warm(ctx)
 		return nil
 	})
-	g.Go(func() error {
+	background(func() error {
 		select {
 		case <-ctx.Done():
 			return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math"
-	"runtime/debug"
 	"time"
 
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
@@ -27,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/internal/inbound"
+	"larder/internal/panics"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/store"
@@ -91,20 +91,20 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		NativeHistogramBucketFactor:    1.1,
 		NativeHistogramMaxBucketNumber: 256,
 	})))
-	panics := prometheus.NewCounter(prometheus.CounterOpts{
+	counted := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "grpc_req_panics_recovered_total",
 		Help: "Total number of gRPC requests recovered from internal panic.",
 	})
-	reg.MustRegister(metrics, panics)
+	reg.MustRegister(metrics, counted)
 
 	var exemplar []grpcprom.Option
 	if tracing.Enabled {
 		exemplar = append(exemplar, grpcprom.WithExemplarFromContext(traceIDs))
 	}
+	guard := panics.New("grpc", logger, reg)
 	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
-		panics.Inc()
-		logger.Error("a request panicked", "requestID", requestlog.ID(ctx), "panic", p, "stack", string(debug.Stack()))
-		return status.Errorf(codes.Internal, "panic: %v", p)
+		counted.Inc()
+		return status.Error(codes.Internal, guard.Caught(p, "requestID", requestlog.ID(ctx)).Error())
 	})
 	open := &inbound.Requests{}
 	failures := requestlog.NewFailures(requestLogOptions(logger))

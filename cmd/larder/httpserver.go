@@ -41,7 +41,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog}, Flags: g.conf.shown(),
-		Started: time.Now(), Logger: g.logger,
+		Started: time.Now(), Logger: g.logger, Registerer: reg,
 	}
 	if conf.enableAdmin {
 		o.Marker = marker{g.backend.bucket}

@@ -3,6 +3,8 @@ package flight
 import (
 	"context"
 	"sync"
+
+	"larder/internal/panics"
 )
 
 // Group shares work by key. The zero value works; it must not be copied.
@@ -30,7 +32,7 @@ type call[V any] struct {
 // anybody waits, on a context with that caller's values and without its end. A
 // caller whose own context ends leaves at once. A failure is the beginner's
 // alone, and nothing remembers it: whoever joined then does the work itself, on
-// its own context. work must contain its panics.
+// its own context. A panic of work is a panics.Error.
 func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Context) (V, error)) (v V, joined bool, err error) {
 	g.mu.Lock()
 	c, joined := g.calls[key]
@@ -61,7 +63,10 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Conte
 
 func (g *Group[K, V]) run(ctx context.Context, key K, c *call[V], work func(context.Context) (V, error)) {
 	defer c.cancel()
-	c.value, c.err = work(ctx)
+	c.err = panics.Contained(func() (err error) {
+		c.value, err = work(ctx)
+		return err
+	})()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.forget(key, c)

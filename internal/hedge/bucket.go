@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/thanos-io/objstore"
+
+	"larder/internal/panics"
 )
 
 const (
@@ -18,6 +20,7 @@ type Bucket struct {
 	objstore.Bucket
 
 	opts                         Options
+	panics                       *panics.Guard
 	gate                         *gate
 	metrics                      *metrics
 	small, middle, large, object *class
@@ -34,6 +37,7 @@ func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	b := &Bucket{
 		Bucket: client,
 		opts:   opts,
+		panics: panics.New("bucket", opts.Logger, opts.Registerer),
 		gate:   newGate(opts),
 		small:  newClass("64KiB", opts),
 		middle: newClass("1MiB", opts),

@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
-	"runtime/debug"
 	"sync"
 	"time"
+
+	"larder/internal/panics"
 )
 
 // read is one read that somebody waits for.
@@ -190,16 +190,15 @@ func (r *read) close(a *attempt) error { return r.contained(a, a.body.Close) }
 // package, where a panic would end the process; on the caller's one would leave
 // a slot behind.
 func (r *read) contained(a *attempt, f func() error) error {
-	return Contained(r.b.opts.Logger, r.name, r.off+a.pos, f)
+	return Contained(r.b.panics, r.name, r.off+a.pos, f)
 }
 
 // Contained calls into a client of the bucket, on behalf of a read at an offset.
-// A panic is logged, and becomes an error.
-func Contained(logger *slog.Logger, object string, off int64, f func() error) (err error) {
+// A panic is noted, and becomes an error: a panics.Error in its chain.
+func Contained(g *panics.Guard, object string, off int64, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			logger.Error("panic in the bucket's client", "object", object, "offset", off, "panic", v, "stack", string(debug.Stack()))
-			err = &PanicError{Value: v}
+			err = fmt.Errorf("the bucket's client: %w", g.Caught(v, "object", object, "offset", off))
 		}
 	}()
 	return f()
@@ -282,8 +281,3 @@ func (r *read) count(a *attempt, result string) {
 		r.b.metrics.hedges.WithLabelValues(a.reason, result).Inc()
 	}
 }
-
-// PanicError is returned by a read whose client panicked.
-type PanicError struct{ Value any }
-
-func (e *PanicError) Error() string { return fmt.Sprintf("panic in the bucket's client: %v", e.Value) }

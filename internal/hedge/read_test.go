@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"larder/internal/panics"
 )
 
 // slowOnce is a bucket whose next request does as c says, and the others as usual.
@@ -175,8 +177,8 @@ func TestAPanicOfTheClientIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, func(int) conduct { return conduct{panics: true} })
 		_, err := g.GetRange(t.Context(), "o", 0, 1000)
-		if p := new(PanicError); !errors.As(err, &p) {
-			t.Errorf("got %v, want a PanicError", err)
+		if p := new(panics.Error); !errors.As(err, &p) {
+			t.Errorf("got %v, want a panic", err)
 		}
 		synctest.Wait()
 		g.atRest(t)
@@ -216,7 +218,7 @@ func TestAPanicOfABodyEndsNothing(t *testing.T) {
 					t.Errorf("%d bytes, %v; or wrong ones", len(got), err)
 				}
 				err = body.Close()
-				if p := new(PanicError); errors.As(err, &p) != tc.closeErr {
+				if p := new(panics.Error); errors.As(err, &p) != tc.closeErr {
 					t.Errorf("Close returned %v", err)
 				}
 				time.Sleep(time.Minute)

@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/clienttls"},
+	{"internal/clienttls", "internal/panics"},
 	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
@@ -23,27 +23,28 @@ var layers = [][]string{
 
 // narrower are packages that may import less than their layer allows: of larder's own, only these.
 var narrower = map[string][]string{
+	"internal/panics":     {},
 	"store/storepb":       {},
 	"internal/telemetry":  {"internal/clienttls"},
 	"internal/clienttls":  {},
 	"internal/inbound":    {},
-	"internal/reload":     {},
+	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {},
 	"internal/tsdbfmt":    {"internal/telemetry"},
-	"internal/memcached":  {"internal/telemetry"},
+	"internal/memcached":  {"internal/panics", "internal/telemetry"},
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
-	"internal/pagecache":  {"internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots"},
+	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots"},
 	"internal/quantile":   {},
-	"internal/flight":     {},
+	"internal/flight":     {"internal/panics"},
 	"internal/faultstore": {},
 	"internal/sealed":     {},
 	"internal/datadir":    {},
 	"internal/disktest":   {},
-	"internal/hedge":      {"internal/telemetry", "internal/quantile"},
+	"internal/hedge":      {"internal/panics", "internal/telemetry", "internal/quantile"},
 	"internal/slots":      {},
-	"internal/retry":      {"internal/telemetry", "internal/hedge"},
-	"internal/web":        {"internal/telemetry"},
-	"store/warm":          {"internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/sealed"},
+	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},
+	"internal/web":        {"internal/panics", "internal/telemetry"},
+	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/sealed"},
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"larder/internal/panics"
 )
 
 // Client of a set of memcached servers. It is safe for concurrent use; make it with New.
@@ -15,6 +17,7 @@ type Client struct {
 	queue     *queue
 	turns     chan struct{} // one for each batch that may run
 	metrics   *metrics
+	panics    *panics.Guard
 	counters  counters
 
 	ring atomic.Pointer[ring] // stored by update only, which one goroutine calls
@@ -44,7 +47,9 @@ func New(o Options) (*Client, error) {
 		discovery: d,
 		queue:     newQueue(o.MaxAsyncBufferSize, o.MaxAsyncBufferBytes),
 		turns:     make(chan struct{}, o.MaxGetMultiConcurrency),
+		panics:    panics.New("memcached", o.Logger, o.Registerer),
 	}
+	c.dials.panics = c.panics
 	c.dials.ctx, c.stop = context.WithCancel(context.Background())
 	c.update(d.listed())
 	if c.metrics, err = newMetrics(c); err != nil {
@@ -86,9 +91,12 @@ func (c *Client) watch(ctx context.Context) {
 	for {
 		wait := c.o.DNSInterval
 		if c.discovery.dynamic() {
-			if endpoints, changed := c.discovery.lookUp(ctx); changed {
-				c.update(endpoints)
-			}
+			_ = c.panics.Do(func() error { // a resolver's
+				if endpoints, changed := c.discovery.lookUp(ctx); changed {
+					c.update(endpoints)
+				}
+				return nil
+			})
 			if len(c.ring.Load().servers) == 0 {
 				wait = min(wait, retryUnknown)
 			}

@@ -26,7 +26,7 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 func (c *conn) Read(p []byte) (n int, err error) {
 	defer func() {
 		if v := recover(); v != nil { // in a goroutine of gomemcache's: it would end the process
-			n, err = 0, fmt.Errorf("memcached: panic while reading: %v", v)
+			n, err = 0, fmt.Errorf("memcached: reply: %w", c.lane.home.dials.panics.Caught(v))
 		}
 	}()
 	if c.lane.reply.fault != nil {

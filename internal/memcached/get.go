@@ -185,8 +185,7 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 	v, err := verdictBad, error(nil)
 	defer func() {
 		if p := recover(); p != nil {
-			v, err = verdictBad, fmt.Errorf("memcached: panic during a read: %v", p)
-			c.o.Logger.Error("panic", "err", err)
+			v, err = verdictBad, fmt.Errorf("memcached: read: %w", c.panics.Caught(p))
 		}
 		b.server.readBreaker.report(ticket, v, err)
 	}()

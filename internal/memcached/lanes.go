@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"larder/internal/panics"
 )
 
 // endpoint is where a server listens, and what its certificate says.
@@ -51,6 +53,7 @@ type lanes struct {
 // dials are the connections that a client is about to make.
 type dials struct {
 	ctx     context.Context // ends with the client
+	panics  *panics.Guard
 	running sync.WaitGroup
 }
 
@@ -66,7 +69,7 @@ func (ls *lanes) connect(deadline time.Time) (net.Conn, error) {
 		var r result
 		defer func() {
 			if p := recover(); p != nil { // a callback of the TLS configuration
-				r = result{err: fmt.Errorf("memcached: panic while connecting: %v", p)}
+				r = result{err: fmt.Errorf("memcached: connect: %w", ls.dials.panics.Caught(p))}
 			}
 			select {
 			case results <- r:

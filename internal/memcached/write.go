@@ -45,8 +45,7 @@ func (c *Client) carryOut(p *pendingWrite, w write, key, buf []byte) (usedKey, u
 	err := errors.New("memcached: panic during a write")
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("memcached: panic during a write: %v", v)
-			c.o.Logger.Error("panic", "err", err)
+			err = fmt.Errorf("memcached: write: %w", c.panics.Caught(v))
 		}
 		c.written(s, ticket, w, err)
 	}()

@@ -78,8 +78,3 @@ type SpanError struct {
 func (e *SpanError) Error() string {
 	return fmt.Sprintf("span [%d,%d) of object %s (%d bytes): %s", e.Span.Off, e.Span.End, e.Object, e.Size, e.Reason)
 }
-
-// PanicError is returned to the waiters of a read that panicked.
-type PanicError struct{ Value any }
-
-func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }

@@ -3,7 +3,6 @@ package pagecache
 import (
 	"cmp"
 	"context"
-	"runtime/debug"
 	"slices"
 
 	"larder/internal/bytecache"
@@ -147,7 +146,7 @@ func (r *Reader) runLookup(ctx context.Context, l *lookup) {
 	defer l.cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			r.opts.Logger.Error("panic while asking the cache", "object", l.obj.Name, "panic", v, "stack", string(debug.Stack()))
+			_ = r.panics.Caught(v, "object", l.obj.Name) // to those who wait it is a miss
 			clear(l.values)
 		}
 		r.mu.Lock()

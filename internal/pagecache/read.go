@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -19,9 +18,7 @@ const maxEmptyReads = 100
 func (r *Reader) fly(f *flight) {
 	defer func() {
 		if v := recover(); v != nil {
-			r.opts.Logger.Error("panic while reading the bucket", "object", f.obj.Name, "offset", f.off,
-				"panic", v, "stack", string(debug.Stack()))
-			r.end(f, f.wrap(&PanicError{Value: v}))
+			r.end(f, f.wrap(r.panics.Caught(v, "object", f.obj.Name, "offset", f.off)))
 		}
 	}()
 	if f.ctx.Err() != nil {

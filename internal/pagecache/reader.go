@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"larder/internal/panics"
 	"larder/internal/quantile"
 )
 
@@ -20,6 +21,7 @@ type Reader struct {
 	opts    Options
 	shift   uint
 	metrics *metrics
+	panics  *panics.Guard
 	// inFlight is the account of the bytes of running reads.
 	inFlight *semaphore.Weighted
 	buffers  sync.Pool // of *[]byte, see buffer
@@ -52,6 +54,7 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 		opts:     opts,
 		shift:    uint(bits.TrailingZeros(uint(opts.PageSize))),
 		metrics:  newMetrics(opts.Registerer, opts.Kind),
+		panics:   panics.New("pages", opts.Logger, opts.Registerer),
 		inFlight: semaphore.NewWeighted(opts.MaxInFlightBytes),
 		table:    map[uint64]*flight{},
 		lookups:  map[uint64]*lookup{},

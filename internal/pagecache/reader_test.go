@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"larder/internal/panics"
 	"larder/internal/slots"
 )
 
@@ -254,7 +255,7 @@ func TestPanicIsContained(t *testing.T) {
 	one := slots.New(slots.Options{Max: 1}) // a panic must give back what it held
 	r := New(b, newMapCache(), Options{Slots: one, MaxInFlightBytes: 8 << 10})
 	obj := testObject("o", 10_000)
-	var pe *PanicError
+	var pe *panics.Error
 	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); !errors.As(err, &pe) || pe.Value != "boom" {
 		t.Errorf("got %v", err)
 	}

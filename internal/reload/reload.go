@@ -11,6 +11,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/panics"
 )
 
 // Unit is a piece of configuration that can be replaced.
@@ -38,10 +40,11 @@ type Options struct {
 
 // Reloader keeps units up to date.
 type Reloader struct {
-	opts  Options
-	log   *slog.Logger
-	units []*unit
-	asked chan struct{}
+	opts   Options
+	log    *slog.Logger
+	panics *panics.Guard
+	units  []*unit
+	asked  chan struct{}
 
 	successful, succeededAt *prometheus.GaugeVec
 }
@@ -64,7 +67,7 @@ func New(units []Unit, opts Options) *Reloader {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Reloader{opts: opts, log: opts.Logger.With("component", "reload"), asked: make(chan struct{}, 1)}
+	r := &Reloader{opts: opts, log: opts.Logger.With("component", "reload"), panics: panics.New("reload", opts.Logger, opts.Registerer), asked: make(chan struct{}, 1)}
 	r.successful = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "larder_config_last_reload_successful",
 		Help: "Whether what the configuration files hold is in use (1), or could not be and what was before still is (0).",
@@ -144,7 +147,7 @@ func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) boo
 			continue
 		}
 		u.loaded, u.seen = true, seen
-		err := load(ctx, u.Load)
+		err := r.load(ctx, u.Load)
 		if ctx.Err() != nil {
 			return
 		}
@@ -162,14 +165,9 @@ func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) boo
 	}
 }
 
-// load turns a panic, of a parser for instance, into an error: the old configuration serves on.
-func load(ctx context.Context, f func(context.Context) error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return f(ctx)
+// load calls f. A panic, of a parser for instance, is an error: the old configuration serves on.
+func (r *Reloader) load(ctx context.Context, f func(context.Context) error) error {
+	return r.panics.Do(func() error { return f(ctx) })
 }
 
 // contents identifies what files hold; one that cannot be read, by why.

@@ -8,6 +8,7 @@ import (
 	"github.com/thanos-io/objstore"
 
 	"larder/internal/hedge"
+	"larder/internal/panics"
 )
 
 // Bucket is an object store client whose reads and listings survive faults. What
@@ -16,6 +17,7 @@ type Bucket struct {
 	objstore.Bucket
 
 	opts    Options
+	panics  *panics.Guard
 	budget  *budget
 	metrics *metrics
 	buffers sync.Pool // of *[]byte, step long
@@ -25,7 +27,7 @@ type Bucket struct {
 // the client.
 func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	opts = opts.withDefaults()
-	b := &Bucket{Bucket: client, opts: opts, budget: newBudget(opts)}
+	b := &Bucket{Bucket: client, opts: opts, panics: panics.New("bucket", opts.Logger, opts.Registerer), budget: newBudget(opts)}
 	b.metrics = newMetrics(opts.Registerer, b.budget)
 	b.buffers.New = func() any { p := make([]byte, step); return &p }
 	return b
@@ -80,5 +82,5 @@ func (b *Bucket) IsAccessDeniedErr(err error) bool { return b.Bucket.IsAccessDen
 
 // contained calls the client.
 func (b *Bucket) contained(object string, off int64, f func() error) error {
-	return hedge.Contained(b.opts.Logger, object, off, f)
+	return hedge.Contained(b.panics, object, off, f)
 }

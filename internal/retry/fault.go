@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"larder/internal/hedge"
+	"larder/internal/panics"
 )
 
 // Why a request is repeated.
@@ -43,7 +43,7 @@ func (b *Bucket) reasonOf(err error) string {
 	case errors.Is(err, errStalled):
 		return reasonStalled
 	}
-	var panicked *hedge.PanicError
+	var panicked *panics.Error
 	var certificate *tls.CertificateVerificationError
 	if errors.As(err, &panicked) || errors.As(err, &certificate) || errors.Is(err, objstore.ErrOptionNotSupported) ||
 		errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {

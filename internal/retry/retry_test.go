@@ -18,7 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
-	"larder/internal/hedge"
+	"larder/internal/panics"
 )
 
 // TestRangesSurvive: for each fault of one request the bytes come, by exactly these requests.
@@ -130,7 +130,7 @@ func TestFinalErrors(t *testing.T) {
 func TestPanicsAreContained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, always(conduct{panics: true}))
-		var panicked *hedge.PanicError
+		var panicked *panics.Error
 		if _, err := g.read(t.Context(), 0, 10); !errors.As(err, &panicked) {
 			t.Errorf("got %v", err)
 		}

@@ -4,11 +4,12 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
-	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"larder/internal/panics"
 )
 
 // Options say what is served. Probe and Gatherer are required.
@@ -37,6 +38,8 @@ type Options struct {
 	Started time.Time
 	// Logger is where marks and panics are reported; nil discards.
 	Logger *slog.Logger
+	// Registerer takes the count of panics; nil is none.
+	Registerer prometheus.Registerer
 }
 
 // Handler serves everything, but for what DebugElsewhere leaves out.
@@ -75,7 +78,9 @@ func (o *Options) setDefaults() {
 	}
 }
 
-func (o *Options) guard(next http.Handler) http.Handler { return logPanics(inTime(next), o.Logger) }
+func (o *Options) guard(next http.Handler) http.Handler {
+	return containPanics(inTime(next), panics.New("http", o.Logger, o.Registerer))
+}
 
 // registerDebug adds what tells of the process.
 //
@@ -92,8 +97,8 @@ func registerDebug(mux *http.ServeMux) {
 	get("/debug/fgprof", serveFgprof)
 }
 
-// logPanics logs a panic of a handler and ends the connection, as the server would, which logs it where failed handshakes go.
-func logPanics(next http.Handler, logger *slog.Logger) http.Handler {
+// containPanics notes a panic of a handler and ends the connection, as the server would, which logs it where failed handshakes go.
+func containPanics(next http.Handler, guard *panics.Guard) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			switch p := recover(); p {
@@ -101,7 +106,7 @@ func logPanics(next http.Handler, logger *slog.Logger) http.Handler {
 			case http.ErrAbortHandler:
 				panic(p)
 			default:
-				logger.Error("an HTTP request panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				_ = guard.Caught(p, "path", r.URL.Path)
 				panic(http.ErrAbortHandler)
 			}
 		}()

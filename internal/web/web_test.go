@@ -106,7 +106,7 @@ func TestPanicsAreLogged(t *testing.T) {
 		t.Errorf("got %s", resp.Status)
 	}
 	srv.Close() // when the handler has returned
-	if line := log.String(); !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `path=/blocks panic="no blocks today"`) || !strings.Contains(line, "web_test.go") {
+	if line := log.String(); !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `panic="no blocks today"`) || !strings.Contains(line, "web_test.go") || !strings.Contains(line, "path=/blocks") {
 		t.Errorf("got %q", line)
 	}
 }

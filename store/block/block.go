@@ -19,6 +19,7 @@ import (
 	"larder/internal/bytecache"
 	"larder/internal/flight"
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
@@ -62,6 +63,8 @@ type Deps struct {
 	Corruptions telemetry.Corruptions
 	// Expansions bounds what finding postings takes; nil: nothing does.
 	Expansions *Expansions
+	// Panics notes those of work that no request waits for. Nil: nobody does.
+	Panics *panics.Guard
 }
 
 // Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a

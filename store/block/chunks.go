@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 )
@@ -100,7 +101,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
 		for i := range files {
-			g.Go(Contained(func() error { return reads[i].read(ctx, r, b, files[i]) }))
+			g.Go(panics.Contained(func() error { return reads[i].read(ctx, r, b, files[i]) }))
 		}
 		if err := g.Wait(); err != nil {
 			return err

@@ -3,7 +3,6 @@ package block
 import (
 	"errors"
 	"fmt"
-	"runtime/debug"
 
 	"github.com/oklog/ulid/v2"
 
@@ -33,27 +32,6 @@ func fault(err error) error {
 		return nil
 	}
 	return &Fault{Err: err}
-}
-
-// PanicError is a panic that was contained.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-// Error leaves the stack out: it is for the log, not for the client.
-func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
-
-// Contained returns f with its panics turned into errors: what a request's goroutine does must not end the process.
-func Contained(f func() error) func() error {
-	return func() (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				err = &PanicError{Value: p, Stack: debug.Stack()}
-			}
-		}()
-		return f()
-	}
 }
 
 // corrupt reports whether err says that bytes of a block are not what they should be.

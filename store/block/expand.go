@@ -13,6 +13,7 @@ import (
 	"larder/indexcache"
 	"larder/internal/bytecache"
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 	"larder/store/indexheader"
@@ -79,7 +80,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 		if acct != nil {
 			defer mine.MoveTo(acct)
 		}
-		err = Contained(func() error {
+		err = panics.Contained(func() error {
 			if v, ok := pc.Fetch(ctx, key); ok {
 				if k, ok = decodePostings(v, refs, len(canonical)); ok {
 					k.stats.Cached = 1

@@ -14,6 +14,7 @@ import (
 	"larder/internal/bytecache"
 	"larder/internal/bytecache/bytecachetest"
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/store/catalog"
 )
 
@@ -73,7 +74,7 @@ func TestPagesOfOtherSizes(t *testing.T) {
 // TestFiftyLookups: identical plans ask memcached once. Where it brings postings that one request may not have, or panics, the others are served.
 func TestFiftyLookups(t *testing.T) {
 	errLimit := errors.New("limit")
-	f := func(name string, filled, panics, leaderLimited bool, wantFetches int) {
+	f := func(name string, filled, panicking, leaderLimited bool, wantFetches int) {
 		t.Run(name, func(t *testing.T) {
 			data := postingsWideBlock(t, 2000).index
 			synctest.Test(t, func(t *testing.T) {
@@ -92,7 +93,7 @@ func TestFiftyLookups(t *testing.T) {
 				r.Before = func(context.Context) {
 					isFirst := !first.Swap(true)
 					<-goOn
-					if panics && isFirst {
+					if panicking && isFirst {
 						panic("client of memcached")
 					}
 				}
@@ -127,8 +128,8 @@ func TestFiftyLookups(t *testing.T) {
 				close(goOn)
 				wg.Wait()
 				err := <-leader
-				var panicked *PanicError
-				if leaderLimited != errors.Is(err, errLimit) || panics != errors.As(err, &panicked) || !leaderLimited && !panics && err != nil {
+				var panicked *panics.Error
+				if leaderLimited != errors.Is(err, errLimit) || panicking != errors.As(err, &panicked) || !leaderLimited && !panicking && err != nil {
 					t.Errorf("who came first got %v", err)
 				}
 				if k.fetches > wantFetches {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/tsdbfmt"
 )
 
@@ -145,7 +146,7 @@ func (s *Stream) startRun() *run {
 	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
 	go func() {
 		defer close(r.done)
-		r.err = Contained(func() error { return s.readRun(r, spans, version) })()
+		r.err = panics.Contained(func() error { return s.readRun(r, spans, version) })()
 	}()
 	return r
 }

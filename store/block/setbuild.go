@@ -10,6 +10,7 @@ import (
 
 	"larder/indexcache"
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 )
 
 // setBuild is a series set under construction: a log of the segments that one stream of all series and chunks has returned so far. Any number
@@ -117,7 +118,8 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 
 // decode brings the next segment into the log.
 func (b *setBuild) decode(done chan struct{}, runBytes int64) {
-	if err := Contained(func() error { return b.advance(runBytes) })(); err != nil {
+	if err := panics.Contained(func() error { return b.advance(runBytes) })(); err != nil {
+		b.block.deps.Panics.Note(err) // readers go on by themselves, and may not meet it
 		b.fail()
 	}
 	credit := b.work()

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -490,9 +491,9 @@ func TestAPanicOfAReadIsAnError(t *testing.T) {
 	s := p.Stream(context.Background(), StreamOptions{MaxTime: 1})
 	defer s.Close()
 	_, err := s.Next()
-	var pe *PanicError
+	var pe *panics.Error
 	if !errors.As(err, &pe) || len(pe.Stack) == 0 {
-		t.Fatalf("got %v, want a PanicError with a stack", err)
+		t.Fatalf("got %v, want a panic with a stack", err)
 	}
 	if strings.Contains(err.Error(), "goroutine") {
 		t.Errorf("the text has the stack: %v", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"larder/internal/panics"
 	"larder/internal/sealed"
 )
 
@@ -31,6 +32,7 @@ type Catalog struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
+	panics  *panics.Guard
 	bucket  Bucket // for listings
 	reader  objectReader
 	local   *localStore
@@ -86,6 +88,7 @@ func New(opts Options) (*Catalog, error) {
 		opts:       opts,
 		log:        opts.Logger.With("component", "catalog"),
 		metrics:    newMetrics(opts.Registerer, opts.ConsistencyDelay.Seconds()),
+		panics:     panics.New("catalog", opts.Logger, opts.Registerer),
 		bucket:     opts.Bucket,
 		reader:     opts.Bucket,
 		local:      newLocal(opts.Dir, opts.Hold),
@@ -278,7 +281,11 @@ func (c *Catalog) tell() {
 		func() {
 			c.mu.Unlock()
 			defer c.mu.Lock()
-			c.opts.OnChange(ch.old, ch.new)
+			// The view has changed all the same, and who changed it goes on.
+			_ = c.panics.Do(func() error {
+				c.opts.OnChange(ch.old, ch.new)
+				return nil
+			})
 		}()
 	}
 }
@@ -445,7 +452,10 @@ func (c *Catalog) refreshFlight() (*refresh, error) {
 		c.flight, c.lastFlight = nil, f
 		c.flightMu.Unlock()
 		close(f.done)
-		c.save(found) // requests do not wait for the disk
+		_ = c.panics.Do(func() error {
+			c.save(found) // requests do not wait for the disk
+			return nil
+		})
 	})
 	return f, nil
 }

@@ -98,7 +98,7 @@ func (c *Catalog) readParquet(ctx context.Context) error {
 	c.parquetMu.Lock()
 	defer c.parquetMu.Unlock()
 	next := &conversions{files: c.parquet.Load().files}
-	next.err = recovered(func() (err error) {
+	next.err = c.panics.Do(func() (err error) {
 		var listed map[string]parquetFile
 		if listed, err = c.listParquet(ctx); err == nil {
 			next.files, err = c.readParquetFiles(ctx, listed, next.files)

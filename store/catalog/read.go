@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"runtime/debug"
 	"sync"
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/panics"
 	"larder/internal/sealed"
 	"larder/internal/telemetry"
 )
@@ -125,7 +125,7 @@ func (c *Catalog) parallel(n int, f func(i int) error, panicked func(i int, err 
 	for range min(n, c.opts.Concurrency) {
 		wg.Go(func() {
 			for i := range next {
-				if err := recovered(func() error { return f(i) }); errors.Is(err, errPanic) {
+				if err := panics.Contained(func() error { return f(i) })(); c.panics.Note(err) {
 					panicked(i, err)
 				}
 			}
@@ -136,16 +136,4 @@ func (c *Catalog) parallel(n int, f func(i int) error, panicked func(i int, err 
 	}
 	close(next)
 	wg.Wait()
-}
-
-var errPanic = errors.New("panic")
-
-// recovered calls f and returns its error, or errPanic with the stack if it panics.
-func recovered(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v\n%s", errPanic, p, debug.Stack())
-		}
-	}()
-	return f()
 }

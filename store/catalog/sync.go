@@ -46,8 +46,11 @@ func (c *Catalog) Sync(ctx context.Context) error {
 	// Before the sync's turn: a refresh does not need the Parquet bucket and must not wait for it.
 	parquetErr := c.readParquet(ctx)
 	found, err := c.sync(ctx, false)
-	c.save(found)
-	err = errors.Join(err, parquetErr)
+	saveErr := c.panics.Do(func() error {
+		c.save(found)
+		return nil
+	})
+	err = errors.Join(err, saveErr, parquetErr)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (c *Catalog) sync(ctx context.Context, refreshing bool) (*saved, error) {
 	}
 	defer func() { c.turn <- struct{}{} }()
 	c.found = nil
-	err := recovered(func() error { return c.syncLocked(ctx, refreshing) })
+	err := c.panics.Do(func() error { return c.syncLocked(ctx, refreshing) })
 	return c.found, err
 }
 

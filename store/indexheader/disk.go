@@ -129,7 +129,11 @@ func (m *Manager) saveUnsaved() bool {
 		e.saving++
 		r := e.h.cur.Load()
 		m.unlock()
-		ok := m.save(e, loaded{r: r, unnamed: r.st})
+		ok := false
+		_ = m.panics.Do(func() error {
+			ok = m.save(e, loaded{r: r, unnamed: r.st})
+			return nil
+		})
 		m.mu.Lock()
 		if ok {
 			delete(m.unsaved, e)

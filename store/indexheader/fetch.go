@@ -11,6 +11,8 @@ import (
 
 	"github.com/thanos-io/objstore"
 	"golang.org/x/sync/semaphore"
+
+	"larder/internal/panics"
 )
 
 // Bucket is what is needed of an object store. objstore.BucketReader is one.
@@ -23,6 +25,7 @@ type Bucket interface {
 // fetcher reads ranges of objects: exactly as many bytes as asked for, or an error.
 type fetcher struct {
 	bkt      Bucket
+	panics   *panics.Guard
 	partSize int64
 	timeout  time.Duration // of one attempt
 	attempts int
@@ -99,9 +102,9 @@ func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) er
 	wait := f.backoff
 	for n := 1; ; n++ {
 		one, cancel := context.WithTimeout(ctx, f.timeout)
-		err := try(one)
+		err := panics.Contained(func() error { return try(one) })()
 		cancel()
-		if err == nil || errors.Is(err, ErrNotFound) || n >= f.attempts {
+		if panicked := f.panics.Note(err); err == nil || panicked || errors.Is(err, ErrNotFound) || n >= f.attempts {
 			return err
 		}
 		if ctx.Err() != nil {

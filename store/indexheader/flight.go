@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -130,7 +129,10 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 
 	switch {
 	case keep && l.unsaved():
-		m.save(e, l)
+		_ = m.panics.Do(func() error {
+			m.save(e, l)
+			return nil
+		})
 		m.mu.Lock()
 		e.saving--
 		m.unref(e)
@@ -148,8 +150,8 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err error) {
 	background := fl.background
 	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("index header of block %s: panic: %v\n%s", e.src.ID, p, debug.Stack())
+		if v := recover(); v != nil {
+			err = fmt.Errorf("index header of block %s: %w", e.src.ID, m.panics.Caught(v, "block", e.src.ID))
 		}
 	}()
 	if background {

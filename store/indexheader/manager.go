@@ -14,6 +14,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/semaphore"
+
+	"larder/internal/panics"
 )
 
 // Manager owns the index headers of a process: it builds, opens, closes and forgets them.
@@ -21,10 +23,11 @@ import (
 // One lock, mu, guards all of its state and that of its entries; nothing waits and nothing is read or written while it is held. An
 // entry's fileMu orders the renaming and the removal of its file and is taken without mu.
 type Manager struct {
-	opts  Options
-	fetch *fetcher
-	look  *lookups
-	met   *metrics
+	opts   Options
+	fetch  *fetcher
+	look   *lookups
+	met    *metrics
+	panics *panics.Guard
 	// step is called before each step of a build that a crash may follow. Tests replace it before the first build.
 	step func(name string) error
 
@@ -72,10 +75,12 @@ func New(opts Options) (*Manager, error) {
 		return nil, errors.New("index headers: no bucket")
 	}
 	opts = opts.withDefaults()
+	guard := panics.New("header", opts.Logger, opts.Registerer)
 	m := &Manager{
-		opts: opts,
+		opts:   opts,
+		panics: guard,
 		fetch: &fetcher{
-			bkt: opts.Bucket, partSize: opts.PartSize, timeout: opts.ReadTimeout, attempts: readAttempts, backoff: readBackoff,
+			bkt: opts.Bucket, panics: guard, partSize: opts.PartSize, timeout: opts.ReadTimeout, attempts: readAttempts, backoff: readBackoff,
 			bytes: semaphore.NewWeighted(opts.BuildBytes),
 		},
 		look:    newLookups(opts.BlockCacheBytes),

@@ -80,7 +80,8 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 				if i >= len(tasks) {
 					return
 				}
-				switch err := w.one(ctx, tasks[i], b, &bytes); {
+				err := w.panics.Do(func() error { return w.one(ctx, tasks[i], b, &bytes) })
+				switch {
 				case err == nil:
 					replayed.Add(1)
 					w.metrics.replayed.WithLabelValues(purpose).Inc()
@@ -138,8 +139,10 @@ func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64
 			return ctx.Err()
 		}
 		a := b.attempt()
-		finished, err := w.opts.Store.Warm(ctx, t.block, ms, without, &a.acct)
-		<-w.places
+		finished, err := func() (bool, error) {
+			defer func() { <-w.places }()
+			return w.opts.Store.Warm(ctx, t.block, ms, without, &a.acct)
+		}()
 		bytes.Add(a.end(err == nil && !finished))
 		if err != nil || finished {
 			return err
@@ -182,9 +185,11 @@ func (w *Warmer) openHeaders(ctx context.Context, blocks []*catalog.Block) int {
 				if i >= len(blocks) || w.idle(ctx) != nil {
 					return
 				}
-				if w.openHeader(ctx, blocks[i]) {
-					opened.Add(1)
-				}
+				w.contained(func() {
+					if w.openHeader(ctx, blocks[i]) {
+						opened.Add(1)
+					}
+				})
 			}
 		})
 	}

@@ -50,7 +50,7 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 		}
 		s := &successor{}
 		w.warming[n.ID] = s
-		w.wg.Go(func() { w.warmSuccessor(n, s, score, b) })
+		w.wg.Go(func() { w.contained(func() { w.warmSuccessor(n, s, score, b) }) })
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/pagecache"
+	"larder/internal/panics"
 	"larder/internal/sealed"
 	"larder/internal/telemetry"
 	"larder/store/catalog"
@@ -74,6 +75,7 @@ type Warmer struct {
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
+	panics  *panics.Guard
 	places  chan struct{} // held by each set that is being replayed
 
 	ctx    context.Context // of replays after compactions
@@ -113,6 +115,7 @@ func New(opts Options) *Warmer {
 	}
 	w := &Warmer{opts: opts, log: opts.Logger, places: make(chan struct{}, workers), warming: map[ulid.ULID]*successor{}}
 	w.metrics = newMetrics(opts.Recorder, opts.Registerer)
+	w.panics = panics.New("warm", opts.Logger, opts.Registerer)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -136,10 +139,10 @@ func (w *Warmer) served(id ulid.ULID) bool {
 // Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a last one. It is called once the blocks are known.
 func (w *Warmer) Run(ctx context.Context) {
 	if w.opts.Dir != "" {
-		w.load()
+		w.contained(w.load)
 	}
 	var replaying sync.WaitGroup
-	replaying.Go(func() { w.replaySnapshot(ctx) })
+	replaying.Go(func() { w.contained(func() { w.replaySnapshot(ctx) }) })
 	defer replaying.Wait()
 	if w.opts.Dir == "" {
 		return
@@ -149,12 +152,20 @@ func (w *Warmer) Run(ctx context.Context) {
 	for {
 		select {
 		case <-t.C:
-			w.save()
+			w.contained(w.save)
 		case <-ctx.Done():
-			w.save()
+			w.contained(w.save)
 			return
 		}
 	}
+}
+
+// contained runs what no request waits for: a panic of it leaves caches cold.
+func (w *Warmer) contained(f func()) {
+	_ = w.panics.Do(func() error {
+		f()
+		return nil
+	})
 }
 
 // load adds the snapshot to what the recorder has noted by now.
