@@ -170,6 +170,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(g.catalog.Close)
 	o := store.Options{
 		Catalog:        g.catalog,
 		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
