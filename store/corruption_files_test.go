@@ -5,11 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/thanos-io/objstore"
 
 	"larder/benchmarks/dataset"
 	"larder/store/storepb"
@@ -194,5 +198,69 @@ func TestAbsurdMetas(t *testing.T) {
 			}
 			g.ask(t).compare(t, want, "")
 		})
+	}
+}
+
+// TestEveryByteOfAMeta changes one byte of a meta.json. Much of it can be changed so that another possible block is described, which nobody can notice:
+// but the blocks beside it are answered as before, and what a block is refused for is counted. Changed in one read, what cannot be a block is
+// read again, and costs nothing.
+func TestEveryByteOfAMeta(t *testing.T) {
+	dir, metas := smallBlocks(t)
+	name := metas[0].ULID.String() + "/meta.json"
+	whole, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	beside := func(t *testing.T, g *gateway) []string {
+		req := &storepb.SeriesRequest{
+			MaxTime: 1 << 50, MaxResolutionWindow: 300_000, Hints: onlyBlock(t, metas[1].ULID), Aggregates: []storepb.Aggr{storepb.Aggr_SUM},
+			Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+		}
+		a, err := g.query(ctx, req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.texts()
+	}
+	first := startGateway(t, dir, smallGateway())
+	all, want := first.ask(t), beside(t, first)
+	rnd := rand.New(rand.NewPCG(4, 5))
+	refused := 0
+	for _, off := range positions(rnd, len(whole), 60) {
+		ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
+			flip := byte(1) << rnd.IntN(8)
+			start := func(times int) *gateway {
+				lying := &lyingBucket{}
+				opts := smallGateway()
+				opts.wrap = func(b objstore.Bucket) objstore.Bucket { lying.Bucket = b; return lying }
+				lying.lie(name, int64(off), flip, times)
+				return startGateway(t, dir, opts)
+			}
+			g := start(-1)
+			if diff := cmp.Diff(want, beside(t, g)); diff != "" {
+				t.Errorf("the block beside it (-whole +got):\n%s", diff)
+			}
+			_, failed := g.corruptions(t)
+			served := g.catalog.View().ByID(metas[0].ULID) != nil
+			if served != (failed == 0) {
+				t.Errorf("served: %v, counted as failed: %v", served, failed)
+			}
+			if served {
+				return
+			}
+			refused++
+			g = start(1)
+			g.ask(t).compare(t, all, "")
+			if mended, failed := g.corruptions(t); mended != 1 || failed != 0 {
+				t.Errorf("%v were mended, %v not", mended, failed)
+			}
+		})
+		if !ok {
+			return
+		}
+	}
+	if refused == 0 {
+		t.Error("none was refused")
 	}
 }

@@ -123,7 +123,7 @@ type fileRead struct {
 
 func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
 	err := f.readFile(ctx, r, b, order)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		r.block.forgetFiles()
 	}
 	return err
@@ -213,7 +213,7 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte,
 		return nil, r.block.wrap(err)
 	}
 	rec, err := r.block.rereadRecord(ctx, obj, fileOffset(ref), size, r.acct)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		r.block.forgetFiles()
 	}
 	return rec, err
