@@ -129,8 +129,10 @@ type patient struct {
 func startPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOptions) *patient {
 	t.Helper()
 	p := newPatient(t, dir, metas, opts)
+	ctx, cancel := context.WithTimeout(context.Background(), forever)
+	defer cancel()
 	for _, a := range p.asks {
-		got, err := a.run(context.Background(), p.gateway)
+		got, err := a.run(ctx, p.gateway)
 		if err != nil || len(got) == 0 {
 			t.Fatalf("%s: %d bytes, %v", a.name, len(got), err)
 		}
@@ -198,18 +200,23 @@ func filesOf(t *testing.T, dir string) []string {
 // outcome counts how requests ended.
 type outcome struct{ right, failed, late int }
 
+// forever is when a request that was not told how long it may take should long have come to an end.
+const forever = 24 * time.Hour
+
 // check runs one request and judges it: the answer is the right one, or an error that says of which block and object.
 func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) {
 	t.Helper()
 	a := p.asks[i]
-	deadline, timed := ctx.Deadline()
+	ctx, cancel := context.WithTimeout(ctx, forever)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
 	got, err := a.run(ctx, p.gateway)
 	switch {
 	case err == nil && got == p.want[i]:
 		out.right++
 	case err == nil:
 		t.Errorf("%s: a wrong answer of %d bytes, want %d", a.name, len(got), len(p.want[i]))
-	case status.Code(err) == codes.DeadlineExceeded && timed && !time.Now().Before(deadline):
+	case status.Code(err) == codes.DeadlineExceeded && !time.Now().Before(deadline):
 		out.late++
 	case status.Code(err) != a.code:
 		t.Errorf("%s: got %v, want %s", a.name, err, a.code)
@@ -227,8 +234,10 @@ func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) 
 func (p *patient) recovered(t *testing.T) {
 	t.Helper()
 	p.faults.Heal()
+	ctx, cancel := context.WithTimeout(context.Background(), forever)
+	defer cancel()
 	for i, a := range p.asks {
-		if got, err := a.run(context.Background(), p.gateway); err != nil || got != p.want[i] {
+		if got, err := a.run(ctx, p.gateway); err != nil || got != p.want[i] {
 			t.Errorf("%s, healed: %d bytes, want %d: %v", a.name, len(got), len(p.want[i]), err)
 		}
 	}
@@ -464,6 +473,8 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 		before := p.faults.Total()
 		p.check(t, context.Background(), i, &out)
 		switch hits := p.faults.Total() - before; {
+		case out.late > 0:
+			t.Errorf("%s: %s did not end", what, a.name)
 		case (hits == 0 || mended(k)) && out.right != 1:
 			t.Errorf("%s: %s was not answered", what, a.name)
 		case hits > 0 && out.right == 1 && !mended(k) && !(p.retried && progresses(k)) && k != faultstore.FlippedBit: // a bit may be one that nobody reads
