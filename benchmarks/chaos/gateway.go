@@ -151,8 +151,9 @@ type left struct {
 	stacks     string // where they are
 	files      int    // open handles of files
 	sockets    int
-	temp       int // temporary files in the data directory
-	inUse      float64
+	temp       int     // temporary files in the data directory
+	inUse      float64 // bytes of the request allowance, and those that are waited for
+	waiting    float64
 	heap       float64 // bytes in use after a collection
 	rss        float64 // bytes
 	panics     float64
@@ -170,9 +171,18 @@ func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error)
 	if err != nil {
 		return l, err
 	}
-	l.heap, l.rss = m["go_memstats_heap_inuse_bytes"], m["process_resident_memory_bytes"]
-	l.inUse = m[`larder_request_allowance_bytes{state="in_use"}`] + m[`larder_request_allowance_bytes{state="waiting"}`]
-	l.panics = m["larder_panics_total"]
+	for name, to := range map[string]*float64{
+		"go_memstats_heap_inuse_bytes":                    &l.heap,
+		"process_resident_memory_bytes":                   &l.rss,
+		`larder_request_allowance_bytes{state="in_use"}`:  &l.inUse,
+		`larder_request_allowance_bytes{state="waiting"}`: &l.waiting,
+		"larder_panics_total":                             &l.panics,
+	} {
+		var ok bool
+		if *to, ok = m[name]; !ok {
+			return l, fmt.Errorf("larder exports no %s", name)
+		}
+	}
 	profile, err := g.get(ctx, "/debug/pprof/goroutine?debug=1")
 	if err != nil {
 		return l, err

@@ -205,7 +205,7 @@ func (l left) moreThan(was left) string {
 			all = append(all, fmt.Sprintf(format, args...))
 		}
 	}
-	add(l.inUse == 0, "%g bytes of the request allowance", l.inUse)
+	add(l.inUse+l.waiting == 0, "%g bytes of the request allowance, and %g waited for", l.inUse, l.waiting)
 	add(l.goroutines <= was.goroutines+roomForGoroutines, "%d goroutines, %d at first", l.goroutines, was.goroutines)
 	add(l.files <= was.files+roomForHandles, "%d open files, %d at first", l.files, was.files)
 	add(l.sockets <= was.sockets+roomForHandles, "%d sockets, %d at first", l.sockets, was.sockets)
