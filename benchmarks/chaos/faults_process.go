@@ -40,7 +40,6 @@ func processFaults() []fault {
 				if n%10 == 0 {
 					w.file("relabel.yaml", fmt.Sprintf("# %d\n%s", n, relabelConfig))
 				}
-				w.file("limits.yaml", limitsConfig(1+r.IntN(3), 1+r.IntN(4)))
 				if n%15 == 0 {
 					w.file("relabel.yaml", "- action: [") // refused: the last good one counts
 				}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -51,7 +50,6 @@ func (w *world) startLoad(ctx context.Context, seed uint64, allowed []codes.Code
 	ctx, l.stop = context.WithCancel(ctx)
 	for i := range w.conf.workers {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
-		ctx := metadata.AppendToOutgoingContext(ctx, "thanos-tenant", tenant(i%tenants))
 		l.wg.Go(func() {
 			for ctx.Err() == nil {
 				l.askOne(ctx, r.IntN(len(w.questions)))

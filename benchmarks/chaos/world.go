@@ -99,7 +99,6 @@ func (w *world) flags() []string {
 	return []string{
 		"--objstore.config-file=" + w.file("bucket.yaml", w.bucketConfig()),
 		"--selector.relabel-config-file=" + w.file("relabel.yaml", relabelConfig),
-		"--store.limits.config-file=" + w.file("limits.yaml", limitsConfig(1, 2)),
 		"--data-dir=" + filepath.Join(w.dir, "data"),
 		"--index-cache.config=" + cache,
 		"--store.caching-bucket.config=" + cache,
@@ -109,17 +108,6 @@ func (w *world) flags() []string {
 		"--drain-delay=500ms",
 		"--grpc-grace-period=10s",
 	}
-}
-
-// tenants are those that requests are sent for.
-const tenants = 3
-
-// tenant is the name of one.
-func tenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
-
-// limitsConfig gives one tenant a weight, and another few requests at a time. Nobody is refused for it: they wait.
-func limitsConfig(weight, concurrent int) string {
-	return fmt.Sprintf("tenants:\n  %s: {weight: %d}\n  %s: {max_concurrent: %d}\n", tenant(0), weight, tenant(1), concurrent)
 }
 
 // bucketConfig is that of the S3 server. Connections that are not used are closed soon: what a process at rest still has open is not in use.

@@ -9,6 +9,11 @@ import (
 
 // Group shares work by key. The zero value works; it must not be copied.
 type Group[K comparable, V any] struct {
+	// Everyones tells whether an error would have been that of all who wait: one
+	// of what is shared, and not of the caller who began. Nil: none is. Set it
+	// before first use.
+	Everyones func(error) bool
+
 	mu    sync.Mutex
 	calls map[K]*call[V]
 }
@@ -31,8 +36,10 @@ type call[V any] struct {
 // The work is detached from the caller that began it: it goes on as long as
 // anybody waits, on a context with that caller's values and without its end. A
 // caller whose own context ends leaves at once. A failure is the beginner's
-// alone, and nothing remembers it: whoever joined then does the work itself, on
-// its own context. A panic of work is a panics.Error.
+// alone, and whoever joined then does the work itself, on its own context; unless
+// it is everyone's: then all who wait have failed, because many waiters are no
+// reason to ask for the same thing many times. Nothing remembers a failure. A panic
+// of work is a panics.Error.
 func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Context) (V, error)) (v V, joined bool, err error) {
 	g.mu.Lock()
 	c, joined := g.calls[key]
@@ -54,7 +61,7 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Conte
 		g.leave(key, c)
 		return v, joined, ctx.Err()
 	}
-	if c.err != nil && joined {
+	if c.err != nil && joined && (g.Everyones == nil || !g.Everyones(c.err)) {
 		v, err = work(ctx)
 		return v, false, err
 	}

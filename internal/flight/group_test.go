@@ -129,3 +129,35 @@ func TestFailureIsOnes(t *testing.T) {
 		}
 	})
 }
+
+// TestEveryonesFailure is not tried again by each who waits for it.
+func TestEveryonesFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fault := errors.New("bucket is away")
+		g := Group[string, int]{Everyones: func(err error) bool { return errors.Is(err, fault) }}
+		goOn := make(chan struct{})
+		var worked atomic.Int64
+		work := func(context.Context) (int, error) {
+			worked.Add(1)
+			<-goOn
+			return 0, fault
+		}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, _, err := g.Do(t.Context(), "key", work); !errors.Is(err, fault) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(goOn)
+		wg.Wait()
+		if worked.Load() != 1 {
+			t.Errorf("worked %d times", worked.Load())
+		}
+		if v, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 || err != nil {
+			t.Errorf("the failure is remembered: %d, %v", v, err)
+		}
+	})
+}

@@ -10,13 +10,14 @@ import (
 // takes an *Account, nil is allowed.
 //
 // Every page touched is a hit of either tier, coalesced, or fetched; Fetched counts besides
-// those the pages that were read only to join others, and retries again.
+// those the pages that were read only to join others. That a read was repeated is
+// the bucket's doing, and counts for nobody.
 type Account struct {
-	// Spend is asked before any read starts, at most once for the pages of a
-	// Fetch and once for a retry, with the bytes of the pages touched and the
-	// bytes that would be asked of the bucket on this request's behalf. An
-	// error ends the Fetch, which returns it wrapped. It may be called from
-	// several goroutines at once. Nil: unlimited. Set it before first use.
+	// Spend is asked before any read starts, at most once for a Fetch, with the
+	// bytes of the pages touched and the bytes that would be asked of the bucket
+	// on this request's behalf. An error ends the Fetch, which returns it wrapped.
+	// It may be called from several goroutines at once. Nil: unlimited. Set it
+	// before first use.
 	Spend func(touched, fetched int64) error
 
 	// Pages and bytes that the spans touched.
@@ -67,7 +68,7 @@ func (a *Account) spend(touched, fetched int64) error {
 	return a.Spend(touched, fetched)
 }
 
-// tally is what one Fetch, or its retry, adds to account and metrics.
+// tally is what one Fetch adds to account and metrics.
 type tally struct {
 	touched, touchedBytes     int64
 	hits, hitBytes            int64
@@ -76,7 +77,6 @@ type tally struct {
 	coalesced, coalescedBytes int64
 	fetched, fetchedBytes     int64
 	requests                  int64
-	retry                     bool
 }
 
 // record adds a tally. Counters are touched only where something is to be
@@ -123,8 +123,5 @@ func (r *Reader) record(t *tally, acct *Account) {
 	if t.requests > 0 {
 		m.fetched.Add(float64(t.fetched))
 		m.fetchedBytes.Add(float64(t.fetchedBytes))
-		if t.retry {
-			m.readRetries.Add(float64(t.requests))
-		}
 	}
 }

@@ -29,9 +29,10 @@
 // is detached from the request that started it and has a deadline of its own.
 // Pages are published in ascending order as they arrive, so that a waiter goes
 // on as soon as the last page it needs is there. A flight nobody waits for any
-// more is cancelled and can no longer be joined. When a flight fails, each of
-// its waiters reads its own remaining pages once more, joining nobody; a
-// failure is never remembered.
+// more is cancelled and can no longer be joined. A flight whose read fails reads
+// what is missing once more, for all who wait and whoever joins meanwhile, unless the
+// bucket has repeated the request by itself (internal/retry). What fails then, fails for
+// all of them: many waiters are no reason for many reads. A failure is never remembered.
 //
 // A flight can be joined while it is still queued for its bytes or its read
 // slot: only so do N identical misses make one read under pressure. Nothing

@@ -26,11 +26,16 @@ var errAbandoned = errors.New("nobody waits for this read")
 type ReadError struct {
 	Object   string
 	Off, Len int64
+	Reads    int // how often it was tried; 0: it was not begun
 	Err      error
 }
 
 func (e *ReadError) Error() string {
-	return fmt.Sprintf("read object %s at offset %d, %d bytes: %v", e.Object, e.Off, e.Len, e.Err)
+	again := ""
+	if e.Reads > 1 {
+		again = fmt.Sprintf(", %d times", e.Reads)
+	}
+	return fmt.Sprintf("read object %s at offset %d, %d bytes%s: %v", e.Object, e.Off, e.Len, again, e.Err)
 }
 
 func (e *ReadError) Unwrap() error { return e.Err }

@@ -13,6 +13,7 @@ type flight struct {
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
+	repeated bool  // of the reading goroutine: its first read failed
 
 	// ctx is cancelled when the flight is over. It carries the values of the
 	// request that started it, not its deadline.
@@ -34,9 +35,7 @@ type waiter struct {
 	f    *flight
 	want int           // released when ready > want
 	done chan struct{} // closed when released
-	// Written before done is closed.
-	err   error // why the flight ended before that
-	ready int   // with err: the pages that were published
+	err  error         // why the flight ended before that; written before done is closed
 }
 
 // claims is what one Fetch waits for.
@@ -46,8 +45,6 @@ type claims struct {
 	waits []*waiter
 	own   []*flight // to be started
 	token bool      // one count of Reader.running is held until they are
-
-	failure error // the first failure of a flight
 }
 
 // claim is one missing page.
@@ -235,39 +232,27 @@ func (r *Reader) launch(c *claims) {
 	}
 }
 
-// await waits for all flights and takes their pages into list. It returns how
-// many of them failed; their pages are taken as far as they were published. An
-// error is final: the caller's context ended, or repeating would not help.
-func (r *Reader) await(ctx context.Context, c *claims, list []page) (failed int, err error) {
+// await waits for all flights and takes their pages into list. The first failure
+// of a flight ends it: there is no answer without its pages.
+func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
 	for i, w := range c.waits {
 		select {
 		case <-w.done:
 		case <-ctx.Done():
 			r.leave(c.waits[i:])
-			return 0, &ReadError{Object: c.obj.Name, Off: w.f.off, Len: w.f.end - w.f.off, Err: ctx.Err()}
+			return &ReadError{Object: c.obj.Name, Off: w.f.off, Len: w.f.end - w.f.off, Err: ctx.Err()}
 		}
-		if w.err == nil {
-			continue
-		}
-		failed++
-		if c.failure == nil {
-			c.failure = w.err
-		}
-		if errors.Is(w.err, ErrNotFound) || errors.Is(w.err, ErrClosed) {
+		if w.err != nil {
 			r.leave(c.waits[i+1:])
-			return failed, w.err
+			return w.err
 		}
 	}
 	for _, s := range c.slots {
-		if s.wait < 0 {
-			continue
-		}
-		at := int(list[s.at].no - s.f.read.first)
-		if w := c.waits[s.wait]; w.err == nil || at < w.ready {
-			list[s.at].b = s.f.pages[at]
+		if s.wait >= 0 {
+			list[s.at].b = s.f.pages[int(list[s.at].no-s.f.read.first)]
 		}
 	}
-	return failed, nil
+	return nil
 }
 
 // leave stops waiting; a flight that is left by its last waiter is abandoned.
@@ -345,7 +330,7 @@ func (r *Reader) endLocked(f *flight, err error) {
 		r.metrics.readFailures.Inc()
 	}
 	for _, w := range f.waiters {
-		w.err, w.ready = err, f.ready
+		w.err = err
 		close(w.done)
 	}
 	f.waiters = nil

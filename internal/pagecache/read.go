@@ -14,6 +14,10 @@ import (
 // maxEmptyReads is how often in a row a body may return nothing at all.
 const maxEmptyReads = 100
 
+// deafGrace is how long after its deadline a read is given up that does not heed
+// it.
+const deafGrace = time.Second
+
 // fly runs a flight to its end.
 func (r *Reader) fly(f *flight) {
 	defer func() {
@@ -36,23 +40,57 @@ func (r *Reader) fly(f *flight) {
 	}
 	defer r.opts.Slots.Release()
 
-	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
-	defer cancel()
-	// A read that does not heed its context must not keep the waiters.
-	deadline := time.AfterFunc(r.opts.FlightTimeout, func() { r.end(f, f.wrap(ErrTimeout)) })
-	defer deadline.Stop()
-
-	if err := r.readTraced(ctx, f); err != nil {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = f.wrap(ErrTimeout)
-		}
+	err := r.try(f)
+	if err != nil && r.repeats(f, err) {
+		err = r.try(f)
+	}
+	if err != nil {
 		r.end(f, err)
 	}
 }
 
+// try reads what is missing of a flight, once.
+func (r *Reader) try(f *flight) error {
+	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
+	defer cancel()
+	// A read that does not heed its context must not keep the waiters. One that does is over by then.
+	late := f.wrap(ErrTimeout)
+	deadline := time.AfterFunc(r.opts.FlightTimeout+deafGrace, func() { r.end(f, late) })
+	defer deadline.Stop()
+	err := r.readTraced(ctx, f)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return late
+	}
+	return err
+}
+
+// repeats begins the second read of a flight that failed, if somebody waits for
+// it and it may help.
+func (r *Reader) repeats(f *flight, err error) bool {
+	// A bucket that repeats requests by itself has done so.
+	var repeated interface{ Attempts() int }
+	if errors.Is(err, ErrNotFound) || errors.As(err, &repeated) && repeated.Attempts() > 1 {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.over {
+		return false
+	}
+	f.repeated = true
+	r.metrics.readRetries.Inc()
+	r.metrics.fetched.Add(float64(len(f.pages) - f.ready))
+	r.metrics.fetchedBytes.Add(float64(f.end - f.off - int64(f.ready)<<r.shift))
+	return true
+}
+
 // wrap says which read failed.
 func (f *flight) wrap(err error) error {
-	return &ReadError{Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Err: err}
+	reads := 1
+	if f.repeated {
+		reads = 2
+	}
+	return &ReadError{Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Reads: reads, Err: err}
 }
 
 // readTraced is readPages with a span that ends when the body has been read.
@@ -78,12 +116,16 @@ func (r *Reader) readTraced(ctx context.Context, f *flight) error {
 	return err
 }
 
-// readPages reads the flight's bytes and publishes its pages as they arrive.
+// readPages reads the bytes of the flight's pages that are not published, and
+// publishes them as they arrive.
 func (r *Reader) readPages(ctx context.Context, f *flight) error {
+	done := f.ready // by nobody else: this goroutine publishes
+	off := f.off + int64(done)<<r.shift
+	length := f.end - off
 	r.metrics.reads.Inc()
-	r.metrics.readBytes.Observe(float64(f.end - f.off))
+	r.metrics.readBytes.Observe(float64(length))
 	start, first := time.Now(), true
-	body, err := r.bucket.GetRange(ctx, f.obj.Name, f.off, f.end-f.off)
+	body, err := r.bucket.GetRange(ctx, f.obj.Name, off, length)
 	if body != nil {
 		defer body.Close()
 	}
@@ -92,7 +134,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	}
 	buf := r.buffers.Get().(*[]byte)
 	defer r.buffers.Put(buf)
-	a := assembly{f: f, buf: *buf, pageSize: r.PageSize(), left: f.end - f.off}
+	a := assembly{f: f, buf: *buf, pageSize: r.PageSize(), left: length, pages: done}
 	empty := 0
 	for a.left > 0 {
 		n, err := body.Read(a.space())
@@ -106,8 +148,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			want := f.end - f.off
-			return &ShortObjectError{Object: f.obj.Name, Off: f.off, Want: want, Got: want - a.left}
+			return &ShortObjectError{Object: f.obj.Name, Off: off, Want: length, Got: length - a.left}
 		case err != nil:
 			return f.wrap(r.classify(err))
 		case n > 0:
@@ -129,7 +170,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 		n, err := body.Read(more[:])
 		if n > 0 {
 			r.retract(f, from)
-			return &LongBodyError{Object: f.obj.Name, Off: f.off, Want: f.end - f.off}
+			return &LongBodyError{Object: f.obj.Name, Off: off, Want: length}
 		}
 		if err != nil {
 			break // whatever it is, the bytes are complete

@@ -235,8 +235,7 @@ func (r *Reader) fits(obj Object, no int64, b []byte) bool {
 }
 
 // fill brings the pages of list that are missing: joined to flights of others
-// where there are any, else by flights of its own; and once more, alone, where
-// a flight failed.
+// where there are any, else by flights of its own.
 func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, epoch uint64, t tally, acct *Account) error {
 	defer acct.waited(time.Now())
 	if err := ctx.Err(); err != nil {
@@ -256,11 +255,7 @@ func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, 
 	if err := r.start(c, &t, acct); err != nil {
 		return err
 	}
-	failed, err := r.await(ctx, c, list)
-	if err != nil || failed == 0 {
-		return err
-	}
-	return r.fillAlone(ctx, obj, list, tally{retry: true}, acct)
+	return r.await(ctx, c, list)
 }
 
 // fillAlone brings the pages of list that have no bytes, joining nobody and
@@ -273,9 +268,5 @@ func (r *Reader) fillAlone(ctx context.Context, obj Object, list []page, t tally
 	if err := r.start(c, &t, acct); err != nil {
 		return err
 	}
-	_, err = r.await(ctx, c, list)
-	if err == nil && c.failure != nil {
-		err = c.failure
-	}
-	return err
+	return r.await(ctx, c, list)
 }

@@ -88,7 +88,11 @@ type Block struct {
 const maxZero = 256
 
 // New returns a reader of the block that meta describes.
-func New(meta *catalog.Block, deps *Deps) *Block { return &Block{meta: meta, deps: deps} }
+func New(meta *catalog.Block, deps *Deps) *Block {
+	b := &Block{meta: meta, deps: deps}
+	b.expansions.Everyones = everyones
+	return b
+}
 
 // Meta returns the block's description.
 func (b *Block) Meta() *catalog.Block { return b.meta }

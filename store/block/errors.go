@@ -6,6 +6,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/pagecache"
 	"larder/internal/tsdbfmt"
 )
 
@@ -41,3 +42,15 @@ func corrupt(err error) bool {
 
 // wrap names the block in err.
 func (b *Block) wrap(err error) error { return &Error{ID: b.meta.ID, Err: err} }
+
+// everyones reports whether whoever reads the same of a block meets the same error: a fault of the bucket, which was asked again where that
+// helps, or bytes that are damaged there. What is left is the request's own, as a limit is; so is a panic, which need not strike twice.
+func everyones(err error) bool {
+	var (
+		bucket *Fault
+		read   *pagecache.ReadError
+		short  *pagecache.ShortObjectError
+		long   *pagecache.LongBodyError
+	)
+	return errors.As(err, &bucket) || errors.As(err, &read) || errors.As(err, &short) || errors.As(err, &long) || corrupt(err)
+}

@@ -200,6 +200,70 @@ func TestFiftyExpansions(t *testing.T) {
 	})
 }
 
+// TestFailedExpansions: what the bucket does to one of 50 identical plans, it does to all of them, once; a limit is its owner's.
+func TestFailedExpansions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeptBlock(t, postingsWideBlock(t, 2000).index, catalog.Block{})
+		ms := postingsMatchers(t, `pod=~"pod.*7"`)
+		broken := &pagecache.ReadError{Object: "index", Err: errors.New("bucket is away")}
+		goOn := make(chan struct{})
+		asked := 0
+		k.pages.instead = func(context.Context) error {
+			asked++ // by nobody else: plans wait for this one
+			<-goOn
+			return broken
+		}
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if _, err := k.Plan(t.Context(), ms, PlanOptions{}); !errors.Is(err, broken) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(goOn)
+		wg.Wait()
+		if asked != 1 {
+			t.Errorf("pages were asked for %d times", asked)
+		}
+
+		// Who begins meets his limit, and the others do without him.
+		errLimit := errors.New("limit")
+		goOn = make(chan struct{})
+		k.pages.instead = func(context.Context) error {
+			<-goOn
+			return nil
+		}
+		first := make(chan error, 1)
+		go func() {
+			acct := &pagecache.Account{Spend: func(int64, int64) error {
+				<-goOn
+				return errLimit
+			}}
+			_, err := k.Plan(t.Context(), ms, PlanOptions{Account: acct})
+			first <- err
+		}()
+		synctest.Wait()
+		for range 10 {
+			wg.Go(func() {
+				p, err := k.Plan(t.Context(), ms, PlanOptions{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				p.Close()
+			})
+		}
+		synctest.Wait()
+		close(goOn)
+		wg.Wait()
+		if err := <-first; !errors.Is(err, errLimit) {
+			t.Errorf("the first got %v", err)
+		}
+	})
+}
+
 // TestDamagedKeptPostings: bytes that are no postings of the block are a miss.
 func TestDamagedKeptPostings(t *testing.T) {
 	k := newKeptBlock(t, postingsWideBlock(t, 50).index, catalog.Block{})

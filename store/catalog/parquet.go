@@ -3,6 +3,7 @@ package catalog
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -143,8 +144,8 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 		err = ctx.Err() // not every provider says that it was interrupted
 	}
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %v", cause, err) // which must not look as if somebody had ended it
 		}
 		return nil, fmt.Errorf("list: %w", err)
 	}

@@ -177,6 +177,26 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 	}
 }
 
+// What a bucket repeats by itself is not repeated here, so that the two do not multiply.
+func TestBuildLeavesRepeatingToTheBucket(t *testing.T) {
+	bkt := newBucket()
+	src := bkt.add(1, smallIndexBytes(t))
+	bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, gaveUp{}, true })
+	m := newManager(t, Options{Bucket: bkt})
+	if _, _, err := m.Acquire(t.Context(), src); !errors.Is(err, gaveUp{}) {
+		t.Errorf("got %v", err)
+	}
+	if n := bkt.count(); n != 1 {
+		t.Errorf("%d reads, want 1", n)
+	}
+}
+
+// gaveUp is the error of a bucket that has sent some requests.
+type gaveUp struct{}
+
+func (gaveUp) Error() string { return "503 slow down (5 requests)" }
+func (gaveUp) Attempts() int { return 5 }
+
 type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("connection reset by peer") }

@@ -40,7 +40,7 @@ type fetcher struct {
 // errLength is a body that is shorter or longer than the range that was asked for.
 var errLength = errors.New("the object store sent another length than asked for")
 
-// read fills b with the bytes of an object from off on, trying again after failures that may pass.
+// read fills b with the bytes of an object from off on, trying again after failures that may pass, unless the bucket did.
 func (f *fetcher) read(ctx context.Context, name string, off int64, b []byte) error {
 	return f.retry(ctx, func(ctx context.Context) error {
 		if err := f.readOnce(ctx, name, off, b); err != nil {
@@ -104,7 +104,7 @@ func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) er
 		one, cancel := context.WithTimeout(ctx, f.timeout)
 		err := panics.Contained(func() error { return try(one) })()
 		cancel()
-		if panicked := f.panics.Note(err); err == nil || panicked || errors.Is(err, ErrNotFound) || n >= f.attempts {
+		if panicked := f.panics.Note(err); err == nil || panicked || errors.Is(err, ErrNotFound) || n >= f.attempts || repeated(err) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -119,6 +119,12 @@ func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) er
 		}
 		wait *= 2
 	}
+}
+
+// repeated reports whether the bucket has repeated a request by itself, as internal/retry does: then it is not for us to multiply that.
+func repeated(err error) bool {
+	var e interface{ Attempts() int }
+	return errors.As(err, &e) && e.Attempts() > 1
 }
 
 // ended is the error of something that failed with err when ctx was done.

@@ -53,7 +53,8 @@ type Options struct {
 	PartSize int64
 	// BuildTimeout ends a build that takes longer, its wait for a place included. Default 10 minutes.
 	BuildTimeout time.Duration
-	// ReadTimeout ends an attempt of one read that takes longer; it is tried again then. Default 1 minute.
+	// ReadTimeout ends an attempt of one read that takes longer, its wait for a turn at the bucket included; it is tried again then, unless the
+	// bucket repeats requests by itself. Default 1 minute.
 	ReadTimeout time.Duration
 	// Logger is told of damage and of failed background builds. Default: nobody.
 	Logger *slog.Logger
