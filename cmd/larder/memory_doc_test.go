@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestMemoryTable holds the worked example of docs/reliability.md to what fit makes of these limits, and so to what the log says at the start.
+func TestMemoryTable(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, begin := strings.Cut(string(doc), "<!-- memory: begin -->\n")
+	table, _, end := strings.Cut(table, "<!-- memory: end -->\n")
+	if !begin || !end {
+		t.Fatal("docs/reliability.md has no table between its marks")
+	}
+	want := "| container | limit | index pages | expanded postings | series sets | chunk pages | header blocks | requests | together | kept free |\n" +
+		"|---|---|---|---|---|---|---|---|---|---|\n"
+	for _, container := range []int64{gib / 4, gib, 2 * gib, 4 * gib, 16 * gib, 0} {
+		var m memoryConfig
+		limit := int64(float64(container) * 0.9) // --auto-gomemlimit.ratio
+		if _, err := m.fit(limit); err != nil {
+			t.Fatal(err)
+		}
+		parts := []int64{m.kept[indexPages], m.kept[expandedPostings], m.kept[seriesSets], m.kept[chunkPages], m.kept[headerBlocks], m.requests.bytes}
+		row := "| none | |"
+		if limit > 0 {
+			row = fmt.Sprintf("| %s | %d |", strings.ReplaceAll(strings.ReplaceAll(wholeMiB(container).String(), "GiB", " GiB"), "MiB", " MiB"), limit/mib)
+		}
+		together := int64(0)
+		for _, n := range parts {
+			together += n
+			row += fmt.Sprintf(" %d |", n/mib)
+		}
+		if row += fmt.Sprintf(" %d |", together/mib); limit > 0 {
+			row += fmt.Sprintf(" %d |\n", (limit-together)/mib)
+		} else {
+			row += " |\n"
+		}
+		want += row
+		if limit == 0 {
+			continue
+		}
+		if free := limit - together; free < limit/4 {
+			t.Errorf("of %d MiB %d are kept free, less than a quarter", limit/mib, free/mib)
+		} else if other := m.headers + m.builds + 2*m.inFlight; other > free {
+			t.Errorf("open headers, builds and reads on their way take %d MiB of the %d that are kept free", other/mib, free/mib)
+		}
+	}
+	if table != want {
+		t.Errorf("the table says\n%s\nwant\n%s", table, want)
+	}
+}

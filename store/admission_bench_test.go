@@ -1,0 +1,43 @@
+package store
+
+import (
+	"testing"
+)
+
+// BenchmarkAdmission is what a request pays for its turn while nobody waits.
+func BenchmarkAdmission(b *testing.B) {
+	a := NewAdmission(GateOptions{MaxConcurrent: 20}, AllowanceOptions{}, NewLimits(LimitOptions{}, nil, nil), nil)
+	ctx := b.Context()
+	for _, c := range []struct {
+		name string
+		n    int64
+	}{{"small", 100 << 10}, {"large", 20 << 20}} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				turn, err := a.Enter(ctx, defaultTenant, seriesRequest)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := turn.Settle(c.n); err != nil {
+					b.Fatal(err)
+				}
+				turn.Release()
+			}
+		})
+	}
+	b.Run("contended", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				turn, err := a.Enter(ctx, defaultTenant, seriesRequest)
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				turn.Release()
+			}
+		})
+	})
+}
