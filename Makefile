@@ -12,7 +12,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: demo build test check unit race fuzz chaos interop interop-short memory-bound bench lint proto image
+.PHONY: demo build test check unit race fuzz chaos interop interop-short memory-bound bench lint vulncheck proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -70,6 +70,10 @@ bench:
 # The linters of .golangci.yml, beyond what `make test` runs: building them takes two minutes the first time.
 lint:
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+# Known vulnerabilities of what is linked and called. It needs vuln.go.dev.
+vulncheck:
+	$(GO) tool -modfile=tools/go.mod govulncheck ./...
 
 proto:
 	./store/storepb/generate.sh

@@ -36,6 +36,9 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "translate request labels matchers: %v", err)
 	}
+	if err := fewNames("without_replica_labels", q.without); err != nil {
+		return nil, err
+	}
 	if req.Hints != nil {
 		var h storepb.LabelNamesRequestHints
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
@@ -69,6 +72,9 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
 	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "translate request labels matchers: %v", err)
+	}
+	if err := fewNames("without_replica_labels", q.without); err != nil {
+		return nil, err
 	}
 	if slices.Contains(req.WithoutReplicaLabels, req.Label) {
 		return &storepb.LabelValuesResponse{}, nil

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"larder/store/catalog"
 	"larder/store/storepb"
@@ -75,6 +77,17 @@ func writtenOut(re *syntax.Regexp) int {
 		n *= max(re.Min, re.Max, 1)
 	}
 	return n
+}
+
+// maxNames is far beyond the replica labels and the labels of a query's grouping that there are; each name is looked at for every block.
+const maxNames = 1000
+
+// fewNames refuses a list of label names that means harm.
+func fewNames(field string, names []string) error {
+	if len(names) > maxNames {
+		return status.Errorf(codes.InvalidArgument, "%d names in %s, more than %d", len(names), field, maxNames)
+	}
+	return nil
 }
 
 // maxMatchers is far beyond any query; each is looked at for every block and, where it is pending, for every series.

@@ -65,6 +65,12 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 		q.hints, q.queryStats = true, h.EnableQueryStats
 	}
 	// After what Thanos refuses too: a request with both faults hears of the same one.
+	if err := fewNames("without_replica_labels", q.without); err != nil {
+		return nil, err
+	}
+	if err := fewNames("shard_info.labels", req.ShardInfo.GetLabels()); err != nil {
+		return nil, err
+	}
 	if sh := req.ShardInfo; sh.GetTotalShards() >= 1 && (sh.ShardIndex < 0 || sh.ShardIndex >= sh.TotalShards) {
 		// Nothing belongs to such a shard. To say so would hide that some shard is not asked for.
 		return nil, status.Errorf(codes.InvalidArgument, "shard_index %d is not one of %d shards", sh.ShardIndex, sh.TotalShards)

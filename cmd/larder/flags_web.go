@@ -62,6 +62,10 @@ func shownFlags(flags []*kingpin.FlagModel) map[string]string {
 			v = redacted
 		case f.Name == "help":
 			continue
+		default:
+			if u, err := url.Parse(v); err == nil && u.User != nil {
+				v = u.Redacted()
+			}
 		}
 		shown[f.Name] = v
 	}

@@ -9,6 +9,8 @@ import (
 var (
 	unknownKey = regexp.MustCompile(`(field .+ not found) in type .*`)
 	wrongKind  = regexp.MustCompile("cannot unmarshal !!(\\w+)(?s: `.*`)? into (.*)")
+	wrongTag   = regexp.MustCompile("cannot decode !!\\w+(?s: `.*`)? as a (!!\\w+)")
+	noAnchor   = regexp.MustCompile("unknown anchor '(?s:.*)' referenced")
 )
 
 // plainYAML words what the YAML libraries say of a document for whoever wrote it: without the names of Go's types. Nor does it repeat values,
@@ -20,6 +22,8 @@ func plainYAML(err error) error {
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
 		line = unknownKey.ReplaceAllString(line, "$1")
+		line = wrongTag.ReplaceAllString(line, "a value is no $1")
+		line = noAnchor.ReplaceAllString(line, "unknown anchor: a text that begins with * must be quoted")
 		lines[i] = wrongKind.ReplaceAllStringFunc(line, func(s string) string {
 			m := wrongKind.FindStringSubmatch(s)
 			if want := yamlKind(m[2]); want != "" {

@@ -71,7 +71,7 @@ func (f *Failures) log(ctx context.Context, method string, err error) {
 			return
 		}
 	}
-	args := append([]any{"method", method, "err", err}, f.opts.fields(ctx)...)
+	args := append([]any{"method", method, "err", bounded(err.Error(), maxErrorBytes)}, f.opts.fields(ctx)...)
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)
 	}

@@ -16,6 +16,8 @@ const (
 	maxIDBytes     = 128
 	maxHeaderBytes = 512
 	maxURLBytes    = 2048
+	// An error may repeat what the client has sent: a regular expression, say.
+	maxErrorBytes = 4096
 )
 
 type idContext struct{}
