@@ -16,12 +16,17 @@ import (
 // long reports whether tests that start a process at every step do so at all of them: minutes instead of seconds.
 func long() bool { return os.Getenv("LARDER_LONG") != "" }
 
+// command is that of a process on a data directory.
+func (d *disk) command(ctx context.Context, data string) *exec.Cmd {
+	return larder(ctx, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(d.bucket),
+		"--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms")
+}
+
 // inject starts a process on a data directory whose system calls fail.
 func (d *disk) inject(data string, faults ...string) *process {
 	d.t.Helper()
 	return launch(d.t, func(ctx context.Context) *exec.Cmd {
-		cmd := larder(ctx, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(d.bucket),
-			"--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms")
+		cmd := d.command(ctx, data)
 		disktest.Inject(d.t, cmd, faults...)
 		return cmd
 	})

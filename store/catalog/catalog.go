@@ -326,7 +326,11 @@ func (c *Catalog) loadSaved() {
 	states := stateCounts{} // not shown: the first sync's are
 	blocks, _ := c.selectByState(c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states)
 	c.fallback = append([]*Block{}, blocks...) // not nil, even if it is empty
-	c.log.Info("found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable", len(blocks), "unreadable", missing)
+	log := c.log.Info
+	if missing > 0 {
+		log = c.log.Warn // without the bucket, answers would lack them
+	}
+	log("found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable", len(blocks), "unreadable", missing)
 }
 
 // newRecord returns the record of a block that was not known, with what was on disk about its mark.
