@@ -18,7 +18,7 @@ func localFaults() []fault {
 	return []fault{
 		{name: "headers-damaged", run: damageHeaders},
 		{name: "data-dir-removed", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 2*time.Second, func() error { return os.RemoveAll(w.dataDir) })
+			return repeat(ctx, r, 2*time.Second, func() error { return removeAll(w.dataDir) })
 		}},
 		{name: "data-dir-read-only", missing: mounts, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			return repeat(ctx, r, 3*time.Second, func() error { return w.readOnly(ctx, r) })
@@ -27,6 +27,19 @@ func localFaults() []fault {
 			return repeat(ctx, r, 3*time.Second, func() error { return w.full(ctx, r) })
 		}},
 	}
+}
+
+// removals is how often a folder is removed before its writer counts as faster.
+const removals = 20
+
+// removeAll removes a folder, from under a process that writes into it: what it adds meanwhile takes another round.
+func removeAll(dir string) (err error) {
+	for range removals {
+		if err = os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+	}
+	return err
 }
 
 // damageHeaders flips bits in the files of index headers, where they lie.
