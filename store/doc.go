@@ -13,7 +13,7 @@
 //
 // # What a request may hold
 //
-// Postings, two runs of index pages and a few segments for each block, and two windows. The estimate of it, and one window, is had from the
+// Postings, two runs of index pages and a few segments for each block, two windows and two frames. The estimate of it, and one window, is had from the
 // Admission before the first frame. After that a request never waits for memory with any in its hands: larger windows and the second one are taken if they are
 // free at once. What it holds it holds no longer than its client reads: stalls ends a request whose Send has been blocked for the stall time-out.
 //

@@ -329,6 +329,22 @@ func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
 }
 
+// frameBytes estimates the buffers of the frame that is being written and of the one before, which grpc has until it is sent: powers of two.
+func (q *seriesQuery) frameBytes(plans []*block.Plan) int64 {
+	all, one := int64(0), int64(0)
+	for _, p := range plans {
+		each := int64(guessedLabels)
+		if !q.req.SkipChunks {
+			_, bytes := p.Block().ChunksPerSeries(q.minT, q.maxT)
+			each += bytes
+		}
+		one += each
+		all += each * int64(p.Postings())
+	}
+	batch := min(max(q.req.ResponseBatchSize, 1), storepb.MaxFrameBytes)
+	return 2 * min(2*min(all, batch*one), storepb.MaxFrameBytes)
+}
+
 // sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
 func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []*block.Plan) ([]*source, error) {
 	sources := make([]*source, len(plans))
@@ -362,7 +378,7 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 // fetched.
 func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter) (err error) {
 	windowBytes := s.windowBytes(q, plans)
-	if err := r.settle(planBytes(plans) + windowBytes); err != nil {
+	if err := r.settle(planBytes(plans) + windowBytes + q.frameBytes(plans)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)

@@ -3,7 +3,11 @@
 // # Postings
 //
 // Block.Plan groups matchers by label name, finds the byte ranges of their posting lists in the index header, and reads those that are worth
-// it in one go. Matchers whose lists would cost more bytes than looking at the series that are left stay pending.
+// it in one go. Matchers whose lists would cost more bytes than looking at the series that are left stay pending. Of names with very many selected
+// values only marks are kept, a bit each, and their lists are read some at a time.
+//
+// What this takes is shared by the requests that wait for it, and is bounded by Expansions. A request asks for leave (PlanOptions.Hold) to hold what comes
+// of it.
 //
 // # Segments
 //

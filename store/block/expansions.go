@@ -23,8 +23,8 @@ const (
 // Expansions is the account of the bytes that the expansions of a process take while they run: lists found, their pages, what they are decoded
 // into. They are shared by requests, so that no request's reservation holds them. What comes of them is the requests' again.
 //
-// INVARIANT: an expansion takes its bytes in one step, before it holds any but for a few point look-ups, and waits for nothing but reads of the
-// bucket while it has them. So expansions cannot wait for one another in a circle.
+// INVARIANT: an expansion takes its bytes in one step, before it holds any but for the places of a few lists (markedValues of a label name, 16 bytes each,
+// and a bit for each of its values), and waits for nothing but reads of the bucket while it has them. So expansions cannot wait for one another in a circle.
 type Expansions struct {
 	small, large expansionLane
 }

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// markedValues is the number of values that may be looked at from which on the lists of those that are selected are not kept but marked:
-	// 16 bytes each would be 16 MB for a million.
+	// markedValues is the number of selected values from which on their lists are not kept but marked: 16 bytes each would be 16 MB for a million.
+	// Those that are marked have to be looked for a second time.
 	markedValues = 32 << 10
 	// batchLists and batchPageBytes bound what is read at a time of the lists that are marked. More would save round trips to the bucket: a
 	// million lists of one series each are four batches.

@@ -264,7 +264,7 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 	return out, nil
 }
 
-// marked reports whether the lists of a name with so many values are marked where the values have to be looked at.
+// marked reports whether so many lists are marked where values have to be looked at.
 func (p *planner) marked(values int) bool { return values > cmp.Or(p.req.markFrom, markedValues) }
 
 // allSeries is the list of all series.
@@ -318,9 +318,10 @@ type valueScan struct {
 // scan adds the lists of the values that begin with prefix and that selects accepts.
 func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 	ctx, n, every, count := s.p.ctx, 0, s.g.every(), s.p.hdr.ValueCount(s.g.name)
+	var seen *marks
 	switch {
 	case s.p.marked(count):
-		s.g.marks = &marks{name: s.g.name, from: prefix}
+		seen = &marks{name: s.g.name, from: prefix}
 	case every:
 		s.g.lists = make([]indexheader.List, 0, count)
 	}
@@ -336,10 +337,13 @@ func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 			}
 		}
 		if selects(v) {
-			if s.g.marks != nil {
-				s.g.marks.set(n - 1)
-			}
 			s.g.add(l)
+			if seen != nil {
+				seen.set(n - 1)
+				if s.g.marks == nil && s.p.marked(s.g.count) {
+					s.g.marks, s.g.lists = seen, nil
+				}
+			}
 		}
 		if !every {
 			s.cost += valueCost
