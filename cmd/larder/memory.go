@@ -280,8 +280,13 @@ func memoryLimit(auto bool, ratio float64) (int64, error) {
 	return int64(container), nil
 }
 
-// expansions is the part of what is for requests that is for finding their postings, which they share.
-func (m *memoryConfig) expansions() int64 { return m.requests.bytes / 4 }
+// leastExpansions is what finding the postings of a metric of half a million series takes.
+const leastExpansions = 8 << 20
+
+// expansions is the part of what is for requests that is for finding their postings, which they share: a quarter, up to a third where that is little.
+func (m *memoryConfig) expansions() int64 {
+	return max(m.requests.bytes/4, min(leastExpansions, m.requests.bytes/3))
+}
 
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
 	var attrs []any
