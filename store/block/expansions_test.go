@@ -74,3 +74,17 @@ func TestExpansionsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestExpansionsAskForDistinctPages: lists of a regular expression's values lie many on a page, and not one after the other.
+func TestExpansionsAskForDistinctPages(t *testing.T) {
+	b := postingsWideBlock(t, 20_000)
+	req := postingsRequest{matchers: postingsMatchers(t, `pod=~".*7"`), object: b.object, eager: true}
+	p, err := planPostings(t.Context(), b, &req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spans := p.spans()
+	if got, most := p.heldBytes(spans, defaultIndexPage), b.object.Size+1<<20; len(spans) < 1000 || got > most {
+		t.Errorf("%d lists apart: %d bytes, the index has %d", len(spans), got, b.object.Size)
+	}
+}

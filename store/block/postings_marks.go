@@ -116,9 +116,11 @@ func spansOf(out []pagecache.Span, lists []indexheader.List) []pagecache.Span {
 // heldBytes is what evaluating the plan takes at most: the lists at hand and the pages that they lie on, a batch of those that are marked, the first
 // set, and the next one with what it is sorted through, or the first is.
 func (p *postingsPlan) heldBytes(spans []pagecache.Span, pageBytes int64) int64 {
-	n := int64(0)
-	for _, s := range spans {
-		n += listBytes + ((s.End-1)/pageBytes-s.Off/pageBytes+1)*pageBytes
+	n, nextPage := int64(len(spans))*listBytes, int64(0)
+	for _, s := range spans { // ascending: neighbours share pages
+		end := (s.End-1)/pageBytes + 1
+		n += max(end-max(s.Off/pageBytes, nextPage), 0) * pageBytes
+		nextPage = max(nextPage, end)
 	}
 	first, next, batch := int64(0), int64(0), int64(0)
 	for i, l := range slices.Concat(p.adds, p.subtracts) {
