@@ -375,7 +375,7 @@ func TestBucketFaults(t *testing.T) {
 			return []byte(strings.NewReplacer(`"files":`, `"files.were":`, `"segment_files":`, `"segment_files.were":`).Replace(string(b)))
 		})
 	}
-	seeds, rounds := 4, 3
+	seeds, rounds := 2, 2
 	if testing.Short() {
 		seeds, rounds = 1, 1
 	}

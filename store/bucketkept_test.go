@@ -18,7 +18,7 @@ func TestBucketFaultsAreNotKept(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	var want []string
 	synctest.Test(t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
-	seeds, requests := uint64(5), 16
+	seeds, requests := uint64(2), 16
 	if testing.Short() {
 		seeds, requests = 1, 6
 	}

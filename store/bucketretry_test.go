@@ -19,7 +19,7 @@ func TestBucketFaultsAreMended(t *testing.T) {
 		faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset,
 		faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody, faultstore.ListingError,
 	}
-	rounds := 60
+	rounds := 40
 	if testing.Short() {
 		rounds = 8
 	}
