@@ -116,6 +116,11 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 		return a.gaveUp(t, l, n, 0, err)
 	}
 	a.mu.Lock()
+	// Limits may have changed since n was found to be within them. INVARIANT: what waits could go in an idle process: see setLimits.
+	if err := a.tooLarge(t, n); err != nil {
+		a.mu.Unlock()
+		return err
+	}
 	if a.queues[l][seriesRequest].len+a.queues[l][labelRequest].len == 0 && a.roomFor(t, l, n) {
 		a.give(t, l, n)
 		a.grant()

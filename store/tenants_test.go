@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -221,6 +222,35 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 }
 
 // TestLimitsOfTenants: each tenant's requests have its own limits.
+// TestLimitsChangeBeforeARequestWaits: a request that gives way for more than its tenant may have by the time it waits is refused: it could wait for ever,
+// and all of its tenant behind it.
+func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, NewLimits(LimitOptions{}, nil, nil), nil)
+		running, err := admit(t.Context(), a, "other", labelRequest, 60)
+		if err != nil {
+			t.Fatal(err)
+		}
+		turn, err := a.Enter(t.Context(), "lean", seriesRequest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var give *giveWay
+		if err := turn.Settle(50); !errors.As(err, &give) {
+			t.Fatalf("got %v, want to give way", err)
+		}
+		a.setLimits(LimitOptions{}, map[string]LimitOptions{"lean": {RequestBytes: 0.3}})
+		running.Release()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := turn.Wait(ctx, give.need); status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("got %v, want ResourceExhausted", err)
+		}
+		turn.Release()
+		checkIdle(t, a)
+	})
+}
+
 func TestLimitsOfTenants(t *testing.T) {
 	l := NewLimits(LimitOptions{Series: 10}, map[string]LimitOptions{"a": {Series: 20}, "b": {}}, nil)
 	for tenant, want := range map[string]uint64{"a": 20, "c": 10, "b": math.MaxUint64} {
