@@ -11,7 +11,7 @@ func may(*waiter) bool { return true }
 // TestFairQueueSharesByWeight: as long as tenants wait, what they get goes by their weights, whatever their requests cost: no two are further apart than two
 // turns of each, one by start and one by age. Nobody's part is less than what turns by age may give it.
 func TestFairQueueSharesByWeight(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range schedules(t, 400) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		var q fairQueue
 		age := uint64(0)

@@ -72,9 +72,11 @@ func TestTenantsByWeight(t *testing.T) {
 		crowd(ctx, &wg, a, "heavy", 1000, 3<<20, &heavy, &mu)
 		crowd(ctx, &wg, a, "light", 1000, 3<<20, &light, &mu)
 		time.Sleep(100500 * time.Millisecond)
+		mu.Lock()
 		if ratio := float64(heavy) / float64(light); ratio < 2.7 || ratio > 3.3 {
 			t.Errorf("%d and %d requests, want three to one", heavy, light)
 		}
+		mu.Unlock()
 		stop()
 		wg.Wait()
 		checkIdle(t, a)
