@@ -329,6 +329,14 @@ func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
 }
 
+// postings is an upper bound of the series of plans.
+func postings(plans []*block.Plan) (n int64) {
+	for _, p := range plans {
+		n += int64(p.Postings())
+	}
+	return n
+}
+
 // frameBytes estimates the buffers of the frame that is being written and of the one before, which grpc has until it is sent: powers of two.
 func (q *seriesQuery) frameBytes(plans []*block.Plan) int64 {
 	all, one := int64(0), int64(0)
@@ -410,6 +418,7 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *
 		p.after = r.lastSeries
 	}
 	produced := make(chan *window)
+	w.Expect(min(p.left, postings(plans)))
 	p.free = make(chan *window, 2)
 	p.free <- &window{}
 	var wg sync.WaitGroup

@@ -26,6 +26,7 @@ type FrameWriter struct {
 	buf       *[]byte // the unfinished batch, after batchHeader free bytes; nil if there is none
 	inBuf     int64   // series in buf
 	perSeries int     // encoded bytes of a series in the last batch, rounded up, to size the next buffer
+	most      int64   // series that are expected in all; 0: nobody knows
 	stats     FrameStats
 	err       error
 
@@ -43,6 +44,10 @@ type FrameStats struct {
 func NewFrameWriter(pool mem.BufferPool, batch int64, send func(*Frame) error) *FrameWriter {
 	return &FrameWriter{pool: pool, batch: batch, send: send}
 }
+
+// Expect says that at most n more series come. It sizes buffers, no more: a client may ask for batches of far more series than match, and what it gets
+// must not take memory for them.
+func (w *FrameWriter) Expect(n int64) { w.most = w.stats.Series + n }
 
 // Stats is what was sent so far, without the unfinished frame. Series and chunks count when they are written; a series that
 // continues counts once.
@@ -126,11 +131,14 @@ func (w *FrameWriter) writeAlone(labels []byte, chunks []WireChunk) error {
 func (w *FrameWriter) reserve(need int) {
 	if w.buf == nil {
 		// A full batch of series like the last ones, or like this one, and an eighth more.
-		guess := int64(max(w.perSeries, need))
-		if w.batch >= MaxFrameBytes/guess {
+		guess, batch := int64(max(w.perSeries, need)), w.batch
+		if w.most > 0 {
+			batch = max(1, min(batch, w.most-w.stats.Series+1)) // this one counts already
+		}
+		if batch >= MaxFrameBytes/guess {
 			guess = MaxFrameBytes
 		} else {
-			guess = min(MaxFrameBytes, batchHeader+w.batch*guess*9/8)
+			guess = min(MaxFrameBytes, batchHeader+batch*guess*9/8)
 		}
 		w.buf = w.pool.Get(max(int(guess), batchHeader+need))
 		*w.buf = (*w.buf)[:batchHeader]

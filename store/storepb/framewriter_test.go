@@ -272,3 +272,43 @@ func TestFrameWriterDiscard(t *testing.T) {
 	}
 	pool.wantNoneOut()
 }
+
+// TestFrameWriterExpect: a batch size of far more series than come takes no memory for them, for the first frame or the last, and what comes beyond
+// what was expected is written all the same.
+func TestFrameWriterExpect(t *testing.T) {
+	for _, c := range []struct {
+		batch, expected int64
+		come            int
+	}{{1e6, 3, 3}, {64, 3, 3}, {1e6, 3, 40}, {4, 9, 9}} {
+		var frames []*SeriesResponse
+		pool := &sizedPool{testPool: newTestPool(t)}
+		w := NewFrameWriter(pool, c.batch, collect(t, &frames))
+		w.Expect(c.expected)
+		var want []*Series
+		for i := range c.come {
+			s := sized(i, 100)
+			if err := w.WriteSeries(s.labels, s.chunks); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, s.msg)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		wantSeries(t, want, join(frames))
+		if pool.largest > 16<<10 {
+			t.Errorf("batches of %d, %d of %d expected series came: a buffer of %d bytes", c.batch, c.come, c.expected, pool.largest)
+		}
+	}
+}
+
+// sizedPool notes the largest buffer that was asked for.
+type sizedPool struct {
+	*testPool
+	largest int
+}
+
+func (p *sizedPool) Get(n int) *[]byte {
+	p.largest = max(p.largest, n)
+	return p.testPool.Get(n)
+}
