@@ -32,6 +32,7 @@ func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io
 }
 
 func (b *bucket) IsObjNotFoundErr(error) bool { return false }
+func (b *bucket) IsAccessDeniedErr(error) bool { return false }
 
 func TestIndexIsKept(t *testing.T) {
 	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")

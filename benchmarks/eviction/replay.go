@@ -71,6 +71,7 @@ func (zeros) GetRange(_ context.Context, _ string, _, length int64) (io.ReadClos
 }
 
 func (zeros) IsObjNotFoundErr(error) bool { return false }
+func (zeros) IsAccessDeniedErr(error) bool { return false }
 
 type zeroBody struct{ left int64 }
 

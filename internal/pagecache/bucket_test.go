@@ -75,6 +75,8 @@ func (b *testBucket) IsObjNotFoundErr(err error) bool {
 	return ok
 }
 
+func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
+
 // taken returns the reads since the last call.
 func (b *testBucket) taken() []string {
 	b.mu.Lock()
@@ -198,3 +200,4 @@ func (b *body) Read(p []byte) (int, error) {
 func (b *body) Close() error { return nil }
 
 var errBroken = errors.New("connection reset by peer")
+var errDenied = errors.New("access denied")

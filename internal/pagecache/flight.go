@@ -13,7 +13,7 @@ type flight struct {
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
-	repeated bool  // of the reading goroutine: its first read failed
+	repeated int   // of the reading goroutine: how many of its reads failed, and were begun again
 
 	// ctx is cancelled when the flight is over. It carries the values of the
 	// request that started it, not its deadline.
@@ -21,7 +21,9 @@ type flight struct {
 	cancel context.CancelFunc
 
 	// pages by number - read.first. The reading goroutine writes entry i before
-	// it raises ready above i; nobody reads it before.
+	// it raises ready above i; nobody reads it before. It replaces the slice, under
+	// Reader.mu, where all that was published proved wrong: whoever waits reads
+	// waiter.pages.
 	pages [][]byte
 
 	// Guarded by Reader.mu.
@@ -35,7 +37,10 @@ type waiter struct {
 	f    *flight
 	want int           // released when ready > want
 	done chan struct{} // closed when released
-	err  error         // why the flight ended before that; written before done is closed
+	// Written before done is closed: the flight's pages, of which want is the last that
+	// may be read, or why it ended before.
+	pages [][]byte
+	err   error
 }
 
 // claims is what one Fetch waits for.
@@ -249,7 +254,7 @@ func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
 	}
 	for _, s := range c.slots {
 		if s.wait >= 0 {
-			list[s.at].b = s.f.pages[int(list[s.at].no-s.f.read.first)]
+			list[s.at].b = c.waits[s.wait].pages[int(list[s.at].no-s.f.read.first)]
 		}
 	}
 	return nil
@@ -293,6 +298,7 @@ func (r *Reader) publish(f *flight, from, n int) bool {
 	keep := f.waiters[:0]
 	for _, w := range f.waiters {
 		if w.want < n {
+			w.pages = f.pages
 			close(w.done)
 			continue
 		}

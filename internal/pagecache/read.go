@@ -14,6 +14,11 @@ import (
 // maxEmptyReads is how often in a row a body may return nothing at all.
 const maxEmptyReads = 100
 
+// A read that failed is begun once more. One whose body was too long as often as
+// this: the bucket below does not repeat it, because it cannot see that before it
+// has delivered the range.
+const maxLongRepeats = 3
+
 // deafGrace is how long after its deadline a read is given up that does not heed
 // it.
 const deafGrace = time.Second
@@ -41,7 +46,7 @@ func (r *Reader) fly(f *flight) {
 	defer r.opts.Slots.Release()
 
 	err := r.try(f)
-	if err != nil && r.repeats(f, err) {
+	for err != nil && r.repeats(f, err) {
 		err = r.try(f)
 	}
 	if err != nil {
@@ -64,12 +69,20 @@ func (r *Reader) try(f *flight) error {
 	return err
 }
 
-// repeats begins the second read of a flight that failed, if somebody waits for
-// it and it may help.
+// repeats begins another read of a flight that failed, if somebody waits for it
+// and it may help.
 func (r *Reader) repeats(f *flight, err error) bool {
 	// A bucket that repeats requests by itself has done so.
 	var repeated interface{ Attempts() int }
-	if errors.Is(err, ErrNotFound) || errors.As(err, &repeated) && repeated.Attempts() > 1 {
+	if errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) || errors.As(err, &repeated) && repeated.Attempts() > 1 {
+		return false
+	}
+	most := 1
+	long := errors.As(err, new(*LongBodyError))
+	if long {
+		most = maxLongRepeats
+	}
+	if f.repeated >= most {
 		return false
 	}
 	r.mu.Lock()
@@ -77,7 +90,12 @@ func (r *Reader) repeats(f *flight, err error) bool {
 	if f.over {
 		return false
 	}
-	f.repeated = true
+	f.repeated++
+	if long {
+		// What was published is not of the range either: it must not come to be beside
+		// pages that are.
+		f.pages, f.ready = make([][]byte, len(f.pages)), 0
+	}
 	r.metrics.readRetries.Inc()
 	r.metrics.fetched.Add(float64(len(f.pages) - f.ready))
 	r.metrics.fetchedBytes.Add(float64(f.end - f.off - int64(f.ready)<<r.shift))
@@ -86,11 +104,7 @@ func (r *Reader) repeats(f *flight, err error) bool {
 
 // wrap says which read failed.
 func (f *flight) wrap(err error) error {
-	reads := 1
-	if f.repeated {
-		reads = 2
-	}
-	return &ReadError{Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Reads: reads, Err: err}
+	return &ReadError{Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Reads: 1 + f.repeated, Err: err}
 }
 
 // readTraced is readPages with a span that ends when the body has been read.
@@ -185,6 +199,9 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 func (r *Reader) classify(err error) error {
 	if r.bucket.IsObjNotFoundErr(err) {
 		return notFoundError{cause: err}
+	}
+	if r.bucket.IsAccessDeniedErr(err) {
+		return deniedError{cause: err}
 	}
 	return err
 }

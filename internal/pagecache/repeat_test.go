@@ -90,3 +90,41 @@ func (errRepeated) Attempts() int { return 5 }
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// TestABodyTooLongIsReadAnew: a store that ignored the range a few times has sent other bytes, of which none is in the answer or stays cached.
+func TestABodyTooLongIsReadAnew(t *testing.T) {
+	const size = 100_000
+	b, cache := newTestBucket(map[string]int{"o": size}), newMapCache()
+	ignored := 0
+	b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
+		if ignored++; ignored > maxLongRepeats {
+			return nil, nil, false
+		}
+		return io.NopCloser(&slowReader{b.objects["o"]}), nil, true
+	}
+	r := New(b, cache, Options{PageSize: 1 << 10})
+	defer r.Close()
+	for range 2 { // from the bucket and from the cache
+		spans := []Span{{2048, 2048 + 8192}}
+		p, err := r.Fetch(t.Context(), testObject("o", size), spans, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkSpans(t, p, b.objects["o"], spans)
+	}
+	b.checkClosed(t)
+}
+
+// TestDeniedReadsAreNotRepeated: what the bucket refuses it refuses again.
+func TestDeniedReadsAreNotRepeated(t *testing.T) {
+	b := newTestBucket(map[string]int{"o": 1000})
+	b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) { return nil, errDenied, true }
+	r := New(b, bytecache.None{}, Options{PageSize: 1 << 10})
+	defer r.Close()
+	if _, err := r.Fetch(t.Context(), testObject("o", 1000), []Span{{0, 10}}, nil); !errors.Is(err, errDenied) {
+		t.Errorf("got %v", err)
+	}
+	if n := len(b.taken()); n != 1 {
+		t.Errorf("%d reads, want 1", n)
+	}
+}

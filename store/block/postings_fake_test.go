@@ -316,6 +316,7 @@ func (b *postingsBucket) Attributes(context.Context, string) (objstore.ObjectAtt
 }
 
 func (b *postingsBucket) IsObjNotFoundErr(error) bool { return false }
+func (b *postingsBucket) IsAccessDeniedErr(error) bool { return false }
 
 type postingsCache struct {
 	mu    sync.Mutex

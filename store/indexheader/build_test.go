@@ -220,6 +220,7 @@ func TestBuildFails(t *testing.T) {
 		gets int
 	}{
 		{"no index", nil, ErrNotFound, 1},
+		{"denied", good, errDenied, 1},
 		{"magic", damagedAt(0), tsdbfmt.ErrCorrupt, 2},
 		{"symbol", damagedAt(int(toc.Symbols) + 20), tsdbfmt.ErrChecksum, 2},
 		{"offset table", damagedAt(int(toc.PostingsTable) + 4 + 4 + 1), tsdbfmt.ErrCorrupt, 2},
@@ -234,6 +235,9 @@ func TestBuildFails(t *testing.T) {
 			dir := t.TempDir()
 			bkt := newBucket()
 			src := bkt.add(1, tc.idx)
+			if tc.want == errDenied {
+				bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, errDenied, true })
+			}
 			if tc.idx == nil {
 				delete(bkt.objects, src.IndexObject)
 				src.IndexSize = 100
@@ -262,6 +266,7 @@ func TestBuildFails(t *testing.T) {
 				t.Errorf("%v failures counted", f)
 			}
 			// It is not sticky.
+			bkt.setFault(nil)
 			bkt.mu.Lock()
 			bkt.objects[src.IndexObject] = good
 			bkt.mu.Unlock()

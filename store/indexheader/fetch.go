@@ -20,6 +20,7 @@ type Bucket interface {
 	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
 	Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error)
 	IsObjNotFoundErr(err error) bool
+	IsAccessDeniedErr(err error) bool
 }
 
 // fetcher reads ranges of objects: exactly as many bytes as asked for, or an error.
@@ -81,8 +82,16 @@ func (f *fetcher) classify(err error) error {
 	if f.bkt.IsObjNotFoundErr(err) {
 		return ErrNotFound
 	}
+	if f.bkt.IsAccessDeniedErr(err) {
+		return deniedError{err}
+	}
 	return err
 }
+
+// deniedError marks the bucket's refusal, which no repetition changes.
+type deniedError struct{ error }
+
+func (e deniedError) Unwrap() error { return e.error }
 
 // size asks for the size of an object.
 func (f *fetcher) size(ctx context.Context, name string) (int64, error) {
@@ -104,7 +113,7 @@ func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) er
 		one, cancel := context.WithTimeout(ctx, f.timeout)
 		err := panics.Contained(func() error { return try(one) })()
 		cancel()
-		if panicked := f.panics.Note(err); err == nil || panicked || errors.Is(err, ErrNotFound) || n >= f.attempts || repeated(err) {
+		if panicked := f.panics.Note(err); err == nil || panicked || final(err) || n >= f.attempts {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -125,6 +134,11 @@ func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) er
 func repeated(err error) bool {
 	var e interface{ Attempts() int }
 	return errors.As(err, &e) && e.Attempts() > 1
+}
+
+// final reports whether to try again cannot help, or is not for us.
+func final(err error) bool {
+	return errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) || repeated(err)
 }
 
 // ended is the error of something that failed with err when ctx was done.

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 }
 
 var errNotThere = errors.New("object is not there")
+var errDenied = errors.New("access denied")
 
 // get is one GetRange of a test bucket.
 type get struct {
@@ -92,6 +93,8 @@ func (b *testBucket) Attributes(_ context.Context, name string) (objstore.Object
 
 // IsObjNotFoundErr knows its error only as it is, as those of S3 and of the filesystem do.
 func (b *testBucket) IsObjNotFoundErr(err error) bool { return err == errNotThere }
+
+func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
 
 func (b *testBucket) setFault(f func(ctx context.Context, g get, call int) (io.ReadCloser, error, bool)) {
 	b.mu.Lock()
