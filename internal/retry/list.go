@@ -64,6 +64,7 @@ func (b *Bucket) listOnce(t *tries, l *listing, f func(objstore.IterObjectAttrib
 		})
 	}()
 	seen, last := l.some, l.last
+	before := "" // the name that was passed over last
 	limit, stalled := b.opts.FirstByte, errNoAnswer
 	timer := time.NewTimer(t.patience(limit))
 	defer timer.Stop()
@@ -72,6 +73,11 @@ func (b *Bucket) listOnce(t *tries, l *listing, f func(objstore.IterObjectAttrib
 		case o := <-names:
 			limit, stalled = b.opts.Stall, errStalled
 			if seen && o.Name <= last {
+				if o.Name <= before {
+					l.jumbled = true
+					return errJumbled
+				}
+				before = o.Name
 				timer.Reset(t.patience(limit))
 				continue
 			}

@@ -354,6 +354,18 @@ func TestListingsThatCannotGoOn(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		g.mustHaveAsked(t, "list")
+		// One name is no order yet; those of the next attempt are none. A list without them would not be whole.
+		names := 0
+		one := newRig(Options{}, func(n int) conduct {
+			if n == 0 {
+				return conduct{jumbled: true, cut: 1, broken: errReset}
+			}
+			return conduct{jumbled: true}
+		})
+		if err := one.Iter(t.Context(), "", func(string) error { names++; return nil }); !errors.Is(err, errJumbled) {
+			t.Errorf("%d names, got %v", names, err)
+		}
+		one.mustHaveAsked(t, "list", "list")
 		own := errors.New("enough")
 		n := 0
 		if err := g.Iter(t.Context(), "", func(string) error { n++; return own }); err != own || n != 1 {
