@@ -315,7 +315,7 @@ func (b *postingsBucket) Attributes(context.Context, string) (objstore.ObjectAtt
 	return objstore.ObjectAttributes{Size: int64(len(b.data))}, nil
 }
 
-func (b *postingsBucket) IsObjNotFoundErr(error) bool { return false }
+func (b *postingsBucket) IsObjNotFoundErr(error) bool  { return false }
 func (b *postingsBucket) IsAccessDeniedErr(error) bool { return false }
 
 type postingsCache struct {

@@ -3,6 +3,7 @@ package indexheader
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"larder/internal/panics"
 )
 
 const (
@@ -144,5 +147,21 @@ func TestPersistFails(t *testing.T) {
 		if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 			t.Errorf("%s: %v", at, err)
 		}
+	}
+}
+
+// A build that panics is an error of those who wait for it, and leaves no file.
+func TestPanickingBuildLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	bkt := newBucket()
+	src := bkt.add(1, synthIndex(t, 40_000))
+	m := newManager(t, Options{Dir: dir, Bucket: bkt, PartSize: 128 << 10})
+	m.step = func(string) error { panic("a bug") }
+	var p *panics.Error
+	if _, _, err := m.Acquire(t.Context(), src); !errors.As(err, &p) {
+		t.Errorf("got %v", err)
+	}
+	if names := headerFiles(t, dir); len(names) != 0 {
+		t.Errorf("files %v", names)
 	}
 }

@@ -298,6 +298,12 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 		}
 		out = l.file
 	}
+	whole := false
+	defer func() { // after a panic too
+		if !whole {
+			out.discard()
+		}
+	}()
 	window := buildWindow
 	if background {
 		window = backgroundWindow
@@ -312,13 +318,13 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 		}
 	}
 	if err != nil {
-		out.discard()
 		var d *damageError
 		if l.file != nil && errors.As(err, &d) {
 			err = &localError{err} // the disk does not give back what it was given
 		}
 		return loaded{}, err
 	}
+	whole = true
 	return l, nil
 }
 
