@@ -31,7 +31,8 @@
 // on as soon as the last page it needs is there. A flight nobody waits for any
 // more is cancelled and can no longer be joined. A flight whose read fails reads
 // what is missing once more, for all who wait and whoever joins meanwhile, unless the
-// bucket has repeated the request by itself (internal/retry). What fails then, fails for
+// bucket has repeated the request by itself (internal/retry) or denied it. After a body
+// that was too long all of it is read anew, up to three times. What fails then, fails for
 // all of them: many waiters are no reason for many reads. A failure is never remembered.
 //
 // A flight can be joined while it is still queued for its bytes or its read
