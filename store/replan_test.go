@@ -36,6 +36,23 @@ func become(dir string, old, replacement ulid.ULID, change func(meta []byte) []b
 	return os.Rename(filepath.Join(dir, old.String()), filepath.Join(dir, replacement.String()))
 }
 
+// other adds a block of the same series with another external label, which sorts its series among the others.
+func other(dir string, id ulid.ULID) error {
+	next := id
+	next[15] ^= 0x33
+	from, to := filepath.Join(dir, id.String()), filepath.Join(dir, next.String())
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	meta := filepath.Join(to, "meta.json")
+	b, err := os.ReadFile(meta)
+	if err != nil {
+		return err
+	}
+	b = bytes.ReplaceAll(b, []byte(id.String()), []byte(next.String()))
+	return os.WriteFile(meta, bytes.Replace(b, []byte(`"labels": {`), []byte(`"labels": {"zone":"late",`), 1), 0o600)
+}
+
 // TestAnAnswerGoesOnWhereABlockWasReplaced: a compactor deletes a block while its series are being sent. What is sent stays, the rest
 // comes from the block that replaced it, and nothing is missing or there twice. If nothing replaced it, the answer fails.
 func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
@@ -46,6 +63,7 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 		name    string
 		change  func([]byte) []byte
 		gone    bool
+		comes   bool // another block comes at the same time
 		without []string
 		matcher *storepb.LabelMatcher
 		byID    bool // the request asks for the old block alone
@@ -62,6 +80,7 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 		{name: "other labels, matched", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.Aborted,
 			matcher: &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "replica"}},
 		{name: "replaced, block asked for by ID", change: same, byID: true, code: codes.Aborted, long: true},
+		{name: "replaced, another comes", change: same, comes: true, batch: 64, code: codes.OK},
 		{name: "deleted", gone: true, code: codes.Aborted},
 	} {
 		if tc.long && testing.Short() {
@@ -100,6 +119,11 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 				}
 				if tc.gone {
 					return body, os.RemoveAll(filepath.Join(dir, old.String()))
+				}
+				if tc.comes {
+					if err := other(dir, old); err != nil {
+						return body, err
+					}
 				}
 				return body, become(dir, old, replacement, tc.change)
 			})

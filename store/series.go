@@ -115,13 +115,17 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	err = r.answer(attempt)
 	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
 		view = s.opts.Catalog.View()
-		if !r.resumable(q, view) {
+		again, ok := r.resumed(q, view)
+		if !ok {
 			if w.Stats().Frames > 0 {
 				break
 			}
 			w.Discard()
 			w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 			r.sentSizes = sizeCounts{}
+		}
+		if r.goesOnWith = nil; w.Stats().Series > 0 {
+			r.goesOnWith = again
 		}
 		r.forget()
 		err = r.answer(attempt)
@@ -130,19 +134,24 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
-// resumable reports whether view answers for all that the request has looked at: then the series that are written already stay, and the
-// rest is answered from that view. With a block gone for good, or what replaced it not asked for, a series could be missing from both
-// halves.
-func (r *request) resumable(q *seriesQuery, view *catalog.View) bool {
+// resumed returns what view has of all that the request has looked at: the series that are written already stay, and the rest is answered from
+// these blocks. There are none if one is gone for good, or what replaced it is not asked for: a series could be missing from both halves.
+// Blocks that have come besides are left out: the answer would have their later series and not their first ones.
+func (r *request) resumed(q *seriesQuery, view *catalog.View) (blocks []*catalog.Block, ok bool) {
 	for _, old := range r.queried {
-		if view.ByID(old.ID) == old {
-			continue
+		cur := old
+		if view.ByID(old.ID) != old {
+			i := slices.IndexFunc(view.Blocks, func(b *catalog.Block) bool { return q.takesFor(b, old) })
+			if i < 0 {
+				return nil, false
+			}
+			cur = view.Blocks[i]
 		}
-		if !slices.ContainsFunc(view.Blocks, func(b *catalog.Block) bool { return q.takesFor(b, old) }) {
-			return false
+		if !slices.Contains(blocks, cur) {
+			blocks = append(blocks, cur)
 		}
 	}
-	return true
+	return blocks, true
 }
 
 // takesFor reports whether b has all series of old, and the request asks b for what it asked of old: the same labels in its answer, and
@@ -196,12 +205,21 @@ type chosen struct {
 	matchers []*labels.Matcher
 }
 
-// chooseSeries picks the blocks of a Series request: by resolution within each external label set.
+// chooseSeries picks the blocks of a Series request: by resolution within each external label set, or those that an answer which has begun goes
+// on with.
 func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 	var out []chosen
 	var blocks []*catalog.Block
 	if q.minT > q.maxT {
 		return nil
+	}
+	if r.goesOnWith != nil {
+		for _, b := range r.goesOnWith {
+			ms, _ := withoutExternal(q.matchers, b.Labels)
+			r.queried = append(r.queried, b)
+			out = append(out, chosen{meta: b, matchers: ms})
+		}
+		return out
 	}
 	for _, set := range view.Sets {
 		ms, ok := withoutExternal(q.matchers, set.Labels)
