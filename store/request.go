@@ -49,6 +49,7 @@ type request struct {
 	postings, seriesPages, chunkPages pagecache.Account
 	series, chunks                    *Limiter
 	stages                            [stageCount]atomic.Int64
+	spare                             atomic.Int64 // bytes that are settled for beyond what was estimated, for grow
 	firstFrame                        time.Duration
 
 	// What follows is written by the handler's goroutine alone.
@@ -115,7 +116,10 @@ func (r *request) enter(kind requestKind) error {
 func (r *request) plan(n int64) error { return r.turn.Plan(n) }
 
 // settle asks for leave to hold n bytes in all, what the plan takes included, before the first frame. Its errors end the attempt: see answer.
-func (r *request) settle(n int64) error { return r.turn.Settle(max(n, r.least)) }
+func (r *request) settle(n int64) error {
+	r.spare.Store(max(r.least-n, 0))
+	return r.turn.Settle(max(n, r.least))
+}
 
 // maxWaits is how often a request gives way. Each time it asks for more, mostly for twice as much, so that it soon has enough or is refused.
 const maxWaits = 16
@@ -145,7 +149,22 @@ func (r *request) answer(attempt func() error) error {
 func (r *request) tryGrow(n int64) bool { return r.turn.TryGrow(n) }
 
 // grow asks for leave to hold n more bytes without which the request cannot go on. It does not wait either; its errors end the attempt: see answer.
-func (r *request) grow(n int64) error { return r.turn.Grow(n) }
+// What it has settled for because it lacked that before is used first: else it would lack as much again however much it has.
+func (r *request) grow(n int64) error {
+	for {
+		spare := r.spare.Load()
+		use := min(spare, n)
+		if use <= 0 {
+			return r.turn.Grow(n)
+		}
+		if !r.spare.CompareAndSwap(spare, spare-use) {
+			continue
+		}
+		if n -= use; n == 0 {
+			return nil
+		}
+	}
+}
 
 // forget forgets what a vain attempt has noted, but for the series that are written. Its goroutines are over. What it has read stays in the
 // accounts, but not in the limits: those are about the answer.

@@ -1,0 +1,39 @@
+package store
+
+import (
+	"testing"
+
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// TestARequestGrowsIntoWhatItWaitedFor: a request that lacked bytes, gave way and waited for more of them uses those first. Where others always take
+// what is free it would else lack as much again each time, until it held all that one may have and was refused.
+func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
+	a := smallAllowance(nil)
+	s := &Server{admission: a, metrics: newMetrics(nil), tracer: noop.NewTracerProvider().Tracer("")}
+	r := s.newRequest(t.Context(), methodSeries)
+	defer r.finish()
+	if err := r.enter(labelRequest); err != nil {
+		t.Fatal(err)
+	}
+	attempts := 0
+	err := r.answer(func() error {
+		attempts++
+		if err := r.settle(12); err != nil {
+			return err
+		}
+		others := &Turn{a: a, kind: labelRequest}
+		defer others.Release()
+		for others.TryGrow(1) {
+		}
+		for range 4 {
+			if err := r.grow(2); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || attempts != 2 {
+		t.Errorf("of 80 bytes that one may have a request needs 20, and got %v in %d attempts, want an answer in the second", err, attempts)
+	}
+}
