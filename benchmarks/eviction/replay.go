@@ -70,7 +70,7 @@ func (zeros) GetRange(_ context.Context, _ string, _, length int64) (io.ReadClos
 	return &zeroBody{length}, nil
 }
 
-func (zeros) IsObjNotFoundErr(error) bool { return false }
+func (zeros) IsObjNotFoundErr(error) bool  { return false }
 func (zeros) IsAccessDeniedErr(error) bool { return false }
 
 type zeroBody struct{ left int64 }
