@@ -26,7 +26,7 @@ func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io
 	return io.NopCloser(bytes.NewReader(data[off : off+length])), nil
 }
 
-func (b *bucket) IsObjNotFoundErr(error) bool { return false }
+func (b *bucket) IsObjNotFoundErr(error) bool  { return false }
 func (b *bucket) IsAccessDeniedErr(error) bool { return false }
 
 func TestChunkFilesAreKept(t *testing.T) {

@@ -31,7 +31,7 @@ func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io
 	return io.NopCloser(bytes.NewReader(b.data[off : off+length])), nil
 }
 
-func (b *bucket) IsObjNotFoundErr(error) bool { return false }
+func (b *bucket) IsObjNotFoundErr(error) bool  { return false }
 func (b *bucket) IsAccessDeniedErr(error) bool { return false }
 
 func TestIndexIsKept(t *testing.T) {
