@@ -33,6 +33,16 @@ func (s *heldSink) SendMsg(m any) error {
 
 var _ storepb.Store_SeriesServer = (*heldSink)(nil)
 
+// idleHeap is what is alive while nothing runs. Pools keep what they hold for two collections, and what a request has left on its way may
+// take another.
+func idleHeap() int64 {
+	least := int64(math.MaxInt64)
+	for range 4 {
+		least = min(least, int64(liveHeap()))
+	}
+	return least
+}
+
 // gaugeOf returns a gauge that has one label with the given value.
 func gaugeOf(reg *prometheus.Registry, name, label string) float64 {
 	families, err := reg.Gather()
@@ -49,7 +59,7 @@ func gaugeOf(reg *prometheus.Registry, name, label string) float64 {
 	return math.NaN()
 }
 
-// TestRequestsHoldWhatTheyReserve: without caches, whose pages requests share, a request holds at most a quarter more than what it has reserved (buffers
+// TestRequestsHoldWhatTheyReserve: without caches, whose pages requests share, a request holds at most half as much again as what it has reserved (buffers
 // that a collection has not emptied), and not less than a fifth of it.
 func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 	dir := t.TempDir()
@@ -73,12 +83,12 @@ func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 		if err := g.server.Series(req, &sink{ctx: t.Context()}); err != nil {
 			t.Fatal(err)
 		}
-		s := &heldSink{sink: sink{ctx: t.Context()}, reg: g.reg, every: every, before: int64(liveHeap())}
+		s := &heldSink{sink: sink{ctx: t.Context()}, reg: g.reg, every: every, before: idleHeap()}
 		if err := g.server.Series(req, s); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%s: held %d KiB of %d KiB reserved, %d frames", name, s.held>>10, s.reserved>>10, s.frames)
-		if s.held > s.reserved*5/4 || s.held < s.reserved/5 {
+		if s.reserved == 0 || s.held > s.reserved*3/2 || s.held < s.reserved/5 {
 			t.Errorf("%s: a request held %d bytes of %d that it had reserved", name, s.held, s.reserved)
 		}
 	}
