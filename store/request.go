@@ -118,7 +118,11 @@ func (r *request) plan(n int64) error { return r.turn.Plan(n) }
 // settle asks for leave to hold n bytes in all, what the plan takes included, before the first frame. Its errors end the attempt: see answer.
 func (r *request) settle(n int64) error {
 	r.spare.Store(max(r.least-n, 0))
-	return r.turn.Settle(max(n, r.least))
+	err := r.turn.Settle(max(n, r.least))
+	if err == nil {
+		r.turn.observeWait()
+	}
+	return err
 }
 
 // maxWaits is how often a request gives way. Each time it asks for more, mostly for twice as much, so that it soon has enough or is refused.

@@ -292,7 +292,8 @@ func (t *Turn) Release() {
 	t.observeWait()
 }
 
-// observeWait tells the metrics how long a Series request has waited at the gate, once, when it waits no more.
+// observeWait tells the metrics how long a Series request has waited at the gate, once: when it is about to send, or ends before. That it may have to
+// give way later is rare, and an alert must not hear of a wait only when the answer has been read.
 func (t *Turn) observeWait() {
 	if t.observed || t.kind != seriesRequest {
 		return

@@ -117,19 +117,21 @@ func lenientClient(kind objstore.ObjProvider) any {
 }
 
 // openBucket makes what the client of the bucket is used through, by those who hold a slot. Its metrics have the names that Thanos's
-// dashboards and alerts read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos, and so are retries: an operation there is
-// a read that somebody waited for, with the time it took and its own failure. The extra requests are counted by
-// larder_bucket_hedges_total and larder_bucket_retries_total.
+// dashboards and alerts read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos, and retries are above: an operation there is
+// an attempt, with the time it took and its own failure, so that the alert on failing operations shows a bucket that fails while nobody suffers yet. What is
+// asked more than once is counted by larder_bucket_hedges_total and larder_bucket_retries_total.
 func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
-	return withMetrics(survivor(b, h, s, logger, reg), b.Name(), reg)
+	return survivor(b, b.Name(), h, s, logger, reg, reg)
 }
 
-// survivor is the client with reads that are hedged, each of them one request to what repeats them.
-func survivor(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.Bucket {
+// survivor is the client with reads that are hedged, each of them one request to what counts it, and that is repeated. counted receives
+// the metrics of attempts, extra those of extra requests.
+func survivor(b objstore.Bucket, name string, h hedgingConfig, s *slots.Slots, logger *slog.Logger, counted, extra prometheus.Registerer) objstore.InstrumentedBucket {
 	if h.Enabled {
-		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: s, Logger: logger, Registerer: reg})
+		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: s, Logger: logger, Registerer: extra})
 	}
-	return retry.Wrap(b, retry.Options{Slots: s, Logger: logger, Registerer: reg})
+	metrics := objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", counted), name)
+	return retry.Wrap(objstore.WrapWith(b, metrics), retry.Options{Slots: s, Logger: logger, Registerer: extra})
 }
 
 // openParquetBucket is openBucket for the bucket of the Parquet converter, with metrics of the same names: their label bucket tells the two
@@ -139,9 +141,5 @@ func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logge
 	if name == other {
 		name += " (parquet)"
 	}
-	return withMetrics(survivor(b, h, s, logger, nil), name, reg)
-}
-
-func withMetrics(b objstore.Bucket, name string, reg prometheus.Registerer) objstore.InstrumentedBucket {
-	return objstore.WrapWith(b, objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", reg), name))
+	return survivor(b, name, h, s, logger, reg, nil)
 }

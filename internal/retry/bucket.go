@@ -20,7 +20,7 @@ type Bucket struct {
 	panics  *panics.Guard
 	budget  *budget
 	metrics *metrics
-	buffers sync.Pool // of *[]byte, step long
+	buffers *sync.Pool // of *[]byte, step long
 }
 
 // Wrap returns the client with operations that are repeated. Closing it closes
@@ -29,8 +29,25 @@ func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	opts = opts.withDefaults()
 	b := &Bucket{Bucket: client, opts: opts, panics: panics.New("bucket", opts.Logger, opts.Registerer), budget: newBudget(opts)}
 	b.metrics = newMetrics(opts.Registerer, b.budget)
-	b.buffers.New = func() any { p := make([]byte, step); return &p }
+	b.buffers = &sync.Pool{New: func() any { p := make([]byte, step); return &p }}
 	return b
+}
+
+// WithExpectedErrs returns the same bucket, with the same budget, whose client does not count expected errors as failures. A client that counts
+// nothing stays as it is.
+func (b *Bucket) WithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.Bucket {
+	counted, ok := b.Bucket.(objstore.InstrumentedBucket)
+	if !ok {
+		return b
+	}
+	c := *b
+	c.Bucket = counted.WithExpectedErrs(expected)
+	return &c
+}
+
+// ReaderWithExpectedErrs is WithExpectedErrs for those who only read.
+func (b *Bucket) ReaderWithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.BucketReader {
+	return b.WithExpectedErrs(expected)
 }
 
 // GetRange reads a range, length -1 being all that follows off. The body must be
