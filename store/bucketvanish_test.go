@@ -38,6 +38,37 @@ func refreshFaults() map[string]faultstore.Rule {
 	}
 }
 
+// TestABlockThatIsListedIsNotGone: a bucket that denies all objects of a block and lists them all the same has not lost it. Requests that need
+// the block fail, and none is answered without it.
+func TestABlockThatIsListedIsNotGone(t *testing.T) {
+	dir, metas := blocksOf(t, 20, 60_000)
+	synctest.Test(t, func(t *testing.T) {
+		p := startPatient(t, dir, metas, cold())
+		denied := metas[0].ULID
+		p.faults.Set(faultstore.Rule{Kind: faultstore.Vanished, Match: func(_, name string) bool { return strings.HasPrefix(name, denied.String()) }})
+		for i, a := range p.asks {
+			got, err := a.run(context.Background(), p.gateway)
+			switch {
+			case err == nil && got != p.want[i]:
+				t.Errorf("%s: a wrong answer of %d bytes", a.name, len(got))
+			case err != nil && (status.Code(err) != a.code || !strings.Contains(err.Error(), denied.String())):
+				t.Errorf("%s: got %v, want %s for block %s", a.name, err, a.code, denied)
+			}
+		}
+		if p.faults.Total() == 0 {
+			t.Fatal("nothing was denied")
+		}
+		p.faults.Heal()
+		time.Sleep(refreshEvery)
+		for i := range p.asks {
+			var out outcome
+			if p.check(t, context.Background(), i, &out); out.right != 1 {
+				t.Errorf("%s, healed: not answered", p.asks[i].name)
+			}
+		}
+	})
+}
+
 // TestABlockVanishesWhileTheBucketFails: a compactor replaces a block, or retention deletes one, and the bucket does not tell what became of it.
 // Requests that need the block fail with its name; none is answered without it. When the bucket is well, the replacement answers, or
 // what is left.

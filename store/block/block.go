@@ -105,9 +105,23 @@ func Source(meta *catalog.Block) indexheader.Source {
 	return indexheader.Source{ID: meta.ID, IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, MaxTime: meta.MaxTime}
 }
 
-// Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes a block deletes its meta.json first.
+// goneTimeout bounds how long a request waits to learn what became of a block. One that does not learn it fails.
+const goneTimeout = 10 * time.Second
+
+// Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes a block deletes its meta.json first. A
+// bucket that says so of an object must also leave it out of a listing: whoever believes it answers without the block.
 func (b *Block) Gone(ctx context.Context) (bool, error) {
-	there, err := b.deps.Lister.Exists(ctx, b.meta.ID.String()+"/meta.json")
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	meta := b.meta.ID.String() + "/meta.json"
+	there, err := b.deps.Lister.Exists(ctx, meta)
+	if err != nil || there {
+		return false, fault(err)
+	}
+	err = b.deps.Lister.Iter(ctx, b.meta.ID.String()+"/", func(name string) error {
+		there = there || name == meta
+		return nil
+	})
 	return !there && err == nil, fault(err)
 }
 
