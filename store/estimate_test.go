@@ -2,7 +2,10 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -59,9 +62,23 @@ func gaugeOf(reg *prometheus.Registry, name, label string) float64 {
 	return math.NaN()
 }
 
-// TestRequestsHoldWhatTheyReserve: without caches, whose pages requests share, a request holds at most half as much again as what it has reserved (buffers
+// aloneEnv is set for a process of its own, which measures its heap.
+const aloneEnv = "LARDER_TEST_ALONE"
+
+// TestRequestsHoldWhatTheyReserve: without caches, whose pages requests share, a request holds at most a quarter more than what it has reserved (buffers
 // that a collection has not emptied), and not less than a fifth of it.
 func TestRequestsHoldWhatTheyReserve(t *testing.T) {
+	if os.Getenv(aloneEnv) == "" {
+		// What other tests have left would go while it is measured.
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
+		child.Env = append(os.Environ(), aloneEnv+"=1")
+		out, err := child.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
 	dir := t.TempDir()
 	series := 60_000
 	if testing.Short() {
@@ -88,7 +105,7 @@ func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("%s: held %d KiB of %d KiB reserved, %d frames", name, s.held>>10, s.reserved>>10, s.frames)
-		if s.reserved == 0 || s.held > s.reserved*3/2 || s.held < s.reserved/5 {
+		if s.reserved == 0 || s.held > s.reserved*5/4 || s.held < s.reserved/5 {
 			t.Errorf("%s: a request held %d bytes of %d that it had reserved", name, s.held, s.reserved)
 		}
 	}
