@@ -5,8 +5,8 @@ GO       ?= go
 FUZZTIME ?= 10s
 # Fuzz targets that run side by side.
 FUZZJOBS ?= 2
-# Packages that are tested a second time with the race detector, in their short form: all but those that only link or describe.
-RACE     ?= ./internal/memcached/... ./internal/pagecache/... ./internal/bytecache/... ./internal/hedge/... ./indexcache/... ./chunkcache/... ./store/... ./internal/web/... ./internal/reload/... ./internal/requestlog/...
+# Packages that are tested a second time with the race detector, in their short form: all but those that start processes.
+RACE     ?= $(filter-out %/lint,$(shell $(GO) list ./internal/...)) ./indexcache/... ./chunkcache/... ./store/...
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
