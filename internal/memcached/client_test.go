@@ -106,6 +106,29 @@ func TestNamespacesAreApart(t *testing.T) {
 	}
 }
 
+// TestValuesLargerThanMine: what a client with a larger MaxItemSize has stored is a miss, however often it is asked for, and the server
+// is well. That is how a change of the limit is rolled out.
+func TestValuesLargerThanMine(t *testing.T) {
+	s := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-I", "4m"}})
+	big, small := idOf("big"), idOf("small")
+	other := client(t, Options{MaxItemSize: 3 << 20, Timeout: 10 * time.Second}, s)
+	store(t, other, map[ID][]byte{big: make([]byte, 2<<20), small: []byte("value")})
+	c := client(t, Options{Timeout: 10 * time.Second}, s)
+	for i := range 2 * maxStrikes {
+		values := make([][]byte, 2)
+		c.GetMulti(t.Context(), []ID{small, big}, values)
+		if string(values[0]) != "value" || values[1] != nil {
+			t.Fatalf("look-up %d: got %q before the large value, %d bytes of it", i, values[0], len(values[1]))
+		}
+	}
+	if st := c.Stats(); st.ReadsOpen != 0 || st.Hits != 2*maxStrikes {
+		t.Errorf("got %+v", st)
+	}
+	if get(t, other, big) == nil {
+		t.Error("the value is lost for the client that has stored it")
+	}
+}
+
 // TestKilledServer: a dead server is a miss, at once; its values are those of the others.
 func TestKilledServer(t *testing.T) {
 	dead, alive := memcachedtest.Start(t, memcachedtest.Options{}), memcachedtest.Start(t, memcachedtest.Options{})
@@ -423,6 +446,7 @@ func TestOptionsAreChecked(t *testing.T) {
 	f(Options{}, "no addresses")
 	f(Options{Addresses: []string{"host"}}, "no port")
 	f(Options{Addresses: []string{"dns+host"}}, "no port")
+	f(Options{Addresses: []string{"dnsdualstack+host"}}, "no port")
 	f(Options{Addresses: []string{"srv+host:1"}}, `unknown prefix "srv"`)
 	f(Options{Addresses: []string{"dnssrv+"}}, "no host")
 	f(Options{Addresses: []string{"h:1"}, Namespace: "a b"}, "blank")

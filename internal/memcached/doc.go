@@ -22,8 +22,8 @@
 //     a few milliseconds none would come about otherwise where a TLS handshake takes longer.
 //   - It allocates what a reply announces, up to 4 GiB, and takes in as many values as come. That could not be survived: the Go runtime
 //     ends a process that is out of memory, and gomemcache works in a goroutine of its own. Here a reply is checked as it passes, before
-//     gomemcache sees it (reply.go): values of keys that were asked for, each once, none larger than may have been stored. So a
-//     connection holds one announced value of MaxItemSize at most that has not come.
+//     gomemcache sees it (reply.go): values of keys that were asked for, each once, none larger than MaxItemSize. So a connection holds
+//     one announced value of that size at most that has not come. One that somebody with another limit has stored is a miss.
 //   - It reuses a connection on which more came than was asked for. Here one whole reply, and nothing else, must have come.
 //   - A connection that has gone stale while idle fails, and the next one does. Here all that are older are closed with it, reads
 //     take it for a miss, writes are made again.

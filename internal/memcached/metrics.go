@@ -79,6 +79,7 @@ func newMetrics(c *Client) (*metrics, error) {
 		m.skipped.WithLabelValues(op, skippedNoServer)
 	}
 	m.failures.WithLabelValues(opGetMulti, kindCorrupt)
+	m.failures.WithLabelValues(opGetMulti, kindTooLarge)
 	m.skipped.WithLabelValues(opGetMulti, skippedTurn)
 	m.skipped.WithLabelValues(opSet, skippedTooLarge)
 	m.skipped.WithLabelValues(opSet, skippedFull)

@@ -19,11 +19,22 @@ const (
 	DefaultMaxItemSize = 1 << 20
 	// DefaultMaxAsyncBufferBytes is 2,000 pages of the usual size.
 	DefaultMaxAsyncBufferBytes = 16 << 20
+	// DefaultTimeout of an operation.
+	DefaultTimeout = 500 * time.Millisecond
+)
+
+// What Options may say at most; more is taken for that.
+const (
+	// LargestBatch bounds what one reply may hold.
+	LargestBatch = 10_000
+	// LargestItem is memcached's own limit of its -I.
+	LargestItem = 1 << 30
+	// LongestTTL ends within what memcached's clock can say.
+	LongestTTL = 10 * 365 * 24 * time.Hour
 )
 
 const (
 	defaultNamespace       = "larder:"
-	defaultTimeout         = 500 * time.Millisecond
 	defaultMinReadTimeout  = 10 * time.Millisecond
 	defaultAsync           = 20
 	defaultAsyncItems      = 10_000
@@ -36,11 +47,8 @@ const (
 	defaultConsecutive     = 5
 	defaultFailurePercent  = 0.05
 	defaultHalfOpenMax     = 10
-	maxKeyBytes            = 250     // memcached's limit
-	maxBatch               = 10_000  // bounds what one reply may hold
-	maxItem                = 1 << 30 // memcached's own limit of its -I
+	maxKeyBytes            = 250 // memcached's limit
 	maxDeletes             = 64 << 10
-	maxTTL                 = 10 * 365 * 24 * time.Hour
 	maxTTLRelative         = 30 * 24 * time.Hour // above that memcached takes a TTL for a point in time
 	idleTime               = time.Minute
 	lookupTimeout          = 10 * time.Second
@@ -55,8 +63,8 @@ type Options struct {
 	// Name tells clients apart in metrics and logs; "memcached" by default. Two clients of one Registerer need two names.
 	Name string
 	// Addresses of the servers: host:port (or the path of a Unix socket), and names that DNS resolves again every DNSInterval:
-	// dns+host:port (A and AAAA records), dnssrv+name (SRV records and the addresses of their targets), dnssrvnoa+name (SRV
-	// records, their targets as they are).
+	// dns+host:port (AAAA records, A records where there are none), dnsdualstack+host:port (both), dnssrv+name (SRV records and the
+	// addresses of their targets, as of dns), dnssrvnoa+name (SRV records, their targets as they are).
 	Addresses []string
 	// Resolver looks names up; net.DefaultResolver by default.
 	Resolver Resolver
@@ -82,7 +90,7 @@ type Options struct {
 	MaxIdleConnections int
 	// MaxGetMultiConcurrency bounds the batches that run at once, 100 by default. Waiting for a turn counts in the deadline.
 	MaxGetMultiConcurrency int
-	// MaxGetMultiBatchSize is the number of keys in one request, 100 by default and at most 10,000. Smaller ones spread over
+	// MaxGetMultiBatchSize is the number of keys in one request, 100 by default and LargestBatch at most. Smaller ones spread over
 	// more connections; larger ones make fewer round trips.
 	MaxGetMultiBatchSize int
 
@@ -155,7 +163,7 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	o.Timeout = positive(o.Timeout, defaultTimeout)
+	o.Timeout = positive(o.Timeout, DefaultTimeout)
 	o.MinReadTimeout = min(positive(o.MinReadTimeout, defaultMinReadTimeout), o.Timeout)
 	o.DNSInterval = positive(o.DNSInterval, defaultDNSInterval)
 	o.MaxAsyncConcurrency = positive(o.MaxAsyncConcurrency, defaultAsync)
@@ -163,9 +171,9 @@ func (o Options) withDefaults() Options {
 	o.MaxAsyncBufferBytes = positive(o.MaxAsyncBufferBytes, DefaultMaxAsyncBufferBytes)
 	o.MaxGetMultiConcurrency = positive(o.MaxGetMultiConcurrency, defaultGetMulti)
 	o.MaxIdleConnections = positive(o.MaxIdleConnections, o.MaxGetMultiConcurrency)
-	o.MaxGetMultiBatchSize = min(positive(o.MaxGetMultiBatchSize, defaultBatch), maxBatch)
-	o.MaxItemSize = min(positive(o.MaxItemSize, DefaultMaxItemSize), maxItem)
-	o.TTL = min(positive(o.TTL, defaultTTL), maxTTL)
+	o.MaxGetMultiBatchSize = min(positive(o.MaxGetMultiBatchSize, defaultBatch), LargestBatch)
+	o.MaxItemSize = min(positive(o.MaxItemSize, DefaultMaxItemSize), LargestItem)
+	o.TTL = min(positive(o.TTL, defaultTTL), LongestTTL)
 	b := &o.Breaker
 	b.OpenDuration = positive(b.OpenDuration, defaultOpenDuration)
 	b.HalfOpenMaxRequests = positive(b.HalfOpenMaxRequests, defaultHalfOpenMax)

@@ -14,6 +14,11 @@ const maxLine = 320
 // errMalformed is the kind of all replies that memcached would not give.
 var errMalformed = errors.New("memcached: malformed reply")
 
+// errTooLarge is what becomes of a reply with a value that somebody with a larger MaxItemSize has stored. The connection is closed rather
+// than the value read past, which would cost the time of its bytes; it costs the values that come after it, but those that large are
+// expanded postings, which are asked for one by one: all pages under a key have one size.
+var errTooLarge = errors.New("memcached: a value above the item size limit")
+
 // serverError is a reply by which a server says that it could not.
 type serverError struct{ line string }
 
@@ -151,18 +156,19 @@ func (r *reply) value(line []byte) error {
 	key, rest, _ := bytes.Cut(line, []byte(" "))
 	flags, rest, _ := bytes.Cut(rest, []byte(" "))
 	size, version, versioned := bytes.Cut(rest, []byte(" "))
-	length, ok := decimal(size, math.MaxUint32)
+	length, ok := decimal(size, LargestItem)
 	if _, flagged := decimal(flags, math.MaxUint32); !ok || !flagged {
 		return r.fail("unexpected line %.60q", r.line[:r.n])
 	}
 	if _, ok := decimal(version, math.MaxUint64); versioned && !ok {
 		return r.fail("unexpected line %.60q", r.line[:r.n])
 	}
-	if length > uint64(r.maxSize) {
-		return r.fail("a value of %d bytes announced, more than any that was stored (%d)", length, r.maxSize)
-	}
 	if !r.expect(key) {
 		return r.fail("a value of a key that was not asked for: %.60q", key)
+	}
+	if length > uint64(r.maxSize) {
+		r.fault = fmt.Errorf("%w: %d bytes announced, at most %d are taken", errTooLarge, length, r.maxSize)
+		return r.fault
 	}
 	r.state, r.need = replyData, int64(length)+int64(len(lineEnd))
 	r.values++

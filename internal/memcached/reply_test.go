@@ -53,6 +53,8 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 	f("VALUE d 0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
 	f("VALUE  0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
 	f("VALUE a 0 11 1\r\n", "", "11 bytes announced")
+	f("VALUE d 0 11 1\r\n", "", "not asked for")
+	f("VALUE a 0 1073741825 1\r\n", "", "unexpected line") // more than memcached takes
 	f("VALUE a 0 1099511627776 1\r\n", "", "unexpected line")
 	f("VALUE a 0 18446744073709551617 1\r\n", "", "unexpected line")
 	f("VALUE a 0 +3 1\r\n", "", "unexpected line")

@@ -57,6 +57,8 @@ func (s *server) get(deadline time.Time, keys []string, maxSize int64) (items ma
 	switch kind := kindOf(err); {
 	case stale:
 		v = verdictNothing
+	case kind == kindTooLarge:
+		return items, verdictGood, err // the server is well
 	case kind == kindTimeout && 2*answered >= len(keys):
 		return items, verdictStrike, err // it paid to wait
 	case kind == kindTimeout, kind == kindNetwork:
@@ -108,6 +110,7 @@ const (
 	kindServer    = "server-error"
 	kindMalformed = "malformed-reply"
 	kindKey       = "malformed-key"
+	kindTooLarge  = skippedTooLarge
 	kindCorrupt   = "corrupt"
 	kindOther     = "other"
 )
@@ -128,6 +131,8 @@ func kindOf(err error) string {
 		return ""
 	case errors.As(err, &server):
 		return kindServer
+	case errors.Is(err, errTooLarge):
+		return kindTooLarge
 	case errors.Is(err, errMalformed):
 		return kindMalformed
 	case errors.Is(err, memcache.ErrMalformedKey):
