@@ -143,7 +143,9 @@ func (b *readBreaker) now() (breakerState, int64) {
 // countInterval is how long writes are counted before the counts begin anew.
 const countInterval = 10 * time.Second
 
-// writeBreaker keeps writes from servers that fail them. Nobody waits for a write, so it counts before it judges.
+// writeBreaker keeps writes from servers that fail them. Nobody waits for a write, so it counts before it judges. But all servers share
+// the workers, and one that hangs holds each for as long as a write may take: ConsecutiveFailures that took too long open it alone, however
+// slowly they come, and while it is half-open a single write finds out whether it still hangs.
 type writeBreaker struct {
 	o       BreakerOptions
 	changed func(open bool, cause error) // as of readBreaker
@@ -154,6 +156,7 @@ type writeBreaker struct {
 	current ticket
 
 	requests, failures, consecutive, successes int // in this state
+	late                                       int // failures in a row, in this state, that took too long
 	opened                                     int64
 }
 
@@ -173,7 +176,7 @@ func (b *writeBreaker) allow() (ticket, bool) {
 		return 0, false
 	case b.state == breakerOpen:
 		b.enter(breakerHalfOpen)
-	case b.state == breakerHalfOpen && b.requests >= b.o.HalfOpenMaxRequests:
+	case b.state == breakerHalfOpen && (b.successes == 0 || b.requests >= b.o.HalfOpenMaxRequests):
 		return 0, false
 	}
 	b.requests++
@@ -183,7 +186,7 @@ func (b *writeBreaker) allow() (ticket, bool) {
 func (b *writeBreaker) enter(s breakerState) {
 	b.state = s
 	b.current++
-	b.requests, b.failures, b.consecutive, b.successes = 0, 0, 0, 0
+	b.requests, b.failures, b.consecutive, b.successes, b.late = 0, 0, 0, 0, 0
 	b.until = time.Now().Add(countInterval)
 }
 
@@ -192,7 +195,7 @@ func (b *writeBreaker) report(t ticket, v verdict, cause error) {
 	if b.o.Disabled {
 		return
 	}
-	switch opened, closed := b.judge(t, v == verdictGood); {
+	switch opened, closed := b.judge(t, v == verdictGood, kindOf(cause) == kindTimeout); {
 	case opened:
 		b.changed(true, cause)
 	case closed:
@@ -201,11 +204,16 @@ func (b *writeBreaker) report(t ticket, v verdict, cause error) {
 }
 
 // judge tells whether the server is given up with this, or is back.
-func (b *writeBreaker) judge(t ticket, good bool) (opened, closed bool) {
+func (b *writeBreaker) judge(t ticket, good, late bool) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if t != b.current {
 		return false, false
+	}
+	if late {
+		b.late++
+	} else {
+		b.late = 0
 	}
 	if good {
 		b.consecutive = 0
@@ -222,7 +230,7 @@ func (b *writeBreaker) judge(t ticket, good bool) (opened, closed bool) {
 		return false, false
 	}
 	share := float64(b.failures) / float64(b.requests)
-	if b.requests >= b.o.MinRequests && (b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
+	if b.late >= b.o.ConsecutiveFailures || b.requests >= b.o.MinRequests && (b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
 		b.open()
 		return true, false
 	}

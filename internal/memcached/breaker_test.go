@@ -130,20 +130,22 @@ func TestWriteBreaker(t *testing.T) {
 		if state, _ := b.now(); state != breakerHalfOpen {
 			t.Errorf("the state is %v when the next write is a probe, want half-open", state)
 		}
-		// Tried with one that fails, then with ten that do not.
+		// Tried with one that fails, then with ten that do not: the first of them alone.
 		f(10, verdictBad, 1)
 		time.Sleep(o.OpenDuration)
-		var tickets []ticket
-		for range 20 {
-			if ticket, ok := b.allow(); ok {
-				tickets = append(tickets, ticket)
+		for _, want := range []int{1, o.HalfOpenMaxRequests - 1} {
+			var tickets []ticket
+			for range 20 {
+				if ticket, ok := b.allow(); ok {
+					tickets = append(tickets, ticket)
+				}
 			}
-		}
-		if len(tickets) != o.HalfOpenMaxRequests {
-			t.Errorf("%d writes are tried at once, want %d", len(tickets), o.HalfOpenMaxRequests)
-		}
-		for _, ticket := range tickets {
-			b.report(ticket, verdictGood, nil)
+			if len(tickets) != want {
+				t.Errorf("%d writes are tried at once, want %d", len(tickets), want)
+			}
+			for _, ticket := range tickets {
+				b.report(ticket, verdictGood, nil)
+			}
 		}
 		// A share of failures opens it, too: one in twenty.
 		f(95, verdictGood, 95)

@@ -1,0 +1,87 @@
+package memcached
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestAHangingServerKeepsNoWriters: all servers share those that write. One that hangs is given up however long a write may take, and
+// however few do so at a time, and what others are to store is stored.
+func TestAHangingServerKeepsNoWriters(t *testing.T) {
+	f := func(timeout time.Duration, writers int) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			c, err := New(Options{Addresses: []string{"well:1", "hangs:1"}, Timeout: timeout, MaxAsyncConcurrency: writers, MaxAsyncBufferSize: 10})
+			if err != nil {
+				t.Fatal(err)
+			}
+			servers := c.ring.Load()
+			var mu sync.Mutex
+			var ends []net.Conn // guarded by mu
+			for _, s := range servers.servers {
+				s.writes.dial = func(context.Context) (net.Conn, error) {
+					near, far := net.Pipe()
+					mu.Lock()
+					defer mu.Unlock()
+					ends = append(ends, far)
+					if s.addr.addr == "well:1" {
+						go takeAll(far)
+					}
+					return near, nil
+				}
+			}
+			toWell := 0
+			for i := range 1200 { // for ten minutes
+				id := idOf(strconv.Itoa(i))
+				if servers.servers[servers.pick(&id)].addr.addr == "well:1" {
+					toWell++
+				}
+				c.Set(id, []byte("value"))
+				time.Sleep(500 * time.Millisecond)
+			}
+			c.Close()
+			for _, end := range ends {
+				end.Close()
+			}
+			// Those that find out that it hangs, and then one for each period.
+			most := int64(2*writers) + int64(10*time.Minute/(c.o.Breaker.OpenDuration+timeout))
+			if st := c.Stats(); st.Written < int64(toWell*9/10) || st.Dropped.Failed > most {
+				t.Errorf("a write may take %v, %d at once: %d of %d values were stored on the server that is well; %+v", timeout, writers, st.Written, toWell, st)
+			}
+		})
+	}
+	for _, timeout := range []time.Duration{500 * time.Millisecond, 4 * time.Second, 5 * time.Second, 10 * time.Second} {
+		f(timeout, 20)
+		f(timeout, 2)
+	}
+}
+
+// takeAll is a server that stores every value.
+func takeAll(c net.Conn) {
+	r := bufio.NewReader(c)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		f := strings.Fields(line)
+		n, err := strconv.Atoi(f[len(f)-1])
+		if err != nil {
+			return
+		}
+		if _, err := r.Discard(n + len("\r\n")); err != nil {
+			return
+		}
+		if _, err := io.WriteString(c, "STORED\r\n"); err != nil {
+			return
+		}
+	}
+}
