@@ -11,6 +11,8 @@ import (
 
 	"github.com/alecthomas/units"
 	"go.yaml.in/yaml/v2"
+
+	"larder/internal/memcached"
 )
 
 // Thanos configures its caches by two documents of one shape: type, config (which depends on the type), and keys of the cache.
@@ -175,6 +177,8 @@ func (s *cacheSettings) ttl(flag, key string, ttl *time.Duration) error {
 		s.note(flag, key, true, "blocks do not change, so that nothing in memory has to expire")
 	case *ttl < 0:
 		return fmt.Errorf("%s: %s is negative", key, *ttl)
+	case *ttl > memcached.LongestTTL:
+		return fmt.Errorf("%s: %s is above %s: memcached's clock ends", key, *ttl, memcached.LongestTTL)
 	case *ttl > 0: // 0 is the default, as in Thanos
 		s.remote.options.TTL = max(*ttl, time.Second) // memcached's unit
 	}

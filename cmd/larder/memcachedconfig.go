@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -99,6 +100,9 @@ func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)
 	if err := c.readTimes(doc); err != nil {
 		return err
 	}
+	if n := doc.MaxGetMultiBatchSize; n != nil && *n > memcached.LargestBatch {
+		return fmt.Errorf("max_get_multi_batch_size: %d is above %d: more keys are asked for in batches, side by side", *n, memcached.LargestBatch)
+	}
 	for _, n := range []struct {
 		key   string
 		given *int
@@ -129,6 +133,8 @@ func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)
 	case item == nil:
 	case *item == 0:
 		adjusted("max_item_size", "an item has a bound: 1MiB, as memcached's own")
+	case *item > memcached.LargestItem:
+		return fmt.Errorf("max_item_size: %s is above %s: memcached's -I takes no more", units.Base2Bytes(*item), units.Base2Bytes(memcached.LargestItem))
 	default:
 		o.MaxItemSize = *item
 	}
@@ -160,8 +166,8 @@ func (c *memcachedConfig) readTimes(doc *memcachedDoc) error {
 		}
 		*d.to = d.given
 	}
-	if o.Timeout > 0 && o.MinReadTimeout > o.Timeout {
-		return fmt.Errorf("min_timeout: %s is above timeout, %s", o.MinReadTimeout, o.Timeout)
+	if timeout := cmp.Or(o.Timeout, memcached.DefaultTimeout); o.MinReadTimeout > timeout {
+		return fmt.Errorf("min_timeout: %s is above timeout, %s", o.MinReadTimeout, timeout)
 	}
 	if d := doc.DNSProviderUpdateInterval; d != nil {
 		if o.DNSInterval = *d; *d <= 0 {

@@ -14,7 +14,7 @@ import (
 // address is a configured address.
 type address struct {
 	text   string // as configured
-	scheme string // dns, dnssrv, dnssrvnoa; "" for one that is no name to look up
+	scheme string // dns, dnsdualstack, dnssrv, dnssrvnoa; "" for one that is no name to look up
 	host   string
 	port   string // "" where the SRV record has it
 }
@@ -31,16 +31,13 @@ func parseAddress(text string) (address, error) {
 	if host, port, err := net.SplitHostPort(rest); err == nil {
 		a.host, a.port = host, port
 	}
+	srv := scheme == "dnssrv" || scheme == "dnssrvnoa"
 	switch {
-	case scheme == "dnsdualstack":
-		a.scheme = "dns" // which asks for both kinds of addresses anyway
-	case scheme != "" && scheme != "dns" && scheme != "dnssrv" && scheme != "dnssrvnoa":
-		return a, fmt.Errorf("memcached: address %q: unknown prefix %q, want dns, dnssrv or dnssrvnoa, or none", text, scheme)
-	}
-	switch {
+	case scheme != "" && scheme != "dns" && scheme != "dnsdualstack" && !srv:
+		return a, fmt.Errorf("memcached: address %q: unknown prefix %q, want dns, dnsdualstack, dnssrv or dnssrvnoa, or none", text, scheme)
 	case a.host == "":
 		return a, fmt.Errorf("memcached: address %q has no host", text)
-	case a.port == "" && (a.scheme == "" || a.scheme == "dns"):
+	case a.port == "" && !srv:
 		return a, fmt.Errorf("memcached: address %q has no port: memcached's is 11211", text)
 	}
 	return a, nil
@@ -164,7 +161,11 @@ func (d *discovery) tell(a *address, err error) {
 
 // resolve returns the endpoints of a name, those known before where a look-up fails.
 func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error) {
-	if a.scheme == "dns" {
+	switch a.scheme {
+	case "dns":
+		ips, err := d.host(ctx, a.host)
+		return join(oneFamily(ips), a.port, a.host), err
+	case "dnsdualstack":
 		ips, err := d.host(ctx, a.host)
 		return join(ips, a.port, a.host), err
 	}
@@ -184,9 +185,24 @@ func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error)
 		if err == nil {
 			err = hostErr
 		}
-		es = append(es, join(ips, port, target)...)
+		es = append(es, join(oneFamily(ips), port, target)...)
 	}
 	return es, err
+}
+
+// oneFamily returns the IPv6 addresses, or all where there are none: Thanos asks for A records only where there are no AAAA. A memcached
+// that listens on one of both families would otherwise be two servers, of which one is dead.
+func oneFamily(ips []string) []string {
+	var six []string
+	for _, ip := range ips {
+		if strings.Contains(ip, ":") {
+			six = append(six, ip)
+		}
+	}
+	if six == nil {
+		return ips
+	}
+	return six
 }
 
 func join(ips []string, port, name string) []endpoint {

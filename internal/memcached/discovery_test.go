@@ -63,6 +63,7 @@ func TestDiscovery(t *testing.T) {
 		z := &zone{
 			hosts: map[string][]string{
 				"cache.local": {"10.0.0.2", "10.0.0.1"},
+				"dual.local":  {"10.0.0.2", "fd00::b", "10.0.0.1", "fd00::a"},
 				"a.srv.":      {"10.1.0.1"},
 				"b.srv.":      {"10.1.0.2", "fd00::2"},
 			},
@@ -84,8 +85,11 @@ func TestDiscovery(t *testing.T) {
 		f("/run/memcached.sock=", "/run/memcached.sock")
 		f("10.0.0.1:11=cache.local 10.0.0.2:11=cache.local", "dns+cache.local:11")
 		f("10.0.0.1:11=cache.local 10.0.0.2:11=cache.local", "dnsdualstack+cache.local:11")
-		f("10.1.0.1:1=a.srv 10.1.0.2:2=b.srv [fd00::2]:2=b.srv", "dnssrv+_mc._tcp.srv")
-		f("10.1.0.1:9=a.srv 10.1.0.2:9=b.srv [fd00::2]:9=b.srv", "dnssrv+_mc._tcp.srv:9")
+		// A host of both families is its IPv6 addresses, as in Thanos.
+		f("[fd00::a]:11=dual.local [fd00::b]:11=dual.local", "dns+dual.local:11")
+		f("10.0.0.1:11=dual.local 10.0.0.2:11=dual.local [fd00::a]:11=dual.local [fd00::b]:11=dual.local", "dnsdualstack+dual.local:11")
+		f("10.1.0.1:1=a.srv [fd00::2]:2=b.srv", "dnssrv+_mc._tcp.srv")
+		f("10.1.0.1:9=a.srv [fd00::2]:9=b.srv", "dnssrv+_mc._tcp.srv:9")
 		f("a.srv:1=a.srv b.srv:2=b.srv", "dnssrvnoa+_mc._tcp.srv")
 		f("10.0.0.1:11=10.0.0.1 10.0.0.2:11=cache.local", "10.0.0.1:11", "dns+cache.local:11")
 		f("", "dns+nowhere:1")
