@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -87,6 +88,59 @@ func TestBlocksAreApart(t *testing.T) {
 	if _, err := c.Fetch(t.Context(), c.Object(0, ulid.ULID{}, 10_000), span, nil); !errors.Is(err, pagecache.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// TestEvictedIsAddedAndNotHeld: after a burst of which little is kept, what was added under Thanos's names and not evicted is what is held, and what
+// never got in is neither: dashboards chart one against the other.
+func TestEvictedIsAddedAndNotHeld(t *testing.T) {
+	const size, page, step = 8 << 20, 1 << 10, 64 << 10
+	reg := prometheus.NewRegistry()
+	b := &bucket{data: make([]byte, size)}
+	c := New(b, Options{MaxBytes: 1 << 20, PostingsBytes: 1 << 20, Pages: pagecache.Options{PageSize: page, Registerer: reg}})
+	defer c.Close()
+	obj := c.Object(1, ulid.ULID{1}, size)
+	for off := int64(0); off < size; off += step {
+		for range 1 + off/step%3 { // some are asked for again
+			if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: off, End: off + step}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const postings, large = 5000, 10
+	for n := range postings + large {
+		key := PostingsKey(ulid.ULID{1}, false, page, []byte(strconv.Itoa(n)))
+		v := make([]byte, 1000)
+		if n >= postings {
+			v = make([]byte, 1<<20)
+		}
+		c.Postings().Set(key, v)
+	}
+	got := map[string]float64{}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "item_type" {
+					got[strings.TrimPrefix(family.GetName(), "thanos_store_index_cache_")+" "+l.GetValue()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				}
+			}
+		}
+	}
+	f := func(item string, least, overflowed float64) {
+		t.Helper()
+		added, evicted, items := got["items_added_total "+item], got["items_evicted_total "+item], got["items "+item]
+		if added-evicted != items || added < least || items == 0 || items > least/4 {
+			t.Errorf("%s: %v were added, %v evicted, %v are held", item, added, evicted, items)
+		}
+		if o := got["items_overflowed_total "+item]; o != overflowed {
+			t.Errorf("%s: %v overflowed, want %v", item, o, overflowed)
+		}
+	}
+	f("Pages", size/page, 0)
+	f("ExpandedPostings", postings, large)
 }
 
 // TestThanosNames: what the cache holds is exported under the names of Thanos's index cache, until it is closed.

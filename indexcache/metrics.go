@@ -32,8 +32,8 @@ func newCollector(c *Cache) *collector {
 		itemBytes:    desc("items_size_bytes", "Bytes of the values held, without bookkeeping.", "item_type"),
 		totalBytes:   desc("total_size_bytes", "Bytes of the values held, bookkeeping included.", "item_type"),
 		added:        desc("items_added_total", "Values taken in.", "item_type"),
-		evicted:      desc("items_evicted_total", "Values dropped to make room for others.", "item_type"),
-		overflowed:   desc("items_overflowed_total", "Values that were too large for the cache.", "item_type"),
+		evicted:      desc("items_evicted_total", "Values taken in and not held any more.", "item_type"),
+		overflowed:   desc("items_overflowed_total", "Values that were too large to be taken in.", "item_type"),
 		maxBytes:     desc("max_size_bytes", "Bytes that pages and expanded postings may take."),
 		maxItemBytes: desc("max_item_size_bytes", "Bytes of a whole index page, the largest that there is."),
 	}
@@ -60,7 +60,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		send(c.itemBytes, prometheus.GaugeValue, of.st.ValueBytes, of.item)
 		send(c.totalBytes, prometheus.GaugeValue, of.st.Bytes, of.item)
 		send(c.added, prometheus.CounterValue, of.st.Added, of.item)
-		send(c.evicted, prometheus.CounterValue, of.st.Evictions, of.item)
+		send(c.evicted, prometheus.CounterValue, of.st.Departed, of.item)
 		send(c.overflowed, prometheus.CounterValue, of.st.TooLarge, of.item)
 	}
 	send(c.maxBytes, prometheus.GaugeValue, pages.MaxBytes+postings.MaxBytes)

@@ -22,7 +22,8 @@
 //
 // Values are kept and returned by reference, never copied: whoever sets one
 // gives up writing to it, and whoever gets one must not write to it. It should
-// own its memory: a small slice of a large array keeps all of the array.
+// own its memory: a small slice of a large array keeps all of the array. A Memory
+// takes a value for what the allocator has given for its capacity (sizeclass.go).
 //
 // # Values, and what ristretto leaves to do
 //

@@ -12,11 +12,17 @@ import (
 )
 
 // testBytes is the core of a Memory, as the tests of this package see it.
-type testBytes struct{ *Values[[]byte] }
+type testBytes struct {
+	*Values[[]byte]
+	memory *Memory
+}
 
-func newBytes(o Options) testBytes { return testBytes{NewValues[[]byte](o)} }
+func newBytes(o Options) testBytes {
+	m := NewMemory(o)
+	return testBytes{m.values, m}
+}
 
-func (b testBytes) Set(key uint64, value []byte) { b.Values.Set(key, value, int64(len(value))) }
+func (b testBytes) Set(key uint64, value []byte) { b.memory.Set(Key{Local: key}, value) }
 
 // part is a value that is not bytes but takes some, as a series set does.
 type part struct {
@@ -114,7 +120,7 @@ func heap() int64 {
 // TestMemoryHoldsItsSize: after a burst of 100,000 values many times the size
 // of the cache, the heap has grown by what was configured, within 10 %. Every
 // second value is asked for, so that both that are and that are not kept by the
-// policy.
+// policy. That holds for sizes that the allocator rounds up by a lot, too.
 func TestMemoryHoldsItsSize(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own memory is in the way")
@@ -130,6 +136,11 @@ func TestMemoryHoldsItsSize(t *testing.T) {
 	f(32<<20, 1<<10)
 	f(16<<20, 256)
 	f(128<<20, 16<<10)
+	f(16<<20, 1_160)
+	f(64<<20, 4_200)
+	f(64<<20, 8<<10+1)
+	f(64<<20, 33_000)
+	f(64<<20, 41_500)
 	before := heap()
 	m := newParts(128 << 20)
 	defer m.Close()

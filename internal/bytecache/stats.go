@@ -5,17 +5,19 @@ import "github.com/prometheus/client_golang/prometheus"
 // Stats of a cache since it was made.
 type Stats struct {
 	Requests, Hits, HitBytes int64
-	// Added counts values that were taken in, if only for a moment.
-	Added int64
-	// Evictions counts values that made room for others.
+	// Added counts values that were taken in, if only for a moment, Departed
+	// those of them that are not held any more, for whatever reason.
+	Added, Departed int64
+	// Evictions counts values that the policy had, and that made room for others.
 	Evictions int64
-	// Values that were not kept: TooLarge for the cache; Crowded out because
-	// too much was pending; Refused because they were not asked for again in
-	// time, or by the admission policy.
+	// Values that were not kept: TooLarge for the cache, and never taken in;
+	// Crowded out because too much was pending; Refused because they were not
+	// asked for again in time, or by the admission policy.
 	TooLarge, Crowded, Refused int64
 	// Items and Bytes held, pending ones and bookkeeping included.
 	Items, Bytes int64
-	// ValueBytes are those of Bytes without bookkeeping.
+	// ValueBytes are those of Bytes without bookkeeping: what values take of the
+	// heap.
 	ValueBytes int64
 	// PendingBytes of Bytes are set and not yet applied.
 	PendingBytes int64
@@ -24,17 +26,19 @@ type Stats struct {
 
 // Stats returns a snapshot; its figures are not of one instant.
 func (m *Values[V]) Stats() Stats {
+	departed := m.departed.Load() // first, so that there are never more than were added
 	st := Stats{
 		Added:        m.added.Load(),
+		Departed:     departed,
 		Evictions:    m.evictions.Load(),
 		TooLarge:     m.tooLarge.Load(),
 		Crowded:      m.crowded.Load(),
 		Refused:      m.refused.Load(),
-		Items:        m.items.Load(),
 		Bytes:        m.bytes.Load(),
 		PendingBytes: m.pendingBytes.Load(),
 		MaxBytes:     m.maxBytes,
 	}
+	st.Items = st.Added - st.Departed
 	st.ValueBytes = max(0, st.Bytes-st.Items*entryOverhead)
 	for i := range m.shards {
 		s := &m.shards[i]

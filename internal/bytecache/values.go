@@ -37,9 +37,10 @@ type Options struct {
 	// recent; up to about 0.4 MiB go to fixed parts: a cache of less than that
 	// refuses every value.
 	MaxBytes int64
-	// MaxValueBytes refuses larger values; by default a 64th of MaxBytes, at
-	// least 32 KiB and at most 4 MiB. Twice as much is set aside for values
-	// that are not yet applied, and is not available to those that are.
+	// MaxValueBytes refuses values that take more; by default a 64th of MaxBytes,
+	// at least 32 KiB and at most 4 MiB. Twice as much is set aside for values
+	// that are not yet applied, and is not available to those that are. Where all
+	// values may have one size, a page's, that is what to give.
 	MaxValueBytes int64
 	// PendingApart says that values not yet applied do not count towards
 	// MaxBytes: whoever sets them accounts for them until Wait returns.
@@ -70,8 +71,8 @@ type Values[V any] struct {
 	collector    *collector
 
 	pendingBytes, pendingItems atomic.Int64
-	items, bytes               atomic.Int64
-	added, evictions           atomic.Int64
+	bytes                      atomic.Int64
+	added, departed, evictions atomic.Int64
 	tooLarge, crowded, refused atomic.Int64
 
 	left func(V) // see OnExit
@@ -112,8 +113,8 @@ type shard[V any] struct {
 type entry[V any] struct {
 	key   uint64 // mixed
 	value V
-	size  int64     // what Set said
-	cost  int64     // and bookkeeping
+	size  int64     // of what is found
+	cost  int64     // what it takes, and bookkeeping
 	next  *entry[V] // in recent; guarded by its lock
 	gone  bool      // deleted
 	asked bool      // found by a Get
@@ -267,23 +268,25 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	return e.value, true
 }
 
-// Set keeps a value of size bytes, unless its key is present or it is too large;
-// whether for longer is decided when others follow. The cache owns the value
-// from here on. It may wait for values set before to be applied.
-func (m *Values[V]) Set(key uint64, value V, size int64) {
-	if size > m.maxValue {
+// Set keeps a value that takes size bytes of the heap, unless its key is present
+// or it is too large; whether for longer is decided when others follow. The cache
+// owns the value from here on. It may wait for values set before to be applied.
+func (m *Values[V]) Set(key uint64, value V, size int64) { m.set(key, value, size, size) }
+
+// set is Set of a value of size bytes that takes more.
+func (m *Values[V]) set(key uint64, value V, size, takes int64) {
+	if takes > m.maxValue {
 		m.tooLarge.Add(1)
 		return
 	}
-	if e := m.insert(mix(key), value, size); e != nil {
+	if e := m.insert(mix(key), value, size, takes+entryOverhead); e != nil {
 		m.push(e)
 	}
 }
 
 // insert puts a value into its shard's table and returns its new entry, nil if
 // there is one for the key, or the cache is closed.
-func (m *Values[V]) insert(mixed uint64, value V, size int64) *entry[V] {
-	cost := size + entryOverhead
+func (m *Values[V]) insert(mixed uint64, value V, size, cost int64) *entry[V] {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -292,7 +295,6 @@ func (m *Values[V]) insert(mixed uint64, value V, size int64) *entry[V] {
 	}
 	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: m.wanted}
 	s.table[mixed] = e
-	m.items.Add(1)
 	m.bytes.Add(cost)
 	m.added.Add(1)
 	return e
@@ -411,7 +413,7 @@ func (m *Values[V]) depart(e *entry[V]) {
 	}
 	value := e.value
 	s.mu.Unlock()
-	m.items.Add(-1)
+	m.departed.Add(1)
 	m.bytes.Add(-e.cost)
 	if left != nil {
 		left(value)

@@ -1,0 +1,25 @@
+package bytecache
+
+import "testing"
+
+// TestSizeClassesAreTheAllocators: append gives what there is where it allocates anyway, and so tells what the allocator rounds to.
+func TestSizeClassesAreTheAllocators(t *testing.T) {
+	c := newSizeClasses()
+	f := func(n int) {
+		t.Helper()
+		if got, want := c.round(int64(n)), int64(cap(append([]byte(nil), make([]byte, n)...))); got != want {
+			t.Errorf("%d bytes: got %d, want %d", n, got, want)
+		}
+	}
+	f(0)
+	for _, class := range c {
+		f(int(class) - 1)
+		f(int(class))
+		f(int(class) + 1)
+	}
+	for n := range 2_000 {
+		f(1 + 101*n)
+	}
+	f(4 << 20)
+	f(4<<20 + 1)
+}
