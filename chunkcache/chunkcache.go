@@ -40,7 +40,8 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	}
 	c := &Cache{store: bytecache.Open(bytecache.Options{
 		MaxBytes:           o.MaxBytes,
-		ExpectedValueBytes: int64(o.Pages.PageSize),
+		MaxValueBytes:      o.Pages.PageBytes(),
+		ExpectedValueBytes: o.Pages.PageBytes(),
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
 	}, o.Remote)}

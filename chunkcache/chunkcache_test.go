@@ -70,6 +70,30 @@ func TestChunkFilesAreKept(t *testing.T) {
 	f("a file number that is the index's", Options{}, 1, 0, 3)
 }
 
+// TestLargePagesAreKept: however large its pages are, a cache keeps them if there is room.
+func TestLargePagesAreKept(t *testing.T) {
+	f := func(maxBytes int64, pageSize int) {
+		t.Helper()
+		b := &bucket{}
+		c := New(b, Options{MaxBytes: maxBytes, Pages: pagecache.Options{PageSize: pageSize}})
+		defer c.Close()
+		obj := c.Object(1, ulid.ULID{1}, 1, "chunks", 4<<20)
+		for range 5 {
+			if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 10}}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st := c.Stats(); len(b.reads) != 1 || st.TooLarge != 0 {
+			t.Errorf("%d bytes, pages of %d: %d reads for 5 fetches of one page; %+v", maxBytes, pageSize, len(b.reads), st)
+		}
+	}
+	f(50<<20, 1<<20)
+	f(16<<20, 1<<20)
+	f(12<<20, 256<<10)
+	f(3<<20, 64<<10)
+	f(3<<20, 40_000) // rounded up to 64 KiB
+}
+
 func TestClose(t *testing.T) {
 	c := New(&bucket{}, Options{})
 	if st := c.Stats(); st.MaxBytes != DefaultMaxBytes || c.PageSize() != 8<<10 {

@@ -145,7 +145,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound},
 			Postings: index.Postings(), Sets: index.SeriesSets(), Expansions: block.NewExpansions(m.expansions(), reg),
 		},
-		ChunkPageBytes:   conf.chunkPageSize,
+		ChunkPageBytes:   conf.memory.page[chunkPages].bytes,
 		Gate:             conf.gate,
 		Matchers:         conf.matcherCacheSize,
 		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes - m.expansions()},

@@ -345,7 +345,7 @@ func (c *storeConfig) useIndexCache(flag string, s *cacheSettings, now time.Time
 		}
 	}
 	if s.remote != nil {
-		if err := s.remote.check(c.indexPageSize, "--index-cache.page-size", now); err != nil {
+		if err := s.remote.check(&m.page[indexPages], now); err != nil {
 			return err
 		}
 		c.indexRemote, m.indexWrites = s.remote, &s.remote.writes
@@ -366,15 +366,14 @@ func (c *storeConfig) useBucketCache(flag string, s *cacheSettings, now time.Tim
 	case s.maxBytes != nil:
 		m.chunks = amount{*s.maxBytes, true, flag + " " + s.maxBytesKey}
 	}
-	pageSizeFrom := "--chunk-cache.page-size"
-	switch {
-	case s.pageSize != nil && c.chunkPageSizeGiven:
-		s.note(flag, "chunk_subrange_size", true, pageSizeFrom+" is given")
+	switch page := &m.page[chunkPages]; {
+	case s.pageSize != nil && page.given:
+		s.note(flag, "chunk_subrange_size", true, page.from+" is given")
 	case s.pageSize != nil:
-		c.chunkPageSize, pageSizeFrom = *s.pageSize, "chunk_subrange_size"
+		*page = amount{*s.pageSize, true, flag + " chunk_subrange_size"}
 	}
 	if s.remote != nil {
-		if err := s.remote.check(c.chunkPageSize, pageSizeFrom, now); err != nil {
+		if err := s.remote.check(&m.page[chunkPages], now); err != nil {
 			return err
 		}
 		c.chunkRemote, m.chunkWrites = s.remote, &s.remote.writes

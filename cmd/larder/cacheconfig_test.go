@@ -33,7 +33,7 @@ func TestCacheConfig(t *testing.T) {
 			t.Errorf("%q: %v", args, err)
 			return
 		}
-		got := result{c.memory.index.bytes, c.memory.chunks.bytes, c.chunkPageSize}
+		got := result{c.memory.index.bytes, c.memory.chunks.bytes, c.memory.page[chunkPages].bytes}
 		if got != want {
 			t.Errorf("%q: got %+v, want %+v", args, got, want)
 		}
@@ -290,7 +290,7 @@ func TestBadCacheConfig(t *testing.T) {
 	memcached("tls_config is given, but not tls_enabled: set it to true or false", "tls_config: {ca_file: /ca.pem}")
 	f("config: max_item_size: 8KiB do not hold a page of 8KiB and what comes with it: raise it, and memcached's -I, or lower --index-cache.page-size",
 		index+"{type: MEMCACHED, config: {addresses: [a:1], max_item_size: 8KB}}")
-	f("config: max_item_size: 1MiB do not hold a page of 1MiB and what comes with it: raise it, and memcached's -I, or lower chunk_subrange_size",
+	f("config: max_item_size: 1MiB do not hold a page of 1MiB and what comes with it: raise it, and memcached's -I, or lower --store.caching-bucket.config chunk_subrange_size",
 		chunks+"{type: MEMCACHED, chunk_subrange_size: 1048576, config: {addresses: [a:1]}}")
 	f("config: max_item_size: 1MiB do not hold a page of 1MiB and what comes with it: raise it, and memcached's -I, or lower --chunk-cache.page-size",
 		chunks+"{type: MEMCACHED, config: {addresses: [a:1]}}", "--chunk-cache.page-size=1MB")

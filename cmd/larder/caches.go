@@ -21,7 +21,7 @@ func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Option
 	if err != nil {
 		return nil, b.conf.indexCacheYAML.wrap(err)
 	}
-	pages.PageSize = int(b.conf.indexPageSize)
+	pages.PageSize = int(m.page[indexPages].bytes)
 	c := indexcache.New(bucket, indexcache.Options{
 		MaxBytes: orNone(m.kept[indexPages]), PostingsBytes: orNone(m.kept[expandedPostings]), SeriesSetBytes: orNone(m.kept[seriesSets]),
 		NoPages: b.conf.withoutKinds[indexPages], NoPostings: b.conf.withoutKinds[expandedPostings],
@@ -40,7 +40,7 @@ func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Option
 	if err != nil {
 		return nil, b.conf.bucketCacheYAML.wrap(err)
 	}
-	pages.PageSize = int(b.conf.chunkPageSize)
+	pages.PageSize = int(m.page[chunkPages].bytes)
 	c := chunkcache.New(bucket, chunkcache.Options{MaxBytes: orNone(m.kept[chunkPages]), Remote: remote, Pages: pages})
 	reader.Store(c.Reader)
 	b.onClose(c.Close)

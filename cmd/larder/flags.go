@@ -29,13 +29,9 @@ type storeConfig struct {
 
 	dataDir          string
 	cacheIndexHeader bool
-	indexPageSize    int64
-	chunkPageSize    int64
-	// chunkPageSizeGiven says that the flag was: then it counts, and not what the caching bucket's document says.
-	chunkPageSizeGiven bool
-	waitHeaders        time.Duration
-	headerIdle         time.Duration
-	memory             memoryConfig
+	waitHeaders      time.Duration
+	headerIdle       time.Duration
+	memory           memoryConfig
 
 	seriesLimit, samplesLimit uint64
 	bytesLimit                int64
@@ -152,9 +148,8 @@ func (c *storeConfig) cacheFlags(f flagger) {
 	memoryFlag("chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunks, size)
 	memoryFlag("store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
 		"", &m.requests, positive(size))
-	flag(f, "index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.indexPageSize, pageSize)
-	flag(f, "chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &c.chunkPageSize, pageSize).
-		IsSetByUser(&c.chunkPageSizeGiven)
+	memoryFlag("index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.page[indexPages], pageSize)
+	memoryFlag("chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.page[chunkPages], pageSize)
 	hiddenContentFlags(f, &c.bucketCacheYAML, "store.caching-bucket.config", "configures the cache of chunks, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
 	flag(f, "matcher-cache-size", "Number of compiled regular expressions of requests that are kept. 0 = none.", "0", &c.matcherCacheSize, integer(0))
 }

@@ -19,8 +19,8 @@ func (k kind) String() string {
 	return [kinds]string{"index_pages", "expanded_postings", "series_sets", "chunk_pages", "header_blocks"}[k]
 }
 
-// least is what the kind needs to keep anything: the fixed parts of a cache take 0.4 MiB; those of blocks of headers have none, but keep
-// only what is less than an eighth.
+// least is what the kind needs to keep anything, unless its pages are large: the fixed parts of a cache take 0.4 MiB; those of blocks of headers
+// have none, but keep only what is less than an eighth.
 func (k kind) least() int64 {
 	if k == headerBlocks {
 		return 256 << 10
@@ -48,9 +48,9 @@ type division struct {
 	to   []kind
 }
 
-// divide puts the parts into kept. A kind that would get less than it can use gets none, the one of the least weight first, so that a
+// divide puts the parts into kept. A kind that would get less than it can use, least, gets none, the one of the least weight first, so that a
 // small whole is some kinds that work and not all of them too small.
-func (d division) divide(kept *[kinds]int64) {
+func (d division) divide(least func(kind) int64, kept *[kinds]int64) {
 	bytes := d.of.bytes - d.less
 	to := slices.Clone(d.to)
 	slices.SortFunc(to, func(a, b kind) int { return int(a.weight() - b.weight()) })
@@ -60,7 +60,7 @@ func (d division) divide(kept *[kinds]int64) {
 			all += k.weight()
 		}
 		part := func(k kind) int64 { return bytes/all*k.weight() + bytes%all*k.weight()/all }
-		small := slices.IndexFunc(to, func(k kind) bool { return part(k) < k.least() })
+		small := slices.IndexFunc(to, func(k kind) bool { return part(k) < least(k) })
 		if small >= 0 && len(to) > 1 {
 			to = slices.Delete(to, small, small+1)
 			continue

@@ -225,11 +225,11 @@ func (c *memcachedConfig) readTLS(doc *memcachedDoc) error {
 	return nil
 }
 
-// check finds out what is wrong beyond the document, and reads the files of TLS. pageSizeFrom is what gives the page's size.
-func (c *memcachedConfig) check(pageSize int64, pageSizeFrom string, now time.Time) (err error) {
-	if item := c.options.MaxItemSize; pageSize+itemOverhead > item { // nothing would ever be kept
+// check finds out what is wrong beyond the document, and reads the files of TLS. page is what is to be kept.
+func (c *memcachedConfig) check(page *amount, now time.Time) (err error) {
+	if item := c.options.MaxItemSize; page.bytes+itemOverhead > item { // nothing would ever be kept
 		return c.wrap(fmt.Errorf("max_item_size: %s do not hold a page of %s and what comes with it: raise it, and memcached's -I, or lower %s",
-			units.Base2Bytes(item), units.Base2Bytes(pageSize), pageSizeFrom))
+			units.Base2Bytes(item), units.Base2Bytes(page.bytes), page.from))
 	}
 	if c.tls == nil {
 		return nil

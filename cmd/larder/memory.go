@@ -23,6 +23,8 @@ type memoryConfig struct {
 	total, index, postings, series, chunks amount
 	// off are the kinds that are not kept in memory.
 	off [kinds]bool
+	// page is what one page of a kind takes, zero for kinds that are not pages.
+	page [kinds]amount
 	// indexWrites and chunkWrites are for what waits to be written to memcached, nil without memcached.
 	indexWrites, chunkWrites *amount
 	requests                 amount
@@ -30,6 +32,7 @@ type memoryConfig struct {
 	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers, headers that are being built and the
 	// reads of the bucket on their way (for index and chunk pages each).
 	kept                      [kinds]int64
+	from                      [kinds]string // where to change the size of a kind; "" for one that nobody wants
 	headers, builds, inFlight int64
 }
 
@@ -74,7 +77,12 @@ func (m *memoryConfig) fit(limit int64) (scaled bool, err error) {
 		}
 	}
 	for _, d := range divisions {
-		d.divide(&m.kept)
+		if d.of.bytes > 0 { // else nothing is what was asked for
+			for _, k := range d.to {
+				m.from[k] = d.of.from
+			}
+		}
+		d.divide(m.least, &m.kept)
 	}
 	return scaled, nil
 }
@@ -122,16 +130,16 @@ func (m *memoryConfig) claims() (claims []*amount, divisions []division, err err
 		claim(&m.total)
 	} else {
 		claims = append(claims, slices.Concat(indexOwn, chunkOwn)...)
-		rest := func(bytes int64, to []kind) {
+		rest := func(bytes int64, from string, to []kind) {
 			if len(to) > 0 {
-				a := &amount{bytes: bytes}
+				a := &amount{bytes: bytes, from: from}
 				claim(a)
 				divisions = append(divisions, division{of: a, to: to})
 			}
 		}
-		rest(m.index.bytes-sum(indexOwn), indexKinds)
-		rest(m.chunks.bytes, chunkKinds)
-		rest(min(defaultHeaderBlocks, m.headers/2), []kind{headerBlocks})
+		rest(m.index.bytes-sum(indexOwn), m.index.from, indexKinds)
+		rest(m.chunks.bytes, m.chunks.from, chunkKinds)
+		rest(min(defaultHeaderBlocks, m.headers/2), m.total.from, []kind{headerBlocks})
 	}
 	for _, writes := range []*amount{m.indexWrites, m.chunkWrites} {
 		if writes != nil {
@@ -150,7 +158,9 @@ func (m *memoryConfig) own(of ...kind) (figures []*amount, without []kind) {
 		case m.off[k]:
 		case a != nil && a.given:
 			figures = append(figures, a)
-			m.kept[k] = a.bytes
+			if m.kept[k] = a.bytes; a.bytes > 0 {
+				m.from[k] = a.from
+			}
 		default:
 			without = append(without, k)
 		}
@@ -309,8 +319,26 @@ func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
 		logger.Info("memory", attrs...)
 	}
 	for k := range kinds {
-		if n := m.kept[k]; n > 0 && n < k.least() {
-			logger.Warn("memory: too little to keep anything of a kind", "kind", k.String(), "size", units.Base2Bytes(n), "least", units.Base2Bytes(k.least()))
-		}
+		m.warnTooLittle(k, logger)
 	}
+}
+
+// leastPages are what a kind that is kept in pages needs room for: fewer make room for one another before they are asked for again.
+const leastPages = 16
+
+// least is what a kind needs to be of use.
+func (m *memoryConfig) least(k kind) int64 { return max(k.least(), leastPages*m.page[k].bytes) }
+
+// warnTooLittle says which kind has less than it can use, and what to change. Of a kind that has nothing because a small whole went to others
+// the figures tell; not so if it is the size of its pages that makes the whole a small one.
+func (m *memoryConfig) warnTooLittle(k kind, logger *slog.Logger) {
+	n, least := m.kept[k], m.least(k)
+	if m.from[k] == "" || n >= least || n == 0 && least == k.least() {
+		return
+	}
+	attrs := []any{"kind", k.String(), "size", units.Base2Bytes(n), "least", units.Base2Bytes(least), "raise", m.from[k]}
+	if least > k.least() {
+		attrs = append(attrs, "or_lower", m.page[k].String())
+	}
+	logger.Warn("memory: too little to keep much of a kind", attrs...)
 }

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
+
+	"larder/internal/bytecache"
 )
 
 const (
@@ -129,7 +132,7 @@ func TestMemoryDividesAll(t *testing.T) {
 			}
 			d.of = &amount{bytes: bytes}
 			var kept [kinds]int64
-			d.divide(&kept)
+			d.divide(kind.least, &kept)
 			left, some := bytes, 0
 			for k, n := range kept {
 				if left -= n; n < 0 || n > 0 && set>>k&1 == 0 {
@@ -147,4 +150,53 @@ func TestMemoryDividesAll(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLeastPagesAreKept: what has the least that a kind of pages needs keeps most of that many pages, of whatever size.
+func TestLeastPagesAreKept(t *testing.T) {
+	for bytes := int64(minPageSize); bytes <= maxPageSize; bytes *= 2 {
+		var m memoryConfig
+		m.page[chunkPages].bytes = bytes
+		c := bytecache.NewMemory(bytecache.Options{MaxBytes: m.least(chunkPages), MaxValueBytes: bytes, ExpectedValueBytes: bytes})
+		for n := range uint64(1000) {
+			c.Set(bytecache.Key{Local: n}, make([]byte, bytes))
+		}
+		if st := c.Stats(); st.Items < leastPages/2 {
+			t.Errorf("pages of %d: %d of them are kept in %d", bytes, st.Items, st.MaxBytes)
+		}
+		c.Close()
+	}
+}
+
+// TestTooLittleForPagesIsSaid: whoever gives a cache of large pages too little room reads at the start what to change.
+func TestTooLittleForPagesIsSaid(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		c, err := loadedFlags(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.memory.fit(0); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		c.memory.log(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})), 0, false)
+		if want == "" && out.Len() > 0 || strings.Count(out.String(), "\n") > 1 || !strings.Contains(out.String(), want) {
+			t.Errorf("%q: got %q, want a line with %q", args, out.String(), want)
+		}
+	}
+	const document = "--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: %s}, chunk_subrange_size: 1048576}"
+	f(`kind=chunk_pages size=8MiB least=16MiB raise="--store.caching-bucket.config max_size" or_lower="--store.caching-bucket.config chunk_subrange_size 1MiB"`,
+		fmt.Sprintf(document, "8MiB"))
+	f("", fmt.Sprintf(document, "16MiB"))
+	f("", fmt.Sprintf(document, "0"))
+	f(`kind=chunk_pages size=3MiB least=4MiB raise=--chunk-cache-size or_lower="--chunk-cache.page-size 256KiB"`,
+		"--chunk-cache-size=3MB", "--chunk-cache.page-size=256KB")
+	f(`kind=index_pages size=9MiB least=16MiB raise=--index-cache-size or_lower="--index-cache.page-size 1MiB"`,
+		"--index-cache-size=9MB", "--index-cache.page-size=1MB", "--index-cache.series-size=0", "--index-cache.postings-size=0")
+	// Shares of one size: chunk pages would have 6 MiB of it, so others have them.
+	f(`kind=chunk_pages size=0B least=16MiB raise=--cache-size or_lower="--chunk-cache.page-size 1MiB"`, "--cache-size=10MB", "--chunk-cache.page-size=1MB")
+	f("", "--cache-size=0", "--chunk-cache.page-size=1MB")
+	// What is too small for pages of any size is so by itself.
+	f("kind=chunk_pages size=512KiB least=1MiB raise=--chunk-cache-size\n", "--chunk-cache-size=512KB")
 }

@@ -89,12 +89,18 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-func (o Options) withDefaults() Options {
+// PageBytes returns the size of a whole page: no page that a Reader keeps is
+// larger.
+func (o Options) PageBytes() int64 {
 	if o.PageSize <= 0 {
-		o.PageSize = defaultPageSize
+		return defaultPageSize
 	}
-	o.PageSize = min(max(o.PageSize, minPageSize), maxPageSize)
-	o.PageSize = 1 << bits.Len(uint(o.PageSize-1))
+	size := min(max(o.PageSize, minPageSize), maxPageSize)
+	return 1 << bits.Len(uint(size-1))
+}
+
+func (o Options) withDefaults() Options {
+	o.PageSize = int(o.PageBytes())
 	if o.ReadAmplification == 0 {
 		o.ReadAmplification = defaultAmplification
 	}
