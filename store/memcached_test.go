@@ -2,13 +2,17 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"runtime"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/bytecache"
 	"larder/internal/memcached"
 	"larder/internal/memcached/memcachedtest"
 	"larder/store/storepb"
@@ -35,14 +39,98 @@ func flushed(t testing.TB, c *memcached.Client) {
 	}
 }
 
+// keyCounter is a memcached of which is counted what it is asked for.
+type keyCounter struct {
+	*memcached.Client
+	server *memcachedtest.Server
+	before map[string]int // the server's own figures when counting began
+
+	mu      sync.Mutex
+	keys    map[bytecache.ID]bool
+	asked   int // keys, with those that were asked for again
+	lookups int
+}
+
+func newKeyCounter(t testing.TB, server *memcachedtest.Server) *keyCounter {
+	c := &keyCounter{Client: newMemcached(t, server.Addr, 30*time.Second), server: server}
+	c.begin(t)
+	return c
+}
+
+func (c *keyCounter) GetMulti(ctx context.Context, ids []bytecache.ID, values [][]byte) {
+	c.mu.Lock()
+	c.lookups++
+	c.asked += len(ids)
+	for _, id := range ids {
+		c.keys[id] = true
+	}
+	c.mu.Unlock()
+	c.Client.GetMulti(ctx, ids, values)
+}
+
+// figures are what the server counts itself: keys asked for, keys found, bytes sent.
+func (c *keyCounter) figures(t testing.TB) map[string]int {
+	t.Helper()
+	all := map[string]int{}
+	for name, text := range c.server.Stats(t) {
+		if n, err := strconv.Atoi(text); err == nil {
+			all[name] = n
+		}
+	}
+	return all
+}
+
+// begin counts from now on.
+func (c *keyCounter) begin(t testing.TB) {
+	t.Helper()
+	c.mu.Lock()
+	c.keys, c.asked, c.lookups = map[bytecache.ID]bool{}, 0, 0
+	c.mu.Unlock()
+	c.before = c.figures(t)
+}
+
+// check holds what was asked for since begin to the pages of the files, and to one key of expanded postings. warm tells that all of it is
+// in memcached: then the server's own count is what was asked for, all found, and it has sent the pages and little else.
+func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm bool) {
+	t.Helper()
+	const (
+		page   = 8 << 10  // bytes, by default
+		beside = 256      // of a page: the line that announces it, its envelope
+		stats  = 16 << 10 // the answers to figures
+	)
+	pages := 0
+	for _, size := range files {
+		pages += (size + page - 1) / page
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := len(c.keys); n == 0 || n > pages+1 {
+		t.Errorf("%s: asked for %d keys, the files have %d pages", what, n, pages)
+	}
+	// A stretch of a file may begin in the page in which the one before it has ended.
+	if again := c.asked - len(c.keys); again >= c.lookups {
+		t.Errorf("%s: %d look-ups have asked for %d keys again", what, c.lookups, again)
+	}
+	now := c.figures(t)
+	get, hits, sent := now["cmd_get"]-c.before["cmd_get"], now["get_hits"]-c.before["get_hits"], now["bytes_written"]-c.before["bytes_written"]
+	if get > c.asked || warm && (get != c.asked || hits != c.asked) {
+		t.Errorf("%s: memcached was asked for %d keys and had %d, larder has asked for %d", what, get, hits, c.asked)
+	}
+	if most := hits*(page+beside) + stats; sent > most {
+		t.Errorf("%s: memcached has sent %d bytes for %d pages, want %d at most", what, sent, hits, most)
+	}
+}
+
 // TestAnswersFromMemcached: a process that has nothing but memcached reads no page of the bucket that another process has read, and asks for
 // one key a page.
 func TestAnswersFromMemcached(t *testing.T) {
 	server := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-m", "256"}})
 	dir := t.TempDir()
-	if _, err := dataset.WholeMetric("remote", 4, 5000, 30_000).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
+	metas, err := dataset.WholeMetric("remote", 4, 5000, 30_000).Write(context.Background(), dir, dataset.WriteOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
+	_, files := blockFiles(t, dir, metas)
 	regex := wholeMetric(64)
 	regex.Matchers = append(regex.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"})
 	none := gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1}
@@ -57,20 +145,17 @@ func TestAnswersFromMemcached(t *testing.T) {
 		texts = append(texts, a.texts())
 	}
 	for process := range 3 {
-		client := newMemcached(t, server.Addr, 30*time.Second)
+		counter := newKeyCounter(t, server)
 		opts := none
 		if process == 2 {
 			opts = gatewayOptions{} // memory over memcached
 		}
-		opts.remote = client
+		opts.remote = counter
 		g := startGateway(t, dir, opts)
-		absent := wholeMetric(0)
-		absent.Matchers[0].Value = "absent"
-		if _, err := g.query(context.Background(), absent); err != nil { // builds the header
-			t.Fatal(err)
-		}
+		buildHeaders(t, g)
 		g.bucket.take()
 		for i, req := range requests {
+			counter.begin(t)
 			a, err := g.query(context.Background(), req)
 			if err != nil {
 				t.Fatal(err)
@@ -78,14 +163,59 @@ func TestAnswersFromMemcached(t *testing.T) {
 			if diff := gocmp.Diff(texts[i], a.texts()); diff != "" {
 				t.Fatalf("process %d (-without a cache +with memcached):\n%s", process, diff)
 			}
+			flushed(t, counter.Client)
+			counter.check(t, fmt.Sprintf("process %d, request %d", process, i), files, process > 0)
 		}
 		reads, _ := g.bucket.take()
 		if some := reads["index"] > 0 && reads["chunks"] > 0; some != (process == 0) || !some && len(reads) > 0 {
 			t.Errorf("process %d: reads %v of the bucket", process, reads)
 		}
-		flushed(t, client)
-		st := client.Stats()
-		t.Logf("process %d: %+v", process, st)
+	}
+}
+
+// buildHeaders asks for nothing, which builds the header of the block.
+func buildHeaders(t testing.TB, g *gateway) {
+	t.Helper()
+	absent := wholeMetric(0)
+	absent.Matchers[0].Value = "absent"
+	if _, err := g.query(context.Background(), absent); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestManyValuesCostPages: a regular expression over 100,000 values costs memcached as many keys as there are pages, and not one for each
+// value.
+func TestManyValuesCostPages(t *testing.T) {
+	values := 100_000
+	if testing.Short() {
+		values = 20_000
+	}
+	server := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-m", "256"}})
+	dir := t.TempDir()
+	metas, err := dataset.ManyValues("values", 4, values).Write(context.Background(), dir, dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, files := blockFiles(t, dir, metas)
+	req := wholeMetric(64)
+	req.Matchers = []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: dataset.ManyValuesLabel, Value: ".+[02468ace]"}}
+	for process := range 2 {
+		counter := newKeyCounter(t, server)
+		g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: counter})
+		buildHeaders(t, g)
+		counter.begin(t)
+		a, err := g.query(context.Background(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(a.series); n < values*4/10 {
+			t.Fatalf("%d series have one of %d values", n, values)
+		}
+		flushed(t, counter.Client)
+		counter.check(t, fmt.Sprintf("process %d", process), files, process > 0)
+		if n := len(counter.keys); n > len(a.series)/20 {
+			t.Errorf("process %d: %d keys for %d values", process, n, len(a.series))
+		}
 	}
 }
 
