@@ -2,6 +2,9 @@ package main
 
 import (
 	"crypto/tls"
+	"os"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -233,6 +236,22 @@ func TestMemcachedTakesTheCachesPlace(t *testing.T) {
 	f(0, none, "index_pages:nowhere expanded_postings series_sets:nowhere", "", index+"{type: MEMCACHED, enabled_items: [ExpandedPostings], config: "+servers+"}")
 	f(0, none, "index_pages expanded_postings:nowhere series_sets:nowhere", "--index-cache.config enabled_items, --index-cache.postings-size, --index-cache.series-size",
 		index+"{type: MEMCACHED, enabled_items: [Postings], config: "+servers+"}", "--index-cache.postings-size=1MB", "--index-cache.series-size=1MB")
+}
+
+// TestCacheKeysAreWrittenDown: docs/compatibility.md says of every key by its name what becomes of it.
+func TestCacheKeysAreWrittenDown(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/compatibility.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range []any{indexCacheDoc{}, bucketCacheDoc{}, inMemoryDoc{}, tieredDoc{}, memcachedDoc{}} {
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(document)) {
+			key := f.Tag.Get("yaml")
+			if !regexp.MustCompile("`(config\\.)?" + key + "`").Match(doc) {
+				t.Errorf("docs/compatibility.md does not have %s of %T", key, document)
+			}
+		}
+	}
 }
 
 // TestBadCacheConfig: what is wrong in a document is said in one line that names the key and, where there is one, what to write instead.
