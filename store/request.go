@@ -49,7 +49,7 @@ type request struct {
 	postings, seriesPages, chunkPages pagecache.Account
 	series, chunks                    *Limiter
 	stages                            [stageCount]atomic.Int64
-	spare                             atomic.Int64 // bytes that are settled for beyond what was estimated, for grow
+	spare                             atomic.Int64 // bytes that the turn has beyond what is held, for grow
 	firstFrame                        time.Duration
 
 	// What follows is written by the handler's goroutine alone.
@@ -169,6 +169,12 @@ func (r *request) grow(n int64) error {
 		}
 	}
 }
+
+// giveBack says that n bytes that grow was asked for are no longer held. They stay the request's: what it lacked once it may lack again.
+func (r *request) giveBack(n int64) { r.spare.Add(n) }
+
+// leave is how the request is asked for more than was estimated.
+func (r *request) leave() block.Leave { return block.Leave{Grow: r.grow, GiveBack: r.giveBack} }
 
 // forget forgets what a vain attempt has noted, but for the series that are written. Its goroutines are over. What it has read stays in the
 // accounts, but not in the limits: those are about the answer.

@@ -389,7 +389,7 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 		}
 		sources[i] = &source{
 			stream: p.Stream(ctx, opts),
-			chunks: p.Block().ChunkReader(&r.chunkPages),
+			chunks: p.Block().ChunkReader(&r.chunkPages, r.leave()),
 		}
 	}
 	g := errgroup.Group{}
@@ -527,7 +527,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		case <-ctx.Done():
 			return
 		}
-		win.reset(len(p.sources))
+		r.giveBack(win.reset(len(p.sources)))
 		win.grow(&density, target)
 		err := contained(func() error {
 			start := time.Now()

@@ -61,7 +61,8 @@ type windowChunk struct {
 	minTime, maxTime int64
 }
 
-func (w *window) reset(sources int) {
+// reset empties the window. It returns how many bytes it has asked leave for beyond what was admitted.
+func (w *window) reset(sources int) (grown int64) {
 	if w.batches == nil {
 		w.batches = make([]block.Batch, sources)
 		w.lastPage = make([]uint64, sources)
@@ -69,12 +70,15 @@ func (w *window) reset(sources int) {
 	for _, i := range w.used {
 		b := &w.batches[i]
 		clear(b.Record)
+		grown += b.Grown
 		b.Ref, b.Bound, b.Record = b.Ref[:0], b.Bound[:0], b.Record[:0]
+		b.Grown = 0
 		w.lastPage[i] = 0
 	}
 	clear(w.series)
 	w.series, w.chunks, w.used = w.series[:0], w.chunks[:0], w.used[:0]
 	w.bytes, w.err = 0, nil
+	return grown
 }
 
 // windowDensity is what a window held.

@@ -355,12 +355,7 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 }
 
 // indexPage returns the size of an index page.
-func (b *Block) indexPage() int64 {
-	if p, ok := b.deps.Index.(interface{ PageSize() int }); ok {
-		return int64(p.PageSize())
-	}
-	return defaultIndexPage
-}
+func (b *Block) indexPage() int64 { return pageSizeOf(b.deps.Index, defaultIndexPage) }
 
 // CameToNothing tells the block that the stream of a lazy plan returned no series. Of a series set that says nothing: no series was read.
 func (p *Plan) CameToNothing() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,9 @@ import (
 	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
 )
+
+// defaultChunkPage is the size of a page of chunk files where Deps.Chunks does not say.
+const defaultChunkPage = 8 << 10
 
 // guessedRecord is how long a chunk record is expected to be at most, where neither a reference nor meta.json bounds it. A longer one
 // costs a follow-up read.
@@ -30,6 +34,7 @@ const maxRecordHead = 10
 type ChunkReader struct {
 	block *Block
 	acct  *pagecache.Account
+	leave Leave
 	order []int32
 	stats ChunkStats
 }
@@ -48,9 +53,9 @@ func (s *ChunkStats) Add(o ChunkStats) {
 	s.FollowUps += o.FollowUps
 }
 
-// ChunkReader returns a reader whose reads are counted, and may be refused, by acct.
-func (b *Block) ChunkReader(acct *pagecache.Account) *ChunkReader {
-	return &ChunkReader{block: b, acct: acct}
+// ChunkReader returns a reader whose reads are counted, and may be refused, by acct. It asks for leave to read what is longer than a record's bound.
+func (b *Block) ChunkReader(acct *pagecache.Account, leave Leave) *ChunkReader {
+	return &ChunkReader{block: b, acct: acct, leave: leave}
 }
 
 // Block returns the block that is read.
@@ -69,11 +74,13 @@ type Batch struct {
 	Record [][]byte
 	// Pinned is the number of page bytes that the records keep alive.
 	Pinned int64
+	// Grown is how many bytes the reader has asked leave for. Whoever drops the records gives them back.
+	Grown int64
 }
 
 // Read fills in b.Record. Reads are grouped by chunk file; records whose bound was too small are read again in one follow-up a file.
 func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
-	b.Pinned = 0
+	b.Pinned, b.Grown = 0, 0
 	b.Record = slices.Grow(b.Record[:0], len(b.Ref))[:len(b.Ref)]
 	r.order = r.order[:0]
 	for i := range b.Ref {
@@ -109,6 +116,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 	}
 	for i := range reads {
 		b.Pinned += reads[i].pinned
+		b.Grown += reads[i].grown
 		r.stats.FollowUps += reads[i].followUps
 		r.stats.RecordBytes += reads[i].recordBytes
 	}
@@ -118,7 +126,21 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 
 // fileRead is the part of a batch that lies in one chunk file.
 type fileRead struct {
-	pinned, followUps, recordBytes int64
+	pinned, followUps, recordBytes, grown int64
+}
+
+// tail is a record that turned out longer than read at first: its index in the batch, and its size.
+type tail struct {
+	index int32
+	size  int
+}
+
+func (f *fileRead) grow(r *ChunkReader, n int64) error {
+	if err := r.leave.grow(n); err != nil {
+		return fmt.Errorf("%d more bytes of chunk records than expected: %w", n, err)
+	}
+	f.grown += n
+	return nil
 }
 
 func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
@@ -135,13 +157,20 @@ func (f *fileRead) readFile(ctx context.Context, r *ChunkReader, b *Batch, order
 	if err != nil {
 		return blk.wrap(err)
 	}
+	page := pageSizeOf(blk.deps.Chunks, defaultChunkPage)
+	shift := bits.TrailingZeros64(uint64(page))
+	copied := int64(0) // bytes of records that lie on several pages
 	spans := make([]pagecache.Span, 0, len(order))
 	for _, i := range order {
 		off := fileOffset(b.Ref[i])
 		if off >= obj.Size {
 			return recordError(blk, obj, off, fmt.Errorf("%w: the file ends at %d", tsdbfmt.ErrCorrupt, obj.Size))
 		}
-		spans = appendSpan(spans, off, min(off+blk.recordBound(b.Bound[i]), obj.Size))
+		end := min(off+blk.recordBound(b.Bound[i]), obj.Size)
+		if off>>shift != (end-1)>>shift {
+			copied += end - off
+		}
+		spans = appendSpan(spans, off, end)
 	}
 	pages, err := blk.deps.Chunks.Fetch(ctx, obj, spans, r.acct)
 	if err != nil {
@@ -150,10 +179,13 @@ func (f *fileRead) readFile(ctx context.Context, r *ChunkReader, b *Batch, order
 	f.pinned = pages.PinnedBytes()
 	cursor := pages.Cursor()
 
-	var arena []byte
-	var tails []int32
+	// One that grew would leave its smaller selves behind, for the records that are cut from them.
+	arena := make([]byte, 0, copied)
+	var tails []tail
+	copied = 0 // from here on, of tails
 	spans = spans[:0]
-	for _, i := range order {
+	next := 0
+	for k, i := range order {
 		off := fileOffset(b.Ref[i])
 		n := min(blk.recordBound(b.Bound[i]), obj.Size-off)
 		rec, grown, ok := cursor.Bytes(off, int(n), arena)
@@ -162,47 +194,79 @@ func (f *fileRead) readFile(ctx context.Context, r *ChunkReader, b *Batch, order
 			return recordError(blk, obj, off, errors.New("pages do not cover it"))
 		}
 		size, err := tsdbfmt.ChunkRecordSize(rec)
-		if err != nil || off+int64(size) > obj.Size {
+		if err == nil && size <= len(rec) {
+			f.recordBytes += int64(size)
+			b.Record[i] = rec[:size:size]
+			continue
+		}
+		// INVARIANT: records do not overlap. However long they say they are, together they are no longer than what they lie in.
+		for next = max(next, k+1); next < len(order) && b.Ref[order[next]] == b.Ref[i]; {
+			next++
+		}
+		end := obj.Size
+		if next < len(order) {
+			end = fileOffset(b.Ref[order[next]])
+		}
+		if err != nil || off+int64(size) > end {
 			// Either the page is damaged or the block is: one more read tells.
-			if rec, err = blk.rereadRecord(ctx, obj, off, int(n), r.acct); err != nil {
+			if b.Record[i], err = f.reread(ctx, r, obj, off, end, int(n)); err != nil {
 				return err
 			}
-			b.Record[i] = rec
-			f.recordBytes += int64(len(rec))
+			f.recordBytes += int64(len(b.Record[i]))
 			continue
 		}
 		f.recordBytes += int64(size)
-		if size > len(rec) {
-			tails = append(tails, i)
+		if len(tails) == 0 || b.Ref[tails[len(tails)-1].index] != b.Ref[i] {
 			spans = appendSpan(spans, off, off+int64(size))
-			continue
+			if off>>shift != (off+int64(size)-1)>>shift {
+				copied += int64(size)
+			}
 		}
-		b.Record[i] = rec[:size:size]
+		tails = append(tails, tail{i, size})
 	}
 	if len(tails) == 0 {
 		return nil
 	}
 	f.followUps += int64(len(tails))
+	if err := f.grow(r, pageBytes(spans, page)+copied); err != nil {
+		return recordError(blk, obj, spans[0].Off, err)
+	}
 	if pages, err = blk.deps.Chunks.Fetch(ctx, obj, spans, r.acct); err != nil {
 		return blk.wrap(err)
 	}
 	f.pinned += pages.PinnedBytes()
-	for _, i := range tails {
-		off := fileOffset(b.Ref[i])
-		head, grown, ok := pages.Bytes(off, int(min(maxRecordHead, obj.Size-off)), arena)
-		arena = grown
-		size, err := tsdbfmt.ChunkRecordSize(head)
-		if ok && err == nil {
-			b.Record[i], arena, ok = pages.Bytes(off, size, arena)
+	arena = make([]byte, 0, copied)
+	for k, t := range tails {
+		if k > 0 && b.Ref[tails[k-1].index] == b.Ref[t.index] {
+			b.Record[t.index] = b.Record[tails[k-1].index]
+			continue
 		}
-		if !ok || err != nil {
-			// Its length is not what the first read said: one of the two was damaged.
-			if b.Record[i], err = blk.rereadRecord(ctx, obj, off, size, r.acct); err != nil {
-				return err
+		off := fileOffset(b.Ref[t.index])
+		rec, grown, ok := pages.Bytes(off, t.size, arena)
+		if ok {
+			if size, err := tsdbfmt.ChunkRecordSize(rec); err == nil && size == t.size {
+				b.Record[t.index], arena = rec, grown
+				continue
 			}
+		}
+		// Its length is not what the first read said: one of the two was damaged.
+		if b.Record[t.index], err = f.reread(ctx, r, obj, off, obj.Size, t.size); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// reread is ChunkReader.reread for a record that is kept: alone, for the pages around it are nobody else's.
+func (f *fileRead) reread(ctx context.Context, r *ChunkReader, obj pagecache.Object, off, end int64, guess int) ([]byte, error) {
+	rec, err := r.reread(ctx, obj, off, end, guess)
+	if err == nil {
+		err = f.grow(r, int64(len(rec)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(rec), nil
 }
 
 // Reread reads the chunk record ref again from the bucket, past the cache: what has to be done, once, when a record of size bytes does not
@@ -212,36 +276,44 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte,
 	if err != nil {
 		return nil, r.block.wrap(err)
 	}
-	rec, err := r.block.rereadRecord(ctx, obj, fileOffset(ref), size, r.acct)
+	rec, err := r.reread(ctx, obj, fileOffset(ref), obj.Size, size)
 	if err != nil && ctx.Err() == nil {
 		r.block.forgetFiles()
 	}
 	return rec, err
 }
 
-// rereadRecord reads a record that did not verify once more, past the cache, and counts how that ended. guess is its length as far as that
-// is known.
-func (b *Block) rereadRecord(ctx context.Context, obj pagecache.Object, off int64, guess int, acct *pagecache.Account) ([]byte, error) {
-	rec, err := b.readRecord(ctx, obj, off, guess, acct)
-	switch {
+// reread reads a record that did not verify once more, past the cache, and counts how that ended. guess is its length as far as that is known, and
+// end where it must end at the latest.
+func (r *ChunkReader) reread(ctx context.Context, obj pagecache.Object, off, end int64, guess int) ([]byte, error) {
+	rec, err := r.readRecord(ctx, obj, off, end, guess)
+	switch corruptions := r.block.deps.Corruptions; {
 	case err == nil:
-		b.deps.Corruptions.Mended(telemetry.CorruptChunk, 1)
+		corruptions.Mended(telemetry.CorruptChunk, 1)
 	case corrupt(err):
-		b.deps.Corruptions.Failed(telemetry.CorruptChunk)
+		corruptions.Failed(telemetry.CorruptChunk)
 	}
 	return rec, err
 }
 
-func (b *Block) readRecord(ctx context.Context, obj pagecache.Object, off int64, size int, acct *pagecache.Account) ([]byte, error) {
+func (r *ChunkReader) readRecord(ctx context.Context, obj pagecache.Object, off, end int64, size int) ([]byte, error) {
+	b := r.block
 	// A damaged length says anything; one that is right spares the second round.
 	size = max(min(size, maxGuess), int(b.recordBound(0)))
 	for range 2 {
-		end := min(off+int64(size), obj.Size)
-		pages, err := b.deps.Chunks.Refetch(ctx, obj, pagecache.Span{Off: off, End: end}, acct)
+		span := pagecache.Span{Off: off, End: min(off+int64(size), obj.Size)}
+		if size > maxGuess {
+			// Whoever asked encodes it next, and drops it.
+			if err := r.leave.grow(2 * int64(size)); err != nil {
+				return nil, recordError(b, obj, off, err)
+			}
+			defer r.leave.giveBack(2 * int64(size))
+		}
+		pages, err := b.deps.Chunks.Refetch(ctx, obj, span, r.acct)
 		if err != nil {
 			return nil, b.wrap(err)
 		}
-		rec, _, ok := pages.Bytes(off, int(end-off), nil)
+		rec, _, ok := pages.Bytes(off, int(span.End-off), nil)
 		if !ok {
 			return nil, recordError(b, obj, off, errors.New("pages do not cover it"))
 		}
@@ -250,6 +322,9 @@ func (b *Block) readRecord(ctx context.Context, obj pagecache.Object, off int64,
 		}
 		if off+int64(size) > obj.Size {
 			return nil, recordError(b, obj, off, fmt.Errorf("%w: record of %d bytes, the file ends at %d", tsdbfmt.ErrCorrupt, size, obj.Size))
+		}
+		if off+int64(size) > end {
+			return nil, recordError(b, obj, off, fmt.Errorf("%w: record of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size, end))
 		}
 		if size <= len(rec) {
 			if _, _, err := tsdbfmt.ChunkRecord(rec[:size]); err != nil {

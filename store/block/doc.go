@@ -24,7 +24,8 @@
 //
 // # Chunk records
 //
-// A ChunkReader fetches the records of many references together. It does not verify them: whoever copies them does, while the bytes are
+// A ChunkReader fetches the records of many references together. How long a record is its own head says, which may be damaged: one that reaches
+// into the next is an error, and for one that is longer than its bound leave (Leave) is asked before it is read. It does not verify them: whoever copies them does, while the bytes are
 // hot, and asks for Reread of a record that fails.
 //
 // # Who owns which bytes
