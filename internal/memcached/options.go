@@ -124,14 +124,16 @@ type Options struct {
 type BreakerOptions struct {
 	// Disabled lets every write try its server.
 	Disabled bool
-	// HalfOpenMaxRequests is how many writes are tried after OpenDuration, and must succeed for the breaker to close; 10 by default.
+	// HalfOpenMaxRequests is how many writes are tried after OpenDuration, the first of them alone, and must succeed for the breaker to
+	// close; 10 by default.
 	HalfOpenMaxRequests int
 	// OpenDuration is for how long no write is tried, 5 s by default. Reads are not tried for 250 ms first, and at most for this long
 	// when a probe failed again and again.
 	OpenDuration time.Duration
 	// MinRequests in ten seconds before the breaker may open, 50 by default.
 	MinRequests int
-	// ConsecutiveFailures open it, 5 by default; so does a share FailurePercent of the writes, 0.05 by default (of 1).
+	// ConsecutiveFailures open it, 5 by default; so does a share FailurePercent of the writes, 0.05 by default (of 1). That many writes
+	// in a row that took as long as Timeout open it without MinRequests: so few may come together where Timeout is long.
 	ConsecutiveFailures int
 	FailurePercent      float64
 }
