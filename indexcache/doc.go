@@ -39,9 +39,9 @@
 // included: no kind displaces another. A third of the last is for sets under
 // construction and for those that are read when they are evicted. Within each
 // package bytecache decides what stays: what is not asked for a second time soon
-// makes room first, so that one scan does not flush what dashboards use. (Series
-// sets are only built where that is likely.) There is no expiry: blocks are
-// immutable.
+// makes room first, so that one scan does not flush what dashboards use. A series set that is
+// built for a request whose like was there before has been asked for twice by
+// then. There is no expiry: blocks are immutable.
 //
 // # Who owns which bytes
 //

@@ -55,6 +55,7 @@ type request struct {
 	// What follows is written by the handler's goroutine alone.
 	least         int64            // what the request settles for at least: what it could not get by growing, before it gave way
 	queried       []*catalog.Block // of the last plan
+	anew          bool             // plans to come are not the first
 	goesOnWith    []*catalog.Block // of the plans to come, if series are written already; nil: those that the view chooses
 	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
 	blocksQueried int

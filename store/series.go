@@ -242,6 +242,8 @@ func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*block.Plan, error) {
 	blocks := r.chooseSeries(q, view)
 	plans := make([]*block.Plan, len(blocks))
+	anew := r.anew
+	r.anew = true
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(blockConcurrency)
@@ -255,6 +257,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 					External: externalWithout(c.meta.Labels, q.without),
 					Dropped:  q.without,
 					Sets:     block.SetsBuilt,
+					Anew:     anew,
 					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },

@@ -63,7 +63,7 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	plan, err := s.block(meta).Plan(ctx, matchers, block.PlanOptions{
 		External: externalWithout(meta.Labels, without), Dropped: without,
 		// All of the block, for the caches know no time range; and so that a series set is built that a request would build at its second coming.
-		Sets: block.SetsBuilt, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
+		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
 	})
 	touched, fetched := planning.TouchedBytes.Load(), planning.FetchedBytes.Load()

@@ -36,8 +36,9 @@
 //     in what ties with the least wanted, and among equals drops any: pages read
 //     a few times and long ago stay while those read now go, and a scan that
 //     meets a halving gets in. Here values begin in a queue, a tenth of the
-//     whole, and reach ristretto only when they were asked for a second time, or
-//     while there is room. benchmarks/eviction measures what that is worth.
+//     whole, and reach ristretto only when they were asked for a second time, not
+//     right after they were set, or while there is room. benchmarks/eviction
+//     measures what that is worth.
 //   - A set value is invisible until a background goroutine has applied it. Here
 //     it is in the table at once, until it is rejected or evicted.
 //   - Up to 32,768 values wait unaccounted in its buffer, and a Set that finds

@@ -34,7 +34,7 @@ func (m *Memory) Remote() bool { return false }
 // may wait for values set before to be applied. It costs what the allocator has
 // given for it, which is taken to be the value's capacity, rounded up.
 func (m *Memory) Set(key Key, value []byte) {
-	m.values.set(key.Local, value, int64(len(value)), m.classes.round(int64(cap(value))))
+	m.values.set(key.Local, value, int64(len(value)), m.classes.round(int64(cap(value))), false)
 }
 
 // Del makes the cache forget a key.

@@ -85,15 +85,18 @@ func TestBurstChild(t *testing.T) {
 			m.Set(key, p, p.bytes())
 		}, func(key uint64) { m.Get(key) }
 	}
-	const setters = 8
+	const (
+		setters = 8
+		later   = 100 * setters // values after it was set one is looked up: before it leaves the queue
+	)
 	for part := uint64(0); part < burstValues; part += burstPart {
 		var wg sync.WaitGroup
 		for s := range uint64(setters) {
 			wg.Go(func() {
 				for key := part + s; key < part+burstPart; key += setters {
 					set(key)
-					if key/setters%2 == 0 {
-						get(key)
+					if key/setters%2 == 0 && key >= later {
+						get(key - later)
 					}
 				}
 			})

@@ -151,13 +151,15 @@ func TestMemoryHoldsItsSize(t *testing.T) {
 func holdsItsSize[V any](t *testing.T, m *Values[V], before int64, set func(key uint64)) {
 	t.Helper()
 	var peak, peakPending int64
+	later := uint64(0) // this many values after it was set, one is half-way through the queue
 	for key := range uint64(100_000) {
 		set(key)
-		if key%2 == 0 {
-			m.Get(key)
+		if key%2 == 0 && key >= later {
+			m.Get(key - later)
 		}
 		if key%16 == 0 {
 			st := m.Stats()
+			later = uint64(m.recent.maxBytes / 2 * st.Items / st.Bytes)
 			peak = max(peak, st.Bytes)
 			peakPending = max(peakPending, st.PendingBytes)
 		}
@@ -404,6 +406,47 @@ func TestScanLeavesHotValues(t *testing.T) {
 	}
 	if kept == 0 {
 		t.Error("the hot values were never there before the scan")
+	}
+}
+
+// TestWhatIsLookedUpAgainAtOnceIsNotWanted: where all is full, a value is kept that was looked up a while after it was set, or several times, and one that
+// was looked up again only when it was set is not.
+func TestWhatIsLookedUpAgainAtOnceIsNotWanted(t *testing.T) {
+	const size = 8 << 10
+	m := newBytes(Options{MaxBytes: 8 << 20})
+	defer m.Close()
+	next := uint64(1 << 32)
+	fill := func(bytes int64) {
+		for ; bytes > 0; bytes -= size {
+			m.Set(next, make([]byte, size))
+			next++
+		}
+	}
+	fill(2 * m.maxBytes)
+	for key := range uint64(30) {
+		m.Set(key, make([]byte, size))
+		switch key % 3 {
+		case 0:
+			m.Get(key)
+			m.Get(key)
+		case 1:
+			for range 5 {
+				m.Get(key)
+			}
+		}
+		fill(m.recent.maxBytes / 2)
+		if key%3 == 2 {
+			for range 5 { // so that the policy wants it, too
+				m.Get(key)
+			}
+		}
+		fill(2 * m.recent.maxBytes)
+	}
+	m.policy.Wait()
+	for key := range uint64(30) {
+		if _, ok := m.Get(key); ok != (key%3 != 0) {
+			t.Errorf("value %d is kept: %v", key, ok)
+		}
 	}
 }
 

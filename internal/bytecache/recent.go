@@ -3,6 +3,7 @@ package bytecache
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 )
 
 // recentShare is the part of MaxBytes that is for values set last, and not
@@ -10,10 +11,20 @@ import (
 // are asked for again; more of it is lost to a scan.
 const recentShare = 10
 
+// The request that a value was set for may look it up again itself: where one
+// window of chunks ends and the next begins within a page, or a record is longer
+// than expected. That is not asking for it a second time, so what counts as such
+// is a look-up after which an eighth of the queue was set since the value was, or
+// the third look-up.
+const (
+	soonShare = 8
+	soonLooks = 3
+)
+
 // recent is where values begin: a queue, first in, first out. Those that leave
 // it go to the policy if there is room, if they were asked for while they were
-// in it, or if they are back soon after they left it unasked. Others are dropped,
-// but their keys are remembered.
+// in it (see soonShare), or if they are back soon after they left it unasked.
+// Others are dropped, but their keys are remembered.
 //
 // So a scan never gets to the policy. That is not left to the policy's own
 // counters: it forgets half of what it has counted every so often, takes in what
@@ -25,9 +36,13 @@ type recent[V any] struct {
 	first, last *entry[V]
 	bytes       int64
 	maxBytes    int64
+	pushed      atomic.Int64 // bytes of all values so far
 	dropped     memo
 	closed      bool
 }
+
+// pushedKiB returns how much has been pushed so far. It wraps: what counts are differences.
+func (r *recent[V]) pushedKiB() uint32 { return uint32(r.pushed.Load() >> 10) }
 
 // push takes in a new value, which the caller has put into its shard's table.
 // What has to leave for it may have to wait for the policy.
@@ -50,6 +65,7 @@ func (m *Values[V]) push(e *entry[V]) {
 	}
 	r.last = e
 	r.bytes += e.cost
+	r.pushed.Add(e.cost)
 	for r.bytes > r.maxBytes {
 		e := r.first
 		r.bytes -= e.cost

@@ -50,9 +50,6 @@ type Options struct {
 	// value, out of MaxBytes) and the memory of dropped keys: too large a figure
 	// makes for worse choices of what to keep, too small a one wastes memory.
 	ExpectedValueBytes int64
-	// Wanted says that values are only set for keys that were asked for before,
-	// so that they need not be asked for again to be kept.
-	Wanted bool
 	// Name is the label `cache` of the metrics.
 	Name string
 	// Registerer receives the metrics. Nil: none.
@@ -66,7 +63,6 @@ type Values[V any] struct {
 	maxBytes     int64
 	maxValue     int64
 	maxKept      int64 // by ristretto
-	wanted       bool
 	pendingLimit int64
 	collector    *collector
 
@@ -117,7 +113,9 @@ type entry[V any] struct {
 	cost  int64     // what it takes, and bookkeeping
 	next  *entry[V] // in recent; guarded by its lock
 	gone  bool      // deleted
-	asked bool      // found by a Get
+	soon  uint8     // look-ups before it was asked
+	asked bool      // see noteAsked; or set by SetAsked
+	born  uint32    // recent.pushedKiB before it was
 	// settled entries are no longer pending. Only ristretto's goroutine touches it.
 	settled bool
 }
@@ -130,7 +128,7 @@ func NewValues[V any](o Options) *Values[V] {
 	if o.ExpectedValueBytes <= 0 {
 		o.ExpectedValueBytes = defaultExpectedValue
 	}
-	m := &Values[V]{maxBytes: o.MaxBytes, wanted: o.Wanted}
+	m := &Values[V]{maxBytes: o.MaxBytes}
 	m.pendingLimit = min(max(o.MaxBytes/32, minPendingBytes), maxPendingBytes)
 	m.maxValue = m.pendingLimit / 2
 	if o.MaxValueBytes > 0 {
@@ -222,14 +220,23 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	if s.log.add(mixed) {
 		s.log = m.handOver(s.log)
 	}
-	if !e.asked { // not to write where many read
-		e.asked = true
-	}
+	m.noteAsked(e)
 	value = e.value
 	s.hits++
 	s.hitBytes += e.size
 	s.mu.Unlock()
 	return value, true
+}
+
+// noteAsked notes that an entry was found by a look-up: one that comes a while
+// after it was set, or the third of those that come sooner, is of another request
+// than it was set for. The caller holds its shard's mu.
+func (m *Values[V]) noteAsked(e *entry[V]) {
+	if e.asked { // not to write where many read
+		return
+	}
+	e.soon++
+	e.asked = e.soon == soonLooks || int64(m.recent.pushedKiB()-e.born)<<10-e.cost >= m.recent.maxBytes/soonShare
 }
 
 // OnExit has f called with every value that the cache has let go of: evicted,
@@ -261,7 +268,7 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	if e == nil {
 		return value, false
 	}
-	e.asked = true
+	m.noteAsked(e)
 	s.requests++
 	s.hits++
 	s.hitBytes += e.size
@@ -271,29 +278,33 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 // Set keeps a value that takes size bytes of the heap, unless its key is present
 // or it is too large; whether for longer is decided when others follow. The cache
 // owns the value from here on. It may wait for values set before to be applied.
-func (m *Values[V]) Set(key uint64, value V, size int64) { m.set(key, value, size, size) }
+func (m *Values[V]) Set(key uint64, value V, size int64) { m.set(key, value, size, size, false) }
 
-// set is Set of a value of size bytes that takes more.
-func (m *Values[V]) set(key uint64, value V, size, takes int64) {
+// SetAsked is Set for a key that was asked for before it was missed last: it need
+// not be asked for again to be kept.
+func (m *Values[V]) SetAsked(key uint64, value V, size int64) { m.set(key, value, size, size, true) }
+
+// set is Set or SetAsked of a value of size bytes that takes more.
+func (m *Values[V]) set(key uint64, value V, size, takes int64, asked bool) {
 	if takes > m.maxValue {
 		m.tooLarge.Add(1)
 		return
 	}
-	if e := m.insert(mix(key), value, size, takes+entryOverhead); e != nil {
+	if e := m.insert(mix(key), value, size, takes+entryOverhead, asked); e != nil {
 		m.push(e)
 	}
 }
 
 // insert puts a value into its shard's table and returns its new entry, nil if
 // there is one for the key, or the cache is closed.
-func (m *Values[V]) insert(mixed uint64, value V, size, cost int64) *entry[V] {
+func (m *Values[V]) insert(mixed uint64, value V, size, cost int64, asked bool) *entry[V] {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.table == nil || s.table[mixed] != nil {
 		return nil
 	}
-	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: m.wanted}
+	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: asked, born: m.recent.pushedKiB()}
 	s.table[mixed] = e
 	m.bytes.Add(cost)
 	m.added.Add(1)

@@ -43,16 +43,17 @@ func BenchmarkMemoryGet(b *testing.B) {
 // each of which the policy takes in at another's cost.
 func BenchmarkMemorySet(b *testing.B) {
 	value := make([]byte, 8<<10)
-	run := func(name string, ask bool) {
+	run := func(name string, asked bool) {
 		b.Run(name, func(b *testing.B) {
 			m := newBytes(Options{MaxBytes: 64 << 20})
 			defer m.Close()
 			b.ReportAllocs()
 			key := uint64(0)
 			for b.Loop() {
-				m.Set(key, value)
-				if ask {
-					m.Get(key)
+				if asked {
+					m.SetAsked(key, value, int64(len(value)))
+				} else {
+					m.Set(key, value)
 				}
 				key++
 			}

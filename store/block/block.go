@@ -189,6 +189,9 @@ type PlanOptions struct {
 	Dropped []string
 	// Sets says whether a series set may answer, and whether one may be built.
 	Sets SetUse
+	// Known says that the same was asked for before, Anew that it is the same request that was planned already: a series set that is built
+	// stays for being asked for twice.
+	Known, Anew bool
 	// MinTime and MaxTime are the request's time range, both included. They tell whether building a series set pays.
 	MinTime, MaxTime int64
 

@@ -21,11 +21,12 @@ import (
 // The stream runs on its own context, which ends when the last reader leaves. If it fails, or if the log may not grow, readers go on by
 // themselves: an error is never anybody's but of who meets it, and is not remembered.
 type setBuild struct {
-	block *Block
-	sets  *indexcache.SeriesSets
-	key   indexcache.SetKey
-	plan  *Plan // what is streamed, open as long as there are readers
-	opts  StreamOptions
+	block  *Block
+	sets   *indexcache.SeriesSets
+	key    indexcache.SetKey
+	wanted bool  // see setPays
+	plan   *Plan // what is streamed, open as long as there are readers
+	opts   StreamOptions
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -246,7 +247,7 @@ func (b *setBuild) complete(tail int64) {
 				set.copied = max(set.copied, segmentChunkBytes*int64(seg.chunks.Len()))
 			}
 		}
-		b.release = b.sets.Put(b.key, set, b.size())
+		b.release = b.sets.Put(b.key, set, b.size(), b.wanted)
 		b.block.forgetBuild(b)
 		b.dropHeld()
 	}
@@ -307,9 +308,9 @@ func (b *setBuild) leave() {
 	b.plan.Close()
 }
 
-// startBuild returns a plan that reads a new set, or the one that is under construction already. It takes p over.
-func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey) (out *Plan, fresh bool) {
-	n := &setBuild{block: b, sets: b.deps.Sets, key: key, plan: p}
+// startBuild returns a plan that reads a new set, wanted or not, or the one that is under construction already. It takes p over.
+func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, wanted bool) (out *Plan, fresh bool) {
+	n := &setBuild{block: b, sets: b.deps.Sets, key: key, wanted: wanted, plan: p}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.opts = StreamOptions{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64,

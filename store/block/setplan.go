@@ -69,7 +69,7 @@ func (b *Block) planSet(ctx context.Context, matchers *matcherSet, opts *PlanOpt
 		return p, err
 	}
 	if p.Postings() == 0 {
-		b.keepNone(p, key)
+		b.keepNone(p, key, opts)
 		return p, nil
 	}
 	// Others may have had the same plan meanwhile.
@@ -79,10 +79,11 @@ func (b *Block) planSet(ctx context.Context, matchers *matcherSet, opts *PlanOpt
 	if set, release, ok := b.deps.Sets.GetAgain(key); ok {
 		return p.replacedBy(b.planOf(set, release, opts)), nil
 	}
-	if !b.setPays(p, key, opts) {
+	pays, wanted := b.setPays(p, key, opts)
+	if !pays {
 		return p, nil
 	}
-	building, fresh := b.startBuild(ctx, p, key)
+	building, fresh := b.startBuild(ctx, p, key, wanted)
 	if fresh {
 		// One that others began and completed since the last look is in no list of those under construction any more, but kept.
 		if set, release, ok := b.deps.Sets.GetAgain(key); ok {
@@ -100,9 +101,9 @@ func (p *Plan) replacedBy(other *Plan) *Plan {
 }
 
 // keepNone keeps that nothing matches, from the second request on: it spares those that follow the header.
-func (b *Block) keepNone(p *Plan, key indexcache.SetKey) {
+func (b *Block) keepNone(p *Plan, key indexcache.SetKey, opts *PlanOptions) {
 	if b.deps.Sets.Again(key) {
-		b.deps.Sets.Put(key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)))()
+		b.deps.Sets.Put(key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)), !opts.Anew)()
 	}
 }
 
@@ -132,15 +133,16 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 }
 
 // setPays reports whether a set is to be built from a plan: at the first request that asks for the block's whole range, or where the set is
-// small; else at the second, because all chunks of every series are decoded for it.
-func (b *Block) setPays(p *Plan, key indexcache.SetKey, opts *PlanOptions) bool {
+// small; else at the second, because all chunks of every series are decoded for it. wanted says that it is known to be asked for more than once: what is
+// asked for once, as by a scan, is not to push out what dashboards use.
+func (b *Block) setPays(p *Plan, key indexcache.SetKey, opts *PlanOptions) (pays, wanted bool) {
 	estimate := p.setBytes()
 	if b.deps.Sets.TooLarge(key) || !p.Lazy() && estimate > b.deps.Sets.MaxSetBytes() {
-		return false
+		return false, false
 	}
-	again := b.deps.Sets.Again(key)
+	again := b.deps.Sets.Again(key) || opts.Known
 	whole := opts.MinTime <= b.meta.MinTime && opts.MaxTime >= b.meta.MaxTime-1
-	return again || whole || estimate <= smallSetBytes
+	return again || whole || estimate <= smallSetBytes, again && !opts.Anew
 }
 
 // setBytes estimates the size of the set of a plan's series. With matchers pending it is an upper bound: many may not match.

@@ -2,6 +2,7 @@ package block
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/indexcache"
@@ -366,6 +368,58 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 	f("more than fits", 4<<20, 0, 10_000, everything(), SetsBuilt, false, false)
 	f("only looked for", 64<<20, 0, 10_000, everything(), SetsFound, false, false)
 	f("unused", 64<<20, 0, 10_000, everything(), SetsUnused, false, false)
+}
+
+// TestWhatIsAskedForTwiceKeepsItsSet: where the cache is full, and others are built after it, the set stays that is built when it is asked for again, or
+// that is known to be asked for. The same request planned anew asks for it once.
+func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
+	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
+	f := func(what string, want bool, requests ...PlanOptions) {
+		t.Helper()
+		const allowance, size = 6 << 20, 8 << 10
+		sets := testSets(t, allowance)
+		b := withSets(plain, sets)
+		others := uint64(0)
+		fill := func() {
+			for range allowance / size {
+				others++
+				sets.Put(indexcache.NewSetKey(1, ulid.ULID{1}, binary.BigEndian.AppendUint64(nil, others)), &seriesSet{}, size, false)()
+			}
+		}
+		plan := func(o PlanOptions) *Plan {
+			t.Helper()
+			o.MaxTime, o.Account = 10_000, &pagecache.Account{}
+			p, err := b.Plan(context.Background(), []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "a", "0001..")}, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		fill()
+		for _, o := range requests {
+			o.Sets = SetsBuilt
+			p := plan(o)
+			if p.build == nil {
+				t.Errorf("%s: no set is built", what)
+			}
+			s := p.Stream(context.Background(), StreamOptions{MaxTime: 10_000, Account: &pagecache.Account{}})
+			for err := error(nil); err == nil; {
+				_, err = s.Next()
+			}
+			s.Close()
+			p.Close()
+			fill()
+		}
+		p := plan(PlanOptions{Sets: SetsFound})
+		defer p.Close()
+		if got := p.set != nil; got != want {
+			t.Errorf("%s: its set is kept: %v", what, got)
+		}
+	}
+	f("once", false, PlanOptions{})
+	f("twice", true, PlanOptions{}, PlanOptions{})
+	f("once, planned anew", false, PlanOptions{}, PlanOptions{Anew: true})
+	f("once, known to be asked for", true, PlanOptions{Known: true})
 }
 
 // TestRequestsThatDifferShareNoSet: each field that bears on a set's segments is in its key.
