@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -102,6 +103,9 @@ func FuzzRequest(f *testing.F) {
 		Hints:     hints(&storepb.SeriesRequestHints{EnableQueryStats: true, BlockMatchers: matchers[1:2]}),
 	})
 	seed(0, &storepb.SeriesRequest{MaxTime: math.MaxInt64, Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(a{1000}){1000}"}}})
+	for _, expensive := range []string{strings.Repeat(`\pL`, 15_000), "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 3000), strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000)} {
+		seed(0, &storepb.SeriesRequest{MaxTime: math.MaxInt64, Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expensive}}})
+	}
 	seed(1, &storepb.LabelNamesRequest{End: math.MaxInt64, Matchers: matchers, Limit: 2, Hints: hints(&storepb.LabelNamesRequestHints{BlockMatchers: matchers})})
 	seed(2, &storepb.LabelValuesRequest{End: math.MaxInt64, Label: "pod", Matchers: matchers, Hints: hints(&storepb.LabelValuesRequestHints{})})
 	f.Add(byte(0), []byte("\x1a\xff\xff\xff\xff\x0f"))

@@ -42,7 +42,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	if req.Hints != nil {
 		var h storepb.LabelNamesRequestHints
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label names request hints: %v", err)
+			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label names request hints: %s", clipped(err.Error()))
 		}
 		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
@@ -82,7 +82,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	if req.Hints != nil {
 		var h storepb.LabelValuesRequestHints
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label values request hints: %v", err)
+			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label values request hints: %s", clipped(err.Error()))
 		}
 		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)

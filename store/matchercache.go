@@ -9,8 +9,9 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// maxCachedPattern bounds the regular expressions that are kept, in bytes: they are counted, not weighed, and clients choose them.
-const maxCachedPattern = 64 << 10
+// cachedBytes is what each of the matchers that are kept may keep on average, in bytes, as costOf has it: clients choose them. One may have an eighth of what all
+// may, or as much as one.
+const cachedBytes = 64 << 10
 
 // matcherCache keeps the matchers whose regular expressions were compiled, those that were asked for last. Matchers do not change, so
 // that requests share them. A nil matcherCache keeps nothing.
@@ -19,7 +20,8 @@ type matcherCache struct {
 
 	mu    sync.Mutex // guards what follows; never held while compiling
 	byKey map[matcherKey]*list.Element
-	order list.List // of *labels.Matcher, the last asked for first
+	order list.List // of *compiled, the last asked for first
+	bytes int64     // that they keep
 
 	requests, hits, evicted prometheus.Counter
 	items                   prometheus.Gauge
@@ -28,6 +30,17 @@ type matcherCache struct {
 type matcherKey struct {
 	t           labels.MatchType
 	name, value string
+}
+
+// compiled is a matcher and what it costs.
+type compiled struct {
+	matcher *labels.Matcher
+	cost    expressionCost
+}
+
+// bytes is what it keeps, its text included.
+func (c *compiled) bytes() int64 {
+	return c.cost.kept + int64(len(c.matcher.Name)+len(c.matcher.Value))
 }
 
 // newMatcherCache returns a cache of at most n matchers, nil if that is none. Its metrics are Thanos's, which has them only with a cache.
@@ -45,47 +58,63 @@ func newMatcherCache(n int, reg prometheus.Registerer) *matcherCache {
 	return c
 }
 
-// matcher returns a matcher, compiled now unless it is kept.
-func (c *matcherCache) matcher(t labels.MatchType, name, value string) (*labels.Matcher, error) {
-	regex := t == labels.MatchRegexp || t == labels.MatchNotRegexp
-	if c == nil || !regex {
+// matcher returns a matcher, compiled now unless it is kept. Before that admit hears what a regular expression costs; its error is the answer.
+func (c *matcherCache) matcher(t labels.MatchType, name, value string, admit func(expressionCost) error) (*labels.Matcher, error) {
+	if t != labels.MatchRegexp && t != labels.MatchNotRegexp {
 		return labels.NewMatcher(t, name, value)
 	}
-	c.requests.Inc()
-	if m := c.get(matcherKey{t, name, value}); m != nil {
-		c.hits.Inc()
-		return m, nil
+	if kept := c.get(matcherKey{t, name, value}); kept != nil {
+		return kept.matcher, admit(kept.cost)
+	}
+	cost, err := costOf(value)
+	if err != nil {
+		return nil, err
+	}
+	if err := admit(cost); err != nil {
+		return nil, err
 	}
 	m, err := labels.NewMatcher(t, name, value)
-	if err == nil && len(name)+len(value) <= maxCachedPattern {
-		c.add(m)
+	if err == nil {
+		c.add(&compiled{m, cost})
 	}
 	return m, err
 }
 
-func (c *matcherCache) get(k matcherKey) *labels.Matcher {
+func (c *matcherCache) get(k matcherKey) *compiled {
+	if c == nil {
+		return nil
+	}
+	c.requests.Inc()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.byKey[k]
 	if e == nil {
 		return nil
 	}
+	c.hits.Inc()
 	c.order.MoveToFront(e)
-	return e.Value.(*labels.Matcher)
+	return e.Value.(*compiled)
 }
 
-func (c *matcherCache) add(m *labels.Matcher) {
+func (c *matcherCache) add(m *compiled) {
+	if c == nil || m.bytes() > max(c.maxBytes()/8, cachedBytes) {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := matcherKey{m.Type, m.Name, m.Value}
+	k := matcherKey{m.matcher.Type, m.matcher.Name, m.matcher.Value}
 	if c.byKey[k] != nil {
 		return // another request was faster
 	}
 	c.byKey[k] = c.order.PushFront(m)
-	if c.order.Len() > c.max {
-		last := c.order.Remove(c.order.Back()).(*labels.Matcher)
-		delete(c.byKey, matcherKey{last.Type, last.Name, last.Value})
+	c.bytes += m.bytes()
+	for c.order.Len() > c.max || c.bytes > c.maxBytes() {
+		last := c.order.Remove(c.order.Back()).(*compiled)
+		delete(c.byKey, matcherKey{last.matcher.Type, last.matcher.Name, last.matcher.Value})
+		c.bytes -= last.bytes()
 		c.evicted.Inc()
 	}
 	c.items.Set(float64(c.order.Len()))
 }
+
+func (c *matcherCache) maxBytes() int64 { return int64(c.max) * cachedBytes }

@@ -11,12 +11,31 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
+// taken is who takes any expression.
+func taken(expressionCost) error { return nil }
+
+// TestMatcherCacheIsWeighed: a thousand bytes of expression can keep megabytes.
+func TestMatcherCacheIsWeighed(t *testing.T) {
+	c := newMatcherCache(50, prometheus.NewRegistry())
+	_, kept := allocated(func() any {
+		for i := range 50 {
+			if _, err := c.matcher(labels.MatchRegexp, "pod", fmt.Sprint(i)+strings.Repeat(`\pL`, 15), taken); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c
+	})
+	if most := c.maxBytes(); kept > most || c.bytes > most || c.order.Len() == 0 {
+		t.Errorf("%d expressions of 50 bytes keep %d bytes, by its count %d, more than %d", c.order.Len(), kept, c.bytes, most)
+	}
+}
+
 func TestMatcherCache(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	c := newMatcherCache(2, reg)
 	get := func(t_ labels.MatchType, name, value string) *labels.Matcher {
 		t.Helper()
-		m, err := c.matcher(t_, name, value)
+		m, err := c.matcher(t_, name, value, taken)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,10 +58,10 @@ func TestMatcherCache(t *testing.T) {
 	}
 	// What is not a regular expression is neither kept nor counted; what does not compile, and what is huge, is not kept.
 	get(labels.MatchEqual, "job", "a")
-	if _, err := c.matcher(labels.MatchRegexp, "job", "("); err == nil {
+	if _, err := c.matcher(labels.MatchRegexp, "job", "(", taken); err == nil {
 		t.Error("no error for a bad expression")
 	}
-	get(labels.MatchRegexp, "job", strings.Repeat("x", maxCachedPattern))
+	get(labels.MatchRegexp, "job", strings.Repeat("x", cachedBytes))
 
 	want := `
 # HELP thanos_matchers_cache_evicted_total Regular expressions that made room for others.
@@ -76,7 +95,7 @@ func TestMatcherCacheIsShared(t *testing.T) {
 		wg.Go(func() {
 			for i := range 200 {
 				v := fmt.Sprintf("v%d|w", (g+i)%5)
-				m, err := c.matcher(labels.MatchRegexp, "l", v)
+				m, err := c.matcher(labels.MatchRegexp, "l", v, taken)
 				if err != nil || m.Value != v || !m.Matches("w") || m.Matches("x") {
 					t.Errorf("%s: got %v, %v", v, m, err)
 					return
@@ -101,7 +120,7 @@ func BenchmarkMatcherCache(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := c.matcher(labels.MatchRegexp, "pod", pattern); err != nil {
+				if _, err := c.matcher(labels.MatchRegexp, "pod", pattern, taken); err != nil {
 					b.Fatal(err)
 				}
 			}

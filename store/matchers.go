@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -17,13 +16,32 @@ import (
 // blockIDLabel is the label that block matchers of a request's hints may use for a block's ULID.
 const blockIDLabel = "__block_id"
 
+// expressions are what the regular expressions of a request cost together.
+type expressions struct{ text, written, ranges int }
+
+// add adds those of one matcher. An error says that they are too many.
+func (e *expressions) add(c expressionCost) error {
+	e.text += c.text
+	e.written += c.written
+	e.ranges += c.ranges
+	switch {
+	case e.text > maxText:
+		return tooMuchText(e.text)
+	case e.written > maxRepetitions:
+		return fmt.Errorf("repetitions such as x{9} come to more than %d, written out", maxRepetitions)
+	case e.ranges > maxRanges:
+		return fmt.Errorf("classes of characters such as \\pL come to %d ranges, more than %d", e.ranges/2, maxRanges/2)
+	}
+	return nil
+}
+
 // promMatchers translates matchers, compiling regular expressions that cache does not have.
 func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 	if len(ms) > maxMatchers {
 		return nil, fmt.Errorf("%d matchers, more than %d", len(ms), maxMatchers)
 	}
 	out := make([]*labels.Matcher, 0, len(ms))
-	repeated := 0
+	var cost expressions
 	for _, m := range ms {
 		var t labels.MatchType
 		switch m.GetType() {
@@ -36,47 +54,30 @@ func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Ma
 		case storepb.LabelMatcher_NRE:
 			t = labels.MatchNotRegexp
 		default:
-			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q", m.GetType(), m.GetName())
+			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q", m.GetType(), clipped(m.GetName()))
 		}
+		value := m.GetValue()
 		if t == labels.MatchRegexp || t == labels.MatchNotRegexp {
-			if repeated += repetitions(m.GetValue()); repeated > maxRepetitions {
-				return nil, fmt.Errorf("matcher of label %q: repetitions such as x{9} come to more than %d, written out", m.GetName(), maxRepetitions)
-			}
+			value = withoutGroup(value)
 		}
-		pm, err := cache.matcher(t, m.GetName(), m.GetValue())
+		pm, err := cache.matcher(t, m.GetName(), value, cost.add)
 		if err != nil {
-			return nil, fmt.Errorf("matcher of label %q: %w", m.GetName(), err)
+			return nil, fmt.Errorf("matcher of label %q: %s", clipped(m.GetName()), clipped(err.Error()))
 		}
 		out = append(out, pm)
 	}
 	return out, nil
 }
 
-// maxRepetitions bounds the regular expressions of a request once their repetitions are written out, which compiling them does: 1,300
-// characters can come to 200,000, a second of a core and 85 MB.
-const maxRepetitions = 50_000
+// maxClipped is how much of a text of a request an error repeats, in bytes.
+const maxClipped = 512
 
-// repetitions returns how much an expression is with its repetitions written out, 0 if it has none.
-func repetitions(expr string) int {
-	if !strings.Contains(expr, "{") {
-		return 0
+// clipped returns a text of a request as errors repeat it: errors are sent, logged and traced.
+func clipped(s string) string {
+	if len(s) <= maxClipped {
+		return s
 	}
-	re, err := syntax.Parse(expr, syntax.Perl)
-	if err != nil {
-		return 0 // compiling it will say so
-	}
-	return writtenOut(re)
-}
-
-func writtenOut(re *syntax.Regexp) int {
-	n := 1 + len(re.Rune)
-	for _, sub := range re.Sub {
-		n += writtenOut(sub)
-	}
-	if re.Op == syntax.OpRepeat {
-		n *= max(re.Min, re.Max, 1)
-	}
-	return n
+	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:maxClipped], "\uFFFD"), len(s))
 }
 
 // maxNames is far beyond the replica labels and the labels of a query's grouping that there are; each name is looked at for every block.

@@ -57,7 +57,7 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 	if req.Hints != nil {
 		var h storepb.SeriesRequestHints
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %v", err)
+			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %s", clipped(err.Error()))
 		}
 		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)

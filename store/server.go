@@ -56,7 +56,7 @@ type Options struct {
 	Limits  LimitOptions
 	Tenants map[string]LimitOptions
 	// Matchers is the number of compiled regular expressions that are kept for the requests to come; 0 or less keeps none. To compile
-	// one of a thousand alternatives takes some 300 µs, and to keep it some 50 KB.
+	// one of a thousand alternatives takes some 300 µs, and to keep it some 50 KB. All together keep at most 64 KiB for each that may be.
 	Matchers int
 	// Recorder is told what Series requests ask for; nil: nobody is.
 	Recorder Recorder

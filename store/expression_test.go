@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/store/storepb"
+)
+
+// values is a list of n values as a Grafana variable has them.
+func values(n int, format string) string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf(format, i*7919%1000003)
+	}
+	return strings.Join(out, "|")
+}
+
+// allocated returns what f allocates, and what is alive of it when it is over.
+func allocated(f func() any) (all, kept int64) {
+	var before, after, end runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	v := f()
+	runtime.ReadMemStats(&after)
+	runtime.GC()
+	runtime.ReadMemStats(&end)
+	runtime.KeepAlive(v)
+	return int64(after.TotalAlloc - before.TotalAlloc), int64(end.HeapAlloc) - int64(before.HeapAlloc)
+}
+
+// TestExpressionsAreBounded: a few bytes on the wire are no reason to exhaust the memory, nor is much text that nobody would write.
+func TestExpressionsAreBounded(t *testing.T) {
+	for _, tc := range []struct {
+		name, expr, want string
+	}{
+		{"categories", strings.Repeat(`\pL`, 15_000), `more than 1000 and 32`},
+		{"some categories", strings.Repeat(`\pL`, 90), "classes of characters"},
+		{"categories, any case", "(?i)" + strings.Repeat(`[\P{Lu}]`, 500), "classes of characters"},
+		{"wide ranges", "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 1000), "more than 1000 and 32"},
+		{"wide ranges in one class", "(?i)[[:alpha:]" + strings.Repeat(`B-𞥃`, 1000) + "]", "more than 1000 and 32"},
+		{"groups", strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000), "stands for"},
+		{"repetitions", strings.Repeat("(a{1000})", 51), "repetitions such as x{9}"},
+		{"repeated categories", `\pL{1000}`, "repetitions such as x{9}"},
+		{"empty alternatives", "(" + strings.Repeat("|", 2_000_000) + "a)(b)", "regular expressions come to"},
+		{"any characters", strings.Repeat("a.", 600_000), "regular expressions come to"},
+		{"empty alternatives that may be parsed", strings.Repeat("()|", 200_000) + strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000), "stands for"},
+		{"no expression", "(" + strings.Repeat("ä", 400_000), "missing closing )"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var err error
+			all, _ := allocated(func() any {
+				var ms []*labels.Matcher
+				ms, err = promMatchers(nil, []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}})
+				return ms
+			})
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %.300v, want an error about %s", err, tc.want)
+			} else if n := len(err.Error()); n > 1000 {
+				t.Errorf("an error of %d bytes", n)
+			}
+			if all > 128<<20 {
+				t.Errorf("%d bytes of expression took %d to refuse", len(tc.expr), all)
+			}
+		})
+	}
+	// Several are bounded together.
+	ms := make([]*storepb.LabelMatcher, 4)
+	for i := range ms {
+		ms[i] = &storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: strings.Repeat(`\pL`, 30)}
+	}
+	if _, err := promMatchers(nil, ms[:2]); err != nil {
+		t.Error(err)
+	}
+	if _, err := promMatchers(nil, ms); err == nil {
+		t.Error("120 categories in four expressions were taken, 90 in one were not")
+	}
+}
+
+// TestExpressionsThatDashboardsSend are taken, for no more than they are said to keep.
+func TestExpressionsThatDashboardsSend(t *testing.T) {
+	for _, tc := range []struct {
+		name, expr, yes, no string
+		most                int64 // bytes allocated
+	}{
+		{"list", values(50_000, "pod-%d"), "pod-7919", "pod-", 8 << 20},
+		{"list in a group", "(" + values(50_000, "pod-%d") + ")", "pod-7919", "pod-", 8 << 20},
+		{"list in a group without a name", "(?:" + values(50_000, "pod-%d") + ")", "pod-7919", "pod-", 8 << 20},
+		{"list with nothing", "(|a|b)", "", "c", 1 << 20},
+		{"escaped list", "(" + values(20_000, `10\.0\.%d\.1:9100`) + ")", "10.0.7919.1:9100", "10.0x7919.1:9100", 256 << 20},
+		{"prefixes", values(5_000, "pod-%d-.*"), "pod-7919-", "pod-7919", 64 << 20},
+		{"any case", "(?i)" + values(5_000, "Pod-%d"), "pOD-7919", "pod-", 64 << 20},
+		{"parts", ".*foo.*", "xfoo", "xfo", 1 << 20},
+		{"classes", strings.TrimSuffix(strings.Repeat("pod-[0-9a-f]+-[a-z0-9]{5}|", 500), "|"), "pod-1f-abcde", "pod-1f-abc", 64 << 20},
+		{"letters", `\p{Lu}\pL+-\d\d`, "Éa-12", "éa-12", 4 << 20},
+		{"cyrillic", "(?i)[а-я]+-[a-z]+", "ПОД-a", "-a", 4 << 20},
+		{"windows", strings.TrimSuffix(strings.Repeat(`C:\\programs\\private|`, 2000), "|"), `C:\programs\private`, "C:", 64 << 20},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			req := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}}
+			var ms []*labels.Matcher
+			var err error
+			all, kept := allocated(func() any { ms, err = promMatchers(nil, req); return &ms })
+			if err != nil {
+				t.Fatalf("%.300v", err)
+			}
+			if !ms[0].Matches(tc.yes) || ms[0].Matches(tc.no) {
+				t.Errorf("%q matches: %v, want true; %q: %v, want false", tc.yes, ms[0].Matches(tc.yes), tc.no, ms[0].Matches(tc.no))
+			}
+			c, err := costOf(withoutGroup(tc.expr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all > tc.most {
+				t.Errorf("%d bytes of expression took %d, want at most %d", len(tc.expr), all, tc.most)
+			}
+			if kept > c.kept+64<<10 {
+				t.Errorf("keeps %d bytes, is said to keep %d", kept, c.kept)
+			}
+		})
+	}
+}
+
+// TestAGroupAroundAListMeansNothing: what is taken off must not change what matches.
+func TestAGroupAroundAListMeansNothing(t *testing.T) {
+	for expr, want := range map[string]string{
+		"(a|b)": "a|b", "(?:a|b-c)": "a|b-c", "(|a)": "|a",
+		"(a)|(b)": "(a)|(b)", "(a|b)?": "(a|b)?", `(a|b\)`: `(a|b\)`, "(?i:a|b)": "(?i:a|b)", "()": "()", "a|b)": "a|b)", "(?P<x>a|b)": "(?P<x>a|b)", "(a|(b))": "(a|(b))", "(^a|b)": "(^a|b)",
+	} {
+		if got := withoutGroup(expr); got != want {
+			t.Errorf("%s: got %s, want %s", expr, got, want)
+		}
+	}
+}
+
+// TestErrorsRepeatLittleOfARequest.
+func TestErrorsRepeatLittleOfARequest(t *testing.T) {
+	long := strings.Repeat("ä", 1_000_000)
+	s := New(Options{})
+	for _, m := range []*storepb.LabelMatcher{
+		{Type: 99, Name: long}, {Type: storepb.LabelMatcher_RE, Name: long, Value: "("}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(" + long},
+		{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[" + long}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[z-a" + long},
+	} {
+		if _, err := s.LabelNames(context.Background(), &storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{m}}); err == nil || len(err.Error()) > 2000 {
+			t.Errorf("got an error of %d bytes", len(fmt.Sprint(err)))
+		}
+	}
+}
+
+// BenchmarkCompile is what the expressions of dashboards cost before they match anything.
+func BenchmarkCompile(b *testing.B) {
+	for name, expr := range map[string]string{
+		"list": values(10_000, "pod-%d"), "group": "(" + values(10_000, "pod-%d") + ")", "escaped": values(10_000, `10\.0\.%d\.1`), "contains": ".*foo.*", "status": "5..|4..",
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			ms := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expr}}
+			for b.Loop() {
+				if _, err := promMatchers(nil, ms); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
