@@ -51,14 +51,15 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 }
 
 // Object returns one of a block's chunk files, numbered from 1 on, as an object
-// to fetch from. The block number is the process's own, the name the object's
-// full name in the bucket, the size exact.
-func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, fileNumber int, name string, size int64) pagecache.Object {
+// to fetch from. The block number is the process's own, content what every
+// process calls that which the block holds, the name the object's full name in
+// the bucket, the size exact.
+func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, content uint64, fileNumber int, name string, size int64) pagecache.Object {
 	id := pagecache.Uncached
 	if fileNumber > 0 { // 0 is the index
 		id = pagecache.ObjectID(blockNumber, fileNumber)
 	}
-	return pagecache.Object{Name: name, Size: size, ID: id, Block: blockID}
+	return pagecache.Object{Name: name, Size: size, ID: id, Block: blockID, Content: content}
 }
 
 // Stats returns the figures of the memory that keeps the pages.

@@ -38,8 +38,8 @@ func TestChunkFilesAreKept(t *testing.T) {
 		c := New(b, opts)
 		defer c.Close()
 		object := fmt.Sprintf("%s/chunks/%06d", id, file)
-		obj := c.Object(number, id, file, object, 100_000)
-		other := c.Object(number, id, file+1, "other", 100_000) // its pages have the same numbers
+		obj := c.Object(number, id, 7, file, object, 100_000)
+		other := c.Object(number, id, 7, file+1, "other", 100_000) // its pages have the same numbers
 		for range 3 {
 			p, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 39}}, nil)
 			if err != nil {
@@ -77,7 +77,7 @@ func TestLargePagesAreKept(t *testing.T) {
 		b := &bucket{}
 		c := New(b, Options{MaxBytes: maxBytes, Pages: pagecache.Options{PageSize: pageSize}})
 		defer c.Close()
-		obj := c.Object(1, ulid.ULID{1}, 1, "chunks", 4<<20)
+		obj := c.Object(1, ulid.ULID{1}, 7, 1, "chunks", 4<<20)
 		for range 5 {
 			if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 10}}, nil); err != nil {
 				t.Fatal(err)
@@ -100,7 +100,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("%+v, pages of %d", st, c.PageSize())
 	}
 	c.Close()
-	obj := c.Object(0, ulid.ULID{}, 1, "o", 10)
+	obj := c.Object(0, ulid.ULID{}, 0, 1, "o", 10)
 	if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 1}}, nil); !errors.Is(err, pagecache.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}

@@ -13,8 +13,8 @@
 // chunk file, from 1 on (14), page number (26). Numbers of blocks are given out
 // by the catalog and never used twice. What does not fit (a block's 16,384th
 // chunk file) is served uncached. In memcached, which other processes share
-// (Options.Remote), a page is named by the block's ULID instead, the number of
-// the file, the page size and the page number.
+// (Options.Remote), a page is named by the block's ULID and content instead, the
+// number of the file, the page size and the page number.
 //
 // # Evicted how, under which allowance
 //

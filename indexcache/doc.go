@@ -21,16 +21,17 @@
 // Series sets by everything that bears on them (the block's number and ULID, the
 // final labels, the matchers in canonical order), compared whole.
 //
-// Expanded postings by a SHA-256 of the block's ULID, the page size, whether they
-// were planned eagerly, and the matchers in canonical order; in memory by 64 bits
-// of that, with the whole beside the value.
+// Expanded postings by a SHA-256 of the block's ULID and content, the page size,
+// whether they were planned eagerly, and the matchers in canonical order; in
+// memory by 64 bits of that, with the whole beside the value.
 //
 // Pages by 64 bits: the block's number within this process (24), file number 0 (14),
 // page number (26). Numbers are given out by the catalog and never used twice,
 // so an entry can be stale only in the sense that nobody asks for it any more.
 // A block whose number does not fit is served uncached. In memcached, which other
-// processes share (Options.Remote), a page is named by the block's ULID, file
-// number 0, the page size and the page number.
+// processes share (Options.Remote), a page is named by the block's ULID and
+// content (a hash of its meta.json: what is replaced under its ULID is another
+// block's), file number 0, the page size and the page number.
 //
 // # Evicted how, under which allowance
 //

@@ -43,7 +43,7 @@ func TestIndexIsKept(t *testing.T) {
 		opts.Pages.Registerer = prometheus.NewRegistry()
 		c := New(b, opts)
 		defer c.Close()
-		obj := c.Object(number, id, int64(len(b.data)))
+		obj := c.Object(number, id, 7, int64(len(b.data)))
 		var acct pagecache.Account
 		for range 3 {
 			p, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 20_000, End: 20_010}}, &acct)
@@ -77,7 +77,7 @@ func TestBlocksAreApart(t *testing.T) {
 	c := New(b, Options{})
 	span := []pagecache.Span{{Off: 0, End: 1}}
 	for number := range uint32(3) {
-		if _, err := c.Fetch(t.Context(), c.Object(number, ulid.ULID{byte(number)}, 10_000), span, nil); err != nil {
+		if _, err := c.Fetch(t.Context(), c.Object(number, ulid.ULID{byte(number)}, 7, 10_000), span, nil); err != nil {
 			t.Error(err)
 		}
 	}
@@ -85,7 +85,7 @@ func TestBlocksAreApart(t *testing.T) {
 		t.Errorf("%d reads, %+v", b.reads, st)
 	}
 	c.Close()
-	if _, err := c.Fetch(t.Context(), c.Object(0, ulid.ULID{}, 10_000), span, nil); !errors.Is(err, pagecache.ErrClosed) {
+	if _, err := c.Fetch(t.Context(), c.Object(0, ulid.ULID{}, 0, 10_000), span, nil); !errors.Is(err, pagecache.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -98,7 +98,7 @@ func TestEvictedIsAddedAndNotHeld(t *testing.T) {
 	b := &bucket{data: make([]byte, size)}
 	c := New(b, Options{MaxBytes: 1 << 20, PostingsBytes: 1 << 20, Pages: pagecache.Options{PageSize: page, Registerer: reg}})
 	defer c.Close()
-	obj := c.Object(1, ulid.ULID{1}, size)
+	obj := c.Object(1, ulid.ULID{1}, 7, size)
 	for off := int64(0); off < size; off += step {
 		for range 1 + off/step%3 { // some are asked for again
 			if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: off, End: off + step}}, nil); err != nil {
@@ -108,7 +108,7 @@ func TestEvictedIsAddedAndNotHeld(t *testing.T) {
 	}
 	const postings, large = 5000, 10
 	for n := range postings + large {
-		key := PostingsKey(ulid.ULID{1}, false, page, []byte(strconv.Itoa(n)))
+		key := PostingsKey(ulid.ULID{1}, 7, false, page, []byte(strconv.Itoa(n)))
 		v := make([]byte, 1000)
 		if n >= postings {
 			v = make([]byte, 1<<20)
@@ -148,7 +148,7 @@ func TestThanosNames(t *testing.T) {
 	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")
 	reg := prometheus.NewRegistry()
 	c := New(&bucket{data: make([]byte, 100_000)}, Options{MaxBytes: 4 << 20, PostingsBytes: 1 << 20, Pages: pagecache.Options{Registerer: reg}})
-	if _, err := c.Fetch(t.Context(), c.Object(1, id, 100_000), []pagecache.Span{{Off: 0, End: 3 * 8 << 10}}, nil); err != nil {
+	if _, err := c.Fetch(t.Context(), c.Object(1, id, 7, 100_000), []pagecache.Span{{Off: 0, End: 3 * 8 << 10}}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`

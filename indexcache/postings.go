@@ -16,17 +16,18 @@ import (
 
 // postingsKind begins what the identity of expanded postings is hashed from. Its last byte is the version of their encoding: it changes when
 // that does, or when the same matchers come to mean other postings.
-const postingsKind = "larder expanded postings\x01"
+const postingsKind = "larder expanded postings\x02"
 
-// PostingsKey returns the key of the postings of a block that matchers come to. canonical are the matchers' canonical bytes; eager says that
+// PostingsKey returns the key of the postings of a block with such content that matchers come to. canonical are the matchers' canonical bytes; eager says that
 // their lists are read whether that pays or not; pageBytes is the size of an index page, a power of two: kept beside postings is what a request is
 // charged for them, in whole pages, and processes with pages of different sizes may share a memcached.
 //
 // Within the process it is 64 bits of the identity, which two keys may share: a value carries its whole identity, and is no other key's.
-func PostingsKey(block ulid.ULID, eager bool, pageBytes int64, canonical []byte) bytecache.Key {
+func PostingsKey(block ulid.ULID, content uint64, eager bool, pageBytes int64, canonical []byte) bytecache.Key {
 	h := sha256.New()
 	h.Write([]byte(postingsKind))
 	h.Write(block[:])
+	h.Write(binary.BigEndian.AppendUint64(nil, content))
 	mode := []byte{0, byte(bits.Len64(uint64(pageBytes)))}
 	if eager {
 		mode[0] = 1

@@ -11,12 +11,12 @@ import (
 	"larder/internal/bytecache/bytecachetest"
 )
 
-// onlyPages forgets all but pages, whose names end in zeros, does something to each, and returns how many there are. Expanded postings, which
+// onlyPages forgets all but pages, whose files and pages have small numbers in their names, does something to each, and returns how many there are. Expanded postings, which
 // it forgets, spare a request the pages of postings.
 func onlyPages(remote *bytecachetest.Remote, do func(value []byte)) (n int) {
 	remote.Change(func(values map[bytecache.ID][]byte) {
 		for id, value := range values {
-			if [8]byte(id[24:]) != [8]byte{} {
+			if id[18] != 0 || [3]byte(id[20:]) != [3]byte{} {
 				delete(values, id)
 				continue
 			}

@@ -155,8 +155,11 @@ func (r *request) resumed(q *seriesQuery, view *catalog.View) (blocks []*catalog
 }
 
 // takesFor reports whether b has all series of old, and the request asks b for what it asked of old: the same labels in its answer, and
-// the same matchers of its series.
+// the same matchers of its series. Nobody promises that of other content under old's name.
 func (q *seriesQuery) takesFor(b, old *catalog.Block) bool {
+	if b.ID == old.ID && b.Content != old.Content {
+		return false
+	}
 	if b.Resolution != old.Resolution || !b.HasSourcesOf(old) || !blockMatches(b, q.blockMatchers) {
 		return false
 	}

@@ -165,6 +165,9 @@ func (s *Server) ViewChanged(old, cur *catalog.View) {
 // replaced reports whether err comes from a block that has left the bucket since the last sync, and if so looks for what replaced it: then the
 // request can be planned anew. A block of which only a part is missing is damaged; to go on without it would be a wrong answer.
 func (s *Server) replaced(ctx context.Context, err error) bool {
+	if errors.Is(err, indexheader.ErrReplaced) {
+		return true // by another of its name, which the view has
+	}
 	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
 		return false
 	}

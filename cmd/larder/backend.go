@@ -194,13 +194,13 @@ func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.R
 // services are what the gRPC server is given.
 func (b *backend) services() services { return services{store: b.server, info: b.server} }
 
-// viewChanged has the headers of new blocks built in the background and those of blocks that left forgotten. Queries may have
-// met the new blocks before; they build what they need themselves.
+// viewChanged has the headers of new blocks built in the background and those of blocks that left forgotten; a block with other content
+// than before is a new one. Queries may have met the new blocks before; they build what they need themselves.
 func (b *backend) viewChanged(old, cur *catalog.View) {
 	b.server.ViewChanged(old, cur)
 	var arrived []indexheader.Source
 	for _, blk := range cur.Blocks {
-		if old.ByID(blk.ID) == nil {
+		if o := old.ByID(blk.ID); o == nil || o.Content != blk.Content {
 			arrived = append(arrived, block.Source(blk))
 		}
 	}
@@ -210,8 +210,11 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 	}
 	left := 0
 	for _, blk := range old.Blocks {
-		if cur.ByID(blk.ID) == nil {
+		switch c := cur.ByID(blk.ID); {
+		case c == nil:
 			b.headers.Forget(blk.ID)
+			left++
+		case c.Content != blk.Content:
 			left++
 		}
 	}

@@ -67,6 +67,7 @@ func TestSecondProcess(t *testing.T) {
 	f("page size", 2<<10, func(*Object) {})
 	f("file", 1<<10, func(o *Object) { o.ID++ })
 	f("block", 1<<10, func(o *Object) { o.Block[15]++ })
+	f("content", 1<<10, func(o *Object) { o.Content++ })
 }
 
 // TestFiftyLookUps: identical requests make one look-up and the reads of one.

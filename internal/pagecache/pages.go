@@ -22,6 +22,8 @@ type Object struct {
 	// it names the object in caches that outlive the process. Where there is such
 	// a cache, an object without a block is read as one that is Uncached.
 	Block ulid.ULID
+	// Content tells the block from another that had its name before.
+	Content uint64
 }
 
 // Span is the byte range [Off, End) of an object.
@@ -70,8 +72,9 @@ func pageNumber(local uint64) int64 { return int64(local & (1<<pageBits - 1)) }
 
 // pageKind begins the identity of a page, in the layout that follows: block (16
 // bytes), kind (1), binary logarithm of the page size (1), file number (2), page
-// number (4), zeros. It changes when any of these comes to mean something else.
-const pageKind = 1
+// number (4), content of the block (8). It changes when any of these comes to
+// mean something else.
+const pageKind = 2
 
 // cacheKey returns the key of a page for all tiers, and whether it has one.
 func (o *Object) cacheKey(no int64, shift uint) (bytecache.Key, bool) {
@@ -84,6 +87,7 @@ func (o *Object) cacheKey(no int64, shift uint) (bytecache.Key, bool) {
 	k.ID[16], k.ID[17] = pageKind, byte(shift)
 	binary.BigEndian.PutUint16(k.ID[18:], uint16(o.ID&(1<<fileBits-1)))
 	binary.BigEndian.PutUint32(k.ID[20:], uint32(no))
+	binary.BigEndian.PutUint64(k.ID[24:], o.Content)
 	return k, true
 }
 

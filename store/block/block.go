@@ -40,13 +40,13 @@ type Pages interface {
 // IndexPages are the pages of index objects.
 type IndexPages interface {
 	Pages
-	Object(number uint32, id ulid.ULID, size int64) pagecache.Object
+	Object(number uint32, id ulid.ULID, content uint64, size int64) pagecache.Object
 }
 
 // ChunkPages are the pages of chunk files.
 type ChunkPages interface {
 	Pages
-	Object(number uint32, id ulid.ULID, file int, name string, size int64) pagecache.Object
+	Object(number uint32, id ulid.ULID, content uint64, file int, name string, size int64) pagecache.Object
 }
 
 // Deps are what the blocks of a process share.
@@ -102,7 +102,10 @@ func (b *Block) Source() indexheader.Source { return Source(b.meta) }
 
 // Source returns what the header of the block that meta describes is built from.
 func Source(meta *catalog.Block) indexheader.Source {
-	return indexheader.Source{ID: meta.ID, IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, MaxTime: meta.MaxTime}
+	return indexheader.Source{
+		ID: meta.ID, Number: meta.Number, Content: meta.Content,
+		IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, MaxTime: meta.MaxTime,
+	}
 }
 
 // goneTimeout bounds how long a request waits to learn what became of a block. One that does not learn it fails.
@@ -220,7 +223,7 @@ func (b *Block) planPostings(ctx context.Context, matchers *matcherSet, opts *Pl
 	p := &Plan{
 		headerWait: time.Since(start),
 		block:      b, header: h, release: release, pages: b.deps.Index,
-		index:    b.deps.Index.Object(b.meta.Number, b.meta.ID, h.IndexSize()),
+		index:    b.deps.Index.Object(b.meta.Number, b.meta.ID, b.meta.Content, h.IndexSize()),
 		key:      matchers.hash(),
 		external: opts.External, dropped: opts.Dropped,
 	}
@@ -456,7 +459,7 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 		files[n] = f
 		b.setFiles(files)
 	}
-	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, n+1, f.name, f.size), nil
+	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, b.meta.Content, n+1, f.name, f.size), nil
 }
 
 // forgetFiles has the chunk files looked up anew: a read of one failed, and what the bucket said of its size may have been wrong, or be so

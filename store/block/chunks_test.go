@@ -36,7 +36,7 @@ func (l listedFiles) Exists(_ context.Context, name string) (bool, error) {
 // noChunks are chunk pages of which only the objects are asked for.
 type noChunks struct{ Pages }
 
-func (noChunks) Object(_ uint32, _ ulid.ULID, file int, name string, size int64) pagecache.Object {
+func (noChunks) Object(_ uint32, _ ulid.ULID, _ uint64, file int, name string, size int64) pagecache.Object {
 	return pagecache.Object{Name: name, Size: size, ID: uint64(file)}
 }
 

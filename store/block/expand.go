@@ -57,7 +57,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 		}
 		return k.answer(canonical), k.touched, err
 	}
-	key := indexcache.PostingsKey(b.meta.ID, eager, b.indexPage(), matchers.text)
+	key := indexcache.PostingsKey(b.meta.ID, b.meta.Content, eager, b.indexPage(), matchers.text)
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
 		if err := opts.hold(refBytes * keptCount(v)); err != nil {

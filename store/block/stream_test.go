@@ -103,7 +103,7 @@ type streamPages struct {
 	instead func(ctx context.Context) error
 }
 
-func (p *streamPages) Object(uint32, ulid.ULID, int64) pagecache.Object {
+func (p *streamPages) Object(uint32, ulid.ULID, uint64, int64) pagecache.Object {
 	return pagecache.Object{Name: "BLOCK/index", Size: p.size, ID: 1 << 14}
 }
 

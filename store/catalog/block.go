@@ -10,6 +10,8 @@ type Block struct {
 	ID ulid.ULID
 	// Number is the block's number in this process: below 1<<24, never used for another block.
 	Number uint32
+	// Content tells what the block holds from what another block held under its ID: a hash of its meta.json, the same in every process.
+	Content uint64
 	// MinTime and MaxTime bound the block's samples, in milliseconds: [MinTime, MaxTime).
 	MinTime, MaxTime int64
 	// Resolution is 0 for raw samples, else the downsampling window in milliseconds: 300000 or 3600000.

@@ -47,7 +47,6 @@ type meta struct {
 	source     string
 	uploadTime time.Time             // zero where meta.json does not say
 	group      unique.Handle[string] // equal for blocks of one resolution and external label set
-	sum        uint64                // of the file's bytes: equal sums mean an unchanged file
 }
 
 // metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to the file over time.
@@ -119,6 +118,7 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	m := &meta{
 		block: Block{
 			ID:            id,
+			Content:       xxhash.Sum64(data),
 			MinTime:       *j.MinTime,
 			MaxTime:       *j.MaxTime,
 			Resolution:    t.Downsample.Resolution,
@@ -131,7 +131,6 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 		},
 		source:     t.Source,
 		uploadTime: t.UploadTime,
-		sum:        xxhash.Sum64(data),
 	}
 	// No sources means nobody said, not that every other block holds all of this one.
 	if len(m.block.Sources) == 0 {

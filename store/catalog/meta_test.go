@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -39,7 +40,7 @@ func TestParseMeta(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Block{
-		ID: fullID, MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
+		ID: fullID, Content: xxhash.Sum64String(fullMeta), MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
 		Labels: labels.FromStrings("cluster", "eu", "replica", "b"), IndexSize: 99,
 		ChunkFiles:    []ChunkFile{{"000001", 4}, {"000002", 5}, {"000010", 6}},
 		SeriesMaxSize: 77, ChunkMaxSize: 88, NumSeries: 34, NumChunks: 56, Level: 3,
@@ -54,11 +55,12 @@ func TestParseMeta(t *testing.T) {
 }
 
 func TestParseMetaLeastOne(t *testing.T) {
-	m, err := parseMeta(fullID, []byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 0, "maxTime": 1, "version": 1, "thanos": {"segment_files": ["000002", "000001"]}}`))
+	const least = `{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 0, "maxTime": 1, "version": 1, "thanos": {"segment_files": ["000002", "000001"]}}`
+	m, err := parseMeta(fullID, []byte(least))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Block{ID: fullID, MaxTime: 1, Sources: []ulid.ULID{fullID}, ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}}}
+	want := Block{ID: fullID, Content: xxhash.Sum64String(least), MaxTime: 1, Sources: []ulid.ULID{fullID}, ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}}}
 	if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}

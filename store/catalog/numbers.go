@@ -31,7 +31,7 @@ func newNumbers() numbers {
 // block returns the numbered block of a meta: the same pointer as long as neither the meta changes nor the number
 // retires.
 func (n *numbers) block(m *meta) *Block {
-	if g, ok := n.given[m.block.ID]; ok && g.meta.sum == m.sum {
+	if g, ok := n.given[m.block.ID]; ok && g.block.Content == m.block.Content {
 		return g.block
 	}
 	b := m.block

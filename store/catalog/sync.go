@@ -324,7 +324,7 @@ func (c *Catalog) setMeta(read metaRead, m *meta) {
 		r = c.newRecord(m)
 		c.records[read.id] = r
 	}
-	if r.meta.sum != m.sum {
+	if r.meta.block.Content != m.block.Content {
 		c.log.Warn("meta.json of a known block changed", "block", read.id)
 		r.meta = m
 	}

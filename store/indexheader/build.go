@@ -54,7 +54,7 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	if err != nil {
 		return err
 	}
-	foot := footer{id: src.ID, indexSize: size, toc: toc}
+	foot := footer{id: src.ID, content: src.Content, indexSize: size, toc: toc}
 	if toc.Version == 1 {
 		foot.lists = listsStored
 	}

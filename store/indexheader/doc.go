@@ -13,6 +13,9 @@
 //
 // # Trust
 //
+// A header is one content's of a block (Source.Content), and its file says which. Whoever asks for another has another one built; who still uses
+// the old one keeps it.
+//
 // A header is published only if the checksums of the index's table of contents and of both tables were right. Every block of it has a
 // checksum that each read verifies. Damage of a file is never an answer, and never an error while the bucket can be read: the file is
 // dropped, the header built again, and the look-up that met it goes on where it was.

@@ -12,12 +12,14 @@ import (
 var (
 	// ErrNotFound is returned when the bucket does not hold the block's index.
 	ErrNotFound = errors.New("the bucket has no such index")
+	// ErrReplaced is returned for a block that has other content by now.
+	ErrReplaced = errors.New("the block was replaced by another of its name")
 	// ErrClosed is returned after Manager.Close.
 	ErrClosed = errors.New("the index headers are closed")
 )
 
 // errStale is returned by open for a file that is whole but is not the header that is wanted: of another format version, another block,
-// or an index of another size. It is rebuilt without a word.
+// other content of it, or an index of another size. It is rebuilt.
 var errStale = errors.New("not the header that is wanted")
 
 // damageError says that bytes of a header are not those that were written. It never leaves the package while the bucket can be

@@ -400,6 +400,10 @@ func (m *Manager) rebuild(ctx context.Context, h *Header, bad *reader, d *damage
 		m.unlock()
 		return ErrClosed
 	}
+	if m.replaced(h.e.src) {
+		m.unlock()
+		return ErrReplaced
+	}
 	if h.cur.Load() != bad {
 		m.unlock()
 		return nil

@@ -14,11 +14,11 @@ import (
 
 const (
 	// formatVersion is increased with every change of the layout. A file of another version is rebuilt.
-	formatVersion = 1
+	formatVersion = 2
 
 	magic      = "larderIH"
 	headSize   = 16
-	footerSize = 168
+	footerSize = 176
 	// tailSize is the part of the footer whose place no version changes: format version, checksum, magic.
 	tailSize = 16
 
@@ -39,6 +39,7 @@ const (
 // footer is the fixed part at the end of a header file.
 type footer struct {
 	id        ulid.ULID
+	content   uint64
 	indexSize int64
 	lists     byte
 	toc       tsdbfmt.TOC
@@ -62,6 +63,7 @@ func (f *footer) append(dst []byte) []byte {
 	be := binary.BigEndian
 	start := len(dst)
 	dst = append(dst, f.id[:]...)
+	dst = be.AppendUint64(dst, f.content)
 	dst = be.AppendUint64(dst, uint64(f.indexSize))
 	dst = append(dst, byte(f.toc.Version), f.lists, 0, 0, 0, 0, 0, 0)
 	for _, v := range f.fields() {
@@ -99,11 +101,12 @@ func parseFooter(b []byte, size int64) (footer, error) {
 		return f, errChecksum
 	}
 	copy(f.id[:], b)
-	f.indexSize = int64(be.Uint64(b[16:]))
-	f.toc.Version = int(b[24])
-	f.lists = b[25]
+	f.content = be.Uint64(b[16:])
+	f.indexSize = int64(be.Uint64(b[24:]))
+	f.toc.Version = int(b[32])
+	f.lists = b[33]
 	for i, v := range f.fields() {
-		*v = int64(be.Uint64(b[32+8*i:]))
+		*v = int64(be.Uint64(b[40+8*i:]))
 	}
 	// INVARIANT: behind this check the four regions lie in the file in this order, and sizes of allocations follow from the file's.
 	switch {

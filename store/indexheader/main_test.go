@@ -124,7 +124,7 @@ func (b *testBucket) add(n byte, idx []byte) Source {
 	defer b.mu.Unlock()
 	name := id.String() + "/index"
 	b.objects[name] = idx
-	return Source{ID: id, IndexObject: name, IndexSize: int64(len(idx)), MaxTime: int64(n)}
+	return Source{ID: id, Content: 7, IndexObject: name, IndexSize: int64(len(idx)), MaxTime: int64(n)}
 }
 
 // writeIndex has Prometheus write an index of these series.

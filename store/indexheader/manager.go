@@ -120,14 +120,28 @@ func (m *Manager) unlock() {
 	}
 }
 
-// entryOf returns the entry of a block, which it makes if need be. mu is held.
-func (m *Manager) entryOf(src Source) *entry {
+// entryOf returns the entry of a block, which it makes if need be. One of what the block has held before is forgotten, and the error for
+// whoever still asks for that is ErrReplaced. Its file stays where it is: it is stale, and the new one takes its place. mu is held.
+func (m *Manager) entryOf(src Source) (*entry, error) {
+	if m.replaced(src) {
+		return nil, ErrReplaced
+	}
 	e := m.entries[src.ID]
+	if e != nil && e.src.Content != src.Content {
+		m.forget(e)
+		e = nil
+	}
 	if e == nil {
 		e = &entry{src: src, queuePos: -1}
 		m.entries[src.ID] = e
 	}
-	return e
+	return e, nil
+}
+
+// replaced reports whether a block is known with later content than src has. mu is held.
+func (m *Manager) replaced(src Source) bool {
+	e := m.entries[src.ID]
+	return e != nil && e.src.Content != src.Content && e.src.Number > src.Number
 }
 
 // Acquire returns the header of a block, opened, or built if need be. It waits until ctx is done, and what it waits for goes on as long
@@ -138,7 +152,11 @@ func (m *Manager) Acquire(ctx context.Context, src Source) (h *Header, release f
 		m.unlock()
 		return nil, nil, ErrClosed
 	}
-	e := m.entryOf(src)
+	e, err := m.entryOf(src)
+	if err != nil {
+		m.unlock()
+		return nil, nil, err
+	}
 	m.ref(e)
 	if e.h == nil {
 		fl := m.join(ctx, e, flight{})
@@ -274,7 +292,7 @@ func (m *Manager) Prefetch(srcs []Source) {
 		return
 	}
 	for _, src := range srcs {
-		if e := m.entryOf(src); !e.prepared && e.h == nil && e.flight == nil {
+		if e, err := m.entryOf(src); err == nil && !e.prepared && e.h == nil && e.flight == nil {
 			m.slots.queue.add(e)
 		}
 	}
@@ -352,7 +370,14 @@ func (m *Manager) Forget(id ulid.ULID) {
 		m.removeFile(&entry{src: Source{ID: id}})
 		return
 	}
-	delete(m.entries, id)
+	m.forget(e)
+	m.unlock()
+	m.removeFile(e)
+}
+
+// forget is Forget but for the file. mu is held.
+func (m *Manager) forget(e *entry) {
+	delete(m.entries, e.src.ID)
 	e.gone = true
 	m.slots.queue.remove(e)
 	if fl := e.flight; fl != nil && fl.waiters == 0 {
@@ -363,8 +388,6 @@ func (m *Manager) Forget(id ulid.ULID) {
 		m.closeHeader(e)
 	}
 	m.notify()
-	m.unlock()
-	m.removeFile(e)
 }
 
 // Keep forgets every block that keep does not want. Forget alone is not enough where blocks leave: a request that had begun before may ask for

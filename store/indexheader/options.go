@@ -11,6 +11,10 @@ import (
 // Source says where a block's index is.
 type Source struct {
 	ID ulid.ULID
+	// Content tells what the block holds from what another held under its ID, 0 if that is not known. A header is one content's alone.
+	Content uint64
+	// Number is larger for what the block came to hold later, while the process runs.
+	Number uint32
 	// IndexObject is the index's full name in the bucket.
 	IndexObject string
 	// IndexSize is the index's size in bytes, 0 if it is not known: then it costs a request.

@@ -113,8 +113,8 @@ func open(st storage, want Source, look *lookups) (*reader, error) {
 		return damaged("footer", size-footerSize, err)
 	}
 	r.footer = foot
-	if foot.id != want.ID || want.IndexSize != 0 && foot.indexSize != want.IndexSize {
-		return nil, fmt.Errorf("%w: of block %s, index of %d bytes", errStale, foot.id, foot.indexSize)
+	if foot.id != want.ID || want.Content != 0 && foot.content != want.Content || want.IndexSize != 0 && foot.indexSize != want.IndexSize {
+		return nil, fmt.Errorf("%w: of block %s with content %016x, index of %d bytes", errStale, foot.id, foot.content, foot.indexSize)
 	}
 	if foot.symSparse < off {
 		more := make([]byte, off-foot.symSparse, size-foot.symSparse)
