@@ -13,12 +13,13 @@ import (
 	"larder/store/catalog"
 )
 
-// The bounds of what a Recorder holds. It takes some 100 bytes for a set of a block beside the text, which blocks share.
+// The bounds of what a Recorder holds: some 6 MB if all are reached.
 const (
-	maxBlocks       = 4096
-	maxSetsPerBlock = 64
-	maxSets         = 4096
-	maxTextBytes    = 1 << 20
+	maxBlocks    = 32 << 10
+	maxSets      = 4096
+	maxTextBytes = 1 << 20
+	// maxMarkBytes is for the marks of all sets: 4,096 sets of 2,048 blocks each, or 512 of 16,384.
+	maxMarkBytes = 2 << 20
 	// maxSetBytes is the longest text of a set that is recorded: regular expressions of some hundred alternatives.
 	maxSetBytes = 8 << 10
 )
@@ -30,59 +31,88 @@ const (
 	hotScore = 0.5
 	// trimShare: what is too much goes an eighth at a time, so that finding the least used is paid for by many that come.
 	trimShare = 8
+	// trimBlocksEvery is how often blocks make room for others: a request may ask more blocks than are recorded.
+	trimBlocksEvery = time.Minute
+	// maxHot is how many pairs of a set and a block are looked at for a replay: more than one gets through.
+	maxHot = 1 << 17
 )
 
 // Recorder holds which matcher sets were asked of which blocks, how often and when last. It is bounded; the least used go. Its methods may be
 // called from any goroutine.
+//
+// A set is held once, with a mark for each block that it was asked of: a request costs a look-up and a mark a block, however much is held. How often a
+// set was asked of a block is not counted, but how often the set was, and the block: it was no more than the smaller of the two.
 type Recorder struct {
 	mu        sync.Mutex // guards what follows
-	blocks    map[ulid.ULID]*blockUse
-	texts     map[string]*text
-	sets      int   // of all blocks
-	textBytes int64 // of texts
+	epoch     int64      // Unix milliseconds from which weights count
+	blocks    map[ulid.ULID]int32
+	places    []blockUse // of blocks, by place
+	free      []int32    // places of no block
+	sets      map[string]*set
+	textBytes int64 // of keys of sets
+	markBytes int64 // of marks of sets
+	scratch   []int32
+	trimmed   int64 // Unix milliseconds when blocks last made room
 	changes   uint64
 	tooLong   int64
 	forgotten int64 // sets that made room
 }
 
-// text is a matcher set, shared by the blocks of which it was asked.
-type text struct {
-	key  string // as appendKey writes it
-	uses int
+// set is a matcher set.
+type set struct {
+	key   string // as appendKey writes it
+	score float64
+	marks []mark
+	aged  int64 // Unix milliseconds when marks last aged
 }
+
+// mark is 64 blocks, a bit each by place: those that a set was asked of since its marks last aged, and in the half-life before.
+type mark struct{ young, old uint64 }
+
+const (
+	markBlocks = 64
+	markSize   = 16 // bytes of a mark
+)
 
 type blockUse struct {
-	last int64 // Unix milliseconds
-	sets map[*text]setUse
-}
-
-// setUse counts requests, each half as much after every half-life.
-type setUse struct {
+	id    ulid.ULID
 	score float64
-	last  int64 // Unix milliseconds at which score holds
-}
-
-func (u setUse) at(now int64) float64 {
-	return u.score * math.Exp2(-float64(max(now-u.last, 0))/float64(halfLife.Milliseconds()))
-}
-
-// add returns u with a number of requests more, at a time that may lie before what is counted already.
-func (u setUse) add(at int64, n float64) setUse {
-	last := max(at, u.last)
-	return setUse{score: min(u.at(last)+setUse{n, at}.at(last), maxScore), last: last}
+	last  int64 // Unix milliseconds; 0: no block has this place
 }
 
 // maxScore is beyond what requests come to.
 const maxScore = 1e12
 
+// maxHalfLives is how long weights can grow: 2 to the power of so many half-lives, times maxScore, is still a number.
+const maxHalfLives = 500
+
 // NewRecorder returns an empty recorder.
 func NewRecorder() *Recorder {
-	return &Recorder{blocks: map[ulid.ULID]*blockUse{}, texts: map[string]*text{}}
+	return &Recorder{blocks: map[ulid.ULID]int32{}, sets: map[string]*set{}}
+}
+
+// weight returns what a request counts at a time: twice as much after every half-life, so that nothing that was counted before has to be touched for
+// counting half. A score divided by it is the number of requests. mu is held.
+func (r *Recorder) weight(now int64) float64 {
+	if r.epoch == 0 {
+		r.epoch = now
+	}
+	halfLives := float64(max(now-r.epoch, 0)) / float64(halfLife.Milliseconds()) // the clock may have been set back
+	if halfLives > maxHalfLives {
+		for _, s := range r.sets {
+			s.score *= math.Exp2(-halfLives)
+		}
+		for i := range r.places {
+			r.places[i].score *= math.Exp2(-halfLives)
+		}
+		r.epoch, halfLives = now, 0
+	}
+	return math.Exp2(halfLives)
 }
 
 // Note counts a request that asked blocks for the series that match matchers, with the labels to be removed. It keeps nothing of what it is given.
 func (r *Recorder) Note(blocks []*catalog.Block, matchers []*labels.Matcher, without []string) {
-	if len(matchers) == 0 {
+	if len(matchers) == 0 || len(blocks) == 0 {
 		return
 	}
 	var buf [512]byte
@@ -90,165 +120,184 @@ func (r *Recorder) Note(blocks []*catalog.Block, matchers []*labels.Matcher, wit
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	w := r.weight(now)
+	r.changes++
+	places := r.scratch[:0]
 	for _, b := range blocks {
-		r.note(b.ID, key, now, 1)
+		if at, ok := r.place(b.ID, now); ok {
+			r.use(at, now, w)
+			places = append(places, at)
+		}
+	}
+	r.scratch = places
+	if s := r.set(key, now); s != nil {
+		s.score += w
+		r.age(s, now)
+		r.extend(s, places)
+		for _, at := range places {
+			s.marks[at/markBlocks].young |= 1 << (at % markBlocks)
+		}
 	}
 }
 
-// note counts n requests for a set. mu is held.
-func (r *Recorder) note(id ulid.ULID, key []byte, now int64, n float64) {
-	r.changes++
-	b := r.blocks[id]
-	if b == nil {
-		if len(r.blocks) >= maxBlocks {
-			r.trimBlocks()
-		}
-		b = &blockUse{sets: map[*text]setUse{}}
-		r.blocks[id] = b
+// place returns the place of a block, which it may have to get first. mu is held.
+func (r *Recorder) place(id ulid.ULID, now int64) (at int32, ok bool) {
+	if at, ok = r.blocks[id]; ok {
+		return at, true
 	}
-	b.last = max(b.last, now)
+	if len(r.blocks) >= maxBlocks && !r.trimBlocks(now) {
+		return 0, false
+	}
+	if n := len(r.free); n > 0 {
+		at, r.free = r.free[n-1], r.free[:n-1]
+	} else {
+		at = int32(len(r.places))
+		r.places = append(r.places, blockUse{})
+	}
+	r.places[at] = blockUse{id: id, last: 1}
+	r.blocks[id] = at
+	return at, true
+}
+
+// use counts requests of a weight for the block at a place. mu is held.
+func (r *Recorder) use(at int32, now int64, weight float64) {
+	b := &r.places[at]
+	b.last, b.score = max(b.last, now), b.score+weight
+}
+
+// set returns the set of a key, which it may have to make first; nil if that is too long. mu is held.
+func (r *Recorder) set(key []byte, now int64) *set {
+	if s := r.sets[string(key)]; s != nil {
+		return s
+	}
 	if len(key) > maxSetBytes {
 		r.tooLong++
-		return
-	}
-	if t := r.texts[string(key)]; t != nil {
-		if u, ok := b.sets[t]; ok {
-			b.sets[t] = u.add(now, n)
-			return
-		}
+		return nil
 	}
 	// Room is made before, so that a new set always gets in: it may be what is asked from now on.
-	if len(b.sets) >= maxSetsPerBlock {
-		r.trimSets(now, id)
+	for len(r.sets) >= maxSets || r.textBytes+int64(len(key)) > maxTextBytes {
+		r.trimSets(nil)
 	}
-	if r.sets >= maxSets {
-		r.trimSets(now, r.ids()...)
-	}
-	t := r.texts[string(key)]
-	for t == nil && r.textBytes+int64(len(key)) > maxTextBytes {
-		r.trimSets(now, r.ids()...)
-	}
-	if t == nil {
-		t = &text{key: string(key)}
-		r.texts[t.key] = t
-		r.textBytes += int64(len(key))
-	}
-	t.uses++
-	r.sets++
-	b.sets[t] = setUse{}.add(now, n)
+	s := &set{key: string(key), aged: now}
+	r.sets[s.key] = s
+	r.textBytes += int64(len(key))
+	return s
 }
 
-func (r *Recorder) ids() []ulid.ULID {
-	ids := make([]ulid.ULID, 0, len(r.blocks))
-	for id := range r.blocks {
-		ids = append(ids, id)
+// age makes the marks of a set older if the last time is a half-life ago. mu is held.
+func (r *Recorder) age(s *set, now int64) {
+	if now-s.aged < halfLife.Milliseconds() {
+		return
 	}
-	return ids
+	s.aged = now
+	for i, m := range s.marks {
+		s.marks[i] = mark{old: m.young}
+	}
 }
 
-// trimSets removes the least used eighth of the sets of some blocks. mu is held.
-func (r *Recorder) trimSets(now int64, ids ...ulid.ULID) {
-	type entry struct {
-		b     *blockUse
-		t     *text
-		score float64
+// extend makes room for a set's marks of the blocks at some places. mu is held.
+func (r *Recorder) extend(s *set, places []int32) {
+	n := 0
+	for _, at := range places {
+		n = max(n, int(at)/markBlocks+1)
 	}
-	var all []entry
-	for _, id := range ids {
-		b := r.blocks[id]
-		for t, u := range b.sets {
-			all = append(all, entry{b, t, u.at(now)})
+	more := int64(n-len(s.marks)) * markSize
+	if more <= 0 {
+		return
+	}
+	for r.markBytes+more > maxMarkBytes && len(r.sets) > 1 {
+		r.trimSets(s)
+	}
+	marks := make([]mark, n)
+	copy(marks, s.marks)
+	s.marks = marks
+	r.markBytes += more
+}
+
+// trimSets removes the least used eighth of the sets, but not keep. mu is held.
+func (r *Recorder) trimSets(keep *set) {
+	all := make([]*set, 0, len(r.sets))
+	for _, s := range r.sets {
+		if s != keep {
+			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b entry) int { return cmp.Compare(a.score, b.score) })
-	for _, e := range all[:(len(all)+trimShare-1)/trimShare] {
+	slices.SortFunc(all, func(a, b *set) int { return cmp.Compare(a.score, b.score) })
+	for _, s := range all[:(len(all)+trimShare-1)/trimShare] {
 		r.forgotten++
-		r.dropSet(e.b, e.t)
+		r.dropSet(s)
 	}
 }
 
-// trimBlocks removes the eighth of the blocks that were not used for the longest time. mu is held.
-func (r *Recorder) trimBlocks() {
-	ids := r.ids()
-	slices.SortFunc(ids, func(a, b ulid.ULID) int { return cmp.Compare(r.blocks[a].last, r.blocks[b].last) })
-	for _, id := range ids[:(len(ids)+trimShare-1)/trimShare] {
-		r.forgotten += int64(len(r.blocks[id].sets))
-		r.dropBlock(id)
-	}
+// dropSet removes a set. mu is held.
+func (r *Recorder) dropSet(s *set) {
+	delete(r.sets, s.key)
+	r.textBytes -= int64(len(s.key))
+	r.markBytes -= int64(len(s.marks)) * markSize
 }
 
-// dropSet removes a set of a block. mu is held.
-func (r *Recorder) dropSet(b *blockUse, t *text) {
-	delete(b.sets, t)
-	r.sets--
-	if t.uses--; t.uses == 0 {
-		delete(r.texts, t.key)
-		r.textBytes -= int64(len(t.key))
+// trimBlocks removes the eighth of the blocks that were not used for the longest time, if none made room only just, but none that is used now: the
+// request that asks for room may hold their places. mu is held.
+func (r *Recorder) trimBlocks(now int64) bool {
+	if now-r.trimmed < trimBlocksEvery.Milliseconds() {
+		return false
 	}
+	r.trimmed = now
+	places := make([]int32, 0, len(r.blocks))
+	for _, at := range r.blocks {
+		if r.places[at].last < now {
+			places = append(places, at)
+		}
+	}
+	slices.SortFunc(places, func(a, b int32) int { return cmp.Compare(r.places[a].last, r.places[b].last) })
+	r.dropBlocks(places[:(len(places)+trimShare-1)/trimShare])
+	return len(places) > 0
 }
 
-// dropBlock removes a block. mu is held.
-func (r *Recorder) dropBlock(id ulid.ULID) {
-	b := r.blocks[id]
-	for t := range b.sets {
-		r.dropSet(b, t)
+// dropBlocks removes the blocks at some places, and sets that were asked of no other. mu is held.
+func (r *Recorder) dropBlocks(places []int32) {
+	if len(places) == 0 {
+		return
 	}
-	delete(r.blocks, id)
+	gone := make([]uint64, len(r.places)/markBlocks+1)
+	for _, at := range places {
+		gone[at/markBlocks] |= 1 << (at % markBlocks)
+		delete(r.blocks, r.places[at].id)
+		r.places[at] = blockUse{}
+	}
+	r.free = append(r.free, places...)
+	for _, s := range r.sets {
+		left := uint64(0)
+		for i := range s.marks {
+			m := &s.marks[i]
+			m.young &^= gone[i]
+			m.old &^= gone[i]
+			left |= m.young | m.old
+		}
+		if left == 0 {
+			r.dropSet(s)
+		}
+	}
 }
 
 // Forget removes the blocks that keep does not want.
 func (r *Recorder) Forget(keep func(ulid.ULID) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id := range r.blocks {
+	var gone []int32
+	for id, at := range r.blocks {
 		if !keep(id) {
-			r.dropBlock(id)
-			r.changes++
+			gone = append(gone, at)
 		}
 	}
-}
-
-// hotSet is a set that is worth replaying for a block.
-type hotSet struct {
-	block ulid.ULID
-	key   string
-	score float64
-}
-
-// hot returns the hot sets of the blocks that want takes, and when those blocks were last used, in Unix milliseconds.
-func (r *Recorder) hot(want func(ulid.ULID) bool) (sets []hotSet, used map[ulid.ULID]int64) {
-	now := time.Now().UnixMilli()
-	used = map[ulid.ULID]int64{}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id, b := range r.blocks {
-		if !want(id) {
-			continue
-		}
-		used[id] = b.last
-		for t, u := range b.sets {
-			if score := u.at(now); score >= hotScore {
-				sets = append(sets, hotSet{id, t.key, score})
-			}
-		}
-	}
-	return sets, used
-}
-
-// inherit counts for a block what was asked of those that it replaces.
-func (r *Recorder) inherit(id ulid.ULID, sets []hotSet) {
-	now := time.Now().UnixMilli()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, s := range sets {
-		r.note(id, []byte(s.key), now, s.score)
-	}
+	r.changes += uint64(len(gone))
+	r.dropBlocks(gone)
 }
 
 // recorded is how much a Recorder holds and has refused.
 type recorded struct {
 	blocks, sets       int
-	textBytes          int64
+	bytes              int64 // of sets: texts and marks
 	changes            uint64
 	tooLong, forgotten int64
 }
@@ -256,5 +305,5 @@ type recorded struct {
 func (r *Recorder) stats() recorded {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return recorded{len(r.blocks), r.sets, r.textBytes, r.changes, r.tooLong, r.forgotten}
+	return recorded{len(r.blocks), len(r.sets), r.textBytes + r.markBytes, r.changes, r.tooLong, r.forgotten}
 }

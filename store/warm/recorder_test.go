@@ -31,50 +31,80 @@ func check(t *testing.T, r *Recorder) {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sets, uses, bytes := 0, 0, int64(0)
-	for _, b := range r.blocks {
-		sets += len(b.sets)
-		if len(b.sets) > maxSetsPerBlock {
-			t.Errorf("a block has %d sets", len(b.sets))
+	text, marks := int64(0), int64(0)
+	for _, x := range r.sets {
+		text += int64(len(x.key))
+		marks += int64(len(x.marks)) * markSize
+		for i, m := range x.marks {
+			for b := range markBlocks {
+				if (m.young|m.old)&(1<<b) != 0 && r.places[i*markBlocks+b].last == 0 {
+					t.Errorf("a set is marked for place %d, which no block has", i*markBlocks+b)
+				}
+			}
 		}
 	}
-	for _, x := range r.texts {
-		uses += x.uses
-		bytes += int64(len(x.key))
+	if text != r.textBytes || marks != r.markBytes {
+		t.Errorf("counted %d bytes of texts and %d of marks, there are %d and %d", r.textBytes, r.markBytes, text, marks)
 	}
-	if sets != r.sets || uses != r.sets || bytes != r.textBytes {
-		t.Errorf("counted %d sets and %d bytes, there are %d with %d uses of %d bytes", r.sets, r.textBytes, sets, uses, bytes)
+	if len(r.places) != len(r.blocks)+len(r.free) {
+		t.Errorf("%d places, %d blocks, %d free", len(r.places), len(r.blocks), len(r.free))
 	}
-	if len(r.blocks) > maxBlocks || r.sets > maxSets || r.textBytes > maxTextBytes {
-		t.Errorf("%d blocks, %d sets, %d bytes", len(r.blocks), r.sets, r.textBytes)
+	for id, at := range r.blocks {
+		if r.places[at].id != id {
+			t.Errorf("block %s is not at its place", id)
+		}
 	}
+	if len(r.blocks) > maxBlocks || len(r.sets) > maxSets || r.textBytes > maxTextBytes || r.markBytes > maxMarkBytes {
+		t.Errorf("%d blocks, %d sets, %d and %d bytes", len(r.blocks), len(r.sets), r.textBytes, r.markBytes)
+	}
+}
+
+// manyBlocks returns n blocks, the first with number from.
+func manyBlocks(from, n int) (blocks []*catalog.Block) {
+	for i := range n {
+		blocks = append(blocks, blockOf(from+i))
+	}
+	return blocks
 }
 
 func TestRecorderIsBounded(t *testing.T) {
 	for _, tc := range []struct {
-		name                 string
-		blocks, sets, length int
+		name                          string
+		requests, blocks, new, length int // new: blocks that a request asks that the one before did not
 	}{
-		{"many sets of a block", 1, 3 * maxSetsPerBlock, 10},
-		{"many blocks", 2 * maxBlocks, 1, 10},
-		{"many sets of many blocks", 300, maxSetsPerBlock, 10},
-		{"long sets", 40, 30, maxSetBytes - 100},
+		{"many sets of a block", 3 * maxSets, 1, 0, 10},
+		{"many blocks", 40, 1000, 1000, 10},
+		{"more blocks at once than are recorded", 4, maxBlocks + 1000, 0, 10},
+		{"more blocks than are recorded, one after another", 80, 1000, 1000, 10},
+		{"many sets of many blocks", maxSets, 3000, 1, 10},
+		{"long sets", 400, 30, 1, maxSetBytes - 100},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := NewRecorder()
-			for i := range tc.blocks {
-				for j := range tc.sets {
-					text := strings.Repeat("x", tc.length) + fmt.Sprint(i, j)
-					r.Note([]*catalog.Block{blockOf(i)}, []*labels.Matcher{equal("a", text)}, nil)
+			synctest.Test(t, func(t *testing.T) {
+				r := NewRecorder()
+				blocks := manyBlocks(0, tc.blocks+tc.new*tc.requests)
+				for i := range tc.requests {
+					time.Sleep(20 * time.Second) // blocks make room once a minute
+					text := strings.Repeat("x", tc.length) + fmt.Sprint(i)
+					r.Note(blocks[i*tc.new:][:tc.blocks], []*labels.Matcher{equal("a", text)}, nil)
+					if i%(tc.requests/4) == 0 {
+						check(t, r)
+					}
 				}
-				if i%64 == 0 {
-					check(t, r)
+				check(t, r)
+				file, _ := r.encode()
+				if _, ok := decode(file); !ok || len(file) > maxSnapshotBytes/2 {
+					t.Errorf("a snapshot of %d bytes, that can be read: %v", len(file), ok)
 				}
-			}
-			check(t, r)
-			if file, _ := r.encode(); len(file) > maxSnapshotBytes {
-				t.Errorf("a snapshot of %d bytes", len(file))
-			}
+				if sets, _ := r.hot(func(ulid.ULID) bool { return true }); len(sets) > maxHot {
+					t.Errorf("%d pairs are to be replayed", len(sets))
+				}
+				// The last request is always recorded, and of its blocks those that there was room for.
+				last := string(appendKey(nil, []*labels.Matcher{equal("a", strings.Repeat("x", tc.length)+fmt.Sprint(tc.requests-1))}, nil))
+				if s := r.sets[last]; s == nil || len(s.marks) == 0 {
+					t.Error("the last request is not recorded")
+				}
+			})
 		})
 	}
 
@@ -108,7 +138,7 @@ func TestWhatIsAskedOftenStays(t *testing.T) {
 		for range 3 {
 			r.Note(b, []*labels.Matcher{equal("dashboard", "old")}, nil)
 		}
-		for i := range 2000 {
+		for i := range 3 * maxSets {
 			if i%50 == 0 {
 				r.Note(b, []*labels.Matcher{equal("dashboard", "daily")}, nil)
 			}
@@ -129,13 +159,13 @@ func TestRequestsForTheSameSeriesAreOneSet(t *testing.T) {
 	x, y := equal("x", "1"), labels.MustNewMatcher(labels.MatchRegexp, "y", "a|b")
 	r.Note(b, []*labels.Matcher{x, y}, []string{"replica", "a"})
 	r.Note(b, []*labels.Matcher{y, x, y}, []string{"a", "replica", "a"})
-	if s := r.stats(); s.sets != 2 {
-		t.Errorf("%d sets of two blocks, want one of each", s.sets)
+	if s := r.stats(); s.sets != 1 || s.blocks != 2 {
+		t.Errorf("%d sets of %d blocks, want one of two", s.sets, s.blocks)
 	}
 	r.Note(b, []*labels.Matcher{x, y}, []string{"a"})
 	r.Note(b, []*labels.Matcher{x}, []string{"replica", "a"})
-	if s := r.stats(); s.sets != 6 {
-		t.Errorf("%d sets of two blocks, want three of each", s.sets)
+	if s := r.stats(); s.sets != 3 {
+		t.Errorf("%d sets, want three", s.sets)
 	}
 	ms, without, err := parseKey(string(appendKey(nil, []*labels.Matcher{y, x}, []string{"replica", "a"})))
 	if err != nil {
@@ -166,17 +196,83 @@ func TestRecorderIsForMany(t *testing.T) {
 					r.hot(func(ulid.ULID) bool { return true })
 				case 30:
 					payload, _ := r.encode()
-					blocks, ok := decode(payload)
+					saved, ok := decode(payload)
 					if !ok {
 						t.Error("what was written cannot be read")
 					}
-					r.merge(blocks)
+					r.merge(saved)
 				}
 			}
 		})
 	}
 	wg.Wait()
 	check(t, r)
+}
+
+// TestWhatIsAskedOfManyBlocksStays: dashboards over many blocks are remembered whole, and with them the blocks of each.
+func TestWhatIsAskedOfManyBlocksStays(t *testing.T) {
+	const blocks, queries = 5000, 40
+	r := NewRecorder()
+	all := manyBlocks(0, blocks)
+	for q := range queries {
+		r.Note(all[q:], []*labels.Matcher{equal("q", fmt.Sprint(q))}, nil)
+	}
+	check(t, r)
+	want := 0
+	for _, few := range []int{queries, blocks / 2, blocks - 1} {
+		sets, _ := r.hot(func(id ulid.ULID) bool { return id == all[few].ID })
+		if len(sets) != queries {
+			t.Errorf("block %d: %d of %d sets", few, len(sets), queries)
+		}
+		want += len(sets)
+	}
+	// Far more than can be replayed: the most that may be.
+	if sets, used := r.hot(func(ulid.ULID) bool { return true }); len(sets) != maxHot || len(used) != blocks {
+		t.Errorf("%d pairs of %d blocks", len(sets), len(used))
+	}
+}
+
+// TestWhatIsNotAskedOfABlockAnyMoreIsForgotten, though the same is asked of others all the time, and other things of it.
+func TestWhatIsNotAskedOfABlockAnyMoreIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRecorder()
+		old, cur := blockOf(1), blockOf(2)
+		ask := func(value string, blocks ...*catalog.Block) {
+			r.Note(blocks, []*labels.Matcher{equal("a", value)}, nil)
+		}
+		ask("x", old, cur)
+		for range 10 {
+			time.Sleep(halfLife / 2)
+			ask("x", cur)
+			ask("y", old)
+		}
+		got := map[ulid.ULID]int{}
+		for id, sets := range hotOf(r) {
+			got[id] = len(sets)
+		}
+		if got[old.ID] != 1 || got[cur.ID] != 1 {
+			t.Errorf("%d sets of the old block, %d of the other, want one of each", got[old.ID], got[cur.ID])
+		}
+		check(t, r)
+	})
+}
+
+// TestScoresLastForYears: what counts now counts the same in relation to what counted long ago, however long a process runs.
+func TestScoresLastForYears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewRecorder()
+		for range 400 {
+			time.Sleep(7 * halfLife)
+			r.Note([]*catalog.Block{blockOf(1)}, []*labels.Matcher{equal("a", "x")}, nil)
+			for _, sets := range hotOf(r) {
+				for _, score := range sets {
+					if score < 0.99 || score > 1.02 {
+						t.Fatalf("a score of %v for a request now and others half a day and longer ago", score)
+					}
+				}
+			}
+		}
+	})
 }
 
 // BenchmarkNote is what a request of five blocks pays.
@@ -190,15 +286,32 @@ func BenchmarkNote(b *testing.B) {
 	}
 }
 
-// BenchmarkNoteOfNew is what a request pays that nobody has made before, with all places taken: room is made.
-func BenchmarkNoteOfNew(b *testing.B) {
-	r := NewRecorder()
-	var blocks []*catalog.Block
-	for i := range maxSets / maxSetsPerBlock {
-		blocks = append(blocks, blockOf(i))
-	}
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		r.Note(blocks[i%len(blocks):][:1], []*labels.Matcher{equal("a", fmt.Sprint(i))}, nil)
+// BenchmarkNoteByBlocks is what requests pay, per block, that ask many blocks with all that dashboards have: known sets, and ones that nobody has asked for
+// before when there is no room for more.
+func BenchmarkNoteByBlocks(b *testing.B) {
+	for _, blocks := range []int{1, 100, 1000, 4000, 10_000, 30_000} {
+		for _, known := range []bool{true, false} {
+			b.Run(fmt.Sprintf("blocks=%d/known=%v", blocks, known), func(b *testing.B) {
+				r := NewRecorder()
+				all := manyBlocks(0, blocks)
+				sets := make([][]*labels.Matcher, 20)
+				for i := range sets {
+					sets[i] = []*labels.Matcher{equal("__name__", fmt.Sprint("metric", i))}
+				}
+				for i := range maxSets {
+					r.Note(all, []*labels.Matcher{equal("once", fmt.Sprint(i))}, nil)
+				}
+				b.ReportAllocs()
+				n := 0
+				for ; b.Loop(); n++ {
+					if known {
+						r.Note(all, sets[n%len(sets)], nil)
+					} else {
+						r.Note(all, []*labels.Matcher{equal("new", fmt.Sprint(n))}, nil)
+					}
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n)/float64(blocks), "ns/block")
+			})
+		}
 	}
 }

@@ -52,18 +52,18 @@ func TestSnapshotsAddUp(t *testing.T) {
 		// However long no process runs, and twice: the file stays.
 		time.Sleep(50 * halfLife)
 		for range 2 {
-			blocks, err := readSnapshot(dir)
+			saved, err := readSnapshot(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			again := NewRecorder()
-			again.merge(blocks)
+			again.merge(saved)
 			if diff := cmp.Diff(want, hotOf(again), cmpopts.EquateApprox(0, 0.01)); diff != "" {
 				t.Error(diff)
 			}
 			// What was asked before it was read counts too.
 			early := filled("x")
-			early.merge(blocks)
+			early.merge(saved)
 			for id, sets := range hotOf(early) {
 				for key, score := range sets {
 					if w := 2 * want[id][key]; score < w-0.01 || score > w+0.01 {
@@ -113,12 +113,12 @@ func FuzzDecode(f *testing.F) {
 	f.Add(payload)
 	f.Add([]byte{0, 0})
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		blocks, ok := decode(payload)
+		saved, ok := decode(payload)
 		if !ok {
 			return
 		}
 		r := NewRecorder()
-		r.merge(blocks)
+		r.merge(saved)
 		check(t, r)
 		again, _ := r.encode()
 		if _, ok := decode(again); !ok {

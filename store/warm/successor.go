@@ -12,34 +12,31 @@ import (
 // ViewChanged is to be called after every change of the catalog's view, when the building of new headers has been asked for. For each new block that
 // was made from blocks of which something hot is recorded, it starts to warm the new one with that.
 func (w *Warmer) ViewChanged(old, cur *catalog.View) {
-	sets, _ := w.opts.Recorder.hot(func(id ulid.ULID) bool { return old.ByID(id) != nil })
+	replaced := replacedBlocks(old, cur)
 	bySource := map[ulid.ULID][]hotSet{}
-	for _, s := range sets {
-		bySource[s.block] = append(bySource[s.block], s)
+	if len(replaced) > 0 {
+		sources := map[ulid.ULID]bool{}
+		for _, blocks := range replaced {
+			for _, o := range blocks {
+				sources[o.ID] = true
+			}
+		}
+		sets, _ := w.opts.Recorder.hot(func(id ulid.ULID) bool { return sources[id] })
+		for _, s := range sets {
+			bySource[s.block] = append(bySource[s.block], s)
+		}
 	}
 	w.opts.Recorder.Forget(func(id ulid.ULID) bool { return old.ByID(id) == nil || cur.ByID(id) != nil })
 	b := newBudget(w.opts.MaxBytes)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.view = cur
-	if w.closed || len(bySource) == 0 {
+	if w.closed {
 		return
 	}
-	hot := map[uint64][]*catalog.Block{} // blocks with hot sets, by their external labels
-	for _, o := range old.Blocks {
-		if bySource[o.ID] != nil {
-			hot[o.Labels.Hash()] = append(hot[o.Labels.Hash()], o)
-		}
-	}
-	for _, n := range cur.Blocks {
-		if old.ByID(n.ID) != nil {
-			continue
-		}
+	for n, blocks := range replaced {
 		score := map[string]float64{}
-		for _, o := range hot[n.Labels.Hash()] {
-			if !n.Replaces(o) {
-				continue
-			}
+		for _, o := range blocks {
 			for _, s := range bySource[o.ID] {
 				// A request asks for some of the sources: the most that one was asked for comes nearer to it than the sum.
 				score[s.key] = max(score[s.key], s.score)
@@ -52,6 +49,30 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 		w.warming[n.ID] = s
 		w.wg.Go(func() { w.contained(func() { w.warmSuccessor(n, s, score, b) }) })
 	}
+}
+
+// replacedBlocks returns the blocks of old that each new block of cur was made from.
+func replacedBlocks(old, cur *catalog.View) map[*catalog.Block][]*catalog.Block {
+	replaced := map[*catalog.Block][]*catalog.Block{}
+	var byLabels map[uint64][]*catalog.Block // of old, by the hash of their external labels
+	for _, n := range cur.Blocks {
+		if old.ByID(n.ID) != nil {
+			continue
+		}
+		if byLabels == nil {
+			byLabels = map[uint64][]*catalog.Block{}
+			for _, o := range old.Blocks {
+				h := o.Labels.Hash()
+				byLabels[h] = append(byLabels[h], o)
+			}
+		}
+		for _, o := range byLabels[n.Labels.Hash()] {
+			if n.Replaces(o) {
+				replaced[n] = append(replaced[n], o)
+			}
+		}
+	}
+	return replaced
 }
 
 // warmSuccessor warms a block with the sets of those that it replaces. Whatever comes of it, the block then counts as warm.

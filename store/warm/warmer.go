@@ -170,7 +170,7 @@ func (w *Warmer) contained(f func()) {
 
 // load adds the snapshot to what the recorder has noted by now.
 func (w *Warmer) load() {
-	blocks, err := readSnapshot(w.opts.Dir)
+	saved, err := readSnapshot(w.opts.Dir)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			w.metrics.failures.WithLabelValues("read").Inc()
@@ -181,7 +181,7 @@ func (w *Warmer) load() {
 		}
 		return
 	}
-	w.opts.Recorder.merge(blocks)
+	w.opts.Recorder.merge(saved)
 }
 
 // save writes a snapshot if there is anything new to say.
