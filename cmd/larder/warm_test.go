@@ -111,7 +111,7 @@ func TestARestartIsWarm(t *testing.T) {
 	p.stop()
 
 	// A snapshot that is damaged keeps nobody from starting.
-	if err := os.WriteFile(filepath.Join(data, "larder", "warm.snapshot"), []byte("larder-warm 1 3 00000000\nabc"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(data, "larder", "warm.snapshot"), []byte("larder-warm 2 3 00000000\nabc"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p = start()

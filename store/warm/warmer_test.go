@@ -316,11 +316,21 @@ func TestAFailingSetDoesNotEndAReplay(t *testing.T) {
 	}
 }
 
-func TestADamagedSnapshotIsIgnored(t *testing.T) {
+// TestASnapshotThatIsNoneIsIgnored: one that is damaged, and one that another version has written.
+func TestASnapshotThatIsNoneIsIgnored(t *testing.T) {
+	other := snapshotFormat()
+	other.Version--
+	for _, file := range [][]byte{snapshotFormat().Seal([]byte("abc")), []byte("abc"), other.Seal([]byte("abc"))} {
+		ignores(t, file)
+	}
+}
+
+func ignores(t *testing.T, file []byte) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, snapshotName)
-		if err := os.WriteFile(path, []byte("larder-warm 1 3 00000000\nabc"), 0o600); err != nil {
+		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		b := newBed(t, Options{Dir: dir, SaveEvery: time.Minute})
