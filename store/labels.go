@@ -175,7 +175,7 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	}
 	run := streamBytes(min(len(blocks), blockConcurrency))
 	streams := streamsBytes(blocks, run)
-	first := max(labelBytes(r.ctx, blocks, what), r.least-streams)
+	first := labelBytes(r.ctx, blocks, what)
 	if err := r.settle(first + streams); err != nil {
 		return nil, err
 	}
@@ -296,6 +296,7 @@ func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *as
 		RunBytes:   run,
 		Account:    &r.seriesPages,
 		OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
+		Leave:      r.leave(),
 		Unordered:  true,
 	})
 	defer stream.Close()

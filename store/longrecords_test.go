@@ -7,6 +7,7 @@ import (
 	"iter"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/tsdbfmt"
 )
 
 // TestLengthsOfChunkRecordsAreNotBelieved: heads that claim a quarter of a MiB each, thousands of them, over one another. The request ends with an error
@@ -49,6 +51,131 @@ func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 	}
 	if took := allocated() - before; took > 64<<20 {
 		t.Errorf("the request took %d MiB on its way", took>>20)
+	}
+}
+
+// uncached is a gateway whose requests hold all that they read.
+var uncached = gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1}
+
+// holdLongRecords: records that are longer than their bounds, for which meta.json has no largest size, are read and copied again, and asked for before.
+func holdLongRecords(t *testing.T) {
+	dir, meta := writeMetric(t, metricOf(60, func(int) []string { return nil }), func(b *dataset.Block) {
+		b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+20_000*10_000, 10_000, 20_000
+	})
+	editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
+	heldOf(t, startGateway(t, dir, uncached), "long records", wholeMetric(0), 1)
+}
+
+// mostWithLongLabels is what a request of one block holds at most, however long labels are that are shorter than a segment.
+const mostWithLongLabels = 20 << 20
+
+// holdLongLabels: labels far longer than what is estimated. A request asks for what they take before it does, and its segments do not grow with them.
+func holdLongLabels(t *testing.T, series int) {
+	for _, size := range []int{100, 1000, 4000, 16_000} {
+		dir, _ := writeMetric(t, metricOf(series, func(i int) []string {
+			return []string{"query", fmt.Sprintf("%07d", i) + strings.Repeat("q", size)}
+		}), nil)
+		name := fmt.Sprintf("values of %d bytes", size)
+		if held, _ := heldOf(t, startGateway(t, dir, uncached), name, wholeMetric(64), series/64/20); held > mostWithLongLabels {
+			t.Errorf("%s: a request held %d bytes", name, held)
+		}
+	}
+	value := strings.Repeat("v", 8<<10)
+	dir, _ := writeMetric(t, metricOf(300, func(int) (ls []string) {
+		for k := range 100 {
+			ls = append(ls, fmt.Sprintf("z%03d", k), value)
+		}
+		return ls
+	}), nil)
+	g := startGateway(t, dir, uncached)
+	for _, batch := range []int64{1, 64} {
+		if held, _ := heldOf(t, g, "a hundred labels of 8 KiB", wholeMetric(batch), 10); held > mostWithLongLabels {
+			t.Errorf("a hundred labels of 8 KiB: a request held %d bytes", held)
+		}
+	}
+}
+
+// holdLongEntries: series of very many chunks.
+func holdLongEntries(t *testing.T) {
+	for _, stats := range []bool{true, false} {
+		dir, meta := writeMetric(t, metricOf(200, func(int) []string { return nil }), func(b *dataset.Block) {
+			b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+8000*1000, 1000, 1
+		})
+		if !stats {
+			editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
+		}
+		g := startGateway(t, dir, uncached)
+		heldOf(t, g, fmt.Sprintf("8000 chunks a series, figures in meta.json %v", stats), wholeMetric(64), 5)
+		narrow := wholeMetric(64)
+		narrow.MinTime, narrow.MaxTime = dataset.Epoch, dataset.Epoch+5000
+		heldOf(t, g, "a few of them", narrow, 1)
+	}
+}
+
+// TestLongLabelsAreAnswered: series of all lengths side by side, some longer than a segment's labels may be together, from index pages, while a series set
+// is built, and from the set.
+func TestLongLabelsAreAnswered(t *testing.T) {
+	dir, _ := writeMetric(t, metricOf(600, func(i int) []string {
+		switch {
+		case i%100 == 50:
+			return []string{"query", fmt.Sprint(i) + strings.Repeat("l", 3<<20)}
+		case i%3 == 0:
+			return []string{"query", fmt.Sprint(i) + strings.Repeat("m", 16_000)}
+		}
+		return []string{"query", strings.Repeat("s", i%50)}
+	}), nil)
+	plain, kept := startGateway(t, dir, uncached), startGateway(t, dir, gatewayOptions{setBytes: 256 << 20})
+	req := wholeMetric(64)
+	want, err := plain.query(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(want.series) != 600 {
+		t.Fatalf("%d series of 600", len(want.series))
+	}
+	for i, s := range want.series {
+		ls := seriesLabels(s)
+		if n := len(ls.Get("query")); ls.Get("pod") != fmt.Sprintf("%07d", i) || i%100 == 50 && n < 3<<20 || i%3 == 0 && i%100 != 50 && n < 16_000 {
+			t.Fatalf("series %d is pod %s with a value of %d bytes", i, ls.Get("pod"), n)
+		}
+	}
+	for range 3 {
+		got, err := kept.query(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.texts(), want.texts()) {
+			t.Error("with series sets the answer is another one")
+		}
+	}
+	if kept.sets.Stats().Hits == 0 {
+		t.Error("no series set was used")
+	}
+}
+
+// TestLengthsOfSeriesEntriesAreNotBelieved: an entry that claims to reach into the next one is an error that says so, and is not read.
+func TestLengthsOfSeriesEntriesAreNotBelieved(t *testing.T) {
+	dir, meta := writeMetric(t, metricOf(3000, func(int) []string { return nil }), nil)
+	id := meta.ULID.String()
+	damage(t, filepath.Join(dir, id, "index"), func(b []byte) []byte {
+		toc, err := tsdbfmt.ParseTOC(b, b[len(b)-tsdbfmt.TOCSize:], int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off := toc.Series; off+(64<<10) < toc.SectionEnd(toc.Series, int64(len(b))); {
+			size, err := tsdbfmt.SeriesEntrySize(b[off:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			binary.PutUvarint(b[off:], 32<<10)
+			off = tsdbfmt.NextSeriesOffset(toc.Version, off+int64(size))
+		}
+		return b
+	})
+	g := startGateway(t, dir, gatewayOptions{})
+	err := g.server.Series(wholeMetric(64), &sink{ctx: t.Context()})
+	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), id+"/index: series entry at offset") || !strings.Contains(err.Error(), "the next one begins at") {
+		t.Errorf("got %v, want Aborted that names the entry and the next one", err)
 	}
 }
 
@@ -98,15 +225,4 @@ func writeMetric(t *testing.T, series seriesList, change func(*dataset.Block)) (
 		t.Fatal(err)
 	}
 	return dir, metas[0]
-}
-
-// TestLongChunkRecordsAreReserved: records that are longer than their bounds, for which meta.json has no largest size, are read and copied again, and asked
-// for before: the request holds what it has reserved.
-func TestLongChunkRecordsAreReserved(t *testing.T) {
-	dir, meta := writeMetric(t, metricOf(60, func(int) []string { return nil }), func(b *dataset.Block) {
-		b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+20_000*10_000, 10_000, 20_000
-	})
-	editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
-	g := startGateway(t, dir, gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1})
-	heldOf(t, g, "long records", wholeMetric(0), 1)
 }

@@ -361,11 +361,12 @@ func postings(plans []*block.Plan) (n int64) {
 	return n
 }
 
-// frameBytes estimates the buffers of the frame that is being written and of the one before, which grpc has until it is sent: powers of two.
-func (q *seriesQuery) frameBytes(plans []*block.Plan) int64 {
+// frameBytes estimates the buffers of the frame that is being written and of the one before, which grpc has until it is sent, of series with so many
+// bytes of labels: powers of two. Labels are not divided over frames.
+func (q *seriesQuery) frameBytes(plans []*block.Plan, labels int64) int64 {
 	all, one := int64(0), int64(0)
 	for _, p := range plans {
-		each := int64(guessedLabels)
+		each := labels
 		if !q.req.SkipChunks {
 			_, bytes := p.Block().ChunksPerSeries(q.minT, q.maxT)
 			each += bytes
@@ -374,7 +375,7 @@ func (q *seriesQuery) frameBytes(plans []*block.Plan) int64 {
 		all += each * int64(p.Postings())
 	}
 	batch := min(max(q.req.ResponseBatchSize, 1), storepb.MaxFrameBytes)
-	return 2 * min(2*min(all, batch*one), storepb.MaxFrameBytes)
+	return 2 * min(2*min(all, batch*one), max(storepb.MaxFrameBytes, 2*labels))
 }
 
 // sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
@@ -388,7 +389,7 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 			Account:    &r.seriesPages,
 			OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
 			OnChunks:   func(n int) error { return r.chunks.Reserve(uint64(n)) },
-			Grow:       r.grow,
+			Leave:      r.leave(),
 		}
 		if m := q.req.ShardInfo.Matcher(); m != nil {
 			opts.Keep = m.Matches
@@ -410,7 +411,8 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 // fetched.
 func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter) (err error) {
 	windowBytes := s.windowBytes(q, plans)
-	if err := r.settle(planBytes(plans) + windowBytes + q.frameBytes(plans)); err != nil {
+	frames := q.frameBytes(plans, guessedLabels)
+	if err := r.settle(planBytes(plans) + windowBytes + frames); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -437,7 +439,7 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *
 		return err
 	}
 
-	p := &pipeline{server: s, request: r, query: q, sources: sources, merge: newMerge(sources), granted: windowBytes}
+	p := &pipeline{server: s, request: r, query: q, plans: plans, sources: sources, merge: newMerge(sources), granted: windowBytes, frames: frames}
 	if p.left = q.limit - w.Stats().Series; p.left < q.limit {
 		p.after = r.lastSeries
 	}
@@ -509,12 +511,14 @@ type pipeline struct {
 	server  *Server
 	request *request
 	query   *seriesQuery
+	plans   []*block.Plan
 	sources []*source
 	merge   *merge
 	free    chan *window
 	left    int64  // how many series may still be sent
 	after   []byte // the series up to this one are sent already; nil for none
 	granted int64  // how many bytes a window may hold
+	frames  int64  // how many bytes frames may hold
 	excess  int64  // by how much the largest window so far went beyond that, reserved too
 }
 
@@ -585,8 +589,17 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 }
 
 // admit reserves what a window holds beyond what it was granted: the last series of a window may go beyond, and one with very many chunks
-// far beyond.
+// far beyond; and what frames of its series hold whose labels are longer than was expected.
 func (p *pipeline) admit(win *window, windows int64) error {
+	if win.longest > guessedLabels {
+		// The labels sent last are remembered, too.
+		if more := p.query.frameBytes(p.plans, win.longest) + win.longest - p.frames; more > 0 {
+			if err := p.request.grow(more); err != nil {
+				return fmt.Errorf("frames of series with %d bytes of labels: %w", win.longest, err)
+			}
+			p.frames += more
+		}
+	}
 	over := win.bytes - p.granted
 	if over <= max(p.excess, windowSlack) {
 		return nil

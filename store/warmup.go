@@ -22,6 +22,9 @@ const (
 	standBackFor = 20 * time.Millisecond
 )
 
+// errMakeWay says that requests need the bytes that warming would hold.
+var errMakeWay = errors.New("requests come first")
+
 // Busy reports whether it is no time to warm anything: Series requests wait, at the gate or for their bytes, or hold half of the allowance.
 func (s *Server) Busy() bool { return s.admission.Busy() }
 
@@ -58,6 +61,21 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	if s.Busy() {
 		return false, false, nil
 	}
+	var held *Turn
+	defer func() { held.Release() }()
+	// reserve makes it hold n bytes in all.
+	reserve := func(n int64) error {
+		held.Release()
+		var ever bool
+		if held, ever = s.admission.TryReserve(n); !ever {
+			return fmt.Errorf("warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)", n)
+		}
+		if held == nil {
+			return errMakeWay
+		}
+		return nil
+	}
+	postings := int64(0)
 	// Without Spend: requests may share what planning reads, and its errors.
 	var planning pagecache.Account
 	plan, err := s.block(meta).Plan(ctx, matchers, block.PlanOptions{
@@ -65,9 +83,16 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 		// All of the block, for the caches know no time range; and so that a series set is built that a request would build at its second coming.
 		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
+		Hold: func(n int64) error {
+			postings += n
+			return reserve(postings)
+		},
 	})
 	touched, fetched := planning.TouchedBytes.Load(), planning.FetchedBytes.Load()
 	planning.MoveTo(acct)
+	if errors.Is(err, errMakeWay) {
+		return false, false, nil
+	}
 	if err != nil {
 		return false, false, err
 	}
@@ -80,25 +105,24 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	if plan.Postings() == 0 {
 		return true, false, nil
 	}
-	need := plan.StreamBytes(warmRunBytes)
-	held, ever := s.admission.TryReserve(need)
-	if !ever {
-		return false, false, fmt.Errorf("warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)", need)
-	}
-	if held == nil {
+	if err := reserve(plan.StreamBytes(warmRunBytes)); errors.Is(err, errMakeWay) {
 		return false, false, nil
+	} else if err != nil {
+		return false, false, err
 	}
-	defer held.Release()
 	stream := plan.Stream(ctx, block.StreamOptions{
 		MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		SkipChunks: true,
 		RunBytes:   warmRunBytes,
 		Account:    acct,
-		Grow: func(n int64) error {
-			if !held.TryGrow(n) {
-				return errors.New("no room to sort its series")
-			}
-			return nil
+		Leave: block.Leave{
+			Grow: func(n int64) error {
+				if !held.TryGrow(n) {
+					return errors.New("no room for its series in the request allowance (--store.request-bytes)")
+				}
+				return nil
+			},
+			GiveBack: held.Shrink,
 		},
 	})
 	defer stream.Close()

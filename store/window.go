@@ -41,6 +41,7 @@ type window struct {
 	// lastPage is, by source, one more than the chunk page counted last, as file << 32 | page: neighbours share pages.
 	lastPage []uint64
 	bytes    int64 // of distinct chunk pages, labels and what the arrays above take
+	longest  int64 // bytes of the longest labels
 	err      error // what ended the merge after these series: errMergeDone at its end
 }
 
@@ -77,7 +78,7 @@ func (w *window) reset(sources int) (grown int64) {
 	}
 	clear(w.series)
 	w.series, w.chunks, w.used = w.series[:0], w.chunks[:0], w.used[:0]
-	w.bytes, w.err = 0, nil
+	w.bytes, w.longest, w.err = 0, 0, nil
 	return grown
 }
 
@@ -171,6 +172,7 @@ func (w *window) fill(ctx context.Context, m *merge, target, pageSize int64, lim
 			sorted:     ascending(w.chunks[from:]),
 		})
 		w.bytes += int64(len(labels)) + windowSeriesBytes
+		w.longest = max(w.longest, int64(len(labels)))
 		taken++
 	}
 	return taken

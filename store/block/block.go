@@ -292,7 +292,8 @@ const (
 )
 
 // StreamBytes estimates the heap that the plan's postings and a stream of them with the given RunBytes hold: two runs of index pages,
-// the segment at hand with what it is decoded from (about seven times its entries) and the symbol table. What a series set holds is the cache's:
+// the segment at hand with what it is decoded from (about seven times its entries) and the symbol table. Where labels or entries are long the stream
+// asks for more (StreamOptions.Leave). What a series set holds is the cache's:
 // its stream has a list of the series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
 	all, _ := p.streamBytes(runBytes)
@@ -312,13 +313,20 @@ func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
 	}
 	entries := p.EntryBytes()
 	pages, runs := p.runPages(runBytes)
-	decoding := 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
+	decoding := p.decodingBytes(runBytes)
 	all = p.PostingsBytes() + streamOverhead + pages + decoding
 	if runs == 1 && len(p.refs) <= segmentSeries && entries <= segmentEntryBytes {
 		// The segment takes about half of what it is decoded from and through.
 		passing = streamOverhead - seriesOverhead + pages + decoding/2
 	}
 	return all, passing
+}
+
+// decodingBytes estimates what a stream takes for its segment and what that is decoded from and through, where labels are of usual length: for what
+// it takes beyond the stream asks.
+func (p *Plan) decodingBytes(runBytes int64) int64 {
+	entries := p.EntryBytes()
+	return 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
 }
 
 // runPages returns the bytes of the index pages of a stream's first two runs at their full size, and 1 if there is only one run.

@@ -3,6 +3,7 @@ package block
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -18,13 +19,7 @@ func (s *Stream) startSegment() {
 		s.carry.appendSeries(&s.raw, int(i))
 	}
 	if s.syms.full() {
-		for i, slot := range s.carry.slots {
-			s.carry.slots[i] = s.syms.refs[slot]
-		}
-		s.syms.reset()
-		for i, ref := range s.carry.slots {
-			s.carry.slots[i] = s.syms.slot(ref)
-		}
+		s.syms.renew(&s.carry, 0)
 	}
 	s.raw, s.carry = s.carry, s.raw
 	s.prevRefs = s.prevRefs[:0]
@@ -38,43 +33,74 @@ func (s *Stream) decode() error {
 			return err
 		}
 	}
+	r := s.run
+	if r == nil {
+		return nil
+	}
 	version := s.plan.header.IndexVersion()
 	from := s.raw.len()
 	bytes := 0
-	for s.run != nil && s.raw.len()-from < s.maxSeries && bytes < s.maxEntryBytes {
-		r := s.run
-		if r.at == len(r.refs) {
-			s.run = nil
-			break
-		}
-		off := tsdbfmt.SeriesOffset(version, r.refs[r.at])
-		content, size, err := s.entry(r, off)
+	for r.at < len(r.refs) && s.raw.len()-from < min(s.batch, s.maxSeries) && bytes < s.maxEntryBytes {
+		ref := r.refs[r.at]
+		off := tsdbfmt.SeriesOffset(version, ref)
+		content, size, err := s.entry(r, off, r.entryEnd(version, r.at, s.seriesEnd))
 		if err != nil {
 			return err
 		}
+		if size > maxEntryGuess && bytes > 0 && bytes+size > s.maxEntryBytes {
+			break
+		}
 		r.at++
 		bytes += size
-		if err := s.decodeEntry(off, content); err != nil {
-			return s.wrap(fmt.Errorf("object %s: series entry at offset %d: %w", s.index.Name, off, err))
+		if err := s.decodeEntry(ref, off, content); err != nil {
+			return s.entryError(off, err)
 		}
 		s.lastEnd = tsdbfmt.NextSeriesOffset(version, off+int64(size))
 		if s.lastKept && (r.at == len(r.refs) || tsdbfmt.SeriesOffset(version, r.refs[r.at]) != s.lastEnd) {
 			s.boundByNeighbour(r)
 		}
 	}
-	if s.lastKept && s.run != nil {
+	if s.lastKept {
 		// The entry that would bound the last chunk belongs to the next segment.
-		s.boundByNeighbour(s.run)
-	}
-	if s.run != nil && s.run.at == len(s.run.refs) {
-		s.run = nil
+		s.boundByNeighbour(r)
 	}
 	s.stats.EntryBytes += int64(bytes)
 	return nil
 }
 
-// decodeEntry appends one series to raw, unless none of its chunks is in range.
-func (s *Stream) decodeEntry(off int64, content []byte) error {
+// resolve looks up the symbols of raw, of which the first held series were decoded before. The last of the others are left for later if theirs do not
+// fit: they are decoded again then, so that from now on fewer are at a time.
+func (s *Stream) resolve(held int) error {
+	if err := s.hold(s.used()); err != nil {
+		return err
+	}
+	fits, err := s.syms.resolve(s.ctx, s.plan.header)
+	if err == nil && !fits {
+		n, bytes := s.syms.fitting(&s.raw, held+1)
+		if err := s.leaveForLater(n); err != nil {
+			return err
+		}
+		s.batch = max(n-held, 1)
+		if bytes > maxSeriesLabels {
+			err = &longLabelsError{size: bytes}
+			return s.entryError(tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), s.raw.refs[n-1]), err)
+		}
+		if err := s.hold(s.used() + bytes); err != nil {
+			return err
+		}
+		s.syms.renew(&s.raw, bytes)
+		_, err = s.syms.resolve(s.ctx, s.plan.header)
+	} else {
+		s.batch = min(2*s.batch, segmentSeries)
+	}
+	if err != nil {
+		return s.wrap(fmt.Errorf("symbols: %w", err))
+	}
+	return nil
+}
+
+// decodeEntry appends the series of posting ref to raw, unless none of its chunks is in range.
+func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	s.stats.Entries++
 	refs, rest, err := tsdbfmt.AppendSeriesLabels(s.symRefs[:0], content)
 	s.symRefs = refs
@@ -101,14 +127,14 @@ func (s *Stream) decodeEntry(off int64, content []byte) error {
 	if n := s.raw.len(); n > 0 && len(prev) > 0 {
 		prevSlots = s.raw.labels(n - 1)
 	}
-	for i, ref := range refs {
-		if i < len(prev) && i < len(prevSlots) && prev[i] == ref {
+	for i, sym := range refs {
+		if i < len(prev) && i < len(prevSlots) && prev[i] == sym {
 			s.raw.slots = append(s.raw.slots, prevSlots[i])
 			continue
 		}
-		s.raw.slots = append(s.raw.slots, s.syms.slot(ref))
+		s.raw.slots = append(s.raw.slots, s.syms.slot(sym))
 	}
-	s.raw.endSeries()
+	s.raw.endSeries(ref)
 	s.prevRefs, s.symRefs = refs, prev
 	return nil
 }
@@ -133,10 +159,10 @@ func (s *Stream) boundByNeighbour(r *run) {
 	}
 }
 
-// entry returns the verified content of the series entry at off, and the size of the whole entry.
-func (s *Stream) entry(r *run, off int64) (content []byte, size int, err error) {
+// entry returns the verified content of the series entry at off, which ends at end at the latest, and the size of the whole entry.
+func (s *Stream) entry(r *run, off, end int64) (content []byte, size int, err error) {
 	s.scratch = s.scratch[:0]
-	content, size, err = s.tryEntry(r, off)
+	content, size, err = s.tryEntry(r, off, end)
 	if err == nil || s.ctx.Err() != nil {
 		return content, size, err
 	}
@@ -144,10 +170,10 @@ func (s *Stream) entry(r *run, off int64) (content []byte, size int, err error) 
 		return nil, 0, s.wrap(err)
 	}
 	// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
-	end := min(off+max(int64(size), s.entrySize), s.seriesEnd)
-	again, rerr := s.plan.pages.Refetch(s.ctx, s.index, pagecache.Span{Off: off, End: end}, s.opts.Account)
+	span := pagecache.Span{Off: off, End: min(off+max(int64(size), s.entrySize), end)}
+	again, rerr := s.plan.pages.Refetch(s.ctx, s.index, span, s.opts.Account)
 	if rerr == nil {
-		content, size, err = s.tryEntry(runOf(again), off)
+		content, size, err = s.tryEntry(runOf(again), off, end)
 	}
 	corruptions := s.plan.block.deps.Corruptions
 	if rerr == nil && err == nil {
@@ -156,12 +182,17 @@ func (s *Stream) entry(r *run, off int64) (content []byte, size int, err error) 
 		corruptions.Failed(telemetry.CorruptSeries)
 	}
 	if rerr != nil || err != nil {
-		return nil, 0, s.wrap(fmt.Errorf("object %s: series entry at offset %d: %w", s.index.Name, off, errors.Join(err, rerr)))
+		return nil, 0, s.entryError(off, errors.Join(err, rerr))
 	}
 	return content, size, nil
 }
 
-func (s *Stream) tryEntry(r *run, off int64) (content []byte, size int, err error) {
+// entryError says which entry err is about.
+func (s *Stream) entryError(off int64, err error) error {
+	return s.wrap(fmt.Errorf("object %s: series entry at offset %d: %w", s.index.Name, off, err))
+}
+
+func (s *Stream) tryEntry(r *run, off, end int64) (content []byte, size int, err error) {
 	if off >= s.seriesEnd {
 		return nil, 0, fmt.Errorf("%w: posting refers to offset %d of %s, its series end at %d", tsdbfmt.ErrCorrupt, off, s.index.Name, s.seriesEnd)
 	}
@@ -171,6 +202,14 @@ func (s *Stream) tryEntry(r *run, off int64) (content []byte, size int, err erro
 	}
 	if off+int64(size) > s.seriesEnd {
 		return nil, 0, fmt.Errorf("%w: series entry ends behind the series section", tsdbfmt.ErrCorrupt)
+	}
+	if off+int64(size) > end {
+		return nil, 0, fmt.Errorf("%w: series entry of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size, end)
+	}
+	if size > maxEntryGuess {
+		if err := s.hold(s.used() + longEntry*int64(size)); err != nil {
+			return nil, 0, err
+		}
 	}
 	b, ok := r.bytes(off, size, &s.scratch)
 	if !ok {
@@ -185,6 +224,27 @@ func (s *Stream) tryEntry(r *run, off int64) (content []byte, size int, err erro
 	}
 	content, err = tsdbfmt.SeriesContent(b)
 	return content, size, err
+}
+
+// leaveForLater takes the series from number n on out of raw again.
+func (s *Stream) leaveForLater(n int) error {
+	if n == s.raw.len() {
+		return nil
+	}
+	at, ok := slices.BinarySearch(s.run.refs, s.raw.refs[n])
+	if !ok {
+		return s.wrap(fmt.Errorf("posting %d is not one of its run", s.raw.refs[n]))
+	}
+	version := s.plan.header.IndexVersion()
+	for ; s.run.at > at; s.run.at-- {
+		s.scratch = s.scratch[:0]
+		if size, err := s.run.entrySize(tsdbfmt.SeriesOffset(version, s.run.refs[s.run.at-1]), s.seriesEnd, &s.scratch); err == nil {
+			s.stats.EntryBytes -= int64(size)
+		}
+		s.stats.Entries--
+	}
+	s.raw.truncate(n)
+	return nil
 }
 
 // filter removes the series from held on that a pending matcher does not match.

@@ -13,7 +13,8 @@
 //
 // A Stream reads the series entries of a plan's postings run by run, one run ahead, and turns them into Segments: finished label bytes with
 // external labels in place, in the order of the final label sets (order.go has the theorem), and references to the chunks in range,
-// with a bound of each record's length.
+// with a bound of each record's length. A segment ends at a number of series, of bytes of entries or of bytes of labels, whichever comes first. Where the
+// symbols of a segment do not fit together, the last of its series are decoded again for the next one.
 //
 // # Series sets
 //
@@ -31,7 +32,9 @@
 // # Who owns which bytes
 //
 // Pages are immutable and garbage collected; records and decoded entries alias them. Segments are immutable once returned. Everything else
-// in a Stream (symbols, raw series, scratch) is its own and reused from segment to segment. A Block holds no bytes: headers are borrowed from
+// in a Stream (symbols, raw series, scratch) is its own and reused from segment to segment. What all of that takes is the request's: Plan.StreamBytes
+// estimates it from the entries, and where labels or entries are longer the stream asks for leave (Leave) before it holds more, and gives back what
+// it no longer holds. What a ChunkReader asks leave for belongs to its Batch. A Block holds no bytes: headers are borrowed from
 // the manager for the life of a Plan. Series sets are immutable, and the cache's.
 //
 // # Locks

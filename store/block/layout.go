@@ -1,6 +1,8 @@
 package block
 
 import (
+	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -60,29 +62,76 @@ func (r *nameRules) class(name []byte) nameClass {
 	return nameClass(n)
 }
 
+// maxSeriesLabels bounds the labels of one series, in bytes: what has more is refused. Nothing that scrapes or queries makes such series.
+const maxSeriesLabels = 64 << 20
+
+// longLabelsError says that the series of a posting has more than maxSeriesLabels bytes of labels.
+type longLabelsError struct {
+	ref  uint32
+	size int64
+}
+
+func (e *longLabelsError) Error() string {
+	return fmt.Sprintf("its labels take %d bytes, more than the %d that a series may have", e.size, maxSeriesLabels)
+}
+
 // layout writes the final labels of series as finished protobuf bytes.
 type layout struct {
 	rules *nameRules
 	prev  []uint32 // the slots of the series written last
 	ends  []uint32 // by label of prev: where its bytes end, relative to the series' begin
+	most  int      // bytes of the labels of a segment of more than one series
+
+	external int // bytes of the external labels
 }
 
-// segment lays out the series of raw in the given order.
-func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, keep func([]byte) bool, withChunks bool) *Segment {
+func newLayout(rules *nameRules, most int64) layout {
+	l := layout{rules: rules, most: int(most)}
+	for _, e := range rules.external {
+		l.external += len(e.encoded)
+	}
+	return l
+}
+
+// segment lays out series of raw in the given order: as many as fit, at least one. It returns the rest of order. guess is about how many bytes the
+// labels of all take; leave is asked for those of a series that does not fit by itself.
+func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, guess int, keep func([]byte) bool, withChunks bool, leave func(n int64) error) (*Segment, []uint32, error) {
 	seg := &Segment{}
 	l.prev, l.ends = l.prev[:0], l.ends[:0]
 	if keep == nil {
 		// All series stay: one allocation for each array. What is left of a shard grows as it comes, so as not to hold room for the whole.
-		seg.labelEnd, seg.chunkEnd = make([]uint32, 0, len(order)), make([]uint32, 0, len(order))
-		if withChunks {
-			n := raw.chunks.Len()
-			seg.chunks = tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, n), Min: make([]int64, 0, n), Max: make([]int64, 0, n), Bound: make([]uint32, 0, n)}
+		n, chunks := len(order), raw.chunks.Len()
+		if guess > l.most {
+			n = n*l.most/guess + 1
 		}
-		seg.labels = make([]byte, 0, l.guess(raw, syms, order))
+		if n < raw.len() {
+			chunks = chunks*n/raw.len() + 1
+		}
+		seg.labelEnd, seg.chunkEnd = make([]uint32, 0, n), make([]uint32, 0, n)
+		if withChunks {
+			seg.chunks = tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, chunks), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks)}
+		}
+		seg.labels = make([]byte, 0, min(guess, l.most))
 	}
 	begin := 0
-	for _, i := range order {
-		seg.labels = l.appendSeries(seg.labels, begin, raw.labels(int(i)), syms)
+	for k, i := range order {
+		slots := raw.labels(int(i))
+		if begin+l.atMost(slots, syms) > l.most {
+			n := l.size(slots, syms)
+			if begin+n > l.most && seg.Len() > 0 {
+				return seg, order[k:], nil
+			}
+			if n > l.most {
+				if n > maxSeriesLabels {
+					return nil, nil, &longLabelsError{ref: raw.refs[i], size: int64(n)}
+				}
+				if err := leave(int64(n)); err != nil {
+					return nil, nil, err
+				}
+				seg.labels = make([]byte, 0, n)
+			}
+		}
+		seg.labels = l.appendSeries(seg.labels, begin, slots, syms)
 		if keep != nil && !keep(seg.labels[begin:]) {
 			// What was written stays as the prefix that the next series may share, up to begin.
 			seg.labels = seg.labels[:begin]
@@ -97,24 +146,43 @@ func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, keep fun
 		}
 		seg.chunkEnd = append(seg.chunkEnd, uint32(seg.chunks.Len()))
 	}
-	return seg
+	return seg, nil, nil
+}
+
+const (
+	// perLabel is what a label takes in a message besides its name and value: tags and lengths, most often.
+	perLabel = 6
+	// maxPerLabel is the most that it takes.
+	maxPerLabel = 3 + 3*binary.MaxVarintLen32
+)
+
+// atMost returns a bound of the bytes that the final labels of a series take, quickly.
+func (l *layout) atMost(slots []uint32, syms *symbols) int {
+	return len(slots)/2*(2*syms.largest+maxPerLabel) + l.external
+}
+
+// size returns the bytes that the final labels of a series take, or a little more.
+func (l *layout) size(slots []uint32, syms *symbols) int {
+	n := len(slots)/2*maxPerLabel + l.external
+	for _, s := range slots {
+		n += int(syms.size[s])
+		if syms.size[s] > 127 {
+			n += 2 * (binary.MaxVarintLen32 - 1) // its own length and that of the label
+		}
+	}
+	return n
 }
 
 // guess returns how many bytes the final labels of the given series take, judged by some of them: series of a segment are much alike.
 func (l *layout) guess(raw *rawSeries, syms *symbols, order []uint32) int {
 	const samples = 16
-	const perLabel = 6 // tags and lengths
-	external := 0
-	for _, e := range l.rules.external {
-		external += len(e.encoded)
-	}
 	bytes, n := 0, 0
 	for k := 0; k < len(order); k += len(order)/samples + 1 {
 		slots := raw.labels(int(order[k]))
 		for _, s := range slots {
 			bytes += int(syms.size[s])
 		}
-		bytes += perLabel*len(slots)/2 + external
+		bytes += perLabel*len(slots)/2 + l.external
 		n++
 	}
 	if n == 0 {

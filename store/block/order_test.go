@@ -50,7 +50,7 @@ func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dr
 	}
 
 	s := &Stream{names: newNameRules(names, external, dropped)}
-	s.lay = layout{rules: &s.names}
+	s.lay = newLayout(&s.names, 1<<20)
 	s.syms.most = 1 << 20
 	s.order.largest = s.names.largest()
 	for at := 0; at < len(series); {
@@ -63,14 +63,17 @@ func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dr
 			series[at].Range(func(l labels.Label) {
 				s.raw.slots = append(s.raw.slots, s.syms.slot(ref(l.Name)), s.syms.slot(ref(l.Value)))
 			})
-			s.raw.endSeries()
+			s.raw.endSeries(uint32(at))
 			at++
 		}
-		if err := s.syms.resolve(context.Background(), syms); err != nil {
+		if _, err := s.syms.resolve(context.Background(), syms); err != nil {
 			t.Fatal(err)
 		}
 		s.order.run(&s.raw, &s.syms, held, at == len(series))
-		seg := s.lay.segment(&s.raw, &s.syms, s.order.out, nil, true)
+		seg, left, err := s.lay.segment(&s.raw, &s.syms, s.order.out, 0, nil, true, nil)
+		if err != nil || len(left) > 0 {
+			t.Fatalf("%d series left, %v", len(left), err)
+		}
 		for i := range seg.Len() {
 			out = append(out, decodeLabels(t, seg.Labels(i)).String())
 		}
@@ -243,9 +246,9 @@ func TestOrderHoldsNoMoreThanNests(t *testing.T) {
 	syms = append(syms, "a")
 	for i := range flat {
 		s.raw.slots = append(s.raw.slots, s.syms.slot(uint32(len(syms)-1)), s.syms.slot(uint32(i)))
-		s.raw.endSeries()
+		s.raw.endSeries(uint32(i))
 	}
-	if err := s.syms.resolve(context.Background(), syms); err != nil {
+	if _, err := s.syms.resolve(context.Background(), syms); err != nil {
 		t.Fatal(err)
 	}
 	s.order.run(&s.raw, &s.syms, 0, false)

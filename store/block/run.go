@@ -1,9 +1,8 @@
 package block
 
 import (
-	"cmp"
 	"errors"
-	"slices"
+	"fmt"
 
 	"larder/internal/pagecache"
 	"larder/internal/panics"
@@ -14,18 +13,29 @@ import (
 // being read.
 type run struct {
 	refs []uint32
-	at   int // the next of refs to be decoded
+	at   int   // the next of refs to be decoded
+	end  int64 // where the entry of the last of refs ends at the latest
 
 	pages *pagecache.Pages
 	more  *pagecache.Pages // follow-up: entries that turned out longer than read at first
+	grown int64            // what there is leave for because of more
 	err   error
-	done  chan struct{} // closed when pages, more and err are set
+	done  chan struct{} // closed when what is above is set
 
 	cursor pagecache.Cursor // into pages: entries are decoded in ascending order
 }
 
 // runOf returns a run over pages that were read for one entry.
 func runOf(pages *pagecache.Pages) *run { return &run{pages: pages, cursor: pages.Cursor()} }
+
+// entryEnd returns where the entry of refs[i] ends at the latest: entries do not overlap. The series section ends at seriesEnd.
+func (r *run) entryEnd(version, i int, seriesEnd int64) int64 {
+	end := r.end
+	if i+1 < len(r.refs) {
+		end = tsdbfmt.SeriesOffset(version, r.refs[i+1])
+	}
+	return min(end, seriesEnd)
+}
 
 // have returns how many bytes from off on the first read holds.
 func (r *run) have(off int64) int64 { return r.pages.Have(off) }
@@ -141,8 +151,10 @@ func (s *Stream) startRun() *run {
 		}
 		spans = append(spans, pagecache.Span{Off: off, End: end})
 	}
-	r := &run{refs: s.refs[:n:n], done: make(chan struct{})}
-	s.refs = s.refs[n:]
+	r := &run{refs: s.refs[:n:n], end: s.seriesEnd, done: make(chan struct{})}
+	if s.refs = s.refs[n:]; len(s.refs) > 0 {
+		r.end = tsdbfmt.SeriesOffset(version, s.refs[0])
+	}
 	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
 	go func() {
 		defer close(r.done)
@@ -163,28 +175,34 @@ func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
 	return err
 }
 
-// readTails reads, in one go, what is missing of the run's entries that are longer than expected.
+// readTails reads, in one go, what is missing of the run's entries that are longer than expected. What is longer than the space up to the next one is
+// damaged: decoding reports it.
 func (s *Stream) readTails(r *run, version int) error {
 	var spans []pagecache.Span
 	var scratch []byte
-	for _, ref := range r.refs {
+	for i, ref := range r.refs {
 		off := tsdbfmt.SeriesOffset(version, ref)
 		have := r.have(off)
 		if off >= s.seriesEnd {
 			continue
 		}
+		most := r.entryEnd(version, i, s.seriesEnd)
 		size, err := r.entrySize(off, s.seriesEnd, &scratch)
 		if errors.Is(err, tsdbfmt.ErrShort) {
-			size, err = int(s.entrySize), nil
+			size, err = int(min(s.entrySize, most-off)), nil
 		}
-		if end := off + int64(size); err == nil && int64(size) > have && end <= s.seriesEnd {
-			spans = append(spans, pagecache.Span{Off: off, End: end})
+		if end := off + int64(size); err == nil && int64(size) > have && end <= most {
+			spans = appendSpan(spans, off, end)
 		}
 	}
 	if len(spans) == 0 {
 		return nil
 	}
-	slices.SortFunc(spans, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) })
+	n := pageBytes(spans, s.indexPage)
+	if err := s.opts.Leave.grow(n); err != nil {
+		return fmt.Errorf("%d bytes of series entries that are longer than expected: %w", n, err)
+	}
+	r.grown = n
 	var err error
 	r.more, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account)
 	return err

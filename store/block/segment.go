@@ -82,6 +82,7 @@ func (s *Segment) Bytes() int64 {
 
 // rawSeries is a list of decoded series whose labels are still (name, value) symbol slots, in the index's order.
 type rawSeries struct {
+	refs     []uint32 // the posting of each
 	slots    []uint32
 	slotEnd  []uint32
 	chunkEnd []uint32
@@ -91,8 +92,23 @@ type rawSeries struct {
 func (r *rawSeries) len() int { return len(r.slotEnd) }
 
 func (r *rawSeries) reset() {
-	r.slots, r.slotEnd, r.chunkEnd = r.slots[:0], r.slotEnd[:0], r.chunkEnd[:0]
+	r.refs, r.slots, r.slotEnd, r.chunkEnd = r.refs[:0], r.slots[:0], r.slotEnd[:0], r.chunkEnd[:0]
 	r.chunks.Reset()
+}
+
+// truncate leaves the first n series.
+func (r *rawSeries) truncate(n int) {
+	slots, chunks := uint32(0), 0
+	if n > 0 {
+		slots, chunks = r.slotEnd[n-1], int(r.chunkEnd[n-1])
+	}
+	r.refs, r.slots, r.slotEnd, r.chunkEnd = r.refs[:n], r.slots[:slots], r.slotEnd[:n], r.chunkEnd[:n]
+	r.chunks = tsdbfmt.ChunkMetas{Ref: r.chunks.Ref[:chunks], Min: r.chunks.Min[:chunks], Max: r.chunks.Max[:chunks], Bound: r.chunks.Bound[:chunks]}
+}
+
+// bytes returns the heap that the list holds.
+func (r *rawSeries) bytes() int64 {
+	return 4*int64(cap(r.slots)+cap(r.refs)+cap(r.slotEnd)+cap(r.chunkEnd)) + segmentChunkBytes*int64(cap(r.chunks.Ref))
 }
 
 func (r *rawSeries) labels(i int) []uint32 {
@@ -110,8 +126,9 @@ func (r *rawSeries) chunkRange(i int) (lo, hi int) {
 	return lo, int(r.chunkEnd[i])
 }
 
-// endSeries closes the series whose slots and chunks have just been appended.
-func (r *rawSeries) endSeries() {
+// endSeries closes the series of posting ref, whose slots and chunks have just been appended.
+func (r *rawSeries) endSeries(ref uint32) {
+	r.refs = append(r.refs, ref)
 	r.slotEnd = append(r.slotEnd, uint32(len(r.slots)))
 	r.chunkEnd = append(r.chunkEnd, uint32(r.chunks.Len()))
 }
@@ -121,5 +138,5 @@ func (r *rawSeries) appendSeries(src *rawSeries, i int) {
 	r.slots = append(r.slots, src.labels(i)...)
 	lo, hi := src.chunkRange(i)
 	r.chunks.AppendRange(&src.chunks, lo, hi)
-	r.endSeries()
+	r.endSeries(src.refs[i])
 }

@@ -182,10 +182,13 @@ func (b *setBuild) hold(n int64) bool {
 }
 
 // dropHeld gives back what is held: the log is forgotten, or the cache's to count.
-func (b *setBuild) dropHeld() {
+func (b *setBuild) dropHeld() { b.drop(math.MaxInt64) }
+
+// drop gives back n bytes of what is held, if there are as many.
+func (b *setBuild) drop(n int64) {
 	b.mu.Lock()
-	n := b.held
-	b.held = 0
+	n = min(n, b.held)
+	b.held -= n
 	b.mu.Unlock()
 	b.sets.Drop(n)
 }
@@ -209,7 +212,7 @@ func (b *setBuild) append(seg *setSegment) error {
 			return errGoAlone
 		}
 		b.block.forgetBuild(b)
-		defer b.dropHeld()
+		defer b.drop(b.logBytes())
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -227,9 +230,14 @@ func (b *setBuild) grows() bool {
 
 // size returns the bytes of the set so far.
 func (b *setBuild) size() int64 {
+	return b.logBytes() + setOverhead + int64(len(b.key.Identity))
+}
+
+// logBytes returns the bytes of the log so far.
+func (b *setBuild) logBytes() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.bytes + setOverhead + int64(len(b.key.Identity))
+	return b.bytes
 }
 
 // complete ends the log and offers the set to the cache. INVARIANT: a reader that sees the end, and who hears of it, finds the set there if
@@ -320,11 +328,14 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, 
 			n.excess.Add(max(fetched-touched, 0))
 			return nil
 		}},
-		Grow: func(bytes int64) error {
-			if !n.hold(bytes) {
-				return errGoAlone
-			}
-			return nil
+		Leave: Leave{
+			Grow: func(bytes int64) error {
+				if !n.hold(bytes) {
+					return errGoAlone
+				}
+				return nil
+			},
+			GiveBack: n.drop,
 		},
 	}
 	b.mu.Lock()

@@ -11,7 +11,8 @@ import (
 
 // sortedSegments collects the whole answer of a block and puts it in order.
 type sortedSegments struct {
-	grow     func(int64) error
+	leave    Leave
+	grown    int64
 	segs     []*Segment
 	order    []sortedRef
 	complete bool
@@ -20,11 +21,11 @@ type sortedSegments struct {
 type sortedRef struct{ seg, i uint32 }
 
 func (c *sortedSegments) add(seg *Segment) error {
-	if c.grow != nil {
-		if err := c.grow(seg.Bytes() + 8*int64(seg.Len())); err != nil {
-			return fmt.Errorf("its series have label names that are also external or removed labels, so that they must be sorted in memory: %w", err)
-		}
+	n := seg.Bytes() + 8*int64(seg.Len())
+	if err := c.leave.grow(n); err != nil {
+		return fmt.Errorf("its series have label names that are also external or removed labels, so that they must be sorted in memory: %w", err)
 	}
+	c.grown += n
 	for i := range seg.Len() {
 		c.order = append(c.order, sortedRef{uint32(len(c.segs)), uint32(i)})
 	}
@@ -39,16 +40,30 @@ func (c *sortedSegments) sort() {
 	})
 }
 
-func (c *sortedSegments) next() (*Segment, error) {
+// giveBack lets go of the answer.
+func (c *sortedSegments) giveBack() {
+	c.leave.giveBack(c.grown)
+	c.grown, c.segs, c.order = 0, nil, nil
+}
+
+// next returns the next segment. hold is asked for leave to hold it.
+func (c *sortedSegments) next(hold func(n int64) error) (*Segment, error) {
 	if len(c.order) == 0 {
 		return nil, io.EOF
 	}
-	n := min(len(c.order), segmentSeries)
-	labels, chunks := 0, 0
-	for _, r := range c.order[:n] {
+	n, labels, chunks := 0, 0, 0
+	for _, r := range c.order[:min(len(c.order), segmentSeries)] {
+		more := len(c.segs[r.seg].Labels(int(r.i)))
+		if n > 0 && labels+more > segmentLabelBytes {
+			break
+		}
 		lo, hi := c.segs[r.seg].ChunkRange(int(r.i))
-		labels += len(c.segs[r.seg].Labels(int(r.i)))
+		labels += more
 		chunks += hi - lo
+		n++
+	}
+	if err := hold(int64(labels) + segmentSeriesBytes*int64(n) + segmentChunkBytes*int64(chunks)); err != nil {
+		return nil, err
 	}
 	out := &Segment{
 		labels: make([]byte, 0, labels), labelEnd: make([]uint32, 0, n), chunkEnd: make([]uint32, 0, n),

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
 )
 
 const (
@@ -16,9 +17,13 @@ const (
 	// segmentSeries and segmentEntryBytes bound a segment: what has been decoded stays until its window is sent.
 	segmentSeries     = 2048
 	segmentEntryBytes = 256 << 10
+	// segmentLabelBytes bounds its labels too, unless one series has more.
+	segmentLabelBytes = 1 << 20
 	// defaultEntryBytes is the size that a series entry is expected to have at most, where meta.json does not say. A longer one costs a
 	// follow-up read of its tail.
 	defaultEntryBytes = 512
+	// longEntry is how many times its size an entry takes at most while it is decoded, a long one: most of it are the places of chunks.
+	longEntry = 10
 	// maxEntryGuess caps what meta.json may make us expect: one huge entry must not make all others read huge.
 	maxEntryGuess = 4 << 10
 	// defaultRunBytes is StreamOptions.RunBytes unless it is given.
@@ -45,9 +50,9 @@ type StreamOptions struct {
 	OnSeries func(n int) error
 	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an error ends the stream. Not called with SkipChunks.
 	OnChunks func(n int) error
-	// Grow asks for leave to hold n more bytes, where the answer of this block has to be collected and sorted before its first series is
-	// known. nil allows all.
-	Grow func(n int64) error
+	// Leave is asked where the stream takes more than Plan.StreamBytes: where labels or series entries are long, or the answer of this block has to be
+	// collected and sorted before its first series is known. Close gives it all back.
+	Leave Leave
 }
 
 // StreamStats counts what a stream has decoded.
@@ -81,6 +86,7 @@ type Stream struct {
 	cancel context.CancelFunc
 
 	maxSeries, maxEntryBytes int // of a segment: segmentSeries and segmentEntryBytes but in tests
+	batch                    int // series to decode next: fewer than maxSeries after some whose symbols did not fit together
 
 	refs      []uint32 // not yet in a run
 	runBytes  int64
@@ -99,6 +105,10 @@ type Stream struct {
 	lastKept   bool  // the last chunk of that entry was kept, with no bound yet
 	pending    []pendingMatcher
 	lay        layout
+	left       []uint32 // decoded series that are in no segment yet: indices of raw, in order
+
+	// What decoding is estimated to take, and what there is leave for beyond.
+	estimate, grown int64
 
 	sorted *sortedSegments
 	stats  StreamStats
@@ -123,7 +133,8 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	s := &Stream{plan: p, opts: opts, refs: p.refs, runBytes: min(firstRunBytes, opts.RunBytes), index: p.index}
 	s.ctx, s.cancel = context.WithCancel(ctx)
-	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
+	s.maxSeries, s.maxEntryBytes, s.batch = segmentSeries, segmentEntryBytes, segmentSeries
+	s.estimate = p.decodingBytes(opts.RunBytes) + streamOverhead
 	s.names = newNameRules(p.header.LabelNames(), p.external, p.dropped)
 	if !opts.Unordered {
 		s.order.largest = s.names.largest()
@@ -135,17 +146,38 @@ func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	for _, m := range p.pending {
 		s.pending = append(s.pending, pendingMatcher{m: m, matches: m.Matches("")})
 	}
-	s.lay = layout{rules: &s.names}
+	s.lay = newLayout(&s.names, min(segmentLabelBytes, 8*opts.RunBytes))
 	if s.names.clash && !opts.Unordered {
-		s.sorted = &sortedSegments{grow: opts.Grow}
+		s.sorted = &sortedSegments{leave: opts.Leave}
 	}
 	return s
 }
 
 // limitRuns bounds what the stream reads at a time from now on by n bytes.
 func (s *Stream) limitRuns(n int64) {
-	s.opts.RunBytes = min(s.opts.RunBytes, n)
-	s.runBytes = min(s.runBytes, n)
+	if n >= s.opts.RunBytes {
+		return
+	}
+	s.opts.RunBytes, s.runBytes = n, min(s.runBytes, n)
+	s.estimate = s.plan.decodingBytes(s.opts.RunBytes) + streamOverhead
+}
+
+// hold asks for leave where the stream is to hold n bytes besides its runs, and that is more than was estimated, by more than estimates are exact.
+func (s *Stream) hold(n int64) error {
+	more := n - s.estimate - s.grown
+	if more <= s.estimate/16 {
+		return nil
+	}
+	if err := s.opts.Leave.grow(more); err != nil {
+		return s.wrap(fmt.Errorf("%d bytes of series entries and labels: %w", n, err))
+	}
+	s.grown += more
+	return nil
+}
+
+// used returns the heap that the stream holds besides its runs.
+func (s *Stream) used() int64 {
+	return s.raw.bytes() + s.carry.bytes() + s.syms.bytes() + int64(cap(s.scratch)) + 4*int64(cap(s.order.stack)+cap(s.order.out))
 }
 
 // Stats returns what has been decoded so far.
@@ -156,7 +188,22 @@ func (s *Stream) Close() {
 	s.cancel()
 	if s.next != nil {
 		<-s.next.done
+		s.opts.Leave.giveBack(s.next.grown)
 		s.next = nil
+	}
+	s.dropRun()
+	if s.sorted != nil {
+		s.sorted.giveBack()
+	}
+	s.opts.Leave.giveBack(s.grown)
+	s.grown = 0
+}
+
+// dropRun lets go of the run at hand.
+func (s *Stream) dropRun() {
+	if s.run != nil {
+		s.opts.Leave.giveBack(s.run.grown)
+		s.run = nil
 	}
 }
 
@@ -181,41 +228,52 @@ func (s *Stream) Next() (*Segment, error) {
 		}
 		s.sorted.sort()
 	}
-	return s.sorted.next()
+	return s.sorted.next(s.hold)
 }
 
 // wrap names the block in err.
 func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
 
-// letGo forgets what segments are decoded through. A request holds the streams of all its blocks to its end, and most are done after one segment.
-func (s *Stream) letGo() {
+// letGo forgets what segments are decoded through, all but the last of them. A request holds the streams of all its blocks to its end, and most are done
+// after one segment.
+func (s *Stream) letGo(last *Segment) error {
+	// What the estimate has for the segment is Plan.StreamBytes less Plan.PassingBytes.
+	keeps := max(last.Bytes()-s.plan.decodingBytes(s.opts.RunBytes)/2, 0)
+	if more := keeps - s.grown; more > seriesOverhead {
+		if err := s.opts.Leave.grow(more); err != nil {
+			return s.wrap(fmt.Errorf("%d bytes of labels: %w", keeps, err))
+		}
+		s.grown = keeps
+	} else if more < 0 {
+		s.opts.Leave.giveBack(-more)
+		s.grown = keeps
+	}
 	s.raw, s.carry, s.order, s.syms, s.lay = rawSeries{}, rawSeries{}, reorder{}, symbols{}, layout{}
 	s.symRefs, s.prevRefs, s.scratch, s.pending = nil, nil, nil, nil
+	s.left = nil
+	return nil
 }
 
 // nextInIndexOrder decodes the next segment. With held-back series restored to their places this is the final order, unless an
 // external or dropped name occurs in the block.
 func (s *Stream) nextInIndexOrder() (*Segment, error) {
-	for !s.done {
+	for !s.done || len(s.left) > 0 {
 		if err := s.ctx.Err(); err != nil {
 			return nil, err
 		}
-		s.startSegment()
-		held := s.raw.len()
-		if err := s.decode(); err != nil {
+		if len(s.left) == 0 {
+			if err := s.decodeMore(); err != nil {
+				return nil, err
+			}
+		}
+		seg, err := s.layOut()
+		if err != nil {
 			return nil, err
 		}
-		if err := s.syms.resolve(s.ctx, s.plan.header); err != nil {
-			return nil, s.wrap(fmt.Errorf("symbols: %w", err))
-		}
-		if err := s.filter(held); err != nil {
-			return nil, err
-		}
-		s.done = s.run == nil && s.next == nil && len(s.refs) == 0
-		s.order.run(&s.raw, &s.syms, held, s.done)
-		seg := s.lay.segment(&s.raw, &s.syms, s.order.out, s.opts.Keep, !s.opts.SkipChunks)
-		if s.done {
-			s.letGo()
+		if s.done && len(s.left) == 0 {
+			if err := s.letGo(seg); err != nil {
+				return nil, err
+			}
 		}
 		if seg.Len() > 0 {
 			if !s.opts.SkipChunks && s.opts.OnChunks != nil {
@@ -228,4 +286,45 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 		}
 	}
 	return nil, io.EOF
+}
+
+// decodeMore decodes the series of the next segments.
+func (s *Stream) decodeMore() error {
+	s.startSegment()
+	held := s.raw.len()
+	if err := s.decode(); err != nil {
+		return err
+	}
+	if err := s.resolve(held); err != nil {
+		return err
+	}
+	if s.run != nil && s.run.at == len(s.run.refs) {
+		s.dropRun()
+	}
+	if err := s.filter(held); err != nil {
+		return err
+	}
+	s.done = s.run == nil && s.next == nil && len(s.refs) == 0
+	s.order.run(&s.raw, &s.syms, held, s.done)
+	s.left = s.order.out
+	return nil
+}
+
+// layOut makes the next segment of the series that are left.
+func (s *Stream) layOut() (*Segment, error) {
+	guess := s.lay.guess(&s.raw, &s.syms, s.left)
+	holds := s.used() + int64(min(guess, s.lay.most)) + segmentSeriesBytes*int64(len(s.left))
+	if !s.opts.SkipChunks {
+		holds += segmentChunkBytes * int64(s.raw.chunks.Len())
+	}
+	if err := s.hold(holds); err != nil {
+		return nil, err
+	}
+	seg, left, err := s.lay.segment(&s.raw, &s.syms, s.left, guess, s.opts.Keep, !s.opts.SkipChunks, func(n int64) error { return s.hold(holds + n) })
+	var long *longLabelsError
+	if errors.As(err, &long) {
+		return nil, s.entryError(tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), long.ref), err)
+	}
+	s.left = left
+	return seg, err
 }

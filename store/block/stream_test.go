@@ -310,7 +310,7 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			p := planStream(t, b, ms, lazy)
 			s := o.stream(p)
 			s.maxSeries, s.maxEntryBytes = int(pick(1, 2, 3, 17, segmentSeries)), int(pick(1, 50, segmentEntryBytes))
-			s.syms.most = pick(0, 40, 1<<20)
+			s.syms.most, s.lay.most = pick(0, 40, 1<<20), int(pick(0, 60, 1<<20))
 			got, metas := readStream(t, s)
 			p.Close()
 			want := wantStream(series, ms, o)
@@ -498,5 +498,49 @@ func TestAPanicOfAReadIsAnError(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "goroutine") {
 		t.Errorf("the text has the stack: %v", err)
+	}
+}
+
+// TestLabelsOfASeriesAreBounded: a series with more labels than anything makes is refused, and the error says which one.
+func TestLabelsOfASeriesAreBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("an index of 70 MB")
+	}
+	value := func(k int) string { return fmt.Sprintf("%03d%s", k, strings.Repeat("v", 1<<20)) }
+	wide := func(name string, n int, value func(k int) string) labels.Labels {
+		ls := []string{"a", name}
+		for k := range n {
+			ls = append(ls, fmt.Sprintf("z%03d", k), value(k))
+		}
+		return labels.FromStrings(ls...)
+	}
+	metas := []chunks.Meta{{Ref: 8}}
+	for what, long := range map[string]labels.Labels{
+		"one value": wide("2", 65, func(int) string { return value(0) }), "a value each": wide("2", 65, value),
+	} {
+		series := []streamSeries{{labels: wide("1", 3, value), metas: metas}, {labels: long, metas: metas}, {labels: wide("3", 1, value), metas: metas}}
+		b, _ := openStreamBlock(t, writeStreamIndex(t, series), 8<<10, catalog.Block{})
+		p := planStream(t, b, []*labels.Matcher{everything()}, false)
+		var held, most int64
+		s := p.Stream(context.Background(), StreamOptions{MaxTime: 1, Leave: Leave{
+			Grow:     func(n int64) error { held += n; most = max(most, held); return nil },
+			GiveBack: func(n int64) { held -= n },
+		}})
+		seg, err := s.Next()
+		if err == nil {
+			if seg.Len() != 1 {
+				t.Errorf("%s: a segment of %d series", what, seg.Len())
+			}
+			_, err = s.Next()
+		}
+		var e *Error
+		if !errors.As(err, &e) || e.ID != b.meta.ID || !strings.Contains(err.Error(), "/index: series entry at offset ") || !strings.Contains(err.Error(), "more than the 67108864") {
+			t.Errorf("%s: got %v", what, err)
+		}
+		s.Close()
+		if held != 0 || most < 3<<20 || most > maxSeriesLabels {
+			t.Errorf("%s: %d bytes asked for at most, %d not given back", what, most, held)
+		}
+		p.Close()
 	}
 }

@@ -2,7 +2,6 @@ package block
 
 import (
 	"context"
-	"fmt"
 	"slices"
 )
 
@@ -27,8 +26,10 @@ type symbols struct {
 	arena []byte
 
 	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table starts afresh: a query over
-	// millions of unique values must not end up holding all of them.
+	// millions of unique values must not end up holding all of them. With a segment's it may hold twice as much, see resolve.
 	most int64
+	// largest is the size of the largest symbol since reset.
+	largest int
 
 	missing []uint32 // slots not resolved yet
 	order   []uint32 // scratch of resolve: the references of missing, ascending
@@ -47,7 +48,11 @@ func (t *symbols) reset() {
 	clear(t.table)
 	t.refs, t.off, t.size, t.names = t.refs[:0], t.off[:0], t.size[:0], t.names[:0]
 	t.arena, t.missing = t.arena[:0], t.missing[:0]
+	t.largest = 0
 }
+
+// bytes returns the heap that the table holds.
+func (t *symbols) bytes() int64 { return int64(cap(t.arena)) + symbolOverhead*int64(cap(t.refs)) }
 
 // full reports whether the table has outgrown what it may keep between segments.
 func (t *symbols) full() bool {
@@ -92,11 +97,13 @@ func (t *symbols) grow() {
 	}
 }
 
-// resolve looks up all missing symbols in one ascending pass over the header.
-func (t *symbols) resolve(ctx context.Context, src symbolSource) error {
+// resolve looks up all missing symbols in one ascending pass over the header. If they do not fit, of some only the sizes are known then: fits is false,
+// and the table must be reset.
+func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err error) {
 	if len(t.missing) == 0 {
-		return nil
+		return true, nil
 	}
+	most := max(2*t.most, int64(cap(t.arena)))
 	slices.SortFunc(t.missing, func(a, b uint32) int {
 		if t.refs[a] < t.refs[b] {
 			return -1
@@ -107,20 +114,52 @@ func (t *symbols) resolve(ctx context.Context, src symbolSource) error {
 	for _, s := range t.missing {
 		t.order = append(t.order, t.refs[s])
 	}
-	err := src.Symbols(ctx, t.order, func(i int, b []byte) error {
-		if len(t.arena)+len(b) > 1<<32-1 {
-			return fmt.Errorf("symbols of one segment exceed 4 GiB")
-		}
+	fits = true
+	err = src.Symbols(ctx, t.order, func(i int, b []byte) error {
 		s := t.missing[i]
 		t.off[s], t.size[s] = uint32(len(t.arena)), uint32(len(b))
-		t.arena = append(t.arena, b...)
+		t.largest = max(t.largest, len(b))
+		if fits = fits && int64(len(t.arena)+len(b)) <= most; fits {
+			t.arena = append(t.arena, b...)
+		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	t.missing = t.missing[:0]
-	return nil
+	return fits, err
+}
+
+// fitting returns how many of the series of raw have symbols that fit together into what the table may keep, but at least some, and the bytes that
+// theirs take. Nothing is left of where symbols are: the table must be reset.
+func (t *symbols) fitting(raw *rawSeries, some int) (n int, bytes int64) {
+	clear(t.off)
+	for i := range raw.len() {
+		more := int64(0)
+		for _, s := range raw.labels(i) {
+			if t.off[s] == 0 {
+				t.off[s] = 1
+				more += int64(t.size[s])
+			}
+		}
+		if i >= some && bytes+more > t.most {
+			return i, bytes
+		}
+		bytes += more
+	}
+	return raw.len(), bytes
+}
+
+// renew starts the table afresh with the symbols of raw, all of them missing, and room for so many bytes of them.
+func (t *symbols) renew(raw *rawSeries, bytes int64) {
+	for i, slot := range raw.slots {
+		raw.slots[i] = t.refs[slot]
+	}
+	t.reset()
+	if int64(cap(t.arena)) < bytes {
+		t.arena = make([]byte, 0, bytes)
+	}
+	for i, ref := range raw.slots {
+		raw.slots[i] = t.slot(ref)
+	}
 }
 
 // at returns the symbol in slot s. It aliases the table and is valid until the next slot is resolved.
