@@ -131,7 +131,7 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	start := time.Now()
 	w := a.enqueue(t, l, n)
 	a.grant()
-	if w.flow != nil && t.kind == seriesRequest {
+	if w.flow != nil {
 		a.bound(w, l)
 		a.grant() // It may have been the turn of who was sent away.
 	}

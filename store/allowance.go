@@ -68,7 +68,7 @@ func newAllowanceMetrics(a *Admission, reg prometheus.Registerer) (m allowanceMe
 	}
 	m.refused = f.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_request_allowance_refused_total",
-		Help: "Requests that got no bytes: too large for the allowance, or given up by the client while waiting.",
+		Help: "Requests that got no bytes: too large for the allowance, given up by the client while waiting, or label requests too many of which wait (queue).",
 	}, []string{"reason"})
 	return m
 }

@@ -17,9 +17,12 @@
 // Admission before the first frame. After that a request never waits for memory with any in its hands: larger windows and the second one are taken if they are
 // free at once. What it holds it holds no longer than its client reads: stalls ends a request whose Send has been blocked for the stall time-out.
 //
+// Its message and what the expressions in it compile to are counted apart (texts), from before it has its turn until it ends. That account is never waited for:
+// a request that finds no room there is refused. Expressions are measured before they are compiled (costOf).
+//
 // # The order in which things are had
 //
-// First, in one step, a place and the bytes of a small request (Admission.Enter). Then, without waiting, what planning needs (Turn.Plan) and what answering
+// First the bytes of its text, or none. Then, in one step, a place and the bytes of a small request (Admission.Enter). Then, without waiting, what planning needs (Turn.Plan) and what answering
 // needs (Turn.Settle). Whoever cannot have that at once drops its plan, gives back its place and all its bytes, and only then waits for a place with as many bytes
 // as it needs, in one step again (Turn.Wait); then it plans anew. So nothing that waits for its turn holds anything that another needs, and nothing that
 // holds something waits for a turn. What a request waits for while it holds a turn, headers, reads of the bucket and its client, has deadlines of its
@@ -27,7 +30,7 @@
 //
 // # Locks
 //
-// Server.mu guards the map of block readers, Admission.mu all turns, tenants.mu the names that metrics know, stalls.mu the requests that
+// Server.mu guards the map of block readers, Admission.mu all turns, texts.mu what texts take, tenants.mu the names that metrics know, stalls.mu the requests that
 // send. None of them is held while reading, sending or waiting. Under stringSet.mu, which guards the strings of a label answer, Admission.mu
 // is taken; no other two are held together. docs/locks.md has all of the process.
 package store

@@ -15,7 +15,7 @@ type expressionCost struct {
 	written int   // operations and characters with repetitions written out; 0 if nothing is repeated
 	ranges  int   // ends of ranges in classes of characters
 	kept    int64 // bytes that its matcher keeps, at most, besides the text
-	passing int64 // bytes that compiling it takes meanwhile, at most
+	passing int64 // bytes that compiling it takes meanwhile, at most, besides what its text does
 }
 
 const (
@@ -41,7 +41,9 @@ const (
 // work all the time.
 const (
 	keptOfValue, keptOfText, keptOfRange, keptOfRepetition = 64, 110, 20, 50
-	passingOfText, passingOfRange, passingOfRepetition     = 430, 20, 160
+	passingOfText, passingOfRange, passingOfRepetition     = 210, 20, 160
+	// passingOfOperator is for each byte that stands for no character, besides.
+	passingOfOperator = 240
 )
 
 // costOf measures an expression, of which no more than maxText bytes are parsed. An error says that it does not parse, or that it costs more than any request
@@ -75,7 +77,7 @@ func costOf(expr string) (expressionCost, error) {
 	}
 	c.text = len(expr)
 	c.kept = keptOfText*int64(c.text) + keptOfRange*int64(c.ranges) + keptOfRepetition*int64(c.written)
-	c.passing = passingOfText*int64(c.text) + passingOfRange*int64(c.ranges) + passingOfRepetition*int64(c.written)
+	c.passing = passingOfRange*int64(c.ranges) + passingOfRepetition*int64(c.written)
 	return c, nil
 }
 
@@ -148,8 +150,22 @@ func (t *tried) add(re *syntax.Regexp, values, length int) (int, int) {
 	return values, length
 }
 
+// operators are the bytes that stand for something else than themselves.
+const operators = `\.+*?()[]{}^$`
+
+// passingBytes is what parsing and compiling an expression takes meanwhile, at most, but for what its repetitions and classes come to.
+func passingBytes(expr string) int64 {
+	n := 0
+	for i := range len(expr) {
+		if expr[i] == '|' || strings.IndexByte(operators, expr[i]) >= 0 {
+			n++
+		}
+	}
+	return passingOfText*int64(len(expr)) + passingOfOperator*int64(n)
+}
+
 // isList reports whether an expression is a list of values, or one, which nothing needs to be parsed or compiled for.
-func isList(expr string) bool { return !strings.ContainsAny(expr, `\.+*?()[]{}^$`) }
+func isList(expr string) bool { return !strings.ContainsAny(expr, operators) }
 
 // withoutGroup returns an expression without a group around the whole of a list of values: Grafana writes one. Expressions are anchored, so that it means
 // the same, and it takes a thousandth of the time and the memory.

@@ -56,7 +56,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 			var err error
 			all, _ := allocated(func() any {
 				var ms []*labels.Matcher
-				ms, err = promMatchers(nil, []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}})
+				ms, err = promMatchers(nil, roomy(), []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}})
 				return ms
 			})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -74,10 +74,10 @@ func TestExpressionsAreBounded(t *testing.T) {
 	for i := range ms {
 		ms[i] = &storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: strings.Repeat(`\pL`, 30)}
 	}
-	if _, err := promMatchers(nil, ms[:2]); err != nil {
+	if _, err := promMatchers(nil, roomy(), ms[:2]); err != nil {
 		t.Error(err)
 	}
-	if _, err := promMatchers(nil, ms); err == nil {
+	if _, err := promMatchers(nil, roomy(), ms); err == nil {
 		t.Error("120 categories in four expressions were taken, 90 in one were not")
 	}
 }
@@ -105,7 +105,7 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 			req := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}}
 			var ms []*labels.Matcher
 			var err error
-			all, kept := allocated(func() any { ms, err = promMatchers(nil, req); return &ms })
+			all, kept := allocated(func() any { ms, err = promMatchers(nil, roomy(), req); return &ms })
 			if err != nil {
 				t.Fatalf("%.300v", err)
 			}
@@ -161,7 +161,7 @@ func BenchmarkCompile(b *testing.B) {
 			b.ReportAllocs()
 			ms := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expr}}
 			for b.Loop() {
-				if _, err := promMatchers(nil, ms); err != nil {
+				if _, err := promMatchers(nil, roomy(), ms); err != nil {
 					b.Fatal(err)
 				}
 			}

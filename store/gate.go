@@ -15,9 +15,9 @@ type GateOptions struct {
 	// bucket connections, and each gets a smaller share. What they hold in memory is bounded by AllowanceOptions, not by this. Large requests have at most
 	// three quarters of the places, and all but one of fewer than four, unless there is only one.
 	MaxConcurrent int
-	// MaxWaiting is the number of Series requests that wait for their turn; what comes on top fails at once with
+	// MaxWaiting is the number of Series requests that wait for their turn, and that of label requests; what comes on top fails at once with
 	// ResourceExhausted, the tenant first that has the most waiting. Default 1000; negative means no bound. Of large requests at most three quarters
-	// of it wait. A waiting request costs some 20 KiB.
+	// of it wait. A waiting request costs some 20 KiB besides its message and what that compiles to, which Options.TextBytes bounds.
 	MaxWaiting int
 	// FailFast makes a request fail with Unavailable rather than wait for a place. That is right where a replica can answer in its place, and
 	// wrong where this process is the only one to have its blocks.
@@ -108,20 +108,27 @@ func (a *Admission) placesOf(l lane) string {
 	return fmt.Sprintf("%d places for Series requests", a.places)
 }
 
-// bound sends a Series request away that has begun to wait where it may not, or another one in its stead. It is called with the lock held.
+// bound sends a request away that has begun to wait where it may not, or another one of its kind in its stead. It is called with the lock held.
 func (a *Admission) bound(w *waiter, l lane) {
-	if a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
+	kind := w.turn.kind
+	if kind == seriesRequest && a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
 		a.gateMetrics.rejected.WithLabelValues(rejectedBusy).Inc()
 		a.sendAway(w, l, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
 		return
 	}
 	most := a.gate.MaxWaiting
-	q := &a.queues[l][seriesRequest]
-	if most < 0 || q.len+a.queues[small+large-l][seriesRequest].len <= most && (l == small || q.len <= a.maxLargeWaiting) {
+	q := &a.queues[l][kind]
+	if most < 0 || q.len+a.queues[small+large-l][kind].len <= most && (l == small || q.len <= a.maxLargeWaiting) {
 		return
 	}
 	if l == large {
 		most = a.maxLargeWaiting
+	}
+	if kind == labelRequest {
+		a.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
+		a.sendAway(q.longest(w.tenant), l, status.Errorf(codes.ResourceExhausted,
+			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)", most, a.total))
+		return
 	}
 	a.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
 	a.sendAway(q.longest(w.tenant), l, status.Errorf(codes.ResourceExhausted,

@@ -33,8 +33,13 @@ type labelQuery struct {
 func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
 	defer s.recovered(&err)
 	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
-	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "translate request labels matchers: %v", err)
+	held := s.texts.open(ctx)
+	defer held.close()
+	if err := held.message(req, req.Matchers, q.without); err != nil {
+		return nil, refusal("", err)
+	}
+	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
+		return nil, refusal("translate request labels matchers: ", err)
 	}
 	if err := fewNames("without_replica_labels", q.without); err != nil {
 		return nil, err
@@ -44,8 +49,8 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label names request hints: %s", clipped(err.Error()))
 		}
-		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
+		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
+			return nil, refusal("translate request hints labels matchers: ", err)
 		}
 	}
 	if err := s.ready(); err != nil {
@@ -70,8 +75,13 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesRequest) (resp *storepb.LabelValuesResponse, err error) {
 	defer s.recovered(&err)
 	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
-	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "translate request labels matchers: %v", err)
+	held := s.texts.open(ctx)
+	defer held.close()
+	if err := held.message(req, req.Matchers, q.without); err != nil {
+		return nil, refusal("", err)
+	}
+	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
+		return nil, refusal("translate request labels matchers: ", err)
 	}
 	if err := fewNames("without_replica_labels", q.without); err != nil {
 		return nil, err
@@ -84,8 +94,8 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label values request hints: %s", clipped(err.Error()))
 		}
-		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
+		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
+			return nil, refusal("translate request hints labels matchers: ", err)
 		}
 	}
 	if err := s.ready(); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"container/list"
+	"errors"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,26 +59,39 @@ func newMatcherCache(n int, reg prometheus.Registerer) *matcherCache {
 	return c
 }
 
-// matcher returns a matcher, compiled now unless it is kept. Before that admit hears what a regular expression costs; its error is the answer.
-func (c *matcherCache) matcher(t labels.MatchType, name, value string, admit func(expressionCost) error) (*labels.Matcher, error) {
-	if t != labels.MatchRegexp && t != labels.MatchNotRegexp {
-		return labels.NewMatcher(t, name, value)
+// matcher returns a matcher, compiled now unless it is kept. What it takes is had from t before, whose error is the answer.
+func (c *matcherCache) matcher(kind labels.MatchType, name, value string, t *text) (*labels.Matcher, error) {
+	if kind != labels.MatchRegexp && kind != labels.MatchNotRegexp {
+		return labels.NewMatcher(kind, name, value)
 	}
-	if kept := c.get(matcherKey{t, name, value}); kept != nil {
-		return kept.matcher, admit(kept.cost)
+	if kept := c.get(matcherKey{kind, name, value}); kept != nil {
+		if err := t.compiles(kept.cost); err != nil {
+			return nil, err
+		}
+		t.give(kept.cost.passing)
+		return kept.matcher, nil
+	}
+	if !isList(value) {
+		done, err := t.parse(value)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
 	}
 	cost, err := costOf(value)
 	if err != nil {
 		return nil, err
 	}
-	if err := admit(cost); err != nil {
+	if err := t.compiles(cost); err != nil {
 		return nil, err
 	}
-	m, err := labels.NewMatcher(t, name, value)
-	if err == nil {
-		c.add(&compiled{m, cost})
+	defer t.give(cost.passing)
+	m, err := labels.NewMatcher(kind, name, value)
+	if err != nil {
+		return nil, errors.New(clipped(err.Error()))
 	}
-	return m, err
+	c.add(&compiled{m, cost})
+	return m, nil
 }
 
 func (c *matcherCache) get(k matcherKey) *compiled {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,15 +12,15 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// taken is who takes any expression.
-func taken(expressionCost) error { return nil }
+// roomy is a request for which there is room.
+func roomy() *text { return newTexts(4<<30, nil).open(context.Background()) }
 
 // TestMatcherCacheIsWeighed: a thousand bytes of expression can keep megabytes.
 func TestMatcherCacheIsWeighed(t *testing.T) {
 	c := newMatcherCache(50, prometheus.NewRegistry())
 	_, kept := allocated(func() any {
 		for i := range 50 {
-			if _, err := c.matcher(labels.MatchRegexp, "pod", fmt.Sprint(i)+strings.Repeat(`\pL`, 15), taken); err != nil {
+			if _, err := c.matcher(labels.MatchRegexp, "pod", fmt.Sprint(i)+strings.Repeat(`\pL`, 15), roomy()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -35,7 +36,7 @@ func TestMatcherCache(t *testing.T) {
 	c := newMatcherCache(2, reg)
 	get := func(t_ labels.MatchType, name, value string) *labels.Matcher {
 		t.Helper()
-		m, err := c.matcher(t_, name, value, taken)
+		m, err := c.matcher(t_, name, value, roomy())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +59,7 @@ func TestMatcherCache(t *testing.T) {
 	}
 	// What is not a regular expression is neither kept nor counted; what does not compile, and what is huge, is not kept.
 	get(labels.MatchEqual, "job", "a")
-	if _, err := c.matcher(labels.MatchRegexp, "job", "(", taken); err == nil {
+	if _, err := c.matcher(labels.MatchRegexp, "job", "(", roomy()); err == nil {
 		t.Error("no error for a bad expression")
 	}
 	get(labels.MatchRegexp, "job", strings.Repeat("x", cachedBytes))
@@ -95,7 +96,7 @@ func TestMatcherCacheIsShared(t *testing.T) {
 		wg.Go(func() {
 			for i := range 200 {
 				v := fmt.Sprintf("v%d|w", (g+i)%5)
-				m, err := c.matcher(labels.MatchRegexp, "l", v, taken)
+				m, err := c.matcher(labels.MatchRegexp, "l", v, roomy())
 				if err != nil || m.Value != v || !m.Matches("w") || m.Matches("x") {
 					t.Errorf("%s: got %v, %v", v, m, err)
 					return
@@ -120,7 +121,7 @@ func BenchmarkMatcherCache(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := c.matcher(labels.MatchRegexp, "pod", pattern, taken); err != nil {
+				if _, err := c.matcher(labels.MatchRegexp, "pod", pattern, roomy()); err != nil {
 					b.Fatal(err)
 				}
 			}

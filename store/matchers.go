@@ -16,32 +16,12 @@ import (
 // blockIDLabel is the label that block matchers of a request's hints may use for a block's ULID.
 const blockIDLabel = "__block_id"
 
-// expressions are what the regular expressions of a request cost together.
-type expressions struct{ text, written, ranges int }
-
-// add adds those of one matcher. An error says that they are too many.
-func (e *expressions) add(c expressionCost) error {
-	e.text += c.text
-	e.written += c.written
-	e.ranges += c.ranges
-	switch {
-	case e.text > maxText:
-		return tooMuchText(e.text)
-	case e.written > maxRepetitions:
-		return fmt.Errorf("repetitions such as x{9} come to more than %d, written out", maxRepetitions)
-	case e.ranges > maxRanges:
-		return fmt.Errorf("classes of characters such as \\pL come to %d ranges, more than %d", e.ranges/2, maxRanges/2)
-	}
-	return nil
-}
-
-// promMatchers translates matchers, compiling regular expressions that cache does not have.
-func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
+// promMatchers translates matchers, compiling regular expressions that cache does not have, within what held is given. Its errors go through refusal.
+func promMatchers(cache *matcherCache, held *text, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 	if len(ms) > maxMatchers {
 		return nil, fmt.Errorf("%d matchers, more than %d", len(ms), maxMatchers)
 	}
 	out := make([]*labels.Matcher, 0, len(ms))
-	var cost expressions
 	for _, m := range ms {
 		var t labels.MatchType
 		switch m.GetType() {
@@ -60,9 +40,9 @@ func promMatchers(cache *matcherCache, ms []*storepb.LabelMatcher) ([]*labels.Ma
 		if t == labels.MatchRegexp || t == labels.MatchNotRegexp {
 			value = withoutGroup(value)
 		}
-		pm, err := cache.matcher(t, m.GetName(), value, cost.add)
+		pm, err := cache.matcher(t, m.GetName(), value, held)
 		if err != nil {
-			return nil, fmt.Errorf("matcher of label %q: %s", clipped(m.GetName()), clipped(err.Error()))
+			return nil, fmt.Errorf("matcher of label %q: %w", clipped(m.GetName()), err)
 		}
 		out = append(out, pm)
 	}

@@ -44,23 +44,27 @@ type seriesQuery struct {
 	limit         int64
 }
 
-func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
+// parseSeries checks a request. What it holds is had from held.
+func (s *Server) parseSeries(req *storepb.SeriesRequest, held *text) (*seriesQuery, error) {
 	q := &seriesQuery{req: req, without: req.WithoutReplicaLabels, limit: math.MaxInt64}
 	if req.Limit > 0 {
 		q.limit = req.Limit
 	}
 	q.minT, q.maxT = s.clamp(req.MinTime, req.MaxTime)
-	var err error
-	if q.matchers, err = promMatchers(s.matchers, req.Matchers); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
+	err := held.message(req, req.Matchers, req.WithoutReplicaLabels, req.ShardInfo.GetLabels())
+	if err != nil {
+		return nil, refusal("", err)
+	}
+	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
+		return nil, refusal("", err)
 	}
 	if req.Hints != nil {
 		var h storepb.SeriesRequestHints
 		if err := req.Hints.UnmarshalTo(&h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %s", clipped(err.Error()))
 		}
-		if q.blockMatchers, err = promMatchers(nil, h.BlockMatchers); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "translate request hints labels matchers: %v", err)
+		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
+			return nil, refusal("translate request hints labels matchers: ", err)
 		}
 		q.hints, q.queryStats = true, h.EnableQueryStats
 	}
@@ -81,7 +85,9 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest) (*seriesQuery, error) {
 // Series implements storepb.StoreServer.
 func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesServer) (err error) {
 	defer s.recovered(&err)
-	q, err := s.parseSeries(req)
+	held := s.texts.open(stream.Context())
+	defer held.close()
+	q, err := s.parseSeries(req, held)
 	if err != nil {
 		return err
 	}

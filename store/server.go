@@ -52,6 +52,9 @@ type Options struct {
 	Gate GateOptions
 	// Allowance bounds the bytes that requests hold together.
 	Allowance AllowanceOptions
+	// TextBytes is what the messages of all requests and what their expressions compile to may take together, from their arrival to their end; default 128 MiB.
+	// What needs more is refused. Compiling one large expression may take twice as much besides.
+	TextBytes int64
 	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing. SetLimits replaces both.
 	Limits  LimitOptions
 	Tenants map[string]LimitOptions
@@ -90,6 +93,7 @@ type Server struct {
 	limits    *Limits
 	admission *Admission
 	matchers  *matcherCache
+	texts     *texts
 	stalls    *stalls
 	tenants   tenants
 
@@ -122,6 +126,7 @@ func New(opts Options) *Server {
 		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
 		stalls:   newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
 		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
+		texts:    newTexts(opts.TextBytes, opts.Registerer),
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
 	s.opts.Blocks.Panics = s.panics

@@ -35,7 +35,9 @@ func (s *Server) Busy() bool { return s.admission.Busy() }
 // finished is false, without an error, where it had to make way: then it may be tried again, and what was read until then is kept. An error of
 // acct's Spend ends it; that is asked about postings after they have been read, for others may have joined in reading them.
 func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error) {
-	matchers, err := promMatchers(s.matchers, ms)
+	held := s.texts.open(ctx)
+	defer held.close()
+	matchers, err := promMatchers(s.matchers, held, ms)
 	if err != nil {
 		return false, err
 	}

@@ -161,7 +161,7 @@ func (c *storeConfig) limitFlags(f flagger) {
 		"0", &c.bytesLimit, size)
 	contentFlags(f, &c.limitsYAML, "store.limits.config", "gives tenants limits and weights of their own: keys default and tenants.")
 	flag(f, "store.grpc.series-max-concurrency", "Series requests that run at once; more wait. 0 = no limit.", "20", &c.gate.MaxConcurrent, integer(0))
-	flag(f, "store.grpc.series-max-waiting", "Series requests that wait for others to end; what comes on top is refused. 0 = no limit.",
+	flag(f, "store.grpc.series-max-waiting", "Series requests, and label requests, that wait for others to end; what comes on top is refused. 0 = no limit.",
 		"1000", &c.gate.MaxWaiting, integer(0))
 	boolFlag(f, "store.grpc.series-fail-fast", "Refuse Series requests that would have to wait. For set-ups where a replica can answer instead.",
 		"false", &c.gate.FailFast)

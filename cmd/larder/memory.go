@@ -298,6 +298,9 @@ func (m *memoryConfig) expansions() int64 {
 	return max(m.requests.bytes/4, min(leastExpansions, m.requests.bytes/3))
 }
 
+// texts is the part of what is for requests that is for their messages and what expressions compile to, from their arrival on.
+func (m *memoryConfig) texts() int64 { return m.requests.bytes / 8 }
+
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
 	var attrs []any
 	for k := range kinds {

@@ -47,9 +47,17 @@ func TestMemoryTable(t *testing.T) {
 		}
 		if free := limit - together; free < limit/4 {
 			t.Errorf("of %d MiB %d are kept free, less than a quarter", limit/mib, free/mib)
-		} else if other := m.headers + m.builds + 2*m.inFlight; other > free {
-			t.Errorf("open headers, builds and reads on their way take %d MiB of the %d that are kept free", other/mib, free/mib)
+		} else if other := m.headers + m.builds + 2*m.inFlight + 2*m.texts(); other > free {
+			t.Errorf("open headers, builds, reads on their way and an expression that is compiled take %d MiB of the %d that are kept free", other/mib, free/mib)
 		}
+	}
+	var m memoryConfig
+	if _, err := m.fit(gib * 9 / 10); err != nil {
+		t.Fatal(err)
+	}
+	rest := m.requests.bytes - m.expansions() - m.texts()
+	if want := fmt.Sprintf("%d MiB of the %d in a container of 1 GiB", (rest-min(rest/8, 64*mib))/mib, m.requests.bytes/mib); !strings.Contains(string(doc), want) {
+		t.Errorf("what one request may hold is %s", want)
 	}
 	if table != want {
 		t.Errorf("the table says\n%s\nwant\n%s", table, want)

@@ -1,0 +1,89 @@
+package store_test
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/status"
+
+	"larder/store"
+	"larder/store/storepb"
+)
+
+// occupant is a client that does not read until it is told to.
+type occupant struct {
+	sink
+	began chan struct{}
+	once  sync.Once
+	goOn  chan struct{}
+}
+
+func (o *occupant) SendMsg(m any) error {
+	o.once.Do(func() { close(o.began) })
+	<-o.goOn
+	return o.sink.SendMsg(m)
+}
+
+// TestRequestsThatWaitHoldWhatIsCounted: sixty requests of 4 MB, 4 KB each on the wire, come while all places are taken.
+func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
+	dir, _ := twoBlocks(t)
+	const room = 24 << 20
+	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Gate.MaxConcurrent, o.TextBytes = 1, room }})
+	first := &occupant{sink: sink{ctx: t.Context()}, began: make(chan struct{}), goOn: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() { ended <- g.server.Series(wholeMetric(64), first) }()
+	<-first.began
+
+	req := wholeMetric(64)
+	req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 4_000_000)})
+	before := liveHeap()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const n = 60
+	refused := make(chan error, n)
+	var wg sync.WaitGroup
+	for range n {
+		stream, err := g.client.Series(ctx, req, grpc.UseCompressor(gzip.Name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if _, err := stream.Recv(); ctx.Err() == nil {
+				refused <- err
+			}
+		})
+	}
+	const wait = room * 3 / 4 / 4_000_000
+	for range n - wait {
+		if err := <-refused; status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "--store.request-bytes") {
+			t.Errorf("got %v, want ResourceExhausted", err)
+		}
+	}
+	if inUse := gaugeOf(g.reg, "larder_request_text_bytes", "in_use"); inUse < wait*4_000_000 || inUse > room {
+		t.Errorf("%v bytes are counted for %d requests of 4 MB", inUse, wait)
+	}
+	if held := int64(liveHeap()) - int64(before); held > 2*room {
+		t.Errorf("what waits holds %d bytes, there is room for %d", held, room)
+	}
+	// One more that is small waits as always, and is answered.
+	answered := make(chan error, 1)
+	go func() { _, err := g.query(t.Context(), wholeMetric(64)); answered <- err }()
+	cancel()
+	close(first.goOn)
+	wg.Wait()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	for gaugeOf(g.reg, "larder_request_text_bytes", "in_use") > 0 {
+		runtime.Gosched()
+	}
+}
