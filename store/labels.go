@@ -137,12 +137,19 @@ type question interface {
 	fault(meta *catalog.Block, err error) error
 }
 
-// asked is a block of a label request: its plan where it has matchers, else its header.
+// asked is a block of a label request: its plan where it has matchers, else its header, which is nil until it is opened.
 type asked struct {
 	meta    *catalog.Block
 	plan    *block.Plan
 	header  *indexheader.Header
 	release func()
+}
+
+func (a *asked) open(ctx context.Context, s *Server, what question) (err error) {
+	if a.header, a.release, err = s.block(a.meta).Header(ctx); err != nil {
+		return what.fault(a.meta, err)
+	}
+	return nil
 }
 
 func (a *asked) close() {
@@ -197,6 +204,11 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 		g.Go(contained(func() error {
 			defer a.close()
 			if a.plan == nil {
+				if a.header == nil {
+					if err := a.open(ctx, s, what); err != nil {
+						return err
+					}
+				}
 				return what.header(ctx, a.meta, a.header, set)
 			}
 			return s.askSeries(ctx, r, q, a, what, run, set)
@@ -208,8 +220,9 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	return set.sorted(q.limit), nil
 }
 
-// openBlocks opens the headers of all blocks that a label request is about, side by side, and finds the postings where there are
-// matchers. What it returns must be closed, on an error too.
+// openBlocks finds the postings of all blocks that a label request is about, side by side; where there are no matchers it opens the headers of
+// the newest, as many as are asked at once, and leaves the others to be opened when it is their turn: there may be more than there is room for. What
+// it returns must be closed, on an error too.
 func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, error) {
 	var picked []chosen
 	for _, b := range s.opts.Catalog.View().Blocks {
@@ -223,20 +236,24 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 		r.queried = append(r.queried, b)
 		picked = append(picked, chosen{meta: b, matchers: ms})
 	}
+	slices.Reverse(picked) // the newest first
 	r.blocksQueried = len(picked)
 	out := make([]asked, len(picked))
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(blockConcurrency)
+		headers := 0
 		for i, c := range picked {
 			a := &out[i]
 			a.meta = c.meta
+			if len(c.matchers) == 0 {
+				if headers++; headers > blockConcurrency {
+					continue
+				}
+			}
 			g.Go(contained(func() (err error) {
 				if len(c.matchers) == 0 {
-					if a.header, a.release, err = s.block(c.meta).Header(ctx); err != nil {
-						return what.fault(c.meta, err)
-					}
-					return nil
+					return a.open(ctx, s, what)
 				}
 				a.plan, err = s.block(c.meta).Plan(ctx, what.matchers(c), block.PlanOptions{
 					External: externalWithout(c.meta.Labels, q.without),
@@ -262,7 +279,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 	return out, err
 }
 
-// labelBytes is what is reserved for the answer at first: what the block with the most to say has. Blocks mostly say the same, and what
+// labelBytes is what is reserved for the answer at first: what that of the opened blocks has that has the most to say. Blocks mostly say the same, and what
 // they say beyond is reserved as it comes.
 func labelBytes(ctx context.Context, blocks []asked, what question) int64 {
 	most := int64(stringSetStep)
