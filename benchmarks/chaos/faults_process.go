@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -11,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"larder/store/storepb"
 )
@@ -61,21 +65,53 @@ func clientFaults() []fault {
 				_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
 			})
 		}},
-		{name: "clients-stop-reading", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
-				ctx, cancel := context.WithCancel(ctx)
-				defer cancel()
-				// More than a client's window holds.
-				stream, err := e.store.Series(ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd, Matchers: wideMetric()})
-				if err != nil {
-					return
-				}
-				if _, err := stream.Recv(); err == nil {
-					pause(ctx, time.Duration(r.Int64N(int64(4*time.Second))))
-				}
-			})
-		}},
+		{name: "clients-stop-reading", run: stopReading},
 	}
+}
+
+// sendStall is how long the one under test lets a client leave its answer unread. The clients of the load never do for so long.
+const sendStall = 2 * time.Second
+
+// stopReading has clients stop reading in the midst of an answer: every other one goes on in time and gets all of it, the others go on when it
+// is too late, and must find that their requests were ended.
+func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+	var turn, ended atomic.Int64
+	var wrong atomic.Pointer[error]
+	n, err := w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
+		wait, late := time.Duration(r.Int64N(int64(sendStall/4))), turn.Add(1)%2 == 1
+		if late {
+			wait = 2 * sendStall
+		}
+		// What has begun goes on when the round is over: its end is what counts.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+endTime)
+		defer cancel()
+		// More than a client's window holds.
+		stream, err := e.store.Series(ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd, Matchers: wideMetric()})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if err == nil {
+			pause(ctx, wait)
+		}
+		for err == nil {
+			_, err = stream.Recv()
+		}
+		switch {
+		case late && status.Code(err) == codes.Aborted && strings.Contains(err.Error(), "send-stall-timeout"):
+			ended.Add(1)
+		case late || !errors.Is(err, io.EOF):
+			err = fmt.Errorf("a client that stopped reading for %s: its request ended with %w", wait, err)
+			wrong.CompareAndSwap(nil, &err)
+		}
+	})
+	switch {
+	case err != nil:
+	case wrong.Load() != nil:
+		err = *wrong.Load()
+	case ended.Load() == 0:
+		err = errors.New("no client stopped reading for too long")
+	}
+	return n, err
 }
 
 // rudeClients is how many there are: fewer than the gate has places, so that others find one.

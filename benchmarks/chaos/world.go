@@ -107,6 +107,7 @@ func (w *world) flags() []string {
 		"--store.request-bytes=64MB",
 		"--drain-delay=500ms",
 		"--grpc-grace-period=10s",
+		"--store.grpc.send-stall-timeout=" + sendStall.String(),
 	}
 }
 
