@@ -112,6 +112,7 @@ func TestABodyTooLongIsReadAnew(t *testing.T) {
 		}
 		checkSpans(t, p, b.objects["o"], spans)
 	}
+	r.Close() // a body is closed after its bytes were handed out
 	b.checkClosed(t)
 }
 
