@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,7 +57,7 @@ func (t *Turn) Plan(n int64) error {
 		return nil
 	}
 	err := t.hold(t.planned)
-	if g, ok := err.(*giveWay); ok {
+	if g, ok := errors.AsType[*giveWay](err); ok {
 		// What is known now may be little of what is to come. Twice as much each time gets there soon.
 		g.need = max(g.need, min(2*have, t.a.most(t)))
 	}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -242,5 +241,5 @@ func TestTwoProcessesModel(t *testing.T) {
 	if all.answered == 0 || all.stalled == 0 {
 		t.Errorf("the runs are one-sided: %+v", all)
 	}
-	t.Log(fmt.Sprintf("%+v", all))
+	t.Logf("%+v", all)
 }

@@ -106,7 +106,7 @@ func (a *answer) find(err error) {
 			a.grpc = s.GRPCStatus().Code()
 		}
 		a.fields(reflect.ValueOf(err))
-		switch e := err.(type) {
+		switch e := err.(type) { //nolint:errorlint // every layer is looked at by itself
 		case interface{ Unwrap() error }:
 			err = e.Unwrap()
 		case interface{ Cause() error }:

@@ -452,7 +452,7 @@ func TestTrace(t *testing.T) {
 		}
 		var text []string
 		for _, a := range events[0].Attributes {
-			text = append(text, string(a.Key)+"="+a.Value.Emit())
+			text = append(text, string(a.Key)+"="+a.Value.String())
 		}
 		want := []string{"reason=broken_body", "object=o", "offset=105", "request=2", "error=connection reset by peer"}
 		if !slices.Equal(text, want) {

@@ -89,7 +89,7 @@ func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 	if err != nil {
 		l.partial = true
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %v", cause, err) // which must not look as if somebody had ended it
+			err = fmt.Errorf("%w: %v", cause, err) //nolint:errorlint // which must not look as if somebody had ended it
 		}
 		return l, fmt.Errorf("list blocks: %w", err)
 	}

@@ -145,7 +145,7 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %v", cause, err) // which must not look as if somebody had ended it
+			err = fmt.Errorf("%w: %v", cause, err) //nolint:errorlint // which must not look as if somebody had ended it
 		}
 		return nil, fmt.Errorf("list: %w", err)
 	}
