@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -159,7 +160,7 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 		a.allowanceMetrics.waited[l].Observe(waited.Seconds())
 		return nil
 	}
-	if w.err == ctx.Err() {
+	if errors.Is(w.err, ctx.Err()) {
 		return a.gaveUp(t, l, n, waited, w.err)
 	}
 	return w.err

@@ -33,7 +33,7 @@ func TestPanicsAreCountedAndLoggedOnce(t *testing.T) {
 	func() {
 		defer func() { _ = b.Caught(recover(), "object", "x") }()
 		var m map[string]int
-		m["a"] = 1 //nolint:govet // it is to panic
+		m["a"] = 1 //nolint:govet,staticcheck // it is to panic
 	}()
 	const want = `
 # HELP larder_panics_total Panics that were contained, by where. Each is a bug, and is logged with its stack.

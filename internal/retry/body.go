@@ -3,6 +3,7 @@ package retry
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 
 	"github.com/thanos-io/objstore"
@@ -104,7 +105,7 @@ func (b *body) resume(why error) error {
 			return io.EOF
 		}
 		b.short, reason, why = true, reasonShort, io.ErrUnexpectedEOF
-	case b.t.b.reasonOf(why) == "" || why == errStalled:
+	case b.t.b.reasonOf(why) == "" || errors.Is(why, errStalled):
 		reason = b.t.b.reasonOf(why)
 	}
 	for {

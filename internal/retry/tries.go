@@ -2,6 +2,7 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -70,7 +71,7 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 		t.b.metrics.retries.WithLabelValues(t.reason, resultFailed).Inc()
 		t.reason = ""
 	}
-	if ours := err == errNoAnswer || err == errStalled; t.fault == nil || !ours {
+	if ours := errors.Is(err, errNoAnswer) || errors.Is(err, errStalled); t.fault == nil || !ours {
 		t.fault = err // what the bucket said tells more than that it said nothing more
 	}
 	if t.faulted.IsZero() {

@@ -64,7 +64,7 @@ func (s *section) open(what string, r io.Reader, limit int64) {
 
 func (s *section) fail(err error) {
 	// Only the reader's own end: an error of the bucket may wrap EOF and is no corruption.
-	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // see above
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		err = fmt.Errorf("%w: the section is cut", ErrCorrupt)
 	}
 	s.err = fmt.Errorf("%s, at byte %d: %w", s.what, s.off, err)

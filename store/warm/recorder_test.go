@@ -100,8 +100,8 @@ func TestRecorderIsBounded(t *testing.T) {
 					t.Errorf("%d pairs are to be replayed", len(sets))
 				}
 				// The last request is always recorded, and of its blocks those that there was room for.
-				last := string(appendKey(nil, []*labels.Matcher{equal("a", strings.Repeat("x", tc.length)+fmt.Sprint(tc.requests-1))}, nil))
-				if s := r.sets[last]; s == nil || len(s.marks) == 0 {
+				last := appendKey(nil, []*labels.Matcher{equal("a", strings.Repeat("x", tc.length)+fmt.Sprint(tc.requests-1))}, nil)
+				if s := r.sets[string(last)]; s == nil || len(s.marks) == 0 {
 					t.Error("the last request is not recorded")
 				}
 			})
