@@ -49,7 +49,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 		{"repeated categories", `\pL{1000}`, "repetitions such as x{9}"},
 		{"empty alternatives", "(" + strings.Repeat("|", 2_000_000) + "a)(b)", "regular expressions come to"},
 		{"any characters", strings.Repeat("a.", 600_000), "regular expressions come to"},
-		{"empty alternatives that may be parsed", strings.Repeat("()|", 200_000) + strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000), "stands for"},
+		{"empty alternatives that may be parsed", strings.Repeat("()|", 60_000) + strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000), "stands for"},
 		{"no expression", "(" + strings.Repeat("ä", 400_000), "missing closing )"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 		{"list in a group", "(" + values(50_000, "pod-%d") + ")", "pod-7919", "pod-", 8 << 20},
 		{"list in a group without a name", "(?:" + values(50_000, "pod-%d") + ")", "pod-7919", "pod-", 8 << 20},
 		{"list with nothing", "(|a|b)", "", "c", 1 << 20},
-		{"escaped list", "(" + values(20_000, `10\.0\.%d\.1:9100`) + ")", "10.0.7919.1:9100", "10.0x7919.1:9100", 256 << 20},
+		{"escaped list", "(" + values(10_000, `10\.0\.%d\.1:9100`) + ")", "10.0.7919.1:9100", "10.0x7919.1:9100", 256 << 20},
 		{"prefixes", values(5_000, "pod-%d-.*"), "pod-7919-", "pod-7919", 64 << 20},
 		{"any case", "(?i)" + values(5_000, "Pod-%d"), "pOD-7919", "pod-", 64 << 20},
 		{"parts", ".*foo.*", "xfoo", "xfo", 1 << 20},

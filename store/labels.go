@@ -46,7 +46,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	}
 	if req.Hints != nil {
 		var h storepb.LabelNamesRequestHints
-		if err := req.Hints.UnmarshalTo(&h); err != nil {
+		if err := storepb.UnmarshalHints(req.Hints, &h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label names request hints: %s", clipped(err.Error()))
 		}
 		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
@@ -91,7 +91,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	}
 	if req.Hints != nil {
 		var h storepb.LabelValuesRequestHints
-		if err := req.Hints.UnmarshalTo(&h); err != nil {
+		if err := storepb.UnmarshalHints(req.Hints, &h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label values request hints: %s", clipped(err.Error()))
 		}
 		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {

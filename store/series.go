@@ -60,7 +60,7 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest, held *text) (*seriesQue
 	}
 	if req.Hints != nil {
 		var h storepb.SeriesRequestHints
-		if err := req.Hints.UnmarshalTo(&h); err != nil {
+		if err := storepb.UnmarshalHints(req.Hints, &h); err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %s", clipped(err.Error()))
 		}
 		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {

@@ -30,10 +30,10 @@ func (o *occupant) SendMsg(m any) error {
 	return o.sink.SendMsg(m)
 }
 
-// TestRequestsThatWaitHoldWhatIsCounted: sixty requests of 4 MB, 4 KB each on the wire, come while all places are taken.
+// TestRequestsThatWaitHoldWhatIsCounted: forty requests of 1 MB, 1 KB each on the wire, come while all places are taken.
 func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 	dir, _ := twoBlocks(t)
-	const room = 24 << 20
+	const room = 8 << 20
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Gate.MaxConcurrent, o.TextBytes = 1, room }})
 	first := &occupant{sink: sink{ctx: t.Context()}, began: make(chan struct{}), goOn: make(chan struct{})}
 	ended := make(chan error, 1)
@@ -41,11 +41,11 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 	<-first.began
 
 	req := wholeMetric(64)
-	req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 4_000_000)})
+	req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 1_000_000)})
 	before := liveHeap()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	const n = 60
+	const n = 40
 	refused := make(chan error, n)
 	var wg sync.WaitGroup
 	for range n {
@@ -59,14 +59,14 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 			}
 		})
 	}
-	const wait = room * 3 / 4 / 4_000_000
+	const wait = room * 3 / 4 / 1_000_000
 	for range n - wait {
 		if err := <-refused; status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "--store.request-bytes") {
 			t.Errorf("got %v, want ResourceExhausted", err)
 		}
 	}
-	if inUse := gaugeOf(g.reg, "larder_request_text_bytes", "in_use"); inUse < wait*4_000_000 || inUse > room {
-		t.Errorf("%v bytes are counted for %d requests of 4 MB", inUse, wait)
+	if inUse := gaugeOf(g.reg, "larder_request_text_bytes", "in_use"); inUse < wait*1_000_000 || inUse > room {
+		t.Errorf("%v bytes are counted for %d requests of 1 MB", inUse, wait)
 	}
 	if held := int64(liveHeap()) - int64(before); held > 2*room {
 		t.Errorf("what waits holds %d bytes, there is room for %d", held, room)

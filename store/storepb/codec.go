@@ -2,14 +2,16 @@ package storepb
 
 import (
 	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
+	protocodec "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 )
 
-// Codec is what a server that sends Frames is made with: grpc.ForceServerCodecV2(storepb.Codec()). It sends a *Frame as it is and
-// leaves every other message, and all decoding, to grpc's own codec. On the wire nobody can tell the two apart.
+// Codec is what a server that sends Frames is made with: grpc.ForceServerCodecV2(storepb.Codec()). It sends a *Frame as it is,
+// refuses requests of the StoreAPI that have far too many fields, and leaves every other message, and all decoding, to grpc's own codec. On the wire nobody can tell
+// the two apart.
 func Codec() encoding.CodecV2 {
-	return codec{next: encoding.GetCodecV2(proto.Name)}
+	return codec{next: encoding.GetCodecV2(protocodec.Name)}
 }
 
 type codec struct {
@@ -24,7 +26,23 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	return c.next.Unmarshal(data, v)
+	var req proto.Message
+	switch v := v.(type) {
+	case *SeriesRequest:
+		req = v
+	case *LabelNamesRequest:
+		req = v
+	case *LabelValuesRequest:
+		req = v
+	default:
+		return c.next.Unmarshal(data, v)
+	}
+	wire := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer wire.Free()
+	if err := checkEntries(req, wire.ReadOnlyData()); err != nil {
+		return err
+	}
+	return c.next.Unmarshal(mem.BufferSlice{wire}, v)
 }
 
-func (c codec) Name() string { return proto.Name }
+func (c codec) Name() string { return protocodec.Name }

@@ -1,0 +1,56 @@
+package storepb
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// maxEntries bounds the fields of a request, those of messages within it and the numbers in its lists included. Two bytes on the wire can be a matcher of a
+// hundred in memory, so that it is held to before anything is decoded. 10,000 matchers are 40,000 fields.
+const maxEntries = 45_000
+
+// checkEntries refuses an encoded message of too many fields. What is no message is left to the decoder.
+func checkEntries(m proto.Message, wire []byte) error {
+	if countEntries(m.ProtoReflect().Descriptor(), wire, maxEntries) < 0 {
+		return fmt.Errorf("more than %d fields in a %s: ask for less at once", maxEntries, m.ProtoReflect().Descriptor().FullName())
+	}
+	return nil
+}
+
+// countEntries returns what is left of a number of fields, less than 0 if there are more.
+func countEntries(md protoreflect.MessageDescriptor, b []byte, left int) int {
+	for len(b) > 0 && left >= 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return left
+		}
+		b = b[n:]
+		if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
+			return left
+		}
+		left--
+		if fd := md.Fields().ByNumber(num); fd != nil && typ == protowire.BytesType {
+			value, _ := protowire.ConsumeBytes(b)
+			switch {
+			case fd.Message() != nil:
+				left = countEntries(fd.Message(), value, left)
+			case fd.IsList() && fd.Kind() != protoreflect.StringKind && fd.Kind() != protoreflect.BytesKind:
+				left -= len(value) // packed numbers, of a byte at least
+			}
+		}
+		b = b[n:]
+	}
+	return left
+}
+
+// UnmarshalHints decodes the hints of a request into m.
+func UnmarshalHints(hints *anypb.Any, m proto.Message) error {
+	if err := checkEntries(m, hints.GetValue()); err != nil {
+		return err
+	}
+	return hints.UnmarshalTo(m)
+}
