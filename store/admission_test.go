@@ -58,7 +58,7 @@ func mustReserve(t *testing.T, a *Admission, n int64) *Turn {
 	return r
 }
 
-// waitFor starts a Reserve that is expected to wait, and returns where its reservation will arrive.
+// waitFor starts a reservation that is expected to wait, and returns where its reservation will arrive.
 func waitFor(t *testing.T, ctx context.Context, a *Admission, n int64) <-chan *Turn {
 	t.Helper()
 	out := make(chan *Turn, 1)
@@ -73,7 +73,7 @@ func waitFor(t *testing.T, ctx context.Context, a *Admission, n int64) <-chan *T
 	}()
 	synctest.Wait()
 	if len(out) != 0 {
-		t.Errorf("Reserve(%d) did not wait", n)
+		t.Errorf("a reservation of %d bytes did not wait", n)
 	}
 	return out
 }

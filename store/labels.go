@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/store/block"
@@ -29,29 +30,43 @@ type labelQuery struct {
 	limit         int
 }
 
-// LabelNames implements storepb.StoreServer.
-func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
-	defer s.recovered(&err)
-	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
-	held := s.texts.open(ctx)
-	defer held.close()
-	if err := held.message(req, req.Matchers, q.without); err != nil {
+// labelsMessage is what a LabelNamesRequest and a LabelValuesRequest have in common.
+type labelsMessage interface {
+	proto.Message
+	GetStart() int64
+	GetEnd() int64
+	GetLimit() int64
+	GetMatchers() []*storepb.LabelMatcher
+	GetWithoutReplicaLabels() []string
+}
+
+// parseLabels checks a request but for its hints. What it holds is had from held.
+func (s *Server) parseLabels(req labelsMessage, held *text) (*labelQuery, error) {
+	q := &labelQuery{minT: req.GetStart(), maxT: req.GetEnd(), without: req.GetWithoutReplicaLabels(), limit: int(req.GetLimit())}
+	err := held.message(req, req.GetMatchers(), q.without)
+	if err != nil {
 		return nil, refusal("", err)
 	}
-	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
+	if q.matchers, err = promMatchers(s.matchers, held, req.GetMatchers()); err != nil {
 		return nil, refusal("translate request labels matchers: ", err)
 	}
 	if err := fewNames("without_replica_labels", q.without); err != nil {
 		return nil, err
 	}
-	if req.Hints != nil {
-		var h storepb.LabelNamesRequestHints
-		if err := storepb.UnmarshalHints(req.Hints, &h); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label names request hints: %s", clipped(err.Error()))
-		}
-		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
-			return nil, refusal("translate request hints labels matchers: ", err)
-		}
+	return q, nil
+}
+
+// LabelNames implements storepb.StoreServer.
+func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
+	defer s.recovered(&err)
+	held := s.texts.open(ctx)
+	defer held.close()
+	q, err := s.parseLabels(req, held)
+	if err != nil {
+		return nil, err
+	}
+	if q.blockMatchers, err = held.blockMatchers(req.Hints, &storepb.LabelNamesRequestHints{}, "label names"); err != nil {
+		return nil, err
 	}
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -59,7 +74,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	r := s.newRequest(ctx, "LabelNames")
 	defer r.finish()
 
-	names, err := s.labelSets(r, &q, &namesQuestion{query: &q})
+	names, err := s.labelSets(r, q, &namesQuestion{query: q})
 	if err != nil {
 		return nil, err
 	}
@@ -74,29 +89,17 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 // LabelValues implements storepb.StoreServer.
 func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesRequest) (resp *storepb.LabelValuesResponse, err error) {
 	defer s.recovered(&err)
-	q := labelQuery{minT: req.Start, maxT: req.End, without: req.WithoutReplicaLabels, limit: int(req.Limit)}
 	held := s.texts.open(ctx)
 	defer held.close()
-	if err := held.message(req, req.Matchers, q.without); err != nil {
-		return nil, refusal("", err)
-	}
-	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
-		return nil, refusal("translate request labels matchers: ", err)
-	}
-	if err := fewNames("without_replica_labels", q.without); err != nil {
+	q, err := s.parseLabels(req, held)
+	if err != nil {
 		return nil, err
 	}
 	if slices.Contains(req.WithoutReplicaLabels, req.Label) {
 		return &storepb.LabelValuesResponse{}, nil
 	}
-	if req.Hints != nil {
-		var h storepb.LabelValuesRequestHints
-		if err := storepb.UnmarshalHints(req.Hints, &h); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "unmarshal label values request hints: %s", clipped(err.Error()))
-		}
-		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
-			return nil, refusal("translate request hints labels matchers: ", err)
-		}
+	if q.blockMatchers, err = held.blockMatchers(req.Hints, &storepb.LabelValuesRequestHints{}, "label values"); err != nil {
+		return nil, err
 	}
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -104,7 +107,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	r := s.newRequest(ctx, "LabelValues")
 	defer r.finish()
 
-	values, err := s.labelSets(r, &q, &valuesQuestion{query: &q, label: req.Label})
+	values, err := s.labelSets(r, q, &valuesQuestion{query: q, label: req.Label})
 	if err != nil {
 		return nil, err
 	}

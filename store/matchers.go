@@ -13,9 +13,6 @@ import (
 	"larder/store/storepb"
 )
 
-// blockIDLabel is the label that block matchers of a request's hints may use for a block's ULID.
-const blockIDLabel = "__block_id"
-
 // promMatchers translates matchers, compiling regular expressions that cache does not have, within what held is given. Its errors go through refusal.
 func promMatchers(cache *matcherCache, held *text, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
 	if len(ms) > maxMatchers {
@@ -100,7 +97,7 @@ func externalWithout(external labels.Labels, without []string) labels.Labels {
 // blockMatches reports whether a block's external labels and ULID match the block matchers of a request's hints.
 func blockMatches(b *catalog.Block, ms []*labels.Matcher) bool {
 	return !slices.ContainsFunc(ms, func(m *labels.Matcher) bool {
-		if m.Name == blockIDLabel {
+		if m.Name == catalog.BlockIDLabel {
 			return !m.Matches(b.ID.String())
 		}
 		return !m.Matches(b.Labels.Get(m.Name))

@@ -58,16 +58,11 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest, held *text) (*seriesQue
 	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
 		return nil, refusal("", err)
 	}
-	if req.Hints != nil {
-		var h storepb.SeriesRequestHints
-		if err := storepb.UnmarshalHints(req.Hints, &h); err != nil {
-			return nil, status.Errorf(codes.InvalidArgument, "unmarshal series request hints: %s", clipped(err.Error()))
-		}
-		if q.blockMatchers, err = held.blockMatchers(&h, h.BlockMatchers); err != nil {
-			return nil, refusal("translate request hints labels matchers: ", err)
-		}
-		q.hints, q.queryStats = true, h.EnableQueryStats
+	var h storepb.SeriesRequestHints
+	if q.blockMatchers, err = held.blockMatchers(req.Hints, &h, "series"); err != nil {
+		return nil, err
 	}
+	q.hints, q.queryStats = req.Hints != nil, h.EnableQueryStats
 	// After what Thanos refuses too: a request with both faults hears of the same one.
 	if err := fewNames("without_replica_labels", q.without); err != nil {
 		return nil, err

@@ -223,7 +223,6 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 	})
 }
 
-// TestLimitsOfTenants: each tenant's requests have its own limits.
 // TestLimitsChangeBeforeARequestWaits: a request that gives way for more than its tenant may have by the time it waits is refused: it could wait for ever,
 // and all of its tenant behind it.
 func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
@@ -253,6 +252,7 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 	})
 }
 
+// TestLimitsOfTenants: each tenant's requests have its own limits.
 func TestLimitsOfTenants(t *testing.T) {
 	l := NewLimits(LimitOptions{Series: 10}, map[string]LimitOptions{"a": {Series: 20}, "b": {}}, nil)
 	for tenant, want := range map[string]uint64{"a": 20, "c": 10, "b": math.MaxUint64} {

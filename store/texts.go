@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/store/storepb"
 )
@@ -117,12 +118,27 @@ func (t *text) message(m proto.Message, matchers []*storepb.LabelMatcher, names 
 	return t.take(n)
 }
 
-// blockMatchers translates the matchers of a request's hints.
-func (t *text) blockMatchers(hints proto.Message, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
-	if err := t.message(hints, ms); err != nil {
-		return nil, err
+// requestHints is the hints of a request.
+type requestHints interface {
+	proto.Message
+	GetBlockMatchers() []*storepb.LabelMatcher
+}
+
+// blockMatchers decodes the hints of a request, which may have none, into h, and translates their matchers. of names the request.
+func (t *text) blockMatchers(raw *anypb.Any, h requestHints, of string) (ms []*labels.Matcher, err error) {
+	if raw == nil {
+		return nil, nil
 	}
-	return promMatchers(nil, t, ms)
+	if err := storepb.UnmarshalHints(raw, h); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "unmarshal %s request hints: %s", of, clipped(err.Error()))
+	}
+	if err = t.message(h, h.GetBlockMatchers()); err == nil {
+		ms, err = promMatchers(nil, t, h.GetBlockMatchers())
+	}
+	if err != nil {
+		return nil, refusal("translate request hints labels matchers: ", err)
+	}
+	return ms, nil
 }
 
 // parse takes what parsing and compiling an expression takes, as far as its text tells, which the caller gives back by calling done.

@@ -425,7 +425,6 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// A forgotten block's header serves those that have it; its file goes, even if it was about to be written.
 // TestAHeaderAskedForAfterItsBlockLeft: a request that began before may still ask for it, and has it; it goes with the next change of blocks.
 func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	idx, dir, bkt := tinyIndex(t), t.TempDir(), newBucket()
@@ -453,6 +452,7 @@ func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	}
 }
 
+// TestForget: a forgotten block's header serves those that have it; its file goes, even if it was about to be written.
 func TestForget(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)

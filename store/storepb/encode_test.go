@@ -180,7 +180,7 @@ func TestFrames(t *testing.T) {
 	pool.wantNoneOut()
 }
 
-// batchFrame is what FrameWriter makes of one batch.
+// batchMessage is what FrameWriter makes of one batch.
 func batchMessage(ss ...sample) *SeriesResponse {
 	b := &SeriesBatch{}
 	for _, s := range ss {
