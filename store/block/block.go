@@ -363,7 +363,8 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 	}
 	// In floating point the extremes of time do not overflow. The chunks at both ends lie in the range in part.
 	overlap := min(float64(maxT), float64(m.MaxTime)) - max(float64(minT), float64(m.MinTime))
-	chunks := min(perSeries, perSeries*max(overlap, 0)/(float64(m.MaxTime)-float64(m.MinTime))+1)
+	// A block of one instant has no length.
+	chunks := min(perSeries, perSeries*max(overlap, 0)/max(float64(m.MaxTime)-float64(m.MinTime), 1)+1)
 	chunks = min(chunks, 1<<20) // meta.json may say anything
 	return int64(math.Ceil(chunks)), int64(math.Ceil(min(chunks*each, 1<<30)))
 }

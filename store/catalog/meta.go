@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,8 @@ import (
 const (
 	metaFile = "meta.json"
 	markFile = "deletion-mark.json"
+	// chunkNameLen is the length of a chunk file's name as writers make it: 000001.
+	chunkNameLen = 6
 	// noCompactFile is written on demand and never read: it is the compactor's.
 	noCompactFile = "no-compact-mark.json"
 
@@ -51,10 +54,10 @@ type meta struct {
 
 // metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to the file over time.
 type metaJSON struct {
-	ULID    string `json:"ulid"`
-	MinTime *int64 `json:"minTime"`
-	MaxTime *int64 `json:"maxTime"`
-	Version int    `json:"version"`
+	ULID    ulid.ULID `json:"ulid"`
+	MinTime *int64    `json:"minTime"`
+	MaxTime *int64    `json:"maxTime"`
+	Version int       `json:"version"`
 	Stats   struct {
 		NumSeries uint64 `json:"numSeries"`
 		NumChunks uint64 `json:"numChunks"`
@@ -92,7 +95,8 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 		return fail("larger than %d bytes", maxMetaSize)
 	}
 	var j metaJSON
-	if err := json.Unmarshal(data, &j); err != nil {
+	// Text behind the document is ignored, same as Thanos.
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&j); err != nil {
 		return fail("%v", err)
 	}
 	t := &j.Thanos
@@ -101,18 +105,14 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 		return fail("version %d, want 1", j.Version)
 	case t.Version != 0 && t.Version != 1: // the first writers left it out
 		return fail("thanos.version %d, want 1", t.Version)
-	case j.ULID != id.String():
-		return fail("ulid %q is another block's", j.ULID)
+	case j.ULID != id:
+		return fail("ulid %s is another block's", j.ULID)
 	case j.MinTime == nil || j.MaxTime == nil:
 		return fail("no minTime or no maxTime")
-	case *j.MinTime >= *j.MaxTime:
-		return fail("minTime %d is not before maxTime %d", *j.MinTime, *j.MaxTime)
+	case *j.MinTime > *j.MaxTime:
+		return fail("minTime %d is after maxTime %d", *j.MinTime, *j.MaxTime)
 	case resolutionLevel(t.Downsample.Resolution) < 0:
 		return fail("thanos.downsample.resolution %d, want 0, 300000 or 3600000", t.Downsample.Resolution)
-	case t.IndexStats.SeriesMaxSize < 0 || t.IndexStats.ChunkMaxSize < 0:
-		return fail("a negative size in thanos.index_stats")
-	case j.Compaction.Level < 0:
-		return fail("compaction.level %d", j.Compaction.Level)
 	}
 
 	m := &meta{
@@ -122,8 +122,8 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 			MinTime:       *j.MinTime,
 			MaxTime:       *j.MaxTime,
 			Resolution:    t.Downsample.Resolution,
-			SeriesMaxSize: t.IndexStats.SeriesMaxSize,
-			ChunkMaxSize:  t.IndexStats.ChunkMaxSize,
+			SeriesMaxSize: max(t.IndexStats.SeriesMaxSize, 0),
+			ChunkMaxSize:  max(t.IndexStats.ChunkMaxSize, 0),
 			NumSeries:     j.Stats.NumSeries,
 			NumChunks:     j.Stats.NumChunks,
 			Level:         j.Compaction.Level,
@@ -153,17 +153,16 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	m.block.Labels = lb.Labels()
 	m.group = unique.Make(strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)))
 
+	// Sizes are hints: no checksum covers them, and files are repaired in place. One that cannot be is one that is not stated.
 	var files []numberedFile
 	for _, f := range t.Files {
-		if f.SizeBytes < 0 {
-			return fail("thanos.files: %q has %d bytes", f.RelPath, f.SizeBytes)
-		}
+		size := max(f.SizeBytes, 0)
 		if f.RelPath == "index" {
-			m.block.IndexSize = f.SizeBytes
+			m.block.IndexSize = size
 			continue
 		}
 		if name, ok := strings.CutPrefix(f.RelPath, "chunks/"); ok {
-			files = appendChunkFile(files, name, f.SizeBytes)
+			files = appendChunkFile(files, name, size)
 		}
 	}
 	if len(files) == 0 {
@@ -171,19 +170,32 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 			files = appendChunkFile(files, name, 0)
 		}
 	}
-	slices.SortFunc(files, func(a, b numberedFile) int { return cmp.Compare(a.number, b.number) })
-	for i, f := range files {
-		if i > 0 && files[i-1].number == f.number {
-			return fail("chunk file %d is listed twice, as %q and %q", f.number, files[i-1].Name, f.Name)
-		}
-		m.block.ChunkFiles = append(m.block.ChunkFiles, f.ChunkFile)
-	}
+	m.block.ChunkFiles = inOrder(files)
 	return m, nil
 }
 
 type numberedFile struct {
 	ChunkFile
 	number uint32
+}
+
+// inOrder returns the files by number. Of two with one number it takes the one with the name that writers give it.
+func inOrder(files []numberedFile) (out []ChunkFile) {
+	usual := func(f numberedFile) int {
+		if len(f.Name) == chunkNameLen {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(files, func(a, b numberedFile) int {
+		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(usual(a), usual(b)))
+	})
+	for i, f := range files {
+		if i == 0 || files[i-1].number != f.number {
+			out = append(out, f.ChunkFile)
+		}
+	}
+	return out
 }
 
 // appendChunkFile appends a file of the chunks/ folder if its name is a number, as the names of all chunk files are.

@@ -82,24 +82,55 @@ func TestParseMetaRefuses(t *testing.T) {
 	f(`"version": 1,`, ``, "version 0, want 1")
 	f(`"version": 1, "labels"`, `"version": 2, "labels"`, "thanos.version 2")
 	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAV"`, `"01ARZ3NDEKTSV4RRFFQ69G5FAW"`, "another block")
-	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAV"`, `"01arz3ndektsv4rrffq69g5fav"`, "another block")
 	f(`"minTime": 1000, `, ``, "no minTime")
-	f(`"maxTime": 7200000`, `"maxTime": 1000`, "not before")
+	f(`"maxTime": 7200000`, `"maxTime": 999`, "is after")
 	f(`"maxTime": 7200000`, `"maxTime": 1e30`, "cannot unmarshal")
 	f(`"resolution": 300000`, `"resolution": 300001`, "resolution 300001")
-	f(`"series_max_size": 77`, `"series_max_size": -1`, "index_stats")
-	f(`"level": 3`, `"level": -3`, "level -3")
-	f(`"size_bytes": 99`, `"size_bytes": -99`, `"index" has -99`)
-	f(`"chunks/000002"`, `"chunks/1"`, "listed twice")
 	f(`"replica": "b"`, `"": "b"`, "without a name")
 	f(`"added_by_a_later_writer": {}`, `"added_by_a_later_writer": `, "invalid character")
 	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAX", `, `"short", `, "bad data size")
-	if _, err := parseMeta(fullID, []byte(fullMeta+"{}")); !errors.Is(err, errBroken) {
-		t.Errorf("trailing data: got %v", err)
-	}
 	if _, err := parseMeta(fullID, make([]byte, maxMetaSize+1)); err == nil || !strings.Contains(err.Error(), "larger than") {
 		t.Errorf("too large: got %v", err)
 	}
+}
+
+// TestParseMetaLets shows what of a meta.json that no writer means is read as Thanos reads it.
+func TestParseMetaLets(t *testing.T) {
+	f := func(old, new string, change func(b *Block)) {
+		t.Helper()
+		data := strings.Replace(fullMeta, old, new, 1)
+		if data == fullMeta {
+			t.Fatalf("%q is not in the meta.json", old)
+		}
+		was, err := parseMeta(fullID, []byte(fullMeta))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := parseMeta(fullID, []byte(data))
+		if err != nil {
+			t.Errorf("%s -> %s: %v", old, new, err)
+			return
+		}
+		want := was.block
+		want.Content = xxhash.Sum64String(data)
+		if change != nil {
+			change(&want)
+		}
+		if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
+			t.Errorf("%s -> %s: (-want +got)\n%s", old, new, diff)
+		}
+	}
+	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAV"`, `"01arz3ndektsv4rrffq69g5fav"`, nil)
+	f(`"maxTime": 7200000`, `"maxTime": 1000`, func(b *Block) { b.MaxTime = 1000 })
+	f(`"series_max_size": 77`, `"series_max_size": -1`, func(b *Block) { b.SeriesMaxSize = 0 })
+	f(`"chunk_max_size": 88`, `"chunk_max_size": -1`, func(b *Block) { b.ChunkMaxSize = 0 })
+	f(`"level": 3`, `"level": -3`, func(b *Block) { b.Level = -3 })
+	f(`"size_bytes": 99`, `"size_bytes": -99`, func(b *Block) { b.IndexSize = 0 })
+	f(`"size_bytes": 5`, `"size_bytes": -5`, func(b *Block) { b.ChunkFiles = []ChunkFile{{"000001", 4}, {"000002", 0}, {"000010", 6}} })
+	f(`"chunks/000002"`, `"chunks/1"`, func(b *Block) { b.ChunkFiles = []ChunkFile{{"000001", 4}, {"000010", 6}} })
+	f(`"added_by_a_later_writer": {}
+}`, `"added_by_a_later_writer": {}} and more`, nil)
+	f(`"level": 3, "sources"`, `"level": 3, "failed": true, "deletable": true, "more": [{}], "sources"`, nil)
 }
 
 func TestParseMark(t *testing.T) {
@@ -128,7 +159,7 @@ func FuzzParseMeta(f *testing.F) {
 			return
 		}
 		b := &m.block
-		if b.ID != fullID || b.MinTime >= b.MaxTime || resolutionLevel(b.Resolution) < 0 || len(b.Sources) == 0 {
+		if b.ID != fullID || b.MinTime > b.MaxTime || resolutionLevel(b.Resolution) < 0 || len(b.Sources) == 0 {
 			t.Fatalf("accepted %+v", b)
 		}
 		for i, c := range b.ChunkFiles {

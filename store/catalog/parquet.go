@@ -80,6 +80,7 @@ func (s *conversions) periods(now time.Time) map[ulid.ULID][]period {
 // covers reports whether the periods together have all of [from, to). A block reaches into days that are converted later, or never: it is
 // needed until the last of them is.
 func covers(periods []period, from, to int64) bool {
+	to = max(to, from+1) // a block of one instant has that instant
 	slices.SortFunc(periods, func(a, b period) int { return cmp.Compare(a.from, b.from) })
 	for _, p := range periods {
 		if p.from > from {

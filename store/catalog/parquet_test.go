@@ -97,6 +97,9 @@ func TestCovers(t *testing.T) {
 		}
 	}
 	f(false, 0, 10)
+	f(false, 5, 5) // one instant, that no day names
+	f(true, 5, 5, period{0, 10})
+	f(false, 10, 10, period{0, 10})
 	f(true, 0, 10, period{0, 10})
 	f(true, 2, 8, period{0, 10})
 	f(false, 0, 11, period{0, 10})

@@ -215,7 +215,7 @@ func (s *script) put(t *testing.T, d *datadriven.TestData, id ulid.ULID) {
 	var mint, maxt int64
 	var ext, sources []string
 	var uploaded string
-	j.ULID, j.Version, j.MinTime, j.MaxTime = id.String(), 1, &mint, &maxt
+	j.ULID, j.Version, j.MinTime, j.MaxTime = id, 1, &mint, &maxt
 	for _, a := range d.CmdArgs[1:] {
 		switch a.Key {
 		case "mint":
