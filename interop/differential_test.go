@@ -66,7 +66,7 @@ func TestHarnessAgreesWithItself(t *testing.T) {
 	layouts := settings.Int(t, "INTEROP_SELF_LAYOUTS", 3)
 	r := &run{
 		subject: trial.Thanos(gateway.ThanosOptions{}), allowed: list, seed: settings.Seed(t), layouts: layouts,
-		requests: perLayout, kind: func(int) layout.Options { return layout.Options{} }, coverage: newCoverage(),
+		requests: perLayout, kind: func(i int) layout.Options { return layout.Options{Irregular: i%2 == 1} }, coverage: newCoverage(),
 	}
 	r.all(t, reporter(t, maxReports))
 	t.Logf("needed:\n%s", list.Counts())

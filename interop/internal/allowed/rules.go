@@ -148,7 +148,10 @@ func final(ls, ext labels.Labels, without []string) labels.Labels {
 func timesOf(s layout.Series, mint, maxt int64) []answer.Chunk {
 	var out []answer.Chunk
 	for _, c := range s.Chunks {
-		if c.Max >= mint && c.Min <= maxt {
+		if c.Min > maxt {
+			break // Neither gateway looks further, whatever follows in an irregular block.
+		}
+		if c.Max >= mint {
 			out = append(out, answer.Chunk{MinTime: c.Min, MaxTime: c.Max})
 		}
 	}

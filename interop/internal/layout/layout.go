@@ -44,13 +44,27 @@ type Block struct {
 	// MarkAge is how long ago the block was marked for deletion; 0 means it was not.
 	MarkAge time.Duration
 	Damage  Damage
-	Series  []Series
+	// Irregular says what is wrong with the order or shape of the block's index.
+	Irregular []Irregularity
+	Series    []Series
 }
 
 // Series is one series of a block as its index holds it, without external labels.
 type Series struct {
 	Labels labels.Labels
+	// Stored are the pairs as they stand in an irregular block's index; nil where they are Labels.
+	Stored []labels.Label
 	Chunks []Range
+}
+
+// Pairs are the label pairs of the index: those that posting lists exist for.
+func (s *Series) Pairs() []labels.Label {
+	if s.Stored != nil {
+		return s.Stored
+	}
+	var out []labels.Label
+	s.Labels.Range(func(l labels.Label) { out = append(out, l) })
+	return out
 }
 
 // Range is a closed interval of milliseconds.

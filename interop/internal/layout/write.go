@@ -27,6 +27,9 @@ type Options struct {
 	Giants bool
 	// Damage breaks one served block. Sound breaks none.
 	Damage Damage
+	// Irregular writes about half of the blocks with indexes that are out of order or hold what an
+	// index should not.
+	Irregular bool
 }
 
 // Write makes the bucket of a seed in dir, which must be empty.
@@ -54,13 +57,20 @@ func Write(ctx context.Context, dir string, seed uint64, opts Options) (*Layout,
 	if r.IntN(5) == 0 {
 		l.MaxTime = time.UnixMilli(p.from + (3+r.Int64N(5))*OneHour).UTC()
 	}
+	// Numbers of their own, so that the rest of a layout depends on the seed alone.
+	bends := rand.New(rand.NewPCG(seed, 0x62656e64))
+	if opts.Irregular {
+		for _, b := range p.plans {
+			b.Irregular = irregular(bends)
+		}
+	}
 	scratch, err := os.MkdirTemp("", "layout-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(scratch)
 	for _, b := range p.plans {
-		if err := b.write(ctx, r, dir, scratch); err != nil {
+		if err := b.write(ctx, r, bends, dir, scratch); err != nil {
 			return nil, fmt.Errorf("seed %d: block %s: %w", seed, b.ID, err)
 		}
 	}
@@ -78,7 +88,7 @@ func Write(ctx context.Context, dir string, seed uint64, opts Options) (*Layout,
 	return l, nil
 }
 
-func (b *blockPlan) write(ctx context.Context, r *rand.Rand, bucket, scratch string) error {
+func (b *blockPlan) write(ctx context.Context, r, bends *rand.Rand, bucket, scratch string) error {
 	final := filepath.Join(bucket, b.ID.String())
 	dir := final
 	if b.Resolution > Raw {
@@ -108,6 +118,11 @@ func (b *blockPlan) write(ctx context.Context, r *rand.Rand, bucket, scratch str
 	stats, err := b.read(final)
 	if err != nil {
 		return err
+	}
+	if len(b.Irregular) > 0 && len(b.Series) > 0 {
+		if err := b.bend(bends, final); err != nil {
+			return fmt.Errorf("make the index irregular: %w", err)
+		}
 	}
 	meta := b.meta(b.Resolution)
 	if r.IntN(2) == 0 {

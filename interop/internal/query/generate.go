@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"sort"
 
 	"github.com/gogo/protobuf/proto"
@@ -39,7 +40,9 @@ func NewGenerator(seed uint64, l *layout.Layout) *Generator {
 		b.Labels.Range(func(x labels.Label) { ext[x.Name] = true })
 		for _, s := range b.Series {
 			g.giants = g.giants || s.Labels.Get("__name__") == "giant"
-			s.Labels.Range(func(x labels.Label) { names[x.Name] = true })
+			for _, x := range s.Pairs() {
+				names[x.Name] = true
+			}
 		}
 		for range 4 {
 			if len(b.Series) > 0 {
@@ -310,8 +313,7 @@ func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 			matcher(storepb.LabelMatcher_RE, "__name__", "chain_.*|up|inner_replica"), matcher(storepb.LabelMatcher_NRE, "__name__", "http.*"),
 		}))
 	} else {
-		var own []labels.Label
-		s.Labels.Range(func(l labels.Label) { own = append(own, l) })
+		own := slices.Clone(s.Pairs())
 		g.r.Shuffle(len(own), func(i, j int) { own[i], own[j] = own[j], own[i] })
 		n := 1 + g.r.IntN(2)
 		for i, l := range own {
