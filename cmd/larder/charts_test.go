@@ -43,6 +43,8 @@ func TestChartsArguments(t *testing.T) {
 			}
 			args := slices.Clone(c.Args)
 			for i, a := range args {
+				a = strings.ReplaceAll(a, "<MEMCACHED_SERVICE>", "memcached") // the example's user fills it in
+				args[i] = a
 				name, value, _ := strings.Cut(a, "=")
 				switch name {
 				case "--http-address", "--grpc-address":

@@ -104,6 +104,9 @@ func (g *gateway) open() (err error) {
 	if dir != nil {
 		dir.Report(g.logger)
 	}
+	for _, r := range g.tracing.Replaced {
+		g.logger.Warn("tracing setting cannot be used", "flag", conf.tracingYAML.flag(), "key", r.Key, "value", r.Value, "want", r.Want, "used", r.Used)
+	}
 	if g.tracing.Enabled {
 		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { g.logger.Warn("tracing", "err", err) }))
 	}

@@ -34,10 +34,10 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	commands[demo.cmd.FullCommand()] = func() error { return demo.run(stdout, stderr) }
 
 	name, err := app.Parse(args)
-	if err == nil {
-		if err = useTunedBuffers(); err == nil {
-			err = commands[name]()
-		}
+	if err != nil {
+		err = explainArguments(app, args, err)
+	} else if err = useTunedBuffers(); err == nil {
+		err = commands[name]()
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "larder: error: %s\n", oneLine(err))

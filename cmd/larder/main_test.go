@@ -41,6 +41,34 @@ func write(t *testing.T, name, content string) string {
 	return p
 }
 
+// refuses starts `larder store` and wants it to end with one line that holds want.
+func refuses(t *testing.T, env []string, want string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	base := []string{"store", "--data-dir=" + t.TempDir(), "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"}
+	// A flag that the case gives must not be given before it: it cannot be repeated.
+	base = slices.DeleteFunc(base, func(a string) bool {
+		name, _, _ := strings.Cut(a, "=")
+		return slices.ContainsFunc(args, func(b string) bool { return strings.HasPrefix(b, name+"=") })
+	})
+	cmd := larder(ctx, env, append(base, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("%q: got %v, want exit code 1\n%s", args, err, &stderr)
+	}
+	line := stderr.String()
+	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || !strings.Contains(line, want) || !strings.HasPrefix(line, "larder: error: ") {
+		t.Errorf("%q: got %q, want one line with %q", args, line, want)
+	}
+	if stdout.Len() > 0 {
+		t.Errorf("%q: got %q on stdout", args, &stdout)
+	}
+}
+
 // TestBadStart: whatever is wrong, larder says so in one line that names the flag or the file, and exits with 1.
 func TestBadStart(t *testing.T) {
 	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
@@ -56,33 +84,11 @@ func TestBadStart(t *testing.T) {
 
 	f := func(env []string, want string, args ...string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		defer cancel()
-		base := []string{"store", "--data-dir=" + t.TempDir(), "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"}
-		// A flag that the case gives must not be given before it: it cannot be repeated.
-		base = slices.DeleteFunc(base, func(a string) bool {
-			name, _, _ := strings.Cut(a, "=")
-			return slices.ContainsFunc(args, func(b string) bool { return strings.HasPrefix(b, name+"=") })
-		})
-		cmd := larder(ctx, env, append(base, args...)...)
-		var stdout, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		err := cmd.Run()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-			t.Errorf("%q: got %v, want exit code 1\n%s", args, err, &stderr)
-		}
-		line := stderr.String()
-		if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || !strings.Contains(line, want) || !strings.HasPrefix(line, "larder: error: ") {
-			t.Errorf("%q: got %q, want one line with %q", args, line, want)
-		}
-		if stdout.Len() > 0 {
-			t.Errorf("%q: got %q on stdout", args, &stdout)
-		}
+		refuses(t, env, want, args...)
 	}
 
 	// Flags.
-	f(nil, "--no-such-flag", "--no-such-flag=1", bucket)
+	f(nil, "unknown flag --no-such-flag", "--no-such-flag=1", bucket)
 	f(nil, "'min-time' cannot be repeated", "--min-time=-1w", "--min-time=-2w", bucket)
 	f(nil, `--sync-block-duration: "often"`, "--sync-block-duration=often", bucket)
 	f(nil, `--sync-block-duration: "0s"`, "--sync-block-duration=0s", bucket)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -463,6 +464,16 @@ func TestOptionsAreChecked(t *testing.T) {
 	f(Options{Addresses: []string{"dnsdualstack+host"}}, "no port")
 	f(Options{Addresses: []string{"srv+host:1"}}, `unknown prefix "srv"`)
 	f(Options{Addresses: []string{"dnssrv+"}}, "no host")
+	f(Options{Addresses: []string{" \t"}}, "no host")
+	for _, prefix := range []string{"", "dns+", "dnsdualstack+", "dnssrv+", "dnssrvnoa+"} {
+		for _, port := range []string{"abc", "99999", "65536", "0", "-1", " 11211"} {
+			f(Options{Addresses: []string{"good:1", prefix + "host:" + port}}, fmt.Sprintf("address %q: port %q is neither", prefix+"host:"+port, port))
+		}
+		for _, host := range []string{"a host", "a..b", "http//host", "user@host", "*", strings.Repeat("a", 64)} {
+			f(Options{Addresses: []string{prefix + host + ":1"}}, fmt.Sprintf("address %q: %q is no host name", prefix+host+":1", host))
+		}
+	}
+	f(Options{Addresses: []string{"dnssrv+10.0.0.1"}}, "10.0.0.1 is an address, which has no SRV records")
 	f(Options{Addresses: []string{"h:1"}, Namespace: "a b"}, "blank")
 	f(Options{Addresses: []string{"h:1"}, Namespace: string(bytes.Repeat([]byte("n"), 208))}, "251 bytes")
 	f(Options{Addresses: []string{"h:1"}, Breaker: BreakerOptions{FailurePercent: 5}}, "failure percent 5")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +20,9 @@ type address struct {
 	port   string // "" where the SRV record has it
 }
 
+// parseAddress reads an address as it is configured. One that can never lead to a server is an error.
 func parseAddress(text string) (address, error) {
+	text = strings.TrimSpace(text)
 	scheme, rest, ok := strings.Cut(text, "+")
 	if !ok {
 		scheme, rest = "", text
@@ -40,8 +43,57 @@ func parseAddress(text string) (address, error) {
 	case a.port == "" && !srv:
 		return a, fmt.Errorf("memcached: address %q has no port: memcached's is 11211", text)
 	}
+	if err := a.check(srv); err != nil {
+		return a, fmt.Errorf("memcached: address %q: %w", text, err)
+	}
 	return a, nil
 }
+
+// check finds what no name server and no network can make work.
+func (a *address) check(srv bool) error {
+	if !validPort(a.port) && a.port != "" {
+		return fmt.Errorf("port %q is neither a number from 1 to 65535 nor the name of a service", a.port)
+	}
+	if ip, err := netip.ParseAddr(a.host); err == nil {
+		if srv {
+			return fmt.Errorf("%s is an address, which has no SRV records: leave the prefix out", ip)
+		}
+		return nil
+	}
+	if !validHost(a.host) {
+		return fmt.Errorf("%q is no host name: want host:port", a.host)
+	}
+	return nil
+}
+
+// validPort tells whether a connection can be made to a port, which may be given by name.
+func validPort(port string) bool {
+	if n, err := strconv.Atoi(port); err == nil {
+		return n >= 1 && n <= 65535
+	}
+	if strings.Trim(port, hostLetters) != "" { // C's resolver takes blanks
+		return false
+	}
+	n, err := net.LookupPort("tcp", port) // reads local tables, asks nothing of the network
+	return err == nil && n > 0
+}
+
+// validHost tells whether Go's resolver would look a name up at all.
+func validHost(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	if len(host) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, hostLetters) != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// hostLetters are what names consist of; DNS names of services have underscores.
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 // discovery finds the endpoints that the configured addresses stand for. Only one goroutine looks up.
 type discovery struct {

@@ -24,9 +24,14 @@ type Tracing struct {
 	Provider trace.TracerProvider
 	// Enabled is false when no span can ever be recorded: what costs something per message need not be installed then.
 	Enabled bool
+	// Replaced are the values of the configuration that cannot be used.
+	Replaced []Replaced
 
 	sdk *sdktrace.TracerProvider
 }
+
+// Replaced is a value of the configuration that cannot be used: its key, what it is, what it should be and what counts instead.
+type Replaced struct{ Key, Value, Want, Used string }
 
 // Shutdown sends what is still queued and stops. It waits for the collector until ctx is done.
 func (t *Tracing) Shutdown(ctx context.Context) error {
@@ -70,10 +75,7 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 		return nil, err
 	}
 	c := &file.Config
-	sampler, err := c.sampler()
-	if err != nil {
-		return nil, err
-	}
+	sampler, replaced := c.sampler()
 	exporter, err := c.exporter(ctx)
 	if err != nil {
 		return nil, err
@@ -88,7 +90,11 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	}
 	attrs = append(attrs, attribute.String("service.name", name))
 	res := []resource.Option{resource.WithFromEnv(), resource.WithAttributes(attrs...)} // the later one wins
-	return newTracing(ctx, exporter, res, sdktrace.WithSampler(sampler))
+	t, err := newTracing(ctx, exporter, res, sdktrace.WithSampler(sampler))
+	if err == nil {
+		t.Replaced = replaced
+	}
+	return t, err
 }
 
 // tracingFromEnv follows the OpenTelemetry variables. Endpoint, headers, timeouts, sampler and resource are read by the SDK

@@ -142,27 +142,41 @@ func (c *otlpConfig) httpOptions(secure *tls.Config, gzip bool) []otlptracehttp.
 	return opts
 }
 
-// sampler follows Thanos's names. Unlike there, a name that is not known is an error and not "everything".
-func (c *otlpConfig) sampler() (sdktrace.Sampler, error) {
+// samplers are Thanos's names.
+const samplers = "alwayssample, neversample, traceidratiobased, parentbasedalwayssample, parentbasedneversample, parentbasedtraceidratiobased"
+
+// sampler follows Thanos's names, and Thanos where the configuration has a value that is none: then it samples more, rather than that the
+// process does not start. Each such value is noted.
+func (c *otlpConfig) sampler() (sdktrace.Sampler, []Replaced) {
 	kind := strings.ToLower(c.SamplerType)
+	var replaced []Replaced
 	ratio := 1.0
 	if strings.HasSuffix(kind, "traceidratiobased") {
-		var err error
-		if ratio, err = strconv.ParseFloat(c.SamplerParam, 64); err != nil || ratio < 0 || ratio > 1 {
-			return nil, fmt.Errorf("config: sampler_param %q is not a ratio between 0 and 1", c.SamplerParam)
+		r, err := strconv.ParseFloat(c.SamplerParam, 64)
+		switch {
+		case err == nil && r >= 0 && r <= 1:
+			ratio = r
+		case err == nil && r < 0:
+			ratio = 0
+			replaced = append(replaced, Replaced{"sampler_param", c.SamplerParam, wantRatio, "0"})
+		default: // too large, NaN or no number
+			replaced = append(replaced, Replaced{"sampler_param", c.SamplerParam, wantRatio, "1"})
 		}
 	}
 	switch kind {
 	case "alwayssample":
-		return sdktrace.AlwaysSample(), nil
+		return sdktrace.AlwaysSample(), replaced
 	case "neversample":
-		return sdktrace.NeverSample(), nil
+		return sdktrace.NeverSample(), replaced
 	case "traceidratiobased":
-		return sdktrace.TraceIDRatioBased(ratio), nil
+		return sdktrace.TraceIDRatioBased(ratio), replaced
 	case "parentbasedneversample":
-		return sdktrace.ParentBased(sdktrace.NeverSample()), nil
+		return sdktrace.ParentBased(sdktrace.NeverSample()), replaced
 	case "", "parentbasedalwayssample", "parentbasedtraceidratiobased":
-		return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio)), nil
+	default:
+		replaced = append(replaced, Replaced{"sampler_type", c.SamplerType, "one of " + samplers, "parentbasedalwayssample"})
 	}
-	return nil, fmt.Errorf("config: sampler_type %q is not known", c.SamplerType)
+	return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio)), replaced
 }
+
+const wantRatio = "a ratio from 0 to 1"

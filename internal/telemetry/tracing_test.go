@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,10 +196,7 @@ func TestSamplers(t *testing.T) {
 	f := func(kind, param string, root, ofSampled, ofUnsampled bool) {
 		t.Helper()
 		c := otlpConfig{SamplerType: kind, SamplerParam: param}
-		s, err := c.sampler()
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, _ := c.sampler()
 		sampled := func(flags trace.TraceFlags, parent bool) bool {
 			ctx, id := t.Context(), trace.TraceID{8: 0x7f, 15: 1} // in the lower half of all ids
 			if parent {
@@ -221,6 +219,33 @@ func TestSamplers(t *testing.T) {
 	f("parentbasedneversample", "", false, true, false)
 	f("parentbasedtraceidratiobased", "0.1", false, true, false)
 	f("parentbasedtraceidratiobased", "0.9", true, true, false)
+	// What is no sampler or no ratio, as Thanos takes it.
+	f("sometimes", "", true, true, false)
+	f("ratelimiting", "0.1", true, true, false)
+	f("traceidratiobased", "lots", true, true, true)
+	f("traceidratiobased", "", true, true, true)
+	f("traceidratiobased", "17", true, true, true)
+	f("traceidratiobased", "-1", false, false, false)
+	f("parentbasedtraceidratiobased", "NaN", true, true, false)
+}
+
+// TestUnusableSamplersAreTold: the caller learns which value does not count, and what does.
+func TestUnusableSamplersAreTold(t *testing.T) {
+	f := func(conf string, want ...Replaced) {
+		t.Helper()
+		tr, err := NewTracing(t.Context(), []byte("{type: OTLP, config: "+conf+"}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(tr.Replaced, want) {
+			t.Errorf("%s: got %q, want %q", conf, tr.Replaced, want)
+		}
+		_ = tr.Shutdown(t.Context()) // nothing was recorded
+	}
+	f("{sampler_type: TraceIDRatioBased, sampler_param: '0.5'}")
+	f("{sampler_type: sometimes}", Replaced{"sampler_type", "sometimes", "one of " + samplers, "parentbasedalwayssample"})
+	f("{sampler_type: traceidratiobased, sampler_param: lots}", Replaced{"sampler_param", "lots", "a ratio from 0 to 1", "1"})
+	f("{sampler_type: traceidratiobased, sampler_param: '-1'}", Replaced{"sampler_param", "-1", "a ratio from 0 to 1", "0"})
 }
 
 // TestACollectorThatHangsHoldsUpNothing: neither the start nor the end waits for longer than it is told to.
@@ -284,8 +309,6 @@ func TestTracingRefuses(t *testing.T) {
 	f("type: OTLP\nconfig: {client_type: http, reconnection_period: 1s}", "reconnection_period")
 	f("type: OTLP\nconfig: {client_type: http, endpoint: 'http://127.0.0.1:4318'}", "endpoint http://127.0.0.1:4318: give host:port")
 	f("type: OTLP\nconfig: {compression: zip}", "compression zip")
-	f("type: OTLP\nconfig: {sampler_type: sometimes}", `sampler_type "sometimes"`)
-	f("type: OTLP\nconfig: {sampler_type: traceidratiobased, sampler_param: lots}", `sampler_param "lots"`)
 	f("type: OTLP\nconfig: {tls_config: {ca_file: /does/not/exist}}", "ca_file")
 	f("type: OTLP\nconfig: {tls_config: {cert_file: a}}", "cert_file and key_file")
 	f("type: [", "yaml")

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// formerFlag is a flag that a release of `thanos store` had and a later one has not.
+type formerFlag struct {
+	// name may end in a dot: then it stands for all flags that begin so.
+	name string
+	// gone is the first release of Thanos without the flag.
+	gone string
+	// instead says what to do.
+	instead string
+}
+
+// formerFlags lists them, from Thanos's tags. Flags that are accepted without effect are in ignored.
+func formerFlags() []formerFlag {
+	const (
+		gossip  = "gossip was removed; leave it out, and name this process in the Querier's --endpoint"
+		bucket  = "use --objstore.config-file"
+		headers = "leave it out: index headers are always used"
+	)
+	return []formerFlag{
+		{"cluster.", "0.5.0", gossip},
+		{"grpc-advertise-address", "0.5.0", gossip},
+		{"gcs.", "0.2.0", bucket},
+		{"s3.", "0.2.0", bucket},
+		{"gcloudtrace.", "0.6.0", "use --tracing.config-file"},
+		{"experimental.enable-index-header", "0.12.0", headers},
+		{"store.disable-index-header", "0.14.0", headers},
+		{"experimental.enable-index-cache-postings-compression", "0.17.0", "leave it out: postings are always compressed"},
+		{"log.request.decision", "0.33.0", "use --request.logging-config-file"},
+	}
+}
+
+var (
+	unknownLong    = regexp.MustCompile(`^unknown long flag '--(.*)'$`)
+	unknownShort   = regexp.MustCompile(`^unknown short flag '-(.*)'$`)
+	unknownCommand = regexp.MustCompile(`^expected command but got "(.*)"$`)
+)
+
+// explainArguments adds to an error of kingpin's what the argument was probably meant to be.
+func explainArguments(app *kingpin.Application, args []string, err error) error {
+	model := app.Model()
+	if m := unknownLong.FindStringSubmatch(err.Error()); m != nil {
+		return unknownFlag(m[1], flagNames(model))
+	}
+	if m := unknownShort.FindStringSubmatch(err.Error()); m != nil {
+		// A long name behind one dash reads as many short ones.
+		given := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "-"+m[1]) && len(a) > 2 })
+		if given < 0 {
+			return err
+		}
+		name, _, _ := strings.Cut(args[given][1:], "=")
+		return fmt.Errorf("unknown flag -%s: flags begin with two dashes, did you mean --%s?", name, name)
+	}
+	if m := unknownCommand.FindStringSubmatch(err.Error()); m != nil {
+		var names []string
+		for _, c := range model.Commands {
+			names = append(names, c.Name)
+		}
+		return fmt.Errorf("unknown command %q, want one of %s", m[1], strings.Join(names, ", "))
+	}
+	return err
+}
+
+// unknownFlag says since when Thanos has not had the flag, or which one was probably meant.
+func unknownFlag(given string, known []string) error {
+	name := strings.TrimPrefix(given, "no-")
+	for _, f := range formerFlags() {
+		if name == f.name || strings.HasSuffix(f.name, ".") && strings.HasPrefix(name, f.name) {
+			return fmt.Errorf("unknown flag --%s: Thanos has not had it since version %s: %s", given, f.gone, f.instead)
+		}
+	}
+	if slices.Contains(known, name) { // a no- before what is not a switch
+		return fmt.Errorf("unknown flag --%s: --%s has a value and cannot be negated", given, name)
+	}
+	if meant := nearest(given, known); meant != "" {
+		return fmt.Errorf("unknown flag --%s, did you mean --%s?", given, meant)
+	}
+	return fmt.Errorf("unknown flag --%s: see larder store --help", given)
+}
+
+// flagNames are the names of the flags of an application and its commands.
+func flagNames(model *kingpin.ApplicationModel) []string {
+	var names []string
+	add := func(flags []*kingpin.FlagModel) {
+		for _, f := range flags {
+			names = append(names, f.Name)
+		}
+	}
+	add(model.Flags)
+	for _, c := range model.Commands {
+		add(c.Flags)
+	}
+	return names
+}
