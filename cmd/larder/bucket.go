@@ -34,6 +34,20 @@ type hedgingConfig struct {
 	Quantile float64 `yaml:"quantile"` // of the first-byte times, after which another request starts
 }
 
+// name returns the name of the bucket or container, "" for types without one.
+func (c *bucketConfig) name() string {
+	inner, ok := c.Config.(map[any]any)
+	if !ok {
+		return ""
+	}
+	for _, key := range []string{"bucket", "container", "container_name"} {
+		if name, ok := inner[key].(string); ok {
+			return name
+		}
+	}
+	return ""
+}
+
 // maxHedges is far beyond what helps: it tells a slip from a wish.
 const maxHedges = 10
 

@@ -17,6 +17,7 @@ import (
 	"github.com/thanos-io/objstore/client"
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/listing"
 	"larder/internal/telemetry"
 )
 
@@ -39,7 +40,7 @@ func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, er
 }
 
 func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
-	return client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", nil)
+	return client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", listing.Transport(conf.Type, conf.name()))
 }
 
 // tryTimeout bounds the request with which new credentials are tried.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,34 @@ func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 		// The last one may have been given up between requests of the client.
 		if sent, meant := f.server.Requests()[objstore.OpGetRange], gaveUp.Attempts(); meant < 3 || sent > meant*each || sent <= (meant-1)*each {
 			t.Errorf("%q: %d requests on the wire for %d of larder's", more, sent, meant)
+		}
+	}
+}
+
+// TestListingsAreVerified: what answers a listing in the bucket's place costs a repetition, or is an
+// error that shows what came. The client by itself would have found an empty bucket.
+func TestListingsAreVerified(t *testing.T) {
+	for _, more := range []string{"", "  list_objects_version: v1\n"} {
+		f := openFaultyS3(t, more)
+		list := func(timeout time.Duration) (names []string, err error) {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			defer cancel()
+			err = f.Iter(ctx, "", func(name string) error { names = append(names, name); return nil })
+			return names, err
+		}
+		for kind, says := range map[faultstore.Kind]string{
+			faultstore.HTMLPage:      `its root element is "html"`,
+			faultstore.ErrorDocument: `its root element is "Error"`,
+		} {
+			f.faults.Set(faultstore.Rule{Kind: kind, Count: 1})
+			if names, err := list(time.Minute); err != nil || !slices.Equal(names, []string{"o"}) {
+				t.Errorf("%s, once: got %q, %v", kind, names, err)
+			}
+			f.faults.Set(faultstore.Rule{Kind: kind})
+			names, err := list(2 * time.Second)
+			if err == nil || len(names) > 0 || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "/blocks") {
+				t.Errorf("%s: got %q, %v, want an error with %q", kind, names, err, says)
+			}
 		}
 	}
 }

@@ -27,10 +27,12 @@ func (b *Bucket) meet(ctx context.Context, op, name string, off int64) (f Fault,
 		return f, false, ctx.Err()
 	}
 	switch {
-	case f.Kind.InBody(), f.Kind == ListingError, f.Kind == Reset && (op == objstore.OpGet || op == objstore.OpGetRange):
+	case f.Kind.InBody(), f.Kind == ListingError, f.Kind == ShortListing, f.Kind == Reset && (op == objstore.OpGet || op == objstore.OpGetRange):
 		return f, true, nil
 	case f.Kind == Reset:
 		return f, false, inCall(name, reset())
+	case f.Kind.NoListing():
+		return f, false, inCall(name, errNoListing)
 	case f.Kind == Timeout:
 		<-ctx.Done()
 		return f, false, inCall(name, ctx.Err())
@@ -82,6 +84,14 @@ func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (
 	return newBody(ctx, r, f, length), nil
 }
 
+// endOfListing is what a listing that was cut short returns.
+func (f Fault) endOfListing(dir string) error {
+	if r, ok := f.Kind.Response(dir); ok {
+		return r
+	}
+	return nil
+}
+
 // Iter lists a folder.
 func (b *Bucket) Iter(ctx context.Context, dir string, each func(name string) error, options ...objstore.IterOption) error {
 	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
@@ -100,8 +110,7 @@ func (b *Bucket) Iter(ctx context.Context, dir string, each func(name string) er
 			return err
 		}
 	}
-	r, _ := f.Kind.Response(dir)
-	return r
+	return f.endOfListing(dir)
 }
 
 // IterWithAttributes lists a folder.
@@ -122,8 +131,7 @@ func (b *Bucket) IterWithAttributes(ctx context.Context, dir string, each func(o
 			return err
 		}
 	}
-	r, _ := f.Kind.Response(dir)
-	return r
+	return f.endOfListing(dir)
 }
 
 // Exists tells whether there is an object.

@@ -1,6 +1,7 @@
 package faultstore
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,6 +23,8 @@ func (k Kind) Response(name string) (r minio.ErrorResponse, ok bool) {
 		r.StatusCode, r.Code, r.Message = http.StatusForbidden, "AccessDenied", "Access Denied."
 	case Vanished:
 		r.StatusCode, r.Code, r.Message = http.StatusNotFound, "NoSuchKey", "The specified key does not exist."
+	case Archived:
+		r.StatusCode, r.Code, r.Message = http.StatusForbidden, "InvalidObjectState", "The operation is not valid for the object's storage class"
 	default:
 		return r, false
 	}
@@ -32,6 +35,9 @@ func (k Kind) Response(name string) (r minio.ErrorResponse, ok bool) {
 func reset() error {
 	return &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
 }
+
+// errNoListing is what a client that verifies listings makes of an answer that is none.
+var errNoListing = errors.New("the answer is HTTP 200 and no listing of the bucket")
 
 // inCall is what an HTTP client makes of an error before there is an answer.
 func inCall(name string, err error) error {

@@ -38,12 +38,23 @@ const (
 
 	// ListingError breaks a listing after its first Rule.At entries.
 	ListingError
+	// HTMLPage answers a listing with HTTP 200 and a page, as an ingress does during maintenance.
+	HTMLPage
+	// ErrorDocument answers a listing with HTTP 200 and S3's document for errors.
+	ErrorDocument
+	// ShortListing ends a listing after its first Rule.At entries as if there were no more.
+	ShortListing
+	// Archived answers reads of an object with HTTP 403 and S3's InvalidObjectState: a lifecycle rule
+	// has moved it to a storage class that cannot be read. Listings and HEAD go on to show it.
+	Archived
+
+	lastKind = Archived
 )
 
 // Kinds returns all kinds.
 func Kinds() []Kind {
 	var all []Kind
-	for k := ServerError; k <= ListingError; k++ {
+	for k := ServerError; k <= lastKind; k++ {
 		all = append(all, k)
 	}
 	return all
@@ -77,6 +88,14 @@ func (k Kind) String() string {
 		return "flipped bit"
 	case ListingError:
 		return "listing error"
+	case HTMLPage:
+		return "page for a listing"
+	case ErrorDocument:
+		return "error document for a listing"
+	case ShortListing:
+		return "short listing"
+	case Archived:
+		return "archived"
 	}
 	return fmt.Sprintf("kind %d", int(k))
 }
@@ -84,14 +103,17 @@ func (k Kind) String() string {
 // InBody tells whether the kind changes the body of a read rather than the answer to a call.
 func (k Kind) InBody() bool { return k >= StalledBody && k <= FlippedBit }
 
+// NoListing tells whether the kind answers a listing with a document that is none.
+func (k Kind) NoListing() bool { return k == HTMLPage || k == ErrorDocument }
+
 // hits tells whether an operation can meet the kind.
 func (k Kind) hits(op string) bool {
 	switch {
-	case k.InBody():
+	case k.InBody(), k == Archived:
 		return op == objstore.OpGet || op == objstore.OpGetRange
 	case k == Vanished:
 		return op != objstore.OpIter
-	case k == ListingError:
+	case k == ListingError, k == ShortListing, k.NoListing():
 		return op == objstore.OpIter
 	}
 	return true

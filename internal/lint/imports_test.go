@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls", "internal/panics"},
-	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots"},
+	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "indexcache", "chunkcache", "shard", "internal/retry"},
@@ -40,6 +40,7 @@ var narrower = map[string][]string{
 	"internal/sealed":     {},
 	"internal/datadir":    {},
 	"internal/disktest":   {},
+	"internal/listing":    {},
 	"internal/hedge":      {"internal/panics", "internal/telemetry", "internal/quantile"},
 	"internal/slots":      {},
 	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},

@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/minio/minio-go/v7"
+
+	"larder/internal/faultstore"
 )
 
 type listing struct {
@@ -24,6 +26,7 @@ type listing struct {
 	KeyCount              int
 	IsTruncated           bool
 	NextContinuationToken string `xml:",omitempty"`
+	NextMarker            string `xml:",omitempty"` // of version 1
 	EncodingType          string `xml:",omitempty"`
 	Contents              []entry
 	CommonPrefixes        []commonPrefix
@@ -39,8 +42,18 @@ type entry struct {
 
 type commonPrefix struct{ Prefix string }
 
-// list answers a page of a listing.
-func (s *Server) list(query url.Values) (*content, minio.ErrorResponse) {
+// noListing is a document in the place of a listing.
+func noListing(kind faultstore.Kind) *content {
+	if kind == faultstore.HTMLPage {
+		c := bytesContent([]byte("<html><head><title>Maintenance</title></head><body><h1>We will be back soon</h1></body></html>"))
+		c.header["Content-Type"] = "text/html"
+		return c
+	}
+	return bytesContent([]byte(xml.Header + "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"))
+}
+
+// list answers a page of a listing. ShortListing ends it within the page.
+func (s *Server) list(query url.Values, fault faultstore.Fault) (*content, minio.ErrorResponse) {
 	prefix, delimiter := query.Get("prefix"), query.Get("delimiter")
 	if delimiter != "" && delimiter != "/" {
 		return nil, minio.ErrorResponse{StatusCode: http.StatusNotImplemented, Code: "NotImplemented", Message: "The only delimiter is /"}
@@ -49,7 +62,7 @@ func (s *Server) list(query url.Values) (*content, minio.ErrorResponse) {
 	if err != nil {
 		return failed(prefix, err)
 	}
-	after := max(query.Get("continuation-token"), query.Get("start-after"))
+	after := max(query.Get("continuation-token"), query.Get("start-after"), query.Get("marker"))
 	keys = keys[sort.Search(len(keys), func(i int) bool { return keys[i] > after }):]
 
 	l := listing{Name: s.opts.Bucket, Prefix: prefix, Delimiter: delimiter, MaxKeys: s.opts.PageEntries}
@@ -58,7 +71,16 @@ func (s *Server) list(query url.Values) (*content, minio.ErrorResponse) {
 	}
 	if len(keys) > l.MaxKeys {
 		keys = keys[:l.MaxKeys]
-		l.IsTruncated, l.NextContinuationToken = true, keys[len(keys)-1]
+		l.IsTruncated = true
+		if query.Has("list-type") {
+			l.NextContinuationToken = keys[len(keys)-1]
+		} else {
+			l.NextMarker = url.QueryEscape(keys[len(keys)-1])
+		}
+	}
+	if fault.Kind == faultstore.ShortListing {
+		keys = keys[:fault.At(int64(len(keys)))]
+		l.IsTruncated, l.NextContinuationToken, l.NextMarker = false, "", ""
 	}
 	l.KeyCount = len(keys)
 	name := func(key string) string { return key }

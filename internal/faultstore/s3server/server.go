@@ -124,7 +124,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}{Region: "test"})
 	case r.Method == http.MethodHead && key == "":
 		w.WriteHeader(http.StatusOK)
-	case r.Method == http.MethodGet && key == "" && query.Get("list-type") == "2":
+	case r.Method == http.MethodGet && key == "" && (query.Get("list-type") == "2" || query.Has("prefix")):
 		s.answer(w, r, objstore.OpIter, query.Get("prefix"))
 	case r.Method == http.MethodHead:
 		s.answer(w, r, objstore.OpAttributes, key)
@@ -167,8 +167,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, op, name string)
 	}
 	var c *content
 	var refused minio.ErrorResponse
-	if op == objstore.OpIter {
-		c, refused = s.list(r.URL.Query())
+	if fault.Kind.NoListing() {
+		c = noListing(fault.Kind)
+	} else if op == objstore.OpIter {
+		c, refused = s.list(r.URL.Query(), fault)
 	} else {
 		c, refused = s.object(name, r.Header.Get("Range"))
 	}

@@ -190,7 +190,9 @@ func TestFaultsOnTheWire(t *testing.T) {
 				ok = err == nil && len(got) > len(want) && bytes.HasPrefix(got, want)
 			case faultstore.FlippedBit:
 				ok = err == nil && len(got) == len(want) && !bytes.Equal(got, want)
-			case faultstore.SlowFirstByte, faultstore.ListingError:
+			case faultstore.Archived:
+				ok = code == 403 && minio.ToErrorResponse(err).Code == "InvalidObjectState"
+			case faultstore.SlowFirstByte, faultstore.ListingError, faultstore.HTMLPage, faultstore.ErrorDocument, faultstore.ShortListing:
 				ok = err == nil && bytes.Equal(got, want)
 			}
 			if !ok {
@@ -199,7 +201,7 @@ func TestFaultsOnTheWire(t *testing.T) {
 			if at == 100_000 && (kind == faultstore.StalledBody || kind == faultstore.TruncatedBody) && len(got) != 100_000 {
 				t.Errorf("%s: %d bytes came, want 100000", kind, len(got))
 			}
-			if n := f.Counts()[kind]; kind != faultstore.ListingError && n == 0 {
+			if n := f.Counts()[kind]; kind != faultstore.ListingError && kind != faultstore.ShortListing && !kind.NoListing() && n == 0 {
 				t.Errorf("%s was not counted", kind)
 			}
 			f.Heal()
@@ -213,6 +215,17 @@ func TestFaultsOnTheWire(t *testing.T) {
 		if names, err := list(b, ""); err == nil {
 			t.Errorf("%s: listed %q", kind, names)
 		}
+	}
+	// A client that does not look at what the answer is finds an empty bucket. That is what these faults are for.
+	for _, kind := range []faultstore.Kind{faultstore.HTMLPage, faultstore.ErrorDocument} {
+		f.Set(faultstore.Rule{Kind: kind})
+		if names, err := list(b, ""); err != nil || len(names) > 0 {
+			t.Errorf("%s: listed %q, %v", kind, names, err)
+		}
+	}
+	f.Set(faultstore.Rule{Kind: faultstore.ShortListing, At: 2})
+	if names, err := list(b, ""); err != nil || !slices.Equal(names, []string{"01A/", "01B/"}) {
+		t.Errorf("short listing: %q, %v", names, err)
 	}
 	f.Set(faultstore.Rule{Kind: faultstore.Reset, Ops: []string{objstore.OpAttributes}})
 	if _, err := b.Attributes(context.Background(), "01A/index"); err == nil {
