@@ -3,11 +3,13 @@ package store_test
 import (
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,6 +147,50 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 			})
 		}
 	}
+}
+
+// midDeletion is a bucket of type FILESYSTEM that is asked while another process deletes a block: the
+// client finds the block's folder, and it is gone when the client opens it.
+type midDeletion struct {
+	objstore.Bucket
+	folder string
+	raced  atomic.Bool
+}
+
+// Iter implements objstore.Bucket.
+func (b *midDeletion) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+	if dir == b.folder && b.raced.CompareAndSwap(false, true) {
+		return &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOENT}
+	}
+	return b.Bucket.Iter(ctx, dir, f, options...)
+}
+
+// TestABlockVanishesWhileItsFolderIsListed: a request that misses an object looks whether its block is
+// gone. The compactor deletes the folder during that look. The replacement answers all the same.
+func TestABlockVanishesWhileItsFolderIsListed(t *testing.T) {
+	dir, metas := blocksOf(t, 20, 60_000)
+	old, replacement := metas[0].ULID, metas[0].ULID
+	replacement[15] ^= 0x55
+	synctest.Test(t, func(t *testing.T) {
+		racing := &midDeletion{folder: old.String() + "/"}
+		opts := cold()
+		opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+			racing.Bucket = b
+			return retrying(racing)
+		}
+		p := startPatient(t, dir, metas, opts)
+		if err := become(dir, old, replacement, func(meta []byte) []byte { return meta }); err != nil {
+			t.Fatal(err)
+		}
+		for i, a := range p.asks {
+			if got, err := a.run(context.Background(), p.gateway); err != nil || got != p.want[i] {
+				t.Errorf("%s: %d bytes, want %d: %v", a.name, len(got), len(p.want[i]), err)
+			}
+		}
+		if !racing.raced.Load() {
+			t.Error("no request looked into the folder of the block")
+		}
+	})
 }
 
 // TestABlockVanishesBetweenFrames: half of an answer is sent when the block is replaced, and what became of it cannot be read. The call

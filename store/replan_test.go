@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"larder/benchmarks/dataset"
+	"larder/store/catalog"
 	"larder/store/storepb"
 )
 
@@ -194,5 +196,76 @@ func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 		if n, err := ask(); err != nil || n == 0 {
 			t.Errorf("%s: %d answers, %v", what, n, err)
 		}
+	}
+}
+
+// TestADownsampledBlockLeavesBeforeItsSuccessor: a five-minute block is deleted while nothing of its
+// resolution replaces it. A request that has sent nothing is answered as a fresh one would be, from
+// the raw block. One that has sent frames fails: its second half would be of another resolution.
+func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
+	for name, tc := range map[string]struct {
+		series int
+		read   int64 // the read of chunks that finds the block gone
+		code   codes.Code
+	}{
+		"before the first frame": {series: 400, read: 1, code: codes.OK},
+		"between frames":         {series: 12_000, read: 3, code: codes.Aborted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := wholeBlock(t, tc.series)
+			g := startGateway(t, dir, gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond})
+			raw, req := g.catalog.View().Blocks[0].ID, wholeMetric(64)
+			want, err := g.query(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			coarse := raw
+			coarse[15] ^= 0x55
+			if err := os.CopyFS(filepath.Join(dir, coarse.String()), os.DirFS(filepath.Join(dir, raw.String()))); err != nil {
+				t.Fatal(err)
+			}
+			copied := &dataset.Meta{}
+			copied.ULID = coarse
+			editMeta(t, dir, copied, func(meta map[string]any) {
+				meta["ulid"] = coarse
+				meta["thanos"].(map[string]any)["downsample"] = map[string]any{"resolution": catalog.Resolution5m}
+			})
+			if err := g.catalog.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			req.MaxResolutionWindow = catalog.Resolution5m
+			var reads atomic.Int64
+			g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+				if objectKind(name) != "chunks" || reads.Add(1) != tc.read {
+					return body, nil
+				}
+				if !strings.HasPrefix(name, coarse.String()) {
+					t.Errorf("read %s, not the five-minute block", name)
+				}
+				_ = body.Close()
+				if err := os.RemoveAll(filepath.Join(dir, coarse.String())); err != nil {
+					return nil, err
+				}
+				return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+			})
+			got, err := g.query(t.Context(), req)
+			if status.Code(err) != tc.code {
+				t.Fatalf("got %v, want %s", err, tc.code)
+			}
+			if err != nil {
+				if got.frames == 0 {
+					t.Error("the fault came before the first frame")
+				}
+				return
+			}
+			if len(got.series) != len(want.series) {
+				t.Fatalf("%d series, want %d", len(got.series), len(want.series))
+			}
+			for i := range want.series {
+				if !proto.Equal(got.series[i], want.series[i]) {
+					t.Fatalf("series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i])
+				}
+			}
+		})
 	}
 }

@@ -182,7 +182,11 @@ func (s *Server) replaced(ctx context.Context, err error) bool {
 	}
 	meta := s.opts.Catalog.View().ByID(be.ID)
 	if meta != nil {
-		if gone, gerr := s.block(meta).Gone(ctx); gerr != nil || !gone {
+		gone, gerr := s.block(meta).Gone(ctx)
+		if gerr != nil {
+			s.log.Warn("cannot tell whether a block left the bucket", "block", be.ID, "err", gerr, "missing", err)
+		}
+		if gerr != nil || !gone {
 			return false
 		}
 		s.log.Warn("block vanished from the bucket, planning anew", "block", be.ID, "err", err)

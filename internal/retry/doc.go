@@ -38,7 +38,8 @@
 // before their first byte is delivered, and read anew if that fails; objects
 // beyond 1 MiB are delivered as they come after that, and break with their body.
 // A listing goes on after the last name it delivered, as long as the names came
-// in ascending order; else it fails.
+// in ascending order; else it fails. A listing of a file system that fails because
+// a folder was deleted meanwhile is repeated: nothing that it asked for is missing.
 //
 // # Clients that heed no context
 //

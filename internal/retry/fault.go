@@ -25,10 +25,11 @@ const (
 	reasonBroken     = "broken_body"  // the body failed
 	reasonShort      = "short_body"   // the body ended early
 	reasonStalled    = "stalled"      // nothing more came within Options.Stall
+	reasonChanged    = "changed"      // a folder was deleted while it was being listed
 )
 
 func reasons() []string {
-	return []string{reasonThrottled, reasonServer, reasonConnection, reasonNoAnswer, reasonBroken, reasonShort, reasonStalled}
+	return []string{reasonThrottled, reasonServer, reasonConnection, reasonNoAnswer, reasonBroken, reasonShort, reasonStalled, reasonChanged}
 }
 
 // reasonOf tells why a request that failed with a client's error is repeated;
@@ -52,6 +53,18 @@ func (b *Bucket) reasonOf(err error) string {
 	var a answer
 	a.find(err)
 	return a.reason()
+}
+
+// listReasonOf is reasonOf for a listing, which names no object that could be missing.
+//
+// A listing of a file system takes several steps. It fails with ErrNotExist if a folder is deleted
+// between two of them, as a compactor does. An object store has no such moment: the next listing of
+// the file system shows the folder as empty, too.
+func (b *Bucket) listReasonOf(err error) string {
+	if errors.Is(err, fs.ErrNotExist) {
+		return reasonChanged
+	}
+	return b.reasonOf(err)
 }
 
 // answer is what the error of a client tells of the server's answer.

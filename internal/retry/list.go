@@ -36,7 +36,7 @@ func (b *Bucket) list(t *tries, f func(objstore.IterObjectAttributes) error,
 		if l.jumbled {
 			return err // what was delivered cannot be told from what was not
 		}
-		if err := t.again(err, 0); err != nil {
+		if err := t.againFor(b.listReasonOf(err), err, 0); err != nil {
 			return err
 		}
 	}

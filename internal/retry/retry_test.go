@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -328,9 +330,12 @@ func TestOperationsWithoutBody(t *testing.T) {
 
 // TestListings: every name is delivered once, whatever happened on the way.
 func TestListings(t *testing.T) {
+	// What FILESYSTEM answers if a folder is deleted between its look for the folder and its look into it.
+	vanished := &fs.PathError{Op: "open", Path: "bucket/01ABC", Err: syscall.ENOENT}
 	for name, c := range map[string]conduct{
 		"whole": {}, "refused": {err: errBusy}, "broken": {cut: 2, broken: errReset}, "stalled": {cut: 3, stall: forever},
 		"unanswered": {open: forever}, "stalled, deaf": {cut: 1, stall: time.Hour, deaf: true}, "jumbled, but whole": {jumbled: true},
+		"a folder vanished": {err: vanished}, "a folder vanished, midway": {cut: 2, broken: vanished},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
