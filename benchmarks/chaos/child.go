@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -128,13 +127,3 @@ func (c *child) wait(ctx context.Context, cond func(context.Context) bool) error
 }
 
 var errEnded = errors.New("it should run")
-
-// freePort returns an address of the loopback interface that nobody listens at.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}

@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"larder/internal/loopback"
 )
 
 // gateway is a larder process, or one after the other: the addresses stay.
@@ -31,14 +33,11 @@ type gateway struct {
 
 // newGateway starts larder and waits until it is ready.
 func newGateway(ctx context.Context, name, bin string, args ...string) (*gateway, error) {
-	g := &gateway{name: name, bin: bin}
-	var err error
-	if g.rpc, err = freePort(); err != nil {
+	ports, err := loopback.Reserve(2)
+	if err != nil {
 		return nil, err
 	}
-	if g.http, err = freePort(); err != nil {
-		return nil, err
-	}
+	g := &gateway{name: name, bin: bin, rpc: ports[0], http: ports[1]}
 	g.args = append([]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http}, args...)
 	conn, err := dial(g.rpc)
 	if err != nil {

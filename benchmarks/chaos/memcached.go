@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"larder/internal/loopback"
 )
 
 // cache is a memcached behind a relay that can lie.
@@ -21,15 +23,15 @@ type cache struct {
 }
 
 func startCache(ctx context.Context, r *rand.Rand) (*cache, error) {
-	addr, err := freePort()
+	ports, err := loopback.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
-	c := &cache{addr: addr}
+	c := &cache{addr: ports[0]}
 	if err := c.start(ctx); err != nil {
 		return nil, err
 	}
-	if c.relay, err = newRelay(addr, r); err != nil {
+	if c.relay, err = newRelay(c.addr, r); err != nil {
 		c.kill()
 		return nil, err
 	}

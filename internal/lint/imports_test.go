@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/clienttls", "internal/panics"},
+	{"internal/clienttls", "internal/panics", "internal/loopback"},
 	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
@@ -31,7 +31,7 @@ var narrower = map[string][]string{
 	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {},
 	"internal/tsdbfmt":    {"internal/telemetry"},
-	"internal/memcached":  {"internal/panics", "internal/telemetry"},
+	"internal/memcached":  {"internal/panics", "internal/telemetry", "internal/loopback"},
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
 	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots"},
 	"internal/quantile":   {},
@@ -41,6 +41,7 @@ var narrower = map[string][]string{
 	"internal/datadir":    {},
 	"internal/disktest":   {},
 	"internal/listing":    {},
+	"internal/loopback":   {},
 	"internal/hedge":      {"internal/panics", "internal/telemetry", "internal/quantile"},
 	"internal/slots":      {},
 	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},
@@ -49,7 +50,7 @@ var narrower = map[string][]string{
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
-var forTests = []string{"benchmarks", "internal/faultstore", "internal/bytecache", "internal/telemetry", "internal/memcached", "internal/disktest"}
+var forTests = []string{"benchmarks", "internal/faultstore", "internal/bytecache", "internal/telemetry", "internal/memcached", "internal/disktest", "internal/loopback"}
 
 const module = "larder/"
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"larder/internal/loopback"
 )
 
 // startTime is how long a memcached may take to listen. It takes milliseconds.
@@ -55,16 +57,24 @@ func Start(t testing.TB, o Options) *Server {
 		}
 		t.Skip(reason)
 	}
-	s := &Server{o: o, bin: bin}
+	ports, err := loopback.Reserve(1) // Restart finds the port free
+	if err != nil {
+		t.Fatalf("memcached: %v", err)
+	}
+	s := &Server{Addr: ports[0], o: o, bin: bin}
 	t.Cleanup(s.Kill)
-	s.start(t, "-1") // a port that the system chooses
+	s.start(t)
 	return s
 }
 
-// start runs memcached on a port and waits until it listens. memcached writes its ports to a file once it does; here the file is a
+// start runs memcached on its port and waits until it listens. memcached writes its ports to a file once it does; here the file is a
 // pipe, so that reading it is waiting for it.
-func (s *Server) start(t testing.TB, port string) {
+func (s *Server) start(t testing.TB) {
 	t.Helper()
+	host, port, err := net.SplitHostPort(s.Addr)
+	if err != nil {
+		t.Fatalf("memcached: %v", err)
+	}
 	ports := filepath.Join(t.TempDir(), "ports")
 	pipe := ports + ".lck" // memcached writes here, and renames it in the end
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -77,7 +87,7 @@ func (s *Server) start(t testing.TB, port string) {
 	}
 	defer r.Close()
 
-	args := []string{"-l", "127.0.0.1", "-p", port, "-U", "0"}
+	args := []string{"-l", host, "-p", port, "-U", "0"}
 	if u, err := user.Current(); err == nil && u.Uid == "0" {
 		args = append(args, "-u", u.Username) // it refuses to run as root unless told to
 	}
@@ -110,11 +120,9 @@ func (s *Server) start(t testing.TB, port string) {
 		s.Kill()
 		t.Fatalf("memcached %s does not listen: %v: %s", strings.Join(args, " "), err, stderr.String())
 	}
-	_, listens, ok := strings.Cut(strings.TrimSpace(line), ": ") // TCP INET: 11211
-	if !ok {
-		t.Fatalf("memcached says where it listens as %q", line)
+	if want := "TCP INET: " + port; strings.TrimSpace(line) != want {
+		t.Fatalf("memcached says that it listens on %q, not on %q", line, want)
 	}
-	s.Addr = net.JoinHostPort("127.0.0.1", listens)
 }
 
 // Kill ends the server at once, as a crash would. Killing it again does nothing.
@@ -130,11 +138,7 @@ func (s *Server) Kill() {
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.Kill()
-	_, port, err := net.SplitHostPort(s.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.start(t, port)
+	s.start(t)
 }
 
 // Pause makes the server hang: connections open, bytes are taken, nothing is answered.

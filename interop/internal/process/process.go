@@ -157,21 +157,6 @@ func (p *Process) Close() error {
 	}
 }
 
-// FreePorts returns loopback addresses that nobody listens on. Somebody may take one before it is used; the server's start fails then.
-func FreePorts(n int) ([]string, error) {
-	var out []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		// All are held until the last is known, so that they differ.
-		defer l.Close()
-		out = append(out, l.Addr().String())
-	}
-	return out, nil
-}
-
 // tail keeps the last bytes that were written to it.
 type tail struct {
 	mu  sync.Mutex
