@@ -108,7 +108,7 @@ func TestEvictedIsAddedAndNotHeld(t *testing.T) {
 	}
 	const postings, large = 5000, 10
 	for n := range postings + large {
-		key := PostingsKey(ulid.ULID{1}, 7, false, page, []byte(strconv.Itoa(n)))
+		key := PostingsKey(ulid.ULID{1}, 7, 0, page, []byte(strconv.Itoa(n)))
 		v := make([]byte, 1000)
 		if n >= postings {
 			v = make([]byte, 1<<20)

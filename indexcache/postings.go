@@ -18,21 +18,17 @@ import (
 // that does, or when the same matchers come to mean other postings.
 const postingsKind = "larder expanded postings\x02"
 
-// PostingsKey returns the key of the postings of a block with such content that matchers come to. canonical are the matchers' canonical bytes; eager says that
-// their lists are read whether that pays or not; pageBytes is the size of an index page, a power of two: kept beside postings is what a request is
+// PostingsKey returns the key of the postings of a block with such content that matchers come to. canonical are the matchers' canonical bytes; mode says
+// which of their lists are read although that does not pay: 0 none, others as package block numbers them; pageBytes is the size of an index page, a power of two: kept beside postings is what a request is
 // charged for them, in whole pages, and processes with pages of different sizes may share a memcached.
 //
 // Within the process it is 64 bits of the identity, which two keys may share: a value carries its whole identity, and is no other key's.
-func PostingsKey(block ulid.ULID, content uint64, eager bool, pageBytes int64, canonical []byte) bytecache.Key {
+func PostingsKey(block ulid.ULID, content uint64, mode byte, pageBytes int64, canonical []byte) bytecache.Key {
 	h := sha256.New()
 	h.Write([]byte(postingsKind))
 	h.Write(block[:])
 	h.Write(binary.BigEndian.AppendUint64(nil, content))
-	mode := []byte{0, byte(bits.Len64(uint64(pageBytes)))}
-	if eager {
-		mode[0] = 1
-	}
-	h.Write(mode)
+	h.Write([]byte{mode, byte(bits.Len64(uint64(pageBytes)))})
 	h.Write(canonical)
 	var k bytecache.Key
 	h.Sum(k.ID[:0])

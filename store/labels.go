@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
@@ -176,7 +177,12 @@ func (s *Server) labelSets(r *request, q *labelQuery, what question) (out []stri
 		return err
 	}
 	err := r.answer(attempt)
-	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
+	for n, reshapes := 0, 0; n < maxReplans; n++ {
+		if reshapes < maxReshapes && irregular(err) {
+			reshapes, n = reshapes+1, n-1
+		} else if !s.replaced(r.ctx, err) {
+			break
+		}
 		r.forget()
 		err = r.answer(attempt)
 	}
@@ -202,10 +208,18 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	set := newStringSet(first, r.grow)
 	g, ctx := errgroup.WithContext(r.ctx)
 	g.SetLimit(blockConcurrency)
+	var found atomic.Pointer[error] // that a block is irregular: the others go on, to find out about theirs
 	for i := range blocks {
 		a := &blocks[i]
-		g.Go(contained(func() error {
+		g.Go(contained(func() (err error) {
 			defer a.close()
+			defer func() {
+				if irregular(err) {
+					e := err
+					found.Store(&e)
+					err = nil
+				}
+			}()
 			if a.plan == nil {
 				if a.header == nil {
 					if err := a.open(ctx, s, what); err != nil {
@@ -219,6 +233,9 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	}
 	if err := g.Wait(); err != nil {
 		return nil, err
+	}
+	if e := found.Load(); e != nil {
+		return nil, *e
 	}
 	return set.sorted(q.limit), nil
 }
@@ -259,12 +276,13 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 					return a.open(ctx, s, what)
 				}
 				a.plan, err = s.block(c.meta).Plan(ctx, what.matchers(c), block.PlanOptions{
-					External: externalWithout(c.meta.Labels, q.without),
-					Dropped:  q.without,
-					Sets:     block.SetsFound,
-					Account:  &r.postings,
-					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
-					Hold:     r.plan,
+					External:  externalWithout(c.meta.Labels, q.without),
+					Dropped:   q.without,
+					Sets:      block.SetsFound,
+					Unordered: true,
+					Account:   &r.postings,
+					OnSeries:  func(n int) error { return r.series.Reserve(uint64(n)) },
+					Hold:      r.plan,
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
@@ -327,7 +345,6 @@ func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *as
 		Account:    &r.seriesPages,
 		OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
 		Leave:      r.leave(),
-		Unordered:  true,
 	})
 	defer stream.Close()
 	for {

@@ -122,7 +122,7 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 		case i%3 == 0:
 			return []string{"query", fmt.Sprint(i) + strings.Repeat("m", 16_000)}
 		}
-		return []string{"query", strings.Repeat("s", i%50)}
+		return []string{"query", "s" + strings.Repeat("s", i%50)}
 	}), nil)
 	plain, kept := startGateway(t, dir, uncached), startGateway(t, dir, gatewayOptions{setBytes: 256 << 20})
 	req := wholeMetric(64)

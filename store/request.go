@@ -175,7 +175,9 @@ func (r *request) grow(n int64) error {
 func (r *request) giveBack(n int64) { r.spare.Add(n) }
 
 // leave is how the request is asked for more than was estimated.
-func (r *request) leave() block.Leave { return block.Leave{Grow: r.grow, GiveBack: r.giveBack} }
+func (r *request) leave() block.Leave {
+	return block.Leave{Grow: r.grow, TryGrow: r.tryGrow, GiveBack: r.giveBack}
+}
 
 // forget forgets what a vain attempt has noted, but for the series that are written. Its goroutines are over. What it has read stays in the
 // accounts, but not in the limits: those are about the answer.

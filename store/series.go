@@ -30,6 +30,9 @@ const (
 	// maxReplans is how often a request is planned anew because a block left the bucket. Refreshes of the catalog are rare and see all that
 	// happened before them: a request that needs more of them is one of a bucket that is being emptied.
 	maxReplans = 5
+	// maxReshapes is how often a request is planned again because a block was found irregular. Each time at least one more is
+	// known. The blocks of a request are looked at side by side, and are mostly found together.
+	maxReshapes = 16
 )
 
 // seriesQuery is a Series request, checked.
@@ -113,17 +116,30 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	defer func() { r.sent = w.Stats(); w.Discard() }()
 	view := s.opts.Catalog.View()
 	attempt := func() error { return s.series(r, q, view, w) }
+	beginAgain := func() {
+		w.Discard()
+		w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
+		r.sentSizes = sizeCounts{}
+	}
 	err = r.answer(attempt)
-	for n := 0; n < maxReplans && s.replaced(r.ctx, err); n++ {
+	for n, reshapes := 0, 0; n < maxReplans; n++ {
+		if reshapes < maxReshapes && w.Stats().Frames == 0 && irregular(err) {
+			reshapes, n = reshapes+1, n-1
+			beginAgain()
+			r.forget()
+			err = r.answer(attempt)
+			continue
+		}
+		if !s.replaced(r.ctx, err) {
+			break
+		}
 		view = s.opts.Catalog.View()
 		again, ok := r.resumed(q, view)
 		if !ok {
 			if w.Stats().Frames > 0 {
 				break
 			}
-			w.Discard()
-			w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
-			r.sentSizes = sizeCounts{}
+			beginAgain()
 		}
 		if r.goesOnWith = nil; w.Stats().Series > 0 {
 			r.goesOnWith = again
@@ -133,6 +149,13 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	}
 	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)
+}
+
+// irregular reports whether err says that a block was found irregular. It is known as such by now, so that the same request, planned
+// again, is answered.
+func irregular(err error) bool {
+	var e *block.IrregularError
+	return errors.As(err, &e)
 }
 
 // resumed returns what view has of all that the request has looked at: the series that are written already stay, and the rest is answered from

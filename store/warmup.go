@@ -45,11 +45,12 @@ func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.La
 		return false, errors.New("no matchers")
 	}
 	err = contained(func() error {
-		// A lazy plan that comes to nothing is made eagerly at the next request: that one's pages are wanted too.
-		for range 2 {
+		// A lazy plan that comes to nothing is made eagerly at the next request, and that of a block which is found irregular in
+		// another way: those requests' pages are wanted too.
+		for range 3 {
 			var again bool
 			var err error
-			if finished, again, err = s.warm(ctx, meta, matchers, without, acct); err != nil || !again {
+			if finished, again, err = s.warm(ctx, meta, matchers, without, acct); !again && !irregular(err) {
 				return err
 			}
 		}
@@ -124,6 +125,7 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 				}
 				return nil
 			},
+			TryGrow:  held.TryGrow,
 			GiveBack: held.Shrink,
 		},
 	})

@@ -22,6 +22,7 @@ import (
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/irregular"
 	"larder/store/warm"
 )
 
@@ -36,6 +37,8 @@ type backend struct {
 	headers *indexheader.Manager
 	server  *store.Server
 	warmer  *warm.Warmer // nil for none
+
+	irregular *irregular.Blocks
 
 	panics *panics.Guard
 
@@ -139,11 +142,13 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.onClose(b.catalog.Close)
 
+	b.irregular = irregular.Open(irregular.Options{Dir: path, Hold: hold, Logger: b.logger, Registerer: reg})
+	b.onClose(b.irregular.Close)
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound},
-			Postings: index.Postings(), Sets: index.SeriesSets(), Expansions: block.NewExpansions(m.expansions(), reg),
+			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular, Expansions: block.NewExpansions(m.expansions(), reg),
 		},
 		ChunkPageBytes:   conf.memory.page[chunkPages].bytes,
 		Gate:             conf.gate,
@@ -209,6 +214,9 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 	if b.warmer != nil {
 		b.warmer.ViewChanged(old, cur)
 	}
+	if cur.Ready && !cur.FromDisk {
+		b.irregular.Retain(b.serves)
+	}
 	left := 0
 	for _, blk := range old.Blocks {
 		switch c := cur.ByID(blk.ID); {
@@ -233,6 +241,12 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 	if cur.Ready && !cur.FromDisk {
 		b.onceComplete.Do(func() { close(b.complete) })
 	}
+}
+
+// serves reports whether a block with such content is served now.
+func (b *backend) serves(id ulid.ULID, content uint64) bool {
+	blk := b.catalog.View().ByID(id)
+	return blk != nil && blk.Content == content
 }
 
 // run keeps the catalog up to date until ctx ends, and calls ready once, when requests may come.
@@ -267,7 +281,8 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 			return nil
 		case <-b.complete:
 		}
-		// Headers of blocks that left the bucket while no process ran.
+		// Headers and findings of blocks that left the bucket while no process ran.
+		b.irregular.Retain(b.serves)
 		if err := b.headers.Retain(func(id ulid.ULID) bool { return b.catalog.View().ByID(id) != nil }); err != nil {
 			b.logger.Warn("index headers of former blocks stay", "err", err)
 		}

@@ -10,10 +10,14 @@ import (
 
 	"larder/internal/web"
 	"larder/store/catalog"
+	"larder/store/irregular"
 )
 
 // shownBlocks shows the catalog to the pages.
-type shownBlocks struct{ catalog *catalog.Catalog }
+type shownBlocks struct {
+	catalog   *catalog.Catalog
+	irregular *irregular.Blocks
+}
 
 func (s shownBlocks) Document(id ulid.ULID) ([]byte, error) { return s.catalog.Document(id) }
 
@@ -28,9 +32,11 @@ func (s shownBlocks) Snapshot() web.Snapshot {
 		for _, f := range b.ChunkFiles {
 			size += f.Size
 		}
+		found, _ := s.irregular.What(b.ID, b.Content)
 		snap.Blocks = append(snap.Blocks, web.Block{
 			ID: b.ID, MinTime: b.MinTime, MaxTime: b.MaxTime, Resolution: b.Resolution, Labels: b.Labels,
 			Level: b.Level, Sources: b.Sources, Series: b.NumSeries, Chunks: b.NumChunks, Size: size,
+			Irregular: found,
 		})
 	}
 	for _, b := range status.Broken {

@@ -13,7 +13,7 @@ var layers = [][]string{
 	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
-	{"store/indexheader", "indexcache", "chunkcache", "shard", "internal/retry"},
+	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/retry"},
 	{"store/catalog"},
 	{"store/block"}, // reads blocks as the catalog describes them
 	{"store", "store/warm"},
@@ -46,6 +46,7 @@ var narrower = map[string][]string{
 	"internal/slots":      {},
 	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},
 	"internal/web":        {"internal/panics", "internal/telemetry"},
+	"store/irregular":     {"internal/panics", "internal/sealed"},
 	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/sealed"},
 }
 

@@ -31,6 +31,7 @@ func TestPagesShow(t *testing.T) {
 
 	blocks := two()
 	blocks.snap.States = map[string]int{"too-fresh": 4, "duplicate": 0}
+	blocks.snap.Blocks[1].Irregular = "labels <in> disorder"
 	blocks.snap.Broken = []Broken{{ID: ulid.ULID{1}, State: "no-meta-json", Err: errors.New("<script>gone</script>")}}
 	blocks.snap.Err = errors.New("<img src=x>")
 	o := Options{Blocks: blocks, Label: "cluster", Gatherer: reg, Probe: NewProbe(nil, nil)}
@@ -61,7 +62,7 @@ func TestPagesShow(t *testing.T) {
 	f("/", ">ready<")
 	for _, path := range []string{"/blocks", "/loaded"} {
 		body := f(path, "<h2>eu</h2>", "<h2>us</h2>", "{cluster=&#34;eu&#34;, replica=&#34;&lt;b&gt;&#34;}", "<title>"+idA.String()+"\n1970-01-01 00:00 to 1970-01-01 02:00 UTC, 1h 59m\n5m, level 3, 34 series, 56 chunks, 104 B</title>",
-			"<td><code>"+idB.String()+"</code></td>", "&lt;script&gt;gone&lt;/script&gt;", `<rect class="s3" x="0.000%"`)
+			"<td><code>"+idB.String()+"</code></td>", "&lt;script&gt;gone&lt;/script&gt;", "<td><code>"+idB.String()+"</code></td><td>labels &lt;in&gt; disorder</td>", `<rect class="s3" x="0.000%"`)
 		if n := strings.Count(body, "<rect "); n != 2 {
 			t.Errorf("GET %s: %d blocks are drawn, want 2", path, n)
 		}

@@ -47,6 +47,8 @@ type Block struct {
 	// Series, Chunks and Size (in bytes, of index and chunk files) are 0 where nobody said.
 	Series, Chunks uint64
 	Size           int64
+	// Irregular says what was found of a block whose series are sorted in memory; "": nothing.
+	Irregular string
 }
 
 // Broken is a block that cannot be served.

@@ -13,7 +13,7 @@ import (
 const (
 	// maxDrawn is how many blocks a page draws: what a browser still scrolls through without a thought. The newest are drawn.
 	maxDrawn = 3000
-	// maxBroken is how many blocks that cannot be served a page names.
+	// maxBroken is how many blocks that cannot be served a page names, and how many that are irregular.
 	maxBroken = 100
 	// maxDays is how far back a page can be asked to go; without a number it shows all.
 	maxDays = 100_000
@@ -35,6 +35,9 @@ type blocksPage struct {
 	Ticks    []tick
 	Groups   []*group
 	Broken   []Broken // at most maxBroken of Snap.Broken
+	// Irregular are irregular blocks, at most maxBroken of IrregularTotal.
+	Irregular      []Block
+	IrregularTotal int
 }
 
 // tick is a mark on the time axis.
@@ -92,6 +95,14 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	page := &blocksPage{
 		Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)],
 		Days: days, Zoom: []int{2, 14, 91, 364},
+	}
+	for _, b := range snap.Blocks {
+		if b.Irregular == "" {
+			continue
+		}
+		if page.IrregularTotal++; page.IrregularTotal <= maxBroken {
+			page.Irregular = append(page.Irregular, b)
+		}
 	}
 	blocks := slices.Clone(snap.Blocks)
 	cut := int64(math.MinInt64)

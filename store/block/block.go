@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -57,6 +58,8 @@ type Deps struct {
 	Lister  Lister
 	// Postings keeps expanded postings. Nil: none are kept, and none shared.
 	Postings PostingsCache
+	// Irregular remembers irregular blocks; nil: each Block remembers for itself alone.
+	Irregular Irregulars
 	// Sets keeps series sets; nil: none.
 	Sets *indexcache.SeriesSets
 	// Corruptions counts what did not verify; its zero value nothing.
@@ -74,6 +77,7 @@ type Block struct {
 	deps *Deps
 
 	expansions flight.Group[bytecache.ID, keptPostings]
+	irregular  atomic.Bool // see irregular.go
 
 	mu    sync.Mutex // guards what follows; never held while reading
 	files []chunkFile
@@ -91,6 +95,10 @@ const maxZero = 256
 func New(meta *catalog.Block, deps *Deps) *Block {
 	b := &Block{meta: meta, deps: deps}
 	b.expansions.Everyones = everyones
+	if deps.Irregular != nil {
+		_, known := deps.Irregular.What(meta.ID, meta.Content)
+		b.irregular.Store(known)
+	}
 	return b
 }
 
@@ -176,6 +184,9 @@ type Plan struct {
 	// External labels to add, and names that are not taken from the block.
 	external labels.Labels
 	dropped  []string
+	// irregular says that the labels of series are normalised, sorted that the series are collected and sorted, unordered
+	// that their order does not matter.
+	irregular, sorted, unordered bool
 
 	// set answers instead of all of the above: there is no header and there are no postings. Or build does, which owns the header then.
 	set   *seriesSet
@@ -197,6 +208,10 @@ type PlanOptions struct {
 	Known, Anew bool
 	// MinTime and MaxTime are the request's time range, both included. They tell whether building a series set pays.
 	MinTime, MaxTime int64
+
+	// Unordered spares the stream restoring the order of the final labels, for callers that only look at label names
+	// and values.
+	Unordered bool
 
 	Account *pagecache.Account
 	// OnSeries is called with the number of postings once they are known, unless matchers are pending; an error ends the plan.
@@ -226,8 +241,11 @@ func (b *Block) planPostings(ctx context.Context, matchers *matcherSet, opts *Pl
 		index:    b.deps.Index.Object(b.meta.Number, b.meta.ID, b.meta.Content, h.IndexSize()),
 		key:      matchers.hash(),
 		external: opts.External, dropped: opts.Dropped,
+		irregular: b.irregularBy(h),
 	}
-	got, touched, err := b.expand(ctx, h, matchers, p.index, opts, b.wasZero(p.key))
+	p.unordered = opts.Unordered
+	p.sorted = !p.unordered && (p.irregular || clashes(h.LabelNames(), p.external, p.dropped))
+	got, touched, err := b.expand(ctx, h, matchers, p.index, opts, b.eagerness(p.key, p.irregular))
 	p.postingsBytes = touched
 	if err == nil && len(got.pending) == 0 && opts.OnSeries != nil {
 		err = opts.OnSeries(len(got.refs))
@@ -314,12 +332,25 @@ func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
 	entries := p.EntryBytes()
 	pages, runs := p.runPages(runBytes)
 	decoding := p.decodingBytes(runBytes)
-	all = p.PostingsBytes() + streamOverhead + pages + decoding
-	if runs == 1 && len(p.refs) <= segmentSeries && entries <= segmentEntryBytes {
+	all = p.PostingsBytes() + streamOverhead + pages + decoding + p.sortBytes(runBytes)
+	if !p.sorted && runs == 1 && len(p.refs) <= segmentSeries && entries <= segmentEntryBytes {
 		// The segment takes about half of what it is decoded from and through.
 		passing = streamOverhead - seriesOverhead + pages + decoding/2
 	}
 	return all, passing
+}
+
+// sortRuns is how many times its RunBytes a stream has for sorting, whatever its answer takes.
+const sortRuns = 8
+
+// sortBytes is what a stream has for sorting from the start: what its answer takes, or as much of it as is sorted in one pass at
+// least.
+func (p *Plan) sortBytes(runBytes int64) int64 {
+	if !p.sorted {
+		return 0
+	}
+	// What is kept is at times three quarters of the bytes: see seriesSorter.
+	return min(p.setBytes()*3/2+minSortBytes, max(sortRuns*runBytes, minSortBytes))
 }
 
 // decodingBytes estimates what a stream takes for its segment and what that is decoded from and through, where labels are of usual length: for what

@@ -22,8 +22,7 @@ func (s *Stream) startSegment() {
 		s.syms.renew(&s.carry, 0)
 	}
 	s.raw, s.carry = s.carry, s.raw
-	s.prevRefs = s.prevRefs[:0]
-	s.lastKept = false
+	s.prevInRaw, s.lastKept = false, false
 }
 
 // decode appends the next series of the current run to raw.
@@ -53,6 +52,10 @@ func (s *Stream) decode() error {
 		r.at++
 		bytes += size
 		if err := s.decodeEntry(ref, off, content); err != nil {
+			var irregular *IrregularError
+			if errors.As(err, &irregular) {
+				return s.irregular(off, irregular.What)
+			}
 			return s.entryError(off, err)
 		}
 		s.lastEnd = tsdbfmt.NextSeriesOffset(version, off+int64(size))
@@ -121,11 +124,16 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 		s.lastKept = false
 		return nil
 	}
-	// Neighbours share most of their labels, at the same positions: those need no look-up.
 	prev := s.prevRefs
+	if !s.plan.irregular {
+		if what := shapeOf(prev, refs, !s.decoded, !s.plan.unordered && !s.plan.sorted); what != "" {
+			return &IrregularError{What: what}
+		}
+	}
+	// Neighbours share most of their labels, at the same positions: those need no look-up.
 	var prevSlots []uint32
-	if n := s.raw.len(); n > 0 && len(prev) > 0 {
-		prevSlots = s.raw.labels(n - 1)
+	if s.prevInRaw {
+		prevSlots = s.raw.labels(s.raw.len() - 1)
 	}
 	for i, sym := range refs {
 		if i < len(prev) && i < len(prevSlots) && prev[i] == sym {
@@ -136,6 +144,7 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	}
 	s.raw.endSeries(ref)
 	s.prevRefs, s.symRefs = refs, prev
+	s.prevInRaw, s.decoded = true, true
 	return nil
 }
 
@@ -244,13 +253,17 @@ func (s *Stream) leaveForLater(n int) error {
 		s.stats.Entries--
 	}
 	s.raw.truncate(n)
+	s.prevRefs = s.prevRefs[:0]
+	for _, slot := range s.raw.labels(n - 1) {
+		s.prevRefs = append(s.prevRefs, s.syms.refs[slot])
+	}
 	return nil
 }
 
 // filter removes the series from held on that a pending matcher does not match.
 func (s *Stream) filter(held int) error {
 	if len(s.pending) == 0 {
-		s.stats.Matched += int64(s.raw.len() - held)
+		s.noteMatched(s.raw.len() - held)
 		return nil
 	}
 	// The carried series were filtered when they were decoded. The others move to the front of what follows them.
@@ -262,11 +275,17 @@ func (s *Stream) filter(held int) error {
 		}
 	}
 	s.raw, s.carry = s.carry, s.raw
-	s.stats.Matched += int64(s.raw.len() - held)
-	if s.opts.OnSeries != nil {
+	s.noteMatched(s.raw.len() - held)
+	if s.opts.OnSeries != nil && !s.again() {
 		return s.opts.OnSeries(s.raw.len() - held)
 	}
 	return nil
+}
+
+func (s *Stream) noteMatched(n int) {
+	if !s.again() {
+		s.stats.Matched += int64(n)
+	}
 }
 
 // pendingMatcher is a pending matcher and what it said of the value it saw last: series are sorted, so that neighbours mostly share theirs.

@@ -16,6 +16,13 @@
 // with a bound of each record's length. A segment ends at a number of series, of bytes of entries or of bytes of labels, whichever comes first. Where the
 // symbols of a segment do not fit together, the last of its series are decoded again for the next one.
 //
+// # Irregular blocks
+//
+// A stream checks the shape that all of this rests on (shape.go): names ascend, no value is empty, series ascend.
+// A block that fails is irregular from then on. Its plans leave no matcher pending, its streams normalise labels
+// and sort the series in memory, in several passes if need be (sorted.go). So are the streams of blocks that have
+// an external or removed label of their own.
+//
 // # Series sets
 //
 // What a block has to say to some matchers, whatever the time range, shard or limit, is a series set: all segments with all chunk references.

@@ -43,21 +43,42 @@ type keptPostings struct {
 	touched int64
 }
 
+// eagerness says which posting lists are read although checking the series that are left would cost less.
+// It is part of the key of kept postings.
+type eagerness byte
+
+const (
+	lazily  eagerness = iota // none
+	eagerly                  // those of all groups but the ones that select nearly everything
+	wholly                   // all: no matcher stays pending
+)
+
+// eagerness returns how the matchers with such a hash are planned.
+func (b *Block) eagerness(matchers uint64, irregular bool) eagerness {
+	switch {
+	case irregular:
+		return wholly // a label that occurs twice matches by its postings, which the normalised labels do not show
+	case b.wasZero(matchers):
+		return eagerly
+	}
+	return lazily
+}
+
 // expand finds the postings of matchers: kept ones, those that another request is about to find, or by reading the index. It returns the bytes
 // of index pages that this takes without a cache.
-func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object, opts *PlanOptions, eager bool) (expanded, int64, error) {
+func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object, opts *PlanOptions, mode eagerness) (expanded, int64, error) {
 	acct := opts.Account
 	// Read in this order even where nothing is kept: which lists are worth reading may depend on it, and what a request is charged with that.
 	canonical := matchers.canonical
 	pc := b.deps.Postings
 	if pc == nil {
-		k, err := b.readPostings(ctx, h, canonical, index, acct, eager)
+		k, err := b.readPostings(ctx, h, canonical, index, acct, mode)
 		if err == nil {
 			err = opts.hold(refBytes * int64(len(k.refs)))
 		}
 		return k.answer(canonical), k.touched, err
 	}
-	key := indexcache.PostingsKey(b.meta.ID, b.meta.Content, eager, b.indexPage(), matchers.text)
+	key := indexcache.PostingsKey(b.meta.ID, b.meta.Content, byte(mode), b.indexPage(), matchers.text)
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
 		if err := opts.hold(refBytes * keptCount(v)); err != nil {
@@ -95,7 +116,7 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 				return fault(fmt.Errorf("index header: %w", err))
 			}
 			defer release()
-			if k, err = b.readPostings(ctx, h, canonical, index, mine, eager); err != nil {
+			if k, err = b.readPostings(ctx, h, canonical, index, mine, mode); err != nil {
 				return err
 			}
 			pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
@@ -131,7 +152,7 @@ func (m mendingPages) Refetch(ctx context.Context, obj pagecache.Object, span pa
 }
 
 // readPostings expands matchers, which are in canonical order, from the index.
-func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonical []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, eager bool) (keptPostings, error) {
+func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonical []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, mode eagerness) (keptPostings, error) {
 	// What this takes is counted apart: a request plans many blocks at once on one account. What was damaged and is read again is not part of it:
 	// whoever is given these postings later does not pay for that.
 	var touched atomic.Int64
@@ -151,7 +172,8 @@ func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonic
 		object:      index,
 		account:     mine,
 		seriesBytes: b.meanEntry(h),
-		eager:       eager,
+		eager:       mode >= eagerly,
+		complete:    mode >= wholly,
 	})
 	if acct != nil {
 		mine.MoveTo(acct)

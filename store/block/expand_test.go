@@ -269,7 +269,7 @@ func TestDamagedKeptPostings(t *testing.T) {
 	k := newKeptBlock(t, postingsWideBlock(t, 50).index, catalog.Block{})
 	ms := postingsMatchers(t, `pod=~"pod.*"`)
 	want := k.planned(t, ms)
-	key := indexcache.PostingsKey(k.meta.ID, k.meta.Content, false, k.indexPage(), AppendCanonical(nil, ms))
+	key := indexcache.PostingsKey(k.meta.ID, k.meta.Content, byte(lazily), k.indexPage(), AppendCanonical(nil, ms))
 	value, ok := k.postings.Get(key)
 	if !ok || want.Fetches != 1 {
 		t.Fatal("nothing is kept")

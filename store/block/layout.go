@@ -26,19 +26,22 @@ type extLabel struct {
 
 func newNameRules(blockNames []string, external labels.Labels, dropped []string) nameRules {
 	var r nameRules
+	external.Range(func(l labels.Label) {
+		r.external = append(r.external, extLabel{name: l.Name, encoded: storepb.AppendLabel(nil, l.Name, l.Value)})
+	})
+	r.dropped = slices.Sorted(slices.Values(dropped))
+	r.clash = clashes(blockNames, external, dropped)
+	return r
+}
+
+// clashes reports whether an external or dropped name occurs among the sorted label names of a block.
+func clashes(blockNames []string, external labels.Labels, dropped []string) (clash bool) {
 	has := func(name string) bool {
 		_, ok := slices.BinarySearch(blockNames, name)
 		return ok
 	}
-	external.Range(func(l labels.Label) {
-		r.external = append(r.external, extLabel{name: l.Name, encoded: storepb.AppendLabel(nil, l.Name, l.Value)})
-		r.clash = r.clash || has(l.Name)
-	})
-	r.dropped = slices.Sorted(slices.Values(dropped))
-	for _, name := range r.dropped {
-		r.clash = r.clash || has(name)
-	}
-	return r
+	external.Range(func(l labels.Label) { clash = clash || has(l.Name) })
+	return clash || slices.ContainsFunc(dropped, has)
 }
 
 // largest returns the largest external name, nil if there is none or if order is restored by sorting anyway.
@@ -83,6 +86,9 @@ type layout struct {
 	most  int      // bytes of the labels of a segment of more than one series
 
 	external int // bytes of the external labels
+
+	// unlisted is set once a series has an external or dropped name that is not among the block's label names.
+	unlisted bool
 }
 
 func newLayout(rules *nameRules, most int64) layout {
@@ -218,6 +224,7 @@ func (l *layout) appendSeries(dst []byte, begin int, slots []uint32, syms *symbo
 		if class == nameUnknown {
 			class = l.rules.class(syms.at(name))
 			syms.names[name] = class
+			l.unlisted = l.unlisted || class == nameDropped && !l.rules.clash
 		}
 		if class != nameDropped {
 			for ; written < int(class); written++ {

@@ -2,11 +2,13 @@ package block
 
 import "larder/internal/pagecache"
 
-// Leave is how a request is asked whether more may be held for it than was estimated. Its zero value allows everything. Both functions may be called by
+// Leave is how a request is asked whether more may be held for it than was estimated. Its zero value allows everything. All functions may be called by
 // several goroutines at once, and do not wait.
 type Leave struct {
 	// Grow asks for leave to hold n more bytes; an error ends what asked.
 	Grow func(n int64) error
+	// TryGrow asks for leave to hold n more bytes without which what asks goes on more slowly. nil: Grow is asked.
+	TryGrow func(n int64) bool
 	// GiveBack says that n of the bytes asked for are no longer held.
 	GiveBack func(n int64)
 }
@@ -16,6 +18,13 @@ func (l Leave) grow(n int64) error {
 		return nil
 	}
 	return l.Grow(n)
+}
+
+func (l Leave) tryGrow(n int64) bool {
+	if l.TryGrow == nil || n <= 0 {
+		return l.grow(n) == nil
+	}
+	return l.TryGrow(n)
 }
 
 func (l Leave) giveBack(n int64) {

@@ -31,6 +31,8 @@ type postingsRequest struct {
 	seriesBytes int64
 	// eager reads the lists of every group but the widest instead of leaving matchers pending.
 	eager bool
+	// complete leaves no matcher pending, whatever its lists cost. It goes with eager.
+	complete bool
 	// room is where the bytes come from that the expansion takes; nil: nobody counts them.
 	room *room
 	// pageBytes is the size of an index page, 0 = 8 KiB.

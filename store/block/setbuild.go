@@ -323,6 +323,7 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, 
 	n.opts = StreamOptions{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
 		RunBytes: defaultRunBytes,
+		OnePass:  true,
 		Account: &pagecache.Account{Spend: func(touched, fetched int64) error {
 			n.touched.Add(touched)
 			n.excess.Add(max(fetched-touched, 0))
@@ -340,7 +341,8 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, 
 	}
 	b.mu.Lock()
 	running := b.builds[key.Identity]
-	if running == nil {
+	if running == nil || running.plan.irregular != p.irregular {
+		// The construction of a block that was found irregular meanwhile is going to fail.
 		running = n
 		if b.builds == nil {
 			b.builds = map[string]*setBuild{}
@@ -362,7 +364,7 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, 
 func (b *Block) joinBuild(key indexcache.SetKey) *Plan {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n := b.builds[key.Identity]; n != nil {
+	if n := b.builds[key.Identity]; n != nil && n.plan.irregular == b.irregular.Load() {
 		b.deps.Sets.Joined()
 		return n.join()
 	}

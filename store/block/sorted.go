@@ -9,55 +9,200 @@ import (
 	"larder/store/storepb"
 )
 
-// sortedSegments collects the whole answer of a block and puts it in order.
-type sortedSegments struct {
-	leave    Leave
-	grown    int64
-	segs     []*Segment
-	order    []sortedRef
-	complete bool
+// minSortBytes is the least that a sorter has.
+const minSortBytes = 64 << 10
+
+// seriesSorter puts the answer of a block in final order, in as many passes over its series as its bytes ask for. A pass keeps
+// the smallest series that come after those of the pass before, and returns them at its end.
+//
+// Of its bytes a sorter fills three quarters. Beyond that it asks for more, and where it is refused it drops the largest series
+// until a third of that is left. What stays is copied meanwhile, into the last quarter.
+//
+// INVARIANT: series of equal labels belong to one pass.
+type seriesSorter struct {
+	leave   Leave
+	onePass bool
+	own     int64 // bytes that the request has reserved for it
+	grown   int64 // bytes that leave has given
+
+	segs  []*Segment
+	order []sortedRef
+	held  int64 // bytes of segs and order
+
+	passes   int
+	sorting  bool   // a pass goes on
+	after    []byte // the last labels of the pass before; nil: this is the first
+	cut      []byte // the largest labels that this pass keeps; nil: it has dropped nothing
+	complete bool   // no pass follows
 }
 
+// sortedRef is a series of a seriesSorter: its segment and its number there.
 type sortedRef struct{ seg, i uint32 }
 
-func (c *sortedSegments) add(seg *Segment) error {
-	n := seg.Bytes() + 8*int64(seg.Len())
-	if err := c.leave.grow(n); err != nil {
-		return fmt.Errorf("its series have label names that are also external or removed labels, so that they must be sorted in memory: %w", err)
+// sortedRefBytes is what a sortedRef takes, twice: order grows by copying.
+const sortedRefBytes = 16
+
+func newSeriesSorter(bytes int64, leave Leave, onePass bool) *seriesSorter {
+	return &seriesSorter{own: bytes, leave: leave, onePass: onePass}
+}
+
+func (c *seriesSorter) full() int64 { return (c.own + c.grown) / 4 * 3 }
+
+// add takes in the series of a segment that belong to the pass.
+func (c *seriesSorter) add(seg *Segment) error {
+	c.sorting = true
+	for dropped := false; ; dropped = true {
+		kept := c.choose(seg)
+		if len(kept) == 0 {
+			return nil
+		}
+		n := cost(seg, kept)
+		fits, err := c.fit(n, dropped)
+		if err != nil {
+			return err
+		}
+		if fits {
+			c.keep(seg, kept, n)
+			return nil
+		}
 	}
-	c.grown += n
+}
+
+// choose returns the series of a segment that belong to the pass.
+func (c *seriesSorter) choose(seg *Segment) (kept []uint32) {
+	for i := range seg.Len() {
+		if c.takes(seg.Labels(i)) {
+			kept = append(kept, uint32(i))
+		}
+	}
+	return kept
+}
+
+// keep takes in series of a segment, for which n bytes are there.
+func (c *seriesSorter) keep(seg *Segment, kept []uint32, n int64) {
+	if len(kept) < seg.Len() {
+		from := seg
+		seg = copySeries(func(k int) (*Segment, int) { return from, int(kept[k]) }, len(kept))
+	}
 	for i := range seg.Len() {
 		c.order = append(c.order, sortedRef{uint32(len(c.segs)), uint32(i)})
 	}
 	c.segs = append(c.segs, seg)
-	return nil
+	c.held += n
 }
 
-func (c *sortedSegments) sort() {
-	c.complete = true
+// takes reports whether a series with these labels belongs to the pass.
+func (c *seriesSorter) takes(labels []byte) bool {
+	return (c.after == nil || storepb.CompareLabels(labels, c.after) > 0) &&
+		(c.cut == nil || storepb.CompareLabels(labels, c.cut) <= 0)
+}
+
+// cost returns the heap that a sorter takes for some series of a segment: all of it, or a copy.
+func cost(seg *Segment, series []uint32) int64 {
+	n := sortedRefBytes * int64(len(series))
+	if len(series) == seg.Len() {
+		return n + seg.Bytes()
+	}
+	for _, i := range series {
+		n += seriesBytes(seg, int(i))
+	}
+	return n
+}
+
+// seriesBytes is what a series takes in a segment of its own size.
+func seriesBytes(seg *Segment, i int) int64 {
+	lo, hi := seg.ChunkRange(i)
+	return int64(len(seg.Labels(i))) + segmentSeriesBytes + segmentChunkBytes*int64(hi-lo)
+}
+
+// fit makes room for n more bytes. fits is false if series were dropped for that: fewer may be taken in then. Once that has
+// happened, as dropped says, the pass cannot go on without the bytes.
+func (c *seriesSorter) fit(n int64, dropped bool) (fits bool, err error) {
+	lacks := c.held + n - c.full()
+	if lacks <= 0 {
+		return true, nil
+	}
+	more := lacks/3*4 + 4
+	if !c.onePass {
+		if step := max(more, c.own); c.leave.tryGrow(step) {
+			c.grown += step
+			return true, nil
+		}
+		if !dropped && c.drop() {
+			return false, nil
+		}
+	}
+	if err := c.leave.grow(more); err != nil {
+		return false, fmt.Errorf("%d bytes of its series, which must be sorted in memory: %w", c.held+n, err)
+	}
+	c.grown += more
+	return true, nil
+}
+
+// drop keeps the smallest series that take a third of what may be filled, and those of one label set at least. It reports whether it
+// dropped any.
+func (c *seriesSorter) drop() bool {
+	c.sort()
+	most, n, bytes := c.full()/3, 0, int64(0)
+	for n < len(c.order) {
+		same, more := n, int64(0)
+		first := c.labels(n)
+		for ; same < len(c.order) && string(c.labels(same)) == string(first); same++ {
+			more += seriesBytes(c.segs[c.order[same].seg], int(c.order[same].i)) + sortedRefBytes
+		}
+		if n > 0 && bytes+more > most {
+			break
+		}
+		n, bytes = same, bytes+more
+	}
+	if n == len(c.order) {
+		return false
+	}
+	c.cut = slices.Clone(c.labels(n - 1))
+	kept := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)
+	c.segs, c.order, c.held = []*Segment{kept}, make([]sortedRef, n), bytes
+	for i := range c.order {
+		c.order[i] = sortedRef{0, uint32(i)}
+	}
+	return true
+}
+
+func (c *seriesSorter) labels(k int) []byte { return c.segs[c.order[k].seg].Labels(int(c.order[k].i)) }
+
+func (c *seriesSorter) sort() {
 	slices.SortStableFunc(c.order, func(a, b sortedRef) int {
 		return storepb.CompareLabels(c.segs[a.seg].Labels(int(a.i)), c.segs[b.seg].Labels(int(b.i)))
 	})
 }
 
-// giveBack lets go of the answer.
-func (c *sortedSegments) giveBack() {
-	c.leave.giveBack(c.grown)
-	c.grown, c.segs, c.order = 0, nil, nil
+// endPass ends a pass: next returns what it has kept.
+func (c *seriesSorter) endPass() {
+	c.sort()
+	c.passes++
+	c.sorting = false
+	c.complete = c.cut == nil
+	c.after, c.cut = c.cut, nil
 }
 
-// next returns the next segment. hold is asked for leave to hold it.
-func (c *sortedSegments) next(hold func(n int64) error) (*Segment, error) {
-	if len(c.order) == 0 {
+// release gives back what the sorter holds.
+func (c *seriesSorter) release() {
+	c.leave.giveBack(c.grown)
+	c.grown, c.held, c.segs, c.order = 0, 0, nil, nil
+}
+
+// next returns the next segment of the pass, io.EOF at its end. hold is asked for leave to hold it.
+func (c *seriesSorter) next(hold func(n int64) error) (*Segment, error) {
+	if c.sorting || len(c.order) == 0 {
+		c.segs, c.order, c.held = nil, nil, 0
 		return nil, io.EOF
 	}
 	n, labels, chunks := 0, 0, 0
-	for _, r := range c.order[:min(len(c.order), segmentSeries)] {
-		more := len(c.segs[r.seg].Labels(int(r.i)))
+	for k := range min(len(c.order), segmentSeries) {
+		more := len(c.labels(k))
 		if n > 0 && labels+more > segmentLabelBytes {
 			break
 		}
-		lo, hi := c.segs[r.seg].ChunkRange(int(r.i))
+		lo, hi := c.segs[c.order[k].seg].ChunkRange(int(c.order[k].i))
 		labels += more
 		chunks += hi - lo
 		n++
@@ -65,20 +210,35 @@ func (c *sortedSegments) next(hold func(n int64) error) (*Segment, error) {
 	if err := hold(int64(labels) + segmentSeriesBytes*int64(n) + segmentChunkBytes*int64(chunks)); err != nil {
 		return nil, err
 	}
+	out := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)
+	c.order = c.order[n:]
+	return out, nil
+}
+
+// copySeries returns a segment of copies of n series, of which series number k is what at returns.
+func copySeries(at func(k int) (seg *Segment, i int), n int) *Segment {
+	labels, chunks := 0, 0
+	for k := range n {
+		seg, i := at(k)
+		lo, hi := seg.ChunkRange(i)
+		labels += len(seg.Labels(i))
+		chunks += hi - lo
+	}
 	out := &Segment{
 		labels: make([]byte, 0, labels), labelEnd: make([]uint32, 0, n), chunkEnd: make([]uint32, 0, n),
-		chunks: tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, chunks), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks)},
+		chunks: tsdbfmt.ChunkMetas{
+			Ref: make([]uint64, 0, chunks), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks),
+		},
 	}
-	for _, r := range c.order[:n] {
-		src := c.segs[r.seg]
-		out.labels = append(out.labels, src.Labels(int(r.i))...)
+	for k := range n {
+		seg, i := at(k)
+		out.labels = append(out.labels, seg.Labels(i)...)
 		out.labelEnd = append(out.labelEnd, uint32(len(out.labels)))
-		if src.chunks.Len() > 0 {
-			lo, hi := src.ChunkRange(int(r.i))
-			out.chunks.AppendRange(&src.chunks, lo, hi)
+		if seg.chunks.Len() > 0 {
+			lo, hi := seg.ChunkRange(i)
+			out.chunks.AppendRange(&seg.chunks, lo, hi)
 		}
 		out.chunkEnd = append(out.chunkEnd, uint32(out.chunks.Len()))
 	}
-	c.order = c.order[n:]
-	return out, nil
+	return out
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"larder/internal/pagecache"
-	"larder/internal/tsdbfmt"
 )
 
 const (
@@ -38,8 +37,6 @@ type StreamOptions struct {
 	Keep func(labels []byte) bool
 	// SkipChunks leaves the chunk references out of the segments.
 	SkipChunks bool
-	// Unordered spares the stream restoring the order of the final labels, for callers that only look at label names and values.
-	Unordered bool
 	// RunBytes is how many bytes of index are read at a time, once the stream has got going; default 1 MiB. The stream holds up to two
 	// such runs.
 	RunBytes int64
@@ -51,8 +48,10 @@ type StreamOptions struct {
 	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an error ends the stream. Not called with SkipChunks.
 	OnChunks func(n int) error
 	// Leave is asked where the stream takes more than Plan.StreamBytes: where labels or series entries are long, or the answer of this block has to be
-	// collected and sorted before its first series is known. Close gives it all back.
+	// sorted in memory before its first series is known. Close gives it all back.
 	Leave Leave
+	// OnePass sorts the answer in one pass or not at all: if Leave refuses the bytes, the stream ends with its error.
+	OnePass bool
 }
 
 // StreamStats counts what a stream has decoded.
@@ -110,9 +109,13 @@ type Stream struct {
 	// What decoding is estimated to take, and what there is leave for beyond.
 	estimate, grown int64
 
-	sorted *sortedSegments
+	sorted *seriesSorter // nil unless the answer is sorted in memory
 	stats  StreamStats
 	done   bool
+
+	prevInRaw bool         // prevRefs are those of the last series of raw
+	decoded   bool         // prevRefs are those of a series
+	pairs     []labelSlots // scratch of normalise
 }
 
 // Stream starts the series stream of a plan. Close must be called, before the plan is closed.
@@ -131,26 +134,33 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 
 // decode starts a stream that reads and decodes the series of the plan's postings itself.
 func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
-	s := &Stream{plan: p, opts: opts, refs: p.refs, runBytes: min(firstRunBytes, opts.RunBytes), index: p.index}
+	s := &Stream{plan: p, opts: opts, index: p.index}
 	s.ctx, s.cancel = context.WithCancel(ctx)
-	s.maxSeries, s.maxEntryBytes, s.batch = segmentSeries, segmentEntryBytes, segmentSeries
+	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
 	s.estimate = p.decodingBytes(opts.RunBytes) + streamOverhead
 	s.names = newNameRules(p.header.LabelNames(), p.external, p.dropped)
-	if !opts.Unordered {
-		s.order.largest = s.names.largest()
-	}
 	s.entrySize, s.indexPage = p.block.entryGuess(), p.block.indexPage()
-	s.syms.most = opts.RunBytes
 	toc := p.header.TOC()
 	s.seriesEnd = toc.SectionEnd(toc.Series, p.index.Size)
-	for _, m := range p.pending {
+	if p.sorted {
+		s.sorted = newSeriesSorter(p.sortBytes(opts.RunBytes), opts.Leave, opts.OnePass)
+	}
+	s.begin()
+	return s
+}
+
+// begin starts at the first posting of the plan. Nothing of an earlier pass is left.
+func (s *Stream) begin() {
+	s.refs, s.runBytes, s.batch = s.plan.refs, min(firstRunBytes, s.opts.RunBytes), segmentSeries
+	if !s.plan.unordered && !s.plan.sorted {
+		s.order.largest = s.names.largest()
+	}
+	s.syms.most = s.opts.RunBytes
+	for _, m := range s.plan.pending {
 		s.pending = append(s.pending, pendingMatcher{m: m, matches: m.Matches("")})
 	}
-	s.lay = newLayout(&s.names, min(segmentLabelBytes, 8*opts.RunBytes))
-	if s.names.clash && !opts.Unordered {
-		s.sorted = &sortedSegments{leave: opts.Leave}
-	}
-	return s
+	s.lay = newLayout(&s.names, min(segmentLabelBytes, 8*s.opts.RunBytes))
+	s.done, s.decoded = false, false
 }
 
 // limitRuns bounds what the stream reads at a time from now on by n bytes.
@@ -193,7 +203,7 @@ func (s *Stream) Close() {
 	}
 	s.dropRun()
 	if s.sorted != nil {
-		s.sorted.giveBack()
+		s.sorted.release()
 	}
 	s.opts.Leave.giveBack(s.grown)
 	s.grown = 0
@@ -212,24 +222,42 @@ func (s *Stream) Next() (*Segment, error) {
 	if s.sorted == nil {
 		return s.nextInIndexOrder()
 	}
-	if !s.sorted.complete {
-		for {
-			seg, err := s.nextInIndexOrder()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			if err := s.sorted.add(seg); err != nil {
-				return nil, s.wrap(err)
-			}
+	for {
+		seg, err := s.sorted.next(s.hold)
+		if !errors.Is(err, io.EOF) || s.sorted.complete {
+			return seg, err
+		}
+		if err := s.sortPass(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// sortPass decodes all series and keeps the next of them in final order, as many as there are bytes for.
+func (s *Stream) sortPass() error {
+	if s.sorted.passes > 0 {
+		s.begin()
+	}
+	for {
+		seg, err := s.nextInIndexOrder()
+		if errors.Is(err, io.EOF) {
+			s.sorted.endPass()
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if s.sorted.passes == 0 {
 			s.stats.SortedSeries += int64(seg.Len())
 		}
-		s.sorted.sort()
+		if err := s.sorted.add(seg); err != nil {
+			return s.wrap(err)
+		}
 	}
-	return s.sorted.next(s.hold)
 }
+
+// again reports whether the series that are being decoded were counted before, by an earlier pass.
+func (s *Stream) again() bool { return s.sorted != nil && s.sorted.passes > 0 }
 
 // wrap names the block in err.
 func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
@@ -276,6 +304,9 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 			}
 		}
 		if seg.Len() > 0 {
+			if s.again() {
+				return seg, nil
+			}
 			if !s.opts.SkipChunks && s.opts.OnChunks != nil {
 				if err := s.opts.OnChunks(seg.chunks.Len()); err != nil {
 					return nil, err
@@ -296,6 +327,11 @@ func (s *Stream) decodeMore() error {
 		return err
 	}
 	if err := s.resolve(held); err != nil {
+		return err
+	}
+	if s.plan.irregular {
+		s.normalise()
+	} else if err := s.checkValues(held); err != nil {
 		return err
 	}
 	if s.run != nil && s.run.at == len(s.run.refs) {
@@ -323,7 +359,10 @@ func (s *Stream) layOut() (*Segment, error) {
 	seg, left, err := s.lay.segment(&s.raw, &s.syms, s.left, guess, s.opts.Keep, !s.opts.SkipChunks, func(n int64) error { return s.hold(holds + n) })
 	var long *longLabelsError
 	if errors.As(err, &long) {
-		return nil, s.entryError(tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), long.ref), err)
+		return nil, s.entryError(s.entryOffset(long.ref), err)
+	}
+	if s.lay.unlisted && !s.plan.unordered && !s.plan.sorted {
+		return nil, s.irregular(s.entryOffset(s.raw.refs[0]), nameUnlisted)
 	}
 	s.left = left
 	return seg, err

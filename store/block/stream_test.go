@@ -194,6 +194,7 @@ func randomStreamCase(r *rand.Rand) streamCase {
 // stream starts a stream that decodes a plan's series.
 func (c *streamCase) stream(p *Plan) *Stream {
 	p.external, p.dropped = c.External, c.Dropped
+	p.sorted = p.irregular || clashes(p.header.LabelNames(), p.external, p.dropped)
 	return p.Stream(context.Background(), c.StreamOptions).(*Stream)
 }
 

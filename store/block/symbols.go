@@ -28,8 +28,9 @@ type symbols struct {
 	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table starts afresh: a query over
 	// millions of unique values must not end up holding all of them. With a segment's it may hold twice as much, see resolve.
 	most int64
-	// largest is the size of the largest symbol since reset.
+	// largest is the size of the largest symbol since reset, empty one more than the slot of the empty one, 0 for none.
 	largest int
+	empty   uint32
 
 	missing []uint32 // slots not resolved yet
 	order   []uint32 // scratch of resolve: the references of missing, ascending
@@ -48,7 +49,7 @@ func (t *symbols) reset() {
 	clear(t.table)
 	t.refs, t.off, t.size, t.names = t.refs[:0], t.off[:0], t.size[:0], t.names[:0]
 	t.arena, t.missing = t.arena[:0], t.missing[:0]
-	t.largest = 0
+	t.largest, t.empty = 0, 0
 }
 
 // bytes returns the heap that the table holds.
@@ -118,7 +119,9 @@ func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err
 	err = src.Symbols(ctx, t.order, func(i int, b []byte) error {
 		s := t.missing[i]
 		t.off[s], t.size[s] = uint32(len(t.arena)), uint32(len(b))
-		t.largest = max(t.largest, len(b))
+		if t.largest = max(t.largest, len(b)); len(b) == 0 {
+			t.empty = s + 1
+		}
 		if fits = fits && int64(len(t.arena)+len(b)) <= most; fits {
 			t.arena = append(t.arena, b...)
 		}

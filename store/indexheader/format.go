@@ -14,7 +14,7 @@ import (
 
 const (
 	// formatVersion is increased with every change of the layout. A file of another version is rebuilt.
-	formatVersion = 2
+	formatVersion = 3
 
 	magic      = "larderIH"
 	headSize   = 16
@@ -36,12 +36,19 @@ const (
 	listsStored  = 1 // every entry has its list's end: the lists lie in any order (index format V1)
 )
 
+// Whether the index's symbol table is in order: only then does the order of references say that of symbols.
+const (
+	symbolsAscend   = 0 // every symbol is larger than the one before
+	symbolsDisorder = 1
+)
+
 // footer is the fixed part at the end of a header file.
 type footer struct {
 	id        ulid.ULID
 	content   uint64
 	indexSize int64
 	lists     byte
+	disorder  byte // symbolsAscend or symbolsDisorder
 	toc       tsdbfmt.TOC
 	all       List
 	symbols   int64 // number of symbols
@@ -65,7 +72,7 @@ func (f *footer) append(dst []byte) []byte {
 	dst = append(dst, f.id[:]...)
 	dst = be.AppendUint64(dst, f.content)
 	dst = be.AppendUint64(dst, uint64(f.indexSize))
-	dst = append(dst, byte(f.toc.Version), f.lists, 0, 0, 0, 0, 0, 0)
+	dst = append(dst, byte(f.toc.Version), f.lists, f.disorder, 0, 0, 0, 0, 0)
 	for _, v := range f.fields() {
 		dst = be.AppendUint64(dst, uint64(*v))
 	}
@@ -104,7 +111,7 @@ func parseFooter(b []byte, size int64) (footer, error) {
 	f.content = be.Uint64(b[16:])
 	f.indexSize = int64(be.Uint64(b[24:]))
 	f.toc.Version = int(b[32])
-	f.lists = b[33]
+	f.lists, f.disorder = b[33], b[34]
 	for i, v := range f.fields() {
 		*v = int64(be.Uint64(b[40+8*i:]))
 	}
@@ -112,8 +119,8 @@ func parseFooter(b []byte, size int64) (footer, error) {
 	switch {
 	case f.size != size:
 		return f, fmt.Errorf("%w: the footer speaks of %d bytes, the file has %d", errCorrupt, f.size, size)
-	case f.toc.Version < 1 || f.toc.Version > 3 || f.lists > listsStored:
-		return f, fmt.Errorf("%w: index version %d, lists %d", errCorrupt, f.toc.Version, f.lists)
+	case f.toc.Version < 1 || f.toc.Version > 3 || f.lists > listsStored || f.disorder > symbolsDisorder:
+		return f, fmt.Errorf("%w: index version %d, lists %d, symbols %d", errCorrupt, f.toc.Version, f.lists, f.disorder)
 	case f.valueOff < headSize || f.symSparse < f.valueOff || f.valSparse < f.symSparse+crc32.Size ||
 		size-footerSize < f.valSparse+crc32.Size:
 		return f, fmt.Errorf("%w: regions at %d, %d, %d of %d bytes", errCorrupt, f.valueOff, f.symSparse, f.valSparse, size)

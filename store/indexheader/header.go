@@ -31,6 +31,10 @@ func (h *Header) IndexSize() int64 { return h.cur.Load().indexSize }
 // TOC returns the index's table of contents.
 func (h *Header) TOC() tsdbfmt.TOC { return h.cur.Load().toc }
 
+// SymbolsAscend reports whether every symbol of the index is larger than the one before. Then
+// references compare as their symbols do.
+func (h *Header) SymbolsAscend() bool { return h.cur.Load().disorder == symbolsAscend }
+
 // LabelNames returns the label names of the block's series, sorted. The caller must not change the slice.
 func (h *Header) LabelNames() []string { return h.cur.Load().visible }
 

@@ -1,6 +1,7 @@
 package indexheader
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -25,6 +26,7 @@ type writer struct {
 	symSparse []byte
 	lastRef   uint32 // first reference of the block before
 	firstRef  uint32 // of the block being filled
+	symbol    []byte // the symbol before
 
 	names     int
 	valSparse []byte // finished names
@@ -56,6 +58,14 @@ func (w *writer) write(b []byte) error {
 
 // addSymbol adds a symbol in the form in which the index stores it, length prefix and string. Its reference is larger than those before.
 func (w *writer) addSymbol(ref uint32, entry []byte) error {
+	symbol, _, ok := cutBytes(entry)
+	if !ok {
+		return fmt.Errorf("%w: symbol of reference %d", tsdbfmt.ErrCorrupt, ref)
+	}
+	if w.foot.symbols > 0 && bytes.Compare(symbol, w.symbol) <= 0 {
+		w.foot.disorder = symbolsDisorder
+	}
+	w.symbol = append(w.symbol[:0], symbol...)
 	if w.entries > 0 && len(w.block)+len(entry)+2*(w.entries+1)+2+crc32.Size > maxBlock {
 		if err := w.flushSymbols(); err != nil {
 			return err
