@@ -27,7 +27,7 @@ type heldSink struct {
 
 func (s *heldSink) SendMsg(m any) error {
 	if s.frames++; s.frames%s.every == 0 {
-		if held := int64(heapAtRest()) - s.before; held > s.held {
+		if held := int64(heapAtRest()) - s.before; s.reserved == 0 || held > s.held {
 			s.held, s.reserved = held, int64(gaugeOf(s.reg, "larder_request_allowance_bytes", "in_use"))
 		}
 	}
