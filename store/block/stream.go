@@ -299,7 +299,11 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 			return nil, err
 		}
 		if s.done && len(s.left) == 0 {
-			if err := s.letGo(seg); err != nil {
+			last := seg
+			if s.sorted != nil {
+				last = &Segment{} // the sorter accounts for what it keeps of it
+			}
+			if err := s.letGo(last); err != nil {
 				return nil, err
 			}
 		}
