@@ -48,7 +48,10 @@ func TestFormerFlagsAreGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := c.shown()
-	known := func(name string) bool { _, ok := shown[name]; return ok || slices.Contains([]string{"log.level", "tracing.config-file"}, name) }
+	known := func(name string) bool {
+		_, ok := shown[name]
+		return ok || slices.Contains([]string{"log.level", "tracing.config-file"}, name)
+	}
 	for _, f := range formerFlags() {
 		for name := range shown {
 			if name == f.name || strings.HasSuffix(f.name, ".") && strings.HasPrefix(name, f.name) {
@@ -72,23 +75,6 @@ func TestFormerFlagsAreGone(t *testing.T) {
 			t.Errorf("docs/compatibility.md does not say that --%s went with Thanos %s", name, f.gone)
 		}
 	}
-}
-
-func TestNearest(t *testing.T) {
-	f := func(typed, want string, known ...string) {
-		t.Helper()
-		if got := nearest(typed, known); got != want {
-			t.Errorf("%q among %q: got %q, want %q", typed, known, got, want)
-		}
-	}
-	f("bukcet", "bucket", "endpoint", "bucket", "region")
-	f("max_sise", "max_size", "max_item_size", "max_size")
-	f("accesskey", "access_key", "access_key", "secret_key")
-	f("Bucket", "bucket", "bucket")
-	f("colour", "", "bucket", "endpoint", "region")
-	f("", "", "a", "bucket")
-	f("ab", "ba", "cd", "ba")
-	f("x", "", "bucket")
 }
 
 // TestUnknownSampler: tracing goes on with a sampler that is not known, as in Thanos, and the log names those that are.

@@ -9,16 +9,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/client"
+	"github.com/thanos-io/objstore/providers/azure"
 	"github.com/thanos-io/objstore/providers/bos"
 	"github.com/thanos-io/objstore/providers/cos"
 	"github.com/thanos-io/objstore/providers/filesystem"
+	"github.com/thanos-io/objstore/providers/gcs"
+	"github.com/thanos-io/objstore/providers/obs"
 	"github.com/thanos-io/objstore/providers/oci"
 	"github.com/thanos-io/objstore/providers/oss"
+	"github.com/thanos-io/objstore/providers/s3"
+	"github.com/thanos-io/objstore/providers/swift"
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/hedge"
 	"larder/internal/retry"
 	"larder/internal/slots"
+	"larder/internal/yamldoc"
 )
 
 // bucketConfig is Thanos's bucket.yml.
@@ -66,7 +72,7 @@ func (c *hedgingConfig) check() error {
 func parseBucket(b []byte) (*bucketConfig, error) {
 	conf := &bucketConfig{Hedging: hedgingConfig{UpTo: 3, Quantile: 0.95}}
 	if err := yaml.UnmarshalStrict(b, conf); err != nil {
-		return nil, err
+		return nil, bucketShape(conf.Type).Explain(b, err)
 	}
 	if conf.Type == "" {
 		return nil, errors.New("type is missing")
@@ -82,13 +88,14 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 		}
 		oneRetrier(conf.Type, inner)
 	}
-	if keys := lenientClient(conf.Type); keys != nil {
+	if keys := clientConfig(conf.Type); keys != nil {
+		// Some clients let unknown keys pass, and the others count the lines of what they are given.
 		inner, err := yaml.Marshal(conf.Config)
 		if err != nil {
 			return nil, err
 		}
 		if err := yaml.UnmarshalStrict(inner, keys); err != nil {
-			return nil, err
+			return nil, bucketShape(conf.Type).Explain(b, err)
 		}
 	}
 	return conf, nil
@@ -112,12 +119,21 @@ func oneRetrier(kind objstore.ObjProvider, conf map[any]any) {
 	}
 }
 
-// lenientClient returns what the configuration of a type is decoded into, for the clients that let unknown keys pass; nil for
-// those that refuse them by themselves.
-func lenientClient(kind objstore.ObjProvider) any {
+// clientConfig returns what the client of a type decodes its configuration into, nil for a type that is not known.
+func clientConfig(kind objstore.ObjProvider) any {
 	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
 	case objstore.FILESYSTEM:
 		return &filesystem.Config{}
+	case objstore.S3:
+		return &s3.Config{}
+	case objstore.GCS:
+		return &gcs.Config{}
+	case objstore.AZURE:
+		return &azure.Config{}
+	case objstore.SWIFT:
+		return &swift.Config{}
+	case objstore.OBS:
+		return &obs.Config{}
 	case objstore.BOS:
 		return &bos.Config{}
 	case objstore.COS:
@@ -128,6 +144,11 @@ func lenientClient(kind objstore.ObjProvider) any {
 		return &oss.Config{}
 	}
 	return nil
+}
+
+// bucketShape is what the document of a bucket is decoded into.
+func bucketShape(kind objstore.ObjProvider) yamldoc.Shape {
+	return yamldoc.Shape{Of: bucketConfig{}, Parts: map[string]any{"config": clientConfig(kind)}}
 }
 
 // openBucket makes what the client of the bucket is used through, by those who hold a slot. Its metrics have the names that Thanos's

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/memcached"
+	"larder/internal/yamldoc"
 )
 
 // Thanos configures its caches by two documents of one shape: type, config (which depends on the type), and keys of the cache.
@@ -113,8 +113,7 @@ func yamlSize(key string, text *string) (*int64, error) {
 	return &n, nil
 }
 
-// nested reads a part of a document whose shape another part decides. What is wrong has no line: the part is not read from the document's
-// own text.
+// nested reads a part of a document whose shape another part decides.
 func nested(place string, part, into any) error {
 	b, err := yaml.Marshal(part)
 	if err == nil {
@@ -123,19 +122,43 @@ func nested(place string, part, into any) error {
 	if err == nil {
 		return nil
 	}
-	text := strings.TrimPrefix(plainYAML(err).Error(), "yaml: unmarshal errors:")
-	return fmt.Errorf("%s: %s", place, strings.TrimSpace(regexp.MustCompile(`(?m)^ *line \d+: `).ReplaceAllString(text, "")))
+	return partError{fmt.Errorf("%s: %w", place, err)}
+}
+
+// partError is what is wrong with the shape of a part of a document. Its lines are those of the part's own text: cacheShape explains it.
+type partError struct{ error }
+
+// cacheShape is what the document of a cache is decoded into.
+func cacheShape(doc any, kind string) yamldoc.Shape {
+	parts := map[string]any{}
+	switch strings.ToUpper(kind) {
+	case cacheInMemory:
+		parts["config"] = inMemoryDoc{}
+	case cacheMemcached:
+		parts["config"] = memcachedDoc{}
+	case cacheTiered:
+		parts["config"], parts["config.in_memory"], parts["config.memcached"] = tieredDoc{}, inMemoryDoc{}, memcachedDoc{}
+	}
+	return yamldoc.Shape{Of: doc, Parts: parts}
+}
+
+// explainPart adds line and key to the error of a part.
+func explainPart(b []byte, doc any, kind string, err error) error {
+	if part := (partError{}); errors.As(err, &part) {
+		return cacheShape(doc, kind).Explain(b, err)
+	}
+	return err
 }
 
 // parseIndexCache reads the document of the index cache. flag is what the notes name.
 func parseIndexCache(flag string, b []byte) (cacheSettings, error) {
 	var doc indexCacheDoc
 	if err := yaml.UnmarshalStrict(b, &doc); err != nil {
-		return cacheSettings{}, err
+		return cacheSettings{}, cacheShape(doc, doc.Type).Explain(b, err)
 	}
 	var s cacheSettings
 	if err := s.backend(flag, doc.Type, doc.Config, "--index-cache-size"); err != nil {
-		return s, err
+		return s, explainPart(b, doc, doc.Type, err)
 	}
 	if err := s.items(flag, doc.EnabledItems); err != nil {
 		return s, err
@@ -189,11 +212,11 @@ func (s *cacheSettings) ttl(flag, key string, ttl *time.Duration) error {
 func parseBucketCache(flag string, b []byte) (cacheSettings, error) {
 	var doc bucketCacheDoc
 	if err := yaml.UnmarshalStrict(b, &doc); err != nil {
-		return cacheSettings{}, err
+		return cacheSettings{}, cacheShape(doc, doc.Type).Explain(b, err)
 	}
 	var s cacheSettings
 	if err := s.backend(flag, doc.Type, doc.Config, "--chunk-cache-size"); err != nil {
-		return s, err
+		return s, explainPart(b, doc, doc.Type, err)
 	}
 	if given := doc.ChunkSubrangeSize; given != nil {
 		if *given <= 0 {

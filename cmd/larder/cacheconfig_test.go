@@ -274,8 +274,8 @@ func TestBadCacheConfig(t *testing.T) {
 	f("config: memcached is missing", index+"{type: TIERED}")
 	f("config: memcached is missing", index+"{type: TIERED, config: {in_memory: {max_size: 1GB}}}")
 	f("config: memcached: addresses is missing", index+"{type: TIERED, config: {memcached: {timeout: 1s}}}")
-	f("config: field addresses not found", index+"{type: TIERED, config: {addresses: [a:1]}}")
-	f("config: in_memory: field max_sise not found", index+"{type: TIERED, config: {in_memory: {max_sise: 1GB}, memcached: {addresses: [a:1]}}}")
+	f("line 1: config: unknown key addresses, known are in_memory, memcached", index+"{type: TIERED, config: {addresses: [a:1]}}")
+	f("line 1: config.in_memory: unknown key max_sise, did you mean max_size? known are max_size, max_item_size", index+"{type: TIERED, config: {in_memory: {max_sise: 1GB}, memcached: {addresses: [a:1]}}}")
 	f(`in_memory.max_size: "lots" is not a size`, index+"{type: TIERED, config: {in_memory: {max_size: lots}, memcached: {addresses: [a:1]}}}")
 
 	// MEMCACHED, the same in both documents.
@@ -284,14 +284,19 @@ func TestBadCacheConfig(t *testing.T) {
 		f("config: "+want, index+"{type: MEMCACHED, config: {addresses: [a:1], "+config+"}}")
 		f("config: memcached: "+want, chunks+"{type: TIERED, config: {memcached: {addresses: [a:1], "+config+"}}}")
 	}
-	memcached("field adresses not found", "adresses: []")
+	shape := func(want, config string) {
+		t.Helper()
+		f("line 1: config"+want, index+"{type: MEMCACHED, config: {addresses: [a:1], "+config+"}}")
+		f("line 1: config.memcached"+want, chunks+"{type: TIERED, config: {memcached: {addresses: [a:1], "+config+"}}}")
+	}
+	shape(": unknown key adresses, did you mean addresses? known are addresses, timeout,", "adresses: []")
 	memcached("auto_discovery is not supported: leave it out and list the nodes in addresses, or a DNS name of all of them as dns+host:port", "auto_discovery: true")
 	memcached("timeout: -1s is less than 1ms", "timeout: -1s")
 	memcached("timeout: 500ns is less than 1ms", "timeout: 500")
 	memcached("min_timeout: 1µs is less than 1ms", "min_timeout: 1us")
 	memcached("min_timeout: 2s is above timeout, 1s", "min_timeout: 2s, timeout: 1s")
 	memcached("min_timeout: 501ms is above timeout, 500ms", "min_timeout: 501ms")
-	memcached("got a text, want a duration such as 1m30s", "timeout: soon")
+	shape(".timeout: got a text, want a duration such as 1m30s", "timeout: soon")
 	memcached("dns_provider_update_interval: 0s must be above zero", "dns_provider_update_interval: 0s")
 	memcached("max_idle_connections: -1 must be above zero", "max_idle_connections: -1")
 	memcached("max_async_concurrency: 0 must be above zero", "max_async_concurrency: 0")
@@ -305,7 +310,7 @@ func TestBadCacheConfig(t *testing.T) {
 	memcached("set_async_circuit_breaker_config: failure_percent: 5 is not a ratio", "set_async_circuit_breaker_config: {enabled: true, failure_percent: 5}")
 	memcached("set_async_circuit_breaker_config: failure_percent: NaN is not a ratio", "set_async_circuit_breaker_config: {failure_percent: .nan}")
 	memcached("set_async_circuit_breaker_config: open_duration: -1s is negative", "set_async_circuit_breaker_config: {enabled: false, open_duration: -1s}")
-	memcached("got a number, want a number from 0 to 4294967295", "set_async_circuit_breaker_config: {min_requests: -1}")
+	shape(".set_async_circuit_breaker_config.min_requests: got a number, want a number from 0 to 4294967295", "set_async_circuit_breaker_config: {min_requests: -1}")
 	memcached("tls_config is given, but not tls_enabled: set it to true or false", "tls_config: {ca_file: /ca.pem}")
 	f("config: max_item_size: 8KiB do not hold a page of 8KiB and what comes with it: raise it, and memcached's -I, or lower --index-cache.page-size",
 		index+"{type: MEMCACHED, config: {addresses: [a:1], max_item_size: 8KB}}")
@@ -332,7 +337,7 @@ func TestBadCacheConfig(t *testing.T) {
 	tlsConfig("key_file: open /does/not/exist", "cert_file: "+certFile+", key_file: /does/not/exist")
 	tlsConfig("cert_file "+certFile+" and key_file "+otherKey+": tls: private key does not match public key", "cert_file: "+certFile+", key_file: "+otherKey)
 	tlsConfig("cert_file "+oldCert+": the certificate expired at", "cert_file: "+oldCert+", key_file: "+oldKey)
-	f("config: field ca not found", index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca: /ca.pem}}}")
+	f("line 1: config.tls_config: unknown key ca, known are ca_file,", index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca: /ca.pem}}}")
 	if _, err := loadedFlags(t, index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca_file: "+certFile+", cert_file: "+certFile+
 		", key_file: "+keyFile+", server_name: memcached, insecure_skip_verify: true}}}"); err != nil {
 		t.Error(err)

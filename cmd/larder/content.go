@@ -7,6 +7,8 @@ import (
 	"regexp"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"larder/internal/yamldoc"
 )
 
 // content is Thanos's pair of flags for a YAML document: X holds it, X-file names a file that does. $(NAME) in it stands for
@@ -84,9 +86,9 @@ func (c *content) wrap(err error) error {
 		return nil
 	}
 	if c.path != "" {
-		return fmt.Errorf("%s %s: %w", c.flag(), c.path, plainYAML(err))
+		return fmt.Errorf("%s %s: %w", c.flag(), c.path, yamldoc.Plain(err))
 	}
-	return fmt.Errorf("%s: %w", c.flag(), plainYAML(err))
+	return fmt.Errorf("%s: %w", c.flag(), yamldoc.Plain(err))
 }
 
 // expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail much later and elsewhere.

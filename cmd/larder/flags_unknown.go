@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"larder/internal/yamldoc"
 )
 
 // formerFlag is a flag that a release of `thanos store` had and a later one has not.
@@ -81,7 +83,7 @@ func unknownFlag(given string, known []string) error {
 	if slices.Contains(known, name) { // a no- before what is not a switch
 		return fmt.Errorf("unknown flag --%s: --%s has a value and cannot be negated", given, name)
 	}
-	if meant := nearest(given, known); meant != "" {
+	if meant := yamldoc.Nearest(given, known); meant != "" {
 		return fmt.Errorf("unknown flag --%s, did you mean --%s?", given, meant)
 	}
 	return fmt.Errorf("unknown flag --%s: see larder store --help", given)

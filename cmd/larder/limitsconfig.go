@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/yamldoc"
 	"larder/store"
 )
 
@@ -44,7 +45,7 @@ func parseLimits(b []byte, flags store.LimitOptions) (tenantLimits, error) {
 	var doc limitsDoc
 	if len(bytes.TrimSpace(b)) > 0 {
 		if err := yaml.UnmarshalStrict(b, &doc); err != nil {
-			return tenantLimits{}, err
+			return tenantLimits{}, yamldoc.Shape{Of: doc}.Explain(b, err)
 		}
 	}
 	others, err := doc.Default.over(flags)

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/clienttls"
+	"larder/internal/yamldoc"
 )
 
 // webFile is the file of --http.config, Prometheus's web configuration. The library that serves by it reads it anew for each request
@@ -49,11 +50,11 @@ func (w webFile) check(now time.Time) (fixed webFixed, err error) {
 	if w == "" {
 		return fixed, nil
 	}
-	if err := toolkit.Validate(string(w)); err != nil {
+	all, err := w.read() // first: it explains what is wrong with the YAML
+	if err != nil {
 		return fixed, w.wrap(err)
 	}
-	all, err := w.read()
-	if err != nil {
+	if err := toolkit.Validate(string(w)); err != nil {
 		return fixed, w.wrap(err)
 	}
 	fixed = webFixed{tls: all.TLSConfig.IsEnabled(), http2: all.HTTPConfig.HTTP2, limit: all.RateLimiterConfig}
@@ -128,7 +129,7 @@ func (w webFile) read() (*toolkit.Config, error) {
 	}
 	conf := toolkit.Config{HTTPConfig: toolkit.HTTPConfig{HTTP2: true}} // the library's default
 	if err := yaml.UnmarshalStrict(b, &conf); err != nil {
-		return nil, err
+		return nil, yamldoc.Shape{Of: conf}.Explain(b, err)
 	}
 	conf.TLSConfig.SetDirectory(filepath.Dir(string(w)))
 	return &conf, nil
@@ -138,5 +139,5 @@ func (w webFile) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("--http.config %s: %w", string(w), plainYAML(err))
+	return fmt.Errorf("--http.config %s: %w", string(w), yamldoc.Plain(err))
 }

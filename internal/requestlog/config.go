@@ -8,6 +8,8 @@ import (
 	"log/slog"
 
 	"go.yaml.in/yaml/v3"
+
+	"larder/internal/yamldoc"
 )
 
 // Config says which requests are logged. nil logs none.
@@ -76,7 +78,7 @@ func Parse(content []byte) (*Config, error) {
 	case errors.Is(err, io.EOF):
 		return nil, nil
 	case err != nil:
-		return nil, err
+		return nil, yamldoc.Shape{Of: doc}.Explain(content, err)
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one YAML document")

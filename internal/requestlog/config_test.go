@@ -28,11 +28,11 @@ func TestParseRefuses(t *testing.T) {
 		}
 	}
 	f("options: [", "yaml")
-	f("htpp: {}", "field htpp not found")
-	f("http: {options: {decision: {log_stop: true}}}", "field log_stop not found")
-	f("grpc: {config: [{servise: a}]}", "field servise not found")
-	f("http: {config: [{path: /, port: 70000}]}", "70000")
-	f("http: {config: [{path: /, port: web}]}", "web")
+	f("htpp: {}", "line 1: unknown key htpp, did you mean http?")
+	f("http: {options: {decision: {log_stop: true}}}", "line 1: http.options.decision: unknown key log_stop")
+	f("grpc: {config: [{servise: a}]}", "line 1: grpc.config[0]: unknown key servise, did you mean service?")
+	f("http: {config: [{path: /, port: 70000}]}", "line 1: http.config[0].port: got a number, want a number from 0 to 65535")
+	f("http: {config: [{path: /, port: web}]}", "line 1: http.config[0].port: got a text, want a number from 0 to 65535")
 	f("options: {level: info}", `options.level: got "info", want INFO, DEBUG, ERROR or WARNING`)
 	f("http: {options: {level: WARN}}", `http.options.level: got "WARN"`)
 	f("grpc: {options: {level: FATAL}}", `grpc.options.level: got "FATAL"`)

@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.yaml.in/yaml/v3"
+
+	"larder/internal/yamldoc"
 )
 
 // Tracing is where spans go. The zero value is not useful: NewTracing makes one.
@@ -52,7 +54,7 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 		Type string `yaml:"type"`
 	}
 	if err := yaml.Unmarshal(conf, &kind); err != nil {
-		return nil, err
+		return nil, yamldoc.Shape{Of: kind}.Explain(conf, err)
 	}
 	switch t := strings.ToUpper(kind.Type); t {
 	case "OTLP":
@@ -72,7 +74,7 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(conf))
 	dec.KnownFields(true)
 	if err := dec.Decode(&file); err != nil {
-		return nil, err
+		return nil, yamldoc.Shape{Of: file}.Explain(conf, err)
 	}
 	c := &file.Config
 	sampler, replaced := c.sampler()

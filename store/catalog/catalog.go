@@ -164,7 +164,7 @@ func (c *Catalog) Run(ctx context.Context) error {
 // Reselect replaces Options.Relabel and has Run sync at once, which publishes what the new rules select. They are not used if they are
 // refused. What they leave out goes even if that sync does not see the bucket whole: the rules are no doubt about the bucket.
 func (c *Catalog) Reselect(rules []*relabel.Config) error {
-	if err := checkRelabel(rules); err != nil {
+	if err := checkRelabel(rules, nil); err != nil {
 		return err
 	}
 	c.rules.Store(&rules)

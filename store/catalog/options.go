@@ -107,7 +107,7 @@ func (o Options) withDefaults() (Options, error) {
 	case o.Concurrency == 0:
 		o.Concurrency = 32
 	}
-	if err := checkRelabel(o.Relabel); err != nil {
+	if err := checkRelabel(o.Relabel, nil); err != nil {
 		return o, err
 	}
 	if o.Opened == nil {

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/relabel"
 	"go.yaml.in/yaml/v3"
+
+	"larder/internal/yamldoc"
 )
 
 // BlockIDLabel is the label under which selector relabelling and block matchers see a block's ULID.
@@ -22,33 +24,38 @@ func ParseRelabelConfig(content []byte) ([]*relabel.Config, error) {
 	dec.KnownFields(true)
 	var rules []*relabel.Config
 	if err := dec.Decode(&rules); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("selector relabelling: %w", err)
+		return nil, fmt.Errorf("selector relabelling: %w", yamldoc.Shape{Of: rules, Item: "rule"}.Explain(content, err))
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("selector relabelling: more than one YAML document")
 	}
-	if err := checkRelabel(rules); err != nil {
+	if err := checkRelabel(rules, yamldoc.Items(content)); err != nil {
 		return nil, err
 	}
 	return rules, nil
 }
 
-// checkRelabel refuses what Thanos's store refuses, and fills the defaults of rules made by hand.
-func checkRelabel(rules []*relabel.Config) error {
+// checkRelabel refuses what Thanos's store refuses, and fills the defaults of rules made by hand. texts are what the rules say where they come
+// from a document, for errors.
+func checkRelabel(rules []*relabel.Config, texts []string) error {
 	for i, r := range rules {
+		rule := fmt.Sprintf("rule %d", i+1)
 		if r == nil {
-			return fmt.Errorf("selector relabelling: rule %d is empty", i+1)
+			return fmt.Errorf("selector relabelling: %s is empty", rule)
+		}
+		if i < len(texts) {
+			rule += " " + texts[i]
 		}
 		switch r.Action {
 		case relabel.Keep, relabel.Drop, relabel.HashMod:
 		default:
-			return fmt.Errorf("selector relabelling: rule %d: action %q is not supported: only keep, drop and hashmod select blocks", i+1, r.Action)
+			return fmt.Errorf("selector relabelling: %s: action %q is not supported: only keep, drop and hashmod select blocks", rule, r.Action)
 		}
 		if err := r.Validate(model.UTF8Validation); err != nil {
-			return fmt.Errorf("selector relabelling: rule %d: %w", i+1, err)
+			return fmt.Errorf("selector relabelling: %s: %w", rule, err)
 		}
 		if r.Regex.Regexp == nil {
-			return fmt.Errorf("selector relabelling: rule %d: no regex", i+1)
+			return fmt.Errorf("selector relabelling: %s: no regex", rule)
 		}
 	}
 	return nil

@@ -1,10 +1,10 @@
-package main
+package yamldoc
 
 import "strings"
 
-// nearest returns the known name that a mistyped one most likely stands for, "" if none is near. Upper and lower case, and whether parts are
+// Nearest returns the known name that a mistyped one most likely stands for, "" if none is near. Upper and lower case, and whether parts are
 // joined by dots, dashes or underscores, make no difference worth a letter.
-func nearest(typed string, known []string) string {
+func Nearest(typed string, known []string) string {
 	plain := strings.NewReplacer(".", "-", "_", "-")
 	typed = plain.Replace(strings.ToLower(typed))
 	best, least := "", min(len(typed)/4+2, len(typed))

@@ -1,4 +1,4 @@
-package main
+package yamldoc
 
 import (
 	"errors"
@@ -13,9 +13,9 @@ var (
 	noAnchor   = regexp.MustCompile("unknown anchor '(?s:.*)' referenced")
 )
 
-// plainYAML words what the YAML libraries say of a document for whoever wrote it: without the names of Go's types. Nor does it repeat values,
-// which may be secrets that stand in the wrong place.
-func plainYAML(err error) error {
+// Plain words what the YAML libraries say of a document without the names of Go's types and without values, which may be
+// secrets that stand in the wrong place.
+func Plain(err error) error {
 	if !strings.Contains(err.Error(), "yaml:") {
 		return err
 	}
