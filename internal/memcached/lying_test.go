@@ -53,7 +53,9 @@ func TestLyingServers(t *testing.T) {
 			})
 			o := Options{Addresses: []string{addr}, Timeout: 5 * time.Second}
 			if timeouts {
-				o.Timeout = 200 * time.Millisecond
+				// Long enough for the part that comes, on a machine that does much else.
+				o.Timeout = time.Second
+				t.Parallel()
 			}
 			c := client(t, o)
 			for call := range 20 {
@@ -72,8 +74,10 @@ func TestLyingServers(t *testing.T) {
 					}
 				}
 			}
-			if st := c.Stats(); st.Failed > maxStrikes {
-				t.Errorf("it failed %d times in a row", st.Failed)
+			// A slow machine may take so long for the calls that the breaker lets probes through.
+			_, opened := c.ring.Load().servers[0].readBreaker.now()
+			if st := c.Stats(); st.Failed > maxStrikes+max(opened-1, 0) {
+				t.Errorf("it failed %d times, and the breaker opened %d times", st.Failed, opened)
 			}
 		})
 	}
