@@ -9,7 +9,8 @@
 // One listing (of the root, or of the whole bucket with Recursive), one GET per block not seen before, and GETs of
 // deletion marks: one for every new block, and at most max(256, n/8) for the n known ones, in rotation. With Recursive
 // the listing shows the marks, and only marks that appeared are read. A known block costs no meta request, across
-// restarts too: copies of meta.json are kept under meta/ in Options.Dir.
+// restarts too: copies of meta.json are kept under meta/ in Options.Dir. A second and a third listing follow if a block
+// vanishes between the listing and the read of its meta.json, see look.go.
 //
 // # What a sync may change
 //

@@ -78,7 +78,6 @@ func (c *Catalog) sync(ctx context.Context, refreshing bool) (*saved, error) {
 // syncLocked does the work of sync; turn must be held.
 func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	now := time.Now()
-	c.metrics.baseSyncs.Inc()
 	c.syncs++
 	discovery := c.opts.Discovery
 	if refreshing {
@@ -86,13 +85,11 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	}
 	tombstones := c.tombstoned()
 
-	l, listErr := c.list(ctx, discovery)
 	states := stateCounts{}
-	metaErr := c.readMetas(ctx, l, tombstones, refreshing, now)
+	l, err := c.look(ctx, discovery, tombstones, refreshing, now)
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // half a sync on the way out: what failed says nothing about the bucket
 	}
-	err := errors.Join(listErr, metaErr)
 	complete := err == nil
 	if complete {
 		c.forgetUnlisted(l)

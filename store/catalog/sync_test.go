@@ -506,7 +506,7 @@ larder_catalog_complete 1
 # TYPE larder_catalog_meta_reads_total counter
 larder_catalog_meta_reads_total{outcome="broken"} 0
 larder_catalog_meta_reads_total{outcome="failed"} 0
-larder_catalog_meta_reads_total{outcome="missing"} 1
+larder_catalog_meta_reads_total{outcome="missing"} 2
 larder_catalog_meta_reads_total{outcome="ok"} 1
 # HELP larder_catalog_tombstoned_blocks Blocks of which an object was found missing, until the next complete view.
 # TYPE larder_catalog_tombstoned_blocks gauge
