@@ -1,0 +1,182 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"github.com/prometheus/prometheus/tsdb/index"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"larder/benchmarks/dataset"
+	"larder/benchmarks/rawindex"
+	"larder/store"
+	"larder/store/irregular"
+	"larder/store/storepb"
+)
+
+// bendIndex writes the index of a block again, with what change makes of its series.
+func bendIndex(t *testing.T, dir string, meta *dataset.Meta, change func([]rawindex.Series) []rawindex.Series) {
+	t.Helper()
+	path := filepath.Join(dir, meta.ULID.String(), "index")
+	r, err := index.NewFileReader(path, index.DecodePostingsRaw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	name, value := index.AllPostingsKey()
+	p, err := r.Postings(context.Background(), name, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var series []rawindex.Series
+	var sb labels.ScratchBuilder
+	var metas []chunks.Meta
+	for p.Next() {
+		if err := r.Series(p.At(), &sb, &metas); err != nil {
+			t.Fatal(err)
+		}
+		var s rawindex.Series
+		sb.Labels().Range(func(l labels.Label) { s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
+		for _, m := range metas {
+			s.Chunks = append(s.Chunks, rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime})
+		}
+		series = append(series, s)
+	}
+	if err := p.Err(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := rawindex.Encode(change(series))
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "files") })
+}
+
+// lastReversed stores the labels of the last series in the reverse order.
+func lastReversed(series []rawindex.Series) []rawindex.Series {
+	slices.Reverse(series[len(series)-1].Labels)
+	return series
+}
+
+// remembering is a gateway that remembers irregular blocks in dir.
+func remembering(t *testing.T, bucket, dir string, more func(*store.Options)) (*gateway, *irregular.Blocks, *prometheus.Registry) {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	known := irregular.Open(irregular.Options{Dir: dir, Registerer: reg})
+	t.Cleanup(known.Close)
+	g := startGateway(t, bucket, gatewayOptions{server: func(o *store.Options) {
+		o.Blocks.Irregular = known
+		if more != nil {
+			more(o)
+		}
+	}})
+	return g, known, reg
+}
+
+// TestIrregularityFoundLate: a block whose last series alone is irregular. A request that has sent frames by then fails, naming the
+// block, and the next one is right. One that has sent none is planned again and is right. Both the next process and label calls are.
+func TestIrregularityFoundLate(t *testing.T) {
+	for _, n := range []int{100, 12_000} {
+		bucket, meta := writeMetric(t, metricOf(n, func(int) []string { return nil }), nil)
+		sound, err := startGateway(t, bucket, gatewayOptions{}).query(t.Context(), wholeMetric(64))
+		if err != nil || len(sound.series) != n {
+			t.Fatalf("%d series of %d, %v", len(sound.series), n, err)
+		}
+		bendIndex(t, bucket, meta, lastReversed)
+		dir := t.TempDir()
+		g, known, _ := remembering(t, bucket, dir, nil)
+		got, err := g.query(t.Context(), wholeMetric(64))
+		if n > 1000 {
+			if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), meta.ULID.String()) || !strings.Contains(err.Error(), "irregular") {
+				t.Errorf("%d series: %v, want Aborted that names the block", n, err)
+			}
+			if got.frames == 0 {
+				t.Error("no frame was sent before the irregular series: the test shows nothing")
+			}
+			got, err = g.query(t.Context(), wholeMetric(64))
+		}
+		if err != nil {
+			t.Fatalf("%d series: %v", n, err)
+		}
+		if diff := cmp.Diff(sound.texts(), got.texts()); diff != "" {
+			t.Fatalf("%d series (-want +got):\n%.2000s", n, diff)
+		}
+		if n := g.inUse(t); n != 0 {
+			t.Errorf("%v bytes of the allowance are still held", n)
+		}
+		known.Close()
+
+		g, _, reg := remembering(t, bucket, dir, nil)
+		if v := irregularBlocks(t, reg); v != 1 {
+			t.Errorf("%v irregular blocks after a restart", v)
+		}
+		if got, err = g.query(t.Context(), wholeMetric(64)); err != nil || len(got.series) != n {
+			t.Errorf("after a restart: %d series, %v", len(got.series), err)
+		}
+		fresh, _, _ := remembering(t, bucket, t.TempDir(), nil)
+		values, err := fresh.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: wholeMetric(0).Matchers})
+		if err != nil || len(values.Values) != n {
+			t.Errorf("label values: %d, %v", len(values.GetValues()), err)
+		}
+	}
+}
+
+func irregularBlocks(t *testing.T, reg *prometheus.Registry) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "larder_blocks_irregular" {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatal("no metric")
+	return 0
+}
+
+// TestIrregularBlockInPasses: the series of an irregular block take several times what a request may hold. They are sent all the
+// same, in order, each once.
+func TestIrregularBlockInPasses(t *testing.T) {
+	const n = 12_000
+	bucket, meta := writeMetric(t, metricOf(n, func(i int) []string {
+		return []string{"query", fmt.Sprint(i) + strings.Repeat("q", 2000)}
+	}), nil)
+	bendIndex(t, bucket, meta, func(series []rawindex.Series) []rawindex.Series {
+		slices.Reverse(series)
+		return series
+	})
+	const allowance = 16 << 20
+	g, _, _ := remembering(t, bucket, t.TempDir(), func(o *store.Options) { o.Allowance.Bytes = allowance })
+	for range 2 {
+		got, err := g.query(t.Context(), wholeMetric(64))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.series) != n {
+			t.Fatalf("%d series of %d", len(got.series), n)
+		}
+		for i, s := range got.series {
+			if want := fmt.Sprintf("%07d", i); seriesLabels(s).Get("pod") != want {
+				t.Fatalf("series %d is %s", i, seriesLabels(s).Get("pod"))
+			}
+		}
+	}
+	if n := g.inUse(t); n != 0 {
+		t.Errorf("%v bytes of the allowance are still held", n)
+	}
+}
