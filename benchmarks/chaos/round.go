@@ -36,8 +36,14 @@ func (w *world) round(ctx context.Context, f fault, seed uint64) (res result, er
 			return res, nil
 		}
 	}
-	if err := w.breaking(ctx, f, seed, w.conf.injectFor, &res); err != nil {
-		return res, err
+	// A loaded machine may ask so little in the usual time that nothing meets the fault.
+	for _, injectFor := range []time.Duration{w.conf.injectFor, 10 * w.conf.injectFor} {
+		if err := w.breaking(ctx, f, seed, injectFor, &res); err != nil {
+			return res, err
+		}
+		if res.injections > 0 {
+			break
+		}
 	}
 	if res.injections == 0 {
 		res.wrongs = append(res.wrongs, nothingBroken)
