@@ -98,6 +98,7 @@ func (g *gateway) open() (err error) {
 		g.logger.Warn("the container's memory limit is not known", "err", limitErr)
 	}
 	conf.memory.log(g.logger, limit, scaled)
+	conf.memory.warnAboveMachine(g.logger, limit, machineMemory())
 	for _, n := range conf.notes {
 		n.log(g.logger)
 	}

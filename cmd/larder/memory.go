@@ -301,6 +301,40 @@ func (m *memoryConfig) expansions() int64 {
 // texts is the part of what is for requests that is for their messages and what expressions compile to, from their arrival on.
 func (m *memoryConfig) texts() int64 { return m.requests.bytes / 8 }
 
+// sum adds up what fit has shared out.
+func (m *memoryConfig) sum() int64 {
+	all := add(add(m.headers, m.builds), add(2*m.inFlight, m.requests.bytes))
+	for _, n := range m.kept {
+		all = add(all, n)
+	}
+	for _, writes := range []*amount{m.indexWrites, m.chunkWrites} {
+		if writes != nil {
+			all = add(all, writes.bytes)
+		}
+	}
+	return all
+}
+
+// warnAboveMachine says that the allowances do not fit into the machine, which only the kernel would say otherwise. machine is its memory, 0
+// where that is not known.
+func (m *memoryConfig) warnAboveMachine(logger *slog.Logger, limit, machine int64) {
+	all := m.sum()
+	if limit > 0 || machine <= 0 || all <= machine {
+		return
+	}
+	logger.Warn("memory: the allowances are more than the machine has", "allowances", wholeMiB(all), "machine", wholeMiB(machine),
+		"lower", "--cache-size or --store.request-bytes", "or_set", "GOMEMLIMIT or a limit of the container, to which the defaults are scaled")
+}
+
+// machineMemory is the memory of the machine, 0 where it is not known.
+func machineMemory() int64 {
+	n, err := memlimit.FromSystem()
+	if err != nil || n > math.MaxInt64 {
+		return 0
+	}
+	return int64(n)
+}
+
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
 	var attrs []any
 	for k := range kinds {

@@ -200,3 +200,29 @@ func TestTooLittleForPagesIsSaid(t *testing.T) {
 	// What is too small for pages of any size is so by itself.
 	f("kind=chunk_pages size=512KiB least=1MiB raise=--chunk-cache-size\n", "--chunk-cache-size=512KB")
 }
+
+// TestAllowancesAboveTheMachineAreSaid: without a limit the start tells of allowances that the machine cannot hold, and of no others.
+func TestAllowancesAboveTheMachineAreSaid(t *testing.T) {
+	f := func(limit, machine int64, want string, args ...string) {
+		t.Helper()
+		c, err := loadedFlags(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.memory.fit(limit); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		c.memory.warnAboveMachine(slog.New(slog.NewTextHandler(&out, nil)), limit, machine)
+		if want == "" && out.Len() > 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("%q on a machine of %d: got %q, want %q", args, machine, out.String(), want)
+		}
+	}
+	const defaults = 250 + 512 + 64 + 1024 + 256 + 64 + 2*256 // MiB
+	f(0, defaults<<20, "")
+	f(0, (defaults-1)<<20, "allowances=2GiB634MiB machine=2GiB633MiB")
+	f(0, 16<<30, "allowances=", "--chunk-cache-size=20GB")
+	f(0, 16<<30, "", "--chunk-cache-size=2GB")
+	f(0, 0, "", "--chunk-cache-size=20GB") // not known
+	f(2<<30, 1<<30, "")                    // the limit is what was fitted to
+}

@@ -3,6 +3,7 @@ package requestlog
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
@@ -37,7 +38,7 @@ func New(conf *Config, o Options) *Log {
 	l.Set(conf)
 	rpc := o.Logger.With("service", "gRPC/server", "component", "store")
 	write := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		rpc.Log(ctx, slog.Level(level), msg, fields...) // the levels are slog's
+		rpc.Log(ctx, slog.Level(level), msg, numbers(fields)...) // the levels are slog's
 	})
 	for d, events := range map[decision][]logging.LoggableEvent{
 		atEnd: {logging.FinishCall}, atStartAndEnd: {logging.StartCall, logging.FinishCall},
@@ -47,6 +48,18 @@ func New(conf *Config, o Options) *Log {
 		l.stream[d] = logging.StreamServerInterceptor(write, opts...)
 	}
 	return l
+}
+
+// numbers makes a number of the time that a call took, which the middleware has as text.
+func numbers(fields []any) []any {
+	for i := 0; i+1 < len(fields); i += 2 {
+		if text, ok := fields[i+1].(string); ok && fields[i] == "grpc.time_ms" {
+			if ms, err := strconv.ParseFloat(text, 64); err == nil {
+				fields[i+1] = ms
+			}
+		}
+	}
+	return fields
 }
 
 // Set replaces the configuration, for requests that begin from now on.

@@ -1,7 +1,6 @@
 package requestlog
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -53,7 +52,7 @@ func (l *Log) HTTP(next http.Handler) http.Handler {
 			}
 			write(level, "finished call",
 				"http.status_code", strconv.Itoa(s.status),
-				"http.time_ms", fmt.Sprint(float32(time.Since(start).Microseconds())/1000),
+				"http.time_ms", float64(time.Since(start).Microseconds())/1000,
 				"http.remote_addr", bounded(remote(r), maxHeaderBytes),
 			)
 		}()

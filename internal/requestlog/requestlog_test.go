@@ -130,6 +130,9 @@ func TestGRPC(t *testing.T) {
 	has(t, got[0], map[string]string{"msg": "started call"})
 	has(t, got[1], about)
 	has(t, got[1], map[string]string{"msg": "finished call", "grpc.code": "OK"})
+	if _, ok := got[1]["grpc.time_ms"].(float64); !ok {
+		t.Errorf("grpc.time_ms is no number: %v", got[1])
+	}
 
 	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
 		if _, err := c.Check(ctx, &healthpb.HealthCheckRequest{Service: "bread"}); status.Code(err) != codes.Internal {
@@ -215,6 +218,9 @@ func TestHTTP(t *testing.T) {
 	has(t, got[0], map[string]string{"msg": "started call", "http.start_time": "*"})
 	has(t, got[1], about)
 	has(t, got[1], map[string]string{"msg": "finished call", "http.status_code": "200", "http.time_ms": "*", "http.remote_addr": "192.0.2.1:1234"})
+	if _, ok := got[1]["http.time_ms"].(float64); !ok {
+		t.Errorf("http.time_ms is no number: %v", got[1])
+	}
 	has(t, get("/api/v1/status/buildinfo")[1], map[string]string{"level": "DEBUG", "http.status_code": "404", "thanos.method_name": "status_build"})
 	has(t, get("/api/v1/blocks/mark")[1], map[string]string{"level": "ERROR", "http.status_code": "502", "thanos.method_name": "blocks_mark"})
 	get("/api/v1/panic")

@@ -33,7 +33,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("unknown log level %q, want one of %s", level, strings.Join(LogLevels(), ", "))
 	}
-	opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: thanosKeys}
+	opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: thanosKeys(format == "json")}
 	switch format {
 	case "logfmt":
 		return slog.New(slog.NewTextHandler(w, opts)), nil
@@ -48,9 +48,13 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("unknown log format %q, want one of %s", format, strings.Join(LogFormats(), ", "))
 }
 
-// thanosKeys spells the fixed keys as Thanos does. Durations are written for people in both formats: slog's JSON would print
-// bare nanoseconds.
-func thanosKeys(groups []string, a slog.Attr) slog.Attr {
+// thanosKeys spells the fixed keys as Thanos does. Durations are text for people, and seconds where numbers are wanted: slog's JSON would
+// print bare nanoseconds.
+func thanosKeys(numbers bool) func([]string, slog.Attr) slog.Attr {
+	return func(groups []string, a slog.Attr) slog.Attr { return thanosKey(groups, a, numbers) }
+}
+
+func thanosKey(groups []string, a slog.Attr, numbers bool) slog.Attr {
 	if len(groups) == 0 {
 		switch a.Key {
 		case slog.TimeKey:
@@ -60,6 +64,9 @@ func thanosKeys(groups []string, a slog.Attr) slog.Attr {
 		}
 	}
 	if a.Value.Kind() == slog.KindDuration {
+		if numbers {
+			return slog.Float64(a.Key, a.Value.Duration().Seconds())
+		}
 		return slog.String(a.Key, a.Value.Duration().String())
 	}
 	return a

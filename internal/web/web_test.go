@@ -73,6 +73,7 @@ func TestHandler(t *testing.T) {
 		}
 	}
 	f("/", 200, "text/html")
+	f("/favicon.ico", 200, "image/svg+xml")
 	f("/metrics", 200, "application/openmetrics-text")
 	f("/debug/pprof/", 200, "text/html")
 	f("/debug/pprof/goroutine?debug=1", 200, "text/plain")
@@ -87,6 +88,7 @@ func TestHandler(t *testing.T) {
 	f("/blocks", 404, "text/plain")
 	f("/api/v1/blocks", 404, "text/plain")
 	f("/api/v1/status/flags", 404, "text/plain")
+	f("/favicon.ico", 404, "text/plain")
 	f("/metrics", 200, "application/openmetrics-text")
 	f("/debug/pprof/", 200, "text/html")
 	f("/-/healthy", 200, "text/plain")

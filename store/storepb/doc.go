@@ -19,8 +19,8 @@
 //	return w.Flush()
 //
 // The server is made with grpc.ForceServerCodecV2(storepb.Codec()); one FramePool serves the process. The bytes are the same as
-// proto.Marshal makes of the same message, with one exception: text that is not UTF-8 is sent as it is, as Thanos does, where
-// proto.Marshal refuses it.
+// proto.Marshal makes of the same message. Strings are bytes, as in Thanos: text that is not UTF-8 is sent and received as it is
+// (protocgen says how).
 //
 // # Who owns which bytes
 //

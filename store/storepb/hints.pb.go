@@ -29,8 +29,8 @@ const (
 type SeriesRequestHints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// block_matchers are matched against a block's external labels and __block_id. Empty means every block.
-	BlockMatchers    []*LabelMatcher `protobuf:"bytes,1,rep,name=block_matchers,json=blockMatchers,proto3" json:"block_matchers,omitempty"`
-	EnableQueryStats bool            `protobuf:"varint,2,opt,name=enable_query_stats,json=enableQueryStats,proto3" json:"enable_query_stats,omitempty"`
+	BlockMatchers    []*LabelMatcher `protobuf:"bytes,1,rep,name=block_matchers,json=blockMatchers" json:"block_matchers,omitempty"`
+	EnableQueryStats bool            `protobuf:"varint,2,opt,name=enable_query_stats,json=enableQueryStats" json:"enable_query_stats,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -82,8 +82,8 @@ func (x *SeriesRequestHints) GetEnableQueryStats() bool {
 // SeriesResponseHints says how a Series request was answered.
 type SeriesResponseHints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	QueriedBlocks []*Block               `protobuf:"bytes,1,rep,name=queried_blocks,json=queriedBlocks,proto3" json:"queried_blocks,omitempty"`
-	QueryStats    *QueryStats            `protobuf:"bytes,2,opt,name=query_stats,json=queryStats,proto3" json:"query_stats,omitempty"`
+	QueriedBlocks []*Block               `protobuf:"bytes,1,rep,name=queried_blocks,json=queriedBlocks" json:"queried_blocks,omitempty"`
+	QueryStats    *QueryStats            `protobuf:"bytes,2,opt,name=query_stats,json=queryStats" json:"query_stats,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -135,7 +135,7 @@ func (x *SeriesResponseHints) GetQueryStats() *QueryStats {
 // Block names a block.
 type Block struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,7 +180,7 @@ func (x *Block) GetId() string {
 // LabelNamesRequestHints narrows a LabelNames request to some blocks.
 type LabelNamesRequestHints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	BlockMatchers []*LabelMatcher        `protobuf:"bytes,1,rep,name=block_matchers,json=blockMatchers,proto3" json:"block_matchers,omitempty"`
+	BlockMatchers []*LabelMatcher        `protobuf:"bytes,1,rep,name=block_matchers,json=blockMatchers" json:"block_matchers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -225,7 +225,7 @@ func (x *LabelNamesRequestHints) GetBlockMatchers() []*LabelMatcher {
 // LabelNamesResponseHints says which blocks answered a LabelNames request.
 type LabelNamesResponseHints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	QueriedBlocks []*Block               `protobuf:"bytes,1,rep,name=queried_blocks,json=queriedBlocks,proto3" json:"queried_blocks,omitempty"`
+	QueriedBlocks []*Block               `protobuf:"bytes,1,rep,name=queried_blocks,json=queriedBlocks" json:"queried_blocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,7 +270,7 @@ func (x *LabelNamesResponseHints) GetQueriedBlocks() []*Block {
 // LabelValuesRequestHints narrows a LabelValues request to some blocks.
 type LabelValuesRequestHints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	BlockMatchers []*LabelMatcher        `protobuf:"bytes,1,rep,name=block_matchers,json=blockMatchers,proto3" json:"block_matchers,omitempty"`
+	BlockMatchers []*LabelMatcher        `protobuf:"bytes,1,rep,name=block_matchers,json=blockMatchers" json:"block_matchers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -315,7 +315,7 @@ func (x *LabelValuesRequestHints) GetBlockMatchers() []*LabelMatcher {
 // LabelValuesResponseHints says which blocks answered a LabelValues request.
 type LabelValuesResponseHints struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	QueriedBlocks []*Block               `protobuf:"bytes,1,rep,name=queried_blocks,json=queriedBlocks,proto3" json:"queried_blocks,omitempty"`
+	QueriedBlocks []*Block               `protobuf:"bytes,1,rep,name=queried_blocks,json=queriedBlocks" json:"queried_blocks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -360,28 +360,28 @@ func (x *LabelValuesResponseHints) GetQueriedBlocks() []*Block {
 // QueryStats counts what a Series request did. Sizes are in bytes. Touched is what was used, fetched what came from the bucket.
 type QueryStats struct {
 	state                  protoimpl.MessageState `protogen:"open.v1"`
-	BlocksQueried          int64                  `protobuf:"varint,1,opt,name=blocks_queried,json=blocksQueried,proto3" json:"blocks_queried,omitempty"`
-	MergedSeriesCount      int64                  `protobuf:"varint,2,opt,name=merged_series_count,json=mergedSeriesCount,proto3" json:"merged_series_count,omitempty"`
-	MergedChunksCount      int64                  `protobuf:"varint,3,opt,name=merged_chunks_count,json=mergedChunksCount,proto3" json:"merged_chunks_count,omitempty"`
-	PostingsTouched        int64                  `protobuf:"varint,4,opt,name=postings_touched,json=postingsTouched,proto3" json:"postings_touched,omitempty"`
-	PostingsTouchedSizeSum int64                  `protobuf:"varint,5,opt,name=postings_touched_size_sum,json=postingsTouchedSizeSum,proto3" json:"postings_touched_size_sum,omitempty"`
-	PostingsToFetch        int64                  `protobuf:"varint,6,opt,name=postings_to_fetch,json=postingsToFetch,proto3" json:"postings_to_fetch,omitempty"`
-	PostingsFetched        int64                  `protobuf:"varint,7,opt,name=postings_fetched,json=postingsFetched,proto3" json:"postings_fetched,omitempty"`
-	PostingsFetchedSizeSum int64                  `protobuf:"varint,8,opt,name=postings_fetched_size_sum,json=postingsFetchedSizeSum,proto3" json:"postings_fetched_size_sum,omitempty"`
-	PostingsFetchCount     int64                  `protobuf:"varint,9,opt,name=postings_fetch_count,json=postingsFetchCount,proto3" json:"postings_fetch_count,omitempty"`
-	SeriesTouched          int64                  `protobuf:"varint,10,opt,name=series_touched,json=seriesTouched,proto3" json:"series_touched,omitempty"`
-	SeriesTouchedSizeSum   int64                  `protobuf:"varint,11,opt,name=series_touched_size_sum,json=seriesTouchedSizeSum,proto3" json:"series_touched_size_sum,omitempty"`
-	SeriesFetched          int64                  `protobuf:"varint,12,opt,name=series_fetched,json=seriesFetched,proto3" json:"series_fetched,omitempty"`
-	SeriesFetchedSizeSum   int64                  `protobuf:"varint,13,opt,name=series_fetched_size_sum,json=seriesFetchedSizeSum,proto3" json:"series_fetched_size_sum,omitempty"`
-	SeriesFetchCount       int64                  `protobuf:"varint,14,opt,name=series_fetch_count,json=seriesFetchCount,proto3" json:"series_fetch_count,omitempty"`
-	ChunksTouched          int64                  `protobuf:"varint,15,opt,name=chunks_touched,json=chunksTouched,proto3" json:"chunks_touched,omitempty"`
-	ChunksTouchedSizeSum   int64                  `protobuf:"varint,16,opt,name=chunks_touched_size_sum,json=chunksTouchedSizeSum,proto3" json:"chunks_touched_size_sum,omitempty"`
-	ChunksFetched          int64                  `protobuf:"varint,17,opt,name=chunks_fetched,json=chunksFetched,proto3" json:"chunks_fetched,omitempty"`
-	ChunksFetchedSizeSum   int64                  `protobuf:"varint,18,opt,name=chunks_fetched_size_sum,json=chunksFetchedSizeSum,proto3" json:"chunks_fetched_size_sum,omitempty"`
-	ChunksFetchCount       int64                  `protobuf:"varint,19,opt,name=chunks_fetch_count,json=chunksFetchCount,proto3" json:"chunks_fetch_count,omitempty"`
-	DataDownloadedSizeSum  int64                  `protobuf:"varint,20,opt,name=data_downloaded_size_sum,json=dataDownloadedSizeSum,proto3" json:"data_downloaded_size_sum,omitempty"`
-	GetAllDuration         *durationpb.Duration   `protobuf:"bytes,21,opt,name=get_all_duration,json=getAllDuration,proto3" json:"get_all_duration,omitempty"`
-	MergeDuration          *durationpb.Duration   `protobuf:"bytes,22,opt,name=merge_duration,json=mergeDuration,proto3" json:"merge_duration,omitempty"`
+	BlocksQueried          int64                  `protobuf:"varint,1,opt,name=blocks_queried,json=blocksQueried" json:"blocks_queried,omitempty"`
+	MergedSeriesCount      int64                  `protobuf:"varint,2,opt,name=merged_series_count,json=mergedSeriesCount" json:"merged_series_count,omitempty"`
+	MergedChunksCount      int64                  `protobuf:"varint,3,opt,name=merged_chunks_count,json=mergedChunksCount" json:"merged_chunks_count,omitempty"`
+	PostingsTouched        int64                  `protobuf:"varint,4,opt,name=postings_touched,json=postingsTouched" json:"postings_touched,omitempty"`
+	PostingsTouchedSizeSum int64                  `protobuf:"varint,5,opt,name=postings_touched_size_sum,json=postingsTouchedSizeSum" json:"postings_touched_size_sum,omitempty"`
+	PostingsToFetch        int64                  `protobuf:"varint,6,opt,name=postings_to_fetch,json=postingsToFetch" json:"postings_to_fetch,omitempty"`
+	PostingsFetched        int64                  `protobuf:"varint,7,opt,name=postings_fetched,json=postingsFetched" json:"postings_fetched,omitempty"`
+	PostingsFetchedSizeSum int64                  `protobuf:"varint,8,opt,name=postings_fetched_size_sum,json=postingsFetchedSizeSum" json:"postings_fetched_size_sum,omitempty"`
+	PostingsFetchCount     int64                  `protobuf:"varint,9,opt,name=postings_fetch_count,json=postingsFetchCount" json:"postings_fetch_count,omitempty"`
+	SeriesTouched          int64                  `protobuf:"varint,10,opt,name=series_touched,json=seriesTouched" json:"series_touched,omitempty"`
+	SeriesTouchedSizeSum   int64                  `protobuf:"varint,11,opt,name=series_touched_size_sum,json=seriesTouchedSizeSum" json:"series_touched_size_sum,omitempty"`
+	SeriesFetched          int64                  `protobuf:"varint,12,opt,name=series_fetched,json=seriesFetched" json:"series_fetched,omitempty"`
+	SeriesFetchedSizeSum   int64                  `protobuf:"varint,13,opt,name=series_fetched_size_sum,json=seriesFetchedSizeSum" json:"series_fetched_size_sum,omitempty"`
+	SeriesFetchCount       int64                  `protobuf:"varint,14,opt,name=series_fetch_count,json=seriesFetchCount" json:"series_fetch_count,omitempty"`
+	ChunksTouched          int64                  `protobuf:"varint,15,opt,name=chunks_touched,json=chunksTouched" json:"chunks_touched,omitempty"`
+	ChunksTouchedSizeSum   int64                  `protobuf:"varint,16,opt,name=chunks_touched_size_sum,json=chunksTouchedSizeSum" json:"chunks_touched_size_sum,omitempty"`
+	ChunksFetched          int64                  `protobuf:"varint,17,opt,name=chunks_fetched,json=chunksFetched" json:"chunks_fetched,omitempty"`
+	ChunksFetchedSizeSum   int64                  `protobuf:"varint,18,opt,name=chunks_fetched_size_sum,json=chunksFetchedSizeSum" json:"chunks_fetched_size_sum,omitempty"`
+	ChunksFetchCount       int64                  `protobuf:"varint,19,opt,name=chunks_fetch_count,json=chunksFetchCount" json:"chunks_fetch_count,omitempty"`
+	DataDownloadedSizeSum  int64                  `protobuf:"varint,20,opt,name=data_downloaded_size_sum,json=dataDownloadedSizeSum" json:"data_downloaded_size_sum,omitempty"`
+	GetAllDuration         *durationpb.Duration   `protobuf:"bytes,21,opt,name=get_all_duration,json=getAllDuration" json:"get_all_duration,omitempty"`
+	MergeDuration          *durationpb.Duration   `protobuf:"bytes,22,opt,name=merge_duration,json=mergeDuration" json:"merge_duration,omitempty"`
 	unknownFields          protoimpl.UnknownFields
 	sizeCache              protoimpl.SizeCache
 }
@@ -616,7 +616,7 @@ const file_store_storepb_hints_proto_rawDesc = "" +
 	"\x12chunks_fetch_count\x18\x13 \x01(\x03R\x10chunksFetchCount\x127\n" +
 	"\x18data_downloaded_size_sum\x18\x14 \x01(\x03R\x15dataDownloadedSizeSum\x12C\n" +
 	"\x10get_all_duration\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0egetAllDuration\x12@\n" +
-	"\x0emerge_duration\x18\x16 \x01(\v2\x19.google.protobuf.DurationR\rmergeDurationB\x16Z\x14larder/store/storepbb\x06proto3"
+	"\x0emerge_duration\x18\x16 \x01(\v2\x19.google.protobuf.DurationR\rmergeDurationB\x1dZ\x14larder/store/storepb\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_store_storepb_hints_proto_rawDescOnce sync.Once

@@ -63,15 +63,15 @@ func (*InfoRequest) Descriptor() ([]byte, []int) {
 // InfoResponse has one field per API. A field that is absent says that the endpoint does not serve that API.
 type InfoResponse struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
-	LabelSets      []*ZLabelSet           `protobuf:"bytes,1,rep,name=label_sets,json=labelSets,proto3" json:"label_sets,omitempty"`
-	ComponentType  string                 `protobuf:"bytes,2,opt,name=ComponentType,proto3" json:"ComponentType,omitempty"`
-	Store          *StoreInfo             `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
-	Rules          *RulesInfo             `protobuf:"bytes,4,opt,name=rules,proto3" json:"rules,omitempty"`
-	MetricMetadata *MetricMetadataInfo    `protobuf:"bytes,5,opt,name=metric_metadata,json=metricMetadata,proto3" json:"metric_metadata,omitempty"`
-	Targets        *TargetsInfo           `protobuf:"bytes,6,opt,name=targets,proto3" json:"targets,omitempty"`
-	Exemplars      *ExemplarsInfo         `protobuf:"bytes,7,opt,name=exemplars,proto3" json:"exemplars,omitempty"`
-	Query          *QueryAPIInfo          `protobuf:"bytes,8,opt,name=query,proto3" json:"query,omitempty"`
-	Status         *StatusInfo            `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
+	LabelSets      []*ZLabelSet           `protobuf:"bytes,1,rep,name=label_sets,json=labelSets" json:"label_sets,omitempty"`
+	ComponentType  string                 `protobuf:"bytes,2,opt,name=ComponentType" json:"ComponentType,omitempty"`
+	Store          *StoreInfo             `protobuf:"bytes,3,opt,name=store" json:"store,omitempty"`
+	Rules          *RulesInfo             `protobuf:"bytes,4,opt,name=rules" json:"rules,omitempty"`
+	MetricMetadata *MetricMetadataInfo    `protobuf:"bytes,5,opt,name=metric_metadata,json=metricMetadata" json:"metric_metadata,omitempty"`
+	Targets        *TargetsInfo           `protobuf:"bytes,6,opt,name=targets" json:"targets,omitempty"`
+	Exemplars      *ExemplarsInfo         `protobuf:"bytes,7,opt,name=exemplars" json:"exemplars,omitempty"`
+	Query          *QueryAPIInfo          `protobuf:"bytes,8,opt,name=query" json:"query,omitempty"`
+	Status         *StatusInfo            `protobuf:"bytes,9,opt,name=status" json:"status,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -172,16 +172,16 @@ func (x *InfoResponse) GetStatus() *StatusInfo {
 // StoreInfo describes a StoreAPI. Times are in milliseconds.
 type StoreInfo struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
-	MinTime int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
-	MaxTime int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	MinTime int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime" json:"min_time,omitempty"`
+	MaxTime int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime" json:"max_time,omitempty"`
 	// supports_sharding says that SeriesRequest.shard_info is honoured.
-	SupportsSharding bool `protobuf:"varint,3,opt,name=supports_sharding,json=supportsSharding,proto3" json:"supports_sharding,omitempty"`
+	SupportsSharding bool `protobuf:"varint,3,opt,name=supports_sharding,json=supportsSharding" json:"supports_sharding,omitempty"`
 	// supports_without_replica_labels says that SeriesRequest.without_replica_labels is honoured.
-	SupportsWithoutReplicaLabels bool `protobuf:"varint,5,opt,name=supports_without_replica_labels,json=supportsWithoutReplicaLabels,proto3" json:"supports_without_replica_labels,omitempty"`
+	SupportsWithoutReplicaLabels bool `protobuf:"varint,5,opt,name=supports_without_replica_labels,json=supportsWithoutReplicaLabels" json:"supports_without_replica_labels,omitempty"`
 	// tsdb_infos has one entry per label set and continuous time range.
-	TsdbInfos []*TSDBInfo `protobuf:"bytes,6,rep,name=tsdb_infos,json=tsdbInfos,proto3" json:"tsdb_infos,omitempty"`
+	TsdbInfos []*TSDBInfo `protobuf:"bytes,6,rep,name=tsdb_infos,json=tsdbInfos" json:"tsdb_infos,omitempty"`
 	// supports_projections says that the projection hints of QueryHints are honoured.
-	SupportsProjections bool `protobuf:"varint,7,opt,name=supports_projections,json=supportsProjections,proto3" json:"supports_projections,omitempty"`
+	SupportsProjections bool `protobuf:"varint,7,opt,name=supports_projections,json=supportsProjections" json:"supports_projections,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -368,8 +368,8 @@ func (*TargetsInfo) Descriptor() ([]byte, []int) {
 
 type ExemplarsInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
-	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime" json:"min_time,omitempty"`
+	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime" json:"max_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -493,9 +493,9 @@ func (*StatusInfo) Descriptor() ([]byte, []int) {
 // TSDBInfo says that samples with these external labels exist between these times.
 type TSDBInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Labels        *ZLabelSet             `protobuf:"bytes,1,opt,name=labels,proto3" json:"labels,omitempty"`
-	MinTime       int64                  `protobuf:"varint,2,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
-	MaxTime       int64                  `protobuf:"varint,3,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
+	Labels        *ZLabelSet             `protobuf:"bytes,1,opt,name=labels" json:"labels,omitempty"`
+	MinTime       int64                  `protobuf:"varint,2,opt,name=min_time,json=minTime" json:"min_time,omitempty"`
+	MaxTime       int64                  `protobuf:"varint,3,opt,name=max_time,json=maxTime" json:"max_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,7 +590,7 @@ const file_store_storepb_info_proto_rawDesc = "" +
 	"\bmin_time\x18\x02 \x01(\x03R\aminTime\x12\x19\n" +
 	"\bmax_time\x18\x03 \x01(\x03R\amaxTime2C\n" +
 	"\x04Info\x12;\n" +
-	"\x04Info\x12\x18.thanos.info.InfoRequest\x1a\x19.thanos.info.InfoResponseB\x16Z\x14larder/store/storepbb\x06proto3"
+	"\x04Info\x12\x18.thanos.info.InfoRequest\x1a\x19.thanos.info.InfoResponseB\x1dZ\x14larder/store/storepb\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_store_storepb_info_proto_rawDescOnce sync.Once

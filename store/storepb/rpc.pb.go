@@ -87,33 +87,33 @@ func (Aggr) EnumDescriptor() ([]byte, []int) {
 // SeriesRequest asks for series. Times are in milliseconds, both inclusive.
 type SeriesRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	MinTime  int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
-	MaxTime  int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
-	Matchers []*LabelMatcher        `protobuf:"bytes,3,rep,name=matchers,proto3" json:"matchers,omitempty"`
+	MinTime  int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime" json:"min_time,omitempty"`
+	MaxTime  int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime" json:"max_time,omitempty"`
+	Matchers []*LabelMatcher        `protobuf:"bytes,3,rep,name=matchers" json:"matchers,omitempty"`
 	// max_resolution_window is the coarsest resolution that will do, in milliseconds; 0 asks for raw samples only.
-	MaxResolutionWindow int64 `protobuf:"varint,4,opt,name=max_resolution_window,json=maxResolutionWindow,proto3" json:"max_resolution_window,omitempty"`
+	MaxResolutionWindow int64 `protobuf:"varint,4,opt,name=max_resolution_window,json=maxResolutionWindow" json:"max_resolution_window,omitempty"`
 	// aggregates are those wanted of downsampled chunks. Raw chunks ignore it.
-	Aggregates []Aggr `protobuf:"varint,5,rep,packed,name=aggregates,proto3,enum=thanos.Aggr" json:"aggregates,omitempty"`
+	Aggregates []Aggr `protobuf:"varint,5,rep,packed,name=aggregates,enum=thanos.Aggr" json:"aggregates,omitempty"`
 	// partial_response_disabled is the older form of partial_response_strategy.
-	PartialResponseDisabled bool                    `protobuf:"varint,6,opt,name=partial_response_disabled,json=partialResponseDisabled,proto3" json:"partial_response_disabled,omitempty"`
-	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,7,opt,name=partial_response_strategy,json=partialResponseStrategy,proto3,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
+	PartialResponseDisabled bool                    `protobuf:"varint,6,opt,name=partial_response_disabled,json=partialResponseDisabled" json:"partial_response_disabled,omitempty"`
+	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,7,opt,name=partial_response_strategy,json=partialResponseStrategy,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
 	// skip_chunks asks for labels only, of series that have a chunk in the range all the same.
-	SkipChunks bool `protobuf:"varint,8,opt,name=skip_chunks,json=skipChunks,proto3" json:"skip_chunks,omitempty"`
+	SkipChunks bool `protobuf:"varint,8,opt,name=skip_chunks,json=skipChunks" json:"skip_chunks,omitempty"`
 	// hints is a hintspb.SeriesRequestHints.
-	Hints *anypb.Any `protobuf:"bytes,9,opt,name=hints,proto3" json:"hints,omitempty"`
+	Hints *anypb.Any `protobuf:"bytes,9,opt,name=hints" json:"hints,omitempty"`
 	// step and range, in milliseconds, are older forms of fields of query_hints.
-	Step  int64 `protobuf:"varint,10,opt,name=step,proto3" json:"step,omitempty"`
-	Range int64 `protobuf:"varint,11,opt,name=range,proto3" json:"range,omitempty"`
+	Step  int64 `protobuf:"varint,10,opt,name=step" json:"step,omitempty"`
+	Range int64 `protobuf:"varint,11,opt,name=range" json:"range,omitempty"`
 	// query_hints is what PromQL knows about the use of the series. A store may ignore it.
-	QueryHints *QueryHints `protobuf:"bytes,12,opt,name=query_hints,json=queryHints,proto3" json:"query_hints,omitempty"`
+	QueryHints *QueryHints `protobuf:"bytes,12,opt,name=query_hints,json=queryHints" json:"query_hints,omitempty"`
 	// shard_info asks for one shard of the series, split by a hash of their labels.
-	ShardInfo *ShardInfo `protobuf:"bytes,13,opt,name=shard_info,json=shardInfo,proto3" json:"shard_info,omitempty"`
+	ShardInfo *ShardInfo `protobuf:"bytes,13,opt,name=shard_info,json=shardInfo" json:"shard_info,omitempty"`
 	// without_replica_labels are removed from the series before they are sorted, merged and sent.
-	WithoutReplicaLabels []string `protobuf:"bytes,14,rep,name=without_replica_labels,json=withoutReplicaLabels,proto3" json:"without_replica_labels,omitempty"`
+	WithoutReplicaLabels []string `protobuf:"bytes,14,rep,name=without_replica_labels,json=withoutReplicaLabels" json:"without_replica_labels,omitempty"`
 	// limit is the largest number of series wanted; 0 wants all.
-	Limit int64 `protobuf:"varint,15,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit int64 `protobuf:"varint,15,opt,name=limit" json:"limit,omitempty"`
 	// response_batch_size above 1 asks for responses that hold up to that many series.
-	ResponseBatchSize int64 `protobuf:"varint,16,opt,name=response_batch_size,json=responseBatchSize,proto3" json:"response_batch_size,omitempty"`
+	ResponseBatchSize int64 `protobuf:"varint,16,opt,name=response_batch_size,json=responseBatchSize" json:"response_batch_size,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -263,15 +263,15 @@ func (x *SeriesRequest) GetResponseBatchSize() int64 {
 // QueryHints is what PromQL knows about the use of the series.
 type QueryHints struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
-	StepMillis int64                  `protobuf:"varint,1,opt,name=step_millis,json=stepMillis,proto3" json:"step_millis,omitempty"`
+	StepMillis int64                  `protobuf:"varint,1,opt,name=step_millis,json=stepMillis" json:"step_millis,omitempty"`
 	// func is the function or aggregation around the selector.
-	Func     *Func     `protobuf:"bytes,2,opt,name=func,proto3" json:"func,omitempty"`
-	Grouping *Grouping `protobuf:"bytes,4,opt,name=grouping,proto3" json:"grouping,omitempty"`
+	Func     *Func     `protobuf:"bytes,2,opt,name=func" json:"func,omitempty"`
+	Grouping *Grouping `protobuf:"bytes,4,opt,name=grouping" json:"grouping,omitempty"`
 	// range is the range of a range vector selector.
-	Range *Range `protobuf:"bytes,5,opt,name=range,proto3" json:"range,omitempty"`
+	Range *Range `protobuf:"bytes,5,opt,name=range" json:"range,omitempty"`
 	// projection_labels and projection_include name the labels that the query needs, or does not need.
-	ProjectionLabels  []string `protobuf:"bytes,6,rep,name=projection_labels,json=projectionLabels,proto3" json:"projection_labels,omitempty"`
-	ProjectionInclude bool     `protobuf:"varint,7,opt,name=projection_include,json=projectionInclude,proto3" json:"projection_include,omitempty"`
+	ProjectionLabels  []string `protobuf:"bytes,6,rep,name=projection_labels,json=projectionLabels" json:"projection_labels,omitempty"`
+	ProjectionInclude bool     `protobuf:"varint,7,opt,name=projection_include,json=projectionInclude" json:"projection_include,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -351,11 +351,11 @@ func (x *QueryHints) GetProjectionInclude() bool {
 // ShardInfo picks series by hash(labels) % total_shards == shard_index. The hash covers the named labels, or all others.
 type ShardInfo struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
-	ShardIndex  int64                  `protobuf:"varint,1,opt,name=shard_index,json=shardIndex,proto3" json:"shard_index,omitempty"`
-	TotalShards int64                  `protobuf:"varint,2,opt,name=total_shards,json=totalShards,proto3" json:"total_shards,omitempty"`
+	ShardIndex  int64                  `protobuf:"varint,1,opt,name=shard_index,json=shardIndex" json:"shard_index,omitempty"`
+	TotalShards int64                  `protobuf:"varint,2,opt,name=total_shards,json=totalShards" json:"total_shards,omitempty"`
 	// by says that the hash covers the named labels; otherwise it covers all but them.
-	By            bool     `protobuf:"varint,3,opt,name=by,proto3" json:"by,omitempty"`
-	Labels        []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
+	By            bool     `protobuf:"varint,3,opt,name=by" json:"by,omitempty"`
+	Labels        []string `protobuf:"bytes,4,rep,name=labels" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,7 +421,7 @@ func (x *ShardInfo) GetLabels() []string {
 // Func names a PromQL function or aggregation.
 type Func struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,8 +466,8 @@ func (x *Func) GetName() string {
 // Grouping is the by or without clause of an aggregation.
 type Grouping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	By            bool                   `protobuf:"varint,1,opt,name=by,proto3" json:"by,omitempty"`
-	Labels        []string               `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
+	By            bool                   `protobuf:"varint,1,opt,name=by" json:"by,omitempty"`
+	Labels        []string               `protobuf:"bytes,3,rep,name=labels" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,7 +519,7 @@ func (x *Grouping) GetLabels() []string {
 // Range is the length of a range vector selector in milliseconds.
 type Range struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Millis        int64                  `protobuf:"varint,1,opt,name=millis,proto3" json:"millis,omitempty"`
+	Millis        int64                  `protobuf:"varint,1,opt,name=millis" json:"millis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -653,22 +653,22 @@ type isSeriesResponse_Result interface {
 }
 
 type SeriesResponse_Series struct {
-	Series *Series `protobuf:"bytes,1,opt,name=series,proto3,oneof"`
+	Series *Series `protobuf:"bytes,1,opt,name=series,oneof"`
 }
 
 type SeriesResponse_Warning struct {
 	// warning tells the user about something that did not stop the answer.
-	Warning string `protobuf:"bytes,2,opt,name=warning,proto3,oneof"`
+	Warning string `protobuf:"bytes,2,opt,name=warning,oneof"`
 }
 
 type SeriesResponse_Hints struct {
 	// hints is a hintspb.SeriesResponseHints. It is the last frame of an answer.
-	Hints *anypb.Any `protobuf:"bytes,3,opt,name=hints,proto3,oneof"`
+	Hints *anypb.Any `protobuf:"bytes,3,opt,name=hints,oneof"`
 }
 
 type SeriesResponse_Batch struct {
 	// batch is sent in place of series when the request has a response_batch_size above 1.
-	Batch *SeriesBatch `protobuf:"bytes,4,opt,name=batch,proto3,oneof"`
+	Batch *SeriesBatch `protobuf:"bytes,4,opt,name=batch,oneof"`
 }
 
 func (*SeriesResponse_Series) isSeriesResponse_Result() {}
@@ -682,15 +682,15 @@ func (*SeriesResponse_Batch) isSeriesResponse_Result() {}
 // LabelNamesRequest asks for label names. Times are in milliseconds, both inclusive.
 type LabelNamesRequest struct {
 	state                   protoimpl.MessageState  `protogen:"open.v1"`
-	PartialResponseDisabled bool                    `protobuf:"varint,1,opt,name=partial_response_disabled,json=partialResponseDisabled,proto3" json:"partial_response_disabled,omitempty"`
-	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,2,opt,name=partial_response_strategy,json=partialResponseStrategy,proto3,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
-	Start                   int64                   `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
-	End                     int64                   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	PartialResponseDisabled bool                    `protobuf:"varint,1,opt,name=partial_response_disabled,json=partialResponseDisabled" json:"partial_response_disabled,omitempty"`
+	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,2,opt,name=partial_response_strategy,json=partialResponseStrategy,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
+	Start                   int64                   `protobuf:"varint,3,opt,name=start" json:"start,omitempty"`
+	End                     int64                   `protobuf:"varint,4,opt,name=end" json:"end,omitempty"`
 	// hints is a hintspb.LabelNamesRequestHints.
-	Hints                *anypb.Any      `protobuf:"bytes,5,opt,name=hints,proto3" json:"hints,omitempty"`
-	Matchers             []*LabelMatcher `protobuf:"bytes,6,rep,name=matchers,proto3" json:"matchers,omitempty"`
-	WithoutReplicaLabels []string        `protobuf:"bytes,7,rep,name=without_replica_labels,json=withoutReplicaLabels,proto3" json:"without_replica_labels,omitempty"`
-	Limit                int64           `protobuf:"varint,8,opt,name=limit,proto3" json:"limit,omitempty"`
+	Hints                *anypb.Any      `protobuf:"bytes,5,opt,name=hints" json:"hints,omitempty"`
+	Matchers             []*LabelMatcher `protobuf:"bytes,6,rep,name=matchers" json:"matchers,omitempty"`
+	WithoutReplicaLabels []string        `protobuf:"bytes,7,rep,name=without_replica_labels,json=withoutReplicaLabels" json:"without_replica_labels,omitempty"`
+	Limit                int64           `protobuf:"varint,8,opt,name=limit" json:"limit,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -784,10 +784,10 @@ func (x *LabelNamesRequest) GetLimit() int64 {
 // LabelNamesResponse answers LabelNames.
 type LabelNamesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	Names    []string               `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
-	Warnings []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Names    []string               `protobuf:"bytes,1,rep,name=names" json:"names,omitempty"`
+	Warnings []string               `protobuf:"bytes,2,rep,name=warnings" json:"warnings,omitempty"`
 	// hints is a hintspb.LabelNamesResponseHints.
-	Hints         *anypb.Any `protobuf:"bytes,3,opt,name=hints,proto3" json:"hints,omitempty"`
+	Hints         *anypb.Any `protobuf:"bytes,3,opt,name=hints" json:"hints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -846,16 +846,16 @@ func (x *LabelNamesResponse) GetHints() *anypb.Any {
 // LabelValuesRequest asks for the values of one label. Times are in milliseconds, both inclusive.
 type LabelValuesRequest struct {
 	state                   protoimpl.MessageState  `protogen:"open.v1"`
-	Label                   string                  `protobuf:"bytes,1,opt,name=label,proto3" json:"label,omitempty"`
-	PartialResponseDisabled bool                    `protobuf:"varint,2,opt,name=partial_response_disabled,json=partialResponseDisabled,proto3" json:"partial_response_disabled,omitempty"`
-	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,3,opt,name=partial_response_strategy,json=partialResponseStrategy,proto3,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
-	Start                   int64                   `protobuf:"varint,4,opt,name=start,proto3" json:"start,omitempty"`
-	End                     int64                   `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`
+	Label                   string                  `protobuf:"bytes,1,opt,name=label" json:"label,omitempty"`
+	PartialResponseDisabled bool                    `protobuf:"varint,2,opt,name=partial_response_disabled,json=partialResponseDisabled" json:"partial_response_disabled,omitempty"`
+	PartialResponseStrategy PartialResponseStrategy `protobuf:"varint,3,opt,name=partial_response_strategy,json=partialResponseStrategy,enum=thanos.PartialResponseStrategy" json:"partial_response_strategy,omitempty"`
+	Start                   int64                   `protobuf:"varint,4,opt,name=start" json:"start,omitempty"`
+	End                     int64                   `protobuf:"varint,5,opt,name=end" json:"end,omitempty"`
 	// hints is a hintspb.LabelValuesRequestHints.
-	Hints                *anypb.Any      `protobuf:"bytes,6,opt,name=hints,proto3" json:"hints,omitempty"`
-	Matchers             []*LabelMatcher `protobuf:"bytes,7,rep,name=matchers,proto3" json:"matchers,omitempty"`
-	WithoutReplicaLabels []string        `protobuf:"bytes,8,rep,name=without_replica_labels,json=withoutReplicaLabels,proto3" json:"without_replica_labels,omitempty"`
-	Limit                int64           `protobuf:"varint,9,opt,name=limit,proto3" json:"limit,omitempty"`
+	Hints                *anypb.Any      `protobuf:"bytes,6,opt,name=hints" json:"hints,omitempty"`
+	Matchers             []*LabelMatcher `protobuf:"bytes,7,rep,name=matchers" json:"matchers,omitempty"`
+	WithoutReplicaLabels []string        `protobuf:"bytes,8,rep,name=without_replica_labels,json=withoutReplicaLabels" json:"without_replica_labels,omitempty"`
+	Limit                int64           `protobuf:"varint,9,opt,name=limit" json:"limit,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache
 }
@@ -956,10 +956,10 @@ func (x *LabelValuesRequest) GetLimit() int64 {
 // LabelValuesResponse answers LabelValues.
 type LabelValuesResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
-	Values   []string               `protobuf:"bytes,1,rep,name=values,proto3" json:"values,omitempty"`
-	Warnings []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Values   []string               `protobuf:"bytes,1,rep,name=values" json:"values,omitempty"`
+	Warnings []string               `protobuf:"bytes,2,rep,name=warnings" json:"warnings,omitempty"`
 	// hints is a hintspb.LabelValuesResponseHints.
-	Hints         *anypb.Any `protobuf:"bytes,3,opt,name=hints,proto3" json:"hints,omitempty"`
+	Hints         *anypb.Any `protobuf:"bytes,3,opt,name=hints" json:"hints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1109,7 +1109,7 @@ const file_store_storepb_rpc_proto_rawDesc = "" +
 	"\x06Series\x12\x15.thanos.SeriesRequest\x1a\x16.thanos.SeriesResponse0\x01\x12C\n" +
 	"\n" +
 	"LabelNames\x12\x19.thanos.LabelNamesRequest\x1a\x1a.thanos.LabelNamesResponse\x12F\n" +
-	"\vLabelValues\x12\x1a.thanos.LabelValuesRequest\x1a\x1b.thanos.LabelValuesResponseB\x16Z\x14larder/store/storepbb\x06proto3"
+	"\vLabelValues\x12\x1a.thanos.LabelValuesRequest\x1a\x1b.thanos.LabelValuesResponseB\x1dZ\x14larder/store/storepb\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_store_storepb_rpc_proto_rawDescOnce sync.Once

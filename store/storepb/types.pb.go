@@ -177,8 +177,8 @@ func (LabelMatcher_Type) EnumDescriptor() ([]byte, []int) {
 // Label is one name and value of a series.
 type Label struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,7 +230,7 @@ func (x *Label) GetValue() string {
 // LabelSet is a set of labels, sorted by name.
 type LabelSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Labels        []*Label               `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	Labels        []*Label               `protobuf:"bytes,1,rep,name=labels" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -275,7 +275,7 @@ func (x *LabelSet) GetLabels() []*Label {
 // ZLabelSet has LabelSet's wire format. Thanos gives it a name of its own because it decodes it differently.
 type ZLabelSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Labels        []*Label               `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
+	Labels        []*Label               `protobuf:"bytes,1,rep,name=labels" json:"labels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,10 +320,10 @@ func (x *ZLabelSet) GetLabels() []*Label {
 // Chunk is the payload of one TSDB chunk, without the encoding byte and checksum that surround it on disk.
 type Chunk struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Type  Chunk_Encoding         `protobuf:"varint,1,opt,name=type,proto3,enum=thanos.Chunk_Encoding" json:"type,omitempty"`
-	Data  []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	Type  Chunk_Encoding         `protobuf:"varint,1,opt,name=type,enum=thanos.Chunk_Encoding" json:"type,omitempty"`
+	Data  []byte                 `protobuf:"bytes,2,opt,name=data" json:"data,omitempty"`
 	// hash is the xxhash64 of data. Clients de-duplicate chunks by it.
-	Hash          uint64 `protobuf:"varint,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash          uint64 `protobuf:"varint,3,opt,name=hash" json:"hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -383,14 +383,14 @@ func (x *Chunk) GetHash() uint64 {
 // block's index, in milliseconds, both inclusive.
 type AggrChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime,proto3" json:"min_time,omitempty"`
-	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime,proto3" json:"max_time,omitempty"`
-	Raw           *Chunk                 `protobuf:"bytes,3,opt,name=raw,proto3" json:"raw,omitempty"`
-	Count         *Chunk                 `protobuf:"bytes,4,opt,name=count,proto3" json:"count,omitempty"`
-	Sum           *Chunk                 `protobuf:"bytes,5,opt,name=sum,proto3" json:"sum,omitempty"`
-	Min           *Chunk                 `protobuf:"bytes,6,opt,name=min,proto3" json:"min,omitempty"`
-	Max           *Chunk                 `protobuf:"bytes,7,opt,name=max,proto3" json:"max,omitempty"`
-	Counter       *Chunk                 `protobuf:"bytes,8,opt,name=counter,proto3" json:"counter,omitempty"`
+	MinTime       int64                  `protobuf:"varint,1,opt,name=min_time,json=minTime" json:"min_time,omitempty"`
+	MaxTime       int64                  `protobuf:"varint,2,opt,name=max_time,json=maxTime" json:"max_time,omitempty"`
+	Raw           *Chunk                 `protobuf:"bytes,3,opt,name=raw" json:"raw,omitempty"`
+	Count         *Chunk                 `protobuf:"bytes,4,opt,name=count" json:"count,omitempty"`
+	Sum           *Chunk                 `protobuf:"bytes,5,opt,name=sum" json:"sum,omitempty"`
+	Min           *Chunk                 `protobuf:"bytes,6,opt,name=min" json:"min,omitempty"`
+	Max           *Chunk                 `protobuf:"bytes,7,opt,name=max" json:"max,omitempty"`
+	Counter       *Chunk                 `protobuf:"bytes,8,opt,name=counter" json:"counter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -484,8 +484,8 @@ func (x *AggrChunk) GetCounter() *Chunk {
 // Series is a label set, sorted by name, and chunks of it.
 type Series struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Labels        []*Label               `protobuf:"bytes,1,rep,name=labels,proto3" json:"labels,omitempty"`
-	Chunks        []*AggrChunk           `protobuf:"bytes,2,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	Labels        []*Label               `protobuf:"bytes,1,rep,name=labels" json:"labels,omitempty"`
+	Chunks        []*AggrChunk           `protobuf:"bytes,2,rep,name=chunks" json:"chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,7 +537,7 @@ func (x *Series) GetChunks() []*AggrChunk {
 // SeriesBatch is several series in one response.
 type SeriesBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Series        []*Series              `protobuf:"bytes,1,rep,name=series,proto3" json:"series,omitempty"`
+	Series        []*Series              `protobuf:"bytes,1,rep,name=series" json:"series,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,9 +582,9 @@ func (x *SeriesBatch) GetSeries() []*Series {
 // LabelMatcher selects label sets by the value of one label. Expressions are anchored at both ends.
 type LabelMatcher struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          LabelMatcher_Type      `protobuf:"varint,1,opt,name=type,proto3,enum=thanos.LabelMatcher_Type" json:"type,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Type          LabelMatcher_Type      `protobuf:"varint,1,opt,name=type,enum=thanos.LabelMatcher_Type" json:"type,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -685,7 +685,7 @@ const file_store_storepb_types_proto_rawDesc = "" +
 	"\x03NRE\x10\x03*.\n" +
 	"\x17PartialResponseStrategy\x12\b\n" +
 	"\x04WARN\x10\x00\x12\t\n" +
-	"\x05ABORT\x10\x01B\x16Z\x14larder/store/storepbb\x06proto3"
+	"\x05ABORT\x10\x01B\x1dZ\x14larder/store/storepb\x92\x03\x04\b\x02 \x03b\beditionsp\xe8\a"
 
 var (
 	file_store_storepb_types_proto_rawDescOnce sync.Once
