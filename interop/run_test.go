@@ -28,7 +28,9 @@ const (
 	maxReports    = 3
 	defaultSeed   = 1
 	featureShare  = 0.10
-	nonEmptyShare = 0.60
+	// irregularShare is the least share of Series requests that must read each irregularity.
+	irregularShare = 0.03
+	nonEmptyShare  = 0.60
 )
 
 // coverage counts what a run reached.
@@ -59,11 +61,18 @@ func (c *coverage) layout(l *layout.Layout) {
 		"replica label outside": s.ReplicaOutside, "overlapping blocks": s.Overlapping, "nested blocks": s.Nested, "gaps": s.Gapped,
 		"touching blocks": s.Touching, "downsampled blocks": s.Downsampled, "raw deleted": s.RawDeleted, "compacted sources": s.Covered,
 		"marked lately": s.MarkedServed, "marked long ago": s.MarkedGone, "prefix chains three deep": s.Depth >= 3,
+		"irregular beside a regular replica": s.OddTwin,
 	} {
 		if has {
 			c.shapes[name]++
 		} else {
 			c.shapes[name] += 0
+		}
+	}
+	for _, k := range layout.Irregularities {
+		c.shapes[string(k)] += 0
+		if s.Irregular[k] {
+			c.shapes[string(k)]++
 		}
 	}
 }
@@ -86,6 +95,9 @@ func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
 		c.features[f]++
 	}
 	if !r.Thanos.Empty() {
+		for _, k := range irregularitiesRead(l, q) {
+			c.features["reads "+string(k)]++
+		}
 		aggregates, replicas, repeated := aggregatesOverReplicas(r)
 		if repeated {
 			c.features["aggregate chunks that Thanos repeats"]++
@@ -97,6 +109,21 @@ func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
 			c.features["aggregate chunks of several replicas in one series"]++
 		}
 	}
+}
+
+// irregularitiesRead are those of the blocks that a Series request reads.
+func irregularitiesRead(l *layout.Layout, q *query.Query) (read []layout.Irregularity) {
+	ms, _ := q.Matchers()
+	seen := map[layout.Irregularity]bool{}
+	for _, b := range l.Choose(q.Series.MinTime, q.Series.MaxTime, q.Series.MaxResolutionWindow, ms).Right {
+		for _, k := range b.Irregular {
+			if !seen[k] {
+				seen[k] = true
+				read = append(read, k)
+			}
+		}
+	}
+	return read
 }
 
 // aggregatesOverReplicas reports whether the answer holds aggregates, whether a series holds those of several blocks for one time, and
@@ -156,6 +183,11 @@ func (c *coverage) check(t *testing.T) {
 			t.Errorf("no answer with: %s", f)
 		}
 	}
+	for _, k := range layout.Irregularities {
+		if f := "reads " + string(k); float64(c.features[f]) < irregularShare*float64(series) {
+			t.Errorf("%q: %d of %d Series requests with an answer, want at least %.0f %%", f, c.features[f], series, irregularShare*100)
+		}
+	}
 	for name, n := range c.shapes {
 		if n == 0 {
 			t.Errorf("no layout with: %s", name)
@@ -166,6 +198,8 @@ func (c *coverage) check(t *testing.T) {
 // kind says what the i-th layout of a run must hold. Damaged layouts are few, because most of their answers are errors.
 func kind(i int) layout.Options {
 	switch i % 12 {
+	case 1, 4, 6, 9:
+		return layout.Options{Irregular: true}
 	case 3:
 		return layout.Options{Giants: true}
 	case 7:

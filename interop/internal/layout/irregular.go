@@ -118,21 +118,17 @@ func (b *blockPlan) bend(r *rand.Rand, dir string) error {
 	if err := writeIndex(filepath.Join(dir, "index"), entries); err != nil {
 		return err
 	}
-	b.Series = b.Series[:0]
-	for _, e := range entries {
-		s := Series{Labels: Normal(e.labels), Stored: e.labels}
-		for _, m := range e.chunks {
-			s.Chunks = append(s.Chunks, Range{m.MinTime, m.MaxTime})
-		}
-		b.Series = append(b.Series, s)
-	}
-	slices.SortStableFunc(b.Series, func(x, y Series) int { return labels.Compare(x.Labels, y.Labels) })
+	b.setSeries(entries)
 	return nil
 }
 
 // repeatSeries gives some series a second entry, with some of the first one's chunks or with copies of
 // them. No chunk is named twice, since Thanos cannot answer that.
 func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err error) {
+	files, err := os.ReadDir(filepath.Join(dir, "chunks"))
+	if err != nil {
+		return nil, err
+	}
 	cw, err := chunks.NewWriter(filepath.Join(dir, "chunks"))
 	if err != nil {
 		return nil, err
@@ -156,6 +152,10 @@ func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err er
 			if err := cw.WriteChunks(second.chunks...); err != nil {
 				return nil, err
 			}
+			for i := range second.chunks {
+				// The writer counts its own files, which come after those that are there.
+				second.chunks[i].Ref += chunks.ChunkRef(len(files)) << 32
+			}
 		}
 		out = append(out, e)
 		if len(second.chunks) > 0 {
@@ -166,7 +166,7 @@ func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err er
 	return out, cw.Close()
 }
 
-// indexedSeries reads the series entries of a regular block, with their chunks.
+// indexedSeries reads the series entries of a block as they are stored, with their chunks.
 func indexedSeries(dir string) ([]indexed, error) {
 	ir, err := index.NewFileReader(filepath.Join(dir, "index"), index.DecodePostingsRaw)
 	if err != nil {

@@ -42,11 +42,15 @@ type Shape struct {
 	Downsampled, RawDeleted                             bool
 	Covered, MarkedServed, MarkedGone                   bool
 	Damaged                                             bool
+	// Irregular are the irregularities of served blocks. OddTwin says that an irregular block has a
+	// replica of the same time that is regular.
+	Irregular map[Irregularity]bool
+	OddTwin   bool
 }
 
 // Shape looks the layout over.
 func (l *Layout) Shape() Shape {
-	var s Shape
+	s := Shape{Irregular: map[Irregularity]bool{}}
 	served := l.Served()
 	in := distinct(served)
 	for _, b := range l.Blocks {
@@ -63,6 +67,10 @@ func (l *Layout) Shape() Shape {
 		s.EmptyExternal = s.EmptyExternal || b.Labels.IsEmpty()
 		s.ReplicaOutside = s.ReplicaOutside || b.Labels.Has(l.ReplicaLabel)
 		s.Downsampled = s.Downsampled || b.Resolution > Raw
+		for _, k := range b.Irregular {
+			s.Irregular[k] = true
+		}
+		s.OddTwin = s.OddTwin || len(b.Irregular) > 0 && regularTwin(l.ReplicaLabel, b, served)
 		for _, x := range b.Series {
 			s.ReplicaInside = s.ReplicaInside || x.Labels.Has(l.ReplicaLabel)
 			x.Labels.Range(func(lb labels.Label) { s.Clash = s.Clash || b.Labels.Has(lb.Name) })
@@ -100,4 +108,16 @@ func gapAfter(b *Block, served []*Block) bool {
 		}
 	}
 	return true
+}
+
+// regularTwin reports whether another replica's block of b's time and resolution is regular.
+func regularTwin(replica string, b *Block, served []*Block) bool {
+	group := func(b *Block) labels.Labels { return labels.NewBuilder(b.Labels).Del(replica).Labels() }
+	for _, o := range served {
+		if len(o.Irregular) == 0 && o.MinTime == b.MinTime && o.MaxTime == b.MaxTime && o.Resolution == b.Resolution &&
+			!labels.Equal(o.Labels, b.Labels) && labels.Equal(group(o), group(b)) {
+			return true
+		}
+	}
+	return false
 }
