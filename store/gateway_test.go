@@ -28,6 +28,7 @@ import (
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/irregular"
 	"larder/store/storepb"
 )
 
@@ -89,6 +90,7 @@ type gateway struct {
 	headers *indexheader.Manager
 	server  *store.Server
 	sets    *indexcache.SeriesSets
+	odd     *irregular.Blocks
 	reg     *prometheus.Registry
 	dir     string // what it keeps on disk
 }
@@ -171,9 +173,14 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		t.Fatal(err)
 	}
 	t.Cleanup(g.catalog.Close)
+	g.odd = irregular.Open(irregular.Options{Dir: mkdir(t, filepath.Join(dir, "irregular")), Registerer: g.reg})
+	t.Cleanup(g.odd.Close)
 	o := store.Options{
-		Catalog:        g.catalog,
-		Blocks:         block.Deps{Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Postings: index.Postings(), Sets: index.SeriesSets()},
+		Catalog: g.catalog,
+		Blocks: block.Deps{
+			Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket},
+			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: g.odd,
+		},
 		ChunkPageBytes: int64(opts.pageSize),
 		Logger:         opts.logger,
 		Registerer:     g.reg,
