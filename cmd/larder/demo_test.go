@@ -7,14 +7,13 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"larder/internal/memcached/memcachedtest"
 )
 
 func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var out, errOut strings.Builder
 	cmd := larder(ctx, nil, append([]string{"demo", "--once"}, args...)...)

@@ -342,7 +342,7 @@ func TestDataDirThatCannotBe(t *testing.T) {
 // refused starts a second process on a data directory that is in use.
 func (d *disk) refused(data string) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
 	cmd := larder(ctx, nil, "store", "--data-dir="+data, "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(d.bucket))
 	out, err := cmd.CombinedOutput()

@@ -44,7 +44,7 @@ func write(t *testing.T, name, content string) string {
 // refuses starts `larder store` and wants it to end with one line that holds want.
 func refuses(t *testing.T, env []string, want string, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	base := []string{"store", "--data-dir=" + t.TempDir(), "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"}
 	// A flag that the case gives must not be given before it: it cannot be repeated.
@@ -235,7 +235,7 @@ func TestBadStart(t *testing.T) {
 func TestHelpAndVersion(t *testing.T) {
 	f := func(want string, args ...string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		out, err := larder(ctx, nil, args...).Output()
 		if err != nil || !strings.Contains(string(out), want) {

@@ -57,10 +57,14 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 	return p
 }
 
+// patience bounds each wait for a process. Only one that hangs takes as long: a loaded machine takes
+// minutes for what takes seconds on a quiet one.
+const patience = 5 * time.Minute
+
 // launch starts a command, which is killed with the test.
 func launch(t *testing.T, command func(context.Context) *exec.Cmd) *process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	p := &process{t: t, cmd: command(ctx)}
 	p.cmd.Dir = t.TempDir() // of the default --data-dir, too
 	stderr, err := p.cmd.StderrPipe()

@@ -25,7 +25,7 @@ import (
 // metric waits for a line of /metrics: a reload sets it after it has logged.
 func (p *process) metric(want string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		_, metrics := p.get("/metrics")
 		if strings.Contains(metrics, want) {
 			return

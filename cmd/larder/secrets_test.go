@@ -57,7 +57,7 @@ func (s *told) check(t *testing.T) {
 // everythingTold runs larder at --log.level=debug until it has been asked for everything, or has refused to start, and notes what it tells.
 func everythingTold(t *testing.T, s *told, env []string, args ...string) (started bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := larder(ctx, env, append([]string{"store", "--log.level=debug", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--drain-delay=0s"}, args...)...)
 	cmd.Dir = t.TempDir()

@@ -235,7 +235,7 @@ func TestACompactionIsWarm(t *testing.T) {
 	}
 	select {
 	case <-reads: // its header is there, and it is being warmed
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the new block is not warmed")
 	}
 	for until := p.counter("thanos_blocks_meta_syncs_total") + 3; p.counter("thanos_blocks_meta_syncs_total") < until; {
