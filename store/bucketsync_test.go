@@ -64,9 +64,6 @@ func TestBucketFaultsOfASync(t *testing.T) {
 				p := startPatient(t, dir, metas, opts)
 				ctx := context.Background()
 				for _, k := range faultstore.Kinds() {
-					if k == faultstore.ShortListing {
-						continue
-					}
 					// A bit of a meta.json has no checksum over it.
 					ops := []string{objstore.OpIter, objstore.OpGet}
 					match := func(op, name string) bool {

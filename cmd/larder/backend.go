@@ -17,6 +17,7 @@ import (
 	"larder/internal/datadir"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
+	"larder/internal/retry"
 	"larder/internal/slots"
 	"larder/store"
 	"larder/store/block"
@@ -130,7 +131,8 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 
 	b.catalog, err = catalog.New(catalog.Options{
-		Bucket: bound, Parquet: converted, Dir: path, Hold: hold,
+		Bucket: bound, BucketName: bucket.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
+		Parquet: converted, Dir: path, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,

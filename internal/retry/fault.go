@@ -32,12 +32,21 @@ func reasons() []string {
 	return []string{reasonThrottled, reasonServer, reasonConnection, reasonNoAnswer, reasonBroken, reasonShort, reasonStalled, reasonChanged}
 }
 
+// Final tells whether an error of a bucket is an answer that repeating the request
+// does not change: access denied, an archived object, another 4xx. A missing object
+// is one too, which only the client knows for all types of bucket.
+func Final(err error) bool { return reasonOf(raw(err)) == "" }
+
 // reasonOf tells why a request that failed with a client's error is repeated;
 // "" if it must not be.
 func (b *Bucket) reasonOf(err error) string {
 	if b.Bucket.IsObjNotFoundErr(err) || b.Bucket.IsAccessDeniedErr(err) {
 		return ""
 	}
+	return reasonOf(err)
+}
+
+func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, errNoAnswer):
 		return reasonNoAnswer

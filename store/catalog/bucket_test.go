@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,9 +17,13 @@ import (
 // testBucket counts requests, and fails those it is told to.
 type testBucket struct {
 	*objstore.InMemBucket
-	mu     sync.Mutex
-	counts map[string]int
-	fail   string // path.Match pattern of objects that cannot be read; "" for none
+	mu      sync.Mutex
+	counts  map[string]int
+	fail    string // path.Match pattern of objects that cannot be read; "" for none
+	missing string // the same, of objects that are said to be missing
+	denied  string // the same, of objects to which access is denied
+	// shortList ends listings after so many entries as if there were no more; -1 for never.
+	shortList atomic.Int64
 	// failList makes listings fail after so many entries; -1 for never.
 	failList atomic.Int64
 	// onGet is called before every read that does not fail.
@@ -29,11 +34,16 @@ type testBucket struct {
 	noTimes bool
 }
 
-var errInjected = errors.New("injected failure")
+var (
+	errInjected = errors.New("injected failure")
+	errDenied   = errors.New("access denied")
+	errShort    = errors.New("short") // within a listing that ends early
+)
 
 func newTestBucket() *testBucket {
 	b := &testBucket{InMemBucket: objstore.NewInMemBucket(), counts: map[string]int{}}
 	b.failList.Store(-1)
+	b.shortList.Store(-1)
 	return b
 }
 
@@ -63,14 +73,20 @@ func (b *testBucket) IterWithAttributes(ctx context.Context, dir string, f func(
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	n, last := int64(0), b.failList.Load()
+	n, last, short := int64(0), b.failList.Load(), b.shortList.Load()
 	err := b.InMemBucket.IterWithAttributes(ctx, dir, func(o objstore.IterObjectAttributes) error {
 		if n == last {
 			return errInjected
 		}
+		if n == short {
+			return errShort
+		}
 		n++
 		return f(o)
 	}, options...)
+	if errors.Is(err, errShort) {
+		return nil
+	}
 	if err == nil && n == last {
 		return errInjected
 	}
@@ -93,17 +109,26 @@ func (b *testBucket) Get(ctx context.Context, name string) (io.ReadCloser, error
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if b.fail != "" {
-		for _, pattern := range strings.Split(b.fail, "|") {
-			if ok, err := path.Match(pattern, name); ok || err != nil {
-				return nil, errInjected
-			}
-		}
+	switch {
+	case matches(b.fail, name):
+		return nil, errInjected
+	case matches(b.denied, name):
+		return nil, errDenied
+	case matches(b.missing, name):
+		return b.InMemBucket.Get(ctx, "missing")
 	}
 	if b.onGet != nil {
 		b.onGet(ctx, name)
 	}
 	return b.InMemBucket.Get(ctx, name)
+}
+
+// matches reports whether one of the patterns, separated by |, matches a name.
+func matches(patterns, name string) bool {
+	return patterns != "" && slices.ContainsFunc(strings.Split(patterns, "|"), func(pattern string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok || err != nil
+	})
 }
 
 // put stores an object.

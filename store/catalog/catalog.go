@@ -49,14 +49,18 @@ type Catalog struct {
 	fallback []*Block
 
 	// turn holds a token while no sync runs; its holder owns the fields down to mu.
-	turn         chan struct{}
-	records      map[ulid.ULID]*record
-	broken       map[ulid.ULID]*brokenBlock
-	saved        map[ulid.ULID]savedBlock // nil once a sync was complete
-	numbers      numbers
-	syncs        uint64
-	found        *saved    // by the sync that holds the turn, if it was complete
-	lastComplete time.Time // start of the last complete sync or refresh
+	turn     chan struct{}
+	records  map[ulid.ULID]*record
+	broken   map[ulid.ULID]*brokenBlock
+	saved    map[ulid.ULID]savedBlock // nil once a sync was complete
+	numbers  numbers
+	unlisted unlistedBlocks
+	// headlessSince is since when listings show blocks none of which has a meta.json, saidEmpty whether it was said that there is no block.
+	headlessSince time.Time
+	saidEmpty     bool
+	syncs         uint64
+	found         *saved    // by the sync that holds the turn, if it was complete
+	lastComplete  time.Time // start of the last complete sync or refresh
 
 	mu         sync.Mutex              // guards following; held while a view is published
 	tombstones map[ulid.ULID]time.Time // blocks of which an object was found missing, and when
@@ -168,11 +172,16 @@ func (c *Catalog) Reselect(rules []*relabel.Config) error {
 		return err
 	}
 	c.rules.Store(&rules)
+	c.syncAgain()
+	return nil
+}
+
+// syncAgain has Run sync at once.
+func (c *Catalog) syncAgain() {
 	select {
 	case c.again <- struct{}{}:
 	default: // a sync that has not begun yet will do
 	}
-	return nil
 }
 
 // pause returns how long to wait after the given number of failed syncs in a row.
@@ -184,7 +193,12 @@ func (c *Catalog) pause(failures int) time.Duration {
 	if !c.View().Ready {
 		longest = min(longest, 30*time.Second)
 	}
-	return spread(min(longest, time.Second<<min(failures-1, 20)), 0.25)
+	wait := spread(min(longest, time.Second<<min(failures-1, 20)), 0.25)
+	if pending := c.Status().Pending; !pending.IsZero() {
+		// That listing is the one that counts.
+		wait = min(wait, max(time.Until(pending), time.Second))
+	}
+	return wait
 }
 
 // spread returns d changed by a random part of at most the given fraction of it.
@@ -366,6 +380,8 @@ type Status struct {
 	At, LastComplete time.Time
 	// Err is why it was not complete, and what could not be read of the Parquet bucket before it; nil for neither.
 	Err error
+	// Pending is when a listing that lacks more than half of the blocks is believed, zero if none is in doubt.
+	Pending time.Time
 	// Listed is how many blocks the listing showed, by state in States (keys as in thanos_blocks_meta_synced).
 	Listed int
 	States map[string]int

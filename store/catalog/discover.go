@@ -53,6 +53,23 @@ type listing struct {
 	// recursive is whether hasMeta and marked are known; partial is whether the listing ended early, so that a block, or
 	// a file of one, may exist though it is not here.
 	recursive, partial bool
+	// others counts names that are no block's folder, and examples are the first of them.
+	others   int
+	examples []string
+}
+
+// maxExamples is how many names are shown of a bucket without blocks.
+const maxExamples = 5
+
+// addOther notes a name that is no block's folder.
+func (l *listing) addOther(name string) {
+	l.others++
+	if dir, _, ok := strings.Cut(name, objstore.DirDelim); ok {
+		name = dir + objstore.DirDelim
+	}
+	if len(l.examples) < maxExamples && !slices.Contains(l.examples, name) {
+		l.examples = append(l.examples, name)
+	}
 }
 
 // list lists the bucket. After an error it returns what came before it.
@@ -75,10 +92,11 @@ func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 	} else {
 		err = c.bucket.Iter(ctx, "", func(name string) error {
 			progress()
-			if dir, ok := strings.CutSuffix(name, objstore.DirDelim); ok {
-				if id, ok := parseBlockID(dir); ok {
-					l.blocks[id] = listed{}
-				}
+			dir, isDir := strings.CutSuffix(name, objstore.DirDelim)
+			if id, ok := parseBlockID(dir); ok && isDir {
+				l.blocks[id] = listed{}
+			} else {
+				l.addOther(name)
 			}
 			return ctx.Err()
 		})
@@ -98,12 +116,10 @@ func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 
 // addObject takes in one object of a recursive listing.
 func (l *listing) addObject(o objstore.IterObjectAttributes) {
-	dir, file, ok := strings.Cut(o.Name, objstore.DirDelim)
-	if !ok {
-		return
-	}
+	dir, file, isDir := strings.Cut(o.Name, objstore.DirDelim)
 	id, ok := parseBlockID(dir)
-	if !ok {
+	if !ok || !isDir {
+		l.addOther(o.Name)
 		return
 	}
 	b := l.blocks[id]

@@ -14,14 +14,25 @@
 //
 // # What a sync may change
 //
-// A sync is complete when the listing ended without error and every meta.json was either read or is missing or broken
-// by itself. Only a complete sync removes blocks; any other one adds what it found and keeps the rest. A block whose
-// meta.json is missing or broken harms no other: it is skipped, counted, and read again at every sync, for most often an
+// A sync is complete when the listing ended without error, nothing contradicted it, and every meta.json was either read or is missing or
+// broken by itself. Only a complete sync lets filters and marks remove blocks; any other one adds what it found and keeps the rest.
+//
+// A block that a listing lacks leaves at once if it was seen marked for deletion. Else it leaves only if its meta.json is missing too: at
+// most max(256, n/8) are looked for in a sync, those first of which a request has missed an object. If more than half of the known blocks
+// are lacking, without a mark and without a listed block that has all their sources, the listing is in doubt: these blocks stay until a
+// listing five minutes later agrees. What is known is what the last listing showed, or at a start the saved catalog, whatever filters make
+// of it. A meta.json that is there although the listing lacks its block makes the sync incomplete, for ten minutes and five syncs.
+//
+// A first listing that shows blocks and has the meta.json of none contradicts itself: the catalog is not ready. It is believed if one five
+// minutes later says the same, because a new bucket may hold nothing but unfinished uploads.
+//
+// A block whose meta.json is missing or broken harms no other: it is skipped, counted, and read again at every sync, for most often an
 // upload is not over; after two days once an hour, and by every refresh: it may be what replaced the block that the
 // refresh is made for. A meta.json that cannot be read for another reason makes the sync incomplete; after
 // five attempts, while other blocks are known, that ends, so that one unreadable object cannot stop removals for ever:
 // a block that is served stays as it was known, any other is treated as broken, but not before ten minutes have passed:
-// it may be what replaced others.
+// it may be what replaced others. At a first start, where nothing is served yet, twenty seconds are enough for answers that are final
+// (denied access, an archived object) about at most half as many objects as were read well.
 //
 // # Blocks that were converted to Parquet
 //

@@ -28,6 +28,13 @@ var allStates = [...]string{
 	stateMarked, stateDuplicate, stateConverted, "marked-for-no-compact", "parquet-migrated",
 }
 
+// How a listing can contradict the bucket.
+const (
+	contradictionShrunk   = "more_than_half_gone"
+	contradictionUnlisted = "unlisted_with_meta_json"
+	contradictionHeadless = "listed_without_meta_json"
+)
+
 // stateCounts counts blocks by state.
 type stateCounts map[string]int
 
@@ -43,6 +50,8 @@ type metrics struct {
 	complete, lastComplete      prometheus.Gauge
 	heldSources, tombstoned     prometheus.Gauge
 	fromDisk, numbers           prometheus.Gauge
+	shrinkPending, unlisted     prometheus.Gauge
+	contradictions              *prometheus.CounterVec
 	parquetFailures             prometheus.Counter
 	parquetFiles                prometheus.Gauge
 	corruptions                 telemetry.Corruptions
@@ -94,6 +103,13 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		fromDisk:      gauge("larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0."),
 		numbers:       gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
 
+		shrinkPending: gauge("larder_catalog_shrink_pending", "1 while a listing lacks more than half of the known blocks and another one has to agree, else 0."),
+		unlisted:      gauge("larder_catalog_unlisted_blocks", "Blocks that the last listing lacks and that stay until it is known that they are gone."),
+		contradictions: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_catalog_contradictions_total",
+			Help: "Syncs in which the listing and what else is known of the bucket contradicted each other, by how.",
+		}, []string{"kind"}),
+
 		parquetFailures: counter("larder_catalog_parquet_failures_total", "Syncs that could not read all of the Parquet bucket."),
 		parquetFiles:    gauge("larder_catalog_parquet_files", "meta.pb files that the Parquet bucket is known to have."),
 	}
@@ -106,6 +122,9 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 	for _, o := range []readOutcome{readOK, readMissing, readBroken, readFailed} {
 		m.metaReads.WithLabelValues(string(o))
 		m.markReads.WithLabelValues(string(o))
+	}
+	for _, kind := range []string{contradictionShrunk, contradictionUnlisted, contradictionHeadless} {
+		m.contradictions.WithLabelValues(kind)
 	}
 	m.setStates(nil)
 	return m

@@ -16,6 +16,10 @@ type Options struct {
 	// Bucket holds the blocks. A bucket with objstore's ReaderWithExpectedErrs is read through it, so that the missing
 	// deletion marks do not count as failures of the bucket.
 	Bucket Bucket
+	// BucketName and Prefix name the bucket in logs.
+	BucketName, Prefix string
+	// FinalError tells whether an error of the bucket is an answer that repeating the read does not change, such as denied access; nil: none is.
+	FinalError func(error) bool
 	// Parquet is the bucket that a Parquet converter writes to; nil for none. Blocks that its meta.pb files name for all of their time are
 	// left out: whoever serves that bucket has them. It is listed whole at every sync, and meta.pb files that are new or changed are read.
 	Parquet ParquetBucket
@@ -109,6 +113,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if err := checkRelabel(o.Relabel, nil); err != nil {
 		return o, err
+	}
+	if o.FinalError == nil {
+		o.FinalError = func(error) bool { return false }
 	}
 	if o.Opened == nil {
 		o.Opened = func(ulid.ULID) bool { return true }

@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -18,13 +19,16 @@ import (
 
 // TestScripts runs testdata/*.txt: a bucket, a catalog, and a clock that only `advance` moves.
 //
-//	new [parquet] [discovery=recursive] [min-time=T] [max-time=T] [consistency=D] [marks-delay=D] [opened=no] [no-times]
-//	                       a process starts (again) on the same bucket and the same data directory; stdin: relabel rules
+//	new [parquet] [discovery=recursive] [min-time=T] [max-time=T] [consistency=D] [marks-delay=D] [opened=no] [no-times] [fresh]
+//	                       a process starts (again) on the same bucket, in the same data directory or a fresh one; stdin: relabel rules
 //	put ID mint= maxt= [res=] [ext=(k=v,...)] [sources=(IDS)] [source=S] [age=D] [uploaded=D] [level=N]
 //	partial ID             a block without meta.json
 //	meta ID                stdin replaces a block's meta.json
 //	mark ID ago=D | mark ID content=S | unmark ID | delete ID [file=F]
 //	fail list=N | fail get=PATTERN | fail none
+//	fail short-list=N      listings end after N entries, without an error
+//	fail missing=PATTERN | fail denied=PATTERN
+//	                       what objects are said to be missing, and to which access is denied
 //	meta.pb DIR mint= maxt= blocks=(IDS) | meta.pb DIR content=S | mark.pb DIR | delete.pb DIR
 //	                       a day in the Parquet bucket, which `new parquet` has
 //	fail-parquet list=N | fail-parquet get=PATTERN | fail-parquet none
@@ -100,13 +104,17 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd == "fail-parquet" {
 			b = s.parquet
 		}
-		failList := int64(-1)
-		b.fail = ""
-		d.MaybeScanArgs(t, "get", &b.fail)
+		failList, shortList := int64(-1), int64(-1)
 		d.MaybeScanArgs(t, "list", &failList)
+		d.MaybeScanArgs(t, "short-list", &shortList)
 		b.failList.Store(failList)
-		for name, id := range s.ids {
-			b.fail = strings.ReplaceAll(b.fail, "$"+name, id.String())
+		b.shortList.Store(shortList)
+		for arg, pattern := range map[string]*string{"get": &b.fail, "missing": &b.missing, "denied": &b.denied} {
+			*pattern = ""
+			d.MaybeScanArgs(t, arg, pattern)
+			for name, id := range s.ids {
+				*pattern = strings.ReplaceAll(*pattern, "$"+name, id.String())
+			}
 		}
 	case "meta.pb":
 		s.putParquet(t, d)
@@ -173,10 +181,13 @@ func (s *script) start(t *testing.T, d *datadriven.TestData) string {
 	if err != nil {
 		return err.Error()
 	}
-	s.opened = nil
+	if s.opened = nil; d.HasArg("fresh") {
+		s.dir = t.TempDir()
+	}
 	s.bucket.noTimes = d.HasArg("no-times")
 	s.parquet.noTimes = d.HasArg("no-times")
-	opts := Options{Bucket: s.bucket, Dir: s.dir, Relabel: relabel, OnChange: func(_, _ *View) { s.changes++ }}
+	opts := Options{Bucket: s.bucket, Dir: s.dir, Relabel: relabel, OnChange: func(_, _ *View) { s.changes++ },
+		FinalError: func(err error) bool { return errors.Is(err, errDenied) }}
 	if s.hasPq = d.HasArg("parquet"); s.hasPq {
 		opts.Parquet = s.parquet
 	}

@@ -24,6 +24,9 @@ const (
 	// that it does not let us know.
 	maxMetaFailures = 5
 	unreadableTime  = 10 * time.Minute
+	// finalTime is the same for final answers about few objects, such as denied access, at a first start: nothing is served yet that the
+	// block could have replaced, and the others wait for it.
+	finalTime = 20 * time.Second
 )
 
 // brokenBlock is a block of the bucket whose meta.json is missing or cannot be used.
@@ -86,13 +89,23 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	tombstones := c.tombstoned()
 
 	states := stateCounts{}
+	known := maps.Clone(c.records)
 	l, err := c.look(ctx, discovery, tombstones, refreshing, now)
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // half a sync on the way out: what failed says nothing about the bucket
 	}
+	var left []*record
+	if err == nil {
+		left, err = c.leaveUnlisted(ctx, l, tombstones, known, now)
+		err = errors.Join(err, c.confirmHeadless(l, now))
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	complete := err == nil
 	if complete {
-		c.forgetUnlisted(l)
+		maps.DeleteFunc(c.broken, func(id ulid.ULID, _ *brokenBlock) bool { _, ok := l.blocks[id]; return !ok })
+		c.sayEmpty(l)
 	}
 
 	candidates := c.selectByMeta(sortedRecords(c.records), now, states)
@@ -119,7 +132,7 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	if complete {
 		lifted = tombstones
 	} else {
-		blocks = union(blocks, c.selected(old.Blocks))
+		blocks = union(blocks, c.selected(without(old.Blocks, left)))
 	}
 	fromDisk := !complete && (old.FromDisk || !old.Ready && c.fallback != nil)
 	if fromDisk && !old.FromDisk {
@@ -177,6 +190,18 @@ func (c *Catalog) selected(blocks []*Block) []*Block {
 	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool { return !s.keeps(b) })
 }
 
+// without returns those of the blocks that are not among the records.
+func without(blocks []*Block, records []*record) []*Block {
+	if len(records) == 0 {
+		return blocks
+	}
+	ids := make(map[ulid.ULID]struct{}, len(records))
+	for _, r := range records {
+		ids[r.id()] = struct{}{}
+	}
+	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool { _, ok := ids[b.ID]; return ok })
+}
+
 // union returns blocks and those of served that are not among them.
 func union(blocks, served []*Block) []*Block {
 	have := make(map[ulid.ULID]struct{}, len(blocks))
@@ -226,10 +251,20 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 			failed = append(failed, i)
 		}
 	}
+	final := 0
+	for _, i := range failed {
+		if c.opts.FinalError(results[i].err) {
+			final++
+		}
+	}
+	patience := unreadableTime
+	if c.fallback == nil && c.lastComplete.IsZero() && final == len(failed) && len(c.records) > 0 && final <= max(1, len(c.records)/2) {
+		patience = finalTime
+	}
 	var errs []error
 	for _, i := range failed {
 		_, doubtful := tombstones[reads[i].id]
-		if err := results[i].err; c.unreadable(reads[i], err, doubtful, now) {
+		if err := results[i].err; c.unreadable(reads[i], err, doubtful, patience, now) {
 			errs = append(errs, err)
 		}
 	}
@@ -237,8 +272,8 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 }
 
 // unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete for it: not after maxMetaFailures
-// attempts in a row, over unreadableTime, while other blocks are known. Then a block that is served stays as it was known, and any other counts as broken.
-func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, now time.Time) (incomplete bool) {
+// attempts in a row, over the time given, while other blocks are known. Then a block that is served stays as it was known, and any other counts as broken.
+func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, patience time.Duration, now time.Time) (incomplete bool) {
 	r, b := c.records[read.id], c.broken[read.id]
 	if r != nil {
 		if r.failures++; r.failures < maxMetaFailures {
@@ -257,7 +292,7 @@ func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, now time.T
 		c.broken[read.id] = b
 	}
 	b.err, b.modified, b.next = err, read.modified, time.Time{}
-	if b.attempts++; b.attempts < maxMetaFailures || now.Sub(b.since) < unreadableTime || len(c.records) == 0 {
+	if b.attempts++; b.attempts < maxMetaFailures || now.Sub(b.since) < patience || len(c.records) == 0 {
 		b.attempts = min(b.attempts, maxMetaFailures-1) // the next one may be the one too many
 		return true
 	}
@@ -280,8 +315,8 @@ func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, ref
 	var reads []metaRead
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {
-			if l.partial {
-				continue // it may be in what did not come
+			if l.partial || c.records[id] != nil {
+				continue // it may be in what did not come, or leaveUnlisted asks for it
 			}
 			if b := c.broken[id]; b == nil || b.state != stateNoMeta {
 				c.setBroken(id, stateNoMeta, errors.New("no meta.json in the listing"), time.Time{}, now)
@@ -359,15 +394,8 @@ func retryAfter(attempts int) time.Duration {
 	return min(lastRetry, firstRetry<<min(attempts-1, 10))
 }
 
-// forgetUnlisted removes what a complete listing does not show.
-func (c *Catalog) forgetUnlisted(l listing) {
-	gone := func(id ulid.ULID) bool { _, ok := l.blocks[id]; return !ok }
-	maps.DeleteFunc(c.records, func(id ulid.ULID, _ *record) bool { return gone(id) })
-	maps.DeleteFunc(c.broken, func(id ulid.ULID, _ *brokenBlock) bool { return gone(id) })
-}
-
 func (c *Catalog) setStatus(l listing, states stateCounts, now time.Time, err error) {
-	s := Status{At: now, LastComplete: c.lastComplete, Err: err, Listed: len(l.blocks), States: states}
+	s := Status{At: now, LastComplete: c.lastComplete, Err: err, Pending: c.unlisted.pending, Listed: len(l.blocks), States: states}
 	for id, b := range c.broken {
 		s.Broken = append(s.Broken, BrokenBlock{ID: id, State: b.state, Err: b.err, Next: b.next})
 	}

@@ -389,6 +389,8 @@ func TestLocalFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	others := []ulid.ULID{putBlock(b, 2), putBlock(b, 3)}
+	mustSync(t, newCatalog(t, Options{Bucket: b, Dir: dir}))
 	b.deleteBlock(id.String())
 	c = newCatalog(t, Options{Bucket: b, Dir: dir})
 	mustSync(t, c)
@@ -406,7 +408,7 @@ func TestLocalFiles(t *testing.T) {
 			left = append(left, rel)
 		}
 	}
-	if diff := cmp.Diff([]string{"catalog.json", "meta", "meta/notes.txt"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"catalog.json", "meta", "meta/" + others[0].String() + ".json", "meta/" + others[1].String() + ".json", "meta/notes.txt"}, left); diff != "" {
 		t.Errorf("files left (-want +got)\n%s", diff)
 	}
 }

@@ -1,0 +1,179 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// run has a catalog sync for the rest of the test's bubble, until the function that it returns is called.
+func runCatalog(t *testing.T, c *Catalog) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- c.Run(ctx) }()
+	synctest.Wait()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestABucketThatIsEmptied: blocks that an operator deletes leave by themselves some five minutes later, whatever the interval, and
+// the metric tells meanwhile that they are in doubt.
+func TestABucketThatIsEmptied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		var ids []ulid.ULID
+		for i := range uint64(10) {
+			ids = append(ids, putBlock(b, i))
+		}
+		var log bytes.Buffer
+		c := newCatalog(t, Options{Bucket: b, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(&log, nil)), BucketName: "blocks", Prefix: "eu"})
+		defer runCatalog(t, c)()
+		check := func(when string, blocks int, pending, unlisted float64) {
+			t.Helper()
+			synctest.Wait()
+			if got := len(c.View().Blocks); got != blocks {
+				t.Errorf("%s: serving %d blocks, want %d", when, got, blocks)
+			}
+			if p, u := testutil.ToFloat64(c.metrics.shrinkPending), testutil.ToFloat64(c.metrics.unlisted); p != pending || u != unlisted {
+				t.Errorf("%s: pending %v, unlisted %v, want %v, %v", when, p, u, pending, unlisted)
+			}
+		}
+		check("at first", 10, 0, 0)
+		for _, id := range ids[2:] {
+			b.deleteBlock(id.String())
+		}
+		time.Sleep(17 * time.Minute) // a sync, and at most a minute and a half
+		check("emptied", 10, 1, 8)
+		if n := testutil.ToFloat64(c.metrics.contradictions.WithLabelValues(contradictionShrunk)); n == 0 {
+			t.Error("no contradiction is counted")
+		}
+		for _, want := range []string{"lacks more than half", "known=10", "listed=2", "missing=8", "bucket=blocks", "prefix=eu"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("the log lacks %q", want)
+			}
+		}
+		b.requests()
+		time.Sleep(5 * time.Minute)
+		check("five minutes later", 2, 0, 0)
+		if got := b.requests(); !strings.Contains(got, "meta=8 ") {
+			t.Errorf("got requests %s, want one look for each of 8 blocks", got)
+		}
+	})
+}
+
+// TestLooksForUnlistedBlocksAreBounded: of thousands of blocks that are deleted without a mark, some are looked for in each sync. The
+// others stay, and the next sync follows at once. Blocks whose objects a request has missed come first.
+func TestLooksForUnlistedBlocksAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const all, deleted = 2000, 900
+		b := newTestBucket()
+		var ids []ulid.ULID
+		for i := range uint64(all) {
+			ids = append(ids, putBlock(b, i))
+		}
+		c := newCatalog(t, Options{Bucket: b})
+		mustSync(t, c)
+		for _, id := range ids[:deleted] {
+			b.deleteBlock(id.String())
+		}
+		missed := ids[deleted-1]
+		c.Tombstone(missed)
+		b.requests()
+		if err := c.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := b.requests(), "list=1 meta=256 mark=0 other=0"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		if v := c.View(); v.ByID(missed) != nil || len(v.Blocks) != all-256 {
+			t.Errorf("serving %d blocks, want %d without the one that was missed", len(v.Blocks), all-256)
+		}
+		stop := runCatalog(t, c)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := len(c.View().Blocks); n != all-deleted {
+			t.Errorf("serving %d blocks, want %d", n, all-deleted)
+		}
+		stop()
+	})
+}
+
+// TestAListingThatHidesABlockForEver takes neither that block away nor keeps others from leaving for more than ten minutes.
+func TestAListingThatHidesABlockForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		gone, other := putBlock(b, 1), putBlock(b, 2)
+		putBlock(b, 3)
+		hidden := putBlock(b, 4)
+		c := newCatalog(t, Options{Bucket: b, Interval: time.Minute, Registerer: prometheus.NewRegistry()})
+		defer runCatalog(t, c)()
+		b.shortList.Store(3)
+		time.Sleep(12 * time.Minute)
+		b.deleteBlock(gone.String())
+		b.shortList.Store(2)
+		time.Sleep(3 * time.Minute)
+		synctest.Wait()
+		if v := c.View(); v.ByID(hidden) == nil || v.ByID(gone) != nil || v.ByID(other) == nil {
+			t.Errorf("serving %v", v.Blocks)
+		}
+		if s := c.Status(); s.Err != nil {
+			t.Errorf("the view is incomplete: %v", s.Err)
+		}
+		if n := testutil.ToFloat64(c.metrics.unlisted); n != 1 {
+			t.Errorf("%v blocks unlisted, want 1", n)
+		}
+	})
+}
+
+// TestABucketWithoutBlocksIsSaid once, with what is there instead.
+func TestABucketWithoutBlocksIsSaid(t *testing.T) {
+	for _, d := range []Discovery{Concurrent, Recursive} {
+		b := newTestBucket()
+		for _, name := range []string{"tenant-a/" + testID(1).String() + "/meta.json", "tenant-a/x", "readme.txt", testID(2).String()} {
+			b.put(name, "x")
+		}
+		var log bytes.Buffer
+		c := newCatalog(t, Options{Bucket: b, Discovery: d, Logger: slog.New(slog.NewTextHandler(&log, nil)), BucketName: "blocks", Prefix: "eu"})
+		mustSync(t, c)
+		mustSync(t, c)
+		lines := strings.Count(log.String(), "no blocks in the bucket")
+		if lines != 1 || !strings.Contains(log.String(), `bucket=blocks prefix=eu`) || !strings.Contains(log.String(), "tenant-a/") || !strings.Contains(log.String(), "readme.txt") {
+			t.Errorf("%s: got %d warnings: %s", d, lines, &log)
+		}
+		if !c.View().Ready {
+			t.Errorf("%s: not ready", d)
+		}
+	}
+}
+
+// TestAFinalAnswerAboutOneObject does not keep a first start from being ready for as long as a minute.
+func TestAFinalAnswerAboutOneObject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		putBlock(b, 1)
+		b.denied = putBlock(b, 2).String() + "/" + metaFile
+		c := newCatalog(t, Options{Bucket: b, Dir: t.TempDir(), FinalError: func(err error) bool { return strings.Contains(err.Error(), errDenied.Error()) }})
+		defer runCatalog(t, c)()
+		if c.View().Ready {
+			t.Error("ready at once")
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if v := c.View(); !v.Ready || len(v.Blocks) != 1 {
+			t.Errorf("after a minute: ready %t, %d blocks", v.Ready, len(v.Blocks))
+		}
+	})
+}
