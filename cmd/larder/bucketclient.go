@@ -40,7 +40,11 @@ func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, er
 }
 
 func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
-	return client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", listing.Transport(conf.Type, conf.name()))
+	b, err := client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", listing.Transport(conf.Type, conf.name()))
+	if err != nil {
+		return nil, err
+	}
+	return withLinks(b, conf), nil
 }
 
 // tryTimeout bounds the request with which new credentials are tried.
