@@ -65,7 +65,10 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	}
 	from := m.uploadTime
 	if from.IsZero() {
-		from = m.block.ID.Timestamp()
+		// A ULID of the future says that the writer's clock is ahead, and nothing about the upload. Same as Thanos.
+		if from = m.block.ID.Timestamp(); from.After(now) {
+			return false
+		}
 	}
 	return now.Sub(from) < delay
 }

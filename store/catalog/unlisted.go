@@ -124,7 +124,8 @@ func (c *Catalog) leaveUnlisted(ctx context.Context, l listing, tombstones map[u
 	return left, errors.Join(err, lookErr)
 }
 
-// replacedBy returns which of the records a listed block replaces: it has all their sources.
+// replacedBy returns which of the records a listed block replaces: it has their resolution and all
+// their sources. Its external labels may be others, because a rewrite can change them.
 func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 	bySource := map[ulid.ULID][]*record{}
 	for _, r := range records {
@@ -141,7 +142,7 @@ func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 		}
 		for _, s := range r.meta.block.Sources {
 			for _, o := range bySource[s] {
-				if r.meta.group == o.meta.group && r.meta.block.HasSourcesOf(&o.meta.block) {
+				if b, other := &r.meta.block, &o.meta.block; b.Resolution == other.Resolution && b.HasSourcesOf(other) {
 					replaced[o] = true
 				}
 			}
