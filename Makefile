@@ -12,7 +12,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: demo build test check unit race fuzz chaos interop interop-short memory-bound bench lint vulncheck proto image
+.PHONY: setup demo build test check unit race fuzz chaos interop interop-short memory-bound bench lint vulncheck proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -21,7 +21,11 @@ demo:
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/larder ./cmd/larder
 
-test: check unit race fuzz interop-short
+test: setup check unit race fuzz interop-short
+
+# What the tests need is installed where that may be done (root on Debian); else all that is missing is named in one line, before anything runs.
+setup:
+	@./tools/setup.sh
 
 # What needs no test to run. internal/lint, the rules of this repository, is among the unit tests.
 check:

@@ -274,6 +274,10 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		return nil
 	})
 	background(func() error {
+		b.client.reportSilence(ctx)
+		return nil
+	})
+	background(func() error {
 		b.warm(ctx)
 		return nil
 	})

@@ -98,6 +98,9 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 			return nil, bucketShape(conf.Type).Explain(b, err)
 		}
 	}
+	if err := conf.checkName(); err != nil {
+		return nil, err
+	}
 	return conf, nil
 }
 

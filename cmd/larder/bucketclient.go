@@ -27,6 +27,11 @@ type bucketClient struct {
 	logger  *slog.Logger
 	conf    *bucketConfig // of the current client; belongs to whoever calls replace
 	current atomic.Pointer[objstore.Bucket]
+	// place is what errors name.
+	place struct{ bucket, endpoint string }
+	// answered says whether the bucket has answered anything; failure is what the last operation that failed came to.
+	answered atomic.Bool
+	failure  atomic.Pointer[error]
 }
 
 func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, error) {
@@ -36,6 +41,7 @@ func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, er
 		return nil, err
 	}
 	c.current.Store(&b)
+	c.place.bucket, c.place.endpoint = conf.where()
 	return c, nil
 }
 
@@ -127,11 +133,29 @@ func (c *bucketClient) Name() string                   { return c.use().Name() }
 func (c *bucketClient) Provider() objstore.ObjProvider { return c.use().Provider() }
 
 func (c *bucketClient) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
-	return c.use().Iter(ctx, dir, f, opts...)
+	var stopped error // by f, which is no error of the bucket
+	err := c.use().Iter(ctx, dir, func(name string) error {
+		c.answered.Store(true)
+		stopped = f(name)
+		return stopped
+	}, opts...)
+	if stopped != nil {
+		return err
+	}
+	return c.told("list", dir, err)
 }
 
 func (c *bucketClient) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, opts ...objstore.IterOption) error {
-	return c.use().IterWithAttributes(ctx, dir, f, opts...)
+	var stopped error
+	err := c.use().IterWithAttributes(ctx, dir, func(a objstore.IterObjectAttributes) error {
+		c.answered.Store(true)
+		stopped = f(a)
+		return stopped
+	}, opts...)
+	if stopped != nil {
+		return err
+	}
+	return c.told("list", dir, err)
 }
 
 func (c *bucketClient) SupportedIterOptions() []objstore.IterOptionType {
@@ -139,26 +163,30 @@ func (c *bucketClient) SupportedIterOptions() []objstore.IterOptionType {
 }
 
 func (c *bucketClient) Get(ctx context.Context, name string) (io.ReadCloser, error) {
-	return c.use().Get(ctx, name)
+	r, err := c.use().Get(ctx, name)
+	return r, c.told("read", name, err)
 }
 
 func (c *bucketClient) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
-	return c.use().GetRange(ctx, name, off, length)
+	r, err := c.use().GetRange(ctx, name, off, length)
+	return r, c.told("read a range of", name, err)
 }
 
 func (c *bucketClient) Exists(ctx context.Context, name string) (bool, error) {
-	return c.use().Exists(ctx, name)
+	ok, err := c.use().Exists(ctx, name)
+	return ok, c.told("look for", name, err)
 }
 
 func (c *bucketClient) IsObjNotFoundErr(err error) bool  { return c.use().IsObjNotFoundErr(err) }
 func (c *bucketClient) IsAccessDeniedErr(err error) bool { return c.use().IsAccessDeniedErr(err) }
 
 func (c *bucketClient) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
-	return c.use().Attributes(ctx, name)
+	a, err := c.use().Attributes(ctx, name)
+	return a, c.told("look at", name, err)
 }
 
 func (c *bucketClient) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
-	return c.use().Upload(ctx, name, r, opts...)
+	return c.told("write", name, c.use().Upload(ctx, name, r, opts...))
 }
 
 func (c *bucketClient) Delete(ctx context.Context, name string) error {

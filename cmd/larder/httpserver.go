@@ -37,7 +37,8 @@ type httpServer struct {
 func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metrics) error {
 	conf := &g.conf.web
 	o := web.Options{
-		Probe: g.probe, Gatherer: reg,
+		Allowances: g.conf.memory.figures(),
+		Probe:      g.probe, Gatherer: reg,
 		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),

@@ -14,6 +14,7 @@ import (
 	"github.com/alecthomas/units"
 
 	"larder/internal/memcached"
+	"larder/internal/web"
 )
 
 // memoryConfig is how the process's memory is shared out.
@@ -301,6 +302,25 @@ func (m *memoryConfig) expansions() int64 {
 // texts is the part of what is for requests that is for their messages and what expressions compile to, from their arrival on.
 func (m *memoryConfig) texts() int64 { return m.requests.bytes / 8 }
 
+// figures are the allowances that the log of the start and the page show.
+func (m *memoryConfig) figures() []web.Allowance {
+	var out []web.Allowance
+	add := func(name string, bytes int64) {
+		out = append(out, web.Allowance{Name: name, Bytes: int64(wholeMiB(bytes))})
+	}
+	for k := range kinds {
+		add(k.String(), m.kept[k])
+	}
+	if m.indexWrites != nil {
+		add("index_memcached_writes", m.indexWrites.bytes)
+	}
+	if m.chunkWrites != nil {
+		add("chunk_memcached_writes", m.chunkWrites.bytes)
+	}
+	add("requests", m.requests.bytes)
+	return out
+}
+
 // sum adds up what fit has shared out.
 func (m *memoryConfig) sum() int64 {
 	all := add(add(m.headers, m.builds), add(2*m.inFlight, m.requests.bytes))
@@ -337,16 +357,9 @@ func machineMemory() int64 {
 
 func (m *memoryConfig) log(logger *slog.Logger, limit int64, scaled bool) {
 	var attrs []any
-	for k := range kinds {
-		attrs = append(attrs, k.String(), wholeMiB(m.kept[k]))
+	for _, f := range m.figures() {
+		attrs = append(attrs, f.Name, units.Base2Bytes(f.Bytes))
 	}
-	if m.indexWrites != nil {
-		attrs = append(attrs, "index_memcached_writes", wholeMiB(m.indexWrites.bytes))
-	}
-	if m.chunkWrites != nil {
-		attrs = append(attrs, "chunk_memcached_writes", wholeMiB(m.chunkWrites.bytes))
-	}
-	attrs = append(attrs, "requests", wholeMiB(m.requests.bytes))
 	if limit > 0 {
 		attrs = append(attrs, "limit", wholeMiB(limit))
 	}

@@ -153,19 +153,19 @@ func TestSecretsAreNotTold(t *testing.T) {
 	host := refusing.Listener.Addr().String()
 	rsa := "-----BEGIN PRIVATE KEY-----\\n" + secret + "\\n-----END PRIVATE KEY-----"
 	buckets := map[string]string{
-		"S3":               `{type: S3, config: {bucket: b, endpoint: "` + host + `", insecure: true, region: r, access_key: "` + secret + `", secret_key: "` + secret + `", session_token: "` + secret + `", max_retries: 1}}`,
-		"S3 in URL":        `{type: S3, config: {bucket: b, endpoint: "http://user:` + secret + `@` + host + `", insecure: true, access_key: a, secret_key: s}}`,
-		"GCS":              `{type: GCS, config: {bucket: b, service_account: '{"type": "service_account", "private_key": "` + rsa + `", "private_key_id": "` + secret + `", "client_email": "a@b", "token_uri": "http://` + host + `"}'}}`,
-		"GCS broken":       `{type: GCS, config: {bucket: b, service_account: '{"type": "service_account", "private_key": ` + secret + `}'}}`,
-		"AZURE":            `{type: AZURE, config: {storage_account: a, storage_account_key: "` + secret + `", container: c, endpoint: "` + host + `", max_retries: 1}}`,
-		"AZURE connection": `{type: AZURE, config: {storage_account: a, container: c, storage_connection_string: "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=` + secret + `;BlobEndpoint=http://` + host + `/a"}}`,
-		"AZURE client":     `{type: AZURE, config: {storage_account: a, container: c, client_id: a, client_secret: "` + secret + `", az_tenant_id: x, endpoint: "` + host + `"}}`,
+		"S3":               `{type: S3, config: {bucket: blocks, endpoint: "` + host + `", insecure: true, region: r, access_key: "` + secret + `", secret_key: "` + secret + `", session_token: "` + secret + `", max_retries: 1}}`,
+		"S3 in URL":        `{type: S3, config: {bucket: blocks, endpoint: "http://user:` + secret + `@` + host + `", insecure: true, access_key: a, secret_key: s}}`,
+		"GCS":              `{type: GCS, config: {bucket: blocks, service_account: '{"type": "service_account", "private_key": "` + rsa + `", "private_key_id": "` + secret + `", "client_email": "a@b", "token_uri": "http://` + host + `"}'}}`,
+		"GCS broken":       `{type: GCS, config: {bucket: blocks, service_account: '{"type": "service_account", "private_key": ` + secret + `}'}}`,
+		"AZURE":            `{type: AZURE, config: {storage_account: a, storage_account_key: "` + secret + `", container: blocks, endpoint: "` + host + `", max_retries: 1}}`,
+		"AZURE connection": `{type: AZURE, config: {storage_account: a, container: blocks, storage_connection_string: "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=` + secret + `;BlobEndpoint=http://` + host + `/a"}}`,
+		"AZURE client":     `{type: AZURE, config: {storage_account: a, container: blocks, client_id: a, client_secret: "` + secret + `", az_tenant_id: x, endpoint: "` + host + `"}}`,
 		"SWIFT":            `{type: SWIFT, config: {auth_url: "http://user:` + secret + `@` + host + `/v3", username: u, password: "` + secret + `", user_domain_name: d, project_name: p, container_name: c, application_credential_secret: "` + secret + `", retries: 1}}`,
-		"COS":              `{type: COS, config: {bucket: b, region: r, app_id: "1", endpoint: "http://` + host + `", secret_id: "` + secret + `", secret_key: "` + secret + `"}}`,
-		"ALIYUNOSS":        `{type: ALIYUNOSS, config: {endpoint: "http://` + host + `", bucket: b, access_key_id: "` + secret + `", access_key_secret: "` + secret + `"}}`,
-		"BOS":              `{type: BOS, config: {bucket: b, endpoint: "http://` + host + `", access_key: "` + secret + `", secret_key: "` + secret + `"}}`,
-		"OBS":              `{type: OBS, config: {bucket: b, endpoint: "http://` + host + `", access_key: "` + secret + `", secret_key: "` + secret + `"}}`,
-		"OCI":              `{type: OCI, config: {provider: raw, bucket: b, compartment_ocid: c, tenancy_ocid: t, user_ocid: u, region: r, fingerprint: f, privatekey: "` + rsa + `", passphrase: "` + secret + `"}}`,
+		"COS":              `{type: COS, config: {bucket: blocks, region: r, app_id: "1", endpoint: "http://` + host + `", secret_id: "` + secret + `", secret_key: "` + secret + `"}}`,
+		"ALIYUNOSS":        `{type: ALIYUNOSS, config: {endpoint: "http://` + host + `", bucket: blocks, access_key_id: "` + secret + `", access_key_secret: "` + secret + `"}}`,
+		"BOS":              `{type: BOS, config: {bucket: blocks, endpoint: "http://` + host + `", access_key: "` + secret + `", secret_key: "` + secret + `"}}`,
+		"OBS":              `{type: OBS, config: {bucket: blocks, endpoint: "http://` + host + `", access_key: "` + secret + `", secret_key: "` + secret + `"}}`,
+		"OCI":              `{type: OCI, config: {provider: raw, bucket: blocks, compartment_ocid: c, tenancy_ocid: t, user_ocid: u, region: r, fingerprint: f, privatekey: "` + rsa + `", passphrase: "` + secret + `"}}`,
 	}
 	if testing.Short() {
 		for name := range buckets {
@@ -200,7 +200,7 @@ func TestSecretsBesideTheBucketAreNotTold(t *testing.T) {
 	defer collector.Close()
 	web := write(t, "web.yml", "http_server_config: {headers: {X-Frame-Options: deny}}")
 	started := everythingTold(t, s, []string{"SECRET=" + secret, "OTEL_EXPORTER_OTLP_HEADERS=authorization=" + secret},
-		`--objstore.config={type: S3, config: {bucket: b, endpoint: "127.0.0.1:1", insecure: true, region: r, access_key: $(SECRET), secret_key: $(SECRET)}}`,
+		`--objstore.config={type: S3, config: {bucket: blocks, endpoint: "127.0.0.1:1", insecure: true, region: r, access_key: $(SECRET), secret_key: $(SECRET)}}`,
 		`--tracing.config={type: OTLP, config: {client_type: http, insecure: true, endpoint: "`+strings.TrimPrefix(collector.URL, "http://")+`", headers: {authorization: "Bearer `+secret+`"}, sampler_type: alwayssample}}`,
 		`--index-cache.config={type: MEMCACHED, config: {addresses: ["127.0.0.1:1"], namespace: "n"}}`,
 		`--selector.relabel-config=[{action: keep, source_labels: [x], regex: "`+secret+`"}]`,
@@ -225,7 +225,7 @@ func TestSecretsInBrokenDocumentsAreNotTold(t *testing.T) {
 		"{type: S3, config: {secret_key: '" + secret + "}", "{type: S3, config: {secret_key: @" + secret + "}}", "{type: S3, config: {secret_key: \"" + secret + "\\q\"}}",
 		"type: S3\nconfig:\n  secret_key: " + secret + ": x\n", "type: S3\nconfig:\n\tsecret_key: " + secret + "\n",
 		"{type: S3, config: {http_config: {idle_conn_timeout: " + secret + "}}}",
-		"{type: S3, prefix: [" + secret + "], config: {bucket: b}}", "{type: GCS, config: {bucket: b, service_account: " + secret + "}}",
+		"{type: S3, prefix: [" + secret + "], config: {bucket: blocks}}", "{type: GCS, config: {bucket: blocks, service_account: " + secret + "}}",
 	} {
 		for _, flag := range []string{"objstore.config", "tracing.config", "index-cache.config", "store.caching-bucket.config", "objstore-parquet.config"} {
 			args := []string{"--" + flag + "=" + doc}

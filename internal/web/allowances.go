@@ -17,8 +17,28 @@ type allowance struct {
 	HitPercent float64
 }
 
-// allowances reads them off the metrics: what a page says and what a dashboard says are the same figures.
-func allowances(g prometheus.Gatherer) []allowance {
+// Allowance is memory that a use of it may hold.
+type Allowance struct {
+	Name  string
+	Bytes int64
+}
+
+// nameInLog maps the caches of the metrics to the names that the log of the start has.
+func nameInLog(cache string) string {
+	switch cache {
+	case "index":
+		return "index_pages"
+	case "chunks":
+		return "chunk_pages"
+	case "postings":
+		return "expanded_postings"
+	}
+	return cache
+}
+
+// allowances reads what is held off the metrics. What may be held is what the start gave, where it is given: caches and accounts keep parts of
+// it for themselves, so that their own limits are less.
+func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 	families, _ := g.Gather() // with an error it still returns what it could gather
 	byName := map[string]*allowance{}
 	line := func(name string) *allowance {
@@ -28,7 +48,7 @@ func allowances(g prometheus.Gatherer) []allowance {
 		return byName[name]
 	}
 	cache := func(m *dto.Metric) *allowance {
-		name, tier := label(m, "cache")+" cache", label(m, "tier")
+		name, tier := nameInLog(label(m, "cache")), label(m, "tier")
 		if tier == "" || tier == "memory" {
 			return line(name)
 		}
@@ -57,9 +77,12 @@ func allowances(g prometheus.Gatherer) []allowance {
 			case "larder_header_open_bytes":
 				line("open index headers").Used = int64(v)
 			case "larder_header_block_cache_bytes":
-				line("index header blocks").Used = int64(v)
+				line("header_blocks").Used = int64(v)
 			}
 		}
+	}
+	for _, a := range given {
+		line(a.Name).Max = a.Bytes
 	}
 	var out []allowance
 	for _, a := range byName {

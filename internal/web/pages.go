@@ -107,7 +107,7 @@ type overviewPage struct {
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	page := overviewPage{
 		Build: buildInfo(), Started: p.Started.UTC(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Snap: p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer),
+		Snap: p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer, p.Allowances),
 		Debug: !p.DebugElsewhere,
 	}
 	sets := map[string]struct{}{}

@@ -19,12 +19,12 @@ func TestPagesShow(t *testing.T) {
 		g.Set(v)
 		reg.MustRegister(g)
 	}
-	gauge("larder_cache_bytes", prometheus.Labels{"cache": "chunk", "tier": "memory"}, 1<<20)
-	gauge("larder_cache_max_bytes", prometheus.Labels{"cache": "chunk", "tier": "memory"}, 3<<29)
-	gauge("larder_cache_requests_total", prometheus.Labels{"cache": "chunk", "tier": "memory"}, 200)
-	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunk", "tier": "memory"}, 150)
-	gauge("larder_cache_requests_total", prometheus.Labels{"cache": "chunk", "tier": "memcached"}, 50)
-	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunk", "tier": "memcached"}, 20)
+	gauge("larder_cache_bytes", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 1<<20)
+	gauge("larder_cache_max_bytes", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 3<<29)
+	gauge("larder_cache_requests_total", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 200)
+	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 150)
+	gauge("larder_cache_requests_total", prometheus.Labels{"cache": "chunks", "tier": "memcached"}, 50)
+	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunks", "tier": "memcached"}, 20)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "in_use"}, 5)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "limit"}, 2048)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "waiting"}, 77777)
@@ -55,8 +55,8 @@ func TestPagesShow(t *testing.T) {
 		return body
 	}
 	f("/", ">not ready<", "2 blocks</a> of 2 label sets", "1970-01-01 00:00 to 1970-01-01 04:00 UTC", "&lt;img src=x&gt;", "<dt>too-fresh</dt><dd>4 blocks</dd>",
-		`<tr><td>chunk cache</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
-		`<tr><td>chunk cache in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
+		`<tr><td>chunk_pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
+		`<tr><td>chunk_pages in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
 		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`)
 	o.Probe.SetReady()
 	f("/", ">ready<")

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+
+	"github.com/thanos-io/objstore"
+)
+
+var (
+	s3Name    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:_-]{1,61}[A-Za-z0-9]$`) // what the client takes: not all stores keep Amazon's rules
+	gcsName   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$`)
+	azureName = regexp.MustCompile(`^([a-z0-9](-?[a-z0-9]){2,62}|\$root|\$web|\$logs)$`)
+)
+
+// bucketKey is the key that names the bucket, "" for types that have another idea of it.
+func (c *bucketConfig) bucketKey() string {
+	switch objstore.ObjProvider(strings.ToUpper(string(c.Type))) {
+	case objstore.S3, objstore.GCS, objstore.COS, objstore.OBS, objstore.BOS, objstore.OCI, objstore.ALIYUNOSS:
+		return "bucket"
+	case objstore.AZURE:
+		return "container"
+	case objstore.SWIFT:
+		return "container_name"
+	case objstore.FILESYSTEM:
+		return "directory"
+	}
+	return ""
+}
+
+func (c *bucketConfig) text(key string) string {
+	inner, _ := c.Config.(map[any]any)
+	s, _ := inner[key].(string)
+	return s
+}
+
+// checkName refuses a name that no bucket of the type can have. One that is missing is left to the client, which knows other ways to name it.
+func (c *bucketConfig) checkName() error {
+	key := c.bucketKey()
+	name := c.text(key)
+	if name == "" {
+		return nil
+	}
+	rule := ""
+	switch objstore.ObjProvider(strings.ToUpper(string(c.Type))) {
+	case objstore.S3:
+		if _, err := netip.ParseAddr(name); err == nil || !s3Name.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, ".-") || strings.Contains(name, "-.") {
+			rule = "S3 names are 3 to 63 letters, digits, dots, hyphens and underscores, begin and end with a letter or digit, and are no address"
+		}
+	case objstore.GCS:
+		if !gcsName.MatchString(name) || strings.Contains(name, "..") || strings.HasPrefix(name, "goog") || len(name) > 63 && !strings.Contains(name, ".") {
+			rule = "GCS names are 3 to 63 lower-case letters, digits, dots, hyphens and underscores, begin and end with a letter or digit, and not with goog"
+		}
+	case objstore.AZURE:
+		if !azureName.MatchString(name) || len(name) > 63 {
+			rule = "Azure's containers have 3 to 63 lower-case letters, digits and single hyphens, and begin and end with a letter or digit"
+		}
+	}
+	if rule == "" {
+		return nil
+	}
+	return fmt.Errorf("config.%s: %q cannot exist: %s", key, name, rule)
+}
+
+// where names the bucket and its endpoint, for errors and the log.
+func (c *bucketConfig) where() (bucket, endpoint string) {
+	bucket = c.text(c.bucketKey())
+	for _, key := range []string{"endpoint", "auth_url", "region"} {
+		if endpoint = c.text(key); endpoint != "" {
+			break
+		}
+	}
+	if endpoint == "" {
+		endpoint = strings.ToUpper(string(c.Type))
+	}
+	if i := strings.LastIndex(endpoint, "@"); i >= 0 { // after a user and a password
+		endpoint = endpoint[i+1:]
+	}
+	return bucket, endpoint
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestBucketNamesThatCannotExist: they stop the start with one line.
+func TestBucketNamesThatCannotExist(t *testing.T) {
+	f := func(conf, want string) {
+		t.Helper()
+		_, err := parseBucket([]byte(conf))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", conf, err, want)
+		}
+	}
+	for _, name := range []string{"ab", "a b", "my/bucket", "-a-", "a..b", "192.168.1.1", "s3://blocks", strings.Repeat("a", 64)} {
+		f("{type: S3, config: {bucket: '"+name+"', endpoint: e}}", `config.bucket: "`+name+`" cannot exist: S3 names`)
+	}
+	f("{type: S3, config: {bucket: My_Blocks.eu, endpoint: e}}", "") // there are stores that have it
+	f("{type: GCS, config: {bucket: My-Blocks}}", `config.bucket: "My-Blocks" cannot exist: GCS names`)
+	f("{type: GCS, config: {bucket: google-blocks}}", "GCS names")
+	f("{type: GCS, config: {bucket: blocks_1.example.com}}", "")
+	f("{type: AZURE, config: {container: a--b}}", `config.container: "a--b" cannot exist: Azure's containers`)
+	f("{type: AZURE, config: {container: Blocks}}", "Azure's containers")
+	f("{type: AZURE, config: {container: blocks-1}}", "")
+	refuses(t, nil, `--objstore.config: config.bucket: "a b" cannot exist`, "--objstore.config={type: S3, config: {bucket: a b, endpoint: e}}")
+}
+
+// TestSilentBucketIsReported: a bucket that refuses connections, or takes them and says nothing, is named soon, and the start goes on.
+func TestSilentBucketIsReported(t *testing.T) {
+	hangs, err := net.Listen("tcp", "127.0.0.1:0") // connections are accepted by the kernel and never served
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangs.Close()
+	for _, c := range []struct{ endpoint, want string }{{"127.0.0.1:1", "connection refused"}, {hangs.Addr().String(), ""}} {
+		p := startProcess(t, "{type: S3, config: {bucket: blocks, endpoint: '"+c.endpoint+"', insecure: true, region: r, access_key: a, secret_key: s}}")
+		line := p.await("the bucket has not answered yet")
+		for _, want := range []string{"level=warn", "bucket=blocks", "endpoint=" + c.endpoint, c.want} {
+			if !strings.Contains(line, want) {
+				t.Errorf("the log lacks %q: %s", want, line)
+			}
+		}
+		if c.want != "" && !strings.Contains(line, `bucket \"blocks\" at `+c.endpoint+": list: ") {
+			t.Errorf("the error does not say what was asked of which bucket: %s", line)
+		}
+		if code, _ := p.get("/-/healthy"); code != http.StatusOK {
+			t.Errorf("/-/healthy: got %d", code)
+		}
+	}
+}
+
+// TestPageAndLogAgreeOnMemory: every allowance of the log of the start stands on the page, with the same figure.
+func TestPageAndLogAgreeOnMemory(t *testing.T) {
+	p := startProcess(t, folder(t.TempDir()), "--index-cache.series-size=10MB", "--chunk-cache-size=3MB", "--store.request-bytes=96MB")
+	line := p.await("msg=memory")
+	_, page := p.get("/")
+	figures := regexp.MustCompile(`(\w+)=(\d+)MiB`).FindAllStringSubmatch(line, -1)
+	if len(figures) < 5 {
+		t.Fatalf("got %q of %s", figures, line)
+	}
+	for _, f := range figures {
+		if want := regexp.MustCompile(`<td>` + f[1] + `</td><td class="n">[^<]*</td><td class="n">` + f[2] + `\.0 MiB</td>`); !want.MatchString(page) {
+			t.Errorf("the page lacks %s of %s MiB", f[1], f[2])
+		}
+	}
+}
