@@ -181,7 +181,7 @@ func newRule(m *labels.Matcher, mustBeSet bool) rule {
 		r.invert = true
 	case negative: // l!="", l!~"a|": with the label, and with another value
 		r.adds, r.every = true, m.Value == ""
-	case !empty || mustBeSet: // l="a", l=~"a.*"; l=~"a|" beside l!="b"
+	case !empty || mustBeSet && m.Value != "": // l="a", l=~"a.*"; l=~"a|" beside l!=""
 		r.adds = true
 	default: // l="", l=~"a|": the series that have anything else are out
 		r.invert, r.every = true, m.Value == ""
