@@ -41,7 +41,7 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	faults, err := chosen(allFaults(), []string{"bucket-5xx", "bucket-flipped-bits", "compaction", "memcached-killed", "headers-damaged", "kill-9", "reload-storm", "clients-stop-reading"})
+	faults, err := chosen(allFaults(), []string{"bucket-5xx", "bucket-flipped-bits", "bucket-listings-replaced", "bucket-listings-short", "compaction", "memcached-killed", "headers-damaged", "kill-9", "reload-storm", "clients-stop-reading"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,6 +36,11 @@ func bucketFaults() []fault {
 	pausing := often(faultstore.StalledBody, 0.1)
 	pausing.Delay = 2 * time.Second
 	listings := []string{objstore.OpIter}
+	// ofTheRoot are listings that show which blocks there are.
+	ofTheRoot := func(_, name string) bool { return name == "" }
+	short := func(at int64, share float64) faultstore.Rule {
+		return faultstore.Rule{Kind: faultstore.ShortListing, Match: ofTheRoot, At: at, Probability: share}
+	}
 	return []fault{
 		f("bucket-down", faultstore.Rule{Kind: faultstore.ServerError}),
 		f("bucket-5xx", often(faultstore.ServerError, 0.3)),
@@ -53,6 +58,8 @@ func bucketFaults() []fault {
 		f("bucket-not-found", often(faultstore.Vanished, 0.1)),
 		f("bucket-listings", faultstore.Rule{Kind: faultstore.ListingError, Ops: listings, Probability: 0.4},
 			faultstore.Rule{Kind: faultstore.Timeout, Ops: listings, Probability: 0.2}, faultstore.Rule{Kind: faultstore.ServerError, Ops: listings, Probability: 0.5}),
+		f("bucket-listings-replaced", often(faultstore.HTMLPage, 0.5), faultstore.Rule{Kind: faultstore.ErrorDocument}),
+		f("bucket-listings-short", short(-1, 0.4), short(1, 0.4), short(0, 0)), // empty, one block, any number
 		{name: "compaction", codes: []codes.Code{codes.Aborted}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			return repeat(ctx, r, 500*time.Millisecond, func() error {
 				_, _, err := w.bucket.compact(r)
