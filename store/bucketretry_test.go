@@ -37,7 +37,6 @@ func TestBucketFaultsAreMended(t *testing.T) {
 		for round := range rounds {
 			if round%2 == 0 {
 				forgetHeaders(p)
-				forgetFiles(p)
 			}
 			var wg sync.WaitGroup
 			began := time.Now()

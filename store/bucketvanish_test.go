@@ -254,8 +254,8 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 	}
 }
 
-// TestAChunkFileVanishes: a block that lost one file is damaged. Requests that need the file fail, and do not list the bucket in the hope
-// that something replaced the block.
+// TestAChunkFileVanishes: a block that lost one file is damaged. Requests that need the file fail, and list its folder but not the bucket, in
+// the hope that something replaced the block.
 func TestAChunkFileVanishes(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	synctest.Test(t, func(t *testing.T) {
@@ -264,7 +264,7 @@ func TestAChunkFileVanishes(t *testing.T) {
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		listings := faultstore.Rule{Kind: faultstore.ServerError, Ops: []string{objstore.OpIter}}
+		listings := faultstore.Rule{Kind: faultstore.ServerError, Ops: []string{objstore.OpIter}, Match: func(_, dir string) bool { return dir == "" }}
 		p.faults.Set(listings)
 		failed := 0
 		for range 3 {

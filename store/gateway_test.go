@@ -23,7 +23,9 @@ import (
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bytecache"
+	"larder/internal/extent"
 	"larder/internal/pagecache"
+	"larder/internal/retry"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"
@@ -130,9 +132,9 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var bucket objstore.Bucket = fs
+	bucket := extent.Stating(fs)
 	if opts.wrap != nil {
-		bucket = opts.wrap(fs)
+		bucket = opts.wrap(bucket)
 	}
 	dir := opts.dataDir
 	if dir == "" {
@@ -140,7 +142,18 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
 	opts.pages.PageSize = opts.pageSize
-	ho := indexheader.Options{Dir: filepath.Join(dir, "headers"), Bucket: g.bucket, Registerer: g.reg}
+	ho := indexheader.Options{
+		Dir: filepath.Join(dir, "headers"), Bucket: g.bucket, Registerer: g.reg,
+		Unsatisfiable: retry.Unsatisfiable,
+		Measure: func(ctx context.Context, src indexheader.Source, corrupt bool) (bool, error) {
+			doubt := catalog.SizeDoubt
+			if corrupt {
+				doubt = catalog.BytesDoubt
+			}
+			v, err := g.catalog.Measure(ctx, src.ID, src.Content, doubt)
+			return v == catalog.Changed, err
+		},
+	}
 	if opts.headers != nil {
 		opts.headers(&ho)
 	}
@@ -158,6 +171,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		Bucket:       g.bucket,
 		Dir:          filepath.Join(dir, "catalog"),
 		RefreshEvery: opts.refreshEvery,
+		MeasureEvery: time.Nanosecond,
 		Discovery:    opts.discovery,
 		Registerer:   g.reg,
 		OnChange: func(old, cur *catalog.View) {
@@ -178,7 +192,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	o := store.Options{
 		Catalog: g.catalog,
 		Blocks: block.Deps{
-			Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket},
+			Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Sizes: g.catalog,
 			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: g.odd,
 		},
 		ChunkPageBytes: int64(opts.pageSize),

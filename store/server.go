@@ -70,6 +70,9 @@ type Options struct {
 	// OnStall, if set, is called with the context of a request that was ended so: grpc holds what it has taken of the answer, up to
 	// a frame and 64 KiB, until the client takes it or goes away.
 	OnStall func(ctx context.Context)
+	// IgnoreSizes is called when answers of the bucket were found to state sizes of objects that are not: from then on readers must not
+	// compare them. nil: such a bucket cannot be read.
+	IgnoreSizes func()
 	// Clamp narrows requested and advertised time ranges to what is served, by --min-time and --max-time, evaluated at every use; nil
 	// clamps nothing.
 	Clamp func(minT, maxT int64) (int64, int64)
@@ -167,32 +170,62 @@ func (s *Server) ViewChanged(old, cur *catalog.View) {
 	s.metrics.blocksLoaded.Set(float64(len(cur.Blocks)))
 }
 
-// replaced reports whether err comes from a block that has left the bucket since the last sync, and if so looks for what replaced it: then the
-// request can be planned anew. A block of which only a part is missing is damaged; to go on without it would be a wrong answer.
+// replaced reports whether err comes from a block that has left the bucket since the last sync, or whose files are not what they were known
+// to be, and if so looks for what replaced it: then the request can be planned anew. A block of which only a part is missing is damaged; to
+// go on without it would be a wrong answer.
 func (s *Server) replaced(ctx context.Context, err error) bool {
 	if errors.Is(err, indexheader.ErrReplaced) {
 		return true // by another of its name, which the view has
-	}
-	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
-		return false
 	}
 	var be *block.Error
 	if !errors.As(err, &be) {
 		return false
 	}
+	if block.Doubtful(err) {
+		return s.measured(ctx, be, err)
+	}
+	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
+		return false
+	}
 	meta := s.opts.Catalog.View().ByID(be.ID)
 	if meta != nil {
 		gone, gerr := s.block(meta).Gone(ctx)
+		if gerr == nil && !gone {
+			// A chunk file that meta.json lists under another name, perhaps.
+			return s.measured(ctx, be, err)
+		}
 		if gerr != nil {
 			s.log.Warn("cannot tell whether a block left the bucket", "block", be.ID, "err", gerr, "missing", err)
-		}
-		if gerr != nil || !gone {
 			return false
 		}
 		s.log.Warn("block vanished from the bucket, planning anew", "block", be.ID, "err", err)
 		s.opts.Catalog.Tombstone(be.ID)
 	}
 	return s.opts.Catalog.Refresh(ctx) == nil
+}
+
+// measured reports whether the bucket, asked for the sizes of a block's files because of err, says that they are not what they were known to
+// be.
+func (s *Server) measured(ctx context.Context, be *block.Error, err error) bool {
+	sizes := s.opts.Blocks.Sizes
+	if sizes == nil {
+		return false
+	}
+	doubt := catalog.SizeDoubt
+	switch {
+	case errors.Is(err, pagecache.ErrNotFound):
+		doubt = catalog.NameDoubt
+	case block.Corrupt(err):
+		doubt = catalog.BytesDoubt
+	}
+	verdict, merr := sizes.Measure(ctx, be.ID, be.Content, doubt)
+	var changed *pagecache.ChangedError
+	if errors.As(err, &changed) && verdict == catalog.Confirmed && merr == nil && s.opts.IgnoreSizes != nil {
+		s.log.Error("answers of the bucket state a size that the object does not have: they are no longer compared", "block", be.ID, "err", err)
+		s.opts.IgnoreSizes()
+		return true
+	}
+	return verdict == catalog.Changed
 }
 
 // noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.

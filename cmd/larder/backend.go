@@ -110,7 +110,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.headers, err = indexheader.New(indexheader.Options{
 		Dir: headersDir, Hold: hold, Bucket: bound,
 		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]), BuildBytes: m.builds,
-		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency,
+		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency, Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
@@ -149,7 +149,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
-			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound},
+			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular, Expansions: block.NewExpansions(m.expansions(), reg),
 		},
 		ChunkPageBytes:   conf.memory.page[chunkPages].bytes,
@@ -160,6 +160,10 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,
 		SendStallTimeout: orNone(conf.sendStall), OnStall: stalled,
+		IgnoreSizes: func() {
+			index.IgnoreSizes()
+			chunks.IgnoreSizes()
+		},
 		Clamp:  conf.clamp,
 		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
@@ -172,6 +176,16 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.server = store.New(options)
 	b.openWarmer(recorder, path, hold, index.Stats().MaxBytes, reg)
 	return nil
+}
+
+// measure has the bucket asked how large the files of a block are. No header is built before there is a catalog.
+func (b *backend) measure(ctx context.Context, src indexheader.Source, corrupt bool) (changed bool, err error) {
+	doubt := catalog.SizeDoubt
+	if corrupt {
+		doubt = catalog.BytesDoubt
+	}
+	verdict, err := b.catalog.Measure(ctx, src.ID, src.Content, doubt)
+	return verdict == catalog.Changed, err
 }
 
 // clamp narrows a range of time to the one that is served now: relative times move on.

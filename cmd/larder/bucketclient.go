@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/thanos-io/objstore/client"
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/extent"
 	"larder/internal/listing"
 	"larder/internal/telemetry"
 )
@@ -46,9 +48,18 @@ func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, er
 }
 
 func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
-	b, err := client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", listing.Transport(conf.Type, conf.name()))
+	verify := listing.Transport(conf.Type, conf.name())
+	b, err := client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", func(rt http.RoundTripper) http.RoundTripper {
+		if rt = extent.Transport(rt); verify != nil {
+			rt = verify(rt)
+		}
+		return rt
+	})
 	if err != nil {
 		return nil, err
+	}
+	if strings.EqualFold(string(conf.Type), string(objstore.FILESYSTEM)) {
+		b = extent.Stating(b)
 	}
 	return withLinks(b, conf), nil
 }

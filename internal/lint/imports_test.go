@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc"},
-	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing"},
+	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/retry"},
@@ -34,10 +34,11 @@ var narrower = map[string][]string{
 	"internal/tsdbfmt":    {"internal/telemetry"},
 	"internal/memcached":  {"internal/panics", "internal/telemetry", "internal/loopback"},
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
-	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots"},
+	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots", "internal/extent"},
 	"internal/quantile":   {},
 	"internal/flight":     {"internal/panics"},
 	"internal/faultstore": {},
+	"internal/extent":     {},
 	"internal/sealed":     {},
 	"internal/datadir":    {},
 	"internal/disktest":   {},

@@ -76,6 +76,17 @@ func (e *LongBodyError) Error() string {
 	return fmt.Sprintf("bucket sent more than the %d bytes asked for of object %s at offset %d", e.Want, e.Object, e.Off)
 }
 
+// ChangedError is returned when the bucket says that an object has another size
+// than it was known by: its bytes are not those that were meant.
+type ChangedError struct {
+	Object    string
+	Want, Got int64
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("object %s has %d bytes in the bucket, not %d", e.Object, e.Got, e.Want)
+}
+
 // SpanError is returned for a span that does not lie in its object, or that
 // starts before its predecessor. Spans come from references stored in a block,
 // so this is bad data at least as often as a bug.

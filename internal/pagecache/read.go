@@ -9,6 +9,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
+
+	"larder/internal/extent"
 )
 
 // maxEmptyReads is how often in a row a body may return nothing at all.
@@ -74,7 +76,7 @@ func (r *Reader) try(f *flight) error {
 func (r *Reader) repeats(f *flight, err error) bool {
 	// A bucket that repeats requests by itself has done so.
 	var repeated interface{ Attempts() int }
-	if errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) || errors.As(err, &repeated) && repeated.Attempts() > 1 {
+	if errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) || errors.As(err, new(*ChangedError)) || errors.As(err, &repeated) && repeated.Attempts() > 1 {
 		return false
 	}
 	most := 1
@@ -139,9 +141,13 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	r.metrics.reads.Inc()
 	r.metrics.readBytes.Observe(float64(length))
 	start, first := time.Now(), true
-	body, err := r.bucket.GetRange(ctx, f.obj.Name, off, length)
+	watched, seen := extent.Watch(ctx)
+	body, err := r.bucket.GetRange(watched, f.obj.Name, off, length)
 	if body != nil {
 		defer body.Close()
+	}
+	if changed := r.changed(f, seen); changed != nil {
+		return changed
 	}
 	if err != nil {
 		return f.wrap(r.classify(err))
@@ -172,13 +178,22 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 				return f.wrap(io.ErrNoProgress)
 			}
 		}
-		if from, to := a.cut(); to > from && !r.publish(f, from, to) {
-			return nil // over
+		if from, to := a.cut(); to > from {
+			// A body may have been continued by another request.
+			if err := r.changed(f, seen); err != nil {
+				return err
+			}
+			if !r.publish(f, from, to) {
+				return nil // over
+			}
 		}
 	}
 	// The last pages wait for the body's end: a body that goes on was not the
 	// range that was asked for.
 	from, to := a.cut()
+	if err := r.changed(f, seen); err != nil {
+		return err
+	}
 	var more [1]byte
 	for range maxEmptyReads {
 		n, err := body.Read(more[:])
@@ -192,6 +207,15 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	}
 	r.publish(f, from, to)
 	return nil
+}
+
+// changed returns an error if the bucket has said that the object has another size than the flight reads it by.
+func (r *Reader) changed(f *flight, seen *extent.Seen) error {
+	e, ok := seen.Extent()
+	if !ok || e.Size == f.obj.Size || r.sizesIgnored.Load() {
+		return nil
+	}
+	return f.wrap(&ChangedError{Object: f.obj.Name, Want: f.obj.Size, Got: e.Size})
 }
 
 // classify turns a raw error of the bucket into ours. It must see the error

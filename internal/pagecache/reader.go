@@ -31,7 +31,9 @@ type Reader struct {
 	// cache and is in no flight may have been published in between only if
 	// this has changed; written under mu.
 	published atomic.Uint64
-	running   sync.WaitGroup // goroutines; Add only under mu while not closed, or while it is above 0
+	// sizesIgnored: what answers say about sizes is not compared, see IgnoreSizes.
+	sizesIgnored atomic.Bool
+	running      sync.WaitGroup // goroutines; Add only under mu while not closed, or while it is above 0
 
 	mu sync.Mutex // see doc.go
 	// table holds the flight of every page that can be joined, by page key.
@@ -66,6 +68,11 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 	r.buffers.New = func() any { b := make([]byte, size); return &b }
 	return r
 }
+
+// IgnoreSizes makes the reader believe Object.Size where the answer to a read
+// says otherwise. It is for a bucket, or a proxy before it, that was found to
+// state sizes that are not.
+func (r *Reader) IgnoreSizes() { r.sizesIgnored.Store(true) }
 
 // PageSize returns the size of a page in bytes, a power of two.
 func (r *Reader) PageSize() int { return 1 << r.shift }

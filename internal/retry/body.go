@@ -117,7 +117,7 @@ func (b *body) resume(why error) error {
 			b.t.b.metrics.resumed.Add(float64(b.pos))
 			return nil
 		}
-		if b.short && unsatisfiable(err) {
+		if b.short && Unsatisfiable(err) {
 			b.t.succeeded()
 			return io.EOF
 		}

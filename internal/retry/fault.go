@@ -111,9 +111,9 @@ func (a answer) reason() string {
 	return reasonConnection
 }
 
-// unsatisfiable reports whether the bucket says that the object ends before the
+// Unsatisfiable reports whether the bucket says that the object ends before the
 // range.
-func unsatisfiable(err error) bool {
+func Unsatisfiable(err error) bool {
 	var a answer
 	a.find(err)
 	return a.status == http.StatusRequestedRangeNotSatisfiable || a.code == "InvalidRange" || a.grpc == codes.OutOfRange

@@ -86,7 +86,7 @@ func TestReasons(t *testing.T) {
 					t.Errorf("%s: %d %s (%T): got %q, want %q", name, tc.status, tc.code, err, got, tc.want)
 				}
 			}
-			if got := unsatisfiable(err); got != (tc.status == 416) {
+			if got := Unsatisfiable(err); got != (tc.status == 416) {
 				t.Errorf("%s: %d: not satisfiable is %v", name, tc.status, got)
 			}
 		}

@@ -1,14 +1,9 @@
 package block
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math"
-	"path"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,6 +51,8 @@ type Deps struct {
 	Index   IndexPages
 	Chunks  ChunkPages
 	Lister  Lister
+	// Sizes is asked for the sizes of a block's files, where they are not known or do not hold; nil: those of meta.json are believed.
+	Sizes Measurer
 	// Postings keeps expanded postings. Nil: none are kept, and none shared.
 	Postings PostingsCache
 	// Irregular remembers irregular blocks; nil: each Block remembers for itself alone.
@@ -79,8 +76,9 @@ type Block struct {
 	expansions flight.Group[bytecache.ID, keptPostings]
 	irregular  atomic.Bool // see irregular.go
 
-	mu    sync.Mutex // guards what follows; never held while reading
-	files []chunkFile
+	last lastFile
+
+	mu sync.Mutex // guards what follows; never held while reading
 	// zero holds the hashes of matcher sets whose lazy plan came to nothing: those are planned eagerly, as the series that were read to
 	// find that out may be many.
 	zero map[uint64]struct{}
@@ -94,6 +92,7 @@ const maxZero = 256
 // New returns a reader of the block that meta describes.
 func New(meta *catalog.Block, deps *Deps) *Block {
 	b := &Block{meta: meta, deps: deps}
+	b.last.number = -1
 	b.expansions.Everyones = everyones
 	if deps.Irregular != nil {
 		_, known := deps.Irregular.What(meta.ID, meta.Content)
@@ -112,7 +111,7 @@ func (b *Block) Source() indexheader.Source { return Source(b.meta) }
 func Source(meta *catalog.Block) indexheader.Source {
 	return indexheader.Source{
 		ID: meta.ID, Number: meta.Number, Content: meta.Content,
-		IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, MaxTime: meta.MaxTime,
+		IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, Unsized: !meta.Sized(), MaxTime: meta.MaxTime,
 	}
 }
 
@@ -433,83 +432,4 @@ func (b *Block) meanEntry(h *indexheader.Header) int64 {
 		}
 	}
 	return defaultEntryBytes
-}
-
-var errNoChunkFile = errors.New("no such chunk file")
-
-// chunkFile is a file of the block's chunks/ folder.
-type chunkFile struct {
-	number int    // its name
-	name   string // full object name
-	size   int64  // 0 = not known yet
-}
-
-// appendChunkFile appends the object name with the given base to dst, if its base is the name of a chunk file: a number.
-func appendChunkFile(dst []chunkFile, name, base string, size int64) []chunkFile {
-	n, err := strconv.ParseUint(base, 10, 31)
-	if err != nil {
-		return dst
-	}
-	return append(dst, chunkFile{number: int(n), name: name, size: size})
-}
-
-// chunkObject returns the object of chunk file number n, counted from 0 as chunk references count, asking the bucket for its name and
-// size where meta.json does not say.
-func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error) {
-	b.mu.Lock()
-	files := b.files
-	b.mu.Unlock()
-	dir := b.meta.ID.String() + "/chunks/"
-	if files == nil {
-		for _, f := range b.meta.ChunkFiles {
-			files = appendChunkFile(files, dir+f.Name, f.Name, f.Size)
-		}
-		if files == nil {
-			err := b.deps.Lister.Iter(ctx, dir, func(name string) error {
-				files = appendChunkFile(files, name, path.Base(name), 0)
-				return nil
-			})
-			if err != nil {
-				return pagecache.Object{}, fault(fmt.Errorf("list %s: %w", dir, err))
-			}
-			if len(files) == 0 {
-				// Either the block is damaged or it has left the bucket.
-				return pagecache.Object{}, fmt.Errorf("%s: %w: %w", dir, errNoChunkFile, pagecache.ErrNotFound)
-			}
-			slices.SortFunc(files, func(a, b chunkFile) int { return cmp.Compare(a.number, b.number) })
-		}
-		b.setFiles(files)
-	}
-	if n >= len(files) {
-		return pagecache.Object{}, fmt.Errorf("%s: %w: number %d of %d", dir, errNoChunkFile, n+1, len(files))
-	}
-	f := files[n]
-	if f.number != n+1 {
-		// References count files, not their names. Where one is missing, every later one would be taken for another: its first record
-		// lies at the same offset and verifies.
-		return pagecache.Object{}, fmt.Errorf("%s: %w: %06d, where the file after it is there", dir, errNoChunkFile, n+1)
-	}
-	if f.size == 0 {
-		size, err := b.deps.Lister.Size(ctx, f.name)
-		if err != nil {
-			return pagecache.Object{}, fault(fmt.Errorf("size of %s: %w", f.name, err))
-		}
-		f.size = size
-		files = slices.Clone(files)
-		files[n] = f
-		b.setFiles(files)
-	}
-	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, b.meta.Content, n+1, f.name, f.size), nil
-}
-
-// forgetFiles has the chunk files looked up anew: a read of one failed, and what the bucket said of its size may have been wrong, or be so
-// no longer.
-func (b *Block) forgetFiles() { b.setFiles(nil) }
-
-// setFiles publishes files. Two requests that find out different sizes at once may overwrite one another: then one size is asked
-// for again.
-func (b *Block) setFiles(files []chunkFile) {
-	b.mu.Lock()
-	b.files = files
-	b.mu.Unlock()
 }

@@ -144,14 +144,6 @@ func (f *fileRead) grow(r *ChunkReader, n int64) error {
 }
 
 func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
-	err := f.readFile(ctx, r, b, order)
-	if err != nil && ctx.Err() == nil {
-		r.block.forgetFiles()
-	}
-	return err
-}
-
-func (f *fileRead) readFile(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
 	blk := r.block
 	obj, err := blk.chunkObject(ctx, int(b.Ref[order[0]]>>32))
 	if err != nil {
@@ -276,11 +268,7 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte,
 	if err != nil {
 		return nil, r.block.wrap(err)
 	}
-	rec, err := r.reread(ctx, obj, fileOffset(ref), obj.Size, size)
-	if err != nil && ctx.Err() == nil {
-		r.block.forgetFiles()
-	}
-	return rec, err
+	return r.reread(ctx, obj, fileOffset(ref), obj.Size, size)
 }
 
 // reread reads a record that did not verify once more, past the cache, and counts how that ended. guess is its length as far as that is known, and

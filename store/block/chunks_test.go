@@ -9,28 +9,17 @@ import (
 
 	"larder/internal/pagecache"
 	"larder/store/catalog"
+	"larder/store/indexheader"
 )
 
-// listedFiles is a Lister over names and sizes.
-type listedFiles struct {
-	files map[string]int64
-	err   error
+// measurer answers a measurement.
+type measurer struct {
+	verdict catalog.Verdict
+	err     error
 }
 
-func (l listedFiles) Iter(_ context.Context, _ string, f func(string) error) error {
-	for name := range l.files {
-		if err := f(name); err != nil {
-			return err
-		}
-	}
-	return l.err
-}
-
-func (l listedFiles) Size(_ context.Context, name string) (int64, error) { return l.files[name], l.err }
-
-func (l listedFiles) Exists(_ context.Context, name string) (bool, error) {
-	_, ok := l.files[name]
-	return ok, l.err
+func (m measurer) Measure(context.Context, ulid.ULID, uint64, catalog.Doubt) (catalog.Verdict, error) {
+	return m.verdict, m.err
 }
 
 // noChunks are chunk pages of which only the objects are asked for.
@@ -40,35 +29,33 @@ func (noChunks) Object(_ uint32, _ ulid.ULID, _ uint64, file int, name string, s
 	return pagecache.Object{Name: name, Size: size, ID: uint64(file)}
 }
 
-// TestChunkFiles: a reference names the file by its place, counted from 0. Where a file is missing, the ones behind it are not taken for
-// it: the first record of each lies at the same offset.
+// TestChunkFiles: a reference names the file by its place, counted from 0. Where the bucket has to be asked, what it says makes another
+// block of this one. TestChunkFilesWithGaps in package store has blocks whose files are not numbered from 1.
 func TestChunkFiles(t *testing.T) {
 	id := ulid.ULID{1}
 	dir := id.String() + "/chunks/"
 	away := errors.New("the bucket is away")
 	for _, tc := range []struct {
-		name   string
-		meta   []catalog.ChunkFile
-		listed listedFiles
-		file   int
-		want   pagecache.Object
-		err    error
+		name     string
+		meta     []catalog.ChunkFile
+		measured measurer
+		file     int
+		want     pagecache.Object
+		err      error
 	}{
-		{name: "from meta.json", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}, {Name: "000002", Size: 10}}, file: 1,
+		{name: "known", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}, {Name: "000002", Size: 10}}, file: 1,
 			want: pagecache.Object{Name: dir + "000002", Size: 10, ID: 2}},
-		{name: "size from the bucket", meta: []catalog.ChunkFile{{Name: "000001"}}, listed: listedFiles{files: map[string]int64{dir + "000001": 7}},
-			want: pagecache.Object{Name: dir + "000001", Size: 7, ID: 1}},
-		{name: "listed", listed: listedFiles{files: map[string]int64{dir + "000002": 2, dir + "000001": 1, dir + "000001.tmp": 5, dir + "x": 1}}, file: 1,
-			want: pagecache.Object{Name: dir + "000002", Size: 2, ID: 2}},
-		{name: "the first is missing", listed: listedFiles{files: map[string]int64{dir + "000002": 2}}, err: errNoChunkFile},
-		{name: "the first is missing in meta.json", meta: []catalog.ChunkFile{{Name: "000002", Size: 9}}, err: errNoChunkFile},
-		{name: "one is missing", listed: listedFiles{files: map[string]int64{dir + "000001": 1, dir + "000003": 2}}, file: 1, err: errNoChunkFile},
-		{name: "beyond the last", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1, err: errNoChunkFile},
-		{name: "none", err: pagecache.ErrNotFound},
-		{name: "bucket away", listed: listedFiles{err: away}, err: away},
+		{name: "size not known", meta: []catalog.ChunkFile{{Name: "000001"}}, measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
+		{name: "empty", meta: []catalog.ChunkFile{{Name: "000001"}}, measured: measurer{verdict: catalog.Confirmed}, want: pagecache.Object{Name: dir + "000001", ID: 1}},
+		{name: "names not known", measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
+		{name: "beyond the last, of which the bucket has more", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1,
+			measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
+		{name: "beyond the last", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1, measured: measurer{verdict: catalog.Confirmed}, err: errNoChunkFile},
+		{name: "none", measured: measurer{verdict: catalog.Confirmed}, err: pagecache.ErrNotFound},
+		{name: "bucket away", measured: measurer{err: away}, err: away},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := New(&catalog.Block{ID: id, ChunkFiles: tc.meta}, &Deps{Lister: tc.listed, Chunks: noChunks{}})
+			b := New(&catalog.Block{ID: id, ChunkFiles: tc.meta}, &Deps{Sizes: tc.measured, Chunks: noChunks{}})
 			got, err := b.chunkObject(context.Background(), tc.file)
 			if !errors.Is(err, tc.err) || got != tc.want {
 				t.Errorf("got %+v, %v; want %+v, %v", got, err, tc.want, tc.err)
@@ -81,7 +68,6 @@ func TestChunkFiles(t *testing.T) {
 	}
 }
 
-// TestRecordBound: what a neighbour says of a record's length steers a read only within reason.
 func TestRecordBound(t *testing.T) {
 	for _, tc := range []struct {
 		bound uint32

@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"slices"
+
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 )
@@ -10,7 +12,10 @@ type Block struct {
 	ID ulid.ULID
 	// Number is the block's number in this process: below 1<<24, never used for another block.
 	Number uint32
-	// Content tells what the block holds from what another block held under its ID: a hash of its meta.json, the same in every process.
+	// Meta is a hash of the block's meta.json.
+	Meta uint64
+	// Content tells what the block holds from what it, or another block, held under its ID before. It is the same in every process that
+	// knows the same: a hash of the meta.json, and of the sizes and versions of its files where the bucket was asked for them.
 	Content uint64
 	// MinTime and MaxTime bound the block's samples, in milliseconds: [MinTime, MaxTime).
 	MinTime, MaxTime int64
@@ -18,9 +23,10 @@ type Block struct {
 	Resolution int64
 	// Labels are the external labels.
 	Labels labels.Labels
-	// IndexSize is the size of the index object in bytes, 0 where meta.json does not say.
+	// IndexSize is the size of the index object in bytes, 0 while it is not known. It is what meta.json states, until a read shows that it
+	// cannot be right.
 	IndexSize int64
-	// ChunkFiles are the files of the block's chunks/ folder in order (number 1 first), nil where meta.json does not list them.
+	// ChunkFiles are the files of the block's chunks/ folder by number, nil while they are not known.
 	ChunkFiles []ChunkFile
 	// SeriesMaxSize and ChunkMaxSize are the largest series entry and chunk record in bytes, 0 where meta.json does not say.
 	SeriesMaxSize, ChunkMaxSize int64
@@ -39,7 +45,12 @@ func (b *Block) Replaces(o *Block) bool {
 // HasSourcesOf reports whether b was made from all that o was made from.
 func (b *Block) HasSourcesOf(o *Block) bool { return containsAll(b.Sources, o.Sources) }
 
-// ChunkFile is one file of a block's chunks/ folder. Size is in bytes, 0 where meta.json lists the name alone.
+// Sized reports whether the sizes of all files are known, or at least stated.
+func (b *Block) Sized() bool {
+	return b.IndexSize > 0 && len(b.ChunkFiles) > 0 && !slices.ContainsFunc(b.ChunkFiles, func(f ChunkFile) bool { return f.Size == 0 })
+}
+
+// ChunkFile is one file of a block's chunks/ folder. Size is in bytes, 0 while it is not known.
 type ChunkFile struct {
 	Name string
 	Size int64

@@ -34,7 +34,7 @@ type Catalog struct {
 	metrics *metrics
 	panics  *panics.Guard
 	bucket  Bucket // for listings
-	reader  objectReader
+	reader  bucketReader
 	local   *localStore
 	diskBad atomic.Bool // the disk did not take the last file
 
@@ -53,7 +53,6 @@ type Catalog struct {
 	records  map[ulid.ULID]*record
 	broken   map[ulid.ULID]*brokenBlock
 	saved    map[ulid.ULID]savedBlock // nil once a sync was complete
-	numbers  numbers
 	unlisted unlistedBlocks
 	// headlessSince is since when listings show blocks none of which has a meta.json, saidEmpty whether it was said that there is no block.
 	headlessSince time.Time
@@ -62,7 +61,9 @@ type Catalog struct {
 	found         *saved    // by the sync that holds the turn, if it was complete
 	lastComplete  time.Time // start of the last complete sync or refresh
 
-	mu         sync.Mutex              // guards following; held while a view is published
+	mu         sync.Mutex // guards following; held while a view is published
+	numbers    numbers
+	extents    map[ulid.ULID]*extents  // what the bucket stated about the files of blocks, where it was asked
 	tombstones map[ulid.ULID]time.Time // blocks of which an object was found missing, and when
 	lastLoss   time.Time               // the last tombstone of a block that nothing known replaced
 	status     Status
@@ -75,6 +76,8 @@ type Catalog struct {
 	flightMu   sync.Mutex // guards following
 	flight     *refresh
 	lastFlight *refresh
+	// measurements are the last ones of blocks, which may be running.
+	measurements map[measureKey]*measurement
 
 	closing context.Context // ends with Close
 	close   context.CancelFunc
@@ -102,6 +105,8 @@ func New(opts Options) (*Catalog, error) {
 		broken:     map[ulid.ULID]*brokenBlock{},
 		numbers:    newNumbers(),
 		tombstones: map[ulid.ULID]time.Time{},
+
+		measurements: map[measureKey]*measurement{},
 	}
 	if b, ok := opts.Bucket.(expectingBucket); ok {
 		c.reader = b.ReaderWithExpectedErrs(opts.Bucket.IsObjNotFoundErr)
@@ -115,6 +120,11 @@ func New(opts Options) (*Catalog, error) {
 		c.diskBad.Store(true)
 	} else if err := c.local.prepare(); err != nil {
 		c.diskFailed("the catalog's directory cannot be used", err)
+	}
+	if c.extents, err = c.local.allExtents(); err != nil {
+		c.metrics.damagedCopies.Inc()
+		c.noteDamage(err)
+		c.log.Warn("saved sizes of files do not verify: the bucket will be asked again", "err", err)
 	}
 	c.loadSaved()
 	c.turn <- struct{}{}
@@ -266,7 +276,7 @@ func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, lifted map[ulid
 // setView replaces the view old unless nothing changes. mu must be held.
 func (c *Catalog) setView(old *View, blocks []*Block, ready, fromDisk bool) *View {
 	c.metrics.tombstoned.Set(float64(len(c.tombstones)))
-	v := NewView(blocks, ready)
+	v := NewView(c.redescribed(blocks), ready)
 	v.FromDisk = fromDisk
 	if v.same(old) {
 		return old

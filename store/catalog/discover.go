@@ -11,6 +11,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/thanos-io/objstore"
+
+	"larder/internal/extent"
 )
 
 // Bucket is what the catalog needs of an object store; every objstore.Bucket has it.
@@ -19,6 +21,8 @@ type Bucket interface {
 	IterWithAttributes(ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error, options ...objstore.IterOption) error
 	SupportedIterOptions() []objstore.IterOptionType
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
+	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
+	Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error)
 	IsObjNotFoundErr(err error) bool
 }
 
@@ -151,7 +155,13 @@ func withStall(ctx context.Context, d time.Duration) (_ context.Context, progres
 	return ctx, func() { timer.Reset(d) }, func() { timer.Stop(); cancel(nil) }
 }
 
-// objectReader is the part of Bucket that reads objects.
+// bucketReader is the part of Bucket that reads objects and their sizes.
+type bucketReader interface {
+	objectReader
+	extent.Bucket
+}
+
+// objectReader is the part of Bucket that reads whole objects.
 type objectReader interface {
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	IsObjNotFoundErr(err error) bool

@@ -40,9 +40,17 @@
 // source cover all of its time. The files there stand for themselves: one that cannot be read counts as it did before, and an
 // error never makes the view incomplete. Nothing of it is kept on disk: until that bucket was read, its blocks are served.
 //
+// # How large a block's files are
+//
+// meta.json states it, and no checksum covers that. Measure asks the bucket: where a size is not stated, before the block's index header is
+// built, and where a read shows that one does not hold. What the bucket says is part of the block's identity (Block.Content) from then on, and
+// the view has the block under a new number: what was derived from the former files is not used with these. A measurement that changed
+// nothing is not repeated for a second, then for two, up to a minute. Names of chunk files that are not known are listed, or, where the
+// listing does not come, tried one after another.
+//
 // # What is on disk
 //
-// Every file is one line with kind, version, length and crc32c, then the payload, written to a temporary name and
+// Every file, among them extents/<ULID>.json with what the bucket said about the files of a block, is one line with kind, version, length and crc32c, then the payload, written to a temporary name and
 // renamed. Under Options.Dir: meta/<ULID>.json is the meta.json as it was in the bucket; catalog.json lists the blocks
 // of the last complete sync with what is known of their marks, for a start with an unreachable bucket. A file that does
 // not verify is treated as absent: its block is read from the bucket again. meta copies are synced before the catalog.json
@@ -57,12 +65,12 @@
 // Blocks, Sets and Views are immutable once published; their slices and labels are shared and must not be modified.
 //
 //   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state: records, broken
-//     blocks, numbers. Nobody waits for it while holding mu.
-//   - Catalog.mu is held for a publication: it guards the tombstones, the status, and the changes that Options.OnChange
+//     blocks. Nobody waits for it while holding mu.
+//   - Catalog.mu is held for a publication: it guards the tombstones, numbers, extents, the status, and the changes that Options.OnChange
 //     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
 //   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older content after a newer.
 //   - localStore.mu guards the list of copies to be synced.
-//   - Catalog.flightMu guards the running refresh.
+//   - Catalog.flightMu guards the running refresh and the measurements.
 //   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last result without it.
 //   - packedMetas.mu guards its map, and no packing runs under it.
 package catalog

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	metaFile = "meta.json"
-	markFile = "deletion-mark.json"
+	metaFile  = "meta.json"
+	markFile  = "deletion-mark.json"
+	indexFile = "index"
 	// chunkNameLen is the length of a chunk file's name as writers make it: 000001.
 	chunkNameLen = 6
 	// noCompactFile is written on demand and never read: it is the compactor's.
@@ -29,6 +30,8 @@ const (
 	// maxMetaSize bounds a meta.json. The largest seen in the field, of blocks compacted from years of sources, are some
 	// hundred KiB.
 	maxMetaSize = 16 << 20
+	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB, those into a chunk file 4 GiB.
+	maxFileSize = 1 << 40
 	// maxMarkSize bounds a deletion-mark.json: four short fields.
 	maxMarkSize = 1 << 20
 )
@@ -115,10 +118,12 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 		return fail("thanos.downsample.resolution %d, want 0, 300000 or 3600000", t.Downsample.Resolution)
 	}
 
+	hash := xxhash.Sum64(data)
 	m := &meta{
 		block: Block{
 			ID:            id,
-			Content:       xxhash.Sum64(data),
+			Meta:          hash,
+			Content:       hash,
 			MinTime:       *j.MinTime,
 			MaxTime:       *j.MaxTime,
 			Resolution:    t.Downsample.Resolution,
@@ -153,11 +158,14 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	m.block.Labels = lb.Labels()
 	m.group = unique.Make(strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)))
 
-	// Sizes are hints: no checksum covers them, and files are repaired in place. One that cannot be is one that is not stated.
+	// Sizes are hints: no checksum covers them, and files are repaired in place. One that no file has is taken for one that is not stated.
 	var files []numberedFile
 	for _, f := range t.Files {
-		size := max(f.SizeBytes, 0)
-		if f.RelPath == "index" {
+		size := f.SizeBytes
+		if size < 0 || size > maxFileSize {
+			size = 0
+		}
+		if f.RelPath == indexFile {
 			m.block.IndexSize = size
 			continue
 		}

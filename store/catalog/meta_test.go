@@ -40,7 +40,7 @@ func TestParseMeta(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Block{
-		ID: fullID, Content: xxhash.Sum64String(fullMeta), MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
+		ID: fullID, Meta: xxhash.Sum64String(fullMeta), Content: xxhash.Sum64String(fullMeta), MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
 		Labels: labels.FromStrings("cluster", "eu", "replica", "b"), IndexSize: 99,
 		ChunkFiles:    []ChunkFile{{"000001", 4}, {"000002", 5}, {"000010", 6}},
 		SeriesMaxSize: 77, ChunkMaxSize: 88, NumSeries: 34, NumChunks: 56, Level: 3,
@@ -60,7 +60,7 @@ func TestParseMetaLeastOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Block{ID: fullID, Content: xxhash.Sum64String(least), MaxTime: 1, Sources: []ulid.ULID{fullID}, ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}}}
+	want := Block{ID: fullID, Meta: xxhash.Sum64String(least), Content: xxhash.Sum64String(least), MaxTime: 1, Sources: []ulid.ULID{fullID}, ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}}}
 	if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -112,7 +112,7 @@ func TestParseMetaLets(t *testing.T) {
 			return
 		}
 		want := was.block
-		want.Content = xxhash.Sum64String(data)
+		want.Meta, want.Content = xxhash.Sum64String(data), xxhash.Sum64String(data)
 		if change != nil {
 			change(&want)
 		}

@@ -44,6 +44,7 @@ type metrics struct {
 	synced                                     *prometheus.GaugeVec
 
 	metaReads, markReads        *prometheus.CounterVec
+	measurements                *prometheus.CounterVec
 	damagedCopies, diskFailures prometheus.Counter
 	refreshes, tombstones       prometheus.Counter
 	blocks, labelSets           prometheus.Gauge
@@ -90,6 +91,10 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 			Name: "larder_catalog_deletion_mark_reads_total",
 			Help: "Requests for a deletion-mark.json, by outcome.",
 		}, []string{"outcome"}),
+		measurements: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_catalog_measurements_total",
+			Help: "Times that the bucket was asked how large the files of a block are, by outcome: changed (the block has a new identity), confirmed, failed.",
+		}, []string{"outcome"}),
 		damagedCopies: counter("larder_catalog_damaged_copies_total", "Local files of the catalog that did not verify."),
 		diskFailures:  counter("larder_catalog_disk_failures_total", "Local files of the catalog that could not be written or removed."),
 		refreshes:     counter("larder_catalog_refreshes_total", "Refreshes because an object was missing."),
@@ -126,8 +131,23 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 	for _, kind := range []string{contradictionShrunk, contradictionUnlisted, contradictionHeadless} {
 		m.contradictions.WithLabelValues(kind)
 	}
+	for _, o := range []string{"changed", "confirmed", "failed"} {
+		m.measurements.WithLabelValues(o)
+	}
 	m.setStates(nil)
 	return m
+}
+
+// measured counts a measurement.
+func (m *metrics) measured(v Verdict, err error) {
+	outcome := "confirmed"
+	switch {
+	case err != nil:
+		outcome = "failed"
+	case v == Changed:
+		outcome = "changed"
+	}
+	m.measurements.WithLabelValues(outcome).Inc()
 }
 
 func (m *metrics) setStates(counts stateCounts) {

@@ -19,7 +19,6 @@ type numbers struct {
 }
 
 type numbered struct {
-	meta   *meta
 	block  *Block
 	absent int // complete views without the block
 }
@@ -28,18 +27,17 @@ func newNumbers() numbers {
 	return numbers{next: 1, given: map[ulid.ULID]*numbered{}}
 }
 
-// block returns the numbered block of a meta: the same pointer as long as neither the meta changes nor the number
+// block returns a block with its number: the same pointer as long as neither its content changes nor the number
 // retires.
-func (n *numbers) block(m *meta) *Block {
-	if g, ok := n.given[m.block.ID]; ok && g.block.Content == m.block.Content {
+func (n *numbers) block(b Block) *Block {
+	if g, ok := n.given[b.ID]; ok && g.block.Content == b.Content {
 		return g.block
 	}
-	b := m.block
 	b.Number = n.next
 	if n.next <= MaxNumber {
 		n.next++
 	}
-	n.given[b.ID] = &numbered{meta: m, block: &b}
+	n.given[b.ID] = &numbered{block: &b}
 	return &b
 }
 

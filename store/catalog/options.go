@@ -43,6 +43,9 @@ type Options struct {
 	StallTimeout time.Duration
 	// RefreshEvery is the shortest time between two refreshes; 0 is 10 seconds.
 	RefreshEvery time.Duration
+	// MeasureEvery is the shortest time between two measurements of one block that change nothing, twice as long after each, up to a minute;
+	// 0 is 1 second. A shorter one sees sooner that a damaged block was repaired, and asks the bucket more often about one that is not.
+	MeasureEvery time.Duration
 	// SavedAfter is how long Run waits for the first sync before it serves what is on disk; 0 is 10 seconds. A first
 	// sync that fails sooner is not waited for.
 	SavedAfter time.Duration
@@ -94,6 +97,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"request timeout", &o.RequestTimeout, 30 * time.Second},
 		{"stall timeout", &o.StallTimeout, 2 * time.Minute},
 		{"refresh interval", &o.RefreshEvery, 10 * time.Second},
+		{"measuring interval", &o.MeasureEvery, time.Second},
 		{"wait for the first sync", &o.SavedAfter, 10 * time.Second},
 		{"consistency delay", &o.ConsistencyDelay, 0},
 		{"ignore-deletion-marks delay", &o.IgnoreDeletionMarksDelay, 0},

@@ -13,7 +13,10 @@ const maxRestored = 256
 // tidy removes the copies of blocks that are not in the bucket, and after a failure of the disk, or if somebody has removed them, restores
 // those of blocks that are: a start without the bucket would do without these blocks.
 func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
-	left, err := c.local.removeMetas(func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok || c.records[id] != nil })
+	known := func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok || c.records[id] != nil }
+	c.forgetExtents(known)
+	c.forgetMeasurements(known)
+	left, err := c.local.removeMetas(known)
 	if err != nil {
 		c.diskFailed("copies of meta.json could not be removed", err)
 		return

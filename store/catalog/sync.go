@@ -117,11 +117,13 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		return context.Cause(ctx)
 	}
 	var lost []*Block
+	c.mu.Lock()
 	for id := range tombstones {
 		if known := c.numbers.given[id]; known != nil {
 			lost = append(lost, known.block)
 		}
 	}
+	c.mu.Unlock()
 	blocks, held := c.selectByState(candidates, lost, now, states)
 	for _, b := range c.broken {
 		states[b.state]++
@@ -143,14 +145,15 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	c.metrics.heldSources.Set(float64(held))
 	c.metrics.setStates(states)
 	c.metrics.complete.Set(oneIf(complete))
-	c.metrics.numbers.Set(float64(c.numbers.next - 1))
-	if c.numbers.exhausted() {
+	if c.countNumbers() {
 		c.log.Error("all block numbers are spent: pages of new blocks are not cached until this process restarts")
 	}
 	if complete {
 		c.lastComplete = now
 		c.metrics.lastComplete.Set(float64(now.UnixMilli()) / 1e3)
+		c.mu.Lock()
 		c.numbers.completeView(v)
+		c.mu.Unlock()
 		c.tidy(ctx, l, refreshing)
 		c.found = c.toSave(now)
 		c.saved = nil
@@ -175,10 +178,25 @@ func (c *Catalog) selectByState(candidates []*record, lost []*Block, now time.Ti
 		unmarked = append(unmarked, r)
 	}
 	kept, held := c.dropDuplicates(unmarked, c.View(), lost, states)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, r := range kept {
-		blocks = append(blocks, c.numbers.block(r.meta))
+		b := &r.meta.block
+		if e := c.extents[b.ID]; e != nil && e.Meta == b.Meta {
+			blocks = append(blocks, c.numbers.block(e.over(*b)))
+		} else {
+			blocks = append(blocks, c.numbers.block(*b))
+		}
 	}
 	return blocks, held
+}
+
+// countNumbers counts the numbers that were given, and reports whether none is left.
+func (c *Catalog) countNumbers() (exhausted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.metrics.numbers.Set(float64(c.numbers.next - 1))
+	return c.numbers.exhausted()
 }
 
 // selected returns those of the blocks that the relabel rules let through.

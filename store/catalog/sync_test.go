@@ -332,7 +332,7 @@ func TestNumbersRunOut(t *testing.T) {
 	n.next = MaxNumber
 	var got []uint32
 	for i := range uint64(3) {
-		got = append(got, n.block(&meta{block: Block{ID: testID(i), Content: i}}).Number)
+		got = append(got, n.block(Block{ID: testID(i), Content: i}).Number)
 	}
 	if diff := cmp.Diff([]uint32{MaxNumber, MaxNumber + 1, MaxNumber + 1}, got); diff != "" || !n.exhausted() {
 		t.Errorf("exhausted %t, numbers (-want +got)\n%s", n.exhausted(), diff)

@@ -88,6 +88,7 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	started := time.Now()
 	l, err := m.load(ctx, e, fl)
 	switch {
+	case errors.Is(err, ErrReplaced), fl.background && errors.Is(err, context.Canceled): // no fault: its successor is on its way
 	case err != nil && fl.background:
 		m.opts.Logger.Warn("background build failed", "block", e.src.ID, "err", err)
 	case !fl.background && !fl.again:
@@ -156,6 +157,15 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 	}()
 	if background {
 		defer m.giveSlot(e, true)
+	}
+	if e.src.Unsized && m.opts.Measure != nil {
+		switch changed, err := m.opts.Measure(ctx, e.src, false); {
+		case changed:
+			return loaded{}, ErrReplaced
+		case err != nil && e.src.IndexSize == 0:
+			// INVARIANT: pages of the index are kept under an identity that its size is part of.
+			return loaded{}, fmt.Errorf("index header of block %s: size of the index is not known: %w", e.src.ID, err)
+		}
 	}
 	if m.opts.Dir != "" {
 		if fl.again {
@@ -241,7 +251,9 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 	m.met.builds.Inc()
 	defer func() {
 		took := time.Since(started).Seconds()
-		if err != nil {
+		if errors.Is(err, ErrReplaced) {
+			span.SetAttributes(attribute.Bool("block.replaced", true))
+		} else if err != nil {
 			m.met.buildFailures.Inc()
 			m.met.loadFailures.Inc()
 			err = fmt.Errorf("build the index header of block %s: %w", e.src.ID, err)
@@ -272,16 +284,35 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 		case errors.As(err, &local) && !inMemory:
 			m.diskFailed("index header is kept in memory", e, err)
 			inMemory = true
-		case !corrupt(err):
-			return loaded{}, err
-		case !reread:
+		case corrupt(err) && !reread:
 			reread = true
 			m.opts.Logger.Warn("index does not verify: it is read once more", "block", e.src.ID, "err", err)
+		case m.doubtful(err) && m.measure(ctx, e, corrupt(err)):
+			return loaded{}, ErrReplaced
+		case ctx.Err() != nil: // the measurement has replaced the block that this is the header of
+			return loaded{}, ended(ctx, err)
 		default:
-			m.met.corruptions.Failed(telemetry.CorruptIndex)
+			if corrupt(err) {
+				m.met.corruptions.Failed(telemetry.CorruptIndex)
+			}
 			return loaded{}, err
 		}
 	}
+}
+
+// doubtful reports whether err may come from a wrong size of the index: bytes that do not verify, a body of another length, or a range
+// behind the end.
+func (m *Manager) doubtful(err error) bool {
+	return corrupt(err) || errors.Is(err, errLength) || m.opts.Unsatisfiable != nil && m.opts.Unsatisfiable(err)
+}
+
+// measure asks the bucket for the sizes of the block's files. It reports whether the block has other content by now.
+func (m *Manager) measure(ctx context.Context, e *entry, corrupt bool) bool {
+	if m.opts.Measure == nil {
+		return false
+	}
+	changed, err := m.opts.Measure(ctx, e.src, corrupt)
+	return changed && err == nil
 }
 
 func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory bool) (l loaded, err error) {

@@ -1,0 +1,265 @@
+package catalog
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/oklog/ulid/v2"
+
+	"larder/internal/sealed"
+)
+
+// extents are the real sizes of a block's files, as the bucket stated them when it was asked. They replace what meta.json
+// states, which no checksum covers. INVARIANT: they are part of the block's identity (Block.Content), so that nothing that
+// was derived from former files is used with these.
+type extents struct {
+	// Meta is the hash of the meta.json that the block had. Extents beside another meta.json mean nothing.
+	Meta  uint64       `json:"meta"`
+	Index fileExtent   `json:"index"`
+	Chunk []fileExtent `json:"chunks"`
+	// Flips counts how often a version changed and no size did. Some gateways state an ETag of their own; after
+	// maxFlips changes versions are no longer believed.
+	Flips int `json:"flips,omitempty"`
+}
+
+// fileExtent is one file. Size is 0 and Version empty while the bucket has not stated them.
+type fileExtent struct {
+	Name    string `json:"name"`
+	Size    int64  `json:"size"`
+	Version string `json:"version,omitempty"`
+}
+
+const (
+	// maxFlips is how often the versions of a block's files may change without their sizes.
+	maxFlips = 3
+	// maxExtentsSize bounds the file of a block's extents: a block of a million chunk files fits.
+	maxExtentsSize = 256 << 20
+)
+
+func extentsFormat() sealed.Format { return sealed.Format{Kind: "extents", Version: 1} }
+
+// content returns the identity of a block with these files.
+func (e *extents) content() uint64 {
+	b := binary.BigEndian.AppendUint64([]byte("extents 1"), e.Meta)
+	for _, f := range append([]fileExtent{e.Index}, e.Chunk...) {
+		for _, s := range []string{f.Name, f.Version} {
+			b = append(binary.BigEndian.AppendUint64(b, uint64(len(s))), s...)
+		}
+		b = binary.BigEndian.AppendUint64(b, uint64(f.Size))
+	}
+	return xxhash.Sum64(b)
+}
+
+// over returns the block with these files instead of those that it was described with.
+func (e *extents) over(b Block) Block {
+	b.IndexSize = e.Index.Size
+	b.ChunkFiles = make([]ChunkFile, 0, len(e.Chunk))
+	for _, f := range e.Chunk {
+		b.ChunkFiles = append(b.ChunkFiles, ChunkFile{Name: f.Name, Size: f.Size})
+	}
+	b.Content = e.content()
+	return b
+}
+
+// states reports whether b is described with files of these names and sizes.
+func (e *extents) states(b *Block) bool {
+	return b.IndexSize == e.Index.Size && slices.EqualFunc(b.ChunkFiles, e.Chunk, func(c ChunkFile, f fileExtent) bool {
+		return c.Name == f.Name && c.Size == f.Size
+	})
+}
+
+// versioned reports whether the bucket stated a version of any file.
+func (e *extents) versioned() bool {
+	return e.Index.Version != "" || slices.ContainsFunc(e.Chunk, func(f fileExtent) bool { return f.Version != "" })
+}
+
+// after returns e as what was learned after known, nil for nothing, about a block that was described as b; changed is false
+// if it is no news. Versions that were not known before are news only if versions is set. Other versions than before are, because a file
+// can be repaired at its size, until they have flipped too often.
+func (e extents) after(known *extents, b *Block, versions bool) (_ *extents, changed bool) {
+	if known == nil {
+		return &e, !e.states(b) || versions && e.versioned()
+	}
+	if e.Flips = known.Flips; known.Flips >= maxFlips {
+		e.Index.Version = ""
+		for i := range e.Chunk {
+			e.Chunk[i].Version = ""
+		}
+	}
+	sameSizes := e.states(b)
+	if sameSizes && e.Index.Version == known.Index.Version && slices.Equal(e.Chunk, known.Chunk) {
+		return known, false
+	}
+	if sameSizes {
+		e.Flips++
+	}
+	return &e, true
+}
+
+// known returns what is known of the files of a block: what the bucket stated, else what meta.json states.
+func (c *Catalog) known(b *Block) extents {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.extents[b.ID]; e != nil && e.Meta == b.Meta {
+		return *e
+	}
+	e := extents{Meta: b.Meta, Index: fileExtent{Name: indexFile, Size: b.IndexSize}}
+	for _, f := range b.ChunkFiles {
+		e.Chunk = append(e.Chunk, fileExtent{Name: f.Name, Size: f.Size})
+	}
+	return e
+}
+
+// redescribed returns the blocks with what is known of their files. It returns the slice itself if that is no news. mu must
+// be held.
+func (c *Catalog) redescribed(blocks []*Block) []*Block {
+	if len(c.extents) == 0 {
+		return blocks
+	}
+	cloned := false
+	for i, b := range blocks {
+		e := c.extents[b.ID]
+		if e == nil || e.Meta != b.Meta || e.content() == b.Content {
+			continue
+		}
+		if !cloned {
+			blocks, cloned = slices.Clone(blocks), true
+		}
+		blocks[i] = c.numbers.block(e.over(*b))
+	}
+	return blocks
+}
+
+// learn takes in what the bucket states about the files of b, and publishes the block with it. It reports whether that was
+// news; then b is a former block.
+func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
+	c.mu.Lock()
+	known := c.extents[b.ID]
+	if known != nil && known.Meta != b.Meta {
+		known = nil
+	}
+	e, changed := found.after(known, b, versions)
+	if changed {
+		c.extents[b.ID] = e
+	}
+	c.mu.Unlock()
+	if !changed {
+		return false
+	}
+	log, what := c.log.Warn, "files of a block are not what was known of them: the block is read anew"
+	if !b.Sized() {
+		log, what = c.log.Info, "sizes of a block's files are learned"
+	}
+	log(what, "block", b.ID,
+		"index_bytes", e.Index.Size, "index_bytes_before", b.IndexSize,
+		"chunk_files", chunkSizes(e.over(*b).ChunkFiles), "chunk_files_before", chunkSizes(b.ChunkFiles))
+	if err := c.local.putExtents(b.ID, e); err != nil {
+		c.diskFailed("sizes of a block's files could not be saved: they will be asked for again", err, "block", b.ID)
+	}
+	defer c.tell()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// One publication takes in what other measurements have found meanwhile.
+	if old := c.view.Load(); old.ByID(b.ID) != nil && old.ByID(b.ID).Content == b.Content {
+		c.setView(old, old.Blocks, old.Ready, old.FromDisk)
+	}
+	return true
+}
+
+// chunkSizes words the sizes of chunk files for the log: the first few.
+func chunkSizes(files []ChunkFile) string {
+	const most = 4
+	var s []string
+	for _, f := range files[:min(len(files), most)] {
+		s = append(s, fmt.Sprintf("%s:%d", f.Name, f.Size))
+	}
+	if n := len(files) - most; n > 0 {
+		s = append(s, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(s, " ")
+}
+
+// forgetExtents forgets the files of blocks that keep does not want.
+func (c *Catalog) forgetExtents(keep func(ulid.ULID) bool) {
+	c.mu.Lock()
+	var gone []ulid.ULID
+	for id := range c.extents {
+		if !keep(id) {
+			gone = append(gone, id)
+			delete(c.extents, id)
+		}
+	}
+	c.mu.Unlock()
+	for _, id := range gone {
+		if err := c.local.removeExtents(id); err != nil {
+			c.diskFailed("sizes of a block's files could not be removed", err, "block", id)
+		}
+	}
+}
+
+func (s *localStore) extentsDir() string { return filepath.Join(s.dir, "extents") }
+
+func (s *localStore) extentsPath(id ulid.ULID) string {
+	return filepath.Join(s.extentsDir(), id.String()+".json")
+}
+
+// putExtents keeps what the bucket stated about the files of a block.
+func (s *localStore) putExtents(id ulid.ULID, e *extents) error {
+	if s.dir == "" {
+		return nil
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return s.write(extentsFormat(), s.extentsPath(id), data, true)
+}
+
+func (s *localStore) removeExtents(id ulid.ULID) error {
+	if s.dir == "" {
+		return nil
+	}
+	if err := os.Remove(s.extentsPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// allExtents returns what earlier processes have learned. A file that does not verify is left out: the bucket is asked again.
+func (s *localStore) allExtents() (all map[ulid.ULID]*extents, err error) {
+	all = map[ulid.ULID]*extents{}
+	if s.dir == "" {
+		return all, nil
+	}
+	entries, err := os.ReadDir(s.extentsDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	}
+	var errs []error
+	for _, entry := range entries {
+		name, ok := strings.CutSuffix(entry.Name(), ".json")
+		id, isBlock := parseBlockID(name)
+		if !ok || !isBlock {
+			continue
+		}
+		data, err := extentsFormat().Read(s.extentsPath(id), maxExtentsSize)
+		var e extents
+		if err == nil {
+			err = json.Unmarshal(data, &e)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("sizes of the files of block %s: %w", id, err))
+			continue
+		}
+		all[id] = &e
+	}
+	return all, errors.Join(append(errs, err)...)
+}

@@ -1,0 +1,186 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
+	"github.com/thanos-io/objstore"
+)
+
+// sizedMeta is the meta.json of a block that states the sizes of its files.
+func sizedMeta(id ulid.ULID, index, chunks int) string {
+	return strings.Replace(smallMeta(id), `"compaction"`,
+		fmt.Sprintf(`"thanos": {"files": [{"rel_path": "index", "size_bytes": %d}, {"rel_path": "chunks/000001", "size_bytes": %d}]}, "compaction"`, index, chunks), 1)
+}
+
+// putFiles writes the files of a block.
+func putFiles(b *testBucket, id ulid.ULID, sizes map[string]int) {
+	for name, n := range sizes {
+		b.put(id.String()+"/"+name, strings.Repeat("x", n))
+	}
+}
+
+// sizesOf returns what a block is described with.
+func sizesOf(b *Block) string {
+	return strings.TrimSpace(fmt.Sprint("index:", b.IndexSize, " ", chunkSizes(b.ChunkFiles)))
+}
+
+// askedBucket counts what it is asked of sizes.
+type askedBucket struct {
+	*testBucket
+	asked atomic.Int64
+	// version is when every object was last changed; zero: as it is.
+	version atomic.Int64
+}
+
+func (b *askedBucket) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
+	b.asked.Add(1)
+	a, err := b.testBucket.Attributes(ctx, name)
+	if v := b.version.Load(); v != 0 {
+		a.LastModified = time.Unix(v, 0)
+	}
+	return a, err
+}
+
+// TestMeasure follows one block through what is found out about its files.
+func TestMeasure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		b := &askedBucket{testBucket: newTestBucket()}
+		b.version.Store(1)
+		id := testID(1)
+		b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
+		putFiles(b.testBucket, id, map[string]int{"index": 519, "chunks/000001": 698})
+		changes := 0
+		c := newCatalog(t, Options{Bucket: b, Dir: dir, OnChange: func(_, _ *View) { changes++ }})
+		mustSync(t, c)
+		stated := c.View().ByID(id)
+		if got := sizesOf(stated); got != "index:523 000001:100" || b.asked.Load() != 0 {
+			t.Fatalf("stated are %s, %d requests", got, b.asked.Load())
+		}
+		step := func(what string, of *Block, doubt Doubt, want Verdict, sizes string, asked int64) *Block {
+			t.Helper()
+			before := b.asked.Load()
+			got, err := c.Measure(t.Context(), id, of.Content, doubt)
+			cur := c.View().ByID(id)
+			if err != nil || got != want || sizesOf(cur) != sizes || b.asked.Load()-before != asked {
+				t.Errorf("%s: %v, %v, %s by %d requests; want %v, %s by %d", what, got, err, sizesOf(cur), b.asked.Load()-before, want, sizes, asked)
+			}
+			if changed := cur.Content != of.Content || cur.Number != of.Number; changed != (want == Changed) {
+				t.Errorf("%s: new identity %v", what, changed)
+			}
+			return cur
+		}
+		// Any number of callers ask once.
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if v, err := c.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed || err != nil {
+					t.Errorf("got %v, %v", v, err)
+				}
+			})
+		}
+		wg.Wait()
+		real := c.View().ByID(id)
+		if n := b.asked.Load(); n != 2 || sizesOf(real) != "index:519 000001:698" || real.Content == stated.Content || changes != 2 {
+			t.Errorf("%d requests, %s, %d changes of the view", n, sizesOf(real), changes)
+		}
+		step("who still has the former one", stated, SizeDoubt, Changed, "index:519 000001:698", 0)
+		step("nothing new", real, SizeDoubt, Confirmed, "index:519 000001:698", 2)
+		step("and again", real, SizeDoubt, Unasked, "index:519 000001:698", 0)
+		time.Sleep(2 * time.Second)
+		step("later", real, SizeDoubt, Confirmed, "index:519 000001:698", 2)
+
+		// A sync that knows the meta.json alone changes nothing, nor does another process.
+		mustSync(t, c)
+		if c.View().ByID(id) != real {
+			t.Error("a sync has replaced the block")
+		}
+		c.Close()
+		before := b.asked.Load()
+		c = newCatalog(t, Options{Bucket: b, Dir: dir})
+		mustSync(t, c)
+		if cur := c.View().ByID(id); cur.Content != real.Content || sizesOf(cur) != sizesOf(real) || b.asked.Load() != before {
+			t.Errorf("after a restart: %+v", cur)
+		}
+		// Nor one without the data directory that asks the same.
+		other := newCatalog(t, Options{Bucket: b})
+		mustSync(t, other)
+		if v, err := other.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed || err != nil || other.View().ByID(id).Content != real.Content {
+			t.Errorf("another process: %v, %v", v, err)
+		}
+
+		real = c.View().ByID(id)
+		putFiles(b.testBucket, id, map[string]int{"index": 600})
+		real = step("grown", real, SizeDoubt, Changed, "index:600 000001:698", 2)
+		b.version.Store(2)
+		real = step("repaired at its size", real, BytesDoubt, Changed, "index:600 000001:698", 2)
+		putFiles(b.testBucket, id, map[string]int{"chunks/000002": 7})
+		real = step("a file more, that is not asked for", real, SizeDoubt, Confirmed, "index:600 000001:698", 2)
+		real = step("a file more", real, NameDoubt, Changed, "index:600 000001:698 000002:7", 3)
+		for v := int64(3); v < 10; v++ { // a gateway that makes up its own ETags
+			b.version.Store(v)
+			time.Sleep(time.Hour)
+			if _, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); err != nil {
+				t.Error(err)
+			}
+		}
+		real = c.View().ByID(id)
+		b.version.Store(20)
+		time.Sleep(time.Hour)
+		step("versions that are no longer believed", real, SizeDoubt, Confirmed, "index:600 000001:698 000002:7", 3)
+
+		// What is known of a block goes with it.
+		path := filepath.Join(dir, "extents", id.String()+".json")
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+		b.deleteBlock(id.String())
+		mustSync(t, c)
+		if _, err := os.Stat(path); err == nil {
+			t.Error("the file of a block that is gone is still there")
+		}
+	})
+}
+
+// TestMeasureDamagedFile: a saved file that does not verify is as if it were not there.
+func TestMeasureDamagedFile(t *testing.T) {
+	dir := t.TempDir()
+	b := newTestBucket()
+	id := testID(1)
+	b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
+	putFiles(b, id, map[string]int{"index": 519, "chunks/000001": 698})
+	c := newCatalog(t, Options{Bucket: b, Dir: dir})
+	mustSync(t, c)
+	if v, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); v != Changed || err != nil {
+		t.Fatal(v, err)
+	}
+	c.Close()
+	path := filepath.Join(dir, "extents", id.String()+".json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][]byte{"empty": nil, "cut": data[:len(data)-3], "changed": slices.Concat(data[:len(data)-3], []byte("7}}"))} {
+		if err := os.WriteFile(path, bad, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		mustSync(t, c)
+		if diff := cmp.Diff("index:523 000001:100", sizesOf(c.View().ByID(id))); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", name, diff)
+		}
+		c.Close()
+	}
+}
