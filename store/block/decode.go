@@ -276,14 +276,14 @@ func (s *Stream) filter(held int) error {
 	}
 	s.raw, s.carry = s.carry, s.raw
 	s.noteMatched(s.raw.len() - held)
-	if s.opts.OnSeries != nil && !s.again() {
+	if s.opts.OnSeries != nil && !s.counted() {
 		return s.opts.OnSeries(s.raw.len() - held)
 	}
 	return nil
 }
 
 func (s *Stream) noteMatched(n int) {
-	if !s.again() {
+	if !s.counted() {
 		s.stats.Matched += int64(n)
 	}
 }

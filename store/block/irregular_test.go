@@ -172,8 +172,8 @@ func TestIrregularBlocks(t *testing.T) {
 					t.Fatalf("seed %d, %s, %v, %+v (-want +got):\n%s", seed, how, c.ms, c.streamCase, diff)
 				}
 			}
-			got, f, begun := askTwice(t, plain, c, SetsUnused, func(a *asking) { a.start(0) })
-			check("read", got.Series)
+			read, f, begun := askTwice(t, plain, c, SetsUnused, func(a *asking) { a.start(0) })
+			check("read", read.Series)
 			if begun {
 				t.Errorf("seed %d: series were returned by a stream that found the block irregular in its first segment", seed)
 			}
@@ -189,7 +189,7 @@ func TestIrregularBlocks(t *testing.T) {
 			// As few bytes as a few series take: the rest of a pass is dropped, and the next pass brings it.
 			var sorted *seriesSorter
 			var grown int64
-			got, _, _ = askTwice(t, plain, c, SetsUnused, func(a *asking) {
+			got, _, _ := askTwice(t, plain, c, SetsUnused, func(a *asking) {
 				c := *c
 				c.Leave = Leave{
 					Grow:     func(n int64) error { grown += n; return nil },
@@ -205,6 +205,9 @@ func TestIrregularBlocks(t *testing.T) {
 				}
 			})
 			check("passes", got.Series)
+			if diff := cmp.Diff(read, got); diff != "" && !f {
+				t.Fatalf("seed %d: passes count otherwise (-one +many):\n%s", seed, diff)
+			}
 			if sorted != nil {
 				passes = max(passes, sorted.passes)
 			}
@@ -294,4 +297,36 @@ func TestIrregularityIsNamed(t *testing.T) {
 	f(seriesDisordered, label("b", "1"), label("a", "1"))
 	f(seriesDisordered, label("a", "1"), label("a", "1"))
 	f(seriesDisordered, label("a", "1", "b", "1"), label("a", "1"))
+}
+
+// TestABuildSortsInWhatItsReaderReserved: the construction of a set has no more of its own for sorting
+// than its reader has reserved, which many blocks share.
+func TestABuildSortsInWhatItsReaderReserved(t *testing.T) {
+	var series []rawindex.Series
+	for i := range 2000 {
+		series = append(series, rawindex.Series{
+			Labels: []rawindex.Label{{Name: "a", Value: fmt.Sprint(9999 - i)}},
+			Chunks: []rawindex.Chunk{{Ref: 8 + uint64(i)*100, MaxTime: 10}},
+		})
+	}
+	data, err := rawindex.Encode(series)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _ := openStreamBlock(t, data, 512, catalog.Block{MaxTime: 2000})
+	plain.noteIrregular(seriesDisordered)
+	b := withSets(plain, testSets(t, 256<<20))
+	b.noteIrregular(seriesDisordered)
+	c := &setCase{ms: []*labels.Matcher{everything()}}
+	c.MaxTime, c.RunBytes = 2000, 4096
+	a := ask(t, b, c, SetsBuilt).start(0)
+	n := a.plan.build
+	a.step()
+	reserved := a.plan.sortBytes(c.RunBytes)
+	if n.stream == nil || n.stream.sorted.own > reserved {
+		t.Errorf("the construction sorts in %d bytes of its own, its reader has reserved %d", n.stream.sorted.own, reserved)
+	}
+	if got := a.rest(); len(got.Series) != len(series) {
+		t.Errorf("%d series, want %d", len(got.Series), len(series))
+	}
 }

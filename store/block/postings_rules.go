@@ -27,8 +27,9 @@ type rule struct {
 // selects reports whether the rule selects value v.
 func (r *rule) selects(v string) bool { return r.every || r.matcher.Matches(v) != r.invert }
 
-// group is the matchers of one label name. The lists of a name's values are disjoint, since a series has one value, and lie next to one
-// another in the index.
+// group is the matchers of one label name. The lists of a name's values lie next to one another in
+// the index. In a sound block they are disjoint: a series has one value. Sums of their lengths are upper
+// bounds, because an irregular block may hold a series in several of them.
 type group struct {
 	name  string
 	rules []rule

@@ -140,7 +140,9 @@ func (b *setBuild) advance(runBytes int64) error {
 	if b.stream == nil {
 		b.stream = b.plan.decode(b.ctx, b.opts)
 	}
-	b.stream.limitRuns(runBytes)
+	if err := b.stream.limitRuns(runBytes); err != nil {
+		return err
+	}
 	seg, err := b.stream.Next()
 	if errors.Is(err, io.EOF) {
 		b.complete(b.touched.Swap(0))

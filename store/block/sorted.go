@@ -15,8 +15,8 @@ const minSortBytes = 64 << 10
 // seriesSorter puts the answer of a block in final order, in as many passes over its series as its bytes ask for. A pass keeps
 // the smallest series that come after those of the pass before, and returns them at its end.
 //
-// Of its bytes a sorter fills three quarters. Beyond that it asks for more, and where it is refused it drops the largest series
-// until a third of that is left. What stays is copied meanwhile, into the last quarter.
+// Of its bytes a sorter fills three quarters. Beyond that it asks for more. Where it is refused it drops the largest series,
+// also of the segment at hand, until a third of that is left. What stays is copied meanwhile, into the last quarter.
 //
 // INVARIANT: series of equal labels belong to one pass.
 type seriesSorter struct {
@@ -32,7 +32,7 @@ type seriesSorter struct {
 	passes   int
 	sorting  bool   // a pass goes on
 	after    []byte // the last labels of the pass before; nil: this is the first
-	cut      []byte // the largest labels that this pass keeps; nil: it has dropped nothing
+	cut      []byte // the largest labels that this pass keeps; nil: it has dropped nothing. No labels are not nil
 	complete bool   // no pass follows
 }
 
@@ -48,24 +48,33 @@ func newSeriesSorter(bytes int64, leave Leave, onePass bool) *seriesSorter {
 
 func (c *seriesSorter) full() int64 { return (c.own + c.grown) / 4 * 3 }
 
+// limit leaves the sorter so many bytes of its own. What it holds beyond them it asks for.
+func (c *seriesSorter) limit(bytes int64) error {
+	if bytes >= c.own {
+		return nil
+	}
+	c.own = bytes
+	_, err := c.fit(0)
+	return err
+}
+
 // add takes in the series of a segment that belong to the pass.
 func (c *seriesSorter) add(seg *Segment) error {
 	c.sorting = true
-	for dropped := false; ; dropped = true {
-		kept := c.choose(seg)
-		if len(kept) == 0 {
-			return nil
-		}
-		n := cost(seg, kept)
-		fits, err := c.fit(n, dropped)
-		if err != nil {
-			return err
-		}
-		if fits {
-			c.keep(seg, kept, n)
-			return nil
-		}
+	kept := c.choose(seg)
+	if len(kept) == 0 {
+		return nil
 	}
+	n := cost(seg, kept)
+	fits, err := c.fit(n)
+	switch {
+	case err != nil:
+		return err
+	case fits:
+		c.keep(seg, kept, n)
+		return nil
+	}
+	return c.drop(seg, kept)
 }
 
 // choose returns the series of a segment that belong to the pass.
@@ -115,33 +124,40 @@ func seriesBytes(seg *Segment, i int) int64 {
 	return int64(len(seg.Labels(i))) + segmentSeriesBytes + segmentChunkBytes*int64(hi-lo)
 }
 
-// fit makes room for n more bytes. fits is false if series were dropped for that: fewer may be taken in then. Once that has
-// happened, as dropped says, the pass cannot go on without the bytes.
-func (c *seriesSorter) fit(n int64, dropped bool) (fits bool, err error) {
+// fit reports whether there is room for n more bytes. A sorter of one pass has it or fails.
+func (c *seriesSorter) fit(n int64) (bool, error) {
 	lacks := c.held + n - c.full()
 	if lacks <= 0 {
 		return true, nil
 	}
 	more := lacks/3*4 + 4
-	if !c.onePass {
-		if step := max(more, c.own); c.leave.tryGrow(step) {
-			c.grown += step
-			return true, nil
-		}
-		if !dropped && c.drop() {
-			return false, nil
-		}
+	if c.onePass {
+		return true, c.grow(more)
 	}
-	if err := c.leave.grow(more); err != nil {
-		return false, fmt.Errorf("%d bytes of its series, which must be sorted in memory: %w", c.held+n, err)
+	step := max(more, c.own)
+	if !c.leave.tryGrow(step) {
+		return false, nil
 	}
-	c.grown += more
+	c.grown += step
 	return true, nil
 }
 
-// drop keeps the smallest series that take a third of what may be filled, and those of one label set at least. It reports whether it
-// dropped any.
-func (c *seriesSorter) drop() bool {
+// grow asks for bytes without which the pass cannot go on.
+func (c *seriesSorter) grow(n int64) error {
+	if err := c.leave.grow(n); err != nil {
+		return fmt.Errorf("%d more bytes for its series, which must be sorted in memory: %w", n, err)
+	}
+	c.grown += n
+	return nil
+}
+
+// drop keeps, of all series and those of seg besides, the smallest that take a third of what may be filled, and those of one
+// label set at least.
+func (c *seriesSorter) drop(seg *Segment, kept []uint32) error {
+	for _, i := range kept {
+		c.order = append(c.order, sortedRef{uint32(len(c.segs)), i})
+	}
+	c.segs = append(c.segs, seg)
 	c.sort()
 	most, n, bytes := c.full()/3, 0, int64(0)
 	for n < len(c.order) {
@@ -155,16 +171,27 @@ func (c *seriesSorter) drop() bool {
 		}
 		n, bytes = same, bytes+more
 	}
-	if n == len(c.order) {
-		return false
+	// Only the series of a large label set do not fit into the last quarter.
+	if lacks := c.held + bytes - c.own - c.grown; lacks > 0 {
+		if err := c.grow(lacks); err != nil {
+			return err
+		}
 	}
-	c.cut = slices.Clone(c.labels(n - 1))
-	kept := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)
-	c.segs, c.order, c.held = []*Segment{kept}, make([]sortedRef, n), bytes
+	if n < len(c.order) {
+		c.cut = append([]byte{}, c.labels(n-1)...)
+	}
+	c.take(n)
+	return nil
+}
+
+// take leaves the sorter copies of the first n series of order.
+func (c *seriesSorter) take(n int) {
+	out := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)
+	c.segs, c.order, c.held = []*Segment{out}, make([]sortedRef, n), 0
 	for i := range c.order {
 		c.order[i] = sortedRef{0, uint32(i)}
+		c.held += seriesBytes(out, i) + sortedRefBytes
 	}
-	return true
 }
 
 func (c *seriesSorter) labels(k int) []byte { return c.segs[c.order[k].seg].Labels(int(c.order[k].i)) }
@@ -190,24 +217,24 @@ func (c *seriesSorter) release() {
 	c.grown, c.held, c.segs, c.order = 0, 0, nil, nil
 }
 
-// next returns the next segment of the pass, io.EOF at its end. hold is asked for leave to hold it.
-func (c *seriesSorter) next(hold func(n int64) error) (*Segment, error) {
+// next returns the next segment of the pass, io.EOF at its end: of most bytes, unless one series has more, which hold is asked
+// for leave to hold.
+func (c *seriesSorter) next(most int64, hold func(n int64) error) (*Segment, error) {
 	if c.sorting || len(c.order) == 0 {
 		c.segs, c.order, c.held = nil, nil, 0
 		return nil, io.EOF
 	}
-	n, labels, chunks := 0, 0, 0
+	n, labels, bytes := 0, 0, int64(0)
 	for k := range min(len(c.order), segmentSeries) {
-		more := len(c.labels(k))
-		if n > 0 && labels+more > segmentLabelBytes {
+		size := len(c.labels(k))
+		more := seriesBytes(c.segs[c.order[k].seg], int(c.order[k].i))
+		if n > 0 && (labels+size > segmentLabelBytes || bytes+more > most) {
 			break
 		}
-		lo, hi := c.segs[c.order[k].seg].ChunkRange(int(c.order[k].i))
-		labels += more
-		chunks += hi - lo
+		labels, bytes = labels+size, bytes+more
 		n++
 	}
-	if err := hold(int64(labels) + segmentSeriesBytes*int64(n) + segmentChunkBytes*int64(chunks)); err != nil {
+	if err := hold(bytes); err != nil {
 		return nil, err
 	}
 	out := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)

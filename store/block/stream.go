@@ -110,8 +110,12 @@ type Stream struct {
 	estimate, grown int64
 
 	sorted *seriesSorter // nil unless the answer is sorted in memory
-	stats  StreamStats
-	done   bool
+	// Passes after the first read through again, which charges nothing: limits are about the answer, and memory must not decide
+	// about them. account is the request's then.
+	again   pagecache.Account
+	account *pagecache.Account
+	stats   StreamStats
+	done    bool
 
 	prevInRaw bool         // prevRefs are those of the last series of raw
 	decoded   bool         // prevRefs are those of a series
@@ -163,13 +167,17 @@ func (s *Stream) begin() {
 	s.done, s.decoded = false, false
 }
 
-// limitRuns bounds what the stream reads at a time from now on by n bytes.
-func (s *Stream) limitRuns(n int64) {
+// limitRuns bounds what the stream reads at a time from now on by n bytes, and what it has for sorting by what goes with that.
+func (s *Stream) limitRuns(n int64) error {
 	if n >= s.opts.RunBytes {
-		return
+		return nil
 	}
 	s.opts.RunBytes, s.runBytes = n, min(s.runBytes, n)
 	s.estimate = s.plan.decodingBytes(s.opts.RunBytes) + streamOverhead
+	if s.sorted == nil {
+		return nil
+	}
+	return s.sorted.limit(s.plan.sortBytes(n))
 }
 
 // hold asks for leave where the stream is to hold n bytes besides its runs, and that is more than was estimated, by more than estimates are exact.
@@ -202,6 +210,7 @@ func (s *Stream) Close() {
 		s.next = nil
 	}
 	s.dropRun()
+	s.moveReads()
 	if s.sorted != nil {
 		s.sorted.release()
 	}
@@ -223,7 +232,7 @@ func (s *Stream) Next() (*Segment, error) {
 		return s.nextInIndexOrder()
 	}
 	for {
-		seg, err := s.sorted.next(s.hold)
+		seg, err := s.sorted.next(s.estimate, s.hold)
 		if !errors.Is(err, io.EOF) || s.sorted.complete {
 			return seg, err
 		}
@@ -238,6 +247,10 @@ func (s *Stream) sortPass() error {
 	if s.sorted.passes > 0 {
 		s.begin()
 	}
+	if acct := s.opts.Account; s.sorted.passes == 1 && acct != nil {
+		s.opts.Account, s.account = &s.again, acct
+	}
+	defer s.moveReads()
 	for {
 		seg, err := s.nextInIndexOrder()
 		if errors.Is(err, io.EOF) {
@@ -256,8 +269,15 @@ func (s *Stream) sortPass() error {
 	}
 }
 
-// again reports whether the series that are being decoded were counted before, by an earlier pass.
-func (s *Stream) again() bool { return s.sorted != nil && s.sorted.passes > 0 }
+// counted reports whether the series that are being decoded were counted before, by an earlier pass.
+func (s *Stream) counted() bool { return s.sorted != nil && s.sorted.passes > 0 }
+
+// moveReads adds what passes after the first have read to the request's account, without charging for it.
+func (s *Stream) moveReads() {
+	if s.account != nil {
+		s.again.MoveTo(s.account)
+	}
+}
 
 // wrap names the block in err.
 func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
@@ -308,7 +328,7 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 			}
 		}
 		if seg.Len() > 0 {
-			if s.again() {
+			if s.counted() {
 				return seg, nil
 			}
 			if !s.opts.SkipChunks && s.opts.OnChunks != nil {
