@@ -30,6 +30,9 @@ func TestQueryCases(t *testing.T) {
 		{"unordered-labels-replica", `count(e2e)`, early + 1_700_000, 40},
 		{"unordered-labels-replica", `sum(rate(e2e[5m]))`, early + 1_700_000, 2.667},
 		{"unordered-series", `count({__name__=~".+"})`, early + 10_000, 305},
+		{"stale-index-size", `count({__name__=~".+"})`, late + 3_600_000, 4},
+		{"stale-size-index-large", `count({__name__=~".+"})`, early + 3_600_000, 30},
+		{"stale-size-chunk-small", `count({__name__=~".+"})`, early + 3_600_000, 30},
 		{"one-instant", `count({__name__=~".+"})`, instant, 1},
 	}
 	for _, x := range questions {
