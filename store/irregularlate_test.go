@@ -3,15 +3,18 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
 	"google.golang.org/grpc/codes"
@@ -178,5 +181,47 @@ func TestIrregularBlockInPasses(t *testing.T) {
 	}
 	if n := g.inUse(t); n != 0 {
 		t.Errorf("%v bytes of the allowance are still held", n)
+	}
+}
+
+// TestAnAnswerDoesNotGoOnInAnotherOrder: an answer has sent series of a block in the order of its index when a block beside it is
+// replaced. Meanwhile another request finds that the first block is irregular. What the answer would go on with is sorted: a
+// series that is stored last and sorts first would be in neither half. It fails instead.
+func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
+	const n = 12_000
+	dir := wholeBlock(t, n)
+	old := startGateway(t, dir, gatewayOptions{}).catalog.View().Blocks[0].ID
+	if err := other(dir, old); err != nil {
+		t.Fatal(err)
+	}
+	late := old
+	late[15] ^= 0x33
+	bendIndex(t, dir, &dataset.Meta{BlockMeta: tsdb.BlockMeta{ULID: late}}, func(series []rawindex.Series) []rawindex.Series {
+		return append(series[1:], series[0])
+	})
+	g := startGateway(t, dir, gatewayOptions{chunkBytes: -1, indexBytes: -1, setBytes: -1})
+	replacement := old
+	replacement[15] ^= 0x55
+	var reads atomic.Int64
+	g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+		if objectKind(name) != "chunks" || !strings.HasPrefix(name, old.String()) || reads.Add(1) != 3 {
+			return body, nil
+		}
+		req := wholeMetric(64)
+		req.SkipChunks, req.Hints = true, onlyBlock(t, late)
+		if _, err := g.query(context.Background(), req); err != nil && !strings.Contains(err.Error(), "irregular") {
+			return body, err
+		}
+		return body, become(dir, old, replacement, func(meta []byte) []byte { return meta })
+	})
+	got, err := g.query(t.Context(), wholeMetric(64))
+	if reads.Load() < 3 || got.frames == 0 {
+		t.Fatalf("%d reads, %d frames: nothing happened to the answer", reads.Load(), got.frames)
+	}
+	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), late.String()) {
+		t.Errorf("%d series of %d, %v, want Aborted that names block %s", len(got.series), 2*n, err, late)
+	}
+	if got, err = g.query(t.Context(), wholeMetric(64)); err != nil || len(got.series) != 2*n {
+		t.Errorf("asked again: %d series of %d, %v", len(got.series), 2*n, err)
 	}
 }

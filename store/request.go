@@ -57,6 +57,7 @@ type request struct {
 	queried       []*catalog.Block // of the last plan
 	anew          bool             // plans to come are not the first
 	goesOnWith    []*catalog.Block // of the plans to come, if series are written already; nil: those that the view chooses
+	inIndexOrder  []*block.Block   // whose series were read so by attempts that have written some
 	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
 	blocksQueried int
 	lazyBlocks    int // in which matchers stayed pending

@@ -206,8 +206,12 @@ func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *store
 	if err != nil {
 		return err
 	}
+	if err := r.sameShape(w); err != nil {
+		return err
+	}
 	if len(plans) > 0 {
 		if err := s.sendSeries(r, q, plans, w); err != nil {
+			r.noteShape(plans, w)
 			return err
 		}
 	}
@@ -224,6 +228,31 @@ func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *store
 		return w.WriteHints(a)
 	}
 	return w.Flush()
+}
+
+// noteShape notes what an attempt that failed has written series of. Another one may go on after them.
+func (r *request) noteShape(plans []*block.Plan, w *storepb.FrameWriter) {
+	if w.Stats().Series == 0 {
+		return
+	}
+	for _, p := range plans {
+		if p.InIndexOrder() && !slices.Contains(r.inIndexOrder, p.Block()) {
+			r.inIndexOrder = append(r.inIndexOrder, p.Block())
+		}
+	}
+}
+
+// sameShape fails an answer that was begun in the index order of a block which is known as irregular by now.
+func (r *request) sameShape(w *storepb.FrameWriter) error {
+	if w.Stats().Series == 0 {
+		r.inIndexOrder = nil
+	}
+	for _, b := range r.inIndexOrder {
+		if err := b.Reshaped(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // chosen is a block that a request has to look at, and the matchers that its external labels leave.

@@ -292,6 +292,10 @@ func (p *Plan) Kept() bool { return p.set != nil }
 // Lazy reports whether matchers are still to be checked against the series.
 func (p *Plan) Lazy() bool { return len(p.pending) > 0 }
 
+// InIndexOrder reports whether the series come in the order in which the index has them, unverified up to
+// the last one.
+func (p *Plan) InIndexOrder() bool { return p.set == nil && !p.sorted }
+
 // HeaderWait returns how long the plan waited for its header.
 func (p *Plan) HeaderWait() time.Duration { return p.headerWait }
 

@@ -42,6 +42,15 @@ func (b *Block) irregularBy(h *indexheader.Header) bool {
 	return b.irregular.Load()
 }
 
+// Reshaped returns an IrregularError if the block has been found irregular since a request read its series in index order.
+// What the request has sent came in that order: a series that belongs before it would be missing from the answer.
+func (b *Block) Reshaped() error {
+	if !b.irregular.Load() {
+		return nil
+	}
+	return b.wrap(&IrregularError{What: "its order changed while an answer was sent"})
+}
+
 // noteIrregular remembers that the block is irregular.
 func (b *Block) noteIrregular(what string) {
 	if !b.irregular.Swap(true) && b.deps.Irregular != nil {
