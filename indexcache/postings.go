@@ -18,9 +18,11 @@ import (
 // that does, or when the same matchers come to mean other postings.
 const postingsKind = "larder expanded postings\x02"
 
-// PostingsKey returns the key of the postings of a block with such content that matchers come to. canonical are the matchers' canonical bytes; mode says
-// which of their lists are read although that does not pay: 0 none, others as package block numbers them; pageBytes is the size of an index page, a power of two: kept beside postings is what a request is
-// charged for them, in whole pages, and processes with pages of different sizes may share a memcached.
+// PostingsKey returns the key of the postings of a block with such content that matchers come to.
+// canonical are the matchers' canonical bytes; mode says which of their lists are read although
+// that does not pay: 0 none, others as package block numbers them; pageBytes is the size of an
+// index page, a power of two: kept beside postings is what a request is charged for them, in whole
+// pages, and processes with pages of different sizes may share a memcached.
 //
 // Within the process it is 64 bits of the identity, which two keys may share: a value carries its whole identity, and is no other key's.
 func PostingsKey(block ulid.ULID, content uint64, mode byte, pageBytes int64, canonical []byte) bytecache.Key {

@@ -14,8 +14,8 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// TestCases serves the buckets of testdata/cases, which other programs wrote, with both gateways and
-// puts random requests to them.
+// TestCases serves the buckets of testdata/cases, which other programs wrote, with both gateways
+// and puts random requests to them.
 func TestCases(t *testing.T) {
 	ctx := context.Background()
 	bin, err := gateway.BuildLarder(ctx, "..")

@@ -149,8 +149,8 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 	}
 }
 
-// midDeletion is a bucket of type FILESYSTEM that is asked while another process deletes a block: the
-// client finds the block's folder, and it is gone when the client opens it.
+// midDeletion is a bucket of type FILESYSTEM that is asked while another process deletes a block:
+// the client finds the block's folder, and it is gone when the client opens it.
 type midDeletion struct {
 	objstore.Bucket
 	folder string
@@ -165,8 +165,8 @@ func (b *midDeletion) Iter(ctx context.Context, dir string, f func(string) error
 	return b.Bucket.Iter(ctx, dir, f, options...)
 }
 
-// TestABlockVanishesWhileItsFolderIsListed: a request that misses an object looks whether its block is
-// gone. The compactor deletes the folder during that look. The replacement answers all the same.
+// TestABlockVanishesWhileItsFolderIsListed: a request that misses an object looks whether its block
+// is gone. The compactor deletes the folder during that look. The replacement answers all the same.
 func TestABlockVanishesWhileItsFolderIsListed(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	old, replacement := metas[0].ULID, metas[0].ULID
@@ -254,8 +254,8 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 	}
 }
 
-// TestAChunkFileVanishes: a block that lost one file is damaged. Requests that need the file fail, and list its folder but not the bucket, in
-// the hope that something replaced the block.
+// TestAChunkFileVanishes: a block that lost one file is damaged. Requests that need the file fail,
+// and list its folder but not the bucket, in the hope that something replaced the block.
 func TestAChunkFileVanishes(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	synctest.Test(t, func(t *testing.T) {

@@ -98,8 +98,9 @@ func TestFilesOfAnotherLength(t *testing.T) {
 	}
 }
 
-// TestAnIndexInThePlaceOfAnother serves a block with the index of another, whose length is not what meta.json says. That is no reason to doubt it;
-// but a reference that does not fit the block's chunk files is an error that names both, and never an answer.
+// TestAnIndexInThePlaceOfAnother serves a block with the index of another, whose length is not what
+// meta.json says. That is no reason to doubt it; but a reference that does not fit the block's
+// chunk files is an error that names both, and never an answer.
 func TestAnIndexInThePlaceOfAnother(t *testing.T) {
 	whole, metas := smallBlocks(t)
 	bad := metas[0].ULID.String()

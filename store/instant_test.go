@@ -8,8 +8,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestABlockOfOneInstant shows that a block whose minTime is its maxTime is served, and for which time ranges: Thanos reads a block if its
-// minTime <= max_time and its maxTime > min_time.
+// TestABlockOfOneInstant shows that a block whose minTime is its maxTime is served, and for which
+// time ranges: Thanos reads a block if its minTime <= max_time and its maxTime > min_time.
 func TestABlockOfOneInstant(t *testing.T) {
 	dir, id := podsBlock(t, pods{"a", 3, 0})
 	meta, err := dataset.ReadMeta(filepath.Join(dir, id))

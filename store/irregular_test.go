@@ -147,7 +147,8 @@ func sameAnswer(t *testing.T, g *gateway, req *storepb.SeriesRequest, want []str
 	}
 }
 
-// sameLabels asks for the label names, and one label's values, of what a Series request selects, and of all.
+// sameLabels asks for the label names, and one label's values, of what a Series request selects,
+// and of all.
 func sameLabels(t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, label string) {
 	t.Helper()
 	for _, ms := range [][]*storepb.LabelMatcher{req.Matchers, nil} {
@@ -172,8 +173,8 @@ func sameLabels(t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.Se
 	}
 }
 
-// TestIrregularBlocksInLittleMemory asks for all of an irregular block whose labels take more than a
-// request may have: it is sorted in several passes, and the answer is that of much memory.
+// TestIrregularBlocksInLittleMemory asks for all of an irregular block whose labels take more than
+// a request may have: it is sorted in several passes, and the answer is that of much memory.
 func TestIrregularBlocksInLittleMemory(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 78))
 	dir := t.TempDir()

@@ -96,7 +96,8 @@ func makeBlock(r *rand.Rand, number int, external labels.Labels, n int, odd irre
 	return b
 }
 
-// makeChunks makes up to five chunks. Two series of equal labels may have equal chunks, as replicas do.
+// makeChunks makes up to five chunks. Two series of equal labels may have equal chunks, as replicas
+// do.
 func makeChunks(r *rand.Rand, ls labels.Labels) []storedChunk {
 	var out []storedChunk
 	at := int64(r.IntN(4)) * 500
@@ -159,8 +160,8 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 	}
 }
 
-// write writes the block into a bucket's folder. Its chunks lie in the order in which series were made
-// or, where mixed is set, in any order. Chunk files are small.
+// write writes the block into a bucket's folder. Its chunks lie in the order in which series were
+// made or, where mixed is set, in any order. Chunk files are small.
 func (b *storedBlock) write(t testing.TB, r *rand.Rand, bucket string, mixed bool) {
 	t.Helper()
 	dir := filepath.Join(bucket, b.id.String())
@@ -226,8 +227,8 @@ func mkdir(t testing.TB, dir string) string {
 	return dir
 }
 
-// normal is the label set that a stored series stands for: the last pair of each name, without those
-// that have no value.
+// normal is the label set that a stored series stands for: the last pair of each name, without
+// those that have no value.
 func normal(stored []rawindex.Label) labels.Labels {
 	last := map[string]string{}
 	for _, l := range stored {
@@ -237,8 +238,8 @@ func normal(stored []rawindex.Label) labels.Labels {
 	return labels.FromMap(last)
 }
 
-// irregularBucket writes a bucket: pairs of replicas of which one or both are irregular, a regular block
-// of other external labels, and one whose external labels override inner ones.
+// irregularBucket writes a bucket: pairs of replicas of which one or both are irregular, a regular
+// block of other external labels, and one whose external labels override inner ones.
 func irregularBucket(t testing.TB, r *rand.Rand, perBlock int) (dir string, blocks []*storedBlock) {
 	t.Helper()
 	dir = t.TempDir()
@@ -258,7 +259,8 @@ func irregularBucket(t testing.TB, r *rand.Rand, perBlock int) (dir string, bloc
 	return dir, blocks
 }
 
-// chunkOrder is the order of chunks of one series in an answer: by their times, and the greater data first.
+// chunkOrder is the order of chunks of one series in an answer: by their times, and the greater
+// data first.
 func chunkOrder(a, b storedChunk) int {
 	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to), strings.Compare(string(b.data), string(a.data)))
 }

@@ -89,8 +89,9 @@ func remembering(t *testing.T, bucket, dir string, more func(*store.Options)) (*
 	return g, known, reg
 }
 
-// TestIrregularityFoundLate: a block whose last series alone is irregular. A request that has sent frames by then fails, naming the
-// block, and the next one is right. One that has sent none is planned again and is right. Both the next process and label calls are.
+// TestIrregularityFoundLate: a block whose last series alone is irregular. A request that has sent
+// frames by then fails, naming the block, and the next one is right. One that has sent none is
+// planned again and is right. Both the next process and label calls are.
 func TestIrregularityFoundLate(t *testing.T) {
 	for _, n := range []int{100, 12_000} {
 		bucket, meta := writeMetric(t, metricOf(n, func(int) []string { return nil }), nil)
@@ -152,8 +153,8 @@ func irregularBlocks(t *testing.T, reg *prometheus.Registry) float64 {
 	return 0
 }
 
-// TestIrregularBlockInPasses: the series of an irregular block take several times what a request may hold. They are sent all the
-// same, in order, each once.
+// TestIrregularBlockInPasses: the series of an irregular block take several times what a request
+// may hold. They are sent all the same, in order, each once.
 func TestIrregularBlockInPasses(t *testing.T) {
 	const n = 12_000
 	bucket, meta := writeMetric(t, metricOf(n, func(i int) []string {
@@ -184,9 +185,10 @@ func TestIrregularBlockInPasses(t *testing.T) {
 	}
 }
 
-// TestAnAnswerDoesNotGoOnInAnotherOrder: an answer has sent series of a block in the order of its index when a block beside it is
-// replaced. Meanwhile another request finds that the first block is irregular. What the answer would go on with is sorted: a
-// series that is stored last and sorts first would be in neither half. It fails instead.
+// TestAnAnswerDoesNotGoOnInAnotherOrder: an answer has sent series of a block in the order of its
+// index when a block beside it is replaced. Meanwhile another request finds that the first block is
+// irregular. What the answer would go on with is sorted: a series that is stored last and sorts
+// first would be in neither half. It fails instead.
 func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
 	const n = 12_000
 	dir := wholeBlock(t, n)

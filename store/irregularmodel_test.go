@@ -12,8 +12,8 @@ import (
 )
 
 // holds reports whether the pairs of a stored series pass the matchers of one name, by the block's
-// posting lists: a matcher chooses among the values that the block stores under the name. Which of the
-// values a series ends up with plays no part.
+// posting lists: a matcher chooses among the values that the block stores under the name. Which of
+// the values a series ends up with plays no part.
 func (b *storedBlock) holds(s storedSeries, ms []*labels.Matcher) bool {
 	var mine []string
 	for _, l := range s.labels {
@@ -40,11 +40,12 @@ func (b *storedBlock) holds(s storedSeries, ms []*labels.Matcher) bool {
 	})
 }
 
-// adds reports whether a series must have one of the values that the matcher chooses; else it must have none.
+// adds reports whether a series must have one of the values that the matcher chooses; else it must
+// have none.
 func adds(m *labels.Matcher) bool { return !m.Matches("") }
 
-// chooses reports whether the matcher chooses a stored value. An empty one is chosen by how a matcher is
-// written: that is Prometheus's rule.
+// chooses reports whether the matcher chooses a stored value. An empty one is chosen by how a
+// matcher is written: that is Prometheus's rule.
 func chooses(m *labels.Matcher, v string) bool {
 	pattern := m.Type == labels.MatchRegexp || m.Type == labels.MatchNotRegexp
 	switch {
@@ -57,9 +58,9 @@ func chooses(m *labels.Matcher, v string) bool {
 	}
 }
 
-// matching returns the block's series for a request's matchers, and the chunks of each that the request's
-// time takes: in stored order, up to the first that begins after it. none says that no matcher is left to
-// choose among series.
+// matching returns the block's series for a request's matchers, and the chunks of each that the
+// request's time takes: in stored order, up to the first that begins after it. none says that no
+// matcher is left to choose among series.
 func (b *storedBlock) matching(ms []*labels.Matcher, from, to int64) (found []storedSeries, none bool) {
 	byName := map[string][]*labels.Matcher{}
 	for _, m := range ms {
@@ -115,7 +116,8 @@ func inShard(s *storepb.ShardInfo, ls labels.Labels) bool {
 	return xxhash.Sum64(text)%uint64(s.TotalShards) == uint64(s.ShardIndex)
 }
 
-// expect is the answer to a Series request, worked out slowly: everything is found, sorted and merged.
+// expect is the answer to a Series request, worked out slowly: everything is found, sorted and
+// merged.
 func expect(blocks []*storedBlock, req *storepb.SeriesRequest) *answer {
 	ms := promMatchers(req.Matchers)
 	sets := map[string]labels.Labels{}

@@ -20,8 +20,8 @@ import (
 	"larder/store/storepb"
 )
 
-// statedFiles edits what a meta.json states about the files of its block. edit gets the size of each by its path, and returns what is to be
-// stated; nil for nothing.
+// statedFiles edits what a meta.json states about the files of its block. edit gets the size of
+// each by its path, and returns what is to be stated; nil for nothing.
 func statedFiles(edit func(sizes map[string]int64) map[string]int64) func(meta map[string]any) {
 	return func(meta map[string]any) {
 		thanos := meta["thanos"].(map[string]any)
@@ -75,8 +75,9 @@ func (g *gateway) measurements(t *testing.T) (changed, all float64) {
 	return changed, all
 }
 
-// TestStatedSizesAreHints: whatever meta.json states about a block's files, it is answered as if it stated what is true. The bucket is asked
-// once, and by no later process on the same data directory.
+// TestStatedSizesAreHints: whatever meta.json states about a block's files, it is answered as if it
+// stated what is true. The bucket is asked once, and by no later process on the same data
+// directory.
 func TestStatedSizesAreHints(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -160,8 +161,10 @@ func TestStatedSizesAreHints(t *testing.T) {
 	}
 }
 
-// TestFilesRepairedInPlace gives the files of a block other bytes and sizes, beside the same meta.json, while gateways have the former ones in all of
-// their caches. No answer mixes the two. A process that reads the bucket answers from the new ones, whatever is in memcached and on its disk.
+// TestFilesRepairedInPlace gives the files of a block other bytes and sizes, beside the same
+// meta.json, while gateways have the former ones in all of their caches. No answer mixes the two. A
+// process that reads the bucket answers from the new ones, whatever is in memcached and on its
+// disk.
 func TestFilesRepairedInPlace(t *testing.T) {
 	for name, c := range map[string]struct{ was, is pods }{
 		"grown":  {pods{"aaa", 50, 10}, pods{"longer", 200, 10}},
@@ -224,8 +227,8 @@ func TestFilesRepairedInPlace(t *testing.T) {
 	}
 }
 
-// TestSizesWhereTheBucketRefuses: a block whose sizes are not stated is answered where the bucket, or a proxy before it, refuses to list its chunk files
-// and to tell their sizes.
+// TestSizesWhereTheBucketRefuses: a block whose sizes are not stated is answered where the bucket,
+// or a proxy before it, refuses to list its chunk files and to tell their sizes.
 func TestSizesWhereTheBucketRefuses(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -254,8 +257,8 @@ func TestSizesWhereTheBucketRefuses(t *testing.T) {
 	}
 }
 
-// TestSizesWhileTheBucketFails asks for a block of unknown sizes while the requests for them fail. An answer is right, or an error that names the block;
-// when the bucket is well, answers are right.
+// TestSizesWhileTheBucketFails asks for a block of unknown sizes while the requests for them fail.
+// An answer is right, or an error that names the block; when the bucket is well, answers are right.
 func TestSizesWhileTheBucketFails(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -294,8 +297,9 @@ func TestSizesWhileTheBucketFails(t *testing.T) {
 	}
 }
 
-// TestChunkFilesWithGaps: chunk files whose numbers do not begin at 1, or have a gap, are served if what is referenced is there: by their place, as a
-// writer that numbered them so means, or by their name, where files were lost. A lost file is never taken for another.
+// TestChunkFilesWithGaps: chunk files whose numbers do not begin at 1, or have a gap, are served if
+// what is referenced is there: by their place, as a writer that numbered them so means, or by their
+// name, where files were lost. A lost file is never taken for another.
 func TestChunkFilesWithGaps(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)

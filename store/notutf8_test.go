@@ -13,8 +13,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestTextThatIsNotUTF8 shows that label names and values are bytes, as in Thanos: one that is not UTF-8 is returned as it is, beside the
-// others, by label calls and Series, and matchers find it.
+// TestTextThatIsNotUTF8 shows that label names and values are bytes, as in Thanos: one that is not
+// UTF-8 is returned as it is, beside the others, by label calls and Series, and matchers find it.
 func TestTextThatIsNotUTF8(t *testing.T) {
 	const bad, name = "caf\xe9", "n\xffme"
 	series := seriesList{}

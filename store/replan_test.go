@@ -199,9 +199,10 @@ func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 	}
 }
 
-// TestADownsampledBlockLeavesBeforeItsSuccessor: a five-minute block is deleted while nothing of its
-// resolution replaces it. A request that has sent nothing is answered as a fresh one would be, from
-// the raw block. One that has sent frames fails: its second half would be of another resolution.
+// TestADownsampledBlockLeavesBeforeItsSuccessor: a five-minute block is deleted while nothing of
+// its resolution replaces it. A request that has sent nothing is answered as a fresh one would be,
+// from the raw block. One that has sent frames fails: its second half would be of another
+// resolution.
 func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 	for name, tc := range map[string]struct {
 		series int

@@ -30,8 +30,9 @@ const (
 	// maxReplans is how often a request is planned anew because a block left the bucket. Refreshes of the catalog are rare and see all that
 	// happened before them: a request that needs more of them is one of a bucket that is being emptied.
 	maxReplans = 5
-	// maxReshapes is how often a request is planned again because a block was found irregular. Each time at least one more is
-	// known. The blocks of a request are looked at side by side, and are mostly found together.
+	// maxReshapes is how often a request is planned again because a block was found irregular. Each
+	// time at least one more is known. The blocks of a request are looked at side by side, and are
+	// mostly found together.
 	maxReshapes = 16
 )
 
@@ -151,8 +152,8 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
-// irregular reports whether err says that a block was found irregular. It is known as such by now, so that the same request, planned
-// again, is answered.
+// irregular reports whether err says that a block was found irregular. It is known as such by now,
+// so that the same request, planned again, is answered.
 func irregular(err error) bool {
 	var e *block.IrregularError
 	return errors.As(err, &e)
@@ -230,7 +231,8 @@ func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *store
 	return w.Flush()
 }
 
-// noteShape notes what an attempt that failed has written series of. Another one may go on after them.
+// noteShape notes what an attempt that failed has written series of. Another one may go on after
+// them.
 func (r *request) noteShape(plans []*block.Plan, w *storepb.FrameWriter) {
 	if w.Stats().Series == 0 {
 		return
@@ -242,7 +244,8 @@ func (r *request) noteShape(plans []*block.Plan, w *storepb.FrameWriter) {
 	}
 }
 
-// sameShape fails an answer that was begun in the index order of a block which is known as irregular by now.
+// sameShape fails an answer that was begun in the index order of a block which is known as
+// irregular by now.
 func (r *request) sameShape(w *storepb.FrameWriter) error {
 	if w.Stats().Series == 0 {
 		r.inIndexOrder = nil

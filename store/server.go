@@ -70,8 +70,8 @@ type Options struct {
 	// OnStall, if set, is called with the context of a request that was ended so: grpc holds what it has taken of the answer, up to
 	// a frame and 64 KiB, until the client takes it or goes away.
 	OnStall func(ctx context.Context)
-	// IgnoreSizes is called when answers of the bucket were found to state sizes of objects that are not: from then on readers must not
-	// compare them. nil: such a bucket cannot be read.
+	// IgnoreSizes is called when answers of the bucket were found to state sizes of objects that
+	// are not: from then on readers must not compare them. nil: such a bucket cannot be read.
 	IgnoreSizes func()
 	// Clamp narrows requested and advertised time ranges to what is served, by --min-time and --max-time, evaluated at every use; nil
 	// clamps nothing.
@@ -170,9 +170,10 @@ func (s *Server) ViewChanged(old, cur *catalog.View) {
 	s.metrics.blocksLoaded.Set(float64(len(cur.Blocks)))
 }
 
-// replaced reports whether err comes from a block that has left the bucket since the last sync, or whose files are not what they were known
-// to be, and if so looks for what replaced it: then the request can be planned anew. A block of which only a part is missing is damaged; to
-// go on without it would be a wrong answer.
+// replaced reports whether err comes from a block that has left the bucket since the last sync, or
+// whose files are not what they were known to be, and if so looks for what replaced it: then the
+// request can be planned anew. A block of which only a part is missing is damaged; to go on without
+// it would be a wrong answer.
 func (s *Server) replaced(ctx context.Context, err error) bool {
 	if errors.Is(err, indexheader.ErrReplaced) {
 		return true // by another of its name, which the view has
@@ -204,8 +205,8 @@ func (s *Server) replaced(ctx context.Context, err error) bool {
 	return s.opts.Catalog.Refresh(ctx) == nil
 }
 
-// measured reports whether the bucket, asked for the sizes of a block's files because of err, says that they are not what they were known to
-// be.
+// measured reports whether the bucket, asked for the sizes of a block's files because of err, says
+// that they are not what they were known to be.
 func (s *Server) measured(ctx context.Context, be *block.Error, err error) bool {
 	sizes := s.opts.Blocks.Sizes
 	if sizes == nil {

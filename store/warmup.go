@@ -45,8 +45,8 @@ func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.La
 		return false, errors.New("no matchers")
 	}
 	err = contained(func() error {
-		// A lazy plan that comes to nothing is made eagerly at the next request, and that of a block which is found irregular in
-		// another way: those requests' pages are wanted too.
+		// A lazy plan that comes to nothing is made eagerly at the next request, and that of a
+		// block which is found irregular in another way: those requests' pages are wanted too.
 		for range 3 {
 			var again bool
 			var err error

@@ -114,7 +114,8 @@ func TestPrometheusReadsWhatWasGiven(t *testing.T) {
 	}
 }
 
-// TestRegularSeriesAreOrdinary holds a regular index to what Prometheus's own writer makes of the same series.
+// TestRegularSeriesAreOrdinary holds a regular index to what Prometheus's own writer makes of the
+// same series.
 func TestRegularSeriesAreOrdinary(t *testing.T) {
 	given := []rawindex.Series{
 		{Labels: []rawindex.Label{{Name: "a", Value: "1"}}, Chunks: []rawindex.Chunk{{Ref: 8, MinTime: -5, MaxTime: 10}, {Ref: 99, MinTime: 11, MaxTime: 20}}},

@@ -178,7 +178,8 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	return nil
 }
 
-// measure has the bucket asked how large the files of a block are. No header is built before there is a catalog.
+// measure has the bucket asked how large the files of a block are. No header is built before there
+// is a catalog.
 func (b *backend) measure(ctx context.Context, src indexheader.Source, corrupt bool) (changed bool, err error) {
 	doubt := catalog.SizeDoubt
 	if corrupt {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestUnknownArguments: an argument that is not known is met with what it was probably meant to be, or with when it went.
+// TestUnknownArguments: an argument that is not known is met with what it was probably meant to be,
+// or with when it went.
 func TestUnknownArguments(t *testing.T) {
 	bucket := "--objstore.config=" + folder(t.TempDir())
 	f := func(want string, args ...string) {
@@ -41,7 +42,8 @@ func TestUnknownArguments(t *testing.T) {
 	}
 }
 
-// TestFormerFlagsAreGone: what is said to be gone is not a flag after all, and what it is replaced by is one.
+// TestFormerFlagsAreGone: what is said to be gone is not a flag after all, and what it is replaced
+// by is one.
 func TestFormerFlagsAreGone(t *testing.T) {
 	c, err := parseStore("--objstore.config=x")
 	if err != nil {
@@ -77,7 +79,8 @@ func TestFormerFlagsAreGone(t *testing.T) {
 	}
 }
 
-// TestUnknownSampler: tracing goes on with a sampler that is not known, as in Thanos, and the log names those that are.
+// TestUnknownSampler: tracing goes on with a sampler that is not known, as in Thanos, and the log
+// names those that are.
 func TestUnknownSampler(t *testing.T) {
 	p := startProcess(t, folder(t.TempDir()), "--drain-delay=0s",
 		"--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: '127.0.0.1:1', sampler_type: ratelimiting, sampler_param: '2'}}")
@@ -94,7 +97,8 @@ func TestUnknownSampler(t *testing.T) {
 	}
 }
 
-// TestMemcachedAddresses: one that can never lead to a server stops the start and is named; blanks around one are nothing.
+// TestMemcachedAddresses: one that can never lead to a server stops the start and is named; blanks
+// around one are nothing.
 func TestMemcachedAddresses(t *testing.T) {
 	bucket := "--objstore.config=" + folder(t.TempDir())
 	f := func(address, want string) {

@@ -89,7 +89,8 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 		oneRetrier(conf.Type, inner)
 	}
 	if keys := clientConfig(conf.Type); keys != nil {
-		// Some clients let unknown keys pass, and the others count the lines of what they are given.
+		// Some clients let unknown keys pass, and the others count the lines of what they are
+		// given.
 		inner, err := yaml.Marshal(conf.Config)
 		if err != nil {
 			return nil, err
@@ -122,7 +123,8 @@ func oneRetrier(kind objstore.ObjProvider, conf map[any]any) {
 	}
 }
 
-// clientConfig returns what the client of a type decodes its configuration into, nil for a type that is not known.
+// clientConfig returns what the client of a type decodes its configuration into, nil for a type
+// that is not known.
 func clientConfig(kind objstore.ObjProvider) any {
 	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
 	case objstore.FILESYSTEM:

@@ -31,7 +31,8 @@ type bucketClient struct {
 	current atomic.Pointer[objstore.Bucket]
 	// place is what errors name.
 	place struct{ bucket, endpoint string }
-	// answered says whether the bucket has answered anything; failure is what the last operation that failed came to.
+	// answered says whether the bucket has answered anything; failure is what the last operation
+	// that failed came to.
 	answered atomic.Bool
 	failure  atomic.Pointer[error]
 }

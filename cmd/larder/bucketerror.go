@@ -26,8 +26,8 @@ func (e *bucketError) Unwrap() error { return e.err }
 // Cause is how the object store clients find their own errors.
 func (e *bucketError) Cause() error { return e.err }
 
-// told notes that the bucket answered or did not, and returns the error of an operation with what it was about. That an object is missing
-// is an answer, which callers expect.
+// told notes that the bucket answered or did not, and returns the error of an operation with what
+// it was about. That an object is missing is an answer, which callers expect.
 func (c *bucketClient) told(operation, object string, err error) error {
 	if err == nil || c.use().IsObjNotFoundErr(err) {
 		c.answered.Store(true)
@@ -45,7 +45,8 @@ func (c *bucketClient) told(operation, object string, err error) error {
 // silence is how long a start waits for the bucket before it says that there is no answer.
 const silence = 2 * time.Second
 
-// reportSilence says that the bucket has not answered since the start. The first sync goes on trying, and reports only when it gives up.
+// reportSilence says that the bucket has not answered since the start. The first sync goes on
+// trying, and reports only when it gives up.
 func (c *bucketClient) reportSilence(ctx context.Context) {
 	wait := time.NewTimer(silence)
 	defer wait.Stop()

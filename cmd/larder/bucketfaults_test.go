@@ -116,8 +116,8 @@ func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 	}
 }
 
-// TestListingsAreVerified: what answers a listing in the bucket's place costs a repetition, or is an
-// error that shows what came. The client by itself would have found an empty bucket.
+// TestListingsAreVerified: what answers a listing in the bucket's place costs a repetition, or is
+// an error that shows what came. The client by itself would have found an empty bucket.
 func TestListingsAreVerified(t *testing.T) {
 	for _, more := range []string{"", "  list_objects_version: v1\n"} {
 		f := openFaultyS3(t, more)

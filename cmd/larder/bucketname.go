@@ -36,7 +36,8 @@ func (c *bucketConfig) text(key string) string {
 	return s
 }
 
-// checkName refuses a name that no bucket of the type can have. One that is missing is left to the client, which knows other ways to name it.
+// checkName refuses a name that no bucket of the type can have. One that is missing is left to the
+// client, which knows other ways to name it.
 func (c *bucketConfig) checkName() error {
 	key := c.bucketKey()
 	name := c.text(key)

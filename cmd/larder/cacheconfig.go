@@ -125,7 +125,8 @@ func nested(place string, part, into any) error {
 	return partError{fmt.Errorf("%s: %w", place, err)}
 }
 
-// partError is what is wrong with the shape of a part of a document. Its lines are those of the part's own text: cacheShape explains it.
+// partError is what is wrong with the shape of a part of a document. Its lines are those of the
+// part's own text: cacheShape explains it.
 type partError struct{ error }
 
 // cacheShape is what the document of a cache is decoded into.

@@ -21,7 +21,8 @@ type formerFlag struct {
 	instead string
 }
 
-// formerFlags lists them, from Thanos's tags. Flags that are accepted without effect are in ignored.
+// formerFlags lists them, from Thanos's tags. Flags that are accepted without effect are in
+// ignored.
 func formerFlags() []formerFlag {
 	const (
 		gossip  = "gossip was removed; leave it out, and name this process in the Querier's --endpoint"

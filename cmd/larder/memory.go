@@ -335,8 +335,8 @@ func (m *memoryConfig) sum() int64 {
 	return all
 }
 
-// warnAboveMachine says that the allowances do not fit into the machine, which only the kernel would say otherwise. machine is its memory, 0
-// where that is not known.
+// warnAboveMachine says that the allowances do not fit into the machine, which only the kernel
+// would say otherwise. machine is its memory, 0 where that is not known.
 func (m *memoryConfig) warnAboveMachine(logger *slog.Logger, limit, machine int64) {
 	all := m.sum()
 	if limit > 0 || machine <= 0 || all <= machine {

@@ -201,7 +201,8 @@ func TestTooLittleForPagesIsSaid(t *testing.T) {
 	f("kind=chunk_pages size=512KiB least=1MiB raise=--chunk-cache-size\n", "--chunk-cache-size=512KB")
 }
 
-// TestAllowancesAboveTheMachineAreSaid: without a limit the start tells of allowances that the machine cannot hold, and of no others.
+// TestAllowancesAboveTheMachineAreSaid: without a limit the start tells of allowances that the
+// machine cannot hold, and of no others.
 func TestAllowancesAboveTheMachineAreSaid(t *testing.T) {
 	f := func(limit, machine int64, want string, args ...string) {
 		t.Helper()

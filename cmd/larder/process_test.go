@@ -57,8 +57,8 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 	return p
 }
 
-// patience bounds each wait for a process. Only one that hangs takes as long: a loaded machine takes
-// minutes for what takes seconds on a quiet one.
+// patience bounds each wait for a process. Only one that hangs takes as long: a loaded machine
+// takes minutes for what takes seconds on a quiet one.
 const patience = 5 * time.Minute
 
 // launch starts a command, which is killed with the test.

@@ -30,7 +30,8 @@ func TestBucketNamesThatCannotExist(t *testing.T) {
 	refuses(t, nil, `--objstore.config: config.bucket: "a b" cannot exist`, "--objstore.config={type: S3, config: {bucket: a b, endpoint: e}}")
 }
 
-// TestSilentBucketIsReported: a bucket that refuses connections, or takes them and says nothing, is named soon, and the start goes on.
+// TestSilentBucketIsReported: a bucket that refuses connections, or takes them and says nothing, is
+// named soon, and the start goes on.
 func TestSilentBucketIsReported(t *testing.T) {
 	hangs, err := net.Listen("tcp", "127.0.0.1:0") // connections are accepted by the kernel and never served
 	if err != nil {
@@ -54,7 +55,8 @@ func TestSilentBucketIsReported(t *testing.T) {
 	}
 }
 
-// TestPageAndLogAgreeOnMemory: every allowance of the log of the start stands on the page, with the same figure.
+// TestPageAndLogAgreeOnMemory: every allowance of the log of the start stands on the page, with the
+// same figure.
 func TestPageAndLogAgreeOnMemory(t *testing.T) {
 	p := startProcess(t, folder(t.TempDir()), "--index-cache.series-size=10MB", "--chunk-cache-size=3MB", "--store.request-bytes=96MB")
 	line := p.await("msg=memory")

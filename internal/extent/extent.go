@@ -14,8 +14,8 @@ import (
 type Extent struct {
 	// Size is the size of the whole object in bytes.
 	Size int64
-	// Version tells what the object holds from what it held before: an ETag, else the time of its last change. "" if the
-	// bucket states neither.
+	// Version tells what the object holds from what it held before: an ETag, else the time of its
+	// last change. "" if the bucket states neither.
 	Version string
 }
 
@@ -29,8 +29,9 @@ type Bucket interface {
 // ErrNotFound is in the chain of Of's error for an object that the bucket does not have.
 var ErrNotFound = errors.New("no such object")
 
-// Of asks the bucket for the extent of an object: by its attributes, or, where the bucket refuses those, by a ranged read
-// of one byte. Some proxies answer every HEAD with 400, 403 or 404, so that no error of it is final.
+// Of asks the bucket for the extent of an object: by its attributes, or, where the bucket refuses
+// those, by a ranged read of one byte. Some proxies answer every HEAD with 400, 403 or 404, so that
+// no error of it is final.
 func Of(ctx context.Context, b Bucket, name string) (Extent, error) {
 	watched, seen := Watch(ctx)
 	a, err := b.Attributes(watched, name)

@@ -21,8 +21,8 @@ import (
 	"larder/internal/faultstore/s3server"
 )
 
-// proxied returns an S3 client of a folder's files behind a proxy that answers HEAD requests of objects with a status, 0 for
-// as the bucket does. heads counts them.
+// proxied returns an S3 client of a folder's files behind a proxy that answers HEAD requests of
+// objects with a status, 0 for as the bucket does. heads counts them.
 func proxied(t *testing.T, dir string, status int) (b objstore.Bucket, heads *int) {
 	t.Helper()
 	server, err := s3server.New(s3server.Options{Dir: dir})
@@ -70,7 +70,8 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// TestOfWithoutARange: a client that shows no header, whose HEAD is refused, cannot tell. That is an error that says so.
+// TestOfWithoutARange: a client that shows no header, whose HEAD is refused, cannot tell. That is
+// an error that says so.
 func TestOfWithoutARange(t *testing.T) {
 	mem := objstore.NewInMemBucket()
 	if err := mem.Upload(t.Context(), "a", strings.NewReader("abc")); err != nil {

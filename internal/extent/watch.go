@@ -11,8 +11,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Seen is what the answers to the requests under one context have said about the object that they read. All of them must
-// be about one object.
+// Seen is what the answers to the requests under one context have said about the object that they
+// read. All of them must be about one object.
 type Seen struct {
 	mu sync.Mutex
 	e  Extent
@@ -40,7 +40,8 @@ func (s *Seen) note(e Extent) {
 	s.e, s.ok = e, true
 }
 
-// Transport returns a transport that notes what responses say about objects on the contexts of their requests.
+// Transport returns a transport that notes what responses say about objects on the contexts of
+// their requests.
 func Transport(next http.RoundTripper) http.RoundTripper { return &transport{next: next} }
 
 type transport struct{ next http.RoundTripper }
@@ -67,8 +68,8 @@ func (t *transport) CloseIdleConnections() {
 	}
 }
 
-// stated returns what a response says about the whole object. A response to a whole read says it by its length, which a
-// compressing proxy changes: it is not looked at.
+// stated returns what a response says about the whole object. A response to a whole read says it by
+// its length, which a compressing proxy changes: it is not looked at.
 func stated(method string, resp *http.Response) (Extent, bool) {
 	e := Extent{Size: -1}
 	switch {
@@ -94,8 +95,8 @@ func stated(method string, resp *http.Response) (Extent, bool) {
 	return e, true
 }
 
-// Stating returns a bucket whose ranged reads note the extent of their object, for a bucket whose attributes cost next to
-// nothing: a folder of the local disk.
+// Stating returns a bucket whose ranged reads note the extent of their object, for a bucket whose
+// attributes cost next to nothing: a folder of the local disk.
 func Stating(b objstore.Bucket) objstore.Bucket { return &stating{Bucket: b} }
 
 type stating struct{ objstore.Bucket }
@@ -103,8 +104,8 @@ type stating struct{ objstore.Bucket }
 func (b *stating) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
 	body, err := b.Bucket.GetRange(ctx, name, off, length)
 	if seen, ok := ctx.Value(seenKey{}).(*Seen); ok && err == nil {
-		// After the file was opened: a file that is replaced by another of its name is the newer one here at worst, and the
-		// read is repeated.
+		// After the file was opened: a file that is replaced by another of its name is the newer
+		// one here at worst, and the read is repeated.
 		if a, aerr := b.Attributes(ctx, name); aerr == nil {
 			seen.note(Extent{Size: a.Size})
 		}

@@ -44,8 +44,8 @@ const (
 	ErrorDocument
 	// ShortListing ends a listing after its first Rule.At entries as if there were no more.
 	ShortListing
-	// Archived answers reads of an object with HTTP 403 and S3's InvalidObjectState: a lifecycle rule
-	// has moved it to a storage class that cannot be read. Listings and HEAD go on to show it.
+	// Archived answers reads of an object with HTTP 403 and S3's InvalidObjectState: a lifecycle
+	// rule has moved it to a storage class that cannot be read. Listings and HEAD go on to show it.
 	Archived
 
 	lastKind = Archived

@@ -23,7 +23,8 @@ import (
 	s3client "github.com/thanos-io/objstore/providers/s3"
 )
 
-// canned answers every request with HTTP 200 and the next of the bodies, the last one again and again.
+// canned answers every request with HTTP 200 and the next of the bodies, the last one again and
+// again.
 type canned struct {
 	bodies []string
 	kind   string // Content-Type

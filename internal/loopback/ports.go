@@ -20,8 +20,8 @@ const (
 	attempts = 1000
 )
 
-// Reserve returns n addresses of 127.0.0.1 that no process listens on. No other caller of Reserve, in
-// this process or another, gets one of them before this process ends.
+// Reserve returns n addresses of 127.0.0.1 that no process listens on. No other caller of Reserve,
+// in this process or another, gets one of them before this process ends.
 func Reserve(n int) ([]string, error) {
 	until := kernelRange()
 	if until < lowest+fewest {

@@ -13,8 +13,8 @@ import (
 
 const childEnv = "LOOPBACK_TEST_CHILD"
 
-// TestMain makes the test binary its own child: a process that reserves a port and holds it until its
-// standard input ends.
+// TestMain makes the test binary its own child: a process that reserves a port and holds it until
+// its standard input ends.
 func TestMain(m *testing.M) {
 	if port := os.Getenv(childEnv); port != "" {
 		n, err := strconv.Atoi(port)
@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestPortsAreNobodyElses: many goroutines reserve ports. All differ, a server can listen on each, and
-// no port is one that the kernel would give to a listener or a connection.
+// TestPortsAreNobodyElses: many goroutines reserve ports. All differ, a server can listen on each,
+// and no port is one that the kernel would give to a listener or a connection.
 func TestPortsAreNobodyElses(t *testing.T) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -69,8 +69,8 @@ func TestPortsAreNobodyElses(t *testing.T) {
 	}
 }
 
-// TestAReservedPortIsKept: this process and another one cannot reserve a port again, whether or not a
-// server listens there.
+// TestAReservedPortIsKept: this process and another one cannot reserve a port again, whether or not
+// a server listens there.
 func TestAReservedPortIsKept(t *testing.T) {
 	addrs, err := Reserve(1)
 	if err != nil {
@@ -94,8 +94,8 @@ func TestAReservedPortIsKept(t *testing.T) {
 	}
 }
 
-// TestAPortThatIsServedIsNotReserved: a server that did not ask here keeps its port, and the attempt
-// leaves no reservation behind.
+// TestAPortThatIsServedIsNotReserved: a server that did not ask here keeps its port, and the
+// attempt leaves no reservation behind.
 func TestAPortThatIsServedIsNotReserved(t *testing.T) {
 	for range attempts {
 		port := lowest + rand.N(kernelRange()-lowest)

@@ -20,7 +20,8 @@ type address struct {
 	port   string // "" where the SRV record has it
 }
 
-// parseAddress reads an address as it is configured. One that can never lead to a server is an error.
+// parseAddress reads an address as it is configured. One that can never lead to a server is an
+// error.
 func parseAddress(text string) (address, error) {
 	text = strings.TrimSpace(text)
 	scheme, rest, ok := strings.Cut(text, "+")

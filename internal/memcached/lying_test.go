@@ -78,7 +78,8 @@ func TestLyingServers(t *testing.T) {
 				ask(t, client(t, Options{Addresses: []string{lying(t, serve)}, Timeout: 5 * time.Second}))
 				return
 			}
-			// On a loaded machine a call may return at its deadline before what has come is handed over.
+			// On a loaded machine a call may return at its deadline before what has come is handed
+			// over.
 			synctest.Test(t, func(t *testing.T) {
 				var server sync.WaitGroup
 				defer server.Wait()

@@ -209,7 +209,8 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	return nil
 }
 
-// changed returns an error if the bucket has said that the object has another size than the flight reads it by.
+// changed returns an error if the bucket has said that the object has another size than the flight
+// reads it by.
 func (r *Reader) changed(f *flight, seen *extent.Seen) error {
 	e, ok := seen.Extent()
 	if !ok || e.Size == f.obj.Size || r.sizesIgnored.Load() {

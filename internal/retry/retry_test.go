@@ -330,7 +330,8 @@ func TestOperationsWithoutBody(t *testing.T) {
 
 // TestListings: every name is delivered once, whatever happened on the way.
 func TestListings(t *testing.T) {
-	// What FILESYSTEM answers if a folder is deleted between its look for the folder and its look into it.
+	// What FILESYSTEM answers if a folder is deleted between its look for the folder and its look
+	// into it.
 	vanished := &fs.PathError{Op: "open", Path: "bucket/01ABC", Err: syscall.ENOENT}
 	for name, c := range map[string]conduct{
 		"whole": {}, "refused": {err: errBusy}, "broken": {cut: 2, broken: errReset}, "stalled": {cut: 3, stall: forever},

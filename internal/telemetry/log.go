@@ -48,8 +48,8 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("unknown log format %q, want one of %s", format, strings.Join(LogFormats(), ", "))
 }
 
-// thanosKeys spells the fixed keys as Thanos does. Durations are text for people, and seconds where numbers are wanted: slog's JSON would
-// print bare nanoseconds.
+// thanosKeys spells the fixed keys as Thanos does. Durations are text for people, and seconds where
+// numbers are wanted: slog's JSON would print bare nanoseconds.
 func thanosKeys(numbers bool) func([]string, slog.Attr) slog.Attr {
 	return func(groups []string, a slog.Attr) slog.Attr { return thanosKey(groups, a, numbers) }
 }

@@ -32,7 +32,8 @@ type Tracing struct {
 	sdk *sdktrace.TracerProvider
 }
 
-// Replaced is a value of the configuration that cannot be used: its key, what it is, what it should be and what counts instead.
+// Replaced is a value of the configuration that cannot be used: its key, what it is, what it should
+// be and what counts instead.
 type Replaced struct{ Key, Value, Want, Used string }
 
 // Shutdown sends what is still queued and stops. It waits for the collector until ctx is done.

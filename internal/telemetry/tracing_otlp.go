@@ -145,8 +145,8 @@ func (c *otlpConfig) httpOptions(secure *tls.Config, gzip bool) []otlptracehttp.
 // samplers are Thanos's names.
 const samplers = "alwayssample, neversample, traceidratiobased, parentbasedalwayssample, parentbasedneversample, parentbasedtraceidratiobased"
 
-// sampler follows Thanos's names, and Thanos where the configuration has a value that is none: then it samples more, rather than that the
-// process does not start. Each such value is noted.
+// sampler follows Thanos's names, and Thanos where the configuration has a value that is none: then
+// it samples more, rather than that the process does not start. Each such value is noted.
 func (c *otlpConfig) sampler() (sdktrace.Sampler, []Replaced) {
 	kind := strings.ToLower(c.SamplerType)
 	var replaced []Replaced

@@ -36,8 +36,8 @@ func nameInLog(cache string) string {
 	return cache
 }
 
-// allowances reads what is held off the metrics. What may be held is what the start gave, where it is given: caches and accounts keep parts of
-// it for themselves, so that their own limits are less.
+// allowances reads what is held off the metrics. What may be held is what the start gave, where it
+// is given: caches and accounts keep parts of it for themselves, so that their own limits are less.
 func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 	families, _ := g.Gather() // with an error it still returns what it could gather
 	byName := map[string]*allowance{}

@@ -34,7 +34,8 @@ type Options struct {
 	ExternalPrefix, PrefixHeader string
 	// DisableCORS leaves out the headers that let scripts of every origin read the API.
 	DisableCORS bool
-	// Allowances are what the start gave to each use of memory, under the names of its log. The page shows what is held of them.
+	// Allowances are what the start gave to each use of memory, under the names of its log. The
+	// page shows what is held of them.
 	Allowances []Allowance
 	// Started is when the process started.
 	Started time.Time

@@ -13,7 +13,8 @@ import (
 const (
 	// maxDrawn is how many blocks a page draws: what a browser still scrolls through without a thought. The newest are drawn.
 	maxDrawn = 3000
-	// maxBroken is how many blocks that cannot be served a page names, and how many that are irregular.
+	// maxBroken is how many blocks that cannot be served a page names, and how many that are
+	// irregular.
 	maxBroken = 100
 	// maxDays is how far back a page can be asked to go; without a number it shows all.
 	maxDays = 100_000

@@ -16,17 +16,19 @@ import (
 type Shape struct {
 	// Of is a value of that type, or a pointer to one.
 	Of any
-	// Parts are values of the types of what Of holds as an interface, by path: config, config.memcached.
+	// Parts are values of the types of what Of holds as an interface, by path: config,
+	// config.memcached.
 	Parts map[string]any
-	// Item names the elements of a document that is a list, for instance rule. Errors then repeat the element.
+	// Item names the elements of a document that is a list, for instance rule. Errors then repeat
+	// the element.
 	Item string
 }
 
 // mostProblems bounds the problems that one explanation has: the first ones are mended first.
 const mostProblems = 5
 
-// Explain returns what is wrong with the text that a YAML library refused with err, nil for nil. What a second look does not find stays as
-// it is but for the names of Go's types.
+// Explain returns what is wrong with the text that a YAML library refused with err, nil for nil.
+// What a second look does not find stays as it is but for the names of Go's types.
 func (s Shape) Explain(text []byte, err error) error {
 	if err == nil {
 		return nil
@@ -49,7 +51,8 @@ func (s Shape) Explain(text []byte, err error) error {
 	return errors.New(strings.Join(w.problems, "; "))
 }
 
-// Items returns what the elements of a document that is a list say, on one line each and not too long; nil if it is no list.
+// Items returns what the elements of a document that is a list say, on one line each and not too
+// long; nil if it is no list.
 func Items(text []byte) []string {
 	var doc yaml.Node
 	if yaml.Unmarshal(text, &doc) != nil || len(doc.Content) == 0 || doc.Content[0].Kind != yaml.SequenceNode {
@@ -166,7 +169,8 @@ func (w *walk) value(n *yaml.Node, t reflect.Type, p place) {
 	}
 }
 
-// leaf words what a value's type says of it. Types that decode themselves like to repeat the value; only items, which are shown, may.
+// leaf words what a value's type says of it. Types that decode themselves like to repeat the value;
+// only items, which are shown, may.
 func (w *walk) leaf(n *yaml.Node, t reflect.Type, err error) string {
 	text := withoutLine(Plain(err)).Error()
 	if w.shape.Item != "" || n.Value == "" || !strings.Contains(text, strings.Trim(strconv.Quote(n.Value), `"`)) {

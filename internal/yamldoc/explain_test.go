@@ -80,7 +80,8 @@ func TestExplain(t *testing.T) {
 	f("hunter2\n", "line 1: got a text, want a mapping")
 }
 
-// TestSyntax: the line where a text stops being YAML, which the libraries miss by one where their parser finds it.
+// TestSyntax: the line where a text stops being YAML, which the libraries miss by one where their
+// parser finds it.
 func TestSyntax(t *testing.T) {
 	f := func(doc, want string) {
 		t.Helper()

@@ -2,8 +2,9 @@ package yamldoc
 
 import "strings"
 
-// Nearest returns the known name that a mistyped one most likely stands for, "" if none is near. Upper and lower case, and whether parts are
-// joined by dots, dashes or underscores, make no difference worth a letter.
+// Nearest returns the known name that a mistyped one most likely stands for, "" if none is near.
+// Upper and lower case, and whether parts are joined by dots, dashes or underscores, make no
+// difference worth a letter.
 func Nearest(typed string, known []string) string {
 	plain := strings.NewReplacer(".", "-", "_", "-")
 	typed = plain.Replace(strings.ToLower(typed))
@@ -16,9 +17,11 @@ func Nearest(typed string, known []string) string {
 	return best
 }
 
-// distance counts the letters to insert, delete, replace or swap with their neighbours that make b of a.
+// distance counts the letters to insert, delete, replace or swap with their neighbours that make b
+// of a.
 func distance(a, b string) int {
-	// Rows of the table of distances between beginnings of a and b: the last but one, the last and the current one.
+	// Rows of the table of distances between beginnings of a and b: the last but one, the last and
+	// the current one.
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

@@ -17,8 +17,9 @@ var (
 	unknownName = regexp.MustCompile(`(?s)^unknown anchor '(.*)' referenced$`)
 )
 
-// syntax says in which line a text stops being YAML, nil if it is YAML. Of what the parser finds, the libraries count lines from zero; of what
-// the scanner finds, from one. Version 2 reports where it noticed, version 3 mostly where the unfinished thing begins.
+// syntax says in which line a text stops being YAML, nil if it is YAML. Of what the parser finds,
+// the libraries count lines from zero; of what the scanner finds, from one. Version 2 reports where
+// it noticed, version 3 mostly where the unfinished thing begins.
 func syntax(text []byte) error {
 	var any2 any
 	noticed := v2.Unmarshal(text, &any2)

@@ -51,7 +51,8 @@ type Deps struct {
 	Index   IndexPages
 	Chunks  ChunkPages
 	Lister  Lister
-	// Sizes is asked for the sizes of a block's files, where they are not known or do not hold; nil: those of meta.json are believed.
+	// Sizes is asked for the sizes of a block's files, where they are not known or do not hold;
+	// nil: those of meta.json are believed.
 	Sizes Measurer
 	// Postings keeps expanded postings. Nil: none are kept, and none shared.
 	Postings PostingsCache
@@ -183,8 +184,8 @@ type Plan struct {
 	// External labels to add, and names that are not taken from the block.
 	external labels.Labels
 	dropped  []string
-	// irregular says that the labels of series are normalised, sorted that the series are collected and sorted, unordered
-	// that their order does not matter.
+	// irregular says that the labels of series are normalised, sorted that the series are collected
+	// and sorted, unordered that their order does not matter.
 	irregular, sorted, unordered bool
 
 	// set answers instead of all of the above: there is no header and there are no postings. Or build does, which owns the header then.
@@ -208,8 +209,8 @@ type PlanOptions struct {
 	// MinTime and MaxTime are the request's time range, both included. They tell whether building a series set pays.
 	MinTime, MaxTime int64
 
-	// Unordered spares the stream restoring the order of the final labels, for callers that only look at label names
-	// and values.
+	// Unordered spares the stream restoring the order of the final labels, for callers that only
+	// look at label names and values.
 	Unordered bool
 
 	Account *pagecache.Account
@@ -292,8 +293,8 @@ func (p *Plan) Kept() bool { return p.set != nil }
 // Lazy reports whether matchers are still to be checked against the series.
 func (p *Plan) Lazy() bool { return len(p.pending) > 0 }
 
-// InIndexOrder reports whether the series come in the order in which the index has them, unverified up to
-// the last one.
+// InIndexOrder reports whether the series come in the order in which the index has them, unverified
+// up to the last one.
 func (p *Plan) InIndexOrder() bool { return p.set == nil && !p.sorted }
 
 // HeaderWait returns how long the plan waited for its header.
@@ -346,8 +347,8 @@ func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
 // sortRuns is how many times its RunBytes a stream has for sorting, whatever its answer takes.
 const sortRuns = 8
 
-// sortBytes is what a stream has for sorting from the start: what its answer takes, or as much of it as is sorted in one pass at
-// least.
+// sortBytes is what a stream has for sorting from the start: what its answer takes, or as much of
+// it as is sorted in one pass at least.
 func (p *Plan) sortBytes(runBytes int64) int64 {
 	if !p.sorted {
 		return 0

@@ -29,8 +29,9 @@ func (noChunks) Object(_ uint32, _ ulid.ULID, _ uint64, file int, name string, s
 	return pagecache.Object{Name: name, Size: size, ID: uint64(file)}
 }
 
-// TestChunkFiles: a reference names the file by its place, counted from 0. Where the bucket has to be asked, what it says makes another
-// block of this one. TestChunkFilesWithGaps in package store has blocks whose files are not numbered from 1.
+// TestChunkFiles: a reference names the file by its place, counted from 0. Where the bucket has to
+// be asked, what it says makes another block of this one. TestChunkFilesWithGaps in package store
+// has blocks whose files are not numbered from 1.
 func TestChunkFiles(t *testing.T) {
 	id := ulid.ULID{1}
 	dir := id.String() + "/chunks/"

@@ -18,10 +18,10 @@
 //
 // # Irregular blocks
 //
-// A stream checks the shape that all of this rests on (shape.go): names ascend, no value is empty, series ascend.
-// A block that fails is irregular from then on. Its plans leave no matcher pending, its streams normalise labels
-// and sort the series in memory, in several passes if need be (sorted.go). So are the streams of blocks that have
-// an external or removed label of their own.
+// A stream checks the shape that all of this rests on (shape.go): names ascend, no value is empty,
+// series ascend. A block that fails is irregular from then on. Its plans leave no matcher pending,
+// its streams normalise labels and sort the series in memory, in several passes if need be
+// (sorted.go). So are the streams of blocks that have an external or removed label of their own.
 //
 // # Series sets
 //

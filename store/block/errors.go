@@ -50,8 +50,8 @@ func (b *Block) wrap(err error) error {
 	return &Error{ID: b.meta.ID, Content: b.meta.Content, Err: err}
 }
 
-// Doubtful reports whether an error about a block's data may come from a file that is not what it was known to be: of another size, or
-// repaired in place.
+// Doubtful reports whether an error about a block's data may come from a file that is not what it
+// was known to be: of another size, or repaired in place.
 func Doubtful(err error) bool {
 	var (
 		short   *pagecache.ShortObjectError

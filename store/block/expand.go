@@ -43,8 +43,8 @@ type keptPostings struct {
 	touched int64
 }
 
-// eagerness says which posting lists are read although checking the series that are left would cost less.
-// It is part of the key of kept postings.
+// eagerness says which posting lists are read although checking the series that are left would cost
+// less. It is part of the key of kept postings.
 type eagerness byte
 
 const (

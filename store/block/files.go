@@ -27,9 +27,10 @@ var errNoChunkFile = errors.New("no such chunk file")
 
 // chunkObject returns the object of chunk file number n, counted from 0 as chunk references count.
 //
-// INVARIANT: a file is read only by a size that is part of the block's identity. While the size is not known, or where the file is not
-// known at all, the bucket is asked. What it says makes another block of this one, and the error is indexheader.ErrReplaced: the request
-// is planned again with that one.
+// INVARIANT: a file is read only by a size that is part of the block's identity. While the size is
+// not known, or where the file is not known at all, the bucket is asked. What it says makes another
+// block of this one, and the error is indexheader.ErrReplaced: the request is planned again with
+// that one.
 func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error) {
 	dir := b.meta.ID.String() + "/chunks/"
 	files := b.meta.ChunkFiles
@@ -52,8 +53,8 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, b.meta.Content, n+1, dir+files[i].Name, files[i].Size), nil
 }
 
-// measure has the bucket asked for the sizes of the block's files. Its error is ErrReplaced if that made another block of this one, or
-// why the bucket could not tell; nil if all is as it was known.
+// measure has the bucket asked for the sizes of the block's files. Its error is ErrReplaced if that
+// made another block of this one, or why the bucket could not tell; nil if all is as it was known.
 func (b *Block) measure(ctx context.Context, doubt catalog.Doubt) error {
 	if b.deps.Sizes == nil {
 		return nil
@@ -68,12 +69,15 @@ func (b *Block) measure(ctx context.Context, doubt catalog.Doubt) error {
 	return nil
 }
 
-// chunkFile returns the place in the block's ChunkFiles of the file that references call number n, counted from 0; -1 if there is none.
+// chunkFile returns the place in the block's ChunkFiles of the file that references call number n,
+// counted from 0; -1 if there is none.
 //
-// References count files, not their names. A writer that began with 000002 means that file by 0, as Prometheus and Thanos read it. But
-// where 000001 was lost, 0 means the lost file: to take another for it would be wrong and look right, because the first record of each
-// file lies at the same offset. The largest number that the index refers to tells the two apart: a writer makes a file only for a chunk,
-// so a block that refers to more files than there are has lost some, and each of the others has the number of its name.
+// References count files, not their names. A writer that began with 000002 means that file by 0, as
+// Prometheus and Thanos read it. But where 000001 was lost, 0 means the lost file: to take another
+// for it would be wrong and look right, because the first record of each file lies at the same
+// offset. The largest number that the index refers to tells the two apart: a writer makes a file
+// only for a chunk, so a block that refers to more files than there are has lost some, and each of
+// the others has the number of its name.
 func (b *Block) chunkFile(ctx context.Context, n int) (int, error) {
 	files := b.meta.ChunkFiles
 	if !slices.ContainsFunc(files, func(f catalog.ChunkFile) bool { return fileNumber(f) > len(files) }) {
@@ -104,8 +108,9 @@ func fileNumber(f catalog.ChunkFile) int {
 	return n
 }
 
-// lastFile is the largest number of a chunk file that the block's index refers to, counted from 0. It is read once: a writer writes
-// chunks in the order of the series, so it is that of the last one.
+// lastFile is the largest number of a chunk file that the block's index refers to, counted from 0.
+// It is read once: a writer writes chunks in the order of the series, so it is that of the last
+// one.
 type lastFile struct {
 	mu     sync.Mutex // guards number
 	number int        // -1 while it is not known

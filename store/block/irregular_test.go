@@ -17,8 +17,8 @@ import (
 	"larder/store/catalog"
 )
 
-// irregularSeries returns stored series in any order: some whose labels are out of order, repeated or empty, and some that
-// are there several times.
+// irregularSeries returns stored series in any order: some whose labels are out of order, repeated
+// or empty, and some that are there several times.
 func irregularSeries(r *rand.Rand) []rawindex.Series {
 	names, values := []string{"a", "aa", "b", "m", "zz"}, []string{"", "0", "1", "x"}
 	off := uint64(8)
@@ -44,8 +44,8 @@ func irregularSeries(r *rand.Rand) []rawindex.Series {
 	return out
 }
 
-// storedMatches reports whether Thanos finds a stored series by matchers, each of a name of its own: the lists of a name's
-// values have the series once for each of them.
+// storedMatches reports whether Thanos finds a stored series by matchers, each of a name of its
+// own: the lists of a name's values have the series once for each of them.
 func storedMatches(s rawindex.Series, ms []*labels.Matcher) bool {
 	for _, m := range ms {
 		selected, other := false, false
@@ -123,7 +123,8 @@ func randomIrregularCase(r *rand.Rand) *setCase {
 	return c
 }
 
-// askTwice plans and reads a request, again if the block is found irregular. begun reports whether series were returned before that.
+// askTwice plans and reads a request, again if the block is found irregular. begun reports whether
+// series were returned before that.
 func askTwice(t *testing.T, b *Block, c *setCase, use SetUse, start func(a *asking)) (got *heard, found, begun bool) {
 	t.Helper()
 	for try := range 2 {
@@ -143,8 +144,8 @@ func askTwice(t *testing.T, b *Block, c *setCase, use SetUse, start func(a *aski
 	return nil, false, false
 }
 
-// TestIrregularBlocks asks random things of irregular blocks. The answer is Thanos's, with and without series sets, and in as many
-// passes as the bytes for sorting ask for.
+// TestIrregularBlocks asks random things of irregular blocks. The answer is Thanos's, with and
+// without series sets, and in as many passes as the bytes for sorting ask for.
 func TestIrregularBlocks(t *testing.T) {
 	trials := 150
 	if testing.Short() {
@@ -186,7 +187,8 @@ func TestIrregularBlocks(t *testing.T) {
 			}
 			kept += int(b.deps.Sets.Stats().Items)
 
-			// As few bytes as a few series take: the rest of a pass is dropped, and the next pass brings it.
+			// As few bytes as a few series take: the rest of a pass is dropped, and the next pass
+			// brings it.
 			var sorted *seriesSorter
 			var grown int64
 			got, _, _ := askTwice(t, plain, c, SetsUnused, func(a *asking) {
@@ -228,8 +230,8 @@ type findings map[uint64]string
 func (f findings) What(_ ulid.ULID, content uint64) (string, bool) { w, ok := f[content]; return w, ok }
 func (f findings) Note(_ ulid.ULID, content uint64, what string)   { f[content] = what }
 
-// TestIrregularityIsNamed: every property that streaming rests on has its finding, which names the place, and is remembered for the
-// content of the block. A sound block has none.
+// TestIrregularityIsNamed: every property that streaming rests on has its finding, which names the
+// place, and is remembered for the content of the block. A sound block has none.
 func TestIrregularityIsNamed(t *testing.T) {
 	label := func(pairs ...string) (out []rawindex.Label) {
 		for i := 0; i < len(pairs); i += 2 {
@@ -299,8 +301,8 @@ func TestIrregularityIsNamed(t *testing.T) {
 	f(seriesDisordered, label("a", "1", "b", "1"), label("a", "1"))
 }
 
-// TestABuildSortsInWhatItsReaderReserved: the construction of a set has no more of its own for sorting
-// than its reader has reserved, which many blocks share.
+// TestABuildSortsInWhatItsReaderReserved: the construction of a set has no more of its own for
+// sorting than its reader has reserved, which many blocks share.
 func TestABuildSortsInWhatItsReaderReserved(t *testing.T) {
 	var series []rawindex.Series
 	for i := range 2000 {

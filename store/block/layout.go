@@ -34,7 +34,8 @@ func newNameRules(blockNames []string, external labels.Labels, dropped []string)
 	return r
 }
 
-// clashes reports whether an external or dropped name occurs among the sorted label names of a block.
+// clashes reports whether an external or dropped name occurs among the sorted label names of a
+// block.
 func clashes(blockNames []string, external labels.Labels, dropped []string) (clash bool) {
 	has := func(name string) bool {
 		_, ok := slices.BinarySearch(blockNames, name)
@@ -87,7 +88,8 @@ type layout struct {
 
 	external int // bytes of the external labels
 
-	// unlisted is set once a series has an external or dropped name that is not among the block's label names.
+	// unlisted is set once a series has an external or dropped name that is not among the block's
+	// label names.
 	unlisted bool
 }
 

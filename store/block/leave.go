@@ -2,12 +2,14 @@ package block
 
 import "larder/internal/pagecache"
 
-// Leave is how a request is asked whether more may be held for it than was estimated. Its zero value allows everything. All functions may be called by
-// several goroutines at once, and do not wait.
+// Leave is how a request is asked whether more may be held for it than was estimated. Its zero
+// value allows everything. All functions may be called by several goroutines at once, and do not
+// wait.
 type Leave struct {
 	// Grow asks for leave to hold n more bytes; an error ends what asked.
 	Grow func(n int64) error
-	// TryGrow asks for leave to hold n more bytes without which what asks goes on more slowly. nil: Grow is asked.
+	// TryGrow asks for leave to hold n more bytes without which what asks goes on more slowly. nil:
+	// Grow is asked.
 	TryGrow func(n int64) bool
 	// GiveBack says that n of the bytes asked for are no longer held.
 	GiveBack func(n int64)

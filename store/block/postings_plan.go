@@ -198,8 +198,8 @@ func (p *planner) worth(n int64) int64 {
 	return n * each
 }
 
-// mayPend reports whether checking the group's matchers against the labels of a series gives what its lists give,
-// and the request allows it.
+// mayPend reports whether checking the group's matchers against the labels of a series gives what
+// its lists give, and the request allows it.
 func (p *planner) mayPend(g *group) (bool, error) {
 	if p.req.complete {
 		return false, nil

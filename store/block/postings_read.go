@@ -47,8 +47,8 @@ func (r *listReader) fetch(spans []pagecache.Span) error {
 	return nil
 }
 
-// set decodes the lists of a group and returns their postings as one set, each once, in dst's memory if it
-// is large enough.
+// set decodes the lists of a group and returns their postings as one set, each once, in dst's
+// memory if it is large enough.
 func (r *listReader) set(dst []uint32, l *listing) ([]uint32, error) {
 	if int64(cap(dst)) < l.refs {
 		dst = make([]uint32, 0, l.refs)

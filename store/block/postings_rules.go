@@ -28,8 +28,8 @@ type rule struct {
 func (r *rule) selects(v string) bool { return r.every || r.matcher.Matches(v) != r.invert }
 
 // group is the matchers of one label name. The lists of a name's values lie next to one another in
-// the index. In a sound block they are disjoint: a series has one value. Sums of their lengths are upper
-// bounds, because an irregular block may hold a series in several of them.
+// the index. In a sound block they are disjoint: a series has one value. Sums of their lengths are
+// upper bounds, because an irregular block may hold a series in several of them.
 type group struct {
 	name  string
 	rules []rule

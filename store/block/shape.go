@@ -7,12 +7,13 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Streaming rests on the shape of a block: label names of a series ascend, no value is empty, series ascend. No
-// checksum covers that. A regular stream checks it as it decodes, on symbol references: the header says whether
-// they compare as symbols do, and costs no look-up. A stream of an irregular block normalises instead.
+// Streaming rests on the shape of a block: label names of a series ascend, no value is empty,
+// series ascend. No checksum covers that. A regular stream checks it as it decodes, on symbol
+// references: the header says whether they compare as symbols do, and costs no look-up. A stream of
+// an irregular block normalises instead.
 
-// shapeOf returns what is irregular about a series with these symbol references, decoded after the series with those
-// of prev; "" for nothing. first says that there is no series before.
+// shapeOf returns what is irregular about a series with these symbol references, decoded after the
+// series with those of prev; "" for nothing. first says that there is no series before.
 func shapeOf(prev, refs []uint32, first, ordered bool) string {
 	same := 0
 	for same < len(prev) && same < len(refs) && prev[same] == refs[same] {
@@ -51,8 +52,8 @@ func (s *Stream) entryOffset(ref uint32) int64 {
 	return tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), ref)
 }
 
-// normalise gives every series of raw the labels that Thanos makes of what is stored: sorted by name, of equal names the last, and
-// none whose value is empty then.
+// normalise gives every series of raw the labels that Thanos makes of what is stored: sorted by
+// name, of equal names the last, and none whose value is empty then.
 func (s *Stream) normalise() {
 	raw, syms := &s.raw, &s.syms
 	from, to := uint32(0), uint32(0)

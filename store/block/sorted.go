@@ -12,11 +12,13 @@ import (
 // minSortBytes is the least that a sorter has.
 const minSortBytes = 64 << 10
 
-// seriesSorter puts the answer of a block in final order, in as many passes over its series as its bytes ask for. A pass keeps
-// the smallest series that come after those of the pass before, and returns them at its end.
+// seriesSorter puts the answer of a block in final order, in as many passes over its series as its
+// bytes ask for. A pass keeps the smallest series that come after those of the pass before, and
+// returns them at its end.
 //
-// Of its bytes a sorter fills three quarters. Beyond that it asks for more. Where it is refused it drops the largest series,
-// also of the segment at hand, until a third of that is left. What stays is copied meanwhile, into the last quarter.
+// Of its bytes a sorter fills three quarters. Beyond that it asks for more. Where it is refused it
+// drops the largest series, also of the segment at hand, until a third of that is left. What stays
+// is copied meanwhile, into the last quarter.
 //
 // INVARIANT: series of equal labels belong to one pass.
 type seriesSorter struct {
@@ -151,8 +153,8 @@ func (c *seriesSorter) grow(n int64) error {
 	return nil
 }
 
-// drop keeps, of all series and those of seg besides, the smallest that take a third of what may be filled, and those of one
-// label set at least.
+// drop keeps, of all series and those of seg besides, the smallest that take a third of what may be
+// filled, and those of one label set at least.
 func (c *seriesSorter) drop(seg *Segment, kept []uint32) error {
 	for _, i := range kept {
 		c.order = append(c.order, sortedRef{uint32(len(c.segs)), i})
@@ -217,8 +219,8 @@ func (c *seriesSorter) release() {
 	c.grown, c.held, c.segs, c.order = 0, 0, nil, nil
 }
 
-// next returns the next segment of the pass, io.EOF at its end: of most bytes, unless one series has more, which hold is asked
-// for leave to hold.
+// next returns the next segment of the pass, io.EOF at its end: of most bytes, unless one series
+// has more, which hold is asked for leave to hold.
 func (c *seriesSorter) next(most int64, hold func(n int64) error) (*Segment, error) {
 	if c.sorting || len(c.order) == 0 {
 		c.segs, c.order, c.held = nil, nil, 0

@@ -36,8 +36,8 @@ func disordered(r *rand.Rand) (segs []*Segment) {
 	return segs
 }
 
-// TestSorterNeedsNoMore: whatever the order of series is, a sorter that gets no bytes beyond its own
-// returns every series once and in order, in segments that are no larger than it was told.
+// TestSorterNeedsNoMore: whatever the order of series is, a sorter that gets no bytes beyond its
+// own returns every series once and in order, in segments that are no larger than it was told.
 func TestSorterNeedsNoMore(t *testing.T) {
 	type series struct {
 		Labels string

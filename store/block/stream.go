@@ -50,7 +50,8 @@ type StreamOptions struct {
 	// Leave is asked where the stream takes more than Plan.StreamBytes: where labels or series entries are long, or the answer of this block has to be
 	// sorted in memory before its first series is known. Close gives it all back.
 	Leave Leave
-	// OnePass sorts the answer in one pass or not at all: if Leave refuses the bytes, the stream ends with its error.
+	// OnePass sorts the answer in one pass or not at all: if Leave refuses the bytes, the stream
+	// ends with its error.
 	OnePass bool
 }
 
@@ -110,8 +111,8 @@ type Stream struct {
 	estimate, grown int64
 
 	sorted *seriesSorter // nil unless the answer is sorted in memory
-	// Passes after the first read through again, which charges nothing: limits are about the answer, and memory must not decide
-	// about them. account is the request's then.
+	// Passes after the first read through again, which charges nothing: limits are about the
+	// answer, and memory must not decide about them. account is the request's then.
 	again   pagecache.Account
 	account *pagecache.Account
 	stats   StreamStats
@@ -167,7 +168,8 @@ func (s *Stream) begin() {
 	s.done, s.decoded = false, false
 }
 
-// limitRuns bounds what the stream reads at a time from now on by n bytes, and what it has for sorting by what goes with that.
+// limitRuns bounds what the stream reads at a time from now on by n bytes, and what it has for
+// sorting by what goes with that.
 func (s *Stream) limitRuns(n int64) error {
 	if n >= s.opts.RunBytes {
 		return nil
@@ -242,7 +244,8 @@ func (s *Stream) Next() (*Segment, error) {
 	}
 }
 
-// sortPass decodes all series and keeps the next of them in final order, as many as there are bytes for.
+// sortPass decodes all series and keeps the next of them in final order, as many as there are bytes
+// for.
 func (s *Stream) sortPass() error {
 	if s.sorted.passes > 0 {
 		s.begin()
@@ -269,10 +272,12 @@ func (s *Stream) sortPass() error {
 	}
 }
 
-// counted reports whether the series that are being decoded were counted before, by an earlier pass.
+// counted reports whether the series that are being decoded were counted before, by an earlier
+// pass.
 func (s *Stream) counted() bool { return s.sorted != nil && s.sorted.passes > 0 }
 
-// moveReads adds what passes after the first have read to the request's account, without charging for it.
+// moveReads adds what passes after the first have read to the request's account, without charging
+// for it.
 func (s *Stream) moveReads() {
 	if s.account != nil {
 		s.again.MoveTo(s.account)

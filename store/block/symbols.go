@@ -28,7 +28,8 @@ type symbols struct {
 	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table starts afresh: a query over
 	// millions of unique values must not end up holding all of them. With a segment's it may hold twice as much, see resolve.
 	most int64
-	// largest is the size of the largest symbol since reset, empty one more than the slot of the empty one, 0 for none.
+	// largest is the size of the largest symbol since reset, empty one more than the slot of the
+	// empty one, 0 for none.
 	largest int
 	empty   uint32
 

@@ -14,8 +14,9 @@ type Block struct {
 	Number uint32
 	// Meta is a hash of the block's meta.json.
 	Meta uint64
-	// Content tells what the block holds from what it, or another block, held under its ID before. It is the same in every process that
-	// knows the same: a hash of the meta.json, and of the sizes and versions of its files where the bucket was asked for them.
+	// Content tells what the block holds from what it, or another block, held under its ID before.
+	// It is the same in every process that knows the same: a hash of the meta.json, and of the
+	// sizes and versions of its files where the bucket was asked for them.
 	Content uint64
 	// MinTime and MaxTime bound the block's samples, in milliseconds: [MinTime, MaxTime).
 	MinTime, MaxTime int64
@@ -23,10 +24,11 @@ type Block struct {
 	Resolution int64
 	// Labels are the external labels.
 	Labels labels.Labels
-	// IndexSize is the size of the index object in bytes, 0 while it is not known. It is what meta.json states, until a read shows that it
-	// cannot be right.
+	// IndexSize is the size of the index object in bytes, 0 while it is not known. It is what
+	// meta.json states, until a read shows that it cannot be right.
 	IndexSize int64
-	// ChunkFiles are the files of the block's chunks/ folder by number, nil while they are not known.
+	// ChunkFiles are the files of the block's chunks/ folder by number, nil while they are not
+	// known.
 	ChunkFiles []ChunkFile
 	// SeriesMaxSize and ChunkMaxSize are the largest series entry and chunk record in bytes, 0 where meta.json does not say.
 	SeriesMaxSize, ChunkMaxSize int64

@@ -54,7 +54,8 @@ type Catalog struct {
 	broken   map[ulid.ULID]*brokenBlock
 	saved    map[ulid.ULID]savedBlock // nil once a sync was complete
 	unlisted unlistedBlocks
-	// headlessSince is since when listings show blocks none of which has a meta.json, saidEmpty whether it was said that there is no block.
+	// headlessSince is since when listings show blocks none of which has a meta.json, saidEmpty
+	// whether it was said that there is no block.
 	headlessSince time.Time
 	saidEmpty     bool
 	syncs         uint64
@@ -390,7 +391,8 @@ type Status struct {
 	At, LastComplete time.Time
 	// Err is why it was not complete, and what could not be read of the Parquet bucket before it; nil for neither.
 	Err error
-	// Pending is when a listing that lacks more than half of the blocks is believed, zero if none is in doubt.
+	// Pending is when a listing that lacks more than half of the blocks is believed, zero if none
+	// is in doubt.
 	Pending time.Time
 	// Listed is how many blocks the listing showed, by state in States (keys as in thanos_blocks_meta_synced).
 	Listed int

@@ -17,16 +17,17 @@ import (
 	"larder/internal/sealed"
 )
 
-// extents are the real sizes of a block's files, as the bucket stated them when it was asked. They replace what meta.json
-// states, which no checksum covers. INVARIANT: they are part of the block's identity (Block.Content), so that nothing that
-// was derived from former files is used with these.
+// extents are the real sizes of a block's files, as the bucket stated them when it was asked. They
+// replace what meta.json states, which no checksum covers. INVARIANT: they are part of the block's
+// identity (Block.Content), so that nothing that was derived from former files is used with these.
 type extents struct {
-	// Meta is the hash of the meta.json that the block had. Extents beside another meta.json mean nothing.
+	// Meta is the hash of the meta.json that the block had. Extents beside another meta.json mean
+	// nothing.
 	Meta  uint64       `json:"meta"`
 	Index fileExtent   `json:"index"`
 	Chunk []fileExtent `json:"chunks"`
-	// Flips counts how often a version changed and no size did. Some gateways state an ETag of their own; after
-	// maxFlips changes versions are no longer believed.
+	// Flips counts how often a version changed and no size did. Some gateways state an ETag of
+	// their own; after maxFlips changes versions are no longer believed.
 	Flips int `json:"flips,omitempty"`
 }
 
@@ -81,9 +82,10 @@ func (e *extents) versioned() bool {
 	return e.Index.Version != "" || slices.ContainsFunc(e.Chunk, func(f fileExtent) bool { return f.Version != "" })
 }
 
-// after returns e as what was learned after known, nil for nothing, about a block that was described as b; changed is false
-// if it is no news. Versions that were not known before are news only if versions is set. Other versions than before are, because a file
-// can be repaired at its size, until they have flipped too often.
+// after returns e as what was learned after known, nil for nothing, about a block that was
+// described as b; changed is false if it is no news. Versions that were not known before are news
+// only if versions is set. Other versions than before are, because a file can be repaired at its
+// size, until they have flipped too often.
 func (e extents) after(known *extents, b *Block, versions bool) (_ *extents, changed bool) {
 	if known == nil {
 		return &e, !e.states(b) || versions && e.versioned()
@@ -104,7 +106,8 @@ func (e extents) after(known *extents, b *Block, versions bool) (_ *extents, cha
 	return &e, true
 }
 
-// known returns what is known of the files of a block: what the bucket stated, else what meta.json states.
+// known returns what is known of the files of a block: what the bucket stated, else what meta.json
+// states.
 func (c *Catalog) known(b *Block) extents {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,8 +121,8 @@ func (c *Catalog) known(b *Block) extents {
 	return e
 }
 
-// redescribed returns the blocks with what is known of their files. It returns the slice itself if that is no news. mu must
-// be held.
+// redescribed returns the blocks with what is known of their files. It returns the slice itself if
+// that is no news. mu must be held.
 func (c *Catalog) redescribed(blocks []*Block) []*Block {
 	if len(c.extents) == 0 {
 		return blocks
@@ -138,8 +141,8 @@ func (c *Catalog) redescribed(blocks []*Block) []*Block {
 	return blocks
 }
 
-// learn takes in what the bucket states about the files of b, and publishes the block with it. It reports whether that was
-// news; then b is a former block.
+// learn takes in what the bucket states about the files of b, and publishes the block with it. It
+// reports whether that was news; then b is a former block.
 func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
 	c.mu.Lock()
 	known := c.extents[b.ID]
@@ -233,7 +236,8 @@ func (s *localStore) removeExtents(id ulid.ULID) error {
 	return nil
 }
 
-// allExtents returns what earlier processes have learned. A file that does not verify is left out: the bucket is asked again.
+// allExtents returns what earlier processes have learned. A file that does not verify is left out:
+// the bucket is asked again.
 func (s *localStore) allExtents() (all map[ulid.ULID]*extents, err error) {
 	all = map[ulid.ULID]*extents{}
 	if s.dir == "" {

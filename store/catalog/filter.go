@@ -65,7 +65,8 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	}
 	from := m.uploadTime
 	if from.IsZero() {
-		// A ULID of the future says that the writer's clock is ahead, and nothing about the upload. Same as Thanos.
+		// A ULID of the future says that the writer's clock is ahead, and nothing about the upload.
+		// Same as Thanos.
 		if from = m.block.ID.Timestamp(); from.After(now) {
 			return false
 		}

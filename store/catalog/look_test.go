@@ -11,8 +11,9 @@ import (
 )
 
 // TestABlockIsReplacedWhileItIsRead: a compactor replaces a block after the listing and deletes it
-// before its meta.json is read. The view has the replacement, at a first sync and after the loss of a
-// block that is served. If that happens time and again, the view is not complete and keeps what it has.
+// before its meta.json is read. The view has the replacement, at a first sync and after the loss of
+// a block that is served. If that happens time and again, the view is not complete and keeps what
+// it has.
 func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 	for name, tc := range map[string]struct {
 		served   bool // block 1 is in the view, and lost
@@ -75,8 +76,8 @@ func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 	}
 }
 
-// TestAnUploadThatIsNotOverCostsOneListing: a block without meta.json is no reason to list the bucket
-// twice at every sync, nor while all that is served stays.
+// TestAnUploadThatIsNotOverCostsOneListing: a block without meta.json is no reason to list the
+// bucket twice at every sync, nor while all that is served stays.
 func TestAnUploadThatIsNotOverCostsOneListing(t *testing.T) {
 	b := newTestBucket()
 	c := newCatalog(t, Options{Bucket: b})

@@ -23,8 +23,9 @@ type Doubt int
 const (
 	// SizeDoubt: a size is not known, or a read shows that it does not hold.
 	SizeDoubt Doubt = iota
-	// BytesDoubt: bytes do not verify. If the sizes hold, the file may have been repaired at its size: the versions of the
-	// files become part of the block's identity, so that all of it is read anew, once.
+	// BytesDoubt: bytes do not verify. If the sizes hold, the file may have been repaired at its
+	// size: the versions of the files become part of the block's identity, so that all of it is
+	// read anew, once.
 	BytesDoubt
 	// NameDoubt: a chunk file is missing, or refers to none that is known. The files are listed.
 	NameDoubt
@@ -43,12 +44,12 @@ const (
 )
 
 const (
-	// maxMeasureWait bounds the time after which a block is measured again that was as it was known: what is wrong with it,
-	// its sizes are right.
+	// maxMeasureWait bounds the time after which a block is measured again that was as it was
+	// known: what is wrong with it, its sizes are right.
 	maxMeasureWait = time.Minute
 
-	// listPatience is how long the listing of a block's chunk files may take. Buckets throttle listings harder than reads, and
-	// chunk files have names that can be tried.
+	// listPatience is how long the listing of a block's chunk files may take. Buckets throttle
+	// listings harder than reads, and chunk files have names that can be tried.
 	listPatience = 5 * time.Second
 	// measureTimeout ends a measurement.
 	measureTimeout = 2 * time.Minute
@@ -64,8 +65,8 @@ type measureKey struct {
 	doubt Doubt
 }
 
-// measurement is one measurement of a block that any number of callers wait for. What it found may be read once done is
-// closed.
+// measurement is one measurement of a block that any number of callers wait for. What it found may
+// be read once done is closed.
 type measurement struct {
 	content uint64
 	done    chan struct{}
@@ -76,10 +77,11 @@ type measurement struct {
 	wait    time.Duration
 }
 
-// Measure asks the bucket how large the files of a block really are, if the view has the block with the given content, and
-// publishes the block with what it finds. Callers ask it when sizes are not known, and when a read shows that one cannot be
-// right. Concurrent calls for one doubt share one measurement, and one that changed nothing is not repeated for a while. A
-// measurement that ctx abandons goes on for the others. The error is why the bucket could not tell.
+// Measure asks the bucket how large the files of a block really are, if the view has the block with
+// the given content, and publishes the block with what it finds. Callers ask it when sizes are not
+// known, and when a read shows that one cannot be right. Concurrent calls for one doubt share one
+// measurement, and one that changed nothing is not repeated for a while. A measurement that ctx
+// abandons goes on for the others. The error is why the bucket could not tell.
 func (c *Catalog) Measure(ctx context.Context, id ulid.ULID, content uint64, doubt Doubt) (Verdict, error) {
 	m, verdict, err := c.measuring(measureKey{id, doubt}, content)
 	if m == nil {
@@ -161,7 +163,8 @@ func (c *Catalog) forgetMeasurements(keep func(ulid.ULID) bool) {
 	maps.DeleteFunc(c.measurements, func(k measureKey, _ *measurement) bool { return !keep(k.id) })
 }
 
-// ask asks the bucket for the files of a block. What it could not learn stays as b has it, and the error says why.
+// ask asks the bucket for the files of a block. What it could not learn stays as b has it, and the
+// error says why.
 func (c *Catalog) ask(ctx context.Context, b *Block, list bool) (extents, error) {
 	out := c.known(b)
 	known := fileExtents{}
@@ -232,7 +235,8 @@ func (c *Catalog) askChunks(ctx context.Context, id ulid.ULID, known fileExtents
 			_, err = c.askSizes(ctx, dir, known)
 		}
 	}
-	// What no listing has shown to be gone stays: not every answer that an object is missing is right.
+	// What no listing has shown to be gone stays: not every answer that an object is missing is
+	// right.
 	if len(known) == 0 {
 		err = errors.Join(err, listErr, c.tryNames(ctx, dir, known))
 		if len(known) > 0 {
@@ -261,8 +265,8 @@ func (c *Catalog) listChunks(ctx context.Context, dir string) (names []string, e
 	return names, nil
 }
 
-// askSizes asks for the sizes of files, and reports whether the bucket says of any that it does not have it. A file that it does not tell
-// about stays as it was.
+// askSizes asks for the sizes of files, and reports whether the bucket says of any that it does not
+// have it. A file that it does not tell about stays as it was.
 func (c *Catalog) askSizes(ctx context.Context, dir string, files fileExtents) (missing bool, err error) {
 	var names []string
 	for name := range files {

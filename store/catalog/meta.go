@@ -30,7 +30,8 @@ const (
 	// maxMetaSize bounds a meta.json. The largest seen in the field, of blocks compacted from years of sources, are some
 	// hundred KiB.
 	maxMetaSize = 16 << 20
-	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB, those into a chunk file 4 GiB.
+	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB,
+	// those into a chunk file 4 GiB.
 	maxFileSize = 1 << 40
 	// maxMarkSize bounds a deletion-mark.json: four short fields.
 	maxMarkSize = 1 << 20
@@ -158,7 +159,8 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	m.block.Labels = lb.Labels()
 	m.group = unique.Make(strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)))
 
-	// Sizes are hints: no checksum covers them, and files are repaired in place. One that no file has is taken for one that is not stated.
+	// Sizes are hints: no checksum covers them, and files are repaired in place. One that no file
+	// has is taken for one that is not stated.
 	var files []numberedFile
 	for _, f := range t.Files {
 		size := f.SizeBytes
@@ -187,7 +189,8 @@ type numberedFile struct {
 	number uint32
 }
 
-// inOrder returns the files by number. Of two with one number it takes the one with the name that writers give it.
+// inOrder returns the files by number. Of two with one number it takes the one with the name that
+// writers give it.
 func inOrder(files []numberedFile) (out []ChunkFile) {
 	usual := func(f numberedFile) int {
 		if len(f.Name) == chunkNameLen {

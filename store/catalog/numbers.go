@@ -27,8 +27,8 @@ func newNumbers() numbers {
 	return numbers{next: 1, given: map[ulid.ULID]*numbered{}}
 }
 
-// block returns a block with its number: the same pointer as long as neither its content changes nor the number
-// retires.
+// block returns a block with its number: the same pointer as long as neither its content changes
+// nor the number retires.
 func (n *numbers) block(b Block) *Block {
 	if g, ok := n.given[b.ID]; ok && g.block.Content == b.Content {
 		return g.block

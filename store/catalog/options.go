@@ -18,7 +18,8 @@ type Options struct {
 	Bucket Bucket
 	// BucketName and Prefix name the bucket in logs.
 	BucketName, Prefix string
-	// FinalError tells whether an error of the bucket is an answer that repeating the read does not change, such as denied access; nil: none is.
+	// FinalError tells whether an error of the bucket is an answer that repeating the read does not
+	// change, such as denied access; nil: none is.
 	FinalError func(error) bool
 	// Parquet is the bucket that a Parquet converter writes to; nil for none. Blocks that its meta.pb files name for all of their time are
 	// left out: whoever serves that bucket has them. It is listed whole at every sync, and meta.pb files that are new or changed are read.
@@ -43,8 +44,9 @@ type Options struct {
 	StallTimeout time.Duration
 	// RefreshEvery is the shortest time between two refreshes; 0 is 10 seconds.
 	RefreshEvery time.Duration
-	// MeasureEvery is the shortest time between two measurements of one block that change nothing, twice as long after each, up to a minute;
-	// 0 is 1 second. A shorter one sees sooner that a damaged block was repaired, and asks the bucket more often about one that is not.
+	// MeasureEvery is the shortest time between two measurements of one block that change nothing,
+	// twice as long after each, up to a minute; 0 is 1 second. A shorter one sees sooner that a
+	// damaged block was repaired, and asks the bucket more often about one that is not.
 	MeasureEvery time.Duration
 	// SavedAfter is how long Run waits for the first sync before it serves what is on disk; 0 is 10 seconds. A first
 	// sync that fails sooner is not waited for.

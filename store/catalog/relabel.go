@@ -35,8 +35,8 @@ func ParseRelabelConfig(content []byte) ([]*relabel.Config, error) {
 	return rules, nil
 }
 
-// checkRelabel refuses what Thanos's store refuses, and fills the defaults of rules made by hand. texts are what the rules say where they come
-// from a document, for errors.
+// checkRelabel refuses what Thanos's store refuses, and fills the defaults of rules made by hand.
+// texts are what the rules say where they come from a document, for errors.
 func checkRelabel(rules []*relabel.Config, texts []string) error {
 	for i, r := range rules {
 		rule := fmt.Sprintf("rule %d", i+1)

@@ -10,8 +10,9 @@ import (
 // maxRestored bounds the copies that one sync reads again because they are not on disk.
 const maxRestored = 256
 
-// tidy removes the copies of blocks that are not in the bucket, and after a failure of the disk, or if somebody has removed them, restores
-// those of blocks that are: a start without the bucket would do without these blocks.
+// tidy removes the copies of blocks that are not in the bucket, and after a failure of the disk, or
+// if somebody has removed them, restores those of blocks that are: a start without the bucket would
+// do without these blocks.
 func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
 	known := func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok || c.records[id] != nil }
 	c.forgetExtents(known)
@@ -77,7 +78,8 @@ func (c *Catalog) save(s *saved) {
 	}
 }
 
-// diskFailed counts a failure of the disk, and logs it if the one before was none: each block would have one.
+// diskFailed counts a failure of the disk, and logs it if the one before was none: each block would
+// have one.
 func (c *Catalog) diskFailed(what string, err error, args ...any) {
 	c.metrics.diskFailures.Inc()
 	log := c.log.Warn

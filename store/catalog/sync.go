@@ -24,8 +24,8 @@ const (
 	// that it does not let us know.
 	maxMetaFailures = 5
 	unreadableTime  = 10 * time.Minute
-	// finalTime is the same for final answers about few objects, such as denied access, at a first start: nothing is served yet that the
-	// block could have replaced, and the others wait for it.
+	// finalTime is the same for final answers about few objects, such as denied access, at a first
+	// start: nothing is served yet that the block could have replaced, and the others wait for it.
 	finalTime = 20 * time.Second
 )
 
@@ -289,8 +289,9 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 	return joinSome(errs)
 }
 
-// unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete for it: not after maxMetaFailures
-// attempts in a row, over the time given, while other blocks are known. Then a block that is served stays as it was known, and any other counts as broken.
+// unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete
+// for it: not after maxMetaFailures attempts in a row, over the time given, while other blocks are
+// known. Then a block that is served stays as it was known, and any other counts as broken.
 func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, patience time.Duration, now time.Time) (incomplete bool) {
 	r, b := c.records[read.id], c.broken[read.id]
 	if r != nil {

@@ -54,7 +54,8 @@ func (c *Catalog) leaveUnlisted(ctx context.Context, l listing, tombstones map[u
 			gone = append(gone, r)
 		}
 	}
-	// What an earlier process knew and no copy is left of counts too. It is not served, and not looked for.
+	// What an earlier process knew and no copy is left of counts too. It is not served, and not
+	// looked for.
 	known, uncopied := len(before), []ulid.ULID(nil)
 	for id := range c.saved {
 		if c.records[id] == nil && c.broken[id] == nil {

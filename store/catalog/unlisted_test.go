@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// run has a catalog sync for the rest of the test's bubble, until the function that it returns is called.
+// run has a catalog sync for the rest of the test's bubble, until the function that it returns is
+// called.
 func runCatalog(t *testing.T, c *Catalog) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -29,8 +30,8 @@ func runCatalog(t *testing.T, c *Catalog) (stop func()) {
 	}
 }
 
-// TestABucketThatIsEmptied: blocks that an operator deletes leave by themselves some five minutes later, whatever the interval, and
-// the metric tells meanwhile that they are in doubt.
+// TestABucketThatIsEmptied: blocks that an operator deletes leave by themselves some five minutes
+// later, whatever the interval, and the metric tells meanwhile that they are in doubt.
 func TestABucketThatIsEmptied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -74,8 +75,9 @@ func TestABucketThatIsEmptied(t *testing.T) {
 	})
 }
 
-// TestLooksForUnlistedBlocksAreBounded: of thousands of blocks that are deleted without a mark, some are looked for in each sync. The
-// others stay, and the next sync follows at once. Blocks whose objects a request has missed come first.
+// TestLooksForUnlistedBlocksAreBounded: of thousands of blocks that are deleted without a mark,
+// some are looked for in each sync. The others stay, and the next sync follows at once. Blocks
+// whose objects a request has missed come first.
 func TestLooksForUnlistedBlocksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const all, deleted = 2000, 900
@@ -111,7 +113,8 @@ func TestLooksForUnlistedBlocksAreBounded(t *testing.T) {
 	})
 }
 
-// TestAListingThatHidesABlockForEver takes neither that block away nor keeps others from leaving for more than ten minutes.
+// TestAListingThatHidesABlockForEver takes neither that block away nor keeps others from leaving
+// for more than ten minutes.
 func TestAListingThatHidesABlockForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -159,7 +162,8 @@ func TestABucketWithoutBlocksIsSaid(t *testing.T) {
 	}
 }
 
-// TestAFinalAnswerAboutOneObject does not keep a first start from being ready for as long as a minute.
+// TestAFinalAnswerAboutOneObject does not keep a first start from being ready for as long as a
+// minute.
 func TestAFinalAnswerAboutOneObject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()

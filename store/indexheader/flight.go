@@ -300,13 +300,14 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 	}
 }
 
-// doubtful reports whether err may come from a wrong size of the index: bytes that do not verify, a body of another length, or a range
-// behind the end.
+// doubtful reports whether err may come from a wrong size of the index: bytes that do not verify, a
+// body of another length, or a range behind the end.
 func (m *Manager) doubtful(err error) bool {
 	return corrupt(err) || errors.Is(err, errLength) || m.opts.Unsatisfiable != nil && m.opts.Unsatisfiable(err)
 }
 
-// measure asks the bucket for the sizes of the block's files. It reports whether the block has other content by now.
+// measure asks the bucket for the sizes of the block's files. It reports whether the block has
+// other content by now.
 func (m *Manager) measure(ctx context.Context, e *entry, corrupt bool) bool {
 	if m.opts.Measure == nil {
 		return false

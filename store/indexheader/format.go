@@ -36,7 +36,8 @@ const (
 	listsStored  = 1 // every entry has its list's end: the lists lie in any order (index format V1)
 )
 
-// Whether the index's symbol table is in order: only then does the order of references say that of symbols.
+// Whether the index's symbol table is in order: only then does the order of references say that of
+// symbols.
 const (
 	symbolsAscend   = 0 // every symbol is larger than the one before
 	symbolsDisorder = 1

@@ -20,7 +20,8 @@ type Source struct {
 	IndexObject string
 	// IndexSize is the index's size in bytes, 0 if it is not known: then it costs a request.
 	IndexSize int64
-	// Unsized says that the size of some file of the block is not known: Options.Measure is asked before the header is built.
+	// Unsized says that the size of some file of the block is not known: Options.Measure is asked
+	// before the header is built.
 	Unsized bool
 	// MaxTime is the end of the block's time range, in milliseconds. The newest blocks are prefetched first.
 	MaxTime int64
@@ -39,11 +40,14 @@ type Options struct {
 	SaveRetry time.Duration
 	// Bucket is where the indexes are read.
 	Bucket Bucket
-	// Measure asks the bucket how large the files of a block really are: those of a block that is Unsized, and those of one whose index does
-	// not hold where its size is stated. It returns true if the block has other content by now: then what was built is not used, and who
-	// waits for it gets ErrReplaced. corrupt says that bytes do not verify. The error is why the bucket could not tell. nil: the sizes are believed.
+	// Measure asks the bucket how large the files of a block really are: those of a block that is
+	// Unsized, and those of one whose index does not hold where its size is stated. It returns true
+	// if the block has other content by now: then what was built is not used, and who waits for it
+	// gets ErrReplaced. corrupt says that bytes do not verify. The error is why the bucket could
+	// not tell. nil: the sizes are believed.
 	Measure func(ctx context.Context, src Source, corrupt bool) (changed bool, err error)
-	// Unsatisfiable reports whether an error of the bucket says that the object ends before the range; nil: none does.
+	// Unsatisfiable reports whether an error of the bucket says that the object ends before the
+	// range; nil: none does.
 	Unsatisfiable func(err error) bool
 	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them if Dir is "". Headers in use
 	// are never closed, so more may be held while they are: docs/reliability.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values each in files. A

@@ -23,7 +23,8 @@ const (
 	fileName = "irregular.blocks"
 	// maxFileBytes bounds what is read of the file: some 60,000 findings.
 	maxFileBytes = 16 << 20
-	// maxFindings bounds the findings that are kept, so that no bucket makes the file larger than what is read.
+	// maxFindings bounds the findings that are kept, so that no bucket makes the file larger than
+	// what is read.
 	maxFindings = 50_000
 	// maxWhat bounds the text of a finding, in bytes.
 	maxWhat = 128
@@ -36,7 +37,8 @@ func fileFormat() sealed.Format { return sealed.Format{Kind: "irregular", Versio
 type Options struct {
 	// Dir is the directory of the file; "": findings last as long as the process.
 	Dir string
-	// Hold is called before the file is written; its error counts as one of writing. nil: Dir belongs to Blocks.
+	// Hold is called before the file is written; its error counts as one of writing. nil: Dir
+	// belongs to Blocks.
 	Hold func() error
 
 	Logger     *slog.Logger
@@ -56,7 +58,8 @@ type finding struct {
 	What    string    `json:"what"`
 }
 
-// Blocks remembers irregular blocks. Its methods may be called from any goroutine. A nil Blocks remembers nothing.
+// Blocks remembers irregular blocks. Its methods may be called from any goroutine. A nil Blocks
+// remembers nothing.
 type Blocks struct {
 	opts   Options
 	log    *slog.Logger
@@ -118,7 +121,8 @@ func (b *Blocks) load() {
 	}
 }
 
-// What returns what was found of a block with such content, and false for a block that is not known as irregular.
+// What returns what was found of a block with such content, and false for a block that is not known
+// as irregular.
 func (b *Blocks) What(id ulid.ULID, content uint64) (string, bool) {
 	if b == nil {
 		return "", false
@@ -129,8 +133,8 @@ func (b *Blocks) What(id ulid.ULID, content uint64) (string, bool) {
 	return what, ok
 }
 
-// Note remembers that a block with such content is irregular: what says how, without what identifies the block. The
-// first finding of a block stays.
+// Note remembers that a block with such content is irregular: what says how, without what
+// identifies the block. The first finding of a block stays.
 func (b *Blocks) Note(id ulid.ULID, content uint64, what string) {
 	if b == nil {
 		return

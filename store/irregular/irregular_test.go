@@ -38,8 +38,8 @@ func count(t *testing.T, reg *prometheus.Registry) float64 {
 	return 0
 }
 
-// TestFindingsSurviveARestart: a finding belongs to one content of a block, the first one stays, and a block that is no longer
-// served is forgotten, on disk too.
+// TestFindingsSurviveARestart: a finding belongs to one content of a block, the first one stays,
+// and a block that is no longer served is forgotten, on disk too.
 func TestFindingsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	open := func() (*Blocks, *prometheus.Registry) {
@@ -73,7 +73,8 @@ func TestFindingsSurviveARestart(t *testing.T) {
 	}
 }
 
-// TestDamagedFile: whichever byte of the file changes, nothing is believed of it, and the finding is made again.
+// TestDamagedFile: whichever byte of the file changes, nothing is believed of it, and the finding
+// is made again.
 func TestDamagedFile(t *testing.T) {
 	dir := t.TempDir()
 	b := Open(Options{Dir: dir})
@@ -102,7 +103,8 @@ func TestDamagedFile(t *testing.T) {
 	know(t, b, 1, 7, "again")
 }
 
-// TestUnwritableDirectory: what the disk does not take is known as long as the process runs, and is logged.
+// TestUnwritableDirectory: what the disk does not take is known as long as the process runs, and is
+// logged.
 func TestUnwritableDirectory(t *testing.T) {
 	var log bytes.Buffer
 	b := Open(Options{
@@ -118,7 +120,8 @@ func TestUnwritableDirectory(t *testing.T) {
 	}
 }
 
-// TestFindingsAreBounded: a bucket of nothing but irregular blocks does not make the file larger than what is read.
+// TestFindingsAreBounded: a bucket of nothing but irregular blocks does not make the file larger
+// than what is read.
 func TestFindingsAreBounded(t *testing.T) {
 	b := Open(Options{})
 	defer b.Close()

@@ -18,9 +18,9 @@
 //	}
 //	return w.Flush()
 //
-// The server is made with grpc.ForceServerCodecV2(storepb.Codec()); one FramePool serves the process. The bytes are the same as
-// proto.Marshal makes of the same message. Strings are bytes, as in Thanos: text that is not UTF-8 is sent and received as it is
-// (protocgen says how).
+// The server is made with grpc.ForceServerCodecV2(storepb.Codec()); one FramePool serves the
+// process. The bytes are the same as proto.Marshal makes of the same message. Strings are bytes, as
+// in Thanos: text that is not UTF-8 is sent and received as it is (protocgen says how).
 //
 // # Who owns which bytes
 //

@@ -216,7 +216,8 @@ func TestFaultsOnTheWire(t *testing.T) {
 			t.Errorf("%s: listed %q", kind, names)
 		}
 	}
-	// A client that does not look at what the answer is finds an empty bucket. That is what these faults are for.
+	// A client that does not look at what the answer is finds an empty bucket. That is what these
+	// faults are for.
 	for _, kind := range []faultstore.Kind{faultstore.HTMLPage, faultstore.ErrorDocument} {
 		f.Set(faultstore.Rule{Kind: kind})
 		if names, err := list(b, ""); err != nil || len(names) > 0 {

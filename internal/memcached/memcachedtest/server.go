@@ -67,8 +67,8 @@ func Start(t testing.TB, o Options) *Server {
 	return s
 }
 
-// start runs memcached on its port and waits until it listens. memcached writes its ports to a file once it does; here the file is a
-// pipe, so that reading it is waiting for it.
+// start runs memcached on its port and waits until it listens. memcached writes its ports to a file
+// once it does; here the file is a pipe, so that reading it is waiting for it.
 func (s *Server) start(t testing.TB) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(s.Addr)

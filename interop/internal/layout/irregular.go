@@ -16,8 +16,8 @@ import (
 	"larder/interop/internal/rawindex"
 )
 
-// Irregularity is something in a block's index that the format forbids and that writers in the field
-// have produced. Every checksum of such an index holds.
+// Irregularity is something in a block's index that the format forbids and that writers in the
+// field have produced. Every checksum of such an index holds.
 type Irregularity string
 
 const (
@@ -44,8 +44,8 @@ func Normal(stored []labels.Label) labels.Labels {
 	return b.Labels()
 }
 
-// irregular picks what is wrong with the index of each block of an irregular layout. About half of the
-// blocks stay regular, because larder merges both sorts into one answer.
+// irregular picks what is wrong with the index of each block of an irregular layout. About half of
+// the blocks stay regular, because larder merges both sorts into one answer.
 func irregular(r *rand.Rand) []Irregularity {
 	if r.IntN(2) == 0 {
 		return nil
@@ -84,7 +84,8 @@ func (b *blockPlan) bend(r *rand.Rand, dir string) error {
 		}
 	}
 	if has(RepeatedSeries) {
-		// Before anything is done to labels, so that the two entries of a series may differ in them.
+		// Before anything is done to labels, so that the two entries of a series may differ in
+		// them.
 		if entries, err = repeatSeries(r, dir, entries); err != nil {
 			return err
 		}
@@ -122,8 +123,8 @@ func (b *blockPlan) bend(r *rand.Rand, dir string) error {
 	return nil
 }
 
-// repeatSeries gives some series a second entry, with some of the first one's chunks or with copies of
-// them. No chunk is named twice, since Thanos cannot answer that.
+// repeatSeries gives some series a second entry, with some of the first one's chunks or with copies
+// of them. No chunk is named twice, since Thanos cannot answer that.
 func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err error) {
 	files, err := os.ReadDir(filepath.Join(dir, "chunks"))
 	if err != nil {

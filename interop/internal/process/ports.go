@@ -24,8 +24,9 @@ const (
 // process or another, gets one of them before this process ends.
 //
 // The ports lie below the range that the kernel chooses from: neither a listener on port 0 nor an
-// outgoing connection takes one before the server that it is for. A UDP socket on the port of the same
-// number reserves it, until this process ends. internal/loopback of larder's own module does the same.
+// outgoing connection takes one before the server that it is for. A UDP socket on the port of the
+// same number reserves it, until this process ends. internal/loopback of larder's own module does
+// the same.
 func FreePorts(n int) ([]string, error) {
 	until := kernelRange()
 	if until < lowest+fewest {
