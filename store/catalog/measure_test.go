@@ -146,6 +146,9 @@ func TestMeasure(t *testing.T) {
 		if _, err := os.Stat(path); err != nil {
 			t.Error(err)
 		}
+		// Another block stays, because a bucket that loses all of its blocks at once is not believed.
+		b.put(testID(2).String()+"/"+metaFile, sizedMeta(testID(2), 1, 1))
+		mustSync(t, c)
 		b.deleteBlock(id.String())
 		mustSync(t, c)
 		if _, err := os.Stat(path); err == nil {
