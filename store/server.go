@@ -171,9 +171,9 @@ func (s *Server) ViewChanged(old, cur *catalog.View) {
 }
 
 // replaced reports whether err comes from a block that has left the bucket since the last sync, or
-// whose files are not what they were known to be, and if so looks for what replaced it: then the
-// request can be planned anew. A block of which only a part is missing is damaged; to go on without
-// it would be a wrong answer.
+// whose files differ from what was known. If so it looks for the replacement, and the request can
+// be planned again. A block of which only a part is missing is damaged: an answer without it would
+// be wrong.
 func (s *Server) replaced(ctx context.Context, err error) bool {
 	if errors.Is(err, indexheader.ErrReplaced) {
 		return true // by another of its name, which the view has

@@ -78,7 +78,7 @@
 // Blocks, Sets and Views are immutable once published; their slices and labels are shared and must not be modified.
 //
 //   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state: records, broken
-//     blocks. Nobody waits for it while holding mu.
+//     blocks. No goroutine waits for it while holding mu.
 //   - Catalog.mu is held for a publication: it guards the tombstones, numbers, extents, the status, and the changes that Options.OnChange
 //     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
 //   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older content after a newer.

@@ -157,7 +157,7 @@ func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
 	if !changed {
 		return false
 	}
-	log, what := c.log.Warn, "files of a block are not what was known of them: the block is read anew"
+	log, what := c.log.Warn, "files of a block are not what was known of them: the block is read again"
 	if !b.Sized() {
 		log, what = c.log.Info, "sizes of a block's files are learned"
 	}

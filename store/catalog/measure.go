@@ -25,7 +25,7 @@ const (
 	SizeDoubt Doubt = iota
 	// BytesDoubt: bytes do not verify. If the sizes hold, the file may have been repaired at its
 	// size: the versions of the files become part of the block's identity, so that all of it is
-	// read anew, once.
+	// read again, once.
 	BytesDoubt
 	// NameDoubt: a chunk file is missing, or refers to none that is known. The files are listed.
 	NameDoubt

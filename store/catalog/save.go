@@ -10,9 +10,9 @@ import (
 // maxRestored bounds the copies that one sync reads again because they are not on disk.
 const maxRestored = 256
 
-// tidy removes the copies of blocks that are not in the bucket, and after a failure of the disk, or
-// if somebody has removed them, restores those of blocks that are: a start without the bucket would
-// do without these blocks.
+// tidy removes the copies of blocks that are not in the bucket. After a failure of the disk, or if
+// copies were removed from outside, it restores those of blocks that are in the bucket. Otherwise a
+// start without the bucket would lack these blocks.
 func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
 	known := func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok || c.records[id] != nil }
 	c.forgetExtents(known)
