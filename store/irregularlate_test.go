@@ -156,7 +156,10 @@ func irregularBlocks(t *testing.T, reg *prometheus.Registry) float64 {
 // TestIrregularBlockInPasses: the series of an irregular block take several times what a request
 // may hold. They are sent all the same, in order, each once.
 func TestIrregularBlockInPasses(t *testing.T) {
-	const n = 12_000
+	n := 12_000
+	if testing.Short() {
+		n = 9000
+	}
 	bucket, meta := writeMetric(t, metricOf(n, func(i int) []string {
 		return []string{"query", fmt.Sprint(i) + strings.Repeat("q", 2000)}
 	}), nil)

@@ -32,7 +32,7 @@ type system struct {
 // systems are the rows in their order. Tests of interop/internal, which are about the tests' own tools, are in none; every other test is in one.
 func systems() []system {
 	return []system{
-		{"Store gateway", tests{"", []string{"TestDifferential", "TestHarness", "TestDefects", "TestWhatThanos", "TestCompatibility"}}},
+		{"Store gateway", tests{"", []string{"TestDifferential", "TestHarness", "TestDefects", "TestWhatThanos", "TestCompatibility", "TestCases", "TestMatchers"}}},
 		{"Prometheus", tests{"promql", []string{"TestPrometheus"}}},
 		{"Sidecar", tests{"writers", []string{"TestSidecar"}}},
 		{"Compactor", tests{"writers", []string{"TestCompactor"}}},
