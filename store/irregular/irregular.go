@@ -94,7 +94,7 @@ func Open(opts Options) *Blocks {
 	return b
 }
 
-// load reads the file. Whatever cannot be read costs the findings, nothing else.
+// load reads the file. If it cannot be read, the findings are lost and made again.
 func (b *Blocks) load() {
 	path := filepath.Join(b.opts.Dir, fileName)
 	if err := sealed.RemoveTemps(path); err != nil {
