@@ -75,6 +75,7 @@ func (a *api) setCORS(w http.ResponseWriter) {
 	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Expose-Headers", "Date")
+	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 }
 
 // respond sends data, which must be something that JSON can hold.
@@ -94,7 +95,6 @@ const (
 )
 
 func respondError(w http.ResponseWriter, code int, kind errorType, message string) {
-	w.Header().Set("Cache-Control", "no-store")
 	send(w, code, struct {
 		Status    string    `json:"status"`
 		ErrorType errorType `json:"errorType"`

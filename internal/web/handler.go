@@ -48,7 +48,11 @@ type Options struct {
 // Handler serves everything, but for what DebugElsewhere leaves out.
 func Handler(o Options) http.Handler {
 	o.setDefaults()
-	mux := http.NewServeMux()
+	return o.guard(o.mainRoutes())
+}
+
+func (o *Options) mainRoutes() *routes {
+	mux := newRoutes()
 	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes}))
@@ -57,22 +61,26 @@ func Handler(o Options) http.Handler {
 	}
 	if !o.Disable {
 		shown := atMost(maxShown)
-		mux.Handle(apiPrefix, shown(newAPI(o, !o.DebugElsewhere)))
-		newPages(o).register(mux, shown)
+		mux.Handle(apiPrefix, shown(newAPI(*o, !o.DebugElsewhere)))
+		newPages(*o).register(mux, shown)
 	}
-	return o.guard(mux)
+	return mux
 }
 
 // DebugHandler serves what changes something, or tells more of the process than everybody needs to know: /debug/, and unless Disable is set
 // /api/v1/blocks/mark.
 func DebugHandler(o Options) http.Handler {
 	o.setDefaults()
-	mux := http.NewServeMux()
+	return o.guard(o.debugRoutes())
+}
+
+func (o *Options) debugRoutes() *routes {
+	mux := newRoutes()
 	registerDebug(mux)
 	if !o.Disable {
-		mux.Handle(apiPrefix+markPath, newAPI(o, true))
+		mux.Handle(apiPrefix+markPath, newAPI(*o, true))
 	}
-	return o.guard(mux)
+	return mux
 }
 
 func (o *Options) setDefaults() {
@@ -82,14 +90,14 @@ func (o *Options) setDefaults() {
 }
 
 func (o *Options) guard(next http.Handler) http.Handler {
-	return containPanics(inTime(next), panics.New("http", o.Logger, o.Registerer))
+	return containPanics(withHeaders(inTime(next)), panics.New("http", o.Logger, o.Registerer))
 }
 
 // registerDebug adds what tells of the process.
 //
 // /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline --objstore.config holds the bucket's
 // secrets.
-func registerDebug(mux *http.ServeMux) {
+func registerDebug(mux *routes) {
 	busy := atMost(maxDebug)
 	get := func(path string, serve http.HandlerFunc) { mux.Handle("GET "+path, busy(boundSeconds(serve))) }
 	get("/debug/pprof/", pprof.Index)

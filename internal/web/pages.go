@@ -33,21 +33,26 @@ func newPages(o Options) *pages {
 	return &pages{Options: o, overview: parse("overview.html"), blocks: parse("blocks.html")}
 }
 
-func (p *pages) register(mux *http.ServeMux, bound func(http.Handler) http.Handler) {
+func (p *pages) register(mux *routes, bound func(http.Handler) http.Handler) {
+	prefix := p.PrefixHeader
+	if p.ExternalPrefix != "" {
+		prefix = "" // it is not looked at, see base
+	}
 	page := func(path string, serve http.HandlerFunc) {
-		mux.Handle("GET "+path, bound(gzhttp.GzipHandler(serve)))
+		mux.Handle("GET "+path, bound(varies(prefix, gzhttp.GzipHandler(serve))))
 	}
 	page("/{$}", p.serveOverview)
 	page("/favicon.ico", serveIcon)
 	for _, name := range []string{"blocks", "loaded"} {
 		page("/"+name, p.serveBlocks)
-		mux.HandleFunc("GET /"+name+"/{$}", func(w http.ResponseWriter, r *http.Request) {
+		redirect := func(w http.ResponseWriter, r *http.Request) {
 			base := p.base(r)
 			if base == "./" {
 				base = "/"
 			}
 			http.Redirect(w, r, base+name, http.StatusMovedPermanently)
-		})
+		}
+		mux.Handle("GET /"+name+"/{$}", varies(prefix, http.HandlerFunc(redirect)))
 	}
 }
 
@@ -58,8 +63,6 @@ var icon []byte
 func serveIcon(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "image/svg+xml")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "public, max-age=86400")
 	_, _ = w.Write(icon) // fails only for a client that went away
 }
@@ -81,12 +84,7 @@ func (p *pages) render(w http.ResponseWriter, r *http.Request, t *template.Templ
 		http.Error(w, "the page could not be drawn", http.StatusInternalServerError)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_, _ = w.Write(out.Bytes()) // fails only for a client that went away
 }
 
