@@ -59,10 +59,11 @@ func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
+	b = withLinks(b, conf)
 	if strings.EqualFold(string(conf.Type), string(objstore.FILESYSTEM)) {
 		b = extent.Stating(b)
 	}
-	return withLinks(b, conf), nil
+	return b, nil
 }
 
 // tryTimeout bounds the request with which new credentials are tried.
