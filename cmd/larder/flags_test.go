@@ -49,6 +49,7 @@ func TestDefaults(t *testing.T) {
 	f("web.external-prefix", c.web.externalPrefix, "")
 	f("web.prefix-header", c.web.prefixHeader, "")
 	f("web.disable-cors", c.web.disableCORS, false)
+	f("web.allowed-hosts", len(c.web.allowedHosts), 0)
 	f("bucket-web-label", c.web.label, "")
 	f("disable-admin-operations", c.web.disableAdmin, false)
 	f("enable-admin-operations", c.web.enableAdmin, false)

@@ -3,14 +3,20 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
+	"os"
+	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"larder/internal/web"
 )
 
 // webConfig is what the flags say about pages and API over HTTP.
 type webConfig struct {
 	disable, disableCORS         bool
+	allowedHosts                 []string
 	externalPrefix, prefixHeader string
 	label                        string
 	disableAdmin, enableAdmin    bool
@@ -23,6 +29,12 @@ func (w *webConfig) flags(f flagger) {
 	flag(f, "web.prefix-header", "Name of a request header that holds such a path, for instance X-Forwarded-Prefix. Ignored with --web.external-prefix. "+
 		"Only for a proxy that sets the header on every request.", "", &w.prefixHeader, text)
 	boolFlag(f, "web.disable-cors", "Do not send the headers that let web pages of every origin read /api/v1/.", "false", &w.disableCORS)
+	listFlag(f, "web.allowed-hosts", "A host name that clients use for HTTP, such as that of an "+
+		"ingress; *.example.com for all names below it, * for every name. May be repeated. "+
+		"Under other names /debug/ and POST /api/v1/blocks/mark are refused; if the flag is "+
+		"given, pages and /api/v1/ are too. Always allowed: IP addresses, names without a dot, "+
+		".localhost, .internal, .svc, .cluster.local, the machine's own name.",
+		&w.allowedHosts, web.ParseHost).PlaceHolder("NAME")
 	flag(f, "bucket-web-label", "External label whose value heads a group of blocks on the pages.", "", &w.label, text)
 	boolFlag(f, "disable-admin-operations", "Refuse POST /api/v1/blocks/mark. That is the default here: the flag is accepted for Thanos's sake.",
 		"false", &w.disableAdmin)
@@ -35,6 +47,26 @@ func (w *webConfig) check() error {
 		return errors.New("--enable-admin-operations and --disable-admin-operations exclude each other")
 	}
 	return nil
+}
+
+// ownHosts are the names of this machine: its host name, and what the HTTP ports were told to
+// listen on.
+func (c *storeConfig) ownHosts() []string {
+	var names []string
+	add := func(name string) {
+		if name, err := web.ParseHost(name); err == nil && !strings.HasPrefix(name, "*") {
+			names = append(names, name)
+		}
+	}
+	if name, err := os.Hostname(); err == nil {
+		add(name)
+	}
+	for _, address := range []string{c.http.address, c.http.debugAddress} {
+		if name, _, err := net.SplitHostPort(address); err == nil {
+			add(name)
+		}
+	}
+	return names
 }
 
 // pathPrefix reads a path or a URL, of which the path counts.

@@ -40,6 +40,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Allowances: g.conf.memory.figures(),
 		Probe:      g.probe, Gatherer: reg,
 		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
+		AllowedHosts: conf.allowedHosts, OwnHosts: g.conf.ownHosts(),
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,

@@ -92,7 +92,7 @@ func (p *process) listens() {
 	var rpcAddress, httpAddress string
 	for rpcAddress == "" || httpAddress == "" {
 		line := p.await(`"serving gRPC"|"Listening on"`)
-		address := regexp.MustCompile(`address"?[=:]"?([^\s"]+)`).FindStringSubmatch(line)[1]
+		address := addressIn(line)
 		if strings.Contains(line, "gRPC") {
 			rpcAddress = address
 		} else {
@@ -102,6 +102,11 @@ func (p *process) listens() {
 	p.next = 0 // what came between them is still to be awaited
 	p.url = "http://" + httpAddress
 	p.dial(rpcAddress)
+}
+
+// addressIn returns what a line of the log says that a port listens on.
+func addressIn(line string) string {
+	return regexp.MustCompile(`address"?[=:]"?([^\s"]+)`).FindStringSubmatch(line)[1]
 }
 
 // dial makes a client.

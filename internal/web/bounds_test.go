@@ -17,7 +17,10 @@ import (
 // TestDebugElsewhere: with an address of its own, what changes or tells more is found there and nowhere else.
 func TestDebugElsewhere(t *testing.T) {
 	marker := &fakeMarker{}
-	o := Options{Probe: NewProbe(nil, nil), Gatherer: prometheus.NewRegistry(), Blocks: two(), Marker: marker, DebugElsewhere: true}
+	o := Options{
+		Probe: NewProbe(nil, nil), Gatherer: prometheus.NewRegistry(), Blocks: two(),
+		Marker: marker, DebugElsewhere: true, OwnHosts: []string{"example.com"},
+	}
 	main, debug := Handler(o), DebugHandler(o)
 	mark := "/api/v1/blocks/mark?action=DELETION&id=" + idA.String()
 	for _, tc := range []struct {

@@ -48,6 +48,9 @@ func site(o Options) http.Handler {
 	if o.Blocks == nil {
 		o.Blocks = fakeBlocks{}
 	}
+	if o.OwnHosts == nil {
+		o.OwnHosts = []string{"example.com"} // httptest's
+	}
 	return Handler(o)
 }
 

@@ -32,6 +32,11 @@ type Options struct {
 	// ExternalPrefix is put before the links of pages, for a reverse proxy that takes it away again; requests come without it. If it is
 	// empty, the request header named PrefixHeader says it; "" is none. With neither, links are relative.
 	ExternalPrefix, PrefixHeader string
+	// AllowedHosts are names under which clients reach this server besides those that no other site
+	// can have, as ParseHost returns them. OwnHosts are names of the machine. What changes
+	// something or tells more of the process is refused under other names; pages and API are too,
+	// once AllowedHosts are given.
+	AllowedHosts, OwnHosts []string
 	// DisableCORS leaves out the headers that let scripts of every origin read the API.
 	DisableCORS bool
 	// Allowances are what the start gave to each use of memory, under the names of its log. The
@@ -57,10 +62,11 @@ func (o *Options) mainRoutes() *routes {
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes}))
 	if !o.DebugElsewhere {
-		registerDebug(mux)
+		o.registerDebug(mux)
 	}
 	if !o.Disable {
-		shown := atMost(maxShown)
+		busy := atMost(maxShown)
+		shown := func(next http.Handler) http.Handler { return o.hosts().guardShown(busy(next)) }
 		mux.Handle(apiPrefix, shown(newAPI(*o, !o.DebugElsewhere)))
 		newPages(*o).register(mux, shown)
 	}
@@ -76,7 +82,7 @@ func DebugHandler(o Options) http.Handler {
 
 func (o *Options) debugRoutes() *routes {
 	mux := newRoutes()
-	registerDebug(mux)
+	o.registerDebug(mux)
 	if !o.Disable {
 		mux.Handle(apiPrefix+markPath, newAPI(*o, true))
 	}
@@ -89,6 +95,8 @@ func (o *Options) setDefaults() {
 	}
 }
 
+func (o *Options) hosts() *hosts { return &hosts{given: o.AllowedHosts, own: o.OwnHosts} }
+
 func (o *Options) guard(next http.Handler) http.Handler {
 	return containPanics(withHeaders(inTime(next)), panics.New("http", o.Logger, o.Registerer))
 }
@@ -97,8 +105,9 @@ func (o *Options) guard(next http.Handler) http.Handler {
 //
 // /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline --objstore.config holds the bucket's
 // secrets.
-func registerDebug(mux *routes) {
-	busy := atMost(maxDebug)
+func (o *Options) registerDebug(mux *routes) {
+	places := atMost(maxDebug)
+	busy := func(next http.Handler) http.Handler { return o.hosts().guard(places(next)) }
 	get := func(path string, serve http.HandlerFunc) { mux.Handle("GET "+path, busy(boundSeconds(serve))) }
 	get("/debug/pprof/", pprof.Index)
 	get("/debug/pprof/profile", pprof.Profile)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,8 +22,10 @@ func (a *api) serveMark(w http.ResponseWriter, r *http.Request) {
 		refuse("Admin operations are disabled")
 		return
 	}
-	// A page of another site can make a browser post a form, with the credentials that the browser has for this one.
-	if err := a.origin.Check(r); err != nil {
+	// A page of another site can make a browser post a form, with the credentials that the browser
+	// has for this one. If that site's name leads here by now, Origin and Host agree: only the name
+	// tells.
+	if err := cmp.Or(a.hosts().check(r), a.origin.Check(r)); err != nil {
 		respondError(w, http.StatusForbidden, badData, err.Error())
 		return
 	}
