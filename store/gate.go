@@ -15,9 +15,11 @@ type GateOptions struct {
 	// bucket connections, and each gets a smaller share. What they hold in memory is bounded by AllowanceOptions, not by this. Large requests have at most
 	// three quarters of the places, and all but one of fewer than four, unless there is only one.
 	MaxConcurrent int
-	// MaxWaiting is the number of Series requests that wait for their turn, and that of label requests; what comes on top fails at once with
-	// ResourceExhausted, the tenant first that has the most waiting. Default 1000; negative means no bound. Of large requests at most three quarters
-	// of it wait. A waiting request costs some 20 KiB besides its message and what that compiles to, which Options.TextBytes bounds.
+	// MaxWaiting is the number of Series requests that wait for their turn, and that of label
+	// requests; what comes on top fails at once with ResourceExhausted, the tenant first that has
+	// the most waiting. Default 1000; negative means no bound. Of large requests at most three
+	// quarters of it wait. A waiting request costs some 20 KiB besides its message and what that
+	// compiles to, which Options.Messages bounds.
 	MaxWaiting int
 	// FailFast makes a request fail with Unavailable rather than wait for a place. That is right where a replica can answer in its place, and
 	// wrong where this process is the only one to have its blocks.

@@ -68,7 +68,7 @@ func (c *matcherCache) matcher(kind labels.MatchType, name, value string, t *tex
 		if err := t.compiles(kept.cost); err != nil {
 			return nil, err
 		}
-		t.give(kept.cost.passing)
+		t.held.Release(kept.cost.passing)
 		return kept.matcher, nil
 	}
 	if !isList(value) {
@@ -85,7 +85,7 @@ func (c *matcherCache) matcher(kind labels.MatchType, name, value string, t *tex
 	if err := t.compiles(cost); err != nil {
 		return nil, err
 	}
-	defer t.give(cost.passing)
+	defer t.held.Release(cost.passing)
 	m, err := labels.NewMatcher(kind, name, value)
 	if err != nil {
 		return nil, errors.New(clipped(err.Error()))

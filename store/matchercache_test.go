@@ -10,10 +10,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/intake"
 )
 
 // roomy is a request for which there is room.
-func roomy() *text { return newTexts(4<<30, nil).open(context.Background()) }
+func roomy() *text { return newTexts(intake.NewAccount(4<<30, nil)).open(context.Background()) }
 
 // TestMatcherCacheIsWeighed: a thousand bytes of expression can keep megabytes.
 func TestMatcherCacheIsWeighed(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"larder/internal/intake"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -52,9 +53,10 @@ type Options struct {
 	Gate GateOptions
 	// Allowance bounds the bytes that requests hold together.
 	Allowance AllowanceOptions
-	// TextBytes is what the messages of all requests and what their expressions compile to may take together, from their arrival to their end; default 128 MiB.
-	// What needs more is refused. Compiling one large expression may take twice as much besides.
-	TextBytes int64
+	// Messages is the account of the messages of all requests, and of what their expressions
+	// compile to, from their arrival to their end; default one of 128 MiB. A request that needs
+	// more is refused. Compiling one large expression may take twice as much besides.
+	Messages *intake.Account
 	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing. SetLimits replaces both.
 	Limits  LimitOptions
 	Tenants map[string]LimitOptions
@@ -121,6 +123,9 @@ func New(opts Options) *Server {
 	if opts.Tracer == nil {
 		opts.Tracer = noop.NewTracerProvider().Tracer("larder")
 	}
+	if opts.Messages == nil {
+		opts.Messages = intake.NewAccount(0, opts.Registerer)
+	}
 	opts.Blocks.Corruptions = telemetry.NewCorruptions(opts.Registerer)
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
@@ -129,7 +134,7 @@ func New(opts Options) *Server {
 		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
 		stalls:   newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
 		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
-		texts:    newTexts(opts.TextBytes, opts.Registerer),
+		texts:    newTexts(opts.Messages),
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
 	s.opts.Blocks.Panics = s.panics

@@ -4,118 +4,70 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"larder/internal/intake"
 	"larder/store/storepb"
 )
 
-// texts is the account of what requests hold before they have their turn, and until they end: their messages and what the expressions in them compile
-// to. Whoever finds no room there is refused at once: nothing waits for it.
+// texts bounds what requests hold before they have their turn, and until they end: their messages
+// and what the expressions in them compile to, in one account. A request that does not fit is
+// refused at once.
 //
-// What compiling an expression takes meanwhile is had from the account too, unless it is much: then it is not counted, but expressions like that are compiled
-// one at a time, and are refused beyond passingOfMax times the account. Who waits for that waits for work that needs nothing but a core.
+// What compiling an expression takes meanwhile is reserved too, unless it is much: then it is not
+// counted, but expressions like that are compiled one at a time, and are refused beyond
+// passingOfMax times the account.
 type texts struct {
-	max, small int64
-	compiling  chan struct{} // has room for whoever compiles a large expression
-
-	mu   sync.Mutex // guards used; held for arithmetic alone
-	used int64
-
-	refused prometheus.Counter
+	account   *intake.Account
+	compiling chan struct{} // has room for the one goroutine that compiles a large expression
 }
 
 const (
-	defaultTexts = defaultAllowance / 8
 	// passingOfMax is how much compiling a large expression may take, against all of the account.
 	passingOfMax = 2
-	// largePassing is the part of the account from which on compiling is a matter of the one place for it.
+	// largePassing is the part of the account from which on an expression is large.
 	largePassing = 16
-	// smallText is the part of the account up to which a request is a small one, which finds a quarter free of others.
-	smallText = 256
 )
 
-func newTexts(bytes int64, reg prometheus.Registerer) *texts {
-	if bytes <= 0 {
-		bytes = defaultTexts
-	}
-	a := &texts{max: bytes, small: bytes / smallText, compiling: make(chan struct{}, 1)}
-	f := promauto.With(reg)
-	for state, value := range map[string]func() int64{"limit": func() int64 { return a.max }, "in_use": a.inUse} {
-		f.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "larder_request_text_bytes", Help: "Bytes that the messages of requests and what their expressions compile to may take together (limit), and take now (in_use).",
-			ConstLabels: prometheus.Labels{"state": state},
-		}, func() float64 { return float64(value()) })
-	}
-	a.refused = f.NewCounter(prometheus.CounterOpts{
-		Name: "larder_request_texts_refused_total", Help: "Requests that were refused because there was no room for their message or for what their expressions compile to.",
-	})
-	return a
+func newTexts(account *intake.Account) *texts {
+	return &texts{account: account, compiling: make(chan struct{}, 1)}
 }
 
-func (a *texts) inUse() int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.used
-}
-
-// text is what one request has of the account, and what its expressions cost. It is the handler's goroutine's alone.
+// text is what one request has of the account, and what its expressions cost. The handler's
+// goroutine alone uses it.
 type text struct {
-	account *texts
-	ctx     context.Context
-	bytes   int64
+	texts *texts
+	held  *intake.Reservation
+	ctx   context.Context
 
 	length, written, ranges int // of expressions
 }
 
-func (a *texts) open(ctx context.Context) *text { return &text{account: a, ctx: ctx} }
-
-// take takes n more bytes.
-func (t *text) take(n int64) error {
-	a := t.account
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	most := a.max
-	if t.bytes+n > a.small {
-		most -= a.max / 4
-	}
-	if n > most-a.used {
-		a.refused.Inc()
-		return refusedf(codes.ResourceExhausted,
-			"the request needs %d bytes for its matchers and what they compile to, and all requests have %d of %d bytes for that, an eighth of --store.request-bytes: "+
-				"write values as a|b|c, without special characters, ask in parts or later, or raise the flag", t.bytes+n, a.used, most)
-	}
-	a.used += n
-	t.bytes += n
-	return nil
-}
-
-// give gives n bytes back.
-func (t *text) give(n int64) {
-	t.account.mu.Lock()
-	defer t.account.mu.Unlock()
-	t.account.used -= n
-	t.bytes -= n
+func (a *texts) open(ctx context.Context) *text {
+	return &text{texts: a, held: intake.Of(ctx, a.account), ctx: ctx}
 }
 
 // close gives everything back.
-func (t *text) close() { t.give(t.bytes) }
+func (t *text) close() { t.held.Close() }
 
-// message takes what a decoded message holds, with so many matchers and names in its lists.
+// message reserves what a decoded message holds, with so many matchers and names in its lists, as
+// far as that was not reserved when it arrived.
 func (t *text) message(m proto.Message, matchers []*storepb.LabelMatcher, names ...[]string) error {
+	return t.held.ReserveUpTo(messageBytes(m, matchers, names...))
+}
+
+func messageBytes(m proto.Message, matchers []*storepb.LabelMatcher, names ...[]string) int64 {
 	const ofMatcher, ofName = 256, 32 // beside their text, the translated ones included
 	n := int64(proto.Size(m)) + ofMatcher*int64(len(matchers))
 	for _, list := range names {
 		n += ofName * int64(len(list))
 	}
-	return t.take(n)
+	return n
 }
 
 // requestHints is the hints of a request.
@@ -132,7 +84,7 @@ func (t *text) blockMatchers(raw *anypb.Any, h requestHints, of string) (ms []*l
 	if err := storepb.UnmarshalHints(raw, h); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "unmarshal %s request hints: %s", of, clipped(err.Error()))
 	}
-	if err = t.message(h, h.GetBlockMatchers()); err == nil {
+	if err = t.held.Reserve(messageBytes(h, h.GetBlockMatchers())); err == nil {
 		ms, err = promMatchers(nil, t, h.GetBlockMatchers())
 	}
 	if err != nil {
@@ -141,30 +93,32 @@ func (t *text) blockMatchers(raw *anypb.Any, h requestHints, of string) (ms []*l
 	return ms, nil
 }
 
-// parse takes what parsing and compiling an expression takes, as far as its text tells, which the caller gives back by calling done.
+// parse reserves what parsing and compiling an expression takes, as far as its text tells. The
+// caller calls done when it is compiled.
 func (t *text) parse(expr string) (done func(), err error) {
-	n, a := passingBytes(expr), t.account
+	n, limit := passingBytes(expr), t.texts.account.Limit()
 	switch {
-	case n > passingOfMax*a.max:
-		a.refused.Inc()
+	case n > passingOfMax*limit:
+		t.texts.account.CountRefusal()
 		return nil, refusedf(codes.ResourceExhausted,
 			"a regular expression of %d bytes may take %d bytes to compile, more than %d, a quarter of --store.request-bytes: write values as a|b|c, without special characters, ask in parts, or raise the flag",
-			len(expr), n, passingOfMax*a.max)
-	case n > a.max/largePassing:
+			len(expr), n, passingOfMax*limit)
+	case n > limit/largePassing:
 		select {
-		case a.compiling <- struct{}{}:
-			return func() { <-a.compiling }, nil
+		case t.texts.compiling <- struct{}{}:
+			return func() { <-t.texts.compiling }, nil
 		case <-t.ctx.Done():
 			return nil, refusedf(status.FromContextError(t.ctx.Err()).Code(), "waited to compile a regular expression of %d bytes: %s", len(expr), t.ctx.Err())
 		}
 	}
-	if err := t.take(n); err != nil {
+	if err := t.held.Reserve(n); err != nil {
 		return nil, err
 	}
-	return func() { t.give(n) }, nil
+	return func() { t.held.Release(n) }, nil
 }
 
-// compiles takes what an expression that is parsed takes to compile and then keeps, and holds those of the request to their bounds.
+// compiles reserves what a parsed expression takes to compile and then keeps, and holds the
+// expressions of the request to their bounds.
 func (t *text) compiles(c expressionCost) error {
 	t.length += c.text
 	t.written += c.written
@@ -177,7 +131,7 @@ func (t *text) compiles(c expressionCost) error {
 	case t.ranges > maxRanges:
 		return fmt.Errorf("classes of characters such as \\pL come to %d ranges, more than %d", t.ranges/2, maxRanges/2)
 	}
-	return t.take(c.kept + c.passing)
+	return t.held.Reserve(c.kept + c.passing)
 }
 
 // refused is why a request is not looked at further that may be another time, or elsewhere.
@@ -188,6 +142,9 @@ type refused struct {
 
 func (r *refused) Error() string { return r.text }
 
+// GRPCStatus gives it its code.
+func (r *refused) GRPCStatus() *status.Status { return status.New(r.code, r.text) }
+
 func refusedf(code codes.Code, format string, args ...any) error {
 	return &refused{code, fmt.Sprintf(format, args...)}
 }
@@ -195,9 +152,9 @@ func refusedf(code codes.Code, format string, args ...any) error {
 // refusal is what the client gets for an error of translating its request, after what was translated.
 func refusal(what string, err error) error {
 	code := codes.InvalidArgument
-	var r *refused
+	var r interface{ GRPCStatus() *status.Status }
 	if errors.As(err, &r) {
-		code = r.code
+		code = r.GRPCStatus().Code()
 	}
 	return status.Error(code, what+err.Error())
 }

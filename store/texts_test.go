@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/intake"
 	"larder/store/storepb"
 )
 
@@ -22,7 +23,7 @@ func matching(t storepb.LabelMatcher_Type, value string) *storepb.LabelNamesRequ
 // TestTextsAreBounded: messages and what they compile to fit into their account together, small requests find room beside large ones, and whatever comes
 // of a request, it leaves nothing behind.
 func TestTextsAreBounded(t *testing.T) {
-	a := newTexts(16<<20, nil)
+	a := newTexts(intake.NewAccount(16<<20, nil))
 	take := func(req *storepb.LabelNamesRequest) (*text, error) {
 		held := a.open(t.Context())
 		err := held.message(req, req.Matchers)
@@ -52,7 +53,7 @@ func TestTextsAreBounded(t *testing.T) {
 	for _, held := range append(all, small) {
 		held.close()
 	}
-	if n := a.inUse(); n != 0 {
+	if n := a.account.InUse(); n != 0 {
 		t.Errorf("%d bytes are in use by nobody", n)
 	}
 
@@ -72,7 +73,7 @@ func TestTextsAreBounded(t *testing.T) {
 			t.Errorf("%.60s...: got %.300v, want %s", what, err, want)
 		}
 		held.close()
-		if n := a.inUse(); n != 0 {
+		if n := a.account.InUse(); n != 0 {
 			t.Errorf("%.60s...: %d bytes are left in use", what, n)
 		}
 	}
@@ -88,7 +89,7 @@ func statusOrNil(err error) error {
 // TestLargeExpressionsAreCompiledOneAtATime, and who waits for that hears that its client is gone.
 func TestLargeExpressionsAreCompiledOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newTexts(16<<20, nil)
+		a := newTexts(intake.NewAccount(16<<20, nil))
 		large := strings.Repeat("a.", 20<<10)
 		done, err := a.open(t.Context()).parse(large)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/intake"
 	"larder/store"
 	"larder/store/storepb"
 )
@@ -34,7 +35,9 @@ func (o *occupant) SendMsg(m any) error {
 func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	const room = 8 << 20
-	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Gate.MaxConcurrent, o.TextBytes = 1, room }})
+	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
+		o.Gate.MaxConcurrent, o.Messages = 1, intake.NewAccount(room, nil)
+	}})
 	first := &occupant{sink: sink{ctx: t.Context()}, began: make(chan struct{}), goOn: make(chan struct{})}
 	ended := make(chan error, 1)
 	go func() { ended <- g.server.Series(wholeMetric(64), first) }()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"larder/internal/datadir"
+	"larder/internal/intake"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/retry"
@@ -37,7 +38,9 @@ type backend struct {
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
-	warmer  *warm.Warmer // nil for none
+	// messages is the account of the messages of requests.
+	messages *intake.Account
+	warmer   *warm.Warmer // nil for none
 
 	irregular *irregular.Blocks
 
@@ -144,6 +147,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.onClose(b.catalog.Close)
 
+	b.messages = intake.NewAccount(m.texts(), reg)
 	b.irregular = irregular.Open(irregular.Options{Dir: path, Hold: hold, Logger: b.logger, Registerer: reg})
 	b.onClose(b.irregular.Close)
 	options := store.Options{
@@ -156,7 +160,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		Gate:             conf.gate,
 		Matchers:         conf.matcherCacheSize,
 		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes - m.expansions() - m.texts()},
-		TextBytes:        m.texts(),
+		Messages:         b.messages,
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,
 		SendStallTimeout: orNone(conf.sendStall), OnStall: stalled,
@@ -215,7 +219,12 @@ func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.R
 }
 
 // services are what the gRPC server is given.
-func (b *backend) services() services { return services{store: b.server, info: b.server} }
+func (b *backend) services() services {
+	return services{
+		store: b.server, info: b.server,
+		messages: b.messages, incomplete: b.conf.memory.incomplete(),
+	}
+}
 
 // viewChanged has the headers of new blocks built in the background and those of blocks that left forgotten; a block with other content
 // than before is a new one. Queries may have met the new blocks before; they build what they need themselves.

@@ -1,5 +1,7 @@
 package main
 
+import "larder/internal/inbound"
+
 func (c *storeConfig) listenFlags(f flagger) {
 	flag(f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles, pages, /api/v1/.", "0.0.0.0:10902", &c.http.address, text)
 	flag(f, "web.debug-address", "Listen host:port for /debug/ and POST /api/v1/blocks/mark, which --http-address then does not have; under the same --http.config. "+
@@ -12,6 +14,17 @@ func (c *storeConfig) listenFlags(f flagger) {
 	flag(f, "grpc-server-max-connection-age", "Age at which a client is asked to connect anew. 0 = never.", "60m", &c.grpc.maxConnectionAge, goDuration)
 	flag(f, "grpc-max-connections", "Connections to the gRPC port; more are closed at once. 0 = no limit.", "1024", &c.grpc.maxConnections, integer(0))
 	flag(f, "grpc-max-connections-per-client", "Those of them from one address (IPv6: one /64), such as that of a proxy. 0 = no limit.", "256", &c.grpc.maxPerClient, integer(0))
+	flag(f, "grpc-max-requests-per-client", 
+		"Maximum number of open gRPC requests of one client address. A client that opens more "+
+			"loses the connection that has most of them. 0 = no limit.",
+		"2048", &c.grpc.maxRequestsPerClient, integer(0))
+	listFlag(f, "grpc-client-shares",
+		"Number of clients that an address or a network counts as, such as 10.0.0.7=8 for a proxy. "+
+			"Its connections, open requests and received bytes may be so many times those of a client. "+
+			"May be repeated.", &c.grpc.shares, inbound.ParseShare)
+	boolFlag(f, "grpc-reflection",
+		"Serve gRPC's reflection, which lists the services and messages of the port.",
+		"true", &c.grpc.reflection)
 	flag(f, "grpc-max-concurrent-streams", "Requests that run at once on a gRPC connection; a client makes more of them wait. 0 = no limit.", "1000", &c.grpc.maxStreams, integer(0))
 	flag(f, "grpc-server-tls-cert", "Certificate file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.certFile, text).PlaceHolder("<file-path>")
 	flag(f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "", &c.grpc.tls.keyFile, text).PlaceHolder("<file-path>")

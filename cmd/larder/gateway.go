@@ -14,13 +14,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	"go.opentelemetry.io/otel"
+	"google.golang.org/grpc/encoding/gzip"
 
 	"larder/internal/datadir"
 	"larder/internal/inbound"
+	"larder/internal/intake"
 	"larder/internal/reload"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/internal/web"
+	"larder/store/storepb"
 )
 
 // gateway is a `larder store` from its flags to its last request: newGateway, run, close.
@@ -121,6 +124,7 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 		g.logger.Info("readiness changed", "ready", ready)
 	})
 	s := g.backend.services()
+	intake.BoundDecompression(s.messages, gzip.Name, storepb.SnappyName)
 	s.info = infoWhenReady{s.info, g.probe.Ready}
 	g.requests = requestlog.New(g.conf.requestLog, requestLogOptions(g.logger))
 	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, g.logger, reg, g.tracing); err != nil {
@@ -129,6 +133,7 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	connections := inbound.NewMetrics(reg)
 	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address, inbound.Options{
 		Max: orNone(g.conf.grpc.maxConnections), MaxPerClient: orNone(g.conf.grpc.maxPerClient), WriteTimeout: orNone(g.conf.sendStall),
+		Shares: g.conf.grpc.shares, Requests: g.rpc.open,
 		Server: "grpc", Logger: g.logger, Metrics: connections,
 	}); err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/internal/inbound"
+	"larder/internal/intake"
 	"larder/internal/panics"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
@@ -45,6 +46,19 @@ const (
 	// A connection on which nothing came for deadPeerPing is asked, and closed when no answer came for deadPeerTimeout: grpc's default is 2 hours.
 	deadPeerPing    = time.Minute
 	deadPeerTimeout = 20 * time.Second
+	// streamWindow is what a client may send on a stream before its message is read, and
+	// connectionWindow the same for all streams of a connection. grpc's default grows with the
+	// bandwidth, up to 16 MiB for each stream.
+	streamWindow     = 64 << 10
+	connectionWindow = 1 << 20
+	// maxSmallMessage bounds the messages of Info, Health and reflection: names of services and
+	// symbols.
+	maxSmallMessage = 4 << 10
+	// reflectionLifetime is how long a stream of reflection may last: tools need it for seconds.
+	reflectionLifetime = 10 * time.Minute
+	// watchLifetime is how long a Watch of Health lasts. Without an end max-connection-age would
+	// not end its connection.
+	watchLifetime = time.Hour
 	// maxConnectionIdle is how long a connection without requests stays. Queriers ask for Info every few seconds.
 	maxConnectionIdle = 15 * time.Minute
 )
@@ -53,8 +67,11 @@ type grpcConfig struct {
 	address                 string
 	grace, maxConnectionAge time.Duration
 	tls                     serverTLS
-	// maxConnections are those in all, maxPerClient those from one address, maxStreams the requests on one of them; 0: no bound.
-	maxConnections, maxPerClient, maxStreams int
+	// maxConnections are those in all, maxPerClient those from one address, maxStreams the requests
+	// on one of them, maxRequestsPerClient those of one address; 0: no bound.
+	maxConnections, maxPerClient, maxStreams, maxRequestsPerClient int
+	shares                                                         []inbound.Share
+	reflection                                                     bool
 }
 
 // useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB straight to 1 MiB and clears what
@@ -74,13 +91,17 @@ func useTunedBuffers() error {
 type rpcServer struct {
 	*grpc.Server
 	health *health.Server
-	certs  *certificates // nil without TLS
+	open   *inbound.Requests // of its listener too
+	certs  *certificates     // nil without TLS
 }
 
-// services are what is served besides health and reflection.
+// services are what is served besides health and reflection, and the account of their messages.
 type services struct {
-	store storepb.StoreServer
-	info  storepb.InfoServer
+	store    storepb.StoreServer
+	info     storepb.InfoServer
+	messages *intake.Account
+	// incomplete is for the bytes of messages that are being received; 0 = inbound's default.
+	incomplete int64
 }
 
 // newRPCServer makes the server; it serves nothing yet. reg must be new to it.
@@ -106,7 +127,10 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		counted.Inc()
 		return status.Error(codes.Internal, guard.Caught(p, "requestID", requestlog.ID(ctx)).Error())
 	})
-	open := &inbound.Requests{}
+	open := inbound.NewRequests(inbound.RequestsOptions{
+		MaxPerClient: orNone(conf.maxRequestsPerClient), HalfReceived: s.incomplete,
+		Shares: conf.shares,
+	})
 	failures := requestlog.NewFailures(requestLogOptions(logger))
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(storepb.Codec()),
@@ -114,6 +138,8 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.InTapHandle(open.Tap),
 		// Queriers ping idle connections as often as every 10 s; grpc's default would disconnect them for it.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
@@ -148,11 +174,18 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		)))
 	}
 
-	srv := &rpcServer{Server: grpc.NewServer(opts...), health: health.NewServer(), certs: certs}
-	storepb.RegisterStoreServer(srv, s.store)
-	storepb.RegisterInfoServer(srv, s.info)
-	healthpb.RegisterHealthServer(srv, srv.health)
-	reflection.Register(srv)
+	srv := &rpcServer{
+		Server: grpc.NewServer(opts...), health: health.NewServer(), open: open, certs: certs,
+	}
+	storepb.RegisterStoreServer(intake.Registrar{Server: srv, Account: s.messages}, s.store)
+	small := intake.Registrar{Server: srv, Account: s.messages, MaxMessageBytes: maxSmallMessage}
+	storepb.RegisterInfoServer(small, s.info)
+	small.Around = (&inbound.Pool{Lifetime: watchLifetime}).Around
+	healthpb.RegisterHealthServer(small, srv.health)
+	if conf.reflection {
+		small.Around = (&inbound.Pool{Lifetime: reflectionLifetime}).Around
+		reflection.Register(small)
+	}
 	metrics.InitializeMetrics(srv)
 	srv.setReady(false)
 	return srv, nil

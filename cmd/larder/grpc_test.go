@@ -26,6 +26,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/intake"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/internal/telemetry/telemetrytest"
@@ -83,7 +84,8 @@ func startRPC(t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetr
 	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
 	requests := requestlog.New(nil, requestLogOptions(f.logger))
 	var err error
-	if f.srv, err = newRPCServer(conf, services{store, store}, requests, f.logger, f.reg, tracing); err != nil {
+	s := services{store: store, info: store, messages: intake.NewAccount(0, f.reg)}
+	if f.srv, err = newRPCServer(conf, s, requests, f.logger, f.reg, tracing); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -164,7 +166,7 @@ grpc_req_panics_recovered_total 2
 }
 
 func TestServicesByReflection(t *testing.T) {
-	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
+	f := startRPC(t, grpcConfig{reflection: true}, &fakeStore{}, noTracing(t), nil)
 	stream, err := reflectionpb.NewServerReflectionClient(f.conn).ServerReflectionInfo(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -186,6 +188,44 @@ func TestServicesByReflection(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestReflectionCanBeSwitchedOff(t *testing.T) {
+	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
+	stream, err := reflectionpb.NewServerReflectionClient(f.conn).ServerReflectionInfo(t.Context())
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("got %v, want Unimplemented", err)
+	}
+}
+
+// TestWatchersTakeNoPlaceOfRequests: one client begins to watch Health as often as it can.
+func TestWatchersTakeNoPlaceOfRequests(t *testing.T) {
+	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
+	client := healthpb.NewHealthClient(f.conn)
+	refused := 0
+	for range 300 {
+		stream, err := client.Watch(t.Context(), &healthpb.HealthCheckRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		switch status.Code(err) {
+		case codes.OK:
+		case codes.ResourceExhausted:
+			refused++
+		default:
+			t.Fatal(err)
+		}
+	}
+	if refused != 300-256 {
+		t.Errorf("%d of 300 were refused, want 44", refused)
+	}
+	info := storepb.NewInfoClient(f.conn)
+	if _, err := info.Info(t.Context(), &storepb.InfoRequest{}); err != nil {
+		t.Errorf("a request of Info: %v", err)
 	}
 }
 

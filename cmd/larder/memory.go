@@ -302,6 +302,9 @@ func (m *memoryConfig) expansions() int64 {
 // texts is the part of what is for requests that is for their messages and what expressions compile to, from their arrival on.
 func (m *memoryConfig) texts() int64 { return m.requests.bytes / 8 }
 
+// incomplete is for messages of requests that are being received.
+func (m *memoryConfig) incomplete() int64 { return max(m.texts(), 4<<20) }
+
 // figures are the allowances that the log of the start and the page show.
 func (m *memoryConfig) figures() []web.Allowance {
 	var out []web.Allowance

@@ -16,6 +16,7 @@ type Conn struct {
 	client   netip.Prefix
 	source   *source // of client; set when the connection is let in
 	addr     *Addr
+	requests *connRequests // guarded by Requests.mu; nil before the first request
 	closed   atomic.Bool
 	done     chan struct{} // closed with the connection
 	// armed is when Write has set the write deadline last, in nanoseconds since 1970; 0 when it has to, serversOwn while one of the server is in force.
@@ -82,9 +83,15 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Read receives, but no faster than a client may send: what comes on top waits in the system, and then with the client.
+// Read receives, but no faster than a client may send: the rest waits in the system, and then with
+// the client.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
+	if r := c.listener.opts.Requests; r != nil {
+		if loser := r.received(c, n); loser != nil {
+			loser.hangUp(halfReceived)
+		}
+	}
 	if c.source.limiter == nil {
 		return n, err
 	}
@@ -101,15 +108,24 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Close implements net.Conn.
 func (c *Conn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		close(c.done)
-		c.listener.leave(c)
-	}
+	c.depart()
 	return c.Conn.Close()
 }
 
+// depart takes the connection out of what the listener knows. It reports whether this call did.
+func (c *Conn) depart() bool {
+	if !c.closed.CompareAndSwap(false, true) {
+		return false
+	}
+	close(c.done)
+	c.listener.leave(c)
+	return true
+}
+
+// hangUp closes the connection for what its client did or did not do. It is counted and logged
+// once.
 func (c *Conn) hangUp(reason string) {
-	if c.closed.Load() {
+	if !c.depart() {
 		return
 	}
 	l := c.listener
@@ -118,7 +134,7 @@ func (c *Conn) hangUp(reason string) {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // what it does not read need not be kept for it
 	}
-	_ = c.Close() // it is of no use any more
+	_ = c.Conn.Close() // it is of no use any more
 }
 
 // Stalled notes that a stream of the connection was ended because its client did not read it. What grpc has of its answer stays until the client

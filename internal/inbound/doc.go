@@ -1,15 +1,19 @@
-// Package inbound is the connections that clients open, gRPC's and HTTP's: how many there may be, in all and of one client, and when larder
-// hangs up by itself.
+// Package inbound bounds what clients open: connections of gRPC and HTTP, and gRPC's requests and
+// streams.
 //
-// It sees TCP alone, below TLS: what a client does with a connection that it may have is the business of the server above. Two things are told
-// by that server: a stream that ended because its client did not read it (Stalled), and a request that began (Requests.Begin).
+// A Listener bounds connections and how fast their bytes are read. It sees TCP alone, below TLS.
+// Requests counts open requests and the bytes of incomplete messages, from a request's headers on.
+// A Pool has the places of streams that live as long as their clients like. All count by client,
+// and the client that holds most for its share loses first.
 //
 // # What it holds
 //
-// Nothing of what is sent. A Listener knows its connections by client, and the last few that have stalled; each connection leaves when it is
-// closed, by whichever side.
+// Nothing of what is sent. A Listener knows its connections by client, and the last few that have
+// stalled; each connection leaves when it is closed, by either side. Requests remembers up to 4096
+// clients without requests, for what they have dropped.
 //
 // # Locks
 //
-// Listener.mu guards the counts and the stalled ones. Connections are closed without it.
+// Listener.mu guards the counts and the stalled connections, Requests.mu those of requests, Pool.mu
+// the streams. Connections are closed without them.
 package inbound

@@ -129,15 +129,21 @@ func TestOneClientIsOneNetwork(t *testing.T) {
 
 // rpc is a gRPC server that sends frames of 256 KiB to whoever calls, until it cannot.
 type rpc struct {
-	l     *Listener
-	reg   *prometheus.Registry
-	conns chan *Conn // of the calls
-	ended chan error // what they ended with
+	l        *Listener
+	requests *Requests
+	reg      *prometheus.Registry
+	conns    chan *Conn // of the calls
+	ended    chan error // what they ended with
 }
 
-func startRPC(t *testing.T, o Options, requests *Requests) *rpc {
+func startRPC(t *testing.T, o Options, ro RequestsOptions) *rpc {
 	t.Helper()
-	r := &rpc{reg: prometheus.NewRegistry(), conns: make(chan *Conn, 100), ended: make(chan error, 100)}
+	requests := NewRequests(ro)
+	o.Requests = requests
+	r := &rpc{
+		requests: requests, reg: prometheus.NewRegistry(),
+		conns: make(chan *Conn, 100), ended: make(chan error, 100),
+	}
 	o.Server, o.Metrics = "grpc", NewMetrics(r.reg)
 	r.l = listen(t, o)
 	srv := grpc.NewServer(grpc.InTapHandle(requests.Tap), grpc.ChainStreamInterceptor(requests.Stream),
@@ -169,7 +175,7 @@ func (r *rpc) hungUp(t *testing.T, reason string) {
 # HELP larder_connections_hung_up_total Connections that larder closed because of what their client did or did not do.
 # TYPE larder_connections_hung_up_total counter
 `
-	for _, why := range []string{notReceived, streamsStalled, tooManyRequests, writeStalled} {
+	for _, why := range reasons {
 		n := " 0\n"
 		if why == reason {
 			n = " 1\n"
@@ -179,6 +185,14 @@ func (r *rpc) hungUp(t *testing.T, reason string) {
 	if err := testutil.GatherAndCompare(r.reg, strings.NewReader(want), "larder_connections_hung_up_total"); err != nil {
 		t.Error(err)
 	}
+}
+
+// from is a client at another address of this host.
+func from(ip string) grpc.DialOption {
+	return grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
+		return d.DialContext(ctx, "tcp", address)
+	})
 }
 
 func (r *rpc) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
@@ -231,7 +245,7 @@ func (c deafConn) Close() error {
 
 // TestAClientThatDoesNotReadItsConnection has windows for all that is sent, and takes none of it from TCP: nothing of HTTP/2 notices that.
 func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
-	r := startRPC(t, Options{WriteTimeout: 200 * time.Millisecond}, &Requests{})
+	r := startRPC(t, Options{WriteTimeout: 200 * time.Millisecond}, RequestsOptions{})
 	deaf := make(chan struct{})
 	conn := r.dial(t, grpc.WithInitialWindowSize(1<<30), grpc.WithInitialConnWindowSize(1<<30),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
@@ -259,7 +273,7 @@ func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
 
 // TestStreamsThatStall: that a client has left streams unread costs it nothing, until there are many of them.
 func TestStreamsThatStall(t *testing.T) {
-	r := startRPC(t, Options{}, &Requests{})
+	r := startRPC(t, Options{}, RequestsOptions{})
 	stream := call(t, r.dial(t), true)
 	if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
 		t.Fatal(err)
@@ -285,7 +299,7 @@ func TestStreamsThatStall(t *testing.T) {
 
 // TestARequestThatDoesNotArrive has sent its headers and nothing else.
 func TestARequestThatDoesNotArrive(t *testing.T) {
-	r := startRPC(t, Options{}, &Requests{ReceiveTimeout: 100 * time.Millisecond})
+	r := startRPC(t, Options{}, RequestsOptions{ReceiveTimeout: 100 * time.Millisecond})
 	served := call(t, r.dial(t), true) // has arrived: lasts as long as it likes
 	if err := served.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
 		t.Fatal(err)
@@ -300,26 +314,6 @@ func TestARequestThatDoesNotArrive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// TestTooManyRequests opens more requests than there may be: their connection is closed, and they are counted no more.
-func TestTooManyRequests(t *testing.T) {
-	requests := &Requests{}
-	requests.open.Store(maxRequests - 2)
-	r := startRPC(t, Options{}, requests)
-	conn := r.dial(t)
-	for range 2 {
-		if err := call(t, conn, true).RecvMsg(&wrapperspb.BytesValue{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := call(t, conn, true).RecvMsg(&wrapperspb.BytesValue{}); status.Code(err) != codes.Unavailable {
-		t.Errorf("got %v, want the connection closed", err)
-	}
-	for requests.open.Load() > maxRequests-2 {
-		runtime.Gosched()
-	}
-	r.hungUp(t, tooManyRequests)
 }
 
 // TestReadingIsBounded sends more than may be taken at once: the rest waits until its time has come, and so does whoever sends.

@@ -24,6 +24,10 @@ type Options struct {
 	// ReadBytes is how many bytes a second are received of one client, once a second's worth and as much again was taken at once; default
 	// 16 MiB, negative: no bound. Requests are small: only who sends to fill the memory meets it.
 	ReadBytes int
+	// Shares weigh clients: MaxPerClient and ReadBytes are for one share. nil: all have one.
+	Shares Shares
+	// Requests counts what is received of requests; nil for servers other than gRPC's.
+	Requests *Requests
 	// Server names the server in metrics and lines of the log: grpc or http.
 	Server string
 	Logger *slog.Logger
@@ -80,7 +84,8 @@ type Listener struct {
 
 // source is a client that has connections.
 type source struct {
-	connections int           // guarded by Listener.mu
+	connections int // guarded by Listener.mu
+	shares      int
 	limiter     *rate.Limiter // of bytes read; nil for none
 }
 
@@ -108,7 +113,7 @@ func New(l net.Listener, opts Options) *Listener {
 	for _, bound := range []string{boundAll, boundClient} {
 		opts.Metrics.refused.WithLabelValues(opts.Server, bound)
 	}
-	for _, why := range []string{writeStalled, streamsStalled, tooManyRequests, notReceived} {
+	for _, why := range reasons {
 		opts.Metrics.hungUp.WithLabelValues(opts.Server, why)
 	}
 	return &Listener{Listener: l, opts: opts, sources: map[netip.Prefix]*source{}}
@@ -123,7 +128,13 @@ const (
 	streamsStalled  = "streams_stalled"
 	tooManyRequests = "too_many_requests"
 	notReceived     = "not_received"
+	halfReceived    = "half_received"
+	requestsDropped = "requests_dropped"
 )
+
+var reasons = []string{
+	writeStalled, streamsStalled, tooManyRequests, notReceived, halfReceived, requestsDropped,
+}
 
 // Accept implements net.Listener.
 func (l *Listener) Accept() (net.Conn, error) {
@@ -153,13 +164,13 @@ func (l *Listener) enter(c *Conn) (bound string) {
 	}
 	src := l.sources[c.client]
 	if src == nil {
-		src = &source{}
+		src = &source{shares: l.opts.Shares.Of(c.client)}
 		if n := l.opts.ReadBytes; n > 0 {
-			src.limiter = rate.NewLimiter(rate.Limit(n), 2*n)
+			src.limiter = rate.NewLimiter(rate.Limit(n*src.shares), 2*n*src.shares)
 		}
 		l.sources[c.client] = src
 	}
-	if l.opts.MaxPerClient > 0 && src.connections >= l.opts.MaxPerClient {
+	if l.opts.MaxPerClient > 0 && src.connections >= l.opts.MaxPerClient*src.shares {
 		return boundClient
 	}
 	src.connections++
@@ -170,6 +181,9 @@ func (l *Listener) enter(c *Conn) (bound string) {
 }
 
 func (l *Listener) leave(c *Conn) {
+	if l.opts.Requests != nil {
+		l.opts.Requests.closed(c)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--
@@ -186,7 +200,11 @@ func clientOf(a net.Addr) netip.Prefix {
 	if !ok {
 		return netip.Prefix{}
 	}
-	ip := tcp.AddrPort().Addr().Unmap()
+	return networkOf(tcp.AddrPort().Addr())
+}
+
+func networkOf(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap()
 	bits := ip.BitLen()
 	if ip.Is6() {
 		bits = 64

@@ -10,7 +10,7 @@ import (
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc"},
-	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
+	{"internal/telemetry", "internal/inbound", "internal/intake", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/retry"},
@@ -27,7 +27,8 @@ var narrower = map[string][]string{
 	"store/storepb":       {},
 	"internal/telemetry":  {"internal/clienttls", "internal/yamldoc"},
 	"internal/clienttls":  {},
-	"internal/inbound":    {},
+	"internal/inbound":    {"internal/panics"},
+	"internal/intake":     {"store/storepb"}, // its tests: the codec that it is received by
 	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {"internal/yamldoc"},
 	"internal/yamldoc":    {},

@@ -72,9 +72,13 @@ func (g *Guard) Do(f func() error) error {
 }
 
 // Caught is for a deferred function that has recovered v, which is not nil: it
-// counts and logs the panic, with args as slog has them, and returns it.
+// counts and logs the panic, with args as slog has them, and returns it. An *Error,
+// which was carried over from another goroutine, keeps that goroutine's stack.
 func (g *Guard) Caught(v any, args ...any) *Error {
-	err := &Error{Value: v, Stack: debug.Stack()}
+	err, ok := v.(*Error)
+	if !ok {
+		err = &Error{Value: v, Stack: debug.Stack()}
+	}
 	g.Note(err, args...)
 	return err
 }

@@ -7,11 +7,22 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Codec is what a server that sends Frames is made with: grpc.ForceServerCodecV2(storepb.Codec()). It sends a *Frame as it is,
-// refuses requests of the StoreAPI that have far too many fields, and leaves every other message, and all decoding, to grpc's own codec. On the wire nobody can tell
-// the two apart.
+// Codec is what a server that sends Frames is made with: grpc.ForceServerCodecV2(storepb.Codec()).
+// It sends a *Frame as it is. It refuses requests of the StoreAPI that have far too many fields,
+// and does not decode what a Receiver does not accept. Every other message, and all decoding, is
+// left to grpc's own codec: on the wire the two are the same.
 func Codec() encoding.CodecV2 {
 	return codec{next: encoding.GetCodecV2(protocodec.Name)}
+}
+
+// Receiver stands for the message that is decoded into its Target.
+type Receiver interface {
+	Target() any
+	// Accept is called before anything is decoded, with the length of the message on the wire. For
+	// a request of the StoreAPI it is called again with the number of fields. If it returns false
+	// the message is not decoded, and the receiver ends the request: grpc would make an Internal of
+	// an error.
+	Accept(bytes, fields int) bool
 }
 
 type codec struct {
@@ -26,6 +37,13 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	receiver, ok := v.(Receiver)
+	if ok {
+		if !receiver.Accept(data.Len(), 0) {
+			return nil
+		}
+		v = receiver.Target()
+	}
 	var req proto.Message
 	switch v := v.(type) {
 	case *SeriesRequest:
@@ -39,8 +57,12 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	wire := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer wire.Free()
-	if err := checkEntries(req, wire.ReadOnlyData()); err != nil {
+	fields, err := checkEntries(req, wire.ReadOnlyData())
+	if err != nil {
 		return err
+	}
+	if ok && !receiver.Accept(wire.Len(), fields) {
+		return nil
 	}
 	return c.next.Unmarshal(mem.BufferSlice{wire}, v)
 }

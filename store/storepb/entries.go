@@ -13,12 +13,15 @@ import (
 // hundred in memory, so that it is held to before anything is decoded. 10,000 matchers are 40,000 fields.
 const maxEntries = 45_000
 
-// checkEntries refuses an encoded message of too many fields. What is no message is left to the decoder.
-func checkEntries(m proto.Message, wire []byte) error {
-	if countEntries(m.ProtoReflect().Descriptor(), wire, maxEntries) < 0 {
-		return fmt.Errorf("more than %d fields in a %s: ask for less at once", maxEntries, m.ProtoReflect().Descriptor().FullName())
+// checkEntries counts the fields of an encoded message, and refuses one of too many. The decoder
+// refuses what is no message.
+func checkEntries(m proto.Message, wire []byte) (int, error) {
+	left := countEntries(m.ProtoReflect().Descriptor(), wire, maxEntries)
+	if left < 0 {
+		return 0, fmt.Errorf("more than %d fields in a %s: ask for less at once",
+			maxEntries, m.ProtoReflect().Descriptor().FullName())
 	}
-	return nil
+	return maxEntries - left, nil
 }
 
 // countEntries returns what is left of a number of fields, less than 0 if there are more.
@@ -49,7 +52,7 @@ func countEntries(md protoreflect.MessageDescriptor, b []byte, left int) int {
 
 // UnmarshalHints decodes the hints of a request into m.
 func UnmarshalHints(hints *anypb.Any, m proto.Message) error {
-	if err := checkEntries(m, hints.GetValue()); err != nil {
+	if _, err := checkEntries(m, hints.GetValue()); err != nil {
 		return err
 	}
 	return hints.UnmarshalTo(m)

@@ -1,0 +1,138 @@
+package inbound
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"larder/internal/panics"
+)
+
+// Pool bounds streams that live as long as their clients like: those of Health and reflection. They
+// have places of their own, so that they take none of the StoreAPI's. The zero value works.
+type Pool struct {
+	// Max is the number of streams; default 256. When all places are taken the client with most of
+	// them loses its newest stream, or is refused if it is the one that asks.
+	Max int
+	// Lifetime ends a stream with Unavailable; default 1 hour. Clients begin again.
+	Lifetime time.Duration
+
+	mu      sync.Mutex // guards what follows
+	open    int
+	clients map[netip.Prefix][]*pooled // oldest first
+}
+
+const (
+	defaultPool     = 256
+	defaultLifetime = time.Hour
+)
+
+// pooled is a stream that has a place.
+type pooled struct {
+	client netip.Prefix
+	end    context.CancelCauseFunc
+}
+
+var (
+	errLifetime = status.Error(codes.Unavailable, "the stream has lived its time: begin again")
+	errOutgrown = status.Error(codes.ResourceExhausted,
+		"too many streams of Health and reflection, and this client has most of them: end some")
+)
+
+// Around runs the handler of a stream, and returns before it if the stream is ended: then what the
+// handler sends and receives fails, and it ends by itself.
+func (p *Pool) Around(ctx context.Context, handler func(context.Context) error) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	s := &pooled{client: clientOfContext(ctx), end: end}
+	if !p.enter(s) {
+		return errOutgrown
+	}
+	defer p.leave(s)
+	lifetime := time.AfterFunc(cmp.Or(p.Lifetime, defaultLifetime), func() { end(errLifetime) })
+	defer lifetime.Stop()
+
+	done := make(chan error, 1)
+	run := panics.Contained(func() error { return handler(ctx) })
+	go func() { done <- run() }()
+	select {
+	case err := <-done:
+		var p *panics.Error
+		if errors.As(err, &p) {
+			panic(p) // into the interceptor that counts panics
+		}
+		return err
+	case <-ctx.Done():
+		if cause := context.Cause(ctx); errors.Is(cause, errLifetime) ||
+			errors.Is(cause, errOutgrown) {
+			return cause
+		}
+		return status.FromContextError(ctx.Err()).Err()
+	}
+}
+
+// enter gives a stream a place, if need be that of the client that has most.
+func (p *Pool) enter(s *pooled) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clients == nil {
+		p.clients = map[netip.Prefix][]*pooled{}
+	}
+	if p.open >= cmp.Or(p.Max, defaultPool) {
+		loser := p.clients[s.client]
+		for _, streams := range p.clients {
+			if len(streams) > len(loser)+1 {
+				loser = streams
+			}
+		}
+		if len(loser) == 0 || loser[0].client == s.client {
+			return false
+		}
+		newest := loser[len(loser)-1]
+		p.remove(newest)
+		newest.end(errOutgrown)
+	}
+	p.clients[s.client] = append(p.clients[s.client], s)
+	p.open++
+	return true
+}
+
+func (p *Pool) leave(s *pooled) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.remove(s)
+}
+
+// remove is called with the lock held. A stream that lost its place is removed already.
+func (p *Pool) remove(s *pooled) {
+	streams := p.clients[s.client]
+	for i, o := range streams {
+		if o == s {
+			p.open--
+			if streams = slices.Delete(streams, i, i+1); len(streams) == 0 {
+				delete(p.clients, s.client)
+			} else {
+				p.clients[s.client] = streams
+			}
+			return
+		}
+	}
+}
+
+// clientOfContext is the client of a request; the zero value if it did not come through a Listener.
+func clientOfContext(ctx context.Context) netip.Prefix {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c := From(p.Addr); c != nil {
+			return c.client
+		}
+	}
+	return netip.Prefix{}
+}

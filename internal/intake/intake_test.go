@@ -1,0 +1,292 @@
+package intake_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
+	gzipcodec "google.golang.org/grpc/encoding/gzip"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"larder/internal/intake"
+	"larder/store/storepb"
+)
+
+// server answers label names and health checks with what the account holds meanwhile.
+type server struct {
+	storepb.UnimplementedStoreServer
+	healthpb.UnimplementedHealthServer
+	account *intake.Account
+	held    chan int64    // as each handler begins
+	goOn    chan struct{} // closed: handlers return
+}
+
+func (s *server) handle() {
+	s.held <- s.account.InUse()
+	<-s.goOn
+}
+
+func (s *server) LabelNames(
+	context.Context,
+	*storepb.LabelNamesRequest,
+) (*storepb.LabelNamesResponse, error) {
+	s.handle()
+	return &storepb.LabelNamesResponse{}, nil
+}
+
+func (s *server) Series(
+	*storepb.SeriesRequest,
+	grpc.ServerStreamingServer[storepb.SeriesResponse],
+) error {
+	s.handle()
+	return nil
+}
+
+func (s *server) Check(
+	context.Context,
+	*healthpb.HealthCheckRequest,
+) (*healthpb.HealthCheckResponse, error) {
+	s.handle()
+	return &healthpb.HealthCheckResponse{}, nil
+}
+
+func (s *server) Watch(
+	*healthpb.HealthCheckRequest,
+	grpc.ServerStreamingServer[healthpb.HealthCheckResponse],
+) error {
+	s.handle()
+	return nil
+}
+
+const limit = 8 << 20
+
+func serve(t *testing.T) (*server, *grpc.ClientConn) {
+	t.Helper()
+	s := &server{
+		account: intake.NewAccount(limit, nil),
+		held:    make(chan int64, 100),
+		goOn:    make(chan struct{}),
+	}
+	intake.BoundDecompression(s.account, gzipcodec.Name, storepb.SnappyName)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()), grpc.MaxRecvMsgSize(16<<20))
+	storepb.RegisterStoreServer(intake.Registrar{Server: srv, Account: s.account}, s)
+	healthpb.RegisterHealthServer(
+		intake.Registrar{Server: srv, Account: s.account, MaxMessageBytes: 4 << 10},
+		s,
+	)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(l) }()
+	conn, err := grpc.NewClient(
+		l.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		srv.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if n := s.account.InUse(); n != 0 {
+			t.Errorf("%d bytes are left in use", n)
+		}
+	})
+	return s, conn
+}
+
+func names(n int) *storepb.LabelNamesRequest {
+	return &storepb.LabelNamesRequest{
+		Matchers: []*storepb.LabelMatcher{{Name: "a", Value: strings.Repeat("a", n)}},
+	}
+}
+
+// TestAMessageReservesWhatItHolds, however it is compressed, until its request ends.
+func TestAMessageReservesWhatItHolds(t *testing.T) {
+	for _, compression := range []string{"", gzipcodec.Name, storepb.SnappyName} {
+		t.Run(compression, func(t *testing.T) {
+			s, conn := serve(t)
+			var opts []grpc.CallOption
+			if compression != "" {
+				opts = append(opts, grpc.UseCompressor(compression))
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				client := storepb.NewStoreClient(conn)
+				if _, err := client.LabelNames(t.Context(), names(1<<20), opts...); err != nil {
+					t.Error(err)
+				}
+			})
+			if n := <-s.held; n < 1<<20 || n > 1<<20+4096 {
+				t.Errorf("a message of 1 MiB holds %d bytes", n)
+			}
+			wg.Go(func() {
+				stream, err := storepb.NewStoreClient(conn).
+					Series(t.Context(), &storepb.SeriesRequest{
+						Matchers: names(1 << 20).Matchers,
+					}, opts...)
+				if err == nil {
+					_, err = stream.Recv()
+				}
+				if err != io.EOF {
+					t.Error(err)
+				}
+			})
+			if n := <-s.held; n < 2<<20 || n > 2<<20+8192 {
+				t.Errorf("two messages of 1 MiB hold %d bytes", n)
+			}
+			close(s.goOn)
+			wg.Wait()
+		})
+	}
+}
+
+// TestMessagesThatDoNotFit are refused before they are decoded. Those that fit, and small ones, are
+// served beside them.
+func TestMessagesThatDoNotFit(t *testing.T) {
+	for _, compression := range []string{encoding.Identity, gzipcodec.Name, storepb.SnappyName} {
+		t.Run(compression, func(t *testing.T) {
+			s, conn := serve(t)
+			client := storepb.NewStoreClient(conn)
+			var wg sync.WaitGroup
+			ask := func(n int) {
+				wg.Go(func() {
+					_, err := client.LabelNames(t.Context(), names(n), grpc.UseCompressor(compression))
+					if err != nil {
+						t.Error(err)
+					}
+				})
+				<-s.held
+			}
+			ask(limit / 2)
+			_, err := client.LabelNames(
+				t.Context(),
+				names(limit/2),
+				grpc.UseCompressor(compression),
+			)
+			if err == nil || !strings.Contains(err.Error(), "--store.request-bytes") {
+				t.Errorf("more than the account has: got %v", err)
+			}
+			if compression == encoding.Identity && status.Code(err) != codes.ResourceExhausted {
+				t.Errorf("got %v, want ResourceExhausted", err)
+			}
+			ask(10 << 10)
+			close(s.goOn)
+			wg.Wait()
+		})
+	}
+}
+
+// TestServicesOfSmallMessages take no large ones.
+func TestServicesOfSmallMessages(t *testing.T) {
+	s, conn := serve(t)
+	close(s.goOn)
+	client := healthpb.NewHealthClient(conn)
+	for n, want := range map[int]codes.Code{4000: codes.OK, 5000: codes.ResourceExhausted} {
+		req := &healthpb.HealthCheckRequest{Service: strings.Repeat("a", n)}
+		for _, compression := range []string{encoding.Identity, gzipcodec.Name} {
+			if _, err := client.Check(t.Context(), req, grpc.UseCompressor(compression)); status.Code(
+				err,
+			) != want {
+				t.Errorf("Check with %d bytes, %s: got %v", n, compression, err)
+			}
+			stream, err := client.Watch(t.Context(), req, grpc.UseCompressor(compression))
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			if err == io.EOF {
+				err = nil
+			}
+			if status.Code(err) != want {
+				t.Errorf("Watch with %d bytes, %s: got %v", n, compression, err)
+			}
+		}
+	}
+}
+
+// TestDecompressionGivesBackWhatItTakes whatever becomes of the message. A decompressor that gave
+// its place back at the end of the message alone would keep it here: grpc stops reading a message
+// that is too large.
+func TestDecompressionGivesBackWhatItTakes(t *testing.T) {
+	s, conn := serve(t)
+	close(s.goOn)
+	client := storepb.NewStoreClient(conn)
+	for range 3 {
+		// Too large for a message, too large for the account, and fine.
+		for _, n := range []int{17 << 20, 6 << 20, 5 << 20} {
+			_, err := client.LabelNames(t.Context(), names(n), grpc.UseCompressor(gzipcodec.Name))
+			if (err == nil) != (n == 5<<20) {
+				t.Errorf("%d bytes: got %v", n, err)
+			}
+		}
+		if n := s.account.InUse(); n > 0 {
+			t.Fatalf("%d bytes are left in use", n)
+		}
+		for len(s.held) > 0 {
+			<-s.held
+		}
+	}
+}
+
+// TestLargeMessagesAreDecompressedOneAtATime, and small ones beside them.
+func TestLargeMessagesAreDecompressedOneAtATime(t *testing.T) {
+	account := intake.NewAccount(limit, nil)
+	intake.BoundDecompression(account, gzipcodec.Name)
+	open := func(n int) io.Reader {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		_, _ = z.Write(make([]byte, n))
+		_ = z.Close()
+		r, err := encoding.GetCompressor(gzipcodec.Name).Decompress(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := open(1 << 20)
+	if _, err := io.ReadFull(first, make([]byte, 128<<10)); err != nil {
+		t.Fatal(err)
+	}
+	second := open(1 << 20)
+	done := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, second)
+		done <- err
+	}()
+	small := open(60 << 10)
+	if n, err := io.ReadFull(small, make([]byte, 60<<10)); err != nil {
+		t.Errorf("a small message: %d bytes, %v", n, err)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("a second large message did not wait: %v", err)
+	default:
+	}
+	for _, r := range []io.Reader{small, first} {
+		if err := r.(io.Closer).Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	_ = second.(io.Closer).Close()
+	if n := account.InUse(); n != 0 {
+		t.Errorf("%d bytes are left in use", n)
+	}
+}

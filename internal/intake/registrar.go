@@ -1,0 +1,114 @@
+package intake
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Server is what services are registered with: a *grpc.Server.
+type Server interface {
+	grpc.ServiceRegistrar
+	GetServiceInfo() map[string]grpc.ServiceInfo
+}
+
+// Registrar registers services whose messages are received within an account. The server's codec
+// must know a storepb.Receiver, as storepb.Codec does.
+type Registrar struct {
+	Server
+	Account *Account
+	// MaxMessageBytes bounds a message of these services, decompressed; 0 leaves that to the
+	// server.
+	MaxMessageBytes int
+	// Around runs the handler of each stream, with a context that may end it earlier; nil runs it
+	// as it is.
+	Around func(ctx context.Context, handler func(context.Context) error) error
+}
+
+// RegisterService implements grpc.ServiceRegistrar.
+func (r Registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	bounded := *desc
+	bounded.Methods = make([]grpc.MethodDesc, len(desc.Methods))
+	for i, m := range desc.Methods {
+		bounded.Methods[i] = grpc.MethodDesc{MethodName: m.MethodName, Handler: r.unary(m)}
+	}
+	bounded.Streams = make([]grpc.StreamDesc, len(desc.Streams))
+	for i, s := range desc.Streams {
+		bounded.Streams[i] = s
+		bounded.Streams[i].Handler = r.stream(s.Handler)
+	}
+	r.Server.RegisterService(&bounded, impl)
+}
+
+func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
+	return func(
+		srv any, ctx context.Context, dec func(any) error, next grpc.UnaryServerInterceptor,
+	) (any, error) {
+		held := r.Account.Open()
+		defer held.Close()
+		ctx = context.WithValue(ctx, reservationKey{}, held)
+		return m.Handler(srv, ctx, func(v any) error { return r.decode(dec, v, held) }, next)
+	}
+}
+
+func (r Registrar) stream(next grpc.StreamHandler) grpc.StreamHandler {
+	return func(srv any, ss grpc.ServerStream) error {
+		held := r.Account.Open()
+		defer held.Close()
+		handler := func(ctx context.Context) error {
+			ctx = context.WithValue(ctx, reservationKey{}, held)
+			return next(srv, &stream{ServerStream: ss, ctx: ctx, registrar: r, held: held})
+		}
+		if r.Around == nil {
+			return handler(ss.Context())
+		}
+		return r.Around(ss.Context(), handler)
+	}
+}
+
+type stream struct {
+	grpc.ServerStream
+	ctx       context.Context
+	registrar Registrar
+	held      *Reservation
+}
+
+func (s *stream) Context() context.Context { return s.ctx }
+
+func (s *stream) RecvMsg(
+	m any,
+) error {
+	return s.registrar.decode(s.ServerStream.RecvMsg, m, s.held)
+}
+
+// decode receives into v by dec.
+func (r Registrar) decode(dec func(any) error, v any, held *Reservation) error {
+	m := &message{target: v, held: held, max: r.MaxMessageBytes}
+	if err := dec(m); err != nil {
+		return err
+	}
+	return m.refused
+}
+
+// message is a storepb.Receiver: it stands for a message that is about to be decoded.
+type message struct {
+	target  any
+	held    *Reservation
+	max     int
+	refused error // with a gRPC status
+}
+
+func (m *message) Target() any { return m.target }
+
+// Accept reserves what a message of so many bytes and fields will hold.
+func (m *message) Accept(bytes, fields int) bool {
+	if m.max > 0 && bytes > m.max {
+		m.refused = status.Errorf(codes.ResourceExhausted,
+			"the message has %d bytes: this service takes at most %d", bytes, m.max)
+	} else {
+		m.refused = m.held.receive(bytes, fields)
+	}
+	return m.refused == nil
+}
