@@ -14,7 +14,7 @@ func (c *storeConfig) listenFlags(f flagger) {
 	flag(f, "grpc-server-max-connection-age", "Age at which a client is asked to connect anew. 0 = never.", "60m", &c.grpc.maxConnectionAge, goDuration)
 	flag(f, "grpc-max-connections", "Connections to the gRPC port; more are closed at once. 0 = no limit.", "1024", &c.grpc.maxConnections, integer(0))
 	flag(f, "grpc-max-connections-per-client", "Those of them from one address (IPv6: one /64), such as that of a proxy. 0 = no limit.", "256", &c.grpc.maxPerClient, integer(0))
-	flag(f, "grpc-max-requests-per-client", 
+	flag(f, "grpc-max-requests-per-client",
 		"Maximum number of open gRPC requests of one client address. A client that opens more "+
 			"loses the connection that has most of them. 0 = no limit.",
 		"2048", &c.grpc.maxRequestsPerClient, integer(0))
