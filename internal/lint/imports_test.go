@@ -9,7 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
-	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc"},
+	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc", "internal/localfs"},
 	{"internal/telemetry", "internal/inbound", "internal/intake", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
 	{"internal/bytecache"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
@@ -40,8 +40,9 @@ var narrower = map[string][]string{
 	"internal/flight":     {"internal/panics"},
 	"internal/faultstore": {},
 	"internal/extent":     {},
-	"internal/sealed":     {},
-	"internal/datadir":    {},
+	"internal/localfs":    {},
+	"internal/sealed":     {"internal/localfs"},
+	"internal/datadir":    {"internal/localfs"},
 	"internal/disktest":   {},
 	"internal/listing":    {},
 	"internal/loopback":   {},
@@ -49,8 +50,8 @@ var narrower = map[string][]string{
 	"internal/slots":      {},
 	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},
 	"internal/web":        {"internal/panics", "internal/telemetry"},
-	"store/irregular":     {"internal/panics", "internal/sealed"},
-	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/sealed"},
+	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
+	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs", "internal/sealed"},
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.

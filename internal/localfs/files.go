@@ -1,0 +1,147 @@
+package localfs
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	// createAttempts is how many names Create tries.
+	createAttempts = 100
+	// openAttempts is how often a file is opened that other calls replace or remove meanwhile.
+	openAttempts = 10
+)
+
+// Open opens a file for reading.
+func (d Dir) Open(name string) (f *os.File, err error) {
+	err = d.in(func(at *os.Root) error {
+		f, err = openIn(at, name, os.O_RDONLY)
+		return err
+	})
+	return closedOn(f, err)
+}
+
+// OpenOrCreate opens a file for reading and writing, and makes it if it is missing.
+func (d Dir) OpenOrCreate(name string) (f *os.File, err error) {
+	err = d.in(func(at *os.Root) error {
+		for range openAttempts {
+			f, err = at.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+			if !errors.Is(err, fs.ErrExist) {
+				break
+			}
+			if f, err = openIn(at, name, os.O_RDWR); !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+		}
+		return err
+	})
+	return closedOn(f, err)
+}
+
+// openIn opens a regular file that is there.
+func openIn(at *os.Root, name string, flag int) (*os.File, error) {
+	path := filepath.Join(at.Name(), name)
+	for range openAttempts {
+		named, err := at.Lstat(name)
+		if err != nil {
+			return nil, err
+		}
+		if !named.Mode().IsRegular() {
+			return nil, special(path, "file", named)
+		}
+		// If a pipe has taken its place, opening it must not wait for the other end.
+		f, err := at.OpenFile(name, flag|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		opened, err := f.Stat()
+		if err != nil {
+			return closedOn(f, err)
+		}
+		// OpenFile follows links that stay inside of the directory.
+		if os.SameFile(named, opened) {
+			return f, nil
+		}
+		_ = f.Close() // another call has renamed a file to this name, or it has become a link
+	}
+	return nil, fmt.Errorf("%s is replaced again and again", path)
+}
+
+// closedOn closes f if there is an error.
+func closedOn(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		if f != nil {
+			_ = f.Close() // nothing was written
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// Create makes a new file for reading and writing, whose name is pattern with a number in place of
+// its star.
+func (d Dir) Create(pattern string) (f *os.File, err error) {
+	before, after, _ := strings.Cut(pattern, "*")
+	err = d.in(func(at *os.Root) error {
+		for range createAttempts {
+			name := before + strconv.FormatUint(rand.Uint64(), 10) + after
+			// O_EXCL follows no link, not even one to nothing.
+			f, err = at.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+			if !errors.Is(err, fs.ErrExist) {
+				break
+			}
+		}
+		return err
+	})
+	return closedOn(f, err)
+}
+
+// Rename gives the file called from the name to. A file or link of that name is replaced.
+func (d Dir) Rename(from, to string) error {
+	return d.in(func(at *os.Root) error { return at.Rename(from, to) })
+}
+
+// Remove removes a file, a link or an empty directory.
+func (d Dir) Remove(name string) error {
+	return d.in(func(at *os.Root) error { return at.Remove(name) })
+}
+
+// Lstat describes a name in d, a link as a link.
+func (d Dir) Lstat(name string) (is fs.FileInfo, err error) {
+	err = d.in(func(at *os.Root) error {
+		is, err = at.Lstat(name)
+		return err
+	})
+	return is, err
+}
+
+// Names returns the names in d, in no order.
+func (d Dir) Names() (names []string, err error) {
+	err = d.in(func(at *os.Root) error {
+		f, err := at.Open(".")
+		if err != nil {
+			return err
+		}
+		names, err = f.Readdirnames(-1)
+		return errors.Join(err, f.Close())
+	})
+	return names, err
+}
+
+// Sync makes new names in d survive a crash of the machine.
+func (d Dir) Sync() error {
+	return d.in(func(at *os.Root) error {
+		f, err := at.Open(".")
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+}
