@@ -24,6 +24,7 @@ import (
 	"larder/indexcache"
 	"larder/internal/bytecache"
 	"larder/internal/extent"
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/internal/retry"
 	"larder/store"
@@ -143,7 +144,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
 	opts.pages.PageSize = opts.pageSize
 	ho := indexheader.Options{
-		Dir: filepath.Join(dir, "headers"), Bucket: g.bucket, Registerer: g.reg,
+		Dir: localfs.At(filepath.Join(dir, "headers")), Bucket: g.bucket, Registerer: g.reg,
 		Unsatisfiable: retry.Unsatisfiable,
 		Measure: func(ctx context.Context, src indexheader.Source, corrupt bool) (bool, error) {
 			doubt := catalog.SizeDoubt
@@ -169,7 +170,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	t.Cleanup(chunks.Close)
 	g.catalog, err = catalog.New(catalog.Options{
 		Bucket:       g.bucket,
-		Dir:          filepath.Join(dir, "catalog"),
+		Dir:          localfs.At(filepath.Join(dir, "catalog")),
 		RefreshEvery: opts.refreshEvery,
 		MeasureEvery: time.Nanosecond,
 		Discovery:    opts.discovery,
@@ -187,7 +188,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		t.Fatal(err)
 	}
 	t.Cleanup(g.catalog.Close)
-	g.odd = irregular.Open(irregular.Options{Dir: mkdir(t, filepath.Join(dir, "irregular")), Registerer: g.reg})
+	g.odd = irregular.Open(irregular.Options{Dir: localfs.At(mkdir(t, filepath.Join(dir, "irregular"))), Registerer: g.reg})
 	t.Cleanup(g.odd.Close)
 	o := store.Options{
 		Catalog: g.catalog,

@@ -22,6 +22,7 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/benchmarks/rawindex"
+	"larder/internal/localfs"
 	"larder/store"
 	"larder/store/irregular"
 	"larder/store/storepb"
@@ -78,7 +79,7 @@ func lastReversed(series []rawindex.Series) []rawindex.Series {
 func remembering(t *testing.T, bucket, dir string, more func(*store.Options)) (*gateway, *irregular.Blocks, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	known := irregular.Open(irregular.Options{Dir: dir, Registerer: reg})
+	known := irregular.Open(irregular.Options{Dir: localfs.At(dir), Registerer: reg})
 	t.Cleanup(known.Close)
 	g := startGateway(t, bucket, gatewayOptions{server: func(o *store.Options) {
 		o.Blocks.Irregular = known

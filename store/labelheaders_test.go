@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/localfs"
 	"larder/store/indexheader"
 	"larder/store/storepb"
 )
@@ -37,7 +38,7 @@ func TestALabelRequestOpensFewHeaders(t *testing.T) {
 			if err != nil || len(want) == 0 {
 				t.Fatal(want, err)
 			}
-			g := startGateway(t, dir, gatewayOptions{headers: func(o *indexheader.Options) { o.Dir, o.MaxOpenBytes = "", 1 }})
+			g := startGateway(t, dir, gatewayOptions{headers: func(o *indexheader.Options) { o.Dir, o.MaxOpenBytes = localfs.Dir{}, 1 }})
 			var most atomic.Int64
 			g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
 				now := int64(plainGauge(g, "larder_header_open"))

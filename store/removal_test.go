@@ -50,7 +50,7 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 	var headers string
 	g := startGateway(t, dir, gatewayOptions{
 		indexBytes: -1, chunkBytes: -1, setBytes: -1, postingsBytes: -1, pageSize: 1 << 10,
-		headers: func(o *indexheader.Options) { o.IdleTimeout, headers = time.Millisecond, o.Dir },
+		headers: func(o *indexheader.Options) { o.IdleTimeout, headers = time.Millisecond, o.Dir.String() },
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
 			g.headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
 		},

@@ -149,8 +149,10 @@ func newStress(t *testing.T) *stress {
 	s.g = startGateway(t, s.dir, gatewayOptions{
 		indexBytes: 256 << 10, setBytes: 64 << 10, postingsBytes: 16 << 10, chunkBytes: 256 << 10, pageSize: 1 << 10,
 		remote: s.remote, refreshEvery: time.Millisecond,
-		wrap:    func(b objstore.Bucket) objstore.Bucket { return listedAtOnce{b, &s.moment} },
-		headers: func(o *indexheader.Options) { o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir },
+		wrap: func(b objstore.Bucket) objstore.Bucket { return listedAtOnce{b, &s.moment} },
+		headers: func(o *indexheader.Options) {
+			o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir.String()
+		},
 		server: func(o *store.Options) {
 			o.Allowance, o.Gate = store.AllowanceOptions{Bytes: 8 << 20}, store.GateOptions{MaxConcurrent: stressWorkers - 2}
 		},

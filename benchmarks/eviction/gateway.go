@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 
 	"larder/chunkcache"
 	"larder/indexcache"
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/block"
@@ -127,7 +127,7 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 	if err != nil {
 		return err
 	}
-	headers, err := indexheader.New(indexheader.Options{Dir: filepath.Join(dataDir, "headers"), Bucket: bucket})
+	headers, err := indexheader.New(indexheader.Options{Dir: localfs.At(dataDir).Sub("headers"), Bucket: bucket})
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 	g.undo = append(g.undo, index.Close)
 	chunks := chunkcache.New(bucket, chunkcache.Options{MaxBytes: 4 << 30})
 	g.undo = append(g.undo, chunks.Close)
-	cat, err := catalog.New(catalog.Options{Bucket: bucket, Dir: filepath.Join(dataDir, "catalog")})
+	cat, err := catalog.New(catalog.Options{Bucket: bucket, Dir: localfs.At(dataDir).Sub("catalog")})
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"larder/internal/datadir"
 	"larder/internal/intake"
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/retry"
@@ -105,10 +105,10 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		return conf.parquetYAML.wrap(err)
 	}
 
-	var path, headersDir string
+	var files, headersDir localfs.Dir
 	var hold func() error
 	if dir != nil {
-		path, headersDir, hold = dir.Path(), filepath.Join(dir.Path(), "headers"), dir.Hold
+		files, headersDir, hold = dir.At(), dir.At().Sub("headers"), dir.Hold
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
 		Dir: headersDir, Hold: hold, Bucket: bound,
@@ -135,7 +135,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 
 	b.catalog, err = catalog.New(catalog.Options{
 		Bucket: bound, BucketName: bucket.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
-		Parquet: converted, Dir: path, Hold: hold,
+		Parquet: converted, Dir: files, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
@@ -148,7 +148,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.onClose(b.catalog.Close)
 
 	b.messages = intake.NewAccount(m.texts(), reg)
-	b.irregular = irregular.Open(irregular.Options{Dir: path, Hold: hold, Logger: b.logger, Registerer: reg})
+	b.irregular = irregular.Open(irregular.Options{Dir: files, Hold: hold, Logger: b.logger, Registerer: reg})
 	b.onClose(b.irregular.Close)
 	options := store.Options{
 		Catalog: b.catalog,
@@ -178,7 +178,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	recorder := warm.NewRecorder()
 	options.Recorder = recorder
 	b.server = store.New(options)
-	b.openWarmer(recorder, path, hold, index.Stats().MaxBytes, reg)
+	b.openWarmer(recorder, files, hold, index.Stats().MaxBytes, reg)
 	return nil
 }
 

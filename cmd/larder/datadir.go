@@ -3,18 +3,18 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/datadir"
+	"larder/internal/localfs"
 )
 
 // openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes block folders that it does not know, so
 // nothing is put next to them.) Only that another process has it is an error: a directory that cannot be used costs a disk cache, not
 // the start.
 func openDataDir(dir string, reg prometheus.Registerer) (*datadir.Dir, error) {
-	d, err := datadir.Open(filepath.Join(dir, "larder"))
+	d, err := datadir.Open(localfs.At(dir, "larder"))
 	if errors.Is(err, datadir.ErrInUse) {
 		return nil, fmt.Errorf("--data-dir %s: %w: give each larder one of its own", dir, err)
 	}

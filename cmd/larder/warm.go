@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/internal/localfs"
 	"larder/store/warm"
 )
 
@@ -22,8 +23,9 @@ func (c *warmConfig) flags(f flagger) {
 		"128MB", &c.maxBytes, size)
 }
 
-// openWarmer makes the warmer. dir is where it keeps what was asked, "" for nowhere, and hold what it calls before it writes there. indexBytes is the memory for index pages, 0 for none.
-func (b *backend) openWarmer(rec *warm.Recorder, dir string, hold func() error, indexBytes int64, reg prometheus.Registerer) {
+// openWarmer makes the warmer. dir is where it keeps what was asked, none for nowhere, and hold what it
+// calls before it writes there. indexBytes is the memory for index pages, 0 for none.
+func (b *backend) openWarmer(rec *warm.Recorder, dir localfs.Dir, hold func() error, indexBytes int64, reg prometheus.Registerer) {
 	conf := b.conf.warm
 	if indexBytes > 0 {
 		conf.maxBytes = min(conf.maxBytes, max(indexBytes/2, 1))

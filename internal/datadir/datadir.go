@@ -6,10 +6,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"larder/internal/localfs"
 )
 
 // lockName is the file whose lock holds a directory.
@@ -25,7 +26,7 @@ var ErrInUse = errors.New("in use by another process")
 
 // Dir is a directory. Its methods may be called from any goroutine.
 type Dir struct {
-	path string
+	at localfs.Dir
 
 	usable atomic.Bool // err was nil when mu was last released
 
@@ -37,10 +38,10 @@ type Dir struct {
 	closed bool
 }
 
-// Open returns the directory at path, which it makes and holds if it can. Its
-// error is that another process does: ErrInUse. It logs nothing, see Report.
-func Open(path string) (*Dir, error) {
-	d := &Dir{path: path}
+// Open returns the directory, which it makes and holds if it can. Its error is
+// that another process does: ErrInUse. It logs nothing, see Report.
+func Open(at localfs.Dir) (*Dir, error) {
+	d := &Dir{at: at}
 	if d.err = d.take(); errors.Is(d.err, ErrInUse) {
 		return nil, d.err
 	}
@@ -48,8 +49,8 @@ func Open(path string) (*Dir, error) {
 	return d, nil
 }
 
-// Path returns where the directory is.
-func (d *Dir) Path() string { return d.path }
+// At returns where the directory is.
+func (d *Dir) At() localfs.Dir { return d.at }
 
 // Report has the directory's loss and return logged from now on, and its state
 // now if it is not held.
@@ -101,9 +102,9 @@ func (d *Dir) say() {
 	case text == d.said || d.log == nil:
 		return
 	case text == "":
-		d.log.Info("the data directory can be used again", "dir", d.path)
+		d.log.Info("the data directory can be used again", "dir", d.at.String())
 	default:
-		d.log.Warn("the data directory cannot be used: nothing is kept on disk until it can", "dir", d.path, "err", d.err)
+		d.log.Warn("the data directory cannot be used: nothing is kept on disk until it can", "dir", d.at.String(), "err", d.err)
 	}
 	d.said = text
 }
@@ -115,7 +116,7 @@ func (d *Dir) inPlace() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	found, err := os.Stat(d.lock.Name())
+	found, err := d.at.Lstat(lockName)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return false, nil
 	}
@@ -125,7 +126,7 @@ func (d *Dir) inPlace() (bool, error) {
 // take makes the directory and takes its lock. mu is held, or nobody else has d.
 func (d *Dir) take() error {
 	for range relocks {
-		lock, err := openLock(d.path)
+		lock, err := openLock(d.at)
 		if err != nil {
 			return err
 		}
@@ -144,19 +145,18 @@ func (d *Dir) take() error {
 		_ = lock.Close() // nothing was written
 		d.lock = nil
 	}
-	return fmt.Errorf("%s is removed again and again", filepath.Join(d.path, lockName))
+	return fmt.Errorf("%s is removed again and again", d.at.Path(lockName))
 }
 
 // openLock makes the directory, for good, and opens the file in it.
-func openLock(dir string) (*os.File, error) {
-	if err := makeDir(dir); err != nil {
+func openLock(dir localfs.Dir) (*os.File, error) {
+	if err := dir.Make(); err != nil {
 		return nil, err
 	}
-	name := filepath.Join(dir, lockName)
-	lock, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	lock, err := dir.OpenOrCreate(lockName)
 	if err != nil {
 		// A disk that became read-only has a file, whose lock keeps others out as well.
-		if old, readErr := os.Open(name); readErr == nil {
+		if old, readErr := dir.Open(lockName); readErr == nil {
 			return old, nil
 		}
 	}
@@ -172,32 +172,6 @@ func flock(f *os.File) error {
 			return err
 		}
 	}
-}
-
-// makeDir is os.MkdirAll that a crash of the machine does not undo.
-func makeDir(dir string) error {
-	st, err := os.Stat(dir)
-	if err == nil {
-		if !st.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
-		}
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	if parent != dir {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// Best effort: a directory that is lost is a cold start, and not every file system can sync one.
-	if p, err := os.Open(parent); err == nil {
-		_ = p.Sync()
-		_ = p.Close()
-	}
-	return nil
 }
 
 // Close lets another process have the directory.

@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"larder/internal/localfs"
 )
 
 func open(t *testing.T, path string) *Dir {
 	t.Helper()
-	d, err := Open(path)
+	d, err := Open(localfs.At(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +28,7 @@ func TestOneHolder(t *testing.T) {
 	if err := first.Hold(); err != nil || !first.Usable() {
 		t.Fatalf("%v, usable %v", err, first.Usable())
 	}
-	if _, err := Open(path); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(localfs.At(path)); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
 		t.Fatalf("the second: %v", err)
 	}
 	if err := first.Close(); err != nil {
@@ -52,7 +54,7 @@ func TestRemoved(t *testing.T) {
 	if err := first.Hold(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(path); !errors.Is(err, ErrInUse) {
+	if _, err := Open(localfs.At(path)); !errors.Is(err, ErrInUse) {
 		t.Errorf("the second: %v", err)
 	}
 

@@ -7,8 +7,10 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"strings"
+
+	"larder/internal/localfs"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -54,15 +56,18 @@ func (f Format) Unseal(data []byte) ([]byte, error) {
 	return payload, nil
 }
 
-// Read returns the payload of the file at path: fs.ErrNotExist if there is none,
-// ErrDamaged if it does not verify or has more than maxBytes, ErrUnread if the
+// Read returns the payload of a file: fs.ErrNotExist if there is none, ErrDamaged
+// if it is a link, does not verify or has more than maxBytes, ErrUnread if the
 // disk fails.
-func (f Format) Read(path string, maxBytes int64) (payload []byte, err error) {
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+func (f Format) Read(dir localfs.Dir, name string, maxBytes int64) (payload []byte, err error) {
+	file, err := dir.Open(name)
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, err
-	}
-	if err != nil {
+	case errors.Is(err, localfs.ErrSpecial):
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	default:
 		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	data, err := io.ReadAll(io.LimitReader(file, maxBytes+1))
@@ -70,33 +75,34 @@ func (f Format) Read(path string, maxBytes int64) (payload []byte, err error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnread, err)
 	}
 	if int64(len(data)) > maxBytes {
-		return nil, fmt.Errorf("%s: %w: more than %d bytes", path, ErrDamaged, maxBytes)
+		return nil, fmt.Errorf("%s: %w: more than %d bytes", dir.Path(name), ErrDamaged, maxBytes)
 	}
 	if payload, err = f.Unseal(data); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", dir.Path(name), err)
 	}
 	return payload, nil
 }
 
-// Write replaces the file at path in one step, readable for its owner alone: a
+// Write replaces a file, or a link in its place, in one step, readable for its owner alone: a
 // reader, or a process started after a crash, finds the old file, the new one,
 // or (without sync, after a crash of the machine) one that does not verify.
-func (f Format) Write(path string, payload []byte, sync bool) error {
-	return write(path, f.Seal(payload), sync, func(string) error { return nil })
+func (f Format) Write(dir localfs.Dir, name string, payload []byte, sync bool) error {
+	return write(dir, name, f.Seal(payload), sync, func(string) error { return nil })
 }
 
 // write is Write. step is called before each part of it that a crash may follow;
 // an error ends it there, as a crash would, but for the temporary file.
-func write(path string, data []byte, sync bool, step func(name string) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempPattern)
+func write(dir localfs.Dir, name string, data []byte, sync bool, step func(what string) error) (err error) {
+	f, err := dir.Create(name + tempMark + "*")
 	if err != nil {
 		return err
 	}
+	temp := filepath.Base(f.Name())
 	defer func() {
 		if err != nil {
 			// Best effort: err says what went wrong, and RemoveTemps removes what is left.
 			_ = f.Close()
-			_ = os.Remove(f.Name())
+			_ = dir.Remove(temp)
 		}
 	}()
 	half := len(data) / 2
@@ -122,7 +128,7 @@ func write(path string, data []byte, sync bool, step func(name string) error) (e
 	if err := step("rename"); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := dir.Rename(temp, name); err != nil {
 		return err
 	}
 	if !sync {
@@ -131,25 +137,28 @@ func write(path string, data []byte, sync bool, step func(name string) error) (e
 	if err := step("sync directory"); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return dir.Sync()
 }
 
-// tempPattern marks files that were never finished; RemoveTemps deletes them.
-const tempPattern = ".tmp-*"
+// tempMark is in the names of files that were never finished; RemoveTemps deletes them.
+const tempMark = ".tmp-"
 
 // RemoveTemps removes what a process that was killed while it wrote left behind
-// of the files whose paths match a pattern of filepath.Glob.
-func RemoveTemps(pattern string) error {
-	paths, err := filepath.Glob(pattern + tempPattern)
+// in dir: of the file of that name, or of all files for "".
+func RemoveTemps(dir localfs.Dir, name string) error {
+	names, err := dir.Names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for _, p := range paths {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, n := range names {
+		of, _, temp := strings.Cut(n, tempMark)
+		if !temp || name != "" && of != name {
+			continue
+		}
+		if err := dir.Remove(n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"larder/internal/localfs"
 )
 
 // TestAKilledWriteLeavesAWholeFile: at whatever step a process ends that writes a file, there is the old one or the new one.
@@ -16,12 +18,13 @@ func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
 	format := Format{Kind: "test", Version: 1}
 	old, cur := format.Seal([]byte("old")), format.Seal([]byte("new, and longer"))
 	for stop := 0; ; stop++ {
-		path := filepath.Join(t.TempDir(), "file")
+		dir := t.TempDir()
+		path := filepath.Join(dir, "file")
 		if err := os.WriteFile(path, old, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		at := 0
-		err := write(path, cur, true, func(string) error {
+		err := write(localfs.At(dir), "file", cur, true, func(string) error {
 			if at++; at > stop {
 				return killed
 			}
@@ -41,7 +44,7 @@ func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
 			t.Errorf("killed at step %d: %v, a file of %d bytes", stop, err, len(got))
 		}
 		// The next process gets on with what is left.
-		if err := write(path, cur, true, func(string) error { return nil }); err != nil {
+		if err := write(localfs.At(dir), "file", cur, true, func(string) error { return nil }); err != nil {
 			t.Error(err)
 		}
 	}
@@ -75,23 +78,42 @@ func TestWhatDoesNotVerifyIsRefused(t *testing.T) {
 func TestFiles(t *testing.T) {
 	format := Format{Kind: "test", Version: 1}
 	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
-	if _, err := format.Read(path, 100); !errors.Is(err, fs.ErrNotExist) {
+	path, at := filepath.Join(dir, "file"), localfs.At(dir)
+	if _, err := format.Read(at, "file", 100); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 	for _, payload := range []string{"", "first", "second, longer"} {
-		if err := format.Write(path, []byte(payload), payload != ""); err != nil {
+		if err := format.Write(at, "file", []byte(payload), payload != ""); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := format.Read(path, 100); err != nil || string(got) != payload {
+		if got, err := format.Read(at, "file", 100); err != nil || string(got) != payload {
 			t.Errorf("got %q, %v, want %q", got, err, payload)
 		}
 	}
-	if _, err := format.Read(path, 20); !errors.Is(err, ErrDamaged) {
+	if _, err := format.Read(at, "file", 20); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a file of more than 20 bytes: %v", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	// A link is not followed, and the next file takes its place.
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path+".away", path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := format.Read(at, "file", 100); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a link: %v", err)
+	}
+	if err := format.Write(at, "file", []byte("third"), true); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := format.Read(at, "file", 100); err != nil || string(got) != "third" {
+		t.Errorf("got %q, %v, want what replaced the link", got, err)
+	}
+	if err := os.Remove(path + ".away"); err != nil {
+		t.Fatal(err)
 	}
 	// What a killed process has left goes, for the files that are meant alone.
 	for _, name := range []string{"file.tmp-1", "file.tmp-22", "other.tmp-1"} {
@@ -99,7 +121,7 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := RemoveTemps(path); err != nil {
+	if err := RemoveTemps(at, "file"); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 2 {

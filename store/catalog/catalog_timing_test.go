@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/localfs"
 )
 
 // yearOfBlocks is a year of one-day blocks for each of n replicas, in all resolutions.
@@ -49,7 +51,7 @@ func BenchmarkSyncUnchanged(b *testing.B) {
 	for i := range uint64(10_000) {
 		putBlock(bkt, i)
 	}
-	c, err := New(Options{Bucket: bkt, Dir: b.TempDir(), Discovery: Recursive})
+	c, err := New(Options{Bucket: bkt, Dir: localfs.At(b.TempDir()), Discovery: Recursive})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -71,7 +73,7 @@ func BenchmarkStartFromDisk(b *testing.B) {
 	for i := range uint64(10_000) {
 		putBlock(bkt, i)
 	}
-	opts := Options{Bucket: bkt, Dir: b.TempDir(), Discovery: Recursive}
+	opts := Options{Bucket: bkt, Dir: localfs.At(b.TempDir()), Discovery: Recursive}
 	c, err := New(opts)
 	if err != nil {
 		b.Fatal(err)

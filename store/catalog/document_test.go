@@ -11,6 +11,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/thanos-io/objstore"
+
+	"larder/internal/localfs"
 )
 
 // TestDocument: the meta.json of a block is had as it is in the bucket, with a data directory and without one, and costs no request; it
@@ -22,7 +24,7 @@ func TestDocument(t *testing.T) {
 		doc := strings.Replace(smallMeta(id), "{", `{"x": "`+strings.Repeat("a", 5000)+`", `, 1)
 		b.put(id.String()+"/"+metaFile, doc)
 		b.put(gone.String()+"/"+metaFile, smallMeta(gone))
-		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 		b.requests()
 		f := func(id ulid.ULID, want string, wantErr error) {

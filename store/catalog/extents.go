@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/localfs"
 	"larder/internal/sealed"
 )
 
@@ -208,29 +207,25 @@ func (c *Catalog) forgetExtents(keep func(ulid.ULID) bool) {
 	}
 }
 
-func (s *localStore) extentsDir() string { return filepath.Join(s.dir, "extents") }
-
-func (s *localStore) extentsPath(id ulid.ULID) string {
-	return filepath.Join(s.extentsDir(), id.String()+".json")
-}
+func (s *localStore) extentsDir() localfs.Dir { return s.dir.Sub("extents") }
 
 // putExtents keeps what the bucket stated about the files of a block.
 func (s *localStore) putExtents(id ulid.ULID, e *extents) error {
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil
 	}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	return s.write(extentsFormat(), s.extentsPath(id), data, true)
+	return s.write(extentsFormat(), s.extentsDir(), documentName(id), data, true)
 }
 
 func (s *localStore) removeExtents(id ulid.ULID) error {
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil
 	}
-	if err := os.Remove(s.extentsPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.extentsDir().Remove(documentName(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -240,21 +235,21 @@ func (s *localStore) removeExtents(id ulid.ULID) error {
 // the bucket is asked again.
 func (s *localStore) allExtents() (all map[ulid.ULID]*extents, err error) {
 	all = map[ulid.ULID]*extents{}
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return all, nil
 	}
-	entries, err := os.ReadDir(s.extentsDir())
+	names, err := s.extentsDir().Names()
 	if errors.Is(err, fs.ErrNotExist) {
 		return all, nil
 	}
 	var errs []error
-	for _, entry := range entries {
-		name, ok := strings.CutSuffix(entry.Name(), ".json")
+	for _, name := range names {
+		name, ok := strings.CutSuffix(name, ".json")
 		id, isBlock := parseBlockID(name)
 		if !ok || !isBlock {
 			continue
 		}
-		data, err := extentsFormat().Read(s.extentsPath(id), maxExtentsSize)
+		data, err := extentsFormat().Read(s.extentsDir(), documentName(id), maxExtentsSize)
 		var e extents
 		if err == nil {
 			err = json.Unmarshal(data, &e)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/errgroup"
 
+	"larder/internal/localfs"
 	"larder/internal/sealed"
 )
 
@@ -27,10 +26,10 @@ const (
 func metaFormat() sealed.Format  { return sealed.Format{Kind: "meta", Version: 1} }
 func savedFormat() sealed.Format { return sealed.Format{Kind: "catalog", Version: 1} }
 
-// localStore is the catalog's part of the data directory. With dir "" it keeps the meta.json of blocks in memory, for document alone:
+// localStore is the catalog's part of the data directory. Without a dir it keeps the meta.json of blocks in memory, for document alone:
 // what is read for a sync comes from the bucket. So it does with those that the disk did not take.
 type localStore struct {
-	dir  string
+	dir  localfs.Dir
 	hold func() error // before anything is written
 
 	memory *packedMetas
@@ -39,7 +38,7 @@ type localStore struct {
 	unsynced []ulid.ULID // copies that a crash of the machine may lose
 }
 
-func newLocal(dir string, hold func() error) *localStore {
+func newLocal(dir localfs.Dir, hold func() error) *localStore {
 	if hold == nil {
 		hold = func() error { return nil }
 	}
@@ -48,44 +47,45 @@ func newLocal(dir string, hold func() error) *localStore {
 
 // prepare makes the directories, which must be held, and removes what a process that was killed has left there.
 func (s *localStore) prepare() error {
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil
 	}
-	if err := os.MkdirAll(s.metaDir(), 0o777); err != nil {
+	if err := s.metaDir().Make(); err != nil {
 		return err
 	}
-	for _, d := range []string{s.dir, s.metaDir()} {
-		if err := sealed.RemoveTemps(filepath.Join(d, "*")); err != nil {
+	for _, d := range []localfs.Dir{s.dir, s.metaDir(), s.extentsDir()} {
+		if err := sealed.RemoveTemps(d, ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// write writes a file, and its directory if that is missing: somebody may have removed it.
-func (s *localStore) write(f sealed.Format, path string, data []byte, sync bool) error {
+// write writes a file of dir, and makes dir if it is missing: another program may have removed it.
+func (s *localStore) write(f sealed.Format, dir localfs.Dir, name string, data []byte, sync bool) error {
 	if err := s.hold(); err != nil {
 		return err
 	}
-	err := f.Write(path, data, sync)
-	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(filepath.Dir(path), 0o777) == nil {
-		err = f.Write(path, data, sync)
+	err := f.Write(dir, name, data, sync)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = dir.Make(); err == nil {
+			err = f.Write(dir, name, data, sync)
+		}
 	}
 	return err
 }
 
-func (s *localStore) metaDir() string { return filepath.Join(s.dir, "meta") }
+func (s *localStore) metaDir() localfs.Dir { return s.dir.Sub("meta") }
 
-func (s *localStore) metaPath(id ulid.ULID) string {
-	return filepath.Join(s.metaDir(), id.String()+".json")
-}
+// documentName is what a file about a block is called in the directory of its kind.
+func documentName(id ulid.ULID) string { return id.String() + ".json" }
 
 // meta returns the copy of a block's meta.json, fs.ErrNotExist if there is none.
 func (s *localStore) meta(id ulid.ULID) (*meta, error) {
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil, fs.ErrNotExist
 	}
-	data, err := metaFormat().Read(s.metaPath(id), maxMetaSize+1<<10)
+	data, err := metaFormat().Read(s.metaDir(), documentName(id), maxMetaSize+1<<10)
 	if err != nil {
 		return nil, err
 	}
@@ -95,19 +95,19 @@ func (s *localStore) meta(id ulid.ULID) (*meta, error) {
 // document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
 func (s *localStore) document(id ulid.ULID) ([]byte, error) {
 	data, err := s.memory.get(id)
-	if err != nil && s.dir != "" {
-		return metaFormat().Read(s.metaPath(id), maxMetaSize+1<<10)
+	if err != nil && !s.dir.IsZero() {
+		return metaFormat().Read(s.metaDir(), documentName(id), maxMetaSize+1<<10)
 	}
 	return data, err
 }
 
 // putMeta keeps the meta.json of a block as the bucket has it. After an error it is in memory.
 func (s *localStore) putMeta(id ulid.ULID, data []byte) error {
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		s.memory.put(id, data)
 		return nil
 	}
-	if err := s.write(metaFormat(), s.metaPath(id), data, false); err != nil {
+	if err := s.write(metaFormat(), s.metaDir(), documentName(id), data, false); err != nil {
 		s.memory.put(id, data)
 		return err
 	}
@@ -132,18 +132,18 @@ func (s *localStore) syncMetas(concurrency int) error {
 	g.SetLimit(concurrency)
 	for _, id := range ids {
 		g.Go(func() error {
-			if err := syncPath(s.metaPath(id)); !errors.Is(err, fs.ErrNotExist) {
+			if err := syncFile(s.metaDir(), documentName(id)); !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			return nil // removed since
 		})
 	}
-	return errors.Join(g.Wait(), syncPath(s.metaDir()))
+	return errors.Join(g.Wait(), s.metaDir().Sync())
 }
 
-// syncPath syncs a file or directory. What of a file was written through another descriptor is synced too.
-func syncPath(path string) error {
-	f, err := os.Open(path)
+// syncFile syncs a file. What was written through another descriptor is synced too.
+func syncFile(dir localfs.Dir, name string) error {
+	f, err := dir.Open(name)
 	if err != nil {
 		return err
 	}
@@ -153,10 +153,10 @@ func syncPath(path string) error {
 // removeMeta removes the copy of a block's meta.json, if there is one.
 func (s *localStore) removeMeta(id ulid.ULID) error {
 	s.memory.remove(id)
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil
 	}
-	if err := os.Remove(s.metaPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.metaDir().Remove(documentName(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -165,17 +165,17 @@ func (s *localStore) removeMeta(id ulid.ULID) error {
 // removeMetas removes the copies of all blocks that keep does not want, and returns those that are left on disk.
 func (s *localStore) removeMetas(keep func(ulid.ULID) bool) (left map[ulid.ULID]struct{}, err error) {
 	s.memory.retain(keep)
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil, nil
 	}
-	entries, err := os.ReadDir(s.metaDir())
+	names, err := s.metaDir().Names()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	left = make(map[ulid.ULID]struct{}, len(entries))
+	left = make(map[ulid.ULID]struct{}, len(names))
 	var errs []error
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
+	for _, name := range names {
+		name, ok := strings.CutSuffix(name, ".json")
 		id, isBlock := parseBlockID(name)
 		if !ok || !isBlock {
 			continue
@@ -212,10 +212,10 @@ type savedBlock struct {
 // saved returns the last complete sync of this data directory, fs.ErrNotExist if there is none.
 func (s *localStore) saved() (saved, error) {
 	var v saved
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return v, fs.ErrNotExist
 	}
-	data, err := savedFormat().Read(filepath.Join(s.dir, savedName), maxSavedSize)
+	data, err := savedFormat().Read(s.dir, savedName, maxSavedSize)
 	if err != nil {
 		return v, err
 	}
@@ -227,7 +227,7 @@ func (s *localStore) saved() (saved, error) {
 
 // putSaved writes what a sync knew. INVARIANT: the copies of the blocks that it lists are on disk before it is.
 func (s *localStore) putSaved(v saved, concurrency int) error {
-	if s.dir == "" {
+	if s.dir.IsZero() {
 		return nil
 	}
 	data, err := json.Marshal(v)
@@ -237,5 +237,5 @@ func (s *localStore) putSaved(v saved, concurrency int) error {
 	if err := s.syncMetas(concurrency); err != nil {
 		return err
 	}
-	return s.write(savedFormat(), filepath.Join(s.dir, savedName), data, true)
+	return s.write(savedFormat(), s.dir, savedName, data, true)
 }

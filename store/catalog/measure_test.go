@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
 	"github.com/thanos-io/objstore"
+
+	"larder/internal/localfs"
 )
 
 // sizedMeta is the meta.json of a block that states the sizes of its files.
@@ -63,7 +65,7 @@ func TestMeasure(t *testing.T) {
 		b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
 		putFiles(b.testBucket, id, map[string]int{"index": 519, "chunks/000001": 698})
 		changes := 0
-		c := newCatalog(t, Options{Bucket: b, Dir: dir, OnChange: func(_, _ *View) { changes++ }})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir), OnChange: func(_, _ *View) { changes++ }})
 		mustSync(t, c)
 		stated := c.View().ByID(id)
 		if got := sizesOf(stated); got != "index:523 000001:100" || b.asked.Load() != 0 {
@@ -109,7 +111,7 @@ func TestMeasure(t *testing.T) {
 		}
 		c.Close()
 		before := b.asked.Load()
-		c = newCatalog(t, Options{Bucket: b, Dir: dir})
+		c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 		if cur := c.View().ByID(id); cur.Content != real.Content || sizesOf(cur) != sizesOf(real) || b.asked.Load() != before {
 			t.Errorf("after a restart: %+v", cur)
@@ -164,7 +166,7 @@ func TestMeasureDamagedFile(t *testing.T) {
 	id := testID(1)
 	b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
 	putFiles(b, id, map[string]int{"index": 519, "chunks/000001": 698})
-	c := newCatalog(t, Options{Bucket: b, Dir: dir})
+	c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 	mustSync(t, c)
 	if v, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); v != Changed || err != nil {
 		t.Fatal(v, err)
@@ -179,7 +181,7 @@ func TestMeasureDamagedFile(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 		if diff := cmp.Diff("index:523 000001:100", sizesOf(c.View().ByID(id))); diff != "" {
 			t.Errorf("%s: (-want +got)\n%s", name, diff)

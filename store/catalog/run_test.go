@@ -11,6 +11,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/relabel"
+
+	"larder/internal/localfs"
 )
 
 func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
@@ -130,7 +132,7 @@ func TestRunRetriesForEverWithoutABucket(t *testing.T) {
 		b.failList.Store(0)
 		var listings atomic.Int64
 		b.onList = func(context.Context) { listings.Add(1) }
-		c := newCatalog(t, Options{Bucket: b, Dir: t.TempDir()})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(t.TempDir())})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
@@ -163,7 +165,7 @@ func TestRunWithABucketThatHangs(t *testing.T) {
 		b := newTestBucket()
 		putBlock(b, 1)
 		dir := t.TempDir()
-		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 
 		var hang atomic.Bool
@@ -173,7 +175,7 @@ func TestRunWithABucketThatHangs(t *testing.T) {
 				<-ctx.Done()
 			}
 		}
-		c = newCatalog(t, Options{Bucket: b, Dir: dir})
+		c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
@@ -342,7 +344,7 @@ func TestSavedMarksGrowOld(t *testing.T) {
 			t.Helper()
 			time.Sleep(wait)
 			b.requests()
-			mustSync(t, newCatalog(t, Options{Bucket: b, Dir: dir}))
+			mustSync(t, newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)}))
 			if got := b.requests(); got != want {
 				t.Errorf("started after %v: got %s, want %s", wait, got, want)
 			}

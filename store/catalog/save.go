@@ -22,7 +22,7 @@ func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
 		c.diskFailed("copies of meta.json could not be removed", err)
 		return
 	}
-	if c.local.dir == "" || refreshing || c.diskBad.Load() {
+	if c.local.dir.IsZero() || refreshing || c.diskBad.Load() {
 		return
 	}
 	var missing []ulid.ULID

@@ -15,6 +15,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/localfs"
 )
 
 // TestScripts runs testdata/*.txt: a bucket, a catalog, and a clock that only `advance` moves.
@@ -186,7 +188,7 @@ func (s *script) start(t *testing.T, d *datadriven.TestData) string {
 	}
 	s.bucket.noTimes = d.HasArg("no-times")
 	s.parquet.noTimes = d.HasArg("no-times")
-	opts := Options{Bucket: s.bucket, Dir: s.dir, Relabel: relabel, OnChange: func(_, _ *View) { s.changes++ },
+	opts := Options{Bucket: s.bucket, Dir: localfs.At(s.dir), Relabel: relabel, OnChange: func(_, _ *View) { s.changes++ },
 		FinalError: func(err error) bool { return errors.Is(err, errDenied) }}
 	if s.hasPq = d.HasArg("parquet"); s.hasPq {
 		opts.Parquet = s.parquet

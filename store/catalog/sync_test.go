@@ -23,6 +23,8 @@ import (
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/providers/filesystem"
 	"go.uber.org/goleak"
+
+	"larder/internal/localfs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -70,7 +72,7 @@ func TestRequestsOfAStart(t *testing.T) {
 		t.Helper()
 		dir := filepath.Join(dir, string(discovery))
 		for round := range 2 {
-			c := newCatalog(t, Options{Bucket: b, Dir: dir, Discovery: discovery})
+			c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir), Discovery: discovery})
 			want := []string{first, second, second}
 			if round > 0 {
 				want = []string{restarted, restarted, restarted}
@@ -178,7 +180,7 @@ func TestConcurrentUse(t *testing.T) {
 		putBlock(b, i)
 	}
 	var last *View
-	c := newCatalog(t, Options{Bucket: b, Dir: t.TempDir(), RefreshEvery: time.Nanosecond, OnChange: func(old, new *View) {
+	c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(t.TempDir()), RefreshEvery: time.Nanosecond, OnChange: func(old, new *View) {
 		if last != nil && old != last {
 			t.Error("OnChange skipped a view")
 		}
@@ -343,7 +345,7 @@ func TestLocalFiles(t *testing.T) {
 	dir := t.TempDir()
 	b := newTestBucket()
 	id := putBlock(b, 1)
-	c := newCatalog(t, Options{Bucket: b, Dir: dir})
+	c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 	mustSync(t, c)
 	b.requests()
 
@@ -370,7 +372,7 @@ func TestLocalFiles(t *testing.T) {
 		if err := os.WriteFile(path, content, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 		if got, want := b.requests(), "list=1 meta=1 mark=1 other=0"; got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
@@ -390,9 +392,9 @@ func TestLocalFiles(t *testing.T) {
 		}
 	}
 	others := []ulid.ULID{putBlock(b, 2), putBlock(b, 3)}
-	mustSync(t, newCatalog(t, Options{Bucket: b, Dir: dir}))
+	mustSync(t, newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)}))
 	b.deleteBlock(id.String())
-	c = newCatalog(t, Options{Bucket: b, Dir: dir})
+	c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 	mustSync(t, c)
 	var left []string
 	for _, pattern := range []string{"*", "meta/*"} {

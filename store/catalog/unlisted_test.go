@@ -12,6 +12,8 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"larder/internal/localfs"
 )
 
 // run has a catalog sync for the rest of the test's bubble, until the function that it returns is
@@ -169,7 +171,7 @@ func TestAFinalAnswerAboutOneObject(t *testing.T) {
 		b := newTestBucket()
 		putBlock(b, 1)
 		b.denied = putBlock(b, 2).String() + "/" + metaFile
-		c := newCatalog(t, Options{Bucket: b, Dir: t.TempDir(), FinalError: func(err error) bool { return strings.Contains(err.Error(), errDenied.Error()) }})
+		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(t.TempDir()), FinalError: func(err error) bool { return strings.Contains(err.Error(), errDenied.Error()) }})
 		defer runCatalog(t, c)()
 		if c.View().Ready {
 			t.Error("ready at once")

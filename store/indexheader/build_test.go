@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"larder/internal/localfs"
 	"larder/internal/tsdbfmt"
 )
 
@@ -105,7 +106,7 @@ func TestBuildRequests(t *testing.T) {
 		if !tc.known {
 			src.IndexSize = 0
 		}
-		m := newManager(t, Options{Dir: t.TempDir(), Bucket: bkt, PartSize: part})
+		m := newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: part})
 		h := acquire(t, m, src)
 		if err := modelOf(t, tc.idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 			t.Fatal(err)
@@ -162,7 +163,7 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 					rc, err := fail(g)
 					return rc, err, true
 				})
-				m := newManager(t, Options{Dir: t.TempDir(), Bucket: bkt, PartSize: 512 << 10})
+				m := newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 512 << 10})
 				h := acquire(t, m, src)
 				if n%3 == 0 {
 					if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
@@ -246,7 +247,7 @@ func TestBuildFails(t *testing.T) {
 				src.IndexSize = int64(len(good))
 			}
 			reg := prometheus.NewRegistry()
-			m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg})
+			m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg})
 			for round := 1; round <= 2; round++ {
 				_, _, err := m.Acquire(context.Background(), src)
 				if !errors.Is(err, tc.want) {
@@ -271,7 +272,7 @@ func TestBuildFails(t *testing.T) {
 			bkt.objects[src.IndexObject] = good
 			bkt.mu.Unlock()
 			src.IndexSize = int64(len(good))
-			m2 := newManager(t, Options{Dir: dir, Bucket: bkt})
+			m2 := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 			h := acquire(t, m2, src)
 			if err := modelOf(t, good).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 				t.Fatal(err)
@@ -293,7 +294,7 @@ func TestBuildReadsDamagedTablesAgain(t *testing.T) {
 		b[40] ^= 0x10
 		return body(b), nil, true
 	})
-	h := acquire(t, newManager(t, Options{Dir: t.TempDir(), Bucket: bkt}), src)
+	h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), src)
 	if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +355,7 @@ func TestBuildWithoutDisk(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "headers")
 		reg := prometheus.NewRegistry()
 		logged := make(lines, 16)
-		m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg, Logger: slog.New(slog.NewTextHandler(logged, nil)), SaveRetry: time.Millisecond})
+		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg, Logger: slog.New(slog.NewTextHandler(logged, nil)), SaveRetry: time.Millisecond})
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -399,7 +400,7 @@ func TestBuildWithoutDisk(t *testing.T) {
 		}
 		check()
 		for {
-			if _, err := os.Stat(fileName(dir, src.ID)); err == nil {
+			if _, err := os.Stat(headerFile(dir, src.ID)); err == nil {
 				break
 			}
 			<-time.After(time.Millisecond)

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/localfs"
 )
 
 // A block gets other content under its name while its header is in use: who has the old one goes on with it, who asks has the new one, and who
@@ -17,7 +19,7 @@ func TestABlockWithOtherContent(t *testing.T) {
 	before, after := tinyIndex(t), synthIndex(t, 500)
 	bkt, reg := newBucket(), prometheus.NewRegistry()
 	old := bkt.add(1, before)
-	m := newManager(t, Options{Dir: t.TempDir(), Bucket: bkt, Registerer: reg})
+	m := newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, Registerer: reg})
 	h, release, err := m.Acquire(context.Background(), old)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +43,7 @@ func TestABlockWithOtherContent(t *testing.T) {
 	if n := metric(t, reg, "larder_header_open"); n != 1 {
 		t.Errorf("%v headers are open", n)
 	}
-	if _, err := openWhole(fileName(m.opts.Dir, cur.ID), cur); err != nil {
+	if _, err := openWhole(headerFile(m.opts.Dir.String(), cur.ID), cur); err != nil {
 		t.Errorf("the file: %v", err)
 	}
 }
@@ -58,15 +60,15 @@ func TestStaleFiles(t *testing.T) {
 			src := bkt.add(1, idx)
 			file := headerBytes(t, idx)
 			change(file, &src)
-			if err := os.WriteFile(fileName(dir, src.ID), file, 0o600); err != nil {
+			if err := os.WriteFile(headerFile(dir, src.ID), file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg})
+			m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg})
 			if err := modelOf(t, idx).check(acquire(t, m, src), rand.New(rand.NewPCG(1, 1))); err != nil {
 				t.Error(err)
 			}
 			m.waitPersisted(src)
-			now, err := os.ReadFile(fileName(dir, src.ID))
+			now, err := os.ReadFile(headerFile(dir, src.ID))
 			if err != nil || bytes.Equal(now, file) {
 				t.Errorf("the file is as it was, %v", err)
 			}

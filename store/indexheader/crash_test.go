@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/oklog/ulid/v2"
+
+	"larder/internal/localfs"
 	"larder/internal/panics"
 )
 
@@ -34,7 +37,7 @@ func buildUntilKilled(dir string) {
 	}
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	m, err := New(Options{Dir: dir, Bucket: bkt, PartSize: 128 << 10})
+	m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt, PartSize: 128 << 10})
 	if err != nil {
 		panic(err)
 	}
@@ -109,7 +112,7 @@ func TestKilled(t *testing.T) {
 			}
 			bkt := newBucket()
 			src := bkt.add(1, idx)
-			m := newManager(t, Options{Dir: dir, Bucket: bkt})
+			m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 			h := acquire(t, m, src)
 			if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 				t.Fatal(err)
@@ -132,7 +135,7 @@ func TestPersistFails(t *testing.T) {
 		dir := t.TempDir()
 		bkt := newBucket()
 		src := bkt.add(1, idx)
-		m := newManager(t, Options{Dir: dir, Bucket: bkt})
+		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 		m.step = func(name string) error {
 			if name == at {
 				return fmt.Errorf("no space left on device")
@@ -155,7 +158,7 @@ func TestPanickingBuildLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
 	src := bkt.add(1, synthIndex(t, 40_000))
-	m := newManager(t, Options{Dir: dir, Bucket: bkt, PartSize: 128 << 10})
+	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, PartSize: 128 << 10})
 	m.step = func(string) error { panic("a bug") }
 	var p *panics.Error
 	if _, _, err := m.Acquire(t.Context(), src); !errors.As(err, &p) {
@@ -165,3 +168,6 @@ func TestPanickingBuildLeavesNothing(t *testing.T) {
 		t.Errorf("files %v", names)
 	}
 }
+
+// headerFile is the path of a block's header.
+func headerFile(dir string, id ulid.ULID) string { return filepath.Join(dir, fileName(id)) }

@@ -1,12 +1,14 @@
 package indexheader
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -16,6 +18,8 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/localfs"
 )
 
 func flip(t testing.TB, file string, off int64) {
@@ -51,9 +55,9 @@ func TestDamagedFile(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	file := fileName(dir, src.ID)
+	file := headerFile(dir, src.ID)
 	write := func() {
-		m, err := New(Options{Dir: dir, Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +80,7 @@ func TestDamagedFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		bkt.reads()
-		m, err := New(Options{Dir: dir, Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,9 +125,9 @@ func TestDamageWhileOpen(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, idx)
 		reg := prometheus.NewRegistry()
-		m := newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg, BlockCacheBytes: cache})
+		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg, BlockCacheBytes: cache})
 		h := acquire(t, m, src)
-		file := fileName(dir, src.ID)
+		file := headerFile(dir, src.ID)
 		m.waitPersisted(src)
 		r := h.cur.Load()
 		names, err := filepath.Glob(file)
@@ -218,11 +222,11 @@ func TestDamageWithinBlock(t *testing.T) {
 	// The entry after next claims to share more than there is.
 	block[c.next] = 0x7f
 	binary.BigEndian.PutUint32(block[len(block)-crc32.Size:], crc32.Checksum(block[:len(block)-crc32.Size], castagnoli))
-	if err := os.WriteFile(fileName(dir, src.ID), bad, 0o666); err != nil {
+	if err := os.WriteFile(headerFile(dir, src.ID), bad, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	reg := prometheus.NewRegistry()
-	h := acquire(t, newManager(t, Options{Dir: dir, Bucket: bkt, Registerer: reg}), src)
+	h := acquire(t, newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg}), src)
 	i := 0
 	err = h.Values(context.Background(), "pod", "", func(v []byte, l List) (bool, error) {
 		if string(v) != values[i] || l != model.want("pod", values[i]) {
@@ -272,11 +276,11 @@ func TestDamageIsNotSticky(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	m := newManager(t, Options{Dir: dir, Bucket: bkt, BlockCacheBytes: -1})
+	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, BlockCacheBytes: -1})
 	h := acquire(t, m, src)
 	m.waitPersisted(src)
 	r := h.cur.Load()
-	flip(t, fileName(dir, src.ID), r.valOff[r.first[r.nameIndex("pod")]]+10)
+	flip(t, headerFile(dir, src.ID), r.valOff[r.first[r.nameIndex("pod")]]+10)
 	down := errors.New("503 slow down")
 	bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, down, true })
 	some := []string{model.values["pod"][0]}
@@ -294,7 +298,7 @@ func TestDamageIsNotSticky(t *testing.T) {
 func TestCallbackErrors(t *testing.T) {
 	idx := tinyIndex(t)
 	bkt := newBucket()
-	h := acquire(t, newManager(t, Options{Dir: t.TempDir(), Bucket: bkt}), bkt.add(1, idx))
+	h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx))
 	for _, want := range []error{errors.New("enough"), &damageError{what: "of another header", err: errChecksum}} {
 		if err := h.Symbols(context.Background(), []uint32{0, 1}, func(int, []byte) error { return want }); err != want {
 			t.Errorf("got %v", err)
@@ -317,5 +321,39 @@ func TestCallbackErrors(t *testing.T) {
 	}
 	if err := h.Symbols(ctx, []uint32{0}, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestLinkInPlaceOfAFile: the good file behind a link is neither read nor changed, and a header that is
+// built takes the link's place. A link under a temporary name is removed at the start.
+func TestLinkInPlaceOfAFile(t *testing.T) {
+	dir, bkt := t.TempDir(), newBucket()
+	idx := tinyIndex(t)
+	src := bkt.add(1, idx)
+	outside := filepath.Join(t.TempDir(), "file")
+	whole := headerBytes(t, idx)
+	if err := os.WriteFile(outside, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	temp := filepath.Join(dir, src.ID.String()+fileSuffix+".1.tmp")
+	for _, name := range []string{headerFile(dir, src.ID), temp} {
+		if err := os.Symlink(outside, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
+	if _, err := os.Lstat(temp); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the link under a temporary name: %v", err)
+	}
+	acquire(t, m, src)
+	m.waitPersisted(src)
+	if is, err := os.Lstat(headerFile(dir, src.ID)); err != nil || !is.Mode().IsRegular() {
+		t.Errorf("%v, %v, want a file", is, err)
+	}
+	if len(bkt.reads()) == 0 {
+		t.Error("the file behind the link was used")
+	}
+	if now, err := os.ReadFile(outside); err != nil || !bytes.Equal(now, whole) {
+		t.Errorf("the file behind the link has changed, %v", err)
 	}
 }

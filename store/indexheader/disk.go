@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -20,7 +19,7 @@ func (m *Manager) prepareDir() error {
 		m.diskBad = true
 		return nil //nolint:nilerr // m works without it
 	}
-	if err := os.MkdirAll(m.opts.Dir, 0o777); err != nil {
+	if err := m.opts.Dir.Make(); err != nil {
 		return err
 	}
 	return removeTemporary(m.opts.Dir)

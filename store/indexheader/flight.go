@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"larder/internal/localfs"
 	"larder/internal/telemetry"
 )
 
@@ -113,7 +113,7 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 		}
 		m.install(e, l.r)
 		e.prepared = true
-		if m.opts.Dir != "" && !l.unsaved() && inMemory(l.r) {
+		if !m.opts.Dir.IsZero() && !l.unsaved() && inMemory(l.r) {
 			m.unsaved[e] = struct{}{}
 		}
 	} else if err == nil {
@@ -167,7 +167,7 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 			return loaded{}, fmt.Errorf("index header of block %s: size of the index is not known: %w", e.src.ID, err)
 		}
 	}
-	if m.opts.Dir != "" {
+	if !m.opts.Dir.IsZero() {
 		if fl.again {
 			m.removeFile(e)
 		} else if r := m.openExisting(ctx, e); r != nil {
@@ -214,6 +214,11 @@ func (m *Manager) openExisting(ctx context.Context, e *entry) *reader {
 	span := startSpan(&ctx, "open index header", e.src)
 	defer span.End()
 	f, err := openFile(m.opts.Dir, e.src.ID)
+	if errors.Is(err, localfs.ErrSpecial) {
+		m.dropped(e, err)
+		m.removeFile(e)
+		return nil
+	}
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			m.diskFailed("open index header", e, err)
@@ -265,7 +270,7 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 		}
 		span.End()
 	}()
-	inMemory = inMemory || m.opts.Dir == ""
+	inMemory = inMemory || m.opts.Dir.IsZero()
 	reread := false
 	for {
 		l, err = m.buildOnce(ctx, e, background, inMemory)
@@ -387,11 +392,11 @@ func (m *Manager) save(e *entry, l loaded) bool {
 		}
 	}
 	if err == nil && !gone {
-		err = persist(file.f, m.opts.Dir, e.src.ID, m.step)
+		err = persist(file, m.opts.Dir, e.src.ID, m.step)
 	}
 	if err != nil || gone {
 		if file != nil {
-			os.Remove(file.f.Name())
+			file.remove()
 		}
 		if file != nil && l.unnamed != nil {
 			file.f.Close()

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"larder/internal/localfs"
 )
 
 // The header of a fixed index has the bytes that it always had. Whoever changes the layout increases formatVersion, writes the golden
@@ -30,10 +32,10 @@ func TestGoldenHeader(t *testing.T) {
 		dir := t.TempDir()
 		bkt := newBucket()
 		src := bkt.add(1, idx)
-		if err := os.WriteFile(fileName(dir, src.ID), want, 0o666); err != nil {
+		if err := os.WriteFile(headerFile(dir, src.ID), want, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		h := acquire(t, newManager(t, Options{Dir: dir, Bucket: bkt}), src)
+		h := acquire(t, newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt}), src)
 		if err := modelOf(t, idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

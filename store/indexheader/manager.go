@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -98,7 +97,7 @@ func New(opts Options) (*Manager, error) {
 	if opts.IdleTimeout > 0 {
 		m.wg.Go(m.closeIdle)
 	}
-	if opts.Dir != "" {
+	if !opts.Dir.IsZero() {
 		if err := m.prepareDir(); err != nil {
 			m.diskFailed("directory of the index headers", nil, err)
 		}
@@ -303,7 +302,7 @@ func (m *Manager) Prefetch(srcs []Source) {
 func (m *Manager) dispatch() {
 	for !m.closed && m.slots.queue.Len() > 0 {
 		e := m.slots.queue[0]
-		if (m.opts.Dir == "" || m.diskBad) && m.openBytes >= m.opts.MaxOpenBytes {
+		if (m.opts.Dir.IsZero() || m.diskBad) && m.openBytes >= m.opts.MaxOpenBytes {
 			// Headers in memory that nobody asked for must not push out those that somebody did.
 			m.slots.queue.remove(e)
 			m.notify()
@@ -406,7 +405,7 @@ func (m *Manager) Keep(keep func(ulid.ULID) bool) {
 // Retain removes the files of blocks that keep does not want and that nobody has asked for: what blocks that left the bucket while no
 // process ran have left behind. Call it when the blocks are known completely.
 func (m *Manager) Retain(keep func(ulid.ULID) bool) error {
-	if m.opts.Dir == "" {
+	if m.opts.Dir.IsZero() {
 		return nil
 	}
 	ids, err := filesIn(m.opts.Dir)
@@ -426,11 +425,11 @@ func (m *Manager) Retain(keep func(ulid.ULID) bool) error {
 
 // removeFile removes the entry's file, if there is one. mu is not held.
 func (m *Manager) removeFile(e *entry) {
-	if m.opts.Dir == "" {
+	if m.opts.Dir.IsZero() {
 		return
 	}
 	e.fileMu.Lock()
-	err := os.Remove(fileName(m.opts.Dir, e.src.ID))
+	err := m.opts.Dir.Remove(fileName(e.src.ID))
 	e.fileMu.Unlock()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		m.opts.Logger.Warn("remove index header", "block", e.src.ID, "err", err)

@@ -16,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/localfs"
 )
 
 // hold makes every read of the bucket wait until release is called or the read is cancelled. started receives the name of each.
@@ -40,7 +42,7 @@ func TestAcquireIsOneFlight(t *testing.T) {
 		idx := tinyIndex(t)
 		bkt := newBucket()
 		src := bkt.add(1, idx)
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +91,7 @@ func TestBuildEndsWhenNobodyWaits(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
 		dir := t.TempDir()
-		m, err := New(Options{Dir: dir, Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +135,7 @@ func TestBuildTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, BuildTimeout: 90 * time.Second})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, BuildTimeout: 90 * time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +158,7 @@ func TestIdleHeadersAreClosed(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
 		reg := prometheus.NewRegistry()
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, IdleTimeout: time.Minute, Registerer: reg})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, IdleTimeout: time.Minute, Registerer: reg})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,11 +207,11 @@ func TestOpenAllowance(t *testing.T) {
 		bkt := newBucket()
 		reg := prometheus.NewRegistry()
 		src := bkt.add(1, idx)
-		m1 := newManager(t, Options{Dir: dir, Bucket: bkt})
+		m1 := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 		probe := acquire(t, m1, src)
 		m1.waitPersisted(src)
 		one := probe.cur.Load().heap
-		m := newManager(t, Options{Dir: dir, Bucket: bkt, MaxOpenBytes: 3*one + one/2, Registerer: reg})
+		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, MaxOpenBytes: 3*one + one/2, Registerer: reg})
 		var releases []func()
 		var headers []*Header
 		for n := range byte(6) {
@@ -260,7 +262,7 @@ func TestPrefetchOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
 		bkt := newBucket()
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, BuildConcurrency: 1})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, BuildConcurrency: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,7 +322,7 @@ func TestPrefetchGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -393,7 +395,7 @@ func TestWait(t *testing.T) {
 		bkt := newBucket()
 		good, missing := bkt.add(1, idx), bkt.add(2, idx)
 		delete(bkt.objects, missing.IndexObject)
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +431,7 @@ func TestWait(t *testing.T) {
 func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	idx, dir, bkt := tinyIndex(t), t.TempDir(), newBucket()
 	left, stays := bkt.add(1, idx), bkt.add(2, idx)
-	m := newManager(t, Options{Dir: dir, Bucket: bkt})
+	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	m.Forget(left.ID)
 	h, release, err := m.Acquire(context.Background(), left)
 	if err != nil {
@@ -459,7 +461,7 @@ func TestForget(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	m := newManager(t, Options{Dir: dir, Bucket: bkt})
+	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	h, release, err := m.Acquire(context.Background(), src)
 	if err != nil {
 		t.Fatal(err)
@@ -479,7 +481,7 @@ func TestForget(t *testing.T) {
 
 	// Forgotten between the build and the naming of the file.
 	reached, goOn := make(chan struct{}), make(chan struct{})
-	m2 := newManager(t, Options{Dir: dir, Bucket: bkt})
+	m2 := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	m2.step = func(name string) error {
 		if name == "write" {
 			close(reached)
@@ -513,7 +515,7 @@ func TestRetain(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
 	a, b, c := bkt.add(1, idx), bkt.add(2, idx), bkt.add(3, idx)
-	m, err := New(Options{Dir: dir, Bucket: bkt})
+	m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -525,7 +527,7 @@ func TestRetain(t *testing.T) {
 	if err := os.WriteFile(dir+"/something else", nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	m = newManager(t, Options{Dir: dir, Bucket: bkt})
+	m = newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	acquire(t, m, b)
 	if err := m.Retain(func(id ulid.ULID) bool { return id == a.ID }); err != nil {
 		t.Fatal(err)
@@ -542,7 +544,7 @@ func TestClose(t *testing.T) {
 		idx := tinyIndex(t)
 		bkt := newBucket()
 		a, b := bkt.add(1, idx), bkt.add(2, idx)
-		m, err := New(Options{Dir: t.TempDir(), Bucket: bkt, BuildConcurrency: 1})
+		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, BuildConcurrency: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -589,7 +591,7 @@ func TestTwoManagersInOneDirectory(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	a := newManager(t, Options{Dir: dir, Bucket: bkt})
+	a := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	started := make(chan struct{})
 	goOn := make(chan struct{})
 	proceed := sync.OnceFunc(func() { close(goOn) })
@@ -604,7 +606,7 @@ func TestTwoManagersInOneDirectory(t *testing.T) {
 	ha := acquire(t, a, src)
 	<-started
 	// The second starts while the first is writing, and builds the same header.
-	b := newManager(t, Options{Dir: dir, Bucket: bkt})
+	b := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	if names := headerFiles(t, dir); len(names) != 1 {
 		t.Fatalf("the other's temporary file is gone: %v", names)
 	}
@@ -638,7 +640,7 @@ func TestConcurrentUse(t *testing.T) {
 	for n := range byte(6) {
 		srcs = append(srcs, bkt.add(n, idx))
 	}
-	m := newManager(t, Options{Dir: dir, Bucket: bkt, MaxOpenFiles: 2, IdleTimeout: time.Millisecond, BlockCacheBytes: 200 << 10})
+	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, MaxOpenFiles: 2, IdleTimeout: time.Millisecond, BlockCacheBytes: 200 << 10})
 	var wg sync.WaitGroup
 	for g := range uint64(8) {
 		wg.Go(func() {
@@ -651,7 +653,7 @@ func TestConcurrentUse(t *testing.T) {
 				case 1:
 					m.Prefetch(srcs)
 				case 2:
-					if f, err := os.OpenFile(fileName(dir, src.ID), os.O_RDWR, 0); err == nil {
+					if f, err := os.OpenFile(headerFile(dir, src.ID), os.O_RDWR, 0); err == nil {
 						f.WriteAt([]byte{byte(rnd.IntN(256))}, int64(20+rnd.IntN(60_000)))
 						f.Close()
 					}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/localfs"
 )
 
 // A block counts as opened when its header was built, not when somebody has asked for it, and not when the build has failed.
@@ -14,7 +16,7 @@ func TestOpened(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
-		m, err := New(Options{Dir: dir, Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/localfs"
 )
 
 // Over random blocks written by Prometheus, a header says what Prometheus's reader says, in every index format, from a file and from
@@ -24,9 +26,9 @@ func TestHeaderEqualsIndex(t *testing.T) {
 			bkt := newBucket()
 			src := bkt.add(1, idx)
 			for _, opts := range []Options{
-				{Dir: t.TempDir()}, {Dir: t.TempDir(), BlockCacheBytes: -1}, {Dir: t.TempDir(), BlockCacheBytes: 300 << 10}, {},
+				{Dir: localfs.At(t.TempDir())}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: -1}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: 300 << 10}, {},
 			} {
-				t.Run(fmt.Sprintf("seed %d/V%d/dir %v/cache %d", seed, version, opts.Dir != "", opts.BlockCacheBytes), func(t *testing.T) {
+				t.Run(fmt.Sprintf("seed %d/V%d/dir %v/cache %d", seed, version, !opts.Dir.IsZero(), opts.BlockCacheBytes), func(t *testing.T) {
 					opts.Bucket = bkt
 					opts.PartSize = 16 << 10 // many parts
 					h := acquire(t, newManager(t, opts), src)
@@ -52,7 +54,7 @@ func TestGoldenV1(t *testing.T) {
 		t.Fatalf("version %d, %d symbols, %d values", m.version, len(m.symbols), len(m.values["bar"]))
 	}
 	bkt := newBucket()
-	h := acquire(t, newManager(t, Options{Dir: t.TempDir(), Bucket: bkt}), bkt.add(1, idx))
+	h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx))
 	if err := m.check(h, rand.New(rand.NewPCG(1, 2))); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func TestManyValuesAndNone(t *testing.T) {
 	for name, idx := range map[string][]byte{"V2": many, "V1": asV1(t, many, rnd), "no series": writeIndex(t, nil)} {
 		t.Run(name, func(t *testing.T) {
 			bkt := newBucket()
-			h := acquire(t, newManager(t, Options{Dir: t.TempDir(), Bucket: bkt, PartSize: 1 << 20}), bkt.add(1, idx))
+			h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 1 << 20}), bkt.add(1, idx))
 			if err := modelOf(t, idx).check(h, rnd); err != nil {
 				t.Fatal(err)
 			}

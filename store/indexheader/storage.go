@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/oklog/ulid/v2"
+
+	"larder/internal/localfs"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 	tempPattern = fileSuffix + ".*.tmp"
 )
 
-func fileName(dir string, id ulid.ULID) string { return filepath.Join(dir, id.String()+fileSuffix) }
+func fileName(id ulid.ULID) string { return id.String() + fileSuffix }
 
 // fileStorage is a header in a file. It is read with pread: a look-up that has to wait for the disk blocks a system call and not, as
 // a page fault would, a processor of the scheduler.
@@ -32,8 +34,8 @@ func (f *fileStorage) Size() int64 { return f.size }
 func (f *fileStorage) heap() int64 { return 0 }
 
 // openFile opens the file of a block's header.
-func openFile(dir string, id ulid.ULID) (*fileStorage, error) {
-	f, err := os.Open(fileName(dir, id))
+func openFile(dir localfs.Dir, id ulid.ULID) (*fileStorage, error) {
+	f, err := dir.Open(fileName(id))
 	if err != nil {
 		return nil, err
 	}
@@ -56,27 +58,30 @@ type output interface {
 
 // fileOutput writes a header under a temporary name.
 type fileOutput struct {
+	dir localfs.Dir
 	f   *os.File
 	buf *bufio.Writer
 	n   int64
 }
 
-// createFile makes a file in dir, and dir if it is missing: somebody may have removed it.
-func createFile(dir string, id ulid.ULID) (*fileOutput, error) {
-	f, err := os.CreateTemp(dir, id.String()+tempPattern)
-	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(dir, 0o777) == nil {
-		f, err = os.CreateTemp(dir, id.String()+tempPattern)
+// createFile makes a file in dir, and dir if it is missing: another program may have removed it.
+func createFile(dir localfs.Dir, id ulid.ULID) (*fileOutput, error) {
+	f, err := dir.Create(id.String() + tempPattern)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = dir.Make(); err == nil {
+			f, err = dir.Create(id.String() + tempPattern)
+		}
 	}
 	if err != nil {
 		return nil, &localError{err}
 	}
 	// The lock tells a process that starts on the same directory that the file is being written. It goes with the process.
+	o := &fileOutput{dir: dir, f: f}
 	if err := lockFile(f); err != nil {
-		f.Close()
-		os.Remove(f.Name())
+		o.discard()
 		return nil, &localError{err}
 	}
-	return &fileOutput{f: f}, nil
+	return o, nil
 }
 
 func (o *fileOutput) Write(b []byte) (int, error) {
@@ -98,50 +103,61 @@ func (o *fileOutput) finish() (storage, error) {
 
 func (o *fileOutput) discard() {
 	o.f.Close()
-	os.Remove(o.f.Name())
+	o.remove()
 }
+
+// tempName is what the file is called until it is whole.
+func (o *fileOutput) tempName() string { return filepath.Base(o.f.Name()) }
+
+// remove removes the unfinished file. What stays, the next start removes.
+func (o *fileOutput) remove() { _ = o.dir.Remove(o.tempName()) }
 
 // persist gives a whole header its name, for good: after it a crash leaves either this file or the one before. steps is called
 // before each step; tests stop there.
-func persist(f *os.File, dir string, id ulid.ULID, step func(string) error) error {
+func persist(o *fileOutput, dir localfs.Dir, id ulid.ULID, step func(string) error) error {
 	if err := step("sync"); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
+	if err := o.f.Sync(); err != nil {
 		return err
 	}
 	if err := step("rename"); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), fileName(dir, id)); err != nil {
+	if err := dir.Rename(o.tempName(), fileName(id)); err != nil {
 		return err
 	}
 	if err := step("sync directory"); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return dir.Sync()
 }
 
 // removeTemporary removes what builds that were cut off have left. Files that another process is writing stay.
-func removeTemporary(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, "*"+tempPattern))
+func removeTemporary(dir localfs.Dir) error {
+	names, err := dir.Names()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		f, err := os.Open(name)
+		if temp, err := filepath.Match("*"+tempPattern, name); err != nil || !temp {
+			continue
+		}
+		f, err := dir.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // renamed or removed by its owner
+		}
+		if errors.Is(err, localfs.ErrSpecial) {
+			err = dir.Remove(name)
+			if err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return err
 		}
 		if lockFile(f) == nil {
-			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				f.Close()
 				return err
 			}
@@ -152,14 +168,14 @@ func removeTemporary(dir string) error {
 }
 
 // filesIn returns the blocks that have a header file in dir.
-func filesIn(dir string) ([]ulid.ULID, error) {
-	entries, err := os.ReadDir(dir)
+func filesIn(dir localfs.Dir) ([]ulid.ULID, error) {
+	names, err := dir.Names()
 	if err != nil {
 		return nil, err
 	}
 	var ids []ulid.ULID
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), fileSuffix)
+	for _, name := range names {
+		name, ok := strings.CutSuffix(name, fileSuffix)
 		if id, err := ulid.ParseStrict(name); ok && err == nil {
 			ids = append(ids, id)
 		}

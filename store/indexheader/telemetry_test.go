@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+
+	"larder/internal/localfs"
 )
 
 // The names that dashboards read, and that they count.
@@ -17,7 +19,7 @@ func TestMetricNames(t *testing.T) {
 	dir := t.TempDir()
 	for round, wantBuilds := range []float64{1, 0} {
 		reg := prometheus.NewRegistry()
-		m, err := New(Options{Dir: dir, Bucket: bkt, Registerer: reg})
+		m, err := New(Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +65,7 @@ func TestSpans(t *testing.T) {
 	rec := tracetest.NewSpanRecorder()
 	tracer := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec)).Tracer("test")
 	for range 2 {
-		m := newManager(t, Options{Dir: dir, Bucket: bkt})
+		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 		ctx, span := tracer.Start(context.Background(), "request")
 		_, release, err := m.Acquire(ctx, src)
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"larder/internal/localfs"
 )
 
 const million = 1_000_000
@@ -42,7 +44,7 @@ func heapInUse() int64 {
 
 // BenchmarkOpenMillion opens the header of a block with 1,000,000 values of one label. The target is 20 ms and 5 MiB of heap.
 func BenchmarkOpenMillion(b *testing.B) {
-	m, src := millionHeader(b, Options{Dir: b.TempDir()})
+	m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir())})
 	b.ReportAllocs()
 	var keep []*reader
 	before := heapInUse()
@@ -87,7 +89,7 @@ func BenchmarkSymbols(b *testing.B) {
 	for _, cache := range []int64{-1, 0} {
 		for _, clustered := range []bool{false, true} {
 			b.Run(fmt.Sprintf("cache=%v/clustered=%v", cache == 0, clustered), func(b *testing.B) {
-				m, src := millionHeader(b, Options{Dir: b.TempDir(), BlockCacheBytes: cache})
+				m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir()), BlockCacheBytes: cache})
 				h := acquire(b, m, src)
 				refs := ascending(rand.New(rand.NewPCG(1, 1)), 5000, million, clustered)
 				n := 0
@@ -113,7 +115,7 @@ func BenchmarkLists(b *testing.B) {
 	for _, cache := range []int64{-1, 0} {
 		for _, clustered := range []bool{false, true} {
 			b.Run(fmt.Sprintf("cache=%v/clustered=%v", cache == 0, clustered), func(b *testing.B) {
-				m, src := millionHeader(b, Options{Dir: b.TempDir(), BlockCacheBytes: cache})
+				m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir()), BlockCacheBytes: cache})
 				h := acquire(b, m, src)
 				all := allValues(b, h)
 				var values []string
@@ -152,7 +154,7 @@ func allValues(t testing.TB, h *Header) []string {
 
 // BenchmarkValues streams 1,000,000 values, as a regular expression does.
 func BenchmarkValues(b *testing.B) {
-	m, src := millionHeader(b, Options{Dir: b.TempDir()})
+	m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir())})
 	h := acquire(b, m, src)
 	n := 0
 	b.ReportAllocs()
@@ -169,7 +171,7 @@ func BenchmarkBuildMillion(b *testing.B) {
 	for b.Loop() {
 		bkt := newBucket()
 		src := bkt.add(1, idx)
-		m, err := New(Options{Dir: b.TempDir(), Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(b.TempDir()), Bucket: bkt})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -195,7 +197,7 @@ func BenchmarkBuildSmall(b *testing.B) {
 		srcs = append(srcs, src)
 	}
 	for b.Loop() {
-		m, err := New(Options{Dir: b.TempDir(), Bucket: bkt})
+		m, err := New(Options{Dir: localfs.At(b.TempDir()), Bucket: bkt})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -231,7 +233,7 @@ func TestOpenMillion(t *testing.T) {
 	idx := synthIndex(t, million)
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	m := newManager(t, Options{Dir: t.TempDir(), Bucket: bkt})
+	m := newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt})
 	base := heapInUse()
 	var peak atomic.Int64
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -298,7 +300,7 @@ func TestOpenMillion(t *testing.T) {
 func TestLookupAllocations(t *testing.T) {
 	idx := synthIndex(t, 20_000)
 	bkt := newBucket()
-	m := newManager(t, Options{Dir: t.TempDir(), Bucket: bkt})
+	m := newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt})
 	h := acquire(t, m, bkt.add(1, idx))
 	ctx := context.Background()
 	values := allValues(t, h)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"larder/internal/localfs"
 	"larder/internal/panics"
 	"larder/internal/sealed"
 )
@@ -35,8 +35,8 @@ func fileFormat() sealed.Format { return sealed.Format{Kind: "irregular", Versio
 
 // Options of Blocks. The zero value keeps findings in memory alone.
 type Options struct {
-	// Dir is the directory of the file; "": findings last as long as the process.
-	Dir string
+	// Dir is the directory of the file; none: findings last as long as the process.
+	Dir localfs.Dir
 	// Hold is called before the file is written; its error counts as one of writing. nil: Dir
 	// belongs to Blocks.
 	Hold func() error
@@ -88,7 +88,7 @@ func Open(opts Options) *Blocks {
 		Name: "larder_blocks_irregular",
 		Help: "Served blocks whose series or labels were found out of order, repeated or empty. Their answers are normalised and sorted in memory.",
 	}, func() float64 { return float64(b.count()) })
-	if opts.Dir != "" {
+	if !opts.Dir.IsZero() {
 		b.load()
 	}
 	return b
@@ -96,18 +96,17 @@ func Open(opts Options) *Blocks {
 
 // load reads the file. If it cannot be read, the findings are lost and made again.
 func (b *Blocks) load() {
-	path := filepath.Join(b.opts.Dir, fileName)
-	if err := sealed.RemoveTemps(path); err != nil {
+	if err := sealed.RemoveTemps(b.opts.Dir, fileName); err != nil {
 		b.log.Warn("temporary files of irregular blocks stay", "err", err)
 	}
-	payload, err := fileFormat().Read(path, maxFileBytes)
+	payload, err := fileFormat().Read(b.opts.Dir, fileName, maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	var saved []finding
 	if err == nil {
 		if err = json.Unmarshal(payload, &saved); err != nil {
-			err = fmt.Errorf("%s: %w: %w", path, sealed.ErrDamaged, err)
+			err = fmt.Errorf("%s: %w: %w", b.opts.Dir.Path(fileName), sealed.ErrDamaged, err)
 		}
 	}
 	if err != nil {
@@ -184,7 +183,7 @@ func (b *Blocks) count() int {
 
 // save writes the file in the background: a request does not wait for the disk.
 func (b *Blocks) save() {
-	if b.opts.Dir == "" {
+	if b.opts.Dir.IsZero() {
 		return
 	}
 	b.mu.Lock()
@@ -209,7 +208,7 @@ func (b *Blocks) write() error {
 		err = b.opts.Hold()
 	}
 	if err == nil {
-		err = fileFormat().Write(filepath.Join(b.opts.Dir, fileName), payload, true)
+		err = fileFormat().Write(b.opts.Dir, fileName, payload, true)
 	}
 	if err != nil {
 		b.log.Warn("irregular blocks are not saved: the next start finds out again", "err", err)

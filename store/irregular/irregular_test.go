@@ -12,6 +12,8 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+
+	"larder/internal/localfs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -44,7 +46,7 @@ func TestFindingsSurviveARestart(t *testing.T) {
 	dir := t.TempDir()
 	open := func() (*Blocks, *prometheus.Registry) {
 		reg := prometheus.NewRegistry()
-		return Open(Options{Dir: dir, Registerer: reg}), reg
+		return Open(Options{Dir: localfs.At(dir), Registerer: reg}), reg
 	}
 	b, _ := open()
 	b.Note(ulid.ULID{1}, 7, "first")
@@ -77,7 +79,7 @@ func TestFindingsSurviveARestart(t *testing.T) {
 // is made again.
 func TestDamagedFile(t *testing.T) {
 	dir := t.TempDir()
-	b := Open(Options{Dir: dir})
+	b := Open(Options{Dir: localfs.At(dir)})
 	b.Note(ulid.ULID{1}, 7, "found")
 	b.Close()
 	path := filepath.Join(dir, fileName)
@@ -91,14 +93,14 @@ func TestDamagedFile(t *testing.T) {
 		if err := os.WriteFile(path, damaged, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b := Open(Options{Dir: dir})
+		b := Open(Options{Dir: localfs.At(dir)})
 		know(t, b, 1, 7, "")
 		b.Close()
 	}
-	b = Open(Options{Dir: dir})
+	b = Open(Options{Dir: localfs.At(dir)})
 	b.Note(ulid.ULID{1}, 7, "again")
 	b.Close()
-	b = Open(Options{Dir: dir})
+	b = Open(Options{Dir: localfs.At(dir)})
 	defer b.Close()
 	know(t, b, 1, 7, "again")
 }
@@ -108,7 +110,7 @@ func TestDamagedFile(t *testing.T) {
 func TestUnwritableDirectory(t *testing.T) {
 	var log bytes.Buffer
 	b := Open(Options{
-		Dir:    t.TempDir(),
+		Dir:    localfs.At(t.TempDir()),
 		Hold:   func() error { return errors.New("held by another process") },
 		Logger: slog.New(slog.NewTextHandler(&log, nil)),
 	})

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"path/filepath"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/localfs"
 	"larder/internal/sealed"
 )
 
@@ -185,24 +185,23 @@ func (r *Recorder) merge(saved snapshot) {
 }
 
 // readSnapshot reads the file in dir, fs.ErrNotExist if there is none.
-func readSnapshot(dir string) (snapshot, error) {
-	path := filepath.Join(dir, snapshotName)
+func readSnapshot(dir localfs.Dir) (snapshot, error) {
 	// A process that was killed while it wrote the file has left what it had of it.
-	if err := sealed.RemoveTemps(path); err != nil {
+	if err := sealed.RemoveTemps(dir, snapshotName); err != nil {
 		return snapshot{}, err
 	}
-	payload, err := snapshotFormat().Read(path, maxSnapshotBytes)
+	payload, err := snapshotFormat().Read(dir, snapshotName, maxSnapshotBytes)
 	if err != nil {
 		return snapshot{}, err
 	}
 	saved, ok := decode(payload)
 	if !ok {
-		return snapshot{}, fmt.Errorf("%s: %w: %w", path, sealed.ErrDamaged, errPayload)
+		return snapshot{}, fmt.Errorf("%s: %w: %w", dir.Path(snapshotName), sealed.ErrDamaged, errPayload)
 	}
 	return saved, nil
 }
 
 // writeSnapshot replaces the file in dir in one step. It is for its owner alone: matchers say what people ask for.
-func writeSnapshot(dir string, payload []byte) error {
-	return snapshotFormat().Write(filepath.Join(dir, snapshotName), payload, true)
+func writeSnapshot(dir localfs.Dir, payload []byte) error {
+	return snapshotFormat().Write(dir, snapshotName, payload, true)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/localfs"
 	"larder/internal/sealed"
 	"larder/store/catalog"
 )
@@ -45,14 +46,14 @@ func TestSnapshotsAddUp(t *testing.T) {
 		dir := t.TempDir()
 		r := filled("x")
 		payload, _ := r.encode()
-		if err := writeSnapshot(dir, payload); err != nil {
+		if err := writeSnapshot(localfs.At(dir), payload); err != nil {
 			t.Fatal(err)
 		}
 		want := hotOf(r)
 		// However long no process runs, and twice: the file stays.
 		time.Sleep(50 * halfLife)
 		for range 2 {
-			saved, err := readSnapshot(dir)
+			saved, err := readSnapshot(localfs.At(dir))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +86,7 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readSnapshot(dir); (err != nil) != (want != nil) || !errors.Is(err, want) {
+		if _, err := readSnapshot(localfs.At(dir)); (err != nil) != (want != nil) || !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/sealed"
@@ -53,8 +54,8 @@ type Options struct {
 	Recorder *Recorder
 	Store    Store
 	Headers  Headers
-	// Dir is where the snapshot is kept; "": nowhere, and a start is cold.
-	Dir string
+	// Dir is where the snapshot is kept; none: nowhere, and a start is cold.
+	Dir localfs.Dir
 	// Hold is called before the snapshot is written; its error counts as one of writing. nil: Dir is the Warmer's alone.
 	Hold func() error
 	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps replaced blocks longer.
@@ -138,13 +139,13 @@ func (w *Warmer) served(id ulid.ULID) bool {
 
 // Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a last one. It is called once the blocks are known.
 func (w *Warmer) Run(ctx context.Context) {
-	if w.opts.Dir != "" {
+	if !w.opts.Dir.IsZero() {
 		w.contained(w.load)
 	}
 	var replaying sync.WaitGroup
 	replaying.Go(func() { w.contained(func() { w.replaySnapshot(ctx) }) })
 	defer replaying.Wait()
-	if w.opts.Dir == "" {
+	if w.opts.Dir.IsZero() {
 		return
 	}
 	t := time.NewTicker(w.opts.SaveEvery)

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -123,7 +124,7 @@ func TestAStartReplaysTheHottestFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		one, two, gone := blockOf(1), blockOf(2), blockOf(3)
-		first := newBed(t, Options{Dir: dir})
+		first := newBed(t, Options{Dir: localfs.At(dir)})
 		first.ViewChanged(view(), view(one, two, gone))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancelled := make(chan struct{})
@@ -133,7 +134,7 @@ func TestAStartReplaysTheHottestFirst(t *testing.T) {
 		cancel()
 		<-cancelled
 
-		second := newBed(t, Options{Dir: dir})
+		second := newBed(t, Options{Dir: localfs.At(dir)})
 		// Two are replayed at once. The last would be through first if it were one of them.
 		took := map[string]time.Duration{"1 a=hot": 2 * time.Second, "2 a=warm": 4 * time.Second, "1 a=warm": time.Second}
 		second.store.hold = func(_ context.Context, what string) (bool, error) {
@@ -337,7 +338,7 @@ func ignores(t *testing.T, file []byte) {
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b := newBed(t, Options{Dir: dir, SaveEvery: time.Minute})
+		b := newBed(t, Options{Dir: localfs.At(dir), SaveEvery: time.Minute})
 		one := blockOf(1)
 		b.ViewChanged(view(), view(one))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -348,14 +349,14 @@ func ignores(t *testing.T, file []byte) {
 		}
 		ask(b.opts.Recorder, 1, "x", one)
 		time.Sleep(61 * time.Second)
-		if saved, err := readSnapshot(dir); err != nil || len(saved.blocks) != 1 || len(saved.sets) != 1 {
+		if saved, err := readSnapshot(localfs.At(dir)); err != nil || len(saved.blocks) != 1 || len(saved.sets) != 1 {
 			t.Errorf("after a minute: %+v, %v", saved, err)
 		}
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		if _, err := readSnapshot(dir); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := readSnapshot(localfs.At(dir)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("it was written again without a change: %v", err)
 		}
 		cancel()
