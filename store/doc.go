@@ -30,7 +30,9 @@
 //
 // # Locks
 //
-// Server.mu guards the map of block readers, Admission.mu all turns, texts.mu what texts take, tenants.mu the names that metrics know, stalls.mu the requests that
-// send. None of them is held while reading, sending or waiting. Under stringSet.mu, which guards the strings of a label answer, Admission.mu
-// is taken; no other two are held together. docs/locks.md has all of the process.
+// Server.mu guards the map of block readers, Admission.mu all turns, texts.mu what texts take,
+// tenantNames.mu the tenants that metrics name, stalls.mu the requests that send. None of them is held
+// while reading, sending or waiting. Admission.mu is taken under stringSet.mu, which guards the strings
+// of a label answer, and sizeHistogram.mu under tenantNames.mu; no other two are held together.
+// docs/locks.md has all of the process.
 package store

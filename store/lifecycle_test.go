@@ -18,7 +18,6 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -219,37 +218,6 @@ func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 			_, err := g.client.LabelNames(context.Background(), &storepb.LabelNamesRequest{End: 1 << 50})
 			if status.Code(err) != codes.Internal {
 				t.Errorf("label names, %v: got %v, want Internal", fault, err)
-			}
-		}
-	}
-}
-
-// TestTenantsAreBounded: whoever may send requests chooses the names of tenants.
-func TestTenantsAreBounded(t *testing.T) {
-	dir, metas := twoBlocks(t)
-	g := startGateway(t, dir, gatewayOptions{})
-	for i := range 1100 {
-		ctx := metadata.NewIncomingContext(context.Background(), metadata.Pairs("thanos-tenant", fmt.Sprintf("\xff%d%s", i, strings.Repeat("x", 500))))
-		req := only(t, metas[0])
-		req.MinTime, req.MaxTime = 1<<49, 1<<50
-		if err := g.server.Series(req, &frames{ctx: ctx, on: func(int) error { return nil }}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	families, err := g.reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() != "thanos_bucket_store_series_result_series" {
-			continue
-		}
-		if n := len(f.Metric); n > 1001 {
-			t.Errorf("%d tenants in metrics", n)
-		}
-		for _, m := range f.Metric {
-			if v := m.Label[0].GetValue(); len(v) > 140 {
-				t.Fatalf("a tenant's name has %d bytes", len(v))
 			}
 		}
 	}

@@ -41,6 +41,7 @@ const samplesPerChunk = 120
 type Limits struct {
 	table   atomic.Pointer[limitTable]
 	dropped *prometheus.CounterVec
+	names   *tenantNames // of dropped; nil: each tenant has its own
 }
 
 // limitTable is immutable.
@@ -58,10 +59,16 @@ func NewLimits(others LimitOptions, tenants map[string]LimitOptions, reg prometh
 		Name: "thanos_bucket_store_queries_dropped_total",
 		Help: "Requests that were dropped because of a limit.",
 	}, []string{"reason", "tenant"})
-	for _, reason := range []string{"series", "chunks", "bytes"} {
-		l.dropped.WithLabelValues(reason, defaultTenant)
-	}
 	return l
+}
+
+// name has dropped name the tenants that names does, from the first on.
+func (l *Limits) name(names *tenantNames) {
+	l.names = names
+	names.own(l.dropped)
+	for _, reason := range []string{"series", "chunks", "bytes"} {
+		l.dropped.WithLabelValues(reason, names.first())
+	}
 }
 
 // set replaces the limits of the requests to come, and of those that wait.
@@ -112,8 +119,8 @@ func (o *LimitOptions) requestBytes(total, small int64) int64 {
 	return max(small, int64(o.RequestBytes*float64(total)))
 }
 
-// For returns the limiters of one request. label is what the metric calls its tenant.
-func (l *Limits) For(tenant, label string) (series, chunks *Limiter, bytes *BytesLimiter) {
+// For returns the limiters of one request.
+func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimiter) {
 	if l == nil {
 		return nil, nil, nil
 	}
@@ -121,7 +128,9 @@ func (l *Limits) For(tenant, label string) (series, chunks *Limiter, bytes *Byte
 		if limit == 0 {
 			return nil
 		}
-		return &Limiter{limit: limit, prefix: "exceeded " + what + " limit", dropped: func() { l.dropped.WithLabelValues(what, label).Inc() }}
+		return &Limiter{limit: limit, prefix: "exceeded " + what + " limit", dropped: func() {
+			l.names.observe(tenant, -1, func(label string) { l.dropped.WithLabelValues(what, label).Inc() })
+		}}
 	}
 	o := l.of(tenant)
 	maxChunks := o.Samples / samplesPerChunk

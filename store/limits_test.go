@@ -15,7 +15,8 @@ import (
 func TestLimitTexts(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	l := NewLimits(LimitOptions{Series: 10, Samples: 1200, Bytes: 1000}, nil, reg)
-	series, chunks, bytes := l.For("team-a", "team-a")
+	l.name(newTenantNames(0, nil))
+	series, chunks, bytes := l.For("team-a")
 	for _, c := range []struct {
 		reserve func() error
 		want    string // empty: no error
@@ -42,7 +43,7 @@ func TestLimitTexts(t *testing.T) {
 		}
 	}
 	// Another request starts at nothing.
-	series, _, _ = l.For("team-b", "team-b")
+	series, _, _ = l.For("team-b")
 	if err := series.Reserve(10); err != nil {
 		t.Error(err)
 	}
@@ -65,7 +66,7 @@ func TestSamplesAreChunks(t *testing.T) {
 	for _, c := range []struct{ samples, chunks uint64 }{
 		{1, 1}, {119, 1}, {120, 1}, {121, 2}, {240, 2}, {math.MaxUint64, math.MaxUint64/120 + 1},
 	} {
-		_, chunks, _ := NewLimits(LimitOptions{Samples: c.samples}, nil, nil).For("", "")
+		_, chunks, _ := NewLimits(LimitOptions{Samples: c.samples}, nil, nil).For("")
 		if err := chunks.Reserve(c.chunks); err != nil {
 			t.Errorf("%d samples: %v", c.samples, err)
 		}
@@ -78,7 +79,7 @@ func TestSamplesAreChunks(t *testing.T) {
 func TestNoLimits(t *testing.T) {
 	var none *Limits
 	for _, l := range []*Limits{none, NewLimits(LimitOptions{}, nil, nil)} {
-		series, chunks, bytes := l.For("", "")
+		series, chunks, bytes := l.For("")
 		for range 3 {
 			for _, err := range []error{series.Reserve(math.MaxUint64), chunks.Reserve(math.MaxUint64), bytes.Reserve("chunks", math.MaxUint64)} {
 				if err != nil {
@@ -91,7 +92,7 @@ func TestNoLimits(t *testing.T) {
 
 // TestLimitDoesNotWrap: a sum beyond 64 bits is a violation, not a small number.
 func TestLimitDoesNotWrap(t *testing.T) {
-	series, _, _ := NewLimits(LimitOptions{Series: math.MaxUint64 - 1}, nil, nil).For("", "")
+	series, _, _ := NewLimits(LimitOptions{Series: math.MaxUint64 - 1}, nil, nil).For("")
 	if err := series.Reserve(math.MaxUint64 - 1); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +105,7 @@ func TestLimitDoesNotWrap(t *testing.T) {
 func TestLimitConcurrent(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	const limit, goroutines, each = 1000, 8, 200
-	series, _, _ := NewLimits(LimitOptions{Series: limit}, nil, reg).For("t", "t")
+	series, _, _ := NewLimits(LimitOptions{Series: limit}, nil, reg).For("t")
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,8 +40,12 @@ type metrics struct {
 	unknownEncodings *prometheus.CounterVec
 }
 
-// factory makes metrics, the histograms with native buckets besides their classic ones.
-type factory struct{ promauto.Factory }
+// factory makes metrics, the histograms with native buckets besides their classic ones. Those by tenant
+// are names' own.
+type factory struct {
+	promauto.Factory
+	names *tenantNames
+}
 
 func (f factory) histogramOpts(name, help string, buckets []float64) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
@@ -56,7 +61,9 @@ func (f factory) histogram(name, help string, buckets ...float64) prometheus.His
 }
 
 func (f factory) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	return f.NewHistogramVec(f.histogramOpts(name, help, buckets), labels)
+	v := f.NewHistogramVec(f.histogramOpts(name, help, buckets), labels)
+	f.owned(v, labels)
+	return v
 }
 
 func (f factory) counter(name, help string) prometheus.Counter {
@@ -64,7 +71,16 @@ func (f factory) counter(name, help string) prometheus.Counter {
 }
 
 func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
-	return f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	v := f.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	f.owned(v, labels)
+	return v
+}
+
+// owned has the series of a tenant deleted when its name leaves.
+func (f factory) owned(metric tenantSeries, labels []string) {
+	if f.names != nil && slices.Contains(labels, "tenant") {
+		f.names.own(metric)
+	}
 }
 
 func (f factory) gauge(name, help string) prometheus.Gauge {
@@ -74,8 +90,9 @@ func (f factory) gauge(name, help string) prometheus.Gauge {
 // secondsBuckets are Thanos's for every duration of a request.
 var secondsBuckets = []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120}
 
-func newMetrics(reg prometheus.Registerer) *metrics {
-	f := factory{promauto.With(reg)}
+// newMetrics registers the metrics. names may be nil.
+func newMetrics(reg prometheus.Registerer, names *tenantNames) *metrics {
+	f := factory{promauto.With(reg), names}
 	items := prometheus.ExponentialBuckets(200, 2, 15)
 	sizes := prometheus.ExponentialBuckets(1024, 2, 15)
 	lists := []float64{
@@ -111,25 +128,29 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		corruptRecords:   f.counter("larder_chunk_records_corrupt_total", "Chunk records that did not verify when they were used."),
 		unknownEncodings: f.counters("larder_chunk_unknown_encoding_total", "Chunks of an encoding that larder does not know.", "encoding"),
 	}
-	m.seriesRefetches.WithLabelValues(defaultTenant)
-	m.chunkRefetches.WithLabelValues(defaultTenant)
-	m.emptyPostings.WithLabelValues(defaultTenant)
+	f.owned(m.sentChunkSize, []string{"tenant"})
+	for _, c := range []*prometheus.CounterVec{m.seriesRefetches, m.chunkRefetches, m.emptyPostings} {
+		c.WithLabelValues(names.first())
+	}
 	return m
 }
 
-// observe accounts for a finished request.
-func (m *metrics) observe(r *request) {
+// observe accounts for a finished request of a tenant that is called label.
+func (m *metrics) observe(r *request, label string) {
 	for i, name := range stageNames {
 		if d := r.stages[i].Load(); d > 0 {
 			m.stageSeconds.WithLabelValues(r.method, name).Observe(time.Duration(d).Seconds())
 		}
 	}
-	m.fetches.observe(r)
+	m.fetches.observe(r, label)
 	if n := r.decoded.FollowUps; n > 0 {
-		m.seriesRefetches.WithLabelValues(r.label).Add(float64(n))
+		m.seriesRefetches.WithLabelValues(label).Add(float64(n))
 	}
 	if n := r.records.FollowUps; n > 0 {
-		m.chunkRefetches.WithLabelValues(r.label).Add(float64(n))
+		m.chunkRefetches.WithLabelValues(label).Add(float64(n))
+	}
+	if r.emptyBlocks > 0 {
+		m.emptyPostings.WithLabelValues(label).Add(float64(r.emptyBlocks))
 	}
 	m.lazyBlocks.Add(float64(r.lazyBlocks))
 	m.lazyGroups.Add(float64(r.planned.Pending))
@@ -144,17 +165,17 @@ func (m *metrics) observe(r *request) {
 		m.seriesRequested.Observe(float64(r.sent.Series))
 		m.chunksRequested.Observe(float64(r.sent.Chunks))
 	}
-	m.blocksQueried.WithLabelValues(r.label).Observe(float64(r.blocksQueried))
-	m.postingsSize.WithLabelValues(r.label).Observe(float64(r.planned.ListBytes))
-	m.resultSeries.WithLabelValues(r.label).Observe(float64(r.sent.Series))
-	m.sentChunkSize.observe(r.label, &r.sentSizes)
-	m.getAllSeconds.WithLabelValues(r.label).Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
-	m.mergeSeconds.WithLabelValues(r.label).Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
+	m.blocksQueried.WithLabelValues(label).Observe(float64(r.blocksQueried))
+	m.postingsSize.WithLabelValues(label).Observe(float64(r.planned.ListBytes))
+	m.resultSeries.WithLabelValues(label).Observe(float64(r.sent.Series))
+	m.sentChunkSize.observe(label, &r.sentSizes)
+	m.getAllSeconds.WithLabelValues(label).Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
+	m.mergeSeconds.WithLabelValues(label).Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
 	items := [...]int64{int64(r.planned.Lists), r.decoded.Entries, r.records.Records}
 	for i, k := range r.kinds() {
-		m.dataTouched.WithLabelValues(k.name, r.label).Observe(float64(items[i]))
-		m.dataFetched.WithLabelValues(k.name, r.label).Observe(float64(k.acct.Fetched.Load()))
-		m.dataSizeTouched.WithLabelValues(k.name, r.label).Observe(float64(k.acct.TouchedBytes.Load()))
-		m.dataSizeFetched.WithLabelValues(k.name, r.label).Observe(float64(k.acct.FetchedBytes.Load()))
+		m.dataTouched.WithLabelValues(k.name, label).Observe(float64(items[i]))
+		m.dataFetched.WithLabelValues(k.name, label).Observe(float64(k.acct.Fetched.Load()))
+		m.dataSizeTouched.WithLabelValues(k.name, label).Observe(float64(k.acct.TouchedBytes.Load()))
+		m.dataSizeFetched.WithLabelValues(k.name, label).Observe(float64(k.acct.FetchedBytes.Load()))
 	}
 }

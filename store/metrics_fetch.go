@@ -59,25 +59,25 @@ func newFetchMetrics(f factory) fetchMetrics {
 		chunksWaitSeconds: seconds("chunks_fetch_duration_sum_seconds", "Time that a request waited for chunk pages that were not cached, added up over its blocks."),
 	}
 	for _, item := range []string{itemPostings, itemSeries, itemExpanded} {
-		m.indexRequests.WithLabelValues(item, defaultTenant)
-		m.indexHits.WithLabelValues(item, defaultTenant)
+		m.indexRequests.WithLabelValues(item, f.names.first())
+		m.indexHits.WithLabelValues(item, f.names.first())
 	}
 	return m
 }
 
-func (m *fetchMetrics) observe(r *request) {
+func (m *fetchMetrics) observe(r *request, label string) {
 	for _, k := range [...]struct {
 		item string
 		acct *pagecache.Account
 	}{{itemPostings, &r.postings}, {itemSeries, &r.seriesPages}} {
 		if n := k.acct.Touched.Load(); n > 0 {
-			m.indexRequests.WithLabelValues(k.item, r.label).Add(float64(n))
-			m.indexHits.WithLabelValues(k.item, r.label).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
+			m.indexRequests.WithLabelValues(k.item, label).Add(float64(n))
+			m.indexHits.WithLabelValues(k.item, label).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
 		}
 	}
 	if n := r.planned.Lookups; n > 0 {
-		m.indexRequests.WithLabelValues(itemExpanded, r.label).Add(float64(n))
-		m.indexHits.WithLabelValues(itemExpanded, r.label).Add(float64(r.planned.Cached))
+		m.indexRequests.WithLabelValues(itemExpanded, label).Add(float64(n))
+		m.indexHits.WithLabelValues(itemExpanded, label).Add(float64(r.planned.Cached))
 	}
 	m.chunkRequests.Add(float64(r.chunkPages.Touched.Load()))
 	m.chunkHits.Add(float64(r.chunkPages.Hits.Load() + r.chunkPages.RemoteHits.Load()))
@@ -87,12 +87,12 @@ func (m *fetchMetrics) observe(r *request) {
 
 	stage := func(h *prometheus.HistogramVec, id stageID) {
 		if d := r.stages[id].Load(); d > 0 {
-			h.WithLabelValues(r.label).Observe(time.Duration(d).Seconds())
+			h.WithLabelValues(label).Observe(time.Duration(d).Seconds())
 		}
 	}
 	waited := func(h *prometheus.HistogramVec, acct *pagecache.Account) {
 		if acct.Touched.Load() > 0 {
-			h.WithLabelValues(r.label).Observe(time.Duration(acct.Waited.Load()).Seconds())
+			h.WithLabelValues(label).Observe(time.Duration(acct.Waited.Load()).Seconds())
 		}
 	}
 	stage(m.postingsSeconds, stagePostings)

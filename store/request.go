@@ -42,7 +42,6 @@ type request struct {
 	ctx    context.Context
 	method string
 	tenant string // as limits and turns know it
-	label  string // what metrics call it
 	start  time.Time
 	turn   *Turn // nil before enter
 
@@ -61,6 +60,7 @@ type request struct {
 	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
 	blocksQueried int
 	lazyBlocks    int // in which matchers stayed pending
+	emptyBlocks   int // in which the matchers matched nothing
 	setBlocks     int // that kept series sets answer for
 	postingsCount int64
 	planned       block.PostingsStats
@@ -73,7 +73,6 @@ type request struct {
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
 	r := &request{server: s, ctx: ctx, method: method, tenant: tenantName(TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
-	r.label = s.tenants.label(r.tenant)
 	r.limit()
 	return r
 }
@@ -81,7 +80,7 @@ func (s *Server) newRequest(ctx context.Context, method string) *request {
 // limit begins to count what the limits bound. Work for an earlier attempt that goes on because others wait for it counts in what that one had.
 func (r *request) limit() {
 	var bytes *BytesLimiter
-	r.series, r.chunks, bytes = r.server.limits.For(r.tenant, r.label)
+	r.series, r.chunks, bytes = r.server.limits.For(r.tenant)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
 		return func(touched, fetched int64) error { return bytes.Reserve(what, uint64(max(touched, fetched))) }
@@ -211,10 +210,10 @@ func (r *request) noteSource(src *source) {
 // finish releases what the request holds and accounts for it.
 func (r *request) finish() {
 	r.turn.Release()
-	r.server.metrics.observe(r)
+	r.server.names.observe(r.tenant, r.used(), func(label string) { r.server.metrics.observe(r, label) })
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
 		attrs := []attribute.KeyValue{
-			attribute.String("larder.tenant", r.label),
+			attribute.String("larder.tenant", r.tenant),
 			attribute.Int("larder.blocks", r.blocksQueried),
 			attribute.Int("larder.blocks.series_sets", r.setBlocks),
 			attribute.Int64("larder.postings", r.postingsCount),
@@ -234,6 +233,15 @@ func (r *request) finish() {
 		}
 		sp.SetAttributes(attrs...)
 	}
+}
+
+// used is how many bytes the request was worth, of what it looked at and what it sent.
+func (r *request) used() int64 {
+	n := r.sent.Bytes
+	for _, k := range r.kinds() {
+		n += k.acct.TouchedBytes.Load()
+	}
+	return n
 }
 
 type kind struct {

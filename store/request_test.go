@@ -10,7 +10,7 @@ import (
 // what is free it would else lack as much again each time, until it held all that one may have and was refused.
 func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 	a := smallAllowance(nil)
-	s := &Server{admission: a, metrics: newMetrics(nil), tracer: noop.NewTracerProvider().Tracer("")}
+	s := &Server{admission: a, metrics: newMetrics(nil, nil), tracer: noop.NewTracerProvider().Tracer("")}
 	r := s.newRequest(t.Context(), methodSeries)
 	defer r.finish()
 	if err := r.enter(labelRequest); err != nil {

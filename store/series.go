@@ -341,7 +341,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 		}
 		r.notePlan(p)
 		if p.Postings() == 0 {
-			s.metrics.emptyPostings.WithLabelValues(r.label).Inc()
+			r.emptyBlocks++
 			p.Close()
 			continue
 		}

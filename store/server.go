@@ -60,6 +60,9 @@ type Options struct {
 	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing. SetLimits replaces both.
 	Limits  LimitOptions
 	Tenants map[string]LimitOptions
+	// NamedTenants is how many tenants metrics name besides Tenants: those with the most requests and bytes
+	// of late. The others are counted together, as tenant other. Default 3; negative: none.
+	NamedTenants int
 	// Matchers is the number of compiled regular expressions that are kept for the requests to come; 0 or less keeps none. To compile
 	// one of a thousand alternatives takes some 300 µs, and to keep it some 50 KB. All together keep at most 64 KiB for each that may be.
 	Matchers int
@@ -100,7 +103,7 @@ type Server struct {
 	matchers  *matcherCache
 	texts     *texts
 	stalls    *stalls
-	tenants   tenants
+	names     *tenantNames
 
 	mu     sync.Mutex // guards blocks; held for map operations alone
 	blocks map[ulid.ULID]*block.Block
@@ -127,16 +130,20 @@ func New(opts Options) *Server {
 		opts.Messages = intake.NewAccount(0, opts.Registerer)
 	}
 	opts.Blocks.Corruptions = telemetry.NewCorruptions(opts.Registerer)
+	names := newTenantNames(opts.NamedTenants, opts.Registerer)
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
-		metrics:  newMetrics(opts.Registerer),
+		metrics:  newMetrics(opts.Registerer, names),
 		panics:   panics.New("request", opts.Logger, opts.Registerer),
 		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
 		stalls:   newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
 		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
 		texts:    newTexts(opts.Messages),
+		names:    names,
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
+	s.limits.name(names)
+	names.keep(opts.Tenants)
 	s.opts.Blocks.Panics = s.panics
 	s.admission = NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
 	return s
@@ -146,6 +153,7 @@ func New(opts Options) *Server {
 // change tenants afterwards.
 func (s *Server) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
 	s.admission.setLimits(others, tenants)
+	s.names.keep(tenants)
 }
 
 func (s *Server) clamp(minT, maxT int64) (int64, int64) { return s.opts.Clamp(minT, maxT) }

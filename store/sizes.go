@@ -24,7 +24,8 @@ func (c *sizeCounts) add(n int64) {
 	c.sum += n
 }
 
-// sizeHistogram is a histogram per tenant that is fed with sizeCounts.
+// sizeHistogram is a histogram per tenant that is fed with sizeCounts. Which tenants it has is its
+// callers' matter: tenantNames has those deleted that leave.
 type sizeHistogram struct {
 	desc *prometheus.Desc
 
@@ -52,6 +53,15 @@ func (h *sizeHistogram) observe(tenant string, c *sizeCounts) {
 		t.buckets[i] += n
 	}
 	t.sum += c.sum
+}
+
+// DeletePartialMatch deletes what is counted for the tenant that labels name.
+func (h *sizeHistogram) DeletePartialMatch(labels prometheus.Labels) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := len(h.byTenant)
+	delete(h.byTenant, labels["tenant"])
+	return before - len(h.byTenant)
 }
 
 // Describe implements prometheus.Collector.

@@ -3,13 +3,16 @@ package store
 import (
 	"context"
 	"strings"
-	"sync"
 
 	"google.golang.org/grpc/metadata"
 )
 
-// defaultTenant is the tenant of requests that name none.
-const defaultTenant = "default-tenant"
+const (
+	// defaultTenant is the tenant of requests that name none.
+	defaultTenant = "default-tenant"
+	// MaxTenantBytes is how much of a tenant's name counts.
+	MaxTenantBytes = 128
+)
 
 // TenantOf returns the tenant that a gRPC request names, as its client spells it.
 func TenantOf(ctx context.Context) string {
@@ -21,42 +24,20 @@ func TenantOf(ctx context.Context) string {
 	return defaultTenant
 }
 
-const (
-	// maxTenants bounds the tenants that metrics tell apart: whoever may send requests chooses their names.
-	maxTenants = 1000
-	// MaxTenantBytes is how much of the name of one counts.
-	MaxTenantBytes = 128
-	// otherTenant stands in metrics for all that are too many.
-	otherTenant = "other"
-)
-
-// tenants are the tenants that metrics tell apart.
-type tenants struct {
-	mu    sync.Mutex // guards known; held for map operations alone
-	known map[string]struct{}
-}
-
-// tenantName is the name of a tenant as limits and turns know it.
+// tenantName returns the name of a tenant as limits, turns and metrics know it: valid UTF-8 of at
+// most MaxTenantBytes. A name that is cut is copied, because queues keep names for longer than
+// requests, and must not keep a long header with them.
 func tenantName(name string) string {
-	if len(name) > MaxTenantBytes {
-		name = name[:MaxTenantBytes]
+	name = clip(name)
+	if valid := strings.ToValidUTF8(name, "\uFFFD"); valid != name {
+		name = clip(valid) // the replacement is longer than what it replaces
 	}
-	return strings.ToValidUTF8(name, "\uFFFD")
+	return strings.ToValidUTF8(name, "")
 }
 
-// label returns what a tenant is called in metrics.
-func (t *tenants) label(name string) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.known[name]; ok {
-		return name
+func clip(name string) string {
+	if len(name) > MaxTenantBytes {
+		return strings.Clone(name[:MaxTenantBytes])
 	}
-	if len(t.known) >= maxTenants {
-		return otherTenant
-	}
-	if t.known == nil {
-		t.known = map[string]struct{}{}
-	}
-	t.known[strings.Clone(name)] = struct{}{}
 	return name
 }

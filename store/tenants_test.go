@@ -256,7 +256,7 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 func TestLimitsOfTenants(t *testing.T) {
 	l := NewLimits(LimitOptions{Series: 10}, map[string]LimitOptions{"a": {Series: 20}, "b": {}}, nil)
 	for tenant, want := range map[string]uint64{"a": 20, "c": 10, "b": math.MaxUint64} {
-		series, _, _ := l.For(tenant, tenant)
+		series, _, _ := l.For(tenant)
 		if err := series.Reserve(want); err != nil {
 			t.Errorf("%s: %v", tenant, err)
 		}

@@ -163,6 +163,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		Messages:         b.messages,
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,
+		NamedTenants:     orNone(conf.namedTenants),
 		SendStallTimeout: orNone(conf.sendStall), OnStall: stalled,
 		IgnoreSizes: func() {
 			index.IgnoreSizes()

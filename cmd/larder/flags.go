@@ -71,6 +71,7 @@ type storeConfig struct {
 	relabel                  []*relabel.Config
 	tracing                  []byte
 	tenantLimits             tenantLimits
+	namedTenants             int
 	// relabelText is what relabel was read from.
 	relabelText []byte
 	requestLog  *requestlog.Config
@@ -160,6 +161,8 @@ func (c *storeConfig) limitFlags(f flagger) {
 	flag(f, "store.grpc.downloaded-bytes-limit", "Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
 		"0", &c.bytesLimit, size)
 	contentFlags(f, &c.limitsYAML, "store.limits.config", "gives tenants limits and weights of their own: keys default and tenants.")
+	flag(f, "store.metrics.tenants", "Maximum number of tenants that metrics name, the largest of late; those in --store.limits.config come on top. "+
+		"All others are counted as tenant other. 0 = none is named.", "3", &c.namedTenants, between(0, 1000))
 	flag(f, "store.grpc.series-max-concurrency", "Series requests that run at once; more wait. 0 = no limit.", "20", &c.gate.MaxConcurrent, integer(0))
 	flag(f, "store.grpc.series-max-waiting", "Series requests, and label requests, that wait for others to end; what comes on top is refused. 0 = no limit.",
 		"1000", &c.gate.MaxWaiting, integer(0))

@@ -114,6 +114,17 @@ func integer(atLeast int) func(string) (int, error) {
 	}
 }
 
+// between reads a whole number within bounds.
+func between(least, most int) func(string) (int, error) {
+	return func(s string) (int, error) {
+		n, err := integer(least)(s)
+		if err == nil && n > most {
+			return 0, fmt.Errorf("%d is too large, want at most %d", n, most)
+		}
+		return n, err
+	}
+}
+
 // count reads what is counted, in Go's notations for whole numbers.
 func count(s string) (uint64, error) {
 	n, err := strconv.ParseUint(s, 0, 64)

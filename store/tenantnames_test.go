@@ -1,0 +1,239 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// counted is a metric by tenant whose names are decided by a tenantNames.
+type counted struct {
+	*tenantNames
+	t   *testing.T
+	vec *prometheus.CounterVec
+	reg *prometheus.Registry
+}
+
+func newCounted(t *testing.T, max int) *counted {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	c := &counted{t: t, reg: reg, tenantNames: newTenantNames(max, reg)}
+	c.vec = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "requests", Help: "Requests."}, []string{"tenant"})
+	reg.MustRegister(c.vec)
+	c.own(c.vec)
+	return c
+}
+
+// ask counts n requests of a tenant.
+func (c *counted) ask(tenant string, n int) {
+	for range n {
+		c.observe(tenant, 0, func(label string) { c.vec.WithLabelValues(label).Inc() })
+	}
+}
+
+// want checks which tenants a scrape shows.
+func (c *counted) want(tenants ...string) {
+	c.t.Helper()
+	got := gathered(c.t, c.reg)
+	var names []string
+	for key := range got {
+		if name, ok := strings.CutPrefix(key, "requests "); ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	slices.Sort(tenants)
+	if !slices.Equal(names, tenants) {
+		c.t.Errorf("metrics name %q, want %q", names, tenants)
+	}
+}
+
+// TestALargeTenantTakesTheNameOfASmallOne: a tenant that comes later is named when it has used twice as
+// much as the smallest that is, whose series are deleted. As many names as there are may be replaced at
+// once, and then one in five minutes.
+func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCounted(t, 2)
+		c.ask(defaultTenant, 100)
+		c.ask("small", 10)
+		c.ask("large", 20)
+		c.want(defaultTenant, "small", otherTenant)
+		c.ask("large", 1)
+		c.want(defaultTenant, "large", otherTenant)
+		c.ask("larger", 500)
+		c.want(defaultTenant, "larger", otherTenant)
+		c.ask("largest", 5000)
+		c.want(defaultTenant, "larger", otherTenant)
+		time.Sleep(useHalvedEvery)
+		c.ask("largest", 1)
+		c.want("largest", "larger", otherTenant)
+
+		// What was used long ago counts for little, in requests as in bytes.
+		time.Sleep(10 * useHalvedEvery)
+		c.ask("larger", 20)
+		c.observe("bytes", 20*useUnit, func(label string) { c.vec.WithLabelValues(label).Inc() })
+		c.want("larger", "bytes", otherTenant)
+	})
+}
+
+// TestIdleTenantsLoseTheirNames: an hour without a request deletes the series of a tenant, if only
+// scrapes come. The tenant of requests that name none stays.
+func TestIdleTenantsLoseTheirNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCounted(t, 3)
+		c.ask(defaultTenant, 1)
+		c.ask("a", 1)
+		time.Sleep(forgetTenantAfter / 2)
+		c.ask("b", 1)
+		time.Sleep(forgetTenantAfter / 2)
+		_ = gathered(t, c.reg) // the first scrape deletes, perhaps after it has read
+		c.want(defaultTenant, "b")
+		if got := gathered(t, c.reg)["larder_metrics_tenants_removed_total idle"]; got != 1 {
+			t.Errorf("%v tenants were removed as idle, want 1", got)
+		}
+		time.Sleep(forgetTenantAfter)
+		_ = gathered(t, c.reg)
+		c.want(defaultTenant)
+		if len(c.tracked) != 1 {
+			t.Errorf("%d tenants are remembered, want 1", len(c.tracked))
+		}
+	})
+}
+
+// TestMadeUpNames: however many names a client makes up, they take no name from those in use, memory
+// does not grow, and a tenant that comes to use a hundredth of what they do is named.
+func TestMadeUpNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCounted(t, 3)
+		c.ask(defaultTenant, 5)
+		c.ask("a", 5)
+		c.ask("b", 5)
+		made := 0
+		flood := func(n int) {
+			for range n {
+				made++
+				c.ask(fmt.Sprint("made-up-", made), 1)
+			}
+		}
+		flood(50_000)
+		c.want(defaultTenant, "a", "b", otherTenant)
+		for range 100 {
+			flood(100)
+			c.ask("newcomer", 2)
+			time.Sleep(time.Second)
+		}
+		if names := slices.Collect(maps.Keys(gathered(t, c.reg))); !slices.Contains(names, "requests newcomer") {
+			t.Errorf("a newcomer among made-up names is not named: %q", names)
+		}
+		if n := len(c.tracked); n > c.max+watchedTenants {
+			t.Errorf("%d tenants are remembered", n)
+		}
+		time.Sleep(useHalvedEvery)
+		flood(50_000)
+		for key := range gathered(t, c.reg) {
+			if strings.Contains(key, "made-up") {
+				t.Errorf("metrics have %s", key)
+			}
+		}
+	})
+}
+
+// TestTenantsWithLimitsKeepTheirNames: a tenant with limits of its own is named whatever it uses and in
+// addition to the largest, until the document no longer has it.
+func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCounted(t, 1)
+		c.ask("a", 100)
+		c.keep(map[string]LimitOptions{"kept": {}, "a": {}})
+		c.ask("kept", 1)
+		time.Sleep(2 * forgetTenantAfter)
+		c.ask("b", 100)
+		c.want("a", "kept", "b")
+		if n := c.count(); n != 3 {
+			t.Errorf("%v tenants are named, want 3", n)
+		}
+		c.keep(nil)
+		c.want("b")
+		c.ask("kept", 1)
+		c.want("b", otherTenant)
+	})
+}
+
+// TestNoTenantIsNamed: with a negative number all are counted together, and so is a tenant that calls
+// itself other.
+func TestNoTenantIsNamed(t *testing.T) {
+	c := newCounted(t, -1)
+	for _, name := range []string{defaultTenant, "a", otherTenant} {
+		c.ask(name, 3)
+	}
+	c.want(otherTenant)
+	if c.first() != otherTenant {
+		t.Errorf("the first is %s", c.first())
+	}
+	c = newCounted(t, 2)
+	c.ask(otherTenant, 3)
+	c.ask("a", 1)
+	c.want("a", otherTenant)
+}
+
+// TestNamesChangeUnderRequests: no series of a tenant is left that is not named, whatever runs at once,
+// and no request is lost or counted twice.
+func TestNamesChangeUnderRequests(t *testing.T) {
+	c := newCounted(t, 2)
+	var wg sync.WaitGroup
+	for worker := range uint64(4) {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(worker, 1))
+			for i := range 3000 {
+				c.ask(fmt.Sprint("t", rnd.IntN(20)), 1+i%3)
+				if i%100 == 0 {
+					c.mu.Lock()
+					c.replaced = 0
+					c.due.Store(0)
+					c.mu.Unlock()
+				}
+				if i%50 == 0 {
+					c.keep(map[string]LimitOptions{fmt.Sprint("t", rnd.IntN(20)): {}})
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c.keep(nil)
+	named := map[string]bool{otherTenant: true}
+	for name, e := range c.tracked {
+		named[name] = e.named
+	}
+	for key := range gathered(t, c.reg) {
+		if name, ok := strings.CutPrefix(key, "requests "); ok && !named[name] {
+			t.Errorf("%s has a series and is not named", name)
+		}
+	}
+	if got := gathered(t, c.reg)["larder_metrics_tenants_removed_total small"]; got == 0 {
+		t.Error("no name was replaced")
+	}
+}
+
+// TestTenantNamesAreClipped: what is kept of a name is valid, short, and no part of a long string.
+func TestTenantNamesAreClipped(t *testing.T) {
+	for _, name := range []string{
+		"a", strings.Repeat("é", 1000), strings.Repeat("\xff", 1000), strings.Repeat("\xffa", 100), strings.Repeat("x", 127) + "é",
+	} {
+		got := tenantName(name)
+		if len(got) > MaxTenantBytes || got == "" || !utf8.ValidString(got) {
+			t.Errorf("%.20q...: %d bytes, %q", name, len(got), got)
+		}
+		if again := tenantName(got); again != got {
+			t.Errorf("%q becomes %q", got, again)
+		}
+	}
+}

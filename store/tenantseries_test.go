@@ -1,0 +1,85 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/grpc/metadata"
+
+	"larder/store"
+	"larder/store/storepb"
+)
+
+// tenantSeries returns the number of series that each tenant has, as Prometheus counts them: one for each
+// bucket, sum and count of a histogram.
+func tenantSeries(t *testing.T, reg *prometheus.Registry) map[string]int {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := map[string]int{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() != "tenant" {
+					continue
+				}
+				series[l.GetValue()]++
+				if f.GetType() == dto.MetricType_HISTOGRAM {
+					series[l.GetValue()] += len(m.GetHistogram().GetBucket()) + 2 // +Inf, sum and count
+				}
+			}
+		}
+	}
+	return series
+}
+
+// TestSeriesOfTenantsAreBounded: clients choose the names of tenants. 1,200 of them, asking everything
+// that is counted by tenant, make less than 2,000 series; each name is short, and a tenant that has lost
+// its name has no series left.
+func TestSeriesOfTenantsAreBounded(t *testing.T) {
+	dir, metas := twoBlocks(t)
+	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Limits = store.LimitOptions{Series: 1 << 40} }})
+	ask := func(tenant string) {
+		ctx := metadata.NewIncomingContext(context.Background(), metadata.Pairs("thanos-tenant", tenant))
+		req := only(t, metas[0])
+		if err := g.server.Series(req, &frames{ctx: ctx, on: func(int) error { return nil }}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.server.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: req.Matchers}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 1200 {
+		ask(fmt.Sprintf("\xff%d%s", i, strings.Repeat("x", 500)))
+	}
+	series := tenantSeries(t, g.reg)
+	total := 0
+	for tenant, n := range series {
+		total += n
+		if len(tenant) > store.MaxTenantBytes {
+			t.Errorf("a tenant's name has %d bytes", len(tenant))
+		}
+	}
+	t.Logf("series by tenant: %v", series)
+	if total > 2000 || len(series) != 4 {
+		t.Errorf("%d series of %d tenants, want at most 2000 of 4", total, len(series))
+	}
+	if series["other"] < 300 {
+		t.Errorf("the others have %d series: not all that is counted by tenant was asked for", series["other"])
+	}
+
+	// A tenant that is larger takes one of the names. Nothing of the former one is left.
+	for range 50 {
+		ask("large")
+	}
+	now := tenantSeries(t, g.reg)
+	if now["large"] == 0 || len(now) != 4 {
+		t.Errorf("series by tenant: %v, want large among 4", now)
+	}
+}
