@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"larder/internal/inbound"
 )
 
 // Admission decides when requests may work, and how much they may hold: Series requests have one of a number of places, and every request has
@@ -99,7 +101,7 @@ func NewAdmission(gate GateOptions, allowance AllowanceOptions, limits *Limits, 
 // Enter waits until a request may begin: as a small one, with a place if it is a Series request, and with the bytes of a small request. Its errors carry a
 // gRPC status.
 func (a *Admission) Enter(ctx context.Context, tenant string, kind requestKind) (*Turn, error) {
-	t := &Turn{a: a, tenant: a.limits.account(tenant), kind: kind}
+	t := &Turn{a: a, tenant: a.limits.account(tenant), client: inbound.ClientOf(ctx), kind: kind}
 	if kind == seriesRequest {
 		a.gateMetrics.total.Inc()
 	}

@@ -1,6 +1,10 @@
 package store
 
-import "container/list"
+import (
+	"container/list"
+
+	"larder/internal/inbound"
+)
 
 // fairQueue lets requests that wait go in turns: between tenants by weight, first come first served within a tenant. It is start-time fair
 // queueing. Every tenant that waits has a start, in a time that counts granted cost by weight; the earliest goes next, and what it
@@ -17,8 +21,10 @@ type fairQueue struct {
 	flows map[string]*flow // of tenants that wait, and of those that have had more than their part of late
 	busy  []*flow          // those that wait, in no order
 	len   int
-	turn  *waiter // whose turn has come; nil for nobody
-	turns int     // granted since the last of who had waited longest
+	// clients is how many waiters each client address has.
+	clients map[inbound.Client]int
+	turn    *waiter // whose turn has come; nil for nobody
+	turns   int     // granted since the last of who had waited longest
 }
 
 const (
@@ -70,6 +76,12 @@ func (q *fairQueue) push(w *waiter) {
 	}
 	w.flow, w.elem = f, f.line.PushBack(w)
 	q.len++
+	if w.turn != nil {
+		if q.clients == nil {
+			q.clients = map[inbound.Client]int{}
+		}
+		q.clients[w.turn.client]++
+	}
 }
 
 // next returns whose turn it is, of those who may go; nil for nobody. It stays their turn.
@@ -119,6 +131,11 @@ func (q *fairQueue) remove(w *waiter) {
 	f := w.flow
 	f.line.Remove(w.elem)
 	w.flow, w.elem = nil, nil
+	if w.turn != nil {
+		if q.clients[w.turn.client]--; q.clients[w.turn.client] == 0 {
+			delete(q.clients, w.turn.client)
+		}
+	}
 	if q.turn == w {
 		q.turn = nil
 	}
@@ -155,28 +172,64 @@ func (q *fairQueue) forget(which func(*flow) bool) {
 	}
 }
 
-// waiters returns all who wait, in no order.
+// waiters returns all that wait, in no order.
 func (q *fairQueue) waiters() []*waiter {
 	var out []*waiter
-	for _, f := range q.busy {
-		for e := f.line.Front(); e != nil; e = e.Next() {
-			out = append(out, e.Value.(*waiter))
-		}
-	}
+	q.each(func(w *waiter) { out = append(out, w) })
 	return out
 }
 
-// longest returns the newest waiter of the tenant that has the most waiting for its weight: who is sent away when too many wait. Among equals it
-// is that of tenant.
-func (q *fairQueue) longest(tenant string) *waiter {
+// toSendAway returns which waiter goes when too many wait and w came last. It is the newest of one
+// client's waiters, and of one tenant's among these: the client that has most waiting for its
+// shares, and its tenant that has most waiting for its weight. Among equals it is w's client, and
+// w's tenant.
+//
+// Clients go before tenants because a client chooses the names of its tenants, and not its address.
+func (q *fairQueue) toSendAway(w *waiter) *waiter {
+	client := w.turn.client
+	most := float64(q.clients[client]) / float64(max(1, client.Shares))
+	for c, n := range q.clients {
+		if load := float64(n) / float64(max(1, c.Shares)); load > most {
+			client, most = c, load
+		}
+	}
 	var worst *waiter
-	var most float64
-	for _, f := range q.busy {
-		w := f.line.Back().Value.(*waiter)
-		n := float64(f.line.Len()) / w.weight
-		if worst == nil || n > most || n == most && f.tenant == tenant {
-			worst, most = w, n
+	var worstLoad float64
+	for _, flow := range q.busy {
+		newest, n := flow.of(client, len(q.clients) == 1)
+		if n == 0 {
+			continue
+		}
+		load := float64(n) / newest.weight
+		if worst == nil || load > worstLoad || load == worstLoad && flow.tenant == w.tenant {
+			worst, worstLoad = newest, load
 		}
 	}
 	return worst
+}
+
+// of returns the newest waiter of a client, and how many it has; all are its own if it is the only
+// one.
+func (f *flow) of(client inbound.Client, only bool) (newest *waiter, n int) {
+	if only {
+		return f.line.Back().Value.(*waiter), f.line.Len()
+	}
+	for e := f.line.Back(); e != nil; e = e.Prev() {
+		if w := e.Value.(*waiter); w.turn.client == client {
+			if newest == nil {
+				newest = w
+			}
+			n++
+		}
+	}
+	return newest, n
+}
+
+// each calls f for each waiter.
+func (q *fairQueue) each(f func(*waiter)) {
+	for _, flow := range q.busy {
+		for e := flow.line.Front(); e != nil; e = e.Next() {
+			f(e.Value.(*waiter))
+		}
+	}
 }

@@ -16,10 +16,10 @@ type GateOptions struct {
 	// three quarters of the places, and all but one of fewer than four, unless there is only one.
 	MaxConcurrent int
 	// MaxWaiting is the number of Series requests that wait for their turn, and that of label
-	// requests; what comes on top fails at once with ResourceExhausted, the tenant first that has
-	// the most waiting. Default 1000; negative means no bound. Of large requests at most three
-	// quarters of it wait. A waiting request costs some 20 KiB besides its message and what that
-	// compiles to, which Options.Messages bounds.
+	// requests. Of more, one fails at once with ResourceExhausted: of the client address that has
+	// most waiting, and of its tenant that has. Default 1000; negative means no bound. Of large
+	// requests at most three quarters of it wait. A waiting request costs some 20 KiB besides its
+	// message and what that compiles to, which Options.Messages bounds.
 	MaxWaiting int
 	// FailFast makes a request fail with Unavailable rather than wait for a place. That is right where a replica can answer in its place, and
 	// wrong where this process is the only one to have its blocks.
@@ -128,12 +128,12 @@ func (a *Admission) bound(w *waiter, l lane) {
 	}
 	if kind == labelRequest {
 		a.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
-		a.sendAway(q.longest(w.tenant), l, status.Errorf(codes.ResourceExhausted,
+		a.sendAway(q.toSendAway(w), l, status.Errorf(codes.ResourceExhausted,
 			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)", most, a.total))
 		return
 	}
 	a.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
-	a.sendAway(q.longest(w.tenant), l, status.Errorf(codes.ResourceExhausted,
+	a.sendAway(q.toSendAway(w), l, status.Errorf(codes.ResourceExhausted,
 		"all %s are taken and %d requests wait for one", a.placesOf(l), most))
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"larder/internal/inbound"
 )
 
 // Turn is what one request has of an Admission: its bytes and, for a Series request, its place. It is safe for concurrent use, but for Wait, during which
@@ -15,6 +17,7 @@ import (
 type Turn struct {
 	a      *Admission
 	tenant string
+	client inbound.Client
 	kind   requestKind
 
 	// Guarded by a.mu.

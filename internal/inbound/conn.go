@@ -1,12 +1,15 @@
 package inbound
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/peer"
 )
 
 // Conn is a connection that a client has opened.
@@ -37,6 +40,24 @@ func From(a net.Addr) *Conn {
 		return own.conn
 	}
 	return nil
+}
+
+// Client is who has opened a connection: one address (IPv6: one /64), and how many clients it
+// counts as.
+type Client struct {
+	Network netip.Prefix
+	Shares  int
+}
+
+// ClientOf returns the client of a gRPC request, the zero value for one that did not come through a
+// Listener.
+func ClientOf(ctx context.Context) Client {
+	if p, ok := peer.FromContext(ctx); ok {
+		if c := From(p.Addr); c != nil {
+			return Client{c.client, c.source.shares}
+		}
+	}
+	return Client{}
 }
 
 // RemoteAddr is an *Addr.

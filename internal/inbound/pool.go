@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"larder/internal/panics"
@@ -52,7 +51,7 @@ var (
 func (p *Pool) Around(ctx context.Context, handler func(context.Context) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	s := &pooled{client: clientOfContext(ctx), end: end}
+	s := &pooled{client: ClientOf(ctx).Network, end: end}
 	if !p.enter(s) {
 		return errOutgrown
 	}
@@ -125,14 +124,4 @@ func (p *Pool) remove(s *pooled) {
 			return
 		}
 	}
-}
-
-// clientOfContext is the client of a request; the zero value if it did not come through a Listener.
-func clientOfContext(ctx context.Context) netip.Prefix {
-	if p, ok := peer.FromContext(ctx); ok {
-		if c := From(p.Addr); c != nil {
-			return c.client
-		}
-	}
-	return netip.Prefix{}
 }

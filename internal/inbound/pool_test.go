@@ -18,7 +18,10 @@ import (
 
 // of is the context of a request of a client.
 func of(t *testing.T, ip string) context.Context {
-	addr := &Addr{Addr: &net.TCPAddr{}, conn: &Conn{client: netip.MustParsePrefix(ip + "/32")}}
+	addr := &Addr{
+		Addr: &net.TCPAddr{},
+		conn: &Conn{client: netip.MustParsePrefix(ip + "/32"), source: &source{}},
+	}
 	return peer.NewContext(t.Context(), &peer.Peer{Addr: addr})
 }
 
