@@ -71,7 +71,7 @@ func (c config) load(ctx context.Context, bucket, data string) (r *report, err e
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
+	defer p.Kill()
 	var conns []*grpc.ClientConn
 	defer func() {
 		for _, conn := range conns {
@@ -87,7 +87,7 @@ func (c config) load(ctx context.Context, bucket, data string) (r *report, err e
 	}
 	small, large := conns[0], conns[1:]
 
-	r = &report{config: c, kinds: c.kinds(), cgroup: p.cgroup != ""}
+	r = &report{config: c, kinds: c.kinds(), cgroup: p.InCgroup()}
 	q, err := c.smallQueries(ctx, small)
 	if err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ type memoryUse struct {
 }
 
 // watch samples the process until the function that it returns is called.
-func watch(ctx context.Context, p *process, c config) (func() (memoryUse, error), error) {
+func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error), error) {
 	const (
 		cpu, gc, gcIdle = "process_cpu_seconds_total", "go_cpu_classes_gc_total_cpu_seconds_total", "go_cpu_classes_gc_mark_idle_cpu_seconds_total"
 		cycles          = "go_gc_cycles_total_gc_cycles_total"
@@ -62,9 +62,9 @@ func watch(ctx context.Context, p *process, c config) (func() (memoryUse, error)
 			}
 			use.peakReserved = max(use.peakReserved, int64(last[reserved]))
 			use.peakHeap = max(use.peakHeap, int64(last[heap]))
-			rss, peak, _ := p.memory()
+			u, _ := p.Usage()
 			if n%5 == 0 {
-				c.note("  RSS %d MiB, peak %d, heap %d, reserved %d, gate waiting %.0f, allowance waiting %.0f + %.0f, goroutines %.0f", rss>>20, peak>>20,
+				c.note("  RSS %d MiB, peak %d, heap %d, reserved %d, gate waiting %.0f, allowance waiting %.0f + %.0f, goroutines %.0f", u.Resident>>20, u.Peak>>20,
 					int64(last[heap])>>20, int64(last[reserved])>>20, last["larder_series_gate_waiting"],
 					last[`larder_request_allowance_waiting{lane="small"}`], last[`larder_request_allowance_waiting{lane="large"}`], last["go_goroutines"])
 			}
@@ -74,14 +74,14 @@ func watch(ctx context.Context, p *process, c config) (func() (memoryUse, error)
 		close(done)
 		wg.Wait()
 		// A process that was killed says so here.
-		_, peak, err := p.memory()
+		u, err := p.Usage()
 		if err != nil {
 			return use, err
 		}
 		if last, err = p.metrics(ctx); err != nil || failed != nil {
 			return use, errors.Join(err, failed)
 		}
-		use.peakRSS, use.peakCgroup = peak, p.cgroupPeak()
+		use.peakRSS, use.peakCgroup = u.Peak, p.CgroupPeak()
 		use.cpu = last[cpu] - before[cpu]
 		use.gc = last[gc] - before[gc] - (last[gcIdle] - before[gcIdle])
 		use.cycles = last[cycles] - before[cycles]

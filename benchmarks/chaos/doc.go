@@ -18,6 +18,6 @@
 // The seed decides the bucket, what is asked, and what is broken; the moments are the machine's. Processes are the command's own children:
 // on loopback, ended by their ids, and dead with it.
 //
-// load.mu guards the counts of a round, child.mu the end of a log, relay.mu its mode and connections, bucketUnderTest.mu which blocks there
+// load.mu guards the counts of a round, relay.mu its mode and connections, bucketUnderTest.mu which blocks there
 // are. None is held while another is taken, or while anything is asked.
 package main

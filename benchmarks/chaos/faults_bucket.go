@@ -81,7 +81,7 @@ func cacheFaults() []fault {
 	return []fault{
 		{name: "memcached-killed", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			return repeat(ctx, r, 2*time.Second, func() error {
-				w.cache.kill()
+				w.cache.Kill()
 				pause(ctx, time.Duration(r.Int64N(int64(2*time.Second))))
 				return w.cache.start(context.WithoutCancel(ctx))
 			})

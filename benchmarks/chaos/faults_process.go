@@ -24,7 +24,7 @@ func processFaults() []fault {
 	return []fault{
 		{name: "kill-9", restarts: true, codes: []codes.Code{codes.Unavailable}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			return repeat(ctx, r, 2*time.Second, func() error {
-				w.tested.kill()
+				w.tested.Kill()
 				return w.tested.start(context.WithoutCancel(ctx))
 			})
 		}},
@@ -47,7 +47,7 @@ func processFaults() []fault {
 				if n%15 == 0 {
 					w.file("relabel.yaml", "- action: [") // refused: the last good one counts
 				}
-				w.tested.signal(syscall.SIGHUP)
+				w.tested.Signal(syscall.SIGHUP)
 				return nil
 			})
 		}},

@@ -18,12 +18,13 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"larder/benchmarks/process"
 	"larder/internal/loopback"
 )
 
 // gateway is a larder process, or one after the other: the addresses stay.
 type gateway struct {
-	*child
+	*process.Child
 	name      string
 	bin       string
 	args      []string
@@ -65,33 +66,36 @@ func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 
 // start runs the process and waits until it is ready.
 func (g *gateway) start(ctx context.Context) (err error) {
-	if g.child, err = startChild(g.name, nil, g.bin, g.args...); err != nil {
+	if g.Child, err = process.Start(process.Options{Name: g.name}, g.bin, g.args...); err != nil {
 		return err
 	}
-	return g.wait(ctx, func(ctx context.Context) bool {
+	return g.Wait(ctx, func(ctx context.Context) bool {
 		_, err := g.get(ctx, "/-/ready")
 		return err == nil
 	})
 }
 
+// endTime is what a process gets to end once it was asked to.
+const endTime = time.Minute
+
 // stop ends the process as an orchestrator does, and says how it ended.
 func (g *gateway) stop() error {
-	g.signal(syscall.SIGTERM)
+	g.Signal(syscall.SIGTERM)
 	select {
-	case <-g.done:
-		if g.err != nil {
-			return fmt.Errorf("%s, asked to end: %w\n%s", g.name, g.err, g.tail())
+	case <-g.Done():
+		if g.Err() != nil {
+			return fmt.Errorf("%s, asked to end: %w\n%s", g.name, g.Err(), g.Tail())
 		}
 		return nil
 	case <-time.After(endTime):
-		g.kill()
-		return fmt.Errorf("%s did not end within %s of SIGTERM\n%s", g.name, endTime, g.tail())
+		g.Kill()
+		return fmt.Errorf("%s did not end within %s of SIGTERM\n%s", g.name, endTime, g.Tail())
 	}
 }
 
 func (g *gateway) close() {
-	if g.child != nil {
-		g.kill()
+	if g.Child != nil {
+		g.Kill()
 	}
 	_ = g.conn.Close() // nothing was written that is still to be sent
 }
@@ -187,7 +191,7 @@ func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error)
 		return l, err
 	}
 	l.goroutines, l.stacks = goroutines(profile)
-	if l.files, l.sockets, err = handles(g.cmd.Process.Pid); err != nil {
+	if l.files, l.sockets, err = handles(g.Pid()); err != nil {
 		return l, err
 	}
 	l.temp, err = temporaryFiles(dataDir)

@@ -12,12 +12,13 @@ import (
 	"syscall"
 	"time"
 
+	"larder/benchmarks/process"
 	"larder/internal/loopback"
 )
 
 // cache is a memcached behind a relay that can lie.
 type cache struct {
-	*child
+	*process.Child
 	addr  string // of memcached itself
 	relay *relay
 }
@@ -32,7 +33,7 @@ func startCache(ctx context.Context, r *rand.Rand) (*cache, error) {
 		return nil, err
 	}
 	if c.relay, err = newRelay(c.addr, r); err != nil {
-		c.kill()
+		c.Kill()
 		return nil, err
 	}
 	return c, nil
@@ -52,10 +53,10 @@ func (c *cache) start(ctx context.Context) error {
 	if u, err := user.Current(); err == nil && u.Uid == "0" {
 		args = append(args, "-u", u.Username)
 	}
-	if c.child, err = startChild("memcached", nil, bin, args...); err != nil {
+	if c.Child, err = process.Start(process.Options{Name: "memcached"}, bin, args...); err != nil {
 		return err
 	}
-	return c.wait(ctx, func(ctx context.Context) bool {
+	return c.Wait(ctx, func(ctx context.Context) bool {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", c.addr)
 		if err != nil {
@@ -66,8 +67,8 @@ func (c *cache) start(ctx context.Context) error {
 }
 
 func (c *cache) close() {
-	c.signal(syscall.SIGCONT)
-	c.kill()
+	c.Signal(syscall.SIGCONT)
+	c.Kill()
 	c.relay.close()
 }
 
@@ -218,5 +219,5 @@ func (c *cache) flush() error {
 }
 
 // stop makes memcached hang, and resume ends that.
-func (c *cache) stop()   { c.signal(syscall.SIGSTOP) }
-func (c *cache) resume() { c.signal(syscall.SIGCONT) }
+func (c *cache) stop()   { c.Signal(syscall.SIGSTOP) }
+func (c *cache) resume() { c.Signal(syscall.SIGCONT) }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"larder/benchmarks/process"
 )
 
 // result is what a round has shown.
@@ -74,8 +76,8 @@ func (w *world) breaking(ctx context.Context, f fault, seed uint64, injectFor ti
 		return ctx.Err()
 	}
 	l.end()
-	if w.tested.ended() {
-		return fmt.Errorf("%s: larder has ended: %w\n%s", f.name, errors.Join(w.tested.err, errEnded), w.tested.tail())
+	if w.tested.Ended() {
+		return fmt.Errorf("%s: larder has ended: %w\n%s", f.name, errors.Join(w.tested.Err(), process.ErrEnded), w.tested.Tail())
 	}
 	res.injections, res.recovery, res.slowest = n, took, l.slowest
 	res.asked, res.wrong, res.empty, res.failures = l.asked, l.wrong, l.empty, l.failures()

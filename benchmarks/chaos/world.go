@@ -141,7 +141,7 @@ func (w *world) learn(ctx context.Context, r *rand.Rand) error {
 		q := &w.questions[i]
 		a, err := w.reference.ask(ctx, q)
 		if err != nil {
-			return fmt.Errorf("the reference has no answer to question %d, %s: %w\n%s", i, q.name, err, w.reference.tail())
+			return fmt.Errorf("the reference has no answer to question %d, %s: %w\n%s", i, q.name, err, w.reference.Tail())
 		}
 		w.want[i] = a
 		series += len(a.upTo)
