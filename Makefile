@@ -12,7 +12,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: setup demo build test check unit race fuzz chaos interop interop-short memory-bound bench lint vulncheck proto image
+.PHONY: setup demo build test check unit race fuzz chaos attack interop interop-short memory-bound bench lint vulncheck proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -57,6 +57,12 @@ STRESS   ?= 60s
 chaos:
 	$(GO) run ./benchmarks/chaos $(CHAOS)
 	LARDER_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 20m -run 'Stress' -v ./store
+
+# A hostile client, bucket, page and local user against a real process with 1 GiB, and an honest client beside them: peak memory, honest requests
+# and a verdict for each attack. Some ten minutes on two cores. One of them, or an older build: make attack ATTACK='--attack=gzip-one --binary=old'.
+ATTACK   ?=
+attack:
+	$(GO) run ./benchmarks/attack $(ATTACK)
 
 # larder with its real neighbours, each a process of its own: Thanos's components, Prometheus, object stores. The module stands apart, see
 # interop/go.mod. A program that a test needs and that is missing fails it. The short form is part of `make test`.

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+)
+
+// attack is one way to harm a larder.
+type attack struct {
+	name string
+	row  string // of the table in issue 11; "" for an attack that has failed from the start
+	// timed says that the p99 of honest requests has a bound, see honestP99.
+	timed bool
+	// prepare changes bucket, data directory and flags before larder starts; nil changes nothing.
+	prepare func(ctx context.Context, t *target) error
+	// alone says that the attack starts larder itself, as often as it needs to.
+	alone bool
+	// run attacks, and says in a few words what it did and what came of it. What got through it
+	// tells the target.
+	run func(ctx context.Context, t *target) (did string, err error)
+}
+
+const (
+	// honestP99 bounds the p99 of honest requests where the attack has such a bound.
+	honestP99 = 100 * time.Millisecond
+	// quietTime is how long honest requests go on when an attack has ended, in milliseconds.
+	quietTime, shortQuietTime = 2000, 500
+)
+
+// allAttacks are the attacks in the order of the issue's table, then those that never got through.
+func allAttacks() []attack {
+	return slices.Concat(messageAttacks(), streamAttacks(), bucketAttacks(), tenantAttacks(),
+		webAttacks(),
+		diskAttacks(), floodAttacks(), oldAttacks())
+}
+
+// result is what came of an attack.
+type result struct {
+	name, row  string
+	did        string
+	alone      bool
+	cgroup     bool
+	peak       int64 // resident bytes
+	cgroupPeak int64
+	lives      bool
+	honest     figures
+	took       time.Duration
+	findings   []string
+}
+
+func (r *result) verdict() string {
+	if len(r.findings) > 0 {
+		return "GOT THROUGH"
+	}
+	return "holds"
+}
+
+// attack runs one attack.
+func (c config) attack(ctx context.Context, a attack, dir string) (r result, err error) {
+	t := &target{conf: c, dir: dir}
+	if err := t.makeBucket(ctx); err != nil {
+		return r, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // the folder above goes, too
+	if a.prepare != nil {
+		if err := a.prepare(ctx, t); err != nil {
+			return r, fmt.Errorf("prepare: %w", err)
+		}
+	}
+	r = result{name: a.name, row: a.row, alone: a.alone}
+	start := time.Now()
+	if a.alone {
+		r.did, err = a.run(ctx, t)
+		r.took, r.findings, r.lives = time.Since(start), t.findings, len(t.findings) == 0
+		return r, err
+	}
+	if err := t.start(ctx); err != nil {
+		// Larder is attacked from its start on.
+		t.got("larder does not start: %v", err)
+	} else if h, err := t.startHonest(ctx); err != nil {
+		t.got("no honest request succeeds: %v", err)
+	} else {
+		var failed error
+		r.did, failed = a.run(ctx, t)
+		pause(ctx, time.Duration(t.n(quietTime, shortQuietTime))*time.Millisecond)
+		if r.honest, err = h.end(); err == nil {
+			err = failed
+		}
+		if err != nil && !t.Ended() {
+			t.stop()
+			return r, err
+		}
+		if t.Ended() {
+			t.got("larder has ended: %v", t.Err())
+		}
+	}
+	if t.Child != nil {
+		r.lives = !t.Ended()
+		r.peak, r.cgroupPeak, r.cgroup = t.peak.Load(), t.CgroupPeak(), t.InCgroup()
+		t.stop()
+	}
+	r.took = time.Since(start)
+	if r.peak >= c.limit {
+		t.got("%d MiB resident, the limit is %d", r.peak>>20, c.limit>>20)
+	}
+	if n := len(r.honest.failed); n > 0 {
+		t.got("%d of %d honest requests failed, the first: %v", n, r.honest.asked(),
+			r.honest.failed[0])
+	}
+	if p99 := r.honest.quantile(0.99); a.timed && !c.short && p99 > honestP99 {
+		t.got("the p99 of honest requests is %s", p99.Round(time.Millisecond))
+	}
+	r.findings = t.findings
+	return r, ctx.Err()
+}
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"larder/benchmarks/process"
+	"larder/internal/loopback"
+)
+
+// diskAttacks are rows 8 and 9: a local user who was there first, and a log that repeats secrets.
+func diskAttacks() []attack {
+	return []attack{
+		{name: "links", row: "8", prepare: prepareLinks, run: runLinks},
+		{name: "secrets", row: "9", alone: true, run: runSecrets},
+	}
+}
+
+// outside is the folder that links in the data directory lead to.
+func (t *target) outside() string { return filepath.Join(t.dir, "outside") }
+
+// prepareLinks runs larder once to see what it writes, and puts links in the place of all of that.
+func prepareLinks(ctx context.Context, t *target) error {
+	t.umask = "0"
+	if err := t.start(ctx); err != nil {
+		return err
+	}
+	conn, err := dial(t.rpc, honestClient)
+	if err != nil {
+		return err
+	}
+	err = askSeries(ctx, conn)
+	_ = conn.Close() // larder ends
+	t.stop()
+	if err != nil {
+		return err
+	}
+	own := filepath.Join(t.dataDir(), "larder")
+	var written []string
+	entries, err := os.ReadDir(own)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		written = append(written, e.Name())
+	}
+	for _, name := range []string{"headers", "lock", "metas", "warm.snapshot"} {
+		if !slices.Contains(written, name) {
+			written = append(written, name)
+		}
+	}
+	if err := os.RemoveAll(own); err != nil {
+		return err
+	}
+	for _, dir := range []string{own, t.outside()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, name := range written {
+		target := filepath.Join(t.outside(), name)
+		// Folders are there; a file is one that a link could have made.
+		isFolder := slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+			return e.Name() == name && e.IsDir()
+		})
+		if isFolder || name == "headers" {
+			if err := os.Mkdir(target, 0o755); err != nil {
+				return err
+			}
+		}
+		if err := os.Symlink(target, filepath.Join(own, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runLinks(ctx context.Context, t *target) (string, error) {
+	pause(ctx, time.Second)
+	files, folders := 0, 0
+	// Only larder's own part: the folder above it belongs to the user.
+	err := filepath.WalkDir(filepath.Join(t.dataDir(), "larder"),
+		func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil || d.Type()&fs.ModeSymlink != 0 {
+				return nil // it has gone meanwhile
+			}
+			if files++; d.IsDir() {
+				folders++
+			}
+			if info.Mode().Perm()&0o022 != 0 {
+				t.got("%s may be written by everybody: %s", filepath.Base(path), info.Mode())
+			}
+			return nil
+		})
+	if err != nil {
+		return "", err
+	}
+	err = filepath.WalkDir(t.outside(), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			rel, _ := filepath.Rel(t.outside(), path)
+			t.got("%s was written behind a link", rel)
+		}
+		return err
+	})
+	return fmt.Sprintf("links in the place of all files, umask 0: %d files beside them, %d folders",
+		files-folders, folders), err
+}
+
+const (
+	// hidden stands wherever a secret may be given, or is by mistake.
+	hidden = "hunter2-s3cr3t"
+	// hiddenFor is how long a larder that starts with it gets to tell it.
+	hiddenFor = 2 * time.Second
+)
+
+// runSecrets starts larder with secrets in places where they do not belong, and reads what it says.
+func runSecrets(ctx context.Context, t *target) (string, error) {
+	memcached := func(address string) string {
+		return "--index-cache.config={type: MEMCACHED, config: {addresses: ['" + address + "']}}"
+	}
+	tiered := func(address string) string {
+		return "--store.caching-bucket.config={type: TIERED, config: {memcached: {addresses: ['" +
+			address + "']}}}"
+	}
+	tracing := func(endpoint, client string) string {
+		return "--tracing.config={type: OTLP, config: {client_type: " + client + ", endpoint: '" +
+			endpoint + "'}}"
+	}
+	bucket := func(config string) string { return "--objstore.config=" + config }
+	good := t.bucketFlag()
+	tries := [][]string{
+		{good, memcached("user:" + hidden + "@127.0.0.1:11211")},
+		{good, memcached("memcached://user:" + hidden + "@127.0.0.1:11211")},
+		{good, memcached("dns+user:" + hidden + "@cache.invalid:11211")},
+		{good, memcached("dnssrv+_memcached._tcp.user:" + hidden + "@cache.invalid:99999")},
+		{good, memcached("127.0.0.1:11211?password=" + hidden)},
+		{good, memcached("user " + hidden + ":11211")},
+		{good, tiered("user:" + hidden + "@127.0.0.1:11211")},
+		{good, tiered("user:" + hidden + "@:abc")},
+		{good, tracing("https://user:"+hidden+"@collector.invalid:4317", "grpc")},
+		{good, tracing("https://user:"+hidden+"@collector.invalid:4318", "http")},
+		{good, tracing("user:"+hidden+"@collector.invalid:4318", "http")},
+		{good, tracing("https://user:"+hidden+"@collector.invalid:4318/%zz", "http")},
+		{good, tracing("collector.invalid:4317?token="+hidden, "grpc")},
+		{good, "--tracing.config={type: OTLP, config: {endpoint: '127.0.0.1:1', headers: '" +
+			hidden + "'}}"},
+		{good, "--index-cache.config={type: MEMCACHED, password: " + hidden + "}"},
+		{good, "--index-cache.config={type: MEMCACHED, config: {addresses: ['127.0.0.1:1'], " +
+			"password: " + hidden + "}}"},
+		{good, "--index-cache.config=" + hidden},
+		{good, "--request.logging-config={http: " + hidden + "}"},
+		{bucket("{type: S3, config: {bucket: b, endpoint: '127.0.0.1:1', access_key: a, " +
+			"insecure: true, secret_key: " + hidden + "}}")},
+		{bucket("{type: S3, config: {bucket: b, endpoint: 'https://user:" + hidden +
+			"@127.0.0.1:1', access_key: a, secret_key: b}}")},
+		{bucket("{type: S3, config: {bucket: b, endpoint: 'user:" + hidden +
+			"@127.0.0.1:1', access_key: a, secret_key: b}}")},
+		{bucket("{type: S3, config: {bucket: b, endpoint: '127.0.0.1:1', secret_key: [" + hidden +
+			"]}}")},
+		{bucket("{type: S3, secret_key: " + hidden + "}")},
+		{bucket(hidden)},
+		{good, "--store.limits.config={tenants: [" + hidden + "]}"},
+		{good, "--selector.relabel-config=" + hidden},
+	}
+	refused, served := 0, 0
+	for i, flags := range tries {
+		started, err := t.tell(ctx, i, flags)
+		if err != nil {
+			return "", err
+		}
+		if started {
+			served++
+		} else {
+			refused++
+		}
+	}
+	return fmt.Sprintf("%d places for a secret: %d starts refused, %d served; logs and pages read",
+		len(tries), refused, served), nil
+}
+
+// tell runs larder with flags and looks for the secret in all that it says.
+func (t *target) tell(ctx context.Context, n int, flags []string) (started bool, err error) {
+	ports, err := loopback.Reserve(2)
+	if err != nil {
+		return false, err
+	}
+	t.rpc, t.web = ports[0], ports[1]
+	secretIn := func(where, text string) {
+		if i := strings.Index(text, hidden); i >= 0 {
+			t.got("try %d: %s tells a secret: %s", n, where,
+				strings.TrimSpace(text[max(0, i-80):min(len(text), i+40)]))
+		}
+	}
+	var said strings.Builder
+	args := append([]string{"store", "--log.level=debug", "--grpc-address=" + t.rpc,
+		"--http-address=" + t.web,
+		"--data-dir=" + t.dataDir(), "--drain-delay=0s"}, flags...)
+	child, err := process.Start(process.Options{Name: "larder",
+		OnLine: func(line string) { said.WriteString(line + "\n") }},
+		t.conf.binary, args...)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, hiddenFor)
+	defer cancel()
+	// An error is a start that is refused, or one that takes longer because of what it cannot
+	// reach.
+	_ = child.Wait(ctx, func(ctx context.Context) bool {
+		_, _, _, err := t.get(ctx, honestClient, "/-/healthy", nil)
+		return err == nil
+	})
+	if started = !child.Ended(); started {
+		for _, path := range []string{"/", "/blocks", "/metrics", "/api/v1/status/flags",
+			"/api/v1/status/config",
+			"/api/v1/status/runtimeinfo", "/debug/pprof/cmdline",
+			"/debug/pprof/goroutine?debug=2"} {
+			if _, h, body, err := t.get(ctx, attacker(0), path, nil); err == nil {
+				secretIn(path, body)
+				secretIn(path, fmt.Sprint(h))
+			}
+		}
+	}
+	child.Kill()
+	secretIn("the log", said.String())
+	return started, nil
+}
