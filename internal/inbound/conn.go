@@ -129,14 +129,18 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Close implements net.Conn.
 func (c *Conn) Close() error {
-	c.depart()
+	c.depart(false)
 	return c.Conn.Close()
 }
 
-// depart takes the connection out of what the listener knows. It reports whether this call did.
-func (c *Conn) depart() bool {
+// depart takes the connection out of what the listener knows, and remembers whether its client is
+// to blame. It reports whether this call did.
+func (c *Conn) depart(blame bool) bool {
 	if !c.closed.CompareAndSwap(false, true) {
 		return false
+	}
+	if blame {
+		c.source.hangUps.Allow()
 	}
 	close(c.done)
 	c.listener.leave(c)
@@ -146,7 +150,8 @@ func (c *Conn) depart() bool {
 // hangUp closes the connection for what its client did or did not do. It is counted and logged
 // once.
 func (c *Conn) hangUp(reason string) {
-	if !c.depart() {
+	// Honest clients stall too.
+	if !c.depart(reason != writeStalled && reason != streamsStalled) {
 		return
 	}
 	l := c.listener

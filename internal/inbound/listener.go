@@ -40,6 +40,13 @@ const (
 	defaultMaxPerClient = 256
 	defaultWriteTimeout = time.Minute
 	defaultReadBytes    = 16 << 20
+	// A client may be hung up on so often for asking too much, in all and then in a second, before
+	// its new connections are refused: to take one, and what is begun on it, costs more than to
+	// open it.
+	hangUpsAtOnce    = 8
+	hangUpsPerSecond = 0.5
+	// rememberedClients is how many clients without connections are remembered for what they did.
+	rememberedClients = 4096
 	// maxStalled is how many streams may have stalled, over all connections of a listener, before the one that did first costs its client the
 	// connection. grpc keeps up to 1 MiB and 64 KiB of each.
 	maxStalled = 32
@@ -86,7 +93,26 @@ type Listener struct {
 type source struct {
 	connections int // guarded by Listener.mu
 	shares      int
+	hangUps     *rate.Limiter // has a token for each time that the client may be hung up on
 	limiter     *rate.Limiter // of bytes read; nil for none
+}
+
+// blameless reports whether a client has not been hung up on for a while.
+func (s *source) blameless() bool { return s.hangUps.Tokens() >= float64(s.hangUps.Burst()) }
+
+// forget drops clients that have no connection: those that are blameless, or all if there are none.
+func (l *Listener) forget() {
+	n := len(l.sources)
+	for _, all := range []bool{false, true} {
+		for network, s := range l.sources {
+			if s.connections == 0 && (all || s.blameless()) {
+				delete(l.sources, network)
+			}
+		}
+		if len(l.sources) < n {
+			return
+		}
+	}
 }
 
 // New bounds the connections of l.
@@ -110,7 +136,7 @@ func New(l net.Listener, opts Options) *Listener {
 		opts.Metrics = NewMetrics(nil)
 	}
 	opts.Metrics.open.WithLabelValues(opts.Server)
-	for _, bound := range []string{boundAll, boundClient} {
+	for _, bound := range []string{boundAll, boundClient, boundHungUp} {
 		opts.Metrics.refused.WithLabelValues(opts.Server, bound)
 	}
 	for _, why := range reasons {
@@ -123,6 +149,7 @@ func New(l net.Listener, opts Options) *Listener {
 const (
 	boundAll    = "all"
 	boundClient = "client"
+	boundHungUp = "hung_up"
 
 	writeStalled    = "write_stalled"
 	streamsStalled  = "streams_stalled"
@@ -164,7 +191,15 @@ func (l *Listener) enter(c *Conn) (bound string) {
 	}
 	src := l.sources[c.client]
 	if src == nil {
-		src = &source{shares: l.opts.Shares.Of(c.client)}
+		if len(l.sources) >= rememberedClients {
+			l.forget()
+		}
+		shares := l.opts.Shares.Of(c.client)
+		src = &source{
+			shares: shares,
+			hangUps: rate.NewLimiter(
+				rate.Limit(hangUpsPerSecond*float64(shares)), hangUpsAtOnce*shares),
+		}
 		if n := l.opts.ReadBytes; n > 0 {
 			src.limiter = rate.NewLimiter(rate.Limit(n*src.shares), 2*n*src.shares)
 		}
@@ -172,6 +207,9 @@ func (l *Listener) enter(c *Conn) (bound string) {
 	}
 	if l.opts.MaxPerClient > 0 && src.connections >= l.opts.MaxPerClient*src.shares {
 		return boundClient
+	}
+	if src.hangUps.Tokens() < 1 {
+		return boundHungUp
 	}
 	src.connections++
 	c.source = src
@@ -187,7 +225,7 @@ func (l *Listener) leave(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--
-	if c.source.connections--; c.source.connections == 0 {
+	if c.source.connections--; c.source.connections == 0 && c.source.blameless() {
 		delete(l.sources, c.client)
 	}
 	l.stalled = slices.DeleteFunc(l.stalled, func(o *Conn) bool { return o == c })

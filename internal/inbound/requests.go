@@ -27,9 +27,6 @@ const (
 	// once: a Querier that cancels queries drops one for each.
 	droppedPerSecond = 200
 	droppedAtOnce    = 2000
-	// rememberedClients is how many clients without requests are remembered for what they have
-	// dropped.
-	rememberedClients = 4096
 )
 
 // RequestsOptions bound the requests of a gRPC server. The zero value works.
@@ -131,8 +128,8 @@ func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error
 	})
 	context.AfterFunc(ctx, func() { // grpc ends the context with the request
 		a.timer.Stop()
-		if r.leave(a, ctx.Err()) {
-			c.hangUp(requestsDropped)
+		for _, loser := range r.leave(a, ctx.Err()) {
+			loser.hangUp(requestsDropped)
 		}
 	})
 	return context.WithValue(ctx, arrivalKey{}, a), nil
@@ -267,8 +264,8 @@ func (r *Requests) settle(held *connRequests) {
 	}
 }
 
-// leave counts a request no more. It reports whether its client has dropped too many.
-func (r *Requests) leave(a *arrival, why error) (tooManyDropped bool) {
+// leave counts a request no more. It returns all connections of a client that has dropped too many.
+func (r *Requests) leave(a *arrival, why error) (losers []*Conn) {
 	if a.arrived.CompareAndSwap(false, true) {
 		r.settle(a.conn)
 	}
@@ -276,13 +273,18 @@ func (r *Requests) leave(a *arrival, why error) (tooManyDropped bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if held.gone {
-		return false // requests that end with their connection were not dropped
+		return nil // requests that end with their connection were not dropped
 	}
 	held.open--
 	held.client.open--
 	r.open--
-	dropped := why == context.Canceled && !a.answered.Load()
-	return dropped && !held.client.dropped.Allow()
+	if why != context.Canceled || a.answered.Load() || held.client.dropped.Allow() {
+		return nil
+	}
+	for _, other := range held.client.conns {
+		losers = append(losers, r.lose(other))
+	}
+	return losers
 }
 
 // closed forgets a connection.

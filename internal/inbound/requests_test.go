@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -18,6 +19,20 @@ import (
 func served(t *testing.T, conn *grpc.ClientConn) error {
 	t.Helper()
 	return call(t, conn, true).RecvMsg(&wrapperspb.BytesValue{})
+}
+
+// ask is served whose server may refuse the connection.
+func ask(t *testing.T, conn *grpc.ClientConn) error {
+	s, err := conn.NewStream(
+		t.Context(),
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+		"/any/thing",
+	)
+	if err != nil {
+		return err
+	}
+	_ = s.SendMsg(&wrapperspb.BytesValue{}) // RecvMsg has the reason if it fails
+	return s.RecvMsg(&wrapperspb.BytesValue{})
 }
 
 // settled waits until no request of the server is counted but n.
@@ -178,4 +193,26 @@ func TestAClientThatDropsWhatItBegins(t *testing.T) {
 		}
 	}
 	r.hungUp(t, requestsDropped)
+}
+
+// TestAClientThatIsHungUpOnAgainAndAgain finds its new connections refused. Others are let in.
+func TestAClientThatIsHungUpOnAgainAndAgain(t *testing.T) {
+	r := startRPC(t, Options{}, RequestsOptions{MaxPerClient: 1})
+	refused := func() float64 {
+		return testutil.ToFloat64(r.l.opts.Metrics.refused.WithLabelValues("grpc", boundHungUp))
+	}
+	// grpc's client may begin a request again by itself, and is hung up on once more.
+	for range 2 * hangUpsAtOnce {
+		conn := r.dial(t)
+		for range 2 {
+			_ = ask(t, conn)
+		}
+		_ = conn.Close()
+	}
+	if err := ask(t, r.dial(t)); status.Code(err) != codes.Unavailable || refused() == 0 {
+		t.Errorf("got %v and %v connections refused, want it refused", err, refused())
+	}
+	if err := served(t, r.dial(t, from("127.0.0.2"))); err != nil {
+		t.Errorf("another client: %v", err)
+	}
 }
