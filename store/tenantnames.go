@@ -47,11 +47,11 @@ type tenantNames struct {
 
 	// mu guards what follows. It is held shared while a request of a named tenant is counted, so that
 	// a name whose series are deleted gets none afterwards.
-	mu          sync.RWMutex
-	kept        map[string]LimitOptions // tenants with limits of their own; never nil, not changed
-	tracked     map[string]*trackedTenant
-	named       int           // of tracked
-	replaced    time.Duration // when one replacement a period would have come to as many as there were
+	mu       sync.RWMutex
+	kept     map[string]LimitOptions // tenants with limits of their own; it is not changed
+	tracked  map[string]*trackedTenant
+	named    int           // of tracked
+	replaced time.Duration // when one replacement a period would have come to as many as there were
 }
 
 // tenantSeries are the series of one metric: a vector of client_golang or a sizeHistogram.
