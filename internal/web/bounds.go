@@ -17,6 +17,7 @@ const (
 	answerTimeout = 2 * time.Minute
 	// maxDebug is how many profiles and the like are made at once, maxShown how many pages and answers of the API, each of which goes through
 	// all blocks, maxScrapes how many answers of /metrics. What comes on top is told to come again.
+	// Clients share the places of the last two: see places.
 	maxDebug   = 4
 	maxShown   = 8
 	maxScrapes = 8

@@ -60,13 +60,14 @@ func (o *Options) mainRoutes() *routes {
 	mux := newRoutes()
 	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: maxScrapes}))
+	scrapes := &places{n: maxScrapes}
+	mux.Handle("GET /metrics", scrapes.bound(promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})))
 	if !o.DebugElsewhere {
 		o.registerDebug(mux)
 	}
 	if !o.Disable {
-		busy := atMost(maxShown)
-		shown := func(next http.Handler) http.Handler { return o.hosts().guardShown(busy(next)) }
+		pages := &places{n: maxShown}
+		shown := func(next http.Handler) http.Handler { return o.hosts().guardShown(pages.bound(next)) }
 		mux.Handle(apiPrefix, shown(newAPI(*o, !o.DebugElsewhere)))
 		newPages(*o).register(mux, shown)
 	}
