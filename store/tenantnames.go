@@ -13,15 +13,17 @@ import (
 const (
 	// otherTenant stands in metrics for all tenants that they do not name.
 	otherTenant = "other"
-	// defaultNamedTenants is how many tenants metrics name. A tenant has at most 409 series, counting
-	// each bucket, sum and count of a histogram, so these and the others have less than 2,000.
+	// defaultNamedTenants is how many tenants metrics name. A tenant has at most 409 series,
+	// counting each bucket, sum and count of a histogram, so these and the others have less than
+	// 2,000.
 	defaultNamedTenants = 3
 	// watchedTenants is how many tenants are watched that metrics do not name. A tenant with more
 	// than one part in so many of the use of all unnamed ones stays among them.
 	watchedTenants = 128
 
-	// useHalvedEvery is the half-life of what a tenant has used. In the long run one name is replaced in
-	// such a period, because each replacement makes new series; all names may be replaced at once.
+	// useHalvedEvery is the half-life of what a tenant has used. In the long run one name is
+	// replaced in such a period, because each replacement makes new series; all names may be
+	// replaced at once.
 	useHalvedEvery = 5 * time.Minute
 	// forgetTenantAfter is how long a tenant without requests keeps its name.
 	forgetTenantAfter = time.Hour
@@ -30,13 +32,14 @@ const (
 	useUnit = 64 << 10
 )
 
-// tenantNames decides which tenants metrics name: those with limits of their own, and the largest few
-// of the others. Clients choose the names of tenants, so the number of series must not depend on them.
+// tenantNames decides which tenants metrics name: those with limits of their own, and the largest
+// few of the others. Clients choose the names of tenants, so the number of series must not depend
+// on them.
 //
-// The largest are found as in Space-Saving (Metwally and others): a full table gives the place of its
-// smallest unnamed tenant to a new one, which inherits that one's use as its possible error. Use less
-// error is therefore never more than what a tenant has used, and a name that is new each time never
-// looks large. Memory and work do not depend on how many names there are.
+// The largest are found as in Space-Saving (Metwally and others): a full table gives the place of
+// its smallest unnamed tenant to a new one, which inherits that one's use as its possible error.
+// Use less error is therefore never more than what a tenant has used, and a name that is new each
+// time never looks large. Memory and work do not depend on how many names there are.
 type tenantNames struct {
 	max     int // named, besides kept
 	began   time.Time
@@ -45,13 +48,13 @@ type tenantNames struct {
 
 	due atomic.Int64 // when use is halved next, since began
 
-	// mu guards what follows. It is held shared while a request of a named tenant is counted, so that
-	// a name whose series are deleted gets none afterwards.
+	// mu guards what follows. It is held shared while a request of a named tenant is counted, so
+	// that a name whose series are deleted gets none afterwards.
 	mu       sync.RWMutex
 	kept     map[string]LimitOptions // tenants with limits of their own; it is not changed
 	tracked  map[string]*trackedTenant
 	named    int           // of tracked
-	replaced time.Duration // when one replacement a period would have come to as many as there were
+	replaced time.Duration // when replacements, one a period, would have come to as many
 }
 
 // tenantSeries are the series of one metric: a vector of client_golang or a sizeHistogram.
@@ -69,18 +72,19 @@ type trackedTenant struct {
 	last        atomic.Int64 // when it was used last, since began
 }
 
-// newTenantNames returns an empty set of names and registers its metrics. max is the number of tenants
-// that are named besides kept ones; 0 means the default, and a negative one none.
+// newTenantNames returns an empty set of names and registers its metrics. max is the number of
+// tenants that are named besides kept ones; 0 means the default, and a negative one none.
 func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 	if max == 0 {
 		max = defaultNamedTenants
 	}
 	f := promauto.With(reg)
 	t := &tenantNames{
-		max: max, began: time.Now(), kept: map[string]LimitOptions{}, tracked: map[string]*trackedTenant{},
+		max: max, began: time.Now(),
+		kept: map[string]LimitOptions{}, tracked: map[string]*trackedTenant{},
 		changed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_metrics_tenants_removed_total",
-			Help: "Tenants that metrics no longer name, so that their series were deleted, by reason.",
+			Help: "Tenants that lost their name in metrics and all of their series, by reason.",
 		}, []string{"reason"}),
 	}
 	for _, reason := range []string{removedIdle, removedSmall, removedLimits} {
@@ -112,7 +116,8 @@ func (t *tenantNames) first() string {
 	return otherTenant
 }
 
-// own has the series of metrics deleted with the names that they belong to. It is called before t is used.
+// own has the series of metrics deleted with the names that they belong to. It is called before t
+// is used.
 func (t *tenantNames) own(metrics ...tenantSeries) { t.series = append(t.series, metrics...) }
 
 // keep replaces the tenants that are always named.
@@ -132,18 +137,20 @@ func (t *tenantNames) keep(tenants map[string]LimitOptions) {
 	t.kept = tenants
 }
 
-// observe counts a request of a tenant that was worth bytes, by calling f with what metrics call the
-// tenant. With -1 bytes, f is about a request that is counted later. f must neither wait nor call t. A
-// nil tenantNames names every tenant.
+// observe counts a request of a tenant that was worth bytes, by calling f with what metrics call
+// the tenant. With -1 bytes, f is about a request that is counted later. f must neither wait nor
+// call t. A nil tenantNames names every tenant.
 func (t *tenantNames) observe(tenant string, bytes int64, f func(label string)) {
 	if t == nil {
 		f(tenant)
 		return
 	}
-	if tenant != otherTenant && (t.observeNamed(tenant, bytes, f) || t.observeLarge(tenant, bytes, f)) {
+	switch {
+	case tenant == otherTenant:
+	case t.observeNamed(tenant, bytes, f), t.observeLarge(tenant, bytes, f):
 		return
 	}
-	f(otherTenant) // whose series are never deleted
+	f(otherTenant) // its series are never deleted
 }
 
 // observeNamed calls f if the tenant is named and use need not be halved.
@@ -183,7 +190,8 @@ func (t *tenantNames) observeLarge(tenant string, bytes int64, f func(label stri
 	return true
 }
 
-// rise names a tenant if there is room, or if it is much larger than the smallest that is named. mu is held.
+// rise names a tenant if there is room, or if it is much larger than the smallest that is named. mu
+// is held.
 func (t *tenantNames) rise(e *trackedTenant, now time.Duration) bool {
 	if t.named < t.max {
 		t.name(e, now)
@@ -225,7 +233,8 @@ func (t *tenantNames) remove(name, reason string) {
 	t.changed.WithLabelValues(reason).Inc()
 }
 
-// add begins to watch a tenant, in the place of the smallest that is not named if there is no other. mu is held.
+// add begins to watch a tenant, in the place of the smallest that is not named if there is no
+// other. mu is held.
 func (t *tenantNames) add(name string, now time.Duration) *trackedTenant {
 	e := &trackedTenant{name: name}
 	if len(t.tracked)-t.named >= watchedTenants {
@@ -266,8 +275,10 @@ func (t *tenantNames) halve(now time.Duration) {
 // expire forgets tenants without requests. mu is held.
 func (t *tenantNames) expire(now time.Duration) {
 	for _, e := range t.tracked {
-		// The first tenant stays: in most set-ups it is the only one, and its counters begin with 0.
-		if e.name == defaultTenant && e.named || now-time.Duration(e.last.Load()) < forgetTenantAfter {
+		// The first tenant stays: in most set-ups it is the only one, and its counters begin with
+		// 0.
+		idle := now - time.Duration(e.last.Load())
+		if e.name == defaultTenant && e.named || idle < forgetTenantAfter {
 			continue
 		}
 		t.drop(e)
@@ -277,8 +288,8 @@ func (t *tenantNames) expire(now time.Duration) {
 	}
 }
 
-// count returns how many tenants are named. It is called for each scrape, so that names of idle tenants
-// expire where there are no requests at all.
+// count returns how many tenants are named. It is called for each scrape, so that names of idle
+// tenants expire where there are no requests at all.
 func (t *tenantNames) count() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()

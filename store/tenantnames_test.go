@@ -27,7 +27,8 @@ func newCounted(t *testing.T, max int) *counted {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	c := &counted{t: t, reg: reg, tenantNames: newTenantNames(max, reg)}
-	c.vec = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "requests", Help: "Requests."}, []string{"tenant"})
+	o := prometheus.CounterOpts{Name: "requests", Help: "Requests."}
+	c.vec = prometheus.NewCounterVec(o, []string{"tenant"})
 	reg.MustRegister(c.vec)
 	c.own(c.vec)
 	return c
@@ -57,9 +58,9 @@ func (c *counted) want(tenants ...string) {
 	}
 }
 
-// TestALargeTenantTakesTheNameOfASmallOne: a tenant that comes later is named when it has used twice as
-// much as the smallest that is, whose series are deleted. As many names as there are may be replaced at
-// once, and then one in five minutes.
+// TestALargeTenantTakesTheNameOfASmallOne: a tenant that comes later is named when it has used
+// twice as much as the smallest that is, whose series are deleted. As many names as there are may
+// be replaced at once, and then one in five minutes.
 func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 2)
@@ -109,8 +110,8 @@ func TestIdleTenantsLoseTheirNames(t *testing.T) {
 	})
 }
 
-// TestMadeUpNames: however many names a client makes up, they take no name from those in use, memory
-// does not grow, and a tenant that comes to use a hundredth of what they do is named.
+// TestMadeUpNames: however many names a client makes up, they take no name from those in use,
+// memory does not grow, and a tenant that comes to use a hundredth of what they do is named.
 func TestMadeUpNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 3)
@@ -131,7 +132,8 @@ func TestMadeUpNames(t *testing.T) {
 			c.ask("newcomer", 2)
 			time.Sleep(time.Second)
 		}
-		if names := slices.Collect(maps.Keys(gathered(t, c.reg))); !slices.Contains(names, "requests newcomer") {
+		names := slices.Collect(maps.Keys(gathered(t, c.reg)))
+		if !slices.Contains(names, "requests newcomer") {
 			t.Errorf("a newcomer among made-up names is not named: %q", names)
 		}
 		if n := len(c.tracked); n > c.max+watchedTenants {
@@ -147,8 +149,8 @@ func TestMadeUpNames(t *testing.T) {
 	})
 }
 
-// TestTenantsWithLimitsKeepTheirNames: a tenant with limits of its own is named whatever it uses and in
-// addition to the largest, until the document no longer has it.
+// TestTenantsWithLimitsKeepTheirNames: a tenant with limits of its own is named whatever it uses
+// and in addition to the largest, until the document no longer has it.
 func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 1)
@@ -168,8 +170,8 @@ func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
 	})
 }
 
-// TestNoTenantIsNamed: with a negative number all are counted together, and so is a tenant that calls
-// itself other.
+// TestNoTenantIsNamed: with a negative number all are counted together, and so is a tenant that
+// calls itself other.
 func TestNoTenantIsNamed(t *testing.T) {
 	c := newCounted(t, -1)
 	for _, name := range []string{defaultTenant, "a", otherTenant} {
@@ -185,8 +187,8 @@ func TestNoTenantIsNamed(t *testing.T) {
 	c.want("a", otherTenant)
 }
 
-// TestNamesChangeUnderRequests: no series of a tenant is left that is not named, whatever runs at once,
-// and no request is lost or counted twice.
+// TestNamesChangeUnderRequests: no series of a tenant is left that is not named, whatever runs at
+// once, and no request is lost or counted twice.
 func TestNamesChangeUnderRequests(t *testing.T) {
 	c := newCounted(t, 2)
 	var wg sync.WaitGroup
@@ -226,7 +228,8 @@ func TestNamesChangeUnderRequests(t *testing.T) {
 // TestTenantNamesAreClipped: what is kept of a name is valid, short, and no part of a long string.
 func TestTenantNamesAreClipped(t *testing.T) {
 	for _, name := range []string{
-		"a", strings.Repeat("é", 1000), strings.Repeat("\xff", 1000), strings.Repeat("\xffa", 100), strings.Repeat("x", 127) + "é",
+		"a", strings.Repeat("é", 1000), strings.Repeat("\xff", 1000), strings.Repeat("\xffa", 100),
+		strings.Repeat("x", 127) + "é",
 	} {
 		got := tenantName(name)
 		if len(got) > MaxTenantBytes || got == "" || !utf8.ValidString(got) {

@@ -21,12 +21,14 @@ import (
 
 // everyRPC calls each method of the port once, in the name of a tenant.
 func everyRPC(ctx context.Context, rpc *grpc.ClientConn, tenant string) error {
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "thanos-tenant", tenant))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ctx = metadata.AppendToOutgoingContext(ctx, "thanos-tenant", tenant)
 	all := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}}
 	client := storepb.NewStoreClient(rpc)
 	series, err := client.Series(ctx, &storepb.SeriesRequest{
-		MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: all, Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: all,
+		Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
 	})
 	if err != nil {
 		return err
@@ -36,10 +38,16 @@ func everyRPC(ctx context.Context, rpc *grpc.ClientConn, tenant string) error {
 			return err
 		}
 	}
-	if _, err := client.LabelNames(ctx, &storepb.LabelNamesRequest{Start: math.MinInt64, End: math.MaxInt64, Matchers: all}); err != nil {
+	_, err = client.LabelNames(ctx, &storepb.LabelNamesRequest{
+		Start: math.MinInt64, End: math.MaxInt64, Matchers: all,
+	})
+	if err != nil {
 		return err
 	}
-	if _, err := client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64, Matchers: all}); err != nil {
+	_, err = client.LabelValues(ctx, &storepb.LabelValuesRequest{
+		Label: "__name__", Start: math.MinInt64, End: math.MaxInt64, Matchers: all,
+	})
+	if err != nil {
 		return err
 	}
 	if _, err := storepb.NewInfoClient(rpc).Info(ctx, &storepb.InfoRequest{}); err != nil {
@@ -60,21 +68,26 @@ func everyRPC(ctx context.Context, rpc *grpc.ClientConn, tenant string) error {
 	if err != nil {
 		return err
 	}
-	if err := reflect.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil {
+	list := &reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	}
+	if err := reflect.Send(list); err != nil {
 		return err
 	}
 	_, err = reflect.Recv()
 	return err
 }
 
-// TestMadeUpTenantsInMetrics: 1,200 names of tenants, with every method of the port, leave a scrape as it
-// was but for 2,000 series at most. Tenants of the limits document are named whatever others do.
+// TestMadeUpTenantsInMetrics: 1,200 names of tenants, with every method of the port, leave a scrape
+// as it was but for 2,000 series at most. Tenants of the limits document are named whatever others
+// do.
 func TestMadeUpTenantsInMetrics(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := dataset.WholeMetric("few", 1, 3, 30_000).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+	few := dataset.WholeMetric("few", 1, 3, 30_000)
+	if _, err := few.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p := startProcess(t, folder(dir), "--store.limits.request-series=1000", "--store.limits.config={tenants: {known: {}}}")
+	p := startProcess(t, folder(dir), "--store.limits.config={tenants: {known: {}}}")
 	p.await("readiness changed.*ready=true")
 	scrape := func() (all, tenants []string) {
 		_, body := p.get("/metrics")
@@ -100,7 +113,8 @@ func TestMadeUpTenantsInMetrics(t *testing.T) {
 	for range workers {
 		wg.Go(func() {
 			for n := next.Add(1); n <= names; n = next.Add(1) {
-				if err := everyRPC(t.Context(), p.rpc, fmt.Sprintf("made-up-%d-%s", n, strings.Repeat("x", 1000))); err != nil {
+				name := fmt.Sprintf("made-up-%d-%s", n, strings.Repeat("x", 1000))
+				if err := everyRPC(t.Context(), p.rpc, name); err != nil {
 					t.Errorf("tenant %d: %v", n, err)
 					return
 				}
@@ -112,7 +126,8 @@ func TestMadeUpTenantsInMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	after, tenants := scrape()
-	t.Logf("%d series, %d of tenants, before; %d, %d after", len(before), len(beforeTenants), len(after), len(tenants))
+	t.Logf("%d series, %d of tenants, before; %d, %d after",
+		len(before), len(beforeTenants), len(after), len(tenants))
 
 	var known int
 	for _, line := range tenants {
@@ -130,7 +145,8 @@ func TestMadeUpTenantsInMetrics(t *testing.T) {
 	if known < 300 {
 		t.Errorf("%d series are of the tenant that has limits of its own", known)
 	}
-	if others, othersBefore := len(after)-len(tenants), len(before)-len(beforeTenants); others > othersBefore+200 {
+	others, othersBefore := len(after)-len(tenants), len(before)-len(beforeTenants)
+	if others > othersBefore+200 {
 		t.Errorf("%d series are of no tenant, %d before", others, othersBefore)
 	}
 }

@@ -107,7 +107,8 @@ func special(path, want string, is fs.FileInfo) error {
 	case is.IsDir():
 		kind = "a directory"
 	}
-	return fmt.Errorf("%s is %s where a %s of larder's own belongs: %w (remove it)", path, kind, want, ErrSpecial)
+	const text = "%s is %s where a %s of larder's own belongs: %w (remove it)"
+	return fmt.Errorf(text, path, kind, want, ErrSpecial)
 }
 
 // in runs f in d.
