@@ -60,6 +60,14 @@ func TestFiles(t *testing.T) {
 	if got, err := get(d, "a"); err != nil || got != "two" {
 		t.Errorf("read %q, %v", got, err)
 	}
+	opened, err := d.OpenDir()
+	must(t, err)
+	f, err := opened.Open("b")
+	must(t, err)
+	if f.Name() != opened.Path("b") || opened.Path("b") != d.Path("b") {
+		t.Errorf("%s, %s and %s are the path of one file", f.Name(), opened.Path("b"), d.Path("b"))
+	}
+	must(t, errors.Join(f.Close(), opened.Close()))
 	names, err := d.Names()
 	slices.Sort(names)
 	if err != nil || !slices.Equal(names, []string{"a", "b"}) {
@@ -73,7 +81,7 @@ func TestFiles(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(real, "volume/data/larder/headers/a")); err != nil {
 		t.Error(err)
 	}
-	f, err := d.OpenOrCreate("lock")
+	f, err = d.OpenOrCreate("lock")
 	must(t, err)
 	must(t, f.Close())
 	f, err = d.OpenOrCreate("lock")

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -56,10 +57,16 @@ func (f Format) Unseal(data []byte) ([]byte, error) {
 	return payload, nil
 }
 
+// Files are where Read finds a file: a localfs.Dir, or one that was opened for many.
+type Files interface {
+	Open(name string) (*os.File, error)
+	Path(name string) string
+}
+
 // Read returns the payload of a file: fs.ErrNotExist if there is none, ErrDamaged
 // if it is a link, does not verify or has more than maxBytes, ErrUnread if the
 // disk fails.
-func (f Format) Read(dir localfs.Dir, name string, maxBytes int64) (payload []byte, err error) {
+func (f Format) Read(dir Files, name string, maxBytes int64) (payload []byte, err error) {
 	file, err := dir.Open(name)
 	switch {
 	case err == nil:

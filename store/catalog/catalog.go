@@ -336,10 +336,12 @@ func (c *Catalog) loadSaved() {
 	recent := age >= 0 && age < savedMarksFor
 	c.saved = make(map[ulid.ULID]savedBlock, len(s.Blocks))
 	missing := 0
+	read, done := c.local.metas()
+	defer done()
 	for _, b := range s.Blocks {
 		b.Checked = b.Checked && recent
 		c.saved[b.ID] = b
-		m, err := c.local.meta(b.ID)
+		m, err := read(b.ID)
 		if err != nil {
 			if missing++; !errors.Is(err, fs.ErrNotExist) {
 				c.damagedCopy(b.ID, err)

@@ -85,11 +85,25 @@ func (s *localStore) meta(id ulid.ULID) (*meta, error) {
 	if s.dir.IsZero() {
 		return nil, fs.ErrNotExist
 	}
-	data, err := metaFormat().Read(s.metaDir(), documentName(id), maxMetaSize+1<<10)
+	return metaIn(s.metaDir(), id)
+}
+
+func metaIn(dir sealed.Files, id ulid.ULID) (*meta, error) {
+	data, err := metaFormat().Read(dir, documentName(id), maxMetaSize+1<<10)
 	if err != nil {
 		return nil, err
 	}
 	return parseMeta(id, data)
+}
+
+// metas returns a function like meta for many blocks, which ends with done.
+func (s *localStore) metas() (read func(ulid.ULID) (*meta, error), done func()) {
+	dir, err := s.metaDir().OpenDir()
+	if err != nil {
+		return s.meta, func() {} // it says why
+	}
+	return func(id ulid.ULID) (*meta, error) { return metaIn(dir, id) },
+		func() { _ = dir.Close() } // nothing was written
 }
 
 // document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
