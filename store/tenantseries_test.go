@@ -83,4 +83,15 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 	if now["large"] == 0 || len(now) != 4 {
 		t.Errorf("series by tenant: %v, want large among 4", now)
 	}
+
+	// A tenant that gets limits of its own is named from then on, until it has none.
+	g.server.SetLimits(store.LimitOptions{}, map[string]store.LimitOptions{"kept": {}})
+	ask("kept")
+	if now = tenantSeries(t, g.reg); now["kept"] == 0 || len(now) != 5 {
+		t.Errorf("series by tenant: %v, want kept among 5", now)
+	}
+	g.server.SetLimits(store.LimitOptions{}, nil)
+	if now = tenantSeries(t, g.reg); now["kept"] != 0 || len(now) != 4 {
+		t.Errorf("series by tenant: %v, want 4 without kept", now)
+	}
 }
