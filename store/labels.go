@@ -84,6 +84,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	if resp.Hints, err = anypb.New(hints); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal label names response hints: %v", err)
 	}
+	r.holdUntilSent(held, resp)
 	return resp, nil
 }
 
@@ -117,7 +118,26 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	if resp.Hints, err = anypb.New(hints); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal label values response hints: %v", err)
 	}
+	r.holdUntilSent(held, resp)
 	return resp, nil
+}
+
+// smallAnswer is the size of an answer from which on it is held until it was sent. Of smaller ones
+// as many may be on their way as there may be requests.
+const smallAnswer = 16 << 10
+
+// holdUntilSent keeps what an answer takes reserved until its client has read it: its text, decoded
+// and encoded.
+func (r *request) holdUntilSent(t *text, answer proto.Message) {
+	n := int64(proto.Size(answer))
+	if n < smallAnswer {
+		return
+	}
+	turn := r.turn
+	if t.held.UntilSent(n, turn.Release) {
+		turn.Shrink(turn.Bytes() - 2*n)
+		r.turn = nil
+	}
 }
 
 func queriedBlocks(blocks []*catalog.Block) []*storepb.Block {

@@ -223,7 +223,7 @@ func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.R
 func (b *backend) services() services {
 	return services{
 		store: b.server, info: b.server,
-		messages: b.messages, incomplete: b.conf.memory.incomplete(),
+		messages: b.messages, incomplete: b.conf.memory.incomplete(), unsent: b.conf.memory.texts(),
 	}
 }
 

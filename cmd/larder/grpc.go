@@ -102,6 +102,8 @@ type services struct {
 	messages *intake.Account
 	// incomplete is for the bytes of messages that are being received; 0 = inbound's default.
 	incomplete int64
+	// unsent is for label answers that their clients have not read; 0 = inbound's default.
+	unsent int64
 }
 
 // newRPCServer makes the server; it serves nothing yet. reg must be new to it.
@@ -128,8 +130,8 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		return status.Error(codes.Internal, guard.Caught(p, "requestID", requestlog.ID(ctx)).Error())
 	})
 	open := inbound.NewRequests(inbound.RequestsOptions{
-		MaxPerClient: orNone(conf.maxRequestsPerClient), HalfReceived: s.incomplete,
-		Shares: conf.shares,
+		MaxPerClient: orNone(conf.maxRequestsPerClient), Shares: conf.shares,
+		HalfReceived: s.incomplete, Unsent: s.unsent,
 	})
 	failures := requestlog.NewFailures(requestLogOptions(logger))
 	opts := []grpc.ServerOption{
@@ -177,7 +179,8 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 	srv := &rpcServer{
 		Server: grpc.NewServer(opts...), health: health.NewServer(), open: open, certs: certs,
 	}
-	storepb.RegisterStoreServer(intake.Registrar{Server: srv, Account: s.messages}, s.store)
+	api := intake.Registrar{Server: srv, Account: s.messages, Sending: open.Sending}
+	storepb.RegisterStoreServer(api, s.store)
 	small := intake.Registrar{Server: srv, Account: s.messages, MaxMessageBytes: maxSmallMessage}
 	storepb.RegisterInfoServer(small, s.info)
 	small.Around = (&inbound.Pool{Lifetime: watchLifetime}).Around

@@ -151,7 +151,8 @@ func (c *Conn) depart(blame bool) bool {
 // once.
 func (c *Conn) hangUp(reason string) {
 	// Honest clients stall too.
-	if !c.depart(reason != writeStalled && reason != streamsStalled) {
+	stalled := reason == writeStalled || reason == streamsStalled || reason == answersUnread
+	if !c.depart(!stalled) {
 		return
 	}
 	l := c.listener

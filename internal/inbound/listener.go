@@ -157,10 +157,12 @@ const (
 	notReceived     = "not_received"
 	halfReceived    = "half_received"
 	requestsDropped = "requests_dropped"
+	answersUnread   = "answers_unread"
 )
 
 var reasons = []string{
 	writeStalled, streamsStalled, tooManyRequests, notReceived, halfReceived, requestsDropped,
+	answersUnread,
 }
 
 // Accept implements net.Listener.

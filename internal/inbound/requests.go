@@ -22,6 +22,7 @@ const (
 	defaultReceiveTimeout       = 10 * time.Second
 	// defaultHalfReceived leaves room for four messages of the largest size.
 	defaultHalfReceived = 64 << 20
+	defaultUnsent       = 64 << 20
 
 	// A client may drop this many requests a second before they are answered, and this many at
 	// once: a Querier that cancels queries drops one for each.
@@ -44,6 +45,9 @@ type RequestsOptions struct {
 	// all connections; default 64 MiB. When there are more, the connection that holds most of them
 	// is closed.
 	HalfReceived int64
+	// Unsent is how many bytes of unary answers may be kept that their clients have not read,
+	// besides a single one; default 64 MiB.
+	Unsent int64
 	// Shares weigh clients; nil: all have one.
 	Shares Shares
 }
@@ -60,6 +64,7 @@ type Requests struct {
 	mu           sync.Mutex // guards what follows; never held while a connection is closed
 	open         int
 	halfReceived int64
+	unsent       int64
 	clients      map[netip.Prefix]*clientRequests
 }
 
@@ -79,7 +84,9 @@ type connRequests struct {
 	open      int
 	receiving int   // requests of which the message is awaited
 	received  int64 // bytes since receiving was 0
-	gone      bool  // hung up on, or closed
+	unsent    int64 // bytes of answers
+	answers   map[*unsent]struct{}
+	gone      bool // hung up on, or closed
 }
 
 // NewRequests returns a Requests without requests.
@@ -88,6 +95,7 @@ func NewRequests(opts RequestsOptions) *Requests {
 	opts.MaxPerClient = cmp.Or(opts.MaxPerClient, defaultMaxRequestsPerClient)
 	opts.ReceiveTimeout = cmp.Or(opts.ReceiveTimeout, defaultReceiveTimeout)
 	opts.HalfReceived = cmp.Or(opts.HalfReceived, defaultHalfReceived)
+	opts.Unsent = cmp.Or(opts.Unsent, defaultUnsent)
 	return &Requests{opts: opts, clients: map[netip.Prefix]*clientRequests{}}
 }
 
@@ -224,6 +232,7 @@ func (r *Requests) most(of func(*connRequests) int64) *connRequests {
 func (r *Requests) lose(held *connRequests) *Conn {
 	r.open -= held.open
 	r.halfReceived -= held.received
+	r.unsent -= held.unsent
 	held.client.open -= held.open
 	delete(held.client.conns, held.conn)
 	held.gone = true
@@ -290,13 +299,16 @@ func (r *Requests) leave(a *arrival, why error) (losers []*Conn) {
 // closed forgets a connection.
 func (r *Requests) closed(c *Conn) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch held := c.requests; {
+	held := c.requests
+	switch {
 	case held == nil:
-		c.requests = &connRequests{gone: true} // of what was received before it was closed
+		held = &connRequests{gone: true} // of what was received before it was closed
+		c.requests = held
 	case !held.gone:
 		r.lose(held)
 	}
+	r.mu.Unlock()
+	r.releaseAnswers(held)
 }
 
 // hasArrived notes that the first message of a request is there.

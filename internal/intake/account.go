@@ -83,12 +83,29 @@ func (e fullError) GRPCStatus() *status.Status {
 // Reservation is what one request has of an Account. It is safe for concurrent use. After Close it
 // is empty and refuses more: the handler of a stream that was ended early may still receive.
 type Reservation struct {
-	account *Account
+	account    *Account
+	registered bool // by a Registrar
 
 	// Guarded by account.mu.
 	bytes   int64
 	message int64 // of these, for the message received last
 	closed  bool
+
+	// Of the handler's goroutine: what is to be released once the answer was sent, and how much
+	// that is.
+	answerBytes int64
+	answerSent  func()
+}
+
+// UntilSent has release called once the answer of a unary request was sent, and not when its
+// handler returns: until its client reads it, grpc keeps the encoded answer of so many bytes. It
+// reports false for a request that did not come through a Registrar; then release is the caller's.
+func (r *Reservation) UntilSent(bytes int64, release func()) bool {
+	if !r.registered {
+		return false
+	}
+	r.answerBytes, r.answerSent = bytes, release
+	return true
 }
 
 // Open returns an empty reservation. The caller closes it.

@@ -6,6 +6,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // Server is what services are registered with: a *grpc.Server.
@@ -15,13 +16,17 @@ type Server interface {
 }
 
 // Registrar registers services whose messages are received within an account. The server's codec
-// must know a storepb.Receiver, as storepb.Codec does.
+// must know a storepb.Receiver and a storepb.Answer, as storepb.Codec does.
 type Registrar struct {
 	Server
 	Account *Account
 	// MaxMessageBytes bounds a message of these services, decompressed; 0 leaves that to the
 	// server.
 	MaxMessageBytes int
+	// Sending is told of each unary answer that holds bytes until it was sent (UntilSent), and has
+	// release called then, or when its connection is gone. nil: release is called when grpc has
+	// written it.
+	Sending func(ctx context.Context, bytes int64, release func()) (sent func())
 	// Around runs the handler of each stream, with a context that may end it earlier; nil runs it
 	// as it is.
 	Around func(ctx context.Context, handler func(context.Context) error) error
@@ -47,9 +52,23 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 		srv any, ctx context.Context, dec func(any) error, next grpc.UnaryServerInterceptor,
 	) (any, error) {
 		held := r.Account.Open()
+		held.registered = true
 		defer held.Close()
 		ctx = context.WithValue(ctx, reservationKey{}, held)
-		return m.Handler(srv, ctx, func(v any) error { return r.decode(dec, v, held) }, next)
+		decode := func(v any) error { return r.decode(dec, v, held) }
+		resp, err := m.Handler(srv, ctx, decode, next)
+		if held.answerSent == nil {
+			return resp, err
+		}
+		if err != nil {
+			held.answerSent()
+			return nil, err
+		}
+		a := &answer{resp.(proto.Message), held.answerSent}
+		if r.Sending != nil {
+			a.sent = r.Sending(ctx, held.answerBytes, held.answerSent)
+		}
+		return a, nil
 	}
 }
 
@@ -82,6 +101,15 @@ func (s *stream) RecvMsg(
 ) error {
 	return s.registrar.decode(s.ServerStream.RecvMsg, m, s.held)
 }
+
+// answer is a storepb.Answer.
+type answer struct {
+	payload proto.Message
+	sent    func()
+}
+
+func (a *answer) Payload() proto.Message { return a.payload }
+func (a *answer) Sent()                  { a.sent() }
 
 // decode receives into v by dec.
 func (r Registrar) decode(dec func(any) error, v any, held *Reservation) error {

@@ -9,8 +9,8 @@ import (
 
 // Codec is what a server that sends Frames is made with: grpc.ForceServerCodecV2(storepb.Codec()).
 // It sends a *Frame as it is. It refuses requests of the StoreAPI that have far too many fields,
-// and does not decode what a Receiver does not accept. Every other message, and all decoding, is
-// left to grpc's own codec: on the wire the two are the same.
+// and does not decode what a Receiver does not accept. It tells an Answer when it was sent. Every
+// other message, and all decoding, is left to grpc's own codec: on the wire the two are the same.
 func Codec() encoding.CodecV2 {
 	return codec{next: encoding.GetCodecV2(protocodec.Name)}
 }
@@ -32,6 +32,9 @@ type codec struct {
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if f, ok := v.(*Frame); ok {
 		return f.take()
+	}
+	if a, ok := v.(Answer); ok {
+		return marshalAnswer(a)
 	}
 	return c.next.Marshal(v)
 }
