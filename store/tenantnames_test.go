@@ -187,8 +187,8 @@ func TestNoTenantIsNamed(t *testing.T) {
 	c.want("a", otherTenant)
 }
 
-// TestNamesChangeUnderRequests: no series of a tenant is left that is not named, whatever runs at
-// once, and no request is lost or counted twice.
+// TestNamesChangeUnderRequests: names are replaced and limits change while requests are counted. No
+// series of a tenant is left that is not named.
 func TestNamesChangeUnderRequests(t *testing.T) {
 	c := newCounted(t, 2)
 	var wg sync.WaitGroup
