@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/thanos-io/objstore"
 )
@@ -138,6 +139,22 @@ func (b *body) Close() error {
 	return nil
 }
 
+// wholes is the account of objects that are held before they are delivered. Nothing waits for it.
+type wholes struct {
+	limit int64
+	held  atomic.Int64
+}
+
+func (w *wholes) tryReserve(n int64) bool {
+	if w.held.Add(n) > w.limit {
+		w.held.Add(-n)
+		return false
+	}
+	return true
+}
+
+func (w *wholes) release(n int64) { w.held.Add(-n) }
+
 // maxWhole bounds what is held of an object before it is delivered.
 const maxWhole = 1 << 20
 
@@ -150,6 +167,7 @@ func (b *Bucket) getWhole(t *tries) (io.ReadCloser, error) {
 		if err == nil {
 			return w, nil
 		}
+		w.release()
 		if err := t.again(err, int64(len(w.data))); err != nil {
 			return nil, err
 		}
@@ -161,6 +179,7 @@ type whole struct {
 	t    *tries
 	a    *attempt // nil when all is in data
 	data []byte
+	held int64         // reserved for data
 	head *bytes.Reader // over data
 	rest []byte        // behind data, in a's buffer
 	end  error         // behind rest
@@ -173,7 +192,7 @@ func (w *whole) request() error {
 		return err
 	}
 	w.t.answered()
-	for len(w.data) < maxWhole {
+	for w.reserve() {
 		got, err := w.next()
 		w.data = append(w.data, got...)
 		if err == io.EOF {
@@ -188,6 +207,29 @@ func (w *whole) request() error {
 	}
 	w.head = bytes.NewReader(w.data)
 	return nil
+}
+
+// reserve reserves memory for the next step of the object. Once there is none, or the object is
+// large, what follows is delivered as it comes.
+func (w *whole) reserve() bool {
+	need := int64(len(w.data)) + step
+	need += need / 4 // append makes the buffer that much larger than it must be
+	switch {
+	case len(w.data) >= maxWhole:
+		return false
+	case need <= w.held:
+		return true
+	}
+	if !w.t.b.wholes.tryReserve(need - w.held) {
+		return false
+	}
+	w.held = need
+	return true
+}
+
+func (w *whole) release() {
+	w.t.b.wholes.release(w.held)
+	w.held = 0
 }
 
 func (w *whole) next() ([]byte, error) { return w.a.next(step, w.t.patience(w.t.b.opts.Stall)) }
@@ -227,6 +269,7 @@ func (w *whole) Close() error {
 		return nil
 	}
 	w.done = true
+	w.release()
 	if w.end == nil || w.end == io.EOF {
 		w.t.succeeded()
 	}

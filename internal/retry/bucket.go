@@ -21,6 +21,7 @@ type Bucket struct {
 	budget  *budget
 	metrics *metrics
 	buffers *sync.Pool // of *[]byte, step long
+	wholes  *wholes
 }
 
 // Wrap returns the client with operations that are repeated. Closing it closes
@@ -28,6 +29,7 @@ type Bucket struct {
 func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	opts = opts.withDefaults()
 	b := &Bucket{Bucket: client, opts: opts, panics: panics.New("bucket", opts.Logger, opts.Registerer), budget: newBudget(opts)}
+	b.wholes = &wholes{limit: opts.WholeBytes}
 	b.metrics = newMetrics(opts.Registerer, b.budget)
 	b.buffers = &sync.Pool{New: func() any { p := make([]byte, step); return &p }}
 	return b

@@ -322,6 +322,9 @@ func (g *rig) atRest(t *testing.T) {
 	if g.below.open != 0 {
 		t.Errorf("%d requests were left open", g.below.open)
 	}
+	if held := g.wholes.held.Load(); held != 0 {
+		t.Errorf("%d bytes are left reserved", held)
+	}
 	if g.slots.resting != 0 {
 		t.Errorf("%d slots were left resting", g.slots.resting)
 	}

@@ -36,7 +36,9 @@
 // Ranges: they are of files that do not change. Whole objects (meta.json,
 // marks) may be written anew between two requests: they are read to their end
 // before their first byte is delivered, and read anew if that fails; objects
-// beyond 1 MiB are delivered as they come after that, and break with their body.
+// beyond 1 MiB are delivered as they come after that, and break with their body. What
+// is held of all objects together has a bound, Options.WholeBytes: beyond it they are
+// delivered as they come, too.
 // A listing goes on after the last name it delivered, as long as the names came
 // in ascending order; else it fails. A listing of a file system that fails because
 // a folder was deleted meanwhile is repeated: nothing that it asked for is missing.

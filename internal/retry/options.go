@@ -28,6 +28,7 @@ const (
 	defaultPatience   = 10 * time.Second
 	defaultMinBackoff = 100 * time.Millisecond
 	defaultMaxBackoff = 5 * time.Second
+	defaultWholeBytes = 24 << 20
 	// minPatience is the least time that a request is given where the caller's
 	// deadline is near: half of what is left, but not less than this.
 	minPatience = 500 * time.Millisecond
@@ -56,6 +57,10 @@ type Options struct {
 	// further one up to MaxBackoff; 100 ms and 5 s by default. Each is shortened by up
 	// to a half at random.
 	MinBackoff, MaxBackoff time.Duration
+	// WholeBytes is for whole objects that are held until they have come to their end, all together;
+	// 24 MiB by default. Where there is no more an object is delivered as it comes, and a fault on
+	// the way is its reader's. Less saves memory.
+	WholeBytes int64
 	// Slots hear of answers and refusals. Nil: nobody does.
 	Slots Slots
 	// Logger hears about panics. Nil: nobody.
@@ -85,6 +90,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxBackoff <= 0 {
 		o.MaxBackoff = defaultMaxBackoff
+	}
+	if o.WholeBytes <= 0 {
+		o.WholeBytes = defaultWholeBytes
 	}
 	o.MaxBackoff = max(o.MaxBackoff, o.MinBackoff)
 	if o.Slots == nil {

@@ -315,6 +315,49 @@ func TestLargeWholeObjects(t *testing.T) {
 	})
 }
 
+// TestWholeObjectsAreBounded: what is held of all objects stays within its account. Beyond it an
+// object is delivered as it comes, and breaks with its body.
+func TestWholeObjectsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 4 * step
+		broken := conduct{cut: 80_000, broken: errReset}
+		g := newRig(Options{WholeBytes: limit}, first(conduct{}, conduct{}, broken, broken))
+		g.below.data = make([]byte, 100_000)
+		for _, want := range []error{nil, nil, errReset} {
+			body, err := g.Get(t.Context(), "o")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer body.Close()
+			if held := g.wholes.held.Load(); held > limit {
+				t.Errorf("%d bytes are held", held)
+			}
+			if got, err := io.ReadAll(body); len(got) < 80_000 || !errors.Is(err, want) {
+				t.Errorf("%d bytes, %v, want %v", len(got), err, want)
+			}
+			if want != nil {
+				body.Close()
+			}
+		}
+		g.mustHaveAsked(t, "whole", "whole", "whole")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(Options{WholeBytes: 4 * step}, first(conduct{cut: 80_000, broken: errReset}))
+		g.below.data = make([]byte, 100_000)
+		for range 5 { // what one held is free for the next
+			body, err := g.Get(t.Context(), "o")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(body); len(got) != 100_000 || err != nil {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			body.Close()
+		}
+		g.atRest(t)
+	})
+}
+
 func TestOperationsWithoutBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first(conduct{open: forever}, conduct{err: errBusy}))
