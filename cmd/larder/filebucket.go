@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -149,6 +150,11 @@ func (b *fileBucket) GetRange(ctx context.Context, name string, off, length int6
 		if err != nil {
 			return err
 		}
+		if off > 0 {
+			if _, err := f.Seek(off, io.SeekStart); err != nil {
+				return errors.Join(err, f.Close())
+			}
+		}
 		body.f, size = f, max(info.Size()-max(off, 0), 0)
 		return nil
 	})
@@ -156,9 +162,9 @@ func (b *fileBucket) GetRange(ctx context.Context, name string, off, length int6
 		return nil, err
 	}
 	if length < 0 {
-		length = 1<<63 - 1 - max(off, 0)
+		length = math.MaxInt64
 	}
-	body.r = io.NewSectionReader(body.f, max(off, 0), length)
+	body.r = io.LimitReader(body.f, length)
 	return objstore.ObjectSizerReadCloser{
 		ReadCloser: body,
 		Size:       func() (int64, error) { return min(length, size), nil },
