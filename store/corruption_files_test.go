@@ -140,8 +140,9 @@ func TestAbsurdMetas(t *testing.T) {
 		sources[i] = id.String()
 	}
 	for name, tc := range map[string]struct {
-		edit  func(m map[string]any)
-		hides bool // the block is refused: its series are not answered, and it is counted
+		edit    func(m map[string]any)
+		hides   bool // the block is not served: its series are not answered, and it is counted
+		refused bool // there is too much of it, and nothing that is damaged
 	}{
 		"series without end": {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = uint64(1 << 63) }},
 		"one series":         {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = 1 }},
@@ -166,7 +167,13 @@ func TestAbsurdMetas(t *testing.T) {
 		"an index of negative size": {edit: func(m map[string]any) { file(m, "index", -1) }},
 		"chunks of negative size":   {edit: func(m map[string]any) { file(m, "chunks/000001", -1) }},
 		"a strange resolution":      {edit: func(m map[string]any) { thanos(m)["downsample"] = map[string]any{"resolution": 7} }, hides: true},
-		"more than larder reads":    {edit: func(m map[string]any) { m["padding"] = strings.Repeat("x", 17<<20) }, hides: true},
+		"more than larder reads":    {edit: func(m map[string]any) { m["padding"] = strings.Repeat("x", 17<<20) }, hides: true, refused: true},
+		"labels without end": {edit: func(m map[string]any) {
+			for i := range 1_000_000 {
+				thanos(m)["labels"].(map[string]any)[fmt.Sprintf("label_%d", i)] = ""
+			}
+		}, hides: true, refused: true},
+		"files without end": {edit: func(m map[string]any) { thanos(m)["files"] = make([]struct{}, 5_000_000) }, hides: true, refused: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copyTree(t, whole)
@@ -186,8 +193,8 @@ func TestAbsurdMetas(t *testing.T) {
 			if states := values(t, g.reg, "thanos_blocks_meta_synced"); states["thanos_blocks_meta_synced corrupted-meta-json"] != 1 {
 				t.Errorf("states of blocks: %v", states)
 			}
-			if _, failed := g.corruptions(t); failed == 0 {
-				t.Error("it was not counted")
+			if _, failed := g.corruptions(t); (failed == 0) != tc.refused {
+				t.Errorf("%v are counted as damaged", failed)
 			}
 			info, err := g.info.Info(context.Background(), &storepb.InfoRequest{})
 			if err != nil || len(info.LabelSets) != 1 {

@@ -92,7 +92,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		return conf.objstoreYAML.wrap(err)
 	}
 	// Pages take their slots themselves: the time that they wait for one is not the read's.
-	bucket := openBucket(b.client, conf.bucket.Hedging, reads, b.logger, reg)
+	bucket := openBucket(b.client, conf.bucket.Hedging, reads, m.wholes(), b.logger, reg)
 	bound := slots.Bound(bucket, reads)
 	b.bucket = bound
 	b.onClose(func() {
@@ -137,7 +137,8 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		Bucket: bound, BucketName: bucket.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
 		Parquet: converted, Dir: files, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
-		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
+		DocumentBytes: m.documents - 2*m.wholes(),
+		MinTime:       conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
 		Opened: b.opened, OnChange: b.viewChanged,
 		Logger: b.logger, Registerer: reg,
@@ -210,7 +211,7 @@ func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.R
 	if b.parquet, err = newBucketClient(conf, b.logger); err != nil {
 		return nil, err
 	}
-	bucket := openParquetBucket(b.parquet, conf.Hedging, reads, b.logger, reg, other)
+	bucket := openParquetBucket(b.parquet, conf.Hedging, reads, b.conf.memory.wholes(), b.logger, reg, other)
 	b.onClose(func() {
 		if err := bucket.Close(); err != nil {
 			b.logger.Warn("close the client of the Parquet bucket", "err", err)

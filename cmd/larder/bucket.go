@@ -160,26 +160,28 @@ func bucketShape(kind objstore.ObjProvider) yamldoc.Shape {
 // dashboards and alerts read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos, and retries are above: an operation there is
 // an attempt, with the time it took and its own failure, so that the alert on failing operations shows a bucket that fails while nobody suffers yet. What is
 // asked more than once is counted by larder_bucket_hedges_total and larder_bucket_retries_total.
-func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
-	return survivor(b, b.Name(), h, s, logger, reg, reg)
+//
+// wholes bounds the memory of documents that are read until they have come to their end.
+func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
+	return survivor(b, b.Name(), h, s, wholes, logger, reg, reg)
 }
 
 // survivor is the client with reads that are hedged, each of them one request to what counts it, and that is repeated. counted receives
 // the metrics of attempts, extra those of extra requests.
-func survivor(b objstore.Bucket, name string, h hedgingConfig, s *slots.Slots, logger *slog.Logger, counted, extra prometheus.Registerer) objstore.InstrumentedBucket {
+func survivor(b objstore.Bucket, name string, h hedgingConfig, s *slots.Slots, wholes int64, logger *slog.Logger, counted, extra prometheus.Registerer) objstore.InstrumentedBucket {
 	if h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: s, Logger: logger, Registerer: extra})
 	}
 	metrics := objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", counted), name)
-	return retry.Wrap(objstore.WrapWith(b, metrics), retry.Options{Slots: s, Logger: logger, Registerer: extra})
+	return retry.Wrap(objstore.WrapWith(b, metrics), retry.Options{Slots: s, WholeBytes: wholes, Logger: logger, Registerer: extra})
 }
 
 // openParquetBucket is openBucket for the bucket of the Parquet converter, with metrics of the same names: their label bucket tells the two
 // apart, also when both are folders of one bucket, named other. Its extra requests, of reads that no query waits for, are not counted.
-func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
+func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64, logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
 	name := b.Name()
 	if name == other {
 		name += " (parquet)"
 	}
-	return survivor(b, name, h, s, logger, reg, nil)
+	return survivor(b, name, h, s, wholes, logger, reg, nil)
 }

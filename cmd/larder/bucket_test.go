@@ -29,7 +29,7 @@ func openTestBucket(t *testing.T, yaml string) (objstore.InstrumentedBucket, *pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := openBucket(c, conf.Hedging, slots.New(slots.Options{Max: 1}), logger, reg)
+	b := openBucket(c, conf.Hedging, slots.New(slots.Options{Max: 1}), 1<<20, logger, reg)
 	t.Cleanup(func() { b.Close() })
 	return b, reg
 }

@@ -49,7 +49,7 @@ func openFaultyS3(t *testing.T, more string) *faultyS3 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.InstrumentedBucket = openBucket(c, conf.Hedging, slots.New(slots.Options{}), logger, prometheus.NewRegistry())
+	f.InstrumentedBucket = openBucket(c, conf.Hedging, slots.New(slots.Options{}), 1<<20, logger, prometheus.NewRegistry())
 	t.Cleanup(func() {
 		if err := f.server.Close(); err != nil {
 			t.Error(err)

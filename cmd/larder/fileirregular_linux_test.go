@@ -94,7 +94,7 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := openBucket(client, conf.Hedging, slots.New(slots.Options{}), logger, prometheus.NewRegistry())
+	b := openBucket(client, conf.Hedging, slots.New(slots.Options{}), 1<<20, logger, prometheus.NewRegistry())
 	for _, d := range []catalog.Discovery{catalog.Concurrent, catalog.Recursive} {
 		c, err := catalog.New(catalog.Options{Bucket: b, Discovery: d, RequestTimeout: time.Second})
 		if err != nil {

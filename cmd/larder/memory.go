@@ -30,11 +30,11 @@ type memoryConfig struct {
 	indexWrites, chunkWrites *amount
 	requests                 amount
 
-	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers, headers that are being built and the
-	// reads of the bucket on their way (for index and chunk pages each).
-	kept                      [kinds]int64
-	from                      [kinds]string // where to change the size of a kind; "" for one that nobody wants
-	headers, builds, inFlight int64
+	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers, headers that are being built, the
+	// reads of the bucket on their way (for index and chunk pages each), and the catalog's documents while they are read and decoded.
+	kept                                 [kinds]int64
+	from                                 [kinds]string // where to change the size of a kind; "" for one that nobody wants
+	headers, builds, inFlight, documents int64
 }
 
 // amount is memory for something.
@@ -63,9 +63,10 @@ const (
 // on their way, the catalog and the collector's slack) and divides those of the caches among the kinds. Defaults give way; what the
 // user asked for does not, so a start that cannot go well is refused here and not ended later by the kernel.
 func (m *memoryConfig) fit(limit int64) (scaled bool, err error) {
-	m.headers, m.builds, m.inFlight = 256<<20, 64<<20, 256<<20
+	m.headers, m.builds, m.inFlight, m.documents = 256<<20, 64<<20, 256<<20, 96<<20
 	if limit > 0 {
 		m.headers, m.builds, m.inFlight = min(m.headers, limit/16), min(m.builds, limit/32), min(m.inFlight, limit/32)
+		m.documents = min(m.documents, limit/32)
 	}
 	m.defaults(limit)
 	claims, divisions, err := m.claims()
@@ -169,16 +170,19 @@ func (m *memoryConfig) own(of ...kind) (figures []*amount, without []kind) {
 	return figures, without
 }
 
-// shrink makes the claims that nobody gave smaller until all fit into three quarters of the limit.
+// shrink makes the claims that nobody gave smaller until all fit into three quarters of the limit, less what is for documents where that
+// leaves enough.
 func (m *memoryConfig) shrink(claims []*amount, limit int64) (scaled bool, err error) {
 	room := limit - limit/4
+	least := max(min(minRequests, limit/4), 1)
 	fixed, flexible := shares(claims)
+	// Documents take from what the user did not give, so that the quarter stays free.
+	room = max(room-m.documents, min(room, fixed+least))
 	if add(fixed, flexible) <= room {
 		return false, nil
 	}
 	left := max(room-fixed, 0)
 	scale(claims, left, flexible)
-	least := max(min(minRequests, limit/4), 1)
 	if !m.requests.given && m.requests.bytes < least && least <= left {
 		// Requests get the least that they can work with, and the others what is left.
 		m.requests.bytes = least
@@ -305,6 +309,9 @@ func (m *memoryConfig) texts() int64 { return m.requests.bytes / 8 }
 // incomplete is for messages of requests that are being received.
 func (m *memoryConfig) incomplete() int64 { return max(m.texts(), 4<<20) }
 
+// wholes is the part of what is for documents that each of two buckets has, to hold them until they have come to their end.
+func (m *memoryConfig) wholes() int64 { return m.documents / 8 }
+
 // figures are the allowances that the log of the start and the page show.
 func (m *memoryConfig) figures() []web.Allowance {
 	var out []web.Allowance
@@ -326,7 +333,7 @@ func (m *memoryConfig) figures() []web.Allowance {
 
 // sum adds up what fit has shared out.
 func (m *memoryConfig) sum() int64 {
-	all := add(add(m.headers, m.builds), add(2*m.inFlight, m.requests.bytes))
+	all := add(add(m.headers, m.builds), add(2*m.inFlight+m.documents, m.requests.bytes))
 	for _, n := range m.kept {
 		all = add(all, n)
 	}

@@ -48,9 +48,9 @@ func TestMemoryTable(t *testing.T) {
 		if free := limit - together; free < limit/4 {
 			t.Errorf("of %d MiB %d are kept free, less than a quarter", limit/mib, free/mib)
 		}
-		other := m.headers + m.builds + 2*m.inFlight + 2*m.texts() + m.incomplete()
+		other := m.headers + m.builds + 2*m.inFlight + m.documents + 2*m.texts() + m.incomplete()
 		if free := limit - together; other > free {
-			t.Errorf("open headers, builds, reads on their way, messages and an expression that is "+
+			t.Errorf("open headers, builds, reads on their way, documents, messages and an expression that is "+
 				"compiled take %d MiB of the %d that are kept free", other/mib, free/mib)
 		}
 	}

@@ -40,14 +40,15 @@ func TestMemoryFit(t *testing.T) {
 	f(memoryConfig{}, 0, 150, 25, 75, 512, 64, 1024, false)
 	f(memoryConfig{}, 4*gib, 150, 25, 75, 819, 64, 1024, false)
 	f(memoryConfig{}, math.MaxInt64, 150, 25, 75, math.MaxInt64/5/mib, 64, math.MaxInt64/4/mib, false)
-	// 250, 80, 12.5 and 100 MiB do not fit into three quarters of 400: each gets 300/442.5 of it.
-	f(memoryConfig{}, 400*mib, 101, 16, 50, 54, 8, 67, true)
+	// 250, 80, 12.5 and 100 MiB do not fit into three quarters of 400 without 12.5 for documents: each gets
+	// 287.5/442.5 of it.
+	f(memoryConfig{}, 400*mib, 97, 16, 48, 51, 8, 64, true)
 	// Nothing but defaults always fits: requests first get what they need. What is left is too little for all kinds.
-	f(memoryConfig{}, 128*mib, 42, 7, 21, 7, 1, 16, true)
-	f(memoryConfig{}, 32*mib, 9, 1, 4, 0, 0, 8, true)
+	f(memoryConfig{}, 128*mib, 40, 6, 20, 6, 1, 16, true)
+	f(memoryConfig{}, 32*mib, 8, 1, 4, 0, 0, 8, true)
 
 	// What the user gave stays, and is divided.
-	f(memoryConfig{index: given("", 100*mib)}, 200*mib, 60, 10, 30, 20, 3, 25, true)
+	f(memoryConfig{index: given("", 100*mib)}, 200*mib, 60, 10, 30, 18, 2, 22, true)
 	f(memoryConfig{index: given("", 100*gib)}, 0, 60*1024, 10*1024, 30*1024, 512, 64, 1024, false)
 	f(memoryConfig{index: given("", 0)}, 0, 0, 0, 0, 512, 64, 1024, false)
 	f(memoryConfig{index: given("", math.MaxInt64), chunks: given("", math.MaxInt64)}, 0,
@@ -64,12 +65,15 @@ func TestMemoryFit(t *testing.T) {
 	f(memoryConfig{postings: given("", 20*mib), series: given("", 30*mib)}, 0, 200, 20, 30, 512, 64, 1024, false)
 	f(memoryConfig{series: given("", 100*mib), index: given("", 200*mib)}, 0, 85, 14, 100, 512, 64, 1024, false)
 	// They stay where the rest gives way: 100 of 150 are taken, requests get 16, and 150, 40 and 6.2 share the rest.
-	f(memoryConfig{series: given("", 100*mib)}, 200*mib, 22, 3, 100, 6, 1, 16, true)
+	f(memoryConfig{series: given("", 100*mib)}, 200*mib, 18, 3, 100, 5, 0, 16, true)
+
+	// Documents take nothing that requests need.
+	f(memoryConfig{index: given("", 134*mib)}, 200*mib, 80, 13, 40, 0, 0, 16, true)
 
 	// One total for all kinds.
 	f(memoryConfig{total: given("", 1000*mib)}, 0, 180, 30, 90, 620, 80, 1024, false)
 	f(memoryConfig{total: given("", 3*tib)}, 0, 3*tib/mib*18/100, 3*tib*3/100/mib, 3*tib*9/100/mib, 3*tib/mib*62/100, 3*tib*8/100/mib, 1024, false)
-	f(memoryConfig{total: given("", 1000*mib)}, 2*gib, 180, 30, 90, 620, 80, 512, false)
+	f(memoryConfig{total: given("", 1000*mib)}, 2*gib, 180, 30, 90, 620, 80, 472, true)
 	f(memoryConfig{total: given("", 1000*mib), index: given("", 300*mib)}, 0, 180, 30, 90, 620, 80, 1024, false)
 	f(memoryConfig{total: given("", 1000*mib), chunks: given("", 100*mib), series: given("", 0)}, 0, 558, 93, 0, 100, 248, 1024, false)
 	f(memoryConfig{total: given("", 1000*mib), index: given("", 900*mib), chunks: given("", 100*mib)}, 0, 540, 90, 270, 100, 0, 1024, false)
@@ -82,8 +86,8 @@ func TestMemoryFit(t *testing.T) {
 	f(memoryConfig{off: remote.off, series: given("", 500*mib)}, 0, 0, 0, 500, 0, 64, 1024, false)
 	f(memoryConfig{off: remote.off, total: given("", 230*mib)}, 0, 0, 0, 121, 0, 108, 1024, false)
 	f(memoryConfig{off: [kinds]bool{seriesSets: true}}, 0, 214, 35, 0, 512, 64, 1024, false)
-	// 75, 4, 4, 4 and 32 do not fit into 96.
-	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0, 60, 0, 3, 25, true)
+	// 75, 4, 4, 4 and 32 do not fit into 92.
+	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0, 57, 0, 3, 24, true)
 }
 
 func TestMemoryRefusals(t *testing.T) {
@@ -219,9 +223,9 @@ func TestAllowancesAboveTheMachineAreSaid(t *testing.T) {
 			t.Errorf("%q on a machine of %d: got %q, want %q", args, machine, out.String(), want)
 		}
 	}
-	const defaults = 250 + 512 + 64 + 1024 + 256 + 64 + 2*256 // MiB
+	const defaults = 250 + 512 + 64 + 1024 + 256 + 64 + 2*256 + 96 // MiB
 	f(0, defaults<<20, "")
-	f(0, (defaults-1)<<20, "allowances=2GiB634MiB machine=2GiB633MiB")
+	f(0, (defaults-1)<<20, "allowances=2GiB730MiB machine=2GiB729MiB")
 	f(0, 16<<30, "allowances=", "--chunk-cache-size=20GB")
 	f(0, 16<<30, "", "--chunk-cache-size=2GB")
 	f(0, 0, "", "--chunk-cache-size=20GB") // not known

@@ -36,7 +36,9 @@ type Catalog struct {
 	bucket  Bucket // for listings
 	reader  bucketReader
 	local   *localStore
-	diskBad atomic.Bool // the disk did not take the last file
+	// documents is the account of what is read of the bucket.
+	documents *documents
+	diskBad   atomic.Bool // the disk did not take the last file
 
 	view  atomic.Pointer[View]
 	rules atomic.Pointer[[]*relabel.Config] // of the selector of syncs that begin from now on
@@ -99,7 +101,6 @@ func New(opts Options) (*Catalog, error) {
 		panics:     panics.New("catalog", opts.Logger, opts.Registerer),
 		bucket:     opts.Bucket,
 		reader:     opts.Bucket,
-		local:      newLocal(opts.Dir, opts.Hold),
 		again:      make(chan struct{}, 1),
 		turn:       make(chan struct{}, 1),
 		records:    map[ulid.ULID]*record{},
@@ -109,6 +110,8 @@ func New(opts Options) (*Catalog, error) {
 
 		measurements: map[measureKey]*measurement{},
 	}
+	c.documents = newDocuments(opts.DocumentBytes, c.metrics.documents)
+	c.local = newLocal(opts.Dir, opts.Hold, c.documents)
 	if b, ok := opts.Bucket.(expectingBucket); ok {
 		c.reader = b.ReaderWithExpectedErrs(opts.Bucket.IsObjNotFoundErr)
 	}
@@ -336,8 +339,9 @@ func (c *Catalog) loadSaved() {
 	recent := age >= 0 && age < savedMarksFor
 	c.saved = make(map[ulid.ULID]savedBlock, len(s.Blocks))
 	missing := 0
-	read, done := c.local.metas()
+	read, done := c.local.metas(context.Background())
 	defer done()
+	room := keeping{limit: c.opts.DocumentBytes}
 	for _, b := range s.Blocks {
 		b.Checked = b.Checked && recent
 		c.saved[b.ID] = b
@@ -349,6 +353,10 @@ func (c *Catalog) loadSaved() {
 			continue
 		}
 		c.records[b.ID] = c.newRecord(m)
+		room.add(kept{m.kept, b.ID.String(), func(error) { // the first sync says why
+			delete(c.records, b.ID)
+			missing++
+		}})
 	}
 	states := stateCounts{} // not shown: the first sync's are
 	blocks, _ := c.selectByState(c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states)

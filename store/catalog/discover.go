@@ -79,10 +79,15 @@ func (l *listing) addOther(name string) {
 // list lists the bucket. After an error it returns what came before it.
 func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 	l := listing{blocks: map[ulid.ULID]listed{}, recursive: d == Recursive}
+	held, err := c.documents.reserve(ctx, listingBytes)
+	if err != nil {
+		l.partial = true
+		return l, fmt.Errorf("list blocks: %w", err)
+	}
+	defer held.release()
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 
-	var err error
 	if d == Recursive {
 		options := []objstore.IterOption{objstore.WithRecursiveIter()}
 		if slices.Contains(c.bucket.SupportedIterOptions(), objstore.UpdatedAt) {

@@ -48,6 +48,14 @@
 // source cover all of its time. The files there stand for themselves: one that cannot be read counts as it did before, and an
 // error never makes the view incomplete. Nothing of it is kept on disk: until that bucket was read, its blocks are served.
 //
+// # What documents take
+//
+// Everything that is read of the bucket, and every local copy, reserves memory in one account
+// (documents) before its bytes are read, and until they are decoded. decodeMeta bounds what one
+// meta.json decodes to; keeping bounds what is kept of those that keep much. What is beyond a bound
+// is refused: its block counts as broken. The bytes of a document are in nothing that is kept, but
+// for packedMetas.
+//
 // # How large a block's files are
 //
 // meta.json states it, and no checksum covers that. Measure asks the bucket: where a size is not
@@ -86,4 +94,5 @@
 //   - Catalog.flightMu guards the running refresh and the measurements.
 //   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last result without it.
 //   - packedMetas.mu guards its map, and no packing runs under it.
+//   - keeping.mu guards what one sync keeps of large documents, and is held while one is dropped.
 package catalog

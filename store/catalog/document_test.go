@@ -52,7 +52,7 @@ func TestDocument(t *testing.T) {
 }
 
 func TestPackedMetasAreSmall(t *testing.T) {
-	p := newPackedMetas()
+	p := newPackedMetas(1 << 20)
 	p.put(testID(1), []byte(fullMeta))
 	if n := cap(p.m[testID(1)]); n > len(fullMeta)*3/4 {
 		t.Errorf("%d bytes take %d", len(fullMeta), n)

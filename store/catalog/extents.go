@@ -40,8 +40,8 @@ type fileExtent struct {
 const (
 	// maxFlips is how often the versions of a block's files may change without their sizes.
 	maxFlips = 3
-	// maxExtentsSize bounds the file of a block's extents: a block of a million chunk files fits.
-	maxExtentsSize = 256 << 20
+	// maxExtentsSize bounds the file of a block's extents: maxChunkFiles with long versions fit.
+	maxExtentsSize = 4 << 20
 )
 
 func extentsFormat() sealed.Format { return sealed.Format{Kind: "extents", Version: 1} }

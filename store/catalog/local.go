@@ -1,10 +1,12 @@
 package catalog
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +20,8 @@ import (
 
 const (
 	savedName = "catalog.json"
+	// maxShown bounds a meta.json that is shown. Its reader decodes all of it, whatever it holds.
+	maxShown = 512 << 10
 	// maxSavedSize is beyond what millions of blocks come to.
 	maxSavedSize = 1 << 30
 )
@@ -32,17 +36,19 @@ type localStore struct {
 	dir  localfs.Dir
 	hold func() error // before anything is written
 
+	documents *documents // the account that copies are read in
+
 	memory *packedMetas
 
 	mu       sync.Mutex
 	unsynced []ulid.ULID // copies that a crash of the machine may lose
 }
 
-func newLocal(dir localfs.Dir, hold func() error) *localStore {
+func newLocal(dir localfs.Dir, hold func() error, account *documents) *localStore {
 	if hold == nil {
 		hold = func() error { return nil }
 	}
-	return &localStore{dir: dir, hold: hold, memory: newPackedMetas()}
+	return &localStore{dir: dir, hold: hold, documents: account, memory: newPackedMetas(account.size)}
 }
 
 // prepare makes the directories, which must be held, and removes what a process that was killed has left there.
@@ -81,15 +87,18 @@ func (s *localStore) metaDir() localfs.Dir { return s.dir.Sub("meta") }
 func documentName(id ulid.ULID) string { return id.String() + ".json" }
 
 // meta returns the copy of a block's meta.json, fs.ErrNotExist if there is none.
-func (s *localStore) meta(id ulid.ULID) (*meta, error) {
+// It is read within the account of documents.
+func (s *localStore) meta(ctx context.Context, id ulid.ULID) (*meta, error) {
 	if s.dir.IsZero() {
 		return nil, fs.ErrNotExist
 	}
-	return metaIn(s.metaDir(), id)
+	return s.metaIn(ctx, s.metaDir(), id)
 }
 
-func metaIn(dir sealed.Files, id ulid.ULID) (*meta, error) {
-	data, err := metaFormat().Read(dir, documentName(id), maxMetaSize+1<<10)
+func (s *localStore) metaIn(ctx context.Context, dir sealed.Files, id ulid.ULID) (*meta, error) {
+	copies := reservedFiles{Files: dir, ctx: ctx, documents: s.documents}
+	defer copies.release()
+	data, err := metaFormat().Read(&copies, documentName(id), maxMetaSize+1<<10)
 	if err != nil {
 		return nil, err
 	}
@@ -97,20 +106,50 @@ func metaIn(dir sealed.Files, id ulid.ULID) (*meta, error) {
 }
 
 // metas returns a function like meta for many blocks, which ends with done.
-func (s *localStore) metas() (read func(ulid.ULID) (*meta, error), done func()) {
+func (s *localStore) metas(ctx context.Context) (read func(ulid.ULID) (*meta, error), done func()) {
 	dir, err := s.metaDir().OpenDir()
 	if err != nil {
-		return s.meta, func() {} // it says why
+		return func(id ulid.ULID) (*meta, error) { return s.meta(ctx, id) }, func() {} // it says why
 	}
-	return func(id ulid.ULID) (*meta, error) { return metaIn(dir, id) },
+	return func(id ulid.ULID) (*meta, error) { return s.metaIn(ctx, dir, id) },
 		func() { _ = dir.Close() } // nothing was written
 }
 
-// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
+// reservedFiles are files each of which reserves what its document takes when it is opened.
+type reservedFiles struct {
+	sealed.Files
+	ctx       context.Context
+	documents *documents
+	held      *reservation // nil for nothing
+}
+
+func (r *reservedFiles) Open(name string) (*os.File, error) {
+	f, err := r.Files.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		r.held, err = r.documents.reserve(r.ctx, documentCost(min(info.Size(), maxMetaSize+1<<10)))
+	}
+	if err != nil {
+		_ = f.Close() // nothing was read or written
+		return nil, err
+	}
+	return f, nil
+}
+
+func (r *reservedFiles) release() {
+	if r.held != nil {
+		r.held.release()
+	}
+}
+
+// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept or is too large to be shown.
 func (s *localStore) document(id ulid.ULID) ([]byte, error) {
 	data, err := s.memory.get(id)
 	if err != nil && !s.dir.IsZero() {
-		return metaFormat().Read(s.metaDir(), documentName(id), maxMetaSize+1<<10)
+		return metaFormat().Read(s.metaDir(), documentName(id), maxShown+1<<10)
 	}
 	return data, err
 }

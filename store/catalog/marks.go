@@ -121,18 +121,16 @@ func (c *Catalog) readMarks(ctx context.Context, records []*record, l listing, s
 
 func (c *Catalog) readMark(ctx context.Context, r *record) markResult {
 	id := r.id()
-	data, outcome, err := c.readObject(ctx, id.String()+"/"+markFile, maxMarkSize)
-	res := markResult{outcome: outcome, err: err}
-	switch {
-	case outcome == readOK:
-		if res.deletionTime, res.err = parseMark(id, data); res.err != nil {
-			res.outcome = readBroken
-		}
-	case outcome == readMissing:
+	var res markResult
+	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+markFile, maxMarkSize, func(data []byte) (err error) {
+		res.deletionTime, err = parseMark(id, data)
+		return err
+	})
+	if res.outcome == readMissing {
 		res.err = nil
 		if r.mark.marked {
-			_, metaOutcome, _ := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize)
-			res.gone = metaOutcome == readMissing
+			outcome, _ := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize, func([]byte) error { return nil })
+			res.gone = outcome == readMissing
 		}
 	}
 	return res

@@ -248,10 +248,18 @@ func (c *Catalog) askChunks(ctx context.Context, id ulid.ULID, known fileExtents
 
 // listChunks lists the names of a block's chunk files.
 func (c *Catalog) listChunks(ctx context.Context, dir string) (names []string, err error) {
+	held, err := c.documents.reserve(ctx, listingBytes)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	defer held.release()
 	ctx, cancel := context.WithTimeout(ctx, listPatience)
 	defer cancel()
 	err = c.bucket.Iter(ctx, dir, func(name string) error {
 		if base := path.Base(name); len(appendChunkFile(nil, base, 0)) > 0 {
+			if len(names) == maxChunkFiles {
+				return fmt.Errorf("%w: more than %d chunk files", errRefused, maxChunkFiles)
+			}
 			names = append(names, base)
 		}
 		return nil

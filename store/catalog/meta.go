@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unique"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/oklog/ulid/v2"
@@ -27,7 +27,7 @@ const (
 	// noCompactFile is written on demand and never read: it is the compactor's.
 	noCompactFile = "no-compact-mark.json"
 
-	// maxMetaSize bounds a meta.json. The largest seen in the field, of blocks compacted from years of sources, are some
+	// maxMetaSize bounds a meta.json, further than Options.DocumentBytes does. The largest seen in the field, of blocks compacted from years of sources, are some
 	// hundred KiB.
 	maxMetaSize = 16 << 20
 	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB,
@@ -54,53 +54,24 @@ type meta struct {
 	source     string
 	uploadTime time.Time             // zero where meta.json does not say
 	group      unique.Handle[string] // equal for blocks of one resolution and external label set
+	kept       int64                 // bytes
 }
 
-// metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to the file over time.
-type metaJSON struct {
-	ULID    ulid.ULID `json:"ulid"`
-	MinTime *int64    `json:"minTime"`
-	MaxTime *int64    `json:"maxTime"`
-	Version int       `json:"version"`
-	Stats   struct {
-		NumSeries uint64 `json:"numSeries"`
-		NumChunks uint64 `json:"numChunks"`
-	} `json:"stats"`
-	Compaction struct {
-		Level   int         `json:"level"`
-		Sources []ulid.ULID `json:"sources"`
-	} `json:"compaction"`
-	Thanos struct {
-		Version    int               `json:"version"`
-		Labels     map[string]string `json:"labels"`
-		Downsample struct {
-			Resolution int64 `json:"resolution"`
-		} `json:"downsample"`
-		Source       string   `json:"source"`
-		SegmentFiles []string `json:"segment_files"`
-		Files        []struct {
-			RelPath   string `json:"rel_path"`
-			SizeBytes int64  `json:"size_bytes"`
-		} `json:"files"`
-		IndexStats struct {
-			SeriesMaxSize int64 `json:"series_max_size"`
-			ChunkMaxSize  int64 `json:"chunk_max_size"`
-		} `json:"index_stats"`
-		UploadTime time.Time `json:"upload_time"`
-	} `json:"thanos"`
-}
-
-// parseMeta reads the meta.json of the block whose folder is id. Its error is errBroken.
+// parseMeta reads the meta.json of the block whose folder is id. Its error is errBroken, and errRefused too where the document has too much
+// of something. What it returns has nothing of data.
 func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	fail := func(format string, args ...any) (*meta, error) {
-		return nil, fmt.Errorf("%w meta.json of block %s: %s", errBroken, id, fmt.Sprintf(format, args...))
+		text := fmt.Sprintf(format, args...)
+		return nil, fmt.Errorf("%w meta.json of block %s: %s", errBroken, id, text[:min(len(text), maxErrorText)])
 	}
 	if len(data) > maxMetaSize {
 		return fail("larger than %d bytes", maxMetaSize)
 	}
 	var j metaJSON
-	// Text behind the document is ignored, same as Thanos.
-	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&j); err != nil {
+	switch err := decodeMeta(data, &j); {
+	case errors.Is(err, errRefused):
+		return nil, refusedMeta(id, err)
+	case err != nil:
 		return fail("%v", err)
 	}
 	t := &j.Thanos
@@ -135,7 +106,7 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 			Level:         j.Compaction.Level,
 			Sources:       j.Compaction.Sources,
 		},
-		source:     t.Source,
+		source:     knownSource(t.Source),
 		uploadTime: t.UploadTime,
 	}
 	// No sources means nobody said, not that every other block holds all of this one.
@@ -144,7 +115,7 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	}
 	// Sorted, so that one block's sources are found in another's in one pass.
 	slices.SortFunc(m.block.Sources, ulid.ULID.Compare)
-	m.block.Sources = slices.Compact(m.block.Sources)
+	m.block.Sources = slices.Clone(slices.Compact(m.block.Sources)) // a list that was appended to has room to spare
 
 	lb := labels.NewScratchBuilder(len(t.Labels))
 	for name, value := range t.Labels {
@@ -159,29 +130,40 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	m.block.Labels = lb.Labels()
 	m.group = unique.Make(strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)))
 
-	// Sizes are hints: no checksum covers them, and files are repaired in place. One that no file
-	// has is taken for one that is not stated.
-	var files []numberedFile
-	for _, f := range t.Files {
-		size := f.SizeBytes
-		if size < 0 || size > maxFileSize {
-			size = 0
-		}
-		if f.RelPath == indexFile {
-			m.block.IndexSize = size
-			continue
-		}
-		if name, ok := strings.CutPrefix(f.RelPath, "chunks/"); ok {
-			files = appendChunkFile(files, name, size)
-		}
-	}
+	m.block.IndexSize = t.Files.index
+	files := t.Files.chunks
 	if len(files) == 0 {
-		for _, name := range t.SegmentFiles {
-			files = appendChunkFile(files, name, 0)
-		}
+		files = t.SegmentFiles
 	}
 	m.block.ChunkFiles = inOrder(files)
+	m.kept = m.keeps()
 	return m, nil
+}
+
+// refusedMeta is the error of a meta.json that larder does not take in.
+func refusedMeta(id ulid.ULID, why error) error {
+	return fmt.Errorf("%w meta.json of block %s: %w", errBroken, id, why)
+}
+
+// knownSource returns a source that makes a difference, "" for any other: its text may have any
+// length.
+func knownSource(source string) string {
+	for _, s := range []string{sourceCompactor, sourceCompactorRepair, sourceBucketRepair} {
+		if source == s {
+			return s
+		}
+	}
+	return ""
+}
+
+// keeps returns about how many bytes m takes. The labels are in it twice, see group.
+func (m *meta) keeps() int64 {
+	n := int64(unsafe.Sizeof(*m)) + int64(cap(m.block.Sources))*int64(unsafe.Sizeof(ulid.ULID{}))
+	for _, f := range m.block.ChunkFiles {
+		n += int64(unsafe.Sizeof(f)) + int64(len(f.Name)) + 16
+	}
+	m.block.Labels.Range(func(l labels.Label) { n += 2 * int64(len(l.Name)+len(l.Value)) })
+	return n
 }
 
 type numberedFile struct {
@@ -192,6 +174,9 @@ type numberedFile struct {
 // inOrder returns the files by number. Of two with one number it takes the one with the name that
 // writers give it.
 func inOrder(files []numberedFile) (out []ChunkFile) {
+	if len(files) > 0 {
+		out = make([]ChunkFile, 0, len(files))
+	}
 	usual := func(f numberedFile) int {
 		if len(f.Name) == chunkNameLen {
 			return 0
@@ -211,7 +196,7 @@ func inOrder(files []numberedFile) (out []ChunkFile) {
 
 // appendChunkFile appends a file of the chunks/ folder if its name is a number, as the names of all chunk files are.
 func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile {
-	if name == "" || strings.Trim(name, "0123456789") != "" {
+	if name == "" || len(name) > maxChunkName || strings.Trim(name, "0123456789") != "" {
 		return dst
 	}
 	n, err := strconv.ParseUint(name, 10, 31)
@@ -225,7 +210,8 @@ func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile
 // errBroken. The id inside is not compared with the folder: Thanos honours the file by where it lies.
 func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
 	fail := func(format string, args ...any) (int64, error) {
-		return 0, fmt.Errorf("%w deletion-mark.json of block %s: %s", errBroken, id, fmt.Sprintf(format, args...))
+		text := fmt.Sprintf(format, args...)
+		return 0, fmt.Errorf("%w deletion-mark.json of block %s: %s", errBroken, id, text[:min(len(text), maxErrorText)])
 	}
 	if len(data) > maxMarkSize {
 		return fail("larger than %d bytes", maxMarkSize)

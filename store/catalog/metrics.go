@@ -51,6 +51,7 @@ type metrics struct {
 	complete, lastComplete      prometheus.Gauge
 	heldSources, tombstoned     prometheus.Gauge
 	fromDisk, numbers           prometheus.Gauge
+	documents                   prometheus.Gauge
 	shrinkPending, unlisted     prometheus.Gauge
 	contradictions              *prometheus.CounterVec
 	parquetFailures             prometheus.Counter
@@ -106,6 +107,7 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		heldSources:   gauge("larder_catalog_held_sources", "Blocks kept although a larger one covers them, until that one has opened."),
 		tombstoned:    gauge("larder_catalog_tombstoned_blocks", "Blocks of which an object was found missing, until the next complete view."),
 		fromDisk:      gauge("larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0."),
+		documents:     gauge("larder_catalog_document_bytes", "Bytes reserved for documents and listings of the bucket that are being read and decoded."),
 		numbers:       gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
 
 		shrinkPending: gauge("larder_catalog_shrink_pending", "1 while a listing lacks more than half of the known blocks and another one has to agree, else 0."),

@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/oklog/ulid/v2"
@@ -121,6 +122,11 @@ func (c *Catalog) readParquet(ctx context.Context) error {
 
 // listParquet returns the meta.pb files of the bucket with what a listing shows of them.
 func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, error) {
+	held, err := c.documents.reserve(ctx, listingBytes)
+	if err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	defer held.release()
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 	options := []objstore.IterOption{objstore.WithRecursiveIter()}
@@ -129,7 +135,7 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 	}
 	files := map[string]parquetFile{}
 	var marked []string
-	err := c.opts.Parquet.IterWithAttributes(ctx, "", func(o objstore.IterObjectAttributes) error {
+	err = c.opts.Parquet.IterWithAttributes(ctx, "", func(o objstore.IterObjectAttributes) error {
 		progress()
 		switch dir, file := path.Split(o.Name); file {
 		case parquetMetaFile:
@@ -176,17 +182,35 @@ func (c *Catalog) readParquetFiles(ctx context.Context, listed, known map[string
 	}
 
 	type result struct {
-		data    []byte
+		meta    parquetMeta
+		sum     uint64
+		broken  error // it is no meta.pb that larder can use
 		outcome readOutcome
 		err     error
 	}
 	results := make([]result, len(reads))
+	room := keeping{limit: c.opts.DocumentBytes}
+	for name, f := range files {
+		room.add(kept{f.meta.keeps(), name, func(why error) {
+			f.meta, f.err = parquetMeta{}, why
+			files[name] = f
+		}})
+	}
 	// A bucket that answers nothing must not hold up the sync for as long as thousands of reads take to time out.
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 	c.parallel(len(reads), func(i int) error {
 		r := &results[i]
-		if r.data, r.outcome, r.err = c.readObjectOf(ctx, c.opts.Parquet, reads[i], maxMetaSize); r.outcome != readFailed {
+		r.outcome, r.err = c.readObjectOf(ctx, c.opts.Parquet, reads[i], maxMetaSize, func(data []byte) error {
+			r.meta, r.broken = parseParquetMeta(data)
+			r.sum = xxhash.Sum64(data)
+			return nil
+		})
+		if r.outcome == readBroken { // refused before it was read
+			r.outcome, r.broken = readOK, r.err
+		}
+		room.add(kept{r.meta.keeps(), reads[i], func(why error) { r.meta, r.broken = parquetMeta{}, why }})
+		if r.outcome != readFailed {
 			progress()
 		}
 		return r.err
@@ -201,8 +225,8 @@ func (c *Catalog) readParquetFiles(ctx context.Context, listed, known map[string
 		switch r := results[i]; {
 		case r.outcome == readOK:
 			f := listed[name]
-			f.meta, f.err = parseParquetMeta(r.data)
-			if f.sum, f.since = xxhash.Sum64(r.data), now; isKnown && last.sum == f.sum {
+			f.meta, f.err = r.meta, r.broken
+			if f.sum, f.since = r.sum, now; isKnown && last.sum == f.sum {
 				f.since = last.since
 			}
 			if !f.modified.IsZero() && f.modified.Before(f.since) {
@@ -230,6 +254,9 @@ type parquetMeta struct {
 	minTime, maxTime int64 // [minTime, maxTime): the day
 	blocks           []ulid.ULID
 }
+
+// keeps returns how many bytes m takes.
+func (m *parquetMeta) keeps() int64 { return int64(cap(m.blocks)) * int64(unsafe.Sizeof(ulid.ULID{})) }
 
 // The fields of the message in meta.pb.
 const (
@@ -273,6 +300,9 @@ func parseParquetMeta(data []byte) (parquetMeta, error) {
 			id, ok := parseBlockID(string(text))
 			if !ok {
 				return fail("%.40q is no block ID", text)
+			}
+			if len(m.blocks) == maxListed {
+				return parquetMeta{}, fmt.Errorf("%w meta.pb: %w: it names more than %d blocks", errBroken, errRefused, maxListed)
 			}
 			m.blocks = append(m.blocks, id)
 			data = data[n:]

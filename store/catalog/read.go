@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sync"
 
@@ -25,30 +24,62 @@ const (
 	readFailed  readOutcome = "failed"
 )
 
-// readObject reads a whole object of at most limit bytes; one byte more is returned if it is larger. Whether an error
-// means a missing object is asked before the error is wrapped: some buckets do not look through wrapped errors.
-func (c *Catalog) readObject(ctx context.Context, name string, limit int64) ([]byte, readOutcome, error) {
-	return c.readObjectOf(ctx, c.reader, name, limit)
+// readObject reads a whole object of at most limit bytes and decodes it, within the account of
+// documents. decode must not keep the bytes; its error is returned as it is. Whether an error means
+// a missing object is asked before the error is wrapped: some buckets do not look through wrapped
+// errors.
+func (c *Catalog) readObject(ctx context.Context, name string, limit int64, decode func(data []byte) error) (readOutcome, error) {
+	return c.readObjectOf(ctx, c.reader, name, limit, decode)
 }
 
-func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name string, limit int64) ([]byte, readOutcome, error) {
+func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name string, limit int64, decode func(data []byte) error) (readOutcome, error) {
+	for cost := documentCost(usualDocument); ; {
+		outcome, err := c.tryObject(ctx, bucket, name, limit, cost, decode)
+		var more *needsMore
+		if !errors.As(err, &more) {
+			return outcome, err
+		}
+		cost = more.bytes
+	}
+}
+
+// tryObject is readObjectOf with a reservation to begin with. needsMore is in the chain of the error
+// if another read needs a larger one.
+func (c *Catalog) tryObject(ctx context.Context, bucket objectReader, name string, limit, cost int64, decode func(data []byte) error) (readOutcome, error) {
+	held, err := c.documents.reserve(ctx, cost)
+	if err != nil {
+		return failedOf(err), fmt.Errorf("read %s: %w", name, err)
+	}
+	defer held.release()
+	// The wait for the account is not the bucket's.
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	body, err := bucket.Get(ctx, name)
+	var data []byte
 	if err == nil {
-		var data []byte
-		data, err = io.ReadAll(io.LimitReader(body, limit+1))
+		data, err = readReserved(body, limit, held)
 		if closeErr := body.Close(); err == nil {
 			err = closeErr
 		}
-		if err == nil {
-			return data, readOK, nil
+	}
+	switch {
+	case err == nil:
+		if err := decode(data); err != nil {
+			return readBroken, err
 		}
+		return readOK, nil
+	case bucket.IsObjNotFoundErr(err):
+		return readMissing, fmt.Errorf("read %s: %w", name, err)
 	}
-	if bucket.IsObjNotFoundErr(err) {
-		return nil, readMissing, fmt.Errorf("read %s: %w", name, err)
+	return failedOf(err), fmt.Errorf("read %s: %w", name, err)
+}
+
+// failedOf returns what a read that failed came to: one that was refused does no better later.
+func failedOf(err error) readOutcome {
+	if errors.Is(err, errRefused) {
+		return readBroken
 	}
-	return nil, readFailed, fmt.Errorf("read %s: %w", name, err)
+	return readFailed
 }
 
 // metaResult is the outcome of one read of a meta.json.
@@ -61,16 +92,18 @@ type metaResult struct {
 // readMeta reads a block's meta.json: from its local copy unless fresh is set, else from the bucket.
 func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaResult {
 	if !fresh {
-		m, err := c.local.meta(id)
-		if err == nil {
+		m, err := c.local.meta(ctx, id)
+		switch {
+		case err == nil:
 			return metaResult{meta: m, outcome: readOK}
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
+		case ctx.Err() != nil:
+			return metaResult{outcome: readFailed, err: err}
+		case !errors.Is(err, fs.ErrNotExist):
 			c.damagedCopy(id, err)
 		}
 	}
 	res := c.fetchMeta(ctx, id)
-	if res.outcome == readBroken {
+	if res.outcome == readBroken && !errors.Is(res.err, errRefused) {
 		// It may have been damaged on the way.
 		c.log.Warn("meta.json is not usable: it is read once more", "block", id, "err", res.err)
 		switch res = c.fetchMeta(ctx, id); res.outcome {
@@ -86,21 +119,25 @@ func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaRe
 
 // fetchMeta reads a block's meta.json from the bucket, and keeps a copy of one that can be used.
 func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
-	data, outcome, err := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize)
-	res := metaResult{outcome: outcome, err: err}
-	if outcome == readOK {
-		if res.meta, res.err = parseMeta(id, data); res.err != nil {
-			res.outcome = readBroken
-		} else if err := c.local.putMeta(id, data); err != nil {
+	var res metaResult
+	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize, func(data []byte) (err error) {
+		if res.meta, err = parseMeta(id, data); err != nil {
+			return err
+		}
+		if err := c.local.putMeta(id, data); err != nil {
 			c.diskFailed("copy of meta.json could not be written", err, "block", id)
 		}
-	}
+		return nil
+	})
 	c.metrics.metaReads.WithLabelValues(string(res.outcome)).Inc()
 	return res
 }
 
 // damagedCopy counts a local copy that cannot be used: the disk does not give it back, or not as it was written.
 func (c *Catalog) damagedCopy(id ulid.ULID, err error) {
+	if errors.Is(err, errRefused) {
+		return // it is what the bucket has, of which that is said
+	}
 	if errors.Is(err, sealed.ErrUnread) {
 		c.diskFailed("local copy of meta.json cannot be read: it will be read from the bucket", err, "block", id)
 		return

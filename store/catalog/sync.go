@@ -247,14 +247,23 @@ type metaRead struct {
 func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time) error {
 	reads := c.metasToRead(l, tombstones, refreshing, now)
 	results := make([]metaResult, len(reads))
+	room, dropped := c.keepRecords(reads)
 	c.parallel(len(reads), func(i int) error {
-		results[i] = c.readMeta(ctx, reads[i].id, reads[i].fresh)
-		return results[i].err
+		res := c.readMeta(ctx, reads[i].id, reads[i].fresh)
+		if results[i] = res; res.outcome == readOK {
+			room.add(kept{res.meta.kept, reads[i].id.String(), func(why error) {
+				results[i] = metaResult{outcome: readBroken, err: refusedMeta(reads[i].id, why)}
+			}})
+		}
+		return res.err
 	}, func(i int, err error) { results[i] = metaResult{outcome: readFailed, err: err} })
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 
+	for id, why := range dropped {
+		c.setBroken(id, stateCorrupted, refusedMeta(id, why), c.records[id].metaModified, now)
+	}
 	var failed []int
 	for i, read := range reads {
 		res := results[i]
@@ -287,6 +296,22 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 		}
 	}
 	return joinSome(errs)
+}
+
+// keepRecords returns what is kept of the known blocks, but for those that are read again, and a map
+// that receives those of them that have to go. The map belongs to readers until they have ended.
+func (c *Catalog) keepRecords(reads []metaRead) (*keeping, map[ulid.ULID]error) {
+	again := make(map[ulid.ULID]struct{}, len(reads))
+	for _, r := range reads {
+		again[r.id] = struct{}{}
+	}
+	k, dropped := &keeping{limit: c.opts.DocumentBytes}, map[ulid.ULID]error{}
+	for id, r := range c.records {
+		if _, ok := again[id]; !ok {
+			k.add(kept{r.meta.kept, id.String(), func(why error) { dropped[id] = why }})
+		}
+	}
+	return k, dropped
 }
 
 // unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete

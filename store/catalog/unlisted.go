@@ -178,6 +178,7 @@ func (c *Catalog) lookForUnlisted(ctx context.Context, records []*record, tombst
 	results := make([]metaResult, len(looks))
 	c.parallel(len(looks), func(i int) error {
 		results[i] = c.fetchMeta(ctx, looks[i].id())
+		results[i].meta = nil // that it is there is all that is asked
 		return results[i].err
 	}, func(i int, err error) { results[i] = metaResult{outcome: readFailed, err: err} })
 	if ctx.Err() != nil {

@@ -1,0 +1,353 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/thanos-io/objstore"
+
+	"larder/internal/localfs"
+)
+
+// largeBucket has one text for the meta.json of many blocks, and looks at the process while they are
+// read.
+type largeBucket struct {
+	*testBucket
+	text  string
+	large map[string]bool // folders of these blocks
+	sized bool            // bodies tell their size
+	look  func()
+}
+
+func newLargeBucket(text string, sized bool, blocks int) *largeBucket {
+	b := &largeBucket{testBucket: newTestBucket(), text: text, large: map[string]bool{}, sized: sized, look: func() {}}
+	for i := range blocks {
+		id := testID(uint64(1000 + i))
+		b.large[id.String()] = true
+		b.put(id.String()+"/index", "")
+	}
+	return b
+}
+
+func (b *largeBucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	dir, file, _ := strings.Cut(name, "/")
+	if !b.large[dir] || file != metaFile {
+		return b.testBucket.Get(ctx, name)
+	}
+	b.count(metaFile)
+	body := &largeBody{Reader: strings.NewReader(b.text), b: b}
+	if !b.sized {
+		return body, nil
+	}
+	return objstore.ObjectSizerReadCloser{ReadCloser: body, Size: func() (int64, error) { return int64(len(b.text)), nil }}, nil
+}
+
+type largeBody struct {
+	*strings.Reader
+	b    *largeBucket
+	read int
+}
+
+func (b *largeBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p[:min(len(p), 256<<10)])
+	b.read += n
+	b.b.look()
+	return n, err
+}
+
+// WriteTo hides that of strings.Reader: a body of a bucket has none.
+func (b *largeBody) WriteTo(io.Writer) (int64, error) { return 0, errors.ErrUnsupported }
+
+func (b *largeBody) Close() error { b.b.look(); return nil }
+
+// manyLabels is the meta.json of a block with so many bytes of external labels.
+func manyLabels(id ulid.ULID, n int) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, `{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "thanos": {"labels": {"a": ""`, id)
+	for i := 0; s.Len() < n; i++ {
+		fmt.Fprintf(&s, `,"l%d":"v"`, i)
+	}
+	s.WriteString("}}}")
+	return s.String()
+}
+
+// TestLargeDocumentsAreReadWithinTheirAccount: many blocks whose meta.json is megabytes of labels
+// take no more memory than the account has, are refused by name, once, and harm no other block.
+func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
+	const blocks, account = 32, 10 << 20
+	for _, sized := range []bool{true, false} {
+		t.Run(fmt.Sprintf("sized=%v", sized), func(t *testing.T) {
+			b := newLargeBucket(manyLabels(testID(1000), 2<<20), sized, blocks)
+			var good []ulid.ULID
+			for i := range uint64(20) {
+				good = append(good, putBlock(b.testBucket, i+1))
+			}
+			var log bytes.Buffer
+			reg := prometheus.NewRegistry()
+			c := newCatalog(t, Options{Bucket: b, DocumentBytes: account, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+
+			defer debug.SetGCPercent(debug.SetGCPercent(10)) // so that the heap is what is in use
+			var mu sync.Mutex
+			var heap, used int64
+			var before runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			b.look = func() {
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				mu.Lock()
+				defer mu.Unlock()
+				heap, used = max(heap, int64(m.HeapAlloc)-int64(before.HeapAlloc)), max(used, c.documents.used.Load())
+			}
+			for range 2 {
+				mustSync(t, c)
+			}
+			t.Logf("heap %d MiB, account %d MiB of %d", heap>>20, used>>20, account>>20)
+			if heap > account+8<<20 {
+				t.Errorf("%d MiB of heap, the account has %d", heap>>20, account>>20)
+			}
+			if used < documentCost(2<<20) || used > account || c.documents.used.Load() != 0 {
+				t.Errorf("%d bytes of the account were used, %d still are", used, c.documents.used.Load())
+			}
+			if got := len(c.View().Blocks); got != len(good) {
+				t.Errorf("%d blocks are served", got)
+			}
+			broken := c.Status().Broken
+			if len(broken) != blocks {
+				t.Fatalf("%d blocks are broken", len(broken))
+			}
+			for _, bad := range broken {
+				if bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) || !strings.Contains(bad.Err.Error(), bad.ID.String()+": refused: thanos.labels is") {
+					t.Errorf("%+v", bad)
+				}
+				if n := strings.Count(log.String(), `"block is skipped" component=catalog block=`+bad.ID.String()); n != 1 {
+					t.Errorf("%s was said %d times", bad.ID, n)
+				}
+			}
+			if strings.Contains(log.String(), "read once more") {
+				t.Error("what was refused was read again at once")
+			}
+			if n := testutil.ToFloat64(c.metrics.synced.WithLabelValues(stateCorrupted)); n != blocks {
+				t.Errorf("%v are counted", n)
+			}
+		})
+	}
+}
+
+// TestADocumentLargerThanTheAccount is refused by name, from the bucket and from a local copy. It
+// holds up no other.
+func TestADocumentLargerThanTheAccount(t *testing.T) {
+	padded := func(id ulid.ULID, n int) string {
+		return strings.Replace(smallMeta(id), "{", `{"x": "`+strings.Repeat("a", n)+`", `, 1)
+	}
+	b := newTestBucket()
+	for i := range uint64(10) {
+		putBlock(b, i+1)
+	}
+	large, larger := testID(100), testID(101)
+	b.put(large.String()+"/"+metaFile, padded(large, 1<<20))
+	b.put(larger.String()+"/"+metaFile, padded(larger, maxMetaSize))
+	for _, dir := range []localfs.Dir{{}, localfs.At(t.TempDir())} {
+		c := newCatalog(t, Options{Bucket: b, Dir: dir})
+		mustSync(t, c)
+		if n := len(c.View().Blocks); n != 11 {
+			t.Errorf("%d blocks are served with the usual account", n)
+		}
+		if broken := c.Status().Broken; len(broken) != 1 || broken[0].ID != larger || !strings.Contains(broken[0].Err.Error(), "larger than 16777216 bytes") {
+			t.Errorf("broken: %+v", broken)
+		}
+		if _, err := c.Document(large); err == nil {
+			t.Error("a document of 1 MiB is shown")
+		}
+		c.Close()
+
+		c = newCatalog(t, Options{Bucket: b, Dir: dir, DocumentBytes: 1})
+		mustSync(t, c)
+		if n := len(c.View().Blocks); n != 10 {
+			t.Errorf("%d blocks are served with a small account", n)
+		}
+		if broken := c.Status().Broken; len(broken) != 2 || broken[0].ID != large || !strings.Contains(broken[0].Err.Error(), large.String()+"/meta.json: refused: it takes") {
+			t.Errorf("broken: %+v", broken)
+		}
+		if n := testutil.ToFloat64(c.metrics.damagedCopies); n != 0 {
+			t.Errorf("%v copies are said to be damaged", n)
+		}
+		c.Close()
+	}
+}
+
+// TestDocumentsWaitForTheirTurn: a document that finds the account in use is read when there is
+// room, and what it had is free meanwhile.
+func TestDocumentsWaitForTheirTurn(t *testing.T) {
+	for _, sized := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newLargeBucket("", sized, 1)
+			id := testID(1000)
+			b.text = strings.Replace(smallMeta(id), "{", `{"x": "`+strings.Repeat("a", 100<<10)+`", `, 1)
+			c := newCatalog(t, Options{Bucket: b, DocumentBytes: 4 << 20})
+			held, err := c.documents.reserve(t.Context(), c.documents.size-documentCost(usualDocument))
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan metaResult, 1)
+			go func() { done <- c.fetchMeta(t.Context(), id) }()
+			synctest.Wait()
+			if c.documents.used.Load() != held.bytes {
+				t.Errorf("%d bytes are reserved while it waits, %d of others", c.documents.used.Load(), held.bytes)
+			}
+			held.release()
+			if res := <-done; res.outcome != readOK || res.meta.block.ID != id {
+				t.Errorf("got %+v", res)
+			}
+			if n := c.documents.used.Load(); n != 0 {
+				t.Errorf("%d bytes stay reserved", n)
+			}
+
+			// One that is given up while it waits.
+			if held, err = c.documents.reserve(t.Context(), c.documents.size); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { done <- c.fetchMeta(ctx, id) }()
+			synctest.Wait()
+			cancel()
+			if res := <-done; res.outcome != readFailed || !errors.Is(res.err, context.Canceled) {
+				t.Errorf("given up: %+v", res)
+			}
+			held.release()
+		})
+	}
+}
+
+// TestListingsReserve: listings of blocks, of chunk files and of the Parquet bucket count too.
+func TestListingsReserve(t *testing.T) {
+	b, parquet := newTestBucket(), newTestBucket()
+	id := putBlock(b, 1)
+	b.put(id.String()+"/chunks/000001", "x")
+	c := newCatalog(t, Options{Bucket: b, Parquet: parquet})
+	lists := 0
+	look := func(context.Context) {
+		if lists++; c.documents.used.Load() < listingBytes {
+			t.Errorf("%d bytes are reserved during a listing", c.documents.used.Load())
+		}
+	}
+	b.onList, parquet.onList = look, look
+	mustSync(t, c)
+	if _, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, NameDoubt); err != nil {
+		t.Error(err)
+	}
+	if lists != 3 || c.documents.used.Load() != 0 {
+		t.Errorf("%d listings, %d bytes stay reserved", lists, c.documents.used.Load())
+	}
+}
+
+// TestDocumentsOfTheParquetBucketAreBounded: their bytes are not held until all are read, and one
+// that names too many blocks says nothing.
+func TestDocumentsOfTheParquetBucketAreBounded(t *testing.T) {
+	const account, files = 16 << 20, 32
+	b, parquet := newTestBucket(), newTestBucket()
+	id := putBlock(b, 1)
+	pad := append([]byte{0x7a}, 0x80, 0x80, 0x80, 0x01) // field 15, 2 MiB
+	day := string(encodeParquetMeta(parquetMeta{-1 << 40, 1 << 40, []ulid.ULID{testID(2)}}))
+	text := day + string(pad) + strings.Repeat("x", 2<<20)
+	for i := range files {
+		parquet.put(fmt.Sprintf("%02d/%s", i, parquetMetaFile), text)
+	}
+	many := make([]ulid.ULID, maxListed+1)
+	for i := range many {
+		many[i] = id
+	}
+	parquet.put("many/"+parquetMetaFile, string(encodeParquetMeta(parquetMeta{-1 << 40, 1 << 40, many})))
+	c := newCatalog(t, Options{Bucket: b, Parquet: parquet, DocumentBytes: account})
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
+	var mu sync.Mutex
+	var heap int64
+	var before runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	parquet.onGet = func(context.Context, string) {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		mu.Lock()
+		defer mu.Unlock()
+		heap = max(heap, int64(m.HeapAlloc)-int64(before.HeapAlloc))
+	}
+	if err := c.Sync(t.Context()); err == nil || !strings.Contains(err.Error(), "many/meta.pb: broken meta.pb: refused") {
+		t.Errorf("got %v", err)
+	}
+	if heap > account+8<<20 {
+		t.Errorf("%d MiB of heap", heap>>20)
+	}
+	if got := c.parquet.Load().files; len(got) != files+1 || len(got["00/"+parquetMetaFile].meta.blocks) != 1 {
+		t.Errorf("%d files are known", len(got))
+	}
+	if len(c.View().Blocks) != 1 {
+		t.Error("a block that a file names beside too many others is not served")
+	}
+}
+
+// TestPackedMetasAreBounded: of those that are kept to be shown the largest go.
+func TestPackedMetasAreBounded(t *testing.T) {
+	p := newPackedMetas(100 << 10)
+	random := bytes.NewBuffer(nil)
+	for i := range 1 << 17 {
+		fmt.Fprintf(random, "%x", uint32(i)*2654435761)
+	}
+	for i := range 50 {
+		p.put(testID(uint64(i)), []byte(fullMeta))
+		p.put(testID(uint64(1000+i)), random.Bytes()[i*1000:i*1000+20_000+i])
+	}
+	p.put(testID(2000), bytes.Repeat([]byte("x"), maxShown+1))
+	small, large := 0, int64(0)
+	for _, packed := range p.m {
+		if counted(packed) == 0 {
+			small++
+		}
+		large += counted(packed)
+	}
+	if small != 50 || large > p.limit || large == 0 || large != p.large || p.m[testID(2000)] != nil {
+		t.Errorf("%d small ones are kept, and %d bytes of others (%d)", small, large, p.large)
+	}
+	p.retain(func(ulid.ULID) bool { return false })
+	if p.large != 0 {
+		t.Errorf("%d bytes count when nothing is kept", p.large)
+	}
+}
+
+// TestLocalCopiesOfAnyLength: a file in the place of a copy is not read beyond its bounds.
+func TestLocalCopiesOfAnyLength(t *testing.T) {
+	b := newTestBucket()
+	id := putBlock(b, 1)
+	dir := t.TempDir()
+	c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
+	mustSync(t, c)
+	c.Close()
+	names, err := filepath.Glob(filepath.Join(dir, "meta", "*"))
+	if err != nil || !slices.Equal(names, []string{filepath.Join(dir, "meta", id.String()+".json")}) {
+		t.Fatalf("%v, %v", names, err)
+	}
+	if err := os.Truncate(names[0], 1<<30); err != nil { // which takes no room on the disk
+		t.Fatal(err)
+	}
+	c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir), DocumentBytes: 2 << 20})
+	mustSync(t, c)
+	if len(c.View().Blocks) != 1 {
+		t.Error("the block is not served")
+	}
+}
