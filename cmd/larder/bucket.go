@@ -22,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/hedge"
+	"larder/internal/redaction"
 	"larder/internal/retry"
 	"larder/internal/slots"
 	"larder/internal/yamldoc"
@@ -31,6 +32,8 @@ import (
 type bucketConfig struct {
 	client.BucketConfig `yaml:",inline"`
 	Hedging             hedgingConfig `yaml:"hedging_config"`
+	// hidden are the values that no log line of the client and no error about the document repeats.
+	hidden redaction.Document
 }
 
 // hedgingConfig has the keys and meanings that Thanos documents; there, the key stops the process.
@@ -70,7 +73,9 @@ func (c *hedgingConfig) check() error {
 // parseBucket reads {type, config, prefix, hedging_config}. It is decoded by the YAML library that the object store clients use:
 // what they take for a boolean, for instance, must stay one on the way to them.
 func parseBucket(b []byte) (*bucketConfig, error) {
-	conf := &bucketConfig{Hedging: hedgingConfig{UpTo: 3, Quantile: 0.95}}
+	conf := &bucketConfig{
+		Hedging: hedgingConfig{UpTo: 3, Quantile: 0.95}, hidden: redaction.NewDocument(b),
+	}
 	if err := yaml.UnmarshalStrict(b, conf); err != nil {
 		return nil, bucketShape(conf.Type).Explain(b, err)
 	}

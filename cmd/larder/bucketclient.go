@@ -20,6 +20,7 @@ import (
 
 	"larder/internal/extent"
 	"larder/internal/listing"
+	"larder/internal/redaction"
 	"larder/internal/telemetry"
 )
 
@@ -29,6 +30,7 @@ type bucketClient struct {
 	logger  *slog.Logger
 	conf    *bucketConfig // of the current client; belongs to whoever calls replace
 	current atomic.Pointer[objstore.Bucket]
+	hidden  atomic.Pointer[redaction.Document] // the secrets of the current client's configuration
 	// place is what errors name.
 	place struct{ bucket, endpoint string }
 	// answered says whether the bucket has answered anything; failure is what the last operation
@@ -44,18 +46,21 @@ func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, er
 		return nil, err
 	}
 	c.current.Store(&b)
+	c.hide(conf)
 	c.place.bucket, c.place.endpoint = conf.where()
 	return c, nil
 }
 
 func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
 	verify := listing.Transport(conf.Type, conf.name())
-	b, err := client.NewBucketFromConfig(telemetry.GoKit(c.logger), &conf.BucketConfig, "larder", func(rt http.RoundTripper) http.RoundTripper {
-		if rt = extent.Transport(rt); verify != nil {
-			rt = verify(rt)
-		}
-		return rt
-	})
+	logger := telemetry.GoKit(c.logger, conf.hidden)
+	b, err := client.NewBucketFromConfig(logger, &conf.BucketConfig, "larder",
+		func(rt http.RoundTripper) http.RoundTripper {
+			if rt = extent.Transport(rt); verify != nil {
+				rt = verify(rt)
+			}
+			return rt
+		})
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +93,7 @@ func (c *bucketClient) replace(ctx context.Context, conf *bucketConfig) error {
 	if err := next.Iter(ctx, "", func(string) error { return found }); err != nil && !errors.Is(err, found) {
 		return fmt.Errorf("the bucket cannot be listed with it: %w", err)
 	}
+	c.hide(conf)
 	c.current.Store(&next)
 	c.conf = conf
 	return nil
@@ -137,6 +143,12 @@ func changedKeys(a, b *bucketConfig) []string {
 	return slices.Sorted(maps.Keys(changed))
 }
 
+// hide has errors repeat no secret of a configuration.
+func (c *bucketClient) hide(conf *bucketConfig) {
+	secrets := conf.hidden.Secrets()
+	c.hidden.Store(&secrets)
+}
+
 func (c *bucketClient) use() objstore.Bucket { return *c.current.Load() }
 
 // What follows is objstore.Bucket.
@@ -177,12 +189,12 @@ func (c *bucketClient) SupportedIterOptions() []objstore.IterOptionType {
 
 func (c *bucketClient) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	r, err := c.use().Get(ctx, name)
-	return r, c.told("read", name, err)
+	return c.reads("read", name, r, err)
 }
 
 func (c *bucketClient) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
 	r, err := c.use().GetRange(ctx, name, off, length)
-	return r, c.told("read a range of", name, err)
+	return c.reads("read a range of", name, r, err)
 }
 
 func (c *bucketClient) Exists(ctx context.Context, name string) (bool, error) {
@@ -203,5 +215,5 @@ func (c *bucketClient) Upload(ctx context.Context, name string, r io.Reader, opt
 }
 
 func (c *bucketClient) Delete(ctx context.Context, name string) error {
-	return c.use().Delete(ctx, name)
+	return c.told("delete", name, c.use().Delete(ctx, name))
 }

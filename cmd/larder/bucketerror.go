@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
+
+	"github.com/thanos-io/objstore"
 )
 
 // bucketError says which bucket, where, and what was asked of it.
@@ -28,12 +31,16 @@ func (e *bucketError) Cause() error { return e.err }
 
 // told notes that the bucket answered or did not, and returns the error of an operation with what
 // it was about. That an object is missing is an answer, which callers expect.
+//
+// Clients put the URL of a request into their errors, and a shared access signature stands in its
+// query. Therefore errors are redacted here: they reach the log, pages, spans and clients of the
+// StoreAPI.
 func (c *bucketClient) told(operation, object string, err error) error {
 	if err == nil || c.use().IsObjNotFoundErr(err) {
 		c.answered.Store(true)
-		return err
+		return c.redacted(err)
 	}
-	if errors.Is(err, context.Canceled) {
+	if err = c.redacted(err); errors.Is(err, context.Canceled) {
 		return err
 	}
 	bucket, endpoint := c.place.bucket, c.place.endpoint
@@ -41,6 +48,39 @@ func (c *bucketClient) told(operation, object string, err error) error {
 	c.failure.Store(&err)
 	return err
 }
+
+// body is what a client returns to read from. Its errors are those of requests, too.
+type body struct {
+	io.ReadCloser
+	c *bucketClient
+}
+
+func (b body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == nil || err == io.EOF { //nolint:errorlint // io.Reader's own
+		return n, err
+	}
+	return n, b.c.redacted(err)
+}
+
+// ObjectSize is the size of what is read, where the client knows it.
+func (b body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.ReadCloser) }
+
+// reads returns what a client returned to read from, and its error, both with what they tell
+// redacted.
+func (c *bucketClient) reads(
+	operation, object string, r io.ReadCloser, err error,
+) (io.ReadCloser, error) {
+	if err != nil {
+		return r, c.told(operation, object, err)
+	}
+	c.answered.Store(true)
+	return body{r, c}, nil
+}
+
+// redacted returns an error without what may be a secret. Of a client that was replaced since, it
+// knows the shapes of secrets, not their values.
+func (c *bucketClient) redacted(err error) error { return c.hidden.Load().Error(err) }
 
 // silence is how long a start waits for the bucket before it says that there is no answer.
 const silence = 2 * time.Second

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/thanos-io/objstore"
+
+	"larder/internal/redaction"
 )
 
 var (
@@ -79,5 +81,5 @@ func (c *bucketConfig) where() (bucket, endpoint string) {
 	if i := strings.LastIndex(endpoint, "@"); i >= 0 { // after a user and a password
 		endpoint = endpoint[i+1:]
 	}
-	return bucket, endpoint
+	return redaction.Text(bucket), redaction.Address(endpoint)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"larder/internal/redaction"
 	"larder/internal/yamldoc"
 )
 
@@ -18,6 +19,8 @@ type content struct {
 	required           bool
 	// empty says that the document has held nothing so far.
 	empty bool
+	// hidden are the values of the document that was read last, which no error repeats.
+	hidden redaction.Document
 }
 
 func contentFlags(f flagger, c *content, name, help string) { c.register(f, name, help) }
@@ -50,7 +53,7 @@ func (c *content) document() ([]byte, error) {
 		}
 		var err error
 		if b, err = os.ReadFile(c.path); err != nil {
-			return nil, fmt.Errorf("--%s-file: %w", c.name, err)
+			return nil, fmt.Errorf("--%s-file: %w", c.name, redaction.File(err))
 		}
 	}
 	if len(b) == 0 {
@@ -59,7 +62,9 @@ func (c *content) document() ([]byte, error) {
 		}
 		return nil, nil
 	}
-	return c.expand(b)
+	b, err := c.expand(b)
+	c.hidden = redaction.NewDocument(b)
+	return b, err
 }
 
 // reread is read for a file that may have changed. One that has become empty is an error: whoever writes it may have only begun to.
@@ -80,15 +85,17 @@ func (c *content) flag() string {
 	return "--" + c.name
 }
 
-// wrap names the flag that the document came from, and its file.
+// wrap names the flag that the document came from, and its file. The error it returns repeats no
+// value of the document that may be a secret.
 func (c *content) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
+	err = c.hidden.Error(yamldoc.Plain(err))
 	if c.path != "" {
-		return fmt.Errorf("%s %s: %w", c.flag(), c.path, yamldoc.Plain(err))
+		return fmt.Errorf("%s %s: %w", c.flag(), c.path, err)
 	}
-	return fmt.Errorf("%s: %w", c.flag(), yamldoc.Plain(err))
+	return fmt.Errorf("%s: %w", c.flag(), err)
 }
 
 // expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail much later and elsewhere.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"larder/internal/redaction"
 	"larder/internal/yamldoc"
 )
 
@@ -43,16 +44,27 @@ func formerFlags() []formerFlag {
 }
 
 var (
-	unknownLong    = regexp.MustCompile(`^unknown long flag '--(.*)'$`)
-	unknownShort   = regexp.MustCompile(`^unknown short flag '-(.*)'$`)
-	unknownCommand = regexp.MustCompile(`^expected command but got "(.*)"$`)
+	unknownLong    = regexp.MustCompile(`(?s)^unknown long flag '--(.*)'$`)
+	unknownShort   = regexp.MustCompile(`(?s)^unknown short flag '-(.*)'$`)
+	unknownCommand = regexp.MustCompile(`(?s)^expected command but got "(.*)"$`)
+	unexpected     = regexp.MustCompile(`(?s)^unexpected (?:argument )?'?(.*?)'?$`)
+
+	// flagName is what an argument that was meant for a flag has of a name. What follows may be a
+	// value.
+	flagName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}`)
 )
 
-// explainArguments adds to an error of kingpin's what the argument was probably meant to be.
+// explainArguments adds to an error of kingpin's what the argument was probably meant to be. It
+// repeats names of flags and plain words alone, because the rest of an argument may be a document
+// with secrets.
 func explainArguments(app *kingpin.Application, args []string, err error) error {
 	model := app.Model()
 	if m := unknownLong.FindStringSubmatch(err.Error()); m != nil {
-		return unknownFlag(m[1], flagNames(model))
+		return unknownFlag(flagName.FindString(m[1]), flagNames(model))
+	}
+	if m := unexpected.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Errorf("unexpected argument %s: values follow flags, as in --data-dir=./data",
+			redaction.Value(m[1]))
 	}
 	if m := unknownShort.FindStringSubmatch(err.Error()); m != nil {
 		// A long name behind one dash reads as many short ones.
@@ -60,7 +72,7 @@ func explainArguments(app *kingpin.Application, args []string, err error) error 
 		if given < 0 {
 			return err
 		}
-		name, _, _ := strings.Cut(args[given][1:], "=")
+		name := flagName.FindString(args[given][1:])
 		return fmt.Errorf("unknown flag -%s: flags begin with two dashes, did you mean --%s?", name, name)
 	}
 	if m := unknownCommand.FindStringSubmatch(err.Error()); m != nil {
@@ -68,7 +80,13 @@ func explainArguments(app *kingpin.Application, args []string, err error) error 
 		for _, c := range model.Commands {
 			names = append(names, c.Name)
 		}
-		return fmt.Errorf("unknown command %q, want one of %s", m[1], strings.Join(names, ", "))
+		return fmt.Errorf("unknown command %q, want one of %s",
+			redaction.Value(m[1]), strings.Join(names, ", "))
+	}
+	for _, a := range args {
+		if _, v, ok := strings.Cut(a, "="); ok && !redaction.Plain(v) && !redaction.Path(v) {
+			err = redaction.Hide(err, v)
+		}
 	}
 	return err
 }

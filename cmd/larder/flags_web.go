@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"larder/internal/redaction"
 	"larder/internal/web"
 )
 
@@ -72,7 +73,7 @@ func (c *storeConfig) ownHosts() []string {
 // pathPrefix reads a path or a URL, of which the path counts.
 func pathPrefix(s string) (string, error) {
 	if _, err := url.Parse(s); err != nil {
-		return "", fmt.Errorf("%q is not a path: %w", s, err)
+		return "", fmt.Errorf("%q is not a path: %w", redaction.Address(s), errors.Unwrap(err))
 	}
 	return s, nil
 }
@@ -84,7 +85,7 @@ func shownFlags(flags []*kingpin.FlagModel) map[string]string {
 	for _, f := range flags {
 		names[f.Name] = true
 	}
-	const redacted = "<REDACTED>"
+	const redacted = redaction.Mark
 	shown := make(map[string]string, len(flags))
 	for _, f := range flags {
 		v := f.Value.String()
@@ -95,8 +96,8 @@ func shownFlags(flags []*kingpin.FlagModel) map[string]string {
 		case f.Name == "help":
 			continue
 		default:
-			if u, err := url.Parse(v); err == nil && u.User != nil {
-				v = u.Redacted()
+			if v = redaction.Text(v); !redaction.Path(v) { // a document in the place of a name
+				v = redacted
 			}
 		}
 		shown[f.Name] = v

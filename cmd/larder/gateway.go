@@ -13,12 +13,12 @@ import (
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
-	"go.opentelemetry.io/otel"
 	"google.golang.org/grpc/encoding/gzip"
 
 	"larder/internal/datadir"
 	"larder/internal/inbound"
 	"larder/internal/intake"
+	"larder/internal/redaction"
 	"larder/internal/reload"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
@@ -73,6 +73,7 @@ func (g *gateway) open() (err error) {
 	if err != nil {
 		return err
 	}
+	telemetry.LogSDK(g.logger)
 	if g.tracing, err = telemetry.NewTracing(context.Background(), conf.tracing); err != nil {
 		return conf.tracingYAML.wrap(err)
 	}
@@ -111,9 +112,6 @@ func (g *gateway) open() (err error) {
 	for _, r := range g.tracing.Replaced {
 		g.logger.Warn("tracing setting cannot be used", "flag", conf.tracingYAML.flag(), "key", r.Key, "value", r.Value, "want", r.Want, "used", r.Used)
 	}
-	if g.tracing.Enabled {
-		otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { g.logger.Warn("tracing", "err", err) }))
-	}
 	return nil
 }
 
@@ -145,6 +143,10 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 func listen(flag, address string, opts inbound.Options) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
+		if !redaction.Path(address) {
+			err = redaction.Hide(err, address)
+			address = redaction.Mark
+		}
 		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
 	}
 	return inbound.New(l, opts), nil

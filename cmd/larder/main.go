@@ -9,6 +9,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/version"
+
+	"larder/internal/redaction"
 )
 
 func main() {
@@ -20,8 +22,9 @@ func main() {
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// execute parses the arguments and runs the command they name. An error is one line on stderr and exit code 1: whoever reads a
-// crash-looping container's last line must find there what to change.
+// execute parses the arguments and runs the command they name. An error is one line on stderr and
+// exit code 1: the last line of a crash-looping container must say what to change. It repeats no
+// secret.
 func execute(args []string, stdout, stderr io.Writer) int {
 	app := kingpin.New("larder", "A store gateway for Thanos: serves the blocks of an object storage bucket to Thanos Queriers.")
 	app.UsageWriter(stdout).ErrorWriter(stderr).Version(version.Print("larder"))
@@ -40,7 +43,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 		err = commands[name]()
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "larder: error: %s\n", oneLine(err))
+		fmt.Fprintf(stderr, "larder: error: %s\n", redaction.Text(oneLine(err)))
 		return 1
 	}
 	return 0

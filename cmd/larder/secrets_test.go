@@ -167,6 +167,14 @@ func TestSecretsAreNotTold(t *testing.T) {
 		"OBS":              `{type: OBS, config: {bucket: blocks, endpoint: "http://` + host + `", access_key: "` + secret + `", secret_key: "` + secret + `"}}`,
 		"OCI":              `{type: OCI, config: {provider: raw, bucket: blocks, compartment_ocid: c, tenancy_ocid: t, user_ocid: u, region: r, fingerprint: f, privatekey: "` + rsa + `", passphrase: "` + secret + `"}}`,
 	}
+	traced := `{type: S3, config: {bucket: blocks, endpoint: "` + host + `", region: r, ` +
+		`insecure: true, `
+	for _, key := range []string{"access_key", "secret_key", "session_token"} {
+		traced += key + `: "` + secret + `", `
+	}
+	buckets["S3 traced"] = traced + `trace: {enable: true}}}`
+	buckets["S3 query"] = `{type: S3, config: {bucket: blocks, endpoint: "` + host +
+		`/?X-Amz-Signature=` + secret + `", insecure: true, access_key: a, secret_key: s}}`
 	if testing.Short() {
 		for name := range buckets {
 			if name != "S3" && name != "SWIFT" {
@@ -181,6 +189,26 @@ func TestSecretsAreNotTold(t *testing.T) {
 			s.check(t)
 		})
 	}
+}
+
+// TestSignaturesInURLsAreNotTold: the error of a connection that fails has the URL of the request,
+// and with a shared access signature the URL is all that a reader of the bucket needs.
+func TestSignaturesInURLsAreNotTold(t *testing.T) {
+	bucket := `{type: AZURE, config: {storage_account: a, container: blocks, ` +
+		`pipeline_config: {retry_delay: 1ms, max_retry_delay: 1ms}, storage_connection_string: ` +
+		`"BlobEndpoint=http://127.0.0.1:1/a;SharedAccessSignature=sv=2022-11-02&ss=b&sig=` +
+		secret + `"}}`
+	p := startProcess(t, bucket, "--log.level=debug")
+	line := p.await("the bucket has not answered yet")
+	if !strings.Contains(line, "sig=<REDACTED>") {
+		t.Errorf("the line has no URL: %s", line)
+	}
+	s := &told{}
+	askEverything(t, s, p.url, p.rpc.Target())
+	p.signal(syscall.SIGINT)
+	p.exit()
+	s.add("log", []byte(strings.Join(p.seen, "\n")))
+	s.check(t)
 }
 
 // TestSecretsBesideTheBucketAreNotTold: traces, caches, HTTP's users, prefixes and variables of the environment. The collector of traces sees what is sent to it.

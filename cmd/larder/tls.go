@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"larder/internal/clienttls"
+	"larder/internal/redaction"
 )
 
 // serverTLS is what the flags say about the gRPC server's TLS. The zero value means plain text.
@@ -106,7 +107,7 @@ func (t *serverTLS) read() (f tlsPEM, err error) {
 			continue
 		}
 		if *file.to, err = os.ReadFile(file.path); err != nil {
-			return f, fmt.Errorf("--grpc-server-tls-%s: %w", file.flag, err)
+			return f, fmt.Errorf("--grpc-server-tls-%s: %w", file.flag, redaction.File(err))
 		}
 	}
 	return f, nil

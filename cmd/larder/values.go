@@ -11,6 +11,8 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/alecthomas/units"
 	"github.com/prometheus/common/model"
+
+	"larder/internal/redaction"
 )
 
 // flagger is what flags are registered on: the application or a command.
@@ -30,11 +32,23 @@ type value[T any] struct {
 func (v *value[T]) Set(s string) error {
 	got, err := v.parse(s)
 	if err != nil {
-		return fmt.Errorf("--%s: %w", v.name, err)
+		return refused(v.name, s, err)
 	}
 	*v.p, v.text = got, s
 	return nil
 }
+
+// refused returns the error of a flag's value. A value that cannot be what belongs there, such as a
+// document in the place of a size, is not repeated: it may hold secrets.
+func refused(flag, value string, err error) error {
+	if len(value) > longestShown || !redaction.Path(value) {
+		err = redaction.Hide(err, value)
+	}
+	return fmt.Errorf("--%s: %w", flag, err)
+}
+
+// longestShown is longer than any value that was meant for the flag that refuses it.
+const longestShown = 64
 
 // String returns the value as it was given: what somebody looks for in their manifest.
 func (v *value[T]) String() string { return v.text }
@@ -62,7 +76,7 @@ type list[T any] struct {
 func (l *list[T]) Set(s string) error {
 	got, err := l.parse(s)
 	if err != nil {
-		return fmt.Errorf("--%s: %w", l.name, err)
+		return refused(l.name, s, err)
 	}
 	*l.p, l.texts = append(*l.p, got), append(l.texts, s)
 	return nil

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/clienttls"
+	"larder/internal/redaction"
 	"larder/internal/yamldoc"
 )
 
@@ -139,5 +140,13 @@ func (w webFile) wrap(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("--http.config %s: %w", string(w), yamldoc.Plain(err))
+	flag := "--http.config"
+	if redaction.Path(string(w)) {
+		flag += " " + string(w)
+	}
+	text, readErr := os.ReadFile(string(w))
+	if readErr != nil { // there are no values to hide: err is about the same
+		return fmt.Errorf("%s: %w", flag, redaction.File(err))
+	}
+	return fmt.Errorf("%s: %w", flag, redaction.NewDocument(text).Error(yamldoc.Plain(err)))
 }

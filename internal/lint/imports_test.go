@@ -9,6 +9,7 @@ import (
 // layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
 // A folder stands for the folders in it too, unless those are named themselves.
 var layers = [][]string{
+	{"internal/redaction"},
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc", "internal/localfs"},
 	{"internal/telemetry", "internal/inbound", "internal/intake", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
 	{"internal/bytecache"},
@@ -25,15 +26,18 @@ var layers = [][]string{
 var narrower = map[string][]string{
 	"internal/panics":     {},
 	"store/storepb":       {},
-	"internal/telemetry":  {"internal/clienttls", "internal/yamldoc"},
+	"internal/redaction":  {},
+	"internal/telemetry":  {"internal/clienttls", "internal/redaction", "internal/yamldoc"},
 	"internal/clienttls":  {},
 	"internal/inbound":    {"internal/panics"},
 	"internal/intake":     {"store/storepb"}, // its tests: the codec that it is received by
 	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {"internal/yamldoc"},
-	"internal/yamldoc":    {},
+	"internal/yamldoc":    {"internal/redaction"},
 	"internal/tsdbfmt":    {"internal/telemetry"},
-	"internal/memcached":  {"internal/panics", "internal/telemetry", "internal/loopback"},
+	"internal/memcached": {
+		"internal/panics", "internal/redaction", "internal/telemetry", "internal/loopback",
+	},
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
 	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots", "internal/extent"},
 	"internal/quantile":   {},

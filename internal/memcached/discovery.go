@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"larder/internal/redaction"
 )
 
 // address is a configured address.
@@ -24,6 +26,10 @@ type address struct {
 // error.
 func parseAddress(text string) (address, error) {
 	text = strings.TrimSpace(text)
+	if shown := redaction.Address(text); shown != text && !strings.HasPrefix(text, "/") {
+		return address{}, fmt.Errorf("memcached: address %q has a user, a password or a query: "+
+			"give host:port alone, since memcached's protocol here has no users", shown)
+	}
 	scheme, rest, ok := strings.Cut(text, "+")
 	if !ok {
 		scheme, rest = "", text
@@ -38,7 +44,10 @@ func parseAddress(text string) (address, error) {
 	srv := scheme == "dnssrv" || scheme == "dnssrvnoa"
 	switch {
 	case scheme != "" && scheme != "dns" && scheme != "dnsdualstack" && !srv:
-		return a, fmt.Errorf("memcached: address %q: unknown prefix %q, want dns, dnsdualstack, dnssrv or dnssrvnoa, or none", text, scheme)
+		return a,
+			fmt.Errorf("memcached: address %q: unknown prefix %q, "+
+				"want dns, dnsdualstack, dnssrv or dnssrvnoa, or none",
+				text, redaction.Value(scheme))
 	case a.host == "":
 		return a, fmt.Errorf("memcached: address %q has no host", text)
 	case a.port == "" && !srv:
@@ -53,7 +62,8 @@ func parseAddress(text string) (address, error) {
 // check finds what no name server and no network can make work.
 func (a *address) check(srv bool) error {
 	if !validPort(a.port) && a.port != "" {
-		return fmt.Errorf("port %q is neither a number from 1 to 65535 nor the name of a service", a.port)
+		return fmt.Errorf("port %q is neither a number from 1 to 65535 nor the name of a service",
+			redaction.Value(a.port))
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil {
 		if srv {
@@ -62,7 +72,7 @@ func (a *address) check(srv bool) error {
 		return nil
 	}
 	if !validHost(a.host) {
-		return fmt.Errorf("%q is no host name: want host:port", a.host)
+		return fmt.Errorf("%q is no host name: want host:port", redaction.Value(a.host))
 	}
 	return nil
 }

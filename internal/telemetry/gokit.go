@@ -6,12 +6,22 @@ import (
 	"log/slog"
 
 	"github.com/go-kit/log"
+
+	"larder/internal/redaction"
 )
 
-// GoKit returns a go-kit logger that writes to logger. Object store clients ask for one; nothing of larder's own does.
-func GoKit(logger *slog.Logger) log.Logger { return goKit{logger} }
+// GoKit returns a go-kit logger that writes to logger, without the values of a document. Object
+// store clients ask for one, and some log their requests with all headers, if they are told to.
+// Nothing of larder's own asks for one.
+func GoKit(logger *slog.Logger, hidden redaction.Document) log.Logger {
+	return goKit{logger,
+		hidden}
+}
 
-type goKit struct{ logger *slog.Logger }
+type goKit struct {
+	logger *slog.Logger
+	hidden redaction.Document
+}
 
 // Log takes go-kit's alternating keys and values. A record without a level is info, as go-kit's own filter treats it.
 func (g goKit) Log(keyvals ...any) error {
@@ -29,9 +39,13 @@ func (g goKit) Log(keyvals ...any) error {
 				level = slog.LevelInfo
 			}
 		case "msg":
-			msg = fmt.Sprint(value)
+			msg = g.hidden.Text(fmt.Sprint(value))
 		case "ts", "caller": // the slog handler writes its own time; go-kit's caller would name this file
 		default:
+			text := fmt.Sprint(value)
+			if t := g.hidden.Text(text); t != text {
+				value = t
+			}
 			attrs = append(attrs, slog.Any(key, value))
 		}
 	}

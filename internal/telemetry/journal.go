@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"larder/internal/redaction"
 )
 
 // journalHandler writes records to the systemd journal: the message and priority in the journal's own fields, the attributes in fields
@@ -31,7 +33,7 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	if message == "" {
 		message = "(no message)" // the journal takes none that is empty
 	}
-	return h.send(message, priority(r.Level), fields)
+	return h.send(redaction.Text(message), priority(r.Level), fields)
 }
 
 func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
@@ -56,7 +58,7 @@ func (h *journalHandler) WithGroup(name string) slog.Handler {
 func addFields(fields map[string]string, group string, a slog.Attr) {
 	v := a.Value.Resolve()
 	if v.Kind() != slog.KindGroup {
-		fields[fieldName(group+a.Key)] = v.String()
+		fields[fieldName(group+a.Key)] = redactedValue(v).String()
 		return
 	}
 	if a.Key != "" {

@@ -9,7 +9,22 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
+
+	"larder/internal/redaction"
 )
+
+// redactedValue returns a value whose text repeats no secret: the value itself where it has none.
+// Numbers and times have none.
+func redactedValue(v slog.Value) slog.Value {
+	if v.Kind() != slog.KindString && v.Kind() != slog.KindAny {
+		return v
+	}
+	text := v.String()
+	if t := redaction.Text(text); t != text {
+		return slog.StringValue(t)
+	}
+	return v
+}
 
 // LogFormats and LogLevels are what NewLogger accepts.
 func LogFormats() []string { return []string{"logfmt", "json", "journald"} }
@@ -17,8 +32,9 @@ func LogFormats() []string { return []string{"logfmt", "json", "journald"} }
 // LogLevels lists the levels that NewLogger accepts, the quietest first.
 func LogLevels() []string { return []string{"error", "warn", "info", "debug"} }
 
-// NewLogger returns a logger that writes one line per record to w, in the format and from the level given; with journald, to the
-// systemd journal instead, which must be there.
+// NewLogger returns a logger that writes one line per record to w, in the format and from the level
+// given; with journald, to the systemd journal instead, which must be there. Texts and errors that
+// are logged repeat no secret that redaction.Text finds.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var lvl slog.Level
 	switch level {
@@ -63,6 +79,7 @@ func thanosKey(groups []string, a slog.Attr, numbers bool) slog.Attr {
 			return slog.String("level", strings.ToLower(a.Value.String()))
 		}
 	}
+	a.Value = redactedValue(a.Value)
 	if a.Value.Kind() == slog.KindDuration {
 		if numbers {
 			return slog.Float64(a.Key, a.Value.Duration().Seconds())

@@ -5,10 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
+
+	"larder/internal/redaction"
 )
 
 func TestLogfmt(t *testing.T) {
@@ -61,7 +66,7 @@ func TestGoKit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := GoKit(logger).Log(keyvals...); err != nil {
+		if err := GoKit(logger, redaction.NewValues("s3cr3t-9")).Log(keyvals...); err != nil {
 			t.Fatal(err)
 		}
 		_, got, _ := strings.Cut(buf.String(), " ") // the time
@@ -72,5 +77,37 @@ func TestGoKit(t *testing.T) {
 	f([]any{"level", "error", "msg", "failed", "code", 503}, "level=error msg=failed code=503\n")
 	f([]any{"msg", "no level", "caller", "s3.go:1", "ts", "now"}, "level=info msg=\"no level\"\n")
 	f([]any{"level", "debug", "msg", "too quiet"}, "")
+	f([]any{"msg", "got s3cr3t-9", "header", "a s3cr3t-9", "n", 9},
+		"level=info msg=\"got <REDACTED>\" header=\"a <REDACTED>\" n=9\n")
 	f([]any{"level", "odd", "msg", "unknown level", "key"}, "level=info msg=\"unknown level\" key=(missing)\n")
+}
+
+// TestLogTellsNoSecret: in the message, in texts, in errors and in what is printed by its fields.
+func TestLogTellsNoSecret(t *testing.T) {
+	const secret = "hunter2-s3cr3t"
+	address := "http://user:" + secret + "@host"
+	for _, format := range []string{"logfmt", "json"} {
+		var buf bytes.Buffer
+		logger, err := NewLogger(&buf, "debug", format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logger.With("with", address).Info("at "+address, "text", address, "err",
+			errors.New(address),
+			"list", []string{address}, "struct", struct{ URL string }{address}, slog.Group("g",
+				"in", address))
+		if got := buf.String(); strings.Contains(got, secret) || strings.Count(got, "@host") != 7 {
+			t.Errorf("%s: got %s", format, got)
+		}
+	}
+	var sent []string
+	send := func(message string, _ journal.Priority, fields map[string]string) error {
+		sent = append(sent, message, fmt.Sprint(fields))
+		return nil
+	}
+	slog.New(&journalHandler{send: send}).With("with", address).Info("at "+address, "err",
+		errors.New(address))
+	if got := fmt.Sprint(sent); strings.Contains(got, secret) || strings.Count(got, "@host") != 3 {
+		t.Errorf("journal: got %s", got)
+	}
 }

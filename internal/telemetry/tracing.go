@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 	"go.yaml.in/yaml/v3"
 
+	"larder/internal/redaction"
 	"larder/internal/yamldoc"
 )
 
@@ -66,7 +67,8 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	case "GOOGLE_CLOUD", "STACKDRIVER":
 		return nil, fmt.Errorf("type %s is not supported: use type OTLP, and an OpenTelemetry collector that exports to Google Cloud", t)
 	default:
-		return nil, fmt.Errorf("type %s is not known: only OTLP is supported", kind.Type)
+		return nil, fmt.Errorf("type %s is not known: only OTLP is supported",
+			redaction.Value(kind.Type))
 	}
 	var file struct {
 		Type   string     `yaml:"type"`
@@ -110,7 +112,7 @@ func tracingFromEnv(ctx context.Context) (*Tracing, error) {
 	}
 	exporter, err := exporterFromEnv(ctx)
 	if err != nil {
-		return nil, err
+		return nil, sdkVariables().Error(err)
 	}
 	res := []resource.Option{resource.WithAttributes(attribute.String("service.name", "larder")), resource.WithFromEnv()}
 	return newTracing(ctx, exporter, res)
@@ -126,7 +128,8 @@ func exporterFromEnv(ctx context.Context) (sdktrace.SpanExporter, error) {
 		case "http/protobuf":
 			return otlptracehttp.New(ctx)
 		default:
-			return nil, fmt.Errorf("%s=%s is not supported: use grpc or http/protobuf", key, p)
+			return nil, fmt.Errorf("%s=%s is not supported: use grpc or http/protobuf", key,
+				redaction.Value(p))
 		}
 	}
 	return otlptracegrpc.New(ctx)
@@ -135,7 +138,7 @@ func exporterFromEnv(ctx context.Context) (sdktrace.SpanExporter, error) {
 func newTracing(ctx context.Context, exporter sdktrace.SpanExporter, resOpts []resource.Option, sdkOpts ...sdktrace.TracerProviderOption) (*Tracing, error) {
 	res, err := resource.New(ctx, append(resOpts, resource.WithTelemetrySDK())...)
 	if err != nil {
-		return nil, fmt.Errorf("resource attributes: %w", err)
+		return nil, fmt.Errorf("resource attributes: %w", sdkVariables().Error(err))
 	}
 	sdk := sdktrace.NewTracerProvider(append(sdkOpts, sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))...)
 	return &Tracing{Provider: sdk, Enabled: true, sdk: sdk}, nil

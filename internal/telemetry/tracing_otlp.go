@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"larder/internal/clienttls"
+	"larder/internal/redaction"
 )
 
 // otlpConfig holds the keys that Thanos has for type OTLP.
@@ -53,8 +54,15 @@ func (r retryConfig) orDefaults() retryConfig {
 
 // exporter makes the client that spans leave by.
 func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
+	shown := redaction.Address(c.Endpoint)
 	if scheme, _, ok := strings.Cut(c.Endpoint, "://"); ok && (scheme == "http" || scheme == "https") {
-		return nil, fmt.Errorf("config: endpoint %s: give host:port, and insecure: true where the collector has no TLS", c.Endpoint)
+		return nil,
+			fmt.Errorf("config: endpoint %s: give host:port, "+
+				"and insecure: true where the collector has no TLS", shown)
+	}
+	if shown != c.Endpoint { // no client could connect to it, and all of them would log it
+		return nil, fmt.Errorf("config: endpoint %s has a user, a password or a query: "+
+			"give host:port alone, and credentials in headers", shown)
 	}
 	gzip := false
 	switch c.Compression {
@@ -62,7 +70,8 @@ func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error
 	case "gzip":
 		gzip = true
 	default:
-		return nil, fmt.Errorf("config: compression %s is not supported: use gzip or none", c.Compression)
+		return nil, fmt.Errorf("config: compression %s is not supported: use gzip or none",
+			redaction.Value(c.Compression))
 	}
 	var secure *tls.Config
 	if !c.Insecure {
@@ -83,7 +92,8 @@ func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error
 		}
 		return otlptracehttp.New(ctx, c.httpOptions(secure, gzip)...)
 	}
-	return nil, fmt.Errorf("config: client_type %s is not supported: use grpc or http", c.ClientType)
+	return nil, fmt.Errorf("config: client_type %s is not supported: use grpc or http",
+		redaction.Value(c.ClientType))
 }
 
 func (c *otlpConfig) grpcOptions(secure *tls.Config, gzip bool) []otlptracegrpc.Option {
@@ -158,9 +168,11 @@ func (c *otlpConfig) sampler() (sdktrace.Sampler, []Replaced) {
 			ratio = r
 		case err == nil && r < 0:
 			ratio = 0
-			replaced = append(replaced, Replaced{"sampler_param", c.SamplerParam, wantRatio, "0"})
+			replaced = append(replaced, Replaced{"sampler_param", redaction.Value(c.SamplerParam),
+				wantRatio, "0"})
 		default: // too large, NaN or no number
-			replaced = append(replaced, Replaced{"sampler_param", c.SamplerParam, wantRatio, "1"})
+			replaced = append(replaced, Replaced{"sampler_param", redaction.Value(c.SamplerParam),
+				wantRatio, "1"})
 		}
 	}
 	switch kind {
@@ -174,7 +186,8 @@ func (c *otlpConfig) sampler() (sdktrace.Sampler, []Replaced) {
 		return sdktrace.ParentBased(sdktrace.NeverSample()), replaced
 	case "", "parentbasedalwayssample", "parentbasedtraceidratiobased":
 	default:
-		replaced = append(replaced, Replaced{"sampler_type", c.SamplerType, "one of " + samplers, "parentbasedalwayssample"})
+		replaced = append(replaced, Replaced{"sampler_type", redaction.Value(c.SamplerType),
+			"one of " + samplers, "parentbasedalwayssample"})
 	}
 	return sdktrace.ParentBased(sdktrace.TraceIDRatioBased(ratio)), replaced
 }

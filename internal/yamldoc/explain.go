@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"larder/internal/redaction"
 )
 
 // Shape is what a document is decoded into.
@@ -69,7 +71,7 @@ func Items(text []byte) []string {
 const longestItem = 300
 
 func oneLine(n *yaml.Node) string {
-	flow := *n
+	flow := withoutSecrets(n)
 	flow.Style |= yaml.FlowStyle
 	b, err := yaml.Marshal(&flow)
 	if err != nil {
@@ -80,6 +82,21 @@ func oneLine(n *yaml.Node) string {
 		text = strings.ToValidUTF8(text[:longestItem], "") + "..."
 	}
 	return text
+}
+
+// withoutSecrets returns a copy of a value in which no secret is left that its key tells of.
+func withoutSecrets(n *yaml.Node) yaml.Node {
+	c := *n
+	c.Content = slices.Clone(n.Content)
+	for i, e := range c.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 && redaction.SecretKey(c.Content[i-1].Value) {
+			c.Content[i] = &yaml.Node{Kind: yaml.ScalarNode, Value: redaction.Mark}
+			continue
+		}
+		copied := withoutSecrets(e)
+		c.Content[i] = &copied
+	}
+	return c
 }
 
 // place is where a value stands.
@@ -201,8 +218,16 @@ func (w *walk) mapping(n *yaml.Node, t reflect.Type, p place) {
 		for _, f := range fields {
 			known = append(known, f.key)
 		}
+		name := Nearest(key.Value, known)
+		if name == "" && !redaction.Plain(key.Value) {
+			// A key that has swallowed its value, for want of a blank after the colon.
+			w.problem(key, p,
+				"unknown key that is no word: is a blank after a colon missing? known are %s",
+				strings.Join(known, ", "))
+			continue
+		}
 		meant := ""
-		if name := Nearest(key.Value, known); name != "" {
+		if name != "" {
 			meant = fmt.Sprintf(" did you mean %s?", name)
 		}
 		w.problem(key, p, "unknown key %s,%s known are %s", key.Value, meant, strings.Join(known, ", "))
@@ -214,7 +239,7 @@ func (w *walk) duplicates(n *yaml.Node, p place) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if line, ok := first[key.Value]; ok && key.Kind == yaml.ScalarNode {
-			w.problem(key, p, "key %s stands in line %d already", key.Value, line)
+			w.problem(key, p, "key %s stands in line %d already", redaction.Value(key.Value), line)
 			continue
 		}
 		first[key.Value] = key.Line

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+
+	"larder/internal/redaction"
 )
 
 var (
-	unknownKey = regexp.MustCompile(`(field .+ not found) in type .*`)
+	unknownKey = regexp.MustCompile(`field (.+) not found in type .*`)
 	wrongKind  = regexp.MustCompile("cannot unmarshal !!(\\w+)(?s: `.*`)? into (.*)")
 	wrongTag   = regexp.MustCompile("cannot decode !!\\w+(?s: `.*`)? as a (!!\\w+)")
 	noAnchor   = regexp.MustCompile("unknown anchor '(?s:.*)' referenced")
@@ -21,7 +23,9 @@ func Plain(err error) error {
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
-		line = unknownKey.ReplaceAllString(line, "$1")
+		line = unknownKey.ReplaceAllStringFunc(line, func(s string) string {
+			return "field " + redaction.Value(unknownKey.FindStringSubmatch(s)[1]) + " not found"
+		})
 		line = wrongTag.ReplaceAllString(line, "a value is no $1")
 		line = noAnchor.ReplaceAllString(line, "unknown anchor: a text that begins with * must be quoted")
 		lines[i] = wrongKind.ReplaceAllStringFunc(line, func(s string) string {
