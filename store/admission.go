@@ -49,6 +49,7 @@ type Admission struct {
 	ages    uint64
 	waiting int64 // bytes that waiters wait for
 	tenants map[string]tenantUse
+	clients map[inbound.Client]int // places that each client address has
 
 	gateMetrics      gateMetrics
 	allowanceMetrics allowanceMetrics
@@ -90,6 +91,7 @@ func NewAdmission(gate GateOptions, allowance AllowanceOptions, limits *Limits, 
 		total: allowance.Bytes, part: allowance.SmallLane, smallRequest: allowance.SmallRequest,
 		limits:  limits,
 		tenants: map[string]tenantUse{},
+		clients: map[inbound.Client]int{},
 	}
 	a.places, a.smallPlaces, a.largePlaces = gate.places()
 	a.maxLargeWaiting = max(gate.MaxWaiting-max(1, gate.MaxWaiting/4), 1)
@@ -258,10 +260,43 @@ func (a *Admission) placeFree(l lane) bool {
 
 // first returns whose turn it is but for bytes and places.
 func (a *Admission) first(l lane, kind requestKind) *waiter {
-	if q := &a.queues[l][kind]; q.len > 0 {
-		return q.next(a.mayGo)
+	q := &a.queues[l][kind]
+	if q.len == 0 {
+		return nil
 	}
-	return nil
+	if kind == seriesRequest && len(q.clients) > 1 {
+		w := q.next(func(w *waiter) bool { return a.mayGo(w) && !a.crowds(w.turn.client) })
+		if w != nil {
+			return w
+		}
+	}
+	return q.next(a.mayGo)
+}
+
+// crowds reports whether a client address has all the places that it may have while another waits:
+// three quarters of them for one share. A client chooses the names of its tenants, and not its
+// address.
+func (a *Admission) crowds(c inbound.Client) bool {
+	part := max(1, a.places-max(1, a.places/4)) * max(1, c.Shares)
+	return a.places > 0 && a.clients[c] >= part
+}
+
+// Crowds reports whether a client has all the places that it may have while a request of another
+// client waits for one.
+func (a *Admission) Crowds(c inbound.Client) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.crowds(c) {
+		return false
+	}
+	for l := range lanes {
+		for other := range a.queues[l][seriesRequest].clients {
+			if other != c {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fits reports whether n more bytes are free in a lane.

@@ -3,11 +3,14 @@ package store
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -115,4 +118,124 @@ func BenchmarkSendingAway(b *testing.B) {
 			b.Fatal(context.Canceled)
 		}
 	}
+}
+
+// TestAClientLeavesPlacesToOthers: while another client waits, one has three quarters of the places
+// at the gate at most.
+func TestAClientLeavesPlacesToOthers(t *testing.T) {
+	crowd, honest := clientAt(t, "127.0.0.2", nil), clientAt(t, "127.0.0.3", nil)
+	synctest.Test(t, func(t *testing.T) {
+		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var order []*peer.Peer
+		enter := func(from *peer.Peer, tenant string) *Turn {
+			turn, err := a.Enter(peer.NewContext(t.Context(), from), tenant, seriesRequest)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			order = append(order, from)
+			mu.Unlock()
+			return turn
+		}
+		running := []*Turn{
+			enter(crowd, "1"),
+			enter(crowd, "2"),
+			enter(crowd, "3"),
+			enter(crowd, "4"),
+		}
+		turns := make(chan *Turn, 10)
+		for i := range 4 {
+			wg.Go(func() { turns <- enter(crowd, fmt.Sprint(i)) })
+			synctest.Wait()
+		}
+		for range 2 {
+			wg.Go(func() { turns <- enter(honest, defaultTenant) })
+			synctest.Wait()
+		}
+		running[0].Release() // the crowd has three of four
+		synctest.Wait()
+		if got := order[len(order)-1]; got != honest {
+			t.Error("the place went to the client that has most of them")
+		}
+		for _, turn := range running[1:] {
+			turn.Release()
+		}
+		for range 6 {
+			(<-turns).Release()
+		}
+		wg.Wait()
+		checkIdle(t, a)
+		if len(a.clients) != 0 {
+			t.Errorf("places are counted of clients that have none: %v", a.clients)
+		}
+	})
+}
+
+// slowStream takes a frame in 50 seconds.
+type slowStream struct{ grpc.ServerStream }
+
+func (slowStream) SendMsg(any) error {
+	time.Sleep(50 * time.Second)
+	return nil
+}
+
+// TestAClientThatDawdlesMakesRoom: it takes each frame within the stall time-out, and keeps every
+// place so.
+func TestAClientThatDawdlesMakesRoom(t *testing.T) {
+	crowd, honest := clientAt(t, "127.0.0.2", nil), clientAt(t, "127.0.0.3", nil)
+	synctest.Test(t, func(t *testing.T) {
+		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
+		s := newStalls(time.Minute, a.Crowds, nil, slog.New(slog.DiscardHandler), nil)
+		var wg sync.WaitGroup
+		ended := make(chan error, 4)
+		stop := make(chan struct{})
+		for range 4 {
+			ctx := peer.NewContext(t.Context(), crowd)
+			turn, err := a.Enter(ctx, defaultTenant, seriesRequest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				defer turn.Release()
+				w := s.watch(ctx)
+				defer w.stop()
+				for {
+					if err := w.send(slowStream{}, nil); err != nil {
+						ended <- err
+						return
+					}
+					select {
+					case <-stop:
+						return
+					default:
+					}
+				}
+			})
+		}
+		time.Sleep(time.Hour)
+		if len(ended) > 0 {
+			t.Errorf("ended though no other client waits: %v", <-ended)
+		}
+		began := time.Now()
+		turn, err := a.Enter(peer.NewContext(t.Context(), honest), defaultTenant, seriesRequest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(began); waited > time.Minute {
+			t.Errorf("another client waited %s for a place", waited)
+		}
+		if err := <-ended; status.Code(err) != codes.Aborted {
+			t.Errorf("got %v, want Aborted", err)
+		}
+		time.Sleep(time.Hour)
+		if len(ended) > 0 {
+			t.Errorf("another request was ended though no client waits: %v", <-ended)
+		}
+		turn.Release()
+		close(stop)
+		wg.Wait()
+		checkIdle(t, a)
+	})
 }

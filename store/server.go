@@ -136,7 +136,6 @@ func New(opts Options) *Server {
 		metrics:  newMetrics(opts.Registerer, names),
 		panics:   panics.New("request", opts.Logger, opts.Registerer),
 		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
-		stalls:   newStalls(opts.SendStallTimeout, opts.OnStall, opts.Logger, opts.Registerer),
 		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
 		texts:    newTexts(opts.Messages),
 		names:    names,
@@ -146,6 +145,8 @@ func New(opts Options) *Server {
 	names.keep(opts.Tenants)
 	s.opts.Blocks.Panics = s.panics
 	s.admission = NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
+	s.stalls = newStalls(
+		opts.SendStallTimeout, s.admission.Crowds, opts.OnStall, opts.Logger, opts.Registerer)
 	return s
 }
 

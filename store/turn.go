@@ -271,6 +271,11 @@ func (a *Admission) use(t *Turn, places int, bytes int64) {
 	if t.kind == background {
 		return
 	}
+	if places != 0 {
+		if a.clients[t.client] += places; a.clients[t.client] == 0 {
+			delete(a.clients, t.client)
+		}
+	}
 	u := a.tenants[t.tenant]
 	u.places += places
 	u.bytes += bytes
