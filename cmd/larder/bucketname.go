@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -40,11 +41,20 @@ func (c *bucketConfig) text(key string) string {
 
 // checkName refuses a name that no bucket of the type can have. One that is missing is left to the
 // client, which knows other ways to name it.
+//
+// A name is told by metrics and pages. Therefore a document, or an address with a password, is
+// refused in its place. The paths of FILESYSTEM and prefixes may hold an @ by themselves.
 func (c *bucketConfig) checkName() error {
+	if !redaction.Path(c.Prefix) {
+		return errors.New("prefix: the value is no prefix, but a document or an address")
+	}
 	key := c.bucketKey()
 	name := c.text(key)
 	if name == "" {
 		return nil
+	}
+	if !redaction.Path(name) || key != "directory" && redaction.Address(name) != name {
+		return fmt.Errorf("config.%s: the value is no name, but a document or an address", key)
 	}
 	rule := ""
 	switch objstore.ObjProvider(strings.ToUpper(string(c.Type))) {
