@@ -7,15 +7,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"google.golang.org/grpc/codes"
 )
 
 // frameBytes is the largest frame that a server takes unasked.
@@ -46,7 +47,7 @@ type conn struct {
 	unread bool
 }
 
-// connect opens a connection from an address.
+// connect opens a connection from an address. It fails only if larder does not listen.
 func (t *target) connect(ctx context.Context, from string, unread bool) (*conn, error) {
 	nc, err := dialer(from).DialContext(ctx, "tcp", t.rpc)
 	if err != nil {
@@ -59,11 +60,12 @@ func (t *target) connect(ctx context.Context, from string, unread bool) (*conn, 
 	c.framer = http2.NewFramer(c.out, bufio.NewReaderSize(nc, 64<<10))
 	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	c.enc = hpack.NewEncoder(&c.block)
-	if _, err := io.WriteString(nc, http2.ClientPreface); err != nil {
-		return nil, errors.Join(err, nc.Close())
+	if _, err = c.out.WriteString(http2.ClientPreface); err == nil {
+		err = c.write(true, func() error { return c.framer.WriteSettings() })
 	}
-	if err := c.write(true, func() error { return c.framer.WriteSettings() }); err != nil {
-		return nil, errors.Join(err, nc.Close())
+	if err != nil {
+		// Larder takes no more connections of this client. The next use of it says so.
+		c.fail(err)
 	}
 	go c.read()
 	return c, nil
@@ -84,11 +86,10 @@ func (c *conn) write(now bool, frames func() error) error {
 func (c *conn) headers(now bool, method string, more ...string) (id uint32, err error) {
 	return id, c.write(now, func() error {
 		id = c.next
+		if err := c.begin(id); err != nil {
+			return err
+		}
 		c.next += 2
-		c.mu.Lock()
-		c.open++
-		c.windows[id] = c.initial
-		c.mu.Unlock()
 		c.block.Reset()
 		fields := append([]string{":method", "POST", ":scheme", "http", ":path", method,
 			":authority", "larder",
@@ -102,6 +103,17 @@ func (c *conn) headers(now bool, method string, more ...string) (id uint32, err 
 		return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id,
 			BlockFragment: c.block.Bytes(), EndHeaders: true})
 	})
+}
+
+// begin notes that a request begins.
+func (c *conn) begin(id uint32) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.open++
+		c.windows[id] = c.initial
+	}
+	return c.err
 }
 
 // reset drops a request.
@@ -241,7 +253,7 @@ func (c *conn) frame(f http2.Frame) error {
 		how := "status missing"
 		for _, h := range f.Fields {
 			if h.Name == "grpc-status" {
-				how = "code " + h.Value
+				how = codeName(h.Value)
 			}
 		}
 		c.mu.Lock()
@@ -253,6 +265,15 @@ func (c *conn) frame(f http2.Frame) error {
 		c.mu.Unlock()
 	}
 	return nil
+}
+
+// codeName names a status of grpc.
+func codeName(text string) string {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return "status " + strconv.Quote(text)
+	}
+	return codes.Code(n).String()
 }
 
 // answer takes a piece of an answer.

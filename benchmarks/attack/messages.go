@@ -105,7 +105,41 @@ func messageAttacks() []attack {
 	beyond := flood{methods: []string{seriesMethod, watchMethod, infoMethod}, encoding: "gzip",
 		size: 256 << 20, requests: 60, conns: 10, sources: 3, held: heldFor}
 	return append(out, one("gzip-beyond", "1", beyond), one("watch-held", "2", watch),
-		one("watch-held-plain", "2", plain))
+		one("watch-held-plain", "2", plain), attack{name: "half-messages", run: runHalf})
+}
+
+// halfBytes is what half of a message has: as much as larder would take in one.
+const halfBytes = 15 << 20
+
+// runHalf sends messages without their ends, from many addresses.
+func runHalf(ctx context.Context, t *target) (string, error) {
+	const each = 16 // messages of each address
+	text := message(large(labelValuesMethod, largest), false)[:halfBytes]
+	ended, sources := tally{}, t.n(10, 4)
+	var conns []*conn
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer func() {
+		for _, c := range conns {
+			c.close()
+		}
+	}()
+	for i := range sources * each {
+		c, err := t.connect(ctx, attacker(i%sources), false)
+		if err != nil {
+			break // larder has ended
+		}
+		conns = append(conns, c)
+		if id, err := c.headers(true, labelValuesMethod); err == nil {
+			wg.Go(func() { _ = c.data(id, text, false) }) // larder may close the connection
+		}
+	}
+	pause(ctx, time.Duration(t.n(15, 3))*time.Second)
+	for _, c := range conns {
+		ended.add(c)
+	}
+	return fmt.Sprintf("%d messages of 16 MiB without an end from %d addresses: %s", sources*each,
+		sources, ended), nil
 }
 
 func (f flood) run(ctx context.Context, t *target) (string, error) {

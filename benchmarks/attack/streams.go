@@ -16,6 +16,7 @@ func streamAttacks() []attack {
 		{name: "idle-watch", row: "3", run: idle(watchMethod, message(nil, false), true)},
 		{name: "idle-reflection", row: "3", run: idle(reflectionMethod, nil, false)},
 		{name: "idle-headers", row: "3", run: idle(seriesMethod, nil, false)},
+		{name: "idle-spread", row: "3", run: idleFrom(idleConns, seriesMethod, nil, false)},
 		{name: "idle-half", row: "3", run: idle(labelValuesMethod,
 			message(large(labelValuesMethod, 1000), false)[:500], false)},
 	}
@@ -32,8 +33,16 @@ const (
 
 // idle opens streams, sends the beginning of a request on each, and nothing more. What larder
 // closes is opened again.
-func idle(method string, beginning []byte, last bool) func(context.Context, *target) (string,
-	error) {
+func idle(
+	method string, beginning []byte, last bool,
+) func(context.Context, *target) (string, error) {
+	return idleFrom(1, method, beginning, last)
+}
+
+// idleFrom is idle from several addresses.
+func idleFrom(
+	sources int, method string, beginning []byte, last bool,
+) func(context.Context, *target) (string, error) {
 	return func(ctx context.Context, t *target) (string, error) {
 		// All of them, in the short run too: fewer reach no bound.
 		all := make([]*conn, idleConns)
@@ -53,7 +62,7 @@ func idle(method string, beginning []byte, last bool) func(context.Context, *tar
 					c.close()
 				}
 				var err error
-				if all[i], err = t.connect(ctx, attacker(0), false); err != nil {
+				if all[i], err = t.connect(ctx, attacker(i%sources), false); err != nil {
 					continue // larder takes no more connections, or has ended
 				}
 				opened++
