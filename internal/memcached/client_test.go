@@ -468,9 +468,12 @@ func TestOptionsAreChecked(t *testing.T) {
 		for _, port := range []string{"abc", "99999", "65536", "0", "-1", " 11211"} {
 			f(Options{Addresses: []string{"good:1", prefix + "host:" + port}}, fmt.Sprintf("address %q: port %q is neither", prefix+"host:"+port, port))
 		}
-		for _, host := range []string{"a host", "a..b", "http//host", "user@host", "*", strings.Repeat("a", 64)} {
+		for _, host := range []string{"a host", "a..b", "http//host", "*", strings.Repeat("a", 64)} {
 			f(Options{Addresses: []string{prefix + host + ":1"}}, fmt.Sprintf("address %q: %q is no host name", prefix+host+":1", host))
 		}
+	}
+	for _, text := range []string{"user@host:1", "dns+user:password@host:1", "host:1?a=b", "host:1#a"} {
+		f(Options{Addresses: []string{text}}, "has a user, a password or a query")
 	}
 	f(Options{Addresses: []string{"dnssrv+10.0.0.1"}}, "10.0.0.1 is an address, which has no SRV records")
 	f(Options{Addresses: []string{"h:1"}, Namespace: "a b"}, "blank")

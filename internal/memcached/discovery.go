@@ -63,7 +63,7 @@ func parseAddress(text string) (address, error) {
 func (a *address) check(srv bool) error {
 	if !validPort(a.port) && a.port != "" {
 		return fmt.Errorf("port %q is neither a number from 1 to 65535 nor the name of a service",
-			redaction.Value(a.port))
+			a.port)
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil {
 		if srv {
@@ -72,7 +72,7 @@ func (a *address) check(srv bool) error {
 		return nil
 	}
 	if !validHost(a.host) {
-		return fmt.Errorf("%q is no host name: want host:port", redaction.Value(a.host))
+		return fmt.Errorf("%q is no host name: want host:port", a.host)
 	}
 	return nil
 }
