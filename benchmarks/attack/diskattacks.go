@@ -144,7 +144,6 @@ func runSecrets(ctx context.Context, t *target) (string, error) {
 		{good, memcached("dns+user:" + hidden + "@cache.invalid:11211")},
 		{good, memcached("dnssrv+_memcached._tcp.user:" + hidden + "@cache.invalid:99999")},
 		{good, memcached("127.0.0.1:11211?password=" + hidden)},
-		{good, memcached("user " + hidden + ":11211")},
 		{good, tiered("user:" + hidden + "@127.0.0.1:11211")},
 		{good, tiered("user:" + hidden + "@:abc")},
 		{good, tracing("https://user:"+hidden+"@collector.invalid:4317", "grpc")},

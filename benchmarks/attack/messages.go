@@ -134,7 +134,7 @@ func runHalf(ctx context.Context, t *target) (string, error) {
 			wg.Go(func() { _ = c.data(id, text, false) }) // larder may close the connection
 		}
 	}
-	pause(ctx, time.Duration(t.n(15, 3))*time.Second)
+	pause(ctx, time.Duration(t.n(15, 2))*time.Second)
 	for _, c := range conns {
 		ended.add(c)
 	}

@@ -52,7 +52,7 @@ func idleFrom(
 			}
 		}()
 		ended, opened := tally{}, 0
-		for end := time.Now().Add(time.Duration(t.n(20, 3)) * time.Second); time.Now().Before(
+		for end := time.Now().Add(time.Duration(t.n(20, 2)) * time.Second); time.Now().Before(
 			end) && !t.Ended(); {
 			for i, c := range all {
 				if c.usable() {
