@@ -145,7 +145,7 @@ func (b *fileBucket) Get(ctx context.Context, name string) (io.ReadCloser, error
 func (b *fileBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
 	body := &fileBody{ctx: ctx, name: name, places: b.places}
 	size := int64(0)
-	err := b.places.do(ctx, "read "+name, func() error {
+	err := b.places.do(ctx, "read", name, func() error {
 		f, info, err := b.open(name)
 		if err != nil {
 			return err
@@ -181,7 +181,7 @@ type fileBody struct {
 }
 
 func (b *fileBody) Read(p []byte) (n int, err error) {
-	err = b.places.do(b.ctx, "read "+b.name, func() (err error) {
+	err = b.places.do(b.ctx, "read", b.name, func() (err error) {
 		n, err = b.r.Read(p)
 		return err
 	})
@@ -192,7 +192,7 @@ func (b *fileBody) Close() error { return b.f.Close() }
 
 // Attributes returns an object's size and time.
 func (b *fileBucket) Attributes(ctx context.Context, name string) (a objstore.ObjectAttributes, err error) {
-	err = b.places.do(ctx, "look at "+name, func() error {
+	err = b.places.do(ctx, "look at", name, func() error {
 		info, err := b.stat(name)
 		if err == nil {
 			a = objstore.ObjectAttributes{Size: info.Size(), LastModified: info.ModTime()}
@@ -214,7 +214,7 @@ func (b *fileBucket) Exists(ctx context.Context, name string) (bool, error) {
 // Upload writes an object. It writes into a regular file or makes one, and follows no link that has
 // the object's name: it could lead out of the bucket.
 func (b *fileBucket) Upload(ctx context.Context, name string, r io.Reader, _ ...objstore.ObjectUploadOption) error {
-	return b.places.do(ctx, "write "+name, func() (err error) {
+	return b.places.do(ctx, "write", name, func() (err error) {
 		path := b.path(name)
 		if err := os.MkdirAll(filepath.Dir(path), os.ModePerm); err != nil {
 			return err

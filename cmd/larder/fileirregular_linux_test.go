@@ -178,14 +178,14 @@ func TestFileCallsThatHangAreBounded(t *testing.T) {
 		returned := make(chan error, places)
 		for range places {
 			go func() {
-				returned <- p.do(t.Context(), "read a", func() error { <-hang; return nil })
+				returned <- p.do(t.Context(), "read", "a", func() error { <-hang; return nil })
 			}()
 		}
 		synctest.Wait()
 		refused := make(chan error, 100)
 		for i := range cap(refused) {
 			go func() {
-				refused <- p.do(t.Context(), fmt.Sprintf("read object-%d", i), func() error {
+				refused <- p.do(t.Context(), "read", fmt.Sprintf("object-%d", i), func() error {
 					t.Error("it was called")
 					return nil
 				})
@@ -193,12 +193,12 @@ func TestFileCallsThatHangAreBounded(t *testing.T) {
 		}
 		for range cap(refused) {
 			err := <-refused
-			if !errors.Is(err, errFilesHang) || !regexp.MustCompile(`read object-\d+: .* 3 calls below /mnt/bucket`).MatchString(err.Error()) {
+			if !errors.Is(err, errFilesHang) || !regexp.MustCompile(`read object-\d+: .* 3 calls for objects below /mnt/bucket`).MatchString(err.Error()) {
 				t.Errorf("got %v", err)
 			}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		go func() { refused <- p.do(ctx, "read b", func() error { return nil }) }()
+		go func() { refused <- p.do(ctx, "read", "b", func() error { return nil }) }()
 		synctest.Wait()
 		cancel()
 		if err := <-refused; !errors.Is(err, context.Canceled) {
@@ -210,8 +210,46 @@ func TestFileCallsThatHangAreBounded(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if err := p.do(t.Context(), "read c", func() error { return nil }); err != nil {
+		if err := p.do(t.Context(), "read", "c", func() error { return nil }); err != nil {
 			t.Errorf("after they returned: %v", err)
+		}
+	})
+}
+
+// TestAnObjectThatHangsLeavesPlaces: calls for one object that hang are a few at most. Others are
+// read meanwhile, and it is too when the file system answers again.
+func TestAnObjectThatHangsLeavesPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newFilePlaces("/mnt/bucket", maxFileCalls)
+		hang, returned := make(chan struct{}), make(chan error, maxHanging)
+		for range maxHanging {
+			go func() {
+				returned <- p.do(t.Context(), "read", "a/index", func() error { <-hang; return nil })
+			}()
+		}
+		time.Sleep(hangsAfter)
+		for range 10 {
+			err := p.do(t.Context(), "read", "a/index", func() error { t.Error("it was called"); return nil })
+			if !errors.Is(err, errFilesHang) || !strings.Contains(err.Error(), "read a/index: ") {
+				t.Errorf("got %v", err)
+			}
+		}
+		read := func(object string) {
+			t.Helper()
+			if err := p.do(t.Context(), "read", object, func() error { return nil }); err != nil {
+				t.Errorf("%s: %v", object, err)
+			}
+		}
+		read("b/index")
+		close(hang)
+		for range maxHanging {
+			if err := <-returned; err != nil {
+				t.Error(err)
+			}
+		}
+		read("a/index")
+		if len(p.running) != 0 {
+			t.Errorf("%v are counted as running", p.running)
 		}
 	})
 }

@@ -39,7 +39,7 @@ type listed struct {
 // it has no place meanwhile.
 func (b *fileBucket) list(ctx context.Context, dir string, p objstore.IterParams, f func(objstore.IterObjectAttributes) error) error {
 	var entries []listed
-	err := b.places.do(ctx, "list "+dir, func() (err error) {
+	err := b.places.do(ctx, "list", dir, func() (err error) {
 		entries, err = b.entries(dir, p)
 		return err
 	})

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 )
 
@@ -11,6 +13,10 @@ const (
 	// maxFileCalls is more than the reads of a bucket that run at once, so that only calls that do
 	// not return take all places.
 	maxFileCalls = 128
+	// maxHanging is how many calls for one object may run for longer than hangsAfter, so that an
+	// object that cannot be read leaves places to the others.
+	maxHanging = 4
+	hangsAfter = 10 * time.Second
 	// maxFileWait is how long a call waits for a place: less than a read waits for an answer, so
 	// that its error says why there is none.
 	maxFileWait = 5 * time.Second
@@ -25,16 +31,23 @@ var errFilesHang = errors.New("the file system does not answer")
 type filePlaces struct {
 	root string
 	free chan struct{}
+
+	mu      sync.Mutex
+	running map[string][]time.Time // when the calls that run began, by object
 }
 
 func newFilePlaces(root string, n int) *filePlaces {
-	return &filePlaces{root: root, free: make(chan struct{}, n)}
+	return &filePlaces{root: root, free: make(chan struct{}, n), running: map[string][]time.Time{}}
 }
 
-// do runs a call that may wait for the disk. Without a place it fails, and says what it was for.
-func (p *filePlaces) do(ctx context.Context, what string, call func() error) error {
+// do runs a call for an object that may wait for the disk. Without a place it fails, and says what
+// it was for.
+func (p *filePlaces) do(ctx context.Context, what, object string, call func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if n := p.hanging(object); n >= maxHanging {
+		return p.refuse(what, object, n, "it")
 	}
 	select {
 	case p.free <- struct{}{}:
@@ -46,10 +59,47 @@ func (p *filePlaces) do(ctx context.Context, what string, call func() error) err
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-timer.C:
-			return fmt.Errorf("%s: %w: %d calls below %s have not returned (look at the disk or the mount)",
-				what, errFilesHang, cap(p.free), p.root)
+			return p.refuse(what, object, cap(p.free), "objects")
 		}
 	}
 	defer func() { <-p.free }()
+	defer p.ends(object, p.begins(object))
 	return call()
+}
+
+// hanging counts the calls for an object that have run for too long.
+func (p *filePlaces) hanging(object string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, began := range p.running[object] {
+		if time.Since(began) >= hangsAfter {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *filePlaces) begins(object string) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.running[object] = append(p.running[object], now)
+	return now
+}
+
+func (p *filePlaces) ends(object string, began time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	calls := p.running[object]
+	if len(calls) == 1 {
+		delete(p.running, object)
+		return
+	}
+	i := slices.Index(calls, began)
+	p.running[object] = slices.Delete(calls, i, i+1)
+}
+
+func (p *filePlaces) refuse(what, object string, n int, of string) error {
+	return fmt.Errorf("%s %s: %w: %d calls for %s below %s have not returned (look at the disk or the mount)",
+		what, object, errFilesHang, n, of, p.root)
 }

@@ -91,8 +91,8 @@ func (r *reservation) grow(bytes int64) bool {
 }
 
 func (r *reservation) release() {
+	r.d.add(-r.bytes) // first: what is free may be taken and counted at once
 	r.d.free.Release(r.bytes)
-	r.d.add(-r.bytes)
 	r.bytes = 0
 }
 

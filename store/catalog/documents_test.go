@@ -65,7 +65,7 @@ type largeBody struct {
 }
 
 func (b *largeBody) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p[:min(len(p), 256<<10)])
+	n, err := b.Reader.Read(p[:min(len(p), 1<<20)])
 	b.read += n
 	b.b.look()
 	return n, err
@@ -102,7 +102,7 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 			reg := prometheus.NewRegistry()
 			c := newCatalog(t, Options{Bucket: b, DocumentBytes: account, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 
-			defer debug.SetGCPercent(debug.SetGCPercent(10)) // so that the heap is what is in use
+			defer debug.SetGCPercent(debug.SetGCPercent(25)) // so that the heap is what is in use
 			var mu sync.Mutex
 			var heap, used int64
 			var before runtime.MemStats
