@@ -80,7 +80,9 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 
 // serve returns when the server was shut down, or with what keeps it from serving.
 func (h *httpServer) serve(configFile string, logger *slog.Logger) error {
-	err := toolkit.Serve(h.listener, h.Server, &toolkit.FlagConfig{WebConfigFile: &configFile}, logger.With("server", h.name))
+	logger = slog.New(webLog{logger.With("server", h.name).Handler(), webFile(configFile)})
+	flags := &toolkit.FlagConfig{WebConfigFile: &configFile}
+	err := toolkit.Serve(h.listener, h.Server, flags, logger)
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

@@ -99,6 +99,10 @@ func (d *Document) read(n *yaml.Node, key string, secret bool) {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k := n.Content[i].Value
+			// A secret may stand in the place of a header's name.
+			if secret && len(k) >= 2*shortest && !word.MatchString(k) {
+				d.add(k, true)
+			}
 			d.read(n.Content[i+1], k, secret || SecretKey(k))
 		}
 	case yaml.ScalarNode:

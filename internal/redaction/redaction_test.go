@@ -106,7 +106,7 @@ config:
   secret_key: swordfish
   access_key: &a "with \"quotes\" and é"
   http_config: {idle_conn_timeout: ` + secret + `, proxy: {x: 250XB, y: often}}
-  headers: {authorization: Bearer}
+  headers: {authorization: Bearer, X-Frame-Options: deny, k3y-of-a-header: x}
   list: [a-9f8e7d, *a]
 idle: 1m30s
 client_id: 01234567-89ab-cdef-0123-456789abcdef
@@ -129,6 +129,7 @@ privatekey: |
 	f("got swordfish", "got <REDACTED>")
 	f(`got "with \"quotes\" and é"`, `got "<REDACTED>"`)
 	f("waited 1m30s", "waited 1m30s")
+	f("no header X-Frame-Options, k3y-of-a-header", "no header X-Frame-Options, <REDACTED>")
 	f("at account7: "+secret+"/Key", "at <REDACTED>: <REDACTED>")
 	f("got "+secret+" and "+secret+"-json", "got <REDACTED> and <REDACTED>")
 	f("header Bearer, item a-9f8e7d", "header <REDACTED>, item <REDACTED>")

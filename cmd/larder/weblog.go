@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+)
+
+// webLog is the log of the library that serves by a web configuration. The library reads the file
+// for each request, and what it says of a file that is broken repeats values of it. Here they are
+// left out.
+type webLog struct {
+	slog.Handler
+	file webFile
+}
+
+func (l webLog) Handle(ctx context.Context, r slog.Record) error {
+	told := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "err" && l.file != "" {
+			a = slog.Any("err", l.file.wrap(errors.New(a.Value.String())))
+		}
+		told.AddAttrs(a)
+		return true
+	})
+	return l.Handler.Handle(ctx, told)
+}
+
+func (l webLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return webLog{l.Handler.WithAttrs(attrs), l.file}
+}
+
+func (l webLog) WithGroup(name string) slog.Handler {
+	return webLog{l.Handler.WithGroup(name), l.file}
+}
