@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -189,7 +190,7 @@ func (a *asked) close() {
 // labelSets asks every block that a label request has to look at, side by side, and merges what they say: sorted, each string once, at
 // most limit of them. Label requests look at the blocks of all resolutions.
 func (s *Server) labelSets(r *request, q *labelQuery, what question) (out []string, _ error) {
-	if err := r.enter(labelRequest); err != nil {
+	if err := r.enter(admission.LabelRequest); err != nil {
 		return nil, statusOf(r.ctx, err, codes.Internal)
 	}
 	attempt := func() (err error) {

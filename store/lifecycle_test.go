@@ -23,6 +23,7 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/catalog"
 	"larder/store/storepb"
 )
@@ -131,7 +132,7 @@ func TestAColdRequestIsReadOnce(t *testing.T) {
 func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
-		o.Limits = store.LimitOptions{Series: 400, Samples: 1200 * 120}
+		o.Limits = admission.LimitOptions{Series: 400, Samples: 1200 * 120}
 	}})
 	if _, err := g.query(context.Background(), only(t, metas[1])); err != nil {
 		t.Fatal(err)
@@ -228,7 +229,7 @@ func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
-		o.Allowance = store.AllowanceOptions{Bytes: 1 << 20, SmallLane: 256 << 10, SmallRequest: 1 << 10}
+		o.Allowance = admission.AllowanceOptions{Bytes: 1 << 20, SmallLane: 256 << 10, SmallRequest: 1 << 10}
 	}})
 	ctx := context.Background()
 	ms := []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}}
@@ -262,7 +263,7 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 
 	// Values that do not fit are refused by name, not held.
 	small := startGateway(t, wholeBlock(t, 5000), gatewayOptions{server: func(o *store.Options) {
-		o.Allowance = store.AllowanceOptions{Bytes: 120 << 10, SmallLane: 8 << 10, SmallRequest: 1 << 10}
+		o.Allowance = admission.AllowanceOptions{Bytes: 120 << 10, SmallLane: 8 << 10, SmallRequest: 1 << 10}
 	}})
 	if _, err = small.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms}); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("got %v, want ResourceExhausted", err)

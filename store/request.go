@@ -14,6 +14,7 @@ import (
 
 	"larder/internal/pagecache"
 	"larder/internal/panics"
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/storepb"
@@ -43,10 +44,10 @@ type request struct {
 	method string
 	tenant string // as limits and turns know it
 	start  time.Time
-	turn   *Turn // nil before enter
+	turn   *admission.Turn // nil before enter
 
 	postings, seriesPages, chunkPages pagecache.Account
-	series, chunks                    *Limiter
+	series, chunks                    *admission.Limiter
 	stages                            [stageCount]atomic.Int64
 	spare                             atomic.Int64 // bytes that the turn has beyond what is held, for grow
 	firstFrame                        time.Duration
@@ -72,14 +73,14 @@ type request struct {
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
-	r := &request{server: s, ctx: ctx, method: method, tenant: tenantName(TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
+	r := &request{server: s, ctx: ctx, method: method, tenant: admission.TenantName(admission.TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
 	r.limit()
 	return r
 }
 
 // limit begins to count what the limits bound. Work for an earlier attempt that goes on because others wait for it counts in what that one had.
 func (r *request) limit() {
-	var bytes *BytesLimiter
+	var bytes *admission.BytesLimiter
 	r.series, r.chunks, bytes = r.server.limits.For(r.tenant)
 	// Bytes count when they are used or fetched, whichever is more.
 	spend := func(what string) func(touched, fetched int64) error {
@@ -106,7 +107,7 @@ func (r *request) stage(id stageID, span string, f func(ctx context.Context) err
 func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
 
 // enter waits until the request may begin: with the bytes that a small request may hold and, if it is a Series request, with a place.
-func (r *request) enter(kind requestKind) error {
+func (r *request) enter(kind admission.Kind) error {
 	return r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) (err error) {
 		r.turn, err = r.server.admission.Enter(ctx, r.tenant, kind)
 		return err
@@ -121,7 +122,7 @@ func (r *request) settle(n int64) error {
 	r.spare.Store(max(r.least-n, 0))
 	err := r.turn.Settle(max(n, r.least))
 	if err == nil {
-		r.turn.observeWait()
+		r.turn.ObserveWait()
 	}
 	return err
 }
@@ -134,16 +135,16 @@ const maxWaits = 16
 func (r *request) answer(attempt func() error) error {
 	for waits := 0; ; waits++ {
 		err := attempt()
-		var give *giveWay
+		var give *admission.MustWait
 		if !errors.As(err, &give) || waits == maxWaits || r.ctx.Err() != nil {
 			return err
 		}
 		r.server.metrics.requeued.WithLabelValues(r.method).Inc()
-		if give.grown {
-			r.least = give.need
+		if give.Grown {
+			r.least = give.Need
 		}
 		r.forget()
-		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error { return r.turn.Wait(ctx, give.need) })
+		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error { return r.turn.Wait(ctx, give.Need) })
 		if err != nil {
 			return err
 		}

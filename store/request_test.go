@@ -4,16 +4,19 @@ import (
 	"testing"
 
 	"go.opentelemetry.io/otel/trace/noop"
+
+	"larder/store/admission"
 )
 
 // TestARequestGrowsIntoWhatItWaitedFor: a request that lacked bytes, gave way and waited for more of them uses those first. Where others always take
 // what is free it would else lack as much again each time, until it held all that one may have and was refused.
 func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
-	a := smallAllowance(nil)
+	allowance := admission.AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}
+	a := admission.NewAdmission(admission.GateOptions{}, allowance, nil, nil)
 	s := &Server{admission: a, metrics: newMetrics(nil, nil), tracer: noop.NewTracerProvider().Tracer("")}
 	r := s.newRequest(t.Context(), methodSeries)
 	defer r.finish()
-	if err := r.enter(labelRequest); err != nil {
+	if err := r.enter(admission.LabelRequest); err != nil {
 		t.Fatal(err)
 	}
 	attempts := 0
@@ -22,7 +25,7 @@ func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 		if err := r.settle(12); err != nil {
 			return err
 		}
-		others := &Turn{a: a, kind: labelRequest}
+		others, _ := a.TryReserve(0)
 		defer others.Release()
 		for others.TryGrow(1) {
 		}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/storepb"
@@ -98,7 +99,7 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	defer s.metrics.pending.Dec()
 	defer r.finish()
 
-	if err := r.enter(seriesRequest); err != nil {
+	if err := r.enter(admission.SeriesRequest); err != nil {
 		return statusOf(r.ctx, err, codes.Unavailable)
 	}
 

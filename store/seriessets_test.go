@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/storepb"
 )
 
@@ -35,7 +36,7 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 	}
 	kept, plain := start(gatewayOptions{}), start(gatewayOptions{setBytes: -1})
 	// refused returns the largest limit that a request exceeds.
-	refused := func(w *warm, req *storepb.SeriesRequest, set func(o *store.LimitOptions, n uint64)) uint64 {
+	refused := func(w *warm, req *storepb.SeriesRequest, set func(o *admission.LimitOptions, n uint64)) uint64 {
 		t.Helper()
 		lo, hi := uint64(0), uint64(1<<24)
 		for lo+1 < hi {
@@ -66,10 +67,10 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 			}
 		}
 		hits := kept.g.sets.Stats().Hits
-		for what, set := range map[string]func(*store.LimitOptions, uint64){
-			"series": func(o *store.LimitOptions, n uint64) { o.Series = n },
-			"chunks": func(o *store.LimitOptions, n uint64) { o.Samples = 120 * n },
-			"bytes":  func(o *store.LimitOptions, n uint64) { o.Bytes = n },
+		for what, set := range map[string]func(*admission.LimitOptions, uint64){
+			"series": func(o *admission.LimitOptions, n uint64) { o.Series = n },
+			"chunks": func(o *admission.LimitOptions, n uint64) { o.Samples = 120 * n },
+			"bytes":  func(o *admission.LimitOptions, n uint64) { o.Bytes = n },
 		} {
 			if got, want := refused(kept, req, set), refused(plain, req, set); got != want {
 				t.Errorf("%s: the largest limit of %s that refuses is %d with series sets, %d without", name, what, got, want)

@@ -19,6 +19,7 @@ import (
 	"larder/internal/panics"
 	"larder/internal/telemetry"
 	"larder/internal/tsdbfmt"
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -50,16 +51,16 @@ type Options struct {
 	// ChunkPageBytes is the page size of Blocks.Chunks in bytes; default 8 KiB. Windows are counted in it.
 	ChunkPageBytes int64
 	// Gate bounds the Series requests that run at once; its zero value lets all run.
-	Gate GateOptions
+	Gate admission.GateOptions
 	// Allowance bounds the bytes that requests hold together.
-	Allowance AllowanceOptions
+	Allowance admission.AllowanceOptions
 	// Messages is the account of the messages of all requests, and of what their expressions
 	// compile to, from their arrival to their end; default one of 128 MiB. A request that needs
 	// more is refused. Compiling one large expression may take twice as much besides.
 	Messages *intake.Account
 	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing. SetLimits replaces both.
-	Limits  LimitOptions
-	Tenants map[string]LimitOptions
+	Limits  admission.LimitOptions
+	Tenants map[string]admission.LimitOptions
 	// NamedTenants is how many tenants metrics name besides Tenants: those with the most requests and bytes
 	// of late. The others are counted together, as tenant other. Default 3; negative: none.
 	NamedTenants int
@@ -98,8 +99,8 @@ type Server struct {
 	tracer    trace.Tracer
 	metrics   *metrics
 	panics    *panics.Guard
-	limits    *Limits
-	admission *Admission
+	limits    *admission.Limits
+	admission *admission.Admission
 	matchers  *matcherCache
 	texts     *texts
 	stalls    *stalls
@@ -135,16 +136,17 @@ func New(opts Options) *Server {
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
 		metrics:  newMetrics(opts.Registerer, names),
 		panics:   panics.New("request", opts.Logger, opts.Registerer),
-		limits:   NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
+		limits:   admission.NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
 		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
 		texts:    newTexts(opts.Messages),
 		names:    names,
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
-	s.limits.name(names)
+	names.own(s.limits.NameTenants(
+		names.first(), func(tenant string, count func(label string)) { names.observe(tenant, -1, count) }))
 	names.keep(opts.Tenants)
 	s.opts.Blocks.Panics = s.panics
-	s.admission = NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
+	s.admission = admission.NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
 	s.stalls = newStalls(
 		opts.SendStallTimeout, s.admission.Crowds, opts.OnStall, opts.Logger, opts.Registerer)
 	return s
@@ -152,8 +154,8 @@ func New(opts Options) *Server {
 
 // SetLimits replaces the limits of tenants. Requests that run keep those that they began with; those that wait go by the new ones. Nobody may
 // change tenants afterwards.
-func (s *Server) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
-	s.admission.setLimits(others, tenants)
+func (s *Server) SetLimits(others admission.LimitOptions, tenants map[string]admission.LimitOptions) {
+	s.admission.SetLimits(others, tenants)
 	s.names.keep(tenants)
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/storepb"
 )
 
@@ -26,8 +27,8 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 		g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{server: func(o *store.Options) {
 			o.SendStallTimeout = time.Second
 			o.OnStall = func(ctx context.Context) { stalled <- ctx }
-			o.Gate = store.GateOptions{MaxConcurrent: 1}
-			o.Allowance = store.AllowanceOptions{Bytes: 64 << 20}
+			o.Gate = admission.GateOptions{MaxConcurrent: 1}
+			o.Allowance = admission.AllowanceOptions{Bytes: 64 << 20}
 		}})
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()

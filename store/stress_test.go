@@ -33,6 +33,7 @@ import (
 	"larder/internal/bytecache/bytecachetest"
 	"larder/internal/pagecache"
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/catalog"
 	"larder/store/indexheader"
 	"larder/store/storepb"
@@ -154,7 +155,7 @@ func newStress(t *testing.T) *stress {
 			o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir.String()
 		},
 		server: func(o *store.Options) {
-			o.Allowance, o.Gate = store.AllowanceOptions{Bytes: 8 << 20}, store.GateOptions{MaxConcurrent: stressWorkers - 2}
+			o.Allowance, o.Gate = admission.AllowanceOptions{Bytes: 8 << 20}, admission.GateOptions{MaxConcurrent: stressWorkers - 2}
 		},
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
 			s.views.Add(1)
@@ -280,11 +281,11 @@ func (s *stress) run(d time.Duration) {
 		_, _ = s.g.server.Warm(ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels, &pagecache.Account{})
 	})
 	actor(8, 30*time.Millisecond, func(r *rand.Rand) {
-		limits := map[string]store.LimitOptions{}
+		limits := map[string]admission.LimitOptions{}
 		for i := range stressTenants {
-			limits[stressTenant(i)] = store.LimitOptions{MaxConcurrent: r.IntN(3), Weight: float64(1 + r.IntN(3))}
+			limits[stressTenant(i)] = admission.LimitOptions{MaxConcurrent: r.IntN(3), Weight: float64(1 + r.IntN(3))}
 		}
-		s.g.server.SetLimits(store.LimitOptions{}, limits)
+		s.g.server.SetLimits(admission.LimitOptions{}, limits)
 	})
 	wg.Wait()
 	s.Logf("%d requests, %d aborted by a replacement, %d given up; %d views; blocks left and came back %d times and were replaced %d times",

@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"larder/store/admission"
 )
 
 const (
@@ -51,7 +53,7 @@ type tenantNames struct {
 	// mu guards what follows. It is held shared while a request of a named tenant is counted, so
 	// that a name whose series are deleted gets none afterwards.
 	mu       sync.RWMutex
-	kept     map[string]LimitOptions // tenants with limits of their own; it is not changed
+	kept     map[string]admission.LimitOptions // tenants with limits of their own; it is not changed
 	tracked  map[string]*trackedTenant
 	named    int           // of tracked
 	replaced time.Duration // when replacements, one a period, would have come to as many
@@ -81,7 +83,7 @@ func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 	f := promauto.With(reg)
 	t := &tenantNames{
 		max: max, began: time.Now(),
-		kept: map[string]LimitOptions{}, tracked: map[string]*trackedTenant{},
+		kept: map[string]admission.LimitOptions{}, tracked: map[string]*trackedTenant{},
 		changed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_metrics_tenants_removed_total",
 			Help: "Tenants that lost their name in metrics and all of their series, by reason.",
@@ -96,7 +98,7 @@ func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 	}, t.count)
 	t.due.Store(int64(useHalvedEvery))
 	if max > 0 {
-		t.name(t.add(defaultTenant, 0), 0)
+		t.name(t.add(admission.DefaultTenant, 0), 0)
 	}
 	return t
 }
@@ -111,7 +113,7 @@ const (
 // first returns the tenant whose series are there from the start.
 func (t *tenantNames) first() string {
 	if t == nil || t.max > 0 {
-		return defaultTenant
+		return admission.DefaultTenant
 	}
 	return otherTenant
 }
@@ -121,7 +123,7 @@ func (t *tenantNames) first() string {
 func (t *tenantNames) own(metrics ...tenantSeries) { t.series = append(t.series, metrics...) }
 
 // keep replaces the tenants that are always named.
-func (t *tenantNames) keep(tenants map[string]LimitOptions) {
+func (t *tenantNames) keep(tenants map[string]admission.LimitOptions) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name := range t.kept {
@@ -278,7 +280,7 @@ func (t *tenantNames) expire(now time.Duration) {
 		// The first tenant stays: in most set-ups it is the only one, and its counters begin with
 		// 0.
 		idle := now - time.Duration(e.last.Load())
-		if e.name == defaultTenant && e.named || idle < forgetTenantAfter {
+		if e.name == admission.DefaultTenant && e.named || idle < forgetTenantAfter {
 			continue
 		}
 		t.drop(e)

@@ -10,10 +10,35 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"larder/store/admission"
 )
+
+// valuesOf returns the counters and gauges of a registry by "name label label".
+func valuesOf(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			key := f.GetName()
+			for _, l := range m.GetLabel() {
+				key += " " + l.GetValue()
+			}
+			out[key] = m.GetGauge().GetValue()
+			if f.GetType() == dto.MetricType_COUNTER {
+				out[key] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return out
+}
 
 // counted is a metric by tenant whose names are decided by a tenantNames.
 type counted struct {
@@ -44,7 +69,7 @@ func (c *counted) ask(tenant string, n int) {
 // want checks which tenants a scrape shows.
 func (c *counted) want(tenants ...string) {
 	c.t.Helper()
-	got := gathered(c.t, c.reg)
+	got := valuesOf(c.t, c.reg)
 	var names []string
 	for key := range got {
 		if name, ok := strings.CutPrefix(key, "requests "); ok {
@@ -64,16 +89,16 @@ func (c *counted) want(tenants ...string) {
 func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 2)
-		c.ask(defaultTenant, 100)
+		c.ask(admission.DefaultTenant, 100)
 		c.ask("small", 10)
 		c.ask("large", 20)
-		c.want(defaultTenant, "small", otherTenant)
+		c.want(admission.DefaultTenant, "small", otherTenant)
 		c.ask("large", 1)
-		c.want(defaultTenant, "large", otherTenant)
+		c.want(admission.DefaultTenant, "large", otherTenant)
 		c.ask("larger", 500)
-		c.want(defaultTenant, "larger", otherTenant)
+		c.want(admission.DefaultTenant, "larger", otherTenant)
 		c.ask("largest", 5000)
-		c.want(defaultTenant, "larger", otherTenant)
+		c.want(admission.DefaultTenant, "larger", otherTenant)
 		time.Sleep(useHalvedEvery)
 		c.ask("largest", 1)
 		c.want("largest", "larger", otherTenant)
@@ -91,19 +116,19 @@ func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
 func TestIdleTenantsLoseTheirNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 3)
-		c.ask(defaultTenant, 1)
+		c.ask(admission.DefaultTenant, 1)
 		c.ask("a", 1)
 		time.Sleep(forgetTenantAfter / 2)
 		c.ask("b", 1)
 		time.Sleep(forgetTenantAfter / 2)
-		_ = gathered(t, c.reg) // the first scrape deletes, perhaps after it has read
-		c.want(defaultTenant, "b")
-		if got := gathered(t, c.reg)["larder_metrics_tenants_removed_total idle"]; got != 1 {
+		_ = valuesOf(t, c.reg) // the first scrape deletes, perhaps after it has read
+		c.want(admission.DefaultTenant, "b")
+		if got := valuesOf(t, c.reg)["larder_metrics_tenants_removed_total idle"]; got != 1 {
 			t.Errorf("%v tenants were removed as idle, want 1", got)
 		}
 		time.Sleep(forgetTenantAfter)
-		_ = gathered(t, c.reg)
-		c.want(defaultTenant)
+		_ = valuesOf(t, c.reg)
+		c.want(admission.DefaultTenant)
 		if len(c.tracked) != 1 {
 			t.Errorf("%d tenants are remembered, want 1", len(c.tracked))
 		}
@@ -115,7 +140,7 @@ func TestIdleTenantsLoseTheirNames(t *testing.T) {
 func TestMadeUpNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 3)
-		c.ask(defaultTenant, 5)
+		c.ask(admission.DefaultTenant, 5)
 		c.ask("a", 5)
 		c.ask("b", 5)
 		made := 0
@@ -126,13 +151,13 @@ func TestMadeUpNames(t *testing.T) {
 			}
 		}
 		flood(50_000)
-		c.want(defaultTenant, "a", "b", otherTenant)
+		c.want(admission.DefaultTenant, "a", "b", otherTenant)
 		for range 100 {
 			flood(100)
 			c.ask("newcomer", 2)
 			time.Sleep(time.Second)
 		}
-		names := slices.Collect(maps.Keys(gathered(t, c.reg)))
+		names := slices.Collect(maps.Keys(valuesOf(t, c.reg)))
 		if !slices.Contains(names, "requests newcomer") {
 			t.Errorf("a newcomer among made-up names is not named: %q", names)
 		}
@@ -141,7 +166,7 @@ func TestMadeUpNames(t *testing.T) {
 		}
 		time.Sleep(useHalvedEvery)
 		flood(50_000)
-		for key := range gathered(t, c.reg) {
+		for key := range valuesOf(t, c.reg) {
 			if strings.Contains(key, "made-up") {
 				t.Errorf("metrics have %s", key)
 			}
@@ -155,7 +180,7 @@ func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 1)
 		c.ask("a", 100)
-		c.keep(map[string]LimitOptions{"kept": {}, "a": {}})
+		c.keep(map[string]admission.LimitOptions{"kept": {}, "a": {}})
 		c.ask("kept", 1)
 		time.Sleep(2 * forgetTenantAfter)
 		c.ask("b", 100)
@@ -174,7 +199,7 @@ func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
 // calls itself other.
 func TestNoTenantIsNamed(t *testing.T) {
 	c := newCounted(t, -1)
-	for _, name := range []string{defaultTenant, "a", otherTenant} {
+	for _, name := range []string{admission.DefaultTenant, "a", otherTenant} {
 		c.ask(name, 3)
 	}
 	c.want(otherTenant)
@@ -204,7 +229,7 @@ func TestNamesChangeUnderRequests(t *testing.T) {
 					c.mu.Unlock()
 				}
 				if i%50 == 0 {
-					c.keep(map[string]LimitOptions{fmt.Sprint("t", rnd.IntN(20)): {}})
+					c.keep(map[string]admission.LimitOptions{fmt.Sprint("t", rnd.IntN(20)): {}})
 				}
 			}
 		})
@@ -215,28 +240,12 @@ func TestNamesChangeUnderRequests(t *testing.T) {
 	for name, e := range c.tracked {
 		named[name] = e.named
 	}
-	for key := range gathered(t, c.reg) {
+	for key := range valuesOf(t, c.reg) {
 		if name, ok := strings.CutPrefix(key, "requests "); ok && !named[name] {
 			t.Errorf("%s has a series and is not named", name)
 		}
 	}
-	if got := gathered(t, c.reg)["larder_metrics_tenants_removed_total small"]; got == 0 {
+	if got := valuesOf(t, c.reg)["larder_metrics_tenants_removed_total small"]; got == 0 {
 		t.Error("no name was replaced")
-	}
-}
-
-// TestTenantNamesAreClipped: what is kept of a name is valid, short, and no part of a long string.
-func TestTenantNamesAreClipped(t *testing.T) {
-	for _, name := range []string{
-		"a", strings.Repeat("é", 1000), strings.Repeat("\xff", 1000), strings.Repeat("\xffa", 100),
-		strings.Repeat("x", 127) + "é",
-	} {
-		got := tenantName(name)
-		if len(got) > MaxTenantBytes || got == "" || !utf8.ValidString(got) {
-			t.Errorf("%.20q...: %d bytes, %q", name, len(got), got)
-		}
-		if again := tenantName(got); again != got {
-			t.Errorf("%q becomes %q", got, again)
-		}
 	}
 }

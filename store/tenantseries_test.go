@@ -9,7 +9,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/metadata"
 
-	"larder/store"
+	"larder/store/admission"
 	"larder/store/storepb"
 )
 
@@ -63,7 +63,7 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 	total := 0
 	for tenant, n := range series {
 		total += n
-		if len(tenant) > store.MaxTenantBytes {
+		if len(tenant) > admission.MaxTenantBytes {
 			t.Errorf("a tenant's name has %d bytes", len(tenant))
 		}
 	}
@@ -85,12 +85,12 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 	}
 
 	// A tenant that gets limits of its own is named from then on, until it has none.
-	g.server.SetLimits(store.LimitOptions{}, map[string]store.LimitOptions{"kept": {}})
+	g.server.SetLimits(admission.LimitOptions{}, map[string]admission.LimitOptions{"kept": {}})
 	ask("kept")
 	if now = tenantSeries(t, g.reg); now["kept"] == 0 || len(now) != 5 {
 		t.Errorf("series by tenant: %v, want kept among 5", now)
 	}
-	g.server.SetLimits(store.LimitOptions{}, nil)
+	g.server.SetLimits(admission.LimitOptions{}, nil)
 	if now = tenantSeries(t, g.reg); now["kept"] != 0 || len(now) != 4 {
 		t.Errorf("series by tenant: %v, want 4 without kept", now)
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/storepb"
 )
 
@@ -85,8 +86,8 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 		for i := range gs {
 			gs[i] = startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
 				o.SendStallTimeout = 500 * time.Millisecond
-				o.Gate = store.GateOptions{MaxConcurrent: 2} // one for a large request
-				o.Allowance = store.AllowanceOptions{Bytes: 8 << 20, SmallRequest: 64 << 10}
+				o.Gate = admission.GateOptions{MaxConcurrent: 2} // one for a large request
+				o.Allowance = admission.AllowanceOptions{Bytes: 8 << 20, SmallRequest: 64 << 10}
 			}})
 		}
 		var met sync.WaitGroup
@@ -144,8 +145,8 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 func TestSmallRequestsBesideExports(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{server: func(o *store.Options) {
 		o.SendStallTimeout = -1
-		o.Gate = store.GateOptions{MaxConcurrent: 4}
-		o.Allowance = store.AllowanceOptions{Bytes: 32 << 20, SmallLane: 8 << 20}
+		o.Gate = admission.GateOptions{MaxConcurrent: 4}
+		o.Allowance = admission.AllowanceOptions{Bytes: 32 << 20, SmallLane: 8 << 20}
 	}})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

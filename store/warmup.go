@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/internal/pagecache"
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/storepb"
@@ -64,7 +65,7 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	if s.Busy() {
 		return false, false, nil
 	}
-	var held *Turn
+	var held *admission.Turn
 	defer func() { held.Release() }()
 	// reserve makes it hold n bytes in all.
 	reserve := func(n int64) error {

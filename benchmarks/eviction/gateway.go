@@ -18,6 +18,7 @@ import (
 	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -151,7 +152,7 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 			Lister:  block.BucketLister{Bucket: bucket},
 		},
 		// What a request may hold decides how much it reads at a time: here there is enough for that to be always the same.
-		Allowance: store.AllowanceOptions{Bytes: plenty},
+		Allowance: admission.AllowanceOptions{Bytes: plenty},
 	})
 	return cat.Sync(ctx)
 }

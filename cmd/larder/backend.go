@@ -21,6 +21,7 @@ import (
 	"larder/internal/retry"
 	"larder/internal/slots"
 	"larder/store"
+	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
@@ -160,7 +161,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		ChunkPageBytes:   conf.memory.page[chunkPages].bytes,
 		Gate:             conf.gate,
 		Matchers:         conf.matcherCacheSize,
-		Allowance:        store.AllowanceOptions{Bytes: m.requests.bytes - m.expansions() - m.texts()},
+		Allowance:        admission.AllowanceOptions{Bytes: m.requests.bytes - m.expansions() - m.texts()},
 		Messages:         b.messages,
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,

@@ -7,7 +7,7 @@ import (
 
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
-	"larder/store"
+	"larder/store/admission"
 	"larder/store/catalog"
 )
 
@@ -36,7 +36,7 @@ type storeConfig struct {
 	seriesLimit, samplesLimit uint64
 	bytesLimit                int64
 	limitsYAML                content
-	gate                      store.GateOptions
+	gate                      admission.GateOptions
 	sendStall                 time.Duration // 0: never
 	matcherCacheSize          int
 	warm                      warmConfig

@@ -30,7 +30,7 @@ import (
 	"larder/internal/panics"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
-	"larder/store"
+	"larder/store/admission"
 	"larder/store/storepb"
 )
 
@@ -218,7 +218,7 @@ func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
 
 // requestLogOptions are those of all that logs requests.
 func requestLogOptions(logger *slog.Logger) requestlog.Options {
-	return requestlog.Options{Logger: logger, Tenant: store.TenantOf}
+	return requestlog.Options{Logger: logger, Tenant: admission.TenantOf}
 }
 
 func traceIDs(ctx context.Context) prometheus.Labels {

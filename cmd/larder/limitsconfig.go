@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/yamldoc"
-	"larder/store"
+	"larder/store/admission"
 )
 
 // limitsDoc is --store.limits.config: the limits of tenants. It is larder's own.
@@ -33,15 +33,15 @@ type limitsOfDoc struct {
 
 // tenantLimits are the limits of tenants that have their own, and of all others.
 type tenantLimits struct {
-	others  store.LimitOptions
-	tenants map[string]store.LimitOptions
+	others  admission.LimitOptions
+	tenants map[string]admission.LimitOptions
 }
 
 // minWeight and maxWeight bound the weight of a tenant: beyond them turns could not be told apart any more.
 const minWeight, maxWeight = 0.001, 1000
 
 // parseLimits reads the limits of tenants. flags are what the flags say; an empty document changes nothing of it.
-func parseLimits(b []byte, flags store.LimitOptions) (tenantLimits, error) {
+func parseLimits(b []byte, flags admission.LimitOptions) (tenantLimits, error) {
 	var doc limitsDoc
 	if len(bytes.TrimSpace(b)) > 0 {
 		if err := yaml.UnmarshalStrict(b, &doc); err != nil {
@@ -55,11 +55,11 @@ func parseLimits(b []byte, flags store.LimitOptions) (tenantLimits, error) {
 	if doc.Default.Shared != nil {
 		others.Shared = *doc.Default.Shared
 	}
-	l := tenantLimits{others: others, tenants: map[string]store.LimitOptions{}}
+	l := tenantLimits{others: others, tenants: map[string]admission.LimitOptions{}}
 	for _, name := range slices.Sorted(maps.Keys(doc.Tenants)) {
 		own := doc.Tenants[name]
-		if name == "" || len(name) > store.MaxTenantBytes || !utf8.ValidString(name) {
-			return tenantLimits{}, fmt.Errorf("tenants: %q is no name of a tenant: it must be UTF-8 of 1 to %d bytes", name, store.MaxTenantBytes)
+		if name == "" || len(name) > admission.MaxTenantBytes || !utf8.ValidString(name) {
+			return tenantLimits{}, fmt.Errorf("tenants: %q is no name of a tenant: it must be UTF-8 of 1 to %d bytes", name, admission.MaxTenantBytes)
 		}
 		if own.Shared != nil {
 			return tenantLimits{}, fmt.Errorf("tenants: %s: shared is a key of default: a tenant that is named has turns of its own", name)
@@ -75,7 +75,7 @@ func parseLimits(b []byte, flags store.LimitOptions) (tenantLimits, error) {
 }
 
 // over returns base with what the document says instead.
-func (d *limitsOfDoc) over(base store.LimitOptions) (store.LimitOptions, error) {
+func (d *limitsOfDoc) over(base admission.LimitOptions) (admission.LimitOptions, error) {
 	o := base
 	if d.Weight != nil {
 		if o.Weight = *d.Weight; !(o.Weight >= minWeight && o.Weight <= maxWeight) {
@@ -109,8 +109,8 @@ func (d *limitsOfDoc) over(base store.LimitOptions) (store.LimitOptions, error) 
 }
 
 // limits are what the flags say of every tenant.
-func (c *storeConfig) limits() store.LimitOptions {
-	return store.LimitOptions{Series: c.seriesLimit, Samples: c.samplesLimit, Bytes: uint64(c.bytesLimit)}
+func (c *storeConfig) limits() admission.LimitOptions {
+	return admission.LimitOptions{Series: c.seriesLimit, Samples: c.samplesLimit, Bytes: uint64(c.bytesLimit)}
 }
 
 // loadLimits reads the limits of tenants at the start.

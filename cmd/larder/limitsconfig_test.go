@@ -11,14 +11,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/benchmarks/dataset"
-	"larder/store"
+	"larder/store/admission"
 	"larder/store/storepb"
 )
 
 // TestLimitsConfig: what a tenant's entry does not say, default says, and what that does not say, the flags.
 func TestLimitsConfig(t *testing.T) {
-	flags := store.LimitOptions{Series: 100, Samples: 1000, Bytes: 10}
-	f := func(doc string, others store.LimitOptions, tenants map[string]store.LimitOptions) {
+	flags := admission.LimitOptions{Series: 100, Samples: 1000, Bytes: 10}
+	f := func(doc string, others admission.LimitOptions, tenants map[string]admission.LimitOptions) {
 		t.Helper()
 		got, err := parseLimits([]byte(doc), flags)
 		if err != nil {
@@ -26,7 +26,7 @@ func TestLimitsConfig(t *testing.T) {
 			return
 		}
 		if tenants == nil {
-			tenants = map[string]store.LimitOptions{}
+			tenants = map[string]admission.LimitOptions{}
 		}
 		if diff := cmp.Diff(tenantLimits{others, tenants}, got, cmp.AllowUnexported(tenantLimits{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", doc, diff)
@@ -35,13 +35,13 @@ func TestLimitsConfig(t *testing.T) {
 	f("", flags, nil)
 	f("\n", flags, nil)
 	f("{}", flags, nil)
-	f("default: {request_series: 0, downloaded_bytes: 1GB}", store.LimitOptions{Samples: 1000, Bytes: 1 << 30}, nil)
+	f("default: {request_series: 0, downloaded_bytes: 1GB}", admission.LimitOptions{Samples: 1000, Bytes: 1 << 30}, nil)
 	f(`
 default: {weight: 0.5, request_samples: 7, max_concurrent: 3, shared: true}
 tenants:
   kitchen: {weight: 4, request_series: 5, max_concurrent: 0, request_bytes_ratio: 0.25}
   cellar: {}
-`, store.LimitOptions{Series: 100, Samples: 7, Bytes: 10, Weight: 0.5, MaxConcurrent: 3, Shared: true}, map[string]store.LimitOptions{
+`, admission.LimitOptions{Series: 100, Samples: 7, Bytes: 10, Weight: 0.5, MaxConcurrent: 3, Shared: true}, map[string]admission.LimitOptions{
 		"kitchen": {Series: 5, Samples: 7, Bytes: 10, Weight: 4, RequestBytes: 0.25},
 		"cellar":  {Series: 100, Samples: 7, Bytes: 10, Weight: 0.5, MaxConcurrent: 3},
 	})

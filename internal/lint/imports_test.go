@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/retry"},
 	{"store/catalog"},
-	{"store/block"}, // reads blocks as the catalog describes them
+	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
 	{"internal/web", "benchmarks"},
 	{"cmd"},
@@ -54,6 +54,7 @@ var narrower = map[string][]string{
 	"internal/slots":      {},
 	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},
 	"internal/web":        {"internal/panics", "internal/telemetry"},
+	"store/admission":     {"internal/inbound"},
 	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
 	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs", "internal/sealed"},
 }
@@ -126,6 +127,10 @@ func TestImportRuleBites(t *testing.T) {
 	f("store", "store/block", false, true)
 	f("store", "cmd/larder", false, false)
 	f("store/block", "store", false, false)
+	f("store", "store/admission", false, true)
+	f("store/admission", "store/block", false, false)
+	f("store/admission", "store/storepb", false, false)
+	f("store/block", "store/admission", false, false)
 	f("store/catalog", "store/block", false, false)
 	f("store/block", "store/indexheader", false, true)
 	f("store/indexheader", "store/block", false, false)

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"fmt"
@@ -81,7 +81,7 @@ func newGateMetrics(a *Admission, reg prometheus.Registerer) (m gateMetrics) {
 	}
 	a.gauge(f, "larder_series_gate_waiting", "Series requests that wait for their turn now.", nil,
 		func() float64 {
-			return float64(a.queues[small][seriesRequest].len + a.queues[large][seriesRequest].len)
+			return float64(a.queues[small][SeriesRequest].len + a.queues[large][SeriesRequest].len)
 		})
 	return m
 }
@@ -113,7 +113,7 @@ func (a *Admission) placesOf(l lane) string {
 // bound sends a request away that has begun to wait where it may not, or another one of its kind in its stead. It is called with the lock held.
 func (a *Admission) bound(w *waiter, l lane) {
 	kind := w.turn.kind
-	if kind == seriesRequest && a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
+	if kind == SeriesRequest && a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
 		a.gateMetrics.rejected.WithLabelValues(rejectedBusy).Inc()
 		a.sendAway(w, l, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
 		return
@@ -126,7 +126,7 @@ func (a *Admission) bound(w *waiter, l lane) {
 	if l == large {
 		most = a.maxLargeWaiting
 	}
-	if kind == labelRequest {
+	if kind == LabelRequest {
 		a.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
 		a.sendAway(q.toSendAway(w), l, status.Errorf(codes.ResourceExhausted,
 			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)", most, a.total))

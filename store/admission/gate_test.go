@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func newGate(opts GateOptions, reg prometheus.Registerer) *Admission {
 
 func enter(t *testing.T, a *Admission) *Turn {
 	t.Helper()
-	turn, err := a.Enter(t.Context(), defaultTenant, seriesRequest)
+	turn, err := a.Enter(t.Context(), DefaultTenant, SeriesRequest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func enter(t *testing.T, a *Admission) *Turn {
 
 // enterLarge is a request that needs more than a small one.
 func enterLarge(t *testing.T, a *Admission) (*Turn, error) {
-	return admit(t.Context(), a, defaultTenant, seriesRequest, 2<<20)
+	return admit(t.Context(), a, DefaultTenant, SeriesRequest, 2<<20)
 }
 
 func TestGateBoundsRequests(t *testing.T) {
@@ -69,7 +69,7 @@ func TestGateBoundsRequests(t *testing.T) {
 		running, most, done := 0, 0, 0
 		for i := range requests {
 			go func() {
-				turn, err := g.Enter(t.Context(), defaultTenant, seriesRequest)
+				turn, err := g.Enter(t.Context(), DefaultTenant, SeriesRequest)
 				if i%2 == 0 && err == nil {
 					turn.Release()
 					turn, err = enterLarge(t, g)
@@ -105,7 +105,7 @@ func TestGateFirstComeFirstServed(t *testing.T) {
 		var order []int
 		for i := range 6 {
 			go func() {
-				turn, err := g.Enter(t.Context(), defaultTenant, seriesRequest)
+				turn, err := g.Enter(t.Context(), DefaultTenant, SeriesRequest)
 				if err != nil {
 					t.Error(err)
 					return
@@ -189,7 +189,7 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 				for range 3 * places {
 					wg.Go(func() {
 						for ctx.Err() == nil {
-							turn, err := g.Enter(ctx, defaultTenant, seriesRequest)
+							turn, err := g.Enter(ctx, DefaultTenant, SeriesRequest)
 							if err != nil {
 								return
 							}
@@ -223,14 +223,14 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
-		export, err := admit(t.Context(), a, defaultTenant, seriesRequest, 80)
+		export, err := admit(t.Context(), a, DefaultTenant, SeriesRequest, 80)
 		if err != nil {
 			t.Fatal(err)
 		}
 		late := make(chan *Turn, 6)
 		for range 6 {
 			go func() {
-				turn, err := admit(t.Context(), a, defaultTenant, seriesRequest, 20)
+				turn, err := admit(t.Context(), a, DefaultTenant, SeriesRequest, 20)
 				if err != nil {
 					t.Error(err)
 				}
@@ -283,7 +283,7 @@ func TestGateRefuses(t *testing.T) {
 				var ran sync.WaitGroup
 				for range c.waiters {
 					ran.Go(func() {
-						turn, err := g.Enter(t.Context(), defaultTenant, seriesRequest)
+						turn, err := g.Enter(t.Context(), DefaultTenant, SeriesRequest)
 						if err != nil {
 							t.Error(err)
 							return
@@ -298,7 +298,7 @@ func TestGateRefuses(t *testing.T) {
 					cancel()
 				}
 				defer cancel()
-				_, err := g.Enter(ctx, defaultTenant, seriesRequest)
+				_, err := g.Enter(ctx, DefaultTenant, SeriesRequest)
 				if status.Code(err) != c.want || status.Convert(err).Message() != c.text {
 					t.Errorf("got %v, want %s: %s", err, c.want, c.text)
 				}
@@ -335,7 +335,7 @@ func TestGateRefusesLargeRequests(t *testing.T) {
 		var all sync.WaitGroup
 		for range 3 + 3 {
 			all.Go(func() {
-				if turn, err := admit(ctx, full, defaultTenant, seriesRequest, 2<<20); err == nil {
+				if turn, err := admit(ctx, full, DefaultTenant, SeriesRequest, 2<<20); err == nil {
 					defer turn.Release()
 					<-ctx.Done()
 				}
@@ -366,7 +366,7 @@ func TestGateMetrics(t *testing.T) {
 		done := make(chan *Turn, 1)
 		go func() { done <- enter(t, g) }()
 		synctest.Wait()
-		if _, err := g.Enter(t.Context(), defaultTenant, seriesRequest); err == nil {
+		if _, err := g.Enter(t.Context(), DefaultTenant, SeriesRequest); err == nil {
 			t.Fatal("a fourth request found a place")
 		}
 		check := func(want map[string]float64) {

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -26,19 +26,19 @@ func smallAllowance(reg prometheus.Registerer) *Admission {
 
 // reserve is a request that needs n bytes and no place, up to where it has them.
 func reserve(ctx context.Context, a *Admission, n int64) (*Turn, error) {
-	return admit(ctx, a, defaultTenant, labelRequest, n)
+	return admit(ctx, a, DefaultTenant, LabelRequest, n)
 }
 
 // admit is a request up to where it has n bytes.
-func admit(ctx context.Context, a *Admission, tenant string, kind requestKind, n int64) (*Turn, error) {
+func admit(ctx context.Context, a *Admission, tenant string, kind Kind, n int64) (*Turn, error) {
 	t, err := a.Enter(ctx, tenant, kind)
 	if err != nil {
 		return nil, err
 	}
 	err = t.Settle(n)
-	var give *giveWay
+	var give *MustWait
 	if errors.As(err, &give) {
-		err = t.Wait(ctx, give.need)
+		err = t.Wait(ctx, give.Need)
 	}
 	if err != nil {
 		t.Release()

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 func crowd(ctx context.Context, wg *sync.WaitGroup, a *Admission, tenant string, requests int, n int64, done *int, mu *sync.Mutex) {
 	for range requests {
 		wg.Go(func() {
-			turn, err := admit(ctx, a, tenant, seriesRequest, n)
+			turn, err := admit(ctx, a, tenant, SeriesRequest, n)
 			if err != nil {
 				return
 			}
@@ -44,7 +44,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 				crowd(ctx, &wg, a, "crowd", 1000, n, &done, &mu)
 				time.Sleep(10500 * time.Millisecond)
 				start := time.Now()
-				turn, err := admit(t.Context(), a, "one", seriesRequest, n)
+				turn, err := admit(t.Context(), a, "one", SeriesRequest, n)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -92,7 +92,7 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 			turns := make(chan *Turn, requests)
 			for range requests {
 				go func() {
-					turn, err := admit(t.Context(), a, tenant, seriesRequest, n)
+					turn, err := admit(t.Context(), a, tenant, SeriesRequest, n)
 					if err != nil {
 						t.Error(err)
 					}
@@ -106,7 +106,7 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 		if len(few) != 2 {
 			t.Errorf("%d requests of a tenant run that may have 2", len(few))
 		}
-		if _, err := admit(t.Context(), a, "lean", labelRequest, 31); status.Code(err) != codes.ResourceExhausted {
+		if _, err := admit(t.Context(), a, "lean", LabelRequest, 31); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("31 bytes for a tenant that may have 30: got %v, want ResourceExhausted", err)
 		}
 		lean := start("lean", 15, 5)
@@ -124,7 +124,7 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 		}
 		(<-others).Release()
 
-		a.setLimits(LimitOptions{}, map[string]LimitOptions{"few": {MaxConcurrent: 4}})
+		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"few": {MaxConcurrent: 4}})
 		synctest.Wait()
 		if len(few) != 4 || len(lean) < 3 {
 			t.Errorf("with new limits %d and %d requests run, want 4 and more than 2", len(few), len(lean))
@@ -142,7 +142,7 @@ func TestTenantsThatShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{Shared: true}, map[string]LimitOptions{"known": {}}, nil)
 		a := NewAdmission(GateOptions{MaxConcurrent: 1}, AllowanceOptions{}, limits, nil)
-		first, err := admit(t.Context(), a, "known", seriesRequest, 1)
+		first, err := admit(t.Context(), a, "known", SeriesRequest, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +151,7 @@ func TestTenantsThatShare(t *testing.T) {
 		var wg sync.WaitGroup
 		come := func(tenant string) {
 			wg.Go(func() {
-				turn, err := admit(t.Context(), a, tenant, seriesRequest, 1)
+				turn, err := admit(t.Context(), a, tenant, SeriesRequest, 1)
 				if err != nil {
 					t.Error(err)
 					return
@@ -194,7 +194,7 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 		refused := map[string]int{}
 		come := func(tenant string) {
 			wg.Go(func() {
-				turn, err := a.Enter(t.Context(), tenant, seriesRequest)
+				turn, err := a.Enter(t.Context(), tenant, SeriesRequest)
 				if err == nil {
 					turn.Release()
 					return
@@ -228,23 +228,23 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, NewLimits(LimitOptions{}, nil, nil), nil)
-		running, err := admit(t.Context(), a, "other", labelRequest, 60)
+		running, err := admit(t.Context(), a, "other", LabelRequest, 60)
 		if err != nil {
 			t.Fatal(err)
 		}
-		turn, err := a.Enter(t.Context(), "lean", seriesRequest)
+		turn, err := a.Enter(t.Context(), "lean", SeriesRequest)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var give *giveWay
+		var give *MustWait
 		if err := turn.Settle(50); !errors.As(err, &give) {
 			t.Fatalf("got %v, want to give way", err)
 		}
-		a.setLimits(LimitOptions{}, map[string]LimitOptions{"lean": {RequestBytes: 0.3}})
+		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"lean": {RequestBytes: 0.3}})
 		running.Release()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := turn.Wait(ctx, give.need); status.Code(err) != codes.ResourceExhausted {
+		if err := turn.Wait(ctx, give.Need); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("got %v, want ResourceExhausted", err)
 		}
 		turn.Release()

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func (s *modelStore) series(ctx context.Context, delay time.Duration, n int64, k
 	go func() {
 		defer close(out.frames)
 		time.Sleep(delay)
-		turn, err := admit(ctx, s.a, defaultTenant, seriesRequest, n)
+		turn, err := admit(ctx, s.a, DefaultTenant, SeriesRequest, n)
 		if err != nil {
 			out.err = err
 			return

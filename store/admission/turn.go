@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -18,7 +18,7 @@ type Turn struct {
 	a      *Admission
 	tenant string
 	client inbound.Client
-	kind   requestKind
+	kind   Kind
 
 	// Guarded by a.mu.
 	lane     lane         // that it has its place in
@@ -32,25 +32,25 @@ type Turn struct {
 	observed bool
 }
 
-// giveWay is the error of a request that needs more than it can have at once. It can drop all that it has in its hands, Wait for what it needs, and begin
+// MustWait is the error of a request that needs more than it can have at once. It can drop all that it has in its hands, Wait for what it needs, and begin
 // anew, or go on after what it has sent.
-type giveWay struct {
-	need  int64 // in all
+type MustWait struct {
+	Need  int64 // in all
 	more  int64 // than it has
-	grown bool  // beyond what it had settled for
+	Grown bool  // beyond what it had settled for
 }
 
-func (g *giveWay) Error() string {
+func (g *MustWait) Error() string {
 	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", g.more)
 }
 
 // GRPCStatus is what the client gets unless the request begins again: there may be room at another time.
-func (g *giveWay) GRPCStatus() *status.Status {
+func (g *MustWait) GRPCStatus() *status.Status {
 	return status.New(codes.ResourceExhausted, g.Error())
 }
 
 // Plan asks for n more bytes to plan with. What the plan takes in the end is part of what Settle is told. A small request has smallRequest bytes to
-// plan with; beyond that it becomes large. A *giveWay says that it must wait for that, and drop what it has planned.
+// plan with; beyond that it becomes large. A *MustWait says that it must wait for that, and drop what it has planned.
 func (t *Turn) Plan(n int64) error {
 	t.a.mu.Lock()
 	defer t.a.mu.Unlock()
@@ -60,14 +60,14 @@ func (t *Turn) Plan(n int64) error {
 		return nil
 	}
 	err := t.hold(t.planned)
-	if g, ok := errors.AsType[*giveWay](err); ok {
+	if g, ok := errors.AsType[*MustWait](err); ok {
 		// What is known now may be little of what is to come. Twice as much each time gets there soon.
-		g.need = max(g.need, min(2*have, t.a.most(t)))
+		g.Need = max(g.Need, min(2*have, t.a.most(t)))
 	}
 	return err
 }
 
-// Settle says that the request is to hold n bytes in all, its plan included, and that it begins to answer. A *giveWay says that it must wait for that.
+// Settle says that the request is to hold n bytes in all, its plan included, and that it begins to answer. A *MustWait says that it must wait for that.
 func (t *Turn) Settle(n int64) error {
 	t.a.mu.Lock()
 	defer t.a.mu.Unlock()
@@ -95,12 +95,12 @@ func (t *Turn) hold(n int64) error {
 	}
 	if t.lane == small && n > a.smallRequest {
 		if !t.becomeLarge(n) {
-			return &giveWay{need: n, more: more}
+			return &MustWait{Need: n, more: more}
 		}
 		return nil
 	}
 	if !t.grow(more) {
-		return &giveWay{need: n, more: more}
+		return &MustWait{Need: n, more: more}
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (t *Turn) TryGrow(n int64) bool {
 }
 
 // Grow adds n bytes if they are free, even when requests wait. It never waits either: it is for bytes without which a request that
-// has begun cannot go on. Finishing what has begun frees more than it takes. A *giveWay says that it must wait, for twice as much, unless it has held all
+// has begun cannot go on. Finishing what has begun frees more than it takes. A *MustWait says that it must wait, for twice as much, unless it has held all
 // that there is for one.
 func (t *Turn) Grow(n int64) error {
 	t.a.mu.Lock()
@@ -187,7 +187,7 @@ func (t *Turn) Grow(n int64) error {
 		return nil
 	}
 	have, most := t.bytes[small]+t.bytes[large], t.a.most(t)
-	g := &giveWay{need: min(max(2*have, have+n), most), more: n, grown: true}
+	g := &MustWait{Need: min(max(2*have, have+n), most), more: n, Grown: true}
 	if have >= most || t.released {
 		return g.GRPCStatus().Err()
 	}
@@ -245,7 +245,7 @@ func (a *Admission) give(t *Turn, l lane, n int64) {
 	t.bytes[l] = n // it has held nothing
 	a.held[l] += n
 	places := 0
-	if t.kind == seriesRequest {
+	if t.kind == SeriesRequest {
 		t.placed, places = true, 1
 		a.running[l]++
 	}
@@ -298,13 +298,13 @@ func (t *Turn) Release() {
 		t.a.grant()
 	}
 	t.a.mu.Unlock()
-	t.observeWait()
+	t.ObserveWait()
 }
 
-// observeWait tells the metrics how long a Series request has waited at the gate, once: when it is about to send, or ends before. That it may have to
+// ObserveWait tells the metrics how long a Series request has waited at the gate, once: when it is about to send, or ends before. That it may have to
 // give way later is rare, and an alert must not hear of a wait only when the answer has been read.
-func (t *Turn) observeWait() {
-	if t.observed || t.kind != seriesRequest {
+func (t *Turn) ObserveWait() {
+	if t.observed || t.kind != SeriesRequest {
 		return
 	}
 	t.observed = true

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 func TestLimitTexts(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	l := NewLimits(LimitOptions{Series: 10, Samples: 1200, Bytes: 1000}, nil, reg)
-	l.name(newTenantNames(0, nil))
+	l.NameTenants(DefaultTenant, func(tenant string, count func(label string)) { count(tenant) })
 	series, chunks, bytes := l.For("team-a")
 	for _, c := range []struct {
 		reserve func() error

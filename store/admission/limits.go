@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"math"
@@ -41,7 +41,8 @@ const samplesPerChunk = 120
 type Limits struct {
 	table   atomic.Pointer[limitTable]
 	dropped *prometheus.CounterVec
-	names   *tenantNames // of dropped; nil: each tenant has its own
+	// named calls count with what dropped calls a tenant; nil: by its own name
+	named func(tenant string, count func(label string))
 }
 
 // limitTable is immutable.
@@ -62,13 +63,27 @@ func NewLimits(others LimitOptions, tenants map[string]LimitOptions, reg prometh
 	return l
 }
 
-// name has dropped name the tenants that names does, from the first on.
-func (l *Limits) name(names *tenantNames) {
-	l.names = names
-	names.own(l.dropped)
+// NameTenants makes the metric of dropped requests call each tenant what named calls count with. It
+// is called before l is used. The series of the tenant first exist from the start. The caller
+// deletes series of tenants from the metric that it returns.
+func (l *Limits) NameTenants(
+	first string, named func(tenant string, count func(label string)),
+) *prometheus.CounterVec {
+	l.named = named
 	for _, reason := range []string{"series", "chunks", "bytes"} {
-		l.dropped.WithLabelValues(reason, names.first())
+		l.dropped.WithLabelValues(reason, first)
 	}
+	return l.dropped
+}
+
+// drop counts a request of a tenant that was dropped.
+func (l *Limits) drop(tenant, reason string) {
+	count := func(label string) { l.dropped.WithLabelValues(reason, label).Inc() }
+	if l.named == nil {
+		count(tenant)
+		return
+	}
+	l.named(tenant, count)
 }
 
 // set replaces the limits of the requests to come, and of those that wait.
@@ -128,9 +143,10 @@ func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimite
 		if limit == 0 {
 			return nil
 		}
-		return &Limiter{limit: limit, prefix: "exceeded " + what + " limit", dropped: func() {
-			l.names.observe(tenant, -1, func(label string) { l.dropped.WithLabelValues(what, label).Inc() })
-		}}
+		return &Limiter{
+			limit: limit, prefix: "exceeded " + what + " limit",
+			dropped: func() { l.drop(tenant, what) },
+		}
 	}
 	o := l.of(tenant)
 	maxChunks := o.Samples / samplesPerChunk

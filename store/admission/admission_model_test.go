@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -51,7 +51,7 @@ func TestAdmissionModel(t *testing.T) {
 			}
 			for range 3 {
 				time.Sleep(time.Duration(r.IntN(500)) * time.Millisecond)
-				m.a.setLimits(others(), tenants())
+				m.a.SetLimits(others(), tenants())
 				m.check()
 			}
 			wg.Wait()
@@ -140,9 +140,9 @@ func (m *admissionModel) check() {
 			for _, f := range a.queues[l][k].busy {
 				w := f.line.Front().Value.(*waiter)
 				lim, use := a.limits.of(w.tenant), a.tenants[w.tenant]
-				mine := lim.MaxConcurrent <= 0 || k != seriesRequest || use.places < lim.MaxConcurrent
+				mine := lim.MaxConcurrent <= 0 || k != SeriesRequest || use.places < lim.MaxConcurrent
 				mine = mine && use.bytes+w.bytes <= lim.requestBytes(a.total, a.smallRequest)
-				place := k != seriesRequest || a.places == 0 || a.running[small]+a.running[large] < a.places && (l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
+				place := k != SeriesRequest || a.places == 0 || a.running[small]+a.running[large] < a.places && (l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
 				if l == small && mine && place && a.held[small]+a.smallRequest <= a.part {
 					m.t.Errorf("a small request waits though small ones have their part free: %v places, %v bytes", a.running, a.held)
 				}
@@ -176,9 +176,9 @@ func (m *admissionModel) request(r *rand.Rand) {
 	if r.IntN(3) == 0 {
 		time.AfterFunc(time.Duration(r.IntN(2000))*time.Millisecond, cancel)
 	}
-	kind := seriesRequest
+	kind := SeriesRequest
 	if r.IntN(3) == 0 {
-		kind = labelRequest
+		kind = LabelRequest
 	}
 	turn, err := m.a.Enter(ctx, fmt.Sprint(r.IntN(6)), kind)
 	if err != nil {
@@ -193,17 +193,17 @@ func (m *admissionModel) request(r *rand.Rand) {
 	m.change(held)
 	for ctx.Err() == nil {
 		err = m.attempt(ctx, r, turn, need, &held)
-		var give *giveWay
+		var give *MustWait
 		if !errors.As(err, &give) || ctx.Err() != nil {
 			break
 		}
 		m.count(&m.gaveWay)
 		m.change(-held)
 		held = 0
-		if err = turn.Wait(ctx, give.need); err != nil {
+		if err = turn.Wait(ctx, give.Need); err != nil {
 			break
 		}
-		held, need = give.need, max(need, give.need)
+		held, need = give.Need, max(need, give.Need)
 		m.change(held)
 	}
 	m.change(-held)

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"testing"
@@ -15,7 +15,7 @@ func BenchmarkAdmission(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				turn, err := a.Enter(ctx, defaultTenant, seriesRequest)
+				turn, err := a.Enter(ctx, DefaultTenant, SeriesRequest)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -31,7 +31,7 @@ func BenchmarkAdmission(b *testing.B) {
 		b.SetParallelism(32)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				turn, err := a.Enter(ctx, defaultTenant, seriesRequest)
+				turn, err := a.Enter(ctx, DefaultTenant, SeriesRequest)
 				if err != nil {
 					b.Error(err)
 					return

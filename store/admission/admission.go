@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -66,12 +66,12 @@ const (
 
 func (l lane) String() string { return [lanes]string{"small", "large"}[l] }
 
-// requestKind says what a request needs.
-type requestKind int
+// Kind says what a request needs.
+type Kind int
 
 const (
-	seriesRequest requestKind = iota // a place and bytes
-	labelRequest                     // bytes
+	SeriesRequest Kind = iota // a place and bytes
+	LabelRequest              // bytes
 	requestKinds
 	background // bytes that nobody waits for
 )
@@ -102,13 +102,13 @@ func NewAdmission(gate GateOptions, allowance AllowanceOptions, limits *Limits, 
 
 // Enter waits until a request may begin: as a small one, with a place if it is a Series request, and with the bytes of a small request. Its errors carry a
 // gRPC status.
-func (a *Admission) Enter(ctx context.Context, tenant string, kind requestKind) (*Turn, error) {
+func (a *Admission) Enter(ctx context.Context, tenant string, kind Kind) (*Turn, error) {
 	t := &Turn{a: a, tenant: a.limits.account(tenant), client: inbound.ClientOf(ctx), kind: kind}
-	if kind == seriesRequest {
+	if kind == SeriesRequest {
 		a.gateMetrics.total.Inc()
 	}
 	if err := t.acquire(ctx, small, a.smallRequest); err != nil {
-		t.observeWait()
+		t.ObserveWait()
 		return nil, err
 	}
 	return t, nil
@@ -121,12 +121,12 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 		return a.gaveUp(t, l, n, 0, err)
 	}
 	a.mu.Lock()
-	// Limits may have changed since n was found to be within them. INVARIANT: what waits could go in an idle process: see setLimits.
+	// Limits may have changed since n was found to be within them. INVARIANT: what waits could go in an idle process: see SetLimits.
 	if err := a.tooLarge(t, n); err != nil {
 		a.mu.Unlock()
 		return err
 	}
-	if a.queues[l][seriesRequest].len+a.queues[l][labelRequest].len == 0 && a.roomFor(t, l, n) {
+	if a.queues[l][SeriesRequest].len+a.queues[l][LabelRequest].len == 0 && a.roomFor(t, l, n) {
 		a.give(t, l, n)
 		a.grant()
 		a.mu.Unlock()
@@ -223,11 +223,11 @@ func (a *Admission) letIn(l lane) bool {
 
 // next returns whose turn it is in a lane but for the bytes; nil for nobody. A Series request for which there is no place holds up no label request.
 func (a *Admission) next(l lane) *waiter {
-	w := a.first(l, seriesRequest)
+	w := a.first(l, SeriesRequest)
 	if w != nil && !a.placeFree(l) {
 		w = nil
 	}
-	if o := a.first(l, labelRequest); w == nil || o != nil && o.age < w.age {
+	if o := a.first(l, LabelRequest); w == nil || o != nil && o.age < w.age {
 		w = o
 	}
 	return w
@@ -238,7 +238,7 @@ func (a *Admission) mayGo(w *waiter) bool { return a.withinTenant(w.turn, w.byte
 
 // roomFor reports whether t may have n bytes in a lane, and its place, while nobody waits there.
 func (a *Admission) roomFor(t *Turn, l lane, n int64) bool {
-	return (t.kind != seriesRequest || a.placeFree(l)) && a.withinTenant(t, n) && a.fits(l, n)
+	return (t.kind != SeriesRequest || a.placeFree(l)) && a.withinTenant(t, n) && a.fits(l, n)
 }
 
 // placeFree reports whether a Series request finds a place in a lane.
@@ -254,17 +254,17 @@ func (a *Admission) placeFree(l lane) bool {
 	if a.running[small] < a.smallPlaces || a.running[large] >= a.largePlaces {
 		return true
 	}
-	w := a.first(large, seriesRequest)
+	w := a.first(large, SeriesRequest)
 	return w == nil || !a.fits(large, w.bytes) // who lacks bytes keeps nobody from a place
 }
 
 // first returns whose turn it is but for bytes and places.
-func (a *Admission) first(l lane, kind requestKind) *waiter {
+func (a *Admission) first(l lane, kind Kind) *waiter {
 	q := &a.queues[l][kind]
 	if q.len == 0 {
 		return nil
 	}
-	if kind == seriesRequest && len(q.clients) > 1 {
+	if kind == SeriesRequest && len(q.clients) > 1 {
 		w := q.next(func(w *waiter) bool { return a.mayGo(w) && !a.crowds(w.turn.client) })
 		if w != nil {
 			return w
@@ -290,7 +290,7 @@ func (a *Admission) Crowds(c inbound.Client) bool {
 		return false
 	}
 	for l := range lanes {
-		for other := range a.queues[l][seriesRequest].clients {
+		for other := range a.queues[l][SeriesRequest].clients {
 			if other != c {
 				return true
 			}
@@ -310,7 +310,7 @@ func (a *Admission) fits(l lane, n int64) bool {
 	}
 	// Bytes gather for a large request that waits, for whatever it waits: if small ones took them while it lacks a place, and its place while it lacks
 	// bytes, it might wait for ever.
-	return n <= a.part-a.held[small] || a.first(large, seriesRequest) == nil && a.first(large, labelRequest) == nil
+	return n <= a.part-a.held[small] || a.first(large, SeriesRequest) == nil && a.first(large, LabelRequest) == nil
 }
 
 // withinTenant reports whether the limits of its tenant let t have n more bytes, and a place if it needs one and has none.
@@ -319,7 +319,7 @@ func (a *Admission) withinTenant(t *Turn, n int64) bool {
 		return true
 	}
 	lim, use := a.limits.of(t.tenant), a.tenants[t.tenant]
-	return n <= lim.requestBytes(a.total, a.smallRequest)-use.bytes && (t.placed || t.kind != seriesRequest || lim.MaxConcurrent <= 0 || use.places < lim.MaxConcurrent)
+	return n <= lim.requestBytes(a.total, a.smallRequest)-use.bytes && (t.placed || t.kind != SeriesRequest || lim.MaxConcurrent <= 0 || use.places < lim.MaxConcurrent)
 }
 
 // tooLarge returns the error of a request of n bytes that could not go in an idle process either: it is refused, not cut down to size, because the
@@ -347,7 +347,7 @@ func (a *Admission) tooLarge(t *Turn, n int64) error {
 func (a *Admission) gaveUp(t *Turn, l lane, n int64, waited time.Duration, err error) error {
 	waited = waited.Round(time.Millisecond)
 	code := status.FromContextError(err).Code()
-	if t.kind == seriesRequest {
+	if t.kind == SeriesRequest {
 		a.mu.Lock()
 		free := a.placeFree(l)
 		a.mu.Unlock()
@@ -360,8 +360,8 @@ func (a *Admission) gaveUp(t *Turn, l lane, n int64, waited time.Duration, err e
 	return status.Errorf(code, "waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s", waited, n, a.total, err)
 }
 
-// setLimits replaces the limits of tenants, lets those go whom the new ones let go, and refuses those that could never go by them.
-func (a *Admission) setLimits(others LimitOptions, tenants map[string]LimitOptions) {
+// SetLimits replaces the limits of tenants, lets those go whom the new ones let go, and refuses those that could never go by them.
+func (a *Admission) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.limits.set(others, tenants)

@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -64,7 +64,7 @@ func newAllowanceMetrics(a *Admission, reg prometheus.Registerer) (m allowanceMe
 	for l := range lanes {
 		m.waited[l] = waited.WithLabelValues(l.String())
 		a.gauge(f, "larder_request_allowance_waiting", "Requests that wait for their turn.", prometheus.Labels{"lane": l.String()},
-			func() float64 { return float64(a.queues[l][seriesRequest].len + a.queues[l][labelRequest].len) })
+			func() float64 { return float64(a.queues[l][SeriesRequest].len + a.queues[l][LabelRequest].len) })
 	}
 	m.refused = f.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_request_allowance_refused_total",

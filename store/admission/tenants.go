@@ -1,4 +1,4 @@
-package store
+package admission
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// defaultTenant is the tenant of requests that name none.
-	defaultTenant = "default-tenant"
+	// DefaultTenant is the tenant of requests that name none.
+	DefaultTenant = "default-tenant"
 	// MaxTenantBytes is how much of a tenant's name counts.
 	MaxTenantBytes = 128
 )
@@ -21,13 +21,13 @@ func TenantOf(ctx context.Context) string {
 			return t[0]
 		}
 	}
-	return defaultTenant
+	return DefaultTenant
 }
 
-// tenantName returns the name of a tenant as limits, turns and metrics know it: valid UTF-8 of at
+// TenantName returns the name of a tenant as limits, turns and metrics know it: valid UTF-8 of at
 // most MaxTenantBytes. A name that is cut is copied, because queues keep names for longer than
 // requests, and must not keep a long header with them.
-func tenantName(name string) string {
+func TenantName(name string) string {
 	name = clip(name)
 	if valid := strings.ToValidUTF8(name, "\uFFFD"); valid != name {
 		name = clip(valid) // the replacement is longer than what it replaces
