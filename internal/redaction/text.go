@@ -10,14 +10,10 @@ import (
 const Mark = "<REDACTED>"
 
 var (
-	// The user and password of a URL end at its last @, because passwords may hold one.
-	urlUser = regexp.MustCompile("([a-zA-Z][a-zA-Z0-9+.-]*://)[^\\s\"'<>`]+@")
-	// An address without a scheme has them if there is a colon before the @: user@host may be a
-	// mail address, which error messages of object stores name on purpose.
+	// An address without a scheme has a user and a password if there is a colon before the @:
+	// user@host may be a mail address, which error messages of object stores name on purpose.
 	addressUser = regexp.MustCompile("(^|[\\s\"'`(=,\\[{+/])" +
 		"[^\\s\"'`<>@/:=,\\[{(+]+:[^\\s\"'`<>@]+@")
-
-	urlQuery   = regexp.MustCompile("([a-zA-Z][a-zA-Z0-9+.-]*://[^\\s\"'<>`?]*\\?)([^\\s\"'<>`]+)")
 	queryValue = regexp.MustCompile(`([^=&;]+=)([^&;]+)`)
 
 	// What is called a secret, in queries without a URL, connection strings and the like.
@@ -35,6 +31,15 @@ var (
 	yamlValue = regexp.MustCompile("(!!\\w+) `[^`]*`")
 )
 
+// namedEnds and headerEnds are how the names end that named and header look for. Expressions that
+// ignore case are slow, and most texts have none of these.
+func namedEnds() []string {
+	return []string{"secret", "token", "passwd", "password", "passphrase", "signature",
+		"credential", "credentials", "key", "keyid", "key_id", "sig"}
+}
+
+func headerEnds() []string { return []string{"authorization", "token", "-key", "cookie"} }
+
 // harmless are the query parameters whose values are shown: those of requests that list and read
 // objects, and of larder's own pages.
 func harmless() []string {
@@ -51,15 +56,16 @@ func harmless() []string {
 // harmless, values called a secret (sig=, AccountKey=, token=), headers that authorise, private
 // keys, and values that a YAML library quotes.
 func Text(s string) string {
+	if strings.Contains(s, "://") {
+		s = hideInURLs(s)
+	}
 	if strings.Contains(s, "@") {
-		s = urlUser.ReplaceAllString(s, "${1}"+Mark+"@")
 		s = addressUser.ReplaceAllString(s, "${1}"+Mark+"@")
 	}
-	if strings.Contains(s, "=") {
-		s = urlQuery.ReplaceAllStringFunc(s, hideQuery)
+	if endsBefore(s, '=', namedEnds()) {
 		s = named.ReplaceAllString(s, "${1}"+Mark)
 	}
-	if strings.Contains(s, ":") {
+	if endsBefore(s, ':', headerEnds()) {
 		s = header.ReplaceAllString(s, "${1}: "+Mark)
 	}
 	if strings.Contains(s, "Bearer ") {
@@ -74,9 +80,56 @@ func Text(s string) string {
 	return s
 }
 
+// endsBefore tells whether one of some words, in upper or lower case, stands before a separator.
+func endsBefore(s string, separator byte, words []string) bool {
+	for rest := s; ; {
+		i := strings.IndexByte(rest, separator)
+		if i < 0 {
+			return false
+		}
+		before := rest[:i]
+		if slices.ContainsFunc(words, func(w string) bool {
+			return len(before) >= len(w) && strings.EqualFold(before[len(before)-len(w):], w)
+		}) {
+			return true
+		}
+		rest = rest[i+1:]
+	}
+}
+
+// hideInURLs hides the users, passwords and queries of the URLs in a text. A URL ends with a blank
+// or a quote. Its user and password end with its last @, because passwords may hold one.
+func hideInURLs(s string) string {
+	var out strings.Builder
+	for {
+		i := strings.Index(s, "://")
+		if i < 0 {
+			out.WriteString(s)
+			return out.String()
+		}
+		i += len("://")
+		out.WriteString(s[:i])
+		s = s[i:]
+		end := strings.IndexAny(s, " \t\r\n\"'<>`")
+		if end < 0 {
+			end = len(s)
+		}
+		url := s[:end]
+		s = s[end:]
+		if at := strings.LastIndexByte(url, '@'); at > 0 {
+			out.WriteString(Mark)
+			url = url[at:]
+		}
+		out.WriteString(hideQuery(url))
+	}
+}
+
 // hideQuery hides the values of the parameters of a URL, which ends with its query.
 func hideQuery(url string) string {
-	before, query, _ := strings.Cut(url, "?")
+	before, query, ok := strings.Cut(url, "?")
+	if !ok {
+		return url
+	}
 	query = queryValue.ReplaceAllStringFunc(query, func(pair string) string {
 		name, _, _ := strings.Cut(pair, "=")
 		if slices.Contains(harmless(), strings.ToLower(name)) {
