@@ -167,13 +167,18 @@ func TestAbsurdMetas(t *testing.T) {
 		"an index of negative size": {edit: func(m map[string]any) { file(m, "index", -1) }},
 		"chunks of negative size":   {edit: func(m map[string]any) { file(m, "chunks/000001", -1) }},
 		"a strange resolution":      {edit: func(m map[string]any) { thanos(m)["downsample"] = map[string]any{"resolution": 7} }, hides: true},
-		"more than larder reads":    {edit: func(m map[string]any) { m["padding"] = strings.Repeat("x", 17<<20) }, hides: true, refused: true},
+		"more than larder reads": {edit: func(m map[string]any) {
+			m["padding"] = strings.Repeat("x", 17<<20)
+		}, hides: true, refused: true},
 		"labels without end": {edit: func(m map[string]any) {
 			for i := range 1_000_000 {
 				thanos(m)["labels"].(map[string]any)[fmt.Sprintf("label_%d", i)] = ""
 			}
 		}, hides: true, refused: true},
-		"files without end": {edit: func(m map[string]any) { thanos(m)["files"] = make([]struct{}, 5_000_000) }, hides: true, refused: true},
+		"files without end": {edit: func(m map[string]any) {
+			thanos(m)["files"] = make([]struct{},
+				5_000_000)
+		}, hides: true, refused: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copyTree(t, whole)

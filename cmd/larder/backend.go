@@ -212,7 +212,8 @@ func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.R
 	if b.parquet, err = newBucketClient(conf, b.logger); err != nil {
 		return nil, err
 	}
-	bucket := openParquetBucket(b.parquet, conf.Hedging, reads, b.conf.memory.wholes(), b.logger, reg, other)
+	bucket := openParquetBucket(b.parquet, conf.Hedging, reads, b.conf.memory.wholes(), b.logger,
+		reg, other)
 	b.onClose(func() {
 		if err := bucket.Close(); err != nil {
 			b.logger.Warn("close the client of the Parquet bucket", "err", err)

@@ -167,23 +167,27 @@ func bucketShape(kind objstore.ObjProvider) yamldoc.Shape {
 // asked more than once is counted by larder_bucket_hedges_total and larder_bucket_retries_total.
 //
 // wholes bounds the memory of documents that are read until they have come to their end.
-func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64, logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
+func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64,
+	logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
 	return survivor(b, b.Name(), h, s, wholes, logger, reg, reg)
 }
 
 // survivor is the client with reads that are hedged, each of them one request to what counts it, and that is repeated. counted receives
 // the metrics of attempts, extra those of extra requests.
-func survivor(b objstore.Bucket, name string, h hedgingConfig, s *slots.Slots, wholes int64, logger *slog.Logger, counted, extra prometheus.Registerer) objstore.InstrumentedBucket {
+func survivor(b objstore.Bucket, name string, h hedgingConfig, s *slots.Slots, wholes int64,
+	logger *slog.Logger, counted, extra prometheus.Registerer) objstore.InstrumentedBucket {
 	if h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: s, Logger: logger, Registerer: extra})
 	}
 	metrics := objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", counted), name)
-	return retry.Wrap(objstore.WrapWith(b, metrics), retry.Options{Slots: s, WholeBytes: wholes, Logger: logger, Registerer: extra})
+	return retry.Wrap(objstore.WrapWith(b, metrics),
+		retry.Options{Slots: s, WholeBytes: wholes, Logger: logger, Registerer: extra})
 }
 
 // openParquetBucket is openBucket for the bucket of the Parquet converter, with metrics of the same names: their label bucket tells the two
 // apart, also when both are folders of one bucket, named other. Its extra requests, of reads that no query waits for, are not counted.
-func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64, logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
+func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64,
+	logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
 	name := b.Name()
 	if name == other {
 		name += " (parquet)"

@@ -72,7 +72,8 @@ func kindOf(mode fs.FileMode) string {
 // noFile returns the error of an object that is no regular file. It is that of a missing object,
 // because only files are objects.
 func noFile(name string, mode fs.FileMode) error {
-	return fmt.Errorf("read %s: a %s is in its place, which is no object (remove it from the bucket): %w",
+	return fmt.Errorf(
+		"read %s: a %s is in its place, which is no object (remove it from the bucket): %w",
 		name, kindOf(mode), fs.ErrNotExist)
 }
 
@@ -142,7 +143,9 @@ func (b *fileBucket) Get(ctx context.Context, name string) (io.ReadCloser, error
 }
 
 // GetRange reads a range, length -1 being all that follows off. The body must be closed.
-func (b *fileBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *fileBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	body := &fileBody{ctx: ctx, name: name, places: b.places}
 	size := int64(0)
 	err := b.places.do(ctx, "read", name, func() error {
@@ -191,7 +194,9 @@ func (b *fileBody) Read(p []byte) (n int, err error) {
 func (b *fileBody) Close() error { return b.f.Close() }
 
 // Attributes returns an object's size and time.
-func (b *fileBucket) Attributes(ctx context.Context, name string) (a objstore.ObjectAttributes, err error) {
+func (b *fileBucket) Attributes(
+	ctx context.Context, name string,
+) (a objstore.ObjectAttributes, err error) {
 	err = b.places.do(ctx, "look at", name, func() error {
 		info, err := b.stat(name)
 		if err == nil {
@@ -213,7 +218,8 @@ func (b *fileBucket) Exists(ctx context.Context, name string) (bool, error) {
 
 // Upload writes an object. It writes into a regular file or makes one, and follows no link that has
 // the object's name: it could lead out of the bucket.
-func (b *fileBucket) Upload(ctx context.Context, name string, r io.Reader, _ ...objstore.ObjectUploadOption) error {
+func (b *fileBucket) Upload(ctx context.Context, name string, r io.Reader,
+	_ ...objstore.ObjectUploadOption) error {
 	return b.places.do(ctx, "write", name, func() (err error) {
 		path := b.path(name)
 		if err := os.MkdirAll(filepath.Dir(path), os.ModePerm); err != nil {
@@ -230,7 +236,8 @@ func (b *fileBucket) Upload(ctx context.Context, name string, r io.Reader, _ ...
 			return err
 		}
 		if kind := kindOf(info.Mode()); kind != "" {
-			return fmt.Errorf("write %s: a %s is in its place (remove it from the bucket)", name, kind)
+			return fmt.Errorf("write %s: a %s is in its place (remove it from the bucket)",
+				name, kind)
 		}
 		if err := f.Truncate(0); err != nil {
 			return err

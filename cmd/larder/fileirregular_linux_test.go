@@ -32,7 +32,8 @@ func putMeta(t *testing.T, dir string, id ulid.ULID) {
 	t.Helper()
 	text := `{"ulid": "` + id.String() + `", "version": 1, "minTime": 0, "maxTime": 10}`
 	path := filepath.Join(dir, id.String(), "meta.json")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+		os.WriteFile(path, []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -40,7 +41,8 @@ func putMeta(t *testing.T, dir string, id ulid.ULID) {
 // pipe puts a named pipe into the place of an object.
 func pipe(t *testing.T, path string) {
 	t.Helper()
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), syscall.Mkfifo(path, 0o666)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+		syscall.Mkfifo(path, 0o666)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -63,11 +65,13 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 	good := id(100)
 	putMeta(t, dir, good)
 	in := func(name string) string { return filepath.Join(dir, good.String(), name) }
-	for _, name := range []string{"index", "chunks/000001", "deletion-mark.json", "no-compact-mark.json"} {
+	for _, name := range []string{"index", "chunks/000001", "deletion-mark.json",
+		"no-compact-mark.json"} {
 		pipe(t, in(name))
 	}
 	pipe(t, filepath.Join(dir, id(101).String())) // in the place of a block
-	if err := errors.Join(os.Symlink("/dev/zero", in("device")), os.Symlink(in("index"), in("linked")), os.Symlink("loop", in("loop"))); err != nil {
+	if err := errors.Join(os.Symlink("/dev/zero", in("device")),
+		os.Symlink(in("index"), in("linked")), os.Symlink("loop", in("loop"))); err != nil {
 		t.Fatal(err)
 	}
 	putMeta(t, dir, id(102))
@@ -94,7 +98,8 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := openBucket(client, conf.Hedging, slots.New(slots.Options{}), 1<<20, logger, prometheus.NewRegistry())
+	b := openBucket(client, conf.Hedging, slots.New(slots.Options{}), 1<<20, logger,
+		prometheus.NewRegistry())
 	for _, d := range []catalog.Discovery{catalog.Concurrent, catalog.Recursive} {
 		c, err := catalog.New(catalog.Options{Bucket: b, Discovery: d, RequestTimeout: time.Second})
 		if err != nil {
@@ -111,7 +116,8 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 		if broken := c.Status().Broken; d == catalog.Concurrent && len(broken) != bad+1 {
 			t.Errorf("%s: %d broken blocks", d, len(broken))
 		} else if d == catalog.Concurrent {
-			want := regexp.MustCompile(broken[0].ID.String() + `/meta\.json: a named pipe is in its place`)
+			want := regexp.MustCompile(broken[0].ID.String() +
+				`/meta\.json: a named pipe is in its place`)
 			if broken[0].State != "no-meta-json" || !want.MatchString(broken[0].Err.Error()) {
 				t.Errorf("%s: broken is %+v", d, broken[0])
 			}
@@ -119,7 +125,8 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 	}
 
 	for name, kind := range map[string]string{
-		"index": "named pipe", "chunks/000001": "named pipe", "deletion-mark.json": "named pipe", "linked": "named pipe", "device": "device", "socket": "socket",
+		"index": "named pipe", "chunks/000001": "named pipe", "deletion-mark.json": "named pipe",
+		"linked": "named pipe", "device": "device", "socket": "socket",
 	} {
 		name = good.String() + "/" + name
 		_, getErr := b.Get(t.Context(), name)
@@ -142,7 +149,8 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 		}
 	}
 	for _, name := range allNames(t, b) {
-		if want := []string{good.String() + "/file", good.String() + "/meta.json", id(102).String() + "/link"}; !slices.Contains(want, name) {
+		if want := []string{good.String() + "/file", good.String() + "/meta.json",
+			id(102).String() + "/link"}; !slices.Contains(want, name) {
 			t.Errorf("%s is listed", name)
 		}
 	}
@@ -160,7 +168,8 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 func TestAPipeThatTakesAFilesPlace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	pipe(t, path)
-	if _, _, err := openRegular("b/index", path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "b/index: a named pipe") {
+	if _, _, err := openRegular("b/index", path); !errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "b/index: a named pipe") {
 		t.Errorf("file: got %v", err)
 	}
 	if _, err := openFolder(path); !errors.Is(err, syscall.ENOTDIR) {
@@ -191,9 +200,10 @@ func TestFileCallsThatHangAreBounded(t *testing.T) {
 				})
 			}()
 		}
+		want := regexp.MustCompile(`read object-\d+: .* 3 calls for objects below /mnt/bucket`)
 		for range cap(refused) {
 			err := <-refused
-			if !errors.Is(err, errFilesHang) || !regexp.MustCompile(`read object-\d+: .* 3 calls for objects below /mnt/bucket`).MatchString(err.Error()) {
+			if !errors.Is(err, errFilesHang) || !want.MatchString(err.Error()) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -224,12 +234,14 @@ func TestAnObjectThatHangsLeavesPlaces(t *testing.T) {
 		hang, returned := make(chan struct{}), make(chan error, maxHanging)
 		for range maxHanging {
 			go func() {
-				returned <- p.do(t.Context(), "read", "a/index", func() error { <-hang; return nil })
+				returned <- p.do(t.Context(), "read", "a/index",
+					func() error { <-hang; return nil })
 			}()
 		}
 		time.Sleep(hangsAfter)
 		for range 10 {
-			err := p.do(t.Context(), "read", "a/index", func() error { t.Error("it was called"); return nil })
+			err := p.do(t.Context(), "read", "a/index",
+				func() error { t.Error("it was called"); return nil })
 			if !errors.Is(err, errFilesHang) || !strings.Contains(err.Error(), "read a/index: ") {
 				t.Errorf("got %v", err)
 			}
@@ -266,7 +278,8 @@ func TestABodyEndsWithItsRead(t *testing.T) {
 		off, length int64
 		want        string
 		size        int64
-	}{{0, -1, "0123456789", 10}, {3, 4, "3456", 4}, {8, 10, "89", 2}, {20, 5, "", 0}, {20, -1, "", 0}} {
+	}{{0, -1, "0123456789", 10}, {3, 4, "3456", 4}, {8, 10, "89", 2}, {20, 5, "", 0},
+		{20, -1, "", 0}} {
 		body, err := b.GetRange(t.Context(), "o", r.off, r.length)
 		if err != nil {
 			t.Fatal(err)
@@ -313,7 +326,8 @@ func TestPipesTakeNoThreads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	threads, err := strconv.Atoi(regexp.MustCompile(`Threads:\s+(\d+)`).FindStringSubmatch(string(status))[1])
+	text := regexp.MustCompile(`Threads:\s+(\d+)`).FindStringSubmatch(string(status))[1]
+	threads, err := strconv.Atoi(text)
 	if err != nil || threads > 50 {
 		t.Errorf("%d threads, %v", threads, err)
 	}

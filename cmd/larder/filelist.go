@@ -15,13 +15,15 @@ import (
 )
 
 // Iter calls f for the names in a folder of the bucket.
-func (b *fileBucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+func (b *fileBucket) Iter(ctx context.Context, dir string, f func(string) error,
+	options ...objstore.IterOption) error {
 	p := objstore.IterParams{Recursive: objstore.ApplyIterOptions(options...).Recursive}
 	return b.list(ctx, dir, p, func(o objstore.IterObjectAttributes) error { return f(o.Name) })
 }
 
 // IterWithAttributes calls f for what is in a folder of the bucket.
-func (b *fileBucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+func (b *fileBucket) IterWithAttributes(ctx context.Context, dir string,
+	f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
 	if err := objstore.ValidateIterOptions(b.SupportedIterOptions(), options...); err != nil {
 		return err
 	}
@@ -37,7 +39,8 @@ type listed struct {
 // list lists a folder in the order of names, and with Recursive what is below it. Folders without
 // an entry are left out, same as Thanos, and so is what is neither a file nor a folder. f may wait:
 // it has no place meanwhile.
-func (b *fileBucket) list(ctx context.Context, dir string, p objstore.IterParams, f func(objstore.IterObjectAttributes) error) error {
+func (b *fileBucket) list(ctx context.Context, dir string, p objstore.IterParams,
+	f func(objstore.IterObjectAttributes) error) error {
 	var entries []listed
 	err := b.places.do(ctx, "list", dir, func() (err error) {
 		entries, err = b.entries(dir, p)
@@ -77,7 +80,9 @@ func (b *fileBucket) entries(dir string, p objstore.IterParams) ([]listed, error
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(names, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	slices.SortFunc(names, func(a, b fs.DirEntry) int {
+		return strings.Compare(a.Name(), b.Name())
+	})
 	top := strings.Trim(dir, objstore.DirDelim) == ""
 	var entries []listed
 	for _, n := range names {
@@ -93,7 +98,9 @@ func (b *fileBucket) entries(dir string, p objstore.IterParams) ([]listed, error
 }
 
 // entry returns what a listing shows of an entry of a folder, ok false for nothing.
-func (b *fileBucket) entry(name string, n fs.DirEntry, top bool, p objstore.IterParams) (e listed, ok bool, err error) {
+func (b *fileBucket) entry(
+	name string, n fs.DirEntry, top bool, p objstore.IterParams,
+) (e listed, ok bool, err error) {
 	path := b.path(name)
 	mode := n.Type()
 	var info fs.FileInfo

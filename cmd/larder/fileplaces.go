@@ -100,6 +100,7 @@ func (p *filePlaces) ends(object string, began time.Time) {
 }
 
 func (p *filePlaces) refuse(what, object string, n int, of string) error {
-	return fmt.Errorf("%s %s: %w: %d calls for %s below %s have not returned (look at the disk or the mount)",
+	return fmt.Errorf(
+		"%s %s: %w: %d calls for %s below %s have not returned (look at the disk or the mount)",
 		what, object, errFilesHang, n, of, p.root)
 }

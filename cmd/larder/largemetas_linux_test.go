@@ -27,18 +27,21 @@ func TestLargeMetasAtAStart(t *testing.T) {
 	}
 	for i := range 32 {
 		block := filepath.Join(dir, ulid.MustNew(uint64(i+1), nil).String())
-		if err := errors.Join(os.Mkdir(block, 0o755), os.Link(large, filepath.Join(block, "meta.json"))); err != nil {
+		if err := errors.Join(os.Mkdir(block, 0o755),
+			os.Link(large, filepath.Join(block, "meta.json"))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	putMeta(t, dir, ulid.MustNew(1000, nil))
-	p := startLarder(t, []string{"GOMEMLIMIT=1GiB"}, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+	p := startLarder(t, []string{"GOMEMLIMIT=1GiB"}, "store", "--http-address=127.0.0.1:0",
+		"--grpc-address=127.0.0.1:0",
 		"--objstore.config="+folder(dir))
 	p.await("blocks changed.*blocks=1")
 	if peak := p.peakRSS() >> 20; peak > 256 {
 		t.Errorf("a peak of %d MiB", peak)
 	}
-	if _, metrics := p.get("/metrics"); !strings.Contains(metrics, `thanos_blocks_meta_synced{state="corrupted-meta-json"} 32`) {
+	if _, metrics := p.get("/metrics"); !strings.Contains(metrics,
+		`thanos_blocks_meta_synced{state="corrupted-meta-json"} 32`) {
 		t.Error("the blocks are not counted")
 	}
 }

@@ -30,11 +30,13 @@ type memoryConfig struct {
 	indexWrites, chunkWrites *amount
 	requests                 amount
 
-	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open headers, headers that are being built, the
-	// reads of the bucket on their way (for index and chunk pages each), and the catalog's documents while they are read and decoded.
-	kept                                 [kinds]int64
-	from                                 [kinds]string // where to change the size of a kind; "" for one that nobody wants
-	headers, builds, inFlight, documents int64
+	// What fit makes of it, in bytes: what each kind may hold, and, out of what is kept free, open
+	// headers, headers that are being built, the reads of the bucket on their way (for index and chunk
+	// pages each), and the catalog's documents while they are read and decoded.
+	kept                      [kinds]int64
+	from                      [kinds]string // where to change the size of a kind; "" for one that nobody wants
+	headers, builds, inFlight int64
+	documents                 int64
 }
 
 // amount is memory for something.
@@ -170,8 +172,8 @@ func (m *memoryConfig) own(of ...kind) (figures []*amount, without []kind) {
 	return figures, without
 }
 
-// shrink makes the claims that nobody gave smaller until all fit into three quarters of the limit, less what is for documents where that
-// leaves enough.
+// shrink makes the claims that nobody gave smaller until all fit into three quarters of the limit,
+// less what is for documents where that leaves enough.
 func (m *memoryConfig) shrink(claims []*amount, limit int64) (scaled bool, err error) {
 	room := limit - limit/4
 	least := max(min(minRequests, limit/4), 1)
@@ -309,7 +311,8 @@ func (m *memoryConfig) texts() int64 { return m.requests.bytes / 8 }
 // incomplete is for messages of requests that are being received.
 func (m *memoryConfig) incomplete() int64 { return max(m.texts(), 4<<20) }
 
-// wholes is the part of what is for documents that each of two buckets has, to hold them until they have come to their end.
+// wholes is the part of what is for documents that each of two buckets has, to hold them until they
+// have come to their end.
 func (m *memoryConfig) wholes() int64 { return m.documents / 8 }
 
 // figures are the allowances that the log of the start and the page show.

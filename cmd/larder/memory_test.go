@@ -40,8 +40,8 @@ func TestMemoryFit(t *testing.T) {
 	f(memoryConfig{}, 0, 150, 25, 75, 512, 64, 1024, false)
 	f(memoryConfig{}, 4*gib, 150, 25, 75, 819, 64, 1024, false)
 	f(memoryConfig{}, math.MaxInt64, 150, 25, 75, math.MaxInt64/5/mib, 64, math.MaxInt64/4/mib, false)
-	// 250, 80, 12.5 and 100 MiB do not fit into three quarters of 400 without 12.5 for documents: each gets
-	// 287.5/442.5 of it.
+	// 250, 80, 12.5 and 100 MiB do not fit into three quarters of 400 less 12.5 for documents: each
+	// gets 287.5/442.5 of it.
 	f(memoryConfig{}, 400*mib, 97, 16, 48, 51, 8, 64, true)
 	// Nothing but defaults always fits: requests first get what they need. What is left is too little for all kinds.
 	f(memoryConfig{}, 128*mib, 40, 6, 20, 6, 1, 16, true)
@@ -87,7 +87,8 @@ func TestMemoryFit(t *testing.T) {
 	f(memoryConfig{off: remote.off, total: given("", 230*mib)}, 0, 0, 0, 121, 0, 108, 1024, false)
 	f(memoryConfig{off: [kinds]bool{seriesSets: true}}, 0, 214, 35, 0, 512, 64, 1024, false)
 	// 75, 4, 4, 4 and 32 do not fit into 92.
-	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0, 57, 0, 3, 24, true)
+	f(memoryConfig{off: remote.off, indexWrites: &amount{}, chunkWrites: &amount{}}, 128*mib, 0, 0,
+		57, 0, 3, 24, true)
 }
 
 func TestMemoryRefusals(t *testing.T) {

@@ -57,9 +57,9 @@ type Options struct {
 	// further one up to MaxBackoff; 100 ms and 5 s by default. Each is shortened by up
 	// to a half at random.
 	MinBackoff, MaxBackoff time.Duration
-	// WholeBytes is for whole objects that are held until they have come to their end, all together;
-	// 24 MiB by default. Where there is no more an object is delivered as it comes, and a fault on
-	// the way is its reader's. Less saves memory.
+	// WholeBytes is for whole objects that are held until they have come to their end,
+	// all together; 24 MiB by default. Where there is no more, an object is delivered as
+	// it comes, and a fault on the way is its reader's. Less saves memory.
 	WholeBytes int64
 	// Slots hear of answers and refusals. Nil: nobody does.
 	Slots Slots

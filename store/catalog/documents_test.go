@@ -25,8 +25,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// largeBucket has one text for the meta.json of many blocks, and looks at the process while they are
-// read.
+// largeBucket has one text for the meta.json of many blocks, and looks at the process while they
+// are read.
 type largeBucket struct {
 	*testBucket
 	text  string
@@ -36,7 +36,8 @@ type largeBucket struct {
 }
 
 func newLargeBucket(text string, sized bool, blocks int) *largeBucket {
-	b := &largeBucket{testBucket: newTestBucket(), text: text, large: map[string]bool{}, sized: sized, look: func() {}}
+	b := &largeBucket{testBucket: newTestBucket(), text: text, large: map[string]bool{},
+		sized: sized, look: func() {}}
 	for i := range blocks {
 		id := testID(uint64(1000 + i))
 		b.large[id.String()] = true
@@ -55,7 +56,8 @@ func (b *largeBucket) Get(ctx context.Context, name string) (io.ReadCloser, erro
 	if !b.sized {
 		return body, nil
 	}
-	return objstore.ObjectSizerReadCloser{ReadCloser: body, Size: func() (int64, error) { return int64(len(b.text)), nil }}, nil
+	return objstore.ObjectSizerReadCloser{ReadCloser: body,
+		Size: func() (int64, error) { return int64(len(b.text)), nil }}, nil
 }
 
 type largeBody struct {
@@ -79,7 +81,8 @@ func (b *largeBody) Close() error { b.b.look(); return nil }
 // manyLabels is the meta.json of a block with so many bytes of external labels.
 func manyLabels(id ulid.ULID, n int) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, `{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "thanos": {"labels": {"a": ""`, id)
+	fmt.Fprintf(&s,
+		`{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "thanos": {"labels": {"a": ""`, id)
 	for i := 0; s.Len() < n; i++ {
 		fmt.Fprintf(&s, `,"l%d":"v"`, i)
 	}
@@ -100,7 +103,8 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 			}
 			var log bytes.Buffer
 			reg := prometheus.NewRegistry()
-			c := newCatalog(t, Options{Bucket: b, DocumentBytes: account, Registerer: reg, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+			c := newCatalog(t, Options{Bucket: b, DocumentBytes: account, Registerer: reg,
+				Logger: slog.New(slog.NewTextHandler(&log, nil))})
 
 			defer debug.SetGCPercent(debug.SetGCPercent(25)) // so that the heap is what is in use
 			var mu sync.Mutex
@@ -113,7 +117,8 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 				runtime.ReadMemStats(&m)
 				mu.Lock()
 				defer mu.Unlock()
-				heap, used = max(heap, int64(m.HeapAlloc)-int64(before.HeapAlloc)), max(used, c.documents.used.Load())
+				heap, used = max(heap, int64(m.HeapAlloc)-int64(before.HeapAlloc)),
+					max(used, c.documents.used.Load())
 			}
 			for range 2 {
 				mustSync(t, c)
@@ -123,7 +128,8 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 				t.Errorf("%d MiB of heap, the account has %d", heap>>20, account>>20)
 			}
 			if used < documentCost(2<<20) || used > account || c.documents.used.Load() != 0 {
-				t.Errorf("%d bytes of the account were used, %d still are", used, c.documents.used.Load())
+				t.Errorf("%d bytes of the account were used, %d still are", used,
+					c.documents.used.Load())
 			}
 			if got := len(c.View().Blocks); got != len(good) {
 				t.Errorf("%d blocks are served", got)
@@ -133,10 +139,13 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 				t.Fatalf("%d blocks are broken", len(broken))
 			}
 			for _, bad := range broken {
-				if bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) || !strings.Contains(bad.Err.Error(), bad.ID.String()+": refused: thanos.labels is") {
+				if bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) ||
+					!strings.Contains(bad.Err.Error(),
+						bad.ID.String()+": refused: thanos.labels is") {
 					t.Errorf("%+v", bad)
 				}
-				if n := strings.Count(log.String(), `"block is skipped" component=catalog block=`+bad.ID.String()); n != 1 {
+				if n := strings.Count(log.String(),
+					`"block is skipped" component=catalog block=`+bad.ID.String()); n != 1 {
 					t.Errorf("%s was said %d times", bad.ID, n)
 				}
 			}
@@ -169,7 +178,8 @@ func TestADocumentLargerThanTheAccount(t *testing.T) {
 		if n := len(c.View().Blocks); n != 11 {
 			t.Errorf("%d blocks are served with the usual account", n)
 		}
-		if broken := c.Status().Broken; len(broken) != 1 || broken[0].ID != larger || !strings.Contains(broken[0].Err.Error(), "larger than 16777216 bytes") {
+		if broken := c.Status().Broken; len(broken) != 1 || broken[0].ID != larger ||
+			!strings.Contains(broken[0].Err.Error(), "larger than 16777216 bytes") {
 			t.Errorf("broken: %+v", broken)
 		}
 		if _, err := c.Document(large); err == nil {
@@ -182,7 +192,9 @@ func TestADocumentLargerThanTheAccount(t *testing.T) {
 		if n := len(c.View().Blocks); n != 10 {
 			t.Errorf("%d blocks are served with a small account", n)
 		}
-		if broken := c.Status().Broken; len(broken) != 2 || broken[0].ID != large || !strings.Contains(broken[0].Err.Error(), large.String()+"/meta.json: refused: it takes") {
+		if broken := c.Status().Broken; len(broken) != 2 || broken[0].ID != large ||
+			!strings.Contains(broken[0].Err.Error(),
+				large.String()+"/meta.json: refused: it takes") {
 			t.Errorf("broken: %+v", broken)
 		}
 		if n := testutil.ToFloat64(c.metrics.damagedCopies); n != 0 {
@@ -199,9 +211,11 @@ func TestDocumentsWaitForTheirTurn(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newLargeBucket("", sized, 1)
 			id := testID(1000)
-			b.text = strings.Replace(smallMeta(id), "{", `{"x": "`+strings.Repeat("a", 100<<10)+`", `, 1)
+			b.text = strings.Replace(smallMeta(id), "{",
+				`{"x": "`+strings.Repeat("a", 100<<10)+`", `, 1)
 			c := newCatalog(t, Options{Bucket: b, DocumentBytes: 4 << 20})
-			held, err := c.documents.reserve(t.Context(), c.documents.size-documentCost(usualDocument))
+			held, err := c.documents.reserve(t.Context(),
+				c.documents.size-documentCost(usualDocument))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,7 +223,8 @@ func TestDocumentsWaitForTheirTurn(t *testing.T) {
 			go func() { done <- c.fetchMeta(t.Context(), id) }()
 			synctest.Wait()
 			if c.documents.used.Load() != held.bytes {
-				t.Errorf("%d bytes are reserved while it waits, %d of others", c.documents.used.Load(), held.bytes)
+				t.Errorf("%d bytes are reserved while it waits, %d of others",
+					c.documents.used.Load(), held.bytes)
 			}
 			held.release()
 			if res := <-done; res.outcome != readOK || res.meta.block.ID != id {
@@ -273,7 +288,8 @@ func TestDocumentsOfTheParquetBucketAreBounded(t *testing.T) {
 	for i := range many {
 		many[i] = id
 	}
-	parquet.put("many/"+parquetMetaFile, string(encodeParquetMeta(parquetMeta{-1 << 40, 1 << 40, many})))
+	tooMany := encodeParquetMeta(parquetMeta{-1 << 40, 1 << 40, many})
+	parquet.put("many/"+parquetMetaFile, string(tooMany))
 	c := newCatalog(t, Options{Bucket: b, Parquet: parquet, DocumentBytes: account})
 	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	var mu sync.Mutex
@@ -288,13 +304,15 @@ func TestDocumentsOfTheParquetBucketAreBounded(t *testing.T) {
 		defer mu.Unlock()
 		heap = max(heap, int64(m.HeapAlloc)-int64(before.HeapAlloc))
 	}
-	if err := c.Sync(t.Context()); err == nil || !strings.Contains(err.Error(), "many/meta.pb: broken meta.pb: refused") {
+	if err := c.Sync(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "many/meta.pb: broken meta.pb: refused") {
 		t.Errorf("got %v", err)
 	}
 	if heap > account+8<<20 {
 		t.Errorf("%d MiB of heap", heap>>20)
 	}
-	if got := c.parquet.Load().files; len(got) != files+1 || len(got["00/"+parquetMetaFile].meta.blocks) != 1 {
+	if got := c.parquet.Load().files; len(got) != files+1 ||
+		len(got["00/"+parquetMetaFile].meta.blocks) != 1 {
 		t.Errorf("%d files are known", len(got))
 	}
 	if len(c.View().Blocks) != 1 {
@@ -321,7 +339,8 @@ func TestPackedMetasAreBounded(t *testing.T) {
 		}
 		large += counted(packed)
 	}
-	if small != 50 || large > p.limit || large == 0 || large != p.large || p.m[testID(2000)] != nil {
+	if small != 50 || large > p.limit || large == 0 || large != p.large ||
+		p.m[testID(2000)] != nil {
 		t.Errorf("%d small ones are kept, and %d bytes of others (%d)", small, large, p.large)
 	}
 	p.retain(func(ulid.ULID) bool { return false })
@@ -339,7 +358,8 @@ func TestLocalCopiesOfAnyLength(t *testing.T) {
 	mustSync(t, c)
 	c.Close()
 	names, err := filepath.Glob(filepath.Join(dir, "meta", "*"))
-	if err != nil || !slices.Equal(names, []string{filepath.Join(dir, "meta", id.String()+".json")}) {
+	want := []string{filepath.Join(dir, "meta", id.String()+".json")}
+	if err != nil || !slices.Equal(names, want) {
 		t.Fatalf("%v, %v", names, err)
 	}
 	if err := os.Truncate(names[0], 1<<30); err != nil { // which takes no room on the disk

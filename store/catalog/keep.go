@@ -11,9 +11,9 @@ import (
 // are as many as the bucket has.
 const ordinaryMeta = 8 << 10
 
-// keeping bounds what is kept of the documents that take more than ordinaryMeta, all together: a few
-// thousand blocks with labels of 64 KiB would fill the memory for as long as they are in the bucket.
-// If they take more, the largest are dropped, so that those of others are not.
+// keeping bounds what is kept of the documents that take more than ordinaryMeta, all together: a
+// few thousand blocks with labels of 64 KiB would fill the memory for as long as they are in the
+// bucket. If they take more, the largest are dropped, so that those of others are not.
 type keeping struct {
 	limit int64
 
@@ -41,7 +41,8 @@ func (k *keeping) add(d kept) {
 	for k.sum > k.limit {
 		largest := heap.Pop(&k.large).(kept)
 		k.sum -= largest.bytes
-		largest.drop(fmt.Errorf("%w: %d bytes of it would be kept, and all documents that take more than %d may take %d together (raise the memory limit)",
+		largest.drop(fmt.Errorf("%w: %d bytes of it would be kept, and all documents that take more "+
+			"than %d may take %d together (raise the memory limit)",
 			errRefused, largest.bytes, ordinaryMeta, k.limit))
 	}
 }

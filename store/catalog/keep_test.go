@@ -16,7 +16,9 @@ import (
 // longLabels is the meta.json of a block with labels of so many bytes in so many names.
 func longLabels(id ulid.ULID, names, n int) string {
 	var s strings.Builder
-	fmt.Fprintf(&s, `{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "thanos": {"labels": {"block": %q`, id, id)
+	fmt.Fprintf(&s,
+		`{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "thanos": {"labels": {"block": %q`,
+		id, id)
 	for i := range names {
 		fmt.Fprintf(&s, `,"l%d":%q`, i, strings.Repeat("v", n/names))
 	}
@@ -24,13 +26,14 @@ func longLabels(id ulid.ULID, names, n int) string {
 	return s.String()
 }
 
-// TestWhatIsKeptOfBlocksIsBounded: of thousands of blocks with long labels as many are served as
-// there is room for. The largest are refused by name, and those of others stay, whatever comes first.
+// TestWhatIsKeptOfBlocksIsBounded: of many blocks with long labels as many are served as there is
+// room for. The largest are refused by name, and those of others stay, whatever comes first.
 func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
 	b := newTestBucket()
 	large := map[ulid.ULID]bool{}
 	for i := range uint64(60) {
-		for _, id := range []ulid.ULID{testID(i + 1), testID(i + 2000)} { // read before and after the others
+		// They are read before and after the others.
+		for _, id := range []ulid.ULID{testID(i + 1), testID(i + 2000)} {
 			b.put(id.String()+"/"+metaFile, longLabels(id, 3, 60_000))
 			large[id] = true
 		}
@@ -65,13 +68,15 @@ func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
 			t.Errorf("%d blocks are served and %d are refused", len(c.View().Blocks), len(broken))
 		}
 		for _, bad := range broken {
-			if !large[bad.ID] || bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) || !strings.Contains(bad.Err.Error(), bad.ID.String()+": refused: ") {
+			if !large[bad.ID] || bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) ||
+				!strings.Contains(bad.Err.Error(), bad.ID.String()+": refused: ") {
 				t.Fatalf("broken: %+v", bad)
 			}
 		}
 	}
 	var log bytes.Buffer
-	opts := Options{Bucket: b, Dir: localfs.At(dir), DocumentBytes: 4 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	opts := Options{Bucket: b, Dir: localfs.At(dir), DocumentBytes: 4 << 20,
+		Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	c := newCatalog(t, opts)
 	mustSync(t, c)
 	check(c, 80)
@@ -79,7 +84,8 @@ func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
 	said := strings.Count(log.String(), "block is skipped")
 	mustSync(t, c)
 	check(c, 80)
-	if c.View() != v || strings.Count(log.String(), "block is skipped") != said || said != len(c.Status().Broken) {
+	if c.View() != v || strings.Count(log.String(), "block is skipped") != said ||
+		said != len(c.Status().Broken) {
 		t.Error("another sync changes the view, or says again which blocks are refused")
 	}
 	c.Close()

@@ -48,7 +48,8 @@ func newLocal(dir localfs.Dir, hold func() error, account *documents) *localStor
 	if hold == nil {
 		hold = func() error { return nil }
 	}
-	return &localStore{dir: dir, hold: hold, documents: account, memory: newPackedMetas(account.size)}
+	return &localStore{dir: dir, hold: hold, documents: account,
+		memory: newPackedMetas(account.size)}
 }
 
 // prepare makes the directories, which must be held, and removes what a process that was killed has left there.
@@ -109,7 +110,8 @@ func (s *localStore) metaIn(ctx context.Context, dir sealed.Files, id ulid.ULID)
 func (s *localStore) metas(ctx context.Context) (read func(ulid.ULID) (*meta, error), done func()) {
 	dir, err := s.metaDir().OpenDir()
 	if err != nil {
-		return func(id ulid.ULID) (*meta, error) { return s.meta(ctx, id) }, func() {} // it says why
+		// meta says why.
+		return func(id ulid.ULID) (*meta, error) { return s.meta(ctx, id) }, func() {}
 	}
 	return func(id ulid.ULID) (*meta, error) { return s.metaIn(ctx, dir, id) },
 		func() { _ = dir.Close() } // nothing was written
@@ -145,7 +147,8 @@ func (r *reservedFiles) release() {
 	}
 }
 
-// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept or is too large to be shown.
+// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
+// One that is too large to be shown is an error.
 func (s *localStore) document(id ulid.ULID) ([]byte, error) {
 	data, err := s.memory.get(id)
 	if err != nil && !s.dir.IsZero() {

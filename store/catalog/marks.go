@@ -122,14 +122,16 @@ func (c *Catalog) readMarks(ctx context.Context, records []*record, l listing, s
 func (c *Catalog) readMark(ctx context.Context, r *record) markResult {
 	id := r.id()
 	var res markResult
-	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+markFile, maxMarkSize, func(data []byte) (err error) {
-		res.deletionTime, err = parseMark(id, data)
-		return err
-	})
+	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+markFile, maxMarkSize,
+		func(data []byte) (err error) {
+			res.deletionTime, err = parseMark(id, data)
+			return err
+		})
 	if res.outcome == readMissing {
 		res.err = nil
 		if r.mark.marked {
-			outcome, _ := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize, func([]byte) error { return nil })
+			outcome, _ := c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize,
+				func([]byte) error { return nil })
 			res.gone = outcome == readMissing
 		}
 	}

@@ -27,8 +27,8 @@ const (
 	// noCompactFile is written on demand and never read: it is the compactor's.
 	noCompactFile = "no-compact-mark.json"
 
-	// maxMetaSize bounds a meta.json, further than Options.DocumentBytes does. The largest seen in the field, of blocks compacted from years of sources, are some
-	// hundred KiB.
+	// maxMetaSize bounds a meta.json, beside Options.DocumentBytes. The largest seen in the field, of
+	// blocks compacted from years of sources, are some hundred KiB.
 	maxMetaSize = 16 << 20
 	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB,
 	// those into a chunk file 4 GiB.
@@ -57,12 +57,13 @@ type meta struct {
 	kept       int64                 // bytes
 }
 
-// parseMeta reads the meta.json of the block whose folder is id. Its error is errBroken, and errRefused too where the document has too much
-// of something. What it returns has nothing of data.
+// parseMeta reads the meta.json of the block with the folder id. Its error is errBroken, and
+// errRefused too where the document has too much of something. What it returns has nothing of data.
 func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	fail := func(format string, args ...any) (*meta, error) {
 		text := fmt.Sprintf(format, args...)
-		return nil, fmt.Errorf("%w meta.json of block %s: %s", errBroken, id, text[:min(len(text), maxErrorText)])
+		return nil, fmt.Errorf("%w meta.json of block %s: %s", errBroken, id,
+			text[:min(len(text), maxErrorText)])
 	}
 	if len(data) > maxMetaSize {
 		return fail("larger than %d bytes", maxMetaSize)
@@ -115,7 +116,8 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	}
 	// Sorted, so that one block's sources are found in another's in one pass.
 	slices.SortFunc(m.block.Sources, ulid.ULID.Compare)
-	m.block.Sources = slices.Clone(slices.Compact(m.block.Sources)) // a list that was appended to has room to spare
+	// A list that was appended to has room to spare.
+	m.block.Sources = slices.Clone(slices.Compact(m.block.Sources))
 
 	lb := labels.NewScratchBuilder(len(t.Labels))
 	for name, value := range t.Labels {
@@ -211,7 +213,8 @@ func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile
 func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
 	fail := func(format string, args ...any) (int64, error) {
 		text := fmt.Sprintf(format, args...)
-		return 0, fmt.Errorf("%w deletion-mark.json of block %s: %s", errBroken, id, text[:min(len(text), maxErrorText)])
+		return 0, fmt.Errorf("%w deletion-mark.json of block %s: %s", errBroken, id,
+			text[:min(len(text), maxErrorText)])
 	}
 	if len(data) > maxMarkSize {
 		return fail("larger than %d bytes", maxMarkSize)

@@ -148,8 +148,10 @@ func TestParseMark(t *testing.T) {
 func FuzzParseMeta(f *testing.F) {
 	f.Add([]byte(fullMeta))
 	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": -9223372036854775808, "maxTime": 9223372036854775807, "version": 1}`))
-	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 0, "maxTime": 1, "version": 1, "thanos": {"labels": {"a": "\\\""},
-		"files": [{"rel_path": "chunks/000001", "x": ["],{", {}]}, null], "segment_files": null}} and more`))
+	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 0, "maxTime": 1, "version": 1,
+		"thanos": {"labels": {"a": "\\\""},
+		"files": [{"rel_path": "chunks/000001", "x": ["],{", {}]}, null],
+			"segment_files": null}} and more`))
 	f.Add([]byte(`{"version":1,"thanos":{"files":[{"rel_path":"chunks/4294967295"}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = parseMark(fullID, data) // must not panic
@@ -164,8 +166,10 @@ func FuzzParseMeta(f *testing.F) {
 		if b.ID != fullID || b.MinTime > b.MaxTime || resolutionLevel(b.Resolution) < 0 || len(b.Sources) == 0 {
 			t.Fatalf("accepted %+v", b)
 		}
-		if b.Labels.Len() > maxLabels || len(b.Sources) > maxListed || len(b.ChunkFiles) > maxChunkFiles {
-			t.Fatalf("took in %d labels, %d sources, %d chunk files", b.Labels.Len(), len(b.Sources), len(b.ChunkFiles))
+		if b.Labels.Len() > maxLabels || len(b.Sources) > maxListed ||
+			len(b.ChunkFiles) > maxChunkFiles {
+			t.Fatalf("took in %d labels, %d sources, %d chunk files", b.Labels.Len(),
+				len(b.Sources), len(b.ChunkFiles))
 		}
 		for i, c := range b.ChunkFiles {
 			if c.Size < 0 || c.Name == "" || strings.ContainsAny(c.Name, "/.\\") {

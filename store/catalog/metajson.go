@@ -18,8 +18,8 @@ const (
 	// stands in the document. They are in every series of an answer and in every Info answer.
 	maxLabels    = 1000
 	maxLabelText = 64 << 10
-	// maxListed bounds lists: the blocks that a block was compacted from, its files. A year has 4,380
-	// blocks of two hours, of each replica.
+	// maxListed bounds lists: the blocks that a block was compacted from, its files. A year has
+	// 4,380 blocks of two hours, of each replica.
 	maxListed = 1 << 17
 	// maxChunkFiles bounds the files of a block's chunks/ folder. Writers begin a new one after
 	// 512 MiB: a block of 8 TiB has as many.
@@ -30,7 +30,8 @@ const (
 	maxErrorText = 512
 )
 
-// metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to the file over time.
+// metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to
+// the file over time.
 type metaJSON struct {
 	ULID    ulid.ULID `json:"ulid"`
 	MinTime *int64    `json:"minTime"`
@@ -80,13 +81,15 @@ type labelTexts map[string]string
 
 func (l *labelTexts) UnmarshalJSON(text []byte) error {
 	if len(text) > maxLabelText {
-		return fmt.Errorf("%w: thanos.labels is %d bytes long, at most %d are taken in", errRefused, len(text), maxLabelText)
+		return fmt.Errorf("%w: thanos.labels is %d bytes long, at most %d are taken in", errRefused,
+			len(text), maxLabelText)
 	}
 	if err := json.Unmarshal(text, (*map[string]string)(l)); err != nil {
 		return err
 	}
 	if len(*l) > maxLabels {
-		return fmt.Errorf("%w: thanos.labels has %d labels, at most %d are taken in", errRefused, len(*l), maxLabels)
+		return fmt.Errorf("%w: thanos.labels has %d labels, at most %d are taken in", errRefused,
+			len(*l), maxLabels)
 	}
 	return nil
 }
@@ -162,8 +165,8 @@ func checkChunkFiles(key string, files []numberedFile) error {
 }
 
 // eachElement calls f for the text of each element of the list that is the value of a key. A list
-// that is decoded as a whole can take many times the memory of its text. text is valid JSON, as that
-// which UnmarshalJSON is given. null is an empty list.
+// that is decoded as a whole can take many times the memory of its text. text must be valid JSON,
+// as is what UnmarshalJSON is given. null is an empty list.
 func eachElement(key string, text []byte, f func(element []byte) error) error {
 	text = bytes.TrimSpace(text)
 	switch {

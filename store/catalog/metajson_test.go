@@ -46,25 +46,31 @@ func TestWhatIsTakenInOfAMetaIsBounded(t *testing.T) {
 		{"labels", labelsOf(1, strings.Repeat("v", maxLabelText-10)), ""},
 		{"labels", labelsOf(1, strings.Repeat("v", maxLabelText)), "bytes long, at most 65536"},
 		{"sources", repeated(maxListed, source), ""},
-		{"sources", repeated(maxListed+1, source), "compaction.sources has more than 131072 entries"},
+		{"sources", repeated(maxListed+1, source),
+			"compaction.sources has more than 131072 entries"},
 		{"files", listOf(maxChunkFiles, `{"rel_path":"chunks/%06d"}`), ""},
-		{"files", listOf(maxChunkFiles+1, `{"rel_path":"chunks/%06d"}`), "thanos.files has more than 16384 chunk files"},
+		{"files", listOf(maxChunkFiles+1, `{"rel_path":"chunks/%06d"}`),
+			"thanos.files has more than 16384 chunk files"},
 		{"files", repeated(maxListed+1, `{}`), "thanos.files has more than 131072 entries"},
 		{"files", repeated(5<<20, `0`), "cannot unmarshal number"},
 		{"segment_files", listOf(maxChunkFiles, `"%06d"`), ""},
-		{"segment_files", listOf(maxChunkFiles+1, `"%06d"`), "thanos.segment_files has more than 16384 chunk files"},
-		{"segment_files", repeated(5<<20, `""`), "thanos.segment_files has more than 131072 entries"},
+		{"segment_files", listOf(maxChunkFiles+1, `"%06d"`),
+			"thanos.segment_files has more than 16384 chunk files"},
+		{"segment_files", repeated(5<<20, `""`),
+			"thanos.segment_files has more than 131072 entries"},
 		{"source", `"` + strings.Repeat("s", 8<<20) + `"`, ""},
 		{"files", `[{"rel_path":"chunks/` + strings.Repeat("0", 8<<20) + `1"}]`, ""},
 		{"upload_time", `"` + strings.Repeat("9", 8<<20) + `"`, "parsing time"},
 		{"version", strings.Repeat("9", 8<<20), "cannot unmarshal number"},
-		{"index_stats", `{"series_max_size":` + strings.Repeat("9", 8<<20) + `}`, "cannot unmarshal number"},
+		{"index_stats", `{"series_max_size":` + strings.Repeat("9", 8<<20) + `}`,
+			"cannot unmarshal number"},
 	} {
 		where := `"thanos": {"` + c.key + `": ` + c.value + `}`
 		if c.key == "sources" {
 			where = `"compaction": {"sources": ` + c.value + `}`
 		}
-		data := []byte(fmt.Sprintf(`{"ulid": %q, "minTime": 0, "maxTime": 1, "version": 1, %s}`, fullID, where))
+		data := []byte(fmt.Sprintf(`{"ulid": %q, "minTime": 0, "maxTime": 1, "version": 1, %s}`,
+			fullID, where))
 		name := fmt.Sprintf("%s of %d bytes", c.key, len(c.value))
 		before := heapInUse()
 		m, err := parseMeta(fullID, data)
@@ -72,15 +78,18 @@ func TestWhatIsTakenInOfAMetaIsBounded(t *testing.T) {
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
-			} else if grown > m.kept+64<<10 || grown < -64<<10 || m.kept > documentCost(int64(len(data))) {
+			} else if grown > m.kept+64<<10 || grown < -64<<10 ||
+				m.kept > documentCost(int64(len(data))) {
 				t.Errorf("%s: %d bytes are kept, %d are counted", name, grown, m.kept)
 			}
 			runtime.KeepAlive(m)
 			continue
 		}
-		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), fullID.String()) {
+		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), c.want) ||
+			!strings.Contains(err.Error(), fullID.String()) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
-		} else if errors.Is(err, errRefused) == strings.Contains(c.want, "unmarshal") && !strings.Contains(c.want, "parsing") {
+		} else if errors.Is(err, errRefused) == strings.Contains(c.want, "unmarshal") &&
+			!strings.Contains(c.want, "parsing") {
 			t.Errorf("%s: is refused: %v", name, errors.Is(err, errRefused))
 		} else if n := len(err.Error()); n > maxErrorText+200 {
 			t.Errorf("%s: the error has %d bytes", name, n)
@@ -99,7 +108,8 @@ func heapInUse() int64 {
 // TestEachElement: lists are divided as encoding/json divides them.
 func TestEachElement(t *testing.T) {
 	for _, text := range []string{
-		`[]`, ` [ ] `, `[1]`, `["a,b", "]", "\"],[", "\\"]`, `[{"a": [1, {"b": "}"}]}, [2, [3]], null , 4 ]`, `["é\u00e9\\\"", ""]`, `null`,
+		`[]`, ` [ ] `, `[1]`, `["a,b", "]", "\"],[", "\\"]`,
+		`[{"a": [1, {"b": "}"}]}, [2, [3]], null , 4 ]`, `["é\u00e9\\\"", ""]`, `null`,
 	} {
 		var want []json.RawMessage
 		if err := json.Unmarshal([]byte(text), &want); err != nil {
@@ -129,14 +139,17 @@ func TestEachElement(t *testing.T) {
 // encoding/json has it.
 func TestListsThatAreRepeated(t *testing.T) {
 	id := ulid.MustParseStrict("01ARZ3NDEKTSV4RRFFQ69G5FAX")
-	data := fmt.Sprintf(`{"ulid": %q, "minTime": 0, "maxTime": 1, "version": 1, "compaction": {"sources": [%q, %q], "sources": [%q]},
-		"thanos": {"labels": {"a": "1", "b": "1"}, "labels": {"b": "2"}, "files": [{"rel_path": "chunks/000007"}], "files": null,
+	data := fmt.Sprintf(`{"ulid": %q, "minTime": 0, "maxTime": 1, "version": 1,
+		"compaction": {"sources": [%q, %q], "sources": [%q]},
+		"thanos": {"labels": {"a": "1", "b": "1"}, "labels": {"b": "2"},
+			"files": [{"rel_path": "chunks/000007"}], "files": null,
 		"segment_files": ["000001"], "segment_files": ["000002"]}}`, fullID, fullID, id, id)
 	m, err := parseMeta(fullID, []byte(data))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := m.block; len(b.Sources) != 1 || b.Sources[0] != id || b.Labels.String() != `{a="1", b="2"}` ||
+	if b := m.block; len(b.Sources) != 1 || b.Sources[0] != id ||
+		b.Labels.String() != `{a="1", b="2"}` ||
 		len(b.ChunkFiles) != 1 || b.ChunkFiles[0].Name != "000002" {
 		t.Errorf("got %+v", b)
 	}

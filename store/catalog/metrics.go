@@ -107,8 +107,9 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		heldSources:   gauge("larder_catalog_held_sources", "Blocks kept although a larger one covers them, until that one has opened."),
 		tombstoned:    gauge("larder_catalog_tombstoned_blocks", "Blocks of which an object was found missing, until the next complete view."),
 		fromDisk:      gauge("larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0."),
-		documents:     gauge("larder_catalog_document_bytes", "Bytes reserved for documents and listings of the bucket that are being read and decoded."),
-		numbers:       gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
+		documents: gauge("larder_catalog_document_bytes",
+			"Bytes reserved for documents and listings of the bucket that are being read and decoded."),
+		numbers: gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
 
 		shrinkPending: gauge("larder_catalog_shrink_pending", "1 while a listing lacks more than half of the known blocks and another one has to agree, else 0."),
 		unlisted:      gauge("larder_catalog_unlisted_blocks", "Blocks that the last listing lacks and that stay until it is known that they are gone."),

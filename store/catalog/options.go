@@ -39,10 +39,10 @@ type Options struct {
 	Interval time.Duration
 	// Concurrency is how many meta.json and deletion marks are read at a time; 0 is 32.
 	Concurrency int
-	// DocumentBytes bounds the memory of documents (meta.json, marks, meta.pb) and listings while they
-	// are read and decoded, at least 2 MiB; 0 is 72 MiB. Those that find none free wait. One that needs
-	// more than all of it is refused, and its block is not served. What is kept of the documents of
-	// blocks that take more than 8 KiB each is bounded by as much, of each bucket.
+	// DocumentBytes bounds the memory of documents (meta.json, marks, meta.pb) and listings while
+	// they are read and decoded, at least 2 MiB; 0 is 72 MiB. Those that find none free wait. One
+	// that needs more than all of it is refused, and its block is not served. What is kept of the
+	// documents of blocks that take more than 8 KiB each is bounded by as much, of each bucket.
 	DocumentBytes int64
 	// RequestTimeout bounds the read of one meta.json or mark; 0 is 30 seconds.
 	RequestTimeout time.Duration

@@ -201,15 +201,19 @@ func (c *Catalog) readParquetFiles(ctx context.Context, listed, known map[string
 	defer stop()
 	c.parallel(len(reads), func(i int) error {
 		r := &results[i]
-		r.outcome, r.err = c.readObjectOf(ctx, c.opts.Parquet, reads[i], maxMetaSize, func(data []byte) error {
-			r.meta, r.broken = parseParquetMeta(data)
-			r.sum = xxhash.Sum64(data)
-			return nil
-		})
+		r.outcome, r.err = c.readObjectOf(ctx, c.opts.Parquet, reads[i], maxMetaSize,
+			func(data []byte) error {
+				r.meta, r.broken = parseParquetMeta(data)
+				r.sum = xxhash.Sum64(data)
+				return nil
+			})
 		if r.outcome == readBroken { // refused before it was read
 			r.outcome, r.broken = readOK, r.err
 		}
-		room.add(kept{r.meta.keeps(), reads[i], func(why error) { r.meta, r.broken = parquetMeta{}, why }})
+		room.add(kept{r.meta.keeps(), reads[i], func(why error) {
+			r.meta, r.broken = parquetMeta{},
+				why
+		}})
 		if r.outcome != readFailed {
 			progress()
 		}
@@ -256,7 +260,9 @@ type parquetMeta struct {
 }
 
 // keeps returns how many bytes m takes.
-func (m *parquetMeta) keeps() int64 { return int64(cap(m.blocks)) * int64(unsafe.Sizeof(ulid.ULID{})) }
+func (m *parquetMeta) keeps() int64 {
+	return int64(cap(m.blocks)) * int64(unsafe.Sizeof(ulid.ULID{}))
+}
 
 // The fields of the message in meta.pb.
 const (
@@ -302,7 +308,8 @@ func parseParquetMeta(data []byte) (parquetMeta, error) {
 				return fail("%.40q is no block ID", text)
 			}
 			if len(m.blocks) == maxListed {
-				return parquetMeta{}, fmt.Errorf("%w meta.pb: %w: it names more than %d blocks", errBroken, errRefused, maxListed)
+				return parquetMeta{}, fmt.Errorf("%w meta.pb: %w: it names more than %d blocks",
+					errBroken, errRefused, maxListed)
 			}
 			m.blocks = append(m.blocks, id)
 			data = data[n:]

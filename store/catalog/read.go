@@ -28,11 +28,13 @@ const (
 // documents. decode must not keep the bytes; its error is returned as it is. Whether an error means
 // a missing object is asked before the error is wrapped: some buckets do not look through wrapped
 // errors.
-func (c *Catalog) readObject(ctx context.Context, name string, limit int64, decode func(data []byte) error) (readOutcome, error) {
+func (c *Catalog) readObject(ctx context.Context, name string, limit int64,
+	decode func(data []byte) error) (readOutcome, error) {
 	return c.readObjectOf(ctx, c.reader, name, limit, decode)
 }
 
-func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name string, limit int64, decode func(data []byte) error) (readOutcome, error) {
+func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name string, limit int64,
+	decode func(data []byte) error) (readOutcome, error) {
 	for cost := documentCost(usualDocument); ; {
 		outcome, err := c.tryObject(ctx, bucket, name, limit, cost, decode)
 		var more *needsMore
@@ -43,9 +45,10 @@ func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name st
 	}
 }
 
-// tryObject is readObjectOf with a reservation to begin with. needsMore is in the chain of the error
-// if another read needs a larger one.
-func (c *Catalog) tryObject(ctx context.Context, bucket objectReader, name string, limit, cost int64, decode func(data []byte) error) (readOutcome, error) {
+// tryObject is readObjectOf with a reservation to begin with. needsMore is in the chain of the
+// error if another read needs a larger one.
+func (c *Catalog) tryObject(ctx context.Context, bucket objectReader, name string, limit,
+	cost int64, decode func(data []byte) error) (readOutcome, error) {
 	held, err := c.documents.reserve(ctx, cost)
 	if err != nil {
 		return failedOf(err), fmt.Errorf("read %s: %w", name, err)
@@ -120,15 +123,16 @@ func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaRe
 // fetchMeta reads a block's meta.json from the bucket, and keeps a copy of one that can be used.
 func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
 	var res metaResult
-	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize, func(data []byte) (err error) {
-		if res.meta, err = parseMeta(id, data); err != nil {
-			return err
-		}
-		if err := c.local.putMeta(id, data); err != nil {
-			c.diskFailed("copy of meta.json could not be written", err, "block", id)
-		}
-		return nil
-	})
+	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize,
+		func(data []byte) (err error) {
+			if res.meta, err = parseMeta(id, data); err != nil {
+				return err
+			}
+			if err := c.local.putMeta(id, data); err != nil {
+				c.diskFailed("copy of meta.json could not be written", err, "block", id)
+			}
+			return nil
+		})
 	c.metrics.metaReads.WithLabelValues(string(res.outcome)).Inc()
 	return res
 }
