@@ -6,6 +6,6 @@
 // values that should be shown and may hold a secret by mistake.
 //
 // A text is redacted where it leaves the process, and where larder makes an error of something that
-// was given. To redact a text twice changes nothing. Caveat: a secret without any such shape that
-// somebody puts under the name of a bucket, a host or a file is shown as that name.
+// was given. To redact a text twice changes nothing. Caveat: a secret without any such shape, in
+// the place of the name of a bucket, a host or a file, is shown as that name.
 package redaction
