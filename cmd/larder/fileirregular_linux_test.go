@@ -312,6 +312,50 @@ func TestABodyEndsWithItsRead(t *testing.T) {
 	}
 }
 
+// TestLargeFoldersAreListedInParts: of a folder with very many entries a part is held at a time, and
+// all are listed once.
+func TestLargeFoldersAreListedInParts(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "block", "file")
+	err := errors.Join(os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = maxEntries + 100
+	want := map[string]bool{"block/file": true}
+	for i := range n {
+		name := fmt.Sprintf("block/%d", i)
+		if err := os.Link(file, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		want[name] = true
+	}
+	b := &fileBucket{root: dir, places: newFilePlaces(dir, 1)}
+	folder, err := b.openDir("block")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []int{maxEntries, 101} {
+		entries, more, err := b.entries(folder, "block", objstore.IterParams{})
+		if len(entries) != part || more != (part == maxEntries) || err != nil {
+			t.Errorf("a part has %d entries, want %d; more %v, %v", len(entries), part, more, err)
+		}
+	}
+	if err := folder.Close(); err != nil {
+		t.Error(err)
+	}
+	err = b.Iter(t.Context(), "", func(name string) error {
+		if !want[name] {
+			t.Errorf("%s is listed, or twice", name)
+		}
+		delete(want, name)
+		return nil
+	}, objstore.WithRecursiveIter())
+	if err != nil || len(want) != 0 {
+		t.Errorf("%d are not listed, %v", len(want), err)
+	}
+}
+
 // TestPipesTakeNoThreads: a process over a bucket with a pipe for the meta.json of each of many
 // blocks is ready, serves the others, and has the threads of any other.
 func TestPipesTakeNoThreads(t *testing.T) {

@@ -30,40 +30,62 @@ func (b *fileBucket) IterWithAttributes(ctx context.Context, dir string,
 	return b.list(ctx, dir, objstore.ApplyIterOptions(options...), f)
 }
 
+// maxEntries is how many entries of a folder are read at a time: 4 MiB of them, about. An object
+// store's page of a listing has 1000.
+const maxEntries = 16384
+
 // listed is an entry of a folder that belongs into a listing.
 type listed struct {
 	objstore.IterObjectAttributes
 	folder bool
 }
 
-// list lists a folder in the order of names, and with Recursive what is below it. Folders without
-// an entry are left out, same as Thanos, and so is what is neither a file nor a folder. f may wait:
-// it has no place meanwhile.
+// list lists a folder, and with Recursive what is below it. Entries come in the order of their
+// names, but for a folder of more than maxEntries: those of each maxEntries do. Folders without an
+// entry are left out, same as Thanos, and so is what is neither a file nor a folder. f may wait: it
+// has no place meanwhile.
 func (b *fileBucket) list(ctx context.Context, dir string, p objstore.IterParams,
 	f func(objstore.IterObjectAttributes) error) error {
-	var entries []listed
-	err := b.places.do(ctx, "list", dir, func() (err error) {
-		entries, err = b.entries(dir, p)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.folder && p.Recursive {
-			err = b.list(ctx, e.Name, p, f)
-		} else {
-			err = f(e.IterObjectAttributes)
+	var rest *os.File // of the folder, nil once it was read
+	defer func() {
+		if rest != nil {
+			_ = rest.Close() // nothing was written
 		}
+	}()
+	for begun := false; !begun || rest != nil; begun = true {
+		var entries []listed
+		err := b.places.do(ctx, "list", dir, func() (err error) {
+			if !begun {
+				if rest, err = b.openDir(dir); rest == nil {
+					return err
+				}
+			}
+			var more bool
+			if entries, more, err = b.entries(rest, dir, p); err == nil && !more {
+				err = rest.Close()
+				rest = nil
+			}
+			return err
+		})
 		if err != nil {
 			return err
+		}
+		for _, e := range entries {
+			if e.folder && p.Recursive {
+				err = b.list(ctx, e.Name, p, f)
+			} else {
+				err = f(e.IterObjectAttributes)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// entries reads one folder. One that is not there has none.
-func (b *fileBucket) entries(dir string, p objstore.IterParams) ([]listed, error) {
+// openDir opens a folder of the bucket, nil for one that is not there.
+func (b *fileBucket) openDir(dir string) (*os.File, error) {
 	info, err := os.Stat(b.path(dir))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil, nil
@@ -71,30 +93,31 @@ func (b *fileBucket) entries(dir string, p objstore.IterParams) ([]listed, error
 	if err != nil {
 		return nil, err
 	}
-	folder, err := openFolder(b.path(dir))
-	if err != nil {
-		return nil, err
-	}
-	names, err := folder.ReadDir(-1)
-	_ = folder.Close() // it was read
-	if err != nil {
-		return nil, err
+	return openFolder(b.path(dir))
+}
+
+// entries reads the next entries of a folder, and reports whether there may be more.
+func (b *fileBucket) entries(folder *os.File, dir string, p objstore.IterParams) (
+	entries []listed, more bool, err error,
+) {
+	names, err := folder.ReadDir(maxEntries)
+	if err != nil && err != io.EOF {
+		return nil, false, err
 	}
 	slices.SortFunc(names, func(a, b fs.DirEntry) int {
 		return strings.Compare(a.Name(), b.Name())
 	})
 	top := strings.Trim(dir, objstore.DirDelim) == ""
-	var entries []listed
 	for _, n := range names {
 		e, ok, err := b.entry(filepath.ToSlash(filepath.Join(dir, n.Name())), n, top, p)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if ok {
 			entries = append(entries, e)
 		}
 	}
-	return entries, nil
+	return entries, len(names) == maxEntries, nil
 }
 
 // entry returns what a listing shows of an entry of a folder, ok false for nothing.
