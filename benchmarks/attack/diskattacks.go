@@ -14,7 +14,7 @@ import (
 	"larder/internal/loopback"
 )
 
-// diskAttacks are rows 8 and 9: a local user who was there first, and a log that repeats secrets.
+// diskAttacks are rows 8 and 9: the links of a local user, and a log that repeats secrets.
 func diskAttacks() []attack {
 	return []attack{
 		{name: "links", row: "8", prepare: prepareLinks, run: runLinks},

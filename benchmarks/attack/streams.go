@@ -52,8 +52,8 @@ func idleFrom(
 			}
 		}()
 		ended, opened := tally{}, 0
-		for end := time.Now().Add(time.Duration(t.n(20, 2)) * time.Second); time.Now().Before(
-			end) && !t.Ended(); {
+		end := time.Now().Add(time.Duration(t.n(20, 2)) * time.Second)
+		for time.Now().Before(end) && !t.Ended() {
 			for i, c := range all {
 				if c.usable() {
 					continue
@@ -118,7 +118,7 @@ func floodAttacks() []attack {
 	return []attack{
 		{name: "rapid-reset", row: "10", run: func(ctx context.Context, t *target) (string, error) {
 			text := message(large(labelValuesMethod, 10), false)
-			return floodFrames(ctx, t, "requests dropped at once", 50, t.n(10_000, 400),
+			return floodFrames(ctx, t, "requests dropped at once", 50, t.n(40_000, 400),
 				func(c *conn, n int) error {
 					id, err := c.headers(false, labelValuesMethod)
 					if err != nil {
@@ -187,7 +187,8 @@ func continuation(c *conn, n int) error {
 // floodTime bounds a flood.
 const floodTime = 60 * time.Second
 
-// floodFrames sends frames over many connections from one address, each anew when it was closed.
+// floodFrames sends frames over many connections from one address, and opens those again that
+// larder closes.
 func floodFrames(ctx context.Context, t *target, what string, conns, each int,
 	send func(c *conn, n int) error) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, floodTime)
