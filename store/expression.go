@@ -42,6 +42,9 @@ const (
 const (
 	keptOfValue, keptOfText, keptOfRange, keptOfRepetition = 64, 110, 20, 50
 	passingOfText, passingOfRange, passingOfRepetition     = 210, 20, 160
+	// keptOfGroup is for each group and each operation: a thread of the matcher has room for where
+	// every group begins and ends, although nothing asks for it, and each operation may be a thread.
+	keptOfGroup = 16
 	// passingOfOperator is for each byte that stands for no character, besides.
 	passingOfOperator = 240
 )
@@ -76,7 +79,8 @@ func costOf(expr string) (expressionCost, error) {
 		c.written = written
 	}
 	c.text = len(expr)
-	c.kept = keptOfText*int64(c.text) + keptOfRange*int64(c.ranges) + keptOfRepetition*int64(c.written)
+	c.kept = keptOfText*int64(c.text) + keptOfRange*int64(c.ranges) +
+		keptOfRepetition*int64(c.written) + keptOfGroup*int64(re.MaxCap())*int64(written)
 	c.passing = passingOfRange*int64(c.ranges) + passingOfRepetition*int64(c.written)
 	return c, nil
 }

@@ -82,6 +82,31 @@ func TestExpressionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestGroupsAreCounted: matching takes memory for every group in every thread. It is counted before
+// the expression is compiled.
+func TestGroupsAreCounted(t *testing.T) {
+	expr := strings.Repeat("(a?)", 1500)
+	cost, err := costOf(expr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := labels.NewFastRegexMatcher(expr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _ := allocated(func() any { return m.MatchString("b") })
+	if all > cost.kept || all < cost.kept/8 {
+		t.Errorf("matching takes %d bytes, %d are counted", all, cost.kept)
+	}
+	ms := []*storepb.LabelMatcher{{
+		Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Repeat("(a?)", 16_000),
+	}}
+	_, err = promMatchers(nil, roomy(), ms)
+	if err == nil || !strings.Contains(err.Error(), "compile to") {
+		t.Errorf("16,000 groups in a row: got %.300v, want that they need too much", err)
+	}
+}
+
 // TestExpressionsThatDashboardsSend are taken, for no more than they are said to keep.
 func TestExpressionsThatDashboardsSend(t *testing.T) {
 	for _, tc := range []struct {

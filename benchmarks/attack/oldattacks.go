@@ -153,6 +153,8 @@ func runRegexps(ctx context.Context, t *target) (string, error) {
 		"(x+x+)+y",
 		"(.*)*(.*)*(.*)*z",
 		strings.Repeat("(a?)", 5000) + strings.Repeat("a", 5000),
+		strings.Repeat("(a?)", 3000),
+		strings.Repeat("(a?)", 16_000),
 		strings.Repeat("(", 20_000) + strings.Repeat(")", 20_000),
 		`(\pL{1,500}){1,2}`,
 		strings.Repeat(`\pL`, 2000),
