@@ -135,7 +135,7 @@ func (r *request) holdUntilSent(t *text, answer proto.Message) {
 		return
 	}
 	turn := r.turn
-	if t.held.UntilSent(n, turn.Release) {
+	if t.held.UntilSent(turn.Release) {
 		turn.Shrink(turn.Bytes() - 2*n)
 		r.turn = nil
 	}

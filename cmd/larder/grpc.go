@@ -40,7 +40,7 @@ const (
 	// hostile requests do not exhaust the memory.
 	maxRequestBytes = 16 << 20
 	// maxHeaderBytes bounds the metadata of a request. grpc's default is 16 MiB.
-	maxHeaderBytes = 64 << 10
+	maxHeaderBytes = 16 << 10
 	// handshakeTimeout is what a new connection has for TLS and the beginning of HTTP/2.
 	handshakeTimeout = 20 * time.Second
 	// A connection on which nothing came for deadPeerPing is asked, and closed when no answer came for deadPeerTimeout: grpc's default is 2 hours.
@@ -59,6 +59,8 @@ const (
 	// watchLifetime is how long a Watch of Health lasts. Without an end max-connection-age would
 	// not end its connection.
 	watchLifetime = time.Hour
+	// maxConnectionGrace is how long requests may go on on a connection of that age.
+	maxConnectionGrace = time.Hour
 	// maxConnectionIdle is how long a connection without requests stays. Queriers ask for Info every few seconds.
 	maxConnectionIdle = 15 * time.Minute
 )
@@ -155,7 +157,8 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 			recovery.StreamServerInterceptor(recovered)),
 	}
 	opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{
-		MaxConnectionAge: max(0, conf.maxConnectionAge), MaxConnectionIdle: maxConnectionIdle, Time: deadPeerPing, Timeout: deadPeerTimeout,
+		MaxConnectionAge: max(0, conf.maxConnectionAge), MaxConnectionAgeGrace: maxConnectionGrace,
+		MaxConnectionIdle: maxConnectionIdle, Time: deadPeerPing, Timeout: deadPeerTimeout,
 	}))
 	if conf.maxStreams > 0 {
 		// It also is what bounds the handlers of a client that begins requests and drops them at once.
@@ -179,9 +182,10 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 	srv := &rpcServer{
 		Server: grpc.NewServer(opts...), health: health.NewServer(), open: open, certs: certs,
 	}
-	api := intake.Registrar{Server: srv, Account: s.messages, Sending: open.Sending}
+	api := intake.Registrar{Server: srv, Account: s.messages, Requests: open}
 	storepb.RegisterStoreServer(api, s.store)
-	small := intake.Registrar{Server: srv, Account: s.messages, MaxMessageBytes: maxSmallMessage}
+	small := api
+	small.MaxMessageBytes = maxSmallMessage
 	storepb.RegisterInfoServer(small, s.info)
 	small.Around = (&inbound.Pool{Lifetime: watchLifetime}).Around
 	healthpb.RegisterHealthServer(small, srv.health)

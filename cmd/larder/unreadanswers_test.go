@@ -11,7 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
 	"larder/internal/inbound"
@@ -21,27 +24,65 @@ import (
 	"larder/store/storepb"
 )
 
-// largeAnswers is a store whose label names are a mebibyte, which it holds until they were sent.
-type largeAnswers struct {
+// answering is a store behind a listener whose label names are of a given size, and are held until
+// they were sent.
+type answering struct {
 	storepb.UnimplementedStoreServer
-	messages  *intake.Account
-	began     chan struct{}
-	releases  chan struct{}
+	size      int
 	withError bool
+	messages  *intake.Account
+	began     chan struct{} // of each handler
+	releases  chan struct{} // of each answer
+
+	address string
+	log     *telemetrytest.Buffer
+	reg     *prometheus.Registry
+	stop    func()
 }
 
-const largeAnswer = 1 << 20
-
-func (s *largeAnswers) LabelNames(
-	ctx context.Context,
-	_ *storepb.LabelNamesRequest,
+func (s *answering) LabelNames(
+	ctx context.Context, _ *storepb.LabelNamesRequest,
 ) (*storepb.LabelNamesResponse, error) {
-	intake.Of(ctx, s.messages).UntilSent(largeAnswer, func() { s.releases <- struct{}{} })
+	intake.Of(ctx, s.messages).UntilSent(func() { s.releases <- struct{}{} })
 	s.began <- struct{}{}
 	if s.withError {
 		return nil, status.Error(codes.Aborted, "of the handler")
 	}
-	return &storepb.LabelNamesResponse{Names: []string{strings.Repeat("a", largeAnswer)}}, nil
+	return &storepb.LabelNamesResponse{Names: []string{strings.Repeat("a", s.size)}}, nil
+}
+
+func serveAnswers(t *testing.T, size int, bounds services) *answering {
+	t.Helper()
+	s := &answering{
+		size: size, messages: intake.NewAccount(0, nil),
+		began: make(chan struct{}, 1000), releases: make(chan struct{}, 1000),
+		log: &telemetrytest.Buffer{}, reg: prometheus.NewRegistry(),
+	}
+	logger := slog.New(slog.NewTextHandler(s.log, nil))
+	bounds.store, bounds.info, bounds.messages = s, storepb.UnimplementedInfoServer{}, s.messages
+	requests := requestlog.New(nil, requestLogOptions(logger))
+	conf := grpcConfig{reflection: true}
+	srv, err := newRPCServer(conf, bounds, requests, logger, s.reg, noTracing(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address, s.stop = l.Addr().String(), srv.Stop
+	served := make(chan error, 1)
+	go func() {
+		o := inbound.Options{Requests: srv.open, Logger: logger, Server: "grpc"}
+		served <- srv.Serve(inbound.New(l, o))
+	}()
+	t.Cleanup(func() {
+		srv.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 // deafConn reads nothing once it is deaf, so that the server's windows stay shut.
@@ -67,76 +108,39 @@ func (c deafConn) Close() error {
 	return c.Conn.Close()
 }
 
+// dial connects a client, which reads until deaf is closed.
+func (s *answering) dial(t *testing.T, deaf chan struct{}) *grpc.ClientConn {
+	t.Helper()
+	dialer := func(ctx context.Context, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+		closed := make(chan struct{})
+		return deafConn{Conn: c, deaf: deaf, closed: closed, once: &sync.Once{}}, err
+	}
+	conn, err := grpc.NewClient(s.address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(2*s.size+1000)),
+		grpc.WithContextDialer(dialer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	conn.Connect()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		conn.WaitForStateChange(t.Context(), state)
+	}
+	return conn
+}
+
+func ask(ctx context.Context, conn *grpc.ClientConn) error {
+	_, err := storepb.NewStoreClient(conn).LabelNames(ctx, &storepb.LabelNamesRequest{})
+	return err
+}
+
 // TestAnswersThatAreNotRead are held, and let go when they are read, dropped, or their connection
 // goes. When there are too many the connection with most of them is closed.
 func TestAnswersThatAreNotRead(t *testing.T) {
-	log := &telemetrytest.Buffer{}
-	logger := slog.New(slog.NewTextHandler(log, nil))
-	s := &largeAnswers{
-		messages: intake.NewAccount(
-			0,
-			nil,
-		), began: make(chan struct{}, 10), releases: make(chan struct{}, 10),
-	}
-	conf := services{
-		store: s, info: storepb.UnimplementedInfoServer{}, messages: s.messages, unsent: 5 * largeAnswer / 2,
-	}
-	requests := requestlog.New(nil, requestLogOptions(logger))
-	srv, err := newRPCServer(
-		grpcConfig{},
-		conf,
-		requests,
-		logger,
-		prometheus.NewRegistry(),
-		noTracing(t),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() {
-		o := inbound.Options{Requests: srv.open, Logger: logger, Server: "grpc"}
-		served <- srv.Serve(inbound.New(l, o))
-	}()
-	t.Cleanup(func() {
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
-	dial := func(deaf chan struct{}) *grpc.ClientConn {
-		conn, err := grpc.NewClient(
-			l.Addr().String(),
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(2*largeAnswer)),
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-				c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-				return deafConn{
-					Conn:   c,
-					deaf:   deaf,
-					closed: make(chan struct{}),
-					once:   &sync.Once{},
-				}, err
-			}),
-		)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = conn.Close() })
-		conn.Connect()
-		for state := conn.GetState(); state.String() != "READY"; state = conn.GetState() {
-			conn.WaitForStateChange(t.Context(), state)
-		}
-		return conn
-	}
-	ask := func(ctx context.Context, conn *grpc.ClientConn) error {
-		_, err := storepb.NewStoreClient(conn).LabelNames(ctx, &storepb.LabelNamesRequest{})
-		return err
-	}
+	const size = 1 << 20
+	s := serveAnswers(t, size, services{unsent: 5 * size / 2})
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	askAside := func(ctx context.Context, conn *grpc.ClientConn) {
@@ -153,7 +157,8 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 	}
 
 	// Read.
-	if err := ask(t.Context(), dial(make(chan struct{}))); err != nil {
+	reads := s.dial(t, make(chan struct{}))
+	if err := ask(t.Context(), reads); err != nil {
 		t.Fatal(err)
 	}
 	<-s.began
@@ -161,19 +166,27 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 
 	// An error has no answer.
 	s.withError = true
-	if err := ask(t.Context(), dial(make(chan struct{}))); status.Code(err) != codes.Aborted {
+	if err := ask(t.Context(), reads); status.Code(err) != codes.Aborted {
 		t.Errorf("got %v", err)
 	}
 	<-s.began
 	<-s.releases
 	s.withError = false
 
-	// Not read, then dropped.
+	// Not read, then dropped. What another connection is answered meanwhile gives a wrong release
+	// time to show.
 	deaf := make(chan struct{})
-	conn := dial(deaf)
+	conn := s.dial(t, deaf)
 	close(deaf)
 	ctx, cancel := context.WithCancel(t.Context())
 	askAside(ctx, conn)
+	for range 20 {
+		if err := ask(t.Context(), reads); err != nil {
+			t.Fatal(err)
+		}
+		<-s.began
+		<-s.releases
+	}
 	none("not read")
 	cancel()
 	<-s.releases
@@ -188,7 +201,7 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 
 	// Too many: two of one connection go for one of another.
 	deaf = make(chan struct{})
-	most, one := dial(deaf), dial(deaf)
+	most, one := s.dial(t, deaf), s.dial(t, deaf)
 	close(deaf)
 	askAside(t.Context(), most)
 	askAside(t.Context(), most)
@@ -202,8 +215,79 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 	}
 	<-s.releases
 	_ = most.Close()
-	srv.Stop() // the line is written by the handler of the request that was one too many
-	if !strings.Contains(log.String(), "answers_unread") {
-		t.Errorf("the log does not tell why:\n%s", log.String())
+	s.stop() // the line is written by the handler of the request that was one too many
+	if !strings.Contains(s.log.String(), "answers_unread") {
+		t.Errorf("the log does not tell why:\n%s", s.log.String())
+	}
+}
+
+// TestManyAnswersThatAreNotRead: their handlers have returned, so that no request is open, and
+// their bytes are few. Each still holds a stream of grpc's.
+func TestManyAnswersThatAreNotRead(t *testing.T) {
+	const size = 70_000 // beyond the window of a stream
+	s := serveAnswers(t, size, services{unsent: 1 << 40})
+	deaf := make(chan struct{})
+	conn := s.dial(t, deaf)
+	close(deaf)
+	ended := make(chan error, 600)
+	for range 600 {
+		go func() { ended <- ask(t.Context(), conn) }()
+	}
+	for range 600 {
+		<-s.began
+	}
+	for range 600 {
+		<-s.releases // larder has closed the connection, which is too deaf to notice
+	}
+	_ = conn.Close()
+	for range 600 {
+		<-ended
+	}
+	if !strings.Contains(s.log.String(), "answers_unread") {
+		t.Errorf("the log does not tell why:\n%s", s.log.String())
+	}
+}
+
+// TestARefusalIsNoDrop: a client that reads its refusals is not taken for one that drops its
+// requests.
+func TestARefusalIsNoDrop(t *testing.T) {
+	s := serveAnswers(t, 1, services{})
+	client := healthpb.NewHealthClient(s.dial(t, make(chan struct{})))
+	for _, size := range []int{5000, 10} { // too large, and of no service
+		req := &healthpb.HealthCheckRequest{Service: strings.Repeat("a", size)}
+		for range 2500 {
+			if _, err := client.Check(t.Context(), req); status.Code(err) == codes.Unavailable {
+				t.Fatal(err)
+			}
+		}
+	}
+	if strings.Contains(s.log.String(), "hung up") {
+		t.Error(s.log.String())
+	}
+}
+
+// TestAnIdleStreamMakesNoMessageIncomplete: while a stream awaits its next message, those that
+// arrive are not counted on and on.
+func TestAnIdleStreamMakesNoMessageIncomplete(t *testing.T) {
+	s := serveAnswers(t, 1, services{incomplete: 1 << 20})
+	conn := s.dial(t, make(chan struct{}))
+	stream, err := reflectionpb.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionpb.ServerReflectionRequest{
+		MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatal(err)
+	}
+	req := &storepb.LabelNamesRequest{WithoutReplicaLabels: []string{strings.Repeat("a", 50_000)}}
+	for range 100 {
+		if _, err := storepb.NewStoreClient(conn).LabelNames(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+		<-s.releases
 	}
 }

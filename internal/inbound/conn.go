@@ -34,6 +34,10 @@ type Addr struct {
 	conn *Conn
 }
 
+// Network is "unix" for grpc's channelz: it tells the text of such an address, by which streams
+// finds the connection, and of "tcp" it believes that it is a *net.TCPAddr.
+func (*Addr) Network() string { return "unix" }
+
 // From returns the connection that an address came from; nil for another's.
 func From(a net.Addr) *Conn {
 	if own, ok := a.(*Addr); ok {
@@ -99,7 +103,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	}
 	n, err := c.Conn.Write(b)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		c.hangUp(writeStalled)
+		c.hangUp(writeStalled, false)
 	}
 	return n, err
 }
@@ -110,7 +114,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if r := c.listener.opts.Requests; r != nil {
 		if loser := r.received(c, n); loser != nil {
-			loser.hangUp(halfReceived)
+			loser.hangUp(halfReceived, true)
 		}
 	}
 	if c.source.limiter == nil {
@@ -129,35 +133,36 @@ func (c *Conn) Read(b []byte) (int, error) {
 
 // Close implements net.Conn.
 func (c *Conn) Close() error {
-	c.depart(false)
+	if c.closed.CompareAndSwap(false, true) {
+		c.depart()
+	}
 	return c.Conn.Close()
 }
 
-// depart takes the connection out of what the listener knows, and remembers whether its client is
-// to blame. It reports whether this call did.
-func (c *Conn) depart(blame bool) bool {
-	if !c.closed.CompareAndSwap(false, true) {
-		return false
-	}
-	if blame {
-		c.source.hangUps.Allow()
-	}
+// depart takes the connection out of what the listener knows. The goroutine that has set closed
+// calls it.
+func (c *Conn) depart() {
 	close(c.done)
 	c.listener.leave(c)
-	return true
 }
 
-// hangUp closes the connection for what its client did or did not do. It is counted and logged
-// once.
-func (c *Conn) hangUp(reason string) {
-	// Honest clients stall too.
-	stalled := reason == writeStalled || reason == streamsStalled || reason == answersUnread
-	if !c.depart(!stalled) {
+// hangUp closes the connection for what its client did or did not do. It is counted once. A client
+// that is blamed too often finds its new connections refused; clients that stall are not, honest
+// ones do.
+func (c *Conn) hangUp(reason string, blame bool) {
+	if !c.closed.CompareAndSwap(false, true) {
 		return
 	}
 	l := c.listener
 	l.opts.Metrics.hungUp.WithLabelValues(l.opts.Server, reason).Inc()
-	l.opts.Logger.Warn("hung up on a client", "server", l.opts.Server, "client", c.addr.Addr, "reason", reason)
+	l.told.Do(func() { // clients that mean harm must not fill the log
+		l.opts.Logger.Warn("hung up on a client",
+			"server", l.opts.Server, "client", c.addr.Addr, "reason", reason)
+	})
+	if blame {
+		c.source.hangUps.Allow()
+	}
+	c.depart()
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // what it does not read need not be kept for it
 	}
@@ -178,6 +183,6 @@ func (c *Conn) Stalled() {
 	}
 	l.mu.Unlock()
 	if oldest != nil {
-		oldest.hangUp(streamsStalled)
+		oldest.hangUp(streamsStalled, false)
 	}
 }

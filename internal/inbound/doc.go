@@ -4,7 +4,9 @@
 // A Listener bounds connections and how fast their bytes are read. It sees TCP alone, below TLS.
 // Requests counts open requests and the bytes of incomplete messages, from a request's headers on.
 // A Pool has the places of streams that live as long as their clients like. All count by client,
-// and the client that holds most for its share loses first.
+// and the client that holds most for its share loses first. Requests also counts answers that grpc
+// has not written, because a client can keep them by not reading: channelz tells how many there
+// are.
 //
 // # What it holds
 //

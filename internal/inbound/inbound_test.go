@@ -110,6 +110,38 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestTheClientWithMostConnectionsLosesOne to another client that comes when all are taken.
+func TestTheClientWithMostConnectionsLosesOne(t *testing.T) {
+	l := listen(t, Options{Max: 3, MaxPerClient: -1, Server: "grpc", Metrics: NewMetrics(nil)})
+	echo(t, l)
+	var crowd []net.Conn
+	for range 3 {
+		c, ok := letIn(t, l)
+		if !ok {
+			t.Fatal("one of three was refused")
+		}
+		crowd = append(crowd, c)
+	}
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	other, err := d.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(other, make([]byte, 1)); err != nil {
+		t.Errorf("another client was refused: %v", err)
+	}
+	if _, err := crowd[2].Read(make([]byte, 1)); err == nil {
+		t.Error("the newest connection of the client with most goes on")
+	}
+	n := testutil.ToFloat64(l.opts.Metrics.hungUp.WithLabelValues("grpc", crowded))
+	if n != 1 {
+		t.Errorf("%v connections were closed for others, want 1", n)
+	}
+	for _, c := range append(crowd, other) {
+		_ = c.Close()
+	}
+}
+
 // TestOneClientIsOneNetwork: an IPv6 client has a whole /64 to itself.
 func TestOneClientIsOneNetwork(t *testing.T) {
 	of := func(ip string) string { return clientOf(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}).String() }
@@ -146,18 +178,21 @@ func startRPC(t *testing.T, o Options, ro RequestsOptions) *rpc {
 	}
 	o.Server, o.Metrics = "grpc", NewMetrics(r.reg)
 	r.l = listen(t, o)
-	srv := grpc.NewServer(grpc.InTapHandle(requests.Tap), grpc.ChainStreamInterceptor(requests.Stream),
+	srv := grpc.NewServer(
+		grpc.InTapHandle(requests.Tap),
+		grpc.ChainStreamInterceptor(requests.Stream),
 		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error {
 			if p, ok := peer.FromContext(stream.Context()); ok {
-				r.conns <- From(p.Addr)
+				tell(r.conns, From(p.Addr))
 			}
 			err := stream.RecvMsg(&wrapperspb.BytesValue{})
 			for err == nil {
 				err = stream.SendMsg(&wrapperspb.BytesValue{Value: make([]byte, 256<<10)})
 			}
-			r.ended <- err
+			tell(r.ended, err)
 			return err
-		}))
+		}),
+	)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(r.l) }()
 	t.Cleanup(func() {
@@ -167,6 +202,14 @@ func startRPC(t *testing.T, o Options, ro RequestsOptions) *rpc {
 		}
 	})
 	return r
+}
+
+// tell sends what a test may want to know, and no more than there is room for.
+func tell[T any](c chan T, v T) {
+	select {
+	case c <- v:
+	default:
+	}
 }
 
 func (r *rpc) hungUp(t *testing.T, reason string) {
@@ -197,7 +240,9 @@ func from(ip string) grpc.DialOption {
 
 func (r *rpc) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
-	conn, err := grpc.NewClient(r.l.Addr().String(), append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	conn, err := grpc.NewClient(
+		r.l.Addr().String(),
+		append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +254,11 @@ func (r *rpc) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 // then SendMsg reports io.EOF, and RecvMsg has the reason.
 func call(t *testing.T, conn *grpc.ClientConn, send bool) grpc.ClientStream {
 	t.Helper()
-	stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/any/thing")
+	stream, err := conn.NewStream(
+		t.Context(),
+		&grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+		"/any/thing",
+	)
 	if err == nil && send {
 		if err = stream.SendMsg(&wrapperspb.BytesValue{}); errors.Is(err, io.EOF) {
 			err = nil
@@ -250,7 +299,12 @@ func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
 	conn := r.dial(t, grpc.WithInitialWindowSize(1<<30), grpc.WithInitialConnWindowSize(1<<30),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 			c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-			return deafConn{Conn: c, deaf: deaf, closed: make(chan struct{}), once: &sync.Once{}}, err
+			return deafConn{
+				Conn:   c,
+				deaf:   deaf,
+				closed: make(chan struct{}),
+				once:   &sync.Once{},
+			}, err
 		}))
 	stream := call(t, conn, true)
 	if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {

@@ -14,9 +14,11 @@ import (
 
 // Options bound the connections of a Listener. The zero value works.
 type Options struct {
-	// Max is the number of connections, default 1024; MaxPerClient those from one address (IPv6: one /64), default 256. Negative means no
-	// bound. What comes on top is closed at once. A connection costs some 100 KiB before anything is asked on it; behind a proxy all
-	// clients are one address.
+	// Max is the number of connections, default 1024; MaxPerClient those from one address (IPv6:
+	// one /64), default 256. Negative means no bound. A connection beyond MaxPerClient is closed at
+	// once. One beyond Max takes the place of the newest of the client that has most for its share,
+	// or is closed if that is its own. A connection costs some 100 KiB before anything is asked on
+	// it; behind a proxy all clients are one address.
 	Max, MaxPerClient int
 	// WriteTimeout closes a connection when what is to be sent cannot be handed to the system for so long, because the client's side takes
 	// nothing at all; default 1 minute, negative: never. It ends about an eighth of it early or late.
@@ -83,6 +85,8 @@ type Listener struct {
 	net.Listener
 	opts Options
 
+	told rate.Sometimes // logs that larder hung up
+
 	mu      sync.Mutex // guards what follows
 	total   int
 	sources map[netip.Prefix]*source
@@ -91,7 +95,8 @@ type Listener struct {
 
 // source is a client that has connections.
 type source struct {
-	connections int // guarded by Listener.mu
+	connections int     // guarded by Listener.mu
+	newest      []*Conn // the same; the newest last
 	shares      int
 	hangUps     *rate.Limiter // has a token for each time that the client may be hung up on
 	limiter     *rate.Limiter // of bytes read; nil for none
@@ -142,7 +147,10 @@ func New(l net.Listener, opts Options) *Listener {
 	for _, why := range reasons {
 		opts.Metrics.hungUp.WithLabelValues(opts.Server, why)
 	}
-	return &Listener{Listener: l, opts: opts, sources: map[netip.Prefix]*source{}}
+	return &Listener{
+		Listener: l, opts: opts, sources: map[netip.Prefix]*source{},
+		told: rate.Sometimes{First: 10, Interval: time.Second},
+	}
 }
 
 // Why a connection was refused, or closed.
@@ -158,11 +166,12 @@ const (
 	halfReceived    = "half_received"
 	requestsDropped = "requests_dropped"
 	answersUnread   = "answers_unread"
+	crowded         = "crowded"
 )
 
 var reasons = []string{
 	writeStalled, streamsStalled, tooManyRequests, notReceived, halfReceived, requestsDropped,
-	answersUnread,
+	answersUnread, crowded,
 }
 
 // Accept implements net.Listener.
@@ -172,25 +181,38 @@ func (l *Listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		conn := &Conn{Conn: c, listener: l, client: clientOf(c.RemoteAddr()), done: make(chan struct{})}
+		conn := &Conn{
+			Conn:     c,
+			listener: l,
+			client:   clientOf(c.RemoteAddr()),
+			done:     make(chan struct{}),
+		}
 		conn.addr = &Addr{Addr: c.RemoteAddr(), conn: conn}
-		bound := l.enter(conn)
+		bound, loser := l.enter(conn)
+		if loser != nil {
+			loser.hangUp(crowded, false)
+		}
 		if bound == "" {
 			return conn, nil
 		}
 		l.opts.Metrics.refused.WithLabelValues(l.opts.Server, bound).Inc()
-		l.opts.Logger.Debug("connection refused, there are too many", "server", l.opts.Server, "client", c.RemoteAddr(), "bound", bound)
+		l.opts.Logger.Debug(
+			"connection refused, there are too many",
+			"server",
+			l.opts.Server,
+			"client",
+			c.RemoteAddr(),
+			"bound",
+			bound,
+		)
 		_ = c.Close() // nothing was sent
 	}
 }
 
 // enter counts a connection; it names the bound that keeps it out.
-func (l *Listener) enter(c *Conn) (bound string) {
+func (l *Listener) enter(c *Conn) (bound string, loser *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.opts.Max > 0 && l.total >= l.opts.Max {
-		return boundAll
-	}
 	src := l.sources[c.client]
 	if src == nil {
 		if len(l.sources) >= rememberedClients {
@@ -208,16 +230,38 @@ func (l *Listener) enter(c *Conn) (bound string) {
 		l.sources[c.client] = src
 	}
 	if l.opts.MaxPerClient > 0 && src.connections >= l.opts.MaxPerClient*src.shares {
-		return boundClient
+		return boundClient, nil
 	}
 	if src.hangUps.Tokens() < 1 {
-		return boundHungUp
+		return boundHungUp, nil
+	}
+	if l.opts.Max > 0 && l.total >= l.opts.Max {
+		if loser = l.crowding(src); loser == nil {
+			return boundAll, nil
+		}
 	}
 	src.connections++
+	src.newest = append(src.newest, c)
 	c.source = src
 	l.total++
 	l.opts.Metrics.open.WithLabelValues(l.opts.Server).Inc()
-	return ""
+	return "", loser
+}
+
+// crowding returns the newest connection of the client that has most for its shares, if that is
+// more than src would have with one more.
+func (l *Listener) crowding(src *source) *Conn {
+	var worst *source
+	most := float64(src.connections+1) / float64(src.shares)
+	for _, s := range l.sources {
+		if load := float64(s.connections) / float64(s.shares); load > most {
+			worst, most = s, load
+		}
+	}
+	if worst == nil {
+		return nil
+	}
+	return worst.newest[len(worst.newest)-1]
 }
 
 func (l *Listener) leave(c *Conn) {
@@ -227,6 +271,7 @@ func (l *Listener) leave(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.total--
+	c.source.newest = slices.DeleteFunc(c.source.newest, func(o *Conn) bool { return o == c })
 	if c.source.connections--; c.source.connections == 0 && c.source.blameless() {
 		delete(l.sources, c.client)
 	}

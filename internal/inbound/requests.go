@@ -3,6 +3,7 @@ package inbound
 import (
 	"cmp"
 	"context"
+	"io"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -10,7 +11,9 @@ import (
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 )
 
@@ -45,8 +48,9 @@ type RequestsOptions struct {
 	// all connections; default 64 MiB. When there are more, the connection that holds most of them
 	// is closed.
 	HalfReceived int64
-	// Unsent is how many bytes of unary answers may be kept that their clients have not read,
-	// besides a single one; default 64 MiB.
+	// Unsent is how many bytes of answers may be kept after their handlers have returned, because
+	// their clients do not read, besides a single one; default 64 MiB. When there are more, the
+	// client that has most for its share loses the connection that has most.
 	Unsent int64
 	// Shares weigh clients; nil: all have one.
 	Shares Shares
@@ -61,10 +65,14 @@ type RequestsOptions struct {
 type Requests struct {
 	opts RequestsOptions
 
+	streams *streams
+
 	mu           sync.Mutex // guards what follows; never held while a connection is closed
 	open         int
 	halfReceived int64
-	unsent       int64
+	unsent       int64 // bytes of answers that may not have been written
+	looked       time.Time
+	timer        *time.Timer // looks while there are connections with requests
 	clients      map[netip.Prefix]*clientRequests
 }
 
@@ -82,11 +90,14 @@ type connRequests struct {
 	conn      *Conn
 	client    *clientRequests
 	open      int
-	receiving int   // requests of which the message is awaited
-	received  int64 // bytes since receiving was 0
-	unsent    int64 // bytes of answers
-	answers   map[*unsent]struct{}
-	gone      bool // hung up on, or closed
+	receiving int     // requests of which the message is awaited
+	received  int64   // bytes since receiving was 0
+	tails     []int64 // bytes of answers that may not have been written
+	unsent    int64   // their sum
+	// undelivered is how many answers were not written when grpc was asked last.
+	undelivered int
+	answers     map[*unsent]struct{}
+	gone        bool // hung up on, or closed
 }
 
 // NewRequests returns a Requests without requests.
@@ -96,7 +107,7 @@ func NewRequests(opts RequestsOptions) *Requests {
 	opts.ReceiveTimeout = cmp.Or(opts.ReceiveTimeout, defaultReceiveTimeout)
 	opts.HalfReceived = cmp.Or(opts.HalfReceived, defaultHalfReceived)
 	opts.Unsent = cmp.Or(opts.Unsent, defaultUnsent)
-	return &Requests{opts: opts, clients: map[netip.Prefix]*clientRequests{}}
+	return &Requests{opts: opts, streams: newStreams(), clients: map[netip.Prefix]*clientRequests{}}
 }
 
 // arrival is one request until its message has arrived and its handler has returned.
@@ -105,7 +116,10 @@ type arrival struct {
 	conn     *connRequests
 	timer    *time.Timer
 	arrived  atomic.Bool
-	answered atomic.Bool
+	began    atomic.Bool // its handler has begun
+	refused  atomic.Bool // receiving its message has failed, and not by its client
+
+	ended bool // guarded by Requests.mu; it is open no more
 }
 
 type arrivalKey struct{}
@@ -123,7 +137,7 @@ func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error
 	if loser != nil {
 		// To refuse this request alone would be cheaper, but grpc keeps the timers of requests that
 		// are refused here.
-		loser.hangUp(tooManyRequests)
+		loser.hangUp(tooManyRequests, true)
 	}
 	if held == nil {
 		return ctx, nil // of a connection that larder hangs up on
@@ -131,14 +145,13 @@ func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error
 	a := &arrival{requests: r, conn: held}
 	a.timer = time.AfterFunc(r.opts.ReceiveTimeout, func() {
 		if ctx.Err() == nil {
-			c.hangUp(notReceived)
+			c.hangUp(notReceived, true)
 		}
 	})
 	context.AfterFunc(ctx, func() { // grpc ends the context with the request
 		a.timer.Stop()
-		for _, loser := range r.leave(a, ctx.Err()) {
-			loser.hangUp(requestsDropped)
-		}
+		dropped := ctx.Err() == context.Canceled && !a.began.Load()
+		hangUpAll(r.leave(a, dropped), requestsDropped)
 	})
 	return context.WithValue(ctx, arrivalKey{}, a), nil
 }
@@ -188,6 +201,9 @@ func (r *Requests) connection(c *Conn) *connRequests {
 	}
 	held := &connRequests{conn: c, client: client}
 	client.conns[c] = held
+	if r.timer == nil {
+		r.timer = time.AfterFunc(lookEvery, r.watch)
+	}
 	return held
 }
 
@@ -262,6 +278,28 @@ func (r *Requests) await(held *connRequests) {
 	held.receiving++
 }
 
+// Received notes that a message of so many bytes, decompressed, has arrived.
+func Received(ctx context.Context, bytes int) {
+	a, ok := ctx.Value(arrivalKey{}).(*arrival)
+	if !ok {
+		return
+	}
+	// What it took on the wire is not known if it was compressed; more than 1 MiB is settled when
+	// no message is awaited.
+	const headers = 2 << 10
+	a.requests.credit(a.conn, min(int64(bytes), 1<<20)+headers)
+}
+
+// credit takes bytes of a message that has arrived out of those of incomplete ones.
+func (r *Requests) credit(held *connRequests, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n = min(n, held.received); !held.gone {
+		held.received -= n
+		r.halfReceived -= n
+	}
+}
+
 // settle notes that one message fewer is awaited.
 func (r *Requests) settle(held *connRequests) {
 	r.mu.Lock()
@@ -273,8 +311,9 @@ func (r *Requests) settle(held *connRequests) {
 	}
 }
 
-// leave counts a request no more. It returns all connections of a client that has dropped too many.
-func (r *Requests) leave(a *arrival, why error) (losers []*Conn) {
+// leave counts a request no more. If its client has dropped it and too many before, all connections
+// of the client are returned.
+func (r *Requests) leave(a *arrival, dropped bool) (losers []*Conn) {
 	if a.arrived.CompareAndSwap(false, true) {
 		r.settle(a.conn)
 	}
@@ -284,16 +323,61 @@ func (r *Requests) leave(a *arrival, why error) (losers []*Conn) {
 	if held.gone {
 		return nil // requests that end with their connection were not dropped
 	}
-	held.open--
-	held.client.open--
-	r.open--
-	if why != context.Canceled || a.answered.Load() || held.client.dropped.Allow() {
+	r.end(a)
+	if !dropped {
 		return nil
 	}
-	for _, other := range held.client.conns {
+	return r.drop(held.client)
+}
+
+// end counts a request no more as open. It is called with the lock held, while its connection is
+// not gone.
+func (r *Requests) end(a *arrival) {
+	if !a.ended {
+		a.ended = true
+		a.conn.open--
+		a.conn.client.open--
+		r.open--
+	}
+}
+
+// drop counts a request that a client has dropped. It is called with the lock held.
+func (r *Requests) drop(client *clientRequests) (losers []*Conn) {
+	if client.dropped.Allow() {
+		return nil
+	}
+	for _, other := range client.conns {
 		losers = append(losers, r.lose(other))
 	}
 	return losers
+}
+
+// begin notes that the handler of a request begins. The caller calls end with the error that it
+// returned.
+func (r *Requests) begin(ctx context.Context, a *arrival) (end func(error)) {
+	a.began.Store(true)
+	return func(err error) {
+		// A client that resets a stream cancels its context while the handler runs. So does larder
+		// when it does not accept a message, or when it ends a request whose answer is not read.
+		if ctx.Err() != context.Canceled || a.refused.Load() || status.Code(err) == codes.Aborted {
+			return
+		}
+		r.mu.Lock()
+		var losers []*Conn
+		if !a.conn.gone {
+			losers = r.drop(a.conn.client)
+		}
+		r.mu.Unlock()
+		hangUpAll(losers, requestsDropped)
+	}
+}
+
+// Began notes that grpc has called the handler of a unary request, which it does before it decodes
+// the message: larder may refuse it from here on.
+func Began(ctx context.Context) {
+	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
+		a.began.Store(true)
+	}
 }
 
 // closed forgets a connection.
@@ -319,34 +403,30 @@ func (a *arrival) hasArrived() {
 	}
 }
 
-// Unary notes that a request has arrived, and when it is answered.
+// Unary notes that a request has arrived, and how it ended.
 func (r *Requests) Unary(
-	ctx context.Context,
-	req any,
-	_ *grpc.UnaryServerInfo,
-	next grpc.UnaryHandler,
-) (any, error) {
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (resp any, err error) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
 		return next(ctx, req)
 	}
 	a.hasArrived()
-	defer a.answered.Store(true)
+	end := r.begin(ctx, a)
+	defer func() { end(err) }()
 	return next(ctx, req)
 }
 
-// Stream notes when the first message of a request has arrived, and when it is answered.
+// Stream notes when the first message of a request has arrived, and how the request ended.
 func (r *Requests) Stream(
-	srv any,
-	ss grpc.ServerStream,
-	_ *grpc.StreamServerInfo,
-	next grpc.StreamHandler,
-) error {
+	srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
+) (err error) {
 	a, ok := ss.Context().Value(arrivalKey{}).(*arrival)
 	if !ok {
 		return next(srv, ss)
 	}
-	defer a.answered.Store(true)
+	end := r.begin(ss.Context(), a)
+	defer func() { end(err) }()
 	return next(srv, &receiving{ServerStream: ss, arrival: a})
 }
 
@@ -361,6 +441,9 @@ func (r *receiving) RecvMsg(m any) error {
 		defer a.requests.settle(a.conn)
 	}
 	err := r.ServerStream.RecvMsg(m)
+	if code := status.Code(err); code != codes.OK && code != codes.Canceled && err != io.EOF {
+		r.arrival.refused.Store(true)
+	}
 	r.arrival.hasArrived()
 	return err
 }

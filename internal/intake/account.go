@@ -4,18 +4,21 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"larder/internal/inbound"
 )
 
 const (
 	defaultLimit = 128 << 20
-	// smallShare is the part of the account that one request may have to count as small. Small
-	// requests find a quarter of the account free of others.
-	smallShare = 256
+	// smallShare is the part of the account that one client address may have to count as small.
+	// Small clients find a quarter of the account free of others.
+	smallShare = 64
 )
 
 // Account bounds the bytes that the messages of all requests hold together, with what is derived
@@ -24,9 +27,11 @@ type Account struct {
 	limit, small int64
 	// unpacking has room for the one goroutine that decompresses a large message.
 	unpacking chan struct{}
+	large     atomic.Int32 // messages that are in it, or wait for it
 
-	mu   sync.Mutex // guards used; held for arithmetic alone
-	used int64
+	mu      sync.Mutex // guards what follows; held for arithmetic alone
+	used    int64
+	clients map[inbound.Client]int64 // what each client has
 
 	refused prometheus.Counter
 }
@@ -37,7 +42,10 @@ func NewAccount(limit int64, reg prometheus.Registerer) *Account {
 	if limit <= 0 {
 		limit = defaultLimit
 	}
-	a := &Account{limit: limit, small: limit / smallShare, unpacking: make(chan struct{}, 1)}
+	a := &Account{
+		limit: limit, small: limit / smallShare, unpacking: make(chan struct{}, 1),
+		clients: map[inbound.Client]int64{},
+	}
 	f := promauto.With(reg)
 	for state, value := range map[string]func() int64{"limit": a.Limit, "in_use": a.InUse} {
 		f.NewGaugeFunc(prometheus.GaugeOpts{
@@ -84,6 +92,7 @@ func (e fullError) GRPCStatus() *status.Status {
 // is empty and refuses more: the handler of a stream that was ended early may still receive.
 type Reservation struct {
 	account    *Account
+	client     inbound.Client
 	registered bool // by a Registrar
 
 	// Guarded by account.mu.
@@ -91,25 +100,26 @@ type Reservation struct {
 	message int64 // of these, for the message received last
 	closed  bool
 
-	// Of the handler's goroutine: what is to be released once the answer was sent, and how much
-	// that is.
-	answerBytes int64
-	answerSent  func()
+	// answerSent is what is to be released once the answer was sent. The handler's goroutine alone
+	// uses it.
+	answerSent func()
 }
 
 // UntilSent has release called once the answer of a unary request was sent, and not when its
-// handler returns: until its client reads it, grpc keeps the encoded answer of so many bytes. It
-// reports false for a request that did not come through a Registrar; then release is the caller's.
-func (r *Reservation) UntilSent(bytes int64, release func()) bool {
+// handler returns: until its client reads it, grpc keeps the encoded answer. It reports false for a
+// request that did not come through a Registrar; then release is the caller's.
+func (r *Reservation) UntilSent(release func()) bool {
 	if !r.registered {
 		return false
 	}
-	r.answerBytes, r.answerSent = bytes, release
+	r.answerSent = release
 	return true
 }
 
-// Open returns an empty reservation. The caller closes it.
-func (a *Account) Open() *Reservation { return &Reservation{account: a} }
+// Open returns an empty reservation of the request with this context. The caller closes it.
+func (a *Account) Open(ctx context.Context) *Reservation {
+	return &Reservation{account: a, client: inbound.ClientOf(ctx)}
+}
 
 type reservationKey struct{}
 
@@ -119,7 +129,7 @@ func Of(ctx context.Context, account *Account) *Reservation {
 	if r, ok := ctx.Value(reservationKey{}).(*Reservation); ok && r.account == account {
 		return r
 	}
-	return account.Open()
+	return account.Open(ctx)
 }
 
 // Reserve adds n bytes, or fails at once with ResourceExhausted.
@@ -146,7 +156,7 @@ func (r *Reservation) reserve(n int64) error {
 		return nil
 	}
 	available := a.limit
-	if r.bytes+n > a.small {
+	if a.clients[r.client]+n > a.small*int64(max(1, r.client.Shares)) {
 		available -= a.limit / 4
 	}
 	if n > available-a.used {
@@ -155,10 +165,13 @@ func (r *Reservation) reserve(n int64) error {
 			"the request needs %d bytes for its message, its matchers and what they compile to, and "+
 				"all requests have %d of %d bytes for that, an eighth of --store.request-bytes: write "+
 				"values as a|b|c, without special characters, ask in parts or later, or raise the flag",
-			r.bytes+n, a.used, available,
+			r.bytes+n,
+			a.used,
+			available,
 		)
 	}
 	a.used += n
+	a.clients[r.client] += n
 	r.bytes += n
 	return nil
 }
@@ -173,7 +186,11 @@ func (r *Reservation) Release(n int64) {
 // release is called with the lock held.
 func (r *Reservation) release(n int64) {
 	n = min(n, r.bytes)
-	r.account.used -= n
+	a := r.account
+	a.used -= n
+	if a.clients[r.client] -= n; a.clients[r.client] == 0 {
+		delete(a.clients, r.client)
+	}
 	r.bytes -= n
 }
 

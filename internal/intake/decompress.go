@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"errors"
 	"io"
 	"time"
@@ -13,12 +14,15 @@ const (
 	// smaller: 64 KiB are hundreds of matchers. Beyond it messages are decompressed one at a time,
 	// because a client that sends bombs would otherwise keep every core busy.
 	unpackedFreely = 64 << 10
+	// maxUnpacking is how many large messages are decompressed or wait for it. They are not counted
+	// by client: grpc does not say whose message it has decompressed.
+	maxUnpacking = 32
 	// unpackingWait is how long a large message waits for its turn. One of 16 MiB takes some 30 ms.
-	unpackingWait = 10 * time.Second
+	unpackingWait = 2 * time.Second
 )
 
-var errUnpackingWait = errors.New(
-	"the server is busy decompressing other large messages: ask again later",
+var errUnpacking = errors.New(
+	"the server is busy decompressing other large messages: ask again later, or without compression",
 )
 
 // BoundDecompression makes the decompressors of the named compressors reserve the bytes that come
@@ -44,7 +48,9 @@ func (c *compressor) Decompress(r io.Reader) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &unpacking{next: next, reservation: c.account.Open(), place: c.account.unpacking}, nil
+	// No client is known here: all that is being decompressed counts as one.
+	held := c.account.Open(context.Background())
+	return &unpacking{next: next, reservation: held, account: c.account}, nil
 }
 
 // unpacking reserves what it returns until it is closed.
@@ -55,7 +61,8 @@ func (c *compressor) Decompress(r io.Reader) (io.Reader, error) {
 type unpacking struct {
 	next        io.Reader
 	reservation *Reservation
-	place       chan struct{}
+	account     *Account
+	queued      bool // among maxUnpacking
 	placed      bool
 	returned    int64 // bytes, with those of the Read that is running
 }
@@ -76,14 +83,19 @@ func (u *unpacking) Read(p []byte) (int, error) {
 }
 
 func (u *unpacking) wait() error {
+	if u.account.large.Add(1) > maxUnpacking {
+		u.account.large.Add(-1)
+		return errUnpacking
+	}
+	u.queued = true
 	t := time.NewTimer(unpackingWait)
 	defer t.Stop()
 	select {
-	case u.place <- struct{}{}:
+	case u.account.unpacking <- struct{}{}:
 		u.placed = true
 		return nil
 	case <-t.C:
-		return errUnpackingWait
+		return errUnpacking
 	}
 }
 
@@ -93,8 +105,12 @@ func (u *unpacking) Close() error {
 		err = c.Close()
 	}
 	if u.placed {
-		<-u.place
+		<-u.account.unpacking
 		u.placed = false
+	}
+	if u.queued {
+		u.account.large.Add(-1)
+		u.queued = false
 	}
 	u.reservation.Close()
 	return err

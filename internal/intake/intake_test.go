@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -16,8 +17,10 @@ import (
 	"google.golang.org/grpc/encoding"
 	gzipcodec "google.golang.org/grpc/encoding/gzip"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/inbound/inboundtest"
 	"larder/internal/intake"
 	"larder/store/storepb"
 )
@@ -166,7 +169,11 @@ func TestMessagesThatDoNotFit(t *testing.T) {
 			var wg sync.WaitGroup
 			ask := func(n int) {
 				wg.Go(func() {
-					_, err := client.LabelNames(t.Context(), names(n), grpc.UseCompressor(compression))
+					_, err := client.LabelNames(
+						t.Context(),
+						names(n),
+						grpc.UseCompressor(compression),
+					)
 					if err != nil {
 						t.Error(err)
 					}
@@ -272,6 +279,9 @@ func TestLargeMessagesAreDecompressedOneAtATime(t *testing.T) {
 	if n, err := io.ReadFull(small, make([]byte, 60<<10)); err != nil {
 		t.Errorf("a small message: %d bytes, %v", n, err)
 	}
+	for account.InUse() < 128<<10+64<<10 { // the second one has what it may have before it waits
+		runtime.Gosched()
+	}
 	select {
 	case err := <-done:
 		t.Errorf("a second large message did not wait: %v", err)
@@ -286,6 +296,37 @@ func TestLargeMessagesAreDecompressedOneAtATime(t *testing.T) {
 		t.Error(err)
 	}
 	_ = second.(io.Closer).Close()
+	if n := account.InUse(); n != 0 {
+		t.Errorf("%d bytes are left in use", n)
+	}
+}
+
+// TestAClientLeavesRoomInTheAccount: however small its messages are, one client gets three quarters
+// of it.
+func TestAClientLeavesRoomInTheAccount(t *testing.T) {
+	account := intake.NewAccount(limit, nil)
+	client := func(ip string) context.Context {
+		return peer.NewContext(t.Context(), inboundtest.ClientAt(t, ip, nil))
+	}
+	crowd := client("127.0.0.2")
+	var all []*intake.Reservation
+	for {
+		r := account.Open(crowd)
+		all = append(all, r)
+		if err := r.Reserve(16 << 10); err != nil {
+			break
+		}
+	}
+	if n := account.InUse(); n != limit*3/4 {
+		t.Errorf("a client with small messages has %d bytes of %d", n, limit)
+	}
+	r := account.Open(client("127.0.0.3"))
+	if err := r.Reserve(64 << 10); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+	for _, o := range append(all, r) {
+		o.Close()
+	}
 	if n := account.InUse(); n != 0 {
 		t.Errorf("%d bytes are left in use", n)
 	}

@@ -1,12 +1,15 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"larder/internal/inbound"
 )
 
 // Server is what services are registered with: a *grpc.Server.
@@ -23,10 +26,8 @@ type Registrar struct {
 	// MaxMessageBytes bounds a message of these services, decompressed; 0 leaves that to the
 	// server.
 	MaxMessageBytes int
-	// Sending is told of each unary answer that holds bytes until it was sent (UntilSent), and has
-	// release called then, or when its connection is gone. nil: release is called when grpc has
-	// written it.
-	Sending func(ctx context.Context, bytes int64, release func()) (sent func())
+	// Requests is told what becomes of requests; nil for none.
+	Requests *inbound.Requests
 	// Around runs the handler of each stream, with a context that may end it earlier; nil runs it
 	// as it is.
 	Around func(ctx context.Context, handler func(context.Context) error) error
@@ -51,34 +52,42 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 	return func(
 		srv any, ctx context.Context, dec func(any) error, next grpc.UnaryServerInterceptor,
 	) (any, error) {
-		held := r.Account.Open()
+		inbound.Began(ctx)
+		held := r.Account.Open(ctx)
 		held.registered = true
 		defer held.Close()
 		ctx = context.WithValue(ctx, reservationKey{}, held)
-		decode := func(v any) error { return r.decode(dec, v, held) }
+		decode := func(v any) error { return r.decode(ctx, dec, v, held) }
 		resp, err := m.Handler(srv, ctx, decode, next)
-		if held.answerSent == nil {
-			return resp, err
-		}
 		if err != nil {
-			held.answerSent()
+			if held.answerSent != nil {
+				held.answerSent()
+			}
 			return nil, err
 		}
-		a := &answer{resp.(proto.Message), held.answerSent}
-		if r.Sending != nil {
-			a.sent = r.Sending(ctx, held.answerBytes, held.answerSent)
+		message, ok := resp.(proto.Message)
+		if r.Requests == nil || !ok {
+			return resp, nil
 		}
-		return a, nil
+		r.Requests.Ended(ctx, int64(proto.Size(message)))
+		if held.answerSent == nil {
+			return resp, nil
+		}
+		return &answer{message, r.Requests.Sending(ctx, held.answerSent)}, nil
 	}
 }
 
 func (r Registrar) stream(next grpc.StreamHandler) grpc.StreamHandler {
 	return func(srv any, ss grpc.ServerStream) error {
-		held := r.Account.Open()
+		held := r.Account.Open(ss.Context())
 		defer held.Close()
 		handler := func(ctx context.Context) error {
 			ctx = context.WithValue(ctx, reservationKey{}, held)
-			return next(srv, &stream{ServerStream: ss, ctx: ctx, registrar: r, held: held})
+			s := &stream{ServerStream: ss, ctx: ctx, registrar: r, held: held}
+			if r.Requests != nil {
+				defer func() { r.Requests.Ended(ctx, inbound.Tail(s.sent, s.last)) }()
+			}
+			return next(srv, s)
 		}
 		if r.Around == nil {
 			return handler(ss.Context())
@@ -92,14 +101,26 @@ type stream struct {
 	ctx       context.Context
 	registrar Registrar
 	held      *Reservation
+	// Bytes of all messages that were sent, and of the last one.
+	sent, last int64
+}
+
+// SendMsg counts what is sent.
+func (s *stream) SendMsg(m any) error {
+	switch m := m.(type) {
+	case interface{ Size() int }: // a frame, which is empty once it is sent
+		s.last = int64(m.Size())
+	case proto.Message:
+		s.last = int64(proto.Size(m))
+	}
+	s.sent += s.last
+	return s.ServerStream.SendMsg(m)
 }
 
 func (s *stream) Context() context.Context { return s.ctx }
 
-func (s *stream) RecvMsg(
-	m any,
-) error {
-	return s.registrar.decode(s.ServerStream.RecvMsg, m, s.held)
+func (s *stream) RecvMsg(m any) error {
+	return s.registrar.decode(s.ctx, s.ServerStream.RecvMsg, m, s.held)
 }
 
 // answer is a storepb.Answer.
@@ -112,12 +133,13 @@ func (a *answer) Payload() proto.Message { return a.payload }
 func (a *answer) Sent()                  { a.sent() }
 
 // decode receives into v by dec.
-func (r Registrar) decode(dec func(any) error, v any, held *Reservation) error {
+func (r Registrar) decode(
+	ctx context.Context, dec func(any) error, v any, held *Reservation,
+) error {
 	m := &message{target: v, held: held, max: r.MaxMessageBytes}
-	if err := dec(m); err != nil {
-		return err
-	}
-	return m.refused
+	err := dec(m)
+	inbound.Received(ctx, m.bytes)
+	return cmp.Or(err, m.refused)
 }
 
 // message is a storepb.Receiver: it stands for a message that is about to be decoded.
@@ -125,6 +147,7 @@ type message struct {
 	target  any
 	held    *Reservation
 	max     int
+	bytes   int
 	refused error // with a gRPC status
 }
 
@@ -132,6 +155,7 @@ func (m *message) Target() any { return m.target }
 
 // Accept reserves what a message of so many bytes and fields will hold.
 func (m *message) Accept(bytes, fields int) bool {
+	m.bytes = bytes
 	if m.max > 0 && bytes > m.max {
 		m.refused = status.Errorf(codes.ResourceExhausted,
 			"the message has %d bytes: this service takes at most %d", bytes, m.max)

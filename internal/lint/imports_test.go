@@ -11,8 +11,8 @@ import (
 var layers = [][]string{
 	{"internal/redaction"},
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc", "internal/localfs"},
-	{"internal/telemetry", "internal/inbound", "internal/intake", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
-	{"internal/bytecache"},
+	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
+	{"internal/bytecache", "internal/intake"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
 	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/retry"},
 	{"store/catalog"},
@@ -30,7 +30,7 @@ var narrower = map[string][]string{
 	"internal/telemetry":  {"internal/clienttls", "internal/redaction", "internal/yamldoc"},
 	"internal/clienttls":  {},
 	"internal/inbound":    {"internal/panics"},
-	"internal/intake":     {"store/storepb"}, // its tests: the codec that it is received by
+	"internal/intake":     {"internal/inbound", "store/storepb"}, // storepb in tests: its codec
 	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {"internal/yamldoc"},
 	"internal/yamldoc":    {"internal/redaction"},

@@ -50,6 +50,7 @@ type Admission struct {
 	waiting int64 // bytes that waiters wait for
 	tenants map[string]tenantUse
 	clients map[inbound.Client]int // places that each client address has
+	latest  [2]visit               // the client that came last, and the last other one
 
 	gateMetrics      gateMetrics
 	allowanceMetrics allowanceMetrics
@@ -75,6 +76,15 @@ const (
 	requestKinds
 	background // bytes that nobody waits for
 )
+
+// besideOthers is how long a client leaves places free for another that has come.
+const besideOthers = 10 * time.Minute
+
+// visit is a client that has come to the gate.
+type visit struct {
+	client inbound.Client
+	at     time.Time
+}
 
 // tenantUse is what the running requests of a tenant have.
 type tenantUse struct {
@@ -121,6 +131,9 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 		return a.gaveUp(t, l, n, 0, err)
 	}
 	a.mu.Lock()
+	if t.kind == SeriesRequest {
+		a.visited(t.client)
+	}
 	// Limits may have changed since n was found to be within them. INVARIANT: what waits could go in an idle process: see SetLimits.
 	if err := a.tooLarge(t, n); err != nil {
 		a.mu.Unlock()
@@ -233,12 +246,15 @@ func (a *Admission) next(l lane) *waiter {
 	return w
 }
 
-// mayGo reports whether the limits of its tenant let a waiter go now.
-func (a *Admission) mayGo(w *waiter) bool { return a.withinTenant(w.turn, w.bytes) }
+// mayGo reports whether its tenant and its client let a waiter go now.
+func (a *Admission) mayGo(w *waiter) bool {
+	return a.withinTenant(w.turn, w.bytes) && a.withinClient(w.turn)
+}
 
 // roomFor reports whether t may have n bytes in a lane, and its place, while nobody waits there.
 func (a *Admission) roomFor(t *Turn, l lane, n int64) bool {
-	return (t.kind != SeriesRequest || a.placeFree(l)) && a.withinTenant(t, n) && a.fits(l, n)
+	return (t.kind != SeriesRequest || a.placeFree(l)) &&
+		a.withinTenant(t, n) && a.withinClient(t) && a.fits(l, n)
 }
 
 // placeFree reports whether a Series request finds a place in a lane.
@@ -264,21 +280,35 @@ func (a *Admission) first(l lane, kind Kind) *waiter {
 	if q.len == 0 {
 		return nil
 	}
-	if kind == SeriesRequest && len(q.clients) > 1 {
-		w := q.next(func(w *waiter) bool { return a.mayGo(w) && !a.crowds(w.turn.client) })
-		if w != nil {
-			return w
-		}
-	}
 	return q.next(a.mayGo)
 }
 
-// crowds reports whether a client address has all the places that it may have while another waits:
-// three quarters of them for one share. A client chooses the names of its tenants, and not its
-// address.
+// crowds reports whether a client address has all the places that it may have beside others: three
+// quarters of them for one share. A client chooses the names of its tenants, and not its address.
 func (a *Admission) crowds(c inbound.Client) bool {
 	part := max(1, a.places-max(1, a.places/4)) * max(1, c.Shares)
 	return a.places > 0 && a.clients[c] >= part
+}
+
+// withinClient reports whether the client of t may have a place. A client that is alone may have
+// all: it is alone when no other has come for besideOthers.
+func (a *Admission) withinClient(t *Turn) bool {
+	if t.kind != SeriesRequest || t.placed || !a.crowds(t.client) {
+		return true
+	}
+	other := a.latest[0]
+	if other.client == t.client {
+		other = a.latest[1]
+	}
+	return time.Since(other.at) > besideOthers
+}
+
+// visited notes that a client has come.
+func (a *Admission) visited(c inbound.Client) {
+	if a.latest[0].client != c {
+		a.latest[1] = a.latest[0]
+	}
+	a.latest[0] = visit{c, time.Now()}
 }
 
 // Crowds reports whether a client has all the places that it may have while a request of another
@@ -349,7 +379,7 @@ func (a *Admission) gaveUp(t *Turn, l lane, n int64, waited time.Duration, err e
 	code := status.FromContextError(err).Code()
 	if t.kind == SeriesRequest {
 		a.mu.Lock()
-		free := a.placeFree(l)
+		free := a.placeFree(l) && a.withinClient(t)
 		a.mu.Unlock()
 		if !free {
 			a.gateMetrics.rejected.WithLabelValues(rejectedGaveUp).Inc()

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
@@ -95,7 +96,15 @@ func BenchmarkSendingAway(b *testing.B) {
 // TestAClientLeavesPlacesToOthers: while another client waits, one has three quarters of the places
 // at the gate at most.
 func TestAClientLeavesPlacesToOthers(t *testing.T) {
-	crowd, honest := inboundtest.ClientAt(t, "127.0.0.2", nil), inboundtest.ClientAt(t, "127.0.0.3", nil)
+	crowd, honest := inboundtest.ClientAt(
+		t,
+		"127.0.0.2",
+		nil,
+	), inboundtest.ClientAt(
+		t,
+		"127.0.0.3",
+		nil,
+	)
 	synctest.Test(t, func(t *testing.T) {
 		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
 		var wg sync.WaitGroup
@@ -142,5 +151,63 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 		if len(a.clients) != 0 {
 			t.Errorf("places are counted of clients that have none: %v", a.clients)
 		}
+	})
+}
+
+// TestAClientLeavesPlacesForAWhile after another one came, so that it finds one at once when it
+// comes again.
+func TestAClientLeavesPlacesForAWhile(t *testing.T) {
+	crowd, honest := inboundtest.ClientAt(
+		t,
+		"127.0.0.2",
+		nil,
+	), inboundtest.ClientAt(
+		t,
+		"127.0.0.3",
+		nil,
+	)
+	synctest.Test(t, func(t *testing.T) {
+		a := NewAdmission(
+			GateOptions{MaxConcurrent: 4, FailFast: true},
+			AllowanceOptions{},
+			nil,
+			nil,
+		)
+		var turns []*Turn
+		enter := func(from *peer.Peer) bool {
+			turn, err := a.Enter(peer.NewContext(t.Context(), from), DefaultTenant, SeriesRequest)
+			if err == nil {
+				turns = append(turns, turn)
+			} else if status.Code(err) != codes.Unavailable {
+				t.Error(err)
+			}
+			return err == nil
+		}
+		leave := func() {
+			for _, turn := range turns {
+				turn.Release()
+			}
+			turns = nil
+		}
+		places := func(from *peer.Peer) (n int) {
+			defer leave()
+			for enter(from) {
+				n++
+			}
+			return n
+		}
+		if n := places(crowd); n != 4 {
+			t.Errorf("a client that is alone has %d places, want 4", n)
+		}
+		enter(honest)
+		leave()
+		if n := places(crowd); n != 3 {
+			t.Errorf("a client has %d places after another came, want 3", n)
+		}
+		time.Sleep(besideOthers + time.Second)
+		if n := places(crowd); n != 4 {
+			t.Errorf("a client has %d places a while after another came, want 4", n)
+		}
+		checkIdle(t, a)
 	})
 }

@@ -113,7 +113,8 @@ func (a *Admission) placesOf(l lane) string {
 // bound sends a request away that has begun to wait where it may not, or another one of its kind in its stead. It is called with the lock held.
 func (a *Admission) bound(w *waiter, l lane) {
 	kind := w.turn.kind
-	if kind == SeriesRequest && a.gate.FailFast && !(a.placeFree(l) && a.placeOfTenant(w.turn)) {
+	mayHave := a.placeFree(l) && a.placeOfTenant(w.turn) && a.withinClient(w.turn)
+	if kind == SeriesRequest && a.gate.FailFast && !mayHave {
 		a.gateMetrics.rejected.WithLabelValues(rejectedBusy).Inc()
 		a.sendAway(w, l, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
 		return
