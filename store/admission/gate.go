@@ -1,12 +1,8 @@
 package admission
 
 import (
-	"fmt"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // GateOptions bound how many Series requests run at once. The zero value lets all of them run.
@@ -93,53 +89,4 @@ func (a *Admission) gauge(f promauto.Factory, name, help string, labels promethe
 		defer a.mu.Unlock()
 		return value()
 	})
-}
-
-// Why the gate did not let a request through.
-const (
-	rejectedBusy   = "busy"    // FailFast
-	rejectedQueue  = "queue"   // MaxWaiting
-	rejectedGaveUp = "gave_up" // the client's deadline passed, or the client went away
-)
-
-// placesOf names the places that a request of a lane may have.
-func (a *Admission) placesOf(l lane) string {
-	if l == large {
-		return fmt.Sprintf("%d places for large Series requests", a.largePlaces)
-	}
-	return fmt.Sprintf("%d places for Series requests", a.places)
-}
-
-// bound sends a request away that has begun to wait where it may not, or another one of its kind in its stead. It is called with the lock held.
-func (a *Admission) bound(w *waiter, l lane) {
-	kind := w.turn.kind
-	mayHave := a.placeFree(l) && a.placeOfTenant(w.turn) && a.withinClient(w.turn)
-	if kind == SeriesRequest && a.gate.FailFast && !mayHave {
-		a.gateMetrics.rejected.WithLabelValues(rejectedBusy).Inc()
-		a.sendAway(w, l, status.Errorf(codes.Unavailable, "all %s are taken", a.placesOf(l)))
-		return
-	}
-	most := a.gate.MaxWaiting
-	q := &a.queues[l][kind]
-	if most < 0 || q.len+a.queues[small+large-l][kind].len <= most && (l == small || q.len <= a.maxLargeWaiting) {
-		return
-	}
-	if l == large {
-		most = a.maxLargeWaiting
-	}
-	if kind == LabelRequest {
-		a.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
-		a.sendAway(q.toSendAway(w), l, status.Errorf(codes.ResourceExhausted,
-			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)", most, a.total))
-		return
-	}
-	a.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
-	a.sendAway(q.toSendAway(w), l, status.Errorf(codes.ResourceExhausted,
-		"all %s are taken and %d requests wait for one", a.placesOf(l), most))
-}
-
-// placeOfTenant reports whether the limits of its tenant let a Series request have a place.
-func (a *Admission) placeOfTenant(t *Turn) bool {
-	most := a.limits.of(t.tenant).MaxConcurrent
-	return most <= 0 || a.tenants[t.tenant].places < most
 }

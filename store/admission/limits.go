@@ -1,13 +1,10 @@
 package admission
 
 import (
-	"math"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // LimitOptions bound a single request, and the requests of one tenant together. The zero value bounds nothing.
@@ -36,6 +33,22 @@ type LimitOptions struct {
 
 // samplesPerChunk is what Prometheus cuts chunks at, and so what a limit on samples is converted by.
 const samplesPerChunk = 120
+
+// weight is Weight with its default.
+func (o *LimitOptions) weight() float64 {
+	if o.Weight <= 0 {
+		return 1
+	}
+	return o.Weight
+}
+
+// requestBytes is how much of an allowance of total bytes the requests of a tenant may hold, where each may hold small bytes.
+func (o *LimitOptions) requestBytes(total, small int64) int64 {
+	if o.RequestBytes <= 0 || o.RequestBytes >= 1 {
+		return total
+	}
+	return max(small, int64(o.RequestBytes*float64(total)))
+}
 
 // Limits are the limits of tenants. A nil Limits bounds nothing.
 type Limits struct {
@@ -118,22 +131,6 @@ func (l *Limits) account(tenant string) string {
 	return tenant
 }
 
-// weight is Weight with its default.
-func (o *LimitOptions) weight() float64 {
-	if o.Weight <= 0 {
-		return 1
-	}
-	return o.Weight
-}
-
-// requestBytes is how much of an allowance of total bytes the requests of a tenant may hold, where each may hold small bytes.
-func (o *LimitOptions) requestBytes(total, small int64) int64 {
-	if o.RequestBytes <= 0 || o.RequestBytes >= 1 {
-		return total
-	}
-	return max(small, int64(o.RequestBytes*float64(total)))
-}
-
 // For returns the limiters of one request.
 func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimiter) {
 	if l == nil {
@@ -154,59 +151,4 @@ func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimite
 		maxChunks++
 	}
 	return limiter(o.Series, "series"), limiter(maxChunks, "chunks"), (*BytesLimiter)(limiter(o.Bytes, "bytes"))
-}
-
-// Limiter counts something of one request up to a limit. It is safe for concurrent use. A nil Limiter has no limit.
-type Limiter struct {
-	limit   uint64
-	used    atomic.Uint64
-	prefix  string
-	dropped func()
-	// first is the first violation. Every later call returns it too, so that whichever goroutine reports it says the same.
-	first atomic.Pointer[error]
-}
-
-// Reserve counts n more. Above the limit its error is a ResourceExhausted status in Thanos's words, which its Querier looks for.
-// The first violation is the request's: every later call fails with it, and the metric counts it once.
-func (l *Limiter) Reserve(n uint64) error {
-	if l == nil {
-		return nil
-	}
-	return l.reserve(n, l.prefix)
-}
-
-func (l *Limiter) reserve(n uint64, text string) error {
-	if first := l.first.Load(); first != nil {
-		return *first
-	}
-	var used uint64
-	for {
-		old := l.used.Load()
-		if used = old + n; used < old {
-			used = math.MaxUint64
-		}
-		if l.used.CompareAndSwap(old, used) {
-			break
-		}
-	}
-	if used <= l.limit {
-		return nil
-	}
-	err := status.Errorf(codes.ResourceExhausted, "%s: limit %d violated (got %d)", text, l.limit, used)
-	if l.first.CompareAndSwap(nil, &err) {
-		l.dropped()
-		return err
-	}
-	return *l.first.Load()
-}
-
-// BytesLimiter is a Limiter whose errors name what the bytes are of.
-type BytesLimiter Limiter
-
-// Reserve counts n more bytes of what: postings, series or chunks.
-func (l *BytesLimiter) Reserve(what string, n uint64) error {
-	if l == nil {
-		return nil
-	}
-	return (*Limiter)(l).reserve(n, l.prefix+" while fetching "+what)
 }

@@ -49,6 +49,65 @@ func (g *MustWait) GRPCStatus() *status.Status {
 	return status.New(codes.ResourceExhausted, g.Error())
 }
 
+// acquire waits for n bytes in a lane, and a place if the request needs one. The turn must hold nothing.
+func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
+	a := t.a
+	if err := ctx.Err(); err != nil {
+		return a.gaveUp(t, l, n, 0, err)
+	}
+	a.mu.Lock()
+	if t.kind == SeriesRequest {
+		a.visited(t.client)
+	}
+	// Limits may have changed since n was found to be within them. INVARIANT: what waits could go in an idle process: see SetLimits.
+	if err := a.tooLarge(t, n); err != nil {
+		a.mu.Unlock()
+		return err
+	}
+	if a.queues[l][SeriesRequest].len+a.queues[l][LabelRequest].len == 0 && a.roomFor(t, l, n) {
+		a.give(t, l, n)
+		a.grant()
+		a.mu.Unlock()
+		a.allowanceMetrics.waited[l].Observe(0)
+		return nil
+	}
+	start := time.Now()
+	w := a.enqueue(t, l, n)
+	a.grant()
+	if w.flow != nil {
+		a.bound(w, l)
+		a.grant() // It may have been the turn of who was sent away.
+	}
+	a.mu.Unlock()
+
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		a.mu.Lock()
+		switch {
+		case w.flow != nil:
+			a.dequeue(w, l)
+			w.err = ctx.Err()
+		case w.err == nil:
+			// Both happened. Nobody wants it any more.
+			t.giveBack()
+			w.err = ctx.Err()
+		}
+		a.grant() // What stood behind this request may go.
+		a.mu.Unlock()
+	}
+	waited := time.Since(start)
+	t.waited += waited
+	if w.err == nil {
+		a.allowanceMetrics.waited[l].Observe(waited.Seconds())
+		return nil
+	}
+	if errors.Is(w.err, ctx.Err()) {
+		return a.gaveUp(t, l, n, waited, w.err)
+	}
+	return w.err
+}
+
 // Plan asks for n more bytes to plan with. What the plan takes in the end is part of what Settle is told. A small request has smallRequest bytes to
 // plan with; beyond that it becomes large. A *MustWait says that it must wait for that, and drop what it has planned.
 func (t *Turn) Plan(n int64) error {
@@ -84,6 +143,88 @@ func (t *Turn) Restart() {
 	t.a.mu.Lock()
 	defer t.a.mu.Unlock()
 	t.planned = 0
+}
+
+// Wait gives up all that the turn holds, waits until it may have n bytes, and a place if it needs one, and begins as if it had just entered.
+func (t *Turn) Wait(ctx context.Context, n int64) error {
+	t.a.mu.Lock()
+	t.giveBack()
+	t.a.grant()
+	t.a.mu.Unlock()
+	l := small
+	if n > t.a.smallRequest {
+		l = large
+	}
+	return t.acquire(ctx, l, n)
+}
+
+// TryGrow adds n bytes if they are free and no request waits for them. It never waits: it is for look-ahead, which is the
+// first thing to go when memory is short.
+func (t *Turn) TryGrow(n int64) bool {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	if t.a.next(large) != nil || t.a.next(small) != nil {
+		return false
+	}
+	return t.grow(n)
+}
+
+// Grow adds n bytes if they are free, even when requests wait. It never waits either: it is for bytes without which a request that
+// has begun cannot go on. Finishing what has begun frees more than it takes. A *MustWait says that it must wait, for twice as much, unless it has held all
+// that there is for one.
+func (t *Turn) Grow(n int64) error {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	if t.grow(n) {
+		return nil
+	}
+	have, most := t.bytes[small]+t.bytes[large], t.a.most(t)
+	g := &MustWait{Need: min(max(2*have, have+n), most), more: n, Grown: true}
+	if have >= most || t.released {
+		return g.GRPCStatus().Err()
+	}
+	return g
+}
+
+// Shrink gives n bytes back, or as many as there are.
+func (t *Turn) Shrink(n int64) {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	t.shrink(n)
+}
+
+// Release gives everything back. It may be called any number of times, and on a nil Turn.
+func (t *Turn) Release() {
+	if t == nil {
+		return
+	}
+	t.a.mu.Lock()
+	if !t.released {
+		t.giveBack()
+		t.released = true
+		t.a.grant()
+	}
+	t.a.mu.Unlock()
+	t.ObserveWait()
+}
+
+// Bytes is what the turn holds now.
+func (t *Turn) Bytes() int64 {
+	t.a.mu.Lock()
+	defer t.a.mu.Unlock()
+	return t.bytes[small] + t.bytes[large]
+}
+
+// ObserveWait tells the metrics how long a Series request has waited at the gate, once: when it is about to send, or ends before. That it may have to
+// give way later is rare, and an alert must not hear of a wait only when the answer has been read.
+func (t *Turn) ObserveWait() {
+	if t.observed || t.kind != SeriesRequest {
+		return
+	}
+	t.observed = true
+	for _, h := range t.a.gateMetrics.durations {
+		h.Observe(t.waited.Seconds())
+	}
 }
 
 // hold makes the turn hold n bytes, more than it has. It is called with the lock held.
@@ -131,69 +272,6 @@ func (t *Turn) becomeLarge(n int64) bool {
 	return true
 }
 
-// most is how much a request of t may hold.
-func (a *Admission) most(t *Turn) int64 {
-	lim := a.limits.of(t.tenant)
-	return max(a.smallRequest, min(a.total-a.part, lim.requestBytes(a.total, a.smallRequest)))
-}
-
-// Wait gives up all that the turn holds, waits until it may have n bytes, and a place if it needs one, and begins as if it had just entered.
-func (t *Turn) Wait(ctx context.Context, n int64) error {
-	t.a.mu.Lock()
-	t.giveBack()
-	t.a.grant()
-	t.a.mu.Unlock()
-	l := small
-	if n > t.a.smallRequest {
-		l = large
-	}
-	return t.acquire(ctx, l, n)
-}
-
-// TryReserve is for work that no request waits for. It gets its bytes at once or not at all: if no request waits for its turn, and if half of
-// the allowance stays free for those to come. ever is false for what would not get them in an idle process either.
-func (a *Admission) TryReserve(n int64) (t *Turn, ever bool) {
-	n = max(0, n)
-	if n > a.total/2 || n > a.total-a.part {
-		return nil, false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	t = &Turn{a: a, kind: background}
-	if a.anyWaits() || n > a.total/2-a.held[small]-a.held[large] || !t.grow(n) {
-		return nil, true
-	}
-	return t, true
-}
-
-// TryGrow adds n bytes if they are free and no request waits for them. It never waits: it is for look-ahead, which is the
-// first thing to go when memory is short.
-func (t *Turn) TryGrow(n int64) bool {
-	t.a.mu.Lock()
-	defer t.a.mu.Unlock()
-	if t.a.next(large) != nil || t.a.next(small) != nil {
-		return false
-	}
-	return t.grow(n)
-}
-
-// Grow adds n bytes if they are free, even when requests wait. It never waits either: it is for bytes without which a request that
-// has begun cannot go on. Finishing what has begun frees more than it takes. A *MustWait says that it must wait, for twice as much, unless it has held all
-// that there is for one.
-func (t *Turn) Grow(n int64) error {
-	t.a.mu.Lock()
-	defer t.a.mu.Unlock()
-	if t.grow(n) {
-		return nil
-	}
-	have, most := t.bytes[small]+t.bytes[large], t.a.most(t)
-	g := &MustWait{Need: min(max(2*have, have+n), most), more: n, Grown: true}
-	if have >= most || t.released {
-		return g.GRPCStatus().Err()
-	}
-	return g
-}
-
 // grow is called with the lock held.
 func (t *Turn) grow(n int64) bool {
 	a := t.a
@@ -217,13 +295,6 @@ func (t *Turn) grow(n int64) bool {
 	return true
 }
 
-// Shrink gives n bytes back, or as many as there are.
-func (t *Turn) Shrink(n int64) {
-	t.a.mu.Lock()
-	defer t.a.mu.Unlock()
-	t.shrink(n)
-}
-
 // shrink is called with the lock held.
 func (t *Turn) shrink(n int64) {
 	if n <= 0 {
@@ -239,19 +310,6 @@ func (t *Turn) shrink(n int64) {
 	t.a.grant()
 }
 
-// give is called with the lock held, when there is room.
-func (a *Admission) give(t *Turn, l lane, n int64) {
-	t.lane, t.planned = l, 0
-	t.bytes[l] = n // it has held nothing
-	a.held[l] += n
-	places := 0
-	if t.kind == SeriesRequest {
-		t.placed, places = true, 1
-		a.running[l]++
-	}
-	a.use(t, places, n)
-}
-
 // giveBack is called with the lock held. Whoever calls it grants.
 func (t *Turn) giveBack() {
 	a := t.a
@@ -264,58 +322,4 @@ func (t *Turn) giveBack() {
 	a.held[large] -= t.bytes[large]
 	a.use(t, -places, -t.bytes[small]-t.bytes[large])
 	t.bytes = [lanes]int64{}
-}
-
-// use notes what a tenant's requests have. Tenants of which no request runs are forgotten.
-func (a *Admission) use(t *Turn, places int, bytes int64) {
-	if t.kind == background {
-		return
-	}
-	if places != 0 {
-		if a.clients[t.client] += places; a.clients[t.client] == 0 {
-			delete(a.clients, t.client)
-		}
-	}
-	u := a.tenants[t.tenant]
-	u.places += places
-	u.bytes += bytes
-	if u == (tenantUse{}) {
-		delete(a.tenants, t.tenant)
-		return
-	}
-	a.tenants[t.tenant] = u
-}
-
-// Release gives everything back. It may be called any number of times, and on a nil Turn.
-func (t *Turn) Release() {
-	if t == nil {
-		return
-	}
-	t.a.mu.Lock()
-	if !t.released {
-		t.giveBack()
-		t.released = true
-		t.a.grant()
-	}
-	t.a.mu.Unlock()
-	t.ObserveWait()
-}
-
-// ObserveWait tells the metrics how long a Series request has waited at the gate, once: when it is about to send, or ends before. That it may have to
-// give way later is rare, and an alert must not hear of a wait only when the answer has been read.
-func (t *Turn) ObserveWait() {
-	if t.observed || t.kind != SeriesRequest {
-		return
-	}
-	t.observed = true
-	for _, h := range t.a.gateMetrics.durations {
-		h.Observe(t.waited.Seconds())
-	}
-}
-
-// Bytes is what the turn holds now.
-func (t *Turn) Bytes() int64 {
-	t.a.mu.Lock()
-	defer t.a.mu.Unlock()
-	return t.bytes[small] + t.bytes[large]
 }

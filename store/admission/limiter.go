@@ -1,0 +1,64 @@
+package admission
+
+import (
+	"math"
+	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Limiter counts something of one request up to a limit. It is safe for concurrent use. A nil Limiter has no limit.
+type Limiter struct {
+	limit   uint64
+	used    atomic.Uint64
+	prefix  string
+	dropped func()
+	// first is the first violation. Every later call returns it too, so that whichever goroutine reports it says the same.
+	first atomic.Pointer[error]
+}
+
+// Reserve counts n more. Above the limit its error is a ResourceExhausted status in Thanos's words, which its Querier looks for.
+// The first violation is the request's: every later call fails with it, and the metric counts it once.
+func (l *Limiter) Reserve(n uint64) error {
+	if l == nil {
+		return nil
+	}
+	return l.reserve(n, l.prefix)
+}
+
+func (l *Limiter) reserve(n uint64, text string) error {
+	if first := l.first.Load(); first != nil {
+		return *first
+	}
+	var used uint64
+	for {
+		old := l.used.Load()
+		if used = old + n; used < old {
+			used = math.MaxUint64
+		}
+		if l.used.CompareAndSwap(old, used) {
+			break
+		}
+	}
+	if used <= l.limit {
+		return nil
+	}
+	err := status.Errorf(codes.ResourceExhausted, "%s: limit %d violated (got %d)", text, l.limit, used)
+	if l.first.CompareAndSwap(nil, &err) {
+		l.dropped()
+		return err
+	}
+	return *l.first.Load()
+}
+
+// BytesLimiter is a Limiter whose errors name what the bytes are of.
+type BytesLimiter Limiter
+
+// Reserve counts n more bytes of what: postings, series or chunks.
+func (l *BytesLimiter) Reserve(what string, n uint64) error {
+	if l == nil {
+		return nil
+	}
+	return (*Limiter)(l).reserve(n, l.prefix+" while fetching "+what)
+}
