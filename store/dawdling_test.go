@@ -29,8 +29,8 @@ func (slowStream) SendMsg(any) error {
 func TestAClientThatDawdlesMakesRoom(t *testing.T) {
 	crowd, honest := inboundtest.ClientAt(t, "127.0.0.2", nil), inboundtest.ClientAt(t, "127.0.0.3", nil)
 	synctest.Test(t, func(t *testing.T) {
-		a := admission.NewAdmission(admission.GateOptions{MaxConcurrent: 4}, admission.AllowanceOptions{}, nil, nil)
-		s := newStalls(time.Minute, a.Crowds, nil, slog.New(slog.DiscardHandler), nil)
+		a := admission.New(admission.GateOptions{MaxConcurrent: 4}, admission.AllowanceOptions{}, nil, nil)
+		s := newStalls(time.Minute, a.KeepsOthersWaiting, nil, slog.New(slog.DiscardHandler), nil)
 		var wg sync.WaitGroup
 		ended := make(chan error, 4)
 		stop := make(chan struct{})
@@ -41,7 +41,7 @@ func TestAClientThatDawdlesMakesRoom(t *testing.T) {
 				t.Fatal(err)
 			}
 			wg.Go(func() {
-				defer turn.Release()
+				defer turn.Close()
 				w := s.watch(ctx)
 				defer w.stop()
 				for {
@@ -76,7 +76,7 @@ func TestAClientThatDawdlesMakesRoom(t *testing.T) {
 		if len(ended) > 0 {
 			t.Errorf("another request was ended though no client waits: %v", <-ended)
 		}
-		turn.Release()
+		turn.Close()
 		close(stop)
 		wg.Wait()
 		if waiting, _ := a.Waiting(); waiting || a.InUse() != 0 {

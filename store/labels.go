@@ -135,8 +135,8 @@ func (r *request) holdUntilSent(t *text, answer proto.Message) {
 		return
 	}
 	turn := r.turn
-	if t.held.UntilSent(turn.Release) {
-		turn.Shrink(turn.Bytes() - 2*n)
+	if t.held.UntilSent(turn.Close) {
+		turn.Release(turn.Bytes() - 2*n)
 		r.turn = nil
 	}
 }

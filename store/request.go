@@ -140,7 +140,7 @@ func (r *request) answer(attempt func() error) error {
 			return err
 		}
 		r.server.metrics.requeued.WithLabelValues(r.method).Inc()
-		if give.Grown {
+		if give.BeyondEstimate {
 			r.least = give.Need
 		}
 		r.forget()
@@ -152,7 +152,7 @@ func (r *request) answer(attempt func() error) error {
 }
 
 // tryGrow asks for leave to hold n more bytes, without waiting.
-func (r *request) tryGrow(n int64) bool { return r.turn.TryGrow(n) }
+func (r *request) tryGrow(n int64) bool { return r.turn.TryReserve(n) }
 
 // grow asks for leave to hold n more bytes without which the request cannot go on. It does not wait either; its errors end the attempt: see answer.
 // What it has settled for because it lacked that before is used first: else it would lack as much again however much it has.
@@ -161,7 +161,7 @@ func (r *request) grow(n int64) error {
 		spare := r.spare.Load()
 		use := min(spare, n)
 		if use <= 0 {
-			return r.turn.Grow(n)
+			return r.turn.Reserve(n)
 		}
 		if !r.spare.CompareAndSwap(spare, spare-use) {
 			continue
@@ -210,7 +210,7 @@ func (r *request) noteSource(src *source) {
 
 // finish releases what the request holds and accounts for it.
 func (r *request) finish() {
-	r.turn.Release()
+	r.turn.Close()
 	r.server.names.observe(r.tenant, r.used(), func(label string) { r.server.metrics.observe(r, label) })
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
 		attrs := []attribute.KeyValue{

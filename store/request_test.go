@@ -12,7 +12,7 @@ import (
 // what is free it would else lack as much again each time, until it held all that one may have and was refused.
 func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 	allowance := admission.AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}
-	a := admission.NewAdmission(admission.GateOptions{}, allowance, nil, nil)
+	a := admission.New(admission.GateOptions{}, allowance, nil, nil)
 	s := &Server{admission: a, metrics: newMetrics(nil, nil), tracer: noop.NewTracerProvider().Tracer("")}
 	r := s.newRequest(t.Context(), methodSeries)
 	defer r.finish()
@@ -26,8 +26,8 @@ func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 			return err
 		}
 		others, _ := a.TryReserve(0)
-		defer others.Release()
-		for others.TryGrow(1) {
+		defer others.Close()
+		for others.TryReserve(1) {
 		}
 		for range 4 {
 			if err := r.grow(2); err != nil {

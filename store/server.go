@@ -100,7 +100,7 @@ type Server struct {
 	metrics   *metrics
 	panics    *panics.Guard
 	limits    *admission.Limits
-	admission *admission.Admission
+	admission *admission.Controller
 	matchers  *matcherCache
 	texts     *texts
 	stalls    *stalls
@@ -146,9 +146,9 @@ func New(opts Options) *Server {
 		names.first(), func(tenant string, count func(label string)) { names.observe(tenant, -1, count) }))
 	names.keep(opts.Tenants)
 	s.opts.Blocks.Panics = s.panics
-	s.admission = admission.NewAdmission(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
+	s.admission = admission.New(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
 	s.stalls = newStalls(
-		opts.SendStallTimeout, s.admission.Crowds, opts.OnStall, opts.Logger, opts.Registerer)
+		opts.SendStallTimeout, s.admission.KeepsOthersWaiting, opts.OnStall, opts.Logger, opts.Registerer)
 	return s
 }
 

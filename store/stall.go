@@ -39,11 +39,11 @@ type finisher interface {
 // clients do not come to their turn. There is one for all requests of a server, and it looks at
 // them only now and then: a frame that is sent costs three atomic writes.
 type stalls struct {
-	timeout time.Duration // 0 or less: never
-	crowds  func(inbound.Client) bool
-	onStall func(ctx context.Context)
-	log     *slog.Logger
-	ended   prometheus.Counter
+	timeout            time.Duration // 0 or less: never
+	keepsOthersWaiting func(inbound.Client) bool
+	onStall            func(ctx context.Context)
+	log                *slog.Logger
+	ended              prometheus.Counter
 
 	mu      sync.Mutex // guards what follows; never held while calling out
 	sending map[*sending]struct{}
@@ -51,14 +51,14 @@ type stalls struct {
 }
 
 func newStalls(
-	timeout time.Duration, crowds func(inbound.Client) bool, onStall func(context.Context),
+	timeout time.Duration, keepsOthersWaiting func(inbound.Client) bool, onStall func(context.Context),
 	log *slog.Logger, reg prometheus.Registerer,
 ) *stalls {
 	if timeout == 0 {
 		timeout = defaultSendStall
 	}
 	return &stalls{
-		timeout: timeout, crowds: crowds, onStall: onStall, log: log,
+		timeout: timeout, keepsOthersWaiting: keepsOthersWaiting, onStall: onStall, log: log,
 		sending: map[*sending]struct{}{},
 		ended: promauto.With(reg).NewCounter(prometheus.CounterOpts{
 			Name: "larder_series_send_stalled_total",
@@ -172,7 +172,7 @@ func (s *stalls) check() {
 		if ending {
 			break
 		}
-		if s.crowds(inbound.ClientOf(w.ctx)) && w.mark(w.since, s.slowly(w.unread)) {
+		if s.keepsOthersWaiting(inbound.ClientOf(w.ctx)) && w.mark(w.since, s.slowly(w.unread)) {
 			stalled, ending = append(stalled, w.sending), true
 		}
 	}

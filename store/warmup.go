@@ -66,10 +66,10 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 		return false, false, nil
 	}
 	var held *admission.Turn
-	defer func() { held.Release() }()
+	defer func() { held.Close() }()
 	// reserve makes it hold n bytes in all.
 	reserve := func(n int64) error {
-		held.Release()
+		held.Close()
 		var ever bool
 		if held, ever = s.admission.TryReserve(n); !ever {
 			return fmt.Errorf("warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)", n)
@@ -121,13 +121,13 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 		Account:    acct,
 		Leave: block.Leave{
 			Grow: func(n int64) error {
-				if !held.TryGrow(n) {
+				if !held.TryReserve(n) {
 					return errors.New("no room for its series in the request allowance (--store.request-bytes)")
 				}
 				return nil
 			},
-			TryGrow:  held.TryGrow,
-			GiveBack: held.Shrink,
+			TryGrow:  held.TryReserve,
+			GiveBack: held.Release,
 		},
 	})
 	defer stream.Close()

@@ -46,14 +46,14 @@ type allowanceMetrics struct {
 	refused *prometheus.CounterVec
 }
 
-func newAllowanceMetrics(a *Admission, reg prometheus.Registerer) (m allowanceMetrics) {
+func newAllowanceMetrics(c *Controller, reg prometheus.Registerer) (m allowanceMetrics) {
 	f := promauto.With(reg)
 	for state, value := range map[string]func() int64{
-		"limit":   func() int64 { return a.total },
-		"in_use":  func() int64 { return a.held[small] + a.held[large] },
-		"waiting": func() int64 { return a.waiting },
+		"limit":   func() int64 { return c.total },
+		"in_use":  func() int64 { return c.reserved[small] + c.reserved[large] },
+		"waiting": func() int64 { return c.waiting },
 	} {
-		a.gauge(f, "larder_request_allowance_bytes", "Bytes that requests may hold together (limit), hold now (in_use), and wait for (waiting).",
+		c.gauge(f, "larder_request_allowance_bytes", "Bytes that requests may hold together (limit), hold now (in_use), and wait for (waiting).",
 			prometheus.Labels{"state": state}, func() float64 { return float64(value()) })
 	}
 	waited := f.NewHistogramVec(prometheus.HistogramOpts{
@@ -63,8 +63,8 @@ func newAllowanceMetrics(a *Admission, reg prometheus.Registerer) (m allowanceMe
 	}, []string{"lane"})
 	for l := range lanes {
 		m.waited[l] = waited.WithLabelValues(l.String())
-		a.gauge(f, "larder_request_allowance_waiting", "Requests that wait for their turn.", prometheus.Labels{"lane": l.String()},
-			func() float64 { return float64(a.queues[l][SeriesRequest].len + a.queues[l][LabelRequest].len) })
+		c.gauge(f, "larder_request_allowance_waiting", "Requests that wait for their turn.", prometheus.Labels{"lane": l.String()},
+			func() float64 { return float64(c.queues[l][SeriesRequest].len + c.queues[l][LabelRequest].len) })
 	}
 	m.refused = f.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_request_allowance_refused_total",

@@ -27,7 +27,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 	honest := inboundtest.ClientAt(t, "127.0.0.3", nil)
 	many := inboundtest.ClientAt(t, "127.0.0.4", inbound.Shares{proxy})
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAdmission(
+		a := New(
 			GateOptions{MaxConcurrent: 1, MaxWaiting: 10},
 			AllowanceOptions{},
 			nil,
@@ -41,7 +41,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 			wg.Go(func() {
 				turn, err := a.Enter(peer.NewContext(t.Context(), from), tenant, SeriesRequest)
 				if err == nil {
-					turn.Release()
+					turn.Close()
 					return
 				}
 				if status.Code(err) != codes.ResourceExhausted {
@@ -72,7 +72,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 				m,
 			)
 		}
-		first.Release()
+		first.Close()
 		wg.Wait()
 		checkIdle(t, a)
 	})
@@ -82,12 +82,12 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 func BenchmarkSendingAway(b *testing.B) {
 	var q fairQueue
 	for i := range 1000 {
-		q.push(&waiter{tenant: fmt.Sprint(i), weight: 1, cost: 1, age: uint64(i), turn: &Turn{}})
+		q.push(&waiter{tenant: fmt.Sprint(i), weight: 1, cost: 1, arrival: uint64(i), turn: &Turn{}})
 	}
-	last := &waiter{tenant: "last", weight: 1, cost: 1, age: 1001, turn: &Turn{}}
+	last := &waiter{tenant: "last", weight: 1, cost: 1, arrival: 1001, turn: &Turn{}}
 	q.push(last)
 	for b.Loop() {
-		if q.toSendAway(last) == nil {
+		if q.toReject(last) == nil {
 			b.Fatal(context.Canceled)
 		}
 	}
@@ -106,7 +106,7 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 		nil,
 	)
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
+		a := New(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
 		var order []*peer.Peer
@@ -135,16 +135,16 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 			wg.Go(func() { turns <- enter(honest, DefaultTenant) })
 			synctest.Wait()
 		}
-		running[0].Release() // the crowd has three of four
+		running[0].Close() // the crowd has three of four
 		synctest.Wait()
 		if got := order[len(order)-1]; got != honest {
 			t.Error("the place went to the client that has most of them")
 		}
 		for _, turn := range running[1:] {
-			turn.Release()
+			turn.Close()
 		}
 		for range 6 {
-			(<-turns).Release()
+			(<-turns).Close()
 		}
 		wg.Wait()
 		checkIdle(t, a)
@@ -167,7 +167,7 @@ func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 		nil,
 	)
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAdmission(
+		a := New(
 			GateOptions{MaxConcurrent: 4, FailFast: true},
 			AllowanceOptions{},
 			nil,
@@ -185,7 +185,7 @@ func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 		}
 		leave := func() {
 			for _, turn := range turns {
-				turn.Release()
+				turn.Close()
 			}
 			turns = nil
 		}

@@ -29,45 +29,45 @@ import (
 // deadlines and an account of their own, and for their client.
 //
 // INVARIANT: held[small] + held[large] <= total, held[large] <= total - part, and of the places likewise, at all times.
-type Admission struct {
+type Controller struct {
 	gate                             GateOptions
 	places, smallPlaces, largePlaces int // 0: no bound
 	maxLargeWaiting                  int
 
-	total, part, smallRequest int64
+	total, smallBytes, smallRequest int64
 
 	limits *Limits
 
-	mu      sync.Mutex // guards everything below, and the fields of turns; never held while waiting or calling out
-	running [lanes]int
-	held    [lanes]int64
-	queues  [lanes][requestKinds]fairQueue
-	ages    uint64
-	waiting int64 // bytes that waiters wait for
-	tenants map[string]tenantUse
-	clients map[inbound.Client]int // places that each client address has
-	latest  [2]visit               // the client that came last, and the last other one
+	mu       sync.Mutex // guards everything below, and the fields of turns; never held while waiting or calling out
+	running  [lanes]int
+	reserved [lanes]int64
+	queues   [lanes][kinds]fairQueue
+	arrivals uint64
+	waiting  int64 // bytes that waiters wait for
+	tenants  map[string]tenantUse
+	clients  map[inbound.Client]int // places that each client address has
+	latest   [2]visit               // the client that came last, and the last other one
 
 	gateMetrics      gateMetrics
 	allowanceMetrics allowanceMetrics
 }
 
-// NewAdmission makes an admission and registers its metrics. limits may be nil.
-func NewAdmission(gate GateOptions, allowance AllowanceOptions, limits *Limits, reg prometheus.Registerer) *Admission {
+// New makes an admission and registers its metrics. limits may be nil.
+func New(gate GateOptions, allowance AllowanceOptions, limits *Limits, reg prometheus.Registerer) *Controller {
 	gate.defaults()
 	allowance.defaults()
-	a := &Admission{
+	c := &Controller{
 		gate:  gate,
-		total: allowance.Bytes, part: allowance.SmallLane, smallRequest: allowance.SmallRequest,
+		total: allowance.Bytes, smallBytes: allowance.SmallLane, smallRequest: allowance.SmallRequest,
 		limits:  limits,
 		tenants: map[string]tenantUse{},
 		clients: map[inbound.Client]int{},
 	}
-	a.places, a.smallPlaces, a.largePlaces = gate.places()
-	a.maxLargeWaiting = max(gate.MaxWaiting-max(1, gate.MaxWaiting/4), 1)
-	a.gateMetrics = newGateMetrics(a, reg)
-	a.allowanceMetrics = newAllowanceMetrics(a, reg)
-	return a
+	c.places, c.smallPlaces, c.largePlaces = gate.places()
+	c.maxLargeWaiting = max(gate.MaxWaiting-max(1, gate.MaxWaiting/4), 1)
+	c.gateMetrics = newGateMetrics(c, reg)
+	c.allowanceMetrics = newAllowanceMetrics(c, reg)
+	return c
 }
 
 // lane is what a request counts as.
@@ -87,7 +87,7 @@ type Kind int
 const (
 	SeriesRequest Kind = iota // a place and bytes
 	LabelRequest              // bytes
-	requestKinds
+	kinds
 	background // bytes that nobody waits for
 )
 
@@ -99,12 +99,12 @@ type tenantUse struct {
 
 // Enter waits until a request may begin: as a small one, with a place if it is a Series request, and with the bytes of a small request. Its errors carry a
 // gRPC status.
-func (a *Admission) Enter(ctx context.Context, tenant string, kind Kind) (*Turn, error) {
-	t := &Turn{a: a, tenant: a.limits.account(tenant), client: inbound.ClientOf(ctx), kind: kind}
+func (c *Controller) Enter(ctx context.Context, tenant string, kind Kind) (*Turn, error) {
+	t := &Turn{c: c, tenant: c.limits.account(tenant), client: inbound.ClientOf(ctx), kind: kind}
 	if kind == SeriesRequest {
-		a.gateMetrics.total.Inc()
+		c.gateMetrics.total.Inc()
 	}
-	if err := t.acquire(ctx, small, a.smallRequest); err != nil {
+	if err := t.acquire(ctx, small, c.smallRequest); err != nil {
 		t.ObserveWait()
 		return nil, err
 	}
@@ -113,54 +113,54 @@ func (a *Admission) Enter(ctx context.Context, tenant string, kind Kind) (*Turn,
 
 // TryReserve is for work that no request waits for. It gets its bytes at once or not at all: if no request waits for its turn, and if half of
 // the allowance stays free for those to come. ever is false for what would not get them in an idle process either.
-func (a *Admission) TryReserve(n int64) (t *Turn, ever bool) {
+func (c *Controller) TryReserve(n int64) (t *Turn, ever bool) {
 	n = max(0, n)
-	if n > a.total/2 || n > a.total-a.part {
+	if n > c.total/2 || n > c.total-c.smallBytes {
 		return nil, false
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	t = &Turn{a: a, kind: background}
-	if a.anyWaits() || n > a.total/2-a.held[small]-a.held[large] || !t.grow(n) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t = &Turn{c: c, kind: background}
+	if c.anyWaiting() || n > c.total/2-c.reserved[small]-c.reserved[large] || !t.tryReserve(n) {
 		return nil, true
 	}
 	return t, true
 }
 
 // SetLimits replaces the limits of tenants, lets those go whom the new ones let go, and refuses those that could never go by them.
-func (a *Admission) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.limits.set(others, tenants)
-	for k := range requestKinds {
-		q := &a.queues[large][k]
+func (c *Controller) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limits.set(others, tenants)
+	for k := range kinds {
+		q := &c.queues[large][k]
 		for _, w := range q.waiters() {
-			if err := a.tooLarge(w.turn, w.bytes); err != nil {
-				a.sendAway(w, large, err)
+			if err := c.tooLarge(w.turn, w.bytes); err != nil {
+				c.reject(w, large, err)
 			}
 		}
 	}
-	a.grant()
+	c.grant()
 }
 
 // Busy reports whether it is no time for work that no request waits for: requests wait, or half of the allowance is in use.
-func (a *Admission) Busy() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.anyWaits() || a.held[small]+a.held[large] >= a.total/2
+func (c *Controller) Busy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anyWaiting() || c.reserved[small]+c.reserved[large] >= c.total/2
 }
 
 // Waiting reports whether requests wait for their turn, and whether it is bytes that one of them lacks.
-func (a *Admission) Waiting() (waiting, forBytes bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.anyWaits(), a.next(small) != nil || a.next(large) != nil
+func (c *Controller) Waiting() (waiting, forBytes bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.anyWaiting(), c.next(small) != nil || c.next(large) != nil
 }
 
-func (a *Admission) anyWaits() bool {
+func (c *Controller) anyWaiting() bool {
 	for l := range lanes {
-		for k := range requestKinds {
-			if a.queues[l][k].len > 0 {
+		for k := range kinds {
+			if c.queues[l][k].len > 0 {
 				return true
 			}
 		}
@@ -168,17 +168,17 @@ func (a *Admission) anyWaits() bool {
 	return false
 }
 
-// Crowds reports whether a client has all the places that it may have while a request of another
+// KeepsOthersWaiting reports whether a client has all the places that it may have while a request of another
 // client waits for one.
-func (a *Admission) Crowds(c inbound.Client) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.crowds(c) {
+func (c *Controller) KeepsOthersWaiting(client inbound.Client) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.hasFullShare(client) {
 		return false
 	}
 	for l := range lanes {
-		for other := range a.queues[l][SeriesRequest].clients {
-			if other != c {
+		for other := range c.queues[l][SeriesRequest].clients {
+			if other != client {
 				return true
 			}
 		}
@@ -187,8 +187,8 @@ func (a *Admission) Crowds(c inbound.Client) bool {
 }
 
 // InUse is the number of bytes that requests hold now.
-func (a *Admission) InUse() int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.held[small] + a.held[large]
+func (c *Controller) InUse() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reserved[small] + c.reserved[large]
 }

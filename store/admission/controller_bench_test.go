@@ -6,7 +6,7 @@ import (
 
 // BenchmarkAdmission is what a request pays for its turn while nobody waits.
 func BenchmarkAdmission(b *testing.B) {
-	a := NewAdmission(GateOptions{MaxConcurrent: 20}, AllowanceOptions{}, NewLimits(LimitOptions{}, nil, nil), nil)
+	a := New(GateOptions{MaxConcurrent: 20}, AllowanceOptions{}, NewLimits(LimitOptions{}, nil, nil), nil)
 	ctx := b.Context()
 	for _, c := range []struct {
 		name string
@@ -22,7 +22,7 @@ func BenchmarkAdmission(b *testing.B) {
 				if err := turn.Settle(c.n); err != nil {
 					b.Fatal(err)
 				}
-				turn.Release()
+				turn.Close()
 			}
 		})
 	}
@@ -36,7 +36,7 @@ func BenchmarkAdmission(b *testing.B) {
 					b.Error(err)
 					return
 				}
-				turn.Release()
+				turn.Close()
 			}
 		})
 	})

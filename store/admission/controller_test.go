@@ -20,17 +20,17 @@ import (
 )
 
 // smallAllowance has round numbers: 100 bytes, of which 20 are the small lane, for requests of up to 10.
-func smallAllowance(reg prometheus.Registerer) *Admission {
-	return NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, nil, reg)
+func smallAllowance(reg prometheus.Registerer) *Controller {
+	return New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, nil, reg)
 }
 
 // reserve is a request that needs n bytes and no place, up to where it has them.
-func reserve(ctx context.Context, a *Admission, n int64) (*Turn, error) {
+func reserve(ctx context.Context, a *Controller, n int64) (*Turn, error) {
 	return admit(ctx, a, DefaultTenant, LabelRequest, n)
 }
 
 // admit is a request up to where it has n bytes.
-func admit(ctx context.Context, a *Admission, tenant string, kind Kind, n int64) (*Turn, error) {
+func admit(ctx context.Context, a *Controller, tenant string, kind Kind, n int64) (*Turn, error) {
 	t, err := a.Enter(ctx, tenant, kind)
 	if err != nil {
 		return nil, err
@@ -41,13 +41,13 @@ func admit(ctx context.Context, a *Admission, tenant string, kind Kind, n int64)
 		err = t.Wait(ctx, give.Need)
 	}
 	if err != nil {
-		t.Release()
+		t.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-func mustReserve(t *testing.T, a *Admission, n int64) *Turn {
+func mustReserve(t *testing.T, a *Controller, n int64) *Turn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
@@ -59,7 +59,7 @@ func mustReserve(t *testing.T, a *Admission, n int64) *Turn {
 }
 
 // waitFor starts a reservation that is expected to wait, and returns where its reservation will arrive.
-func waitFor(t *testing.T, ctx context.Context, a *Admission, n int64) <-chan *Turn {
+func waitFor(t *testing.T, ctx context.Context, a *Controller, n int64) <-chan *Turn {
 	t.Helper()
 	out := make(chan *Turn, 1)
 	go func() {
@@ -85,22 +85,22 @@ func granted(c <-chan *Turn) bool {
 }
 
 // checkInvariant holds for an allowance at any time.
-func checkInvariant(t *testing.T, a *Admission) {
+func checkInvariant(t *testing.T, a *Controller) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.held[small] < 0 || a.held[large] < 0 || a.held[small]+a.held[large] > a.total || a.held[large] > a.total-a.part {
-		t.Errorf("small %d, large %d of %d with a lane of %d", a.held[small], a.held[large], a.total, a.part)
+	if a.reserved[small] < 0 || a.reserved[large] < 0 || a.reserved[small]+a.reserved[large] > a.total || a.reserved[large] > a.total-a.smallBytes {
+		t.Errorf("small %d, large %d of %d with a lane of %d", a.reserved[small], a.reserved[large], a.total, a.smallBytes)
 	}
 }
 
 // checkIdle holds once all requests are gone.
-func checkIdle(t *testing.T, a *Admission) {
+func checkIdle(t *testing.T, a *Controller) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.held != [lanes]int64{} || a.running != [lanes]int{} || a.waiting != 0 || a.anyWaits() || len(a.tenants) != 0 {
-		t.Errorf("left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v", a.held, a.running, a.tenants, a.waiting, a.anyWaits())
+	if a.reserved != [lanes]int64{} || a.running != [lanes]int{} || a.waiting != 0 || a.anyWaiting() || len(a.tenants) != 0 {
+		t.Errorf("left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v", a.reserved, a.running, a.tenants, a.waiting, a.anyWaiting())
 	}
 }
 
@@ -110,16 +110,16 @@ func TestAllowanceIsFairWithinALane(t *testing.T) {
 		first := mustReserve(t, a, 70)
 		second := waitFor(t, t.Context(), a, 60)
 		third := waitFor(t, t.Context(), a, 11) // would fit beside the second, not beside the first
-		first.Shrink(5)                         // now the third would fit, but it is not its turn
+		first.Release(5)                        // now the third would fit, but it is not its turn
 		if granted(second) || granted(third) {
 			t.Error("a request went past one that waited longer")
 		}
-		first.Release()
+		first.Close()
 		if !granted(second) || !granted(third) {
 			t.Error("requests that fit still wait")
 		}
-		(<-second).Release()
-		(<-third).Release()
+		(<-second).Close()
+		(<-third).Close()
 		checkIdle(t, a)
 	})
 }
@@ -136,16 +136,16 @@ func TestAllowanceSmallLane(t *testing.T) {
 		}
 		third := waitFor(t, t.Context(), a, 10)
 		checkInvariant(t, a)
-		dashboards[0].Release()
+		dashboards[0].Close()
 		if !granted(third) {
 			t.Error("a small request waits although the lane has room")
 		}
-		export.Release()
+		export.Close()
 		if !granted(next) {
 			t.Error("the large request waits although it fits")
 		}
 		for _, r := range append(dashboards, <-third, <-next) {
-			r.Release()
+			r.Close()
 		}
 		checkIdle(t, a)
 	})
@@ -163,7 +163,7 @@ func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 		// One place of 10 is free. It stays free: otherwise small requests could come for ever, and the large one wait for ever.
 		late := waitFor(t, t.Context(), a, 10)
 		for i, r := range small[:7] {
-			r.Release()
+			r.Close()
 			if want := i == 6; granted(large) != want {
 				t.Fatalf("after %d releases: large granted %v, want %v", i+1, !want, want)
 			}
@@ -171,13 +171,13 @@ func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 				t.Fatalf("after %d releases: a small request went past a large one, beyond the small lane", i+1)
 			}
 		}
-		small[7].Release()
+		small[7].Close()
 		if !granted(late) {
 			t.Error("the small request waits although the lane has room")
 		}
 		checkInvariant(t, a)
 		for _, r := range []*Turn{small[8], <-large, <-late} {
-			r.Release()
+			r.Close()
 		}
 		checkIdle(t, a)
 	})
@@ -190,7 +190,7 @@ func TestAllowanceCancel(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		head := waitFor(t, ctx, a, 80)
 		behind := waitFor(t, t.Context(), a, 11) // does not fit beside the holder
-		holder.Shrink(10)                        // now it would
+		holder.Release(10)                       // now it would
 		small := make([]*Turn, 0, 3)
 		for range 2 {
 			small = append(small, mustReserve(t, a, 10))
@@ -207,12 +207,12 @@ func TestAllowanceCancel(t *testing.T) {
 		if granted(smallWaits) {
 			t.Error("101 bytes are held")
 		}
-		holder.Shrink(1)
+		holder.Release(1)
 		if !granted(smallWaits) {
 			t.Error("a small request that fits waits although no large one does")
 		}
 		for _, r := range append(small, holder, <-behind, <-smallWaits) {
-			r.Release()
+			r.Close()
 		}
 		checkIdle(t, a)
 	})
@@ -234,15 +234,15 @@ func TestAllowanceCancelMeetsGrant(t *testing.T) {
 				a.mu.Lock()
 				cancel() // wakes the request, which cannot go on without the lock
 				for _, r := range hold {
-					r.giveBack()
+					r.releaseAll()
 					a.grant()
 				}
-				if a.held[small]+a.held[large] > 0 {
+				if a.reserved[small]+a.reserved[large] > 0 {
 					both++
 				}
 				a.mu.Unlock()
 				if r := <-waiting; r != nil {
-					r.Release()
+					r.Close()
 				}
 				checkIdle(t, a)
 			}
@@ -271,7 +271,7 @@ func TestAllowanceErrors(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		check(ctx, 20, codes.DeadlineExceeded, "waited 2s for 20 bytes of the request allowance of 100 bytes (--store.request-bytes): context deadline exceeded")
-		r.Release()
+		r.Close()
 		checkIdle(t, a)
 	})
 }
@@ -285,24 +285,24 @@ func TestReservation(t *testing.T) {
 			got  any
 			want any
 		}{
-			{"grow within bounds", r.TryGrow(30), true},
-			{"grow into the small lane", r.TryGrow(1), false},
-			{"extend into the small lane", r.Grow(1) == nil, false},
+			{"grow within bounds", r.TryReserve(30), true},
+			{"grow into the small lane", r.TryReserve(1), false},
+			{"extend into the small lane", r.Reserve(1) == nil, false},
 			{"bytes", r.Bytes(), int64(80)},
 		}
-		r.Shrink(60)
+		r.Release(60)
 		waiting := waitFor(t, t.Context(), a, 70)
 		steps = append(steps, []struct {
 			what string
 			got  any
 			want any
 		}{
-			{"look-ahead while somebody waits", r.TryGrow(5), false},
-			{"going on while somebody waits", r.Grow(5) == nil, true},
-			{"grow by nothing", r.Grow(0) == nil, true},
+			{"look-ahead while somebody waits", r.TryReserve(5), false},
+			{"going on while somebody waits", r.Reserve(5) == nil, true},
+			{"grow by nothing", r.Reserve(0) == nil, true},
 			{"bytes after it", r.Bytes(), int64(25)},
 		}...)
-		r.Shrink(1000)
+		r.Release(1000)
 		if !granted(waiting) {
 			t.Error("everything was given back, and yet a request waits")
 		}
@@ -312,18 +312,18 @@ func TestReservation(t *testing.T) {
 			want any
 		}{
 			{"bytes when all was given back", r.Bytes(), int64(0)},
-			{"grow again", r.TryGrow(10), true},
+			{"grow again", r.TryReserve(10), true},
 		}...)
-		r.Release()
-		r.Release()
-		r.Shrink(5)
+		r.Close()
+		r.Close()
+		r.Release(5)
 		steps = append(steps, []struct {
 			what string
 			got  any
 			want any
 		}{
-			{"grow after release", r.TryGrow(1), false},
-			{"go on after release", r.Grow(1) == nil, false},
+			{"grow after release", r.TryReserve(1), false},
+			{"go on after release", r.Reserve(1) == nil, false},
 			{"in use", a.InUse(), int64(70)},
 		}...)
 		for _, s := range steps {
@@ -331,9 +331,9 @@ func TestReservation(t *testing.T) {
 				t.Errorf("%s: got %v, want %v", s.what, s.got, s.want)
 			}
 		}
-		(<-waiting).Release()
+		(<-waiting).Close()
 		var none *Turn
-		none.Release()
+		none.Close()
 		checkIdle(t, a)
 	})
 }
@@ -347,13 +347,13 @@ func TestReservationGrowsFromSmallToLarge(t *testing.T) {
 		n    int64
 		want bool
 	}{{6, true}, {6, false}, {5, true}, {1, false}} {
-		if got := r.TryGrow(s.n); got != s.want {
+		if got := r.TryReserve(s.n); got != s.want {
 			t.Errorf("TryGrow(%d) with %d held: got %v, want %v", s.n, r.Bytes(), got, s.want)
 		}
 		checkInvariant(t, a)
 	}
-	large.Release()
-	r.Release()
+	large.Close()
+	r.Close()
 	checkIdle(t, a)
 }
 
@@ -381,8 +381,8 @@ func TestAllowanceMetrics(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
 		}
-		r.Release()
-		(<-waiting).Release()
+		r.Close()
+		(<-waiting).Close()
 		if got := gathered(t, reg)["larder_request_allowance_bytes waiting"]; got != 0 {
 			t.Errorf("waiting for %v bytes", got)
 		}
@@ -396,15 +396,15 @@ func TestAllowanceDefaults(t *testing.T) {
 		{16 << 20, 16 << 20, 2 << 20, 1 << 20},
 		{1 << 20, 1 << 20, 128 << 10, 128 << 10}, // small enough for its lane
 	} {
-		a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: c.bytes}, nil, nil)
-		if a.total != c.wantTotal || a.part != c.wantLane || a.smallRequest != c.wantSmall {
-			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d", c.bytes, a.total, a.part, a.smallRequest, c.wantTotal, c.wantLane, c.wantSmall)
+		a := New(GateOptions{}, AllowanceOptions{Bytes: c.bytes}, nil, nil)
+		if a.total != c.wantTotal || a.smallBytes != c.wantLane || a.smallRequest != c.wantSmall {
+			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d", c.bytes, a.total, a.smallBytes, a.smallRequest, c.wantTotal, c.wantLane, c.wantSmall)
 		}
 	}
 }
 
 func TestTryReserve(t *testing.T) {
-	a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil, nil)
+	a := New(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil, nil)
 	f := func(n int64, granted, ever bool) *Turn {
 		t.Helper()
 		r, e := a.TryReserve(n)
@@ -418,8 +418,8 @@ func TestTryReserve(t *testing.T) {
 	r := f(400, true, true)
 	f(101, false, true)
 	s := f(100, true, true)
-	s.Release()
-	r.Release()
+	s.Close()
+	r.Close()
 
 	large, err := reserve(context.Background(), a, 800)
 	if err != nil {
@@ -434,12 +434,12 @@ func TestTryReserve(t *testing.T) {
 	for waiting := false; !waiting; waiting, _ = a.Waiting() {
 		// Until it waits.
 	}
-	large.Shrink(790)
+	large.Release(790)
 	f(1, false, true)
 	cancel()
 	<-waits
-	f(1, true, true).Release()
-	large.Release()
+	f(1, true, true).Close()
+	large.Close()
 	if n := a.InUse(); n != 0 {
 		t.Errorf("%d bytes are still held", n)
 	}
@@ -453,7 +453,7 @@ func TestAllowanceModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 50 + r.Int64N(300), SmallRequest: 1 + r.Int64N(200)}, nil, nil)
+				a := New(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 50 + r.Int64N(300), SmallRequest: 1 + r.Int64N(200)}, nil, nil)
 				m := &model{t: t, a: a}
 				var wg sync.WaitGroup
 				for range 200 {
@@ -475,7 +475,7 @@ func TestAllowanceModel(t *testing.T) {
 
 type model struct {
 	t *testing.T
-	a *Admission
+	a *Controller
 
 	mu                               sync.Mutex
 	held                             int64
@@ -496,7 +496,7 @@ func (m *model) change(delta int64) {
 func (m *model) request(r *rand.Rand) {
 	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
 	pause(1000)
-	n := 1 + r.Int64N(m.a.total-m.a.part)
+	n := 1 + r.Int64N(m.a.total-m.a.smallBytes)
 	if r.IntN(2) == 0 {
 		n = 1 + r.Int64N(m.a.smallRequest)
 	}
@@ -527,11 +527,11 @@ func (m *model) request(r *rand.Rand) {
 			d = min(d, n)
 			m.change(-d)
 			n -= d
-			res.Shrink(d)
+			res.Release(d)
 		default:
-			grow := res.TryGrow
+			grow := res.TryReserve
 			if r.IntN(2) == 0 {
-				grow = func(n int64) bool { return res.Grow(n) == nil }
+				grow = func(n int64) bool { return res.Reserve(n) == nil }
 			}
 			ok := grow(d)
 			if ok {
@@ -551,8 +551,8 @@ func (m *model) request(r *rand.Rand) {
 		}
 	}
 	m.change(-n)
-	res.Release()
+	res.Close()
 	if r.IntN(4) == 0 {
-		res.Release()
+		res.Close()
 	}
 }

@@ -17,19 +17,19 @@ import (
 //
 // It has no lock: its owner's guards it. The zero value is empty.
 type fairQueue struct {
-	now   float64          // how far turns have come
-	flows map[string]*flow // of tenants that wait, and of those that have had more than their part of late
-	busy  []*flow          // those that wait, in no order
-	len   int
+	virtualTime float64          // how far turns have come
+	flows       map[string]*flow // of tenants that wait, and of those that have had more than their part of late
+	busy        []*flow          // those that wait, in no order
+	len         int
 	// clients is how many waiters each client address has.
 	clients map[inbound.Client]int
-	turn    *waiter // whose turn has come; nil for nobody
-	turns   int     // granted since the last of who had waited longest
+	upNext  *waiter // whose turn has come; nil for nobody
+	grants  int     // granted since the last of who had waited longest
 }
 
 const (
-	// byAge is how many turns there are to one of who has waited longest.
-	byAge = 16
+	// oldestEvery is how many turns there are to one of who has waited longest.
+	oldestEvery = 16
 	// idleFlows is how many tenants that do not wait are remembered, besides as many as do.
 	idleFlows = 64
 )
@@ -44,10 +44,10 @@ type flow struct {
 
 // waiter is a request that waits for its turn.
 type waiter struct {
-	tenant string
-	weight float64 // above 0
-	cost   float64 // above 0
-	age    uint64  // larger for who came later
+	tenant  string
+	weight  float64 // above 0
+	cost    float64 // above 0
+	arrival uint64  // larger for who came later
 
 	// What the queue does not look at: who waits for how many bytes, and how it hears of it. ready is closed, under the lock, when the request holds
 	// what it asked for, or is sent away with err.
@@ -70,7 +70,7 @@ func (q *fairQueue) push(w *waiter) {
 		q.flows[w.tenant] = f
 	}
 	if f.line.Len() == 0 {
-		f.start = max(f.start, q.now)
+		f.start = max(f.start, q.virtualTime)
 		f.at = len(q.busy)
 		q.busy = append(q.busy, f)
 	}
@@ -86,8 +86,8 @@ func (q *fairQueue) push(w *waiter) {
 
 // next returns whose turn it is, of those who may go; nil for nobody. It stays their turn.
 func (q *fairQueue) next(may func(*waiter) bool) *waiter {
-	if q.turn != nil && may(q.turn) {
-		return q.turn
+	if q.upNext != nil && may(q.upNext) {
+		return q.upNext
 	}
 	var best *waiter
 	for _, f := range q.busy {
@@ -97,17 +97,17 @@ func (q *fairQueue) next(may func(*waiter) bool) *waiter {
 		}
 	}
 	if best != nil {
-		q.turn = best
+		q.upNext = best
 	}
 	return best
 }
 
 // before reports whether w goes before o.
 func (q *fairQueue) before(w, o *waiter) bool {
-	if q.turns < byAge-1 && w.flow.start != o.flow.start {
+	if q.grants < oldestEvery-1 && w.flow.start != o.flow.start {
 		return w.flow.start < o.flow.start
 	}
-	return w.age < o.age
+	return w.arrival < o.arrival
 }
 
 // grant takes w out, which goes: its tenant's next turn comes later by what w costs.
@@ -118,10 +118,10 @@ func (q *fairQueue) grant(w *waiter) {
 	}
 	f := w.flow
 	// As much as all who wait have got on average, so that whoever comes now and then does not always go first.
-	q.now = max(q.now+w.cost/weights, f.start)
+	q.virtualTime = max(q.virtualTime+w.cost/weights, f.start)
 	f.start += w.cost / w.weight
-	if q.turns++; q.turns == byAge {
-		q.turns = 0
+	if q.grants++; q.grants == oldestEvery {
+		q.grants = 0
 	}
 	q.remove(w)
 }
@@ -136,14 +136,14 @@ func (q *fairQueue) remove(w *waiter) {
 			delete(q.clients, w.turn.client)
 		}
 	}
-	if q.turn == w {
-		q.turn = nil
+	if q.upNext == w {
+		q.upNext = nil
 	}
 	if q.len--; q.len == 0 {
 		// All that waited are served. Who had how much of it does not matter to those who come later.
 		clear(q.flows)
 		clear(q.busy)
-		q.now, q.turns, q.busy = 0, 0, q.busy[:0]
+		q.virtualTime, q.grants, q.busy = 0, 0, q.busy[:0]
 		return
 	}
 	if f.line.Len() > 0 {
@@ -155,7 +155,7 @@ func (q *fairQueue) remove(w *waiter) {
 	q.busy[last] = nil
 	q.busy = q.busy[:last]
 	if len(q.flows) > 2*len(q.busy)+idleFlows {
-		q.forget(func(idle *flow) bool { return idle.start <= q.now })
+		q.forget(func(idle *flow) bool { return idle.start <= q.virtualTime })
 		if len(q.flows) > 2*len(q.busy)+idleFlows {
 			// Clients choose the names of tenants: they must not fill the memory.
 			q.forget(func(*flow) bool { return true })
@@ -179,13 +179,13 @@ func (q *fairQueue) waiters() []*waiter {
 	return out
 }
 
-// toSendAway returns which waiter goes when too many wait and w came last. It is the newest of one
+// toReject returns which waiter goes when too many wait and w came last. It is the newest of one
 // client's waiters, and of one tenant's among these: the client that has most waiting for its
 // shares, and its tenant that has most waiting for its weight. Among equals it is w's client, and
 // w's tenant.
 //
 // Clients go before tenants because a client chooses the names of its tenants, and not its address.
-func (q *fairQueue) toSendAway(w *waiter) *waiter {
+func (q *fairQueue) toReject(w *waiter) *waiter {
 	client := w.turn.client
 	most := float64(q.clients[client]) / float64(max(1, client.Shares))
 	for c, n := range q.clients {

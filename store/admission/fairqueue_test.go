@@ -17,7 +17,7 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 		age := uint64(0)
 		push := func(tenant int, weight float64) {
 			age++
-			q.push(&waiter{tenant: fmt.Sprint(tenant), weight: weight, cost: 1 + float64(r.IntN(100)), age: age})
+			q.push(&waiter{tenant: fmt.Sprint(tenant), weight: weight, cost: 1 + float64(r.IntN(100)), arrival: age})
 		}
 		weights := make([]float64, 2+r.IntN(3))
 		for i := range weights {
@@ -54,24 +54,24 @@ func TestFairQueueFirstComeFirstServed(t *testing.T) {
 	last := map[string]uint64{}
 	r := rand.New(rand.NewPCG(1, 4))
 	for age := range uint64(5000) {
-		q.push(&waiter{tenant: fmt.Sprint(r.IntN(5)), weight: 1, cost: 1, age: age + 1})
+		q.push(&waiter{tenant: fmt.Sprint(r.IntN(5)), weight: 1, cost: 1, arrival: age + 1})
 		if r.IntN(4) == 0 {
 			continue
 		}
 		w := q.next(may)
 		q.grant(w)
-		if w.age < last[w.tenant] {
-			t.Fatalf("tenant %s: request %d after %d", w.tenant, w.age, last[w.tenant])
+		if w.arrival < last[w.tenant] {
+			t.Fatalf("tenant %s: request %d after %d", w.tenant, w.arrival, last[w.tenant])
 		}
-		last[w.tenant] = w.age
+		last[w.tenant] = w.arrival
 	}
 	var fresh fairQueue
 	for age := range uint64(100) {
-		fresh.push(&waiter{tenant: fmt.Sprint(100 - age), weight: 1, cost: 1, age: age})
+		fresh.push(&waiter{tenant: fmt.Sprint(100 - age), weight: 1, cost: 1, arrival: age})
 	}
 	for age := range uint64(100) {
-		if w := fresh.next(may); w.age != age {
-			t.Fatalf("tenants that come new: request %d before %d", w.age, age)
+		if w := fresh.next(may); w.arrival != age {
+			t.Fatalf("tenants that come new: request %d before %d", w.arrival, age)
 		} else {
 			fresh.grant(w)
 		}
@@ -84,7 +84,7 @@ func TestFairQueueOneRequestBesideThousands(t *testing.T) {
 	age := uint64(0)
 	push := func(tenant string) *waiter {
 		age++
-		w := &waiter{tenant: tenant, weight: 1, cost: 1, age: age}
+		w := &waiter{tenant: tenant, weight: 1, cost: 1, arrival: age}
 		q.push(w)
 		return w
 	}
@@ -112,7 +112,7 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 	age := uint64(0)
 	push := func(tenant string, cost float64) *waiter {
 		age++
-		w := &waiter{tenant: tenant, weight: 1, cost: cost, age: age}
+		w := &waiter{tenant: tenant, weight: 1, cost: cost, arrival: age}
 		q.push(w)
 		return w
 	}
@@ -160,7 +160,7 @@ func TestFairQueueForgets(t *testing.T) {
 	var q fairQueue
 	var waiting []*waiter
 	for n := range 100_000 {
-		w := &waiter{tenant: fmt.Sprint(n), weight: 0.01, cost: 1e6 * r.Float64(), age: uint64(n)}
+		w := &waiter{tenant: fmt.Sprint(n), weight: 0.01, cost: 1e6 * r.Float64(), arrival: uint64(n)}
 		q.push(w)
 		waiting = append(waiting, w)
 		for len(waiting) > 1+r.IntN(50) {
@@ -180,7 +180,7 @@ func TestFairQueueForgets(t *testing.T) {
 	for _, w := range waiting {
 		q.remove(w)
 	}
-	if len(q.flows) != 0 || len(q.busy) != 0 || q.len != 0 || q.turn != nil || q.now != 0 {
+	if len(q.flows) != 0 || len(q.busy) != 0 || q.len != 0 || q.upNext != nil || q.virtualTime != 0 {
 		t.Errorf("left behind: %d tenants, %d that wait, %d requests", len(q.flows), len(q.busy), q.len)
 	}
 }

@@ -50,7 +50,7 @@ type gateMetrics struct {
 	rejected  *prometheus.CounterVec
 }
 
-func newGateMetrics(a *Admission, reg prometheus.Registerer) (m gateMetrics) {
+func newGateMetrics(c *Controller, reg prometheus.Registerer) (m gateMetrics) {
 	f := promauto.With(reg)
 	// Thanos's process exports the second name, while its alert and dashboard ask for the first. Users have either in theirs.
 	for _, name := range []string{
@@ -63,9 +63,9 @@ func newGateMetrics(a *Admission, reg prometheus.Registerer) (m gateMetrics) {
 	}
 	f.NewGauge(prometheus.GaugeOpts{
 		Name: "thanos_bucket_store_series_gate_queries_max", Help: "Series requests that may run at once, 0 without a bound.",
-	}).Set(float64(a.places))
-	a.gauge(f, "thanos_bucket_store_series_gate_queries_in_flight", "Series requests that run now.", nil,
-		func() float64 { return float64(a.running[small] + a.running[large]) })
+	}).Set(float64(c.places))
+	c.gauge(f, "thanos_bucket_store_series_gate_queries_in_flight", "Series requests that run now.", nil,
+		func() float64 { return float64(c.running[small] + c.running[large]) })
 	m.total = f.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_series_gate_queries_total", Help: "Series requests that came to the gate.",
 	})
@@ -75,18 +75,18 @@ func newGateMetrics(a *Admission, reg prometheus.Registerer) (m gateMetrics) {
 	for _, reason := range []string{rejectedBusy, rejectedQueue, rejectedGaveUp} {
 		m.rejected.WithLabelValues(reason)
 	}
-	a.gauge(f, "larder_series_gate_waiting", "Series requests that wait for their turn now.", nil,
+	c.gauge(f, "larder_series_gate_waiting", "Series requests that wait for their turn now.", nil,
 		func() float64 {
-			return float64(a.queues[small][SeriesRequest].len + a.queues[large][SeriesRequest].len)
+			return float64(c.queues[small][SeriesRequest].len + c.queues[large][SeriesRequest].len)
 		})
 	return m
 }
 
 // gauge exports a figure that is read under the lock.
-func (a *Admission) gauge(f promauto.Factory, name, help string, labels prometheus.Labels, value func() float64) {
+func (c *Controller) gauge(f promauto.Factory, name, help string, labels prometheus.Labels, value func() float64) {
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
-		a.mu.Lock()
-		defer a.mu.Unlock()
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		return value()
 	})
 }

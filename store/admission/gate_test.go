@@ -43,11 +43,11 @@ func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 }
 
 // newGate has room for what its requests hold.
-func newGate(opts GateOptions, reg prometheus.Registerer) *Admission {
-	return NewAdmission(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20}, nil, reg)
+func newGate(opts GateOptions, reg prometheus.Registerer) *Controller {
+	return New(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20}, nil, reg)
 }
 
-func enter(t *testing.T, a *Admission) *Turn {
+func enter(t *testing.T, a *Controller) *Turn {
 	t.Helper()
 	turn, err := a.Enter(t.Context(), DefaultTenant, SeriesRequest)
 	if err != nil {
@@ -57,7 +57,7 @@ func enter(t *testing.T, a *Admission) *Turn {
 }
 
 // enterLarge is a request that needs more than a small one.
-func enterLarge(t *testing.T, a *Admission) (*Turn, error) {
+func enterLarge(t *testing.T, a *Controller) (*Turn, error) {
 	return admit(t.Context(), a, DefaultTenant, SeriesRequest, 2<<20)
 }
 
@@ -71,14 +71,14 @@ func TestGateBoundsRequests(t *testing.T) {
 			go func() {
 				turn, err := g.Enter(t.Context(), DefaultTenant, SeriesRequest)
 				if i%2 == 0 && err == nil {
-					turn.Release()
+					turn.Close()
 					turn, err = enterLarge(t, g)
 				}
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				defer turn.Release()
+				defer turn.Close()
 				mu.Lock()
 				running++
 				most = max(most, running)
@@ -111,11 +111,11 @@ func TestGateFirstComeFirstServed(t *testing.T) {
 					return
 				}
 				order = append(order, i) // Only one runs at a time.
-				turn.Release()
+				turn.Close()
 			}()
 			synctest.Wait()
 		}
-		first.Release()
+		first.Close()
 		synctest.Wait()
 		if diff := cmp.Diff([]int{0, 1, 2, 3, 4, 5}, order); diff != "" {
 			t.Errorf("order (-want +got):\n%s", diff)
@@ -156,21 +156,21 @@ func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 					t.Fatal("a request beyond the last place runs")
 				}
 				if c.places > 1 {
-					small[0].Release()
+					small[0].Close()
 					synctest.Wait()
 					if len(waiting) != 1 || len(turns) != c.large {
 						t.Errorf("a small request left: %d small ones came in, %d large ones run; want 1, %d", len(waiting), len(turns), c.large)
 					}
 				}
 				for n := range 2 * c.places {
-					(<-turns).Release()
+					(<-turns).Close()
 					synctest.Wait()
 					if want := min(c.large, 2*c.places-n-1); len(turns) != want && c.places > 1 {
 						t.Errorf("%d large requests run, want %d", len(turns), want)
 					}
 				}
 				for _, turn := range append(small, <-waiting) {
-					turn.Release()
+					turn.Close()
 				}
 				checkIdle(t, g)
 			})
@@ -194,7 +194,7 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 								return
 							}
 							time.Sleep(time.Second)
-							turn.Release()
+							turn.Close()
 						}
 					})
 				}
@@ -209,7 +209,7 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 					if waited := time.Since(start); waited > 8*time.Second {
 						t.Errorf("a large request waited %s beside requests of a second", waited)
 					}
-					turn.Release()
+					turn.Close()
 				}
 				stop()
 				wg.Wait()
@@ -222,7 +222,7 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 // TestGateIsNotKeptByWhoWaitsForMemory: a request that has no memory has no place either.
 func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAdmission(GateOptions{MaxConcurrent: 4}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
+		a := New(GateOptions{MaxConcurrent: 4}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
 		export, err := admit(t.Context(), a, DefaultTenant, SeriesRequest, 80)
 		if err != nil {
 			t.Fatal(err)
@@ -242,11 +242,11 @@ func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 			t.Error("more than the allowance is held")
 		}
 		for range 3 {
-			defer enter(t, a).Release()
+			defer enter(t, a).Close()
 		}
-		export.Release()
+		export.Close()
 		for range 6 {
-			(<-late).Release()
+			(<-late).Close()
 		}
 	})
 }
@@ -288,7 +288,7 @@ func TestGateRefuses(t *testing.T) {
 							t.Error(err)
 							return
 						}
-						turn.Release()
+						turn.Close()
 					})
 				}
 				synctest.Wait()
@@ -303,7 +303,7 @@ func TestGateRefuses(t *testing.T) {
 					t.Errorf("got %v, want %s: %s", err, c.want, c.text)
 				}
 				for _, turn := range first {
-					turn.Release()
+					turn.Close()
 				}
 				ran.Wait()
 				// Whoever gave up left nothing behind.
@@ -322,13 +322,13 @@ func TestGateRefusesLargeRequests(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer turn.Release()
+			defer turn.Close()
 		}
 		_, err := enterLarge(t, busy)
 		if want := "all 3 places for large Series requests are taken"; status.Code(err) != codes.Unavailable || status.Convert(err).Message() != want {
 			t.Errorf("got %v, want Unavailable: %s", err, want)
 		}
-		enter(t, busy).Release()
+		enter(t, busy).Close()
 
 		full := newGate(GateOptions{MaxConcurrent: 4, MaxWaiting: 4}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -336,7 +336,7 @@ func TestGateRefusesLargeRequests(t *testing.T) {
 		for range 3 + 3 {
 			all.Go(func() {
 				if turn, err := admit(ctx, full, DefaultTenant, SeriesRequest, 2<<20); err == nil {
-					defer turn.Release()
+					defer turn.Close()
 					<-ctx.Done()
 				}
 			})
@@ -350,8 +350,8 @@ func TestGateRefusesLargeRequests(t *testing.T) {
 		waits := make(chan *Turn)
 		go func() { waits <- enter(t, full) }()
 		synctest.Wait()
-		small.Release()
-		(<-waits).Release()
+		small.Close()
+		(<-waits).Close()
 		cancel()
 		all.Wait()
 		checkIdle(t, full)
@@ -387,9 +387,9 @@ func TestGateMetrics(t *testing.T) {
 			"thanos_bucket_store_series_gate_queries_max":       2,
 			"thanos_bucket_store_series_gate_queries_total":     4,
 		})
-		first[0].Release()
-		first[1].Release()
-		(<-done).Release()
+		first[0].Close()
+		first[1].Close()
+		(<-done).Close()
 		check(map[string]float64{
 			"larder_series_gate_waiting":                               0,
 			"thanos_bucket_store_series_gate_duration_seconds":         4,
@@ -405,12 +405,12 @@ func TestGateOpen(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	g := newGate(GateOptions{FailFast: true}, reg)
 	for range 50 {
-		defer enter(t, g).Release()
+		defer enter(t, g).Close()
 		turn, err := enterLarge(t, g)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer turn.Release()
+		defer turn.Close()
 	}
 	got := gathered(t, reg)
 	if n := got["thanos_bucket_store_series_gate_queries_in_flight"]; n != 100 {

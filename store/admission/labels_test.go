@@ -15,7 +15,7 @@ import (
 func TestLabelRequestsThatWaitAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		a := NewAdmission(GateOptions{MaxWaiting: 3}, AllowanceOptions{Bytes: 100, SmallLane: 10, SmallRequest: 10}, nil, reg)
+		a := New(GateOptions{MaxWaiting: 3}, AllowanceOptions{Bytes: 100, SmallLane: 10, SmallRequest: 10}, nil, reg)
 		all, err := admit(t.Context(), a, DefaultTenant, LabelRequest, 90)
 		if err != nil {
 			t.Fatal(err)
@@ -31,7 +31,7 @@ func TestLabelRequestsThatWaitAreBounded(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				turn.Release()
+				turn.Close()
 			})
 		}
 		synctest.Wait()
@@ -42,8 +42,8 @@ func TestLabelRequestsThatWaitAreBounded(t *testing.T) {
 		if n := gathered(t, reg)["larder_request_allowance_refused_total queue"]; n != 1 {
 			t.Errorf("%v refusals counted, want 1", n)
 		}
-		first.Release()
-		all.Release()
+		first.Close()
+		all.Close()
 		wg.Wait()
 		checkIdle(t, a)
 	})

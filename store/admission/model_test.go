@@ -41,7 +41,7 @@ func TestAdmissionModel(t *testing.T) {
 			others := func() LimitOptions { return LimitOptions{Shared: r.IntN(4) == 0} }
 			limits := NewLimits(others(), tenants(), nil)
 			part := 50 + r.Int64N(300)
-			m := &admissionModel{t: t, a: NewAdmission(
+			m := &admissionModel{t: t, a: New(
 				GateOptions{MaxConcurrent: r.IntN(9), MaxWaiting: []int{-1, 3, 1000}[r.IntN(3)], FailFast: r.IntN(8) == 0},
 				AllowanceOptions{Bytes: 1000, SmallLane: part, SmallRequest: 1 + r.Int64N(part)}, limits, nil)}
 			var wg sync.WaitGroup
@@ -85,7 +85,7 @@ func (c *modelCounts) add(o modelCounts) {
 
 type admissionModel struct {
 	t *testing.T
-	a *Admission
+	a *Controller
 
 	mu   sync.Mutex
 	held int64
@@ -128,26 +128,26 @@ func (m *admissionModel) check() {
 		bytes += u.bytes
 		places += u.places
 	}
-	if places != a.running[small]+a.running[large] || bytes > a.held[small]+a.held[large] {
-		m.t.Errorf("tenants have %d places and %d bytes of %v and %v", places, bytes, a.running, a.held)
+	if places != a.running[small]+a.running[large] || bytes > a.reserved[small]+a.reserved[large] {
+		m.t.Errorf("tenants have %d places and %d bytes of %v and %v", places, bytes, a.running, a.reserved)
 	}
 	for l := range lanes {
 		if w := a.next(l); w != nil && a.fits(l, w.bytes) {
 			m.t.Errorf("a %s request waits for %d bytes that are free", l, w.bytes)
 		}
 		// The promises, said without what next and fits do.
-		for k := range requestKinds {
+		for k := range kinds {
 			for _, f := range a.queues[l][k].busy {
 				w := f.line.Front().Value.(*waiter)
 				lim, use := a.limits.of(w.tenant), a.tenants[w.tenant]
 				mine := lim.MaxConcurrent <= 0 || k != SeriesRequest || use.places < lim.MaxConcurrent
 				mine = mine && use.bytes+w.bytes <= lim.requestBytes(a.total, a.smallRequest)
 				place := k != SeriesRequest || a.places == 0 || a.running[small]+a.running[large] < a.places && (l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
-				if l == small && mine && place && a.held[small]+a.smallRequest <= a.part {
-					m.t.Errorf("a small request waits though small ones have their part free: %v places, %v bytes", a.running, a.held)
+				if l == small && mine && place && a.reserved[small]+a.smallRequest <= a.smallBytes {
+					m.t.Errorf("a small request waits though small ones have their part free: %v places, %v bytes", a.running, a.reserved)
 				}
-				if l == large && mine && place && a.held[large] == 0 && a.held[small] <= a.part {
-					m.t.Errorf("a large request waits though nothing large runs: %v places, %v bytes", a.running, a.held)
+				if l == large && mine && place && a.reserved[large] == 0 && a.reserved[small] <= a.smallBytes {
+					m.t.Errorf("a large request waits though nothing large runs: %v places, %v bytes", a.running, a.reserved)
 				}
 			}
 		}
@@ -167,7 +167,7 @@ func (m *admissionModel) request(r *rand.Rand) {
 			m.change(n)
 			pause(100)
 			m.change(-n)
-			turn.Release()
+			turn.Close()
 		}
 		return
 	}
@@ -187,7 +187,7 @@ func (m *admissionModel) request(r *rand.Rand) {
 	}
 	need := 1 + r.Int64N(m.a.smallRequest)
 	if r.IntN(2) == 0 {
-		need = 1 + r.Int64N(m.a.total-m.a.part)
+		need = 1 + r.Int64N(m.a.total-m.a.smallBytes)
 	}
 	held := m.a.smallRequest
 	m.change(held)
@@ -207,9 +207,9 @@ func (m *admissionModel) request(r *rand.Rand) {
 		m.change(held)
 	}
 	m.change(-held)
-	turn.Release()
+	turn.Close()
 	if r.IntN(4) == 0 {
-		turn.Release()
+		turn.Close()
 	}
 	m.check()
 	if err == nil {
@@ -253,13 +253,13 @@ func (m *admissionModel) attempt(ctx context.Context, r *rand.Rand, turn *Turn, 
 			d = min(d, *held)
 			m.change(-d)
 			*held -= d
-			turn.Shrink(d)
+			turn.Release(d)
 		case 1:
-			if err := turn.Grow(d); err != nil {
+			if err := turn.Reserve(d); err != nil {
 				return err
 			}
 		case 2:
-			turn.TryGrow(d)
+			turn.TryReserve(d)
 		case 3:
 			if r.IntN(8) == 0 { // A reader that is never heard of again.
 				m.count(&m.stalled)

@@ -15,7 +15,7 @@ import (
 )
 
 // crowd starts requests of a tenant that take a second each, and counts those that have ended.
-func crowd(ctx context.Context, wg *sync.WaitGroup, a *Admission, tenant string, requests int, n int64, done *int, mu *sync.Mutex) {
+func crowd(ctx context.Context, wg *sync.WaitGroup, a *Controller, tenant string, requests int, n int64, done *int, mu *sync.Mutex) {
 	for range requests {
 		wg.Go(func() {
 			turn, err := admit(ctx, a, tenant, SeriesRequest, n)
@@ -26,7 +26,7 @@ func crowd(ctx context.Context, wg *sync.WaitGroup, a *Admission, tenant string,
 			mu.Lock()
 			*done++
 			mu.Unlock()
-			turn.Release()
+			turn.Close()
 		})
 	}
 }
@@ -36,7 +36,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 	for _, n := range []int64{1, 3 << 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := NewAdmission(GateOptions{MaxConcurrent: 4, MaxWaiting: -1}, AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20}, nil, nil)
+				a := New(GateOptions{MaxConcurrent: 4, MaxWaiting: -1}, AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20}, nil, nil)
 				ctx, stop := context.WithCancel(t.Context())
 				var wg sync.WaitGroup
 				var mu sync.Mutex
@@ -51,7 +51,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 				if waited := time.Since(start); waited > 2*time.Second {
 					t.Errorf("the other tenant's request waited %s beside requests of a second", waited)
 				}
-				turn.Release()
+				turn.Close()
 				stop()
 				wg.Wait()
 				checkIdle(t, a)
@@ -64,7 +64,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 func TestTenantsByWeight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{}, map[string]LimitOptions{"heavy": {Weight: 3}}, nil)
-		a := NewAdmission(GateOptions{MaxConcurrent: 4, MaxWaiting: -1}, AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20}, limits, nil)
+		a := New(GateOptions{MaxConcurrent: 4, MaxWaiting: -1}, AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20}, limits, nil)
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -87,7 +87,7 @@ func TestTenantsByWeight(t *testing.T) {
 func TestTenantLimitsOfTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{}, map[string]LimitOptions{"few": {MaxConcurrent: 2}, "lean": {RequestBytes: 0.3}}, nil)
-		a := NewAdmission(GateOptions{MaxConcurrent: 8}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, limits, nil)
+		a := New(GateOptions{MaxConcurrent: 8}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, limits, nil)
 		start := func(tenant string, n int64, requests int) <-chan *Turn {
 			turns := make(chan *Turn, requests)
 			for range requests {
@@ -117,12 +117,12 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 		if len(others) != 2 {
 			t.Errorf("%d requests of another tenant run, want 2: what one tenant may not have, others may", len(others))
 		}
-		if turn := <-others; !turn.TryGrow(1) {
+		if turn := <-others; !turn.TryReserve(1) {
 			t.Error("no look-ahead while others wait for what their tenant may not have")
 		} else {
-			turn.Release()
+			turn.Close()
 		}
-		(<-others).Release()
+		(<-others).Close()
 
 		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"few": {MaxConcurrent: 4}})
 		synctest.Wait()
@@ -130,8 +130,8 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 			t.Errorf("with new limits %d and %d requests run, want 4 and more than 2", len(few), len(lean))
 		}
 		for range 5 {
-			(<-few).Release()
-			(<-lean).Release()
+			(<-few).Close()
+			(<-lean).Close()
 		}
 		checkIdle(t, a)
 	})
@@ -141,7 +141,7 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 func TestTenantsThatShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{Shared: true}, map[string]LimitOptions{"known": {}}, nil)
-		a := NewAdmission(GateOptions{MaxConcurrent: 1}, AllowanceOptions{}, limits, nil)
+		a := New(GateOptions{MaxConcurrent: 1}, AllowanceOptions{}, limits, nil)
 		first, err := admit(t.Context(), a, "known", SeriesRequest, 1)
 		if err != nil {
 			t.Fatal(err)
@@ -159,7 +159,7 @@ func TestTenantsThatShare(t *testing.T) {
 				mu.Lock()
 				order = append(order, tenant)
 				mu.Unlock()
-				turn.Release()
+				turn.Close()
 			})
 			synctest.Wait()
 		}
@@ -169,7 +169,7 @@ func TestTenantsThatShare(t *testing.T) {
 		for range 5 {
 			come("known")
 		}
-		first.Release()
+		first.Close()
 		wg.Wait()
 		known := 0
 		for _, name := range order[:11] {
@@ -187,7 +187,7 @@ func TestTenantsThatShare(t *testing.T) {
 // TestTheLongestQueueIsShortened: where too many wait, it is the tenant with the most waiting that is refused, not who comes last.
 func TestTheLongestQueueIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAdmission(GateOptions{MaxConcurrent: 1, MaxWaiting: 10}, AllowanceOptions{}, nil, nil)
+		a := New(GateOptions{MaxConcurrent: 1, MaxWaiting: 10}, AllowanceOptions{}, nil, nil)
 		first := enter(t, a)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -196,7 +196,7 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 			wg.Go(func() {
 				turn, err := a.Enter(t.Context(), tenant, SeriesRequest)
 				if err == nil {
-					turn.Release()
+					turn.Close()
 					return
 				}
 				if status.Code(err) != codes.ResourceExhausted {
@@ -217,7 +217,7 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 		if refused["crowd"] != 5 || refused["one"] != 0 {
 			t.Errorf("refused: %v, want 5 of the crowd: 2 that came on top, and 3 for the others", refused)
 		}
-		first.Release()
+		first.Close()
 		wg.Wait()
 		checkIdle(t, a)
 	})
@@ -227,7 +227,7 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 // and all of its tenant behind it.
 func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := NewAdmission(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, NewLimits(LimitOptions{}, nil, nil), nil)
+		a := New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, NewLimits(LimitOptions{}, nil, nil), nil)
 		running, err := admit(t.Context(), a, "other", LabelRequest, 60)
 		if err != nil {
 			t.Fatal(err)
@@ -241,13 +241,13 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 			t.Fatalf("got %v, want to give way", err)
 		}
 		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"lean": {RequestBytes: 0.3}})
-		running.Release()
+		running.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := turn.Wait(ctx, give.Need); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("got %v, want ResourceExhausted", err)
 		}
-		turn.Release()
+		turn.Close()
 		checkIdle(t, a)
 	})
 }

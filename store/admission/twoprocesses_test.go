@@ -17,7 +17,7 @@ import (
 
 // store is a process: it admits, and sends frames to who reads them.
 type modelStore struct {
-	a     *Admission
+	a     *Controller
 	stall time.Duration // 0: never
 }
 
@@ -38,7 +38,7 @@ func (s *modelStore) series(ctx context.Context, delay time.Duration, n int64, k
 			out.err = err
 			return
 		}
-		defer turn.Release()
+		defer turn.Close()
 		for _, k := range keys {
 			if out.err = s.send(ctx, out.frames, k); out.err != nil {
 				return
@@ -104,7 +104,7 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 	run := func(t *testing.T, stall time.Duration, opts GateOptions, allowance AllowanceOptions) (answered, stalled int) {
 		stores := [2]*modelStore{}
 		for i := range stores {
-			stores[i] = &modelStore{a: NewAdmission(opts, allowance, nil, nil), stall: stall}
+			stores[i] = &modelStore{a: New(opts, allowance, nil, nil), stall: stall}
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -176,7 +176,7 @@ func TestTwoProcessesModel(t *testing.T) {
 			var stores [2]*modelStore
 			for i := range stores {
 				part := 20 + r.Int64N(20)
-				stores[i] = &modelStore{a: NewAdmission(GateOptions{MaxConcurrent: r.IntN(4)}, AllowanceOptions{Bytes: 100, SmallLane: part, SmallRequest: 5 + r.Int64N(10)}, nil, nil), stall: stall}
+				stores[i] = &modelStore{a: New(GateOptions{MaxConcurrent: r.IntN(4)}, AllowanceOptions{Bytes: 100, SmallLane: part, SmallRequest: 5 + r.Int64N(10)}, nil, nil), stall: stall}
 			}
 			var wg sync.WaitGroup
 			var mu sync.Mutex
