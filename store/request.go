@@ -127,24 +127,25 @@ func (r *request) settle(n int64) error {
 	return err
 }
 
-// maxWaits is how often a request gives way. Each time it asks for more, mostly for twice as much, so that it soon has enough or is refused.
+// maxWaits is how often a request waits for more bytes. Each time it asks for more, mostly for twice as
+// many, so that it soon has enough or is rejected.
 const maxWaits = 16
 
-// answer calls attempt until it has answered. One that is told to give way leaves nothing running and is made anew when the request has what
-// it needs; frames that are sent stay.
+// answer calls attempt until it has answered. An attempt that must wait leaves nothing running. The
+// request waits for what it needs and tries again; frames that are sent stay.
 func (r *request) answer(attempt func() error) error {
 	for waits := 0; ; waits++ {
 		err := attempt()
-		var give *admission.MustWait
-		if !errors.As(err, &give) || waits == maxWaits || r.ctx.Err() != nil {
+		var must *admission.MustWait
+		if !errors.As(err, &must) || waits == maxWaits || r.ctx.Err() != nil {
 			return err
 		}
 		r.server.metrics.requeued.WithLabelValues(r.method).Inc()
-		if give.BeyondEstimate {
-			r.least = give.Need
+		if must.BeyondEstimate {
+			r.least = must.Need
 		}
 		r.forget()
-		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error { return r.turn.Wait(ctx, give.Need) })
+		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error { return r.turn.Wait(ctx, must.Need) })
 		if err != nil {
 			return err
 		}

@@ -83,6 +83,32 @@ func (c *counted) want(tenants ...string) {
 	}
 }
 
+// TestDroppedRequestsAreCountedByName: a request above a limit is counted by the name that metrics
+// have for its tenant.
+func TestDroppedRequestsAreCountedByName(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	s := New(Options{Limits: admission.LimitOptions{Series: 1}, NamedTenants: 1, Registerer: reg})
+	for _, tenant := range []string{admission.DefaultTenant, "unnamed", "unnamed too"} {
+		series, _, _ := s.limits.For(tenant)
+		if err := series.Reserve(2); err == nil {
+			t.Errorf("%s: a request exceeds its limit", tenant)
+		}
+	}
+	got := valuesOf(t, reg)
+	const name = "thanos_bucket_store_queries_dropped_total series "
+	for tenant, want := range map[string]float64{admission.DefaultTenant: 1, otherTenant: 2} {
+		if got[name+tenant] != want {
+			t.Errorf("%v requests of tenant %s are counted, want %v", got[name+tenant], tenant, want)
+		}
+	}
+	s.names.mu.Lock()
+	s.names.remove(admission.DefaultTenant, removedIdle)
+	s.names.mu.Unlock()
+	if _, ok := valuesOf(t, reg)[name+admission.DefaultTenant]; ok {
+		t.Error("a tenant without a name has a series of dropped requests")
+	}
+}
+
 // TestALargeTenantTakesTheNameOfASmallOne: a tenant that comes later is named when it has used
 // twice as much as the smallest that is, whose series are deleted. As many names as there are may
 // be replaced at once, and then one in five minutes.

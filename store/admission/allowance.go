@@ -5,17 +5,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// AllowanceOptions say how many bytes requests may hold together.
+// AllowanceOptions bound the bytes that all requests reserve together.
 type AllowanceOptions struct {
-	// Bytes is what all running requests may hold together; default 1 GiB. A request that needs more than Bytes less SmallLane
-	// is refused. Less memory for requests makes them wait, or refuses them; more is taken from caches, or from the kernel's patience.
+	// Bytes is the request allowance: how much all running requests may reserve together; default
+	// 1 GiB. A request that needs more than Bytes - SmallLane is rejected. With a small allowance
+	// requests wait or are rejected; a large one leaves less memory for caches and the kernel.
 	Bytes int64
-	// SmallLane is the part of Bytes that large requests leave to small ones, in bytes; default an eighth of Bytes, at most 64 MiB.
-	// It is what keeps dashboards alive beside an export of everything.
+	// SmallLane is the part of Bytes that only small requests may use; default an eighth of Bytes,
+	// at most 64 MiB. It keeps dashboards fast while large exports run.
 	SmallLane int64
-	// SmallRequest is the size in bytes up to which a request is small, and what a request has to find out with how much it needs; default an eighth of
-	// SmallLane, but at least 1 MiB and at most 4 MiB, and never more than SmallLane. A hundred series of as many pages are some 2 MiB: a dashboard's
-	// panel should be small. What is larger lets fewer small requests begin at once while large ones wait.
+	// SmallRequest is the size in bytes up to which a request is small, and what each request gets
+	// to start with; default an eighth of SmallLane, at least 1 MiB and at most 4 MiB. It is never
+	// more than SmallLane. A dashboard panel should be small: a hundred series from as many pages
+	// need about 2 MiB. With a larger size fewer small requests can start while large ones wait.
 	SmallRequest int64
 }
 
@@ -37,10 +39,10 @@ func (o *AllowanceOptions) defaults() {
 	if o.SmallRequest <= 0 {
 		o.SmallRequest = min(max(o.SmallLane/8, minDefaultSmallRequest), maxDefaultSmallRequest)
 	}
-	o.SmallRequest = min(o.SmallRequest, o.SmallLane) // A small request must fit into its lane, or it might wait for ever.
+	o.SmallRequest = min(o.SmallRequest, o.SmallLane) // else a small request might wait for ever
 }
 
-// allowanceMetrics are about the bytes of an Admission.
+// allowanceMetrics are the metrics of the request allowance.
 type allowanceMetrics struct {
 	waited  [lanes]prometheus.Observer
 	refused *prometheus.CounterVec
@@ -53,22 +55,27 @@ func newAllowanceMetrics(c *Controller, reg prometheus.Registerer) (m allowanceM
 		"in_use":  func() int64 { return c.reserved[small] + c.reserved[large] },
 		"waiting": func() int64 { return c.waiting },
 	} {
-		c.gauge(f, "larder_request_allowance_bytes", "Bytes that requests may hold together (limit), hold now (in_use), and wait for (waiting).",
+		c.gauge(f, "larder_request_allowance_bytes",
+			"Bytes that requests may reserve (limit), have reserved (in_use) and wait for (waiting).",
 			prometheus.Labels{"state": state}, func() float64 { return float64(value()) })
 	}
 	waited := f.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "larder_request_allowance_wait_seconds",
-		Help:    "Seconds that requests waited for their turn: for their bytes and, if they are Series requests, for a place.",
+		Help:    "Seconds that a request waited for its bytes and, if it needs one, for a place.",
 		Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
 	}, []string{"lane"})
 	for l := range lanes {
 		m.waited[l] = waited.WithLabelValues(l.String())
-		c.gauge(f, "larder_request_allowance_waiting", "Requests that wait for their turn.", prometheus.Labels{"lane": l.String()},
-			func() float64 { return float64(c.queues[l][SeriesRequest].len + c.queues[l][LabelRequest].len) })
+		q := &c.queues[l]
+		c.gauge(f, "larder_request_allowance_waiting", "Requests that are waiting for their turn.",
+			prometheus.Labels{"lane": l.String()},
+			func() float64 { return float64(q[SeriesRequest].len + q[LabelRequest].len) })
 	}
 	m.refused = f.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_request_allowance_refused_total",
-		Help: "Requests that got no bytes: too large for the allowance, given up by the client while waiting, or label requests too many of which wait (queue).",
+		Help: "Requests that were rejected for lack of bytes: " +
+			"too large (too_large), abandoned while waiting (gave_up), " +
+			"or label requests beyond the limit on waiting ones (queue).",
 	}, []string{"reason"})
 	return m
 }

@@ -16,8 +16,8 @@ import (
 	"larder/internal/inbound/inboundtest"
 )
 
-// TestMadeUpTenantsOfOneClientKeepNoOtherOut: where too many wait, the client address that has most
-// waiting is refused, however many tenants it calls itself, unless it counts as many clients.
+// TestMadeUpTenantsOfOneClientKeepNoOtherOut: a full queue rejects a request of the client address
+// with the most waiting requests, whatever tenants it names, unless the address has more shares.
 func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 	proxy, err := inbound.ParseShare("127.0.0.4=100")
 	if err != nil {
@@ -59,7 +59,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 		for range 5 {
 			come(honest, DefaultTenant)
 		}
-		come(crowd, "made-up") // it has as many as the other now: its own goes
+		come(crowd, "made-up") // both clients have as many: the request of this one is rejected
 		come(many, DefaultTenant)
 		for range 9 {
 			come(many, DefaultTenant)
@@ -78,7 +78,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 	})
 }
 
-// BenchmarkSendingAway is what a request costs that comes when 1000 wait.
+// BenchmarkSendingAway measures the choice of the request to reject among 1000.
 func BenchmarkSendingAway(b *testing.B) {
 	var q fairQueue
 	for i := range 1000 {
@@ -93,8 +93,8 @@ func BenchmarkSendingAway(b *testing.B) {
 	}
 }
 
-// TestAClientLeavesPlacesToOthers: while another client waits, one has three quarters of the places
-// at the gate at most.
+// TestAClientLeavesPlacesToOthers: a client holds at most three quarters of the places while
+// another client waits.
 func TestAClientLeavesPlacesToOthers(t *testing.T) {
 	crowd, honest := inboundtest.ClientAt(
 		t,
@@ -135,7 +135,7 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 			wg.Go(func() { turns <- enter(honest, DefaultTenant) })
 			synctest.Wait()
 		}
-		running[0].Close() // the crowd has three of four
+		running[0].Close() // the crowd still has three of four
 		synctest.Wait()
 		if got := order[len(order)-1]; got != honest {
 			t.Error("the place went to the client that has most of them")

@@ -9,59 +9,63 @@ import (
 	"larder/internal/inbound"
 )
 
-// Admission decides when requests may work, and how much they may hold: Series requests have one of a number of places, and every request has
-// bytes of the request allowance. Both are had together, in one step, or not at all.
+// Controller admits requests: it hands out the places for Series requests and the bytes of the
+// request allowance. It is safe for concurrent use.
 //
-// # Small and large
+// # Small and large requests
 //
-// A request enters as a small one, with what a small request may hold, and finds out what it needs as it plans. What needs more becomes
-// large: it keeps its place as one of the large ones if there is room for it at once; else it gives up its place, its bytes and its plan, waits for a large
-// one's place with as many bytes as it needs, and plans again.
+// A request enters as small, with a fixed number of bytes, and learns what it needs while it plans.
+// A request that needs more becomes large. It keeps its place if a large one may run at once.
+// Otherwise it drops its plan, releases everything and waits for a place with enough bytes.
 //
-// Each lane has its part. Large requests never hold the places and the bytes that are left to small ones. Small requests use whatever is free as long as
-// no large one could use it, and only their part while one waits for it. So neither starves: a small request finds its part as soon as small ones before it
-// end, and a large one that waits gets what running requests give back. Within a lane turns are shared between tenants, see fairQueue.
+// Each lane has a guaranteed part of the places and bytes. Large requests never use the part of
+// small ones. Small requests use everything that is free, but only their own part while a large
+// request waits that could use the rest. Neither lane starves: small requests get their part as
+// soon as earlier small ones end, and a waiting large request gets what running requests release.
 //
-// # Nothing waits in a circle
-//
-// INVARIANT: a request that waits here holds nothing of what is had here. One that has its turn never waits here again before it has given up all of it: what it
-// wants besides it gets at once or not at all. So requests wait only for requests that run, and those only for the bucket, whose reads have
-// deadlines and an account of their own, and for their client.
-//
-// INVARIANT: held[small] + held[large] <= total, held[large] <= total - part, and of the places likewise, at all times.
+// INVARIANT: reserved[small] + reserved[large] <= total and reserved[large] <= total - smallBytes.
+// The same holds for places.
 type Controller struct {
 	gate                             GateOptions
-	places, smallPlaces, largePlaces int // 0: no bound
+	places, smallPlaces, largePlaces int // 0: unlimited
 	maxLargeWaiting                  int
 
+	// total is the request allowance in bytes, smallBytes the part for small requests, and
+	// smallRequest the size of a small request.
 	total, smallBytes, smallRequest int64
 
 	limits *Limits
 
-	mu       sync.Mutex // guards everything below, and the fields of turns; never held while waiting or calling out
-	running  [lanes]int
-	reserved [lanes]int64
+	// mu guards everything below, and the fields of turns. LOCKING: it is never held while waiting
+	// or calling out.
+	mu       sync.Mutex
+	running  [lanes]int   // places in use
+	reserved [lanes]int64 // bytes
 	queues   [lanes][kinds]fairQueue
-	arrivals uint64
-	waiting  int64 // bytes that waiters wait for
+	arrivals uint64 // requests that have ever waited
+	waiting  int64  // bytes that queued requests need
 	tenants  map[string]tenantUse
-	clients  map[inbound.Client]int // places that each client address has
-	latest   [2]visit               // the client that came last, and the last other one
+	clients  map[inbound.Client]int // places in use by client address
+	latest   [2]visit               // of the last client, and of the last other one
 
 	gateMetrics      gateMetrics
 	allowanceMetrics allowanceMetrics
 }
 
-// New makes an admission and registers its metrics. limits may be nil.
-func New(gate GateOptions, allowance AllowanceOptions, limits *Limits, reg prometheus.Registerer) *Controller {
+// New returns a Controller and registers its metrics. limits may be nil.
+func New(
+	gate GateOptions, allowance AllowanceOptions, limits *Limits, reg prometheus.Registerer,
+) *Controller {
 	gate.defaults()
 	allowance.defaults()
 	c := &Controller{
-		gate:  gate,
-		total: allowance.Bytes, smallBytes: allowance.SmallLane, smallRequest: allowance.SmallRequest,
-		limits:  limits,
-		tenants: map[string]tenantUse{},
-		clients: map[inbound.Client]int{},
+		gate:         gate,
+		total:        allowance.Bytes,
+		smallBytes:   allowance.SmallLane,
+		smallRequest: allowance.SmallRequest,
+		limits:       limits,
+		tenants:      map[string]tenantUse{},
+		clients:      map[inbound.Client]int{},
 	}
 	c.places, c.smallPlaces, c.largePlaces = gate.places()
 	c.maxLargeWaiting = max(gate.MaxWaiting-max(1, gate.MaxWaiting/4), 1)
@@ -70,7 +74,7 @@ func New(gate GateOptions, allowance AllowanceOptions, limits *Limits, reg prome
 	return c
 }
 
-// lane is what a request counts as.
+// lane is one of the two classes that share places and bytes.
 type lane int
 
 const (
@@ -85,20 +89,23 @@ func (l lane) String() string { return [lanes]string{"small", "large"}[l] }
 type Kind int
 
 const (
-	SeriesRequest Kind = iota // a place and bytes
-	LabelRequest              // bytes
+	// SeriesRequest needs a place and bytes.
+	SeriesRequest Kind = iota
+	// LabelRequest needs bytes.
+	LabelRequest
 	kinds
-	background // bytes that nobody waits for
+	// background work needs bytes, and is in no queue.
+	background
 )
 
-// tenantUse is what the running requests of a tenant have.
+// tenantUse is what the running requests of one tenant hold.
 type tenantUse struct {
 	places int
 	bytes  int64
 }
 
-// Enter waits until a request may begin: as a small one, with a place if it is a Series request, and with the bytes of a small request. Its errors carry a
-// gRPC status.
+// Enter waits until a request may begin, as a small one. A Series request gets a place; every
+// request gets the bytes of a small one. Errors carry a gRPC status. The caller closes the turn.
 func (c *Controller) Enter(ctx context.Context, tenant string, kind Kind) (*Turn, error) {
 	t := &Turn{c: c, tenant: c.limits.account(tenant), client: inbound.ClientOf(ctx), kind: kind}
 	if kind == SeriesRequest {
@@ -111,8 +118,9 @@ func (c *Controller) Enter(ctx context.Context, tenant string, kind Kind) (*Turn
 	return t, nil
 }
 
-// TryReserve is for work that no request waits for. It gets its bytes at once or not at all: if no request waits for its turn, and if half of
-// the allowance stays free for those to come. ever is false for what would not get them in an idle process either.
+// TryReserve reserves n bytes for background work. It never waits. It succeeds if no request waits
+// and half of the allowance stays free for later requests. It returns nil otherwise; ever is false
+// if n bytes could not be reserved in an idle process either.
 func (c *Controller) TryReserve(n int64) (t *Turn, ever bool) {
 	n = max(0, n)
 	if n > c.total/2 || n > c.total-c.smallBytes {
@@ -127,7 +135,8 @@ func (c *Controller) TryReserve(n int64) (t *Turn, ever bool) {
 	return t, true
 }
 
-// SetLimits replaces the limits of tenants, lets those go whom the new ones let go, and refuses those that could never go by them.
+// SetLimits replaces the limits of tenants. It admits the waiting requests that the new limits
+// permit, and rejects those that could never run under them.
 func (c *Controller) SetLimits(others LimitOptions, tenants map[string]LimitOptions) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,14 +152,15 @@ func (c *Controller) SetLimits(others LimitOptions, tenants map[string]LimitOpti
 	c.grant()
 }
 
-// Busy reports whether it is no time for work that no request waits for: requests wait, or half of the allowance is in use.
+// Busy reports whether background work should pause: requests wait, or hold half of the allowance.
 func (c *Controller) Busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.anyWaiting() || c.reserved[small]+c.reserved[large] >= c.total/2
 }
 
-// Waiting reports whether requests wait for their turn, and whether it is bytes that one of them lacks.
+// Waiting reports whether requests wait for their turn, and whether one of them lacks bytes rather
+// than a place.
 func (c *Controller) Waiting() (waiting, forBytes bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,8 +178,8 @@ func (c *Controller) anyWaiting() bool {
 	return false
 }
 
-// KeepsOthersWaiting reports whether a client has all the places that it may have while a request of another
-// client waits for one.
+// KeepsOthersWaiting reports whether a client address holds its full share of places while a
+// request of another address waits for one.
 func (c *Controller) KeepsOthersWaiting(client inbound.Client) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,7 +196,7 @@ func (c *Controller) KeepsOthersWaiting(client inbound.Client) bool {
 	return false
 }
 
-// InUse is the number of bytes that requests hold now.
+// InUse returns the number of bytes that requests have reserved.
 func (c *Controller) InUse() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// BenchmarkAdmission is what a request pays for its turn while nobody waits.
+// BenchmarkAdmission measures a turn that does not wait.
 func BenchmarkAdmission(b *testing.B) {
 	a := New(GateOptions{MaxConcurrent: 20}, AllowanceOptions{}, NewLimits(LimitOptions{}, nil, nil), nil)
 	ctx := b.Context()

@@ -19,26 +19,27 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// smallAllowance has round numbers: 100 bytes, of which 20 are the small lane, for requests of up to 10.
+// smallAllowance returns a Controller with round numbers: 100 bytes, 20 of them for small requests
+// of up to 10 bytes.
 func smallAllowance(reg prometheus.Registerer) *Controller {
 	return New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, nil, reg)
 }
 
-// reserve is a request that needs n bytes and no place, up to where it has them.
+// reserve runs a request without a place until it has n bytes.
 func reserve(ctx context.Context, a *Controller, n int64) (*Turn, error) {
 	return admit(ctx, a, DefaultTenant, LabelRequest, n)
 }
 
-// admit is a request up to where it has n bytes.
+// admit runs a request until it has n bytes.
 func admit(ctx context.Context, a *Controller, tenant string, kind Kind, n int64) (*Turn, error) {
 	t, err := a.Enter(ctx, tenant, kind)
 	if err != nil {
 		return nil, err
 	}
 	err = t.Settle(n)
-	var give *MustWait
-	if errors.As(err, &give) {
-		err = t.Wait(ctx, give.Need)
+	var must *MustWait
+	if errors.As(err, &must) {
+		err = t.Wait(ctx, must.Need)
 	}
 	if err != nil {
 		t.Close()
@@ -58,7 +59,7 @@ func mustReserve(t *testing.T, a *Controller, n int64) *Turn {
 	return r
 }
 
-// waitFor starts a reservation that is expected to wait, and returns where its reservation will arrive.
+// waitFor starts a request that must wait for n bytes. The turn arrives in the channel.
 func waitFor(t *testing.T, ctx context.Context, a *Controller, n int64) <-chan *Turn {
 	t.Helper()
 	out := make(chan *Turn, 1)
@@ -78,13 +79,13 @@ func waitFor(t *testing.T, ctx context.Context, a *Controller, n int64) <-chan *
 	return out
 }
 
-// granted says whether a Reserve has come through.
+// granted reports whether a turn has arrived.
 func granted(c <-chan *Turn) bool {
 	synctest.Wait()
 	return len(c) == 1
 }
 
-// checkInvariant holds for an allowance at any time.
+// checkInvariant checks what holds at any time.
 func checkInvariant(t *testing.T, a *Controller) {
 	t.Helper()
 	a.mu.Lock()
@@ -94,7 +95,7 @@ func checkInvariant(t *testing.T, a *Controller) {
 	}
 }
 
-// checkIdle holds once all requests are gone.
+// checkIdle checks that nothing is reserved and nothing waits.
 func checkIdle(t *testing.T, a *Controller) {
 	t.Helper()
 	a.mu.Lock()
@@ -109,8 +110,8 @@ func TestAllowanceIsFairWithinALane(t *testing.T) {
 		a := smallAllowance(nil)
 		first := mustReserve(t, a, 70)
 		second := waitFor(t, t.Context(), a, 60)
-		third := waitFor(t, t.Context(), a, 11) // would fit beside the second, not beside the first
-		first.Release(5)                        // now the third would fit, but it is not its turn
+		third := waitFor(t, t.Context(), a, 11) // fits beside the second, but not beside the first
+		first.Release(5)                        // now the third fits, but it is not its turn
 		if granted(second) || granted(third) {
 			t.Error("a request went past one that waited longer")
 		}
@@ -129,7 +130,7 @@ func TestAllowanceSmallLane(t *testing.T) {
 		a := smallAllowance(nil)
 		export := mustReserve(t, a, 80)
 		next := waitFor(t, t.Context(), a, 80)
-		// Large requests hold, and wait for, all that they may have. Small ones pass.
+		// Large requests hold all bytes that they may, and more wait. Small ones still pass.
 		var dashboards []*Turn
 		for range 2 {
 			dashboards = append(dashboards, mustReserve(t, a, 10))
@@ -151,7 +152,8 @@ func TestAllowanceSmallLane(t *testing.T) {
 	})
 }
 
-// TestAllowanceSmallRequestsBorrow: they use what is free, but do not keep a large one from its turn.
+// TestAllowanceSmallRequestsBorrow: small requests use everything that is free, but do not delay a
+// large request.
 func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := smallAllowance(nil)
@@ -160,7 +162,8 @@ func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 			small = append(small, mustReserve(t, a, 10))
 		}
 		large := waitFor(t, t.Context(), a, 80)
-		// One place of 10 is free. It stays free: otherwise small requests could come for ever, and the large one wait for ever.
+		// 10 bytes are free. They stay free: otherwise new small requests could delay the large one
+		// for ever.
 		late := waitFor(t, t.Context(), a, 10)
 		for i, r := range small[:7] {
 			r.Close()
@@ -195,7 +198,7 @@ func TestAllowanceCancel(t *testing.T) {
 		for range 2 {
 			small = append(small, mustReserve(t, a, 10))
 		}
-		smallWaits := waitFor(t, t.Context(), a, 10) // beyond the lane, while a large request waits
+		smallWaits := waitFor(t, t.Context(), a, 10) // exceeds the small lane while a large request waits
 		cancel()
 		if !granted(behind) {
 			t.Error("the request behind one that gave up still waits")
@@ -203,7 +206,7 @@ func TestAllowanceCancel(t *testing.T) {
 		if r := <-head; r != nil {
 			t.Error("a request that gave up got its bytes")
 		}
-		// 60 + 11 + 20 are held, nothing large waits: there is no room for 10 more, but there will be.
+		// 60 + 11 + 20 bytes are reserved and no large request waits. 10 more do not fit yet.
 		if granted(smallWaits) {
 			t.Error("101 bytes are held")
 		}
@@ -218,7 +221,8 @@ func TestAllowanceCancel(t *testing.T) {
 	})
 }
 
-// TestAllowanceCancelMeetsGrant: bytes that arrive just as the request gives up are not lost.
+// TestAllowanceCancelMeetsGrant: bytes that are granted while the request is cancelled are
+// released.
 func TestAllowanceCancelMeetsGrant(t *testing.T) {
 	for _, sizes := range [][2]int64{{80, 80}, {100, 10}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -297,8 +301,8 @@ func TestReservation(t *testing.T) {
 			got  any
 			want any
 		}{
-			{"look-ahead while somebody waits", r.TryReserve(5), false},
-			{"going on while somebody waits", r.Reserve(5) == nil, true},
+			{"look-ahead while a request waits", r.TryReserve(5), false},
+			{"going on while a request waits", r.Reserve(5) == nil, true},
 			{"grow by nothing", r.Reserve(0) == nil, true},
 			{"bytes after it", r.Bytes(), int64(25)},
 		}...)
@@ -338,7 +342,7 @@ func TestReservation(t *testing.T) {
 	})
 }
 
-// TestReservationGrowsFromSmallToLarge: what takes a request beyond a small one's size is counted as large.
+// TestReservationGrowsFromSmallToLarge: bytes beyond the size of a small request count as large.
 func TestReservationGrowsFromSmallToLarge(t *testing.T) {
 	a := smallAllowance(nil)
 	large := mustReserve(t, a, 75)
@@ -445,9 +449,9 @@ func TestTryReserve(t *testing.T) {
 	}
 }
 
-// TestAllowanceModel runs many requests of all kinds at random, in fake time. A second count of what they hold, kept by the requests
-// themselves, must agree and never exceed the allowance. Whoever does not give up gets its turn: a request that is forgotten would
-// be a deadlock, which synctest reports.
+// TestAllowanceModel runs many random requests in fake time. The requests count what they hold
+// themselves; both counts must agree and never exceed the allowance. Every request that is not
+// cancelled gets its turn: a forgotten request would be a deadlock, which synctest reports.
 func TestAllowanceModel(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -463,7 +467,7 @@ func TestAllowanceModel(t *testing.T) {
 				wg.Wait()
 				checkIdle(t, a)
 				if m.held != 0 {
-					t.Errorf("%d bytes are held by nobody", m.held)
+					t.Errorf("%d bytes are still reserved", m.held)
 				}
 				if m.granted == 0 || m.gaveUp == 0 || m.grown == 0 || m.notGrown == 0 {
 					t.Errorf("the run is one-sided: %d granted, %d gave up, %d grown, %d not", m.granted, m.gaveUp, m.grown, m.notGrown)
@@ -482,8 +486,8 @@ type model struct {
 	granted, gaveUp, grown, notGrown int
 }
 
-// change notes that a request holds delta more bytes. Gains are noted after they were granted and losses before they are given
-// back, so held never exceeds what the allowance has counted.
+// change notes that a request holds delta more bytes. Gains are noted after the grant and losses
+// before the release, so that held never exceeds what the Controller has counted.
 func (m *model) change(delta int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

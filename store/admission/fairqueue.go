@@ -6,57 +6,60 @@ import (
 	"larder/internal/inbound"
 )
 
-// fairQueue lets requests that wait go in turns: between tenants by weight, first come first served within a tenant. It is start-time fair
-// queueing. Every tenant that waits has a start, in a time that counts granted cost by weight; the earliest goes next, and what it
-// gets, divided by its weight, is how much later it starts the next time. A tenant that comes new starts now. So a thousand requests of
-// one tenant delay the only one of another by about one grant, and over time tenants that always wait get cost as their weights are.
+// fairQueue orders waiting requests: tenants take turns by weight, and requests of one tenant go
+// first come, first served. It is a form of start-time fair queueing (Goyal and others, 1996). Each
+// waiting tenant has a start in virtual time, which counts granted cost by weight. The earliest
+// start goes next, and the grant moves it by cost / weight. A new tenant starts at the current
+// virtual time. A thousand requests of one tenant therefore delay the only request of another by
+// about one grant.
 //
-// Whose turn has come keeps it until it is granted, gives up, or may not go for a reason of its own: a large request for which room is made is not
-// overtaken by smaller ones that would fit. And one turn of sixteen is that of who has waited longest, whoever that is: clients choose the names of
-// tenants, and names that are always new must not keep anybody waiting for ever.
+// A request that is up next stays so until it is granted or removed, or until its limits forbid it
+// to run. Smaller requests that would fit do not overtake a large one that gathers bytes.
 //
-// It has no lock: its owner's guards it. The zero value is empty.
+// Every 16th grant goes to the oldest waiter, whatever its tenant. Clients choose tenant names, and
+// names that are always new must not make a request wait for ever.
+//
+// LOCKING: the owner's lock guards it. The zero value is empty.
 type fairQueue struct {
-	virtualTime float64          // how far turns have come
-	flows       map[string]*flow // of tenants that wait, and of those that have had more than their part of late
-	busy        []*flow          // those that wait, in no order
+	virtualTime float64
+	flows       map[string]*flow // of tenants that wait, and of some that have waited recently
+	busy        []*flow          // of tenants that wait, in no particular order
 	len         int
-	// clients is how many waiters each client address has.
-	clients map[inbound.Client]int
-	upNext  *waiter // whose turn has come; nil for nobody
-	grants  int     // granted since the last of who had waited longest
+	clients     map[inbound.Client]int // how many requests of each client wait
+	upNext      *waiter                // nil if not chosen yet
+	grants      int                    // since the last grant by age
 }
 
 const (
-	// oldestEvery is how many turns there are to one of who has waited longest.
+	// oldestEvery is the period of grants that go to the oldest waiter.
 	oldestEvery = 16
-	// idleFlows is how many tenants that do not wait are remembered, besides as many as do.
+	// idleFlows is how many more idle tenants than waiting ones the queue remembers.
 	idleFlows = 64
 )
 
-// flow is what one tenant waits for.
+// flow holds the waiting requests of one tenant.
 type flow struct {
 	tenant string
-	start  float64   // when the first of its waiters is to go; without waiters: when it may start again
+	start  float64   // virtual time of its next grant, or from which it may wait again
 	line   list.List // of *waiter, oldest first
-	at     int       // in busy
+	at     int       // index in fairQueue.busy
 }
 
-// waiter is a request that waits for its turn.
+// waiter is a waiting request.
 type waiter struct {
 	tenant  string
 	weight  float64 // above 0
 	cost    float64 // above 0
-	arrival uint64  // larger for who came later
+	arrival uint64  // rises with each request that waits
 
-	// What the queue does not look at: who waits for how many bytes, and how it hears of it. ready is closed, under the lock, when the request holds
-	// what it asked for, or is sent away with err.
+	// The Controller uses the following fields. It closes ready, under its lock, when the request
+	// is granted or, with err, rejected.
 	turn  *Turn
 	bytes int64
 	ready chan struct{}
 	err   error
 
-	flow *flow // nil when it does not wait
+	flow *flow // nil if it no longer waits
 	elem *list.Element
 }
 
@@ -84,7 +87,8 @@ func (q *fairQueue) push(w *waiter) {
 	}
 }
 
-// next returns whose turn it is, of those who may go; nil for nobody. It stays their turn.
+// next returns the request that is up next among those that may run, nil if there is none. It stays
+// up next.
 func (q *fairQueue) next(may func(*waiter) bool) *waiter {
 	if q.upNext != nil && may(q.upNext) {
 		return q.upNext
@@ -110,14 +114,15 @@ func (q *fairQueue) before(w, o *waiter) bool {
 	return w.arrival < o.arrival
 }
 
-// grant takes w out, which goes: its tenant's next turn comes later by what w costs.
+// grant removes w because it may run, and charges its tenant for the cost of w.
 func (q *fairQueue) grant(w *waiter) {
 	var weights float64
 	for _, f := range q.busy {
 		weights += f.line.Front().Value.(*waiter).weight
 	}
 	f := w.flow
-	// As much as all who wait have got on average, so that whoever comes now and then does not always go first.
+	// Virtual time moves by the average grant of all waiting tenants. A tenant that waits now and
+	// then therefore does not always go first.
 	q.virtualTime = max(q.virtualTime+w.cost/weights, f.start)
 	f.start += w.cost / w.weight
 	if q.grants++; q.grants == oldestEvery {
@@ -126,7 +131,7 @@ func (q *fairQueue) grant(w *waiter) {
 	q.remove(w)
 }
 
-// remove takes w out, which has given up: nobody is charged for it.
+// remove removes w without a charge to its tenant.
 func (q *fairQueue) remove(w *waiter) {
 	f := w.flow
 	f.line.Remove(w.elem)
@@ -140,7 +145,7 @@ func (q *fairQueue) remove(w *waiter) {
 		q.upNext = nil
 	}
 	if q.len--; q.len == 0 {
-		// All that waited are served. Who had how much of it does not matter to those who come later.
+		// No request waits, so earlier grants matter no longer.
 		clear(q.flows)
 		clear(q.busy)
 		q.virtualTime, q.grants, q.busy = 0, 0, q.busy[:0]
@@ -157,13 +162,13 @@ func (q *fairQueue) remove(w *waiter) {
 	if len(q.flows) > 2*len(q.busy)+idleFlows {
 		q.forget(func(idle *flow) bool { return idle.start <= q.virtualTime })
 		if len(q.flows) > 2*len(q.busy)+idleFlows {
-			// Clients choose the names of tenants: they must not fill the memory.
+			// Clients choose tenant names, which must not fill the memory.
 			q.forget(func(*flow) bool { return true })
 		}
 	}
 }
 
-// forget drops tenants that do not wait.
+// forget drops the tenants that do not wait and that which selects.
 func (q *fairQueue) forget(which func(*flow) bool) {
 	for name, f := range q.flows {
 		if f.line.Len() == 0 && which(f) {
@@ -172,19 +177,18 @@ func (q *fairQueue) forget(which func(*flow) bool) {
 	}
 }
 
-// waiters returns all that wait, in no order.
+// waiters returns all waiting requests, in no particular order.
 func (q *fairQueue) waiters() []*waiter {
 	var out []*waiter
 	q.each(func(w *waiter) { out = append(out, w) })
 	return out
 }
 
-// toReject returns which waiter goes when too many wait and w came last. It is the newest of one
-// client's waiters, and of one tenant's among these: the client that has most waiting for its
-// shares, and its tenant that has most waiting for its weight. Among equals it is w's client, and
-// w's tenant.
+// toReject returns the request to reject when the queue is too long and w came last. It chooses the
+// client with the most waiting requests per share, then that client's tenant with the most per
+// weight, then the newest of these. Ties go to the client and the tenant of w.
 //
-// Clients go before tenants because a client chooses the names of its tenants, and not its address.
+// It goes by client first because a client chooses its tenant, but not its address.
 func (q *fairQueue) toReject(w *waiter) *waiter {
 	client := w.turn.client
 	most := float64(q.clients[client]) / float64(max(1, client.Shares))
@@ -208,8 +212,8 @@ func (q *fairQueue) toReject(w *waiter) *waiter {
 	return worst
 }
 
-// of returns the newest waiter of a client, and how many it has; all are its own if it is the only
-// one.
+// of returns the newest request of a client, and how many the client has waiting. only says that
+// the queue has no other client.
 func (f *flow) of(client inbound.Client, only bool) (newest *waiter, n int) {
 	if only {
 		return f.line.Back().Value.(*waiter), f.line.Len()
@@ -225,7 +229,7 @@ func (f *flow) of(client inbound.Client, only bool) (newest *waiter, n int) {
 	return newest, n
 }
 
-// each calls f for each waiter.
+// each calls f for each waiting request.
 func (q *fairQueue) each(f func(*waiter)) {
 	for _, flow := range q.busy {
 		for e := flow.line.Front(); e != nil; e = e.Next() {

@@ -8,8 +8,8 @@ import (
 
 func may(*waiter) bool { return true }
 
-// TestFairQueueSharesByWeight: as long as tenants wait, what they get goes by their weights, whatever their requests cost: no two are further apart than two
-// turns of each, one by start and one by age. Nobody's part is less than what turns by age may give it.
+// TestFairQueueSharesByWeight: tenants that always wait get cost in proportion to their weights. No
+// two are further apart than two turns of each: one by start and one by age.
 func TestFairQueueSharesByWeight(t *testing.T) {
 	for seed := range schedules(t, 400) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -34,7 +34,7 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 			}
 			var i int
 			_, _ = fmt.Sscan(w.tenant, &i)
-			push(i, weights[i]) // It always has as many waiting.
+			push(i, weights[i]) // the number of its waiting requests stays the same
 			q.grant(w)
 			got[i] += w.cost / w.weight
 			for a := range weights {
@@ -48,7 +48,7 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 	}
 }
 
-// TestFairQueueFirstComeFirstServed within a tenant, and between tenants that come new.
+// TestFairQueueFirstComeFirstServed: within a tenant, and between new tenants.
 func TestFairQueueFirstComeFirstServed(t *testing.T) {
 	var q fairQueue
 	last := map[string]uint64{}
@@ -78,7 +78,8 @@ func TestFairQueueFirstComeFirstServed(t *testing.T) {
 	}
 }
 
-// TestFairQueueOneRequestBesideThousands: it goes next, or after the one whose turn had come.
+// TestFairQueueOneRequestBesideThousands: the single request of a tenant goes next, or after the
+// request that is already up next.
 func TestFairQueueOneRequestBesideThousands(t *testing.T) {
 	var q fairQueue
 	age := uint64(0)
@@ -106,7 +107,8 @@ func TestFairQueueOneRequestBesideThousands(t *testing.T) {
 	}
 }
 
-// TestFairQueueStarvesNobody: not by tenants that are always new, nor by those that may go while others may not.
+// TestFairQueueStarvesNobody: neither new tenants nor tenants that may run delay a request for
+// ever.
 func TestFairQueueStarvesNobody(t *testing.T) {
 	var q fairQueue
 	age := uint64(0)
@@ -131,10 +133,10 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 		q.grant(q.next(may))
 	}
 	if last.flow != nil {
-		t.Errorf("a tenant's request waits after %d grants to names that nobody has seen before", grants)
+		t.Errorf("a tenant's request waits after %d grants to new tenants", grants)
 	}
 
-	// Whose turn has come keeps it, though others come with an earlier start.
+	// A request that is up next stays so, even if others arrive with an earlier start.
 	var kept fairQueue
 	q = kept
 	for range 3 {
@@ -148,13 +150,14 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 	if got := q.next(may); got != turn {
 		t.Errorf("the turn was %s's and is %s's", turn.tenant, got.tenant)
 	}
-	// Unless it may not go for a reason of its own.
+	// Unless its limits forbid it to run.
 	if got := q.next(func(w *waiter) bool { return w.tenant != turn.tenant }); got == nil || got.tenant == turn.tenant {
-		t.Errorf("nobody else goes while %s may not", turn.tenant)
+		t.Errorf("no other tenant is up next while %s may not run", turn.tenant)
 	}
 }
 
-// TestFairQueueForgets: names that clients make up take no memory once nobody waits under them, and few while somebody does.
+// TestFairQueueForgets: tenant names use no memory once no request waits, and little while some
+// wait.
 func TestFairQueueForgets(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 5))
 	var q fairQueue

@@ -15,7 +15,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// gathered is what a registry exports: name{label values in the order of their names} -> value, for histograms their count.
+// gathered returns what a registry exports, by name and label values: the value of a counter or
+// gauge, and the count of a histogram.
 func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -42,7 +43,7 @@ func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return out
 }
 
-// newGate has room for what its requests hold.
+// newGate returns a Controller with enough bytes for all requests.
 func newGate(opts GateOptions, reg prometheus.Registerer) *Controller {
 	return New(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20}, nil, reg)
 }
@@ -56,7 +57,7 @@ func enter(t *testing.T, a *Controller) *Turn {
 	return turn
 }
 
-// enterLarge is a request that needs more than a small one.
+// enterLarge runs a large request until it has its turn.
 func enterLarge(t *testing.T, a *Controller) (*Turn, error) {
 	return admit(t.Context(), a, DefaultTenant, SeriesRequest, 2<<20)
 }
@@ -110,7 +111,7 @@ func TestGateFirstComeFirstServed(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				order = append(order, i) // Only one runs at a time.
+				order = append(order, i) // only one request runs at a time
 				turn.Close()
 			}()
 			synctest.Wait()
@@ -123,8 +124,8 @@ func TestGateFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// TestGateLeavesPlacesToSmallRequests: however many large requests run and wait, a small one finds a place; and however many small ones come, a large one
-// that waits gets one.
+// TestGateLeavesPlacesToSmallRequests: a small request finds a place however many large ones run
+// and wait. A waiting large request gets a place however many small ones arrive.
 func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 	for _, c := range []struct{ places, large int }{{1, 1}, {2, 1}, {3, 2}, {4, 3}, {8, 6}, {20, 15}} {
 		t.Run(fmt.Sprint(c.places), func(t *testing.T) {
@@ -148,7 +149,7 @@ func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 				for range c.places - c.large {
 					small = append(small, enter(t, g))
 				}
-				// All places are taken. Small ones that wait get those of small ones, large ones those of large ones.
+				// All places are taken. Waiting requests get the places of their own lane.
 				waiting := make(chan *Turn, 1)
 				go func() { waiting <- enter(t, g) }()
 				synctest.Wait()
@@ -178,7 +179,8 @@ func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 	}
 }
 
-// TestGateLargeRequestsAreNotStarved: small requests that come for ever, more than there are places, leave the large ones their part.
+// TestGateLargeRequestsAreNotStarved: an endless stream of small requests leaves large ones their
+// part.
 func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 	for _, places := range []int{1, 2, 8} {
 		t.Run(fmt.Sprint(places), func(t *testing.T) {
@@ -205,7 +207,7 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					// It has waited as a small one for those before it, and as a large one for a place.
+					// It has waited once as a small request and once as a large one.
 					if waited := time.Since(start); waited > 8*time.Second {
 						t.Errorf("a large request waited %s beside requests of a second", waited)
 					}
@@ -219,7 +221,7 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 	}
 }
 
-// TestGateIsNotKeptByWhoWaitsForMemory: a request that has no memory has no place either.
+// TestGateIsNotKeptByWhoWaitsForMemory: a request that waits for bytes holds no place.
 func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := New(GateOptions{MaxConcurrent: 4}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
@@ -306,14 +308,15 @@ func TestGateRefuses(t *testing.T) {
 					turn.Close()
 				}
 				ran.Wait()
-				// Whoever gave up left nothing behind.
+				// The cancelled requests left nothing behind.
 				checkIdle(t, g)
 			})
 		})
 	}
 }
 
-// TestGateRefusesLargeRequests: those that find out that they are large are refused as others are, and leave room to wait to small ones.
+// TestGateRefusesLargeRequests: requests that become large are rejected like others, and leave room
+// in the queue to small ones.
 func TestGateRefusesLargeRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := newGate(GateOptions{MaxConcurrent: 4, FailFast: true}, nil)
@@ -400,7 +403,7 @@ func TestGateMetrics(t *testing.T) {
 	})
 }
 
-// TestGateOpen: without a bound the gate still counts.
+// TestGateOpen: an unlimited gate still counts requests.
 func TestGateOpen(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	g := newGate(GateOptions{FailFast: true}, reg)

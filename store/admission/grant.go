@@ -6,13 +6,16 @@ import (
 	"larder/internal/inbound"
 )
 
-// grant lets in whoever may go now. It is called after every change of what is held, of who waits, and of limits: one tenant's gain, too, may be what
-// another has waited for, whose turn it was not while a large request of that tenant gathered bytes.
+// grant admits every waiting request that may run now. It must be called after each change of
+// reservations, queues and limits. A change of one tenant can admit a request of another, because a
+// large request that gathers bytes blocks the requests behind it.
+//
+// LOCKING: the caller of this and all other functions in this file holds c.mu.
 func (c *Controller) grant() {
 	for {
 		first := large
 		if c.places == 1 {
-			// The lanes share the only place: who has waited longer goes first.
+			// The lanes share the only place: the older request goes first.
 			if s, l := c.next(small), c.next(large); s != nil && l != nil && s.arrival < l.arrival {
 				first = small
 			}
@@ -23,7 +26,7 @@ func (c *Controller) grant() {
 	}
 }
 
-// grantNext lets in whose turn it is in a lane, if there is room.
+// grantNext admits the next request of a lane if it fits.
 func (c *Controller) grantNext(l lane) bool {
 	w := c.next(l)
 	if w == nil || !c.fits(l, w.bytes) {
@@ -36,7 +39,8 @@ func (c *Controller) grantNext(l lane) bool {
 	return true
 }
 
-// next returns whose turn it is in a lane but for the bytes; nil for nobody. A Series request for which there is no place holds up no label request.
+// next returns the next request of a lane that lacks at most bytes, nil if there is none. A Series
+// request that lacks a place does not block label requests.
 func (c *Controller) next(l lane) *waiter {
 	w := c.first(l, SeriesRequest)
 	if w != nil && !c.placeFree(l) {
@@ -48,7 +52,8 @@ func (c *Controller) next(l lane) *waiter {
 	return w
 }
 
-// first returns whose turn it is but for bytes and places.
+// first returns the next request of one kind and lane that its tenant and client permit, whether or
+// not places and bytes are free.
 func (c *Controller) first(l lane, kind Kind) *waiter {
 	q := &c.queues[l][kind]
 	if q.len == 0 {
@@ -57,18 +62,18 @@ func (c *Controller) first(l lane, kind Kind) *waiter {
 	return q.next(c.withinLimits)
 }
 
-// withinLimits reports whether its tenant and its client let a waiter go now.
+// withinLimits reports whether its tenant and its client permit a waiting request to run now.
 func (c *Controller) withinLimits(w *waiter) bool {
 	return c.withinTenant(w.turn, w.bytes) && c.withinClient(w.turn)
 }
 
-// fitsNow reports whether t may have n bytes in a lane, and its place, while nobody waits there.
+// fitsNow reports whether n bytes in a lane, and a place if t needs one, are free for t.
 func (c *Controller) fitsNow(t *Turn, l lane, n int64) bool {
 	return (t.kind != SeriesRequest || c.placeFree(l)) &&
 		c.withinTenant(t, n) && c.withinClient(t) && c.fits(l, n)
 }
 
-// placeFree reports whether a Series request finds a place in a lane.
+// placeFree reports whether a place is free for a Series request of a lane.
 func (c *Controller) placeFree(l lane) bool {
 	switch {
 	case c.places == 0:
@@ -82,33 +87,34 @@ func (c *Controller) placeFree(l lane) bool {
 		return true
 	}
 	w := c.first(large, SeriesRequest)
-	return w == nil || !c.fits(large, w.bytes) // who lacks bytes keeps nobody from a place
+	return w == nil || !c.fits(large, w.bytes) // a request that lacks bytes blocks no place
 }
 
-// placeOfTenant reports whether the limits of its tenant let a Series request have a place.
+// placeOfTenant reports whether the limits of its tenant permit a Series request one more place.
 func (c *Controller) placeOfTenant(t *Turn) bool {
 	most := c.limits.of(t.tenant).MaxConcurrent
 	return most <= 0 || c.tenants[t.tenant].places < most
 }
 
-// hasFullShare reports whether a client address has all the places that it may have beside others: three
-// quarters of them for one share. A client chooses the names of its tenants, and not its address.
+// hasFullShare reports whether a client address holds as many places as it may beside others: all
+// but a quarter of the places, times its shares. It goes by address because a client chooses its
+// tenant, but not its address.
 func (c *Controller) hasFullShare(client inbound.Client) bool {
 	part := max(1, c.places-max(1, c.places/4)) * max(1, client.Shares)
 	return c.places > 0 && c.clients[client] >= part
 }
 
-// besideOthers is how long a client leaves places free for another that has come.
+// besideOthers is how long a client leaves places free for another one that has come.
 const besideOthers = 10 * time.Minute
 
-// visit is a client that has come to the gate.
+// visit is the last Series request of a client.
 type visit struct {
 	client inbound.Client
 	at     time.Time
 }
 
-// withinClient reports whether the client of t may have a place. A client that is alone may have
-// all: it is alone when no other has come for besideOthers.
+// withinClient reports whether the client of t permits it to take a place, if it needs one. A
+// client may use all places if no other client has come for besideOthers.
 func (c *Controller) withinClient(t *Turn) bool {
 	if t.kind != SeriesRequest || t.placed || !c.hasFullShare(t.client) {
 		return true
@@ -120,7 +126,7 @@ func (c *Controller) withinClient(t *Turn) bool {
 	return time.Since(other.at) > besideOthers
 }
 
-// visited notes that a client has come.
+// visited notes that a Series request of a client has come.
 func (c *Controller) visited(client inbound.Client) {
 	if c.latest[0].client != client {
 		c.latest[1] = c.latest[0]
@@ -137,27 +143,33 @@ func (c *Controller) fits(l lane, n int64) bool {
 	if n > free {
 		return false
 	}
-	// Bytes gather for a large request that waits, for whatever it waits: if small ones took them while it lacks a place, and its place while it lacks
-	// bytes, it might wait for ever.
-	return n <= c.smallBytes-c.reserved[small] || c.first(large, SeriesRequest) == nil && c.first(large, LabelRequest) == nil
+	// Bytes are kept for a large request whether it lacks bytes or a place. Otherwise small
+	// requests could take the bytes while it lacks a place, and the place while it lacks bytes, for
+	// ever.
+	return n <= c.smallBytes-c.reserved[small] ||
+		c.first(large, SeriesRequest) == nil && c.first(large, LabelRequest) == nil
 }
 
-// withinTenant reports whether the limits of its tenant let t have n more bytes, and a place if it needs one and has none.
+// withinTenant reports whether the limits of its tenant permit t to reserve n more bytes, and to
+// take a place if it needs one and has none.
 func (c *Controller) withinTenant(t *Turn, n int64) bool {
 	if c.limits == nil || t.kind == background {
 		return true
 	}
 	lim, use := c.limits.of(t.tenant), c.tenants[t.tenant]
-	return n <= lim.requestBytes(c.total, c.smallRequest)-use.bytes && (t.placed || t.kind != SeriesRequest || lim.MaxConcurrent <= 0 || use.places < lim.MaxConcurrent)
+	if n > lim.requestBytes(c.total, c.smallRequest)-use.bytes {
+		return false
+	}
+	return t.placed || t.kind != SeriesRequest || c.placeOfTenant(t)
 }
 
-// most is how much a request of t may hold.
+// maxBytes returns how many bytes the request of t may hold at most.
 func (c *Controller) maxBytes(t *Turn) int64 {
 	lim := c.limits.of(t.tenant)
 	return max(c.smallRequest, min(c.total-c.smallBytes, lim.requestBytes(c.total, c.smallRequest)))
 }
 
-// enqueue is called with the lock held, as all that follow.
+// enqueue adds a request that needs n bytes to the queue of a lane.
 func (c *Controller) enqueue(t *Turn, l lane, n int64) *waiter {
 	c.arrivals++
 	lim := c.limits.of(t.tenant)
@@ -173,15 +185,17 @@ func (c *Controller) enqueue(t *Turn, l lane, n int64) *waiter {
 	return w
 }
 
+// dequeue removes a request that has not been granted from its queue.
 func (c *Controller) dequeue(w *waiter, l lane) {
 	c.queues[l][w.turn.kind].remove(w)
 	c.waiting -= w.bytes
 }
 
-// give is called with the lock held, when there is room.
+// reserve gives t a place in lane l, if it needs one, and n bytes. t holds nothing, and both are
+// free.
 func (c *Controller) reserve(t *Turn, l lane, n int64) {
 	t.lane, t.planned = l, 0
-	t.bytes[l] = n // it has held nothing
+	t.bytes[l] = n // it was 0
 	c.reserved[l] += n
 	places := 0
 	if t.kind == SeriesRequest {
@@ -191,7 +205,8 @@ func (c *Controller) reserve(t *Turn, l lane, n int64) {
 	c.charge(t, places, n)
 }
 
-// use notes what a tenant's requests have. Tenants of which no request runs are forgotten.
+// charge adds to what the running requests of a tenant and client hold. It forgets tenants and
+// clients that hold nothing.
 func (c *Controller) charge(t *Turn, places int, bytes int64) {
 	if t.kind == background {
 		return

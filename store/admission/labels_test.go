@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// TestLabelRequestsThatWaitAreBounded as Series requests are.
+// TestLabelRequestsThatWaitAreBounded: label requests have the same bound as Series requests.
 func TestLabelRequestsThatWaitAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()

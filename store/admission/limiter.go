@@ -8,18 +8,21 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Limiter counts something of one request up to a limit. It is safe for concurrent use. A nil Limiter has no limit.
+// Limiter counts one kind of thing in one request, up to a limit. It is safe for concurrent use. A
+// nil Limiter has no limit.
 type Limiter struct {
 	limit   uint64
 	used    atomic.Uint64
 	prefix  string
 	dropped func()
-	// first is the first violation. Every later call returns it too, so that whichever goroutine reports it says the same.
+	// first is the first violation. All later calls return it, so that all goroutines of the
+	// request report the same error.
 	first atomic.Pointer[error]
 }
 
-// Reserve counts n more. Above the limit its error is a ResourceExhausted status in Thanos's words, which its Querier looks for.
-// The first violation is the request's: every later call fails with it, and the metric counts it once.
+// Reserve counts n more. Above the limit it returns a ResourceExhausted status with the text of
+// Thanos, for which its Querier looks. The metric counts the first violation only. All later calls
+// return the error of the first.
 func (l *Limiter) Reserve(n uint64) error {
 	if l == nil {
 		return nil
@@ -44,7 +47,8 @@ func (l *Limiter) reserve(n uint64, text string) error {
 	if used <= l.limit {
 		return nil
 	}
-	err := status.Errorf(codes.ResourceExhausted, "%s: limit %d violated (got %d)", text, l.limit, used)
+	err := status.Errorf(codes.ResourceExhausted,
+		"%s: limit %d violated (got %d)", text, l.limit, used)
 	if l.first.CompareAndSwap(nil, &err) {
 		l.dropped()
 		return err
@@ -52,10 +56,11 @@ func (l *Limiter) reserve(n uint64, text string) error {
 	return *l.first.Load()
 }
 
-// BytesLimiter is a Limiter whose errors name what the bytes are of.
+// BytesLimiter is a Limiter whose errors name the kind of bytes.
 type BytesLimiter Limiter
 
-// Reserve counts n more bytes of what: postings, series or chunks.
+// Reserve counts n more bytes of what: postings, series or chunks. Its errors are those of
+// Limiter.Reserve.
 func (l *BytesLimiter) Reserve(what string, n uint64) error {
 	if l == nil {
 		return nil

@@ -7,34 +7,40 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// LimitOptions bound a single request, and the requests of one tenant together. The zero value bounds nothing.
+// LimitOptions bound a single request, and the requests of one tenant together. The zero value does
+// not.
 type LimitOptions struct {
-	// Series is the number of series that a request may match, summed over blocks, before time range, shards and de-duplication;
-	// 0 means no limit.
+	// Series is the number of series that a request may match, summed over blocks, before time
+	// range, shards and deduplication; 0 is unlimited.
 	Series uint64
-	// Samples is the number of samples that a Series request may return, counted in chunks of 120 samples, the last of which may
-	// be short; 0 means no limit. Thanos divides and drops the rest, which makes 1 to 119 mean no limit at all.
+	// Samples is the number of samples that a Series request may return; 0 is unlimited. It is
+	// converted to chunks of 120 samples, rounded up. Thanos rounds down, and 1 to 119 mean
+	// unlimited.
 	Samples uint64
-	// Bytes is the number of bytes of index and chunks that a request may use or fetch; 0 means no limit.
+	// Bytes is the number of bytes of index and chunks that a request may use or fetch; 0 is
+	// unlimited.
 	Bytes uint64
 
-	// Weight is a tenant's part of the turns of those who wait, against that of the others; 0 is 1. A tenant of twice the weight gets twice as much
-	// as long as both wait.
+	// Weight is the share of turns that a tenant gets while other tenants wait; 0 means 1. A tenant
+	// of weight 2 gets twice as much as one of weight 1.
 	Weight float64
-	// MaxConcurrent is how many Series requests of a tenant run at once; more wait. 0 means no limit but that of all together.
+	// MaxConcurrent is the number of Series requests of a tenant that run at once; further ones
+	// wait. 0 is unlimited.
 	MaxConcurrent int
-	// RequestBytes is the part of the request allowance that the requests of a tenant may hold together, above 0 to 1; 0 means all. More of them
-	// wait, and one that needs more is refused. It is never less than what a small request may hold.
+	// RequestBytes is the part of the request allowance, above 0 up to 1, that the requests of a
+	// tenant may reserve together; 0 means all. Further requests wait, and a request that needs
+	// more by itself is rejected. It is never less than the size of a small request.
 	RequestBytes float64
-	// Shared makes all tenants that have no limits of their own count as one, in turns and in what they may have together. It is a matter of
-	// those limits alone that are for all others. It keeps who makes up names from having more for it.
+	// Shared makes all tenants without limits of their own share one turn, one MaxConcurrent and
+	// one RequestBytes. A client then gains nothing from invented tenant names. It has no effect in
+	// the limits of a single tenant.
 	Shared bool
 }
 
-// samplesPerChunk is what Prometheus cuts chunks at, and so what a limit on samples is converted by.
+// samplesPerChunk is the number of samples at which Prometheus cuts a chunk.
 const samplesPerChunk = 120
 
-// weight is Weight with its default.
+// weight returns Weight or its default.
 func (o *LimitOptions) weight() float64 {
 	if o.Weight <= 0 {
 		return 1
@@ -42,7 +48,8 @@ func (o *LimitOptions) weight() float64 {
 	return o.Weight
 }
 
-// requestBytes is how much of an allowance of total bytes the requests of a tenant may hold, where each may hold small bytes.
+// requestBytes returns how many bytes the requests of a tenant may reserve together: of total
+// bytes, but no less than small, the size of a small request.
 func (o *LimitOptions) requestBytes(total, small int64) int64 {
 	if o.RequestBytes <= 0 || o.RequestBytes >= 1 {
 		return total
@@ -50,23 +57,25 @@ func (o *LimitOptions) requestBytes(total, small int64) int64 {
 	return max(small, int64(o.RequestBytes*float64(total)))
 }
 
-// Limits are the limits of tenants. A nil Limits bounds nothing.
+// Limits are the limits of all tenants. A nil Limits is unlimited. It is safe for concurrent use.
 type Limits struct {
 	table   atomic.Pointer[limitTable]
 	dropped *prometheus.CounterVec
-	// named calls count with what dropped calls a tenant; nil: by its own name
+	// named calls count with the name that dropped has for a tenant; nil: the name of the tenant
 	named func(tenant string, count func(label string))
 }
 
 // limitTable is immutable.
 type limitTable struct {
-	others  LimitOptions // of tenants that are not named
+	others  LimitOptions // of tenants without limits of their own
 	tenants map[string]LimitOptions
 }
 
-// NewLimits makes the limits of a process and registers their metric. tenants are those of tenants that have their own, others those of all
-// the others.
-func NewLimits(others LimitOptions, tenants map[string]LimitOptions, reg prometheus.Registerer) *Limits {
+// NewLimits returns limits and registers their metric. tenants has the tenants with limits of their
+// own; others applies to all other tenants. The caller must not change tenants afterwards.
+func NewLimits(
+	others LimitOptions, tenants map[string]LimitOptions, reg prometheus.Registerer,
+) *Limits {
 	l := &Limits{}
 	l.set(others, tenants)
 	l.dropped = promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
@@ -76,9 +85,9 @@ func NewLimits(others LimitOptions, tenants map[string]LimitOptions, reg prometh
 	return l
 }
 
-// NameTenants makes the metric of dropped requests call each tenant what named calls count with. It
-// is called before l is used. The series of the tenant first exist from the start. The caller
-// deletes series of tenants from the metric that it returns.
+// NameTenants makes the metric of dropped requests use the name that named passes to count instead
+// of the tenant's own. It is called before l is used. The series of the tenant first exist from the
+// start. The caller deletes the series of tenants that lose their name from the returned metric.
 func (l *Limits) NameTenants(
 	first string, named func(tenant string, count func(label string)),
 ) *prometheus.CounterVec {
@@ -89,7 +98,7 @@ func (l *Limits) NameTenants(
 	return l.dropped
 }
 
-// drop counts a request of a tenant that was dropped.
+// drop counts a request of a tenant that exceeded a limit.
 func (l *Limits) drop(tenant, reason string) {
 	count := func(label string) { l.dropped.WithLabelValues(reason, label).Inc() }
 	if l.named == nil {
@@ -99,7 +108,7 @@ func (l *Limits) drop(tenant, reason string) {
 	l.named(tenant, count)
 }
 
-// set replaces the limits of the requests to come, and of those that wait.
+// set replaces the limits, for new and for waiting requests.
 func (l *Limits) set(others LimitOptions, tenants map[string]LimitOptions) {
 	l.table.Store(&limitTable{others: others, tenants: tenants})
 }
@@ -116,10 +125,10 @@ func (l *Limits) of(tenant string) LimitOptions {
 	return t.others
 }
 
-// sharedTenant is what tenants count as that share their turns: no name that a client can give.
+// sharedTenant is the tenant of requests that share turns. TenantName never returns it.
 const sharedTenant = "\xff"
 
-// account returns who a tenant's turns are counted for.
+// account returns the tenant to which the turns of a tenant count.
 func (l *Limits) account(tenant string) string {
 	if l == nil {
 		return tenant
@@ -131,7 +140,7 @@ func (l *Limits) account(tenant string) string {
 	return tenant
 }
 
-// For returns the limiters of one request.
+// For returns the limiters of one request of a tenant, nil for those that are unlimited.
 func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimiter) {
 	if l == nil {
 		return nil, nil, nil
@@ -150,5 +159,6 @@ func (l *Limits) For(tenant string) (series, chunks *Limiter, bytes *BytesLimite
 	if o.Samples%samplesPerChunk != 0 {
 		maxChunks++
 	}
-	return limiter(o.Series, "series"), limiter(maxChunks, "chunks"), (*BytesLimiter)(limiter(o.Bytes, "bytes"))
+	series, chunks = limiter(o.Series, "series"), limiter(maxChunks, "chunks")
+	return series, chunks, (*BytesLimiter)(limiter(o.Bytes, "bytes"))
 }

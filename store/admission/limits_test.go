@@ -61,7 +61,7 @@ func TestLimitTexts(t *testing.T) {
 	}
 }
 
-// TestSamplesAreChunks: a limit on samples allows the chunks that these samples fill, and never fewer than one.
+// TestSamplesAreChunks: a limit on samples permits the chunks that they fill, and at least one.
 func TestSamplesAreChunks(t *testing.T) {
 	for _, c := range []struct{ samples, chunks uint64 }{
 		{1, 1}, {119, 1}, {120, 1}, {121, 2}, {240, 2}, {math.MaxUint64, math.MaxUint64/120 + 1},
@@ -101,7 +101,7 @@ func TestLimitDoesNotWrap(t *testing.T) {
 	}
 }
 
-// TestLimitConcurrent: exactly the limit gets through, and all who do not tell the same story.
+// TestLimitConcurrent: exactly the limit gets through, and all others get the same error.
 func TestLimitConcurrent(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	const limit, goroutines, each = 1000, 8, 200

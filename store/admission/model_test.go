@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// schedules is how many random runs a model has.
+// schedules returns the number of random runs of a model.
 func schedules(t *testing.T, most int) uint64 {
 	if testing.Short() {
 		return uint64(most / 20)
@@ -20,10 +20,13 @@ func schedules(t *testing.T, most int) uint64 {
 	return uint64(most)
 }
 
-// TestAdmissionModel runs requests of all kinds at random, in fake time: Series and label requests of tenants with limits that change meanwhile, which plan, give
-// way, settle, look ahead, grow, shrink, stall for ever until their stall time-out, are cancelled wherever they are; and work that nobody waits for. A second
-// count of what they hold, kept by themselves, must agree. What can be granted is granted at every step: a request that is forgotten would be a deadlock,
-// which synctest reports, and a promise broken before it.
+// TestAdmissionModel runs random Series requests, label requests and background work in fake time.
+// They plan, wait again, settle, reserve more, release, stall until their stall time-out and are
+// cancelled at any point, while limits of tenants change.
+//
+// The requests count what they hold themselves; both counts must agree. After every step,
+// everything that can be granted is granted. A forgotten request would be a deadlock, which
+// synctest reports.
 func TestAdmissionModel(t *testing.T) {
 	var all modelCounts
 	for seed := range schedules(t, 4000) {
@@ -57,7 +60,7 @@ func TestAdmissionModel(t *testing.T) {
 			wg.Wait()
 			checkIdle(t, m.a)
 			if m.held != 0 {
-				t.Errorf("seed %d: %d bytes are held by nobody", seed, m.held)
+				t.Errorf("seed %d: %d bytes are still reserved", seed, m.held)
 			}
 			all.add(m.modelCounts)
 		})
@@ -71,7 +74,7 @@ func TestAdmissionModel(t *testing.T) {
 	t.Logf("%+v", all)
 }
 
-// modelCounts are how requests of a model ended, and what they went through.
+// modelCounts count how the requests of a model ended, and what happened to them.
 type modelCounts struct{ answered, gaveWay, gaveUp, refused, stalled, background int }
 
 func (c *modelCounts) add(o modelCounts) {
@@ -92,8 +95,8 @@ type admissionModel struct {
 	modelCounts
 }
 
-// change notes that a request holds delta more bytes. Gains are noted after they were granted and losses before they are given
-// back, so held never exceeds what the admission has counted.
+// change notes that a request holds delta more bytes. Gains are noted after the grant and losses
+// before the release, so that held never exceeds what the Controller has counted.
 func (m *admissionModel) change(delta int64) {
 	m.mu.Lock()
 	m.held += delta
@@ -110,7 +113,7 @@ func (m *admissionModel) count(n *int) {
 	m.mu.Unlock()
 }
 
-// check is what holds at any time.
+// check checks what holds at any time.
 func (m *admissionModel) check() {
 	checkInvariant(m.t, m.a)
 	a := m.a
@@ -135,7 +138,7 @@ func (m *admissionModel) check() {
 		if w := a.next(l); w != nil && a.fits(l, w.bytes) {
 			m.t.Errorf("a %s request waits for %d bytes that are free", l, w.bytes)
 		}
-		// The promises, said without what next and fits do.
+		// The guarantees of the lanes, without the code of next and fits.
 		for k := range kinds {
 			for _, f := range a.queues[l][k].busy {
 				w := f.line.Front().Value.(*waiter)
@@ -156,7 +159,7 @@ func (m *admissionModel) check() {
 
 var errStalled = errors.New("stalled")
 
-// request is a request from its beginning to its end.
+// request runs a request from start to end.
 func (m *admissionModel) request(r *rand.Rand) {
 	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
 	pause(1000)
@@ -193,17 +196,17 @@ func (m *admissionModel) request(r *rand.Rand) {
 	m.change(held)
 	for ctx.Err() == nil {
 		err = m.attempt(ctx, r, turn, need, &held)
-		var give *MustWait
-		if !errors.As(err, &give) || ctx.Err() != nil {
+		var must *MustWait
+		if !errors.As(err, &must) || ctx.Err() != nil {
 			break
 		}
 		m.count(&m.gaveWay)
 		m.change(-held)
 		held = 0
-		if err = turn.Wait(ctx, give.Need); err != nil {
+		if err = turn.Wait(ctx, must.Need); err != nil {
 			break
 		}
-		held, need = give.Need, max(need, give.Need)
+		held, need = must.Need, max(need, must.Need)
 		m.change(held)
 	}
 	m.change(-held)
@@ -218,10 +221,10 @@ func (m *admissionModel) request(r *rand.Rand) {
 	m.over(ctx, err)
 }
 
-// attempt plans, settles, and sends.
+// attempt plans, settles and sends.
 func (m *admissionModel) attempt(ctx context.Context, r *rand.Rand, turn *Turn, need int64, held *int64) error {
 	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
-	// sync notes what the turn holds now: more was had before it is noted.
+	// sync notes what the turn holds now. It notes gains after the fact.
 	sync := func() {
 		if n := turn.Bytes(); n != *held {
 			m.change(n - *held)
@@ -236,7 +239,7 @@ func (m *admissionModel) attempt(ctx context.Context, r *rand.Rand, turn *Turn, 
 		}
 		sync()
 	}
-	// Losses are noted before.
+	// Losses are noted before the release.
 	if n := turn.Bytes(); need < n {
 		m.change(need - n)
 		*held = need
@@ -261,7 +264,7 @@ func (m *admissionModel) attempt(ctx context.Context, r *rand.Rand, turn *Turn, 
 		case 2:
 			turn.TryReserve(d)
 		case 3:
-			if r.IntN(8) == 0 { // A reader that is never heard of again.
+			if r.IntN(8) == 0 { // a client that reads no more
 				m.count(&m.stalled)
 				stall := time.NewTimer(time.Minute)
 				select {

@@ -8,14 +8,17 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Why the gate did not let a request through.
+// Reasons for which the gate rejects a request.
 const (
-	rejectedBusy   = "busy"    // FailFast
-	rejectedQueue  = "queue"   // MaxWaiting
-	rejectedGaveUp = "gave_up" // the client's deadline passed, or the client went away
+	rejectedBusy   = "busy"    // GateOptions.FailFast
+	rejectedQueue  = "queue"   // GateOptions.MaxWaiting
+	rejectedGaveUp = "gave_up" // the client cancelled, or its deadline passed
 )
 
-// bound sends a request away that has begun to wait where it may not, or another one of its kind in its stead. It is called with the lock held.
+// rejectExcess rejects a request if w, which has just been queued, is one too many. That is w
+// itself if requests must not wait, else the one that the queue chooses.
+//
+// LOCKING: the caller holds c.mu.
 func (c *Controller) rejectExcess(w *waiter, l lane) {
 	kind := w.turn.kind
 	mayHave := c.placeFree(l) && c.placeOfTenant(w.turn) && c.withinClient(w.turn)
@@ -26,7 +29,8 @@ func (c *Controller) rejectExcess(w *waiter, l lane) {
 	}
 	most := c.gate.MaxWaiting
 	q := &c.queues[l][kind]
-	if most < 0 || q.len+c.queues[small+large-l][kind].len <= most && (l == small || q.len <= c.maxLargeWaiting) {
+	waiting := q.len + c.queues[small+large-l][kind].len
+	if most < 0 || waiting <= most && (l == small || q.len <= c.maxLargeWaiting) {
 		return
 	}
 	if l == large {
@@ -43,15 +47,17 @@ func (c *Controller) rejectExcess(w *waiter, l lane) {
 		"all %s are taken and %d requests wait for one", c.placesOf(l), most))
 }
 
-// reject ends the waiting of a request with an error.
+// reject removes a request from its queue and ends its wait with an error.
+//
+// LOCKING: the caller holds c.mu.
 func (c *Controller) reject(w *waiter, l lane, err error) {
 	c.dequeue(w, l)
 	w.err = err
 	close(w.ready)
 }
 
-// tooLarge returns the error of a request of n bytes that could not go in an idle process either: it is refused, not cut down to size, because the
-// bytes would be used all the same.
+// tooLarge returns an error if a request of n bytes could not run in an idle process either. Such a
+// request is rejected instead of getting fewer bytes, because it would use n bytes all the same.
 func (c *Controller) tooLarge(t *Turn, n int64) error {
 	if n <= c.smallRequest {
 		return nil
@@ -71,7 +77,7 @@ func (c *Controller) tooLarge(t *Turn, n int64) error {
 	return nil
 }
 
-// gaveUp words the error of a request whose client did not wait, and counts it.
+// abandoned counts a request whose client did not wait and returns its error. It takes c.mu.
 func (c *Controller) abandoned(t *Turn, l lane, n int64, waited time.Duration, err error) error {
 	waited = waited.Round(time.Millisecond)
 	code := status.FromContextError(err).Code()
@@ -88,7 +94,7 @@ func (c *Controller) abandoned(t *Turn, l lane, n int64, waited time.Duration, e
 	return status.Errorf(code, "waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s", waited, n, c.total, err)
 }
 
-// placesOf names the places that a request of a lane may have.
+// placesOf names the places of a lane, for errors.
 func (c *Controller) placesOf(l lane) string {
 	if l == large {
 		return fmt.Sprintf("%d places for large Series requests", c.largePlaces)

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// TestTenantNamesAreClipped: what is kept of a name is valid, short, and no part of a long string.
+// TestTenantNamesAreClipped: TenantName returns short and valid UTF-8, and is idempotent.
 func TestTenantNamesAreClipped(t *testing.T) {
 	for _, name := range []string{
 		"a", strings.Repeat("é", 1000), strings.Repeat("\xff", 1000), strings.Repeat("\xffa", 100),

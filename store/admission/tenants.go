@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	// DefaultTenant is the tenant of requests that name none.
+	// DefaultTenant is the tenant of requests without a tenant header.
 	DefaultTenant = "default-tenant"
-	// MaxTenantBytes is how much of a tenant's name counts.
+	// MaxTenantBytes is the length in bytes to which TenantName cuts names.
 	MaxTenantBytes = 128
 )
 
-// TenantOf returns the tenant that a gRPC request names, as its client spells it.
+// TenantOf returns the tenant of a gRPC request, as its client spells it.
 func TenantOf(ctx context.Context) string {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if t := md.Get("thanos-tenant"); len(t) > 0 && t[0] != "" {
@@ -24,13 +24,13 @@ func TenantOf(ctx context.Context) string {
 	return DefaultTenant
 }
 
-// TenantName returns the name of a tenant as limits, turns and metrics know it: valid UTF-8 of at
-// most MaxTenantBytes. A name that is cut is copied, because queues keep names for longer than
-// requests, and must not keep a long header with them.
+// TenantName returns a tenant's name as limits, queues and metrics use it: valid UTF-8 of at most
+// MaxTenantBytes. A name that is cut is copied, because queues keep names for longer than requests,
+// and must not keep a long header with them.
 func TenantName(name string) string {
 	name = clip(name)
 	if valid := strings.ToValidUTF8(name, "\uFFFD"); valid != name {
-		name = clip(valid) // the replacement is longer than what it replaces
+		name = clip(valid) // a replacement character is longer than the byte it replaces
 	}
 	return strings.ToValidUTF8(name, "")
 }

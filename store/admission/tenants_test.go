@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// crowd starts requests of a tenant that take a second each, and counts those that have ended.
+// crowd starts requests of a tenant that take a second each, and counts those that end.
 func crowd(ctx context.Context, wg *sync.WaitGroup, a *Controller, tenant string, requests int, n int64, done *int, mu *sync.Mutex) {
 	for range requests {
 		wg.Go(func() {
@@ -31,7 +31,8 @@ func crowd(ctx context.Context, wg *sync.WaitGroup, a *Controller, tenant string
 	}
 }
 
-// TestTenantsTakeTurns: a thousand requests of one tenant, small or large, keep the only one of another waiting no longer than those that run and one more.
+// TestTenantsTakeTurns: a thousand requests of one tenant, small or large, delay the only request
+// of another by no more than the running requests and one more.
 func TestTenantsTakeTurns(t *testing.T) {
 	for _, n := range []int64{1, 3 << 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -60,7 +61,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 	}
 }
 
-// TestTenantsByWeight: among tenants that always wait, one of three times the weight gets three times as much.
+// TestTenantsByWeight: a tenant of weight 3 gets three times as much as the others while all wait.
 func TestTenantsByWeight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{}, map[string]LimitOptions{"heavy": {Weight: 3}}, nil)
@@ -83,7 +84,8 @@ func TestTenantsByWeight(t *testing.T) {
 	})
 }
 
-// TestTenantLimitsOfTurns: what a tenant may have at once bounds that tenant, keeps nobody else waiting, and may change while requests wait.
+// TestTenantLimitsOfTurns: the limits of a tenant bound that tenant and delay no other. They may
+// change while requests wait.
 func TestTenantLimitsOfTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{}, map[string]LimitOptions{"few": {MaxConcurrent: 2}, "lean": {RequestBytes: 0.3}}, nil)
@@ -137,7 +139,8 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 	})
 }
 
-// TestTenantsThatShare: names that are made up get no more than one tenant, those with limits of their own keep theirs.
+// TestTenantsThatShare: invented tenants get no more than one tenant. Tenants with limits of their
+// own keep theirs.
 func TestTenantsThatShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{Shared: true}, map[string]LimitOptions{"known": {}}, nil)
@@ -184,7 +187,8 @@ func TestTenantsThatShare(t *testing.T) {
 	})
 }
 
-// TestTheLongestQueueIsShortened: where too many wait, it is the tenant with the most waiting that is refused, not who comes last.
+// TestTheLongestQueueIsShortened: a full queue rejects a request of the tenant with the most
+// waiting requests, not the last one.
 func TestTheLongestQueueIsShortened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := New(GateOptions{MaxConcurrent: 1, MaxWaiting: 10}, AllowanceOptions{}, nil, nil)
@@ -223,8 +227,8 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 	})
 }
 
-// TestLimitsChangeBeforeARequestWaits: a request that gives way for more than its tenant may have by the time it waits is refused: it could wait for ever,
-// and all of its tenant behind it.
+// TestLimitsChangeBeforeARequestWaits: a request is rejected if, when it begins to wait, its tenant
+// may no longer hold what it needs. Otherwise it would wait for ever, and its tenant behind it.
 func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, NewLimits(LimitOptions{}, nil, nil), nil)
@@ -236,15 +240,15 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var give *MustWait
-		if err := turn.Settle(50); !errors.As(err, &give) {
-			t.Fatalf("got %v, want to give way", err)
+		var must *MustWait
+		if err := turn.Settle(50); !errors.As(err, &must) {
+			t.Fatalf("got %v, want a MustWait", err)
 		}
 		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"lean": {RequestBytes: 0.3}})
 		running.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := turn.Wait(ctx, give.Need); status.Code(err) != codes.ResourceExhausted {
+		if err := turn.Wait(ctx, must.Need); status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("got %v, want ResourceExhausted", err)
 		}
 		turn.Close()
@@ -252,7 +256,7 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 	})
 }
 
-// TestLimitsOfTenants: each tenant's requests have its own limits.
+// TestLimitsOfTenants: each tenant has limits of its own.
 func TestLimitsOfTenants(t *testing.T) {
 	l := NewLimits(LimitOptions{Series: 10}, map[string]LimitOptions{"a": {Series: 20}, "b": {}}, nil)
 	for tenant, want := range map[string]uint64{"a": 20, "c": 10, "b": math.MaxUint64} {

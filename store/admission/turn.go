@@ -12,8 +12,8 @@ import (
 	"larder/internal/inbound"
 )
 
-// Turn is what one request has of an Admission: its bytes and, for a Series request, its place. It is safe for concurrent use, but for Wait, during which
-// nobody else may use it. After Release it holds nothing and cannot grow.
+// Turn is what one request holds: its bytes and, for a Series request, its place. It is safe for
+// concurrent use, except that no other method may run during Wait. The request closes it.
 type Turn struct {
 	c      *Controller
 	tenant string
@@ -21,35 +21,40 @@ type Turn struct {
 	kind   Kind
 
 	// Guarded by c.mu.
-	lane     lane         // that it has its place in
-	placed   bool         // INVARIANT: only a Series request is
-	bytes    [lanes]int64 // what takes a small request beyond a small one's size is counted as large
-	planned  int64        // of these, what Plan has asked for
-	released bool
+	lane    lane         // of its place
+	placed  bool         // whether it has a place. INVARIANT: only a Series request has
+	bytes   [lanes]int64 // a small request counts as large what exceeds the size of a small one
+	planned int64        // how many bytes Plan has asked for
+	closed  bool
 
-	// Of the handler's goroutine alone.
+	// Used by the goroutine of the handler only.
 	waited   time.Duration
 	observed bool
 }
 
-// MustWait is the error of a request that needs more than it can have at once. It can drop all that it has in its hands, Wait for what it needs, and begin
-// anew, or go on after what it has sent.
+// MustWait is returned to a request that needs more bytes than it can get at once. The request
+// drops everything that it holds, calls Turn.Wait with Need, and plans again. Frames that it has
+// sent stay.
 type MustWait struct {
-	Need           int64 // in all
-	more           int64 // than it has
-	BeyondEstimate bool  // beyond what it had settled for
+	// Need is the number of bytes to wait for, in total.
+	Need int64
+	// BeyondEstimate says that the request needed more than it told Settle.
+	BeyondEstimate bool
+
+	more int64 // how many bytes were not free
 }
 
-func (g *MustWait) Error() string {
-	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", g.more)
+func (m *MustWait) Error() string {
+	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", m.more)
 }
 
-// GRPCStatus is what the client gets unless the request begins again: there may be room at another time.
-func (g *MustWait) GRPCStatus() *status.Status {
-	return status.New(codes.ResourceExhausted, g.Error())
+// GRPCStatus returns the status for a client whose request does not wait. It may retry later.
+func (m *MustWait) GRPCStatus() *status.Status {
+	return status.New(codes.ResourceExhausted, m.Error())
 }
 
-// acquire waits for n bytes in a lane, and a place if the request needs one. The turn must hold nothing.
+// acquire waits for n bytes in a lane, and for a place if the request needs one. The turn must hold
+// nothing.
 func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	c := t.c
 	if err := ctx.Err(); err != nil {
@@ -59,7 +64,8 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	if t.kind == SeriesRequest {
 		c.visited(t.client)
 	}
-	// Limits may have changed since n was found to be within them. INVARIANT: what waits could go in an idle process: see SetLimits.
+	// The limits may have changed since the caller checked n.
+	// INVARIANT: every queued request could run in an idle process: see SetLimits.
 	if err := c.tooLarge(t, n); err != nil {
 		c.mu.Unlock()
 		return err
@@ -76,7 +82,7 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	c.grant()
 	if w.flow != nil {
 		c.rejectExcess(w, l)
-		c.grant() // It may have been the turn of who was sent away.
+		c.grant() // the rejected request may have blocked others
 	}
 	c.mu.Unlock()
 
@@ -89,11 +95,11 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 			c.dequeue(w, l)
 			w.err = ctx.Err()
 		case w.err == nil:
-			// Both happened. Nobody wants it any more.
+			// The request was granted and cancelled at once: it no longer needs its turn.
 			t.releaseAll()
 			w.err = ctx.Err()
 		}
-		c.grant() // What stood behind this request may go.
+		c.grant() // this request may have blocked others
 		c.mu.Unlock()
 	}
 	waited := time.Since(start)
@@ -108,8 +114,9 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	return w.err
 }
 
-// Plan asks for n more bytes to plan with. What the plan takes in the end is part of what Settle is told. A small request has smallRequest bytes to
-// plan with; beyond that it becomes large. A *MustWait says that it must wait for that, and drop what it has planned.
+// Plan reserves n more bytes for planning. A small request may plan with the bytes of a small one;
+// beyond that it becomes large. The error is a *MustWait if the request must wait for that, or a
+// status if it is too large.
 func (t *Turn) Plan(n int64) error {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
@@ -120,13 +127,15 @@ func (t *Turn) Plan(n int64) error {
 	}
 	err := t.growTo(t.planned)
 	if g, ok := errors.AsType[*MustWait](err); ok {
-		// What is known now may be little of what is to come. Twice as much each time gets there soon.
+		// The rest of the plan may need much more. Asking for twice as much each time keeps the
+		// number of waits small.
 		g.Need = max(g.Need, min(2*have, t.c.maxBytes(t)))
 	}
 	return err
 }
 
-// Settle says that the request is to hold n bytes in all, its plan included, and that it begins to answer. A *MustWait says that it must wait for that.
+// Settle sets the reservation to n bytes in total, those for planning included, before the request
+// sends its first frame. It releases what the turn has beyond n. Its errors are those of Plan.
 func (t *Turn) Settle(n int64) error {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
@@ -138,14 +147,15 @@ func (t *Turn) Settle(n int64) error {
 	return t.growTo(n)
 }
 
-// Restart says that the request plans anew with what it has.
+// Restart makes Plan count from 0 again. The turn keeps what it holds.
 func (t *Turn) Restart() {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	t.planned = 0
 }
 
-// Wait gives up all that the turn holds, waits until it may have n bytes, and a place if it needs one, and begins as if it had just entered.
+// Wait releases everything that the turn holds, then waits for n bytes and for a place if the
+// request needs one.
 func (t *Turn) Wait(ctx context.Context, n int64) error {
 	t.c.mu.Lock()
 	t.releaseAll()
@@ -158,8 +168,8 @@ func (t *Turn) Wait(ctx context.Context, n int64) error {
 	return t.acquire(ctx, l, n)
 }
 
-// TryGrow adds n bytes if they are free and no request waits for them. It never waits: it is for look-ahead, which is the
-// first thing to go when memory is short.
+// TryReserve reserves n more bytes if they are free and no other request waits for bytes. It is for
+// look-ahead, which stops first when memory is short.
 func (t *Turn) TryReserve(n int64) bool {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
@@ -169,9 +179,10 @@ func (t *Turn) TryReserve(n int64) bool {
 	return t.tryReserve(n)
 }
 
-// Grow adds n bytes if they are free, even when requests wait. It never waits either: it is for bytes without which a request that
-// has begun cannot go on. Finishing what has begun frees more than it takes. A *MustWait says that it must wait, for twice as much, unless it has held all
-// that there is for one.
+// Reserve reserves n more bytes if they are free, even if other requests wait. It never waits
+// itself. It is for bytes that a running request needs to finish, because finishing it releases
+// more. The error is a *MustWait for twice as many bytes, or a plain status if the turn holds as
+// many as one request may.
 func (t *Turn) Reserve(n int64) error {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
@@ -180,43 +191,45 @@ func (t *Turn) Reserve(n int64) error {
 	}
 	have, most := t.bytes[small]+t.bytes[large], t.c.maxBytes(t)
 	g := &MustWait{Need: min(max(2*have, have+n), most), more: n, BeyondEstimate: true}
-	if have >= most || t.released {
+	if have >= most || t.closed {
 		return g.GRPCStatus().Err()
 	}
 	return g
 }
 
-// Shrink gives n bytes back, or as many as there are.
+// Release releases n bytes, or all that the turn has if they are fewer.
 func (t *Turn) Release(n int64) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	t.release(n)
 }
 
-// Release gives everything back. It may be called any number of times, and on a nil Turn.
+// Close releases everything. A closed turn can reserve nothing. It may be called more than once,
+// and on a nil Turn.
 func (t *Turn) Close() {
 	if t == nil {
 		return
 	}
 	t.c.mu.Lock()
-	if !t.released {
+	if !t.closed {
 		t.releaseAll()
-		t.released = true
+		t.closed = true
 		t.c.grant()
 	}
 	t.c.mu.Unlock()
 	t.ObserveWait()
 }
 
-// Bytes is what the turn holds now.
+// Bytes returns how many bytes the turn has reserved.
 func (t *Turn) Bytes() int64 {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	return t.bytes[small] + t.bytes[large]
 }
 
-// ObserveWait tells the metrics how long a Series request has waited at the gate, once: when it is about to send, or ends before. That it may have to
-// give way later is rare, and an alert must not hear of a wait only when the answer has been read.
+// ObserveWait records how long a Series request has waited for its turn. Only the first call
+// counts. Handlers call it before they send, because an alert must not learn of a wait only once
+// the client has read the answer. A wait after that is rare, and is not recorded.
 func (t *Turn) ObserveWait() {
 	if t.observed || t.kind != SeriesRequest {
 		return
@@ -227,7 +240,7 @@ func (t *Turn) ObserveWait() {
 	}
 }
 
-// hold makes the turn hold n bytes, more than it has. It is called with the lock held.
+// growTo raises the reservation to n bytes, more than the turn has. The caller holds c.mu.
 func (t *Turn) growTo(n int64) error {
 	c := t.c
 	more := n - t.bytes[small] - t.bytes[large]
@@ -246,7 +259,8 @@ func (t *Turn) growTo(n int64) error {
 	return nil
 }
 
-// becomeLarge makes a small request of n bytes a large one where it stands, if nobody else's turn comes before.
+// becomeLarge turns a small request into a large one with n bytes. It does not wait: it fails if
+// the request would overtake a large one, or if place or bytes are not free. The caller holds c.mu.
 func (t *Turn) becomeLarge(n int64) bool {
 	c := t.c
 	more := n - t.bytes[small] - t.bytes[large]
@@ -255,7 +269,7 @@ func (t *Turn) becomeLarge(n int64) bool {
 		c.first(large, t.kind) != nil, c.next(large) != nil,
 		n > c.total-c.smallBytes-c.reserved[large]+t.bytes[large],
 		more > c.total-c.reserved[small]-c.reserved[large],
-		!c.withinTenant(t, more), t.released:
+		!c.withinTenant(t, more), t.closed:
 		return false
 	}
 	c.reserved[small] -= t.bytes[small]
@@ -268,14 +282,14 @@ func (t *Turn) becomeLarge(n int64) bool {
 	}
 	c.charge(t, 0, more)
 	c.allowanceMetrics.waited[large].Observe(0)
-	c.grant() // It has left its part to small ones.
+	c.grant() // its part of the small lane is free
 	return true
 }
 
-// grow is called with the lock held.
+// tryReserve reserves n more bytes if they are free. The caller holds c.mu.
 func (t *Turn) tryReserve(n int64) bool {
 	c := t.c
-	if t.released {
+	if t.closed {
 		return false
 	}
 	if n <= 0 {
@@ -295,7 +309,7 @@ func (t *Turn) tryReserve(n int64) bool {
 	return true
 }
 
-// shrink is called with the lock held.
+// release releases up to n bytes and admits waiting requests. The caller holds c.mu.
 func (t *Turn) release(n int64) {
 	if n <= 0 {
 		return
@@ -310,7 +324,7 @@ func (t *Turn) release(n int64) {
 	t.c.grant()
 }
 
-// releaseAll is called with the lock held. Whoever calls it grants.
+// releaseAll releases the place and all bytes. The caller holds c.mu, and calls grant afterwards.
 func (t *Turn) releaseAll() {
 	c := t.c
 	places := 0

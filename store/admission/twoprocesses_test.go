@@ -11,23 +11,25 @@ import (
 	"time"
 )
 
-// A client that merges the answers of two processes reads from the one whose next series sorts first, so that it stops reading one while it waits for the
-// other. Requests that get their turns in opposite orders then hold in one process what the other waits for, which no process by itself can know. These
-// tests show it, and that the stall time-out ends it.
+// A client that merges the answers of two processes reads the one whose next series sorts first. It
+// stops reading one process while it waits for the other. Requests that are admitted in opposite
+// orders therefore hold in one process what the other waits for, which neither process can see.
+// These tests show that, and that the stall time-out ends it.
 
-// store is a process: it admits, and sends frames to who reads them.
+// modelStore is a process: it admits requests and sends frames to clients.
 type modelStore struct {
 	a     *Controller
 	stall time.Duration // 0: never
 }
 
-// modelStream is an answer on its way: as many frames as the transport takes, and the error that ended it.
+// modelStream is an answer in transit: the frames that the transport holds, and the error that
+// ended it.
 type modelStream struct {
 	frames chan int
 	err    error // once frames is closed
 }
 
-// series answers with keys, one in a frame, after delay.
+// series answers with keys, one per frame, after delay.
 func (s *modelStore) series(ctx context.Context, delay time.Duration, n int64, keys []int) *modelStream {
 	out := &modelStream{frames: make(chan int, 1)}
 	go func() {
@@ -99,7 +101,8 @@ func merged(ctx context.Context, a, b *modelStream) ([]int, error) {
 	return out, nil
 }
 
-// TestRequestsOfTwoProcessesInOppositeOrder: one holds the only large place of the first process and waits in the second, the other the reverse.
+// TestRequestsOfTwoProcessesInOppositeOrder: one request holds the only large place of the first
+// process and waits in the second; the other request does the reverse.
 func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 	run := func(t *testing.T, stall time.Duration, opts GateOptions, allowance AllowanceOptions) (answered, stalled int) {
 		stores := [2]*modelStore{}
@@ -113,7 +116,8 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 			wg.Go(func() {
 				var streams [2]*modelStream
 				for i := range streams {
-					// Each comes first to one of them; the second is a second late altogether.
+					// Each request reaches another process first. The second request starts a
+					// second later.
 					delay := time.Duration(q) * time.Second
 					if i != q {
 						delay += 5 * time.Second
@@ -156,7 +160,7 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 				if answered, stalled := run(t, 0, c.gate, c.allowance); answered != 0 || stalled != 0 {
 					t.Errorf("without a stall time-out %d are answered and %d ended: the test shows nothing", answered, stalled)
 				}
-				// The first that stalls makes way for the other, which then is read again.
+				// The first request that stalls ends, and the client of the other one reads again.
 				if answered, stalled := run(t, time.Minute, c.gate, c.allowance); answered != 1 || stalled != 1 {
 					t.Errorf("with a stall time-out %d are answered and %d ended, want one each", answered, stalled)
 				}
@@ -165,8 +169,9 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 	}
 }
 
-// TestTwoProcessesModel: however requests of merging clients come to two processes, and whatever there is of places and bytes, each ends within a bounded time:
-// with the right answer, or with an error upon which it may be tried again; and that comes to an answer.
+// TestTwoProcessesModel: requests of merging clients end within a bounded time, in whatever order
+// they reach two processes and whatever places and bytes these have. They get the right answer, or
+// an error after which a retry succeeds.
 func TestTwoProcessesModel(t *testing.T) {
 	const stall, tries = time.Minute, 12
 	var all struct{ answered, stalled int }
@@ -199,7 +204,7 @@ func TestTwoProcessesModel(t *testing.T) {
 						}
 						got, err := merged(ctx, streams[0], streams[1])
 						cancel()
-						// At worst every other request stalls before, one after the other.
+						// In the worst case all other requests stall first, one after another.
 						if took := time.Since(start); took > time.Duration(queries*tries)*(stall+5*time.Second) {
 							t.Errorf("a request took %s", took)
 						}
