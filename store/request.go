@@ -127,8 +127,8 @@ func (r *request) settle(n int64) error {
 	return err
 }
 
-// maxWaits is how often a request waits for more bytes. Each time it asks for more, mostly for twice as
-// many, so that it soon has enough or is rejected.
+// maxWaits is how often a request waits for more bytes. Each time it asks for more, mostly for twice
+// as many, so that it soon has enough or is rejected.
 const maxWaits = 16
 
 // answer calls attempt until it has answered. An attempt that must wait leaves nothing running. The

@@ -51,8 +51,8 @@ type stalls struct {
 }
 
 func newStalls(
-	timeout time.Duration, keepsOthersWaiting func(inbound.Client) bool, onStall func(context.Context),
-	log *slog.Logger, reg prometheus.Registerer,
+	timeout time.Duration, keepsOthersWaiting func(inbound.Client) bool,
+	onStall func(context.Context), log *slog.Logger, reg prometheus.Registerer,
 ) *stalls {
 	if timeout == 0 {
 		timeout = defaultSendStall
