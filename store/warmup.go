@@ -38,7 +38,8 @@ func (s *Server) Busy() bool { return s.admission.Busy() }
 func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error) {
 	held := s.texts.open(ctx)
 	defer held.close()
-	matchers, err := promMatchers(s.matchers, held, ms)
+	// Not from the cache: its metrics are about requests of clients.
+	matchers, err := promMatchers(nil, held, ms)
 	if err != nil {
 		return false, err
 	}

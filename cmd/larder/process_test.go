@@ -342,7 +342,8 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 	_, metrics := p.get("/metrics")
 	for _, want := range []string{"thanos_matchers_cache_hits_total 1", "thanos_matchers_cache_requests_total 2", "thanos_matchers_cache_max_items 100"} {
 		if !strings.Contains(metrics, want+"\n") {
-			t.Errorf("/metrics lacks %s", want)
+			has := regexp.MustCompile(`(?m)^thanos_matchers_cache.*$`).FindAllString(metrics, -1)
+			t.Errorf("/metrics lacks %s: it has %q", want, has)
 		}
 	}
 	if _, profile := p.get("/debug/pprof/mutex?debug=1"); !strings.Contains(profile, "sampling period=10\n") {
