@@ -24,9 +24,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/bucket/retry"
 	"larder/internal/faultstore"
 	"larder/internal/pagecache"
-	"larder/internal/retry"
 	"larder/store/block"
 	"larder/store/storepb"
 )

@@ -22,11 +22,11 @@ import (
 
 	"larder/chunkcache"
 	"larder/indexcache"
+	"larder/internal/bucket/retry"
 	"larder/internal/bytecache"
 	"larder/internal/extent"
 	"larder/internal/localfs"
 	"larder/internal/pagecache"
-	"larder/internal/retry"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"

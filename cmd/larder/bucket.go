@@ -21,10 +21,10 @@ import (
 	"github.com/thanos-io/objstore/providers/swift"
 	"go.yaml.in/yaml/v2"
 
-	"larder/internal/hedge"
+	"larder/internal/bucket/hedge"
+	"larder/internal/bucket/retry"
+	"larder/internal/bucket/slots"
 	"larder/internal/redaction"
-	"larder/internal/retry"
-	"larder/internal/slots"
 	"larder/internal/yamldoc"
 )
 
@@ -110,8 +110,9 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 	return conf, nil
 }
 
-// oneRetrier keeps a client from repeating requests by itself, where its configuration does not ask for that: internal/retry does, with a
-// budget for the process, and can take back what is asked of a bucket only if it hears of refusals.
+// oneRetrier disables the retries of a client whose configuration does not ask for them.
+// internal/bucket/retry repeats requests instead, within a budget of the process. It must see each
+// refusal, because it lowers the number of concurrent reads by them.
 func oneRetrier(kind objstore.ObjProvider, conf map[any]any) {
 	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
 	case objstore.S3, objstore.GCS, objstore.AZURE, objstore.COS, objstore.OBS:

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/thanos-io/objstore"
 
-	"larder/internal/slots"
+	"larder/internal/bucket/slots"
 )
 
 func openTestBucket(t *testing.T, yaml string) (objstore.InstrumentedBucket, *prometheus.Registry) {

@@ -18,8 +18,8 @@ import (
 	"github.com/thanos-io/objstore/client"
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/bucket/listing"
 	"larder/internal/extent"
-	"larder/internal/listing"
 	"larder/internal/redaction"
 	"larder/internal/telemetry"
 )

@@ -15,10 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 
+	"larder/internal/bucket/retry"
+	"larder/internal/bucket/slots"
 	"larder/internal/faultstore"
 	"larder/internal/faultstore/s3server"
-	"larder/internal/retry"
-	"larder/internal/slots"
 )
 
 // faultyS3 is a bucket of one object, behind an S3 server that fails as told.

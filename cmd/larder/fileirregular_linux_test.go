@@ -23,7 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 
-	"larder/internal/slots"
+	"larder/internal/bucket/slots"
 	"larder/store/catalog"
 )
 

@@ -11,10 +11,10 @@ import (
 var layers = [][]string{
 	{"internal/redaction"},
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc", "internal/localfs"},
-	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/slots", "internal/listing", "internal/extent"},
+	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/extent", "internal/bucket/slots", "internal/bucket/listing"},
 	{"internal/bytecache", "internal/intake"},
-	{"internal/pagecache", "internal/tsdbfmt", "internal/hedge"},
-	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/retry"},
+	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/hedge"},
+	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/bucket/retry"},
 	{"store/catalog"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
@@ -39,7 +39,7 @@ var narrower = map[string][]string{
 		"internal/panics", "internal/redaction", "internal/telemetry", "internal/loopback",
 	},
 	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
-	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/slots", "internal/extent"},
+	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/bucket/slots", "internal/extent"},
 	"internal/quantile":   {},
 	"internal/flight":     {"internal/panics"},
 	"internal/faultstore": {},
@@ -48,15 +48,16 @@ var narrower = map[string][]string{
 	"internal/sealed":     {"internal/localfs"},
 	"internal/datadir":    {"internal/localfs"},
 	"internal/disktest":   {},
-	"internal/listing":    {},
 	"internal/loopback":   {},
-	"internal/hedge":      {"internal/panics", "internal/telemetry", "internal/quantile"},
-	"internal/slots":      {},
-	"internal/retry":      {"internal/panics", "internal/telemetry", "internal/hedge"},
 	"internal/web":        {"internal/panics", "internal/telemetry"},
 	"store/admission":     {"internal/inbound"},
 	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
 	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs", "internal/sealed"},
+
+	"internal/bucket/listing": {},
+	"internal/bucket/slots":   {},
+	"internal/bucket/hedge":   {"internal/panics", "internal/telemetry", "internal/quantile"},
+	"internal/bucket/retry":   {"internal/panics", "internal/telemetry", "internal/bucket/hedge"},
 }
 
 // forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/bytecache"
-	"larder/internal/slots"
 )
 
 // Bucket is what is needed of the object store.

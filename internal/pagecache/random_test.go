@@ -13,9 +13,9 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/bytecache"
 	"larder/internal/bytecache/bytecachetest"
-	"larder/internal/slots"
 )
 
 // TestRandomReads: many requests at once, of random spans, through caches that

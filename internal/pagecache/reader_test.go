@@ -17,8 +17,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/panics"
-	"larder/internal/slots"
 )
 
 func testObject(name string, size int) Object { return Object{Name: name, Size: int64(size), ID: 1} }

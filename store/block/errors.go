@@ -6,8 +6,8 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/bucket/retry"
 	"larder/internal/pagecache"
-	"larder/internal/retry"
 	"larder/internal/tsdbfmt"
 )
 

@@ -130,7 +130,8 @@ func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) er
 	}
 }
 
-// repeated reports whether the bucket has repeated a request by itself, as internal/retry does: then it is not for us to multiply that.
+// repeated reports whether internal/bucket/retry has already repeated the request. The fetcher then
+// does not multiply its attempts.
 func repeated(err error) bool {
 	var e interface{ Attempts() int }
 	return errors.As(err, &e) && e.Attempts() > 1

@@ -16,7 +16,7 @@
 // INVARIANT: nothing that holds a slot waits for another slot, or for anything
 // that waits for one. A read that waits for its next attempt rests: its slot
 // stays its own but is not counted, so that a fault of one object does not take
-// the slots of the others. It wakes without waiting; internal/retry's budget
+// the slots of the others. It wakes without waiting; internal/bucket/retry's budget
 // bounds how many go over the limit by that.
 //
 // # Locks

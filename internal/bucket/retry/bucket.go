@@ -7,7 +7,7 @@ import (
 
 	"github.com/thanos-io/objstore"
 
-	"larder/internal/hedge"
+	"larder/internal/bucket/hedge"
 	"larder/internal/panics"
 )
 
