@@ -21,9 +21,9 @@
 // and the second one only if their bytes are free. stalls ends a request whose client stops
 // reading, because the request holds its bytes for as long as its client reads.
 //
-// The message of a request, and what its expressions compile to, are in an account of their own
-// (texts), from before its turn until its end. A request that does not fit there is rejected.
-// Expressions are measured before they are compiled (costOf).
+// The message of a request, and what its expressions compile to, are in an account of their own,
+// from before its turn until its end. A request that does not fit there is rejected. Expressions
+// are measured before they are compiled: see package matcher.
 //
 // # The order in which a request gets what it needs
 //

@@ -20,6 +20,7 @@ import (
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/matcher"
 	"larder/store/storepb"
 )
 
@@ -43,13 +44,13 @@ type labelsMessage interface {
 }
 
 // parseLabels checks a request but for its hints. What it holds is had from held.
-func (s *Server) parseLabels(req labelsMessage, held *text) (*labelQuery, error) {
+func (s *Server) parseLabels(req labelsMessage, held *matcher.Budget) (*labelQuery, error) {
 	q := &labelQuery{minT: req.GetStart(), maxT: req.GetEnd(), without: req.GetWithoutReplicaLabels(), limit: int(req.GetLimit())}
-	err := held.message(req, req.GetMatchers(), q.without)
+	err := held.ReserveMessage(req, req.GetMatchers(), q.without)
 	if err != nil {
 		return nil, refusal("", err)
 	}
-	if q.matchers, err = promMatchers(s.matchers, held, req.GetMatchers()); err != nil {
+	if q.matchers, err = matcher.Parse(s.matchers, held, req.GetMatchers()); err != nil {
 		return nil, refusal("translate request labels matchers: ", err)
 	}
 	if err := fewNames("without_replica_labels", q.without); err != nil {
@@ -61,13 +62,13 @@ func (s *Server) parseLabels(req labelsMessage, held *text) (*labelQuery, error)
 // LabelNames implements storepb.StoreServer.
 func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
 	defer s.recovered(&err)
-	held := s.texts.open(ctx)
-	defer held.close()
+	held := s.compiler.Open(ctx)
+	defer held.Close()
 	q, err := s.parseLabels(req, held)
 	if err != nil {
 		return nil, err
 	}
-	if q.blockMatchers, err = held.blockMatchers(req.Hints, &storepb.LabelNamesRequestHints{}, "label names"); err != nil {
+	if q.blockMatchers, err = blockMatchers(req.Hints, &storepb.LabelNamesRequestHints{}, "label names", held); err != nil {
 		return nil, err
 	}
 	if err := s.ready(); err != nil {
@@ -92,8 +93,8 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 // LabelValues implements storepb.StoreServer.
 func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesRequest) (resp *storepb.LabelValuesResponse, err error) {
 	defer s.recovered(&err)
-	held := s.texts.open(ctx)
-	defer held.close()
+	held := s.compiler.Open(ctx)
+	defer held.Close()
 	q, err := s.parseLabels(req, held)
 	if err != nil {
 		return nil, err
@@ -101,7 +102,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	if slices.Contains(req.WithoutReplicaLabels, req.Label) {
 		return &storepb.LabelValuesResponse{}, nil
 	}
-	if q.blockMatchers, err = held.blockMatchers(req.Hints, &storepb.LabelValuesRequestHints{}, "label values"); err != nil {
+	if q.blockMatchers, err = blockMatchers(req.Hints, &storepb.LabelValuesRequestHints{}, "label values", held); err != nil {
 		return nil, err
 	}
 	if err := s.ready(); err != nil {
@@ -129,13 +130,13 @@ const smallAnswer = 16 << 10
 
 // holdUntilSent keeps what an answer takes reserved until its client has read it: its text, decoded
 // and encoded.
-func (r *request) holdUntilSent(t *text, answer proto.Message) {
+func (r *request) holdUntilSent(held *matcher.Budget, answer proto.Message) {
 	n := int64(proto.Size(answer))
 	if n < smallAnswer {
 		return
 	}
 	turn := r.turn
-	if t.held.UntilSent(turn.Close) {
+	if held.UntilSent(turn.Close) {
 		turn.Release(turn.Bytes() - 2*n)
 		r.turn = nil
 	}

@@ -3,11 +3,13 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"larder/store"
 	"larder/store/storepb"
 )
 
@@ -47,5 +49,19 @@ func TestListsOfARequestAreBounded(t *testing.T) {
 	}
 	if _, err := g.query(ctx, req); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("10,002 matchers: got %v, want InvalidArgument", err)
+	}
+}
+
+// TestErrorsRepeatLittleOfARequest.
+func TestErrorsRepeatLittleOfARequest(t *testing.T) {
+	long := strings.Repeat("ä", 1_000_000)
+	s := store.New(store.Options{})
+	for _, m := range []*storepb.LabelMatcher{
+		{Type: 99, Name: long}, {Type: storepb.LabelMatcher_RE, Name: long, Value: "("}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(" + long},
+		{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[" + long}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[z-a" + long},
+	} {
+		if _, err := s.LabelNames(context.Background(), &storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{m}}); err == nil || len(err.Error()) > 2000 {
+			t.Errorf("got an error of %d bytes", len(fmt.Sprint(err)))
+		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
+	"larder/store/matcher"
 	"larder/store/storepb"
 )
 
@@ -50,21 +51,21 @@ type seriesQuery struct {
 }
 
 // parseSeries checks a request. What it holds is had from held.
-func (s *Server) parseSeries(req *storepb.SeriesRequest, held *text) (*seriesQuery, error) {
+func (s *Server) parseSeries(req *storepb.SeriesRequest, held *matcher.Budget) (*seriesQuery, error) {
 	q := &seriesQuery{req: req, without: req.WithoutReplicaLabels, limit: math.MaxInt64}
 	if req.Limit > 0 {
 		q.limit = req.Limit
 	}
 	q.minT, q.maxT = s.clamp(req.MinTime, req.MaxTime)
-	err := held.message(req, req.Matchers, req.WithoutReplicaLabels, req.ShardInfo.GetLabels())
+	err := held.ReserveMessage(req, req.Matchers, req.WithoutReplicaLabels, req.ShardInfo.GetLabels())
 	if err != nil {
 		return nil, refusal("", err)
 	}
-	if q.matchers, err = promMatchers(s.matchers, held, req.Matchers); err != nil {
+	if q.matchers, err = matcher.Parse(s.matchers, held, req.Matchers); err != nil {
 		return nil, refusal("", err)
 	}
 	var h storepb.SeriesRequestHints
-	if q.blockMatchers, err = held.blockMatchers(req.Hints, &h, "series"); err != nil {
+	if q.blockMatchers, err = blockMatchers(req.Hints, &h, "series", held); err != nil {
 		return nil, err
 	}
 	q.hints, q.queryStats = req.Hints != nil, h.EnableQueryStats
@@ -85,8 +86,8 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest, held *text) (*seriesQue
 // Series implements storepb.StoreServer.
 func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesServer) (err error) {
 	defer s.recovered(&err)
-	held := s.texts.open(stream.Context())
-	defer held.close()
+	held := s.compiler.Open(stream.Context())
+	defer held.Close()
 	q, err := s.parseSeries(req, held)
 	if err != nil {
 		return err

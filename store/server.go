@@ -23,6 +23,7 @@ import (
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/matcher"
 	"larder/store/storepb"
 )
 
@@ -101,8 +102,8 @@ type Server struct {
 	panics    *panics.Guard
 	limits    *admission.Limits
 	admission *admission.Controller
-	matchers  *matcherCache
-	texts     *texts
+	matchers  *matcher.Cache
+	compiler  *matcher.Compiler
 	stalls    *stalls
 	names     *tenantNames
 
@@ -137,8 +138,8 @@ func New(opts Options) *Server {
 		metrics:  newMetrics(opts.Registerer, names),
 		panics:   panics.New("request", opts.Logger, opts.Registerer),
 		limits:   admission.NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
-		matchers: newMatcherCache(opts.Matchers, opts.Registerer),
-		texts:    newTexts(opts.Messages),
+		matchers: matcher.NewCache(opts.Matchers, opts.Registerer),
+		compiler: matcher.NewCompiler(opts.Messages),
 		names:    names,
 		blocks:   map[ulid.ULID]*block.Block{},
 	}

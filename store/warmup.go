@@ -13,6 +13,7 @@ import (
 	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
+	"larder/store/matcher"
 	"larder/store/storepb"
 )
 
@@ -36,10 +37,10 @@ func (s *Server) Busy() bool { return s.admission.Busy() }
 // finished is false, without an error, where it had to make way: then it may be tried again, and what was read until then is kept. An error of
 // acct's Spend ends it; that is asked about postings after they have been read, for others may have joined in reading them.
 func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error) {
-	held := s.texts.open(ctx)
-	defer held.close()
+	held := s.compiler.Open(ctx)
+	defer held.Close()
 	// Not from the cache: its metrics are about requests of clients.
-	matchers, err := promMatchers(nil, held, ms)
+	matchers, err := matcher.Parse(nil, held, ms)
 	if err != nil {
 		return false, err
 	}

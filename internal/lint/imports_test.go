@@ -14,7 +14,7 @@ var layers = [][]string{
 	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/extent", "internal/bucket/slots", "internal/bucket/listing"},
 	{"internal/bytecache", "internal/intake"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/hedge"},
-	{"store/indexheader", "store/irregular", "indexcache", "chunkcache", "shard", "internal/bucket/retry"},
+	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache", "shard", "internal/bucket/retry"},
 	{"store/catalog"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
@@ -52,6 +52,7 @@ var narrower = map[string][]string{
 	"internal/web":        {"internal/panics", "internal/telemetry"},
 	"store/admission":     {"internal/inbound"},
 	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
+	"store/matcher":       {"internal/intake", "store/storepb"},
 	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs", "internal/sealed"},
 
 	"internal/bucket/listing": {},
@@ -132,6 +133,12 @@ func TestImportRuleBites(t *testing.T) {
 	f("store/admission", "store/block", false, false)
 	f("store/admission", "store/storepb", false, false)
 	f("store/block", "store/admission", false, false)
+	f("store", "store/matcher", false, true)
+	f("store/matcher", "store/storepb", false, true)
+	f("store/matcher", "store", false, false)
+	f("store/matcher", "store/catalog", false, false)
+	f("store/matcher", "store/admission", false, false)
+	f("store/admission", "store/matcher", false, false)
 	f("store/catalog", "store/block", false, false)
 	f("store/block", "store/indexheader", false, true)
 	f("store/indexheader", "store/block", false, false)

@@ -1,4 +1,4 @@
-package store
+package matcher
 
 import (
 	"context"
@@ -22,21 +22,21 @@ func matching(t storepb.LabelMatcher_Type, value string) *storepb.LabelNamesRequ
 // TestTextsAreBounded: messages and what they compile to fit into their account together, small requests find room beside large ones, and whatever comes
 // of a request, it leaves nothing behind.
 func TestTextsAreBounded(t *testing.T) {
-	a := newTexts(intake.NewAccount(16<<20, nil))
-	take := func(req *storepb.LabelNamesRequest) (*text, error) {
-		held := a.open(t.Context())
-		err := held.message(req, req.Matchers)
+	a := NewCompiler(intake.NewAccount(16<<20, nil))
+	take := func(req *storepb.LabelNamesRequest) (*Budget, error) {
+		held := a.Open(t.Context())
+		err := held.ReserveMessage(req, req.Matchers)
 		if err == nil {
-			_, err = promMatchers(nil, held, req.Matchers)
+			_, err = Parse(nil, held, req.Matchers)
 		}
 		return held, err
 	}
-	var all []*text
+	var all []*Budget
 	for {
 		held, err := take(matching(storepb.LabelMatcher_EQ, strings.Repeat("a", 1<<20)))
 		all = append(all, held)
 		if err != nil {
-			if s := status.Convert(refusal("", err)); s.Code() != codes.ResourceExhausted || !strings.Contains(s.Message(), "--store.request-bytes") {
+			if s := status.Convert(err); s.Code() != codes.ResourceExhausted || !strings.Contains(s.Message(), "--store.request-bytes") {
 				t.Errorf("got %v, want ResourceExhausted that names --store.request-bytes", s)
 			}
 			break
@@ -50,63 +50,57 @@ func TestTextsAreBounded(t *testing.T) {
 		t.Errorf("a small request found no room: %v", err)
 	}
 	for _, held := range append(all, small) {
-		held.close()
+		held.Close()
 	}
 	if n := a.account.InUse(); n != 0 {
 		t.Errorf("%d bytes are in use by nobody", n)
 	}
 
+	const noCode = codes.Unknown // the expression is the client's mistake, and package store says so
 	for what, want := range map[string]codes.Code{
-		"(":                                      codes.InvalidArgument,
-		strings.Repeat(`\pL`, 80):                codes.InvalidArgument,
+		"(":                                      noCode,
+		strings.Repeat(`\pL`, 80):                noCode,
 		values(30_000, `10\.0\.%d\.1`):           codes.ResourceExhausted, // half a megabyte takes more than 32 MiB to compile
 		values(3_000, `10\.0\.%d\.1`):            codes.OK,
 		"(" + values(50_000, "pod-%d") + ")":     codes.OK,
-		strings.Repeat(`\pL`, 70) + "(a{900})":   codes.InvalidArgument,
-		values(8_000, `a\.%d`) + "(":             codes.InvalidArgument,
+		strings.Repeat(`\pL`, 70) + "(a{900})":   noCode,
+		values(8_000, `a\.%d`) + "(":             noCode,
 		values(200_000, "a-value-that-is-%d"):    codes.ResourceExhausted,
 		strings.Repeat("(a{1000})|", 10) + "b.*": codes.OK,
 	} {
 		held, err := take(matching(storepb.LabelMatcher_RE, what))
-		if code := status.Code(statusOrNil(err)); code != want {
+		if code := status.Code(err); code != want {
 			t.Errorf("%.60s...: got %.300v, want %s", what, err, want)
 		}
-		held.close()
+		held.Close()
 		if n := a.account.InUse(); n != 0 {
 			t.Errorf("%.60s...: %d bytes are left in use", what, n)
 		}
 	}
 }
 
-func statusOrNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return refusal("", err)
-}
-
 // TestLargeExpressionsAreCompiledOneAtATime, and who waits for that hears that its client is gone.
 func TestLargeExpressionsAreCompiledOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newTexts(intake.NewAccount(16<<20, nil))
+		a := NewCompiler(intake.NewAccount(16<<20, nil))
 		large := strings.Repeat("a.", 20<<10)
-		done, err := a.open(t.Context()).parse(large)
+		done, err := a.Open(t.Context()).parse(large)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		var ended, gone error
 		var wg sync.WaitGroup
-		wg.Go(func() { _, gone = a.open(ctx).parse(large) })
+		wg.Go(func() { _, gone = a.Open(ctx).parse(large) })
 		var after func()
-		wg.Go(func() { after, ended = a.open(t.Context()).parse(large) })
+		wg.Go(func() { after, ended = a.Open(t.Context()).parse(large) })
 		synctest.Wait()
 		if ended != nil || after != nil {
 			t.Error("two are compiled at once")
 		}
 		cancel()
 		synctest.Wait()
-		if status.Code(statusOrNil(gone)) != codes.Canceled {
+		if status.Code(gone) != codes.Canceled {
 			t.Errorf("whose client is gone got %v", gone)
 		}
 		done()

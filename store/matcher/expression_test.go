@@ -1,7 +1,6 @@
-package store
+package matcher
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"strings"
@@ -56,7 +55,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 			var err error
 			all, _ := allocated(func() any {
 				var ms []*labels.Matcher
-				ms, err = promMatchers(nil, roomy(), []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}})
+				ms, err = Parse(nil, roomy(), []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}})
 				return ms
 			})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -74,10 +73,10 @@ func TestExpressionsAreBounded(t *testing.T) {
 	for i := range ms {
 		ms[i] = &storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: strings.Repeat(`\pL`, 30)}
 	}
-	if _, err := promMatchers(nil, roomy(), ms[:2]); err != nil {
+	if _, err := Parse(nil, roomy(), ms[:2]); err != nil {
 		t.Error(err)
 	}
-	if _, err := promMatchers(nil, roomy(), ms); err == nil {
+	if _, err := Parse(nil, roomy(), ms); err == nil {
 		t.Error("120 categories in four expressions were taken, 90 in one were not")
 	}
 }
@@ -101,7 +100,7 @@ func TestGroupsAreCounted(t *testing.T) {
 	ms := []*storepb.LabelMatcher{{
 		Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Repeat("(a?)", 16_000),
 	}}
-	_, err = promMatchers(nil, roomy(), ms)
+	_, err = Parse(nil, roomy(), ms)
 	if err == nil || !strings.Contains(err.Error(), "compile to") {
 		t.Errorf("16,000 groups in a row: got %.300v, want that they need too much", err)
 	}
@@ -130,7 +129,7 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 			req := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}}
 			var ms []*labels.Matcher
 			var err error
-			all, kept := allocated(func() any { ms, err = promMatchers(nil, roomy(), req); return &ms })
+			all, kept := allocated(func() any { ms, err = Parse(nil, roomy(), req); return &ms })
 			if err != nil {
 				t.Fatalf("%.300v", err)
 			}
@@ -163,20 +162,6 @@ func TestAGroupAroundAListMeansNothing(t *testing.T) {
 	}
 }
 
-// TestErrorsRepeatLittleOfARequest.
-func TestErrorsRepeatLittleOfARequest(t *testing.T) {
-	long := strings.Repeat("ä", 1_000_000)
-	s := New(Options{})
-	for _, m := range []*storepb.LabelMatcher{
-		{Type: 99, Name: long}, {Type: storepb.LabelMatcher_RE, Name: long, Value: "("}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(" + long},
-		{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[" + long}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[z-a" + long},
-	} {
-		if _, err := s.LabelNames(context.Background(), &storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{m}}); err == nil || len(err.Error()) > 2000 {
-			t.Errorf("got an error of %d bytes", len(fmt.Sprint(err)))
-		}
-	}
-}
-
 // BenchmarkCompile is what the expressions of dashboards cost before they match anything.
 func BenchmarkCompile(b *testing.B) {
 	for name, expr := range map[string]string{
@@ -186,7 +171,7 @@ func BenchmarkCompile(b *testing.B) {
 			b.ReportAllocs()
 			ms := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expr}}
 			for b.Loop() {
-				if _, err := promMatchers(nil, roomy(), ms); err != nil {
+				if _, err := Parse(nil, roomy(), ms); err != nil {
 					b.Fatal(err)
 				}
 			}

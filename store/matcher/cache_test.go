@@ -1,4 +1,4 @@
-package store
+package matcher
 
 import (
 	"context"
@@ -15,11 +15,11 @@ import (
 )
 
 // roomy is a request for which there is room.
-func roomy() *text { return newTexts(intake.NewAccount(4<<30, nil)).open(context.Background()) }
+func roomy() *Budget { return NewCompiler(intake.NewAccount(4<<30, nil)).Open(context.Background()) }
 
 // TestMatcherCacheIsWeighed: a thousand bytes of expression can keep megabytes.
 func TestMatcherCacheIsWeighed(t *testing.T) {
-	c := newMatcherCache(50, prometheus.NewRegistry())
+	c := NewCache(50, prometheus.NewRegistry())
 	_, kept := allocated(func() any {
 		for i := range 12 {
 			if _, err := c.matcher(labels.MatchRegexp, "pod", fmt.Sprint(i)+strings.Repeat(`\pL`, 15), roomy()); err != nil {
@@ -35,7 +35,7 @@ func TestMatcherCacheIsWeighed(t *testing.T) {
 
 func TestMatcherCache(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	c := newMatcherCache(2, reg)
+	c := NewCache(2, reg)
 	get := func(t_ labels.MatchType, name, value string) *labels.Matcher {
 		t.Helper()
 		m, err := c.matcher(t_, name, value, roomy())
@@ -86,13 +86,13 @@ thanos_matchers_cache_requests_total 7
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if newMatcherCache(0, reg) != nil {
+	if NewCache(0, reg) != nil {
 		t.Error("a cache of no entries is made")
 	}
 }
 
 func TestMatcherCacheIsShared(t *testing.T) {
-	c := newMatcherCache(3, prometheus.NewRegistry())
+	c := NewCache(3, prometheus.NewRegistry())
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -119,7 +119,7 @@ func BenchmarkMatcherCache(b *testing.B) {
 		values[i] = fmt.Sprintf("pod-%d-%x", i, i*7919)
 	}
 	pattern := strings.Join(values, "|")
-	for name, c := range map[string]*matcherCache{"none": nil, "kept": newMatcherCache(10, prometheus.NewRegistry())} {
+	for name, c := range map[string]*Cache{"none": nil, "kept": NewCache(10, prometheus.NewRegistry())} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -1,4 +1,4 @@
-package store
+package matcher
 
 import (
 	"container/list"
@@ -14,9 +14,9 @@ import (
 // may, or as much as one.
 const cachedBytes = 64 << 10
 
-// matcherCache keeps the matchers whose regular expressions were compiled, those that were asked for last. Matchers do not change, so
-// that requests share them. A nil matcherCache keeps nothing.
-type matcherCache struct {
+// Cache keeps the matchers whose regular expressions were compiled, those that were asked for last. Matchers do not change, so
+// that requests share them. A nil Cache keeps nothing.
+type Cache struct {
 	max int
 
 	mu    sync.Mutex // guards what follows; never held while compiling
@@ -44,13 +44,13 @@ func (c *compiled) bytes() int64 {
 	return c.cost.kept + int64(len(c.matcher.Name)+len(c.matcher.Value))
 }
 
-// newMatcherCache returns a cache of at most n matchers, nil if that is none. Its metrics are Thanos's, which has them only with a cache.
-func newMatcherCache(n int, reg prometheus.Registerer) *matcherCache {
+// NewCache returns a cache of at most n matchers, nil if that is none. Its metrics are Thanos's, which has them only with a cache.
+func NewCache(n int, reg prometheus.Registerer) *Cache {
 	if n <= 0 {
 		return nil
 	}
 	f := promauto.With(reg)
-	c := &matcherCache{max: n, byKey: map[matcherKey]*list.Element{}}
+	c := &Cache{max: n, byKey: map[matcherKey]*list.Element{}}
 	c.requests = f.NewCounter(prometheus.CounterOpts{Name: "thanos_matchers_cache_requests_total", Help: "Regular expressions of requests."})
 	c.hits = f.NewCounter(prometheus.CounterOpts{Name: "thanos_matchers_cache_hits_total", Help: "Regular expressions that were kept compiled."})
 	c.evicted = f.NewCounter(prometheus.CounterOpts{Name: "thanos_matchers_cache_evicted_total", Help: "Regular expressions that made room for others."})
@@ -60,7 +60,7 @@ func newMatcherCache(n int, reg prometheus.Registerer) *matcherCache {
 }
 
 // matcher returns a matcher, compiled now unless it is kept. What it takes is had from t before, whose error is the answer.
-func (c *matcherCache) matcher(kind labels.MatchType, name, value string, t *text) (*labels.Matcher, error) {
+func (c *Cache) matcher(kind labels.MatchType, name, value string, t *Budget) (*labels.Matcher, error) {
 	if kind != labels.MatchRegexp && kind != labels.MatchNotRegexp {
 		return labels.NewMatcher(kind, name, value)
 	}
@@ -88,13 +88,13 @@ func (c *matcherCache) matcher(kind labels.MatchType, name, value string, t *tex
 	defer t.held.Release(cost.passing)
 	m, err := labels.NewMatcher(kind, name, value)
 	if err != nil {
-		return nil, errors.New(clipped(err.Error()))
+		return nil, errors.New(Clip(err.Error()))
 	}
 	c.add(&compiled{m, cost})
 	return m, nil
 }
 
-func (c *matcherCache) get(k matcherKey) *compiled {
+func (c *Cache) get(k matcherKey) *compiled {
 	if c == nil {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (c *matcherCache) get(k matcherKey) *compiled {
 	return e.Value.(*compiled)
 }
 
-func (c *matcherCache) add(m *compiled) {
+func (c *Cache) add(m *compiled) {
 	if c == nil || m.bytes() > max(c.maxBytes()/8, cachedBytes) {
 		return
 	}
@@ -131,4 +131,4 @@ func (c *matcherCache) add(m *compiled) {
 	c.items.Set(float64(c.order.Len()))
 }
 
-func (c *matcherCache) maxBytes() int64 { return int64(c.max) * cachedBytes }
+func (c *Cache) maxBytes() int64 { return int64(c.max) * cachedBytes }

@@ -1,4 +1,4 @@
-package store
+package matcher
 
 import (
 	"errors"
@@ -65,7 +65,7 @@ func costOf(expr string) (expressionCost, error) {
 	if err != nil {
 		var bad *syntax.Error
 		if errors.As(err, &bad) {
-			bad.Expr = clipped(bad.Expr)
+			bad.Expr = Clip(bad.Expr)
 		}
 		return expressionCost{}, err
 	}

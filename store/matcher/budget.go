@@ -1,28 +1,25 @@
-package store
+package matcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/internal/intake"
 	"larder/store/storepb"
 )
 
-// texts bounds what requests hold before they have their turn, and until they end: their messages
+// Compiler bounds what requests hold before they have their turn, and until they end: their messages
 // and what the expressions in them compile to, in one account. A request that does not fit is
 // refused at once.
 //
 // What compiling an expression takes meanwhile is reserved too, unless it is much: then it is not
 // counted, but expressions like that are compiled one at a time, and are refused beyond
 // passingOfMax times the account.
-type texts struct {
+type Compiler struct {
 	account   *intake.Account
 	compiling chan struct{} // has room for the one goroutine that compiles a large expression
 }
@@ -34,31 +31,39 @@ const (
 	largePassing = 16
 )
 
-func newTexts(account *intake.Account) *texts {
-	return &texts{account: account, compiling: make(chan struct{}, 1)}
+func NewCompiler(account *intake.Account) *Compiler {
+	return &Compiler{account: account, compiling: make(chan struct{}, 1)}
 }
 
-// text is what one request has of the account, and what its expressions cost. The handler's
+// Budget is what one request has of the account, and what its expressions cost. The handler's
 // goroutine alone uses it.
-type text struct {
-	texts *texts
+type Budget struct {
+	texts *Compiler
 	held  *intake.Reservation
 	ctx   context.Context
 
 	length, written, ranges int // of expressions
 }
 
-func (a *texts) open(ctx context.Context) *text {
-	return &text{texts: a, held: intake.Of(ctx, a.account), ctx: ctx}
+func (a *Compiler) Open(ctx context.Context) *Budget {
+	return &Budget{texts: a, held: intake.Of(ctx, a.account), ctx: ctx}
 }
 
-// close gives everything back.
-func (t *text) close() { t.held.Close() }
+// Close gives everything back.
+func (t *Budget) Close() { t.held.Close() }
 
-// message reserves what a decoded message holds, with so many matchers and names in its lists, as
+// UntilSent is intake.Reservation.UntilSent.
+func (t *Budget) UntilSent(release func()) bool { return t.held.UntilSent(release) }
+
+// ReserveMessage reserves what a decoded message holds, with so many matchers and names in its lists, as
 // far as that was not reserved when it arrived.
-func (t *text) message(m proto.Message, matchers []*storepb.LabelMatcher, names ...[]string) error {
+func (t *Budget) ReserveMessage(m proto.Message, matchers []*storepb.LabelMatcher, names ...[]string) error {
 	return t.held.ReserveUpTo(messageBytes(m, matchers, names...))
+}
+
+// ReserveHints reserves what the decoded hints of a request hold.
+func (t *Budget) ReserveHints(m proto.Message, matchers []*storepb.LabelMatcher) error {
+	return t.held.Reserve(messageBytes(m, matchers))
 }
 
 func messageBytes(m proto.Message, matchers []*storepb.LabelMatcher, names ...[]string) int64 {
@@ -70,32 +75,9 @@ func messageBytes(m proto.Message, matchers []*storepb.LabelMatcher, names ...[]
 	return n
 }
 
-// requestHints is the hints of a request.
-type requestHints interface {
-	proto.Message
-	GetBlockMatchers() []*storepb.LabelMatcher
-}
-
-// blockMatchers decodes the hints of a request, which may have none, into h, and translates their matchers. of names the request.
-func (t *text) blockMatchers(raw *anypb.Any, h requestHints, of string) (ms []*labels.Matcher, err error) {
-	if raw == nil {
-		return nil, nil
-	}
-	if err := storepb.UnmarshalHints(raw, h); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "unmarshal %s request hints: %s", of, clipped(err.Error()))
-	}
-	if err = t.held.Reserve(messageBytes(h, h.GetBlockMatchers())); err == nil {
-		ms, err = promMatchers(nil, t, h.GetBlockMatchers())
-	}
-	if err != nil {
-		return nil, refusal("translate request hints labels matchers: ", err)
-	}
-	return ms, nil
-}
-
 // parse reserves what parsing and compiling an expression takes, as far as its text tells. The
 // caller calls done when it is compiled.
-func (t *text) parse(expr string) (done func(), err error) {
+func (t *Budget) parse(expr string) (done func(), err error) {
 	n, limit := passingBytes(expr), t.texts.account.Limit()
 	switch {
 	case n > passingOfMax*limit:
@@ -119,7 +101,7 @@ func (t *text) parse(expr string) (done func(), err error) {
 
 // compiles reserves what a parsed expression takes to compile and then keeps, and holds the
 // expressions of the request to their bounds.
-func (t *text) compiles(c expressionCost) error {
+func (t *Budget) compiles(c expressionCost) error {
 	t.length += c.text
 	t.written += c.written
 	t.ranges += c.ranges
@@ -147,14 +129,4 @@ func (r *refused) GRPCStatus() *status.Status { return status.New(r.code, r.text
 
 func refusedf(code codes.Code, format string, args ...any) error {
 	return &refused{code, fmt.Sprintf(format, args...)}
-}
-
-// refusal is what the client gets for an error of translating its request, after what was translated.
-func refusal(what string, err error) error {
-	code := codes.InvalidArgument
-	var r interface{ GRPCStatus() *status.Status }
-	if errors.As(err, &r) {
-		code = r.GRPCStatus().Code()
-	}
-	return status.Error(code, what+err.Error())
 }
