@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"larder/internal/bucket"
 	"larder/internal/bucket/retry"
 	"larder/internal/bucket/slots"
 	"larder/internal/datadir"
@@ -33,9 +34,9 @@ import (
 type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
-	client  *bucketClient
-	parquet *bucketClient      // of the Parquet converter's bucket, nil for none
-	bucket  catalog.MarkBucket // for marks; all else that reads it has it already
+	blocks  *bucket.Stack
+	parquet *bucket.Stack      // of the Parquet converter's bucket, nil for none
+	bound   catalog.MarkBucket // blocks, for marks
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
@@ -89,19 +90,22 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	conf, m := b.conf, &b.conf.memory
 	reads := slots.New(slots.Options{Registerer: reg})
 	var err error
-	if b.client, err = newBucketClient(conf.bucket, b.logger); err != nil {
+	b.blocks, err = bucket.Open(conf.bucket, bucket.Options{
+		Slots: reads, WholeBytes: m.wholes(), Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
 		return conf.objstoreYAML.wrap(err)
 	}
-	// Pages take their slots themselves: the time that they wait for one is not the read's.
-	bucket := openBucket(b.client, conf.bucket.Hedging, reads, m.wholes(), b.logger, reg)
-	bound := slots.Bound(bucket, reads)
-	b.bucket = bound
+	// Page caches use the stack itself and take their slots before they read, because the time that
+	// they wait for a slot does not count as time of the read.
+	bound := b.blocks.Bound()
+	b.bound = bound
 	b.onClose(func() {
-		if err := bucket.Close(); err != nil {
+		if err := b.blocks.Close(); err != nil {
 			b.logger.Warn("close the bucket's client", "err", err)
 		}
 	})
-	converted, err := b.openParquet(reads, bucket.Name(), reg)
+	converted, err := b.openParquet(reads, reg)
 	if err != nil {
 		return conf.parquetYAML.wrap(err)
 	}
@@ -125,17 +129,17 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	pages := pagecache.Options{
 		Slots: reads, MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
 	}
-	index, err := b.openIndexCache(bucket, pages)
+	index, err := b.openIndexCache(b.blocks, pages)
 	if err != nil {
 		return err
 	}
-	chunks, err := b.openChunkCache(bucket, pages)
+	chunks, err := b.openChunkCache(b.blocks, pages)
 	if err != nil {
 		return err
 	}
 
 	b.catalog, err = catalog.New(catalog.Options{
-		Bucket: bound, BucketName: bucket.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
+		Bucket: bound, BucketName: b.blocks.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
 		Parquet: converted, Dir: files, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		DocumentBytes: m.documents - 2*m.wholes(),
@@ -202,24 +206,28 @@ func (c *storeConfig) clamp(minT, maxT int64) (int64, int64) {
 	return max(minT, c.minTime.Millis(now, math.MinInt64)), min(maxT, c.maxTime.Millis(now, math.MaxInt64))
 }
 
-// openParquet opens the bucket of the Parquet converter; nil without one. other is the name of the bucket with the blocks.
-func (b *backend) openParquet(reads *slots.Slots, other string, reg prometheus.Registerer) (catalog.ParquetBucket, error) {
+// openParquet opens the bucket of the Parquet converter. It returns nil if none is configured.
+func (b *backend) openParquet(
+	reads *slots.Slots, reg prometheus.Registerer,
+) (catalog.ParquetBucket, error) {
 	conf := b.conf.parquet
 	if conf == nil {
 		return nil, nil
 	}
 	var err error
-	if b.parquet, err = newBucketClient(conf, b.logger); err != nil {
+	b.parquet, err = bucket.Open(conf, bucket.Options{
+		Slots: reads, WholeBytes: b.conf.memory.wholes(), Beside: b.blocks,
+		Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
 		return nil, err
 	}
-	bucket := openParquetBucket(b.parquet, conf.Hedging, reads, b.conf.memory.wholes(), b.logger,
-		reg, other)
 	b.onClose(func() {
-		if err := bucket.Close(); err != nil {
+		if err := b.parquet.Close(); err != nil {
 			b.logger.Warn("close the client of the Parquet bucket", "err", err)
 		}
 	})
-	return slots.Bound(bucket, reads), nil
+	return b.parquet.Bound(), nil
 }
 
 // services are what the gRPC server is given.
@@ -302,7 +310,7 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		return nil
 	})
 	background(func() error {
-		b.client.reportSilence(ctx)
+		b.blocks.ReportSilence(ctx)
 		return nil
 	})
 	background(func() error {

@@ -10,10 +10,30 @@ import (
 	"testing"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 
+	"larder/internal/bucket"
+	"larder/internal/bucket/slots"
 	"larder/store/catalog"
 )
+
+// openStack opens the stack of a bucket, as the gateway does.
+func openStack(t *testing.T, yaml string) *bucket.Stack {
+	t.Helper()
+	conf, err := bucket.Parse([]byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bucket.Open(conf, bucket.Options{
+		Slots: slots.New(slots.Options{}), WholeBytes: 1 << 20,
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
 
 // TestFoldersThatAreLinks: block folders that are symbolic links are served, and a folder named
 // meta.json harms no other block.
@@ -54,14 +74,7 @@ func TestFoldersThatAreLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	conf, err := parseBucket([]byte("{type: FILESYSTEM, prefix: eu, config: {directory: " + top + "}}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := newBucketClient(conf, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := openStack(t, "{type: FILESYSTEM, prefix: eu, config: {directory: "+top+"}}")
 	for _, d := range []catalog.Discovery{catalog.Concurrent, catalog.Recursive} {
 		c, err := catalog.New(catalog.Options{Bucket: b, Discovery: d})
 		if err != nil {

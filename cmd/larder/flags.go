@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"larder/internal/bucket"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/store/admission"
@@ -66,8 +67,8 @@ type storeConfig struct {
 	withoutKinds             [kinds]bool
 	indexRemote, chunkRemote *memcachedConfig // nil for none
 	notes                    []note
-	bucket                   *bucketConfig
-	parquet                  *bucketConfig // nil for none
+	bucket                   *bucket.Config
+	parquet                  *bucket.Config // nil for none
 	relabel                  []*relabel.Config
 	tracing                  []byte
 	tenantLimits             tenantLimits

@@ -46,7 +46,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Started: time.Now(), Logger: g.logger, Registerer: reg,
 	}
 	if conf.enableAdmin {
-		o.Marker = marker{g.backend.bucket}
+		o.Marker = marker{g.backend.bound}
 	}
 	if err := g.listenHTTP("http", "http-address", g.conf.http.address, web.Handler(o), connections); err != nil {
 		return err

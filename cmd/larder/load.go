@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"larder/internal/bucket"
 	"larder/internal/requestlog"
 	"larder/store/catalog"
 )
@@ -31,7 +32,7 @@ func (c *storeConfig) load(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	c.bucket, err = parseBucket(b)
+	c.bucket, err = bucket.Parse(b)
 	if err != nil {
 		return c.objstoreYAML.wrap(err)
 	}
@@ -39,7 +40,7 @@ func (c *storeConfig) load(now time.Time) error {
 		return err
 	}
 	if b != nil {
-		if c.parquet, err = parseBucket(b); err != nil {
+		if c.parquet, err = bucket.Parse(b); err != nil {
 			return c.parquetYAML.wrap(err)
 		}
 	}

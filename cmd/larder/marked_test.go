@@ -21,6 +21,7 @@ import (
 	"github.com/thanos-io/objstore"
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/bucket"
 	"larder/internal/clienttls"
 )
 
@@ -57,9 +58,9 @@ func documents() map[string]document {
 			"privatekey": "k"},
 		"FILESYSTEM": {"directory": "blocks"},
 	} {
+		shape := bucket.Shape(objstore.ObjProvider(kind))
 		docs["objstore "+kind] = document{
-			"objstore.config", bucketConfig{},
-			map[string]any{"config": clientConfig(objstore.ObjProvider(kind))},
+			"objstore.config", shape.Of, shape.Parts,
 			map[string]any{"type": kind, "config": inner},
 		}
 	}

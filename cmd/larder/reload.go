@@ -5,6 +5,7 @@ import (
 	"context"
 	"time"
 
+	"larder/internal/bucket"
 	"larder/internal/reload"
 	"larder/internal/requestlog"
 	"larder/store/catalog"
@@ -70,8 +71,8 @@ func (g *gateway) reloadable() []reload.Unit {
 			return nil
 		}, c.path)
 	}
-	credentials := func(kind string, c content, client *bucketClient) {
-		if c.path == "" || client == nil {
+	credentials := func(kind string, c content, stack *bucket.Stack) {
+		if c.path == "" || stack == nil {
 			return
 		}
 		add(kind, func(ctx context.Context) error {
@@ -79,14 +80,14 @@ func (g *gateway) reloadable() []reload.Unit {
 			if err != nil {
 				return err
 			}
-			parsed, err := parseBucket(b)
+			parsed, err := bucket.Parse(b)
 			if err == nil {
-				err = client.replace(ctx, parsed)
+				err = stack.Replace(ctx, parsed)
 			}
 			return c.wrap(err)
 		}, c.path)
 	}
-	credentials("objstore", conf.objstoreYAML, g.backend.client)
+	credentials("objstore", conf.objstoreYAML, g.backend.blocks)
 	credentials("objstore-parquet", conf.parquetYAML, g.backend.parquet)
 	if c := conf.relabelYAML; c.path != "" {
 		inUse := conf.relabelText

@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"store/catalog"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
-	{"internal/web", "benchmarks"},
+	{"internal/web", "benchmarks", "internal/bucket"},
 	{"cmd"},
 }
 
@@ -55,6 +55,11 @@ var narrower = map[string][]string{
 	"store/matcher":       {"internal/intake", "store/storepb"},
 	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs", "internal/sealed"},
 
+	"internal/bucket": {
+		"internal/bucket/listing", "internal/bucket/slots", "internal/bucket/hedge",
+		"internal/bucket/retry", "internal/extent", "internal/redaction", "internal/telemetry",
+		"internal/yamldoc",
+	},
 	"internal/bucket/listing": {},
 	"internal/bucket/slots":   {},
 	"internal/bucket/hedge":   {"internal/panics", "internal/telemetry", "internal/quantile"},
@@ -157,6 +162,10 @@ func TestImportRuleBites(t *testing.T) {
 	f("store", "internal/faultstore/s3server", true, true)
 	f("benchmarks/chaos", "internal/faultstore/s3server", false, true)
 	f("cmd/larder", "internal/web", false, true)
+	f("cmd/larder", "internal/bucket", false, true)
+	f("store", "internal/bucket", true, false)
+	f("internal/bucket", "store/catalog", true, false)
+	f("internal/bucket/retry", "internal/bucket", false, false)
 }
 
 // banned are imports from outside that have one place, or none. A folder in except stands for what is in it too.
@@ -167,7 +176,7 @@ var banned = []struct {
 	why    string
 }{
 	{path: "github.com/thanos-io/thanos", except: []string{"interop"}, why: "larder is no build of Thanos: it is compared with it, in interop/"},
-	{path: "github.com/thanos-io/objstore/client", except: []string{"cmd", "interop"}, why: "it links every provider; packages declare the two or three methods they need"},
+	{path: "github.com/thanos-io/objstore/client", except: []string{"internal/bucket", "interop"}, why: "it links every provider; packages declare the two or three methods they need"},
 	{path: "github.com/prometheus/prometheus/tsdb/index", except: []string{"internal/tsdbfmt", "benchmarks", "interop"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/prometheus/prometheus/tsdb/encoding", except: []string{"internal/tsdbfmt", "benchmarks", "interop"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/prometheus/prometheus/tsdb/chunkenc", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},

@@ -1,4 +1,4 @@
-package main
+package bucket
 
 import (
 	"context"
@@ -34,8 +34,8 @@ type fileBucket struct {
 	places *filePlaces
 }
 
-// withLinks wraps the client of FILESYSTEM, and returns any other as it is.
-func withLinks(b objstore.Bucket, conf *bucketConfig) objstore.Bucket {
+// withFiles wraps the client of FILESYSTEM, and returns any other as it is.
+func withFiles(b objstore.Bucket, conf *Config) objstore.Bucket {
 	inner, ok := conf.Config.(map[any]any)
 	if !ok || !strings.EqualFold(string(conf.Type), string(objstore.FILESYSTEM)) {
 		return b

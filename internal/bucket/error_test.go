@@ -1,4 +1,4 @@
-package main
+package bucket
 
 import (
 	"context"
@@ -34,11 +34,12 @@ func (s signedBucket) IsObjNotFoundErr(error) bool                  { return fal
 // TestBucketErrorsTellNoSignature: neither the error of an operation nor that of a body that breaks
 // off has a signature or a value of the configuration; what they wrap can still be asked for.
 func TestBucketErrorsTellNoSignature(t *testing.T) {
+	const secret = "hunter2-s3cr3t"
 	inner := &url.Error{
 		Op: "Get", URL: "https://a.example/c/x?comp=list&sig=" + secret,
 		Err: errors.New("no route for s3cr3t-value-9"),
 	}
-	c := &bucketClient{}
+	c := &client{}
 	var b objstore.Bucket = signedBucket{err: inner}
 	c.current.Store(&b)
 	hidden := redaction.NewValues("s3cr3t-value-9")

@@ -1,4 +1,4 @@
-package main
+package bucket
 
 import (
 	"context"
@@ -10,13 +10,13 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// bucketError says which bucket, where, and what was asked of it.
-type bucketError struct {
+// opError says which bucket, where, and what was asked of it.
+type opError struct {
 	bucket, endpoint, operation, object string
 	err                                 error
 }
 
-func (e *bucketError) Error() string {
+func (e *opError) Error() string {
 	object := ""
 	if e.object != "" {
 		object = " " + e.object
@@ -24,10 +24,10 @@ func (e *bucketError) Error() string {
 	return fmt.Sprintf("bucket %q at %s: %s%s: %v", e.bucket, e.endpoint, e.operation, object, e.err)
 }
 
-func (e *bucketError) Unwrap() error { return e.err }
+func (e *opError) Unwrap() error { return e.err }
 
 // Cause is how the object store clients find their own errors.
-func (e *bucketError) Cause() error { return e.err }
+func (e *opError) Cause() error { return e.err }
 
 // told notes that the bucket answered or did not, and returns the error of an operation with what
 // it was about. That an object is missing is an answer, which callers expect.
@@ -35,7 +35,7 @@ func (e *bucketError) Cause() error { return e.err }
 // Clients put the URL of a request into their errors, and a shared access signature stands in its
 // query. Therefore errors are redacted here: they reach the log, pages, spans and clients of the
 // StoreAPI.
-func (c *bucketClient) told(operation, object string, err error) error {
+func (c *client) told(operation, object string, err error) error {
 	if err == nil || c.use().IsObjNotFoundErr(err) {
 		c.answered.Store(true)
 		return c.redacted(err)
@@ -44,7 +44,7 @@ func (c *bucketClient) told(operation, object string, err error) error {
 		return err
 	}
 	bucket, endpoint := c.place.bucket, c.place.endpoint
-	err = &bucketError{bucket: bucket, endpoint: endpoint, operation: operation, object: object, err: err}
+	err = &opError{bucket: bucket, endpoint: endpoint, operation: operation, object: object, err: err}
 	c.failure.Store(&err)
 	return err
 }
@@ -52,7 +52,7 @@ func (c *bucketClient) told(operation, object string, err error) error {
 // body is what a client returns to read from. Its errors are those of requests, too.
 type body struct {
 	io.ReadCloser
-	c *bucketClient
+	c *client
 }
 
 func (b body) Read(p []byte) (int, error) {
@@ -68,7 +68,7 @@ func (b body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.ReadC
 
 // reads returns what a client returned to read from, and its error, both with what they tell
 // redacted.
-func (c *bucketClient) reads(
+func (c *client) reads(
 	operation, object string, r io.ReadCloser, err error,
 ) (io.ReadCloser, error) {
 	if err != nil {
@@ -80,14 +80,14 @@ func (c *bucketClient) reads(
 
 // redacted returns an error without what may be a secret. Of a client that was replaced since, it
 // knows the shapes of secrets, not their values.
-func (c *bucketClient) redacted(err error) error { return c.hidden.Load().Error(err) }
+func (c *client) redacted(err error) error { return c.hidden.Load().Error(err) }
 
 // silence is how long a start waits for the bucket before it says that there is no answer.
 const silence = 2 * time.Second
 
 // reportSilence says that the bucket has not answered since the start. The first sync goes on
 // trying, and reports only when it gives up.
-func (c *bucketClient) reportSilence(ctx context.Context) {
+func (c *client) reportSilence(ctx context.Context) {
 	wait := time.NewTimer(silence)
 	defer wait.Stop()
 	select {

@@ -1,4 +1,4 @@
-package main
+package bucket
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/thanos-io/objstore"
-	"github.com/thanos-io/objstore/client"
+	providers "github.com/thanos-io/objstore/client"
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/bucket/listing"
@@ -24,11 +24,11 @@ import (
 	"larder/internal/telemetry"
 )
 
-// bucketClient is the client of the bucket, which is replaced when its credentials change. Former clients are left to the requests that use
+// client is the client of the bucket, which is replaced when its credentials change. Former clients are left to the requests that use
 // them and are never closed: for most types there is nothing to close, and there are as many as rotations.
-type bucketClient struct {
+type client struct {
 	logger  *slog.Logger
-	conf    *bucketConfig // of the current client; belongs to whoever calls replace
+	conf    *Config // of the current client; belongs to whoever calls replace
 	current atomic.Pointer[objstore.Bucket]
 	hidden  atomic.Pointer[redaction.Document] // the secrets of the current client's configuration
 	// place is what errors name.
@@ -39,8 +39,8 @@ type bucketClient struct {
 	failure  atomic.Pointer[error]
 }
 
-func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, error) {
-	c := &bucketClient{logger: logger, conf: conf}
+func newClient(conf *Config, logger *slog.Logger) (*client, error) {
+	c := &client{logger: logger, conf: conf}
 	b, err := c.connect(conf)
 	if err != nil {
 		return nil, err
@@ -51,10 +51,10 @@ func newBucketClient(conf *bucketConfig, logger *slog.Logger) (*bucketClient, er
 	return c, nil
 }
 
-func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
+func (c *client) connect(conf *Config) (objstore.Bucket, error) {
 	verify := listing.Transport(conf.Type, conf.name())
 	logger := telemetry.GoKit(c.logger, conf.hidden)
-	b, err := client.NewBucketFromConfig(logger, &conf.BucketConfig, "larder",
+	b, err := providers.NewBucketFromConfig(logger, &conf.BucketConfig, "larder",
 		func(rt http.RoundTripper) http.RoundTripper {
 			if rt = extent.Transport(rt); verify != nil {
 				rt = verify(rt)
@@ -64,7 +64,7 @@ func (c *bucketClient) connect(conf *bucketConfig) (objstore.Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	b = withLinks(b, conf)
+	b = withFiles(b, conf)
 	if strings.EqualFold(string(conf.Type), string(objstore.FILESYSTEM)) {
 		b = extent.Stating(b)
 	}
@@ -76,7 +76,7 @@ const tryTimeout = 30 * time.Second
 
 // replace makes and tries a client by a configuration that differs in nothing but credentials. Whatever fails, the one in use stays. Calls
 // must not overlap.
-func (c *bucketClient) replace(ctx context.Context, conf *bucketConfig) error {
+func (c *client) replace(ctx context.Context, conf *Config) error {
 	if reflect.DeepEqual(c.conf, conf) {
 		return nil
 	}
@@ -113,8 +113,8 @@ func credentialKeys() []string {
 }
 
 // changedKeys names what differs between two configurations, credentials apart.
-func changedKeys(a, b *bucketConfig) []string {
-	keysOf := func(c *bucketConfig) map[string]any {
+func changedKeys(a, b *Config) []string {
+	keysOf := func(c *Config) map[string]any {
 		keys := map[string]any{"type": c.Type, "prefix": c.Prefix, "hedging_config": c.Hedging}
 		text, err := yaml.Marshal(c.Config)
 		if err != nil {
@@ -144,20 +144,20 @@ func changedKeys(a, b *bucketConfig) []string {
 }
 
 // hide has errors repeat no secret of a configuration.
-func (c *bucketClient) hide(conf *bucketConfig) {
+func (c *client) hide(conf *Config) {
 	secrets := conf.hidden.Secrets()
 	c.hidden.Store(&secrets)
 }
 
-func (c *bucketClient) use() objstore.Bucket { return *c.current.Load() }
+func (c *client) use() objstore.Bucket { return *c.current.Load() }
 
 // What follows is objstore.Bucket.
 
-func (c *bucketClient) Close() error                   { return c.use().Close() }
-func (c *bucketClient) Name() string                   { return c.use().Name() }
-func (c *bucketClient) Provider() objstore.ObjProvider { return c.use().Provider() }
+func (c *client) Close() error                   { return c.use().Close() }
+func (c *client) Name() string                   { return c.use().Name() }
+func (c *client) Provider() objstore.ObjProvider { return c.use().Provider() }
 
-func (c *bucketClient) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
+func (c *client) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
 	var stopped error // by f, which is no error of the bucket
 	err := c.use().Iter(ctx, dir, func(name string) error {
 		c.answered.Store(true)
@@ -170,7 +170,7 @@ func (c *bucketClient) Iter(ctx context.Context, dir string, f func(string) erro
 	return c.told("list", dir, err)
 }
 
-func (c *bucketClient) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, opts ...objstore.IterOption) error {
+func (c *client) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, opts ...objstore.IterOption) error {
 	var stopped error
 	err := c.use().IterWithAttributes(ctx, dir, func(a objstore.IterObjectAttributes) error {
 		c.answered.Store(true)
@@ -183,37 +183,37 @@ func (c *bucketClient) IterWithAttributes(ctx context.Context, dir string, f fun
 	return c.told("list", dir, err)
 }
 
-func (c *bucketClient) SupportedIterOptions() []objstore.IterOptionType {
+func (c *client) SupportedIterOptions() []objstore.IterOptionType {
 	return c.use().SupportedIterOptions()
 }
 
-func (c *bucketClient) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+func (c *client) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	r, err := c.use().Get(ctx, name)
 	return c.reads("read", name, r, err)
 }
 
-func (c *bucketClient) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (c *client) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
 	r, err := c.use().GetRange(ctx, name, off, length)
 	return c.reads("read a range of", name, r, err)
 }
 
-func (c *bucketClient) Exists(ctx context.Context, name string) (bool, error) {
+func (c *client) Exists(ctx context.Context, name string) (bool, error) {
 	ok, err := c.use().Exists(ctx, name)
 	return ok, c.told("look for", name, err)
 }
 
-func (c *bucketClient) IsObjNotFoundErr(err error) bool  { return c.use().IsObjNotFoundErr(err) }
-func (c *bucketClient) IsAccessDeniedErr(err error) bool { return c.use().IsAccessDeniedErr(err) }
+func (c *client) IsObjNotFoundErr(err error) bool  { return c.use().IsObjNotFoundErr(err) }
+func (c *client) IsAccessDeniedErr(err error) bool { return c.use().IsAccessDeniedErr(err) }
 
-func (c *bucketClient) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
+func (c *client) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
 	a, err := c.use().Attributes(ctx, name)
 	return a, c.told("look at", name, err)
 }
 
-func (c *bucketClient) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
+func (c *client) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
 	return c.told("write", name, c.use().Upload(ctx, name, r, opts...))
 }
 
-func (c *bucketClient) Delete(ctx context.Context, name string) error {
+func (c *client) Delete(ctx context.Context, name string) error {
 	return c.told("delete", name, c.use().Delete(ctx, name))
 }

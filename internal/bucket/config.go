@@ -1,14 +1,12 @@
-package main
+package bucket
 
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
-	"github.com/thanos-io/objstore/client"
+	providers "github.com/thanos-io/objstore/client"
 	"github.com/thanos-io/objstore/providers/azure"
 	"github.com/thanos-io/objstore/providers/bos"
 	"github.com/thanos-io/objstore/providers/cos"
@@ -21,30 +19,27 @@ import (
 	"github.com/thanos-io/objstore/providers/swift"
 	"go.yaml.in/yaml/v2"
 
-	"larder/internal/bucket/hedge"
-	"larder/internal/bucket/retry"
-	"larder/internal/bucket/slots"
 	"larder/internal/redaction"
 	"larder/internal/yamldoc"
 )
 
-// bucketConfig is Thanos's bucket.yml.
-type bucketConfig struct {
-	client.BucketConfig `yaml:",inline"`
-	Hedging             hedgingConfig `yaml:"hedging_config"`
+// Config is Thanos's bucket.yml.
+type Config struct {
+	providers.BucketConfig `yaml:",inline"`
+	Hedging                Hedging `yaml:"hedging_config"`
 	// hidden are the values that no log line of the client and no error about the document repeats.
 	hidden redaction.Document
 }
 
-// hedgingConfig has the keys and meanings that Thanos documents; there, the key stops the process.
-type hedgingConfig struct {
+// Hedging has the keys and meanings that Thanos documents; there, the key stops the process.
+type Hedging struct {
 	Enabled  bool    `yaml:"enabled"`
 	UpTo     int     `yaml:"up_to"`    // requests besides the first
 	Quantile float64 `yaml:"quantile"` // of the first-byte times, after which another request starts
 }
 
 // name returns the name of the bucket or container, "" for types without one.
-func (c *bucketConfig) name() string {
+func (c *Config) name() string {
 	inner, ok := c.Config.(map[any]any)
 	if !ok {
 		return ""
@@ -60,7 +55,7 @@ func (c *bucketConfig) name() string {
 // maxHedges is far beyond what helps: it tells a slip from a wish.
 const maxHedges = 10
 
-func (c *hedgingConfig) check() error {
+func (c *Hedging) check() error {
 	if c.UpTo < 1 || c.UpTo > maxHedges {
 		return fmt.Errorf("hedging_config: up_to must be from 1 to %d, got %d", maxHedges, c.UpTo)
 	}
@@ -70,14 +65,14 @@ func (c *hedgingConfig) check() error {
 	return nil
 }
 
-// parseBucket reads {type, config, prefix, hedging_config}. It is decoded by the YAML library that the object store clients use:
+// Parse reads {type, config, prefix, hedging_config}. It is decoded by the YAML library that the object store clients use:
 // what they take for a boolean, for instance, must stay one on the way to them.
-func parseBucket(b []byte) (*bucketConfig, error) {
-	conf := &bucketConfig{
-		Hedging: hedgingConfig{UpTo: 3, Quantile: 0.95}, hidden: redaction.NewDocument(b),
+func Parse(b []byte) (*Config, error) {
+	conf := &Config{
+		Hedging: Hedging{UpTo: 3, Quantile: 0.95}, hidden: redaction.NewDocument(b),
 	}
 	if err := yaml.UnmarshalStrict(b, conf); err != nil {
-		return nil, bucketShape(conf.Type).Explain(b, err)
+		return nil, Shape(conf.Type).Explain(b, err)
 	}
 	if conf.Type == "" {
 		return nil, errors.New("type is missing")
@@ -101,7 +96,7 @@ func parseBucket(b []byte) (*bucketConfig, error) {
 			return nil, err
 		}
 		if err := yaml.UnmarshalStrict(inner, keys); err != nil {
-			return nil, bucketShape(conf.Type).Explain(b, err)
+			return nil, Shape(conf.Type).Explain(b, err)
 		}
 	}
 	if err := conf.checkName(); err != nil {
@@ -157,41 +152,7 @@ func clientConfig(kind objstore.ObjProvider) any {
 	return nil
 }
 
-// bucketShape is what the document of a bucket is decoded into.
-func bucketShape(kind objstore.ObjProvider) yamldoc.Shape {
-	return yamldoc.Shape{Of: bucketConfig{}, Parts: map[string]any{"config": clientConfig(kind)}}
-}
-
-// openBucket makes what the client of the bucket is used through, by those who hold a slot. Its metrics have the names that Thanos's
-// dashboards and alerts read: thanos_objstore_bucket_*. Hedging is below them, as it is in Thanos, and retries are above: an operation there is
-// an attempt, with the time it took and its own failure, so that the alert on failing operations shows a bucket that fails while nobody suffers yet. What is
-// asked more than once is counted by larder_bucket_hedges_total and larder_bucket_retries_total.
-//
-// wholes bounds the memory of documents that are read until they have come to their end.
-func openBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64,
-	logger *slog.Logger, reg prometheus.Registerer) objstore.InstrumentedBucket {
-	return survivor(b, b.Name(), h, s, wholes, logger, reg, reg)
-}
-
-// survivor is the client with reads that are hedged, each of them one request to what counts it, and that is repeated. counted receives
-// the metrics of attempts, extra those of extra requests.
-func survivor(b objstore.Bucket, name string, h hedgingConfig, s *slots.Slots, wholes int64,
-	logger *slog.Logger, counted, extra prometheus.Registerer) objstore.InstrumentedBucket {
-	if h.Enabled {
-		b = hedge.Wrap(b, hedge.Options{UpTo: h.UpTo, Quantile: h.Quantile, Slots: s, Logger: logger, Registerer: extra})
-	}
-	metrics := objstore.BucketMetrics(prometheus.WrapRegistererWithPrefix("thanos_", counted), name)
-	return retry.Wrap(objstore.WrapWith(b, metrics),
-		retry.Options{Slots: s, WholeBytes: wholes, Logger: logger, Registerer: extra})
-}
-
-// openParquetBucket is openBucket for the bucket of the Parquet converter, with metrics of the same names: their label bucket tells the two
-// apart, also when both are folders of one bucket, named other. Its extra requests, of reads that no query waits for, are not counted.
-func openParquetBucket(b objstore.Bucket, h hedgingConfig, s *slots.Slots, wholes int64,
-	logger *slog.Logger, reg prometheus.Registerer, other string) objstore.InstrumentedBucket {
-	name := b.Name()
-	if name == other {
-		name += " (parquet)"
-	}
-	return survivor(b, name, h, s, wholes, logger, reg, nil)
+// Shape is what the document of a bucket is decoded into.
+func Shape(kind objstore.ObjProvider) yamldoc.Shape {
+	return yamldoc.Shape{Of: Config{}, Parts: map[string]any{"config": clientConfig(kind)}}
 }

@@ -1,4 +1,4 @@
-package main
+package bucket
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 
 // faultyS3 is a bucket of one object, behind an S3 server that fails as told.
 type faultyS3 struct {
-	objstore.InstrumentedBucket
+	*Stack
 	server *s3server.Server
 	faults *faultstore.Faults
 	data   []byte
@@ -40,16 +40,17 @@ func openFaultyS3(t *testing.T, more string) *faultyS3 {
 	if f.server, err = s3server.Start(s3server.Options{Dir: dir, Faults: f.faults}); err != nil {
 		t.Fatal(err)
 	}
-	conf, err := parseBucket([]byte(f.server.Config() + more))
+	conf, err := Parse([]byte(f.server.Config() + more))
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger := slog.New(slog.DiscardHandler)
-	c, err := newBucketClient(conf, logger)
+	f.Stack, err = Open(conf, Options{
+		Slots: slots.New(slots.Options{}), WholeBytes: 1 << 20,
+		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.InstrumentedBucket = openBucket(c, conf.Hedging, slots.New(slots.Options{}), 1<<20, logger, prometheus.NewRegistry())
 	t.Cleanup(func() {
 		if err := f.server.Close(); err != nil {
 			t.Error(err)

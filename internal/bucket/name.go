@@ -1,4 +1,4 @@
-package main
+package bucket
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ var (
 )
 
 // bucketKey is the key that names the bucket, "" for types that have another idea of it.
-func (c *bucketConfig) bucketKey() string {
+func (c *Config) bucketKey() string {
 	switch objstore.ObjProvider(strings.ToUpper(string(c.Type))) {
 	case objstore.S3, objstore.GCS, objstore.COS, objstore.OBS, objstore.BOS, objstore.OCI, objstore.ALIYUNOSS:
 		return "bucket"
@@ -33,7 +33,7 @@ func (c *bucketConfig) bucketKey() string {
 	return ""
 }
 
-func (c *bucketConfig) text(key string) string {
+func (c *Config) text(key string) string {
 	inner, _ := c.Config.(map[any]any)
 	s, _ := inner[key].(string)
 	return s
@@ -44,7 +44,7 @@ func (c *bucketConfig) text(key string) string {
 //
 // A name is told by metrics and pages. Therefore a document, or an address with a password, is
 // refused in its place. The paths of FILESYSTEM and prefixes may hold an @ by themselves.
-func (c *bucketConfig) checkName() error {
+func (c *Config) checkName() error {
 	if !redaction.Path(c.Prefix) {
 		return errors.New("prefix: the value is no prefix, but a document or an address")
 	}
@@ -78,7 +78,7 @@ func (c *bucketConfig) checkName() error {
 }
 
 // where names the bucket and its endpoint, for errors and the log.
-func (c *bucketConfig) where() (bucket, endpoint string) {
+func (c *Config) where() (bucket, endpoint string) {
 	bucket = c.text(c.bucketKey())
 	for _, key := range []string{"endpoint", "auth_url", "region"} {
 		if endpoint = c.text(key); endpoint != "" {
