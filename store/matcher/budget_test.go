@@ -16,51 +16,56 @@ import (
 
 // matching is a request with one matcher.
 func matching(t storepb.LabelMatcher_Type, value string) *storepb.LabelNamesRequest {
-	return &storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{{Type: t, Name: "pod", Value: value}}}
+	return &storepb.LabelNamesRequest{
+		Matchers: []*storepb.LabelMatcher{{Type: t, Name: "pod", Value: value}},
+	}
 }
 
-// TestTextsAreBounded: messages and what they compile to fit into their account together, small requests find room beside large ones, and whatever comes
-// of a request, it leaves nothing behind.
-func TestTextsAreBounded(t *testing.T) {
-	a := NewCompiler(intake.NewAccount(16<<20, nil))
-	take := func(req *storepb.LabelNamesRequest) (*Budget, error) {
-		held := a.Open(t.Context())
-		err := held.ReserveMessage(req, req.Matchers)
+// TestMessagesAndExpressionsAreBounded: messages and what their expressions compile to share one
+// account, small requests fit beside large ones, and every request releases everything.
+func TestMessagesAndExpressionsAreBounded(t *testing.T) {
+	compiler := NewCompiler(intake.NewAccount(16<<20, nil))
+	parse := func(req *storepb.LabelNamesRequest) (*Budget, error) {
+		budget := compiler.Open(t.Context())
+		err := budget.ReserveMessage(req, req.Matchers)
 		if err == nil {
-			_, err = Parse(nil, held, req.Matchers)
+			_, err = Parse(nil, budget, req.Matchers)
 		}
-		return held, err
+		return budget, err
 	}
 	var all []*Budget
 	for {
-		held, err := take(matching(storepb.LabelMatcher_EQ, strings.Repeat("a", 1<<20)))
-		all = append(all, held)
+		budget, err := parse(matching(storepb.LabelMatcher_EQ, strings.Repeat("a", 1<<20)))
+		all = append(all, budget)
 		if err != nil {
-			if s := status.Convert(err); s.Code() != codes.ResourceExhausted || !strings.Contains(s.Message(), "--store.request-bytes") {
-				t.Errorf("got %v, want ResourceExhausted that names --store.request-bytes", s)
+			if status.Code(err) != codes.ResourceExhausted ||
+				!strings.Contains(err.Error(), "--store.request-bytes") {
+				t.Errorf("got %v, want ResourceExhausted that names --store.request-bytes", err)
 			}
 			break
 		}
 	}
 	if n := len(all) - 1; n != 11 {
-		t.Errorf("%d requests of 1 MiB were taken beside one another, want 11: three quarters of 16", n)
+		t.Errorf("%d requests of 1 MiB fit together, want 11: three quarters of 16 MiB", n)
 	}
-	small, err := take(matching(storepb.LabelMatcher_RE, "a.*b"))
+	small, err := parse(matching(storepb.LabelMatcher_RE, "a.*b"))
 	if err != nil {
-		t.Errorf("a small request found no room: %v", err)
+		t.Errorf("a small request does not fit: %v", err)
 	}
-	for _, held := range append(all, small) {
-		held.Close()
+	for _, budget := range append(all, small) {
+		budget.Close()
 	}
-	if n := a.account.InUse(); n != 0 {
-		t.Errorf("%d bytes are in use by nobody", n)
+	if n := compiler.account.InUse(); n != 0 {
+		t.Errorf("%d bytes are still reserved after all requests have ended", n)
 	}
 
-	const noCode = codes.Unknown // the expression is the client's mistake, and package store says so
+	// The client's mistake: package store adds the code.
+	const noCode = codes.Unknown
 	for what, want := range map[string]codes.Code{
-		"(":                                      noCode,
-		strings.Repeat(`\pL`, 80):                noCode,
-		values(30_000, `10\.0\.%d\.1`):           codes.ResourceExhausted, // half a megabyte takes more than 32 MiB to compile
+		"(":                       noCode,
+		strings.Repeat(`\pL`, 80): noCode,
+		// Half a megabyte needs more than 32 MiB to compile.
+		values(30_000, `10\.0\.%d\.1`):           codes.ResourceExhausted,
 		values(3_000, `10\.0\.%d\.1`):            codes.OK,
 		"(" + values(50_000, "pod-%d") + ")":     codes.OK,
 		strings.Repeat(`\pL`, 70) + "(a{900})":   noCode,
@@ -68,46 +73,47 @@ func TestTextsAreBounded(t *testing.T) {
 		values(200_000, "a-value-that-is-%d"):    codes.ResourceExhausted,
 		strings.Repeat("(a{1000})|", 10) + "b.*": codes.OK,
 	} {
-		held, err := take(matching(storepb.LabelMatcher_RE, what))
+		budget, err := parse(matching(storepb.LabelMatcher_RE, what))
 		if code := status.Code(err); code != want {
 			t.Errorf("%.60s...: got %.300v, want %s", what, err, want)
 		}
-		held.Close()
-		if n := a.account.InUse(); n != 0 {
-			t.Errorf("%.60s...: %d bytes are left in use", what, n)
+		budget.Close()
+		if n := compiler.account.InUse(); n != 0 {
+			t.Errorf("%.60s...: %d bytes are still reserved", what, n)
 		}
 	}
 }
 
-// TestLargeExpressionsAreCompiledOneAtATime, and who waits for that hears that its client is gone.
+// TestLargeExpressionsAreCompiledOneAtATime: a request that waits for its turn ends when its client
+// cancels.
 func TestLargeExpressionsAreCompiledOneAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := NewCompiler(intake.NewAccount(16<<20, nil))
+		compiler := NewCompiler(intake.NewAccount(16<<20, nil))
 		large := strings.Repeat("a.", 20<<10)
-		done, err := a.Open(t.Context()).parse(large)
+		release, err := compiler.Open(t.Context()).reserveParsing(large)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		var ended, gone error
+		var second, cancelled error
 		var wg sync.WaitGroup
-		wg.Go(func() { _, gone = a.Open(ctx).parse(large) })
-		var after func()
-		wg.Go(func() { after, ended = a.Open(t.Context()).parse(large) })
+		wg.Go(func() { _, cancelled = compiler.Open(ctx).reserveParsing(large) })
+		var releaseSecond func()
+		wg.Go(func() { releaseSecond, second = compiler.Open(t.Context()).reserveParsing(large) })
 		synctest.Wait()
-		if ended != nil || after != nil {
-			t.Error("two are compiled at once")
+		if second != nil || releaseSecond != nil {
+			t.Error("two large expressions are compiled at once")
 		}
 		cancel()
 		synctest.Wait()
-		if status.Code(gone) != codes.Canceled {
-			t.Errorf("whose client is gone got %v", gone)
+		if status.Code(cancelled) != codes.Canceled {
+			t.Errorf("the cancelled request got %v, want Canceled", cancelled)
 		}
-		done()
+		release()
 		wg.Wait()
-		if ended != nil {
-			t.Fatal(ended)
+		if second != nil {
+			t.Fatal(second)
 		}
-		after()
+		releaseSecond()
 	})
 }

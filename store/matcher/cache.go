@@ -2,7 +2,6 @@ package matcher
 
 import (
 	"container/list"
-	"errors"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,125 +9,110 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// cachedBytes is what each of the matchers that are kept may keep on average, in bytes, as costOf has it: clients choose them. One may have an eighth of what all
-// may, or as much as one.
-const cachedBytes = 64 << 10
+// bytesPerEntry bounds the mean size of cached matchers, by their measured cost, because clients
+// choose them. A single matcher may have an eighth of the whole cache, or this much.
+const bytesPerEntry = 64 << 10
 
-// Cache keeps the matchers whose regular expressions were compiled, those that were asked for last. Matchers do not change, so
-// that requests share them. A nil Cache keeps nothing.
+// Cache keeps compiled regular expressions and evicts the least recently used. Matchers are
+// immutable, therefore requests share them. A nil Cache keeps nothing. A Cache is safe for
+// concurrent use.
 type Cache struct {
-	max int
+	maxEntries int
 
-	mu    sync.Mutex // guards what follows; never held while compiling
-	byKey map[matcherKey]*list.Element
-	order list.List // of *compiled, the last asked for first
-	bytes int64     // that they keep
+	mu      sync.Mutex // guards what follows; never held while compiling
+	entries map[cacheKey]*list.Element
+	recent  list.List // of *entry, the most recently used first
+	bytes   int64     // of all entries
 
 	requests, hits, evicted prometheus.Counter
 	items                   prometheus.Gauge
 }
 
-type matcherKey struct {
-	t           labels.MatchType
+type cacheKey struct {
+	kind        labels.MatchType
 	name, value string
 }
 
-// compiled is a matcher and what it costs.
-type compiled struct {
+// entry is a compiled matcher and what it costs.
+type entry struct {
 	matcher *labels.Matcher
-	cost    expressionCost
+	cost    cost
 }
 
-// bytes is what it keeps, its text included.
-func (c *compiled) bytes() int64 {
-	return c.cost.kept + int64(len(c.matcher.Name)+len(c.matcher.Value))
+func (e *entry) key() cacheKey { return cacheKey{e.matcher.Type, e.matcher.Name, e.matcher.Value} }
+
+// bytes returns what the entry holds, with its text.
+func (e *entry) bytes() int64 {
+	return e.cost.compiled + int64(len(e.matcher.Name)+len(e.matcher.Value))
 }
 
-// NewCache returns a cache of at most n matchers, nil if that is none. Its metrics are Thanos's, which has them only with a cache.
+// NewCache returns a cache of at most n matchers, or nil if n is 0. It registers Thanos's metrics
+// of the matcher cache, which exist only with a cache, same as in Thanos.
 func NewCache(n int, reg prometheus.Registerer) *Cache {
 	if n <= 0 {
 		return nil
 	}
 	f := promauto.With(reg)
-	c := &Cache{max: n, byKey: map[matcherKey]*list.Element{}}
-	c.requests = f.NewCounter(prometheus.CounterOpts{Name: "thanos_matchers_cache_requests_total", Help: "Regular expressions of requests."})
-	c.hits = f.NewCounter(prometheus.CounterOpts{Name: "thanos_matchers_cache_hits_total", Help: "Regular expressions that were kept compiled."})
-	c.evicted = f.NewCounter(prometheus.CounterOpts{Name: "thanos_matchers_cache_evicted_total", Help: "Regular expressions that made room for others."})
-	c.items = f.NewGauge(prometheus.GaugeOpts{Name: "thanos_matchers_cache_items", Help: "Regular expressions that are kept compiled."})
-	f.NewGauge(prometheus.GaugeOpts{Name: "thanos_matchers_cache_max_items", Help: "Regular expressions that may be kept compiled."}).Set(float64(n))
+	c := &Cache{maxEntries: n, entries: map[cacheKey]*list.Element{}}
+	c.requests = f.NewCounter(prometheus.CounterOpts{
+		Name: "thanos_matchers_cache_requests_total",
+		Help: "Regular expressions that requests looked up.",
+	})
+	c.hits = f.NewCounter(prometheus.CounterOpts{
+		Name: "thanos_matchers_cache_hits_total",
+		Help: "Regular expressions that the cache had compiled.",
+	})
+	c.evicted = f.NewCounter(prometheus.CounterOpts{
+		Name: "thanos_matchers_cache_evicted_total",
+		Help: "Compiled regular expressions that the cache evicted.",
+	})
+	c.items = f.NewGauge(prometheus.GaugeOpts{
+		Name: "thanos_matchers_cache_items",
+		Help: "Compiled regular expressions in the cache.",
+	})
+	f.NewGauge(prometheus.GaugeOpts{
+		Name: "thanos_matchers_cache_max_items",
+		Help: "Maximum number of compiled regular expressions in the cache.",
+	}).Set(float64(n))
 	return c
 }
 
-// matcher returns a matcher, compiled now unless it is kept. What it takes is had from t before, whose error is the answer.
-func (c *Cache) matcher(kind labels.MatchType, name, value string, t *Budget) (*labels.Matcher, error) {
-	if kind != labels.MatchRegexp && kind != labels.MatchNotRegexp {
-		return labels.NewMatcher(kind, name, value)
-	}
-	if kept := c.get(matcherKey{kind, name, value}); kept != nil {
-		if err := t.compiles(kept.cost); err != nil {
-			return nil, err
-		}
-		t.held.Release(kept.cost.passing)
-		return kept.matcher, nil
-	}
-	if !isList(value) {
-		done, err := t.parse(value)
-		if err != nil {
-			return nil, err
-		}
-		defer done()
-	}
-	cost, err := costOf(value)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.compiles(cost); err != nil {
-		return nil, err
-	}
-	defer t.held.Release(cost.passing)
-	m, err := labels.NewMatcher(kind, name, value)
-	if err != nil {
-		return nil, errors.New(Clip(err.Error()))
-	}
-	c.add(&compiled{m, cost})
-	return m, nil
-}
-
-func (c *Cache) get(k matcherKey) *compiled {
+// get returns the entry of a regular expression, or nil. It counts a request.
+func (c *Cache) get(k cacheKey) *entry {
 	if c == nil {
 		return nil
 	}
 	c.requests.Inc()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e := c.byKey[k]
-	if e == nil {
+	at := c.entries[k]
+	if at == nil {
 		return nil
 	}
 	c.hits.Inc()
-	c.order.MoveToFront(e)
-	return e.Value.(*compiled)
+	c.recent.MoveToFront(at)
+	return at.Value.(*entry)
 }
 
-func (c *Cache) add(m *compiled) {
-	if c == nil || m.bytes() > max(c.maxBytes()/8, cachedBytes) {
+// add caches an entry unless it is too large, and evicts others to keep the bounds.
+func (c *Cache) add(e *entry) {
+	if c == nil || e.bytes() > max(c.maxBytes()/8, bytesPerEntry) {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := matcherKey{m.matcher.Type, m.matcher.Name, m.matcher.Value}
-	if c.byKey[k] != nil {
-		return // another request was faster
+	if c.entries[e.key()] != nil {
+		return // another request has compiled it meanwhile
 	}
-	c.byKey[k] = c.order.PushFront(m)
-	c.bytes += m.bytes()
-	for c.order.Len() > c.max || c.bytes > c.maxBytes() {
-		last := c.order.Remove(c.order.Back()).(*compiled)
-		delete(c.byKey, matcherKey{last.matcher.Type, last.matcher.Name, last.matcher.Value})
+	c.entries[e.key()] = c.recent.PushFront(e)
+	c.bytes += e.bytes()
+	for c.recent.Len() > c.maxEntries || c.bytes > c.maxBytes() {
+		last := c.recent.Remove(c.recent.Back()).(*entry)
+		delete(c.entries, last.key())
 		c.bytes -= last.bytes()
 		c.evicted.Inc()
 	}
-	c.items.Set(float64(c.order.Len()))
+	c.items.Set(float64(c.recent.Len()))
 }
 
-func (c *Cache) maxBytes() int64 { return int64(c.max) * cachedBytes }
+func (c *Cache) maxBytes() int64 { return int64(c.maxEntries) * bytesPerEntry }

@@ -14,36 +14,40 @@ import (
 	"larder/internal/intake"
 )
 
-// roomy is a request for which there is room.
-func roomy() *Budget { return NewCompiler(intake.NewAccount(4<<30, nil)).Open(context.Background()) }
+// roomy returns a budget that no test exhausts.
+func roomy() *Budget {
+	return NewCompiler(intake.NewAccount(4<<30, nil)).Open(context.Background())
+}
 
-// TestMatcherCacheIsWeighed: a thousand bytes of expression can keep megabytes.
-func TestMatcherCacheIsWeighed(t *testing.T) {
+// TestCacheIsBoundedByBytes: an expression of a thousand bytes can hold megabytes.
+func TestCacheIsBoundedByBytes(t *testing.T) {
 	c := NewCache(50, prometheus.NewRegistry())
 	_, kept := allocated(func() any {
 		for i := range 12 {
-			if _, err := c.matcher(labels.MatchRegexp, "pod", fmt.Sprint(i)+strings.Repeat(`\pL`, 15), roomy()); err != nil {
+			expr := fmt.Sprint(i) + strings.Repeat(`\pL`, 15)
+			if _, err := roomy().matcher(c, labels.MatchRegexp, "pod", expr); err != nil {
 				t.Fatal(err)
 			}
 		}
 		return c
 	})
-	if most := c.maxBytes(); kept > most || c.bytes > most || c.order.Len() == 0 {
-		t.Errorf("%d expressions of 50 bytes keep %d bytes, by its count %d, more than %d", c.order.Len(), kept, c.bytes, most)
+	if most := c.maxBytes(); kept > most || c.bytes > most || c.recent.Len() == 0 {
+		t.Errorf("%d expressions of 50 bytes hold %d bytes and count as %d, want 1 to %d",
+			c.recent.Len(), kept, c.bytes, most)
 	}
 }
 
-func TestMatcherCache(t *testing.T) {
+func TestCache(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	c := NewCache(2, reg)
-	get := func(t_ labels.MatchType, name, value string) *labels.Matcher {
+	get := func(kind labels.MatchType, name, value string) *labels.Matcher {
 		t.Helper()
-		m, err := c.matcher(t_, name, value, roomy())
+		m, err := roomy().matcher(c, kind, name, value)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Type != t_ || m.Name != name || m.Value != value {
-			t.Fatalf("asked for %s%s%q, got %s", name, t_, value, m)
+		if m.Type != kind || m.Name != name || m.Value != value {
+			t.Fatalf("asked for %s%s%q, got %s", name, kind, value, m)
 		}
 		return m
 	}
@@ -51,35 +55,35 @@ func TestMatcherCache(t *testing.T) {
 	if get(labels.MatchRegexp, "job", "a.*") != a {
 		t.Error("the same expression was compiled twice")
 	}
-	// What differs in one part only is another matcher, also where name and value read the same together.
+	// Matchers differ if one part differs, even if name and value concatenate to the same text.
 	if get(labels.MatchNotRegexp, "job", "a.*") == a || get(labels.MatchRegexp, "jo", "ba.*") == a {
-		t.Error("another matcher was taken for it")
+		t.Error("the cache returned another matcher")
 	}
-	// Two are kept: the first was pushed out.
+	// The cache has two entries: the first was evicted.
 	if get(labels.MatchRegexp, "job", "a.*") == a {
-		t.Error("more are kept than may be")
+		t.Error("the cache has more than two entries")
 	}
-	// What is not a regular expression is neither kept nor counted; what does not compile, and what is huge, is not kept.
+	// An equality is neither cached nor counted. Invalid and huge expressions are not cached.
 	get(labels.MatchEqual, "job", "a")
-	if _, err := c.matcher(labels.MatchRegexp, "job", "(", roomy()); err == nil {
+	if _, err := roomy().matcher(c, labels.MatchRegexp, "job", "("); err == nil {
 		t.Error("no error for a bad expression")
 	}
-	get(labels.MatchRegexp, "job", strings.Repeat("x", cachedBytes))
+	get(labels.MatchRegexp, "job", strings.Repeat("x", bytesPerEntry))
 
 	want := `
-# HELP thanos_matchers_cache_evicted_total Regular expressions that made room for others.
+# HELP thanos_matchers_cache_evicted_total Compiled regular expressions that the cache evicted.
 # TYPE thanos_matchers_cache_evicted_total counter
 thanos_matchers_cache_evicted_total 2
-# HELP thanos_matchers_cache_hits_total Regular expressions that were kept compiled.
+# HELP thanos_matchers_cache_hits_total Regular expressions that the cache had compiled.
 # TYPE thanos_matchers_cache_hits_total counter
 thanos_matchers_cache_hits_total 1
-# HELP thanos_matchers_cache_items Regular expressions that are kept compiled.
+# HELP thanos_matchers_cache_items Compiled regular expressions in the cache.
 # TYPE thanos_matchers_cache_items gauge
 thanos_matchers_cache_items 2
-# HELP thanos_matchers_cache_max_items Regular expressions that may be kept compiled.
+# HELP thanos_matchers_cache_max_items Maximum number of compiled regular expressions in the cache.
 # TYPE thanos_matchers_cache_max_items gauge
 thanos_matchers_cache_max_items 2
-# HELP thanos_matchers_cache_requests_total Regular expressions of requests.
+# HELP thanos_matchers_cache_requests_total Regular expressions that requests looked up.
 # TYPE thanos_matchers_cache_requests_total counter
 thanos_matchers_cache_requests_total 7
 `
@@ -87,18 +91,18 @@ thanos_matchers_cache_requests_total 7
 		t.Error(err)
 	}
 	if NewCache(0, reg) != nil {
-		t.Error("a cache of no entries is made")
+		t.Error("a cache of 0 entries is not nil")
 	}
 }
 
-func TestMatcherCacheIsShared(t *testing.T) {
+func TestCacheIsShared(t *testing.T) {
 	c := NewCache(3, prometheus.NewRegistry())
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 200 {
 				v := fmt.Sprintf("v%d|w", (g+i)%5)
-				m, err := c.matcher(labels.MatchRegexp, "l", v, roomy())
+				m, err := roomy().matcher(c, labels.MatchRegexp, "l", v)
 				if err != nil || m.Value != v || !m.Matches("w") || m.Matches("x") {
 					t.Errorf("%s: got %v, %v", v, m, err)
 					return
@@ -107,23 +111,25 @@ func TestMatcherCacheIsShared(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if c.order.Len() > 3 || len(c.byKey) != c.order.Len() {
-		t.Errorf("got %d in order, %d by key, want at most 3", c.order.Len(), len(c.byKey))
+	if c.recent.Len() > 3 || len(c.entries) != c.recent.Len() {
+		t.Errorf("got %d in order, %d by key, want at most 3", c.recent.Len(), len(c.entries))
 	}
 }
 
-// BenchmarkMatcherCache is what the cache saves: a Grafana variable of 1,000 values.
-func BenchmarkMatcherCache(b *testing.B) {
+// BenchmarkCache measures what the cache saves: a Grafana variable of 1,000 values.
+func BenchmarkCache(b *testing.B) {
 	values := make([]string, 1000)
 	for i := range values {
 		values[i] = fmt.Sprintf("pod-%d-%x", i, i*7919)
 	}
 	pattern := strings.Join(values, "|")
-	for name, c := range map[string]*Cache{"none": nil, "kept": NewCache(10, prometheus.NewRegistry())} {
+	for name, c := range map[string]*Cache{
+		"none": nil, "kept": NewCache(10, prometheus.NewRegistry()),
+	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := c.matcher(labels.MatchRegexp, "pod", pattern, roomy()); err != nil {
+				if _, err := roomy().matcher(c, labels.MatchRegexp, "pod", pattern); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -11,7 +11,7 @@ import (
 	"larder/store/storepb"
 )
 
-// values is a list of n values as a Grafana variable has them.
+// values returns a list of n values, as a Grafana variable expands to.
 func values(n int, format string) string {
 	out := make([]string, n)
 	for i := range out {
@@ -20,7 +20,7 @@ func values(n int, format string) string {
 	return strings.Join(out, "|")
 }
 
-// allocated returns what f allocates, and what is alive of it when it is over.
+// allocated returns how many bytes f allocates, and how many of them are alive afterwards.
 func allocated(f func() any) (all, kept int64) {
 	var before, after, end runtime.MemStats
 	runtime.GC()
@@ -33,7 +33,8 @@ func allocated(f func() any) (all, kept int64) {
 	return int64(after.TotalAlloc - before.TotalAlloc), int64(end.HeapAlloc) - int64(before.HeapAlloc)
 }
 
-// TestExpressionsAreBounded: a few bytes on the wire are no reason to exhaust the memory, nor is much text that nobody would write.
+// TestExpressionsAreBounded: neither a few bytes on the wire nor a very long expression may exhaust
+// the memory.
 func TestExpressionsAreBounded(t *testing.T) {
 	for _, tc := range []struct {
 		name, expr, want string
@@ -55,7 +56,9 @@ func TestExpressionsAreBounded(t *testing.T) {
 			var err error
 			all, _ := allocated(func() any {
 				var ms []*labels.Matcher
-				ms, err = Parse(nil, roomy(), []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}})
+				ms, err = Parse(nil, roomy(), []*storepb.LabelMatcher{
+					{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr},
+				})
 				return ms
 			})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -64,20 +67,22 @@ func TestExpressionsAreBounded(t *testing.T) {
 				t.Errorf("an error of %d bytes", n)
 			}
 			if all > 128<<20 {
-				t.Errorf("%d bytes of expression took %d to refuse", len(tc.expr), all)
+				t.Errorf("rejecting an expression of %d bytes allocated %d", len(tc.expr), all)
 			}
 		})
 	}
 	// Several are bounded together.
 	ms := make([]*storepb.LabelMatcher, 4)
 	for i := range ms {
-		ms[i] = &storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: strings.Repeat(`\pL`, 30)}
+		ms[i] = &storepb.LabelMatcher{
+			Type: storepb.LabelMatcher_NRE, Name: "pod", Value: strings.Repeat(`\pL`, 30),
+		}
 	}
 	if _, err := Parse(nil, roomy(), ms[:2]); err != nil {
 		t.Error(err)
 	}
 	if _, err := Parse(nil, roomy(), ms); err == nil {
-		t.Error("120 categories in four expressions were taken, 90 in one were not")
+		t.Error("120 categories in four expressions are accepted, although 90 in one are not")
 	}
 }
 
@@ -85,7 +90,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 // the expression is compiled.
 func TestGroupsAreCounted(t *testing.T) {
 	expr := strings.Repeat("(a?)", 1500)
-	cost, err := costOf(expr)
+	cost, err := measure(expr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,19 +99,19 @@ func TestGroupsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	all, _ := allocated(func() any { return m.MatchString("b") })
-	if all > cost.kept || all < cost.kept/8 {
-		t.Errorf("matching takes %d bytes, %d are counted", all, cost.kept)
+	if all > cost.compiled || all < cost.compiled/8 {
+		t.Errorf("matching takes %d bytes, %d are counted", all, cost.compiled)
 	}
 	ms := []*storepb.LabelMatcher{{
 		Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Repeat("(a?)", 16_000),
 	}}
 	_, err = Parse(nil, roomy(), ms)
 	if err == nil || !strings.Contains(err.Error(), "compile to") {
-		t.Errorf("16,000 groups in a row: got %.300v, want that they need too much", err)
+		t.Errorf("16,000 groups in a row: got %.300v, want what they compile to", err)
 	}
 }
 
-// TestExpressionsThatDashboardsSend are taken, for no more than they are said to keep.
+// TestExpressionsThatDashboardsSend: they are accepted, and hold no more than their cost says.
 func TestExpressionsThatDashboardsSend(t *testing.T) {
 	for _, tc := range []struct {
 		name, expr, yes, no string
@@ -134,38 +139,44 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 				t.Fatalf("%.300v", err)
 			}
 			if !ms[0].Matches(tc.yes) || ms[0].Matches(tc.no) {
-				t.Errorf("%q matches: %v, want true; %q: %v, want false", tc.yes, ms[0].Matches(tc.yes), tc.no, ms[0].Matches(tc.no))
+				t.Errorf("%q matches: %v, want true; %q: %v, want false",
+					tc.yes, ms[0].Matches(tc.yes), tc.no, ms[0].Matches(tc.no))
 			}
-			c, err := costOf(withoutGroup(tc.expr))
+			c, err := measure(ungroup(tc.expr))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if all > tc.most {
-				t.Errorf("%d bytes of expression took %d, want at most %d", len(tc.expr), all, tc.most)
+				t.Errorf("an expression of %d bytes allocated %d, want at most %d",
+					len(tc.expr), all, tc.most)
 			}
-			if kept > c.kept+64<<10 {
-				t.Errorf("keeps %d bytes, is said to keep %d", kept, c.kept)
+			if kept > c.compiled+64<<10 {
+				t.Errorf("the matcher holds %d bytes, its cost says %d", kept, c.compiled)
 			}
 		})
 	}
 }
 
-// TestAGroupAroundAListMeansNothing: what is taken off must not change what matches.
-func TestAGroupAroundAListMeansNothing(t *testing.T) {
+// TestUngroup: removing a group must not change what matches.
+func TestUngroup(t *testing.T) {
 	for expr, want := range map[string]string{
 		"(a|b)": "a|b", "(?:a|b-c)": "a|b-c", "(|a)": "|a",
-		"(a)|(b)": "(a)|(b)", "(a|b)?": "(a|b)?", `(a|b\)`: `(a|b\)`, "(?i:a|b)": "(?i:a|b)", "()": "()", "a|b)": "a|b)", "(?P<x>a|b)": "(?P<x>a|b)", "(a|(b))": "(a|(b))", "(^a|b)": "(^a|b)",
+		"(a)|(b)": "(a)|(b)", "(a|b)?": "(a|b)?", `(a|b\)`: `(a|b\)`, "(?i:a|b)": "(?i:a|b)",
+		"()": "()", "a|b)": "a|b)", "(?P<x>a|b)": "(?P<x>a|b)", "(a|(b))": "(a|(b))",
+		"(^a|b)": "(^a|b)",
 	} {
-		if got := withoutGroup(expr); got != want {
+		if got := ungroup(expr); got != want {
 			t.Errorf("%s: got %s, want %s", expr, got, want)
 		}
 	}
 }
 
-// BenchmarkCompile is what the expressions of dashboards cost before they match anything.
+// BenchmarkCompile measures what parsing the expressions of dashboards costs.
 func BenchmarkCompile(b *testing.B) {
 	for name, expr := range map[string]string{
-		"list": values(10_000, "pod-%d"), "group": "(" + values(10_000, "pod-%d") + ")", "escaped": values(10_000, `10\.0\.%d\.1`), "contains": ".*foo.*", "status": "5..|4..",
+		"list":  values(10_000, "pod-%d"),
+		"group": "(" + values(10_000, "pod-%d") + ")", "escaped": values(10_000, `10\.0\.%d\.1`),
+		"contains": ".*foo.*", "status": "5..|4..",
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

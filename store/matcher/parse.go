@@ -1,57 +1,93 @@
 package matcher
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/store/storepb"
 )
 
-// Parse translates matchers, compiling regular expressions that cache does not have, within what held is given. Its errors go through refusal.
-func Parse(cache *Cache, held *Budget, ms []*storepb.LabelMatcher) ([]*labels.Matcher, error) {
+// maxMatchers bounds the matchers of a list. It is far beyond any query. Each matcher is compared
+// with every block and, if it is pending, with every series.
+const maxMatchers = 10_000
+
+// Parse translates matchers. It takes compiled expressions from cache, which may be nil, and
+// compiles the others; budget holds what they need. An error without a gRPC status is a mistake of
+// the client.
+func Parse(
+	cache *Cache, budget *Budget, ms []*storepb.LabelMatcher,
+) ([]*labels.Matcher, error) {
 	if len(ms) > maxMatchers {
 		return nil, fmt.Errorf("%d matchers, more than %d", len(ms), maxMatchers)
 	}
 	out := make([]*labels.Matcher, 0, len(ms))
 	for _, m := range ms {
-		var t labels.MatchType
+		var kind labels.MatchType
 		switch m.GetType() {
 		case storepb.LabelMatcher_EQ:
-			t = labels.MatchEqual
+			kind = labels.MatchEqual
 		case storepb.LabelMatcher_NEQ:
-			t = labels.MatchNotEqual
+			kind = labels.MatchNotEqual
 		case storepb.LabelMatcher_RE:
-			t = labels.MatchRegexp
+			kind = labels.MatchRegexp
 		case storepb.LabelMatcher_NRE:
-			t = labels.MatchNotRegexp
+			kind = labels.MatchNotRegexp
 		default:
-			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q", m.GetType(), Clip(m.GetName()))
+			return nil, fmt.Errorf("unrecognized label matcher type %d of label %q",
+				m.GetType(), Clip(m.GetName()))
 		}
 		value := m.GetValue()
-		if t == labels.MatchRegexp || t == labels.MatchNotRegexp {
-			value = withoutGroup(value)
+		if kind == labels.MatchRegexp || kind == labels.MatchNotRegexp {
+			value = ungroup(value)
 		}
-		pm, err := cache.matcher(t, m.GetName(), value, held)
+		parsed, err := budget.matcher(cache, kind, m.GetName(), value)
 		if err != nil {
 			return nil, fmt.Errorf("matcher of label %q: %w", Clip(m.GetName()), err)
 		}
-		out = append(out, pm)
+		out = append(out, parsed)
 	}
 	return out, nil
 }
 
-// maxClipped is how much of a text of a request an error repeats, in bytes.
-const maxClipped = 512
-
-// Clip returns a text of a request as errors repeat it: errors are sent, logged and traced.
-func Clip(s string) string {
-	if len(s) <= maxClipped {
-		return s
+// matcher returns a matcher from cache, or compiles it.
+//
+// INVARIANT: an expression is measured, and what it needs is reserved, before it is compiled. A
+// cached expression reserves as much as a new one, because the outcome of a request must not depend
+// on the cache.
+func (b *Budget) matcher(
+	cache *Cache, kind labels.MatchType, name, value string,
+) (*labels.Matcher, error) {
+	if kind != labels.MatchRegexp && kind != labels.MatchNotRegexp {
+		return labels.NewMatcher(kind, name, value)
 	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:maxClipped], "\uFFFD"), len(s))
+	if e := cache.get(cacheKey{kind, name, value}); e != nil {
+		if err := b.reserve(e.cost); err != nil {
+			return nil, err
+		}
+		b.reservation.Release(e.cost.compiling)
+		return e.matcher, nil
+	}
+	if !isList(value) {
+		release, err := b.reserveParsing(value)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
+	c, err := measure(value)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.reserve(c); err != nil {
+		return nil, err
+	}
+	defer b.reservation.Release(c.compiling)
+	m, err := labels.NewMatcher(kind, name, value)
+	if err != nil {
+		return nil, errors.New(Clip(err.Error()))
+	}
+	cache.add(&entry{m, c})
+	return m, nil
 }
-
-// maxMatchers is far beyond any query; each is looked at for every block and, where it is pending, for every series.
-const maxMatchers = 10_000
