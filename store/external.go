@@ -8,9 +8,9 @@ import (
 	"larder/store/catalog"
 )
 
-// withoutExternal returns the matchers that the external labels of a block leave to be asked of its series, false if they already
-// exclude the block.
-func withoutExternal(ms []*labels.Matcher, external labels.Labels) ([]*labels.Matcher, bool) {
+// seriesMatchers returns the matchers that the series of a block must match: those of labels that
+// are not external labels of the block. It returns false if an external label does not match.
+func seriesMatchers(ms []*labels.Matcher, external labels.Labels) ([]*labels.Matcher, bool) {
 	var out []*labels.Matcher
 	for _, m := range ms {
 		v := external.Get(m.Name)
@@ -23,15 +23,16 @@ func withoutExternal(ms []*labels.Matcher, external labels.Labels) ([]*labels.Ma
 	return out, true
 }
 
-// externalWithout returns external without the named labels.
-func externalWithout(external labels.Labels, without []string) labels.Labels {
+// dropLabels returns external without the named labels.
+func dropLabels(external labels.Labels, without []string) labels.Labels {
 	if len(without) == 0 {
 		return external
 	}
 	return labels.NewBuilder(external).Del(without...).Labels()
 }
 
-// blockMatches reports whether a block's external labels and ULID match the block matchers of a request's hints.
+// blockMatches reports whether a block's external labels and ULID match the block matchers in a
+// request's hints.
 func blockMatches(b *catalog.Block, ms []*labels.Matcher) bool {
 	return !slices.ContainsFunc(ms, func(m *labels.Matcher) bool {
 		if m.Name == catalog.BlockIDLabel {

@@ -13,48 +13,53 @@ import (
 	"larder/store/storepb"
 )
 
-// requestHints is the hints of a request.
+// requestHints are the hints of a request.
 type requestHints interface {
 	proto.Message
 	GetBlockMatchers() []*storepb.LabelMatcher
 }
 
-// blockMatchers decodes the hints of a request, which may have none, into h, and translates their matchers. of names the request.
-func blockMatchers(
-	raw *anypb.Any, h requestHints, of string, held *matcher.Budget,
+// parseHints decodes the hints of a request into h, which stays empty without hints, and returns
+// their block matchers. kind names the request in errors. The budget holds what the hints need.
+func parseHints(
+	budget *matcher.Budget, raw *anypb.Any, h requestHints, kind string,
 ) (ms []*labels.Matcher, err error) {
 	if raw == nil {
 		return nil, nil
 	}
 	if err := storepb.UnmarshalHints(raw, h); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "unmarshal %s request hints: %s", of, matcher.Clip(err.Error()))
+		return nil, status.Errorf(codes.InvalidArgument,
+			"unmarshal %s request hints: %s", kind, matcher.Clip(err.Error()))
 	}
-	if err = held.ReserveHints(h, h.GetBlockMatchers()); err == nil {
-		ms, err = matcher.Parse(nil, held, h.GetBlockMatchers())
+	if err = budget.ReserveHints(h, h.GetBlockMatchers()); err == nil {
+		ms, err = matcher.Parse(nil, budget, h.GetBlockMatchers())
 	}
 	if err != nil {
-		return nil, refusal("translate request hints labels matchers: ", err)
+		return nil, requestError("translate request hints labels matchers: ", err)
 	}
 	return ms, nil
 }
 
-// maxNames is far beyond the replica labels and the labels of a query's grouping that there are; each name is looked at for every block.
+// maxNames bounds the lists of label names in a request. It is far beyond the replica labels of any
+// query and the labels that it groups by. Each name is looked up in every block.
 const maxNames = 1000
 
-// fewNames refuses a list of label names that means harm.
-func fewNames(field string, names []string) error {
+// checkNames rejects a list of too many label names.
+func checkNames(field string, names []string) error {
 	if len(names) > maxNames {
-		return status.Errorf(codes.InvalidArgument, "%d names in %s, more than %d", len(names), field, maxNames)
+		return status.Errorf(codes.InvalidArgument,
+			"%d names in %s, more than %d", len(names), field, maxNames)
 	}
 	return nil
 }
 
-// refusal is what the client gets for an error of translating its request, after what was translated.
-func refusal(what string, err error) error {
+// requestError returns the error of a request that could not be parsed, with prefix before its
+// text. Without a code of its own it is InvalidArgument.
+func requestError(prefix string, err error) error {
 	code := codes.InvalidArgument
-	var r interface{ GRPCStatus() *status.Status }
-	if errors.As(err, &r) {
-		code = r.GRPCStatus().Code()
+	var coded interface{ GRPCStatus() *status.Status }
+	if errors.As(err, &coded) {
+		code = coded.GRPCStatus().Code()
 	}
-	return status.Error(code, what+err.Error())
+	return status.Error(code, prefix+err.Error())
 }

@@ -43,17 +43,17 @@ type labelsMessage interface {
 	GetWithoutReplicaLabels() []string
 }
 
-// parseLabels checks a request but for its hints. What it holds is had from held.
-func (s *Server) parseLabels(req labelsMessage, held *matcher.Budget) (*labelQuery, error) {
+// parseLabels checks a request but for its hints. The budget holds what it needs.
+func (s *Server) parseLabels(req labelsMessage, budget *matcher.Budget) (*labelQuery, error) {
 	q := &labelQuery{minT: req.GetStart(), maxT: req.GetEnd(), without: req.GetWithoutReplicaLabels(), limit: int(req.GetLimit())}
-	err := held.ReserveMessage(req, req.GetMatchers(), q.without)
+	err := budget.ReserveMessage(req, req.GetMatchers(), q.without)
 	if err != nil {
-		return nil, refusal("", err)
+		return nil, requestError("", err)
 	}
-	if q.matchers, err = matcher.Parse(s.matchers, held, req.GetMatchers()); err != nil {
-		return nil, refusal("translate request labels matchers: ", err)
+	if q.matchers, err = matcher.Parse(s.matchers, budget, req.GetMatchers()); err != nil {
+		return nil, requestError("translate request labels matchers: ", err)
 	}
-	if err := fewNames("without_replica_labels", q.without); err != nil {
+	if err := checkNames("without_replica_labels", q.without); err != nil {
 		return nil, err
 	}
 	return q, nil
@@ -62,13 +62,15 @@ func (s *Server) parseLabels(req labelsMessage, held *matcher.Budget) (*labelQue
 // LabelNames implements storepb.StoreServer.
 func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
 	defer s.recovered(&err)
-	held := s.compiler.Open(ctx)
-	defer held.Close()
-	q, err := s.parseLabels(req, held)
+	budget := s.compiler.Open(ctx)
+	defer budget.Close()
+	q, err := s.parseLabels(req, budget)
 	if err != nil {
 		return nil, err
 	}
-	if q.blockMatchers, err = blockMatchers(req.Hints, &storepb.LabelNamesRequestHints{}, "label names", held); err != nil {
+	q.blockMatchers, err = parseHints(
+		budget, req.Hints, &storepb.LabelNamesRequestHints{}, "label names")
+	if err != nil {
 		return nil, err
 	}
 	if err := s.ready(); err != nil {
@@ -86,23 +88,25 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	if resp.Hints, err = anypb.New(hints); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal label names response hints: %v", err)
 	}
-	r.holdUntilSent(held, resp)
+	r.holdUntilSent(budget, resp)
 	return resp, nil
 }
 
 // LabelValues implements storepb.StoreServer.
 func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesRequest) (resp *storepb.LabelValuesResponse, err error) {
 	defer s.recovered(&err)
-	held := s.compiler.Open(ctx)
-	defer held.Close()
-	q, err := s.parseLabels(req, held)
+	budget := s.compiler.Open(ctx)
+	defer budget.Close()
+	q, err := s.parseLabels(req, budget)
 	if err != nil {
 		return nil, err
 	}
 	if slices.Contains(req.WithoutReplicaLabels, req.Label) {
 		return &storepb.LabelValuesResponse{}, nil
 	}
-	if q.blockMatchers, err = blockMatchers(req.Hints, &storepb.LabelValuesRequestHints{}, "label values", held); err != nil {
+	q.blockMatchers, err = parseHints(
+		budget, req.Hints, &storepb.LabelValuesRequestHints{}, "label values")
+	if err != nil {
 		return nil, err
 	}
 	if err := s.ready(); err != nil {
@@ -120,7 +124,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	if resp.Hints, err = anypb.New(hints); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal label values response hints: %v", err)
 	}
-	r.holdUntilSent(held, resp)
+	r.holdUntilSent(budget, resp)
 	return resp, nil
 }
 
@@ -130,13 +134,13 @@ const smallAnswer = 16 << 10
 
 // holdUntilSent keeps what an answer takes reserved until its client has read it: its text, decoded
 // and encoded.
-func (r *request) holdUntilSent(held *matcher.Budget, answer proto.Message) {
+func (r *request) holdUntilSent(budget *matcher.Budget, answer proto.Message) {
 	n := int64(proto.Size(answer))
 	if n < smallAnswer {
 		return
 	}
 	turn := r.turn
-	if held.UntilSent(turn.Close) {
+	if budget.UntilSent(turn.Close) {
 		turn.Release(turn.Bytes() - 2*n)
 		r.turn = nil
 	}
@@ -271,7 +275,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 		if b.MinTime > q.maxT || q.minT >= b.MaxTime || !blockMatches(b, q.blockMatchers) {
 			continue
 		}
-		ms, ok := withoutExternal(q.matchers, b.Labels)
+		ms, ok := seriesMatchers(q.matchers, b.Labels)
 		if !ok {
 			continue
 		}
@@ -298,7 +302,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 					return a.open(ctx, s, what)
 				}
 				a.plan, err = s.block(c.meta).Plan(ctx, what.matchers(c), block.PlanOptions{
-					External:  externalWithout(c.meta.Labels, q.without),
+					External:  dropLabels(c.meta.Labels, q.without),
 					Dropped:   q.without,
 					Sets:      block.SetsFound,
 					Unordered: true,
@@ -405,7 +409,9 @@ func (n *namesQuestion) header(_ context.Context, meta *catalog.Block, h *indexh
 	out.mu.Lock()
 	defer out.mu.Unlock()
 	names := slices.Clone(h.LabelNames())
-	externalWithout(meta.Labels, n.query.without).Range(func(l labels.Label) { names = append(names, l.Name) })
+	dropLabels(meta.Labels, n.query.without).Range(func(l labels.Label) {
+		names = append(names, l.Name)
+	})
 	for _, name := range names {
 		if err := out.add([]byte(name)); err != nil {
 			return n.fault(meta, err)

@@ -8,7 +8,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 
+	"larder/internal/intake"
 	"larder/store"
 	"larder/store/storepb"
 )
@@ -52,16 +54,46 @@ func TestListsOfARequestAreBounded(t *testing.T) {
 	}
 }
 
-// TestErrorsRepeatLittleOfARequest.
-func TestErrorsRepeatLittleOfARequest(t *testing.T) {
-	long := strings.Repeat("ä", 1_000_000)
-	s := store.New(store.Options{})
+// TestBadMatchersAreInvalidArguments: the errors repeat little of a long request.
+func TestBadMatchersAreInvalidArguments(t *testing.T) {
+	long := strings.Repeat("ä", 400_000)
+	s := store.New(store.Options{Messages: intake.NewAccount(4<<30, nil)})
+	const re = storepb.LabelMatcher_RE
 	for _, m := range []*storepb.LabelMatcher{
-		{Type: 99, Name: long}, {Type: storepb.LabelMatcher_RE, Name: long, Value: "("}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(" + long},
-		{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[" + long}, {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "[z-a" + long},
+		{Type: 99, Name: long},
+		{Type: re, Name: long, Value: "("},
+		{Type: re, Name: "pod", Value: "(" + long},
+		{Type: re, Name: "pod", Value: "[" + long},
+		{Type: re, Name: "pod", Value: "[z-a" + long},
 	} {
-		if _, err := s.LabelNames(context.Background(), &storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{m}}); err == nil || len(err.Error()) > 2000 {
-			t.Errorf("got an error of %d bytes", len(fmt.Sprint(err)))
+		req := &storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{m}}
+		_, err := s.LabelNames(t.Context(), req)
+		if status.Code(err) != codes.InvalidArgument || len(err.Error()) > 2000 {
+			t.Errorf("%.20s: got %.100v in %d bytes, want InvalidArgument in at most 2000",
+				m.Value, err, len(fmt.Sprint(err)))
+		}
+	}
+}
+
+// TestAnExpressionThatNeedsTooMuchMemory may be accepted by a larger process.
+func TestAnExpressionThatNeedsTooMuchMemory(t *testing.T) {
+	s := store.New(store.Options{Messages: intake.NewAccount(1<<20, nil)})
+	m := &storepb.LabelMatcher{
+		Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Repeat("a.", 10_000),
+	}
+	hints, err := anypb.New(&storepb.LabelNamesRequestHints{
+		BlockMatchers: []*storepb.LabelMatcher{m},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, req := range map[string]*storepb.LabelNamesRequest{
+		"matchers": {Matchers: []*storepb.LabelMatcher{m}}, "hints": {Hints: hints},
+	} {
+		_, err := s.LabelNames(t.Context(), req)
+		if status.Code(err) != codes.ResourceExhausted ||
+			!strings.Contains(err.Error(), "a quarter of --store.request-bytes") {
+			t.Errorf("%s: got %v, want ResourceExhausted that names the flag", what, err)
 		}
 	}
 }

@@ -50,30 +50,33 @@ type seriesQuery struct {
 	limit         int64
 }
 
-// parseSeries checks a request. What it holds is had from held.
-func (s *Server) parseSeries(req *storepb.SeriesRequest, held *matcher.Budget) (*seriesQuery, error) {
+// parseSeries checks a request. The budget holds what it needs.
+func (s *Server) parseSeries(
+	req *storepb.SeriesRequest, budget *matcher.Budget,
+) (*seriesQuery, error) {
 	q := &seriesQuery{req: req, without: req.WithoutReplicaLabels, limit: math.MaxInt64}
 	if req.Limit > 0 {
 		q.limit = req.Limit
 	}
 	q.minT, q.maxT = s.clamp(req.MinTime, req.MaxTime)
-	err := held.ReserveMessage(req, req.Matchers, req.WithoutReplicaLabels, req.ShardInfo.GetLabels())
+	err := budget.ReserveMessage(
+		req, req.Matchers, req.WithoutReplicaLabels, req.ShardInfo.GetLabels())
 	if err != nil {
-		return nil, refusal("", err)
+		return nil, requestError("", err)
 	}
-	if q.matchers, err = matcher.Parse(s.matchers, held, req.Matchers); err != nil {
-		return nil, refusal("", err)
+	if q.matchers, err = matcher.Parse(s.matchers, budget, req.Matchers); err != nil {
+		return nil, requestError("", err)
 	}
 	var h storepb.SeriesRequestHints
-	if q.blockMatchers, err = blockMatchers(req.Hints, &h, "series", held); err != nil {
+	if q.blockMatchers, err = parseHints(budget, req.Hints, &h, "series"); err != nil {
 		return nil, err
 	}
 	q.hints, q.queryStats = req.Hints != nil, h.EnableQueryStats
 	// After what Thanos refuses too: a request with both faults hears of the same one.
-	if err := fewNames("without_replica_labels", q.without); err != nil {
+	if err := checkNames("without_replica_labels", q.without); err != nil {
 		return nil, err
 	}
-	if err := fewNames("shard_info.labels", req.ShardInfo.GetLabels()); err != nil {
+	if err := checkNames("shard_info.labels", req.ShardInfo.GetLabels()); err != nil {
 		return nil, err
 	}
 	if sh := req.ShardInfo; sh.GetTotalShards() >= 1 && (sh.ShardIndex < 0 || sh.ShardIndex >= sh.TotalShards) {
@@ -86,9 +89,9 @@ func (s *Server) parseSeries(req *storepb.SeriesRequest, held *matcher.Budget) (
 // Series implements storepb.StoreServer.
 func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesServer) (err error) {
 	defer s.recovered(&err)
-	held := s.compiler.Open(stream.Context())
-	defer held.Close()
-	q, err := s.parseSeries(req, held)
+	budget := s.compiler.Open(stream.Context())
+	defer budget.Close()
+	q, err := s.parseSeries(req, budget)
 	if err != nil {
 		return err
 	}
@@ -190,11 +193,11 @@ func (q *seriesQuery) takesFor(b, old *catalog.Block) bool {
 	if b.Resolution != old.Resolution || !b.HasSourcesOf(old) || !blockMatches(b, q.blockMatchers) {
 		return false
 	}
-	if !labels.Equal(externalWithout(b.Labels, q.without), externalWithout(old.Labels, q.without)) {
+	if !labels.Equal(dropLabels(b.Labels, q.without), dropLabels(old.Labels, q.without)) {
 		return false
 	}
-	was, _ := withoutExternal(q.matchers, old.Labels)
-	is, ok := withoutExternal(q.matchers, b.Labels)
+	was, _ := seriesMatchers(q.matchers, old.Labels)
+	is, ok := seriesMatchers(q.matchers, b.Labels)
 	return ok && slices.Equal(is, was)
 }
 
@@ -276,14 +279,14 @@ func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 	}
 	if r.goesOnWith != nil {
 		for _, b := range r.goesOnWith {
-			ms, _ := withoutExternal(q.matchers, b.Labels)
+			ms, _ := seriesMatchers(q.matchers, b.Labels)
 			r.queried = append(r.queried, b)
 			out = append(out, chosen{meta: b, matchers: ms})
 		}
 		return out
 	}
 	for _, set := range view.Sets {
-		ms, ok := withoutExternal(q.matchers, set.Labels)
+		ms, ok := seriesMatchers(q.matchers, set.Labels)
 		if !ok {
 			continue
 		}
@@ -315,7 +318,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 			}
 			g.Go(contained(func() error {
 				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
-					External: externalWithout(c.meta.Labels, q.without),
+					External: dropLabels(c.meta.Labels, q.without),
 					Dropped:  q.without,
 					Sets:     block.SetsBuilt,
 					Anew:     anew,

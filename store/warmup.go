@@ -37,10 +37,10 @@ func (s *Server) Busy() bool { return s.admission.Busy() }
 // finished is false, without an error, where it had to make way: then it may be tried again, and what was read until then is kept. An error of
 // acct's Spend ends it; that is asked about postings after they have been read, for others may have joined in reading them.
 func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error) {
-	held := s.compiler.Open(ctx)
-	defer held.Close()
-	// Not from the cache: its metrics are about requests of clients.
-	matchers, err := matcher.Parse(nil, held, ms)
+	budget := s.compiler.Open(ctx)
+	defer budget.Close()
+	// Without the cache, because its metrics count requests of clients.
+	matchers, err := matcher.Parse(nil, budget, ms)
 	if err != nil {
 		return false, err
 	}
@@ -85,7 +85,7 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	// Without Spend: requests may share what planning reads, and its errors.
 	var planning pagecache.Account
 	plan, err := s.block(meta).Plan(ctx, matchers, block.PlanOptions{
-		External: externalWithout(meta.Labels, without), Dropped: without,
+		External: dropLabels(meta.Labels, without), Dropped: without,
 		// All of the block, for the caches know no time range; and so that a series set is built that a request would build at its second coming.
 		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
