@@ -39,7 +39,7 @@ func allAttacks() []attack {
 	}}}
 	return slices.Concat(none, messageAttacks(), streamAttacks(), bucketAttacks(), tenantAttacks(),
 		webAttacks(),
-		diskAttacks(), floodAttacks(), oldAttacks())
+		diskAttacks(), floodAttacks(), holdingAttacks(), oldAttacks())
 }
 
 // result is what came of an attack.
