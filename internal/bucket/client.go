@@ -24,17 +24,18 @@ import (
 	"larder/internal/telemetry"
 )
 
-// client is the client of the bucket, which is replaced when its credentials change. Former clients are left to the requests that use
-// them and are never closed: for most types there is nothing to close, and there are as many as rotations.
+// client forwards requests to the provider's current client, which replace exchanges when the
+// credentials change. Requests may still use a former client, so it is never closed. Most types
+// have nothing to close, and there is one former client per change of credentials.
 type client struct {
 	logger  *slog.Logger
-	conf    *Config // of the current client; belongs to whoever calls replace
+	conf    *Config // of the current client; used by replace only
 	current atomic.Pointer[objstore.Bucket]
 	hidden  atomic.Pointer[redaction.Document] // the secrets of the current client's configuration
 	// place is what errors name.
 	place struct{ bucket, endpoint string }
-	// answered says whether the bucket has answered anything; failure is what the last operation
-	// that failed came to.
+	// answered reports whether the bucket has answered any request. failure is the error of the
+	// last operation that failed.
 	answered atomic.Bool
 	failure  atomic.Pointer[error]
 }
@@ -71,17 +72,19 @@ func (c *client) connect(conf *Config) (objstore.Bucket, error) {
 	return b, nil
 }
 
-// tryTimeout bounds the request with which new credentials are tried.
+// tryTimeout bounds the listing that tests new credentials.
 const tryTimeout = 30 * time.Second
 
-// replace makes and tries a client by a configuration that differs in nothing but credentials. Whatever fails, the one in use stays. Calls
-// must not overlap.
+// replace builds a client from a configuration that differs in credentials only, tests it with a
+// listing, and makes it the current one. After an error the former client stays. Calls must not
+// overlap.
 func (c *client) replace(ctx context.Context, conf *Config) error {
 	if reflect.DeepEqual(c.conf, conf) {
 		return nil
 	}
 	if keys := changedKeys(c.conf, conf); len(keys) > 0 {
-		return fmt.Errorf("only credentials can change while larder runs: %s needs a restart", strings.Join(keys, ", "))
+		return fmt.Errorf("only credentials can change while larder runs: %s needs a restart",
+			strings.Join(keys, ", "))
 	}
 	next, err := c.connect(conf)
 	if err != nil {
@@ -90,7 +93,8 @@ func (c *client) replace(ctx context.Context, conf *Config) error {
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	found := errors.New("found")
-	if err := next.Iter(ctx, "", func(string) error { return found }); err != nil && !errors.Is(err, found) {
+	err = next.Iter(ctx, "", func(string) error { return found })
+	if err != nil && !errors.Is(err, found) {
 		return fmt.Errorf("the bucket cannot be listed with it: %w", err)
 	}
 	c.hide(conf)
@@ -99,20 +103,23 @@ func (c *client) replace(ctx context.Context, conf *Config) error {
 	return nil
 }
 
-// credentialKeys are the keys, of any type of object store, that say who reads the bucket and not where it is.
+// credentialKeys returns the keys, of all types of buckets, that authenticate larder. They do not
+// say where the bucket is.
 func credentialKeys() []string {
 	return []string{
 		"access_key", "secret_key", "session_token", // S3, BOS, OBS, COS
-		"service_account",                                                                       // GCS
-		"storage_account_key", "client_id", "client_secret", "az_tenant_id", "user_assigned_id", // AZURE
+		"service_account",                                                   // GCS
+		"storage_account_key", "client_id", "client_secret", "az_tenant_id", // AZURE
+		"user_assigned_id",                   // AZURE
 		"secret_id",                          // COS
 		"access_key_id", "access_key_secret", // ALIYUNOSS
-		"username", "password", "application_credential_id", "application_credential_name", "application_credential_secret", // SWIFT
+		"username", "password", "application_credential_id", // SWIFT
+		"application_credential_name", "application_credential_secret", // SWIFT
 		"user_ocid", "fingerprint", "privatekey", "passphrase", // OCI
 	}
 }
 
-// changedKeys names what differs between two configurations, credentials apart.
+// changedKeys returns the keys, except credentials, whose values differ between two configurations.
 func changedKeys(a, b *Config) []string {
 	keysOf := func(c *Config) map[string]any {
 		keys := map[string]any{"type": c.Type, "prefix": c.Prefix, "hedging_config": c.Hedging}
@@ -143,7 +150,7 @@ func changedKeys(a, b *Config) []string {
 	return slices.Sorted(maps.Keys(changed))
 }
 
-// hide has errors repeat no secret of a configuration.
+// hide makes redacted remove the secrets of a configuration from errors.
 func (c *client) hide(conf *Config) {
 	secrets := conf.hidden.Secrets()
 	c.hidden.Store(&secrets)
@@ -157,8 +164,10 @@ func (c *client) Close() error                   { return c.use().Close() }
 func (c *client) Name() string                   { return c.use().Name() }
 func (c *client) Provider() objstore.ObjProvider { return c.use().Provider() }
 
-func (c *client) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
-	var stopped error // by f, which is no error of the bucket
+func (c *client) Iter(
+	ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption,
+) error {
+	var stopped error // an error of f is not one of the bucket
 	err := c.use().Iter(ctx, dir, func(name string) error {
 		c.answered.Store(true)
 		stopped = f(name)
@@ -170,7 +179,10 @@ func (c *client) Iter(ctx context.Context, dir string, f func(string) error, opt
 	return c.told("list", dir, err)
 }
 
-func (c *client) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, opts ...objstore.IterOption) error {
+func (c *client) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	opts ...objstore.IterOption,
+) error {
 	var stopped error
 	err := c.use().IterWithAttributes(ctx, dir, func(a objstore.IterObjectAttributes) error {
 		c.answered.Store(true)
@@ -192,7 +204,9 @@ func (c *client) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return c.reads("read", name, r, err)
 }
 
-func (c *client) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (c *client) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	r, err := c.use().GetRange(ctx, name, off, length)
 	return c.reads("read a range of", name, r, err)
 }
@@ -205,12 +219,16 @@ func (c *client) Exists(ctx context.Context, name string) (bool, error) {
 func (c *client) IsObjNotFoundErr(err error) bool  { return c.use().IsObjNotFoundErr(err) }
 func (c *client) IsAccessDeniedErr(err error) bool { return c.use().IsAccessDeniedErr(err) }
 
-func (c *client) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
+func (c *client) Attributes(
+	ctx context.Context, name string,
+) (objstore.ObjectAttributes, error) {
 	a, err := c.use().Attributes(ctx, name)
 	return a, c.told("look at", name, err)
 }
 
-func (c *client) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
+func (c *client) Upload(
+	ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption,
+) error {
 	return c.told("write", name, c.use().Upload(ctx, name, r, opts...))
 }
 

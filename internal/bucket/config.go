@@ -23,19 +23,22 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// Config is Thanos's bucket.yml.
+// Config is the content of Thanos's bucket.yml. Parse makes it.
 type Config struct {
 	providers.BucketConfig `yaml:",inline"`
 	Hedging                Hedging `yaml:"hedging_config"`
-	// hidden are the values that no log line of the client and no error about the document repeats.
+	// hidden has the secrets of the document. Log lines of the client and errors about the document
+	// do not repeat them.
 	hidden redaction.Document
 }
 
-// Hedging has the keys and meanings that Thanos documents; there, the key stops the process.
+// Hedging has the keys that Thanos documents, with the same meaning. Thanos itself rejects the key.
 type Hedging struct {
-	Enabled  bool    `yaml:"enabled"`
-	UpTo     int     `yaml:"up_to"`    // requests besides the first
-	Quantile float64 `yaml:"quantile"` // of the first-byte times, after which another request starts
+	Enabled bool `yaml:"enabled"`
+	// UpTo is how many requests may follow the first.
+	UpTo int `yaml:"up_to"`
+	// Quantile of the times to the first byte is the delay before another request starts.
+	Quantile float64 `yaml:"quantile"`
 }
 
 // name returns the name of the bucket or container, "" for types without one.
@@ -52,7 +55,7 @@ func (c *Config) name() string {
 	return ""
 }
 
-// maxHedges is far beyond what helps: it tells a slip from a wish.
+// maxHedges is far more than is useful. A larger number is taken for a mistake.
 const maxHedges = 10
 
 func (c *Hedging) check() error {
@@ -65,8 +68,9 @@ func (c *Hedging) check() error {
 	return nil
 }
 
-// Parse reads {type, config, prefix, hedging_config}. It is decoded by the YAML library that the object store clients use:
-// what they take for a boolean, for instance, must stay one on the way to them.
+// Parse decodes a document {type, config, prefix, hedging_config} and checks its keys and the name
+// of the bucket. It uses the YAML library of the object store clients, so that a value such as yes
+// has the same type for larder and for the client.
 func Parse(b []byte) (*Config, error) {
 	conf := &Config{
 		Hedging: Hedging{UpTo: 3, Quantile: 0.95}, hidden: redaction.NewDocument(b),
@@ -82,15 +86,14 @@ func Parse(b []byte) (*Config, error) {
 	}
 	if inner, ok := conf.Config.(map[any]any); ok {
 		if strings.EqualFold(string(conf.Type), string(objstore.AZURE)) {
-			// Else the client asks for the container when it is made, and makes it where it is missing: larder writes nothing, and starts
-			// without its bucket.
+			// Otherwise the client looks for the container on creation and creates a missing one.
+			// larder starts without its bucket and writes nothing.
 			inner["storage_create_container"] = false
 		}
 		oneRetrier(conf.Type, inner)
 	}
 	if keys := clientConfig(conf.Type); keys != nil {
-		// Some clients let unknown keys pass, and the others count the lines of what they are
-		// given.
+		// Some clients accept unknown keys. Others report lines of the inner document only.
 		inner, err := yaml.Marshal(conf.Config)
 		if err != nil {
 			return nil, err
@@ -106,7 +109,7 @@ func Parse(b []byte) (*Config, error) {
 }
 
 // oneRetrier disables the retries of a client whose configuration does not ask for them.
-// internal/bucket/retry repeats requests instead, within a budget of the process. It must see each
+// internal/bucket/retry repeats requests instead, within the budget of the bucket. It must see each
 // refusal, because it lowers the number of concurrent reads by them.
 func oneRetrier(kind objstore.ObjProvider, conf map[any]any) {
 	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
@@ -117,15 +120,16 @@ func oneRetrier(kind objstore.ObjProvider, conf map[any]any) {
 	if _, given := conf["max_retries"]; given {
 		return
 	}
-	conf["max_retries"] = 1 // of S3, GCS and COS, that is how many requests there are in all
-	if region, _ := conf["region"].(string); region == "" && strings.EqualFold(string(kind), string(objstore.S3)) {
-		// The first one may find out that the bucket is in another region.
+	conf["max_retries"] = 1 // S3, GCS and COS count the first request
+	isS3 := strings.EqualFold(string(kind), string(objstore.S3))
+	if region, _ := conf["region"].(string); region == "" && isS3 {
+		// The first request may find out that the bucket is in another region.
 		conf["max_retries"] = 2
 	}
 }
 
-// clientConfig returns what the client of a type decodes its configuration into, nil for a type
-// that is not known.
+// clientConfig returns a value of the type that a provider's client decodes its configuration into.
+// It is nil for an unknown type of bucket.
 func clientConfig(kind objstore.ObjProvider) any {
 	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
 	case objstore.FILESYSTEM:
@@ -152,7 +156,7 @@ func clientConfig(kind objstore.ObjProvider) any {
 	return nil
 }
 
-// Shape is what the document of a bucket is decoded into.
+// Shape describes the document of a bucket of a type, for errors about its keys.
 func Shape(kind objstore.ObjProvider) yamldoc.Shape {
 	return yamldoc.Shape{Of: Config{}, Parts: map[string]any{"config": clientConfig(kind)}}
 }

@@ -1,9 +1,9 @@
 // Package bucket opens the object store client of larder as one stack.
 //
-// Open builds the client of a provider from Thanos's bucket.yml. The stack adds what all reads need:
-// verified listings, errors that name the bucket, hedged reads, metrics and retries. A read that
-// fails because of a transport fault is repeated here, so that one budget bounds all retries at a
-// bucket. The credentials of a stack can change while it is in use.
+// Open builds the client of a provider from Thanos's bucket.yml. The stack adds what all reads
+// need: verified listings, errors that name the bucket, hedged reads, metrics and retries. A read
+// that fails because of a transport fault is repeated here, so that one budget bounds all retries
+// at a bucket. The credentials of a stack can change while it is in use.
 //
 // # The layers of the stack
 //
@@ -23,13 +23,14 @@
 //
 // A Stack owns the current client of the provider and the secrets of its configuration. Former
 // clients belong to the requests that still use them. retry and hedge own their buffers and bound
-// them. fileBucket holds the entries of at most 16384 names of a folder for each level of a listing.
+// them. A listing of a FILESYSTEM bucket holds at most 16384 entries of a folder for each level of
+// folders.
 //
 // # Locks
 //
-// filePlaces.mu guards the running calls of a FILESYSTEM bucket. No call runs under it, and no other
-// lock is taken under it. The current client is an atomic pointer. docs/locks.md has the locks of
-// the layers below.
+// filePlaces.mu guards the running calls of a FILESYSTEM bucket. No call runs under it, and no
+// other lock is taken under it. The current client is an atomic pointer. docs/locks.md has the
+// locks of the layers below.
 //
 // # Accepted risks
 //

@@ -10,7 +10,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// opError says which bucket, where, and what was asked of it.
+// opError is the error of an operation. It names the bucket, its endpoint, the operation and the
+// object.
 type opError struct {
 	bucket, endpoint, operation, object string
 	err                                 error
@@ -21,20 +22,20 @@ func (e *opError) Error() string {
 	if e.object != "" {
 		object = " " + e.object
 	}
-	return fmt.Sprintf("bucket %q at %s: %s%s: %v", e.bucket, e.endpoint, e.operation, object, e.err)
+	return fmt.Sprintf("bucket %q at %s: %s%s: %v",
+		e.bucket, e.endpoint, e.operation, object, e.err)
 }
 
 func (e *opError) Unwrap() error { return e.err }
 
-// Cause is how the object store clients find their own errors.
+// Cause returns the wrapped error. The object store clients find their own errors by it.
 func (e *opError) Cause() error { return e.err }
 
-// told notes that the bucket answered or did not, and returns the error of an operation with what
-// it was about. That an object is missing is an answer, which callers expect.
+// told records whether the bucket has answered, and wraps the error of an operation in an opError.
+// The error for a missing object is an answer that callers expect; it is not wrapped.
 //
-// Clients put the URL of a request into their errors, and a shared access signature stands in its
-// query. Therefore errors are redacted here: they reach the log, pages, spans and clients of the
-// StoreAPI.
+// Errors of clients contain the URL of the request, whose query may have a shared access signature.
+// They reach the log, pages, spans and clients of the StoreAPI. Therefore told redacts them.
 func (c *client) told(operation, object string, err error) error {
 	if err == nil || c.use().IsObjNotFoundErr(err) {
 		c.answered.Store(true)
@@ -43,13 +44,15 @@ func (c *client) told(operation, object string, err error) error {
 	if err = c.redacted(err); errors.Is(err, context.Canceled) {
 		return err
 	}
-	bucket, endpoint := c.place.bucket, c.place.endpoint
-	err = &opError{bucket: bucket, endpoint: endpoint, operation: operation, object: object, err: err}
+	err = &opError{
+		bucket: c.place.bucket, endpoint: c.place.endpoint,
+		operation: operation, object: object, err: err,
+	}
 	c.failure.Store(&err)
 	return err
 }
 
-// body is what a client returns to read from. Its errors are those of requests, too.
+// body is the body of an answer. It redacts errors of reads.
 type body struct {
 	io.ReadCloser
 	c *client
@@ -63,11 +66,10 @@ func (b body) Read(p []byte) (int, error) {
 	return n, b.c.redacted(err)
 }
 
-// ObjectSize is the size of what is read, where the client knows it.
+// ObjectSize returns the size of the body if the provider's client knows it.
 func (b body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.ReadCloser) }
 
-// reads returns what a client returned to read from, and its error, both with what they tell
-// redacted.
+// reads wraps the body and the error that the provider's client returned for a read.
 func (c *client) reads(
 	operation, object string, r io.ReadCloser, err error,
 ) (io.ReadCloser, error) {
@@ -78,15 +80,15 @@ func (c *client) reads(
 	return body{r, c}, nil
 }
 
-// redacted returns an error without what may be a secret. Of a client that was replaced since, it
-// knows the shapes of secrets, not their values.
+// redacted removes secrets from an error. Secrets of a client that was replaced meanwhile are found
+// by their shape only, not by their value.
 func (c *client) redacted(err error) error { return c.hidden.Load().Error(err) }
 
-// silence is how long a start waits for the bucket before it says that there is no answer.
+// silence is how long larder waits for a first answer of the bucket before it logs a warning.
 const silence = 2 * time.Second
 
-// reportSilence says that the bucket has not answered since the start. The first sync goes on
-// trying, and reports only when it gives up.
+// reportSilence logs a warning if the bucket has not answered since the start. The first sync
+// retries meanwhile, and reports an error only when it gives up.
 func (c *client) reportSilence(ctx context.Context) {
 	wait := time.NewTimer(silence)
 	defer wait.Stop()

@@ -34,7 +34,7 @@ type fileBucket struct {
 	places *filePlaces
 }
 
-// withFiles wraps the client of FILESYSTEM, and returns any other as it is.
+// withFiles wraps the client of a FILESYSTEM bucket. It returns clients of other types unchanged.
 func withFiles(b objstore.Bucket, conf *Config) objstore.Bucket {
 	inner, ok := conf.Config.(map[any]any)
 	if !ok || !strings.EqualFold(string(conf.Type), string(objstore.FILESYSTEM)) {

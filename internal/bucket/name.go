@@ -13,15 +13,17 @@ import (
 )
 
 var (
-	s3Name    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:_-]{1,61}[A-Za-z0-9]$`) // what the client takes: not all stores keep Amazon's rules
+	// s3Name matches names that the client accepts. Some stores allow more than Amazon's rules.
+	s3Name    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.:_-]{1,61}[A-Za-z0-9]$`)
 	gcsName   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$`)
 	azureName = regexp.MustCompile(`^([a-z0-9](-?[a-z0-9]){2,62}|\$root|\$web|\$logs)$`)
 )
 
-// bucketKey is the key that names the bucket, "" for types that have another idea of it.
+// bucketKey returns the key whose value names the bucket, "" for an unknown type.
 func (c *Config) bucketKey() string {
 	switch objstore.ObjProvider(strings.ToUpper(string(c.Type))) {
-	case objstore.S3, objstore.GCS, objstore.COS, objstore.OBS, objstore.BOS, objstore.OCI, objstore.ALIYUNOSS:
+	case objstore.S3, objstore.GCS, objstore.COS, objstore.OBS, objstore.BOS, objstore.OCI,
+		objstore.ALIYUNOSS:
 		return "bucket"
 	case objstore.AZURE:
 		return "container"
@@ -39,11 +41,11 @@ func (c *Config) text(key string) string {
 	return s
 }
 
-// checkName refuses a name that no bucket of the type can have. One that is missing is left to the
-// client, which knows other ways to name it.
+// checkName rejects a name that no bucket of the type can have. It accepts a missing name, because
+// some clients have other sources for it.
 //
-// A name is told by metrics and pages. Therefore a document, or an address with a password, is
-// refused in its place. The paths of FILESYSTEM and prefixes may hold an @ by themselves.
+// Metrics and pages show the name. Therefore checkName rejects a document, or an address with a
+// password, in its place. Directories of FILESYSTEM and prefixes may contain an @.
 func (c *Config) checkName() error {
 	if !redaction.Path(c.Prefix) {
 		return errors.New("prefix: the value is no prefix, but a document or an address")
@@ -59,16 +61,22 @@ func (c *Config) checkName() error {
 	rule := ""
 	switch objstore.ObjProvider(strings.ToUpper(string(c.Type))) {
 	case objstore.S3:
-		if _, err := netip.ParseAddr(name); err == nil || !s3Name.MatchString(name) || strings.Contains(name, "..") || strings.Contains(name, ".-") || strings.Contains(name, "-.") {
-			rule = "S3 names are 3 to 63 letters, digits, dots, hyphens and underscores, begin and end with a letter or digit, and are no address"
+		_, err := netip.ParseAddr(name)
+		if err == nil || !s3Name.MatchString(name) || strings.Contains(name, "..") ||
+			strings.Contains(name, ".-") || strings.Contains(name, "-.") {
+			rule = "S3 names are 3 to 63 letters, digits, dots, hyphens and underscores, " +
+				"begin and end with a letter or digit, and are no address"
 		}
 	case objstore.GCS:
-		if !gcsName.MatchString(name) || strings.Contains(name, "..") || strings.HasPrefix(name, "goog") || len(name) > 63 && !strings.Contains(name, ".") {
-			rule = "GCS names are 3 to 63 lower-case letters, digits, dots, hyphens and underscores, begin and end with a letter or digit, and not with goog"
+		if !gcsName.MatchString(name) || strings.Contains(name, "..") ||
+			strings.HasPrefix(name, "goog") || len(name) > 63 && !strings.Contains(name, ".") {
+			rule = "GCS names are 3 to 63 lower-case letters, digits, dots, hyphens and " +
+				"underscores, begin and end with a letter or digit, and not with goog"
 		}
 	case objstore.AZURE:
 		if !azureName.MatchString(name) || len(name) > 63 {
-			rule = "Azure's containers have 3 to 63 lower-case letters, digits and single hyphens, and begin and end with a letter or digit"
+			rule = "Azure's containers have 3 to 63 lower-case letters, digits and single " +
+				"hyphens, and begin and end with a letter or digit"
 		}
 	}
 	if rule == "" {
@@ -77,7 +85,7 @@ func (c *Config) checkName() error {
 	return fmt.Errorf("config.%s: %q cannot exist: %s", key, name, rule)
 }
 
-// where names the bucket and its endpoint, for errors and the log.
+// where returns the bucket and its endpoint for errors and the log, without secrets.
 func (c *Config) where() (bucket, endpoint string) {
 	bucket = c.text(c.bucketKey())
 	for _, key := range []string{"endpoint", "auth_url", "region"} {

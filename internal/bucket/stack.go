@@ -19,9 +19,10 @@ type Options struct {
 	// WholeBytes bounds the memory of all objects that are read to their end before their first
 	// byte is delivered.
 	WholeBytes int64
-	// Beside is an open stack with the same Registerer, nil if there is none. The metrics of the new
-	// stack then have another value of the label bucket, even if both stacks read folders of one
-	// bucket. Its hedges and retries are not counted.
+	// Beside is an open stack with the same Registerer, nil if there is none. The metrics of the
+	// new stack then have another value of the label bucket, even if both stacks read folders of
+	// one bucket. Its hedges and retries are not counted, because their metrics have no such label
+	// and no query waits for its reads.
 	Beside *Stack
 
 	Logger     *slog.Logger

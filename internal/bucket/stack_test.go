@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,7 +36,8 @@ func open(t *testing.T, yaml string) (*Stack, *prometheus.Registry) {
 	return b, reg
 }
 
-// TestPrefix: every operation stays below the prefix, however many slashes surround it, with hedging and without.
+// TestPrefix: every operation stays below the prefix, with any number of slashes around it, with
+// and without hedging.
 func TestPrefix(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
@@ -149,7 +151,59 @@ thanos_objstore_bucket_operations_total{bucket=%[1]q,operation="upload"} 0
 	}
 }
 
-// TestOtherProviders: each takes all keys that it documents, and starts without reaching its bucket where its client allows that.
+// TestStacksBesideEachOther: two stacks over one folder share a registerer, and the label bucket
+// tells their metrics apart.
+func TestStacksBesideEachOther(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "o"), []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	yaml := fmt.Sprintf("{type: FILESYSTEM, config: {directory: %q}, "+
+		"hedging_config: {enabled: true}}", dir)
+	first, reg := open(t, yaml)
+	conf, err := Parse([]byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Open(conf, Options{
+		Slots: first.slots, WholeBytes: 1 << 20, Beside: first,
+		Logger: slog.New(slog.DiscardHandler), Registerer: reg,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if ok, err := second.Exists(t.Context(), "o"); !ok || err != nil {
+			t.Fatalf("the object exists: %v, %v", ok, err)
+		}
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "thanos_objstore_bucket_operations_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			name := ""
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "bucket" {
+					name = l.GetValue()
+				}
+			}
+			got[name] += m.GetCounter().GetValue()
+		}
+	}
+	want := map[string]float64{first.Name(): 0, first.Name() + " (parquet)": 3}
+	if !maps.Equal(got, want) {
+		t.Errorf("operations by bucket: %v, want %v", got, want)
+	}
+}
+
+// TestOtherProviders: each provider accepts all keys that it documents. Its stack opens without a
+// request to the bucket if the client allows that.
 func TestOtherProviders(t *testing.T) {
 	for _, yaml := range []string{
 		`{type: COS, config: {bucket: b, region: ap-guangzhou, app_id: "1250000000", endpoint: "", secret_key: k, secret_id: i, max_retries: 1, http_config: {idle_conn_timeout: 1m30s, insecure_skip_verify: false}}}`,

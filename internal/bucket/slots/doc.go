@@ -7,11 +7,12 @@
 // request adds 1/limit back, so that as many answers as there are slots add
 // about one, up to the maximum.
 //
-// # Who takes a slot
+// # Which callers take a slot
 //
-// Whoever reads the bucket, once per read: pagecache for its flights, hedge for
-// an extra request (only a spare one), and through Bound everybody else: builds
-// of index headers, the catalog's sync, listings. So one number bounds them all.
+// Every read of the bucket takes one slot. pagecache takes it for a flight, and
+// hedge tries to get a spare one for an extra request. Bound takes it for all
+// other callers: builds of index headers, the catalog's sync, listings. One
+// number therefore bounds them all.
 //
 // INVARIANT: nothing that holds a slot waits for another slot, or for anything
 // that waits for one. A read that waits for its next attempt rests: its slot
