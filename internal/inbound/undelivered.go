@@ -147,7 +147,7 @@ func (r *Requests) look() {
 	}
 	for r.unsent > r.opts.Unsent {
 		worst := r.most(func(o *connRequests) int64 { return o.unsent })
-		if len(worst.tails) == 1 && worst.unsent == r.unsent {
+		if worst == nil || len(worst.tails) <= 1 && worst.unsent == r.unsent {
 			break // the only answer may be as large as it is
 		}
 		losers = append(losers, r.lose(worst))
