@@ -1,0 +1,247 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"larder/store/block"
+	"larder/store/storepb"
+)
+
+// sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
+func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []*block.Plan) ([]*source, error) {
+	sources := make([]*source, len(plans))
+	for i, p := range plans {
+		opts := block.StreamOptions{
+			MinTime: q.minT, MaxTime: q.maxT,
+			SkipChunks: q.req.SkipChunks,
+			RunBytes:   streamBytes(len(plans)),
+			Account:    &r.seriesPages,
+			OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
+			OnChunks:   func(n int) error { return r.chunks.Reserve(uint64(n)) },
+			Leave:      r.leave(),
+		}
+		if m := q.req.ShardInfo.Matcher(); m != nil {
+			opts.Keep = m.Matches
+		}
+		sources[i] = &source{
+			stream: p.Stream(ctx, opts),
+			chunks: p.Block().ChunkReader(&r.chunkPages, r.leave()),
+		}
+	}
+	g := errgroup.Group{}
+	g.SetLimit(blockConcurrency)
+	for _, src := range sources {
+		g.Go(contained(src.next))
+	}
+	return sources, g.Wait()
+}
+
+// sendSeries merges the series of plans and sends them, window by window: while one is encoded and sent, the next one's chunks are
+// fetched.
+func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter) (err error) {
+	windowBytes := s.windowBytes(q, plans)
+	frames := q.frameBytes(plans, guessedLabels)
+	if err := r.settle(planBytes(plans) + windowBytes + frames); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	var sources []*source
+	defer func() {
+		cancel()
+		for i, src := range sources {
+			if src == nil {
+				continue
+			}
+			src.stream.Close()
+			if err == nil && src.stream.Stats().Matched == 0 {
+				plans[i].CameToNothing()
+			}
+			r.noteSource(src)
+		}
+	}()
+	err = r.stage(stageSeries, "bucket_store_first_series", func(context.Context) error {
+		var err error
+		sources, err = s.sources(ctx, r, q, plans)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+
+	p := &pipeline{server: s, request: r, query: q, plans: plans, sources: sources, merge: newMerge(sources), granted: windowBytes, frames: frames}
+	if p.left = q.limit - w.Stats().Series; p.left < q.limit {
+		p.after = r.lastSeries
+	}
+	produced := make(chan *window)
+	w.Expect(min(p.left, postings(plans)))
+	p.free = make(chan *window, 2)
+	p.free <- &window{}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := contained(func() error { p.run(ctx, produced); return nil })(); err != nil {
+			select {
+			case produced <- &window{err: err}:
+			case <-ctx.Done():
+			}
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+
+	enc := newEncoder(sources, q.req.Aggregates, s.noteBadChunk)
+	for {
+		var win *window
+		select {
+		case win = <-produced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		n, err := r.sendWindow(ctx, enc, win, w)
+		if n > 0 {
+			r.lastSeries = append(r.lastSeries[:0], win.series[n-1].labels...)
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(win.err, errMergeDone):
+			return nil
+		case win.err != nil:
+			return win.err
+		}
+		p.free <- win
+	}
+}
+
+// sendWindow encodes and sends the series of win. It returns how many it wrote.
+func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *storepb.FrameWriter) (int, error) {
+	lo := 0
+	for i := range win.series {
+		ws := &win.series[i]
+		chunks, err := enc.series(ctx, win, ws, win.chunks[lo:ws.chunkEnd])
+		if err != nil {
+			return i, err
+		}
+		lo = ws.chunkEnd
+		before := w.ChunkBytes()
+		if err := w.WriteSeries(ws.labels, chunks); err != nil {
+			return i, err
+		}
+		if len(chunks) > 0 {
+			r.sentSizes.add(w.ChunkBytes() - before)
+		}
+	}
+	return len(win.series), nil
+}
+
+// pipeline is the producing side of a Series answer: it merges series into windows and fetches their chunks. Windows go round: the
+// consumer puts one into free when it is sent. There is one at first, and a second, the look-ahead, once there is room for it.
+type pipeline struct {
+	server  *Server
+	request *request
+	query   *seriesQuery
+	plans   []*block.Plan
+	sources []*source
+	merge   *merge
+	free    chan *window
+	left    int64  // how many series may still be sent
+	after   []byte // the series up to this one are sent already; nil for none
+	granted int64  // how many bytes a window may hold
+	frames  int64  // how many bytes frames may hold
+	excess  int64  // by how much the largest window so far went beyond that, reserved too
+}
+
+// run produces windows until the merge ends or fails; the last window says so in its err.
+func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
+	r := p.request
+	var (
+		windows = int64(1)
+		target  = min(firstWindowBytes, max(p.granted, 1))
+		density windowDensity
+	)
+	for {
+		var win *window
+		select {
+		case win = <-p.free:
+		case <-ctx.Done():
+			return
+		}
+		r.giveBack(win.reset(len(p.sources)))
+		win.grow(&density, target)
+		err := contained(func() error {
+			start := time.Now()
+			if p.after != nil {
+				if err := p.merge.skip(ctx, p.after); err != nil {
+					return err
+				}
+				p.after = nil
+			}
+			p.left -= win.fill(ctx, p.merge, target, p.server.opts.ChunkPageBytes, p.left, p.query.req.SkipChunks)
+			if err := p.admit(win, windows); err != nil {
+				return err
+			}
+			if win.err == nil && p.left <= 0 {
+				win.err = errMergeDone
+			}
+			r.addStage(stageSeries, time.Since(start))
+			start = time.Now()
+			defer func() { r.addStage(stageChunks, time.Since(start)) }()
+			return win.fetch(ctx, p.sources)
+		})()
+		if err != nil {
+			// Its chunks are not all there: none of its series is sent.
+			win.series, win.err = win.series[:0], err
+		}
+		last := win.err != nil
+		density = win.density()
+		select {
+		case produced <- win:
+		case <-ctx.Done():
+			return
+		}
+		if last {
+			return
+		}
+		if windows == 1 && r.tryGrow(p.granted+p.excess) {
+			windows = 2
+			p.free <- &window{}
+		}
+		// A window larger than what was reserved needs leave first: look-ahead never waits for memory.
+		if target = min(2*target, maxWindowBytes); target > p.granted {
+			if r.tryGrow(windows * (target - p.granted)) {
+				p.granted = target
+			} else {
+				target = p.granted
+			}
+		}
+	}
+}
+
+// admit reserves what a window holds beyond what it was granted: the last series of a window may go beyond, and one with very many chunks
+// far beyond; and what frames of its series hold whose labels are longer than was expected.
+func (p *pipeline) admit(win *window, windows int64) error {
+	if win.longest > guessedLabels {
+		// The labels sent last are remembered, too.
+		if more := p.query.frameBytes(p.plans, win.longest) + win.longest - p.frames; more > 0 {
+			if err := p.request.grow(more); err != nil {
+				return fmt.Errorf("frames of series with %d bytes of labels: %w", win.longest, err)
+			}
+			p.frames += more
+		}
+	}
+	over := win.bytes - p.granted
+	if over <= max(p.excess, windowSlack) {
+		return nil
+	}
+	if err := p.request.grow(windows * (over - p.excess)); err != nil {
+		return fmt.Errorf("a window of %d bytes of chunks: %w", win.bytes, err)
+	}
+	p.excess = over
+	return nil
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"golang.org/x/sync/errgroup"
+
+	"larder/store/block"
+	"larder/store/catalog"
+)
+
+// blockConcurrency is how many blocks of a request are worked on side by side.
+const blockConcurrency = 32
+
+// chosen is a block that a request has to look at, and the matchers that its external labels leave.
+type chosen struct {
+	meta     *catalog.Block
+	matchers []*labels.Matcher
+}
+
+// chooseSeries picks the blocks of a Series request: by resolution within each external label set, or those that an answer which has begun goes
+// on with.
+func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
+	var out []chosen
+	var blocks []*catalog.Block
+	if q.minT > q.maxT {
+		return nil
+	}
+	if r.goesOnWith != nil {
+		for _, b := range r.goesOnWith {
+			ms, _ := seriesMatchers(q.matchers, b.Labels)
+			r.queried = append(r.queried, b)
+			out = append(out, chosen{meta: b, matchers: ms})
+		}
+		return out
+	}
+	for _, set := range view.Sets {
+		ms, ok := seriesMatchers(q.matchers, set.Labels)
+		if !ok {
+			continue
+		}
+		blocks = view.Choose(set, q.minT, q.maxT, q.req.MaxResolutionWindow, blocks[:0])
+		for _, b := range blocks {
+			if !blockMatches(b, q.blockMatchers) {
+				continue
+			}
+			r.queried = append(r.queried, b)
+			out = append(out, chosen{meta: b, matchers: ms})
+		}
+	}
+	return out
+}
+
+// planSeries finds the postings of every chosen block, side by side. The plans that it returns must be closed, on an error too.
+func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*block.Plan, error) {
+	blocks := r.chooseSeries(q, view)
+	plans := make([]*block.Plan, len(blocks))
+	anew := r.anew
+	r.anew = true
+	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(blockConcurrency)
+		for i, c := range blocks {
+			if len(c.matchers) == 0 {
+				// The contract: a request whose matchers are all about external labels gets nothing.
+				continue
+			}
+			g.Go(contained(func() error {
+				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
+					External: dropLabels(c.meta.Labels, q.without),
+					Dropped:  q.without,
+					Sets:     block.SetsBuilt,
+					Anew:     anew,
+					MinTime:  q.minT, MaxTime: q.maxT,
+					Account:  &r.postings,
+					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+					Hold:     r.plan,
+				})
+				if err != nil {
+					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
+				}
+				plans[i] = plan
+				return nil
+			}))
+		}
+		return g.Wait()
+	})
+	if err == nil {
+		r.record(q, blocks)
+	}
+	out := plans[:0]
+	for _, p := range plans {
+		if p == nil {
+			continue
+		}
+		r.notePlan(p)
+		if p.Postings() == 0 {
+			r.emptyBlocks++
+			p.Close()
+			continue
+		}
+		out = append(out, p)
+	}
+	r.blocksQueried = len(blocks)
+	return out, err
+}
+
+// record tells the recorder what was asked of which blocks: those of one external label set have their matchers in common.
+func (r *request) record(q *seriesQuery, blocks []chosen) {
+	rec := r.server.opts.Recorder
+	if rec == nil {
+		return
+	}
+	for from := 0; from < len(blocks); {
+		ms := blocks[from].matchers
+		to := from + 1
+		for to < len(blocks) && len(ms) > 0 && len(blocks[to].matchers) == len(ms) && &blocks[to].matchers[0] == &ms[0] {
+			to++
+		}
+		if len(ms) > 0 {
+			// INVARIANT: blocks and queried go side by side.
+			rec.Note(r.queried[from:to], ms, q.without)
+		}
+		from = to
+	}
+}
