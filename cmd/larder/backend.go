@@ -16,6 +16,7 @@ import (
 	"larder/internal/bucket"
 	"larder/internal/bucket/retry"
 	"larder/internal/bucket/slots"
+	"larder/internal/config"
 	"larder/internal/datadir"
 	"larder/internal/intake"
 	"larder/internal/localfs"
@@ -87,11 +88,11 @@ func openBackend(conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg p
 }
 
 func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace.TracerProvider) error {
-	conf, m := b.conf, &b.conf.memory
+	conf, m := b.conf, &b.conf.caches.Memory
 	reads := slots.New(slots.Options{Registerer: reg})
 	var err error
 	b.blocks, err = bucket.Open(conf.bucket, bucket.Options{
-		Slots: reads, WholeBytes: m.wholes(), Logger: b.logger, Registerer: reg,
+		Slots: reads, WholeBytes: m.Wholes(), Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
 		return conf.objstoreYAML.wrap(err)
@@ -117,7 +118,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
 		Dir: headersDir, Hold: hold, Bucket: bound,
-		MaxOpenBytes: m.headers, BlockCacheBytes: orNone(m.kept[headerBlocks]), BuildBytes: m.builds,
+		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.Kept[config.HeaderBlocks]), BuildBytes: m.Builds,
 		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency, Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,
 		Logger: b.logger, Registerer: reg,
 	})
@@ -127,7 +128,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.onClose(b.headers.Close)
 
 	pages := pagecache.Options{
-		Slots: reads, MaxInFlightBytes: m.inFlight, Logger: b.logger, Registerer: reg,
+		Slots: reads, MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
 	}
 	index, err := b.openIndexCache(b.blocks, pages)
 	if err != nil {
@@ -142,7 +143,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		Bucket: bound, BucketName: b.blocks.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
 		Parquet: converted, Dir: files, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
-		DocumentBytes: m.documents - 2*m.wholes(),
+		DocumentBytes: m.Documents - 2*m.Wholes(),
 		MinTime:       conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
 		Opened: b.opened, OnChange: b.viewChanged,
@@ -153,19 +154,19 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.onClose(b.catalog.Close)
 
-	b.messages = intake.NewAccount(m.texts(), reg)
+	b.messages = intake.NewAccount(m.Texts(), reg)
 	b.irregular = irregular.Open(irregular.Options{Dir: files, Hold: hold, Logger: b.logger, Registerer: reg})
 	b.onClose(b.irregular.Close)
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound}, Sizes: b.catalog,
-			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular, Expansions: block.NewExpansions(m.expansions(), reg),
+			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular, Expansions: block.NewExpansions(m.Expansions(), reg),
 		},
-		ChunkPageBytes:   conf.memory.page[chunkPages].bytes,
+		ChunkPageBytes:   conf.caches.Memory.Page[config.ChunkPages].Bytes,
 		Gate:             conf.gate,
 		Matchers:         conf.matcherCacheSize,
-		Allowance:        admission.AllowanceOptions{Bytes: m.requests.bytes - m.expansions() - m.texts()},
+		Allowance:        admission.AllowanceOptions{Bytes: m.Requests.Bytes - m.Expansions() - m.Texts()},
 		Messages:         b.messages,
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,
@@ -216,7 +217,7 @@ func (b *backend) openParquet(
 	}
 	var err error
 	b.parquet, err = bucket.Open(conf, bucket.Options{
-		Slots: reads, WholeBytes: b.conf.memory.wholes(), Beside: b.blocks,
+		Slots: reads, WholeBytes: b.conf.caches.Memory.Wholes(), Beside: b.blocks,
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
@@ -234,7 +235,7 @@ func (b *backend) openParquet(
 func (b *backend) services() services {
 	return services{
 		store: b.server, info: b.server,
-		messages: b.messages, incomplete: b.conf.memory.incomplete(), unsent: b.conf.memory.texts(),
+		messages: b.messages, incomplete: b.conf.caches.Memory.Incomplete(), unsent: b.conf.caches.Memory.Texts(),
 	}
 }
 

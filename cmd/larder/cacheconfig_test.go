@@ -2,9 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"os"
-	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,8 +9,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"larder/internal/config"
 	"larder/internal/memcached"
 )
+
+const mib = int64(1 << 20)
 
 // loadedFlags parses a command line and loads its documents.
 func loadedFlags(t *testing.T, args ...string) (*storeConfig, error) {
@@ -36,13 +36,13 @@ func TestCacheConfig(t *testing.T) {
 			t.Errorf("%q: %v", args, err)
 			return
 		}
-		got := result{c.memory.index.bytes, c.memory.chunks.bytes, c.memory.page[chunkPages].bytes}
+		got := result{c.caches.Memory.Index.Bytes, c.caches.Memory.Chunks.Bytes, c.caches.Memory.Page[config.ChunkPages].Bytes}
 		if got != want {
 			t.Errorf("%q: got %+v, want %+v", args, got, want)
 		}
 		var said []string
-		for _, n := range c.notes {
-			said = append(said, strings.TrimSpace(n.flag+" "+n.key))
+		for _, n := range c.caches.Notes {
+			said = append(said, strings.TrimSpace(n.Flag+" "+n.Key))
 		}
 		if s := strings.Join(said, ", "); s != notes {
 			t.Errorf("%q:\ngot notes %s\nwant      %s", args, s, notes)
@@ -120,15 +120,15 @@ func TestMemcachedConfig(t *testing.T) {
 			if want.MaxItemSize == 0 {
 				want.MaxItemSize = mib
 			}
-			if diff := cmp.Diff(want, conf.indexRemote.options, cmpopts.IgnoreTypes(&tls.Config{})); diff != "" {
+			if diff := cmp.Diff(want, conf.caches.IndexRemote.Options, cmpopts.IgnoreTypes(&tls.Config{})); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", c.document, diff)
 			}
-			if got := conf.memory.indexWrites; got.bytes != writes || got.given != (writes > 0) {
+			if got := conf.caches.Memory.IndexWrites; got.Bytes != writes || got.Given != (writes > 0) {
 				t.Errorf("%s: got %+v for writes, want %d", c.document, got, writes)
 			}
 			var said []string
-			for _, n := range conf.notes {
-				said = append(said, strings.TrimPrefix(n.key, c.prefix))
+			for _, n := range conf.caches.Notes {
+				said = append(said, strings.TrimPrefix(n.Key, c.prefix))
 			}
 			if s := strings.Join(said, " "); s != notes {
 				t.Errorf("%s:\ngot notes %s\nwant      %s", c.document, s, notes)
@@ -174,29 +174,29 @@ func TestMemcachedTakesTheCachesPlace(t *testing.T) {
 			t.Errorf("%q: %v", args, err)
 			return
 		}
-		ttl := func(r *memcachedConfig, writes *amount) time.Duration {
+		ttl := func(r *config.Memcached, writes *config.Amount) time.Duration {
 			if (r == nil) != (writes == nil) {
 				t.Errorf("%q: memcached without memory for writes, or the other way round", args)
 			}
 			if r == nil {
 				return -1
 			}
-			return r.options.TTL
+			return r.Options.TTL
 		}
-		if a, b := ttl(c.indexRemote, c.memory.indexWrites), ttl(c.chunkRemote, c.memory.chunkWrites); a != indexTTL || b != chunkTTL {
+		if a, b := ttl(c.caches.IndexRemote, c.caches.Memory.IndexWrites), ttl(c.caches.ChunkRemote, c.caches.Memory.ChunkWrites); a != indexTTL || b != chunkTTL {
 			t.Errorf("%q: got TTLs %v and %v, want %v and %v", args, a, b, indexTTL, chunkTTL)
 		}
 		var kindsOff, said []string
-		for k := range kinds {
+		for k := range config.Kinds {
 			switch {
-			case c.withoutKinds[k]:
+			case c.caches.Without[k]:
 				kindsOff = append(kindsOff, k.String()+":nowhere")
-			case c.memory.off[k]:
+			case c.caches.Memory.Off[k]:
 				kindsOff = append(kindsOff, k.String())
 			}
 		}
-		for _, n := range c.notes {
-			said = append(said, strings.TrimSpace(n.flag+" "+n.key))
+		for _, n := range c.caches.Notes {
+			said = append(said, strings.TrimSpace(n.Flag+" "+n.Key))
 		}
 		if got := strings.Join(kindsOff, " "); got != off {
 			t.Errorf("%q: got %q not in memory, want %q", args, got, off)
@@ -236,22 +236,6 @@ func TestMemcachedTakesTheCachesPlace(t *testing.T) {
 	f(0, none, "index_pages:nowhere expanded_postings series_sets:nowhere", "", index+"{type: MEMCACHED, enabled_items: [ExpandedPostings], config: "+servers+"}")
 	f(0, none, "index_pages expanded_postings:nowhere series_sets:nowhere", "--index-cache.config enabled_items, --index-cache.postings-size, --index-cache.series-size",
 		index+"{type: MEMCACHED, enabled_items: [Postings], config: "+servers+"}", "--index-cache.postings-size=1MB", "--index-cache.series-size=1MB")
-}
-
-// TestCacheKeysAreWrittenDown: docs/compatibility.md says of every key by its name what becomes of it.
-func TestCacheKeysAreWrittenDown(t *testing.T) {
-	doc, err := os.ReadFile("../../docs/compatibility.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, document := range []any{indexCacheDoc{}, bucketCacheDoc{}, inMemoryDoc{}, tieredDoc{}, memcachedDoc{}} {
-		for _, f := range reflect.VisibleFields(reflect.TypeOf(document)) {
-			key := f.Tag.Get("yaml")
-			if !regexp.MustCompile("`(config\\.)?" + key + "`").Match(doc) {
-				t.Errorf("docs/compatibility.md does not have %s of %T", key, document)
-			}
-		}
-	}
 }
 
 // TestBadCacheConfig: what is wrong in a document is said in one line that names the key and, where there is one, what to write instead.
@@ -344,22 +328,6 @@ func TestBadCacheConfig(t *testing.T) {
 	}
 }
 
-func TestNearestPageSize(t *testing.T) {
-	f := func(n, want int64) {
-		t.Helper()
-		if got := nearestPageSize(n); got != want {
-			t.Errorf("%d: got %d, want %d", n, got, want)
-		}
-	}
-	f(1, 1<<10)
-	f(1<<10, 1<<10)
-	f(1535, 1<<10)
-	f(1536, 2<<10)
-	f(16000, 16<<10)
-	f(1<<20, 1<<20)
-	f(1<<62, 1<<20)
-}
-
 // TestMemoryNamesTheDocument: what is too much for the memory limit is named where it was given.
 func TestMemoryNamesTheDocument(t *testing.T) {
 	c, err := loadedFlags(t, "--index-cache.config={type: IN-MEMORY, config: {max_size: 2GB}}",
@@ -367,7 +335,7 @@ func TestMemoryNamesTheDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = c.memory.fit(1 << 30)
+	_, err = c.caches.Memory.Fit(1 << 30)
 	if want := "--index-cache.config max_size 2GiB, --store.caching-bucket.config max_size 1GiB, at least 16MiB for requests"; err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want a refusal with %q", err, want)
 	}

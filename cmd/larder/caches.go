@@ -9,22 +9,23 @@ import (
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bytecache"
+	"larder/internal/config"
 	"larder/internal/memcached"
 	"larder/internal/pagecache"
 )
 
 // openIndexCache opens the index cache and, below it, its memcached.
 func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Options) (*indexcache.Cache, error) {
-	m := &b.conf.memory
+	m := &b.conf.caches.Memory
 	reader := new(atomic.Pointer[pagecache.Reader])
-	remote, err := b.openMemcached("index-cache", b.conf.indexRemote, m.indexWrites, reader, pages.Registerer)
+	remote, err := b.openMemcached("index-cache", b.conf.caches.IndexRemote, m.IndexWrites, reader, pages.Registerer)
 	if err != nil {
 		return nil, b.conf.indexCacheYAML.wrap(err)
 	}
-	pages.PageSize = int(m.page[indexPages].bytes)
+	pages.PageSize = int(m.Page[config.IndexPages].Bytes)
 	c := indexcache.New(bucket, indexcache.Options{
-		MaxBytes: orNone(m.kept[indexPages]), PostingsBytes: orNone(m.kept[expandedPostings]), SeriesSetBytes: orNone(m.kept[seriesSets]),
-		NoPages: b.conf.withoutKinds[indexPages], NoPostings: b.conf.withoutKinds[expandedPostings],
+		MaxBytes: orNone(m.Kept[config.IndexPages]), PostingsBytes: orNone(m.Kept[config.ExpandedPostings]), SeriesSetBytes: orNone(m.Kept[config.SeriesSets]),
+		NoPages: b.conf.caches.Without[config.IndexPages], NoPostings: b.conf.caches.Without[config.ExpandedPostings],
 		Remote: remote, Pages: pages,
 	})
 	reader.Store(c.Reader)
@@ -34,14 +35,14 @@ func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Option
 
 // openChunkCache opens the cache of chunks and, below it, its memcached.
 func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Options) (*chunkcache.Cache, error) {
-	m := &b.conf.memory
+	m := &b.conf.caches.Memory
 	reader := new(atomic.Pointer[pagecache.Reader])
-	remote, err := b.openMemcached("caching-bucket", b.conf.chunkRemote, m.chunkWrites, reader, pages.Registerer)
+	remote, err := b.openMemcached("caching-bucket", b.conf.caches.ChunkRemote, m.ChunkWrites, reader, pages.Registerer)
 	if err != nil {
 		return nil, b.conf.bucketCacheYAML.wrap(err)
 	}
-	pages.PageSize = int(m.page[chunkPages].bytes)
-	c := chunkcache.New(bucket, chunkcache.Options{MaxBytes: orNone(m.kept[chunkPages]), Remote: remote, Pages: pages})
+	pages.PageSize = int(m.Page[config.ChunkPages].Bytes)
+	c := chunkcache.New(bucket, chunkcache.Options{MaxBytes: orNone(m.Kept[config.ChunkPages]), Remote: remote, Pages: pages})
 	reader.Store(c.Reader)
 	b.onClose(c.Close)
 	return c, nil
@@ -49,13 +50,13 @@ func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Option
 
 // openMemcached opens a client that is closed after the cache over it; nil without a configuration. What reads the bucket where the
 // client finds nothing, once there is one, tells it how long that takes.
-func (b *backend) openMemcached(name string, conf *memcachedConfig, writes *amount, reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer) (bytecache.Remote, error) {
+func (b *backend) openMemcached(name string, conf *config.Memcached, writes *config.Amount, reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer) (bytecache.Remote, error) {
 	if conf == nil {
 		return nil, nil
 	}
-	o := conf.options
+	o := conf.Options
 	o.Name, o.Logger, o.Registerer = name, b.logger, reg
-	o.MaxAsyncBufferBytes = max(writes.bytes, 1) // 0 would be the client's default
+	o.MaxAsyncBufferBytes = max(writes.Bytes, 1) // 0 would be the client's default
 	o.FirstByte = func() time.Duration {
 		if r := reader.Load(); r != nil {
 			return r.FirstByteP95()
@@ -64,7 +65,7 @@ func (b *backend) openMemcached(name string, conf *memcachedConfig, writes *amou
 	}
 	client, err := memcached.New(o)
 	if err != nil {
-		return nil, conf.wrap(err)
+		return nil, conf.Wrap(err)
 	}
 	b.onClose(client.Close)
 	return client, nil

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/prometheus/model/relabel"
 
 	"larder/internal/bucket"
+	"larder/internal/config"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
 	"larder/store/admission"
@@ -32,7 +33,7 @@ type storeConfig struct {
 	cacheIndexHeader bool
 	waitHeaders      time.Duration
 	headerIdle       time.Duration
-	memory           memoryConfig
+	caches           config.Caches
 
 	seriesLimit, samplesLimit uint64
 	bytesLimit                int64
@@ -63,16 +64,12 @@ type storeConfig struct {
 	shown func() map[string]string
 
 	// What load has read and checked.
-	// withoutKinds are the kinds that are not kept anywhere.
-	withoutKinds             [kinds]bool
-	indexRemote, chunkRemote *memcachedConfig // nil for none
-	notes                    []note
-	bucket                   *bucket.Config
-	parquet                  *bucket.Config // nil for none
-	relabel                  []*relabel.Config
-	tracing                  []byte
-	tenantLimits             tenantLimits
-	namedTenants             int
+	bucket       *bucket.Config
+	parquet      *bucket.Config // nil for none
+	relabel      []*relabel.Config
+	tracing      []byte
+	tenantLimits tenantLimits
+	namedTenants int
 	// relabelText is what relabel was read from.
 	relabelText []byte
 	requestLog  *requestlog.Config
@@ -132,26 +129,26 @@ func (c *storeConfig) storageFlags(f flagger) {
 }
 
 func (c *storeConfig) cacheFlags(f flagger) {
-	m := &c.memory
-	memoryFlag := func(name, help, def string, a *amount, parse func(string) (int64, error)) {
-		a.from = "--" + name
-		clause := flag(f, name, help, def, &a.bytes, parse).IsSetByUser(&a.given)
+	m := &c.caches.Memory
+	memoryFlag := func(name, help, def string, a *config.Amount, parse func(string) (int64, error)) {
+		a.From = "--" + name
+		clause := flag(f, name, help, def, &a.Bytes, parse).IsSetByUser(&a.Given)
 		if def == "" {
 			clause.PlaceHolder("SIZE")
 		}
 	}
 	memoryFlag("cache-size", "Memory for all caches together: 30 % for the index cache, 62 % for chunk pages, 8 % for blocks of index headers. "+
-		"What is given for one of them counts first, and the others share the rest.", "", &m.total, size)
+		"What is given for one of them counts first, and the others share the rest.", "", &m.Total, config.ParseSize)
 	memoryFlag("index-cache-size", "Memory for index pages (60 %), series sets (30 %) and expanded postings (10 %). Does not count when --index-cache.config is given, "+
-		"which has a size of its own.", "250MB", &m.index, size)
-	memoryFlag("index-cache.postings-size", "Memory for expanded postings, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.postings, size)
-	memoryFlag("index-cache.series-size", "Memory for series sets, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.series, size)
+		"which has a size of its own.", "250MB", &m.Index, config.ParseSize)
+	memoryFlag("index-cache.postings-size", "Memory for expanded postings, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.Postings, config.ParseSize)
+	memoryFlag("index-cache.series-size", "Memory for series sets, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.Series, config.ParseSize)
 	contentFlags(f, &c.indexCacheYAML, "index-cache.config", "configures the index cache, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
-	memoryFlag("chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.chunks, size)
+	memoryFlag("chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.Chunks, config.ParseSize)
 	memoryFlag("store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
-		"", &m.requests, positive(size))
-	memoryFlag("index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.page[indexPages], pageSize)
-	memoryFlag("chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.page[chunkPages], pageSize)
+		"", &m.Requests, positive(config.ParseSize))
+	memoryFlag("index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.Page[config.IndexPages], config.ParsePageSize)
+	memoryFlag("chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.Page[config.ChunkPages], config.ParsePageSize)
 	hiddenContentFlags(f, &c.bucketCacheYAML, "store.caching-bucket.config", "configures the cache of chunks, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
 	flag(f, "matcher-cache-size", "Number of compiled regular expressions of requests that are kept. 0 = none.", "0", &c.matcherCacheSize, integer(0))
 }
@@ -160,7 +157,7 @@ func (c *storeConfig) limitFlags(f flagger) {
 	flag(f, "store.limits.request-series", "Maximum series of a Series request; more is an error. 0 = no limit.", "0", &c.seriesLimit, count)
 	flag(f, "store.limits.request-samples", "Maximum samples of a Series request, counted as 120 per chunk; more is an error. 0 = no limit.", "0", &c.samplesLimit, count)
 	flag(f, "store.grpc.downloaded-bytes-limit", "Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
-		"0", &c.bytesLimit, size)
+		"0", &c.bytesLimit, config.ParseSize)
 	contentFlags(f, &c.limitsYAML, "store.limits.config", "gives tenants limits and weights of their own: keys default and tenants.")
 	flag(f, "store.metrics.tenants", "Maximum number of tenants that metrics name, the largest of late; those in --store.limits.config come on top. "+
 		"All others are counted as tenant other. 0 = none is named.", "3", &c.namedTenants, between(0, 1000))

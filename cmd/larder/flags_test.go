@@ -32,7 +32,7 @@ func TestDefaults(t *testing.T) {
 	f("grpc-server-tls-min-version", c.grpc.tls.minVersion, "1.3")
 	f("data-dir", c.dataDir, "./data")
 	f("cache-index-header", c.cacheIndexHeader, true)
-	f("index-cache-size", c.memory.index.bytes, int64(250<<20))
+	f("index-cache-size", c.caches.Memory.Index.Bytes, int64(250<<20))
 	f("store.limits.request-series", c.seriesLimit, uint64(0))
 	f("store.limits.request-samples", c.samplesLimit, uint64(0))
 	f("store.grpc.downloaded-bytes-limit", c.bytesLimit, int64(0))
@@ -120,7 +120,7 @@ func TestThanosCommandLine(t *testing.T) {
 	f("prefix", c.bucket.Prefix, "a/b")
 	f("bucket", conf["bucket"], "blocks")
 	f("insecure", conf["insecure"], true) // YAML 1.1, as Thanos reads it
-	f("index cache", c.memory.index.bytes, int64(2<<30))
+	f("index cache", c.caches.Memory.Index.Bytes, int64(2<<30))
 	f("series limit", c.seriesLimit, uint64(1000))
 	f("samples limit", c.samplesLimit, uint64(1200000))
 	f("bytes limit", c.bytesLimit, int64(1<<10))
@@ -130,8 +130,8 @@ func TestThanosCommandLine(t *testing.T) {
 	f("deletion marks", c.deletionMarksDelay, 24*time.Hour)
 	// What has no effect, or another name, is said once, and only what was given.
 	var said []string
-	for _, n := range c.notes {
-		said = append(said, n.msg+": "+n.flag)
+	for _, n := range c.caches.Notes {
+		said = append(said, n.Msg+": "+n.Flag)
 	}
 	f("notes", strings.Join(said, "\n"), strings.Join([]string{
 		"flag accepted without effect: --chunk-pool-size",
@@ -170,7 +170,7 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	f("--matcher-cache-size=7", func(c *storeConfig) any { return c.shown()["grpc-server-tls-ciphers"] }, "")
 
 	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
-	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.memory.index.bytes} }, [2]int64{3, 1 << 30})
+	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.caches.Memory.Index.Bytes} }, [2]int64{3, 1 << 30})
 
 	// Both names of a limit: the last one given counts.
 	c, err := parseStore("--objstore.config=x", "--store.limits.request-series=5", "--store.grpc.touched-series-limit=7")

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/common/version"
 	"google.golang.org/grpc/encoding/gzip"
 
+	"larder/internal/config"
 	"larder/internal/datadir"
 	"larder/internal/inbound"
 	"larder/internal/intake"
@@ -68,8 +69,8 @@ func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 
 func (g *gateway) open() (err error) {
 	conf := g.conf
-	limit, limitErr := memoryLimit(conf.autoMemLimit, conf.autoMemLimitRatio)
-	scaled, err := conf.memory.fit(limit)
+	limit, limitErr := config.MemoryLimit(conf.autoMemLimit, conf.autoMemLimitRatio)
+	scaled, err := conf.caches.Memory.Fit(limit)
 	if err != nil {
 		return err
 	}
@@ -101,10 +102,10 @@ func (g *gateway) open() (err error) {
 	if limitErr != nil {
 		g.logger.Warn("the container's memory limit is not known", "err", limitErr)
 	}
-	conf.memory.log(g.logger, limit, scaled)
-	conf.memory.warnAboveMachine(g.logger, limit, machineMemory())
-	for _, n := range conf.notes {
-		n.log(g.logger)
+	conf.caches.Memory.Log(g.logger, limit, scaled)
+	conf.caches.Memory.WarnAboveMachine(g.logger, limit, config.MachineMemory())
+	for _, n := range conf.caches.Notes {
+		n.Log(g.logger)
 	}
 	if dir != nil {
 		dir.Report(g.logger)

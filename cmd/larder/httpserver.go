@@ -36,8 +36,12 @@ type httpServer struct {
 // serveHTTP makes the HTTP servers and takes their ports.
 func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metrics) error {
 	conf := &g.conf.web
+	var allowances []web.Allowance
+	for _, f := range g.conf.caches.Memory.Figures() {
+		allowances = append(allowances, web.Allowance(f))
+	}
 	o := web.Options{
-		Allowances: g.conf.memory.figures(),
+		Allowances: allowances,
 		Probe:      g.probe, Gatherer: reg,
 		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
 		AllowedHosts: conf.allowedHosts, OwnHosts: g.conf.ownHosts(),

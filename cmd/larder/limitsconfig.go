@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v2"
 
+	"larder/internal/config"
 	"larder/internal/yamldoc"
 	"larder/store/admission"
 )
@@ -88,12 +89,12 @@ func (d *limitsOfDoc) over(base admission.LimitOptions) (admission.LimitOptions,
 	if d.RequestSamples != nil {
 		o.Samples = *d.RequestSamples
 	}
-	n, err := yamlSize("downloaded_bytes", d.DownloadedBytes)
-	if err != nil {
-		return o, err
-	}
-	if n != nil {
-		o.Bytes = uint64(*n)
+	if d.DownloadedBytes != nil {
+		n, err := config.ParseSize(*d.DownloadedBytes)
+		if err != nil {
+			return o, fmt.Errorf("downloaded_bytes: %w", err)
+		}
+		o.Bytes = uint64(n)
 	}
 	if d.MaxConcurrent != nil {
 		if o.MaxConcurrent = *d.MaxConcurrent; o.MaxConcurrent < 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"larder/internal/bucket"
+	"larder/internal/config"
 	"larder/internal/requestlog"
 	"larder/store/catalog"
 )
@@ -86,16 +87,37 @@ func (c *storeConfig) load(now time.Time) error {
 func (c *storeConfig) noteFlags() {
 	for _, ig := range ignored() {
 		if *c.withoutEffect[ig.name] {
-			c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--" + ig.name, why: ig.why})
+			c.caches.Notes = append(c.caches.Notes, config.Note{Msg: config.NoEffect, Flag: "--" + ig.name, Why: ig.why})
 		}
 	}
 	if t := c.grpc.tls; len(t.ciphers) > 0 && t.minVersion == "1.3" {
-		c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--grpc-server-tls-ciphers",
-			why: "the cipher suites of TLS 1.3 are fixed, and --grpc-server-tls-min-version allows nothing older"})
+		c.caches.Notes = append(c.caches.Notes, config.Note{Msg: config.NoEffect, Flag: "--grpc-server-tls-ciphers",
+			Why: "the cipher suites of TLS 1.3 are fixed, and --grpc-server-tls-min-version allows nothing older"})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.old)) {
 		if *c.old[name] {
-			c.notes = append(c.notes, note{msg: noteDeprecated, flag: "--" + name, why: "use --" + deprecated()[name]})
+			c.caches.Notes = append(c.caches.Notes, config.Note{Msg: config.Deprecated, Flag: "--" + name, Why: "use --" + deprecated()[name]})
 		}
 	}
+}
+
+// loadCaches reads both documents of caches and settles what counts beside flags.
+func (c *storeConfig) loadCaches(now time.Time) error {
+	c.caches.LeaveOut()
+	for _, document := range []struct {
+		yaml *content
+		use  func(flag string, b []byte, now time.Time) error
+	}{{&c.indexCacheYAML, c.caches.UseIndexCache}, {&c.bucketCacheYAML, c.caches.UseBucketCache}} {
+		b, err := document.yaml.read()
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			continue
+		}
+		if err := document.use(document.yaml.flag(), b, now); err != nil {
+			return document.yaml.wrap(err)
+		}
+	}
+	return nil
 }

@@ -23,6 +23,8 @@ import (
 
 	"larder/internal/bucket"
 	"larder/internal/clienttls"
+	"larder/internal/config"
+	"larder/internal/yamldoc"
 )
 
 // document is a configuration document of a test: what it is decoded into, and what it needs to be
@@ -65,16 +67,21 @@ func documents() map[string]document {
 		}
 	}
 	memcached := map[string]any{"addresses": []any{"127.0.0.1:1"}}
-	for flag, of := range map[string]any{"index-cache.config": indexCacheDoc{},
-		"store.caching-bucket.config": bucketCacheDoc{}} {
-		docs[flag+" IN-MEMORY"] = document{flag, of, map[string]any{"config": inMemoryDoc{}},
-			map[string]any{"type": cacheInMemory}}
-		docs[flag+" MEMCACHED"] = document{flag, of, map[string]any{"config": memcachedDoc{}},
-			map[string]any{"type": cacheMemcached, "config": memcached}}
-		docs[flag+" TIERED"] = document{
-			flag, of, map[string]any{"config": tieredDoc{}, "config.in_memory": inMemoryDoc{},
-				"config.memcached": memcachedDoc{}},
-			map[string]any{"type": cacheTiered, "config": map[string]any{"memcached": memcached}},
+	for flag, shape := range map[string]func(string) yamldoc.Shape{
+		"index-cache.config":          config.IndexCacheShape,
+		"store.caching-bucket.config": config.BucketCacheShape,
+	} {
+		for kind, conf := range map[string]map[string]any{
+			"IN-MEMORY": nil,
+			"MEMCACHED": memcached,
+			"TIERED":    {"memcached": memcached},
+		} {
+			base := map[string]any{"type": kind}
+			if conf != nil {
+				base["config"] = conf
+			}
+			shape := shape(kind)
+			docs[flag+" "+kind] = document{flag, shape.Of, shape.Parts, base}
 		}
 	}
 	docs["limits"] = document{"store.limits.config", limitsDoc{}, nil, nil}

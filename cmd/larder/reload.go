@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"larder/internal/bucket"
+	"larder/internal/config"
 	"larder/internal/reload"
 	"larder/internal/requestlog"
 	"larder/store/catalog"
@@ -35,12 +36,12 @@ func (g *gateway) reloadable() []reload.Unit {
 	for _, m := range []struct {
 		kind   string
 		yaml   content
-		remote *memcachedConfig
-	}{{"index-cache-tls", conf.indexCacheYAML, conf.indexRemote}, {"caching-bucket-tls", conf.bucketCacheYAML, conf.chunkRemote}} {
-		if m.remote != nil && m.remote.certificate != nil {
+		remote *config.Memcached
+	}{{"index-cache-tls", conf.indexCacheYAML, conf.caches.IndexRemote}, {"caching-bucket-tls", conf.bucketCacheYAML, conf.caches.ChunkRemote}} {
+		if m.remote != nil && m.remote.Certificate != nil {
 			add(m.kind, func(context.Context) error {
-				return m.yaml.wrap(m.remote.wrapTLS(m.remote.certificate.Reload(time.Now())))
-			}, m.remote.certificate.Files()...)
+				return m.yaml.wrap(m.remote.WrapTLS(m.remote.Certificate.Reload(time.Now())))
+			}, m.remote.Certificate.Files()...)
 		}
 	}
 	if c := conf.requestLogYAML; c.path != "" {

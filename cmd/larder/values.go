@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/alecthomas/units"
 	"github.com/prometheus/common/model"
 
 	"larder/internal/redaction"
@@ -165,21 +164,6 @@ func ratio(s string) (float64, error) {
 	return r, nil
 }
 
-// size reads bytes as Thanos does, where 1KB and 1KiB are the same, and a plain number too.
-func size(s string) (int64, error) {
-	n, err := units.ParseBase2Bytes(s)
-	if plain, perr := strconv.ParseInt(s, 10, 64); perr == nil {
-		n, err = units.Base2Bytes(plain), nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a size such as 250MB or 2GiB", s)
-	}
-	if n < 0 {
-		return 0, fmt.Errorf("%q is negative", s)
-	}
-	return int64(n), nil
-}
-
 // goDuration reads Go's syntax (1h30m), promDuration Prometheus's (1d, 2w): Thanos has some flags of either kind.
 func goDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
@@ -206,17 +190,4 @@ func positive[T ~int64](parse func(string) (T, error)) func(string) (T, error) {
 		}
 		return v, err
 	}
-}
-
-const (
-	minPageSize = 1 << 10
-	maxPageSize = 1 << 20
-)
-
-func pageSize(s string) (int64, error) {
-	n, err := size(s)
-	if err == nil && (n < minPageSize || n > maxPageSize || n&(n-1) != 0) {
-		err = fmt.Errorf("%q is not a power of two from 1KB to 1MB", s)
-	}
-	return n, err
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/internal/config"
 	"larder/internal/localfs"
 	"larder/store/warm"
 )
@@ -20,7 +21,7 @@ func (c *warmConfig) flags(f flagger) {
 	flag(f, "warm.max-time", "For how long after a start, and for a block that replaces others, caches are warmed by what was asked before. Blocks that are "+
 		"replaced are kept that much longer at most. 0 = caches are not warmed.", "2m", &c.maxTime, goDuration)
 	flag(f, "warm.max-bytes", "How many bytes of index this goes through at most, and never more than half of the memory for index pages. 0 = caches are not warmed.",
-		"128MB", &c.maxBytes, size)
+		"128MB", &c.maxBytes, config.ParseSize)
 }
 
 // openWarmer makes the warmer. dir is where it keeps what was asked, none for nowhere, and hold what it

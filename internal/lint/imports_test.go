@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"store/catalog"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
-	{"internal/web", "benchmarks", "internal/bucket"},
+	{"internal/web", "benchmarks", "internal/bucket", "internal/config"},
 	{"cmd"},
 }
 
@@ -50,6 +50,7 @@ var narrower = map[string][]string{
 	"internal/disktest":   {},
 	"internal/loopback":   {},
 	"internal/web":        {"internal/panics", "internal/telemetry"},
+	"internal/config":     {"internal/clienttls", "internal/memcached", "internal/yamldoc"},
 	"store/admission":     {"internal/inbound"},
 	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
 	"store/matcher":       {"internal/intake", "store/storepb"},
@@ -166,6 +167,10 @@ func TestImportRuleBites(t *testing.T) {
 	f("store", "internal/bucket", true, false)
 	f("internal/bucket", "store/catalog", true, false)
 	f("internal/bucket/retry", "internal/bucket", false, false)
+	f("cmd/larder", "internal/config", false, true)
+	f("store", "internal/config", true, false)
+	f("internal/config", "store/admission", false, false)
+	f("internal/config", "internal/web", false, false)
 }
 
 // banned are imports from outside that have one place, or none. A folder in except stands for what is in it too.
@@ -185,6 +190,7 @@ var banned = []struct {
 	{path: "github.com/maypok86/otter", except: []string{"benchmarks/eviction"}, why: "it is what ristretto is compared with, and no part of larder"},
 	{path: "github.com/bradfitz/gomemcache", except: []string{"internal/memcached"}, why: "its traps are closed in one place"},
 	{path: "github.com/go-kit/log", except: []string{"internal/telemetry", "interop"}, tests: true, why: "logs are log/slog; the object store clients get an adapter"},
+	{path: "github.com/alecthomas/kingpin", except: []string{"cmd", "benchmarks", "interop"}, why: "flags belong to commands: packages take values"},
 	{path: "google.golang.org/grpc/experimental", except: []string{"cmd"}, why: "it changes the whole process"},
 	{path: "go.opentelemetry.io/otel/sdk", except: []string{"internal/telemetry"}, tests: true, why: "packages use the trace API; what records is set up once"},
 	{path: "github.com/pkg/errors", why: "errors are wrapped with %w"},

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"cmp"
@@ -12,17 +12,17 @@ import (
 	"larder/internal/memcached"
 )
 
-// memcachedConfig is what a document says of a memcached.
-type memcachedConfig struct {
+// Memcached is what a document says of a memcached.
+type Memcached struct {
 	place string // in the document, for errors
-	// options are those that the document gives; where it says nothing they are zero.
-	options memcached.Options
+	// Options are those that the document gives; where it says nothing they are zero.
+	Options memcached.Options
 	// tls is nil for plain text.
 	tls *clienttls.Config
-	// certificate is shown to the servers, nil for none.
-	certificate *clienttls.Certificate
+	// Certificate is shown to the servers, nil for none.
+	Certificate *clienttls.Certificate
 	// writes is the memory for values that wait to be written.
-	writes amount
+	writes Amount
 }
 
 // itemOverhead is what a page has with it at most, as memcached counts: its key, and what ours and memcached's header take.
@@ -65,31 +65,31 @@ func (s *cacheSettings) memcached(flag, place, prefix string, config any) error 
 	if err := nested(place, config, &doc); err != nil {
 		return err
 	}
-	s.remote = &memcachedConfig{place: place, writes: amount{from: flag + " " + prefix + "max_async_buffer_bytes"}}
+	s.remote = &Memcached{place: place, writes: Amount{From: flag + " " + prefix + "max_async_buffer_bytes"}}
 	err := s.remote.read(&doc, func(key, why string) {
-		s.notes = append(s.notes, note{noteAdjusted, flag, prefix + key, why})
+		s.notes = append(s.notes, Note{Adjusted, flag, prefix + key, why})
 	})
 	if err != nil {
-		return s.remote.wrap(err)
+		return s.remote.Wrap(err)
 	}
 	s.note(flag, prefix+"tls_config", doc.TLSConfig != nil && s.remote.tls == nil, "tls_enabled is false")
 	return nil
 }
 
-// wrap names the place in the document.
-func (c *memcachedConfig) wrap(err error) error { return fmt.Errorf("%s: %w", c.place, err) }
+// Wrap names the place in the document.
+func (c *Memcached) Wrap(err error) error { return fmt.Errorf("%s: %w", c.place, err) }
 
-// wrapTLS names the place of what is wrong with a file of TLS.
-func (c *memcachedConfig) wrapTLS(err error) error {
+// WrapTLS names the place of what is wrong with a file of TLS.
+func (c *Memcached) WrapTLS(err error) error {
 	if err == nil {
 		return nil
 	}
-	return c.wrap(fmt.Errorf("tls_config: %w", err))
+	return c.Wrap(fmt.Errorf("tls_config: %w", err))
 }
 
 // read takes over what the document says. adjusted notes a key that is not taken as it is.
-func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)) error {
-	o := &c.options
+func (c *Memcached) read(doc *memcachedDoc, adjusted func(key, why string)) error {
+	o := &c.Options
 	o.Addresses, o.Namespace = doc.Addresses, doc.Namespace
 	if len(doc.Addresses) == 0 {
 		return errors.New("addresses is missing: list the servers as host:port, or a DNS name of theirs after dns+, dnssrv+ or dnssrvnoa+")
@@ -139,10 +139,10 @@ func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)
 		o.MaxItemSize = *item
 	}
 	if doc.MaxAsyncBufferBytes != nil {
-		if c.writes.bytes, err = positive(size)(*doc.MaxAsyncBufferBytes); err != nil {
+		if c.writes.Bytes, err = parsePositive(*doc.MaxAsyncBufferBytes); err != nil {
 			return fmt.Errorf("max_async_buffer_bytes: %w", err)
 		}
-		c.writes.given = true
+		c.writes.Given = true
 	}
 	if err := doc.SetAsyncCircuitBreaker.read(&o.Breaker); err != nil {
 		return fmt.Errorf("set_async_circuit_breaker_config: %w", err)
@@ -150,8 +150,8 @@ func (c *memcachedConfig) read(doc *memcachedDoc, adjusted func(key, why string)
 	return c.readTLS(doc)
 }
 
-func (c *memcachedConfig) readTimes(doc *memcachedDoc) error {
-	o := &c.options
+func (c *Memcached) readTimes(doc *memcachedDoc) error {
+	o := &c.Options
 	for _, d := range []struct {
 		key   string
 		given time.Duration
@@ -211,7 +211,7 @@ func (d *breakerDoc) read(o *memcached.BreakerOptions) error {
 }
 
 // readTLS decides whether there is any. A tls_config alone is more likely a slip than a wish for plain text.
-func (c *memcachedConfig) readTLS(doc *memcachedDoc) error {
+func (c *Memcached) readTLS(doc *memcachedDoc) error {
 	switch {
 	case doc.TLSEnabled == nil && doc.TLSConfig != nil:
 		return errors.New("tls_config is given, but not tls_enabled: set it to true or false")
@@ -226,14 +226,14 @@ func (c *memcachedConfig) readTLS(doc *memcachedDoc) error {
 }
 
 // check finds out what is wrong beyond the document, and reads the files of TLS. page is what is to be kept.
-func (c *memcachedConfig) check(page *amount, now time.Time) (err error) {
-	if item := c.options.MaxItemSize; page.bytes+itemOverhead > item { // nothing would ever be kept
-		return c.wrap(fmt.Errorf("max_item_size: %s do not hold a page of %s and what comes with it: raise it, and memcached's -I, or lower %s",
-			units.Base2Bytes(item), units.Base2Bytes(page.bytes), page.from))
+func (c *Memcached) check(page *Amount, now time.Time) (err error) {
+	if item := c.Options.MaxItemSize; page.Bytes+itemOverhead > item { // nothing would ever be kept
+		return c.Wrap(fmt.Errorf("max_item_size: %s do not hold a page of %s and what comes with it: raise it, and memcached's -I, or lower %s",
+			units.Base2Bytes(item), units.Base2Bytes(page.Bytes), page.From))
 	}
 	if c.tls == nil {
 		return nil
 	}
-	c.options.TLS, c.certificate, err = c.tls.Open(now)
-	return c.wrapTLS(err)
+	c.Options.TLS, c.Certificate, err = c.tls.Open(now)
+	return c.WrapTLS(err)
 }

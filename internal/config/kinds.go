@@ -1,28 +1,28 @@
-package main
+package config
 
 import "slices"
 
 // kind is what the caches hold, one after the other. Each has its own allowance, so that none is displaced by another.
-type kind int
+type Kind int
 
 const (
-	indexPages kind = iota
-	expandedPostings
-	seriesSets
-	chunkPages
-	headerBlocks
-	kinds // their number
+	IndexPages Kind = iota
+	ExpandedPostings
+	SeriesSets
+	ChunkPages
+	HeaderBlocks
+	Kinds // their number
 )
 
 // String is the kind's name in the log.
-func (k kind) String() string {
-	return [kinds]string{"index_pages", "expanded_postings", "series_sets", "chunk_pages", "header_blocks"}[k]
+func (k Kind) String() string {
+	return [Kinds]string{"index_pages", "expanded_postings", "series_sets", "chunk_pages", "header_blocks"}[k]
 }
 
 // least is what the kind needs to keep anything, unless its pages are large: the fixed parts of a cache take 0.4 MiB; those of blocks of headers
 // have none, but keep only what is less than an eighth.
-func (k kind) least() int64 {
-	if k == headerBlocks {
+func (k Kind) least() int64 {
+	if k == HeaderBlocks {
 		return 256 << 10
 	}
 	return 1 << 20
@@ -37,30 +37,30 @@ func (k kind) least() int64 {
 // index pages, 0.04 MB of expanded postings and 3.4 MB of series sets.
 //
 // Index side, chunk pages and header blocks are to one another as 30 to 62 to 8, as they are by default without a memory limit.
-func (k kind) weight() int64 {
-	return [kinds]int64{36, 6, 18, 124, 16}[k]
+func (k Kind) weight() int64 {
+	return [Kinds]int64{36, 6, 18, 124, 16}[k]
 }
 
 // division is bytes, without those of them that have their place already, and the kinds that share what is left.
 type division struct {
-	of   *amount
+	of   *Amount
 	less int64
-	to   []kind
+	to   []Kind
 }
 
 // divide puts the parts into kept. A kind that would get less than it can use, least, gets none, the one of the least weight first, so that a
 // small whole is some kinds that work and not all of them too small.
-func (d division) divide(least func(kind) int64, kept *[kinds]int64) {
-	bytes := d.of.bytes - d.less
+func (d division) divide(least func(Kind) int64, kept *[Kinds]int64) {
+	bytes := d.of.Bytes - d.less
 	to := slices.Clone(d.to)
-	slices.SortFunc(to, func(a, b kind) int { return int(a.weight() - b.weight()) })
+	slices.SortFunc(to, func(a, b Kind) int { return int(a.weight() - b.weight()) })
 	for {
 		var all int64
 		for _, k := range to {
 			all += k.weight()
 		}
-		part := func(k kind) int64 { return bytes/all*k.weight() + bytes%all*k.weight()/all }
-		small := slices.IndexFunc(to, func(k kind) bool { return part(k) < least(k) })
+		part := func(k Kind) int64 { return bytes/all*k.weight() + bytes%all*k.weight()/all }
+		small := slices.IndexFunc(to, func(k Kind) bool { return part(k) < least(k) })
 		if small >= 0 && len(to) > 1 {
 			to = slices.Delete(to, small, small+1)
 			continue

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -21,12 +21,12 @@ func TestMemoryTable(t *testing.T) {
 	want := "| container | limit | index pages | expanded postings | series sets | chunk pages | header blocks | requests | together | kept free |\n" +
 		"|---|---|---|---|---|---|---|---|---|---|\n"
 	for _, container := range []int64{gib / 4, gib, 2 * gib, 4 * gib, 16 * gib, 0} {
-		var m memoryConfig
+		var m Memory
 		limit := int64(float64(container) * 0.9) // --auto-gomemlimit.ratio
-		if _, err := m.fit(limit); err != nil {
+		if _, err := m.Fit(limit); err != nil {
 			t.Fatal(err)
 		}
-		parts := []int64{m.kept[indexPages], m.kept[expandedPostings], m.kept[seriesSets], m.kept[chunkPages], m.kept[headerBlocks], m.requests.bytes}
+		parts := []int64{m.Kept[IndexPages], m.Kept[ExpandedPostings], m.Kept[SeriesSets], m.Kept[ChunkPages], m.Kept[HeaderBlocks], m.Requests.Bytes}
 		row := "| none | |"
 		if limit > 0 {
 			row = fmt.Sprintf("| %s | %d |", strings.ReplaceAll(strings.ReplaceAll(wholeMiB(container).String(), "GiB", " GiB"), "MiB", " MiB"), limit/mib)
@@ -48,18 +48,18 @@ func TestMemoryTable(t *testing.T) {
 		if free := limit - together; free < limit/4 {
 			t.Errorf("of %d MiB %d are kept free, less than a quarter", limit/mib, free/mib)
 		}
-		other := m.headers + m.builds + 2*m.inFlight + m.documents + 2*m.texts() + m.incomplete()
+		other := m.Headers + m.Builds + 2*m.InFlight + m.Documents + 2*m.Texts() + m.Incomplete()
 		if free := limit - together; other > free {
 			t.Errorf("open headers, builds, reads on their way, documents, messages and an expression that is "+
 				"compiled take %d MiB of the %d that are kept free", other/mib, free/mib)
 		}
 	}
-	var m memoryConfig
-	if _, err := m.fit(gib * 9 / 10); err != nil {
+	var m Memory
+	if _, err := m.Fit(gib * 9 / 10); err != nil {
 		t.Fatal(err)
 	}
-	rest := m.requests.bytes - m.expansions() - m.texts()
-	if want := fmt.Sprintf("%d MiB of the %d in a container of 1 GiB", (rest-min(rest/8, 64*mib))/mib, m.requests.bytes/mib); !strings.Contains(string(doc), want) {
+	rest := m.Requests.Bytes - m.Expansions() - m.Texts()
+	if want := fmt.Sprintf("%d MiB of the %d in a container of 1 GiB", (rest-min(rest/8, 64*mib))/mib, m.Requests.Bytes/mib); !strings.Contains(string(doc), want) {
 		t.Errorf("what one request may hold is %s", want)
 	}
 	if table != want {

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"errors"
@@ -25,29 +25,30 @@ type cacheSettings struct {
 	maxBytesKey string
 	// memory says whether pages are kept in the process, remote what is kept in memcached, nil for nothing.
 	memory bool
-	remote *memcachedConfig
+	remote *Memcached
 	// without are the kinds that the document leaves out.
-	without []kind
+	without []Kind
 	// notes are the keys that were accepted without effect, or with another effect than they say.
-	notes []note
+	notes []Note
 }
 
-// note is something that the user gave and that is not taken literally. It is logged once.
-type note struct{ msg, flag, key, why string }
+// Note is something that the user gave and that is not taken literally. It is logged once.
+type Note struct{ Msg, Flag, Key, Why string }
 
 // The messages of notes.
 const (
-	noteNoEffect   = "flag accepted without effect"
-	noteAdjusted   = "flag accepted, its value adjusted"
-	noteDeprecated = "flag is deprecated"
+	NoEffect   = "flag accepted without effect"
+	Adjusted   = "flag accepted, its value adjusted"
+	Deprecated = "flag is deprecated"
 )
 
-func (n note) log(logger *slog.Logger) {
-	attrs := []any{"flag", n.flag}
-	if n.key != "" {
-		attrs = append(attrs, "key", n.key)
+// Log writes the note to the log.
+func (n Note) Log(logger *slog.Logger) {
+	attrs := []any{"flag", n.Flag}
+	if n.Key != "" {
+		attrs = append(attrs, "key", n.Key)
 	}
-	logger.Info(n.msg, append(attrs, "why", n.why)...)
+	logger.Info(n.Msg, append(attrs, "why", n.Why)...)
 }
 
 // The types of caches: Thanos's, and TIERED, which is larder's own: memory over memcached.
@@ -106,7 +107,7 @@ func yamlSize(key string, text *string) (*int64, error) {
 	if text == nil {
 		return nil, nil
 	}
-	n, err := size(*text)
+	n, err := ParseSize(*text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
@@ -128,6 +129,12 @@ func nested(place string, part, into any) error {
 // partError is what is wrong with the shape of a part of a document. Its lines are those of the
 // part's own text: cacheShape explains it.
 type partError struct{ error }
+
+// IndexCacheShape is the shape of the index cache's document of a type.
+func IndexCacheShape(kind string) yamldoc.Shape { return cacheShape(indexCacheDoc{}, kind) }
+
+// BucketCacheShape is the shape of the caching bucket's document of a type.
+func BucketCacheShape(kind string) yamldoc.Shape { return cacheShape(bucketCacheDoc{}, kind) }
 
 // cacheShape is what the document of a cache is decoded into.
 func cacheShape(doc any, kind string) yamldoc.Shape {
@@ -179,16 +186,16 @@ func (s *cacheSettings) items(flag string, enabled []string) error {
 	}
 	postings, series := slices.Contains(enabled, itemPostings), slices.Contains(enabled, itemSeries)
 	if !postings && !series {
-		s.without = append(s.without, indexPages)
+		s.without = append(s.without, IndexPages)
 	}
 	if !slices.Contains(enabled, itemExpandedPostings) {
-		s.without = append(s.without, expandedPostings)
+		s.without = append(s.without, ExpandedPostings)
 	}
 	if !series {
-		s.without = append(s.without, seriesSets)
+		s.without = append(s.without, SeriesSets)
 	}
 	if postings != series {
-		s.notes = append(s.notes, note{noteAdjusted, flag, "enabled_items", "pages of the index hold postings and series alike: both are kept"})
+		s.notes = append(s.notes, Note{Adjusted, flag, "enabled_items", "pages of the index hold postings and series alike: both are kept"})
 	}
 	return nil
 }
@@ -204,7 +211,7 @@ func (s *cacheSettings) ttl(flag, key string, ttl *time.Duration) error {
 	case *ttl > memcached.LongestTTL:
 		return fmt.Errorf("%s: %s is above %s: memcached's clock ends", key, *ttl, memcached.LongestTTL)
 	case *ttl > 0: // 0 is the default, as in Thanos
-		s.remote.options.TTL = max(*ttl, time.Second) // memcached's unit
+		s.remote.Options.TTL = max(*ttl, time.Second) // memcached's unit
 	}
 	return nil
 }
@@ -226,7 +233,7 @@ func parseBucketCache(flag string, b []byte) (cacheSettings, error) {
 		near := nearestPageSize(*given)
 		s.pageSize = &near
 		if near != *given {
-			s.notes = append(s.notes, note{noteAdjusted, flag, "chunk_subrange_size", "pages are a power of two: " + units.Base2Bytes(near).String()})
+			s.notes = append(s.notes, Note{Adjusted, flag, "chunk_subrange_size", "pages are a power of two: " + units.Base2Bytes(near).String()})
 		}
 	}
 	if _, err := yamlSize("metafile_max_size", doc.MetafileMaxSize); err != nil {
@@ -297,7 +304,7 @@ func (s *cacheSettings) inMemory(flag, place, prefix string, config any) error {
 
 func (s *cacheSettings) note(flag, key string, given bool, why string) {
 	if given {
-		s.notes = append(s.notes, note{noteNoEffect, flag, key, why})
+		s.notes = append(s.notes, Note{NoEffect, flag, key, why})
 	}
 }
 
@@ -310,98 +317,103 @@ func nearestPageSize(n int64) int64 {
 	return p
 }
 
-// loadCaches reads both documents and settles what counts beside flags. As in Thanos, the index cache's document makes
-// --index-cache-size void. Of larder's own flags, which nobody gives by habit, the flag counts.
-func (c *storeConfig) loadCaches(now time.Time) error {
-	for k, own := range map[kind]*amount{expandedPostings: &c.memory.postings, seriesSets: &c.memory.series} {
-		c.withoutKinds[k] = own.given && own.bytes == 0 // not in memcached either
+// Caches is what flags and documents say of the caches.
+type Caches struct {
+	Memory Memory
+	// Without are the kinds that are not kept anywhere.
+	Without                  [Kinds]bool
+	IndexRemote, ChunkRemote *Memcached // nil for none
+	Notes                    []Note
+}
+
+// LeaveOut leaves out the kinds whose flag is 0. Call it before the documents are used.
+func (c *Caches) LeaveOut() {
+	for k, own := range map[Kind]*Amount{ExpandedPostings: &c.Memory.Postings, SeriesSets: &c.Memory.Series} {
+		c.Without[k] = own.Given && own.Bytes == 0 // not in memcached either
 	}
-	b, err := c.indexCacheYAML.read()
-	if err != nil {
-		return err
+}
+
+// UseIndexCache settles what the document of the index cache says beside flags. As in Thanos, it makes
+// --index-cache-size void. flag is what the notes name.
+func (c *Caches) UseIndexCache(flag string, b []byte, now time.Time) error {
+	s, err := parseIndexCache(flag, b)
+	if err == nil {
+		err = c.useIndexCache(flag, &s, now)
 	}
-	if b != nil {
-		flag := c.indexCacheYAML.flag()
-		s, err := parseIndexCache(flag, b)
-		if err == nil {
-			err = c.useIndexCache(flag, &s, now)
-		}
-		if err != nil {
-			return c.indexCacheYAML.wrap(err)
-		}
-	}
-	if b, err = c.bucketCacheYAML.read(); err != nil || b == nil {
-		return err
-	}
-	flag := c.bucketCacheYAML.flag()
+	return err
+}
+
+// UseBucketCache settles what the document of the caching bucket says beside flags. Of larder's own flags, which nobody gives
+// by habit, the flag counts.
+func (c *Caches) UseBucketCache(flag string, b []byte, now time.Time) error {
 	s, err := parseBucketCache(flag, b)
 	if err == nil {
 		err = c.useBucketCache(flag, &s, now)
 	}
-	return c.bucketCacheYAML.wrap(err)
+	return err
 }
 
-func (c *storeConfig) useIndexCache(flag string, s *cacheSettings, now time.Time) error {
-	m := &c.memory
-	if m.index.given {
-		c.notes = append(c.notes, note{msg: noteNoEffect, flag: "--index-cache-size", why: flag + " is given"})
+func (c *Caches) useIndexCache(flag string, s *cacheSettings, now time.Time) error {
+	m := &c.Memory
+	if m.Index.Given {
+		c.Notes = append(c.Notes, Note{Msg: NoEffect, Flag: "--index-cache-size", Why: flag + " is given"})
 	}
-	m.index = amount{from: flag + " " + s.maxBytesKey}
+	m.Index = Amount{From: flag + " " + s.maxBytesKey}
 	if s.maxBytes != nil {
-		m.index.bytes, m.index.given = *s.maxBytes, true
+		m.Index.Bytes, m.Index.Given = *s.maxBytes, true
 	}
 	for _, k := range s.without {
-		m.off[k], c.withoutKinds[k] = true, true
+		m.Off[k], c.Without[k] = true, true
 	}
 	if !s.memory {
-		m.off[indexPages], m.off[expandedPostings] = true, true
+		m.Off[IndexPages], m.Off[ExpandedPostings] = true, true
 	}
 	for _, own := range []struct {
-		kind
-		*amount
-	}{{expandedPostings, &m.postings}, {seriesSets, &m.series}} {
+		Kind
+		*Amount
+	}{{ExpandedPostings, &m.Postings}, {SeriesSets, &m.Series}} {
 		switch {
-		case !own.given || own.bytes == 0 || !m.off[own.kind]:
-		case c.withoutKinds[own.kind]:
-			s.notes = append(s.notes, note{msg: noteNoEffect, flag: own.from, why: flag + " leaves them out of enabled_items"})
+		case !own.Given || own.Bytes == 0 || !m.Off[own.Kind]:
+		case c.Without[own.Kind]:
+			s.notes = append(s.notes, Note{Msg: NoEffect, Flag: own.From, Why: flag + " leaves them out of enabled_items"})
 		default:
-			s.notes = append(s.notes, note{msg: noteNoEffect, flag: own.from, why: flag + " has them in memcached alone, see type " + cacheTiered})
+			s.notes = append(s.notes, Note{Msg: NoEffect, Flag: own.From, Why: flag + " has them in memcached alone, see type " + cacheTiered})
 		}
 	}
 	if s.remote != nil {
-		if err := s.remote.check(&m.page[indexPages], now); err != nil {
+		if err := s.remote.check(&m.Page[IndexPages], now); err != nil {
 			return err
 		}
-		c.indexRemote, m.indexWrites = s.remote, &s.remote.writes
+		c.IndexRemote, m.IndexWrites = s.remote, &s.remote.writes
 	}
-	c.notes = append(c.notes, s.notes...)
+	c.Notes = append(c.Notes, s.notes...)
 	return nil
 }
 
-func (c *storeConfig) useBucketCache(flag string, s *cacheSettings, now time.Time) error {
-	m := &c.memory
+func (c *Caches) useBucketCache(flag string, s *cacheSettings, now time.Time) error {
+	m := &c.Memory
 	switch {
 	case !s.memory:
-		if m.off[chunkPages] = true; m.chunks.given {
-			s.notes = append(s.notes, note{msg: noteNoEffect, flag: m.chunks.from, why: flag + " has chunk pages in memcached alone, see type " + cacheTiered})
+		if m.Off[ChunkPages] = true; m.Chunks.Given {
+			s.notes = append(s.notes, Note{Msg: NoEffect, Flag: m.Chunks.From, Why: flag + " has chunk pages in memcached alone, see type " + cacheTiered})
 		}
-	case s.maxBytes != nil && m.chunks.given:
-		s.note(flag, s.maxBytesKey, true, m.chunks.from+" is given")
+	case s.maxBytes != nil && m.Chunks.Given:
+		s.note(flag, s.maxBytesKey, true, m.Chunks.From+" is given")
 	case s.maxBytes != nil:
-		m.chunks = amount{*s.maxBytes, true, flag + " " + s.maxBytesKey}
+		m.Chunks = Amount{*s.maxBytes, true, flag + " " + s.maxBytesKey}
 	}
-	switch page := &m.page[chunkPages]; {
-	case s.pageSize != nil && page.given:
-		s.note(flag, "chunk_subrange_size", true, page.from+" is given")
+	switch page := &m.Page[ChunkPages]; {
+	case s.pageSize != nil && page.Given:
+		s.note(flag, "chunk_subrange_size", true, page.From+" is given")
 	case s.pageSize != nil:
-		*page = amount{*s.pageSize, true, flag + " chunk_subrange_size"}
+		*page = Amount{*s.pageSize, true, flag + " chunk_subrange_size"}
 	}
 	if s.remote != nil {
-		if err := s.remote.check(&m.page[chunkPages], now); err != nil {
+		if err := s.remote.check(&m.Page[ChunkPages], now); err != nil {
 			return err
 		}
-		c.chunkRemote, m.chunkWrites = s.remote, &s.remote.writes
+		c.ChunkRemote, m.ChunkWrites = s.remote, &s.remote.writes
 	}
-	c.notes = append(c.notes, s.notes...)
+	c.Notes = append(c.Notes, s.notes...)
 	return nil
 }

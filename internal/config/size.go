@@ -1,0 +1,47 @@
+package config
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/alecthomas/units"
+)
+
+// ParseSize reads bytes as Thanos does, where 1KB and 1KiB are the same, and a plain number too.
+func ParseSize(s string) (int64, error) {
+	n, err := units.ParseBase2Bytes(s)
+	if plain, perr := strconv.ParseInt(s, 10, 64); perr == nil {
+		n, err = units.Base2Bytes(plain), nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a size such as 250MB or 2GiB", s)
+	}
+	if n < 0 {
+		return 0, fmt.Errorf("%q is negative", s)
+	}
+	return int64(n), nil
+}
+
+// parsePositive refuses zero, for sizes where zero would mean nothing.
+func parsePositive(s string) (int64, error) {
+	n, err := ParseSize(s)
+	if err == nil && n <= 0 {
+		err = fmt.Errorf("%q must be above zero", s)
+	}
+	return n, err
+}
+
+// The bounds of a page.
+const (
+	minPageSize = 1 << 10
+	maxPageSize = 1 << 20
+)
+
+// ParsePageSize reads the size of a page.
+func ParsePageSize(s string) (int64, error) {
+	n, err := ParseSize(s)
+	if err == nil && (n < minPageSize || n > maxPageSize || n&(n-1) != 0) {
+		err = fmt.Errorf("%q is not a power of two from 1KB to 1MB", s)
+	}
+	return n, err
+}
