@@ -211,3 +211,43 @@ func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 		checkIdle(t, a)
 	})
 }
+
+// TestAClientThatHasItsPlacesIsPassed by another client's request behind its own, of the same tenant.
+func TestAClientThatHasItsPlacesIsPassed(t *testing.T) {
+	crowd := inboundtest.ClientAt(t, "127.0.0.2", nil)
+	honest := inboundtest.ClientAt(t, "127.0.0.3", nil)
+	synctest.Test(t, func(t *testing.T) {
+		a := New(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
+		var wg sync.WaitGroup
+		turns := make(chan *Turn, 10)
+		enter := func(from *peer.Peer) {
+			wg.Go(func() {
+				ctx := peer.NewContext(t.Context(), from)
+				turn, err := a.Enter(ctx, DefaultTenant, SeriesRequest)
+				if err != nil {
+					t.Error(err)
+				}
+				turns <- turn
+			})
+			synctest.Wait()
+		}
+		enter(honest)
+		(<-turns).Close()
+		for range 6 {
+			enter(crowd)
+		}
+		if n := len(turns); n != 3 {
+			t.Errorf("the client has %d places, want 3", n)
+		}
+		enter(honest)
+		if n := len(turns); n != 4 {
+			t.Error("a request of another client waits behind those of the one that has its places")
+		}
+		for range 7 {
+			(<-turns).Close()
+			synctest.Wait()
+		}
+		wg.Wait()
+		checkIdle(t, a)
+	})
+}

@@ -88,15 +88,17 @@ func (q *fairQueue) push(w *waiter) {
 }
 
 // next returns the request that is up next among those that may run, nil if there is none. It stays
-// up next.
-func (q *fairQueue) next(may func(*waiter) bool) *waiter {
-	if q.upNext != nil && may(q.upNext) {
+// up next. Within a tenant the first request decides: if it may not run, those behind it do not. Only
+// a request that passOver names, because its client has to leave places to others, is passed by those
+// behind it.
+func (q *fairQueue) next(may, passOver func(*waiter) bool) *waiter {
+	if q.upNext != nil && !passOver(q.upNext) && may(q.upNext) {
 		return q.upNext
 	}
 	var best *waiter
 	for _, f := range q.busy {
-		w := f.line.Front().Value.(*waiter)
-		if (best == nil || q.before(w, best)) && may(w) {
+		w := f.first(passOver)
+		if w != nil && (best == nil || q.before(w, best)) && may(w) {
 			best = w
 		}
 	}
@@ -104,6 +106,16 @@ func (q *fairQueue) next(may func(*waiter) bool) *waiter {
 		q.upNext = best
 	}
 	return best
+}
+
+// first returns the first waiter of a tenant that passOver does not name, nil if there is none.
+func (f *flow) first(passOver func(*waiter) bool) *waiter {
+	for e := f.line.Front(); e != nil; e = e.Next() {
+		if w := e.Value.(*waiter); !passOver(w) {
+			return w
+		}
+	}
+	return nil
 }
 
 // before reports whether w goes before o.

@@ -28,8 +28,8 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 		}
 		got := make([]float64, len(weights))
 		for n := range 2000 {
-			w := q.next(may)
-			if again := q.next(may); again != w {
+			w := q.next(may, none)
+			if again := q.next(may, none); again != w {
 				t.Fatalf("seed %d: a turn was %s's and is %s's", seed, w.tenant, again.tenant)
 			}
 			var i int
@@ -58,7 +58,7 @@ func TestFairQueueFirstComeFirstServed(t *testing.T) {
 		if r.IntN(4) == 0 {
 			continue
 		}
-		w := q.next(may)
+		w := q.next(may, none)
 		q.grant(w)
 		if w.arrival < last[w.tenant] {
 			t.Fatalf("tenant %s: request %d after %d", w.tenant, w.arrival, last[w.tenant])
@@ -70,7 +70,7 @@ func TestFairQueueFirstComeFirstServed(t *testing.T) {
 		fresh.push(&waiter{tenant: fmt.Sprint(100 - age), weight: 1, cost: 1, arrival: age})
 	}
 	for age := range uint64(100) {
-		if w := fresh.next(may); w.arrival != age {
+		if w := fresh.next(may, none); w.arrival != age {
 			t.Fatalf("tenants that come new: request %d before %d", w.arrival, age)
 		} else {
 			fresh.grant(w)
@@ -94,15 +94,15 @@ func TestFairQueueOneRequestBesideThousands(t *testing.T) {
 	}
 	for range 100 {
 		for range 3 {
-			q.grant(q.next(may))
+			q.grant(q.next(may, none))
 		}
-		q.next(may)
+		q.next(may, none)
 		one := push("one")
 		for grants := 0; one.flow != nil; grants++ {
 			if grants > 2 {
 				t.Fatalf("the request of another tenant still waits after %d grants", grants)
 			}
-			q.grant(q.next(may))
+			q.grant(q.next(may, none))
 		}
 	}
 }
@@ -122,7 +122,7 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 		push("busy", 10)
 	}
 	for range 5 {
-		q.grant(q.next(may))
+		q.grant(q.next(may, none))
 	}
 	last := push("busy", 10)
 	grants := 0
@@ -130,7 +130,7 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 		for range 3 {
 			push(fmt.Sprint(age), 1) // a name for each request
 		}
-		q.grant(q.next(may))
+		q.grant(q.next(may, none))
 	}
 	if last.flow != nil {
 		t.Errorf("a tenant's request waits after %d grants to new tenants", grants)
@@ -143,15 +143,15 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 		push("a", 50)
 	}
 	push("b", 50)
-	q.grant(q.next(may))
-	q.grant(q.next(may))
-	turn := q.next(may)
+	q.grant(q.next(may, none))
+	q.grant(q.next(may, none))
+	turn := q.next(may, none)
 	push("c", 1)
-	if got := q.next(may); got != turn {
+	if got := q.next(may, none); got != turn {
 		t.Errorf("the turn was %s's and is %s's", turn.tenant, got.tenant)
 	}
 	// Unless its limits forbid it to run.
-	if got := q.next(func(w *waiter) bool { return w.tenant != turn.tenant }); got == nil || got.tenant == turn.tenant {
+	if got := q.next(func(w *waiter) bool { return w.tenant != turn.tenant }, none); got == nil || got.tenant == turn.tenant {
 		t.Errorf("no other tenant is up next while %s may not run", turn.tenant)
 	}
 }
@@ -187,3 +187,6 @@ func TestFairQueueForgets(t *testing.T) {
 		t.Errorf("left behind: %d tenants, %d that wait, %d requests", len(q.flows), len(q.busy), q.len)
 	}
 }
+
+// none passes over no waiter.
+func none(*waiter) bool { return false }
