@@ -83,7 +83,7 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 	if err != nil {
 		return nil, err
 	}
-	hints := &storepb.LabelNamesResponseHints{QueriedBlocks: queriedBlocks(r.queried)}
+	hints := &storepb.LabelNamesResponseHints{QueriedBlocks: queriedBlocks(r.attempt.queried)}
 	resp = &storepb.LabelNamesResponse{Names: names}
 	if resp.Hints, err = anypb.New(hints); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal label names response hints: %v", err)
@@ -119,7 +119,7 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	if err != nil {
 		return nil, err
 	}
-	hints := &storepb.LabelValuesResponseHints{QueriedBlocks: queriedBlocks(r.queried)}
+	hints := &storepb.LabelValuesResponseHints{QueriedBlocks: queriedBlocks(r.attempt.queried)}
 	resp = &storepb.LabelValuesResponse{Values: values}
 	if resp.Hints, err = anypb.New(hints); err != nil {
 		return nil, status.Errorf(codes.Internal, "marshal label values response hints: %v", err)
@@ -198,19 +198,19 @@ func (s *Server) labelSets(r *request, q *labelQuery, what question) (out []stri
 	if err := r.enter(admission.LabelRequest); err != nil {
 		return nil, statusOf(r.ctx, err, codes.Internal)
 	}
-	attempt := func() (err error) {
+	try := func() (err error) {
 		out, err = s.askBlocks(r, q, what)
 		return err
 	}
-	err := r.answer(attempt)
+	err := r.answer(try)
 	for n, reshapes := 0, 0; n < maxReplans; n++ {
 		if reshapes < maxReshapes && irregular(err) {
 			reshapes, n = reshapes+1, n-1
 		} else if !s.replaced(r.ctx, err) {
 			break
 		}
-		r.forget()
-		err = r.answer(attempt)
+		r.nextAttempt()
+		err = r.answer(try)
 	}
 	return out, statusOf(r.ctx, err, codes.Internal)
 }
@@ -279,7 +279,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 		if !ok {
 			continue
 		}
-		r.queried = append(r.queried, b)
+		r.attempt.queried = append(r.attempt.queried, b)
 		picked = append(picked, chosen{meta: b, matchers: ms})
 	}
 	slices.Reverse(picked) // the newest first
@@ -370,7 +370,7 @@ func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *as
 		RunBytes:   run,
 		Account:    &r.seriesPages,
 		OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
-		Leave:      r.leave(),
+		Leave:      r.reserver(),
 	})
 	defer stream.Close()
 	for {

@@ -13,8 +13,11 @@ import (
 	"larder/store/storepb"
 )
 
-// sources starts the series streams of plans and reads their first series, side by side. The caller closes the streams.
-func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans []*block.Plan) ([]*source, error) {
+// sources starts the series streams of plans and reads the first series of each, concurrently. The
+// caller closes the streams.
+func (s *Server) sources(
+	ctx context.Context, r *request, q *seriesQuery, plans []*block.Plan,
+) ([]*source, error) {
 	sources := make([]*source, len(plans))
 	for i, p := range plans {
 		opts := block.StreamOptions{
@@ -24,14 +27,14 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 			Account:    &r.seriesPages,
 			OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
 			OnChunks:   func(n int) error { return r.chunks.Reserve(uint64(n)) },
-			Leave:      r.leave(),
+			Leave:      r.reserver(),
 		}
 		if m := q.req.ShardInfo.Matcher(); m != nil {
 			opts.Keep = m.Matches
 		}
 		sources[i] = &source{
 			stream: p.Stream(ctx, opts),
-			chunks: p.Block().ChunkReader(&r.chunkPages, r.leave()),
+			chunks: p.Block().ChunkReader(&r.chunkPages, r.reserver()),
 		}
 	}
 	g := errgroup.Group{}
@@ -42,9 +45,11 @@ func (s *Server) sources(ctx context.Context, r *request, q *seriesQuery, plans 
 	return sources, g.Wait()
 }
 
-// sendSeries merges the series of plans and sends them, window by window: while one is encoded and sent, the next one's chunks are
-// fetched.
-func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter) (err error) {
+// sendSeries merges the series of plans and sends them window by window. While it encodes and sends
+// one window, the chunks of the next one are fetched.
+func (s *Server) sendSeries(
+	r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter,
+) (err error) {
 	windowBytes := s.windowBytes(q, plans)
 	frames := q.frameBytes(plans, guessedLabels)
 	if err := r.settle(planBytes(plans) + windowBytes + frames); err != nil {
@@ -74,9 +79,10 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *
 		return err
 	}
 
-	p := &pipeline{server: s, request: r, query: q, plans: plans, sources: sources, merge: newMerge(sources), granted: windowBytes, frames: frames}
-	if p.left = q.limit - w.Stats().Series; p.left < q.limit {
-		p.after = r.lastSeries
+	p := &pipeline{
+		server: s, request: r, query: q, plans: plans, sources: sources, merge: newMerge(sources),
+		granted: windowBytes, frames: frames,
+		left: q.limit - w.Stats().Series, after: r.attempt.after(),
 	}
 	produced := make(chan *window)
 	w.Expect(min(p.left, postings(plans)))
@@ -104,7 +110,7 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *
 		}
 		n, err := r.sendWindow(ctx, enc, win, w)
 		if n > 0 {
-			r.lastSeries = append(r.lastSeries[:0], win.series[n-1].labels...)
+			r.attempt.wrote(win.series[n-1].labels)
 		}
 		if err != nil {
 			return err
@@ -120,7 +126,9 @@ func (s *Server) sendSeries(r *request, q *seriesQuery, plans []*block.Plan, w *
 }
 
 // sendWindow encodes and sends the series of win. It returns how many it wrote.
-func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *storepb.FrameWriter) (int, error) {
+func (r *request) sendWindow(
+	ctx context.Context, enc *encoder, win *window, w *storepb.FrameWriter,
+) (int, error) {
 	lo := 0
 	for i := range win.series {
 		ws := &win.series[i]
@@ -140,8 +148,9 @@ func (r *request) sendWindow(ctx context.Context, enc *encoder, win *window, w *
 	return len(win.series), nil
 }
 
-// pipeline is the producing side of a Series answer: it merges series into windows and fetches their chunks. Windows go round: the
-// consumer puts one into free when it is sent. There is one at first, and a second, the look-ahead, once there is room for it.
+// pipeline is the producing side of a Series answer. It merges series into windows and fetches
+// their chunks. The consumer puts each window that was sent back into free. There is one window at
+// first. A second one, for look-ahead, is added once its bytes are reserved.
 type pipeline struct {
 	server  *Server
 	request *request
@@ -151,10 +160,10 @@ type pipeline struct {
 	merge   *merge
 	free    chan *window
 	left    int64  // how many series may still be sent
-	after   []byte // the series up to this one are sent already; nil for none
-	granted int64  // how many bytes a window may hold
-	frames  int64  // how many bytes frames may hold
-	excess  int64  // by how much the largest window so far went beyond that, reserved too
+	after   []byte // labels of the last series that was sent before; nil for none
+	granted int64  // bytes that a window may hold
+	frames  int64  // bytes that frames may hold
+	excess  int64  // bytes of the largest window so far beyond granted, reserved too
 }
 
 // run produces windows until the merge ends or fails; the last window says so in its err.
@@ -182,7 +191,8 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 				}
 				p.after = nil
 			}
-			p.left -= win.fill(ctx, p.merge, target, p.server.opts.ChunkPageBytes, p.left, p.query.req.SkipChunks)
+			p.left -= win.fill(ctx, p.merge, target,
+				p.server.opts.ChunkPageBytes, p.left, p.query.req.SkipChunks)
 			if err := p.admit(win, windows); err != nil {
 				return err
 			}
@@ -195,7 +205,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			return win.fetch(ctx, p.sources)
 		})()
 		if err != nil {
-			// Its chunks are not all there: none of its series is sent.
+			// Some of its chunks are missing, therefore none of its series is sent.
 			win.series, win.err = win.series[:0], err
 		}
 		last := win.err != nil
@@ -212,7 +222,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			windows = 2
 			p.free <- &window{}
 		}
-		// A window larger than what was reserved needs leave first: look-ahead never waits for memory.
+		// A larger window is reserved first. Look-ahead never waits for memory.
 		if target = min(2*target, maxWindowBytes); target > p.granted {
 			if r.tryGrow(windows * (target - p.granted)) {
 				p.granted = target
@@ -223,11 +233,12 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 	}
 }
 
-// admit reserves what a window holds beyond what it was granted: the last series of a window may go beyond, and one with very many chunks
-// far beyond; and what frames of its series hold whose labels are longer than was expected.
+// admit reserves what a window holds beyond what was granted. The last series of a window may
+// exceed that, and a series with very many chunks far exceeds it. It also reserves what frames take
+// for series with longer labels than were estimated.
 func (p *pipeline) admit(win *window, windows int64) error {
 	if win.longest > guessedLabels {
-		// The labels sent last are remembered, too.
+		// The attempt keeps the labels that were sent last.
 		if more := p.query.frameBytes(p.plans, win.longest) + win.longest - p.frames; more > 0 {
 			if err := p.request.grow(more); err != nil {
 				return fmt.Errorf("frames of series with %d bytes of labels: %w", win.longest, err)

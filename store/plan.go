@@ -11,27 +11,28 @@ import (
 	"larder/store/catalog"
 )
 
-// blockConcurrency is how many blocks of a request are worked on side by side.
+// blockConcurrency is how many blocks of a request are read concurrently.
 const blockConcurrency = 32
 
-// chosen is a block that a request has to look at, and the matchers that its external labels leave.
+// chosen is a block that a request looks at, with the matchers that its external labels do not
+// decide.
 type chosen struct {
 	meta     *catalog.Block
 	matchers []*labels.Matcher
 }
 
-// chooseSeries picks the blocks of a Series request: by resolution within each external label set, or those that an answer which has begun goes
-// on with.
+// chooseSeries chooses the blocks of a Series request: those of the attempt, if it has any.
+// Otherwise the view chooses by resolution within each external label set.
 func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 	var out []chosen
 	var blocks []*catalog.Block
 	if q.minT > q.maxT {
 		return nil
 	}
-	if r.goesOnWith != nil {
-		for _, b := range r.goesOnWith {
+	if r.attempt.blocks != nil {
+		for _, b := range r.attempt.blocks {
 			ms, _ := seriesMatchers(q.matchers, b.Labels)
-			r.queried = append(r.queried, b)
+			r.attempt.queried = append(r.attempt.queried, b)
 			out = append(out, chosen{meta: b, matchers: ms})
 		}
 		return out
@@ -46,25 +47,26 @@ func (r *request) chooseSeries(q *seriesQuery, view *catalog.View) []chosen {
 			if !blockMatches(b, q.blockMatchers) {
 				continue
 			}
-			r.queried = append(r.queried, b)
+			r.attempt.queried = append(r.attempt.queried, b)
 			out = append(out, chosen{meta: b, matchers: ms})
 		}
 	}
 	return out
 }
 
-// planSeries finds the postings of every chosen block, side by side. The plans that it returns must be closed, on an error too.
+// planSeries finds the postings of all chosen blocks concurrently. The caller closes the plans that
+// it returns, on an error too.
 func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*block.Plan, error) {
 	blocks := r.chooseSeries(q, view)
 	plans := make([]*block.Plan, len(blocks))
-	anew := r.anew
-	r.anew = true
+	repeated := r.attempt.repeated()
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(blockConcurrency)
 		for i, c := range blocks {
 			if len(c.matchers) == 0 {
-				// The contract: a request whose matchers are all about external labels gets nothing.
+				// The StoreAPI's contract: a request with matchers for external labels only gets
+				// nothing.
 				continue
 			}
 			g.Go(contained(func() error {
@@ -72,7 +74,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 					External: dropLabels(c.meta.Labels, q.without),
 					Dropped:  q.without,
 					Sets:     block.SetsBuilt,
-					Anew:     anew,
+					Anew:     repeated,
 					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
@@ -107,7 +109,8 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 	return out, err
 }
 
-// record tells the recorder what was asked of which blocks: those of one external label set have their matchers in common.
+// record notes for cache warming which matchers were asked of which blocks. Blocks of one external
+// label set share their matchers.
 func (r *request) record(q *seriesQuery, blocks []chosen) {
 	rec := r.server.opts.Recorder
 	if rec == nil {
@@ -116,12 +119,13 @@ func (r *request) record(q *seriesQuery, blocks []chosen) {
 	for from := 0; from < len(blocks); {
 		ms := blocks[from].matchers
 		to := from + 1
-		for to < len(blocks) && len(ms) > 0 && len(blocks[to].matchers) == len(ms) && &blocks[to].matchers[0] == &ms[0] {
+		for to < len(blocks) && len(ms) > 0 && len(blocks[to].matchers) == len(ms) &&
+			&blocks[to].matchers[0] == &ms[0] {
 			to++
 		}
 		if len(ms) > 0 {
 			// INVARIANT: blocks and queried go side by side.
-			rec.Note(r.queried[from:to], ms, q.without)
+			rec.Note(r.attempt.queried[from:to], ms, q.without)
 		}
 		from = to
 	}

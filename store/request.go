@@ -16,12 +16,12 @@ import (
 	"larder/internal/panics"
 	"larder/store/admission"
 	"larder/store/block"
-	"larder/store/catalog"
 	"larder/store/storepb"
 )
 
-// The stages of a request: where its time goes. They overlap where work does (chunks are fetched while frames are sent), so that their
-// sum may exceed the request's duration. The wait for headers is part of the postings stage, too.
+// The stages of a request say where its time goes. They overlap: chunks are fetched while frames
+// are sent. Their sum may therefore exceed the duration of the request. The wait for headers is
+// part of the postings stage, too.
 type stageID int
 
 const (
@@ -36,8 +36,8 @@ const (
 
 var stageNames = [stageCount]string{"gate", "header", "postings", "series", "chunks", "send"}
 
-// request is what one running call adds up: counters by kind, stage times, limits and its turn. Its accounts, stage times and turn are
-// shared by its goroutines.
+// request is one running call: its identity, its turn and current attempt, and what it adds up. The
+// goroutines of the request share its accounts, stage times and turn.
 type request struct {
 	server *Server
 	ctx    context.Context
@@ -49,16 +49,10 @@ type request struct {
 	postings, seriesPages, chunkPages pagecache.Account
 	series, chunks                    *admission.Limiter
 	stages                            [stageCount]atomic.Int64
-	spare                             atomic.Int64 // bytes that the turn has beyond what is held, for grow
 	firstFrame                        time.Duration
+	attempt                           attempt
 
-	// What follows is written by the handler's goroutine alone.
-	least         int64            // what the request settles for at least: what it could not get by growing, before it gave way
-	queried       []*catalog.Block // of the last plan
-	anew          bool             // plans to come are not the first
-	goesOnWith    []*catalog.Block // of the plans to come, if series are written already; nil: those that the view chooses
-	inIndexOrder  []*block.Block   // whose series were read so by attempts that have written some
-	lastSeries    []byte           // labels of the last series written; never nil, for they may be none
+	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
 	lazyBlocks    int // in which matchers stayed pending
 	emptyBlocks   int // in which the matchers matched nothing
@@ -73,18 +67,24 @@ type request struct {
 }
 
 func (s *Server) newRequest(ctx context.Context, method string) *request {
-	r := &request{server: s, ctx: ctx, method: method, tenant: admission.TenantName(admission.TenantOf(ctx)), start: time.Now(), lastSeries: []byte{}}
+	r := &request{
+		server: s, ctx: ctx, method: method,
+		tenant: admission.TenantName(admission.TenantOf(ctx)), start: time.Now(),
+	}
 	r.limit()
 	return r
 }
 
-// limit begins to count what the limits bound. Work for an earlier attempt that goes on because others wait for it counts in what that one had.
+// limit begins to count against the limits from zero. Work of an earlier attempt may continue for
+// other requests that wait for it. That work counts against the limiters of its own attempt.
 func (r *request) limit() {
 	var bytes *admission.BytesLimiter
 	r.series, r.chunks, bytes = r.server.limits.For(r.tenant)
-	// Bytes count when they are used or fetched, whichever is more.
+	// Of the bytes used and the bytes fetched, the larger number counts.
 	spend := func(what string) func(touched, fetched int64) error {
-		return func(touched, fetched int64) error { return bytes.Reserve(what, uint64(max(touched, fetched))) }
+		return func(touched, fetched int64) error {
+			return bytes.Reserve(what, uint64(max(touched, fetched)))
+		}
 	}
 	r.postings.Spend = spend("postings")
 	r.seriesPages.Spend = spend("series")
@@ -106,7 +106,8 @@ func (r *request) stage(id stageID, span string, f func(ctx context.Context) err
 
 func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
 
-// enter waits until the request may begin: with the bytes that a small request may hold and, if it is a Series request, with a place.
+// enter waits until the request may begin. It then has the bytes of a small request. A Series
+// request has a place, too.
 func (r *request) enter(kind admission.Kind) error {
 	return r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) (err error) {
 		r.turn, err = r.server.admission.Enter(ctx, r.tenant, kind)
@@ -114,77 +115,72 @@ func (r *request) enter(kind admission.Kind) error {
 	})
 }
 
-// plan asks for leave to hold n more bytes while planning. Its errors end the attempt: see answer.
+// plan reserves n more bytes while planning. Its errors end the attempt: see answer.
 func (r *request) plan(n int64) error { return r.turn.Plan(n) }
 
-// settle asks for leave to hold n bytes in all, what the plan takes included, before the first frame. Its errors end the attempt: see answer.
+// settle reserves n bytes in total before the first frame, those of the plan included. Its errors
+// end the attempt: see answer.
 func (r *request) settle(n int64) error {
-	r.spare.Store(max(r.least-n, 0))
-	err := r.turn.Settle(max(n, r.least))
+	err := r.turn.Settle(r.attempt.settle(n))
 	if err == nil {
 		r.turn.ObserveWait()
 	}
 	return err
 }
 
-// maxWaits is how often a request waits for more bytes. Each time it asks for more, mostly for twice
-// as many, so that it soon has enough or is rejected.
+// maxWaits is how often a request waits for more bytes. Each time it needs more, mostly twice as
+// many. It soon has enough, or is rejected.
 const maxWaits = 16
 
-// answer calls attempt until it has answered. An attempt that must wait leaves nothing running. The
-// request waits for what it needs and tries again; frames that are sent stay.
-func (r *request) answer(attempt func() error) error {
+// answer calls try until it returns anything but a *admission.MustWait. For that error it waits for
+// the bytes and calls try again. Frames that are sent stay.
+//
+// INVARIANT: no goroutine of a try runs after it has returned, and none of its plans is open.
+func (r *request) answer(try func() error) error {
 	for waits := 0; ; waits++ {
-		err := attempt()
+		err := try()
 		var must *admission.MustWait
 		if !errors.As(err, &must) || waits == maxWaits || r.ctx.Err() != nil {
 			return err
 		}
 		r.server.metrics.requeued.WithLabelValues(r.method).Inc()
-		if must.BeyondEstimate {
-			r.least = must.Need
-		}
-		r.forget()
-		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error { return r.turn.Wait(ctx, must.Need) })
+		r.attempt.raise(must)
+		r.nextAttempt()
+		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error {
+			return r.turn.Wait(ctx, must.Need)
+		})
 		if err != nil {
 			return err
 		}
 	}
 }
 
-// tryGrow asks for leave to hold n more bytes, without waiting.
+// tryGrow reserves n more bytes if they are free. It does not wait.
 func (r *request) tryGrow(n int64) bool { return r.turn.TryReserve(n) }
 
-// grow asks for leave to hold n more bytes without which the request cannot go on. It does not wait either; its errors end the attempt: see answer.
-// What it has settled for because it lacked that before is used first: else it would lack as much again however much it has.
+// grow reserves n more bytes that the request needs. It does not wait. Its errors end the attempt:
+// see answer. It uses spare bytes first. Otherwise a request that waited for them would lack as
+// many again, however many it has.
 func (r *request) grow(n int64) error {
-	for {
-		spare := r.spare.Load()
-		use := min(spare, n)
-		if use <= 0 {
-			return r.turn.Reserve(n)
-		}
-		if !r.spare.CompareAndSwap(spare, spare-use) {
-			continue
-		}
-		if n -= use; n == 0 {
-			return nil
-		}
+	missing := r.attempt.takeSpare(n)
+	if missing == 0 && n > 0 {
+		return nil
 	}
+	return r.turn.Reserve(missing)
 }
 
-// giveBack says that n bytes that grow was asked for are no longer held. They stay the request's: what it lacked once it may lack again.
-func (r *request) giveBack(n int64) { r.spare.Add(n) }
+// giveBack ends the use of n bytes that grow reserved. They stay reserved for the request.
+func (r *request) giveBack(n int64) { r.attempt.returnSpare(n) }
 
-// leave is how the request is asked for more than was estimated.
-func (r *request) leave() block.Leave {
+// reserver returns what reserves bytes beyond the estimate for this request.
+func (r *request) reserver() block.Leave {
 	return block.Leave{Grow: r.grow, TryGrow: r.tryGrow, GiveBack: r.giveBack}
 }
 
-// forget forgets what a vain attempt has noted, but for the series that are written. Its goroutines are over. What it has read stays in the
-// accounts, but not in the limits: those are about the answer.
-func (r *request) forget() {
-	r.queried = nil
+// nextAttempt begins another attempt after one that failed. What that one has read stays in the
+// accounts. Limits count from zero, because they are about the answer.
+func (r *request) nextAttempt() {
+	r.attempt.next()
 	r.turn.Restart()
 	r.limit()
 }
@@ -198,7 +194,7 @@ func (r *request) notePlan(p *block.Plan) {
 		r.setBlocks++
 	}
 	r.postingsCount += int64(p.Postings())
-	// Headers of several blocks are waited for side by side: the longest wait is the request's.
+	// The request waits for the headers of its blocks concurrently. The longest wait counts.
 	if d := int64(p.HeaderWait()); d > r.stages[stageHeader].Load() {
 		r.stages[stageHeader].Store(d)
 	}
@@ -212,7 +208,9 @@ func (r *request) noteSource(src *source) {
 // finish releases what the request holds and accounts for it.
 func (r *request) finish() {
 	r.turn.Close()
-	r.server.names.observe(r.tenant, r.used(), func(label string) { r.server.metrics.observe(r, label) })
+	r.server.names.observe(r.tenant, r.used(), func(label string) {
+		r.server.metrics.observe(r, label)
+	})
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
 		attrs := []attribute.KeyValue{
 			attribute.String("larder.tenant", r.tenant),
@@ -231,13 +229,14 @@ func (r *request) finish() {
 				attribute.Int64("larder."+k.name+".requests", k.acct.Requests.Load()))
 		}
 		for i, name := range stageNames {
-			attrs = append(attrs, attribute.Float64("larder.stage."+name+".seconds", time.Duration(r.stages[i].Load()).Seconds()))
+			d := time.Duration(r.stages[i].Load())
+			attrs = append(attrs, attribute.Float64("larder.stage."+name+".seconds", d.Seconds()))
 		}
 		sp.SetAttributes(attrs...)
 	}
 }
 
-// used is how many bytes the request was worth, of what it looked at and what it sent.
+// used returns how many bytes the request has used: those that it read and those that it sent.
 func (r *request) used() int64 {
 	n := r.sent.Bytes
 	for _, k := range r.kinds() {
@@ -252,10 +251,15 @@ type kind struct {
 }
 
 func (r *request) kinds() [3]kind {
-	return [...]kind{{"postings", &r.postings}, {"series", &r.seriesPages}, {"chunks", &r.chunkPages}}
+	return [...]kind{
+		{"postings", &r.postings},
+		{"series", &r.seriesPages},
+		{"chunks", &r.chunkPages},
+	}
 }
 
-// queryStats is what a client gets that asks for it. Pages stand for Thanos's ranges: a page is fetched or not.
+// queryStats returns the statistics that a client may ask for. Pages stand for the ranges of
+// Thanos.
 func (r *request) queryStats() *storepb.QueryStats {
 	post, ser, chk := &r.postings, &r.seriesPages, &r.chunkPages
 	return &storepb.QueryStats{
@@ -282,16 +286,18 @@ func (r *request) queryStats() *storepb.QueryStats {
 		ChunksFetchedSizeSum: chk.FetchedBytes.Load(),
 		ChunksFetchCount:     chk.Requests.Load(),
 
-		DataDownloadedSizeSum: post.FetchedBytes.Load() + ser.FetchedBytes.Load() + chk.FetchedBytes.Load(),
-		GetAllDuration:        durationpb.New(time.Duration(r.stages[stagePostings].Load())),
-		MergeDuration:         durationpb.New(time.Duration(r.stages[stageSeries].Load())),
+		DataDownloadedSizeSum: post.FetchedBytes.Load() + ser.FetchedBytes.Load() +
+			chk.FetchedBytes.Load(),
+		GetAllDuration: durationpb.New(time.Duration(r.stages[stagePostings].Load())),
+		MergeDuration:  durationpb.New(time.Duration(r.stages[stageSeries].Load())),
 	}
 }
 
-// contained makes a goroutine's panic its request's Internal error.
+// contained turns a panic of f into an Internal error of the request.
 func contained(f func() error) func() error { return panics.Contained(f) }
 
-// recovered turns a panic of a handler, or of what it waited for, into an Internal error, and notes those that nobody has.
+// recovered turns a panic of a handler, or of work that it waited for, into an Internal error. It
+// logs and counts panics that were not noted yet.
 func (s *Server) recovered(err *error) {
 	if v := recover(); v != nil {
 		*err = s.panics.Caught(v)
@@ -301,11 +307,12 @@ func (s *Server) recovered(err *error) {
 	}
 }
 
-// statusOf gives err the code that a client of the request with the given context gets: that of the request's end where it was cancelled
-// or timed out, the error's own where it carries one, else otherwise. The text stays whole, because Queriers look into it.
+// statusOf gives err the code that the client gets. A request that was cancelled or timed out gets
+// the code of that. An error with a code keeps it. All other errors get the code otherwise. The
+// text stays whole, because Queriers search it.
 //
-// Errors of the bucket carry codes and deadlines that are not the request's: an object store's client may speak gRPC or give up by
-// itself. To the client they are all the same fault.
+// Errors of the bucket may carry codes and deadlines that do not belong to the request: the client
+// of an object store may use gRPC, or give up by itself. They get the code otherwise.
 func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 	if err == nil {
 		return nil
@@ -319,22 +326,25 @@ func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 	switch {
 	case errors.As(err, &pe):
 		return err
-	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+	case ctx.Err() != nil &&
+		(errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
 		return status.Error(status.FromContextError(ctx.Err()).Code(), err.Error())
 	case errors.As(err, &fault), errors.As(err, &read):
 	case errors.As(err, &carried):
 		if st := carried.GRPCStatus(); st.String() != err.Error() {
 			return status.Error(st.Code(), err.Error())
 		}
-		return err // nothing is wrapped around it: its text must not say twice what code it has
+		return err // nothing wraps it: another status would repeat the code in its text
 	}
 	return status.Error(otherwise, err.Error())
 }
 
-// ready returns an error as long as nobody knows what the bucket holds: an empty answer would say that there is nothing.
+// ready returns an error until the blocks of the bucket are known. An empty answer would wrongly
+// say that there is no data.
 func (s *Server) ready() error {
 	if !s.opts.Catalog.View().Ready {
-		return status.Error(codes.Unavailable, "Not ready: the blocks of the bucket are not known yet")
+		return status.Error(codes.Unavailable,
+			"Not ready: the blocks of the bucket are not known yet")
 	}
 	return nil
 }

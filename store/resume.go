@@ -8,34 +8,38 @@ import (
 
 	"larder/store/block"
 	"larder/store/catalog"
-	"larder/store/storepb"
 )
 
 const (
-	// maxReplans is how often a request is planned anew because a block left the bucket. Refreshes of the catalog are rare and see all that
-	// happened before them: a request that needs more of them is one of a bucket that is being emptied.
+	// maxReplans is how often a request is planned again because a block left the bucket. Each
+	// time the catalog is refreshed, and a refresh sees all earlier changes. A request that needs
+	// more refreshes reads a bucket that is being emptied.
 	maxReplans = 5
-	// maxReshapes is how often a request is planned again because a block was found irregular. Each
-	// time at least one more is known. The blocks of a request are looked at side by side, and are
+	// maxReshapes is how often a request is planned again because a block was found irregular.
+	// Each time at least one more is known. The blocks of a request are read concurrently, and are
 	// mostly found together.
 	maxReshapes = 16
 )
 
-// irregular reports whether err says that a block was found irregular. It is known as such by now,
-// so that the same request, planned again, is answered.
+// irregular reports whether err says that a block was found irregular. The block is marked by now.
+// The same request, planned again, can therefore be answered.
 func irregular(err error) bool {
 	var e *block.IrregularError
 	return errors.As(err, &e)
 }
 
-// resumed returns what view has of all that the request has looked at: the series that are written already stay, and the rest is answered from
-// these blocks. There are none if one is gone for good, or what replaced it is not asked for: a series could be missing from both halves.
-// Blocks that have come besides are left out: the answer would have their later series and not their first ones.
-func (r *request) resumed(q *seriesQuery, view *catalog.View) (blocks []*catalog.Block, ok bool) {
-	for _, old := range r.queried {
+// resumed maps the blocks that the request has queried to their replacements in view. It returns
+// false if a block has none that the request asks for, because a series could then be missing from
+// both parts of the answer. Other new blocks are left out: see attempt.resume.
+func (r *request) resumed(
+	q *seriesQuery, view *catalog.View,
+) (blocks []*catalog.Block, ok bool) {
+	for _, old := range r.attempt.queried {
 		cur := old
 		if view.ByID(old.ID) != old {
-			i := slices.IndexFunc(view.Blocks, func(b *catalog.Block) bool { return q.takesFor(b, old) })
+			i := slices.IndexFunc(view.Blocks, func(b *catalog.Block) bool {
+				return q.replaces(b, old)
+			})
 			if i < 0 {
 				return nil, false
 			}
@@ -48,9 +52,10 @@ func (r *request) resumed(q *seriesQuery, view *catalog.View) (blocks []*catalog
 	return blocks, true
 }
 
-// takesFor reports whether b has all series of old, and the request asks b for what it asked of old: the same labels in its answer, and
-// the same matchers of its series. Nobody promises that of other content under old's name.
-func (q *seriesQuery) takesFor(b, old *catalog.Block) bool {
+// replaces reports whether b can take the place of old in an answer. It must have all series of
+// old, give them the same labels, and be asked with the same matchers. Different content under the
+// ID of old does not qualify, because its series are unknown.
+func (q *seriesQuery) replaces(b, old *catalog.Block) bool {
 	if b.ID == old.ID && b.Content != old.Content {
 		return false
 	}
@@ -63,31 +68,4 @@ func (q *seriesQuery) takesFor(b, old *catalog.Block) bool {
 	was, _ := seriesMatchers(q.matchers, old.Labels)
 	is, ok := seriesMatchers(q.matchers, b.Labels)
 	return ok && slices.Equal(is, was)
-}
-
-// noteShape notes what an attempt that failed has written series of. Another one may go on after
-// them.
-func (r *request) noteShape(plans []*block.Plan, w *storepb.FrameWriter) {
-	if w.Stats().Series == 0 {
-		return
-	}
-	for _, p := range plans {
-		if p.InIndexOrder() && !slices.Contains(r.inIndexOrder, p.Block()) {
-			r.inIndexOrder = append(r.inIndexOrder, p.Block())
-		}
-	}
-}
-
-// sameShape fails an answer that was begun in the index order of a block which is known as
-// irregular by now.
-func (r *request) sameShape(w *storepb.FrameWriter) error {
-	if w.Stats().Series == 0 {
-		r.inIndexOrder = nil
-	}
-	for _, b := range r.inIndexOrder {
-		if err := b.Reshaped(); err != nil {
-			return err
-		}
-	}
-	return nil
 }

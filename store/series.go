@@ -49,16 +49,18 @@ func (s *Server) parseSeries(
 		return nil, err
 	}
 	q.hints, q.queryStats = req.Hints != nil, h.EnableQueryStats
-	// After what Thanos refuses too: a request with both faults hears of the same one.
+	// These checks come after those of Thanos: a request with both faults gets Thanos's error.
 	if err := checkNames("without_replica_labels", q.without); err != nil {
 		return nil, err
 	}
 	if err := checkNames("shard_info.labels", req.ShardInfo.GetLabels()); err != nil {
 		return nil, err
 	}
-	if sh := req.ShardInfo; sh.GetTotalShards() >= 1 && (sh.ShardIndex < 0 || sh.ShardIndex >= sh.TotalShards) {
-		// Nothing belongs to such a shard. To say so would hide that some shard is not asked for.
-		return nil, status.Errorf(codes.InvalidArgument, "shard_index %d is not one of %d shards", sh.ShardIndex, sh.TotalShards)
+	sh := req.ShardInfo
+	if sh.GetTotalShards() >= 1 && (sh.ShardIndex < 0 || sh.ShardIndex >= sh.TotalShards) {
+		// No series belongs to such a shard. An empty answer would hide the caller's mistake.
+		return nil, status.Errorf(codes.InvalidArgument,
+			"shard_index %d is not one of %d shards", sh.ShardIndex, sh.TotalShards)
 	}
 	return q, nil
 }
@@ -98,44 +100,46 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 	defer func() { r.sent = w.Stats(); w.Discard() }()
 	view := s.opts.Catalog.View()
-	attempt := func() error { return s.series(r, q, view, w) }
-	beginAgain := func() {
+	try := func() error { return s.series(r, q, view, w) }
+	restart := func() {
+		r.attempt.restart()
 		w.Discard()
 		w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 		r.sentSizes = sizeCounts{}
 	}
-	err = r.answer(attempt)
+	err = r.answer(try)
 	for n, reshapes := 0, 0; n < maxReplans; n++ {
 		if reshapes < maxReshapes && w.Stats().Frames == 0 && irregular(err) {
 			reshapes, n = reshapes+1, n-1
-			beginAgain()
-			r.forget()
-			err = r.answer(attempt)
+			restart()
+			r.nextAttempt()
+			err = r.answer(try)
 			continue
 		}
 		if !s.replaced(r.ctx, err) {
 			break
 		}
 		view = s.opts.Catalog.View()
-		again, ok := r.resumed(q, view)
+		blocks, ok := r.resumed(q, view)
 		if !ok {
 			if w.Stats().Frames > 0 {
 				break
 			}
-			beginAgain()
+			restart()
 		}
-		if r.goesOnWith = nil; w.Stats().Series > 0 {
-			r.goesOnWith = again
-		}
-		r.forget()
-		err = r.answer(attempt)
+		r.attempt.resume(blocks)
+		r.nextAttempt()
+		err = r.answer(try)
 	}
 	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
-// series answers q from view into w: all of it, or what comes after the series that w has.
-func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *storepb.FrameWriter) error {
+// series is one attempt to answer q from view. It writes all series into w, or those after the
+// series that w has.
+func (s *Server) series(
+	r *request, q *seriesQuery, view *catalog.View, w *storepb.FrameWriter,
+) error {
 	plans, err := s.planSeries(r, q, view)
 	defer func() {
 		for _, p := range plans {
@@ -145,17 +149,17 @@ func (s *Server) series(r *request, q *seriesQuery, view *catalog.View, w *store
 	if err != nil {
 		return err
 	}
-	if err := r.sameShape(w); err != nil {
+	if err := r.attempt.checkOrder(); err != nil {
 		return err
 	}
 	if len(plans) > 0 {
 		if err := s.sendSeries(r, q, plans, w); err != nil {
-			r.noteShape(plans, w)
+			r.attempt.noteOrder(plans)
 			return err
 		}
 	}
 	if q.hints {
-		h := &storepb.SeriesResponseHints{QueriedBlocks: queriedBlocks(r.queried)}
+		h := &storepb.SeriesResponseHints{QueriedBlocks: queriedBlocks(r.attempt.queried)}
 		if q.queryStats {
 			r.sent = w.Stats()
 			h.QueryStats = r.queryStats()
