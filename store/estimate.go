@@ -8,19 +8,21 @@ import (
 )
 
 const (
-	// maxRunBytes is how much index a stream reads at a time; many streams share runBytesPerRequest.
+	// maxRunBytes bounds the index bytes that a stream reads at a time. Many streams share
+	// runBytesPerRequest, with at least minRunBytes each.
 	minRunBytes        = 32 << 10
 	maxRunBytes        = 1 << 20
 	runBytesPerRequest = 8 << 20
 )
 
-// streamBytes returns how much index the streams of n blocks read at a time.
+// streamBytes returns how many index bytes each of n streams reads at a time.
 func streamBytes(n int) int64 {
 	return min(max(runBytesPerRequest/int64(n), minRunBytes), maxRunBytes)
 }
 
-// planBytes estimates what a request over plans holds besides its windows: postings, index pages and segments. Of what streams give back before their
-// first segment, only as many as are started side by side hold theirs.
+// planBytes estimates what a request holds besides its windows: postings, index pages and segments.
+// Streams release some bytes before their first segment. Only the streams that start concurrently
+// hold those bytes at the same time.
 func planBytes(plans []*block.Plan) int64 {
 	run := streamBytes(len(plans))
 	total, passing := int64(0), make([]int64, len(plans))
@@ -35,15 +37,16 @@ func planBytes(plans []*block.Plan) int64 {
 	return total
 }
 
-// windowBytes is what a request reserves for its first window: less than minWindowBytes where its postings show that it cannot need as
-// much, so that a small request counts as one; more where a single series may, because a series is never divided over windows.
+// windowBytes is what a request reserves for its first window. It is less than minWindowBytes if
+// the postings show that less is enough: a small request then counts as small. It is more if a
+// single series may need more, because a series is never divided over windows.
 func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	all, one := int64(0), int64(0)
 	for _, p := range plans {
 		each := int64(windowSeriesBytes + guessedLabels)
 		if !q.req.SkipChunks {
 			n, bytes := p.Block().ChunksPerSeries(q.minT, q.maxT)
-			// Records of a series lie next to one another, most often on one page more than they fill.
+			// Records of a series are adjacent, and mostly touch one page more than they fill.
 			each += n*windowChunkBytes + bytes + s.opts.ChunkPageBytes
 		}
 		one += each
@@ -52,7 +55,7 @@ func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
 }
 
-// postings is an upper bound of the series of plans.
+// postings returns an upper bound of the number of series of plans.
 func postings(plans []*block.Plan) (n int64) {
 	for _, p := range plans {
 		n += int64(p.Postings())
@@ -60,8 +63,9 @@ func postings(plans []*block.Plan) (n int64) {
 	return n
 }
 
-// frameBytes estimates the buffers of the frame that is being written and of the one before, which grpc has until it is sent, of series with so many
-// bytes of labels: powers of two. Labels are not divided over frames.
+// frameBytes estimates the buffers of two frames of series with the given bytes of labels: the
+// frame being written, and the one before, which grpc keeps until it is sent. Buffers are powers of
+// two. The labels of a series are never divided over frames.
 func (q *seriesQuery) frameBytes(plans []*block.Plan, labels int64) int64 {
 	all, one := int64(0), int64(0)
 	for _, p := range plans {

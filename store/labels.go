@@ -128,12 +128,12 @@ func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesReques
 	return resp, nil
 }
 
-// smallAnswer is the size of an answer from which on it is held until it was sent. Of smaller ones
-// as many may be on their way as there may be requests.
+// smallAnswer is the size from which an answer stays reserved until it was sent. Smaller answers in
+// transit are bounded by the number of requests.
 const smallAnswer = 16 << 10
 
-// holdUntilSent keeps what an answer takes reserved until its client has read it: its text, decoded
-// and encoded.
+// holdUntilSent keeps the bytes of an answer reserved until its client has read it: those of its
+// strings, and those of its encoded form.
 func (r *request) holdUntilSent(budget *matcher.Budget, answer proto.Message) {
 	n := int64(proto.Size(answer))
 	if n < smallAnswer {
@@ -156,33 +156,37 @@ func queriedBlocks(blocks []*catalog.Block) []*storepb.Block {
 
 // question is what a label request wants to know of each block.
 type question interface {
-	// matchers returns what is asked of the series of a block; none: its header answers.
+	// matchers returns the matchers for the series of a block. If there are none, its header
+	// answers.
 	matchers(c chosen) []*labels.Matcher
-	// expect estimates what the answer of a block takes, given its header and how many series may have something to say.
+	// expect estimates the bytes of the answer of a block, given its header and an upper bound of
+	// its matching series.
 	expect(ctx context.Context, h *indexheader.Header, series int) int64
 	header(ctx context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error
-	// segment adds what the series of a segment have to say, under the set's lock; more says whether other series may add to it.
+	// segment adds the strings of the series of a segment. The caller holds the set's lock. more
+	// says whether further series may add strings.
 	segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (more bool, err error)
 	// fault words an error of a header.
 	fault(meta *catalog.Block, err error) error
 }
 
-// asked is a block of a label request: its plan where it has matchers, else its header, which is nil until it is opened.
-type asked struct {
+// labelBlock is a block of a label request. It has a plan if matchers remain for its series.
+// Otherwise it has a header, which is nil until it is opened.
+type labelBlock struct {
 	meta    *catalog.Block
 	plan    *block.Plan
 	header  *indexheader.Header
 	release func()
 }
 
-func (a *asked) open(ctx context.Context, s *Server, what question) (err error) {
+func (a *labelBlock) open(ctx context.Context, s *Server, what question) (err error) {
 	if a.header, a.release, err = s.block(a.meta).Header(ctx); err != nil {
 		return what.fault(a.meta, err)
 	}
 	return nil
 }
 
-func (a *asked) close() {
+func (a *labelBlock) close() {
 	if a.plan != nil {
 		a.plan.Close()
 	}
@@ -192,8 +196,9 @@ func (a *asked) close() {
 	}
 }
 
-// labelSets asks every block that a label request has to look at, side by side, and merges what they say: sorted, each string once, at
-// most limit of them. Label requests look at the blocks of all resolutions.
+// labelSets puts a question to all blocks of a label request concurrently and merges the answers:
+// sorted, each string once, at most limit of them. Label requests read the blocks of all
+// resolutions.
 func (s *Server) labelSets(r *request, q *labelQuery, what question) (out []string, _ error) {
 	if err := r.enter(admission.LabelRequest); err != nil {
 		return nil, statusOf(r.ctx, err, codes.Internal)
@@ -234,7 +239,8 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	set := newStringSet(first, r.grow)
 	g, ctx := errgroup.WithContext(r.ctx)
 	g.SetLimit(blockConcurrency)
-	var found atomic.Pointer[error] // that a block is irregular: the others go on, to find out about theirs
+	// found holds that a block is irregular. The other blocks continue, to find out about theirs.
+	var found atomic.Pointer[error]
 	for i := range blocks {
 		a := &blocks[i]
 		g.Go(contained(func() (err error) {
@@ -266,10 +272,10 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	return set.sorted(q.limit), nil
 }
 
-// openBlocks finds the postings of all blocks that a label request is about, side by side; where there are no matchers it opens the headers of
-// the newest, as many as are asked at once, and leaves the others to be opened when it is their turn: there may be more than there is room for. What
-// it returns must be closed, on an error too.
-func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, error) {
+// openBlocks finds the postings of all blocks of a label request concurrently. Where no matchers
+// remain, it opens the headers of the newest blocks only, blockConcurrency of them, because the
+// headers of all may not fit in memory. The caller closes the blocks, on an error too.
+func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]labelBlock, error) {
 	var picked []chosen
 	for _, b := range s.opts.Catalog.View().Blocks {
 		if b.MinTime > q.maxT || q.minT >= b.MaxTime || !blockMatches(b, q.blockMatchers) {
@@ -284,7 +290,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 	}
 	slices.Reverse(picked) // the newest first
 	r.blocksQueried = len(picked)
-	out := make([]asked, len(picked))
+	out := make([]labelBlock, len(picked))
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(blockConcurrency)
@@ -326,9 +332,9 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]asked, 
 	return out, err
 }
 
-// labelBytes is what is reserved for the answer at first: what that of the opened blocks has that has the most to say. Blocks mostly say the same, and what
-// they say beyond is reserved as it comes.
-func labelBytes(ctx context.Context, blocks []asked, what question) int64 {
+// labelBytes returns how many bytes to reserve for the answer at first: the largest estimate among
+// the opened blocks. Blocks mostly have the same strings. Others are reserved when they are added.
+func labelBytes(ctx context.Context, blocks []labelBlock, what question) int64 {
 	most := int64(stringSetStep)
 	for i := range blocks {
 		a := &blocks[i]
@@ -342,8 +348,9 @@ func labelBytes(ctx context.Context, blocks []asked, what question) int64 {
 	return most
 }
 
-// streamsBytes estimates what the streams of blocks hold: all postings, and as much else as runs side by side.
-func streamsBytes(blocks []asked, run int64) int64 {
+// streamsBytes estimates what the streams of blocks hold: all postings, and the rest of those that
+// run concurrently.
+func streamsBytes(blocks []labelBlock, run int64) int64 {
 	postings, rest := int64(0), []int64(nil)
 	for i := range blocks {
 		if p := blocks[i].plan; p != nil && p.Postings() > 0 {
@@ -360,7 +367,10 @@ func streamsBytes(blocks []asked, run int64) int64 {
 }
 
 // askSeries puts a question to the series of a block that match and have a chunk in range.
-func (s *Server) askSeries(ctx context.Context, r *request, q *labelQuery, a *asked, what question, run int64, set *stringSet) error {
+func (s *Server) askSeries(
+	ctx context.Context, r *request, q *labelQuery, a *labelBlock,
+	what question, run int64, set *stringSet,
+) error {
 	if a.plan.Postings() == 0 {
 		return nil
 	}
@@ -471,7 +481,8 @@ func (v *valuesQuestion) expect(ctx context.Context, h *indexheader.Header, seri
 		return n < sampledValues, nil
 	})
 	if err != nil || n == 0 {
-		return stringSetCost(guessedLabel) * int64(count) // whoever asks for the values themselves meets the error again
+		// The caller that reads the values gets the same error.
+		return stringSetCost(guessedLabel) * int64(count)
 	}
 	mean := bytes/n + 1
 	return stringSetCost(mean+mean/8) * int64(count)

@@ -216,7 +216,7 @@ func (s *Server) replaced(ctx context.Context, err error) bool {
 			s.log.Warn("cannot tell whether a block left the bucket", "block", be.ID, "err", gerr, "missing", err)
 			return false
 		}
-		s.log.Warn("block vanished from the bucket, planning anew", "block", be.ID, "err", err)
+		s.log.Warn("block vanished from the bucket, planning again", "block", be.ID, "err", err)
 		s.opts.Catalog.Tombstone(be.ID)
 	}
 	return s.opts.Catalog.Refresh(ctx) == nil

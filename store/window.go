@@ -62,7 +62,8 @@ type windowChunk struct {
 	minTime, maxTime int64
 }
 
-// reset empties the window. It returns how many bytes it has asked leave for beyond what was admitted.
+// reset empties the window. It returns how many bytes its batches have reserved beyond what was
+// admitted.
 func (w *window) reset(sources int) (grown int64) {
 	if w.batches == nil {
 		w.batches = make([]block.Batch, sources)
