@@ -1,10 +1,27 @@
-// Package store is the StoreAPI and Info service over the blocks of a bucket.
+// Package store serves the StoreAPI and the Info service over the blocks of a bucket.
 //
-// A Series call waits for its turn, picks blocks from the catalog's view, finds their postings side
-// by side, settles for the bytes that it will need, and then streams: block.Streams decode series
-// in final label order, a loser tree merges them, windows of merged series have their chunks
-// fetched together, and an encoder writes verified chunk records into pooled frames. While one
-// window is sent, the next is being fetched. Label calls use the same streams without chunks.
+// A Series request waits for its turn, chooses blocks from the catalog's view and finds their
+// postings concurrently. It reserves the bytes that it will need, and streams. Streams decode series
+// in the final order of labels, a loser tree merges them, and windows of merged series have their
+// chunks fetched together. While one window is sent, the next one is fetched. Label requests use the
+// same streams without chunks.
+//
+// # Where a Series request goes
+//
+//   - series.go checks the request, enters it, and runs attempts until one has answered.
+//   - request.go holds its identity, accounts and stage times. answer repeats an attempt that has to
+//     wait for bytes.
+//   - attempt.go holds what one attempt knows from those before it: a state, and the transitions.
+//   - plan.go chooses the blocks and finds their postings.
+//   - estimate.go says how many bytes to reserve before the first frame.
+//   - pipeline.go starts the streams, fills windows and sends them. merge.go has the loser tree,
+//     window.go a window, encode.go the chunks that a client gets.
+//   - resume.go decides whether an answer can continue after a block was replaced or found
+//     irregular. server.go asks the bucket about the block: replaced.
+//
+// labels.go has both label requests. stringset.go holds their answer. The attempts of a label
+// request are those of request.go and attempt.go, too. They never resume, because an answer is
+// sent whole.
 //
 // # Who owns which bytes
 //
