@@ -124,12 +124,15 @@ func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, 
 }
 
 func (e *encoder) recordError(src *source, ref uint64, err error) error {
-	return receiveError(src, fmt.Errorf("chunk file %d: chunk record at offset %d: %w", ref>>32+1, ref&(1<<32-1), err))
+	return receiveError(src, fmt.Errorf("chunk file %d: chunk record at offset %d: %w",
+		ref>>32+1, ref&(1<<32-1), err))
 }
 
-// ordered puts the chunks of a series that comes from several blocks, or several times from one, in the contract's order (reference B2)
-// and leaves out repeats, those of another resolution too: a 5m and a 1h block hold the same chunk where an hour has one sample. Where some chunks have data, those without (aggregates asked for that a chunk does not carry) are left
-// out; where none has, the first of the series that were joined, firstPiece chunks, stands for all.
+// ordered sorts the chunks of a series that was joined from several, from several blocks or from
+// one. The order is that of compareChunks. It drops duplicates, those of another resolution too: a
+// 5m and a 1h block hold the same chunk if an hour has one sample. If some chunks have data, those
+// without data are dropped: they carry none of the requested aggregates. If no chunk has data, the
+// first firstPiece chunks stand for all: those of the first of the joined series.
 func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 	if len(e.parts) == 0 {
 		return e.chunks[:firstPiece]
@@ -153,8 +156,9 @@ func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 	return e.kept
 }
 
-// compareChunks is the contract's order: minimum time, maximum time, then raw, count, sum, min, max, counter: a chunk that has the part
-// before one that has not, then by type, then by data, descending.
+// compareChunks compares in the order of the StoreAPI's contract: by minimum time, by maximum time,
+// then by the parts raw, count, sum, min, max and counter. For each part, a chunk that has it comes
+// first, then the type decides, then the data, descending.
 func compareChunks(a, b *storepb.WireChunk) int {
 	if a.MinTime != b.MinTime {
 		return cmp.Compare(a.MinTime, b.MinTime)

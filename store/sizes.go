@@ -24,8 +24,8 @@ func (c *sizeCounts) add(n int64) {
 	c.sum += n
 }
 
-// sizeHistogram is a histogram per tenant that is fed with sizeCounts. Which tenants it has is its
-// callers' matter: tenantNames has those deleted that leave.
+// sizeHistogram is a histogram per tenant that is fed with sizeCounts. Its callers decide which
+// tenants it has: tenantNames deletes a tenant that it no longer names.
 type sizeHistogram struct {
 	desc *prometheus.Desc
 

@@ -14,31 +14,35 @@ import (
 const (
 	// minWindowBytes is the window that a large request reserves before its first frame.
 	minWindowBytes = 1 << 20
-	// maxFirstWindow is the most that is reserved because a single series is expected to be long: expectations may be wrong.
+	// maxFirstWindow bounds what is reserved for a single long series, because the estimate may be
+	// wrong.
 	maxFirstWindow = 16 << 20
-	// maxWindowBytes bounds a window: larger ones would save no more round trips worth their memory.
+	// maxWindowBytes bounds a window. Larger ones save too few round trips for their memory.
 	maxWindowBytes = 4 << 20
 	// firstWindowBytes keeps the first frame early.
 	firstWindowBytes = 256 << 10
-	// windowSlack is how far beyond what was reserved for it a window may go unasked.
+	// windowSlack is how many bytes a window may exceed its reservation by.
 	windowSlack = 64 << 10
 
-	// windowSeriesBytes and windowChunkBytes are what the window's own arrays take for a series and a chunk.
+	// windowSeriesBytes and windowChunkBytes are the bytes of the window's own arrays for a series
+	// and for a chunk.
 	windowSeriesBytes = 64
 	windowChunkBytes  = 64
-	// guessedLabels is how long the labels of a series are expected to be before one is seen.
+	// guessedLabels is the estimated length of the labels of a series, before one is read.
 	guessedLabels = 256
 )
 
-// window is the next stretch of merged series, whose chunks are fetched together. Label bytes alias segments; chunk records alias
-// pages. It is reused: the producer fills it, the consumer sends it and hands it back.
+// window is a run of merged series whose chunks are fetched together. Label bytes alias segments,
+// and chunk records alias pages. The producer fills a window; the consumer sends it and hands it
+// back for reuse.
 type window struct {
 	series []windowSeries
 	chunks []windowChunk
-	// batches are the chunk records to fetch, by source; those of sources in use are listed in used.
+	// batches are the chunk records to fetch, by source. used lists the sources that have any.
 	batches []block.Batch
 	used    []int
-	// lastPage is, by source, one more than the chunk page counted last, as file << 32 | page: neighbours share pages.
+	// lastPage is, by source, one more than the chunk page counted last, as file << 32 | page.
+	// Adjacent records share pages.
 	lastPage []uint64
 	bytes    int64 // of distinct chunk pages, labels and what the arrays above take
 	longest  int64 // bytes of the longest labels
@@ -49,9 +53,10 @@ type window struct {
 type windowSeries struct {
 	labels   []byte
 	chunkEnd int
-	// firstPiece is how many of its chunks come from the first of the series that were joined into it.
+	// firstPiece is how many of its chunks come from the first of the joined series.
 	firstPiece int
-	// sorted says that its chunks are in strictly ascending order of time: nothing to order or to de-duplicate.
+	// sorted says that its chunks are in strictly ascending order of time. They need neither
+	// sorting nor deduplication.
 	sorted bool
 }
 
@@ -90,8 +95,8 @@ func (w *window) density() windowDensity {
 	return windowDensity{bytes: w.bytes, series: int64(len(w.series)), chunks: int64(len(w.chunks))}
 }
 
-// grow makes room for the series of a window of target bytes, judged by the window before it: arrays that double on their way there would
-// leave as much behind again.
+// grow allocates the arrays for a window of target bytes, estimated from the window before it.
+// Arrays that double until they are large enough would leave as many bytes as garbage.
 func (w *window) grow(d *windowDensity, target int64) {
 	if d.bytes == 0 {
 		return
@@ -102,7 +107,8 @@ func (w *window) grow(d *windowDensity, target int64) {
 	w.chunks = slices.Grow(w.chunks, n)
 	if len(w.batches) == 1 {
 		b := &w.batches[0]
-		b.Ref, b.Bound, b.Record = slices.Grow(b.Ref, n), slices.Grow(b.Bound, n), slices.Grow(b.Record, n)
+		b.Ref, b.Bound = slices.Grow(b.Ref, n), slices.Grow(b.Bound, n)
+		b.Record = slices.Grow(b.Record, n)
 	}
 }
 
@@ -119,7 +125,10 @@ func (w *window) addChunks(src *source, i int, pageSize int64) {
 	metas := src.seg.Chunks()
 	for k := lo; k < hi; k++ {
 		ref, bound := metas.Ref[k], metas.Bound[k]
-		w.chunks = append(w.chunks, windowChunk{source: int32(i), index: int32(len(b.Ref)), minTime: metas.Min[k], maxTime: metas.Max[k]})
+		w.chunks = append(w.chunks, windowChunk{
+			source: int32(i), index: int32(len(b.Ref)),
+			minTime: metas.Min[k], maxTime: metas.Max[k],
+		})
 		b.Ref = append(b.Ref, ref)
 		b.Bound = append(b.Bound, bound)
 
@@ -137,9 +146,11 @@ func (w *window) addChunks(src *source, i int, pageSize int64) {
 	}
 }
 
-// fill takes series from m until the window holds target bytes, the merge ends or limit series have been taken.
-// It returns how many it took.
-func (w *window) fill(ctx context.Context, m *merge, target, pageSize int64, limit int64, skipChunks bool) int64 {
+// fill takes series from m until the window holds target bytes, the merge ends or it has taken
+// limit series. It returns how many it took.
+func (w *window) fill(
+	ctx context.Context, m *merge, target, pageSize int64, limit int64, skipChunks bool,
+) int64 {
 	taken := int64(0)
 	for taken < limit && w.bytes < target {
 		if len(w.series)%64 == 0 {
@@ -202,12 +213,15 @@ func (w *window) fetch(ctx context.Context, sources []*source) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(blockConcurrency)
 	for _, i := range w.used {
-		g.Go(contained(func() error { return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i])) }))
+		g.Go(contained(func() error {
+			return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i]))
+		}))
 	}
 	return g.Wait()
 }
 
-// receiveError words an error of a source as Thanos does; Queriers and their users look for it.
+// receiveError wraps an error of a source in the same words as Thanos. Queriers and their users
+// search for them.
 func receiveError(src *source, err error) error {
 	if err == nil {
 		return nil
