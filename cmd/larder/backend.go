@@ -92,7 +92,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	reads := slots.New(slots.Options{Registerer: reg})
 	var err error
 	b.blocks, err = bucket.Open(conf.bucket, bucket.Options{
-		Slots: reads, WholeBytes: m.Wholes(), Logger: b.logger, Registerer: reg,
+		Slots: reads, WholeBytes: m.WholeObjects(), Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
 		return conf.objstoreYAML.wrap(err)
@@ -118,7 +118,8 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.headers, err = indexheader.New(indexheader.Options{
 		Dir: headersDir, Hold: hold, Bucket: bound,
-		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.Kept[config.HeaderBlocks]), BuildBytes: m.Builds,
+		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.CacheBytes[config.HeaderBlocks]),
+		BuildBytes:  m.Builds,
 		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency, Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,
 		Logger: b.logger, Registerer: reg,
 	})
@@ -143,7 +144,7 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 		Bucket: bound, BucketName: b.blocks.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
 		Parquet: converted, Dir: files, Hold: hold,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
-		DocumentBytes: m.Documents - 2*m.Wholes(),
+		DocumentBytes: m.Documents - 2*m.WholeObjects(),
 		MinTime:       conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
 		Opened: b.opened, OnChange: b.viewChanged,
@@ -154,19 +155,22 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	}
 	b.onClose(b.catalog.Close)
 
-	b.messages = intake.NewAccount(m.Texts(), reg)
+	b.messages = intake.NewAccount(m.Messages(), reg)
 	b.irregular = irregular.Open(irregular.Options{Dir: files, Hold: hold, Logger: b.logger, Registerer: reg})
 	b.onClose(b.irregular.Close)
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound}, Sizes: b.catalog,
-			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular, Expansions: block.NewExpansions(m.Expansions(), reg),
+			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular,
+			Expansions: block.NewExpansions(m.Expansions(), reg),
 		},
-		ChunkPageBytes:   conf.caches.Memory.Page[config.ChunkPages].Bytes,
-		Gate:             conf.gate,
-		Matchers:         conf.matcherCacheSize,
-		Allowance:        admission.AllowanceOptions{Bytes: m.Requests.Bytes - m.Expansions() - m.Texts()},
+		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,
+		Gate:           conf.gate,
+		Matchers:       conf.matcherCacheSize,
+		Allowance: admission.AllowanceOptions{
+			Bytes: m.Requests.Bytes - m.Expansions() - m.Messages(),
+		},
 		Messages:         b.messages,
 		Limits:           conf.tenantLimits.others,
 		Tenants:          conf.tenantLimits.tenants,
@@ -217,7 +221,7 @@ func (b *backend) openParquet(
 	}
 	var err error
 	b.parquet, err = bucket.Open(conf, bucket.Options{
-		Slots: reads, WholeBytes: b.conf.caches.Memory.Wholes(), Beside: b.blocks,
+		Slots: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(), Beside: b.blocks,
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
@@ -233,9 +237,10 @@ func (b *backend) openParquet(
 
 // services are what the gRPC server is given.
 func (b *backend) services() services {
+	m := &b.conf.caches.Memory
 	return services{
 		store: b.server, info: b.server,
-		messages: b.messages, incomplete: b.conf.caches.Memory.Incomplete(), unsent: b.conf.caches.Memory.Texts(),
+		messages: b.messages, incomplete: m.HalfReceived(), unsent: m.Messages(),
 	}
 }
 

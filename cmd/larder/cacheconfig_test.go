@@ -36,7 +36,8 @@ func TestCacheConfig(t *testing.T) {
 			t.Errorf("%q: %v", args, err)
 			return
 		}
-		got := result{c.caches.Memory.Index.Bytes, c.caches.Memory.Chunks.Bytes, c.caches.Memory.Page[config.ChunkPages].Bytes}
+		m := &c.caches.Memory
+		got := result{m.Index.Bytes, m.Chunks.Bytes, m.Page[config.ChunkPages].Bytes}
 		if got != want {
 			t.Errorf("%q: got %+v, want %+v", args, got, want)
 		}
@@ -120,10 +121,12 @@ func TestMemcachedConfig(t *testing.T) {
 			if want.MaxItemSize == 0 {
 				want.MaxItemSize = mib
 			}
-			if diff := cmp.Diff(want, conf.caches.IndexRemote.Options, cmpopts.IgnoreTypes(&tls.Config{})); diff != "" {
+			got := conf.caches.IndexRemote.Options
+			if diff := cmp.Diff(want, got, cmpopts.IgnoreTypes(&tls.Config{})); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", c.document, diff)
 			}
-			if got := conf.caches.Memory.IndexWrites; got.Bytes != writes || got.Given != (writes > 0) {
+			if got := conf.caches.Memory.IndexWrites; got.Bytes != writes ||
+				got.Given != (writes > 0) {
 				t.Errorf("%s: got %+v for writes, want %d", c.document, got, writes)
 			}
 			var said []string
@@ -183,13 +186,15 @@ func TestMemcachedTakesTheCachesPlace(t *testing.T) {
 			}
 			return r.Options.TTL
 		}
-		if a, b := ttl(c.caches.IndexRemote, c.caches.Memory.IndexWrites), ttl(c.caches.ChunkRemote, c.caches.Memory.ChunkWrites); a != indexTTL || b != chunkTTL {
+		a := ttl(c.caches.IndexRemote, c.caches.Memory.IndexWrites)
+		b := ttl(c.caches.ChunkRemote, c.caches.Memory.ChunkWrites)
+		if a != indexTTL || b != chunkTTL {
 			t.Errorf("%q: got TTLs %v and %v, want %v and %v", args, a, b, indexTTL, chunkTTL)
 		}
 		var kindsOff, said []string
 		for k := range config.Kinds {
 			switch {
-			case c.caches.Without[k]:
+			case c.caches.Uncached[k]:
 				kindsOff = append(kindsOff, k.String()+":nowhere")
 			case c.caches.Memory.Off[k]:
 				kindsOff = append(kindsOff, k.String())

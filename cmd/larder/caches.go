@@ -16,17 +16,21 @@ import (
 
 // openIndexCache opens the index cache and, below it, its memcached.
 func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Options) (*indexcache.Cache, error) {
-	m := &b.conf.caches.Memory
+	conf, m := &b.conf.caches, &b.conf.caches.Memory
 	reader := new(atomic.Pointer[pagecache.Reader])
-	remote, err := b.openMemcached("index-cache", b.conf.caches.IndexRemote, m.IndexWrites, reader, pages.Registerer)
+	remote, err := b.openMemcached(
+		"index-cache", conf.IndexRemote, m.IndexWrites, reader, pages.Registerer)
 	if err != nil {
 		return nil, b.conf.indexCacheYAML.wrap(err)
 	}
 	pages.PageSize = int(m.Page[config.IndexPages].Bytes)
 	c := indexcache.New(bucket, indexcache.Options{
-		MaxBytes: orNone(m.Kept[config.IndexPages]), PostingsBytes: orNone(m.Kept[config.ExpandedPostings]), SeriesSetBytes: orNone(m.Kept[config.SeriesSets]),
-		NoPages: b.conf.caches.Without[config.IndexPages], NoPostings: b.conf.caches.Without[config.ExpandedPostings],
-		Remote: remote, Pages: pages,
+		MaxBytes:       orNone(m.CacheBytes[config.IndexPages]),
+		PostingsBytes:  orNone(m.CacheBytes[config.ExpandedPostings]),
+		SeriesSetBytes: orNone(m.CacheBytes[config.SeriesSets]),
+		NoPages:        conf.Uncached[config.IndexPages],
+		NoPostings:     conf.Uncached[config.ExpandedPostings],
+		Remote:         remote, Pages: pages,
 	})
 	reader.Store(c.Reader)
 	b.onClose(c.Close)
@@ -35,14 +39,17 @@ func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Option
 
 // openChunkCache opens the cache of chunks and, below it, its memcached.
 func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Options) (*chunkcache.Cache, error) {
-	m := &b.conf.caches.Memory
+	conf, m := &b.conf.caches, &b.conf.caches.Memory
 	reader := new(atomic.Pointer[pagecache.Reader])
-	remote, err := b.openMemcached("caching-bucket", b.conf.caches.ChunkRemote, m.ChunkWrites, reader, pages.Registerer)
+	remote, err := b.openMemcached(
+		"caching-bucket", conf.ChunkRemote, m.ChunkWrites, reader, pages.Registerer)
 	if err != nil {
 		return nil, b.conf.bucketCacheYAML.wrap(err)
 	}
 	pages.PageSize = int(m.Page[config.ChunkPages].Bytes)
-	c := chunkcache.New(bucket, chunkcache.Options{MaxBytes: orNone(m.Kept[config.ChunkPages]), Remote: remote, Pages: pages})
+	c := chunkcache.New(bucket, chunkcache.Options{
+		MaxBytes: orNone(m.CacheBytes[config.ChunkPages]), Remote: remote, Pages: pages,
+	})
 	reader.Store(c.Reader)
 	b.onClose(c.Close)
 	return c, nil
@@ -50,7 +57,10 @@ func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Option
 
 // openMemcached opens a client that is closed after the cache over it; nil without a configuration. What reads the bucket where the
 // client finds nothing, once there is one, tells it how long that takes.
-func (b *backend) openMemcached(name string, conf *config.Memcached, writes *config.Amount, reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer) (bytecache.Remote, error) {
+func (b *backend) openMemcached(
+	name string, conf *config.Memcached, writes *config.Amount,
+	reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer,
+) (bytecache.Remote, error) {
 	if conf == nil {
 		return nil, nil
 	}

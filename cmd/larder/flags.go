@@ -130,7 +130,9 @@ func (c *storeConfig) storageFlags(f flagger) {
 
 func (c *storeConfig) cacheFlags(f flagger) {
 	m := &c.caches.Memory
-	memoryFlag := func(name, help, def string, a *config.Amount, parse func(string) (int64, error)) {
+	memoryFlag := func(
+		name, help, def string, a *config.Amount, parse func(string) (int64, error),
+	) {
 		a.From = "--" + name
 		clause := flag(f, name, help, def, &a.Bytes, parse).IsSetByUser(&a.Given)
 		if def == "" {
@@ -138,17 +140,29 @@ func (c *storeConfig) cacheFlags(f flagger) {
 		}
 	}
 	memoryFlag("cache-size", "Memory for all caches together: 30 % for the index cache, 62 % for chunk pages, 8 % for blocks of index headers. "+
-		"What is given for one of them counts first, and the others share the rest.", "", &m.Total, config.ParseSize)
+		"What is given for one of them counts first, and the others share the rest.",
+		"", &m.Total, config.ParseSize)
 	memoryFlag("index-cache-size", "Memory for index pages (60 %), series sets (30 %) and expanded postings (10 %). Does not count when --index-cache.config is given, "+
 		"which has a size of its own.", "250MB", &m.Index, config.ParseSize)
-	memoryFlag("index-cache.postings-size", "Memory for expanded postings, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.Postings, config.ParseSize)
-	memoryFlag("index-cache.series-size", "Memory for series sets, out of that of the index cache, instead of their part. 0 = none are kept.", "", &m.Series, config.ParseSize)
+	memoryFlag("index-cache.postings-size",
+		"Memory for expanded postings, out of that of the index cache, instead of their part. "+
+			"0 = none are kept.", "", &m.Postings, config.ParseSize)
+	memoryFlag("index-cache.series-size",
+		"Memory for series sets, out of that of the index cache, instead of their part. "+
+			"0 = none are kept.", "", &m.Series, config.ParseSize)
 	contentFlags(f, &c.indexCacheYAML, "index-cache.config", "configures the index cache, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
-	memoryFlag("chunk-cache-size", "Memory for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.", "", &m.Chunks, config.ParseSize)
+	memoryFlag("chunk-cache-size",
+		"Memory for chunk pages. "+
+			"Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.",
+		"", &m.Chunks, config.ParseSize)
 	memoryFlag("store.request-bytes", "Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
 		"", &m.Requests, positive(config.ParseSize))
-	memoryFlag("index-cache.page-size", "Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.Page[config.IndexPages], config.ParsePageSize)
-	memoryFlag("chunk-cache.page-size", "Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.", "8KB", &m.Page[config.ChunkPages], config.ParsePageSize)
+	memoryFlag("index-cache.page-size",
+		"Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.",
+		"8KB", &m.Page[config.IndexPages], config.ParsePageSize)
+	memoryFlag("chunk-cache.page-size",
+		"Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.",
+		"8KB", &m.Page[config.ChunkPages], config.ParsePageSize)
 	hiddenContentFlags(f, &c.bucketCacheYAML, "store.caching-bucket.config", "configures the cache of chunks, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.")
 	flag(f, "matcher-cache-size", "Number of compiled regular expressions of requests that are kept. 0 = none.", "0", &c.matcherCacheSize, integer(0))
 }

@@ -27,7 +27,8 @@ func checked[T any](parse func(string) (T, error)) func(string) error {
 // ignored lists them; docs/compatibility.md does, too.
 func ignored() []ignoredFlag {
 	return []ignoredFlag{
-		{name: "chunk-pool-size", def: "2GB", check: checked(config.ParseSize), why: "there is no chunk pool, see --store.request-bytes"},
+		{name: "chunk-pool-size", def: "2GB", check: checked(config.ParseSize),
+			why: "there is no chunk pool, see --store.request-bytes"},
 		{name: "store.enable-index-header-lazy-reader", def: "false", why: "headers are always opened when needed and closed when idle"},
 		{name: "store.index-header-lazy-download-strategy", def: "eager", check: checked(oneOf("eager", "lazy")),
 			why: "headers are built in the background, and at once when a query needs them"},

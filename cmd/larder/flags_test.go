@@ -170,7 +170,9 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	f("--matcher-cache-size=7", func(c *storeConfig) any { return c.shown()["grpc-server-tls-ciphers"] }, "")
 
 	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
-	f("@"+args, func(c *storeConfig) any { return [2]int64{int64(c.headerConcurrency), c.caches.Memory.Index.Bytes} }, [2]int64{3, 1 << 30})
+	f("@"+args, func(c *storeConfig) any {
+		return [2]int64{int64(c.headerConcurrency), c.caches.Memory.Index.Bytes}
+	}, [2]int64{3, 1 << 30})
 
 	// Both names of a limit: the last one given counts.
 	c, err := parseStore("--objstore.config=x", "--store.limits.request-series=5", "--store.grpc.touched-series-limit=7")

@@ -83,27 +83,30 @@ func (c *storeConfig) load(now time.Time) error {
 	return nil
 }
 
-// noteFlags notes the flags that were given and mean nothing here, or have another name by now.
+// noteFlags notes the flags that have no effect, and those that have a new name.
 func (c *storeConfig) noteFlags() {
+	add := func(msg, flag, why string) {
+		c.caches.Notes = append(c.caches.Notes, config.Note{Msg: msg, Flag: "--" + flag, Why: why})
+	}
 	for _, ig := range ignored() {
 		if *c.withoutEffect[ig.name] {
-			c.caches.Notes = append(c.caches.Notes, config.Note{Msg: config.NoEffect, Flag: "--" + ig.name, Why: ig.why})
+			add(config.NoEffect, ig.name, ig.why)
 		}
 	}
 	if t := c.grpc.tls; len(t.ciphers) > 0 && t.minVersion == "1.3" {
-		c.caches.Notes = append(c.caches.Notes, config.Note{Msg: config.NoEffect, Flag: "--grpc-server-tls-ciphers",
-			Why: "the cipher suites of TLS 1.3 are fixed, and --grpc-server-tls-min-version allows nothing older"})
+		add(config.NoEffect, "grpc-server-tls-ciphers", "the cipher suites of TLS 1.3 are fixed, "+
+			"and --grpc-server-tls-min-version allows nothing older")
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.old)) {
 		if *c.old[name] {
-			c.caches.Notes = append(c.caches.Notes, config.Note{Msg: config.Deprecated, Flag: "--" + name, Why: "use --" + deprecated()[name]})
+			add(config.Deprecated, name, "use --"+deprecated()[name])
 		}
 	}
 }
 
-// loadCaches reads both documents of caches and settles what counts beside flags.
+// loadCaches reads the documents of the caches and applies them to what the flags say.
 func (c *storeConfig) loadCaches(now time.Time) error {
-	c.caches.LeaveOut()
+	c.caches.ApplyFlags()
 	for _, document := range []struct {
 		yaml *content
 		use  func(flag string, b []byte, now time.Time) error

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestTooLittleForPagesIsSaid: whoever gives a cache of large pages too little room reads at the start what to change.
+// TestTooLittleForPagesIsSaid starts with caches that are too small for their pages. The log must
+// name what to change.
 func TestTooLittleForPagesIsSaid(t *testing.T) {
 	f := func(want string, args ...string) {
 		t.Helper()
@@ -19,8 +20,10 @@ func TestTooLittleForPagesIsSaid(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out strings.Builder
-		c.caches.Memory.Log(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelWarn})), 0, false)
-		if want == "" && out.Len() > 0 || strings.Count(out.String(), "\n") > 1 || !strings.Contains(out.String(), want) {
+		warnings := &slog.HandlerOptions{Level: slog.LevelWarn}
+		c.caches.Memory.Log(slog.New(slog.NewTextHandler(&out, warnings)), 0, false)
+		if want == "" && out.Len() > 0 || strings.Count(out.String(), "\n") > 1 ||
+			!strings.Contains(out.String(), want) {
 			t.Errorf("%q: got %q, want a line with %q", args, out.String(), want)
 		}
 	}

@@ -37,7 +37,10 @@ func (g *gateway) reloadable() []reload.Unit {
 		kind   string
 		yaml   content
 		remote *config.Memcached
-	}{{"index-cache-tls", conf.indexCacheYAML, conf.caches.IndexRemote}, {"caching-bucket-tls", conf.bucketCacheYAML, conf.caches.ChunkRemote}} {
+	}{
+		{"index-cache-tls", conf.indexCacheYAML, conf.caches.IndexRemote},
+		{"caching-bucket-tls", conf.bucketCacheYAML, conf.caches.ChunkRemote},
+	} {
 		if m.remote != nil && m.remote.Certificate != nil {
 			add(m.kind, func(context.Context) error {
 				return m.yaml.wrap(m.remote.WrapTLS(m.remote.Certificate.Reload(time.Now())))

@@ -2,55 +2,65 @@ package config
 
 import "slices"
 
-// kind is what the caches hold, one after the other. Each has its own allowance, so that none is displaced by another.
+// Kind is a kind of data that a cache holds. Each kind has a limit of its own, so that no kind
+// evicts another.
 type Kind int
 
+// The kinds, and their number.
 const (
 	IndexPages Kind = iota
 	ExpandedPostings
 	SeriesSets
 	ChunkPages
 	HeaderBlocks
-	Kinds // their number
+	Kinds
 )
 
-// String is the kind's name in the log.
+// String returns the name of the kind in the log.
 func (k Kind) String() string {
-	return [Kinds]string{"index_pages", "expanded_postings", "series_sets", "chunk_pages", "header_blocks"}[k]
+	return [Kinds]string{
+		"index_pages", "expanded_postings", "series_sets", "chunk_pages", "header_blocks",
+	}[k]
 }
 
-// least is what the kind needs to keep anything, unless its pages are large: the fixed parts of a cache take 0.4 MiB; those of blocks of headers
-// have none, but keep only what is less than an eighth.
-func (k Kind) least() int64 {
+// minBytes returns the size below which a cache of the kind holds next to nothing, whatever its
+// page size. The fixed parts of a cache take 0.4 MiB. The cache of header blocks has no fixed
+// parts, but it only accepts values smaller than an eighth of its size.
+func (k Kind) minBytes() int64 {
 	if k == HeaderBlocks {
 		return 256 << 10
 	}
 	return 1 << 20
 }
 
-// weight is the kind's part of what is divided.
+// weight returns the share of the kind when bytes are divided.
 //
-// The index side is divided as 60 to 10 to 30. Pages come first because everything can be answered from them without the bucket, what the
-// other two hold included. Expanded postings take one to four bytes a series where a page holds some fifty for it, so that little space goes
-// far. Series sets are the largest for what they hold, some 360 bytes a series, and save only work; but a set is kept only up to a third of
-// their space, and by default that should be enough for 50,000 series (18 MB). The questions of `larder demo`, asked twice, leave 2.4 MB of
-// index pages, 0.04 MB of expanded postings and 3.4 MB of series sets.
+// The index side is divided 60:10:30. Pages get most, because they can answer every request
+// without the bucket, including what the other two hold. Expanded postings take one to four bytes
+// for each series where a page takes about fifty, so a small cache suffices. Series sets take
+// about 360 bytes for each series and save only CPU. A set is cached only if it takes at most a
+// third of their cache, and the default should be enough for 50,000 series (18 MB). After the
+// requests of `larder demo` have run twice, the caches hold 2.4 MB of index pages, 0.04 MB of
+// expanded postings and 3.4 MB of series sets.
 //
-// Index side, chunk pages and header blocks are to one another as 30 to 62 to 8, as they are by default without a memory limit.
+// Index side, chunk pages and header blocks are divided 30:62:8, the same as their defaults
+// without a memory limit.
 func (k Kind) weight() int64 {
 	return [Kinds]int64{36, 6, 18, 124, 16}[k]
 }
 
-// division is bytes, without those of them that have their place already, and the kinds that share what is left.
+// division divides the bytes of an amount, except for less bytes that are taken already, among
+// kinds.
 type division struct {
 	of   *Amount
 	less int64
 	to   []Kind
 }
 
-// divide puts the parts into kept. A kind that would get less than it can use, least, gets none, the one of the least weight first, so that a
-// small whole is some kinds that work and not all of them too small.
-func (d division) divide(least func(Kind) int64, kept *[Kinds]int64) {
+// divide sets the limits of the caches of d.to. A kind that would get less than minBytes gets
+// nothing, the kind with the lowest weight first. A small amount therefore makes a few useful
+// caches and not many useless ones.
+func (d division) divide(minBytes func(Kind) int64, limits *[Kinds]int64) {
 	bytes := d.of.Bytes - d.less
 	to := slices.Clone(d.to)
 	slices.SortFunc(to, func(a, b Kind) int { return int(a.weight() - b.weight()) })
@@ -60,13 +70,13 @@ func (d division) divide(least func(Kind) int64, kept *[Kinds]int64) {
 			all += k.weight()
 		}
 		part := func(k Kind) int64 { return bytes/all*k.weight() + bytes%all*k.weight()/all }
-		small := slices.IndexFunc(to, func(k Kind) bool { return part(k) < least(k) })
+		small := slices.IndexFunc(to, func(k Kind) bool { return part(k) < minBytes(k) })
 		if small >= 0 && len(to) > 1 {
 			to = slices.Delete(to, small, small+1)
 			continue
 		}
 		for _, k := range to {
-			kept[k] = part(k)
+			limits[k] = part(k)
 		}
 		return
 	}

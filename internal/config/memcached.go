@@ -12,24 +12,26 @@ import (
 	"larder/internal/memcached"
 )
 
-// Memcached is what a document says of a memcached.
+// Memcached is the configuration of a client of memcached.
 type Memcached struct {
-	place string // in the document, for errors
-	// Options are those that the document gives; where it says nothing they are zero.
+	// place is where the configuration is in its document, for errors.
+	place string
+	// Options holds what the document gives. Other options are zero, except MaxItemSize.
 	Options memcached.Options
 	// tls is nil for plain text.
 	tls *clienttls.Config
-	// Certificate is shown to the servers, nil for none.
+	// Certificate is the client certificate, nil for none.
 	Certificate *clienttls.Certificate
-	// writes is the memory for values that wait to be written.
+	// writes bounds the values that wait to be written.
 	writes Amount
 }
 
-// itemOverhead is what a page has with it at most, as memcached counts: its key, and what ours and memcached's header take.
+// itemOverhead bounds the bytes of an item beyond its page: the key, larder's header and
+// memcached's.
 const itemOverhead = 400
 
-// memcachedDoc is the config of type MEMCACHED: Thanos's keys, then larder's own. Keys are pointers where zero says something else than a
-// key that is not there.
+// memcachedDoc is the config of type MEMCACHED: Thanos's keys, then larder's own. A key is a
+// pointer if zero and absence differ in meaning.
 type memcachedDoc struct {
 	Addresses                 []string       `yaml:"addresses"`
 	Timeout                   time.Duration  `yaml:"timeout"`
@@ -59,27 +61,32 @@ type breakerDoc struct {
 	FailurePercent      *float64       `yaml:"failure_percent"`
 }
 
-// memcached reads the config of a memcached, which stands at a place in the document. prefix precedes its keys in notes.
+// memcached applies the config of a memcached. place is where it is in the document, and prefix
+// precedes its keys in notes.
 func (s *cacheSettings) memcached(flag, place, prefix string, config any) error {
 	var doc memcachedDoc
 	if err := nested(place, config, &doc); err != nil {
 		return err
 	}
-	s.remote = &Memcached{place: place, writes: Amount{From: flag + " " + prefix + "max_async_buffer_bytes"}}
+	s.remote = &Memcached{
+		place:  place,
+		writes: Amount{From: flag + " " + prefix + "max_async_buffer_bytes"},
+	}
 	err := s.remote.read(&doc, func(key, why string) {
 		s.notes = append(s.notes, Note{Adjusted, flag, prefix + key, why})
 	})
 	if err != nil {
 		return s.remote.Wrap(err)
 	}
-	s.note(flag, prefix+"tls_config", doc.TLSConfig != nil && s.remote.tls == nil, "tls_enabled is false")
+	s.ignore(flag, prefix+"tls_config", doc.TLSConfig != nil && s.remote.tls == nil,
+		"tls_enabled is false")
 	return nil
 }
 
-// Wrap names the place in the document.
+// Wrap adds the place in the document to err, which must not be nil.
 func (c *Memcached) Wrap(err error) error { return fmt.Errorf("%s: %w", c.place, err) }
 
-// WrapTLS names the place of what is wrong with a file of TLS.
+// WrapTLS adds the place of tls_config to an error about its files. It returns nil for nil.
 func (c *Memcached) WrapTLS(err error) error {
 	if err == nil {
 		return nil
@@ -87,33 +94,39 @@ func (c *Memcached) WrapTLS(err error) error {
 	return c.Wrap(fmt.Errorf("tls_config: %w", err))
 }
 
-// read takes over what the document says. adjusted notes a key that is not taken as it is.
+// read applies the document. It calls adjusted for each key whose value it changes.
 func (c *Memcached) read(doc *memcachedDoc, adjusted func(key, why string)) error {
 	o := &c.Options
 	o.Addresses, o.Namespace = doc.Addresses, doc.Namespace
 	if len(doc.Addresses) == 0 {
-		return errors.New("addresses is missing: list the servers as host:port, or a DNS name of theirs after dns+, dnssrv+ or dnssrvnoa+")
+		return errors.New("addresses is missing: list the servers as host:port, " +
+			"or a DNS name of theirs after dns+, dnssrv+ or dnssrvnoa+")
 	}
 	if doc.AutoDiscovery {
-		return errors.New("auto_discovery is not supported: leave it out and list the nodes in addresses, or a DNS name of all of them as dns+host:port")
+		return errors.New("auto_discovery is not supported: leave it out and list the nodes in " +
+			"addresses, or a DNS name of all of them as dns+host:port")
 	}
 	if err := c.readTimes(doc); err != nil {
 		return err
 	}
 	if n := doc.MaxGetMultiBatchSize; n != nil && *n > memcached.LargestBatch {
-		return fmt.Errorf("max_get_multi_batch_size: %d is above %d: more keys are asked for in batches, side by side", *n, memcached.LargestBatch)
+		return fmt.Errorf("max_get_multi_batch_size: %d is above %d: "+
+			"more keys are asked for in batches, side by side", *n, memcached.LargestBatch)
 	}
 	for _, n := range []struct {
 		key   string
 		given *int
 		to    *int
-		zero  string // why zero, which means no limit, is not taken; "" where it is an error
+		zero  string // why 0, no limit, is replaced by the default; empty if 0 is an error
 	}{
-		{"max_idle_connections", doc.MaxIdleConnections, &o.MaxIdleConnections, "0 is taken for the default"},
+		{"max_idle_connections", doc.MaxIdleConnections, &o.MaxIdleConnections,
+			"0 is taken for the default"},
 		{"max_async_concurrency", doc.MaxAsyncConcurrency, &o.MaxAsyncConcurrency, ""},
 		{"max_async_buffer_size", doc.MaxAsyncBufferSize, &o.MaxAsyncBufferSize, ""},
-		{"max_get_multi_concurrency", doc.MaxGetMultiConcurrency, &o.MaxGetMultiConcurrency, "what runs at once has a bound: the default"},
-		{"max_get_multi_batch_size", doc.MaxGetMultiBatchSize, &o.MaxGetMultiBatchSize, "many keys are asked for in batches, side by side: of 100"},
+		{"max_get_multi_concurrency", doc.MaxGetMultiConcurrency, &o.MaxGetMultiConcurrency,
+			"what runs at once has a bound: the default"},
+		{"max_get_multi_batch_size", doc.MaxGetMultiBatchSize, &o.MaxGetMultiBatchSize,
+			"many keys are asked for in batches, side by side: of 100"},
 	} {
 		switch {
 		case n.given == nil:
@@ -134,7 +147,8 @@ func (c *Memcached) read(doc *memcachedDoc, adjusted func(key, why string)) erro
 	case *item == 0:
 		adjusted("max_item_size", "an item has a bound: 1MiB, as memcached's own")
 	case *item > memcached.LargestItem:
-		return fmt.Errorf("max_item_size: %s is above %s: memcached's -I takes no more", units.Base2Bytes(*item), units.Base2Bytes(memcached.LargestItem))
+		return fmt.Errorf("max_item_size: %s is above %s: memcached's -I takes no more",
+			units.Base2Bytes(*item), units.Base2Bytes(memcached.LargestItem))
 	default:
 		o.MaxItemSize = *item
 	}
@@ -160,7 +174,7 @@ func (c *Memcached) readTimes(doc *memcachedDoc) error {
 		{"timeout", doc.Timeout, &o.Timeout},
 		{"min_timeout", doc.MinTimeout, &o.MinReadTimeout},
 	} {
-		// What has no unit is nanoseconds.
+		// A number without a unit is nanoseconds, which is hardly what the user meant.
 		if d.given != 0 && d.given < time.Millisecond {
 			return fmt.Errorf("%s: %s is less than 1ms", d.key, d.given)
 		}
@@ -177,7 +191,7 @@ func (c *Memcached) readTimes(doc *memcachedDoc) error {
 	return nil
 }
 
-// read takes over what the document says. The breaker is on unless it is switched off, and zero means in Thanos what it means here.
+// read applies the document. The breaker is on by default. 0 means the same as in Thanos.
 func (d *breakerDoc) read(o *memcached.BreakerOptions) error {
 	o.Disabled = d.Enabled != nil && !*d.Enabled
 	if n := d.HalfOpenMaxRequests; n != nil {
@@ -195,7 +209,7 @@ func (d *breakerDoc) read(o *memcached.BreakerOptions) error {
 		}
 	}
 	if o.Disabled {
-		return nil // what follows may then be anything
+		return nil // the other keys are not checked then
 	}
 	if n := d.ConsecutiveFailures; n != nil {
 		if o.ConsecutiveFailures = int(*n); *n == 0 {
@@ -210,7 +224,8 @@ func (d *breakerDoc) read(o *memcached.BreakerOptions) error {
 	return nil
 }
 
-// readTLS decides whether there is any. A tls_config alone is more likely a slip than a wish for plain text.
+// readTLS applies the keys of TLS. tls_config without tls_enabled is an error, because it is more
+// likely a mistake than a request for plain text.
 func (c *Memcached) readTLS(doc *memcachedDoc) error {
 	switch {
 	case doc.TLSEnabled == nil && doc.TLSConfig != nil:
@@ -225,10 +240,14 @@ func (c *Memcached) readTLS(doc *memcachedDoc) error {
 	return nil
 }
 
-// check finds out what is wrong beyond the document, and reads the files of TLS. page is what is to be kept.
+// check checks the document against the size of the pages that memcached will hold, and reads the
+// files of tls_config.
 func (c *Memcached) check(page *Amount, now time.Time) (err error) {
-	if item := c.Options.MaxItemSize; page.Bytes+itemOverhead > item { // nothing would ever be kept
-		return c.Wrap(fmt.Errorf("max_item_size: %s do not hold a page of %s and what comes with it: raise it, and memcached's -I, or lower %s",
+	// Memcached would otherwise reject every page.
+	if item := c.Options.MaxItemSize; page.Bytes+itemOverhead > item {
+		return c.Wrap(fmt.Errorf("max_item_size: "+
+			"%s do not hold a page of %s and what comes with it: "+
+			"raise it, and memcached's -I, or lower %s",
 			units.Base2Bytes(item), units.Base2Bytes(page.Bytes), page.From))
 	}
 	if c.tls == nil {

@@ -7,7 +7,8 @@ import (
 	"github.com/alecthomas/units"
 )
 
-// ParseSize reads bytes as Thanos does, where 1KB and 1KiB are the same, and a plain number too.
+// ParseSize parses a number of bytes same as Thanos: 1KB and 1KiB are both 1024 bytes. It also
+// accepts a number without a unit.
 func ParseSize(s string) (int64, error) {
 	n, err := units.ParseBase2Bytes(s)
 	if plain, perr := strconv.ParseInt(s, 10, 64); perr == nil {
@@ -22,7 +23,7 @@ func ParseSize(s string) (int64, error) {
 	return int64(n), nil
 }
 
-// parsePositive refuses zero, for sizes where zero would mean nothing.
+// parsePositive parses a size and rejects 0.
 func parsePositive(s string) (int64, error) {
 	n, err := ParseSize(s)
 	if err == nil && n <= 0 {
@@ -31,13 +32,13 @@ func parsePositive(s string) (int64, error) {
 	return n, err
 }
 
-// The bounds of a page.
+// The bounds of the size of a page.
 const (
 	minPageSize = 1 << 10
 	maxPageSize = 1 << 20
 )
 
-// ParsePageSize reads the size of a page.
+// ParsePageSize parses the size of a page, a power of two.
 func ParsePageSize(s string) (int64, error) {
 	n, err := ParseSize(s)
 	if err == nil && (n < minPageSize || n > maxPageSize || n&(n-1) != 0) {
