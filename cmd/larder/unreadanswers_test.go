@@ -199,14 +199,16 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 	}
 	<-s.releases
 
-	// Too many: two of one connection go for one of another.
+	// Too many, the largest left out: three of one connection go for one of another.
 	deaf = make(chan struct{})
 	most, one := s.dial(t, deaf), s.dial(t, deaf)
 	close(deaf)
 	askAside(t.Context(), most)
 	askAside(t.Context(), most)
+	askAside(t.Context(), most)
 	none("not read")
 	askAside(t.Context(), one)
+	<-s.releases
 	<-s.releases
 	<-s.releases
 	none("of a connection with one answer")
@@ -290,4 +292,32 @@ func TestAnIdleStreamMakesNoMessageIncomplete(t *testing.T) {
 		}
 		<-s.releases
 	}
+}
+
+// TestADropBeforeTheMessageCounts: grpc calls the handler of a unary request before its message is
+// there.
+func TestADropBeforeTheMessageCounts(t *testing.T) {
+	s := serveAnswers(t, 1, services{})
+	conn := s.dial(t, make(chan struct{}))
+	desc := &grpc.StreamDesc{ClientStreams: true}
+	for range 5000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := conn.NewStream(ctx, desc, storepb.Store_LabelNames_FullMethodName)
+		if err == nil {
+			// What is answered on the connection came after the request that is dropped now.
+			_, err = healthpb.NewHealthClient(conn).
+				Check(t.Context(), &healthpb.HealthCheckRequest{})
+		}
+		cancel()
+		if err != nil {
+			break
+		}
+	}
+	for range 1000 {
+		if strings.Contains(s.log.String(), "requests_dropped") {
+			return
+		}
+		_, _ = healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+	}
+	t.Errorf("a client that drops what it begins is not hung up on:\n%s", s.log.String())
 }

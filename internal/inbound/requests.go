@@ -72,6 +72,7 @@ type Requests struct {
 	halfReceived int64
 	unsent       int64 // bytes of answers that may not have been written
 	looked       time.Time
+	looking      bool
 	timer        *time.Timer // looks while there are connections with requests
 	clients      map[netip.Prefix]*clientRequests
 }
@@ -94,10 +95,11 @@ type connRequests struct {
 	received  int64   // bytes since receiving was 0
 	tails     []int64 // bytes of answers that may not have been written
 	unsent    int64   // their sum
-	// undelivered is how many answers were not written when grpc was asked last.
-	undelivered int
-	answers     map[*unsent]struct{}
-	gone        bool // hung up on, or closed
+	// undelivered is how many answers were not written when grpc was asked last, standing how many
+	// then and the time before.
+	undelivered, standing int
+	answers               map[*unsent]struct{}
+	gone                  bool // hung up on, or closed
 }
 
 // NewRequests returns a Requests without requests.
@@ -118,6 +120,8 @@ type arrival struct {
 	arrived  atomic.Bool
 	began    atomic.Bool // its handler has begun
 	refused  atomic.Bool // receiving its message has failed, and not by its client
+	credited atomic.Bool // its headers are not counted any more
+	dropped  atomic.Bool // it is counted as dropped
 
 	ended bool // guarded by Requests.mu; it is open no more
 }
@@ -150,8 +154,10 @@ func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error
 	})
 	context.AfterFunc(ctx, func() { // grpc ends the context with the request
 		a.timer.Stop()
-		dropped := ctx.Err() == context.Canceled && !a.began.Load()
-		hangUpAll(r.leave(a, dropped), requestsDropped)
+		r.leave(a)
+		if ctx.Err() == context.Canceled && !a.began.Load() {
+			r.drop(a)
+		}
 	})
 	return context.WithValue(ctx, arrivalKey{}, a), nil
 }
@@ -278,16 +284,25 @@ func (r *Requests) await(held *connRequests) {
 	held.receiving++
 }
 
-// Received notes that a message of so many bytes, decompressed, has arrived.
-func Received(ctx context.Context, bytes int) {
+// Received notes that a message has arrived, of so many bytes when it is decompressed.
+func Received(ctx context.Context, bytes int, compressed bool) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
 		return
 	}
-	// What it took on the wire is not known if it was compressed; more than 1 MiB is settled when
-	// no message is awaited.
-	const headers = 2 << 10
-	a.requests.credit(a.conn, min(int64(bytes), 1<<20)+headers)
+	// What the message took on the wire is not known. The credit is what it took at least, or
+	// little more: a client must not make room for an incomplete message by complete ones. The rest
+	// is settled when no message is awaited.
+	const frame, headers, most, mostCompressed = 16, 256, 1 << 20, 256
+	n := int64(bytes)
+	if compressed {
+		n = min(n, mostCompressed)
+	}
+	n = min(n, most) + frame
+	if !a.credited.Swap(true) {
+		n += headers
+	}
+	a.requests.credit(a.conn, n)
 }
 
 // credit takes bytes of a message that has arrived out of those of incomplete ones.
@@ -311,23 +326,16 @@ func (r *Requests) settle(held *connRequests) {
 	}
 }
 
-// leave counts a request no more. If its client has dropped it and too many before, all connections
-// of the client are returned.
-func (r *Requests) leave(a *arrival, dropped bool) (losers []*Conn) {
+// leave counts a request no more.
+func (r *Requests) leave(a *arrival) {
 	if a.arrived.CompareAndSwap(false, true) {
 		r.settle(a.conn)
 	}
-	held := a.conn
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if held.gone {
-		return nil // requests that end with their connection were not dropped
+	if !a.conn.gone {
+		r.end(a)
 	}
-	r.end(a)
-	if !dropped {
-		return nil
-	}
-	return r.drop(held.client)
 }
 
 // end counts a request no more as open. It is called with the lock held, while its connection is
@@ -341,15 +349,21 @@ func (r *Requests) end(a *arrival) {
 	}
 }
 
-// drop counts a request that a client has dropped. It is called with the lock held.
-func (r *Requests) drop(client *clientRequests) (losers []*Conn) {
-	if client.dropped.Allow() {
-		return nil
+// drop counts a request that its client has dropped, once. A client that drops too many loses all
+// of its connections. Requests that end with their connection were not dropped.
+func (r *Requests) drop(a *arrival) {
+	if a.dropped.Swap(true) {
+		return
 	}
-	for _, other := range client.conns {
-		losers = append(losers, r.lose(other))
+	var losers []*Conn
+	r.mu.Lock()
+	if held := a.conn; !held.gone && !held.client.dropped.Allow() {
+		for _, other := range held.client.conns {
+			losers = append(losers, r.lose(other))
+		}
 	}
-	return losers
+	r.mu.Unlock()
+	hangUpAll(losers, requestsDropped, true)
 }
 
 // begin notes that the handler of a request begins. The caller calls end with the error that it
@@ -359,24 +373,25 @@ func (r *Requests) begin(ctx context.Context, a *arrival) (end func(error)) {
 	return func(err error) {
 		// A client that resets a stream cancels its context while the handler runs. So does larder
 		// when it does not accept a message, or when it ends a request whose answer is not read.
-		if ctx.Err() != context.Canceled || a.refused.Load() || status.Code(err) == codes.Aborted {
-			return
+		if ctx.Err() == context.Canceled && !a.refused.Load() && status.Code(err) != codes.Aborted {
+			r.drop(a)
 		}
-		r.mu.Lock()
-		var losers []*Conn
-		if !a.conn.gone {
-			losers = r.drop(a.conn.client)
-		}
-		r.mu.Unlock()
-		hangUpAll(losers, requestsDropped)
 	}
 }
 
 // Began notes that grpc has called the handler of a unary request, which it does before it decodes
-// the message: larder may refuse it from here on.
-func Began(ctx context.Context) {
-	if a, ok := ctx.Value(arrivalKey{}).(*arrival); ok {
-		a.began.Store(true)
+// the message: larder may refuse it from here on. The caller calls failed if the message did not
+// arrive.
+func Began(ctx context.Context) (failed func()) {
+	a, ok := ctx.Value(arrivalKey{}).(*arrival)
+	if !ok {
+		return func() {}
+	}
+	a.began.Store(true)
+	return func() {
+		if ctx.Err() == context.Canceled {
+			a.requests.drop(a)
+		}
 	}
 }
 

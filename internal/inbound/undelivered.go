@@ -23,6 +23,11 @@ const (
 	// again.
 	lookEvery = time.Second
 	lookAgain = 50 * time.Millisecond
+	// answerWithin is how long channelz is waited for: it answers at once, but for connections that
+	// are stuck in a write, on which it waits for a second.
+	answerWithin = 100 * time.Millisecond
+	// maxSockets is how many connections are asked: more than there may be at once.
+	maxSockets = 4096
 	// streamQuota is what grpc takes of an answer before its client has read any of it.
 	streamQuota = 64 << 10
 )
@@ -45,46 +50,78 @@ func (r registrar) RegisterService(_ *grpc.ServiceDesc, impl any) {
 	r.streams.channelz = impl.(channelzpb.ChannelzServer)
 }
 
-// active returns the streams of all connections of the process's servers.
+// active returns the streams of all connections of the process's servers. A connection whose client
+// takes nothing of what grpc writes answers late; it is left out.
 func (s *streams) active() map[string]int {
-	out := map[string]int{}
+	ctx := context.Background()
+	answers := make(chan socket, maxSockets)
+	asked := 0
 	for server, end := int64(0), false; !end; {
-		resp, err := s.channelz.GetServers(context.Background(),
+		resp, err := s.channelz.GetServers(ctx,
 			&channelzpb.GetServersRequest{StartServerId: server})
 		if err != nil {
-			return out
+			break
 		}
 		for _, o := range resp.GetServer() {
-			s.sockets(o.GetRef().GetServerId(), out)
-			server = o.GetRef().GetServerId() + 1
+			id := o.GetRef().GetServerId()
+			asked += s.ask(ctx, id, maxSockets-asked, answers)
+			server = id + 1
 		}
 		end = resp.GetEnd() || len(resp.GetServer()) == 0
+	}
+	out := map[string]int{}
+	late := time.NewTimer(answerWithin)
+	defer late.Stop()
+	for range asked {
+		select {
+		case o := <-answers:
+			out[o.client] += o.streams
+		case <-late.C:
+			return out
+		}
 	}
 	return out
 }
 
-func (s *streams) sockets(server int64, out map[string]int) {
-	ctx := context.Background()
-	for socket, end := int64(0), false; !end; {
+// socket is what channelz tells of a connection.
+type socket struct {
+	client  string // "" for one that was closed meanwhile
+	streams int
+}
+
+// ask asks the connections of a server at once. It returns how many will answer, at most as many as
+// answers has room for.
+func (s *streams) ask(
+	ctx context.Context, server int64, most int, answers chan<- socket,
+) (asked int) {
+	for id, end := int64(0), false; !end; {
 		resp, err := s.channelz.GetServerSockets(ctx,
-			&channelzpb.GetServerSocketsRequest{ServerId: server, StartSocketId: socket})
+			&channelzpb.GetServerSocketsRequest{ServerId: server, StartSocketId: id})
 		if err != nil {
-			return
+			return asked
 		}
 		for _, ref := range resp.GetSocketRef() {
-			socket = ref.GetSocketId() + 1
-			got, err := s.channelz.GetSocket(ctx,
-				&channelzpb.GetSocketRequest{SocketId: ref.GetSocketId()})
-			if err != nil {
-				continue // it was closed meanwhile
+			if asked == most {
+				return asked
 			}
-			client := got.GetSocket().GetRemote().GetUdsAddress().GetFilename() // see Addr.Network
-			d := got.GetSocket().GetData()
-			out[client] += int(
-				d.GetStreamsStarted() - d.GetStreamsSucceeded() - d.GetStreamsFailed(),
-			)
+			id = ref.GetSocketId() + 1
+			asked++
+			go func() { answers <- s.socket(ctx, ref.GetSocketId()) }()
 		}
 		end = resp.GetEnd() || len(resp.GetSocketRef()) == 0
+	}
+	return asked
+}
+
+func (s *streams) socket(ctx context.Context, id int64) socket {
+	got, err := s.channelz.GetSocket(ctx, &channelzpb.GetSocketRequest{SocketId: id})
+	if err != nil {
+		return socket{}
+	}
+	d := got.GetSocket().GetData()
+	return socket{
+		client:  got.GetSocket().GetRemote().GetUdsAddress().GetFilename(), // see Addr.Network
+		streams: int(d.GetStreamsStarted() - d.GetStreamsSucceeded() - d.GetStreamsFailed()),
 	}
 }
 
@@ -97,20 +134,20 @@ func (r *Requests) Ended(ctx context.Context, bytes int64) {
 	}
 	held := a.conn
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if held.gone {
-		r.mu.Unlock()
 		return
 	}
 	r.end(a)
-	if bytes > 0 {
-		held.tails = append(held.tails, bytes)
-		held.unsent += bytes
-		r.unsent += bytes
+	if bytes == 0 {
+		return
 	}
-	look := r.unsent > r.opts.Unsent && time.Since(r.looked) > lookAgain
-	r.mu.Unlock()
-	if look {
-		r.look()
+	held.tails = append(held.tails, bytes)
+	held.unsent += bytes
+	r.unsent += bytes
+	if r.unsent > r.opts.Unsent && !r.looking && time.Since(r.looked) > lookAgain {
+		r.looking = true
+		go r.look() // not here: it takes a while if a connection is stuck
 	}
 }
 
@@ -118,51 +155,79 @@ func (r *Requests) Ended(ctx context.Context, bytes int64) {
 // all of its bytes and those of the last message.
 func Tail(all, last int64) int64 { return min(all, streamQuota+last) }
 
+// seen is what was known of a connection before grpc was asked for its streams. What is learned is
+// not applied to what came later.
+type seen struct{ open, tails int }
+
 // look compares the requests that are open with the streams that grpc has, and closes connections
-// of clients with too many answers that were not delivered.
+// of clients with too many answers that were not delivered. The caller has set looking.
 func (r *Requests) look() {
-	active := r.streams.active()
-	var losers []*Conn
+	before := map[*connRequests]seen{}
 	r.mu.Lock()
-	r.looked = time.Now()
+	for _, client := range r.clients {
+		for _, held := range client.conns {
+			before[held] = seen{held.open, len(held.tails)}
+		}
+	}
+	r.mu.Unlock()
+	active := r.streams.active()
+
+	var crowds, unread []*Conn
+	var surplus []*unsent
+	r.mu.Lock()
+	r.looked, r.looking = time.Now(), false
 	total := 0
 	for _, client := range r.clients {
 		n := 0
 		for conn, held := range client.conns {
-			held.undelivered = max(0, active[conn.addr.String()]-held.open)
-			n += held.undelivered
-			r.forgetDelivered(held)
+			was, ok := before[held]
+			streams, known := active[conn.addr.String()]
+			if !ok || !known {
+				continue // it is new, or stuck in a write that will end it
+			}
+			last := held.undelivered
+			held.undelivered = max(0, streams-max(was.open, held.open))
+			held.standing = min(last, held.undelivered)
+			n += held.standing
+			r.forgetDelivered(held, was.tails)
+			surplus = append(surplus, held.surplus()...)
 		}
 		for n > undeliveredPerClient*client.shares {
-			worst := client.most(func(o *connRequests) int64 { return int64(o.undelivered) })
-			n -= worst.undelivered
-			losers = append(losers, r.lose(worst))
+			worst := client.most(func(o *connRequests) int64 { return int64(o.standing) })
+			n -= worst.standing
+			crowds = append(crowds, r.lose(worst))
 		}
 		total += n
 	}
 	for total > maxUndelivered {
-		worst := r.most(func(o *connRequests) int64 { return int64(o.undelivered) })
-		total -= worst.undelivered
-		losers = append(losers, r.lose(worst))
+		worst := r.most(func(o *connRequests) int64 { return int64(o.standing) })
+		total -= worst.standing
+		crowds = append(crowds, r.lose(worst))
 	}
 	for r.unsent > r.opts.Unsent {
 		worst := r.most(func(o *connRequests) int64 { return o.unsent })
-		if worst == nil || len(worst.tails) <= 1 && worst.unsent == r.unsent {
-			break // the only answer may be as large as it is
+		if worst == nil || len(worst.tails) == 0 {
+			break
 		}
-		losers = append(losers, r.lose(worst))
+		if r.unsent-slices.Max(worst.tails) <= r.opts.Unsent {
+			break // one answer may be as large as it is
+		}
+		unread = append(unread, r.lose(worst))
 	}
 	r.mu.Unlock()
-	hangUpAll(losers, answersUnread)
+	for _, u := range surplus {
+		u.release()
+	}
+	hangUpAll(crowds, answersUnread, true)
+	hangUpAll(unread, answersUnread, false)
 }
 
-// forgetDelivered keeps of the answers of a connection as many as were not delivered, the largest
-// ones.
-func (r *Requests) forgetDelivered(held *connRequests) {
-	if len(held.tails) > held.undelivered {
-		slices.SortFunc(held.tails, func(a, b int64) int { return cmp.Compare(b, a) })
-		held.tails = slices.Clip(held.tails[:held.undelivered])
-	}
+// forgetDelivered keeps as many of the first n answers of a connection as were not delivered, the
+// largest ones, and all that came later.
+func (r *Requests) forgetDelivered(held *connRequests, n int) {
+	old, later := held.tails[:n], held.tails[n:]
+	slices.SortFunc(old, func(a, b int64) int { return cmp.Compare(b, a) })
+	held.tails = slices.Concat(old[:min(n, held.undelivered)], later)
 	var sum int64
 	for _, n := range held.tails {
 		sum += n
@@ -171,9 +236,29 @@ func (r *Requests) forgetDelivered(held *connRequests) {
 	held.unsent = sum
 }
 
+// surplus takes out the oldest answers of a connection that are held although fewer were not
+// delivered. grpc drops an answer without a word if its stream is reset at the moment at which it
+// is written. An answer is taken at the second look that finds it, because one that has just ended
+// is not in streams.
+func (c *connRequests) surplus() (out []*unsent) {
+	for u := range c.answers {
+		if u.looks++; u.looks > 1 && len(c.answers) > c.undelivered {
+			delete(c.answers, u)
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
 // watch looks now and then while there are connections with requests.
 func (r *Requests) watch() {
-	r.look()
+	r.mu.Lock()
+	running := r.looking
+	r.looking = true
+	r.mu.Unlock()
+	if !running {
+		r.look()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for client := range maps.Values(r.clients) {
@@ -185,12 +270,12 @@ func (r *Requests) watch() {
 	r.timer = nil
 }
 
-// hangUpAll closes connections of one event, for which each client is blamed once.
-func hangUpAll(conns []*Conn, reason string) {
+// hangUpAll closes connections of one event, for which each client is blamed at most once.
+func hangUpAll(conns []*Conn, reason string, blame bool) {
 	blamed := map[Client]bool{}
 	for _, c := range conns {
 		client := Client{c.client, c.source.shares}
-		c.hangUp(reason, !blamed[client])
+		c.hangUp(reason, blame && !blamed[client])
 		blamed[client] = true
 	}
 }

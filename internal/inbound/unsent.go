@@ -3,7 +3,10 @@ package inbound
 import "context"
 
 // unsent is what an answer holds until grpc has written it.
-type unsent struct{ release func() }
+type unsent struct {
+	release func()
+	looks   int // how often look has found it
+}
 
 // Sending has release called once: when an answer was sent, which the caller tells by calling sent,
 // or when its connection is gone.
@@ -12,7 +15,7 @@ func (r *Requests) Sending(ctx context.Context, release func()) (sent func()) {
 	if !ok {
 		return release
 	}
-	u, held := &unsent{release}, a.conn
+	u, held := &unsent{release: release}, a.conn
 	r.mu.Lock()
 	gone := held.gone
 	if !gone {

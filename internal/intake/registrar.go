@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -52,12 +53,18 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 	return func(
 		srv any, ctx context.Context, dec func(any) error, next grpc.UnaryServerInterceptor,
 	) (any, error) {
-		inbound.Began(ctx)
+		dropped := inbound.Began(ctx)
 		held := r.Account.Open(ctx)
-		held.registered = true
+		held.registered = r.Requests != nil
 		defer held.Close()
 		ctx = context.WithValue(ctx, reservationKey{}, held)
-		decode := func(v any) error { return r.decode(ctx, dec, v, held) }
+		decode := func(v any) error {
+			err := r.decode(ctx, dec, v, held)
+			if status.Code(err) == codes.Canceled {
+				dropped()
+			}
+			return err
+		}
 		resp, err := m.Handler(srv, ctx, decode, next)
 		if err != nil {
 			if held.answerSent != nil {
@@ -65,10 +72,10 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 			}
 			return nil, err
 		}
-		message, ok := resp.(proto.Message)
-		if r.Requests == nil || !ok {
+		if r.Requests == nil {
 			return resp, nil
 		}
+		message := resp.(proto.Message) // as those of all services are
 		r.Requests.Ended(ctx, int64(proto.Size(message)))
 		if held.answerSent == nil {
 			return resp, nil
@@ -138,8 +145,14 @@ func (r Registrar) decode(
 ) error {
 	m := &message{target: v, held: held, max: r.MaxMessageBytes}
 	err := dec(m)
-	inbound.Received(ctx, m.bytes)
+	inbound.Received(ctx, m.bytes, compressed(ctx))
 	return cmp.Or(err, m.refused)
+}
+
+// compressed reports whether a request says that its messages are compressed.
+func compressed(ctx context.Context) bool {
+	s, ok := grpc.ServerTransportStreamFromContext(ctx).(interface{ RecvCompress() string })
+	return ok && s.RecvCompress() != "" && s.RecvCompress() != encoding.Identity
 }
 
 // message is a storepb.Receiver: it stands for a message that is about to be decoded.

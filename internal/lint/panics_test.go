@@ -19,6 +19,8 @@ var uncontained = map[string]string{
 	"internal/bucket/hedge.body.begin":     "the same",
 	"internal/inbound.Pool.Around":         "ends a context; the handler runs contained",
 	"internal/inbound.Requests.connection": "asks channelz and counts: no code of others",
+	"internal/inbound.Requests.Ended":      "the same",
+	"internal/inbound.streams.ask":         "the same",
 	"internal/inbound.Requests.Tap":        "counts, and closes a connection",
 	"internal/memcached.Client.start":      "waits for a turn; Client.run contains",
 	"internal/memcached.New":               "takes from a queue; Client.carryOut contains, and so does the look-up of names",
