@@ -408,8 +408,8 @@ func mended(k faultstore.Kind) bool { return k == faultstore.SlowFirstByte }
 // mostHits is how often one request may ask for something in vain: headers of two blocks, four times each, or pages twice.
 const mostHits = 16
 
-// mostFlips is the same where a bit of each answer is flipped anywhere: an answer whose flipped bit the
-// request does not need is not in vain, and the request goes on to its next read.
+// mostFlips is the same where a bit of each answer is flipped anywhere: an answer whose flipped bit
+// the request does not need is not in vain, and the request goes on to its next read.
 const mostFlips = 4 * mostHits
 
 // progresses tells whether a read comes to its end though every request of it is hit, if what is missing is asked for again and again.

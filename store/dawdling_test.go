@@ -27,9 +27,22 @@ func (slowStream) SendMsg(any) error {
 // TestAClientThatDawdlesMakesRoom: it takes each frame within the stall time-out, and keeps every
 // place so.
 func TestAClientThatDawdlesMakesRoom(t *testing.T) {
-	crowd, honest := inboundtest.ClientAt(t, "127.0.0.2", nil), inboundtest.ClientAt(t, "127.0.0.3", nil)
+	crowd, honest := inboundtest.ClientAt(
+		t,
+		"127.0.0.2",
+		nil,
+	), inboundtest.ClientAt(
+		t,
+		"127.0.0.3",
+		nil,
+	)
 	synctest.Test(t, func(t *testing.T) {
-		a := admission.New(admission.GateOptions{MaxConcurrent: 4}, admission.AllowanceOptions{}, nil, nil)
+		a := admission.New(
+			admission.GateOptions{MaxConcurrent: 4},
+			admission.AllowanceOptions{},
+			nil,
+			nil,
+		)
 		s := newStalls(time.Minute, a.KeepsOthersWaiting, nil, slog.New(slog.DiscardHandler), nil)
 		var wg sync.WaitGroup
 		ended := make(chan error, 4)
@@ -62,7 +75,11 @@ func TestAClientThatDawdlesMakesRoom(t *testing.T) {
 			t.Errorf("ended though no other client waits: %v", <-ended)
 		}
 		began := time.Now()
-		turn, err := a.Enter(peer.NewContext(t.Context(), honest), admission.DefaultTenant, admission.SeriesRequest)
+		turn, err := a.Enter(
+			peer.NewContext(t.Context(), honest),
+			admission.DefaultTenant,
+			admission.SeriesRequest,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,10 +1,10 @@
 // Package store serves the StoreAPI and the Info service over the blocks of a bucket.
 //
 // A Series request waits for its turn, chooses blocks from the catalog's view and finds their
-// postings concurrently. It reserves the bytes that it will need, and streams. Streams decode series
-// in the final order of labels, a loser tree merges them, and windows of merged series have their
-// chunks fetched together. While one window is sent, the next one is fetched. Label requests use the
-// same streams without chunks.
+// postings concurrently. It reserves the bytes that it will need, and streams. Streams decode
+// series in the final order of labels, a loser tree merges them, and windows of merged series have
+// their chunks fetched together. While one window is sent, the next one is fetched. Label requests
+// use the same streams without chunks.
 //
 // # Where a Series request goes
 //
@@ -20,8 +20,8 @@
 //     irregular. server.go asks the bucket about the block: replaced.
 //
 // labels.go has both label requests. stringset.go holds their answer. The attempts of a label
-// request are those of request.go and attempt.go, too. They never resume, because an answer is
-// sent whole.
+// request are those of request.go and attempt.go, too. They never resume, because an answer is sent
+// whole.
 //
 // # Who owns which bytes
 //

@@ -40,8 +40,8 @@ type metrics struct {
 	unknownEncodings *prometheus.CounterVec
 }
 
-// factory makes metrics, the histograms with native buckets besides their classic ones. Those by tenant
-// are names' own.
+// factory makes metrics, the histograms with native buckets besides their classic ones. Those by
+// tenant are names' own.
 type factory struct {
 	promauto.Factory
 	names *tenantNames

@@ -62,8 +62,9 @@ type Options struct {
 	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing. SetLimits replaces both.
 	Limits  admission.LimitOptions
 	Tenants map[string]admission.LimitOptions
-	// NamedTenants is how many tenants metrics name besides Tenants: those with the most requests and bytes
-	// of late. The others are counted together, as tenant other. Default 3; negative: none.
+	// NamedTenants is how many tenants metrics name besides Tenants: those with the most requests
+	// and bytes of late. The others are counted together, as tenant other. Default 3; negative:
+	// none.
 	NamedTenants int
 	// Matchers is the number of compiled regular expressions that are kept for the requests to come; 0 or less keeps none. To compile
 	// one of a thousand alternatives takes some 300 µs, and to keep it some 50 KB. All together keep at most 64 KiB for each that may be.

@@ -121,14 +121,20 @@ func (w *sending) err() error { return w.why.Load().Err() }
 
 // slowly is the status of a client that reads so slowly that others do not come to their turn.
 func (s *stalls) slowly(unread time.Duration) *status.Status {
-	return status.Newf(codes.Aborted,
+	return status.Newf(
+		codes.Aborted,
 		"the client left frames of its answer unread for %s in all, and has most places at the gate "+
-			"while another client waits for one: ended, it may be tried again", unread.Round(time.Second))
+			"while another client waits for one: ended, it may be tried again",
+		unread.Round(time.Second),
+	)
 }
 
 func (s *stalls) status() *status.Status {
-	return status.Newf(codes.Aborted, "the client left a frame of its answer unread for %s (--store.grpc.send-stall-timeout): ended, so that others get what the request held; it may be tried again",
-		s.timeout)
+	return status.Newf(
+		codes.Aborted,
+		"the client left a frame of its answer unread for %s (--store.grpc.send-stall-timeout): ended, so that others get what the request held; it may be tried again",
+		s.timeout,
+	)
 }
 
 // check ends the requests that have stalled. Of those that are read slowly it ends one at a time:
@@ -200,7 +206,13 @@ func (s *stalls) end(w *sending) {
 		"client", client, "timeout", s.timeout, "why", w.why.Load().Message())
 	if stream, ok := grpc.ServerTransportStreamFromContext(w.ctx).(finisher); ok {
 		if err := stream.WriteStatus(w.why.Load()); err != nil {
-			s.log.Debug("end a request", "client", client, "err", err) // its connection is gone, and so is the request
+			s.log.Debug(
+				"end a request",
+				"client",
+				client,
+				"err",
+				err,
+			) // its connection is gone, and so is the request
 		}
 	}
 	if s.onStall != nil {

@@ -28,19 +28,36 @@ func TestTooLittleForPagesIsSaid(t *testing.T) {
 		}
 	}
 	const document = "--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: %s}, chunk_subrange_size: 1048576}"
-	f(`kind=chunk_pages size=8MiB least=16MiB raise="--store.caching-bucket.config max_size" or_lower="--store.caching-bucket.config chunk_subrange_size 1MiB"`,
-		fmt.Sprintf(document, "8MiB"))
+	f(
+		`kind=chunk_pages size=8MiB least=16MiB raise="--store.caching-bucket.config max_size" or_lower="--store.caching-bucket.config chunk_subrange_size 1MiB"`,
+		fmt.Sprintf(document, "8MiB"),
+	)
 	f("", fmt.Sprintf(document, "16MiB"))
 	f("", fmt.Sprintf(document, "0"))
-	f(`kind=chunk_pages size=3MiB least=4MiB raise=--chunk-cache-size or_lower="--chunk-cache.page-size 256KiB"`,
-		"--chunk-cache-size=3MB", "--chunk-cache.page-size=256KB")
-	f(`kind=index_pages size=9MiB least=16MiB raise=--index-cache-size or_lower="--index-cache.page-size 1MiB"`,
-		"--index-cache-size=9MB", "--index-cache.page-size=1MB", "--index-cache.series-size=0", "--index-cache.postings-size=0")
+	f(
+		`kind=chunk_pages size=3MiB least=4MiB raise=--chunk-cache-size or_lower="--chunk-cache.page-size 256KiB"`,
+		"--chunk-cache-size=3MB",
+		"--chunk-cache.page-size=256KB",
+	)
+	f(
+		`kind=index_pages size=9MiB least=16MiB raise=--index-cache-size or_lower="--index-cache.page-size 1MiB"`,
+		"--index-cache-size=9MB",
+		"--index-cache.page-size=1MB",
+		"--index-cache.series-size=0",
+		"--index-cache.postings-size=0",
+	)
 	// Shares of one size: chunk pages would have 6 MiB of it, so others have them.
-	f(`kind=chunk_pages size=0B least=16MiB raise=--cache-size or_lower="--chunk-cache.page-size 1MiB"`, "--cache-size=10MB", "--chunk-cache.page-size=1MB")
+	f(
+		`kind=chunk_pages size=0B least=16MiB raise=--cache-size or_lower="--chunk-cache.page-size 1MiB"`,
+		"--cache-size=10MB",
+		"--chunk-cache.page-size=1MB",
+	)
 	f("", "--cache-size=0", "--chunk-cache.page-size=1MB")
 	// What is too small for pages of any size is so by itself.
-	f("kind=chunk_pages size=512KiB least=1MiB raise=--chunk-cache-size\n", "--chunk-cache-size=512KB")
+	f(
+		"kind=chunk_pages size=512KiB least=1MiB raise=--chunk-cache-size\n",
+		"--chunk-cache-size=512KB",
+	)
 }
 
 // TestAllowancesAboveTheMachineAreSaid: without a limit the start tells of allowances that the

@@ -24,8 +24,8 @@ func (c *warmConfig) flags(f flagger) {
 		"128MB", &c.maxBytes, config.ParseSize)
 }
 
-// openWarmer makes the warmer. dir is where it keeps what was asked, none for nowhere, and hold what it
-// calls before it writes there. indexBytes is the memory for index pages, 0 for none.
+// openWarmer makes the warmer. dir is where it keeps what was asked, none for nowhere, and hold
+// what it calls before it writes there. indexBytes is the memory for index pages, 0 for none.
 func (b *backend) openWarmer(rec *warm.Recorder, dir localfs.Dir, hold func() error, indexBytes int64, reg prometheus.Registerer) {
 	conf := b.conf.warm
 	if indexBytes > 0 {

@@ -22,9 +22,26 @@ func TestChangedKeys(t *testing.T) {
 	}
 	const base = "{type: S3, config: {bucket: blocks, endpoint: e, access_key: a, http_config: {idle_conn_timeout: 1s}}}"
 	f(base, base)
-	f(base, "{type: S3, config: {bucket: blocks, endpoint: e, access_key: other, secret_key: s, session_token: t, http_config: {idle_conn_timeout: 1s}}}")
-	f(base, "{type: S3, config: {bucket: others, endpoint: e, http_config: {idle_conn_timeout: 2s}}}", "config.bucket", "config.http_config")
-	f(base, "{type: S3, prefix: p, config: {bucket: blocks, endpoint: e, insecure: true, http_config: {idle_conn_timeout: 1s}}}", "config.insecure", "prefix")
-	f("{type: GCS, config: {bucket: blocks, service_account: x}}", "{type: GCS, hedging_config: {enabled: true}, config: {bucket: blocks, service_account: y}}", "hedging_config")
+	f(
+		base,
+		"{type: S3, config: {bucket: blocks, endpoint: e, access_key: other, secret_key: s, session_token: t, http_config: {idle_conn_timeout: 1s}}}",
+	)
+	f(
+		base,
+		"{type: S3, config: {bucket: others, endpoint: e, http_config: {idle_conn_timeout: 2s}}}",
+		"config.bucket",
+		"config.http_config",
+	)
+	f(
+		base,
+		"{type: S3, prefix: p, config: {bucket: blocks, endpoint: e, insecure: true, http_config: {idle_conn_timeout: 1s}}}",
+		"config.insecure",
+		"prefix",
+	)
+	f(
+		"{type: GCS, config: {bucket: blocks, service_account: x}}",
+		"{type: GCS, hedging_config: {enabled: true}, config: {bucket: blocks, service_account: y}}",
+		"hedging_config",
+	)
 	f("{type: GCS, config: {bucket: blocks}}", "{type: COS, config: {bucket: blocks}}", "type")
 }

@@ -31,7 +31,10 @@ type faultyS3 struct {
 
 func openFaultyS3(t *testing.T, more string) *faultyS3 {
 	t.Helper()
-	f := &faultyS3{faults: faultstore.New(1), data: bytes.Repeat([]byte("0123456789abcdef"), 20_000)}
+	f := &faultyS3{
+		faults: faultstore.New(1),
+		data:   bytes.Repeat([]byte("0123456789abcdef"), 20_000),
+	}
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "o"), f.data, 0o644); err != nil {
 		t.Fatal(err)
@@ -111,7 +114,9 @@ func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 			t.Fatalf("%q: got %v", more, err)
 		}
 		// The last one may have been given up between requests of the client.
-		if sent, meant := f.server.Requests()[objstore.OpGetRange], gaveUp.Attempts(); meant < 3 || sent > meant*each || sent <= (meant-1)*each {
+		if sent, meant := f.server.Requests()[objstore.OpGetRange], gaveUp.Attempts(); meant < 3 ||
+			sent > meant*each ||
+			sent <= (meant-1)*each {
 			t.Errorf("%q: %d requests on the wire for %d of larder's", more, sent, meant)
 		}
 	}
@@ -125,7 +130,11 @@ func TestListingsAreVerified(t *testing.T) {
 		list := func(timeout time.Duration) (names []string, err error) {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
-			err = f.Iter(ctx, "", func(name string) error { names = append(names, name); return nil })
+			err = f.Iter(
+				ctx,
+				"",
+				func(name string) error { names = append(names, name); return nil },
+			)
 			return names, err
 		}
 		for kind, says := range map[faultstore.Kind]string{
@@ -138,7 +147,8 @@ func TestListingsAreVerified(t *testing.T) {
 			}
 			f.faults.Set(faultstore.Rule{Kind: kind})
 			names, err := list(2 * time.Second)
-			if err == nil || len(names) > 0 || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "/blocks") {
+			if err == nil || len(names) > 0 || !strings.Contains(err.Error(), says) ||
+				!strings.Contains(err.Error(), "/blocks") {
 				t.Errorf("%s: got %q, %v, want an error with %q", kind, names, err, says)
 			}
 		}

@@ -167,8 +167,8 @@ func TestABodyEndsWithItsRead(t *testing.T) {
 	}
 }
 
-// TestLargeFoldersAreListedInParts: of a folder with very many entries a part is held at a time, and
-// all are listed once.
+// TestLargeFoldersAreListedInParts: of a folder with very many entries a part is held at a time,
+// and all are listed once.
 func TestLargeFoldersAreListedInParts(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "block", "file")

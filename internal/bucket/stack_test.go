@@ -58,7 +58,15 @@ func TestPrefix(t *testing.T) {
 	for _, prefix := range []string{"team/prod", "/team/prod", "team/prod/", "//team/prod//"} {
 		for _, hedged := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s hedged=%v", prefix, hedged), func(t *testing.T) {
-				b, _ := open(t, fmt.Sprintf("{type: filesystem, config: {directory: %q}, prefix: %q, hedging_config: {enabled: %v}}", dir, prefix, hedged))
+				b, _ := open(
+					t,
+					fmt.Sprintf(
+						"{type: filesystem, config: {directory: %q}, prefix: %q, hedging_config: {enabled: %v}}",
+						dir,
+						prefix,
+						hedged,
+					),
+				)
 				ctx := t.Context()
 				text := func(r io.ReadCloser, err error) string {
 					t.Helper()
@@ -107,7 +115,10 @@ func TestPrefix(t *testing.T) {
 				if got, want := list(""), []string{"folder/", "o"}; !slices.Equal(got, want) {
 					t.Errorf("Iter: %v, want %v", got, want)
 				}
-				if got, want := list("", objstore.WithRecursiveIter()), []string{"folder/deep", "o"}; !slices.Equal(got, want) {
+				if got, want := list("", objstore.WithRecursiveIter()), []string{"folder/deep", "o"}; !slices.Equal(
+					got,
+					want,
+				) {
 					t.Errorf("Iter, recursive: %v, want %v", got, want)
 				}
 				if got, want := list("folder"), []string{"folder/deep"}; !slices.Equal(got, want) {

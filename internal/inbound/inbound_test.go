@@ -250,8 +250,8 @@ func (r *rpc) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// call begins a call; with send its request is complete. A connection may be closed before the message is sent:
-// then SendMsg reports io.EOF, and RecvMsg has the reason.
+// call begins a call; with send its request is complete. A connection may be closed before the
+// message is sent: then SendMsg reports io.EOF, and RecvMsg has the reason.
 func call(t *testing.T, conn *grpc.ClientConn, send bool) grpc.ClientStream {
 	t.Helper()
 	stream, err := conn.NewStream(

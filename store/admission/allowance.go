@@ -55,9 +55,13 @@ func newAllowanceMetrics(c *Controller, reg prometheus.Registerer) (m allowanceM
 		"in_use":  func() int64 { return c.reserved[small] + c.reserved[large] },
 		"waiting": func() int64 { return c.waiting },
 	} {
-		c.gauge(f, "larder_request_allowance_bytes",
+		c.gauge(
+			f,
+			"larder_request_allowance_bytes",
 			"Bytes that requests may reserve (limit), have reserved (in_use) and wait for (waiting).",
-			prometheus.Labels{"state": state}, func() float64 { return float64(value()) })
+			prometheus.Labels{"state": state},
+			func() float64 { return float64(value()) },
+		)
 	}
 	waited := f.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "larder_request_allowance_wait_seconds",

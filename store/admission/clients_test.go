@@ -82,7 +82,9 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 func BenchmarkSendingAway(b *testing.B) {
 	var q fairQueue
 	for i := range 1000 {
-		q.push(&waiter{tenant: fmt.Sprint(i), weight: 1, cost: 1, arrival: uint64(i), turn: &Turn{}})
+		q.push(
+			&waiter{tenant: fmt.Sprint(i), weight: 1, cost: 1, arrival: uint64(i), turn: &Turn{}},
+		)
 	}
 	last := &waiter{tenant: "last", weight: 1, cost: 1, arrival: 1001, turn: &Turn{}}
 	q.push(last)
@@ -212,7 +214,8 @@ func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 	})
 }
 
-// TestAClientThatHasItsPlacesIsPassed by another client's request behind its own, of the same tenant.
+// TestAClientThatHasItsPlacesIsPassed by another client's request behind its own, of the same
+// tenant.
 func TestAClientThatHasItsPlacesIsPassed(t *testing.T) {
 	crowd := inboundtest.ClientAt(t, "127.0.0.2", nil)
 	honest := inboundtest.ClientAt(t, "127.0.0.3", nil)

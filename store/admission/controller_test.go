@@ -22,7 +22,12 @@ import (
 // smallAllowance returns a Controller with round numbers: 100 bytes, 20 of them for small requests
 // of up to 10 bytes.
 func smallAllowance(reg prometheus.Registerer) *Controller {
-	return New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, nil, reg)
+	return New(
+		GateOptions{},
+		AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10},
+		nil,
+		reg,
+	)
 }
 
 // reserve runs a request without a place until it has n bytes.
@@ -90,8 +95,16 @@ func checkInvariant(t *testing.T, a *Controller) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.reserved[small] < 0 || a.reserved[large] < 0 || a.reserved[small]+a.reserved[large] > a.total || a.reserved[large] > a.total-a.smallBytes {
-		t.Errorf("small %d, large %d of %d with a lane of %d", a.reserved[small], a.reserved[large], a.total, a.smallBytes)
+	if a.reserved[small] < 0 || a.reserved[large] < 0 ||
+		a.reserved[small]+a.reserved[large] > a.total ||
+		a.reserved[large] > a.total-a.smallBytes {
+		t.Errorf(
+			"small %d, large %d of %d with a lane of %d",
+			a.reserved[small],
+			a.reserved[large],
+			a.total,
+			a.smallBytes,
+		)
 	}
 }
 
@@ -100,8 +113,17 @@ func checkIdle(t *testing.T, a *Controller) {
 	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.reserved != [lanes]int64{} || a.running != [lanes]int{} || a.waiting != 0 || a.anyWaiting() || len(a.tenants) != 0 {
-		t.Errorf("left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v", a.reserved, a.running, a.tenants, a.waiting, a.anyWaiting())
+	if a.reserved != [lanes]int64{} || a.running != [lanes]int{} || a.waiting != 0 ||
+		a.anyWaiting() ||
+		len(a.tenants) != 0 {
+		t.Errorf(
+			"left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v",
+			a.reserved,
+			a.running,
+			a.tenants,
+			a.waiting,
+			a.anyWaiting(),
+		)
 	}
 }
 
@@ -171,7 +193,10 @@ func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 				t.Fatalf("after %d releases: large granted %v, want %v", i+1, !want, want)
 			}
 			if granted(late) {
-				t.Fatalf("after %d releases: a small request went past a large one, beyond the small lane", i+1)
+				t.Fatalf(
+					"after %d releases: a small request went past a large one, beyond the small lane",
+					i+1,
+				)
 			}
 		}
 		small[7].Close()
@@ -198,7 +223,12 @@ func TestAllowanceCancel(t *testing.T) {
 		for range 2 {
 			small = append(small, mustReserve(t, a, 10))
 		}
-		smallWaits := waitFor(t, t.Context(), a, 10) // exceeds the small lane while a large request waits
+		smallWaits := waitFor(
+			t,
+			t.Context(),
+			a,
+			10,
+		) // exceeds the small lane while a large request waits
 		cancel()
 		if !granted(behind) {
 			t.Error("the request behind one that gave up still waits")
@@ -267,14 +297,29 @@ func TestAllowanceErrors(t *testing.T) {
 				t.Errorf("Reserve(%d): got %v, %v; want %s: %s", n, r, err, code, text)
 			}
 		}
-		check(t.Context(), 81, codes.ResourceExhausted, "the request needs an estimated 81 bytes, more than the 80 bytes that one request may have of the request allowance of 100 bytes (--store.request-bytes)")
+		check(
+			t.Context(),
+			81,
+			codes.ResourceExhausted,
+			"the request needs an estimated 81 bytes, more than the 80 bytes that one request may have of the request allowance of 100 bytes (--store.request-bytes)",
+		)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		check(gone, 1, codes.Canceled, "waited 0s for 10 bytes of the request allowance of 100 bytes (--store.request-bytes): context canceled")
+		check(
+			gone,
+			1,
+			codes.Canceled,
+			"waited 0s for 10 bytes of the request allowance of 100 bytes (--store.request-bytes): context canceled",
+		)
 		r := mustReserve(t, a, 80)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		check(ctx, 20, codes.DeadlineExceeded, "waited 2s for 20 bytes of the request allowance of 100 bytes (--store.request-bytes): context deadline exceeded")
+		check(
+			ctx,
+			20,
+			codes.DeadlineExceeded,
+			"waited 2s for 20 bytes of the request allowance of 100 bytes (--store.request-bytes): context deadline exceeded",
+		)
 		r.Close()
 		checkIdle(t, a)
 	})
@@ -381,7 +426,10 @@ func TestAllowanceMetrics(t *testing.T) {
 			"larder_request_allowance_waiting small":           0,
 		}
 		got := gathered(t, reg)
-		maps.DeleteFunc(got, func(name string, _ float64) bool { return !strings.HasPrefix(name, "larder_request_allowance") })
+		maps.DeleteFunc(
+			got,
+			func(name string, _ float64) bool { return !strings.HasPrefix(name, "larder_request_allowance") },
+		)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
 		}
@@ -402,13 +450,27 @@ func TestAllowanceDefaults(t *testing.T) {
 	} {
 		a := New(GateOptions{}, AllowanceOptions{Bytes: c.bytes}, nil, nil)
 		if a.total != c.wantTotal || a.smallBytes != c.wantLane || a.smallRequest != c.wantSmall {
-			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d", c.bytes, a.total, a.smallBytes, a.smallRequest, c.wantTotal, c.wantLane, c.wantSmall)
+			t.Errorf(
+				"%d bytes: got %d, lane %d, small %d; want %d, %d, %d",
+				c.bytes,
+				a.total,
+				a.smallBytes,
+				a.smallRequest,
+				c.wantTotal,
+				c.wantLane,
+				c.wantSmall,
+			)
 		}
 	}
 }
 
 func TestTryReserve(t *testing.T) {
-	a := New(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil, nil)
+	a := New(
+		GateOptions{},
+		AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100},
+		nil,
+		nil,
+	)
 	f := func(n int64, granted, ever bool) *Turn {
 		t.Helper()
 		r, e := a.TryReserve(n)
@@ -457,7 +519,16 @@ func TestAllowanceModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				a := New(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 50 + r.Int64N(300), SmallRequest: 1 + r.Int64N(200)}, nil, nil)
+				a := New(
+					GateOptions{},
+					AllowanceOptions{
+						Bytes:        1000,
+						SmallLane:    50 + r.Int64N(300),
+						SmallRequest: 1 + r.Int64N(200),
+					},
+					nil,
+					nil,
+				)
 				m := &model{t: t, a: a}
 				var wg sync.WaitGroup
 				for range 200 {
@@ -470,7 +541,13 @@ func TestAllowanceModel(t *testing.T) {
 					t.Errorf("%d bytes are still reserved", m.held)
 				}
 				if m.granted == 0 || m.gaveUp == 0 || m.grown == 0 || m.notGrown == 0 {
-					t.Errorf("the run is one-sided: %d granted, %d gave up, %d grown, %d not", m.granted, m.gaveUp, m.grown, m.notGrown)
+					t.Errorf(
+						"the run is one-sided: %d granted, %d gave up, %d grown, %d not",
+						m.granted,
+						m.gaveUp,
+						m.grown,
+						m.notGrown,
+					)
 				}
 			})
 		})

@@ -88,9 +88,9 @@ func (q *fairQueue) push(w *waiter) {
 }
 
 // next returns the request that is up next among those that may run, nil if there is none. It stays
-// up next. Within a tenant the first request decides: if it may not run, those behind it do not. Only
-// a request that passOver names, because its client has to leave places to others, is passed by those
-// behind it.
+// up next. Within a tenant the first request decides: if it may not run, those behind it do not.
+// Only a request that passOver names, because its client has to leave places to others, is passed
+// by those behind it.
 func (q *fairQueue) next(may, passOver func(*waiter) bool) *waiter {
 	if q.upNext != nil && !passOver(q.upNext) && may(q.upNext) {
 		return q.upNext

@@ -17,7 +17,14 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 		age := uint64(0)
 		push := func(tenant int, weight float64) {
 			age++
-			q.push(&waiter{tenant: fmt.Sprint(tenant), weight: weight, cost: 1 + float64(r.IntN(100)), arrival: age})
+			q.push(
+				&waiter{
+					tenant:  fmt.Sprint(tenant),
+					weight:  weight,
+					cost:    1 + float64(r.IntN(100)),
+					arrival: age,
+				},
+			)
 		}
 		weights := make([]float64, 2+r.IntN(3))
 		for i := range weights {
@@ -40,7 +47,16 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 			for a := range weights {
 				for b := range weights {
 					if most := 200/weights[a] + 200/weights[b]; got[a]-got[b] > most {
-						t.Fatalf("seed %d, grant %d: tenant %d has had %.1f by weight, %d %.1f: more than %.1f apart", seed, n, a, got[a], b, got[b], most)
+						t.Fatalf(
+							"seed %d, grant %d: tenant %d has had %.1f by weight, %d %.1f: more than %.1f apart",
+							seed,
+							n,
+							a,
+							got[a],
+							b,
+							got[b],
+							most,
+						)
 					}
 				}
 			}
@@ -151,7 +167,8 @@ func TestFairQueueStarvesNobody(t *testing.T) {
 		t.Errorf("the turn was %s's and is %s's", turn.tenant, got.tenant)
 	}
 	// Unless its limits forbid it to run.
-	if got := q.next(func(w *waiter) bool { return w.tenant != turn.tenant }, none); got == nil || got.tenant == turn.tenant {
+	if got := q.next(func(w *waiter) bool { return w.tenant != turn.tenant }, none); got == nil ||
+		got.tenant == turn.tenant {
 		t.Errorf("no other tenant is up next while %s may not run", turn.tenant)
 	}
 }
@@ -163,7 +180,12 @@ func TestFairQueueForgets(t *testing.T) {
 	var q fairQueue
 	var waiting []*waiter
 	for n := range 100_000 {
-		w := &waiter{tenant: fmt.Sprint(n), weight: 0.01, cost: 1e6 * r.Float64(), arrival: uint64(n)}
+		w := &waiter{
+			tenant:  fmt.Sprint(n),
+			weight:  0.01,
+			cost:    1e6 * r.Float64(),
+			arrival: uint64(n),
+		}
 		q.push(w)
 		waiting = append(waiting, w)
 		for len(waiting) > 1+r.IntN(50) {
@@ -177,14 +199,26 @@ func TestFairQueueForgets(t *testing.T) {
 			waiting = waiting[:len(waiting)-1]
 		}
 		if len(q.flows) > 2*51+idleFlows || len(q.busy) != len(waiting) || q.len != len(waiting) {
-			t.Fatalf("%d wait: %d tenants are known, %d wait, %d requests", len(waiting), len(q.flows), len(q.busy), q.len)
+			t.Fatalf(
+				"%d wait: %d tenants are known, %d wait, %d requests",
+				len(waiting),
+				len(q.flows),
+				len(q.busy),
+				q.len,
+			)
 		}
 	}
 	for _, w := range waiting {
 		q.remove(w)
 	}
-	if len(q.flows) != 0 || len(q.busy) != 0 || q.len != 0 || q.upNext != nil || q.virtualTime != 0 {
-		t.Errorf("left behind: %d tenants, %d that wait, %d requests", len(q.flows), len(q.busy), q.len)
+	if len(q.flows) != 0 || len(q.busy) != 0 || q.len != 0 || q.upNext != nil ||
+		q.virtualTime != 0 {
+		t.Errorf(
+			"left behind: %d tenants, %d that wait, %d requests",
+			len(q.flows),
+			len(q.busy),
+			q.len,
+		)
 	}
 }
 

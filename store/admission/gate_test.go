@@ -45,7 +45,12 @@ func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 
 // newGate returns a Controller with enough bytes for all requests.
 func newGate(opts GateOptions, reg prometheus.Registerer) *Controller {
-	return New(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20}, nil, reg)
+	return New(
+		opts,
+		AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20},
+		nil,
+		reg,
+	)
 }
 
 func enter(t *testing.T, a *Controller) *Turn {
@@ -94,7 +99,13 @@ func TestGateBoundsRequests(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if most != places || done != requests {
-			t.Errorf("%d of %d requests ran, at most %d at once; want all, %d", done, requests, most, places)
+			t.Errorf(
+				"%d of %d requests ran, at most %d at once; want all, %d",
+				done,
+				requests,
+				most,
+				places,
+			)
 		}
 	})
 }
@@ -143,7 +154,12 @@ func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 				}
 				synctest.Wait()
 				if len(turns) != c.large {
-					t.Fatalf("%d large requests of %d run, want %d", len(turns), 2*c.places, c.large)
+					t.Fatalf(
+						"%d large requests of %d run, want %d",
+						len(turns),
+						2*c.places,
+						c.large,
+					)
 				}
 				var small []*Turn
 				for range c.places - c.large {
@@ -160,7 +176,12 @@ func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 					small[0].Close()
 					synctest.Wait()
 					if len(waiting) != 1 || len(turns) != c.large {
-						t.Errorf("a small request left: %d small ones came in, %d large ones run; want 1, %d", len(waiting), len(turns), c.large)
+						t.Errorf(
+							"a small request left: %d small ones came in, %d large ones run; want 1, %d",
+							len(waiting),
+							len(turns),
+							c.large,
+						)
 					}
 				}
 				for n := range 2 * c.places {
@@ -224,7 +245,12 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 // TestGateIsNotKeptByWhoWaitsForMemory: a request that waits for bytes holds no place.
 func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := New(GateOptions{MaxConcurrent: 4}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
+		a := New(
+			GateOptions{MaxConcurrent: 4},
+			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5},
+			nil,
+			nil,
+		)
 		export, err := admit(t.Context(), a, DefaultTenant, SeriesRequest, 80)
 		if err != nil {
 			t.Fatal(err)
@@ -328,7 +354,10 @@ func TestGateRefusesLargeRequests(t *testing.T) {
 			defer turn.Close()
 		}
 		_, err := enterLarge(t, busy)
-		if want := "all 3 places for large Series requests are taken"; status.Code(err) != codes.Unavailable || status.Convert(err).Message() != want {
+		if want := "all 3 places for large Series requests are taken"; status.Code(
+			err,
+		) != codes.Unavailable ||
+			status.Convert(err).Message() != want {
 			t.Errorf("got %v, want Unavailable: %s", err, want)
 		}
 		enter(t, busy).Close()
@@ -346,7 +375,10 @@ func TestGateRefusesLargeRequests(t *testing.T) {
 			synctest.Wait()
 		}
 		_, err = enterLarge(t, full)
-		if want := "all 3 places for large Series requests are taken and 3 requests wait for one"; status.Code(err) != codes.ResourceExhausted || status.Convert(err).Message() != want {
+		if want := "all 3 places for large Series requests are taken and 3 requests wait for one"; status.Code(
+			err,
+		) != codes.ResourceExhausted ||
+			status.Convert(err).Message() != want {
 			t.Errorf("got %v, want ResourceExhausted: %s", err, want)
 		}
 		small := enter(t, full)

@@ -15,7 +15,12 @@ import (
 func TestLabelRequestsThatWaitAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
-		a := New(GateOptions{MaxWaiting: 3}, AllowanceOptions{Bytes: 100, SmallLane: 10, SmallRequest: 10}, nil, reg)
+		a := New(
+			GateOptions{MaxWaiting: 3},
+			AllowanceOptions{Bytes: 100, SmallLane: 10, SmallRequest: 10},
+			nil,
+			reg,
+		)
 		all, err := admit(t.Context(), a, DefaultTenant, LabelRequest, 90)
 		if err != nil {
 			t.Fatal(err)
@@ -36,7 +41,8 @@ func TestLabelRequestsThatWaitAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		_, err = a.Enter(t.Context(), DefaultTenant, LabelRequest)
-		if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "3 label requests wait") {
+		if status.Code(err) != codes.ResourceExhausted ||
+			!strings.Contains(err.Error(), "3 label requests wait") {
 			t.Errorf("a fourth got %v, want ResourceExhausted", err)
 		}
 		if n := gathered(t, reg)["larder_request_allowance_refused_total queue"]; n != 1 {

@@ -36,7 +36,11 @@ func TestAdmissionModel(t *testing.T) {
 				out := map[string]LimitOptions{}
 				for i := range 4 {
 					if r.IntN(2) == 0 {
-						out[fmt.Sprint(i)] = LimitOptions{Weight: 0.1 + 5*r.Float64(), MaxConcurrent: r.IntN(4), RequestBytes: r.Float64()}
+						out[fmt.Sprint(i)] = LimitOptions{
+							Weight:        0.1 + 5*r.Float64(),
+							MaxConcurrent: r.IntN(4),
+							RequestBytes:  r.Float64(),
+						}
 					}
 				}
 				return out
@@ -45,8 +49,19 @@ func TestAdmissionModel(t *testing.T) {
 			limits := NewLimits(others(), tenants(), nil)
 			part := 50 + r.Int64N(300)
 			m := &admissionModel{t: t, a: New(
-				GateOptions{MaxConcurrent: r.IntN(9), MaxWaiting: []int{-1, 3, 1000}[r.IntN(3)], FailFast: r.IntN(8) == 0},
-				AllowanceOptions{Bytes: 1000, SmallLane: part, SmallRequest: 1 + r.Int64N(part)}, limits, nil)}
+				GateOptions{
+					MaxConcurrent: r.IntN(9),
+					MaxWaiting:    []int{-1, 3, 1000}[r.IntN(3)],
+					FailFast:      r.IntN(8) == 0,
+				},
+				AllowanceOptions{
+					Bytes:        1000,
+					SmallLane:    part,
+					SmallRequest: 1 + r.Int64N(part),
+				},
+				limits,
+				nil,
+			)}
 			var wg sync.WaitGroup
 			for range 60 {
 				seed := r.Uint64()
@@ -68,7 +83,9 @@ func TestAdmissionModel(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	if all.answered == 0 || all.gaveWay == 0 || all.gaveUp == 0 || all.refused == 0 || all.stalled == 0 || all.background == 0 {
+	if all.answered == 0 || all.gaveWay == 0 || all.gaveUp == 0 || all.refused == 0 ||
+		all.stalled == 0 ||
+		all.background == 0 {
 		t.Errorf("the runs are one-sided: %+v", all)
 	}
 	t.Logf("%+v", all)
@@ -119,8 +136,15 @@ func (m *admissionModel) check() {
 	a := m.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.running[small] < 0 || a.running[large] < 0 || a.places > 0 && (a.running[small]+a.running[large] > a.places || a.running[large] > a.largePlaces) {
-		m.t.Errorf("places: %v of %d, of which large ones may have %d", a.running, a.places, a.largePlaces)
+	if a.running[small] < 0 || a.running[large] < 0 ||
+		a.places > 0 &&
+			(a.running[small]+a.running[large] > a.places || a.running[large] > a.largePlaces) {
+		m.t.Errorf(
+			"places: %v of %d, of which large ones may have %d",
+			a.running,
+			a.places,
+			a.largePlaces,
+		)
 	}
 	var bytes int64
 	var places int
@@ -132,7 +156,13 @@ func (m *admissionModel) check() {
 		places += u.places
 	}
 	if places != a.running[small]+a.running[large] || bytes > a.reserved[small]+a.reserved[large] {
-		m.t.Errorf("tenants have %d places and %d bytes of %v and %v", places, bytes, a.running, a.reserved)
+		m.t.Errorf(
+			"tenants have %d places and %d bytes of %v and %v",
+			places,
+			bytes,
+			a.running,
+			a.reserved,
+		)
 	}
 	for l := range lanes {
 		if w := a.next(l); w != nil && a.fits(l, w.bytes) {
@@ -143,14 +173,26 @@ func (m *admissionModel) check() {
 			for _, f := range a.queues[l][k].busy {
 				w := f.line.Front().Value.(*waiter)
 				lim, use := a.limits.of(w.tenant), a.tenants[w.tenant]
-				mine := lim.MaxConcurrent <= 0 || k != SeriesRequest || use.places < lim.MaxConcurrent
+				mine := lim.MaxConcurrent <= 0 || k != SeriesRequest ||
+					use.places < lim.MaxConcurrent
 				mine = mine && use.bytes+w.bytes <= lim.requestBytes(a.total, a.smallRequest)
-				place := k != SeriesRequest || a.places == 0 || a.running[small]+a.running[large] < a.places && (l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
+				place := k != SeriesRequest || a.places == 0 ||
+					a.running[small]+a.running[large] < a.places &&
+						(l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
 				if l == small && mine && place && a.reserved[small]+a.smallRequest <= a.smallBytes {
-					m.t.Errorf("a small request waits though small ones have their part free: %v places, %v bytes", a.running, a.reserved)
+					m.t.Errorf(
+						"a small request waits though small ones have their part free: %v places, %v bytes",
+						a.running,
+						a.reserved,
+					)
 				}
-				if l == large && mine && place && a.reserved[large] == 0 && a.reserved[small] <= a.smallBytes {
-					m.t.Errorf("a large request waits though nothing large runs: %v places, %v bytes", a.running, a.reserved)
+				if l == large && mine && place && a.reserved[large] == 0 &&
+					a.reserved[small] <= a.smallBytes {
+					m.t.Errorf(
+						"a large request waits though nothing large runs: %v places, %v bytes",
+						a.running,
+						a.reserved,
+					)
 				}
 			}
 		}
@@ -222,7 +264,13 @@ func (m *admissionModel) request(r *rand.Rand) {
 }
 
 // attempt plans, settles and sends.
-func (m *admissionModel) attempt(ctx context.Context, r *rand.Rand, turn *Turn, need int64, held *int64) error {
+func (m *admissionModel) attempt(
+	ctx context.Context,
+	r *rand.Rand,
+	turn *Turn,
+	need int64,
+	held *int64,
+) error {
 	pause := func(most int) { time.Sleep(time.Duration(r.IntN(most)) * time.Millisecond) }
 	// sync notes what the turn holds now. It notes gains after the fact.
 	sync := func() {

@@ -38,8 +38,12 @@ func (c *Controller) rejectExcess(w *waiter, l lane) {
 	}
 	if kind == LabelRequest {
 		c.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
-		c.reject(q.toReject(w), l, status.Errorf(codes.ResourceExhausted,
-			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)", most, c.total))
+		c.reject(q.toReject(w), l, status.Errorf(
+			codes.ResourceExhausted,
+			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)",
+			most,
+			c.total,
+		))
 		return
 	}
 	c.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
@@ -64,15 +68,22 @@ func (c *Controller) tooLarge(t *Turn, n int64) error {
 	}
 	if most := c.total - c.smallBytes; n > most {
 		c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
-		return status.Errorf(codes.ResourceExhausted,
+		return status.Errorf(
+			codes.ResourceExhausted,
 			"the request needs an estimated %d bytes, more than the %d bytes that one request may have of the request allowance of %d bytes (--store.request-bytes)",
-			n, most, c.total)
+			n,
+			most,
+			c.total,
+		)
 	}
 	if most := c.maxBytes(t); n > most {
 		c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
-		return status.Errorf(codes.ResourceExhausted,
+		return status.Errorf(
+			codes.ResourceExhausted,
 			"the request needs an estimated %d bytes, more than the %d bytes of the request allowance that its tenant may have (request_bytes_ratio of --store.limits.config)",
-			n, most)
+			n,
+			most,
+		)
 	}
 	return nil
 }
@@ -91,7 +102,14 @@ func (c *Controller) abandoned(t *Turn, l lane, n int64, waited time.Duration, e
 		}
 	}
 	c.allowanceMetrics.refused.WithLabelValues("gave_up").Inc()
-	return status.Errorf(code, "waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s", waited, n, c.total, err)
+	return status.Errorf(
+		code,
+		"waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s",
+		waited,
+		n,
+		c.total,
+		err,
+	)
 }
 
 // placesOf names the places of a lane, for errors.

@@ -45,7 +45,10 @@ type MustWait struct {
 }
 
 func (m *MustWait) Error() string {
-	return fmt.Sprintf("%d more bytes do not fit into the request allowance (--store.request-bytes)", m.more)
+	return fmt.Sprintf(
+		"%d more bytes do not fit into the request allowance (--store.request-bytes)",
+		m.more,
+	)
 }
 
 // GRPCStatus returns the status for a client whose request does not wait. It may retry later.

@@ -30,7 +30,12 @@ type modelStream struct {
 }
 
 // series answers with keys, one per frame, after delay.
-func (s *modelStore) series(ctx context.Context, delay time.Duration, n int64, keys []int) *modelStream {
+func (s *modelStore) series(
+	ctx context.Context,
+	delay time.Duration,
+	n int64,
+	keys []int,
+) *modelStream {
 	out := &modelStream{frames: make(chan int, 1)}
 	go func() {
 		defer close(out.frames)
@@ -122,7 +127,12 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 					if i != q {
 						delay += 5 * time.Second
 					}
-					streams[i] = stores[i].series(ctx, delay, 30, []int{1 + i, 3 + i, 5 + i, 7 + i, 9 + i})
+					streams[i] = stores[i].series(
+						ctx,
+						delay,
+						30,
+						[]int{1 + i, 3 + i, 5 + i, 7 + i, 9 + i},
+					)
 				}
 				_, err := merged(ctx, streams[0], streams[1])
 				mu.Lock()
@@ -157,12 +167,22 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if answered, stalled := run(t, 0, c.gate, c.allowance); answered != 0 || stalled != 0 {
-					t.Errorf("without a stall time-out %d are answered and %d ended: the test shows nothing", answered, stalled)
+				if answered, stalled := run(t, 0, c.gate, c.allowance); answered != 0 ||
+					stalled != 0 {
+					t.Errorf(
+						"without a stall time-out %d are answered and %d ended: the test shows nothing",
+						answered,
+						stalled,
+					)
 				}
 				// The first request that stalls ends, and the client of the other one reads again.
-				if answered, stalled := run(t, time.Minute, c.gate, c.allowance); answered != 1 || stalled != 1 {
-					t.Errorf("with a stall time-out %d are answered and %d ended, want one each", answered, stalled)
+				if answered, stalled := run(t, time.Minute, c.gate, c.allowance); answered != 1 ||
+					stalled != 1 {
+					t.Errorf(
+						"with a stall time-out %d are answered and %d ended, want one each",
+						answered,
+						stalled,
+					)
 				}
 			})
 		})
@@ -181,7 +201,19 @@ func TestTwoProcessesModel(t *testing.T) {
 			var stores [2]*modelStore
 			for i := range stores {
 				part := 20 + r.Int64N(20)
-				stores[i] = &modelStore{a: New(GateOptions{MaxConcurrent: r.IntN(4)}, AllowanceOptions{Bytes: 100, SmallLane: part, SmallRequest: 5 + r.Int64N(10)}, nil, nil), stall: stall}
+				stores[i] = &modelStore{
+					a: New(
+						GateOptions{MaxConcurrent: r.IntN(4)},
+						AllowanceOptions{
+							Bytes:        100,
+							SmallLane:    part,
+							SmallRequest: 5 + r.Int64N(10),
+						},
+						nil,
+						nil,
+					),
+					stall: stall,
+				}
 			}
 			var wg sync.WaitGroup
 			var mu sync.Mutex
@@ -200,12 +232,19 @@ func TestTwoProcessesModel(t *testing.T) {
 								keys[i] = append(keys[i], r.IntN(20))
 							}
 							slices.Sort(keys[i])
-							streams[i] = stores[i].series(ctx, time.Duration(r.IntN(1000))*time.Millisecond, 1+r.Int64N(60), keys[i])
+							streams[i] = stores[i].series(
+								ctx,
+								time.Duration(r.IntN(1000))*time.Millisecond,
+								1+r.Int64N(60),
+								keys[i],
+							)
 						}
 						got, err := merged(ctx, streams[0], streams[1])
 						cancel()
 						// In the worst case all other requests stall first, one after another.
-						if took := time.Since(start); took > time.Duration(queries*tries)*(stall+5*time.Second) {
+						if took := time.Since(start); took > time.Duration(
+							queries*tries,
+						)*(stall+5*time.Second) {
 							t.Errorf("a request took %s", took)
 						}
 						mu.Lock()

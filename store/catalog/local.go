@@ -30,8 +30,9 @@ const (
 func metaFormat() sealed.Format  { return sealed.Format{Kind: "meta", Version: 1} }
 func savedFormat() sealed.Format { return sealed.Format{Kind: "catalog", Version: 1} }
 
-// localStore is the catalog's part of the data directory. Without a dir it keeps the meta.json of blocks in memory, for document alone:
-// what is read for a sync comes from the bucket. So it does with those that the disk did not take.
+// localStore is the catalog's part of the data directory. Without a dir it keeps the meta.json of
+// blocks in memory, for document alone: what is read for a sync comes from the bucket. So it does
+// with those that the disk did not take.
 type localStore struct {
 	dir  localfs.Dir
 	hold func() error // before anything is written

@@ -27,8 +27,8 @@ const (
 	// noCompactFile is written on demand and never read: it is the compactor's.
 	noCompactFile = "no-compact-mark.json"
 
-	// maxMetaSize bounds a meta.json, beside Options.DocumentBytes. The largest seen in the field, of
-	// blocks compacted from years of sources, are some hundred KiB.
+	// maxMetaSize bounds a meta.json, beside Options.DocumentBytes. The largest seen in the field,
+	// of blocks compacted from years of sources, are some hundred KiB.
 	maxMetaSize = 16 << 20
 	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB,
 	// those into a chunk file 4 GiB.

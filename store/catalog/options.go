@@ -26,8 +26,9 @@ type Options struct {
 	// Parquet is the bucket that a Parquet converter writes to; nil for none. Blocks that its meta.pb files name for all of their time are
 	// left out: whoever serves that bucket has them. It is listed whole at every sync, and meta.pb files that are new or changed are read.
 	Parquet ParquetBucket
-	// Dir is larder's folder in the data directory (<data-dir>/larder), made if it is missing. Without one nothing is kept:
-	// a restart reads every meta.json again, and cannot start without the bucket.
+	// Dir is larder's folder in the data directory (<data-dir>/larder), made if it is missing.
+	// Without one nothing is kept: a restart reads every meta.json again, and cannot start without
+	// the bucket.
 	Dir localfs.Dir
 	// Hold is called before anything is written into Dir; its error counts as one of the disk. nil: Dir is the catalog's alone.
 	Hold func() error

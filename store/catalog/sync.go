@@ -299,7 +299,8 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 }
 
 // keepRecords returns what is kept of the known blocks, but for those that are read again, and a
-// map that receives those of them that have to go. The map belongs to readers until they have ended.
+// map that receives those of them that have to go. The map belongs to readers until they have
+// ended.
 func (c *Catalog) keepRecords(reads []metaRead) (*keeping, map[ulid.ULID]error) {
 	again := make(map[ulid.ULID]struct{}, len(reads))
 	for _, r := range reads {

@@ -324,8 +324,8 @@ func TestCallbackErrors(t *testing.T) {
 	}
 }
 
-// TestLinkInPlaceOfAFile: the good file behind a link is neither read nor changed, and a header that is
-// built takes the link's place. A link under a temporary name is removed at the start.
+// TestLinkInPlaceOfAFile: the good file behind a link is neither read nor changed, and a header
+// that is built takes the link's place. A link under a temporary name is removed at the start.
 func TestLinkInPlaceOfAFile(t *testing.T) {
 	dir, bkt := t.TempDir(), newBucket()
 	idx := tinyIndex(t)

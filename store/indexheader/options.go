@@ -31,8 +31,9 @@ type Source struct {
 
 // Options configure a Manager. Bucket must be set, everything else has a default.
 type Options struct {
-	// Dir is the directory of the header files. It belongs to this package; other processes may use it at the same time. None keeps
-	// headers in memory, within MaxOpenBytes, and builds them again when they are wanted after an eviction.
+	// Dir is the directory of the header files. It belongs to this package; other processes may use
+	// it at the same time. None keeps headers in memory, within MaxOpenBytes, and builds them again
+	// when they are wanted after an eviction.
 	Dir localfs.Dir
 	// Hold is called before anything is written into Dir; its error counts as one of the local disk. nil: Dir is anybody's. Dir itself is
 	// made where it is missing.
@@ -51,9 +52,10 @@ type Options struct {
 	// Unsatisfiable reports whether an error of the bucket says that the object ends before the
 	// range; nil: none does.
 	Unsatisfiable func(err error) bool
-	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them without Dir. Headers in use
-	// are never closed, so more may be held while they are: docs/reliability.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values each in files. A
-	// header beyond it costs an opening (a few reads of the local disk) again.
+	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them
+	// without Dir. Headers in use are never closed, so more may be held while they are:
+	// docs/reliability.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values
+	// each in files. A header beyond it costs an opening (a few reads of the local disk) again.
 	MaxOpenBytes int64
 	// MaxOpenFiles bounds the number of open headers in the same way, because each holds a file. Default 4096.
 	MaxOpenFiles int
