@@ -223,6 +223,27 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 	}
 }
 
+// TestManyAnswersThatAreRead, more at a time than may be left unread, cost no connection.
+func TestManyAnswersThatAreRead(t *testing.T) {
+	const size, clients, each = 70_000, 32, 100
+	s := serveAnswers(t, size, services{unsent: clients * size / 3})
+	conn := s.dial(t, make(chan struct{}))
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for range each {
+				if err := ask(t.Context(), conn); err != nil {
+					t.Error(err)
+					return
+				}
+				<-s.began
+				<-s.releases
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // TestManyAnswersThatAreNotRead: their handlers have returned, so that no request is open, and
 // their bytes are few. Each still holds a stream of grpc's.
 func TestManyAnswersThatAreNotRead(t *testing.T) {

@@ -98,8 +98,14 @@ type connRequests struct {
 	// undelivered is how many answers were not written when grpc was asked last, standing how many
 	// then and the time before.
 	undelivered, standing int
-	answers               map[*unsent]struct{}
-	gone                  bool // hung up on, or closed
+	// ended is how many requests are over, endedThen how many were when grpc was asked last. readAt
+	// is when an answer was delivered last, or none was waiting; reads tells whether that is not
+	// long ago.
+	ended, endedThen int
+	readAt           time.Time
+	reads            bool
+	answers          map[*unsent]struct{}
+	gone             bool // hung up on, or closed
 }
 
 // NewRequests returns a Requests without requests.
@@ -344,6 +350,7 @@ func (r *Requests) end(a *arrival) {
 	if !a.ended {
 		a.ended = true
 		a.conn.open--
+		a.conn.ended++
 		a.conn.client.open--
 		r.open--
 	}

@@ -19,6 +19,11 @@ const (
 	// read have a few.
 	undeliveredPerClient = 512
 	maxUndelivered       = 2048
+	// slowFactor is how many times the bounds a client may reach whose answers are delivered,
+	// however slowly: a dashboard over a slow link is no attack.
+	slowFactor = 4
+	// patience is how long a client may take none of its answers and counts as reading them.
+	patience = 2 * time.Second
 	// lookEvery is how often grpc is asked for its streams, and lookAgain how soon it may be asked
 	// again.
 	lookEvery = time.Second
@@ -157,7 +162,7 @@ func Tail(all, last int64) int64 { return min(all, streamQuota+last) }
 
 // seen is what was known of a connection before grpc was asked for its streams. What is learned is
 // not applied to what came later.
-type seen struct{ open, tails int }
+type seen struct{ open, tails, ended int }
 
 // look compares the requests that are open with the streams that grpc has, and closes connections
 // of clients with too many answers that were not delivered. The caller has set looking.
@@ -166,7 +171,7 @@ func (r *Requests) look() {
 	r.mu.Lock()
 	for _, client := range r.clients {
 		for _, held := range client.conns {
-			before[held] = seen{held.open, len(held.tails)}
+			before[held] = seen{held.open, len(held.tails), held.ended}
 		}
 	}
 	r.mu.Unlock()
@@ -188,38 +193,73 @@ func (r *Requests) look() {
 			last := held.undelivered
 			held.undelivered = max(0, streams-max(was.open, held.open))
 			held.standing = min(last, held.undelivered)
-			n += held.standing
+			delivered := last + was.ended - held.endedThen - held.undelivered
+			if held.endedThen = was.ended; delivered > 0 || last == 0 {
+				held.readAt = r.looked
+			}
+			held.reads = r.looked.Sub(held.readAt) < patience
+			n += held.counts()
 			r.forgetDelivered(held, was.tails)
 			surplus = append(surplus, held.surplus()...)
 		}
 		for n > undeliveredPerClient*client.shares {
-			worst := client.most(func(o *connRequests) int64 { return int64(o.standing) })
-			n -= worst.standing
+			worst := client.most(func(o *connRequests) int64 { return int64(o.counts()) })
+			n -= worst.counts()
 			crowds = append(crowds, r.lose(worst))
 		}
 		total += n
 	}
 	for total > maxUndelivered {
-		worst := r.most(func(o *connRequests) int64 { return int64(o.standing) })
-		total -= worst.standing
+		worst := r.most(func(o *connRequests) int64 { return int64(o.counts()) })
+		total -= worst.counts()
 		crowds = append(crowds, r.lose(worst))
 	}
-	for r.unsent > r.opts.Unsent {
-		worst := r.most(func(o *connRequests) int64 { return o.unsent })
-		if worst == nil || len(worst.tails) == 0 {
-			break
-		}
-		if r.unsent-slices.Max(worst.tails) <= r.opts.Unsent {
-			break // one answer may be as large as it is
-		}
-		unread = append(unread, r.lose(worst))
-	}
+	unread = r.tooMuchUnread()
 	r.mu.Unlock()
 	for _, u := range surplus {
 		u.release()
 	}
 	hangUpAll(crowds, answersUnread, true)
 	hangUpAll(unread, answersUnread, false)
+}
+
+// counts is how many undelivered answers a connection has, by what its client does: the less if it
+// reads.
+func (c *connRequests) counts() int {
+	if c.reads {
+		return c.standing / slowFactor
+	}
+	return c.standing
+}
+
+// tooMuchUnread returns the connections that have to go for the bytes of their answers: those that
+// read nothing when there are more than Unsent, all when there are slowFactor times as many. It is
+// called with the lock held.
+func (r *Requests) tooMuchUnread() (losers []*Conn) {
+	for _, bound := range []struct {
+		bytes int64
+		of    func(*connRequests) int64
+	}{
+		{r.opts.Unsent, func(o *connRequests) int64 {
+			if o.reads {
+				return 0
+			}
+			return o.unsent
+		}},
+		{slowFactor * r.opts.Unsent, func(o *connRequests) int64 { return o.unsent }},
+	} {
+		for r.unsent > bound.bytes {
+			worst := r.most(bound.of)
+			if worst == nil || bound.of(worst) == 0 {
+				break
+			}
+			if r.unsent-slices.Max(worst.tails) <= bound.bytes {
+				break // one answer may be as large as it is
+			}
+			losers = append(losers, r.lose(worst))
+		}
+	}
+	return losers
 }
 
 // forgetDelivered keeps as many of the first n answers of a connection as were not delivered, the
