@@ -198,20 +198,20 @@ func (r *Requests) look() {
 				held.readAt = r.looked
 			}
 			held.reads = r.looked.Sub(held.readAt) < patience
-			n += held.counts()
+			n += held.standing
 			r.forgetDelivered(held, was.tails)
 			surplus = append(surplus, held.surplus()...)
 		}
 		for n > undeliveredPerClient*client.shares {
-			worst := client.most(func(o *connRequests) int64 { return int64(o.counts()) })
-			n -= worst.counts()
+			worst := client.most(func(o *connRequests) int64 { return int64(o.standing) })
+			n -= worst.standing
 			crowds = append(crowds, r.lose(worst))
 		}
 		total += n
 	}
 	for total > maxUndelivered {
-		worst := r.most(func(o *connRequests) int64 { return int64(o.counts()) })
-		total -= worst.counts()
+		worst := r.most(func(o *connRequests) int64 { return int64(o.standing) })
+		total -= worst.standing
 		crowds = append(crowds, r.lose(worst))
 	}
 	unread = r.tooMuchUnread()
@@ -221,15 +221,6 @@ func (r *Requests) look() {
 	}
 	hangUpAll(crowds, answersUnread, true)
 	hangUpAll(unread, answersUnread, false)
-}
-
-// counts is how many undelivered answers a connection has, by what its client does: the less if it
-// reads.
-func (c *connRequests) counts() int {
-	if c.reads {
-		return c.standing / slowFactor
-	}
-	return c.standing
 }
 
 // tooMuchUnread returns the connections that have to go for the bytes of their answers: those that
