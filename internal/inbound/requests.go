@@ -103,9 +103,11 @@ type connRequests struct {
 	// long ago.
 	ended, endedThen int
 	readAt           time.Time
-	reads            bool
-	answers          map[*unsent]struct{}
-	gone             bool // hung up on, or closed
+	// unread is the bytes of the undelivered answers, by what grpc said last; largest is one of them.
+	unread, largest int64
+	reads           bool
+	answers         map[*unsent]struct{}
+	gone            bool // hung up on, or closed
 }
 
 // NewRequests returns a Requests without requests.

@@ -200,7 +200,7 @@ func (r *Requests) look() {
 			held.reads = r.looked.Sub(held.readAt) < patience
 			n += held.standing
 			r.forgetDelivered(held, was.tails)
-			surplus = append(surplus, held.surplus()...)
+			surplus = append(surplus, held.surplus(streams)...)
 		}
 		for n > undeliveredPerClient*client.shares {
 			worst := client.most(func(o *connRequests) int64 { return int64(o.standing) })
@@ -223,30 +223,34 @@ func (r *Requests) look() {
 	hangUpAll(unread, answersUnread, false)
 }
 
-// tooMuchUnread returns the connections that have to go for the bytes of their answers: those that
-// read nothing when there are more than Unsent, all when there are slowFactor times as many. It is
-// called with the lock held.
+// tooMuchUnread returns the connections that have to go for the bytes of their answers: those that read
+// nothing when there are more than Unsent, all when there are slowFactor times as many. It judges by what was
+// there before grpc was asked: of what came later it is not known whether it was delivered. It is called with
+// the lock held.
 func (r *Requests) tooMuchUnread() (losers []*Conn) {
+	var total int64
+	for _, client := range r.clients {
+		for _, held := range client.conns {
+			total += held.unread
+		}
+	}
+	unread := func(o *connRequests) int64 { return o.unread }
+	deaf := func(o *connRequests) int64 {
+		if o.reads {
+			return 0
+		}
+		return o.unread
+	}
 	for _, bound := range []struct {
 		bytes int64
 		of    func(*connRequests) int64
-	}{
-		{r.opts.Unsent, func(o *connRequests) int64 {
-			if o.reads {
-				return 0
-			}
-			return o.unsent
-		}},
-		{slowFactor * r.opts.Unsent, func(o *connRequests) int64 { return o.unsent }},
-	} {
-		for r.unsent > bound.bytes {
+	}{{r.opts.Unsent, deaf}, {slowFactor * r.opts.Unsent, unread}} {
+		for total > bound.bytes {
 			worst := r.most(bound.of)
-			if worst == nil || bound.of(worst) == 0 {
-				break
-			}
-			if r.unsent-slices.Max(worst.tails) <= bound.bytes {
+			if worst == nil || bound.of(worst) == 0 || total-worst.largest <= bound.bytes {
 				break // one answer may be as large as it is
 			}
+			total -= worst.unread
 			losers = append(losers, r.lose(worst))
 		}
 	}
@@ -258,7 +262,13 @@ func (r *Requests) tooMuchUnread() (losers []*Conn) {
 func (r *Requests) forgetDelivered(held *connRequests, n int) {
 	old, later := held.tails[:n], held.tails[n:]
 	slices.SortFunc(old, func(a, b int64) int { return cmp.Compare(b, a) })
-	held.tails = slices.Concat(old[:min(n, held.undelivered)], later)
+	old = old[:min(n, held.undelivered)]
+	held.unread, held.largest = 0, 0
+	for _, n := range old {
+		held.unread += n
+		held.largest = max(held.largest, n)
+	}
+	held.tails = slices.Concat(old, later)
 	var sum int64
 	for _, n := range held.tails {
 		sum += n
@@ -267,13 +277,12 @@ func (r *Requests) forgetDelivered(held *connRequests, n int) {
 	held.unsent = sum
 }
 
-// surplus takes out the oldest answers of a connection that are held although fewer were not
-// delivered. grpc drops an answer without a word if its stream is reset at the moment at which it
-// is written. An answer is taken at the second look that finds it, because one that has just ended
-// is not in streams.
-func (c *connRequests) surplus() (out []*unsent) {
+// surplus takes out answers of a connection that are held although it has fewer streams. grpc drops an
+// answer without a word if its stream is reset at the moment at which it is written. An answer is taken
+// at the second look that finds it, because one that has just ended is not in streams.
+func (c *connRequests) surplus(streams int) (out []*unsent) {
 	for u := range c.answers {
-		if u.looks++; u.looks > 1 && len(c.answers) > c.undelivered {
+		if u.looks++; u.looks > 1 && len(c.answers) > streams {
 			delete(c.answers, u)
 			out = append(out, u)
 		}
