@@ -103,7 +103,8 @@ type connRequests struct {
 	// long ago.
 	ended, endedThen int
 	readAt           time.Time
-	// unread is the bytes of the undelivered answers, by what grpc said last; largest is one of them.
+	// unread is the bytes of the undelivered answers, by what grpc said last; largest is one of
+	// them.
 	unread, largest int64
 	reads           bool
 	answers         map[*unsent]struct{}

@@ -223,10 +223,10 @@ func (r *Requests) look() {
 	hangUpAll(unread, answersUnread, false)
 }
 
-// tooMuchUnread returns the connections that have to go for the bytes of their answers: those that read
-// nothing when there are more than Unsent, all when there are slowFactor times as many. It judges by what was
-// there before grpc was asked: of what came later it is not known whether it was delivered. It is called with
-// the lock held.
+// tooMuchUnread returns the connections that have to go for the bytes of their answers: those that
+// read nothing when there are more than Unsent, all when there are slowFactor times as many. It
+// judges by what was there before grpc was asked: of what came later it is not known whether it was
+// delivered. It is called with the lock held.
 func (r *Requests) tooMuchUnread() (losers []*Conn) {
 	var total int64
 	for _, client := range r.clients {
@@ -277,9 +277,9 @@ func (r *Requests) forgetDelivered(held *connRequests, n int) {
 	held.unsent = sum
 }
 
-// surplus takes out answers of a connection that are held although it has fewer streams. grpc drops an
-// answer without a word if its stream is reset at the moment at which it is written. An answer is taken
-// at the second look that finds it, because one that has just ended is not in streams.
+// surplus takes out answers of a connection that are held although it has fewer streams. grpc drops
+// an answer without a word if its stream is reset at the moment at which it is written. An answer
+// is taken at the second look that finds it, because one that has just ended is not in streams.
 func (c *connRequests) surplus(streams int) (out []*unsent) {
 	for u := range c.answers {
 		if u.looks++; u.looks > 1 && len(c.answers) > streams {
