@@ -54,7 +54,9 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 // to fetch from. The block number is the process's own, content what every
 // process calls that which the block holds, the name the object's full name in
 // the bucket, the size exact.
-func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, content uint64, fileNumber int, name string, size int64) pagecache.Object {
+func (c *Cache) Object(
+	blockNumber uint32, blockID ulid.ULID, content uint64, fileNumber int, name string, size int64,
+) pagecache.Object {
 	id := pagecache.Uncached
 	if fileNumber > 0 { // 0 is the index
 		id = pagecache.ObjectID(blockNumber, fileNumber)

@@ -20,7 +20,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // bucket serves objects that repeat their name, and counts reads.
 type bucket struct{ reads []string }
 
-func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *bucket) GetRange(
+	_ context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	b.reads = append(b.reads, name)
 	data := bytes.Repeat([]byte(name), int(off+length)/len(name)+1)
 	return io.NopCloser(bytes.NewReader(data[off : off+length])), nil
@@ -39,7 +41,8 @@ func TestChunkFilesAreKept(t *testing.T) {
 		defer c.Close()
 		object := fmt.Sprintf("%s/chunks/%06d", id, file)
 		obj := c.Object(number, id, 7, file, object, 100_000)
-		other := c.Object(number, id, 7, file+1, "other", 100_000) // its pages have the same numbers
+		// its pages have the same numbers
+		other := c.Object(number, id, 7, file+1, "other", 100_000)
 		for range 3 {
 			p, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 39}}, nil)
 			if err != nil {
@@ -63,7 +66,10 @@ func TestChunkFilesAreKept(t *testing.T) {
 		}
 	}
 	f("kept", Options{}, 1, 1, 1)
-	f("pages of 4 KiB", Options{Pages: pagecache.Options{PageSize: 4 << 10}, MaxBytes: 4 << 20}, 1<<24-1, 1<<14-1, 1)
+	f(
+		"pages of 4 KiB", Options{Pages: pagecache.Options{PageSize: 4 << 10}, MaxBytes: 4 << 20},
+		1<<24-1, 1<<14-1, 1,
+	)
 	f("switched off", Options{MaxBytes: -1}, 1, 1, 3)
 	f("a block number that does not fit", Options{}, 1<<24, 1, 3)
 	f("a file number that does not fit", Options{}, 1, 1<<14, 3)
@@ -84,7 +90,10 @@ func TestLargePagesAreKept(t *testing.T) {
 			}
 		}
 		if st := c.Stats(); len(b.reads) != 1 || st.TooLarge != 0 {
-			t.Errorf("%d bytes, pages of %d: %d reads for 5 fetches of one page; %+v", maxBytes, pageSize, len(b.reads), st)
+			t.Errorf(
+				"%d bytes, pages of %d: %d reads for 5 fetches of one page; %+v", maxBytes,
+				pageSize, len(b.reads), st,
+			)
 		}
 	}
 	f(50<<20, 1<<20)
@@ -101,7 +110,9 @@ func TestClose(t *testing.T) {
 	}
 	c.Close()
 	obj := c.Object(0, ulid.ULID{}, 0, 1, "o", 10)
-	if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 1}}, nil); !errors.Is(err, pagecache.ErrClosed) {
+	if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 1}}, nil); !errors.Is(
+		err, pagecache.ErrClosed,
+	) {
 		t.Errorf("after Close: %v", err)
 	}
 }

@@ -113,7 +113,9 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 // Object returns a block's index as an object to fetch from. The block number
 // is the process's own, content what every process calls that which the block
 // holds; the size is exact.
-func (c *Cache) Object(blockNumber uint32, blockID ulid.ULID, content uint64, size int64) pagecache.Object {
+func (c *Cache) Object(
+	blockNumber uint32, blockID ulid.ULID, content uint64, size int64,
+) pagecache.Object {
 	return pagecache.Object{
 		Name:    blockID.String() + "/index",
 		Size:    size,

@@ -26,7 +26,9 @@ type bucket struct {
 	reads int
 }
 
-func (b *bucket) GetRange(_ context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *bucket) GetRange(
+	_ context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	b.reads++
 	b.name = name
 	return io.NopCloser(bytes.NewReader(b.data[off : off+length])), nil
@@ -65,7 +67,10 @@ func TestIndexIsKept(t *testing.T) {
 		}
 	}
 	f("kept", Options{}, 1, 1)
-	f("pages of 1 KiB", Options{Pages: pagecache.Options{PageSize: 1 << 10}, MaxBytes: 4 << 20}, 1, 1)
+	f(
+		"pages of 1 KiB", Options{Pages: pagecache.Options{PageSize: 1 << 10}, MaxBytes: 4 << 20},
+		1, 1,
+	)
 	f("switched off", Options{MaxBytes: -1}, 1, 3)
 	f("none kept, whatever the size", Options{MaxBytes: 4 << 20, NoPages: true}, 1, 3)
 	f("a block number that does not fit", Options{}, 1<<24, 3)
@@ -85,18 +90,28 @@ func TestBlocksAreApart(t *testing.T) {
 		t.Errorf("%d reads, %+v", b.reads, st)
 	}
 	c.Close()
-	if _, err := c.Fetch(t.Context(), c.Object(0, ulid.ULID{}, 0, 10_000), span, nil); !errors.Is(err, pagecache.ErrClosed) {
+	if _, err := c.Fetch(t.Context(), c.Object(0, ulid.ULID{}, 0, 10_000), span, nil); !errors.Is(
+		err, pagecache.ErrClosed,
+	) {
 		t.Errorf("after Close: %v", err)
 	}
 }
 
-// TestEvictedIsAddedAndNotHeld: after a burst of which little is kept, what was added under Thanos's names and not evicted is what is held, and what
-// never got in is neither: dashboards chart one against the other.
+// TestEvictedIsAddedAndNotHeld: after a burst of which little is kept, what was added under
+// Thanos's names and not evicted is what is held, and what never got in is neither: dashboards
+// chart one against the other.
 func TestEvictedIsAddedAndNotHeld(t *testing.T) {
 	const size, page, step = 8 << 20, 1 << 10, 64 << 10
 	reg := prometheus.NewRegistry()
 	b := &bucket{data: make([]byte, size)}
-	c := New(b, Options{MaxBytes: 1 << 20, PostingsBytes: 1 << 20, Pages: pagecache.Options{PageSize: page, Registerer: reg}})
+	c := New(
+		b,
+		Options{
+			MaxBytes:      1 << 20,
+			PostingsBytes: 1 << 20,
+			Pages:         pagecache.Options{PageSize: page, Registerer: reg},
+		},
+	)
 	defer c.Close()
 	obj := c.Object(1, ulid.ULID{1}, 7, size)
 	for off := int64(0); off < size; off += step {
@@ -124,7 +139,10 @@ func TestEvictedIsAddedAndNotHeld(t *testing.T) {
 		for _, m := range family.GetMetric() {
 			for _, l := range m.GetLabel() {
 				if l.GetName() == "item_type" {
-					got[strings.TrimPrefix(family.GetName(), "thanos_store_index_cache_")+" "+l.GetValue()] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+					got[strings.TrimPrefix(family.GetName(), "thanos_store_index_cache_")+" "+l.GetValue()] = m.GetCounter().
+						GetValue() +
+						m.GetGauge().
+							GetValue()
 				}
 			}
 		}
@@ -143,11 +161,19 @@ func TestEvictedIsAddedAndNotHeld(t *testing.T) {
 	f("ExpandedPostings", postings, large)
 }
 
-// TestThanosNames: what the cache holds is exported under the names of Thanos's index cache, until it is closed.
+// TestThanosNames: what the cache holds is exported under the names of Thanos's index cache, until
+// it is closed.
 func TestThanosNames(t *testing.T) {
 	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")
 	reg := prometheus.NewRegistry()
-	c := New(&bucket{data: make([]byte, 100_000)}, Options{MaxBytes: 4 << 20, PostingsBytes: 1 << 20, Pages: pagecache.Options{Registerer: reg}})
+	c := New(
+		&bucket{data: make([]byte, 100_000)},
+		Options{
+			MaxBytes:      4 << 20,
+			PostingsBytes: 1 << 20,
+			Pages:         pagecache.Options{Registerer: reg},
+		},
+	)
 	if _, err := c.Fetch(t.Context(), c.Object(1, id, 7, 100_000), []pagecache.Span{{Off: 0, End: 3 * 8 << 10}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +198,8 @@ thanos_store_index_cache_max_size_bytes 5.24288e+06
 	}
 	c.Close()
 	// The count of panics is the process's, and stays.
-	if got, err := reg.Gather(); err != nil || len(got) != 1 || got[0].GetName() != "larder_panics_total" {
+	if got, err := reg.Gather(); err != nil || len(got) != 1 ||
+		got[0].GetName() != "larder_panics_total" {
 		t.Errorf("after Close: %v, %v", got, err)
 	}
 }

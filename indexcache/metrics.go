@@ -6,8 +6,8 @@ import (
 	"larder/internal/bytecache"
 )
 
-// Item types of what the cache holds. Who asks for a page is known, and counted where requests are (package store); a page itself may hold
-// postings and series entries at once.
+// Item types of what the cache holds. Who asks for a page is known, and counted where requests are
+// (package store); a page itself may hold postings and series entries at once.
 const (
 	pageItem     = "Pages"
 	postingsItem = "ExpandedPostings"
@@ -26,16 +26,26 @@ func newCollector(c *Cache) *collector {
 		return prometheus.NewDesc("thanos_store_index_cache_"+name, help, labels, nil)
 	}
 	return &collector{
-		cache:        c,
-		pageSize:     int64(c.PageSize()),
-		items:        desc("items", "Values held.", "item_type"),
-		itemBytes:    desc("items_size_bytes", "Bytes of the values held, without bookkeeping.", "item_type"),
-		totalBytes:   desc("total_size_bytes", "Bytes of the values held, bookkeeping included.", "item_type"),
-		added:        desc("items_added_total", "Values taken in.", "item_type"),
-		evicted:      desc("items_evicted_total", "Values taken in and not held any more.", "item_type"),
-		overflowed:   desc("items_overflowed_total", "Values that were too large to be taken in.", "item_type"),
-		maxBytes:     desc("max_size_bytes", "Bytes that pages and expanded postings may take."),
-		maxItemBytes: desc("max_item_size_bytes", "Bytes of a whole index page, the largest that there is."),
+		cache:    c,
+		pageSize: int64(c.PageSize()),
+		items:    desc("items", "Values held.", "item_type"),
+		itemBytes: desc(
+			"items_size_bytes", "Bytes of the values held, without bookkeeping.", "item_type",
+		),
+		totalBytes: desc(
+			"total_size_bytes", "Bytes of the values held, bookkeeping included.", "item_type",
+		),
+		added: desc("items_added_total", "Values taken in.", "item_type"),
+		evicted: desc(
+			"items_evicted_total", "Values taken in and not held any more.", "item_type",
+		),
+		overflowed: desc(
+			"items_overflowed_total", "Values that were too large to be taken in.", "item_type",
+		),
+		maxBytes: desc("max_size_bytes", "Bytes that pages and expanded postings may take."),
+		maxItemBytes: desc(
+			"max_item_size_bytes", "Bytes of a whole index page, the largest that there is.",
+		),
 	}
 }
 
@@ -80,9 +90,11 @@ func newPostingsCollector(p *Postings) *postingsCollector {
 	}
 	return &postingsCollector{
 		postings: p,
-		requests: desc("requests_total", "Look-ups of the postings that some matchers come to in a block."),
-		hits:     desc("hits_total", "Look-ups that found them in a tier of the cache.", "tier"),
-		joined:   desc("coalesced_total", "Look-ups that waited for another request to find them."),
+		requests: desc(
+			"requests_total", "Look-ups of the postings that some matchers come to in a block.",
+		),
+		hits:   desc("hits_total", "Look-ups that found them in a tier of the cache.", "tier"),
+		joined: desc("coalesced_total", "Look-ups that waited for another request to find them."),
 	}
 }
 
@@ -104,7 +116,8 @@ func (c *postingsCollector) Collect(ch chan<- prometheus.Metric) {
 	send(c.joined, c.postings.joined.Load())
 }
 
-// setsCollector exports what the cache of series sets counts besides what every cache does (larder_cache_*{cache="series_sets"}).
+// setsCollector exports what the cache of series sets counts besides what every cache does
+// (larder_cache_*{cache="series_sets"}).
 type setsCollector struct {
 	sets *SeriesSets
 
@@ -116,10 +129,20 @@ func newSetsCollector(s *SeriesSets) *setsCollector {
 		return prometheus.NewDesc("larder_series_sets_"+name, help, labels, nil)
 	}
 	return &setsCollector{
-		sets:      s,
-		coalesced: desc("coalesced_total", "Blocks of requests whose series another request was decoding into a series set already."),
-		held:      desc("held_bytes", "Bytes of series sets that are under construction, or still read by requests though they are not kept any more."),
-		abandoned: desc("abandoned_total", "Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.", "reason"),
+		sets: s,
+		coalesced: desc(
+			"coalesced_total",
+			"Blocks of requests whose series another request was decoding into a series set already.",
+		),
+		held: desc(
+			"held_bytes",
+			"Bytes of series sets that are under construction, or still read by requests though they are not kept any more.",
+		),
+		abandoned: desc(
+			"abandoned_total",
+			"Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.",
+			"reason",
+		),
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 	"larder/internal/bytecache"
 )
 
-// postingsKind begins what the identity of expanded postings is hashed from. Its last byte is the version of their encoding: it changes when
-// that does, or when the same matchers come to mean other postings.
+// postingsKind begins what the identity of expanded postings is hashed from. Its last byte is the
+// version of their encoding: it changes when that does, or when the same matchers come to mean
+// other postings.
 const postingsKind = "larder expanded postings\x02"
 
 // PostingsKey returns the key of the postings of a block with such content that matchers come to.
@@ -24,8 +25,11 @@ const postingsKind = "larder expanded postings\x02"
 // index page, a power of two: kept beside postings is what a request is charged for them, in whole
 // pages, and processes with pages of different sizes may share a memcached.
 //
-// Within the process it is 64 bits of the identity, which two keys may share: a value carries its whole identity, and is no other key's.
-func PostingsKey(block ulid.ULID, content uint64, mode byte, pageBytes int64, canonical []byte) bytecache.Key {
+// Within the process it is 64 bits of the identity, which two keys may share: a value carries its
+// whole identity, and is no other key's.
+func PostingsKey(
+	block ulid.ULID, content uint64, mode byte, pageBytes int64, canonical []byte,
+) bytecache.Key {
 	h := sha256.New()
 	h.Write([]byte(postingsKind))
 	h.Write(block[:])
@@ -38,7 +42,8 @@ func PostingsKey(block ulid.ULID, content uint64, mode byte, pageBytes int64, ca
 	return k
 }
 
-// Postings keeps expanded postings as bytes that package block writes and reads. It is safe for concurrent use.
+// Postings keeps expanded postings as bytes that package block writes and reads. It is safe for
+// concurrent use.
 type Postings struct {
 	cache bytecache.Cache
 

@@ -15,10 +15,11 @@ import (
 const (
 	// setsName is the name of the series sets' cache in metrics.
 	setsName = "series_sets"
-	// defaultSetShare is the part of the pages' allowance that series sets have beside it, unless theirs is given: one in that many.
+	// defaultSetShare is the part of the pages' allowance that series sets have beside it, unless
+	// theirs is given: one in that many.
 	defaultSetShare = 4
-	// buildingShare is the part of the allowance of series sets that those under construction may hold, and so the most that one may take: one in that
-	// many.
+	// buildingShare is the part of the allowance of series sets that those under construction may
+	// hold, and so the most that one may take: one in that many.
 	buildingShare = 3
 	// expectedSetBytes is the usual size of a series set: some hundred series.
 	expectedSetBytes = 64 << 10
@@ -31,8 +32,9 @@ type SetKey struct {
 	hash     uint64
 }
 
-// NewSetKey returns the key of the set of a block that what describes: matchers in canonical form, final labels. Different sets must have
-// different descriptions. The block number is the process's own.
+// NewSetKey returns the key of the set of a block that what describes: matchers in canonical form,
+// final labels. Different sets must have different descriptions. The block number is the process's
+// own.
 func NewSetKey(blockNumber uint32, blockID ulid.ULID, what []byte) SetKey {
 	identity := make([]byte, 0, 4+len(blockID)+len(what))
 	identity = binary.BigEndian.AppendUint32(identity, blockNumber)
@@ -41,11 +43,13 @@ func NewSetKey(blockNumber uint32, blockID ulid.ULID, what []byte) SetKey {
 	return SetKey{Identity: string(identity), hash: xxhash.Sum64(identity)}
 }
 
-// SeriesSets keeps series sets: values of package block, which makes them, each with the bytes that it takes. It bounds the bytes of the sets
-// under construction too, and remembers what was asked for lately. It is safe for concurrent use. A nil SeriesSets keeps nothing.
+// SeriesSets keeps series sets: values of package block, which makes them, each with the bytes that
+// it takes. It bounds the bytes of the sets under construction too, and remembers what was asked
+// for lately. It is safe for concurrent use. A nil SeriesSets keeps nothing.
 //
-// A set that is read when the cache lets go of it stays in memory until its readers are done. Until then it counts as one under construction:
-// so all that there is of series sets stays within the allowance, and where much is still read less is built.
+// A set that is read when the cache lets go of it stays in memory until its readers are done. Until
+// then it counts as one under construction: so all that there is of series sets stays within the
+// allowance, and where much is still read less is built.
 type SeriesSets struct {
 	values  *bytecache.Values[*keptSet]
 	held    atomic.Int64 // bytes of sets that are under construction, or read and no longer kept
@@ -69,7 +73,8 @@ type keptSet struct {
 	set      any
 	bytes    int64
 
-	// Guarded by SeriesSets.mu. INVARIANT: bytes are part of SeriesSets.held while the set is gone and has readers.
+	// Guarded by SeriesSets.mu. INVARIANT: bytes are part of SeriesSets.held while the set is gone
+	// and has readers.
 	readers int
 	gone    bool // no longer in the cache
 }
@@ -102,7 +107,8 @@ func (s *SeriesSets) Get(k SetKey) (set any, release func(), ok bool) {
 	return v.set, s.read(v), true
 }
 
-// GetAgain is Get for a request whose Get found nothing: it counts as that one, and as coalesced if the set is there by now.
+// GetAgain is Get for a request whose Get found nothing: it counts as that one, and as coalesced if
+// the set is there by now.
 func (s *SeriesSets) GetAgain(k SetKey) (set any, release func(), ok bool) {
 	v, ok := s.values.Peek(k.hash)
 	if !ok || v.identity != k.Identity {
@@ -112,8 +118,9 @@ func (s *SeriesSets) GetAgain(k SetKey) (set any, release func(), ok bool) {
 	return v.set, s.read(v), true
 }
 
-// Put offers a set of the given size, which is read until release is called. wanted says that it was asked for before the request that had it
-// built: otherwise it has to be asked for again soon to be kept. Whoever holds bytes for it gives them back after Put: until the set is taken in they
+// Put offers a set of the given size, which is read until release is called. wanted says that it
+// was asked for before the request that had it built: otherwise it has to be asked for again soon
+// to be kept. Whoever holds bytes for it gives them back after Put: until the set is taken in they
 // account for it.
 func (s *SeriesSets) Put(k SetKey, set any, bytes int64, wanted bool) (release func()) {
 	s.putting.Lock()
@@ -157,7 +164,8 @@ func (s *SeriesSets) count(v *keptSet, readers int, gone bool) {
 	s.held.Add(held() - before)
 }
 
-// Again reports whether a set was asked for lately, as far as a small filter can tell, and notes that it is now.
+// Again reports whether a set was asked for lately, as far as a small filter can tell, and notes
+// that it is now.
 func (s *SeriesSets) Again(k SetKey) bool { return s.asked.add(k.hash) }
 
 // MaxSetBytes returns the largest size of a set.
@@ -169,7 +177,8 @@ func (s *SeriesSets) NoteTooLarge(k SetKey) {
 	s.large.add(k.hash)
 }
 
-// TooLarge reports whether a set turned out to be too large lately, as far as a small filter can tell.
+// TooLarge reports whether a set turned out to be too large lately, as far as a small filter can
+// tell.
 func (s *SeriesSets) TooLarge(k SetKey) bool { return s.large.has(k.hash) }
 
 // Hold asks for leave to hold n more bytes of sets under construction.
@@ -208,13 +217,15 @@ func (s *SeriesSets) close() {
 }
 
 const (
-	// filterBits is the size of one generation of a filter in bits, filterItems the number of hashes after which it is the older one.
+	// filterBits is the size of one generation of a filter in bits, filterItems the number of
+	// hashes after which it is the older one.
 	filterBits  = 1 << 17
 	filterItems = 1 << 13
 )
 
-// filter remembers hashes for a while: at least the last 8,192, at most twice as many, in 32 KiB. It takes a hash for a known one by mistake
-// in up to 0.5 % of cases: few enough for what a scan asks for once not to count as asked for twice.
+// filter remembers hashes for a while: at least the last 8,192, at most twice as many, in 32 KiB.
+// It takes a hash for a known one by mistake in up to 0.5 % of cases: few enough for what a scan
+// asks for once not to count as asked for twice.
 type filter struct {
 	mu         sync.Mutex // guards what follows
 	young, old []uint64   // bits

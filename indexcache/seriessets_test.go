@@ -34,7 +34,8 @@ func get(s *SeriesSets, k SetKey) (any, bool) {
 
 func setKey(i int) SetKey { return NewSetKey(1, ulid.ULID{1}, fmt.Appendf(nil, "set %d", i)) }
 
-// TestSetsStayWithinTheirAllowance puts many times what fits, those under construction held at the same time.
+// TestSetsStayWithinTheirAllowance puts many times what fits, those under construction held at the
+// same time.
 func TestSetsStayWithinTheirAllowance(t *testing.T) {
 	const allowance, size = 12 << 20, 300 << 10
 	s := seriesSets(t, allowance, nil)
@@ -73,9 +74,10 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 	}
 }
 
-// TestWhatIsAskedForOnceLeavesTheSetsOfDashboards: sets that are built for requests that come once, four times what there is room for, displace none that
-// was asked for a few times; of those that had to find room in a cache full of others hardly any. And what is asked for again and again gets in among
-// them.
+// TestWhatIsAskedForOnceLeavesTheSetsOfDashboards: sets that are built for requests that come once,
+// four times what there is room for, displace none that was asked for a few times; of those that
+// had to find room in a cache full of others hardly any. And what is asked for again and again gets
+// in among them.
 func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
 	f := func(full bool, hot, times int, size int64) {
 		t.Helper()
@@ -114,13 +116,18 @@ func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
 				}
 			}
 			if left < want {
-				t.Errorf("%d of %d sets of %d bytes that were asked for %d times are left, want %d", left, hot, size, times, want)
+				t.Errorf(
+					"%d of %d sets of %d bytes that were asked for %d times are left, want %d",
+					left, hot, size, times, want,
+				)
 			}
 			for range times {
 				ask(-1)
 			}
 			if !ask(-1) {
-				t.Errorf("a set of %d bytes is not there after it was asked for %d times", size, times)
+				t.Errorf(
+					"a set of %d bytes is not there after it was asked for %d times", size, times,
+				)
 			}
 		})
 	}
@@ -132,7 +139,8 @@ func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
 	}
 }
 
-// TestSetsThatAreReadCountUntilTheyAreNot: what is read does not leave memory when it leaves the cache.
+// TestSetsThatAreReadCountUntilTheyAreNot: what is read does not leave memory when it leaves the
+// cache.
 func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
 	const size = 1 << 20
 	s := seriesSets(t, 12<<20, nil)
@@ -199,7 +207,8 @@ func TestSetsAreComparedWhole(t *testing.T) {
 	if v, ok := get(s, other); ok {
 		t.Errorf("got %v where one is kept", v)
 	}
-	if v, _, ok := s.GetAgain(one); !ok || v != "one" || s.Coalesced() != 1 || s.Stats().Requests != 3 {
+	if v, _, ok := s.GetAgain(one); !ok || v != "one" || s.Coalesced() != 1 ||
+		s.Stats().Requests != 3 {
 		t.Errorf("got %v, %v; %+v", v, ok, s.Stats())
 	}
 }

@@ -13,8 +13,8 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// TestWhatThanosCannotAnswer: a negative max_resolution_window makes Thanos panic with its lock held. It can only mean raw, so larder must
-// answer it as Thanos answers zero.
+// TestWhatThanosCannotAnswer: a negative max_resolution_window makes Thanos panic with its lock
+// held. It can only mean raw, so larder must answer it as Thanos answers zero.
 func TestWhatThanosCannotAnswer(t *testing.T) {
 	ctx := context.Background()
 	bin, err := gateway.BuildLarder(ctx, "..")

@@ -68,16 +68,25 @@ func TestCases(t *testing.T) {
 					t.Fatalf("request %d (seed %d) asked a second time: %s: %v", n, seed, q, err)
 				}
 				if len(diff) > 0 {
-					t.Fatalf("request %d (seed %d): the second answer to %s is another one: %v", n, seed, q, diff)
+					t.Fatalf(
+						"request %d (seed %d): the second answer to %s is another one: %v", n, seed,
+						q, diff,
+					)
 				}
 			}
 			// A block of one instant answers requests that begin before it, and no others.
 			if answers*10 < requests {
-				t.Errorf("only %d of %d answers hold something: the test compares too little", answers, requests)
+				t.Errorf(
+					"only %d of %d answers hold something: the test compares too little", answers,
+					requests,
+				)
 			}
 			total += requests
 			buckets++
 		})
 	}
-	t.Logf("proved: %d random requests over %d buckets of other writers answered as Thanos's BucketStore does, seed %d", total, buckets, seed)
+	t.Logf(
+		"proved: %d random requests over %d buckets of other writers answered as Thanos's BucketStore does, seed %d",
+		total, buckets, seed,
+	)
 }

@@ -12,8 +12,8 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// TestDefectsAreCaught lets a Thanos make one mistake at a time. Each must be reported, in the field where it belongs, by the comparison
-// that passes larder, allowed differences and all.
+// TestDefectsAreCaught lets a Thanos make one mistake at a time. Each must be reported, in the
+// field where it belongs, by the comparison that passes larder, allowed differences and all.
 func TestDefectsAreCaught(t *testing.T) {
 	buckets := &shelf{dir: t.TempDir(), made: map[int]*layout.Layout{}}
 	t.Run("mistakes", func(t *testing.T) {
@@ -29,10 +29,14 @@ func TestDefectsAreCaught(t *testing.T) {
 		// Thanos itself offers this one.
 		try("no re-sort", gateway.ThanosOptions{DontResort: true}, answer.SeriesLabels)
 	})
-	t.Logf("proved: %d mistakes, made one at a time, are each reported by that comparison", len(defect.All)+1)
+	t.Logf(
+		"proved: %d mistakes, made one at a time, are each reported by that comparison",
+		len(defect.All)+1,
+	)
 }
 
-// caught compares Thanos with a Thanos of these options until a difference in the field is reported.
+// caught compares Thanos with a Thanos of these options until a difference in the field is
+// reported.
 func caught(t *testing.T, buckets *shelf, opts gateway.ThanosOptions, field answer.Field) {
 	t.Helper()
 	list, err := allowed.Load("allowed_differences.yaml")
@@ -40,7 +44,9 @@ func caught(t *testing.T, buckets *shelf, opts gateway.ThanosOptions, field answ
 		t.Fatal(err)
 	}
 	r := &run{
-		subject: trial.Thanos(opts), allowed: list, seed: defaultSeed, layouts: 6, requests: perLayout, shelf: buckets,
+		subject: trial.Thanos(
+			opts,
+		), allowed: list, seed: defaultSeed, layouts: 6, requests: perLayout, shelf: buckets,
 		kind: func(int) layout.Options { return layout.Options{} },
 	}
 	report, others := "", 0

@@ -11,10 +11,13 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// TestDifferential is the contract: larder answers what Thanos answers, but for allowed_differences.yaml.
+// TestDifferential is the contract: larder answers what Thanos answers, but for
+// allowed_differences.yaml.
 func TestDifferential(t *testing.T) {
 	layouts := settings.Int(t, "INTEROP_LAYOUTS", settings.Choose(shortLayouts, fullLayouts))
-	requests := settings.Int(t, "INTEROP_REQUESTS", layouts*settings.Choose(perLayout, fullPerLayout))
+	requests := settings.Int(
+		t, "INTEROP_REQUESTS", layouts*settings.Choose(perLayout, fullPerLayout),
+	)
 	seed := settings.Seed(t)
 	t.Logf("INTEROP_SEED=%d INTEROP_LAYOUTS=%d INTEROP_REQUESTS=%d", seed, layouts, requests)
 	list, err := allowed.Load("allowed_differences.yaml")
@@ -26,14 +29,20 @@ func TestDifferential(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &run{
-		// Every second layout is served from memcached and memory, of which the first was filled by others' blocks, too.
-		subject: trial.Larder(bin), other: trial.Larder(bin, tieredCaches(startMemcached(t))...), again: true,
+		// Every second layout is served from memcached and memory, of which the first was filled by
+		// others' blocks, too.
+		subject: trial.Larder(
+			bin,
+		), other: trial.Larder(bin, tieredCaches(startMemcached(t))...), again: true,
 		allowed: list, seed: seed, layouts: layouts, requests: max(1, requests/layouts), kind: kind,
 		coverage: newCoverage(),
 	}
 	r.all(t, reporter(t, maxReports))
 	t.Logf("allowed differences that were needed:\n%s", list.Counts())
-	t.Logf("proved: %d random requests over %d random layouts answered as Thanos's BucketStore does, seed %d", r.coverage.all(), r.coverage.layouts, seed)
+	t.Logf(
+		"proved: %d random requests over %d random layouts answered as Thanos's BucketStore does, seed %d",
+		r.coverage.all(), r.coverage.layouts, seed,
+	)
 	if t.Failed() || settings.Int(t, "INTEROP_ONLY", -1) >= 0 {
 		return
 	}
@@ -56,8 +65,8 @@ func tieredCaches(addr string) []string {
 	}
 }
 
-// TestHarnessAgreesWithItself runs Thanos against a second Thanos. A difference here is a fault of the harness, or an answer of Thanos that
-// is not determined by the request.
+// TestHarnessAgreesWithItself runs Thanos against a second Thanos. A difference here is a fault of
+// the harness, or an answer of Thanos that is not determined by the request.
 func TestHarnessAgreesWithItself(t *testing.T) {
 	list, err := allowed.Load("allowed_differences.yaml")
 	if err != nil {
@@ -65,13 +74,18 @@ func TestHarnessAgreesWithItself(t *testing.T) {
 	}
 	layouts := settings.Int(t, "INTEROP_SELF_LAYOUTS", 3)
 	r := &run{
-		subject: trial.Thanos(gateway.ThanosOptions{}), allowed: list, seed: settings.Seed(t), layouts: layouts,
+		subject: trial.Thanos(
+			gateway.ThanosOptions{},
+		), allowed: list, seed: settings.Seed(t), layouts: layouts,
 		requests: perLayout, kind: func(i int) layout.Options { return layout.Options{Irregular: i%2 == 1} }, coverage: newCoverage(),
 	}
 	r.all(t, reporter(t, maxReports))
 	t.Logf("needed:\n%s", list.Counts())
 	t.Logf("%v %v %v", r.coverage.requests, r.coverage.nonEmpty, r.coverage.features)
-	t.Logf("proved: the comparison agrees with itself: Thanos against Thanos, %d requests", r.coverage.all())
+	t.Logf(
+		"proved: the comparison agrees with itself: Thanos against Thanos, %d requests",
+		r.coverage.all(),
+	)
 	if layouts >= shortLayouts {
 		r.coverage.check(t)
 	}

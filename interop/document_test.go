@@ -8,8 +8,9 @@ import (
 	"larder/interop/internal/allowed"
 )
 
-// TestCompatibilityDocument holds docs/compatibility.md to allowed_differences.yaml: what the comparison lets pass is what operators are
-// told, word for word. With INTEROP_REWRITE set it writes the document's part anew.
+// TestCompatibilityDocument holds docs/compatibility.md to allowed_differences.yaml: what the
+// comparison lets pass is what operators are told, word for word. With INTEROP_REWRITE set it
+// writes the document's part anew.
 func TestCompatibilityDocument(t *testing.T) {
 	const name = "../docs/compatibility.md"
 	const begin, end = "<!-- allowed differences: begin -->\n", "<!-- allowed differences: end -->\n"
@@ -24,7 +25,9 @@ func TestCompatibilityDocument(t *testing.T) {
 	before, rest, ok := strings.Cut(string(b), begin)
 	got, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		t.Fatalf("%s lacks the lines %q and %q", name, strings.TrimSpace(begin), strings.TrimSpace(end))
+		t.Fatalf(
+			"%s lacks the lines %q and %q", name, strings.TrimSpace(begin), strings.TrimSpace(end),
+		)
 	}
 	want := list.Document()
 	if got == want {
@@ -32,7 +35,10 @@ func TestCompatibilityDocument(t *testing.T) {
 		return
 	}
 	if os.Getenv("INTEROP_REWRITE") == "" {
-		t.Fatalf("%s is not what allowed_differences.yaml says: run this test with INTEROP_REWRITE=1\ngot:\n%s\nwant:\n%s", name, got, want)
+		t.Fatalf(
+			"%s is not what allowed_differences.yaml says: run this test with INTEROP_REWRITE=1\ngot:\n%s\nwant:\n%s",
+			name, got, want,
+		)
 	}
 	if err := os.WriteFile(name, []byte(before+begin+want+end+after), 0o644); err != nil {
 		t.Fatal(err)

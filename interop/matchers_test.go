@@ -81,11 +81,16 @@ func TestMatchersBesideRegexp(t *testing.T) {
 		req := &storepb.SeriesRequest{MaxTime: 1 << 40, SkipChunks: true}
 		want := append(slices.Clone(matcherValues), "")
 		for _, e := range exprs {
-			req.Matchers = append(req.Matchers, storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "v", Value: e})
+			req.Matchers = append(
+				req.Matchers,
+				storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "v", Value: e},
+			)
 			re := regexp.MustCompile("^(?s:" + e + ")$")
 			want = slices.DeleteFunc(want, func(v string) bool { return !re.MatchString(v) })
 		}
-		req.Matchers = append(req.Matchers, storepb.LabelMatcher{Name: labels.MetricName, Value: "m"})
+		req.Matchers = append(
+			req.Matchers, storepb.LabelMatcher{Name: labels.MetricName, Value: "m"},
+		)
 		slices.Sort(want)
 		res, err := tr.Ask(ctx, &query.Query{Series: req})
 		if err != nil {
@@ -107,7 +112,10 @@ func TestMatchersBesideRegexp(t *testing.T) {
 			found = append(found, "larder")
 		}
 		if got := strings.Join(found, " "); got != wrong {
-			t.Errorf("%.60q: wrong are [%s], want [%s]\n  regexp %q\n  thanos %q\n  larder %q", exprs, got, wrong, want, thanos, larder)
+			t.Errorf(
+				"%.60q: wrong are [%s], want [%s]\n  regexp %q\n  thanos %q\n  larder %q", exprs,
+				got, wrong, want, thanos, larder,
+			)
 		}
 	}
 	f("", "k.*")

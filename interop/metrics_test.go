@@ -23,7 +23,8 @@ import (
 	"larder/interop/internal/scrape"
 )
 
-// notExported is metrics_not_exported.yaml: what thanos store exports and larder does not, or otherwise.
+// notExported is metrics_not_exported.yaml: what thanos store exports and larder does not, or
+// otherwise.
 type notExported struct {
 	Families []*struct {
 		Name   string // exactly one of these two
@@ -49,7 +50,10 @@ func loadNotExported(t *testing.T) *notExported {
 	}
 	for _, e := range out.Families {
 		if (e.Name == "") == (e.Prefix == "") || e.Reason == "" {
-			t.Fatalf("metrics_not_exported.yaml: an entry needs a reason, and either a name or a prefix: %+v", *e)
+			t.Fatalf(
+				"metrics_not_exported.yaml: an entry needs a reason, and either a name or a prefix: %+v",
+				*e,
+			)
 		}
 	}
 	return out
@@ -65,8 +69,9 @@ func (n *notExported) excuses(family string) bool {
 	return false
 }
 
-// TestMetricNames holds the metrics of larder to those of `thanos store` after the same requests over the same bucket: each family that Thanos
-// exports has its name, type, labels and buckets here, or stands in metrics_not_exported.yaml.
+// TestMetricNames holds the metrics of larder to those of `thanos store` after the same requests
+// over the same bucket: each family that Thanos exports has its name, type, labels and buckets
+// here, or stands in metrics_not_exported.yaml.
 func TestMetricNames(t *testing.T) {
 	l, list := oneLayout(t), loadNotExported(t)
 	t.Run("caches in memory", func(t *testing.T) {
@@ -74,11 +79,16 @@ func TestMetricNames(t *testing.T) {
 	})
 	t.Run("caches in memcached", func(t *testing.T) {
 		cache := "type: MEMCACHED\nconfig: {addresses: ['" + startMemcached(t) + "']}"
-		sameMetrics(t, l, list, "--index-cache.config="+cache, "--store.caching-bucket.config="+cache)
+		sameMetrics(
+			t, l, list, "--index-cache.config="+cache, "--store.caching-bucket.config="+cache,
+		)
 	})
 	for _, e := range list.Families {
 		if !e.used {
-			t.Errorf("metrics_not_exported.yaml: %s%s is not exported by Thanos, or only without these flags: the entry is not needed", e.Name, e.Prefix)
+			t.Errorf(
+				"metrics_not_exported.yaml: %s%s is not exported by Thanos, or only without these flags: the entry is not needed",
+				e.Name, e.Prefix,
+			)
 		}
 	}
 }
@@ -132,7 +142,10 @@ func sameMetrics(t *testing.T, l *layout.Layout, list *notExported, more ...stri
 			t.Errorf("%s has no native buckets, in Thanos it does", name)
 		}
 	}
-	t.Logf("proved: of %d families of thanos store with %s, all but those of metrics_not_exported.yaml have the same shape", len(want), more)
+	t.Logf(
+		"proved: of %d families of thanos store with %s, all but those of metrics_not_exported.yaml have the same shape",
+		len(want), more,
+	)
 }
 
 // startMemcached runs a memcached until the test ends and returns its address.
@@ -179,7 +192,8 @@ func oneLayoutWith(t *testing.T, opts layout.Options) *layout.Layout {
 	return l
 }
 
-// ask sends n generated requests, the same for the same layout, and fails when none was answered with something.
+// ask sends n generated requests, the same for the same layout, and fails when none was answered
+// with something.
 func ask(t *testing.T, addr string, l *layout.Layout, n int) {
 	t.Helper()
 	ctx := context.Background()
@@ -205,7 +219,8 @@ func ask(t *testing.T, addr string, l *layout.Layout, n int) {
 	}
 }
 
-// sameFigures sends one request to both, of the kind that both answer with the same bytes, and compares what both say about the answer.
+// sameFigures sends one request to both, of the kind that both answer with the same bytes, and
+// compares what both say about the answer.
 func sameFigures(t *testing.T, thanos, thanosHTTP, larder, larderHTTP string) {
 	t.Helper()
 	figures := func(httpAddr string) map[string]float64 {
@@ -238,7 +253,9 @@ func sameFigures(t *testing.T, thanos, thanosHTTP, larder, larderHTTP string) {
 		defer c.Close()
 		a, err := answer.Ask(context.Background(), c, &query.Query{Series: &storepb.SeriesRequest{
 			MinTime: -1 << 60, MaxTime: 1 << 60,
-			Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+			Matchers: []storepb.LabelMatcher{
+				{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
+			},
 		}})
 		if err != nil || a.Empty() {
 			t.Fatalf("%s: an answer of %d series, error %v", addr, len(a.Series), err)

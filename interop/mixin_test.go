@@ -19,10 +19,12 @@ import (
 	"larder/interop/internal/scrape"
 )
 
-// scrapeInterval is the time that passes in the storage between two scrapes. Some panels have a range of 30 s.
+// scrapeInterval is the time that passes in the storage between two scrapes. Some panels have a
+// range of 30 s.
 const scrapeInterval = 15 * time.Second
 
-// watched is a larder whose scrapes go into a storage, at times that pass as fast as the test wants.
+// watched is a larder whose scrapes go into a storage, at times that pass as fast as the test
+// wants.
 type watched struct {
 	*gateway.Larder
 	storage *scrape.Storage
@@ -36,14 +38,26 @@ func watch(t *testing.T, l *layout.Layout, flags ...string) *watched {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.StartLarder(ctx, bin, gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()}, flags...)
+	g, err := gateway.StartLarder(
+		ctx,
+		bin,
+		gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()},
+		flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = g.Close() })
 	// The labels that the usual service discovery adds.
-	s, err := scrape.NewStorage(t.TempDir(), labels.Label{Name: "job", Value: "thanos-store"}, labels.Label{Name: "namespace", Value: "monitoring"},
-		labels.Label{Name: "instance", Value: "10.0.0.1:10902"}, labels.Label{Name: "pod", Value: "thanos-store-0"})
+	s, err := scrape.NewStorage(
+		t.TempDir(),
+		labels.Label{Name: "job", Value: "thanos-store"},
+		labels.Label{Name: "namespace", Value: "monitoring"},
+		labels.Label{
+			Name:  "instance",
+			Value: "10.0.0.1:10902",
+		},
+		labels.Label{Name: "pod", Value: "thanos-store-0"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,12 +104,18 @@ func (w *watched) eval(t *testing.T, expr string) []float64 {
 // thanosMixin reads everything that Thanos's mixin says about the store.
 func thanosMixin(t *testing.T) []mixin.Expression {
 	t.Helper()
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/thanos-io/thanos").Output()
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/thanos-io/thanos").
+		Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	examples := filepath.Join(strings.TrimSpace(string(dir)), "examples")
-	variables := map[string]string{"job": "thanos-store", "interval": "5m", "__rate_interval": "1m", "namespace": "monitoring"}
+	variables := map[string]string{
+		"job":             "thanos-store",
+		"interval":        "5m",
+		"__rate_interval": "1m",
+		"namespace":       "monitoring",
+	}
 	var all []mixin.Expression
 	for _, read := range []func() ([]mixin.Expression, error){
 		func() ([]mixin.Expression, error) {
@@ -135,8 +155,9 @@ func named(t *testing.T, all []mixin.Expression, name string) mixin.Expression {
 	return mixin.Expression{}
 }
 
-// TestMixin evaluates Thanos's alerts, rules and dashboards over scrapes of a larder that answers requests: every selector finds series, and every
-// expression has a value, alerts when their thresholds are left out.
+// TestMixin evaluates Thanos's alerts, rules and dashboards over scrapes of a larder that answers
+// requests: every selector finds series, and every expression has a value, alerts when their
+// thresholds are left out.
 func TestMixin(t *testing.T) {
 	l := oneLayout(t)
 	w := watch(t, l)
@@ -201,7 +222,8 @@ func TestMixin(t *testing.T) {
 	}
 }
 
-// TestMixinGateAlert keeps the gate's one place taken: what waits there raises the latency that Thanos's alert looks at.
+// TestMixinGateAlert keeps the gate's one place taken: what waits there raises the latency that
+// Thanos's alert looks at.
 func TestMixinGateAlert(t *testing.T) {
 	l := oneLayoutWith(t, layout.Options{Giants: true})
 	w := watch(t, l, "--store.grpc.series-max-concurrency=1")
@@ -215,9 +237,12 @@ func TestMixinGateAlert(t *testing.T) {
 	defer cancel()
 	everything := &storepb.SeriesRequest{
 		MinTime: -1 << 60, MaxTime: 1 << 60,
-		Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+		Matchers: []storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
+		},
 	}
-	// Its answer is larger than what is in flight unread, so that it holds its place for as long as nobody reads on.
+	// Its answer is larger than what is in flight unread, so that it holds its place for as long as
+	// nobody reads on.
 	holder, err := c.Store.Series(ctx, everything)
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +261,10 @@ func TestMixinGateAlert(t *testing.T) {
 	}
 	// The client knows of its deadline before the gate does.
 	err = w.Wait(ctx, func(ctx context.Context) bool {
-		n, err := process.Metric(ctx, "http://"+w.HTTPAddr+"/metrics", "thanos_bucket_store_series_gate_duration_seconds_count")
+		n, err := process.Metric(
+			ctx, "http://"+w.HTTPAddr+"/metrics",
+			"thanos_bucket_store_series_gate_duration_seconds_count",
+		)
 		return err == nil && n == 2
 	})
 	if err != nil {
@@ -247,13 +275,15 @@ func TestMixinGateAlert(t *testing.T) {
 	if v := w.eval(t, e.Text); len(v) != 1 || v[0] <= 2 {
 		t.Errorf("%s: got %v, want more than 2 s", e.Where, v)
 	}
-	if v := w.eval(t, `thanos_bucket_store_series_gate_queries_in_flight`); len(v) != 1 || v[0] != 1 {
+	if v := w.eval(t, `thanos_bucket_store_series_gate_queries_in_flight`); len(v) != 1 ||
+		v[0] != 1 {
 		t.Errorf("in flight: %v", v)
 	}
 	t.Logf("proved: %s fires while requests wait at the gate", e.Name)
 }
 
-// TestMixinBucketAlert takes chunk files away: reads that fail raise the share of failed operations that Thanos's alert looks at.
+// TestMixinBucketAlert takes chunk files away: reads that fail raise the share of failed operations
+// that Thanos's alert looks at.
 func TestMixinBucketAlert(t *testing.T) {
 	l := oneLayout(t)
 	w := watch(t, l)
@@ -280,7 +310,9 @@ func TestMixinBucketAlert(t *testing.T) {
 	for range aborted {
 		s, err := c.Store.Series(context.Background(), &storepb.SeriesRequest{
 			MinTime: -1 << 60, MaxTime: 1 << 60,
-			Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+			Matchers: []storepb.LabelMatcher{
+				{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
+			},
 		})
 		for err == nil {
 			_, err = s.Recv()
@@ -290,8 +322,15 @@ func TestMixinBucketAlert(t *testing.T) {
 	all := thanosMixin(t)
 	e := named(t, all, "ThanosStoreBucketHighOperationFailures")
 	if v := w.eval(t, e.Text); len(v) != 1 || v[0] <= 5 {
-		t.Errorf("%s: got %v %%, want more than 5; failures %v of %v", e.Where, v,
-			w.eval(t, `sum(thanos_objstore_bucket_operation_failures_total)`), w.eval(t, `sum(thanos_objstore_bucket_operations_total)`))
+		t.Errorf(
+			"%s: got %v %%, want more than 5; failures %v of %v",
+			e.Where,
+			v,
+			w.eval(
+				t, `sum(thanos_objstore_bucket_operation_failures_total)`,
+			),
+			w.eval(t, `sum(thanos_objstore_bucket_operations_total)`),
+		)
 	}
 	r := named(t, all, ":thanos_objstore_bucket_failures_per_operation:sum_rate")
 	if v := w.eval(t, r.Text); len(v) != 1 || v[0] <= 0.05 {
@@ -301,7 +340,10 @@ func TestMixinBucketAlert(t *testing.T) {
 	if v := w.eval(t, named(t, all, "ThanosStoreGrpcErrorRate").Text); len(v) != 0 {
 		t.Errorf("ThanosStoreGrpcErrorRate fires: %v", v)
 	}
-	if v := w.eval(t, `grpc_server_handled_total{grpc_method="Series",grpc_code="Aborted"}`); len(v) != 1 || v[0] != aborted {
+	if v := w.eval(t, `grpc_server_handled_total{grpc_method="Series",grpc_code="Aborted"}`); len(
+		v,
+	) != 1 ||
+		v[0] != aborted {
 		t.Errorf("Aborted requests: %v, want %d", v, aborted)
 	}
 	t.Logf("proved: %s fires while the bucket fails", e.Name)

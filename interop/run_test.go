@@ -19,7 +19,8 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// The sizes of a run. A full run is one of at least fullLayouts layouts; it must also have needed every allowed difference.
+// The sizes of a run. A full run is one of at least fullLayouts layouts; it must also have needed
+// every allowed difference.
 const (
 	shortLayouts  = 12
 	fullLayouts   = 40
@@ -47,7 +48,12 @@ type coverage struct {
 }
 
 func newCoverage() *coverage {
-	return &coverage{requests: map[string]int{}, nonEmpty: map[string]int{}, features: map[string]int{}, shapes: map[string]int{}}
+	return &coverage{
+		requests: map[string]int{},
+		nonEmpty: map[string]int{},
+		features: map[string]int{},
+		shapes:   map[string]int{},
+	}
 }
 
 func (c *coverage) layout(l *layout.Layout) {
@@ -126,8 +132,8 @@ func irregularitiesRead(l *layout.Layout, q *query.Query) (read []layout.Irregul
 	return read
 }
 
-// aggregatesOverReplicas reports whether the answer holds aggregates, whether a series holds those of several blocks for one time, and
-// whether some are repeated.
+// aggregatesOverReplicas reports whether the answer holds aggregates, whether a series holds those
+// of several blocks for one time, and whether some are repeated.
 func aggregatesOverReplicas(r *trial.Result) (aggregates, replicas, repeated bool) {
 	for _, s := range r.Thanos.Series {
 		for i, c := range s.Chunks {
@@ -159,9 +165,15 @@ func (c *coverage) all() int {
 func (c *coverage) check(t *testing.T) {
 	t.Helper()
 	series := c.requests["Series"]
-	t.Logf("%d layouts, requests %v, not empty %v, meant to be refused or empty %d, deepest prefix chain %d", c.layouts, c.requests, c.nonEmpty, c.refused, c.depth)
+	t.Logf(
+		"%d layouts, requests %v, not empty %v, meant to be refused or empty %d, deepest prefix chain %d",
+		c.layouts, c.requests, c.nonEmpty, c.refused, c.depth,
+	)
 	if most := c.all() / 500; c.settled > most {
-		t.Errorf("Thanos answered %d requests in several ways, more than %d: the comparison lets too much pass", c.settled, most)
+		t.Errorf(
+			"Thanos answered %d requests in several ways, more than %d: the comparison lets too much pass",
+			c.settled, most,
+		)
 	}
 	t.Logf("features of %d Series requests: %v", series, c.features)
 	t.Logf("shapes of %d layouts: %v", c.layouts, c.shapes)
@@ -171,11 +183,17 @@ func (c *coverage) check(t *testing.T) {
 		}
 	}
 	if share := float64(c.nonEmpty["Series"]) / float64(series); share < nonEmptyShare {
-		t.Errorf("%.0f %% of the Series answers hold something, want at least %.0f %%", share*100, nonEmptyShare*100)
+		t.Errorf(
+			"%.0f %% of the Series answers hold something, want at least %.0f %%", share*100,
+			nonEmptyShare*100,
+		)
 	}
 	for _, f := range query.SeriesFeatures {
 		if share := float64(c.features[f]) / float64(series); share < featureShare {
-			t.Errorf("%q is in %.1f %% of the Series requests, want at least %.0f %%", f, share*100, featureShare*100)
+			t.Errorf(
+				"%q is in %.1f %% of the Series requests, want at least %.0f %%", f, share*100,
+				featureShare*100,
+			)
 		}
 	}
 	for _, f := range []string{"aggregate chunks in the answer", "aggregate chunks of several replicas in one series", "aggregate chunks that Thanos repeats"} {
@@ -185,7 +203,10 @@ func (c *coverage) check(t *testing.T) {
 	}
 	for _, k := range layout.Irregularities {
 		if f := "reads " + string(k); float64(c.features[f]) < irregularShare*float64(series) {
-			t.Errorf("%q: %d of %d Series requests with an answer, want at least %.0f %%", f, c.features[f], series, irregularShare*100)
+			t.Errorf(
+				"%q: %d of %d Series requests with an answer, want at least %.0f %%", f,
+				c.features[f], series, irregularShare*100,
+			)
 		}
 	}
 	for name, n := range c.shapes {
@@ -195,7 +216,8 @@ func (c *coverage) check(t *testing.T) {
 	}
 }
 
-// kind says what the i-th layout of a run must hold. Damaged layouts are few, because most of their answers are errors.
+// kind says what the i-th layout of a run must hold. Damaged layouts are few, because most of their
+// answers are errors.
 func kind(i int) layout.Options {
 	switch i % 12 {
 	case 1, 4, 6, 9:
@@ -205,13 +227,16 @@ func kind(i int) layout.Options {
 	case 7:
 		return layout.Options{Damage: layout.FlippedChunk}
 	case 11:
-		return layout.Options{Damage: []layout.Damage{layout.MissingChunks, layout.TruncatedChunks}[i/12%2]}
+		return layout.Options{
+			Damage: []layout.Damage{layout.MissingChunks, layout.TruncatedChunks}[i/12%2],
+		}
 	default:
 		return layout.Options{}
 	}
 }
 
-// runs compares a subject with Thanos over n layouts and calls differ for each request that differs, until differ says stop.
+// runs compares a subject with Thanos over n layouts and calls differ for each request that
+// differs, until differ says stop.
 type run struct {
 	subject trial.Subject
 	// other, if not nil, is the subject of every second layout.
@@ -225,7 +250,8 @@ type run struct {
 	requests int
 	kind     func(i int) layout.Options
 	coverage *coverage
-	// shelf keeps the buckets for other runs of the same seed and kinds; nil: each is removed after its run.
+	// shelf keeps the buckets for other runs of the same seed and kinds; nil: each is removed after
+	// its run.
 	shelf *shelf
 }
 
@@ -237,7 +263,9 @@ type shelf struct {
 	made map[int]*layout.Layout
 }
 
-func (s *shelf) take(ctx context.Context, i int, seed uint64, opts layout.Options) (*layout.Layout, error) {
+func (s *shelf) take(
+	ctx context.Context, i int, seed uint64, opts layout.Options,
+) (*layout.Layout, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.made[i]; l != nil {
@@ -254,7 +282,9 @@ func (s *shelf) take(ctx context.Context, i int, seed uint64, opts layout.Option
 	return l, err
 }
 
-func (r *run) all(t *testing.T, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) (more bool)) {
+func (r *run) all(
+	t *testing.T, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) (more bool),
+) {
 	t.Helper()
 	only := settings.Int(t, "INTEROP_ONLY", -1)
 	for i := range r.layouts {
@@ -267,7 +297,9 @@ func (r *run) all(t *testing.T, differ func(tr *trial.Trial, q *query.Query, res
 	}
 }
 
-func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) bool) (more bool) {
+func (r *run) one(
+	t *testing.T, i int, differ func(tr *trial.Trial, q *query.Query, res *trial.Result) bool,
+) (more bool) {
 	t.Helper()
 	ctx := context.Background()
 	seed := r.seed*1000 + uint64(i)
@@ -320,7 +352,9 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 			r.coverage.request(l, q, res)
 			if len(res.Differences) > 0 {
 				if res, err = tr.Settle(ctx, q, res); err != nil {
-					t.Fatalf("layout %d (seed %d), request %d asked again: %s: %v", i, seed, n, q, err)
+					t.Fatalf(
+						"layout %d (seed %d), request %d asked again: %s: %v", i, seed, n, q, err,
+					)
 				}
 				if len(res.Differences) == 0 {
 					r.coverage.settled++
@@ -333,10 +367,16 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 		if r.again && res.Thanos.Code == codes.OK {
 			diff, err := tr.Again(ctx, q, res)
 			if err != nil {
-				t.Fatalf("layout %d (seed %d), request %d asked a second time: %s: %v", i, seed, n, q, err)
+				t.Fatalf(
+					"layout %d (seed %d), request %d asked a second time: %s: %v", i, seed, n, q,
+					err,
+				)
 			}
 			if len(diff) > 0 {
-				t.Errorf("layout %d (seed %d), request %d: the second answer to %s is another one: %v", i, seed, n, q, diff)
+				t.Errorf(
+					"layout %d (seed %d), request %d: the second answer to %s is another one: %v",
+					i, seed, n, q, diff,
+				)
 				return false
 			}
 		}
@@ -344,8 +384,11 @@ func (r *run) one(t *testing.T, i int, differ func(tr *trial.Trial, q *query.Que
 	return true
 }
 
-// reporter reports differences, each with the simplest request that shows it: of every field the first few, the rest are counted.
-func reporter(t *testing.T, most int) func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
+// reporter reports differences, each with the simplest request that shows it: of every field the
+// first few, the rest are counted.
+func reporter(
+	t *testing.T, most int,
+) func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {
 	seen := map[answer.Field]int{}
 	t.Cleanup(func() {
 		if len(seen) > 0 {
@@ -364,7 +407,9 @@ func reporter(t *testing.T, most int) func(tr *trial.Trial, q *query.Query, res 
 			return true
 		}
 		small, r := tr.Shrink(context.Background(), q, res)
-		t.Error(fmt.Sprintf("difference %d in %s\n", seen[f], f) + trial.Report(tr.Layout, small, r))
+		t.Error(
+			fmt.Sprintf("difference %d in %s\n", seen[f], f) + trial.Report(tr.Layout, small, r),
+		)
 		return true
 	}
 }

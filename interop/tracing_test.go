@@ -31,8 +31,10 @@ func startCollector(t *testing.T) *collector.Collector {
 
 // tracingTo is Thanos's flag for the collector.
 func tracingTo(c *collector.Collector, service, sampler string) string {
-	return fmt.Sprintf("--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: %q, service_name: %s, sampler_type: %s}}",
-		c.Addr, service, sampler)
+	return fmt.Sprintf(
+		"--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: %q, service_name: %s, sampler_type: %s}}",
+		c.Addr, service, sampler,
+	)
 }
 
 func startTraced(t *testing.T, l *layout.Layout, c *collector.Collector) *gateway.Larder {
@@ -43,26 +45,33 @@ func startTraced(t *testing.T, l *layout.Layout, c *collector.Collector) *gatewa
 		t.Fatal(err)
 	}
 	// No sampler is named: larder follows whoever asks.
-	g, err := gateway.StartLarder(ctx, bin, gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()}, tracingTo(c, "larder", `""`))
+	g, err := gateway.StartLarder(
+		ctx, bin, gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()}, tracingTo(c, "larder", `""`),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return g
 }
 
-// TestTraceOfAQuerierContinues sends one PromQL query through a real Querier: its trace goes on in larder, below the span in which the Querier
-// called it, down to the reads of the bucket.
+// TestTraceOfAQuerierContinues sends one PromQL query through a real Querier: its trace goes on in
+// larder, below the span in which the Querier called it, down to the reads of the bucket.
 func TestTraceOfAQuerierContinues(t *testing.T) {
 	ctx := context.Background()
 	c, l := startCollector(t), oneLayout(t)
 	larder := startTraced(t, l, c)
-	q, err := neighbour.StartQuerier(ctx, programs.Thanos(t), []string{larder.Addr}, tracingTo(c, "querier", "alwayssample"))
+	q, err := neighbour.StartQuerier(
+		ctx, programs.Thanos(t), []string{larder.Addr}, tracingTo(c, "querier", "alwayssample"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := l.Served()[0]
 	s := b.Series[len(b.Series)/2]
-	res, err := q.Instant(ctx, fmt.Sprintf("count({__name__=%q})", s.Labels.Get("__name__")), s.Chunks[0].Max, neighbour.Params{MaxSourceResolution: "1h"})
+	res, err := q.Instant(
+		ctx, fmt.Sprintf("count({__name__=%q})", s.Labels.Get("__name__")), s.Chunks[0].Max,
+		neighbour.Params{MaxSourceResolution: "1h"},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +95,10 @@ func TestTraceOfAQuerierContinues(t *testing.T) {
 		found++
 		parent, ok := byID[s.Parent()]
 		if !ok || parent.Service != "querier" || parent.Trace() != s.Trace() {
-			t.Errorf("the parent of larder's span %s is %q of %q, in trace %s of %s", s.ID(), parent.Name, parent.Service, parent.Trace(), s.Trace())
+			t.Errorf(
+				"the parent of larder's span %s is %q of %q, in trace %s of %s", s.ID(),
+				parent.Name, parent.Service, parent.Trace(), s.Trace(),
+			)
 			continue
 		}
 		t.Logf("proved: %s is a child of the span %s of a real Querier", s.Name, parent.Name)
@@ -96,7 +108,9 @@ func TestTraceOfAQuerierContinues(t *testing.T) {
 				children[d.Name]++
 			}
 		}
-		if children["store_query_gate_ismyturn"] == 0 || children["bucket_store_preload_all"] == 0 || children["bucket_getrange"] == 0 {
+		if children["store_query_gate_ismyturn"] == 0 ||
+			children["bucket_store_preload_all"] == 0 ||
+			children["bucket_getrange"] == 0 {
 			t.Errorf("spans below larder's: %v", children)
 		}
 		root := s
@@ -112,8 +126,9 @@ func TestTraceOfAQuerierContinues(t *testing.T) {
 	}
 }
 
-// TestTraceSamplingFollowsTheCaller: without a sampler of its own, larder records what a caller records, starts a trace where there is none, and
-// records nothing where the caller decided against it.
+// TestTraceSamplingFollowsTheCaller: without a sampler of its own, larder records what a caller
+// records, starts a trace where there is none, and records nothing where the caller decided against
+// it.
 func TestTraceSamplingFollowsTheCaller(t *testing.T) {
 	ctx := context.Background()
 	c, l := startCollector(t), oneLayout(t)

@@ -39,7 +39,9 @@ func (a *answer) texts() []string {
 // randomRequest asks for some of the metrics, over some of the time.
 func randomRequest(r *rand.Rand, metrics []string, minT, maxT int64) *storepb.SeriesRequest {
 	req := &storepb.SeriesRequest{
-		MinTime: minT + r.Int64N(maxT-minT), ResponseBatchSize: []int64{0, 1, 7, 64, 1 << 40}[r.IntN(5)],
+		MinTime: minT + r.Int64N(
+			maxT-minT,
+		), ResponseBatchSize: []int64{0, 1, 7, 64, 1 << 40}[r.IntN(5)],
 		MaxResolutionWindow: []int64{0, 300_000, 3_600_000, math.MaxInt64}[r.IntN(4)],
 		SkipChunks:          r.IntN(6) == 0,
 		Aggregates:          [][]storepb.Aggr{nil, {storepb.Aggr_COUNT, storepb.Aggr_SUM}, {storepb.Aggr_COUNTER}, {storepb.Aggr_RAW}}[r.IntN(4)],
@@ -55,20 +57,31 @@ func randomRequest(r *rand.Rand, metrics []string, minT, maxT int64) *storepb.Se
 	req.Matchers = []*storepb.LabelMatcher{{Name: "__name__", Value: name}}
 	switch r.IntN(4) {
 	case 0:
-		req.Matchers[0] = &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: name[:len(name)/2] + ".*"}
+		req.Matchers[0] = &storepb.LabelMatcher{
+			Type:  storepb.LabelMatcher_RE,
+			Name:  "__name__",
+			Value: name[:len(name)/2] + ".*",
+		}
 	case 1:
-		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: ".*[13579]"})
+		req.Matchers = append(
+			req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: ".*[13579]"},
+		)
 	case 2:
-		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "instance"})
+		req.Matchers = append(
+			req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "instance"},
+		)
 	}
 	return req
 }
 
-// demoBucket writes the demo's blocks and returns their folder, and the times between which they lie.
+// demoBucket writes the demo's blocks and returns their folder, and the times between which they
+// lie.
 func demoBucket(t *testing.T, seed uint64) (dir string, minT, maxT int64) {
 	t.Helper()
 	dir = t.TempDir()
-	metas, err := dataset.Demo(seed, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.Demo(seed, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).
+		Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,14 +92,19 @@ func demoBucket(t *testing.T, seed uint64) (dir string, minT, maxT int64) {
 	return dir, minT, maxT
 }
 
-// TestAnswersAgree asks the same in ways that must make no difference: cold, warm, without caches, with other pages, batches, in shards and with
-// a limit.
+// TestAnswersAgree asks the same in ways that must make no difference: cold, warm, without caches,
+// with other pages, batches, in shards and with a limit.
 func TestAnswersAgree(t *testing.T) {
 	dir, minT, maxT := demoBucket(t, 3)
 	ctx := context.Background()
 	first := startGateway(t, dir, gatewayOptions{})
-	uncached := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512})
-	names, err := first.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64})
+	uncached := startGateway(
+		t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512},
+	)
+	names, err := first.client.LabelValues(
+		ctx,
+		&storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +174,10 @@ func TestAnswersAgree(t *testing.T) {
 		for range 2 {
 			req := randomRequest(r, names.Values, minT, maxT)
 			want := ask(first, req)
-			fresh := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 24 << 20 }})
+			fresh := startGateway(
+				t, dir,
+				gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 24 << 20 }},
+			)
 			var g errgroup.Group
 			for range 16 {
 				g.Go(func() error {
@@ -181,7 +202,9 @@ func TestAnswersAgree(t *testing.T) {
 }
 
 func sortedTexts(texts []string) []string {
-	return slices.SortedFunc(slices.Values(texts), func(a, b string) int { return cmp.Compare(a, b) })
+	return slices.SortedFunc(
+		slices.Values(texts), func(a, b string) int { return cmp.Compare(a, b) },
+	)
 }
 
 // metric returns the value of a gauge or counter of the gateway whose labels have the given values.
@@ -201,7 +224,12 @@ func (g *gateway) metric(t testing.TB, name string, values ...string) float64 {
 				have = append(have, l.GetValue())
 			}
 			if slices.Equal(have, values) {
-				return m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
+				return m.GetGauge().
+					GetValue() +
+					m.GetCounter().
+						GetValue() +
+					m.GetHistogram().
+						GetSampleSum()
 			}
 		}
 	}

@@ -39,38 +39,55 @@ type ask struct {
 }
 
 func seriesAsk(name string, req *storepb.SeriesRequest) ask {
-	return ask{name: "Series " + name, code: codes.Aborted, run: func(ctx context.Context, g *gateway) (string, error) {
-		a, err := g.query(ctx, req)
-		if err != nil {
-			return "", err
-		}
-		var all []byte
-		for _, s := range a.series {
-			if all, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(append(all, '\n'), s); err != nil {
+	return ask{
+		name: "Series " + name,
+		code: codes.Aborted,
+		run: func(ctx context.Context, g *gateway) (string, error) {
+			a, err := g.query(ctx, req)
+			if err != nil {
 				return "", err
 			}
-		}
-		return string(all), nil
-	}}
+			var all []byte
+			for _, s := range a.series {
+				if all, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(append(all, '\n'), s); err != nil {
+					return "", err
+				}
+			}
+			return string(all), nil
+		},
+	}
 }
 
 // asks are requests of each kind, for the blocks of blocksOf.
 func asks(t *testing.T, metas []*dataset.Meta) []ask {
 	t.Helper()
-	get := []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}, {Name: "method", Value: "GET"}}
+	get := []*storepb.LabelMatcher{
+		{Name: "__name__", Value: dataset.WholeMetricName},
+		{Name: "method", Value: "GET"},
+	}
 	regex := wholeMetric(0)
-	regex.Matchers = append(regex.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api/v1/.+"},
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "code", Value: "500"})
+	regex.Matchers = append(
+		regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api/v1/.+"},
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "code", Value: "500"},
+	)
 	few := wholeMetric(0)
-	few.Matchers = append(few.Matchers, &storepb.LabelMatcher{Name: "handler", Value: "/metrics"}, &storepb.LabelMatcher{Name: "code", Value: "503"},
-		&storepb.LabelMatcher{Name: "method", Value: "PUT"})
+	few.Matchers = append(
+		few.Matchers, &storepb.LabelMatcher{Name: "handler", Value: "/metrics"},
+		&storepb.LabelMatcher{Name: "code", Value: "503"},
+		&storepb.LabelMatcher{Name: "method", Value: "PUT"},
+	)
 	labelsOnly := wholeMetric(64)
 	labelsOnly.SkipChunks = true
 	labels := func(name string, run func(ctx context.Context, g *gateway) ([]string, error)) ask {
-		return ask{name: name, code: codes.Internal, run: func(ctx context.Context, g *gateway) (string, error) {
-			got, err := run(ctx, g)
-			return strings.Join(got, "\n"), err
-		}}
+		return ask{
+			name: name,
+			code: codes.Internal,
+			run: func(ctx context.Context, g *gateway) (string, error) {
+				got, err := run(ctx, g)
+				return strings.Join(got, "\n"), err
+			},
+		}
 	}
 	all := []ask{
 		seriesAsk("of both blocks", wholeMetric(32)),
@@ -83,17 +100,26 @@ func asks(t *testing.T, metas []*dataset.Meta) []ask {
 			return r.GetNames(), err
 		}),
 		labels("LabelNames with matchers", func(ctx context.Context, g *gateway) ([]string, error) {
-			r, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: get})
+			r, err := g.client.LabelNames(
+				ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: get},
+			)
 			return r.GetNames(), err
 		}),
 		labels("LabelValues", func(ctx context.Context, g *gateway) ([]string, error) {
-			r, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "handler", End: 1 << 50})
+			r, err := g.client.LabelValues(
+				ctx, &storepb.LabelValuesRequest{Label: "handler", End: 1 << 50},
+			)
 			return r.GetValues(), err
 		}),
-		labels("LabelValues with matchers", func(ctx context.Context, g *gateway) ([]string, error) {
-			r, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: get})
-			return r.GetValues(), err
-		}),
+		labels(
+			"LabelValues with matchers",
+			func(ctx context.Context, g *gateway) ([]string, error) {
+				r, err := g.client.LabelValues(
+					ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: get},
+				)
+				return r.GetValues(), err
+			},
+		),
 	}
 	if testing.Short() {
 		return []ask{all[0], all[1], all[3], all[6], all[7]} // the last reads the header alone
@@ -123,8 +149,8 @@ type patient struct {
 	files   []string
 }
 
-// startPatient starts a gateway over dir in which nothing is kept but headers, and learns what is right. It must be called within a bubble:
-// faults take their time-outs.
+// startPatient starts a gateway over dir in which nothing is kept but headers, and learns what is
+// right. It must be called within a bubble: faults take their time-outs.
 func startPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOptions) *patient {
 	t.Helper()
 	p := newPatient(t, dir, metas, opts)
@@ -166,7 +192,13 @@ func newPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOpt
 
 // cold is a gateway that keeps no page, so that every request meets the bucket.
 func cold() gatewayOptions {
-	return gatewayOptions{indexBytes: -1, chunkBytes: -1, setBytes: -1, postingsBytes: -1, pageSize: 1 << 10}
+	return gatewayOptions{
+		indexBytes:    -1,
+		chunkBytes:    -1,
+		setBytes:      -1,
+		postingsBytes: -1,
+		pageSize:      1 << 10,
+	}
 }
 
 // settle waits until no header is being made or saved.
@@ -208,7 +240,8 @@ type outcome struct{ right, failed, late int }
 // forever is when a request that was not told how long it may take should long have come to an end.
 const forever = 24 * time.Hour
 
-// check runs one request and judges it: the answer is the right one, or an error that says of which block and object.
+// check runs one request and judges it: the answer is the right one, or an error that says of which
+// block and object.
 func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) {
 	t.Helper()
 	a := p.asks[i]
@@ -228,14 +261,17 @@ func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) 
 	default:
 		out.failed++
 		text := err.Error()
-		names := slices.ContainsFunc(p.ids, func(id ulid.ULID) bool { return strings.Contains(text, id.String()) })
+		names := slices.ContainsFunc(
+			p.ids, func(id ulid.ULID) bool { return strings.Contains(text, id.String()) },
+		)
 		if !names || !strings.Contains(text, "/index") && !strings.Contains(text, "/chunks/") {
 			t.Errorf("%s: the error does not name block and object: %v", a.name, err)
 		}
 	}
 }
 
-// recovered checks that the faults are over with what made them: every request is answered, and nothing of the failed ones is left.
+// recovered checks that the faults are over with what made them: every request is answered, and
+// nothing of the failed ones is left.
 func (p *patient) recovered(t *testing.T) {
 	t.Helper()
 	p.faults.Heal()
@@ -284,14 +320,20 @@ type phase struct {
 // section narrows a fault to index pages of one part.
 func section(p *patient, k faultstore.Kind, series bool) faultstore.Rule {
 	// The blocks of blocksOf have the same series, so their indexes have the same layout.
-	h, release, err := p.headers.Acquire(context.Background(), block.Source(p.catalog.View().Blocks[0]))
+	h, release, err := p.headers.Acquire(
+		context.Background(), block.Source(p.catalog.View().Blocks[0]),
+	)
 	if err != nil {
 		panic(err)
 	}
 	defer release()
 	toc := h.TOC()
 	end := toc.SectionEnd(toc.Series, h.IndexSize())
-	r := faultstore.Rule{Kind: k, Ops: []string{objstore.OpGetRange}, Match: func(_, name string) bool { return strings.HasSuffix(name, "/index") }}
+	r := faultstore.Rule{
+		Kind:  k,
+		Ops:   []string{objstore.OpGetRange},
+		Match: func(_, name string) bool { return strings.HasSuffix(name, "/index") },
+	}
 	if series {
 		r.To = end
 	} else {
@@ -316,14 +358,20 @@ func phases() []phase {
 		{
 			name: "header build", kinds: readKinds, before: forgetHeaders,
 			rule: func(_ *patient, k faultstore.Kind) faultstore.Rule {
-				return faultstore.Rule{Kind: k, Match: func(_, name string) bool { return strings.HasSuffix(name, "/index") }}
+				return faultstore.Rule{
+					Kind:  k,
+					Match: func(_, name string) bool { return strings.HasSuffix(name, "/index") },
+				}
 			},
 		},
 		{
 			// The other block could answer alone, and must not.
 			name: "header build of one block", kinds: readKinds, before: forgetHeaders,
 			rule: func(p *patient, k faultstore.Kind) faultstore.Rule {
-				return faultstore.Rule{Kind: k, Match: func(_, name string) bool { return name == p.ids[0].String()+"/index" }}
+				return faultstore.Rule{
+					Kind:  k,
+					Match: func(_, name string) bool { return name == p.ids[0].String()+"/index" },
+				}
 			},
 		},
 		{
@@ -337,13 +385,17 @@ func phases() []phase {
 		{
 			name: "chunks", kinds: readKinds,
 			rule: func(_ *patient, k faultstore.Kind) faultstore.Rule {
-				return faultstore.Rule{Kind: k, Match: func(_, name string) bool { return strings.Contains(name, "/chunks/") }}
+				return faultstore.Rule{
+					Kind:  k,
+					Match: func(_, name string) bool { return strings.Contains(name, "/chunks/") },
+				}
 			},
 		},
 	}
 }
 
-// fewSeries is how many series a block has in tests that ask for all of them very often: more than a page of them.
+// fewSeries is how many series a block has in tests that ask for all of them very often: more than
+// a page of them.
 func fewSeries() int {
 	if testing.Short() {
 		return 20
@@ -351,8 +403,9 @@ func fewSeries() int {
 	return 60
 }
 
-// TestBucketFaults puts every kind of fault into every phase of requests: for every call, and for some; and lets the bucket heal.
-// A request is answered rightly or fails with the right code and words, and a gateway whose bucket is well again is well again.
+// TestBucketFaults puts every kind of fault into every phase of requests: for every call, and for
+// some; and lets the bucket heal. A request is answered rightly or fails with the right code and
+// words, and a gateway whose bucket is well again is well again.
 func TestBucketFaults(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	bare := t.TempDir()
@@ -361,7 +414,10 @@ func TestBucketFaults(t *testing.T) {
 	}
 	for _, m := range metas {
 		damage(t, filepath.Join(bare, m.ULID.String(), "meta.json"), func(b []byte) []byte {
-			return []byte(strings.NewReplacer(`"files":`, `"files.were":`, `"segment_files":`, `"segment_files.were":`).Replace(string(b)))
+			return []byte(
+				strings.NewReplacer(`"files":`, `"files.were":`, `"segment_files":`, `"segment_files.were":`).
+					Replace(string(b)),
+			)
 		})
 	}
 	seeds, rounds := 2, 2
@@ -405,16 +461,19 @@ func retrying(b objstore.Bucket) objstore.Bucket { return retry.Wrap(b, retry.Op
 // mended tells whether a fault that hits every call is survived by itself.
 func mended(k faultstore.Kind) bool { return k == faultstore.SlowFirstByte }
 
-// mostHits is how often one request may ask for something in vain: headers of two blocks, four times each, or pages twice.
+// mostHits is how often one request may ask for something in vain: headers of two blocks, four
+// times each, or pages twice.
 const mostHits = 16
 
 // mostFlips is the same where a bit of each answer is flipped anywhere: an answer whose flipped bit
 // the request does not need is not in vain, and the request goes on to its next read.
 const mostFlips = 4 * mostHits
 
-// progresses tells whether a read comes to its end though every request of it is hit, if what is missing is asked for again and again.
+// progresses tells whether a read comes to its end though every request of it is hit, if what is
+// missing is asked for again and again.
 func progresses(k faultstore.Kind) bool {
-	return k == faultstore.Reset || k == faultstore.StalledBody || k == faultstore.TruncatedBody || k == faultstore.ShortBody
+	return k == faultstore.Reset || k == faultstore.StalledBody || k == faultstore.TruncatedBody ||
+		k == faultstore.ShortBody
 }
 
 func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64, rounds int) {
@@ -438,7 +497,11 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 			ph.before(p)
 		}
 		for range 6 {
-			i, patience := r.IntN(len(p.asks)), cmp.Or(time.Duration(r.IntN(4))*time.Hour, 3*time.Second)
+			i, patience := r.IntN(
+				len(p.asks),
+			), cmp.Or(
+				time.Duration(r.IntN(4))*time.Hour, 3*time.Second,
+			)
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
@@ -474,7 +537,8 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 			t.Errorf("%s: %s did not end", what, a.name)
 		case (hits == 0 || mended(k)) && out.right != 1:
 			t.Errorf("%s: %s was not answered", what, a.name)
-		case hits > 0 && out.right == 1 && !mended(k) && !(p.retried && progresses(k)) && k != faultstore.FlippedBit: // a bit may be one that nobody reads
+		// a bit may be one that nobody reads
+		case hits > 0 && out.right == 1 && !mended(k) && !(p.retried && progresses(k)) && k != faultstore.FlippedBit:
 			t.Errorf("%s: %s was answered although every read of what it needs fails", what, a.name)
 		case hits > most && (!p.retried || k == faultstore.AccessDenied || k == faultstore.Vanished):
 			t.Errorf("%s: %s: the bucket was asked %d times in vain", what, a.name, hits)

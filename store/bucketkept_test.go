@@ -12,12 +12,14 @@ import (
 	"larder/internal/faultstore"
 )
 
-// TestBucketFaultsAreNotKept breaks the reads that fill the caches. What they then hold is right: answers from them are, while the bucket
-// is well and when it is away.
+// TestBucketFaultsAreNotKept breaks the reads that fill the caches. What they then hold is right:
+// answers from them are, while the bucket is well and when it is away.
 func TestBucketFaultsAreNotKept(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	var want []string
-	synctest.Test(t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
+	synctest.Test(
+		t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want },
+	)
 	seeds, requests := uint64(2), 16
 	if testing.Short() {
 		seeds, requests = 1, 6
@@ -28,7 +30,13 @@ func TestBucketFaultsAreNotKept(t *testing.T) {
 				for seed := range seeds {
 					p := newPatient(t, dir, metas, gatewayOptions{pageSize: 1 << 10})
 					p.want = want
-					p.faults.Set(faultstore.Rule{Kind: k, Ops: []string{objstore.OpGetRange}, Probability: 0.25})
+					p.faults.Set(
+						faultstore.Rule{
+							Kind:        k,
+							Ops:         []string{objstore.OpGetRange},
+							Probability: 0.25,
+						},
+					)
 					r := rand.New(rand.NewPCG(seed, uint64(k)))
 					var wg sync.WaitGroup
 					for range requests {

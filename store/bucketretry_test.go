@@ -11,8 +11,9 @@ import (
 	"larder/internal/faultstore"
 )
 
-// TestBucketFaultsAreMended: of faults that a retry mends, and that hit fewer than one read in ten, no client hears, as long as it has time.
-// Every phase is hit, header builds too; pages are read by one request for others.
+// TestBucketFaultsAreMended: of faults that a retry mends, and that hit fewer than one read in ten,
+// no client hears, as long as it has time. Every phase is hit, header builds too; pages are read by
+// one request for others.
 func TestBucketFaultsAreMended(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	kinds := []faultstore.Kind{
@@ -57,7 +58,10 @@ func TestBucketFaultsAreMended(t *testing.T) {
 				t.Errorf("sync: %v", err)
 			}
 		}
-		t.Logf("%d injections: %v; the slowest request took %s", p.faults.Total(), p.faults.Counts(), slowest)
+		t.Logf(
+			"%d injections: %v; the slowest request took %s", p.faults.Total(), p.faults.Counts(),
+			slowest,
+		)
 		if p.faults.Total() < rounds {
 			t.Errorf("%d injections only", p.faults.Total())
 		}

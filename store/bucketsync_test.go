@@ -45,8 +45,9 @@ func (p *patient) served() []ulid.ULID {
 	return ids
 }
 
-// TestBucketFaultsOfASync breaks syncs while a block comes and while it goes. What is served stays until a sync has seen the whole bucket,
-// and the first sync of a bucket that is well again sees what there is.
+// TestBucketFaultsOfASync breaks syncs while a block comes and while it goes. What is served stays
+// until a sync has seen the whole bucket, and the first sync of a bucket that is well again sees
+// what there is.
 func TestBucketFaultsOfASync(t *testing.T) {
 	for _, how := range []catalog.Discovery{catalog.Concurrent, catalog.Recursive} {
 		t.Run(string(how), func(t *testing.T) {
@@ -87,18 +88,24 @@ func TestBucketFaultsOfASync(t *testing.T) {
 						t.Errorf("%s: a block that is served was not answered for", k)
 					}
 					p.faults.Heal()
-					if err := p.catalog.Sync(ctx); err != nil || !slices.Contains(p.served(), third) {
+					if err := p.catalog.Sync(ctx); err != nil ||
+						!slices.Contains(p.served(), third) {
 						t.Errorf("%s, healed: the new block is not there: %v", k, err)
 					}
 
 					move(here, away)
-					for _, at := range []int64{-1, 0, 1, 2} { // listings break before their first entry, and after
+					// listings break before their first entry, and after
+					for _, at := range []int64{-1, 0, 1, 2} {
 						p.faults.Set(faultstore.Rule{Kind: k, Ops: ops, Match: match, At: at})
 						before := p.faults.Total()
 						err = p.catalog.Sync(ctx)
 						listed := !slices.Contains(p.served(), third)
-						if broken := p.faults.Total() > before && (k < faultstore.Vanished && !mended(k) || k == faultstore.ListingError); broken && (listed || err == nil) {
-							t.Errorf("%s at %d: a listing that broke took a block away, error %v", k, at, err)
+						if broken := p.faults.Total() > before && (k < faultstore.Vanished && !mended(k) || k == faultstore.ListingError); broken &&
+							(listed || err == nil) {
+							t.Errorf(
+								"%s at %d: a listing that broke took a block away, error %v", k, at,
+								err,
+							)
 						}
 						for _, m := range metas {
 							if !slices.Contains(p.served(), m.ULID) {
@@ -117,12 +124,14 @@ func TestBucketFaultsOfASync(t *testing.T) {
 	}
 }
 
-// TestBucketFaultsOfTheFirstSync: a gateway that has not seen its bucket answers that it is not ready; it goes on trying, and is ready
-// when the bucket is.
+// TestBucketFaultsOfTheFirstSync: a gateway that has not seen its bucket answers that it is not
+// ready; it goes on trying, and is ready when the bucket is.
 func TestBucketFaultsOfTheFirstSync(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	var want []string
-	synctest.Test(t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
+	synctest.Test(
+		t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want },
+	)
 	for _, k := range faultstore.Kinds() {
 		rule := faultstore.Rule{Kind: k}
 		switch k {
@@ -133,11 +142,15 @@ func TestBucketFaultsOfTheFirstSync(t *testing.T) {
 		case faultstore.ShortListing:
 			continue // where nothing is known of a bucket, its listing is believed
 		case faultstore.ShortBody, faultstore.LongBody:
-			rule.Count = 1 // a meta.json that is wrong twice is taken for what it is: corrupted, and its block for broken
+			// a meta.json that is wrong twice is taken for what it is: corrupted, and its block for
+			// broken
+			rule.Count = 1
 		}
 		t.Run(k.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPatient(t, dir, metas, gatewayOptions{firstSync: func(p *gateway) error { return nil }})
+				p := newPatient(
+					t, dir, metas, gatewayOptions{firstSync: func(p *gateway) error { return nil }},
+				)
 				p.want = want
 				for _, m := range metas {
 					p.ids = append(p.ids, m.ULID)
@@ -151,7 +164,8 @@ func TestBucketFaultsOfTheFirstSync(t *testing.T) {
 					time.Sleep(time.Minute)
 					for i, a := range p.asks {
 						got, err := a.run(ctx, p.gateway)
-						if err == nil && got != want[i] || err != nil && status.Code(err) != codes.Unavailable {
+						if err == nil && got != want[i] ||
+							err != nil && status.Code(err) != codes.Unavailable {
 							t.Errorf("%s: %d bytes, %v", a.name, len(got), err)
 						}
 						if err == nil && !mended(k) && rule.Count == 0 {

@@ -22,11 +22,12 @@ import (
 	"larder/internal/faultstore"
 )
 
-// refreshEvery is how long the catalog's next look at the bucket may have to wait, for a gateway of the default options.
+// refreshEvery is how long the catalog's next look at the bucket may have to wait, for a gateway of
+// the default options.
 const refreshEvery = 10 * time.Second
 
-// refreshFaults are what may keep a gateway from finding out what became of a block: the look for its meta.json, the listing, the meta.json
-// of what replaced it.
+// refreshFaults are what may keep a gateway from finding out what became of a block: the look for
+// its meta.json, the listing, the meta.json of what replaced it.
 func refreshFaults() map[string]faultstore.Rule {
 	return map[string]faultstore.Rule{
 		"no fault":             {Kind: faultstore.SlowFirstByte, Ops: []string{objstore.OpIter}},
@@ -40,14 +41,19 @@ func refreshFaults() map[string]faultstore.Rule {
 	}
 }
 
-// TestABlockThatIsListedIsNotGone: a bucket that denies all objects of a block and lists them all the same has not lost it. Requests that need
-// the block fail, and none is answered without it.
+// TestABlockThatIsListedIsNotGone: a bucket that denies all objects of a block and lists them all
+// the same has not lost it. Requests that need the block fail, and none is answered without it.
 func TestABlockThatIsListedIsNotGone(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	synctest.Test(t, func(t *testing.T) {
 		p := startPatient(t, dir, metas, cold())
 		denied := metas[0].ULID
-		p.faults.Set(faultstore.Rule{Kind: faultstore.Vanished, Match: func(_, name string) bool { return strings.HasPrefix(name, denied.String()) }})
+		p.faults.Set(
+			faultstore.Rule{
+				Kind:  faultstore.Vanished,
+				Match: func(_, name string) bool { return strings.HasPrefix(name, denied.String()) },
+			},
+		)
 		for i, a := range p.asks {
 			got, err := a.run(context.Background(), p.gateway)
 			switch {
@@ -71,9 +77,9 @@ func TestABlockThatIsListedIsNotGone(t *testing.T) {
 	})
 }
 
-// TestABlockVanishesWhileTheBucketFails: a compactor replaces a block, or retention deletes one, and the bucket does not tell what became of it.
-// Requests that need the block fail with its name; none is answered without it. When the bucket is well, the replacement answers, or
-// what is left.
+// TestABlockVanishesWhileTheBucketFails: a compactor replaces a block, or retention deletes one,
+// and the bucket does not tell what became of it. Requests that need the block fail with its name;
+// none is answered without it. When the bucket is well, the replacement answers, or what is left.
 func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 	for _, replaced := range []bool{true, false} {
 		for name, rule := range refreshFaults() {
@@ -91,7 +97,10 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 					if err := os.CopyFS(filepath.Join(rest, metas[1].ULID.String()), os.DirFS(filepath.Join(dir, metas[1].ULID.String()))); err != nil {
 						t.Fatal(err)
 					}
-					synctest.Test(t, func(t *testing.T) { left = startPatient(t, rest, metas, gatewayOptions{}).want })
+					synctest.Test(
+						t,
+						func(t *testing.T) { left = startPatient(t, rest, metas, gatewayOptions{}).want },
+					)
 				}
 				synctest.Test(t, func(t *testing.T) {
 					p := startPatient(t, dir, metas, cold())
@@ -105,23 +114,30 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 					}
 					p.faults.Set(rule)
 					// Of a block that was deleted there is no new meta.json to be read.
-					known := name == "no fault" || !replaced && slices.Contains(rule.Ops, objstore.OpGet)
+					known := name == "no fault" ||
+						!replaced && slices.Contains(rule.Ops, objstore.OpGet)
 					for i, a := range p.asks {
 						before := p.want[i]
 						got, err := a.run(context.Background(), p.gateway)
 						switch {
 						case known && (err != nil || got != left[i]):
-							t.Errorf("%s: %d bytes, want %d: %v", a.name, len(got), len(left[i]), err)
+							t.Errorf(
+								"%s: %d bytes, want %d: %v", a.name, len(got), len(left[i]), err,
+							)
 						case err == nil && got != before && got != left[i]:
 							t.Errorf("%s: a wrong answer of %d bytes", a.name, len(got))
 						case err == nil && got != before && !known:
-							t.Errorf("%s: answered without a block of which nobody knows what became of it", a.name)
+							t.Errorf(
+								"%s: answered without a block of which nobody knows what became of it",
+								a.name,
+							)
 						case err != nil && (status.Code(err) != a.code || !strings.Contains(err.Error(), old.String())):
 							t.Errorf("%s: got %v, want %s for block %s", a.name, err, a.code, old)
 						}
 					}
 					p.faults.Heal()
-					time.Sleep(2*time.Minute + refreshEvery) // a listing that was not answered is given up after two
+					// a listing that was not answered is given up after two
+					time.Sleep(2*time.Minute + refreshEvery)
 					p.want, p.ids = left, []ulid.ULID{metas[1].ULID}
 					if replaced {
 						p.ids = append(p.ids, replacement)
@@ -133,13 +149,21 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 						}
 					}
 					// Nobody asks for it any more.
-					p.faults.Set(faultstore.Rule{Kind: faultstore.ServerError, Match: func(_, name string) bool { return strings.HasPrefix(name, old.String()) }})
+					p.faults.Set(
+						faultstore.Rule{
+							Kind:  faultstore.ServerError,
+							Match: func(_, name string) bool { return strings.HasPrefix(name, old.String()) },
+						},
+					)
 					before := p.faults.Total()
 					for i := range p.asks {
 						p.check(t, context.Background(), i, &outcome{})
 					}
 					if n := p.faults.Total() - before; n > 0 || slices.Contains(p.served(), old) {
-						t.Errorf("the bucket was asked %d times for the block that is gone, serving %v", n, p.served())
+						t.Errorf(
+							"the bucket was asked %d times for the block that is gone, serving %v",
+							n, p.served(),
+						)
 					}
 					p.faults.Heal()
 					p.holdsNothing(t)
@@ -158,7 +182,9 @@ type midDeletion struct {
 }
 
 // Iter implements objstore.Bucket.
-func (b *midDeletion) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+func (b *midDeletion) Iter(
+	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
+) error {
 	if dir == b.folder && b.raced.CompareAndSwap(false, true) {
 		return &fs.PathError{Op: "open", Path: dir, Err: syscall.ENOENT}
 	}
@@ -193,8 +219,8 @@ func TestABlockVanishesWhileItsFolderIsListed(t *testing.T) {
 	})
 }
 
-// TestABlockVanishesBetweenFrames: half of an answer is sent when the block is replaced, and what became of it cannot be read. The call
-// fails, the next one has the whole answer.
+// TestABlockVanishesBetweenFrames: half of an answer is sent when the block is replaced, and what
+// became of it cannot be read. The call fails, the next one has the whole answer.
 func TestABlockVanishesBetweenFrames(t *testing.T) {
 	series := 12_000
 	if testing.Short() {
@@ -225,13 +251,17 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 				replacement := old
 				replacement[15] ^= 0x55
 				var reads atomic.Int64
-				g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-					if objectKind(name) != "chunks" || reads.Add(1) != 3 {
-						return body, nil
-					}
-					faults.Set(rule)
-					return body, become(dir, old, replacement, func(meta []byte) []byte { return meta })
-				})
+				g.bucket.setOnRead(
+					func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+						if objectKind(name) != "chunks" || reads.Add(1) != 3 {
+							return body, nil
+						}
+						faults.Set(rule)
+						return body, become(
+							dir, old, replacement, func(meta []byte) []byte { return meta },
+						)
+					},
+				)
 				a, err := g.query(context.Background(), req)
 				switch {
 				case name == "no fault" && err != nil:
@@ -243,7 +273,8 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 				}
 				faults.Heal()
 				time.Sleep(2*time.Minute + refreshEvery)
-				if got, err := seriesAsk("", req).run(context.Background(), g); err != nil || got != want {
+				if got, err := seriesAsk("", req).run(context.Background(), g); err != nil ||
+					got != want {
 					t.Errorf("healed: %d bytes, want %d: %v", len(got), len(want), err)
 				}
 				if n := g.inUse(t); n != 0 {
@@ -264,7 +295,11 @@ func TestAChunkFileVanishes(t *testing.T) {
 		if err := os.Rename(file, file+".away"); err != nil {
 			t.Fatal(err)
 		}
-		listings := faultstore.Rule{Kind: faultstore.ServerError, Ops: []string{objstore.OpIter}, Match: func(_, dir string) bool { return dir == "" }}
+		listings := faultstore.Rule{
+			Kind:  faultstore.ServerError,
+			Ops:   []string{objstore.OpIter},
+			Match: func(_, dir string) bool { return dir == "" },
+		}
 		p.faults.Set(listings)
 		failed := 0
 		for range 3 {

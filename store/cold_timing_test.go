@@ -14,8 +14,9 @@ import (
 	"larder/store/storepb"
 )
 
-// BenchmarkFirstQueriesOfSmallBlocks starts on 500 small blocks with nothing on disk and every ranged read taking 20 ms to its first byte, while
-// the headers are being built in the background, and asks 100 queries for one metric and two hours, one after the other.
+// BenchmarkFirstQueriesOfSmallBlocks starts on 500 small blocks with nothing on disk and every
+// ranged read taking 20 ms to its first byte, while the headers are being built in the background,
+// and asks 100 queries for one metric and two hours, one after the other.
 func BenchmarkFirstQueriesOfSmallBlocks(b *testing.B) {
 	layout := dataset.ManyBlocks500(1)
 	dir := benchBucket(b, layout)
@@ -28,7 +29,8 @@ func BenchmarkFirstQueriesOfSmallBlocks(b *testing.B) {
 			b.Fatalf("%d index reads before the first query", counts["index"])
 		}
 		g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-			<-time.After(20 * time.Millisecond) // what is measured is how many such waits follow one another
+			// what is measured is how many such waits follow one another
+			<-time.After(20 * time.Millisecond)
 			return body, nil
 		})
 		var srcs []indexheader.Source

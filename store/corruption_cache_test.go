@@ -13,16 +13,27 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// TestEveryKindOfCachedValue changes values that memcached sends: pages of indexes and chunk files, and expanded postings, one byte of them, in
-// their envelopes and in what is in those, cut, longer, and one in the place of another. Each is a miss that is counted, and the answers are
-// right, of a process that has nothing in memory and of the one after it.
+// TestEveryKindOfCachedValue changes values that memcached sends: pages of indexes and chunk files,
+// and expanded postings, one byte of them, in their envelopes and in what is in those, cut, longer,
+// and one in the place of another. Each is a miss that is counted, and the answers are right, of a
+// process that has nothing in memory and of the one after it.
 func TestEveryKindOfCachedValue(t *testing.T) {
 	dir, _ := smallBlocks(t)
 	want := startGateway(t, dir, gatewayOptions{}).ask(t)
 	server := memcachedtest.StartLiar(t)
 	start := func(t *testing.T) (*gateway, *memcached.Client) {
 		client := newMemcached(t, server.Addr, 30*time.Second)
-		g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, setBytes: -1, remote: client})
+		g := startGateway(
+			t,
+			dir,
+			gatewayOptions{
+				indexBytes:    -1,
+				chunkBytes:    -1,
+				postingsBytes: -1,
+				setBytes:      -1,
+				remote:        client,
+			},
+		)
 		return g, client
 	}
 	g, client := start(t)
@@ -91,5 +102,8 @@ func TestEveryKindOfCachedValue(t *testing.T) {
 	f("cut to nothing", only(func([]byte) []byte { return nil }))
 	f("longer", only(func(b []byte) []byte { return append(b, 0) }))
 	f("zeros", only(func(b []byte) []byte { return make([]byte, len(b)) }))
-	f("the value of another key", only(func([]byte) []byte { return stored[keys[(slices.Index(keys, some)+1)%len(keys)]] }))
+	f(
+		"the value of another key",
+		only(func([]byte) []byte { return stored[keys[(slices.Index(keys, some)+1)%len(keys)]] }),
+	)
 }

@@ -50,8 +50,9 @@ func editMeta(t testing.TB, dir string, m *dataset.Meta, edit func(meta map[stri
 	}
 }
 
-// TestFilesOfAnotherLength cuts the files of a block, and makes them longer, with the lengths in meta.json and without. An answer is the right one, or
-// an error that names the object and the offset; when the file is as it was, the answers are right.
+// TestFilesOfAnotherLength cuts the files of a block, and makes them longer, with the lengths in
+// meta.json and without. An answer is the right one, or an error that names the object and the
+// offset; when the file is as it was, the answers are right.
 func TestFilesOfAnotherLength(t *testing.T) {
 	whole, metas := smallBlocks(t)
 	want := startGateway(t, whole, gatewayOptions{}).ask(t)
@@ -70,7 +71,8 @@ func TestFilesOfAnotherLength(t *testing.T) {
 				"twice": func(b []byte) []byte { return append(b, b...) },
 				"zeros": func(b []byte) []byte { return make([]byte, len(b)) },
 			} {
-				if os.Getenv("LARDER_FULL") == "" && name != "empty" && name != "cut in half" && name != "twice" {
+				if os.Getenv("LARDER_FULL") == "" && name != "empty" && name != "cut in half" &&
+					name != "twice" {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s %s, lengths %v", file, name, lengths), func(t *testing.T) {
@@ -113,14 +115,15 @@ func TestAnIndexInThePlaceOfAnother(t *testing.T) {
 	want := startGateway(t, whole, gatewayOptions{}).ask(t)
 	g := startGateway(t, dir, smallGateway())
 	for _, question := range []string{"series", "some"} {
-		if got := g.ask(t)[question]; got == want[question] || !strings.HasPrefix(got, fails) || !strings.Contains(got, bad+"/chunks/000001") {
+		if got := g.ask(t)[question]; got == want[question] || !strings.HasPrefix(got, fails) ||
+			!strings.Contains(got, bad+"/chunks/000001") {
 			t.Errorf("%s: got %.300s", question, got)
 		}
 	}
 }
 
-// TestAbsurdMetas serves blocks whose meta.json has figures that no block has. Whatever it says, an answer is right or an error, and the figures reserve
-// no memory.
+// TestAbsurdMetas serves blocks whose meta.json has figures that no block has. Whatever it says, an
+// answer is right or an error, and the figures reserve no memory.
 func TestAbsurdMetas(t *testing.T) {
 	whole, metas := smallBlocks(t)
 	want := startGateway(t, whole, gatewayOptions{}).ask(t)
@@ -219,9 +222,10 @@ func TestAbsurdMetas(t *testing.T) {
 	}
 }
 
-// TestEveryByteOfAMeta changes one byte of a meta.json. Much of it can be changed so that another possible block is described, which nobody can notice:
-// but the blocks beside it are answered as before, and what a block is refused for is counted. Changed in one read, what cannot be a block is
-// read again, and costs nothing.
+// TestEveryByteOfAMeta changes one byte of a meta.json. Much of it can be changed so that another
+// possible block is described, which nobody can notice: but the blocks beside it are answered as
+// before, and what a block is refused for is counted. Changed in one read, what cannot be a block
+// is read again, and costs nothing.
 func TestEveryByteOfAMeta(t *testing.T) {
 	dir, metas := smallBlocks(t)
 	name := metas[0].ULID.String() + "/meta.json"
@@ -233,7 +237,9 @@ func TestEveryByteOfAMeta(t *testing.T) {
 	beside := func(t *testing.T, g *gateway) []string {
 		req := &storepb.SeriesRequest{
 			MaxTime: 1 << 50, MaxResolutionWindow: 300_000, Hints: onlyBlock(t, metas[1].ULID), Aggregates: []storepb.Aggr{storepb.Aggr_SUM},
-			Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+			Matchers: []*storepb.LabelMatcher{
+				{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
+			},
 		}
 		a, err := g.query(ctx, req)
 		if err != nil {

@@ -24,8 +24,8 @@ import (
 	"larder/store/storepb"
 )
 
-// The tests of this file change every byte of small blocks, one at a time. The short form takes a sample of the positions, drawn from a seed:
-// all of them with LARDER_FULL=1, some minutes.
+// The tests of this file change every byte of small blocks, one at a time. The short form takes a
+// sample of the positions, drawn from a seed: all of them with LARDER_FULL=1, some minutes.
 
 // positions returns which of n byte positions are tried.
 func positions(rnd *rand.Rand, n, sample int) []int {
@@ -67,7 +67,9 @@ func (b *lyingBucket) heal() int {
 	return b.reads
 }
 
-func (b *lyingBucket) send(name string, off int64, body io.ReadCloser, err error) (io.ReadCloser, error) {
+func (b *lyingBucket) send(
+	name string, off int64, body io.ReadCloser, err error,
+) (io.ReadCloser, error) {
 	if err != nil {
 		return body, err
 	}
@@ -99,25 +101,43 @@ func (b *lyingBucket) Get(ctx context.Context, name string) (io.ReadCloser, erro
 	return b.send(name, 0, body, err)
 }
 
-func (b *lyingBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *lyingBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	body, err := b.Bucket.GetRange(ctx, name, off, length)
 	return b.send(name, off, body, err)
 }
 
-// smallBlocks writes a raw block with floats and native histograms, and a downsampled one of another label set.
+// smallBlocks writes a raw block with floats and native histograms, and a downsampled one of
+// another label set.
 func smallBlocks(t testing.TB) (dir string, metas []*dataset.Meta) {
 	t.Helper()
 	dir = t.TempDir()
-	series := dataset.Service{Name: "checkout", Namespace: "shop", Pods: 1, Handlers: 1, Native: true}.Series(3)
+	series := dataset.Service{
+		Name:      "checkout",
+		Namespace: "shop",
+		Pods:      1,
+		Handlers:  1,
+		Native:    true,
+	}.Series(
+		3,
+	)
 	raw := dataset.Block{
 		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000, Labels: labels.FromStrings("cluster", "raw"), Series: series,
 		Interval: 240_000, SamplesPerChunk: 6,
 	}
 	raw.ID[0], raw.ID[15] = 1, 1
 	down := raw
-	down.Labels, down.Resolution, down.Interval, down.Level = labels.FromStrings("cluster", "down"), 300_000, 60_000, 3
+	down.Labels, down.Resolution, down.Interval, down.Level = labels.FromStrings(
+		"cluster", "down",
+	), 300_000, 60_000, 3
 	down.ID[15] = 2
-	metas, err := dataset.Layout{Name: "small", Blocks: []dataset.Block{raw, down}}.Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.Layout{
+		Name:   "small",
+		Blocks: []dataset.Block{raw, down},
+	}.Write(
+		context.Background(), dir, dataset.WriteOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +146,12 @@ func smallBlocks(t testing.TB) (dir string, metas []*dataset.Meta) {
 
 // smallGateway has caches that cost little to make.
 func smallGateway() gatewayOptions {
-	return gatewayOptions{indexBytes: 4 << 20, chunkBytes: 4 << 20, postingsBytes: 1 << 20, setBytes: 1 << 20}
+	return gatewayOptions{
+		indexBytes:    4 << 20,
+		chunkBytes:    4 << 20,
+		postingsBytes: 1 << 20,
+		setBytes:      1 << 20,
+	}
 }
 
 // everything is what a gateway says of all its blocks: each answer as bytes, by its question.
@@ -185,7 +210,8 @@ func (g *gateway) ask(t testing.TB) everything {
 
 var offsetInError = regexp.MustCompile(`(offset|byte) \d+`)
 
-// compare fails where an answer is neither the right one nor, with a bad object, an error that names it. It returns how many are errors.
+// compare fails where an answer is neither the right one nor, with a bad object, an error that
+// names it. It returns how many are errors.
 func (e everything) compare(t testing.TB, want everything, bad string) (errors int) {
 	t.Helper()
 	for question, w := range want {
@@ -209,7 +235,9 @@ func (e everything) compare(t testing.TB, want everything, bad string) (errors i
 }
 
 // blockFiles returns the files that a block's queries read, as object names, and their sizes.
-func blockFiles(t testing.TB, dir string, metas []*dataset.Meta) (names []string, sizes map[string]int) {
+func blockFiles(
+	t testing.TB, dir string, metas []*dataset.Meta,
+) (names []string, sizes map[string]int) {
 	t.Helper()
 	sizes = map[string]int{}
 	for _, m := range metas {
@@ -225,9 +253,10 @@ func blockFiles(t testing.TB, dir string, metas []*dataset.Meta) (names []string
 	return names, sizes
 }
 
-// TestEveryByteOfABlock changes one byte of an index or a chunk file, in the bucket: each answer is the right one, because the byte is not
-// used, or an error that names the object and the offset. When the object is as it was, so are the answers, at once and in the process that
-// comes after: nothing wrong was kept.
+// TestEveryByteOfABlock changes one byte of an index or a chunk file, in the bucket: each answer is
+// the right one, because the byte is not used, or an error that names the object and the offset.
+// When the object is as it was, so are the answers, at once and in the process that comes after:
+// nothing wrong was kept.
 func TestEveryByteOfABlock(t *testing.T) {
 	dir, metas := smallBlocks(t)
 	want := startGateway(t, dir, gatewayOptions{}).ask(t)
@@ -283,8 +312,9 @@ func (g *gateway) corruptions(t testing.TB) (mended, failed float64) {
 	return mended, failed
 }
 
-// TestEveryByteIsReadAgain changes one byte of an index or a chunk file in the first read of it alone: before the header of the block is built
-// and after. The answers are right; what was wrong was read once more, and counted.
+// TestEveryByteIsReadAgain changes one byte of an index or a chunk file in the first read of it
+// alone: before the header of the block is built and after. The answers are right; what was wrong
+// was read once more, and counted.
 func TestEveryByteIsReadAgain(t *testing.T) {
 	dir, metas := smallBlocks(t)
 	want := startGateway(t, dir, gatewayOptions{}).ask(t)
@@ -316,7 +346,8 @@ func TestEveryByteIsReadAgain(t *testing.T) {
 						if failed != 0 || mended > 1 {
 							t.Errorf("%v were mended and %v not", mended, failed)
 						}
-						if most := 1 + int(mended); header && reads > most || !header && reads > most+1 {
+						if most := 1 + int(mended); header && reads > most ||
+							!header && reads > most+1 {
 							t.Errorf("the byte was read %d times, %v were mended", reads, mended)
 						}
 						used += int(mended)

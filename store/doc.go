@@ -9,8 +9,8 @@
 // # Where a Series request goes
 //
 //   - series.go checks the request, enters it, and runs attempts until one has answered.
-//   - request.go holds its identity, accounts and stage times. answer repeats an attempt that has to
-//     wait for bytes.
+//   - request.go holds its identity, accounts and stage times. answer repeats an attempt that has
+//     to wait for bytes.
 //   - attempt.go holds what one attempt knows from those before it: a state, and the transitions.
 //   - plan.go chooses the blocks and finds their postings.
 //   - estimate.go says how many bytes to reserve before the first frame.

@@ -16,8 +16,9 @@ import (
 // encodingAggr is the encoding of downsampled chunks: up to five chunks in one.
 const encodingAggr = 0xff
 
-// encoder turns the chunk records of a window into what the client gets: verified, re-encoded where the StoreAPI has no name for the
-// encoding, in the contract's order and without repeats. It reuses its buffers from series to series.
+// encoder turns the chunk records of a window into what the client gets: verified, re-encoded where
+// the StoreAPI has no name for the encoding, in the contract's order and without repeats. It reuses
+// its buffers from series to series.
 type encoder struct {
 	sources []*source
 	aggrs   [storepb.Aggr_COUNTER + 1]bool
@@ -43,7 +44,9 @@ func newEncoder(sources []*source, aggrs []storepb.Aggr, onError func(error)) *e
 }
 
 // series returns the chunks of a series of w, valid until the next call.
-func (e *encoder) series(ctx context.Context, w *window, s *windowSeries, chunks []windowChunk) ([]storepb.WireChunk, error) {
+func (e *encoder) series(
+	ctx context.Context, w *window, s *windowSeries, chunks []windowChunk,
+) ([]storepb.WireChunk, error) {
 	e.chunks, e.parts, e.ends, e.arena = e.chunks[:0], e.parts[:0], e.ends[:0], e.arena[:0]
 	for i := range chunks {
 		c := &chunks[i]
@@ -71,7 +74,8 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 	src := e.sources[source]
 	enc, data, err := tsdbfmt.ChunkRecord(rec)
 	if err != nil {
-		// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
+		// Bytes that do not verify may have been damaged on the way or in a cache: they get one
+		// more chance, straight from the bucket.
 		e.onError(e.recordError(src, ref, err))
 		if rec, err = src.chunks.Reread(ctx, ref, len(rec)); err != nil {
 			return receiveError(src, err)
@@ -104,7 +108,8 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 // aggregateNames are the aggregates in the order in which a downsampled chunk holds them.
 var aggregateNames = [...]string{"count", "sum", "min", "max", "counter"}
 
-// addPart appends a part, re-encoding what the StoreAPI has no name for. Its enum counts from 0 what the TSDB counts from 1.
+// addPart appends a part, re-encoding what the StoreAPI has no name for. Its enum counts from 0
+// what the TSDB counts from 1.
 func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, data []byte) error {
 	wireEnc, reencode, err := tsdbfmt.WireEncoding(enc)
 	if err != nil {
@@ -119,7 +124,10 @@ func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, 
 		}
 		data = e.arena[from:len(e.arena):len(e.arena)]
 	}
-	e.parts = append(e.parts, storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: wireEnc - 1, Aggr: byte(aggr)})
+	e.parts = append(
+		e.parts,
+		storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: wireEnc - 1, Aggr: byte(aggr)},
+	)
 	return nil
 }
 

@@ -37,7 +37,12 @@ func aggrChunk(source int, minT, maxT int64, parts ...string) testChunk {
 	for i, p := range parts {
 		sub[i] = tsdbfmt.SubChunk{Enc: 1, Data: []byte(p), Present: p != ""}
 	}
-	return testChunk{source, minT, maxT, tsdbfmt.AppendChunkRecord(nil, encodingAggr, tsdbfmt.AppendAggrChunk(nil, sub))}
+	return testChunk{
+		source,
+		minT,
+		maxT,
+		tsdbfmt.AppendChunkRecord(nil, encodingAggr, tsdbfmt.AppendAggrChunk(nil, sub)),
+	}
 }
 
 // testSources returns sources of the given resolutions whose records are all at hand.
@@ -50,13 +55,22 @@ func testSources(resolutions ...int64) []*source {
 	return out
 }
 
-// encodeChunks puts the chunks of one series, of which the first came from the first of the series joined, through an encoder.
+// encodeChunks puts the chunks of one series, of which the first came from the first of the series
+// joined, through an encoder.
 func encodeChunks(e *encoder, firstPiece int, chunks []testChunk) ([]storepb.WireChunk, error) {
 	w := &window{}
 	w.reset(len(e.sources))
 	for _, c := range chunks {
 		b := &w.batches[c.source]
-		w.chunks = append(w.chunks, windowChunk{source: int32(c.source), index: int32(len(b.Ref)), minTime: c.minT, maxTime: c.maxT})
+		w.chunks = append(
+			w.chunks,
+			windowChunk{
+				source:  int32(c.source),
+				index:   int32(len(b.Ref)),
+				minTime: c.minT,
+				maxTime: c.maxT,
+			},
+		)
 		b.Ref, b.Record = append(b.Ref, uint64(len(b.Ref))), append(b.Record, c.record)
 	}
 	s := &windowSeries{chunkEnd: len(chunks), firstPiece: firstPiece, sorted: ascending(w.chunks)}
@@ -80,7 +94,13 @@ func chunkTexts(chunks []storepb.WireChunk) []string {
 }
 
 func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
-	all := []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_MIN, storepb.Aggr_MAX, storepb.Aggr_COUNTER}
+	all := []storepb.Aggr{
+		storepb.Aggr_COUNT,
+		storepb.Aggr_SUM,
+		storepb.Aggr_MIN,
+		storepb.Aggr_MAX,
+		storepb.Aggr_COUNTER,
+	}
 	for _, tc := range []struct {
 		name        string
 		resolutions []int64
@@ -128,7 +148,9 @@ func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
 		{"no chunks", []int64{0}, nil, 0, nil, []string{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			e := newEncoder(testSources(tc.resolutions...), tc.aggrs, func(err error) { t.Error(err) })
+			e := newEncoder(
+				testSources(tc.resolutions...), tc.aggrs, func(err error) { t.Error(err) },
+			)
 			for range 2 { // buffers are used again
 				got, err := encodeChunks(e, tc.first, tc.chunks)
 				if err != nil {
@@ -142,11 +164,14 @@ func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
 	}
 }
 
-// TestEncoderAgainstThePlainRule compares answers for random chunks with the rule written out: sort, then drop what an equal chunk
-// precedes.
+// TestEncoderAgainstThePlainRule compares answers for random chunks with the rule written out:
+// sort, then drop what an equal chunk precedes.
 func TestEncoderAgainstThePlainRule(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 9))
-	e := newEncoder(testSources(0, 0, 300_000, 300_000), []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER}, func(err error) { t.Error(err) })
+	e := newEncoder(
+		testSources(0, 0, 300_000, 300_000),
+		[]storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER}, func(err error) { t.Error(err) },
+	)
 	repeats := 0
 	for range 5000 {
 		var chunks []testChunk
@@ -177,7 +202,9 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 					t.Fatal(err)
 				}
 				p.parts[1], p.parts[2] = subs[tsdbfmt.AggrCount].Data, subs[tsdbfmt.AggrCounter].Data
-				p.text = fmt.Sprintf("[%d, %d] COUNT=%s COUNTER=%s", c.minT, c.maxT, p.parts[1], p.parts[2])
+				p.text = fmt.Sprintf(
+					"[%d, %d] COUNT=%s COUNTER=%s", c.minT, c.maxT, p.parts[1], p.parts[2],
+				)
 			} else {
 				p.parts[0] = data
 				p.text = fmt.Sprintf("[%d, %d] RAW=%s", c.minT, c.maxT, data)
@@ -187,7 +214,8 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 		slices.SortStableFunc(sorted, func(a, b plain) int {
 			c := cmp.Or(cmp.Compare(a.minT, b.minT), cmp.Compare(a.maxT, b.maxT))
 			for i := range a.parts {
-				c = cmp.Or(c, bytes.Compare(b.parts[i], a.parts[i])) // a part sorts before none, and descending
+				// a part sorts before none, and descending
+				c = cmp.Or(c, bytes.Compare(b.parts[i], a.parts[i]))
 			}
 			return c
 		})
@@ -220,7 +248,15 @@ func TestEncoderAllocatesNothing(t *testing.T) {
 	w.reset(2)
 	for i, c := range []testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 10, 19, "b"), rawChunk(1, 0, 9, "a"), rawChunk(1, 10, 19, "c")} {
 		b := &w.batches[c.source]
-		w.chunks = append(w.chunks, windowChunk{source: int32(c.source), index: int32(i % 2), minTime: c.minT, maxTime: c.maxT})
+		w.chunks = append(
+			w.chunks,
+			windowChunk{
+				source:  int32(c.source),
+				index:   int32(i % 2),
+				minTime: c.minT,
+				maxTime: c.maxT,
+			},
+		)
 		b.Ref, b.Record = append(b.Ref, uint64(i)), append(b.Record, c.record)
 	}
 	s := &windowSeries{chunkEnd: 4, firstPiece: 2}
@@ -237,17 +273,25 @@ func TestEncoderAllocatesNothing(t *testing.T) {
 
 func TestEncoderErrors(t *testing.T) {
 	var noted error
-	e := newEncoder(testSources(300_000), []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER}, func(err error) { noted = err })
+	e := newEncoder(
+		testSources(300_000), []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER},
+		func(err error) { noted = err },
+	)
 	_, err := encodeChunks(e, 1, []testChunk{aggrChunk(0, 0, 9, "n")})
-	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("aggregate counter does not exist")) {
+	if err == nil ||
+		!bytes.Contains([]byte(err.Error()), []byte("aggregate counter does not exist")) {
 		t.Errorf("absent aggregate: %v", err)
 	}
-	_, err = encodeChunks(e, 1, []testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, 77, []byte("x"))}})
+	_, err = encodeChunks(
+		e, 1, []testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, 77, []byte("x"))}},
+	)
 	var unknown *tsdbfmt.UnknownEncodingError
 	if !errors.As(err, &unknown) || unknown.Enc != 77 || !errors.As(noted, &unknown) {
 		t.Errorf("unknown encoding: %v, noted %v", err, noted)
 	}
-	_, err = encodeChunks(e, 1, []testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, encodingAggr, []byte{9, 1})}})
+	_, err = encodeChunks(
+		e, 1, []testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, encodingAggr, []byte{9, 1})}},
+	)
 	if !errors.Is(err, tsdbfmt.ErrCorrupt) {
 		t.Errorf("damaged aggregates under a right checksum: %v", err)
 	}

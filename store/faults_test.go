@@ -66,8 +66,9 @@ func damage(t *testing.T, path string, change func(b []byte) []byte) {
 	}
 }
 
-// TestADamagedBlockHarmsNoOther damages one of two blocks in every way that its files allow. Queries for it end with an error that names the
-// block and what is wrong; queries for the other are answered as before.
+// TestADamagedBlockHarmsNoOther damages one of two blocks in every way that its files allow.
+// Queries for it end with an error that names the block and what is wrong; queries for the other
+// are answered as before.
 func TestADamagedBlockHarmsNoOther(t *testing.T) {
 	flip := func(at func(n int) int) func([]byte) []byte {
 		return func(b []byte) []byte {
@@ -140,10 +141,13 @@ func (f *flipping) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestBytesDamagedOnTheWayAreReadAgain flips a bit in every first read of index and chunks. The answer must be the right one all the same.
+// TestBytesDamagedOnTheWayAreReadAgain flips a bit in every first read of index and chunks. The
+// answer must be the right one all the same.
 func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 	dir, metas := twoBlocks(t)
-	want, err := startGateway(t, dir, gatewayOptions{}).query(context.Background(), only(t, metas[0]))
+	want, err := startGateway(
+		t, dir, gatewayOptions{},
+	).query(context.Background(), only(t, metas[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,16 +162,19 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := map[string]bool{}
-	g.bucket.setOnRead(func(name string, off, length int64, body io.ReadCloser) (io.ReadCloser, error) {
-		g.bucket.mu.Lock()
-		defer g.bucket.mu.Unlock()
-		if seen[name] || !strings.Contains(name, "/chunks/") && !strings.HasSuffix(name, "/index") {
-			return body, nil
-		}
-		seen[name] = true
-		flipped.Add(1)
-		return &flipping{body, length / 2}, nil
-	})
+	g.bucket.setOnRead(
+		func(name string, off, length int64, body io.ReadCloser) (io.ReadCloser, error) {
+			g.bucket.mu.Lock()
+			defer g.bucket.mu.Unlock()
+			if seen[name] ||
+				!strings.Contains(name, "/chunks/") && !strings.HasSuffix(name, "/index") {
+				return body, nil
+			}
+			seen[name] = true
+			flipped.Add(1)
+			return &flipping{body, length / 2}, nil
+		},
+	)
 	got, err := g.query(context.Background(), only(t, metas[0]))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +186,9 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 		t.Errorf("answer after damage (-want +got):\n%s", diff)
 	}
 	// The client has not noticed: the log is where it can be seen, and must say of what.
-	if want := `bad chunk record" err="receive series from ` + metas[0].ULID.String() + ": chunk file 1: chunk record at offset "; !strings.Contains(log.String(), want) {
+	if want := `bad chunk record" err="receive series from ` + metas[0].ULID.String() + ": chunk file 1: chunk record at offset "; !strings.Contains(
+		log.String(), want,
+	) {
 		t.Errorf("log lacks %q:\n%s", want, log.String())
 	}
 }
@@ -202,7 +211,8 @@ func TestAFailureIsNotRemembered(t *testing.T) {
 	}
 }
 
-// TestAReplacedBlockIsPlannedAnew removes a block as the compactor does after it has uploaded its replacement, without a sync in between.
+// TestAReplacedBlockIsPlannedAnew removes a block as the compactor does after it has uploaded its
+// replacement, without a sync in between.
 func TestAReplacedBlockIsPlannedAnew(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
@@ -235,7 +245,10 @@ func TestBadRequests(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
 	regex := wholeMetric(0)
-	regex.Matchers = append(regex.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "("})
+	regex.Matchers = append(
+		regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "("},
+	)
 	hints := wholeMetric(0)
 	hints.Hints = onlyBlock(t, [16]byte{})
 	hints.Hints.TypeUrl = "type.googleapis.com/hintspb.LabelNamesRequestHints"
@@ -251,13 +264,19 @@ func TestBadRequests(t *testing.T) {
 	}
 	many, repeats, nested := wholeMetric(0), wholeMetric(0), wholeMetric(0)
 	many.Matchers = slices.Repeat([]*storepb.LabelMatcher{re("a.*")}, 10_001)
-	repeats.Matchers = append(repeats.Matchers, re(strings.Repeat("((((a|b)c){10}){10}){10}x*", 50)))
-	nested.Matchers = append(nested.Matchers, re(strings.Repeat("(", 5000)+strings.Repeat(")", 5000)))
+	repeats.Matchers = append(
+		repeats.Matchers, re(strings.Repeat("((((a|b)c){10}){10}){10}x*", 50)),
+	)
+	nested.Matchers = append(
+		nested.Matchers, re(strings.Repeat("(", 5000)+strings.Repeat(")", 5000)),
+	)
 	garbage := wholeMetric(0)
 	garbage.Hints = onlyBlock(t, [16]byte{})
 	garbage.Hints.Value = []byte("\xff\xff\xff")
 	hintRegex := wholeMetric(0)
-	h, err := anypb.New(&storepb.SeriesRequestHints{BlockMatchers: []*storepb.LabelMatcher{re("[")}})
+	h, err := anypb.New(
+		&storepb.SeriesRequestHints{BlockMatchers: []*storepb.LabelMatcher{re("[")}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestIndexFormats serves blocks with indexes of format versions 1, 2 and 3 and compares their samples with what Prometheus reads.
+// TestIndexFormats serves blocks with indexes of format versions 1, 2 and 3 and compares their
+// samples with what Prometheus reads.
 func TestIndexFormats(t *testing.T) {
 	dir := t.TempDir()
 	external := labels.FromStrings("cluster", "c")
@@ -73,7 +74,8 @@ func TestIndexFormats(t *testing.T) {
 	}
 }
 
-// TestLabelCallsAgreeWithSeries compares LabelNames and LabelValues, with and without matchers, with the labels of the series themselves.
+// TestLabelCallsAgreeWithSeries compares LabelNames and LabelValues, with and without matchers,
+// with the labels of the series themselves.
 func TestLabelCallsAgreeWithSeries(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := dataset.Demo(3, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {

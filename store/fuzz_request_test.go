@@ -58,8 +58,9 @@ func (c *collector) SendMsg(m any) error {
 	return nil
 }
 
-// FuzzRequest sends whatever bytes as a request of the three calls. It is answered or refused as the client's mistake, in bounded time and memory,
-// and where a Series request is answered in full, with the series that its matchers match.
+// FuzzRequest sends whatever bytes as a request of the three calls. It is answered or refused as
+// the client's mistake, in bounded time and memory, and where a Series request is answered in full,
+// with the series that its matchers match.
 func FuzzRequest(f *testing.F) {
 	l := dataset.WholeMetric("fuzz", 5, 60, 600_000)
 	l.Blocks[0].Labels = labels.FromStrings("cluster", "c")
@@ -92,22 +93,68 @@ func FuzzRequest(f *testing.F) {
 		return a
 	}
 	matchers := []*storepb.LabelMatcher{
-		{Name: "__name__", Value: dataset.WholeMetricName}, {Type: storepb.LabelMatcher_RE, Name: "code", Value: "2..|500"},
-		{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: ".*a.*"}, {Type: storepb.LabelMatcher_NEQ, Name: "method", Value: "GET"},
+		{
+			Name:  "__name__",
+			Value: dataset.WholeMetricName,
+		}, {Type: storepb.LabelMatcher_RE, Name: "code", Value: "2..|500"},
+		{
+			Type:  storepb.LabelMatcher_NRE,
+			Name:  "pod",
+			Value: ".*a.*",
+		}, {Type: storepb.LabelMatcher_NEQ, Name: "method", Value: "GET"},
 	}
 	seed(0, wholeMetric(4))
 	seed(0, &storepb.SeriesRequest{MaxTime: math.MaxInt64, Matchers: matchers})
 	seed(0, &storepb.SeriesRequest{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: matchers[1:], Limit: 3, SkipChunks: true, WithoutReplicaLabels: []string{"cluster", "pod"},
-		ShardInfo: &storepb.ShardInfo{ShardIndex: 1, TotalShards: 2, By: true, Labels: []string{"pod"}},
-		Hints:     hints(&storepb.SeriesRequestHints{EnableQueryStats: true, BlockMatchers: matchers[1:2]}),
+		ShardInfo: &storepb.ShardInfo{
+			ShardIndex:  1,
+			TotalShards: 2,
+			By:          true,
+			Labels:      []string{"pod"},
+		},
+		Hints: hints(
+			&storepb.SeriesRequestHints{EnableQueryStats: true, BlockMatchers: matchers[1:2]},
+		),
 	})
-	seed(0, &storepb.SeriesRequest{MaxTime: math.MaxInt64, Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(a{1000}){1000}"}}})
+	seed(
+		0,
+		&storepb.SeriesRequest{
+			MaxTime: math.MaxInt64,
+			Matchers: []*storepb.LabelMatcher{
+				{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(a{1000}){1000}"},
+			},
+		},
+	)
 	for _, expensive := range []string{strings.Repeat(`\pL`, 15_000), "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 3000), strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000)} {
-		seed(0, &storepb.SeriesRequest{MaxTime: math.MaxInt64, Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expensive}}})
+		seed(
+			0,
+			&storepb.SeriesRequest{
+				MaxTime: math.MaxInt64,
+				Matchers: []*storepb.LabelMatcher{
+					{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expensive},
+				},
+			},
+		)
 	}
-	seed(1, &storepb.LabelNamesRequest{End: math.MaxInt64, Matchers: matchers, Limit: 2, Hints: hints(&storepb.LabelNamesRequestHints{BlockMatchers: matchers})})
-	seed(2, &storepb.LabelValuesRequest{End: math.MaxInt64, Label: "pod", Matchers: matchers, Hints: hints(&storepb.LabelValuesRequestHints{})})
+	seed(
+		1,
+		&storepb.LabelNamesRequest{
+			End:      math.MaxInt64,
+			Matchers: matchers,
+			Limit:    2,
+			Hints:    hints(&storepb.LabelNamesRequestHints{BlockMatchers: matchers}),
+		},
+	)
+	seed(
+		2,
+		&storepb.LabelValuesRequest{
+			End:      math.MaxInt64,
+			Label:    "pod",
+			Matchers: matchers,
+			Hints:    hints(&storepb.LabelValuesRequestHints{}),
+		},
+	)
 	f.Add(byte(0), []byte("\x1a\xff\xff\xff\xff\x0f"))
 
 	f.Fuzz(func(t *testing.T, method byte, wire []byte) {
@@ -145,8 +192,11 @@ func FuzzRequest(f *testing.F) {
 		default:
 			t.Fatalf("%v: code %s: %v", req, status.Code(err), err)
 		}
-		if err != nil || method%3 != 0 || series.ShardInfo != nil || series.Limit > 0 || series.Hints != nil || len(series.WithoutReplicaLabels) > 0 ||
-			series.MinTime > 0 || series.MaxTime < 1<<50 {
+		if err != nil || method%3 != 0 || series.ShardInfo != nil || series.Limit > 0 ||
+			series.Hints != nil ||
+			len(series.WithoutReplicaLabels) > 0 ||
+			series.MinTime > 0 ||
+			series.MaxTime < 1<<50 {
 			return
 		}
 		var want []labels.Labels
@@ -161,8 +211,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// matchesAll reports whether a series of the only block is in the answer to a request: all matchers match it, and one at least is not about an
-// external label.
+// matchesAll reports whether a series of the only block is in the answer to a request: all matchers
+// match it, and one at least is not about an external label.
 func matchesAll(t *testing.T, ms []*storepb.LabelMatcher, l labels.Labels) bool {
 	inner := false
 	for _, m := range ms {

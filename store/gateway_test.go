@@ -35,7 +35,8 @@ import (
 	"larder/store/storepb"
 )
 
-// countedBucket counts the ranged reads of a bucket by kind of object, and may change or refuse them.
+// countedBucket counts the ranged reads of a bucket by kind of object, and may change or refuse
+// them.
 type countedBucket struct {
 	objstore.Bucket
 
@@ -56,7 +57,9 @@ func objectKind(name string) string {
 	return "other"
 }
 
-func (b *countedBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *countedBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	b.mu.Lock()
 	b.counts[objectKind(name)]++
 	b.bytes[objectKind(name)] += length
@@ -78,7 +81,9 @@ func (b *countedBucket) take() (counts map[string]int, bytes map[string]int64) {
 	return counts, bytes
 }
 
-func (b *countedBucket) setOnRead(f func(string, int64, int64, io.ReadCloser) (io.ReadCloser, error)) {
+func (b *countedBucket) setOnRead(
+	f func(string, int64, int64, io.ReadCloser) (io.ReadCloser, error),
+) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.onRead = f
@@ -141,7 +146,11 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	g := &gateway{bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}}, reg: prometheus.NewRegistry(), dir: dir}
+	g := &gateway{
+		bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}},
+		reg:    prometheus.NewRegistry(),
+		dir:    dir,
+	}
 	opts.pages.PageSize = opts.pageSize
 	ho := indexheader.Options{
 		Dir: localfs.At(filepath.Join(dir, "headers")), Bucket: g.bucket, Registerer: g.reg,
@@ -164,9 +173,21 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	}
 	t.Cleanup(headers.Close)
 	g.headers = headers
-	index := indexcache.New(g.bucket, indexcache.Options{MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes, SeriesSetBytes: opts.setBytes, Remote: opts.remote, Pages: opts.pages})
+	index := indexcache.New(
+		g.bucket,
+		indexcache.Options{
+			MaxBytes:       opts.indexBytes,
+			PostingsBytes:  opts.postingsBytes,
+			SeriesSetBytes: opts.setBytes,
+			Remote:         opts.remote,
+			Pages:          opts.pages,
+		},
+	)
 	t.Cleanup(index.Close)
-	chunks := chunkcache.New(g.bucket, chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages})
+	chunks := chunkcache.New(
+		g.bucket,
+		chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages},
+	)
 	t.Cleanup(chunks.Close)
 	g.catalog, err = catalog.New(catalog.Options{
 		Bucket:       g.bucket,
@@ -188,7 +209,12 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		t.Fatal(err)
 	}
 	t.Cleanup(g.catalog.Close)
-	g.odd = irregular.Open(irregular.Options{Dir: localfs.At(mkdir(t, filepath.Join(dir, "irregular"))), Registerer: g.reg})
+	g.odd = irregular.Open(
+		irregular.Options{
+			Dir:        localfs.At(mkdir(t, filepath.Join(dir, "irregular"))),
+			Registerer: g.reg,
+		},
+	)
 	t.Cleanup(g.odd.Close)
 	o := store.Options{
 		Catalog: g.catalog,
@@ -221,9 +247,14 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		defer close(done)
 		_ = rpc.Serve(l)
 	}()
-	conn, err := grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+	conn, err := grpc.NewClient(
+		"passthrough:///bufconn",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) },
+		),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +267,8 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	return g
 }
 
-// answer is what a Series call returned, batches taken apart and series continued over frames joined.
+// answer is what a Series call returned, batches taken apart and series continued over frames
+// joined.
 type answer struct {
 	series []*storepb.Series
 	hints  *storepb.SeriesResponseHints
@@ -250,7 +282,8 @@ func (g *gateway) query(ctx context.Context, req *storepb.SeriesRequest) (*answe
 	}
 	a := &answer{}
 	add := func(s *storepb.Series) {
-		if n := len(a.series); n > 0 && seriesLabels(a.series[n-1]).String() == seriesLabels(s).String() {
+		if n := len(a.series); n > 0 &&
+			seriesLabels(a.series[n-1]).String() == seriesLabels(s).String() {
 			a.series[n-1].Chunks = append(a.series[n-1].Chunks, s.Chunks...)
 			return
 		}
@@ -285,7 +318,9 @@ func (g *gateway) query(ctx context.Context, req *storepb.SeriesRequest) (*answe
 func onlyBlock(t testing.TB, id ulid.ULID) *anypb.Any {
 	t.Helper()
 	h, err := anypb.New(&storepb.SeriesRequestHints{
-		BlockMatchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: "__block_id", Value: id.String()}},
+		BlockMatchers: []*storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_EQ, Name: "__block_id", Value: id.String()},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

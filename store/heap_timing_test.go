@@ -37,14 +37,21 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// BenchmarkSeriesHeap reports what one request over a whole metric adds to the live heap at most, caches warm, and how soon its first frame is
-// out.
+// BenchmarkSeriesHeap reports what one request over a whole metric adds to the live heap at most,
+// caches warm, and how soon its first frame is out.
 func BenchmarkSeriesHeap(b *testing.B) {
 	for _, layout := range []dataset.Layout{dataset.Bench50k(1), dataset.Bench500k(1)} {
 		b.Run(layout.Name, func(b *testing.B) {
-			g := startGateway(b, benchBucket(b, layout), gatewayOptions{indexBytes: 512 << 20, chunkBytes: 512 << 20})
+			g := startGateway(
+				b, benchBucket(b, layout),
+				gatewayOptions{indexBytes: 512 << 20, chunkBytes: 512 << 20},
+			)
 			run := func(every int) *heapSink {
-				s := &heapSink{sink: sink{ctx: context.Background()}, start: time.Now(), every: every}
+				s := &heapSink{
+					sink:  sink{ctx: context.Background()},
+					start: time.Now(),
+					every: every,
+				}
 				if err := g.server.Series(wholeMetric(64), s); err != nil {
 					b.Fatal(err)
 				}

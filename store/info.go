@@ -15,7 +15,8 @@ import (
 // componentType is what Queriers know a store gateway by.
 const componentType = "store"
 
-// Info implements storepb.InfoServer. Until the catalog is known it answers Unavailable, so that Queriers ask again.
+// Info implements storepb.InfoServer. Until the catalog is known it answers Unavailable, so that
+// Queriers ask again.
 func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoResponse, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -40,18 +41,24 @@ func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoRespo
 	return resp, nil
 }
 
-// appendTSDBInfos appends the stretches of time that a label set's blocks cover, joined where they meet. (Thanos shrinks a stretch
-// when a block lies inside another.)
+// appendTSDBInfos appends the stretches of time that a label set's blocks cover, joined where they
+// meet. (Thanos shrinks a stretch when a block lies inside another.)
 func appendTSDBInfos(dst []*storepb.TSDBInfo, set *catalog.Set) []*storepb.TSDBInfo {
 	var blocks []*catalog.Block
 	for _, of := range set.ByResolution {
 		blocks = append(blocks, of...)
 	}
-	slices.SortFunc(blocks, func(a, b *catalog.Block) int { return cmp.Compare(a.MinTime, b.MinTime) })
+	slices.SortFunc(
+		blocks, func(a, b *catalog.Block) int { return cmp.Compare(a.MinTime, b.MinTime) },
+	)
 	var cur *storepb.TSDBInfo
 	for _, b := range blocks {
 		if cur == nil || b.MinTime > cur.MaxTime {
-			cur = &storepb.TSDBInfo{Labels: labelSet(set.Labels), MinTime: b.MinTime, MaxTime: b.MaxTime}
+			cur = &storepb.TSDBInfo{
+				Labels:  labelSet(set.Labels),
+				MinTime: b.MinTime,
+				MaxTime: b.MaxTime,
+			}
 			dst = append(dst, cur)
 			continue
 		}

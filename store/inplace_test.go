@@ -25,7 +25,8 @@ import (
 	"larder/store/storepb"
 )
 
-// pods are series of so many pods, whose names begin with prefix: all of the metric that is asked for but the last few.
+// pods are series of so many pods, whose names begin with prefix: all of the metric that is asked
+// for but the last few.
 type pods struct {
 	prefix string
 	n, few int
@@ -38,7 +39,12 @@ func (p pods) Series() iter.Seq[dataset.Series] {
 			if i >= p.n-p.few {
 				name = strings.Repeat("z", len(name))
 			}
-			s := dataset.Series{Labels: labels.FromStrings("__name__", name, "pod", fmt.Sprintf("%s%07d", p.prefix, i)), Seed: uint64(i)}
+			s := dataset.Series{
+				Labels: labels.FromStrings(
+					"__name__", name, "pod", fmt.Sprintf("%s%07d", p.prefix, i),
+				),
+				Seed: uint64(i),
+			}
 			for _, c := range p.prefix {
 				s.Seed += uint64(c) << 32
 			}
@@ -53,9 +59,20 @@ func (p pods) Series() iter.Seq[dataset.Series] {
 func podsBlock(t *testing.T, p pods) (dir, id string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "bucket")
-	b := dataset.Block{MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2*3600_000, Interval: 600_000, Series: p, Labels: labels.FromStrings("cluster", "eu")}
+	b := dataset.Block{
+		MinTime:  dataset.Epoch,
+		MaxTime:  dataset.Epoch + 2*3600_000,
+		Interval: 600_000,
+		Series:   p,
+		Labels:   labels.FromStrings("cluster", "eu"),
+	}
 	b.ID[0], b.ID[15] = 1, 1
-	metas, err := dataset.Layout{Name: "pods", Blocks: []dataset.Block{b}}.Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.Layout{
+		Name:   "pods",
+		Blocks: []dataset.Block{b},
+	}.Write(
+		context.Background(), dir, dataset.WriteOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +89,8 @@ func takeAway(t *testing.T, dir, id string) {
 	}
 }
 
-// putInPlace gives the block of a bucket what the block of that name holds in another, and has the catalog find out.
+// putInPlace gives the block of a bucket what the block of that name holds in another, and has the
+// catalog find out.
 func putInPlace(t *testing.T, g *gateway, dir, from, id string) {
 	t.Helper()
 	takeAway(t, dir, id)
@@ -98,7 +116,10 @@ func allOfABlock(t *testing.T, g *gateway) (out []string, err error) {
 	}
 	out = seriesTexts(a)
 	for _, ms := range [][]*storepb.LabelMatcher{nil, wholeMetric(1).Matchers} {
-		v, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: "pod", Start: 0, End: 1 << 50, Matchers: ms})
+		v, err := g.client.LabelValues(
+			t.Context(),
+			&storepb.LabelValuesRequest{Label: "pod", Start: 0, End: 1 << 50, Matchers: ms},
+		)
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +135,9 @@ func seriesTexts(a *answer) (out []string) {
 	return out
 }
 
-// TestABlockReplacedUnderItsName: a block gets other content under its ULID. As soon as the catalog has seen its meta.json, answers come from
-// what it holds now, whatever was kept of what it held before: its header, on disk too, pages, postings and series sets, in memcached too.
+// TestABlockReplacedUnderItsName: a block gets other content under its ULID. As soon as the catalog
+// has seen its meta.json, answers come from what it holds now, whatever was kept of what it held
+// before: its header, on disk too, pages, postings and series sets, in memcached too.
 func TestABlockReplacedUnderItsName(t *testing.T) {
 	was := pods{"aaa", 50, 10}
 	for name, is := range map[string]pods{"same sizes": {"bbb", 50, 10}, "same sizes, other postings": {"aaa", 50, 30}, "other sizes": {"longer", 200, 10}} {
@@ -130,7 +152,11 @@ func TestABlockReplacedUnderItsName(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			opts := gatewayOptions{discovery: catalog.Recursive, dataDir: t.TempDir(), remote: bytecachetest.NewRemote()}
+			opts := gatewayOptions{
+				discovery: catalog.Recursive,
+				dataDir:   t.TempDir(),
+				remote:    bytecachetest.NewRemote(),
+			}
 			g := startGateway(t, dir, opts)
 			for range 4 { // all caches have it
 				if got, err := allOfABlock(t, g); err != nil || !slices.Equal(got, before) {
@@ -147,8 +173,12 @@ func TestABlockReplacedUnderItsName(t *testing.T) {
 			g.catalog.Close()
 			for what, opts := range map[string]gatewayOptions{"data directory": {dataDir: opts.dataDir}, "memcached": {remote: opts.remote}} {
 				opts.discovery = catalog.Recursive
-				if got, err := allOfABlock(t, startGateway(t, dir, opts)); err != nil || !slices.Equal(got, want) {
-					t.Errorf("a new process with the same %s: %v; got %.300q, want %.300q", what, err, got, want)
+				if got, err := allOfABlock(t, startGateway(t, dir, opts)); err != nil ||
+					!slices.Equal(got, want) {
+					t.Errorf(
+						"a new process with the same %s: %v; got %.300q, want %.300q", what, err,
+						got, want,
+					)
 				}
 			}
 		})
@@ -163,7 +193,9 @@ type listedOnce struct {
 	then   func()
 }
 
-func (b *listedOnce) Iter(ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption) error {
+func (b *listedOnce) Iter(
+	ctx context.Context, dir string, f func(string) error, opts ...objstore.IterOption,
+) error {
 	err := b.Bucket.Iter(ctx, dir, f, opts...)
 	if dir == b.folder {
 		b.once.Do(b.then)
@@ -171,52 +203,59 @@ func (b *listedOnce) Iter(ctx context.Context, dir string, f func(string) error,
 	return err
 }
 
-// TestABlockReplacedUnderARequest: a request that was being answered from what the block held before ends right, or with Aborted, whoever finds
-// out: a sync, or the request itself, which meets files that are gone and looks for what replaced the block.
+// TestABlockReplacedUnderARequest: a request that was being answered from what the block held
+// before ends right, or with Aborted, whoever finds out: a sync, or the request itself, which meets
+// files that are gone and looks for what replaced the block.
 func TestABlockReplacedUnderARequest(t *testing.T) {
 	for _, bySync := range []bool{true, false} {
-		t.Run(map[bool]string{true: "seen by a sync", false: "seen by the request"}[bySync], func(t *testing.T) {
-			dir, id := podsBlock(t, pods{"aaa", 4000, 0})
-			from, _ := podsBlock(t, pods{"longer", 200, 0})
-			before, err := allOfABlock(t, startGateway(t, dir, gatewayOptions{}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			g := startGateway(t, dir, gatewayOptions{
-				discovery: catalog.Recursive, refreshEvery: time.Millisecond, chunkBytes: -1, pageSize: 1 << 10,
-				wrap: func(b objstore.Bucket) objstore.Bucket {
-					return &listedOnce{Bucket: b, folder: id + "/", then: func() {
-						if !bySync {
-							_ = os.CopyFS(filepath.Join(dir, id), os.DirFS(filepath.Join(from, id)))
-						}
-					}}
-				},
-			})
-			stream, err := g.client.Series(t.Context(), wholeMetric(1))
-			if err != nil {
-				t.Fatal(err)
-			}
-			a := &answer{}
-			for err == nil {
-				var resp *storepb.SeriesResponse
-				if resp, err = stream.Recv(); err == nil && resp.GetSeries() != nil {
-					a.series = append(a.series, resp.GetSeries())
+		t.Run(
+			map[bool]string{true: "seen by a sync", false: "seen by the request"}[bySync],
+			func(t *testing.T) {
+				dir, id := podsBlock(t, pods{"aaa", 4000, 0})
+				from, _ := podsBlock(t, pods{"longer", 200, 0})
+				before, err := allOfABlock(t, startGateway(t, dir, gatewayOptions{}))
+				if err != nil {
+					t.Fatal(err)
 				}
-				switch {
-				case len(a.series) != 1:
-				case bySync:
-					putInPlace(t, g, dir, from, id)
-				default:
-					takeAway(t, dir, id)
+				g := startGateway(t, dir, gatewayOptions{
+					discovery: catalog.Recursive, refreshEvery: time.Millisecond, chunkBytes: -1, pageSize: 1 << 10,
+					wrap: func(b objstore.Bucket) objstore.Bucket {
+						return &listedOnce{Bucket: b, folder: id + "/", then: func() {
+							if !bySync {
+								_ = os.CopyFS(
+									filepath.Join(dir, id), os.DirFS(filepath.Join(from, id)),
+								)
+							}
+						}}
+					},
+				})
+				stream, err := g.client.Series(t.Context(), wholeMetric(1))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			got := seriesTexts(a)
-			if !slices.Equal(got, before[:min(len(got), 4000)]) {
-				t.Error("not the beginning of the right answer")
-			}
-			if ended := errors.Is(err, io.EOF); ended && len(got) != 4000 || !ended && status.Code(err) != codes.Aborted {
-				t.Errorf("%d series, then %v", len(got), err)
-			}
-		})
+				a := &answer{}
+				for err == nil {
+					var resp *storepb.SeriesResponse
+					if resp, err = stream.Recv(); err == nil && resp.GetSeries() != nil {
+						a.series = append(a.series, resp.GetSeries())
+					}
+					switch {
+					case len(a.series) != 1:
+					case bySync:
+						putInPlace(t, g, dir, from, id)
+					default:
+						takeAway(t, dir, id)
+					}
+				}
+				got := seriesTexts(a)
+				if !slices.Equal(got, before[:min(len(got), 4000)]) {
+					t.Error("not the beginning of the right answer")
+				}
+				if ended := errors.Is(err, io.EOF); ended && len(got) != 4000 ||
+					!ended && status.Code(err) != codes.Aborted {
+					t.Errorf("%d series, then %v", len(got), err)
+				}
+			},
+		)
 	}
 }

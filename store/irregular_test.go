@@ -20,7 +20,9 @@ import (
 // irregularRequest asks for some of an irregularBucket's series, mostly by values that are stored.
 func irregularRequest(r *rand.Rand) *storepb.SeriesRequest {
 	req := &storepb.SeriesRequest{
-		MinTime: r.Int64N(8000), ResponseBatchSize: []int64{0, 1, 7, 64}[r.IntN(4)], SkipChunks: r.IntN(4) == 0, Matchers: irregularMatchers(r),
+		MinTime: r.Int64N(
+			8000,
+		), ResponseBatchSize: []int64{0, 1, 7, 64}[r.IntN(4)], SkipChunks: r.IntN(4) == 0, Matchers: irregularMatchers(r),
 	}
 	req.MaxTime = req.MinTime + r.Int64N(4000)
 	if r.IntN(2) == 0 {
@@ -40,7 +42,10 @@ func irregularRequest(r *rand.Rand) *storepb.SeriesRequest {
 func irregularMatchers(r *rand.Rand) []*storepb.LabelMatcher {
 	var out []*storepb.LabelMatcher
 	for range 1 + r.IntN(3) {
-		m := &storepb.LabelMatcher{Type: storepb.LabelMatcher_Type(r.IntN(4)), Name: storedNames[r.IntN(len(storedNames))]}
+		m := &storepb.LabelMatcher{
+			Type: storepb.LabelMatcher_Type(r.IntN(4)),
+			Name: storedNames[r.IntN(len(storedNames))],
+		}
 		switch r.IntN(8) {
 		case 0, 1, 2:
 			m.Name = "__name__"
@@ -77,8 +82,27 @@ func TestIrregularBlocks(t *testing.T) {
 		dir, blocks := irregularBucket(t, r, 40+seed*100)
 		kept := t.TempDir()
 		g := startGateway(t, dir, gatewayOptions{dataDir: kept})
-		uncached := startGateway(t, dir, gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512})
-		small := startGateway(t, dir, gatewayOptions{indexBytes: 64 << 10, setBytes: 64 << 10, postingsBytes: 4 << 10, pageSize: 1 << 10})
+		uncached := startGateway(
+			t,
+			dir,
+			gatewayOptions{
+				indexBytes:    -1,
+				setBytes:      -1,
+				chunkBytes:    -1,
+				postingsBytes: -1,
+				pageSize:      512,
+			},
+		)
+		small := startGateway(
+			t,
+			dir,
+			gatewayOptions{
+				indexBytes:    64 << 10,
+				setBytes:      64 << 10,
+				postingsBytes: 4 << 10,
+				pageSize:      1 << 10,
+			},
+		)
 		for n := range requests {
 			req := irregularRequest(r)
 			want := expect(blocks, req)
@@ -103,8 +127,12 @@ func TestIrregularBlocks(t *testing.T) {
 		// What the process found out about blocks outlives it. Close waits until that is written.
 		g.odd.Close()
 		restarted := startGateway(t, dir, gatewayOptions{dataDir: kept})
-		if known, found := restarted.metric(t, "larder_blocks_irregular"), g.metric(t, "larder_blocks_irregular"); known != found || known < 2 {
-			t.Errorf("bucket %d: %v blocks are known as irregular after a restart, %v were found", seed, known, found)
+		if known, found := restarted.metric(t, "larder_blocks_irregular"), g.metric(t, "larder_blocks_irregular"); known != found ||
+			known < 2 {
+			t.Errorf(
+				"bucket %d: %v blocks are known as irregular after a restart, %v were found", seed,
+				known, found,
+			)
 		}
 		for n := range 5 {
 			req := irregularRequest(r)
@@ -117,10 +145,17 @@ func TestIrregularBlocks(t *testing.T) {
 }
 
 // sameShards asks for a request's answer in shards, which are those of the final labels.
-func sameShards(t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, want []string, seed, n int) {
+func sameShards(
+	t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, want []string,
+	seed, n int,
+) {
 	t.Helper()
 	x := proto.Clone(req).(*storepb.SeriesRequest)
-	x.ShardInfo = &storepb.ShardInfo{TotalShards: int64(2 + n%2), By: n%4 == 0, Labels: []string{"a", "pod", "replica"}}
+	x.ShardInfo = &storepb.ShardInfo{
+		TotalShards: int64(2 + n%2),
+		By:          n%4 == 0,
+		Labels:      []string{"a", "pod", "replica"},
+	}
 	var union []string
 	for i := range x.ShardInfo.TotalShards {
 		x.ShardInfo.ShardIndex = i
@@ -129,18 +164,25 @@ func sameShards(t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.Se
 		union = append(union, shard...)
 	}
 	if diff := gocmp.Diff(sortedTexts(want), sortedTexts(union)); diff != "" {
-		t.Fatalf("bucket %d, request %d: the reference's shards are not the whole:\n%s", seed, n, diff)
+		t.Fatalf(
+			"bucket %d, request %d: the reference's shards are not the whole:\n%s", seed, n, diff,
+		)
 	}
 }
 
-func sameAnswer(t *testing.T, g *gateway, req *storepb.SeriesRequest, want []string, seed, n int, what string) {
+func sameAnswer(
+	t *testing.T, g *gateway, req *storepb.SeriesRequest, want []string, seed, n int, what string,
+) {
 	t.Helper()
 	a, err := g.query(context.Background(), req)
 	if err != nil {
 		t.Fatalf("bucket %d, request %d, %s: %v: %v", seed, n, what, req, err)
 	}
 	if got := a.texts(); !slices.Equal(want, got) {
-		t.Fatalf("bucket %d, request %d, %s: %v (-want +got):\n%s", seed, n, what, req, gocmp.Diff(want, got))
+		t.Fatalf(
+			"bucket %d, request %d, %s: %v (-want +got):\n%s", seed, n, what, req,
+			gocmp.Diff(want, got),
+		)
 	}
 	if n := g.inUse(t); n != 0 {
 		t.Fatalf("%v bytes of the allowance are still held", n)
@@ -149,10 +191,17 @@ func sameAnswer(t *testing.T, g *gateway, req *storepb.SeriesRequest, want []str
 
 // sameLabels asks for the label names, and one label's values, of what a Series request selects,
 // and of all.
-func sameLabels(t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, label string) {
+func sameLabels(
+	t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, label string,
+) {
 	t.Helper()
 	for _, ms := range [][]*storepb.LabelMatcher{req.Matchers, nil} {
-		names := &storepb.LabelNamesRequest{Start: req.MinTime, End: req.MaxTime, Matchers: ms, WithoutReplicaLabels: req.WithoutReplicaLabels}
+		names := &storepb.LabelNamesRequest{
+			Start:                req.MinTime,
+			End:                  req.MaxTime,
+			Matchers:             ms,
+			WithoutReplicaLabels: req.WithoutReplicaLabels,
+		}
 		gotNames, err := g.client.LabelNames(context.Background(), names)
 		if err != nil {
 			t.Fatalf("%v: %v", names, err)
@@ -180,13 +229,24 @@ func TestIrregularBlocksInLittleMemory(t *testing.T) {
 	dir := t.TempDir()
 	var blocks []*storedBlock
 	for i, odd := range []irregularity{allIrregularities, {}} {
-		b := makeBlock(r, i, labels.FromStrings("replica", string(rune('a'+i))), 2500, irregularity{})
+		b := makeBlock(
+			r, i, labels.FromStrings("replica", string(rune('a'+i))), 2500, irregularity{},
+		)
 		for j := range b.series {
-			long := rawindex.Label{Name: "text", Value: strings.Repeat(string(rune('a'+j%3)), 4<<10)}
+			long := rawindex.Label{
+				Name:  "text",
+				Value: strings.Repeat(string(rune('a'+j%3)), 4<<10),
+			}
 			b.series[j].labels = append(b.series[j].labels, long)
-			slices.SortFunc(b.series[j].labels, func(x, y rawindex.Label) int { return strings.Compare(x.Name, y.Name) })
+			slices.SortFunc(
+				b.series[j].labels,
+				func(x, y rawindex.Label) int { return strings.Compare(x.Name, y.Name) },
+			)
 		}
-		slices.SortFunc(b.series, func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) })
+		slices.SortFunc(
+			b.series,
+			func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) },
+		)
 		b.spoil(r, odd)
 		b.write(t, r, dir, false)
 		blocks = append(blocks, b)
@@ -201,8 +261,18 @@ func TestIrregularBlocksInLittleMemory(t *testing.T) {
 			server: func(o *store.Options) { o.Allowance.Bytes = x.bytes },
 		})
 		requests := []*storepb.SeriesRequest{
-			{Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_NEQ, Name: "__name__", Value: "m1"}}, SkipChunks: true},
-			{Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+"}}, WithoutReplicaLabels: []string{"replica"}},
+			{
+				Matchers: []*storepb.LabelMatcher{
+					{Type: storepb.LabelMatcher_NEQ, Name: "__name__", Value: "m1"},
+				},
+				SkipChunks: true,
+			},
+			{
+				Matchers: []*storepb.LabelMatcher{
+					{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+"},
+				},
+				WithoutReplicaLabels: []string{"replica"},
+			},
 		}
 		if testing.Short() {
 			requests = requests[:1]
@@ -222,6 +292,9 @@ func TestIrregularBlocksInLittleMemory(t *testing.T) {
 		}
 	}
 	if read["little"] < 2*read["much"] {
-		t.Errorf("with little memory %d bytes of index were read, with much %d: there were no further passes", read["little"], read["much"])
+		t.Errorf(
+			"with little memory %d bytes of index were read, with much %d: there were no further passes",
+			read["little"], read["much"],
+		)
 	}
 }

@@ -69,7 +69,9 @@ func storedValue(r *rand.Rand, name string) string {
 var storedNames = []string{"A", "a", "b", "c", "pod", "pod", "replica", "z"}
 
 // makeBlock makes about n series over [0, 10000) and then spoils them.
-func makeBlock(r *rand.Rand, number int, external labels.Labels, n int, odd irregularity) *storedBlock {
+func makeBlock(
+	r *rand.Rand, number int, external labels.Labels, n int, odd irregularity,
+) *storedBlock {
 	b := &storedBlock{external: external, to: 10_000}
 	b.id[0], b.id[15] = 1, byte(number)
 	seen := map[string]bool{}
@@ -88,10 +90,15 @@ func makeBlock(r *rand.Rand, number int, external labels.Labels, n int, odd irre
 		}
 		seen[ls.String()] = true
 		s := storedSeries{chunks: makeChunks(r, ls)}
-		ls.Range(func(l labels.Label) { s.labels = append(s.labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
+		ls.Range(
+			func(l labels.Label) { s.labels = append(s.labels, rawindex.Label{Name: l.Name, Value: l.Value}) },
+		)
 		b.series = append(b.series, s)
 	}
-	slices.SortFunc(b.series, func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) })
+	slices.SortFunc(
+		b.series,
+		func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) },
+	)
 	b.spoil(r, odd)
 	return b
 }
@@ -132,7 +139,10 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 			}
 			b.series = append(b.series, second)
 		}
-		slices.SortStableFunc(b.series, func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) })
+		slices.SortStableFunc(
+			b.series,
+			func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) },
+		)
 	}
 	for i := range b.series {
 		s := &b.series[i]
@@ -142,14 +152,22 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 			s.labels = slices.Insert(s.labels, r.IntN(len(s.labels)+1), l)
 		}
 		if odd.emptyValues && r.IntN(3) == 0 {
-			l := rawindex.Label{Name: append([]string{"void", labels.MetricName}, storedNames...)[r.IntN(len(storedNames)+2)]}
+			l := rawindex.Label{
+				Name: append([]string{"void", labels.MetricName}, storedNames...)[r.IntN(len(storedNames)+2)],
+			}
 			s.labels = slices.Insert(s.labels, r.IntN(len(s.labels)+1), l)
 		}
 		if odd.unorderedLabels && r.IntN(2) == 0 {
-			r.Shuffle(len(s.labels), func(i, j int) { s.labels[i], s.labels[j] = s.labels[j], s.labels[i] })
+			r.Shuffle(
+				len(s.labels),
+				func(i, j int) { s.labels[i], s.labels[j] = s.labels[j], s.labels[i] },
+			)
 		}
 		if odd.unorderedChunks && r.IntN(3) == 0 {
-			r.Shuffle(len(s.chunks), func(i, j int) { s.chunks[i], s.chunks[j] = s.chunks[j], s.chunks[i] })
+			r.Shuffle(
+				len(s.chunks),
+				func(i, j int) { s.chunks[i], s.chunks[j] = s.chunks[j], s.chunks[i] },
+			)
 		}
 	}
 	if odd.unorderedSeries {
@@ -165,7 +183,9 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 func (b *storedBlock) write(t testing.TB, r *rand.Rand, bucket string, mixed bool) {
 	t.Helper()
 	dir := filepath.Join(bucket, b.id.String())
-	w, err := chunks.NewWriter(mkdir(t, filepath.Join(dir, "chunks")), chunks.WithSegmentSize(4<<10))
+	w, err := chunks.NewWriter(
+		mkdir(t, filepath.Join(dir, "chunks")), chunks.WithSegmentSize(4<<10),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +216,9 @@ func (b *storedBlock) write(t testing.TB, r *rand.Rand, bucket string, mixed boo
 	for i, s := range b.series {
 		series[i].Labels = s.labels
 		for _, c := range s.chunks {
-			series[i].Chunks = append(series[i].Chunks, rawindex.Chunk{Ref: c.ref, MinTime: c.from, MaxTime: c.to})
+			series[i].Chunks = append(
+				series[i].Chunks, rawindex.Chunk{Ref: c.ref, MinTime: c.from, MaxTime: c.to},
+			)
 		}
 	}
 	index, err := rawindex.Encode(series)
@@ -262,5 +284,8 @@ func irregularBucket(t testing.TB, r *rand.Rand, perBlock int) (dir string, bloc
 // chunkOrder is the order of chunks of one series in an answer: by their times, and the greater
 // data first.
 func chunkOrder(a, b storedChunk) int {
-	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to), strings.Compare(string(b.data), string(a.data)))
+	return cmp.Or(
+		cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to),
+		strings.Compare(string(b.data), string(a.data)),
+	)
 }

@@ -29,7 +29,9 @@ import (
 )
 
 // bendIndex writes the index of a block again, with what change makes of its series.
-func bendIndex(t *testing.T, dir string, meta *dataset.Meta, change func([]rawindex.Series) []rawindex.Series) {
+func bendIndex(
+	t *testing.T, dir string, meta *dataset.Meta, change func([]rawindex.Series) []rawindex.Series,
+) {
 	t.Helper()
 	path := filepath.Join(dir, meta.ULID.String(), "index")
 	r, err := index.NewFileReader(path, index.DecodePostingsRaw)
@@ -50,9 +52,13 @@ func bendIndex(t *testing.T, dir string, meta *dataset.Meta, change func([]rawin
 			t.Fatal(err)
 		}
 		var s rawindex.Series
-		sb.Labels().Range(func(l labels.Label) { s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
+		sb.Labels().
+			Range(func(l labels.Label) { s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
 		for _, m := range metas {
-			s.Chunks = append(s.Chunks, rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime})
+			s.Chunks = append(
+				s.Chunks,
+				rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime},
+			)
 		}
 		series = append(series, s)
 	}
@@ -76,7 +82,9 @@ func lastReversed(series []rawindex.Series) []rawindex.Series {
 }
 
 // remembering is a gateway that remembers irregular blocks in dir.
-func remembering(t *testing.T, bucket, dir string, more func(*store.Options)) (*gateway, *irregular.Blocks, *prometheus.Registry) {
+func remembering(
+	t *testing.T, bucket, dir string, more func(*store.Options),
+) (*gateway, *irregular.Blocks, *prometheus.Registry) {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	known := irregular.Open(irregular.Options{Dir: localfs.At(dir), Registerer: reg})
@@ -105,7 +113,9 @@ func TestIrregularityFoundLate(t *testing.T) {
 		g, known, _ := remembering(t, bucket, dir, nil)
 		got, err := g.query(t.Context(), wholeMetric(64))
 		if n > 1000 {
-			if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), meta.ULID.String()) || !strings.Contains(err.Error(), "irregular") {
+			if status.Code(err) != codes.Aborted ||
+				!strings.Contains(err.Error(), meta.ULID.String()) ||
+				!strings.Contains(err.Error(), "irregular") {
 				t.Errorf("%d series: %v, want Aborted that names the block", n, err)
 			}
 			if got.frames == 0 {
@@ -132,7 +142,14 @@ func TestIrregularityFoundLate(t *testing.T) {
 			t.Errorf("after a restart: %d series, %v", len(got.series), err)
 		}
 		fresh, _, _ := remembering(t, bucket, t.TempDir(), nil)
-		values, err := fresh.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: wholeMetric(0).Matchers})
+		values, err := fresh.client.LabelValues(
+			t.Context(),
+			&storepb.LabelValuesRequest{
+				Label:    "pod",
+				End:      1 << 50,
+				Matchers: wholeMetric(0).Matchers,
+			},
+		)
 		if err != nil || len(values.Values) != n {
 			t.Errorf("label values: %d, %v", len(values.GetValues()), err)
 		}
@@ -169,7 +186,9 @@ func TestIrregularBlockInPasses(t *testing.T) {
 		return series
 	})
 	const allowance = 16 << 20
-	g, _, _ := remembering(t, bucket, t.TempDir(), func(o *store.Options) { o.Allowance.Bytes = allowance })
+	g, _, _ := remembering(
+		t, bucket, t.TempDir(), func(o *store.Options) { o.Allowance.Bytes = allowance },
+	)
 	for range 2 {
 		got, err := g.query(t.Context(), wholeMetric(64))
 		if err != nil {
@@ -202,20 +221,27 @@ func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
 	}
 	late := old
 	late[15] ^= 0x33
-	bendIndex(t, dir, &dataset.Meta{BlockMeta: tsdb.BlockMeta{ULID: late}}, func(series []rawindex.Series) []rawindex.Series {
-		return append(series[1:], series[0])
-	})
+	bendIndex(
+		t,
+		dir,
+		&dataset.Meta{BlockMeta: tsdb.BlockMeta{ULID: late}},
+		func(series []rawindex.Series) []rawindex.Series {
+			return append(series[1:], series[0])
+		},
+	)
 	g := startGateway(t, dir, gatewayOptions{chunkBytes: -1, indexBytes: -1, setBytes: -1})
 	replacement := old
 	replacement[15] ^= 0x55
 	var reads atomic.Int64
 	g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-		if objectKind(name) != "chunks" || !strings.HasPrefix(name, old.String()) || reads.Add(1) != 3 {
+		if objectKind(name) != "chunks" || !strings.HasPrefix(name, old.String()) ||
+			reads.Add(1) != 3 {
 			return body, nil
 		}
 		req := wholeMetric(64)
 		req.SkipChunks, req.Hints = true, onlyBlock(t, late)
-		if _, err := g.query(context.Background(), req); err != nil && !strings.Contains(err.Error(), "irregular") {
+		if _, err := g.query(context.Background(), req); err != nil &&
+			!strings.Contains(err.Error(), "irregular") {
 			return body, err
 		}
 		return body, become(dir, old, replacement, func(meta []byte) []byte { return meta })
@@ -225,7 +251,10 @@ func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
 		t.Fatalf("%d reads, %d frames: nothing happened to the answer", reads.Load(), got.frames)
 	}
 	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), late.String()) {
-		t.Errorf("%d series of %d, %v, want Aborted that names block %s", len(got.series), 2*n, err, late)
+		t.Errorf(
+			"%d series of %d, %v, want Aborted that names block %s", len(got.series), 2*n, err,
+			late,
+		)
 	}
 	if got, err = g.query(t.Context(), wholeMetric(64)); err != nil || len(got.series) != 2*n {
 		t.Errorf("asked again: %d series of %d, %v", len(got.series), 2*n, err)

@@ -61,7 +61,9 @@ func chooses(m *labels.Matcher, v string) bool {
 // matching returns the block's series for a request's matchers, and the chunks of each that the
 // request's time takes: in stored order, up to the first that begins after it. none says that no
 // matcher is left to choose among series.
-func (b *storedBlock) matching(ms []*labels.Matcher, from, to int64) (found []storedSeries, none bool) {
+func (b *storedBlock) matching(
+	ms []*labels.Matcher, from, to int64,
+) (found []storedSeries, none bool) {
 	byName := map[string][]*labels.Matcher{}
 	for _, m := range ms {
 		switch v := b.external.Get(m.Name); {
@@ -138,7 +140,9 @@ func expect(blocks []*storedBlock, req *storepb.SeriesRequest) *answer {
 	a := &answer{}
 	for _, ls := range slices.SortedFunc(maps.Values(sets), labels.Compare) {
 		s := &storepb.Series{}
-		ls.Range(func(l labels.Label) { s.Labels = append(s.Labels, &storepb.Label{Name: l.Name, Value: l.Value}) })
+		ls.Range(
+			func(l labels.Label) { s.Labels = append(s.Labels, &storepb.Label{Name: l.Name, Value: l.Value}) },
+		)
 		cs := merged[ls.String()]
 		slices.SortFunc(cs, chunkOrder)
 		for i, c := range cs {
@@ -183,7 +187,8 @@ func expectNames(blocks []*storedBlock, req *storepb.LabelNamesRequest) []string
 			continue
 		}
 		for _, s := range found {
-			b.final(s.labels, req.WithoutReplicaLabels).Range(func(l labels.Label) { names[l.Name] = true })
+			b.final(s.labels, req.WithoutReplicaLabels).
+				Range(func(l labels.Label) { names[l.Name] = true })
 		}
 	}
 	return slices.Sorted(maps.Keys(names))
@@ -204,7 +209,8 @@ func expectValues(blocks []*storedBlock, req *storepb.LabelValuesRequest) []stri
 					values[l.Value] = values[l.Value] || l.Name == req.Label
 				}
 			}
-			values[b.external.Get(req.Label)] = values[b.external.Get(req.Label)] || b.external.Has(req.Label)
+			values[b.external.Get(req.Label)] = values[b.external.Get(req.Label)] ||
+				b.external.Has(req.Label)
 			continue
 		}
 		if !b.external.Has(req.Label) {

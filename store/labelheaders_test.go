@@ -14,8 +14,9 @@ import (
 	"larder/store/storepb"
 )
 
-// TestALabelRequestOpensFewHeaders: a request for the labels of more blocks than are asked side by side opens the headers of these alone, each
-// once, however little room there is for open headers. Whole headers in memory are what it is about.
+// TestALabelRequestOpensFewHeaders: a request for the labels of more blocks than are asked side by
+// side opens the headers of these alone, each once, however little room there is for open headers.
+// Whole headers in memory are what it is about.
 func TestALabelRequestOpensFewHeaders(t *testing.T) {
 	const blocks, sideBySide = 100, 32
 	dir := filepath.Join(t.TempDir(), "bucket")
@@ -38,14 +39,22 @@ func TestALabelRequestOpensFewHeaders(t *testing.T) {
 			if err != nil || len(want) == 0 {
 				t.Fatal(want, err)
 			}
-			g := startGateway(t, dir, gatewayOptions{headers: func(o *indexheader.Options) { o.Dir, o.MaxOpenBytes = localfs.Dir{}, 1 }})
+			g := startGateway(
+				t,
+				dir,
+				gatewayOptions{
+					headers: func(o *indexheader.Options) { o.Dir, o.MaxOpenBytes = localfs.Dir{}, 1 },
+				},
+			)
 			var most atomic.Int64
-			g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-				now := int64(plainGauge(g, "larder_header_open"))
-				for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
-				}
-				return body, nil
-			})
+			g.bucket.setOnRead(
+				func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+					now := int64(plainGauge(g, "larder_header_open"))
+					for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
+					}
+					return body, nil
+				},
+			)
 			if got, err := ask(g); err != nil || !slices.Equal(got, want) {
 				t.Errorf("got %v, %v; want %v", got, err, want)
 			}

@@ -45,7 +45,12 @@ type labelsMessage interface {
 
 // parseLabels checks a request but for its hints. The budget holds what it needs.
 func (s *Server) parseLabels(req labelsMessage, budget *matcher.Budget) (*labelQuery, error) {
-	q := &labelQuery{minT: req.GetStart(), maxT: req.GetEnd(), without: req.GetWithoutReplicaLabels(), limit: int(req.GetLimit())}
+	q := &labelQuery{
+		minT:    req.GetStart(),
+		maxT:    req.GetEnd(),
+		without: req.GetWithoutReplicaLabels(),
+		limit:   int(req.GetLimit()),
+	}
 	err := budget.ReserveMessage(req, req.GetMatchers(), q.without)
 	if err != nil {
 		return nil, requestError("", err)
@@ -60,7 +65,9 @@ func (s *Server) parseLabels(req labelsMessage, budget *matcher.Budget) (*labelQ
 }
 
 // LabelNames implements storepb.StoreServer.
-func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest) (resp *storepb.LabelNamesResponse, err error) {
+func (s *Server) LabelNames(
+	ctx context.Context, req *storepb.LabelNamesRequest,
+) (resp *storepb.LabelNamesResponse, err error) {
 	defer s.recovered(&err)
 	budget := s.compiler.Open(ctx)
 	defer budget.Close()
@@ -93,7 +100,9 @@ func (s *Server) LabelNames(ctx context.Context, req *storepb.LabelNamesRequest)
 }
 
 // LabelValues implements storepb.StoreServer.
-func (s *Server) LabelValues(ctx context.Context, req *storepb.LabelValuesRequest) (resp *storepb.LabelValuesResponse, err error) {
+func (s *Server) LabelValues(
+	ctx context.Context, req *storepb.LabelValuesRequest,
+) (resp *storepb.LabelValuesResponse, err error) {
 	defer s.recovered(&err)
 	budget := s.compiler.Open(ctx)
 	defer budget.Close()
@@ -413,9 +422,11 @@ func (n *namesQuestion) fault(meta *catalog.Block, err error) error {
 	return fmt.Errorf("label names for block %s: %w", meta.ID, err)
 }
 
-// header adds the label names of a block and its external labels. Removed replica labels are left out of the external ones only: so does
-// Thanos.
-func (n *namesQuestion) header(_ context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error {
+// header adds the label names of a block and its external labels. Removed replica labels are left
+// out of the external ones only: so does Thanos.
+func (n *namesQuestion) header(
+	_ context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet,
+) error {
 	out.mu.Lock()
 	defer out.mu.Unlock()
 	names := slices.Clone(h.LabelNames())
@@ -430,7 +441,9 @@ func (n *namesQuestion) header(_ context.Context, meta *catalog.Block, h *indexh
 	return nil
 }
 
-func (n *namesQuestion) segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (bool, error) {
+func (n *namesQuestion) segment(
+	meta *catalog.Block, seg *block.Segment, out *stringSet,
+) (bool, error) {
 	for i := range seg.Len() {
 		for b := seg.Labels(i); ; {
 			name, _, rest, ok := storepb.NextLabel(b)
@@ -459,8 +472,11 @@ func (v *valuesQuestion) matchers(c chosen) []*labels.Matcher {
 	if named || c.meta.Labels.Has(v.label) {
 		return c.matchers
 	}
-	// Only series that have the label matter. With a metric's name given this excludes too little to be worth its postings.
-	return append(slices.Clone(c.matchers), labels.MustNewMatcher(labels.MatchNotEqual, v.label, ""))
+	// Only series that have the label matter. With a metric's name given this excludes too little
+	// to be worth its postings.
+	return append(
+		slices.Clone(c.matchers), labels.MustNewMatcher(labels.MatchNotEqual, v.label, ""),
+	)
 }
 
 // guessedLabel is how long a label name or value is expected to be, where none is looked at.
@@ -493,7 +509,9 @@ func (v *valuesQuestion) fault(meta *catalog.Block, err error) error {
 }
 
 // header adds the values of the label in a block, its external value included.
-func (v *valuesQuestion) header(ctx context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet) error {
+func (v *valuesQuestion) header(
+	ctx context.Context, meta *catalog.Block, h *indexheader.Header, out *stringSet,
+) error {
 	if v.label == "" {
 		// The index lists all postings under the empty name: Thanos answers with its one value.
 		out.mu.Lock()
@@ -537,7 +555,9 @@ func (v *valuesQuestion) header(ctx context.Context, meta *catalog.Block, h *ind
 	return nil
 }
 
-func (v *valuesQuestion) segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (bool, error) {
+func (v *valuesQuestion) segment(
+	meta *catalog.Block, seg *block.Segment, out *stringSet,
+) (bool, error) {
 	external := meta.Labels.Has(v.label)
 	for i := range seg.Len() {
 		for b := seg.Labels(i); ; {

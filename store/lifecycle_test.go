@@ -52,7 +52,8 @@ func wholeBlock(t testing.TB, series int) string {
 	return dir
 }
 
-// TestARequestThatEndsEarlyLeavesNothing: whatever ends a request in its midst, its goroutines and its bytes go with it.
+// TestARequestThatEndsEarlyLeavesNothing: whatever ends a request in its midst, its goroutines and
+// its bytes go with it.
 func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{chunkBytes: -1, indexBytes: -1})
 	broken := errors.New("transport is closing")
@@ -103,7 +104,8 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestAColdRequestIsReadOnce asks the same fifty times at once of a cold gateway: the bucket must see the reads of one.
+// TestAColdRequestIsReadOnce asks the same fifty times at once of a cold gateway: the bucket must
+// see the reads of one.
 func TestAColdRequestIsReadOnce(t *testing.T) {
 	dir := wholeBlock(t, 800)
 	read := func(requests int) map[string]int64 {
@@ -127,8 +129,8 @@ func TestAColdRequestIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestAPlanMadeAnewCountsOnce: a block that was replaced in the midst of a request is no reason to count the request's series and bytes
-// twice.
+// TestAPlanMadeAnewCountsOnce: a block that was replaced in the midst of a request is no reason to
+// count the request's series and bytes twice.
 func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
@@ -137,7 +139,8 @@ func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	if _, err := g.query(context.Background(), only(t, metas[1])); err != nil {
 		t.Fatal(err)
 	}
-	// The first block's header is known, so that its series are counted before its chunks are found missing.
+	// The first block's header is known, so that its series are counted before its chunks are found
+	// missing.
 	warm := only(t, metas[0])
 	warm.SkipChunks = true
 	if _, err := g.query(context.Background(), warm); err != nil {
@@ -165,8 +168,12 @@ func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	for _, s := range a.series {
 		chunks += len(s.Chunks)
 	}
-	if got := a.hints.QueryStats; got.MergedSeriesCount != int64(len(a.series)) || got.MergedChunksCount != int64(chunks) {
-		t.Errorf("stats say %d series and %d chunks, the answer has %d and %d", got.MergedSeriesCount, got.MergedChunksCount, len(a.series), chunks)
+	if got := a.hints.QueryStats; got.MergedSeriesCount != int64(len(a.series)) ||
+		got.MergedChunksCount != int64(chunks) {
+		t.Errorf(
+			"stats say %d series and %d chunks, the answer has %d and %d", got.MergedSeriesCount,
+			got.MergedChunksCount, len(a.series), chunks,
+		)
 	}
 	if len(a.hints.QueriedBlocks) != 2 {
 		t.Errorf("queried blocks: %v", a.hints.QueriedBlocks)
@@ -195,7 +202,8 @@ func TestNothingIsAnsweredBeforeTheCatalogIsKnown(t *testing.T) {
 	}
 }
 
-// TestCodesOfTheBucketAreNotTheRequests: an object store's client may speak gRPC, and give up by itself.
+// TestCodesOfTheBucketAreNotTheRequests: an object store's client may speak gRPC, and give up by
+// itself.
 func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	for _, fault := range []error{
@@ -210,13 +218,17 @@ func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 				return nil, errors.Join(fault, body.Close())
 			}
 			g.bucket.setOnRead(fail)
-			if _, err := g.query(context.Background(), only(t, metas[0])); status.Code(err) != codes.Aborted {
+			if _, err := g.query(context.Background(), only(t, metas[0])); status.Code(
+				err,
+			) != codes.Aborted {
 				t.Errorf("%s, %v: got %v, want Aborted", kind, fault, err)
 			}
 			if kind == "chunks" {
 				continue
 			}
-			_, err := g.client.LabelNames(context.Background(), &storepb.LabelNamesRequest{End: 1 << 50})
+			_, err := g.client.LabelNames(
+				context.Background(), &storepb.LabelNamesRequest{End: 1 << 50},
+			)
 			if status.Code(err) != codes.Internal {
 				t.Errorf("label names, %v: got %v, want Internal", fault, err)
 			}
@@ -224,12 +236,16 @@ func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 	}
 }
 
-// TestLabelRequestsHoldWhatTheyReserve asks for labels with an allowance that is just enough, side by side: they wait, none fails, and
-// all is given back.
+// TestLabelRequestsHoldWhatTheyReserve asks for labels with an allowance that is just enough, side
+// by side: they wait, none fails, and all is given back.
 func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
-		o.Allowance = admission.AllowanceOptions{Bytes: 1 << 20, SmallLane: 256 << 10, SmallRequest: 1 << 10}
+		o.Allowance = admission.AllowanceOptions{
+			Bytes:        1 << 20,
+			SmallLane:    256 << 10,
+			SmallRequest: 1 << 10,
+		}
 	}})
 	ctx := context.Background()
 	ms := []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}}
@@ -244,13 +260,17 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			got, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: ms})
+			got, err := g.client.LabelNames(
+				ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: ms},
+			)
 			if err != nil || !cmp.Equal(got.Names, names.Names) {
 				t.Errorf("names: %v, %v", got, err)
 			}
 		})
 		wg.Go(func() {
-			got, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms})
+			got, err := g.client.LabelValues(
+				ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms},
+			)
 			if err != nil || !cmp.Equal(got.Values, pods.Values) {
 				t.Errorf("values: %v, %v", got, err)
 			}
@@ -263,9 +283,15 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 
 	// Values that do not fit are refused by name, not held.
 	small := startGateway(t, wholeBlock(t, 5000), gatewayOptions{server: func(o *store.Options) {
-		o.Allowance = admission.AllowanceOptions{Bytes: 120 << 10, SmallLane: 8 << 10, SmallRequest: 1 << 10}
+		o.Allowance = admission.AllowanceOptions{
+			Bytes:        120 << 10,
+			SmallLane:    8 << 10,
+			SmallRequest: 1 << 10,
+		}
 	}})
-	if _, err = small.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms}); status.Code(err) != codes.ResourceExhausted {
+	if _, err = small.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms}); status.Code(
+		err,
+	) != codes.ResourceExhausted {
 		t.Errorf("got %v, want ResourceExhausted", err)
 	} else if strings.Contains(status.Convert(err).Message(), "rpc error") {
 		t.Errorf("the message says its code a second time: %v", err)
@@ -275,17 +301,24 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	}
 }
 
-// TestRequestsStayWithinTheirAllowance stops sixteen whole-metric requests in their midst, all at once, and weighs the heap. Nothing is
-// cached, so that what they hold is theirs.
+// TestRequestsStayWithinTheirAllowance stops sixteen whole-metric requests in their midst, all at
+// once, and weighs the heap. Nothing is cached, so that what they hold is theirs.
 func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 	const requests, series = 16, 12_000
 	const allowance = 128 << 20
-	g := startGateway(t, wholeBlock(t, series), gatewayOptions{indexBytes: -1, chunkBytes: -1, server: func(o *store.Options) {
-		o.Allowance.Bytes = allowance
-	}})
+	g := startGateway(
+		t,
+		wholeBlock(t, series),
+		gatewayOptions{indexBytes: -1, chunkBytes: -1, server: func(o *store.Options) {
+			o.Allowance.Bytes = allowance
+		}},
+	)
 	var sent atomic.Int64
 	run := func(on func(n int) error) error {
-		return g.server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(n int) error { sent.Add(1); return on(n) }})
+		return g.server.Series(
+			wholeMetric(64),
+			&frames{ctx: context.Background(), on: func(n int) error { sent.Add(1); return on(n) }},
+		)
 	}
 	if err := run(func(int) error { return nil }); err != nil {
 		t.Fatal(err)
@@ -318,7 +351,8 @@ func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 				}
 			})
 		}
-		// Some may have to wait for their reservation until another has ended: those before them took larger windows while there was room.
+		// Some may have to wait for their reservation until another has ended: those before them
+		// took larger windows while there was room.
 		for float64(here.Load())+g.metric(t, "larder_request_allowance_waiting", "large") < requests {
 			runtime.Gosched()
 		}
@@ -328,9 +362,14 @@ func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 		held, reserved := heap()-before, int64(g.inUse(t))
 		close(leave)
 		wg.Wait()
-		t.Logf("at frame %d of %d: %d MiB of heap, %d MiB reserved", at, whole, held>>20, reserved>>20)
+		t.Logf(
+			"at frame %d of %d: %d MiB of heap, %d MiB reserved", at, whole, held>>20, reserved>>20,
+		)
 		if held > reserved+reserved/4 {
-			t.Errorf("at frame %d: %d bytes of heap, more than the %d reserved and a quarter", at, held, reserved)
+			t.Errorf(
+				"at frame %d: %d bytes of heap, more than the %d reserved and a quarter", at, held,
+				reserved,
+			)
 		}
 		if reserved > allowance {
 			t.Errorf("%d bytes reserved of %d", reserved, int64(allowance))

@@ -19,12 +19,14 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// TestLengthsOfChunkRecordsAreNotBelieved: heads that claim a quarter of a MiB each, thousands of them, over one another. The request ends with an error
-// that names the record, before the bytes that they claim are read and copied.
+// TestLengthsOfChunkRecordsAreNotBelieved: heads that claim a quarter of a MiB each, thousands of
+// them, over one another. The request ends with an error that names the record, before the bytes
+// that they claim are read and copied.
 func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 	const claim = 256 << 10
 	dir := filepath.Join(t.TempDir(), "bucket")
-	metas, err := dataset.WholeMetric("x", 1, 2500, 30_000).Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.WholeMetric("x", 1, 2500, 30_000).
+		Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +48,8 @@ func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 	g := startGateway(t, dir, gatewayOptions{})
 	before := allocated()
 	err = g.server.Series(wholeMetric(64), &sink{ctx: t.Context()})
-	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), id+"/chunks/000001: chunk record at offset 8") {
+	if status.Code(err) != codes.Aborted ||
+		!strings.Contains(err.Error(), id+"/chunks/000001: chunk record at offset 8") {
 		t.Errorf("got %v, want Aborted that names the record", err)
 	}
 	if took := allocated() - before; took > 64<<20 {
@@ -57,19 +60,29 @@ func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 // uncached is a gateway whose requests hold all that they read.
 var uncached = gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1}
 
-// holdLongRecords: records that are longer than their bounds, for which meta.json has no largest size, are read and copied again, and asked for before.
+// holdLongRecords: records that are longer than their bounds, for which meta.json has no largest
+// size, are read and copied again, and asked for before.
 func holdLongRecords(t *testing.T) {
-	dir, meta := writeMetric(t, metricOf(60, func(int) []string { return nil }), func(b *dataset.Block) {
-		b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+20_000*10_000, 10_000, 20_000
-	})
-	editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
+	dir, meta := writeMetric(
+		t,
+		metricOf(60, func(int) []string { return nil }),
+		func(b *dataset.Block) {
+			b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+20_000*10_000, 10_000, 20_000
+		},
+	)
+	editMeta(
+		t, dir, meta,
+		func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") },
+	)
 	heldOf(t, startGateway(t, dir, uncached), "long records", wholeMetric(0), 1)
 }
 
-// mostWithLongLabels is what a request of one block holds at most, however long labels are that are shorter than a segment.
+// mostWithLongLabels is what a request of one block holds at most, however long labels are that are
+// shorter than a segment.
 const mostWithLongLabels = 20 << 20
 
-// holdLongLabels: labels far longer than what is estimated. A request asks for what they take before it does, and its segments do not grow with them.
+// holdLongLabels: labels far longer than what is estimated. A request asks for what they take
+// before it does, and its segments do not grow with them.
 func holdLongLabels(t *testing.T, series int) {
 	for _, size := range []int{100, 1000, 4000, 16_000} {
 		dir, _ := writeMetric(t, metricOf(series, func(i int) []string {
@@ -98,22 +111,32 @@ func holdLongLabels(t *testing.T, series int) {
 // holdLongEntries: series of very many chunks.
 func holdLongEntries(t *testing.T) {
 	for _, stats := range []bool{true, false} {
-		dir, meta := writeMetric(t, metricOf(200, func(int) []string { return nil }), func(b *dataset.Block) {
-			b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+8000*1000, 1000, 1
-		})
+		dir, meta := writeMetric(
+			t,
+			metricOf(200, func(int) []string { return nil }),
+			func(b *dataset.Block) {
+				b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+8000*1000, 1000, 1
+			},
+		)
 		if !stats {
-			editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
+			editMeta(
+				t, dir, meta,
+				func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") },
+			)
 		}
 		g := startGateway(t, dir, uncached)
-		heldOf(t, g, fmt.Sprintf("8000 chunks a series, figures in meta.json %v", stats), wholeMetric(64), 5)
+		heldOf(
+			t, g, fmt.Sprintf("8000 chunks a series, figures in meta.json %v", stats),
+			wholeMetric(64), 5,
+		)
 		narrow := wholeMetric(64)
 		narrow.MinTime, narrow.MaxTime = dataset.Epoch, dataset.Epoch+5000
 		heldOf(t, g, "a few of them", narrow, 1)
 	}
 }
 
-// TestLongLabelsAreAnswered: series of all lengths side by side, some longer than a segment's labels may be together, from index pages, while a series set
-// is built, and from the set.
+// TestLongLabelsAreAnswered: series of all lengths side by side, some longer than a segment's
+// labels may be together, from index pages, while a series set is built, and from the set.
 func TestLongLabelsAreAnswered(t *testing.T) {
 	dir, _ := writeMetric(t, metricOf(600, func(i int) []string {
 		switch {
@@ -124,7 +147,11 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 		}
 		return []string{"query", "s" + strings.Repeat("s", i%50)}
 	}), nil)
-	plain, kept := startGateway(t, dir, uncached), startGateway(t, dir, gatewayOptions{setBytes: 256 << 20})
+	plain, kept := startGateway(
+		t, dir, uncached,
+	), startGateway(
+		t, dir, gatewayOptions{setBytes: 256 << 20},
+	)
 	req := wholeMetric(64)
 	want, err := plain.query(t.Context(), req)
 	if err != nil {
@@ -135,7 +162,9 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 	}
 	for i, s := range want.series {
 		ls := seriesLabels(s)
-		if n := len(ls.Get("query")); ls.Get("pod") != fmt.Sprintf("%07d", i) || i%100 == 50 && n < 3<<20 || i%3 == 0 && i%100 != 50 && n < 16_000 {
+		if n := len(ls.Get("query")); ls.Get("pod") != fmt.Sprintf("%07d", i) ||
+			i%100 == 50 && n < 3<<20 ||
+			i%3 == 0 && i%100 != 50 && n < 16_000 {
 			t.Fatalf("series %d is pod %s with a value of %d bytes", i, ls.Get("pod"), n)
 		}
 	}
@@ -153,7 +182,8 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 	}
 }
 
-// TestLengthsOfSeriesEntriesAreNotBelieved: an entry that claims to reach into the next one is an error that says so, and is not read.
+// TestLengthsOfSeriesEntriesAreNotBelieved: an entry that claims to reach into the next one is an
+// error that says so, and is not read.
 func TestLengthsOfSeriesEntriesAreNotBelieved(t *testing.T) {
 	dir, meta := writeMetric(t, metricOf(3000, func(int) []string { return nil }), nil)
 	id := meta.ULID.String()
@@ -174,7 +204,9 @@ func TestLengthsOfSeriesEntriesAreNotBelieved(t *testing.T) {
 	})
 	g := startGateway(t, dir, gatewayOptions{})
 	err := g.server.Series(wholeMetric(64), &sink{ctx: t.Context()})
-	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), id+"/index: series entry at offset") || !strings.Contains(err.Error(), "the next one begins at") {
+	if status.Code(err) != codes.Aborted ||
+		!strings.Contains(err.Error(), id+"/index: series entry at offset") ||
+		!strings.Contains(err.Error(), "the next one begins at") {
 		t.Errorf("got %v, want Aborted that names the entry and the next one", err)
 	}
 }
@@ -202,14 +234,22 @@ func (l seriesList) Series() iter.Seq[dataset.Series] {
 // metricOf returns n series of one metric, with the labels that more has for each.
 func metricOf(n int, more func(i int) []string) (out seriesList) {
 	for i := range n {
-		ls := append([]string{"__name__", dataset.WholeMetricName, "pod", fmt.Sprintf("%07d", i)}, more(i)...)
-		out = append(out, dataset.Series{Labels: labels.FromStrings(ls...), Kind: dataset.Ratio, Seed: uint64(i)})
+		ls := append(
+			[]string{"__name__", dataset.WholeMetricName, "pod", fmt.Sprintf("%07d", i)},
+			more(i)...)
+		out = append(
+			out,
+			dataset.Series{Labels: labels.FromStrings(ls...), Kind: dataset.Ratio, Seed: uint64(i)},
+		)
 	}
 	return out
 }
 
-// writeMetric writes one block of two hours with the series, changed as change says, and returns its bucket.
-func writeMetric(t *testing.T, series seriesList, change func(*dataset.Block)) (dir string, meta *dataset.Meta) {
+// writeMetric writes one block of two hours with the series, changed as change says, and returns
+// its bucket.
+func writeMetric(
+	t *testing.T, series seriesList, change func(*dataset.Block),
+) (dir string, meta *dataset.Meta) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "bucket")
 	b := dataset.Block{
@@ -220,7 +260,12 @@ func writeMetric(t *testing.T, series seriesList, change func(*dataset.Block)) (
 	if change != nil {
 		change(&b)
 	}
-	metas, err := dataset.Layout{Name: "metric", Blocks: []dataset.Block{b}}.Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.Layout{
+		Name:   "metric",
+		Blocks: []dataset.Block{b},
+	}.Write(
+		context.Background(), dir, dataset.WriteOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,14 +51,27 @@ func manyFiles(t *testing.T) (dir string, meta *dataset.Meta) {
 	dir = t.TempDir()
 	b := dataset.Block{
 		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000, Labels: labels.FromStrings("cluster", "raw"), Interval: 60_000, SamplesPerChunk: 6,
-		Series: dataset.Service{Name: "checkout", Namespace: "shop", Pods: 2, Handlers: 2}.Series(3), ChunkFileSize: 4 << 10,
+		Series: dataset.Service{
+			Name:      "checkout",
+			Namespace: "shop",
+			Pods:      2,
+			Handlers:  2,
+		}.Series(
+			3,
+		), ChunkFileSize: 4 << 10,
 	}
 	b.ID[0], b.ID[15] = 1, 1
-	metas, err := dataset.Layout{Name: "files", Blocks: []dataset.Block{b}}.Write(t.Context(), dir, dataset.WriteOptions{})
+	metas, err := dataset.Layout{
+		Name:   "files",
+		Blocks: []dataset.Block{b},
+	}.Write(
+		t.Context(), dir, dataset.WriteOptions{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if names, err := filepath.Glob(filepath.Join(dir, b.ID.String(), "chunks", "*")); err != nil || len(names) < 4 {
+	if names, err := filepath.Glob(filepath.Join(dir, b.ID.String(), "chunks", "*")); err != nil ||
+		len(names) < 4 {
 		t.Fatalf("chunk files are %q, %v; want at least 4", names, err)
 	}
 	return dir, metas[0]
@@ -146,7 +159,9 @@ func TestStatedSizesAreHints(t *testing.T) {
 			}
 			changed, all := g.measurements(t)
 			if changed > 1 || all != changed {
-				t.Errorf("the bucket was asked %v times, %v of them changed something", all, changed)
+				t.Errorf(
+					"the bucket was asked %v times, %v of them changed something", all, changed,
+				)
 			}
 			g.headers.Close()
 			g.catalog.Close()
@@ -179,7 +194,10 @@ func TestFilesRepairedInPlace(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !stated {
-					editMeta(t, dir, meta, statedFiles(func(map[string]int64) map[string]int64 { return nil }))
+					editMeta(
+						t, dir, meta,
+						statedFiles(func(map[string]int64) map[string]int64 { return nil }),
+					)
 				}
 				ask := func(g *gateway) []string {
 					t.Helper()
@@ -192,7 +210,13 @@ func TestFilesRepairedInPlace(t *testing.T) {
 				before := ask(startGateway(t, dir, gatewayOptions{}))
 				after := ask(startGateway(t, from, gatewayOptions{}))
 				cached := gatewayOptions{dataDir: t.TempDir(), remote: bytecachetest.NewRemote()}
-				uncached := gatewayOptions{dataDir: t.TempDir(), indexBytes: -1, chunkBytes: -1, postingsBytes: -1, setBytes: -1}
+				uncached := gatewayOptions{
+					dataDir:       t.TempDir(),
+					indexBytes:    -1,
+					chunkBytes:    -1,
+					postingsBytes: -1,
+					setBytes:      -1,
+				}
 				g, u := startGateway(t, dir, cached), startGateway(t, dir, uncached)
 				for range 4 {
 					if got := ask(g); !slices.Equal(got, before) {
@@ -234,7 +258,11 @@ func TestSizesWhereTheBucketRefuses(t *testing.T) {
 	want := startGateway(t, whole, smallGateway()).ask(t)
 	editMeta(t, whole, meta, statedFiles(func(map[string]int64) map[string]int64 { return nil }))
 	listing := func(kind faultstore.Kind) faultstore.Rule {
-		return faultstore.Rule{Kind: kind, Ops: []string{objstore.OpIter}, Match: func(_, dir string) bool { return strings.Contains(dir, "chunks") }}
+		return faultstore.Rule{
+			Kind:  kind,
+			Ops:   []string{objstore.OpIter},
+			Match: func(_, dir string) bool { return strings.Contains(dir, "chunks") },
+		}
 	}
 	for name, rules := range map[string][]faultstore.Rule{
 		"attributes denied":            {{Kind: faultstore.AccessDenied, Ops: []string{objstore.OpAttributes}}},
@@ -276,13 +304,15 @@ func TestSizesWhileTheBucketFails(t *testing.T) {
 					Kind: kind, Probability: probability, Delay: time.Millisecond,
 					Ops: []string{objstore.OpAttributes, objstore.OpIter, objstore.OpGetRange},
 					Match: func(op, name string) bool {
-						return name != "" && op != objstore.OpGetRange || strings.Contains(name, "/chunks/")
+						return name != "" && op != objstore.OpGetRange ||
+							strings.Contains(name, "/chunks/")
 					},
 				})
 				g := startGateway(t, whole, opts)
 				for range 3 {
 					for question, got := range g.ask(t) {
-						if got != want[question] && (!strings.HasPrefix(got, fails) || !strings.Contains(got, meta.ULID.String())) {
+						if got != want[question] &&
+							(!strings.HasPrefix(got, fails) || !strings.Contains(got, meta.ULID.String())) {
 							t.Errorf("%s: got %.300q", question, got)
 						}
 					}
@@ -343,7 +373,10 @@ func TestChunkFilesWithGaps(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !stated {
-				editMeta(t, dir, meta, statedFiles(func(map[string]int64) map[string]int64 { return nil }))
+				editMeta(
+					t, dir, meta,
+					statedFiles(func(map[string]int64) map[string]int64 { return nil }),
+				)
 			}
 			g, sound := startGateway(t, dir, smallGateway()), startGateway(t, whole, smallGateway())
 			served, failed := 0, 0

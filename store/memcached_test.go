@@ -20,7 +20,9 @@ import (
 
 func newMemcached(t testing.TB, addr string, timeout time.Duration) *memcached.Client {
 	t.Helper()
-	c, err := memcached.New(memcached.Options{Addresses: []string{addr}, Timeout: timeout, MinReadTimeout: timeout})
+	c, err := memcached.New(
+		memcached.Options{Addresses: []string{addr}, Timeout: timeout, MinReadTimeout: timeout},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +91,9 @@ func (c *keyCounter) begin(t testing.TB) {
 	c.before = c.figures(t)
 }
 
-// check holds what was asked for since begin to the pages of the files, and to one key of expanded postings. warm tells that all of it is
-// in memcached: then the server's own count is what was asked for, all found, and it has sent the pages and little else.
+// check holds what was asked for since begin to the pages of the files, and to one key of expanded
+// postings. warm tells that all of it is in memcached: then the server's own count is what was
+// asked for, all found, and it has sent the pages and little else.
 func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm bool) {
 	t.Helper()
 	const (
@@ -114,25 +117,34 @@ func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm
 	now := c.figures(t)
 	get, hits, sent := now["cmd_get"]-c.before["cmd_get"], now["get_hits"]-c.before["get_hits"], now["bytes_written"]-c.before["bytes_written"]
 	if get > c.asked || warm && (get != c.asked || hits != c.asked) {
-		t.Errorf("%s: memcached was asked for %d keys and had %d, larder has asked for %d", what, get, hits, c.asked)
+		t.Errorf(
+			"%s: memcached was asked for %d keys and had %d, larder has asked for %d", what, get,
+			hits, c.asked,
+		)
 	}
 	if most := hits*(page+beside) + stats; sent > most {
-		t.Errorf("%s: memcached has sent %d bytes for %d pages, want %d at most", what, sent, hits, most)
+		t.Errorf(
+			"%s: memcached has sent %d bytes for %d pages, want %d at most", what, sent, hits, most,
+		)
 	}
 }
 
-// TestAnswersFromMemcached: a process that has nothing but memcached reads no page of the bucket that another process has read, and asks for
-// one key a page.
+// TestAnswersFromMemcached: a process that has nothing but memcached reads no page of the bucket
+// that another process has read, and asks for one key a page.
 func TestAnswersFromMemcached(t *testing.T) {
 	server := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-m", "256"}})
 	dir := t.TempDir()
-	metas, err := dataset.WholeMetric("remote", 4, 5000, 30_000).Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.WholeMetric("remote", 4, 5000, 30_000).
+		Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, files := blockFiles(t, dir, metas)
 	regex := wholeMetric(64)
-	regex.Matchers = append(regex.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"})
+	regex.Matchers = append(
+		regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"},
+	)
 	none := gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1}
 	want := startGateway(t, dir, none)
 	var texts [][]string
@@ -167,7 +179,8 @@ func TestAnswersFromMemcached(t *testing.T) {
 			counter.check(t, fmt.Sprintf("process %d, request %d", process, i), files, process > 0)
 		}
 		reads, _ := g.bucket.take()
-		if some := reads["index"] > 0 && reads["chunks"] > 0; some != (process == 0) || !some && len(reads) > 0 {
+		if some := reads["index"] > 0 && reads["chunks"] > 0; some != (process == 0) ||
+			!some && len(reads) > 0 {
 			t.Errorf("process %d: reads %v of the bucket", process, reads)
 		}
 	}
@@ -183,8 +196,8 @@ func buildHeaders(t testing.TB, g *gateway) {
 	}
 }
 
-// TestManyValuesCostPages: a regular expression over 100,000 values costs memcached as many keys as there are pages, and not one for each
-// value.
+// TestManyValuesCostPages: a regular expression over 100,000 values costs memcached as many keys as
+// there are pages, and not one for each value.
 func TestManyValuesCostPages(t *testing.T) {
 	values := 100_000
 	if testing.Short() {
@@ -192,16 +205,22 @@ func TestManyValuesCostPages(t *testing.T) {
 	}
 	server := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-m", "256"}})
 	dir := t.TempDir()
-	metas, err := dataset.ManyValues("values", 4, values).Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.ManyValues("values", 4, values).
+		Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, files := blockFiles(t, dir, metas)
 	req := wholeMetric(64)
-	req.Matchers = []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: dataset.ManyValuesLabel, Value: ".+[02468ace]"}}
+	req.Matchers = []*storepb.LabelMatcher{
+		{Type: storepb.LabelMatcher_RE, Name: dataset.ManyValuesLabel, Value: ".+[02468ace]"},
+	}
 	for process := range 2 {
 		counter := newKeyCounter(t, server)
-		g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: counter})
+		g := startGateway(
+			t, dir,
+			gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: counter},
+		)
 		buildHeaders(t, g)
 		counter.begin(t)
 		a, err := g.query(context.Background(), req)
@@ -219,7 +238,8 @@ func TestManyValuesCostPages(t *testing.T) {
 	}
 }
 
-// TestMemcachedDoesNotMatter: killed, hanging and back again, memcached changes no answer and fails none.
+// TestMemcachedDoesNotMatter: killed, hanging and back again, memcached changes no answer and fails
+// none.
 func TestMemcachedDoesNotMatter(t *testing.T) {
 	server := memcachedtest.Start(t, memcachedtest.Options{})
 	dir := t.TempDir()
@@ -232,7 +252,16 @@ func TestMemcachedDoesNotMatter(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := a.texts()
-	g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: newMemcached(t, server.Addr, 50*time.Millisecond)})
+	g := startGateway(
+		t,
+		dir,
+		gatewayOptions{
+			indexBytes:    -1,
+			chunkBytes:    -1,
+			postingsBytes: -1,
+			remote:        newMemcached(t, server.Addr, 50*time.Millisecond),
+		},
+	)
 	ask := func(what string) {
 		t.Helper()
 		for range 3 {

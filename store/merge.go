@@ -40,10 +40,11 @@ func (s *source) next() error {
 	return nil
 }
 
-// merge is a loser tree over sources: it yields them in the order of their current labels, ties in the order of the sources.
+// merge is a loser tree over sources: it yields them in the order of their current labels, ties in
+// the order of the sources.
 //
-// A loser tree needs one comparison a level where a heap needs two, and comparisons walk labels. See Knuth, The Art of Computer
-// Programming, volume 3, 5.4.1.
+// A loser tree needs one comparison a level where a heap needs two, and comparisons walk labels.
+// See Knuth, The Art of Computer Programming, volume 3, 5.4.1.
 type merge struct {
 	sources []*source
 	loser   []int // by inner node: the source that lost there; loser[0] is the winner
@@ -83,7 +84,8 @@ func (m *merge) less(a, b int) bool {
 	return c < 0 || c == 0 && a < b
 }
 
-// first returns the source whose current series comes first, its index, and false when all sources are at their end.
+// first returns the source whose current series comes first, its index, and false when all sources
+// are at their end.
 func (m *merge) first() (*source, int, bool) {
 	if len(m.sources) == 0 {
 		return nil, 0, false

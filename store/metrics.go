@@ -8,8 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// metrics are the server's. Names under thanos_ are those that Thanos's dashboards and alerts read, with their labels and buckets; names
-// under larder_ are larder's own. All but pending are fed once, when a request ends.
+// metrics are the server's. Names under thanos_ are those that Thanos's dashboards and alerts read,
+// with their labels and buckets; names under larder_ are larder's own. All but pending are fed
+// once, when a request ends.
 type metrics struct {
 	blocksLoaded    prometheus.Gauge
 	pending         prometheus.Gauge
@@ -60,7 +61,9 @@ func (f factory) histogram(name, help string, buckets ...float64) prometheus.His
 	return f.NewHistogram(f.histogramOpts(name, help, buckets))
 }
 
-func (f factory) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+func (f factory) histograms(
+	name, help string, buckets []float64, labels ...string,
+) *prometheus.HistogramVec {
 	v := f.NewHistogramVec(f.histogramOpts(name, help, buckets), labels)
 	f.owned(v, labels)
 	return v
@@ -99,34 +102,116 @@ func newMetrics(reg prometheus.Registerer, names *tenantNames) *metrics {
 		32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 128 << 20, 256 << 20, 512 << 20, 768 << 20, 1 << 30,
 	}
 	m := &metrics{
-		blocksLoaded:    f.gauge("thanos_bucket_store_blocks_loaded", "Blocks that are served."),
-		pending:         f.gauge("thanos_store_server_pending_series_requests", "Series requests that are being answered or wait to be."),
-		blocksQueried:   f.histograms("thanos_bucket_store_series_blocks_queried", "Blocks that a Series request looked at.", prometheus.ExponentialBuckets(1, 2, 10), "tenant"),
-		dataFetched:     f.histograms("thanos_bucket_store_series_data_fetched", "Pages that a Series request read from the bucket, by what for.", items, "data_type", "tenant"),
-		dataTouched:     f.histograms("thanos_bucket_store_series_data_touched", "Posting lists, series entries and chunk records that a Series request used.", items, "data_type", "tenant"),
-		dataSizeFetched: f.histograms("thanos_bucket_store_series_data_size_fetched_bytes", "Bytes that a Series request read from the bucket, by what for.", sizes, "data_type", "tenant"),
-		dataSizeTouched: f.histograms("thanos_bucket_store_series_data_size_touched_bytes", "Bytes of the pages that a Series request used, by what for.", sizes, "data_type", "tenant"),
-		postingsSize:    f.histograms("thanos_bucket_store_postings_size_bytes", "Bytes of the posting lists that a Series request used.", lists, "tenant"),
-		resultSeries:    f.histograms("thanos_bucket_store_series_result_series", "Series in the answer to a Series request.", prometheus.ExponentialBuckets(100, 2, 15), "tenant"),
-		getAllSeconds:   f.histograms("thanos_bucket_store_series_get_all_duration_seconds", "Time until the postings of all blocks of a Series request were known.", secondsBuckets, "tenant"),
-		mergeSeconds:    f.histograms("thanos_bucket_store_series_merge_duration_seconds", "Time that merging and sending the series of a request took.", secondsBuckets, "tenant"),
-		sentChunkSize:   newSizeHistogram("thanos_bucket_store_sent_chunk_size_bytes", "Bytes of the chunks of one series in an answer.", reg),
-		emptyPostings:   f.counters("thanos_bucket_store_empty_postings_total", "Blocks in which the matchers of a request matched nothing.", "tenant"),
-		seriesRefetches: f.counters("thanos_bucket_store_series_refetches_total", "Series entries that were longer than read at first.", "tenant"),
-		chunkRefetches:  f.counters("thanos_bucket_store_chunk_refetches_total", "Chunk records that were longer than read at first.", "tenant"),
-		lazyBlocks:      f.counter("thanos_bucket_store_lazy_expanded_postings_total", "Blocks of requests in which some matchers were checked against the series instead of read as postings."),
+		blocksLoaded: f.gauge("thanos_bucket_store_blocks_loaded", "Blocks that are served."),
+		pending: f.gauge(
+			"thanos_store_server_pending_series_requests",
+			"Series requests that are being answered or wait to be.",
+		),
+		blocksQueried: f.histograms(
+			"thanos_bucket_store_series_blocks_queried", "Blocks that a Series request looked at.",
+			prometheus.ExponentialBuckets(1, 2, 10), "tenant",
+		),
+		dataFetched: f.histograms(
+			"thanos_bucket_store_series_data_fetched",
+			"Pages that a Series request read from the bucket, by what for.", items, "data_type",
+			"tenant",
+		),
+		dataTouched: f.histograms(
+			"thanos_bucket_store_series_data_touched",
+			"Posting lists, series entries and chunk records that a Series request used.", items,
+			"data_type", "tenant",
+		),
+		dataSizeFetched: f.histograms(
+			"thanos_bucket_store_series_data_size_fetched_bytes",
+			"Bytes that a Series request read from the bucket, by what for.", sizes, "data_type",
+			"tenant",
+		),
+		dataSizeTouched: f.histograms(
+			"thanos_bucket_store_series_data_size_touched_bytes",
+			"Bytes of the pages that a Series request used, by what for.", sizes, "data_type",
+			"tenant",
+		),
+		postingsSize: f.histograms(
+			"thanos_bucket_store_postings_size_bytes",
+			"Bytes of the posting lists that a Series request used.", lists, "tenant",
+		),
+		resultSeries: f.histograms(
+			"thanos_bucket_store_series_result_series", "Series in the answer to a Series request.",
+			prometheus.ExponentialBuckets(100, 2, 15), "tenant",
+		),
+		getAllSeconds: f.histograms(
+			"thanos_bucket_store_series_get_all_duration_seconds",
+			"Time until the postings of all blocks of a Series request were known.", secondsBuckets,
+			"tenant",
+		),
+		mergeSeconds: f.histograms(
+			"thanos_bucket_store_series_merge_duration_seconds",
+			"Time that merging and sending the series of a request took.", secondsBuckets, "tenant",
+		),
+		sentChunkSize: newSizeHistogram(
+			"thanos_bucket_store_sent_chunk_size_bytes",
+			"Bytes of the chunks of one series in an answer.", reg,
+		),
+		emptyPostings: f.counters(
+			"thanos_bucket_store_empty_postings_total",
+			"Blocks in which the matchers of a request matched nothing.", "tenant",
+		),
+		seriesRefetches: f.counters(
+			"thanos_bucket_store_series_refetches_total",
+			"Series entries that were longer than read at first.", "tenant",
+		),
+		chunkRefetches: f.counters(
+			"thanos_bucket_store_chunk_refetches_total",
+			"Chunk records that were longer than read at first.", "tenant",
+		),
+		lazyBlocks: f.counter(
+			"thanos_bucket_store_lazy_expanded_postings_total",
+			"Blocks of requests in which some matchers were checked against the series instead of read as postings.",
+		),
 		lazyGroups: f.counters("thanos_bucket_store_lazy_expanded_posting_groups_total", "Label names of those matchers, by why.", "reason").
-			WithLabelValues("postings_size"), // the one reason that there is here: the lists would cost more than they save
-		seriesRequested: f.histogram("thanos_store_server_series_requested", "Series in the answer to a Series request that succeeded.", 1, 10, 100, 1000, 10000, 100000, 1000000),
-		chunksRequested: f.histogram("thanos_store_server_chunks_requested", "Chunks in the answer to a Series request that succeeded.", 1, 100, 1000, 10000, 100000, 10000000, 100000000, 1000000000),
-		fetches:         newFetchMetrics(f),
 
-		stageSeconds:     f.histograms("larder_stage_duration_seconds", "Time that a request spent in a stage; stages overlap.", prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage"),
-		firstFrame:       f.NewHistogram(prometheus.HistogramOpts{Name: "larder_series_first_frame_seconds", Help: "Time from the start of a Series request to its first frame.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18)}),
-		bytesSent:        f.counter("larder_series_sent_bytes_total", "Bytes of Series responses before compression."),
-		requeued:         f.counters("larder_requests_requeued_total", "Times that a request which needed more memory than it had reserved, and than was free, began again for more.", "method"),
-		corruptRecords:   f.counter("larder_chunk_records_corrupt_total", "Chunk records that did not verify when they were used."),
-		unknownEncodings: f.counters("larder_chunk_unknown_encoding_total", "Chunks of an encoding that larder does not know.", "encoding"),
+			// the one reason that there is here: the lists would cost more than they save
+			WithLabelValues("postings_size"),
+		seriesRequested: f.histogram(
+			"thanos_store_server_series_requested",
+			"Series in the answer to a Series request that succeeded.", 1, 10, 100, 1000, 10000,
+			100000, 1000000,
+		),
+		chunksRequested: f.histogram(
+			"thanos_store_server_chunks_requested",
+			"Chunks in the answer to a Series request that succeeded.", 1, 100, 1000, 10000, 100000,
+			10000000, 100000000, 1000000000,
+		),
+		fetches: newFetchMetrics(f),
+
+		stageSeconds: f.histograms(
+			"larder_stage_duration_seconds",
+			"Time that a request spent in a stage; stages overlap.",
+			prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage",
+		),
+		firstFrame: f.NewHistogram(
+			prometheus.HistogramOpts{
+				Name:    "larder_series_first_frame_seconds",
+				Help:    "Time from the start of a Series request to its first frame.",
+				Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
+			},
+		),
+		bytesSent: f.counter(
+			"larder_series_sent_bytes_total", "Bytes of Series responses before compression.",
+		),
+		requeued: f.counters(
+			"larder_requests_requeued_total",
+			"Times that a request which needed more memory than it had reserved, and than was free, began again for more.",
+			"method",
+		),
+		corruptRecords: f.counter(
+			"larder_chunk_records_corrupt_total",
+			"Chunk records that did not verify when they were used.",
+		),
+		unknownEncodings: f.counters(
+			"larder_chunk_unknown_encoding_total",
+			"Chunks of an encoding that larder does not know.", "encoding",
+		),
 	}
 	f.owned(m.sentChunkSize, []string{"tenant"})
 	for _, c := range []*prometheus.CounterVec{m.seriesRefetches, m.chunkRefetches, m.emptyPostings} {
@@ -169,13 +254,17 @@ func (m *metrics) observe(r *request, label string) {
 	m.postingsSize.WithLabelValues(label).Observe(float64(r.planned.ListBytes))
 	m.resultSeries.WithLabelValues(label).Observe(float64(r.sent.Series))
 	m.sentChunkSize.observe(label, &r.sentSizes)
-	m.getAllSeconds.WithLabelValues(label).Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
-	m.mergeSeconds.WithLabelValues(label).Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
+	m.getAllSeconds.WithLabelValues(label).
+		Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
+	m.mergeSeconds.WithLabelValues(label).
+		Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
 	items := [...]int64{int64(r.planned.Lists), r.decoded.Entries, r.records.Records}
 	for i, k := range r.kinds() {
 		m.dataTouched.WithLabelValues(k.name, label).Observe(float64(items[i]))
 		m.dataFetched.WithLabelValues(k.name, label).Observe(float64(k.acct.Fetched.Load()))
-		m.dataSizeTouched.WithLabelValues(k.name, label).Observe(float64(k.acct.TouchedBytes.Load()))
-		m.dataSizeFetched.WithLabelValues(k.name, label).Observe(float64(k.acct.FetchedBytes.Load()))
+		m.dataSizeTouched.WithLabelValues(k.name, label).
+			Observe(float64(k.acct.TouchedBytes.Load()))
+		m.dataSizeFetched.WithLabelValues(k.name, label).
+			Observe(float64(k.acct.FetchedBytes.Load()))
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"larder/internal/pagecache"
 )
 
-// fetchMetrics say what requests read and from where, in the terms of Thanos's index cache and caching bucket. larder caches pages, so a
-// page stands for an item: one that holds posting lists for a request's matchers counts as Postings, one that is read for series entries as
-// Series, one of a chunk file as a part of a file that the caching bucket keeps. A page that a running read of another request brought
-// is no hit.
+// fetchMetrics say what requests read and from where, in the terms of Thanos's index cache and
+// caching bucket. larder caches pages, so a page stands for an item: one that holds posting lists
+// for a request's matchers counts as Postings, one that is read for series entries as Series, one
+// of a chunk file as a part of a file that the caching bucket keeps. A page that a running read of
+// another request brought is no hit.
 type fetchMetrics struct {
 	indexRequests, indexHits     *prometheus.CounterVec
 	chunkRequests, chunkHits     prometheus.Counter
@@ -41,22 +42,50 @@ func newFetchMetrics(f factory) fetchMetrics {
 	seconds := func(name, help string) *prometheus.HistogramVec {
 		return f.histograms(store+name, help, secondsBuckets, "tenant")
 	}
-	fetched := f.counters(bucket+"getrange_fetched_bytes_total", "Bytes of chunk pages, by whether they came from the cache or from the bucket.", origin, "config")
+	fetched := f.counters(
+		bucket+"getrange_fetched_bytes_total",
+		"Bytes of chunk pages, by whether they came from the cache or from the bucket.", origin,
+		"config",
+	)
 	m := fetchMetrics{
-		indexRequests: f.counters(index+"requests_total", "Index pages that requests needed, by what for.", "item_type", "tenant"),
-		indexHits:     f.counters(index+"hits_total", "Index pages that requests needed and found in the cache, by what for.", "item_type", "tenant"),
+		indexRequests: f.counters(
+			index+"requests_total", "Index pages that requests needed, by what for.", "item_type",
+			"tenant",
+		),
+		indexHits: f.counters(
+			index+"hits_total",
+			"Index pages that requests needed and found in the cache, by what for.", "item_type",
+			"tenant",
+		),
 
-		chunkRequests:  f.counters(bucket+"operation_requests_total", "Chunk pages that requests needed.", "operation", "config").WithLabelValues(operation, config),
-		chunkHits:      f.counters(bucket+"operation_hits_total", "Chunk pages that requests needed and found in the cache.", "operation", "config").WithLabelValues(operation, config),
-		chunkBytes:     f.counters(bucket+"getrange_requested_bytes_total", "Bytes of the chunk pages that requests needed.", "config").WithLabelValues(config),
+		chunkRequests: f.counters(bucket+"operation_requests_total", "Chunk pages that requests needed.", "operation", "config").
+			WithLabelValues(operation, config),
+		chunkHits: f.counters(bucket+"operation_hits_total", "Chunk pages that requests needed and found in the cache.", "operation", "config").
+			WithLabelValues(operation, config),
+		chunkBytes: f.counters(bucket+"getrange_requested_bytes_total", "Bytes of the chunk pages that requests needed.", "config").
+			WithLabelValues(config),
 		chunkFromCache: fetched.WithLabelValues("cache", config),
 		chunkFetched:   fetched.WithLabelValues("bucket", config),
 
-		postingsSeconds:   seconds("postings_fetch_duration_seconds", "Time until the postings of all blocks of a request were known."),
-		seriesSeconds:     seconds("series_fetch_duration_seconds", "Time that reading, decoding and merging the series entries of a request took."),
-		seriesWaitSeconds: seconds("series_fetch_duration_sum_seconds", "Time that a request waited for series pages that were not cached, added up over its blocks."),
-		chunksSeconds:     seconds("chunks_fetch_duration_seconds", "Time that reading the chunks of a request took."),
-		chunksWaitSeconds: seconds("chunks_fetch_duration_sum_seconds", "Time that a request waited for chunk pages that were not cached, added up over its blocks."),
+		postingsSeconds: seconds(
+			"postings_fetch_duration_seconds",
+			"Time until the postings of all blocks of a request were known.",
+		),
+		seriesSeconds: seconds(
+			"series_fetch_duration_seconds",
+			"Time that reading, decoding and merging the series entries of a request took.",
+		),
+		seriesWaitSeconds: seconds(
+			"series_fetch_duration_sum_seconds",
+			"Time that a request waited for series pages that were not cached, added up over its blocks.",
+		),
+		chunksSeconds: seconds(
+			"chunks_fetch_duration_seconds", "Time that reading the chunks of a request took.",
+		),
+		chunksWaitSeconds: seconds(
+			"chunks_fetch_duration_sum_seconds",
+			"Time that a request waited for chunk pages that were not cached, added up over its blocks.",
+		),
 	}
 	for _, item := range []string{itemPostings, itemSeries, itemExpanded} {
 		m.indexRequests.WithLabelValues(item, f.names.first())
@@ -72,7 +101,8 @@ func (m *fetchMetrics) observe(r *request, label string) {
 	}{{itemPostings, &r.postings}, {itemSeries, &r.seriesPages}} {
 		if n := k.acct.Touched.Load(); n > 0 {
 			m.indexRequests.WithLabelValues(k.item, label).Add(float64(n))
-			m.indexHits.WithLabelValues(k.item, label).Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
+			m.indexHits.WithLabelValues(k.item, label).
+				Add(float64(k.acct.Hits.Load() + k.acct.RemoteHits.Load()))
 		}
 	}
 	if n := r.planned.Lookups; n > 0 {

@@ -11,7 +11,8 @@ import (
 	"larder/store/storepb"
 )
 
-// values returns the series of some families by "name label label": a counter's or gauge's value, a histogram's count and sum.
+// values returns the series of some families by "name label label": a counter's or gauge's value, a
+// histogram's count and sum.
 func values(t testing.TB, reg *prometheus.Registry, prefixes ...string) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -46,7 +47,8 @@ func values(t testing.TB, reg *prometheus.Registry, prefixes ...string) map[stri
 	return out
 }
 
-// TestCachesAreCountedByWhoAsks asks the same twice: the first time pages of each kind are missing, the second time all are there.
+// TestCachesAreCountedByWhoAsks asks the same twice: the first time pages of each kind are missing,
+// the second time all are there.
 func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1, setBytes: -1})
@@ -57,8 +59,11 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 		}
 	}
 	read := func() map[string]float64 {
-		return values(t, g.reg, "thanos_store_", "thanos_bucket_store_sent_chunk_size_bytes", "thanos_bucket_store_series_result_series",
-			"thanos_bucket_store_chunks_fetch_duration_sum_seconds")
+		return values(
+			t, g.reg, "thanos_store_", "thanos_bucket_store_sent_chunk_size_bytes",
+			"thanos_bucket_store_series_result_series",
+			"thanos_bucket_store_chunks_fetch_duration_sum_seconds",
+		)
 	}
 	ask(only(t, metas[0]))
 	cold := read()
@@ -75,19 +80,30 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 			t.Errorf("%s: %v, then %v", requests, cold[requests], warm[requests])
 		}
 		if d := warm[hits] - cold[hits]; d != cold[requests] {
-			t.Errorf("%s: %v, then %v: the second time all of %v hit", hits, cold[hits], warm[hits], cold[requests])
+			t.Errorf(
+				"%s: %v, then %v: the second time all of %v hit", hits, cold[hits], warm[hits],
+				cold[requests],
+			)
 		}
 	}
 	const waited = "thanos_bucket_store_chunks_fetch_duration_sum_seconds default-tenant "
-	if cold[waited+"sum"] == 0 || warm[waited+"sum"] != cold[waited+"sum"] || warm[waited+"count"] != 2 {
-		t.Errorf("waited for chunks: %v s, then %v s in %v requests; the second has nothing to wait for", cold[waited+"sum"], warm[waited+"sum"], warm[waited+"count"])
+	if cold[waited+"sum"] == 0 || warm[waited+"sum"] != cold[waited+"sum"] ||
+		warm[waited+"count"] != 2 {
+		t.Errorf(
+			"waited for chunks: %v s, then %v s in %v requests; the second has nothing to wait for",
+			cold[waited+"sum"], warm[waited+"sum"], warm[waited+"count"],
+		)
 	}
 	if n := warm["thanos_store_server_series_requested count"]; n != 2 {
 		t.Errorf("series_requested has %v requests", n)
 	}
 	const sent = "thanos_bucket_store_sent_chunk_size_bytes default-tenant "
-	if n := warm[sent+"count"]; n == 0 || n != warm["thanos_bucket_store_series_result_series default-tenant sum"] {
-		t.Errorf("sent_chunk_size_bytes has %v series of %v", n, warm["thanos_bucket_store_series_result_series default-tenant sum"])
+	if n := warm[sent+"count"]; n == 0 ||
+		n != warm["thanos_bucket_store_series_result_series default-tenant sum"] {
+		t.Errorf(
+			"sent_chunk_size_bytes has %v series of %v", n,
+			warm["thanos_bucket_store_series_result_series default-tenant sum"],
+		)
 	}
 	if warm[sent+"sum"] == 0 {
 		t.Error("sent_chunk_size_bytes has no bytes")
@@ -98,7 +114,10 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	req.SkipChunks = true
 	ask(req)
 	if n := read()[sent+"count"]; n != warm[sent+"count"] {
-		t.Errorf("sent_chunk_size_bytes counts %v series that were sent without chunks", n-warm[sent+"count"])
+		t.Errorf(
+			"sent_chunk_size_bytes counts %v series that were sent without chunks",
+			n-warm[sent+"count"],
+		)
 	}
 
 	// With expanded postings kept, the second request looks at no page for them.
@@ -112,11 +131,16 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	if cold[requests+pages] == 0 || warm[requests+pages] != cold[requests+pages] {
 		t.Errorf("pages of postings: %v, then %v", cold[requests+pages], warm[requests+pages])
 	}
-	if cold[requests+expanded] != 1 || cold[hits+expanded] != 0 || warm[requests+expanded] != 2 || warm[hits+expanded] != 1 {
-		t.Errorf("expanded postings: %v of %v hit, then %v of %v", cold[hits+expanded], cold[requests+expanded], warm[hits+expanded], warm[requests+expanded])
+	if cold[requests+expanded] != 1 || cold[hits+expanded] != 0 || warm[requests+expanded] != 2 ||
+		warm[hits+expanded] != 1 {
+		t.Errorf(
+			"expanded postings: %v of %v hit, then %v of %v", cold[hits+expanded],
+			cold[requests+expanded], warm[hits+expanded], warm[requests+expanded],
+		)
 	}
 
-	// With the series set kept, it looks at nothing but the set: what it does not use does not count as a hit.
+	// With the series set kept, it looks at nothing but the set: what it does not use does not
+	// count as a hit.
 	g = startGateway(t, dir, gatewayOptions{})
 	ask(only(t, metas[0]))
 	cold = read()

@@ -20,7 +20,9 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	series := seriesList{}
 	for i, value := range []string{"cafe", bad, "z\x80"} {
 		series = append(series, dataset.Series{
-			Labels: labels.FromStrings("__name__", dataset.WholeMetricName, "pod", value, name, "x"), Kind: dataset.Ratio, Seed: uint64(i),
+			Labels: labels.FromStrings(
+				"__name__", dataset.WholeMetricName, "pod", value, name, "x",
+			), Kind: dataset.Ratio, Seed: uint64(i),
 		})
 	}
 	dir, _ := writeMetric(t, series, nil)
@@ -31,16 +33,23 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	for _, m := range [][]*storepb.LabelMatcher{
 		nil, eq("__name__", dataset.WholeMetricName, storepb.LabelMatcher_EQ), eq(name, "x", storepb.LabelMatcher_EQ), eq("none", "\xff", storepb.LabelMatcher_NEQ),
 	} {
-		v, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: m})
-		if want := []string{"cafe", bad, "z\x80"}; err != nil || !slices.Equal(v.GetValues(), want) {
+		v, err := g.client.LabelValues(
+			t.Context(), &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: m},
+		)
+		if want := []string{"cafe", bad, "z\x80"}; err != nil ||
+			!slices.Equal(v.GetValues(), want) {
 			t.Errorf("%v: got values %q, %v, want %q", m, v.GetValues(), err, want)
 		}
-		n, err := g.client.LabelNames(t.Context(), &storepb.LabelNamesRequest{End: 1 << 50, Matchers: m})
-		if want := []string{"__name__", "cluster", name, "pod"}; err != nil || !slices.Equal(n.GetNames(), want) {
+		n, err := g.client.LabelNames(
+			t.Context(), &storepb.LabelNamesRequest{End: 1 << 50, Matchers: m},
+		)
+		if want := []string{"__name__", "cluster", name, "pod"}; err != nil ||
+			!slices.Equal(n.GetNames(), want) {
 			t.Errorf("%v: got names %q, %v, want %q", m, n.GetNames(), err, want)
 		}
 	}
-	if v, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: name, End: 1 << 50}); err != nil || !slices.Equal(v.GetValues(), []string{"x"}) {
+	if v, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: name, End: 1 << 50}); err != nil ||
+		!slices.Equal(v.GetValues(), []string{"x"}) {
 		t.Errorf("values of a name that is not UTF-8: got %q, %v", v.GetValues(), err)
 	}
 
@@ -58,17 +67,24 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	ask(2, eq("pod", bad, storepb.LabelMatcher_NEQ)...)
 	ask(1, eq("pod", "z.", storepb.LabelMatcher_RE)...)
 	if a := ask(1, eq("pod", bad, storepb.LabelMatcher_EQ)...); len(a.series) == 1 {
-		if got, want := seriesLabels(a.series[0]), labels.FromStrings("__name__", dataset.WholeMetricName, "cluster", "eu", name, "x", "pod", bad); !labels.Equal(got, want) {
+		if got, want := seriesLabels(a.series[0]), labels.FromStrings("__name__", dataset.WholeMetricName, "cluster", "eu", name, "x", "pod", bad); !labels.Equal(
+			got, want,
+		) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 	// Names to remove and hints are texts of the request too.
 	req := wholeMetric(0)
 	req.WithoutReplicaLabels = []string{name, "\xff"}
-	if a, err := g.query(t.Context(), req); err != nil || len(a.series) != 3 || len(a.series[0].Labels) != 3 {
+	if a, err := g.query(t.Context(), req); err != nil || len(a.series) != 3 ||
+		len(a.series[0].Labels) != 3 {
 		t.Errorf("without %q: got %v, %v", name, a.series, err)
 	}
-	hints, err := anypb.New(&storepb.SeriesRequestHints{BlockMatchers: eq("__block_id", "\xff", storepb.LabelMatcher_EQ)})
+	hints, err := anypb.New(
+		&storepb.SeriesRequestHints{
+			BlockMatchers: eq("__block_id", "\xff", storepb.LabelMatcher_EQ),
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

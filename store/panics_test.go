@@ -20,7 +20,8 @@ import (
 // panicking is a bucket whose client panics where it is told to.
 type panicking struct {
 	objstore.Bucket
-	at *atomic.Pointer[string] // an operation, or a part of a body, and what the object's name contains
+	// an operation, or a part of a body, and what the object's name contains
+	at *atomic.Pointer[string]
 }
 
 // here panics if this is the place.
@@ -31,7 +32,9 @@ func here(at *atomic.Pointer[string], what, name string) {
 	}
 }
 
-func (b panicking) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b panicking) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	here(b.at, "getrange", name)
 	body, err := b.Bucket.GetRange(ctx, name, off, length)
 	return panickingBody{body, name, b.at}, err
@@ -43,7 +46,9 @@ func (b panicking) Get(ctx context.Context, name string) (io.ReadCloser, error) 
 	return panickingBody{body, name, b.at}, err
 }
 
-func (b panicking) Iter(ctx context.Context, dir string, f func(string) error, o ...objstore.IterOption) error {
+func (b panicking) Iter(
+	ctx context.Context, dir string, f func(string) error, o ...objstore.IterOption,
+) error {
 	here(b.at, "iter", dir)
 	return b.Bucket.Iter(ctx, dir, func(name string) error {
 		here(b.at, "listed", name)
@@ -51,7 +56,10 @@ func (b panicking) Iter(ctx context.Context, dir string, f func(string) error, o
 	}, o...)
 }
 
-func (b panicking) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, o ...objstore.IterOption) error {
+func (b panicking) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	o ...objstore.IterOption,
+) error {
 	here(b.at, "iter", dir)
 	return b.Bucket.IterWithAttributes(ctx, dir, f, o...)
 }
@@ -82,8 +90,8 @@ func (r panickingRemote) GetMulti(context.Context, []bytecache.ID, [][]byte) {
 func (r panickingRemote) Set(bytecache.ID, []byte) { here(r.at, "set", "") }
 func (r panickingRemote) Delete(bytecache.ID)      { here(r.at, "delete", "") }
 
-// TestAPanicIsOneRequests: wherever something panics, the process goes on, the request that met it gets Internal, nothing stays held or
-// locked, and the next request is answered right.
+// TestAPanicIsOneRequests: wherever something panics, the process goes on, the request that met it
+// gets Internal, nothing stays held or locked, and the next request is answered right.
 func TestAPanicIsOneRequests(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	req := wholeMetric(1)
@@ -125,10 +133,12 @@ func TestAPanicIsOneRequests(t *testing.T) {
 			at.Store(&tc.at)
 			for range 3 {
 				a, err := g.query(t.Context(), req)
-				if status.Code(err) != tc.request || tc.request == codes.OK && len(a.series) != len(want.series) {
+				if status.Code(err) != tc.request ||
+					tc.request == codes.OK && len(a.series) != len(want.series) {
 					t.Errorf("got %v, want %s", err, tc.request)
 				}
-				if err != nil && (!strings.Contains(err.Error(), "panic: boom") || strings.Contains(err.Error(), "goroutine")) {
+				if err != nil &&
+					(!strings.Contains(err.Error(), "panic: boom") || strings.Contains(err.Error(), "goroutine")) {
 					t.Errorf("the client is told %v", err)
 				}
 			}

@@ -22,10 +22,12 @@ func answerBytes(a *answer) (chunks int64) {
 	return chunks
 }
 
-// TestColdReads counts what queries on a cold process read: these figures are what larder promises about over-fetching.
+// TestColdReads counts what queries on a cold process read: these figures are what larder promises
+// about over-fetching.
 func TestColdReads(t *testing.T) {
 	dir := t.TempDir()
-	metas, err := dataset.WholeMetric("cold", 3, 20_000, 30_000).Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.WholeMetric("cold", 3, 20_000, 30_000).
+		Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +56,10 @@ func TestColdReads(t *testing.T) {
 			t.Fatalf("%d series", len(a.series))
 		}
 		got := float64(bytes["chunks"]) / float64(answerBytes(a))
-		t.Logf("chunks: %.3f bytes read per byte returned, %d reads; index: %d bytes, %d reads", got, counts["chunks"], bytes["index"], counts["index"])
+		t.Logf(
+			"chunks: %.3f bytes read per byte returned, %d reads; index: %d bytes, %d reads", got,
+			counts["chunks"], bytes["index"], counts["index"],
+		)
 		if got > 1.3 {
 			t.Errorf("chunk bytes read are %.2f x those returned, want at most 1.3", got)
 		}
@@ -80,22 +85,39 @@ func TestColdReads(t *testing.T) {
 		req := wholeMetric(64)
 		var pods []string
 		g := startGateway(t, dir, gatewayOptions{})
-		all, err := g.query(context.Background(), func() *storepb.SeriesRequest { r := wholeMetric(64); r.SkipChunks = true; return r }())
+		all, err := g.query(
+			context.Background(),
+			func() *storepb.SeriesRequest { r := wholeMetric(64); r.SkipChunks = true; return r }(),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Two pods far apart: within a block of one handler's series, those of a pod lie together, one for each method.
-		pods = append(pods, seriesLabels(all.series[0]).Get("pod"), seriesLabels(all.series[len(all.series)/200/2*4]).Get("pod"))
-		req.Matchers = append(req.Matchers,
-			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Join(pods, "|")},
-			&storepb.LabelMatcher{Name: "method", Value: "GET"})
+		// Two pods far apart: within a block of one handler's series, those of a pod lie together,
+		// one for each method.
+		pods = append(
+			pods, seriesLabels(all.series[0]).Get("pod"),
+			seriesLabels(all.series[len(all.series)/200/2*4]).Get("pod"),
+		)
+		req.Matchers = append(
+			req.Matchers,
+			&storepb.LabelMatcher{
+				Type:  storepb.LabelMatcher_RE,
+				Name:  "pod",
+				Value: strings.Join(pods, "|"),
+			},
+			&storepb.LabelMatcher{Name: "method", Value: "GET"},
+		)
 		a, counts, bytes := cold(t, req)
 		needed := int64(0)
 		for range a.series {
-			// Each of them lies pages away from the others: two chunks of some 400 bytes, on one page or, across a border, two.
+			// Each of them lies pages away from the others: two chunks of some 400 bytes, on one
+			// page or, across a border, two.
 			needed++
 		}
-		t.Logf("%d series: %d chunk reads of %d bytes, %d index reads of %d bytes", len(a.series), counts["chunks"], bytes["chunks"], counts["index"], bytes["index"])
+		t.Logf(
+			"%d series: %d chunk reads of %d bytes, %d index reads of %d bytes", len(a.series),
+			counts["chunks"], bytes["chunks"], counts["index"], bytes["index"],
+		)
 		if len(a.series) != 100 {
 			t.Fatalf("only %d series", len(a.series))
 		}
@@ -107,7 +129,10 @@ func TestColdReads(t *testing.T) {
 
 	t.Run("one series", func(t *testing.T) {
 		g := startGateway(t, dir, gatewayOptions{})
-		all, err := g.query(context.Background(), func() *storepb.SeriesRequest { r := wholeMetric(64); r.Limit = 5; r.SkipChunks = true; return r }())
+		all, err := g.query(
+			context.Background(),
+			func() *storepb.SeriesRequest { r := wholeMetric(64); r.Limit = 5; r.SkipChunks = true; return r }(),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +148,10 @@ func TestColdReads(t *testing.T) {
 		}
 		t.Log(counts)
 		if most := len(req.Matchers) + 1; counts["index"] > most {
-			t.Errorf("%d index reads for %d posting lists and one series entry", counts["index"], len(req.Matchers))
+			t.Errorf(
+				"%d index reads for %d posting lists and one series entry", counts["index"],
+				len(req.Matchers),
+			)
 		}
 		if counts["chunks"] != 1 {
 			t.Errorf("%d chunk reads, want 1", counts["chunks"])

@@ -11,8 +11,9 @@ import (
 	"larder/internal/bytecache/bytecachetest"
 )
 
-// onlyPages forgets all but pages, whose files and pages have small numbers in their names, does something to each, and returns how many there are. Expanded postings, which
-// it forgets, spare a request the pages of postings.
+// onlyPages forgets all but pages, whose files and pages have small numbers in their names, does
+// something to each, and returns how many there are. Expanded postings, which it forgets, spare a
+// request the pages of postings.
 func onlyPages(remote *bytecachetest.Remote, do func(value []byte)) (n int) {
 	remote.Change(func(values map[bytecache.ID][]byte) {
 		for id, value := range values {
@@ -28,8 +29,8 @@ func onlyPages(remote *bytecachetest.Remote, do func(value []byte)) (n int) {
 	return n
 }
 
-// TestDamageInMemcached: pages that were damaged there are noticed where they are decoded, read from the bucket, and put right for the next
-// process.
+// TestDamageInMemcached: pages that were damaged there are noticed where they are decoded, read
+// from the bucket, and put right for the next process.
 func TestDamageInMemcached(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	for name, memory := range map[string]int64{"alone": -1, "under memory": 0} {
@@ -37,14 +38,27 @@ func TestDamageInMemcached(t *testing.T) {
 			remote := bytecachetest.NewRemote()
 			var want []string
 			for process := range 3 {
-				g := startGateway(t, dir, gatewayOptions{indexBytes: memory, chunkBytes: memory, postingsBytes: -1, setBytes: -1, pageSize: 1 << 10, remote: remote})
+				g := startGateway(
+					t,
+					dir,
+					gatewayOptions{
+						indexBytes:    memory,
+						chunkBytes:    memory,
+						postingsBytes: -1,
+						setBytes:      -1,
+						pageSize:      1 << 10,
+						remote:        remote,
+					},
+				)
 				absent := only(t, metas[0])
 				absent.Matchers[0].Value = "absent"
-				if _, err := g.query(context.Background(), absent); err != nil { // builds the header
+				// builds the header
+				if _, err := g.query(context.Background(), absent); err != nil {
 					t.Fatal(err)
 				}
 				g.bucket.take()
-				if process == 1 && onlyPages(remote, func(value []byte) { value[len(value)/2] ^= 1 }) < 10 {
+				if process == 1 &&
+					onlyPages(remote, func(value []byte) { value[len(value)/2] ^= 1 }) < 10 {
 					t.Fatal("memcached holds hardly a page")
 				}
 				a, err := g.query(context.Background(), only(t, metas[0]))
@@ -65,12 +79,23 @@ func TestDamageInMemcached(t *testing.T) {
 	}
 }
 
-// TestHitsInMemcachedAreHits: Thanos's counters of the index cache and the caching bucket do not ask which tier it was.
+// TestHitsInMemcachedAreHits: Thanos's counters of the index cache and the caching bucket do not
+// ask which tier it was.
 func TestHitsInMemcachedAreHits(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	remote := bytecachetest.NewRemote()
 	for process := range 2 {
-		g := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, setBytes: -1, remote: remote})
+		g := startGateway(
+			t,
+			dir,
+			gatewayOptions{
+				indexBytes:    -1,
+				chunkBytes:    -1,
+				postingsBytes: -1,
+				setBytes:      -1,
+				remote:        remote,
+			},
+		)
 		if process == 1 {
 			onlyPages(remote, func([]byte) {})
 		}
@@ -85,7 +110,8 @@ func TestHitsInMemcachedAreHits(t *testing.T) {
 			{"thanos_store_bucket_cache_getrange_requested_bytes_total chunks", "thanos_store_bucket_cache_getrange_fetched_bytes_total chunks cache"},
 		} {
 			requests, hits := got[c[0]], got[c[1]]
-			if requests == 0 || process == 1 && hits != requests || process == 0 && hits == requests {
+			if requests == 0 || process == 1 && hits != requests ||
+				process == 0 && hits == requests {
 				t.Errorf("process %d: %s: %v, %s: %v", process, c[0], requests, c[1], hits)
 			}
 		}

@@ -41,8 +41,9 @@ func (c *collected) SendMsg(m any) error {
 	return nil
 }
 
-// TestTheRemovalOfABlockWaitsForItsReaders holds a request in its midst, has the block leave the view and its header forgotten, and lets the request
-// go on: it has the whole answer, and only then the header is closed.
+// TestTheRemovalOfABlockWaitsForItsReaders holds a request in its midst, has the block leave the
+// view and its header forgotten, and lets the request go on: it has the whole answer, and only then
+// the header is closed.
 func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	block := metas[0].ULID
@@ -135,7 +136,8 @@ func canSeeHandles(t *testing.T) bool {
 	return err == nil
 }
 
-// openFiles returns the header files of a block, or of all for the zero ID, that this process has open. Removed ones count.
+// openFiles returns the header files of a block, or of all for the zero ID, that this process has
+// open. Removed ones count.
 func openFiles(t *testing.T, id ulid.ULID) (open []string) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

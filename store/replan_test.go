@@ -23,7 +23,8 @@ import (
 	"larder/store/storepb"
 )
 
-// become renames a block as if a compactor had rewritten it and deleted the old one; change may alter its meta.json.
+// become renames a block as if a compactor had rewritten it and deleted the old one; change may
+// alter its meta.json.
 func become(dir string, old, replacement ulid.ULID, change func(meta []byte) []byte) error {
 	meta := filepath.Join(dir, old.String(), "meta.json")
 	b, err := os.ReadFile(meta)
@@ -38,7 +39,8 @@ func become(dir string, old, replacement ulid.ULID, change func(meta []byte) []b
 	return os.Rename(filepath.Join(dir, old.String()), filepath.Join(dir, replacement.String()))
 }
 
-// other adds a block of the same series with another external label, which sorts its series among the others.
+// other adds a block of the same series with another external label, which sorts its series among
+// the others.
 func other(dir string, id ulid.ULID) error {
 	next := id
 	next[15] ^= 0x33
@@ -52,11 +54,15 @@ func other(dir string, id ulid.ULID) error {
 		return err
 	}
 	b = bytes.ReplaceAll(b, []byte(id.String()), []byte(next.String()))
-	return os.WriteFile(meta, bytes.Replace(b, []byte(`"labels": {`), []byte(`"labels": {"zone":"late",`), 1), 0o600)
+	return os.WriteFile(
+		meta, bytes.Replace(b, []byte(`"labels": {`), []byte(`"labels": {"zone":"late",`), 1),
+		0o600,
+	)
 }
 
-// TestAnAnswerGoesOnWhereABlockWasReplaced: a compactor deletes a block while its series are being sent. What is sent stays, the rest
-// comes from the block that replaced it, and nothing is missing or there twice. If nothing replaced it, the answer fails.
+// TestAnAnswerGoesOnWhereABlockWasReplaced: a compactor deletes a block while its series are being
+// sent. What is sent stays, the rest comes from the block that replaced it, and nothing is missing
+// or there twice. If nothing replaced it, the answer fails.
 func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 	same := func(meta []byte) []byte { return meta }
 	unlabelled := func(meta []byte) []byte { return bytes.Replace(meta, []byte(`"labels":`), []byte(`"labels.was":`), 1) }
@@ -94,7 +100,15 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			g := startGateway(t, dir, gatewayOptions{chunkBytes: -1, indexBytes: -1, logger: slog.New(slog.NewTextHandler(&log, nil))})
+			g := startGateway(
+				t,
+				dir,
+				gatewayOptions{
+					chunkBytes: -1,
+					indexBytes: -1,
+					logger:     slog.New(slog.NewTextHandler(&log, nil)),
+				},
+			)
 			req := wholeMetric(tc.batch)
 			req.Limit, req.WithoutReplicaLabels = tc.limit, tc.without
 			old := g.catalog.View().Blocks[0].ID
@@ -111,30 +125,36 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 			replacement := old
 			replacement[15] ^= 0x55
 			var reads atomic.Int64
-			g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-				if objectKind(name) != "chunks" {
-					return body, nil
-				}
-				// Windows grow to 4 MiB: at the third read the first has been sent, and more are to come.
-				if reads.Add(1) != 3 {
-					return body, nil
-				}
-				if tc.gone {
-					return body, os.RemoveAll(filepath.Join(dir, old.String()))
-				}
-				if tc.comes {
-					if err := other(dir, old); err != nil {
-						return body, err
+			g.bucket.setOnRead(
+				func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+					if objectKind(name) != "chunks" {
+						return body, nil
 					}
-				}
-				return body, become(dir, old, replacement, tc.change)
-			})
+					// Windows grow to 4 MiB: at the third read the first has been sent, and more are to
+					// come.
+					if reads.Add(1) != 3 {
+						return body, nil
+					}
+					if tc.gone {
+						return body, os.RemoveAll(filepath.Join(dir, old.String()))
+					}
+					if tc.comes {
+						if err := other(dir, old); err != nil {
+							return body, err
+						}
+					}
+					return body, become(dir, old, replacement, tc.change)
+				},
+			)
 			got, err := g.query(context.Background(), req)
 			if status.Code(err) != tc.code {
 				t.Fatalf("got %v, want %s", err, tc.code)
 			}
 			if n := strings.Count(log.String(), "block vanished"); n != 1 {
-				t.Errorf("a block was found missing %d times, want once: after %d reads", n, reads.Load())
+				t.Errorf(
+					"a block was found missing %d times, want once: after %d reads", n,
+					reads.Load(),
+				)
 			}
 			if err != nil {
 				return
@@ -144,14 +164,17 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 			}
 			for i := range min(len(got.series), len(want.series)) {
 				if !proto.Equal(got.series[i], want.series[i]) {
-					t.Fatalf("series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i])
+					t.Fatalf(
+						"series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i],
+					)
 				}
 			}
 		})
 	}
 }
 
-// TestABlockMayBeReplacedMoreThanOnce: a compactor that is in a hurry replaces the replacement before it is read.
+// TestABlockMayBeReplacedMoreThanOnce: a compactor that is in a hurry replaces the replacement
+// before it is read.
 func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 	dir := wholeBlock(t, 400)
 	g := startGateway(t, dir, gatewayOptions{refreshEvery: time.Millisecond})
@@ -161,7 +184,9 @@ func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 		next := now
 		next[15]++
 		err := become(dir, now, next, func(meta []byte) []byte {
-			return bytes.Replace(meta, []byte(`"sources":[`), fmt.Appendf(nil, `"sources":[%q,`, now), 1)
+			return bytes.Replace(
+				meta, []byte(`"sources":[`), fmt.Appendf(nil, `"sources":[%q,`, now), 1,
+			)
 		})
 		now = next
 		rounds++
@@ -214,7 +239,10 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := wholeBlock(t, tc.series)
-			g := startGateway(t, dir, gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond})
+			g := startGateway(
+				t, dir,
+				gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond},
+			)
 			raw, req := g.catalog.View().Blocks[0].ID, wholeMetric(64)
 			want, err := g.query(t.Context(), req)
 			if err != nil {
@@ -229,26 +257,30 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 			copied.ULID = coarse
 			editMeta(t, dir, copied, func(meta map[string]any) {
 				meta["ulid"] = coarse
-				meta["thanos"].(map[string]any)["downsample"] = map[string]any{"resolution": catalog.Resolution5m}
+				meta["thanos"].(map[string]any)["downsample"] = map[string]any{
+					"resolution": catalog.Resolution5m,
+				}
 			})
 			if err := g.catalog.Sync(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			req.MaxResolutionWindow = catalog.Resolution5m
 			var reads atomic.Int64
-			g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-				if objectKind(name) != "chunks" || reads.Add(1) != tc.read {
-					return body, nil
-				}
-				if !strings.HasPrefix(name, coarse.String()) {
-					t.Errorf("read %s, not the five-minute block", name)
-				}
-				_ = body.Close()
-				if err := os.RemoveAll(filepath.Join(dir, coarse.String())); err != nil {
-					return nil, err
-				}
-				return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
-			})
+			g.bucket.setOnRead(
+				func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+					if objectKind(name) != "chunks" || reads.Add(1) != tc.read {
+						return body, nil
+					}
+					if !strings.HasPrefix(name, coarse.String()) {
+						t.Errorf("read %s, not the five-minute block", name)
+					}
+					_ = body.Close()
+					if err := os.RemoveAll(filepath.Join(dir, coarse.String())); err != nil {
+						return nil, err
+					}
+					return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+				},
+			)
 			got, err := g.query(t.Context(), req)
 			if status.Code(err) != tc.code {
 				t.Fatalf("got %v, want %s", err, tc.code)
@@ -264,7 +296,9 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 			}
 			for i := range want.series {
 				if !proto.Equal(got.series[i], want.series[i]) {
-					t.Fatalf("series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i])
+					t.Fatalf(
+						"series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i],
+					)
 				}
 			}
 		})

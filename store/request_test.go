@@ -8,12 +8,17 @@ import (
 	"larder/store/admission"
 )
 
-// TestARequestGrowsIntoWhatItWaitedFor: a request that lacked bytes, gave way and waited for more of them uses those first. Where others always take
-// what is free it would else lack as much again each time, until it held all that one may have and was refused.
+// TestARequestGrowsIntoWhatItWaitedFor: a request that lacked bytes, gave way and waited for more
+// of them uses those first. Where others always take what is free it would else lack as much again
+// each time, until it held all that one may have and was refused.
 func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 	allowance := admission.AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}
 	a := admission.New(admission.GateOptions{}, allowance, nil, nil)
-	s := &Server{admission: a, metrics: newMetrics(nil, nil), tracer: noop.NewTracerProvider().Tracer("")}
+	s := &Server{
+		admission: a,
+		metrics:   newMetrics(nil, nil),
+		tracer:    noop.NewTracerProvider().Tracer(""),
+	}
 	r := s.newRequest(t.Context(), methodSeries)
 	defer r.finish()
 	if err := r.enter(admission.LabelRequest); err != nil {
@@ -37,6 +42,9 @@ func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 		return nil
 	})
 	if err != nil || attempts != 2 {
-		t.Errorf("of 80 bytes that one may have a request needs 20, and got %v in %d attempts, want an answer in the second", err, attempts)
+		t.Errorf(
+			"of 80 bytes that one may have a request needs 20, and got %v in %d attempts, want an answer in the second",
+			err, attempts,
+		)
 	}
 }

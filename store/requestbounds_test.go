@@ -37,8 +37,17 @@ func TestListsOfARequestAreBounded(t *testing.T) {
 		req = wholeMetric(0)
 		req.ShardInfo = &storepb.ShardInfo{TotalShards: 2, Labels: names(tc.n)}
 		_, shard := g.query(ctx, req)
-		_, labelNames := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50, WithoutReplicaLabels: names(tc.n)})
-		_, values := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, WithoutReplicaLabels: names(tc.n)})
+		_, labelNames := g.client.LabelNames(
+			ctx, &storepb.LabelNamesRequest{End: 1 << 50, WithoutReplicaLabels: names(tc.n)},
+		)
+		_, values := g.client.LabelValues(
+			ctx,
+			&storepb.LabelValuesRequest{
+				Label:                "pod",
+				End:                  1 << 50,
+				WithoutReplicaLabels: names(tc.n),
+			},
+		)
 		for what, err := range map[string]error{"Series": series, "shard": shard, "LabelNames": labelNames, "LabelValues": values} {
 			if status.Code(err) != tc.want {
 				t.Errorf("%s with %d names: got %v, want %s", what, tc.n, err, tc.want)

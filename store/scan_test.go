@@ -14,10 +14,11 @@ import (
 	"larder/store/storepb"
 )
 
-// TestScanLeavesWhatDashboardsRead: a scan of cold series, each asked for once, with four times the chunks that there is room for and more than there
-// is room for of the index, leaves at least four fifths of the chunk pages that dashboards have read a few times, and all that was kept of
-// the index: pages, expanded postings, series sets. The caches are full of something else when the dashboards begin, and where their policies are in
-// their cycles differs by seed.
+// TestScanLeavesWhatDashboardsRead: a scan of cold series, each asked for once, with four times the
+// chunks that there is room for and more than there is room for of the index, leaves at least four
+// fifths of the chunk pages that dashboards have read a few times, and all that was kept of the
+// index: pages, expanded postings, series sets. The caches are full of something else when the
+// dashboards begin, and where their policies are in their cycles differs by seed.
 func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 	const allowance = 4 << 20
 	dir := t.TempDir()
@@ -33,7 +34,9 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 	}
 	request := func(cluster string, more ...*storepb.LabelMatcher) *storepb.SeriesRequest {
 		req := wholeMetric(64)
-		req.Matchers = append(append(req.Matchers, &storepb.LabelMatcher{Name: "cluster", Value: cluster}), more...)
+		req.Matchers = append(
+			append(req.Matchers, &storepb.LabelMatcher{Name: "cluster", Value: cluster}),
+			more...)
 		return req
 	}
 	hot := []*storepb.SeriesRequest{
@@ -57,17 +60,26 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 		}
 		values := func(label string) []string {
 			t.Helper()
-			got, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: label, End: 1 << 50})
+			got, err := g.client.LabelValues(
+				t.Context(), &storepb.LabelValuesRequest{Label: label, End: 1 << 50},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return got.Values
 		}
-		// Series of one code and handler lie side by side, so requests for one after another are hardly ever about the same page.
+		// Series of one code and handler lie side by side, so requests for one after another are
+		// hardly ever about the same page.
 		var cold []*storepb.SeriesRequest
 		for _, code := range values("code") {
 			for _, handler := range values("handler") {
-				cold = append(cold, request("cold", &storepb.LabelMatcher{Name: "code", Value: code}, &storepb.LabelMatcher{Name: "handler", Value: handler}))
+				cold = append(
+					cold,
+					request(
+						"cold", &storepb.LabelMatcher{Name: "code", Value: code},
+						&storepb.LabelMatcher{Name: "handler", Value: handler},
+					),
+				)
 			}
 		}
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -87,8 +99,8 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 			}
 		}
 		scan(allowance + rng.Int64N(allowance))
-		// unlike is a request for all of the hot metric under other labels than any before: there is no series set for it, but expanded postings and all
-		// pages of the index.
+		// unlike is a request for all of the hot metric under other labels than any before: there
+		// is no series set for it, but expanded postings and all pages of the index.
 		unlike := func(what string) *storepb.SeriesRequest {
 			req := request("hot")
 			req.WithoutReplicaLabels = []string{"replica", what}
@@ -116,14 +128,23 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 		}
 		ask(unlike("5"))
 		if counts, _ := g.bucket.take(); counts["index"] != 0 {
-			t.Errorf("seed %d: %d reads of the index for series whose pages were read before the scan", seed, counts["index"])
+			t.Errorf(
+				"seed %d: %d reads of the index for series whose pages were read before the scan",
+				seed, counts["index"],
+			)
 		}
 		if got := index.Postings().Stats(); got.Hits == expanded.Hits {
 			t.Errorf("seed %d: expanded postings: %+v, before %+v", seed, got, expanded)
 		}
-		t.Logf("seed %d: %d of %d bytes of hot chunks were read again after the scan", seed, chunkBytes, hotChunks)
+		t.Logf(
+			"seed %d: %d of %d bytes of hot chunks were read again after the scan", seed,
+			chunkBytes, hotChunks,
+		)
 		if chunkBytes > hotChunks/5 {
-			t.Errorf("seed %d: of %d bytes of hot chunks %d had to be read again", seed, hotChunks, chunkBytes)
+			t.Errorf(
+				"seed %d: of %d bytes of hot chunks %d had to be read again", seed, hotChunks,
+				chunkBytes,
+			)
 		}
 	}
 	seeds := uint64(5)

@@ -19,7 +19,8 @@ import (
 	"larder/store/storepb"
 )
 
-// benchBucket writes a layout once per machine: into LARDER_BENCH_DIR if that is set, else into a directory of the benchmark.
+// benchBucket writes a layout once per machine: into LARDER_BENCH_DIR if that is set, else into a
+// directory of the benchmark.
 func benchBucket(b *testing.B, layout dataset.Layout) string {
 	b.Helper()
 	dir := os.Getenv("LARDER_BENCH_DIR")
@@ -55,14 +56,23 @@ type sink struct {
 
 func (s *sink) Context() context.Context           { return s.ctx }
 func (s *sink) Send(*storepb.SeriesResponse) error { panic("frames only") }
-func (s *sink) SendMsg(m any) error                { s.bytes += int64(m.(*storepb.Frame).Size()); return nil }
 
-// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc, all pages in memory: from index pages, from them while a series
-// set is built, and from the set.
+func (s *sink) SendMsg(
+	m any,
+) error {
+	s.bytes += int64(m.(*storepb.Frame).Size())
+	return nil
+}
+
+// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc, all pages in
+// memory: from index pages, from them while a series set is built, and from the set.
 func BenchmarkSeriesWarm(b *testing.B) {
 	f := func(name string, setBytes int64, build bool) {
 		b.Run(name, func(b *testing.B) {
-			g := startGateway(b, benchBucket(b, dataset.Bench50k(1)), gatewayOptions{setBytes: setBytes, chunkBytes: 512 << 20})
+			g := startGateway(
+				b, benchBucket(b, dataset.Bench50k(1)),
+				gatewayOptions{setBytes: setBytes, chunkBytes: 512 << 20},
+			)
 			n := 0
 			run := func() int64 {
 				s := &sink{ctx: context.Background()}
@@ -111,14 +121,21 @@ func BenchmarkSeriesWarmGRPC(b *testing.B) {
 	storepb.RegisterStoreServer(srv, g.server)
 	go func() { _ = srv.Serve(l) }()
 	defer srv.Stop()
-	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(countingCodec{encoding.GetCodecV2(proto.Name)})))
+	conn, err := grpc.NewClient(
+		l.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(countingCodec{encoding.GetCodecV2(proto.Name)}),
+		),
+	)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer conn.Close()
 	run := func() int64 {
-		stream, err := conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/thanos.Store/Series")
+		stream, err := conn.NewStream(
+			context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/thanos.Store/Series",
+		)
 		if err != nil {
 			b.Fatal(err)
 		}

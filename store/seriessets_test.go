@@ -17,8 +17,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestLimitsDoNotKnowOfSeriesSets asks the same of a gateway that keeps series sets and of one that does not, both warm: the largest limit that refuses
-// a request must be the same.
+// TestLimitsDoNotKnowOfSeriesSets asks the same of a gateway that keeps series sets and of one that
+// does not, both warm: the largest limit that refuses a request must be the same.
 func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	type warm struct {
@@ -73,7 +73,10 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 			"bytes":  func(o *admission.LimitOptions, n uint64) { o.Bytes = n },
 		} {
 			if got, want := refused(kept, req, set), refused(plain, req, set); got != want {
-				t.Errorf("%s: the largest limit of %s that refuses is %d with series sets, %d without", name, what, got, want)
+				t.Errorf(
+					"%s: the largest limit of %s that refuses is %d with series sets, %d without",
+					name, what, got, want,
+				)
 			} else {
 				t.Logf("%s: refused with a limit of %d %s", name, got, what)
 			}
@@ -85,23 +88,45 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 	middle := metas[0].MaxTime
 	f("all", func(*storepb.SeriesRequest) {})
 	f("no chunks", func(x *storepb.SeriesRequest) { x.SkipChunks = true })
-	f("a part of the time", func(x *storepb.SeriesRequest) { x.MinTime, x.MaxTime = middle-600_000, middle+600_000 })
+	f(
+		"a part of the time",
+		func(x *storepb.SeriesRequest) { x.MinTime, x.MaxTime = middle-600_000, middle+600_000 },
+	)
 	f("a shard", func(x *storepb.SeriesRequest) {
-		x.ShardInfo = &storepb.ShardInfo{ShardIndex: 1, TotalShards: 3, By: true, Labels: []string{"pod", "handler", "code"}}
+		x.ShardInfo = &storepb.ShardInfo{
+			ShardIndex:  1,
+			TotalShards: 3,
+			By:          true,
+			Labels:      []string{"pod", "handler", "code"},
+		}
 	})
 	f("several matchers", func(x *storepb.SeriesRequest) {
-		x.Matchers = append(x.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api.*"})
+		x.Matchers = append(
+			x.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api.*"},
+		)
 	})
-	f("removed labels", func(x *storepb.SeriesRequest) { x.WithoutReplicaLabels = []string{"replica", "pod"} })
+	f(
+		"removed labels",
+		func(x *storepb.SeriesRequest) { x.WithoutReplicaLabels = []string{"replica", "pod"} },
+	)
 	f("nothing", func(x *storepb.SeriesRequest) { x.Matchers[0].Value = "absent" })
 }
 
-// TestLabelRequestsUseSeriesSets: label names and values of series that a set has are the same with and without it, and no index page is read.
+// TestLabelRequestsUseSeriesSets: label names and values of series that a set has are the same with
+// and without it, and no index page is read.
 func TestLabelRequestsUseSeriesSets(t *testing.T) {
 	dir, metas := twoBlocks(t)
-	g, plain := startGateway(t, dir, gatewayOptions{}), startGateway(t, dir, gatewayOptions{setBytes: -1})
+	g, plain := startGateway(
+		t, dir, gatewayOptions{},
+	), startGateway(
+		t, dir, gatewayOptions{setBytes: -1},
+	)
 	ctx := context.Background()
-	matchers := append(wholeMetric(0).Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*"})
+	matchers := append(
+		wholeMetric(0).Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*"},
+	)
 	whole := wholeMetric(0)
 	whole.Matchers = matchers
 	if _, err := g.query(ctx, whole); err != nil {
@@ -110,11 +135,21 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 	before := g.sets.Stats()
 	ask := func(g *gateway, minT, maxT int64) (out [2][]string) {
 		t.Helper()
-		names, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{Start: minT, End: maxT, Matchers: matchers})
+		names, err := g.client.LabelNames(
+			ctx, &storepb.LabelNamesRequest{Start: minT, End: maxT, Matchers: matchers},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
-		values, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "handler", Start: minT, End: maxT, Matchers: matchers})
+		values, err := g.client.LabelValues(
+			ctx,
+			&storepb.LabelValuesRequest{
+				Label:    "handler",
+				Start:    minT,
+				End:      maxT,
+				Matchers: matchers,
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +168,8 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 	}
 }
 
-// TestIdenticalRequestsDecodeOnce asks the same fifty times at once: the entries of the series are decoded once, and all are served from that.
+// TestIdenticalRequestsDecodeOnce asks the same fifty times at once: the entries of the series are
+// decoded once, and all are served from that.
 func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	const series, requests = 800, 50
 	g := startGateway(t, wholeBlock(t, series), gatewayOptions{})
@@ -160,9 +196,14 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	}
 	st := g.sets.Stats()
 	if shared := st.Hits + g.sets.Coalesced(); st.Items != 1 || shared != requests-1 {
-		t.Errorf("%d sets; %d requests found one, %d shared its construction", st.Items, st.Hits, g.sets.Coalesced())
+		t.Errorf(
+			"%d sets; %d requests found one, %d shared its construction", st.Items, st.Hits,
+			g.sets.Coalesced(),
+		)
 	}
 	if n := g.inUse(t); n != 0 || g.sets.HeldBytes() != 0 {
-		t.Errorf("%v bytes of the allowance are still held, %d of series sets", n, g.sets.HeldBytes())
+		t.Errorf(
+			"%v bytes of the allowance are still held, %d of series sets", n, g.sets.HeldBytes(),
+		)
 	}
 }

@@ -12,8 +12,9 @@ var sizeBounds = [...]float64{
 	32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 256 << 20, 512 << 20,
 }
 
-// sizeCounts counts sizes by bucket, the last being for what is larger than any bound. A request counts its series in one of its own and hands
-// it over when it ends: a call per series into a histogram that all requests share would cost more than encoding it.
+// sizeCounts counts sizes by bucket, the last being for what is larger than any bound. A request
+// counts its series in one of its own and hands it over when it ends: a call per series into a
+// histogram that all requests share would cost more than encoding it.
 type sizeCounts struct {
 	buckets [len(sizeBounds) + 1]uint64
 	sum     int64
@@ -34,7 +35,10 @@ type sizeHistogram struct {
 }
 
 func newSizeHistogram(name, help string, reg prometheus.Registerer) *sizeHistogram {
-	h := &sizeHistogram{desc: prometheus.NewDesc(name, help, []string{"tenant"}, nil), byTenant: map[string]*sizeCounts{}}
+	h := &sizeHistogram{
+		desc:     prometheus.NewDesc(name, help, []string{"tenant"}, nil),
+		byTenant: map[string]*sizeCounts{},
+	}
 	if reg != nil {
 		reg.MustRegister(h)
 	}

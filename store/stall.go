@@ -20,17 +20,20 @@ import (
 	"larder/store/storepb"
 )
 
-// defaultSendStall is half of the time that a Querier gives a query (--query.timeout, 2 minutes): a Querier that merges stores lazily stops reading
-// one while it waits for another, and that must be allowed to take a while; but what waits for the bytes of a request that nobody reads
-// should get them while it has time left to be answered.
+// defaultSendStall is half of the time that a Querier gives a query (--query.timeout, 2 minutes): a
+// Querier that merges stores lazily stops reading one while it waits for another, and that must be
+// allowed to take a while; but what waits for the bytes of a request that nobody reads should get
+// them while it has time left to be answered.
 const defaultSendStall = time.Minute
 
-// stallChecks is how often within the time-out the requests are looked at, so that a stall ends at most so much of the time-out late.
+// stallChecks is how often within the time-out the requests are looked at, so that a stall ends at
+// most so much of the time-out late.
 const stallChecks = 8
 
-// finisher is what grpc's streams are besides a grpc.ServerTransportStream. A handler has no other way to unblock its own Send than to return,
-// which it cannot do while it sends; but grpc itself ends a stream so when another goroutine finds in RecvMsg that it is broken: the
-// status is queued behind what was sent, and the Send returns.
+// finisher is what grpc's streams are besides a grpc.ServerTransportStream. A handler has no other
+// way to unblock its own Send than to return, which it cannot do while it sends; but grpc itself
+// ends a stream so when another goroutine finds in RecvMsg that it is broken: the status is queued
+// behind what was sent, and the Send returns.
 type finisher interface {
 	WriteStatus(st *status.Status) error
 }
@@ -72,7 +75,8 @@ type sending struct {
 	stalls *stalls
 	ctx    context.Context
 	begin  time.Time
-	// since is when the running Send began, in nanoseconds after begin; 0 while none runs, ended after a stall.
+	// since is when the running Send began, in nanoseconds after begin; 0 while none runs, ended
+	// after a stall.
 	since atomic.Int64
 	// unread is how long the Sends that have returned took, in nanoseconds.
 	unread atomic.Int64
@@ -103,7 +107,8 @@ func (w *sending) stop() {
 	delete(w.stalls.sending, w)
 }
 
-// send runs one Send. Its error is that of the stall if there was one: to the client the request has ended by it, however far the Send came.
+// send runs one Send. Its error is that of the stall if there was one: to the client the request
+// has ended by it, however far the Send came.
 func (w *sending) send(stream grpc.ServerStream, f *storepb.Frame) error {
 	at := max(1, int64(time.Since(w.begin)))
 	if !w.since.CompareAndSwap(0, at) {

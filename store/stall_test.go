@@ -18,8 +18,9 @@ import (
 	"larder/store/storepb"
 )
 
-// TestAClientThatStopsReadingEndsItsRequest: with one place at the gate and an allowance for one, others are answered once the stall time-out has
-// ended the requests of clients that do not read. They get the rest of what grpc had taken, no more than a frame and some windows, and then why.
+// TestAClientThatStopsReadingEndsItsRequest: with one place at the gate and an allowance for one,
+// others are answered once the stall time-out has ended the requests of clients that do not read.
+// They get the rest of what grpc had taken, no more than a frame and some windows, and then why.
 func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Run("gateway", func(t *testing.T) {
@@ -60,14 +61,16 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 			for {
 				m, err := stream.Recv()
 				if err != nil {
-					if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "--store.grpc.send-stall-timeout") {
+					if status.Code(err) != codes.Aborted ||
+						!strings.Contains(err.Error(), "--store.grpc.send-stall-timeout") {
 						t.Errorf("got %v, want Aborted that names the flag", err)
 					}
 					break
 				}
 				size += proto.Size(m)
 			}
-			// 64 KiB of grpc's quota and the frame that went beyond it; and the client's own window.
+			// 64 KiB of grpc's quota and the frame that went beyond it; and the client's own
+			// window.
 			if most := storepb.MaxFrameBytes + 64<<10 + 64<<10; size == 0 || size > most {
 				t.Errorf("%d bytes came after the request had ended, want up to %d", size, most)
 			}
@@ -78,12 +81,18 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 
 // TestAClientThatReadsSlowlyIsServed: the time-out counts for each frame.
 func TestAClientThatReadsSlowlyIsServed(t *testing.T) {
-	g := startGateway(t, wholeBlock(t, 3000), gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = time.Minute }})
+	g := startGateway(
+		t, wholeBlock(t, 3000),
+		gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = time.Minute }},
+	)
 	a, err := g.query(context.Background(), wholeMetric(1))
 	if err != nil || len(a.series) != 3000 {
 		t.Fatalf("%d series, %v", len(a.series), err)
 	}
-	never := startGateway(t, wholeBlock(t, 3000), gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = -1 }})
+	never := startGateway(
+		t, wholeBlock(t, 3000),
+		gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = -1 }},
+	)
 	stream, err := never.client.Series(context.Background(), wholeMetric(64))
 	if err != nil {
 		t.Fatal(err)

@@ -41,17 +41,22 @@ func (h *heldBucket) release() bool {
 	return some
 }
 
-// TestStampede: fifty identical cold requests read of the bucket what one reads. Whenever one of them is held by the bucket, all others have got
-// as far as they can without it: nothing runs by luck.
+// TestStampede: fifty identical cold requests read of the bucket what one reads. Whenever one of
+// them is held by the bucket, all others have got as far as they can without it: nothing runs by
+// luck.
 func TestStampede(t *testing.T) {
 	const series = 3000
 	dir := t.TempDir()
-	metas, err := dataset.WholeMetric("stampede", 4, series, 30_000).Write(context.Background(), dir, dataset.WriteOptions{})
+	metas, err := dataset.WholeMetric("stampede", 4, series, 30_000).
+		Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	regex := wholeMetric(64)
-	regex.Matchers = append(regex.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"})
+	regex.Matchers = append(
+		regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"},
+	)
 	part := wholeMetric(64)
 	part.MaxTime = (metas[0].MinTime + metas[0].MaxTime) / 2
 	// run asks n times at once and returns the reads by kind, and the series of each answer.
@@ -87,10 +92,15 @@ func TestStampede(t *testing.T) {
 			reads, bytes, got := run(t, opts, req, 50)
 			t.Logf("reads %v, bytes %v", reads, bytes)
 			if wantReads["index"] < 3 || wantReads["chunks"] < 1 || want[0] == 0 {
-				t.Fatalf("one request makes %v reads for %d bytes: the test tests nothing", wantReads, want[0])
+				t.Fatalf(
+					"one request makes %v reads for %d bytes: the test tests nothing", wantReads,
+					want[0],
+				)
 			}
 			if diff := cmp.Diff(wantReads, reads); diff != "" {
-				t.Errorf("reads of the bucket, of one request and of fifty (-one +fifty):\n%s", diff)
+				t.Errorf(
+					"reads of the bucket, of one request and of fifty (-one +fifty):\n%s", diff,
+				)
 			}
 			if diff := cmp.Diff(wantBytes, bytes); diff != "" {
 				t.Errorf("bytes (-one +fifty):\n%s", diff)
@@ -105,5 +115,8 @@ func TestStampede(t *testing.T) {
 	f("whole", gatewayOptions{}, wholeMetric(64))
 	f("regex", gatewayOptions{}, regex)
 	f("part of the time", gatewayOptions{}, part)
-	f("without a memory tier", gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1}, regex)
+	f(
+		"without a memory tier", gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1},
+		regex,
+	)
 }

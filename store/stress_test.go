@@ -54,9 +54,10 @@ func stressTime(t *testing.T) time.Duration {
 	return 8 * time.Second
 }
 
-// The parts of the stress's bucket are blocks that differ in the external label part. Some stay; some are replaced now and then, as a compactor
-// does it: by a block of the same content, after which the old one is gone at once; some leave and come back in good order, by a mark for
-// deletion and their folder's removal when no request can use it any more.
+// The parts of the stress's bucket are blocks that differ in the external label part. Some stay;
+// some are replaced now and then, as a compactor does it: by a block of the same content, after
+// which the old one is gone at once; some leave and come back in good order, by a mark for deletion
+// and their folder's removal when no request can use it any more.
 const (
 	stressParts    = 6
 	firstReplaced  = 2
@@ -90,7 +91,8 @@ type stress struct {
 	clock    atomic.Int64                // counts beginnings of requests
 	running  [stressWorkers]atomic.Int64 // when the request of a worker began; 0: none runs
 	replaced atomic.Int64                // odd while a block is being replaced
-	// moment is held by listings, and while a folder comes or goes: those of a real bucket are of one moment.
+	// moment is held by listings, and while a folder comes or goes: those of a real bucket are of
+	// one moment.
 	moment sync.RWMutex
 
 	asked, aborted, cancelled, views, moved atomic.Int64
@@ -102,7 +104,14 @@ func stressLayout() dataset.Layout {
 		b := dataset.Block{
 			MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 7_200_000, Interval: 60_000,
 			Labels: labels.FromStrings("cluster", "eu", partLabel, fmt.Sprintf("p%d", i)),
-			Series: dataset.Service{Name: fmt.Sprintf("service-%d", i), Namespace: "stress", Pods: 3, Handlers: 2}.Series(uint64(i)),
+			Series: dataset.Service{
+				Name:      fmt.Sprintf("service-%d", i),
+				Namespace: "stress",
+				Pods:      3,
+				Handlers:  2,
+			}.Series(
+				uint64(i),
+			),
 		}
 		for j := range b.ID {
 			b.ID[j] = byte(i*16 + j)
@@ -113,9 +122,11 @@ func stressLayout() dataset.Layout {
 	return l
 }
 
-// TestStress asks one gateway everything at once while syncs run, blocks are replaced, leave and come back, headers are closed and forgotten,
-// caches are too small and their remote half dies, rules and limits are reloaded, blocks are warmed and clients give up. Every answer has, of each block,
-// all or nothing, and nothing only where the block came or went meanwhile. In the end nothing is left.
+// TestStress asks one gateway everything at once while syncs run, blocks are replaced, leave and
+// come back, headers are closed and forgotten, caches are too small and their remote half dies,
+// rules and limits are reloaded, blocks are warmed and clients give up. Every answer has, of each
+// block, all or nothing, and nothing only where the block came or went meanwhile. In the end
+// nothing is left.
 func TestStress(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Run("everything at once", func(t *testing.T) {
@@ -155,7 +166,11 @@ func newStress(t *testing.T) *stress {
 			o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir.String()
 		},
 		server: func(o *store.Options) {
-			o.Allowance, o.Gate = admission.AllowanceOptions{Bytes: 8 << 20}, admission.GateOptions{MaxConcurrent: stressWorkers - 2}
+			o.Allowance, o.Gate = admission.AllowanceOptions{
+				Bytes: 8 << 20,
+			}, admission.GateOptions{
+				MaxConcurrent: stressWorkers - 2,
+			}
 		},
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
 			s.views.Add(1)
@@ -277,19 +292,29 @@ func (s *stress) run(d time.Duration) {
 	actor(7, 10*time.Millisecond, func(r *rand.Rand) {
 		blocks := s.g.catalog.View().Blocks
 		q := s.questions[r.IntN(len(s.questions))]
-		// A block that leaves cannot be warmed, and one that must make way need not: what came of it shows in the answers.
-		_, _ = s.g.server.Warm(ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels, &pagecache.Account{})
+		// A block that leaves cannot be warmed, and one that must make way need not: what came of
+		// it shows in the answers.
+		_, _ = s.g.server.Warm(
+			ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels,
+			&pagecache.Account{},
+		)
 	})
 	actor(8, 30*time.Millisecond, func(r *rand.Rand) {
 		limits := map[string]admission.LimitOptions{}
 		for i := range stressTenants {
-			limits[stressTenant(i)] = admission.LimitOptions{MaxConcurrent: r.IntN(3), Weight: float64(1 + r.IntN(3))}
+			limits[stressTenant(i)] = admission.LimitOptions{
+				MaxConcurrent: r.IntN(3),
+				Weight:        float64(1 + r.IntN(3)),
+			}
 		}
 		s.g.server.SetLimits(admission.LimitOptions{}, limits)
 	})
 	wg.Wait()
-	s.Logf("%d requests, %d aborted by a replacement, %d given up; %d views; blocks left and came back %d times and were replaced %d times",
-		s.asked.Load(), s.aborted.Load(), s.cancelled.Load(), s.views.Load(), s.moved.Load(), s.replaced.Load()/2)
+	s.Logf(
+		"%d requests, %d aborted by a replacement, %d given up; %d views; blocks left and came back %d times and were replaced %d times",
+		s.asked.Load(), s.aborted.Load(), s.cancelled.Load(), s.views.Load(), s.moved.Load(),
+		s.replaced.Load()/2,
+	)
 }
 
 func stressTenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
@@ -306,20 +331,26 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// listedAtOnce lists a folder as it is at one moment. The names that a folder has and what is in each of them are read one after the other: a
-// listing that began before a replacement and ends after it would have neither of the two blocks.
+// listedAtOnce lists a folder as it is at one moment. The names that a folder has and what is in
+// each of them are read one after the other: a listing that began before a replacement and ends
+// after it would have neither of the two blocks.
 type listedAtOnce struct {
 	objstore.Bucket
 	moment *sync.RWMutex
 }
 
-func (b listedAtOnce) Iter(ctx context.Context, dir string, f func(string) error, o ...objstore.IterOption) error {
+func (b listedAtOnce) Iter(
+	ctx context.Context, dir string, f func(string) error, o ...objstore.IterOption,
+) error {
 	b.moment.RLock()
 	defer b.moment.RUnlock()
 	return b.Bucket.Iter(ctx, dir, f, o...)
 }
 
-func (b listedAtOnce) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, o ...objstore.IterOption) error {
+func (b listedAtOnce) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	o ...objstore.IterOption,
+) error {
 	b.moment.RLock()
 	defer b.moment.RUnlock()
 	return b.Bucket.IterWithAttributes(ctx, dir, f, o...)
@@ -427,7 +458,9 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 
 // ask asks one question and judges the answer.
 func (s *stress) ask(worker int, r *rand.Rand) {
-	ctx := metadata.AppendToOutgoingContext(s.Context(), "thanos-tenant", stressTenant(r.IntN(stressTenants)))
+	ctx := metadata.AppendToOutgoingContext(
+		s.Context(), "thanos-tenant", stressTenant(r.IntN(stressTenants)),
+	)
 	givesUp := r.IntN(8) == 0
 	if givesUp {
 		var cancel context.CancelFunc
@@ -455,11 +488,21 @@ func (s *stress) ask(worker int, r *rand.Rand) {
 }
 
 // question asks a question as Series, or what it says of a label.
-func (s *stress) question(ctx context.Context, r *rand.Rand, i int) (parts map[string][]string, err error) {
+func (s *stress) question(
+	ctx context.Context, r *rand.Rand, i int,
+) (parts map[string][]string, err error) {
 	q := s.questions[i]
 	switch r.IntN(6) {
 	case 0:
-		resp, err := s.g.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: partLabel, Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers})
+		resp, err := s.g.client.LabelValues(
+			ctx,
+			&storepb.LabelValuesRequest{
+				Label:    partLabel,
+				Start:    q.MinTime,
+				End:      q.MaxTime,
+				Matchers: q.Matchers,
+			},
+		)
 		if err != nil {
 			return nil, err
 		}
@@ -469,8 +512,11 @@ func (s *stress) question(ctx context.Context, r *rand.Rand, i int) (parts map[s
 		}
 		return parts, nil
 	case 1:
-		resp, err := s.g.client.LabelNames(ctx, &storepb.LabelNamesRequest{Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers})
-		if err == nil && (!slices.Contains(resp.Names, partLabel) || !slices.Contains(resp.Names, "pod")) {
+		resp, err := s.g.client.LabelNames(
+			ctx, &storepb.LabelNamesRequest{Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers},
+		)
+		if err == nil &&
+			(!slices.Contains(resp.Names, partLabel) || !slices.Contains(resp.Names, "pod")) {
 			s.Errorf("question %d: label names %q", i, resp.Names)
 		}
 		return nil, err
@@ -485,7 +531,8 @@ func (s *stress) question(ctx context.Context, r *rand.Rand, i int) (parts map[s
 	return byPart(a), nil
 }
 
-// judge holds an answer to what the views before and after have. nil stands for an answer that does not tell parts apart.
+// judge holds an answer to what the views before and after have. nil stands for an answer that does
+// not tell parts apart.
 func (s *stress) judge(i int, got map[string][]string, before, after *catalog.View) {
 	if got == nil {
 		return
@@ -512,7 +559,9 @@ func (s *stress) judge(i int, got map[string][]string, before, after *catalog.Vi
 }
 
 func inView(v *catalog.View, part string) bool {
-	return slices.ContainsFunc(v.Blocks, func(b *catalog.Block) bool { return b.Labels.Get(partLabel) == part })
+	return slices.ContainsFunc(
+		v.Blocks, func(b *catalog.Block) bool { return b.Labels.Get(partLabel) == part },
+	)
 }
 
 // settle looks at what is left when nobody asks any more.
@@ -534,14 +583,16 @@ func (s *stress) settle() {
 		}
 		s.judge(i, byPart(got), view, view)
 	}
-	// A request that was late has had the header of a former block built again: it goes with the next change of the view.
+	// A request that was late has had the header of a former block built again: it goes with the
+	// next change of the view.
 	s.g.headers.Keep(func(id ulid.ULID) bool { return view.ByID(id) != nil })
 	entries, err := os.ReadDir(s.headers)
 	if err != nil {
 		s.Error(err)
 	}
 	for _, e := range entries {
-		if id, err := ulid.ParseStrict(strings.TrimSuffix(e.Name(), ".header")); err != nil || view.ByID(id) == nil {
+		if id, err := ulid.ParseStrict(strings.TrimSuffix(e.Name(), ".header")); err != nil ||
+			view.ByID(id) == nil {
 			s.Errorf("the header file %s is of no block that is served", e.Name())
 		}
 	}

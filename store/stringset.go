@@ -13,16 +13,18 @@ import (
 )
 
 const (
-	// stringSetBytes is what a string takes in a set, in the answer and in the message that it is sent as, besides its text there and there:
-	// its length, its place in the table (that it is being moved to, too), its string header, its tag.
+	// stringSetBytes is what a string takes in a set, in the answer and in the message that it is
+	// sent as, besides its text there and there: its length, its place in the table (that it is
+	// being moved to, too), its string header, its tag.
 	stringSetBytes = 48
 	// stringSetStep is how many bytes a set reserves at a time.
 	stringSetStep = 64 << 10
 
-	// Texts lie in pieces of an arena, of which each is twice as large as the one before, so that a small set is small and no large one
-	// is copied as it grows.
+	// Texts lie in pieces of an arena, of which each is twice as large as the one before, so that a
+	// small set is small and no large one is copied as it grows.
 	minSetPiece, maxSetPiece = 4 << 10, 256 << 10
-	// setPieceShift is where the number of a piece begins in a place: behind an offset in the largest.
+	// setPieceShift is where the number of a piece begins in a place: behind an offset in the
+	// largest.
 	setPieceShift = 18
 	maxSetPieces  = 1 << (32 - setPieceShift)
 )
@@ -30,10 +32,11 @@ const (
 // stringSetCost is what a set reserves for a string of n bytes.
 func stringSetCost(n int) int64 { return stringSetBytes + 2*int64(n) }
 
-// stringSet collects the strings of an answer, whose bytes are reserved as they add up: a label may have millions of values. It refers to
-// nothing that the collector would have to look through.
+// stringSet collects the strings of an answer, whose bytes are reserved as they add up: a label may
+// have millions of values. It refers to nothing that the collector would have to look through.
 //
-// As long as strings come in ascending order, as a header has them, nothing is looked up; the table is made for the first that does not.
+// As long as strings come in ascending order, as a header has them, nothing is looked up; the table
+// is made for the first that does not.
 type stringSet struct {
 	grow func(int64) error
 	seed maphash.Seed
@@ -43,7 +46,8 @@ type stringSet struct {
 	pieces [][]byte   // of the arena: each string after its length, in the order in which they came
 	last   []byte     // the string that came last
 	n      int
-	table  []uint32 // places in the arena, and one more; nil while strings ascend. The length is a power of two.
+	// places in the arena, and one more; nil while strings ascend. The length is a power of two.
+	table []uint32
 }
 
 func newStringSet(reserved int64, grow func(int64) error) *stringSet {
@@ -93,7 +97,10 @@ func (s *stringSet) put(b []byte) (place uint32, err error) {
 			size = min(2*cap(s.pieces[k]), maxSetPiece)
 		}
 		if k++; k == maxSetPieces {
-			return 0, status.Errorf(codes.ResourceExhausted, "an answer of more than %d GiB of strings", maxSetPieces*maxSetPiece>>30)
+			return 0, status.Errorf(
+				codes.ResourceExhausted, "an answer of more than %d GiB of strings",
+				maxSetPieces*maxSetPiece>>30,
+			)
 		}
 		s.pieces = append(s.pieces, make([]byte, 0, max(size, need)))
 	}
@@ -138,7 +145,8 @@ func (s *stringSet) rehash(size int) {
 	}
 }
 
-// sorted returns the strings in order, at most limit of them unless that is 0. They alias the set, to which nothing may be added any more.
+// sorted returns the strings in order, at most limit of them unless that is 0. They alias the set,
+// to which nothing may be added any more.
 func (s *stringSet) sorted(limit int) []string {
 	if s.n == 0 {
 		return nil

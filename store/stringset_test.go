@@ -38,7 +38,10 @@ func TestStringSet(t *testing.T) {
 	f("ascending at first", 0, "a", "b", "d", "c", "a", "d", "e")
 	f("descending", 0, "c", "b", "a", "")
 	f("limited", 2, "c", "b", "a", "b")
-	f("longer than a piece of the arena", 0, "a", strings.Repeat("x", 3*maxSetPiece), "b", strings.Repeat("x", 3*maxSetPiece), strings.Repeat("y", maxSetPiece), "c")
+	f(
+		"longer than a piece of the arena", 0, "a", strings.Repeat("x", 3*maxSetPiece), "b",
+		strings.Repeat("x", 3*maxSetPiece), strings.Repeat("y", maxSetPiece), "c",
+	)
 
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 50 {
@@ -53,8 +56,9 @@ func TestStringSet(t *testing.T) {
 	}
 }
 
-// TestStringSetReservesWhatItTakes: a set of many values, with the answer's strings and the message, takes no more than it has reserved and the rest
-// of a piece, and more than a third of that. What is refused ends it.
+// TestStringSetReservesWhatItTakes: a set of many values, with the answer's strings and the
+// message, takes no more than it has reserved and the rest of a piece, and more than a third of
+// that. What is refused ends it.
 func TestStringSetReservesWhatItTakes(t *testing.T) {
 	f := func(name string, n int, value func(i int) string) {
 		t.Helper()
@@ -69,7 +73,8 @@ func TestStringSetReservesWhatItTakes(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		table := int64(4 * len(s.table)) // and half as much while it grows, which the answer makes up for later
+		// and half as much while it grows, which the answer makes up for later
+		table := int64(4 * len(s.table))
 		out := s.sorted(0)
 		took := int64(heap()-before) + table + text
 		runtime.KeepAlive(out)
@@ -79,7 +84,10 @@ func TestStringSetReservesWhatItTakes(t *testing.T) {
 	}
 	f("ascending", 300_000, func(i int) string { return fmt.Sprintf("%09d", i) })
 	f("short", 300_000, func(i int) string { return fmt.Sprintf("%x", uint32(i)*2654435769) })
-	f("long", 30_000, func(i int) string { return fmt.Sprintf("%x-%0200d", uint32(i)*2654435769, i) })
+	f(
+		"long", 30_000,
+		func(i int) string { return fmt.Sprintf("%x-%0200d", uint32(i)*2654435769, i) },
+	)
 
 	full := errors.New("full")
 	s := newStringSet(stringSetCost(1), func(int64) error { return full })

@@ -52,8 +52,9 @@ type tenantNames struct {
 
 	// mu guards what follows. It is held shared while a request of a named tenant is counted, so
 	// that a name whose series are deleted gets none afterwards.
-	mu       sync.RWMutex
-	kept     map[string]admission.LimitOptions // tenants with limits of their own; it is not changed
+	mu sync.RWMutex
+	// tenants with limits of their own; it is not changed
+	kept     map[string]admission.LimitOptions
 	tracked  map[string]*trackedTenant
 	named    int           // of tracked
 	replaced time.Duration // when replacements, one a period, would have come to as many

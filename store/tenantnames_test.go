@@ -98,7 +98,9 @@ func TestDroppedRequestsAreCountedByName(t *testing.T) {
 	const name = "thanos_bucket_store_queries_dropped_total series "
 	for tenant, want := range map[string]float64{admission.DefaultTenant: 1, otherTenant: 2} {
 		if got[name+tenant] != want {
-			t.Errorf("%v requests of tenant %s are counted, want %v", got[name+tenant], tenant, want)
+			t.Errorf(
+				"%v requests of tenant %s are counted, want %v", got[name+tenant], tenant, want,
+			)
 		}
 	}
 	s.names.mu.Lock()

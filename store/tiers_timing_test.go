@@ -11,15 +11,26 @@ import (
 	"larder/store/storepb"
 )
 
-// BenchmarkSeriesTiers answers a panel of 400 series that lie scattered, and 50,000 series at once, from each place where pages may be: memory, a memcached on this
-// machine, and a bucket whose first byte takes 20 ms.
+// BenchmarkSeriesTiers answers a panel of 400 series that lie scattered, and 50,000 series at once,
+// from each place where pages may be: memory, a memcached on this machine, and a bucket whose first
+// byte takes 20 ms.
 func BenchmarkSeriesTiers(b *testing.B) {
 	dir := benchBucket(b, dataset.Bench50k(1))
 	panel := wholeMetric(64)
 	// Two of 250 pods.
-	panel.Matchers = append(panel.Matchers,
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "instance", Value: "10\\.32\\.0\\.1[01]:8080"},
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "code", Value: "200|302|404|500|503"})
+	panel.Matchers = append(
+		panel.Matchers,
+		&storepb.LabelMatcher{
+			Type:  storepb.LabelMatcher_RE,
+			Name:  "instance",
+			Value: "10\\.32\\.0\\.1[01]:8080",
+		},
+		&storepb.LabelMatcher{
+			Type:  storepb.LabelMatcher_RE,
+			Name:  "code",
+			Value: "200|302|404|500|503",
+		},
+	)
 	none := gatewayOptions{indexBytes: -1, postingsBytes: -1, setBytes: -1, chunkBytes: -1}
 	far := func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
 		<-time.After(20 * time.Millisecond)
@@ -47,7 +58,9 @@ func BenchmarkSeriesTiers(b *testing.B) {
 					n++
 				}
 				counts, _ := g.bucket.take()
-				b.ReportMetric(float64(counts["index"]+counts["chunks"])/float64(n), "bucket-reads/op")
+				b.ReportMetric(
+					float64(counts["index"]+counts["chunks"])/float64(n), "bucket-reads/op",
+				)
 			})
 		}
 	}
@@ -58,7 +71,10 @@ func BenchmarkSeriesTiers(b *testing.B) {
 	sets.setBytes, sets.postingsBytes = 0, 0
 	run("memory-and-sets", startGateway(b, dir, sets), func() {})
 
-	client := newMemcached(b, memcachedtest.Start(b, memcachedtest.Options{Args: []string{"-m", "256"}}).Addr, 10*time.Second)
+	client := newMemcached(
+		b, memcachedtest.Start(b, memcachedtest.Options{Args: []string{"-m", "256"}}).Addr,
+		10*time.Second,
+	)
 	remote := none
 	remote.remote = client
 	run("memcached", startGateway(b, dir, remote), func() { flushed(b, client) })

@@ -45,8 +45,9 @@ func (r *seriesReader) next() error {
 	return nil
 }
 
-// merge reads the same answer from two gateways as a Querier does that merges: it reads on from one only when it knows what comes next in the other.
-// first is the gateway that it asks first; met is called once its answer has begun.
+// merge reads the same answer from two gateways as a Querier does that merges: it reads on from one
+// only when it knows what comes next in the other. first is the gateway that it asks first; met is
+// called once its answer has begun.
 func merge(gs [2]*gateway, first int, met func()) (series int, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -63,7 +64,9 @@ func merge(gs [2]*gateway, first int, met func()) (series int, err error) {
 	}
 	for a, b := readers[0], readers[1]; !a.done || !b.done; series++ {
 		if a.done || b.done || labels.Compare(a.head, b.head) != 0 {
-			return series, fmt.Errorf("series %d: %s (end %v) and %s (end %v)", series, a.head, a.done, b.head, b.done)
+			return series, fmt.Errorf(
+				"series %d: %s (end %v) and %s (end %v)", series, a.head, a.done, b.head, b.done,
+			)
 		}
 		if err := a.next(); err != nil {
 			return series, err
@@ -75,8 +78,9 @@ func merge(gs [2]*gateway, first int, met func()) (series int, err error) {
 	return series, nil
 }
 
-// TestTwoGatewaysReadByMergingClients: clients that hold in one gateway what others wait for, and wait in the other for what those hold, all end: with the whole
-// answer, or with an error upon which they ask again and then get it.
+// TestTwoGatewaysReadByMergingClients: clients that hold in one gateway what others wait for, and
+// wait in the other for what those hold, all end: with the whole answer, or with an error upon
+// which they ask again and then get it.
 func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Run("gateways", func(t *testing.T) {
@@ -96,7 +100,8 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 		var mu sync.Mutex
 		retried := 0
 		for c := range clients {
-			// The first two get an answer begun in one gateway each, and only then ask the other: now each has what the other needs.
+			// The first two get an answer begun in one gateway each, and only then ask the other:
+			// now each has what the other needs.
 			begun := func() {}
 			if c < 2 {
 				begun = sync.OnceFunc(func() { met.Done(); met.Wait() })
@@ -114,7 +119,10 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 						}
 						return
 					}
-					if code := status.Code(err); code != codes.Aborted && code != codes.ResourceExhausted && code != codes.Unavailable || try == 50 {
+					if code := status.Code(err); code != codes.Aborted &&
+						code != codes.ResourceExhausted &&
+						code != codes.Unavailable ||
+						try == 50 {
 						t.Errorf("client %d, try %d: %v", c, try, err)
 						return
 					}
@@ -141,7 +149,8 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 	goleak.VerifyNone(t, leaks)
 }
 
-// TestSmallRequestsBesideExports: however many requests for everything run, stall and wait, small ones of the same and of another tenant are answered, of all kinds.
+// TestSmallRequestsBesideExports: however many requests for everything run, stall and wait, small
+// ones of the same and of another tenant are answered, of all kinds.
 func TestSmallRequestsBesideExports(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{server: func(o *store.Options) {
 		o.SendStallTimeout = -1
@@ -160,8 +169,15 @@ func TestSmallRequestsBesideExports(t *testing.T) {
 		runtime.Gosched()
 	}
 	one := wholeMetric(0)
-	one.Matchers = append(one.Matchers,
-		&storepb.LabelMatcher{Name: "code", Value: "200"}, &storepb.LabelMatcher{Name: "method", Value: "GET"}, &storepb.LabelMatcher{Name: "handler", Value: "/metrics"})
+	one.Matchers = append(
+		one.Matchers,
+		&storepb.LabelMatcher{
+			Name:  "code",
+			Value: "200",
+		},
+		&storepb.LabelMatcher{Name: "method", Value: "GET"},
+		&storepb.LabelMatcher{Name: "handler", Value: "/metrics"},
+	)
 	for _, tenant := range []string{"", "other"} {
 		ctx := ctx
 		if tenant != "" {

@@ -31,20 +31,27 @@ func (o *occupant) SendMsg(m any) error {
 	return o.sink.SendMsg(m)
 }
 
-// TestRequestsThatWaitHoldWhatIsCounted: forty requests of 1 MB, 1 KB each on the wire, come while all places are taken.
+// TestRequestsThatWaitHoldWhatIsCounted: forty requests of 1 MB, 1 KB each on the wire, come while
+// all places are taken.
 func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	const room = 8 << 20
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
 		o.Gate.MaxConcurrent, o.Messages = 1, intake.NewAccount(room, nil)
 	}})
-	first := &occupant{sink: sink{ctx: t.Context()}, began: make(chan struct{}), goOn: make(chan struct{})}
+	first := &occupant{
+		sink:  sink{ctx: t.Context()},
+		began: make(chan struct{}),
+		goOn:  make(chan struct{}),
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- g.server.Series(wholeMetric(64), first) }()
 	<-first.began
 
 	req := wholeMetric(64)
-	req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 1_000_000)})
+	req.Matchers = append(
+		req.Matchers, &storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 1_000_000)},
+	)
 	before := liveHeap()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -64,11 +71,13 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 	}
 	const wait = room * 3 / 4 / 1_000_000
 	for range n - wait {
-		if err := <-refused; status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "--store.request-bytes") {
+		if err := <-refused; status.Code(err) != codes.ResourceExhausted ||
+			!strings.Contains(err.Error(), "--store.request-bytes") {
 			t.Errorf("got %v, want ResourceExhausted", err)
 		}
 	}
-	if inUse := gaugeOf(g.reg, "larder_request_text_bytes", "in_use"); inUse < wait*1_000_000 || inUse > room {
+	if inUse := gaugeOf(g.reg, "larder_request_text_bytes", "in_use"); inUse < wait*1_000_000 ||
+		inUse > room {
 		t.Errorf("%v bytes are counted for %d requests of 1 MB", inUse, wait)
 	}
 	if held := int64(liveHeap()) - int64(before); held > 2*room {

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// warmRunBytes is how much index a warm-up reads at a time: little, so that it holds little and is soon out of the way.
+	// warmRunBytes is how much index a warm-up reads at a time: little, so that it holds little and
+	// is soon out of the way.
 	warmRunBytes = 256 << 10
 	// standBackFor is how long a warm-up that has made way looks away.
 	standBackFor = 20 * time.Millisecond
@@ -27,16 +28,23 @@ const (
 // errMakeWay says that requests need the bytes that warming would hold.
 var errMakeWay = errors.New("requests come first")
 
-// Busy reports whether it is no time to warm anything: Series requests wait, at the gate or for their bytes, or hold half of the allowance.
+// Busy reports whether it is no time to warm anything: Series requests wait, at the gate or for
+// their bytes, or hold half of the allowance.
 func (s *Server) Busy() bool { return s.admission.Busy() }
 
-// Warm fills the caches with what a Series request without chunks for these matchers and removed labels would find in a block: index pages,
-// and what is derived from them. It is no request: it takes no place at the gate, counts in no metric of requests, and holds bytes only while
-// none waits for them and half of the allowance is free. While requests wait at the gate it stands still.
+// Warm fills the caches with what a Series request without chunks for these matchers and removed
+// labels would find in a block: index pages, and what is derived from them. It is no request: it
+// takes no place at the gate, counts in no metric of requests, and holds bytes only while none
+// waits for them and half of the allowance is free. While requests wait at the gate it stands
+// still.
 //
-// finished is false, without an error, where it had to make way: then it may be tried again, and what was read until then is kept. An error of
-// acct's Spend ends it; that is asked about postings after they have been read, for others may have joined in reading them.
-func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error) {
+// finished is false, without an error, where it had to make way: then it may be tried again, and
+// what was read until then is kept. An error of acct's Spend ends it; that is asked about postings
+// after they have been read, for others may have joined in reading them.
+func (s *Server) Warm(
+	ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string,
+	acct *pagecache.Account,
+) (finished bool, err error) {
 	budget := s.compiler.Open(ctx)
 	defer budget.Close()
 	// Without the cache, because its metrics count requests of clients.
@@ -53,7 +61,8 @@ func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.La
 		for range 3 {
 			var again bool
 			var err error
-			if finished, again, err = s.warm(ctx, meta, matchers, without, acct); !again && !irregular(err) {
+			if finished, again, err = s.warm(ctx, meta, matchers, without, acct); !again &&
+				!irregular(err) {
 				return err
 			}
 		}
@@ -63,7 +72,10 @@ func (s *Server) Warm(ctx context.Context, meta *catalog.Block, ms []*storepb.La
 }
 
 // warm is one attempt of Warm. again asks for another one.
-func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labels.Matcher, without []string, acct *pagecache.Account) (finished, again bool, err error) {
+func (s *Server) warm(
+	ctx context.Context, meta *catalog.Block, matchers []*labels.Matcher, without []string,
+	acct *pagecache.Account,
+) (finished, again bool, err error) {
 	if s.Busy() {
 		return false, false, nil
 	}
@@ -74,7 +86,10 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 		held.Close()
 		var ever bool
 		if held, ever = s.admission.TryReserve(n); !ever {
-			return fmt.Errorf("warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)", n)
+			return fmt.Errorf(
+				"warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)",
+				n,
+			)
 		}
 		if held == nil {
 			return errMakeWay
@@ -86,7 +101,8 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	var planning pagecache.Account
 	plan, err := s.block(meta).Plan(ctx, matchers, block.PlanOptions{
 		External: dropLabels(meta.Labels, without), Dropped: without,
-		// All of the block, for the caches know no time range; and so that a series set is built that a request would build at its second coming.
+		// All of the block, for the caches know no time range; and so that a series set is built
+		// that a request would build at its second coming.
 		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
 		Hold: func(n int64) error {
@@ -124,7 +140,9 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 		Leave: block.Leave{
 			Grow: func(n int64) error {
 				if !held.TryReserve(n) {
-					return errors.New("no room for its series in the request allowance (--store.request-bytes)")
+					return errors.New(
+						"no room for its series in the request allowance (--store.request-bytes)",
+					)
 				}
 				return nil
 			},
@@ -151,7 +169,8 @@ func (s *Server) warm(ctx context.Context, meta *catalog.Block, matchers []*labe
 	return true, false, nil
 }
 
-// standBack waits while requests wait for a place. It returns false if some wait for bytes, which the warm-up must give back.
+// standBack waits while requests wait for a place. It returns false if some wait for bytes, which
+// the warm-up must give back.
 func (s *Server) standBack(ctx context.Context) (bool, error) {
 	for {
 		waiting, forBytes := s.admission.Waiting()

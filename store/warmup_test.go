@@ -31,29 +31,36 @@ func (r *fakeRecorder) Note(blocks []*catalog.Block, ms []*labels.Matcher, witho
 	for _, m := range ms {
 		text = append(text, m.String())
 	}
-	r.notes = append(r.notes, noted{len(blocks), strings.Join(text, ","), strings.Join(without, ",")})
+	r.notes = append(
+		r.notes, noted{len(blocks), strings.Join(text, ","), strings.Join(without, ",")},
+	)
 }
 
 // warmAll warms every block of the gateway's view by what a request asks for.
-func (g *gateway) warmAll(t *testing.T, req *storepb.SeriesRequest, acct *pagecache.Account) (finished bool, err error) {
+func (g *gateway) warmAll(
+	t *testing.T, req *storepb.SeriesRequest, acct *pagecache.Account,
+) (finished bool, err error) {
 	t.Helper()
 	for _, b := range g.catalog.View().Blocks {
-		if finished, err = g.server.Warm(context.Background(), b, req.Matchers, req.WithoutReplicaLabels, acct); !finished || err != nil {
+		if finished, err = g.server.Warm(context.Background(), b, req.Matchers, req.WithoutReplicaLabels, acct); !finished ||
+			err != nil {
 			return finished, err
 		}
 	}
 	return true, nil
 }
 
-// TestAWarmedRequestReadsNoIndex: what Warm leaves behind is all that a request needs of the index, for each way of finding series, and what is
-// answered from it is the same as without.
+// TestAWarmedRequestReadsNoIndex: what Warm leaves behind is all that a request needs of the index,
+// for each way of finding series, and what is answered from it is the same as without.
 func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 	dir := wholeBlock(t, 4000)
 	plain := startGateway(t, dir, gatewayOptions{setBytes: -1, postingsBytes: -1})
 	f := func(name string, change func(*storepb.SeriesRequest)) {
 		t.Helper()
 		recorder := &fakeRecorder{}
-		g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Recorder = recorder }})
+		g := startGateway(
+			t, dir, gatewayOptions{server: func(o *store.Options) { o.Recorder = recorder }},
+		)
 		req := wholeMetric(64)
 		change(req)
 		requests := func() float64 {
@@ -68,8 +75,12 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		if finished, err := g.warmAll(t, req, &acct); !finished || err != nil {
 			t.Fatalf("%s: finished %v, %v", name, finished, err)
 		}
-		if (acct.FetchedBytes.Load() == 0) != (name == "nothing") || len(recorder.notes) > 0 || requests() != before {
-			t.Errorf("%s: %d bytes read, recorded %v, requests %v before and %v after", name, acct.FetchedBytes.Load(), recorder.notes, before, requests())
+		if (acct.FetchedBytes.Load() == 0) != (name == "nothing") || len(recorder.notes) > 0 ||
+			requests() != before {
+			t.Errorf(
+				"%s: %d bytes read, recorded %v, requests %v before and %v after", name,
+				acct.FetchedBytes.Load(), recorder.notes, before, requests(),
+			)
 		}
 		if n := g.inUse(t); n != 0 {
 			t.Errorf("%s: %v bytes of the allowance are still held", name, n)
@@ -83,8 +94,12 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(got.texts(), want.texts()) || (len(want.series) == 0) != (name == "nothing") {
-			t.Errorf("%s: %d series, %d where nothing was warmed, or others", name, len(got.series), len(want.series))
+		if !slices.Equal(got.texts(), want.texts()) ||
+			(len(want.series) == 0) != (name == "nothing") {
+			t.Errorf(
+				"%s: %d series, %d where nothing was warmed, or others", name, len(got.series),
+				len(want.series),
+			)
 		}
 		if sets := g.sets.Stats(); name != "nothing" && sets.Hits == 0 {
 			t.Errorf("%s: its series set was not there after it was warmed: %+v", name, sets)
@@ -97,13 +112,25 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		}
 	}
 	f("a metric", func(*storepb.SeriesRequest) {})
-	f("part of the time", func(req *storepb.SeriesRequest) { req.MinTime, req.MaxTime = dataset.Epoch+1, dataset.Epoch+60_000 })
-	f("removed labels", func(req *storepb.SeriesRequest) { req.WithoutReplicaLabels = []string{"replica", "pod"} })
+	f(
+		"part of the time",
+		func(req *storepb.SeriesRequest) { req.MinTime, req.MaxTime = dataset.Epoch+1, dataset.Epoch+60_000 },
+	)
+	f(
+		"removed labels",
+		func(req *storepb.SeriesRequest) { req.WithoutReplicaLabels = []string{"replica", "pod"} },
+	)
 	f("pending matchers", func(req *storepb.SeriesRequest) {
-		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+a.*"})
+		req.Matchers = append(
+			req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+a.*"},
+		)
 	})
 	f("nothing", func(req *storepb.SeriesRequest) {
-		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "none-.*"})
+		req.Matchers = append(
+			req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "none-.*"},
+		)
 	})
 }
 
@@ -122,13 +149,15 @@ func TestWarmingEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	b := g.catalog.View().Blocks[0]
-	if finished, err := g.server.Warm(ctx, b, req.Matchers, nil, &pagecache.Account{}); finished || !errors.Is(err, context.Canceled) {
+	if finished, err := g.server.Warm(ctx, b, req.Matchers, nil, &pagecache.Account{}); finished ||
+		!errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v, %v", finished, err)
 	}
 	// At what no request could ask for.
 	bad := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "a", Value: "("}}
 	for _, ms := range [][]*storepb.LabelMatcher{bad, nil} {
-		if finished, err := g.server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished || err == nil {
+		if finished, err := g.server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished ||
+			err == nil {
 			t.Errorf("%v: %v, %v", ms, finished, err)
 		}
 	}
@@ -137,12 +166,16 @@ func TestWarmingEnds(t *testing.T) {
 	}
 }
 
-// TestWarmingMakesWay: nothing is warmed while requests hold half of the allowance, and what never fits says so.
+// TestWarmingMakesWay: nothing is warmed while requests hold half of the allowance, and what never
+// fits says so.
 func TestWarmingMakesWay(t *testing.T) {
 	dir, req := wholeBlock(t, 4000), wholeMetric(64)
 	start := func(allowance int64) *gateway {
 		t.Helper()
-		return startGateway(t, dir, gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }})
+		return startGateway(
+			t, dir,
+			gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }},
+		)
 	}
 	// beside calls f while a request stands still with its bytes: its client does not read.
 	beside := func(g *gateway, f func()) {
@@ -180,8 +213,12 @@ func TestWarmingMakesWay(t *testing.T) {
 			t.Errorf("the request holds %v bytes, less than half", filled.inUse(t))
 		}
 		var acct pagecache.Account
-		if finished, err := filled.warmAll(t, req, &acct); finished || err != nil || acct.TouchedBytes.Load() > 0 {
-			t.Errorf("beside a request that holds half of the allowance: %v, %v, %d bytes touched", finished, err, acct.TouchedBytes.Load())
+		if finished, err := filled.warmAll(t, req, &acct); finished || err != nil ||
+			acct.TouchedBytes.Load() > 0 {
+			t.Errorf(
+				"beside a request that holds half of the allowance: %v, %v, %d bytes touched",
+				finished, err, acct.TouchedBytes.Load(),
+			)
 		}
 	})
 	if finished, err := filled.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {
@@ -189,7 +226,8 @@ func TestWarmingMakesWay(t *testing.T) {
 	}
 
 	small := start(300 << 10)
-	if finished, err := small.warmAll(t, req, &pagecache.Account{}); finished || err == nil || !strings.Contains(err.Error(), "--store.request-bytes") {
+	if finished, err := small.warmAll(t, req, &pagecache.Account{}); finished || err == nil ||
+		!strings.Contains(err.Error(), "--store.request-bytes") {
 		t.Errorf("in an allowance that is too small: %v, %v", finished, err)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestBounded is the short form of the command: a smaller block, a smaller limit, fewer requests. How fast the small queries are is left
-// out, for that is the machine's to say.
+// TestBounded is the short form of the command: a smaller block, a smaller limit, fewer requests.
+// How fast the small queries are is left out, for that is the machine's to say.
 func TestBounded(t *testing.T) {
 	c := config{
 		values: 60_000, limit: 320 << 20, all: 12, beside: 2, within: 5 * time.Minute, first: time.Millisecond, rate: 10, quiet: 10,

@@ -31,8 +31,8 @@ func (a answer) String() string {
 	return fmt.Sprintf("%d series, %d chunks", a.series, a.chunks)
 }
 
-// reading is an answer that is being read. Messages are counted and hashed where they lie, and not decoded: on the two cores of a small
-// machine that would be most of the work.
+// reading is an answer that is being read. Messages are counted and hashed where they lie, and not
+// decoded: on the two cores of a small machine that would be most of the work.
 type reading struct {
 	answer
 	labels bool // of a label request
@@ -103,8 +103,14 @@ func each(b []byte, bad *error, f func(field int, value []byte)) {
 }
 
 func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30), grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2(proto.Name)})))
+	return grpc.NewClient(
+		address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(1<<30),
+			grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2(proto.Name)}),
+		),
+	)
 }
 
 // ask sends a request and reads its answer to the end. keep is given every message; it may be nil.
@@ -122,11 +128,14 @@ func exchange(ctx context.Context, conn *grpc.ClientConn, req any, r *reading) e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, storepb.Store_Series_FullMethodName)
+	stream, err := conn.NewStream(
+		ctx, &grpc.StreamDesc{ServerStreams: true}, storepb.Store_Series_FullMethodName,
+	)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(stream.SendMsg(req), stream.CloseSend()); err != nil && !errors.Is(err, io.EOF) {
+	if err := errors.Join(stream.SendMsg(req), stream.CloseSend()); err != nil &&
+		!errors.Is(err, io.EOF) {
 		return err
 	}
 	for {

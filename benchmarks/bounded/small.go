@@ -17,8 +17,9 @@ import (
 	"larder/store/storepb"
 )
 
-// smallQueries are queries of a few series: of one among the many values, and of a dashboard's panel in the other block. They are picked
-// at random, so that many of the pages that they need have to be read.
+// smallQueries are queries of a few series: of one among the many values, and of a dashboard's
+// panel in the other block. They are picked at random, so that many of the pages that they need
+// have to be read.
 type smallQueries struct {
 	rand      *rand.Rand
 	sessions  []string
@@ -41,7 +42,10 @@ func (l *latencies) quantile(q float64) time.Duration {
 
 func (l *latencies) String() string {
 	ms := func(q float64) time.Duration { return l.quantile(q).Round(100 * time.Microsecond) }
-	return fmt.Sprintf("%d, %d failed, p50 %s, p90 %s, p99 %s, slowest %s", len(l.took), len(l.failed), ms(0.5), ms(0.9), ms(0.99), ms(1))
+	return fmt.Sprintf(
+		"%d, %d failed, p50 %s, p90 %s, p99 %s, slowest %s", len(l.took), len(l.failed), ms(0.5),
+		ms(0.9), ms(0.99), ms(1),
+	)
 }
 
 // sampled is how many values of a label small queries are made from.
@@ -69,7 +73,9 @@ func (c config) smallQueries(ctx context.Context, conn *grpc.ClientConn) (*small
 		}
 	}
 	// Those of the block of many values are on another port.
-	q.instances = slices.DeleteFunc(q.instances, func(v string) bool { return !bytes.HasSuffix([]byte(v), []byte(":8080")) })
+	q.instances = slices.DeleteFunc(
+		q.instances, func(v string) bool { return !bytes.HasSuffix([]byte(v), []byte(":8080")) },
+	)
 	return q, nil
 }
 
@@ -77,17 +83,26 @@ func (c config) smallQueries(ctx context.Context, conn *grpc.ClientConn) (*small
 func (q *smallQueries) next(n int) (req *storepb.SeriesRequest, want int) {
 	const is = storepb.LabelMatcher_EQ
 	if n%2 == 0 {
-		return series(matcher(is, dataset.ManyValuesLabel, q.sessions[q.rand.IntN(len(q.sessions))])), 1
+		return series(
+			matcher(is, dataset.ManyValuesLabel, q.sessions[q.rand.IntN(len(q.sessions))]),
+		), 1
 	}
 	codes := []string{"200", "302", "404", "500", "503"}
 	return series(
-		matcher(is, "__name__", dataset.WholeMetricName), matcher(is, "instance", q.instances[q.rand.IntN(len(q.instances))]),
-		matcher(is, "code", codes[q.rand.IntN(len(codes))]), matcher(is, "method", "GET"),
+		matcher(
+			is, "__name__", dataset.WholeMetricName,
+		),
+		matcher(is, "instance", q.instances[q.rand.IntN(len(q.instances))]),
+		matcher(is, "code", codes[q.rand.IntN(len(codes))]),
+		matcher(is, "method", "GET"),
 	), 10
 }
 
-// ask asks rate queries a second as long as more says so, whether or not those before have been answered.
-func (q *smallQueries) ask(ctx context.Context, conn *grpc.ClientConn, rate int, more func(asked int) bool) latencies {
+// ask asks rate queries a second as long as more says so, whether or not those before have been
+// answered.
+func (q *smallQueries) ask(
+	ctx context.Context, conn *grpc.ClientConn, rate int, more func(asked int) bool,
+) latencies {
 	var l latencies
 	var mu sync.Mutex // guards l
 	var wg sync.WaitGroup

@@ -29,7 +29,8 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds larder and runs it for half a minute")
 	}
-	memcachedtest.Start(t, memcachedtest.Options{}) // says so where there is no memcached; the command has one of its own
+	// says so where there is no memcached; the command has one of its own
+	memcachedtest.Start(t, memcachedtest.Options{})
 	var out bytes.Buffer
 	defer func() {
 		if t.Failed() {
@@ -41,7 +42,21 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	faults, err := chosen(allFaults(), []string{"bucket-5xx", "bucket-flipped-bits", "bucket-listings-replaced", "bucket-listings-short", "compaction", "memcached-killed", "headers-damaged", "kill-9", "reload-storm", "clients-stop-reading"})
+	faults, err := chosen(
+		allFaults(),
+		[]string{
+			"bucket-5xx",
+			"bucket-flipped-bits",
+			"bucket-listings-replaced",
+			"bucket-listings-short",
+			"compaction",
+			"memcached-killed",
+			"headers-damaged",
+			"kill-9",
+			"reload-storm",
+			"clients-stop-reading",
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +70,8 @@ func TestChaos(t *testing.T) {
 		}
 	}
 
-	// The same, held to another answer, fails: a comparison that let everything pass would have passed all of the above.
+	// The same, held to another answer, fails: a comparison that let everything pass would have
+	// passed all of the above.
 	for i := range w.want {
 		w.want[i].content++
 	}
@@ -73,7 +89,13 @@ func TestWhatIsNoAnswer(t *testing.T) {
 	series := func(pod string, samples ...byte) *storepb.Series {
 		return &storepb.Series{
 			Labels: []*storepb.Label{{Name: "pod", Value: pod}},
-			Chunks: []*storepb.AggrChunk{{MinTime: 1, MaxTime: 2, Raw: &storepb.Chunk{Data: samples, Hash: xxhash.Sum64(samples)}}},
+			Chunks: []*storepb.AggrChunk{
+				{
+					MinTime: 1,
+					MaxTime: 2,
+					Raw:     &storepb.Chunk{Data: samples, Hash: xxhash.Sum64(samples)},
+				},
+			},
 		}
 	}
 	answered := func(list ...*storepb.Series) (a answer, err error) {
@@ -115,7 +137,8 @@ func TestWhatIsNoAnswer(t *testing.T) {
 		if err == nil {
 			err = tc.err
 		}
-		if says := got.differs(want, err); (says == "") != (tc.says == "") || !strings.Contains(says, tc.says) {
+		if says := got.differs(want, err); (says == "") != (tc.says == "") ||
+			!strings.Contains(says, tc.says) {
 			t.Errorf("%s: got %q, want %q", tc.name, says, tc.says)
 		}
 	}
@@ -123,7 +146,8 @@ func TestWhatIsNoAnswer(t *testing.T) {
 
 // TestAFaultThatIsNotThere: a name that is misspelt stops the run before it begins.
 func TestAFaultThatIsNotThere(t *testing.T) {
-	if err := run(context.Background(), short("bucket-on-fire"), io.Discard); err == nil || !strings.Contains(err.Error(), "bucket-on-fire") {
+	if err := run(context.Background(), short("bucket-on-fire"), io.Discard); err == nil ||
+		!strings.Contains(err.Error(), "bucket-on-fire") {
 		t.Errorf("got %v", err)
 	}
 }

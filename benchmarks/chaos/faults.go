@@ -30,8 +30,11 @@ func allFaults() []fault {
 	return all
 }
 
-// repeat does something soon, and then again and again until ctx ends, after pauses of every, more or less.
-func repeat(ctx context.Context, r *rand.Rand, every time.Duration, do func() error) (n int, err error) {
+// repeat does something soon, and then again and again until ctx ends, after pauses of every, more
+// or less.
+func repeat(
+	ctx context.Context, r *rand.Rand, every time.Duration, do func() error,
+) (n int, err error) {
 	for wait := every / 10; pause(ctx, wait); wait = every/2 + time.Duration(r.Int64N(int64(every))) {
 		if err := do(); err != nil {
 			return n, err

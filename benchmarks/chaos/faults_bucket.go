@@ -11,22 +11,27 @@ import (
 	"larder/internal/faultstore"
 )
 
-// bucketCodes are those of a request that the bucket let down: Series and label requests, and one that its client gave up while the bucket
-// said nothing.
+// bucketCodes are those of a request that the bucket let down: Series and label requests, and one
+// that its client gave up while the bucket said nothing.
 func bucketCodes() []codes.Code {
 	return []codes.Code{codes.Aborted, codes.Internal, codes.DeadlineExceeded}
 }
 
-// bucketFaults are what a bucket can do wrong, and a compactor right. memcached is emptied all the while: what is kept there needs no bucket.
+// bucketFaults are what a bucket can do wrong, and a compactor right. memcached is emptied all the
+// while: what is kept there needs no bucket.
 func bucketFaults() []fault {
 	f := func(name string, rules ...faultstore.Rule) fault {
-		return fault{name: name, codes: bucketCodes(), run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			before := w.faults.Total()
-			w.faults.Set(rules...)
-			_, err := repeat(ctx, r, 100*time.Millisecond, w.cache.flush)
-			w.faults.Heal()
-			return w.faults.Total() - before, err
-		}}
+		return fault{
+			name:  name,
+			codes: bucketCodes(),
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				before := w.faults.Total()
+				w.faults.Set(rules...)
+				_, err := repeat(ctx, r, 100*time.Millisecond, w.cache.flush)
+				w.faults.Heal()
+				return w.faults.Total() - before, err
+			},
+		}
 	}
 	often := func(k faultstore.Kind, share float64) faultstore.Rule {
 		return faultstore.Rule{Kind: k, Probability: share}
@@ -39,7 +44,12 @@ func bucketFaults() []fault {
 	// ofTheRoot are listings that show which blocks there are.
 	ofTheRoot := func(_, name string) bool { return name == "" }
 	short := func(at int64, share float64) faultstore.Rule {
-		return faultstore.Rule{Kind: faultstore.ShortListing, Match: ofTheRoot, At: at, Probability: share}
+		return faultstore.Rule{
+			Kind:        faultstore.ShortListing,
+			Match:       ofTheRoot,
+			At:          at,
+			Probability: share,
+		}
 	}
 	return []fault{
 		f("bucket-down", faultstore.Rule{Kind: faultstore.ServerError}),
@@ -56,44 +66,69 @@ func bucketFaults() []fault {
 		f("bucket-resets", often(faultstore.Reset, 0.2)),
 		f("bucket-denied", often(faultstore.AccessDenied, 0.3)),
 		f("bucket-not-found", often(faultstore.Vanished, 0.1)),
-		f("bucket-listings", faultstore.Rule{Kind: faultstore.ListingError, Ops: listings, Probability: 0.4},
-			faultstore.Rule{Kind: faultstore.Timeout, Ops: listings, Probability: 0.2}, faultstore.Rule{Kind: faultstore.ServerError, Ops: listings, Probability: 0.5}),
-		f("bucket-listings-replaced", often(faultstore.HTMLPage, 0.5), faultstore.Rule{Kind: faultstore.ErrorDocument}),
-		f("bucket-listings-short", short(-1, 0.4), short(1, 0.4), short(0, 0)), // empty, one block, any number
-		{name: "compaction", codes: []codes.Code{codes.Aborted}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 500*time.Millisecond, func() error {
-				_, _, err := w.bucket.compact(r)
-				return err
-			})
-		}},
+		f(
+			"bucket-listings",
+			faultstore.Rule{Kind: faultstore.ListingError, Ops: listings, Probability: 0.4},
+			faultstore.Rule{
+				Kind:        faultstore.Timeout,
+				Ops:         listings,
+				Probability: 0.2,
+			},
+			faultstore.Rule{Kind: faultstore.ServerError, Ops: listings, Probability: 0.5},
+		),
+		f(
+			"bucket-listings-replaced", often(faultstore.HTMLPage, 0.5),
+			faultstore.Rule{Kind: faultstore.ErrorDocument},
+		),
+		// empty, one block, any number
+		f("bucket-listings-short", short(-1, 0.4), short(1, 0.4), short(0, 0)),
+		{
+			name:  "compaction",
+			codes: []codes.Code{codes.Aborted},
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 500*time.Millisecond, func() error {
+					_, _, err := w.bucket.compact(r)
+					return err
+				})
+			},
+		},
 	}
 }
 
 // cacheFaults are what memcached can do wrong. No request may fail of any of it.
 func cacheFaults() []fault {
 	relay := func(name string, m relayMode) fault {
-		return fault{name: name, run: func(ctx context.Context, w *world, _ *rand.Rand) (int, error) {
-			w.cache.relay.set(m)
-			<-ctx.Done()
-			return w.cache.relay.set(relayPasses), nil
-		}}
+		return fault{
+			name: name,
+			run: func(ctx context.Context, w *world, _ *rand.Rand) (int, error) {
+				w.cache.relay.set(m)
+				<-ctx.Done()
+				return w.cache.relay.set(relayPasses), nil
+			},
+		}
 	}
 	return []fault{
-		{name: "memcached-killed", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 2*time.Second, func() error {
-				w.cache.Kill()
-				pause(ctx, time.Duration(r.Int64N(int64(2*time.Second))))
-				return w.cache.start(context.WithoutCancel(ctx))
-			})
-		}},
-		{name: "memcached-hangs", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, time.Second, func() error {
-				w.cache.stop()
-				defer w.cache.resume()
-				pause(ctx, time.Duration(r.Int64N(int64(3*time.Second))))
-				return nil
-			})
-		}},
+		{
+			name: "memcached-killed",
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 2*time.Second, func() error {
+					w.cache.Kill()
+					pause(ctx, time.Duration(r.Int64N(int64(2*time.Second))))
+					return w.cache.start(context.WithoutCancel(ctx))
+				})
+			},
+		},
+		{
+			name: "memcached-hangs",
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, time.Second, func() error {
+					w.cache.stop()
+					defer w.cache.resume()
+					pause(ctx, time.Duration(r.Int64N(int64(3*time.Second))))
+					return nil
+				})
+			},
+		},
 		relay("memcached-flips-bits", relayFlips),
 		relay("memcached-garbage", relayGarbage),
 		relay("memcached-cuts", relayCuts),

@@ -17,22 +17,34 @@ import (
 func localFaults() []fault {
 	return []fault{
 		{name: "headers-damaged", run: damageHeaders},
-		{name: "data-dir-removed", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 2*time.Second, func() error { return removeAll(w.dataDir) })
-		}},
-		{name: "data-dir-read-only", missing: mounts, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 3*time.Second, func() error { return w.readOnly(ctx, r) })
-		}},
-		{name: "data-dir-full", missing: mounts, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 3*time.Second, func() error { return w.full(ctx, r) })
-		}},
+		{
+			name: "data-dir-removed",
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 2*time.Second, func() error { return removeAll(w.dataDir) })
+			},
+		},
+		{
+			name:    "data-dir-read-only",
+			missing: mounts,
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 3*time.Second, func() error { return w.readOnly(ctx, r) })
+			},
+		},
+		{
+			name:    "data-dir-full",
+			missing: mounts,
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 3*time.Second, func() error { return w.full(ctx, r) })
+			},
+		},
 	}
 }
 
 // removals is how often a folder is removed before its writer counts as faster.
 const removals = 20
 
-// removeAll removes a folder, from under a process that writes into it: what it adds meanwhile takes another round.
+// removeAll removes a folder, from under a process that writes into it: what it adds meanwhile
+// takes another round.
 func removeAll(dir string) (err error) {
 	for range removals {
 		if err = os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
@@ -124,7 +136,8 @@ func (w *world) readOnly(ctx context.Context, r *rand.Rand) error {
 	return nil
 }
 
-// full puts a copy of the data directory, on a disk that has next to no room left, over it for a while.
+// full puts a copy of the data directory, on a disk that has next to no room left, over it for a
+// while.
 func (w *world) full(ctx context.Context, r *rand.Rand) error {
 	if err := os.MkdirAll(w.dataDir, 0o755); err != nil {
 		return err

@@ -22,20 +22,30 @@ import (
 // processFaults are what happens to the process itself.
 func processFaults() []fault {
 	return []fault{
-		{name: "kill-9", restarts: true, codes: []codes.Code{codes.Unavailable}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 2*time.Second, func() error {
-				w.tested.Kill()
-				return w.tested.start(context.WithoutCancel(ctx))
-			})
-		}},
-		{name: "restart", restarts: true, codes: []codes.Code{codes.Unavailable}, run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return repeat(ctx, r, 2*time.Second, func() error {
-				if err := w.tested.stop(); err != nil {
-					return err
-				}
-				return w.tested.start(context.WithoutCancel(ctx))
-			})
-		}},
+		{
+			name:     "kill-9",
+			restarts: true,
+			codes:    []codes.Code{codes.Unavailable},
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 2*time.Second, func() error {
+					w.tested.Kill()
+					return w.tested.start(context.WithoutCancel(ctx))
+				})
+			},
+		},
+		{
+			name:     "restart",
+			restarts: true,
+			codes:    []codes.Code{codes.Unavailable},
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return repeat(ctx, r, 2*time.Second, func() error {
+					if err := w.tested.stop(); err != nil {
+						return err
+					}
+					return w.tested.start(context.WithoutCancel(ctx))
+				})
+			},
+		},
 		{name: "reload-storm", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			n := 0
 			return repeat(ctx, r, 20*time.Millisecond, func() error {
@@ -57,23 +67,30 @@ func processFaults() []fault {
 // clientFaults are what clients do. Nobody else's request may fail of it.
 func clientFaults() []fault {
 	return []fault{
-		{name: "clients-cancel", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-			return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
-				ctx, cancel := context.WithTimeout(ctx, time.Duration(r.Int64N(int64(60*time.Millisecond))))
-				defer cancel()
-				// What comes back is nobody's any more.
-				_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
-			})
-		}},
+		{
+			name: "clients-cancel",
+			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+				return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
+					ctx, cancel := context.WithTimeout(
+						ctx, time.Duration(r.Int64N(int64(60*time.Millisecond))),
+					)
+					defer cancel()
+					// What comes back is nobody's any more.
+					_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
+				})
+			},
+		},
 		{name: "clients-stop-reading", run: stopReading},
 	}
 }
 
-// sendStall is how long the one under test lets a client leave its answer unread. The clients of the load never do for so long.
+// sendStall is how long the one under test lets a client leave its answer unread. The clients of
+// the load never do for so long.
 const sendStall = 2 * time.Second
 
-// stopReading has clients stop reading in the midst of an answer: every other one goes on in time and gets all of it, the others go on when it
-// is too late, and must find that their requests were ended.
+// stopReading has clients stop reading in the midst of an answer: every other one goes on in time
+// and gets all of it, the others go on when it is too late, and must find that their requests were
+// ended.
 func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 	var turn, ended atomic.Int64
 	var wrong atomic.Pointer[error]
@@ -86,7 +103,9 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+endTime)
 		defer cancel()
 		// More than a client's window holds.
-		stream, err := e.store.Series(ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd, Matchers: wideMetric()})
+		stream, err := e.store.Series(
+			ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd, Matchers: wideMetric()},
+		)
 		if err == nil {
 			_, err = stream.Recv()
 		}
@@ -100,7 +119,9 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 		case late && status.Code(err) == codes.Aborted && strings.Contains(err.Error(), "send-stall-timeout"):
 			ended.Add(1)
 		case late || !errors.Is(err, io.EOF):
-			err = fmt.Errorf("a client that stopped reading for %s: its request ended with %w", wait, err)
+			err = fmt.Errorf(
+				"a client that stopped reading for %s: its request ended with %w", wait, err,
+			)
 			wrong.CompareAndSwap(nil, &err)
 		}
 	})
@@ -118,12 +139,17 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 const rudeClients = 8
 
 // rude runs clients of their own beside the workers.
-func (w *world) rude(ctx context.Context, r *rand.Rand, do func(context.Context, endpoint, *rand.Rand)) (int, error) {
+func (w *world) rude(
+	ctx context.Context, r *rand.Rand, do func(context.Context, endpoint, *rand.Rand),
+) (int, error) {
 	var n atomic.Int64
 	var wg sync.WaitGroup
 	for range rudeClients {
 		// A window that does not grow, so that a client that does not read holds up the server.
-		conn, err := dial(w.tested.rpc, grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
+		conn, err := dial(
+			w.tested.rpc, grpc.WithInitialWindowSize(64<<10),
+			grpc.WithInitialConnWindowSize(64<<10),
+		)
 		if err != nil {
 			return 0, err
 		}

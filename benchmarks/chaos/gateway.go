@@ -39,7 +39,9 @@ func newGateway(ctx context.Context, name, bin string, args ...string) (*gateway
 		return nil, err
 	}
 	g := &gateway{name: name, bin: bin, rpc: ports[0], http: ports[1]}
-	g.args = append([]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http}, args...)
+	g.args = append(
+		[]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http},
+		args...)
 	conn, err := dial(g.rpc)
 	if err != nil {
 		return nil, err
@@ -58,7 +60,12 @@ func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
+			Backoff: backoff.Config{
+				BaseDelay:  50 * time.Millisecond,
+				Multiplier: 1.5,
+				Jitter:     0.2,
+				MaxDelay:   500 * time.Millisecond,
+			},
 			MinConnectTimeout: time.Second,
 		}),
 	}, opts...)...)
@@ -120,7 +127,8 @@ func (g *gateway) get(ctx context.Context, path string) (string, error) {
 	return string(b), err
 }
 
-// metrics returns sums of the samples of families, with all their labels as name{a="b"} and without.
+// metrics returns sums of the samples of families, with all their labels as name{a="b"} and
+// without.
 func (g *gateway) metrics(ctx context.Context) (map[string]float64, error) {
 	text, err := g.get(ctx, "/metrics")
 	if err != nil {
@@ -211,7 +219,8 @@ func goroutines(profile string) (n int, stacks string) {
 		}
 		n += here
 		for i, line := range strings.Split(group, "\n") {
-			if f := strings.Fields(line); i == 0 || len(f) > 2 && strings.HasPrefix(f[2], "larder/") {
+			if f := strings.Fields(line); i == 0 ||
+				len(f) > 2 && strings.HasPrefix(f[2], "larder/") {
 				fmt.Fprintln(&text, strings.Join(f[:min(len(f), 3)], " "))
 			}
 		}

@@ -87,7 +87,10 @@ func (l *load) askOne(ctx context.Context, i int) {
 		l.failed[code]++
 		if !slices.Contains(l.allowed, code) {
 			l.unexpected++
-			l.show("question %d, %s: failed after %s: %v", i, q.name, time.Since(began).Round(time.Millisecond), err)
+			l.show(
+				"question %d, %s: failed after %s: %v", i, q.name,
+				time.Since(began).Round(time.Millisecond), err,
+			)
 		}
 	}
 	if !l.healed.IsZero() && began.After(l.healed) {
@@ -125,7 +128,8 @@ func (l *load) show(format string, args ...any) {
 	}
 }
 
-// heal says that nothing is broken any more, waits until answers come again, and returns how long that took.
+// heal says that nothing is broken any more, waits until answers come again, and returns how long
+// that took.
 func (l *load) heal(ctx context.Context, bound time.Duration) (took time.Duration, ok bool) {
 	l.mu.Lock()
 	l.healed = time.Now()

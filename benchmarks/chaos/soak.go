@@ -28,7 +28,9 @@ type soaked struct {
 }
 
 // soakFor breaks things at random for a while.
-func (w *world) soakFor(ctx context.Context, d time.Duration, r *rand.Rand, faults []fault, total *soaked) error {
+func (w *world) soakFor(
+	ctx context.Context, d time.Duration, r *rand.Rand, faults []fault, total *soaked,
+) error {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		f := faults[r.IntN(len(faults))]
 		res := result{fault: f.name}
@@ -48,8 +50,9 @@ func (w *world) soakFor(ctx context.Context, d time.Duration, r *rand.Rand, faul
 	return nil
 }
 
-// soak breaks one thing after the other, at random, for a long time, in one process: those faults that end it are left out. After a quarter
-// of the time and at the end everything is undone, and what the idle process holds is counted.
+// soak breaks one thing after the other, at random, for a long time, in one process: those faults
+// that end it are left out. After a quarter of the time and at the end everything is undone, and
+// what the idle process holds is counted.
 func (w *world) soak(ctx context.Context, faults []fault) error {
 	faults = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
 		return f.restarts || f.missing != nil && f.missing(w) != ""
@@ -74,7 +77,13 @@ func (w *world) soak(ctx context.Context, faults []fault) error {
 		return err
 	}
 	if most := quarter.heap*heapGrowth + heapRoom; end.heap > most {
-		total.wrongs = append(total.wrongs, fmt.Sprintf("heap of %.1f MB, %.1f MB after a quarter of the time", end.heap/1e6, quarter.heap/1e6))
+		total.wrongs = append(
+			total.wrongs,
+			fmt.Sprintf(
+				"heap of %.1f MB, %.1f MB after a quarter of the time", end.heap/1e6,
+				quarter.heap/1e6,
+			),
+		)
 	}
 	if tooMuch != "" {
 		total.wrongs = append(total.wrongs, "left behind: "+tooMuch)
@@ -82,10 +91,14 @@ func (w *world) soak(ctx context.Context, faults []fault) error {
 	if err := w.askAll(ctx); err != nil {
 		total.wrongs = append(total.wrongs, fmt.Sprintf("in the end: %v", err))
 	}
-	w.printf("\nsoak of %s, seed %d: %d requests, %d wrong answers, %d empty successes, slowest recovery %s\n",
-		w.conf.soak, w.conf.seed, total.asked, total.wrong, total.empty, total.slowest.Round(time.Millisecond))
+	w.printf(
+		"\nsoak of %s, seed %d: %d requests, %d wrong answers, %d empty successes, slowest recovery %s\n",
+		w.conf.soak, w.conf.seed, total.asked, total.wrong, total.empty,
+		total.slowest.Round(time.Millisecond),
+	)
 	for _, name := range slices.Sorted(maps.Keys(total.injections)) {
-		// Once it may be so: there are no headers to damage while those of a directory that was removed are not written yet.
+		// Once it may be so: there are no headers to damage while those of a directory that was
+		// removed are not written yet.
 		if total.injections[name] == 0 {
 			total.wrongs = append(total.wrongs, name+": "+nothingBroken)
 		}
@@ -95,8 +108,10 @@ func (w *world) soak(ctx context.Context, faults []fault) error {
 		name string
 		l    left
 	}{{"after a quarter", quarter}, {"in the end", end}} {
-		w.printf("%s: heap %.1f MB, resident %.1f MB, %d goroutines, %d files, %d sockets, %g bytes of the request allowance\n",
-			p.name, p.l.heap/1e6, p.l.rss/1e6, p.l.goroutines, p.l.files, p.l.sockets, p.l.inUse)
+		w.printf(
+			"%s: heap %.1f MB, resident %.1f MB, %d goroutines, %d files, %d sockets, %g bytes of the request allowance\n",
+			p.name, p.l.heap/1e6, p.l.rss/1e6, p.l.goroutines, p.l.files, p.l.sockets, p.l.inUse,
+		)
 	}
 	if len(total.wrongs) > 0 {
 		w.printf("%s\n", strings.Join(total.wrongs, "\n"))

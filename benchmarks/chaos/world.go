@@ -66,7 +66,10 @@ func (w *world) start(ctx context.Context) (err error) {
 		return fmt.Errorf("write the bucket: %w", err)
 	}
 	w.bucket = tested
-	w.printf("%d blocks with %d series written in %s\n", len(tested.blocks), series, time.Since(start).Round(time.Millisecond))
+	w.printf(
+		"%d blocks with %d series written in %s\n", len(tested.blocks), series,
+		time.Since(start).Round(time.Millisecond),
+	)
 
 	if w.s3, err = s3server.Start(s3server.Options{Dir: tested.dir, Faults: w.faults}); err != nil {
 		return err
@@ -78,8 +81,11 @@ func (w *world) start(ctx context.Context) (err error) {
 	}
 	w.undo = append(w.undo, w.cache.close)
 
-	w.reference, err = newGateway(ctx, "the reference", bin, "--objstore.config=type: FILESYSTEM\nconfig: {directory: "+reference+"}",
-		"--no-cache-index-header", "--wait-headers=200y")
+	w.reference, err = newGateway(
+		ctx, "the reference", bin,
+		"--objstore.config=type: FILESYSTEM\nconfig: {directory: "+reference+"}",
+		"--no-cache-index-header", "--wait-headers=200y",
+	)
 	if err != nil {
 		return err
 	}
@@ -92,10 +98,13 @@ func (w *world) start(ctx context.Context) (err error) {
 	return w.learn(ctx, r)
 }
 
-// flags are those of the process under test: caches that do not hold what is asked for, headers that are closed soon, a bucket that is looked
-// through often.
+// flags are those of the process under test: caches that do not hold what is asked for, headers
+// that are closed soon, a bucket that is looked through often.
 func (w *world) flags() []string {
-	cache := fmt.Sprintf("type: TIERED\nconfig:\n  in_memory: {max_size: 3MB}\n  memcached: {addresses: [%q], timeout: 500ms, max_idle_connections: 4}\n", w.cache.relay.addr())
+	cache := fmt.Sprintf(
+		"type: TIERED\nconfig:\n  in_memory: {max_size: 3MB}\n  memcached: {addresses: [%q], timeout: 500ms, max_idle_connections: 4}\n",
+		w.cache.relay.addr(),
+	)
 	return []string{
 		"--objstore.config-file=" + w.file("bucket.yaml", w.bucketConfig()),
 		"--selector.relabel-config-file=" + w.file("relabel.yaml", relabelConfig),
@@ -111,7 +120,8 @@ func (w *world) flags() []string {
 	}
 }
 
-// bucketConfig is that of the S3 server. Connections that are not used are closed soon: what a process at rest still has open is not in use.
+// bucketConfig is that of the S3 server. Connections that are not used are closed soon: what a
+// process at rest still has open is not in use.
 func (w *world) bucketConfig() string {
 	return w.s3.Config() + "  http_config: {idle_conn_timeout: 1s}\n"
 }
@@ -132,7 +142,8 @@ func (w *world) file(name, text string) string {
 	return path
 }
 
-// learn asks the reference every question, and the one under test, too: what answers differently before anything is broken needs no chaos.
+// learn asks the reference every question, and the one under test, too: what answers differently
+// before anything is broken needs no chaos.
 func (w *world) learn(ctx context.Context, r *rand.Rand) error {
 	w.questions = questions(r, w.conf.questions)
 	w.want = make([]answer, len(w.questions))
@@ -141,12 +152,18 @@ func (w *world) learn(ctx context.Context, r *rand.Rand) error {
 		q := &w.questions[i]
 		a, err := w.reference.ask(ctx, q)
 		if err != nil {
-			return fmt.Errorf("the reference has no answer to question %d, %s: %w\n%s", i, q.name, err, w.reference.Tail())
+			return fmt.Errorf(
+				"the reference has no answer to question %d, %s: %w\n%s", i, q.name, err,
+				w.reference.Tail(),
+			)
 		}
 		w.want[i] = a
 		series += len(a.upTo)
 	}
-	w.printf("%d different questions, answers of %d series together, in %s\n", len(w.questions), series, time.Since(start).Round(time.Millisecond))
+	w.printf(
+		"%d different questions, answers of %d series together, in %s\n", len(w.questions), series,
+		time.Since(start).Round(time.Millisecond),
+	)
 	return w.askAll(ctx)
 }
 
@@ -162,8 +179,8 @@ func (w *world) askAll(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until the process under test holds nothing any more that it did not hold before anything was broken, and returns what it
-// holds then, or what it holds too much of.
+// settle waits until the process under test holds nothing any more that it did not hold before
+// anything was broken, and returns what it holds then, or what it holds too much of.
 func (w *world) settle(ctx context.Context) (l left, tooMuch string, err error) {
 	for deadline := time.Now().Add(w.conf.settle); ; {
 		if l, err = w.tested.count(ctx, w.dataDir); err != nil {
@@ -180,8 +197,8 @@ func (w *world) settle(ctx context.Context) (l left, tooMuch string, err error) 
 }
 
 const (
-	// roomForGoroutines and roomForHandles are what a process at rest may hold more than at first: connections to memcached and the bucket come
-	// and go.
+	// roomForGoroutines and roomForHandles are what a process at rest may hold more than at first:
+	// connections to memcached and the bucket come and go.
 	roomForGoroutines = 20
 	roomForHandles    = 10
 )
@@ -194,8 +211,14 @@ func (l left) moreThan(was left) string {
 			all = append(all, fmt.Sprintf(format, args...))
 		}
 	}
-	add(l.inUse+l.waiting == 0, "%g bytes of the request allowance, and %g waited for", l.inUse, l.waiting)
-	add(l.goroutines <= was.goroutines+roomForGoroutines, "%d goroutines, %d at first", l.goroutines, was.goroutines)
+	add(
+		l.inUse+l.waiting == 0, "%g bytes of the request allowance, and %g waited for", l.inUse,
+		l.waiting,
+	)
+	add(
+		l.goroutines <= was.goroutines+roomForGoroutines, "%d goroutines, %d at first",
+		l.goroutines, was.goroutines,
+	)
 	add(l.files <= was.files+roomForHandles, "%d open files, %d at first", l.files, was.files)
 	add(l.sockets <= was.sockets+roomForHandles, "%d sockets, %d at first", l.sockets, was.sockets)
 	add(l.temp == 0, "%d temporary files", l.temp)

@@ -20,34 +20,40 @@ import (
 
 // Block says what a block holds. Times are in milliseconds.
 type Block struct {
-	// ID is the block's ULID; zero stands for one made from the layout's seed and the block's place.
+	// ID is the block's ULID; zero stands for one made from the layout's seed and the block's
+	// place.
 	ID ulid.ULID
 	// MinTime and MaxTime bound the samples: [MinTime, MaxTime).
 	MinTime, MaxTime int64
 	// Labels are the external labels.
 	Labels labels.Labels
-	// Series are the series that the block may hold; those that do not live in its range are left out.
+	// Series are the series that the block may hold; those that do not live in its range are left
+	// out.
 	Series Source
 
 	// Interval is the time between two scrapes; 0 stands for 30 s.
 	Interval int64
-	// Scraper is who scrapes. Two scrapers see a target at different moments of the interval; the replicas of a pair differ in it.
+	// Scraper is who scrapes. Two scrapers see a target at different moments of the interval; the
+	// replicas of a pair differ in it.
 	Scraper uint64
 	// Jitter bounds how late a scrape may be; 0 stands for never. It must be less than Interval.
 	Jitter int64
 
 	// Resolution is 0 for raw samples, else the window of downsampled ones: 300000 or 3600000.
 	Resolution int64
-	// StartTimestamps makes the block as Prometheus does that stores start timestamps: XOR2 and histograms with them. Raw only.
+	// StartTimestamps makes the block as Prometheus does that stores start timestamps: XOR2 and
+	// histograms with them. Raw only.
 	StartTimestamps bool
 
-	// SamplesPerChunk is where chunks are cut; 0 stands for 120. Native histograms are cut at a third of it.
+	// SamplesPerChunk is where chunks are cut; 0 stands for 120. Native histograms are cut at a
+	// third of it.
 	SamplesPerChunk int
-	// ChunkFileSize is where chunk files are cut; 0 stands for 512 MiB, as Prometheus does. A small one makes several files
-	// of a small block.
+	// ChunkFileSize is where chunk files are cut; 0 stands for 512 MiB, as Prometheus does. A small
+	// one makes several files of a small block.
 	ChunkFileSize int64
 
-	// Level is the compaction level; 0 stands for 1. Above it, the block looks as the compactor leaves it, else as a sidecar does.
+	// Level is the compaction level; 0 stands for 1. Above it, the block looks as the compactor
+	// leaves it, else as a sidecar does.
 	Level int
 	// Sources are the blocks that this one was compacted from; nil stands for itself.
 	Sources []ulid.ULID
@@ -62,8 +68,11 @@ const (
 // progressEvery is how many series pass between two reports.
 const progressEvery = 1000
 
-// write writes the block into dir, a bucket's root. written is called with the number of series written since the last call.
-func (b *Block) write(ctx context.Context, dir string, written func(series int)) (meta *Meta, err error) {
+// write writes the block into dir, a bucket's root. written is called with the number of series
+// written since the last call.
+func (b *Block) write(
+	ctx context.Context, dir string, written func(series int),
+) (meta *Meta, err error) {
 	blockDir := filepath.Join(dir, b.ID.String())
 	chunkDir := filepath.Join(blockDir, "chunks")
 	if err := os.MkdirAll(chunkDir, 0o777); err != nil {
@@ -176,16 +185,19 @@ func (w *blockWriter) account(metas []chunks.Meta) {
 	w.stats.NumChunks += uint64(len(metas))
 	for i, m := range metas {
 		w.stats.NumSamples += uint64(m.Chunk.NumSamples())
-		// The compactor gauges a chunk by the next one's reference, which it does not do for a series' last two: what it
-		// writes as the largest is no bound. So here.
+		// The compactor gauges a chunk by the next one's reference, which it does not do for a
+		// series' last two: what it writes as the largest is no bound. So here.
 		if i < len(metas)-2 {
 			n := len(m.Chunk.Bytes())
-			w.chunkMax = max(w.chunkMax, int64(len(binary.AppendUvarint(nil, uint64(n)))+1+n+crc32.Size))
+			w.chunkMax = max(
+				w.chunkMax, int64(len(binary.AppendUvarint(nil, uint64(n)))+1+n+crc32.Size),
+			)
 		}
 	}
 }
 
-// times calls f with the timestamps of a series' samples, and with ended once where its staleness marker belongs.
+// times calls f with the timestamps of a series' samples, and with ended once where its staleness
+// marker belongs.
 func (b *Block) times(s Series, f func(t int64, ended bool) error) error {
 	interval := b.Interval
 	if interval == 0 {

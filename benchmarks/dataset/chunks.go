@@ -73,7 +73,8 @@ func (c *chunker) open(t int64, vt chunkenc.ValueType) error {
 
 // start returns the start timestamp of the sample at t: when the counter last was 0.
 func (c *chunker) start(t int64) int64 {
-	if !c.b.StartTimestamps || c.m.kind == Bytes || c.m.kind == Ratio || c.m.kind == Up || c.m.kind == GaugeHistogram {
+	if !c.b.StartTimestamps || c.m.kind == Bytes || c.m.kind == Ratio || c.m.kind == Up ||
+		c.m.kind == GaugeHistogram {
 		return 0
 	}
 	k := uint64(t / tick)

@@ -27,7 +27,9 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-func write(t testing.TB, l dataset.Layout, opts dataset.WriteOptions) (dir string, metas []*dataset.Meta) {
+func write(
+	t testing.TB, l dataset.Layout, opts dataset.WriteOptions,
+) (dir string, metas []*dataset.Meta) {
 	t.Helper()
 	dir = t.TempDir()
 	metas, err := l.Write(t.Context(), dir, opts)
@@ -39,7 +41,8 @@ func write(t testing.TB, l dataset.Layout, opts dataset.WriteOptions) (dir strin
 
 func demo(seed uint64) dataset.Layout { return dataset.Demo(seed, time.UnixMilli(dataset.Epoch)) }
 
-// writtenDemo is the demo, written once for the tests that only read it, into a folder that TestMain removes.
+// writtenDemo is the demo, written once for the tests that only read it, into a folder that
+// TestMain removes.
 var writtenDemo = sync.OnceValues(func() (w written, err error) {
 	if w.dir, err = os.MkdirTemp("", "larder-demo"); err != nil {
 		return w, err
@@ -128,7 +131,8 @@ func TestSameSeedSameBytes(t *testing.T) {
 			t.Errorf("%s: another seed makes no difference", l.Name)
 		}
 	}
-	// Of the demo, one block of each kind: the others are made the same way, and by the same series.
+	// Of the demo, one block of each kind: the others are made the same way, and by the same
+	// series.
 	type kind struct {
 		cluster        string // of two replicas, one is enough
 		resolution     int64
@@ -156,8 +160,8 @@ func TestSameSeedSameBytes(t *testing.T) {
 	}
 }
 
-// TestBlocksOpen opens every block with Prometheus's own reader, reads each chunk of each series, and holds what is found
-// against meta.json.
+// TestBlocksOpen opens every block with Prometheus's own reader, reads each chunk of each series,
+// and holds what is found against meta.json.
 func TestBlocksOpen(t *testing.T) {
 	t.Parallel()
 	for _, l := range small(1) {
@@ -187,7 +191,8 @@ func verifyBlock(t *testing.T, dir string, spec dataset.Block, m *dataset.Meta) 
 			t.Errorf("%s: file %s of %d bytes: %v", m.ULID, f.RelPath, f.SizeBytes, err)
 		}
 	}
-	if want := labels.FromMap(m.Thanos.Labels); !labels.Equal(want, spec.Labels) || m.Thanos.Downsample.Resolution != spec.Resolution {
+	if want := labels.FromMap(m.Thanos.Labels); !labels.Equal(want, spec.Labels) ||
+		m.Thanos.Downsample.Resolution != spec.Resolution {
 		t.Errorf("%s: labels %s, resolution %d", m.ULID, want, m.Thanos.Downsample.Resolution)
 	}
 
@@ -225,8 +230,12 @@ func verifyBlock(t *testing.T, dir string, spec dataset.Block, m *dataset.Meta) 
 		last := int64(math.MinInt64)
 		for _, cm := range metas {
 			stats.NumChunks++
-			if cm.MinTime <= last || cm.MaxTime < cm.MinTime || cm.MinTime < m.MinTime || cm.MaxTime >= m.MaxTime {
-				t.Fatalf("%s: %s: chunk [%d, %d] after %d in a block [%d, %d)", m.ULID, builder.Labels(), cm.MinTime, cm.MaxTime, last, m.MinTime, m.MaxTime)
+			if cm.MinTime <= last || cm.MaxTime < cm.MinTime || cm.MinTime < m.MinTime ||
+				cm.MaxTime >= m.MaxTime {
+				t.Fatalf(
+					"%s: %s: chunk [%d, %d] after %d in a block [%d, %d)", m.ULID, builder.Labels(),
+					cm.MinTime, cm.MaxTime, last, m.MinTime, m.MaxTime,
+				)
 			}
 			last = cm.MaxTime
 			c, _, err := chunkr.ChunkOrIterable(cm)
@@ -239,7 +248,10 @@ func verifyBlock(t *testing.T, dir string, spec dataset.Block, m *dataset.Meta) 
 			}
 			stats.NumSamples += uint64(c.NumSamples())
 			if mint, maxt := timesOf(t, c); mint != cm.MinTime || maxt != cm.MaxTime {
-				t.Fatalf("%s: %s: chunk [%d, %d] has samples [%d, %d]", m.ULID, builder.Labels(), cm.MinTime, cm.MaxTime, mint, maxt)
+				t.Fatalf(
+					"%s: %s: chunk [%d, %d] has samples [%d, %d]", m.ULID, builder.Labels(),
+					cm.MinTime, cm.MaxTime, mint, maxt,
+				)
 			}
 		}
 	}
@@ -318,7 +330,10 @@ func verifyAggr(t *testing.T, c chunkenc.Chunk, m chunks.Meta) uint64 {
 		wantCounter = n + 2
 	}
 	if len(values[tsdbfmt.AggrSum]) != n || len(values[tsdbfmt.AggrCounter]) != wantCounter {
-		t.Fatalf("%d counts, %d sums, %d counters", n, len(values[tsdbfmt.AggrSum]), len(values[tsdbfmt.AggrCounter]))
+		t.Fatalf(
+			"%d counts, %d sums, %d counters", n, len(values[tsdbfmt.AggrSum]),
+			len(values[tsdbfmt.AggrCounter]),
+		)
 	}
 	for i := range n {
 		count, sum := values[tsdbfmt.AggrCount][i], values[tsdbfmt.AggrSum][i]
@@ -376,8 +391,14 @@ func TestDemoHasEverything(t *testing.T) {
 			leftovers++
 		}
 	}
-	if len(sets) != 4 || resolutions[0] == 0 || resolutions[300_000] == 0 || resolutions[3_600_000] == 0 || files < 2 || leftovers != 1 {
-		t.Errorf("label sets %v, resolutions %v, at most %d chunk files, %d leftovers", sets, resolutions, files, leftovers)
+	if len(sets) != 4 || resolutions[0] == 0 || resolutions[300_000] == 0 ||
+		resolutions[3_600_000] == 0 ||
+		files < 2 ||
+		leftovers != 1 {
+		t.Errorf(
+			"label sets %v, resolutions %v, at most %d chunk files, %d leftovers", sets,
+			resolutions, files, leftovers,
+		)
 	}
 	for e := chunkenc.EncXOR; e <= chunkenc.EncFloatHistogramST; e++ {
 		if encodings[e] == 0 {
@@ -387,8 +408,12 @@ func TestDemoHasEverything(t *testing.T) {
 	if encodings[chunkenc.Encoding(tsdbfmt.EncAggr)] == 0 {
 		t.Error("no aggregate chunk")
 	}
-	if n := len(w.metas); w.last.Blocks != n || w.last.TotalBlocks != n || w.last.Series != series || w.reports < n {
-		t.Errorf("%d reports, the last %+v, of %d blocks and %d series", w.reports, w.last, n, series)
+	if n := len(w.metas); w.last.Blocks != n || w.last.TotalBlocks != n ||
+		w.last.Series != series ||
+		w.reports < n {
+		t.Errorf(
+			"%d reports, the last %+v, of %d blocks and %d series", w.reports, w.last, n, series,
+		)
 	}
 }
 
@@ -437,7 +462,9 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 	}
 	defer q.Close()
 	out := map[string]map[int64]point{}
-	ss := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*"))
+	ss := q.Select(
+		t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*"),
+	)
 	for ss.Next() {
 		pts := map[int64]point{}
 		it := ss.At().Iterator(nil)
@@ -463,12 +490,27 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 	return out
 }
 
-// TestBlocksAgree: a sample does not depend on the block that it is in, the interval's place in it, or the encoding.
+// TestBlocksAgree: a sample does not depend on the block that it is in, the interval's place in it,
+// or the encoding.
 func TestBlocksAgree(t *testing.T) {
 	const hour = int64(3_600_000)
-	src := dataset.Service{Name: "a", Namespace: "b", Pods: 2, Handlers: 1, Native: true, Rollout: dataset.Epoch + 3*hour/2}.Series(3)
+	src := dataset.Service{
+		Name:      "a",
+		Namespace: "b",
+		Pods:      2,
+		Handlers:  1,
+		Native:    true,
+		Rollout:   dataset.Epoch + 3*hour/2,
+	}.Series(
+		3,
+	)
 	block := func(id byte, from, to int64, edit func(*dataset.Block)) dataset.Block {
-		b := dataset.Block{MinTime: dataset.Epoch + from, MaxTime: dataset.Epoch + to, Series: src, Jitter: 20}
+		b := dataset.Block{
+			MinTime: dataset.Epoch + from,
+			MaxTime: dataset.Epoch + to,
+			Series:  src,
+			Jitter:  20,
+		}
 		b.ID[15] = id
 		if edit != nil {
 			edit(&b)
@@ -530,9 +572,10 @@ func TestWriteIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	dir := t.TempDir()
-	_, err := dataset.WholeMetric("cancelled", 1, 20_000, 30_000).Write(ctx, dir, dataset.WriteOptions{
-		Progress: func(dataset.Progress) { cancel() },
-	})
+	_, err := dataset.WholeMetric("cancelled", 1, 20_000, 30_000).
+		Write(ctx, dir, dataset.WriteOptions{
+			Progress: func(dataset.Progress) { cancel() },
+		})
 	if err == nil || ctx.Err() == nil {
 		t.Fatalf("written: %v", err)
 	}

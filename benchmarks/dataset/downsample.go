@@ -25,10 +25,12 @@ func (c *aggrChunk) Compact()                    {}
 
 // downsampler makes aggregate chunks of the samples of one series.
 //
-// A window ends on the last millisecond before a multiple of the resolution, and its aggregates have that timestamp; the last
-// window of a chunk has that of its last sample. The counter is corrected for resets since the chunk began. It begins with the
-// first raw sample and ends with the last one, at the last window's timestamp once more: so a reader can tell whether there was
-// a reset between two chunks. Native histograms have no minimum and maximum, and their counter no such ends.
+// A window ends on the last millisecond before a multiple of the resolution, and its aggregates
+// have that timestamp; the last window of a chunk has that of its last sample. The counter is
+// corrected for resets since the chunk began. It begins with the first raw sample and ends with the
+// last one, at the last window's timestamp once more: so a reader can tell whether there was a
+// reset between two chunks. Native histograms have no minimum and maximum, and their counter no
+// such ends.
 type downsampler struct {
 	m          *model
 	resolution int64
@@ -158,7 +160,9 @@ func (d *downsampler) flush(lastOfChunk bool) error {
 		t = d.last
 	}
 	if d.windows == 0 {
-		d.mint = t // As Thanos has it: the first window's timestamp, though the counter's first sample is before it.
+		// As Thanos has it: the first window's timestamp, though the counter's first sample is
+		// before it.
+		d.mint = t
 	}
 	d.apps[tsdbfmt.AggrCount].Append(0, t, float64(d.count))
 	if d.m.kind.native() {
@@ -167,7 +171,9 @@ func (d *downsampler) flush(lastOfChunk bool) error {
 			h *histogram.FloatHistogram
 		}{{tsdbfmt.AggrSum, d.hsum}, {tsdbfmt.AggrCounter, d.hcounter}} {
 			i := part.i
-			next, recoded, app, err := d.apps[i].AppendFloatHistogram(nil, 0, t, part.h.Copy(), false)
+			next, recoded, app, err := d.apps[i].AppendFloatHistogram(
+				nil, 0, t, part.h.Copy(), false,
+			)
 			if err != nil {
 				return err
 			}

@@ -56,7 +56,8 @@ func TestWriteV1(t *testing.T) {
 	if diff := cmp.Diff(m, onDisk); diff != "" {
 		t.Errorf("meta.json: %s", diff)
 	}
-	if got := samples(t, block); len(got) != 102 || !labels.Equal(labels.FromMap(m.Thanos.Labels), external) {
+	if got := samples(t, block); len(got) != 102 ||
+		!labels.Equal(labels.FromMap(m.Thanos.Labels), external) {
 		t.Errorf("%d series, labels %v", len(got), m.Thanos.Labels)
 	}
 }

@@ -18,23 +18,26 @@ type Layout struct {
 
 // Progress says how far Write has come.
 type Progress struct {
-	// Blocks of TotalBlocks are complete; Series were written so far, to these and to those under way.
+	// Blocks of TotalBlocks are complete; Series were written so far, to these and to those under
+	// way.
 	Blocks, TotalBlocks int
 	Series              int
 }
 
 // WriteOptions configure Layout.Write; the zero value works.
 type WriteOptions struct {
-	// Concurrency is how many blocks are written side by side; 0 stands for the number of processors. More costs memory: two
-	// writers' buffers (about 16 MB) and a block's strings each. It changes no byte.
+	// Concurrency is how many blocks are written side by side; 0 stands for the number of
+	// processors. More costs memory: two writers' buffers (about 16 MB) and a block's strings each.
+	// It changes no byte.
 	Concurrency int
-	// Progress is called after every thousand series and every block, by one goroutine at a time; nil stands for no reports.
+	// Progress is called after every thousand series and every block, by one goroutine at a time;
+	// nil stands for no reports.
 	Progress func(Progress)
 }
 
-// Write writes the layout's blocks into dir, the root of a FILESYSTEM bucket, and returns their meta.json in the order of
-// l.Blocks. A block that is there already is overwritten. After an error the folder holds blocks without meta.json, which are
-// no blocks to a reader.
+// Write writes the layout's blocks into dir, the root of a FILESYSTEM bucket, and returns their
+// meta.json in the order of l.Blocks. A block that is there already is overwritten. After an error
+// the folder holds blocks without meta.json, which are no blocks to a reader.
 func (l Layout) Write(ctx context.Context, dir string, opts WriteOptions) ([]*Meta, error) {
 	if opts.Concurrency <= 0 {
 		opts.Concurrency = runtime.GOMAXPROCS(0)
@@ -75,8 +78,8 @@ func (l Layout) Write(ctx context.Context, dir string, opts WriteOptions) ([]*Me
 	return metas, nil
 }
 
-// withIDs gives every block that has none an ID made of the seed and its place. The time in it is when the block was uploaded,
-// as with blocks of real processes.
+// withIDs gives every block that has none an ID made of the seed and its place. The time in it is
+// when the block was uploaded, as with blocks of real processes.
 func withIDs(seed uint64, blocks []Block) []Block {
 	for i := range blocks {
 		if blocks[i].ID == (ulid.ULID{}) {

@@ -83,13 +83,17 @@ func (b *Block) writeMeta(blockDir string, stats tsdb.BlockStats, chunkMax int64
 			return nil, err
 		}
 		m.Thanos.SegmentFiles = append(m.Thanos.SegmentFiles, e.Name())
-		m.Thanos.Files = append(m.Thanos.Files, File{RelPath: "chunks/" + e.Name(), SizeBytes: info.Size()})
+		m.Thanos.Files = append(
+			m.Thanos.Files, File{RelPath: "chunks/" + e.Name(), SizeBytes: info.Size()},
+		)
 	}
 	info, err := os.Stat(filepath.Join(blockDir, "index"))
 	if err != nil {
 		return nil, err
 	}
-	m.Thanos.Files = append(m.Thanos.Files, File{RelPath: "index", SizeBytes: info.Size()}, File{RelPath: "meta.json"})
+	m.Thanos.Files = append(
+		m.Thanos.Files, File{RelPath: "index", SizeBytes: info.Size()}, File{RelPath: "meta.json"},
+	)
 	return m, writeMetaFile(blockDir, m)
 }
 
@@ -114,8 +118,8 @@ func ReadMeta(blockDir string) (*Meta, error) {
 	return m, nil
 }
 
-// largestSeries returns what the compactor writes as the size of the largest series entry: the largest distance from one entry
-// to the next.
+// largestSeries returns what the compactor writes as the size of the largest series entry: the
+// largest distance from one entry to the next.
 func largestSeries(path string) (size int64, err error) {
 	r, err := index.NewFileReader(path, index.DecodePostingsRaw)
 	if err != nil {

@@ -16,16 +16,18 @@ type Series struct {
 	Kind Kind
 	// Seed decides its values. Series with one Seed move together.
 	Seed uint64
-	// Share is the part of what Seed counts that this series has, for the buckets of a classic histogram; 0 stands for 1.
+	// Share is the part of what Seed counts that this series has, for the buckets of a classic
+	// histogram; 0 stands for 1.
 	Share float64
 	// Target is who is scraped for it: series of one target have the same timestamps.
 	Target uint64
-	// From and To bound its life in milliseconds: [From, To). To 0 stands for no end. A life that ends inside a block ends with
-	// a staleness marker.
+	// From and To bound its life in milliseconds: [From, To). To 0 stands for no end. A life that
+	// ends inside a block ends with a staleness marker.
 	From, To int64
 }
 
-// Source lists the series that a block may hold, in the order of labels.Compare, the same ones each time.
+// Source lists the series that a block may hold, in the order of labels.Compare, the same ones each
+// time.
 type Source interface {
 	Series() iter.Seq[Series]
 }
@@ -37,8 +39,14 @@ func (l list) Series() iter.Seq[Series] { return slices.Values(l) }
 
 // newList sorts series into a Source. Of equal label sets it keeps the first.
 func newList(series []Series) Source {
-	slices.SortStableFunc(series, func(a, b Series) int { return labels.Compare(a.Labels, b.Labels) })
-	return list(slices.CompactFunc(series, func(a, b Series) bool { return labels.Equal(a.Labels, b.Labels) }))
+	slices.SortStableFunc(
+		series, func(a, b Series) int { return labels.Compare(a.Labels, b.Labels) },
+	)
+	return list(
+		slices.CompactFunc(
+			series, func(a, b Series) bool { return labels.Equal(a.Labels, b.Labels) },
+		),
+	)
 }
 
 // Concat is a source of the series of all the given ones.
@@ -50,15 +58,16 @@ func Concat(sources ...Source) Source {
 	return newList(all)
 }
 
-// dim is one label of a product: n values in ascending order for given digits of the dimensions before it.
+// dim is one label of a product: n values in ascending order for given digits of the dimensions
+// before it.
 type dim struct {
 	name  string
 	n     int
 	value func(digits []int) string // digits up to and with this dimension's
 }
 
-// product is a Source that holds no series: every combination of the values of its dimensions. The dimensions are in the order
-// of their names, so counting them up gives the order of label sets.
+// product is a Source that holds no series: every combination of the values of its dimensions. The
+// dimensions are in the order of their names, so counting them up gives the order of label sets.
 type product struct {
 	kind   Kind
 	seed   uint64
@@ -83,7 +92,12 @@ func (p *product) Series() iter.Seq[Series] {
 			for i, d := range p.dims {
 				b.Add(d.name, values[i])
 			}
-			s := Series{Labels: b.Labels(), Kind: p.kind, Seed: mix(p.seed ^ n), Target: uint64(digits[p.target])}
+			s := Series{
+				Labels: b.Labels(),
+				Kind:   p.kind,
+				Seed:   mix(p.seed ^ n),
+				Target: uint64(digits[p.target]),
+			}
 			if !yield(s) {
 				return
 			}

@@ -8,7 +8,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Service is a source of the series that a scraped service and its containers have: what dashboards ask for.
+// Service is a source of the series that a scraped service and its containers have: what dashboards
+// ask for.
 type Service struct {
 	Name, Namespace string
 	Pods            int
@@ -46,9 +47,11 @@ type collector struct {
 	common   []string
 }
 
-// add adds a series with the target's labels and the given ones. without names the label that does not decide the values.
+// add adds a series with the target's labels and the given ones. without names the label that does
+// not decide the values.
 func (c *collector) add(kind Kind, share float64, without, metric string, nameValues ...string) {
-	ls := labels.FromStrings(append(append([]string{labels.MetricName, metric}, c.common...), nameValues...)...)
+	ls := labels.FromStrings(
+		append(append([]string{labels.MetricName, metric}, c.common...), nameValues...)...)
 	c.series = append(c.series, Series{
 		Labels: ls, Kind: kind, Share: share, Seed: labelSeed(c.seed, ls, without), Target: c.target, From: c.from, To: c.to,
 	})
@@ -73,7 +76,10 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 		for _, method := range []string{"GET", "POST"} {
 			for i, code := range []string{"200", "404", "500"} {
 				share := []float64{1, 0.02, 0.001}[i]
-				c.add(Counter, share, "code", WholeMetricName, "handler", handler, "method", method, "code", code)
+				c.add(
+					Counter, share, "code", WholeMetricName, "handler", handler, "method", method,
+					"code", code,
+				)
 			}
 		}
 		const metric = "http_request_duration_seconds"
@@ -101,11 +107,26 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 		"metrics_path", "/metrics/cadvisor", "namespace", s.Namespace, "node", node, "pod", pod, "service", "kubelet",
 	}
 	for _, container := range []string{s.Name, "istio-proxy"} {
-		id := fmt.Sprintf("/kubepods/burstable/pod%016x/%016x", mix(c.target), mix(c.target^uint64(len(container))))
-		more := []string{"container", container, "id", id, "image", "registry.example.com/" + container + ":v1.14.2"}
+		id := fmt.Sprintf(
+			"/kubepods/burstable/pod%016x/%016x", mix(c.target),
+			mix(c.target^uint64(len(container))),
+		)
+		more := []string{
+			"container",
+			container,
+			"id",
+			id,
+			"image",
+			"registry.example.com/" + container + ":v1.14.2",
+		}
 		c.add(Seconds, 0, "", "container_cpu_usage_seconds_total", append(more, "cpu", "total")...)
 		c.add(Bytes, 0, "", "container_memory_working_set_bytes", more...)
-		c.add(Counter, 0, "", "container_fs_writes_total", append(more, "device", "/dev/nvme0n1")...)
+		c.add(
+			Counter,
+			0,
+			"",
+			"container_fs_writes_total",
+			append(more, "device", "/dev/nvme0n1")...)
 	}
 }
 
@@ -129,7 +150,10 @@ func Nodes(seed uint64, n int) Source {
 		c.add(Up, 0, "", "up")
 		for cpu := range 4 {
 			for _, mode := range []string{"idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"} {
-				c.add(Seconds, 0, "", "node_cpu_seconds_total", "cpu", strconv.Itoa(cpu), "mode", mode)
+				c.add(
+					Seconds, 0, "", "node_cpu_seconds_total", "cpu", strconv.Itoa(cpu), "mode",
+					mode,
+				)
 			}
 		}
 		for _, m := range []string{"node_memory_MemAvailable_bytes", "node_memory_MemFree_bytes", "node_memory_MemTotal_bytes"} {
@@ -139,14 +163,18 @@ func Nodes(seed uint64, n int) Source {
 			c.add(Ratio, 0, "", m)
 		}
 		for _, fs := range [][2]string{{"/dev/nvme0n1p1", "/"}, {"/dev/nvme1n1", "/var/lib/containerd"}, {"tmpfs", "/run"}} {
-			c.add(Bytes, 0, "", "node_filesystem_avail_bytes", "device", fs[0], "fstype", "ext4", "mountpoint", fs[1])
+			c.add(
+				Bytes, 0, "", "node_filesystem_avail_bytes", "device", fs[0], "fstype", "ext4",
+				"mountpoint", fs[1],
+			)
 		}
 	}
 	return newList(c.series)
 }
 
-// Awkward is a source of the series that gateways get wrong: label sets that are prefixes of one another, names and values
-// that are not ASCII, a series label that the block's external labels have too, values with quotes and line ends.
+// Awkward is a source of the series that gateways get wrong: label sets that are prefixes of one
+// another, names and values that are not ASCII, a series label that the block's external labels
+// have too, values with quotes and line ends.
 func Awkward(seed uint64) Source {
 	c := collector{seed: seed, target: 1}
 	for _, nameValues := range [][]string{

@@ -20,7 +20,8 @@ const (
 	Ratio
 	// Up is 1, and rarely 0.
 	Up
-	// Histogram, FloatHistogram and GaugeHistogram are native histograms: of integer counts, of float counts, and of a gauge.
+	// Histogram, FloatHistogram and GaugeHistogram are native histograms: of integer counts, of
+	// float counts, and of a gauge.
 	Histogram
 	FloatHistogram
 	GaugeHistogram
@@ -91,12 +92,13 @@ func newModel(s Series) model {
 	return m
 }
 
-// maxRateBits makes the busiest counter grow by two to its power in one tick. With it, and a fifth of the counters idle, 120
-// samples of a counter take about 220 bytes as an XOR chunk, as they do of real services.
+// maxRateBits makes the busiest counter grow by two to its power in one tick. With it, and a fifth
+// of the counters idle, 120 samples of a counter take about 220 bytes as an XOR chunk, as they do
+// of real services.
 const maxRateBits = 7
 
-// count returns a counter's value at tick k. It grows by between 0 and 2*rate in a tick, starts anew every period ticks, and
-// depends on nothing but k.
+// count returns a counter's value at tick k. It grows by between 0 and 2*rate in a tick, starts
+// anew every period ticks, and depends on nothing but k.
 func (m *model) count(k, rate, salt uint64) uint64 {
 	k = (k + m.seed>>16) % m.period
 	k -= k % m.step
@@ -154,7 +156,8 @@ func (m *model) histogram(t int64) *histogram.Histogram {
 	return h
 }
 
-// floatHistogram returns the native histogram at time t in milliseconds, in float counts, as a recording rule makes them.
+// floatHistogram returns the native histogram at time t in milliseconds, in float counts, as a
+// recording rule makes them.
 func (m *model) floatHistogram(t int64) *histogram.FloatHistogram {
 	h := m.histogram(t).ToFloat(nil)
 	if m.kind == FloatHistogram {

@@ -23,7 +23,8 @@ const (
 	ManyValuesLabel = "session"
 )
 
-// Bench50k is one block of 50,000 series of one metric, two hours at 30 s: 100,000 chunks of 120 samples.
+// Bench50k is one block of 50,000 series of one metric, two hours at 30 s: 100,000 chunks of 120
+// samples.
 func Bench50k(seed uint64) Layout {
 	return WholeMetric("bench50k", seed, 50_000, 30*second)
 }
@@ -33,8 +34,9 @@ func Bench500k(seed uint64) Layout {
 	return WholeMetric("bench500k", seed, 500_000, 10*minute)
 }
 
-// WholeMetric is one block of two hours with the given number of series, rounded up to a multiple of 200, which all belong to
-// the metric WholeMetricName and have 10 labels beside the two external ones.
+// WholeMetric is one block of two hours with the given number of series, rounded up to a multiple
+// of 200, which all belong to the metric WholeMetricName and have 10 labels beside the two external
+// ones.
 func WholeMetric(name string, seed uint64, series int, interval int64) Layout {
 	var (
 		codes    = []string{"200", "302", "404", "500", "503"}
@@ -62,7 +64,9 @@ func WholeMetric(name string, seed uint64, series int, interval int64) Layout {
 			oneOf("instance", at...),
 			fixed("job", "shop-api"),
 			oneOf("method", methods...),
-			follows("namespace", instance, func(i int) string { return fmt.Sprintf("shop-%d", i%5) }),
+			follows(
+				"namespace", instance, func(i int) string { return fmt.Sprintf("shop-%d", i%5) },
+			),
 			follows("pod", instance, func(i int) string { return podName("shop-api", seed, i) }),
 			fixed("service", "shop-api"),
 		},
@@ -73,10 +77,12 @@ func WholeMetric(name string, seed uint64, series int, interval int64) Layout {
 	}})}
 }
 
-// ManyValues1M is one block in which one label has 1,000,000 values, each of one series with two samples.
+// ManyValues1M is one block in which one label has 1,000,000 values, each of one series with two
+// samples.
 func ManyValues1M(seed uint64) Layout { return ManyValues("manyvalues1m", seed, 1_000_000) }
 
-// ManyValues is one block of two hours in which ManyValuesLabel has the given number of values, rounded up to a multiple of 20.
+// ManyValues is one block of two hours in which ManyValuesLabel has the given number of values,
+// rounded up to a multiple of 20.
 func ManyValues(name string, seed uint64, values int) Layout {
 	const pods, instance = 20, 2
 	perPod := (values + pods - 1) / pods
@@ -85,7 +91,11 @@ func ManyValues(name string, seed uint64, values int) Layout {
 		dims: []dim{
 			fixed(labels.MetricName, ManyValuesName),
 			fixed("container", "frontend"),
-			{"instance", pods, func(d []int) string { return fmt.Sprintf("10.7.0.%d:9090", 100+d[instance]) }},
+			{
+				"instance",
+				pods,
+				func(d []int) string { return fmt.Sprintf("10.7.0.%d:9090", 100+d[instance]) },
+			},
 			fixed("job", "frontend"),
 			follows("pod", instance, func(i int) string { return podName("frontend", seed, i) }),
 			{ManyValuesLabel, perPod, func(d []int) string {
@@ -101,10 +111,12 @@ func ManyValues(name string, seed uint64, values int) Layout {
 	}})}
 }
 
-// ManyBlocks500 is 500 small blocks: the 20 days before Epoch of a small service, in two-hour blocks of two replicas.
+// ManyBlocks500 is 500 small blocks: the 20 days before Epoch of a small service, in two-hour
+// blocks of two replicas.
 func ManyBlocks500(seed uint64) Layout { return ManyBlocks("manyblocks500", seed, 500) }
 
-// ManyBlocks is the given number of small blocks of two hours, in two streams that differ in the external label "replica".
+// ManyBlocks is the given number of small blocks of two hours, in two streams that differ in the
+// external label "replica".
 func ManyBlocks(name string, seed uint64, n int) Layout {
 	src := Service{Name: "billing", Namespace: "billing", Pods: 2, Handlers: 2}.Series(seed)
 	blocks := make([]Block, n)
@@ -112,7 +124,9 @@ func ManyBlocks(name string, seed uint64, n int) Layout {
 		from := Epoch - int64((n+1)/2-i/2)*2*hour
 		blocks[i] = Block{
 			MinTime: from, MaxTime: from + 2*hour, Interval: minute, Scraper: uint64(i % 2), Series: src,
-			Labels:        labels.FromStrings("cluster", "us-east-1", "replica", fmt.Sprintf("prometheus-%d", i%2)),
+			Labels: labels.FromStrings(
+				"cluster", "us-east-1", "replica", fmt.Sprintf("prometheus-%d", i%2),
+			),
 			ChunkFileSize: 1 << 20,
 		}
 	}

@@ -17,8 +17,8 @@ const (
 // dataEnd is where the demo's data ends: the demo rounds to two hours.
 const dataEnd = dataset.Epoch + 24*hour
 
-// region is the external label value of a region's copy of a cluster or tenant. The first region is the demo itself, which the tour's
-// questions are about.
+// region is the external label value of a region's copy of a cluster or tenant. The first region is
+// the demo itself, which the tour's questions are about.
 func region(value string, i int) string {
 	if i == 0 {
 		return value
@@ -26,7 +26,8 @@ func region(value string, i int) string {
 	return fmt.Sprintf("%s-%d", value, i)
 }
 
-// demoRegions is the demo's bucket several times over, as clusters and tenants of other names with other values.
+// demoRegions is the demo's bucket several times over, as clusters and tenants of other names with
+// other values.
 func demoRegions(seed uint64, n int) dataset.Layout {
 	all := dataset.Layout{Name: "regions"}
 	for i := range n {

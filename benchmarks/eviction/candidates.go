@@ -19,7 +19,8 @@ type cache interface {
 	close()
 }
 
-// entryOverhead is what every candidate counts for an entry besides its value, as bytecache does. What they really need is measured.
+// entryOverhead is what every candidate counts for an entry besides its value, as bytecache does.
+// What they really need is measured.
 const entryOverhead = 224
 
 // candidate is a way to make a cache of maxBytes.
@@ -35,7 +36,11 @@ func candidates() []candidate {
 		{name: "ristretto", make: newRistretto},
 		{name: "otter", make: newOtter},
 		{name: "LRU", make: func(n int64) cache { return newLRU(n, 0) }, exact: true},
-		{name: "LRU, second miss", make: func(n int64) cache { return newLRU(n, int(n/(pageSize+entryOverhead))) }, exact: true},
+		{
+			name:  "LRU, second miss",
+			make:  func(n int64) cache { return newLRU(n, int(n/(pageSize+entryOverhead))) },
+			exact: true,
+		},
 		{name: "S3-FIFO", make: newS3FIFO, exact: true},
 	}
 }
@@ -48,7 +53,9 @@ func (c ristrettoCache) Set(key uint64, value []byte)  { c.m.Set(bytecache.Key{L
 func (c ristrettoCache) Del(key uint64)                { c.m.Del(bytecache.Key{Local: key}) }
 
 func newRistretto(maxBytes int64) cache {
-	return ristrettoCache{bytecache.NewMemory(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: pageSize})}
+	return ristrettoCache{
+		bytecache.NewMemory(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: pageSize}),
+	}
 }
 
 func (c ristrettoCache) close() { c.m.Close() }
@@ -71,7 +78,8 @@ func newOtter(maxBytes int64) cache {
 		Weigher:       func(_ uint64, value []byte) uint32 { return uint32(len(value) + entryOverhead) },
 	})
 	if err != nil {
-		panic(fmt.Sprintf("otter refuses its options: %v", err)) // they are constant but for the size
+		// they are constant but for the size
+		panic(fmt.Sprintf("otter refuses its options: %v", err))
 	}
 	return otterCache{c}
 }

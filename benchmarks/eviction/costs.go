@@ -10,11 +10,15 @@ import (
 	"text/tabwriter"
 )
 
-// printCosts measures what an operation costs. Values are one and the same slice: what is measured is the cache.
+// printCosts measures what an operation costs. Values are one and the same slice: what is measured
+// is the cache.
 func printCosts(w io.Writer) error {
 	const maxBytes, held = 256 << 20, 20_000 // two thirds of it
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(tw, "ns (allocations) per\thit\thit, %d at once\tmiss\tset into a full cache\t\n", runtime.GOMAXPROCS(0))
+	fmt.Fprintf(
+		tw, "ns (allocations) per\thit\thit, %d at once\tmiss\tset into a full cache\t\n",
+		runtime.GOMAXPROCS(0),
+	)
 	for _, cand := range candidates() {
 		value := make([]byte, pageSize)
 		c := cand.make(maxBytes)
@@ -32,7 +36,9 @@ func printCosts(w io.Writer) error {
 					op(uint64(i))
 				}
 			})
-			return fmt.Sprintf("%.0f (%d)", float64(r.T.Nanoseconds())/float64(r.N), r.AllocsPerOp())
+			return fmt.Sprintf(
+				"%.0f (%d)", float64(r.T.Nanoseconds())/float64(r.N), r.AllocsPerOp(),
+			)
 		}
 		hit := of(func(i uint64) { c.Get(i % held) })
 		var start atomic.Uint64
@@ -47,13 +53,16 @@ func printCosts(w io.Writer) error {
 		next := uint64(1 << 41) // never the same keys again, in whichever run
 		set := of(func(uint64) { c.Set(next, value); next++ })
 		c.close()
-		fmt.Fprintf(tw, "%s\t%s\t%.0f\t%s\t%s\t\n", cand.name, hit, float64(parallel.T.Nanoseconds())/float64(parallel.N), miss, set)
+		fmt.Fprintf(
+			tw, "%s\t%s\t%.0f\t%s\t%s\t\n", cand.name, hit,
+			float64(parallel.T.Nanoseconds())/float64(parallel.N), miss, set,
+		)
 	}
 	return tw.Flush()
 }
 
-// printBurst sets 100,000 pages, each with memory of its own, from eight goroutines, and prints what is live whenever they stop for a
-// moment, and at the end.
+// printBurst sets 100,000 pages, each with memory of its own, from eight goroutines, and prints
+// what is live whenever they stop for a moment, and at the end.
 func printBurst(w io.Writer) error {
 	const pages, setters, stops, maxBytes = 100_000, 8, 50, 64 << 20
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -67,7 +76,8 @@ func printBurst(w io.Writer) error {
 			for s := range setters {
 				wg.Go(func() {
 					for i := stop*pages/stops + s; i < (stop+1)*pages/stops; i += setters {
-						// Asked for twice, so that candidates that take nothing in the first time hold something.
+						// Asked for twice, so that candidates that take nothing in the first time
+						// hold something.
 						for range 2 {
 							if _, ok := c.Get(uint64(i)); !ok {
 								c.Set(uint64(i), make([]byte, pageSize))

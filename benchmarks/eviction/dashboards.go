@@ -36,8 +36,11 @@ func metric(name string, more ...*storepb.LabelMatcher) panel {
 	return panel{matchers: append([]*storepb.LabelMatcher{m}, more...)}
 }
 
-// dashboards returns those of a cluster or tenant, given by one of its external labels: of the whole, of each service, pod and node.
-func dashboards(ctx context.Context, server *store.Server, label, value string) ([]dashboard, error) {
+// dashboards returns those of a cluster or tenant, given by one of its external labels: of the
+// whole, of each service, pod and node.
+func dashboards(
+	ctx context.Context, server *store.Server, label, value string,
+) ([]dashboard, error) {
 	var (
 		scope = tour.Eq(label, value)
 		usual = []int64{hour, 3 * hour, 6 * hour, 12 * hour, 24 * hour}
@@ -68,10 +71,19 @@ func dashboards(ctx context.Context, server *store.Server, label, value string) 
 		p.resolution, p.aggregates = resolution, aggregates
 		return p
 	}
-	add("weeks", []int64{48 * hour, 168 * hour},
-		weeks(metric("container_memory_working_set_bytes", scope), hour, storepb.Aggr_SUM, storepb.Aggr_COUNT),
-		weeks(metric("http_requests_total", scope, tour.Eq("code", "500")), hour, storepb.Aggr_COUNTER),
-		weeks(metric("node_load1", scope), 5*minute, storepb.Aggr_MAX))
+	add(
+		"weeks",
+		[]int64{48 * hour, 168 * hour},
+		weeks(
+			metric("container_memory_working_set_bytes", scope), hour, storepb.Aggr_SUM,
+			storepb.Aggr_COUNT,
+		),
+		weeks(
+			metric("http_requests_total", scope, tour.Eq("code", "500")), hour,
+			storepb.Aggr_COUNTER,
+		),
+		weeks(metric("node_load1", scope), 5*minute, storepb.Aggr_MAX),
+	)
 	if err := each("service", func(v string) {
 		s := tour.Eq("service", v)
 		add("service "+v, usual,
@@ -112,7 +124,9 @@ func dashboards(ctx context.Context, server *store.Server, label, value string) 
 func (p panel) request(minT, maxT int64) *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
 		MinTime: minT, MaxTime: maxT, Matchers: p.matchers, MaxResolutionWindow: p.resolution, Aggregates: p.aggregates,
-		WithoutReplicaLabels: []string{"replica"}, ResponseBatchSize: 64, PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
+		WithoutReplicaLabels: []string{
+			"replica",
+		}, ResponseBatchSize: 64, PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
 	}
 }
 
@@ -123,9 +137,9 @@ type view struct {
 	back      int64
 }
 
-// visits draws what people look at during a stretch of time, in its order: dashboards by a Zipf distribution over a random order of
-// them, mostly their usual range, refreshed some times every minute or five. The popular ones change: a tenth of the order is shuffled anew
-// every hour.
+// visits draws what people look at during a stretch of time, in its order: dashboards by a Zipf
+// distribution over a random order of them, mostly their usual range, refreshed some times every
+// minute or five. The popular ones change: a tenth of the order is shuffled anew every hour.
 func visits(rng *rand.Rand, all []dashboard, n int, from, to int64) []view {
 	order := rng.Perm(len(all))
 	zipf := newZipf(len(all), 1.0)

@@ -34,7 +34,14 @@ func smallBucket(t *testing.T) string {
 }
 
 func small(seed uint64) workload {
-	return workload{seed: seed, regions: 1, visits: 20, scans: 1, duration: 2 * hour, scanBytes: 4 << 20}
+	return workload{
+		seed:      seed,
+		regions:   1,
+		visits:    20,
+		scans:     1,
+		duration:  2 * hour,
+		scanBytes: 4 << 20,
+	}
 }
 
 func recordSmall(t *testing.T, w workload, bucket string) [kinds]*trace {
@@ -54,7 +61,13 @@ func recordSmall(t *testing.T, w workload, bucket string) [kinds]*trace {
 // TestTraceIsDecidedBySeed: two recordings with one seed are one trace, with another seed another.
 func TestTraceIsDecidedBySeed(t *testing.T) {
 	bucket := smallBucket(t)
-	first, again, other := recordSmall(t, small(1), bucket), recordSmall(t, small(1), bucket), recordSmall(t, small(2), bucket)
+	first, again, other := recordSmall(
+		t, small(1), bucket,
+	), recordSmall(
+		t, small(1), bucket,
+	), recordSmall(
+		t, small(2), bucket,
+	)
 	for k := range kinds {
 		a, b, c := first[k].summary(), again[k].summary(), other[k].summary()
 		if a != b {
@@ -69,8 +82,9 @@ func TestTraceIsDecidedBySeed(t *testing.T) {
 	}
 }
 
-// TestReplayFindsWhatIsThere: a cache for everything misses every page once, no cache finds more than one that knows the future, and what
-// pages are read to join others is no hit that was not asked for.
+// TestReplayFindsWhatIsThere: a cache for everything misses every page once, no cache finds more
+// than one that knows the future, and what pages are read to join others is no hit that was not
+// asked for.
 func TestReplayFindsWhatIsThere(t *testing.T) {
 	tr := newTrace(chunkPages)
 	const hot, cold = 200, 2000 // pages
@@ -90,7 +104,9 @@ func TestReplayFindsWhatIsThere(t *testing.T) {
 	tr.archive(0, 0, cold*pageSize)
 	read(o, 0, hot, false)
 
-	if d, all := optimum(tr, 1<<30); d.hitPages != 5*hot || d.pages != 6*hot || all.pages != d.pages+cold || all.hitPages != d.hitPages {
+	if d, all := optimum(tr, 1<<30); d.hitPages != 5*hot || d.pages != 6*hot ||
+		all.pages != d.pages+cold ||
+		all.hitPages != d.hitPages {
 		t.Errorf("a cache for everything: %+v of dashboards, %+v of all", d, all)
 	}
 	const room = 3 * hot * (pageSize + entryOverhead)

@@ -60,8 +60,9 @@ func (r *recorder) note(k kind, obj pagecache.Object, pageSize int64, spans []pa
 	r.mu.Unlock()
 }
 
-// take returns what was noted since the last call. Goroutines of a request read different objects side by side; those of one object
-// are in order. They are put into an order that is always the same: the first of each object, the second of each, and so on.
+// take returns what was noted since the last call. Goroutines of a request read different objects
+// side by side; those of one object are in order. They are put into an order that is always the
+// same: the first of each object, the second of each, and so on.
 func (r *recorder) take() []fetch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,7 +92,9 @@ type recordedIndex struct {
 	pageSize int64
 }
 
-func (p recordedIndex) Fetch(ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
+func (p recordedIndex) Fetch(
+	ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+) (*pagecache.Pages, error) {
 	p.rec.note(indexPages, obj, p.pageSize, spans)
 	return p.IndexPages.Fetch(ctx, obj, spans, acct)
 }
@@ -102,12 +105,15 @@ type recordedChunks struct {
 	pageSize int64
 }
 
-func (p recordedChunks) Fetch(ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
+func (p recordedChunks) Fetch(
+	ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+) (*pagecache.Pages, error) {
 	p.rec.note(chunkPages, obj, p.pageSize, spans)
 	return p.ChunkPages.Fetch(ctx, obj, spans, acct)
 }
 
-// gateway is a whole gateway in this process over a folder of blocks, its page caches large enough for all of it.
+// gateway is a whole gateway in this process over a folder of blocks, its page caches large enough
+// for all of it.
 type gateway struct {
 	server *store.Server
 	rec    recorder
@@ -128,7 +134,9 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 	if err != nil {
 		return err
 	}
-	headers, err := indexheader.New(indexheader.Options{Dir: localfs.At(dataDir).Sub("headers"), Bucket: bucket})
+	headers, err := indexheader.New(
+		indexheader.Options{Dir: localfs.At(dataDir).Sub("headers"), Bucket: bucket},
+	)
 	if err != nil {
 		return err
 	}
@@ -138,7 +146,9 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 	g.undo = append(g.undo, index.Close)
 	chunks := chunkcache.New(bucket, chunkcache.Options{MaxBytes: 4 << 30})
 	g.undo = append(g.undo, chunks.Close)
-	cat, err := catalog.New(catalog.Options{Bucket: bucket, Dir: localfs.At(dataDir).Sub("catalog")})
+	cat, err := catalog.New(
+		catalog.Options{Bucket: bucket, Dir: localfs.At(dataDir).Sub("catalog")},
+	)
 	if err != nil {
 		return err
 	}
@@ -151,7 +161,8 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 			Chunks:  recordedChunks{chunks, &g.rec, int64(chunks.PageSize())},
 			Lister:  block.BucketLister{Bucket: bucket},
 		},
-		// What a request may hold decides how much it reads at a time: here there is enough for that to be always the same.
+		// What a request may hold decides how much it reads at a time: here there is enough for
+		// that to be always the same.
 		Allowance: admission.AllowanceOptions{Bytes: plenty},
 	})
 	return cat.Sync(ctx)
@@ -184,9 +195,14 @@ func (d discard) SendMsg(any) error                  { return nil }
 // dial serves the gateway over grpc in memory, for clients that want a connection. stop ends both.
 func (g *gateway) dial() (conn *grpc.ClientConn, stop func() error, err error) {
 	l := bufconn.Listen(1 << 20)
-	conn, err = grpc.NewClient("passthrough:///bufconn", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
+	conn, err = grpc.NewClient(
+		"passthrough:///bufconn",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) },
+		),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
+	)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -2,8 +2,8 @@ package main
 
 import "sync"
 
-// lru is the yardstick: the least recently used value goes. With a number of remembered keys it takes in a value only when it is set
-// for the second time while its key is remembered.
+// lru is the yardstick: the least recently used value goes. With a number of remembered keys it
+// takes in a value only when it is set for the second time while its key is remembered.
 type lru struct {
 	mu    sync.Mutex // guards all
 	left  int64

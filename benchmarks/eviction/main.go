@@ -28,16 +28,26 @@ type config struct {
 
 func main() {
 	var c config
-	app := kingpin.New("eviction", "Compare memory caches by the pages that dashboards and scans read.")
+	app := kingpin.New(
+		"eviction", "Compare memory caches by the pages that dashboards and scans read.",
+	)
 	app.Flag("seed", "Decides the data and what is asked.").Default("1").Uint64Var(&c.seed)
-	app.Flag("regions", "Copies of the demo's clusters; 75 MB each.").Default("6").IntVar(&c.regions)
+	app.Flag("regions", "Copies of the demo's clusters; 75 MB each.").
+		Default("6").
+		IntVar(&c.regions)
 	app.Flag("visits", "How often somebody opens a dashboard.").Default("1500").IntVar(&c.visits)
 	app.Flag("scans", "Scans in between; 0 is none.").Default("12").IntVar(&c.scans)
-	scan := app.Flag("scan-bytes", "Bytes of archived chunks that a scan reads.").Default("256MiB").Bytes()
+	scan := app.Flag("scan-bytes", "Bytes of archived chunks that a scan reads.").
+		Default("256MiB").
+		Bytes()
 	app.Flag("pace", "Time that a page takes at least in the paced replay. A warm answer takes a gateway some 50 µs for a page of chunks.").
-		Default("10us").DurationVar(&c.pace)
-	app.Flag("costs", "Measure what operations cost and what is held, too.").Default("true").BoolVar(&c.costs)
-	app.Flag("dir", "Folder for the bucket, kept and used again for the same seed and regions. By default a temporary one.").StringVar(&c.dir)
+		Default("10us").
+		DurationVar(&c.pace)
+	app.Flag("costs", "Measure what operations cost and what is held, too.").
+		Default("true").
+		BoolVar(&c.costs)
+	app.Flag("dir", "Folder for the bucket, kept and used again for the same seed and regions. By default a temporary one.").
+		StringVar(&c.dir)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	c.duration, c.scanBytes = 10*hour, int64(*scan)
 
@@ -105,16 +115,24 @@ func makeBucket(ctx context.Context, dir string, l dataset.Layout) error {
 	return os.Rename(partial, dir)
 }
 
-// minCache is the smallest cache that is looked at: below, the fixed parts of some candidates are most of it.
+// minCache is the smallest cache that is looked at: below, the fixed parts of some candidates are
+// most of it.
 const minCache = 2 << 20
 
 // print replays a trace against all candidates at several sizes.
 func (c config) print(ctx context.Context, w io.Writer, t *trace) error {
 	s := t.summary()
-	fmt.Fprintf(w, "\n%s: %d fetches, of %d pages by dashboards (%.0f %% of their bytes needed) and %d by scans; distinct: %.1f MB by dashboards (%.1f MB once only), %.1f MB by scans only; trace %016x\n",
-		t.kind, s.accesses, s.dashboardPages, percent(s.neededBytes, s.dashboardBytes), s.scanPages, mb(s.workingSet), mb(s.once), mb(s.scanned), s.hash)
+	fmt.Fprintf(
+		w,
+		"\n%s: %d fetches, of %d pages by dashboards (%.0f %% of their bytes needed) and %d by scans; distinct: %.1f MB by dashboards (%.1f MB once only), %.1f MB by scans only; trace %016x\n",
+		t.kind, s.accesses, s.dashboardPages, percent(s.neededBytes, s.dashboardBytes), s.scanPages,
+		mb(s.workingSet), mb(s.once), mb(s.scanned), s.hash,
+	)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(tw, "%% found\tpaced:\tdashboards\tbytes\tall\tbytes\tflat out:\tdashboards\tbytes\tall\tbytes\t\n")
+	fmt.Fprintf(
+		tw,
+		"%% found\tpaced:\tdashboards\tbytes\tall\tbytes\tflat out:\tdashboards\tbytes\tall\tbytes\t\n",
+	)
 	for _, share := range []int64{5, 10, 25, 50} {
 		size := s.workingSet * share / 100
 		if size < minCache {
@@ -148,7 +166,10 @@ func (c config) print(ctx context.Context, w io.Writer, t *trace) error {
 }
 
 func ratios(dashboards, all hits) string {
-	return fmt.Sprintf("%.1f\t%.1f\t%.1f\t%.1f", dashboards.ratio(), dashboards.byteRatio(), all.ratio(), all.byteRatio())
+	return fmt.Sprintf(
+		"%.1f\t%.1f\t%.1f\t%.1f", dashboards.ratio(), dashboards.byteRatio(), all.ratio(),
+		all.byteRatio(),
+	)
 }
 
 func mb(n int64) float64 { return float64(n) / 1e6 }

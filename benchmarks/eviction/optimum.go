@@ -2,8 +2,9 @@ package main
 
 import "container/heap"
 
-// optimum is what a cache of maxBytes would find that knows the future: it drops what is needed again last, the page just read
-// included (Belady). It is counted over the pages that were asked for.
+// optimum is what a cache of maxBytes would find that knows the future: it drops what is needed
+// again last, the page just read included (Belady). It is counted over the pages that were asked
+// for.
 func optimum(t *trace, maxBytes int64) (dashboards, all hits) {
 	type page struct {
 		object int

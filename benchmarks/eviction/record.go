@@ -16,7 +16,8 @@ type workload struct {
 	regions int
 	visits  int
 	scans   int
-	// duration of the recording on the clock of those who look, in milliseconds; it ends with the data.
+	// duration of the recording on the clock of those who look, in milliseconds; it ends with the
+	// data.
 	duration int64
 	// scanBytes is how much of an archive an export reads.
 	scanBytes int64
@@ -46,7 +47,8 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 	g.rec.take() // what it took to find out
 	views := visits(rand.New(rand.NewPCG(w.seed, 1)), all, w.visits, dataEnd-w.duration, dataEnd)
 
-	// A scan is taken apart and its parts spread over the views that follow: people do not stop looking while one runs.
+	// A scan is taken apart and its parts spread over the views that follow: people do not stop
+	// looking while one runs.
 	const parts = 20
 	var scanning []func()
 	scans := 0
@@ -69,7 +71,10 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 			for p := range parts {
 				scanning = append(scanning, func() {
 					keep(fetches[p*len(fetches)/parts:(p+1)*len(fetches)/parts], true)
-					traces[chunkPages].archive(number, size*int64(p)/parts/pageSize*pageSize, size*int64(p+1)/parts/pageSize*pageSize)
+					traces[chunkPages].archive(
+						number, size*int64(p)/parts/pageSize*pageSize,
+						size*int64(p+1)/parts/pageSize*pageSize,
+					)
 				})
 			}
 			scans++
@@ -91,7 +96,11 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 
 // scan reads a whole metric of all clusters over all time.
 func (w workload) scan(ctx context.Context, g *gateway, n int) ([]fetch, error) {
-	names := []string{"http_request_duration_seconds_bucket", "node_cpu_seconds_total", "http_requests_total"}
+	names := []string{
+		"http_request_duration_seconds_bucket",
+		"node_cpu_seconds_total",
+		"http_requests_total",
+	}
 	p := metric(names[n%len(names)])
 	req := p.request(dataEnd-240*hour, dataEnd)
 	req.WithoutReplicaLabels = nil

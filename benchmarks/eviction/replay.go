@@ -22,7 +22,12 @@ func (h *hits) count(bytes int64, hit bool) {
 }
 
 func (h hits) add(o hits) hits {
-	return hits{h.pages + o.pages, h.bytes + o.bytes, h.hitPages + o.hitPages, h.hitBytes + o.hitBytes}
+	return hits{
+		h.pages + o.pages,
+		h.bytes + o.bytes,
+		h.hitPages + o.hitPages,
+		h.hitBytes + o.hitBytes,
+	}
 }
 
 // ratio and byteRatio are in percent.
@@ -31,8 +36,11 @@ func (h hits) byteRatio() float64 { return percent(h.hitBytes, h.bytes) }
 
 func percent(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
 
-// replay reads what the trace says through a page reader over the cache. pace is the time that a page takes at least, 0 for none.
-func replay(ctx context.Context, t *trace, c cache, pace time.Duration) (dashboards, all hits, err error) {
+// replay reads what the trace says through a page reader over the cache. pace is the time that a
+// page takes at least, 0 for none.
+func replay(
+	ctx context.Context, t *trace, c cache, pace time.Duration,
+) (dashboards, all hits, err error) {
 	r := pagecache.New(zeros{}, local{c}, pagecache.Options{PageSize: pageSize})
 	defer r.Close()
 	var dash, scan pagecache.Account

@@ -2,8 +2,9 @@ package main
 
 import "sync"
 
-// s3fifo is another yardstick: three queues, first in, first out. New values go through a small one of a tenth; those that were asked for
-// in it, or that are back while their keys are remembered, go into the main one, where those that were asked for go round again.
+// s3fifo is another yardstick: three queues, first in, first out. New values go through a small one
+// of a tenth; those that were asked for in it, or that are back while their keys are remembered, go
+// into the main one, where those that were asked for go round again.
 type s3fifo struct {
 	mu          sync.Mutex // guards all
 	table       map[uint64]*s3entry

@@ -27,7 +27,8 @@ func (k kind) String() string {
 // pageSize is larder's default, of both kinds.
 const pageSize = 8 << 10
 
-// access is one Fetch of pages of one object. Its pages are needed together, as by a window of chunks.
+// access is one Fetch of pages of one object. Its pages are needed together, as by a window of
+// chunks.
 type access struct {
 	object int // in trace.objects
 	scan   bool
@@ -45,21 +46,36 @@ type trace struct {
 
 func newTrace(k kind) *trace { return &trace{kind: k, numbers: map[string]int{}} }
 
-// object returns the number of an object, known or new. Numbers are given in the order of the trace, so the keys of pages are the
-// same whatever order blocks were discovered in.
+// object returns the number of an object, known or new. Numbers are given in the order of the
+// trace, so the keys of pages are the same whatever order blocks were discovered in.
 func (t *trace) object(name string, size int64) int {
 	n, ok := t.numbers[name]
 	if !ok {
 		n = len(t.objects)
 		t.numbers[name] = n
-		t.objects = append(t.objects, pagecache.Object{Name: name, Size: size, ID: pagecache.ObjectID(uint32(n), int(t.kind))})
+		t.objects = append(
+			t.objects,
+			pagecache.Object{
+				Name: name,
+				Size: size,
+				ID:   pagecache.ObjectID(uint32(n), int(t.kind)),
+			},
+		)
 	}
 	return n
 }
 
 func (t *trace) add(f fetch, scan bool) {
 	if len(f.pages) > 0 {
-		t.accesses = append(t.accesses, access{object: t.object(f.object.Name, f.object.Size), scan: scan, pages: f.pages, needed: f.needed})
+		t.accesses = append(
+			t.accesses,
+			access{
+				object: t.object(f.object.Name, f.object.Size),
+				scan:   scan,
+				pages:  f.pages,
+				needed: f.needed,
+			},
+		)
 	}
 }
 
@@ -72,7 +88,8 @@ type summary struct {
 	accesses, dashboardPages, scanPages int
 	// dashboardBytes is what is in those pages, neededBytes what dashboards needed of it.
 	dashboardBytes, neededBytes int64
-	// workingSet is the bytes of the distinct pages that dashboards need, scanned those of the pages that only scans need.
+	// workingSet is the bytes of the distinct pages that dashboards need, scanned those of the
+	// pages that only scans need.
 	workingSet, scanned int64
 	// once is the part of workingSet that was needed once only.
 	once int64
@@ -124,8 +141,9 @@ func (t *trace) summary() summary {
 	return s
 }
 
-// archive adds the part of an export that reads the given share of an archived block's chunk files: pages that are needed once, from
-// the first to the last, a window of 2 MiB at a time. The block exists only in the trace.
+// archive adds the part of an export that reads the given share of an archived block's chunk files:
+// pages that are needed once, from the first to the last, a window of 2 MiB at a time. The block
+// exists only in the trace.
 func (t *trace) archive(number int, from, to int64) {
 	const window = 2 << 20
 	object := t.object("archive-"+strconv.Itoa(number), 1<<40)

@@ -25,7 +25,10 @@ func Questions() []Question {
 		{Name: "Info", ask: askInfo},
 		{Name: "LabelNames", ask: askNames},
 		{Name: "LabelValues namespace", ask: askValues("namespace")},
-		{Name: `LabelValues pod {namespace="shop"}`, ask: askValues("pod", Eq("namespace", "shop"))},
+		{
+			Name: `LabelValues pod {namespace="shop"}`,
+			ask:  askValues("pod", Eq("namespace", "shop")),
+		},
 	}
 	for _, s := range []seriesQuestion{
 		{
@@ -107,7 +110,10 @@ func askInfo(ctx context.Context, t *Tour) (a Answer) {
 	a.Total, a.Err = time.Since(start), err
 	if err == nil {
 		const format = "2006-01-02 15:04"
-		a.Text = fmt.Sprintf("%s to %s, %s", time.UnixMilli(s.min).UTC().Format(format), time.UnixMilli(s.max).UTC().Format(format), strings.Join(s.sets, " "))
+		a.Text = fmt.Sprintf(
+			"%s to %s, %s", time.UnixMilli(s.min).UTC().Format(format),
+			time.UnixMilli(s.max).UTC().Format(format), strings.Join(s.sets, " "),
+		)
 	}
 	return a
 }
@@ -126,14 +132,19 @@ func askNames(ctx context.Context, t *Tour) (a Answer) {
 	return a
 }
 
-func askValues(label string, matchers ...*storepb.LabelMatcher) func(context.Context, *Tour) Answer {
+func askValues(
+	label string, matchers ...*storepb.LabelMatcher,
+) func(context.Context, *Tour) Answer {
 	return func(ctx context.Context, t *Tour) (a Answer) {
 		s, err := t.span(ctx)
 		if err != nil {
 			return Answer{Err: err}
 		}
 		start := time.Now()
-		resp, err := t.store.LabelValues(ctx, &storepb.LabelValuesRequest{Label: label, Start: s.min, End: s.max, Matchers: matchers})
+		resp, err := t.store.LabelValues(
+			ctx,
+			&storepb.LabelValuesRequest{Label: label, Start: s.min, End: s.max, Matchers: matchers},
+		)
 		a.Total, a.Err = time.Since(start), err
 		if err == nil {
 			a.Bytes, a.Text = proto.Size(resp), list(resp.Values)

@@ -35,7 +35,8 @@ func New(conn grpc.ClientConnInterface) *Tour {
 func (t *Tour) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watch, err := healthpb.NewHealthClient(t.conn).Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	watch, err := healthpb.NewHealthClient(t.conn).
+		Watch(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("health of the server: %w", err)
 	}
@@ -52,11 +53,13 @@ func (t *Tour) WaitReady(ctx context.Context) error {
 
 // Answer is what came back for a question.
 type Answer struct {
-	// FirstFrame and Total are how long it took until the first message and until the end, the client's decoding included.
+	// FirstFrame and Total are how long it took until the first message and until the end, the
+	// client's decoding included.
 	FirstFrame, Total time.Duration
 	// Frames is the number of messages, Bytes their size.
 	Frames, Bytes int
-	// Series, Chunks and Samples count what a Series answer held: Samples in the first aggregate of each chunk.
+	// Series, Chunks and Samples count what a Series answer held: Samples in the first aggregate of
+	// each chunk.
 	Series, Chunks, Samples int
 	// Text says the rest.
 	Text string
@@ -78,8 +81,8 @@ type Result struct {
 	Cold, Warm Answer
 }
 
-// Take asks every question once, in order, and then every question once more. Later questions of the first round find warm
-// what earlier ones have read.
+// Take asks every question once, in order, and then every question once more. Later questions of
+// the first round find warm what earlier ones have read.
 func (t *Tour) Take(ctx context.Context, questions []Question) ([]Result, error) {
 	results := make([]Result, len(questions))
 	for round := range 2 {
@@ -104,7 +107,8 @@ func (t *Tour) Take(ctx context.Context, questions []Question) ([]Result, error)
 	return results, nil
 }
 
-// Check returns the first failure among the results, and whether the second answer to a question had what the first had.
+// Check returns the first failure among the results, and whether the second answer to a question
+// had what the first had.
 func Check(results []Result) error {
 	for _, r := range results {
 		for _, a := range []Answer{r.Cold, r.Warm} {
@@ -113,9 +117,13 @@ func Check(results []Result) error {
 			}
 		}
 		c, w := r.Cold, r.Warm
-		if c.Series != w.Series || c.Chunks != w.Chunks || c.Samples != w.Samples || c.Text != w.Text {
-			return fmt.Errorf("%s: the second answer differs: %d series, %d chunks, %d samples, %q after %d, %d, %d, %q",
-				r.Question.Name, w.Series, w.Chunks, w.Samples, w.Text, c.Series, c.Chunks, c.Samples, c.Text)
+		if c.Series != w.Series || c.Chunks != w.Chunks || c.Samples != w.Samples ||
+			c.Text != w.Text {
+			return fmt.Errorf(
+				"%s: the second answer differs: %d series, %d chunks, %d samples, %q after %d, %d, %d, %q",
+				r.Question.Name, w.Series, w.Chunks, w.Samples, w.Text, c.Series, c.Chunks,
+				c.Samples, c.Text,
+			)
 		}
 	}
 	return nil
@@ -124,7 +132,9 @@ func Check(results []Result) error {
 // Print writes the results as a table.
 func Print(w io.Writer, results []Result) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(tw, "COLD first\tCOLD all\tWARM first\tWARM all\tseries\tchunks\tsamples\tKB\t  what\n")
+	fmt.Fprint(
+		tw, "COLD first\tCOLD all\tWARM first\tWARM all\tseries\tchunks\tsamples\tKB\t  what\n",
+	)
 	for _, r := range results {
 		a := r.Warm
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s\n",

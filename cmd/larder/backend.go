@@ -31,7 +31,8 @@ import (
 	"larder/store/warm"
 )
 
-// backend is everything behind the servers: the bucket, the catalog, headers, caches and the store itself.
+// backend is everything behind the servers: the bucket, the catalog, headers, caches and the store
+// itself.
 type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
@@ -54,14 +55,23 @@ type backend struct {
 
 	undo []func() // run last to first
 
-	known, complete         chan struct{} // closed when a view is ready; when one was seen in the bucket
+	// closed when a view is ready; when one was seen in the bucket
+	known, complete         chan struct{}
 	onceKnown, onceComplete sync.Once
 }
 
-// openBackend wires the packages together. dir is larder's own directory, nil to keep everything in memory. Nothing is read from
-// the bucket before run.
-func openBackend(conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg prometheus.Registerer, tracer trace.TracerProvider) (*backend, error) {
-	b := &backend{conf: conf, logger: logger, known: make(chan struct{}), complete: make(chan struct{})}
+// openBackend wires the packages together. dir is larder's own directory, nil to keep everything in
+// memory. Nothing is read from the bucket before run.
+func openBackend(
+	conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg prometheus.Registerer,
+	tracer trace.TracerProvider,
+) (*backend, error) {
+	b := &backend{
+		conf:     conf,
+		logger:   logger,
+		known:    make(chan struct{}),
+		complete: make(chan struct{}),
+	}
 	b.panics = panics.New("background", logger, reg)
 	b.loads = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_loads_total",
@@ -87,7 +97,9 @@ func openBackend(conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg p
 	return b, nil
 }
 
-func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace.TracerProvider) error {
+func (b *backend) open(
+	dir *datadir.Dir, reg prometheus.Registerer, tracer trace.TracerProvider,
+) error {
 	conf, m := b.conf, &b.conf.caches.Memory
 	reads := slots.New(slots.Options{Registerer: reg})
 	var err error
@@ -143,7 +155,9 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.catalog, err = catalog.New(catalog.Options{
 		Bucket: bound, BucketName: b.blocks.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
 		Parquet: converted, Dir: files, Hold: hold,
-		Discovery: catalog.Discovery(conf.discovery), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
+		Discovery: catalog.Discovery(
+			conf.discovery,
+		), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
 		DocumentBytes: m.Documents - 2*m.WholeObjects(),
 		MinTime:       conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
@@ -156,7 +170,9 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 	b.onClose(b.catalog.Close)
 
 	b.messages = intake.NewAccount(m.Messages(), reg)
-	b.irregular = irregular.Open(irregular.Options{Dir: files, Hold: hold, Logger: b.logger, Registerer: reg})
+	b.irregular = irregular.Open(
+		irregular.Options{Dir: files, Hold: hold, Logger: b.logger, Registerer: reg},
+	)
 	b.onClose(b.irregular.Close)
 	options := store.Options{
 		Catalog: b.catalog,
@@ -196,7 +212,9 @@ func (b *backend) open(dir *datadir.Dir, reg prometheus.Registerer, tracer trace
 
 // measure has the bucket asked how large the files of a block are. No header is built before there
 // is a catalog.
-func (b *backend) measure(ctx context.Context, src indexheader.Source, corrupt bool) (changed bool, err error) {
+func (b *backend) measure(
+	ctx context.Context, src indexheader.Source, corrupt bool,
+) (changed bool, err error) {
 	doubt := catalog.SizeDoubt
 	if corrupt {
 		doubt = catalog.BytesDoubt
@@ -208,7 +226,12 @@ func (b *backend) measure(ctx context.Context, src indexheader.Source, corrupt b
 // clamp narrows a range of time to the one that is served now: relative times move on.
 func (c *storeConfig) clamp(minT, maxT int64) (int64, int64) {
 	now := time.Now()
-	return max(minT, c.minTime.Millis(now, math.MinInt64)), min(maxT, c.maxTime.Millis(now, math.MaxInt64))
+	return max(
+			minT,
+			c.minTime.Millis(now, math.MinInt64),
+		), min(
+			maxT, c.maxTime.Millis(now, math.MaxInt64),
+		)
 }
 
 // openParquet opens the bucket of the Parquet converter. It returns nil if none is configured.
@@ -244,8 +267,9 @@ func (b *backend) services() services {
 	}
 }
 
-// viewChanged has the headers of new blocks built in the background and those of blocks that left forgotten; a block with other content
-// than before is a new one. Queries may have met the new blocks before; they build what they need themselves.
+// viewChanged has the headers of new blocks built in the background and those of blocks that left
+// forgotten; a block with other content than before is a new one. Queries may have met the new
+// blocks before; they build what they need themselves.
 func (b *backend) viewChanged(old, cur *catalog.View) {
 	b.server.ViewChanged(old, cur)
 	var arrived []indexheader.Source
@@ -278,7 +302,10 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 		b.lastLoad.SetToCurrentTime()
 	}
 	b.drops.Add(float64(left))
-	b.logger.Info("blocks changed", "blocks", len(cur.Blocks), "new", len(arrived), "gone", left, "label_sets", len(cur.Sets), "from_disk", cur.FromDisk)
+	b.logger.Info(
+		"blocks changed", "blocks", len(cur.Blocks), "new", len(arrived), "gone", left,
+		"label_sets", len(cur.Sets), "from_disk", cur.FromDisk,
+	)
 	if cur.Ready {
 		b.onceKnown.Do(func() { close(b.known) })
 	}
@@ -310,7 +337,8 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		case <-b.known:
 		}
 		var p *panics.Error
-		if err := b.panics.Do(func() error { return b.waitHeaders(ctx) }); err == nil || errors.As(err, &p) {
+		if err := b.panics.Do(func() error { return b.waitHeaders(ctx) }); err == nil ||
+			errors.As(err, &p) {
 			ready()
 		}
 		return nil
@@ -339,8 +367,8 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 	return g.Wait()
 }
 
-// waitHeaders waits for the headers of recent blocks if --wait-headers asks for it. A header that cannot be built is not waited
-// for: a bad block must not keep the others from being served.
+// waitHeaders waits for the headers of recent blocks if --wait-headers asks for it. A header that
+// cannot be built is not waited for: a bad block must not keep the others from being served.
 func (b *backend) waitHeaders(ctx context.Context) error {
 	if b.conf.waitHeaders == 0 {
 		return nil

@@ -17,27 +17,63 @@ func TestUnknownArguments(t *testing.T) {
 		t.Helper()
 		refuses(t, nil, want, append(args, bucket)...)
 	}
-	f("unknown flag --experimental.enable-index-header: Thanos has not had it since version 0.12.0: leave it out", "--experimental.enable-index-header")
-	f("unknown flag --no-store.disable-index-header: Thanos has not had it since version 0.14.0", "--no-store.disable-index-header")
-	f("--experimental.enable-index-cache-postings-compression: Thanos has not had it since version 0.17.0", "--experimental.enable-index-cache-postings-compression=true")
-	f("--cluster.peers: Thanos has not had it since version 0.5.0: gossip was removed", "--cluster.peers=a:10900")
+	f(
+		"unknown flag --experimental.enable-index-header: Thanos has not had it since version 0.12.0: leave it out",
+		"--experimental.enable-index-header",
+	)
+	f(
+		"unknown flag --no-store.disable-index-header: Thanos has not had it since version 0.14.0",
+		"--no-store.disable-index-header",
+	)
+	f(
+		"--experimental.enable-index-cache-postings-compression: Thanos has not had it since version 0.17.0",
+		"--experimental.enable-index-cache-postings-compression=true",
+	)
+	f(
+		"--cluster.peers: Thanos has not had it since version 0.5.0: gossip was removed",
+		"--cluster.peers=a:10900",
+	)
 	f("--cluster.disable: Thanos has not had it since version 0.5.0", "--cluster.disable")
-	f("--grpc-advertise-address: Thanos has not had it since version 0.5.0", "--grpc-advertise-address=a")
-	f("--gcs.bucket: Thanos has not had it since version 0.2.0: use --objstore.config-file", "--gcs.bucket=b")
+	f(
+		"--grpc-advertise-address: Thanos has not had it since version 0.5.0",
+		"--grpc-advertise-address=a",
+	)
+	f(
+		"--gcs.bucket: Thanos has not had it since version 0.2.0: use --objstore.config-file",
+		"--gcs.bucket=b",
+	)
 	f("--s3.access-key: Thanos has not had it since version 0.2.0", "--s3.access-key=b")
-	f("--gcloudtrace.project: Thanos has not had it since version 0.6.0: use --tracing.config-file", "--gcloudtrace.project=p")
-	f("--log.request.decision: Thanos has not had it since version 0.33.0: use --request.logging-config-file", "--log.request.decision=NoLogCall")
+	f(
+		"--gcloudtrace.project: Thanos has not had it since version 0.6.0: use --tracing.config-file",
+		"--gcloudtrace.project=p",
+	)
+	f(
+		"--log.request.decision: Thanos has not had it since version 0.33.0: use --request.logging-config-file",
+		"--log.request.decision=NoLogCall",
+	)
 
 	f("unknown flag --objstore-config, did you mean --objstore.config?", "--objstore-config=x")
 	f("unknown flag --index-cache-sise, did you mean --index-cache-size?", "--index-cache-sise=1GB")
-	f("unknown flag --sync-block-duraiton, did you mean --sync-block-duration?", "--sync-block-duraiton=1m")
-	f("unknown flag --store.grpc.series_max_concurrency, did you mean --store.grpc.series-max-concurrency?", "--store.grpc.series_max_concurrency=5")
+	f(
+		"unknown flag --sync-block-duraiton, did you mean --sync-block-duration?",
+		"--sync-block-duraiton=1m",
+	)
+	f(
+		"unknown flag --store.grpc.series_max_concurrency, did you mean --store.grpc.series-max-concurrency?",
+		"--store.grpc.series_max_concurrency=5",
+	)
 	f("unknown flag --logg.level, did you mean --log.level?", "--logg.level=info")
 	f("unknown flag --no-min-time: --min-time has a value and cannot be negated", "--no-min-time")
 	f("unknown flag --query.replica-label: see larder store --help\n", "--query.replica-label=a")
-	f("unknown flag -data-dir: flags begin with two dashes, did you mean --data-dir?", "-data-dir=x")
+	f(
+		"unknown flag -data-dir: flags begin with two dashes, did you mean --data-dir?",
+		"-data-dir=x",
+	)
 	out, _ := larder(t.Context(), nil, "stroe").CombinedOutput()
-	if want := "larder: error: unknown command \"stroe\", want one of "; !strings.HasPrefix(string(out), want) || strings.Count(string(out), "\n") != 1 {
+	if want := "larder: error: unknown command \"stroe\", want one of "; !strings.HasPrefix(
+		string(out), want,
+	) ||
+		strings.Count(string(out), "\n") != 1 {
 		t.Errorf("got %q, want one line that begins with %q", out, want)
 	}
 }
@@ -60,7 +96,8 @@ func TestFormerFlagsAreGone(t *testing.T) {
 				t.Errorf("--%s is a flag", name)
 			}
 		}
-		if m := regexp.MustCompile(`use --([a-z.-]+)`).FindStringSubmatch(f.instead); m != nil && !known(m[1]) {
+		if m := regexp.MustCompile(`use --([a-z.-]+)`).FindStringSubmatch(f.instead); m != nil &&
+			!known(m[1]) {
 			t.Errorf("--%s is to be replaced by --%s, which is no flag", f.name, m[1])
 		}
 	}
@@ -74,7 +111,9 @@ func TestFormerFlagsAreGone(t *testing.T) {
 			name += "*"
 		}
 		if !strings.Contains(string(doc), "`--"+name+"` ("+f.gone+")") {
-			t.Errorf("docs/compatibility.md does not say that --%s went with Thanos %s", name, f.gone)
+			t.Errorf(
+				"docs/compatibility.md does not say that --%s went with Thanos %s", name, f.gone,
+			)
 		}
 	}
 }
@@ -82,8 +121,10 @@ func TestFormerFlagsAreGone(t *testing.T) {
 // TestUnknownSampler: tracing goes on with a sampler that is not known, as in Thanos, and the log
 // names those that are.
 func TestUnknownSampler(t *testing.T) {
-	p := startProcess(t, folder(t.TempDir()), "--drain-delay=0s",
-		"--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: '127.0.0.1:1', sampler_type: ratelimiting, sampler_param: '2'}}")
+	p := startProcess(
+		t, folder(t.TempDir()), "--drain-delay=0s",
+		"--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: '127.0.0.1:1', sampler_type: ratelimiting, sampler_param: '2'}}",
+	)
 	line := p.await("tracing setting cannot be used")
 	for _, want := range []string{"level=warn", "flag=--tracing.config", "key=sampler_type", "value=ratelimiting", "alwayssample, neversample", "used=parentbasedalwayssample"} {
 		if !strings.Contains(line, want) {
@@ -103,11 +144,20 @@ func TestMemcachedAddresses(t *testing.T) {
 	bucket := "--objstore.config=" + folder(t.TempDir())
 	f := func(address, want string) {
 		t.Helper()
-		refuses(t, nil, "--index-cache.config: config: memcached: address "+want, bucket, "--index-cache.config={type: MEMCACHED, config: {addresses: ['"+address+"']}}")
-		refuses(t, nil, "--store.caching-bucket.config: config: memcached: memcached: address "+want, bucket,
-			"--store.caching-bucket.config={type: TIERED, config: {memcached: {addresses: [ok:1, '"+address+"']}}}")
+		refuses(
+			t, nil, "--index-cache.config: config: memcached: address "+want, bucket,
+			"--index-cache.config={type: MEMCACHED, config: {addresses: ['"+address+"']}}",
+		)
+		refuses(
+			t, nil, "--store.caching-bucket.config: config: memcached: memcached: address "+want,
+			bucket,
+			"--store.caching-bucket.config={type: TIERED, config: {memcached: {addresses: [ok:1, '"+address+"']}}}",
+		)
 	}
-	f("localhost:abc", `"localhost:abc": port "abc" is neither a number from 1 to 65535 nor the name of a service`)
+	f(
+		"localhost:abc",
+		`"localhost:abc": port "abc" is neither a number from 1 to 65535 nor the name of a service`,
+	)
 	f("localhost:99999", `"localhost:99999": port "99999" is neither`)
 	f("dns+localhost:99999", `"dns+localhost:99999": port "99999" is neither`)
 	f("dnssrv+cache.example:abc", `"dnssrv+cache.example:abc": port "abc" is neither`)
@@ -115,6 +165,9 @@ func TestMemcachedAddresses(t *testing.T) {
 	f("my host:11211", `"my host:11211": "my host" is no host name`)
 
 	addr := listenLocal(t)
-	p := startProcess(t, folder(t.TempDir()), "--index-cache.config={type: MEMCACHED, config: {addresses: [' "+addr+" ']}}")
+	p := startProcess(
+		t, folder(t.TempDir()),
+		"--index-cache.config={type: MEMCACHED, config: {addresses: [' "+addr+" ']}}",
+	)
 	p.await("readiness changed.*ready=true")
 }

@@ -48,7 +48,11 @@ func TestBadProviders(t *testing.T) {
 	f(`{type: OCI, config: {folder: b}}`, "folder")
 	f(`{type: SWIFT, config: {container: b}}`, "container")
 	// The client of SWIFT logs in when it is made.
-	f(`{type: SWIFT, config: {auth_version: 3, auth_url: "http://127.0.0.1:1/v3", username: u, user_domain_name: d, password: p, project_name: n,
+	f(
+		`{type: SWIFT, config: {auth_version: 3, auth_url: "http://127.0.0.1:1/v3", username: u, user_domain_name: d, password: p, project_name: n,
 		project_domain_name: d, region_name: r, container_name: c, large_object_chunk_size: 1073741824, large_object_segments_container_name: s,
-		retries: 1, connect_timeout: 1s, timeout: 1s, use_dynamic_large_objects: false}}`, "SWIFT", "authentication")
+		retries: 1, connect_timeout: 1s, timeout: 1s, use_dynamic_large_objects: false}}`,
+		"SWIFT",
+		"authentication",
+	)
 }

@@ -15,7 +15,9 @@ import (
 )
 
 // openIndexCache opens the index cache and, below it, its memcached.
-func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Options) (*indexcache.Cache, error) {
+func (b *backend) openIndexCache(
+	bucket pagecache.Bucket, pages pagecache.Options,
+) (*indexcache.Cache, error) {
 	conf, m := &b.conf.caches, &b.conf.caches.Memory
 	reader := new(atomic.Pointer[pagecache.Reader])
 	remote, err := b.openMemcached(
@@ -38,7 +40,9 @@ func (b *backend) openIndexCache(bucket pagecache.Bucket, pages pagecache.Option
 }
 
 // openChunkCache opens the cache of chunks and, below it, its memcached.
-func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Options) (*chunkcache.Cache, error) {
+func (b *backend) openChunkCache(
+	bucket pagecache.Bucket, pages pagecache.Options,
+) (*chunkcache.Cache, error) {
 	conf, m := &b.conf.caches, &b.conf.caches.Memory
 	reader := new(atomic.Pointer[pagecache.Reader])
 	remote, err := b.openMemcached(
@@ -55,8 +59,9 @@ func (b *backend) openChunkCache(bucket pagecache.Bucket, pages pagecache.Option
 	return c, nil
 }
 
-// openMemcached opens a client that is closed after the cache over it; nil without a configuration. What reads the bucket where the
-// client finds nothing, once there is one, tells it how long that takes.
+// openMemcached opens a client that is closed after the cache over it; nil without a configuration.
+// What reads the bucket where the client finds nothing, once there is one, tells it how long that
+// takes.
 func (b *backend) openMemcached(
 	name string, conf *config.Memcached, writes *config.Amount,
 	reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer,

@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestChartsArguments starts larder with the arguments that public charts give `thanos store`. Only what is of the place is replaced:
-// addresses, folders, and files that the charts mount.
+// TestChartsArguments starts larder with the arguments that public charts give `thanos store`. Only
+// what is of the place is replaced: addresses, folders, and files that the charts mount.
 func TestChartsArguments(t *testing.T) {
 	var charts []struct {
 		Chart string
@@ -43,7 +43,8 @@ func TestChartsArguments(t *testing.T) {
 			}
 			args := slices.Clone(c.Args)
 			for i, a := range args {
-				a = strings.ReplaceAll(a, "<MEMCACHED_SERVICE>", "memcached") // the example's user fills it in
+				// the example's user fills it in
+				a = strings.ReplaceAll(a, "<MEMCACHED_SERVICE>", "memcached")
 				args[i] = a
 				name, value, _ := strings.Cut(a, "=")
 				switch name {

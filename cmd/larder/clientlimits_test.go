@@ -20,7 +20,12 @@ func TestWhatAClientMaySend(t *testing.T) {
 	f := startRPC(t, grpcConfig{}, &fakeStore{series: done}, noTracing(t), nil)
 	client := storepb.NewStoreClient(f.conn)
 	ask := func(ctx context.Context, size int) error {
-		stream, err := client.Series(ctx, &storepb.SeriesRequest{Matchers: []*storepb.LabelMatcher{{Name: strings.Repeat("x", size)}}})
+		stream, err := client.Series(
+			ctx,
+			&storepb.SeriesRequest{
+				Matchers: []*storepb.LabelMatcher{{Name: strings.Repeat("x", size)}},
+			},
+		)
 		if err == nil {
 			_, err = stream.Recv()
 		}
@@ -33,7 +38,8 @@ func TestWhatAClientMaySend(t *testing.T) {
 	if err := ask(ctx, maxRequestBytes-100); err != nil {
 		t.Errorf("a message just within the bound: %v", err)
 	}
-	if err := ask(ctx, maxRequestBytes); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "larger than max") {
+	if err := ask(ctx, maxRequestBytes); status.Code(err) != codes.ResourceExhausted ||
+		!strings.Contains(err.Error(), "larger than max") {
 		t.Errorf("a message beyond the bound: got %v, want ResourceExhausted", err)
 	}
 	if err := ask(metadata.AppendToOutgoingContext(ctx, "token", strings.Repeat("x", maxHeaderBytes/2)), 1); err != nil {
@@ -44,14 +50,21 @@ func TestWhatAClientMaySend(t *testing.T) {
 	}
 }
 
-// TestRequestsOfAConnectionAreBounded: what a client sends beyond its streams waits until one has ended.
+// TestRequestsOfAConnectionAreBounded: what a client sends beyond its streams waits until one has
+// ended.
 func TestRequestsOfAConnectionAreBounded(t *testing.T) {
 	begun, finish := make(chan struct{}, 10), make(chan struct{})
-	f := startRPC(t, grpcConfig{maxStreams: 2}, &fakeStore{series: func(storepb.Store_SeriesServer) error {
-		begun <- struct{}{}
-		<-finish
-		return nil
-	}}, noTracing(t), nil)
+	f := startRPC(
+		t,
+		grpcConfig{maxStreams: 2},
+		&fakeStore{series: func(storepb.Store_SeriesServer) error {
+			begun <- struct{}{}
+			<-finish
+			return nil
+		}},
+		noTracing(t),
+		nil,
+	)
 	client := storepb.NewStoreClient(f.conn)
 	ended := make(chan error, 3)
 	for range 3 {
@@ -80,7 +93,10 @@ func TestRequestsOfAConnectionAreBounded(t *testing.T) {
 
 // TestAProcessAndAClientThatDoesNotRead is the whole: flag, log, metric, and a clean end.
 func TestAProcessAndAClientThatDoesNotRead(t *testing.T) {
-	p := startProcess(t, folder(wideBucket(t)), "--drain-delay=0s", "--store.grpc.send-stall-timeout=1s", "--store.grpc.series-max-concurrency=1")
+	p := startProcess(
+		t, folder(wideBucket(t)), "--drain-delay=0s", "--store.grpc.send-stall-timeout=1s",
+		"--store.grpc.series-max-concurrency=1",
+	)
 	p.await("readiness changed.*ready=true")
 	deaf := p.series()
 	p.await("a client does not read its answer")
@@ -95,7 +111,9 @@ func TestAProcessAndAClientThatDoesNotRead(t *testing.T) {
 			break
 		}
 	}
-	if _, metrics := p.get("/metrics"); !strings.Contains(metrics, "larder_series_send_stalled_total 1") ||
+	if _, metrics := p.get("/metrics"); !strings.Contains(
+		metrics, "larder_series_send_stalled_total 1",
+	) ||
 		!strings.Contains(metrics, `larder_connections{server="grpc"} 1`) {
 		t.Error("/metrics does not tell of one stall and one connection")
 	}

@@ -12,8 +12,8 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// content is Thanos's pair of flags for a YAML document: X holds it, X-file names a file that does. $(NAME) in it stands for
-// an environment variable.
+// content is Thanos's pair of flags for a YAML document: X holds it, X-file names a file that does.
+// $(NAME) in it stands for an environment variable.
 type content struct {
 	name, inline, path string
 	required           bool
@@ -33,8 +33,13 @@ func hiddenContentFlags(f flagger, c *content, name, help string) {
 
 func (c *content) register(f flagger, name, help string) (file, inline *kingpin.FlagClause) {
 	c.name = name
-	file = flag(f, name+"-file", "Path to the YAML file that "+help, "", &c.path, text).PlaceHolder("<file-path>")
-	inline = flag(f, name, "Alternative to --"+name+"-file (mutually exclusive): the YAML itself.", "", &c.inline, text).PlaceHolder("<content>")
+	file = flag(
+		f, name+"-file", "Path to the YAML file that "+help, "", &c.path, text,
+	).PlaceHolder("<file-path>")
+	inline = flag(
+		f, name, "Alternative to --"+name+"-file (mutually exclusive): the YAML itself.", "",
+		&c.inline, text,
+	).PlaceHolder("<content>")
 	return file, inline
 }
 
@@ -58,7 +63,9 @@ func (c *content) document() ([]byte, error) {
 	}
 	if len(b) == 0 {
 		if c.required {
-			return nil, fmt.Errorf("--%s or --%s-file is required and must not be empty", c.name, c.name)
+			return nil, fmt.Errorf(
+				"--%s or --%s-file is required and must not be empty", c.name, c.name,
+			)
 		}
 		return nil, nil
 	}
@@ -67,7 +74,8 @@ func (c *content) document() ([]byte, error) {
 	return b, err
 }
 
-// reread is read for a file that may have changed. One that has become empty is an error: whoever writes it may have only begun to.
+// reread is read for a file that may have changed. One that has become empty is an error: whoever
+// writes it may have only begun to.
 func (c *content) reread() ([]byte, error) {
 	b, err := c.document()
 	if err == nil && b == nil && !c.empty {
@@ -98,7 +106,8 @@ func (c *content) wrap(err error) error {
 	return fmt.Errorf("%s: %w", c.flag(), err)
 }
 
-// expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail much later and elsewhere.
+// expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail
+// much later and elsewhere.
 func (c *content) expand(b []byte) ([]byte, error) {
 	var missing error
 	out := regexp.MustCompile(`\$\([a-zA-Z_0-9]+\)`).ReplaceAllFunc(b, func(ref []byte) []byte {

@@ -10,9 +10,9 @@ import (
 	"larder/internal/localfs"
 )
 
-// openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes block folders that it does not know, so
-// nothing is put next to them.) Only that another process has it is an error: a directory that cannot be used costs a disk cache, not
-// the start.
+// openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes
+// block folders that it does not know, so nothing is put next to them.) Only that another process
+// has it is an error: a directory that cannot be used costs a disk cache, not the start.
 func openDataDir(dir string, reg prometheus.Registerer) (*datadir.Dir, error) {
 	d, err := datadir.Open(localfs.At(dir, "larder"))
 	if errors.Is(err, datadir.ErrInUse) {

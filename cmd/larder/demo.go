@@ -21,7 +21,8 @@ import (
 	"larder/benchmarks/tour"
 )
 
-// demoCommand is `larder demo`: a generated bucket, the gateway in front of it, and a client that shows what it does.
+// demoCommand is `larder demo`: a generated bucket, the gateway in front of it, and a client that
+// shows what it does.
 type demoCommand struct {
 	cmd                      *kingpin.CmdClause
 	dir                      string
@@ -31,23 +32,33 @@ type demoCommand struct {
 }
 
 func registerDemo(app *kingpin.Application) *demoCommand {
-	d := &demoCommand{cmd: app.Command("demo", "Make a bucket, serve it, ask it questions, print the answers and how long they took.")}
+	d := &demoCommand{
+		cmd: app.Command(
+			"demo",
+			"Make a bucket, serve it, ask it questions, print the answers and how long they took.",
+		),
+	}
 	d.cmd.Flag("dir", "Folder for the bucket and the gateway's own files, kept and used again the next time. By default a temporary one that is removed at the end.").
 		StringVar(&d.dir)
-	d.cmd.Flag("once", "Stop after the answers. By default the gateway goes on serving until it is interrupted.").BoolVar(&d.once)
+	d.cmd.Flag("once", "Stop after the answers. By default the gateway goes on serving until it is interrupted.").
+		BoolVar(&d.once)
 	d.cmd.Flag("grpc-address", "Where the gateway serves the StoreAPI; with --once, a free port unless this is given.").
-		PlaceHolder("127.0.0.1:10901").StringVar(&d.grpcAddress)
+		PlaceHolder("127.0.0.1:10901").
+		StringVar(&d.grpcAddress)
 	d.cmd.Flag("http-address", "Where the gateway serves metrics and probes; with --once, a free port unless this is given.").
-		PlaceHolder("127.0.0.1:10902").StringVar(&d.httpAddress)
+		PlaceHolder("127.0.0.1:10902").
+		StringVar(&d.httpAddress)
 	d.cmd.Flag("memcached", "A memcached that keeps pages and expanded postings too, so that the next demo over the same --dir finds them there.").
-		PlaceHolder("127.0.0.1:11211").StringVar(&d.memcached)
+		PlaceHolder("127.0.0.1:11211").
+		StringVar(&d.memcached)
 	return d
 }
 
 // demoSeed decides the demo's data, together with when it is made.
 const demoSeed = 1
 
-// demoReadyTimeout is how long the gateway may take until it serves. It takes far less than a second.
+// demoReadyTimeout is how long the gateway may take until it serves. It takes far less than a
+// second.
 const demoReadyTimeout = time.Minute
 
 func (d *demoCommand) run(stdout, stderr io.Writer) error {
@@ -69,7 +80,8 @@ func (d *demoCommand) show(ctx context.Context, stdout, stderr io.Writer) (err e
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
 	bucket := filepath.Join(dir, "bucket")
-	// The gateway is made before the bucket: a port that is taken should not be found out after the wait.
+	// The gateway is made before the bucket: a port that is taken should not be found out after the
+	// wait.
 	conf, err := parseStore(d.storeArgs(dir, bucket)...)
 	if err != nil {
 		return err
@@ -88,16 +100,23 @@ func (d *demoCommand) show(ctx context.Context, stdout, stderr io.Writer) (err e
 	go func() { stopped <- g.run(serving) }()
 
 	address := g.rpcListener.Addr().String()
-	fmt.Fprintf(stdout, "Serving: StoreAPI on %s, metrics on http://%s/metrics\n\n", address, g.http[0].listener.Addr())
+	fmt.Fprintf(
+		stdout, "Serving: StoreAPI on %s, metrics on http://%s/metrics\n\n", address,
+		g.http[0].listener.Addr(),
+	)
 	err = takeTour(ctx, address, stdout)
 	if err == nil && d.memcached != "" {
 		err = printSources(stdout, g.metrics)
 	}
 	if err == nil && !d.once {
-		fmt.Fprintf(stdout, "\nStill serving. Point a Querier at it, and open http://localhost:9090:\n\n"+
-			"  thanos query --http-address=0.0.0.0:9090 --grpc-address=127.0.0.1:10911 --endpoint=%s \\\n"+
-			"    --query.replica-label=replica --query.auto-downsampling\n\n"+
-			"Ctrl-C ends it.\n", address)
+		fmt.Fprintf(
+			stdout,
+			"\nStill serving. Point a Querier at it, and open http://localhost:9090:\n\n"+
+				"  thanos query --http-address=0.0.0.0:9090 --grpc-address=127.0.0.1:10911 --endpoint=%s \\\n"+
+				"    --query.replica-label=replica --query.auto-downsampling\n\n"+
+				"Ctrl-C ends it.\n",
+			address,
+		)
 		select {
 		case <-ctx.Done():
 		case err := <-stopped:
@@ -130,13 +149,17 @@ func (d *demoCommand) storeArgs(dir, bucket string) []string {
 	}
 	if d.memcached != "" {
 		// A folder answers sooner than any memcached, which would not be waited for.
-		tiers := fmt.Sprintf("={type: TIERED, config: {memcached: {addresses: [%q], timeout: 10s, min_timeout: 10s}}}", d.memcached)
+		tiers := fmt.Sprintf(
+			"={type: TIERED, config: {memcached: {addresses: [%q], timeout: 10s, min_timeout: 10s}}}",
+			d.memcached,
+		)
 		args = append(args, "--index-cache.config"+tiers, "--store.caching-bucket.config"+tiers)
 	}
 	return args
 }
 
-// printSources says where the pages came from that the questions needed: what is in memcached is not read from the bucket.
+// printSources says where the pages came from that the questions needed: what is in memcached is
+// not read from the bucket.
 func printSources(stdout io.Writer, metrics prometheus.Gatherer) error {
 	families, err := metrics.Gather()
 	if err != nil {
@@ -157,12 +180,16 @@ func printSources(stdout io.Writer, metrics prometheus.Gatherer) error {
 			}
 		}
 	}
-	_, err = fmt.Fprintf(stdout, "\nPages of index and chunks: %.0f from memory, %.0f from memcached, %.0f from the bucket.\n", from["memory"], from["memcached"], from["bucket"])
+	_, err = fmt.Fprintf(
+		stdout,
+		"\nPages of index and chunks: %.0f from memory, %.0f from memcached, %.0f from the bucket.\n",
+		from["memory"], from["memcached"], from["bucket"],
+	)
 	return err
 }
 
-// makeDemoBucket writes the demo's blocks, unless the folder is there already. It appears only when it is complete, so that a
-// demo that was interrupted leaves no half of a bucket to the next one.
+// makeDemoBucket writes the demo's blocks, unless the folder is there already. It appears only when
+// it is complete, so that a demo that was interrupted leaves no half of a bucket to the next one.
 func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
 	if found, err := filepath.Glob(filepath.Join(dir, "*", "meta.json")); err != nil {
 		return err
@@ -179,12 +206,18 @@ func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
 	layout := dataset.Demo(demoSeed, start.Add(-15*time.Minute))
 	fmt.Fprintf(stdout, "Writing a bucket of %d blocks into %s\n", len(layout.Blocks), dir)
 	var reported time.Time
-	metas, err := layout.Write(ctx, partial, dataset.WriteOptions{Progress: func(p dataset.Progress) {
-		if now := time.Now(); p.Blocks == p.TotalBlocks || now.Sub(reported) >= time.Second/2 {
-			reported = now
-			fmt.Fprintf(stdout, "  %2d of %d blocks, %d series\n", p.Blocks, p.TotalBlocks, p.Series)
-		}
-	}})
+	metas, err := layout.Write(
+		ctx,
+		partial,
+		dataset.WriteOptions{Progress: func(p dataset.Progress) {
+			if now := time.Now(); p.Blocks == p.TotalBlocks || now.Sub(reported) >= time.Second/2 {
+				reported = now
+				fmt.Fprintf(
+					stdout, "  %2d of %d blocks, %d series\n", p.Blocks, p.TotalBlocks, p.Series,
+				)
+			}
+		}},
+	)
 	if err != nil {
 		return err
 	}
@@ -200,7 +233,10 @@ func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
 			bytes += f.SizeBytes
 		}
 	}
-	fmt.Fprintf(stdout, "  %d samples in %d chunks, %.0f MB, in %.1f s\n", samples, chunks, float64(bytes)/1e6, time.Since(start).Seconds())
+	fmt.Fprintf(
+		stdout, "  %d samples in %d chunks, %.0f MB, in %.1f s\n", samples, chunks,
+		float64(bytes)/1e6, time.Since(start).Seconds(),
+	)
 	return nil
 }
 

@@ -22,8 +22,9 @@ func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errOut.String(), err
 }
 
-// TestDemo runs the demo twice over one folder: the second time finds the bucket, the headers and the catalog of the first. Then it does so
-// with memcached, and nothing but the bucket and memcached is left to the second.
+// TestDemo runs the demo twice over one folder: the second time finds the bucket, the headers and
+// the catalog of the first. Then it does so with memcached, and nothing but the bucket and
+// memcached is left to the second.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	f := func(t *testing.T, begins, ends string, args ...string) {
@@ -32,11 +33,13 @@ func TestDemo(t *testing.T) {
 		if err != nil || stderr != "" {
 			t.Fatalf("%v, stderr:\n%s\nstdout:\n%s", err, stderr, stdout)
 		}
-		if !strings.HasPrefix(stdout, begins) || !regexp.MustCompile(ends+"\n$").MatchString(stdout) {
+		if !strings.HasPrefix(stdout, begins) ||
+			!regexp.MustCompile(ends+"\n$").MatchString(stdout) {
 			t.Errorf("does not begin with %q and end with %q:\n%s", begins, ends, stdout)
 		}
 		// The last question but one asks for most of what there is.
-		if !strings.Contains(stdout, "everything of the last two hours\n") || strings.Contains(stdout, "FAILED") {
+		if !strings.Contains(stdout, "everything of the last two hours\n") ||
+			strings.Contains(stdout, "FAILED") {
 			t.Errorf("answers are missing:\n%s", stdout)
 		}
 	}
@@ -48,7 +51,11 @@ func TestDemo(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
 				t.Fatal(err)
 			}
-			f(t, "Found a bucket of 20 blocks", "Pages of index and chunks: [1-9]\\d* from memory, "+pages+`\.`, "--memcached="+server.Addr)
+			f(
+				t, "Found a bucket of 20 blocks",
+				"Pages of index and chunks: [1-9]\\d* from memory, "+pages+`\.`,
+				"--memcached="+server.Addr,
+			)
 		}
 	})
 }
@@ -56,7 +63,8 @@ func TestDemo(t *testing.T) {
 func TestDemoTakenPort(t *testing.T) {
 	dir := t.TempDir()
 	_, stderr, err := runDemo(t, "--dir="+dir, "--grpc-address="+listenLocal(t))
-	if err == nil || !strings.Contains(stderr, "--grpc-address") || strings.Count(stderr, "\n") != 1 {
+	if err == nil || !strings.Contains(stderr, "--grpc-address") ||
+		strings.Count(stderr, "\n") != 1 {
 		t.Errorf("%v, stderr:\n%s", err, stderr)
 	}
 	if found, _ := filepath.Glob(filepath.Join(dir, "bucket", "*")); len(found) > 0 {

@@ -21,7 +21,8 @@ import (
 	"larder/store/storepb"
 )
 
-// diskBucket is a bucket of some small blocks and one whose index is large enough for its header to be written as it is built.
+// diskBucket is a bucket of some small blocks and one whose index is large enough for its header to
+// be written as it is built.
 func diskBucket(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +50,9 @@ const diskBlocks = 5
 func (p *process) answer() (string, error) {
 	stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
-		Matchers:   []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+		Matchers: []*storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
+		},
 		Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
 	})
 	h, series := sha256.New(), 0
@@ -97,10 +100,14 @@ func newDisk(t *testing.T) *disk {
 	return d
 }
 
-// start starts a process on a data directory and waits until it is ready. Its lines can be awaited from the first.
+// start starts a process on a data directory and waits until it is ready. Its lines can be awaited
+// from the first.
 func (d *disk) start(data string, args ...string) *process {
 	d.t.Helper()
-	p := startProcess(d.t, folder(d.bucket), append(args, "--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms")...)
+	p := startProcess(
+		d.t,
+		folder(d.bucket),
+		append(args, "--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms")...)
 	p.await("readiness changed.*ready=true")
 	p.next = 0
 	return p
@@ -112,7 +119,8 @@ func (p *process) builds() int {
 	return p.counter("larder_header_builds_total")
 }
 
-// filesUnder returns the files and folders in a folder, by their path in it, with the content of files.
+// filesUnder returns the files and folders in a folder, by their path in it, with the content of
+// files.
 func filesUnder(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
@@ -152,7 +160,8 @@ func (d *disk) awaitHeaders(data string) {
 	}
 }
 
-// wantWhole checks what a process leaves in its data directory that has stopped: everything, and nothing else.
+// wantWhole checks what a process leaves in its data directory that has stopped: everything, and
+// nothing else.
 func (d *disk) wantWhole(data string) {
 	d.t.Helper()
 	var headers, metas int
@@ -177,14 +186,16 @@ func (d *disk) wantWhole(data string) {
 	}
 }
 
-// TestDiskIsFull: a disk that takes nothing, from the start or while headers are built, costs no answer. Once there is room everything is
-// written.
+// TestDiskIsFull: a disk that takes nothing, from the start or while headers are built, costs no
+// answer. Once there is room everything is written.
 func TestDiskIsFull(t *testing.T) {
 	d := newDisk(t)
 	data := disktest.Tmpfs(t, 4<<20)
 	free := disktest.Fill(t, data)
 	p := d.start(data)
-	p.await("catalog could not be saved|copy of meta.json could not be written|directory cannot be used")
+	p.await(
+		"catalog could not be saved|copy of meta.json could not be written|directory cannot be used",
+	)
 	p.same(d.want)
 	for _, name := range []string{"larder_header_local_failures_total", "larder_catalog_disk_failures_total"} {
 		if p.counter(name) == 0 {
@@ -209,13 +220,16 @@ func TestDiskIsFull(t *testing.T) {
 	if n := p.builds(); n != 0 {
 		t.Errorf("%d headers were built again", n)
 	}
-	// It fills up while the process runs, and stays full: the process stops as it should without its last snapshot.
+	// It fills up while the process runs, and stays full: the process stops as it should without
+	// its last snapshot.
 	disktest.Fill(t, data)
 	p.await("the catalog could not be saved")
 	p.dashboard()
 	p.same(d.want)
 	p.stop()
-	if log := strings.Join(p.seen, "\n"); !strings.Contains(log, "snapshot of what to warm could not be written") {
+	if log := strings.Join(p.seen, "\n"); !strings.Contains(
+		log, "snapshot of what to warm could not be written",
+	) {
 		t.Errorf("nothing was said of the snapshot:\n%s", log)
 	}
 	// Nor does the next one need room to start.
@@ -236,7 +250,8 @@ func TestDiskIsFull(t *testing.T) {
 	p.stop()
 }
 
-// TestDiskIsReadOnly: what is on a disk is used though nothing can be written, and that is made up for later.
+// TestDiskIsReadOnly: what is on a disk is used though nothing can be written, and that is made up
+// for later.
 func TestDiskIsReadOnly(t *testing.T) {
 	d := newDisk(t)
 	data := disktest.Tmpfs(t, 64<<20)
@@ -280,8 +295,8 @@ func TestDiskIsReadOnly(t *testing.T) {
 	}
 }
 
-// TestDiskIsRemoved: the directory goes while a process runs, by itself or with its file system. It is made again, and is still the one
-// process's.
+// TestDiskIsRemoved: the directory goes while a process runs, by itself or with its file system. It
+// is made again, and is still the one process's.
 func TestDiskIsRemoved(t *testing.T) {
 	d := newDisk(t)
 	data := filepath.Join(t.TempDir(), "data")
@@ -316,7 +331,8 @@ func TestDiskIsRemoved(t *testing.T) {
 	p.stop()
 }
 
-// TestDataDirThatCannotBe: there is no place for the directory. The start says so and goes on without one.
+// TestDataDirThatCannotBe: there is no place for the directory. The start says so and goes on
+// without one.
 func TestDataDirThatCannotBe(t *testing.T) {
 	d := newDisk(t)
 	file := write(t, "file", "not a directory")
@@ -344,16 +360,22 @@ func (d *disk) refused(data string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
-	cmd := larder(ctx, nil, "store", "--data-dir="+data, "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(d.bucket))
+	cmd := larder(
+		ctx, nil, "store", "--data-dir="+data, "--http-address=127.0.0.1:0",
+		"--grpc-address=127.0.0.1:0", "--objstore.config="+folder(d.bucket),
+	)
 	out, err := cmd.CombinedOutput()
 	want := "larder: error: --data-dir " + data + ": in use by another process"
-	if err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.HasPrefix(string(out), want) || strings.Count(string(out), "\n") != 1 {
-		d.t.Errorf("a second process: got %v, %q, want exit code 1 and one line with %q", err, out, want)
+	if err == nil || cmd.ProcessState.ExitCode() != 1 || !strings.HasPrefix(string(out), want) ||
+		strings.Count(string(out), "\n") != 1 {
+		d.t.Errorf(
+			"a second process: got %v, %q, want exit code 1 and one line with %q", err, out, want,
+		)
 	}
 }
 
-// TestTwoProcessesOneDataDir: the second stops, and a process that is killed leaves the directory to the next. Files of a Thanos that lie in
-// the same --data-dir stay as they are.
+// TestTwoProcessesOneDataDir: the second stops, and a process that is killed leaves the directory
+// to the next. Files of a Thanos that lie in the same --data-dir stay as they are.
 func TestTwoProcessesOneDataDir(t *testing.T) {
 	d := newDisk(t)
 	data := t.TempDir()

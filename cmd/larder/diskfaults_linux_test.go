@@ -13,13 +13,17 @@ import (
 	"larder/internal/disktest"
 )
 
-// long reports whether tests that start a process at every step do so at all of them: minutes instead of seconds.
+// long reports whether tests that start a process at every step do so at all of them: minutes
+// instead of seconds.
 func long() bool { return os.Getenv("LARDER_LONG") != "" }
 
 // command is that of a process on a data directory.
 func (d *disk) command(ctx context.Context, data string) *exec.Cmd {
-	return larder(ctx, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(d.bucket),
-		"--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms")
+	return larder(
+		ctx, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config="+folder(d.bucket), "--data-dir="+data, "--drain-delay=0s",
+		"--sync-block-duration=100ms",
+	)
 }
 
 // inject starts a process on a data directory whose system calls fail.
@@ -32,17 +36,21 @@ func (d *disk) inject(data string, faults ...string) *process {
 	})
 }
 
-// TestDiskFails: calls of the local disk are slow or fail for as long as the process runs, its start included. pread64 reads headers alone:
-// the bucket, a folder, is read with read.
+// TestDiskFails: calls of the local disk are slow or fail for as long as the process runs, its
+// start included. pread64 reads headers alone: the bucket, a folder, is read with read.
 func TestDiskFails(t *testing.T) {
 	d := newDisk(t)
 	faults := []string{
 		"pread64:error=EIO:when=4+", // the first three are the loader's
 		"fsync:error=EIO", "flock:error=ENOLCK",
-		"fsync,fdatasync,rename,renameat,renameat2,pread64,mkdirat,unlinkat:delay_enter=30000", // microseconds
+		// microseconds
+		"fsync,fdatasync,rename,renameat,renameat2,pread64,mkdirat,unlinkat:delay_enter=30000",
 	}
 	if long() {
-		faults = append(faults, "pread64:error=EIO:when=4+5", "rename,renameat,renameat2:error=EIO", "mkdirat:error=EIO", "unlinkat:error=EIO", "ftruncate,fdatasync:error=EIO")
+		faults = append(
+			faults, "pread64:error=EIO:when=4+5", "rename,renameat,renameat2:error=EIO",
+			"mkdirat:error=EIO", "unlinkat:error=EIO", "ftruncate,fdatasync:error=EIO",
+		)
 	}
 	for _, fault := range faults {
 		t.Run(strings.NewReplacer(",", "+", ":", " ").Replace(fault), func(t *testing.T) {
@@ -54,7 +62,8 @@ func TestDiskFails(t *testing.T) {
 			for range 3 {
 				p.same(d.want)
 			}
-			if strings.HasPrefix(fault, "pread64") && p.counter("larder_header_local_failures_total") == 0 {
+			if strings.HasPrefix(fault, "pread64") &&
+				p.counter("larder_header_local_failures_total") == 0 {
 				t.Error("no failure was counted")
 			}
 			p.stop()
@@ -67,8 +76,9 @@ func TestDiskFails(t *testing.T) {
 	}
 }
 
-// TestKilledAtAnyWrite: a process is killed as it makes the n-th call of a kind, for n = 1, 2, 3 and so on, from its first start with nothing
-// on disk to its last snapshot. Each time the next process starts, answers right, finds nothing damaged and leaves nothing behind.
+// TestKilledAtAnyWrite: a process is killed as it makes the n-th call of a kind, for n = 1, 2, 3
+// and so on, from its first start with nothing on disk to its last snapshot. Each time the next
+// process starts, answers right, finds nothing damaged and leaves nothing behind.
 func TestKilledAtAnyWrite(t *testing.T) {
 	d := newDisk(t)
 	// The short form takes every third call of what makes files last, and some of the rest.
@@ -76,7 +86,11 @@ func TestKilledAtAnyWrite(t *testing.T) {
 		name        string
 		short, long int // n grows by so much
 	}{
-		{"fsync", 3, 1}, {"rename,renameat,renameat2", 3, 1}, {"mkdirat", 2, 1}, {"unlinkat", 2, 1}, {"flock", 3, 1},
+		{
+			"fsync",
+			3,
+			1,
+		}, {"rename,renameat,renameat2", 3, 1}, {"mkdirat", 2, 1}, {"unlinkat", 2, 1}, {"flock", 3, 1},
 		{"write", 60, 3}, {"openat", 100, 5},
 	}
 	for _, call := range calls {
@@ -96,7 +110,8 @@ func TestKilledAtAnyWrite(t *testing.T) {
 			p := d.start(data)
 			p.same(d.want)
 			for _, name := range []string{"larder_catalog_damaged_copies_total", `larder_header_rebuilds_total{reason="damaged"}`} {
-				if _, metrics := p.get("/metrics"); strings.Contains(metrics, name) && p.counter(name) > 0 {
+				if _, metrics := p.get("/metrics"); strings.Contains(metrics, name) &&
+					p.counter(name) > 0 {
 					t.Errorf("%s is %d", name, p.counter(name))
 				}
 			}
@@ -114,7 +129,8 @@ func TestKilledAtAnyWrite(t *testing.T) {
 	}
 }
 
-// leftovers puts into a data directory what another process may have left: files that were not finished, and a header of a block that is gone.
+// leftovers puts into a data directory what another process may have left: files that were not
+// finished, and a header of a block that is gone.
 func (d *disk) leftovers(data string) {
 	d.t.Helper()
 	gone := "01KE5YP760SSB9E76Y6NC9FKZZ"
@@ -129,7 +145,8 @@ func (d *disk) leftovers(data string) {
 	}
 }
 
-// killedAt runs a process from its start over requests to its end, and reports whether it was killed at the n-th call.
+// killedAt runs a process from its start over requests to its end, and reports whether it was
+// killed at the n-th call.
 func (d *disk) killedAt(data, call string, n int) bool {
 	d.t.Helper()
 	p := d.inject(data, fmt.Sprintf("%s:signal=KILL:when=%d", call, n))

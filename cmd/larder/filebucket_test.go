@@ -99,7 +99,8 @@ func TestFoldersThatAreLinks(t *testing.T) {
 	}
 
 	var names []string
-	if err := b.Iter(t.Context(), ids[1].String(), func(name string) error { names = append(names, name); return nil }); err != nil || !slices.Equal(names, []string{ids[1].String() + "/meta.json"}) {
+	if err := b.Iter(t.Context(), ids[1].String(), func(name string) error { names = append(names, name); return nil }); err != nil ||
+		!slices.Equal(names, []string{ids[1].String() + "/meta.json"}) {
 		t.Errorf("the linked folder lists %v, %v", names, err)
 	}
 	for _, name := range []string{ids[3].String() + "/meta.json", ids[5].String() + "/meta.json", ids[4].String() + "/meta.json"} {
@@ -108,13 +109,17 @@ func TestFoldersThatAreLinks(t *testing.T) {
 			t.Errorf("%s: got %v, want that it is missing", name, err)
 		}
 	}
-	if _, err := b.GetRange(t.Context(), ids[3].String()+"/meta.json", 0, 1); !b.IsObjNotFoundErr(err) {
+	if _, err := b.GetRange(t.Context(), ids[3].String()+"/meta.json", 0, 1); !b.IsObjNotFoundErr(
+		err,
+	) {
 		t.Errorf("range: got %v", err)
 	}
 	if _, err := b.Attributes(t.Context(), ids[3].String()+"/meta.json"); !b.IsObjNotFoundErr(err) {
 		t.Errorf("attributes: got %v", err)
 	}
-	if names := allNames(t, b); !slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, ids[1].String()+"/") }) {
+	if names := allNames(t, b); !slices.ContainsFunc(
+		names, func(n string) bool { return strings.HasPrefix(n, ids[1].String()+"/") },
+	) {
 		t.Errorf("all names: %v", names)
 	}
 }

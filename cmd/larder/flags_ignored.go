@@ -6,8 +6,8 @@ import (
 	"larder/internal/config"
 )
 
-// ignoredFlag is a flag of Thanos's that describes how it works inside and means nothing here. Its value is checked all the same: a
-// command line that Thanos refuses should not pass by luck.
+// ignoredFlag is a flag of Thanos's that describes how it works inside and means nothing here. Its
+// value is checked all the same: a command line that Thanos refuses should not pass by luck.
 type ignoredFlag struct {
 	name, def string
 	hidden    bool
@@ -29,20 +29,48 @@ func ignored() []ignoredFlag {
 	return []ignoredFlag{
 		{name: "chunk-pool-size", def: "2GB", check: checked(config.ParseSize),
 			why: "there is no chunk pool, see --store.request-bytes"},
-		{name: "store.enable-index-header-lazy-reader", def: "false", why: "headers are always opened when needed and closed when idle"},
-		{name: "store.index-header-lazy-download-strategy", def: "eager", check: checked(oneOf("eager", "lazy")),
-			why: "headers are built in the background, and at once when a query needs them"},
-		{name: "store.index-header-posting-offsets-in-mem-sampling", def: "32", check: checked(integer(1)), hidden: true,
-			why: "headers have a sparse table of their own"},
-		{name: "store.enable-lazy-expanded-postings", def: "false", why: "every request weighs reading postings against checking series, in bytes"},
+		{
+			name: "store.enable-index-header-lazy-reader",
+			def:  "false",
+			why:  "headers are always opened when needed and closed when idle",
+		},
+		{
+			name:  "store.index-header-lazy-download-strategy",
+			def:   "eager",
+			check: checked(oneOf("eager", "lazy")),
+			why:   "headers are built in the background, and at once when a query needs them",
+		},
+		{
+			name:   "store.index-header-posting-offsets-in-mem-sampling",
+			def:    "32",
+			check:  checked(integer(1)),
+			hidden: true,
+			why:    "headers have a sparse table of their own",
+		},
+		{
+			name: "store.enable-lazy-expanded-postings",
+			def:  "false",
+			why:  "every request weighs reading postings against checking series, in bytes",
+		},
 		{name: "store.posting-group-max-key-series-ratio", def: "100", check: checked(number),
 			why: "the lists of a label's values lie together and are weighed by their bytes, not by their number"},
-		{name: "debug.series-batch-size", def: "10000", check: checked(integer(1)), hidden: true, why: "series are read by bytes, not by number"},
+		{
+			name:   "debug.series-batch-size",
+			def:    "10000",
+			check:  checked(integer(1)),
+			hidden: true,
+			why:    "series are read by bytes, not by number",
+		},
 		{name: "debug.estimated-max-series-size", def: "65536", check: checked(count), hidden: true,
 			why: "series are read in pages, see --index-cache.page-size"},
 		{name: "debug.estimated-max-chunk-size", def: "16000", check: checked(count), hidden: true,
 			why: "chunks are read in pages, see --chunk-cache.page-size"},
-		{name: "debug.advertise-compatibility-label", def: "true", hidden: true, why: "only Queriers before 0.8 needed the label, and Thanos has dropped the flag"},
+		{
+			name:   "debug.advertise-compatibility-label",
+			def:    "true",
+			hidden: true,
+			why:    "only Queriers before 0.8 needed the label, and Thanos has dropped the flag",
+		},
 	}
 }
 

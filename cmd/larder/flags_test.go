@@ -60,7 +60,9 @@ func TestDefaults(t *testing.T) {
 // TestRelativeTimesMoveOn: what a request may reach moves with the clock.
 func TestRelativeTimesMoveOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, err := parseStore("--min-time=-2h", "--max-time=-1h", "--objstore.config=type: FILESYSTEM")
+		c, err := parseStore(
+			"--min-time=-2h", "--max-time=-1h", "--objstore.config=type: FILESYSTEM",
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,10 +77,13 @@ func TestRelativeTimesMoveOn(t *testing.T) {
 	})
 }
 
-// TestZeroMeansNone: values that mean none, or never, to the user are a default to some options behind them.
+// TestZeroMeansNone: values that mean none, or never, to the user are a default to some options
+// behind them.
 func TestZeroMeansNone(t *testing.T) {
-	c, err := parseStore("--objstore.config={type: FILESYSTEM, config: {directory: b}}", "--store.grpc.series-max-waiting=0",
-		"--store.index-header-lazy-reader-idle-timeout=0s")
+	c, err := parseStore(
+		"--objstore.config={type: FILESYSTEM, config: {directory: b}}",
+		"--store.grpc.series-max-waiting=0", "--store.index-header-lazy-reader-idle-timeout=0s",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,12 +99,21 @@ func TestZeroMeansNone(t *testing.T) {
 func TestThanosCommandLine(t *testing.T) {
 	t.Setenv("BUCKET", "blocks")
 	c, err := parseStore(
-		"--log.level=debug", "--log.format=json",
+		"--log.level=debug",
+		"--log.format=json",
 		"--objstore.config={type: S3, config: {bucket: $(BUCKET), endpoint: s3.local, insecure: yes}, prefix: a/b}",
-		"--index-cache-size=2GB", "--chunk-pool-size=8GB",
-		"--store.grpc.touched-series-limit=1000", "--store.grpc.series-sample-limit", "1200000", "--store.grpc.downloaded-bytes-limit=1KiB",
-		"--store.enable-index-header-lazy-reader", "--store.index-header-lazy-download-strategy=lazy",
-		"--no-cache-index-header", "--min-time=-6w", "--max-time=-2h", "--ignore-deletion-marks-delay=1d",
+		"--index-cache-size=2GB",
+		"--chunk-pool-size=8GB",
+		"--store.grpc.touched-series-limit=1000",
+		"--store.grpc.series-sample-limit",
+		"1200000",
+		"--store.grpc.downloaded-bytes-limit=1KiB",
+		"--store.enable-index-header-lazy-reader",
+		"--store.index-header-lazy-download-strategy=lazy",
+		"--no-cache-index-header",
+		"--min-time=-6w",
+		"--max-time=-2h",
+		"--ignore-deletion-marks-delay=1d",
 		"--selector.relabel-config=[{action: hashmod, source_labels: [__block_id], target_label: shard, modulus: 3}, {action: keep, source_labels: [shard], regex: 1}]",
 	)
 	if err != nil {
@@ -156,18 +170,49 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 		}
 	}
 	// Helm writes integers above a million so.
-	f("--block-meta-fetch-concurrency=1e+06", func(c *storeConfig) any { return c.metaConcurrency }, 1_000_000)
-	f("--store.limits.request-series=0x10", func(c *storeConfig) any { return c.seriesLimit }, uint64(16))
-	f("--store.grpc.downloaded-bytes-limit=1.5GB", func(c *storeConfig) any { return c.bytesLimit }, int64(3<<29))
-	f("--store.grpc.downloaded-bytes-limit=1000", func(c *storeConfig) any { return c.bytesLimit }, int64(1000))
-	f("--consistency-delay=1d", func(c *storeConfig) any { return c.consistencyDelay }, 24*time.Hour)
-	f("--sync-block-duration=1h30m", func(c *storeConfig) any { return c.syncInterval }, 90*time.Minute)
-	f("--store.grpc.series-max-concurrency=0", func(c *storeConfig) any { return c.gate.MaxConcurrent }, 0)
-	f("--no-debug.advertise-compatibility-label", func(c *storeConfig) any { return *c.withoutEffect["debug.advertise-compatibility-label"] }, true)
+	f(
+		"--block-meta-fetch-concurrency=1e+06",
+		func(c *storeConfig) any { return c.metaConcurrency }, 1_000_000,
+	)
+	f(
+		"--store.limits.request-series=0x10", func(c *storeConfig) any { return c.seriesLimit },
+		uint64(16),
+	)
+	f(
+		"--store.grpc.downloaded-bytes-limit=1.5GB",
+		func(c *storeConfig) any { return c.bytesLimit }, int64(3<<29),
+	)
+	f(
+		"--store.grpc.downloaded-bytes-limit=1000",
+		func(c *storeConfig) any { return c.bytesLimit }, int64(1000),
+	)
+	f(
+		"--consistency-delay=1d", func(c *storeConfig) any { return c.consistencyDelay },
+		24*time.Hour,
+	)
+	f(
+		"--sync-block-duration=1h30m", func(c *storeConfig) any { return c.syncInterval },
+		90*time.Minute,
+	)
+	f(
+		"--store.grpc.series-max-concurrency=0",
+		func(c *storeConfig) any { return c.gate.MaxConcurrent }, 0,
+	)
+	f(
+		"--no-debug.advertise-compatibility-label",
+		func(c *storeConfig) any { return *c.withoutEffect["debug.advertise-compatibility-label"] },
+		true,
+	)
 
 	// Flags that may be repeated are shown as they were given; without one, as nothing.
-	f("--grpc-server-tls-curves=X25519", func(c *storeConfig) any { return c.shown()["grpc-server-tls-curves"] }, "X25519")
-	f("--matcher-cache-size=7", func(c *storeConfig) any { return c.shown()["grpc-server-tls-ciphers"] }, "")
+	f(
+		"--grpc-server-tls-curves=X25519",
+		func(c *storeConfig) any { return c.shown()["grpc-server-tls-curves"] }, "X25519",
+	)
+	f(
+		"--matcher-cache-size=7",
+		func(c *storeConfig) any { return c.shown()["grpc-server-tls-ciphers"] }, "",
+	)
 
 	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
 	f("@"+args, func(c *storeConfig) any {
@@ -175,19 +220,24 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	}, [2]int64{3, 1 << 30})
 
 	// Both names of a limit: the last one given counts.
-	c, err := parseStore("--objstore.config=x", "--store.limits.request-series=5", "--store.grpc.touched-series-limit=7")
+	c, err := parseStore(
+		"--objstore.config=x", "--store.limits.request-series=5",
+		"--store.grpc.touched-series-limit=7",
+	)
 	if err != nil || c.seriesLimit != 7 {
 		t.Errorf("got %d, %v, want 7", c.seriesLimit, err)
 	}
 }
 
-// TestWithoutEffectIsWrittenDown holds docs/compatibility.md to the code: what is accepted without effect is listed there, and nothing else.
+// TestWithoutEffectIsWrittenDown holds docs/compatibility.md to the code: what is accepted without
+// effect is listed there, and nothing else.
 func TestWithoutEffectIsWrittenDown(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/compatibility.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := regexp.MustCompile("(?m)^\\| `--([a-z.-]+)` \\| ([^|]+) \\|$").FindAllStringSubmatch(string(doc), -1)
+	rows := regexp.MustCompile("(?m)^\\| `--([a-z.-]+)` \\| ([^|]+) \\|$").
+		FindAllStringSubmatch(string(doc), -1)
 	got := map[string]string{}
 	for _, r := range rows {
 		got[r[1]] = r[2]
@@ -197,7 +247,9 @@ func TestWithoutEffectIsWrittenDown(t *testing.T) {
 		want[ig.name] = ig.why
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the table of flags without effect in docs/compatibility.md (-want +got):\n%s", diff)
+		t.Errorf(
+			"the table of flags without effect in docs/compatibility.md (-want +got):\n%s", diff,
+		)
 	}
 	for old, name := range deprecated() {
 		if !strings.Contains(string(doc), "`--"+old+"` (now `--"+name+"`)") {

@@ -38,7 +38,11 @@ func formerFlags() []formerFlag {
 		{"gcloudtrace.", "0.6.0", "use --tracing.config-file"},
 		{"experimental.enable-index-header", "0.12.0", headers},
 		{"store.disable-index-header", "0.14.0", headers},
-		{"experimental.enable-index-cache-postings-compression", "0.17.0", "leave it out: postings are always compressed"},
+		{
+			"experimental.enable-index-cache-postings-compression",
+			"0.17.0",
+			"leave it out: postings are always compressed",
+		},
 		{"log.request.decision", "0.33.0", "use --request.logging-config-file"},
 	}
 }
@@ -68,12 +72,16 @@ func explainArguments(app *kingpin.Application, args []string, err error) error 
 	}
 	if m := unknownShort.FindStringSubmatch(err.Error()); m != nil {
 		// A long name behind one dash reads as many short ones.
-		given := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "-"+m[1]) && len(a) > 2 })
+		given := slices.IndexFunc(
+			args, func(a string) bool { return strings.HasPrefix(a, "-"+m[1]) && len(a) > 2 },
+		)
 		if given < 0 {
 			return err
 		}
 		name := flagName.FindString(args[given][1:])
-		return fmt.Errorf("unknown flag -%s: flags begin with two dashes, did you mean --%s?", name, name)
+		return fmt.Errorf(
+			"unknown flag -%s: flags begin with two dashes, did you mean --%s?", name, name,
+		)
 	}
 	if m := unknownCommand.FindStringSubmatch(err.Error()); m != nil {
 		var names []string
@@ -96,7 +104,10 @@ func unknownFlag(given string, known []string) error {
 	name := strings.TrimPrefix(given, "no-")
 	for _, f := range formerFlags() {
 		if name == f.name || strings.HasSuffix(f.name, ".") && strings.HasPrefix(name, f.name) {
-			return fmt.Errorf("unknown flag --%s: Thanos has not had it since version %s: %s", given, f.gone, f.instead)
+			return fmt.Errorf(
+				"unknown flag --%s: Thanos has not had it since version %s: %s", given, f.gone,
+				f.instead,
+			)
 		}
 	}
 	if slices.Contains(known, name) { // a no- before what is not a switch

@@ -5,11 +5,13 @@ import (
 	"testing"
 )
 
-// TestShownFlags: what /api/v1/status/flags shows is what was given, but no YAML that may hold a secret.
+// TestShownFlags: what /api/v1/status/flags shows is what was given, but no YAML that may hold a
+// secret.
 func TestShownFlags(t *testing.T) {
 	c, err := parseStore(
-		"--objstore.config={type: S3, config: {secret_key: hunter2}}", "--selector.relabel-config=[hunter2]",
-		"--tracing.config=hunter2", "--index-cache-size=300MB", "--min-time=-6w", "--web.disable-cors",
+		"--objstore.config={type: S3, config: {secret_key: hunter2}}",
+		"--selector.relabel-config=[hunter2]", "--tracing.config=hunter2",
+		"--index-cache-size=300MB", "--min-time=-6w", "--web.disable-cors",
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,9 @@ func TestShownFlags(t *testing.T) {
 		t.Error("--help is no setting")
 	}
 
-	c, err = parseStore("--objstore.config-file=/secrets/bucket.yml", "--selector.relabel-config-file=/etc/r.yml")
+	c, err = parseStore(
+		"--objstore.config-file=/secrets/bucket.yml", "--selector.relabel-config-file=/etc/r.yml",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

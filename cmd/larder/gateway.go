@@ -45,16 +45,17 @@ type gateway struct {
 	undo []func() // run last to first
 }
 
-// newGateway finds out everything that can be wrong with the flags and their surroundings, in an order that leaves nothing
-// behind: files first, then the data directory, then the bucket's client, the ports last. Until it succeeds it logs nothing, so
-// that the error is the only line.
+// newGateway finds out everything that can be wrong with the flags and their surroundings, in an
+// order that leaves nothing behind: files first, then the data directory, then the bucket's client,
+// the ports last. Until it succeeds it logs nothing, so that the error is the only line.
 func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 	if err := conf.load(time.Now()); err != nil {
 		return nil, err
 	}
 	logger, err := telemetry.NewLogger(stderr, conf.logLevel, conf.logFormat)
 	if err != nil {
-		return nil, fmt.Errorf("--log.format: %w", err) // its values are checked: it is where they write to
+		// its values are checked: it is where they write to
+		return nil, fmt.Errorf("--log.format: %w", err)
 	}
 	if conf.debugName != "" {
 		logger = logger.With("name", conf.debugName)
@@ -111,7 +112,10 @@ func (g *gateway) open() (err error) {
 		dir.Report(g.logger)
 	}
 	for _, r := range g.tracing.Replaced {
-		g.logger.Warn("tracing setting cannot be used", "flag", conf.tracingYAML.flag(), "key", r.Key, "value", r.Value, "want", r.Want, "used", r.Used)
+		g.logger.Warn(
+			"tracing setting cannot be used", "flag", conf.tracingYAML.flag(), "key", r.Key,
+			"value", r.Value, "want", r.Want, "used", r.Used,
+		)
 	}
 	return nil
 }
@@ -153,10 +157,12 @@ func listen(flag, address string, opts inbound.Options) (net.Listener, error) {
 	return inbound.New(l, opts), nil
 }
 
-// run serves until ctx ends or something fails that the process cannot do without, and then stops: no new requests, running
-// ones finish within their grace period, and only then what they use is taken away. Call it once.
+// run serves until ctx ends or something fails that the process cannot do without, and then stops:
+// no new requests, running ones finish within their grace period, and only then what they use is
+// taken away. Call it once.
 func (g *gateway) run(ctx context.Context) error {
-	// INVARIANT: actors are stopped one after the other in the order in which they are added, each before the next.
+	// INVARIANT: actors are stopped one after the other in the order in which they are added, each
+	// before the next.
 	var actors run.Group
 
 	stopped, stop := context.WithCancel(ctx)
@@ -190,7 +196,9 @@ func (g *gateway) run(ctx context.Context) error {
 		g.reload.Run(work)
 		return nil
 	}, func(error) { stopWork() })
-	actors.Add(func() error { return g.backend.run(work, g.probe.SetReady) }, func(error) { stopWork() })
+	actors.Add(
+		func() error { return g.backend.run(work, g.probe.SetReady) }, func(error) { stopWork() },
+	)
 
 	return actors.Run()
 }
@@ -205,7 +213,8 @@ func (g *gateway) close() {
 	g.undo = nil
 }
 
-// closed logs what went wrong when closing something. Listeners have been closed by their servers by then.
+// closed logs what went wrong when closing something. Listeners have been closed by their servers
+// by then.
 func (g *gateway) closed(what string, err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		g.logger.Warn("close", "what", what, "err", err)

@@ -34,16 +34,18 @@ import (
 	"larder/store/storepb"
 )
 
-// What a client may do, in sizes and times that are not flags: docs/security.md has them all. Answers have no bound of their own.
+// What a client may do, in sizes and times that are not flags: docs/security.md has them all.
+// Answers have no bound of their own.
 const (
-	// maxRequestBytes bounds a message: far more than matchers ever need (ten thousand of them with 1,600 bytes each), and little enough that a few
-	// hostile requests do not exhaust the memory.
+	// maxRequestBytes bounds a message: far more than matchers ever need (ten thousand of them with
+	// 1,600 bytes each), and little enough that a few hostile requests do not exhaust the memory.
 	maxRequestBytes = 16 << 20
 	// maxHeaderBytes bounds the metadata of a request. grpc's default is 16 MiB.
 	maxHeaderBytes = 16 << 10
 	// handshakeTimeout is what a new connection has for TLS and the beginning of HTTP/2.
 	handshakeTimeout = 20 * time.Second
-	// A connection on which nothing came for deadPeerPing is asked, and closed when no answer came for deadPeerTimeout: grpc's default is 2 hours.
+	// A connection on which nothing came for deadPeerPing is asked, and closed when no answer came
+	// for deadPeerTimeout: grpc's default is 2 hours.
 	deadPeerPing    = time.Minute
 	deadPeerTimeout = 20 * time.Second
 	// streamWindow is what a client may send on a stream before its message is read, and
@@ -61,7 +63,8 @@ const (
 	watchLifetime = time.Hour
 	// maxConnectionGrace is how long requests may go on on a connection of that age.
 	maxConnectionGrace = time.Hour
-	// maxConnectionIdle is how long a connection without requests stays. Queriers ask for Info every few seconds.
+	// maxConnectionIdle is how long a connection without requests stays. Queriers ask for Info
+	// every few seconds.
 	maxConnectionIdle = 15 * time.Minute
 )
 
@@ -76,8 +79,9 @@ type grpcConfig struct {
 	reflection                                                     bool
 }
 
-// useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB straight to 1 MiB and clears what
-// it hands out, which costs a 40 KiB frame 18 times as much as a pool with every power of two.
+// useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB
+// straight to 1 MiB and clears what it hands out, which costs a 40 KiB frame 18 times as much as a
+// pool with every power of two.
 //
 // It must be called before any use of grpc.
 func useTunedBuffers() error {
@@ -109,13 +113,35 @@ type services struct {
 }
 
 // newRPCServer makes the server; it serves nothing yet. reg must be new to it.
-func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger *slog.Logger, reg prometheus.Registerer, tracing *telemetry.Tracing) (*rpcServer, error) {
-	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(grpcprom.WithHistogramOpts(&prometheus.HistogramOpts{
-		// The classic buckets are Thanos's: the mixin's quantiles are computed from them.
-		Buckets:                        []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120},
-		NativeHistogramBucketFactor:    1.1,
-		NativeHistogramMaxBucketNumber: 256,
-	})))
+func newRPCServer(
+	conf grpcConfig, s services, requests *requestlog.Log, logger *slog.Logger,
+	reg prometheus.Registerer, tracing *telemetry.Tracing,
+) (*rpcServer, error) {
+	metrics := grpcprom.NewServerMetrics(
+		grpcprom.WithServerHandlingTimeHistogram(
+			grpcprom.WithHistogramOpts(&prometheus.HistogramOpts{
+				// The classic buckets are Thanos's: the mixin's quantiles are computed from them.
+				Buckets: []float64{
+					0.001,
+					0.01,
+					0.1,
+					0.3,
+					0.6,
+					1,
+					3,
+					6,
+					9,
+					20,
+					30,
+					60,
+					90,
+					120,
+				},
+				NativeHistogramBucketFactor:    1.1,
+				NativeHistogramMaxBucketNumber: 256,
+			}),
+		),
+	)
 	counted := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "grpc_req_panics_recovered_total",
 		Help: "Total number of gRPC requests recovered from internal panic.",
@@ -129,7 +155,9 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 	guard := panics.New("grpc", logger, reg)
 	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		counted.Inc()
-		return status.Error(codes.Internal, guard.Caught(p, "requestID", requestlog.ID(ctx)).Error())
+		return status.Error(
+			codes.Internal, guard.Caught(p, "requestID", requestlog.ID(ctx)).Error(),
+		)
 	})
 	open := inbound.NewRequests(inbound.RequestsOptions{
 		MaxPerClient: orNone(conf.maxRequestsPerClient), Shares: conf.shares,
@@ -145,23 +173,31 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.InTapHandle(open.Tap),
-		// Queriers ping idle connections as often as every 10 s; grpc's default would disconnect them for it.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// Queriers ping idle connections as often as every 10 s; grpc's default would disconnect
+		// them for it.
+		grpc.KeepaliveEnforcementPolicy(
+			keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true},
+		),
 		// Stop then returns only when no handler uses the store any more, which is closed after it.
 		grpc.WaitForHandlers(true),
-		// Thanos's order but for recovery, which is innermost: so a panic is counted and logged as the Internal error that the
-		// client sees. Tracing wraps them all, it is no interceptor.
-		grpc.ChainUnaryInterceptor(open.Unary, requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...), requests.Unary, failures.Unary,
-			recovery.UnaryServerInterceptor(recovered)),
-		grpc.ChainStreamInterceptor(open.Stream, requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...), requests.Stream, failures.Stream,
-			recovery.StreamServerInterceptor(recovered)),
+		// Thanos's order but for recovery, which is innermost: so a panic is counted and logged as
+		// the Internal error that the client sees. Tracing wraps them all, it is no interceptor.
+		grpc.ChainUnaryInterceptor(
+			open.Unary, requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...),
+			requests.Unary, failures.Unary, recovery.UnaryServerInterceptor(recovered),
+		),
+		grpc.ChainStreamInterceptor(
+			open.Stream, requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...),
+			requests.Stream, failures.Stream, recovery.StreamServerInterceptor(recovered),
+		),
 	}
 	opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{
 		MaxConnectionAge: max(0, conf.maxConnectionAge), MaxConnectionAgeGrace: maxConnectionGrace,
 		MaxConnectionIdle: maxConnectionIdle, Time: deadPeerPing, Timeout: deadPeerTimeout,
 	}))
 	if conf.maxStreams > 0 {
-		// It also is what bounds the handlers of a client that begins requests and drops them at once.
+		// It also is what bounds the handlers of a client that begins requests and drops them at
+		// once.
 		opts = append(opts, grpc.MaxConcurrentStreams(uint32(conf.maxStreams)))
 	}
 	certs, err := newCertificates(&conf.tls)
@@ -174,7 +210,11 @@ func newRPCServer(conf grpcConfig, s services, requests *requestlog.Log, logger 
 	if tracing.Enabled { // it costs an allocation per message
 		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
 			otelgrpc.WithTracerProvider(tracing.Provider),
-			otelgrpc.WithPropagators(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})),
+			otelgrpc.WithPropagators(
+				propagation.NewCompositeTextMapPropagator(
+					propagation.TraceContext{}, propagation.Baggage{},
+				),
+			),
 			otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
 		)))
 	}
@@ -209,11 +249,14 @@ func (s *rpcServer) setReady(ready bool) {
 	}
 }
 
-// stop refuses new requests and lets the running ones finish; those that have not after the grace period are cancelled. It
-// returns when no handler runs any more.
+// stop refuses new requests and lets the running ones finish; those that have not after the grace
+// period are cancelled. It returns when no handler runs any more.
 func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
 	hard := time.AfterFunc(grace, func() {
-		logger.Warn("gRPC requests have not finished in the grace period and are cancelled", "grace_period", grace)
+		logger.Warn(
+			"gRPC requests have not finished in the grace period and are cancelled", "grace_period",
+			grace,
+		)
 		s.Stop()
 	})
 	defer hard.Stop()
@@ -232,14 +275,16 @@ func traceIDs(ctx context.Context) prometheus.Labels {
 	return nil
 }
 
-// infoWhenReady wraps an Info server: while the process is not ready, or no longer, it answers with an error, upon which queriers
-// leave the store out.
+// infoWhenReady wraps an Info server: while the process is not ready, or no longer, it answers with
+// an error, upon which queriers leave the store out.
 type infoWhenReady struct {
 	storepb.InfoServer
 	ready func() bool
 }
 
-func (i infoWhenReady) Info(ctx context.Context, req *storepb.InfoRequest) (*storepb.InfoResponse, error) {
+func (i infoWhenReady) Info(
+	ctx context.Context, req *storepb.InfoRequest,
+) (*storepb.InfoResponse, error) {
 	if !i.ready() {
 		return nil, status.Error(codes.Unavailable, "Not ready: starting up or shutting down")
 	}

@@ -45,7 +45,9 @@ func (f *fakeStore) Series(_ *storepb.SeriesRequest, stream storepb.Store_Series
 	return f.series(stream)
 }
 
-func (f *fakeStore) LabelNames(context.Context, *storepb.LabelNamesRequest) (*storepb.LabelNamesResponse, error) {
+func (f *fakeStore) LabelNames(
+	context.Context, *storepb.LabelNamesRequest,
+) (*storepb.LabelNamesResponse, error) {
 	panic("no shelf")
 }
 
@@ -78,9 +80,16 @@ func (l closingListener) Close() error {
 }
 
 // startRPC serves store; the server is stopped with the test unless stop was called before.
-func startRPC(t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetry.Tracing, creds credentials.TransportCredentials) *rpcFixture {
+func startRPC(
+	t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetry.Tracing,
+	creds credentials.TransportCredentials,
+) *rpcFixture {
 	t.Helper()
-	f := &rpcFixture{reg: prometheus.NewRegistry(), log: &telemetrytest.Buffer{}, served: make(chan error, 1)}
+	f := &rpcFixture{
+		reg:    prometheus.NewRegistry(),
+		log:    &telemetrytest.Buffer{},
+		served: make(chan error, 1),
+	}
 	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
 	requests := requestlog.New(nil, requestLogOptions(f.logger))
 	var err error
@@ -123,7 +132,11 @@ func noTracing(t *testing.T) *telemetry.Tracing {
 }
 
 func TestPanicIsThatRequestsError(t *testing.T) {
-	f := startRPC(t, grpcConfig{}, &fakeStore{series: func(storepb.Store_SeriesServer) error { panic("no bread") }}, noTracing(t), nil)
+	f := startRPC(
+		t, grpcConfig{},
+		&fakeStore{series: func(storepb.Store_SeriesServer) error { panic("no bread") }},
+		noTracing(t), nil,
+	)
 	client := storepb.NewStoreClient(f.conn)
 
 	_, err := client.LabelNames(t.Context(), &storepb.LabelNamesRequest{})
@@ -134,7 +147,8 @@ func TestPanicIsThatRequestsError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.Recv(); status.Code(err) != codes.Internal || !strings.Contains(err.Error(), "no bread") {
+	if _, err := stream.Recv(); status.Code(err) != codes.Internal ||
+		!strings.Contains(err.Error(), "no bread") {
 		t.Errorf("stream: got %v", err)
 	}
 	if _, err := storepb.NewInfoClient(f.conn).Info(t.Context(), &storepb.InfoRequest{}); err != nil {
@@ -234,7 +248,8 @@ func TestHealth(t *testing.T) {
 	check := func(want healthpb.HealthCheckResponse_ServingStatus) {
 		t.Helper()
 		for _, service := range []string{"", "thanos.Store", "thanos.info.Info"} {
-			resp, err := healthpb.NewHealthClient(f.conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
+			resp, err := healthpb.NewHealthClient(f.conn).
+				Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || resp.Status != want {
 				t.Errorf("%q: got %v, %v, want %v", service, resp.GetStatus(), err, want)
 			}
@@ -250,7 +265,9 @@ func TestHealth(t *testing.T) {
 func TestInfoWhenReady(t *testing.T) {
 	ready := false
 	s := infoWhenReady{&fakeStore{}, func() bool { return ready }}
-	if _, err := s.Info(t.Context(), &storepb.InfoRequest{}); status.Code(err) != codes.Unavailable {
+	if _, err := s.Info(t.Context(), &storepb.InfoRequest{}); status.Code(
+		err,
+	) != codes.Unavailable {
 		t.Errorf("not ready: got %v, want Unavailable", err)
 	}
 	ready = true
@@ -265,7 +282,9 @@ func TestGracefulStop(t *testing.T) {
 	f := startRPC(t, grpcConfig{}, &fakeStore{series: func(s storepb.Store_SeriesServer) error {
 		close(begun)
 		<-finish
-		return s.Send(&storepb.SeriesResponse{Result: &storepb.SeriesResponse_Warning{Warning: "still here"}})
+		return s.Send(
+			&storepb.SeriesResponse{Result: &storepb.SeriesResponse_Warning{Warning: "still here"}},
+		)
 	}}, noTracing(t), nil)
 	stream, err := storepb.NewStoreClient(f.conn).Series(t.Context(), &storepb.SeriesRequest{})
 	if err != nil {
@@ -293,7 +312,8 @@ func TestGracefulStop(t *testing.T) {
 	<-stopped
 }
 
-// TestHardStop: one that does not finish in the grace period is cancelled, and stop waits until it has noticed.
+// TestHardStop: one that does not finish in the grace period is cancelled, and stop waits until it
+// has noticed.
 func TestHardStop(t *testing.T) {
 	begun := make(chan struct{})
 	ended := false
@@ -322,7 +342,10 @@ func TestHardStop(t *testing.T) {
 
 func TestTracedRequest(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
-	tracing := &telemetry.Tracing{Enabled: true, Provider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans))}
+	tracing := &telemetry.Tracing{
+		Enabled:  true,
+		Provider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
+	}
 	f := startRPC(t, grpcConfig{}, &fakeStore{}, tracing, nil)
 	if _, err := storepb.NewInfoClient(f.conn).Info(t.Context(), &storepb.InfoRequest{}); err != nil {
 		t.Fatal(err)

@@ -14,13 +14,15 @@ import (
 	"larder/internal/web"
 )
 
-// What a client of HTTP may do that is no flag; what it may send and how long it may take to read stands in internal/web.
+// What a client of HTTP may do that is no flag; what it may send and how long it may take to read
+// stands in internal/web.
 const (
 	// headerTimeout is what a client has for the headers of a request, and for TLS before them.
 	headerTimeout = 10 * time.Second
 	// maxHTTPHeaderBytes bounds them. net/http adds 4 KiB of its own.
 	maxHTTPHeaderBytes = 64 << 10
-	// idleTimeout is how long a connection waits for the next request: longer than between two scrapes.
+	// idleTimeout is how long a connection waits for the next request: longer than between two
+	// scrapes.
 	idleTimeout = 3 * time.Minute
 	// maxHTTPStreams are the requests that run at once on a connection of HTTP/2.
 	maxHTTPStreams = 100
@@ -58,16 +60,29 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 	if !o.DebugElsewhere {
 		return nil
 	}
-	return g.listenHTTP("debug", "web.debug-address", g.conf.http.debugAddress, web.DebugHandler(o), connections)
+	return g.listenHTTP(
+		"debug", "web.debug-address", g.conf.http.debugAddress, web.DebugHandler(o), connections,
+	)
 }
 
-func (g *gateway) listenHTTP(name, flag, address string, handler http.Handler, connections *inbound.Metrics) error {
-	l, err := listen(flag, address, inbound.Options{Server: name, Logger: g.logger, Metrics: connections})
+func (g *gateway) listenHTTP(
+	name, flag, address string, handler http.Handler, connections *inbound.Metrics,
+) error {
+	l, err := listen(
+		flag, address, inbound.Options{Server: name, Logger: g.logger, Metrics: connections},
+	)
 	if err != nil {
 		return err
 	}
 	g.onClose(func() { g.closed("HTTP listener", l.Close()) })
-	g.http = append(g.http, httpServer{name: name, listener: l, Server: newHTTPServer(g.requests.HTTP(handler), g.logger)})
+	g.http = append(
+		g.http,
+		httpServer{
+			name:     name,
+			listener: l,
+			Server:   newHTTPServer(g.requests.HTTP(handler), g.logger),
+		},
+	)
 	return nil
 }
 
@@ -78,7 +93,8 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHTTPHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxHTTPStreams},
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // handshakes that failed, mostly
+		// handshakes that failed, mostly
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 

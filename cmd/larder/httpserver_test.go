@@ -12,12 +12,17 @@ import (
 	"time"
 )
 
-// TestHTTPClientsThatSendHeadersForEver: a connection on which headers come byte by byte ends, and so do headers that are too long.
+// TestHTTPClientsThatSendHeadersForEver: a connection on which headers come byte by byte ends, and
+// so do headers that are too long.
 func TestHTTPClientsThatSendHeadersForEver(t *testing.T) {
 	srv := httptest.NewUnstartedServer(nil)
 	srv.Config = newHTTPServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
-	if srv.Config.ReadHeaderTimeout <= 0 || srv.Config.ReadHeaderTimeout > 30*time.Second || srv.Config.IdleTimeout <= 0 {
-		t.Errorf("headers may take %v, connections may idle for %v", srv.Config.ReadHeaderTimeout, srv.Config.IdleTimeout)
+	if srv.Config.ReadHeaderTimeout <= 0 || srv.Config.ReadHeaderTimeout > 30*time.Second ||
+		srv.Config.IdleTimeout <= 0 {
+		t.Errorf(
+			"headers may take %v, connections may idle for %v", srv.Config.ReadHeaderTimeout,
+			srv.Config.IdleTimeout,
+		)
 	}
 	srv.Config.ReadHeaderTimeout /= 100 // nobody waits for it here
 	srv.Start()
@@ -41,13 +46,19 @@ func TestHTTPClientsThatSendHeadersForEver(t *testing.T) {
 	}
 	defer func() { _ = long.Close() }()
 	go func() {
-		_, _ = io.WriteString(long, "GET / HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat("x", maxHTTPHeaderBytes+8<<10)+"\r\n\r\n")
+		_, _ = io.WriteString(
+			long,
+			"GET / HTTP/1.1\r\nHost: a\r\nX: "+strings.Repeat(
+				"x", maxHTTPHeaderBytes+8<<10,
+			)+"\r\n\r\n",
+		)
 	}()
 	resp, err := http.ReadResponse(bufio.NewReader(long), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+	if err := resp.Body.Close(); err != nil ||
+		resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("got %s, want 431", resp.Status)
 	}
 }

@@ -21,7 +21,8 @@ type limitsDoc struct {
 	Tenants map[string]limitsOfDoc `yaml:"tenants"`
 }
 
-// limitsOfDoc are the limits of a tenant. What a key does not say, default says for tenants, and the flags for default.
+// limitsOfDoc are the limits of a tenant. What a key does not say, default says for tenants, and
+// the flags for default.
 type limitsOfDoc struct {
 	Weight            *float64 `yaml:"weight"`
 	RequestSeries     *uint64  `yaml:"request_series"`
@@ -38,10 +39,12 @@ type tenantLimits struct {
 	tenants map[string]admission.LimitOptions
 }
 
-// minWeight and maxWeight bound the weight of a tenant: beyond them turns could not be told apart any more.
+// minWeight and maxWeight bound the weight of a tenant: beyond them turns could not be told apart
+// any more.
 const minWeight, maxWeight = 0.001, 1000
 
-// parseLimits reads the limits of tenants. flags are what the flags say; an empty document changes nothing of it.
+// parseLimits reads the limits of tenants. flags are what the flags say; an empty document changes
+// nothing of it.
 func parseLimits(b []byte, flags admission.LimitOptions) (tenantLimits, error) {
 	var doc limitsDoc
 	if len(bytes.TrimSpace(b)) > 0 {
@@ -60,10 +63,16 @@ func parseLimits(b []byte, flags admission.LimitOptions) (tenantLimits, error) {
 	for _, name := range slices.Sorted(maps.Keys(doc.Tenants)) {
 		own := doc.Tenants[name]
 		if name == "" || len(name) > admission.MaxTenantBytes || !utf8.ValidString(name) {
-			return tenantLimits{}, fmt.Errorf("tenants: %q is no name of a tenant: it must be UTF-8 of 1 to %d bytes", name, admission.MaxTenantBytes)
+			return tenantLimits{}, fmt.Errorf(
+				"tenants: %q is no name of a tenant: it must be UTF-8 of 1 to %d bytes", name,
+				admission.MaxTenantBytes,
+			)
 		}
 		if own.Shared != nil {
-			return tenantLimits{}, fmt.Errorf("tenants: %s: shared is a key of default: a tenant that is named has turns of its own", name)
+			return tenantLimits{}, fmt.Errorf(
+				"tenants: %s: shared is a key of default: a tenant that is named has turns of its own",
+				name,
+			)
 		}
 		o, err := own.over(others)
 		if err != nil {
@@ -103,7 +112,9 @@ func (d *limitsOfDoc) over(base admission.LimitOptions) (admission.LimitOptions,
 	}
 	if d.RequestBytesRatio != nil {
 		if o.RequestBytes = *d.RequestBytesRatio; !(o.RequestBytes > 0 && o.RequestBytes <= 1) {
-			return o, fmt.Errorf("request_bytes_ratio: %v is not above 0 and at most 1", o.RequestBytes)
+			return o, fmt.Errorf(
+				"request_bytes_ratio: %v is not above 0 and at most 1", o.RequestBytes,
+			)
 		}
 	}
 	return o, nil
@@ -111,7 +122,11 @@ func (d *limitsOfDoc) over(base admission.LimitOptions) (admission.LimitOptions,
 
 // limits are what the flags say of every tenant.
 func (c *storeConfig) limits() admission.LimitOptions {
-	return admission.LimitOptions{Series: c.seriesLimit, Samples: c.samplesLimit, Bytes: uint64(c.bytesLimit)}
+	return admission.LimitOptions{
+		Series:  c.seriesLimit,
+		Samples: c.samplesLimit,
+		Bytes:   uint64(c.bytesLimit),
+	}
 }
 
 // loadLimits reads the limits of tenants at the start.

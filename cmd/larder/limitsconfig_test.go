@@ -15,7 +15,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestLimitsConfig: what a tenant's entry does not say, default says, and what that does not say, the flags.
+// TestLimitsConfig: what a tenant's entry does not say, default says, and what that does not say,
+// the flags.
 func TestLimitsConfig(t *testing.T) {
 	flags := admission.LimitOptions{Series: 100, Samples: 1000, Bytes: 10}
 	f := func(doc string, others admission.LimitOptions, tenants map[string]admission.LimitOptions) {
@@ -35,7 +36,10 @@ func TestLimitsConfig(t *testing.T) {
 	f("", flags, nil)
 	f("\n", flags, nil)
 	f("{}", flags, nil)
-	f("default: {request_series: 0, downloaded_bytes: 1GB}", admission.LimitOptions{Samples: 1000, Bytes: 1 << 30}, nil)
+	f(
+		"default: {request_series: 0, downloaded_bytes: 1GB}",
+		admission.LimitOptions{Samples: 1000, Bytes: 1 << 30}, nil,
+	)
 	f(`
 default: {weight: 0.5, request_samples: 7, max_concurrent: 3, shared: true}
 tenants:
@@ -48,7 +52,8 @@ tenants:
 
 	refused := func(doc, want string) {
 		t.Helper()
-		if _, err := parseLimits([]byte(doc), flags); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := parseLimits([]byte(doc), flags); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", doc, err, want)
 		}
 	}
@@ -60,20 +65,26 @@ tenants:
 	refused("default: {request_series: -1}", "want a number")
 	refused("default: {max_concurrent: -1}", "max_concurrent must not be below zero")
 	refused("default: {downloaded_bytes: lots}", "downloaded_bytes:")
-	refused("tenants: {a: {request_bytes_ratio: 0}}", "tenants: a: request_bytes_ratio: 0 is not above 0")
+	refused(
+		"tenants: {a: {request_bytes_ratio: 0}}",
+		"tenants: a: request_bytes_ratio: 0 is not above 0",
+	)
 	refused("tenants: {a: {shared: true}}", "shared is a key of default")
 	refused(`tenants: {"": {}}`, "is no name of a tenant")
 	refused("tenants: {"+strings.Repeat("a", 129)+": {}}", "is no name of a tenant")
 }
 
-// TestLimitsReload: limits of tenants change while the process runs; a file that is not usable changes nothing.
+// TestLimitsReload: limits of tenants change while the process runs; a file that is not usable
+// changes nothing.
 func TestLimitsReload(t *testing.T) {
 	bucket := t.TempDir()
 	if _, err := dataset.WholeMetric("one", 1, 200, 30_000).Write(t.Context(), bucket, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	file := write(t, "limits.yml", "tenants: {kitchen: {request_series: 100}}")
-	p := startProcess(t, folder(bucket), "--store.limits.config-file="+file, "--store.limits.request-series=150")
+	p := startProcess(
+		t, folder(bucket), "--store.limits.config-file="+file, "--store.limits.request-series=150",
+	)
 	p.await("readiness changed.*ready=true")
 	ask := func(tenant string, want codes.Code, text string) {
 		t.Helper()
@@ -83,7 +94,8 @@ func TestLimitsReload(t *testing.T) {
 		for err == nil {
 			_, err = stream.Recv()
 		}
-		if got := status.Convert(err); err.Error() != "EOF" && got.Code() != want || text != "" && !strings.Contains(got.Message(), text) {
+		if got := status.Convert(err); err.Error() != "EOF" && got.Code() != want ||
+			text != "" && !strings.Contains(got.Message(), text) {
 			t.Errorf("%s: got %v, want %s: %s", tenant, err, want, text)
 		}
 	}
@@ -95,7 +107,9 @@ func TestLimitsReload(t *testing.T) {
 	p.await("configuration reloaded.* kind=limits")
 	ask("kitchen", codes.OK, "")
 	replace(t, file, []byte("tenants: {kitchen: {request_serious: 1}}"))
-	p.await("configuration was not reloaded.* kind=limits .*--store.limits.config-file " + file + ": line 1: tenants.kitchen: unknown key request_serious, did you mean request_series")
+	p.await(
+		"configuration was not reloaded.* kind=limits .*--store.limits.config-file " + file + ": line 1: tenants.kitchen: unknown key request_serious, did you mean request_series",
+	)
 	p.metric(`larder_config_last_reload_successful{kind="limits"} 0`)
 	ask("kitchen", codes.OK, "")
 	replace(t, file, []byte("default: {request_series: 0}"))

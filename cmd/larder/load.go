@@ -13,7 +13,8 @@ import (
 	"larder/store/catalog"
 )
 
-// load reads the documents that flags name and checks what one flag alone cannot show. It changes nothing outside c.
+// load reads the documents that flags name and checks what one flag alone cannot show. It changes
+// nothing outside c.
 func (c *storeConfig) load(now time.Time) error {
 	if c.minTime.Millis(now, math.MinInt64) > c.maxTime.Millis(now, math.MaxInt64) {
 		return fmt.Errorf("--min-time %s is after --max-time %s", c.minTime, c.maxTime)

@@ -15,7 +15,8 @@ import (
 
 func main() {
 	if os.Getenv("DEBUG") != "" {
-		// As in Thanos: one in ten contended locks, and about one goroutine that waits for 10 ns. It costs some CPU.
+		// As in Thanos: one in ten contended locks, and about one goroutine that waits for 10 ns.
+		// It costs some CPU.
 		runtime.SetMutexProfileFraction(10)
 		runtime.SetBlockProfileRate(10)
 	}
@@ -26,7 +27,10 @@ func main() {
 // exit code 1: the last line of a crash-looping container must say what to change. It repeats no
 // secret.
 func execute(args []string, stdout, stderr io.Writer) int {
-	app := kingpin.New("larder", "A store gateway for Thanos: serves the blocks of an object storage bucket to Thanos Queriers.")
+	app := kingpin.New(
+		"larder",
+		"A store gateway for Thanos: serves the blocks of an object storage bucket to Thanos Queriers.",
+	)
 	app.UsageWriter(stdout).ErrorWriter(stderr).Version(version.Print("larder"))
 	app.HelpFlag.Short('h')
 

@@ -15,7 +15,8 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// asLarder makes the test binary behave as larder: the tests run the real thing, with its exit codes and its stderr.
+// asLarder makes the test binary behave as larder: the tests run the real thing, with its exit
+// codes and its stderr.
 const asLarder = "LARDER_TEST_RUN_AS_LARDER"
 
 func TestMain(m *testing.M) {
@@ -25,10 +26,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// larder returns the command; env are NAME=value pairs on top of an environment that is empty but for the path.
+// larder returns the command; env are NAME=value pairs on top of an environment that is empty but
+// for the path.
 func larder(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = slices.Concat([]string{asLarder + "=1", "PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}, env)
+	cmd.Env = slices.Concat(
+		[]string{
+			asLarder + "=1",
+			"PATH=" + os.Getenv("PATH"),
+			"GOCOVERDIR=" + os.Getenv("GOCOVERDIR"),
+		},
+		env,
+	)
 	return cmd
 }
 
@@ -46,11 +55,18 @@ func refuses(t *testing.T, env []string, want string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	base := []string{"store", "--data-dir=" + t.TempDir(), "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0"}
+	base := []string{
+		"store",
+		"--data-dir=" + t.TempDir(),
+		"--http-address=127.0.0.1:0",
+		"--grpc-address=127.0.0.1:0",
+	}
 	// A flag that the case gives must not be given before it: it cannot be repeated.
 	base = slices.DeleteFunc(base, func(a string) bool {
 		name, _, _ := strings.Cut(a, "=")
-		return slices.ContainsFunc(args, func(b string) bool { return strings.HasPrefix(b, name+"=") })
+		return slices.ContainsFunc(
+			args, func(b string) bool { return strings.HasPrefix(b, name+"=") },
+		)
 	})
 	cmd := larder(ctx, env, append(base, args...)...)
 	var stdout, stderr bytes.Buffer
@@ -61,7 +77,9 @@ func refuses(t *testing.T, env []string, want string, args ...string) {
 		t.Errorf("%q: got %v, want exit code 1\n%s", args, err, &stderr)
 	}
 	line := stderr.String()
-	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") || !strings.Contains(line, want) || !strings.HasPrefix(line, "larder: error: ") {
+	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") ||
+		!strings.Contains(line, want) ||
+		!strings.HasPrefix(line, "larder: error: ") {
 		t.Errorf("%q: got %q, want one line with %q", args, line, want)
 	}
 	if stdout.Len() > 0 {
@@ -69,7 +87,8 @@ func refuses(t *testing.T, env []string, want string, args ...string) {
 	}
 }
 
-// TestBadStart: whatever is wrong, larder says so in one line that names the flag or the file, and exits with 1.
+// TestBadStart: whatever is wrong, larder says so in one line that names the flag or the file, and
+// exits with 1.
 func TestBadStart(t *testing.T) {
 	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
 	busy := listenLocal(t)
@@ -96,24 +115,49 @@ func TestBadStart(t *testing.T) {
 	f(nil, `--index-cache-size: "lots"`, "--index-cache-size=lots", bucket)
 	f(nil, `--index-cache.page-size: "3KB"`, "--index-cache.page-size=3KB", bucket)
 	f(nil, `--store.limits.request-series: "-1"`, "--store.limits.request-series=-1", bucket)
-	f(nil, "--store.grpc.series-max-concurrency: -1", "--store.grpc.series-max-concurrency=-1", bucket)
+	f(
+		nil, "--store.grpc.series-max-concurrency: -1", "--store.grpc.series-max-concurrency=-1",
+		bucket,
+	)
 	f(nil, "--block-sync-concurrency: 0", "--block-sync-concurrency=0", bucket)
 	f(nil, "--block-discovery-strategy", "--block-discovery-strategy=guess", bucket)
 	f(nil, `--log.format: got "xml"`, "--log.format=xml", bucket)
 	if !journal.Enabled() {
-		f(nil, "--log.format: journald: there is no systemd journal here", "--log.format=journald", bucket)
+		f(
+			nil, "--log.format: journald: there is no systemd journal here",
+			"--log.format=journald", bucket,
+		)
 	}
 	f(nil, `--matcher-cache-size: -1 is too small`, "--matcher-cache-size=-1", bucket)
-	f(nil, `--store.grpc.series-max-waiting: "many"`, "--store.grpc.series-max-waiting=many", bucket)
+	f(
+		nil, `--store.grpc.series-max-waiting: "many"`, "--store.grpc.series-max-waiting=many",
+		bucket,
+	)
 	f(nil, `--http-grace-period: "-5m"`, "--http-grace-period=-5m", bucket)
 	f(nil, `--grpc-grace-period: "2 minutes"`, "--grpc-grace-period=2 minutes", bucket)
-	f(nil, "--store.limits.config: line 1: default: unknown key wieght, did you mean weight? known are weight, request_series,", bucket, "--store.limits.config={default: {wieght: 2}}")
-	f(nil, "--store.limits.config: tenants: a: weight: 0 is not from 0.001 to 1000", bucket, "--store.limits.config={tenants: {a: {weight: 0}}}")
-	f(nil, "--store.limits.config: default: request_bytes_ratio: 25 is not above 0 and at most 1", bucket, "--store.limits.config={default: {request_bytes_ratio: 25}}")
+	f(
+		nil,
+		"--store.limits.config: line 1: default: unknown key wieght, did you mean weight? known are weight, request_series,",
+		bucket, "--store.limits.config={default: {wieght: 2}}",
+	)
+	f(
+		nil, "--store.limits.config: tenants: a: weight: 0 is not from 0.001 to 1000", bucket,
+		"--store.limits.config={tenants: {a: {weight: 0}}}",
+	)
+	f(
+		nil, "--store.limits.config: default: request_bytes_ratio: 25 is not above 0 and at most 1",
+		bucket, "--store.limits.config={default: {request_bytes_ratio: 25}}",
+	)
 	// Values of flags without effect are checked, too.
 	f(nil, `--chunk-pool-size: "lots"`, "--chunk-pool-size=lots", bucket)
-	f(nil, `--store.index-header-lazy-download-strategy: got "never"`, "--store.index-header-lazy-download-strategy=never", bucket)
-	f(nil, `--store.posting-group-max-key-series-ratio: "x"`, "--store.posting-group-max-key-series-ratio=x", bucket)
+	f(
+		nil, `--store.index-header-lazy-download-strategy: got "never"`,
+		"--store.index-header-lazy-download-strategy=never", bucket,
+	)
+	f(
+		nil, `--store.posting-group-max-key-series-ratio: "x"`,
+		"--store.posting-group-max-key-series-ratio=x", bucket,
+	)
 	f(nil, `--debug.series-batch-size: 0 is too small`, "--debug.series-batch-size=0", bucket)
 	f(nil, `--min-time: "yesterday"`, "--min-time=yesterday", bucket)
 	f(nil, "--min-time -1d is after --max-time -2d", "--min-time=-1d", "--max-time=-2d", bucket)
@@ -122,111 +166,336 @@ func TestBadStart(t *testing.T) {
 
 	// The bucket's YAML.
 	f(nil, "--objstore.config or --objstore.config-file is required")
-	f(nil, "--objstore.config and --objstore.config-file exclude each other", bucket, "--objstore.config-file="+aFile)
+	f(
+		nil, "--objstore.config and --objstore.config-file exclude each other", bucket,
+		"--objstore.config-file="+aFile,
+	)
 	f(nil, "--objstore.config-file: open /does/not/exist", "--objstore.config-file=/does/not/exist")
 	f(nil, "--objstore.config: yaml", "--objstore.config={type: [")
-	f(nil, "--objstore-parquet.config: type is missing", bucket, "--objstore-parquet.config={config: {directory: /tmp}}")
-	f(nil, "--objstore-parquet.config: line 1: config: unknown key folder, known are directory\n", bucket, "--objstore-parquet.config={type: FILESYSTEM, config: {folder: /tmp}}")
-	f(nil, "--objstore-parquet.config: bucket with type FLOPPY is not supported", bucket, "--objstore-parquet.config={type: FLOPPY}")
-	f(nil, "--objstore-parquet.config and --objstore-parquet.config-file exclude each other", bucket, "--objstore-parquet.config={}", "--objstore-parquet.config-file="+aFile)
-	f(nil, "--objstore-parquet.config-file: open /does/not/exist", bucket, "--objstore-parquet.config-file=/does/not/exist")
-	f(nil, "line 1: hedging_config: unknown key up_to_now, known are enabled, up_to, quantile\n", "--objstore.config={type: S3, hedging_config: {up_to_now: 3}}")
-	f(nil, "--objstore.config: hedging_config: up_to must be from 1 to 10, got -1", "--objstore.config={type: S3, hedging_config: {up_to: -1}}")
-	f(nil, "hedging_config: quantile must be between 0 and 1, got 90", "--objstore.config={type: S3, hedging_config: {quantile: 90}}")
-	f(nil, "line 1: config: unknown key colour, known are bucket, endpoint, region,", "--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red}}")
-	f(nil, "--objstore.config: line 1: config: unknown key folder, known are directory\n", "--objstore.config={type: FILESYSTEM, config: {folder: /tmp}}")
-	f(nil, "line 1: config: unknown key buckte, did you mean bucket? known are bucket, region,", "--objstore.config={type: COS, config: {buckte: b}}")
+	f(
+		nil, "--objstore-parquet.config: type is missing", bucket,
+		"--objstore-parquet.config={config: {directory: /tmp}}",
+	)
+	f(
+		nil, "--objstore-parquet.config: line 1: config: unknown key folder, known are directory\n",
+		bucket, "--objstore-parquet.config={type: FILESYSTEM, config: {folder: /tmp}}",
+	)
+	f(
+		nil, "--objstore-parquet.config: bucket with type FLOPPY is not supported", bucket,
+		"--objstore-parquet.config={type: FLOPPY}",
+	)
+	f(
+		nil, "--objstore-parquet.config and --objstore-parquet.config-file exclude each other",
+		bucket, "--objstore-parquet.config={}", "--objstore-parquet.config-file="+aFile,
+	)
+	f(
+		nil, "--objstore-parquet.config-file: open /does/not/exist", bucket,
+		"--objstore-parquet.config-file=/does/not/exist",
+	)
+	f(
+		nil, "line 1: hedging_config: unknown key up_to_now, known are enabled, up_to, quantile\n",
+		"--objstore.config={type: S3, hedging_config: {up_to_now: 3}}",
+	)
+	f(
+		nil, "--objstore.config: hedging_config: up_to must be from 1 to 10, got -1",
+		"--objstore.config={type: S3, hedging_config: {up_to: -1}}",
+	)
+	f(
+		nil, "hedging_config: quantile must be between 0 and 1, got 90",
+		"--objstore.config={type: S3, hedging_config: {quantile: 90}}",
+	)
+	f(
+		nil, "line 1: config: unknown key colour, known are bucket, endpoint, region,",
+		"--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red}}",
+	)
+	f(
+		nil, "--objstore.config: line 1: config: unknown key folder, known are directory\n",
+		"--objstore.config={type: FILESYSTEM, config: {folder: /tmp}}",
+	)
+	f(
+		nil, "line 1: config: unknown key buckte, did you mean bucket? known are bucket, region,",
+		"--objstore.config={type: COS, config: {buckte: b}}",
+	)
 	f(nil, "type is missing", "--objstore.config={config: {directory: /tmp}}")
 	f(nil, "FLOPPY", "--objstore.config={type: FLOPPY}")
 	// The line of the document as it was given, of what the bucket's client decodes too.
-	bucketYAML := write(t, "bucket.yml", "type: S3\n\nconfig:\n  bucket: b\n  endpoint: e\n  http_config:\n    idle_conn_timout: 1s\n    tls_config:\n      insecure_skip_verify: maybe\n")
-	f(nil, "--objstore.config-file "+bucketYAML+": line 7: config.http_config: unknown key idle_conn_timout, did you mean idle_conn_timeout? known are ",
-		"--objstore.config-file="+bucketYAML)
-	f(nil, "; line 9: config.http_config.tls_config.insecure_skip_verify: got a text, want true or false\n", "--objstore.config-file="+bucketYAML)
+	bucketYAML := write(
+		t, "bucket.yml",
+		"type: S3\n\nconfig:\n  bucket: b\n  endpoint: e\n  http_config:\n    idle_conn_timout: 1s\n    tls_config:\n      insecure_skip_verify: maybe\n",
+	)
+	f(
+		nil,
+		"--objstore.config-file "+bucketYAML+": line 7: config.http_config: unknown key idle_conn_timout, did you mean idle_conn_timeout? known are ",
+		"--objstore.config-file="+bucketYAML,
+	)
+	f(
+		nil,
+		"; line 9: config.http_config.tls_config.insecure_skip_verify: got a text, want true or false\n",
+		"--objstore.config-file="+bucketYAML,
+	)
 	brokenYAML := write(t, "bucket.yml", "type: S3\nconfig:\n  bucket: b\n endpoint: e\n")
-	f(nil, "--objstore.config-file "+brokenYAML+": yaml: line 4: did not find expected key\n", "--objstore.config-file="+brokenYAML)
+	f(
+		nil, "--objstore.config-file "+brokenYAML+": yaml: line 4: did not find expected key\n",
+		"--objstore.config-file="+brokenYAML,
+	)
 	// What is wrong, without the names of Go's types and without values, which may be secrets.
 	f(nil, "line 1: got a list, want a mapping\n", "--objstore.config=[]")
-	f(nil, "max_retries; line 1: config.insecure: got a text, want true or false\n",
-		"--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red, insecure: hunter2}}")
-	f(nil, "$(NO_SUCH_SECRET)", "--objstore.config={type: S3, config: {secret_key: $(NO_SUCH_SECRET)}}")
+	f(
+		nil, "max_retries; line 1: config.insecure: got a text, want true or false\n",
+		"--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red, insecure: hunter2}}",
+	)
+	f(
+		nil, "$(NO_SUCH_SECRET)",
+		"--objstore.config={type: S3, config: {secret_key: $(NO_SUCH_SECRET)}}",
+	)
 	f([]string{"KIND=FLOPPY"}, "FLOPPY", "--objstore.config={type: $(KIND)}")
 
 	// The caches' YAML.
 	indexFile := write(t, "index-cache.yml", "type: IN-MEMORY\nconfig:\n  max_sise: 1GB\n")
 	bucketFile := write(t, "bucket-cache.yml", "type: IN-MEMORY\nchunk_subrange_seize: 16000\n")
-	f(nil, "--index-cache.config: type redis is not supported: use type IN-MEMORY, MEMCACHED or TIERED, or leave the flag out", "--index-cache.config={type: redis}", bucket)
-	f(nil, "--index-cache.config: type FLOPPY is not known", "--index-cache.config={type: FLOPPY}", bucket)
-	f(nil, "--index-cache.config: type is missing", "--index-cache.config={config: {max_size: 1GB}}", bucket)
+	f(
+		nil,
+		"--index-cache.config: type redis is not supported: use type IN-MEMORY, MEMCACHED or TIERED, or leave the flag out",
+		"--index-cache.config={type: redis}", bucket,
+	)
+	f(
+		nil, "--index-cache.config: type FLOPPY is not known",
+		"--index-cache.config={type: FLOPPY}", bucket,
+	)
+	f(
+		nil, "--index-cache.config: type is missing",
+		"--index-cache.config={config: {max_size: 1GB}}", bucket,
+	)
 	f(nil, "--index-cache.config: yaml", "--index-cache.config={type: [", bucket)
-	f(nil, "--index-cache.config-file "+indexFile+": line 3: config: unknown key max_sise, did you mean max_size? known are max_size, max_item_size\n", "--index-cache.config-file="+indexFile, bucket)
-	f(nil, "--index-cache.config-file: open /does/not/exist", "--index-cache.config-file=/does/not/exist", bucket)
-	f(nil, "--index-cache.config and --index-cache.config-file exclude each other", "--index-cache.config={type: IN-MEMORY}", "--index-cache.config-file="+indexFile, bucket)
-	f(nil, `--index-cache.config: max_size: "lots" is not a size`, "--index-cache.config={type: IN-MEMORY, config: {max_size: lots}}", bucket)
-	f(nil, `--index-cache.config: max_item_size: "-1" is negative`, "--index-cache.config={type: IN-MEMORY, config: {max_item_size: -1}}", bucket)
-	f(nil, `--index-cache.config: enabled_items: got "Symbols"`, "--index-cache.config={type: IN-MEMORY, enabled_items: [Symbols]}", bucket)
-	f(nil, "--index-cache.config: $(NO_SUCH_SIZE)", "--index-cache.config={type: IN-MEMORY, config: {max_size: $(NO_SUCH_SIZE)}}", bucket)
-	f(nil, "--store.caching-bucket.config: type GROUPCACHE is not supported: use type IN-MEMORY, MEMCACHED or TIERED", "--store.caching-bucket.config={type: GROUPCACHE}", bucket)
-	f(nil, "--store.caching-bucket.config: type REDIS is not supported", "--store.caching-bucket.config={type: REDIS}", bucket)
-	f(nil, "--store.caching-bucket.config-file "+bucketFile+": line 2: unknown key chunk_subrange_seize, did you mean chunk_subrange_size? known are type, config,", "--store.caching-bucket.config-file="+bucketFile, bucket)
-	f(nil, "--store.caching-bucket.config: chunk_subrange_size: 0 must be above zero", "--store.caching-bucket.config={type: IN-MEMORY, chunk_subrange_size: 0}", bucket)
-	f(nil, "--store.caching-bucket.config: line 1: blocks_iter_ttl: got a text, want a duration such as 1m30s", "--store.caching-bucket.config={type: IN-MEMORY, blocks_iter_ttl: often}", bucket)
-	memcachedFile := write(t, "memcached.yml", "type: MEMCACHED\nconfig:\n  addresses: [localhost]\n")
-	f(nil, "--index-cache.config: config: addresses is missing", "--index-cache.config={type: MEMCACHED}", bucket)
-	f(nil, "--index-cache.config: line 1: config: unknown key adresses, did you mean addresses?", "--index-cache.config={type: MEMCACHED, config: {addresses: [a:1], adresses: []}}", bucket)
-	f(nil, `--index-cache.config-file `+memcachedFile+`: config: memcached: address "localhost" has no port`, "--index-cache.config-file="+memcachedFile, bucket)
-	f(nil, "--store.caching-bucket.config: config: memcached: tls_config: ca_file "+aFile+": the file holds no certificate",
-		"--store.caching-bucket.config={type: TIERED, config: {memcached: {addresses: [a:1], tls_enabled: true, tls_config: {ca_file: "+aFile+"}}}}", bucket)
-	f(nil, "--index-cache.series-size 300MiB is more than the whole, --index-cache-size 250MiB, its default", "--index-cache.series-size=300MB", bucket)
-	f([]string{"GOMEMLIMIT=1GiB"}, "--cache-size 1GiB, --index-cache.config memcached.max_async_buffer_bytes 32MiB, at least 16MiB for requests",
-		"--cache-size=1GB", "--index-cache.config={type: TIERED, config: {memcached: {addresses: [a:1], max_async_buffer_bytes: 32MB}}}", bucket)
-	f(nil, `metafile_max_size: "big"`, "--store.caching-bucket.config={type: IN-MEMORY, metafile_max_size: big}", bucket)
-	f(nil, "--store.caching-bucket.config and --store.caching-bucket.config-file exclude each other",
-		"--store.caching-bucket.config={type: IN-MEMORY}", "--store.caching-bucket.config-file="+bucketFile, bucket)
+	f(
+		nil,
+		"--index-cache.config-file "+indexFile+": line 3: config: unknown key max_sise, did you mean max_size? known are max_size, max_item_size\n",
+		"--index-cache.config-file="+indexFile, bucket,
+	)
+	f(
+		nil, "--index-cache.config-file: open /does/not/exist",
+		"--index-cache.config-file=/does/not/exist", bucket,
+	)
+	f(
+		nil, "--index-cache.config and --index-cache.config-file exclude each other",
+		"--index-cache.config={type: IN-MEMORY}", "--index-cache.config-file="+indexFile, bucket,
+	)
+	f(
+		nil, `--index-cache.config: max_size: "lots" is not a size`,
+		"--index-cache.config={type: IN-MEMORY, config: {max_size: lots}}", bucket,
+	)
+	f(
+		nil, `--index-cache.config: max_item_size: "-1" is negative`,
+		"--index-cache.config={type: IN-MEMORY, config: {max_item_size: -1}}", bucket,
+	)
+	f(
+		nil, `--index-cache.config: enabled_items: got "Symbols"`,
+		"--index-cache.config={type: IN-MEMORY, enabled_items: [Symbols]}", bucket,
+	)
+	f(
+		nil, "--index-cache.config: $(NO_SUCH_SIZE)",
+		"--index-cache.config={type: IN-MEMORY, config: {max_size: $(NO_SUCH_SIZE)}}", bucket,
+	)
+	f(
+		nil,
+		"--store.caching-bucket.config: type GROUPCACHE is not supported: use type IN-MEMORY, MEMCACHED or TIERED",
+		"--store.caching-bucket.config={type: GROUPCACHE}", bucket,
+	)
+	f(
+		nil, "--store.caching-bucket.config: type REDIS is not supported",
+		"--store.caching-bucket.config={type: REDIS}", bucket,
+	)
+	f(
+		nil,
+		"--store.caching-bucket.config-file "+bucketFile+": line 2: unknown key chunk_subrange_seize, did you mean chunk_subrange_size? known are type, config,",
+		"--store.caching-bucket.config-file="+bucketFile, bucket,
+	)
+	f(
+		nil, "--store.caching-bucket.config: chunk_subrange_size: 0 must be above zero",
+		"--store.caching-bucket.config={type: IN-MEMORY, chunk_subrange_size: 0}", bucket,
+	)
+	f(
+		nil,
+		"--store.caching-bucket.config: line 1: blocks_iter_ttl: got a text, want a duration such as 1m30s",
+		"--store.caching-bucket.config={type: IN-MEMORY, blocks_iter_ttl: often}", bucket,
+	)
+	memcachedFile := write(
+		t, "memcached.yml", "type: MEMCACHED\nconfig:\n  addresses: [localhost]\n",
+	)
+	f(
+		nil, "--index-cache.config: config: addresses is missing",
+		"--index-cache.config={type: MEMCACHED}", bucket,
+	)
+	f(
+		nil, "--index-cache.config: line 1: config: unknown key adresses, did you mean addresses?",
+		"--index-cache.config={type: MEMCACHED, config: {addresses: [a:1], adresses: []}}", bucket,
+	)
+	f(
+		nil,
+		`--index-cache.config-file `+memcachedFile+`: config: memcached: address "localhost" has no port`,
+		"--index-cache.config-file="+memcachedFile, bucket,
+	)
+	f(
+		nil,
+		"--store.caching-bucket.config: config: memcached: tls_config: ca_file "+aFile+": the file holds no certificate",
+		"--store.caching-bucket.config={type: TIERED, config: {memcached: {addresses: [a:1], tls_enabled: true, tls_config: {ca_file: "+aFile+"}}}}",
+		bucket,
+	)
+	f(
+		nil,
+		"--index-cache.series-size 300MiB is more than the whole, --index-cache-size 250MiB, its default",
+		"--index-cache.series-size=300MB", bucket,
+	)
+	f(
+		[]string{"GOMEMLIMIT=1GiB"},
+		"--cache-size 1GiB, --index-cache.config memcached.max_async_buffer_bytes 32MiB, at least 16MiB for requests",
+		"--cache-size=1GB",
+		"--index-cache.config={type: TIERED, config: {memcached: {addresses: [a:1], max_async_buffer_bytes: 32MB}}}",
+		bucket,
+	)
+	f(
+		nil, `metafile_max_size: "big"`,
+		"--store.caching-bucket.config={type: IN-MEMORY, metafile_max_size: big}", bucket,
+	)
+	f(
+		nil,
+		"--store.caching-bucket.config and --store.caching-bucket.config-file exclude each other",
+		"--store.caching-bucket.config={type: IN-MEMORY}",
+		"--store.caching-bucket.config-file="+bucketFile, bucket,
+	)
 
 	// The other files.
-	f(nil, "--selector.relabel-config: ", "--selector.relabel-config=[{action: replace, target_label: a}]", bucket)
-	f(nil, "line 1: rule 1 {action: keep, sauce_labels: [a]}: unknown key sauce_labels, did you mean source_labels?", "--selector.relabel-config=[{action: keep, sauce_labels: [a]}]", bucket)
+	f(
+		nil, "--selector.relabel-config: ",
+		"--selector.relabel-config=[{action: replace, target_label: a}]", bucket,
+	)
+	f(
+		nil,
+		"line 1: rule 1 {action: keep, sauce_labels: [a]}: unknown key sauce_labels, did you mean source_labels?",
+		"--selector.relabel-config=[{action: keep, sauce_labels: [a]}]", bucket,
+	)
 	f(nil, `unknown relabel action "kepe"`, "--selector.relabel-config=[{action: kepe}]", bucket)
-	f(nil, "non-zero modulus", "--selector.relabel-config=[{action: hashmod, source_labels: [a], target_label: b}]", bucket)
+	f(
+		nil, "non-zero modulus",
+		"--selector.relabel-config=[{action: hashmod, source_labels: [a], target_label: b}]",
+		bucket,
+	)
 	f(nil, "--selector.relabel-config-file "+aFile, "--selector.relabel-config-file="+aFile, bucket)
-	f(nil, "--selector.relabel-config: selector relabelling: yaml", "--selector.relabel-config=[{action: keep", bucket)
+	f(
+		nil, "--selector.relabel-config: selector relabelling: yaml",
+		"--selector.relabel-config=[{action: keep", bucket,
+	)
 	f(nil, "--selector.relabel-config and --selector.relabel-config-file exclude each other",
 		"--selector.relabel-config=[]", "--selector.relabel-config-file="+aFile, bucket)
-	f(nil, "--selector.relabel-config: $(NO_SUCH_SHARD)", "--selector.relabel-config=[{action: keep, regex: $(NO_SUCH_SHARD)}]", bucket)
-	f(nil, "--selector.relabel-config-file: open /does/not/exist", "--selector.relabel-config-file=/does/not/exist", bucket)
-	f(nil, "--tracing.config and --tracing.config-file exclude each other", "--tracing.config={type: OTLP}", "--tracing.config-file="+aFile, bucket)
-	f(nil, "--tracing.config-file: open /does/not/exist", "--tracing.config-file=/does/not/exist", bucket)
-	f(nil, "--tracing.config: $(NO_SUCH_HOST)", "--tracing.config={type: OTLP, config: {endpoint: $(NO_SUCH_HOST)}}", bucket)
+	f(
+		nil, "--selector.relabel-config: $(NO_SUCH_SHARD)",
+		"--selector.relabel-config=[{action: keep, regex: $(NO_SUCH_SHARD)}]", bucket,
+	)
+	f(
+		nil, "--selector.relabel-config-file: open /does/not/exist",
+		"--selector.relabel-config-file=/does/not/exist", bucket,
+	)
+	f(
+		nil, "--tracing.config and --tracing.config-file exclude each other",
+		"--tracing.config={type: OTLP}", "--tracing.config-file="+aFile, bucket,
+	)
+	f(
+		nil, "--tracing.config-file: open /does/not/exist", "--tracing.config-file=/does/not/exist",
+		bucket,
+	)
+	f(
+		nil, "--tracing.config: $(NO_SUCH_HOST)",
+		"--tracing.config={type: OTLP, config: {endpoint: $(NO_SUCH_HOST)}}", bucket,
+	)
 	f(nil, "--tracing.config: type JAEGER", "--tracing.config={type: JAEGER}", bucket)
-	f(nil, "--tracing.config: line 1: got a text, want a mapping\n", "--tracing.config=OTLP", bucket)
-	f(nil, "--request.logging-config: line 1: http.config[0].port: got a number, want a number from 0 to 65535\n",
-		"--request.logging-config={http: {config: [{path: /a, port: 99999}]}}", bucket)
-	f(nil, "line 1: config: unknown key endpiont, did you mean endpoint?", "--tracing.config={type: OTLP, config: {endpiont: x}}", bucket)
+	f(
+		nil, "--tracing.config: line 1: got a text, want a mapping\n", "--tracing.config=OTLP",
+		bucket,
+	)
+	f(
+		nil,
+		"--request.logging-config: line 1: http.config[0].port: got a number, want a number from 0 to 65535\n",
+		"--request.logging-config={http: {config: [{path: /a, port: 99999}]}}", bucket,
+	)
+	f(
+		nil, "line 1: config: unknown key endpiont, did you mean endpoint?",
+		"--tracing.config={type: OTLP, config: {endpiont: x}}", bucket,
+	)
 	f(nil, "--http.config "+aFile, "--http.config="+aFile, bucket)
 	f(nil, "--http.config /does/not/exist", "--http.config=/does/not/exist", bucket)
 	f(nil, `--web.external-prefix: "%zz" is not a path`, "--web.external-prefix=%zz", bucket)
-	f(nil, "--enable-admin-operations and --disable-admin-operations exclude each other", "--enable-admin-operations", "--disable-admin-operations", bucket)
-	f(nil, "line 1: unknown key basic_auth_user, did you mean basic_auth_users?", "--http.config="+write(t, "web.yml", "basic_auth_user: {a: b}"), bucket)
-	f(nil, "web.yml: cert_file "+expiredCert+": the certificate expired at", "--http.config="+webTLS(expiredCert, expiredKey), bucket)
-	f(nil, "web.yml: cert_file "+earlyCert+": the certificate is not valid before", "--http.config="+webTLS(earlyCert, earlyKey), bucket)
-	f(nil, "web.yml: client_ca_file "+aFile+": the file holds no certificate", "--http.config="+write(t, "web.yml",
-		"tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+", client_auth_type: RequireAndVerifyClientCert, client_ca_file: "+aFile+"}"), bucket)
-	f(nil, "web.yml: failed to load X509KeyPair: tls: private key does not match public key", "--http.config="+webTLS(certFile, earlyKey), bucket)
-	f(nil, "--grpc-server-tls-cert and --grpc-server-tls-key must be given together", "--grpc-server-tls-cert="+certFile, bucket)
-	f(nil, "--grpc-server-tls-cert "+aFile, "--grpc-server-tls-cert="+aFile, "--grpc-server-tls-key="+keyFile, bucket)
-	f(nil, "--grpc-server-tls-client-ca "+aFile, "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+aFile, bucket)
-	f(nil, "--grpc-server-tls-client-ca "+expiredCert+": the certificate expired at", "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+expiredCert, bucket)
-	f(nil, "--grpc-server-tls-client-ca: open /does/not/exist", "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca=/does/not/exist", bucket)
-	f(nil, "--grpc-server-tls-cert "+expiredCert+": the certificate expired at", "--grpc-server-tls-cert="+expiredCert, "--grpc-server-tls-key="+expiredKey, bucket)
-	f(nil, "--grpc-server-tls-cert "+earlyCert+": the certificate is not valid before", "--grpc-server-tls-cert="+earlyCert, "--grpc-server-tls-key="+earlyKey, bucket)
-	f(nil, "--grpc-server-tls-key "+earlyKey+": tls: private key does not match public key", "--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+earlyKey, bucket)
+	f(
+		nil, "--enable-admin-operations and --disable-admin-operations exclude each other",
+		"--enable-admin-operations", "--disable-admin-operations", bucket,
+	)
+	f(
+		nil, "line 1: unknown key basic_auth_user, did you mean basic_auth_users?",
+		"--http.config="+write(t, "web.yml", "basic_auth_user: {a: b}"), bucket,
+	)
+	f(
+		nil, "web.yml: cert_file "+expiredCert+": the certificate expired at",
+		"--http.config="+webTLS(expiredCert, expiredKey), bucket,
+	)
+	f(
+		nil, "web.yml: cert_file "+earlyCert+": the certificate is not valid before",
+		"--http.config="+webTLS(earlyCert, earlyKey), bucket,
+	)
+	f(
+		nil,
+		"web.yml: client_ca_file "+aFile+": the file holds no certificate",
+		"--http.config="+write(
+			t, "web.yml",
+			"tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+", client_auth_type: RequireAndVerifyClientCert, client_ca_file: "+aFile+"}",
+		),
+		bucket,
+	)
+	f(
+		nil, "web.yml: failed to load X509KeyPair: tls: private key does not match public key",
+		"--http.config="+webTLS(certFile, earlyKey), bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-cert and --grpc-server-tls-key must be given together",
+		"--grpc-server-tls-cert="+certFile, bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-cert "+aFile, "--grpc-server-tls-cert="+aFile,
+		"--grpc-server-tls-key="+keyFile, bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-client-ca "+aFile, "--grpc-server-tls-cert="+certFile,
+		"--grpc-server-tls-key="+keyFile, "--grpc-server-tls-client-ca="+aFile, bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-client-ca "+expiredCert+": the certificate expired at",
+		"--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile,
+		"--grpc-server-tls-client-ca="+expiredCert, bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-client-ca: open /does/not/exist",
+		"--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+keyFile,
+		"--grpc-server-tls-client-ca=/does/not/exist", bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-cert "+expiredCert+": the certificate expired at",
+		"--grpc-server-tls-cert="+expiredCert, "--grpc-server-tls-key="+expiredKey, bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-cert "+earlyCert+": the certificate is not valid before",
+		"--grpc-server-tls-cert="+earlyCert, "--grpc-server-tls-key="+earlyKey, bucket,
+	)
+	f(
+		nil, "--grpc-server-tls-key "+earlyKey+": tls: private key does not match public key",
+		"--grpc-server-tls-cert="+certFile, "--grpc-server-tls-key="+earlyKey, bucket,
+	)
 	f(nil, `--grpc-server-tls-ciphers: got "RC4"`, "--grpc-server-tls-ciphers=RC4", bucket)
 	f(nil, `--grpc-server-tls-curves: got "25519"`, "--grpc-server-tls-curves=25519", bucket)
 	f(nil, "--grpc-server-tls-client-ca needs", "--grpc-server-tls-client-ca="+certFile, bucket)
 
 	// What is around the process.
-	f(nil, "--objstore.config-file: read "+filepath.Dir(aFile)+": is a directory", "--objstore.config-file="+filepath.Dir(aFile))
+	f(
+		nil, "--objstore.config-file: read "+filepath.Dir(aFile)+": is a directory",
+		"--objstore.config-file="+filepath.Dir(aFile),
+	)
 	f(nil, "--grpc-address "+busy, "--grpc-address="+busy, bucket)
 	f(nil, "--http-address "+busy, "--http-address="+busy, bucket)
 	f(nil, "--http-address nonsense", "--http-address=nonsense", bucket)

@@ -61,8 +61,8 @@ func askAll(p *process) string {
 	return strings.Join(answers, " ")
 }
 
-// TestMemcached runs a process with memcached, and then one that knows nothing but the same memcached: that one answers without a read of
-// index or chunk pages from the bucket.
+// TestMemcached runs a process with memcached, and then one that knows nothing but the same
+// memcached: that one answers without a read of index or chunk pages from the bucket.
 func TestMemcached(t *testing.T) {
 	bucket := folder(wideBucket(t))
 	f := func(name, document string, o memcachedtest.Options) {
@@ -70,7 +70,9 @@ func TestMemcached(t *testing.T) {
 			server := memcachedtest.Start(t, o)
 			args := []string{"--wait-headers=200y", "--drain-delay=0s"}
 			for flag, more := range map[string]string{"--index-cache.config": "ttl: 1h", "--store.caching-bucket.config": "chunk_subrange_size: 16000"} {
-				args = append(args, flag+"="+strings.ReplaceAll(document, "ADDRESS", server.Addr)+"\n"+more)
+				args = append(
+					args, flag+"="+strings.ReplaceAll(document, "ADDRESS", server.Addr)+"\n"+more,
+				)
 			}
 			first := startProcess(t, bucket, args...)
 			first.await("readiness changed.*ready=true")
@@ -98,7 +100,9 @@ func TestMemcached(t *testing.T) {
 			}
 			for _, kind := range []string{"index", "chunks"} {
 				if n := second.counted("larder_bucket_reads_total", "kind="+kind); n != 0 {
-					t.Errorf("the second process has read the bucket for %s pages %g times", kind, n)
+					t.Errorf(
+						"the second process has read the bucket for %s pages %g times", kind, n,
+					)
 				}
 			}
 			for _, client := range []string{"index-cache", "caching-bucket"} {
@@ -111,22 +115,38 @@ func TestMemcached(t *testing.T) {
 			}
 		})
 	}
-	f("alone", "type: MEMCACHED\nconfig: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s}", memcachedtest.Options{})
-	f("below memory", "type: TIERED\nconfig: {in_memory: {max_size: 64MB}, memcached: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s}}", memcachedtest.Options{})
+	f(
+		"alone", "type: MEMCACHED\nconfig: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s}",
+		memcachedtest.Options{},
+	)
+	f(
+		"below memory",
+		"type: TIERED\nconfig: {in_memory: {max_size: 64MB}, memcached: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s}}",
+		memcachedtest.Options{},
+	)
 
 	ca := newAuthority(t)
 	serverCert, serverKey := ca.files(-time.Hour, time.Hour)
 	clientCert, clientKey := ca.files(-time.Hour, time.Hour)
 	caFile := write(t, "ca.crt", string(ca.pem()))
-	f("over TLS", "type: MEMCACHED\nconfig: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s, tls_enabled: true, tls_config: {ca_file: "+caFile+
-		", cert_file: "+clientCert+", key_file: "+clientKey+"}}", memcachedtest.Options{TLS: &memcachedtest.TLS{Cert: serverCert, Key: serverKey, ClientCA: caFile}})
+	f(
+		"over TLS",
+		"type: MEMCACHED\nconfig: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s, tls_enabled: true, tls_config: {ca_file: "+caFile+
+			", cert_file: "+clientCert+", key_file: "+clientKey+"}}",
+		memcachedtest.Options{
+			TLS: &memcachedtest.TLS{Cert: serverCert, Key: serverKey, ClientCA: caFile},
+		},
+	)
 }
 
-// TestMemcachedCertificate: what is shown to memcached follows its files, but for what is no certificate.
+// TestMemcachedCertificate: what is shown to memcached follows its files, but for what is no
+// certificate.
 func TestMemcachedCertificate(t *testing.T) {
 	ca := newAuthority(t)
 	certFile, keyFile := ca.files(-time.Hour, time.Hour)
-	conf, certificate, err := (&clienttls.Config{CertFile: certFile, KeyFile: keyFile, ServerName: "cache", InsecureSkipVerify: true}).Open(time.Now())
+	conf, certificate, err := (&clienttls.Config{CertFile: certFile, KeyFile: keyFile, ServerName: "cache", InsecureSkipVerify: true}).Open(
+		time.Now(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,8 +37,9 @@ func (p *process) peakRSS() int64 {
 	return 0
 }
 
-// TestRequestsStayInTheirAllowance asks 16 times at once for all of a block of 50,000 series, 39 MB each, with 128 MiB for all requests
-// together. All must be answered in full, and the whole process must stay within its caches, the allowance and a quarter more.
+// TestRequestsStayInTheirAllowance asks 16 times at once for all of a block of 50,000 series, 39 MB
+// each, with 128 MiB for all requests together. All must be answered in full, and the whole process
+// must stay within its caches, the allowance and a quarter more.
 func TestRequestsStayInTheirAllowance(t *testing.T) {
 	const (
 		mib       = 1 << 20
@@ -50,8 +51,10 @@ func TestRequestsStayInTheirAllowance(t *testing.T) {
 	if _, err := dataset.Bench50k(1).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p := startProcess(t, folder(dir),
-		"--store.request-bytes=128MB", "--index-cache-size=32MB", "--chunk-cache-size=96MB", "--store.grpc.series-max-concurrency=16")
+	p := startProcess(
+		t, folder(dir), "--store.request-bytes=128MB", "--index-cache-size=32MB",
+		"--chunk-cache-size=96MB", "--store.grpc.series-max-concurrency=16",
+	)
 	p.await("readiness changed.*ready=true")
 
 	var g errgroup.Group
@@ -59,7 +62,9 @@ func TestRequestsStayInTheirAllowance(t *testing.T) {
 		g.Go(func() error {
 			stream, err := storepb.NewStoreClient(p.rpc).Series(t.Context(), &storepb.SeriesRequest{
 				MinTime: math.MinInt64, MaxTime: math.MaxInt64, ResponseBatchSize: 64,
-				Matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}},
+				Matchers: []*storepb.LabelMatcher{
+					{Name: "__name__", Value: dataset.WholeMetricName},
+				},
 			})
 			if err != nil {
 				return err
@@ -79,7 +84,9 @@ func TestRequestsStayInTheirAllowance(t *testing.T) {
 				}
 			}
 			if series != 50_000 || chunkCount != 100_000 {
-				return fmt.Errorf("%d series and %d chunks, want 50000 and 100000", series, chunkCount)
+				return fmt.Errorf(
+					"%d series and %d chunks, want 50000 and 100000", series, chunkCount,
+				)
 			}
 			return nil
 		})

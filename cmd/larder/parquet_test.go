@@ -12,22 +12,28 @@ import (
 	"larder/benchmarks/dataset"
 )
 
-// TestParquetBucket: a block that was converted is not served while its day is in the Parquet bucket, and is once that is gone. Both buckets
-// are folders of one: their metrics are told apart all the same.
+// TestParquetBucket: a block that was converted is not served while its day is in the Parquet
+// bucket, and is once that is gone. Both buckets are folders of one: their metrics are told apart
+// all the same.
 func TestParquetBucket(t *testing.T) {
 	dir := t.TempDir()
-	metas, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), filepath.Join(dir, "blocks"), dataset.WriteOptions{})
+	metas, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).
+		Write(t.Context(), filepath.Join(dir, "blocks"), dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var day []byte
 	for field, v := range []int64{1: metas[0].MinTime, 2: metas[0].MaxTime} {
 		if field > 0 {
-			day = protowire.AppendVarint(protowire.AppendTag(day, protowire.Number(field), protowire.VarintType), uint64(v))
+			day = protowire.AppendVarint(
+				protowire.AppendTag(day, protowire.Number(field), protowire.VarintType), uint64(v),
+			)
 		}
 	}
 	for _, m := range metas {
-		day = protowire.AppendString(protowire.AppendTag(day, 6, protowire.BytesType), m.ULID.String())
+		day = protowire.AppendString(
+			protowire.AppendTag(day, 6, protowire.BytesType), m.ULID.String(),
+		)
 	}
 	file := filepath.Join(dir, "parquet", "2024-01-01", "meta.pb")
 	old := time.Now().Add(-time.Hour)
@@ -45,7 +51,10 @@ func TestParquetBucket(t *testing.T) {
 	}
 	config := write(t, "parquet.yml", prefixed("parquet"))
 
-	p := startProcess(t, prefixed("blocks"), "--objstore-parquet.config-file="+config, "--sync-block-duration=100ms")
+	p := startProcess(
+		t, prefixed("blocks"), "--objstore-parquet.config-file="+config,
+		"--sync-block-duration=100ms",
+	)
 	p.await("readiness changed.*ready=true")
 	if got := countSeries(t, p.series()); got != 0 {
 		t.Errorf("got %d series of a converted block", got)
@@ -66,14 +75,18 @@ func TestParquetBucket(t *testing.T) {
 
 	// A configuration that names another place needs a restart, as that of the bucket does.
 	replace(t, config, []byte(prefixed("elsewhere")))
-	p.await("configuration was not reloaded.* kind=objstore-parquet .*--objstore-parquet.config-file " + config + ": only credentials can change while larder runs: prefix needs a restart")
+	p.await(
+		"configuration was not reloaded.* kind=objstore-parquet .*--objstore-parquet.config-file " + config + ": only credentials can change while larder runs: prefix needs a restart",
+	)
 
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
 	p.await("blocks changed.* new=1")
 	if got := countSeries(t, p.series()); got != wideSeries {
-		t.Errorf("got %d series of a block that is not converted any more, want %d", got, wideSeries)
+		t.Errorf(
+			"got %d series of a block that is not converted any more, want %d", got, wideSeries,
+		)
 	}
 
 	// One whose file cannot be used says so, and its blocks are served.

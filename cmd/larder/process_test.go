@@ -41,7 +41,8 @@ type process struct {
 // folder is the configuration of a bucket in a folder.
 func folder(dir string) string { return "{type: FILESYSTEM, config: {directory: " + dir + "}}" }
 
-// startProcess starts larder over a bucket and waits until it listens. The process is killed with the test.
+// startProcess starts larder over a bucket and waits until it listens. The process is killed with
+// the test.
 func startProcess(t *testing.T, bucket string, args ...string) *process {
 	t.Helper()
 	return startLarder(t, nil, append([]string{
@@ -184,7 +185,9 @@ func (p *process) series() storepb.Store_SeriesClient {
 	p.t.Helper()
 	stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
-		Matchers:   []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: "__name__", Value: dataset.WholeMetricName}},
+		Matchers: []*storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_EQ, Name: "__name__", Value: dataset.WholeMetricName},
+		},
 		Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
 	})
 	if err != nil {
@@ -230,19 +233,27 @@ func TestReadinessFollowsTheBucket(t *testing.T) {
 			http.Error(w, "down", http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = io.WriteString(w, `<?xml version="1.0"?><ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated></ListBucketResult>`)
+		_, _ = io.WriteString(
+			w,
+			`<?xml version="1.0"?><ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated></ListBucketResult>`,
+		)
 	}))
 	defer s3.Close()
-	p := startProcess(t, "{type: S3, config: {bucket: blocks, endpoint: "+s3.Listener.Addr().String()+
-		", insecure: true, region: r, access_key: a, secret_key: s, max_retries: 1}}")
+	p := startProcess(
+		t,
+		"{type: S3, config: {bucket: blocks, endpoint: "+s3.Listener.Addr().String()+
+			", insecure: true, region: r, access_key: a, secret_key: s, max_retries: 1}}",
+	)
 	p.await("sync failed")
-	if code, body := p.get("/-/ready"); code != http.StatusServiceUnavailable || strings.TrimSpace(body) != "NOT OK" {
+	if code, body := p.get("/-/ready"); code != http.StatusServiceUnavailable ||
+		strings.TrimSpace(body) != "NOT OK" {
 		t.Errorf("/-/ready without a bucket: got %d %q", code, body)
 	}
 	if code, body := p.get("/-/healthy"); code != http.StatusOK || body != "OK" {
 		t.Errorf("/-/healthy without a bucket: got %d %q", code, body)
 	}
-	if err := p.info(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "Not ready") {
+	if err := p.info(); status.Code(err) != codes.Unavailable ||
+		!strings.Contains(err.Error(), "Not ready") {
 		t.Errorf("Info without a bucket: got %v", err)
 	}
 
@@ -296,14 +307,25 @@ func TestRunningRequestsFinish(t *testing.T) {
 	}
 }
 
-// TestThanosFlagsTakeEffect gives one process flags that it shares with Thanos, and looks at what each of them does.
+// TestThanosFlagsTakeEffect gives one process flags that it shares with Thanos, and looks at what
+// each of them does.
 func TestThanosFlagsTakeEffect(t *testing.T) {
-	p := startLarder(t, []string{"DEBUG=1"},
-		"--debug.name=shard-0", "--log.format=json", // flags of all commands, before the command
-		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config="+folder(wideBucket(t)),
-		"--no-cache-index-header", "--data-dir=none", "--matcher-cache-size=100", "--debug.series-batch-size=500",
+	p := startLarder(
+		t,
+		[]string{"DEBUG=1"},
+		"--debug.name=shard-0",
+		"--log.format=json", // flags of all commands, before the command
+		"store",
+		"--http-address=127.0.0.1:0",
+		"--grpc-address=127.0.0.1:0",
+		"--objstore.config="+folder(wideBucket(t)),
+		"--no-cache-index-header",
+		"--data-dir=none",
+		"--matcher-cache-size=100",
+		"--debug.series-batch-size=500",
 		"--index-cache.config={type: IN-MEMORY, config: {max_size: 1KB}}",
-		"--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: 3MB}, chunk_subrange_size: 16000, metafile_content_ttl: 1h}")
+		"--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: 3MB}, chunk_subrange_size: 16000, metafile_content_ttl: 1h}",
+	)
 	p.await(`"ready":true`)
 	for _, line := range p.seen {
 		if !strings.Contains(line, `"name":"shard-0"`) {
@@ -327,7 +349,13 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 	for range 2 {
 		stream, err := storepb.NewStoreClient(p.rpc).Series(t.Context(), &storepb.SeriesRequest{
 			MinTime: math.MinInt64, MaxTime: math.MaxInt64,
-			Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: dataset.WholeMetricName + "|none"}},
+			Matchers: []*storepb.LabelMatcher{
+				{
+					Type:  storepb.LabelMatcher_RE,
+					Name:  "__name__",
+					Value: dataset.WholeMetricName + "|none",
+				},
+			},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -346,7 +374,9 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 			t.Errorf("/metrics lacks %s: it has %q", want, has)
 		}
 	}
-	if _, profile := p.get("/debug/pprof/mutex?debug=1"); !strings.Contains(profile, "sampling period=10\n") {
+	if _, profile := p.get("/debug/pprof/mutex?debug=1"); !strings.Contains(
+		profile, "sampling period=10\n",
+	) {
 		t.Errorf("the mutex profile is not on: %.200s", profile)
 	}
 }
@@ -369,7 +399,10 @@ func TestConnectionsEnd(t *testing.T) {
 func TestGateFlags(t *testing.T) {
 	f := func(want codes.Code, text string, args ...string) {
 		t.Helper()
-		p := startProcess(t, folder(wideBucket(t)), append(args, "--store.grpc.series-max-concurrency=1")...)
+		p := startProcess(
+			t,
+			folder(wideBucket(t)),
+			append(args, "--store.grpc.series-max-concurrency=1")...)
 		p.await("readiness changed.*ready=true")
 		running := p.series() // is not read, so that it does not end
 		if _, err := running.Recv(); err != nil {
@@ -383,7 +416,9 @@ func TestGateFlags(t *testing.T) {
 			go func() {
 				stream, err := storepb.NewStoreClient(p.rpc).Series(ctx, &storepb.SeriesRequest{
 					MaxTime: math.MaxInt64, SkipChunks: true,
-					Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: "__name__", Value: "none"}},
+					Matchers: []*storepb.LabelMatcher{
+						{Type: storepb.LabelMatcher_EQ, Name: "__name__", Value: "none"},
+					},
 				})
 				if err == nil {
 					_, err = stream.Recv()
@@ -396,13 +431,17 @@ func TestGateFlags(t *testing.T) {
 		}
 	}
 	f(codes.ResourceExhausted, "1 requests wait for one", "--store.grpc.series-max-waiting=1")
-	f(codes.Unavailable, "all 1 places for Series requests are taken", "--store.grpc.series-fail-fast")
+	f(
+		codes.Unavailable, "all 1 places for Series requests are taken",
+		"--store.grpc.series-fail-fast",
+	)
 }
 
 func TestServesOnWhileQueriersNotice(t *testing.T) {
 	p := startProcess(t, folder(wideBucket(t)), "--drain-delay=1h", "--chunk-pool-size=1GB")
 	p.await("readiness changed.*ready=true")
-	if log := strings.Join(p.seen, "\n"); strings.Count(log, "flag accepted without effect") != 1 || !strings.Contains(log, "flag=--chunk-pool-size") {
+	if log := strings.Join(p.seen, "\n"); strings.Count(log, "flag accepted without effect") != 1 ||
+		!strings.Contains(log, "flag=--chunk-pool-size") {
 		t.Error("the flag without effect is not mentioned, or others are")
 	}
 	p.signal(syscall.SIGTERM)
@@ -422,7 +461,8 @@ func TestServesOnWhileQueriersNotice(t *testing.T) {
 	}
 }
 
-// TestKilledAndStartedAgain: what a killed process leaves in the data directory does not keep the next one from starting.
+// TestKilledAndStartedAgain: what a killed process leaves in the data directory does not keep the
+// next one from starting.
 func TestKilledAndStartedAgain(t *testing.T) {
 	bucket, data := folder(wideBucket(t)), t.TempDir()
 	first := startProcess(t, bucket, "--data-dir="+data)

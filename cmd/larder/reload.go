@@ -12,23 +12,29 @@ import (
 	"larder/store/catalog"
 )
 
-// reloadable are the files that flags name and whose changes need no restart. Everything else that flags and files say is read once.
+// reloadable are the files that flags name and whose changes need no restart. Everything else that
+// flags and files say is read once.
 func (g *gateway) reloadable() []reload.Unit {
 	conf := g.conf
 	var units []reload.Unit
 	add := func(kind string, load func(context.Context) error, files ...string) {
-		units = append(units, reload.Unit{Kind: kind, Files: func() []string { return files }, Load: load})
+		units = append(
+			units, reload.Unit{Kind: kind, Files: func() []string { return files }, Load: load},
+		)
 	}
 	if f := webFile(conf.http.configFile); f != "" {
-		// The HTTP server reads it by itself, for each request: a bad one closes the door until it is mended. This says so, and what the
-		// server does not take from it any more.
-		units = append(units, reload.Unit{Kind: "http", Files: f.files, Load: func(context.Context) error {
-			now, err := f.check(time.Now())
-			if err == nil {
-				err = f.wrap(conf.webFixed.changed(now))
-			}
-			return err
-		}})
+		// The HTTP server reads it by itself, for each request: a bad one closes the door until it
+		// is mended. This says so, and what the server does not take from it any more.
+		units = append(
+			units,
+			reload.Unit{Kind: "http", Files: f.files, Load: func(context.Context) error {
+				now, err := f.check(time.Now())
+				if err == nil {
+					err = f.wrap(conf.webFixed.changed(now))
+				}
+				return err
+			}},
+		)
 	}
 	if c := g.rpc.certs; c != nil {
 		add("grpc-tls", func(context.Context) error { return c.reload() }, conf.grpc.tls.files()...)

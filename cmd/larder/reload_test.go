@@ -40,14 +40,16 @@ func TestReload(t *testing.T) {
 	bucket := t.TempDir()
 	var ids []string
 	for seed, name := range []string{"one", "two"} {
-		metas, err := dataset.WholeMetric(name, uint64(seed), 200, 30_000).Write(t.Context(), bucket, dataset.WriteOptions{})
+		metas, err := dataset.WholeMetric(name, uint64(seed), 200, 30_000).
+			Write(t.Context(), bucket, dataset.WriteOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, metas[0].ULID.String())
 	}
 
-	// The relabel rules are in a directory as Kubernetes makes it, the request logging in a plain file.
+	// The relabel rules are in a directory as Kubernetes makes it, the request logging in a plain
+	// file.
 	volume := t.TempDir()
 	publish := func(name, content string) {
 		t.Helper()
@@ -66,7 +68,9 @@ func TestReload(t *testing.T) {
 		}
 	}
 	keep := func(ids ...string) string {
-		return "- {action: keep, source_labels: [__block_id], regex: " + strings.Join(ids, "|") + "}\n"
+		return "- {action: keep, source_labels: [__block_id], regex: " + strings.Join(
+			ids, "|",
+		) + "}\n"
 	}
 	publish("..1", keep(ids[0]))
 	relabel := filepath.Join(volume, "relabel.yml")
@@ -75,7 +79,10 @@ func TestReload(t *testing.T) {
 	}
 	requests := write(t, "requests.yml", "{}")
 
-	p := startProcess(t, folder(bucket), "--log.level=debug", "--selector.relabel-config-file="+relabel, "--request.logging-config-file="+requests)
+	p := startProcess(
+		t, folder(bucket), "--log.level=debug", "--selector.relabel-config-file="+relabel,
+		"--request.logging-config-file="+requests,
+	)
 	p.await("blocks changed.* blocks=1 ")
 	const kind = `larder_config_last_reload_successful{kind="`
 	p.metric(kind + `relabel"} 1`)
@@ -84,7 +91,9 @@ func TestReload(t *testing.T) {
 	publish("..2", keep(ids...))
 	p.await("blocks changed.* blocks=2 new=1 gone=0 ")
 	publish("..3", "- {action: replace, target_label: a}\n")
-	p.await("configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel)
+	p.await(
+		"configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel,
+	)
 	p.metric(kind + `relabel"} 0`)
 	publish("..4", keep(ids[1]))
 	p.await("blocks changed.* blocks=1 new=0 gone=1 ")
@@ -95,13 +104,19 @@ func TestReload(t *testing.T) {
 
 	replace(t, requests, []byte("grpc: {options: {level: DEBUG, decision: {log_end: true}}}"))
 	p.await("configuration reloaded.* kind=request-logging")
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", "kitchen", "request-id", "from-the-querier")
+	ctx := metadata.AppendToOutgoingContext(
+		t.Context(), "THANOS-TENANT", "kitchen", "request-id", "from-the-querier",
+	)
 	p.infoWith(ctx)
-	p.await(`msg="finished call".* requestID=from-the-querier tenant=kitchen .* grpc.service=thanos.info.Info grpc.method=Info `)
+	p.await(
+		`msg="finished call".* requestID=from-the-querier tenant=kitchen .* grpc.service=thanos.info.Info grpc.method=Info `,
+	)
 
 	// Asked, everything is read again, whether it has changed or not.
 	replace(t, requests, []byte("grpc: {options: {level: FINE}}"))
-	p.await("configuration was not reloaded.* kind=request-logging .*--request.logging-config-file " + requests + ": grpc.options.level")
+	p.await(
+		"configuration was not reloaded.* kind=request-logging .*--request.logging-config-file " + requests + ": grpc.options.level",
+	)
 	p.signal(syscall.SIGHUP)
 	p.await("reloading configuration files")
 	p.await("configuration was not reloaded.* kind=request-logging ")
@@ -114,10 +129,14 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestReloadOfEmptyFiles: files that were empty at the start are no failure until they say something that is one.
+// TestReloadOfEmptyFiles: files that were empty at the start are no failure until they say
+// something that is one.
 func TestReloadOfEmptyFiles(t *testing.T) {
 	relabel, requests := write(t, "relabel.yml", ""), write(t, "requests.yml", "")
-	p := startProcess(t, folder(t.TempDir()), "--selector.relabel-config-file="+relabel, "--request.logging-config-file="+requests)
+	p := startProcess(
+		t, folder(t.TempDir()), "--selector.relabel-config-file="+relabel,
+		"--request.logging-config-file="+requests,
+	)
 	p.signal(syscall.SIGHUP)
 	p.await("configuration reloaded.* kind=request-logging")
 	p.await("configuration reloaded.* kind=relabel")
@@ -129,10 +148,13 @@ func TestReloadOfEmptyFiles(t *testing.T) {
 	replace(t, relabel, []byte("[{action: drop, source_labels: [a], regex: b}]"))
 	p.await("configuration reloaded.* kind=relabel")
 	replace(t, relabel, nil)
-	p.await("configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel + ": the file is empty")
+	p.await(
+		"configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel + ": the file is empty",
+	)
 }
 
-// TestBucketCredentials: new ones are put to use without a restart, once they are known to work; nothing else of the bucket may change.
+// TestBucketCredentials: new ones are put to use without a restart, once they are known to work;
+// nothing else of the bucket may change.
 func TestBucketCredentials(t *testing.T) {
 	var valid atomic.Value
 	valid.Store("old-key")
@@ -141,23 +163,36 @@ func TestBucketCredentials(t *testing.T) {
 		key := valid.Load().(string)
 		if !strings.Contains(r.Header.Get("Authorization"), "Credential="+key+"/") {
 			w.WriteHeader(http.StatusForbidden)
-			_, _ = io.WriteString(w, "<Error><Code>InvalidAccessKeyId</Code><Message>who?</Message></Error>")
+			_, _ = io.WriteString(
+				w, "<Error><Code>InvalidAccessKeyId</Code><Message>who?</Message></Error>",
+			)
 			return
 		}
 		listed <- key
-		_, _ = io.WriteString(w, "<ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated></ListBucketResult>")
+		_, _ = io.WriteString(
+			w,
+			"<ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated></ListBucketResult>",
+		)
 	}))
 	defer s3.Close()
 	config := func(key, prefix string) []byte {
-		return fmt.Appendf(nil, "{type: S3, prefix: %q, config: {bucket: blocks, endpoint: %s, insecure: true, region: r, access_key: %s, secret_key: s, max_retries: 1}}",
-			prefix, s3.Listener.Addr(), key)
+		return fmt.Appendf(
+			nil,
+			"{type: S3, prefix: %q, config: {bucket: blocks, endpoint: %s, insecure: true, region: r, access_key: %s, secret_key: s, max_retries: 1}}",
+			prefix, s3.Listener.Addr(), key,
+		)
 	}
 	file := write(t, "bucket.yml", string(config("old-key", "")))
-	p := startLarder(t, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config-file="+file, "--sync-block-duration=1s")
+	p := startLarder(
+		t, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config-file="+file, "--sync-block-duration=1s",
+	)
 	p.await("readiness changed.*ready=true")
 
 	replace(t, file, config("wrong-key", ""))
-	p.await("configuration was not reloaded.* kind=objstore .*--objstore.config-file " + file + ".*cannot be listed")
+	p.await(
+		"configuration was not reloaded.* kind=objstore .*--objstore.config-file " + file + ".*cannot be listed",
+	)
 	replace(t, file, config("old-key", "elsewhere"))
 	p.await("configuration was not reloaded.* kind=objstore .*prefix needs a restart")
 	for len(listed) > 0 {
@@ -191,15 +226,25 @@ func TestWebConfig(t *testing.T) {
 	certFile, keyFile := ca.files(-time.Hour, time.Hour)
 	rpcCert, rpcKey := ca.files(-time.Hour, time.Hour)
 	config := func(hash string) string {
-		return fmt.Sprintf("tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {cook: %s}\n", certFile, keyFile, hash)
+		return fmt.Sprintf(
+			"tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {cook: %s}\n",
+			certFile, keyFile, hash,
+		)
 	}
 	file := write(t, "web.yml", config(salt))
-	p := startProcess(t, folder(t.TempDir()), "--http.config="+file, "--grpc-server-tls-cert="+rpcCert, "--grpc-server-tls-key="+rpcKey)
+	p := startProcess(
+		t, folder(t.TempDir()), "--http.config="+file, "--grpc-server-tls-cert="+rpcCert,
+		"--grpc-server-tls-key="+rpcKey,
+	)
 	address := strings.TrimPrefix(p.url, "http://")
 	get := func(conf *tls.Config, password string) (int, error) {
 		t.Helper()
-		client := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/-/healthy", nil)
+		client := &http.Client{
+			Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true},
+		}
+		req, err := http.NewRequestWithContext(
+			t.Context(), http.MethodGet, "https://"+address+"/-/healthy", nil,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,8 +286,13 @@ func TestWebConfig(t *testing.T) {
 	p.await("configuration reloaded.* kind=http")
 	answers("with the new certificate", otherCA.anonymous(), "pepper", http.StatusOK)
 	// What the server has settled when it began to listen is not passed off as changed.
-	replace(t, file, []byte("http_server_config: {http2: false}\nrate_limit: {burst: 1, interval: 1s}\n"))
-	p.await("configuration was not reloaded.* kind=http .*needs a restart: to turn tls_server_config on or off, a change of http_server_config.http2, a change of rate_limit")
+	replace(
+		t, file,
+		[]byte("http_server_config: {http2: false}\nrate_limit: {burst: 1, interval: 1s}\n"),
+	)
+	p.await(
+		"configuration was not reloaded.* kind=http .*needs a restart: to turn tls_server_config on or off, a change of http_server_config.http2, a change of rate_limit",
+	)
 	replace(t, file, []byte(config(pepper)))
 	p.await("configuration reloaded.* kind=http")
 
@@ -250,7 +300,9 @@ func TestWebConfig(t *testing.T) {
 	replace(t, rpcKey, lateKey)
 	p.await("configuration was not reloaded.* kind=grpc-tls .*private key does not match")
 	replace(t, rpcCert, late)
-	p.await("configuration was not reloaded.* kind=grpc-tls .*--grpc-server-tls-cert " + rpcCert + ": the certificate expired at")
+	p.await(
+		"configuration was not reloaded.* kind=grpc-tls .*--grpc-server-tls-cert " + rpcCert + ": the certificate expired at",
+	)
 	goodCert, goodKey := ca.issue(-time.Hour, time.Hour)
 	replace(t, rpcKey, goodKey)
 	replace(t, rpcCert, goodCert)

@@ -28,7 +28,8 @@ import (
 // secret stands, in these tests, wherever a secret can be given.
 const secret = "hunter2-s3cr3t"
 
-// told is all that a larder lets others see: its log, its answers, what it sends to the collector of traces.
+// told is all that a larder lets others see: its log, its answers, what it sends to the collector
+// of traces.
 type told struct {
 	mu   sync.Mutex
 	text map[string][]byte // by where it was seen
@@ -54,12 +55,24 @@ func (s *told) check(t *testing.T) {
 	}
 }
 
-// everythingTold runs larder at --log.level=debug until it has been asked for everything, or has refused to start, and notes what it tells.
+// everythingTold runs larder at --log.level=debug until it has been asked for everything, or has
+// refused to start, and notes what it tells.
 func everythingTold(t *testing.T, s *told, env []string, args ...string) (started bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	cmd := larder(ctx, env, append([]string{"store", "--log.level=debug", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--drain-delay=0s"}, args...)...)
+	cmd := larder(
+		ctx,
+		env,
+		append(
+			[]string{
+				"store",
+				"--log.level=debug",
+				"--http-address=127.0.0.1:0",
+				"--grpc-address=127.0.0.1:0",
+				"--drain-delay=0s",
+			},
+			args...)...)
 	cmd.Dir = t.TempDir()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -145,10 +158,15 @@ func askEverything(t *testing.T, s *told, url, rpc string) {
 	}
 }
 
-// TestSecretsAreNotTold gives a secret in every place where there can be one, one kind of bucket after the other; the servers that they name refuse
-// everything. Whatever becomes of it, nothing that larder says repeats it.
+// TestSecretsAreNotTold gives a secret in every place where there can be one, one kind of bucket
+// after the other; the servers that they name refuse everything. Whatever becomes of it, nothing
+// that larder says repeats it.
 func TestSecretsAreNotTold(t *testing.T) {
-	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }))
+	refusing := httptest.NewServer(
+		http.HandlerFunc(
+			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) },
+		),
+	)
 	defer refusing.Close()
 	host := refusing.Listener.Addr().String()
 	rsa := "-----BEGIN PRIVATE KEY-----\\n" + secret + "\\n-----END PRIVATE KEY-----"
@@ -211,7 +229,8 @@ func TestSignaturesInURLsAreNotTold(t *testing.T) {
 	s.check(t)
 }
 
-// TestSecretsBesideTheBucketAreNotTold: traces, caches, HTTP's users, prefixes and variables of the environment. The collector of traces sees what is sent to it.
+// TestSecretsBesideTheBucketAreNotTold: traces, caches, HTTP's users, prefixes and variables of the
+// environment. The collector of traces sees what is sent to it.
 func TestSecretsBesideTheBucketAreNotTold(t *testing.T) {
 	s := &told{}
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -227,12 +246,18 @@ func TestSecretsBesideTheBucketAreNotTold(t *testing.T) {
 	}))
 	defer collector.Close()
 	web := write(t, "web.yml", "http_server_config: {headers: {X-Frame-Options: deny}}")
-	started := everythingTold(t, s, []string{"SECRET=" + secret, "OTEL_EXPORTER_OTLP_HEADERS=authorization=" + secret},
+	started := everythingTold(
+		t,
+		s,
+		[]string{"SECRET=" + secret, "OTEL_EXPORTER_OTLP_HEADERS=authorization=" + secret},
 		`--objstore.config={type: S3, config: {bucket: blocks, endpoint: "127.0.0.1:1", insecure: true, region: r, access_key: $(SECRET), secret_key: $(SECRET)}}`,
-		`--tracing.config={type: OTLP, config: {client_type: http, insecure: true, endpoint: "`+strings.TrimPrefix(collector.URL, "http://")+`", headers: {authorization: "Bearer `+secret+`"}, sampler_type: alwayssample}}`,
+		`--tracing.config={type: OTLP, config: {client_type: http, insecure: true, endpoint: "`+strings.TrimPrefix(
+			collector.URL, "http://",
+		)+`", headers: {authorization: "Bearer `+secret+`"}, sampler_type: alwayssample}}`,
 		`--index-cache.config={type: MEMCACHED, config: {addresses: ["127.0.0.1:1"], namespace: "n"}}`,
 		`--selector.relabel-config=[{action: keep, source_labels: [x], regex: "`+secret+`"}]`,
-		"--web.external-prefix=http://user:"+secret+"@proxy/larder", "--http.config="+web,
+		"--web.external-prefix=http://user:"+secret+"@proxy/larder",
+		"--http.config="+web,
 	)
 	if !started {
 		t.Fatalf("larder did not start:\n%s", s.text["log"])
@@ -243,7 +268,8 @@ func TestSecretsBesideTheBucketAreNotTold(t *testing.T) {
 	s.check(t)
 }
 
-// TestSecretsInBrokenDocumentsAreNotTold: a parser that quotes what it does not understand quotes secrets, when they stand in the wrong place.
+// TestSecretsInBrokenDocumentsAreNotTold: a parser that quotes what it does not understand quotes
+// secrets, when they stand in the wrong place.
 func TestSecretsInBrokenDocumentsAreNotTold(t *testing.T) {
 	for _, doc := range []string{
 		secret, "[" + secret + "]", "{type: S3, config: " + secret + "}", "{type: S3, config: {bucket: [" + secret + "]}}",
@@ -268,7 +294,15 @@ func TestSecretsInBrokenDocumentsAreNotTold(t *testing.T) {
 				t.Errorf("--%s=%q: %v", flag, doc, err)
 			}
 		}
-		web := webFile(write(t, "web.yml", strings.ReplaceAll(strings.ReplaceAll(doc, "config", "basic_auth_users"), "type", "x")))
+		web := webFile(
+			write(
+				t,
+				"web.yml",
+				strings.ReplaceAll(
+					strings.ReplaceAll(doc, "config", "basic_auth_users"), "type", "x",
+				),
+			),
+		)
 		if _, err := web.check(time.Now()); err != nil && strings.Contains(err.Error(), secret) {
 			t.Errorf("web configuration %q: %v", doc, err)
 		}

@@ -17,13 +17,17 @@ func TestABucketThatCannotExist(t *testing.T) {
 // TestSilentBucketIsReported: a bucket that refuses connections, or takes them and says nothing, is
 // named soon, and the start goes on.
 func TestSilentBucketIsReported(t *testing.T) {
-	hangs, err := net.Listen("tcp", "127.0.0.1:0") // connections are accepted by the kernel and never served
+	// connections are accepted by the kernel and never served
+	hangs, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer hangs.Close()
 	for _, c := range []struct{ endpoint, want string }{{"127.0.0.1:1", "connection refused"}, {hangs.Addr().String(), ""}} {
-		p := startProcess(t, "{type: S3, config: {bucket: blocks, endpoint: '"+c.endpoint+"', insecure: true, region: r, access_key: a, secret_key: s}}")
+		p := startProcess(
+			t,
+			"{type: S3, config: {bucket: blocks, endpoint: '"+c.endpoint+"', insecure: true, region: r, access_key: a, secret_key: s}}",
+		)
 		line := p.await("the bucket has not answered yet")
 		for _, want := range []string{"level=warn", "bucket=blocks", "endpoint=" + c.endpoint, c.want} {
 			if !strings.Contains(line, want) {
@@ -42,7 +46,10 @@ func TestSilentBucketIsReported(t *testing.T) {
 // TestPageAndLogAgreeOnMemory: every allowance of the log of the start stands on the page, with the
 // same figure.
 func TestPageAndLogAgreeOnMemory(t *testing.T) {
-	p := startProcess(t, folder(t.TempDir()), "--index-cache.series-size=10MB", "--chunk-cache-size=3MB", "--store.request-bytes=96MB")
+	p := startProcess(
+		t, folder(t.TempDir()), "--index-cache.series-size=10MB", "--chunk-cache-size=3MB",
+		"--store.request-bytes=96MB",
+	)
 	line := p.await("msg=memory")
 	_, page := p.get("/")
 	figures := regexp.MustCompile(`(\w+)=(\d+)MiB`).FindAllStringSubmatch(line, -1)
@@ -50,7 +57,9 @@ func TestPageAndLogAgreeOnMemory(t *testing.T) {
 		t.Fatalf("got %q of %s", figures, line)
 	}
 	for _, f := range figures {
-		if want := regexp.MustCompile(`<td>` + f[1] + `</td><td class="n">[^<]*</td><td class="n">` + f[2] + `\.0 MiB</td>`); !want.MatchString(page) {
+		if want := regexp.MustCompile(`<td>` + f[1] + `</td><td class="n">[^<]*</td><td class="n">` + f[2] + `\.0 MiB</td>`); !want.MatchString(
+			page,
+		) {
 			t.Errorf("the page lacks %s of %s MiB", f[1], f[2])
 		}
 	}

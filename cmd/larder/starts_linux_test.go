@@ -19,8 +19,9 @@ import (
 	"larder/internal/faultstore/s3server"
 )
 
-// TestInterruptedStarts: a process that is stopped or killed at some moment of its start leaves nothing that keeps the next one from starting.
-// One that is asked to stop before it serves does so at once.
+// TestInterruptedStarts: a process that is stopped or killed at some moment of its start leaves
+// nothing that keeps the next one from starting. One that is asked to stop before it serves does so
+// at once.
 func TestInterruptedStarts(t *testing.T) {
 	d := newDisk(t)
 	data := filepath.Join(t.TempDir(), "data")
@@ -38,7 +39,8 @@ func TestInterruptedStarts(t *testing.T) {
 		p.exit()
 		ended := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 		// A signal that comes before the process listens to signals ends it.
-		if ended.Signaled() && ended.Signal() != sig || !ended.Signaled() && ended.ExitStatus() != 0 {
+		if ended.Signaled() && ended.Signal() != sig ||
+			!ended.Signaled() && ended.ExitStatus() != 0 {
 			t.Fatalf("round %d: %s after %s: %v", round, sig, after, p.cmd.ProcessState)
 		}
 	}
@@ -49,8 +51,9 @@ func TestInterruptedStarts(t *testing.T) {
 	d.wantWhole(data)
 }
 
-// TestStartWithoutTheBucket: a process that cannot reach the bucket serves the blocks that an earlier one knew, says so, and fails what it
-// cannot read, instead of answering without it. Without an earlier one it is not ready. Both are well once the bucket is.
+// TestStartWithoutTheBucket: a process that cannot reach the bucket serves the blocks that an
+// earlier one knew, says so, and fails what it cannot read, instead of answering without it.
+// Without an earlier one it is not ready. Both are well once the bucket is.
 func TestStartWithoutTheBucket(t *testing.T) {
 	d := newDisk(t)
 	faults := faultstore.New(1)
@@ -61,7 +64,10 @@ func TestStartWithoutTheBucket(t *testing.T) {
 	t.Cleanup(func() { _ = s3.Close() }) // not what is tested
 	start := func(data string) *process {
 		t.Helper()
-		return startProcess(t, s3.Config(), "--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms", "--warm.max-time=0s")
+		return startProcess(
+			t, s3.Config(), "--data-dir="+data, "--drain-delay=0s", "--sync-block-duration=100ms",
+			"--warm.max-time=0s",
+		)
 	}
 	data := t.TempDir()
 	p := start(data)
@@ -84,7 +90,8 @@ func TestStartWithoutTheBucket(t *testing.T) {
 	if err := p.info(); err != nil {
 		t.Errorf("Info: %v", err)
 	}
-	if p.counter("larder_catalog_from_disk") != 1 || p.counter("larder_catalog_blocks") != diskBlocks {
+	if p.counter("larder_catalog_from_disk") != 1 ||
+		p.counter("larder_catalog_blocks") != diskBlocks {
 		t.Error("the view is not that of the process before")
 	}
 	if got, err := p.answer(); err == nil || status.Code(err) != codes.Aborted {
@@ -103,8 +110,8 @@ func TestStartWithoutTheBucket(t *testing.T) {
 	}
 }
 
-// TestGracePeriodEnds: a request whose client does not read keeps the process for the grace period and no longer; new ones are refused with a
-// code upon which clients try elsewhere.
+// TestGracePeriodEnds: a request whose client does not read keeps the process for the grace period
+// and no longer; new ones are refused with a code upon which clients try elsewhere.
 func TestGracePeriodEnds(t *testing.T) {
 	p := startProcess(t, folder(wideBucket(t)), "--drain-delay=0s", "--grpc-grace-period=2s")
 	p.await("readiness changed.*ready=true")

@@ -18,8 +18,8 @@ type storeCommand struct {
 	conf storeConfig
 }
 
-// registerStore adds the command and its flags. Thanos's flags for all commands are flags of the application, as there: they
-// may stand before the command's name.
+// registerStore adds the command and its flags. Thanos's flags for all commands are flags of the
+// application, as there: they may stand before the command's name.
 func registerStore(app *kingpin.Application) *storeCommand {
 	s := &storeCommand{cmd: app.Command("store", "Serve the blocks of a bucket over the StoreAPI.")}
 	s.conf.processFlags(app)
@@ -28,8 +28,9 @@ func registerStore(app *kingpin.Application) *storeCommand {
 	return s
 }
 
-// parseStore reads the arguments of a `larder store` command line (without the command's name). It is how another command
-// serves a bucket: with the same flags, and so with the same checks and defaults.
+// parseStore reads the arguments of a `larder store` command line (without the command's name). It
+// is how another command serves a bucket: with the same flags, and so with the same checks and
+// defaults.
 func parseStore(args ...string) (*storeConfig, error) {
 	app := kingpin.New("larder", "").Terminate(nil)
 	s := registerStore(app)
@@ -39,9 +40,10 @@ func parseStore(args ...string) (*storeConfig, error) {
 	return &s.conf, nil
 }
 
-// run serves until a signal arrives. SIGTERM is what an orchestrator sends: the process says at once that it is not ready and
-// goes on serving for a moment, because queriers take a moment to notice. SIGINT is a person waiting: there is no such moment.
-// A second signal ends everything. SIGHUP has configuration files read again.
+// run serves until a signal arrives. SIGTERM is what an orchestrator sends: the process says at
+// once that it is not ready and goes on serving for a moment, because queriers take a moment to
+// notice. SIGINT is a person waiting: there is no such moment. A second signal ends everything.
+// SIGHUP has configuration files read again.
 func (s *storeCommand) run(stderr io.Writer) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)

@@ -25,11 +25,14 @@ type serverTLS struct {
 
 // files are those that the TLS configuration is made of.
 func (t *serverTLS) files() []string {
-	return slices.DeleteFunc([]string{t.certFile, t.keyFile, t.clientCAFile}, func(f string) bool { return f == "" })
+	return slices.DeleteFunc(
+		[]string{t.certFile, t.keyFile, t.clientCAFile}, func(f string) bool { return f == "" },
+	)
 }
 
-// certificates makes the TLS configuration of each connection from the files as they are then, so that rotated ones, the clients' CA
-// too, need no restart. While they are not usable, which they may be half way through a rotation, the last good ones serve on.
+// certificates makes the TLS configuration of each connection from the files as they are then, so
+// that rotated ones, the clients' CA too, need no restart. While they are not usable, which they
+// may be half way through a rotation, the last good ones serve on.
 type certificates struct {
 	flags *serverTLS
 
@@ -42,17 +45,22 @@ type certificates struct {
 func newCertificates(t *serverTLS) (*certificates, error) {
 	switch {
 	case t.certFile == "" && t.keyFile == "" && t.clientCAFile != "":
-		return nil, errors.New("--grpc-server-tls-client-ca needs --grpc-server-tls-cert and --grpc-server-tls-key")
+		return nil, errors.New(
+			"--grpc-server-tls-client-ca needs --grpc-server-tls-cert and --grpc-server-tls-key",
+		)
 	case t.certFile == "" && t.keyFile == "":
 		return nil, nil
 	case t.certFile == "" || t.keyFile == "":
-		return nil, errors.New("--grpc-server-tls-cert and --grpc-server-tls-key must be given together")
+		return nil, errors.New(
+			"--grpc-server-tls-cert and --grpc-server-tls-key must be given together",
+		)
 	}
 	c := &certificates{flags: t}
 	return c, c.reload()
 }
 
-// reload reads the files, and does no more if they are those in use. What failed is tried again: a certificate comes into force by itself.
+// reload reads the files, and does no more if they are those in use. What failed is tried again: a
+// certificate comes into force by itself.
 func (c *certificates) reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,7 +82,8 @@ func (c *certificates) reload() error {
 // server returns the configuration to listen with.
 func (c *certificates) server() *tls.Config {
 	return &tls.Config{
-		MinVersion: tlsVersion(c.flags.minVersion), // grpc looks at it; what counts is the connection's own
+		// grpc looks at it; what counts is the connection's own
+		MinVersion: tlsVersion(c.flags.minVersion),
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			_ = c.reload() // who watches the files reports it
 			c.mu.Lock()
@@ -116,15 +125,21 @@ func (t *serverTLS) read() (f tlsPEM, err error) {
 func (t *serverTLS) config(f tlsPEM, now time.Time) (*tls.Config, error) {
 	pair, err := tls.X509KeyPair(f.cert, f.key)
 	if err != nil {
-		return nil, fmt.Errorf("--grpc-server-tls-cert %s and --grpc-server-tls-key %s: %w", t.certFile, t.keyFile, err)
+		return nil, fmt.Errorf(
+			"--grpc-server-tls-cert %s and --grpc-server-tls-key %s: %w", t.certFile, t.keyFile,
+			err,
+		)
 	}
 	if err := clienttls.InForce(pair.Leaf, now); err != nil {
 		return nil, fmt.Errorf("--grpc-server-tls-cert %s: %w", t.certFile, err)
 	}
 	conf := &tls.Config{
-		Certificates: []tls.Certificate{pair}, MinVersion: tlsVersion(t.minVersion), CipherSuites: t.ciphers, CurvePreferences: t.curves,
+		Certificates: []tls.Certificate{
+			pair,
+		}, MinVersion: tlsVersion(t.minVersion), CipherSuites: t.ciphers, CurvePreferences: t.curves,
 		NextProtos: []string{"h2"}, // grpc sets it on the outer configuration only
-		// A session that is resumed would carry a client's certificate past a CA that has been replaced since.
+		// A session that is resumed would carry a client's certificate past a CA that has been
+		// replaced since.
 		SessionTicketsDisabled: true,
 	}
 	if t.clientCAFile != "" {

@@ -35,7 +35,9 @@ func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	a := &authority{t: t}
 	a.cert, a.key = a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "test authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		Subject: pkix.Name{
+			CommonName: "test authority",
+		}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	})
 	return a
@@ -66,11 +68,14 @@ func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.
 	return cert, key
 }
 
-// issue makes a certificate for 127.0.0.1, for servers and clients, that is valid from now+from to now+to.
+// issue makes a certificate for 127.0.0.1, for servers and clients, that is valid from now+from to
+// now+to.
 func (a *authority) issue(from, to time.Duration) (certPEM, keyPEM []byte) {
 	a.t.Helper()
 	cert, key := a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: "larder test"}, NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to),
+		Subject: pkix.Name{
+			CommonName: "larder test",
+		}, NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	})
@@ -78,7 +83,11 @@ func (a *authority) issue(from, to time.Duration) (certPEM, keyPEM []byte) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	return pem.EncodeToMemory(
+			&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw},
+		), pem.EncodeToMemory(
+			&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER},
+		)
 }
 
 func (a *authority) pem() []byte {
@@ -101,7 +110,8 @@ func (a *authority) client() *tls.Config {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	// Unlike Certificates, this is sent whatever authorities the server asks for: a stranger who tries, too.
+	// Unlike Certificates, this is sent whatever authorities the server asks for: a stranger who
+	// tries, too.
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	return conf
 }
@@ -137,7 +147,20 @@ func TestTLS(t *testing.T) {
 	ours, theirs := newAuthority(t), newAuthority(t)
 	certFile, keyFile := ours.files(-time.Hour, time.Hour)
 	caFile := write(t, "ca.crt", string(ours.pem()))
-	f := startRPC(t, grpcConfig{tls: serverTLS{certFile: certFile, keyFile: keyFile, clientCAFile: caFile, minVersion: "1.3"}}, &fakeStore{}, noTracing(t), nil)
+	f := startRPC(
+		t,
+		grpcConfig{
+			tls: serverTLS{
+				certFile:     certFile,
+				keyFile:      keyFile,
+				clientCAFile: caFile,
+				minVersion:   "1.3",
+			},
+		},
+		&fakeStore{},
+		noTracing(t),
+		nil,
+	)
 	ok := func(what string, conf *tls.Config) {
 		t.Helper()
 		if err := f.ask(t, conf); err != nil {
@@ -189,12 +212,15 @@ func TestTLS(t *testing.T) {
 	ok("after a rotation to a certificate that has expired", theirs.client())
 }
 
-// TestCertificateComesIntoForce: one that was put in place too early is used once its time has come, though the files do not change again.
+// TestCertificateComesIntoForce: one that was put in place too early is used once its time has
+// come, though the files do not change again.
 func TestCertificateComesIntoForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAuthority(t)
 		certFile, keyFile := a.files(-time.Hour, time.Hour)
-		c, err := newCertificates(&serverTLS{certFile: certFile, keyFile: keyFile, minVersion: "1.3"})
+		c, err := newCertificates(
+			&serverTLS{certFile: certFile, keyFile: keyFile, minVersion: "1.3"},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +228,8 @@ func TestCertificateComesIntoForce(t *testing.T) {
 		cert, key := a.issue(time.Minute, 2*time.Hour)
 		replace(t, certFile, cert)
 		replace(t, keyFile, key)
-		if err := c.reload(); err == nil || !strings.Contains(err.Error(), "not valid before") || c.good != former {
+		if err := c.reload(); err == nil || !strings.Contains(err.Error(), "not valid before") ||
+			c.good != former {
 			t.Errorf("too early: got %v", err)
 		}
 		time.Sleep(2 * time.Minute)
@@ -212,12 +239,15 @@ func TestCertificateComesIntoForce(t *testing.T) {
 	})
 }
 
-// TestWebConfigInOneFile: certificate and key of the HTTP port may lie in one file, in either order.
+// TestWebConfigInOneFile: certificate and key of the HTTP port may lie in one file, in either
+// order.
 func TestWebConfigInOneFile(t *testing.T) {
 	cert, key := newAuthority(t).issue(-time.Hour, time.Hour)
 	for _, text := range [][]byte{append(cert, key...), append(key, cert...)} {
 		both := write(t, "both.pem", string(text))
-		f := webFile(write(t, "web.yml", "tls_server_config: {cert_file: "+both+", key_file: "+both+"}"))
+		f := webFile(
+			write(t, "web.yml", "tls_server_config: {cert_file: "+both+", key_file: "+both+"}"),
+		)
 		if fixed, err := f.check(time.Now()); err != nil || !fixed.tls {
 			t.Errorf("got %t, %v", fixed.tls, err)
 		}
@@ -241,7 +271,9 @@ func TestTLSCiphersAndCurves(t *testing.T) {
 	certFile, keyFile := a.files(-time.Hour, time.Hour)
 	f := startRPC(t, grpcConfig{tls: serverTLS{
 		certFile: certFile, keyFile: keyFile, minVersion: "1.2",
-		ciphers: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384}, curves: []tls.CurveID{tls.CurveP384},
+		ciphers: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		}, curves: []tls.CurveID{tls.CurveP384},
 	}}, &fakeStore{}, noTracing(t), nil)
 	ask := func(change func(*tls.Config)) error {
 		conf := a.anonymous()
@@ -274,7 +306,15 @@ func TestTLSFlags(t *testing.T) {
 	for _, s := range tls.CipherSuites() {
 		args = append(args, "--grpc-server-tls-ciphers="+s.Name)
 	}
-	curves := []string{"CurveP256", "CurveP384", "CurveP521", "X25519", "X25519MLKEM768", "SecP256r1MLKEM768", "SecP384r1MLKEM1024"}
+	curves := []string{
+		"CurveP256",
+		"CurveP384",
+		"CurveP521",
+		"X25519",
+		"X25519MLKEM768",
+		"SecP256r1MLKEM768",
+		"SecP384r1MLKEM1024",
+	}
 	for _, c := range curves {
 		args = append(args, "--grpc-server-tls-curves="+c)
 	}
@@ -293,7 +333,8 @@ func TestTLSFlags(t *testing.T) {
 	}
 	for _, bad := range []string{"--grpc-server-tls-ciphers=TLS_RSA_WITH_RC4_128_SHA", "--grpc-server-tls-curves=P256"} {
 		name, value, _ := strings.Cut(bad, "=")
-		if _, err := parseStore(bad); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) {
+		if _, err := parseStore(bad); err == nil || !strings.Contains(err.Error(), name) ||
+			!strings.Contains(err.Error(), value) {
 			t.Errorf("%s: got %v", bad, err)
 		}
 	}

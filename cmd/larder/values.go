@@ -19,8 +19,8 @@ type flagger interface {
 	Flag(name, help string) *kingpin.FlagClause
 }
 
-// value is a flag's value of any type. kingpin's own values report "invalid syntax" without saying of which flag: this one
-// names it.
+// value is a flag's value of any type. kingpin's own values report "invalid syntax" without saying
+// of which flag: this one names it.
 type value[T any] struct {
 	name  string
 	p     *T
@@ -53,7 +53,9 @@ const longestShown = 64
 func (v *value[T]) String() string { return v.text }
 
 // flag registers a flag whose text is read by parse, with its default as text ("" = none).
-func flag[T any](f flagger, name, help, def string, p *T, parse func(string) (T, error)) *kingpin.FlagClause {
+func flag[T any](
+	f flagger, name, help, def string, p *T, parse func(string) (T, error),
+) *kingpin.FlagClause {
 	c := f.Flag(name, help)
 	if def != "" {
 		c = c.Default(def)
@@ -87,7 +89,9 @@ func (l *list[T]) String() string { return strings.Join(l.texts, ",") }
 // IsCumulative is how kingpin learns that the flag may be repeated.
 func (l *list[T]) IsCumulative() bool { return true }
 
-func listFlag[T any](f flagger, name, help string, p *[]T, parse func(string) (T, error)) *kingpin.FlagClause {
+func listFlag[T any](
+	f flagger, name, help string, p *[]T, parse func(string) (T, error),
+) *kingpin.FlagClause {
 	c := f.Flag(name, help)
 	c.SetValue(&list[T]{name: name, p: p, parse: parse})
 	return c
@@ -114,7 +118,8 @@ func oneOf(names ...string) func(string) (string, error) {
 func integer(atLeast int) func(string) (int, error) {
 	return func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
-		if f, ferr := strconv.ParseFloat(s, 64); err != nil && ferr == nil && f == math.Trunc(f) && math.Abs(f) <= 1<<53 {
+		if f, ferr := strconv.ParseFloat(s, 64); err != nil && ferr == nil && f == math.Trunc(f) &&
+			math.Abs(f) <= 1<<53 {
 			n, err = int(f), nil
 		}
 		switch {
@@ -164,7 +169,8 @@ func ratio(s string) (float64, error) {
 	return r, nil
 }
 
-// goDuration reads Go's syntax (1h30m), promDuration Prometheus's (1d, 2w): Thanos has some flags of either kind.
+// goDuration reads Go's syntax (1h30m), promDuration Prometheus's (1d, 2w): Thanos has some flags
+// of either kind.
 func goDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {

@@ -18,15 +18,28 @@ type warmConfig struct {
 }
 
 func (c *warmConfig) flags(f flagger) {
-	flag(f, "warm.max-time", "For how long after a start, and for a block that replaces others, caches are warmed by what was asked before. Blocks that are "+
-		"replaced are kept that much longer at most. 0 = caches are not warmed.", "2m", &c.maxTime, goDuration)
-	flag(f, "warm.max-bytes", "How many bytes of index this goes through at most, and never more than half of the memory for index pages. 0 = caches are not warmed.",
-		"128MB", &c.maxBytes, config.ParseSize)
+	flag(
+		f,
+		"warm.max-time",
+		"For how long after a start, and for a block that replaces others, caches are warmed by what was asked before. Blocks that are "+
+			"replaced are kept that much longer at most. 0 = caches are not warmed.",
+		"2m",
+		&c.maxTime,
+		goDuration,
+	)
+	flag(
+		f, "warm.max-bytes",
+		"How many bytes of index this goes through at most, and never more than half of the memory for index pages. 0 = caches are not warmed.",
+		"128MB", &c.maxBytes, config.ParseSize,
+	)
 }
 
 // openWarmer makes the warmer. dir is where it keeps what was asked, none for nowhere, and hold
 // what it calls before it writes there. indexBytes is the memory for index pages, 0 for none.
-func (b *backend) openWarmer(rec *warm.Recorder, dir localfs.Dir, hold func() error, indexBytes int64, reg prometheus.Registerer) {
+func (b *backend) openWarmer(
+	rec *warm.Recorder, dir localfs.Dir, hold func() error, indexBytes int64,
+	reg prometheus.Registerer,
+) {
 	conf := b.conf.warm
 	if indexBytes > 0 {
 		conf.maxBytes = min(conf.maxBytes, max(indexBytes/2, 1))
@@ -42,7 +55,8 @@ func (b *backend) openWarmer(rec *warm.Recorder, dir localfs.Dir, hold func() er
 // on reports whether caches are warmed at all.
 func (c *warmConfig) on() bool { return c.maxTime > 0 && c.maxBytes > 0 }
 
-// warm warms caches in the background once the blocks are known, and keeps what was asked for the next start, until ctx ends.
+// warm warms caches in the background once the blocks are known, and keeps what was asked for the
+// next start, until ctx ends.
 func (b *backend) warm(ctx context.Context) {
 	if b.warmer == nil {
 		return

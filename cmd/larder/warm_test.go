@@ -26,7 +26,8 @@ import (
 func (p *process) counter(name string) int {
 	p.t.Helper()
 	_, metrics := p.get("/metrics")
-	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).FindStringSubmatch(metrics)
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\d+)$`).
+		FindStringSubmatch(metrics)
 	if m == nil {
 		p.t.Fatalf("/metrics lacks %s", name)
 	}
@@ -68,7 +69,8 @@ func (p *process) stop() {
 	}
 }
 
-// TestARestartIsWarm: a process that is started on the data directory of another answers what that one was asked without reading an index.
+// TestARestartIsWarm: a process that is started on the data directory of another answers what that
+// one was asked without reading an index.
 func TestARestartIsWarm(t *testing.T) {
 	bucket, data := folder(wideBucket(t)), t.TempDir()
 	start := func(args ...string) *process {
@@ -89,7 +91,8 @@ func TestARestartIsWarm(t *testing.T) {
 	for range 2 {
 		p := start()
 		line := p.await("msg=warmed after=restart")
-		if !strings.Contains(line, "matcher_sets=1 of=1 failed=0") || !strings.Contains(line, `ended="all done"`) {
+		if !strings.Contains(line, "matcher_sets=1 of=1 failed=0") ||
+			!strings.Contains(line, `ended="all done"`) {
 			t.Error(line)
 		}
 		before := p.indexReads()
@@ -105,7 +108,10 @@ func TestARestartIsWarm(t *testing.T) {
 
 	// A bound of bytes that nothing fits in.
 	p := start("--warm.max-bytes=1KB")
-	if line := p.await("msg=warmed after=restart"); !strings.Contains(line, "matcher_sets=0 of=1") || !strings.Contains(line, `ended="its bytes are used up"`) {
+	if line := p.await("msg=warmed after=restart"); !strings.Contains(
+		line, "matcher_sets=0 of=1",
+	) ||
+		!strings.Contains(line, `ended="its bytes are used up"`) {
 		t.Error(line)
 	}
 	p.stop()
@@ -135,31 +141,44 @@ func s3Folder(t *testing.T, dir string, before func(r *http.Request)) (config st
 		if key == "" {
 			var entries strings.Builder
 			prefix := r.URL.Query().Get("prefix")
-			found, _ := os.ReadDir(filepath.Join(dir, prefix)) // an empty listing is what a missing folder comes to
+			// an empty listing is what a missing folder comes to
+			found, _ := os.ReadDir(filepath.Join(dir, prefix))
 			for _, e := range found {
 				if e.IsDir() {
-					fmt.Fprintf(&entries, "<CommonPrefixes><Prefix>%s%s/</Prefix></CommonPrefixes>", prefix, e.Name())
+					fmt.Fprintf(
+						&entries, "<CommonPrefixes><Prefix>%s%s/</Prefix></CommonPrefixes>", prefix,
+						e.Name(),
+					)
 				} else {
 					fmt.Fprintf(&entries, "<Contents><Key>%s%s</Key></Contents>", prefix, e.Name())
 				}
 			}
-			_, _ = io.WriteString(w, `<?xml version="1.0"?><ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated>`+entries.String()+`</ListBucketResult>`)
+			_, _ = io.WriteString(
+				w,
+				`<?xml version="1.0"?><ListBucketResult><Name>blocks</Name><IsTruncated>false</IsTruncated>`+entries.String()+`</ListBucketResult>`,
+			)
 			return
 		}
 		before(r)
 		if _, err := os.Stat(filepath.Join(dir, key)); err != nil {
 			w.WriteHeader(http.StatusNotFound)
-			_, _ = io.WriteString(w, `<?xml version="1.0"?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>`)
+			_, _ = io.WriteString(
+				w,
+				`<?xml version="1.0"?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>`,
+			)
 			return
 		}
 		w.Header().Set("ETag", `"1"`)
 		http.ServeFile(w, r, filepath.Join(dir, key))
 	}))
 	t.Cleanup(s.Close)
-	return "{type: S3, config: {bucket: blocks, endpoint: " + s.Listener.Addr().String() + ", insecure: true, region: r, access_key: a, secret_key: s}}"
+	return "{type: S3, config: {bucket: blocks, endpoint: " + s.Listener.Addr().
+		String() +
+		", insecure: true, region: r, access_key: a, secret_key: s}}"
 }
 
-// TestAReplayKeepsNobodyWaiting: while the bucket does not answer a replay's reads, the process is ready, and ends when it is told to.
+// TestAReplayKeepsNobodyWaiting: while the bucket does not answer a replay's reads, the process is
+// ready, and ends when it is told to.
 func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	dir, data := t.TempDir(), t.TempDir()
 	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
@@ -197,7 +216,8 @@ func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	}
 }
 
-// TestACompactionIsWarm: blocks are served until what was asked of them is there for the one that replaces them, and no longer.
+// TestACompactionIsWarm: blocks are served until what was asked of them is there for the one that
+// replaces them, and no longer.
 func TestACompactionIsWarm(t *testing.T) {
 	dir, aside, data := t.TempDir(), t.TempDir(), t.TempDir()
 	layout := dataset.WholeMetric("wide", 1, wideSeries, 30_000)
@@ -207,7 +227,10 @@ func TestACompactionIsWarm(t *testing.T) {
 	}
 	b := &layout.Blocks[0]
 	b.ID, b.Level = ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a compacted block")), 2
-	b.Sources = []ulid.ULID{metas[0].ULID, ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a block that was empty"))}
+	b.Sources = []ulid.ULID{
+		metas[0].ULID,
+		ulid.MustNew(metas[0].ULID.Time()+1, strings.NewReader("a block that was empty")),
+	}
 	header := filepath.Join(data, "larder", "headers", b.ID.String()+".header")
 	reads, release := make(chan struct{}, 1000), make(chan struct{})
 	bucket := s3Folder(t, dir, func(r *http.Request) {
@@ -223,7 +246,9 @@ func TestACompactionIsWarm(t *testing.T) {
 		case <-r.Context().Done():
 		}
 	})
-	p := startProcess(t, bucket, "--data-dir="+data, "--sync-block-duration=100ms", "--drain-delay=0s")
+	p := startProcess(
+		t, bucket, "--data-dir="+data, "--sync-block-duration=100ms", "--drain-delay=0s",
+	)
 	p.await("readiness changed.*ready=true")
 	want := p.dashboard()
 
@@ -245,7 +270,10 @@ func TestACompactionIsWarm(t *testing.T) {
 		t.Errorf("%d blocks were let go before the one that replaces them was warm", n)
 	}
 	close(release)
-	if line := p.await("msg=warmed after=compaction"); !strings.Contains(line, "matcher_sets=1 of=1 failed=0") || !strings.Contains(line, b.ID.String()) {
+	if line := p.await("msg=warmed after=compaction"); !strings.Contains(
+		line, "matcher_sets=1 of=1 failed=0",
+	) ||
+		!strings.Contains(line, b.ID.String()) {
 		t.Error(line)
 	}
 	p.await("blocks changed.* gone=1")

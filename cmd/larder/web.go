@@ -48,7 +48,9 @@ func (s shownBlocks) Snapshot() web.Snapshot {
 // marker writes marks into the bucket.
 type marker struct{ bucket catalog.MarkBucket }
 
-func (m marker) Mark(ctx context.Context, id ulid.ULID, kind web.Mark, details string) (bool, error) {
+func (m marker) Mark(
+	ctx context.Context, id ulid.ULID, kind web.Mark, details string,
+) (bool, error) {
 	k := catalog.MarkDeletion
 	if kind == web.MarkNoCompaction {
 		k = catalog.MarkNoCompaction

@@ -18,8 +18,9 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// webFile is the file of --http.config, Prometheus's web configuration. The library that serves by it reads it anew for each request
-// and connection; here it is only looked at, so that what is wrong with it is said before a client finds out.
+// webFile is the file of --http.config, Prometheus's web configuration. The library that serves by
+// it reads it anew for each request and connection; here it is only looked at, so that what is
+// wrong with it is said before a client finds out.
 type webFile string
 
 // webFixed is what the library settles when it begins to listen, whatever the file says later.
@@ -58,11 +59,16 @@ func (w webFile) check(now time.Time) (fixed webFixed, err error) {
 	if err := toolkit.Validate(string(w)); err != nil {
 		return fixed, w.wrap(err)
 	}
-	fixed = webFixed{tls: all.TLSConfig.IsEnabled(), http2: all.HTTPConfig.HTTP2, limit: all.RateLimiterConfig}
+	fixed = webFixed{
+		tls:   all.TLSConfig.IsEnabled(),
+		http2: all.HTTPConfig.HTTP2,
+		limit: all.RateLimiterConfig,
+	}
 	return fixed, w.checkCertificates(&all.TLSConfig, now)
 }
 
-// checkCertificates looks at what the library lets pass: times, and a file of client authorities that shuts out every client.
+// checkCertificates looks at what the library lets pass: times, and a file of client authorities
+// that shuts out every client.
 func (w webFile) checkCertificates(conf *toolkit.TLSConfig, now time.Time) error {
 	text, from, err := pemText("cert", conf.TLSCert, conf.TLSCertPath)
 	if err == nil && len(text) > 0 { // else plain text
@@ -81,7 +87,8 @@ func (w webFile) checkCertificates(conf *toolkit.TLSConfig, now time.Time) error
 	return nil
 }
 
-// pemText returns what stands under a key or in the file that key_file names, and which of them it is.
+// pemText returns what stands under a key or in the file that key_file names, and which of them it
+// is.
 func pemText(key, inline, file string) (text []byte, from string, err error) {
 	if file == "" {
 		return []byte(inline), key, nil
@@ -90,7 +97,8 @@ func pemText(key, inline, file string) (text []byte, from string, err error) {
 	return text, key + "_file " + file, err
 }
 
-// leafInForce looks at the first certificate of a PEM text: the server's own. Other things, a key for instance, may come before it.
+// leafInForce looks at the first certificate of a PEM text: the server's own. Other things, a key
+// for instance, may come before it.
 func leafInForce(text []byte, now time.Time) error {
 	block, rest := pem.Decode(text)
 	for block != nil && block.Type != "CERTIFICATE" {

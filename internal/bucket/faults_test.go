@@ -101,7 +101,8 @@ func TestRetriesOverS3(t *testing.T) {
 	}
 }
 
-// TestRequestsAtAnS3ThatRefuses: each request that larder means to send is one on the wire, unless the configuration says more.
+// TestRequestsAtAnS3ThatRefuses: each request that larder means to send is one on the wire, unless
+// the configuration says more.
 func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 	for more, each := range map[string]int{"": 1, "  max_retries: 3\n": 3} {
 		f := openFaultyS3(t, more)

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// burstChild is the variable that tells the test binary to be the child process of TestBurstStaysInMemory, and which cache to fill.
+// burstChild is the variable that tells the test binary to be the child process of
+// TestBurstStaysInMemory, and which cache to fill.
 const burstChild = "LARDER_TEST_BURST"
 
 const (
@@ -20,11 +21,13 @@ const (
 	burstPart = 2_500
 )
 
-// TestBurstStaysInMemory fills a cache in a process of its own, from several goroutines at once, with several times what it may hold. With
-// GOMEMLIMIT set a little above the cache's size, the process never has more than 1.3 times that size resident.
+// TestBurstStaysInMemory fills a cache in a process of its own, from several goroutines at once,
+// with several times what it may hold. With GOMEMLIMIT set a little above the cache's size, the
+// process never has more than 1.3 times that size resident.
 //
-// The limit is one that Go's collector tries to keep, and does not when others have the processors. So the burst comes in parts with a collection
-// after each: what is resident beyond that is what the cache holds, whatever else the machine does.
+// The limit is one that Go's collector tries to keep, and does not when others have the processors.
+// So the burst comes in parts with a collection after each: what is resident beyond that is what
+// the cache holds, whatever else the machine does.
 func TestBurstStaysInMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own memory is in the way")
@@ -32,7 +35,10 @@ func TestBurstStaysInMemory(t *testing.T) {
 	f := func(kind string) {
 		t.Helper()
 		peak := burst(t, kind)
-		t.Logf("%s: %d MiB resident at most, %.2f of the size", kind, peak>>20, float64(peak)/burstBytes)
+		t.Logf(
+			"%s: %d MiB resident at most, %.2f of the size", kind, peak>>20,
+			float64(peak)/burstBytes,
+		)
 		if peak > burstBytes*13/10 {
 			t.Errorf("%s: %d bytes were resident for a cache of %d", kind, peak, burstBytes)
 		}
@@ -45,7 +51,9 @@ func TestBurstStaysInMemory(t *testing.T) {
 func burst(t *testing.T, kind string) (peak int64) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBurstChild$", "-test.v")
-	cmd.Env = append(os.Environ(), burstChild+"="+kind, fmt.Sprintf("GOMEMLIMIT=%d", burstBytes*115/100))
+	cmd.Env = append(
+		os.Environ(), burstChild+"="+kind, fmt.Sprintf("GOMEMLIMIT=%d", burstBytes*115/100),
+	)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", kind, err, out)
@@ -87,7 +95,8 @@ func TestBurstChild(t *testing.T) {
 	}
 	const (
 		setters = 8
-		later   = 100 * setters // values after it was set one is looked up: before it leaves the queue
+		// values after it was set one is looked up: before it leaves the queue
+		later = 100 * setters
 	)
 	for part := uint64(0); part < burstValues; part += burstPart {
 		var wg sync.WaitGroup

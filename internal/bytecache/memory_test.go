@@ -101,11 +101,15 @@ func TestBurstLosesNothing(t *testing.T) {
 		}
 	}
 	st := m.Stats()
-	if missing != 0 || st.Items != 100_000 || st.Added < 99_999 || st.Crowded+st.Refused+st.TooLarge != 0 {
+	if missing != 0 || st.Items != 100_000 || st.Added < 99_999 ||
+		st.Crowded+st.Refused+st.TooLarge != 0 {
 		t.Errorf("%d values are missing; %+v", missing, st)
 	}
 	if st.PendingBytes > 128+entryOverhead {
-		t.Errorf("%d bytes still pending after all was applied: more than the last value", st.PendingBytes)
+		t.Errorf(
+			"%d bytes still pending after all was applied: more than the last value",
+			st.PendingBytes,
+		)
 	}
 }
 
@@ -167,10 +171,16 @@ func holdsItsSize[V any](t *testing.T, m *Values[V], before int64, set func(key 
 	m.policy.Wait()
 	grown := heap() - before
 	st := m.Stats()
-	t.Logf("max %d: heap +%d (%.3f), accounted %d, peak %d, peak pending %d, items %d, evicted %d, refused %d",
-		m.maxBytes, grown, float64(grown)/float64(m.maxBytes), st.Bytes, peak, peakPending, st.Items, st.Evictions, st.Refused)
+	t.Logf(
+		"max %d: heap +%d (%.3f), accounted %d, peak %d, peak pending %d, items %d, evicted %d, refused %d",
+		m.maxBytes, grown, float64(grown)/float64(m.maxBytes), st.Bytes, peak, peakPending,
+		st.Items, st.Evictions, st.Refused,
+	)
 	if st.Added != 100_000 || st.Added != st.Items+st.Evictions+st.Refused {
-		t.Errorf("%d values were added, of which %d are held, %d were evicted, and %d refused", st.Added, st.Items, st.Evictions, st.Refused)
+		t.Errorf(
+			"%d values were added, of which %d are held, %d were evicted, and %d refused", st.Added,
+			st.Items, st.Evictions, st.Refused,
+		)
 	}
 	if grown > m.maxBytes*11/10 || grown < m.maxBytes*9/10 {
 		t.Errorf("the heap grew by %d bytes for a cache of %d", grown, m.maxBytes)
@@ -275,7 +285,8 @@ func TestPresentKeysAreNotSetAgain(t *testing.T) {
 	}
 }
 
-// TestSetAfterDel: what was deleted stands in nothing's way, wherever it was by then, and takes no memory.
+// TestSetAfterDel: what was deleted stands in nothing's way, wherever it was by then, and takes no
+// memory.
 func TestSetAfterDel(t *testing.T) {
 	f := func(what string, settle func(m testBytes)) {
 		t.Helper()
@@ -391,10 +402,15 @@ func TestScanLeavesHotValues(t *testing.T) {
 		}
 		left := count()
 		if before < hot*7/10 {
-			return // A busy machine let ristretto count too little: it forgets look-ups rather than hold them up.
+			// A busy machine let ristretto count too little: it forgets look-ups rather than hold
+			// them up.
+			return
 		}
 		if kept++; left < before*8/10 {
-			t.Errorf("seed %d: of %d hot values %d were there before the scan, %d after", seed, hot, before, left)
+			t.Errorf(
+				"seed %d: of %d hot values %d were there before the scan, %d after", seed, hot,
+				before, left,
+			)
 		}
 	}
 	seeds := uint64(20)
@@ -409,8 +425,9 @@ func TestScanLeavesHotValues(t *testing.T) {
 	}
 }
 
-// TestWhatIsLookedUpAgainAtOnceIsNotWanted: where all is full, a value is kept that was looked up a while after it was set, or several times, and one that
-// was looked up again only when it was set is not.
+// TestWhatIsLookedUpAgainAtOnceIsNotWanted: where all is full, a value is kept that was looked up a
+// while after it was set, or several times, and one that was looked up again only when it was set
+// is not.
 func TestWhatIsLookedUpAgainAtOnceIsNotWanted(t *testing.T) {
 	const size = 8 << 10
 	m := newBytes(Options{MaxBytes: 8 << 20})
@@ -467,7 +484,9 @@ func TestMemo(t *testing.T) {
 			}
 		}
 		if got < least || got > most {
-			t.Errorf("%s: %d of %d keys are remembered, want %d to %d", name, got, to-from, least, most)
+			t.Errorf(
+				"%s: %d of %d keys are remembered, want %d to %d", name, got, to-from, least, most,
+			)
 		}
 	}
 	for key := range uint64(10 * n) {
@@ -495,7 +514,9 @@ func TestGetDoesNotAllocate(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	m := newBytes(Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks", Registerer: reg})
+	m := newBytes(
+		Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks", Registerer: reg},
+	)
 	other := newBytes(Options{Name: "index", Registerer: reg})
 	defer other.Close()
 	m.Set(1, make([]byte, 100))

@@ -21,7 +21,8 @@ func newSizeClasses() sizeClasses {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs-by-size:bytes"}}
 	metrics.Read(sample)
 	if sample[0].Value.Kind() != metrics.KindFloat64Histogram {
-		return nil // a runtime without it: sizes are rounded to heapPage, too much rather than too little
+		// a runtime without it: sizes are rounded to heapPage, too much rather than too little
+		return nil
 	}
 	var c sizeClasses
 	for _, above := range sample[0].Value.Float64Histogram().Buckets { // the next larger integer

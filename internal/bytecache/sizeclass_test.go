@@ -2,7 +2,8 @@ package bytecache
 
 import "testing"
 
-// TestSizeClassesAreTheAllocators: append gives what there is where it allocates anyway, and so tells what the allocator rounds to.
+// TestSizeClassesAreTheAllocators: append gives what there is where it allocates anyway, and so
+// tells what the allocator rounds to.
 func TestSizeClassesAreTheAllocators(t *testing.T) {
 	c := newSizeClasses()
 	f := func(n int) {

@@ -69,12 +69,16 @@ const (
 
 // register makes the metrics of a tier of a cache known; with no registerer it
 // returns nil, which can be unregistered.
-func register(reg prometheus.Registerer, name, tier string, source interface{ Stats() Stats }) *collector {
+func register(
+	reg prometheus.Registerer, name, tier string, source interface{ Stats() Stats },
+) *collector {
 	if reg == nil {
 		return nil
 	}
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("larder_cache_"+metric, help, labels, prometheus.Labels{"cache": name, "tier": tier})
+		return prometheus.NewDesc(
+			"larder_cache_"+metric, help, labels, prometheus.Labels{"cache": name, "tier": tier},
+		)
 	}
 	c := &collector{
 		source:     source,
@@ -84,10 +88,14 @@ func register(reg prometheus.Registerer, name, tier string, source interface{ St
 		hits:       desc("hits_total", "Look-ups that found their value."),
 		hitBytes:   desc("hit_bytes_total", "Bytes of the values found."),
 		evictions:  desc("evictions_total", "Values dropped to make room for others."),
-		rejected:   desc("rejected_total", "Values that were not kept: too large, too much pending, or not asked for again before others were.", "reason"),
-		items:      desc("items", "Values held."),
-		bytes:      desc("bytes", "Bytes held, bookkeeping included."),
-		maxBytes:   desc("max_bytes", "Bytes that the cache may hold."),
+		rejected: desc(
+			"rejected_total",
+			"Values that were not kept: too large, too much pending, or not asked for again before others were.",
+			"reason",
+		),
+		items:    desc("items", "Values held."),
+		bytes:    desc("bytes", "Bytes held, bookkeeping included."),
+		maxBytes: desc("max_bytes", "Bytes that the cache may hold."),
 	}
 	reg.MustRegister(c)
 	return c

@@ -183,7 +183,13 @@ func NewValues[V any](o Options) *Values[V] {
 // counter) and buffer.
 func countersSize(counters int64) int64 {
 	pow2 := func(n int64) int64 { return 1 << bits.Len64(uint64(n-1)) }
-	return 2*pow2(counters) + pow2(int64(math.Ceil(float64(counters)*9.6)))/8 + 32<<10*int64(unsafe.Sizeof(uintptr(0)))
+	return 2*pow2(
+		counters,
+	) + pow2(
+		int64(math.Ceil(float64(counters)*9.6)),
+	)/8 + 32<<10*int64(
+		unsafe.Sizeof(uintptr(0)),
+	)
 }
 
 // mix maps keys to keys, one to one, so that all bits of the key bear on every
@@ -236,7 +242,8 @@ func (m *Values[V]) noteAsked(e *entry[V]) {
 		return
 	}
 	e.soon++
-	e.asked = e.soon == soonLooks || int64(m.recent.pushedKiB()-e.born)<<10-e.cost >= m.recent.maxBytes/soonShare
+	e.asked = e.soon == soonLooks ||
+		int64(m.recent.pushedKiB()-e.born)<<10-e.cost >= m.recent.maxBytes/soonShare
 }
 
 // OnExit has f called with every value that the cache has let go of: evicted,
@@ -282,7 +289,11 @@ func (m *Values[V]) Set(key uint64, value V, size int64) { m.set(key, value, siz
 
 // SetAsked is Set for a key that was asked for before it was missed last: it need
 // not be asked for again to be kept.
-func (m *Values[V]) SetAsked(key uint64, value V, size int64) { m.set(key, value, size, size, true) }
+func (m *Values[V]) SetAsked(
+	key uint64, value V, size int64,
+) {
+	m.set(key, value, size, size, true)
+}
 
 // set is Set or SetAsked of a value of size bytes that takes more.
 func (m *Values[V]) set(key uint64, value V, size, takes int64, asked bool) {
@@ -304,7 +315,14 @@ func (m *Values[V]) insert(mixed uint64, value V, size, cost int64, asked bool) 
 	if s.table == nil || s.table[mixed] != nil {
 		return nil
 	}
-	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: asked, born: m.recent.pushedKiB()}
+	e := &entry[V]{
+		key:   mixed,
+		value: value,
+		size:  size,
+		cost:  cost,
+		asked: asked,
+		born:  m.recent.pushedKiB(),
+	}
 	s.table[mixed] = e
 	m.bytes.Add(cost)
 	m.added.Add(1)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Config is what a document says of the TLS towards a server, under the keys that all of Thanos's documents have for it. The zero value
-// trusts the system's authorities and shows no certificate.
+// Config is what a document says of the TLS towards a server, under the keys that all of Thanos's
+// documents have for it. The zero value trusts the system's authorities and shows no certificate.
 type Config struct {
 	CAFile             string `yaml:"ca_file"`
 	CertFile           string `yaml:"cert_file"`
@@ -19,9 +19,14 @@ type Config struct {
 	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
 }
 
-// Open reads the files. The certificate that the configuration shows is nil where there is none. A ca_file is read once.
+// Open reads the files. The certificate that the configuration shows is nil where there is none. A
+// ca_file is read once.
 func (t *Config) Open(now time.Time) (*tls.Config, *Certificate, error) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
+	conf := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         t.ServerName,
+		InsecureSkipVerify: t.InsecureSkipVerify,
+	}
 	if t.CAFile != "" {
 		text, err := os.ReadFile(t.CAFile)
 		if err != nil {
@@ -45,8 +50,9 @@ func (t *Config) Open(now time.Time) (*tls.Config, *Certificate, error) {
 	return conf, cert, nil
 }
 
-// Certificate is a client's certificate, read again for each connection, so that a rotated one needs no restart. While the files are
-// not usable, which they may be half way through a rotation, the last good one is shown.
+// Certificate is a client's certificate, read again for each connection, so that a rotated one
+// needs no restart. While the files are not usable, which they may be half way through a rotation,
+// the last good one is shown.
 type Certificate struct {
 	certFile, keyFile string
 

@@ -14,13 +14,15 @@ func InForce(cert *x509.Certificate, now time.Time) error {
 	case now.After(cert.NotAfter):
 		return fmt.Errorf("the certificate expired at %s", cert.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(cert.NotBefore):
-		return fmt.Errorf("the certificate is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf(
+			"the certificate is not valid before %s", cert.NotBefore.UTC().Format(time.RFC3339),
+		)
 	}
 	return nil
 }
 
-// CAPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with nothing usable is refused, since
-// it would shut out everybody.
+// CAPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with
+// nothing usable is refused, since it would shut out everybody.
 func CAPool(text []byte, now time.Time) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	var usable bool
@@ -30,7 +32,9 @@ func CAPool(text []byte, now time.Time) (*x509.CertPool, error) {
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil { // bundles of old authorities have certificates that Go does not take; Thanos passes over them, too
+		// bundles of old authorities have certificates that Go does not take; Thanos passes over
+		// them, too
+		if err != nil {
 			last = err
 			continue
 		}

@@ -104,7 +104,10 @@ func (d *Dir) say() {
 	case text == "":
 		d.log.Info("the data directory can be used again", "dir", d.at.String())
 	default:
-		d.log.Warn("the data directory cannot be used: nothing is kept on disk until it can", "dir", d.at.String(), "err", d.err)
+		d.log.Warn(
+			"the data directory cannot be used: nothing is kept on disk until it can", "dir",
+			d.at.String(), "err", d.err,
+		)
 	}
 	d.said = text
 }

@@ -28,7 +28,8 @@ func TestOneHolder(t *testing.T) {
 	if err := first.Hold(); err != nil || !first.Usable() {
 		t.Fatalf("%v, usable %v", err, first.Usable())
 	}
-	if _, err := Open(localfs.At(path)); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(localfs.At(path)); !errors.Is(err, ErrInUse) ||
+		!strings.Contains(err.Error(), path) {
 		t.Fatalf("the second: %v", err)
 	}
 	if err := first.Close(); err != nil {
@@ -40,7 +41,8 @@ func TestOneHolder(t *testing.T) {
 	open(t, path)
 }
 
-// TestRemoved: whoever removes the directory does not give it to a second process, unless that comes first.
+// TestRemoved: whoever removes the directory does not give it to a second process, unless that
+// comes first.
 func TestRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
 	first := open(t, path)
@@ -92,7 +94,9 @@ func TestThereIsNoPlace(t *testing.T) {
 	for range 3 {
 		_ = d.Hold() // as above
 	}
-	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "cannot be used") || !strings.Contains(got, "not a directory") {
+	if got := log.String(); strings.Count(got, "\n") != 1 ||
+		!strings.Contains(got, "cannot be used") ||
+		!strings.Contains(got, "not a directory") {
 		t.Errorf("logged %q", got)
 	}
 	if err := os.Remove(file); err != nil {
@@ -101,7 +105,8 @@ func TestThereIsNoPlace(t *testing.T) {
 	if err := d.Hold(); err != nil || !d.Usable() {
 		t.Errorf("%v, usable %v", err, d.Usable())
 	}
-	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "can be used again") {
+	if got := log.String(); strings.Count(got, "\n") != 2 ||
+		!strings.Contains(got, "can be used again") {
 		t.Errorf("logged %q", got)
 	}
 }

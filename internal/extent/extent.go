@@ -60,7 +60,9 @@ func Of(ctx context.Context, b Bucket, name string) (Extent, error) {
 	}
 	switch {
 	case rangeErr == nil:
-		return Extent{}, fmt.Errorf("size of %s: %w (a ranged read is answered, but does not state the size)", name, err)
+		return Extent{}, fmt.Errorf(
+			"size of %s: %w (a ranged read is answered, but does not state the size)", name, err,
+		)
 	case b.IsObjNotFoundErr(rangeErr):
 		return Extent{}, fmt.Errorf("size of %s: %w: %w", name, ErrNotFound, rangeErr)
 	}

@@ -40,7 +40,9 @@ func proxied(t *testing.T, dir string, status int) (b objstore.Bucket, heads *in
 		server.ServeHTTP(w, r)
 	}))
 	t.Cleanup(web.Close)
-	conf := "bucket: blocks\nendpoint: " + strings.TrimPrefix(web.URL, "http://") + "\ninsecure: true\naccess_key: a\nsecret_key: b\nregion: r\nmax_retries: 1\n"
+	conf := "bucket: blocks\nendpoint: " + strings.TrimPrefix(
+		web.URL, "http://",
+	) + "\ninsecure: true\naccess_key: a\nsecret_key: b\nregion: r\nmax_retries: 1\n"
 	if b, err = s3.NewBucket(log.NewNopLogger(), []byte(conf), "test", extent.Transport); err != nil {
 		t.Fatal(err)
 	}
@@ -62,9 +64,14 @@ func TestOf(t *testing.T) {
 		b, heads := proxied(t, dir, status)
 		e, err := extent.Of(t.Context(), b, "some")
 		if err != nil || e.Size != 10 || !strings.HasPrefix(e.Version, "etag ") || *heads != 1 {
-			t.Errorf("HEAD answered with %d: got %+v, %v by %d requests; want 10 bytes by one", status, e, err, *heads)
+			t.Errorf(
+				"HEAD answered with %d: got %+v, %v by %d requests; want 10 bytes by one", status,
+				e, err, *heads,
+			)
 		}
-		if _, err := extent.Of(t.Context(), b, "missing"); err == nil || !strings.Contains(err.Error(), "missing") || !errors.Is(err, extent.ErrNotFound) {
+		if _, err := extent.Of(t.Context(), b, "missing"); err == nil ||
+			!strings.Contains(err.Error(), "missing") ||
+			!errors.Is(err, extent.ErrNotFound) {
 			t.Errorf("HEAD answered with %d: size of a missing object: %v", status, err)
 		}
 	}
@@ -79,7 +86,8 @@ func TestOfWithoutARange(t *testing.T) {
 	}
 	faults := faultstore.New(1)
 	faults.Set(faultstore.Rule{Kind: faultstore.AccessDenied, Ops: []string{objstore.OpAttributes}})
-	if _, err := extent.Of(t.Context(), faultstore.Wrap(mem, faults), "a"); err == nil || !strings.Contains(err.Error(), "does not state the size") {
+	if _, err := extent.Of(t.Context(), faultstore.Wrap(mem, faults), "a"); err == nil ||
+		!strings.Contains(err.Error(), "does not state the size") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -73,7 +73,8 @@ func (t *transport) CloseIdleConnections() {
 func stated(method string, resp *http.Response) (Extent, bool) {
 	e := Extent{Size: -1}
 	switch {
-	case resp.StatusCode == http.StatusPartialContent, resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+	case resp.StatusCode == http.StatusPartialContent,
+		resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 		// bytes 0-0/519, or bytes */519; the size may be * as well.
 		_, total, ok := strings.Cut(resp.Header.Get("Content-Range"), "/")
 		if !ok {
@@ -89,7 +90,8 @@ func stated(method string, resp *http.Response) (Extent, bool) {
 	default:
 		return e, false
 	}
-	if tag := resp.Header.Get("ETag"); tag != "" && resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+	if tag := resp.Header.Get("ETag"); tag != "" &&
+		resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
 		e.Version = "etag " + tag
 	}
 	return e, true
@@ -101,7 +103,9 @@ func Stating(b objstore.Bucket) objstore.Bucket { return &stating{Bucket: b} }
 
 type stating struct{ objstore.Bucket }
 
-func (b *stating) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *stating) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	body, err := b.Bucket.GetRange(ctx, name, off, length)
 	if seen, ok := ctx.Value(seenKey{}).(*Seen); ok && err == nil {
 		// After the file was opened: a file that is replaced by another of its name is the newer

@@ -20,14 +20,20 @@ func Wrap(client objstore.Bucket, faults *Faults) *Bucket {
 	return &Bucket{Bucket: client, faults: faults}
 }
 
-// meet does to a call what was drawn for it. A fault of the body or within a listing is left to the caller, with ok.
-func (b *Bucket) meet(ctx context.Context, op, name string, off int64) (f Fault, ok bool, err error) {
+// meet does to a call what was drawn for it. A fault of the body or within a listing is left to the
+// caller, with ok.
+func (b *Bucket) meet(
+	ctx context.Context, op, name string, off int64,
+) (f Fault, ok bool, err error) {
 	f, ok = b.faults.Draw(op, name, off)
 	if !ok {
 		return f, false, ctx.Err()
 	}
 	switch {
-	case f.Kind.InBody(), f.Kind == ListingError, f.Kind == ShortListing, f.Kind == Reset && (op == objstore.OpGet || op == objstore.OpGetRange):
+	case f.Kind.InBody(),
+		f.Kind == ListingError,
+		f.Kind == ShortListing,
+		f.Kind == Reset && (op == objstore.OpGet || op == objstore.OpGetRange):
 		return f, true, nil
 	case f.Kind == Reset:
 		return f, false, inCall(name, reset())
@@ -72,7 +78,9 @@ func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 }
 
 // GetRange reads a range of an object.
-func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *Bucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	f, broken, err := b.meet(ctx, objstore.OpGetRange, name, off)
 	if err != nil {
 		return nil, err
@@ -93,7 +101,9 @@ func (f Fault) endOfListing(dir string) error {
 }
 
 // Iter lists a folder.
-func (b *Bucket) Iter(ctx context.Context, dir string, each func(name string) error, options ...objstore.IterOption) error {
+func (b *Bucket) Iter(
+	ctx context.Context, dir string, each func(name string) error, options ...objstore.IterOption,
+) error {
 	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
 	if err != nil {
 		return err
@@ -114,7 +124,10 @@ func (b *Bucket) Iter(ctx context.Context, dir string, each func(name string) er
 }
 
 // IterWithAttributes lists a folder.
-func (b *Bucket) IterWithAttributes(ctx context.Context, dir string, each func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+func (b *Bucket) IterWithAttributes(
+	ctx context.Context, dir string, each func(objstore.IterObjectAttributes) error,
+	options ...objstore.IterOption,
+) error {
 	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
 	if err != nil {
 		return err

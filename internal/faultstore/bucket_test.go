@@ -23,7 +23,9 @@ import (
 const size = 10_000
 
 // bucket is one with an object, in memory.
-func bucket(t *testing.T, rules ...faultstore.Rule) (*faultstore.Bucket, *faultstore.Faults, []byte) {
+func bucket(
+	t *testing.T, rules ...faultstore.Rule,
+) (*faultstore.Bucket, *faultstore.Faults, []byte) {
 	t.Helper()
 	mem := objstore.NewInMemBucket()
 	data := bytes.Repeat([]byte("0123456789"), size/10)
@@ -76,11 +78,13 @@ func TestABodyBreaksAsItsKindSays(t *testing.T) {
 			if !check(data[1000:9000], got, err) {
 				t.Errorf("%s at %d: %d bytes, %v", kind, at, len(got), err)
 			}
-			if kind != faultstore.FlippedBit && kind != faultstore.LongBody && at > 0 && int64(len(got)) != at {
+			if kind != faultstore.FlippedBit && kind != faultstore.LongBody && at > 0 &&
+				int64(len(got)) != at {
 				t.Errorf("%s at %d: %d bytes", kind, at, len(got))
 			}
 			f.Heal()
-			if got, err := read(context.Background(), b, 1000, 8000); err != nil || !bytes.Equal(got, data[1000:9000]) {
+			if got, err := read(context.Background(), b, 1000, 8000); err != nil ||
+				!bytes.Equal(got, data[1000:9000]) {
 				t.Errorf("%s, healed: %d bytes, %v", kind, len(got), err)
 			}
 			if n := f.Counts()[kind]; n != 1 || f.Total() != 1 {
@@ -90,7 +94,8 @@ func TestABodyBreaksAsItsKindSays(t *testing.T) {
 	}
 }
 
-// TestAnswersAreTheProviders: whoever looks at an error must see what a real client would show, and only where a real one is looked at.
+// TestAnswersAreTheProviders: whoever looks at an error must see what a real client would show, and
+// only where a real one is looked at.
 func TestAnswersAreTheProviders(t *testing.T) {
 	for kind, code := range map[faultstore.Kind]int{
 		faultstore.ServerError: http.StatusInternalServerError, faultstore.SlowDown: http.StatusServiceUnavailable,
@@ -115,10 +120,12 @@ func TestAnswersAreTheProviders(t *testing.T) {
 				t.Errorf("%s of %s: status %d, want %d: %v", op, kind, got, code, err)
 			}
 			wrapped := fmt.Errorf("wrapped: %w", err)
-			if got, want := b.IsObjNotFoundErr(err), kind == faultstore.Vanished; got != want || b.IsObjNotFoundErr(wrapped) {
+			if got, want := b.IsObjNotFoundErr(err), kind == faultstore.Vanished; got != want ||
+				b.IsObjNotFoundErr(wrapped) {
 				t.Errorf("%s of %s: taken for not found: %v", op, kind, got)
 			}
-			if got, want := b.IsAccessDeniedErr(err), kind == faultstore.AccessDenied; got != want || b.IsAccessDeniedErr(wrapped) {
+			if got, want := b.IsAccessDeniedErr(err), kind == faultstore.AccessDenied; got != want ||
+				b.IsAccessDeniedErr(wrapped) {
 				t.Errorf("%s of %s: taken for denied: %v", op, kind, got)
 			}
 		}
@@ -132,27 +139,39 @@ func TestAListingBreaksMidway(t *testing.T) {
 	b, f, _ := bucket(t, faultstore.Rule{Kind: faultstore.ListingError, At: 2})
 	for range 2 {
 		var names []string
-		err := b.Iter(context.Background(), "a", func(name string) error { names = append(names, name); return nil })
+		err := b.Iter(
+			context.Background(), "a",
+			func(name string) error { names = append(names, name); return nil },
+		)
 		if err == nil || !slices.Equal(names, []string{"a/x", "a/y"}) {
 			t.Errorf("listed %q, %v", names, err)
 		}
 	}
 	n := 0
-	err := b.IterWithAttributes(context.Background(), "a", func(objstore.IterObjectAttributes) error { n++; return nil })
+	err := b.IterWithAttributes(
+		context.Background(), "a", func(objstore.IterObjectAttributes) error { n++; return nil },
+	)
 	if err == nil || n != 2 {
 		t.Errorf("listed %d, %v", n, err)
 	}
 	f.Heal()
 	n = 0
-	if err := b.Iter(context.Background(), "a", func(string) error { n++; return nil }); err != nil || n != 3 {
+	if err := b.Iter(context.Background(), "a", func(string) error { n++; return nil }); err != nil ||
+		n != 3 {
 		t.Errorf("healed: listed %d, %v", n, err)
 	}
 }
 
 func TestRulesChooseCalls(t *testing.T) {
-	b, _, _ := bucket(t,
+	b, _, _ := bucket(
+		t,
 		faultstore.Rule{Kind: faultstore.AccessDenied, Ops: []string{objstore.OpExists}},
-		faultstore.Rule{Kind: faultstore.ServerError, Match: func(op, name string) bool { return name == "a/y" }, Skip: 1, Count: 2},
+		faultstore.Rule{
+			Kind:  faultstore.ServerError,
+			Match: func(op, name string) bool { return name == "a/y" },
+			Skip:  1,
+			Count: 2,
+		},
 	)
 	var got []bool
 	for range 5 {
@@ -197,20 +216,24 @@ func TestWhatWaitsEndsWithItsCaller(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		start := time.Now()
-		if _, err := read(ctx, b, 0, 10); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Minute {
+		if _, err := read(ctx, b, 0, 10); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(start) != time.Minute {
 			t.Errorf("time-out: %v after %s", err, time.Since(start))
 		}
 
 		f.Set(faultstore.Rule{Kind: faultstore.SlowFirstByte, Delay: time.Second})
 		start = time.Now()
-		if got, err := read(context.Background(), b, 0, 10); err != nil || !bytes.Equal(got, data[:10]) || time.Since(start) != time.Second {
+		if got, err := read(context.Background(), b, 0, 10); err != nil ||
+			!bytes.Equal(got, data[:10]) ||
+			time.Since(start) != time.Second {
 			t.Errorf("slow first byte: %q, %v after %s", got, err, time.Since(start))
 		}
 
 		f.Set(faultstore.Rule{Kind: faultstore.StalledBody, At: 4})
 		ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if got, err := read(ctx, b, 0, 10); !errors.Is(err, context.DeadlineExceeded) || string(got) != "0123" {
+		if got, err := read(ctx, b, 0, 10); !errors.Is(err, context.DeadlineExceeded) ||
+			string(got) != "0123" {
 			t.Errorf("stalled body: %q, %v", got, err)
 		}
 
@@ -233,7 +256,9 @@ func TestWhatWaitsEndsWithItsCaller(t *testing.T) {
 
 		f.Set(faultstore.Rule{Kind: faultstore.StalledBody, At: 4, Delay: time.Hour})
 		start = time.Now()
-		if got, err := read(context.Background(), b, 0, 10); err != nil || !bytes.Equal(got, data[:10]) || time.Since(start) != time.Hour {
+		if got, err := read(context.Background(), b, 0, 10); err != nil ||
+			!bytes.Equal(got, data[:10]) ||
+			time.Since(start) != time.Hour {
 			t.Errorf("a body that stalls for an hour: %q, %v after %s", got, err, time.Since(start))
 		}
 	})

@@ -11,7 +11,8 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// Response is what S3 answers with for the kind, and objstore's S3 client returns for it. ok is false for kinds that are no answer.
+// Response is what S3 answers with for the kind, and objstore's S3 client returns for it. ok is
+// false for kinds that are no answer.
 func (k Kind) Response(name string) (r minio.ErrorResponse, ok bool) {
 	r = minio.ErrorResponse{Key: name, RequestID: "faultstore"}
 	switch k {

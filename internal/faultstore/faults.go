@@ -10,9 +10,11 @@ import (
 // Rule is one thing that goes wrong.
 type Rule struct {
 	Kind Kind
-	// Ops are the operations that it concerns, as objstore names them (objstore.OpGetRange, ...); none: all that can meet the kind.
+	// Ops are the operations that it concerns, as objstore names them (objstore.OpGetRange, ...);
+	// none: all that can meet the kind.
 	Ops []string
-	// Match narrows it to some objects; nil: all. The name of a listing is its folder. It must not call Faults.
+	// Match narrows it to some objects; nil: all. The name of a listing is its folder. It must not
+	// call Faults.
 	Match func(op, name string) bool
 	// From and To narrow it to reads that begin in [From,To) of the object; To 0: no end.
 	From, To int64
@@ -22,8 +24,8 @@ type Rule struct {
 	Count int
 	// Probability is the share of the calls it concerns that it hits; 0: all of them.
 	Probability float64
-	// At is how many bytes of a body, or entries of a listing, come before the fault, and which byte has a flipped bit. 0: drawn from the
-	// seed. Negative: none, or the first.
+	// At is how many bytes of a body, or entries of a listing, come before the fault, and which
+	// byte has a flipped bit. 0: drawn from the seed. Negative: none, or the first.
 	At int64
 	// Delay is how long SlowFirstByte waits; 0: 100 ms. StalledBody goes on after it; 0: never.
 	Delay time.Duration
@@ -52,7 +54,8 @@ func (f Fault) At(n int64) int64 {
 // Bit is which bit of its byte is flipped.
 func (f Fault) Bit() byte { return 1 << (f.draw & 7) }
 
-// Faults decides which calls meet a fault. It may be shared by any number of buckets and servers. The nil Faults has none.
+// Faults decides which calls meet a fault. It may be shared by any number of buckets and servers.
+// The nil Faults has none.
 type Faults struct {
 	mu     sync.Mutex
 	rand   *rand.Rand
@@ -66,7 +69,8 @@ type state struct {
 	seen, hit int
 }
 
-// New returns Faults without rules. Calls that come in the same order meet the same faults for the same seed.
+// New returns Faults without rules. Calls that come in the same order meet the same faults for the
+// same seed.
 func New(seed uint64) *Faults {
 	return &Faults{rand: rand.New(rand.NewPCG(seed, 0x6c617264)), counts: map[Kind]int{}}
 }
@@ -104,7 +108,8 @@ func (f *Faults) Total() int {
 	return n
 }
 
-// Draw decides about a call, which reads the object from off on, if it reads. ok: it meets the fault.
+// Draw decides about a call, which reads the object from off on, if it reads. ok: it meets the
+// fault.
 func (f *Faults) Draw(op, name string, off int64) (fault Fault, ok bool) {
 	if f == nil {
 		return Fault{}, false
@@ -133,5 +138,7 @@ func (f *Faults) Draw(op, name string, off int64) (fault Fault, ok bool) {
 }
 
 func (r *state) concerns(op, name string, off int64) bool {
-	return r.Kind.hits(op) && off >= r.From && (r.To == 0 || off < r.To) && (len(r.Ops) == 0 || slices.Contains(r.Ops, op)) && (r.Match == nil || r.Match(op, name))
+	return r.Kind.hits(op) && off >= r.From && (r.To == 0 || off < r.To) &&
+		(len(r.Ops) == 0 || slices.Contains(r.Ops, op)) &&
+		(r.Match == nil || r.Match(op, name))
 }

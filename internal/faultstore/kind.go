@@ -25,7 +25,8 @@ const (
 	// Vanished answers as if the object did not exist. Listings go on to name it.
 	Vanished
 
-	// StalledBody sends the body's first Rule.At bytes and then, for Rule.Delay or for ever, nothing.
+	// StalledBody sends the body's first Rule.At bytes and then, for Rule.Delay or for ever,
+	// nothing.
 	StalledBody
 	// TruncatedBody ends the body early, and the client notices: io.ErrUnexpectedEOF.
 	TruncatedBody

@@ -40,7 +40,9 @@ type call[V any] struct {
 // it is everyone's: then all who wait have failed, because many waiters are no
 // reason to ask for the same thing many times. Nothing remembers a failure. A panic
 // of work is a panics.Error.
-func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Context) (V, error)) (v V, joined bool, err error) {
+func (g *Group[K, V]) Do(
+	ctx context.Context, key K, work func(ctx context.Context) (V, error),
+) (v V, joined bool, err error) {
 	g.mu.Lock()
 	c, joined := g.calls[key]
 	if !joined {
@@ -68,7 +70,9 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, work func(ctx context.Conte
 	return c.value, joined, c.err
 }
 
-func (g *Group[K, V]) run(ctx context.Context, key K, c *call[V], work func(context.Context) (V, error)) {
+func (g *Group[K, V]) run(
+	ctx context.Context, key K, c *call[V], work func(context.Context) (V, error),
+) {
 	defer c.cancel()
 	c.err = panics.Contained(func() (err error) {
 		c.value, err = work(ctx)

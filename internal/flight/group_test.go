@@ -42,7 +42,9 @@ func TestOneWorks(t *testing.T) {
 		if worked.Load() != 2 || joined.Load() != 49 {
 			t.Errorf("worked %d times, %d joined", worked.Load(), joined.Load())
 		}
-		if v, j, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 || j || err != nil {
+		if v, j, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 ||
+			j ||
+			err != nil {
 			t.Errorf("a result is remembered: %d, %v, %v", v, j, err)
 		}
 		if len(g.calls) != 0 {
@@ -107,7 +109,10 @@ func TestFailureIsOnes(t *testing.T) {
 		failure := errors.New("limit of the first")
 		first := make(chan error, 1)
 		go func() {
-			_, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { <-goOn; return 0, failure })
+			_, _, err := g.Do(
+				t.Context(), "key",
+				func(context.Context) (int, error) { <-goOn; return 0, failure },
+			)
 			first <- err
 		}()
 		synctest.Wait()
@@ -115,7 +120,10 @@ func TestFailureIsOnes(t *testing.T) {
 		var own atomic.Int64
 		for range 10 {
 			wg.Go(func() {
-				v, joined, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { own.Add(1); return 8, nil })
+				v, joined, err := g.Do(
+					t.Context(), "key",
+					func(context.Context) (int, error) { own.Add(1); return 8, nil },
+				)
 				if v != 8 || joined || err != nil {
 					t.Errorf("got %d, %v, %v", v, joined, err)
 				}
@@ -156,7 +164,8 @@ func TestEveryonesFailure(t *testing.T) {
 		if worked.Load() != 1 {
 			t.Errorf("worked %d times", worked.Load())
 		}
-		if v, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 || err != nil {
+		if v, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 ||
+			err != nil {
 			t.Errorf("the failure is remembered: %d, %v", v, err)
 		}
 	})

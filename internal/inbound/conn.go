@@ -22,7 +22,8 @@ type Conn struct {
 	requests *connRequests // guarded by Requests.mu; nil before the first request
 	closed   atomic.Bool
 	done     chan struct{} // closed with the connection
-	// armed is when Write has set the write deadline last, in nanoseconds since 1970; 0 when it has to, serversOwn while one of the server is in force.
+	// armed is when Write has set the write deadline last, in nanoseconds since 1970; 0 when it has
+	// to, serversOwn while one of the server is in force.
 	armed atomic.Int64
 }
 
@@ -79,7 +80,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// deadline notes that the server sets a deadline, or takes it away: only without one of its own Write has its own.
+// deadline notes that the server sets a deadline, or takes it away: only without one of its own
+// Write has its own.
 func (c *Conn) deadline(t time.Time) {
 	if t.IsZero() {
 		c.armed.Store(0)
@@ -88,7 +90,8 @@ func (c *Conn) deadline(t time.Time) {
 	}
 }
 
-// Write sends b, or fails when the client's side has taken nothing of it for the time-out. Writes of servers are of one goroutine at a time.
+// Write sends b, or fails when the client's side has taken nothing of it for the time-out. Writes
+// of servers are of one goroutine at a time.
 func (c *Conn) Write(b []byte) (int, error) {
 	armed, timeout := c.armed.Load(), c.listener.opts.WriteTimeout
 	if timeout < 0 || armed == serversOwn {
@@ -169,8 +172,9 @@ func (c *Conn) hangUp(reason string, blame bool) {
 	_ = c.Conn.Close() // it is of no use any more
 }
 
-// Stalled notes that a stream of the connection was ended because its client did not read it. What grpc has of its answer stays until the client
-// takes it, drops the stream or goes, and nobody learns which: so only the last few may have been of connections that still stand.
+// Stalled notes that a stream of the connection was ended because its client did not read it. What
+// grpc has of its answer stays until the client takes it, drops the stream or goes, and nobody
+// learns which: so only the last few may have been of connections that still stand.
 func (c *Conn) Stalled() {
 	l := c.listener
 	l.mu.Lock()

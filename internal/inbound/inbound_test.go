@@ -270,7 +270,8 @@ func call(t *testing.T, conn *grpc.ClientConn, send bool) grpc.ClientStream {
 	return stream
 }
 
-// deafConn is a client's connection that is not read any more once deaf is closed: the peer's kernel takes what its buffers hold, and no more.
+// deafConn is a client's connection that is not read any more once deaf is closed: the peer's
+// kernel takes what its buffers hold, and no more.
 type deafConn struct {
 	net.Conn
 	deaf, closed chan struct{}
@@ -292,7 +293,8 @@ func (c deafConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestAClientThatDoesNotReadItsConnection has windows for all that is sent, and takes none of it from TCP: nothing of HTTP/2 notices that.
+// TestAClientThatDoesNotReadItsConnection has windows for all that is sent, and takes none of it
+// from TCP: nothing of HTTP/2 notices that.
 func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
 	r := startRPC(t, Options{WriteTimeout: 200 * time.Millisecond}, RequestsOptions{})
 	deaf := make(chan struct{})
@@ -325,7 +327,8 @@ func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
 	}
 }
 
-// TestStreamsThatStall: that a client has left streams unread costs it nothing, until there are many of them.
+// TestStreamsThatStall: that a client has left streams unread costs it nothing, until there are
+// many of them.
 func TestStreamsThatStall(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{})
 	stream := call(t, r.dial(t), true)
@@ -370,7 +373,8 @@ func TestARequestThatDoesNotArrive(t *testing.T) {
 	}
 }
 
-// TestReadingIsBounded sends more than may be taken at once: the rest waits until its time has come, and so does whoever sends.
+// TestReadingIsBounded sends more than may be taken at once: the rest waits until its time has
+// come, and so does whoever sends.
 func TestReadingIsBounded(t *testing.T) {
 	const perSecond = 64 << 10
 	l := listen(t, Options{ReadBytes: perSecond})
@@ -395,7 +399,8 @@ func TestReadingIsBounded(t *testing.T) {
 		t.Error(err)
 	}
 	limiter := c.(*Conn).source.limiter
-	// What has been taken beyond twice a second's worth has been waited for: as much as is left in the bucket shows it.
+	// What has been taken beyond twice a second's worth has been waited for: as much as is left in
+	// the bucket shows it.
 	if left := limiter.Tokens(); left > perSecond+perSecond/2 {
 		t.Errorf("%v bytes may be read at once after %d were: nothing was counted", left, size)
 	}

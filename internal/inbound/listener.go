@@ -20,11 +20,13 @@ type Options struct {
 	// or is closed if that is its own. A connection costs some 100 KiB before anything is asked on
 	// it; behind a proxy all clients are one address.
 	Max, MaxPerClient int
-	// WriteTimeout closes a connection when what is to be sent cannot be handed to the system for so long, because the client's side takes
-	// nothing at all; default 1 minute, negative: never. It ends about an eighth of it early or late.
+	// WriteTimeout closes a connection when what is to be sent cannot be handed to the system for
+	// so long, because the client's side takes nothing at all; default 1 minute, negative: never.
+	// It ends about an eighth of it early or late.
 	WriteTimeout time.Duration
-	// ReadBytes is how many bytes a second are received of one client, once a second's worth and as much again was taken at once; default
-	// 16 MiB, negative: no bound. Requests are small: only who sends to fill the memory meets it.
+	// ReadBytes is how many bytes a second are received of one client, once a second's worth and as
+	// much again was taken at once; default 16 MiB, negative: no bound. Requests are small: only
+	// who sends to fill the memory meets it.
 	ReadBytes int
 	// Shares weigh clients: MaxPerClient and ReadBytes are for one share. nil: all have one.
 	Shares Shares
@@ -49,8 +51,9 @@ const (
 	hangUpsPerSecond = 0.5
 	// rememberedClients is how many clients without connections are remembered for what they did.
 	rememberedClients = 4096
-	// maxStalled is how many streams may have stalled, over all connections of a listener, before the one that did first costs its client the
-	// connection. grpc keeps up to 1 MiB and 64 KiB of each.
+	// maxStalled is how many streams may have stalled, over all connections of a listener, before
+	// the one that did first costs its client the connection. grpc keeps up to 1 MiB and 64 KiB of
+	// each.
 	maxStalled = 32
 )
 
@@ -279,7 +282,8 @@ func (l *Listener) leave(c *Conn) {
 	l.opts.Metrics.open.WithLabelValues(l.opts.Server).Dec()
 }
 
-// clientOf is what counts as one client: an address, for IPv6 the /64 that its network hands out as a whole.
+// clientOf is what counts as one client: an address, for IPv6 the /64 that its network hands out as
+// a whole.
 func clientOf(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {

@@ -74,8 +74,8 @@ func TestAClientBeyondItsShare(t *testing.T) {
 	r.hungUp(t, tooManyRequests)
 }
 
-// TestTheClientThatHoldsMostLoses all requests of its largest connection when there are too many. It
-// does not matter which client opened the last one.
+// TestTheClientThatHoldsMostLoses all requests of its largest connection when there are too many.
+// It does not matter which client opened the last one.
 func TestTheClientThatHoldsMostLoses(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{Max: 7, MaxPerClient: -1})
 	honest := r.dial(t, from("127.0.0.2"))

@@ -16,8 +16,9 @@ var (
 	testFunc   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Za-z0-9_]+)\(`)
 )
 
-// TestDocumentsNameWhatIsThere: a promise that names the test or the command that holds it is worth as much as they are there. A rule of the
-// Makefile that is only declared does nothing and succeeds.
+// TestDocumentsNameWhatIsThere: a promise that names the test or the command that holds it is worth
+// as much as they are there. A rule of the Makefile that is only declared does nothing and
+// succeeds.
 func TestDocumentsNameWhatIsThere(t *testing.T) {
 	root := filepath.Join("..", "..")
 	read := func(name string) string {
@@ -37,7 +38,10 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 	for _, m := range phonyRules.FindAllStringSubmatch(makefile, -1) {
 		for rule := range strings.FieldsSeq(m[1]) {
 			if !rules[rule] {
-				t.Errorf("Makefile: %s is declared, but there is no rule: make would say that there is nothing to be done", rule)
+				t.Errorf(
+					"Makefile: %s is declared, but there is no rule: make would say that there is nothing to be done",
+					rule,
+				)
 			}
 		}
 	}

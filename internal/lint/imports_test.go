@@ -6,15 +6,46 @@ import (
 	"testing"
 )
 
-// layers are the packages from the bottom up. A package may import those of lower layers, never one of its own layer or above.
-// A folder stands for the folders in it too, unless those are named themselves.
+// layers are the packages from the bottom up. A package may import those of lower layers, never one
+// of its own layer or above. A folder stands for the folders in it too, unless those are named
+// themselves.
 var layers = [][]string{
 	{"internal/redaction"},
-	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc", "internal/localfs"},
-	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb", "internal/reload", "internal/requestlog", "internal/quantile", "internal/flight", "internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached", "internal/extent", "internal/bucket/slots", "internal/bucket/listing"},
+	{
+		"internal/clienttls",
+		"internal/panics",
+		"internal/loopback",
+		"internal/yamldoc",
+		"internal/localfs",
+	},
+	{
+		"internal/telemetry",
+		"internal/inbound",
+		"internal/faultstore",
+		"store/storepb",
+		"internal/reload",
+		"internal/requestlog",
+		"internal/quantile",
+		"internal/flight",
+		"internal/sealed",
+		"internal/datadir",
+		"internal/disktest",
+		"internal/memcached",
+		"internal/extent",
+		"internal/bucket/slots",
+		"internal/bucket/listing",
+	},
 	{"internal/bytecache", "internal/intake"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/hedge"},
-	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache", "shard", "internal/bucket/retry"},
+	{
+		"store/indexheader",
+		"store/irregular",
+		"store/matcher",
+		"indexcache",
+		"chunkcache",
+		"shard",
+		"internal/bucket/retry",
+	},
 	{"store/catalog"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
@@ -38,8 +69,15 @@ var narrower = map[string][]string{
 	"internal/memcached": {
 		"internal/panics", "internal/redaction", "internal/telemetry", "internal/loopback",
 	},
-	"internal/bytecache":  {"internal/telemetry", "internal/memcached"},
-	"internal/pagecache":  {"internal/panics", "internal/telemetry", "internal/bytecache", "internal/quantile", "internal/bucket/slots", "internal/extent"},
+	"internal/bytecache": {"internal/telemetry", "internal/memcached"},
+	"internal/pagecache": {
+		"internal/panics",
+		"internal/telemetry",
+		"internal/bytecache",
+		"internal/quantile",
+		"internal/bucket/slots",
+		"internal/extent",
+	},
 	"internal/quantile":   {},
 	"internal/flight":     {"internal/panics"},
 	"internal/faultstore": {},
@@ -54,7 +92,17 @@ var narrower = map[string][]string{
 	"store/admission":     {"internal/inbound"},
 	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
 	"store/matcher":       {"internal/intake", "store/storepb"},
-	"store/warm":          {"internal/panics", "internal/telemetry", "internal/pagecache", "store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs", "internal/sealed"},
+	"store/warm": {
+		"internal/panics",
+		"internal/telemetry",
+		"internal/pagecache",
+		"store/storepb",
+		"store/catalog",
+		"store/block",
+		"store/indexheader",
+		"internal/localfs",
+		"internal/sealed",
+	},
 
 	"internal/bucket": {
 		"internal/bucket/listing", "internal/bucket/slots", "internal/bucket/hedge",
@@ -67,8 +115,17 @@ var narrower = map[string][]string{
 	"internal/bucket/retry":   {"internal/panics", "internal/telemetry", "internal/bucket/hedge"},
 }
 
-// forTests are packages that only tests import, whatever their layer, besides those that are allowed to anyway.
-var forTests = []string{"benchmarks", "internal/faultstore", "internal/bytecache", "internal/telemetry", "internal/memcached", "internal/disktest", "internal/loopback"}
+// forTests are packages that only tests import, whatever their layer, besides those that are
+// allowed to anyway.
+var forTests = []string{
+	"benchmarks",
+	"internal/faultstore",
+	"internal/bytecache",
+	"internal/telemetry",
+	"internal/memcached",
+	"internal/disktest",
+	"internal/loopback",
+}
 
 const module = "larder/"
 
@@ -85,7 +142,8 @@ func place(pkg string) (entry string, layer int) {
 	return entry, layer
 }
 
-// mayImport tells whether a file of package from may import package to, both from the module's root.
+// mayImport tells whether a file of package from may import package to, both from the module's
+// root.
 func mayImport(from, to string, test bool) bool {
 	fromEntry, fromLayer := place(from)
 	toEntry, toLayer := place(to)
@@ -123,7 +181,8 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-// TestImportRuleBites holds the rule itself to what it must refuse: a table that allowed everything would pass the test above.
+// TestImportRuleBites holds the rule itself to what it must refuse: a table that allowed everything
+// would pass the test above.
 func TestImportRuleBites(t *testing.T) {
 	f := func(from, to string, test, want bool) {
 		t.Helper()
@@ -173,30 +232,96 @@ func TestImportRuleBites(t *testing.T) {
 	f("internal/config", "internal/web", false, false)
 }
 
-// banned are imports from outside that have one place, or none. A folder in except stands for what is in it too.
+// banned are imports from outside that have one place, or none. A folder in except stands for what
+// is in it too.
 var banned = []struct {
 	path   string
 	except []string
 	tests  bool // tests may use it
 	why    string
 }{
-	{path: "github.com/thanos-io/thanos", except: []string{"interop"}, why: "larder is no build of Thanos: it is compared with it, in interop/"},
-	{path: "github.com/thanos-io/objstore/client", except: []string{"internal/bucket", "interop"}, why: "it links every provider; packages declare the two or three methods they need"},
-	{path: "github.com/prometheus/prometheus/tsdb/index", except: []string{"internal/tsdbfmt", "benchmarks", "interop"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
-	{path: "github.com/prometheus/prometheus/tsdb/encoding", except: []string{"internal/tsdbfmt", "benchmarks", "interop"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
-	{path: "github.com/prometheus/prometheus/tsdb/chunkenc", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
-	{path: "github.com/prometheus/prometheus/tsdb", except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"}, tests: true, why: "only internal/tsdbfmt touches the TSDB's encodings"},
-	{path: "github.com/dgraph-io/ristretto", except: []string{"internal/bytecache"}, why: "its traps are closed in one place"},
-	{path: "github.com/maypok86/otter", except: []string{"benchmarks/eviction"}, why: "it is what ristretto is compared with, and no part of larder"},
-	{path: "github.com/bradfitz/gomemcache", except: []string{"internal/memcached"}, why: "its traps are closed in one place"},
-	{path: "github.com/go-kit/log", except: []string{"internal/telemetry", "interop"}, tests: true, why: "logs are log/slog; the object store clients get an adapter"},
-	{path: "github.com/alecthomas/kingpin", except: []string{"cmd", "benchmarks", "interop"}, why: "flags belong to commands: packages take values"},
-	{path: "google.golang.org/grpc/experimental", except: []string{"cmd"}, why: "it changes the whole process"},
-	{path: "go.opentelemetry.io/otel/sdk", except: []string{"internal/telemetry"}, tests: true, why: "packages use the trace API; what records is set up once"},
+	{
+		path:   "github.com/thanos-io/thanos",
+		except: []string{"interop"},
+		why:    "larder is no build of Thanos: it is compared with it, in interop/",
+	},
+	{
+		path:   "github.com/thanos-io/objstore/client",
+		except: []string{"internal/bucket", "interop"},
+		why:    "it links every provider; packages declare the two or three methods they need",
+	},
+	{
+		path:   "github.com/prometheus/prometheus/tsdb/index",
+		except: []string{"internal/tsdbfmt", "benchmarks", "interop"},
+		tests:  true,
+		why:    "only internal/tsdbfmt touches the TSDB's encodings",
+	},
+	{
+		path:   "github.com/prometheus/prometheus/tsdb/encoding",
+		except: []string{"internal/tsdbfmt", "benchmarks", "interop"},
+		tests:  true,
+		why:    "only internal/tsdbfmt touches the TSDB's encodings",
+	},
+	{
+		path:   "github.com/prometheus/prometheus/tsdb/chunkenc",
+		except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"},
+		tests:  true,
+		why:    "only internal/tsdbfmt touches the TSDB's encodings",
+	},
+	{
+		path:   "github.com/prometheus/prometheus/tsdb",
+		except: []string{"internal/tsdbfmt", "benchmarks", "interop", "cmd"},
+		tests:  true,
+		why:    "only internal/tsdbfmt touches the TSDB's encodings",
+	},
+	{
+		path:   "github.com/dgraph-io/ristretto",
+		except: []string{"internal/bytecache"},
+		why:    "its traps are closed in one place",
+	},
+	{
+		path:   "github.com/maypok86/otter",
+		except: []string{"benchmarks/eviction"},
+		why:    "it is what ristretto is compared with, and no part of larder",
+	},
+	{
+		path:   "github.com/bradfitz/gomemcache",
+		except: []string{"internal/memcached"},
+		why:    "its traps are closed in one place",
+	},
+	{
+		path:   "github.com/go-kit/log",
+		except: []string{"internal/telemetry", "interop"},
+		tests:  true,
+		why:    "logs are log/slog; the object store clients get an adapter",
+	},
+	{
+		path:   "github.com/alecthomas/kingpin",
+		except: []string{"cmd", "benchmarks", "interop"},
+		why:    "flags belong to commands: packages take values",
+	},
+	{
+		path:   "google.golang.org/grpc/experimental",
+		except: []string{"cmd"},
+		why:    "it changes the whole process",
+	},
+	{
+		path:   "go.opentelemetry.io/otel/sdk",
+		except: []string{"internal/telemetry"},
+		tests:  true,
+		why:    "packages use the trace API; what records is set up once",
+	},
 	{path: "github.com/pkg/errors", why: "errors are wrapped with %w"},
 	{path: "gopkg.in/yaml.v2", why: "go.yaml.in/yaml has the maintained versions"},
-	{path: "github.com/gogo/protobuf", except: []string{"interop"}, why: "messages are protoc-gen-go's"},
-	{path: "golang.org/x/exp", why: "it breaks without notice; the standard library has what is needed"},
+	{
+		path:   "github.com/gogo/protobuf",
+		except: []string{"interop"},
+		why:    "messages are protoc-gen-go's",
+	},
+	{
+		path: "golang.org/x/exp",
+		why:  "it breaks without notice; the standard library has what is needed",
+	},
 	{path: "io/ioutil", why: "deprecated: os and io have it all"},
 	{path: "log", why: "logs are log/slog, passed in"},
 	{path: "expvar", why: "metrics are client_golang, with a registerer passed in"},
@@ -206,7 +331,8 @@ func TestBannedImports(t *testing.T) {
 	for _, f := range tree(t) {
 		for _, p := range f.imports() {
 			for _, b := range banned {
-				if p != b.path && !(strings.HasPrefix(p, b.path+"/") && strings.Contains(b.path, ".")) {
+				if p != b.path &&
+					!(strings.HasPrefix(p, b.path+"/") && strings.Contains(b.path, ".")) {
 					continue
 				}
 				allowed := b.tests && f.test || slices.ContainsFunc(b.except, func(e string) bool {
@@ -220,7 +346,8 @@ func TestBannedImports(t *testing.T) {
 	}
 }
 
-// TestInteropStandsApart keeps larder's module out of interop/: Go would then lift the Prometheus that Thanos is built with.
+// TestInteropStandsApart keeps larder's module out of interop/: Go would then lift the Prometheus
+// that Thanos is built with.
 func TestInteropStandsApart(t *testing.T) {
 	for _, f := range tree(t) {
 		if !strings.HasPrefix(f.name, "interop/") {
@@ -228,7 +355,9 @@ func TestInteropStandsApart(t *testing.T) {
 		}
 		for _, p := range f.imports() {
 			if strings.HasPrefix(p, module) && !strings.HasPrefix(p, module+"interop") {
-				t.Errorf("%s imports %s: interop/ runs the binary and links nothing of it", f.name, p)
+				t.Errorf(
+					"%s imports %s: interop/ runs the binary and links nothing of it", f.name, p,
+				)
 			}
 		}
 	}

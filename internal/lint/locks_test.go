@@ -11,16 +11,19 @@ import (
 	"testing"
 )
 
-// lockPage is where the locks of the process are written down: a table whose rows begin with `package.Type.field`, then say what it guards,
-// then which locks may be taken while it is held.
+// lockPage is where the locks of the process are written down: a table whose rows begin with
+// `package.Type.field`, then say what it guards, then which locks may be taken while it is held.
 const lockPage = "docs/locks.md"
 
 // waitTypes are what docs/locks.md has to name: what blocks a goroutine until another lets go.
 var waitTypes = []string{"sync.Mutex", "sync.RWMutex", "sync.Cond", "semaphore.Weighted"}
 
-// inTheProcess tells whether a package is part of the gateway: neither a test's nor a benchmark's tool.
+// inTheProcess tells whether a package is part of the gateway: neither a test's nor a benchmark's
+// tool.
 func inTheProcess(pkg string) bool {
-	return !strings.HasPrefix(pkg, "interop") && !strings.HasPrefix(pkg, "benchmarks") && !strings.HasPrefix(pkg, "internal/faultstore") && !strings.HasSuffix(pkg, "test")
+	return !strings.HasPrefix(pkg, "interop") && !strings.HasPrefix(pkg, "benchmarks") &&
+		!strings.HasPrefix(pkg, "internal/faultstore") &&
+		!strings.HasSuffix(pkg, "test")
 }
 
 // typeName writes a type as source does; "" for what is no plain name.
@@ -36,7 +39,8 @@ func typeName(e ast.Expr) string {
 	return ""
 }
 
-// locksOf returns the names of the locks in a file: fields of structs, as package.Type.field, and variables, as package.function.name.
+// locksOf returns the names of the locks in a file: fields of structs, as package.Type.field, and
+// variables, as package.function.name.
 func locksOf(f *goFile) []string {
 	var out []string
 	add := func(owner string, names []*ast.Ident, typ ast.Expr) {
@@ -139,7 +143,10 @@ func TestLocksAreWrittenDown(t *testing.T) {
 	}
 	for name, file := range code {
 		if !written[name] {
-			t.Errorf("%s: %s lacks a row for %s: what it guards, and what may be taken while it is held", file, lockPage, name)
+			t.Errorf(
+				"%s: %s lacks a row for %s: what it guards, and what may be taken while it is held",
+				file, lockPage, name,
+			)
 		}
 	}
 }
@@ -156,7 +163,9 @@ func TestLocksHaveAnOrder(t *testing.T) {
 	var look func(name string, way []string)
 	look = func(name string, way []string) {
 		if _, ok := under[name]; !ok {
-			t.Errorf("%s: %s may be taken under %s, but has no row", lockPage, name, path.Join(way...))
+			t.Errorf(
+				"%s: %s may be taken under %s, but has no row", lockPage, name, path.Join(way...),
+			)
 			return
 		}
 		switch state[name] {

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// uncontained are the functions that start a goroutine or a timer whose function contains no panic itself, with why none can come of it, or
-// where it is contained. Everything else that is started must contain its panics.
+// uncontained are the functions that start a goroutine or a timer whose function contains no panic
+// itself, with why none can come of it, or where it is contained. Everything else that is started
+// must contain its panics.
 var uncontained = map[string]string{
 	"cmd/larder.storeCommand.run":          "waits for signals, and runs the actors, whose end is the process's",
 	"cmd/larder.backend.run":               "Catalog.Run contains its syncs; the others go through panics.Guard.Do",
@@ -37,7 +38,8 @@ var uncontained = map[string]string{
 	"store/indexheader.readEnds":           "the same",
 }
 
-// TestGoroutinesContainPanics: a panic of a goroutine ends the process, unless it was contained there.
+// TestGoroutinesContainPanics: a panic of a goroutine ends the process, unless it was contained
+// there.
 func TestGoroutinesContainPanics(t *testing.T) {
 	contains := regexp.MustCompile(`\b[cC]ontained\(|\.Do\(|\.Caught\(|\brecover\(\)`)
 	files := tree(t)
@@ -54,7 +56,8 @@ func TestGoroutinesContainPanics(t *testing.T) {
 	}
 	used := map[string]bool{}
 	for _, f := range files {
-		apart := strings.HasPrefix(f.pkg, "interop") || strings.HasPrefix(f.pkg, "benchmarks") || strings.HasPrefix(f.pkg, "internal/faultstore")
+		apart := strings.HasPrefix(f.pkg, "interop") || strings.HasPrefix(f.pkg, "benchmarks") ||
+			strings.HasPrefix(f.pkg, "internal/faultstore")
 		if f.test || apart || strings.HasSuffix(path.Base(f.pkg), "test") {
 			continue
 		}
@@ -80,7 +83,10 @@ func TestGoroutinesContainPanics(t *testing.T) {
 					used[name] = true
 					return true
 				}
-				t.Errorf("%s: %s starts what contains no panic: use internal/panics, or say in internal/lint why none can come of it", f.pos(n), name)
+				t.Errorf(
+					"%s: %s starts what contains no panic: use internal/panics, or say in internal/lint why none can come of it",
+					f.pos(n), name,
+				)
 				return true
 			})
 		}
@@ -114,7 +120,8 @@ func receiver(fn *ast.FuncDecl) string {
 	}
 }
 
-// startedBy returns what a node starts: the call of a go statement, or the function that a group's Go or an AfterFunc is given.
+// startedBy returns what a node starts: the call of a go statement, or the function that a group's
+// Go or an AfterFunc is given.
 func startedBy(n ast.Node) ast.Expr {
 	switch s := n.(type) {
 	case *ast.GoStmt:
@@ -131,7 +138,8 @@ func startedBy(n ast.Node) ast.Expr {
 	return nil
 }
 
-// calledName returns the name of the function or method that is called, or given to be called: of a literal, the one it consists of.
+// calledName returns the name of the function or method that is called, or given to be called: of a
+// literal, the one it consists of.
 func calledName(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.Ident:

@@ -15,13 +15,16 @@ const maxLines = 700
 func TestFilesAreShort(t *testing.T) {
 	for _, f := range tree(t) {
 		if n := strings.Count(f.text, "\n"); n > maxLines && !f.generated() {
-			t.Errorf("%s has %d lines, more than %d: it holds more than one thing", f.name, n, maxLines)
+			t.Errorf(
+				"%s has %d lines, more than %d: it holds more than one thing", f.name, n, maxLines,
+			)
 		}
 	}
 }
 
-// TestPackagesSayWhatTheyAreFor: a doc.go each, with a package comment. A package of one file has it there, and interop/, which is
-// all tests, anywhere. Packages of tests alone have none to read it.
+// TestPackagesSayWhatTheyAreFor: a doc.go each, with a package comment. A package of one file has
+// it there, and interop/, which is all tests, anywhere. Packages of tests alone have none to read
+// it.
 func TestPackagesSayWhatTheyAreFor(t *testing.T) {
 	inDoc, anywhere, code := map[string]bool{}, map[string]bool{}, map[string]int{}
 	for _, f := range tree(t) {
@@ -46,13 +49,16 @@ func TestNothingIsLeftForLater(t *testing.T) {
 	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b`)
 	for _, f := range tree(t) {
 		if m := later.FindStringIndex(f.text); m != nil {
-			t.Errorf("%s:%d: %s: do it, or write it down as a known limit in docs/", f.name, 1+strings.Count(f.text[:m[0]], "\n"), f.text[m[0]:m[1]])
+			t.Errorf(
+				"%s:%d: %s: do it, or write it down as a known limit in docs/", f.name,
+				1+strings.Count(f.text[:m[0]], "\n"), f.text[m[0]:m[1]],
+			)
 		}
 	}
 }
 
-// TestTestsWaitForEvents: a sleep in a test is a guess about a machine that nobody has seen. In files that use testing/synctest it
-// is fake time.
+// TestTestsWaitForEvents: a sleep in a test is a guess about a machine that nobody has seen. In
+// files that use testing/synctest it is fake time.
 func TestTestsWaitForEvents(t *testing.T) {
 	for _, f := range tree(t) {
 		if !f.test {
@@ -77,7 +83,10 @@ func TestTestsWaitForEvents(t *testing.T) {
 				switch id, _ := sel.X.(*ast.Ident); {
 				case id == nil:
 				case id.Name == "time" && sel.Sel.Name == "Sleep" && !fakeTime:
-					t.Errorf("%s: time.Sleep in a test: wait for an event, or use testing/synctest", f.pos(sel))
+					t.Errorf(
+						"%s: time.Sleep in a test: wait for an event, or use testing/synctest",
+						f.pos(sel),
+					)
 				case id.Name == "t" && strings.HasPrefix(sel.Sel.Name, "Skip") && !strings.HasPrefix(fn.Name.Name, "Fuzz"):
 					t.Errorf("%s: a test that skips itself is a test that does not run", f.pos(sel))
 				}
@@ -87,8 +96,8 @@ func TestTestsWaitForEvents(t *testing.T) {
 	}
 }
 
-// skippable recognises the two conditions that make test runs without, too: the race detector, under which allocations and times
-// mean nothing, and -short.
+// skippable recognises the two conditions that make test runs without, too: the race detector,
+// under which allocations and times mean nothing, and -short.
 func skippable(cond ast.Expr) bool {
 	switch c := cond.(type) {
 	case *ast.Ident:
@@ -102,8 +111,8 @@ func skippable(cond ast.Expr) bool {
 	return false
 }
 
-// TestNoGlobalState: package variables are constants that Go has no const for. What can change (a lock, a pool, an atomic, a
-// value filled later) belongs to something that is made and passed.
+// TestNoGlobalState: package variables are constants that Go has no const for. What can change (a
+// lock, a pool, an atomic, a value filled later) belongs to something that is made and passed.
 func TestNoGlobalState(t *testing.T) {
 	for _, f := range tree(t) {
 		if f.test || f.generated() || strings.HasPrefix(f.name, "interop/") {

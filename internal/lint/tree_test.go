@@ -43,7 +43,8 @@ func (f *goFile) imports() []string {
 	return paths
 }
 
-// tree parses every Go file of the repository, those of interop/ with its own go.mod too. testdata and hidden folders stay out.
+// tree parses every Go file of the repository, those of interop/ with its own go.mod too. testdata
+// and hidden folders stay out.
 func tree(t *testing.T) []*goFile {
 	t.Helper()
 	root := filepath.Join("..", "..")
@@ -55,7 +56,8 @@ func tree(t *testing.T) []*goFile {
 		if err != nil {
 			return err
 		}
-		if base := d.Name(); d.IsDir() && p != root && (base == "testdata" || strings.HasPrefix(base, ".")) {
+		if base := d.Name(); d.IsDir() && p != root &&
+			(base == "testdata" || strings.HasPrefix(base, ".")) {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || filepath.Ext(p) != ".go" {

@@ -25,8 +25,12 @@ const (
 func Reserve(n int) ([]string, error) {
 	until := kernelRange()
 	if until < lowest+fewest {
-		return nil, fmt.Errorf("reserve ports: the kernel chooses ports from %d on, which leaves too few above %d "+
-			"(raise the first number of net.ipv4.ip_local_port_range)", until, lowest)
+		return nil, fmt.Errorf(
+			"reserve ports: the kernel chooses ports from %d on, which leaves too few above %d "+
+				"(raise the first number of net.ipv4.ip_local_port_range)",
+			until,
+			lowest,
+		)
 	}
 	var out []string
 	var last error
@@ -42,7 +46,9 @@ func Reserve(n int) ([]string, error) {
 		}
 		out = append(out, addr)
 	}
-	return nil, fmt.Errorf("reserve %d ports: got %d in %d attempts: %w", n, len(out), attempts, last)
+	return nil, fmt.Errorf(
+		"reserve %d ports: got %d in %d attempts: %w", n, len(out), attempts, last,
+	)
 }
 
 // kernelRange returns the lowest port that the kernel chooses by itself.

@@ -18,8 +18,9 @@ func (s breakerState) String() string {
 	return [...]string{"closed", "half-open", "open"}[s]
 }
 
-// seen is the state as it is told outside. Only use probes a server: one that nobody has asked since its open state ended is not one
-// that is left alone, however long ago that was, but one that the next use tries.
+// seen is the state as it is told outside. Only use probes a server: one that nobody has asked
+// since its open state ended is not one that is left alone, however long ago that was, but one that
+// the next use tries.
 func (s breakerState) seen(until time.Time) breakerState {
 	if s == breakerOpen && !time.Now().Before(until) {
 		return breakerHalfOpen
@@ -42,14 +43,17 @@ const (
 	maxStrikes  = 3 // in a row
 )
 
-// ticket is the permission for one operation; what it reports counts only for the state that it was given in.
+// ticket is the permission for one operation; what it reports counts only for the state that it was
+// given in.
 type ticket uint64
 
-// readBreaker keeps reads from servers that do not answer. The first read that waited for nothing opens it: whoever waits for a cache
-// that hangs loses its deadline. While it is open every read is a miss, at once; then one read is the probe.
+// readBreaker keeps reads from servers that do not answer. The first read that waited for nothing
+// opens it: whoever waits for a cache that hangs loses its deadline. While it is open every read is
+// a miss, at once; then one read is the probe.
 type readBreaker struct {
 	longest time.Duration
-	// changed is told when the server is given up and when it is back, not of every probe in between.
+	// changed is told when the server is given up and when it is back, not of every probe in
+	// between.
 	changed func(open bool, cause error)
 
 	mu      sync.Mutex
@@ -143,9 +147,10 @@ func (b *readBreaker) now() (breakerState, int64) {
 // countInterval is how long writes are counted before the counts begin anew.
 const countInterval = 10 * time.Second
 
-// writeBreaker keeps writes from servers that fail them. Nobody waits for a write, so it counts before it judges. But all servers share
-// the workers, and one that hangs holds each for as long as a write may take: ConsecutiveFailures that took too long open it alone, however
-// slowly they come, and while it is half-open a single write finds out whether it still hangs.
+// writeBreaker keeps writes from servers that fail them. Nobody waits for a write, so it counts
+// before it judges. But all servers share the workers, and one that hangs holds each for as long as
+// a write may take: ConsecutiveFailures that took too long open it alone, however slowly they come,
+// and while it is half-open a single write finds out whether it still hangs.
 type writeBreaker struct {
 	o       BreakerOptions
 	changed func(open bool, cause error) // as of readBreaker
@@ -156,8 +161,9 @@ type writeBreaker struct {
 	current ticket
 
 	requests, failures, consecutive, successes int // in this state
-	late                                       int // failures in a row, in this state, that took too long
-	opened                                     int64
+	// failures in a row, in this state, that took too long
+	late   int
+	opened int64
 }
 
 // allow tells whether a write may go ahead; then its verdict must be reported.
@@ -230,7 +236,9 @@ func (b *writeBreaker) judge(t ticket, good, late bool) (opened, closed bool) {
 		return false, false
 	}
 	share := float64(b.failures) / float64(b.requests)
-	if b.late >= b.o.ConsecutiveFailures || b.requests >= b.o.MinRequests && (b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
+	if b.late >= b.o.ConsecutiveFailures ||
+		b.requests >= b.o.MinRequests &&
+			(b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
 		b.open()
 		return true, false
 	}

@@ -49,7 +49,8 @@ func TestReadBreaker(t *testing.T) {
 		time.Sleep(250 * time.Millisecond)
 		try(verdictGood)
 
-		// Reads at the same moment: the first that is bad opens it, the others say nothing new, however they end.
+		// Reads at the same moment: the first that is bad opens it, the others say nothing new,
+		// however they end.
 		first, _ := b.allow()
 		second, _ := b.allow()
 		third, _ := b.allow()
@@ -75,7 +76,8 @@ func TestReadBreaker(t *testing.T) {
 		try(verdictNothing)
 		try(verdictGood)
 		try(verdictGood)
-		// The next time it begins with the short period. When that is over it is not told as open, though nobody has asked.
+		// The next time it begins with the short period. When that is over it is not told as open,
+		// though nobody has asked.
 		try(verdictBad)
 		if state, _ := b.now(); state != breakerOpen {
 			t.Errorf("the state is %v, want open", state)

@@ -32,7 +32,8 @@ type Client struct {
 	reads  sync.WaitGroup // batches; added to with life held
 }
 
-// New returns a client. Only what is wrong with the options is an error: servers that cannot be found, or reached, make for misses.
+// New returns a client. Only what is wrong with the options is an error: servers that cannot be
+// found, or reached, make for misses.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -63,7 +64,8 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// update makes the servers at the endpoints those that are used. It keeps those that are, with their connections and breakers.
+// update makes the servers at the endpoints those that are used. It keeps those that are, with
+// their connections and breakers.
 func (c *Client) update(endpoints []endpoint) {
 	known := map[endpoint]*server{}
 	if old := c.ring.Load(); old != nil {
@@ -123,8 +125,9 @@ func (c *Client) readDeadline() time.Duration {
 	return c.o.Timeout
 }
 
-// Set stores a value, later: until then it is pending, and found. The value must not change any more. It is dropped, and counted, where
-// it is too large or too much is pending: then it is as if Set had not been called.
+// Set stores a value, later: until then it is pending, and found. The value must not change any
+// more. It is dropped, and counted, where it is too large or too much is pending: then it is as if
+// Set had not been called.
 func (c *Client) Set(id ID, value []byte) {
 	if int64(len(value)) > c.o.MaxItemSize {
 		c.counters.tooLarge.Add(1)
@@ -140,8 +143,9 @@ func (c *Client) Set(id ID, value []byte) {
 	}
 }
 
-// Delete removes a value, later: until then it is not found. Values that wait to be written leave it its place, but where the server
-// cannot be reached it is lost. That does no harm: what is read is verified, and who found a value to be bad will find it again.
+// Delete removes a value, later: until then it is not found. Values that wait to be written leave
+// it its place, but where the server cannot be reached it is lost. That does no harm: what is read
+// is verified, and who found a value to be bad will find it again.
 func (c *Client) Delete(id ID) {
 	if !c.queue.put(write{id: id, remove: true}) {
 		c.counters.full.Add(1)
@@ -149,8 +153,8 @@ func (c *Client) Delete(id ID) {
 	}
 }
 
-// Close ends the client. What is pending is still written where that takes no longer than a second; calls that run or come later are
-// misses.
+// Close ends the client. What is pending is still written where that takes no longer than a second;
+// calls that run or come later are misses.
 func (c *Client) Close() {
 	c.life.Lock()
 	if c.closed {
@@ -174,7 +178,8 @@ func (c *Client) Close() {
 	c.metrics.unregister()
 }
 
-// expiration is a TTL as memcached takes it: seconds from now, up to thirty days; above, a point in time.
+// expiration is a TTL as memcached takes it: seconds from now, up to thirty days; above, a point in
+// time.
 func expiration(ttl time.Duration, now time.Time) int32 {
 	seconds := int64((ttl + time.Second - 1) / time.Second)
 	if ttl <= maxTTLRelative {

@@ -2,7 +2,8 @@ package memcached
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// collector turns what the client counts, and the state of its servers, into metrics when they are scraped.
+// collector turns what the client counts, and the state of its servers, into metrics when they are
+// scraped.
 type collector struct {
 	client *Client
 
@@ -12,22 +13,41 @@ type collector struct {
 
 func newCollector(c *Client) *collector {
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("larder_memcached_"+metric, help, labels, prometheus.Labels{"name": c.o.Name})
+		return prometheus.NewDesc(
+			"larder_memcached_"+metric, help, labels, prometheus.Labels{"name": c.o.Name},
+		)
 	}
 	thanos := func(metric, help string) *prometheus.Desc {
-		return prometheus.NewDesc("thanos_cache_memcached_"+metric, help, nil, prometheus.Labels{"name": c.o.Name})
+		return prometheus.NewDesc(
+			"thanos_cache_memcached_"+metric, help, nil, prometheus.Labels{"name": c.o.Name},
+		)
 	}
 	return &collector{
 		client:   c,
 		requests: desc("requests_total", "Values asked for."),
-		hits:     desc("hits_total", "Values found, by where: on a server, or among those not written yet.", "source"),
+		hits: desc(
+			"hits_total", "Values found, by where: on a server, or among those not written yet.",
+			"source",
+		),
 		hitBytes: desc("hit_bytes_total", "Bytes of the values found."),
-		dropped:  desc("dropped_writes_total", "Values and deletions that were not written, by why.", "reason"),
-		state:    desc("breaker_state", "Whether a server is used: 0 it is, 1 the next use tries it or is doing so, 2 it is not.", "direction", "server"),
-		opened:   desc("breaker_opened_total", "How often it was found that a server cannot be used, probes included.", "direction", "server"),
+		dropped: desc(
+			"dropped_writes_total", "Values and deletions that were not written, by why.", "reason",
+		),
+		state: desc(
+			"breaker_state",
+			"Whether a server is used: 0 it is, 1 the next use tries it or is doing so, 2 it is not.",
+			"direction", "server",
+		),
+		opened: desc(
+			"breaker_opened_total",
+			"How often it was found that a server cannot be used, probes included.", "direction",
+			"server",
+		),
 
-		thanosRequests: thanos("requests_total", "Values asked for, as in larder_memcached_requests_total."),
-		thanosHits:     thanos("hits_total", "Values found, as in larder_memcached_hits_total."),
+		thanosRequests: thanos(
+			"requests_total", "Values asked for, as in larder_memcached_requests_total.",
+		),
+		thanosHits: thanos("hits_total", "Values found, as in larder_memcached_hits_total."),
 	}
 }
 

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// conn is a connection under gomemcache: it keeps the deadline of the operation, whatever gomemcache sets, and checks replies before
-// gomemcache reads them. Only the goroutine of the operation uses it.
+// conn is a connection under gomemcache: it keeps the deadline of the operation, whatever
+// gomemcache sets, and checks replies before gomemcache reads them. Only the goroutine of the
+// operation uses it.
 type conn struct {
 	net.Conn
 	lane *lane

@@ -67,7 +67,9 @@ func (a *address) check(srv bool) error {
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil {
 		if srv {
-			return fmt.Errorf("%s is an address, which has no SRV records: leave the prefix out", ip)
+			return fmt.Errorf(
+				"%s is an address, which has no SRV records: leave the prefix out", ip,
+			)
 		}
 		return nil
 	}
@@ -106,15 +108,16 @@ func validHost(host string) bool {
 // hostLetters are what names consist of; DNS names of services have underscores.
 const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
-// discovery finds the endpoints that the configured addresses stand for. Only one goroutine looks up.
+// discovery finds the endpoints that the configured addresses stand for. Only one goroutine looks
+// up.
 type discovery struct {
 	addresses []address
 	resolver  Resolver
 	log       *slog.Logger
 	metrics   *metrics
 
-	// What each look-up found last, by name; seen is that of the round that runs. One that fails has what it had the last time: a
-	// name server that is away takes no memcached away.
+	// What each look-up found last, by name; seen is that of the round that runs. One that fails
+	// has what it had the last time: a name server that is away takes no memcached away.
 	last, seen found
 	failing    map[string]bool // by configured address
 	now        []endpoint
@@ -175,11 +178,15 @@ func (a *address) endpoint() endpoint {
 // unique sorts endpoints and drops those that lead to the same server.
 func unique(es []endpoint) []endpoint {
 	es = slices.Clone(es)
-	slices.SortFunc(es, func(a, b endpoint) int { return strings.Compare(a.addr+" "+a.name, b.addr+" "+b.name) })
+	slices.SortFunc(
+		es,
+		func(a, b endpoint) int { return strings.Compare(a.addr+" "+a.name, b.addr+" "+b.name) },
+	)
 	return slices.CompactFunc(es, func(a, b endpoint) bool { return a.addr == b.addr })
 }
 
-// lookUp looks all names up and returns the endpoints, and whether they are others than the last time.
+// lookUp looks all names up and returns the endpoints, and whether they are others than the last
+// time.
 func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed bool) {
 	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -215,7 +222,10 @@ func (d *discovery) tell(a *address, err error) {
 	case d.failing[a.text] == (err != nil):
 		return
 	case err != nil:
-		d.log.Warn("memcached servers were not found: those known before are kept", "address", a.text, "err", err)
+		d.log.Warn(
+			"memcached servers were not found: those known before are kept", "address", a.text,
+			"err", err,
+		)
 	default:
 		d.log.Info("memcached servers are found again", "address", a.text)
 	}
@@ -253,8 +263,9 @@ func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error)
 	return es, err
 }
 
-// oneFamily returns the IPv6 addresses, or all where there are none: Thanos asks for A records only where there are no AAAA. A memcached
-// that listens on one of both families would otherwise be two servers, of which one is dead.
+// oneFamily returns the IPv6 addresses, or all where there are none: Thanos asks for A records only
+// where there are no AAAA. A memcached that listens on one of both families would otherwise be two
+// servers, of which one is dead.
 func oneFamily(ips []string) []string {
 	var six []string
 	for _, ip := range ips {

@@ -33,7 +33,9 @@ func (z *zone) LookupHost(_ context.Context, host string) ([]string, error) {
 	return z.hosts[host], nil
 }
 
-func (z *zone) LookupSRV(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
+func (z *zone) LookupSRV(
+	_ context.Context, service, proto, name string,
+) (string, []*net.SRV, error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.asked++
@@ -67,7 +69,9 @@ func TestDiscovery(t *testing.T) {
 				"a.srv.":      {"10.1.0.1"},
 				"b.srv.":      {"10.1.0.2", "fd00::2"},
 			},
-			records: map[string][]*net.SRV{"_mc._tcp.srv": {{Target: "a.srv.", Port: 1}, {Target: "b.srv.", Port: 2}}},
+			records: map[string][]*net.SRV{
+				"_mc._tcp.srv": {{Target: "a.srv.", Port: 1}, {Target: "b.srv.", Port: 2}},
+			},
 		}
 		f := func(want string, addresses ...string) {
 			t.Helper()
@@ -87,7 +91,10 @@ func TestDiscovery(t *testing.T) {
 		f("10.0.0.1:11=cache.local 10.0.0.2:11=cache.local", "dnsdualstack+cache.local:11")
 		// A host of both families is its IPv6 addresses, as in Thanos.
 		f("[fd00::a]:11=dual.local [fd00::b]:11=dual.local", "dns+dual.local:11")
-		f("10.0.0.1:11=dual.local 10.0.0.2:11=dual.local [fd00::a]:11=dual.local [fd00::b]:11=dual.local", "dnsdualstack+dual.local:11")
+		f(
+			"10.0.0.1:11=dual.local 10.0.0.2:11=dual.local [fd00::a]:11=dual.local [fd00::b]:11=dual.local",
+			"dnsdualstack+dual.local:11",
+		)
 		f("10.1.0.1:1=a.srv [fd00::2]:2=b.srv", "dnssrv+_mc._tcp.srv")
 		f("10.1.0.1:9=a.srv [fd00::2]:9=b.srv", "dnssrv+_mc._tcp.srv:9")
 		f("a.srv:1=a.srv b.srv:2=b.srv", "dnssrvnoa+_mc._tcp.srv")
@@ -97,12 +104,19 @@ func TestDiscovery(t *testing.T) {
 	})
 }
 
-// TestServersChange: names are looked up again and again; what a failed look-up does not say stays as it was.
+// TestServersChange: names are looked up again and again; what a failed look-up does not say stays
+// as it was.
 func TestServersChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{hosts: map[string][]string{}}
 		var log bytes.Buffer
-		c, err := New(Options{Addresses: []string{"dns+cache:1", "dns+other:1"}, Resolver: z, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		c, err := New(
+			Options{
+				Addresses: []string{"dns+cache:1", "dns+other:1"},
+				Resolver:  z,
+				Logger:    slog.New(slog.NewTextHandler(&log, nil)),
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +130,8 @@ func TestServersChange(t *testing.T) {
 			}
 		}
 		settled(0, "")
-		// With no server known, a look-up is a miss at once, and the name server is asked again soon.
+		// With no server known, a look-up is a miss at once, and the name server is asked again
+		// soon.
 		values := make([][]byte, 1)
 		began := time.Now()
 		c.GetMulti(t.Context(), []ID{idOf("a")}, values)
@@ -131,7 +146,9 @@ func TestServersChange(t *testing.T) {
 		}
 		first := c.ring.Load().servers[0]
 
-		z.change(func() { z.hosts["cache"], z.hosts["other"] = []string{"10.0.0.1", "10.0.0.2"}, []string{"10.0.0.3"} })
+		z.change(
+			func() { z.hosts["cache"], z.hosts["other"] = []string{"10.0.0.1", "10.0.0.2"}, []string{"10.0.0.3"} },
+		)
 		settled(10*time.Second, "10.0.0.1:1=cache 10.0.0.2:1=cache 10.0.0.3:1=other")
 		if c.ring.Load().servers[0] != first {
 			t.Error("a server that stays has lost its connections")
@@ -142,7 +159,10 @@ func TestServersChange(t *testing.T) {
 		z.change(func() { z.down = true })
 		settled(35*time.Second, "10.0.0.1:1=cache 10.0.0.2:1=cache 10.0.0.3:1=other")
 		if n := strings.Count(log.String(), "\n"); n != 2 {
-			t.Errorf("%d lines about three rounds of failures, want one for each address:\n%s", n, log.String())
+			t.Errorf(
+				"%d lines about three rounds of failures, want one for each address:\n%s", n,
+				log.String(),
+			)
 		}
 		lookups, failures := c.discovery.lookups.Load(), c.discovery.failures.Load()
 		if lookups != int64(z.asked) || failures < 6 || failures >= lookups {
@@ -208,13 +228,19 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	})
 }
 
-// TestLateConnectionsAreKept: a connection that takes longer than the read deadline, again and again, must come about nevertheless.
+// TestLateConnectionsAreKept: a connection that takes longer than the read deadline, again and
+// again, must come about nevertheless.
 func TestLateConnectionsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d dials
 		d.ctx = t.Context()
 		var ends []net.Conn
-		ls := &lanes{addr: &serverAddr{"tcp", "x"}, timeout: 500 * time.Millisecond, keep: 1, dials: &d}
+		ls := &lanes{
+			addr:    &serverAddr{"tcp", "x"},
+			timeout: 500 * time.Millisecond,
+			keep:    1,
+			dials:   &d,
+		}
 		ls.dial = func(ctx context.Context) (net.Conn, error) {
 			select {
 			case <-time.After(100 * time.Millisecond):

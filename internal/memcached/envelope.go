@@ -9,8 +9,9 @@ import (
 // ID is the identity of a value, the same in every process.
 type ID = [32]byte
 
-// A value on the wire: version (1 B), crc32c of ID and payload (4 B, little endian), ID, payload. The ID is in it because a connection
-// that lost step answers with another key's value, which has a checksum of its own that is right.
+// A value on the wire: version (1 B), crc32c of ID and payload (4 B, little endian), ID, payload.
+// The ID is in it because a connection that lost step answers with another key's value, which has a
+// checksum of its own that is right.
 const (
 	envelopeVersion = 1
 	envelopeBytes   = 1 + 4 + len(ID{})
@@ -44,7 +45,8 @@ const (
 	faultIdentity = "identity"
 )
 
-// openEnvelope returns the payload in a received value, part of b, if it is what was stored under the ID; else what is wrong.
+// openEnvelope returns the payload in a received value, part of b, if it is what was stored under
+// the ID; else what is wrong.
 func openEnvelope(b []byte, id *ID) (payload []byte, fault string) {
 	switch {
 	case len(b) < envelopeBytes:

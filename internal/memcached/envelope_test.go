@@ -41,7 +41,8 @@ func FuzzEnvelope(f *testing.F) {
 		if fault == "" && !bytes.Equal(appendEnvelope(nil, &id, payload), b) {
 			t.Fatalf("%x opens, and is not what is sealed", b)
 		}
-		if got, fault := openEnvelope(appendEnvelope(nil, &id, b), &id); fault != "" || !bytes.Equal(got, b) {
+		if got, fault := openEnvelope(appendEnvelope(nil, &id, b), &id); fault != "" ||
+			!bytes.Equal(got, b) {
 			t.Fatalf("%x does not come back: %q", b, fault)
 		}
 	})

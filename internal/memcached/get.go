@@ -13,9 +13,9 @@ import (
 	"larder/internal/telemetry"
 )
 
-// GetMulti fills in the values of the IDs where they are found, and leaves nil where not. IDs that have a value already are not asked
-// for. It never fails: what goes wrong is a miss. It takes no longer than the read deadline in force, and ends with ctx. The values must
-// not be written to.
+// GetMulti fills in the values of the IDs where they are found, and leaves nil where not. IDs that
+// have a value already are not asked for. It never fails: what goes wrong is a miss. It takes no
+// longer than the read deadline in force, and ends with ctx. The values must not be written to.
 func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 	if len(ids) == 0 || ctx.Err() != nil {
 		return
@@ -34,7 +34,8 @@ func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 	if !c.start(ctx, batches, results, deadline, allowed) {
 		return
 	}
-	// The turns, dials and connections keep the deadline, so that this does not fire: it would lose what has come in time.
+	// The turns, dials and connections keep the deadline, so that this does not fire: it would lose
+	// what has come in time.
 	late := time.NewTimer(allowed + handOverTime)
 	defer late.Stop()
 	for range batches {
@@ -55,7 +56,8 @@ func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 	}
 }
 
-// pending fills in the values that are not written yet, and returns the positions of the IDs that servers must be asked for.
+// pending fills in the values that are not written yet, and returns the positions of the IDs that
+// servers must be asked for.
 func (c *Client) pending(ids []ID, values [][]byte) []int32 {
 	asked := make([]int32, 0, len(ids))
 	for i := range ids {
@@ -83,7 +85,8 @@ type batch struct {
 	values [][]byte // found
 }
 
-// plan cuts the IDs at the positions asked for into batches. Those of servers that are not asked now are left out.
+// plan cuts the IDs at the positions asked for into batches. Those of servers that are not asked
+// now are left out.
 func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 	if len(r.servers) == 0 {
 		c.skip(opGetMulti, skippedNoServer)
@@ -117,18 +120,31 @@ func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 		for i := range keys {
 			keys[i] = text.String()[i*length : (i+1)*length]
 		}
-		// The batches of a server are of about one size: the last one is no round trip for a few keys.
+		// The batches of a server are of about one size: the last one is no round trip for a few
+		// keys.
 		parts := (n + c.o.MaxGetMultiBatchSize - 1) / c.o.MaxGetMultiBatchSize
 		for p := range parts {
 			lo, hi := n*p/parts, n*(p+1)/parts
-			batches = append(batches, &batch{server: r.servers[s], at: at[lo:hi], ids: mine[lo:hi], keys: keys[lo:hi], values: values[lo:hi]})
+			batches = append(
+				batches,
+				&batch{
+					server: r.servers[s],
+					at:     at[lo:hi],
+					ids:    mine[lo:hi],
+					keys:   keys[lo:hi],
+					values: values[lo:hi],
+				},
+			)
 		}
 	}
 	return batches
 }
 
 // start runs the batches. It reports false when the client is closed.
-func (c *Client) start(ctx context.Context, batches []*batch, results chan<- *batch, deadline time.Time, allowed time.Duration) bool {
+func (c *Client) start(
+	ctx context.Context, batches []*batch, results chan<- *batch, deadline time.Time,
+	allowed time.Duration,
+) bool {
 	c.life.RLock()
 	defer c.life.RUnlock()
 	if c.closed {
@@ -203,7 +219,10 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 			c.counters.timedOut.Add(1)
 		}
 		c.metrics.failures.WithLabelValues(opGetMulti, kindOf(err)).Inc()
-		c.o.Logger.Debug("values were not read", "client", c.o.Name, "server", b.server.addr.addr, "keys", len(b.keys), "found", len(items), "err", err)
+		c.o.Logger.Debug(
+			"values were not read", "client", c.o.Name, "server", b.server.addr.addr, "keys",
+			len(b.keys), "found", len(items), "err", err,
+		)
 		return
 	}
 	c.metrics.duration[opGetMulti].Observe(time.Since(began).Seconds())
@@ -228,8 +247,8 @@ func (c *Client) open(b *batch, items map[string]*memcache.Item) (total int) {
 			corrupt = true
 			continue
 		}
-		// Whoever keeps the value keeps no more than it: gomemcache's array has an envelope more, which takes it to the allocator's
-		// next size.
+		// Whoever keeps the value keeps no more than it: gomemcache's array has an envelope more,
+		// which takes it to the allocator's next size.
 		b.values[i] = slices.Clip(bytes.Clone(payload))
 		total += len(payload)
 	}

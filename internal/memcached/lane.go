@@ -10,15 +10,17 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// lane is a connection to a server, or the place of one, with a gomemcache client of its own. One goroutine at a time uses it, so that
-// what runs on the connection is known: until when it may, and which keys it asked for. gomemcache itself has neither a context nor a
-// deadline that it does not renew with every value.
+// lane is a connection to a server, or the place of one, with a gomemcache client of its own. One
+// goroutine at a time uses it, so that what runs on the connection is known: until when it may, and
+// which keys it asked for. gomemcache itself has neither a context nor a deadline that it does not
+// renew with every value.
 type lane struct {
 	home   *lanes
 	client *memcache.Client
 	spare  net.Conn // connected, and not used yet
 
-	// Of the operation that runs or ran last. gomemcache works in a goroutine of its own, but only while its caller waits.
+	// Of the operation that runs or ran last. gomemcache works in a goroutine of its own, but only
+	// while its caller waits.
 	deadline time.Time
 	conn     *conn // nil: none open
 	reused   bool  // the connection is from an earlier operation
@@ -59,7 +61,8 @@ func (l *lane) begin(deadline time.Time, keys []string, maxSize int64) error {
 	return nil
 }
 
-// end looks at what came of it. A connection on which anything but one whole reply came is not used again.
+// end looks at what came of it. A connection on which anything but one whole reply came is not used
+// again.
 func (l *lane) end(err error) error {
 	if !l.reply.complete() {
 		l.close()
@@ -75,7 +78,9 @@ func (l *lane) end(err error) error {
 }
 
 // get asks for keys. What has come before an error is returned with it.
-func (l *lane) get(deadline time.Time, keys []string, maxSize int64) (map[string]*memcache.Item, error) {
+func (l *lane) get(
+	deadline time.Time, keys []string, maxSize int64,
+) (map[string]*memcache.Item, error) {
 	if err := l.begin(deadline, keys, maxSize); err != nil {
 		return nil, l.end(err)
 	}
@@ -103,9 +108,11 @@ func (l *lane) remove(deadline time.Time, key string) error {
 	return l.end(err)
 }
 
-// stale tells whether the operation failed because its connection, idle before, had been closed by the server.
+// stale tells whether the operation failed because its connection, idle before, had been closed by
+// the server.
 func (l *lane) stale(err error) bool {
-	return err != nil && l.reused && l.reply.received == 0 && !errors.Is(err, os.ErrDeadlineExceeded)
+	return err != nil && l.reused && l.reply.received == 0 &&
+		!errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func (l *lane) connected() bool { return l.conn != nil || l.spare != nil }

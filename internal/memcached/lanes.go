@@ -57,8 +57,9 @@ type dials struct {
 	running sync.WaitGroup
 }
 
-// connect returns a new connection. Where there is none by the deadline the dial goes on, and what comes of it is kept idle: a deadline
-// that is shorter than a TLS handshake takes must not keep all connections from coming about.
+// connect returns a new connection. Where there is none by the deadline the dial goes on, and what
+// comes of it is kept idle: a deadline that is shorter than a TLS handshake takes must not keep all
+// connections from coming about.
 func (ls *lanes) connect(deadline time.Time) (net.Conn, error) {
 	type result struct {
 		raw net.Conn
@@ -129,7 +130,8 @@ func (ls *lanes) put(l *lane) {
 	}
 }
 
-// drop closes the idle connections that were last used before a time. All that are older than a stale one are stale too.
+// drop closes the idle connections that were last used before a time. All that are older than a
+// stale one are stale too.
 func (ls *lanes) drop(before time.Time) {
 	ls.mu.Lock()
 	n := 0

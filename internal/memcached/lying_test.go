@@ -23,7 +23,8 @@ func answer(key string, stored []byte) string {
 	return fmt.Sprintf("VALUE %s 0 %d 1\r\n%s\r\n", key, len(stored), stored)
 }
 
-// TestLyingServers: whatever a server answers, a look-up is a hit with the value that was stored, or a miss, within its time.
+// TestLyingServers: whatever a server answers, a look-up is a hit with the value that was stored,
+// or a miss, within its time.
 func TestLyingServers(t *testing.T) {
 	ids := []ID{idOf("0"), idOf("1"), idOf("2")}
 	sealed := make([][]byte, len(ids))
@@ -36,7 +37,8 @@ func TestLyingServers(t *testing.T) {
 		return b
 	}
 	const hit = "value 0,value 1,value 2"
-	// f asks for three values, over and over; want is what the first call finds, timeouts whether it waits until its deadline.
+	// f asks for three values, over and over; want is what the first call finds, timeouts whether
+	// it waits until its deadline.
 	f := func(name, want string, timeouts bool, reply func(keys []string) string) {
 		t.Helper()
 		serve := func(c net.Conn, r *bufio.Reader) {
@@ -75,7 +77,12 @@ func TestLyingServers(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			if !timeouts {
-				ask(t, client(t, Options{Addresses: []string{lying(t, serve)}, Timeout: 5 * time.Second}))
+				ask(
+					t,
+					client(
+						t, Options{Addresses: []string{lying(t, serve)}, Timeout: 5 * time.Second},
+					),
+				)
 				return
 			}
 			// On a loaded machine a call may return at its deadline before what has come is handed
@@ -83,7 +90,9 @@ func TestLyingServers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var server sync.WaitGroup
 				defer server.Wait()
-				c, err := New(Options{Addresses: []string{"lies:1"}, Timeout: 200 * time.Millisecond})
+				c, err := New(
+					Options{Addresses: []string{"lies:1"}, Timeout: 200 * time.Millisecond},
+				)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -108,24 +117,54 @@ func TestLyingServers(t *testing.T) {
 	f("nothing found", ",,", false, func([]string) string { return "END\r\n" })
 
 	f("garbage", ",,", false, func([]string) string { return "HTTP/1.1 400 Bad Request\r\n\r\n" })
-	f("garbage without lines", ",,", false, func([]string) string { return strings.Repeat("x", 100_000) })
-	f("an error", ",,", false, func([]string) string { return "SERVER_ERROR out of memory writing get response\r\n" })
-	f("garbage after a value", "value 0,,", false, func(k []string) string { return good(k, 0) + "garbage\r\n" })
+	f(
+		"garbage without lines", ",,", false,
+		func([]string) string { return strings.Repeat("x", 100_000) },
+	)
+	f(
+		"an error", ",,", false,
+		func([]string) string { return "SERVER_ERROR out of memory writing get response\r\n" },
+	)
+	f(
+		"garbage after a value", "value 0,,", false,
+		func(k []string) string { return good(k, 0) + "garbage\r\n" },
+	)
 	f("a huge value", "value 0,,", false, func(k []string) string {
 		return good(k, 0) + "VALUE " + k[1] + " 0 1099511627776 1\r\n"
 	})
-	f("the largest value that gomemcache takes", ",,", false, func(k []string) string { return "VALUE " + k[1] + " 0 4294967295 1\r\n" })
-	f("a negative size", ",,", false, func(k []string) string { return "VALUE " + k[1] + " 0 -1 1\r\n" })
+	f(
+		"the largest value that gomemcache takes", ",,", false,
+		func(k []string) string { return "VALUE " + k[1] + " 0 4294967295 1\r\n" },
+	)
+	f(
+		"a negative size", ",,", false,
+		func(k []string) string { return "VALUE " + k[1] + " 0 -1 1\r\n" },
+	)
 	f("no size", ",,", false, func(k []string) string { return "VALUE " + k[1] + "\r\n" })
-	f("a size that is too small", ",,", false, func(k []string) string { return "VALUE " + k[0] + " 0 4 1\r\n" + string(sealed[0]) + "\r\nEND\r\n" })
-	f("a key that was not asked for", ",,", false, func([]string) string { return answer("larder:other", sealed[0]) + "END\r\n" })
-	f("a key twice", "value 0,,", false, func(k []string) string { return good(k, 0, 0, 1, 2) + "END\r\n" })
+	f(
+		"a size that is too small", ",,", false,
+		func(k []string) string { return "VALUE " + k[0] + " 0 4 1\r\n" + string(sealed[0]) + "\r\nEND\r\n" },
+	)
+	f(
+		"a key that was not asked for", ",,", false,
+		func([]string) string { return answer("larder:other", sealed[0]) + "END\r\n" },
+	)
+	f(
+		"a key twice", "value 0,,", false,
+		func(k []string) string { return good(k, 0, 0, 1, 2) + "END\r\n" },
+	)
 	f("half a reply, then silence", "value 0,,", true, func(k []string) string {
 		return good(k, 0) + answer(k[1], sealed[1])[:60]
 	})
-	f("most of a reply, then silence", "value 0,value 1,", true, func(k []string) string { return good(k, 0, 1) })
+	f(
+		"most of a reply, then silence", "value 0,value 1,", true,
+		func(k []string) string { return good(k, 0, 1) },
+	)
 	f("silence", ",,", true, func([]string) string { return "" })
-	f("more than was asked for", hit, false, func(k []string) string { return good(k, 0, 1, 2) + "END\r\n" + good(k, 0) + "END\r\n" })
+	f(
+		"more than was asked for", hit, false,
+		func(k []string) string { return good(k, 0, 1, 2) + "END\r\n" + good(k, 0) + "END\r\n" },
+	)
 
 	f("values of other keys", "value 0,,", false, func(k []string) string {
 		return good(k, 0) + answer(k[1], sealed[2]) + answer(k[2], sealed[1]) + "END\r\n"
@@ -144,7 +183,8 @@ func TestLyingServers(t *testing.T) {
 	})
 }
 
-// TestSlowItemsStayWithinTheDeadline: gomemcache renews its deadline with every value; the call's is for all of them.
+// TestSlowItemsStayWithinTheDeadline: gomemcache renews its deadline with every value; the call's
+// is for all of them.
 func TestSlowItemsStayWithinTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout, each = 200 * time.Millisecond, 60 * time.Millisecond
@@ -193,7 +233,8 @@ func TestSlowItemsStayWithinTheDeadline(t *testing.T) {
 	})
 }
 
-// TestHugeAnnouncementsAllocateNothing: many values of the largest size that is allowed are not made room for before they come.
+// TestHugeAnnouncementsAllocateNothing: many values of the largest size that is allowed are not
+// made room for before they come.
 func TestHugeAnnouncementsAllocateNothing(t *testing.T) {
 	addr := lying(t, func(c net.Conn, r *bufio.Reader) {
 		for {
@@ -219,7 +260,8 @@ func TestHugeAnnouncementsAllocateNothing(t *testing.T) {
 	}
 }
 
-// TestSlowProxy puts a proxy before memcached that holds every answer back: too long at first, then not.
+// TestSlowProxy puts a proxy before memcached that holds every answer back: too long at first, then
+// not.
 func TestSlowProxy(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	var delay atomic.Int64
@@ -252,7 +294,14 @@ func TestSlowProxy(t *testing.T) {
 		}
 	})
 	defer close(done)
-	c := client(t, Options{Addresses: []string{addr}, Timeout: time.Second, FirstByte: func() time.Duration { return 50 * time.Millisecond }})
+	c := client(
+		t,
+		Options{
+			Addresses: []string{addr},
+			Timeout:   time.Second,
+			FirstByte: func() time.Duration { return 50 * time.Millisecond },
+		},
+	)
 	id := idOf("a")
 	store(t, c, map[ID][]byte{id: []byte("value")})
 	delay.Store(int64(200 * time.Millisecond))
@@ -262,7 +311,8 @@ func TestSlowProxy(t *testing.T) {
 			t.Errorf("got %q in time", v)
 		}
 	}
-	if n := c.Stats().TimedOut - before; n < 1 || n > 10 { // one, and one for each period that this takes
+	// one, and one for each period that this takes
+	if n := c.Stats().TimedOut - before; n < 1 || n > 10 {
 		t.Errorf("%d of 50 calls waited for a slow server", n)
 	}
 	delay.Store(0)

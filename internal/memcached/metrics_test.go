@@ -12,18 +12,25 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// TestMetricsAreThanos: what its dashboards and alerts read, with its labels; larder's own beside it.
+// TestMetricsAreThanos: what its dashboards and alerts read, with its labels; larder's own beside
+// it.
 func TestMetricsAreThanos(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	c := client(t, Options{Name: "index-cache", Registerer: reg}, s)
-	other := client(t, Options{Name: "caching-bucket", Registerer: reg, Addresses: []string{"dns+127.0.0.1:1"}})
-	if _, err := New(Options{Name: "index-cache", Registerer: reg, Addresses: []string{"host:1"}}); err == nil || !strings.Contains(err.Error(), "names must differ") {
+	other := client(
+		t, Options{Name: "caching-bucket", Registerer: reg, Addresses: []string{"dns+127.0.0.1:1"}},
+	)
+	if _, err := New(Options{Name: "index-cache", Registerer: reg, Addresses: []string{"host:1"}}); err == nil ||
+		!strings.Contains(err.Error(), "names must differ") {
 		t.Errorf("two clients of one name: %v", err)
 	}
 	store(t, c, map[ID][]byte{idOf("a"): []byte("value")})
 	get(t, c, idOf("a"))
-	eventually(t, func() bool { return other.discovery.lookups.Load() > 0 && len(other.ring.Load().servers) > 0 })
+	eventually(
+		t,
+		func() bool { return other.discovery.lookups.Load() > 0 && len(other.ring.Load().servers) > 0 },
+	)
 
 	families := gather(t, reg)
 	f := func(name string, typ dto.MetricType, labels string) {
@@ -39,7 +46,9 @@ func TestMetricsAreThanos(t *testing.T) {
 		}
 		slices.Sort(got)
 		if fam.GetType() != typ || strings.Join(got, ",") != labels {
-			t.Errorf("%s: %v{%s}, want %v{%s}", name, fam.GetType(), strings.Join(got, ","), typ, labels)
+			t.Errorf(
+				"%s: %v{%s}, want %v{%s}", name, fam.GetType(), strings.Join(got, ","), typ, labels,
+			)
 		}
 	}
 	const counter, gauge, histogram = dto.MetricType_COUNTER, dto.MetricType_GAUGE, dto.MetricType_HISTOGRAM
@@ -48,7 +57,10 @@ func TestMetricsAreThanos(t *testing.T) {
 	f("thanos_memcached_operation_skipped_total", counter, "name,operation,reason")
 	f("thanos_memcached_operation_duration_seconds", histogram, "name,operation")
 	f("thanos_memcached_operation_data_size_bytes", histogram, "name,operation")
-	f("thanos_memcached_client_info", gauge, "dns_provider_update_interval,max_async_buffer_size,max_async_concurrency,max_get_multi_batch_size,max_get_multi_concurrency,max_idle_connections,max_item_size,name,timeout")
+	f(
+		"thanos_memcached_client_info", gauge,
+		"dns_provider_update_interval,max_async_buffer_size,max_async_concurrency,max_get_multi_batch_size,max_get_multi_concurrency,max_idle_connections,max_item_size,name,timeout",
+	)
 	f("thanos_memcached_dns_lookups_total", counter, "name")
 	f("thanos_memcached_dns_failures_total", counter, "name")
 	f("thanos_memcached_dns_provider_results", gauge, "addr,name")
@@ -84,7 +96,8 @@ func TestMetricsAreThanos(t *testing.T) {
 		t.Errorf("operations: %s", diff)
 	}
 
-	// A client that is closed can be followed by another of its name. The counter of corruptions is the process's.
+	// A client that is closed can be followed by another of its name. The counter of corruptions is
+	// the process's.
 	c.Close()
 	other.Close()
 	left := gather(t, reg)

@@ -19,11 +19,12 @@ func (w *write) operation() string {
 	return opSet
 }
 
-// pendingWrite is the last write of an ID that was asked for and has not been carried out. It is in the order, or the worker that has it
-// will put it there again if it is another one by then.
+// pendingWrite is the last write of an ID that was asked for and has not been carried out. It is in
+// the order, or the worker that has it will put it there again if it is another one by then.
 type pendingWrite struct{ write }
 
-// queue holds writes until a worker takes them. At most one per ID runs, and the last one asked for runs last.
+// queue holds writes until a worker takes them. At most one per ID runs, and the last one asked for
+// runs last.
 type queue struct {
 	maxItems int
 	maxBytes int64
@@ -34,7 +35,8 @@ type queue struct {
 	ready   sync.Cond // something is queued, or closed
 	pending map[ID]*pendingWrite
 	order   fifo
-	// Of the values in pending, those that run included; deletions are counted apart: they have no value and are not dropped for values.
+	// Of the values in pending, those that run included; deletions are counted apart: they have no
+	// value and are not dropped for values.
 	values, removals int
 	bytes            int64
 	closed           bool // nothing more is taken in
@@ -101,7 +103,8 @@ func (q *queue) uncount(w *write) {
 	q.bytes -= int64(len(w.value))
 }
 
-// take waits for a write. Whoever takes it carries it out and calls done. It reports false when there will be none.
+// take waits for a write. Whoever takes it carries it out and calls done. It reports false when
+// there will be none.
 func (q *queue) take() (p *pendingWrite, w write, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -115,8 +118,8 @@ func (q *queue) take() (p *pendingWrite, w write, ok bool) {
 	return p, p.write, true
 }
 
-// done ends a write that was taken: unless another of its ID was asked for meanwhile, it is no longer pending. It tells whether another
-// one is lost, because nothing more is given out.
+// done ends a write that was taken: unless another of its ID was asked for meanwhile, it is no
+// longer pending. It tells whether another one is lost, because nothing more is given out.
 func (q *queue) done(p *pendingWrite, w write) (lost bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -136,8 +139,8 @@ func same(a, b []byte) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// look calls found for the positions in ids whose write is pending, with its value, nil for a deletion, and returns the others, in the
-// same array.
+// look calls found for the positions in ids whose write is pending, with its value, nil for a
+// deletion, and returns the others, in the same array.
 func (q *queue) look(ids []ID, at []int32, found func(i int32, value []byte)) []int32 {
 	if q.length.Load() == 0 {
 		return at

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestQueueIsWhatWasAskedForLast plays random writes, and workers that take and finish them in any order, against a map. What is pending
-// is what was asked for last; writes of one ID are carried out one at a time, the last one last.
+// TestQueueIsWhatWasAskedForLast plays random writes, and workers that take and finish them in any
+// order, against a map. What is pending is what was asked for last; writes of one ID are carried
+// out one at a time, the last one last.
 func TestQueueIsWhatWasAskedForLast(t *testing.T) {
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -37,7 +38,10 @@ func TestQueueIsWhatWasAskedForLast(t *testing.T) {
 				}
 			}
 			if q.bytes != bytes || q.values != values || bytes > 300 || values > 5 {
-				t.Fatalf("seed %d: counts %d values, %d bytes; has %d, %d", seed, q.values, q.bytes, values, bytes)
+				t.Fatalf(
+					"seed %d: counts %d values, %d bytes; has %d, %d", seed, q.values, q.bytes,
+					values, bytes,
+				)
 			}
 		}
 		for range 300 {

@@ -15,7 +15,9 @@ type ring struct {
 }
 
 func newRing(servers []*server) *ring {
-	slices.SortFunc(servers, func(a, b *server) int { return strings.Compare(a.addr.addr, b.addr.addr) })
+	slices.SortFunc(
+		servers, func(a, b *server) int { return strings.Compare(a.addr.addr, b.addr.addr) },
+	)
 	r := &ring{servers: servers}
 	for _, s := range servers {
 		r.seeds = append(r.seeds, xxhash.Sum64String(s.addr.addr))
@@ -23,8 +25,9 @@ func newRing(servers []*server) *ring {
 	return r
 }
 
-// pick returns the index of the server that an ID belongs to: the one with the highest score (rendezvous hashing). A server that goes
-// takes only its own IDs with it, and one that comes only takes IDs over.
+// pick returns the index of the server that an ID belongs to: the one with the highest score
+// (rendezvous hashing). A server that goes takes only its own IDs with it, and one that comes only
+// takes IDs over.
 func (r *ring) pick(id *ID) int {
 	if len(r.servers) == 1 {
 		return 0
@@ -41,7 +44,8 @@ func (r *ring) pick(id *ID) int {
 	return best
 }
 
-// sort returns the positions server by server, in their order for each, and where those of each server end.
+// sort returns the positions server by server, in their order for each, and where those of each
+// server end.
 func (r *ring) sort(ids []ID, at []int32) (sorted []int32, ends []int) {
 	if len(r.servers) == 1 {
 		return at, []int{len(at)}

@@ -14,9 +14,10 @@ const maxLine = 320
 // errMalformed is the kind of all replies that memcached would not give.
 var errMalformed = errors.New("memcached: malformed reply")
 
-// errTooLarge is what becomes of a reply with a value that somebody with a larger MaxItemSize has stored. The connection is closed rather
-// than the value read past, which would cost the time of its bytes; it costs the values that come after it, but those that large are
-// expanded postings, which are asked for one by one: all pages under a key have one size.
+// errTooLarge is what becomes of a reply with a value that somebody with a larger MaxItemSize has
+// stored. The connection is closed rather than the value read past, which would cost the time of
+// its bytes; it costs the values that come after it, but those that large are expanded postings,
+// which are asked for one by one: all pages under a key have one size.
 var errTooLarge = errors.New("memcached: a value above the item size limit")
 
 // serverError is a reply by which a server says that it could not.
@@ -30,11 +31,11 @@ const (
 	replyDone        // nothing more belongs to the reply
 )
 
-// reply follows one reply of a server, byte by byte as it comes, before gomemcache sees it. gomemcache allocates as many bytes as a
-// reply announces, and keeps as many values as it sends.
+// reply follows one reply of a server, byte by byte as it comes, before gomemcache sees it.
+// gomemcache allocates as many bytes as a reply announces, and keeps as many values as it sends.
 //
-// INVARIANT: what pass lets through announces only values of keys that were asked for, each once for each time it was asked for, and
-// none above maxSize.
+// INVARIANT: what pass lets through announces only values of keys that were asked for, each once
+// for each time it was asked for, and none above maxSize.
 type reply struct {
 	keys    []string // asked for; nil: the reply is one line
 	maxSize int64
@@ -51,7 +52,8 @@ type reply struct {
 	fault    error
 }
 
-// start prepares for the reply to a request for keys, or to one that is answered by a line if there are none.
+// start prepares for the reply to a request for keys, or to one that is answered by a line if there
+// are none.
 func (r *reply) start(keys []string, maxSize int64) {
 	seen := r.seen[:0]
 	if cap(seen) < len(keys) {
@@ -69,8 +71,8 @@ func (r *reply) complete() bool { return r.state == replyDone && r.fault == nil 
 // text returns the line of a reply of one line.
 func (r *reply) text() string { return string(bytes.TrimRight(r.line[:r.n], "\r\n")) }
 
-// pass returns how many of the bytes may be handed on, and what is wrong with those that may not. The end of a line that is wrong is
-// never handed on.
+// pass returns how many of the bytes may be handed on, and what is wrong with those that may not.
+// The end of a line that is wrong is never handed on.
 func (r *reply) pass(p []byte) (int, error) {
 	if r.fault != nil {
 		return 0, r.fault
@@ -151,7 +153,8 @@ func (r *reply) endOfLine() error {
 	return r.fail("unexpected line %.60q", line)
 }
 
-// value takes in the announcement of a value: key, flags, size, and the version that `gets` asks for.
+// value takes in the announcement of a value: key, flags, size, and the version that `gets` asks
+// for.
 func (r *reply) value(line []byte) error {
 	key, rest, _ := bytes.Cut(line, []byte(" "))
 	flags, rest, _ := bytes.Cut(rest, []byte(" "))
@@ -167,7 +170,9 @@ func (r *reply) value(line []byte) error {
 		return r.fail("a value of a key that was not asked for: %.60q", key)
 	}
 	if length > uint64(r.maxSize) {
-		r.fault = fmt.Errorf("%w: %d bytes announced, at most %d are taken", errTooLarge, length, r.maxSize)
+		r.fault = fmt.Errorf(
+			"%w: %d bytes announced, at most %d are taken", errTooLarge, length, r.maxSize,
+		)
 		return r.fault
 	}
 	r.state, r.need = replyData, int64(length)+int64(len(lineEnd))

@@ -17,7 +17,8 @@ import (
 
 func TestReplyIsCheckedAsItPasses(t *testing.T) {
 	keys := []string{"a", "b", "c"}
-	// f checks a reply, in one piece and byte by byte; passed is the part of it that gomemcache may see, fault what is wrong with the rest.
+	// f checks a reply, in one piece and byte by byte; passed is the part of it that gomemcache may
+	// see, fault what is wrong with the rest.
 	f := func(text, passed, fault string) {
 		t.Helper()
 		for _, step := range []int{len(text), 1, 3} {
@@ -35,11 +36,14 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 			if fault == "" && err == nil && !r.complete() {
 				t.Errorf("%q in steps of %d: not complete", text, step)
 			}
-			if (err == nil) != (fault == "") || err != nil && !strings.Contains(err.Error(), fault) {
+			if (err == nil) != (fault == "") ||
+				err != nil && !strings.Contains(err.Error(), fault) {
 				t.Errorf("%q in steps of %d: got %v, want %q", text, step, err, fault)
 			}
 			// A line that is wrong may have passed but for its end.
-			if !bytes.HasPrefix(got, []byte(passed)) || step == len(text) && string(got) != passed || bytes.HasSuffix(got[len(passed):], []byte("\n")) {
+			if !bytes.HasPrefix(got, []byte(passed)) ||
+				step == len(text) && string(got) != passed ||
+				bytes.HasSuffix(got[len(passed):], []byte("\n")) {
 				t.Errorf("%q in steps of %d: passed %q, want %q", text, step, got, passed)
 			}
 		}
@@ -47,9 +51,14 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 	whole := func(s string) { t.Helper(); f(s, s, "") }
 	whole("END\r\n")
 	whole("VALUE a 0 3 1\r\nxyz\r\nEND\r\n")
-	whole("VALUE a 0 3\r\nxyz\r\nVALUE c 4294967295 10 18446744073709551615\r\nEND\r\nEND\r\n\r\nEND\r\n")
+	whole(
+		"VALUE a 0 3\r\nxyz\r\nVALUE c 4294967295 10 18446744073709551615\r\nEND\r\nEND\r\n\r\nEND\r\n",
+	)
 	whole("VALUE c 0 0 1\r\n\r\nVALUE a 0 0 1\r\n\r\nEND\r\n")
-	f("VALUE a 0 3 1\r\nxyz\r\nVALUE a 0 3 1\r\nxyz\r\nEND\r\n", "VALUE a 0 3 1\r\nxyz\r\n", "not asked for")
+	f(
+		"VALUE a 0 3 1\r\nxyz\r\nVALUE a 0 3 1\r\nxyz\r\nEND\r\n", "VALUE a 0 3 1\r\nxyz\r\n",
+		"not asked for",
+	)
 	f("VALUE d 0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
 	f("VALUE  0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
 	f("VALUE a 0 11 1\r\n", "", "11 bytes announced")
@@ -74,7 +83,8 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 
 	var r reply
 	r.start(nil, 0)
-	if n, err := r.pass([]byte("STORED\r\n")); n != 8 || err != nil || !r.complete() || r.text() != "STORED" {
+	if n, err := r.pass([]byte("STORED\r\n")); n != 8 || err != nil || !r.complete() ||
+		r.text() != "STORED" {
 		t.Errorf("the reply to a write: %d, %v, %q", n, err, r.text())
 	}
 }
@@ -90,8 +100,9 @@ func (s *script) Write(p []byte) (int, error) { return len(p), nil }
 func (s *script) Close() error                { return nil }
 func (s *script) SetDeadline(time.Time) error { return nil }
 
-// FuzzReply: whatever a server sends, gomemcache ends, finds nothing but what was asked for within the size that is allowed, and makes
-// room for no more than that. Checking in pieces makes no difference.
+// FuzzReply: whatever a server sends, gomemcache ends, finds nothing but what was asked for within
+// the size that is allowed, and makes room for no more than that. Checking in pieces makes no
+// difference.
 func FuzzReply(f *testing.F) {
 	keys := []string{"larder:a", "larder:b", "larder:c"}
 	const maxSize = 1000
@@ -102,7 +113,11 @@ func FuzzReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, step int) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		home := &lanes{addr: &serverAddr{"tcp", "fuzz"}, timeout: time.Second, dials: &dials{ctx: context.Background()}}
+		home := &lanes{
+			addr:    &serverAddr{"tcp", "fuzz"},
+			timeout: time.Second,
+			dials:   &dials{ctx: context.Background()},
+		}
 		l := newLane(home)
 		l.spare = &script{text: bytes.NewReader(text)}
 		items, err := l.get(time.Now().Add(time.Second), keys, maxSize)
@@ -114,7 +129,8 @@ func FuzzReply(f *testing.F) {
 			t.Errorf("the connection is kept after %v", err)
 		}
 		for key, item := range items {
-			if !slices.Contains(keys, key) || len(item.Value) > maxSize || !bytes.Contains(text, item.Value) {
+			if !slices.Contains(keys, key) || len(item.Value) > maxSize ||
+				!bytes.Contains(text, item.Value) {
 				t.Errorf("found %q: %d bytes", key, len(item.Value))
 			}
 		}
@@ -133,8 +149,12 @@ func FuzzReply(f *testing.F) {
 				break
 			}
 		}
-		if (wholeErr == nil) != (piecesErr == nil) || whole.values != pieces.values || whole.complete() != pieces.complete() {
-			t.Errorf("whole: %v, %d values; in pieces: %v, %d", wholeErr, whole.values, piecesErr, pieces.values)
+		if (wholeErr == nil) != (piecesErr == nil) || whole.values != pieces.values ||
+			whole.complete() != pieces.complete() {
+			t.Errorf(
+				"whole: %v, %d values; in pieces: %v, %d", wholeErr, whole.values, piecesErr,
+				pieces.values,
+			)
 		}
 	})
 }

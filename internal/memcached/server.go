@@ -25,10 +25,25 @@ func newServer(e endpoint, o *Options, d *dials) *server {
 	addr := &serverAddr{network: e.network(), addr: e.addr}
 	log := o.Logger.With("client", o.Name, "server", e.addr)
 	return &server{
-		addr:         e,
-		reads:        &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxIdleConnections, dials: d},
-		writes:       &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxAsyncConcurrency, dials: d},
-		readBreaker:  &readBreaker{longest: o.Breaker.OpenDuration, changed: tell(log, "read from")},
+		addr: e,
+		reads: &lanes{
+			addr:    addr,
+			timeout: o.Timeout,
+			dial:    dial,
+			keep:    o.MaxIdleConnections,
+			dials:   d,
+		},
+		writes: &lanes{
+			addr:    addr,
+			timeout: o.Timeout,
+			dial:    dial,
+			keep:    o.MaxAsyncConcurrency,
+			dials:   d,
+		},
+		readBreaker: &readBreaker{
+			longest: o.Breaker.OpenDuration,
+			changed: tell(log, "read from"),
+		},
 		writeBreaker: &writeBreaker{o: o.Breaker, changed: tell(log, "written to")},
 	}
 }
@@ -37,15 +52,20 @@ func newServer(e endpoint, o *Options, d *dials) *server {
 func tell(log *slog.Logger, what string) func(open bool, cause error) {
 	return func(open bool, cause error) {
 		if open {
-			log.Warn("memcached is not "+what+" for now: it is tried again after a while", "err", cause)
+			log.Warn(
+				"memcached is not "+what+" for now: it is tried again after a while", "err", cause,
+			)
 		} else {
 			log.Info("memcached is " + what + " again")
 		}
 	}
 }
 
-// get asks for keys until the deadline. The verdict is what came of it says about the server, if the time was long enough.
-func (s *server) get(deadline time.Time, keys []string, maxSize int64) (items map[string]*memcache.Item, v verdict, err error) {
+// get asks for keys until the deadline. The verdict is what came of it says about the server, if
+// the time was long enough.
+func (s *server) get(
+	deadline time.Time, keys []string, maxSize int64,
+) (items map[string]*memcache.Item, v verdict, err error) {
 	l := s.reads.take()
 	began := time.Now()
 	items, err = l.get(deadline, keys, maxSize)
@@ -90,7 +110,8 @@ func (s *server) put(deadline time.Time, key string, value []byte, remove bool, 
 		if kind := kindOf(err); stale || kind == kindTimeout || kind == kindNetwork {
 			s.writes.drop(began)
 		}
-		// Nobody waits for a write, and it can be made twice. With the stale connections gone this ends at a new one.
+		// Nobody waits for a write, and it can be made twice. With the stale connections gone this
+		// ends at a new one.
 		if !stale {
 			return err
 		}
@@ -144,7 +165,10 @@ func kindOf(err error) string {
 			return kindTimeout
 		}
 		return kindNetwork
-	case errors.As(err, &dial), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case errors.As(err, &dial),
+		errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, net.ErrClosed):
 		return kindNetwork
 	}
 	return kindOther

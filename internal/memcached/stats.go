@@ -7,13 +7,16 @@ import (
 
 // Stats of a client since it was made.
 type Stats struct {
-	// Requests are values asked for; Hits and HitBytes those found, PendingHits of them before they were written.
+	// Requests are values asked for; Hits and HitBytes those found, PendingHits of them before they
+	// were written.
 	Requests, Hits, HitBytes, PendingHits int64
 	// Corrupt values were received and did not verify.
 	Corrupt int64
-	// Skipped batches were not asked for, because a breaker was open, no server known or no turn free in time.
+	// Skipped batches were not asked for, because a breaker was open, no server known or no turn
+	// free in time.
 	Skipped int64
-	// Failed batches brought less than a whole reply, and are misses for the rest; TimedOut is their part that took too long.
+	// Failed batches brought less than a whole reply, and are misses for the rest; TimedOut is
+	// their part that took too long.
 	Failed, TimedOut int64
 
 	// Written values and deletions, and the bytes of the values.

@@ -13,13 +13,21 @@ import (
 	"time"
 )
 
-// TestAHangingServerKeepsNoWriters: all servers share those that write. One that hangs is given up however long a write may take, and
-// however few do so at a time, and what others are to store is stored.
+// TestAHangingServerKeepsNoWriters: all servers share those that write. One that hangs is given up
+// however long a write may take, and however few do so at a time, and what others are to store is
+// stored.
 func TestAHangingServerKeepsNoWriters(t *testing.T) {
 	f := func(timeout time.Duration, writers int) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			c, err := New(Options{Addresses: []string{"well:1", "hangs:1"}, Timeout: timeout, MaxAsyncConcurrency: writers, MaxAsyncBufferSize: 10})
+			c, err := New(
+				Options{
+					Addresses:           []string{"well:1", "hangs:1"},
+					Timeout:             timeout,
+					MaxAsyncConcurrency: writers,
+					MaxAsyncBufferSize:  10,
+				},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +62,10 @@ func TestAHangingServerKeepsNoWriters(t *testing.T) {
 			// Those that find out that it hangs, and then one for each period.
 			most := int64(2*writers) + int64(10*time.Minute/(c.o.Breaker.OpenDuration+timeout))
 			if st := c.Stats(); st.Written < int64(toWell*9/10) || st.Dropped.Failed > most {
-				t.Errorf("a write may take %v, %d at once: %d of %d values were stored on the server that is well; %+v", timeout, writers, st.Written, toWell, st)
+				t.Errorf(
+					"a write may take %v, %d at once: %d of %d values were stored on the server that is well; %+v",
+					timeout, writers, st.Written, toWell, st,
+				)
 			}
 		})
 	}

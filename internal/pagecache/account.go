@@ -34,11 +34,13 @@ type Account struct {
 	Coalesced atomic.Int64
 	// Requests counts the reads of the bucket that this request started.
 	Requests atomic.Int64
-	// Waited is for how many nanoseconds Fetches waited for pages that were not in the cache, added up over goroutines.
+	// Waited is for how many nanoseconds Fetches waited for pages that were not in the cache, added
+	// up over goroutines.
 	Waited atomic.Int64
 }
 
-// MoveTo adds what a has counted to b, whose reads those were, and leaves nothing in a. Spend is not asked.
+// MoveTo adds what a has counted to b, whose reads those were, and leaves nothing in a. Spend is
+// not asked.
 func (a *Account) MoveTo(b *Account) {
 	from, to := a.counts(), b.counts()
 	for i, n := range from {

@@ -51,7 +51,9 @@ func newTestBucket(sizes map[string]int) *testBucket {
 	return b
 }
 
-func (b *testBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *testBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	b.mu.Lock()
 	b.reads = append(b.reads, fmt.Sprintf("%s [%d,%d)", name, off, off+length))
 	b.mu.Unlock()
@@ -67,7 +69,11 @@ func (b *testBucket) GetRange(ctx context.Context, name string, off, length int6
 	if length <= 0 || off < 0 {
 		return nil, fmt.Errorf("bad range %d+%d", off, length)
 	}
-	return b.count(io.NopCloser(bytes.NewReader(data[min(off, int64(len(data))):min(off+length, int64(len(data)))]))), nil
+	return b.count(
+		io.NopCloser(
+			bytes.NewReader(data[min(off, int64(len(data))):min(off+length, int64(len(data)))]),
+		),
+	), nil
 }
 
 func (b *testBucket) IsObjNotFoundErr(err error) bool {

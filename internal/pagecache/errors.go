@@ -35,7 +35,9 @@ func (e *ReadError) Error() string {
 	if e.Reads > 1 {
 		again = fmt.Sprintf(", %d times", e.Reads)
 	}
-	return fmt.Sprintf("read object %s at offset %d, %d bytes%s: %v", e.Object, e.Off, e.Len, again, e.Err)
+	return fmt.Sprintf(
+		"read object %s at offset %d, %d bytes%s: %v", e.Object, e.Off, e.Len, again, e.Err,
+	)
 }
 
 func (e *ReadError) Unwrap() error { return e.Err }
@@ -61,7 +63,10 @@ type ShortObjectError struct {
 }
 
 func (e *ShortObjectError) Error() string {
-	return fmt.Sprintf("object %s is shorter than expected: %d of %d bytes at offset %d", e.Object, e.Got, e.Want, e.Off)
+	return fmt.Sprintf(
+		"object %s is shorter than expected: %d of %d bytes at offset %d", e.Object, e.Got, e.Want,
+		e.Off,
+	)
 }
 
 // LongBodyError is returned when the bucket sent more bytes than asked for, as
@@ -73,7 +78,10 @@ type LongBodyError struct {
 }
 
 func (e *LongBodyError) Error() string {
-	return fmt.Sprintf("bucket sent more than the %d bytes asked for of object %s at offset %d", e.Want, e.Object, e.Off)
+	return fmt.Sprintf(
+		"bucket sent more than the %d bytes asked for of object %s at offset %d", e.Want, e.Object,
+		e.Off,
+	)
 }
 
 // ChangedError is returned when the bucket says that an object has another size
@@ -98,5 +106,8 @@ type SpanError struct {
 }
 
 func (e *SpanError) Error() string {
-	return fmt.Sprintf("span [%d,%d) of object %s (%d bytes): %s", e.Span.Off, e.Span.End, e.Object, e.Size, e.Reason)
+	return fmt.Sprintf(
+		"span [%d,%d) of object %s (%d bytes): %s", e.Span.Off, e.Span.End, e.Object, e.Size,
+		e.Reason,
+	)
 }

@@ -63,7 +63,9 @@ type claim struct {
 // and registers the flights planned for the claimed pages, all under one lock.
 // Pages published since epoch are taken from the cache, or from the flights that
 // the search knows. Its look-ups are released.
-func (r *Reader) claim(ctx context.Context, obj Object, list []page, misses int, epoch uint64, q search, t *tally) (*claims, error) {
+func (r *Reader) claim(
+	ctx context.Context, obj Object, list []page, misses int, epoch uint64, q search, t *tally,
+) (*claims, error) {
 	c := &claims{obj: obj, slots: make([]claim, 0, misses)}
 	need := make([]int64, 0, misses)
 	g := r.geometry(obj)
@@ -112,7 +114,9 @@ func (r *Reader) claim(ctx context.Context, obj Object, list []page, misses int,
 
 // claimAlone claims every page that has no bytes, for flights that cannot be
 // joined.
-func (r *Reader) claimAlone(ctx context.Context, obj Object, list []page, t *tally) (*claims, error) {
+func (r *Reader) claimAlone(
+	ctx context.Context, obj Object, list []page, t *tally,
+) (*claims, error) {
 	c := &claims{obj: obj}
 	var need []int64
 	for i := range list {
@@ -132,7 +136,9 @@ func (r *Reader) claimAlone(ctx context.Context, obj Object, list []page, t *tal
 }
 
 // registerLocked plans flights for the pages needed and gives them to c.
-func (r *Reader) registerLocked(ctx context.Context, c *claims, g geometry, need []int64, shared bool, t *tally) {
+func (r *Reader) registerLocked(
+	ctx context.Context, c *claims, g geometry, need []int64, shared bool, t *tally,
+) {
 	reads := plan(g, need, r.opts.ReadAmplification, r.opts.MaxRead)
 	if len(reads) == 0 {
 		return
@@ -140,7 +146,12 @@ func (r *Reader) registerLocked(ctx context.Context, c *claims, g geometry, need
 	detached := context.WithoutCancel(ctx)
 	c.own = make([]*flight, 0, len(reads))
 	for _, rd := range reads {
-		f := &flight{obj: c.obj, read: rd, shared: shared, pages: make([][]byte, rd.last-rd.first+1)}
+		f := &flight{
+			obj:    c.obj,
+			read:   rd,
+			shared: shared,
+			pages:  make([][]byte, rd.last-rd.first+1),
+		}
 		f.off, f.end = g.bounds(rd)
 		f.ctx, f.cancel = context.WithCancel(detached)
 		r.flights[f] = struct{}{}
@@ -245,7 +256,12 @@ func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
 		case <-w.done:
 		case <-ctx.Done():
 			r.leave(c.waits[i:])
-			return &ReadError{Object: c.obj.Name, Off: w.f.off, Len: w.f.end - w.f.off, Err: ctx.Err()}
+			return &ReadError{
+				Object: c.obj.Name,
+				Off:    w.f.off,
+				Len:    w.f.end - w.f.off,
+				Err:    ctx.Err(),
+			}
 		}
 		if w.err != nil {
 			r.leave(c.waits[i+1:])

@@ -161,8 +161,11 @@ func (s *flightScript) fetch(d *datadriven.TestData) {
 				outcome = fmt.Sprintf("wrong bytes at [%d,%d)", span.Off, span.End)
 			}
 		}
-		s.event("%s: %s (touched %d, hits %d, coalesced %d, fetched %d in %d)", name, outcome,
-			acct.Touched.Load(), acct.Hits.Load(), acct.Coalesced.Load(), acct.Fetched.Load(), acct.Requests.Load())
+		s.event(
+			"%s: %s (touched %d, hits %d, coalesced %d, fetched %d in %d)", name, outcome,
+			acct.Touched.Load(), acct.Hits.Load(), acct.Coalesced.Load(), acct.Fetched.Load(),
+			acct.Requests.Load(),
+		)
 	}()
 }
 

@@ -18,7 +18,8 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// slowFetch is a Fetch that a test takes apart: it has looked its pages up, and has yet to claim what was not found.
+// slowFetch is a Fetch that a test takes apart: it has looked its pages up, and has yet to claim
+// what was not found.
 type slowFetch struct {
 	r    *Reader
 	obj  Object
@@ -56,15 +57,18 @@ func (s *slowFetch) goOn(t *testing.T, epoch uint64) int {
 	return len(c.own)
 }
 
-// TestNobodyIsTooLate: without a memory tier, a request that waited for a look-up, or skipped it for a read that ran, has the pages of that read
-// however late it comes to claim them; and while it is late, nobody asks memcached again.
+// TestNobodyIsTooLate: without a memory tier, a request that waited for a look-up, or skipped it
+// for a read that ran, has the pages of that read however late it comes to claim them; and while it
+// is late, nobody asks memcached again.
 func TestNobodyIsTooLate(t *testing.T) {
 	const size = 8 << 10
 	obj := remoteObject(size)
 	f := func(name string, test func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64)) {
 		t.Run(name, func(t *testing.T) {
 			b, remote := newTestBucket(map[string]int{"o": size}), bytecachetest.NewRemote()
-			r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
+			r := New(
+				b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10},
+			)
 			defer r.Close()
 			test(t, r, b, remote, r.published.Load())
 			r.mu.Lock()
@@ -86,62 +90,81 @@ func TestNobodyIsTooLate(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	f("it waited", func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
-		late := slow(t, r, obj, Span{0, 3000})
-		fetch(t, r, Span{0, 3000}) // joins the look-up that ended, reads
-		want(t, "keys asked for", remote.Asked(), []int{3})
-		want(t, "its own reads", late.goOn(t, epoch), 0)
-		want(t, "its coalesced pages", late.t.coalesced, int64(3))
-		want(t, "reads", b.taken(), []string{"o [0,3072)"})
-		fetch(t, r, Span{0, 3000})
-		want(t, "keys asked for afterwards", remote.Asked(), []int{3})
-	})
-	f("a gap brought it", func(t *testing.T, r *Reader, _ *testBucket, remote *bytecachetest.Remote, epoch uint64) {
-		r.opts.ReadAmplification = 2
-		late := slow(t, r, obj, Span{1024, 2048})
-		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {2048, 2058}}, nil); err != nil { // reads the page between as well
-			t.Fatal(err)
-		}
-		want(t, "keys asked for", remote.Asked(), []int{1, 2})
-		want(t, "its own reads", late.goOn(t, epoch), 0)
-	})
-	f("it skipped the look-up", func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
-		reads, goOn := make(chan struct{}), make(chan struct{})
-		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
-			close(reads)
-			<-goOn
-			return nil, nil, false
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
+	f(
+		"it waited",
+		func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
+			late := slow(t, r, obj, Span{0, 3000})
+			fetch(t, r, Span{0, 3000}) // joins the look-up that ended, reads
+			want(t, "keys asked for", remote.Asked(), []int{3})
+			want(t, "its own reads", late.goOn(t, epoch), 0)
+			want(t, "its coalesced pages", late.t.coalesced, int64(3))
+			want(t, "reads", b.taken(), []string{"o [0,3072)"})
 			fetch(t, r, Span{0, 3000})
-		}()
-		<-reads
-		late := slow(t, r, obj, Span{0, 4000})
-		want(t, "keys asked for", remote.Asked(), []int{3, 1})
-		close(goOn)
-		<-done
-		b.hook = nil
-		want(t, "its own reads", late.goOn(t, epoch), 1) // of the fourth page
-	})
-	f("the read failed", func(t *testing.T, r *Reader, b *testBucket, _ *bytecachetest.Remote, epoch uint64) {
-		late := slow(t, r, obj, Span{0, 3000})
-		b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) { return nil, errBroken, true }
-		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 3000}}, nil); !errors.Is(err, errBroken) {
-			t.Fatal(err)
-		}
-		b.hook = nil
-		want(t, "its own reads", late.goOn(t, epoch), 1)
-	})
-	f("nobody read", func(t *testing.T, r *Reader, _ *testBucket, _ *bytecachetest.Remote, epoch uint64) {
-		late, later := slow(t, r, obj, Span{0, 3000}), slow(t, r, obj, Span{2000, 5000})
-		want(t, "own reads of the first", late.goOn(t, epoch), 1)
-		want(t, "own reads of the second", later.goOn(t, epoch), 1)
-	})
+			want(t, "keys asked for afterwards", remote.Asked(), []int{3})
+		},
+	)
+	f(
+		"a gap brought it",
+		func(t *testing.T, r *Reader, _ *testBucket, remote *bytecachetest.Remote, epoch uint64) {
+			r.opts.ReadAmplification = 2
+			late := slow(t, r, obj, Span{1024, 2048})
+			// reads the page between as well
+			if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {2048, 2058}}, nil); err != nil {
+				t.Fatal(err)
+			}
+			want(t, "keys asked for", remote.Asked(), []int{1, 2})
+			want(t, "its own reads", late.goOn(t, epoch), 0)
+		},
+	)
+	f(
+		"it skipped the look-up",
+		func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
+			reads, goOn := make(chan struct{}), make(chan struct{})
+			b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
+				close(reads)
+				<-goOn
+				return nil, nil, false
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				fetch(t, r, Span{0, 3000})
+			}()
+			<-reads
+			late := slow(t, r, obj, Span{0, 4000})
+			want(t, "keys asked for", remote.Asked(), []int{3, 1})
+			close(goOn)
+			<-done
+			b.hook = nil
+			want(t, "its own reads", late.goOn(t, epoch), 1) // of the fourth page
+		},
+	)
+	f(
+		"the read failed",
+		func(t *testing.T, r *Reader, b *testBucket, _ *bytecachetest.Remote, epoch uint64) {
+			late := slow(t, r, obj, Span{0, 3000})
+			b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) { return nil, errBroken, true }
+			if _, err := r.Fetch(t.Context(), obj, []Span{{0, 3000}}, nil); !errors.Is(
+				err, errBroken,
+			) {
+				t.Fatal(err)
+			}
+			b.hook = nil
+			want(t, "its own reads", late.goOn(t, epoch), 1)
+		},
+	)
+	f(
+		"nobody read",
+		func(t *testing.T, r *Reader, _ *testBucket, _ *bytecachetest.Remote, epoch uint64) {
+			late, later := slow(t, r, obj, Span{0, 3000}), slow(t, r, obj, Span{2000, 5000})
+			want(t, "own reads of the first", late.goOn(t, epoch), 1)
+			want(t, "own reads of the second", later.goOn(t, epoch), 1)
+		},
+	)
 }
 
-// TestBadAnswerIsDroppedOnce: a look-up that panics, or brings pages of another length, is a miss for all who wait; they make one read.
+// TestBadAnswerIsDroppedOnce: a look-up that panics, or brings pages of another length, is a miss
+// for all who wait; they make one read.
 func TestBadAnswerIsDroppedOnce(t *testing.T) {
 	f := func(name string, onGet func(ids []bytecache.ID, values [][]byte)) {
 		t.Run(name, func(t *testing.T) {
@@ -151,13 +174,18 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 				remote.Before = func(context.Context) { <-answer }
 				remote.Answer = onGet
 				m := bytecache.NewMemory(bytecache.Options{})
-				r := New(b, bytecache.NewTiered(m, bytecache.NewMemcached(remote, bytecache.Options{})), Options{PageSize: 1 << 10})
+				r := New(
+					b, bytecache.NewTiered(m, bytecache.NewMemcached(remote, bytecache.Options{})),
+					Options{PageSize: 1 << 10},
+				)
 				defer m.Close()
 				defer r.Close()
 				var wg sync.WaitGroup
 				for range 20 {
 					wg.Go(func() {
-						p, err := r.Fetch(t.Context(), remoteObject(100_000), []Span{{0, 3000}}, nil)
+						p, err := r.Fetch(
+							t.Context(), remoteObject(100_000), []Span{{0, 3000}}, nil,
+						)
 						if err != nil {
 							t.Error(err)
 							return
@@ -182,11 +210,18 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 		values[0] = make([]byte, 1<<10)
 		panic("fault")
 	})
-	f("another length", func(_ []bytecache.ID, values [][]byte) { values[1] = make([]byte, 1<<10-1) })
-	f("empty", func(_ []bytecache.ID, values [][]byte) { values[0], values[2] = []byte{}, []byte{} })
+	f(
+		"another length",
+		func(_ []bytecache.ID, values [][]byte) { values[1] = make([]byte, 1<<10-1) },
+	)
+	f(
+		"empty",
+		func(_ []bytecache.ID, values [][]byte) { values[0], values[2] = []byte{}, []byte{} },
+	)
 }
 
-// TestCloseEndsLookUps: Close waits for the cache, and who waited for it hears that the reader is closed.
+// TestCloseEndsLookUps: Close waits for the cache, and who waited for it hears that the reader is
+// closed.
 func TestCloseEndsLookUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
@@ -210,7 +245,8 @@ func TestCloseEndsLookUps(t *testing.T) {
 	})
 }
 
-// TestObjectWithoutBlock: what has no name that other processes know is read, and not kept where they would find it.
+// TestObjectWithoutBlock: what has no name that other processes know is read, and not kept where
+// they would find it.
 func TestObjectWithoutBlock(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 	r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{})
@@ -232,7 +268,8 @@ func TestObjectWithoutBlock(t *testing.T) {
 	}
 }
 
-// TestRealMemcached: one key a page needed, whether it is there or not, and none for what another request waits for.
+// TestRealMemcached: one key a page needed, whether it is there or not, and none for what another
+// request waits for.
 func TestRealMemcached(t *testing.T) {
 	const size = 1 << 20
 	server := memcachedtest.Start(t, memcachedtest.Options{})
@@ -240,7 +277,13 @@ func TestRealMemcached(t *testing.T) {
 	spans := []Span{{0, 100_000}, {500_000, 500_001}, {size - 1, size}}
 	const pages = 13 + 1 + 1 // of 8 KiB
 	for process, from := range []string{"bucket", "memcached", "memory"} {
-		client, err := memcached.New(memcached.Options{Addresses: []string{server.Addr}, Timeout: 30 * time.Second, MinReadTimeout: 30 * time.Second})
+		client, err := memcached.New(
+			memcached.Options{
+				Addresses:      []string{server.Addr},
+				Timeout:        30 * time.Second,
+				MinReadTimeout: 30 * time.Second,
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +308,11 @@ func TestRealMemcached(t *testing.T) {
 		if st := client.Stats(); st.Requests != pages {
 			t.Errorf("process %d: %d keys asked for, want %d", process, st.Requests, pages)
 		}
-		got := map[string]int64{"bucket": acct.Fetched.Load(), "memcached": acct.RemoteHits.Load(), "memory": acct.Hits.Load()}
+		got := map[string]int64{
+			"bucket":    acct.Fetched.Load(),
+			"memcached": acct.RemoteHits.Load(),
+			"memory":    acct.Hits.Load(),
+		}
 		want := map[string]map[string]int64{
 			"bucket":    {"bucket": pages, "memcached": 0, "memory": 0},
 			"memcached": {"bucket": 0, "memcached": pages, "memory": 0},
@@ -286,7 +333,8 @@ func TestRealMemcached(t *testing.T) {
 	}
 }
 
-// TestFirstByte: what the bucket takes to its first byte is known after some reads, and what a cache takes is not counted.
+// TestFirstByte: what the bucket takes to its first byte is known after some reads, and what a
+// cache takes is not counted.
 func TestFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 1 << 20}), bytecachetest.NewRemote()

@@ -49,7 +49,9 @@ type asked struct {
 // are not asked for: claim joins them. What is not found stays without bytes,
 // whatever the reason; an error is the caller's end, or the reader's. Without
 // one, claim takes the search, and releases its look-ups.
-func (r *Reader) lookUp(ctx context.Context, obj Object, list []page, misses int, t *tally) (search, error) {
+func (r *Reader) lookUp(
+	ctx context.Context, obj Object, list []page, misses int, t *tally,
+) (search, error) {
 	q := search{asked: make([]asked, 0, misses)}
 	if err := r.ask(ctx, obj, list, &q); err != nil {
 		return search{}, err
@@ -59,7 +61,11 @@ func (r *Reader) lookUp(ctx context.Context, obj Object, list []page, misses int
 		case <-l.done:
 		case <-ctx.Done():
 			r.leaveLookups(q.lookups)
-			return search{}, &ReadError{Object: obj.Name, Off: list[0].no << r.shift, Err: ctx.Err()}
+			return search{}, &ReadError{
+				Object: obj.Name,
+				Off:    list[0].no << r.shift,
+				Err:    ctx.Err(),
+			}
 		}
 	}
 	for _, a := range q.asked {
@@ -109,7 +115,8 @@ func (r *Reader) ask(ctx context.Context, obj Object, list []page, q *search) er
 		if a.l = r.lookups[key.Local]; a.l != nil {
 			a.i = a.l.index(key.Local)
 			if n := len(q.lookups); n == 0 || q.lookups[n-1] != a.l {
-				// A look-up whose pages lie among those of others is listed, and counted, more than once.
+				// A look-up whose pages lie among those of others is listed, and counted, more than
+				// once.
 				a.l.waiters++
 				q.lookups = append(q.lookups, a.l)
 			}
@@ -137,7 +144,10 @@ func (r *Reader) ask(ctx context.Context, obj Object, list []page, q *search) er
 
 // index returns the place of a key that the look-up has.
 func (l *lookup) index(local uint64) int {
-	i, _ := slices.BinarySearchFunc(l.keys, local, func(k bytecache.Key, local uint64) int { return cmp.Compare(k.Local, local) })
+	i, _ := slices.BinarySearchFunc(
+		l.keys, local,
+		func(k bytecache.Key, local uint64) int { return cmp.Compare(k.Local, local) },
+	)
 	return i
 }
 
@@ -153,7 +163,8 @@ func (r *Reader) runLookup(ctx context.Context, l *lookup) {
 		defer r.mu.Unlock()
 		l.over = true
 		for i, key := range l.keys {
-			if (l.values[i] != nil || l.flights != nil && l.flights[i] != nil) && r.lookups[key.Local] == l {
+			if (l.values[i] != nil || l.flights != nil && l.flights[i] != nil) &&
+				r.lookups[key.Local] == l {
 				delete(r.lookups, key.Local)
 			}
 		}

@@ -22,7 +22,8 @@ func remoteObject(size int) Object {
 	return Object{Name: "o", Size: int64(size), ID: 1<<14 | 3, Block: ulid.ULID{1, 2, 3}}
 }
 
-// TestSecondProcess: what one process read, another that shares only memcached does not read again, and asks for one key a page.
+// TestSecondProcess: what one process read, another that shares only memcached does not read again,
+// and asks for one key a page.
 func TestSecondProcess(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 100_000}), bytecachetest.NewRemote()
 	spans := []Span{{0, 10}, {5000, 9000}, {99_990, 100_000}}
@@ -55,12 +56,15 @@ func TestSecondProcess(t *testing.T) {
 	// Pages of another size, another file or another block are others.
 	f := func(what string, pageSize int, change func(*Object)) {
 		t.Helper()
-		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: pageSize})
+		r := New(
+			b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: pageSize},
+		)
 		defer r.Close()
 		obj := remoteObject(100_000)
 		change(&obj)
 		var acct Account
-		if _, err := r.Fetch(t.Context(), obj, spans[:1], &acct); err != nil || acct.RemoteHits.Load() != 0 {
+		if _, err := r.Fetch(t.Context(), obj, spans[:1], &acct); err != nil ||
+			acct.RemoteHits.Load() != 0 {
 			t.Errorf("%s: %d hits, %v", what, acct.RemoteHits.Load(), err)
 		}
 	}
@@ -116,13 +120,15 @@ func TestFiftyLookUps(t *testing.T) {
 		if fetched != 4 || coalesced != 4*49 {
 			t.Errorf("%d pages fetched, %d coalesced", fetched, coalesced)
 		}
-		if joined, touched := testutil.ToFloat64(r.metrics.joined), testutil.ToFloat64(r.metrics.touched); joined != 4*49 || touched != 4*50 {
+		if joined, touched := testutil.ToFloat64(r.metrics.joined), testutil.ToFloat64(r.metrics.touched); joined != 4*49 ||
+			touched != 4*50 {
 			t.Errorf("%v pages of look-ups joined, %v touched", joined, touched)
 		}
 	})
 }
 
-// TestLookUpIsLeft: a caller that gives up leaves the look-up to the others; the last one to leave ends it.
+// TestLookUpIsLeft: a caller that gives up leaves the look-up to the others; the last one to leave
+// ends it.
 func TestLookUpIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
@@ -177,7 +183,8 @@ func TestLookUpIsLeft(t *testing.T) {
 	})
 }
 
-// TestBadPageFromRemote: bytes that prove wrong are dropped from every tier and read from the bucket, once.
+// TestBadPageFromRemote: bytes that prove wrong are dropped from every tier and read from the
+// bucket, once.
 func TestBadPageFromRemote(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 	m := bytecache.NewMemory(bytecache.Options{})

@@ -23,26 +23,52 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		return c
 	}
 	tiers := func(name, help string) (memory, remote prometheus.Counter) {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"tier"})
+		v := prometheus.NewCounterVec(
+			prometheus.CounterOpts{Name: name, Help: help}, []string{"tier"},
+		)
 		m.collectors = append(m.collectors, v)
 		return v.WithLabelValues("memory"), v.WithLabelValues("memcached")
 	}
 	m.touched = counter("larder_pages_touched_total", "Pages that requests needed.")
-	m.touchedBytes = counter("larder_pages_touched_bytes_total", "Bytes of the pages that requests needed.")
+	m.touchedBytes = counter(
+		"larder_pages_touched_bytes_total", "Bytes of the pages that requests needed.",
+	)
 	const hits, hitBytes = "larder_pages_hits_total", "larder_pages_hits_bytes_total"
 	const hitsHelp, hitBytesHelp = "Pages that requests needed and found in a tier of the cache.", "Bytes of the pages that requests needed and found in a tier of the cache."
 	m.hits, m.remoteHits = tiers(hits, hitsHelp)
 	m.hitBytes, m.remoteHitBytes = tiers(hitBytes, hitBytesHelp)
-	m.joined = counter("larder_pages_lookups_joined_total", "Pages for whose look-up in memcached a request waited together with another's.")
-	m.coalesced = counter("larder_pages_coalesced_total", "Pages that requests needed and that a running read or look-up of another request brought.")
-	m.coalescedBytes = counter("larder_pages_coalesced_bytes_total", "Bytes of the pages that a running read or look-up of another request brought.")
-	m.fetched = counter("larder_pages_fetched_total", "Pages asked of the bucket, those read to join others included.")
+	m.joined = counter(
+		"larder_pages_lookups_joined_total",
+		"Pages for whose look-up in memcached a request waited together with another's.",
+	)
+	m.coalesced = counter(
+		"larder_pages_coalesced_total",
+		"Pages that requests needed and that a running read or look-up of another request brought.",
+	)
+	m.coalescedBytes = counter(
+		"larder_pages_coalesced_bytes_total",
+		"Bytes of the pages that a running read or look-up of another request brought.",
+	)
+	m.fetched = counter(
+		"larder_pages_fetched_total",
+		"Pages asked of the bucket, those read to join others included.",
+	)
 	m.fetchedBytes = counter("larder_pages_fetched_bytes_total", "Bytes asked of the bucket.")
 	m.reads = counter("larder_bucket_reads_total", "Ranged reads of the bucket that were started.")
-	m.readFailures = counter("larder_bucket_read_failures_total", "Ranged reads of the bucket that failed.")
-	m.readRetries = counter("larder_bucket_read_retries_total", "Ranged reads of the bucket that repeat a failed one.")
-	m.abandoned = counter("larder_bucket_reads_abandoned_total", "Ranged reads of the bucket given up because nobody waited for them.")
-	m.refetches = counter("larder_pages_refetches_total", "Pages dropped and read again because their bytes did not match a checksum.")
+	m.readFailures = counter(
+		"larder_bucket_read_failures_total", "Ranged reads of the bucket that failed.",
+	)
+	m.readRetries = counter(
+		"larder_bucket_read_retries_total", "Ranged reads of the bucket that repeat a failed one.",
+	)
+	m.abandoned = counter(
+		"larder_bucket_reads_abandoned_total",
+		"Ranged reads of the bucket given up because nobody waited for them.",
+	)
+	m.refetches = counter(
+		"larder_pages_refetches_total",
+		"Pages dropped and read again because their bytes did not match a checksum.",
+	)
 	m.readBytes = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "larder_bucket_read_bytes",
 		Help:    "Bytes asked for by a ranged read of the bucket.",

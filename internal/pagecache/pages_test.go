@@ -14,7 +14,10 @@ func sparse(t testing.TB) (*Pages, []byte) {
 	b := newTestBucket(map[string]int{"o": size})
 	r := New(b, newMapCache(), Options{PageSize: 512})
 	t.Cleanup(r.Close)
-	p, err := r.Fetch(t.Context(), testObject("o", size), []Span{{600, 1900}, {700, 701}, {1800, 2048}, {3300, 3400}, {5000, size}}, nil)
+	p, err := r.Fetch(
+		t.Context(), testObject("o", size),
+		[]Span{{600, 1900}, {700, 701}, {1800, 2048}, {3300, 3400}, {5000, size}}, nil,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,9 @@ func TestRandomReads(t *testing.T) {
 		"all":  func() Cache { return newMapCache() },
 		"none": func() Cache { return bytecache.None{} },
 		"memory": func() Cache {
-			m := bytecache.NewMemory(bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10})
+			m := bytecache.NewMemory(
+				bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10},
+			)
 			t.Cleanup(func() {
 				if st := m.Stats(); st.Hits == 0 || st.Evictions+st.Refused == 0 {
 					t.Errorf("the cache keeps all or nothing: %+v", st)
@@ -39,9 +41,13 @@ func TestRandomReads(t *testing.T) {
 	}
 	caches["remote"] = func() Cache { return bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}) }
 	caches["tiered"] = func() Cache {
-		m := bytecache.NewMemory(bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10})
+		m := bytecache.NewMemory(
+			bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10},
+		)
 		t.Cleanup(m.Close)
-		return bytecache.NewTiered(m, bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}))
+		return bytecache.NewTiered(
+			m, bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}),
+		)
 	}
 	// One that forgets, and says wrong lengths and nothing at all, at random.
 	caches["unreliable"] = func() Cache {
@@ -87,14 +93,28 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 		case 1:
 			return io.NopCloser(bytes.NewReader(data[:rand.Int64N(length)])), nil, true
 		case 2:
-			return io.NopCloser(io.MultiReader(bytes.NewReader(data[:rand.Int64N(length)]), brokenReader{errBroken})), nil, true
+			return io.NopCloser(
+				io.MultiReader(
+					bytes.NewReader(data[:rand.Int64N(length)]), brokenReader{errBroken},
+				),
+			), nil, true
 		case 3: // a store that ignores the range, and sends it from elsewhere
 			return io.NopCloser(bytes.NewReader(append(append([]byte{}, data...), 'x'))), nil, true
 		default:
 			panic("fault")
 		}
 	}
-	r := New(b, cache, Options{PageSize: 512, MaxRead: 16 << 10, FetchReads: 3, Slots: slots.New(slots.Options{Max: 5}), MaxInFlightBytes: 40 << 10})
+	r := New(
+		b,
+		cache,
+		Options{
+			PageSize:         512,
+			MaxRead:          16 << 10,
+			FetchReads:       3,
+			Slots:            slots.New(slots.Options{Max: 5}),
+			MaxInFlightBytes: 40 << 10,
+		},
+	)
 	defer r.Close()
 	n := 150
 	if testing.Short() {
@@ -108,7 +128,12 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 			var acct Account
 			for range n {
 				id := rng.IntN(len(names))
-				obj := Object{Name: names[id], Size: int64(sizes[names[id]]), ID: uint64(id), Block: ulid.ULID{1}}
+				obj := Object{
+					Name:  names[id],
+					Size:  int64(sizes[names[id]]),
+					ID:    uint64(id),
+					Block: ulid.ULID{1},
+				}
 				spans := randomSpans(rng, obj.Size)
 				ctx, cancel := context.WithCancel(t.Context())
 				leaves := rng.IntN(10) == 0
@@ -137,7 +162,10 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 				}
 			}
 			if sum := acct.Hits.Load() + acct.RemoteHits.Load() + acct.Coalesced.Load() + acct.Fetched.Load(); sum < acct.Touched.Load() {
-				t.Errorf("touched %d pages, but hits, coalesced and fetched are %d", acct.Touched.Load(), sum)
+				t.Errorf(
+					"touched %d pages, but hits, coalesced and fetched are %d", acct.Touched.Load(),
+					sum,
+				)
 			}
 		})
 	}
@@ -147,13 +175,19 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.table) != 0 || len(r.flights) != 0 || len(r.lookups) != 0 {
-		t.Errorf("%d pages, %d flights and %d look-ups are left", len(r.table), len(r.flights), len(r.lookups))
+		t.Errorf(
+			"%d pages, %d flights and %d look-ups are left", len(r.table), len(r.flights),
+			len(r.lookups),
+		)
 	}
 	if !r.inFlight.TryAcquire(r.opts.MaxInFlightBytes) {
 		t.Error("bytes in flight were not given back")
 	}
 	if good.Load() < 100 || (faults > 0 && failed.Load() < 20) {
-		t.Errorf("the test tests too little: %d good, %d bad, %d left, %d faults", good.Load(), bad.Load(), left.Load(), failed.Load())
+		t.Errorf(
+			"the test tests too little: %d good, %d bad, %d left, %d faults", good.Load(),
+			bad.Load(), left.Load(), failed.Load(),
+		)
 	}
 }
 

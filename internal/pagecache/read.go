@@ -60,7 +60,8 @@ func (r *Reader) fly(f *flight) {
 func (r *Reader) try(f *flight) error {
 	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
 	defer cancel()
-	// A read that does not heed its context must not keep the waiters. One that does is over by then.
+	// A read that does not heed its context must not keep the waiters. One that does is over by
+	// then.
 	late := f.wrap(ErrTimeout)
 	deadline := time.AfterFunc(r.opts.FlightTimeout+deafGrace, func() { r.end(f, late) })
 	defer deadline.Stop()
@@ -76,7 +77,9 @@ func (r *Reader) try(f *flight) error {
 func (r *Reader) repeats(f *flight, err error) bool {
 	// A bucket that repeats requests by itself has done so.
 	var repeated interface{ Attempts() int }
-	if errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) || errors.As(err, new(*ChangedError)) || errors.As(err, &repeated) && repeated.Attempts() > 1 {
+	if errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) ||
+		errors.As(err, new(*ChangedError)) ||
+		errors.As(err, &repeated) && repeated.Attempts() > 1 {
 		return false
 	}
 	most := 1
@@ -106,7 +109,13 @@ func (r *Reader) repeats(f *flight, err error) bool {
 
 // wrap says which read failed.
 func (f *flight) wrap(err error) error {
-	return &ReadError{Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Reads: 1 + f.repeated, Err: err}
+	return &ReadError{
+		Object: f.obj.Name,
+		Off:    f.off,
+		Len:    f.end - f.off,
+		Reads:  1 + f.repeated,
+		Err:    err,
+	}
 }
 
 // readTraced is readPages with a span that ends when the body has been read.
@@ -115,14 +124,14 @@ func (r *Reader) readTraced(ctx context.Context, f *flight) error {
 	if !parent.IsRecording() {
 		return r.readPages(ctx, f)
 	}
-	ctx, span := parent.TracerProvider().Tracer("larder/internal/pagecache").Start(ctx, "bucket_getrange",
-		trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(
-			attribute.String("object", f.obj.Name),
-			attribute.Int64("offset", f.off),
-			attribute.Int64("length", f.end-f.off),
-			attribute.String("kind", r.opts.Kind),
-		))
+	ctx, span := parent.TracerProvider().
+		Tracer("larder/internal/pagecache").
+		Start(ctx, "bucket_getrange",
+			trace.WithSpanKind(trace.SpanKindClient),
+			trace.WithAttributes(
+				attribute.String("object", f.obj.Name), attribute.Int64("offset", f.off),
+				attribute.Int64("length", f.end-f.off), attribute.String("kind", r.opts.Kind),
+			))
 	defer span.End()
 	err := r.readPages(ctx, f)
 	if err != nil {
@@ -168,7 +177,12 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return &ShortObjectError{Object: f.obj.Name, Off: off, Want: length, Got: length - a.left}
+			return &ShortObjectError{
+				Object: f.obj.Name,
+				Off:    off,
+				Want:   length,
+				Got:    length - a.left,
+			}
 		case err != nil:
 			return f.wrap(r.classify(err))
 		case n > 0:

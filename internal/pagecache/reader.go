@@ -33,7 +33,8 @@ type Reader struct {
 	published atomic.Uint64
 	// sizesIgnored: what answers say about sizes is not compared, see IgnoreSizes.
 	sizesIgnored atomic.Bool
-	running      sync.WaitGroup // goroutines; Add only under mu while not closed, or while it is above 0
+	// goroutines; Add only under mu while not closed, or while it is above 0
+	running sync.WaitGroup
 
 	mu sync.Mutex // see doc.go
 	// table holds the flight of every page that can be joined, by page key.
@@ -109,7 +110,9 @@ func (r *Reader) Close() {
 //
 // It waits for all of them, or for ctx: a caller that gives up disturbs nobody
 // who waits for the same pages.
-func (r *Reader) Fetch(ctx context.Context, obj Object, spans []Span, acct *Account) (*Pages, error) {
+func (r *Reader) Fetch(
+	ctx context.Context, obj Object, spans []Span, acct *Account,
+) (*Pages, error) {
 	obj = r.named(obj)
 	pages, t, err := r.touch(obj, spans)
 	if err != nil {
@@ -144,7 +147,9 @@ func (r *Reader) Fetch(ctx context.Context, obj Object, spans []Span, acct *Acco
 // Refetch reads the pages of one span anew: it drops them from the cache, reads
 // them from the bucket without joining a flight, and keeps what came. It is for
 // bytes that did not match their checksum.
-func (r *Reader) Refetch(ctx context.Context, obj Object, span Span, acct *Account) (*Pages, error) {
+func (r *Reader) Refetch(
+	ctx context.Context, obj Object, span Span, acct *Account,
+) (*Pages, error) {
 	obj = r.named(obj)
 	pages, t, err := r.touch(obj, []Span{span})
 	if err != nil {
@@ -182,9 +187,19 @@ func (r *Reader) touch(obj Object, spans []Span) (*Pages, tally, error) {
 	for _, s := range spans {
 		switch {
 		case s.Off < 0 || s.End > obj.Size || s.End < s.Off:
-			return nil, tally{}, &SpanError{Object: obj.Name, Size: obj.Size, Span: s, Reason: "outside of the object"}
+			return nil, tally{}, &SpanError{
+				Object: obj.Name,
+				Size:   obj.Size,
+				Span:   s,
+				Reason: "outside of the object",
+			}
 		case s.Off < prev:
-			return nil, tally{}, &SpanError{Object: obj.Name, Size: obj.Size, Span: s, Reason: fmt.Sprintf("follows a span that starts at %d", prev)}
+			return nil, tally{}, &SpanError{
+				Object: obj.Name,
+				Size:   obj.Size,
+				Span:   s,
+				Reason: fmt.Sprintf("follows a span that starts at %d", prev),
+			}
 		}
 		prev = s.Off
 		if s.Off == s.End {
@@ -243,7 +258,9 @@ func (r *Reader) fits(obj Object, no int64, b []byte) bool {
 
 // fill brings the pages of list that are missing: joined to flights of others
 // where there are any, else by flights of its own.
-func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, epoch uint64, t tally, acct *Account) error {
+func (r *Reader) fill(
+	ctx context.Context, obj Object, list []page, misses int, epoch uint64, t tally, acct *Account,
+) error {
 	defer acct.waited(time.Now())
 	if err := ctx.Err(); err != nil {
 		return &ReadError{Object: obj.Name, Off: list[0].no << r.shift, Err: err}
@@ -267,7 +284,9 @@ func (r *Reader) fill(ctx context.Context, obj Object, list []page, misses int, 
 
 // fillAlone brings the pages of list that have no bytes, joining nobody and
 // being joined by nobody.
-func (r *Reader) fillAlone(ctx context.Context, obj Object, list []page, t tally, acct *Account) error {
+func (r *Reader) fillAlone(
+	ctx context.Context, obj Object, list []page, t tally, acct *Account,
+) error {
 	c, err := r.claimAlone(ctx, obj, list, &t)
 	if err != nil {
 		return err

@@ -21,7 +21,11 @@ import (
 	"larder/internal/panics"
 )
 
-func testObject(name string, size int) Object { return Object{Name: name, Size: int64(size), ID: 1} }
+func testObject(
+	name string, size int,
+) Object {
+	return Object{Name: name, Size: int64(size), ID: 1}
+}
 
 // TestConcurrentMissesReadOnce: 50 identical cold requests, the bucket held
 // until all 50 wait, make the reads of one.
@@ -56,10 +60,20 @@ func TestConcurrentMissesReadOnce(t *testing.T) {
 			t.Errorf("got %d reads, want 4: %v", len(reads), reads)
 		}
 		const pages = 1 + 5 + 1 + 1
-		got := []int64{acct.Touched.Load(), acct.Hits.Load(), acct.Coalesced.Load(), acct.Fetched.Load(), acct.Requests.Load(), acct.FetchedBytes.Load()}
+		got := []int64{
+			acct.Touched.Load(),
+			acct.Hits.Load(),
+			acct.Coalesced.Load(),
+			acct.Fetched.Load(),
+			acct.Requests.Load(),
+			acct.FetchedBytes.Load(),
+		}
 		want := []int64{50 * pages, 0, 49 * pages, pages, 4, 7*1024 + 100_000%1024}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("touched, hits, coalesced, fetched, requests, fetched bytes (-want +got):\n%s", diff)
+			t.Errorf(
+				"touched, hits, coalesced, fetched, requests, fetched bytes (-want +got):\n%s",
+				diff,
+			)
 		}
 	})
 }
@@ -99,7 +113,8 @@ func TestSpend(t *testing.T) {
 	}}
 	obj := testObject("o", 10_000)
 	refuse = errLimit
-	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 3000}}, acct); !errors.Is(err, errLimit) || !strings.Contains(err.Error(), "object o") {
+	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 3000}}, acct); !errors.Is(err, errLimit) ||
+		!strings.Contains(err.Error(), "object o") {
 		t.Errorf("got %v", err)
 	}
 	if n := cache.len(); n > 0 || acct.Touched.Load() != 0 || acct.Requests.Load() != 0 {
@@ -139,7 +154,9 @@ func TestRefusedSpendDoesNotHarmWhoJoined(t *testing.T) {
 			synctest.Wait()
 			return refused
 		}}
-		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {8000, 8001}}, acct); !errors.Is(err, refused) {
+		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {8000, 8001}}, acct); !errors.Is(
+			err, refused,
+		) {
 			t.Errorf("got %v", err)
 		}
 		if err := <-joined; err != nil {
@@ -158,7 +175,9 @@ func TestNotFound(t *testing.T) {
 		b.hook = hook
 		r := New(b, newMapCache(), Options{})
 		defer r.Close()
-		_, err := r.Fetch(t.Context(), testObject("block/index", 100_000), []Span{{20_000, 20_001}}, nil)
+		_, err := r.Fetch(
+			t.Context(), testObject("block/index", 100_000), []Span{{20_000, 20_001}}, nil,
+		)
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -173,7 +192,9 @@ func TestNotFound(t *testing.T) {
 	}
 	f("at once", nil)
 	f("from the body", func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
-		return io.NopCloser(io.MultiReader(bytes.NewReader(make([]byte, 100)), brokenReader{errGone{}})), nil, true
+		return io.NopCloser(
+			io.MultiReader(bytes.NewReader(make([]byte, 100)), brokenReader{errGone{}}),
+		), nil, true
 	})
 	f("with a body", func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 		return io.NopCloser(bytes.NewReader(nil)), errGone{}, true
@@ -211,7 +232,8 @@ func TestWrongLength(t *testing.T) {
 	}
 	var short *ShortObjectError
 	// The first read brings page 2; the second asks for 3 to 5.
-	if err := f(serve(content(1500)), 2, 2); !errors.As(err, &short) || *short != (ShortObjectError{Object: "o", Off: 3072, Want: 3072, Got: 1500}) {
+	if err := f(serve(content(1500)), 2, 2); !errors.As(err, &short) ||
+		*short != (ShortObjectError{Object: "o", Off: 3072, Want: 3072, Got: 1500}) {
 		t.Errorf("got %v", err)
 	}
 	var long *LongBodyError
@@ -256,7 +278,8 @@ func TestPanicIsContained(t *testing.T) {
 	r := New(b, newMapCache(), Options{Slots: one, MaxInFlightBytes: 8 << 10})
 	obj := testObject("o", 10_000)
 	var pe *panics.Error
-	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); !errors.As(err, &pe) || pe.Value != "boom" {
+	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); !errors.As(err, &pe) ||
+		pe.Value != "boom" {
 		t.Errorf("got %v", err)
 	}
 	r.Close()
@@ -363,7 +386,8 @@ func TestBadSpans(t *testing.T) {
 		{{-1, 10}}, {{0, 5001}}, {{10, 9}}, {{100, 200}, {99, 300}}, {{6000, 7000}}, {{1 << 62, 1<<62 + 1}},
 	} {
 		var se *SpanError
-		if _, err := r.Fetch(t.Context(), obj, spans, nil); !errors.As(err, &se) || se.Object != "o" {
+		if _, err := r.Fetch(t.Context(), obj, spans, nil); !errors.As(err, &se) ||
+			se.Object != "o" {
 			t.Errorf("%v: got %v", spans, err)
 		}
 	}
@@ -446,10 +470,14 @@ func TestClose(t *testing.T) {
 		if err := <-errs; !errors.Is(err, ErrClosed) {
 			t.Errorf("got %v", err)
 		}
-		if _, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 1}}, nil); !errors.Is(err, ErrClosed) {
+		if _, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 1}}, nil); !errors.Is(
+			err, ErrClosed,
+		) {
 			t.Errorf("got %v", err)
 		}
-		if _, err := r.Refetch(t.Context(), testObject("o", 10_000), Span{0, 1}, nil); !errors.Is(err, ErrClosed) {
+		if _, err := r.Refetch(t.Context(), testObject("o", 10_000), Span{0, 1}, nil); !errors.Is(
+			err, ErrClosed,
+		) {
 			t.Errorf("got %v", err)
 		}
 		if n := len(b.taken()); n != 2 {
@@ -473,7 +501,9 @@ func TestEndedContext(t *testing.T) {
 	if _, err := r.Fetch(ctx, testObject("o", 10_000), []Span{{0, 1}}, nil); err != nil {
 		t.Error(err)
 	}
-	if _, err := r.Fetch(ctx, testObject("o", 10_000), []Span{{5000, 5001}}, nil); !errors.Is(err, context.Canceled) {
+	if _, err := r.Fetch(ctx, testObject("o", 10_000), []Span{{5000, 5001}}, nil); !errors.Is(
+		err, context.Canceled,
+	) {
 		t.Errorf("got %v", err)
 	}
 	if n := len(b.taken()); n != 1 {
@@ -537,7 +567,8 @@ larder_pages_touched_total{kind="index"} 0
 		t.Error(err)
 	}
 	r.Close()
-	New(b, newMapCache(), Options{Kind: "chunks", Registerer: reg}).Close() // the name is free again
+	// the name is free again
+	New(b, newMapCache(), Options{Kind: "chunks", Registerer: reg}).Close()
 }
 
 // TestTrace: a read's span ends when its body has been read.
@@ -567,7 +598,8 @@ func TestTrace(t *testing.T) {
 		t.Error("the span ended before the body had been read")
 	}
 	ended := rec.Ended()
-	if len(ended) != 1 || ended[0].Name() != "bucket_getrange" || ended[0].Parent().SpanID() != span.SpanContext().SpanID() {
+	if len(ended) != 1 || ended[0].Name() != "bucket_getrange" ||
+		ended[0].Parent().SpanID() != span.SpanContext().SpanID() {
 		t.Fatalf("got spans %v", ended)
 	}
 	got := map[string]string{}

@@ -13,8 +13,8 @@ import (
 	"larder/internal/bytecache"
 )
 
-// TestFailedReadsAreRepeatedOnce: 50 identical cold requests whose reads fail make at most twice the reads of one, and all are
-// answered, or all fail; so does who joins meanwhile.
+// TestFailedReadsAreRepeatedOnce: 50 identical cold requests whose reads fail make at most twice
+// the reads of one, and all are answered, or all fail; so does who joins meanwhile.
 func TestFailedReadsAreRepeatedOnce(t *testing.T) {
 	for name, tc := range map[string]struct {
 		failures int // of each range
@@ -48,7 +48,12 @@ func TestFailedReadsAreRepeatedOnce(t *testing.T) {
 					if tc.cut == 0 {
 						return nil, broken, true
 					}
-					return io.NopCloser(io.MultiReader(bytes.NewReader(b.objects["o"][off:off+min(length, int64(tc.cut))]), failing{broken})), nil, true
+					return io.NopCloser(
+						io.MultiReader(
+							bytes.NewReader(b.objects["o"][off:off+min(length, int64(tc.cut))]),
+							failing{broken},
+						),
+					), nil, true
 				}
 				r := New(b, bytecache.None{}, Options{PageSize: 1 << 10})
 				defer r.Close()
@@ -91,7 +96,8 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// TestABodyTooLongIsReadAnew: a store that ignored the range a few times has sent other bytes, of which none is in the answer or stays cached.
+// TestABodyTooLongIsReadAnew: a store that ignored the range a few times has sent other bytes, of
+// which none is in the answer or stays cached.
 func TestABodyTooLongIsReadAnew(t *testing.T) {
 	const size = 100_000
 	b, cache := newTestBucket(map[string]int{"o": size}), newMapCache()
@@ -122,7 +128,9 @@ func TestDeniedReadsAreNotRepeated(t *testing.T) {
 	b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) { return nil, errDenied, true }
 	r := New(b, bytecache.None{}, Options{PageSize: 1 << 10})
 	defer r.Close()
-	if _, err := r.Fetch(t.Context(), testObject("o", 1000), []Span{{0, 10}}, nil); !errors.Is(err, errDenied) {
+	if _, err := r.Fetch(t.Context(), testObject("o", 1000), []Span{{0, 10}}, nil); !errors.Is(
+		err, errDenied,
+	) {
 		t.Errorf("got %v", err)
 	}
 	if n := len(b.taken()); n != 1 {

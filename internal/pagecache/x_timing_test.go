@@ -65,7 +65,9 @@ func BenchmarkFetchHit(b *testing.B) {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(acct.Touched.Load()), "ns/page")
+			b.ReportMetric(
+				float64(b.Elapsed().Nanoseconds())/float64(acct.Touched.Load()), "ns/page",
+			)
 		})
 	}
 	run("1page", []Span{{100, 200}})

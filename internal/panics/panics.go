@@ -92,7 +92,11 @@ func (g *Guard) Note(err error, args ...any) bool {
 	}
 	if g != nil && !p.noted.Swap(true) {
 		g.count.Inc()
-		g.log.Error("a panic was contained", append([]any{"where", g.where, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack)}, args...)...)
+		g.log.Error(
+			"a panic was contained",
+			append(
+				[]any{"where", g.where, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack)},
+				args...)...)
 	}
 	return true
 }

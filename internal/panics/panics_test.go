@@ -23,7 +23,8 @@ func TestPanicsAreCountedAndLoggedOnce(t *testing.T) {
 	}
 	err := a.Do(func() error { panic("oops") })
 	var p *Error
-	if !errors.As(err, &p) || p.Error() != "panic: oops" || !strings.Contains(string(p.Stack), "TestPanicsAreCountedAndLoggedOnce") {
+	if !errors.As(err, &p) || p.Error() != "panic: oops" ||
+		!strings.Contains(string(p.Stack), "TestPanicsAreCountedAndLoggedOnce") {
 		t.Fatalf("got %v", err)
 	}
 	// Others who waited for the work note it, too.
@@ -44,7 +45,9 @@ larder_panics_total{where="b"} 1
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if got := log.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "where=a panic=oops stack=") || !strings.Contains(got, "object=x") {
+	if got := log.String(); strings.Count(got, "\n") != 2 ||
+		!strings.Contains(got, "where=a panic=oops stack=") ||
+		!strings.Contains(got, "object=x") {
 		t.Errorf("logged %s", got)
 	}
 

@@ -18,7 +18,10 @@ func TestQuantile(t *testing.T) {
 		}
 		want := float64(least) + q*float64(spread)
 		if got := float64(d.Value()); got < 0.95*want || got > 1.3*want {
-			t.Errorf("quantile %v of [%v, %v]: got %v, want about %v", q, least, least+spread, d.Value(), time.Duration(want))
+			t.Errorf(
+				"quantile %v of [%v, %v]: got %v, want about %v", q, least, least+spread, d.Value(),
+				time.Duration(want),
+			)
 		}
 	}
 	f(0.95, 0, 10*time.Millisecond)

@@ -19,18 +19,21 @@ import (
 type Unit struct {
 	// Kind names it in logs and metrics.
 	Kind string
-	// Files returns the files that it is read from. It is called again before each look at them: a file may name others.
+	// Files returns the files that it is read from. It is called again before each look at them: a
+	// file may name others.
 	Files func() []string
-	// Load reads the files and puts what they say to use. After an error what was in use stays in use. It is also called when nothing
-	// has changed. When ctx ends the process stops.
+	// Load reads the files and puts what they say to use. After an error what was in use stays in
+	// use. It is also called when nothing has changed. When ctx ends the process stops.
 	Load func(ctx context.Context) error
 }
 
 // Options of a Reloader; the zero value works.
 type Options struct {
-	// Settle is how long to wait after a notification before files are read, since one change sends several; 0 is 200 ms.
+	// Settle is how long to wait after a notification before files are read, since one change sends
+	// several; 0 is 200 ms.
 	Settle time.Duration
-	// Recheck is how often files are compared without a notification, and what failed is loaded again; 0 is 3 minutes.
+	// Recheck is how often files are compared without a notification, and what failed is loaded
+	// again; 0 is 3 minutes.
 	Recheck time.Duration
 	// Logger is where the Reloader reports; nil discards.
 	Logger *slog.Logger
@@ -67,7 +70,12 @@ func New(units []Unit, opts Options) *Reloader {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	r := &Reloader{opts: opts, log: opts.Logger.With("component", "reload"), panics: panics.New("reload", opts.Logger, opts.Registerer), asked: make(chan struct{}, 1)}
+	r := &Reloader{
+		opts:   opts,
+		log:    opts.Logger.With("component", "reload"),
+		panics: panics.New("reload", opts.Logger, opts.Registerer),
+		asked:  make(chan struct{}, 1),
+	}
 	r.successful = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "larder_config_last_reload_successful",
 		Help: "Whether what the configuration files hold is in use (1), or could not be and what was before still is (0).",
@@ -103,7 +111,8 @@ func (r *Reloader) Run(ctx context.Context) {
 	defer recheck.Stop()
 	var settled <-chan time.Time
 	changed := func(*unit) bool { return false } // and no others
-	r.look(ctx, dirs, changed)                   // files may have changed since they were read for the start
+	// files may have changed since they were read for the start
+	r.look(ctx, dirs, changed)
 	for {
 		select {
 		case <-ctx.Done():
@@ -111,7 +120,8 @@ func (r *Reloader) Run(ctx context.Context) {
 		case <-r.asked:
 			r.look(ctx, dirs, func(*unit) bool { return true })
 		case ev := <-dirs.events:
-			// Not put off by further events: a directory that never rests must not keep its files from being read.
+			// Not put off by further events: a directory that never rests must not keep its files
+			// from being read.
 			if settled == nil && ev.Op != fsnotify.Chmod {
 				settled = time.After(r.opts.Settle)
 			}
@@ -154,7 +164,9 @@ func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) boo
 		u.failed = err != nil
 		if u.failed {
 			r.successful.WithLabelValues(u.Kind).Set(0)
-			r.log.Error("configuration was not reloaded: what was in use stays", "kind", u.Kind, "err", err)
+			r.log.Error(
+				"configuration was not reloaded: what was in use stays", "kind", u.Kind, "err", err,
+			)
 			continue
 		}
 		r.successful.WithLabelValues(u.Kind).Set(1)
@@ -211,7 +223,8 @@ func (w *watch) close() {
 	}
 }
 
-// follow watches the directories of files, and of what they point to where they are links, and no others.
+// follow watches the directories of files, and of what they point to where they are links, and no
+// others.
 func (w *watch) follow(files []string) {
 	if w.notify == nil {
 		return
@@ -224,7 +237,8 @@ func (w *watch) follow(files []string) {
 		}
 	}
 	have := map[string]bool{}
-	for _, dir := range w.notify.WatchList() { // not kept here: a directory that is removed leaves it
+	// not kept here: a directory that is removed leaves it
+	for _, dir := range w.notify.WatchList() {
 		if have[dir] = true; !want[dir] {
 			_ = w.notify.Remove(dir) // only a directory that has just gone
 		}
@@ -235,7 +249,10 @@ func (w *watch) follow(files []string) {
 		}
 		err := w.notify.Add(dir)
 		if err != nil && !w.failed[dir] {
-			w.log.Warn("changed files are noticed late: their directory is not watched", "dir", dir, "err", err)
+			w.log.Warn(
+				"changed files are noticed late: their directory is not watched", "dir", dir, "err",
+				err,
+			)
 		}
 		w.failed[dir] = err != nil
 	}

@@ -28,9 +28,17 @@ type fixture struct {
 
 func start(t *testing.T, file string, recheck time.Duration) *fixture {
 	t.Helper()
-	f := &fixture{t: t, file: file, loads: make(chan string, 16), reg: prometheus.NewRegistry(), stopped: make(chan struct{})}
-	f.r = New([]Unit{{Kind: "test", Files: func() []string { return []string{file} }, Load: f.load}},
-		Options{Settle: time.Millisecond, Recheck: recheck, Registerer: f.reg})
+	f := &fixture{
+		t:       t,
+		file:    file,
+		loads:   make(chan string, 16),
+		reg:     prometheus.NewRegistry(),
+		stopped: make(chan struct{}),
+	}
+	f.r = New(
+		[]Unit{{Kind: "test", Files: func() []string { return []string{file} }, Load: f.load}},
+		Options{Settle: time.Millisecond, Recheck: recheck, Registerer: f.reg},
+	)
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
 		f.r.Run(ctx)
@@ -137,7 +145,8 @@ func TestFileChanges(t *testing.T) {
 	f.successful("1")
 }
 
-// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, which is swapped as a whole.
+// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, which is
+// swapped as a whole.
 func TestKubernetesVolume(t *testing.T) {
 	dir := t.TempDir()
 	publish := func(name, content string) {
@@ -200,14 +209,23 @@ func TestFailedLoadsAreTriedAgain(t *testing.T) {
 	loads := make(chan int, 16)
 	n := 0
 	ctx, stop := context.WithCancel(context.Background())
-	r := New([]Unit{{Kind: "test", Files: func() []string { return nil }, Load: func(context.Context) error {
-		n++
-		loads <- n
-		if n < 3 {
-			return errors.New("not yet")
-		}
-		return nil
-	}}}, Options{Recheck: time.Millisecond})
+	r := New(
+		[]Unit{
+			{
+				Kind:  "test",
+				Files: func() []string { return nil },
+				Load: func(context.Context) error {
+					n++
+					loads <- n
+					if n < 3 {
+						return errors.New("not yet")
+					}
+					return nil
+				},
+			},
+		},
+		Options{Recheck: time.Millisecond},
+	)
 	stopped := make(chan struct{})
 	go func() {
 		r.Run(ctx)
@@ -225,7 +243,8 @@ func TestFailedLoadsAreTriedAgain(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatChanged: other files of the directory, and writing the same again, are no reason to load; being asked is.
+// TestOnlyWhatChanged: other files of the directory, and writing the same again, are no reason to
+// load; being asked is.
 func TestOnlyWhatChanged(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "conf.yml")
@@ -253,16 +272,26 @@ func TestOnlyWhatChanged(t *testing.T) {
 	}
 }
 
-// TestStopEndsALoad: a load that waits for somebody does not hold up the end of the process, which is no failure of it.
+// TestStopEndsALoad: a load that waits for somebody does not hold up the end of the process, which
+// is no failure of it.
 func TestStopEndsALoad(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	loading := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
-	r := New([]Unit{{Kind: "test", Files: func() []string { return nil }, Load: func(ctx context.Context) error {
-		close(loading)
-		<-ctx.Done()
-		return ctx.Err()
-	}}}, Options{Registerer: reg})
+	r := New(
+		[]Unit{
+			{
+				Kind:  "test",
+				Files: func() []string { return nil },
+				Load: func(ctx context.Context) error {
+					close(loading)
+					<-ctx.Done()
+					return ctx.Err()
+				},
+			},
+		},
+		Options{Registerer: reg},
+	)
 	stopped := make(chan struct{})
 	go func() {
 		r.Run(ctx)

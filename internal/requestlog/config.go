@@ -69,7 +69,8 @@ type options struct {
 	} `yaml:"decision"`
 }
 
-// Parse reads the YAML of --request.logging-config. Unknown keys are errors. Without content it returns nil.
+// Parse reads the YAML of --request.logging-config. Unknown keys are errors. Without content it
+// returns nil.
 func Parse(content []byte) (*Config, error) {
 	var doc document
 	dec := yaml.NewDecoder(bytes.NewReader(content))

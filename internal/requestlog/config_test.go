@@ -29,15 +29,30 @@ func TestParseRefuses(t *testing.T) {
 	}
 	f("options: [", "yaml")
 	f("htpp: {}", "line 1: unknown key htpp, did you mean http?")
-	f("http: {options: {decision: {log_stop: true}}}", "line 1: http.options.decision: unknown key log_stop")
-	f("grpc: {config: [{servise: a}]}", "line 1: grpc.config[0]: unknown key servise, did you mean service?")
-	f("http: {config: [{path: /, port: 70000}]}", "line 1: http.config[0].port: got a number, want a number from 0 to 65535")
-	f("http: {config: [{path: /, port: web}]}", "line 1: http.config[0].port: got a text, want a number from 0 to 65535")
+	f(
+		"http: {options: {decision: {log_stop: true}}}",
+		"line 1: http.options.decision: unknown key log_stop",
+	)
+	f(
+		"grpc: {config: [{servise: a}]}",
+		"line 1: grpc.config[0]: unknown key servise, did you mean service?",
+	)
+	f(
+		"http: {config: [{path: /, port: 70000}]}",
+		"line 1: http.config[0].port: got a number, want a number from 0 to 65535",
+	)
+	f(
+		"http: {config: [{path: /, port: web}]}",
+		"line 1: http.config[0].port: got a text, want a number from 0 to 65535",
+	)
 	f("options: {level: info}", `options.level: got "info", want INFO, DEBUG, ERROR or WARNING`)
 	f("http: {options: {level: WARN}}", `http.options.level: got "WARN"`)
 	f("grpc: {options: {level: FATAL}}", `grpc.options.level: got "FATAL"`)
 	f("grpc: {options: {decision: {log_end: true}}}", "grpc.options.level is missing")
-	f("http: {options: {level: INFO, decision: {log_start: true}}}", "http.options.decision: log_start needs log_end")
+	f(
+		"http: {options: {level: INFO, decision: {log_start: true}}}",
+		"http.options.decision: log_start needs log_end",
+	)
 	f("http: {config: [{path: /, port: 1}, {port: 2}]}", "http.config[1].path is missing")
 	f("grpc: {config: [{method: Series}]}", "grpc.config[0].service is missing")
 	f("grpc: {config: [{service: thanos.Store}]}", "grpc.config[0].method is missing")
@@ -50,7 +65,10 @@ func TestParse(t *testing.T) {
 		t.Helper()
 		c := parse(t, doc)
 		if c.http.decision != http || c.grpc.decision != grpc || c.http.level != level {
-			t.Errorf("%s: got http %d from level %v, grpc %d, want %d, %v, %d", doc, c.http.decision, c.http.level, c.grpc.decision, http, level, grpc)
+			t.Errorf(
+				"%s: got http %d from level %v, grpc %d, want %d, %v, %d", doc, c.http.decision,
+				c.http.level, c.grpc.decision, http, level, grpc,
+			)
 		}
 	}
 	if c, err := Parse(nil); c != nil || err != nil {
@@ -58,9 +76,15 @@ func TestParse(t *testing.T) {
 	}
 	f("{}", never, never, slog.LevelError)
 	f("options: {level: INFO, decision: {log_end: true}}", atEnd, atEnd, slog.LevelInfo)
-	f("options: {level: DEBUG, decision: {log_start: yes, log_end: on}}", atStartAndEnd, atStartAndEnd, slog.LevelDebug)
+	f(
+		"options: {level: DEBUG, decision: {log_start: yes, log_end: on}}", atStartAndEnd,
+		atStartAndEnd, slog.LevelDebug,
+	)
 	f("options: {level: WARNING}", never, never, slog.LevelWarn)
-	f("options: {level: DEBUG, decision: {log_end: true}}\nhttp: {options: {level: ERROR}}", never, atEnd, slog.LevelError)
+	f(
+		"options: {level: DEBUG, decision: {log_end: true}}\nhttp: {options: {level: ERROR}}",
+		never, atEnd, slog.LevelError,
+	)
 	f(`
 http:
   config:
@@ -87,7 +111,10 @@ func TestWhichHTTPRequests(t *testing.T) {
 	const options = "options: {level: DEBUG, decision: {log_end: true}}\n"
 	f := func(config, url string, want bool) {
 		t.Helper()
-		got := parse(t, options+config).decideHTTP(httptest.NewRequest(http.MethodGet, url, nil)) != never
+		got := parse(
+			t, options+config,
+		).decideHTTP(httptest.NewRequest(http.MethodGet, url, nil)) !=
+			never
 		if got != want {
 			t.Errorf("%q: GET %s: logged %v, want %v", config, url, got, want)
 		}
@@ -117,5 +144,8 @@ func TestWhichGRPCRequests(t *testing.T) {
 	}
 	f("", "/thanos.Store/Series", true)
 	f("grpc: {config: [{service: thanos.Store, method: Series}]}", "/thanos.Store/Series", true)
-	f("grpc: {config: [{service: thanos.Store, method: Series}]}", "/thanos.Store/LabelNames", false)
+	f(
+		"grpc: {config: [{service: thanos.Store, method: Series}]}", "/thanos.Store/LabelNames",
+		false,
+	)
 }

@@ -12,14 +12,15 @@ import (
 )
 
 const (
-	// Of requests that fail alike (same method and code), failureBurst are logged in each failureInterval: a bucket that is out of order
-	// fails every request.
+	// Of requests that fail alike (same method and code), failureBurst are logged in each
+	// failureInterval: a bucket that is out of order fails every request.
 	failureBurst    = 10
 	failureInterval = 10 * time.Second
 )
 
-// Failures writes a line for each gRPC request that failed: at warn where the fault is larder's or the bucket's, at debug where it is the
-// client's. Lines at warn are limited; what was left out is counted in the next one of its kind.
+// Failures writes a line for each gRPC request that failed: at warn where the fault is larder's or
+// the bucket's, at debug where it is the client's. Lines at warn are limited; what was left out is
+// counted in the next one of its kind.
 type Failures struct {
 	opts Options
 
@@ -44,14 +45,18 @@ func NewFailures(o Options) *Failures {
 }
 
 // Unary logs unary calls that fail.
-func (f *Failures) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (f *Failures) Unary(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	resp, err := next(ctx, req)
 	f.log(ctx, info.FullMethod, err)
 	return resp, err
 }
 
 // Stream logs streams that fail.
-func (f *Failures) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func (f *Failures) Stream(
+	srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler,
+) error {
 	err := next(srv, ss)
 	f.log(ss.Context(), info.FullMethod, err)
 	return err
@@ -71,14 +76,17 @@ func (f *Failures) log(ctx context.Context, method string, err error) {
 			return
 		}
 	}
-	args := append([]any{"method", method, "err", bounded(err.Error(), maxErrorBytes)}, f.opts.fields(ctx)...)
+	args := append(
+		[]any{"method", method, "err", bounded(err.Error(), maxErrorBytes)},
+		f.opts.fields(ctx)...)
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)
 	}
 	f.opts.Logger.Log(ctx, level, "request failed", args...)
 }
 
-// take reports whether a failure may be logged, and how many like it were not since the last that was.
+// take reports whether a failure may be logged, and how many like it were not since the last that
+// was.
 func (f *Failures) take(kind failure, now time.Time) (suppressed int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -31,19 +31,28 @@ type Log struct {
 // New returns a Log that follows conf until Set.
 func New(conf *Config, o Options) *Log {
 	l := &Log{
-		http:   o.Logger.With("service", "http/server", "component", "store", "protocol", "http", "http.component", "server"),
+		http: o.Logger.With(
+			"service", "http/server", "component", "store", "protocol", "http", "http.component",
+			"server",
+		),
 		unary:  map[decision]grpc.UnaryServerInterceptor{},
 		stream: map[decision]grpc.StreamServerInterceptor{},
 	}
 	l.Set(conf)
 	rpc := o.Logger.With("service", "gRPC/server", "component", "store")
-	write := logging.LoggerFunc(func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-		rpc.Log(ctx, slog.Level(level), msg, numbers(fields)...) // the levels are slog's
-	})
+	write := logging.LoggerFunc(
+		func(ctx context.Context, level logging.Level, msg string, fields ...any) {
+			rpc.Log(ctx, slog.Level(level), msg, numbers(fields)...) // the levels are slog's
+		},
+	)
 	for d, events := range map[decision][]logging.LoggableEvent{
 		atEnd: {logging.FinishCall}, atStartAndEnd: {logging.StartCall, logging.FinishCall},
 	} {
-		opts := []logging.Option{logging.WithLogOnEvents(events...), logging.WithLevels(levelOf), logging.WithFieldsFromContext(o.fields)}
+		opts := []logging.Option{
+			logging.WithLogOnEvents(events...),
+			logging.WithLevels(levelOf),
+			logging.WithFieldsFromContext(o.fields),
+		}
 		l.unary[d] = logging.UnaryServerInterceptor(write, opts...)
 		l.stream[d] = logging.StreamServerInterceptor(write, opts...)
 	}
@@ -101,7 +110,9 @@ func (c *Config) decideGRPC(method string) decision {
 }
 
 // Unary logs unary calls.
-func (l *Log) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (l *Log) Unary(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	if d := l.conf.Load().decideGRPC(info.FullMethod); d != never {
 		return l.unary[d](ctx, req, info, next)
 	}
@@ -109,7 +120,9 @@ func (l *Log) Unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, ne
 }
 
 // Stream logs streams.
-func (l *Log) Stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func (l *Log) Stream(
+	srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler,
+) error {
 	if d := l.conf.Load().decideGRPC(info.FullMethod); d != never {
 		return l.stream[d](srv, ss, info, next)
 	}

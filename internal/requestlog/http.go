@@ -17,7 +17,8 @@ const (
 	apiPath = "/api/v1/"
 )
 
-// HTTP logs the requests that next answers: those of the API, or what http.config of the configuration names.
+// HTTP logs the requests that next answers: those of the API, or what http.config of the
+// configuration names.
 func (l *Log) HTTP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conf := l.conf.Load()
@@ -44,7 +45,8 @@ func (l *Log) HTTP(next http.Handler) http.Handler {
 		if d == atStartAndEnd {
 			write(slog.LevelDebug, "started call", "http.start_time", start.String())
 		}
-		s := &statusWriter{ResponseWriter: w, status: http.StatusInternalServerError} // if it panics before it answers
+		// if it panics before it answers
+		s := &statusWriter{ResponseWriter: w, status: http.StatusInternalServerError}
 		defer func() {
 			level := slog.LevelError
 			if s.status >= 200 && s.status < 500 {
@@ -103,7 +105,8 @@ func localPort(r *http.Request) uint16 {
 	return hostPort(addr.String())
 }
 
-// methodName returns Thanos's name of an endpoint of the API, which it makes from the path by hand; of others, the path's words.
+// methodName returns Thanos's name of an endpoint of the API, which it makes from the path by hand;
+// of others, the path's words.
 func methodName(path string) string {
 	name := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(path, apiPath), "/"), "/", "_")
 	switch name {

@@ -12,7 +12,8 @@ import (
 const (
 	// idKey is the metadata key under which Thanos's Querier sends the id of the query.
 	idKey = "request-id"
-	// What a client chooses is cut in log lines: an id or tenant, another header, an address with its query.
+	// What a client chooses is cut in log lines: an id or tenant, another header, an address with
+	// its query.
 	maxIDBytes     = 128
 	maxHeaderBytes = 512
 	maxURLBytes    = 2048
@@ -40,7 +41,8 @@ func withID(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idContext{}, id)
 }
 
-// bounded returns a text that a client chose as it may stand in a log line: not longer than most bytes, and UTF-8.
+// bounded returns a text that a client chose as it may stand in a log line: not longer than most
+// bytes, and UTF-8.
 func bounded(s string, most int) string {
 	if len(s) > most {
 		s = s[:most]
@@ -49,12 +51,16 @@ func bounded(s string, most int) string {
 }
 
 // IDUnary gives requests their ids. It comes before all that logs.
-func IDUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func IDUnary(
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+) (any, error) {
 	return next(withID(ctx), req)
 }
 
 // IDStream is IDUnary for streams.
-func IDStream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+func IDStream(
+	srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
+) error {
 	return next(srv, streamWithContext{ss, withID(ss.Context())})
 }
 

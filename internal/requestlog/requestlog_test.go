@@ -64,7 +64,9 @@ type health struct {
 	healthpb.UnimplementedHealthServer
 }
 
-func (health) Check(_ context.Context, r *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+func (health) Check(
+	_ context.Context, r *healthpb.HealthCheckRequest,
+) (*healthpb.HealthCheckResponse, error) {
 	if r.Service != "" {
 		return nil, status.Error(codes.Internal, "no "+r.Service)
 	}
@@ -78,16 +80,21 @@ func (health) Watch(_ *healthpb.HealthCheckRequest, s healthpb.Health_WatchServe
 	return status.Error(codes.Aborted, "no more")
 }
 
-// serve serves health with all of this package in Thanos's order, and stops it before the lines are looked at: they are written after
-// the answer.
+// serve serves health with all of this package in Thanos's order, and stops it before the lines are
+// looked at: they are written after the answer.
 func serve(t *testing.T, conf *Config, l *lines, ask func(context.Context, healthpb.HealthClient)) {
 	t.Helper()
 	o := Options{Logger: l.logger(), Tenant: func(ctx context.Context) string {
 		return strings.Join(metadata.ValueFromIncomingContext(ctx, "thanos-tenant"), ",")
 	}}
 	requests, failures := New(conf, o), NewFailures(o)
-	srv := grpc.NewServer(grpc.WaitForHandlers(true),
-		grpc.ChainUnaryInterceptor(IDUnary, requests.Unary, failures.Unary), grpc.ChainStreamInterceptor(IDStream, requests.Stream, failures.Stream))
+	srv := grpc.NewServer(
+		grpc.WaitForHandlers(true),
+		grpc.ChainUnaryInterceptor(
+			IDUnary, requests.Unary, failures.Unary,
+		),
+		grpc.ChainStreamInterceptor(IDStream, requests.Stream, failures.Stream),
+	)
 	healthpb.RegisterHealthServer(srv, health{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -95,11 +102,16 @@ func serve(t *testing.T, conf *Config, l *lines, ask func(context.Context, healt
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
-	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(
+		listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask(metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", "kitchen"), healthpb.NewHealthClient(conn))
+	ask(
+		metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", "kitchen"),
+		healthpb.NewHealthClient(conn),
+	)
 	srv.GracefulStop()
 	if err := <-served; err != nil {
 		t.Error(err)
@@ -111,7 +123,10 @@ func serve(t *testing.T, conf *Config, l *lines, ask func(context.Context, healt
 
 func TestGRPC(t *testing.T) {
 	var l lines
-	conf := parse(t, "grpc: {options: {level: ERROR, decision: {log_start: true, log_end: true}}, config: [{service: grpc.health.v1.Health, method: Check}]}")
+	conf := parse(
+		t,
+		"grpc: {options: {level: ERROR, decision: {log_start: true, log_end: true}}, config: [{service: grpc.health.v1.Health, method: Check}]}",
+	)
 	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
 		if _, err := c.Check(metadata.AppendToOutgoingContext(ctx, "request-id", "from-the-querier"), &healthpb.HealthCheckRequest{}); err != nil {
 			t.Error(err)
@@ -135,7 +150,9 @@ func TestGRPC(t *testing.T) {
 	}
 
 	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
-		if _, err := c.Check(ctx, &healthpb.HealthCheckRequest{Service: "bread"}); status.Code(err) != codes.Internal {
+		if _, err := c.Check(ctx, &healthpb.HealthCheckRequest{Service: "bread"}); status.Code(
+			err,
+		) != codes.Internal {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -143,8 +160,28 @@ func TestGRPC(t *testing.T) {
 	if len(got) != 3 {
 		t.Fatalf("got %d lines, want 3: %v", len(got), got)
 	}
-	has(t, got[1], map[string]string{"msg": "request failed", "level": "WARN", "method": "/grpc.health.v1.Health/Check", "requestID": "*", "tenant": "kitchen"})
-	has(t, got[2], map[string]string{"msg": "finished call", "level": "ERROR", "grpc.code": "Internal", "grpc.error": "*", "requestID": fmt.Sprint(got[1]["requestID"])})
+	has(
+		t,
+		got[1],
+		map[string]string{
+			"msg":       "request failed",
+			"level":     "WARN",
+			"method":    "/grpc.health.v1.Health/Check",
+			"requestID": "*",
+			"tenant":    "kitchen",
+		},
+	)
+	has(
+		t,
+		got[2],
+		map[string]string{
+			"msg":        "finished call",
+			"level":      "ERROR",
+			"grpc.code":  "Internal",
+			"grpc.error": "*",
+			"requestID":  fmt.Sprint(got[1]["requestID"]),
+		},
+	)
 
 	watch := func(ctx context.Context, c healthpb.HealthClient) {
 		s, err := c.Watch(ctx, &healthpb.HealthCheckRequest{})
@@ -163,16 +200,29 @@ func TestGRPC(t *testing.T) {
 	if got = l.take(t); len(got) != 2 {
 		t.Fatalf("got %d lines, want 2: %v", len(got), got)
 	}
-	has(t, got[1], map[string]string{"msg": "finished call", "level": "DEBUG", "grpc.method_type": "server_stream", "grpc.code": "Aborted"})
+	has(
+		t,
+		got[1],
+		map[string]string{
+			"msg":              "finished call",
+			"level":            "DEBUG",
+			"grpc.method_type": "server_stream",
+			"grpc.code":        "Aborted",
+		},
+	)
 }
 
 // TestClientsChooseIDs: what a client sends does not blow up the log.
 func TestClientsChooseIDs(t *testing.T) {
-	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("request-id", strings.Repeat("x", 10_000)))
+	ctx := metadata.NewIncomingContext(
+		t.Context(), metadata.Pairs("request-id", strings.Repeat("x", 10_000)),
+	)
 	if got := len(ID(withID(ctx))); got != maxIDBytes {
 		t.Errorf("got an id of %d bytes, want %d", got, maxIDBytes)
 	}
-	two := metadata.NewIncomingContext(t.Context(), metadata.Pairs("request-id", "a", "request-id", "b"))
+	two := metadata.NewIncomingContext(
+		t.Context(), metadata.Pairs("request-id", "a", "request-id", "b"),
+	)
 	if a, b := ID(withID(two)), ID(withID(t.Context())); a == "" || b == "" || a == b {
 		t.Errorf("got ids %q and %q, want two that are new", a, b)
 	}
@@ -180,7 +230,10 @@ func TestClientsChooseIDs(t *testing.T) {
 
 func TestHTTP(t *testing.T) {
 	var l lines
-	log := New(parse(t, "options: {level: DEBUG, decision: {log_start: true, log_end: true}}"), Options{Logger: l.logger()})
+	log := New(
+		parse(t, "options: {level: DEBUG, decision: {log_start: true, log_end: true}}"),
+		Options{Logger: l.logger()},
+	)
 	h := log.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/api/v1/blocks":
@@ -217,12 +270,37 @@ func TestHTTP(t *testing.T) {
 	has(t, got[0], about)
 	has(t, got[0], map[string]string{"msg": "started call", "http.start_time": "*"})
 	has(t, got[1], about)
-	has(t, got[1], map[string]string{"msg": "finished call", "http.status_code": "200", "http.time_ms": "*", "http.remote_addr": "192.0.2.1:1234"})
+	has(
+		t,
+		got[1],
+		map[string]string{
+			"msg":              "finished call",
+			"http.status_code": "200",
+			"http.time_ms":     "*",
+			"http.remote_addr": "192.0.2.1:1234",
+		},
+	)
 	if _, ok := got[1]["http.time_ms"].(float64); !ok {
 		t.Errorf("http.time_ms is no number: %v", got[1])
 	}
-	has(t, get("/api/v1/status/buildinfo")[1], map[string]string{"level": "DEBUG", "http.status_code": "404", "thanos.method_name": "status_build"})
-	has(t, get("/api/v1/blocks/mark")[1], map[string]string{"level": "ERROR", "http.status_code": "502", "thanos.method_name": "blocks_mark"})
+	has(
+		t,
+		get("/api/v1/status/buildinfo")[1],
+		map[string]string{
+			"level":              "DEBUG",
+			"http.status_code":   "404",
+			"thanos.method_name": "status_build",
+		},
+	)
+	has(
+		t,
+		get("/api/v1/blocks/mark")[1],
+		map[string]string{
+			"level":              "ERROR",
+			"http.status_code":   "502",
+			"thanos.method_name": "blocks_mark",
+		},
+	)
 	get("/api/v1/panic")
 	if got := l.take(t); len(got) != 2 {
 		t.Errorf("a panic: got %v", got)
@@ -233,7 +311,8 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("a probe is logged: %v", got)
 	}
 
-	// The level holds back what is below it, and a new configuration counts from the next request on.
+	// The level holds back what is below it, and a new configuration counts from the next request
+	// on.
 	log.Set(parse(t, "options: {level: ERROR, decision: {log_start: true, log_end: true}}"))
 	if got := get("/api/v1/blocks"); len(got) > 0 {
 		t.Errorf("below the level: got %v", got)
@@ -250,7 +329,10 @@ func TestHTTP(t *testing.T) {
 // TestHTTPLinesAreBounded: what a client sends does not decide how long a line becomes.
 func TestHTTPLinesAreBounded(t *testing.T) {
 	var l lines
-	h := New(parse(t, "http: {options: {level: DEBUG, decision: {log_start: true, log_end: true}}}"), Options{Logger: l.logger()}).
+	h := New(
+		parse(t, "http: {options: {level: DEBUG, decision: {log_start: true, log_end: true}}}"),
+		Options{Logger: l.logger()},
+	).
 		HTTP(http.NotFoundHandler())
 	long := strings.Repeat("x", 1<<16)
 	r := httptest.NewRequest(http.MethodGet, "/api/v1/"+long+"?"+long, nil)
@@ -287,7 +369,10 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 		if len(got) != 2 {
 			t.Fatalf("got %d lines in the next interval, want 2", len(got))
 		}
-		has(t, got[0], map[string]string{"level": "WARN", "suppressed": fmt.Sprint(1000 - failureBurst)})
+		has(
+			t, got[0],
+			map[string]string{"level": "WARN", "suppressed": fmt.Sprint(1000 - failureBurst)},
+		)
 		if _, again := got[1]["suppressed"]; again {
 			t.Errorf("what was left out is counted twice: %v", got[1])
 		}

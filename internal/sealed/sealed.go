@@ -31,7 +31,10 @@ type Format struct {
 
 // line is the first line of a file: what it is, and what the payload must be.
 func (f Format) line(payload []byte) string {
-	return fmt.Sprintf("larder-%s %d %d %08x\n", f.Kind, f.Version, len(payload), crc32.Checksum(payload, castagnoli))
+	return fmt.Sprintf(
+		"larder-%s %d %d %08x\n", f.Kind, f.Version, len(payload),
+		crc32.Checksum(payload, castagnoli),
+	)
 }
 
 // Seal returns the payload under its first line.
@@ -48,11 +51,14 @@ func (f Format) Unseal(data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: no first line", ErrDamaged)
 	}
 	version := f.Version
-	if _, err := fmt.Sscanf(string(line[:min(len(line), 80)]), "larder-"+f.Kind+" %d ", &version); err == nil && version != f.Version {
+	if _, err := fmt.Sscanf(string(line[:min(len(line), 80)]), "larder-"+f.Kind+" %d ", &version); err == nil &&
+		version != f.Version {
 		return nil, fmt.Errorf("version %d, this is version %d", version, f.Version)
 	}
 	if want := f.line(payload); string(line)+"\n" != want {
-		return nil, fmt.Errorf("%w: first line is %.80q, the content asks for %q", ErrDamaged, line, want)
+		return nil, fmt.Errorf(
+			"%w: first line is %.80q, the content asks for %q", ErrDamaged, line, want,
+		)
 	}
 	return payload, nil
 }
@@ -99,7 +105,9 @@ func (f Format) Write(dir localfs.Dir, name string, payload []byte, sync bool) e
 
 // write is Write. step is called before each part of it that a crash may follow;
 // an error ends it there, as a crash would, but for the temporary file.
-func write(dir localfs.Dir, name string, data []byte, sync bool, step func(what string) error) (err error) {
+func write(
+	dir localfs.Dir, name string, data []byte, sync bool, step func(what string) error,
+) (err error) {
 	f, err := dir.Create(name + tempMark + "*")
 	if err != nil {
 		return err

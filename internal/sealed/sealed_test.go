@@ -12,7 +12,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// TestAKilledWriteLeavesAWholeFile: at whatever step a process ends that writes a file, there is the old one or the new one.
+// TestAKilledWriteLeavesAWholeFile: at whatever step a process ends that writes a file, there is
+// the old one or the new one.
 func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
 	killed := errors.New("killed")
 	format := Format{Kind: "test", Version: 1}
@@ -67,10 +68,14 @@ func TestWhatDoesNotVerifyIsRefused(t *testing.T) {
 			t.Errorf("cut after %d bytes: no error", i)
 		}
 	}
-	if _, err := format.Unseal((Format{Kind: "test", Version: 4}).Seal(payload)); err == nil || !strings.Contains(err.Error(), "version 4") || errors.Is(err, ErrDamaged) {
+	if _, err := format.Unseal((Format{Kind: "test", Version: 4}).Seal(payload)); err == nil ||
+		!strings.Contains(err.Error(), "version 4") ||
+		errors.Is(err, ErrDamaged) {
 		t.Errorf("another version: %v", err)
 	}
-	if _, err := format.Unseal((Format{Kind: "other", Version: 3}).Seal(payload)); !errors.Is(err, ErrDamaged) {
+	if _, err := format.Unseal((Format{Kind: "other", Version: 3}).Seal(payload)); !errors.Is(
+		err, ErrDamaged,
+	) {
 		t.Errorf("another kind: %v", err)
 	}
 }
@@ -129,14 +134,16 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// FuzzUnseal: what unseals is, byte for byte, what sealing its payload gives; what is sealed unseals, and does not with any bit changed.
+// FuzzUnseal: what unseals is, byte for byte, what sealing its payload gives; what is sealed
+// unseals, and does not with any bit changed.
 func FuzzUnseal(f *testing.F) {
 	format := Format{Kind: "test", Version: 3}
 	f.Add(format.Seal([]byte("payload")), uint16(4))
 	f.Add(Format{Kind: "test", Version: 4}.Seal([]byte("of another version")), uint16(0))
 	f.Add([]byte("larder-test 3 4294967296 00000000\n"), uint16(9))
 	f.Fuzz(func(t *testing.T, data []byte, flip uint16) {
-		if payload, err := format.Unseal(data); err == nil && !bytes.Equal(format.Seal(payload), data) {
+		if payload, err := format.Unseal(data); err == nil &&
+			!bytes.Equal(format.Seal(payload), data) {
 			t.Fatalf("%q unseals as %q, which is sealed as %q", data, payload, format.Seal(payload))
 		}
 		sealed := format.Seal(data)

@@ -17,12 +17,13 @@ const (
 	CorruptChunk    Corrupt = "chunk"    // chunk records
 	CorruptMeta     Corrupt = "meta"     // meta.json and deletion marks
 	CorruptHeader   Corrupt = "header"   // local index headers
-	CorruptLocal    Corrupt = "local"    // other local files: the saved catalog, copies of meta.json, the warm snapshot
-	CorruptCache    Corrupt = "cache"    // values of memcached
+	// other local files: the saved catalog, copies of meta.json, the warm snapshot
+	CorruptLocal Corrupt = "local"
+	CorruptCache Corrupt = "cache" // values of memcached
 )
 
-// Corruptions counts bytes that did not verify. All packages of a process that have the same registerer share one counter. Its zero value
-// counts nothing.
+// Corruptions counts bytes that did not verify. All packages of a process that have the same
+// registerer share one counter. Its zero value counts nothing.
 type Corruptions struct{ total *prometheus.CounterVec }
 
 const (

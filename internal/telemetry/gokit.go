@@ -23,7 +23,8 @@ type goKit struct {
 	hidden redaction.Document
 }
 
-// Log takes go-kit's alternating keys and values. A record without a level is info, as go-kit's own filter treats it.
+// Log takes go-kit's alternating keys and values. A record without a level is info, as go-kit's own
+// filter treats it.
 func (g goKit) Log(keyvals ...any) error {
 	level, msg := slog.LevelInfo, ""
 	attrs := make([]slog.Attr, 0, len(keyvals)/2)
@@ -40,7 +41,8 @@ func (g goKit) Log(keyvals ...any) error {
 			}
 		case "msg":
 			msg = g.hidden.Text(fmt.Sprint(value))
-		case "ts", "caller": // the slog handler writes its own time; go-kit's caller would name this file
+		// the slog handler writes its own time; go-kit's caller would name this file
+		case "ts", "caller":
 		default:
 			text := fmt.Sprint(value)
 			if t := g.hidden.Text(text); t != text {

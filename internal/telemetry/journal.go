@@ -11,8 +11,8 @@ import (
 	"larder/internal/redaction"
 )
 
-// journalHandler writes records to the systemd journal: the message and priority in the journal's own fields, the attributes in fields
-// called THANOS_<KEY>, as Thanos's are.
+// journalHandler writes records to the systemd journal: the message and priority in the journal's
+// own fields, the attributes in fields called THANOS_<KEY>, as Thanos's are.
 type journalHandler struct {
 	level  slog.Level
 	send   func(message string, priority journal.Priority, fields map[string]string) error
@@ -20,7 +20,11 @@ type journalHandler struct {
 	group  string            // prefix of keys
 }
 
-func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
+func (h *journalHandler) Enabled(
+	_ context.Context, level slog.Level,
+) bool {
+	return level >= h.level
+}
 
 func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	fields := make(map[string]string, len(h.fields)+r.NumAttrs())
@@ -69,7 +73,8 @@ func addFields(fields map[string]string, group string, a slog.Attr) {
 	}
 }
 
-// fieldName keeps to what the journal accepts: A to Z, digits, and underscores that do not come first.
+// fieldName keeps to what the journal accepts: A to Z, digits, and underscores that do not come
+// first.
 func fieldName(key string) string {
 	return "THANOS_" + strings.Map(func(r rune) rune {
 		switch {

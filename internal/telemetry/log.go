@@ -47,7 +47,9 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	case "debug":
 		lvl = slog.LevelDebug
 	default:
-		return nil, fmt.Errorf("unknown log level %q, want one of %s", level, strings.Join(LogLevels(), ", "))
+		return nil, fmt.Errorf(
+			"unknown log level %q, want one of %s", level, strings.Join(LogLevels(), ", "),
+		)
 	}
 	opts := &slog.HandlerOptions{Level: lvl, ReplaceAttr: thanosKeys(format == "json")}
 	switch format {
@@ -57,11 +59,15 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	case "journald":
 		if !journal.Enabled() {
-			return nil, errors.New("journald: there is no systemd journal here; want logfmt or json")
+			return nil, errors.New(
+				"journald: there is no systemd journal here; want logfmt or json",
+			)
 		}
 		return slog.New(&journalHandler{level: lvl, send: journal.Send}), nil
 	}
-	return nil, fmt.Errorf("unknown log format %q, want one of %s", format, strings.Join(LogFormats(), ", "))
+	return nil, fmt.Errorf(
+		"unknown log format %q, want one of %s", format, strings.Join(LogFormats(), ", "),
+	)
 }
 
 // thanosKeys spells the fixed keys as Thanos does. Durations are text for people, and seconds where

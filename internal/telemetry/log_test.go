@@ -24,7 +24,9 @@ func TestLogfmt(t *testing.T) {
 	}
 	logger.Debug("not at this level")
 	logger.Warn("sync failed", "err", errors.New("no route"), "took", 1500*time.Millisecond)
-	want := regexp.MustCompile(`^ts=\d{4}-\d\d-\d\dT[\d:.]+Z level=warn msg="sync failed" err="no route" took=1.5s\n$`)
+	want := regexp.MustCompile(
+		`^ts=\d{4}-\d\d-\d\dT[\d:.]+Z level=warn msg="sync failed" err="no route" took=1.5s\n$`,
+	)
 	if !want.MatchString(buf.String()) {
 		t.Errorf("got  %q\nwant a match of %s", buf.String(), want)
 	}
@@ -50,10 +52,12 @@ func TestLogJSON(t *testing.T) {
 }
 
 func TestLoggerRefusesUnknownNames(t *testing.T) {
-	if _, err := NewLogger(nil, "loud", "json"); err == nil || !strings.Contains(err.Error(), `"loud"`) {
+	if _, err := NewLogger(nil, "loud", "json"); err == nil ||
+		!strings.Contains(err.Error(), `"loud"`) {
 		t.Errorf("level: got %v", err)
 	}
-	if _, err := NewLogger(nil, "info", "xml"); err == nil || !strings.Contains(err.Error(), `"xml"`) {
+	if _, err := NewLogger(nil, "info", "xml"); err == nil ||
+		!strings.Contains(err.Error(), `"xml"`) {
 		t.Errorf("format: got %v", err)
 	}
 }
@@ -79,7 +83,10 @@ func TestGoKit(t *testing.T) {
 	f([]any{"level", "debug", "msg", "too quiet"}, "")
 	f([]any{"msg", "got s3cr3t-9", "header", "a s3cr3t-9", "n", 9},
 		"level=info msg=\"got <REDACTED>\" header=\"a <REDACTED>\" n=9\n")
-	f([]any{"level", "odd", "msg", "unknown level", "key"}, "level=info msg=\"unknown level\" key=(missing)\n")
+	f(
+		[]any{"level", "odd", "msg", "unknown level", "key"},
+		"level=info msg=\"unknown level\" key=(missing)\n",
+	)
 }
 
 // TestLogTellsNoSecret: in the message, in texts, in errors and in what is printed by its fields.

@@ -25,7 +25,8 @@ import (
 type Tracing struct {
 	// Provider makes the tracers. It is a no-op when tracing is not configured.
 	Provider trace.TracerProvider
-	// Enabled is false when no span can ever be recorded: what costs something per message need not be installed then.
+	// Enabled is false when no span can ever be recorded: what costs something per message need not
+	// be installed then.
 	Enabled bool
 	// Replaced are the values of the configuration that cannot be used.
 	Replaced []Replaced
@@ -45,13 +46,15 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 	return t.sdk.Shutdown(ctx)
 }
 
-// NewTracing reads Thanos's tracing YAML. Without one it takes the OTEL_* environment, and without that it traces nothing.
-// Errors name the key. Nothing is connected yet when it returns: an unreachable collector does not hold up the start.
+// NewTracing reads Thanos's tracing YAML. Without one it takes the OTEL_* environment, and without
+// that it traces nothing. Errors name the key. Nothing is connected yet when it returns: an
+// unreachable collector does not hold up the start.
 func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	if len(bytes.TrimSpace(conf)) == 0 {
 		return tracingFromEnv(ctx)
 	}
-	// The type is looked at first: a JAEGER file is refused for being one, not for the first key that OTLP does not have.
+	// The type is looked at first: a JAEGER file is refused for being one, not for the first key
+	// that OTLP does not have.
 	var kind struct {
 		Type string `yaml:"type"`
 	}
@@ -63,9 +66,14 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	case "":
 		return nil, errors.New("type is missing: only OTLP is supported")
 	case "JAEGER", "ELASTIC_APM", "LIGHTSTEP":
-		return nil, fmt.Errorf("type %s is not supported: use type OTLP, which that system receives too", t)
+		return nil, fmt.Errorf(
+			"type %s is not supported: use type OTLP, which that system receives too", t,
+		)
 	case "GOOGLE_CLOUD", "STACKDRIVER":
-		return nil, fmt.Errorf("type %s is not supported: use type OTLP, and an OpenTelemetry collector that exports to Google Cloud", t)
+		return nil, fmt.Errorf(
+			"type %s is not supported: use type OTLP, and an OpenTelemetry collector that exports to Google Cloud",
+			t,
+		)
 	default:
 		return nil, fmt.Errorf("type %s is not known: only OTLP is supported",
 			redaction.Value(kind.Type))
@@ -94,7 +102,8 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 		name = "larder"
 	}
 	attrs = append(attrs, attribute.String("service.name", name))
-	res := []resource.Option{resource.WithFromEnv(), resource.WithAttributes(attrs...)} // the later one wins
+	// the later one wins
+	res := []resource.Option{resource.WithFromEnv(), resource.WithAttributes(attrs...)}
 	t, err := newTracing(ctx, exporter, res, sdktrace.WithSampler(sampler))
 	if err == nil {
 		t.Replaced = replaced
@@ -102,11 +111,17 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	return t, err
 }
 
-// tracingFromEnv follows the OpenTelemetry variables. Endpoint, headers, timeouts, sampler and resource are read by the SDK
-// itself; what is decided here is only whether there is a collector to send to.
+// tracingFromEnv follows the OpenTelemetry variables. Endpoint, headers, timeouts, sampler and
+// resource are read by the SDK itself; what is decided here is only whether there is a collector to
+// send to.
 func tracingFromEnv(ctx context.Context) (*Tracing, error) {
-	off := strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") || os.Getenv("OTEL_TRACES_EXPORTER") == "none"
-	endpoint := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") + os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")
+	off := strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") ||
+		os.Getenv("OTEL_TRACES_EXPORTER") == "none"
+	endpoint := os.Getenv(
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+	) + os.Getenv(
+		"OTEL_EXPORTER_OTLP_ENDPOINT",
+	)
 	if off || endpoint == "" {
 		return &Tracing{Provider: noop.NewTracerProvider()}, nil
 	}
@@ -114,7 +129,10 @@ func tracingFromEnv(ctx context.Context) (*Tracing, error) {
 	if err != nil {
 		return nil, sdkVariables().Error(err)
 	}
-	res := []resource.Option{resource.WithAttributes(attribute.String("service.name", "larder")), resource.WithFromEnv()}
+	res := []resource.Option{
+		resource.WithAttributes(attribute.String("service.name", "larder")),
+		resource.WithFromEnv(),
+	}
 	return newTracing(ctx, exporter, res)
 }
 
@@ -135,11 +153,15 @@ func exporterFromEnv(ctx context.Context) (sdktrace.SpanExporter, error) {
 	return otlptracegrpc.New(ctx)
 }
 
-func newTracing(ctx context.Context, exporter sdktrace.SpanExporter, resOpts []resource.Option, sdkOpts ...sdktrace.TracerProviderOption) (*Tracing, error) {
+func newTracing(
+	ctx context.Context, exporter sdktrace.SpanExporter, resOpts []resource.Option,
+	sdkOpts ...sdktrace.TracerProviderOption,
+) (*Tracing, error) {
 	res, err := resource.New(ctx, append(resOpts, resource.WithTelemetrySDK())...)
 	if err != nil {
 		return nil, fmt.Errorf("resource attributes: %w", sdkVariables().Error(err))
 	}
-	sdk := sdktrace.NewTracerProvider(append(sdkOpts, sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))...)
+	sdk := sdktrace.NewTracerProvider(
+		append(sdkOpts, sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))...)
 	return &Tracing{Provider: sdk, Enabled: true, sdk: sdk}, nil
 }

@@ -55,7 +55,8 @@ func (r retryConfig) orDefaults() retryConfig {
 // exporter makes the client that spans leave by.
 func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
 	shown := redaction.Address(c.Endpoint)
-	if scheme, _, ok := strings.Cut(c.Endpoint, "://"); ok && (scheme == "http" || scheme == "https") {
+	if scheme, _, ok := strings.Cut(c.Endpoint, "://"); ok &&
+		(scheme == "http" || scheme == "https") {
 		return nil,
 			fmt.Errorf("config: endpoint %s: give host:port, "+
 				"and insecure: true where the collector has no TLS", shown)
@@ -116,7 +117,9 @@ func (c *otlpConfig) grpcOptions(secure *tls.Config, gzip bool) []otlptracegrpc.
 		opts = append(opts, otlptracegrpc.WithCompressor("gzip"))
 	}
 	if c.RetryConfig.Enabled {
-		opts = append(opts, otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig(c.RetryConfig.orDefaults())))
+		opts = append(
+			opts, otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig(c.RetryConfig.orDefaults())),
+		)
 	}
 	if len(c.Headers) > 0 {
 		opts = append(opts, otlptracegrpc.WithHeaders(c.Headers))
@@ -144,7 +147,9 @@ func (c *otlpConfig) httpOptions(secure *tls.Config, gzip bool) []otlptracehttp.
 		opts = append(opts, otlptracehttp.WithCompression(otlptracehttp.GzipCompression))
 	}
 	if c.RetryConfig.Enabled {
-		opts = append(opts, otlptracehttp.WithRetry(otlptracehttp.RetryConfig(c.RetryConfig.orDefaults())))
+		opts = append(
+			opts, otlptracehttp.WithRetry(otlptracehttp.RetryConfig(c.RetryConfig.orDefaults())),
+		)
 	}
 	if len(c.Headers) > 0 {
 		opts = append(opts, otlptracehttp.WithHeaders(c.Headers))

@@ -29,7 +29,9 @@ type sink struct {
 	got chan *collector.ExportTraceServiceRequest
 }
 
-func (s *sink) Export(_ context.Context, r *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+func (s *sink) Export(
+	_ context.Context, r *collector.ExportTraceServiceRequest,
+) (*collector.ExportTraceServiceResponse, error) {
 	s.got <- r
 	return &collector.ExportTraceServiceResponse{}, nil
 }
@@ -54,7 +56,8 @@ func startSink(t *testing.T) (addr string, s *sink) {
 	return l.Addr().String(), s
 }
 
-// sendOne records a span and returns the name of the service that the collector was told, and the span's name.
+// sendOne records a span and returns the name of the service that the collector was told, and the
+// span's name.
 func sendOne(t *testing.T, tr *Tracing, s *sink) (service, span string) {
 	t.Helper()
 	if !tr.Enabled {
@@ -106,7 +109,8 @@ func TestTracingFromEnvironment(t *testing.T) {
 	}
 
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
-	if _, err := NewTracing(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_PROTOCOL") {
+	if _, err := NewTracing(t.Context(), nil); err == nil ||
+		!strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_PROTOCOL") {
 		t.Errorf("protocol: got %v", err)
 	}
 	t.Setenv("OTEL_SDK_DISABLED", "true")
@@ -124,26 +128,28 @@ type received struct {
 func startHTTPSink(t *testing.T) (srv *httptest.Server, got chan received) {
 	t.Helper()
 	got = make(chan received, 1)
-	srv = httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		body := io.Reader(r.Body)
-		if r.Header.Get("Content-Encoding") == "gzip" {
-			z, err := gzip.NewReader(r.Body)
+	srv = httptest.NewUnstartedServer(
+		http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			body := io.Reader(r.Body)
+			if r.Header.Get("Content-Encoding") == "gzip" {
+				z, err := gzip.NewReader(r.Body)
+				if err != nil {
+					t.Errorf("collector: %v", err)
+					return
+				}
+				body = z
+			}
+			b, err := io.ReadAll(body)
+			req := &collector.ExportTraceServiceRequest{}
+			if err == nil {
+				err = proto.Unmarshal(b, req)
+			}
 			if err != nil {
 				t.Errorf("collector: %v", err)
-				return
 			}
-			body = z
-		}
-		b, err := io.ReadAll(body)
-		req := &collector.ExportTraceServiceRequest{}
-		if err == nil {
-			err = proto.Unmarshal(b, req)
-		}
-		if err != nil {
-			t.Errorf("collector: %v", err)
-		}
-		got <- received{r.URL.Path, r.Header.Get("api-key"), r.Header.Get("Content-Encoding"), req}
-	}))
+			got <- received{r.URL.Path, r.Header.Get("api-key"), r.Header.Get("Content-Encoding"), req}
+		}),
+	)
 	t.Cleanup(srv.Close)
 	return srv, got
 }
@@ -165,9 +171,14 @@ func TestTracingOverHTTP(t *testing.T) {
 
 	plain, got := startHTTPSink(t)
 	plain.Start()
-	r := send("{type: OTLP, config: {client_type: http, insecure: true, endpoint: '"+plain.Listener.Addr().String()+
-		"', url_path: /custom/traces, compression: gzip, headers: {api-key: secret}, service_name: pantry, retry_config: {retry_enabled: true}}}", got)
-	if r.path != "/custom/traces" || r.key != "secret" || r.encoding != "gzip" || r.request.ResourceSpans[0].ScopeSpans[0].Spans[0].Name != "one" {
+	r := send(
+		"{type: OTLP, config: {client_type: http, insecure: true, endpoint: '"+plain.Listener.Addr().
+			String()+
+			"', url_path: /custom/traces, compression: gzip, headers: {api-key: secret}, service_name: pantry, retry_config: {retry_enabled: true}}}",
+		got,
+	)
+	if r.path != "/custom/traces" || r.key != "secret" || r.encoding != "gzip" ||
+		r.request.ResourceSpans[0].ScopeSpans[0].Spans[0].Name != "one" {
 		t.Errorf("got %+v", r)
 	}
 
@@ -177,7 +188,12 @@ func TestTracingOverHTTP(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r = send("{type: OTLP, config: {client_type: http, endpoint: '"+secure.Listener.Addr().String()+"', tls_config: {ca_file: '"+ca+"'}}}", got)
+	r = send(
+		"{type: OTLP, config: {client_type: http, endpoint: '"+secure.Listener.Addr().
+			String()+
+			"', tls_config: {ca_file: '"+ca+"'}}}",
+		got,
+	)
 	if r.path != "/v1/traces" || r.encoding != "" {
 		t.Errorf("over TLS: got %+v", r)
 	}
@@ -191,7 +207,8 @@ func TestTracingOverHTTP(t *testing.T) {
 	}
 }
 
-// TestSamplers: what is sampled when a request comes without a parent, with one that is sampled, and with one that is not.
+// TestSamplers: what is sampled when a request comes without a parent, with one that is sampled,
+// and with one that is not.
 func TestSamplers(t *testing.T) {
 	f := func(kind, param string, root, ofSampled, ofUnsampled bool) {
 		t.Helper()
@@ -200,14 +217,26 @@ func TestSamplers(t *testing.T) {
 		sampled := func(flags trace.TraceFlags, parent bool) bool {
 			ctx, id := t.Context(), trace.TraceID{8: 0x7f, 15: 1} // in the lower half of all ids
 			if parent {
-				ctx = trace.ContextWithRemoteSpanContext(ctx, trace.NewSpanContext(trace.SpanContextConfig{
-					TraceID: id, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true,
-				}))
+				ctx = trace.ContextWithRemoteSpanContext(
+					ctx,
+					trace.NewSpanContext(trace.SpanContextConfig{
+						TraceID: id, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true,
+					}),
+				)
 			}
-			return s.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision == sdktrace.RecordAndSample
+			return s.ShouldSample(
+				sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id},
+			).Decision == sdktrace.RecordAndSample
 		}
-		if got := [3]bool{sampled(0, false), sampled(trace.FlagsSampled, true), sampled(0, true)}; got != [3]bool{root, ofSampled, ofUnsampled} {
-			t.Errorf("%s %s: sampled as root, under a sampled parent, under another: %v", kind, param, got)
+		if got := [3]bool{sampled(0, false), sampled(trace.FlagsSampled, true), sampled(0, true)}; got != [3]bool{
+			root,
+			ofSampled,
+			ofUnsampled,
+		} {
+			t.Errorf(
+				"%s %s: sampled as root, under a sampled parent, under another: %v", kind, param,
+				got,
+			)
 		}
 	}
 	f("", "", true, true, false)
@@ -243,20 +272,38 @@ func TestUnusableSamplersAreTold(t *testing.T) {
 		_ = tr.Shutdown(t.Context()) // nothing was recorded
 	}
 	f("{sampler_type: TraceIDRatioBased, sampler_param: '0.5'}")
-	f("{sampler_type: sometimes}", Replaced{"sampler_type", "sometimes", "one of " + samplers, "parentbasedalwayssample"})
-	f("{sampler_type: traceidratiobased, sampler_param: lots}", Replaced{"sampler_param", "lots", "a ratio from 0 to 1", "1"})
-	f("{sampler_type: traceidratiobased, sampler_param: '-1'}", Replaced{"sampler_param", "-1", "a ratio from 0 to 1", "0"})
+	f(
+		"{sampler_type: sometimes}",
+		Replaced{"sampler_type", "sometimes", "one of " + samplers, "parentbasedalwayssample"},
+	)
+	f(
+		"{sampler_type: traceidratiobased, sampler_param: lots}",
+		Replaced{"sampler_param", "lots", "a ratio from 0 to 1", "1"},
+	)
+	f(
+		"{sampler_type: traceidratiobased, sampler_param: '-1'}",
+		Replaced{"sampler_param", "-1", "a ratio from 0 to 1", "0"},
+	)
 }
 
-// TestACollectorThatHangsHoldsUpNothing: neither the start nor the end waits for longer than it is told to.
+// TestACollectorThatHangsHoldsUpNothing: neither the start nor the end waits for longer than it is
+// told to.
 func TestACollectorThatHangsHoldsUpNothing(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // connections are accepted by the kernel and never served
+	// connections are accepted by the kernel and never served
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	for _, kind := range []string{"grpc", "http"} {
-		tr, err := NewTracing(t.Context(), []byte("{type: OTLP, config: {client_type: "+kind+", insecure: true, endpoint: '"+l.Addr().String()+"'}}"))
+		tr, err := NewTracing(
+			t.Context(),
+			[]byte(
+				"{type: OTLP, config: {client_type: "+kind+", insecure: true, endpoint: '"+l.Addr().
+					String()+
+					"'}}",
+			),
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +338,8 @@ func TestTracingOff(t *testing.T) {
 func TestTracingRefuses(t *testing.T) {
 	f := func(yaml, want string) {
 		t.Helper()
-		if _, err := NewTracing(t.Context(), []byte(yaml)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := NewTracing(t.Context(), []byte(yaml)); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", yaml, err, want)
 		}
 	}
@@ -307,7 +355,10 @@ func TestTracingRefuses(t *testing.T) {
 	f("type: OTLP\nconfig: {client_type: carrier-pigeon}", "client_type carrier-pigeon")
 	f("type: OTLP\nconfig: {url_path: /v1}", "url_path")
 	f("type: OTLP\nconfig: {client_type: http, reconnection_period: 1s}", "reconnection_period")
-	f("type: OTLP\nconfig: {client_type: http, endpoint: 'http://127.0.0.1:4318'}", "endpoint http://127.0.0.1:4318: give host:port")
+	f(
+		"type: OTLP\nconfig: {client_type: http, endpoint: 'http://127.0.0.1:4318'}",
+		"endpoint http://127.0.0.1:4318: give host:port",
+	)
 	f("type: OTLP\nconfig: {compression: zip}", "compression zip")
 	f("type: OTLP\nconfig: {tls_config: {ca_file: /does/not/exist}}", "ca_file")
 	f("type: OTLP\nconfig: {tls_config: {cert_file: a}}", "cert_file and key_file")

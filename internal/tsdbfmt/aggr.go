@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// The data of an aggregate chunk (EncAggr) is five parts, in the order count, sum, min, max, counter, each
+// The data of an aggregate chunk (EncAggr) is five parts, in the order count, sum, min, max,
+// counter, each
 //
 //	len <uvarint> | encoding <1b> | data <len bytes>
 //
@@ -28,8 +29,9 @@ type SubChunk struct {
 	Present bool
 }
 
-// AggrChunk splits the data of an aggregate chunk into its parts, which alias it. All parts are checked, asked for or not: the
-// bytes of a damaged chunk must not depend on the aggregates of the request.
+// AggrChunk splits the data of an aggregate chunk into its parts, which alias it. All parts are
+// checked, asked for or not: the bytes of a damaged chunk must not depend on the aggregates of the
+// request.
 //
 // Bytes after the last part are tolerated, as they are by Thanos.
 func AggrChunk(data []byte) (sub [NumAggrs]SubChunk, err error) {
@@ -37,14 +39,19 @@ func AggrChunk(data []byte) (sub [NumAggrs]SubChunk, err error) {
 	for i := range sub {
 		n, w := binary.Uvarint(b)
 		if w <= 0 {
-			return [NumAggrs]SubChunk{}, fmt.Errorf("%w: length of part %d of an aggregate chunk", ErrCorrupt, i)
+			return [NumAggrs]SubChunk{}, fmt.Errorf(
+				"%w: length of part %d of an aggregate chunk", ErrCorrupt, i,
+			)
 		}
 		b = b[w:]
 		if n == 0 {
 			continue
 		}
 		if uint64(len(b)) < 1 || n > uint64(len(b))-1 {
-			return [NumAggrs]SubChunk{}, fmt.Errorf("%w: part %d of an aggregate chunk says %d bytes, %d are left", ErrCorrupt, i, n, len(b))
+			return [NumAggrs]SubChunk{}, fmt.Errorf(
+				"%w: part %d of an aggregate chunk says %d bytes, %d are left", ErrCorrupt, i, n,
+				len(b),
+			)
 		}
 		sub[i] = SubChunk{Enc: b[0], Data: b[1 : 1+n : 1+n], Present: true}
 		b = b[1+n:]
@@ -52,7 +59,8 @@ func AggrChunk(data []byte) (sub [NumAggrs]SubChunk, err error) {
 	return sub, nil
 }
 
-// AppendAggrChunk appends the data of an aggregate chunk to dst. A part that is present must have data: length 0 says absent.
+// AppendAggrChunk appends the data of an aggregate chunk to dst. A part that is present must have
+// data: length 0 says absent.
 func AppendAggrChunk(dst []byte, sub [NumAggrs]SubChunk) []byte {
 	for _, s := range sub {
 		if !s.Present || len(s.Data) == 0 {

@@ -2,8 +2,9 @@ package tsdbfmt
 
 import "encoding/binary"
 
-// bitReader reads a byte slice bit by bit, most significant first. Its error is sticky: after the first read past the end, bad
-// is set, every read returns 0 and pos stays at the end, so that a decoder checks once per sample.
+// bitReader reads a byte slice bit by bit, most significant first. Its error is sticky: after the
+// first read past the end, bad is set, every read returns 0 and pos stays at the end, so that a
+// decoder checks once per sample.
 type bitReader struct {
 	b   []byte
 	pos int // in bits
@@ -44,8 +45,8 @@ func (r *bitReader) skip(n int) {
 // varbitSize[k] is the number of value bits after a varbit prefix of k ones.
 var varbitSize = [9]int{0, 3, 6, 9, 12, 18, 25, 56, 64}
 
-// varbit reads the prefix of a varbit number and returns the number of its value bits: up to eight ones, the last zero left
-// out after the eighth.
+// varbit reads the prefix of a varbit number and returns the number of its value bits: up to eight
+// ones, the last zero left out after the eighth.
 func (r *bitReader) varbit() int {
 	ones := 0
 	for ones < 8 && r.bits(1) == 1 {
@@ -57,7 +58,8 @@ func (r *bitReader) varbit() int {
 // varbitUint reads an unsigned varbit number.
 func (r *bitReader) varbitUint() uint64 { return r.bits(r.varbit()) }
 
-// varbitInt reads a signed varbit number. Its values run from -(2^(n-1)-1) to 2^(n-1): one more at the top than two's complement.
+// varbitInt reads a signed varbit number. Its values run from -(2^(n-1)-1) to 2^(n-1): one more at
+// the top than two's complement.
 func (r *bitReader) varbitInt() int64 {
 	n := r.varbit()
 	v := r.bits(n)
@@ -120,7 +122,8 @@ func (r *bitReader) windowBits(w xorWindow) uint64 {
 	return r.bits(64-int(w.leading)-int(w.trailing)) << w.trailing
 }
 
-// bitWriter appends bits to a byte slice, most significant first. Bits of the last byte that were not written are 0.
+// bitWriter appends bits to a byte slice, most significant first. Bits of the last byte that were
+// not written are 0.
 type bitWriter struct {
 	b    []byte
 	free int // bits of the last byte that are not written yet

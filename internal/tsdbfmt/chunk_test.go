@@ -15,7 +15,8 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// TestChunkRecordOfPrometheus reads the records of a chunk file that Prometheus wrote, one behind the other.
+// TestChunkRecordOfPrometheus reads the records of a chunk file that Prometheus wrote, one behind
+// the other.
 func TestChunkRecordOfPrometheus(t *testing.T) {
 	dir := t.TempDir()
 	w, err := chunks.NewWriter(dir)
@@ -59,7 +60,10 @@ func TestChunkRecordOfPrometheus(t *testing.T) {
 			t.Fatal(err)
 		}
 		if enc != byte(chunkenc.EncXOR) || !bytes.Equal(data, m.Chunk.Bytes()) {
-			t.Errorf("chunk %d: encoding %d, %d bytes that differ from what was written", i, enc, len(data))
+			t.Errorf(
+				"chunk %d: encoding %d, %d bytes that differ from what was written", i, enc,
+				len(data),
+			)
 		}
 		off += size
 	}
@@ -95,13 +99,15 @@ func TestChunkRecordSize(t *testing.T) {
 // TestChunkRecordDamage flips every bit of a record and cuts it everywhere.
 func TestChunkRecordDamage(t *testing.T) {
 	rec := tsdbfmt.AppendChunkRecord(nil, 1, []byte("some bytes of a chunk"))
-	if enc, data, err := tsdbfmt.ChunkRecord(rec); err != nil || enc != 1 || string(data) != "some bytes of a chunk" {
+	if enc, data, err := tsdbfmt.ChunkRecord(rec); err != nil || enc != 1 ||
+		string(data) != "some bytes of a chunk" {
 		t.Fatalf("intact: %d, %q, %v", enc, data, err)
 	}
 	for i := range len(rec) * 8 {
 		bad := bytes.Clone(rec)
 		bad[i/8] ^= 1 << (i % 8)
-		if _, _, err := tsdbfmt.ChunkRecord(bad); !errors.Is(err, tsdbfmt.ErrChecksum) && !errors.Is(err, tsdbfmt.ErrCorrupt) {
+		if _, _, err := tsdbfmt.ChunkRecord(bad); !errors.Is(err, tsdbfmt.ErrChecksum) &&
+			!errors.Is(err, tsdbfmt.ErrCorrupt) {
 			t.Errorf("bit %d flipped: %v", i, err)
 		}
 	}
@@ -140,7 +146,11 @@ func TestAggrChunk(t *testing.T) {
 		var want [tsdbfmt.NumAggrs]tsdbfmt.SubChunk
 		for i := range want {
 			if present&(1<<i) != 0 {
-				want[i] = tsdbfmt.SubChunk{Enc: byte(1 + i%3), Data: bytes.Repeat([]byte{byte(i)}, 1+100*i), Present: true}
+				want[i] = tsdbfmt.SubChunk{
+					Enc:     byte(1 + i%3),
+					Data:    bytes.Repeat([]byte{byte(i)}, 1+100*i),
+					Present: true,
+				}
 			}
 		}
 		data := tsdbfmt.AppendAggrChunk(nil, want)
@@ -184,7 +194,8 @@ func FuzzChunkRecord(f *testing.F) {
 		if size < 6 {
 			t.Fatalf("record of %d bytes", size)
 		}
-		if _, data, err := tsdbfmt.ChunkRecord(b); err == nil && (size != len(b) || len(data) > size-6) {
+		if _, data, err := tsdbfmt.ChunkRecord(b); err == nil &&
+			(size != len(b) || len(data) > size-6) {
 			t.Fatalf("a record of %d bytes said %d, data %d", len(b), size, len(data))
 		}
 	})

@@ -10,24 +10,28 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// The StoreAPI knows three chunk encodings: XOR, histogram, float histogram. Prometheus also writes XOR2 and histograms with
-// start timestamps. Reencode turns the second kind into the first without its start timestamps.
+// The StoreAPI knows three chunk encodings: XOR, histogram, float histogram. Prometheus also writes
+// XOR2 and histograms with start timestamps. Reencode turns the second kind into the first without
+// its start timestamps.
 //
-// A histogram chunk with start timestamps is one without them, bit for bit, but for two things: the counter reset header sits
-// in the two top bits of the sample count instead of in the third byte, and behind the bits of a sample may follow those of its
-// start timestamp. So it is not decoded and encoded again but copied with these bits cut out. What an appender would decide
-// while encoding again (that a sample needs a new chunk, another bucket layout or another reset hint) does not come up: every
-// sample stays in the chunk, with the layout and the header that were written.
+// A histogram chunk with start timestamps is one without them, bit for bit, but for two things: the
+// counter reset header sits in the two top bits of the sample count instead of in the third byte,
+// and behind the bits of a sample may follow those of its start timestamp. So it is not decoded and
+// encoded again but copied with these bits cut out. What an appender would decide while encoding
+// again (that a sample needs a new chunk, another bucket layout or another reset hint) does not
+// come up: every sample stays in the chunk, with the layout and the header that were written.
 
-// sizes of a chunk's head: the sample count, and one byte for the counter reset header or the start timestamps.
+// sizes of a chunk's head: the sample count, and one byte for the counter reset header or the start
+// timestamps.
 const (
 	countSize     = 2
 	countFlagSize = countSize + 1
 )
 
-// Reencode appends to dst the data of a chunk that holds the samples of the given one, with the same bit patterns and counter
-// reset header, in the encoding that WireEncoding returns for enc. It is deterministic: equal input gives equal output. Data
-// that needs no re-encoding is appended as it is. The data must not alias dst.
+// Reencode appends to dst the data of a chunk that holds the samples of the given one, with the
+// same bit patterns and counter reset header, in the encoding that WireEncoding returns for enc. It
+// is deterministic: equal input gives equal output. Data that needs no re-encoding is appended as
+// it is. The data must not alias dst.
 func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err error) {
 	wireEnc, reencode, err := WireEncoding(enc)
 	if err != nil {
@@ -37,7 +41,9 @@ func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err 
 		return wireEnc, append(dst, data...), nil
 	}
 	if len(data) < countFlagSize {
-		return 0, dst, fmt.Errorf("%w: %s chunk of %d bytes", ErrCorrupt, chunkenc.Encoding(enc), len(data))
+		return 0, dst, fmt.Errorf(
+			"%w: %s chunk of %d bytes", ErrCorrupt, chunkenc.Encoding(enc), len(data),
+		)
 	}
 	if chunkenc.Encoding(enc) == chunkenc.EncXOR2 {
 		out, err = reencodeXOR2(dst, data)
@@ -52,9 +58,11 @@ func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err 
 
 // The head of a chunk with start timestamps.
 const (
-	stCountMask  = 1<<14 - 1 // of the first two bytes of a histogram chunk; the two bits above are the counter reset header
-	stFirstKnown = 0x80      // of the third byte: a start timestamp follows the first sample
-	stChangeMask = 0x7f      // of the third byte: the first sample behind which a change of it follows, 0 for none
+	// of the first two bytes of a histogram chunk; the two bits above are the counter reset header
+	stCountMask  = 1<<14 - 1
+	stFirstKnown = 0x80 // of the third byte: a start timestamp follows the first sample
+	// of the third byte: the first sample behind which a change of it follows, 0 for none
+	stChangeMask = 0x7f
 )
 
 // cutStartTimes copies a histogram chunk with start timestamps without them.
@@ -99,8 +107,8 @@ func cutStartTimes(dst, data []byte, float bool) ([]byte, error) {
 	return w.b, nil
 }
 
-// sampleSkipper finds where the samples of a histogram chunk end. It follows the values only as far as it must: the sum, since
-// a staleness marker in it says that no buckets follow.
+// sampleSkipper finds where the samples of a histogram chunk end. It follows the values only as far
+// as it must: the sum, since a staleness marker in it says that no buckets follow.
 type sampleSkipper struct {
 	bitReader
 	float bool
@@ -147,7 +155,9 @@ func (s *sampleSkipper) first() error {
 		perBucket = 64
 	}
 	if s.bad || buckets > uint64(s.left()/perBucket) {
-		return fmt.Errorf("%w: %d buckets in a histogram chunk of %d bytes", ErrCorrupt, buckets, len(s.b))
+		return fmt.Errorf(
+			"%w: %d buckets in a histogram chunk of %d bytes", ErrCorrupt, buckets, len(s.b),
+		)
 	}
 	s.buckets = int(buckets)
 	if s.float {

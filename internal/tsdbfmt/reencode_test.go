@@ -59,8 +59,8 @@ func decode(t *testing.T, enc byte, data []byte) []sample {
 	return out
 }
 
-// checkReencoded compares the chunk with the one that it is re-encoded to: decoded, and with the data that Prometheus writes
-// when the same samples are appended to a chunk of the plain encoding.
+// checkReencoded compares the chunk with the one that it is re-encoded to: decoded, and with the
+// data that Prometheus writes when the same samples are appended to a chunk of the plain encoding.
 func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 	t.Helper()
 	data := bytes.Clone(in.Bytes())
@@ -79,11 +79,16 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 		t.Errorf("sent as encoding %d, want %d", wire, plain.Encoding())
 	}
 	// Finding out that two lists of samples differ is fast, and where they do is not.
-	if want, got := decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out); !reflect.DeepEqual(want, got) {
+	if want, got := decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out); !reflect.DeepEqual(
+		want, got,
+	) {
 		t.Errorf("samples (-stored +sent): %s", cmp.Diff(want, got))
 	}
 	if !bytes.Equal(out, plain.Bytes()) {
-		t.Errorf("%d bytes, Prometheus writes %d for the same samples:\n%x\n%x", len(out), len(plain.Bytes()), out, plain.Bytes())
+		t.Errorf(
+			"%d bytes, Prometheus writes %d for the same samples:\n%x\n%x", len(out),
+			len(plain.Bytes()), out, plain.Bytes(),
+		)
 	}
 	_, again, err := tsdbfmt.Reencode(nil, byte(in.Encoding()), in.Bytes())
 	if err != nil || !bytes.Equal(again, out) {
@@ -94,7 +99,9 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 // floats are values whose bit patterns must survive.
 var floats = []float64{
 	0, math.Copysign(0, -1), 1, -1, math.Pi, math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64,
-	math.Float64frombits(value.StaleNaN), math.Float64frombits(value.NormalNaN), math.Float64frombits(0x7ff8dead0000beef),
+	math.Float64frombits(
+		value.StaleNaN,
+	), math.Float64frombits(value.NormalNaN), math.Float64frombits(0x7ff8dead0000beef),
 }
 
 func randomFloat(rnd *rand.Rand, last float64) float64 {
@@ -112,7 +119,8 @@ func randomFloat(rnd *rand.Rand, last float64) float64 {
 	return last + float64(rnd.IntN(100))
 }
 
-// randomTimes returns n ascending timestamps and their start timestamps in one of the patterns that writers have.
+// randomTimes returns n ascending timestamps and their start timestamps in one of the patterns that
+// writers have.
 func randomTimes(rnd *rand.Rand, n int) (ts, sts []int64) {
 	t := rnd.Int64N(1 << 41)
 	interval := []int64{1, 15_000, 60_000, 1 << 30}[rnd.IntN(4)]
@@ -183,8 +191,11 @@ func newHistogramWriter(t *testing.T, c chunkenc.Chunk) *histogramWriter {
 	return &histogramWriter{c, app}
 }
 
-// append appends one of h and fh. It reports false, and leaves the chunk as it is, when the sample needs a new chunk.
-func (w *histogramWriter) append(t *testing.T, st, ts int64, h *histogram.Histogram, fh *histogram.FloatHistogram) bool {
+// append appends one of h and fh. It reports false, and leaves the chunk as it is, when the sample
+// needs a new chunk.
+func (w *histogramWriter) append(
+	t *testing.T, st, ts int64, h *histogram.Histogram, fh *histogram.FloatHistogram,
+) bool {
 	t.Helper()
 	var (
 		next    chunkenc.Chunk
@@ -210,8 +221,8 @@ func (w *histogramWriter) append(t *testing.T, st, ts int64, h *histogram.Histog
 	return true
 }
 
-// growHistogram grows h the way a counter grows, now and then by buckets that were not there, which makes Prometheus recode
-// the chunk.
+// growHistogram grows h the way a counter grows, now and then by buckets that were not there, which
+// makes Prometheus recode the chunk.
 func growHistogram(rnd *rand.Rand, h *histogram.Histogram) {
 	counts := make([]int64, 0, 16)
 	at := int64(0)
@@ -251,10 +262,13 @@ func TestReencodeHistograms(t *testing.T) {
 		}
 		ts, sts := randomTimes(rnd, n)
 		h := &histogram.Histogram{
-			Schema:          int32(rnd.IntN(13) - 4),
-			ZeroThreshold:   []float64{0, 0x1p-128, 0.001, 3}[rnd.IntN(4)],
-			ZeroCount:       uint64(rnd.IntN(5)),
-			PositiveSpans:   []histogram.Span{{Offset: int32(rnd.IntN(20) - 10), Length: 2}, {Offset: int32(1 + rnd.IntN(1000)), Length: 1}},
+			Schema:        int32(rnd.IntN(13) - 4),
+			ZeroThreshold: []float64{0, 0x1p-128, 0.001, 3}[rnd.IntN(4)],
+			ZeroCount:     uint64(rnd.IntN(5)),
+			PositiveSpans: []histogram.Span{
+				{Offset: int32(rnd.IntN(20) - 10), Length: 2},
+				{Offset: int32(1 + rnd.IntN(1000)), Length: 1},
+			},
 			PositiveBuckets: []int64{1, 2, -1},
 			NegativeSpans:   []histogram.Span{{Offset: 3, Length: 2}},
 			NegativeBuckets: []int64{2, 0},
@@ -273,9 +287,17 @@ func TestReencodeHistograms(t *testing.T) {
 			}
 		}
 		float := seed%2 == 1
-		in, plain := newHistogramWriter(t, chunkenc.NewHistogramSTChunk()), newHistogramWriter(t, chunkenc.NewHistogramChunk())
+		in, plain := newHistogramWriter(
+			t, chunkenc.NewHistogramSTChunk(),
+		), newHistogramWriter(
+			t, chunkenc.NewHistogramChunk(),
+		)
 		if float {
-			in, plain = newHistogramWriter(t, chunkenc.NewFloatHistogramSTChunk()), newHistogramWriter(t, chunkenc.NewFloatHistogramChunk())
+			in, plain = newHistogramWriter(
+				t, chunkenc.NewFloatHistogramSTChunk(),
+			), newHistogramWriter(
+				t, chunkenc.NewFloatHistogramChunk(),
+			)
 		}
 		for i := range n {
 			growHistogram(rnd, h)
@@ -285,7 +307,10 @@ func TestReencodeHistograms(t *testing.T) {
 			a, fa := h.Copy(), (*histogram.FloatHistogram)(nil)
 			if i > 0 && rnd.IntN(100) == 0 || i == 0 && rnd.IntN(20) == 0 {
 				stale++
-				a = &histogram.Histogram{CounterResetHint: h.CounterResetHint, Sum: math.Float64frombits(value.StaleNaN)}
+				a = &histogram.Histogram{
+					CounterResetHint: h.CounterResetHint,
+					Sum:              math.Float64frombits(value.StaleNaN),
+				}
 			} else if rnd.IntN(20) == 0 {
 				a.Sum = randomFloat(rnd, 1)
 			}
@@ -316,19 +341,28 @@ func TestReencodeHistograms(t *testing.T) {
 		}
 	}
 	if len(seen) != 4 || stale == 0 || custom == 0 {
-		t.Errorf("covered: headers %v, %d stale samples, %d with custom buckets", seen, stale, custom)
+		t.Errorf(
+			"covered: headers %v, %d stale samples, %d with custom buckets", seen, stale, custom,
+		)
 	}
 }
 
-// TestReencodeStaleInsideGauge: an appender would refuse to put these samples into one chunk again, because the iterator does
-// not say that a staleness marker belongs to a gauge.
+// TestReencodeStaleInsideGauge: an appender would refuse to put these samples into one chunk again,
+// because the iterator does not say that a staleness marker belongs to a gauge.
 func TestReencodeStaleInsideGauge(t *testing.T) {
 	gauge := histogram.Histogram{
 		CounterResetHint: histogram.GaugeType, Schema: 1, Count: 3, Sum: 2,
 		PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []int64{1, 1},
 	}
-	staleGauge := histogram.Histogram{CounterResetHint: histogram.GaugeType, Sum: math.Float64frombits(value.StaleNaN)}
-	in, plain := newHistogramWriter(t, chunkenc.NewHistogramSTChunk()), newHistogramWriter(t, chunkenc.NewHistogramChunk())
+	staleGauge := histogram.Histogram{
+		CounterResetHint: histogram.GaugeType,
+		Sum:              math.Float64frombits(value.StaleNaN),
+	}
+	in, plain := newHistogramWriter(
+		t, chunkenc.NewHistogramSTChunk(),
+	), newHistogramWriter(
+		t, chunkenc.NewHistogramChunk(),
+	)
 	for i, h := range []*histogram.Histogram{&gauge, &gauge, &staleGauge} {
 		if !in.append(t, 500, int64(i)*1000, h, nil) || !plain.append(t, 0, int64(i)*1000, h, nil) {
 			t.Fatalf("sample %d started a new chunk", i)
@@ -346,7 +380,10 @@ func TestReencodePassesOn(t *testing.T) {
 	}
 	var unknown *tsdbfmt.UnknownEncodingError
 	for _, enc := range []byte{0, 7, tsdbfmt.EncAggr} {
-		if _, out, err := tsdbfmt.Reencode([]byte("a"), enc, []byte("bc")); !errors.As(err, &unknown) || string(out) != "a" {
+		if _, out, err := tsdbfmt.Reencode([]byte("a"), enc, []byte("bc")); !errors.As(
+			err, &unknown,
+		) ||
+			string(out) != "a" {
 			t.Errorf("encoding %d: %q, %v", enc, out, err)
 		}
 	}
@@ -358,7 +395,10 @@ func TestReencodeCut(t *testing.T) {
 		for n := range data {
 			_, out, err := tsdbfmt.Reencode(nil, enc, data[:n])
 			if err == nil {
-				t.Errorf("%s cut to %d of %d bytes gave %d bytes", chunkenc.Encoding(enc), n, len(data), len(out))
+				t.Errorf(
+					"%s cut to %d of %d bytes gave %d bytes", chunkenc.Encoding(enc), n, len(data),
+					len(out),
+				)
 			} else if !errors.Is(err, tsdbfmt.ErrCorrupt) {
 				t.Errorf("%s cut to %d of %d bytes: %v", chunkenc.Encoding(enc), n, len(data), err)
 			}
@@ -376,7 +416,10 @@ func fuzzChunks(t testing.TB) map[byte][]byte {
 	var hist, float chunkenc.Chunk = chunkenc.NewHistogramSTChunk(), chunkenc.NewFloatHistogramSTChunk()
 	h := &histogram.Histogram{
 		Schema: 2, ZeroThreshold: 0.1,
-		PositiveSpans: []histogram.Span{{Offset: 1, Length: 2}, {Offset: 3, Length: 1}}, PositiveBuckets: []int64{1, 1, 1},
+		PositiveSpans: []histogram.Span{
+			{Offset: 1, Length: 2},
+			{Offset: 3, Length: 1},
+		}, PositiveBuckets: []int64{1, 1, 1},
 	}
 	rnd := newRand(7)
 	for i := range int64(20) {
@@ -426,8 +469,8 @@ func FuzzReencode(f *testing.F) {
 			}
 			return
 		}
-		// Cut start timestamps make a histogram smaller. XOR spends more bits than XOR2, at most 4+64+2+11+64 on a sample that
-		// took 1.
+		// Cut start timestamps make a histogram smaller. XOR spends more bits than XOR2, at most
+		// 4+64+2+11+64 on a sample that took 1.
 		if enc != byte(chunkenc.EncXOR2) && len(out) > len(data) || len(out) > 20*8*len(data)+32 {
 			t.Fatalf("%d bytes became %d", len(data), len(out))
 		}

@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 )
 
-// reencodeXOR2 decodes XOR2 data and encodes the samples as XOR. Prometheus's own iterator is not used because it reads past
-// the end of cut data without noticing (its bit reader loads a last word that is too short and goes on with zeros), which
-// would turn damage into samples.
+// reencodeXOR2 decodes XOR2 data and encodes the samples as XOR. Prometheus's own iterator is not
+// used because it reads past the end of cut data without noticing (its bit reader loads a last word
+// that is too short and goes on with zeros), which would turn damage into samples.
 func reencodeXOR2(dst, data []byte) ([]byte, error) {
 	count := int(binary.BigEndian.Uint16(data))
 	in := xor2Reader{
@@ -104,7 +104,8 @@ func (r *xor2Reader) value() uint64 {
 	return r.difference(true)
 }
 
-// difference decodes the difference to the last value, whose significant bits lie in a new window or in the last one.
+// difference decodes the difference to the last value, whose significant bits lie in a new window
+// or in the last one.
 func (r *xor2Reader) difference(newWindow bool) uint64 {
 	if newWindow {
 		r.window = r.xorWindow()
@@ -159,7 +160,8 @@ func fitsVarbit(v int64, n int) bool {
 	return -(1<<(n-1)-1) <= v && v <= 1<<(n-1)
 }
 
-// difference encodes a value by its difference to the one before it. The first one has no window to reuse.
+// difference encodes a value by its difference to the one before it. The first one has no window to
+// reuse.
 func (w *xorWriter) difference(first bool, delta uint64) {
 	if first {
 		w.window = xorWindow{leading: math.MaxUint8}

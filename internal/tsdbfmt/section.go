@@ -17,8 +17,8 @@ import (
 const (
 	// sectionBuffer is how much of a section is in memory at a time, unless one entry is larger.
 	sectionBuffer = 64 << 10
-	// maxTableString bounds a symbol, a label name and a label value. A length beyond it is corruption, never a reason to reserve
-	// memory.
+	// maxTableString bounds a symbol, a label name and a label value. A length beyond it is
+	// corruption, never a reason to reserve memory.
 	maxTableString = 64 << 20
 )
 
@@ -70,7 +70,8 @@ func (s *section) fail(err error) {
 	s.err = fmt.Errorf("%s, at byte %d: %w", s.what, s.off, err)
 }
 
-// fill reads more of the section behind the bytes that are not consumed yet. It fails when there is no more.
+// fill reads more of the section behind the bytes that are not consumed yet. It fails when there is
+// no more.
 func (s *section) fill() bool {
 	if s.left == 0 {
 		s.fail(fmt.Errorf("%w: an entry runs past the section's end", ErrCorrupt))
@@ -97,7 +98,8 @@ func (s *section) fill() bool {
 	return true
 }
 
-// more reports whether another entry is to come; when not, it has verified the checksum or set the error.
+// more reports whether another entry is to come; when not, it has verified the checksum or set the
+// error.
 func (s *section) more() bool {
 	if s.err != nil || s.done {
 		return false
@@ -129,8 +131,8 @@ func (s *section) more() bool {
 	return false
 }
 
-// next finds the next entry with parse, which says how many of the bytes it is given are one: ErrShort if they end inside it. It returns
-// false at the section's end and on an error.
+// next finds the next entry with parse, which says how many of the bytes it is given are one:
+// ErrShort if they end inside it. It returns false at the section's end and on an error.
 func (s *section) next(parse func(b []byte) (n int, err error)) bool {
 	if !s.more() {
 		return false

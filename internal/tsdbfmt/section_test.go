@@ -67,13 +67,16 @@ func readOffsets(r io.Reader, limit int64) (entries []offset, err error) {
 	return entries, t.Err()
 }
 
-// manySymbols crosses the buffer's end many times, with symbols that are empty, longer than the buffer and of every length between.
+// manySymbols crosses the buffer's end many times, with symbols that are empty, longer than the
+// buffer and of every length between.
 func manySymbols() []string {
 	var s []string
 	for i := range 700 {
 		s = append(s, strings.Repeat("x", i))
 	}
-	return append(s, strings.Repeat("y", sectionBuffer-1), strings.Repeat("z", 3*sectionBuffer), "end")
+	return append(
+		s, strings.Repeat("y", sectionBuffer-1), strings.Repeat("z", 3*sectionBuffer), "end",
+	)
 }
 
 func TestSymbolTable(t *testing.T) {
@@ -103,7 +106,12 @@ func TestSymbolTable(t *testing.T) {
 }
 
 func TestOffsetTable(t *testing.T) {
-	want := []offset{{"", "", 1000}, {"a", "", 1012}, {"a", "b", 1 << 40}, {"z", strings.Repeat("v", 2*sectionBuffer), 5}}
+	want := []offset{
+		{"", "", 1000},
+		{"a", "", 1012},
+		{"a", "b", 1 << 40},
+		{"z", strings.Repeat("v", 2*sectionBuffer), 5},
+	}
 	for i := range 10000 {
 		want = append(want, offset{"name", strings.Repeat("w", i%50), int64(i)})
 	}
@@ -117,10 +125,12 @@ func TestOffsetTable(t *testing.T) {
 	}
 }
 
-// Bytes that follow the last entry within the section's length are part of the checksum and of nothing else.
+// Bytes that follow the last entry within the section's length are part of the checksum and of
+// nothing else.
 func TestSectionWithRest(t *testing.T) {
 	b := frame(1, []byte("\x01sand then some"))
-	if got, _, err := readSymbols(bytes.NewReader(b), int64(len(b))); err != nil || len(got) != 1 || got[0] != "s" {
+	if got, _, err := readSymbols(bytes.NewReader(b), int64(len(b))); err != nil || len(got) != 1 ||
+		got[0] != "s" {
 		t.Fatalf("%q, %v", got, err)
 	}
 	b[len(b)-6] ^= 1
@@ -131,14 +141,21 @@ func TestSectionWithRest(t *testing.T) {
 
 func TestSectionDamage(t *testing.T) {
 	sym := symbolFrame("", "a", "bb", strings.Repeat("c", 300))
-	off := offsetFrame(offset{"", "", 20}, offset{"job", "x", 300}, offset{"job", strings.Repeat("y", 200), 70000})
+	off := offsetFrame(
+		offset{"", "", 20}, offset{"job", "x", 300}, offset{"job", strings.Repeat("y", 200), 70000},
+	)
 	for i := range sym {
 		b := bytes.Clone(sym)
 		b[i] ^= 0x41
-		if _, _, err := readSymbols(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrChecksum) && !errors.Is(err, ErrCorrupt) {
+		if _, _, err := readSymbols(bytes.NewReader(b), int64(len(b))); !errors.Is(
+			err, ErrChecksum,
+		) &&
+			!errors.Is(err, ErrCorrupt) {
 			t.Errorf("symbol table with byte %d changed: %v", i, err)
 		}
-		if _, _, err := readSymbols(bytes.NewReader(sym[:i]), int64(len(sym))); !errors.Is(err, ErrCorrupt) {
+		if _, _, err := readSymbols(bytes.NewReader(sym[:i]), int64(len(sym))); !errors.Is(
+			err, ErrCorrupt,
+		) {
 			t.Errorf("symbol table cut at byte %d: %v", i, err)
 		}
 		if _, _, err := readSymbols(bytes.NewReader(sym), int64(i)); !errors.Is(err, ErrCorrupt) {
@@ -148,19 +165,23 @@ func TestSectionDamage(t *testing.T) {
 	for i := range off {
 		b := bytes.Clone(off)
 		b[i] ^= 0x41
-		if _, err := readOffsets(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrChecksum) && !errors.Is(err, ErrCorrupt) {
+		if _, err := readOffsets(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrChecksum) &&
+			!errors.Is(err, ErrCorrupt) {
 			t.Errorf("offset table with byte %d changed: %v", i, err)
 		}
 	}
 	// An error of the stream is not corruption.
 	broken := errors.New("connection reset")
 	r := io.MultiReader(bytes.NewReader(sym[:20]), iotest.ErrReader(broken))
-	if _, _, err := readSymbols(r, int64(len(sym))); !errors.Is(err, broken) || errors.Is(err, ErrCorrupt) {
+	if _, _, err := readSymbols(r, int64(len(sym))); !errors.Is(err, broken) ||
+		errors.Is(err, ErrCorrupt) {
 		t.Error(err)
 	}
 	// A length that the section cannot hold is refused before anything is reserved for it.
 	huge := frame(1, binary.AppendUvarint(nil, maxTableString+1))
-	if _, _, err := readSymbols(bytes.NewReader(huge), int64(len(huge))); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := readSymbols(bytes.NewReader(huge), int64(len(huge))); !errors.Is(
+		err, ErrCorrupt,
+	) {
 		t.Error(err)
 	}
 }
@@ -198,14 +219,19 @@ func TestTablesOfPrometheus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _, err := readSymbols(bytes.NewReader(b[toc.Symbols:]), toc.SectionEnd(toc.Symbols, size)-toc.Symbols)
+	got, _, err := readSymbols(
+		bytes.NewReader(b[toc.Symbols:]), toc.SectionEnd(toc.Symbols, size)-toc.Symbols,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(symbols, got); diff != "" {
 		t.Error(diff)
 	}
-	entries, err := readOffsets(bytes.NewReader(b[toc.PostingsTable:]), toc.SectionEnd(toc.PostingsTable, size)-toc.PostingsTable)
+	entries, err := readOffsets(
+		bytes.NewReader(b[toc.PostingsTable:]),
+		toc.SectionEnd(toc.PostingsTable, size)-toc.PostingsTable,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +275,8 @@ func FuzzSymbolTable(f *testing.F) {
 		if len(symbols) != int(binary.BigEndian.Uint32(b[4:])) {
 			t.Fatalf("%d symbols", len(symbols))
 		}
-		// What Prometheus's reader makes of the same bytes. It takes what lies behind the last symbol for more of them.
+		// What Prometheus's reader makes of the same bytes. It takes what lies behind the last
+		// symbol for more of them.
 		table, err := index.NewSymbols(byteSlice(b), index.FormatV2, 0)
 		if err != nil {
 			return
@@ -277,10 +304,14 @@ func FuzzOffsetTable(f *testing.F) {
 			}
 		}
 		var theirs []offset
-		err = index.ReadPostingsOffsetTable(byteSlice(b), 0, func(name, value []byte, off uint64, _ int) error {
-			theirs = append(theirs, offset{string(name), string(value), int64(off)})
-			return nil
-		})
+		err = index.ReadPostingsOffsetTable(
+			byteSlice(b),
+			0,
+			func(name, value []byte, off uint64, _ int) error {
+				theirs = append(theirs, offset{string(name), string(value), int64(off)})
+				return nil
+			},
+		)
 		if diff := cmp.Diff(theirs, entries); err != nil || diff != "" {
 			t.Fatalf("Prometheus says %v (-Prometheus +got):\n%s", err, diff)
 		}

@@ -10,13 +10,15 @@ import (
 //
 //	len <uvarint> | content <len bytes> | crc32c(content) <4b>
 //
-// where content is the label count, that many (name, value) symbol references, the chunk count and the chunk metas. See
-// Prometheus's tsdb/docs/format/index.md.
+// where content is the label count, that many (name, value) symbol references, the chunk count and
+// the chunk metas. See Prometheus's tsdb/docs/format/index.md.
 
-// maxSeriesEntry bounds a series entry's content. A length beyond it is corruption, never a reason to read.
+// maxSeriesEntry bounds a series entry's content. A length beyond it is corruption, never a reason
+// to read.
 const maxSeriesEntry = 64 << 20
 
-// SeriesAlign is the alignment of series entries in index formats V2 and V3, and what their posting references are divided by.
+// SeriesAlign is the alignment of series entries in index formats V2 and V3, and what their posting
+// references are divided by.
 const SeriesAlign = 16
 
 // SeriesOffset returns the byte offset in the index of the series entry that posting ref refers to.
@@ -35,8 +37,9 @@ func NextSeriesOffset(indexVersion int, end int64) int64 {
 	return (end + SeriesAlign - 1) / SeriesAlign * SeriesAlign
 }
 
-// SeriesEntrySize returns the size in bytes of a whole series entry, its length prefix and checksum included, from its first
-// bytes: ErrShort when the prefix itself is cut, ErrCorrupt when it cannot be a length.
+// SeriesEntrySize returns the size in bytes of a whole series entry, its length prefix and checksum
+// included, from its first bytes: ErrShort when the prefix itself is cut, ErrCorrupt when it cannot
+// be a length.
 func SeriesEntrySize(b []byte) (int, error) {
 	n, w := binary.Uvarint(b)
 	switch {
@@ -48,8 +51,8 @@ func SeriesEntrySize(b []byte) (int, error) {
 	return w + int(n) + crc32.Size, nil
 }
 
-// SeriesContent returns the content of the series entry b, which is exactly one entry, after verifying its checksum. The content
-// aliases b.
+// SeriesContent returns the content of the series entry b, which is exactly one entry, after
+// verifying its checksum. The content aliases b.
 func SeriesContent(b []byte) ([]byte, error) {
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > maxSeriesEntry || w+int(n)+crc32.Size != len(b) {
@@ -62,7 +65,8 @@ func SeriesContent(b []byte) ([]byte, error) {
 	return content, nil
 }
 
-// AppendSeriesLabels appends the (name, value) symbol references of a series to dst, flat, and returns what follows them in content.
+// AppendSeriesLabels appends the (name, value) symbol references of a series to dst, flat, and
+// returns what follows them in content.
 func AppendSeriesLabels(dst []uint32, content []byte) (refs []uint32, rest []byte, err error) {
 	k, w := uvarint(content)
 	if w <= 0 || k > uint64(len(content))/2 {
@@ -70,7 +74,8 @@ func AppendSeriesLabels(dst []uint32, content []byte) (refs []uint32, rest []byt
 	}
 	b := content[w:]
 	for range 2 * k {
-		// Most references take one to three bytes: this loop runs twice per label of every series of an answer.
+		// Most references take one to three bytes: this loop runs twice per label of every series
+		// of an answer.
 		v, w := uvarint(b)
 		if w <= 0 || v > 1<<32-1 {
 			return dst, nil, fmt.Errorf("%w: symbol reference of a series entry", ErrCorrupt)
@@ -103,8 +108,9 @@ type ChunkMetas struct {
 	Ref []uint64
 	// Min and Max are the times of the first and the last sample, in milliseconds.
 	Min, Max []int64
-	// Bound is an upper bound of the record's length in bytes, 0 where none is known. It comes from the reference that follows in the
-	// index and steers only how much is read: the record's own length decides.
+	// Bound is an upper bound of the record's length in bytes, 0 where none is known. It comes from
+	// the reference that follows in the index and steers only how much is read: the record's own
+	// length decides.
 	Bound []uint32
 }
 
@@ -132,8 +138,8 @@ func (m *ChunkMetas) AppendRange(src *ChunkMetas, lo, hi int) {
 	m.Bound = append(m.Bound, src.Bound[lo:hi]...)
 }
 
-// ChunkBound returns the length bound that next gives for the chunk record at ref: their distance, where next lies behind ref in the
-// same file, else 0.
+// ChunkBound returns the length bound that next gives for the chunk record at ref: their distance,
+// where next lies behind ref in the same file, else 0.
 func ChunkBound(ref, next uint64) uint32 {
 	if next>>32 == ref>>32 && next > ref {
 		return uint32(next - ref)
@@ -141,12 +147,16 @@ func ChunkBound(ref, next uint64) uint32 {
 	return 0
 }
 
-// AppendChunkMetas appends the chunks of a series that overlap the closed range [minT, maxT] to dst; b is what AppendSeriesLabels
-// left. Like Thanos it stops at the first chunk that begins after maxT.
+// AppendChunkMetas appends the chunks of a series that overlap the closed range [minT, maxT] to
+// dst; b is what AppendSeriesLabels left. Like Thanos it stops at the first chunk that begins after
+// maxT.
 //
-// It returns the reference of the entry's first chunk, kept or not (0 and false for a series without chunks), and whether the entry's
-// last chunk was kept, so that the entry that follows in the index can bound it.
-func AppendChunkMetas(dst *ChunkMetas, b []byte, minT, maxT int64) (first uint64, some, lastKept bool, err error) {
+// It returns the reference of the entry's first chunk, kept or not (0 and false for a series
+// without chunks), and whether the entry's last chunk was kept, so that the entry that follows in
+// the index can bound it.
+func AppendChunkMetas(
+	dst *ChunkMetas, b []byte, minT, maxT int64,
+) (first uint64, some, lastKept bool, err error) {
 	k, w := uvarint(b)
 	if w <= 0 || k > uint64(len(b))/3 {
 		return 0, false, false, fmt.Errorf("%w: chunk count of a series entry", ErrCorrupt)
@@ -207,8 +217,9 @@ func AppendChunkMetas(dst *ChunkMetas, b []byte, minT, maxT int64) (first uint64
 	}
 }
 
-// PeekFirstChunk returns the reference of the first chunk of the series entry that begins at b, of which b may hold only a part and
-// whose checksum is not looked at: good for a bound, for nothing else.
+// PeekFirstChunk returns the reference of the first chunk of the series entry that begins at b, of
+// which b may hold only a part and whose checksum is not looked at: good for a bound, for nothing
+// else.
 func PeekFirstChunk(b []byte) (ref uint64, ok bool) {
 	_, w := uvarint(b)
 	if w <= 0 {

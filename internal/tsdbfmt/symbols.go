@@ -7,7 +7,8 @@ import "io"
 //	for t.Next() { use(t.Symbol()) }
 //	if err := t.Err(); err != nil { forget everything }
 //
-// INVARIANT: nothing it returned may be kept in any form before Next has returned false and Err nil: the checksum comes last.
+// INVARIANT: nothing it returned may be kept in any form before Next has returned false and Err
+// nil: the checksum comes last.
 type SymbolTable struct {
 	s     section
 	sym   []byte
@@ -15,8 +16,8 @@ type SymbolTable struct {
 	pos   int64
 }
 
-// NewSymbolTable returns a reader of the symbol table that begins with the next byte of r and lies within its next limit bytes. It
-// reads nothing behind the table.
+// NewSymbolTable returns a reader of the symbol table that begins with the next byte of r and lies
+// within its next limit bytes. It reads nothing behind the table.
 func NewSymbolTable(r io.Reader, limit int64) *SymbolTable {
 	t := new(SymbolTable)
 	t.s.open("symbol table", r, limit)
@@ -45,11 +46,12 @@ func (t *SymbolTable) parse(b []byte) (n int, err error) {
 // Symbol returns the symbol. It is valid until the next call of Next.
 func (t *SymbolTable) Symbol() []byte { return t.sym }
 
-// Entry returns the symbol with its length prefix, as stored. It is valid until the next call of Next.
+// Entry returns the symbol with its length prefix, as stored. It is valid until the next call of
+// Next.
 func (t *SymbolTable) Entry() []byte { return t.entry }
 
-// Offset returns where the entry begins, in bytes from the table's first byte. In index format V1 series refer to symbols by the
-// offset in the file, in V2 and V3 by the number in the table.
+// Offset returns where the entry begins, in bytes from the table's first byte. In index format V1
+// series refer to symbols by the offset in the file, in V2 and V3 by the number in the table.
 func (t *SymbolTable) Offset() int64 { return t.pos }
 
 // Err returns the first error. It is nil at the end only if the checksum was right.

@@ -7,7 +7,8 @@ import (
 )
 
 const (
-	// IndexHeaderSize is the number of bytes in front of an index file's first section: magic and version.
+	// IndexHeaderSize is the number of bytes in front of an index file's first section: magic and
+	// version.
 	IndexHeaderSize = 5
 	// TOCSize is the number of bytes of the table of contents, which ends an index file.
 	TOCSize = 6*8 + crc32.Size
@@ -15,8 +16,9 @@ const (
 	indexMagic = 0xBAAAD700
 )
 
-// TOC is the table of contents of an index file: the byte offset of each of its sections, 0 for a section that is absent.
-// Version is the index format version (1, 2 or 3), read from the fifth byte of the file.
+// TOC is the table of contents of an index file: the byte offset of each of its sections, 0 for a
+// section that is absent. Version is the index format version (1, 2 or 3), read from the fifth byte
+// of the file.
 type TOC struct {
 	Version           int
 	Symbols           int64
@@ -27,13 +29,17 @@ type TOC struct {
 	PostingsTable     int64
 }
 
-// ParseTOC reads the table of contents of an index file of size bytes. head begins with the file's first IndexHeaderSize bytes, tail
-// ends with its last TOCSize bytes. Every offset of the result is 0 or lies between them.
+// ParseTOC reads the table of contents of an index file of size bytes. head begins with the file's
+// first IndexHeaderSize bytes, tail ends with its last TOCSize bytes. Every offset of the result is
+// 0 or lies between them.
 //
-// INVARIANT: the version byte is the one thing in a block's index that no checksum covers. An unknown one is an error.
+// INVARIANT: the version byte is the one thing in a block's index that no checksum covers. An
+// unknown one is an error.
 func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	if len(head) < IndexHeaderSize || len(tail) < TOCSize || size < IndexHeaderSize+TOCSize {
-		return TOC{}, fmt.Errorf("%w: an index of %d bytes has no room for a table of contents", ErrCorrupt, size)
+		return TOC{}, fmt.Errorf(
+			"%w: an index of %d bytes has no room for a table of contents", ErrCorrupt, size,
+		)
 	}
 	if m := binary.BigEndian.Uint32(head); m != indexMagic {
 		return TOC{}, fmt.Errorf("%w: index magic at offset 0 is %08x", ErrCorrupt, m)
@@ -45,7 +51,10 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	b := tail[len(tail)-TOCSize:]
 	body := b[:TOCSize-crc32.Size]
 	if got, want := crc32.Checksum(body, castagnoli), binary.BigEndian.Uint32(b[len(body):]); got != want {
-		return TOC{}, fmt.Errorf("%w: table of contents of the index, at offset %d, has %08x, stored is %08x", ErrChecksum, size-TOCSize, got, want)
+		return TOC{}, fmt.Errorf(
+			"%w: table of contents of the index, at offset %d, has %08x, stored is %08x",
+			ErrChecksum, size-TOCSize, got, want,
+		)
 	}
 	toc := TOC{Version: v}
 	for i, p := range []*int64{
@@ -53,15 +62,19 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	} {
 		off := binary.BigEndian.Uint64(body[8*i:])
 		if off != 0 && (off < IndexHeaderSize || off > uint64(size-TOCSize)) {
-			return TOC{}, fmt.Errorf("%w: table of contents of the index, at offset %d: section %d begins at %d of %d bytes", ErrCorrupt, size-TOCSize, i, off, size)
+			return TOC{}, fmt.Errorf(
+				"%w: table of contents of the index, at offset %d: section %d begins at %d of %d bytes",
+				ErrCorrupt, size-TOCSize, i, off, size,
+			)
 		}
 		*p = int64(off)
 	}
 	return toc, nil
 }
 
-// SectionEnd returns the first byte after off at which something else begins in an index of size bytes: the nearest section
-// behind off, or the table of contents. What begins at off ends there at the latest; padding may lie in between.
+// SectionEnd returns the first byte after off at which something else begins in an index of size
+// bytes: the nearest section behind off, or the table of contents. What begins at off ends there at
+// the latest; padding may lie in between.
 func (t TOC) SectionEnd(off, size int64) int64 {
 	end := size - TOCSize
 	for _, s := range [...]int64{t.Symbols, t.Series, t.LabelIndices, t.LabelIndicesTable, t.Postings, t.PostingsTable} {

@@ -37,12 +37,20 @@ func newAPI(o Options, marks bool) *api {
 		}))
 	}
 	get := func(serve http.HandlerFunc) route { return route{http.MethodGet, handler(serve)} }
-	a.options = handler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	a.options = handler(
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
+	)
 	a.routes = map[string]route{
-		"blocks":             get(a.serveBlocks),
-		"status/flags":       get(func(w http.ResponseWriter, _ *http.Request) { respond(w, a.Flags) }),
-		"status/runtimeinfo": get(func(w http.ResponseWriter, _ *http.Request) { respond(w, runtimeInfo()) }),
-		"status/buildinfo":   get(func(w http.ResponseWriter, _ *http.Request) { respond(w, buildInfo()) }),
+		"blocks": get(a.serveBlocks),
+		"status/flags": get(
+			func(w http.ResponseWriter, _ *http.Request) { respond(w, a.Flags) },
+		),
+		"status/runtimeinfo": get(
+			func(w http.ResponseWriter, _ *http.Request) { respond(w, runtimeInfo()) },
+		),
+		"status/buildinfo": get(
+			func(w http.ResponseWriter, _ *http.Request) { respond(w, buildInfo()) },
+		),
 	}
 	if marks {
 		a.routes[markPath] = route{http.MethodPost, handler(a.serveMark)}
@@ -50,7 +58,8 @@ func newAPI(o Options, marks bool) *api {
 	return a
 }
 
-// ServeHTTP answers OPTIONS for every path, as Thanos does, which a mux would turn into a 405 for the paths that do not exist.
+// ServeHTTP answers OPTIONS for every path, as Thanos does, which a mux would turn into a 405 for
+// the paths that do not exist.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route, known := a.routes[strings.TrimPrefix(r.URL.Path, apiPrefix)]
 	switch method := r.Method; {
@@ -71,7 +80,10 @@ func (a *api) setCORS(w http.ResponseWriter) {
 		return
 	}
 	h := w.Header()
-	h.Set("Access-Control-Allow-Headers", "Accept, Accept-Encoding, Authorization, Content-Type, Origin")
+	h.Set(
+		"Access-Control-Allow-Headers",
+		"Accept, Accept-Encoding, Authorization, Content-Type, Origin",
+	)
 	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("Access-Control-Expose-Headers", "Date")

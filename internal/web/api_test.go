@@ -17,8 +17,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// golden is what `thanos store` answers for fullMeta, character by character, with the block of which nothing but the catalog's fields is
-// known behind it.
+// golden is what `thanos store` answers for fullMeta, character by character, with the block of
+// which nothing but the catalog's fields is known behind it.
 const golden = `{"status":"success","data":{"label":"cluster","blocks":[` +
 	`{"ulid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","minTime":1000,"maxTime":7200000,` +
 	`"stats":{"numSamples":12,"numFloatSamples":10,"numHistogramSamples":2,"numSeries":34,"numChunks":56,"numTombstones":1},` +
@@ -37,8 +37,12 @@ func TestBlocksAPI(t *testing.T) {
 	f := func(path, want string) {
 		t.Helper()
 		w := get(t, site(o), path, "")
-		if diff := cmp.Diff(want, w.Body.String()); diff != "" || w.Code != 200 || w.Header().Get("Content-Type") != "application/json" {
-			t.Errorf("GET %s: %d %s (-want +got)\n%s", path, w.Code, w.Header().Get("Content-Type"), diff)
+		if diff := cmp.Diff(want, w.Body.String()); diff != "" || w.Code != 200 ||
+			w.Header().Get("Content-Type") != "application/json" {
+			t.Errorf(
+				"GET %s: %d %s (-want +got)\n%s", path, w.Code, w.Header().Get("Content-Type"),
+				diff,
+			)
 		}
 	}
 	f("/api/v1/blocks?view=loaded", golden)
@@ -47,14 +51,19 @@ func TestBlocksAPI(t *testing.T) {
 	f("/api/v1/blocks", empty)
 
 	o.Blocks = fakeBlocks{snap: Snapshot{Err: errors.New(`"list": no`)}}
-	f("/api/v1/blocks?view=loaded", `{"status":"success","data":{"label":"cluster","blocks":[],"refreshedAt":"0001-01-01T00:00:00Z","err":"\"list\": no"}}`)
+	f(
+		"/api/v1/blocks?view=loaded",
+		`{"status":"success","data":{"label":"cluster","blocks":[],"refreshedAt":"0001-01-01T00:00:00Z","err":"\"list\": no"}}`,
+	)
 }
 
 // TestMetaFills: what old writers left out is what Thanos takes it for.
 func TestMetaFills(t *testing.T) {
 	o := Options{Blocks: fakeBlocks{
 		snap: Snapshot{Blocks: []Block{{ID: idA}}},
-		docs: map[ulid.ULID]string{idA: `{"ulid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","minTime":1,"maxTime":2,"version":1,"thanos":{"rewrites":[],"files":[],"extensions":null,"labels":null}}`},
+		docs: map[ulid.ULID]string{
+			idA: `{"ulid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","minTime":1,"maxTime":2,"version":1,"thanos":{"rewrites":[],"files":[],"extensions":null,"labels":null}}`,
+		},
 	}}
 	want := `{"status":"success","data":{"label":"","blocks":[{"ulid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","minTime":1,"maxTime":2,"stats":{},"compaction":{"level":0},"version":1,` +
 		`"thanos":{"labels":{},"downsample":{"resolution":0},"source":"","index_stats":{},"upload_time":"0001-01-01T00:00:00Z"}}],"refreshedAt":"0001-01-01T00:00:00Z","err":null}}`
@@ -64,7 +73,12 @@ func TestMetaFills(t *testing.T) {
 }
 
 func TestStatusAPI(t *testing.T) {
-	h := site(Options{Flags: map[string]string{"data-dir": "/d<"}, Started: time.Date(2026, 1, 2, 4, 4, 5, 0, time.FixedZone("", 3600))})
+	h := site(
+		Options{
+			Flags:   map[string]string{"data-dir": "/d<"},
+			Started: time.Date(2026, 1, 2, 4, 4, 5, 0, time.FixedZone("", 3600)),
+		},
+	)
 	f := func(path string, want ...string) {
 		t.Helper()
 		body := get(t, h, path, "").Body.String()
@@ -96,7 +110,10 @@ func TestMethodsAndCORS(t *testing.T) {
 			t.Helper()
 			w := do(h, method, path, "")
 			if w.Code != code || w.Header().Get("Allow") != allow {
-				t.Errorf("%s %s: got %d, Allow %q, want %d, %q", method, path, w.Code, w.Header().Get("Allow"), code, allow)
+				t.Errorf(
+					"%s %s: got %d, Allow %q, want %d, %q", method, path, w.Code,
+					w.Header().Get("Allow"), code, allow,
+				)
 			}
 			for name, want := range map[string]string{
 				"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "GET, POST, OPTIONS", "Access-Control-Expose-Headers": "Date",
@@ -106,7 +123,10 @@ func TestMethodsAndCORS(t *testing.T) {
 					want = ""
 				}
 				if got := w.Header().Get(name); got != want {
-					t.Errorf("%s %s, disabled %v: got %s %q, want %q", method, path, disable, name, got, want)
+					t.Errorf(
+						"%s %s, disabled %v: got %s %q, want %q", method, path, disable, name, got,
+						want,
+					)
 				}
 			}
 		}
@@ -129,7 +149,12 @@ func TestMark(t *testing.T) {
 	h := site(Options{Marker: m})
 	f := func(body string, code int, want string, header ...string) {
 		t.Helper()
-		w := do(h, "POST", "/api/v1/blocks/mark", body, append([]string{"Content-Type", form}, header...)...)
+		w := do(
+			h,
+			"POST",
+			"/api/v1/blocks/mark",
+			body,
+			append([]string{"Content-Type", form}, header...)...)
 		if w.Code != code || w.Body.String() != want {
 			t.Errorf("POST %q %q: got %d %s, want %d %s", body, header, w.Code, w.Body, code, want)
 		}
@@ -139,13 +164,37 @@ func TestMark(t *testing.T) {
 	// Thanos's refusals, in its words.
 	f("", 400, bad("ID cannot be empty"))
 	f("id="+id, 400, bad("Action cannot be empty"))
-	f("id=x&action=DELETION", 400, bad(`ULID "x" is not valid: ulid: bad data size when unmarshaling`))
-	f("id=01ARZ3NDEKTSV4RRFFQ69G5FA_&action=DELETION", 400, bad(`ULID "01ARZ3NDEKTSV4RRFFQ69G5FA_" is not valid: ulid: bad data characters when unmarshaling`))
+	f(
+		"id=x&action=DELETION", 400,
+		bad(`ULID "x" is not valid: ulid: bad data size when unmarshaling`),
+	)
+	f(
+		"id=01ARZ3NDEKTSV4RRFFQ69G5FA_&action=DELETION",
+		400,
+		bad(
+			`ULID "01ARZ3NDEKTSV4RRFFQ69G5FA_" is not valid: ulid: bad data characters when unmarshaling`,
+		),
+	)
 	f("id="+id+"&action=BURN", 400, bad("not supported marker BURN"))
 	// Those of larder.
-	f("id="+id+"&action=DELETION", 403, bad("cross-origin request detected from Sec-Fetch-Site header"), "Sec-Fetch-Site", "cross-site")
-	f("id="+id+"&action=DELETION", 403, bad("cross-origin request detected, and/or browser is out of date: Sec-Fetch-Site is missing, and Origin does not match Host"), "Origin", "https://elsewhere")
-	f("id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes), 400, bad("form: http: request body too large"))
+	f(
+		"id="+id+"&action=DELETION", 403,
+		bad("cross-origin request detected from Sec-Fetch-Site header"), "Sec-Fetch-Site",
+		"cross-site",
+	)
+	f(
+		"id="+id+"&action=DELETION",
+		403,
+		bad(
+			"cross-origin request detected, and/or browser is out of date: Sec-Fetch-Site is missing, and Origin does not match Host",
+		),
+		"Origin",
+		"https://elsewhere",
+	)
+	f(
+		"id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes), 400,
+		bad("form: http: request body too large"),
+	)
 	if w := do(h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes+1), ""); w.Code != 400 {
 		t.Errorf("a long detail in the query: got %d %s", w.Code, w.Body)
 	}
@@ -166,15 +215,26 @@ func TestMark(t *testing.T) {
 	if w := do(h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION", ""); w.Code != 204 {
 		t.Errorf("in the query: got %d %s", w.Code, w.Body)
 	}
-	want := []string{id + " DELETION too old", id + " NO_COMPACTION ", id + " DELETION ", id + " DELETION "}
+	want := []string{
+		id + " DELETION too old",
+		id + " NO_COMPACTION ",
+		id + " DELETION ",
+		id + " DELETION ",
+	}
 	if diff := cmp.Diff(want, m.marks); diff != "" {
 		t.Errorf("marks (-want +got)\n%s", diff)
 	}
 
 	m.err = fmt.Errorf("block %s: %w", id, ErrNoBlock)
-	f("id="+id+"&action=DELETION", 400, bad("block 01ARZ3NDEKTSV4RRFFQ69G5FAV: no such block in the bucket"))
+	f(
+		"id="+id+"&action=DELETION", 400,
+		bad("block 01ARZ3NDEKTSV4RRFFQ69G5FAV: no such block in the bucket"),
+	)
 	m.err = io.ErrUnexpectedEOF
-	f("id="+id+"&action=DELETION", 500, `{"status":"error","errorType":"internal","error":"unexpected EOF"}`)
+	f(
+		"id="+id+"&action=DELETION", 500,
+		`{"status":"error","errorType":"internal","error":"unexpected EOF"}`,
+	)
 
 	h = site(Options{})
 	f("id="+id+"&action=DELETION", 400, bad("Admin operations are disabled"))

@@ -8,9 +8,11 @@ import (
 	"time"
 )
 
-// serveBlocks lists the blocks that are served with all of their meta.json; the view that is not "loaded" is empty, as in `thanos store`.
+// serveBlocks lists the blocks that are served with all of their meta.json; the view that is not
+// "loaded" is empty, as in `thanos store`.
 //
-// The answer is written block by block: of a bucket with tens of thousands it has tens of megabytes, which nobody should hold at once.
+// The answer is written block by block: of a bucket with tens of thousands it has tens of
+// megabytes, which nobody should hold at once.
 func (a *api) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	var snap Snapshot
 	if r.URL.Query().Get("view") == "loaded" {
@@ -47,14 +49,18 @@ func (a *api) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	out.raw("}}")
 }
 
-// blocksError is what the field err says: nothing, or why the blocks may not be all there are, or not all there is to say of them.
+// blocksError is what the field err says: nothing, or why the blocks may not be all there are, or
+// not all there is to say of them.
 func blocksError(err error, unread int, firstErr error) *string {
 	var s string
 	switch {
 	case err != nil:
 		s = err.Error()
 	case unread > 0:
-		s = fmt.Sprintf("meta.json of %d blocks cannot be read from the data directory, their entries are incomplete: %v", unread, firstErr)
+		s = fmt.Sprintf(
+			"meta.json of %d blocks cannot be read from the data directory, their entries are incomplete: %v",
+			unread, firstErr,
+		)
 	default:
 		return nil
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestDebugElsewhere: with an address of its own, what changes or tells more is found there and nowhere else.
+// TestDebugElsewhere: with an address of its own, what changes or tells more is found there and
+// nowhere else.
 func TestDebugElsewhere(t *testing.T) {
 	marker := &fakeMarker{}
 	o := Options{
@@ -43,7 +44,10 @@ func TestDebugElsewhere(t *testing.T) {
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, httptest.NewRequest(tc.method, tc.path, nil))
 			if w.Code != want {
-				t.Errorf("%s %s at the %s address: got %d, want %d", tc.method, tc.path, where, w.Code, want)
+				t.Errorf(
+					"%s %s at the %s address: got %d, want %d", tc.method, tc.path, where, w.Code,
+					want,
+				)
 			}
 		}
 		at("main", main, tc.main)
@@ -75,7 +79,8 @@ func (h heldBlocks) Snapshot() Snapshot {
 	return h.snap
 }
 
-// TestHeavyEndpointsAreBounded: pages and answers that go through all blocks run a few at once; probes and metrics do not wait behind them.
+// TestHeavyEndpointsAreBounded: pages and answers that go through all blocks run a few at once;
+// probes and metrics do not wait behind them.
 func TestHeavyEndpointsAreBounded(t *testing.T) {
 	blocks := heldBlocks{two(), make(chan struct{}), make(chan struct{})}
 	h := site(Options{Blocks: blocks})
@@ -92,8 +97,12 @@ func TestHeavyEndpointsAreBounded(t *testing.T) {
 		<-blocks.begun
 	}
 	for _, path := range []string{"/", "/loaded", "/api/v1/blocks?view=loaded"} {
-		if w := get(t, h, path, ""); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
-			t.Errorf("%s beside %d others: got %d, want 503 and when to come again", path, maxShown, w.Code)
+		if w := get(t, h, path, ""); w.Code != http.StatusServiceUnavailable ||
+			w.Header().Get("Retry-After") == "" {
+			t.Errorf(
+				"%s beside %d others: got %d, want 503 and when to come again", path, maxShown,
+				w.Code,
+			)
 		}
 	}
 	for _, path := range []string{"/-/healthy", "/metrics", "/debug/pprof/heap"} {
@@ -108,7 +117,8 @@ func TestHeavyEndpointsAreBounded(t *testing.T) {
 func TestProfilesAreBounded(t *testing.T) {
 	h := site(Options{Disable: true})
 	for _, path := range []string{"profile?seconds=301", "trace?seconds=1e9", "heap?seconds=100000"} {
-		if w := get(t, h, "/debug/pprof/"+path, ""); w.Code != 400 || !strings.Contains(w.Body.String(), "at most 300") {
+		if w := get(t, h, "/debug/pprof/"+path, ""); w.Code != 400 ||
+			!strings.Contains(w.Body.String(), "at most 300") {
 			t.Errorf("%s: got %d %q", path, w.Code, w.Body)
 		}
 	}
@@ -137,7 +147,8 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestClientsThatDawdle send a body without end, or take none of their answer: either way their connection is closed in time.
+// TestClientsThatDawdle send a body without end, or take none of their answer: either way their
+// connection is closed in time.
 func TestClientsThatDawdle(t *testing.T) {
 	for name, tc := range map[string]struct {
 		send  string

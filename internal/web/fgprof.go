@@ -9,14 +9,18 @@ import (
 	"github.com/felixge/fgprof"
 )
 
-// serveFgprof samples all goroutines, waiting ones too, for so many seconds. fgprof's own handler goes on after its client has gone, for as
-// long as the client said.
+// serveFgprof samples all goroutines, waiting ones too, for so many seconds. fgprof's own handler
+// goes on after its client has gone, for as long as the client said.
 func serveFgprof(w http.ResponseWriter, r *http.Request) {
 	length, format := 30*time.Second, fgprof.FormatPprof
 	if s := r.FormValue("seconds"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n <= 0 || n > int(maxProfile.Seconds()) {
-			http.Error(w, fmt.Sprintf("seconds: %q is not a number from 1 to %.0f", s, maxProfile.Seconds()), http.StatusBadRequest)
+			http.Error(
+				w,
+				fmt.Sprintf("seconds: %q is not a number from 1 to %.0f", s, maxProfile.Seconds()),
+				http.StatusBadRequest,
+			)
 			return
 		}
 		length = time.Duration(n) * time.Second

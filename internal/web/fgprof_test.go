@@ -14,7 +14,8 @@ func TestFgprof(t *testing.T) {
 	h := site(Options{Disable: true})
 	f := func(query string, code int, want string) {
 		t.Helper()
-		if w := get(t, h, "/debug/fgprof?"+query, ""); w.Code != code || !strings.Contains(w.Body.String(), want) {
+		if w := get(t, h, "/debug/fgprof?"+query, ""); w.Code != code ||
+			!strings.Contains(w.Body.String(), want) {
 			t.Errorf("%s: got %d %q, want %d %q", query, w.Code, w.Body, code, want)
 		}
 	}

@@ -32,7 +32,9 @@ type fakeMarker struct {
 	marks []string
 }
 
-func (f *fakeMarker) Mark(_ context.Context, id ulid.ULID, kind Mark, details string) (bool, error) {
+func (f *fakeMarker) Mark(
+	_ context.Context, id ulid.ULID, kind Mark, details string,
+) (bool, error) {
 	f.marks = append(f.marks, id.String()+" "+string(kind)+" "+details)
 	return true, f.err
 }
@@ -65,8 +67,27 @@ func two() fakeBlocks {
 		snap: Snapshot{
 			SyncedAt: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 			Blocks: []Block{
-				{ID: idA, MinTime: 1000, MaxTime: 7200000, Resolution: 300000, Labels: labels.FromStrings("cluster", "eu", "replica", "<b>"), Level: 3, Series: 34, Chunks: 56, Size: 104},
-				{ID: idB, MinTime: 7200000, MaxTime: 14400000, Labels: labels.FromStrings("cluster", "us"), Level: 1, Series: 1, Chunks: 2, Sources: []ulid.ULID{idB}},
+				{
+					ID:         idA,
+					MinTime:    1000,
+					MaxTime:    7200000,
+					Resolution: 300000,
+					Labels:     labels.FromStrings("cluster", "eu", "replica", "<b>"),
+					Level:      3,
+					Series:     34,
+					Chunks:     56,
+					Size:       104,
+				},
+				{
+					ID:      idB,
+					MinTime: 7200000,
+					MaxTime: 14400000,
+					Labels:  labels.FromStrings("cluster", "us"),
+					Level:   1,
+					Series:  1,
+					Chunks:  2,
+					Sources: []ulid.ULID{idB},
+				},
 			},
 		},
 		docs: map[ulid.ULID]string{idA: fullMeta},

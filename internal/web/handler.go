@@ -23,14 +23,17 @@ type Options struct {
 	Blocks Blocks
 	// Marker writes what POST /api/v1/blocks/mark asks for; nil refuses it.
 	Marker Marker
-	// DebugElsewhere leaves /debug/ and the marking of blocks to DebugHandler, on an address of its own: here they are not found then.
+	// DebugElsewhere leaves /debug/ and the marking of blocks to DebugHandler, on an address of its
+	// own: here they are not found then.
 	DebugElsewhere bool
 	// Flags are shown by /api/v1/status/flags. Secrets must be gone from them.
 	Flags map[string]string
-	// Label is the external label whose value heads a group of blocks; "" heads it with all of them.
+	// Label is the external label whose value heads a group of blocks; "" heads it with all of
+	// them.
 	Label string
-	// ExternalPrefix is put before the links of pages, for a reverse proxy that takes it away again; requests come without it. If it is
-	// empty, the request header named PrefixHeader says it; "" is none. With neither, links are relative.
+	// ExternalPrefix is put before the links of pages, for a reverse proxy that takes it away
+	// again; requests come without it. If it is empty, the request header named PrefixHeader says
+	// it; "" is none. With neither, links are relative.
 	ExternalPrefix, PrefixHeader string
 	// AllowedHosts are names under which clients reach this server besides those that no other site
 	// can have, as ParseHost returns them. OwnHosts are names of the machine. What changes
@@ -61,7 +64,12 @@ func (o *Options) mainRoutes() *routes {
 	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
 	scrapes := &places{n: maxScrapes}
-	mux.Handle("GET /metrics", scrapes.bound(promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})))
+	mux.Handle(
+		"GET /metrics",
+		scrapes.bound(
+			promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}),
+		),
+	)
 	if !o.DebugElsewhere {
 		o.registerDebug(mux)
 	}
@@ -74,8 +82,8 @@ func (o *Options) mainRoutes() *routes {
 	return mux
 }
 
-// DebugHandler serves what changes something, or tells more of the process than everybody needs to know: /debug/, and unless Disable is set
-// /api/v1/blocks/mark.
+// DebugHandler serves what changes something, or tells more of the process than everybody needs to
+// know: /debug/, and unless Disable is set /api/v1/blocks/mark.
 func DebugHandler(o Options) http.Handler {
 	o.setDefaults()
 	return o.guard(o.debugRoutes())
@@ -104,8 +112,8 @@ func (o *Options) guard(next http.Handler) http.Handler {
 
 // registerDebug adds what tells of the process.
 //
-// /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline --objstore.config holds the bucket's
-// secrets.
+// /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline
+// --objstore.config holds the bucket's secrets.
 func (o *Options) registerDebug(mux *routes) {
 	places := atMost(maxDebug)
 	busy := func(next http.Handler) http.Handler { return o.hosts().guard(places(next)) }
@@ -114,11 +122,13 @@ func (o *Options) registerDebug(mux *routes) {
 	get("/debug/pprof/profile", pprof.Profile)
 	get("/debug/pprof/trace", pprof.Trace)
 	get("/debug/pprof/symbol", pprof.Symbol)
-	mux.Handle("POST /debug/pprof/symbol", busy(http.HandlerFunc(pprof.Symbol))) // go tool pprof posts to it
+	// go tool pprof posts to it
+	mux.Handle("POST /debug/pprof/symbol", busy(http.HandlerFunc(pprof.Symbol)))
 	get("/debug/fgprof", serveFgprof)
 }
 
-// containPanics notes a panic of a handler and ends the connection, as the server would, which logs it where failed handshakes go.
+// containPanics notes a panic of a handler and ends the connection, as the server would, which logs
+// it where failed handshakes go.
 func containPanics(next http.Handler, guard *panics.Guard) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

@@ -9,8 +9,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// maxMarkBytes bounds the body of a request to mark a block, which is an id, an action and a sentence; and the sentence. Marks above 1 MiB
-// are not read.
+// maxMarkBytes bounds the body of a request to mark a block, which is an id, an action and a
+// sentence; and the sentence. Marks above 1 MiB are not read.
 const maxMarkBytes = 64 << 10
 
 // serveMark marks a block for deletion or against compaction, if that was allowed.
@@ -66,10 +66,16 @@ func (a *api) serveMark(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, ErrNoBlock):
 		refuse("%v", err)
 	case err != nil:
-		a.Logger.Error("block could not be marked", "block", id, "action", action, "client", r.RemoteAddr, "err", err)
+		a.Logger.Error(
+			"block could not be marked", "block", id, "action", action, "client", r.RemoteAddr,
+			"err", err,
+		)
 		respondError(w, http.StatusInternalServerError, internal, err.Error())
 	default:
-		a.Logger.Info("block marked", "block", id, "action", action, "detail", detail, "client", r.RemoteAddr, "was_marked", !written)
+		a.Logger.Info(
+			"block marked", "block", id, "action", action, "detail", detail, "client", r.RemoteAddr,
+			"was_marked", !written,
+		)
 		w.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// metaJSON is a meta.json with the keys, their order and the omissions of Thanos's answers: what a writer left out is filled in, and what
-// neither knows is left out.
+// metaJSON is a meta.json with the keys, their order and the omissions of Thanos's answers: what a
+// writer left out is filled in, and what neither knows is left out.
 type metaJSON struct {
 	ULID    ulid.ULID `json:"ulid"`
 	MinTime int64     `json:"minTime"`
@@ -63,7 +63,8 @@ type thanosJSON struct {
 	UploadTime time.Time `json:"upload_time"`
 }
 
-// metaOf reads the meta.json of a block. If that cannot be had, it returns what is known of the block anyway, with the error.
+// metaOf reads the meta.json of a block. If that cannot be had, it returns what is known of the
+// block anyway, with the error.
 func metaOf(source Blocks, b *Block) (metaJSON, error) {
 	var m metaJSON
 	data, err := source.Document(b.ID)

@@ -16,8 +16,9 @@ import (
 //go:embed pages
 var pageFiles embed.FS
 
-// pages serves / and /blocks, which is /loaded too: what people look at. Pages hold no script and nothing that another host could see; all
-// text in them that comes from elsewhere goes through html/template.
+// pages serves / and /blocks, which is /loaded too: what people look at. Pages hold no script and
+// nothing that another host could see; all text in them that comes from elsewhere goes through
+// html/template.
 type pages struct {
 	Options
 	overview, blocks *template.Template
@@ -28,7 +29,11 @@ func newPages(o Options) *pages {
 		"bytes": formatBytes, "time": formatTime, "span": formatSpan, "percent": func(x float64) string { return fmt.Sprintf("%.3f%%", x) },
 	}
 	parse := func(name string) *template.Template {
-		return template.Must(template.New("frame.html").Funcs(funcs).ParseFS(pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name))
+		return template.Must(
+			template.New("frame.html").
+				Funcs(funcs).
+				ParseFS(pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name),
+		)
 	}
 	return &pages{Options: o, overview: parse("overview.html"), blocks: parse("blocks.html")}
 }
@@ -76,9 +81,18 @@ type frame struct {
 	Page        any
 }
 
-func (p *pages) render(w http.ResponseWriter, r *http.Request, t *template.Template, title string, page any) {
+func (p *pages) render(
+	w http.ResponseWriter, r *http.Request, t *template.Template, title string, page any,
+) {
 	var out bytes.Buffer
-	f := frame{Base: p.base(r), Title: title, Ready: p.Probe.Ready(), Draining: p.Probe.Draining(), Now: time.Now().UTC(), Page: page}
+	f := frame{
+		Base:     p.base(r),
+		Title:    title,
+		Ready:    p.Probe.Ready(),
+		Draining: p.Probe.Draining(),
+		Now:      time.Now().UTC(),
+		Page:     page,
+	}
 	if err := t.Execute(&out, f); err != nil {
 		p.Logger.Error("page could not be drawn", "page", title, "err", err)
 		http.Error(w, "the page could not be drawn", http.StatusInternalServerError)

@@ -21,9 +21,14 @@ func TestPagesShow(t *testing.T) {
 	}
 	gauge("larder_cache_bytes", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 1<<20)
 	gauge("larder_cache_max_bytes", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 3<<29)
-	gauge("larder_cache_requests_total", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 200)
+	gauge(
+		"larder_cache_requests_total", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 200,
+	)
 	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunks", "tier": "memory"}, 150)
-	gauge("larder_cache_requests_total", prometheus.Labels{"cache": "chunks", "tier": "memcached"}, 50)
+	gauge(
+		"larder_cache_requests_total", prometheus.Labels{"cache": "chunks", "tier": "memcached"},
+		50,
+	)
 	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunks", "tier": "memcached"}, 20)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "in_use"}, 5)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "limit"}, 2048)
@@ -32,7 +37,9 @@ func TestPagesShow(t *testing.T) {
 	blocks := two()
 	blocks.snap.States = map[string]int{"too-fresh": 4, "duplicate": 0}
 	blocks.snap.Blocks[1].Irregular = "labels <in> disorder"
-	blocks.snap.Broken = []Broken{{ID: ulid.ULID{1}, State: "no-meta-json", Err: errors.New("<script>gone</script>")}}
+	blocks.snap.Broken = []Broken{
+		{ID: ulid.ULID{1}, State: "no-meta-json", Err: errors.New("<script>gone</script>")},
+	}
 	blocks.snap.Err = errors.New("<img src=x>")
 	o := Options{Blocks: blocks, Label: "cluster", Gatherer: reg, Probe: NewProbe(nil, nil)}
 	f := func(path string, want ...string) string {
@@ -49,20 +56,35 @@ func TestPagesShow(t *testing.T) {
 				t.Errorf("GET %s: %q is in\n%s", path, s, body)
 			}
 		}
-		if csp := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'") {
+		if csp := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(
+			csp, "default-src 'none'",
+		) {
 			t.Errorf("GET %s: Content-Security-Policy %q", path, csp)
 		}
 		return body
 	}
-	f("/", ">not ready<", "2 blocks</a> of 2 label sets", "1970-01-01 00:00 to 1970-01-01 04:00 UTC", "&lt;img src=x&gt;", "<dt>too-fresh</dt><dd>4 blocks</dd>",
+	f(
+		"/",
+		">not ready<",
+		"2 blocks</a> of 2 label sets",
+		"1970-01-01 00:00 to 1970-01-01 04:00 UTC",
+		"&lt;img src=x&gt;",
+		"<dt>too-fresh</dt><dd>4 blocks</dd>",
 		`<tr><td>chunk_pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
 		`<tr><td>chunk_pages in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
-		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`)
+		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`,
+	)
 	o.Probe.SetReady()
 	f("/", ">ready<")
 	for _, path := range []string{"/blocks", "/loaded"} {
-		body := f(path, "<h2>eu</h2>", "<h2>us</h2>", "{cluster=&#34;eu&#34;, replica=&#34;&lt;b&gt;&#34;}", "<title>"+idA.String()+"\n1970-01-01 00:00 to 1970-01-01 02:00 UTC, 1h 59m\n5m, level 3, 34 series, 56 chunks, 104 B</title>",
-			"<td><code>"+idB.String()+"</code></td>", "&lt;script&gt;gone&lt;/script&gt;", "<td><code>"+idB.String()+"</code></td><td>labels &lt;in&gt; disorder</td>", `<rect class="s3" x="0.000%"`)
+		body := f(
+			path, "<h2>eu</h2>", "<h2>us</h2>",
+			"{cluster=&#34;eu&#34;, replica=&#34;&lt;b&gt;&#34;}",
+			"<title>"+idA.String()+"\n1970-01-01 00:00 to 1970-01-01 02:00 UTC, 1h 59m\n5m, level 3, 34 series, 56 chunks, 104 B</title>",
+			"<td><code>"+idB.String()+"</code></td>", "&lt;script&gt;gone&lt;/script&gt;",
+			"<td><code>"+idB.String()+"</code></td><td>labels &lt;in&gt; disorder</td>",
+			`<rect class="s3" x="0.000%"`,
+		)
 		if n := strings.Count(body, "<rect "); n != 2 {
 			t.Errorf("GET %s: %d blocks are drawn, want 2", path, n)
 		}
@@ -88,8 +110,12 @@ func TestBase(t *testing.T) {
 		if want == "./" {
 			location = "/"
 		}
-		if w = do(h, "GET", "/loaded/", "", "X-Forwarded-Prefix", value); w.Code != 301 || w.Header().Get("Location") != location+"loaded" {
-			t.Errorf("prefix %q, header %q: %q: redirected with %d to %s, want %s", external, header, value, w.Code, w.Header().Get("Location"), location+"loaded")
+		if w = do(h, "GET", "/loaded/", "", "X-Forwarded-Prefix", value); w.Code != 301 ||
+			w.Header().Get("Location") != location+"loaded" {
+			t.Errorf(
+				"prefix %q, header %q: %q: redirected with %d to %s, want %s", external, header,
+				value, w.Code, w.Header().Get("Location"), location+"loaded",
+			)
 		}
 	}
 	const header = "X-Forwarded-Prefix"
@@ -115,10 +141,17 @@ func TestBase(t *testing.T) {
 func TestLayout(t *testing.T) {
 	const hour = int64(3600_000)
 	block := func(min, max int64, level int) Block {
-		return Block{ID: ulid.ULID{byte(level), byte(min / hour)}, MinTime: min, MaxTime: max, Level: level}
+		return Block{
+			ID:      ulid.ULID{byte(level), byte(min / hour)},
+			MinTime: min,
+			MaxTime: max,
+			Level:   level,
+		}
 	}
 	page := drawBlocks(Snapshot{Blocks: []Block{
-		block(2*hour, 4*hour, 1), block(0, 2*hour, 2), block(hour, 3*hour, 9), block(4*hour, 4*hour+1, 0),
+		block(
+			2*hour, 4*hour, 1,
+		), block(0, 2*hour, 2), block(hour, 3*hour, 9), block(4*hour, 4*hour+1, 0),
 	}}, "", 0)
 	lane := page.Groups[0].Lanes[0]
 	type drawn struct {
@@ -144,28 +177,49 @@ func TestLayout(t *testing.T) {
 		many = append(many, block(i*hour, (i+1)*hour, 1))
 	}
 	page = drawBlocks(Snapshot{Blocks: many}, "", 0)
-	if page.Total != maxDrawn+5 || page.LeftOut != 5 || page.Min != 5*hour || len(page.Groups[0].Blocks) != maxDrawn {
-		t.Errorf("got %d blocks, %d left out, %d drawn from %d", page.Total, page.LeftOut, len(page.Groups[0].Blocks), page.Min)
+	if page.Total != maxDrawn+5 || page.LeftOut != 5 || page.Min != 5*hour ||
+		len(page.Groups[0].Blocks) != maxDrawn {
+		t.Errorf(
+			"got %d blocks, %d left out, %d drawn from %d", page.Total, page.LeftOut,
+			len(page.Groups[0].Blocks), page.Min,
+		)
 	}
-	body := get(t, site(Options{Blocks: fakeBlocks{snap: Snapshot{Blocks: many}}}), "/blocks", "").Body.String()
+	body := get(
+		t, site(Options{Blocks: fakeBlocks{snap: Snapshot{Blocks: many}}}), "/blocks", "",
+	).Body.String()
 	if !strings.Contains(body, "The 5 oldest are not drawn") {
 		t.Error("the page does not say that blocks are missing")
 	}
 
 	// The last days alone: what reaches into them is drawn as far as it does.
-	page = drawBlocks(Snapshot{Blocks: []Block{block(0, 24*hour, 1), block(24*hour, 60*hour, 2), block(60*hour, 72*hour, 3)}}, "", 1)
+	page = drawBlocks(
+		Snapshot{
+			Blocks: []Block{
+				block(0, 24*hour, 1),
+				block(24*hour, 60*hour, 2),
+				block(60*hour, 72*hour, 3),
+			},
+		},
+		"",
+		1,
+	)
 	got = nil
 	for _, b := range page.Groups[0].Lanes[0].Bars {
 		got = append(got, drawn{math.Round(b.X), math.Round(b.Width), b.Y, b.Shade})
 	}
-	if diff := cmp.Diff([]drawn{{0, 50, 2, 2}, {50, 50, 2, 3}}, got); diff != "" || page.Min != 48*hour || page.Total != 3 {
+	if diff := cmp.Diff([]drawn{{0, 50, 2, 2}, {50, 50, 2, 3}}, got); diff != "" ||
+		page.Min != 48*hour ||
+		page.Total != 3 {
 		t.Errorf("one day, from %d, bars (-want +got)\n%s", page.Min, diff)
 	}
-	if page = drawBlocks(Snapshot{Blocks: []Block{{MinTime: math.MinInt64, MaxTime: math.MinInt64 + 1}}}, "", maxDays); len(page.Groups) != 1 {
+	if page = drawBlocks(Snapshot{Blocks: []Block{{MinTime: math.MinInt64, MaxTime: math.MinInt64 + 1}}}, "", maxDays); len(
+		page.Groups,
+	) != 1 {
 		t.Error("a block at the beginning of time is not drawn")
 	}
 	for _, days := range []string{"0", "x", "100001"} {
-		if w := get(t, site(Options{}), "/blocks?days="+days, ""); w.Code != 400 || !strings.Contains(w.Body.String(), "days: ") {
+		if w := get(t, site(Options{}), "/blocks?days="+days, ""); w.Code != 400 ||
+			!strings.Contains(w.Body.String(), "days: ") {
 			t.Errorf("days=%s: got %d %q", days, w.Code, w.Body)
 		}
 	}
@@ -208,7 +262,10 @@ func TestTicks(t *testing.T) {
 	f(0, 5*364*day, "1970-01-01", 6)
 	f(-1, 1, "01-01 00:00", 1)
 	f(5, 6, "", 0)
-	f(math.MinInt64/2, math.MaxInt64/2, ticks(math.MinInt64/2, math.MaxInt64/2)[0].Text, len(ticks(math.MinInt64/2, math.MaxInt64/2)))
+	f(
+		math.MinInt64/2, math.MaxInt64/2, ticks(math.MinInt64/2, math.MaxInt64/2)[0].Text,
+		len(ticks(math.MinInt64/2, math.MaxInt64/2)),
+	)
 	if n := len(ticks(math.MinInt64, math.MaxInt64)); n < 2 || n > 9 {
 		t.Errorf("all of time has %d ticks", n)
 	}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// base returns what the links of a page begin with: "./" or an absolute path that ends with a slash. All pages lie side by side, so
-// that relative links find one another behind any proxy.
+// base returns what the links of a page begin with: "./" or an absolute path that ends with a
+// slash. All pages lie side by side, so that relative links find one another behind any proxy.
 //
 // Of a prefix only the path counts, as in Thanos: a header must not send people to another host.
 func (o *Options) base(r *http.Request) string {
@@ -24,6 +24,7 @@ func (o *Options) base(r *http.Request) string {
 	if clean == "" {
 		return "./"
 	}
-	// Escaped: browsers take a backslash for a slash, and two in the beginning lead to another host.
+	// Escaped: browsers take a backslash for a slash, and two in the beginning lead to another
+	// host.
 	return (&url.URL{Path: "/" + clean + "/"}).EscapedPath()
 }

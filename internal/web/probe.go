@@ -9,15 +9,15 @@ import (
 
 // Probe holds the two answers that an orchestrator asks for. It starts healthy and not ready.
 //
-// INVARIANT: after Drain it is never ready again, whoever calls SetReady: a process that has begun to stop must not be sent new
-// work because its first sync happened to end then.
+// INVARIANT: after Drain it is never ready again, whoever calls SetReady: a process that has begun
+// to stop must not be sent new work because its first sync happened to end then.
 type Probe struct {
 	ready, draining atomic.Bool
 	onChange        func(ready bool)
 }
 
-// NewProbe returns a probe that exports thanos_status as Thanos does. onChange, if not nil, is called after each change of
-// readiness; calls may overlap.
+// NewProbe returns a probe that exports thanos_status as Thanos does. onChange, if not nil, is
+// called after each change of readiness; calls may overlap.
 func NewProbe(reg prometheus.Registerer, onChange func(ready bool)) *Probe {
 	p := &Probe{onChange: onChange}
 	if reg != nil {
@@ -44,7 +44,8 @@ func NewProbe(reg prometheus.Registerer, onChange func(ready bool)) *Probe {
 // Ready tells whether the process may be sent requests.
 func (p *Probe) Ready() bool { return p.ready.Load() && !p.draining.Load() }
 
-// SetReady is called when the first view of the bucket is known. Readiness does not go back except by Drain.
+// SetReady is called when the first view of the bucket is known. Readiness does not go back except
+// by Drain.
 func (p *Probe) SetReady() {
 	if p.ready.CompareAndSwap(false, true) && p.onChange != nil {
 		p.onChange(p.Ready())

@@ -21,10 +21,11 @@ type Blocks interface {
 type Snapshot struct {
 	// Blocks are those that are served.
 	Blocks []Block
-	// FromDisk is set while they are those of an earlier process, because the bucket was not seen yet.
+	// FromDisk is set while they are those of an earlier process, because the bucket was not seen
+	// yet.
 	FromDisk bool
-	// SyncedAt is when the last look at the bucket began, CompleteAt the last one that saw it whole; zero before the first. Err is why the
-	// last one did not.
+	// SyncedAt is when the last look at the bucket began, CompleteAt the last one that saw it
+	// whole; zero before the first. Err is why the last one did not.
 	SyncedAt, CompleteAt time.Time
 	Err                  error
 	// States counts the blocks of the bucket by what became of them.
@@ -68,8 +69,8 @@ const (
 
 // Marker marks blocks in the bucket.
 type Marker interface {
-	// Mark marks a block. A mark of the kind that is there already stays as it is: written is false then. ErrNoBlock is in the chain of the
-	// error if there is no such block.
+	// Mark marks a block. A mark of the kind that is there already stays as it is: written is false
+	// then. ErrNoBlock is in the chain of the error if there is no such block.
 	Mark(ctx context.Context, id ulid.ULID, kind Mark, details string) (written bool, err error)
 }
 

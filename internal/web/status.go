@@ -19,7 +19,14 @@ type buildInfoJSON struct {
 }
 
 func buildInfo() buildInfoJSON {
-	return buildInfoJSON{version.Version, version.GetRevision(), version.Branch, version.BuildUser, version.BuildDate, version.GoVersion}
+	return buildInfoJSON{
+		version.Version,
+		version.GetRevision(),
+		version.Branch,
+		version.BuildUser,
+		version.BuildDate,
+		version.GoVersion,
+	}
 }
 
 type runtimeInfoJSON struct {

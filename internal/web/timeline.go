@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// maxDrawn is how many blocks a page draws: what a browser still scrolls through without a thought. The newest are drawn.
+	// maxDrawn is how many blocks a page draws: what a browser still scrolls through without a
+	// thought. The newest are drawn.
 	maxDrawn = 3000
 	// maxBroken is how many blocks that cannot be served a page names, and how many that are
 	// irregular.
@@ -20,8 +21,8 @@ const (
 	maxDays = 100_000
 
 	rowHeight = 14 // pixels of a row of bars
-	// minWidth is the least width of a bar in percent, so that two hours show beside a year. Bars below gapWidth have no gap between them,
-	// which would be most of what is seen of them.
+	// minWidth is the least width of a bar in percent, so that two hours show beside a year. Bars
+	// below gapWidth have no gap between them, which would be most of what is seen of them.
 	minWidth, gapWidth = 0.3, 0.6
 )
 
@@ -69,7 +70,8 @@ type lane struct {
 	rows       []int64 // the end of each row's last bar
 }
 
-// bar is a block in its lane: X and Width in percent, Y in pixels. Shade is 1 to 5, from the compaction level.
+// bar is a block in its lane: X and Width in percent, Y in pixels. Shade is 1 to 5, from the
+// compaction level.
 type bar struct {
 	X, Width float64
 	Y        int
@@ -83,7 +85,10 @@ func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	if s := r.FormValue("days"); s != "" {
 		var err error
 		if days, err = strconv.Atoi(s); err != nil || days < 1 || days > maxDays {
-			http.Error(w, fmt.Sprintf("days: %q is not a number from 1 to %d", s, maxDays), http.StatusBadRequest)
+			http.Error(
+				w, fmt.Sprintf("days: %q is not a number from 1 to %d", s, maxDays),
+				http.StatusBadRequest,
+			)
 			return
 		}
 	}
@@ -91,7 +96,8 @@ func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	p.render(w, r, p.blocks, "larder: blocks", page)
 }
 
-// drawBlocks lays out the blocks on one time axis, those that reach into the last days alone if days is not 0.
+// drawBlocks lays out the blocks on one time axis, those that reach into the last days alone if
+// days is not 0.
 func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	page := &blocksPage{
 		Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)],
@@ -108,7 +114,9 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	blocks := slices.Clone(snap.Blocks)
 	cut := int64(math.MinInt64)
 	if days > 0 && len(blocks) > 0 {
-		newest := slices.MaxFunc(blocks, func(a, b Block) int { return cmp.Compare(a.MaxTime, b.MaxTime) }).MaxTime
+		newest := slices.MaxFunc(
+			blocks, func(a, b Block) int { return cmp.Compare(a.MaxTime, b.MaxTime) },
+		).MaxTime
 		if length := int64(days) * (24 * time.Hour).Milliseconds(); newest > math.MinInt64+length {
 			cut = newest - length
 		}
@@ -122,7 +130,10 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 		return page
 	}
 	slices.SortFunc(blocks, func(a, b Block) int {
-		return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(b.MaxTime, a.MaxTime), a.ID.Compare(b.ID))
+		return cmp.Or(
+			cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(b.MaxTime, a.MaxTime),
+			a.ID.Compare(b.ID),
+		)
 	})
 	page.Min, page.Max = max(cut, blocks[0].MinTime), blocks[0].MaxTime
 	for _, b := range blocks {
@@ -148,12 +159,18 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 		g.Size += b.Size
 		g.Series += b.Series
 		visible := float64(max(b.MinTime, page.Min))
-		g.lane(b.Resolution).add(b, (visible-from)/width*100, (float64(b.MaxTime)-visible)/width*100)
+		g.lane(b.Resolution).
+			add(b, (visible-from)/width*100, (float64(b.MaxTime)-visible)/width*100)
 	}
-	slices.SortFunc(page.Groups, func(a, b *group) int { return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels)) })
+	slices.SortFunc(
+		page.Groups,
+		func(a, b *group) int { return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels)) },
+	)
 	for _, g := range page.Groups {
 		slices.Reverse(g.Blocks)
-		slices.SortFunc(g.Lanes, func(a, b *lane) int { return cmp.Compare(a.resolution, b.resolution) })
+		slices.SortFunc(
+			g.Lanes, func(a, b *lane) int { return cmp.Compare(a.resolution, b.resolution) },
+		)
 		for _, l := range g.Lanes {
 			l.Height, l.Ticks = len(l.rows)*(rowHeight+2)+2, page.Ticks
 		}
@@ -182,7 +199,9 @@ func (l *lane) add(b Block, x, width float64) {
 	l.rows[row] = b.MaxTime
 	l.Count++
 	l.Bars = append(l.Bars, bar{
-		X: min(x, 100-minWidth), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2, Shade: min(max(b.Level, 1), 5), Narrow: width < gapWidth, Block: b,
+		X: min(
+			x, 100-minWidth,
+		), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2, Shade: min(max(b.Level, 1), 5), Narrow: width < gapWidth, Block: b,
 	})
 }
 
@@ -202,7 +221,9 @@ func ticks(from, to int64) []tick {
 		time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour, 12 * time.Hour,
 		day, 2 * day, 7 * day, 14 * day, 28 * day, 91 * day, 182 * day, 364 * day,
 	}
-	i := slices.IndexFunc(steps, func(s time.Duration) bool { return width/float64(s.Milliseconds()) <= most })
+	i := slices.IndexFunc(
+		steps, func(s time.Duration) bool { return width/float64(s.Milliseconds()) <= most },
+	)
 	if i < 0 {
 		i = len(steps) - 1
 	}
@@ -220,7 +241,9 @@ func ticks(from, to int64) []tick {
 		first += step
 	}
 	for t := first; t <= to && len(out) <= most; t += step {
-		out = append(out, tick{X: (float64(t) - float64(from)) / width * 100, Text: at(t).Format(format)})
+		out = append(
+			out, tick{X: (float64(t) - float64(from)) / width * 100, Text: at(t).Format(format)},
+		)
 	}
 	return out
 }

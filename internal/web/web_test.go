@@ -31,7 +31,8 @@ func TestReadiness(t *testing.T) {
 		if ready {
 			code, body, metric = http.StatusOK, "OK", "1"
 		}
-		if w := get(t, h, "/-/ready", ""); w.Code != code || strings.TrimSpace(w.Body.String()) != body {
+		if w := get(t, h, "/-/ready", ""); w.Code != code ||
+			strings.TrimSpace(w.Body.String()) != body {
 			t.Errorf("/-/ready: got %d %q, want %d %q", w.Code, w.Body, code, body)
 		}
 		if w := get(t, h, "/-/healthy", ""); w.Code != http.StatusOK || w.Body.String() != "OK" {
@@ -101,14 +102,19 @@ func (panickingBlocks) Snapshot() Snapshot { panic("no blocks today") }
 // TestPanicsAreLogged: where somebody looks, with the stack; the client sees the connection end.
 func TestPanicsAreLogged(t *testing.T) {
 	var log bytes.Buffer
-	srv := httptest.NewServer(site(Options{Blocks: panickingBlocks{}, Logger: slog.New(slog.NewTextHandler(&log, nil))}))
+	srv := httptest.NewServer(
+		site(Options{Blocks: panickingBlocks{}, Logger: slog.New(slog.NewTextHandler(&log, nil))}),
+	)
 	defer srv.Close()
 	if resp, err := srv.Client().Get(srv.URL + "/blocks"); err == nil {
 		resp.Body.Close()
 		t.Errorf("got %s", resp.Status)
 	}
 	srv.Close() // when the handler has returned
-	if line := log.String(); !strings.Contains(line, "level=ERROR") || !strings.Contains(line, `panic="no blocks today"`) || !strings.Contains(line, "web_test.go") || !strings.Contains(line, "path=/blocks") {
+	if line := log.String(); !strings.Contains(line, "level=ERROR") ||
+		!strings.Contains(line, `panic="no blocks today"`) ||
+		!strings.Contains(line, "web_test.go") ||
+		!strings.Contains(line, "path=/blocks") {
 		t.Errorf("got %q", line)
 	}
 }

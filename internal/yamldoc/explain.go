@@ -57,7 +57,8 @@ func (s Shape) Explain(text []byte, err error) error {
 // long; nil if it is no list.
 func Items(text []byte) []string {
 	var doc yaml.Node
-	if yaml.Unmarshal(text, &doc) != nil || len(doc.Content) == 0 || doc.Content[0].Kind != yaml.SequenceNode {
+	if yaml.Unmarshal(text, &doc) != nil || len(doc.Content) == 0 ||
+		doc.Content[0].Kind != yaml.SequenceNode {
 		return nil
 	}
 	var items []string
@@ -190,7 +191,8 @@ func (w *walk) value(n *yaml.Node, t reflect.Type, p place) {
 // only items, which are shown, may.
 func (w *walk) leaf(n *yaml.Node, t reflect.Type, err error) string {
 	text := withoutLine(Plain(err)).Error()
-	if w.shape.Item != "" || n.Value == "" || !strings.Contains(text, strings.Trim(strconv.Quote(n.Value), `"`)) {
+	if w.shape.Item != "" || n.Value == "" ||
+		!strings.Contains(text, strings.Trim(strconv.Quote(n.Value), `"`)) {
 		return text
 	}
 	if want := yamlKind(t.String()); want != "" {
@@ -230,7 +232,9 @@ func (w *walk) mapping(n *yaml.Node, t reflect.Type, p place) {
 		if name != "" {
 			meant = fmt.Sprintf(" did you mean %s?", name)
 		}
-		w.problem(key, p, "unknown key %s,%s known are %s", key.Value, meant, strings.Join(known, ", "))
+		w.problem(
+			key, p, "unknown key %s,%s known are %s", key.Value, meant, strings.Join(known, ", "),
+		)
 	}
 }
 
@@ -284,7 +288,9 @@ type oldUnmarshaler interface {
 // hasSay tells whether a type decodes itself.
 func hasSay(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
-	return p.Implements(reflect.TypeFor[yaml.Unmarshaler]()) || p.Implements(reflect.TypeFor[oldUnmarshaler]()) || isText(t)
+	return p.Implements(reflect.TypeFor[yaml.Unmarshaler]()) ||
+		p.Implements(reflect.TypeFor[oldUnmarshaler]()) ||
+		isText(t)
 }
 
 func isText(t reflect.Type) bool {

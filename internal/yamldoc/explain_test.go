@@ -65,16 +65,25 @@ func TestExplain(t *testing.T) {
 	const top = "known are type, config, prefix, wait, names, labels, level, nested"
 	f("type: a\n\ntpye: b\n", "line 3: unknown key tpye, did you mean type? "+top)
 	f("colour: red\n", "line 1: unknown key colour, "+top)
-	f("type: a\n# text\nconfig:\n  size: 1\n  sise: 2\n", "line 5: config: unknown key sise, did you mean size? known are size, insecure, deeper")
+	f(
+		"type: a\n# text\nconfig:\n  size: 1\n  sise: 2\n",
+		"line 5: config: unknown key sise, did you mean size? known are size, insecure, deeper",
+	)
 	f("config: {size: big}\n", "line 1: config.size: got a text, want a number")
-	f("config:\n  deeper:\n  - size: 1\n  - insecure: hunter2\n", "line 4: config.deeper[1].insecure: got a text, want true or false")
+	f(
+		"config:\n  deeper:\n  - size: 1\n  - insecure: hunter2\n",
+		"line 4: config.deeper[1].insecure: got a text, want true or false",
+	)
 	f("config: [a]\n", "line 1: config: got a list, want a mapping")
 	f("names: {a: b}\n", "line 1: names: got a mapping, want a list")
 	f("names: hunter2\n", "line 1: names: got a text, want a list")
 	f("wait: often\n", "line 1: wait: got a text, want a duration such as 1m30s")
 	f("labels:\n  a: 1\n  b: x\n", "line 3: labels.b: got a text, want a number")
 	f("level: low\n", "line 1: level: the value does not belong here")
-	f("nested:\n  a: &x {size: 1}\n  b: {<<: *x, sizes: 1}\n", "line 3: nested.b: unknown key sizes, did you mean size? known are size, insecure, deeper")
+	f(
+		"nested:\n  a: &x {size: 1}\n  b: {<<: *x, sizes: 1}\n",
+		"line 3: nested.b: unknown key sizes, did you mean size? known are size, insecure, deeper",
+	)
 	f("type: a\ntype: b\n", "line 2: key type stands in line 1 already")
 	f("a: 1\nb: 2\n", "line 1: unknown key a, "+top+"; line 2: unknown key b, "+top)
 	f("hunter2\n", "line 1: got a text, want a mapping")
@@ -95,21 +104,39 @@ func TestSyntax(t *testing.T) {
 		}
 	}
 	f("type: S3\nconfig:\n  bucket: b\n endpoint: e\n", "yaml: line 4: did not find expected key")
-	f("type: S3\nconfig:\n  bucket: b: c\n  endpoint: e\n", "yaml: line 3: mapping values are not allowed in this context")
-	f("type: S3\nconfig:\n\tbucket: b\n", "yaml: line 3: found character that cannot start any token")
-	f("type: S3\nconfig:\n  bucket: 'b\n  endpoint: e\n", "yaml: line 3: found unexpected end of stream")
-	f("type: S3\nconfig: {bucket: b\nprefix: a\n", "yaml: line 3: did not find expected ',' or '}' for what begins in line 2")
+	f(
+		"type: S3\nconfig:\n  bucket: b: c\n  endpoint: e\n",
+		"yaml: line 3: mapping values are not allowed in this context",
+	)
+	f(
+		"type: S3\nconfig:\n\tbucket: b\n",
+		"yaml: line 3: found character that cannot start any token",
+	)
+	f(
+		"type: S3\nconfig:\n  bucket: 'b\n  endpoint: e\n",
+		"yaml: line 3: found unexpected end of stream",
+	)
+	f(
+		"type: S3\nconfig: {bucket: b\nprefix: a\n",
+		"yaml: line 3: did not find expected ',' or '}' for what begins in line 2",
+	)
 	f("type: S3\nconfig:\n  - a\n  b: c\n", "yaml: line 4: did not find expected '-' indicator")
 	f("type: S3\nconfig\nprefix: a\n", "yaml: line 2: could not find expected ':'")
-	f("type: S3\nconfig:\n  secret_key: *hunter2\n", "yaml: line 3: unknown anchor: a text that begins with * must be quoted")
+	f(
+		"type: S3\nconfig:\n  secret_key: *hunter2\n",
+		"yaml: line 3: unknown anchor: a text that begins with * must be quoted",
+	)
 	f("type: S3\nconfig:\n  key: |\n abc\n  z: 1\n", "yaml: line 4: did not find expected key")
 	f("type: [", "yaml: line 1: did not find expected node content")
 }
 
 // TestItems: the elements of a list are repeated, on one line and not too long.
 func TestItems(t *testing.T) {
-	got := Items([]byte("- action: keep\n  source_labels: [a, b]\n- " + strings.Repeat("x", 1000) + "\n"))
-	if len(got) != 2 || got[0] != "{action: keep, source_labels: [a, b]}" || len(got[1]) != longestItem+3 {
+	got := Items(
+		[]byte("- action: keep\n  source_labels: [a, b]\n- " + strings.Repeat("x", 1000) + "\n"),
+	)
+	if len(got) != 2 || got[0] != "{action: keep, source_labels: [a, b]}" ||
+		len(got[1]) != longestItem+3 {
 		t.Errorf("got %q", got)
 	}
 	if got := Items([]byte("a: b")); got != nil {

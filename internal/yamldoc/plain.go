@@ -15,8 +15,8 @@ var (
 	noAnchor   = regexp.MustCompile("unknown anchor '(?s:.*)' referenced")
 )
 
-// Plain words what the YAML libraries say of a document without the names of Go's types and without values, which may be
-// secrets that stand in the wrong place.
+// Plain words what the YAML libraries say of a document without the names of Go's types and without
+// values, which may be secrets that stand in the wrong place.
 func Plain(err error) error {
 	if !strings.Contains(err.Error(), "yaml:") {
 		return err
@@ -27,7 +27,9 @@ func Plain(err error) error {
 			return "field " + redaction.Value(unknownKey.FindStringSubmatch(s)[1]) + " not found"
 		})
 		line = wrongTag.ReplaceAllString(line, "a value is no $1")
-		line = noAnchor.ReplaceAllString(line, "unknown anchor: a text that begins with * must be quoted")
+		line = noAnchor.ReplaceAllString(
+			line, "unknown anchor: a text that begins with * must be quoted",
+		)
 		lines[i] = wrongKind.ReplaceAllStringFunc(line, func(s string) string {
 			m := wrongKind.FindStringSubmatch(s)
 			if want := yamlKind(m[2]); want != "" {
@@ -65,7 +67,9 @@ func yamlKind(goType string) string {
 		return "a number from 0 to 65535"
 	case name == "uint32":
 		return "a number from 0 to 4294967295"
-	case strings.HasPrefix(name, "int"), strings.HasPrefix(name, "uint"), strings.HasPrefix(name, "float"):
+	case strings.HasPrefix(name, "int"),
+		strings.HasPrefix(name, "uint"),
+		strings.HasPrefix(name, "float"):
 		return "a number"
 	case strings.HasSuffix(name, ".Duration"):
 		return "a duration such as 1m30s"

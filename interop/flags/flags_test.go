@@ -26,9 +26,11 @@ import (
 
 // commandLine is what a program says about its flags.
 type commandLine struct {
-	// values are the flags of `store` with their values when none is given, hidden ones included: what /api/v1/status/flags shows.
+	// values are the flags of `store` with their values when none is given, hidden ones included:
+	// what /api/v1/status/flags shows.
 	values map[string]string
-	// shown are the flags that the manual shows, with the default that stands there: those of all commands, and those of `store`.
+	// shown are the flags that the manual shows, with the default that stands there: those of all
+	// commands, and those of `store`.
 	shown map[string]string
 }
 
@@ -37,7 +39,8 @@ var exceptions = map[string]string{
 	"enable-auto-gomemlimit": "on by default: it acts only where there is a memory limit that nothing else is set from",
 }
 
-// TestFlagsOfThanos: larder takes every flag that the real binary has, with the same default, and hides what it hides.
+// TestFlagsOfThanos: larder takes every flag that the real binary has, with the same default, and
+// hides what it hides.
 func TestFlagsOfThanos(t *testing.T) {
 	ctx := context.Background()
 	thanos := programs.Thanos(t)
@@ -47,7 +50,10 @@ func TestFlagsOfThanos(t *testing.T) {
 	}
 	want, got := ask(t, thanos), ask(t, larder)
 	if len(want.values) < 50 || len(want.shown) < 50 {
-		t.Fatalf("thanos store has %d flags, %d in its manual: too few to believe", len(want.values), len(want.shown))
+		t.Fatalf(
+			"thanos store has %d flags, %d in its manual: too few to believe", len(want.values),
+			len(want.shown),
+		)
 	}
 	needed := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(want.values)) {
@@ -81,14 +87,19 @@ func TestFlagsOfThanos(t *testing.T) {
 	}
 	for name := range exceptions {
 		// The manual does not show what a switch is by default.
-		if _, isSwitch := want.shown[name]; !needed[name] && !(isSwitch && want.values[name] == "") {
+		if _, isSwitch := want.shown[name]; !needed[name] &&
+			!(isSwitch && want.values[name] == "") {
 			t.Errorf("--%s is an exception that is not needed", name)
 		}
 	}
-	t.Logf("proved: %d flags of thanos store and %d of all commands, with defaults and hiddenness", len(want.values), len(want.shown))
+	t.Logf(
+		"proved: %d flags of thanos store and %d of all commands, with defaults and hiddenness",
+		len(want.values), len(want.shown),
+	)
 }
 
-// TestFlagsAllGiven gives larder every flag that Thanos has at once, as Thanos spells its defaults: it starts.
+// TestFlagsAllGiven gives larder every flag that Thanos has at once, as Thanos spells its defaults:
+// it starts.
 func TestFlagsAllGiven(t *testing.T) {
 	ctx := context.Background()
 	thanos := programs.Thanos(t)
@@ -97,15 +108,23 @@ func TestFlagsAllGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := ask(t, thanos)
-	args := []string{"--log.level=info", "--log.format=logfmt", "--debug.name=", "--no-enable-auto-gomemlimit", "--auto-gomemlimit.ratio=0.9"}
+	args := []string{
+		"--log.level=info",
+		"--log.format=logfmt",
+		"--debug.name=",
+		"--no-enable-auto-gomemlimit",
+		"--auto-gomemlimit.ratio=0.9",
+	}
 	for _, name := range slices.Sorted(maps.Keys(all.values)) {
 		value := all.values[name]
-		if shown := all.shown[name]; shown != "" && !strings.HasPrefix(shown, "<") && shown != strings.ToUpper(name) {
+		if shown := all.shown[name]; shown != "" && !strings.HasPrefix(shown, "<") &&
+			shown != strings.ToUpper(name) {
 			value = strings.Trim(shown, `"`)
 		}
 		switch {
 		case slices.Contains([]string{"data-dir", "http-address", "grpc-address", "objstore.config", "objstore.config-file"}, name):
-		case slices.Contains([]string{"grpc-server-tls-ciphers", "grpc-server-tls-curves"}, name): // lists; by default of no member
+		// lists; by default of no member
+		case slices.Contains([]string{"grpc-server-tls-ciphers", "grpc-server-tls-curves"}, name):
 		case value == "true":
 			args = append(args, "--"+name)
 		case value == "false":
@@ -163,7 +182,9 @@ func ask(t *testing.T, bin string) commandLine {
 }
 
 // start runs a store gateway, whichever, with flags that both must have.
-func start(ctx context.Context, t *testing.T, bin string, b gateway.Bucket, extra ...string) (*gateway.Larder, error) {
+func start(
+	ctx context.Context, t *testing.T, bin string, b gateway.Bucket, extra ...string,
+) (*gateway.Larder, error) {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "bucket.yml")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n", b.Dir), 0o600); err != nil {
@@ -174,8 +195,18 @@ func start(ctx context.Context, t *testing.T, bin string, b gateway.Bucket, extr
 		return nil, err
 	}
 	p, err := process.Start(ctx, process.Options{
-		Name: filepath.Base(bin), Bin: bin, Ready: process.HTTP("http://" + addrs[1] + "/-/ready"), StopSignal: syscall.SIGINT,
-		Args: append([]string{"store", "--data-dir=" + b.DataDir, "--objstore.config-file=" + conf, "--grpc-address=" + addrs[0], "--http-address=" + addrs[1]}, extra...),
+		Name: filepath.Base(
+			bin,
+		), Bin: bin, Ready: process.HTTP("http://" + addrs[1] + "/-/ready"), StopSignal: syscall.SIGINT,
+		Args: append(
+			[]string{
+				"store",
+				"--data-dir=" + b.DataDir,
+				"--objstore.config-file=" + conf,
+				"--grpc-address=" + addrs[0],
+				"--http-address=" + addrs[1],
+			},
+			extra...),
 	})
 	if err != nil {
 		return nil, err
@@ -192,7 +223,8 @@ func manual(text string) map[string]string {
 			in = m[1] == "store"
 			continue
 		}
-		if m := regexp.MustCompile(`^\\fB(?:-., )?--([a-zA-Z_.-]+)(?:=(.*))?\\fR$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil && in {
+		if m := regexp.MustCompile(`^\\fB(?:-., )?--([a-zA-Z_.-]+)(?:=(.*))?\\fR$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil &&
+			in {
 			shown[m[1]] = m[2]
 		}
 		if strings.Contains(line, "help [<command>...]") {
@@ -205,11 +237,12 @@ func manual(text string) map[string]string {
 	return shown
 }
 
-// canonical brings the ways in which values are written to one: sizes, durations, times, quoted texts. What stands for a value that is
-// not there (<content>, BUCKET-WEB-LABEL) is none.
+// canonical brings the ways in which values are written to one: sizes, durations, times, quoted
+// texts. What stands for a value that is not there (<content>, BUCKET-WEB-LABEL) is none.
 func canonical(s string) string {
 	s = strings.Trim(s, `"`)
-	if strings.HasPrefix(s, "<") || (s == strings.ToUpper(s) && regexp.MustCompile(`^[A-Z][A-Z._-]*$`).MatchString(s)) {
+	if strings.HasPrefix(s, "<") ||
+		(s == strings.ToUpper(s) && regexp.MustCompile(`^[A-Z][A-Z._-]*$`).MatchString(s)) {
 		return ""
 	}
 	if slices.Contains([]string{"0", "0B", "0s"}, s) {

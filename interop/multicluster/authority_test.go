@@ -32,7 +32,9 @@ func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	a := &authority{t: t, dir: t.TempDir()}
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "authority"}, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
+		Subject: pkix.Name{
+			CommonName: "authority",
+		}, KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 	}
 	a.cert, a.key = a.sign(template)
 	a.ca = a.write("ca.crt", "CERTIFICATE", a.cert.Raw)
@@ -69,14 +71,19 @@ func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.
 func (a *authority) issue(name string) identity {
 	a.t.Helper()
 	cert, key := a.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		Subject: pkix.Name{
+			CommonName: name,
+		}, DNSNames: []string{name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	})
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return identity{a.write(name+".crt", "CERTIFICATE", cert.Raw), a.write(name+".key", "PRIVATE KEY", der)}
+	return identity{
+		a.write(name+".crt", "CERTIFICATE", cert.Raw),
+		a.write(name+".key", "PRIVATE KEY", der),
+	}
 }
 
 func (a *authority) write(name, kind string, der []byte) string {
@@ -88,7 +95,8 @@ func (a *authority) write(name, kind string, der []byte) string {
 	return path
 }
 
-// client is the TLS of a client that trusts the authority and shows id, or nothing. What it has it shows whatever the server asks for.
+// client is the TLS of a client that trusts the authority and shows id, or nothing. What it has it
+// shows whatever the server asks for.
 func (a *authority) client(id *identity) *tls.Config {
 	a.t.Helper()
 	conf := &tls.Config{RootCAs: x509.NewCertPool()}

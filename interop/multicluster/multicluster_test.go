@@ -51,7 +51,12 @@ func makeBucket(t *testing.T) string {
 		for at := fleet.From; at < fleet.From+fleet.BlockMillis; at += 15_000 {
 			samples = append(samples, sample{at, 2})
 		}
-		all = append(all, storage.NewListSeries(labels.FromStrings("__name__", "shelf", "n", fmt.Sprint(i)), samples))
+		all = append(
+			all,
+			storage.NewListSeries(
+				labels.FromStrings("__name__", "shelf", "n", fmt.Sprint(i)), samples,
+			),
+		)
 	}
 	dir := t.TempDir()
 	if _, err := tsdb.CreateBlock(all, dir, fleet.BlockMillis, slog.New(slog.DiscardHandler)); err != nil {
@@ -80,7 +85,8 @@ func closeAtEnd(t *testing.T, name string, c closer) {
 	})
 }
 
-// startProxy runs nginx as the gRPC proxy of a cluster: it asks clients for certificates of the authority and shows its own to larder.
+// startProxy runs nginx as the gRPC proxy of a cluster: it asks clients for certificates of the
+// authority and shows its own to larder.
 func startProxy(t *testing.T, a *authority, larder string) (addr string) {
 	t.Helper()
 	bin := programs.Debian(t, "nginx", "nginx-light")
@@ -133,7 +139,11 @@ http {
 
 // clientFlags are a Querier's flags to speak TLS; id may be nil.
 func clientFlags(a *authority, server string, id *identity) []string {
-	flags := []string{"--grpc-client-tls-secure", "--grpc-client-tls-ca=" + a.ca, "--grpc-client-server-name=" + server}
+	flags := []string{
+		"--grpc-client-tls-secure",
+		"--grpc-client-tls-ca=" + a.ca,
+		"--grpc-client-server-name=" + server,
+	}
 	if id != nil {
 		flags = append(flags, "--grpc-client-tls-cert="+id.cert, "--grpc-client-tls-key="+id.key)
 	}
@@ -149,8 +159,11 @@ func TestQuerierBehindAProxy(t *testing.T) {
 	}
 	ours, theirs := newAuthority(t), newAuthority(t)
 	server := ours.issue("larder.test")
-	larder, err := gateway.StartLarder(ctx, bin, gateway.Bucket{Dir: makeBucket(t), DataDir: t.TempDir()},
-		"--grpc-server-tls-cert="+server.cert, "--grpc-server-tls-key="+server.key, "--grpc-server-tls-client-ca="+ours.ca)
+	larder, err := gateway.StartLarder(
+		ctx, bin, gateway.Bucket{Dir: makeBucket(t), DataDir: t.TempDir()},
+		"--grpc-server-tls-cert="+server.cert, "--grpc-server-tls-key="+server.key,
+		"--grpc-server-tls-client-ca="+ours.ca,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,17 +173,28 @@ func TestQuerierBehindAProxy(t *testing.T) {
 
 	for _, way := range []struct{ name, addr, server string }{{"directly", larder.Addr, "larder.test"}, {"through the proxy", proxy, "proxy.test"}} {
 		t.Run(way.name, func(t *testing.T) {
-			q, err := neighbour.StartQuerier(ctx, thanos, []string{way.addr}, clientFlags(ours, way.server, &querierID)...)
+			q, err := neighbour.StartQuerier(
+				ctx,
+				thanos,
+				[]string{way.addr},
+				clientFlags(ours, way.server, &querierID)...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			closeAtEnd(t, "thanos query", q)
 			at := fleet.From + fleet.BlockMillis/2
-			r, err := q.Instant(ctx, `sum by (cluster) (sum_over_time(shelf[5m]))`, at, neighbour.Params{})
+			r, err := q.Instant(
+				ctx, `sum by (cluster) (sum_over_time(shelf[5m]))`, at, neighbour.Params{},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := []neighbour.Series{{Labels: `{cluster="eu"}`, Points: []neighbour.Point{{Time: at, Value: fmt.Sprint(series * 2 * 5 * 4)}}}}
+			want := []neighbour.Series{
+				{
+					Labels: `{cluster="eu"}`,
+					Points: []neighbour.Point{{Time: at, Value: fmt.Sprint(series * 2 * 5 * 4)}},
+				},
+			}
 			if !r.OK() || len(r.Warnings) > 0 || fmt.Sprint(r.Series) != fmt.Sprint(want) {
 				t.Errorf("got %+v, want %+v", r, want)
 			}
@@ -182,7 +206,9 @@ func TestQuerierBehindAProxy(t *testing.T) {
 			info := func(what string, conf *tls.Config, ok bool) {
 				t.Helper()
 				conf.ServerName = way.server
-				c, err := gateway.Dial(way.addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+				c, err := gateway.Dial(
+					way.addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)),
+				)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -205,8 +231,12 @@ func TestQuerierBehindAProxy(t *testing.T) {
 			}
 
 			for name, id := range map[string]*identity{"without a certificate": nil, "with a certificate of another authority": &strangerID} {
-				args := append([]string{"--endpoint=" + way.addr}, clientFlags(ours, way.server, id)...)
-				q, err := neighbour.Start(ctx, neighbour.Options{Bin: thanos, Name: "query", Args: args})
+				args := append(
+					[]string{"--endpoint=" + way.addr},
+					clientFlags(ours, way.server, id)...)
+				q, err := neighbour.Start(
+					ctx, neighbour.Options{Bin: thanos, Name: "query", Args: args},
+				)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -214,11 +244,15 @@ func TestQuerierBehindAProxy(t *testing.T) {
 				if err := q.Wait(ctx, func(context.Context) bool { return strings.Contains(q.Log(), "update of endpoint failed") }); err != nil {
 					t.Errorf("a Querier %s has not been refused: %v", name, err)
 				}
-				if r, err := q.Instant(ctx, "shelf", at, neighbour.Params{}); err != nil || len(r.Series) > 0 {
+				if r, err := q.Instant(ctx, "shelf", at, neighbour.Params{}); err != nil ||
+					len(r.Series) > 0 {
 					t.Errorf("a Querier %s: got %+v, %v, want nothing", name, r, err)
 				}
 			}
-			t.Logf("proved: %s a Querier with a certificate of the authority gets its answers, others and plain text get none", way.name)
+			t.Logf(
+				"proved: %s a Querier with a certificate of the authority gets its answers, others and plain text get none",
+				way.name,
+			)
 		})
 	}
 }

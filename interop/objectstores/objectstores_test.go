@@ -27,26 +27,41 @@ import (
 // noCaches has every request read the bucket.
 var noCaches = []string{"--index-cache-size=0", "--chunk-cache-size=0"}
 
-// TestObjectStores: the same blocks, behind a prefix, over each store and over a folder: equal answers, also after a block has vanished from both.
+// TestObjectStores: the same blocks, behind a prefix, over each store and over a folder: equal
+// answers, also after a block has vanished from both.
 func TestObjectStores(t *testing.T) {
 	for _, s := range stores {
 		t.Run(s.name, func(t *testing.T) {
 			ctx := t.Context()
-			l, err := layout.Write(ctx, filepath.Join(t.TempDir(), "bucket"), settings.Seed(t), layout.Options{})
+			l, err := layout.Write(
+				ctx, filepath.Join(t.TempDir(), "bucket"), settings.Seed(t), layout.Options{},
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			bin := larder(t)
 			yaml := s.start(t)
-			bkt, err := client.NewBucket(log.NewNopLogger(), []byte(yaml+"prefix: "+prefix+"\n"), "test", nil)
+			bkt, err := client.NewBucket(
+				log.NewNopLogger(), []byte(yaml+"prefix: "+prefix+"\n"), "test", nil,
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { bkt.Close() })
 			upload(t, bkt, l.Dir)
 
-			want := serve(t, bin, gateway.Bucket{Dir: l.Dir, MinTime: l.MinTime, MaxTime: l.MaxTime})
-			got := serve(t, bin, gateway.Bucket{Config: yaml + "prefix: /" + prefix + "/\nhedging_config: {enabled: true}\n", MinTime: l.MinTime, MaxTime: l.MaxTime})
+			want := serve(
+				t, bin, gateway.Bucket{Dir: l.Dir, MinTime: l.MinTime, MaxTime: l.MaxTime},
+			)
+			got := serve(
+				t,
+				bin,
+				gateway.Bucket{
+					Config:  yaml + "prefix: /" + prefix + "/\nhedging_config: {enabled: true}\n",
+					MinTime: l.MinTime,
+					MaxTime: l.MaxTime,
+				},
+			)
 
 			g := query.NewGenerator(settings.Seed(t), l)
 			requests := settings.Choose(60, 800)
@@ -55,7 +70,9 @@ func TestObjectStores(t *testing.T) {
 			}
 			everything := &query.Query{Series: &storepb.SeriesRequest{
 				MinTime: l.Blocks[0].MinTime - 1<<40, MaxTime: l.Blocks[0].MaxTime + 1<<40,
-				Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_NEQ, Name: "no_such_label", Value: "x"}},
+				Matchers: []storepb.LabelMatcher{
+					{Type: storepb.LabelMatcher_NEQ, Name: "no_such_label", Value: "x"},
+				},
 			}}
 			before := compare(t, want, got, everything)
 			if before.Code != codes.OK || len(before.Series) == 0 {
@@ -69,12 +86,16 @@ func TestObjectStores(t *testing.T) {
 			if after := compare(t, want, got, everything); after.Code != codes.OK {
 				t.Errorf("after block %s has vanished: %s %s", id, after.Code, after.Message)
 			}
-			t.Logf("proved: %s: %d random requests as over a folder, before and after a block vanished", s.name, requests)
+			t.Logf(
+				"proved: %s: %d random requests as over a folder, before and after a block vanished",
+				s.name, requests,
+			)
 		})
 	}
 }
 
-// TestObjectStoreCredentials: wrong ones must not look like an empty bucket: larder is not ready, and says why.
+// TestObjectStoreCredentials: wrong ones must not look like an empty bucket: larder is not ready,
+// and says why.
 func TestObjectStoreCredentials(t *testing.T) {
 	for _, s := range stores {
 		if s.spoil == nil {
@@ -143,7 +164,14 @@ func launch(t *testing.T, bin, yaml string) (p *process.Process, url string) {
 	url = "http://" + addrs[1]
 	p, err = process.Start(t.Context(), process.Options{
 		Name: "larder", Bin: bin, Ready: process.HTTP(url + "/-/healthy"),
-		Args: []string{"store", "--data-dir=" + dir, "--objstore.config-file=" + conf, "--grpc-address=" + addrs[0], "--http-address=" + addrs[1], "--drain-delay=0s"},
+		Args: []string{
+			"store",
+			"--data-dir=" + dir,
+			"--objstore.config-file=" + conf,
+			"--grpc-address=" + addrs[0],
+			"--http-address=" + addrs[1],
+			"--drain-delay=0s",
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +237,10 @@ func upload(t *testing.T, bkt objstore.Bucket, dir string) {
 func remove(t *testing.T, bkt objstore.Bucket, id string) {
 	t.Helper()
 	var names []string
-	err := bkt.Iter(t.Context(), id, func(name string) error { names = append(names, name); return nil }, objstore.WithRecursiveIter())
+	err := bkt.Iter(
+		t.Context(), id, func(name string) error { names = append(names, name); return nil },
+		objstore.WithRecursiveIter(),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,20 +92,34 @@ func startS3(t *testing.T, flags ...string) string {
 	run(t, process.Options{
 		Name: "s3", Bin: programs.S3(t), Args: append([]string{"-listen=" + addr}, flags...), Ready: process.HTTP("http://" + addr + "/-/ready"),
 	})
-	return fmt.Sprintf("type: S3\nconfig:\n  bucket: blocks\n  endpoint: %s\n  access_key: larder\n  secret_key: secret\n  insecure: true\n", addr)
+	return fmt.Sprintf(
+		"type: S3\nconfig:\n  bucket: blocks\n  endpoint: %s\n  access_key: larder\n  secret_key: secret\n  insecure: true\n",
+		addr,
+	)
 }
 
-// startGCS points the client at the server by the variable that Google's libraries read; larder inherits it. The client wants a token first,
-// from whoever the service account names: here one that knows larder@test only.
+// startGCS points the client at the server by the variable that Google's libraries read; larder
+// inherits it. The client wants a token first, from whoever the service account names: here one
+// that knows larder@test only.
 func startGCS(t *testing.T) string {
 	addr := freePort(t)
 	host, port, _ := strings.Cut(addr, ":")
 	run(t, process.Options{
 		Name: "fake-gcs-server", Bin: programs.GCS(t),
-		Args:  []string{"-scheme=http", "-backend=memory", "-log-level=error", "-host=" + host, "-port=" + port, "-public-host=" + addr},
+		Args: []string{
+			"-scheme=http",
+			"-backend=memory",
+			"-log-level=error",
+			"-host=" + host,
+			"-port=" + port,
+			"-public-host=" + addr,
+		},
 		Ready: process.HTTP("http://" + addr + "/_internal/healthcheck"),
 	})
-	resp, err := http.Post("http://"+addr+"/storage/v1/b?project=test", "application/json", strings.NewReader(`{"name":"blocks"}`))
+	resp, err := http.Post(
+		"http://"+addr+"/storage/v1/b?project=test", "application/json",
+		strings.NewReader(`{"name":"blocks"}`),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +132,8 @@ func startGCS(t *testing.T) string {
 		w.Header().Set("Content-Type", "application/json")
 		_, claims, _ := strings.Cut(r.FormValue("assertion"), ".")
 		claims, _, _ = strings.Cut(claims, ".")
-		if text, err := base64.RawURLEncoding.DecodeString(claims); err != nil || !bytes.Contains(text, []byte(`"larder@test"`)) {
+		if text, err := base64.RawURLEncoding.DecodeString(claims); err != nil ||
+			!bytes.Contains(text, []byte(`"larder@test"`)) {
 			w.WriteHeader(http.StatusBadRequest)
 			fmt.Fprint(w, `{"error":"invalid_grant","error_description":"account not found"}`)
 			return
@@ -156,12 +171,16 @@ func startAzurite(t *testing.T) string {
 	bin, args := programs.Azurite(t)
 	run(t, process.Options{
 		Name: "azurite", Bin: bin,
-		Args: append(args, "--blobHost", host, "--blobPort", port, "--inMemoryPersistence", "--silent",
-			"--skipApiVersionCheck", "--disableTelemetry"),
+		Args: append(
+			args, "--blobHost", host, "--blobPort", port, "--inMemoryPersistence", "--silent",
+			"--skipApiVersionCheck", "--disableTelemetry",
+		),
 		Ready: process.Listening(addr),
 	})
-	return fmt.Sprintf("type: AZURE\nconfig:\n  container: blocks\n  storage_account: devstoreaccount1\n  storage_connection_string: \"DefaultEndpointsProtocol=http;AccountName=%s;AccountKey=%s;BlobEndpoint=http://%s/%[1]s;\"\n",
-		azureAccount, azureKey, addr)
+	return fmt.Sprintf(
+		"type: AZURE\nconfig:\n  container: blocks\n  storage_account: devstoreaccount1\n  storage_connection_string: \"DefaultEndpointsProtocol=http;AccountName=%s;AccountKey=%s;BlobEndpoint=http://%s/%[1]s;\"\n",
+		azureAccount, azureKey, addr,
+	)
 }
 
 // get returns a page's body and status, 0 where nobody answers.

@@ -14,11 +14,14 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestObjectStoreStalls: every 25th range of an S3 server stops half way for two seconds. Once larder has learned what is usual, such bodies are
-// continued by another request, and the answers are those over a folder.
+// TestObjectStoreStalls: every 25th range of an S3 server stops half way for two seconds. Once
+// larder has learned what is usual, such bodies are continued by another request, and the answers
+// are those over a folder.
 func TestObjectStoreStalls(t *testing.T) {
 	ctx := t.Context()
-	l, err := layout.Write(ctx, filepath.Join(t.TempDir(), "bucket"), settings.Seed(t), layout.Options{})
+	l, err := layout.Write(
+		ctx, filepath.Join(t.TempDir(), "bucket"), settings.Seed(t), layout.Options{},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +34,15 @@ func TestObjectStoreStalls(t *testing.T) {
 	upload(t, bkt, l.Dir)
 	bin := larder(t)
 	want := serve(t, bin, gateway.Bucket{Dir: l.Dir, MinTime: l.MinTime, MaxTime: l.MaxTime})
-	got := serve(t, bin, gateway.Bucket{Config: yaml + "hedging_config: {enabled: true}\n", MinTime: l.MinTime, MaxTime: l.MaxTime})
+	got := serve(
+		t,
+		bin,
+		gateway.Bucket{
+			Config:  yaml + "hedging_config: {enabled: true}\n",
+			MinTime: l.MinTime,
+			MaxTime: l.MaxTime,
+		},
+	)
 
 	const won = `larder_bucket_hedges_total{reason="stalled_body",result="won"} `
 	g := query.NewGenerator(settings.Seed(t), l)

@@ -46,12 +46,17 @@ func TestQueryCases(t *testing.T) {
 	q := s.querier(endpoints, "--query.replica-label=replica")
 	for _, x := range questions {
 		for _, side := range []struct{ name, addr string }{{"larder", larders[x.bucket]}, {"thanos store", stores[x.bucket]}} {
-			r, err := q.Instant(t.Context(), x.query, x.at, at(neighbour.Params{}, []string{side.addr}))
+			r, err := q.Instant(
+				t.Context(), x.query, x.at, at(neighbour.Params{}, []string{side.addr}),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !r.OK() || len(r.Series) != 1 {
-				t.Errorf("%s, %s over %s: %d series, error %q, warnings %q", x.bucket, x.query, side.name, len(r.Series), r.Error, r.Warnings)
+				t.Errorf(
+					"%s, %s over %s: %d series, error %q, warnings %q", x.bucket, x.query,
+					side.name, len(r.Series), r.Error, r.Warnings,
+				)
 				continue
 			}
 			got, err := strconv.ParseFloat(r.Series[0].Points[0].Value, 64)
@@ -59,7 +64,9 @@ func TestQueryCases(t *testing.T) {
 				t.Fatal(err)
 			}
 			if math.Abs(got-x.want) > 0.0005 {
-				t.Errorf("%s, %s over %s: got %v, want %v", x.bucket, x.query, side.name, got, x.want)
+				t.Errorf(
+					"%s, %s over %s: got %v, want %v", x.bucket, x.query, side.name, got, x.want,
+				)
 			}
 		}
 	}

@@ -19,8 +19,8 @@ const shards = 3
 // side is one of the two gateways in every arrangement.
 type side struct{ single, replicas, shards []string }
 
-// arrange serves a bucket with one gateway, with two that serve all of it, and with several of which each serves the blocks that their ids
-// give it.
+// arrange serves a bucket with one gateway, with two that serve all of it, and with several of
+// which each serves the blocks that their ids give it.
 func arrange(bucket string, start serve) side {
 	x := side{single: []string{start(bucket)}}
 	x.replicas = append(append([]string{}, x.single...), start(bucket))
@@ -44,8 +44,9 @@ func at(p neighbour.Params, addrs []string) neighbour.Params {
 	return p
 }
 
-// replicated makes a bucket of two clusters, one of them watched by two replicas, with blocks at every resolution: raw and downsampled for the
-// first two hours of which retention has taken the raw ones, both for the next two, raw alone for the rest.
+// replicated makes a bucket of two clusters, one of them watched by two replicas, with blocks at
+// every resolution: raw and downsampled for the first two hours of which retention has taken the
+// raw ones, both for the next two, raw alone for the rest.
 func replicated(t *testing.T, s *stage, seed uint64) *fleet.Bucket {
 	t.Helper()
 	ctx := context.Background()
@@ -80,9 +81,9 @@ func replicated(t *testing.T, s *stage, seed uint64) *fleet.Bucket {
 	return bucket
 }
 
-// TestQueryGateway: a Querier over larder, be it one, two replicas or hashmod shards, answers what it answers over as many of Thanos's own
-// stores: with deduplication and without, with either engine, at every resolution, with compression. The label APIs and the statistics of
-// queries too.
+// TestQueryGateway: a Querier over larder, be it one, two replicas or hashmod shards, answers what
+// it answers over as many of Thanos's own stores: with deduplication and without, with either
+// engine, at every resolution, with compression. The label APIs and the statistics of queries too.
 func TestQueryGateway(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -112,15 +113,23 @@ func TestQueryGateway(t *testing.T) {
 			for range settings.Choose(150, 2000) {
 				query := g.Next()
 				p := neighbour.Params{
-					Dedup: new(r.IntN(3) > 0), Engine: []string{"prometheus", "prometheus", "thanos"}[r.IntN(3)],
+					Dedup: new(
+						r.IntN(3) > 0,
+					), Engine: []string{"prometheus", "prometheus", "thanos"}[r.IntN(3)],
 					MaxSourceResolution: []string{"", "0s", "5m", "1h", "auto"}[r.IntN(5)], Stats: true,
 				}
 				q := plain
 				if r.IntN(4) == 0 {
 					q = snappy
 				}
-				about := fmt.Sprintf("seed %d: %s: %s with dedup=%t engine=%s max_source_resolution=%s", seed, x.name, query, *p.Dedup, p.Engine, p.MaxSourceResolution)
-				if n.play(about, query, p.Engine,
+				about := fmt.Sprintf(
+					"seed %d: %s: %s with dedup=%t engine=%s max_source_resolution=%s", seed,
+					x.name, query, *p.Dedup, p.Engine, p.MaxSourceResolution,
+				)
+				if n.play(
+					about,
+					query,
+					p.Engine,
 					func(query promgen.Query) (*neighbour.Result, error) { return ask(q.Client, query, at(p, x.thanos)) },
 					func(query promgen.Query) (*neighbour.Result, error) { return ask(q.Client, query, at(p, x.larder)) },
 				) == maxReports {
@@ -128,7 +137,10 @@ func TestQueryGateway(t *testing.T) {
 				}
 			}
 			n.check()
-			t.Logf("proved: a Querier over %s: %s equal those over Thanos's store (seed %d)", x.name, &n, seed)
+			t.Logf(
+				"proved: a Querier over %s: %s equal those over Thanos's store (seed %d)", x.name,
+				&n, seed,
+			)
 		}
 	})
 	t.Run("labels", func(t *testing.T) {
@@ -136,14 +148,19 @@ func TestQueryGateway(t *testing.T) {
 		for _, x := range [][2][]string{{larder.single, thanos.single}, {larder.replicas, thanos.replicas}, {larder.shards, thanos.shards}} {
 			n += compareLabels(t, plain.Client, options, seed, x[0], x[1])
 		}
-		t.Logf("proved: %d answers of the label APIs equal those over Thanos's store (seed %d)", n, seed)
+		t.Logf(
+			"proved: %d answers of the label APIs equal those over Thanos's store (seed %d)", n,
+			seed,
+		)
 	})
 	t.Run("distributed", func(t *testing.T) {
 		leaves := func(store string) []string {
 			var addrs []string
 			for _, cluster := range []string{"eu", "us"} {
-				leaf := s.querier([]string{store}, append(flags,
-					"--selector.relabel-config=\n- {action: keep, source_labels: [cluster], regex: "+cluster+"}")...)
+				leaf := s.querier([]string{store}, append(
+					flags,
+					"--selector.relabel-config=\n- {action: keep, source_labels: [cluster], regex: "+cluster+"}",
+				)...)
 				addrs = append(addrs, leaf.Addr)
 			}
 			return addrs
@@ -168,12 +185,17 @@ func TestQueryGateway(t *testing.T) {
 			}
 		}
 		n.check()
-		t.Logf("proved: a Querier in distributed mode over two Queriers over larder: %s equal those over Thanos's store (seed %d)", &n, seed)
+		t.Logf(
+			"proved: a Querier in distributed mode over two Queriers over larder: %s equal those over Thanos's store (seed %d)",
+			&n, seed,
+		)
 	})
 }
 
 // compareLabels puts the same questions to the label APIs over both and returns how many.
-func compareLabels(t *testing.T, c *neighbour.Client, o promgen.Options, seed uint64, larder, thanos []string) int {
+func compareLabels(
+	t *testing.T, c *neighbour.Client, o promgen.Options, seed uint64, larder, thanos []string,
+) int {
 	t.Helper()
 	ctx := context.Background()
 	r := rand.New(rand.NewPCG(seed, 0x6c6162))
@@ -207,14 +229,20 @@ func compareLabels(t *testing.T, c *neighbour.Client, o promgen.Options, seed ui
 		}
 		want, got := question(thanos), question(larder)
 		if a, b := fmt.Sprint(want.Code, want.ErrorType, want.Warnings, want.Items), fmt.Sprint(got.Code, got.ErrorType, got.Warnings, got.Items); a != b {
-			t.Errorf("seed %d: label API %d (label %s) match %q from %d to %d dedup=%t:\nwant %.500s\ngot  %.500s", seed, kind, name, match, start, end, *p.Dedup, a, b)
+			t.Errorf(
+				"seed %d: label API %d (label %s) match %q from %d to %d dedup=%t:\nwant %.500s\ngot  %.500s",
+				seed, kind, name, match, start, end, *p.Dedup, a, b,
+			)
 		}
 		if n++; len(want.Items) == 0 {
 			empty++
 		}
 	}
 	if empty*2 > n {
-		t.Errorf("seed %d: %d of %d answers of the label APIs are empty: they show little", seed, empty, n)
+		t.Errorf(
+			"seed %d: %d of %d answers of the label APIs are empty: they show little", seed, empty,
+			n,
+		)
 	}
 	return n
 }

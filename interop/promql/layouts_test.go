@@ -17,8 +17,9 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestQueryLayouts: a Querier answers over larder as over Thanos's store where buckets are at their worst: the random layouts of the
-// differential test, with blocks that overlap, are nested, marked, downsampled, and labels that clash.
+// TestQueryLayouts: a Querier answers over larder as over Thanos's store where buckets are at their
+// worst: the random layouts of the differential test, with blocks that overlap, are nested, marked,
+// downsampled, and labels that clash.
 func TestQueryLayouts(t *testing.T) {
 	ctx := context.Background()
 	s := newStage(t)
@@ -31,7 +32,12 @@ func TestQueryLayouts(t *testing.T) {
 			t.Fatal(err)
 		}
 		bucket := func(name string) gateway.Bucket {
-			return gateway.Bucket{Dir: l.Dir, DataDir: s.folder(name), MinTime: l.MinTime, MaxTime: l.MaxTime}
+			return gateway.Bucket{
+				Dir:     l.Dir,
+				DataDir: s.folder(name),
+				MinTime: l.MinTime,
+				MaxTime: l.MaxTime,
+			}
 		}
 		larder, err := gateway.StartLarder(ctx, s.larder, bucket("larder"))
 		if err != nil {
@@ -47,8 +53,16 @@ func TestQueryLayouts(t *testing.T) {
 		r := rand.New(rand.NewPCG(l.Seed, 0x71))
 		for range settings.Choose(80, 250) {
 			query := layoutQuery(r, l)
-			p := neighbour.Params{Dedup: new(r.IntN(2) == 0), Engine: "prometheus", MaxSourceResolution: resolution(r, l), Stats: true}
-			about := fmt.Sprintf("layout seed %d: %s with dedup=%t max_source_resolution=%s", l.Seed, query, *p.Dedup, p.MaxSourceResolution)
+			p := neighbour.Params{
+				Dedup:               new(r.IntN(2) == 0),
+				Engine:              "prometheus",
+				MaxSourceResolution: resolution(r, l),
+				Stats:               true,
+			}
+			about := fmt.Sprintf(
+				"layout seed %d: %s with dedup=%t max_source_resolution=%s", l.Seed, query,
+				*p.Dedup, p.MaxSourceResolution,
+			)
 			if n.play(about, query, p.Engine,
 				func(query promgen.Query) (*neighbour.Result, error) {
 					return ask(q.Client, query, at(p, []string{thanos.Addr}))
@@ -62,11 +76,15 @@ func TestQueryLayouts(t *testing.T) {
 		}
 	}
 	n.check()
-	t.Logf("proved: a Querier over %d random layouts: %s equal those over Thanos's store (seed %d)", layouts, &n, seed)
+	t.Logf(
+		"proved: a Querier over %d random layouts: %s equal those over Thanos's store (seed %d)",
+		layouts, &n, seed,
+	)
 }
 
-// resolution is one for which both gateways choose the same blocks: Thanos reads blocks in vain beside nested coarse ones, see
-// docs/compatibility.md, and a Querier makes something of what is in them.
+// resolution is one for which both gateways choose the same blocks: Thanos reads blocks in vain
+// beside nested coarse ones, see docs/compatibility.md, and a Querier makes something of what is in
+// them.
 func resolution(r *rand.Rand, l *layout.Layout) string {
 	name := []string{"0s", "5m", "1h"}[r.IntN(3)]
 	last := map[string]*layout.Block{}

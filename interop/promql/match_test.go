@@ -17,10 +17,11 @@ type match struct {
 	t *testing.T
 	tally
 	differences int
-	// undetermined counts queries to which Thanos's store has several answers: a Querier that gets chunks of equal times from several stores
-	// takes them in the order of a hash map.
+	// undetermined counts queries to which Thanos's store has several answers: a Querier that gets
+	// chunks of equal times from several stores takes them in the order of a hash map.
 	undetermined int
-	// rounded counts answers of Prometheus's engine that differ in the last digits of sums, see rounding.
+	// rounded counts answers of Prometheus's engine that differ in the last digits of sums, see
+	// rounding.
 	rounded int
 }
 
@@ -62,7 +63,10 @@ func (m *match) play(about string, q promgen.Query, engine string, thanos, larde
 }
 
 func (m *match) String() string {
-	return fmt.Sprintf("%s (%d of them Thanos answers in several ways, %d differ in the last digits of sums)", &m.tally, m.undetermined, m.rounded)
+	return fmt.Sprintf(
+		"%s (%d of them Thanos answers in several ways, %d differ in the last digits of sums)",
+		&m.tally, m.undetermined, m.rounded,
+	)
 }
 
 func (m *match) check() {
@@ -72,14 +76,20 @@ func (m *match) check() {
 	}
 	m.tally.check(m.t)
 	if m.undetermined*20 > m.queries || m.rounded*25 > m.queries {
-		m.t.Errorf("of %d queries %d have several answers over Thanos's store, %d differ in the last digits: too many", m.queries, m.undetermined, m.rounded)
+		m.t.Errorf(
+			"of %d queries %d have several answers over Thanos's store, %d differ in the last digits: too many",
+			m.queries, m.undetermined, m.rounded,
+		)
 	}
 }
 
 // same compares two answers of Queriers of one version: data, statistics, codes, warnings.
 func same(want, got *neighbour.Result, tolerance float64) string {
 	if want.Code != got.Code || want.ErrorType != got.ErrorType {
-		return fmt.Sprintf("want %d %s (%s), got %d %s (%s)", want.Code, want.ErrorType, want.Error, got.Code, got.ErrorType, got.Error)
+		return fmt.Sprintf(
+			"want %d %s (%s), got %d %s (%s)", want.Code, want.ErrorType, want.Error, got.Code,
+			got.ErrorType, got.Error,
+		)
 	}
 	if d := neighbour.Diff(want, got, tolerance); d != "" {
 		return d
@@ -92,22 +102,28 @@ func same(want, got *neighbour.Result, tolerance float64) string {
 
 var (
 	address = regexp.MustCompile(`127\.0\.0\.1:\d+`)
-	// fault is how a gateway reports a block that it cannot answer from: it names the first that it met, Thanos with code Unknown, larder with
-	// Aborted (see allowed_differences.yaml). What is wrong stands at the end.
-	fault = regexp.MustCompile(`code = (Unknown|Aborted) desc = receive series from [0-9A-Z]{26}: (.*: )?`)
+	// fault is how a gateway reports a block that it cannot answer from: it names the first that it
+	// met, Thanos with code Unknown, larder with Aborted (see allowed_differences.yaml). What is
+	// wrong stands at the end.
+	fault = regexp.MustCompile(
+		`code = (Unknown|Aborted) desc = receive series from [0-9A-Z]{26}: (.*: )?`,
+	)
 )
 
 // warnings come in any order, and name addresses and blocks.
 func warnings(r *neighbour.Result) string {
 	all := slices.Clone(r.Warnings)
 	for i := range all {
-		all[i] = fault.ReplaceAllString(address.ReplaceAllString(all[i], "ADDRESS"), "a block fails: ")
+		all[i] = fault.ReplaceAllString(
+			address.ReplaceAllString(all[i], "ADDRESS"), "a block fails: ",
+		)
 	}
 	slices.Sort(all)
 	return strings.Join(all, "; ")
 }
 
-// sampleStats compares how many samples two evaluations of one query say that they looked at; times differ as they like.
+// sampleStats compares how many samples two evaluations of one query say that they looked at; times
+// differ as they like.
 func sampleStats(want, got *neighbour.Result) string {
 	if len(want.Stats) == 0 && len(got.Stats) == 0 {
 		return ""

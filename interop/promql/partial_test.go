@@ -24,9 +24,10 @@ const everything = `count by (cluster, __name__) ({__name__=~".+"})`
 // moment is within the second block.
 const moment = fleet.From + 3*fleet.BlockMillis/2 + 777
 
-// TestQueryPartialResponse: a store that fails after some frames, is cut off, or falls silent has the same consequences whether it is larder or
-// Thanos's: with partial responses the data of the healthy store and a warning that names the other one, without them an error; with eager
-// retrieval and with lazy.
+// TestQueryPartialResponse: a store that fails after some frames, is cut off, or falls silent has
+// the same consequences whether it is larder or Thanos's: with partial responses the data of the
+// healthy store and a warning that names the other one, without them an error; with eager retrieval
+// and with lazy.
 func TestQueryPartialResponse(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -41,15 +42,23 @@ func TestQueryPartialResponse(t *testing.T) {
 	faults := []named{
 		{"cut", flaky.Fault{Kind: flaky.Cut, After: 2}},
 		{"silent", flaky.Fault{Kind: flaky.Stall, After: 1}},
-		{"resources exhausted", flaky.Fault{Kind: flaky.Fail, Code: codes.ResourceExhausted, After: 1}},
+		{
+			"resources exhausted",
+			flaky.Fault{Kind: flaky.Fail, Code: codes.ResourceExhausted, After: 1},
+		},
 		{"internal error", flaky.Fault{Kind: flaky.Fail, Code: codes.Internal, After: 4}},
 		{"unavailable", flaky.Fault{Kind: flaky.Fail, Code: codes.Unavailable, After: 1}},
 	}
 	if settings.Full() {
-		faults = append(faults, named{"silent from the start", flaky.Fault{Kind: flaky.Stall}}, named{"cut at once", flaky.Fault{Kind: flaky.Cut}})
+		faults = append(
+			faults, named{"silent from the start", flaky.Fault{Kind: flaky.Stall}},
+			named{"cut at once", flaky.Fault{Kind: flaky.Cut}},
+		)
 	}
 	for _, k := range []int{0, 1, 2, 5, 7} {
-		faults = append(faults, named{"aborted", flaky.Fault{Kind: flaky.Fail, Code: codes.Aborted, After: k}})
+		faults = append(
+			faults, named{"aborted", flaky.Fault{Kind: flaky.Fail, Code: codes.Aborted, After: k}},
+		)
 	}
 	for _, strategy := range []string{"eager", "lazy"} {
 		behind := func(store string) *flaky.Proxy {
@@ -65,8 +74,12 @@ func TestQueryPartialResponse(t *testing.T) {
 			return p
 		}
 		overLarder, overThanos := behind(larder), behind(thanos)
-		// Silence is noticed after the timeout; all else is noticed at once. A healthy store on a busy machine must not seem silent.
-		q := s.querier([]string{healthy, overLarder.Addr, overThanos.Addr}, "--grpc.proxy-strategy="+strategy, "--store.response-timeout=2s")
+		// Silence is noticed after the timeout; all else is noticed at once. A healthy store on a
+		// busy machine must not seem silent.
+		q := s.querier(
+			[]string{healthy, overLarder.Addr, overThanos.Addr}, "--grpc.proxy-strategy="+strategy,
+			"--store.response-timeout=2s",
+		)
 		whole := instant(t, q, everything, neighbour.Params{}, healthy)
 		if !whole.OK() || len(whole.Series) < 10 {
 			t.Fatalf("the healthy store answers %+v", whole)
@@ -74,14 +87,20 @@ func TestQueryPartialResponse(t *testing.T) {
 		n := 0
 		for _, fault := range faults {
 			for _, partial := range []bool{true, false} {
-				about := fmt.Sprintf("seed %d: %s, %s after %d frames, partial_response=%t", seed, strategy, fault.name, fault.After, partial)
+				about := fmt.Sprintf(
+					"seed %d: %s, %s after %d frames, partial_response=%t", seed, strategy,
+					fault.name, fault.After, partial,
+				)
 				p := neighbour.Params{PartialResponse: &partial}
 				var want, got *neighbour.Result
 				var both errgroup.Group // Silence takes its time.
 				outcome := func(x *flaky.Proxy, into **neighbour.Result) {
 					both.Go(func() (err error) {
 						x.Break(&fault.Fault)
-						*into, err = q.Instant(context.Background(), everything, moment, at(p, []string{healthy, x.Addr}))
+						*into, err = q.Instant(
+							context.Background(), everything, moment,
+							at(p, []string{healthy, x.Addr}),
+						)
 						if err == nil && x.Break(nil) == 0 {
 							err = errors.New("the fault was not met")
 						}
@@ -111,15 +130,19 @@ func TestQueryPartialResponse(t *testing.T) {
 			}
 		}
 		// A store that is well again is asked again.
-		if r := instant(t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy, overLarder.Addr); !r.OK() || len(r.Warnings) > 0 {
+		if r := instant(t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy, overLarder.Addr); !r.OK() ||
+			len(r.Warnings) > 0 {
 			t.Errorf("%s: after the faults: %+v", strategy, r.Answer)
 		}
-		t.Logf("proved: %s retrieval: %d failures, with and without partial responses, end as with Thanos's store", strategy, n)
+		t.Logf(
+			"proved: %s retrieval: %d failures, with and without partial responses, end as with Thanos's store",
+			strategy, n,
+		)
 	}
 }
 
-// TestQueryPartialResponseOfDamage: larder refuses a damaged chunk in the middle of an answer, and the Querier makes of it what it makes of any
-// store that aborts.
+// TestQueryPartialResponseOfDamage: larder refuses a damaged chunk in the middle of an answer, and
+// the Querier makes of it what it makes of any store that aborts.
 func TestQueryPartialResponseOfDamage(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -129,21 +152,32 @@ func TestQueryPartialResponseOfDamage(t *testing.T) {
 	for _, strategy := range []string{"eager", "lazy"} {
 		q := s.querier([]string{healthy, damaged}, "--grpc.proxy-strategy="+strategy)
 		whole := instant(t, q, everything, neighbour.Params{}, healthy)
-		warned := instant(t, q, everything, neighbour.Params{PartialResponse: new(true)}, healthy, damaged)
+		warned := instant(
+			t, q, everything, neighbour.Params{PartialResponse: new(true)}, healthy, damaged,
+		)
 		wantWarned(t, strategy, warned, damaged, whole)
 		if w := strings.Join(warned.Warnings, "; "); !strings.Contains(w, block) {
 			t.Errorf("%s: the warning %q does not name block %s", strategy, w, block)
 		}
-		refused := instant(t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy, damaged)
-		if refused.OK() || refused.ErrorType != "execution" || !strings.Contains(refused.Error, block) {
-			t.Errorf("%s: got %+v, want an error that names block %s", strategy, refused.Answer, block)
+		refused := instant(
+			t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy, damaged,
+		)
+		if refused.OK() || refused.ErrorType != "execution" ||
+			!strings.Contains(refused.Error, block) {
+			t.Errorf(
+				"%s: got %+v, want an error that names block %s", strategy, refused.Answer, block,
+			)
 		}
 		// What does not need the block is answered.
-		if r, err := q.Instant(context.Background(), everything, fleet.From+fleet.BlockMillis/2, neighbour.Params{PartialResponse: new(false)}); err != nil || !r.OK() || len(r.Series) <= len(whole.Series) {
+		if r, err := q.Instant(context.Background(), everything, fleet.From+fleet.BlockMillis/2, neighbour.Params{PartialResponse: new(false)}); err != nil ||
+			!r.OK() ||
+			len(r.Series) <= len(whole.Series) {
 			t.Errorf("%s: a query about another block: %+v, %v", strategy, r, err)
 		}
 	}
-	t.Log("proved: a damaged chunk is a warning or an error that names the block, with eager and with lazy retrieval")
+	t.Log(
+		"proved: a damaged chunk is a warning or an error that names the block, with eager and with lazy retrieval",
+	)
 }
 
 // oneCluster makes a bucket of one cluster's blocks.
@@ -176,7 +210,9 @@ func flip(t *testing.T, bucket string) string {
 	return filepath.Base(filepath.Dir(filepath.Dir(files[1])))
 }
 
-func instant(t *testing.T, q *neighbour.Component, query string, p neighbour.Params, stores ...string) *neighbour.Result {
+func instant(
+	t *testing.T, q *neighbour.Component, query string, p neighbour.Params, stores ...string,
+) *neighbour.Result {
 	t.Helper()
 	r, err := q.Instant(context.Background(), query, moment, at(p, stores))
 	if err != nil {
@@ -186,7 +222,9 @@ func instant(t *testing.T, q *neighbour.Component, query string, p neighbour.Par
 }
 
 // wantWarned: an answer with all that the healthy store has and a warning that names the other one.
-func wantWarned(t *testing.T, about string, got *neighbour.Result, store string, healthy *neighbour.Result) {
+func wantWarned(
+	t *testing.T, about string, got *neighbour.Result, store string, healthy *neighbour.Result,
+) {
 	t.Helper()
 	if !got.OK() || got.Code != 200 {
 		t.Errorf("%s: got %+v, want an answer with a warning", about, got.Answer)
@@ -206,19 +244,26 @@ func wantWarned(t *testing.T, about string, got *neighbour.Result, store string,
 	}
 }
 
-// sameClass compares what a client can tell apart without reading: codes, and whether warnings and errors name the store.
+// sameClass compares what a client can tell apart without reading: codes, and whether warnings and
+// errors name the store.
 func sameClass(want, got *neighbour.Result, wantStore, gotStore string) string {
 	class := func(r *neighbour.Result, store string) string {
-		return fmt.Sprintf("status %d %s, %d warnings, names the store: %t", r.Code, r.ErrorType, len(r.Warnings),
-			strings.Contains(strings.Join(append(r.Warnings, r.Error), " "), store))
+		return fmt.Sprintf(
+			"status %d %s, %d warnings, names the store: %t", r.Code, r.ErrorType, len(r.Warnings),
+			strings.Contains(strings.Join(append(r.Warnings, r.Error), " "), store),
+		)
 	}
 	if a, b := class(want, wantStore), class(got, gotStore); a != b {
-		return fmt.Sprintf("over Thanos's store %s (%s %q), got %s (%s %q)", a, want.Error, want.Warnings, b, got.Error, got.Warnings)
+		return fmt.Sprintf(
+			"over Thanos's store %s (%s %q), got %s (%s %q)", a, want.Error, want.Warnings, b,
+			got.Error, got.Warnings,
+		)
 	}
 	return ""
 }
 
-// TestQueryLimits: a request that exceeds a limit of the store fails for the client as it does with Thanos's store.
+// TestQueryLimits: a request that exceeds a limit of the store fails for the client as it does with
+// Thanos's store.
 func TestQueryLimits(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -231,14 +276,17 @@ func TestQueryLimits(t *testing.T) {
 			for _, partial := range []bool{true, false} {
 				p := neighbour.Params{PartialResponse: &partial}
 				want, got := instant(t, q, query, p, thanos), instant(t, q, query, p, larder)
-				about := fmt.Sprintf("seed %d: %s: %s, partial_response=%t", seed, limit, query, partial)
+				about := fmt.Sprintf(
+					"seed %d: %s: %s, partial_response=%t", seed, limit, query, partial,
+				)
 				if d := sameClass(want, got, thanos, larder); d != "" {
 					t.Errorf("%s: %s", about, d)
 				}
 				if d := neighbour.Diff(want, got, 0); d != "" {
 					t.Errorf("%s: %s", about, d)
 				}
-				if query == everything && !partial && (got.Code != 422 || !strings.Contains(got.Error, "limit")) {
+				if query == everything && !partial &&
+					(got.Code != 422 || !strings.Contains(got.Error, "limit")) {
 					t.Errorf("%s: got %+v, want 422 and an error about a limit", about, got.Answer)
 				}
 				n++

@@ -12,13 +12,14 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestPrometheusBlocks: blocks cut by the TSDB of Prometheus, in the version that Thanos pins, in the one that larder pins, and in that one with
-// its newest encodings, give the answers over larder and a Querier that Prometheus's engine gives over the same blocks. Exactly, but for
-// rounding: the engine is the same and sees the same series in the same order. The newest encodings only the newer version can open; there the reference
-// is the same samples written by the older one.
+// TestPrometheusBlocks: blocks cut by the TSDB of Prometheus, in the version that Thanos pins, in
+// the one that larder pins, and in that one with its newest encodings, give the answers over larder
+// and a Querier that Prometheus's engine gives over the same blocks. Exactly, but for rounding: the
+// engine is the same and sees the same series in the same order. The newest encodings only the
+// newer version can open; there the reference is the same samples written by the older one.
 //
-// A Querier straightens counters before the engine sees them, which makes a difference where one starts again. There the reference is the
-// same Querier over Thanos's own store.
+// A Querier straightens counters before the engine sees them, which makes a difference where one
+// starts again. There the reference is the same Querier over Thanos's own store.
 func TestPrometheusBlocks(t *testing.T) {
 	ctx := context.Background()
 	s := newStage(t)
@@ -58,11 +59,15 @@ func TestPrometheusBlocks(t *testing.T) {
 	for i, x := range servers {
 		t.Run(x.name, func(t *testing.T) {
 			compare(t, &comparison{
-				seed: seed*10 + uint64(i), queries: x.queries, about: "blocks of the TSDB (" + x.name + ")",
+				seed: seed*10 + uint64(
+					i,
+				), queries: x.queries, about: "blocks of the TSDB (" + x.name + ")",
 				options: promgen.Options{
 					From: fleet.From, To: fleet.From + 3*fleet.BlockMillis, External: map[string][]string{"cluster": {x.name, "nowhere"}},
 				},
-				prometheus: s.openPrometheus(dirs[x.reference], map[string]string{"cluster": x.name}),
+				prometheus: s.openPrometheus(
+					dirs[x.reference], map[string]string{"cluster": x.name},
+				),
 				larder: func(query promgen.Query) (*neighbour.Result, error) {
 					return ask(q.Client, query, at(neighbour.Params{}, addrs[i:i+1]))
 				},
@@ -77,8 +82,9 @@ func TestPrometheusBlocks(t *testing.T) {
 // counterFunction is in queries for which a Querier straightens counters.
 var counterFunction = regexp.MustCompile(`\b(rate|increase|irate|resets)\(`)
 
-// rounding is how far two sums of the same numbers in another order may be apart, relatively. Prometheus's engine takes the series of inner
-// expressions from hash maps, so its own answers differ in the last digit from one time to the next.
+// rounding is how far two sums of the same numbers in another order may be apart, relatively.
+// Prometheus's engine takes the series of inner expressions from hash maps, so its own answers
+// differ in the last digit from one time to the next.
 const rounding = 1e-9
 
 // answerer puts a query to a server.
@@ -147,11 +153,15 @@ func compare(t *testing.T, c *comparison) {
 	}
 	n.check(t)
 	if straightened*10 > n.queries || rounded*25 > n.queries || undetermined*50 > n.queries+100 {
-		t.Errorf("of %d queries %d were held to Thanos's store, %d differ in the last digits, %d have no answer of their own: too many",
-			n.queries, straightened, rounded, undetermined)
+		t.Errorf(
+			"of %d queries %d were held to Thanos's store, %d differ in the last digits, %d have no answer of their own: too many",
+			n.queries, straightened, rounded, undetermined,
+		)
 	}
-	t.Logf("proved: %s: %s equal Prometheus's engine bit for bit, but %d in the last digits of sums; for %d, about counters that a Querier straightens, Thanos's store is the reference; %d Prometheus answers in several ways (seed %d)",
-		c.about, &n, rounded, straightened, undetermined, c.seed/10)
+	t.Logf(
+		"proved: %s: %s equal Prometheus's engine bit for bit, but %d in the last digits of sums; for %d, about counters that a Querier straightens, Thanos's store is the reference; %d Prometheus answers in several ways (seed %d)",
+		c.about, &n, rounded, straightened, undetermined, c.seed/10,
+	)
 }
 
 // unsteady reports whether the reference gives another answer when it is asked again.
@@ -173,7 +183,9 @@ func differ(want, got *neighbour.Result, tolerance float64) string {
 	return neighbour.Diff(want, got, tolerance)
 }
 
-func evaluate(ctx context.Context, p *fleet.Prometheus, q promgen.Query) (*neighbour.Result, error) {
+func evaluate(
+	ctx context.Context, p *fleet.Prometheus, q promgen.Query,
+) (*neighbour.Result, error) {
 	if q.Step == 0 {
 		return p.Instant(ctx, q.Text, q.Start)
 	}

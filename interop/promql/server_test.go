@@ -18,9 +18,11 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestPrometheusServer: a Prometheus server takes samples, cuts blocks, and answers PromQL. Its blocks, with the meta.json of a shipper, give the
-// same answers over larder and a Querier: bit for bit those of the engine that the Querier has over the same blocks, and, for queries
-// that mean the same in the server's version, those of the server itself but for the last digits of sums, which versions add up differently.
+// TestPrometheusServer: a Prometheus server takes samples, cuts blocks, and answers PromQL. Its
+// blocks, with the meta.json of a shipper, give the same answers over larder and a Querier: bit for
+// bit those of the engine that the Querier has over the same blocks, and, for queries that mean the
+// same in the server's version, those of the server itself but for the last digits of sums, which
+// versions add up differently.
 func TestPrometheusServer(t *testing.T) {
 	ctx := context.Background()
 	s := newStage(t)
@@ -34,7 +36,8 @@ func TestPrometheusServer(t *testing.T) {
 	}
 	s.watch("prometheus", server)
 	if err := server.Write(ctx, source, func(l labels.Labels) bool {
-		// What Prometheus 2 does not know, or knew otherwise: histograms with bounds of their own, and series that become histograms.
+		// What Prometheus 2 does not know, or knew otherwise: histograms with bounds of their own,
+		// and series that become histograms.
 		name := l.Get(labels.MetricName)
 		return name == "batch_seconds" || name == "mixed"
 	}); err != nil {
@@ -52,7 +55,8 @@ func TestPrometheusServer(t *testing.T) {
 	// The server knows what came after its last block, and a negative offset looks there.
 	to := metas[len(metas)-1].MaxTime - 15*60*1000
 	larder, thanos := s.larderOver(bucket.Dir), s.storeOver(bucket.Dir)
-	// The one external label is a replica's, which deduplication takes away: what is left is what the server shows.
+	// The one external label is a replica's, which deduplication takes away: what is left is what
+	// the server shows.
 	q := s.querier([]string{larder, thanos}, "--query.replica-label=replica")
 	asked := 0
 	compare(t, &comparison{
@@ -116,7 +120,10 @@ func TestPrometheusBackfill(t *testing.T) {
 	fmt.Fprintln(&text, "# TYPE parcels counter\n# HELP parcels Parcels that were sent.")
 	for i := range 3 {
 		for at := fleet.From; at < fleet.From+3*fleet.BlockMillis; at += 60_000 {
-			fmt.Fprintf(&text, "parcels_total{depot=\"d%d\",kind=\"größe %d\"} %d %d\n", i, i%2, (at-fleet.From)/1000*int64(i+1), at/1000)
+			fmt.Fprintf(
+				&text, "parcels_total{depot=\"d%d\",kind=\"größe %d\"} %d %d\n", i, i%2,
+				(at-fleet.From)/1000*int64(i+1), at/1000,
+			)
 		}
 	}
 	fmt.Fprintln(&text, "# EOF")
@@ -139,7 +146,12 @@ func TestPrometheusBackfill(t *testing.T) {
 		`parcels_total`, `sum by (kind) (increase(parcels_total[30m]))`, `parcels_total{depot!~"d[01]", source="backfill"}`, `count(parcels_total)`,
 		`parcels_total{kind="größe 1"} offset 1h`,
 	} {
-		query := promgen.Query{Text: text, Start: fleet.From + 777, End: fleet.From + 3*fleet.BlockMillis, Step: 300_000}
+		query := promgen.Query{
+			Text:  text,
+			Start: fleet.From + 777,
+			End:   fleet.From + 3*fleet.BlockMillis,
+			Step:  300_000,
+		}
 		want, err := evaluate(context.Background(), ref, query)
 		if err != nil {
 			t.Fatal(err)
@@ -153,5 +165,8 @@ func TestPrometheusBackfill(t *testing.T) {
 		}
 		n++
 	}
-	t.Logf("proved: %d blocks of promtool's backfill: %d range queries equal Prometheus's engine bit for bit", len(metas), n)
+	t.Logf(
+		"proved: %d blocks of promtool's backfill: %d range queries equal Prometheus's engine bit for bit",
+		len(metas), n,
+	)
 }

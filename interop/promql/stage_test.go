@@ -33,12 +33,19 @@ func newStage(t *testing.T) *stage {
 	return &stage{t: t, larder: bin, thanos: programs.Thanos(t), dir: t.TempDir()}
 }
 
-// Programs are built once for all tests: even where nothing is to be done the go command takes seconds to find out.
+// Programs are built once for all tests: even where nothing is to be done the go command takes
+// seconds to find out.
 var (
-	buildLarder  = sync.OnceValues(func() (string, error) { return gateway.BuildLarder(context.Background(), "../..") })
+	buildLarder = sync.OnceValues(
+		func() (string, error) { return gateway.BuildLarder(context.Background(), "../..") },
+	)
 	buildWriters = map[fleet.Version]func() (*fleet.Writer, error){
-		fleet.Thanos: sync.OnceValues(func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Thanos, "../..") }),
-		fleet.Larder: sync.OnceValues(func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Larder, "../..") }),
+		fleet.Thanos: sync.OnceValues(
+			func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Thanos, "../..") },
+		),
+		fleet.Larder: sync.OnceValues(
+			func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Larder, "../..") },
+		),
 	}
 )
 
@@ -109,7 +116,11 @@ func (s *stage) watch(name string, p process) {
 // larderOver serves a bucket with larder and returns the address.
 func (s *stage) larderOver(bucket string, extra ...string) string {
 	s.t.Helper()
-	l, err := gateway.StartLarder(context.Background(), s.larder, gateway.Bucket{Dir: bucket, DataDir: s.folder("larder")}, extra...)
+	l, err := gateway.StartLarder(
+		context.Background(),
+		s.larder,
+		gateway.Bucket{Dir: bucket, DataDir: s.folder("larder")},
+		extra...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -120,7 +131,11 @@ func (s *stage) larderOver(bucket string, extra ...string) string {
 // storeOver serves a bucket with `thanos store`.
 func (s *stage) storeOver(bucket string, extra ...string) string {
 	s.t.Helper()
-	c, err := neighbour.StartStore(context.Background(), s.thanos, gateway.Bucket{Dir: bucket, DataDir: s.folder("store")}, extra...)
+	c, err := neighbour.StartStore(
+		context.Background(),
+		s.thanos,
+		gateway.Bucket{Dir: bucket, DataDir: s.folder("store")},
+		extra...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -168,7 +183,10 @@ func (c *tally) add(r *neighbour.Result) {
 }
 
 func (c *tally) String() string {
-	return fmt.Sprintf("%d queries (%d with an empty answer, %d that fail), %d samples", c.queries, c.empty, c.failed, c.samples)
+	return fmt.Sprintf(
+		"%d queries (%d with an empty answer, %d that fail), %d samples", c.queries, c.empty,
+		c.failed, c.samples,
+	)
 }
 
 func (c *tally) check(t *testing.T) {

@@ -25,7 +25,8 @@ type pair struct {
 	larderProcess              *gateway.Larder
 }
 
-// everyField is the meta.json of a block with everything that Thanos knows of it, and something that it does not.
+// everyField is the meta.json of a block with everything that Thanos knows of it, and something
+// that it does not.
 const everyField = `{
 	"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 1000, "maxTime": 7200000, "version": 1,
 	"stats": {"numSamples": 12, "numSeries": 34, "numChunks": 56, "numFloatSamples": 10, "numHistogramSamples": 2, "numTombstones": 1},
@@ -70,7 +71,12 @@ func start(t *testing.T, thanosFlags, larderFlags []string) *pair {
 	if err := os.CopyFS(p.larderBucket, os.DirFS(p.thanosBucket)); err != nil {
 		t.Fatal(err)
 	}
-	bucket := gateway.Bucket{Dir: p.thanosBucket, DataDir: t.TempDir(), MinTime: l.MinTime, MaxTime: l.MaxTime}
+	bucket := gateway.Bucket{
+		Dir:     p.thanosBucket,
+		DataDir: t.TempDir(),
+		MinTime: l.MinTime,
+		MaxTime: l.MaxTime,
+	}
 	th, err := neighbour.StartStore(ctx, programs.Thanos(t), bucket, thanosFlags...)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +120,9 @@ func ask(t *testing.T, base string, q request) reply {
 	if q.method == "" {
 		q.method = http.MethodGet
 	}
-	req, err := http.NewRequestWithContext(t.Context(), q.method, base+q.path, strings.NewReader(q.form))
+	req, err := http.NewRequestWithContext(
+		t.Context(), q.method, base+q.path, strings.NewReader(q.form),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +132,9 @@ func ask(t *testing.T, base string, q request) reply {
 	if q.header[0] != "" {
 		req.Header.Set(q.header[0], q.header[1])
 	}
-	c := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c := http.Client{
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	resp, err := c.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +151,9 @@ func (p *pair) same(q request) reply {
 	p.t.Helper()
 	want, got := ask(p.t, p.thanos, q), ask(p.t, p.larder, q)
 	if got.code != want.code || got.body != want.body {
-		p.t.Errorf("%+v: larder answers %d %q, thanos %d %q", q, got.code, got.body, want.code, want.body)
+		p.t.Errorf(
+			"%+v: larder answers %d %q, thanos %d %q", q, got.code, got.body, want.code, want.body,
+		)
 	}
 	p.sameHeaders(q, got, want)
 	return got
@@ -179,7 +191,8 @@ func data(t *testing.T, base, path string) map[string]any {
 		Status string         `json:"status"`
 		Data   map[string]any `json:"data"`
 	}
-	if err := json.Unmarshal([]byte(r.body), &body); err != nil || r.code != http.StatusOK || body.Status != "success" {
+	if err := json.Unmarshal([]byte(r.body), &body); err != nil || r.code != http.StatusOK ||
+		body.Status != "success" {
 		t.Fatalf("GET %s%s: %d, %v, %s", base, path, r.code, err, r.body)
 	}
 	return body.Data

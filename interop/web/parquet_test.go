@@ -26,7 +26,8 @@ const (
 	firstDay = 20_000 * day
 )
 
-// converted is a bucket of blocks that have no index, which the list of blocks does not need, and the bucket of their Parquet converter.
+// converted is a bucket of blocks that have no index, which the list of blocks does not need, and
+// the bucket of their Parquet converter.
 type converted struct {
 	t               *testing.T
 	blocks, parquet string
@@ -50,8 +51,21 @@ func (c *converted) put(name, cluster string, mint, maxt int64) {
 	c.t.Helper()
 	id := fmt.Sprintf("01ARZ3NDEKTSV4RRFFQ69G5%03d", len(c.ids))
 	c.ids[name] = id
-	c.write(time.Now(), fmt.Appendf(nil, `{"ulid": %q, "minTime": %d, "maxTime": %d, "version": 1, "compaction": {"level": 1, "sources": [%[1]q]},
-		"thanos": {"version": 1, "labels": {"cluster": %[4]q}, "downsample": {"resolution": 0}}}`, id, firstDay+mint, firstDay+maxt, cluster), c.blocks, id, "meta.json")
+	c.write(
+		time.Now(),
+		fmt.Appendf(
+			nil,
+			`{"ulid": %q, "minTime": %d, "maxTime": %d, "version": 1, "compaction": {"level": 1, "sources": [%[1]q]},
+		"thanos": {"version": 1, "labels": {"cluster": %[4]q}, "downsample": {"resolution": 0}}}`,
+			id,
+			firstDay+mint,
+			firstDay+maxt,
+			cluster,
+		),
+		c.blocks,
+		id,
+		"meta.json",
+	)
 }
 
 // convert writes the meta.pb of a day as the Parquet converter does, and returns its folder.
@@ -68,7 +82,9 @@ func (c *converted) convert(hash, n int, modified time.Time, names ...string) st
 		}
 		b = append(append(b, 6<<3|2, byte(len(id))), id...)
 	}
-	dir := filepath.Join(c.parquet, strconv.Itoa(hash), time.UnixMilli(from).UTC().Format(time.DateOnly))
+	dir := filepath.Join(
+		c.parquet, strconv.Itoa(hash), time.UnixMilli(from).UTC().Format(time.DateOnly),
+	)
 	c.write(modified, b, dir, "meta.pb")
 	return dir
 }
@@ -81,13 +97,19 @@ func (c *converted) served() (thanos, larder []string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	flag := fmt.Sprintf("--objstore-parquet.config={type: FILESYSTEM, config: {directory: %q}}", c.parquet)
-	th, err := neighbour.StartStore(ctx, programs.Thanos(c.t), gateway.Bucket{Dir: c.blocks, DataDir: c.t.TempDir()}, flag)
+	flag := fmt.Sprintf(
+		"--objstore-parquet.config={type: FILESYSTEM, config: {directory: %q}}", c.parquet,
+	)
+	th, err := neighbour.StartStore(
+		ctx, programs.Thanos(c.t), gateway.Bucket{Dir: c.blocks, DataDir: c.t.TempDir()}, flag,
+	)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	closed(c.t, "thanos", th)
-	l, err := gateway.StartLarder(ctx, bin, gateway.Bucket{Dir: c.blocks, DataDir: c.t.TempDir()}, flag)
+	l, err := gateway.StartLarder(
+		ctx, bin, gateway.Bucket{Dir: c.blocks, DataDir: c.t.TempDir()}, flag,
+	)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -109,7 +131,8 @@ func (c *converted) served() (thanos, larder []string) {
 	return names(th.HTTPAddr), names(l.HTTPAddr)
 }
 
-// TestConvertedBlocks: of a bucket whose converter has come as far as it could, both serve the same blocks.
+// TestConvertedBlocks: of a bucket whose converter has come as far as it could, both serve the same
+// blocks.
 func TestConvertedBlocks(t *testing.T) {
 	c, old := newConverted(t), time.Now().Add(-time.Hour)
 	var days [4][]string
@@ -140,7 +163,10 @@ func TestConvertedBlocks(t *testing.T) {
 	if diff := cmp.Diff(want, thanos); diff != "" {
 		t.Errorf("thanos (-want +got)\n%s", diff)
 	}
-	t.Logf("proved: of %d blocks, %d of them converted, thanos and larder serve the same %d", len(c.ids), 9, len(larder))
+	t.Logf(
+		"proved: of %d blocks, %d of them converted, thanos and larder serve the same %d",
+		len(c.ids), 9, len(larder),
+	)
 }
 
 // TestConvertedBlocksDiffer: where Thanos's rule and larder's part, as docs/compatibility.md says.
@@ -176,5 +202,7 @@ func TestConvertedBlocksDiffer(t *testing.T) {
 	}, larder); diff != "" {
 		t.Errorf("larder (-want +got)\n%s", diff)
 	}
-	t.Logf("proved: four blocks that thanos leaves out are served by larder: the Parquet gateway does not have all of them")
+	t.Logf(
+		"proved: four blocks that thanos leaves out are served by larder: the Parquet gateway does not have all of them",
+	)
 }

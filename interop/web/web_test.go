@@ -22,13 +22,21 @@ func sorted(list string) string {
 	return strings.Join(parts, ", ")
 }
 
-// TestSameAnswers: a larder without flags against a Thanos whose admin operations are disabled, which is larder's default.
+// TestSameAnswers: a larder without flags against a Thanos whose admin operations are disabled,
+// which is larder's default.
 func TestSameAnswers(t *testing.T) {
-	p := start(t, []string{"--bucket-web-label=replica", "--disable-admin-operations"}, []string{"--bucket-web-label=replica"})
+	p := start(
+		t, []string{"--bucket-web-label=replica", "--disable-admin-operations"},
+		[]string{"--bucket-web-label=replica"},
+	)
 	before := files(t, p.larderBucket)
 
 	t.Run("blocks", func(t *testing.T) {
-		want, got := data(t, p.thanos, "/api/v1/blocks?view=loaded"), data(t, p.larder, "/api/v1/blocks?view=loaded")
+		want, got := data(
+			t, p.thanos, "/api/v1/blocks?view=loaded",
+		), data(
+			t, p.larder, "/api/v1/blocks?view=loaded",
+		)
 		for _, d := range []map[string]any{want, got} {
 			at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(d["refreshedAt"]))
 			if err != nil || time.Since(at) > time.Hour || time.Since(at) < 0 {
@@ -38,7 +46,9 @@ func TestSameAnswers(t *testing.T) {
 			// Thanos lists them in the order of a map.
 			blocks := d["blocks"].([]any)
 			slices.SortFunc(blocks, func(a, b any) int {
-				return strings.Compare(a.(map[string]any)["ulid"].(string), b.(map[string]any)["ulid"].(string))
+				return strings.Compare(
+					a.(map[string]any)["ulid"].(string), b.(map[string]any)["ulid"].(string),
+				)
 			})
 		}
 		if len(want["blocks"].([]any)) < 5 {
@@ -47,7 +57,11 @@ func TestSameAnswers(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-thanos +larder)\n%s", diff)
 		}
-		p.sameHeaders(request{path: "/api/v1/blocks?view=loaded"}, ask(t, p.larder, request{path: "/api/v1/blocks?view=loaded"}), ask(t, p.thanos, request{path: "/api/v1/blocks?view=loaded"}))
+		p.sameHeaders(
+			request{path: "/api/v1/blocks?view=loaded"},
+			ask(t, p.larder, request{path: "/api/v1/blocks?view=loaded"}),
+			ask(t, p.thanos, request{path: "/api/v1/blocks?view=loaded"}),
+		)
 		p.same(request{path: "/api/v1/blocks?view=global"})
 		p.same(request{path: "/api/v1/blocks"})
 	})
@@ -59,7 +73,11 @@ func TestSameAnswers(t *testing.T) {
 				t.Errorf("%s (-thanos +larder)\n%s", path, diff)
 			}
 		}
-		want, got := data(t, p.thanos, "/api/v1/status/flags"), data(t, p.larder, "/api/v1/status/flags")
+		want, got := data(
+			t, p.thanos, "/api/v1/status/flags",
+		), data(
+			t, p.larder, "/api/v1/status/flags",
+		)
 		for name, v := range got {
 			if _, ok := v.(string); !ok {
 				t.Errorf("--%s is %v, no text", name, v)
@@ -95,7 +113,11 @@ func TestSameAnswers(t *testing.T) {
 		p.same(request{method: "POST", path: "/api/v1/status/flags"})
 		p.same(request{path: "/api/v1/blocks/mark"})
 		for _, path := range []string{"/", "/blocks", "/loaded", "/metrics", "/debug/pprof/", "/debug/fgprof?seconds=1"} {
-			want, got := ask(t, p.thanos, request{path: path}), ask(t, p.larder, request{path: path})
+			want, got := ask(
+				t, p.thanos, request{path: path},
+			), ask(
+				t, p.larder, request{path: path},
+			)
 			if want.code != 200 || got.code != 200 {
 				t.Errorf("%s: larder answers %d, thanos %d", path, got.code, want.code)
 			}
@@ -112,7 +134,9 @@ func TestSameAnswers(t *testing.T) {
 			t.Errorf("larder wrote to the bucket (-before +after)\n%s", diff)
 		}
 	})
-	t.Log("proved: blocks, status and errors of /api/v1/, probes and pages are thanos store's; marks are refused and write nothing")
+	t.Log(
+		"proved: blocks, status and errors of /api/v1/, probes and pages are thanos store's; marks are refused and write nothing",
+	)
 }
 
 // TestMarks: with admin operations larder writes what Thanos writes, and its next sync honours it.
@@ -162,7 +186,8 @@ func TestMarks(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 			for _, key := range []string{"deletion_time", "no_compact_time"} {
-				if at, ok := m[key].(float64); ok && int64(at) >= began && int64(at) <= time.Now().Unix() {
+				if at, ok := m[key].(float64); ok && int64(at) >= began &&
+					int64(at) <= time.Now().Unix() {
 					m[key] = "now"
 				}
 			}
@@ -183,7 +208,8 @@ func TestMarks(t *testing.T) {
 
 	// What Thanos does not refuse.
 	const nobody = "01ARZ3NDEKTSV4RRFFQ69G5FAZ"
-	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + nobody + "&action=DELETION"}); r.code != 400 || !strings.Contains(r.body, "no such block") {
+	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + nobody + "&action=DELETION"}); r.code != 400 ||
+		!strings.Contains(r.body, "no such block") {
 		t.Errorf("a block that is not there: %d %s", r.code, r.body)
 	}
 	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + other + "&action=DELETION", header: [2]string{"Origin", "http://elsewhere"}}); r.code != 403 {
@@ -193,9 +219,13 @@ func TestMarks(t *testing.T) {
 		t.Errorf("refused, and wrote to the bucket (-before +after)\n%s", diff)
 	}
 
-	p.prefixed("a prefix in a header", request{header: [2]string{"X-Prefix", "http://host/a//b/"}}, "/a/b")
+	p.prefixed(
+		"a prefix in a header", request{header: [2]string{"X-Prefix", "http://host/a//b/"}}, "/a/b",
+	)
 	p.prefixed("none in the header", request{}, "")
-	t.Log("proved: with --enable-admin-operations larder writes the marks that thanos store writes, and honours them after its next sync")
+	t.Log(
+		"proved: with --enable-admin-operations larder writes the marks that thanos store writes, and honours them after its next sync",
+	)
 }
 
 // loaded tells whether larder serves a block.
@@ -218,7 +248,9 @@ func (p *pair) prefixed(what string, q request, prefix string) {
 	q.path = "/blocks"
 	// In Thanos's page the prefix is a string of a script.
 	thanos, larder := ask(p.t, p.thanos, q).body, ask(p.t, p.larder, q).body
-	if want := `GLOBAL_PATH_PREFIX="` + strings.ReplaceAll(prefix, "/", `\/`) + `"`; !strings.Contains(thanos, want) {
+	if want := `GLOBAL_PATH_PREFIX="` + strings.ReplaceAll(prefix, "/", `\/`) + `"`; !strings.Contains(
+		thanos, want,
+	) {
 		p.t.Errorf("%s: thanos's page lacks %s:\n%s", what, want, thanos)
 	}
 	link := `href="` + prefix + `/blocks"`
@@ -231,13 +263,23 @@ func (p *pair) prefixed(what string, q request, prefix string) {
 	q.path = "/blocks/"
 	want, got := ask(p.t, p.thanos, q), ask(p.t, p.larder, q)
 	// Thanos's redirect leads out of the prefix.
-	if want.code != http.StatusMovedPermanently || got.code != want.code || got.header.Get("Location") != prefix+"/blocks" || want.header.Get("Location") != "/blocks" {
-		p.t.Errorf("%s: /blocks/: larder %d %s, thanos %d %s", what, got.code, got.header.Get("Location"), want.code, want.header.Get("Location"))
+	if want.code != http.StatusMovedPermanently || got.code != want.code ||
+		got.header.Get("Location") != prefix+"/blocks" ||
+		want.header.Get("Location") != "/blocks" {
+		p.t.Errorf(
+			"%s: /blocks/: larder %d %s, thanos %d %s", what, got.code, got.header.Get("Location"),
+			want.code, want.header.Get("Location"),
+		)
 	}
 }
 
 func TestPrefixAndNoCORS(t *testing.T) {
-	flags := []string{"--web.external-prefix=/pre//fix/", "--web.prefix-header=X-Prefix", "--web.disable-cors", "--disable-admin-operations"}
+	flags := []string{
+		"--web.external-prefix=/pre//fix/",
+		"--web.prefix-header=X-Prefix",
+		"--web.disable-cors",
+		"--disable-admin-operations",
+	}
 	p := start(t, flags, flags)
 	p.prefixed("a prefix in a flag", request{}, "/pre/fix")
 	p.prefixed("both", request{header: [2]string{"X-Prefix", "/other"}}, "/pre/fix")
@@ -268,7 +310,8 @@ func TestDisabled(t *testing.T) {
 	p.same(request{method: "POST", path: "/api/v1/blocks/mark"})
 	p.same(request{path: "/-/ready"})
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
-		if want, got := ask(t, p.thanos, request{path: path}), ask(t, p.larder, request{path: path}); want.code != 200 || got.code != 200 {
+		if want, got := ask(t, p.thanos, request{path: path}), ask(t, p.larder, request{path: path}); want.code != 200 ||
+			got.code != 200 {
 			t.Errorf("%s: larder answers %d, thanos %d", path, got.code, want.code)
 		}
 	}

@@ -36,7 +36,8 @@ func larder(t *testing.T) string {
 	return bin
 }
 
-// emptyBucket makes a bucket without blocks. Larder and Thanos share b.DataDir when both are started over it.
+// emptyBucket makes a bucket without blocks. Larder and Thanos share b.DataDir when both are
+// started over it.
 func emptyBucket(t *testing.T) gateway.Bucket {
 	t.Helper()
 	dir := t.TempDir()
@@ -69,10 +70,13 @@ type serving struct {
 	addr, httpAddr string
 }
 
-// startLarder runs larder over a bucket until the test ends. It looks for changes of the bucket every second unless extra says how often.
+// startLarder runs larder over a bucket until the test ends. It looks for changes of the bucket
+// every second unless extra says how often.
 func startLarder(t *testing.T, bin string, b gateway.Bucket, extra ...string) *serving {
 	t.Helper()
-	if !slices.ContainsFunc(extra, func(arg string) bool { return strings.HasPrefix(arg, "--sync-block-duration=") }) {
+	if !slices.ContainsFunc(
+		extra, func(arg string) bool { return strings.HasPrefix(arg, "--sync-block-duration=") },
+	) {
 		extra = append(extra, "--sync-block-duration=1s")
 	}
 	l, err := gateway.StartLarder(t.Context(), bin, b, extra...)
@@ -97,13 +101,22 @@ func dial(t *testing.T, addr string) *gateway.Client {
 func everything() *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
 		MinTime: 0, MaxTime: math.MaxInt64, ResponseBatchSize: 64,
-		Matchers:   []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: labels.MetricName, Value: ".+"}},
-		Aggregates: []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_MIN, storepb.Aggr_MAX},
+		Matchers: []storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_RE, Name: labels.MetricName, Value: ".+"},
+		},
+		Aggregates: []storepb.Aggr{
+			storepb.Aggr_COUNT,
+			storepb.Aggr_SUM,
+			storepb.Aggr_MIN,
+			storepb.Aggr_MAX,
+		},
 	}
 }
 
 // series asks a gateway and takes in an answer that must be one.
-func series(ctx context.Context, c *gateway.Client, req *storepb.SeriesRequest) (*answer.Answer, error) {
+func series(
+	ctx context.Context, c *gateway.Client, req *storepb.SeriesRequest,
+) (*answer.Answer, error) {
 	q := &query.Query{Series: req}
 	if err := q.SetHints(nil, false); err != nil {
 		return nil, err
@@ -121,7 +134,9 @@ func series(ctx context.Context, c *gateway.Client, req *storepb.SeriesRequest) 
 }
 
 // raw asks for all raw samples.
-func raw(ctx context.Context, c *gateway.Client, without ...string) (samples.Set, *answer.Answer, error) {
+func raw(
+	ctx context.Context, c *gateway.Client, without ...string,
+) (samples.Set, *answer.Answer, error) {
 	req := everything()
 	req.WithoutReplicaLabels = without
 	a, err := series(ctx, c, req)
@@ -202,7 +217,9 @@ func (s *serving) answers(t *testing.T, want samples.Set) *answer.Answer {
 }
 
 // awaitUploads waits until a bucket holds so many whole blocks; p is who uploads them.
-func awaitUploads(t *testing.T, p *process.Process, b gateway.Bucket, n int) map[ulid.ULID]*metadata.Meta {
+func awaitUploads(
+	t *testing.T, p *process.Process, b gateway.Bucket, n int,
+) map[ulid.ULID]*metadata.Meta {
 	t.Helper()
 	var all map[ulid.ULID]*metadata.Meta
 	if err := p.Wait(t.Context(), func(context.Context) bool { all, _ = metas(t, b); return len(all) >= n }); err != nil {

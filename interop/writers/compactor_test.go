@@ -40,7 +40,14 @@ type producer struct {
 
 // block is what the producer uploads of a range of time.
 func (p *producer) block(mint, maxt int64) *layout.Plain {
-	return &layout.Plain{External: p.external, MinTime: mint, MaxTime: maxt, Step: step, Series: p.series, Value: value}
+	return &layout.Plain{
+		External: p.external,
+		MinTime:  mint,
+		MaxTime:  maxt,
+		Step:     step,
+		Series:   p.series,
+		Value:    value,
+	}
 }
 
 // full is the label set that one of its series is served under, but for some labels.
@@ -59,7 +66,12 @@ func value(series int, t int64) float64 {
 func twoClusters() []producer {
 	one := func(n int) (out []labels.Labels) {
 		for i := range n {
-			out = append(out, labels.FromStrings(labels.MetricName, "requests_total", "instance", fmt.Sprint("i", i)))
+			out = append(
+				out,
+				labels.FromStrings(
+					labels.MetricName, "requests_total", "instance", fmt.Sprint("i", i),
+				),
+			)
 		}
 		return out
 	}
@@ -70,8 +82,8 @@ func twoClusters() []producer {
 	}
 }
 
-// write writes the producers' blocks between the edges, each block from one edge to the next, and adds their samples to the truth, in which
-// replicas are one.
+// write writes the producers' blocks between the edges, each block from one edge to the next, and
+// adds their samples to the truth, in which replicas are one.
 func write(t *testing.T, bucket string, truth samples.Set, edges ...int64) (ids []ulid.ULID) {
 	t.Helper()
 	for n, p := range twoClusters() {
@@ -184,13 +196,16 @@ func labelsAre(ctx context.Context, c *gateway.Client, name string, want ...stri
 	case err != nil:
 		return err
 	case !slices.Equal(a.List, want):
-		return fmt.Errorf("values of %s: %v (%s %s), want %v", name, a.List, a.Code, a.Message, want)
+		return fmt.Errorf(
+			"values of %s: %v (%s %s), want %v", name, a.List, a.Code, a.Message, want,
+		)
 	}
 	return nil
 }
 
-// TestCompactorRunsWhileLarderServes: blocks of replicas are merged, compacted to two days and two weeks, downsampled to five minutes and one
-// hour, and deleted as soon as they are replaced, while larder answers for all of it all the time: no wrong answer, no gap, no failed query.
+// TestCompactorRunsWhileLarderServes: blocks of replicas are merged, compacted to two days and two
+// weeks, downsampled to five minutes and one hour, and deleted as soon as they are replaced, while
+// larder answers for all of it all the time: no wrong answer, no gap, no failed query.
 func TestCompactorRunsWhileLarderServes(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -203,7 +218,8 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 		}
 		return edges
 	}
-	// Twelve days, of which the compactor makes blocks of two days with blocks of five minutes beside them.
+	// Twelve days, of which the compactor makes blocks of two days with blocks of five minutes
+	// beside them.
 	first := hours(0, 2, 4, 6, 8, 16, 24, 48, 96, 144, 192, 240, 288)
 	// And the rest, with which they become blocks of two weeks, and blocks of one hour beside them.
 	second := hours(288, 336, 338)
@@ -222,14 +238,19 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 			s = startLarder(t, bin, b)
 		}
 		s.await(t, truth, "replica")
-		// One that hardly ever looks at the bucket by itself and keeps next to nothing of it: it runs into every block that is gone.
+		// One that hardly ever looks at the bucket by itself and keeps next to nothing of it: it
+		// runs into every block that is gone.
 		own := b
 		own.DataDir = t.TempDir()
-		late := startLarder(t, bin, own, "--sync-block-duration=1h", "--index-cache-size=1MB", "--chunk-cache-size=1KB")
+		late := startLarder(
+			t, bin, own, "--sync-block-duration=1h", "--index-cache-size=1MB",
+			"--chunk-cache-size=1KB",
+		)
 		late.await(t, truth, "replica")
 		before, _ := metas(t, b)
 		w, l := watching(t, s, truth), watching(t, late, truth)
-		// The compactor deletes what it has marked at the beginning of its next round: the last round's marks need a run of their own.
+		// The compactor deletes what it has marked at the beginning of its next round: the last
+		// round's marks need a run of their own.
 		for range 2 {
 			compact(t, thanos, b, dir, "--delete-delay=0s", "--deduplication.replica-label=replica")
 		}
@@ -263,7 +284,10 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 		}
 		for _, want := range [][]string{{"48h at 0s", "48h at 300s"}, {"336h at 0s", "336h at 300s", "336h at 3600s"}}[stage] {
 			if !shapes[want] {
-				t.Errorf("stage %d: the compactor made no block of %s, but %v", stage, want, slices.Sorted(maps.Keys(shapes)))
+				t.Errorf(
+					"stage %d: the compactor made no block of %s, but %v", stage, want,
+					slices.Sorted(maps.Keys(shapes)),
+				)
 			}
 		}
 	}
@@ -276,14 +300,19 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 	if missed == 0 {
 		t.Error("no block was found missing by a query")
 	}
-	t.Logf("proved: %d rounds of queries, each over all of %d samples, while %d blocks were deleted, %v of them under a query", asked, truth.Points(), deleted, missed)
-	if log := s.Log(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "level=error") {
+	t.Logf(
+		"proved: %d rounds of queries, each over all of %d samples, while %d blocks were deleted, %v of them under a query",
+		asked, truth.Points(), deleted, missed,
+	)
+	if log := s.Log(); strings.Contains(log, "level=ERROR") ||
+		strings.Contains(log, "level=error") {
 		t.Errorf("larder reports errors:\n%s", log)
 	}
 }
 
-// TestCompactorMarksBlocks: a block with a deletion mark, set by Thanos's own tool, leaves after --ignore-deletion-marks-delay and stays
-// before; a compactor with a delete delay leaves the answer as it is under both.
+// TestCompactorMarksBlocks: a block with a deletion mark, set by Thanos's own tool, leaves after
+// --ignore-deletion-marks-delay and stays before; a compactor with a delete delay leaves the answer
+// as it is under both.
 func TestCompactorMarksBlocks(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -299,7 +328,10 @@ func TestCompactorMarksBlocks(t *testing.T) {
 	impatient.await(t, truth, "replica")
 
 	p, i := watching(t, patient, truth), watching(t, impatient, truth)
-	compact(t, thanos, b, t.TempDir(), "--delete-delay=48h", "--deduplication.replica-label=replica", "--downsampling.disable")
+	compact(
+		t, thanos, b, t.TempDir(), "--delete-delay=48h", "--deduplication.replica-label=replica",
+		"--downsampling.disable",
+	)
 	all, marked := metas(t, b)
 	if len(marked) < len(ids)/2 {
 		t.Errorf("the compactor marked %d blocks of %d", len(marked), len(all))
@@ -316,25 +348,45 @@ func TestCompactorMarksBlocks(t *testing.T) {
 
 	// The last block of the single server has not been compacted: nothing replaces it.
 	lone := ids[len(ids)-1]
-	run(t, "thanos tools bucket mark", thanos, "tools", "bucket", "mark", objstore(b), "--id="+lone.String(), "--marker=deletion-mark.json", "--details=interop")
-	impatient.awaitBlocks(t, slices.DeleteFunc(unmarked, func(id ulid.ULID) bool { return id == lone })...)
+	run(
+		t, "thanos tools bucket mark", thanos, "tools", "bucket", "mark", objstore(b),
+		"--id="+lone.String(), "--marker=deletion-mark.json", "--details=interop",
+	)
+	impatient.awaitBlocks(
+		t,
+		slices.DeleteFunc(unmarked, func(id ulid.ULID) bool { return id == lone })...)
 	// By then the patient one has seen the mark too: it looks as often.
-	if _, a, err := raw(t.Context(), patient.client); err != nil || !slices.Contains(a.Hints.Blocks, lone.String()) {
+	if _, a, err := raw(t.Context(), patient.client); err != nil ||
+		!slices.Contains(a.Hints.Blocks, lone.String()) {
 		t.Errorf("a block that was marked a moment ago is not answered from: %v", err)
 	}
 	patient.await(t, truth, "replica")
-	t.Logf("proved: %d marked blocks left after the delay and stayed before it; %d rounds of queries meanwhile", len(marked)+1, p.asked.Load()+i.asked.Load())
+	t.Logf(
+		"proved: %d marked blocks left after the delay and stayed before it; %d rounds of queries meanwhile",
+		len(marked)+1, p.asked.Load()+i.asked.Load(),
+	)
 }
 
-// TestCompactorKeepsSiblingsWhole: gateways that share a bucket by hashmod of the block or by time have all of it together, whoever owns what
-// is compacted. What was compacted stays in the bucket, as with every delete delay that is longer than a sync.
+// TestCompactorKeepsSiblingsWhole: gateways that share a bucket by hashmod of the block or by time
+// have all of it together, whoever owns what is compacted. What was compacted stays in the bucket,
+// as with every delete delay that is longer than a sync.
 func TestCompactorKeepsSiblingsWhole(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
 	b, truth := emptyBucket(t), samples.Set{}
 	from := time.Now().UnixMilli()/(2*day)*(2*day) - 6*day
 	const h = layout.OneHour
-	edges := []int64{from, from + 2*h, from + 4*h, from + 6*h, from + 8*h, from + 16*h, from + 24*h, from + 48*h, from + 50*h}
+	edges := []int64{
+		from,
+		from + 2*h,
+		from + 4*h,
+		from + 6*h,
+		from + 8*h,
+		from + 16*h,
+		from + 24*h,
+		from + 48*h,
+		from + 50*h,
+	}
 	write(t, b.Dir, truth, edges...)
 	start := func(args ...string) *serving {
 		own := b
@@ -342,8 +394,11 @@ func TestCompactorKeepsSiblingsWhole(t *testing.T) {
 		return startLarder(t, bin, own, args...)
 	}
 	shard := func(n int) string {
-		return fmt.Sprintf(`--selector.relabel-config=[{action: hashmod, source_labels: [__block_id], target_label: shard, modulus: 2}, `+
-			`{action: keep, source_labels: [shard], regex: "%d"}]`, n)
+		return fmt.Sprintf(
+			`--selector.relabel-config=[{action: hashmod, source_labels: [__block_id], target_label: shard, modulus: 2}, `+
+				`{action: keep, source_labels: [shard], regex: "%d"}]`,
+			n,
+		)
 	}
 	middle := time.UnixMilli(from + 7*h).UTC().Format(time.RFC3339)
 	families := map[string][]*serving{
@@ -373,7 +428,9 @@ func TestCompactorKeepsSiblingsWhole(t *testing.T) {
 	for name, family := range families {
 		w.loop(name, func(ctx context.Context) error { return together(ctx, family) })
 	}
-	compact(t, thanos, b, t.TempDir(), "--delete-delay=48h", "--deduplication.replica-label=replica")
+	compact(
+		t, thanos, b, t.TempDir(), "--delete-delay=48h", "--deduplication.replica-label=replica",
+	)
 	for _, family := range families {
 		for _, s := range family {
 			s.nextSync(t)
@@ -389,6 +446,8 @@ func TestCompactorKeepsSiblingsWhole(t *testing.T) {
 	if len(marked) < 10 {
 		t.Errorf("the compactor marked %d blocks", len(marked))
 	}
-	t.Logf("proved: two shards by block and two partitions by time had all of %d samples together, %d times, while %d blocks were compacted into %d",
-		truth.Points(), w.asked.Load(), len(marked), len(all)-len(marked))
+	t.Logf(
+		"proved: two shards by block and two partitions by time had all of %d samples together, %d times, while %d blocks were compacted into %d",
+		truth.Points(), w.asked.Load(), len(marked), len(all)-len(marked),
+	)
 }

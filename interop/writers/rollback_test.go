@@ -26,7 +26,8 @@ type file struct {
 	content  string
 }
 
-// files reads a data-dir: the files that are larder's, or those that are not, by path, but for some.
+// files reads a data-dir: the files that are larder's, or those that are not, by path, but for
+// some.
 func files(t *testing.T, dataDir string, larders bool, but ...string) map[string]file {
 	t.Helper()
 	out := map[string]file{}
@@ -38,7 +39,8 @@ func files(t *testing.T, dataDir string, larders bool, but ...string) map[string
 		if err != nil {
 			return err
 		}
-		if mine := strings.HasPrefix(name, "larder"+string(filepath.Separator)); mine != larders || slices.Contains(but, name) {
+		if mine := strings.HasPrefix(name, "larder"+string(filepath.Separator)); mine != larders ||
+			slices.Contains(but, name) {
 			return nil
 		}
 		info, err := d.Info()
@@ -88,9 +90,11 @@ func sameAnswer(t *testing.T, what string, want, got *answer.Answer) {
 	}
 	for i, w := range want.Series {
 		g := got.Series[i]
-		same := w.Labels.String() == g.Labels.String() && slices.EqualFunc(w.Chunks, g.Chunks, func(a, b answer.Chunk) bool {
-			return a.MinTime == b.MinTime && a.MaxTime == b.MaxTime && bytes.Equal(a.Parts[0].Data, b.Parts[0].Data)
-		})
+		same := w.Labels.String() == g.Labels.String() &&
+			slices.EqualFunc(w.Chunks, g.Chunks, func(a, b answer.Chunk) bool {
+				return a.MinTime == b.MinTime && a.MaxTime == b.MaxTime &&
+					bytes.Equal(a.Parts[0].Data, b.Parts[0].Data)
+			})
 		if !same {
 			t.Errorf("%s: series %d, %s, differs from %s", what, i, g.Labels, w.Labels)
 			return
@@ -158,11 +162,18 @@ func (x *turn) reach(l *gateway.Larder, name string, want float64) {
 	}
 }
 
-// TestRollbackSharesADataDir: an operator goes from thanos store to larder and back, twice, on one data-dir, and runs both side by side on it.
-// Neither touches a file of the other, both find their index headers again, and all answer alike.
+// TestRollbackSharesADataDir: an operator goes from thanos store to larder and back, twice, on one
+// data-dir, and runs both side by side on it. Neither touches a file of the other, both find their
+// index headers again, and all answer alike.
 func TestRollbackSharesADataDir(t *testing.T) {
 	t.Parallel()
-	x := &turn{t: t, b: emptyBucket(t), truth: samples.Set{}, larder: larder(t), thanos: programs.Thanos(t)}
+	x := &turn{
+		t:      t,
+		b:      emptyBucket(t),
+		truth:  samples.Set{},
+		larder: larder(t),
+		thanos: programs.Thanos(t),
+	}
 	data := filepath.Join(x.b.DataDir, "data")
 	const h = 60 * 60 * 1000
 	from := time.Now().UnixMilli()/day*day - 2*day
@@ -213,7 +224,8 @@ func TestRollbackSharesADataDir(t *testing.T) {
 		t.Fatalf("larder left %d files", len(ours))
 	}
 
-	// Back to Thanos: it removes folders of blocks that it does not know, and must find its own again.
+	// Back to Thanos: it removes folders of blocks that it does not know, and must find its own
+	// again.
 	thanos = x.startThanos()
 	sameAnswer(t, "thanos store after larder", want, x.ask(thanos.Addr))
 	if n := metric(t, thanos.HTTPAddr, downloads); n != 0 {
@@ -230,7 +242,10 @@ func TestRollbackSharesADataDir(t *testing.T) {
 		}
 		return out
 	}
-	unchanged(t, "Thanos's headers after its second start", headersOf(theirs), headersOf(files(t, data, false)))
+	unchanged(
+		t, "Thanos's headers after its second start", headersOf(theirs),
+		headersOf(files(t, data, false)),
+	)
 
 	// And to larder once more.
 	l = x.startLarder()
@@ -252,5 +267,8 @@ func TestRollbackSharesADataDir(t *testing.T) {
 		delete(ours, name)
 	}
 	unchanged(t, "larder's files after both", ours, files(t, data, true, own...))
-	t.Logf("proved: thanos store and larder took turns on one data-dir and shared it: %d and %d files untouched, no index header made twice, equal answers", len(theirs), len(ours))
+	t.Logf(
+		"proved: thanos store and larder took turns on one data-dir and shared it: %d and %d files untouched, no index header made twice, equal answers",
+		len(theirs), len(ours),
+	)
 }

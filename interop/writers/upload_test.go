@@ -27,9 +27,12 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// send writes the samples of some series from mint to before maxt to a remote-write receiver, in steps of half an hour: a head takes nothing
-// older than half a block.
-func send(t *testing.T, url string, header http.Header, series []labels.Labels, value func(series int, t int64) float64, mint, maxt int64) {
+// send writes the samples of some series from mint to before maxt to a remote-write receiver, in
+// steps of half an hour: a head takes nothing older than half a block.
+func send(
+	t *testing.T, url string, header http.Header, series []labels.Labels,
+	value func(series int, t int64) float64, mint, maxt int64,
+) {
 	t.Helper()
 	const batch = layout.OneHour / 2
 	for from := mint; from < maxt; from += batch {
@@ -76,14 +79,24 @@ func live(t *testing.T, p *neighbour.Prometheus, external labels.Labels, until i
 	return out
 }
 
-// TestSidecarUploadsAreServed: a live Prometheus cuts blocks, the sidecar beside it uploads them, and after its next sync larder answers with
-// the samples that Prometheus itself has, under its external labels.
+// TestSidecarUploadsAreServed: a live Prometheus cuts blocks, the sidecar beside it uploads them,
+// and after its next sync larder answers with the samples that Prometheus itself has, under its
+// external labels.
 func TestSidecarUploadsAreServed(t *testing.T) {
 	t.Parallel()
-	bin, thanos, prometheus := larder(t), programs.Thanos(t), programs.Debian(t, "prometheus", "prometheus")
+	bin, thanos, prometheus := larder(
+		t,
+	), programs.Thanos(
+		t,
+	), programs.Debian(
+		t, "prometheus", "prometheus",
+	)
 	b := emptyBucket(t)
 	s := startLarder(t, bin, b)
-	p, err := neighbour.StartPrometheus(t.Context(), prometheus, t.TempDir(), "global: {external_labels: {cluster: live, replica: '0'}}\n")
+	p, err := neighbour.StartPrometheus(
+		t.Context(), prometheus, t.TempDir(),
+		"global: {external_labels: {cluster: live, replica: '0'}}\n",
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,15 +152,18 @@ func TestSidecarUploadsAreServed(t *testing.T) {
 		if int64(len(a.Hints.Blocks)) != blocks {
 			t.Errorf("answered from blocks %v, want %d", a.Hints.Blocks, blocks)
 		}
-		t.Logf("proved: %d blocks cut by a live Prometheus and uploaded by its sidecar, %d samples, after the next sync", blocks, want.Points())
+		t.Logf(
+			"proved: %d blocks cut by a live Prometheus and uploaded by its sidecar, %d samples, after the next sync",
+			blocks, want.Points(),
+		)
 	}
 	if err := sidecar.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestReceiveTenantsAreServed: a receiver takes writes of several tenants, cuts and uploads when it stops, and larder answers for each tenant
-// with its own samples and no other's.
+// TestReceiveTenantsAreServed: a receiver takes writes of several tenants, cuts and uploads when it
+// stops, and larder answers for each tenant with its own samples and no other's.
 func TestReceiveTenantsAreServed(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -157,9 +173,12 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	receive, err := neighbour.Start(t.Context(), neighbour.Options{Bin: thanos, Name: "receive", Args: []string{
-		"--tsdb.path=" + t.TempDir(), objstore(b), `--label=receive="r0"`, "--remote-write.address=" + ports[0], "--receive.capnproto-address=" + ports[1],
-	}})
+	receive, err := neighbour.Start(
+		t.Context(),
+		neighbour.Options{Bin: thanos, Name: "receive", Args: []string{
+			"--tsdb.path=" + t.TempDir(), objstore(b), `--label=receive="r0"`, "--remote-write.address=" + ports[0], "--receive.capnproto-address=" + ports[1],
+		}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,10 +192,14 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 		until := from + block*int64(n)*2 + block
 		of[tenant] = samples.Set{}
 		mine := func(i int, at int64) float64 { return value(i, at) + float64(n)*1e6 }
-		send(t, "http://"+ports[0]+"/api/v1/receive", http.Header{"Thanos-Tenant": {tenant}}, series, mine, from, until)
+		send(
+			t, "http://"+ports[0]+"/api/v1/receive", http.Header{"Thanos-Tenant": {tenant}}, series,
+			mine, from, until,
+		)
 		for i, ls := range series {
 			full := labels.NewBuilder(ls).Set("tenant_id", tenant).Set("receive", "r0").Labels()
-			// When it stops, a receiver cuts its head up to the last millisecond and without it: that stays in its log for the next start.
+			// When it stops, a receiver cuts its head up to the last millisecond and without it:
+			// that stays in its log for the next start.
 			for at := from; at < until-step; at += step {
 				of[tenant].Add(full, samples.Point{T: at, V: mine(i, at)})
 			}
@@ -189,13 +212,18 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 	all, _ := metas(t, b)
 	blocks := map[string][]string{}
 	for id, m := range all {
-		blocks[m.Thanos.Labels["tenant_id"]] = append(blocks[m.Thanos.Labels["tenant_id"]], id.String())
+		blocks[m.Thanos.Labels["tenant_id"]] = append(
+			blocks[m.Thanos.Labels["tenant_id"]], id.String(),
+		)
 	}
 	s.nextSync(t)
 	s.answers(t, truth)
 	for _, tenant := range tenants {
 		req := everything()
-		req.Matchers = append(req.Matchers, storepb.LabelMatcher{Type: storepb.LabelMatcher_EQ, Name: "tenant_id", Value: tenant})
+		req.Matchers = append(
+			req.Matchers,
+			storepb.LabelMatcher{Type: storepb.LabelMatcher_EQ, Name: "tenant_id", Value: tenant},
+		)
 		a, err := series(t.Context(), s.client, req)
 		if err != nil {
 			t.Fatal(err)
@@ -209,7 +237,10 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 		}
 		slices.Sort(blocks[tenant])
 		if len(blocks[tenant]) == 0 || !slices.Equal(blocks[tenant], a.Hints.Blocks) {
-			t.Errorf("tenant %s is answered from %v, its blocks are %v", tenant, a.Hints.Blocks, blocks[tenant])
+			t.Errorf(
+				"tenant %s is answered from %v, its blocks are %v", tenant, a.Hints.Blocks,
+				blocks[tenant],
+			)
 		}
 	}
 	info, err := s.client.Info.Info(t.Context(), &infopb.InfoRequest{})
@@ -219,11 +250,15 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 	if len(info.LabelSets) != len(tenants) {
 		t.Errorf("advertised label sets: %v", info.LabelSets)
 	}
-	t.Logf("proved: %d blocks of %d tenants, %d samples, each tenant's apart", len(all), len(tenants), truth.Points())
+	t.Logf(
+		"proved: %d blocks of %d tenants, %d samples, each tenant's apart", len(all), len(tenants),
+		truth.Points(),
+	)
 }
 
-// TestRuleBlocksAreServed: a ruler evaluates a recording rule through a Querier over larder, cuts blocks of what comes out and uploads
-// them, and larder serves them too, under the ruler's labels. The expression looks at one moment, so that its value is known.
+// TestRuleBlocksAreServed: a ruler evaluates a recording rule through a Querier over larder, cuts
+// blocks of what comes out and uploads them, and larder serves them too, under the ruler's labels.
+// The expression looks at one moment, so that its value is known.
 func TestRuleBlocksAreServed(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -256,16 +291,20 @@ func TestRuleBlocksAreServed(t *testing.T) {
 	}
 	data := filepath.Join(dir, "data")
 	start := func() *neighbour.Component {
-		c, err := neighbour.Start(t.Context(), neighbour.Options{Bin: thanos, Name: "rule", Args: []string{
-			"--data-dir=" + data, "--rule-file=" + rules, "--query=http://" + querier.HTTPAddr, `--label=ruler="r0"`, `--label=replica="a"`,
-			"--alert.label-drop=replica", "--eval-interval=1s", "--tsdb.block-duration=1s", objstore(b),
-		}})
+		c, err := neighbour.Start(
+			t.Context(),
+			neighbour.Options{Bin: thanos, Name: "rule", Args: []string{
+				"--data-dir=" + data, "--rule-file=" + rules, "--query=http://" + querier.HTTPAddr, `--label=ruler="r0"`, `--label=replica="a"`,
+				"--alert.label-drop=replica", "--eval-interval=1s", "--tsdb.block-duration=1s", objstore(b),
+			}},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return c
 	}
-	// A ruler uploads when it starts and every 30 seconds after, and not when it stops: the second one uploads what the first one cut.
+	// A ruler uploads when it starts and every 30 seconds after, and not when it stops: the second
+	// one uploads what the first one cut.
 	first := start()
 	const blocks = 3
 	err = first.Wait(t.Context(), func(context.Context) bool {
@@ -306,9 +345,12 @@ func TestRuleBlocksAreServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := recorded.Diff(got); d != "" || got.Points() == 0 {
-		t.Errorf("larder's %d samples are not the ruler's %d: %s", got.Points(), recorded.Points(), d)
+		t.Errorf(
+			"larder's %d samples are not the ruler's %d: %s", got.Points(), recorded.Points(), d,
+		)
 	}
-	name := labels.FromStrings(labels.MetricName, "cluster:requests:sum", "cluster", "solo", "level", "cluster", "ruler", "r0", "replica", "a").String()
+	name := labels.FromStrings(labels.MetricName, "cluster:requests:sum", "cluster", "solo", "level", "cluster", "ruler", "r0", "replica", "a").
+		String()
 	if len(got) != 1 || got[name] == nil {
 		t.Errorf("larder has %v, want %s", got, name)
 	}
@@ -317,13 +359,17 @@ func TestRuleBlocksAreServed(t *testing.T) {
 			t.Fatalf("the rule came to %v at %d, want %v", p.V, p.T, want)
 		}
 	}
-	if n, failed := metric(t, second.HTTPAddr, "prometheus_rule_evaluations_total"), metric(t, second.HTTPAddr, "prometheus_rule_evaluation_failures_total"); n == 0 || failed != 0 {
+	if n, failed := metric(t, second.HTTPAddr, "prometheus_rule_evaluations_total"), metric(t, second.HTTPAddr, "prometheus_rule_evaluation_failures_total"); n == 0 ||
+		failed != 0 {
 		t.Errorf("%v evaluations, of which %v failed", n, failed)
 	}
 	if err := second.Close(); err != nil {
 		t.Error(err)
 	}
-	t.Logf("proved: %d blocks of a recording rule that was evaluated over larder, %d samples", ruled, got.Points())
+	t.Logf(
+		"proved: %d blocks of a recording rule that was evaluated over larder, %d samples", ruled,
+		got.Points(),
+	)
 }
 
 // ruledSamples asks a StoreAPI for the series of the recording rule within a range.
@@ -331,7 +377,9 @@ func ruledSamples(t *testing.T, c *gateway.Client, mint, maxt int64) (samples.Se
 	t.Helper()
 	req := everything()
 	req.MinTime, req.MaxTime = mint, maxt-1
-	req.Matchers = []storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: labels.MetricName, Value: "cluster:requests:sum"}}
+	req.Matchers = []storepb.LabelMatcher{
+		{Type: storepb.LabelMatcher_EQ, Name: labels.MetricName, Value: "cluster:requests:sum"},
+	}
 	a, err := series(t.Context(), c, req)
 	if err != nil {
 		return nil, err

@@ -24,13 +24,19 @@ import (
 
 // Headers hands out open index headers: *indexheader.Manager.
 type Headers interface {
-	Acquire(ctx context.Context, src indexheader.Source) (h *indexheader.Header, release func(), err error)
+	Acquire(
+		ctx context.Context, src indexheader.Source,
+	) (h *indexheader.Header, release func(), err error)
 }
 
 // Pages reads an object through pages: indexcache.Cache and chunkcache.Cache.
 type Pages interface {
-	Fetch(ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error)
-	Refetch(ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error)
+	Fetch(
+		ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+	) (*pagecache.Pages, error)
+	Refetch(
+		ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account,
+	) (*pagecache.Pages, error)
 }
 
 // IndexPages are the pages of index objects.
@@ -42,7 +48,9 @@ type IndexPages interface {
 // ChunkPages are the pages of chunk files.
 type ChunkPages interface {
 	Pages
-	Object(number uint32, id ulid.ULID, content uint64, file int, name string, size int64) pagecache.Object
+	Object(
+		number uint32, id ulid.ULID, content uint64, file int, name string, size int64,
+	) pagecache.Object
 }
 
 // Deps are what the blocks of a process share.
@@ -68,8 +76,9 @@ type Deps struct {
 	Panics *panics.Guard
 }
 
-// Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from what Deps share, for as long as a
-// plan or a window uses them, so that a block may leave the catalog at any moment.
+// Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from
+// what Deps share, for as long as a plan or a window uses them, so that a block may leave the
+// catalog at any moment.
 type Block struct {
 	meta *catalog.Block
 	deps *Deps
@@ -80,10 +89,11 @@ type Block struct {
 	last lastFile
 
 	mu sync.Mutex // guards what follows; never held while reading
-	// zero holds the hashes of matcher sets whose lazy plan came to nothing: those are planned eagerly, as the series that were read to
-	// find that out may be many.
+	// zero holds the hashes of matcher sets whose lazy plan came to nothing: those are planned
+	// eagerly, as the series that were read to find that out may be many.
 	zero map[uint64]struct{}
-	// builds are the series sets under construction that may be joined, by the identity of their keys.
+	// builds are the series sets under construction that may be joined, by the identity of their
+	// keys.
 	builds map[string]*setBuild
 }
 
@@ -116,11 +126,13 @@ func Source(meta *catalog.Block) indexheader.Source {
 	}
 }
 
-// goneTimeout bounds how long a request waits to learn what became of a block. One that does not learn it fails.
+// goneTimeout bounds how long a request waits to learn what became of a block. One that does not
+// learn it fails.
 const goneTimeout = 10 * time.Second
 
-// Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes a block deletes its meta.json first. A
-// bucket that says so of an object must also leave it out of a listing: whoever believes it answers without the block.
+// Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes
+// a block deletes its meta.json first. A bucket that says so of an object must also leave it out of
+// a listing: whoever believes it answers without the block.
 func (b *Block) Gone(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
@@ -136,7 +148,8 @@ func (b *Block) Gone(ctx context.Context) (bool, error) {
 	return !there && err == nil, fault(err)
 }
 
-// Header returns the block's open header and a function that must be called when it is no longer used.
+// Header returns the block's open header and a function that must be called when it is no longer
+// used.
 func (b *Block) Header(ctx context.Context) (*indexheader.Header, func(), error) {
 	h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
 	if err != nil {
@@ -166,7 +179,8 @@ func (s *PostingsStats) Add(o PostingsStats) {
 	s.Cached += o.Cached
 }
 
-// Plan is the outcome of a block's matchers: its postings, and the matchers that are still to be checked against each series.
+// Plan is the outcome of a block's matchers: its postings, and the matchers that are still to be
+// checked against each series.
 type Plan struct {
 	block   *Block
 	header  *indexheader.Header
@@ -188,7 +202,8 @@ type Plan struct {
 	// and sorted, unordered that their order does not matter.
 	irregular, sorted, unordered bool
 
-	// set answers instead of all of the above: there is no header and there are no postings. Or build does, which owns the header then.
+	// set answers instead of all of the above: there is no header and there are no postings. Or
+	// build does, which owns the header then.
 	set   *seriesSet
 	build *setBuild
 	left  bool // build, by Close
@@ -196,17 +211,19 @@ type Plan struct {
 
 // PlanOptions tune Plan.
 type PlanOptions struct {
-	// External are the external labels to add to every series, those to be removed already taken away, sorted.
+	// External are the external labels to add to every series, those to be removed already taken
+	// away, sorted.
 	External labels.Labels
-	// Dropped are the label names that the final labels do not take from the block: removed replica labels. (Names of External are
-	// overridden in any case.)
+	// Dropped are the label names that the final labels do not take from the block: removed replica
+	// labels. (Names of External are overridden in any case.)
 	Dropped []string
 	// Sets says whether a series set may answer, and whether one may be built.
 	Sets SetUse
-	// Known says that the same was asked for before, Anew that it is the same request that was planned already: a series set that is built
-	// stays for being asked for twice.
+	// Known says that the same was asked for before, Anew that it is the same request that was
+	// planned already: a series set that is built stays for being asked for twice.
 	Known, Anew bool
-	// MinTime and MaxTime are the request's time range, both included. They tell whether building a series set pays.
+	// MinTime and MaxTime are the request's time range, both included. They tell whether building a
+	// series set pays.
 	MinTime, MaxTime int64
 
 	// Unordered spares the stream restoring the order of the final labels, for callers that only
@@ -214,14 +231,19 @@ type PlanOptions struct {
 	Unordered bool
 
 	Account *pagecache.Account
-	// OnSeries is called with the number of postings once they are known, unless matchers are pending; an error ends the plan.
+	// OnSeries is called with the number of postings once they are known, unless matchers are
+	// pending; an error ends the plan.
 	OnSeries func(n int) error
-	// Hold asks for leave to hold n more bytes, before the plan's own postings are there; an error ends the plan. nil allows all.
+	// Hold asks for leave to hold n more bytes, before the plan's own postings are there; an error
+	// ends the plan. nil allows all.
 	Hold func(n int64) error
 }
 
-// Plan finds the series that match all of matchers, of which there must be at least one. Close must be called on the plan.
-func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanOptions) (*Plan, error) {
+// Plan finds the series that match all of matchers, of which there must be at least one. Close must
+// be called on the plan.
+func (b *Block) Plan(
+	ctx context.Context, matchers []*labels.Matcher, opts PlanOptions,
+) (*Plan, error) {
 	if b.deps.Sets == nil || opts.Sets == SetsUnused {
 		return b.planPostings(ctx, newMatcherSet(matchers), &opts)
 	}
@@ -229,7 +251,9 @@ func (b *Block) Plan(ctx context.Context, matchers []*labels.Matcher, opts PlanO
 }
 
 // planPostings is Plan without series sets.
-func (b *Block) planPostings(ctx context.Context, matchers *matcherSet, opts *PlanOptions) (*Plan, error) {
+func (b *Block) planPostings(
+	ctx context.Context, matchers *matcherSet, opts *PlanOptions,
+) (*Plan, error) {
 	start := time.Now()
 	h, release, err := b.Header(ctx)
 	if err != nil {
@@ -273,7 +297,8 @@ func (p *Plan) Close() {
 // Block returns the block that the plan reads.
 func (p *Plan) Block() *Block { return p.block }
 
-// Header returns the header that the plan was made with, until the plan is closed; nil if a kept series set answers.
+// Header returns the header that the plan was made with, until the plan is closed; nil if a kept
+// series set answers.
 func (p *Plan) Header() *indexheader.Header { return p.header }
 
 // Postings returns the number of postings, an upper bound of the series.
@@ -307,23 +332,26 @@ func (p *Plan) Stats() PostingsStats { return p.stats }
 func (p *Plan) EntryBytes() int64 { return int64(len(p.refs)) * p.block.meanEntry(p.header) }
 
 const (
-	// streamOverhead is what a stream holds however small its plan is: its tables and the first page of each of its parts.
+	// streamOverhead is what a stream holds however small its plan is: its tables and the first
+	// page of each of its parts.
 	streamOverhead = 8 << 10
 	// seriesOverhead is what is left of that when all of its series are in the segment at hand.
 	seriesOverhead = 3 << 10
 )
 
-// StreamBytes estimates the heap that the plan's postings and a stream of them with the given RunBytes hold: two runs of index pages,
-// the segment at hand with what it is decoded from (about seven times its entries) and the symbol table. Where labels or entries are long the stream
-// asks for more (StreamOptions.Leave). What a series set holds is the cache's:
-// its stream has a list of the series of a segment that are in range.
+// StreamBytes estimates the heap that the plan's postings and a stream of them with the given
+// RunBytes hold: two runs of index pages, the segment at hand with what it is decoded from (about
+// seven times its entries) and the symbol table. Where labels or entries are long the stream asks
+// for more (StreamOptions.Leave). What a series set holds is the cache's: its stream has a list of
+// the series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
 	all, _ := p.streamBytes(runBytes)
 	return all
 }
 
-// PassingBytes is the part of StreamBytes that is given back before the first segment is returned: of a plan of few series, most of it. Of the streams
-// of many blocks only those that are being started hold theirs.
+// PassingBytes is the part of StreamBytes that is given back before the first segment is returned:
+// of a plan of few series, most of it. Of the streams of many blocks only those that are being
+// started hold theirs.
 func (p *Plan) PassingBytes(runBytes int64) int64 {
 	_, passing := p.streamBytes(runBytes)
 	return passing
@@ -331,7 +359,9 @@ func (p *Plan) PassingBytes(runBytes int64) int64 {
 
 func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
 	if p.set != nil {
-		return streamOverhead + 16*min(int64(p.set.postings), segmentSeries) + p.set.copied, streamOverhead - seriesOverhead
+		return streamOverhead + 16*min(
+			int64(p.set.postings), segmentSeries,
+		) + p.set.copied, streamOverhead - seriesOverhead
 	}
 	entries := p.EntryBytes()
 	pages, runs := p.runPages(runBytes)
@@ -357,14 +387,15 @@ func (p *Plan) sortBytes(runBytes int64) int64 {
 	return min(p.setBytes()*3/2+minSortBytes, max(sortRuns*runBytes, minSortBytes))
 }
 
-// decodingBytes estimates what a stream takes for its segment and what that is decoded from and through, where labels are of usual length: for what
-// it takes beyond the stream asks.
+// decodingBytes estimates what a stream takes for its segment and what that is decoded from and
+// through, where labels are of usual length: for what it takes beyond the stream asks.
 func (p *Plan) decodingBytes(runBytes int64) int64 {
 	entries := p.EntryBytes()
 	return 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
 }
 
-// runPages returns the bytes of the index pages of a stream's first two runs at their full size, and 1 if there is only one run.
+// runPages returns the bytes of the index pages of a stream's first two runs at their full size,
+// and 1 if there is only one run.
 func (p *Plan) runPages(runBytes int64) (bytes int64, runs int) {
 	version, toc := p.header.IndexVersion(), p.header.TOC()
 	end := toc.SectionEnd(toc.Series, p.index.Size)
@@ -375,13 +406,15 @@ func (p *Plan) runPages(runBytes int64) (bytes int64, runs int) {
 		}
 		m.add(tsdbfmt.SeriesOffset(version, ref))
 	}
-	if m.bytes >= min(firstRunBytes, runBytes) || m.pages*m.page >= min(maxRunPages*runBytes, firstRunPages) {
+	if m.bytes >= min(firstRunBytes, runBytes) ||
+		m.pages*m.page >= min(maxRunPages*runBytes, firstRunPages) {
 		return m.pages * m.page, 2
 	}
 	return m.pages * m.page, 1
 }
 
-// ChunksPerSeries estimates how many chunks of a series overlap the closed range [minT, maxT], and their bytes.
+// ChunksPerSeries estimates how many chunks of a series overlap the closed range [minT, maxT], and
+// their bytes.
 func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 	const guessedChunks, guessedBytes = 2, 512
 	m := b.meta
@@ -396,10 +429,13 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 			each = float64(size) / float64(m.NumChunks)
 		}
 	}
-	// In floating point the extremes of time do not overflow. The chunks at both ends lie in the range in part.
+	// In floating point the extremes of time do not overflow. The chunks at both ends lie in the
+	// range in part.
 	overlap := min(float64(maxT), float64(m.MaxTime)) - max(float64(minT), float64(m.MinTime))
 	// A block of one instant has no length.
-	chunks := min(perSeries, perSeries*max(overlap, 0)/max(float64(m.MaxTime)-float64(m.MinTime), 1)+1)
+	chunks := min(
+		perSeries, perSeries*max(overlap, 0)/max(float64(m.MaxTime)-float64(m.MinTime), 1)+1,
+	)
 	chunks = min(chunks, 1<<20) // meta.json may say anything
 	return int64(math.Ceil(chunks)), int64(math.Ceil(min(chunks*each, 1<<30)))
 }
@@ -407,7 +443,8 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 // indexPage returns the size of an index page.
 func (b *Block) indexPage() int64 { return pageSizeOf(b.deps.Index, defaultIndexPage) }
 
-// CameToNothing tells the block that the stream of a lazy plan returned no series. Of a series set that says nothing: no series was read.
+// CameToNothing tells the block that the stream of a lazy plan returned no series. Of a series set
+// that says nothing: no series was read.
 func (p *Plan) CameToNothing() {
 	if !p.Lazy() {
 		return

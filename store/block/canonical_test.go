@@ -20,13 +20,21 @@ func TestCanonicalMatchers(t *testing.T) {
 	}
 	same(set{m(eq, "a", "1"), m(re, "b", "2")}, set{m(re, "b", "2"), m(eq, "a", "1")})
 	same(set{m(eq, "a", "1"), m(eq, "a", "1")}, set{m(eq, "a", "1")})
-	same(set{m(neq, "a", ""), m(eq, "a", "1"), m(neq, "a", "")}, set{m(eq, "a", "1"), m(neq, "a", "")})
+	same(
+		set{m(neq, "a", ""), m(eq, "a", "1"), m(neq, "a", "")},
+		set{m(eq, "a", "1"), m(neq, "a", "")},
+	)
 
 	sets := []set{
 		nil,
 		{m(eq, "a", "1")}, {m(neq, "a", "1")}, {m(re, "a", "1")}, {m(nre, "a", "1")},
-		{m(eq, "a", "2")}, {m(eq, "b", "1")}, {m(eq, "a", "")}, {m(eq, "", "a")}, {m(eq, "a1", "")}, {m(eq, "", "a1")},
-		{m(eq, "a", "1"), m(eq, "b", "1")}, {m(eq, "a", "1"), m(eq, "a", "2")}, {m(eq, "a", "1\x00\x01b\x011")},
+		{
+			m(eq, "a", "2"),
+		}, {m(eq, "b", "1")}, {m(eq, "a", "")}, {m(eq, "", "a")}, {m(eq, "a1", "")}, {m(eq, "", "a1")},
+		{
+			m(eq, "a", "1"),
+			m(eq, "b", "1"),
+		}, {m(eq, "a", "1"), m(eq, "a", "2")}, {m(eq, "a", "1\x00\x01b\x011")},
 	}
 	seen := map[string]set{}
 	for _, s := range sets {

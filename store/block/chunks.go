@@ -19,18 +19,19 @@ import (
 // defaultChunkPage is the size of a page of chunk files where Deps.Chunks does not say.
 const defaultChunkPage = 8 << 10
 
-// guessedRecord is how long a chunk record is expected to be at most, where neither a reference nor meta.json bounds it. A longer one
-// costs a follow-up read.
+// guessedRecord is how long a chunk record is expected to be at most, where neither a reference nor
+// meta.json bounds it. A longer one costs a follow-up read.
 const guessedRecord = 1 << 10
 
-// maxGuess bounds what is read of a record because of where the next one begins, where meta.json does not say how large records are: a
-// block may have holes.
+// maxGuess bounds what is read of a record because of where the next one begins, where meta.json
+// does not say how large records are: a block may have holes.
 const maxGuess = 64 << 10
 
 // maxRecordHead is the longest a record's length prefix can be.
 const maxRecordHead = 10
 
-// ChunkReader reads the chunk records of one block, a batch at a time. It is used by one goroutine and reuses its buffers.
+// ChunkReader reads the chunk records of one block, a batch at a time. It is used by one goroutine
+// and reuses its buffers.
 type ChunkReader struct {
 	block *Block
 	acct  *pagecache.Account
@@ -53,7 +54,8 @@ func (s *ChunkStats) Add(o ChunkStats) {
 	s.FollowUps += o.FollowUps
 }
 
-// ChunkReader returns a reader whose reads are counted, and may be refused, by acct. It asks for leave to read what is longer than a record's bound.
+// ChunkReader returns a reader whose reads are counted, and may be refused, by acct. It asks for
+// leave to read what is longer than a record's bound.
 func (b *Block) ChunkReader(acct *pagecache.Account, leave Leave) *ChunkReader {
 	return &ChunkReader{block: b, acct: acct, leave: leave}
 }
@@ -69,16 +71,18 @@ type Batch struct {
 	// Ref and Bound are the references and length bounds, in any order; a bound of 0 is unknown.
 	Ref   []uint64
 	Bound []uint32
-	// Record receives the records, by index: length prefix, encoding, data and checksum, NOT verified. They alias pages, which live as
-	// long as the records do.
+	// Record receives the records, by index: length prefix, encoding, data and checksum, NOT
+	// verified. They alias pages, which live as long as the records do.
 	Record [][]byte
 	// Pinned is the number of page bytes that the records keep alive.
 	Pinned int64
-	// Grown is how many bytes the reader has asked leave for. Whoever drops the records gives them back.
+	// Grown is how many bytes the reader has asked leave for. Whoever drops the records gives them
+	// back.
 	Grown int64
 }
 
-// Read fills in b.Record. Reads are grouped by chunk file; records whose bound was too small are read again in one follow-up a file.
+// Read fills in b.Record. Reads are grouped by chunk file; records whose bound was too small are
+// read again in one follow-up a file.
 func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 	b.Pinned, b.Grown = 0, 0
 	b.Record = slices.Grow(b.Record[:0], len(b.Ref))[:len(b.Ref)]
@@ -156,7 +160,9 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	for _, i := range order {
 		off := fileOffset(b.Ref[i])
 		if off >= obj.Size {
-			return recordError(blk, obj, off, fmt.Errorf("%w: the file ends at %d", tsdbfmt.ErrCorrupt, obj.Size))
+			return recordError(
+				blk, obj, off, fmt.Errorf("%w: the file ends at %d", tsdbfmt.ErrCorrupt, obj.Size),
+			)
 		}
 		end := min(off+blk.recordBound(b.Bound[i]), obj.Size)
 		if off>>shift != (end-1)>>shift {
@@ -191,7 +197,8 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 			b.Record[i] = rec[:size:size]
 			continue
 		}
-		// INVARIANT: records do not overlap. However long they say they are, together they are no longer than what they lie in.
+		// INVARIANT: records do not overlap. However long they say they are, together they are no
+		// longer than what they lie in.
 		for next = max(next, k+1); next < len(order) && b.Ref[order[next]] == b.Ref[i]; {
 			next++
 		}
@@ -249,8 +256,11 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	return nil
 }
 
-// reread is ChunkReader.reread for a record that is kept: alone, for the pages around it are nobody else's.
-func (f *fileRead) reread(ctx context.Context, r *ChunkReader, obj pagecache.Object, off, end int64, guess int) ([]byte, error) {
+// reread is ChunkReader.reread for a record that is kept: alone, for the pages around it are nobody
+// else's.
+func (f *fileRead) reread(
+	ctx context.Context, r *ChunkReader, obj pagecache.Object, off, end int64, guess int,
+) ([]byte, error) {
 	rec, err := r.reread(ctx, obj, off, end, guess)
 	if err == nil {
 		err = f.grow(r, int64(len(rec)))
@@ -261,8 +271,8 @@ func (f *fileRead) reread(ctx context.Context, r *ChunkReader, obj pagecache.Obj
 	return slices.Clone(rec), nil
 }
 
-// Reread reads the chunk record ref again from the bucket, past the cache: what has to be done, once, when a record of size bytes does not
-// verify. The record returned has been verified.
+// Reread reads the chunk record ref again from the bucket, past the cache: what has to be done,
+// once, when a record of size bytes does not verify. The record returned has been verified.
 func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte, error) {
 	obj, err := r.block.chunkObject(ctx, int(ref>>32))
 	if err != nil {
@@ -271,9 +281,11 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte,
 	return r.reread(ctx, obj, fileOffset(ref), obj.Size, size)
 }
 
-// reread reads a record that did not verify once more, past the cache, and counts how that ended. guess is its length as far as that is known, and
-// end where it must end at the latest.
-func (r *ChunkReader) reread(ctx context.Context, obj pagecache.Object, off, end int64, guess int) ([]byte, error) {
+// reread reads a record that did not verify once more, past the cache, and counts how that ended.
+// guess is its length as far as that is known, and end where it must end at the latest.
+func (r *ChunkReader) reread(
+	ctx context.Context, obj pagecache.Object, off, end int64, guess int,
+) ([]byte, error) {
 	rec, err := r.readRecord(ctx, obj, off, end, guess)
 	switch corruptions := r.block.deps.Corruptions; {
 	case err == nil:
@@ -284,7 +296,9 @@ func (r *ChunkReader) reread(ctx context.Context, obj pagecache.Object, off, end
 	return rec, err
 }
 
-func (r *ChunkReader) readRecord(ctx context.Context, obj pagecache.Object, off, end int64, size int) ([]byte, error) {
+func (r *ChunkReader) readRecord(
+	ctx context.Context, obj pagecache.Object, off, end int64, size int,
+) ([]byte, error) {
 	b := r.block
 	// A damaged length says anything; one that is right spares the second round.
 	size = max(min(size, maxGuess), int(b.recordBound(0)))
@@ -309,10 +323,26 @@ func (r *ChunkReader) readRecord(ctx context.Context, obj pagecache.Object, off,
 			return nil, recordError(b, obj, off, err)
 		}
 		if off+int64(size) > obj.Size {
-			return nil, recordError(b, obj, off, fmt.Errorf("%w: record of %d bytes, the file ends at %d", tsdbfmt.ErrCorrupt, size, obj.Size))
+			return nil, recordError(
+				b,
+				obj,
+				off,
+				fmt.Errorf(
+					"%w: record of %d bytes, the file ends at %d", tsdbfmt.ErrCorrupt, size,
+					obj.Size,
+				),
+			)
 		}
 		if off+int64(size) > end {
-			return nil, recordError(b, obj, off, fmt.Errorf("%w: record of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size, end))
+			return nil, recordError(
+				b,
+				obj,
+				off,
+				fmt.Errorf(
+					"%w: record of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size,
+					end,
+				),
+			)
 		}
 		if size <= len(rec) {
 			if _, _, err := tsdbfmt.ChunkRecord(rec[:size]); err != nil {
@@ -321,7 +351,9 @@ func (r *ChunkReader) readRecord(ctx context.Context, obj pagecache.Object, off,
 			return rec[:size], nil
 		}
 	}
-	return nil, recordError(b, obj, off, fmt.Errorf("%w: its length changed between two reads", tsdbfmt.ErrCorrupt))
+	return nil, recordError(
+		b, obj, off, fmt.Errorf("%w: its length changed between two reads", tsdbfmt.ErrCorrupt),
+	)
 }
 
 func recordError(b *Block, obj pagecache.Object, off int64, err error) error {

@@ -18,14 +18,18 @@ type measurer struct {
 	err     error
 }
 
-func (m measurer) Measure(context.Context, ulid.ULID, uint64, catalog.Doubt) (catalog.Verdict, error) {
+func (m measurer) Measure(
+	context.Context, ulid.ULID, uint64, catalog.Doubt,
+) (catalog.Verdict, error) {
 	return m.verdict, m.err
 }
 
 // noChunks are chunk pages of which only the objects are asked for.
 type noChunks struct{ Pages }
 
-func (noChunks) Object(_ uint32, _ ulid.ULID, _ uint64, file int, name string, size int64) pagecache.Object {
+func (noChunks) Object(
+	_ uint32, _ ulid.ULID, _ uint64, file int, name string, size int64,
+) pagecache.Object {
 	return pagecache.Object{Name: name, Size: size, ID: uint64(file)}
 }
 
@@ -56,7 +60,10 @@ func TestChunkFiles(t *testing.T) {
 		{name: "bucket away", measured: measurer{err: away}, err: away},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := New(&catalog.Block{ID: id, ChunkFiles: tc.meta}, &Deps{Sizes: tc.measured, Chunks: noChunks{}})
+			b := New(
+				&catalog.Block{ID: id, ChunkFiles: tc.meta},
+				&Deps{Sizes: tc.measured, Chunks: noChunks{}},
+			)
 			got, err := b.chunkObject(context.Background(), tc.file)
 			if !errors.Is(err, tc.err) || got != tc.want {
 				t.Errorf("got %+v, %v; want %+v, %v", got, err, tc.want, tc.err)
@@ -93,7 +100,13 @@ func TestRecordBound(t *testing.T) {
 }
 
 func TestChunksPerSeries(t *testing.T) {
-	full := catalog.Block{MinTime: 0, MaxTime: 1000, NumSeries: 10, NumChunks: 100, ChunkFiles: []catalog.ChunkFile{{Size: 20_000}}}
+	full := catalog.Block{
+		MinTime:    0,
+		MaxTime:    1000,
+		NumSeries:  10,
+		NumChunks:  100,
+		ChunkFiles: []catalog.ChunkFile{{Size: 20_000}},
+	}
 	for _, tc := range []struct {
 		name       string
 		meta       catalog.Block

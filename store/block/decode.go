@@ -59,7 +59,8 @@ func (s *Stream) decode() error {
 			return s.entryError(off, err)
 		}
 		s.lastEnd = tsdbfmt.NextSeriesOffset(version, off+int64(size))
-		if s.lastKept && (r.at == len(r.refs) || tsdbfmt.SeriesOffset(version, r.refs[r.at]) != s.lastEnd) {
+		if s.lastKept &&
+			(r.at == len(r.refs) || tsdbfmt.SeriesOffset(version, r.refs[r.at]) != s.lastEnd) {
 			s.boundByNeighbour(r)
 		}
 	}
@@ -71,8 +72,9 @@ func (s *Stream) decode() error {
 	return nil
 }
 
-// resolve looks up the symbols of raw, of which the first held series were decoded before. The last of the others are left for later if theirs do not
-// fit: they are decoded again then, so that from now on fewer are at a time.
+// resolve looks up the symbols of raw, of which the first held series were decoded before. The last
+// of the others are left for later if theirs do not fit: they are decoded again then, so that from
+// now on fewer are at a time.
 func (s *Stream) resolve(held int) error {
 	if err := s.hold(s.used()); err != nil {
 		return err
@@ -86,7 +88,9 @@ func (s *Stream) resolve(held int) error {
 		s.batch = max(n-held, 1)
 		if bytes > maxSeriesLabels {
 			err = &longLabelsError{size: bytes}
-			return s.entryError(tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), s.raw.refs[n-1]), err)
+			return s.entryError(
+				tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), s.raw.refs[n-1]), err,
+			)
 		}
 		if err := s.hold(s.used() + bytes); err != nil {
 			return err
@@ -111,7 +115,9 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 		return err
 	}
 	before := s.raw.chunks.Len()
-	first, some, kept, err := tsdbfmt.AppendChunkMetas(&s.raw.chunks, rest, s.opts.MinTime, s.opts.MaxTime)
+	first, some, kept, err := tsdbfmt.AppendChunkMetas(
+		&s.raw.chunks, rest, s.opts.MinTime, s.opts.MaxTime,
+	)
 	if err != nil {
 		s.raw.chunks.Reset()
 		return err
@@ -148,7 +154,8 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	return nil
 }
 
-// boundByNeighbour bounds the last chunk kept by the first chunk of the entry that follows in the index, if its bytes are at hand.
+// boundByNeighbour bounds the last chunk kept by the first chunk of the entry that follows in the
+// index, if its bytes are at hand.
 func (s *Stream) boundByNeighbour(r *run) {
 	s.lastKept = false
 	if s.lastEnd >= s.seriesEnd {
@@ -168,7 +175,8 @@ func (s *Stream) boundByNeighbour(r *run) {
 	}
 }
 
-// entry returns the verified content of the series entry at off, which ends at end at the latest, and the size of the whole entry.
+// entry returns the verified content of the series entry at off, which ends at end at the latest,
+// and the size of the whole entry.
 func (s *Stream) entry(r *run, off, end int64) (content []byte, size int, err error) {
 	s.scratch = s.scratch[:0]
 	content, size, err = s.tryEntry(r, off, end)
@@ -178,7 +186,8 @@ func (s *Stream) entry(r *run, off, end int64) (content []byte, size int, err er
 	if !corrupt(err) {
 		return nil, 0, s.wrap(err)
 	}
-	// Bytes that do not verify may have been damaged on the way or in a cache: they get one more chance, straight from the bucket.
+	// Bytes that do not verify may have been damaged on the way or in a cache: they get one more
+	// chance, straight from the bucket.
 	span := pagecache.Span{Off: off, End: min(off+max(int64(size), s.entrySize), end)}
 	again, rerr := s.plan.pages.Refetch(s.ctx, s.index, span, s.opts.Account)
 	if rerr == nil {
@@ -203,17 +212,27 @@ func (s *Stream) entryError(off int64, err error) error {
 
 func (s *Stream) tryEntry(r *run, off, end int64) (content []byte, size int, err error) {
 	if off >= s.seriesEnd {
-		return nil, 0, fmt.Errorf("%w: posting refers to offset %d of %s, its series end at %d", tsdbfmt.ErrCorrupt, off, s.index.Name, s.seriesEnd)
+		return nil, 0, fmt.Errorf(
+			"%w: posting refers to offset %d of %s, its series end at %d", tsdbfmt.ErrCorrupt, off,
+			s.index.Name, s.seriesEnd,
+		)
 	}
 	size, err = r.entrySize(off, s.seriesEnd, &s.scratch)
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: length of the series entry", errors.Join(tsdbfmt.ErrCorrupt, err))
+		return nil, 0, fmt.Errorf(
+			"%w: length of the series entry", errors.Join(tsdbfmt.ErrCorrupt, err),
+		)
 	}
 	if off+int64(size) > s.seriesEnd {
-		return nil, 0, fmt.Errorf("%w: series entry ends behind the series section", tsdbfmt.ErrCorrupt)
+		return nil, 0, fmt.Errorf(
+			"%w: series entry ends behind the series section", tsdbfmt.ErrCorrupt,
+		)
 	}
 	if off+int64(size) > end {
-		return nil, 0, fmt.Errorf("%w: series entry of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size, end)
+		return nil, 0, fmt.Errorf(
+			"%w: series entry of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size,
+			end,
+		)
 	}
 	if size > maxEntryGuess {
 		if err := s.hold(s.used() + longEntry*int64(size)); err != nil {
@@ -223,12 +242,16 @@ func (s *Stream) tryEntry(r *run, off, end int64) (content []byte, size int, err
 	b, ok := r.bytes(off, size, &s.scratch)
 	if !ok {
 		s.stats.FollowUps++
-		more, err := s.plan.pages.Fetch(s.ctx, s.index, []pagecache.Span{{Off: off, End: off + int64(size)}}, s.opts.Account)
+		more, err := s.plan.pages.Fetch(
+			s.ctx, s.index, []pagecache.Span{{Off: off, End: off + int64(size)}}, s.opts.Account,
+		)
 		if err != nil {
 			return nil, 0, err
 		}
 		if b, ok = runOf(more).bytes(off, size, &s.scratch); !ok {
-			return nil, 0, fmt.Errorf("object %s: pages do not cover [%d, %d)", s.index.Name, off, off+int64(size))
+			return nil, 0, fmt.Errorf(
+				"object %s: pages do not cover [%d, %d)", s.index.Name, off, off+int64(size),
+			)
 		}
 	}
 	content, err = tsdbfmt.SeriesContent(b)
@@ -266,7 +289,8 @@ func (s *Stream) filter(held int) error {
 		s.noteMatched(s.raw.len() - held)
 		return nil
 	}
-	// The carried series were filtered when they were decoded. The others move to the front of what follows them.
+	// The carried series were filtered when they were decoded. The others move to the front of what
+	// follows them.
 	in, out := &s.raw, &s.carry
 	out.reset()
 	for i := range in.len() {
@@ -288,7 +312,8 @@ func (s *Stream) noteMatched(n int) {
 	}
 }
 
-// pendingMatcher is a pending matcher and what it said of the value it saw last: series are sorted, so that neighbours mostly share theirs.
+// pendingMatcher is a pending matcher and what it said of the value it saw last: series are sorted,
+// so that neighbours mostly share theirs.
 type pendingMatcher struct {
 	m       *labels.Matcher
 	value   string

@@ -11,7 +11,8 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Error says which block an error is about. Every error that the package returns about a block's data is one, or wraps one.
+// Error says which block an error is about. Every error that the package returns about a block's
+// data is one, or wraps one.
 type Error struct {
 	ID      ulid.ULID
 	Content uint64 // of the block that was read
@@ -22,8 +23,8 @@ func (e *Error) Error() string { return fmt.Sprintf("block %s: %v", e.ID, e.Err)
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Fault marks an error of the bucket. Whatever status such an error carries is the bucket's (a client of an object store may speak gRPC
-// itself), not the outcome of the request.
+// Fault marks an error of the bucket. Whatever status such an error carries is the bucket's (a
+// client of an object store may speak gRPC itself), not the outcome of the request.
 type Fault struct{ Err error }
 
 func (e *Fault) Error() string { return e.Err.Error() }
@@ -59,12 +60,15 @@ func Doubtful(err error) bool {
 		changed *pagecache.ChangedError
 		span    *pagecache.SpanError
 	)
-	return corrupt(err) || errors.As(err, &short) || errors.As(err, &long) || errors.As(err, &changed) || errors.As(err, &span) ||
+	return corrupt(err) || errors.As(err, &short) || errors.As(err, &long) ||
+		errors.As(err, &changed) ||
+		errors.As(err, &span) ||
 		retry.Unsatisfiable(err)
 }
 
-// everyones reports whether whoever reads the same of a block meets the same error: a fault of the bucket, which was asked again where that
-// helps, or bytes that are damaged there. What is left is the request's own, as a limit is; so is a panic, which need not strike twice.
+// everyones reports whether whoever reads the same of a block meets the same error: a fault of the
+// bucket, which was asked again where that helps, or bytes that are damaged there. What is left is
+// the request's own, as a limit is; so is a panic, which need not strike twice.
 func everyones(err error) bool {
 	var (
 		bucket *Fault
@@ -72,5 +76,7 @@ func everyones(err error) bool {
 		short  *pagecache.ShortObjectError
 		long   *pagecache.LongBodyError
 	)
-	return errors.As(err, &bucket) || errors.As(err, &read) || errors.As(err, &short) || errors.As(err, &long) || corrupt(err)
+	return errors.As(err, &bucket) || errors.As(err, &read) || errors.As(err, &short) ||
+		errors.As(err, &long) ||
+		corrupt(err)
 }

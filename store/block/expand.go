@@ -30,16 +30,16 @@ type PostingsCache interface {
 	Joined()
 }
 
-// keptPostings are expanded postings as they are shared by requests: pending matchers by their places in the canonical order, which all
-// requests for the same matchers have in common.
+// keptPostings are expanded postings as they are shared by requests: pending matchers by their
+// places in the canonical order, which all requests for the same matchers have in common.
 //
 // INVARIANT: refs are never written to once they are here.
 type keptPostings struct {
 	refs    []uint32
 	pending []int
 	stats   PostingsStats
-	// touched are the bytes of the index pages that finding them took. Every request is charged for them, as if it had read them itself:
-	// what is kept must not decide about a limit.
+	// touched are the bytes of the index pages that finding them took. Every request is charged for
+	// them, as if it had read them itself: what is kept must not decide about a limit.
 	touched int64
 }
 
@@ -57,18 +57,24 @@ const (
 func (b *Block) eagerness(matchers uint64, irregular bool) eagerness {
 	switch {
 	case irregular:
-		return wholly // a label that occurs twice matches by its postings, which the normalised labels do not show
+		// a label that occurs twice matches by its postings, which the normalised labels do not
+		// show
+		return wholly
 	case b.wasZero(matchers):
 		return eagerly
 	}
 	return lazily
 }
 
-// expand finds the postings of matchers: kept ones, those that another request is about to find, or by reading the index. It returns the bytes
-// of index pages that this takes without a cache.
-func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object, opts *PlanOptions, mode eagerness) (expanded, int64, error) {
+// expand finds the postings of matchers: kept ones, those that another request is about to find, or
+// by reading the index. It returns the bytes of index pages that this takes without a cache.
+func (b *Block) expand(
+	ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object,
+	opts *PlanOptions, mode eagerness,
+) (expanded, int64, error) {
 	acct := opts.Account
-	// Read in this order even where nothing is kept: which lists are worth reading may depend on it, and what a request is charged with that.
+	// Read in this order even where nothing is kept: which lists are worth reading may depend on
+	// it, and what a request is charged with that.
 	canonical := matchers.canonical
 	pc := b.deps.Postings
 	if pc == nil {
@@ -78,7 +84,9 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 		}
 		return k.answer(canonical), k.touched, err
 	}
-	key := indexcache.PostingsKey(b.meta.ID, b.meta.Content, byte(mode), b.indexPage(), matchers.text)
+	key := indexcache.PostingsKey(
+		b.meta.ID, b.meta.Content, byte(mode), b.indexPage(), matchers.text,
+	)
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
 		if err := opts.hold(refBytes * keptCount(v)); err != nil {
@@ -91,43 +99,49 @@ func (b *Block) expand(ctx context.Context, h *indexheader.Header, matchers *mat
 		b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
 		pc.Del(key)
 	}
-	// What the request's account spends by may be another function when this ends: the request may have failed by another block, and be planned
-	// anew, while others wait for what it began here.
+	// What the request's account spends by may be another function when this ends: the request may
+	// have failed by another block, and be planned anew, while others wait for what it began here.
 	mine := acct
 	if acct != nil {
 		mine = &pagecache.Account{Spend: acct.Spend}
 	}
-	k, joined, err := b.expansions.Do(ctx, key.ID, func(ctx context.Context) (k keptPostings, err error) {
-		if acct != nil {
-			defer mine.MoveTo(acct)
-		}
-		err = panics.Contained(func() error {
-			if v, ok := pc.Fetch(ctx, key); ok {
-				if k, ok = decodePostings(v, refs, len(canonical)); ok {
-					k.stats.Cached = 1
-					return spend(mine, k.touched)
+	k, joined, err := b.expansions.Do(
+		ctx,
+		key.ID,
+		func(ctx context.Context) (k keptPostings, err error) {
+			if acct != nil {
+				defer mine.MoveTo(acct)
+			}
+			err = panics.Contained(func() error {
+				if v, ok := pc.Fetch(ctx, key); ok {
+					if k, ok = decodePostings(v, refs, len(canonical)); ok {
+						k.stats.Cached = 1
+						return spend(mine, k.touched)
+					}
+					b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
+					pc.Del(key)
 				}
-				b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
-				pc.Del(key)
-			}
-			// The request that began this may be gone before it ends, and its hold on the header with it.
-			h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
-			if err != nil {
-				return fault(fmt.Errorf("index header: %w", err))
-			}
-			defer release()
-			if k, err = b.readPostings(ctx, h, canonical, index, mine, mode); err != nil {
-				return err
-			}
-			pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
-			return nil
-		})()
-		return k, err
-	})
+				// The request that began this may be gone before it ends, and its hold on the header
+				// with it.
+				h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
+				if err != nil {
+					return fault(fmt.Errorf("index header: %w", err))
+				}
+				defer release()
+				if k, err = b.readPostings(ctx, h, canonical, index, mine, mode); err != nil {
+					return err
+				}
+				pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
+				return nil
+			})()
+			return k, err
+		},
+	)
 	if err != nil {
 		return expanded{}, 0, err
 	}
-	// They are there already, in the hands of all that wait for them: none of them goes on with them but those that may.
+	// They are there already, in the hands of all that wait for them: none of them goes on with
+	// them but those that may.
 	if err := opts.hold(refBytes * int64(len(k.refs))); err != nil {
 		return expanded{}, 0, err
 	}
@@ -147,14 +161,20 @@ type mendingPages struct {
 	acct *pagecache.Account
 }
 
-func (m mendingPages) Refetch(ctx context.Context, obj pagecache.Object, span pagecache.Span, _ *pagecache.Account) (*pagecache.Pages, error) {
+func (m mendingPages) Refetch(
+	ctx context.Context, obj pagecache.Object, span pagecache.Span, _ *pagecache.Account,
+) (*pagecache.Pages, error) {
 	return m.Pages.Refetch(ctx, obj, span, m.acct)
 }
 
 // readPostings expands matchers, which are in canonical order, from the index.
-func (b *Block) readPostings(ctx context.Context, h *indexheader.Header, canonical []*labels.Matcher, index pagecache.Object, acct *pagecache.Account, mode eagerness) (keptPostings, error) {
-	// What this takes is counted apart: a request plans many blocks at once on one account. What was damaged and is read again is not part of it:
-	// whoever is given these postings later does not pay for that.
+func (b *Block) readPostings(
+	ctx context.Context, h *indexheader.Header, canonical []*labels.Matcher, index pagecache.Object,
+	acct *pagecache.Account, mode eagerness,
+) (keptPostings, error) {
+	// What this takes is counted apart: a request plans many blocks at once on one account. What
+	// was damaged and is read again is not part of it: whoever is given these postings later does
+	// not pay for that.
 	var touched atomic.Int64
 	mine := &pagecache.Account{Spend: func(t, fetched int64) error {
 		touched.Add(t)
@@ -204,7 +224,9 @@ func (k *keptPostings) answer(canonical []*labels.Matcher) expanded {
 }
 
 // charged is answer for a request that has not read what it gets.
-func (k *keptPostings) charged(canonical []*labels.Matcher, acct *pagecache.Account) (expanded, int64, error) {
+func (k *keptPostings) charged(
+	canonical []*labels.Matcher, acct *pagecache.Account,
+) (expanded, int64, error) {
 	if err := spend(acct, k.touched); err != nil {
 		return expanded{}, 0, fmt.Errorf("postings: %w", err)
 	}
@@ -236,10 +258,14 @@ func refRange(h *indexheader.Header) refBounds {
 //
 // all of them uvarints. What precedes them is the identity, which has the version.
 
-// appendPostings appends k to dst. It makes room for what it writes and no more: a cache accounts for the length of a value.
+// appendPostings appends k to dst. It makes room for what it writes and no more: a cache accounts
+// for the length of a value.
 func appendPostings(dst []byte, k *keptPostings) []byte {
-	figures := append(make([]uint64, 0, 16), uint64(k.stats.Groups), uint64(k.stats.Pending), uint64(k.stats.Lists), uint64(k.stats.ListBytes),
-		uint64(k.stats.MaxSeries), uint64(k.touched), uint64(len(k.pending)))
+	figures := append(
+		make([]uint64, 0, 16), uint64(k.stats.Groups), uint64(k.stats.Pending),
+		uint64(k.stats.Lists), uint64(k.stats.ListBytes), uint64(k.stats.MaxSeries),
+		uint64(k.touched), uint64(len(k.pending)),
+	)
 	for _, i := range k.pending {
 		figures = append(figures, uint64(i))
 	}
@@ -265,7 +291,8 @@ func appendPostings(dst []byte, k *keptPostings) []byte {
 	return dst
 }
 
-// keptCount returns how many references a value says that it has, which are at most as many as it has bytes.
+// keptCount returns how many references a value says that it has, which are at most as many as it
+// has bytes.
 func keptCount(b []byte) int64 {
 	next := func() uint64 {
 		v, n := binary.Uvarint(b)
@@ -293,11 +320,12 @@ func (o *PlanOptions) hold(n int64) error {
 // uvarintSize returns how many bytes a number takes as an uvarint.
 func uvarintSize(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }
 
-// maxKeptFigure bounds the figures of kept postings: beyond it they are not what a block can come to.
+// maxKeptFigure bounds the figures of kept postings: beyond it they are not what a block can come
+// to.
 const maxKeptFigure = 1 << 48
 
-// decodePostings reads what appendPostings has written for a request of so many matchers. It trusts nothing: ok is false for whatever cannot be
-// the postings of a block with such references.
+// decodePostings reads what appendPostings has written for a request of so many matchers. It trusts
+// nothing: ok is false for whatever cannot be the postings of a block with such references.
 func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, ok bool) {
 	bad := false
 	next := func() int64 {
@@ -319,7 +347,8 @@ func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, o
 		k.pending = append(k.pending, int(i))
 	}
 	count := next()
-	if bad || count > int64(len(b)) || k.stats.Groups > matchers || k.stats.Pending > k.stats.Groups {
+	if bad || count > int64(len(b)) || k.stats.Groups > matchers ||
+		k.stats.Pending > k.stats.Groups {
 		return keptPostings{}, false
 	}
 	if count == 0 {

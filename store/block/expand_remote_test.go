@@ -27,7 +27,8 @@ func (k *keptBlock) over(t testing.TB, memory int64, r *bytecachetest.Remote) {
 	k.deps.Postings = k.postings
 }
 
-// TestPostingsInMemcached: a second process reads no postings and is charged for them all the same; what memory has, memcached is not asked for.
+// TestPostingsInMemcached: a second process reads no postings and is charged for them all the same;
+// what memory has, memcached is not asked for.
 func TestPostingsInMemcached(t *testing.T) {
 	data := postingsWideBlock(t, 2000).index
 	f := func(name string, memory int64, wantAsked int, lines ...string) {
@@ -56,7 +57,8 @@ func TestPostingsInMemcached(t *testing.T) {
 	f("matchers are pending", 4<<20, 1, `pod!=""`, `job="j7"`)
 }
 
-// TestPagesOfOtherSizes: what a request is charged is counted in pages of its own process, whatever pages another one has that uses the same memcached.
+// TestPagesOfOtherSizes: what a request is charged is counted in pages of its own process, whatever
+// pages another one has that uses the same memcached.
 func TestPagesOfOtherSizes(t *testing.T) {
 	data := postingsWideBlock(t, 2000).index
 	ms := postingsMatchers(t, `job="j7"`)
@@ -65,13 +67,15 @@ func TestPagesOfOtherSizes(t *testing.T) {
 		k := newKeptBlock(t, data, catalog.Block{})
 		k.Block, k.pages = openStreamBlock(t, data, size, catalog.Block{})
 		k.over(t, 4<<20, r)
-		if got := k.planned(t, ms); got.Charged == 0 || got.Charged%int64(size) != 0 && got.Charged != int64(len(data)) {
+		if got := k.planned(t, ms); got.Charged == 0 ||
+			got.Charged%int64(size) != 0 && got.Charged != int64(len(data)) {
 			t.Errorf("with pages of %d bytes a request is charged %d", size, got.Charged)
 		}
 	}
 }
 
-// TestFiftyLookups: identical plans ask memcached once. Where it brings postings that one request may not have, or panics, the others are served.
+// TestFiftyLookups: identical plans ask memcached once. Where it brings postings that one request
+// may not have, or panics, the others are served.
 func TestFiftyLookups(t *testing.T) {
 	errLimit := errors.New("limit")
 	f := func(name string, filled, panicking, leaderLimited bool, wantFetches int) {
@@ -129,7 +133,9 @@ func TestFiftyLookups(t *testing.T) {
 				wg.Wait()
 				err := <-leader
 				var panicked *panics.Error
-				if leaderLimited != errors.Is(err, errLimit) || panicking != errors.As(err, &panicked) || !leaderLimited && !panicking && err != nil {
+				if leaderLimited != errors.Is(err, errLimit) ||
+					panicking != errors.As(err, &panicked) ||
+					!leaderLimited && !panicking && err != nil {
 					t.Errorf("who came first got %v", err)
 				}
 				if k.fetches > wantFetches {
@@ -144,15 +150,22 @@ func TestFiftyLookups(t *testing.T) {
 	f("the look-up of the first panics", true, true, false, 0)
 }
 
-// TestMendedPostings: a list that had to be read twice is charged twice to the request that did it, and to nobody who is given what came of it.
+// TestMendedPostings: a list that had to be read twice is charged twice to the request that did it,
+// and to nobody who is given what came of it.
 func TestMendedPostings(t *testing.T) {
 	wide := postingsWideBlock(t, 300)
 	ms := postingsMatchers(t, `pod=~"pod.*7"`)
 	want := newKeptBlock(t, wide.index, catalog.Block{}).planned(t, ms)
 	k := newKeptBlock(t, wide.index, catalog.Block{})
 	l := wide.names["pod"][7].list
-	bucket := &postingsBucket{data: wide.index, name: "BLOCK/index", flips: []postingsFlip{{off: l.Off + 8, times: 1}}}
-	pages := pagecache.New(bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 1 << 10})
+	bucket := &postingsBucket{
+		data:  wide.index,
+		name:  "BLOCK/index",
+		flips: []postingsFlip{{off: l.Off + 8, times: 1}},
+	}
+	pages := pagecache.New(
+		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 1 << 10},
+	)
 	t.Cleanup(pages.Close)
 	k.pages.Reader = pages
 	if mended := k.planned(t, ms); mended.Stats.Repaired != 1 || mended.Charged <= want.Charged {
@@ -164,7 +177,8 @@ func TestMendedPostings(t *testing.T) {
 	}
 }
 
-// TestStrangersPostings: another key's value in memcached is a miss, and the next look-up finds what came instead.
+// TestStrangersPostings: another key's value in memcached is a miss, and the next look-up finds
+// what came instead.
 func TestStrangersPostings(t *testing.T) {
 	data := postingsWideBlock(t, 50).index
 	for _, bad := range []string{"short", string(make([]byte, 100)), ""} {
@@ -182,13 +196,16 @@ func TestStrangersPostings(t *testing.T) {
 		k.over(t, 4<<20, r)
 		for i, want := range []int{1, 0} {
 			if got := k.planned(t, ms); got.Fetches != want {
-				t.Errorf("%.10q in memcached, plan %d: %d fetches, want %d", bad, i, got.Fetches, want)
+				t.Errorf(
+					"%.10q in memcached, plan %d: %d fetches, want %d", bad, i, got.Fetches, want,
+				)
 			}
 		}
 	}
 }
 
-// TestKeptPostingsAreExact: a value holds on to no more bytes than it is accounted with, but for what the allocator rounds up to.
+// TestKeptPostingsAreExact: a value holds on to no more bytes than it is accounted with, but for
+// what the allocator rounds up to.
 func TestKeptPostingsAreExact(t *testing.T) {
 	for _, n := range []int{0, 1, 3, 100, 1000, 100_000} {
 		for _, step := range []uint32{1, 127, 128, 20_000} {
@@ -198,7 +215,10 @@ func TestKeptPostingsAreExact(t *testing.T) {
 			}
 			v := appendPostings(indexcache.AppendID(nil, bytecache.Key{}), &k)
 			if spare := cap(v) - len(v); spare > 32+len(v)/8 {
-				t.Errorf("%d references %d apart: %d bytes, and %d that nobody uses", n, step, len(v), spare)
+				t.Errorf(
+					"%d references %d apart: %d bytes, and %d that nobody uses", n, step, len(v),
+					spare,
+				)
 			}
 		}
 	}

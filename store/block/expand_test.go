@@ -56,19 +56,23 @@ func (k *keptBlock) planned(t testing.TB, ms []*labels.Matcher) plannedPostings 
 	t.Helper()
 	k.fetches = 0
 	out := plannedPostings{}
-	acct := &pagecache.Account{Spend: func(touched, _ int64) error { out.Charged += touched; return nil }}
+	acct := &pagecache.Account{
+		Spend: func(touched, _ int64) error { out.Charged += touched; return nil },
+	}
 	p, err := k.Plan(context.Background(), ms, PlanOptions{Account: acct})
 	if err != nil {
 		t.Fatalf("%v: %v", ms, err)
 	}
 	defer p.Close()
-	out.Refs, out.Pending, out.Stats, out.Fetches = p.refs, matcherStrings(Canonical(p.pending)), p.stats, k.fetches
+	out.Refs, out.Pending, out.Stats, out.Fetches = p.refs, matcherStrings(
+		Canonical(p.pending),
+	), p.stats, k.fetches
 	out.Stats.Values, out.Stats.Lookups, out.Stats.Cached = 0, 0, 0
 	return out
 }
 
-// TestKeptPostings: what is kept is what is read, for random matchers, eager and lazy, in any order, in all formats of the index; it costs a
-// request as much, and no fetch.
+// TestKeptPostings: what is kept is what is read, for random matchers, eager and lazy, in any
+// order, in all formats of the index; it costs a request as much, and no fetch.
 func TestKeptPostings(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(21, 22))
 	lazy, empty, some := 0, 0, 0
@@ -87,7 +91,10 @@ func TestKeptPostings(t *testing.T) {
 			}
 			want := plain.planned(t, ms)
 			shuffled := append(slices.Clone(ms), ms[rnd.IntN(len(ms))])
-			rnd.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+			rnd.Shuffle(
+				len(shuffled),
+				func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] },
+			)
 			if diff := cmp.Diff(want, plain.planned(t, shuffled)); diff != "" {
 				t.Fatalf("%v, in another order (-want +got):\n%s", ms, diff)
 			}
@@ -128,7 +135,8 @@ func TestKeptPostings(t *testing.T) {
 	f(v1.index, 100, matchers)
 }
 
-// TestFiftyExpansions: identical plans make one expansion; who gives up disturbs nobody, and who meets a limit is alone with it.
+// TestFiftyExpansions: identical plans make one expansion; who gives up disturbs nobody, and who
+// meets a limit is alone with it.
 func TestFiftyExpansions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeptBlock(t, postingsWideBlock(t, 2000).index, catalog.Block{})
@@ -167,7 +175,8 @@ func TestFiftyExpansions(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 50 {
 			wg.Go(func() {
-				if err := plan(t.Context(), i == 7); i == 7 != errors.Is(err, errLimit) || i != 7 && err != nil {
+				if err := plan(t.Context(), i == 7); i == 7 != errors.Is(err, errLimit) ||
+					i != 7 && err != nil {
 					t.Errorf("plan %d: %v", i, err)
 				}
 			})
@@ -200,7 +209,8 @@ func TestFiftyExpansions(t *testing.T) {
 	})
 }
 
-// TestFailedExpansions: what the bucket does to one of 50 identical plans, it does to all of them, once; a limit is its owner's.
+// TestFailedExpansions: what the bucket does to one of 50 identical plans, it does to all of them,
+// once; a limit is its owner's.
 func TestFailedExpansions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeptBlock(t, postingsWideBlock(t, 2000).index, catalog.Block{})
@@ -269,7 +279,9 @@ func TestDamagedKeptPostings(t *testing.T) {
 	k := newKeptBlock(t, postingsWideBlock(t, 50).index, catalog.Block{})
 	ms := postingsMatchers(t, `pod=~"pod.*"`)
 	want := k.planned(t, ms)
-	key := indexcache.PostingsKey(k.meta.ID, k.meta.Content, byte(lazily), k.indexPage(), AppendCanonical(nil, ms))
+	key := indexcache.PostingsKey(
+		k.meta.ID, k.meta.Content, byte(lazily), k.indexPage(), AppendCanonical(nil, ms),
+	)
 	value, ok := k.postings.Get(key)
 	if !ok || want.Fetches != 1 {
 		t.Fatal("nothing is kept")
@@ -299,7 +311,17 @@ func TestDamagedKeptPostings(t *testing.T) {
 }
 
 func FuzzKeptPostings(f *testing.F) {
-	f.Add(appendPostings(nil, &keptPostings{refs: []uint32{5, 6, 900}, pending: []int{1}, stats: PostingsStats{Groups: 2, Pending: 1}}), 3)
+	f.Add(
+		appendPostings(
+			nil,
+			&keptPostings{
+				refs:    []uint32{5, 6, 900},
+				pending: []int{1},
+				stats:   PostingsStats{Groups: 2, Pending: 1},
+			},
+		),
+		3,
+	)
 	f.Add([]byte{1, 0, 1, 20, 1, 100, 0, 2, 5, 0}, 1)
 	f.Fuzz(func(t *testing.T, b []byte, matchers int) {
 		bounds := refBounds{first: 5, end: 1000}

@@ -13,18 +13,22 @@ import (
 )
 
 const (
-	// smallExpansion is the size up to which an expansion is small: what the matchers of a dashboard take. They have a lane of their own, so that
-	// none waits behind a regular expression over a million values.
+	// smallExpansion is the size up to which an expansion is small: what the matchers of a
+	// dashboard take. They have a lane of their own, so that none waits behind a regular expression
+	// over a million values.
 	smallExpansion = 1 << 20
 	// smallExpansions is the part of the account that only small expansions have, as 1/n.
 	smallExpansions = 4
 )
 
-// Expansions is the account of the bytes that the expansions of a process take while they run: lists found, their pages, what they are decoded
-// into. They are shared by requests, so that no request's reservation holds them. What comes of them is the requests' again.
+// Expansions is the account of the bytes that the expansions of a process take while they run:
+// lists found, their pages, what they are decoded into. They are shared by requests, so that no
+// request's reservation holds them. What comes of them is the requests' again.
 //
-// INVARIANT: an expansion takes its bytes in one step, before it holds any but for the places of a few lists (markedValues of a label name, 16 bytes each,
-// and a bit for each of its values), and waits for nothing but reads of the bucket while it has them. So expansions cannot wait for one another in a circle.
+// INVARIANT: an expansion takes its bytes in one step, before it holds any but for the places of a
+// few lists (markedValues of a label name, 16 bytes each, and a bit for each of its values), and
+// waits for nothing but reads of the bucket while it has them. So expansions cannot wait for one
+// another in a circle.
 type Expansions struct {
 	small, large expansionLane
 }
@@ -36,7 +40,8 @@ type expansionLane struct {
 	queued atomic.Int64
 }
 
-// NewExpansions makes an account of so many bytes and registers its metrics. An expansion that would not fit into an idle process is refused.
+// NewExpansions makes an account of so many bytes and registers its metrics. An expansion that
+// would not fit into an idle process is refused.
 func NewExpansions(bytes int64, reg prometheus.Registerer) *Expansions {
 	e := &Expansions{}
 	e.small.size = max(bytes/smallExpansions, smallExpansion)
@@ -82,9 +87,12 @@ func (r *room) take(ctx context.Context, n int64) error {
 		lane = &r.of.large
 	}
 	if n > lane.size {
-		return status.Errorf(codes.ResourceExhausted,
+		return status.Errorf(
+			codes.ResourceExhausted,
 			"to find the series that match takes an estimated %d bytes, more than the %d bytes that are for it of the memory for requests (--store.request-bytes)",
-			n, lane.size)
+			n,
+			lane.size,
+		)
 	}
 	lane.queued.Add(n)
 	err := lane.free.Acquire(ctx, n)

@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// TestExpansionsAreBounded: what does not fit waits for what runs, small ones not for large ones; what could never fit is refused, and what gives up leaves
-// nothing behind.
+// TestExpansionsAreBounded: what does not fit waits for what runs, small ones not for large ones;
+// what could never fit is refused, and what gives up leaves nothing behind.
 func TestExpansionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := NewExpansions(16<<20, prometheus.NewRegistry()) // 4 MiB for small ones
@@ -66,7 +66,8 @@ func TestExpansionsAreBounded(t *testing.T) {
 		for _, r := range []*room{first, second, small, third} {
 			r.close() // the first a second time
 		}
-		if s, l := e.small.in.Load(), e.large.in.Load(); s != 0 || l != 0 || e.large.queued.Load() != 0 {
+		if s, l := e.small.in.Load(), e.large.in.Load(); s != 0 || l != 0 ||
+			e.large.queued.Load() != 0 {
 			t.Errorf("left behind: %d, %d bytes, %d waited for", s, l, e.large.queued.Load())
 		}
 		if err := (*Expansions)(nil).room().take(t.Context(), 1<<50); err != nil {
@@ -75,16 +76,22 @@ func TestExpansionsAreBounded(t *testing.T) {
 	})
 }
 
-// TestExpansionsAskForDistinctPages: lists of a regular expression's values lie many on a page, and not one after the other.
+// TestExpansionsAskForDistinctPages: lists of a regular expression's values lie many on a page, and
+// not one after the other.
 func TestExpansionsAskForDistinctPages(t *testing.T) {
 	b := postingsWideBlock(t, 20_000)
-	req := postingsRequest{matchers: postingsMatchers(t, `pod=~".*7"`), object: b.object, eager: true}
+	req := postingsRequest{
+		matchers: postingsMatchers(t, `pod=~".*7"`),
+		object:   b.object,
+		eager:    true,
+	}
 	p, err := planPostings(t.Context(), b, &req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	spans := p.spans()
-	if got, most := p.heldBytes(spans, defaultIndexPage), b.object.Size+1<<20; len(spans) < 1000 || got > most {
+	if got, most := p.heldBytes(spans, defaultIndexPage), b.object.Size+1<<20; len(spans) < 1000 ||
+		got > most {
 		t.Errorf("%d lists apart: %d bytes, the index has %d", len(spans), got, b.object.Size)
 	}
 }

@@ -20,7 +20,9 @@ import (
 
 // Measurer asks the bucket how large the files of a block really are: *catalog.Catalog.
 type Measurer interface {
-	Measure(ctx context.Context, id ulid.ULID, content uint64, doubt catalog.Doubt) (catalog.Verdict, error)
+	Measure(
+		ctx context.Context, id ulid.ULID, content uint64, doubt catalog.Doubt,
+	) (catalog.Verdict, error)
 }
 
 var errNoChunkFile = errors.New("no such chunk file")
@@ -43,14 +45,19 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 			return pagecache.Object{}, fmt.Errorf("chunk file %s%06d: %w", dir, n+1, err)
 		}
 		// Either the block is damaged or it has left the bucket.
-		return pagecache.Object{}, fmt.Errorf("%w: number %d of %d, %s%06d: %w", errNoChunkFile, n+1, len(files), dir, n+1, pagecache.ErrNotFound)
+		return pagecache.Object{}, fmt.Errorf(
+			"%w: number %d of %d, %s%06d: %w", errNoChunkFile, n+1, len(files), dir, n+1,
+			pagecache.ErrNotFound,
+		)
 	case files[i].Size == 0:
 		// If the bucket confirms that, the file is empty, and every record is beyond its end.
 		if err := b.measure(ctx, catalog.SizeDoubt); err != nil {
 			return pagecache.Object{}, fmt.Errorf("size of %s%s: %w", dir, files[i].Name, err)
 		}
 	}
-	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, b.meta.Content, n+1, dir+files[i].Name, files[i].Size), nil
+	return b.deps.Chunks.Object(
+		b.meta.Number, b.meta.ID, b.meta.Content, n+1, dir+files[i].Name, files[i].Size,
+	), nil
 }
 
 // measure has the bucket asked for the sizes of the block's files. Its error is ErrReplaced if that
@@ -80,7 +87,9 @@ func (b *Block) measure(ctx context.Context, doubt catalog.Doubt) error {
 // the others has the number of its name.
 func (b *Block) chunkFile(ctx context.Context, n int) (int, error) {
 	files := b.meta.ChunkFiles
-	if !slices.ContainsFunc(files, func(f catalog.ChunkFile) bool { return fileNumber(f) > len(files) }) {
+	if !slices.ContainsFunc(
+		files, func(f catalog.ChunkFile) bool { return fileNumber(f) > len(files) },
+	) {
 		if n >= len(files) { // without a gap names and places agree
 			return -1, nil
 		}
@@ -96,7 +105,9 @@ func (b *Block) chunkFile(ctx context.Context, n int) (int, error) {
 		}
 		return n, nil
 	}
-	return slices.IndexFunc(files, func(f catalog.ChunkFile) bool { return fileNumber(f) == n+1 }), nil
+	return slices.IndexFunc(
+		files, func(f catalog.ChunkFile) bool { return fileNumber(f) == n+1 },
+	), nil
 }
 
 // fileNumber returns the number that is a chunk file's name.
@@ -134,7 +145,15 @@ func (b *Block) lastFile(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	p.refs = p.refs[len(p.refs)-1:]
-	s := p.decode(ctx, StreamOptions{MinTime: math.MinInt64, MaxTime: math.MaxInt64, RunBytes: defaultRunBytes, Account: &acct})
+	s := p.decode(
+		ctx,
+		StreamOptions{
+			MinTime:  math.MinInt64,
+			MaxTime:  math.MaxInt64,
+			RunBytes: defaultRunBytes,
+			Account:  &acct,
+		},
+	)
 	defer s.Close()
 	for {
 		seg, err := s.Next()

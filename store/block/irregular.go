@@ -33,7 +33,10 @@ const (
 type IrregularError struct{ What string }
 
 func (e *IrregularError) Error() string {
-	return fmt.Sprintf("the block is irregular: %s (repeat the request: from now on the block is sorted in memory)", e.What)
+	return fmt.Sprintf(
+		"the block is irregular: %s (repeat the request: from now on the block is sorted in memory)",
+		e.What,
+	)
 }
 
 // irregularBy reports whether the block is known as irregular, by what was found before or by its

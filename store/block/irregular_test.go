@@ -27,7 +27,10 @@ func irregularSeries(r *rand.Rand) []rawindex.Series {
 		var s rawindex.Series
 		if len(out) > 0 && r.IntN(5) == 0 {
 			s.Labels = slices.Clone(out[r.IntN(len(out))].Labels)
-			r.Shuffle(len(s.Labels), func(i, j int) { s.Labels[i], s.Labels[j] = s.Labels[j], s.Labels[i] })
+			r.Shuffle(
+				len(s.Labels),
+				func(i, j int) { s.Labels[i], s.Labels[j] = s.Labels[j], s.Labels[i] },
+			)
 		} else {
 			for range 1 + r.IntN(4) {
 				s.Labels = append(s.Labels, rawindex.Label{Name: names[r.IntN(len(names))], Value: values[r.IntN(len(values))]})
@@ -35,7 +38,9 @@ func irregularSeries(r *rand.Rand) []rawindex.Series {
 		}
 		at := int64(r.IntN(300))
 		for range r.IntN(4) {
-			s.Chunks = append(s.Chunks, rawindex.Chunk{Ref: off, MinTime: at, MaxTime: at + int64(r.IntN(100))})
+			s.Chunks = append(
+				s.Chunks, rawindex.Chunk{Ref: off, MinTime: at, MaxTime: at + int64(r.IntN(100))},
+			)
 			off += 100
 			at += int64(r.IntN(400)) - 150
 		}
@@ -78,7 +83,13 @@ func wantIrregular(series []rawindex.Series, c *setCase) []streamed {
 				break
 			}
 			if m.MaxTime >= c.MinTime {
-				it.s.Ref, it.s.Min, it.s.Max = append(it.s.Ref, m.Ref), append(it.s.Min, m.MinTime), append(it.s.Max, m.MaxTime)
+				it.s.Ref, it.s.Min, it.s.Max = append(
+					it.s.Ref, m.Ref,
+				), append(
+					it.s.Min, m.MinTime,
+				), append(
+					it.s.Max, m.MaxTime,
+				)
 			}
 		}
 		if it.s.Ref == nil {
@@ -118,14 +129,21 @@ func randomIrregularCase(r *rand.Rand) *setCase {
 		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchType(2+r.IntN(2)), "m", m))
 	}
 	if r.IntN(3) > 0 {
-		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchType(r.IntN(2)), "a", []string{"1", "0", "x"}[r.IntN(3)]))
+		c.ms = append(
+			c.ms,
+			labels.MustNewMatcher(
+				labels.MatchType(r.IntN(2)), "a", []string{"1", "0", "x"}[r.IntN(3)],
+			),
+		)
 	}
 	return c
 }
 
 // askTwice plans and reads a request, again if the block is found irregular. begun reports whether
 // series were returned before that.
-func askTwice(t *testing.T, b *Block, c *setCase, use SetUse, start func(a *asking)) (got *heard, found, begun bool) {
+func askTwice(
+	t *testing.T, b *Block, c *setCase, use SetUse, start func(a *asking),
+) (got *heard, found, begun bool) {
 	t.Helper()
 	for try := range 2 {
 		a := ask(t, b, c, use)
@@ -170,19 +188,27 @@ func TestIrregularBlocks(t *testing.T) {
 			check := func(how string, got []streamed) {
 				t.Helper()
 				if diff := cmp.Diff(want, got); diff != "" {
-					t.Fatalf("seed %d, %s, %v, %+v (-want +got):\n%s", seed, how, c.ms, c.streamCase, diff)
+					t.Fatalf(
+						"seed %d, %s, %v, %+v (-want +got):\n%s", seed, how, c.ms, c.streamCase,
+						diff,
+					)
 				}
 			}
 			read, f, begun := askTwice(t, plain, c, SetsUnused, func(a *asking) { a.start(0) })
 			check("read", read.Series)
 			if begun {
-				t.Errorf("seed %d: series were returned by a stream that found the block irregular in its first segment", seed)
+				t.Errorf(
+					"seed %d: series were returned by a stream that found the block irregular in its first segment",
+					seed,
+				)
 			}
 			if f {
 				found++
 			}
 			for range 2 {
-				got, _, _ := askTwice(t, b, c, SetsBuilt, func(a *asking) { a.start(1 + r.IntN(3)) })
+				got, _, _ := askTwice(
+					t, b, c, SetsBuilt, func(a *asking) { a.start(1 + r.IntN(3)) },
+				)
 				check("set", got.Series)
 			}
 			kept += int(b.deps.Sets.Stats().Items)
@@ -218,7 +244,10 @@ func TestIrregularBlocks(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d requests found their block irregular, %d passes at most, %d sets kept", found, passes, kept)
+	t.Logf(
+		"%d requests found their block irregular, %d passes at most, %d sets kept", found, passes,
+		kept,
+	)
 	if found < trials/2 || passes < 3 || kept == 0 {
 		t.Error("too little was tested")
 	}
@@ -227,8 +256,13 @@ func TestIrregularBlocks(t *testing.T) {
 // memory of findings, as irregular.Blocks is.
 type findings map[uint64]string
 
-func (f findings) What(_ ulid.ULID, content uint64) (string, bool) { w, ok := f[content]; return w, ok }
-func (f findings) Note(_ ulid.ULID, content uint64, what string)   { f[content] = what }
+func (f findings) What(
+	_ ulid.ULID, content uint64,
+) (string, bool) {
+	w, ok := f[content]
+	return w, ok
+}
+func (f findings) Note(_ ulid.ULID, content uint64, what string) { f[content] = what }
 
 // TestIrregularityIsNamed: every property that streaming rests on has its finding, which names the
 // place, and is remembered for the content of the block. A sound block has none.
@@ -243,7 +277,13 @@ func TestIrregularityIsNamed(t *testing.T) {
 		t.Helper()
 		var series []rawindex.Series
 		for i, s := range sets {
-			series = append(series, rawindex.Series{Labels: s, Chunks: []rawindex.Chunk{{Ref: 8 + uint64(i)*100, MaxTime: 10}}})
+			series = append(
+				series,
+				rawindex.Series{
+					Labels: s,
+					Chunks: []rawindex.Chunk{{Ref: 8 + uint64(i)*100, MaxTime: 10}},
+				},
+			)
 		}
 		data, err := rawindex.Encode(series)
 		if err != nil {
@@ -281,7 +321,8 @@ func TestIrregularityIsNamed(t *testing.T) {
 		case !errors.As(err, &irregular) || irregular.What != want || known[7] != want:
 			t.Errorf("%v, noted %q, want %q", err, known[7], want)
 		}
-		if text := fmt.Sprintf("block %s: object BLOCK/index: series entry at offset ", b.meta.ID); err != nil && err.Error()[:len(text)] != text {
+		if text := fmt.Sprintf("block %s: object BLOCK/index: series entry at offset ", b.meta.ID); err != nil &&
+			err.Error()[:len(text)] != text {
 			t.Errorf("%v does not say where", err)
 		}
 		if err := read(b); err != io.EOF {
@@ -291,7 +332,10 @@ func TestIrregularityIsNamed(t *testing.T) {
 			t.Errorf("asked in another process: %v", err)
 		}
 	}
-	f("", label("a", "1"), label("a", "1", "b", "1"), label("a", "1", "c", "1"), label("a", "2"), label("b", "1"))
+	f(
+		"", label("a", "1"), label("a", "1", "b", "1"), label("a", "1", "c", "1"), label("a", "2"),
+		label("b", "1"),
+	)
 	f(labelsDisordered, label("a", "1"), label("b", "1", "a", "1"))
 	f(labelsDisordered, label("a", "1", "a", "2"))
 	f(labelsDisordered, label("a", "1", "b", "2"), label("a", "1", "b", "2", "b", "3"))
@@ -326,7 +370,10 @@ func TestABuildSortsInWhatItsReaderReserved(t *testing.T) {
 	a.step()
 	reserved := a.plan.sortBytes(c.RunBytes)
 	if n.stream == nil || n.stream.sorted.own > reserved {
-		t.Errorf("the construction sorts in %d bytes of its own, its reader has reserved %d", n.stream.sorted.own, reserved)
+		t.Errorf(
+			"the construction sorts in %d bytes of its own, its reader has reserved %d",
+			n.stream.sorted.own, reserved,
+		)
 	}
 	if got := a.rest(); len(got.Series) != len(series) {
 		t.Errorf("%d series, want %d", len(got.Series), len(series))

@@ -11,11 +11,13 @@ import (
 	"larder/store/storepb"
 )
 
-// nameRules say which labels the final label sets of a stream take from the block and where the external labels go.
+// nameRules say which labels the final label sets of a stream take from the block and where the
+// external labels go.
 type nameRules struct {
 	external []extLabel // sorted by name
 	dropped  []string   // sorted: names that are not taken from the block, external ones excluded
-	clash    bool       // an external or dropped name occurs in the block: index order is not final order
+	// an external or dropped name occurs in the block: index order is not final order
+	clash bool
 }
 
 // extLabel is an external label and its finished bytes.
@@ -27,7 +29,9 @@ type extLabel struct {
 func newNameRules(blockNames []string, external labels.Labels, dropped []string) nameRules {
 	var r nameRules
 	external.Range(func(l labels.Label) {
-		r.external = append(r.external, extLabel{name: l.Name, encoded: storepb.AppendLabel(nil, l.Name, l.Value)})
+		r.external = append(
+			r.external, extLabel{name: l.Name, encoded: storepb.AppendLabel(nil, l.Name, l.Value)},
+		)
 	})
 	r.dropped = slices.Sorted(slices.Values(dropped))
 	r.clash = clashes(blockNames, external, dropped)
@@ -45,7 +49,8 @@ func clashes(blockNames []string, external labels.Labels, dropped []string) (cla
 	return clash || slices.ContainsFunc(dropped, has)
 }
 
-// largest returns the largest external name, nil if there is none or if order is restored by sorting anyway.
+// largest returns the largest external name, nil if there is none or if order is restored by
+// sorting anyway.
 func (r *nameRules) largest() []byte {
 	if r.clash || len(r.external) == 0 {
 		return nil
@@ -66,7 +71,8 @@ func (r *nameRules) class(name []byte) nameClass {
 	return nameClass(n)
 }
 
-// maxSeriesLabels bounds the labels of one series, in bytes: what has more is refused. Nothing that scrapes or queries makes such series.
+// maxSeriesLabels bounds the labels of one series, in bytes: what has more is refused. Nothing that
+// scrapes or queries makes such series.
 const maxSeriesLabels = 64 << 20
 
 // longLabelsError says that the series of a posting has more than maxSeriesLabels bytes of labels.
@@ -76,7 +82,10 @@ type longLabelsError struct {
 }
 
 func (e *longLabelsError) Error() string {
-	return fmt.Sprintf("its labels take %d bytes, more than the %d that a series may have", e.size, maxSeriesLabels)
+	return fmt.Sprintf(
+		"its labels take %d bytes, more than the %d that a series may have", e.size,
+		maxSeriesLabels,
+	)
 }
 
 // layout writes the final labels of series as finished protobuf bytes.
@@ -101,13 +110,18 @@ func newLayout(rules *nameRules, most int64) layout {
 	return l
 }
 
-// segment lays out series of raw in the given order: as many as fit, at least one. It returns the rest of order. guess is about how many bytes the
-// labels of all take; leave is asked for those of a series that does not fit by itself.
-func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, guess int, keep func([]byte) bool, withChunks bool, leave func(n int64) error) (*Segment, []uint32, error) {
+// segment lays out series of raw in the given order: as many as fit, at least one. It returns the
+// rest of order. guess is about how many bytes the labels of all take; leave is asked for those of
+// a series that does not fit by itself.
+func (l *layout) segment(
+	raw *rawSeries, syms *symbols, order []uint32, guess int, keep func([]byte) bool,
+	withChunks bool, leave func(n int64) error,
+) (*Segment, []uint32, error) {
 	seg := &Segment{}
 	l.prev, l.ends = l.prev[:0], l.ends[:0]
 	if keep == nil {
-		// All series stay: one allocation for each array. What is left of a shard grows as it comes, so as not to hold room for the whole.
+		// All series stay: one allocation for each array. What is left of a shard grows as it
+		// comes, so as not to hold room for the whole.
 		n, chunks := len(order), raw.chunks.Len()
 		if guess > l.most {
 			n = n*l.most/guess + 1
@@ -117,7 +131,12 @@ func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, guess in
 		}
 		seg.labelEnd, seg.chunkEnd = make([]uint32, 0, n), make([]uint32, 0, n)
 		if withChunks {
-			seg.chunks = tsdbfmt.ChunkMetas{Ref: make([]uint64, 0, chunks), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks)}
+			seg.chunks = tsdbfmt.ChunkMetas{
+				Ref:   make([]uint64, 0, chunks),
+				Min:   make([]int64, 0, chunks),
+				Max:   make([]int64, 0, chunks),
+				Bound: make([]uint32, 0, chunks),
+			}
 		}
 		seg.labels = make([]byte, 0, min(guess, l.most))
 	}
@@ -158,7 +177,8 @@ func (l *layout) segment(raw *rawSeries, syms *symbols, order []uint32, guess in
 }
 
 const (
-	// perLabel is what a label takes in a message besides its name and value: tags and lengths, most often.
+	// perLabel is what a label takes in a message besides its name and value: tags and lengths,
+	// most often.
 	perLabel = 6
 	// maxPerLabel is the most that it takes.
 	maxPerLabel = 3 + 3*binary.MaxVarintLen32
@@ -181,7 +201,8 @@ func (l *layout) size(slots []uint32, syms *symbols) int {
 	return n
 }
 
-// guess returns how many bytes the final labels of the given series take, judged by some of them: series of a segment are much alike.
+// guess returns how many bytes the final labels of the given series take, judged by some of them:
+// series of a segment are much alike.
 func (l *layout) guess(raw *rawSeries, syms *symbols, order []uint32) int {
 	const samples = 16
 	bytes, n := 0, 0
@@ -200,8 +221,9 @@ func (l *layout) guess(raw *rawSeries, syms *symbols, order []uint32) int {
 	return len(order) * (mean + mean/16)
 }
 
-// appendSeries appends the final labels of a series with the given slots to dst, of which it is to begin at begin. The bytes of
-// leading labels that the previous series, which ends at begin, has too are copied from there.
+// appendSeries appends the final labels of a series with the given slots to dst, of which it is to
+// begin at begin. The bytes of leading labels that the previous series, which ends at begin, has
+// too are copied from there.
 func (l *layout) appendSeries(dst []byte, begin int, slots []uint32, syms *symbols) []byte {
 	shared := 0
 	for shared < len(l.prev) && shared < len(slots) && l.prev[shared] == slots[shared] {
@@ -239,7 +261,8 @@ func (l *layout) appendSeries(dst []byte, begin int, slots []uint32, syms *symbo
 	for _, e := range l.rules.external[written:] {
 		dst = append(dst, e.encoded...)
 	}
-	// The last end is that of the whole series, external labels behind the last label included: it tells where the series began.
+	// The last end is that of the whole series, external labels behind the last label included: it
+	// tells where the series began.
 	l.ends = append(l.ends, uint32(len(dst)-begin))
 	l.prev = append(l.prev[:0], slots...)
 	return dst

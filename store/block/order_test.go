@@ -28,9 +28,12 @@ func (l symbolList) Symbols(_ context.Context, refs []uint32, f func(int, []byte
 	return nil
 }
 
-// finalOrder runs series, which are sorted and distinct, through the symbols, reorder and layout of a stream, in segments of the given
-// size, and returns the final label sets as text, in the order in which they come out.
-func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dropped []string, perSegment int) (out []string, clash bool) {
+// finalOrder runs series, which are sorted and distinct, through the symbols, reorder and layout of
+// a stream, in segments of the given size, and returns the final label sets as text, in the order
+// in which they come out.
+func finalOrder(
+	t *testing.T, series []labels.Labels, external labels.Labels, dropped []string, perSegment int,
+) (out []string, clash bool) {
 	t.Helper()
 	var syms symbolList
 	var names []string
@@ -61,7 +64,9 @@ func finalOrder(t *testing.T, series []labels.Labels, external labels.Labels, dr
 				break
 			}
 			series[at].Range(func(l labels.Label) {
-				s.raw.slots = append(s.raw.slots, s.syms.slot(ref(l.Name)), s.syms.slot(ref(l.Value)))
+				s.raw.slots = append(
+					s.raw.slots, s.syms.slot(ref(l.Name)), s.syms.slot(ref(l.Value)),
+				)
 			})
 			s.raw.endSeries(uint32(at))
 			at++
@@ -134,7 +139,8 @@ func cmpString(a, b string) int {
 	return 0
 }
 
-// randomSeries returns sorted, distinct label sets that nest deeply: few names, few values, empty values and UTF-8 among them.
+// randomSeries returns sorted, distinct label sets that nest deeply: few names, few values, empty
+// values and UTF-8 among them.
 func randomSeries(r *rand.Rand, n int) []labels.Labels {
 	names := []string{"a", "aa", "ab", "b", "m", "mm", "z", "zz", "ä", "𝛼"}
 	values := []string{"0", "1", "x", "xx", "ü"}
@@ -158,7 +164,9 @@ func randomSeries(r *rand.Rand, n int) []labels.Labels {
 		out = append(out, sb.Labels())
 	}
 	slices.SortFunc(out, labels.Compare)
-	return slices.CompactFunc(out, func(a, b labels.Labels) bool { return labels.Compare(a, b) == 0 })
+	return slices.CompactFunc(
+		out, func(a, b labels.Labels) bool { return labels.Compare(a, b) == 0 },
+	)
 }
 
 // randomExternal returns external labels whose names do not occur in randomSeries.
@@ -204,8 +212,8 @@ func FuzzOrder(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) { checkOrder(t, seed) })
 }
 
-// TestOrderNeedsSorting checks that names which occur both in the block and outside are told, and that the layout then overrides and drops
-// them.
+// TestOrderNeedsSorting checks that names which occur both in the block and outside are told, and
+// that the layout then overrides and drops them.
 func TestOrderNeedsSorting(t *testing.T) {
 	series := []labels.Labels{
 		labels.FromStrings("a", "1", "replica", "x"),

@@ -15,8 +15,13 @@ import (
 type header interface {
 	AllPostings() indexheader.List
 	ValueCount(name string) int
-	Lists(ctx context.Context, name string, values []string, dst []indexheader.List) ([]indexheader.List, error)
-	Values(ctx context.Context, name, from string, f func(value []byte, l indexheader.List) (more bool, err error)) error
+	Lists(
+		ctx context.Context, name string, values []string, dst []indexheader.List,
+	) ([]indexheader.List, error)
+	Values(
+		ctx context.Context, name, from string,
+		f func(value []byte, l indexheader.List) (more bool, err error),
+	) error
 }
 
 // postingsRequest says which series of a block are wanted.
@@ -26,8 +31,9 @@ type postingsRequest struct {
 	// object is the block's index, account what reading it is charged to (nil: nobody).
 	object  pagecache.Object
 	account *pagecache.Account
-	// seriesBytes is the mean size of a series entry, 0 = 512. Lazy matching weighs posting lists against it: too large a value reads
-	// lists that exclude little, too small a one reads series that do not match.
+	// seriesBytes is the mean size of a series entry, 0 = 512. Lazy matching weighs posting lists
+	// against it: too large a value reads lists that exclude little, too small a one reads series
+	// that do not match.
 	seriesBytes int64
 	// eager reads the lists of every group but the widest instead of leaving matchers pending.
 	eager bool
@@ -43,8 +49,8 @@ type postingsRequest struct {
 
 // expanded is the answer to a postingsRequest.
 type expanded struct {
-	// refs are the postings as the index stores them, ascending and without duplicates. A series of theirs matches if it matches pending
-	// too, with "" as the value of a label that it lacks.
+	// refs are the postings as the index stores them, ascending and without duplicates. A series of
+	// theirs matches if it matches pending too, with "" as the value of a label that it lacks.
 	refs    []uint32
 	pending []*labels.Matcher
 	stats   PostingsStats
@@ -52,24 +58,39 @@ type expanded struct {
 
 // PostingsStats says what the expansion of a block's postings took.
 type PostingsStats struct {
-	Groups, Pending int   // label names with matchers, and how many of them are left to be checked against the series
-	Values          int   // label values that matchers were evaluated on
-	MaxSeries       int64 // upper bound of the postings, known from the sizes of lists before one was read
-	Lists           int   // posting lists read
-	ListBytes       int64 // bytes of those lists
-	Lookups, Cached int   // look-ups in the cache of expanded postings, and how many of them found theirs
-	Repaired        int   // lists whose checksum was right only when their pages had been read again
+	// label names with matchers, and how many of them are left to be checked against the series
+	Groups, Pending int
+	Values          int // label values that matchers were evaluated on
+	// upper bound of the postings, known from the sizes of lists before one was read
+	MaxSeries int64
+	Lists     int   // posting lists read
+	ListBytes int64 // bytes of those lists
+	// look-ups in the cache of expanded postings, and how many of them found theirs
+	Lookups, Cached int
+	// lists whose checksum was right only when their pages had been read again
+	Repaired int
 }
 
-// expandPostings returns the series of a block that match all matchers of req, by the rules of Prometheus's
-// tsdb.PostingsForMatchers. The lists that it needs are read by one Fetch, but for those of names with very many values, and by none at all if
-// the header knows that nothing matches.
-func expandPostings(ctx context.Context, hdr header, pages Pages, req postingsRequest) (expanded, error) {
+// expandPostings returns the series of a block that match all matchers of req, by the rules of
+// Prometheus's tsdb.PostingsForMatchers. The lists that it needs are read by one Fetch, but for
+// those of names with very many values, and by none at all if the header knows that nothing
+// matches.
+func expandPostings(
+	ctx context.Context, hdr header, pages Pages, req postingsRequest,
+) (expanded, error) {
 	p, err := planPostings(ctx, hdr, &req)
 	if err != nil || p.empty {
 		return expanded{stats: p.stats}, err
 	}
-	r := listReader{ctx: ctx, header: hdr, pages: pages, object: req.object, account: req.account, pageBytes: cmp.Or(req.pageBytes, defaultIndexPage), batch: cmp.Or(req.batch, batchLists)}
+	r := listReader{
+		ctx:       ctx,
+		header:    hdr,
+		pages:     pages,
+		object:    req.object,
+		account:   req.account,
+		pageBytes: cmp.Or(req.pageBytes, defaultIndexPage),
+		batch:     cmp.Or(req.batch, batchLists),
+	}
 	spans := p.spans()
 	if err := req.room.take(ctx, p.heldBytes(spans, r.pageBytes)); err != nil {
 		return expanded{stats: p.stats}, err
@@ -86,13 +107,15 @@ func expandPostings(ctx context.Context, hdr header, pages Pages, req postingsRe
 		return expanded{stats: p.stats}, nil
 	}
 	if cap(refs) > 2*len(refs) {
-		// The first group may have been much larger than what is left of it, and a request holds its postings to its end.
+		// The first group may have been much larger than what is left of it, and a request holds
+		// its postings to its end.
 		refs = slices.Clone(refs)
 	}
 	return expanded{refs: refs, pending: p.pending, stats: p.stats}, nil
 }
 
-// evaluate reads the groups of the plan, the smallest first, and returns the postings that are left.
+// evaluate reads the groups of the plan, the smallest first, and returns the postings that are
+// left.
 func (p *postingsPlan) evaluate(r *listReader) ([]uint32, error) {
 	refs, err := r.set(nil, &p.adds[0])
 	if err != nil {

@@ -48,7 +48,9 @@ func newPostingsBlock(t testing.TB, series []labels.Labels) *postingsBlock {
 	}
 	symbols := map[string]struct{}{}
 	for _, ls := range series {
-		ls.Range(func(l labels.Label) { symbols[l.Name], symbols[l.Value] = struct{}{}, struct{}{} })
+		ls.Range(
+			func(l labels.Label) { symbols[l.Name], symbols[l.Value] = struct{}{}, struct{}{} },
+		)
 	}
 	sorted := make([]string, 0, len(symbols))
 	for s := range symbols {
@@ -78,7 +80,11 @@ func newPostingsBlock(t testing.TB, series []labels.Labels) *postingsBlock {
 // openPostingsBlock reads an index of any format.
 func openPostingsBlock(t testing.TB, b []byte) *postingsBlock {
 	t.Helper()
-	out := &postingsBlock{index: b, object: pagecache.Object{Name: "BLOCK/index", Size: int64(len(b)), ID: 1 << 14}, labels: map[uint32]labels.Labels{}}
+	out := &postingsBlock{
+		index:  b,
+		object: pagecache.Object{Name: "BLOCK/index", Size: int64(len(b)), ID: 1 << 14},
+		labels: map[uint32]labels.Labels{},
+	}
 	out.names = map[string][]postingsEntry{}
 	var err error
 	if out.reader, err = index.NewReader(postingsBytes(b), index.DecodePostingsRaw); err != nil {
@@ -92,17 +98,26 @@ func openPostingsBlock(t testing.TB, b []byte) *postingsBlock {
 	for _, off := range []uint64{toc.LabelIndices, toc.LabelIndicesTable, toc.PostingsTable, toc.Series} {
 		ends = append(ends, int64(off))
 	}
-	err = index.ReadPostingsOffsetTable(postingsBytes(b), toc.PostingsTable, func(name, value []byte, off uint64, _ int) error {
-		out.names[string(name)] = append(out.names[string(name)], postingsEntry{value: slices.Clone(value), list: indexheader.List{Off: int64(off)}})
-		ends = append(ends, int64(off))
-		return nil
-	})
+	err = index.ReadPostingsOffsetTable(
+		postingsBytes(b),
+		toc.PostingsTable,
+		func(name, value []byte, off uint64, _ int) error {
+			out.names[string(name)] = append(
+				out.names[string(name)],
+				postingsEntry{value: slices.Clone(value), list: indexheader.List{Off: int64(off)}},
+			)
+			ends = append(ends, int64(off))
+			return nil
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(ends)
 	for _, entries := range out.names {
-		slices.SortFunc(entries, func(a, b postingsEntry) int { return bytes.Compare(a.value, b.value) })
+		slices.SortFunc(
+			entries, func(a, b postingsEntry) int { return bytes.Compare(a.value, b.value) },
+		)
 		for i := range entries {
 			l := &entries[i].list
 			at, _ := slices.BinarySearch(ends, l.Off+1)
@@ -186,10 +201,14 @@ func (h *postingsHeader) AllPostings() indexheader.List { return h.all }
 func (h *postingsHeader) ValueCount(name string) int    { return len(h.names[name]) }
 
 func (h *postingsHeader) find(name, value string) int {
-	return sort.Search(len(h.names[name]), func(i int) bool { return string(h.names[name][i].value) >= value })
+	return sort.Search(
+		len(h.names[name]), func(i int) bool { return string(h.names[name][i].value) >= value },
+	)
 }
 
-func (h *postingsHeader) Lists(ctx context.Context, name string, values []string, dst []indexheader.List) ([]indexheader.List, error) {
+func (h *postingsHeader) Lists(
+	ctx context.Context, name string, values []string, dst []indexheader.List,
+) ([]indexheader.List, error) {
 	h.asked += len(values)
 	for i, v := range values {
 		if i > 0 && values[i-1] >= v {
@@ -204,7 +223,9 @@ func (h *postingsHeader) Lists(ctx context.Context, name string, values []string
 	return dst, ctx.Err()
 }
 
-func (h *postingsHeader) Values(ctx context.Context, name, from string, f func(value []byte, l indexheader.List) (bool, error)) error {
+func (h *postingsHeader) Values(
+	ctx context.Context, name, from string, f func(value []byte, l indexheader.List) (bool, error),
+) error {
 	for _, e := range h.names[name][h.find(name, from):] {
 		h.visited++
 		if h.visit != nil {
@@ -232,12 +253,17 @@ func (h *postingsHeader) name(l indexheader.List) (name, value string) {
 // postingsRealHeader builds the header that the gateway would use.
 func postingsRealHeader(t testing.TB, b *postingsBlock) *indexheader.Header {
 	t.Helper()
-	m, err := indexheader.New(indexheader.Options{Bucket: &postingsBucket{data: b.index, name: b.object.Name}})
+	m, err := indexheader.New(
+		indexheader.Options{Bucket: &postingsBucket{data: b.index, name: b.object.Name}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.Close)
-	h, release, err := m.Acquire(context.Background(), indexheader.Source{ID: ulid.ULID{1}, IndexObject: b.object.Name, IndexSize: b.object.Size})
+	h, release, err := m.Acquire(
+		context.Background(),
+		indexheader.Source{ID: ulid.ULID{1}, IndexObject: b.object.Name, IndexSize: b.object.Size},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +271,8 @@ func postingsRealHeader(t testing.TB, b *postingsBlock) *indexheader.Header {
 	return h
 }
 
-// postingsPages reads the index of a block through real pages from a bucket that counts, fails and flips bits.
+// postingsPages reads the index of a block through real pages from a bucket that counts, fails and
+// flips bits.
 type postingsPages struct {
 	*pagecache.Reader
 	bucket    *postingsBucket
@@ -256,20 +283,28 @@ type postingsPages struct {
 func newPostingsPages(t testing.TB, b *postingsBlock) *postingsPages {
 	t.Helper()
 	bucket := &postingsBucket{data: b.index, name: b.object.Name}
-	r := pagecache.New(bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 512})
+	r := pagecache.New(
+		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 512},
+	)
 	t.Cleanup(r.Close)
 	return &postingsPages{Reader: r, bucket: bucket}
 }
 
-func (p *postingsPages) Fetch(ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
-	if !slices.IsSortedFunc(spans, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) }) {
+func (p *postingsPages) Fetch(
+	ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+) (*pagecache.Pages, error) {
+	if !slices.IsSortedFunc(
+		spans, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) },
+	) {
 		return nil, errors.New("spans are not sorted")
 	}
 	p.fetches = append(p.fetches, spans)
 	return p.Reader.Fetch(ctx, obj, spans, acct)
 }
 
-func (p *postingsPages) Refetch(ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
+func (p *postingsPages) Refetch(
+	ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account,
+) (*pagecache.Pages, error) {
 	p.refetches = append(p.refetches, span)
 	return p.Reader.Refetch(ctx, obj, span, acct)
 }
@@ -291,7 +326,9 @@ type postingsFlip struct {
 	times int
 }
 
-func (b *postingsBucket) GetRange(_ context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *postingsBucket) GetRange(
+	_ context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.reads++

@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	// markedValues is the number of selected values from which on their lists are not kept but marked: 16 bytes each would be 16 MB for a million.
-	// Those that are marked have to be looked for a second time.
+	// markedValues is the number of selected values from which on their lists are not kept but
+	// marked: 16 bytes each would be 16 MB for a million. Those that are marked have to be looked
+	// for a second time.
 	markedValues = 32 << 10
-	// batchLists and batchPageBytes bound what is read at a time of the lists that are marked. More would save round trips to the bucket: a
-	// million lists of one series each are four batches.
+	// batchLists and batchPageBytes bound what is read at a time of the lists that are marked. More
+	// would save round trips to the bucket: a million lists of one series each are four batches.
 	batchLists     = 128 << 10
 	batchPageBytes = 4 << 20
 
@@ -33,7 +34,8 @@ type listing struct {
 	refs  int64 // upper bound of their postings
 }
 
-// marks are a bit for each value of a name, from the first that is not less than from: whether it is selected.
+// marks are a bit for each value of a name, from the first that is not less than from: whether it
+// is selected.
 type marks struct {
 	name, from string
 	bits       []uint64
@@ -57,8 +59,11 @@ func (l *listing) add(list indexheader.List) {
 	l.refs += tsdbfmt.MaxPostingsCount(list.End - list.Off)
 }
 
-// batches calls f with the lists that are marked, at most so many at a time, ascending by offset. What f is given is used again.
-func (l *listing) batches(ctx context.Context, hdr header, pageBytes int64, most int, f func([]indexheader.List) error) error {
+// batches calls f with the lists that are marked, at most so many at a time, ascending by offset.
+// What f is given is used again.
+func (l *listing) batches(
+	ctx context.Context, hdr header, pageBytes int64, most int, f func([]indexheader.List) error,
+) error {
 	m := l.marks
 	batch := make([]indexheader.List, 0, min(l.count, most))
 	flush := func() error {
@@ -101,7 +106,8 @@ func (l *listing) batches(ctx context.Context, hdr header, pageBytes int64, most
 	return nil
 }
 
-// spansOf returns the byte ranges of lists, which ascend: those that lie next to one another are one.
+// spansOf returns the byte ranges of lists, which ascend: those that lie next to one another are
+// one.
 func spansOf(out []pagecache.Span, lists []indexheader.List) []pagecache.Span {
 	for _, l := range lists {
 		if n := len(out); n > 0 && out[n-1].Off <= l.Off && l.Off <= out[n-1].End {
@@ -113,8 +119,9 @@ func spansOf(out []pagecache.Span, lists []indexheader.List) []pagecache.Span {
 	return out
 }
 
-// heldBytes is what evaluating the plan takes at most: the lists at hand and the pages that they lie on, a batch of those that are marked, the first
-// set, and the next one with what it is sorted through, or the first is.
+// heldBytes is what evaluating the plan takes at most: the lists at hand and the pages that they
+// lie on, a batch of those that are marked, the first set, and the next one with what it is sorted
+// through, or the first is.
 func (p *postingsPlan) heldBytes(spans []pagecache.Span, pageBytes int64) int64 {
 	n, nextPage := int64(len(spans))*listBytes, int64(0)
 	for _, s := range spans { // ascending: neighbours share pages
@@ -126,7 +133,15 @@ func (p *postingsPlan) heldBytes(spans []pagecache.Span, pageBytes int64) int64 
 	for i, l := range slices.Concat(p.adds, p.subtracts) {
 		if l.marks != nil {
 			n += int64(len(l.marks.bits)) * 8
-			batch = max(batch, min(int64(l.count), batchLists)*2*listBytes+min(l.bytes+int64(l.count)*pageBytes, batchPageBytes+l.bytes/int64(l.count)+pageBytes))
+			batch = max(
+				batch,
+				min(
+					int64(l.count), batchLists,
+				)*2*listBytes+min(
+					l.bytes+int64(l.count)*pageBytes,
+					batchPageBytes+l.bytes/int64(l.count)+pageBytes,
+				),
+			)
 		}
 		n += int64(len(l.lists)) * listBytes
 		if i == 0 {

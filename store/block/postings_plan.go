@@ -17,11 +17,13 @@ import (
 
 const (
 	defaultSeriesBytes = 512
-	// valueCost is what evaluating a matcher on one label value of the header is worth in bytes of series entries. It is also the
-	// least that the list of a value takes, so that a group's cost is known to be at least this for each value of its name.
+	// valueCost is what evaluating a matcher on one label value of the header is worth in bytes of
+	// series entries. It is also the least that the list of a value takes, so that a group's cost
+	// is known to be at least this for each value of its name.
 	valueCost = tsdbfmt.MinPostingsSize
-	// maxWideBytes bounds what is read for a group that selects most values of its name (pod!="", pod=~".+") beside a selective one.
-	// Such a group excludes little, and its lists are as large as the list of all series, or several times that.
+	// maxWideBytes bounds what is read for a group that selects most values of its name (pod!="",
+	// pod=~".+") beside a selective one. Such a group excludes little, and its lists are as large
+	// as the list of all series, or several times that.
 	maxWideBytes = 1 << 20
 	// checkEvery is the number of values or lists between two looks at the context.
 	checkEvery = 1024
@@ -44,7 +46,9 @@ func (p *postingsPlan) spans() []pagecache.Span {
 			sets = append(sets, l.lists)
 		}
 	}
-	slices.SortFunc(sets, func(a, b []indexheader.List) int { return cmp.Compare(a[0].Off, b[0].Off) })
+	slices.SortFunc(
+		sets, func(a, b []indexheader.List) int { return cmp.Compare(a[0].Off, b[0].Off) },
+	)
 	var out []pagecache.Span
 	for _, lists := range sets {
 		out = spansOf(out, lists)
@@ -56,17 +60,20 @@ func (p *postingsPlan) spans() []pagecache.Span {
 
 // planner finds the lists of the groups and weighs them against one another.
 //
-// The weighing is in bytes, and pessimistic about series: reading a group's lists pays if they are smaller than the series that they
-// may save reading. Those are at most the candidates, the series of the smallest group, and at most what the group can exclude at
-// all: for a group that adds, the series outside of it, which are few if it selects nearly everything. What does not pay is left
-// pending. INVARIANT: what adds[0] holds is read, so that the candidates are known to be no more than that.
+// The weighing is in bytes, and pessimistic about series: reading a group's lists pays if they are
+// smaller than the series that they may save reading. Those are at most the candidates, the series
+// of the smallest group, and at most what the group can exclude at all: for a group that adds, the
+// series outside of it, which are few if it selects nearly everything. What does not pay is left
+// pending. INVARIANT: what adds[0] holds is read, so that the candidates are known to be no more
+// than that.
 type planner struct {
 	ctx    context.Context
 	hdr    header
 	req    *postingsRequest
 	all    indexheader.List // of the block's series
 	series int64            // upper bound of their number
-	// bound is an upper bound of the series that match, as far as groups are resolved; anchored says that it comes from one.
+	// bound is an upper bound of the series that match, as far as groups are resolved; anchored
+	// says that it comes from one.
 	bound    int64
 	anchored bool
 	stats    PostingsStats
@@ -81,7 +88,8 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 	if none || p.series == 0 || len(req.matchers) == 0 {
 		return postingsPlan{empty: true, stats: p.stats}, nil
 	}
-	// First the groups whose lists are found by a few look-ups: they bound what the others are worth.
+	// First the groups whose lists are found by a few look-ups: they bound what the others are
+	// worth.
 	order := slices.Clone(groups)
 	slices.SortStableFunc(order, func(a, b *group) int {
 		switch {
@@ -90,7 +98,10 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 		case a.adds != b.adds:
 			return 1
 		}
-		return cmp.Or(cmp.Compare(a.scope(), b.scope()), cmp.Compare(hdr.ValueCount(a.name), hdr.ValueCount(b.name)))
+		return cmp.Or(
+			cmp.Compare(a.scope(), b.scope()),
+			cmp.Compare(hdr.ValueCount(a.name), hdr.ValueCount(b.name)),
+		)
 	})
 	for _, g := range order {
 		if err := p.resolve(g); err != nil {
@@ -106,7 +117,8 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 	return p.decide(groups)
 }
 
-// resolve finds the lists of a group, unless it turns out before that they would cost more than they save.
+// resolve finds the lists of a group, unless it turns out before that they would cost more than
+// they save.
 func (p *planner) resolve(g *group) error {
 	budget, err := p.budget(g)
 	if err != nil {
@@ -122,7 +134,9 @@ func (p *planner) resolve(g *group) error {
 	case count == 0:
 	case g.adds && sc == points:
 		r := g.narrowest()
-		values := slices.DeleteFunc(slices.Clone(r.values), func(v string) bool { return !g.selects(v) })
+		values := slices.DeleteFunc(
+			slices.Clone(r.values), func(v string) bool { return !g.selects(v) },
+		)
 		err = s.lookUp(values)
 	case g.adds:
 		err = s.scan(g.narrowest().prefix, g.selects)
@@ -154,7 +168,8 @@ func (p *planner) resolve(g *group) error {
 	return nil
 }
 
-// budget returns the bytes that finding and reading the lists of a group may cost before it is left pending, -1 = whatever it takes.
+// budget returns the bytes that finding and reading the lists of a group may cost before it is left
+// pending, -1 = whatever it takes.
 func (p *planner) budget(g *group) (int64, error) {
 	budget := int64(-1)
 	switch {
@@ -180,11 +195,12 @@ func (p *planner) budget(g *group) (int64, error) {
 	return budget, nil
 }
 
-// capped reports whether some group is selective, so that what selects nearly everything is not worth much.
+// capped reports whether some group is selective, so that what selects nearly everything is not
+// worth much.
 func (p *planner) capped() bool { return p.anchored && p.bound <= p.series/2 }
 
-// withoutGroup returns the bytes that it takes to start from all series instead of a group of at least n: their list, and the entries
-// of the series that are not in the group.
+// withoutGroup returns the bytes that it takes to start from all series instead of a group of at
+// least n: their list, and the entries of the series that are not in the group.
 func (p *planner) withoutGroup(n int64) int64 {
 	return p.all.End - p.all.Off + p.worth(max(p.series-n, 0))
 }
@@ -278,9 +294,10 @@ func (p *planner) allSeries() listing {
 	return l
 }
 
-// base returns the group that the others are weighed against, the smallest that adds; nil for all series of the block, because no
-// group adds, or because its lists take more bytes than the list of all series and the entries of those that it would exclude: a
-// label that has a value of its own for every series.
+// base returns the group that the others are weighed against, the smallest that adds; nil for all
+// series of the block, because no group adds, or because its lists take more bytes than the list of
+// all series and the entries of those that it would exclude: a label that has a value of its own
+// for every series.
 func (p *planner) base(bySize []*group) (*group, error) {
 	i := slices.IndexFunc(bySize, func(g *group) bool { return g.adds })
 	if i < 0 {
@@ -329,32 +346,38 @@ func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 	case every:
 		s.g.lists = make([]indexheader.List, 0, count)
 	}
-	err := s.p.hdr.Values(ctx, s.g.name, prefix, func(value []byte, l indexheader.List) (bool, error) {
-		// A name may have millions of values: they are matched where they lie, not copied. Matchers do not keep what they match.
-		v := unsafe.String(unsafe.SliceData(value), len(value))
-		if !strings.HasPrefix(v, prefix) {
-			return false, nil
-		}
-		if n++; n%checkEvery == 0 {
-			if err := ctx.Err(); err != nil {
-				return false, err
+	err := s.p.hdr.Values(
+		ctx,
+		s.g.name,
+		prefix,
+		func(value []byte, l indexheader.List) (bool, error) {
+			// A name may have millions of values: they are matched where they lie, not copied. Matchers
+			// do not keep what they match.
+			v := unsafe.String(unsafe.SliceData(value), len(value))
+			if !strings.HasPrefix(v, prefix) {
+				return false, nil
 			}
-		}
-		if selects(v) {
-			s.g.add(l)
-			if seen != nil {
-				seen.set(n - 1)
-				if s.g.marks == nil && s.p.marked(s.g.count) {
-					s.g.marks, s.g.lists = seen, nil
+			if n++; n%checkEvery == 0 {
+				if err := ctx.Err(); err != nil {
+					return false, err
 				}
 			}
-		}
-		if !every {
-			s.cost += valueCost
-		}
-		s.over = s.budget >= 0 && s.cost+s.g.bytes > s.budget
-		return !s.over, nil
-	})
+			if selects(v) {
+				s.g.add(l)
+				if seen != nil {
+					seen.set(n - 1)
+					if s.g.marks == nil && s.p.marked(s.g.count) {
+						s.g.marks, s.g.lists = seen, nil
+					}
+				}
+			}
+			if !every {
+				s.cost += valueCost
+			}
+			s.over = s.budget >= 0 && s.cost+s.g.bytes > s.budget
+			return !s.over, nil
+		},
+	)
 	s.p.stats.Values += n
 	return err
 }

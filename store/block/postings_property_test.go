@@ -18,8 +18,25 @@ import (
 
 var (
 	postingsNames  = []string{"__name__", "a", "b", "job", "é"}
-	postingsValues = []string{"a", "b", "ab", "A", "aB", "f.o", "foo", "foobar", "foobaz", "FOO", "up", "x\ny", "é", "éé", "\xff"}
-	// postingsPatterns are values and expressions alike: every one is used with every kind of matcher.
+	postingsValues = []string{
+		"a",
+		"b",
+		"ab",
+		"A",
+		"aB",
+		"f.o",
+		"foo",
+		"foobar",
+		"foobaz",
+		"FOO",
+		"up",
+		"x\ny",
+		"é",
+		"éé",
+		"\xff",
+	}
+	// postingsPatterns are values and expressions alike: every one is used with every kind of
+	// matcher.
 	postingsPatterns = []string{
 		"", "a", "b", "up", "foo", "not there", "a|b", "a|", "|", "a||b", "foo|foobar|nope", ".*", ".+", "(.*)", "(.+)", ".?", "..", "..*", "()",
 		"f.*", "f.+", "foo.*", "fo+.*", "foo(bar|baz)", "foo(bar|)", "foo(.*)", "(?i)foo", "(?i)foo.*", "(?i:a)b", ".*o", ".*oo.*", "[ab]", "[^a]",
@@ -28,7 +45,8 @@ var (
 )
 
 func postingsRandomBlock(t *testing.T, rnd *rand.Rand) *postingsBlock {
-	// Few values make large groups, many make small ones; an explicit empty value is rare in the world but legal.
+	// Few values make large groups, many make small ones; an explicit empty value is rare in the
+	// world but legal.
 	values := postingsValues[:2+rnd.IntN(len(postingsValues)-1)]
 	if rnd.IntN(3) == 0 {
 		values = append([]string{""}, values...)
@@ -71,7 +89,8 @@ func postingsRandomMatchers(t *testing.T, rnd *rand.Rand, names []string) []*lab
 	return out
 }
 
-// TestPostingsLikePrometheus holds expansion equal to Prometheus's own, with every group read and with groups left pending.
+// TestPostingsLikePrometheus holds expansion equal to Prometheus's own, with every group read and
+// with groups left pending.
 func TestPostingsLikePrometheus(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(11, 12))
 	var seen postingsCoverage
@@ -86,8 +105,9 @@ func TestPostingsLikePrometheus(t *testing.T) {
 	seen.check(t)
 }
 
-// TestPostingsLikePrometheusV1 does it with the only index of format V1 that there is: Prometheus's own test data. Its references are
-// byte offsets, and its lists are not in the order of their values.
+// TestPostingsLikePrometheusV1 does it with the only index of format V1 that there is: Prometheus's
+// own test data. Its references are byte offsets, and its lists are not in the order of their
+// values.
 func TestPostingsLikePrometheusV1(t *testing.T) {
 	b, matchers := postingsV1(t)
 	rnd := rand.New(rand.NewPCG(13, 14))
@@ -103,7 +123,9 @@ func TestPostingsLikePrometheusV1(t *testing.T) {
 func postingsV1(t *testing.T) (b *postingsBlock, matchers func(rnd *rand.Rand) []*labels.Matcher) {
 	t.Helper()
 	file, _ := runtime.FuncForPC(reflect.ValueOf(index.NewReader).Pointer()).FileLine(0)
-	raw, err := os.ReadFile(filepath.Join(filepath.Dir(file), "..", "testdata", "index_format_v1", "index"))
+	raw, err := os.ReadFile(
+		filepath.Join(filepath.Dir(file), "..", "testdata", "index_format_v1", "index"),
+	)
 	if err != nil {
 		t.Fatalf("Prometheus's test data is not at hand: %v", err)
 	}
@@ -123,13 +145,20 @@ func postingsV1(t *testing.T) (b *postingsBlock, matchers func(rnd *rand.Rand) [
 	slices.Sort(values)
 	return b, func(rnd *rand.Rand) (ms []*labels.Matcher) {
 		for range 1 + rnd.IntN(3) {
-			ms = append(ms, labels.MustNewMatcher(labels.MatchType(rnd.IntN(4)), names[rnd.IntN(len(names))], values[rnd.IntN(len(values))]))
+			ms = append(
+				ms,
+				labels.MustNewMatcher(
+					labels.MatchType(rnd.IntN(4)), names[rnd.IntN(len(names))],
+					values[rnd.IntN(len(values))],
+				),
+			)
 		}
 		return ms
 	}
 }
 
-// TestPostingsLikePrometheusV3 changes the version of an index of format V2, which is the whole difference.
+// TestPostingsLikePrometheusV3 changes the version of an index of format V2, which is the whole
+// difference.
 func TestPostingsLikePrometheusV3(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(15, 16))
 	raw := slices.Clone(postingsRandomBlock(t, rnd).index)
@@ -144,7 +173,10 @@ func TestPostingsLikePrometheusV3(t *testing.T) {
 }
 
 // postingsCheck expands ms eagerly and lazily and compares with Prometheus.
-func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPages, ms []*labels.Matcher, seen *postingsCoverage) {
+func postingsCheck(
+	t *testing.T, b *postingsBlock, hdr header, pages *postingsPages, ms []*labels.Matcher,
+	seen *postingsCoverage,
+) {
 	t.Helper()
 	want := b.want(t, ms)
 	lazy, filtered, read := false, false, false
@@ -154,7 +186,10 @@ func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPa
 	} {
 		pages.fetches = nil
 		req.matchers, req.object = slices.Clone(ms), b.object
-		what := fmt.Sprintf("%v, eager %v, series of %d bytes, marked from %d", ms, req.eager, req.seriesBytes, req.markFrom)
+		what := fmt.Sprintf(
+			"%v, eager %v, series of %d bytes, marked from %d", ms, req.eager, req.seriesBytes,
+			req.markFrom,
+		)
 		got, err := expandPostings(context.Background(), hdr, pages, req)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -169,7 +204,10 @@ func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPa
 			t.Fatalf("%s: %d fetches", what, len(pages.fetches))
 		}
 		if int64(len(got.refs)) > got.stats.MaxSeries {
-			t.Fatalf("%s: %d postings, but %d said to be the most", what, len(got.refs), got.stats.MaxSeries)
+			t.Fatalf(
+				"%s: %d postings, but %d said to be the most", what, len(got.refs),
+				got.stats.MaxSeries,
+			)
 		}
 		if cap(got.refs) > 2*len(got.refs) {
 			t.Fatalf("%s: %d postings hold memory for %d", what, len(got.refs), cap(got.refs))
@@ -185,8 +223,8 @@ func postingsCheck(t *testing.T, b *postingsBlock, hdr header, pages *postingsPa
 	seen.filtered += one(filtered)
 }
 
-// postingsCoverage counts what random requests have met: answers, answers known without reading, matchers left pending, and pending
-// matchers that some series does not match.
+// postingsCoverage counts what random requests have met: answers, answers known without reading,
+// matchers left pending, and pending matchers that some series does not match.
 type postingsCoverage struct{ all, full, unread, lazy, filtered int }
 
 func (c postingsCoverage) check(t *testing.T) {

@@ -20,10 +20,12 @@ type listReader struct {
 	pageBytes int64
 	batch     int // how many marked lists are read at a time
 
-	cursor  pagecache.Cursor
-	scratch []byte // joins a list that lies on several pages; what it held is decoded before the next list is read
+	cursor pagecache.Cursor
+	// joins a list that lies on several pages; what it held is decoded before the next list is read
+	scratch []byte
 	sorter  sorter
-	// again holds what was read a second time. A damaged page spoils every list on it, and the first read again mends them all.
+	// again holds what was read a second time. A damaged page spoils every list on it, and the
+	// first read again mends them all.
 	again   []*pagecache.Pages
 	repairs int
 }
@@ -36,7 +38,10 @@ func (r *listReader) fetch(spans []pagecache.Span) error {
 	for _, s := range spans {
 		// The header has checksums of its own, but it may belong to another index than this object.
 		if s.Off < 0 || s.Off >= s.End || s.End > r.object.Size {
-			return fmt.Errorf("object %s of %d bytes: %w: posting list at [%d, %d)", r.object.Name, r.object.Size, tsdbfmt.ErrCorrupt, s.Off, s.End)
+			return fmt.Errorf(
+				"object %s of %d bytes: %w: posting list at [%d, %d)", r.object.Name, r.object.Size,
+				tsdbfmt.ErrCorrupt, s.Off, s.End,
+			)
 		}
 	}
 	pages, err := r.pages.Fetch(r.ctx, r.object, spans, r.account)
@@ -85,16 +90,20 @@ func (r *listReader) decode(dst []uint32, lists []indexheader.List) ([]uint32, e
 		}
 		var err error
 		if dst, err = r.list(dst, l); err != nil {
-			return nil, fmt.Errorf("object %s: posting list at offset %d: %w", r.object.Name, l.Off, err)
+			return nil, fmt.Errorf(
+				"object %s: posting list at offset %d: %w", r.object.Name, l.Off, err,
+			)
 		}
 	}
 	return dst, nil
 }
 
-// joinBytes is the size from which a list is sure to lie on several pages, so that room for it is made at once.
+// joinBytes is the size from which a list is sure to lie on several pages, so that room for it is
+// made at once.
 const joinBytes = 64 << 10
 
-// list appends the postings of one list to dst. A list that does not decode is read again from the bucket, once.
+// list appends the postings of one list to dst. A list that does not decode is read again from the
+// bucket, once.
 func (r *listReader) list(dst []uint32, l indexheader.List) ([]uint32, error) {
 	n := int(l.End - l.Off)
 	if n >= joinBytes && n > cap(r.scratch) {
@@ -118,7 +127,9 @@ func (r *listReader) list(dst []uint32, l indexheader.List) ([]uint32, error) {
 			}
 		}
 	}
-	again, err := r.pages.Refetch(r.ctx, r.object, pagecache.Span{Off: l.Off, End: l.End}, r.account)
+	again, err := r.pages.Refetch(
+		r.ctx, r.object, pagecache.Span{Off: l.Off, End: l.End}, r.account,
+	)
 	if err != nil {
 		return dst, fmt.Errorf("read again: %w", err)
 	}

@@ -9,11 +9,12 @@ import (
 	"larder/store/indexheader"
 )
 
-// rule is a matcher as a choice among the values of its label. If it adds, a series must have one of the selected values; else it must
-// have none of them, and a series without the label passes.
+// rule is a matcher as a choice among the values of its label. If it adds, a series must have one
+// of the selected values; else it must have none of them, and a series without the label passes.
 //
-// A block's index may hold a label with an empty value, which to a matcher is the same as no label. Prometheus's rules then look at
-// how a matcher is written (l!="" takes such a series, l=~"..*" does not); they are kept by the fields every and adds.
+// A block's index may hold a label with an empty value, which to a matcher is the same as no label.
+// Prometheus's rules then look at how a matcher is written (l!="" takes such a series, l=~"..*"
+// does not); they are kept by the fields every and adds.
 type rule struct {
 	matcher *labels.Matcher
 	adds    bool
@@ -33,7 +34,9 @@ func (r *rule) selects(v string) bool { return r.every || r.matcher.Matches(v) !
 type group struct {
 	name  string
 	rules []rule
-	adds  bool // some rule adds: the group selects the values that series must have; else those that they must not have
+	// some rule adds: the group selects the values that series must have; else those that they must
+	// not have
+	adds bool
 
 	// What follows is known once the group is resolved: the lists of the selected values.
 	resolved bool
@@ -98,7 +101,8 @@ func (g *group) scope() scope {
 	return sc
 }
 
-// singleRange reports whether the group is one rule with a prefix: no other one has values to add to those.
+// singleRange reports whether the group is one rule with a prefix: no other one has values to add
+// to those.
 func (g *group) singleRange() bool { return len(g.rules) == 1 && !g.rules[0].finite }
 
 // narrowest returns the rule of a group that adds which leaves the fewest values to look at.
@@ -117,8 +121,8 @@ func (g *group) narrowest() *rule {
 	return best
 }
 
-// finish brings the lists into the order of the index, which is that of the values but in format V1, and removes those that two rules
-// of the group have selected.
+// finish brings the lists into the order of the index, which is that of the values but in format
+// V1, and removes those that two rules of the group have selected.
 func (g *group) finish() {
 	g.resolved = true
 	byOff := func(a, b indexheader.List) int { return cmp.Compare(a.Off, b.Off) }
@@ -134,9 +138,11 @@ func (g *group) finish() {
 	}
 }
 
-// groupMatchers turns matchers into groups, in the order in which their names appear. none says that no series can match.
+// groupMatchers turns matchers into groups, in the order in which their names appear. none says
+// that no series can match.
 func groupMatchers(ms []*labels.Matcher) (groups []*group, none bool) {
-	// mustBeSet are the label names that a series must have: some matcher does not match the empty value.
+	// mustBeSet are the label names that a series must have: some matcher does not match the empty
+	// value.
 	mustBeSet := map[string]bool{}
 	for _, m := range ms {
 		if !m.Matches("") {
@@ -146,7 +152,8 @@ func groupMatchers(ms []*labels.Matcher) (groups []*group, none bool) {
 	byName := map[string]*group{}
 	for _, m := range ms {
 		if m.Name == "" {
-			// No series has a label without a name. (The index has an entry of that name: the list of all series.)
+			// No series has a label without a name. (The index has an entry of that name: the list
+			// of all series.)
 			none = none || !m.Matches("")
 			continue
 		}
@@ -170,7 +177,8 @@ func groupMatchers(ms []*labels.Matcher) (groups []*group, none bool) {
 	return groups, none
 }
 
-// newRule returns the rule of a matcher. mustBeSet says that some matcher of the same name does not match the empty value.
+// newRule returns the rule of a matcher. mustBeSet says that some matcher of the same name does not
+// match the empty value.
 func newRule(m *labels.Matcher, mustBeSet bool) rule {
 	r := rule{matcher: m}
 	negative := m.Type == labels.MatchNotEqual || m.Type == labels.MatchNotRegexp
@@ -195,7 +203,8 @@ func newRule(m *labels.Matcher, mustBeSet bool) rule {
 		r.finite, r.values = true, []string{m.Value}
 		return r
 	}
-	// The expression's set or prefix says what it matches, so for a negative matcher what it does not.
+	// The expression's set or prefix says what it matches, so for a negative matcher what it does
+	// not.
 	if r.values = m.SetMatches(); len(r.values) > 0 {
 		slices.Sort(r.values)
 		r.finite, r.values = true, slices.Compact(r.values)
@@ -205,8 +214,9 @@ func newRule(m *labels.Matcher, mustBeSet bool) rule {
 	return r
 }
 
-// hidesEmpty reports whether the group's rules and its matchers may disagree on the empty value: such a group can be left to be checked
-// against the series only in a block that has no empty value of the group's name.
+// hidesEmpty reports whether the group's rules and its matchers may disagree on the empty value:
+// such a group can be left to be checked against the series only in a block that has no empty value
+// of the group's name.
 func (g *group) hidesEmpty() bool {
 	return slices.ContainsFunc(g.rules, func(r rule) bool { return r.every })
 }

@@ -154,7 +154,12 @@ func postingsMatcher(t testing.TB, line string) *labels.Matcher {
 	if parts == nil {
 		t.Fatalf("%q is no matcher", line)
 	}
-	kinds := map[string]labels.MatchType{"=": labels.MatchEqual, "!=": labels.MatchNotEqual, "=~": labels.MatchRegexp, "!~": labels.MatchNotRegexp}
+	kinds := map[string]labels.MatchType{
+		"=":  labels.MatchEqual,
+		"!=": labels.MatchNotEqual,
+		"=~": labels.MatchRegexp,
+		"!~": labels.MatchNotRegexp,
+	}
 	value, err := strconv.Unquote(parts[3])
 	if err != nil {
 		t.Fatalf("%q: %v", line, err)

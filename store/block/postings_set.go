@@ -5,10 +5,11 @@ import (
 	"slices"
 )
 
-// Sets of postings are ascending slices without duplicates. The operations work in place: a query's first group is decoded once and
-// shrinks from there.
+// Sets of postings are ascending slices without duplicates. The operations work in place: a query's
+// first group is decoded once and shrinks from there.
 
-// gallopRatio is how many times longer one set must be for searching in it to beat walking it (BenchmarkIntersect).
+// gallopRatio is how many times longer one set must be for searching in it to beat walking it
+// (BenchmarkIntersect).
 const gallopRatio = 8
 
 // intersect reduces a to what is in b too. It writes into a only.
@@ -33,7 +34,8 @@ func intersect(a, b []uint32) []uint32 {
 			if len(rest) == 0 {
 				break
 			}
-			// INVARIANT: out never grows past what of a has been passed, so that rest is still unwritten.
+			// INVARIANT: out never grows past what of a has been passed, so that rest is still
+			// unwritten.
 			if rest[0] == v {
 				rest = rest[1:]
 				out = append(out, v)
@@ -44,8 +46,9 @@ func intersect(a, b []uint32) []uint32 {
 	n := 0
 	for i, j := 0, 0; i < len(a) && j < len(b); {
 		x, y := a[i], b[j]
-		// Which side is behind is a coin toss that no branch predictor wins: move by comparison results instead. a[n] is written
-		// at every step and counts only where both are equal; n is at most i, so that nothing unread is lost.
+		// Which side is behind is a coin toss that no branch predictor wins: move by comparison
+		// results instead. a[n] is written at every step and counts only where both are equal; n is
+		// at most i, so that nothing unread is lost.
 		a[n] = x
 		n += one(x == y)
 		i += one(x <= y)
@@ -99,8 +102,8 @@ func subtract(a, b []uint32) []uint32 {
 	return a[:n+copy(a[n:], a[i:])]
 }
 
-// gallop returns the index of the first element of s that is not below v, len(s) if there is none. Its cost grows with the index,
-// not with the length of s.
+// gallop returns the index of the first element of s that is not below v, len(s) if there is none.
+// Its cost grows with the index, not with the length of s.
 func gallop(s []uint32, v uint32) int {
 	step := 1
 	for step <= len(s) && s[step-1] < v {
@@ -119,8 +122,8 @@ func gallop(s []uint32, v uint32) int {
 }
 
 const (
-	// bitmapSpread is the largest number of possible references per reference for which a bitmap is used to sort. The bitmap then
-	// takes no more memory than the references.
+	// bitmapSpread is the largest number of possible references per reference for which a bitmap is
+	// used to sort. The bitmap then takes no more memory than the references.
 	bitmapSpread = 32
 	// radixMin is the number of references from which distribution beats comparison.
 	radixMin   = 512
@@ -128,10 +131,11 @@ const (
 	radixRange = 1 << radixBits
 )
 
-// sorter makes a set of the concatenated lists of a group. The lists of one label name are disjoint, a series has one value for it,
-// so nothing is gained by merging them list by list: a hundred thousand lists of ten postings would pass through a heap of that
-// size, one comparison path per posting. Distribution costs the same however many lists there are (BenchmarkSortRefs). Duplicates,
-// which only a block with a broken series can hold, are removed.
+// sorter makes a set of the concatenated lists of a group. The lists of one label name are
+// disjoint, a series has one value for it, so nothing is gained by merging them list by list: a
+// hundred thousand lists of ten postings would pass through a heap of that size, one comparison
+// path per posting. Distribution costs the same however many lists there are (BenchmarkSortRefs).
+// Duplicates, which only a block with a broken series can hold, are removed.
 type sorter struct {
 	words []uint64
 	tmp   []uint32
@@ -148,8 +152,8 @@ func (s *sorter) sort(refs []uint32) []uint32 {
 	}
 	switch {
 	case ascending:
-		// Series are sorted by labels and so are a label's values: the lists of the first label names of a block, or of one
-		// value, concatenate into a set.
+		// Series are sorted by labels and so are a label's values: the lists of the first label
+		// names of a block, or of one value, concatenate into a set.
 		return refs
 	case uint64(hi-lo) < bitmapSpread*uint64(len(refs)):
 		return s.bitmap(refs, lo, hi)

@@ -75,7 +75,9 @@ func TestPostingsSort(t *testing.T) {
 		slices.Sort(want)
 		want = slices.Compact(want)
 		if diff := cmp.Diff(want, s.sort(refs)); diff != "" {
-			t.Fatalf("%d references in [%d, %d+%d) (-want +got):\n%s", n, offset, offset, limit, diff)
+			t.Fatalf(
+				"%d references in [%d, %d+%d) (-want +got):\n%s", n, offset, offset, limit, diff,
+			)
 		}
 	}
 	f(0, 0, 1)

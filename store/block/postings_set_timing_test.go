@@ -11,8 +11,9 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// BenchmarkSortRefs is what picked sorter: the same disjoint lists as one set, by each way. "spread" is the number of possible
-// references per reference: about 10 when a group covers a whole block (an entry of 160 bytes, references of 16), more for a part.
+// BenchmarkSortRefs is what picked sorter: the same disjoint lists as one set, by each way.
+// "spread" is the number of possible references per reference: about 10 when a group covers a whole
+// block (an entry of 160 bytes, references of 16), more for a part.
 func BenchmarkSortRefs(b *testing.B) {
 	ways := []struct {
 		name string
@@ -30,33 +31,39 @@ func BenchmarkSortRefs(b *testing.B) {
 				flat := slices.Concat(refs...)
 				lo, hi := slices.Min(flat), slices.Max(flat)
 				for _, w := range ways {
-					b.Run(fmt.Sprintf("n=%d/spread=%d/lists=%d/%s", n, spread, lists, w.name), func(b *testing.B) {
-						var s sorter
-						work := make([]uint32, len(flat))
+					b.Run(
+						fmt.Sprintf("n=%d/spread=%d/lists=%d/%s", n, spread, lists, w.name),
+						func(b *testing.B) {
+							var s sorter
+							work := make([]uint32, len(flat))
+							b.ReportAllocs()
+							for b.Loop() {
+								copy(work, flat)
+								w.run(&s, work, lo, hi)
+							}
+						},
+					)
+				}
+				b.Run(
+					fmt.Sprintf("n=%d/spread=%d/lists=%d/heap", n, spread, lists),
+					func(b *testing.B) {
+						wide := make([][]storage.SeriesRef, len(refs))
+						for i, l := range refs {
+							for _, v := range l {
+								wide[i] = append(wide[i], storage.SeriesRef(v))
+							}
+						}
 						b.ReportAllocs()
 						for b.Loop() {
-							copy(work, flat)
-							w.run(&s, work, lo, hi)
+							ps := make([]index.Postings, len(wide))
+							for i, l := range wide {
+								ps[i] = index.NewListPostings(l)
+							}
+							for p := index.Merge(context.Background(), ps...); p.Next(); {
+							}
 						}
-					})
-				}
-				b.Run(fmt.Sprintf("n=%d/spread=%d/lists=%d/heap", n, spread, lists), func(b *testing.B) {
-					wide := make([][]storage.SeriesRef, len(refs))
-					for i, l := range refs {
-						for _, v := range l {
-							wide[i] = append(wide[i], storage.SeriesRef(v))
-						}
-					}
-					b.ReportAllocs()
-					for b.Loop() {
-						ps := make([]index.Postings, len(wide))
-						for i, l := range wide {
-							ps[i] = index.NewListPostings(l)
-						}
-						for p := index.Merge(context.Background(), ps...); p.Next(); {
-						}
-					}
-				})
+					},
+				)
 			}
 		}
 	}

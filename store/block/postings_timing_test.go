@@ -8,14 +8,29 @@ import (
 	"larder/store/indexheader"
 )
 
-// BenchmarkPostingsPlan plans over a header of one label with a million values: what a regex costs before anything is read.
+// BenchmarkPostingsPlan plans over a header of one label with a million values: what a regex costs
+// before anything is read.
 func BenchmarkPostingsPlan(b *testing.B) {
-	h := &postingsHeader{all: indexheader.List{Off: 16, End: 16 + 4<<20}, names: map[string][]postingsEntry{}}
+	h := &postingsHeader{
+		all:   indexheader.List{Off: 16, End: 16 + 4<<20},
+		names: map[string][]postingsEntry{},
+	}
 	for i := range 1_000_000 {
 		off := int64(5<<20 + i*16)
-		h.names["pod"] = append(h.names["pod"], postingsEntry{value: fmt.Appendf(nil, "some-deployment-%06d-x7f9c", i), list: indexheader.List{Off: off, End: off + 16}})
+		h.names["pod"] = append(
+			h.names["pod"],
+			postingsEntry{
+				value: fmt.Appendf(nil, "some-deployment-%06d-x7f9c", i),
+				list:  indexheader.List{Off: off, End: off + 16},
+			},
+		)
 	}
-	h.names["job"] = []postingsEntry{{value: []byte("api"), list: indexheader.List{Off: 4<<20 + 16, End: 4<<20 + 16 + 12 + 4*5000}}}
+	h.names["job"] = []postingsEntry{
+		{
+			value: []byte("api"),
+			list:  indexheader.List{Off: 4<<20 + 16, End: 4<<20 + 16 + 12 + 4*5000},
+		},
+	}
 	for _, lines := range [][]string{
 		{`pod=~".*-00012.*"`}, {`pod=~".*(12|13)+7-.*"`}, {`pod=~"some-deployment-0001.*"`}, {`pod=~".+"`}, {`pod=~".+"`, `job="api"`},
 	} {
@@ -32,7 +47,8 @@ func BenchmarkPostingsPlan(b *testing.B) {
 	}
 }
 
-// BenchmarkPostingsExpand expands matchers of a block of 100,000 series with all pages in memory and a real header.
+// BenchmarkPostingsExpand expands matchers of a block of 100,000 series with all pages in memory
+// and a real header.
 func BenchmarkPostingsExpand(b *testing.B) {
 	blk := postingsWideBlock(b, 100_000)
 	hdr := postingsRealHeader(b, blk)

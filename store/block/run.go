@@ -9,8 +9,8 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// run is some consecutive postings of a stream and the index pages that hold their series entries. One is decoded while the next is
-// being read.
+// run is some consecutive postings of a stream and the index pages that hold their series entries.
+// One is decoded while the next is being read.
 type run struct {
 	refs []uint32
 	at   int   // the next of refs to be decoded
@@ -28,7 +28,8 @@ type run struct {
 // runOf returns a run over pages that were read for one entry.
 func runOf(pages *pagecache.Pages) *run { return &run{pages: pages, cursor: pages.Cursor()} }
 
-// entryEnd returns where the entry of refs[i] ends at the latest: entries do not overlap. The series section ends at seriesEnd.
+// entryEnd returns where the entry of refs[i] ends at the latest: entries do not overlap. The
+// series section ends at seriesEnd.
 func (r *run) entryEnd(version, i int, seriesEnd int64) int64 {
 	end := r.end
 	if i+1 < len(r.refs) {
@@ -50,7 +51,8 @@ func (r *run) bytes(off int64, n int, scratch *[]byte) ([]byte, bool) {
 	return b, ok
 }
 
-// entrySize returns the size of the series entry at off, tsdbfmt.ErrShort if its length prefix is not at hand.
+// entrySize returns the size of the series entry at off, tsdbfmt.ErrShort if its length prefix is
+// not at hand.
 func (r *run) entrySize(off, end int64, scratch *[]byte) (int, error) {
 	n := min(r.have(off), end-off, maxLengthPrefix)
 	if n <= 0 {
@@ -73,8 +75,8 @@ func (r *run) entrySize(off, end int64, scratch *[]byte) (int, error) {
 // maxLengthPrefix is the longest uvarint.
 const maxLengthPrefix = 10
 
-// nextRun makes the next run current, waiting for its pages, and starts to read the one after it. Without a further posting there is
-// none.
+// nextRun makes the next run current, waiting for its pages, and starts to read the one after it.
+// Without a further posting there is none.
 func (s *Stream) nextRun() error {
 	r := s.next
 	if r == nil {
@@ -101,10 +103,11 @@ func (s *Stream) nextRun() error {
 }
 
 const (
-	// maxRunPages bounds the pages of a run, in multiples of its bytes: entries that lie far apart pin a page each.
+	// maxRunPages bounds the pages of a run, in multiples of its bytes: entries that lie far apart
+	// pin a page each.
 	maxRunPages = 2
-	// firstRunPages is how many bytes of pages the first run of a stream may have, where RunBytes allows it: a hundred scattered series
-	// should not take more round trips than one.
+	// firstRunPages is how many bytes of pages the first run of a stream may have, where RunBytes
+	// allows it: a hundred scattered series should not take more round trips than one.
 	firstRunPages = 1 << 20
 	// defaultIndexPage is the size of an index page where Deps.Index does not say.
 	defaultIndexPage = 8 << 10
@@ -112,14 +115,16 @@ const (
 
 // runMeter adds up what a run of entries takes. Entries come in ascending order.
 type runMeter struct {
-	page, entry, end int64 // the size of a page, what an entry is expected to have, the end of the series section
+	// the size of a page, what an entry is expected to have, the end of the series section
+	page, entry, end int64
 
 	bytes, pages int64 // of entries without repeats; distinct pages
 	spanEnd      int64
 	nextPage     int64 // one more than the last page counted
 }
 
-// add adds the entry at off and returns where it is expected to end; empty says that it begins behind the series section.
+// add adds the entry at off and returns where it is expected to end; empty says that it begins
+// behind the series section.
 func (m *runMeter) add(off int64) (end int64, empty bool) {
 	if end = min(off+m.entry, m.end); end <= off {
 		return end, true
@@ -132,7 +137,8 @@ func (m *runMeter) add(off int64) (end int64, empty bool) {
 	return end, false
 }
 
-// startRun takes postings until their entries are expected to fill runBytes and starts to read them.
+// startRun takes postings until their entries are expected to fill runBytes and starts to read
+// them.
 func (s *Stream) startRun() *run {
 	version := s.plan.header.IndexVersion()
 	var spans []pagecache.Span
@@ -175,8 +181,8 @@ func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
 	return err
 }
 
-// readTails reads, in one go, what is missing of the run's entries that are longer than expected. What is longer than the space up to the next one is
-// damaged: decoding reports it.
+// readTails reads, in one go, what is missing of the run's entries that are longer than expected.
+// What is longer than the space up to the next one is damaged: decoding reports it.
 func (s *Stream) readTails(r *run, version int) error {
 	var spans []pagecache.Span
 	var scratch []byte

@@ -2,19 +2,23 @@ package block
 
 import "larder/internal/tsdbfmt"
 
-// Segment is some consecutive matching series of one block in the order of their final labels, decoded: finished protobuf label
-// bytes and the references of the chunks that overlap the request's range. It is immutable once a stream has returned it, and garbage
-// collected: windows refer to its bytes until they are sent.
+// Segment is some consecutive matching series of one block in the order of their final labels,
+// decoded: finished protobuf label bytes and the references of the chunks that overlap the
+// request's range. It is immutable once a stream has returned it, and garbage collected: windows
+// refer to its bytes until they are sent.
 type Segment struct {
-	labels   []byte
-	labelEnd []uint32 // by series: where its labels end in labels; they begin where those of the series before it end
+	labels []byte
+	// by series: where its labels end in labels; they begin where those of the series before it end
+	labelEnd []uint32
 	chunkEnd []uint32 // by series: where its chunks end in chunks; nil: they have none
 	chunks   tsdbfmt.ChunkMetas
-	// cut says which series and chunks there are of those that the fields above hold; nil: all of them.
+	// cut says which series and chunks there are of those that the fields above hold; nil: all of
+	// them.
 	cut []cutSeries
 }
 
-// cutSeries is a series of a Segment that is a part of another: its number there, and the range of its chunks.
+// cutSeries is a series of a Segment that is a part of another: its number there, and the range of
+// its chunks.
 type cutSeries struct{ series, lo, hi uint32 }
 
 // Len returns the number of series.
@@ -25,7 +29,8 @@ func (s *Segment) Len() int {
 	return len(s.labelEnd)
 }
 
-// Labels returns the final labels of series i: concatenated `labels` fields of a thanos.Series message.
+// Labels returns the final labels of series i: concatenated `labels` fields of a thanos.Series
+// message.
 func (s *Segment) Labels(i int) []byte {
 	if s.cut != nil {
 		i = int(s.cut[i].series)
@@ -72,15 +77,23 @@ func (s *Segment) after(n int) *Segment {
 	return &out
 }
 
-// segmentSeriesBytes and segmentChunkBytes are what a segment takes for a series besides its labels, and for a chunk.
+// segmentSeriesBytes and segmentChunkBytes are what a segment takes for a series besides its
+// labels, and for a chunk.
 const segmentSeriesBytes, segmentChunkBytes = 8, 28
 
 // Bytes returns the heap that the segment holds.
 func (s *Segment) Bytes() int64 {
-	return int64(cap(s.labels)) + segmentSeriesBytes/2*int64(cap(s.labelEnd)+cap(s.chunkEnd)) + segmentChunkBytes*int64(cap(s.chunks.Ref))
+	return int64(
+		cap(s.labels),
+	) + segmentSeriesBytes/2*int64(
+		cap(s.labelEnd)+cap(s.chunkEnd),
+	) + segmentChunkBytes*int64(
+		cap(s.chunks.Ref),
+	)
 }
 
-// rawSeries is a list of decoded series whose labels are still (name, value) symbol slots, in the index's order.
+// rawSeries is a list of decoded series whose labels are still (name, value) symbol slots, in the
+// index's order.
 type rawSeries struct {
 	refs     []uint32 // the posting of each
 	slots    []uint32
@@ -103,12 +116,21 @@ func (r *rawSeries) truncate(n int) {
 		slots, chunks = r.slotEnd[n-1], int(r.chunkEnd[n-1])
 	}
 	r.refs, r.slots, r.slotEnd, r.chunkEnd = r.refs[:n], r.slots[:slots], r.slotEnd[:n], r.chunkEnd[:n]
-	r.chunks = tsdbfmt.ChunkMetas{Ref: r.chunks.Ref[:chunks], Min: r.chunks.Min[:chunks], Max: r.chunks.Max[:chunks], Bound: r.chunks.Bound[:chunks]}
+	r.chunks = tsdbfmt.ChunkMetas{
+		Ref:   r.chunks.Ref[:chunks],
+		Min:   r.chunks.Min[:chunks],
+		Max:   r.chunks.Max[:chunks],
+		Bound: r.chunks.Bound[:chunks],
+	}
 }
 
 // bytes returns the heap that the list holds.
 func (r *rawSeries) bytes() int64 {
-	return 4*int64(cap(r.slots)+cap(r.refs)+cap(r.slotEnd)+cap(r.chunkEnd)) + segmentChunkBytes*int64(cap(r.chunks.Ref))
+	return 4*int64(
+		cap(r.slots)+cap(r.refs)+cap(r.slotEnd)+cap(r.chunkEnd),
+	) + segmentChunkBytes*int64(
+		cap(r.chunks.Ref),
+	)
 }
 
 func (r *rawSeries) labels(i int) []uint32 {

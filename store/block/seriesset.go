@@ -7,23 +7,27 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// seriesSet is what a block has to say to some matchers, whatever the time range: all segments of all series that match, in the order of
-// their final labels. It is immutable, and refers to no header, page or request.
+// seriesSet is what a block has to say to some matchers, whatever the time range: all segments of
+// all series that match, in the order of their final labels. It is immutable, and refers to no
+// header, page or request.
 type seriesSet struct {
 	segments []*setSegment
-	// postings is the number of postings that the series come from; lazy says that matchers were pending on them, so that a request is
-	// charged for the series that match instead.
+	// postings is the number of postings that the series come from; lazy says that matchers were
+	// pending on them, so that a request is charged for the series that match instead.
 	postings int
 	lazy     bool
-	// postingsBytes are the bytes of the index pages that finding the postings took, seriesBytes those of the segments and tailBytes of
-	// what came after the last of them: every request is charged for them, as if it had read them itself.
+	// postingsBytes are the bytes of the index pages that finding the postings took, seriesBytes
+	// those of the segments and tailBytes of what came after the last of them: every request is
+	// charged for them, as if it had read them itself.
 	postingsBytes, tailBytes int64
-	// copied is the most that a request may have to copy of a segment's chunks, because those in its range may not lie together.
+	// copied is the most that a request may have to copy of a segment's chunks, because those in
+	// its range may not lie together.
 	copied int64
 }
 
 const (
-	// setOverhead and setSegmentOverhead are what a set and each of its segments take besides what Segment.Bytes counts.
+	// setOverhead and setSegmentOverhead are what a set and each of its segments take besides what
+	// Segment.Bytes counts.
 	setOverhead        = 256
 	setSegmentOverhead = 384
 )
@@ -33,10 +37,12 @@ type setSegment struct {
 	*Segment
 	seriesBytes int64 // of index pages that were read for it
 
-	// What is known of its chunks' times, so that most requests take all of it or nothing without looking at one.
+	// What is known of its chunks' times, so that most requests take all of it or nothing without
+	// looking at one.
 	minFirst, maxFirst int64 // the smallest and the largest of the times at which its chunks begin
 	minLast, maxLast   int64 // and end
-	// ascending: the chunks of every series begin and end in ascending order, so that those in a range lie together.
+	// ascending: the chunks of every series begin and end in ascending order, so that those in a
+	// range lie together.
 	ascending bool
 }
 
@@ -72,8 +78,9 @@ type part struct {
 	chunks  int      // chunks in range of those that the request's shard keeps
 }
 
-// part returns what is left of the segment for a request: the series that have a chunk in its time range and that its shard keeps, with the chunks
-// in range, chosen as tsdbfmt.AppendChunkMetas chooses them. Label bytes are shared, and chunks wherever those in range lie together.
+// part returns what is left of the segment for a request: the series that have a chunk in its time
+// range and that its shard keeps, with the chunks in range, chosen as tsdbfmt.AppendChunkMetas
+// chooses them. Label bytes are shared, and chunks wherever those in range lie together.
 func (s *setSegment) part(o *StreamOptions) part {
 	minT, maxT := o.MinTime, o.MaxTime
 	if s.minFirst > maxT || s.maxLast < minT {
@@ -153,15 +160,19 @@ func (s *Segment) ownChunks() {
 // searchedChunks is the number of chunks of a series from which searching them beats walking.
 const searchedChunks = 16
 
-// overlap narrows the chunks [lo, hi) of a series to those from the first to the last that overlap [minT, maxT]: the ones before the first that
-// begins after maxT, and of them those that do not end before minT. With holes, some in between end before minT.
+// overlap narrows the chunks [lo, hi) of a series to those from the first to the last that overlap
+// [minT, maxT]: the ones before the first that begins after maxT, and of them those that do not end
+// before minT. With holes, some in between end before minT.
 func (s *setSegment) overlap(lo, hi int, minT, maxT int64) (from, to int, holes bool) {
 	first, last := s.chunks.Min, s.chunks.Max
 	if s.ascending {
 		if hi-lo >= searchedChunks {
-			// All of those in range: the first that ends late enough up to the first that begins too late.
+			// All of those in range: the first that ends late enough up to the first that begins
+			// too late.
 			hi = lo + sort.Search(hi-lo, func(i int) bool { return first[lo+i] > maxT })
-			return lo + sort.Search(hi-lo, func(i int) bool { return last[lo+i] >= minT }), hi, false
+			return lo + sort.Search(
+				hi-lo, func(i int) bool { return last[lo+i] >= minT },
+			), hi, false
 		}
 		for lo < hi && last[lo] < minT {
 			lo++

@@ -10,7 +10,8 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// syntheticSegment makes a segment of n series with up to most chunks each, whose times are in order or not.
+// syntheticSegment makes a segment of n series with up to most chunks each, whose times are in
+// order or not.
 func syntheticSegment(r *rand.Rand, n, most int, ordered bool) *Segment {
 	seg := &Segment{}
 	ref := uint64(8)
@@ -33,8 +34,8 @@ func syntheticSegment(r *rand.Rand, n, most int, ordered bool) *Segment {
 	return seg
 }
 
-// TestPartsOfSegments compares what a request gets of a segment with the rule written down plainly: chunks up to the first that begins after the
-// range, but for those that end before it.
+// TestPartsOfSegments compares what a request gets of a segment with the rule written down plainly:
+// chunks up to the first that begins after the range, but for those that end before it.
 func TestPartsOfSegments(t *testing.T) {
 	type series struct {
 		Labels string
@@ -95,23 +96,33 @@ func TestPartsOfSegments(t *testing.T) {
 				got = append(got, x)
 			}
 			if n := r.IntN(p.seg.Len()); string(p.seg.after(n).Labels(0)) != got[n].Labels {
-				t.Errorf("seed %d: the series from number %d on begin with %q", seed, n, p.seg.after(n).Labels(0))
+				t.Errorf(
+					"seed %d: the series from number %d on begin with %q", seed, n,
+					p.seg.after(n).Labels(0),
+				)
 			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("seed %d, %+v (-want +got):\n%s", seed, o, diff)
 		}
 		if p.matched != matched || !o.SkipChunks && p.chunks != chunks {
-			t.Fatalf("seed %d: %d series and %d chunks, want %d and %d", seed, p.matched, p.chunks, matched, chunks)
+			t.Fatalf(
+				"seed %d: %d series and %d chunks, want %d and %d", seed, p.matched, p.chunks,
+				matched, chunks,
+			)
 		}
 	}
 	if whole < 10 || holes < 100 {
-		t.Errorf("%d segments were taken whole, %d series had chunks that do not lie together: the test covers too little", whole, holes)
+		t.Errorf(
+			"%d segments were taken whole, %d series had chunks that do not lie together: the test covers too little",
+			whole, holes,
+		)
 	}
 }
 
-// BenchmarkSetHit takes all segments of a kept set of 50,000 series with two chunks each, as a request does: over all time, over half of it, which
-// is one chunk of each series, and the chunks of long blocks over a day of two weeks.
+// BenchmarkSetHit takes all segments of a kept set of 50,000 series with two chunks each, as a
+// request does: over all time, over half of it, which is one chunk of each series, and the chunks
+// of long blocks over a day of two weeks.
 func BenchmarkSetHit(b *testing.B) {
 	f := func(name string, chunks int, minT, maxT int64) {
 		const series = 50_000
@@ -133,7 +144,14 @@ func BenchmarkSetHit(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				n, metas := 0, 0
-				s := p.Stream(b.Context(), StreamOptions{MinTime: minT, MaxTime: maxT, OnChunks: func(n int) error { metas += n; return nil }})
+				s := p.Stream(
+					b.Context(),
+					StreamOptions{
+						MinTime:  minT,
+						MaxTime:  maxT,
+						OnChunks: func(n int) error { metas += n; return nil },
+					},
+				)
 				for {
 					seg, err := s.Next()
 					if err != nil {

@@ -13,13 +13,15 @@ import (
 	"larder/internal/panics"
 )
 
-// setBuild is a series set under construction: a log of the segments that one stream of all series and chunks has returned so far. Any number
-// of requests read the log, each at its own pace and for its own time range, shard and limits. Whoever needs the segment after the last starts
-// its decoding, which goes on in a goroutine of its own until the segment is there: so a request that stalls or gives up holds up nobody, and
-// nothing is decoded that nobody asked for.
+// setBuild is a series set under construction: a log of the segments that one stream of all series
+// and chunks has returned so far. Any number of requests read the log, each at its own pace and for
+// its own time range, shard and limits. Whoever needs the segment after the last starts its
+// decoding, which goes on in a goroutine of its own until the segment is there: so a request that
+// stalls or gives up holds up nobody, and nothing is decoded that nobody asked for.
 //
-// The stream runs on its own context, which ends when the last reader leaves. If it fails, or if the log may not grow, readers go on by
-// themselves: an error is never anybody's but of who meets it, and is not remembered.
+// The stream runs on its own context, which ends when the last reader leaves. If it fails, or if
+// the log may not grow, readers go on by themselves: an error is never anybody's but of who meets
+// it, and is not remembered.
 type setBuild struct {
 	block  *Block
 	sets   *indexcache.SeriesSets
@@ -33,7 +35,8 @@ type setBuild struct {
 
 	readers int // guarded by Block.mu
 
-	// touched and excess add up what the stream's reads cost: page bytes that it used, and those that were read of the bucket beyond them.
+	// touched and excess add up what the stream's reads cost: page bytes that it used, and those
+	// that were read of the bucket beyond them.
 	touched, excess atomic.Int64
 	// stream, counted and release belong to the goroutine that decodes.
 	stream  *Stream
@@ -64,8 +67,8 @@ type buildState int
 const (
 	// buildGrows: the log has all segments so far.
 	buildGrows buildState = iota
-	// buildPasses: the set is too large to be kept. Readers that are at the end of the log still share the stream; there is no other segment than
-	// the last.
+	// buildPasses: the set is too large to be kept. Readers that are at the end of the log still
+	// share the stream; there is no other segment than the last.
 	buildPasses
 	// buildComplete: the log has all segments, or had in passing.
 	buildComplete
@@ -83,7 +86,8 @@ type logged struct {
 	credit    *setCredit
 }
 
-// segment returns segment number at of the set, io.EOF behind the last, and errGoAlone if the log does not have it and will not.
+// segment returns segment number at of the set, io.EOF behind the last, and errGoAlone if the log
+// does not have it and will not.
 func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 	for {
 		b.mu.Lock()
@@ -195,7 +199,8 @@ func (b *setBuild) drop(n int64) {
 	b.sets.Drop(n)
 }
 
-// append adds a segment to the log. What it may not hold is only passed on, or ends it with an error.
+// append adds a segment to the log. What it may not hold is only passed on, or ends it with an
+// error.
 func (b *setBuild) append(seg *setSegment) error {
 	if b.grows() {
 		n := seg.bytes()
@@ -210,7 +215,8 @@ func (b *setBuild) append(seg *setSegment) error {
 			b.sets.NoteTooLarge(b.key)
 		}
 		if b.stream.sorted != nil {
-			// It goes on holding all that it has sorted, which only its readers' own reservations could make up for.
+			// It goes on holding all that it has sorted, which only its readers' own reservations
+			// could make up for.
 			return errGoAlone
 		}
 		b.block.forgetBuild(b)
@@ -242,8 +248,8 @@ func (b *setBuild) logBytes() int64 {
 	return b.bytes
 }
 
-// complete ends the log and offers the set to the cache. INVARIANT: a reader that sees the end, and who hears of it, finds the set there if
-// the cache took it.
+// complete ends the log and offers the set to the cache. INVARIANT: a reader that sees the end, and
+// who hears of it, finds the set there if the cache took it.
 func (b *setBuild) complete(tail int64) {
 	if b.grows() {
 		b.mu.Lock()
@@ -279,7 +285,8 @@ func (b *setBuild) fail() {
 	b.dropHeld()
 }
 
-// limitRuns notes how much index a reader would read at a time: what it has reserved holds the build's stream, too.
+// limitRuns notes how much index a reader would read at a time: what it has reserved holds the
+// build's stream, too.
 func (b *setBuild) limitRuns(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -296,7 +303,8 @@ func (b *setBuild) join() *Plan {
 	return &p
 }
 
-// leave is called once for each join. After the last the stream ends, and nothing of it is left when leave returns.
+// leave is called once for each join. After the last the stream ends, and nothing of it is left
+// when leave returns.
 func (b *setBuild) leave() {
 	if !b.block.leaveBuild(b) {
 		return
@@ -318,8 +326,11 @@ func (b *setBuild) leave() {
 	b.plan.Close()
 }
 
-// startBuild returns a plan that reads a new set, wanted or not, or the one that is under construction already. It takes p over.
-func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, wanted bool) (out *Plan, fresh bool) {
+// startBuild returns a plan that reads a new set, wanted or not, or the one that is under
+// construction already. It takes p over.
+func (b *Block) startBuild(
+	ctx context.Context, p *Plan, key indexcache.SetKey, wanted bool,
+) (out *Plan, fresh bool) {
 	n := &setBuild{block: b, sets: b.deps.Sets, key: key, wanted: wanted, plan: p}
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.opts = StreamOptions{
@@ -362,7 +373,8 @@ func (b *Block) startBuild(ctx context.Context, p *Plan, key indexcache.SetKey, 
 	return out, true
 }
 
-// joinBuild returns a plan that reads the set of this key that is under construction, nil if there is none.
+// joinBuild returns a plan that reads the set of this key that is under construction, nil if there
+// is none.
 func (b *Block) joinBuild(key indexcache.SetKey) *Plan {
 	b.mu.Lock()
 	defer b.mu.Unlock()

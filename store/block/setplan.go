@@ -24,24 +24,32 @@ const (
 )
 
 const (
-	// smallSetBytes is the size up to which a set is built at the first request for it: it cannot push out much.
+	// smallSetBytes is the size up to which a set is built at the first request for it: it cannot
+	// push out much.
 	smallSetBytes = 1 << 20
-	// maxSetMatchers bounds the bytes of the matchers of a set, which are kept and compared with it: clients choose them.
+	// maxSetMatchers bounds the bytes of the matchers of a set, which are kept and compared with
+	// it: clients choose them.
 	maxSetMatchers = 64 << 10
 )
 
-// setKey returns the key of the set that answers matchers: the block, the matchers and whatever bears on the final labels. Everything is
-// written after its length or count, so that different sets never have the same key. Removed labels that this block does not have count too:
-// which those are only its header tells.
+// setKey returns the key of the set that answers matchers: the block, the matchers and whatever
+// bears on the final labels. Everything is written after its length or count, so that different
+// sets never have the same key. Removed labels that this block does not have count too: which those
+// are only its header tells.
 func (b *Block) setKey(matchers *matcherSet, opts *PlanOptions) indexcache.SetKey {
 	what := AppendNames(nil, opts.Dropped)
 	what = binary.AppendUvarint(what, uint64(opts.External.Len()))
-	opts.External.Range(func(l labels.Label) { what = appendText(appendText(what, l.Name), l.Value) })
+	opts.External.Range(
+		func(l labels.Label) { what = appendText(appendText(what, l.Name), l.Value) },
+	)
 	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, append(what, matchers.text...))
 }
 
-// planSet is Plan where a series set may answer: one that is kept, one under construction, or a new one if that pays.
-func (b *Block) planSet(ctx context.Context, matchers *matcherSet, opts *PlanOptions) (*Plan, error) {
+// planSet is Plan where a series set may answer: one that is kept, one under construction, or a new
+// one if that pays.
+func (b *Block) planSet(
+	ctx context.Context, matchers *matcherSet, opts *PlanOptions,
+) (*Plan, error) {
 	if len(matchers.text) > maxSetMatchers {
 		return b.planPostings(ctx, matchers, opts)
 	}
@@ -52,7 +60,8 @@ func (b *Block) planSet(ctx context.Context, matchers *matcherSet, opts *PlanOpt
 		p = b.joinBuild(key)
 	}
 	if p == nil {
-		// INVARIANT: a set is kept before it ceases to be under construction, so that looked for in this order it is not missed.
+		// INVARIANT: a set is kept before it ceases to be under construction, so that looked for in
+		// this order it is not missed.
 		if set, release, ok := b.deps.Sets.Get(key); ok {
 			p = b.planOf(set, release, opts)
 		}
@@ -85,7 +94,8 @@ func (b *Block) planSet(ctx context.Context, matchers *matcherSet, opts *PlanOpt
 	}
 	building, fresh := b.startBuild(ctx, p, key, wanted)
 	if fresh {
-		// One that others began and completed since the last look is in no list of those under construction any more, but kept.
+		// One that others began and completed since the last look is in no list of those under
+		// construction any more, but kept.
 		if set, release, ok := b.deps.Sets.GetAgain(key); ok {
 			return building.replacedBy(b.planOf(set, release, opts)), nil
 		}
@@ -100,16 +110,26 @@ func (p *Plan) replacedBy(other *Plan) *Plan {
 	return other
 }
 
-// keepNone keeps that nothing matches, from the second request on: it spares those that follow the header.
+// keepNone keeps that nothing matches, from the second request on: it spares those that follow the
+// header.
 func (b *Block) keepNone(p *Plan, key indexcache.SetKey, opts *PlanOptions) {
 	if b.deps.Sets.Again(key) {
-		b.deps.Sets.Put(key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)), !opts.Anew)()
+		b.deps.Sets.Put(
+			key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)),
+			!opts.Anew,
+		)()
 	}
 }
 
 // planOf returns a plan that a kept set answers. Close calls release.
 func (b *Block) planOf(set any, release func(), opts *PlanOptions) *Plan {
-	return &Plan{block: b, set: set.(*seriesSet), release: release, external: opts.External, dropped: opts.Dropped}
+	return &Plan{
+		block:    b,
+		set:      set.(*seriesSet),
+		release:  release,
+		external: opts.External,
+		dropped:  opts.Dropped,
+	}
 }
 
 // chargePostings charges for the postings that a plan has without having read them, as if it had.
@@ -132,8 +152,9 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 	return nil
 }
 
-// setPays reports whether a set is to be built from a plan: at the first request that asks for the block's whole range, or where the set is
-// small; else at the second, because all chunks of every series are decoded for it. wanted says that it is known to be asked for more than once: what is
+// setPays reports whether a set is to be built from a plan: at the first request that asks for the
+// block's whole range, or where the set is small; else at the second, because all chunks of every
+// series are decoded for it. wanted says that it is known to be asked for more than once: what is
 // asked for once, as by a scan, is not to push out what dashboards use.
 func (b *Block) setPays(p *Plan, key indexcache.SetKey, opts *PlanOptions) (pays, wanted bool) {
 	estimate := p.setBytes()
@@ -145,7 +166,8 @@ func (b *Block) setPays(p *Plan, key indexcache.SetKey, opts *PlanOptions) (pays
 	return again || whole || estimate <= smallSetBytes, again && !opts.Anew
 }
 
-// setBytes estimates the size of the set of a plan's series. With matchers pending it is an upper bound: many may not match.
+// setBytes estimates the size of the set of a plan's series. With matchers pending it is an upper
+// bound: many may not match.
 func (p *Plan) setBytes() int64 {
 	const (
 		metaBytes  = 9 // of a chunk in an index entry
@@ -155,5 +177,7 @@ func (p *Plan) setBytes() int64 {
 	refs := max(p.block.meanEntry(p.header)-metaBytes*n, tsdbfmt.SeriesAlign)
 	external := int64(0)
 	p.external.Range(func(l labels.Label) { external += int64(len(l.Name) + len(l.Value) + 6) })
-	return int64(len(p.refs)) * (labelBytes*refs + external + segmentChunkBytes*n + segmentSeriesBytes)
+	return int64(
+		len(p.refs),
+	) * (labelBytes*refs + external + segmentChunkBytes*n + segmentSeriesBytes)
 }

@@ -10,7 +10,8 @@ import (
 	"larder/internal/pagecache"
 )
 
-// SeriesStream is the series stream of one block: its segments, in the order of the final labels. It is used by one goroutine.
+// SeriesStream is the series stream of one block: its segments, in the order of the final labels.
+// It is used by one goroutine.
 type SeriesStream interface {
 	// Next returns the next segment, never empty, and io.EOF after the last.
 	Next() (*Segment, error)
@@ -20,8 +21,9 @@ type SeriesStream interface {
 	Close()
 }
 
-// setStream is the series stream of a plan that has a series set, complete or under construction: it takes the set's segments and returns
-// what its request gets of each. If construction fails it goes on with a stream of its own.
+// setStream is the series stream of a plan that has a series set, complete or under construction:
+// it takes the set's segments and returns what its request gets of each. If construction fails it
+// goes on with a stream of its own.
 type setStream struct {
 	ctx  context.Context
 	plan *Plan
@@ -32,7 +34,8 @@ type setStream struct {
 	tail  bool // what came after the last segment is charged
 	stats StreamStats
 
-	// What the request has been charged for and what it has got, so that a stream of its own neither charges nor returns it again.
+	// What the request has been charged for and what it has got, so that a stream of its own
+	// neither charges nor returns it again.
 	series, chunks int
 	bytes          int64
 	returned       int64
@@ -78,7 +81,8 @@ func (s *setStream) Next() (*Segment, error) {
 	return s.nextOfOwn()
 }
 
-// nextOfSet returns the next segment of the set, and errGoAlone if there will be none though it is not the end.
+// nextOfSet returns the next segment of the set, and errGoAlone if there will be none though it is
+// not the end.
 func (s *setStream) nextOfSet() (*setSegment, error) {
 	var tail int64
 	if set := s.plan.set; set != nil {
@@ -110,8 +114,8 @@ func (s *setStream) nextOfSet() (*setSegment, error) {
 	return nil, io.EOF
 }
 
-// take notes work that was done for the set as this request's. It is charged for what was read of the bucket beyond what was needed, as the
-// others are not.
+// take notes work that was done for the set as this request's. It is charged for what was read of
+// the bucket beyond what was needed, as the others are not.
 func (s *setStream) take(c *setCredit) error {
 	if c == nil {
 		return nil
@@ -154,7 +158,11 @@ func (s *setStream) count(seg *setSegment, p part) error {
 // goAlone starts a stream of the request's own. It has the plan that the set was to be built from.
 func (s *setStream) goAlone() {
 	opts := s.opts
-	opts.OnSeries, opts.OnChunks = forgive(opts.OnSeries, s.series), forgive(opts.OnChunks, s.chunks)
+	opts.OnSeries, opts.OnChunks = forgive(
+		opts.OnSeries, s.series,
+	), forgive(
+		opts.OnChunks, s.chunks,
+	)
 	if a := opts.Account; a != nil {
 		if a.Spend != nil {
 			s.ownPages.Spend = forgiveBytes(a.Spend, s.bytes)
@@ -181,7 +189,9 @@ func forgive(f func(int) error, n int) func(int) error {
 }
 
 // forgiveBytes is forgive for an account, whose reads may run at once.
-func forgiveBytes(spend func(touched, fetched int64) error, n int64) func(touched, fetched int64) error {
+func forgiveBytes(
+	spend func(touched, fetched int64) error, n int64,
+) func(touched, fetched int64) error {
 	var left atomic.Int64
 	left.Store(n)
 	return func(touched, fetched int64) error {
@@ -206,7 +216,9 @@ func (s *setStream) nextOfOwn() (*Segment, error) {
 		if err != nil {
 			if errors.Is(err, io.EOF) && s.skip > 0 {
 				// The order of a block's series does not change: they have been different ones.
-				return nil, s.plan.block.wrap(fmt.Errorf("%d series fewer than when its series were read first", s.skip))
+				return nil, s.plan.block.wrap(
+					fmt.Errorf("%d series fewer than when its series were read first", s.skip),
+				)
 			}
 			return nil, err
 		}
@@ -228,7 +240,8 @@ func (s *setStream) moveOwnPages() {
 	}
 }
 
-// Stats implements SeriesStream. What was read for the set counts where it was read; what a stream of the request's own read counts too.
+// Stats implements SeriesStream. What was read for the set counts where it was read; what a stream
+// of the request's own read counts too.
 func (s *setStream) Stats() StreamStats {
 	st := s.stats
 	if s.own != nil {

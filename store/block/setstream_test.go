@@ -83,7 +83,8 @@ func ask(t testing.TB, b *Block, c *setCase, use SetUse) *asking {
 	return a
 }
 
-// start starts the request's stream. A set that is to be built has segments of so many series, 0 for as many as usual.
+// start starts the request's stream. A set that is to be built has segments of so many series, 0
+// for as many as usual.
 func (a *asking) start(segment int) *asking {
 	opts := a.c.StreamOptions
 	opts.Account = &a.acct
@@ -154,7 +155,8 @@ func randomCase(r *rand.Rand) *setCase {
 	return c
 }
 
-// variant returns a request that the same set answers: another time range, shard, or without chunks.
+// variant returns a request that the same set answers: another time range, shard, or without
+// chunks.
 func (c *setCase) variant(r *rand.Rand) *setCase {
 	v := *c
 	v.MinTime, v.MaxTime = math.MinInt64, math.MaxInt64
@@ -194,9 +196,10 @@ func randomBlock(t testing.TB, r *rand.Rand) *Block {
 	return b
 }
 
-// TestSetsAnswerLikeStreams puts random requests to blocks with and without series sets. The answers must be the same, and what the requests are
-// charged for too: when the set is built, by several at once, and when it is kept; where it is too large to be kept, and where its construction
-// fails on the way.
+// TestSetsAnswerLikeStreams puts random requests to blocks with and without series sets. The
+// answers must be the same, and what the requests are charged for too: when the set is built, by
+// several at once, and when it is kept; where it is too large to be kept, and where its
+// construction fails on the way.
 func TestSetsAnswerLikeStreams(t *testing.T) {
 	trials := 80
 	if testing.Short() {
@@ -310,7 +313,8 @@ func setBlock(t testing.TB, n int) (*Block, *streamPages, *countingHeaders) {
 	return b, pages, h
 }
 
-// TestAHitReadsNothing: the second of two requests needs no header, no posting list and no series entry.
+// TestAHitReadsNothing: the second of two requests needs no header, no posting list and no series
+// entry.
 func TestAHitReadsNothing(t *testing.T) {
 	b, pages, headers := setBlock(t, 3000)
 	want := ask(t, b, wholeBlock(), SetsBuilt).start(1000).rest()
@@ -343,7 +347,8 @@ func TestAHitReadsNothing(t *testing.T) {
 	}
 }
 
-// TestSetsAreBuiltWhereItPays: at the first request for the whole block or for few series, else at the second; never where they would not fit.
+// TestSetsAreBuiltWhereItPays: at the first request for the whole block or for few series, else at
+// the second; never where they would not fit.
 func TestSetsAreBuiltWhereItPays(t *testing.T) {
 	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
 	f := func(what string, bytes int64, minT, maxT int64, matcher *labels.Matcher, use SetUse, want ...bool) {
@@ -370,8 +375,9 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 	f("unused", 64<<20, 0, 10_000, everything(), SetsUnused, false, false)
 }
 
-// TestWhatIsAskedForTwiceKeepsItsSet: where the cache is full, and others are built after it, the set stays that is built when it is asked for again, or
-// that is known to be asked for. The same request planned anew asks for it once.
+// TestWhatIsAskedForTwiceKeepsItsSet: where the cache is full, and others are built after it, the
+// set stays that is built when it is asked for again, or that is known to be asked for. The same
+// request planned anew asks for it once.
 func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
 	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
 	f := func(what string, want bool, requests ...PlanOptions) {
@@ -453,7 +459,8 @@ func TestRequestsThatDifferShareNoSet(t *testing.T) {
 	f("another block", key(New(&catalog.Block{Number: 7, ID: [16]byte{1}}, &Deps{}), PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
 }
 
-// TestFiftyAtOnceDecodeOnce: identical requests share one stream of the series, whatever pace they have.
+// TestFiftyAtOnceDecodeOnce: identical requests share one stream of the series, whatever pace they
+// have.
 func TestFiftyAtOnceDecodeOnce(t *testing.T) {
 	b, pages, headers := setBlock(t, 600)
 	want := ask(t, withSets(b, nil), wholeBlock(), SetsUnused).start(0).rest()

@@ -31,11 +31,12 @@ type seriesSorter struct {
 	order []sortedRef
 	held  int64 // bytes of segs and order
 
-	passes   int
-	sorting  bool   // a pass goes on
-	after    []byte // the last labels of the pass before; nil: this is the first
-	cut      []byte // the largest labels that this pass keeps; nil: it has dropped nothing. No labels are not nil
-	complete bool   // no pass follows
+	passes  int
+	sorting bool   // a pass goes on
+	after   []byte // the last labels of the pass before; nil: this is the first
+	// the largest labels that this pass keeps; nil: it has dropped nothing. No labels are not nil
+	cut      []byte
+	complete bool // no pass follows
 }
 
 // sortedRef is a series of a seriesSorter: its segment and its number there.
@@ -147,7 +148,9 @@ func (c *seriesSorter) fit(n int64) (bool, error) {
 // grow asks for bytes without which the pass cannot go on.
 func (c *seriesSorter) grow(n int64) error {
 	if err := c.leave.grow(n); err != nil {
-		return fmt.Errorf("%d more bytes for its series, which must be sorted in memory: %w", n, err)
+		return fmt.Errorf(
+			"%d more bytes for its series, which must be sorted in memory: %w", n, err,
+		)
 	}
 	c.grown += n
 	return nil
@@ -188,7 +191,9 @@ func (c *seriesSorter) drop(seg *Segment, kept []uint32) error {
 
 // take leaves the sorter copies of the first n series of order.
 func (c *seriesSorter) take(n int) {
-	out := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)
+	out := copySeries(
+		func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n,
+	)
 	c.segs, c.order, c.held = []*Segment{out}, make([]sortedRef, n), 0
 	for i := range c.order {
 		c.order[i] = sortedRef{0, uint32(i)}
@@ -196,7 +201,11 @@ func (c *seriesSorter) take(n int) {
 	}
 }
 
-func (c *seriesSorter) labels(k int) []byte { return c.segs[c.order[k].seg].Labels(int(c.order[k].i)) }
+func (c *seriesSorter) labels(
+	k int,
+) []byte {
+	return c.segs[c.order[k].seg].Labels(int(c.order[k].i))
+}
 
 func (c *seriesSorter) sort() {
 	slices.SortStableFunc(c.order, func(a, b sortedRef) int {
@@ -239,7 +248,9 @@ func (c *seriesSorter) next(most int64, hold func(n int64) error) (*Segment, err
 	if err := hold(bytes); err != nil {
 		return nil, err
 	}
-	out := copySeries(func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n)
+	out := copySeries(
+		func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n,
+	)
 	c.order = c.order[n:]
 	return out, nil
 }
@@ -254,9 +265,13 @@ func copySeries(at func(k int) (seg *Segment, i int), n int) *Segment {
 		chunks += hi - lo
 	}
 	out := &Segment{
-		labels: make([]byte, 0, labels), labelEnd: make([]uint32, 0, n), chunkEnd: make([]uint32, 0, n),
+		labels: make(
+			[]byte, 0, labels,
+		), labelEnd: make([]uint32, 0, n), chunkEnd: make([]uint32, 0, n),
 		chunks: tsdbfmt.ChunkMetas{
-			Ref: make([]uint64, 0, chunks), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks),
+			Ref: make(
+				[]uint64, 0, chunks,
+			), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks),
 		},
 	}
 	for k := range n {

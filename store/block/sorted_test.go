@@ -46,7 +46,9 @@ func TestSorterNeedsNoMore(t *testing.T) {
 	all := func(seg *Segment) (out []series) {
 		for i := range seg.Len() {
 			lo, hi := seg.ChunkRange(i)
-			out = append(out, series{string(seg.Labels(i)), append([]uint64{}, seg.chunks.Ref[lo:hi]...)})
+			out = append(
+				out, series{string(seg.Labels(i)), append([]uint64{}, seg.chunks.Ref[lo:hi]...)},
+			)
 		}
 		return out
 	}
@@ -69,7 +71,10 @@ func TestSorterNeedsNoMore(t *testing.T) {
 			return storepb.CompareLabels([]byte(a.Labels), []byte(b.Labels))
 		})
 		refused := errors.New("refused")
-		leave := Leave{Grow: func(int64) error { return refused }, TryGrow: func(int64) bool { return false }}
+		leave := Leave{
+			Grow:    func(int64) error { return refused },
+			TryGrow: func(int64) bool { return false },
+		}
 		// The series of one label set fit into the last quarter, or a pass would have to ask.
 		c := newSeriesSorter(4*largest+r.Int64N(500), leave, false)
 		most := r.Int64N(400)
@@ -90,7 +95,10 @@ func TestSorterNeedsNoMore(t *testing.T) {
 					break
 				}
 				if n := seg.Bytes(); n > held || seg.Len() > 1 && n > most {
-					t.Fatalf("seed %d: a segment of %d bytes, %d were asked for, %d allowed", seed, n, held, most)
+					t.Fatalf(
+						"seed %d: a segment of %d bytes, %d were asked for, %d allowed", seed, n,
+						held, most,
+					)
 				}
 				got = append(got, all(seg)...)
 			}

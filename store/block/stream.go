@@ -10,20 +10,23 @@ import (
 )
 
 const (
-	// firstRunBytes is how much index the first read of a stream asks for, so that the first series are out soon; each later read
-	// doubles it up to StreamOptions.RunBytes.
+	// firstRunBytes is how much index the first read of a stream asks for, so that the first series
+	// are out soon; each later read doubles it up to StreamOptions.RunBytes.
 	firstRunBytes = 64 << 10
-	// segmentSeries and segmentEntryBytes bound a segment: what has been decoded stays until its window is sent.
+	// segmentSeries and segmentEntryBytes bound a segment: what has been decoded stays until its
+	// window is sent.
 	segmentSeries     = 2048
 	segmentEntryBytes = 256 << 10
 	// segmentLabelBytes bounds its labels too, unless one series has more.
 	segmentLabelBytes = 1 << 20
-	// defaultEntryBytes is the size that a series entry is expected to have at most, where meta.json does not say. A longer one costs a
-	// follow-up read of its tail.
+	// defaultEntryBytes is the size that a series entry is expected to have at most, where
+	// meta.json does not say. A longer one costs a follow-up read of its tail.
 	defaultEntryBytes = 512
-	// longEntry is how many times its size an entry takes at most while it is decoded, a long one: most of it are the places of chunks.
+	// longEntry is how many times its size an entry takes at most while it is decoded, a long one:
+	// most of it are the places of chunks.
 	longEntry = 10
-	// maxEntryGuess caps what meta.json may make us expect: one huge entry must not make all others read huge.
+	// maxEntryGuess caps what meta.json may make us expect: one huge entry must not make all others
+	// read huge.
 	maxEntryGuess = 4 << 10
 	// defaultRunBytes is StreamOptions.RunBytes unless it is given.
 	defaultRunBytes = 1 << 20
@@ -31,24 +34,28 @@ const (
 
 // StreamOptions say what a stream makes of a plan's series.
 type StreamOptions struct {
-	// MinTime and MaxTime bound the request in milliseconds, both included: a series without a chunk in it is left out.
+	// MinTime and MaxTime bound the request in milliseconds, both included: a series without a
+	// chunk in it is left out.
 	MinTime, MaxTime int64
 	// Keep decides by the final labels whether a series is in the request's shard; nil keeps all.
 	Keep func(labels []byte) bool
 	// SkipChunks leaves the chunk references out of the segments.
 	SkipChunks bool
-	// RunBytes is how many bytes of index are read at a time, once the stream has got going; default 1 MiB. The stream holds up to two
-	// such runs.
+	// RunBytes is how many bytes of index are read at a time, once the stream has got going;
+	// default 1 MiB. The stream holds up to two such runs.
 	RunBytes int64
 	// Account counts what is read and may refuse it.
 	Account *pagecache.Account
-	// OnSeries is called with the number of series matched by pending matchers, per segment, where the plan has such; an error ends the
-	// stream. The others have been counted from their postings.
+	// OnSeries is called with the number of series matched by pending matchers, per segment, where
+	// the plan has such; an error ends the stream. The others have been counted from their
+	// postings.
 	OnSeries func(n int) error
-	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an error ends the stream. Not called with SkipChunks.
+	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an
+	// error ends the stream. Not called with SkipChunks.
 	OnChunks func(n int) error
-	// Leave is asked where the stream takes more than Plan.StreamBytes: where labels or series entries are long, or the answer of this block has to be
-	// sorted in memory before its first series is known. Close gives it all back.
+	// Leave is asked where the stream takes more than Plan.StreamBytes: where labels or series
+	// entries are long, or the answer of this block has to be sorted in memory before its first
+	// series is known. Close gives it all back.
 	Leave Leave
 	// OnePass sorts the answer in one pass or not at all: if Leave refuses the bytes, the stream
 	// ends with its error.
@@ -75,7 +82,8 @@ func (s *StreamStats) Add(o StreamStats) {
 	s.SortedSeries += o.SortedSeries
 }
 
-// Stream is the series stream of one block: its segments, in the order of the final labels. It is used by one goroutine.
+// Stream is the series stream of one block: its segments, in the order of the final labels. It is
+// used by one goroutine.
 type Stream struct {
 	plan  *Plan
 	opts  StreamOptions
@@ -86,7 +94,8 @@ type Stream struct {
 	cancel context.CancelFunc
 
 	maxSeries, maxEntryBytes int // of a segment: segmentSeries and segmentEntryBytes but in tests
-	batch                    int // series to decode next: fewer than maxSeries after some whose symbols did not fit together
+	// series to decode next: fewer than maxSeries after some whose symbols did not fit together
+	batch int
 
 	refs      []uint32 // not yet in a run
 	runBytes  int64
@@ -182,7 +191,8 @@ func (s *Stream) limitRuns(n int64) error {
 	return s.sorted.limit(s.plan.sortBytes(n))
 }
 
-// hold asks for leave where the stream is to hold n bytes besides its runs, and that is more than was estimated, by more than estimates are exact.
+// hold asks for leave where the stream is to hold n bytes besides its runs, and that is more than
+// was estimated, by more than estimates are exact.
 func (s *Stream) hold(n int64) error {
 	more := n - s.estimate - s.grown
 	if more <= s.estimate/16 {
@@ -197,13 +207,18 @@ func (s *Stream) hold(n int64) error {
 
 // used returns the heap that the stream holds besides its runs.
 func (s *Stream) used() int64 {
-	return s.raw.bytes() + s.carry.bytes() + s.syms.bytes() + int64(cap(s.scratch)) + 4*int64(cap(s.order.stack)+cap(s.order.out))
+	return s.raw.bytes() + s.carry.bytes() + s.syms.bytes() + int64(
+		cap(s.scratch),
+	) + 4*int64(
+		cap(s.order.stack)+cap(s.order.out),
+	)
 }
 
 // Stats returns what has been decoded so far.
 func (s *Stream) Stats() StreamStats { return s.stats }
 
-// Close ends the stream's reads and waits for them: they end at once, as their context is cancelled. No other method may run.
+// Close ends the stream's reads and waits for them: they end at once, as their context is
+// cancelled. No other method may run.
 func (s *Stream) Close() {
 	s.cancel()
 	if s.next != nil {
@@ -287,8 +302,8 @@ func (s *Stream) moveReads() {
 // wrap names the block in err.
 func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
 
-// letGo forgets what segments are decoded through, all but the last of them. A request holds the streams of all its blocks to its end, and most are done
-// after one segment.
+// letGo forgets what segments are decoded through, all but the last of them. A request holds the
+// streams of all its blocks to its end, and most are done after one segment.
 func (s *Stream) letGo(last *Segment) error {
 	// What the estimate has for the segment is Plan.StreamBytes less Plan.PassingBytes.
 	keeps := max(last.Bytes()-s.plan.decodingBytes(s.opts.RunBytes)/2, 0)
@@ -307,8 +322,8 @@ func (s *Stream) letGo(last *Segment) error {
 	return nil
 }
 
-// nextInIndexOrder decodes the next segment. With held-back series restored to their places this is the final order, unless an
-// external or dropped name occurs in the block.
+// nextInIndexOrder decodes the next segment. With held-back series restored to their places this is
+// the final order, unless an external or dropped name occurs in the block.
 func (s *Stream) nextInIndexOrder() (*Segment, error) {
 	for !s.done || len(s.left) > 0 {
 		if err := s.ctx.Err(); err != nil {
@@ -385,7 +400,10 @@ func (s *Stream) layOut() (*Segment, error) {
 	if err := s.hold(holds); err != nil {
 		return nil, err
 	}
-	seg, left, err := s.lay.segment(&s.raw, &s.syms, s.left, guess, s.opts.Keep, !s.opts.SkipChunks, func(n int64) error { return s.hold(holds + n) })
+	seg, left, err := s.lay.segment(
+		&s.raw, &s.syms, s.left, guess, s.opts.Keep, !s.opts.SkipChunks,
+		func(n int64) error { return s.hold(holds + n) },
+	)
 	var long *longLabelsError
 	if errors.As(err, &long) {
 		return nil, s.entryError(s.entryOffset(long.ref), err)

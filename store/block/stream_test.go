@@ -32,14 +32,16 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// streamSeries is a series of a test's block: its labels and its chunk metas, with the true length of every record.
+// streamSeries is a series of a test's block: its labels and its chunk metas, with the true length
+// of every record.
 type streamSeries struct {
 	labels labels.Labels
 	metas  []chunks.Meta
 	length []int64
 }
 
-// randomChunks gives every series chunks in ascending order of time, with gaps, whose records follow one another over several files.
+// randomChunks gives every series chunks in ascending order of time, with gaps, whose records
+// follow one another over several files.
 func randomChunks(r *rand.Rand, sets []labels.Labels) []streamSeries {
 	file, off := uint64(0), uint64(8)
 	var out []streamSeries
@@ -51,7 +53,10 @@ func randomChunks(r *rand.Rand, sets []labels.Labels) []streamSeries {
 				file, off = file+1, 8
 			}
 			length, span := uint64(10+r.IntN(3000)), int64(r.IntN(100))
-			s.metas = append(s.metas, chunks.Meta{Ref: chunks.ChunkRef(file<<32 | off), MinTime: at, MaxTime: at + span})
+			s.metas = append(
+				s.metas,
+				chunks.Meta{Ref: chunks.ChunkRef(file<<32 | off), MinTime: at, MaxTime: at + span},
+			)
 			s.length = append(s.length, int64(length))
 			at += span + 1 + int64(r.IntN(100))
 			off += length
@@ -94,7 +99,8 @@ func writeStreamIndex(t testing.TB, series []streamSeries) []byte {
 	return b
 }
 
-// streamPages are index pages that count what they are asked for at once, and may do something else instead.
+// streamPages are index pages that count what they are asked for at once, and may do something else
+// instead.
 type streamPages struct {
 	*pagecache.Reader
 	size    int64
@@ -107,7 +113,9 @@ func (p *streamPages) Object(uint32, ulid.ULID, uint64, int64) pagecache.Object 
 	return pagecache.Object{Name: "BLOCK/index", Size: p.size, ID: 1 << 14}
 }
 
-func (p *streamPages) Fetch(ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account) (*pagecache.Pages, error) {
+func (p *streamPages) Fetch(
+	ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+) (*pagecache.Pages, error) {
 	p.running.Add(1)
 	defer p.running.Add(-1)
 	if p.instead != nil {
@@ -123,15 +131,23 @@ func (p *streamPages) Fetch(ctx context.Context, obj pagecache.Object, spans []p
 }
 
 // openStreamBlock opens an index in memory as a block.
-func openStreamBlock(t testing.TB, data []byte, pageSize int, meta catalog.Block) (*Block, *streamPages) {
+func openStreamBlock(
+	t testing.TB, data []byte, pageSize int, meta catalog.Block,
+) (*Block, *streamPages) {
 	t.Helper()
 	bucket := &postingsBucket{data: data, name: "BLOCK/index"}
-	headers, err := indexheader.New(indexheader.Options{Bucket: &postingsBucket{data: data, name: ulid.ULID{1}.String() + "/index"}})
+	headers, err := indexheader.New(
+		indexheader.Options{
+			Bucket: &postingsBucket{data: data, name: ulid.ULID{1}.String() + "/index"},
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(headers.Close)
-	r := pagecache.New(bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: pageSize})
+	r := pagecache.New(
+		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: pageSize},
+	)
 	t.Cleanup(r.Close)
 	pages := &streamPages{Reader: r, size: int64(len(data))}
 	meta.ID, meta.IndexSize = ulid.ULID{1}, int64(len(data))
@@ -206,13 +222,21 @@ func wantStream(series []streamSeries, ms []*labels.Matcher, o streamCase) []str
 	}
 	var items []item
 	for _, s := range series {
-		if slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return !m.Matches(s.labels.Get(m.Name)) }) {
+		if slices.ContainsFunc(
+			ms, func(m *labels.Matcher) bool { return !m.Matches(s.labels.Get(m.Name)) },
+		) {
 			continue
 		}
 		it := item{}
 		for _, m := range s.metas {
 			if m.MaxTime >= o.MinTime && m.MinTime <= o.MaxTime {
-				it.s.Ref, it.s.Min, it.s.Max = append(it.s.Ref, uint64(m.Ref)), append(it.s.Min, m.MinTime), append(it.s.Max, m.MaxTime)
+				it.s.Ref, it.s.Min, it.s.Max = append(
+					it.s.Ref, uint64(m.Ref),
+				), append(
+					it.s.Min, m.MinTime,
+				), append(
+					it.s.Max, m.MaxTime,
+				)
 			}
 		}
 		if it.s.Ref == nil {
@@ -258,7 +282,13 @@ func readStream(t *testing.T, s SeriesStream) (out []streamed, metas tsdbfmt.Chu
 			lo, hi := seg.ChunkRange(i)
 			c := seg.Chunks()
 			if lo < hi {
-				x.Ref, x.Min, x.Max = slices.Clone(c.Ref[lo:hi]), slices.Clone(c.Min[lo:hi]), slices.Clone(c.Max[lo:hi])
+				x.Ref, x.Min, x.Max = slices.Clone(
+					c.Ref[lo:hi],
+				), slices.Clone(
+					c.Min[lo:hi],
+				), slices.Clone(
+					c.Max[lo:hi],
+				)
 				metas.AppendRange(c, lo, hi)
 			}
 			out = append(out, x)
@@ -266,8 +296,9 @@ func readStream(t *testing.T, s SeriesStream) (out []streamed, metas tsdbfmt.Chu
 	}
 }
 
-// TestStreamWhateverItsSizes reads random blocks through streams whose runs, segments, pages, expectations and symbol tables are of any
-// size. The answer must be the one computed from the series themselves, and every length bound must be one.
+// TestStreamWhateverItsSizes reads random blocks through streams whose runs, segments, pages,
+// expectations and symbol tables are of any size. The answer must be the one computed from the
+// series themselves, and every length bound must be one.
 func TestStreamWhateverItsSizes(t *testing.T) {
 	trials := 60
 	if testing.Short() {
@@ -286,7 +317,10 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			data[4] = 3 // format V3 differs in its version alone
 		}
 		pick := func(of ...int64) int64 { return of[r.IntN(len(of))] }
-		b, _ := openStreamBlock(t, data, int(pick(512, 1024, 8192)), catalog.Block{SeriesMaxSize: pick(0, 1, 30, 1<<20)})
+		b, _ := openStreamBlock(
+			t, data, int(pick(512, 1024, 8192)),
+			catalog.Block{SeriesMaxSize: pick(0, 1, 30, 1<<20)},
+		)
 		length := map[uint64]int64{}
 		for _, s := range series {
 			for i, m := range s.metas {
@@ -301,16 +335,25 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			o.OnChunks = func(n int) error { counted += n; return nil }
 			ms := []*labels.Matcher{everything()}
 			if r.IntN(2) == 0 {
-				// (Of l="", l!="" and l=~".+" the index and the series may say different things where values are empty: TestPostings... has those.)
+				// (Of l="", l!="" and l=~".+" the index and the series may say different things
+				// where values are empty: TestPostings... has those.)
 				ms = []*labels.Matcher{
-					labels.MustNewMatcher(labels.MatchType(r.IntN(2)), "a", []string{"1", "0", "x"}[r.IntN(3)]),
-					labels.MustNewMatcher(labels.MatchRegexp, "m", []string{".*", "[^y]+|", "x+|", "0|1"}[r.IntN(4)]),
+					labels.MustNewMatcher(
+						labels.MatchType(r.IntN(2)), "a", []string{"1", "0", "x"}[r.IntN(3)],
+					),
+					labels.MustNewMatcher(
+						labels.MatchRegexp, "m", []string{".*", "[^y]+|", "x+|", "0|1"}[r.IntN(4)],
+					),
 				}
 			}
 			lazy := r.IntN(2) == 0
 			p := planStream(t, b, ms, lazy)
 			s := o.stream(p)
-			s.maxSeries, s.maxEntryBytes = int(pick(1, 2, 3, 17, segmentSeries)), int(pick(1, 50, segmentEntryBytes))
+			s.maxSeries, s.maxEntryBytes = int(
+				pick(1, 2, 3, 17, segmentSeries),
+			), int(
+				pick(1, 50, segmentEntryBytes),
+			)
 			s.syms.most, s.lay.most = pick(0, 40, 1<<20), int(pick(0, 60, 1<<20))
 			got, metas := readStream(t, s)
 			p.Close()
@@ -320,7 +363,10 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			}
 			for i, ref := range metas.Ref {
 				if bound := int64(metas.Bound[i]); bound != 0 && bound < length[ref] {
-					t.Fatalf("seed %d: record at %x has %d bytes, its bound is %d", seed, ref, length[ref], bound)
+					t.Fatalf(
+						"seed %d: record at %x has %d bytes, its bound is %d", seed, ref,
+						length[ref], bound,
+					)
 				}
 			}
 			if counted != metas.Len() {
@@ -342,13 +388,17 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d answers hold a part of the series, %d were sorted in memory, %d restored their order as they came", filtered, clashed, nested)
+	t.Logf(
+		"%d answers hold a part of the series, %d were sorted in memory, %d restored their order as they came",
+		filtered, clashed, nested,
+	)
 	if filtered < trials/2 || clashed < trials/8 || nested < trials/2 {
 		t.Error("the test covers too little")
 	}
 }
 
-// TestStreamCountsTheChunksOfItsShard: chunks of series that belong to other shards are not this request's.
+// TestStreamCountsTheChunksOfItsShard: chunks of series that belong to other shards are not this
+// request's.
 func TestStreamCountsTheChunksOfItsShard(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	series := randomChunks(r, slices.DeleteFunc(randomSeries(r, 100), labels.Labels.IsEmpty))
@@ -379,21 +429,34 @@ func wideSeries(n int) []streamSeries {
 			ls = append(ls, fmt.Sprintf("label_%02d", j), fmt.Sprintf("value_%d_%d", j, i%7))
 		}
 		ls = append(ls, "a", fmt.Sprintf("%06d", i), "tenth", fmt.Sprint(i%10))
-		out = append(out, streamSeries{labels: labels.FromStrings(ls...), metas: []chunks.Meta{{Ref: chunks.ChunkRef(8 + 100*i), MaxTime: 1}}, length: []int64{100}})
+		out = append(
+			out,
+			streamSeries{
+				labels: labels.FromStrings(ls...),
+				metas:  []chunks.Meta{{Ref: chunks.ChunkRef(8 + 100*i), MaxTime: 1}},
+				length: []int64{100},
+			},
+		)
 	}
 	return out
 }
 
-// TestRunsAreBoundedByTheirPages reads series that lie a page apart. What a run pins is pages, not entries.
+// TestRunsAreBoundedByTheirPages reads series that lie a page apart. What a run pins is pages, not
+// entries.
 func TestRunsAreBoundedByTheirPages(t *testing.T) {
 	const page, runBytes = 512, 64 << 10
-	b, pages := openStreamBlock(t, writeStreamIndex(t, wideSeries(20_000)), page, catalog.Block{NumSeries: 20_000, SeriesMaxSize: 80})
+	b, pages := openStreamBlock(
+		t, writeStreamIndex(t, wideSeries(20_000)), page,
+		catalog.Block{NumSeries: 20_000, SeriesMaxSize: 80},
+	)
 	ms := []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "tenth", "3")}
 	p := planStream(t, b, ms, false)
 	defer p.Close()
 	pages.fetched.Store(0)
 	estimate := p.StreamBytes(runBytes)
-	got, _ := readStream(t, p.Stream(context.Background(), StreamOptions{MaxTime: 1, RunBytes: runBytes}))
+	got, _ := readStream(
+		t, p.Stream(context.Background(), StreamOptions{MaxTime: 1, RunBytes: runBytes}),
+	)
 	if len(got) != 2000 {
 		t.Fatalf("%d series, want 2000", len(got))
 	}
@@ -405,21 +468,30 @@ func TestRunsAreBoundedByTheirPages(t *testing.T) {
 		t.Errorf("a run pins %d bytes of %d: scattered series take too many reads", most, runBytes)
 	}
 	if estimate < 2*most {
-		t.Errorf("the stream was estimated to hold %d bytes, two runs of it are %d", estimate, 2*most)
+		t.Errorf(
+			"the stream was estimated to hold %d bytes, two runs of it are %d", estimate, 2*most,
+		)
 	}
-	small := planStream(t, b, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "000777")}, false)
+	small := planStream(
+		t, b, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "000777")}, false,
+	)
 	defer small.Close()
 	if n := small.StreamBytes(1 << 20); n > 32<<10 {
 		t.Errorf("one series is estimated to take %d bytes", n)
 	}
 }
 
-// TestWhatStreamsOfOneSeriesHold: a request has the streams of all its blocks, most of which are done after one segment. What they hold then is what they
-// are estimated to hold, within a factor of three.
+// TestWhatStreamsOfOneSeriesHold: a request has the streams of all its blocks, most of which are
+// done after one segment. What they hold then is what they are estimated to hold, within a factor
+// of three.
 func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
 	const runBytes, n = 1 << 20, 500
-	b, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(20_000)), 8<<10, catalog.Block{NumSeries: 20_000})
-	p := planStream(t, b, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "000777")}, false)
+	b, _ := openStreamBlock(
+		t, writeStreamIndex(t, wideSeries(20_000)), 8<<10, catalog.Block{NumSeries: 20_000},
+	)
+	p := planStream(
+		t, b, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "000777")}, false,
+	)
 	defer p.Close()
 	var segments []*Segment
 	var streams []SeriesStream
@@ -434,7 +506,10 @@ func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
 	}
 	took := (int64(liveHeap()) - int64(before)) / n
 	estimate := p.StreamBytes(runBytes) - p.PassingBytes(runBytes)
-	t.Logf("a stream holds %d bytes, estimated %d, and %d until its first segment is there", took, estimate, p.PassingBytes(runBytes))
+	t.Logf(
+		"a stream holds %d bytes, estimated %d, and %d until its first segment is there", took,
+		estimate, p.PassingBytes(runBytes),
+	)
 	if took > estimate || took < estimate/3 {
 		t.Errorf("a stream holds %d bytes, estimated %d", took, estimate)
 	}
@@ -448,7 +523,8 @@ func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
 
 func liveHeap() uint64 {
 	runtime.GC()
-	runtime.GC() // what a sync.Pool drops in the first, buffers of reads above all, is freed in the second
+	// what a sync.Pool drops in the first, buffers of reads above all, is freed in the second
+	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
@@ -502,7 +578,8 @@ func TestAPanicOfAReadIsAnError(t *testing.T) {
 	}
 }
 
-// TestLabelsOfASeriesAreBounded: a series with more labels than anything makes is refused, and the error says which one.
+// TestLabelsOfASeriesAreBounded: a series with more labels than anything makes is refused, and the
+// error says which one.
 func TestLabelsOfASeriesAreBounded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("an index of 70 MB")
@@ -519,7 +596,11 @@ func TestLabelsOfASeriesAreBounded(t *testing.T) {
 	for what, long := range map[string]labels.Labels{
 		"one value": wide("2", 65, func(int) string { return value(0) }), "a value each": wide("2", 65, value),
 	} {
-		series := []streamSeries{{labels: wide("1", 3, value), metas: metas}, {labels: long, metas: metas}, {labels: wide("3", 1, value), metas: metas}}
+		series := []streamSeries{
+			{labels: wide("1", 3, value), metas: metas},
+			{labels: long, metas: metas},
+			{labels: wide("3", 1, value), metas: metas},
+		}
 		b, _ := openStreamBlock(t, writeStreamIndex(t, series), 8<<10, catalog.Block{})
 		p := planStream(t, b, []*labels.Matcher{everything()}, false)
 		var held, most int64
@@ -535,7 +616,9 @@ func TestLabelsOfASeriesAreBounded(t *testing.T) {
 			_, err = s.Next()
 		}
 		var e *Error
-		if !errors.As(err, &e) || e.ID != b.meta.ID || !strings.Contains(err.Error(), "/index: series entry at offset ") || !strings.Contains(err.Error(), "more than the 67108864") {
+		if !errors.As(err, &e) || e.ID != b.meta.ID ||
+			!strings.Contains(err.Error(), "/index: series entry at offset ") ||
+			!strings.Contains(err.Error(), "more than the 67108864") {
 			t.Errorf("%s: got %v", what, err)
 		}
 		s.Close()

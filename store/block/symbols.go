@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// symbolSource resolves the symbols of a block: *indexheader.Header. The references are ascending and distinct, and s is valid only
-// until f returns.
+// symbolSource resolves the symbols of a block: *indexheader.Header. The references are ascending
+// and distinct, and s is valid only until f returns.
 type symbolSource interface {
 	Symbols(ctx context.Context, refs []uint32, f func(i int, s []byte) error) error
 }
@@ -14,9 +14,10 @@ type symbolSource interface {
 // symbolOverhead is what the table takes for a symbol besides its bytes.
 const symbolOverhead = 32
 
-// symbols is the symbol table of one stream: the symbols that its segments have used so far, each resolved once. A symbol is known
-// by its slot, a small number that is valid until reset. Lookups are on the path of every label of every series, hence the
-// open-addressing table over plain integers.
+// symbols is the symbol table of one stream: the symbols that its segments have used so far, each
+// resolved once. A symbol is known by its slot, a small number that is valid until reset. Lookups
+// are on the path of every label of every series, hence the open-addressing table over plain
+// integers.
 type symbols struct {
 	table []uint32 // slot+1 by hash of the reference; the length is a power of two
 	refs  []uint32 // by slot
@@ -25,8 +26,9 @@ type symbols struct {
 	names []nameClass
 	arena []byte
 
-	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table starts afresh: a query over
-	// millions of unique values must not end up holding all of them. With a segment's it may hold twice as much, see resolve.
+	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table
+	// starts afresh: a query over millions of unique values must not end up holding all of them.
+	// With a segment's it may hold twice as much, see resolve.
 	most int64
 	// largest is the size of the largest symbol since reset, empty one more than the slot of the
 	// empty one, 0 for none.
@@ -37,8 +39,9 @@ type symbols struct {
 	order   []uint32 // scratch of resolve: the references of missing, ascending
 }
 
-// nameClass says what a symbol means as a label name of this stream: nameUnknown until it is first used as one, nameDropped if the
-// final labels do not take it from the block, else the number of external labels whose names sort before it.
+// nameClass says what a symbol means as a label name of this stream: nameUnknown until it is first
+// used as one, nameDropped if the final labels do not take it from the block, else the number of
+// external labels whose names sort before it.
 type nameClass int32
 
 const (
@@ -99,8 +102,8 @@ func (t *symbols) grow() {
 	}
 }
 
-// resolve looks up all missing symbols in one ascending pass over the header. If they do not fit, of some only the sizes are known then: fits is false,
-// and the table must be reset.
+// resolve looks up all missing symbols in one ascending pass over the header. If they do not fit,
+// of some only the sizes are known then: fits is false, and the table must be reset.
 func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err error) {
 	if len(t.missing) == 0 {
 		return true, nil
@@ -132,8 +135,9 @@ func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err
 	return fits, err
 }
 
-// fitting returns how many of the series of raw have symbols that fit together into what the table may keep, but at least some, and the bytes that
-// theirs take. Nothing is left of where symbols are: the table must be reset.
+// fitting returns how many of the series of raw have symbols that fit together into what the table
+// may keep, but at least some, and the bytes that theirs take. Nothing is left of where symbols
+// are: the table must be reset.
 func (t *symbols) fitting(raw *rawSeries, some int) (n int, bytes int64) {
 	clear(t.off)
 	for i := range raw.len() {
@@ -152,7 +156,8 @@ func (t *symbols) fitting(raw *rawSeries, some int) (n int, bytes int64) {
 	return raw.len(), bytes
 }
 
-// renew starts the table afresh with the symbols of raw, all of them missing, and room for so many bytes of them.
+// renew starts the table afresh with the symbols of raw, all of them missing, and room for so many
+// bytes of them.
 func (t *symbols) renew(raw *rawSeries, bytes int64) {
 	for i, slot := range raw.slots {
 		raw.slots[i] = t.refs[slot]
@@ -166,7 +171,8 @@ func (t *symbols) renew(raw *rawSeries, bytes int64) {
 	}
 }
 
-// at returns the symbol in slot s. It aliases the table and is valid until the next slot is resolved.
+// at returns the symbol in slot s. It aliases the table and is valid until the next slot is
+// resolved.
 func (t *symbols) at(s uint32) []byte {
 	return t.arena[t.off[s]:][:t.size[s]:t.size[s]]
 }

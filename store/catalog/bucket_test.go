@@ -58,14 +58,26 @@ func (b *testBucket) requests() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	defer clear(b.counts)
-	return fmt.Sprintf("list=%d meta=%d mark=%d other=%d", b.counts["list"], b.counts[metaFile], b.counts[markFile], b.counts["other"])
+	return fmt.Sprintf(
+		"list=%d meta=%d mark=%d other=%d", b.counts["list"], b.counts[metaFile],
+		b.counts[markFile], b.counts["other"],
+	)
 }
 
-func (b *testBucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
-	return b.IterWithAttributes(ctx, dir, func(o objstore.IterObjectAttributes) error { return f(o.Name) }, options...)
+func (b *testBucket) Iter(
+	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
+) error {
+	return b.IterWithAttributes(
+		ctx,
+		dir,
+		func(o objstore.IterObjectAttributes) error { return f(o.Name) },
+		options...)
 }
 
-func (b *testBucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+func (b *testBucket) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	options ...objstore.IterOption,
+) error {
 	b.count("list")
 	if b.onList != nil {
 		b.onList(ctx)
@@ -125,10 +137,11 @@ func (b *testBucket) Get(ctx context.Context, name string) (io.ReadCloser, error
 
 // matches reports whether one of the patterns, separated by |, matches a name.
 func matches(patterns, name string) bool {
-	return patterns != "" && slices.ContainsFunc(strings.Split(patterns, "|"), func(pattern string) bool {
-		ok, err := path.Match(pattern, name)
-		return ok || err != nil
-	})
+	return patterns != "" &&
+		slices.ContainsFunc(strings.Split(patterns, "|"), func(pattern string) bool {
+			ok, err := path.Match(pattern, name)
+			return ok || err != nil
+		})
 }
 
 // put stores an object.

@@ -20,11 +20,13 @@ import (
 	"larder/internal/sealed"
 )
 
-// ErrIncomplete is in the chain of the error of a sync or refresh that did not see the bucket whole.
+// ErrIncomplete is in the chain of the error of a sync or refresh that did not see the bucket
+// whole.
 var ErrIncomplete = errors.New("incomplete view of the bucket")
 
-// savedMarksFor is how long deletion marks on disk count as looked up. Older ones are still honoured, but every block's
-// is read again by the first sync: the process may have been down while many were set.
+// savedMarksFor is how long deletion marks on disk count as looked up. Older ones are still
+// honoured, but every block's is read again by the first sync: the process may have been down while
+// many were set.
 const savedMarksFor = 6 * time.Hour
 
 // Catalog keeps the view of one bucket. Its methods may be called from any goroutine.
@@ -64,9 +66,10 @@ type Catalog struct {
 	found         *saved    // by the sync that holds the turn, if it was complete
 	lastComplete  time.Time // start of the last complete sync or refresh
 
-	mu         sync.Mutex // guards following; held while a view is published
-	numbers    numbers
-	extents    map[ulid.ULID]*extents  // what the bucket stated about the files of blocks, where it was asked
+	mu      sync.Mutex // guards following; held while a view is published
+	numbers numbers
+	// what the bucket stated about the files of blocks, where it was asked
+	extents    map[ulid.ULID]*extents
 	tombstones map[ulid.ULID]time.Time // blocks of which an object was found missing, and when
 	lastLoss   time.Time               // the last tombstone of a block that nothing known replaced
 	status     Status
@@ -87,8 +90,8 @@ type Catalog struct {
 	flights sync.WaitGroup
 }
 
-// New returns a catalog whose view is empty and not ready until Run or Sync have seen the bucket. It reads Options.Dir,
-// and nothing of the bucket. Close must be called in the end.
+// New returns a catalog whose view is empty and not ready until Run or Sync have seen the bucket.
+// It reads Options.Dir, and nothing of the bucket. Close must be called in the end.
 func New(opts Options) (*Catalog, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -146,12 +149,14 @@ func (c *Catalog) Close() {
 // View returns the current view; never nil.
 func (c *Catalog) View() *View { return c.view.Load() }
 
-// Document returns the meta.json of a block of the view as it was in the bucket: for who shows all of it. It reads a local file, or memory
-// without Options.Dir, never the bucket; what it returns is the caller's. The error is fs.ErrNotExist for a block that is not known.
+// Document returns the meta.json of a block of the view as it was in the bucket: for who shows all
+// of it. It reads a local file, or memory without Options.Dir, never the bucket; what it returns is
+// the caller's. The error is fs.ErrNotExist for a block that is not known.
 func (c *Catalog) Document(id ulid.ULID) ([]byte, error) { return c.local.document(id) }
 
-// Run syncs at once and then at every interval, until ctx ends; then it returns nil. A sync that fails is repeated after
-// one second, then two, four and so on, up to 30 seconds while the catalog is not ready and up to the interval after.
+// Run syncs at once and then at every interval, until ctx ends; then it returns nil. A sync that
+// fails is repeated after one second, then two, four and so on, up to 30 seconds while the catalog
+// is not ready and up to the interval after.
 func (c *Catalog) Run(ctx context.Context) error {
 	fallback := time.AfterFunc(c.opts.SavedAfter, c.serveSaved)
 	defer fallback.Stop()
@@ -165,7 +170,10 @@ func (c *Catalog) Run(ctx context.Context) error {
 		}
 		wait := c.pause(failures)
 		if err != nil {
-			c.log.Error("sync failed", "err", err, "ready", c.View().Ready, "next", wait.Round(time.Millisecond))
+			c.log.Error(
+				"sync failed", "err", err, "ready", c.View().Ready, "next",
+				wait.Round(time.Millisecond),
+			)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -179,8 +187,9 @@ func (c *Catalog) Run(ctx context.Context) error {
 	}
 }
 
-// Reselect replaces Options.Relabel and has Run sync at once, which publishes what the new rules select. They are not used if they are
-// refused. What they leave out goes even if that sync does not see the bucket whole: the rules are no doubt about the bucket.
+// Reselect replaces Options.Relabel and has Run sync at once, which publishes what the new rules
+// select. They are not used if they are refused. What they leave out goes even if that sync does
+// not see the bucket whole: the rules are no doubt about the bucket.
 func (c *Catalog) Reselect(rules []*relabel.Config) error {
 	if err := checkRelabel(rules, nil); err != nil {
 		return err
@@ -220,9 +229,11 @@ func spread(d time.Duration, fraction float64) time.Duration {
 	return d + time.Duration((2*rand.Float64()-1)*fraction*float64(d))
 }
 
-// Tombstone notes that an object of a block was found missing. The block leaves the view at once if another one there has all its sources.
-// Else it stays until a sync or refresh has asked for its meta.json again and looked for what replaced it: an answer without it would be
-// wrong and look right, while one that needs it fails or waits for Refresh. Nothing happens if the view does not have the block.
+// Tombstone notes that an object of a block was found missing. The block leaves the view at once if
+// another one there has all its sources. Else it stays until a sync or refresh has asked for its
+// meta.json again and looked for what replaced it: an answer without it would be wrong and look
+// right, while one that needs it fails or waits for Refresh. Nothing happens if the view does not
+// have the block.
 func (c *Catalog) Tombstone(id ulid.ULID) {
 	defer c.tell()
 	c.mu.Lock()
@@ -244,10 +255,14 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 	c.setView(old, blocks, old.Ready, old.FromDisk)
 }
 
-// withoutReplaced returns blocks without the one that is given, if another of them has all its sources.
+// withoutReplaced returns blocks without the one that is given, if another of them has all its
+// sources.
 func withoutReplaced(blocks []*Block, id ulid.ULID) []*Block {
 	i := slices.IndexFunc(blocks, func(b *Block) bool { return b.ID == id })
-	if i < 0 || !slices.ContainsFunc(blocks, func(o *Block) bool { return o.ID != id && o.Replaces(blocks[i]) }) {
+	if i < 0 ||
+		!slices.ContainsFunc(
+			blocks, func(o *Block) bool { return o.ID != id && o.Replaces(blocks[i]) },
+		) {
 		return blocks
 	}
 	return slices.Concat(blocks[:i], blocks[i+1:])
@@ -260,9 +275,12 @@ func (c *Catalog) tombstoned() map[ulid.ULID]time.Time {
 	return maps.Clone(c.tombstones)
 }
 
-// publish makes blocks the view, except for those with tombstones that others there replace. Tombstones in lifted end unless they were set
-// again: they were set before the listing that found these blocks.
-func (c *Catalog) publish(blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]time.Time) *View {
+// publish makes blocks the view, except for those with tombstones that others there replace.
+// Tombstones in lifted end unless they were set again: they were set before the listing that found
+// these blocks.
+func (c *Catalog) publish(
+	blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]time.Time,
+) *View {
 	defer c.tell()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -294,7 +312,8 @@ func (c *Catalog) setView(old *View, blocks []*Block, ready, fromDisk bool) *Vie
 // change is one change of the view.
 type change struct{ old, new *View }
 
-// tell calls OnChange for the changes so far, in order and one at a time: who finds somebody at it leaves it to them. mu must not be held.
+// tell calls OnChange for the changes so far, in order and one at a time: who finds somebody at it
+// leaves it to them. mu must not be held.
 func (c *Catalog) tell() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -359,13 +378,18 @@ func (c *Catalog) loadSaved() {
 		}})
 	}
 	states := stateCounts{} // not shown: the first sync's are
-	blocks, _ := c.selectByState(c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states)
+	blocks, _ := c.selectByState(
+		c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states,
+	)
 	c.fallback = append([]*Block{}, blocks...) // not nil, even if it is empty
 	log := c.log.Info
 	if missing > 0 {
 		log = c.log.Warn // without the bucket, answers would lack them
 	}
-	log("found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable", len(blocks), "unreadable", missing)
+	log(
+		"found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable",
+		len(blocks), "unreadable", missing,
+	)
 }
 
 // newRecord returns the record of a block that was not known, with what was on disk about its mark.
@@ -373,7 +397,12 @@ func (c *Catalog) newRecord(m *meta) *record {
 	r := &record{meta: m}
 	if s, ok := c.saved[m.block.ID]; ok {
 		r.metaModified = s.MetaModified
-		r.mark = mark{known: s.Checked, marked: s.Marked, deletionTime: s.DeletionTime, modified: s.MarkModified}
+		r.mark = mark{
+			known:        s.Checked,
+			marked:       s.Marked,
+			deletionTime: s.DeletionTime,
+			modified:     s.MarkModified,
+		}
 	}
 	return r
 }
@@ -391,20 +420,26 @@ func (c *Catalog) serveSaved() {
 		return
 	}
 	blocks := c.selected(c.fallback) // the rules may have changed since New
-	c.log.Warn("the bucket was not seen yet: serving the blocks of an earlier process", "blocks", len(blocks))
+	c.log.Warn(
+		"the bucket was not seen yet: serving the blocks of an earlier process", "blocks",
+		len(blocks),
+	)
 	c.setView(old, blocks, true, true)
 }
 
 // Status tells about the last sync or refresh.
 type Status struct {
-	// At is when it began, zero before the first; LastComplete when the last one began that saw the bucket whole.
+	// At is when it began, zero before the first; LastComplete when the last one began that saw the
+	// bucket whole.
 	At, LastComplete time.Time
-	// Err is why it was not complete, and what could not be read of the Parquet bucket before it; nil for neither.
+	// Err is why it was not complete, and what could not be read of the Parquet bucket before it;
+	// nil for neither.
 	Err error
 	// Pending is when a listing that lacks more than half of the blocks is believed, zero if none
 	// is in doubt.
 	Pending time.Time
-	// Listed is how many blocks the listing showed, by state in States (keys as in thanos_blocks_meta_synced).
+	// Listed is how many blocks the listing showed, by state in States (keys as in
+	// thanos_blocks_meta_synced).
 	Listed int
 	States map[string]int
 	// Broken are the blocks whose meta.json is missing or cannot be used.
@@ -434,10 +469,11 @@ type refresh struct {
 	err   error
 }
 
-// Refresh lists the root of the bucket and reads the meta.json of blocks it does not know: what a query asks for when it
-// found an object missing. Calls during a refresh wait for that one, and within Options.RefreshEvery after its begin get its result; but
-// if since its begin a block was lost that nothing known replaces, they wait for the next one. A refresh that ctx abandons goes on for
-// the others.
+// Refresh lists the root of the bucket and reads the meta.json of blocks it does not know: what a
+// query asks for when it found an object missing. Calls during a refresh wait for that one, and
+// within Options.RefreshEvery after its begin get its result; but if since its begin a block was
+// lost that nothing known replaces, they wait for the next one. A refresh that ctx abandons goes on
+// for the others.
 func (c *Catalog) Refresh(ctx context.Context) error {
 	c.mu.Lock()
 	loss := c.lastLoss

@@ -59,28 +59,52 @@ func TestChoose(t *testing.T) {
 
 	f("nothing", nil, 0, 100, h1)
 	f("empty range", []*Block{b(0, 0, 100)}, 50, 49, 0)
-	f("half open block, closed range", []*Block{b(0, 0, 100), b(0, 100, 200), b(0, 200, 300)}, 100, 200, 0, "0:[100,200)", "0:[200,300)")
+	f(
+		"half open block, closed range", []*Block{b(0, 0, 100), b(0, 100, 200), b(0, 200, 300)},
+		100, 200, 0, "0:[100,200)", "0:[200,300)",
+	)
 	f("one millisecond", []*Block{b(0, 0, 100), b(0, 100, 200)}, 99, 99, 0, "0:[0,100)")
 	f("window 0 is raw only", []*Block{b(m5, 0, 100), b(h1, 0, 100)}, 0, 100, 0)
 	f("window below 5m is raw", []*Block{b(m5, 0, 100), b(0, 0, 50)}, 0, 100, m5-1, "0:[0,50)")
 	f("negative window is raw", []*Block{b(m5, 0, 100), b(0, 0, 50)}, 0, 100, -7, "0:[0,50)")
-	f("window between levels", []*Block{b(h1, 0, 100), b(m5, 0, 100), b(0, 0, 100)}, 0, 100, h1-1, fmt.Sprintf("%d:[0,100)", m5))
+	f(
+		"window between levels", []*Block{b(h1, 0, 100), b(m5, 0, 100), b(0, 0, 100)}, 0, 100, h1-1,
+		fmt.Sprintf("%d:[0,100)", m5),
+	)
 	f("never coarser", []*Block{b(h1, 0, 100), b(0, 200, 300)}, 0, 300, m5, "0:[200,300)")
 	f("all levels in turn", []*Block{b(h1, 0, 100), b(m5, 0, 200), b(0, 0, 300)}, 0, 299, h1,
 		fmt.Sprintf("%d:[0,100)", h1), fmt.Sprintf("%d:[0,200)", m5), "0:[0,300)")
-	f("filled two levels down", []*Block{b(h1, 0, 100), b(0, 100, 200)}, 0, 199, h1, fmt.Sprintf("%d:[0,100)", h1), "0:[100,200)")
+	f(
+		"filled two levels down", []*Block{b(h1, 0, 100), b(0, 100, 200)}, 0, 199, h1,
+		fmt.Sprintf("%d:[0,100)", h1), "0:[100,200)",
+	)
 	// Thanos asks the raw block twice here.
-	f("one block, two gaps", []*Block{b(0, 0, 400), b(m5, 100, 200)}, 0, 399, m5, "0:[0,400)", fmt.Sprintf("%d:[100,200)", m5))
+	f(
+		"one block, two gaps", []*Block{b(0, 0, 400), b(m5, 100, 200)}, 0, 399, m5, "0:[0,400)",
+		fmt.Sprintf("%d:[100,200)", m5),
+	)
 	// Thanos goes back to 500 after the inner block and asks for raw [500,599] again.
 	f("nested", []*Block{b(m5, 300, 600), b(m5, 400, 500), b(0, 300, 600)}, 300, 599, m5,
 		fmt.Sprintf("%d:[300,600)", m5), fmt.Sprintf("%d:[400,500)", m5))
-	f("replicas of one range", []*Block{b(0, 0, 100), b(0, 0, 100)}, 0, 99, 0, "0:[0,100)", "0:[0,100)")
-	f("ends of time", []*Block{b(0, math.MinInt64, math.MaxInt64), b(m5, -5, 5)}, math.MinInt64, math.MaxInt64, h1,
-		fmt.Sprintf("0:[%d,%d)", int64(math.MinInt64), int64(math.MaxInt64)), fmt.Sprintf("%d:[-5,5)", m5))
+	f(
+		"replicas of one range", []*Block{b(0, 0, 100), b(0, 0, 100)}, 0, 99, 0, "0:[0,100)",
+		"0:[0,100)",
+	)
+	f(
+		"ends of time",
+		[]*Block{b(0, math.MinInt64, math.MaxInt64), b(m5, -5, 5)},
+		math.MinInt64,
+		math.MaxInt64,
+		h1,
+		fmt.Sprintf(
+			"0:[%d,%d)", int64(math.MinInt64), int64(math.MaxInt64),
+		),
+		fmt.Sprintf("%d:[-5,5)", m5),
+	)
 }
 
-// definition is what Choose promises, said millisecond by millisecond: a block is chosen if some requested millisecond
-// of its range is in no chosen block of a coarser allowed level.
+// definition is what Choose promises, said millisecond by millisecond: a block is chosen if some
+// requested millisecond of its range is in no chosen block of a coarser allowed level.
 func definition(set *Set, mint, maxt, maxResolution int64) []*Block {
 	covered := map[int64]bool{}
 	var out []*Block
@@ -108,8 +132,8 @@ func definition(set *Set, mint, maxt, maxResolution int64) []*Block {
 	return out
 }
 
-// recursion is Thanos's choice as its documentation of B4 has it: gaps before each block and after the last are asked of
-// the next finer level; start follows every block, backwards too.
+// recursion is Thanos's choice as its documentation of B4 has it: gaps before each block and after
+// the last are asked of the next finer level; start follows every block, backwards too.
 func recursion(set *Set, mint, maxt int64, level int) []*Block {
 	if mint > maxt {
 		return nil
@@ -136,7 +160,8 @@ func TestChooseAgainstModels(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	duplicates, nested, filled := 0, 0, 0
 	for round := range 20_000 {
-		// Half of the layouts have no block inside another of its level; there Thanos's recursion must agree.
+		// Half of the layouts have no block inside another of its level; there Thanos's recursion
+		// must agree.
 		flat := round%2 == 0
 		var blocks []*Block
 		n := uint64(0)
@@ -152,7 +177,10 @@ func TestChooseAgainstModels(t *testing.T) {
 					mint = rng.Int64N(40)
 				}
 				n++
-				blocks = append(blocks, &Block{ID: testID(n), Resolution: res, MinTime: mint, MaxTime: mint + length})
+				blocks = append(
+					blocks,
+					&Block{ID: testID(n), Resolution: res, MinTime: mint, MaxTime: mint + length},
+				)
 			}
 		}
 		v, set := oneSet(t, blocks)
@@ -166,7 +194,10 @@ func TestChooseAgainstModels(t *testing.T) {
 
 		got := v.Choose(set, mint, maxt, maxRes, nil)
 		if diff := cmp.Diff(describe(definition(set, mint, maxt, maxRes)), describe(got)); diff != "" {
-			t.Fatalf("round %d: [%d,%d] up to %d of %v: (-want +got)\n%s", round, mint, maxt, maxRes, describe(blocks), diff)
+			t.Fatalf(
+				"round %d: [%d,%d] up to %d of %v: (-want +got)\n%s", round, mint, maxt, maxRes,
+				describe(blocks), diff,
+			)
 		}
 		seen := map[*Block]bool{}
 		for _, b := range got {
@@ -192,21 +223,29 @@ func TestChooseAgainstModels(t *testing.T) {
 			}
 		}
 		if flat && len(unique) != len(seen) {
-			t.Fatalf("round %d: [%d,%d] up to %d of %v: got %v, Thanos has %v", round, mint, maxt, maxRes, describe(blocks), describe(got), describe(theirs))
+			t.Fatalf(
+				"round %d: [%d,%d] up to %d of %v: got %v, Thanos has %v", round, mint, maxt,
+				maxRes, describe(blocks), describe(got), describe(theirs),
+			)
 		}
 		if len(unique) != len(seen) {
 			nested++
 		}
 	}
 	if duplicates < 100 || nested < 10 || filled < 1000 {
-		t.Errorf("layouts are too tame: %d with duplicates, %d nested, %d filled", duplicates, nested, filled)
+		t.Errorf(
+			"layouts are too tame: %d with duplicates, %d nested, %d filled", duplicates, nested,
+			filled,
+		)
 	}
 }
 
 // monotone reports whether, level by level, blocks end in the order in which they begin.
 func monotone(set *Set) bool {
 	for _, blocks := range set.ByResolution {
-		if !slices.IsSortedFunc(blocks, func(a, b *Block) int { return int(a.MaxTime - b.MaxTime) }) {
+		if !slices.IsSortedFunc(
+			blocks, func(a, b *Block) int { return int(a.MaxTime - b.MaxTime) },
+		) {
 			return false
 		}
 	}
@@ -252,8 +291,11 @@ func TestNewView(t *testing.T) {
 	}
 	var sets []string
 	for _, s := range v.Sets {
-		sets = append(sets, fmt.Sprintf("%s [%d,%d] raw=%d 5m=%d 1h=%d", s.Labels, s.MinTime, s.MaxTime,
-			len(s.ByResolution[0]), len(s.ByResolution[1]), len(s.ByResolution[2])))
+		sets = append(
+			sets,
+			fmt.Sprintf("%s [%d,%d] raw=%d 5m=%d 1h=%d", s.Labels, s.MinTime, s.MaxTime,
+				len(s.ByResolution[0]), len(s.ByResolution[1]), len(s.ByResolution[2])),
+		)
 	}
 	want := []string{
 		`{replica="a"} [0,30] raw=0 5m=1 1h=0`,
@@ -266,7 +308,9 @@ func TestNewView(t *testing.T) {
 	if v.MinTime != -5 || v.MaxTime != 30 {
 		t.Errorf("got [%d,%d], want [-5,30]", v.MinTime, v.MaxTime)
 	}
-	if e := NewView(nil, false); e.MinTime != math.MaxInt64 || e.MaxTime != math.MinInt64 || e.Ready || e.ByID(testID(1)) != nil {
+	if e := NewView(nil, false); e.MinTime != math.MaxInt64 || e.MaxTime != math.MinInt64 ||
+		e.Ready ||
+		e.ByID(testID(1)) != nil {
 		t.Errorf("empty view: %+v", e)
 	}
 	if blocks[0].MinTime != 20 {

@@ -17,8 +17,13 @@ import (
 
 // Bucket is what the catalog needs of an object store; every objstore.Bucket has it.
 type Bucket interface {
-	Iter(ctx context.Context, dir string, f func(name string) error, options ...objstore.IterOption) error
-	IterWithAttributes(ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error, options ...objstore.IterOption) error
+	Iter(
+		ctx context.Context, dir string, f func(name string) error, options ...objstore.IterOption,
+	) error
+	IterWithAttributes(
+		ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error,
+		options ...objstore.IterOption,
+	) error
 	SupportedIterOptions() []objstore.IterOptionType
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
@@ -26,8 +31,8 @@ type Bucket interface {
 	IsObjNotFoundErr(err error) bool
 }
 
-// expectingBucket is a bucket whose metrics can be told that a missing object is no failure. Most blocks have no
-// deletion mark: without this every sync would look like an outage of the bucket.
+// expectingBucket is a bucket whose metrics can be told that a missing object is no failure. Most
+// blocks have no deletion mark: without this every sync would look like an outage of the bucket.
 type expectingBucket interface {
 	ReaderWithExpectedErrs(objstore.IsOpFailureExpectedFunc) objstore.BucketReader
 }
@@ -38,8 +43,9 @@ type Discovery string
 const (
 	// Concurrent lists the root and reads the meta.json of every new block: the default.
 	Concurrent Discovery = "concurrent"
-	// Recursive lists every object of the bucket. It is the better one where requests are dear, listings cheap and
-	// blocks have few chunk files: missing meta.json files and deletion marks are seen without asking for them.
+	// Recursive lists every object of the bucket. It is the better one where requests are dear,
+	// listings cheap and blocks have few chunk files: missing meta.json files and deletion marks
+	// are seen without asking for them.
 	Recursive Discovery = "recursive"
 )
 
@@ -47,15 +53,16 @@ const (
 type listed struct {
 	// hasMeta and marked are known only from a recursive listing.
 	hasMeta, marked bool
-	// metaModified and markModified are the objects' times of last change, zero where the bucket does not tell.
+	// metaModified and markModified are the objects' times of last change, zero where the bucket
+	// does not tell.
 	metaModified, markModified time.Time
 }
 
 // listing is the blocks of a bucket.
 type listing struct {
 	blocks map[ulid.ULID]listed
-	// recursive is whether hasMeta and marked are known; partial is whether the listing ended early, so that a block, or
-	// a file of one, may exist though it is not here.
+	// recursive is whether hasMeta and marked are known; partial is whether the listing ended
+	// early, so that a block, or a file of one, may exist though it is not here.
 	recursive, partial bool
 	// others counts names that are no block's folder, and examples are the first of them.
 	others   int
@@ -116,7 +123,9 @@ func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 	if err != nil {
 		l.partial = true
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %v", cause, err) //nolint:errorlint // which must not look as if somebody had ended it
+			err = fmt.Errorf(
+				"%w: %v", cause, err,
+			) //nolint:errorlint // which must not look as if somebody had ended it
 		}
 		return l, fmt.Errorf("list blocks: %w", err)
 	}
@@ -143,8 +152,8 @@ func (l *listing) addObject(o objstore.IterObjectAttributes) {
 	l.blocks[id] = b
 }
 
-// parseBlockID parses the name of a block's folder: a ULID exactly as ULID.String writes it, since that is the name its
-// objects are read under.
+// parseBlockID parses the name of a block's folder: a ULID exactly as ULID.String writes it, since
+// that is the name its objects are read under.
 func parseBlockID(name string) (ulid.ULID, bool) {
 	id, err := ulid.ParseStrict(name)
 	return id, err == nil && id.String() == name
@@ -152,11 +161,14 @@ func parseBlockID(name string) (ulid.ULID, bool) {
 
 var errStalled = errors.New("stalled")
 
-// withStall returns a context that ends when progress was not called for the given time: a bucket that accepts a
-// request and then says nothing must not hold up the catalog for ever, however long a listing may rightly take.
+// withStall returns a context that ends when progress was not called for the given time: a bucket
+// that accepts a request and then says nothing must not hold up the catalog for ever, however long
+// a listing may rightly take.
 func withStall(ctx context.Context, d time.Duration) (_ context.Context, progress, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(d, func() { cancel(fmt.Errorf("%w: nothing came for %v", errStalled, d)) })
+	timer := time.AfterFunc(
+		d, func() { cancel(fmt.Errorf("%w: nothing came for %v", errStalled, d)) },
+	)
 	return ctx, func() { timer.Reset(d) }, func() { timer.Stop(); cancel(nil) }
 }
 

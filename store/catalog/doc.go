@@ -1,8 +1,9 @@
 // Package catalog knows what blocks the bucket holds and which of them this process serves.
 //
-// A Catalog lists the bucket, reads the meta.json of the blocks it has not met before, looks at deletion marks, and
-// publishes what is left after the filters as a View: an immutable value behind an atomic pointer, so that a query
-// chooses its blocks without a lock and keeps its choice for as long as it runs.
+// A Catalog lists the bucket, reads the meta.json of the blocks it has not met before, looks at
+// deletion marks, and publishes what is left after the filters as a View: an immutable value behind
+// an atomic pointer, so that a query chooses its blocks without a lock and keeps its choice for as
+// long as it runs.
 //
 // # What a sync costs
 //
@@ -44,9 +45,10 @@
 //
 // # Blocks that were converted to Parquet
 //
-// With Options.Parquet every sync also reads that bucket, before it lists the blocks. A block is left out when days that name it as their
-// source cover all of its time. The files there stand for themselves: one that cannot be read counts as it did before, and an
-// error never makes the view incomplete. Nothing of it is kept on disk: until that bucket was read, its blocks are served.
+// With Options.Parquet every sync also reads that bucket, before it lists the blocks. A block is
+// left out when days that name it as their source cover all of its time. The files there stand for
+// themselves: one that cannot be read counts as it did before, and an error never makes the view
+// incomplete. Nothing of it is kept on disk: until that bucket was read, its blocks are served.
 //
 // # What documents take
 //
@@ -78,21 +80,26 @@
 // are those that the disk did not take. A complete sync reads some of those that are not on disk
 // again, until all are.
 //
-// A disk that is full, read-only or gone costs copies, never a sync: what it does not take is counted, and tried again. What is saved is
-// written when the turn is over, so that a slow disk holds up no refresh.
+// A disk that is full, read-only or gone costs copies, never a sync: what it does not take is
+// counted, and tried again. What is saved is written when the turn is over, so that a slow disk
+// holds up no refresh.
 //
 // # Who owns what, and the locks
 //
-// Blocks, Sets and Views are immutable once published; their slices and labels are shared and must not be modified.
+// Blocks, Sets and Views are immutable once published; their slices and labels are shared and must
+// not be modified.
 //
-//   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state: records, broken
-//     blocks. No goroutine waits for it while holding mu.
-//   - Catalog.mu is held for a publication: it guards the tombstones, numbers, extents, the status, and the changes that Options.OnChange
-//     is still to be told of. No bucket request, no sync and no call of OnChange runs under it.
-//   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older content after a newer.
+//   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state:
+//     records, broken blocks. No goroutine waits for it while holding mu.
+//   - Catalog.mu is held for a publication: it guards the tombstones, numbers, extents, the status,
+//     and the changes that Options.OnChange is still to be told of. No bucket request, no sync and
+//     no call of OnChange runs under it.
+//   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older
+//     content after a newer.
 //   - localStore.mu guards the list of copies to be synced.
 //   - Catalog.flightMu guards the running refresh and the measurements.
-//   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last result without it.
+//   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last
+//     result without it.
 //   - packedMetas.mu guards its map, and no packing runs under it.
 //   - keeping.mu guards what one sync keeps of large documents, and is held while one is dropped.
 package catalog

@@ -15,8 +15,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// TestDocument: the meta.json of a block is had as it is in the bucket, with a data directory and without one, and costs no request; it
-// goes with its block.
+// TestDocument: the meta.json of a block is had as it is in the bucket, with a data directory and
+// without one, and costs no request; it goes with its block.
 func TestDocument(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		b := newTestBucket()
@@ -65,7 +65,9 @@ type markBucket struct {
 	err error
 }
 
-func (b markBucket) Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error {
+func (b markBucket) Upload(
+	ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption,
+) error {
 	if b.err != nil {
 		return b.err
 	}
@@ -79,8 +81,11 @@ func TestWriteMark(t *testing.T) {
 	mark := func(kind MarkKind, details string) (bool, error) { return WriteMark(ctx, b, id, kind, details, now) }
 
 	for _, kind := range []MarkKind{MarkDeletion, MarkNoCompaction} {
-		if written, err := mark(kind, ""); written || !errors.Is(err, ErrNoBlock) || len(b.Objects()) > 0 {
-			t.Fatalf("a block that is not there: got %v, %v, %d objects", written, err, len(b.Objects()))
+		if written, err := mark(kind, ""); written || !errors.Is(err, ErrNoBlock) ||
+			len(b.Objects()) > 0 {
+			t.Fatalf(
+				"a block that is not there: got %v, %v, %d objects", written, err, len(b.Objects()),
+			)
 		}
 	}
 	if err := b.Upload(ctx, id.String()+"/"+metaFile, strings.NewReader(smallMeta(id))); err != nil {
@@ -99,9 +104,16 @@ func TestWriteMark(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", file, got, want)
 		}
 	}
-	f(MarkDeletion, "deletion-mark.json", `{"id":"`+id.String()+`","version":1,"details":"a \u003cb\u003e","deletion_time":1800000000}`)
-	f(MarkNoCompaction, "no-compact-mark.json", `{"id":"`+id.String()+`","version":1,"details":"a \u003cb\u003e","no_compact_time":1800000000,"reason":"manual"}`)
-	if at, err := parseMark(id, b.Objects()[id.String()+"/deletion-mark.json"]); err != nil || at != now.Unix() {
+	f(
+		MarkDeletion, "deletion-mark.json",
+		`{"id":"`+id.String()+`","version":1,"details":"a \u003cb\u003e","deletion_time":1800000000}`,
+	)
+	f(
+		MarkNoCompaction, "no-compact-mark.json",
+		`{"id":"`+id.String()+`","version":1,"details":"a \u003cb\u003e","no_compact_time":1800000000,"reason":"manual"}`,
+	)
+	if at, err := parseMark(id, b.Objects()[id.String()+"/deletion-mark.json"]); err != nil ||
+		at != now.Unix() {
 		t.Errorf("larder reads its mark as %d, %v", at, err)
 	}
 
@@ -110,7 +122,8 @@ func TestWriteMark(t *testing.T) {
 	if err := b.InMemBucket.Upload(ctx, id.String()+"/"+metaFile, strings.NewReader(smallMeta(id))); err != nil {
 		t.Fatal(err)
 	}
-	if written, err := mark(MarkDeletion, ""); written || !errors.Is(err, io.ErrClosedPipe) || !strings.Contains(err.Error(), id.String()+"/deletion-mark.json") {
+	if written, err := mark(MarkDeletion, ""); written || !errors.Is(err, io.ErrClosedPipe) ||
+		!strings.Contains(err.Error(), id.String()+"/deletion-mark.json") {
 		t.Errorf("a bucket that refuses: got %v, %v", written, err)
 	}
 }

@@ -64,8 +64,13 @@ type reservation struct {
 // context's.
 func (d *documents) reserve(ctx context.Context, bytes int64) (*reservation, error) {
 	if bytes > d.size {
-		return nil, fmt.Errorf("%w: it takes %d bytes to decode, and there are %d for all documents "+
-			"(raise the memory limit)", errRefused, bytes, d.size)
+		return nil, fmt.Errorf(
+			"%w: it takes %d bytes to decode, and there are %d for all documents "+
+				"(raise the memory limit)",
+			errRefused,
+			bytes,
+			d.size,
+		)
 	}
 	if err := d.free.Acquire(ctx, bytes); err != nil {
 		return nil, err

@@ -71,14 +71,16 @@ func (e *extents) over(b Block) Block {
 
 // states reports whether b is described with files of these names and sizes.
 func (e *extents) states(b *Block) bool {
-	return b.IndexSize == e.Index.Size && slices.EqualFunc(b.ChunkFiles, e.Chunk, func(c ChunkFile, f fileExtent) bool {
-		return c.Name == f.Name && c.Size == f.Size
-	})
+	return b.IndexSize == e.Index.Size &&
+		slices.EqualFunc(b.ChunkFiles, e.Chunk, func(c ChunkFile, f fileExtent) bool {
+			return c.Name == f.Name && c.Size == f.Size
+		})
 }
 
 // versioned reports whether the bucket stated a version of any file.
 func (e *extents) versioned() bool {
-	return e.Index.Version != "" || slices.ContainsFunc(e.Chunk, func(f fileExtent) bool { return f.Version != "" })
+	return e.Index.Version != "" ||
+		slices.ContainsFunc(e.Chunk, func(f fileExtent) bool { return f.Version != "" })
 }
 
 // after returns e as what was learned after known, nil for nothing, about a block that was
@@ -160,11 +162,16 @@ func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
 	if !b.Sized() {
 		log, what = c.log.Info, "sizes of a block's files are learned"
 	}
-	log(what, "block", b.ID,
-		"index_bytes", e.Index.Size, "index_bytes_before", b.IndexSize,
-		"chunk_files", chunkSizes(e.over(*b).ChunkFiles), "chunk_files_before", chunkSizes(b.ChunkFiles))
+	log(
+		what, "block", b.ID, "index_bytes", e.Index.Size, "index_bytes_before", b.IndexSize,
+		"chunk_files", chunkSizes(e.over(*b).ChunkFiles), "chunk_files_before",
+		chunkSizes(b.ChunkFiles),
+	)
 	if err := c.local.putExtents(b.ID, e); err != nil {
-		c.diskFailed("sizes of a block's files could not be saved: they will be asked for again", err, "block", b.ID)
+		c.diskFailed(
+			"sizes of a block's files could not be saved: they will be asked for again", err,
+			"block", b.ID,
+		)
 	}
 	defer c.tell()
 	c.mu.Lock()
@@ -225,7 +232,8 @@ func (s *localStore) removeExtents(id ulid.ULID) error {
 	if s.dir.IsZero() {
 		return nil
 	}
-	if err := s.extentsDir().Remove(documentName(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.extentsDir().Remove(documentName(id)); err != nil &&
+		!errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

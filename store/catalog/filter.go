@@ -11,8 +11,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// record is what the catalog knows of a block that is in the bucket and has a usable meta.json. It belongs to the holder
-// of Catalog.turn.
+// record is what the catalog knows of a block that is in the bucket and has a usable meta.json. It
+// belongs to the holder of Catalog.turn.
 type record struct {
 	meta         *meta
 	metaModified time.Time // zero where the bucket's listing does not tell
@@ -22,13 +22,16 @@ type record struct {
 
 func (r *record) id() ulid.ULID { return r.meta.block.ID }
 
-// sortedRecords returns the records by ID, so that logs, look-ups and numbers come in the same order in every process.
+// sortedRecords returns the records by ID, so that logs, look-ups and numbers come in the same
+// order in every process.
 func sortedRecords(records map[ulid.ULID]*record) []*record {
-	return slices.SortedFunc(maps.Values(records), func(a, b *record) int { return a.id().Compare(b.id()) })
+	return slices.SortedFunc(
+		maps.Values(records), func(a, b *record) int { return a.id().Compare(b.id()) },
+	)
 }
 
-// selectByMeta keeps the records that the Parquet bucket, the time partition, the relabel rules and the consistency delay let through, in
-// this order, and counts the others by Thanos's names.
+// selectByMeta keeps the records that the Parquet bucket, the time partition, the relabel rules and
+// the consistency delay let through, in this order, and counts the others by Thanos's names.
 func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCounts) []*record {
 	minTime := c.opts.MinTime.Millis(now, math.MinInt64)
 	maxTime := c.opts.MaxTime.Millis(now, math.MaxInt64)
@@ -53,8 +56,8 @@ func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCou
 	return kept
 }
 
-// tooFresh reports whether a block may still be only partly visible in the bucket. Its age counts from its upload, or
-// from its ULID where meta.json does not say.
+// tooFresh reports whether a block may still be only partly visible in the bucket. Its age counts
+// from its upload, or from its ULID where meta.json does not say.
 func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	if delay == 0 {
 		return false // also when a clock elsewhere runs ahead of ours
@@ -74,12 +77,18 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	return now.Sub(from) < delay
 }
 
-// dropDuplicates keeps the records whose data no other block of their group holds: a record goes if all its sources are
-// among another's. Of two with equal sources the older ULID stays. A record that is served now goes only when a block
-// that covers it has opened, or covers a lost block too: then what it replaces is being deleted. held counts those that wait.
-func (c *Catalog) dropDuplicates(records []*record, served *View, lost []*Block, states stateCounts) (kept []*record, held int) {
+// dropDuplicates keeps the records whose data no other block of their group holds: a record goes if
+// all its sources are among another's. Of two with equal sources the older ULID stays. A record
+// that is served now goes only when a block that covers it has opened, or covers a lost block too:
+// then what it replaces is being deleted. held counts those that wait.
+func (c *Catalog) dropDuplicates(
+	records []*record, served *View, lost []*Block, states stateCounts,
+) (kept []*record, held int) {
 	ordered := slices.SortedFunc(slices.Values(records), func(a, b *record) int {
-		return cmp.Or(cmp.Compare(len(b.meta.block.Sources), len(a.meta.block.Sources)), a.id().Compare(b.id()))
+		return cmp.Or(
+			cmp.Compare(len(b.meta.block.Sources), len(a.meta.block.Sources)),
+			a.id().Compare(b.id()),
+		)
 	})
 	type source struct {
 		group unique.Handle[string]

@@ -41,9 +41,11 @@ func (k *keeping) add(d kept) {
 	for k.sum > k.limit {
 		largest := heap.Pop(&k.large).(kept)
 		k.sum -= largest.bytes
-		largest.drop(fmt.Errorf("%w: %d bytes of it would be kept, and all documents that take more "+
-			"than %d may take %d together (raise the memory limit)",
-			errRefused, largest.bytes, ordinaryMeta, k.limit))
+		largest.drop(
+			fmt.Errorf("%w: %d bytes of it would be kept, and all documents that take more "+
+				"than %d may take %d together (raise the memory limit)",
+				errRefused, largest.bytes, ordinaryMeta, k.limit),
+		)
 	}
 }
 

@@ -53,7 +53,8 @@ func newLocal(dir localfs.Dir, hold func() error, account *documents) *localStor
 		memory: newPackedMetas(account.size)}
 }
 
-// prepare makes the directories, which must be held, and removes what a process that was killed has left there.
+// prepare makes the directories, which must be held, and removes what a process that was killed has
+// left there.
 func (s *localStore) prepare() error {
 	if s.dir.IsZero() {
 		return nil
@@ -70,7 +71,9 @@ func (s *localStore) prepare() error {
 }
 
 // write writes a file of dir, and makes dir if it is missing: another program may have removed it.
-func (s *localStore) write(f sealed.Format, dir localfs.Dir, name string, data []byte, sync bool) error {
+func (s *localStore) write(
+	f sealed.Format, dir localfs.Dir, name string, data []byte, sync bool,
+) error {
 	if err := s.hold(); err != nil {
 		return err
 	}
@@ -175,8 +178,9 @@ func (s *localStore) putMeta(id ulid.ULID, data []byte) error {
 	return nil
 }
 
-// syncMetas makes the copies that were put survive a crash of the machine. Until then one may be torn, which its checksum shows, or missing.
-// It is done for many at once, and when nobody waits for the blocks.
+// syncMetas makes the copies that were put survive a crash of the machine. Until then one may be
+// torn, which its checksum shows, or missing. It is done for many at once, and when nobody waits
+// for the blocks.
 func (s *localStore) syncMetas(concurrency int) error {
 	s.mu.Lock()
 	ids := s.unsynced
@@ -219,8 +223,11 @@ func (s *localStore) removeMeta(id ulid.ULID) error {
 	return nil
 }
 
-// removeMetas removes the copies of all blocks that keep does not want, and returns those that are left on disk.
-func (s *localStore) removeMetas(keep func(ulid.ULID) bool) (left map[ulid.ULID]struct{}, err error) {
+// removeMetas removes the copies of all blocks that keep does not want, and returns those that are
+// left on disk.
+func (s *localStore) removeMetas(
+	keep func(ulid.ULID) bool,
+) (left map[ulid.ULID]struct{}, err error) {
 	s.memory.retain(keep)
 	if s.dir.IsZero() {
 		return nil, nil
@@ -261,7 +268,8 @@ type savedBlock struct {
 	// Marked and DeletionTime (seconds since 1970) are what was found.
 	Marked       bool  `json:"marked,omitempty"`
 	DeletionTime int64 `json:"deletion_time,omitempty"`
-	// MetaModified and MarkModified are when the objects last changed, where the bucket's listing tells.
+	// MetaModified and MarkModified are when the objects last changed, where the bucket's listing
+	// tells.
 	MetaModified time.Time `json:"meta_modified,omitzero"`
 	MarkModified time.Time `json:"mark_modified,omitzero"`
 }
@@ -282,7 +290,8 @@ func (s *localStore) saved() (saved, error) {
 	return v, nil
 }
 
-// putSaved writes what a sync knew. INVARIANT: the copies of the blocks that it lists are on disk before it is.
+// putSaved writes what a sync knew. INVARIANT: the copies of the blocks that it lists are on disk
+// before it is.
 func (s *localStore) putSaved(v saved, concurrency int) error {
 	if s.dir.IsZero() {
 		return nil

@@ -20,7 +20,10 @@ const maxLooks = 3
 // the data, and answers from it would be wrong and look right. Therefore look lists again if a
 // block that is listed for the first time has no meta.json, unless all blocks that are served stay.
 // A block whose upload is not over costs one listing that way, once.
-func (c *Catalog) look(ctx context.Context, d Discovery, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time) (listing, error) {
+func (c *Catalog) look(
+	ctx context.Context, d Discovery, tombstones map[ulid.ULID]time.Time, refreshing bool,
+	now time.Time,
+) (listing, error) {
 	for n := 1; ; n++ {
 		c.metrics.baseSyncs.Inc()
 		l, listErr := c.list(ctx, d)
@@ -35,8 +38,10 @@ func (c *Catalog) look(ctx context.Context, d Discovery, tombstones map[ulid.ULI
 		case !gone || c.keepsAll(l):
 			return l, nil
 		case n == maxLooks:
-			return l, fmt.Errorf("list blocks: in each of %d listings a block was gone before its meta.json was read, %s the last time",
-				maxLooks, id)
+			return l, fmt.Errorf(
+				"list blocks: in each of %d listings a block was gone before its meta.json was read, %s the last time",
+				maxLooks, id,
+			)
 		}
 		c.log.Info("a listed block has no meta.json: the bucket is listed again", "block", id)
 	}

@@ -54,7 +54,8 @@ func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 				}
 			}
 			err := c.Sync(t.Context())
-			if complete := tc.want[0] != testID(1); complete != (err == nil) || !complete && !errors.Is(err, ErrIncomplete) {
+			if complete := tc.want[0] != testID(1); complete != (err == nil) ||
+				!complete && !errors.Is(err, ErrIncomplete) {
 				t.Errorf("sync: %v", err)
 			}
 			var got []ulid.ULID

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// minMarkBudget is how many known blocks' deletion marks are looked up in a sync at least; the budget is this or an
-// eighth of the blocks, whichever is more. So every mark is seen within eight syncs, long before the compactor's delete
-// delay ends, and a small bucket's within one.
+// minMarkBudget is how many known blocks' deletion marks are looked up in a sync at least; the
+// budget is this or an eighth of the blocks, whichever is more. So every mark is seen within eight
+// syncs, long before the compactor's delete delay ends, and a small bucket's within one.
 const minMarkBudget = 256
 
 // mark is what is known of a block's deletion-mark.json.
@@ -27,16 +27,19 @@ func (m mark) expired(now time.Time, delay time.Duration) bool {
 	return m.marked && now.Sub(time.Unix(m.deletionTime, 0)) > delay
 }
 
-// marksToRead returns the records whose deletion mark is to be read in this sync, and takes in what the listing says.
+// marksToRead returns the records whose deletion mark is to be read in this sync, and takes in what
+// the listing says.
 func (c *Catalog) marksToRead(records []*record, l listing, rotate bool) []*record {
 	var read, rotation []*record
 	for _, r := range records {
 		seen, ok := l.blocks[r.id()]
 		switch {
 		case !ok:
-			// Gone, or the listing ended early. A bucket that cannot even list is not asked hundreds of times more.
+			// Gone, or the listing ended early. A bucket that cannot even list is not asked
+			// hundreds of times more.
 		case l.recursive && seen.marked:
-			// Read once, and again when it changes. A broken one of which nobody can tell is read every time.
+			// Read once, and again when it changes. A broken one of which nobody can tell is read
+			// every time.
 			same := r.mark.known && r.mark.modified.Equal(seen.markModified)
 			if !same || !r.mark.marked && seen.markModified.IsZero() {
 				read = append(read, r)
@@ -69,14 +72,16 @@ type markResult struct {
 	outcome      readOutcome
 	deletionTime int64
 	err          error
-	// gone is set when a mark that was there is not, and the block's meta.json neither: Thanos deletes a block's mark
-	// last, so the block was deleted while this sync ran.
+	// gone is set when a mark that was there is not, and the block's meta.json neither: Thanos
+	// deletes a block's mark last, so the block was deleted while this sync ran.
 	gone bool
 }
 
-// readMarks looks up the marks of the given records and takes in what it finds; a look-up that fails leaves the record as
-// it was. It returns the records found to be deleted.
-func (c *Catalog) readMarks(ctx context.Context, records []*record, l listing, sync uint64) (gone []*record) {
+// readMarks looks up the marks of the given records and takes in what it finds; a look-up that
+// fails leaves the record as it was. It returns the records found to be deleted.
+func (c *Catalog) readMarks(
+	ctx context.Context, records []*record, l listing, sync uint64,
+) (gone []*record) {
 	results := make([]markResult, len(records))
 	c.parallel(len(records), func(i int) error {
 		results[i] = c.readMark(ctx, records[i])
@@ -93,9 +98,18 @@ func (c *Catalog) readMarks(ctx context.Context, records []*record, l listing, s
 		switch res.outcome {
 		case readOK:
 			if !r.mark.marked {
-				c.log.Info("block is marked for deletion", "block", r.id(), "since", time.Unix(res.deletionTime, 0).UTC())
+				c.log.Info(
+					"block is marked for deletion", "block", r.id(), "since",
+					time.Unix(res.deletionTime, 0).UTC(),
+				)
 			}
-			r.mark = mark{known: true, marked: true, deletionTime: res.deletionTime, modified: modified, asked: sync}
+			r.mark = mark{
+				known:        true,
+				marked:       true,
+				deletionTime: res.deletionTime,
+				modified:     modified,
+				asked:        sync,
+			}
 		case readMissing:
 			r.mark = mark{known: true, asked: sync}
 			if res.gone {
@@ -114,7 +128,10 @@ func (c *Catalog) readMarks(ctx context.Context, records []*record, l listing, s
 		}
 	}
 	if failed > 0 && ctx.Err() == nil {
-		c.log.Warn("deletion marks could not be read: these blocks keep their last state", "blocks", failed, "err", firstErr)
+		c.log.Warn(
+			"deletion marks could not be read: these blocks keep their last state", "blocks",
+			failed, "err", firstErr,
+		)
 	}
 	return gone
 }

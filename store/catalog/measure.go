@@ -82,7 +82,9 @@ type measurement struct {
 // known, and when a read shows that one cannot be right. Concurrent calls for one doubt share one
 // measurement, and one that changed nothing is not repeated for a while. A measurement that ctx
 // abandons goes on for the others. The error is why the bucket could not tell.
-func (c *Catalog) Measure(ctx context.Context, id ulid.ULID, content uint64, doubt Doubt) (Verdict, error) {
+func (c *Catalog) Measure(
+	ctx context.Context, id ulid.ULID, content uint64, doubt Doubt,
+) (Verdict, error) {
 	m, verdict, err := c.measuring(measureKey{id, doubt}, content)
 	if m == nil {
 		return verdict, err
@@ -275,7 +277,9 @@ func (c *Catalog) listChunks(ctx context.Context, dir string) (names []string, e
 
 // askSizes asks for the sizes of files, and reports whether the bucket says of any that it does not
 // have it. A file that it does not tell about stays as it was.
-func (c *Catalog) askSizes(ctx context.Context, dir string, files fileExtents) (missing bool, err error) {
+func (c *Catalog) askSizes(
+	ctx context.Context, dir string, files fileExtents,
+) (missing bool, err error) {
 	var names []string
 	for name := range files {
 		names = append(names, name)

@@ -22,8 +22,15 @@ import (
 
 // sizedMeta is the meta.json of a block that states the sizes of its files.
 func sizedMeta(id ulid.ULID, index, chunks int) string {
-	return strings.Replace(smallMeta(id), `"compaction"`,
-		fmt.Sprintf(`"thanos": {"files": [{"rel_path": "index", "size_bytes": %d}, {"rel_path": "chunks/000001", "size_bytes": %d}]}, "compaction"`, index, chunks), 1)
+	return strings.Replace(
+		smallMeta(id),
+		`"compaction"`,
+		fmt.Sprintf(
+			`"thanos": {"files": [{"rel_path": "index", "size_bytes": %d}, {"rel_path": "chunks/000001", "size_bytes": %d}]}, "compaction"`,
+			index, chunks,
+		),
+		1,
+	)
 }
 
 // putFiles writes the files of a block.
@@ -46,7 +53,9 @@ type askedBucket struct {
 	version atomic.Int64
 }
 
-func (b *askedBucket) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
+func (b *askedBucket) Attributes(
+	ctx context.Context, name string,
+) (objstore.ObjectAttributes, error) {
 	b.asked.Add(1)
 	a, err := b.testBucket.Attributes(ctx, name)
 	if v := b.version.Load(); v != 0 {
@@ -65,7 +74,9 @@ func TestMeasure(t *testing.T) {
 		b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
 		putFiles(b.testBucket, id, map[string]int{"index": 519, "chunks/000001": 698})
 		changes := 0
-		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir), OnChange: func(_, _ *View) { changes++ }})
+		c := newCatalog(
+			t, Options{Bucket: b, Dir: localfs.At(dir), OnChange: func(_, _ *View) { changes++ }},
+		)
 		mustSync(t, c)
 		stated := c.View().ByID(id)
 		if got := sizesOf(stated); got != "index:523 000001:100" || b.asked.Load() != 0 {
@@ -76,8 +87,12 @@ func TestMeasure(t *testing.T) {
 			before := b.asked.Load()
 			got, err := c.Measure(t.Context(), id, of.Content, doubt)
 			cur := c.View().ByID(id)
-			if err != nil || got != want || sizesOf(cur) != sizes || b.asked.Load()-before != asked {
-				t.Errorf("%s: %v, %v, %s by %d requests; want %v, %s by %d", what, got, err, sizesOf(cur), b.asked.Load()-before, want, sizes, asked)
+			if err != nil || got != want || sizesOf(cur) != sizes ||
+				b.asked.Load()-before != asked {
+				t.Errorf(
+					"%s: %v, %v, %s by %d requests; want %v, %s by %d", what, got, err,
+					sizesOf(cur), b.asked.Load()-before, want, sizes, asked,
+				)
 			}
 			if changed := cur.Content != of.Content || cur.Number != of.Number; changed != (want == Changed) {
 				t.Errorf("%s: new identity %v", what, changed)
@@ -88,14 +103,17 @@ func TestMeasure(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
-				if v, err := c.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed || err != nil {
+				if v, err := c.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed ||
+					err != nil {
 					t.Errorf("got %v, %v", v, err)
 				}
 			})
 		}
 		wg.Wait()
 		real := c.View().ByID(id)
-		if n := b.asked.Load(); n != 2 || sizesOf(real) != "index:519 000001:698" || real.Content == stated.Content || changes != 2 {
+		if n := b.asked.Load(); n != 2 || sizesOf(real) != "index:519 000001:698" ||
+			real.Content == stated.Content ||
+			changes != 2 {
 			t.Errorf("%d requests, %s, %d changes of the view", n, sizesOf(real), changes)
 		}
 		step("who still has the former one", stated, SizeDoubt, Changed, "index:519 000001:698", 0)
@@ -113,13 +131,16 @@ func TestMeasure(t *testing.T) {
 		before := b.asked.Load()
 		c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
-		if cur := c.View().ByID(id); cur.Content != real.Content || sizesOf(cur) != sizesOf(real) || b.asked.Load() != before {
+		if cur := c.View().ByID(id); cur.Content != real.Content || sizesOf(cur) != sizesOf(real) ||
+			b.asked.Load() != before {
 			t.Errorf("after a restart: %+v", cur)
 		}
 		// Nor one without the data directory that asks the same.
 		other := newCatalog(t, Options{Bucket: b})
 		mustSync(t, other)
-		if v, err := other.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed || err != nil || other.View().ByID(id).Content != real.Content {
+		if v, err := other.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed ||
+			err != nil ||
+			other.View().ByID(id).Content != real.Content {
 			t.Errorf("another process: %v, %v", v, err)
 		}
 
@@ -129,7 +150,10 @@ func TestMeasure(t *testing.T) {
 		b.version.Store(2)
 		real = step("repaired at its size", real, BytesDoubt, Changed, "index:600 000001:698", 2)
 		putFiles(b.testBucket, id, map[string]int{"chunks/000002": 7})
-		real = step("a file more, that is not asked for", real, SizeDoubt, Confirmed, "index:600 000001:698", 2)
+		real = step(
+			"a file more, that is not asked for", real, SizeDoubt, Confirmed,
+			"index:600 000001:698", 2,
+		)
 		real = step("a file more", real, NameDoubt, Changed, "index:600 000001:698 000002:7", 3)
 		for v := int64(3); v < 10; v++ { // a gateway that makes up its own ETags
 			b.version.Store(v)
@@ -141,14 +165,18 @@ func TestMeasure(t *testing.T) {
 		real = c.View().ByID(id)
 		b.version.Store(20)
 		time.Sleep(time.Hour)
-		step("versions that are no longer believed", real, SizeDoubt, Confirmed, "index:600 000001:698 000002:7", 3)
+		step(
+			"versions that are no longer believed", real, SizeDoubt, Confirmed,
+			"index:600 000001:698 000002:7", 3,
+		)
 
 		// What is known of a block goes with it.
 		path := filepath.Join(dir, "extents", id.String()+".json")
 		if _, err := os.Stat(path); err != nil {
 			t.Error(err)
 		}
-		// Another block stays, because a bucket that loses all of its blocks at once is not believed.
+		// Another block stays, because a bucket that loses all of its blocks at once is not
+		// believed.
 		b.put(testID(2).String()+"/"+metaFile, sizedMeta(testID(2), 1, 1))
 		mustSync(t, c)
 		b.deleteBlock(id.String())
@@ -168,7 +196,8 @@ func TestMeasureDamagedFile(t *testing.T) {
 	putFiles(b, id, map[string]int{"index": 519, "chunks/000001": 698})
 	c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 	mustSync(t, c)
-	if v, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); v != Changed || err != nil {
+	if v, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); v != Changed ||
+		err != nil {
 		t.Fatal(v, err)
 	}
 	c.Close()

@@ -40,7 +40,8 @@ const (
 // errBroken is in the chain of the error of a meta.json or mark that was read but cannot be used.
 var errBroken = errors.New("broken")
 
-// The writers of a block that need no consistency delay: they upload when everything else is already there.
+// The writers of a block that need no consistency delay: they upload when everything else is
+// already there.
 const (
 	sourceCompactor       = "compactor"
 	sourceCompactorRepair = "compactor.repair"
@@ -88,7 +89,9 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	case *j.MinTime > *j.MaxTime:
 		return fail("minTime %d is after maxTime %d", *j.MinTime, *j.MaxTime)
 	case resolutionLevel(t.Downsample.Resolution) < 0:
-		return fail("thanos.downsample.resolution %d, want 0, 300000 or 3600000", t.Downsample.Resolution)
+		return fail(
+			"thanos.downsample.resolution %d, want 0, 300000 or 3600000", t.Downsample.Resolution,
+		)
 	}
 
 	hash := xxhash.Sum64(data)
@@ -130,7 +133,9 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	}
 	lb.Sort()
 	m.block.Labels = lb.Labels()
-	m.group = unique.Make(strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)))
+	m.group = unique.Make(
+		strconv.FormatInt(m.block.Resolution, 10) + "@" + string(m.block.Labels.Bytes(nil)),
+	)
 
 	m.block.IndexSize = t.Files.index
 	files := t.Files.chunks
@@ -196,7 +201,8 @@ func inOrder(files []numberedFile) (out []ChunkFile) {
 	return out
 }
 
-// appendChunkFile appends a file of the chunks/ folder if its name is a number, as the names of all chunk files are.
+// appendChunkFile appends a file of the chunks/ folder if its name is a number, as the names of all
+// chunk files are.
 func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile {
 	if name == "" || len(name) > maxChunkName || strings.Trim(name, "0123456789") != "" {
 		return dst
@@ -208,8 +214,9 @@ func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile
 	return append(dst, numberedFile{ChunkFile{Name: name, Size: size}, uint32(n)})
 }
 
-// parseMark reads a deletion-mark.json and returns when the block was marked, in seconds since 1970. Its error is
-// errBroken. The id inside is not compared with the folder: Thanos honours the file by where it lies.
+// parseMark reads a deletion-mark.json and returns when the block was marked, in seconds since
+// 1970. Its error is errBroken. The id inside is not compared with the folder: Thanos honours the
+// file by where it lies.
 func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
 	fail := func(format string, args ...any) (int64, error) {
 		text := fmt.Sprintf(format, args...)
@@ -229,7 +236,8 @@ func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
 	if j.Version != 1 {
 		return fail("version %d, want 1", j.Version)
 	}
-	// A moment outside what time.Time can tell apart from now would turn around when it is compared.
+	// A moment outside what time.Time can tell apart from now would turn around when it is
+	// compared.
 	if j.DeletionTime < 0 || j.DeletionTime > math.MaxInt64/int64(time.Second) {
 		return fail("deletion_time %d", j.DeletionTime)
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// fullMeta has every field that larder reads, some that it does not, and is what Thanos's components write.
+// fullMeta has every field that larder reads, some that it does not, and is what Thanos's
+// components write.
 const fullMeta = `{
 	"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 1000, "maxTime": 7200000, "version": 1,
 	"stats": {"numSamples": 12, "numSeries": 34, "numChunks": 56, "numFloatSamples": 12},
@@ -44,7 +45,10 @@ func TestParseMeta(t *testing.T) {
 		Labels: labels.FromStrings("cluster", "eu", "replica", "b"), IndexSize: 99,
 		ChunkFiles:    []ChunkFile{{"000001", 4}, {"000002", 5}, {"000010", 6}},
 		SeriesMaxSize: 77, ChunkMaxSize: 88, NumSeries: 34, NumChunks: 56, Level: 3,
-		Sources: []ulid.ULID{ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAW"), ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAX")},
+		Sources: []ulid.ULID{
+			ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAW"),
+			ulid.MustParse("01ARZ3NDEKTSV4RRFFQ69G5FAX"),
+		},
 	}
 	if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -60,7 +64,14 @@ func TestParseMetaLeastOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Block{ID: fullID, Meta: xxhash.Sum64String(least), Content: xxhash.Sum64String(least), MaxTime: 1, Sources: []ulid.ULID{fullID}, ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}}}
+	want := Block{
+		ID:         fullID,
+		Meta:       xxhash.Sum64String(least),
+		Content:    xxhash.Sum64String(least),
+		MaxTime:    1,
+		Sources:    []ulid.ULID{fullID},
+		ChunkFiles: []ChunkFile{{Name: "000001"}, {Name: "000002"}},
+	}
 	if diff := cmp.Diff(want, m.block, cmp.Comparer(compareLabels)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -74,8 +85,11 @@ func TestParseMetaRefuses(t *testing.T) {
 			t.Fatalf("%q is not in the meta.json", old)
 		}
 		_, err := parseMeta(fullID, []byte(data))
-		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fullID.String()) {
-			t.Errorf("%s -> %s: got error %v, want errBroken with %q and the block", old, new, err, want)
+		if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), fullID.String()) {
+			t.Errorf(
+				"%s -> %s: got error %v, want errBroken with %q and the block", old, new, err, want,
+			)
 		}
 	}
 	f(`"version": 1,`, `"version": 2,`, "version 2, want 1")
@@ -89,7 +103,8 @@ func TestParseMetaRefuses(t *testing.T) {
 	f(`"replica": "b"`, `"": "b"`, "without a name")
 	f(`"added_by_a_later_writer": {}`, `"added_by_a_later_writer": `, "invalid character")
 	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAX", `, `"short", `, "bad data size")
-	if _, err := parseMeta(fullID, make([]byte, maxMetaSize+1)); err == nil || !strings.Contains(err.Error(), "larger than") {
+	if _, err := parseMeta(fullID, make([]byte, maxMetaSize+1)); err == nil ||
+		!strings.Contains(err.Error(), "larger than") {
 		t.Errorf("too large: got %v", err)
 	}
 }
@@ -126,15 +141,29 @@ func TestParseMetaLets(t *testing.T) {
 	f(`"chunk_max_size": 88`, `"chunk_max_size": -1`, func(b *Block) { b.ChunkMaxSize = 0 })
 	f(`"level": 3`, `"level": -3`, func(b *Block) { b.Level = -3 })
 	f(`"size_bytes": 99`, `"size_bytes": -99`, func(b *Block) { b.IndexSize = 0 })
-	f(`"size_bytes": 5`, `"size_bytes": -5`, func(b *Block) { b.ChunkFiles = []ChunkFile{{"000001", 4}, {"000002", 0}, {"000010", 6}} })
-	f(`"chunks/000002"`, `"chunks/1"`, func(b *Block) { b.ChunkFiles = []ChunkFile{{"000001", 4}, {"000010", 6}} })
+	f(
+		`"size_bytes": 5`, `"size_bytes": -5`,
+		func(b *Block) { b.ChunkFiles = []ChunkFile{{"000001", 4}, {"000002", 0}, {"000010", 6}} },
+	)
+	f(
+		`"chunks/000002"`, `"chunks/1"`,
+		func(b *Block) { b.ChunkFiles = []ChunkFile{{"000001", 4}, {"000010", 6}} },
+	)
 	f(`"added_by_a_later_writer": {}
 }`, `"added_by_a_later_writer": {}} and more`, nil)
-	f(`"level": 3, "sources"`, `"level": 3, "failed": true, "deletable": true, "more": [{}], "sources"`, nil)
+	f(
+		`"level": 3, "sources"`,
+		`"level": 3, "failed": true, "deletable": true, "more": [{}], "sources"`, nil,
+	)
 }
 
 func TestParseMark(t *testing.T) {
-	got, err := parseMark(fullID, []byte(`{"id": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "version": 1, "details": "why", "deletion_time": 1700000000}`))
+	got, err := parseMark(
+		fullID,
+		[]byte(
+			`{"id": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "version": 1, "details": "why", "deletion_time": 1700000000}`,
+		),
+	)
 	if err != nil || got != 1700000000 {
 		t.Errorf("got %d, %v", got, err)
 	}
@@ -147,7 +176,11 @@ func TestParseMark(t *testing.T) {
 
 func FuzzParseMeta(f *testing.F) {
 	f.Add([]byte(fullMeta))
-	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": -9223372036854775808, "maxTime": 9223372036854775807, "version": 1}`))
+	f.Add(
+		[]byte(
+			`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": -9223372036854775808, "maxTime": 9223372036854775807, "version": 1}`,
+		),
+	)
 	f.Add([]byte(`{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 0, "maxTime": 1, "version": 1,
 		"thanos": {"labels": {"a": "\\\""},
 		"files": [{"rel_path": "chunks/000001", "x": ["],{", {}]}, null],
@@ -163,7 +196,8 @@ func FuzzParseMeta(f *testing.F) {
 			return
 		}
 		b := &m.block
-		if b.ID != fullID || b.MinTime > b.MaxTime || resolutionLevel(b.Resolution) < 0 || len(b.Sources) == 0 {
+		if b.ID != fullID || b.MinTime > b.MaxTime || resolutionLevel(b.Resolution) < 0 ||
+			len(b.Sources) == 0 {
 			t.Fatalf("accepted %+v", b)
 		}
 		if b.Labels.Len() > maxLabels || len(b.Sources) > maxListed ||

@@ -21,8 +21,8 @@ const (
 	stateConverted     = "parquet-converted"
 )
 
-// allStates also has the two that Thanos exports and no store has blocks in: no-compact marks do not matter to one, and what was
-// converted to Parquet is counted as parquet-converted.
+// allStates also has the two that Thanos exports and no store has blocks in: no-compact marks do
+// not matter to one, and what was converted to Parquet is counted as parquet-converted.
 var allStates = [...]string{
 	stateLoaded, stateNoMeta, stateCorrupted, stateFailed, stateTimeExcluded, stateLabelExcluded, stateTooFresh,
 	stateMarked, stateDuplicate, stateConverted, "marked-for-no-compact", "parquet-migrated",
@@ -70,10 +70,20 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 	m := &metrics{
 		corruptions: telemetry.NewCorruptions(reg),
 
-		syncs:        counter("thanos_blocks_meta_syncs_total", "Syncs of the catalog that were begun."),
-		syncFailures: counter("thanos_blocks_meta_sync_failures_total", "Syncs that did not see the bucket whole."),
-		baseSyncs:    counter("thanos_blocks_meta_base_syncs_total", "Listings of the bucket's blocks, by syncs and refreshes."),
-		cacheBusts:   counter("thanos_blocks_meta_base_cache_busts_total", "Known meta.json files read again because the listing showed a change."),
+		syncs: counter(
+			"thanos_blocks_meta_syncs_total", "Syncs of the catalog that were begun.",
+		),
+		syncFailures: counter(
+			"thanos_blocks_meta_sync_failures_total", "Syncs that did not see the bucket whole.",
+		),
+		baseSyncs: counter(
+			"thanos_blocks_meta_base_syncs_total",
+			"Listings of the bucket's blocks, by syncs and refreshes.",
+		),
+		cacheBusts: counter(
+			"thanos_blocks_meta_base_cache_busts_total",
+			"Known meta.json files read again because the listing showed a change.",
+		),
 		syncDuration: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "thanos_blocks_meta_sync_duration_seconds",
 			Help:    "How long syncs took.",
@@ -96,37 +106,79 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 			Name: "larder_catalog_measurements_total",
 			Help: "Times that the bucket was asked how large the files of a block are, by outcome: changed (the block has a new identity), confirmed, failed.",
 		}, []string{"outcome"}),
-		damagedCopies: counter("larder_catalog_damaged_copies_total", "Local files of the catalog that did not verify."),
-		diskFailures:  counter("larder_catalog_disk_failures_total", "Local files of the catalog that could not be written or removed."),
-		refreshes:     counter("larder_catalog_refreshes_total", "Refreshes because an object was missing."),
-		tombstones:    counter("larder_catalog_tombstones_total", "Blocks of which an object was found missing."),
-		blocks:        gauge("larder_catalog_blocks", "Blocks in the view."),
-		labelSets:     gauge("larder_catalog_label_sets", "Distinct external label sets in the view."),
-		complete:      gauge("larder_catalog_complete", "1 if the last sync or refresh saw the bucket whole, else 0."),
-		lastComplete:  gauge("larder_catalog_last_complete_timestamp_seconds", "When the bucket was last seen whole."),
-		heldSources:   gauge("larder_catalog_held_sources", "Blocks kept although a larger one covers them, until that one has opened."),
-		tombstoned:    gauge("larder_catalog_tombstoned_blocks", "Blocks of which an object was found missing, until the next complete view."),
-		fromDisk:      gauge("larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0."),
-		documents: gauge("larder_catalog_document_bytes",
-			"Bytes reserved for documents and listings of the bucket that are being read and decoded."),
+		damagedCopies: counter(
+			"larder_catalog_damaged_copies_total",
+			"Local files of the catalog that did not verify.",
+		),
+		diskFailures: counter(
+			"larder_catalog_disk_failures_total",
+			"Local files of the catalog that could not be written or removed.",
+		),
+		refreshes: counter(
+			"larder_catalog_refreshes_total", "Refreshes because an object was missing.",
+		),
+		tombstones: counter(
+			"larder_catalog_tombstones_total", "Blocks of which an object was found missing.",
+		),
+		blocks: gauge("larder_catalog_blocks", "Blocks in the view."),
+		labelSets: gauge(
+			"larder_catalog_label_sets", "Distinct external label sets in the view.",
+		),
+		complete: gauge(
+			"larder_catalog_complete",
+			"1 if the last sync or refresh saw the bucket whole, else 0.",
+		),
+		lastComplete: gauge(
+			"larder_catalog_last_complete_timestamp_seconds",
+			"When the bucket was last seen whole.",
+		),
+		heldSources: gauge(
+			"larder_catalog_held_sources",
+			"Blocks kept although a larger one covers them, until that one has opened.",
+		),
+		tombstoned: gauge(
+			"larder_catalog_tombstoned_blocks",
+			"Blocks of which an object was found missing, until the next complete view.",
+		),
+		fromDisk: gauge(
+			"larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0.",
+		),
+		documents: gauge(
+			"larder_catalog_document_bytes",
+			"Bytes reserved for documents and listings of the bucket that are being read and decoded.",
+		),
 		numbers: gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
 
-		shrinkPending: gauge("larder_catalog_shrink_pending", "1 while a listing lacks more than half of the known blocks and another one has to agree, else 0."),
-		unlisted:      gauge("larder_catalog_unlisted_blocks", "Blocks that the last listing lacks and that stay until it is known that they are gone."),
+		shrinkPending: gauge(
+			"larder_catalog_shrink_pending",
+			"1 while a listing lacks more than half of the known blocks and another one has to agree, else 0.",
+		),
+		unlisted: gauge(
+			"larder_catalog_unlisted_blocks",
+			"Blocks that the last listing lacks and that stay until it is known that they are gone.",
+		),
 		contradictions: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_catalog_contradictions_total",
 			Help: "Syncs in which the listing and what else is known of the bucket contradicted each other, by how.",
 		}, []string{"kind"}),
 
-		parquetFailures: counter("larder_catalog_parquet_failures_total", "Syncs that could not read all of the Parquet bucket."),
-		parquetFiles:    gauge("larder_catalog_parquet_files", "meta.pb files that the Parquet bucket is known to have."),
+		parquetFailures: counter(
+			"larder_catalog_parquet_failures_total",
+			"Syncs that could not read all of the Parquet bucket.",
+		),
+		parquetFiles: gauge(
+			"larder_catalog_parquet_files",
+			"meta.pb files that the Parquet bucket is known to have.",
+		),
 	}
 	modified := f.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "thanos_blocks_meta_modified",
 		Help: "Always 0: a store does not change the meta.json it reads.",
 	}, []string{"modified"})
 	modified.WithLabelValues("replica-label-removed")
-	gauge("thanos_consistency_delay_seconds", "The configured consistency delay.").Set(consistencyDelay)
+	gauge(
+		"thanos_consistency_delay_seconds", "The configured consistency delay.",
+	).Set(consistencyDelay)
 	for _, o := range []readOutcome{readOK, readMissing, readBroken, readFailed} {
 		m.metaReads.WithLabelValues(string(o))
 		m.markReads.WithLabelValues(string(o))

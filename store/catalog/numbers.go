@@ -2,17 +2,21 @@ package catalog
 
 import "github.com/oklog/ulid/v2"
 
-// MaxNumber is the largest number a block can have and still be told apart in the keys of the page caches.
+// MaxNumber is the largest number a block can have and still be told apart in the keys of the page
+// caches.
 const MaxNumber = 1<<24 - 1
 
-// retireAfter is how many complete views a block must be missing from before its number retires. Until then a block that
-// flaps (its folder listed late, a mark set and taken back) finds its cached pages again.
+// retireAfter is how many complete views a block must be missing from before its number retires.
+// Until then a block that flaps (its folder listed late, a mark set and taken back) finds its
+// cached pages again.
 const retireAfter = 3
 
-// numbers gives blocks their numbers. INVARIANT: a number is given once: to one block, with one content.
+// numbers gives blocks their numbers. INVARIANT: a number is given once: to one block, with one
+// content.
 //
-// When all 16,777,215 are spent, every further block gets 1<<24, which no cache key can hold: its pages are not cached,
-// its answers stay right. A process gets there after a year of 30 new blocks a minute; a restart starts anew.
+// When all 16,777,215 are spent, every further block gets 1<<24, which no cache key can hold: its
+// pages are not cached, its answers stay right. A process gets there after a year of 30 new blocks
+// a minute; a restart starts anew.
 type numbers struct {
 	next  uint32
 	given map[ulid.ULID]*numbered

@@ -8,8 +8,9 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// packedMetas holds meta.json files in memory, compressed: a process without a data directory would have to read every one of them from the
-// bucket again to show it. One takes a few hundred bytes, that of a block compacted from hundreds some KiB.
+// packedMetas holds meta.json files in memory, compressed: a process without a data directory would
+// have to read every one of them from the bucket again to show it. One takes a few hundred bytes,
+// that of a block compacted from hundreds some KiB.
 //
 // Those that take more than ordinaryMeta take limit bytes together at most: the largest are not
 // kept.

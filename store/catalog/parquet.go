@@ -18,22 +18,29 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// ParquetBucket is what the catalog needs of the bucket that a Parquet converter writes to; every objstore.Bucket has it.
+// ParquetBucket is what the catalog needs of the bucket that a Parquet converter writes to; every
+// objstore.Bucket has it.
 type ParquetBucket interface {
-	IterWithAttributes(ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error, options ...objstore.IterOption) error
+	IterWithAttributes(
+		ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error,
+		options ...objstore.IterOption,
+	) error
 	SupportedIterOptions() []objstore.IterOptionType
 	Get(ctx context.Context, name string) (io.ReadCloser, error)
 	IsObjNotFoundErr(err error) bool
 }
 
 const (
-	// parquetMetaFile says of one day of one external label set what it was converted from. The converter writes it last.
+	// parquetMetaFile says of one day of one external label set what it was converted from. The
+	// converter writes it last.
 	parquetMetaFile = "meta.pb"
-	// parquetMarkFile lies beside the meta.pb of a day that the Parquet gateway does not serve any more, hours before both are deleted.
+	// parquetMarkFile lies beside the meta.pb of a day that the Parquet gateway does not serve any
+	// more, hours before both are deleted.
 	parquetMarkFile = "deletion-marker.pb"
 
-	// parquetDelay is how old a meta.pb must be to count: the gateway looks for new days every minute and needs some time to open them. A
-	// block that left at once would be nowhere until then.
+	// parquetDelay is how old a meta.pb must be to count: the gateway looks for new days every
+	// minute and needs some time to open them. A block that left at once would be nowhere until
+	// then.
 	parquetDelay = 5 * time.Minute
 )
 
@@ -78,8 +85,8 @@ func (s *conversions) periods(now time.Time) map[ulid.ULID][]period {
 	return converted
 }
 
-// covers reports whether the periods together have all of [from, to). A block reaches into days that are converted later, or never: it is
-// needed until the last of them is.
+// covers reports whether the periods together have all of [from, to). A block reaches into days
+// that are converted later, or never: it is needed until the last of them is.
 func covers(periods []period, from, to int64) bool {
 	to = max(to, from+1) // a block of one instant has that instant
 	slices.SortFunc(periods, func(a, b period) int { return cmp.Compare(a.from, b.from) })
@@ -92,8 +99,9 @@ func covers(periods []period, from, to int64) bool {
 	return from >= to
 }
 
-// readParquet lists the Parquet bucket, reads what is new there, and keeps it for syncs. What cannot be read stays as it was known, so that
-// a fault of that bucket takes no block away; a file that is broken says nothing, so that its blocks are served.
+// readParquet lists the Parquet bucket, reads what is new there, and keeps it for syncs. What
+// cannot be read stays as it was known, so that a fault of that bucket takes no block away; a file
+// that is broken says nothing, so that its blocks are served.
 func (c *Catalog) readParquet(ctx context.Context) error {
 	if c.opts.Parquet == nil {
 		return nil
@@ -152,7 +160,9 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w: %v", cause, err) //nolint:errorlint // which must not look as if somebody had ended it
+			err = fmt.Errorf(
+				"%w: %v", cause, err,
+			) //nolint:errorlint // which must not look as if somebody had ended it
 		}
 		return nil, fmt.Errorf("list: %w", err)
 	}
@@ -165,14 +175,18 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 	return files, nil
 }
 
-// readParquetFiles returns the listed files with their contents, from known where they have not changed.
-func (c *Catalog) readParquetFiles(ctx context.Context, listed, known map[string]parquetFile) (map[string]parquetFile, error) {
+// readParquetFiles returns the listed files with their contents, from known where they have not
+// changed.
+func (c *Catalog) readParquetFiles(
+	ctx context.Context, listed, known map[string]parquetFile,
+) (map[string]parquetFile, error) {
 	now := time.Now()
 	files := make(map[string]parquetFile, len(listed))
 	var reads []string
 	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		f, ok := known[name]
-		// A broken one may be on its way, and be whole within the resolution of the listing's times.
+		// A broken one may be on its way, and be whole within the resolution of the listing's
+		// times.
 		if !ok || f.err != nil || f.modified.IsZero() || !f.modified.Equal(listed[name].modified) {
 			reads = append(reads, name)
 			continue
@@ -196,7 +210,8 @@ func (c *Catalog) readParquetFiles(ctx context.Context, listed, known map[string
 			files[name] = f
 		}})
 	}
-	// A bucket that answers nothing must not hold up the sync for as long as thousands of reads take to time out.
+	// A bucket that answers nothing must not hold up the sync for as long as thousands of reads
+	// take to time out.
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 	c.parallel(len(reads), func(i int) error {
@@ -271,7 +286,8 @@ const (
 	parquetBlocks  protowire.Number = 6 // the block IDs, as texts
 )
 
-// parseParquetMeta reads a meta.pb. Fields it does not know are skipped: writers add to the message over time. Its error is errBroken.
+// parseParquetMeta reads a meta.pb. Fields it does not know are skipped: writers add to the message
+// over time. Its error is errBroken.
 func parseParquetMeta(data []byte) (parquetMeta, error) {
 	fail := func(format string, args ...any) (parquetMeta, error) {
 		return parquetMeta{}, fmt.Errorf("%w meta.pb: %s", errBroken, fmt.Sprintf(format, args...))
@@ -321,7 +337,8 @@ func parseParquetMeta(data []byte) (parquetMeta, error) {
 			data = data[n:]
 		}
 	}
-	// The first converters did not say what they read: their files name no block and no more is asked of them.
+	// The first converters did not say what they read: their files name no block and no more is
+	// asked of them.
 	if len(m.blocks) > 0 && m.minTime >= m.maxTime {
 		return fail("mint %d is not before maxt %d", m.minTime, m.maxTime)
 	}

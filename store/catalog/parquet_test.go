@@ -15,12 +15,15 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// encodeParquetMeta writes the message of a meta.pb with all the fields that the converter's current version has.
+// encodeParquetMeta writes the message of a meta.pb with all the fields that the converter's
+// current version has.
 func encodeParquetMeta(m parquetMeta) []byte {
 	var b []byte
 	number := func(field protowire.Number, v int64) {
 		if v != 0 { // as proto3 has it
-			b = protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), uint64(v))
+			b = protowire.AppendVarint(
+				protowire.AppendTag(b, field, protowire.VarintType), uint64(v),
+			)
 		}
 	}
 	number(parquetMinTime, m.minTime)
@@ -29,7 +32,9 @@ func encodeParquetMeta(m parquetMeta) []byte {
 	b = protowire.AppendString(protowire.AppendTag(b, 4, protowire.BytesType), "\x0a\x01a")
 	number(5, 2) // version
 	for _, id := range m.blocks {
-		b = protowire.AppendString(protowire.AppendTag(b, parquetBlocks, protowire.BytesType), id.String())
+		b = protowire.AppendString(
+			protowire.AppendTag(b, parquetBlocks, protowire.BytesType), id.String(),
+		)
 	}
 	return b
 }
@@ -38,20 +43,23 @@ func TestParseParquetMeta(t *testing.T) {
 	want := parquetMeta{86_400_000, 172_800_000, []ulid.ULID{testID(1), testID(2)}}
 	whole := encodeParquetMeta(want)
 	got, err := parseParquetMeta(whole)
-	if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime || !slices.Equal(got.blocks, want.blocks) {
+	if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime ||
+		!slices.Equal(got.blocks, want.blocks) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	// Times before 1970, and those that are left out because they are 0.
 	for _, want := range []parquetMeta{{-86_400_000, 0, []ulid.ULID{testID(1)}}, {0, 86_400_000, []ulid.ULID{testID(1)}}, {}} {
 		got, err := parseParquetMeta(encodeParquetMeta(want))
-		if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime || !slices.Equal(got.blocks, want.blocks) {
+		if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime ||
+			!slices.Equal(got.blocks, want.blocks) {
 			t.Errorf("got %v, %v, want %v", got, err, want)
 		}
 	}
 
 	f := func(data, want string) {
 		t.Helper()
-		if _, err := parseParquetMeta([]byte(data)); !errors.Is(err, errBroken) || !strings.Contains(err.Error(), want) {
+		if _, err := parseParquetMeta([]byte(data)); !errors.Is(err, errBroken) ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", data, err, want)
 		}
 	}
@@ -67,7 +75,9 @@ func TestParseParquetMeta(t *testing.T) {
 }
 
 func FuzzParseParquetMeta(f *testing.F) {
-	f.Add(encodeParquetMeta(parquetMeta{86_400_000, 172_800_000, []ulid.ULID{testID(1), testID(2)}}))
+	f.Add(
+		encodeParquetMeta(parquetMeta{86_400_000, 172_800_000, []ulid.ULID{testID(1), testID(2)}}),
+	)
 	f.Add(encodeParquetMeta(parquetMeta{-1, 1, []ulid.ULID{testID(3)}}))
 	f.Add([]byte("\x32\x01a"))
 	f.Add([]byte("\x0b\x0b\x0c\x0c"))
@@ -83,7 +93,8 @@ func FuzzParseParquetMeta(f *testing.F) {
 			t.Fatalf("%v covers nothing", m)
 		}
 		again, err := parseParquetMeta(encodeParquetMeta(m))
-		if err != nil || again.minTime != m.minTime || again.maxTime != m.maxTime || !slices.Equal(again.blocks, m.blocks) {
+		if err != nil || again.minTime != m.minTime || again.maxTime != m.maxTime ||
+			!slices.Equal(again.blocks, m.blocks) {
 			t.Fatalf("%v read again: %v, %v", m, again, err)
 		}
 	})
@@ -119,13 +130,17 @@ func (hangingBucket) Get(ctx context.Context, _ string) (io.ReadCloser, error) {
 	return nil, ctx.Err()
 }
 
-// TestParquetBucketHangs: it holds up a sync no longer than a listing may stall, and neither a refresh nor what is served.
+// TestParquetBucketHangs: it holds up a sync no longer than a listing may stall, and neither a
+// refresh nor what is served.
 func TestParquetBucketHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, parquet := newTestBucket(), newTestBucket()
 		first := putBlock(b, 1)
 		for n := range 1000 {
-			parquet.put(fmt.Sprintf("%d/%s", n, parquetMetaFile), string(encodeParquetMeta(parquetMeta{0, 1 << 60, []ulid.ULID{first}})))
+			parquet.put(
+				fmt.Sprintf("%d/%s", n, parquetMetaFile),
+				string(encodeParquetMeta(parquetMeta{0, 1 << 60, []ulid.ULID{first}})),
+			)
 		}
 		c := newCatalog(t, Options{Bucket: b, Parquet: hangingBucket{parquet}, Concurrency: 2})
 		start := time.Now()

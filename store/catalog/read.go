@@ -92,7 +92,8 @@ type metaResult struct {
 	err     error
 }
 
-// readMeta reads a block's meta.json: from its local copy unless fresh is set, else from the bucket.
+// readMeta reads a block's meta.json: from its local copy unless fresh is set, else from the
+// bucket.
 func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaResult {
 	if !fresh {
 		m, err := c.local.meta(ctx, id)
@@ -137,18 +138,25 @@ func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
 	return res
 }
 
-// damagedCopy counts a local copy that cannot be used: the disk does not give it back, or not as it was written.
+// damagedCopy counts a local copy that cannot be used: the disk does not give it back, or not as it
+// was written.
 func (c *Catalog) damagedCopy(id ulid.ULID, err error) {
 	if errors.Is(err, errRefused) {
 		return // it is what the bucket has, of which that is said
 	}
 	if errors.Is(err, sealed.ErrUnread) {
-		c.diskFailed("local copy of meta.json cannot be read: it will be read from the bucket", err, "block", id)
+		c.diskFailed(
+			"local copy of meta.json cannot be read: it will be read from the bucket", err, "block",
+			id,
+		)
 		return
 	}
 	c.metrics.damagedCopies.Inc()
 	c.noteDamage(err)
-	c.log.Warn("local copy of meta.json does not verify: it will be read from the bucket", "block", id, "err", err)
+	c.log.Warn(
+		"local copy of meta.json does not verify: it will be read from the bucket", "block", id,
+		"err", err,
+	)
 }
 
 // noteDamage counts a local file that did not verify.
@@ -158,8 +166,8 @@ func (c *Catalog) noteDamage(err error) {
 	}
 }
 
-// parallel calls f for 0 to n-1, Options.Concurrency at a time, and returns when all calls have. A call that panics is
-// reported to panicked, from the same goroutine.
+// parallel calls f for 0 to n-1, Options.Concurrency at a time, and returns when all calls have. A
+// call that panics is reported to panicked, from the same goroutine.
 func (c *Catalog) parallel(n int, f func(i int) error, panicked func(i int, err error)) {
 	var wg sync.WaitGroup
 	next := make(chan int)

@@ -17,14 +17,18 @@ import (
 // BlockIDLabel is the label under which selector relabelling and block matchers see a block's ULID.
 const BlockIDLabel = "__block_id"
 
-// ParseRelabelConfig parses Thanos's --selector.relabel-config: a YAML list of relabel rules of which only keep, drop
-// and hashmod are allowed. Unknown keys are errors. Empty content is no rules.
+// ParseRelabelConfig parses Thanos's --selector.relabel-config: a YAML list of relabel rules of
+// which only keep, drop and hashmod are allowed. Unknown keys are errors. Empty content is no
+// rules.
 func ParseRelabelConfig(content []byte) ([]*relabel.Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(content))
 	dec.KnownFields(true)
 	var rules []*relabel.Config
 	if err := dec.Decode(&rules); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("selector relabelling: %w", yamldoc.Shape{Of: rules, Item: "rule"}.Explain(content, err))
+		return nil, fmt.Errorf(
+			"selector relabelling: %w",
+			yamldoc.Shape{Of: rules, Item: "rule"}.Explain(content, err),
+		)
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("selector relabelling: more than one YAML document")
@@ -49,7 +53,10 @@ func checkRelabel(rules []*relabel.Config, texts []string) error {
 		switch r.Action {
 		case relabel.Keep, relabel.Drop, relabel.HashMod:
 		default:
-			return fmt.Errorf("selector relabelling: %s: action %q is not supported: only keep, drop and hashmod select blocks", rule, r.Action)
+			return fmt.Errorf(
+				"selector relabelling: %s: action %q is not supported: only keep, drop and hashmod select blocks",
+				rule, r.Action,
+			)
 		}
 		if err := r.Validate(model.UTF8Validation); err != nil {
 			return fmt.Errorf("selector relabelling: %s: %w", rule, err)

@@ -59,7 +59,8 @@ func TestSelector(t *testing.T) {
 func TestParseRelabelConfigRefuses(t *testing.T) {
 	f := func(rules, want string) {
 		t.Helper()
-		if _, err := ParseRelabelConfig([]byte(rules)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := ParseRelabelConfig([]byte(rules)); err == nil ||
+			!strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got error %v, want one with %q", rules, err, want)
 		}
 	}
@@ -71,12 +72,26 @@ func TestParseRelabelConfigRefuses(t *testing.T) {
 	f(`[{action: keep, source_label: [a], regex: b}]`, `source_label`)
 	f(`[{action: keep, regex: "("}]`, `missing closing`)
 	// The rule, which one and what it says, and the line.
-	f("- action: keep\n  source_labels: [a]\n- action: drop\n  source_labels: [b]\n  regex: x(y\n",
-		"line 5: rule 2 {action: drop, source_labels: [b], regex: x(y}: regex: error parsing regexp: missing closing ): `^(?s:x(y)$`")
-	f("- action: keep\n  source_labels: [a]\n- action: kepe\n", "line 3: rule 2 {action: kepe}: action: unknown relabel action \"kepe\"")
-	f("- source_labels: [a]\n  sorce: b\n", "line 2: rule 1 {source_labels: [a], sorce: b}: unknown key sorce, known are source_labels, separator, regex")
-	f("- action: labeldrop\n  regex: a\n", "rule 1 {action: labeldrop, regex: a}: action \"labeldrop\" is not supported")
-	f("- {action: hashmod, source_labels: [a], target_label: b}\n", "rule 1 {action: hashmod, source_labels: [a], target_label: b}: relabel configuration")
+	f(
+		"- action: keep\n  source_labels: [a]\n- action: drop\n  source_labels: [b]\n  regex: x(y\n",
+		"line 5: rule 2 {action: drop, source_labels: [b], regex: x(y}: regex: error parsing regexp: missing closing ): `^(?s:x(y)$`",
+	)
+	f(
+		"- action: keep\n  source_labels: [a]\n- action: kepe\n",
+		"line 3: rule 2 {action: kepe}: action: unknown relabel action \"kepe\"",
+	)
+	f(
+		"- source_labels: [a]\n  sorce: b\n",
+		"line 2: rule 1 {source_labels: [a], sorce: b}: unknown key sorce, known are source_labels, separator, regex",
+	)
+	f(
+		"- action: labeldrop\n  regex: a\n",
+		"rule 1 {action: labeldrop, regex: a}: action \"labeldrop\" is not supported",
+	)
+	f(
+		"- {action: hashmod, source_labels: [a], target_label: b}\n",
+		"rule 1 {action: hashmod, source_labels: [a], target_label: b}: relabel configuration",
+	)
 	f(`{action: keep}`, `line 1: got a mapping, want a list`)
 	f(`[null]`, `rule 1 is empty`)
 	f("[]\n---\n[]", `more than one`)

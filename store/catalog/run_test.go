@@ -57,27 +57,35 @@ func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
 	})
 }
 
-// TestReselect: new rules take effect at once, in both directions, also while the bucket cannot be listed; bad ones change nothing.
+// TestReselect: new rules take effect at once, in both directions, also while the bucket cannot be
+// listed; bad ones change nothing.
 func TestReselect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
 		first, second := putBlock(b, 1), putBlock(b, 2)
 		rules := func(action string, id ulid.ULID) []*relabel.Config {
 			t.Helper()
-			rules, err := ParseRelabelConfig([]byte("[{action: " + action + ", source_labels: [__block_id], regex: " + id.String() + "}]"))
+			rules, err := ParseRelabelConfig(
+				[]byte(
+					"[{action: " + action + ", source_labels: [__block_id], regex: " + id.String() + "}]",
+				),
+			)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return rules
 		}
 		var dropped []ulid.ULID
-		c := newCatalog(t, Options{Bucket: b, Relabel: rules("keep", first), OnChange: func(old, cur *View) {
-			for _, blk := range old.Blocks {
-				if cur.ByID(blk.ID) == nil {
-					dropped = append(dropped, blk.ID)
+		c := newCatalog(
+			t,
+			Options{Bucket: b, Relabel: rules("keep", first), OnChange: func(old, cur *View) {
+				for _, blk := range old.Blocks {
+					if cur.ByID(blk.ID) == nil {
+						dropped = append(dropped, blk.ID)
+					}
 				}
-			}
-		}})
+			}},
+		)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
@@ -158,8 +166,8 @@ func TestRunRetriesForEverWithoutABucket(t *testing.T) {
 	})
 }
 
-// A bucket that accepts a listing and never answers must neither hold up a start that has a saved view, nor hold the
-// catalog for ever.
+// A bucket that accepts a listing and never answers must neither hold up a start that has a saved
+// view, nor hold the catalog for ever.
 func TestRunWithABucketThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -185,7 +193,9 @@ func TestRunWithABucketThatHangs(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if v := c.View(); !v.Ready || !v.FromDisk || len(v.Blocks) != 1 {
-			t.Errorf("after 11 s: ready %t, from disk %t, %d blocks", v.Ready, v.FromDisk, len(v.Blocks))
+			t.Errorf(
+				"after 11 s: ready %t, from disk %t, %d blocks", v.Ready, v.FromDisk, len(v.Blocks),
+			)
 		}
 		time.Sleep(2 * time.Minute)
 		if err := c.Status().Err; !errors.Is(err, errStalled) {
@@ -248,7 +258,8 @@ func TestRefreshIsShared(t *testing.T) {
 	})
 }
 
-// A refresh answers for what was lost before it began. One that began before has perhaps not seen what replaced the block.
+// A refresh answers for what was lost before it began. One that began before has perhaps not seen
+// what replaced the block.
 func TestRefreshIsNewerThanTheLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -285,7 +296,8 @@ func TestRefreshIsNewerThanTheLoss(t *testing.T) {
 		if err := c.Refresh(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if d := time.Since(began); d != 0 || c.View().ByID(replaced) != nil || c.View().ByID(testID(4)) == nil {
+		if d := time.Since(began); d != 0 || c.View().ByID(replaced) != nil ||
+			c.View().ByID(testID(4)) == nil {
 			t.Errorf("waited %v; in the view: %v", d, c.View().Blocks)
 		}
 		// Whoever gives up waits no longer.

@@ -70,7 +70,10 @@ func (c *Catalog) save(s *saved) {
 	}
 	c.lastSaved = s.At
 	if err := c.local.putSaved(*s, c.opts.Concurrency); err != nil {
-		c.diskFailed("the catalog could not be saved: a start without the bucket would serve an older one", err)
+		c.diskFailed(
+			"the catalog could not be saved: a start without the bucket would serve an older one",
+			err,
+		)
 		return
 	}
 	if c.diskBad.Swap(false) {

@@ -39,7 +39,13 @@ import (
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/scripts", func(t *testing.T, file string) {
 		synctest.Test(t, func(t *testing.T) {
-			s := &script{bucket: newTestBucket(), parquet: newTestBucket(), dir: t.TempDir(), ids: map[string]ulid.ULID{}, names: map[ulid.ULID]string{}}
+			s := &script{
+				bucket:  newTestBucket(),
+				parquet: newTestBucket(),
+				dir:     t.TempDir(),
+				ids:     map[string]ulid.ULID{},
+				names:   map[ulid.ULID]string{},
+			}
 			datadriven.RunTest(t, file, s.run)
 			if s.catalog != nil {
 				s.catalog.Close()
@@ -87,7 +93,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		if d.MaybeScanArgs(t, "content", &content); content == "" {
 			var ago string
 			d.ScanArgs(t, "ago", &ago)
-			content = fmt.Sprintf(`{"id": %q, "version": 1, "deletion_time": %d}`, id(), time.Now().Add(-parseDur(t, d, ago)).Unix())
+			content = fmt.Sprintf(
+				`{"id": %q, "version": 1, "deletion_time": %d}`, id(),
+				time.Now().Add(-parseDur(t, d, ago)).Unix(),
+			)
 		}
 		s.bucket.put(id().String()+"/"+markFile, content)
 	case "unmark":
@@ -155,7 +164,10 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 	case "broken":
 		var out strings.Builder
 		for _, b := range s.catalog.Status().Broken {
-			fmt.Fprintf(&out, "%s %s retry in %v: %v\n", s.names[b.ID], b.State, time.Until(b.Next), s.rename(b.Err.Error()))
+			fmt.Fprintf(
+				&out, "%s %s retry in %v: %v\n", s.names[b.ID], b.State, time.Until(b.Next),
+				s.rename(b.Err.Error()),
+			)
 		}
 		return out.String()
 	case "saved":
@@ -188,8 +200,13 @@ func (s *script) start(t *testing.T, d *datadriven.TestData) string {
 	}
 	s.bucket.noTimes = d.HasArg("no-times")
 	s.parquet.noTimes = d.HasArg("no-times")
-	opts := Options{Bucket: s.bucket, Dir: localfs.At(s.dir), Relabel: relabel, OnChange: func(_, _ *View) { s.changes++ },
-		FinalError: func(err error) bool { return errors.Is(err, errDenied) }}
+	opts := Options{
+		Bucket:     s.bucket,
+		Dir:        localfs.At(s.dir),
+		Relabel:    relabel,
+		OnChange:   func(_, _ *View) { s.changes++ },
+		FinalError: func(err error) bool { return errors.Is(err, errDenied) },
+	}
 	if s.hasPq = d.HasArg("parquet"); s.hasPq {
 		opts.Parquet = s.parquet
 	}
@@ -333,7 +350,10 @@ func (s *script) view() string {
 		fmt.Fprintf(&out, "%s\n", set.Labels)
 		for _, b := range v.Blocks {
 			if slices.Contains(set.ByResolution[resolutionLevel(b.Resolution)], b) {
-				fmt.Fprintf(&out, "  %s #%d [%d,%d) res=%d\n", s.names[b.ID], b.Number, b.MinTime, b.MaxTime, b.Resolution)
+				fmt.Fprintf(
+					&out, "  %s #%d [%d,%d) res=%d\n", s.names[b.ID], b.Number, b.MinTime,
+					b.MaxTime, b.Resolution,
+				)
 			}
 		}
 	}

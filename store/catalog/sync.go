@@ -13,15 +13,18 @@ import (
 )
 
 const (
-	// A meta.json that is missing or damaged may be on its way, and its block may be what replaces others soon: for uploadTime it is read
-	// again at every sync. After two days a compactor takes an upload for aborted; then it is read every lastRetry.
+	// A meta.json that is missing or damaged may be on its way, and its block may be what replaces
+	// others soon: for uploadTime it is read again at every sync. After two days a compactor takes
+	// an upload for aborted; then it is read every lastRetry.
 	uploadTime = 48 * time.Hour
-	// One that cannot be read is read again after firstRetry, then twice as long each time, up to lastRetry.
+	// One that cannot be read is read again after firstRetry, then twice as long each time, up to
+	// lastRetry.
 	firstRetry = time.Minute
 	lastRetry  = time.Hour
-	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block counts as broken, and unreadableTime for
-	// how long they must have failed: a bucket that lists and does not read for some minutes must not take away what was replaced by blocks
-	// that it does not let us know.
+	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block
+	// counts as broken, and unreadableTime for how long they must have failed: a bucket that lists
+	// and does not read for some minutes must not take away what was replaced by blocks that it
+	// does not let us know.
 	maxMetaFailures = 5
 	unreadableTime  = 10 * time.Minute
 	// finalTime is the same for final answers about few objects, such as denied access, at a first
@@ -36,13 +39,15 @@ type brokenBlock struct {
 	attempts int       // to read it, in stateFailed
 	since    time.Time // when it was first seen in this state
 	next     time.Time
-	modified time.Time // of the meta.json that was read, zero where the bucket's listing does not tell
+	// of the meta.json that was read, zero where the bucket's listing does not tell
+	modified time.Time
 }
 
-// Sync lists the bucket, takes in what is new, and publishes what it found. It returns nil only if it saw the bucket
-// whole, and the Parquet bucket too; after any error the blocks that were served still are, and new ones that could be read are too.
-// If it is the Parquet bucket alone that failed, blocks are removed all the same, but none that its last state does not name.
-// One sync or refresh runs at a time; others wait.
+// Sync lists the bucket, takes in what is new, and publishes what it found. It returns nil only if
+// it saw the bucket whole, and the Parquet bucket too; after any error the blocks that were served
+// still are, and new ones that could be read are too. If it is the Parquet bucket alone that
+// failed, blocks are removed all the same, but none that its last state does not name. One sync or
+// refresh runs at a time; others wait.
 func (c *Catalog) Sync(ctx context.Context) error {
 	c.metrics.syncs.Inc()
 	began := time.Now()
@@ -64,8 +69,8 @@ func (c *Catalog) Sync(ctx context.Context) error {
 	return err
 }
 
-// sync is Sync, or the work of a Refresh. It returns what is to be saved, nil for nothing: that waits for the disk, which others who want
-// the turn need not.
+// sync is Sync, or the work of a Refresh. It returns what is to be saved, nil for nothing: that
+// waits for the disk, which others who want the turn need not.
 func (c *Catalog) sync(ctx context.Context, refreshing bool) (*saved, error) {
 	select {
 	case <-ctx.Done():
@@ -92,7 +97,8 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	known := maps.Clone(c.records)
 	l, err := c.look(ctx, discovery, tombstones, refreshing, now)
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // half a sync on the way out: what failed says nothing about the bucket
+		// half a sync on the way out: what failed says nothing about the bucket
+		return context.Cause(ctx)
 	}
 	var left []*record
 	if err == nil {
@@ -104,7 +110,9 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	}
 	complete := err == nil
 	if complete {
-		maps.DeleteFunc(c.broken, func(id ulid.ULID, _ *brokenBlock) bool { _, ok := l.blocks[id]; return !ok })
+		maps.DeleteFunc(
+			c.broken, func(id ulid.ULID, _ *brokenBlock) bool { _, ok := l.blocks[id]; return !ok },
+		)
 		c.sayEmpty(l)
 	}
 
@@ -138,7 +146,10 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	}
 	fromDisk := !complete && (old.FromDisk || !old.Ready && c.fallback != nil)
 	if fromDisk && !old.FromDisk {
-		c.log.Warn("the bucket was not seen whole yet: serving the blocks of an earlier process too", "blocks", len(c.fallback))
+		c.log.Warn(
+			"the bucket was not seen whole yet: serving the blocks of an earlier process too",
+			"blocks", len(c.fallback),
+		)
 	}
 	v := c.publish(blocks, old.Ready || complete || c.fallback != nil, fromDisk, lifted)
 	states[stateLoaded] = len(v.Blocks)
@@ -146,7 +157,9 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	c.metrics.setStates(states)
 	c.metrics.complete.Set(oneIf(complete))
 	if c.countNumbers() {
-		c.log.Error("all block numbers are spent: pages of new blocks are not cached until this process restarts")
+		c.log.Error(
+			"all block numbers are spent: pages of new blocks are not cached until this process restarts",
+		)
 	}
 	if complete {
 		c.lastComplete = now
@@ -166,9 +179,11 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	return nil
 }
 
-// selectByState drops candidates that were marked for deletion long enough ago and then duplicates, and numbers the rest. lost are
-// blocks of which an object is missing.
-func (c *Catalog) selectByState(candidates []*record, lost []*Block, now time.Time, states stateCounts) (blocks []*Block, held int) {
+// selectByState drops candidates that were marked for deletion long enough ago and then duplicates,
+// and numbers the rest. lost are blocks of which an object is missing.
+func (c *Catalog) selectByState(
+	candidates []*record, lost []*Block, now time.Time, states stateCounts,
+) (blocks []*Block, held int) {
 	unmarked := make([]*record, 0, len(candidates))
 	for _, r := range candidates {
 		if r.mark.expired(now, c.opts.IgnoreDeletionMarksDelay) {
@@ -217,7 +232,9 @@ func without(blocks []*Block, records []*record) []*Block {
 	for _, r := range records {
 		ids[r.id()] = struct{}{}
 	}
-	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool { _, ok := ids[b.ID]; return ok })
+	return slices.DeleteFunc(
+		slices.Clone(blocks), func(b *Block) bool { _, ok := ids[b.ID]; return ok },
+	)
 }
 
 // union returns blocks and those of served that are not among them.
@@ -242,9 +259,12 @@ type metaRead struct {
 	fresh bool
 }
 
-// readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes in the results. Its
-// error means that the view is not complete.
-func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time) error {
+// readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes
+// in the results. Its error means that the view is not complete.
+func (c *Catalog) readMetas(
+	ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, refreshing bool,
+	now time.Time,
+) error {
 	reads := c.metasToRead(l, tombstones, refreshing, now)
 	results := make([]metaResult, len(reads))
 	room, dropped := c.keepRecords(reads)
@@ -285,7 +305,8 @@ func (c *Catalog) readMetas(ctx context.Context, l listing, tombstones map[ulid.
 		}
 	}
 	patience := unreadableTime
-	if c.fallback == nil && c.lastComplete.IsZero() && final == len(failed) && len(c.records) > 0 && final <= max(1, len(c.records)/2) {
+	if c.fallback == nil && c.lastComplete.IsZero() && final == len(failed) && len(c.records) > 0 &&
+		final <= max(1, len(c.records)/2) {
 		patience = finalTime
 	}
 	var errs []error
@@ -318,7 +339,9 @@ func (c *Catalog) keepRecords(reads []metaRead) (*keeping, map[ulid.ULID]error) 
 // unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete
 // for it: not after maxMetaFailures attempts in a row, over the time given, while other blocks are
 // known. Then a block that is served stays as it was known, and any other counts as broken.
-func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, patience time.Duration, now time.Time) (incomplete bool) {
+func (c *Catalog) unreadable(
+	read metaRead, err error, doubtful bool, patience time.Duration, now time.Time,
+) (incomplete bool) {
 	r, b := c.records[read.id], c.broken[read.id]
 	if r != nil {
 		if r.failures++; r.failures < maxMetaFailures {
@@ -337,16 +360,21 @@ func (c *Catalog) unreadable(read metaRead, err error, doubtful bool, patience t
 		c.broken[read.id] = b
 	}
 	b.err, b.modified, b.next = err, read.modified, time.Time{}
-	if b.attempts++; b.attempts < maxMetaFailures || now.Sub(b.since) < patience || len(c.records) == 0 {
+	if b.attempts++; b.attempts < maxMetaFailures || now.Sub(b.since) < patience ||
+		len(c.records) == 0 {
 		b.attempts = min(b.attempts, maxMetaFailures-1) // the next one may be the one too many
 		return true
 	}
 	b.next = now.Add(retryAfter(b.attempts - maxMetaFailures + 1))
-	c.log.Error("block is skipped: its meta.json cannot be read", "block", read.id, "attempts", b.attempts, "next", b.next, "err", err)
+	c.log.Error(
+		"block is skipped: its meta.json cannot be read", "block", read.id, "attempts", b.attempts,
+		"next", b.next, "err", err,
+	)
 	return false
 }
 
-// joinSome joins the first few errors and counts the rest: a bucket that fails every read has thousands alike.
+// joinSome joins the first few errors and counts the rest: a bucket that fails every read has
+// thousands alike.
 func joinSome(errs []error) error {
 	const some = 3
 	if len(errs) <= some {
@@ -355,8 +383,11 @@ func joinSome(errs []error) error {
 	return errors.Join(append(errs[:some:some], fmt.Errorf("and %d more", len(errs)-some))...)
 }
 
-// metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone says.
-func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time) []metaRead {
+// metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone
+// says.
+func (c *Catalog) metasToRead(
+	l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time,
+) []metaRead {
 	var reads []metaRead
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {
@@ -364,17 +395,21 @@ func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, ref
 				continue // it may be in what did not come, or leaveUnlisted asks for it
 			}
 			if b := c.broken[id]; b == nil || b.state != stateNoMeta {
-				c.setBroken(id, stateNoMeta, errors.New("no meta.json in the listing"), time.Time{}, now)
+				c.setBroken(
+					id, stateNoMeta, errors.New("no meta.json in the listing"), time.Time{}, now,
+				)
 			}
 			continue
 		}
 		if r := c.records[id]; r != nil {
-			changed := !seen.metaModified.IsZero() && !r.metaModified.IsZero() && !seen.metaModified.Equal(r.metaModified)
+			changed := !seen.metaModified.IsZero() && !r.metaModified.IsZero() &&
+				!seen.metaModified.Equal(r.metaModified)
 			_, doubtful := tombstones[id]
 			if changed {
 				c.metrics.cacheBusts.Inc()
 			}
-			if changed || doubtful && !l.recursive { // a recursive listing has just shown the meta.json
+			// a recursive listing has just shown the meta.json
+			if changed || doubtful && !l.recursive {
 				reads = append(reads, metaRead{id, seen.metaModified, true})
 			} else if !seen.metaModified.IsZero() {
 				r.metaModified = seen.metaModified
@@ -383,8 +418,10 @@ func (c *Catalog) metasToRead(l listing, tombstones map[ulid.ULID]time.Time, ref
 		}
 		b := c.broken[id]
 		// What the listing shows to be new does not wait.
-		changed := b != nil && l.recursive && (b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
-		// Nor does a refresh wait: what replaces a lost block may be what was last seen half uploaded.
+		changed := b != nil && l.recursive &&
+			(b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
+		// Nor does a refresh wait: what replaces a lost block may be what was last seen half
+		// uploaded.
 		if b == nil || changed || refreshing || !now.Before(b.next) {
 			reads = append(reads, metaRead{id, seen.metaModified, b != nil})
 		}
@@ -411,7 +448,8 @@ func (c *Catalog) setMeta(read metaRead, m *meta) {
 	}
 }
 
-// setBroken notes that a block cannot be served; when it is tried again depends on how long this has been so.
+// setBroken notes that a block cannot be served; when it is tried again depends on how long this
+// has been so.
 func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now time.Time) {
 	c.dropRecord(id)
 	b := c.broken[id]
@@ -426,7 +464,8 @@ func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now
 	}
 }
 
-// dropRecord forgets what is known of a block that is still listed, on disk too: the copy of its meta.json would bring it back.
+// dropRecord forgets what is known of a block that is still listed, on disk too: the copy of its
+// meta.json would bring it back.
 func (c *Catalog) dropRecord(id ulid.ULID) {
 	delete(c.records, id)
 	if err := c.local.removeMeta(id); err != nil {
@@ -434,13 +473,21 @@ func (c *Catalog) dropRecord(id ulid.ULID) {
 	}
 }
 
-// retryAfter is how long a meta.json that cannot be read is left alone after so many attempts too many.
+// retryAfter is how long a meta.json that cannot be read is left alone after so many attempts too
+// many.
 func retryAfter(attempts int) time.Duration {
 	return min(lastRetry, firstRetry<<min(attempts-1, 10))
 }
 
 func (c *Catalog) setStatus(l listing, states stateCounts, now time.Time, err error) {
-	s := Status{At: now, LastComplete: c.lastComplete, Err: err, Pending: c.unlisted.pending, Listed: len(l.blocks), States: states}
+	s := Status{
+		At:           now,
+		LastComplete: c.lastComplete,
+		Err:          err,
+		Pending:      c.unlisted.pending,
+		Listed:       len(l.blocks),
+		States:       states,
+	}
 	for id, b := range c.broken {
 		s.Broken = append(s.Broken, BrokenBlock{ID: id, State: b.state, Err: b.err, Next: b.next})
 	}
@@ -452,7 +499,9 @@ func (c *Catalog) setStatus(l listing, states stateCounts, now time.Time, err er
 	c.status = s
 }
 
-func (c *Catalog) logSync(old, v *View, listed int, states stateCounts, refreshing, complete bool, took time.Duration) {
+func (c *Catalog) logSync(
+	old, v *View, listed int, states stateCounts, refreshing, complete bool, took time.Duration,
+) {
 	log := c.log.Debug
 	if v != old {
 		log = c.log.Info

@@ -37,7 +37,10 @@ func putBlock(b *testBucket, n uint64) ulid.ULID {
 }
 
 func smallMeta(id ulid.ULID) string {
-	return fmt.Sprintf(`{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "compaction": {"sources": [%q]}}`, id, id)
+	return fmt.Sprintf(
+		`{"ulid": %q, "version": 1, "minTime": 0, "maxTime": 10, "compaction": {"sources": [%q]}}`,
+		id, id,
+	)
 }
 
 // compactedMeta is the meta.json of a block made of two others.
@@ -80,7 +83,10 @@ func TestRequestsOfAStart(t *testing.T) {
 			for i := range 3 {
 				mustSync(t, c)
 				if got := b.requests(); got != want[i] {
-					t.Errorf("%s, start %d, sync %d: got %s, want %s", discovery, round+1, i+1, got, want[i])
+					t.Errorf(
+						"%s, start %d, sync %d: got %s, want %s", discovery, round+1, i+1, got,
+						want[i],
+					)
 				}
 				if v := c.View(); len(v.Blocks) != 200 || !v.Ready {
 					t.Errorf("%s: got %d blocks, ready %t", discovery, len(v.Blocks), v.Ready)
@@ -88,8 +94,14 @@ func TestRequestsOfAStart(t *testing.T) {
 			}
 		}
 	}
-	f(Concurrent, "list=1 meta=200 mark=200 other=0", "list=1 meta=0 mark=200 other=0", "list=1 meta=0 mark=200 other=0")
-	f(Recursive, "list=1 meta=200 mark=0 other=0", "list=1 meta=0 mark=0 other=0", "list=1 meta=0 mark=0 other=0")
+	f(
+		Concurrent, "list=1 meta=200 mark=200 other=0", "list=1 meta=0 mark=200 other=0",
+		"list=1 meta=0 mark=200 other=0",
+	)
+	f(
+		Recursive, "list=1 meta=200 mark=0 other=0", "list=1 meta=0 mark=0 other=0",
+		"list=1 meta=0 mark=0 other=0",
+	)
 }
 
 func TestMarkRotation(t *testing.T) {
@@ -119,9 +131,12 @@ func TestMarkRotation(t *testing.T) {
 			}
 		}
 		if len(asked) != n {
-			t.Errorf("%d syncs of %d blocks asked for %d marks, want every one", rounds, n, len(asked))
+			t.Errorf(
+				"%d syncs of %d blocks asked for %d marks, want every one", rounds, n, len(asked),
+			)
 		}
-		// One that fails is asked again before others have their second turn, and is not asked beyond the budget.
+		// One that fails is asked again before others have their second turn, and is not asked
+		// beyond the budget.
 		b.fail = "*/" + markFile
 		mustSync(t, c)
 		if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0", perSync); got != want {
@@ -173,19 +188,28 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	}
 }
 
-// Tombstones, syncs, refreshes and readers at once: run with -race. Views must arrive at OnChange as a chain.
+// Tombstones, syncs, refreshes and readers at once: run with -race. Views must arrive at OnChange
+// as a chain.
 func TestConcurrentUse(t *testing.T) {
 	b := newTestBucket()
 	for i := range uint64(50) {
 		putBlock(b, i)
 	}
 	var last *View
-	c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(t.TempDir()), RefreshEvery: time.Nanosecond, OnChange: func(old, new *View) {
-		if last != nil && old != last {
-			t.Error("OnChange skipped a view")
-		}
-		last = new
-	}})
+	c := newCatalog(
+		t,
+		Options{
+			Bucket:       b,
+			Dir:          localfs.At(t.TempDir()),
+			RefreshEvery: time.Nanosecond,
+			OnChange: func(old, new *View) {
+				if last != nil && old != last {
+					t.Error("OnChange skipped a view")
+				}
+				last = new
+			},
+		},
+	)
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
@@ -216,7 +240,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// A tombstone set while a sync runs is not lifted by that sync, even if it was set before too: its listing may be older than the loss.
+// A tombstone set while a sync runs is not lifted by that sync, even if it was set before too: its
+// listing may be older than the loss.
 func TestTombstoneDuringASync(t *testing.T) {
 	b := newTestBucket()
 	id := putBlock(b, 1)
@@ -232,16 +257,23 @@ func TestTombstoneDuringASync(t *testing.T) {
 		b.requests()
 		mustSync(t, c)
 		if got, want := b.requests(), "list=1 meta=1 mark=1 other=0"; got != want {
-			t.Errorf("tombstone before the sync too %v: the next sync made %s, want %s", before, got, want)
+			t.Errorf(
+				"tombstone before the sync too %v: the next sync made %s, want %s", before, got,
+				want,
+			)
 		}
 		mustSync(t, c)
 		if got, want := b.requests(), "list=1 meta=0 mark=1 other=0"; got != want {
-			t.Errorf("tombstone before the sync too %v: the one after that made %s, want %s", before, got, want)
+			t.Errorf(
+				"tombstone before the sync too %v: the one after that made %s, want %s", before,
+				got, want,
+			)
 		}
 	}
 }
 
-// TestListingThatIsCutInSilence: a provider that ends a listing without an error when its context ends has not listed the bucket.
+// TestListingThatIsCutInSilence: a provider that ends a listing without an error when its context
+// ends has not listed the bucket.
 func TestListingThatIsCutInSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -268,7 +300,9 @@ type silentBucket struct {
 	cut bool
 }
 
-func (b *silentBucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+func (b *silentBucket) Iter(
+	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
+) error {
 	if b.cut {
 		<-ctx.Done()
 		return nil
@@ -276,7 +310,10 @@ func (b *silentBucket) Iter(ctx context.Context, dir string, f func(string) erro
 	return b.testBucket.Iter(ctx, dir, f, options...)
 }
 
-func (b *silentBucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+func (b *silentBucket) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	options ...objstore.IterOption,
+) error {
 	if b.cut {
 		<-ctx.Done()
 		return nil
@@ -294,7 +331,8 @@ func TestPanicIsAnError(t *testing.T) {
 		}
 	}
 	c := newCatalog(t, Options{Bucket: b})
-	if err := c.Sync(t.Context()); !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), "boom") {
+	if err := c.Sync(t.Context()); !errors.Is(err, ErrIncomplete) ||
+		!strings.Contains(err.Error(), "boom") {
 		t.Errorf("panic in a read: got %v", err)
 	}
 	b.onGet = nil
@@ -336,7 +374,8 @@ func TestNumbersRunOut(t *testing.T) {
 	for i := range uint64(3) {
 		got = append(got, n.block(Block{ID: testID(i), Content: i}).Number)
 	}
-	if diff := cmp.Diff([]uint32{MaxNumber, MaxNumber + 1, MaxNumber + 1}, got); diff != "" || !n.exhausted() {
+	if diff := cmp.Diff([]uint32{MaxNumber, MaxNumber + 1, MaxNumber + 1}, got); diff != "" ||
+		!n.exhausted() {
 		t.Errorf("exhausted %t, numbers (-want +got)\n%s", n.exhausted(), diff)
 	}
 }
@@ -546,23 +585,31 @@ thanos_consistency_delay_seconds 30
 	}
 }
 
-// Whoever takes a block out of the view does not wait for what others do about it, and a change is never told out of order.
+// Whoever takes a block out of the view does not wait for what others do about it, and a change is
+// never told out of order.
 func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	b := newTestBucket()
 	first, second := putBlock(b, 1), putBlock(b, 2)
 	var c *Catalog
 	var told []int // blocks in each new view
 	entered, leave := make(chan struct{}), make(chan struct{})
-	c = newCatalog(t, Options{Bucket: b, Opened: func(ulid.ULID) bool { return false }, OnChange: func(_, cur *View) {
-		switch told = append(told, len(cur.Blocks)); len(told) {
-		case 3:
-			close(entered)
-			<-leave
-			c.Status()
-		case 4:
-			panic("boom")
-		}
-	}})
+	c = newCatalog(
+		t,
+		Options{
+			Bucket: b,
+			Opened: func(ulid.ULID) bool { return false },
+			OnChange: func(_, cur *View) {
+				switch told = append(told, len(cur.Blocks)); len(told) {
+				case 3:
+					close(entered)
+					<-leave
+					c.Status()
+				case 4:
+					panic("boom")
+				}
+			},
+		},
+	)
 	mustSync(t, c)
 	b.put(testID(3).String()+"/"+metaFile, compactedMeta(testID(3), first, second))
 	mustSync(t, c)
@@ -582,7 +629,8 @@ func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	}
 }
 
-// A mark that cannot be read stays so for long: it is warned of once, and again only after it was usable in between.
+// A mark that cannot be read stays so for long: it is warned of once, and again only after it was
+// usable in between.
 func TestABrokenMarkIsWarnedOfOnce(t *testing.T) {
 	for _, d := range []Discovery{Concurrent, Recursive} {
 		b := newTestBucket()
@@ -590,7 +638,9 @@ func TestABrokenMarkIsWarnedOfOnce(t *testing.T) {
 		id := testID(1)
 		b.put(id.String()+"/"+metaFile, smallMeta(id))
 		var log bytes.Buffer
-		c := newCatalog(t, Options{Bucket: b, Discovery: d, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		c := newCatalog(
+			t, Options{Bucket: b, Discovery: d, Logger: slog.New(slog.NewTextHandler(&log, nil))},
+		)
 		warned := func(step string, want int) {
 			t.Helper()
 			mustSync(t, c)
@@ -601,11 +651,15 @@ func TestABrokenMarkIsWarnedOfOnce(t *testing.T) {
 		}
 		b.put(id.String()+"/"+markFile, "{")
 		warned("broken", 1)
-		b.put(id.String()+"/"+markFile, fmt.Sprintf(`{"version": 1, "deletion_time": %d}`, time.Now().Unix()))
+		b.put(
+			id.String()+"/"+markFile,
+			fmt.Sprintf(`{"version": 1, "deletion_time": %d}`, time.Now().Unix()),
+		)
 		mustSync(t, c)
 		warned("whole", 1)
 		b.put(id.String()+"/"+markFile, "{")
-		if d == Concurrent { // without times, a listing does not tell that a mark that was read has changed
+		// without times, a listing does not tell that a mark that was read has changed
+		if d == Concurrent {
 			warned("broken again", 2)
 		}
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// TimeOrDuration is a moment written as RFC 3339 ("2026-01-02T15:04:05Z") or as a duration relative to the moment of
-// use ("-6w", "2h30m": the units of Prometheus). The zero value is no moment at all. It is a flag value.
+// TimeOrDuration is a moment written as RFC 3339 ("2026-01-02T15:04:05Z") or as a duration relative
+// to the moment of use ("-6w", "2h30m": the units of Prometheus). The zero value is no moment at
+// all. It is a flag value.
 type TimeOrDuration struct {
 	kind timeKind
 	time time.Time
@@ -28,7 +29,9 @@ const (
 // ParseTimeOrDuration parses s.
 func ParseTimeOrDuration(s string) (TimeOrDuration, error) {
 	if s == "" {
-		return TimeOrDuration{}, errors.New("empty: want an RFC 3339 time or a duration such as -6w")
+		return TimeOrDuration{}, errors.New(
+			"empty: want an RFC 3339 time or a duration such as -6w",
+		)
 	}
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return TimeOrDuration{kind: timeAbsolute, time: t}, nil
@@ -36,7 +39,9 @@ func ParseTimeOrDuration(s string) (TimeOrDuration, error) {
 	digits, negative := strings.CutPrefix(s, "-")
 	d, err := model.ParseDuration(digits)
 	if err != nil {
-		return TimeOrDuration{}, fmt.Errorf("%q is neither an RFC 3339 time nor a duration such as -6w", s)
+		return TimeOrDuration{}, fmt.Errorf(
+			"%q is neither an RFC 3339 time nor a duration such as -6w", s,
+		)
 	}
 	if negative {
 		d = -d

@@ -20,14 +20,21 @@ func TestTimeOrDuration(t *testing.T) {
 		if got := v.String(); got != text {
 			t.Errorf("%q: prints as %q, want %q", s, got, text)
 		}
-		if again, err := ParseTimeOrDuration(v.String()); err != nil || again.Millis(now, 0) != v.Millis(now, 0) {
+		if again, err := ParseTimeOrDuration(v.String()); err != nil ||
+			again.Millis(now, 0) != v.Millis(now, 0) {
 			t.Errorf("%q: prints as %q, which reads as %v, %v", s, v.String(), again, err)
 		}
 	}
 	f("2026-01-02T15:04:05Z", time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC), "2026-01-02T15:04:05Z")
-	f("2026-01-02T15:04:05.5+02:00", time.Date(2026, 1, 2, 13, 4, 5, 5e8, time.UTC), "2026-01-02T15:04:05.5+02:00")
+	f(
+		"2026-01-02T15:04:05.5+02:00", time.Date(2026, 1, 2, 13, 4, 5, 5e8, time.UTC),
+		"2026-01-02T15:04:05.5+02:00",
+	)
 	f("0000-01-01T00:00:00Z", time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), "0000-01-01T00:00:00Z")
-	f("9999-12-31T23:59:59Z", time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), "9999-12-31T23:59:59Z")
+	f(
+		"9999-12-31T23:59:59Z", time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+		"9999-12-31T23:59:59Z",
+	)
 	f("-6w", now.Add(-6*7*24*time.Hour), "-6w")
 	f("2h30m", now.Add(150*time.Minute), "2h30m")
 	f("-300ms", now.Add(-300*time.Millisecond), "-300ms")

@@ -46,7 +46,10 @@ func (l *listing) shows(id ulid.ULID) bool {
 // them, the listing is doubted: nothing leaves until a listing agreeAfter later agrees.
 //
 // An error means that the listing contradicts the bucket, or is doubted: the view is incomplete.
-func (c *Catalog) leaveUnlisted(ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, before map[ulid.ULID]*record, now time.Time) (left []*record, err error) {
+func (c *Catalog) leaveUnlisted(
+	ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time,
+	before map[ulid.ULID]*record, now time.Time,
+) (left []*record, err error) {
 	u := &c.unlisted
 	var gone []*record
 	for _, r := range sortedRecords(c.records) {
@@ -99,14 +102,23 @@ func (c *Catalog) leaveUnlisted(ctx context.Context, l listing, tombstones map[u
 		}
 	}
 	u.since, u.doubted, u.pending = since, doubted, pending
-	leaving := slices.DeleteFunc(slices.Clone(gone), func(r *record) bool { _, ok := doubted[r.id()]; return ok })
+	leaving := slices.DeleteFunc(
+		slices.Clone(gone), func(r *record) bool { _, ok := doubted[r.id()]; return ok },
+	)
 	if !u.pending.IsZero() {
 		c.metrics.contradictions.WithLabelValues(contradictionShrunk).Inc()
-		c.log.Warn("the listing lacks more than half of the known blocks: they stay until another listing agrees", "known", known,
-			"in_doubt", len(doubted), "listed", len(l.blocks), "missing", len(missing), "without_mark_or_replacement", lost,
-			"listed_again_by", u.pending, "bucket", c.opts.BucketName, "prefix", c.opts.Prefix)
-		err = fmt.Errorf("a listing lacks more than half of the known blocks, which were neither marked for deletion nor replaced: "+
-			"%d stay until another listing agrees, at %s", len(doubted), u.pending.UTC().Format(time.RFC3339))
+		c.log.Warn(
+			"the listing lacks more than half of the known blocks: they stay until another listing agrees",
+			"known", known, "in_doubt", len(doubted), "listed", len(l.blocks), "missing",
+			len(missing), "without_mark_or_replacement", lost, "listed_again_by", u.pending,
+			"bucket", c.opts.BucketName, "prefix", c.opts.Prefix,
+		)
+		err = fmt.Errorf(
+			"a listing lacks more than half of the known blocks, which were neither marked for deletion nor replaced: "+
+				"%d stay until another listing agrees, at %s",
+			len(doubted),
+			u.pending.UTC().Format(time.RFC3339),
+		)
 	}
 	left, lookErr := c.lookForUnlisted(ctx, leaving, tombstones, known, now)
 	if ctx.Err() != nil {
@@ -115,7 +127,9 @@ func (c *Catalog) leaveUnlisted(ctx context.Context, l listing, tombstones map[u
 	for _, r := range left {
 		delete(u.since, r.id())
 		if _, listed := l.blocks[r.id()]; listed {
-			c.setBroken(r.id(), stateNoMeta, errors.New("no meta.json in the listing"), time.Time{}, now)
+			c.setBroken(
+				r.id(), stateNoMeta, errors.New("no meta.json in the listing"), time.Time{}, now,
+			)
 		} else {
 			delete(c.records, r.id())
 		}
@@ -143,7 +157,8 @@ func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 		}
 		for _, s := range r.meta.block.Sources {
 			for _, o := range bySource[s] {
-				if b, other := &r.meta.block, &o.meta.block; b.Resolution == other.Resolution && b.HasSourcesOf(other) {
+				if b, other := &r.meta.block, &o.meta.block; b.Resolution == other.Resolution &&
+					b.HasSourcesOf(other) {
 					replaced[o] = true
 				}
 			}
@@ -155,7 +170,10 @@ func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 // lookForUnlisted looks for the meta.json of the records that were not seen marked, and returns
 // those that have left the bucket. Those of which an object was found missing come first. A few
 // are looked for in each sync, and the others stay until the next one, which follows at once.
-func (c *Catalog) lookForUnlisted(ctx context.Context, records []*record, tombstones map[ulid.ULID]time.Time, known int, now time.Time) (left []*record, err error) {
+func (c *Catalog) lookForUnlisted(
+	ctx context.Context, records []*record, tombstones map[ulid.ULID]time.Time, known int,
+	now time.Time,
+) (left []*record, err error) {
 	var looks []*record
 	for _, r := range records {
 		if r.mark.marked {
@@ -192,11 +210,14 @@ func (c *Catalog) lookForUnlisted(ctx context.Context, records []*record, tombst
 			left = append(left, r)
 		case readOK, readBroken:
 			// A listing that hides a block for ever must not keep the others from leaving for ever.
-			if r.failures++; r.failures >= maxMetaFailures && now.Sub(c.unlisted.since[id]) >= unreadableTime {
+			if r.failures++; r.failures >= maxMetaFailures &&
+				now.Sub(c.unlisted.since[id]) >= unreadableTime {
 				r.failures = maxMetaFailures
 				continue
 			}
-			errs = append(errs, fmt.Errorf("the listing leaves out block %s, and its meta.json is there", id))
+			errs = append(
+				errs, fmt.Errorf("the listing leaves out block %s, and its meta.json is there", id),
+			)
 		case readFailed:
 			_, doubtful := tombstones[id]
 			if c.unreadable(metaRead{id: id}, res.err, doubtful, unreadableTime, now) {
@@ -205,14 +226,20 @@ func (c *Catalog) lookForUnlisted(ctx context.Context, records []*record, tombst
 		}
 	}
 	if rest > 0 {
-		c.log.Info("blocks that left the listing stay until their meta.json was looked for", "blocks", rest)
+		c.log.Info(
+			"blocks that left the listing stay until their meta.json was looked for", "blocks",
+			rest,
+		)
 		if len(left) > 0 {
 			c.syncAgain()
 		}
 	}
 	if len(errs) > 0 {
 		c.metrics.contradictions.WithLabelValues(contradictionUnlisted).Inc()
-		c.log.Warn("the listing lacks blocks that are not known to be gone: they stay", "blocks", len(errs), "err", errs[0])
+		c.log.Warn(
+			"the listing lacks blocks that are not known to be gone: they stay", "blocks",
+			len(errs), "err", errs[0],
+		)
 	}
 	return left, joinSome(errs)
 }
@@ -244,10 +271,17 @@ func (c *Catalog) confirmHeadless(l listing, now time.Time) error {
 		return nil
 	}
 	c.metrics.contradictions.WithLabelValues(contradictionHeadless).Inc()
-	c.log.Error("the bucket lists blocks and has the meta.json of none: not ready until one is there, or another listing agrees",
-		"blocks", headless, "listed_again_by", at, "bucket", c.opts.BucketName, "prefix", c.opts.Prefix)
-	return fmt.Errorf("the bucket lists %d blocks and has the meta.json of none (unfinished uploads, or objects that cannot be read): "+
-		"believed if it is still so at %s", headless, at.UTC().Format(time.RFC3339))
+	c.log.Error(
+		"the bucket lists blocks and has the meta.json of none: not ready until one is there, or another listing agrees",
+		"blocks", headless, "listed_again_by", at, "bucket", c.opts.BucketName, "prefix",
+		c.opts.Prefix,
+	)
+	return fmt.Errorf(
+		"the bucket lists %d blocks and has the meta.json of none (unfinished uploads, or objects that cannot be read): "+
+			"believed if it is still so at %s",
+		headless,
+		at.UTC().Format(time.RFC3339),
+	)
 }
 
 // sayEmpty warns of a bucket without blocks, once until it has some.
@@ -260,6 +294,9 @@ func (c *Catalog) sayEmpty(l listing) {
 		return
 	}
 	c.saidEmpty = true
-	c.log.Warn("no blocks in the bucket: check its name, the prefix and who uploads", "bucket", c.opts.BucketName, "prefix", c.opts.Prefix,
-		"other_names", l.others, "for_example", l.examples)
+	c.log.Warn(
+		"no blocks in the bucket: check its name, the prefix and who uploads", "bucket",
+		c.opts.BucketName, "prefix", c.opts.Prefix, "other_names", l.others, "for_example",
+		l.examples,
+	)
 }

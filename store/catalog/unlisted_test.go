@@ -42,7 +42,16 @@ func TestABucketThatIsEmptied(t *testing.T) {
 			ids = append(ids, putBlock(b, i))
 		}
 		var log bytes.Buffer
-		c := newCatalog(t, Options{Bucket: b, Registerer: prometheus.NewRegistry(), Logger: slog.New(slog.NewTextHandler(&log, nil)), BucketName: "blocks", Prefix: "eu"})
+		c := newCatalog(
+			t,
+			Options{
+				Bucket:     b,
+				Registerer: prometheus.NewRegistry(),
+				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+				BucketName: "blocks",
+				Prefix:     "eu",
+			},
+		)
 		defer runCatalog(t, c)()
 		check := func(when string, blocks int, pending, unlisted float64) {
 			t.Helper()
@@ -50,7 +59,8 @@ func TestABucketThatIsEmptied(t *testing.T) {
 			if got := len(c.View().Blocks); got != blocks {
 				t.Errorf("%s: serving %d blocks, want %d", when, got, blocks)
 			}
-			if p, u := testutil.ToFloat64(c.metrics.shrinkPending), testutil.ToFloat64(c.metrics.unlisted); p != pending || u != unlisted {
+			if p, u := testutil.ToFloat64(c.metrics.shrinkPending), testutil.ToFloat64(c.metrics.unlisted); p != pending ||
+				u != unlisted {
 				t.Errorf("%s: pending %v, unlisted %v, want %v, %v", when, p, u, pending, unlisted)
 			}
 		}
@@ -103,7 +113,10 @@ func TestLooksForUnlistedBlocksAreBounded(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 		if v := c.View(); v.ByID(missed) != nil || len(v.Blocks) != all-256 {
-			t.Errorf("serving %d blocks, want %d without the one that was missed", len(v.Blocks), all-256)
+			t.Errorf(
+				"serving %d blocks, want %d without the one that was missed", len(v.Blocks),
+				all-256,
+			)
 		}
 		stop := runCatalog(t, c)
 		time.Sleep(time.Second)
@@ -123,7 +136,9 @@ func TestAListingThatHidesABlockForEver(t *testing.T) {
 		gone, other := putBlock(b, 1), putBlock(b, 2)
 		putBlock(b, 3)
 		hidden := putBlock(b, 4)
-		c := newCatalog(t, Options{Bucket: b, Interval: time.Minute, Registerer: prometheus.NewRegistry()})
+		c := newCatalog(
+			t, Options{Bucket: b, Interval: time.Minute, Registerer: prometheus.NewRegistry()},
+		)
 		defer runCatalog(t, c)()
 		b.shortList.Store(3)
 		time.Sleep(12 * time.Minute)
@@ -151,11 +166,22 @@ func TestABucketWithoutBlocksIsSaid(t *testing.T) {
 			b.put(name, "x")
 		}
 		var log bytes.Buffer
-		c := newCatalog(t, Options{Bucket: b, Discovery: d, Logger: slog.New(slog.NewTextHandler(&log, nil)), BucketName: "blocks", Prefix: "eu"})
+		c := newCatalog(
+			t,
+			Options{
+				Bucket:     b,
+				Discovery:  d,
+				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+				BucketName: "blocks",
+				Prefix:     "eu",
+			},
+		)
 		mustSync(t, c)
 		mustSync(t, c)
 		lines := strings.Count(log.String(), "no blocks in the bucket")
-		if lines != 1 || !strings.Contains(log.String(), `bucket=blocks prefix=eu`) || !strings.Contains(log.String(), "tenant-a/") || !strings.Contains(log.String(), "readme.txt") {
+		if lines != 1 || !strings.Contains(log.String(), `bucket=blocks prefix=eu`) ||
+			!strings.Contains(log.String(), "tenant-a/") ||
+			!strings.Contains(log.String(), "readme.txt") {
 			t.Errorf("%s: got %d warnings: %s", d, lines, &log)
 		}
 		if !c.View().Ready {
@@ -171,7 +197,14 @@ func TestAFinalAnswerAboutOneObject(t *testing.T) {
 		b := newTestBucket()
 		putBlock(b, 1)
 		b.denied = putBlock(b, 2).String() + "/" + metaFile
-		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(t.TempDir()), FinalError: func(err error) bool { return strings.Contains(err.Error(), errDenied.Error()) }})
+		c := newCatalog(
+			t,
+			Options{
+				Bucket:     b,
+				Dir:        localfs.At(t.TempDir()),
+				FinalError: func(err error) bool { return strings.Contains(err.Error(), errDenied.Error()) },
+			},
+		)
 		defer runCatalog(t, c)()
 		if c.View().Ready {
 			t.Error("ready at once")

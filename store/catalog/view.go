@@ -20,7 +20,8 @@ const (
 // resolutions are the levels of Set.ByResolution, finest first.
 var resolutions = [...]int64{ResolutionRaw, Resolution5m, Resolution1h}
 
-// resolutionLevel returns the index of a resolution in Set.ByResolution, -1 for one that no block can have.
+// resolutionLevel returns the index of a resolution in Set.ByResolution, -1 for one that no block
+// can have.
 func resolutionLevel(resolution int64) int {
 	switch resolution {
 	case ResolutionRaw:
@@ -35,14 +36,16 @@ func resolutionLevel(resolution int64) int {
 
 // View is what the process serves at one moment. It is immutable.
 type View struct {
-	// Ready is false until the bucket was seen whole once, or a view was found on disk. A view that is not ready may
-	// hold blocks, but nobody can tell how many are missing.
+	// Ready is false until the bucket was seen whole once, or a view was found on disk. A view that
+	// is not ready may hold blocks, but nobody can tell how many are missing.
 	Ready bool
-	// FromDisk is true for a view made from the files of an earlier process, while the bucket was not seen yet.
+	// FromDisk is true for a view made from the files of an earlier process, while the bucket was
+	// not seen yet.
 	FromDisk bool
 	// Blocks are sorted by MinTime, MaxTime, ID.
 	Blocks []*Block
-	// Sets are the distinct external label sets, sorted by their string form. Each has at least one block.
+	// Sets are the distinct external label sets, sorted by their string form. Each has at least one
+	// block.
 	Sets []*Set
 	// MinTime and MaxTime bound all blocks; math.MaxInt64 and math.MinInt64 without any.
 	MinTime, MaxTime int64
@@ -58,13 +61,13 @@ type Set struct {
 	// MinTime and MaxTime bound the set's blocks.
 	MinTime, MaxTime int64
 
-	// reach[l][i] is the largest MaxTime of ByResolution[l][:i+1]: it never falls, so the first block that can overlap
-	// a range is found by binary search however blocks nest.
+	// reach[l][i] is the largest MaxTime of ByResolution[l][:i+1]: it never falls, so the first
+	// block that can overlap a range is found by binary search however blocks nest.
 	reach [len(resolutions)][]int64
 }
 
-// NewView makes a view of the given blocks, in any order. The blocks must not change any more, their IDs must differ,
-// and their resolutions must be ones a block can have.
+// NewView makes a view of the given blocks, in any order. The blocks must not change any more,
+// their IDs must differ, and their resolutions must be ones a block can have.
 func NewView(blocks []*Block, ready bool) *View {
 	v := &View{
 		Ready:   ready,
@@ -123,5 +126,7 @@ func (v *View) same(o *View) bool {
 }
 
 func compareBlocks(a, b *Block) int {
-	return cmp.Or(cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime), a.ID.Compare(b.ID))
+	return cmp.Or(
+		cmp.Compare(a.MinTime, b.MinTime), cmp.Compare(a.MaxTime, b.MaxTime), a.ID.Compare(b.ID),
+	)
 }

@@ -17,7 +17,8 @@ import (
 type MarkKind int
 
 const (
-	// MarkDeletion has the compactor delete the block after its delete delay, and stores leave it out before that.
+	// MarkDeletion has the compactor delete the block after its delete delay, and stores leave it
+	// out before that.
 	MarkDeletion MarkKind = iota
 	// MarkNoCompaction has the compactor leave the block alone.
 	MarkNoCompaction
@@ -32,9 +33,13 @@ type MarkBucket interface {
 // ErrNoBlock is in the chain of WriteMark's error when the bucket has no such block.
 var ErrNoBlock = errors.New("no such block in the bucket")
 
-// WriteMark marks a block in the format of Thanos's components, version 1. A mark that is there already stays as it is: written is false
-// then. It is the only thing in larder that writes to the bucket, and nothing calls it unless the user allowed it.
-func WriteMark(ctx context.Context, bucket MarkBucket, id ulid.ULID, kind MarkKind, details string, now time.Time) (written bool, err error) {
+// WriteMark marks a block in the format of Thanos's components, version 1. A mark that is there
+// already stays as it is: written is false then. It is the only thing in larder that writes to the
+// bucket, and nothing calls it unless the user allowed it.
+func WriteMark(
+	ctx context.Context, bucket MarkBucket, id ulid.ULID, kind MarkKind, details string,
+	now time.Time,
+) (written bool, err error) {
 	name, content := markFile, any(struct {
 		ID           ulid.ULID `json:"id"`
 		Version      int       `json:"version"`

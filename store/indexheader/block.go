@@ -59,8 +59,9 @@ func (b *symbolBlock) find(o int) int {
 	return j
 }
 
-// valueCursor walks over the entries of a verified block of values. It reads one entry ahead, because a list ends where the next
-// one begins. The zero cursor is ready for reset; its key buffer is kept from block to block.
+// valueCursor walks over the entries of a verified block of values. It reads one entry ahead,
+// because a list ends where the next one begins. The zero cursor is ready for reset; its key buffer
+// is kept from block to block.
 type valueCursor struct {
 	entries  []byte
 	restarts []byte // 2 bytes each
@@ -168,8 +169,8 @@ func (c *valueCursor) advance() (bool, error) {
 	return true, nil
 }
 
-// seek moves forward to the first entry whose value is at least v. It returns false if there is none in the block. An entry already
-// reached stays if it is at least v.
+// seek moves forward to the first entry whose value is at least v. It returns false if there is
+// none in the block. An entry already reached stays if it is at least v.
 func (c *valueCursor) seek(v string) (bool, error) {
 	if c.i >= 0 && string(c.key) >= v {
 		return true, nil

@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// blockCache keeps verified blocks of open headers within an allowance: what the next query over the same names needs again. A block
-// comes in the second time it is read, so that one pass over a large label does not sweep out what is used, and leaves by the clock
-// algorithm.
+// blockCache keeps verified blocks of open headers within an allowance: what the next query over
+// the same names needs again. A block comes in the second time it is read, so that one pass over a
+// large label does not sweep out what is used, and leaves by the clock algorithm.
 //
 // A hit takes no lock: every reader has a slot per block.
 type blockCache struct {
@@ -19,8 +19,9 @@ type blockCache struct {
 	hand int
 }
 
-// cachedBlock is a block whose checksum was verified when it came in. Its bytes never change and are left to the garbage collector, so
-// a look-up may go on using a block that has just been evicted.
+// cachedBlock is a block whose checksum was verified when it came in. Its bytes never change and
+// are left to the garbage collector, so a look-up may go on using a block that has just been
+// evicted.
 type cachedBlock struct {
 	data  []byte // without the checksum
 	slot  *cacheSlot

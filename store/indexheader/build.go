@@ -12,16 +12,20 @@ import (
 )
 
 const (
-	// wholeIndex is the size up to which an index is read by one request: the bytes cost less than a second round trip.
+	// wholeIndex is the size up to which an index is read by one request: the bytes cost less than
+	// a second round trip.
 	wholeIndex = 512 << 10
-	// probeSize is how much is read of the two ends of a larger one. Index headers of small blocks need nothing else.
+	// probeSize is how much is read of the two ends of a larger one. Index headers of small blocks
+	// need nothing else.
 	probeSize = 128 << 10
 )
 
-// build reads the tables of an index and writes its header to out. Nothing of out may be used unless the error is nil: the tables'
-// checksums come last. window is the number of parts that may be in memory.
+// build reads the tables of an index and writes its header to out. Nothing of out may be used
+// unless the error is nil: the tables' checksums come last. window is the number of parts that may
+// be in memory.
 //
-// Requests: the size if it is not known; then one for a small index, else the two ends at once and then the parts between them at once.
+// Requests: the size if it is not known; then one for a small index, else the two ends at once and
+// then the parts between them at once.
 func build(ctx context.Context, f *fetcher, src Source, window int, out output) error {
 	err := buildFrom(ctx, f, src, window, out)
 	if corrupt(err) {
@@ -63,14 +67,17 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 		return err
 	}
 
-	// Both tables are one stream, so that the reads of the second overlap with the decoding of the first.
+	// Both tables are one stream, so that the reads of the second overlap with the decoding of the
+	// first.
 	var parts []*part
 	if toc.Symbols != 0 {
 		parts = ends.split(parts, toc.Symbols, toc.SectionEnd(toc.Symbols, size), f.partSize)
 	}
 	tableAt := len(parts)
 	if toc.PostingsTable != 0 {
-		parts = ends.split(parts, toc.PostingsTable, toc.SectionEnd(toc.PostingsTable, size), f.partSize)
+		parts = ends.split(
+			parts, toc.PostingsTable, toc.SectionEnd(toc.PostingsTable, size), f.partSize,
+		)
 	}
 	s := f.start(ctx, src.IndexObject, parts, window)
 	defer s.close()
@@ -134,8 +141,9 @@ func copyOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	return t.Err()
 }
 
-// sortOffsets writes a postings offset table of index format V1, whose entries and whose lists lie in any order: it must be in memory
-// as a whole. V1 was written by Prometheus 2.0 alone, in blocks of its time's size.
+// sortOffsets writes a postings offset table of index format V1, whose entries and whose lists lie
+// in any order: it must be in memory as a whole. V1 was written by Prometheus 2.0 alone, in blocks
+// of its time's size.
 func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	type entry struct {
 		name uint32 // in names
@@ -157,7 +165,10 @@ func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 			names = append(names, string(t.Name()))
 			numbers[names[k]] = k
 		}
-		entries = append(entries, entry{name: k, off: uint64(len(arena)), n: uint32(len(t.Value())), list: t.List()})
+		entries = append(
+			entries,
+			entry{name: k, off: uint64(len(arena)), n: uint32(len(t.Value())), list: t.List()},
+		)
 		arena = append(arena, t.Value()...)
 		starts = append(starts, t.List())
 	}
@@ -177,7 +188,9 @@ func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 		e := &entries[i]
 		// A list ends where the next larger one begins, or where its section does.
 		l := List{Off: e.list, End: w.foot.toc.SectionEnd(e.list, w.foot.indexSize)}
-		if k := sort.Search(len(starts), func(k int) bool { return starts[k] > e.list }); k < len(starts) {
+		if k := sort.Search(len(starts), func(k int) bool { return starts[k] > e.list }); k < len(
+			starts,
+		) {
 			l.End = min(l.End, starts[k])
 		}
 		if err := w.addValue([]byte(names[e.name]), value(e), l); err != nil {
@@ -199,7 +212,11 @@ func readEnds(ctx context.Context, f *fetcher, name string, size int64) (ends, e
 		err := f.read(ctx, name, 0, b)
 		return ends{head: b, tail: b}, err
 	}
-	e := ends{head: make([]byte, probeSize), tail: make([]byte, probeSize), tailOff: size - probeSize}
+	e := ends{
+		head:    make([]byte, probeSize),
+		tail:    make([]byte, probeSize),
+		tailOff: size - probeSize,
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	other := make(chan error, 1)
@@ -222,7 +239,8 @@ func readEnds(ctx context.Context, f *fetcher, name string, size int64) (ends, e
 	return e, err
 }
 
-// split appends the parts that make up [off, end): what is in hand, and ranges of at most size bytes.
+// split appends the parts that make up [off, end): what is in hand, and ranges of at most size
+// bytes.
 func (e *ends) split(parts []*part, off, end, size int64) []*part {
 	inHand := func(b []byte, at, to int64) {
 		if off >= at && off < min(end, to) {

@@ -68,7 +68,8 @@ func headerFiles(t testing.TB, dir string) []string {
 	return names
 }
 
-// What a build asks of the bucket: the size if need be; then one read of a small index, else both ends and the parts between.
+// What a build asks of the bucket: the size if need be; then one read of a small index, else both
+// ends and the parts between.
 func TestBuildRequests(t *testing.T) {
 	small := smallIndexBytes(t)
 	large := synthIndex(t, 40_000)
@@ -76,7 +77,8 @@ func TestBuildRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(large) <= wholeIndex || toc.Series-5 < 3*probeSize || int64(len(large))-toc.PostingsTable < 3*probeSize {
+	if len(large) <= wholeIndex || toc.Series-5 < 3*probeSize ||
+		int64(len(large))-toc.PostingsTable < 3*probeSize {
 		t.Fatalf("the large index has %d bytes, %+v", len(large), toc)
 	}
 	const part = 256 << 10
@@ -87,7 +89,9 @@ func TestBuildRequests(t *testing.T) {
 		}
 		return gets
 	}
-	wantLarge := append([]get{{"", 0, probeSize}, {"", size - probeSize, probeSize}}, split(probeSize, toc.Series)...)
+	wantLarge := append(
+		[]get{{"", 0, probeSize}, {"", size - probeSize, probeSize}},
+		split(probeSize, toc.Series)...)
 	wantLarge = append(wantLarge, split(toc.PostingsTable, size-probeSize)...)
 
 	for _, tc := range []struct {
@@ -140,7 +144,9 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 		"empty":     func(get) (io.ReadCloser, error) { return body(nil), nil },
 		"all of it": func(get) (io.ReadCloser, error) { return body(idx), nil },
 		"cut": func(g get) (io.ReadCloser, error) {
-			return io.NopCloser(io.MultiReader(bytes.NewReader(idx[g.Off:g.Off+7]), errReader{})), nil
+			return io.NopCloser(
+				io.MultiReader(bytes.NewReader(idx[g.Off:g.Off+7]), errReader{}),
+			), nil
 		},
 		"error and reader": func(get) (io.ReadCloser, error) {
 			return body(nil), errors.New("503 slow down")
@@ -163,7 +169,9 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 					rc, err := fail(g)
 					return rc, err, true
 				})
-				m := newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 512 << 10})
+				m := newManager(
+					t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 512 << 10},
+				)
 				h := acquire(t, m, src)
 				if n%3 == 0 {
 					if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
@@ -182,7 +190,9 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 func TestBuildLeavesRepeatingToTheBucket(t *testing.T) {
 	bkt := newBucket()
 	src := bkt.add(1, smallIndexBytes(t))
-	bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, gaveUp{}, true })
+	bkt.setFault(
+		func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, gaveUp{}, true },
+	)
 	m := newManager(t, Options{Bucket: bkt})
 	if _, _, err := m.Acquire(t.Context(), src); !errors.Is(err, gaveUp{}) {
 		t.Errorf("got %v", err)
@@ -202,7 +212,8 @@ type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("connection reset by peer") }
 
-// A build that cannot work fails with the right error, leaves nothing behind, and the next Acquire tries again.
+// A build that cannot work fails with the right error, leaves nothing behind, and the next Acquire
+// tries again.
 func TestBuildFails(t *testing.T) {
 	good := smallIndexBytes(t)
 	damagedAt := func(off int) []byte {
@@ -237,7 +248,9 @@ func TestBuildFails(t *testing.T) {
 			bkt := newBucket()
 			src := bkt.add(1, tc.idx)
 			if tc.want == errDenied {
-				bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, errDenied, true })
+				bkt.setFault(
+					func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, errDenied, true },
+				)
 			}
 			if tc.idx == nil {
 				delete(bkt.objects, src.IndexObject)
@@ -347,7 +360,8 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A disk that takes no header is no reason to fail: the header is built in memory, and saved once the disk takes it.
+// A disk that takes no header is no reason to fail: the header is built in memory, and saved once
+// the disk takes it.
 func TestBuildWithoutDisk(t *testing.T) {
 	idx := smallIndexBytes(t)
 	for _, large := range []bool{false, true} {
@@ -355,7 +369,16 @@ func TestBuildWithoutDisk(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "headers")
 		reg := prometheus.NewRegistry()
 		logged := make(lines, 16)
-		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg, Logger: slog.New(slog.NewTextHandler(logged, nil)), SaveRetry: time.Millisecond})
+		m := newManager(
+			t,
+			Options{
+				Dir:        localfs.At(dir),
+				Bucket:     bkt,
+				Registerer: reg,
+				Logger:     slog.New(slog.NewTextHandler(logged, nil)),
+				SaveRetry:  time.Millisecond,
+			},
+		)
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,12 @@ func modelOf(t testing.TB, b []byte) *model {
 	t.Helper()
 	r := rawReader(t, b)
 	ctx := context.Background()
-	m := &model{version: int(b[4]), size: int64(len(b)), values: map[string][]string{}, lists: map[labels.Label]List{}}
+	m := &model{
+		version: int(b[4]),
+		size:    int64(len(b)),
+		values:  map[string][]string{},
+		lists:   map[labels.Label]List{},
+	}
 	var err error
 	if m.toc, err = tsdbfmt.ParseTOC(b, b, int64(len(b))); err != nil {
 		t.Fatal(err)
@@ -76,7 +81,9 @@ func (m *model) want(name, value string) List {
 		return List{}
 	}
 	end := m.toc.SectionEnd(l.Off, m.size)
-	if i := sort.Search(len(m.starts), func(i int) bool { return m.starts[i] > l.Off }); i < len(m.starts) {
+	if i := sort.Search(len(m.starts), func(i int) bool { return m.starts[i] > l.Off }); i < len(
+		m.starts,
+	) {
 		end = min(end, m.starts[i])
 	}
 	return List{Off: l.Off, End: end}
@@ -88,7 +95,8 @@ func (m *model) check(h *Header, rnd *rand.Rand) error {
 	if h.IndexVersion() != m.version || h.IndexSize() != m.size || h.TOC() != m.toc {
 		return fmt.Errorf("version %d, size %d, %+v", h.IndexVersion(), h.IndexSize(), h.TOC())
 	}
-	if diff := cmp.Diff(m.names, h.LabelNames()); diff != "" && len(m.names)+len(h.LabelNames()) > 0 {
+	if diff := cmp.Diff(m.names, h.LabelNames()); diff != "" &&
+		len(m.names)+len(h.LabelNames()) > 0 {
 		return fmt.Errorf("label names: %s", diff)
 	}
 	if got, want := h.AllPostings(), m.want("", ""); got != want {
@@ -112,7 +120,9 @@ func (m *model) check(h *Header, rnd *rand.Rand) error {
 	return m.checkSymbols(ctx, h, rnd)
 }
 
-func (m *model) checkValues(ctx context.Context, h *Header, name string, values []string, rnd *rand.Rand) error {
+func (m *model) checkValues(
+	ctx context.Context, h *Header, name string, values []string, rnd *rand.Rand,
+) error {
 	for _, from := range []string{"", values[rnd.IntN(len(values))], values[rnd.IntN(len(values))] + "\x00", "\xff\xff\xff"} {
 		i := sort.SearchStrings(values, from)
 		err := h.Values(ctx, name, from, func(v []byte, l List) (bool, error) {
@@ -177,7 +187,10 @@ func (m *model) checkSymbols(ctx context.Context, h *Header, rnd *rand.Rand) err
 		n := 0
 		err := h.Symbols(ctx, refs, func(i int, s []byte) error {
 			if i != n || string(s) != want[i] {
-				return fmt.Errorf("symbol %d (%d.) is %q, want %q", i, n, clip(s), want[i][:min(64, len(want[i]))])
+				return fmt.Errorf(
+					"symbol %d (%d.) is %q, want %q", i, n, clip(s),
+					want[i][:min(64, len(want[i]))],
+				)
 			}
 			n++
 			return nil

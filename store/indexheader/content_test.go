@@ -13,8 +13,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// A block gets other content under its name while its header is in use: who has the old one goes on with it, who asks has the new one, and who
-// asks for the old one is told.
+// A block gets other content under its name while its header is in use: who has the old one goes on
+// with it, who asks has the new one, and who asks for the old one is told.
 func TestABlockWithOtherContent(t *testing.T) {
 	before, after := tinyIndex(t), synthIndex(t, 500)
 	bkt, reg := newBucket(), prometheus.NewRegistry()

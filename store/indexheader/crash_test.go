@@ -24,7 +24,8 @@ const (
 	childStepEnv = "LARDER_TEST_HEADER_STEP"
 )
 
-// buildUntilKilled is the child of TestKilled: it builds a header, says so at the step where it is to die, and waits there.
+// buildUntilKilled is the child of TestKilled: it builds a header, says so at the step where it is
+// to die, and waits there.
 func buildUntilKilled(dir string) {
 	at := os.Getenv(childStepEnv)
 	reached := func() {
@@ -42,7 +43,8 @@ func buildUntilKilled(dir string) {
 		panic(err)
 	}
 	bkt.setFault(func(_ context.Context, g get, _ int) (io.ReadCloser, error, bool) {
-		if at == "middle" && g.Off > int64(len(idx))/2 && g.Len == 128<<10 && g.Off+g.Len < int64(len(idx)) {
+		if at == "middle" && g.Off > int64(len(idx))/2 && g.Len == 128<<10 &&
+			g.Off+g.Len < int64(len(idx)) {
 			reached()
 		}
 		return nil, nil, false
@@ -121,7 +123,8 @@ func TestKilled(t *testing.T) {
 				t.Errorf("%d reads of the bucket", bkt.count())
 			}
 			m.waitPersisted(src)
-			if names := headerFiles(t, dir); len(names) != 1 || names[0] != src.ID.String()+fileSuffix {
+			if names := headerFiles(t, dir); len(names) != 1 ||
+				names[0] != src.ID.String()+fileSuffix {
 				t.Errorf("files: %v", names)
 			}
 		})

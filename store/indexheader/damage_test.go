@@ -42,13 +42,15 @@ func flip(t testing.TB, file string, off int64) {
 // tinyIndex is an index whose header has a few hundred bytes.
 func tinyIndex(t testing.TB) []byte {
 	return writeIndex(t, []labels.Labels{
-		labels.FromStrings("__name__", "up", "job", "api", "pod", "api-0"), labels.FromStrings("__name__", "up", "job", "api", "pod", "api-1"),
+		labels.FromStrings(
+			"__name__", "up", "job", "api", "pod", "api-0",
+		), labels.FromStrings("__name__", "up", "job", "api", "pod", "api-1"),
 		labels.FromStrings("__name__", "down", "job", "db"),
 	})
 }
 
-// Whichever byte of a header file changes between two runs, and wherever the file is cut, the answers stay right, and what was changed
-// is built again.
+// Whichever byte of a header file changes between two runs, and wherever the file is cut, the
+// answers stay right, and what was changed is built again.
 func TestDamagedFile(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)
@@ -115,7 +117,8 @@ func TestDamagedFile(t *testing.T) {
 	try("twice", append(slices.Clone(whole), whole...), true)
 }
 
-// Blocks that go bad while a header is open: each look-up goes on as if nothing had happened, even in the middle.
+// Blocks that go bad while a header is open: each look-up goes on as if nothing had happened, even
+// in the middle.
 func TestDamageWhileOpen(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 5))
 	idx := synthIndex(t, 30_000)
@@ -125,7 +128,9 @@ func TestDamageWhileOpen(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, idx)
 		reg := prometheus.NewRegistry()
-		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg, BlockCacheBytes: cache})
+		m := newManager(
+			t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg, BlockCacheBytes: cache},
+		)
 		h := acquire(t, m, src)
 		file := headerFile(dir, src.ID)
 		m.waitPersisted(src)
@@ -135,19 +140,25 @@ func TestDamageWhileOpen(t *testing.T) {
 			t.Fatalf("%v, %v", names, err)
 		}
 
-		// Values: the block after next goes bad while the first value is looked at, and again later in the same walk's second reader.
+		// Values: the block after next goes bad while the first value is looked at, and again later
+		// in the same walk's second reader.
 		i := 0
 		values := model.values["pod"]
-		err = h.Values(context.Background(), "pod", values[0], func(v []byte, l List) (bool, error) {
-			if i == 10 {
-				flip(t, file, r.valOff[5]+100)
-			}
-			if string(v) != values[i] || l != model.want("pod", values[i]) {
-				return false, fmt.Errorf("value %d is %q at %v", i, v, l)
-			}
-			i++
-			return true, nil
-		})
+		err = h.Values(
+			context.Background(),
+			"pod",
+			values[0],
+			func(v []byte, l List) (bool, error) {
+				if i == 10 {
+					flip(t, file, r.valOff[5]+100)
+				}
+				if string(v) != values[i] || l != model.want("pod", values[i]) {
+					return false, fmt.Errorf("value %d is %q at %v", i, v, l)
+				}
+				i++
+				return true, nil
+			},
+		)
 		if err != nil || i != len(values) {
 			t.Fatalf("%d of %d values, %v", i, len(values), err)
 		}
@@ -192,8 +203,8 @@ func TestDamageWhileOpen(t *testing.T) {
 	}
 }
 
-// Damage that a block's checksum does not show is met in the middle of the block. The walk goes on behind the last value that was passed
-// on, and passes none twice.
+// Damage that a block's checksum does not show is met in the middle of the block. The walk goes on
+// behind the last value that was passed on, and passes none twice.
 func TestDamageWithinBlock(t *testing.T) {
 	idx := synthIndex(t, 5000)
 	model := modelOf(t, idx)
@@ -221,7 +232,9 @@ func TestDamageWithinBlock(t *testing.T) {
 	}
 	// The entry after next claims to share more than there is.
 	block[c.next] = 0x7f
-	binary.BigEndian.PutUint32(block[len(block)-crc32.Size:], crc32.Checksum(block[:len(block)-crc32.Size], castagnoli))
+	binary.BigEndian.PutUint32(
+		block[len(block)-crc32.Size:], crc32.Checksum(block[:len(block)-crc32.Size], castagnoli),
+	)
 	if err := os.WriteFile(headerFile(dir, src.ID), bad, 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +295,9 @@ func TestDamageIsNotSticky(t *testing.T) {
 	r := h.cur.Load()
 	flip(t, headerFile(dir, src.ID), r.valOff[r.first[r.nameIndex("pod")]]+10)
 	down := errors.New("503 slow down")
-	bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, down, true })
+	bkt.setFault(
+		func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, down, true },
+	)
 	some := []string{model.values["pod"][0]}
 	_, err := h.Lists(context.Background(), "pod", some, nil)
 	if !errors.Is(err, down) || !errors.Is(err, errChecksum) {
@@ -298,7 +313,9 @@ func TestDamageIsNotSticky(t *testing.T) {
 func TestCallbackErrors(t *testing.T) {
 	idx := tinyIndex(t)
 	bkt := newBucket()
-	h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx))
+	h := acquire(
+		t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx),
+	)
 	for _, want := range []error{errors.New("enough"), &damageError{what: "of another header", err: errChecksum}} {
 		if err := h.Symbols(context.Background(), []uint32{0, 1}, func(int, []byte) error { return want }); err != want {
 			t.Errorf("got %v", err)
@@ -308,7 +325,8 @@ func TestCallbackErrors(t *testing.T) {
 		}
 	}
 	n := 0
-	if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) { n++; return false, nil }); err != nil || n != 1 {
+	if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) { n++; return false, nil }); err != nil ||
+		n != 1 {
 		t.Errorf("%d calls, %v", n, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

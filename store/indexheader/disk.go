@@ -9,10 +9,11 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// The local disk is where headers outlive the process, and nothing that an answer depends on: what it does not take is in memory, within
-// the same allowance, and is offered to it again later.
+// The local disk is where headers outlive the process, and nothing that an answer depends on: what
+// it does not take is in memory, within the same allowance, and is offered to it again later.
 
-// prepareDir makes the directory and removes what interrupted builds have left there. It is called before anybody else has m.
+// prepareDir makes the directory and removes what interrupted builds have left there. It is called
+// before anybody else has m.
 func (m *Manager) prepareDir() error {
 	if m.hold() != nil {
 		m.met.localFailures.Inc() // who holds it has said why
@@ -50,8 +51,9 @@ func inMemory(r *reader) bool {
 	return ok
 }
 
-// diskFailed counts a failure of the disk, and logs it if the one before was none: a full disk would fill the log, too. If e, which may be
-// nil, has a header in use, that is saved later. mu is not held.
+// diskFailed counts a failure of the disk, and logs it if the one before was none: a full disk
+// would fill the log, too. If e, which may be nil, has a header in use, that is saved later. mu is
+// not held.
 func (m *Manager) diskFailed(what string, e *entry, err error) {
 	m.met.localFailures.Inc()
 	m.mu.Lock()
@@ -72,7 +74,8 @@ func (m *Manager) diskFailed(what string, e *entry, err error) {
 	log(what, args...)
 }
 
-// diskWell says that the disk has taken a file. After a failure it takes up what was left undone. mu is not held.
+// diskWell says that the disk has taken a file. After a failure it takes up what was left undone.
+// mu is not held.
 func (m *Manager) diskWell() {
 	m.mu.Lock()
 	if !m.diskBad {
@@ -90,8 +93,8 @@ func (m *Manager) diskWell() {
 	m.opts.Logger.Info("index headers are written to disk again")
 }
 
-// saveLater offers the disk again and again what it has not taken: a second after a failure, then after two and so on. Every SaveRetry it
-// also looks for files that somebody has removed.
+// saveLater offers the disk again and again what it has not taken: a second after a failure, then
+// after two and so on. Every SaveRetry it also looks for files that somebody has removed.
 func (m *Manager) saveLater() {
 	const first = time.Second
 	wait, looked := min(first, m.opts.SaveRetry), time.Now()
@@ -160,8 +163,8 @@ func (m *Manager) nextUnsaved() *entry {
 	return nil
 }
 
-// findRemoved has headers whose files are gone saved or built again: somebody has removed them, or they were in memory and had to go before
-// the disk took them.
+// findRemoved has headers whose files are gone saved or built again: somebody has removed them, or
+// they were in memory and had to go before the disk took them.
 func (m *Manager) findRemoved() {
 	ids, err := filesIn(m.opts.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

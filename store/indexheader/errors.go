@@ -18,12 +18,13 @@ var (
 	ErrClosed = errors.New("the index headers are closed")
 )
 
-// errStale is returned by open for a file that is whole but is not the header that is wanted: of another format version, another block,
-// other content of it, or an index of another size. It is rebuilt.
+// errStale is returned by open for a file that is whole but is not the header that is wanted: of
+// another format version, another block, other content of it, or an index of another size. It is
+// rebuilt.
 var errStale = errors.New("not the header that is wanted")
 
-// damageError says that bytes of a header are not those that were written. It never leaves the package while the bucket can be
-// read: the header is rebuilt and the look-up goes on.
+// damageError says that bytes of a header are not those that were written. It never leaves the
+// package while the bucket can be read: the header is rebuilt and the look-up goes on.
 type damageError struct {
 	r    *reader // nil while opening
 	id   ulid.ULID
@@ -44,8 +45,8 @@ func (e *damageError) unread() bool {
 	return errors.As(e.err, &p)
 }
 
-// localError is a failure of the local disk while a header was written: full, read-only, gone. It is no reason to fail a query: the
-// header is built in memory instead.
+// localError is a failure of the local disk while a header was written: full, read-only, gone. It
+// is no reason to fail a query: the header is built in memory instead.
 type localError struct{ err error }
 
 func (e *localError) Error() string { return "write index header: " + e.err.Error() }

@@ -32,8 +32,9 @@ type fetcher struct {
 	attempts int
 	backoff  time.Duration // before the second attempt; doubled for each further one
 
-	// bytes bounds what all running builds hold in parts. INVARIANT: the parts of a stream take from it in their order and are given
-	// back in their order, so whoever waits here waits only for streams that can go on.
+	// bytes bounds what all running builds hold in parts. INVARIANT: the parts of a stream take
+	// from it in their order and are given back in their order, so whoever waits here waits only
+	// for streams that can go on.
 	bytes *semaphore.Weighted
 	pool  sync.Pool // of *[]byte of partSize bytes
 }
@@ -41,7 +42,8 @@ type fetcher struct {
 // errLength is a body that is shorter or longer than the range that was asked for.
 var errLength = errors.New("the object store sent another length than asked for")
 
-// read fills b with the bytes of an object from off on, trying again after failures that may pass, unless the bucket did.
+// read fills b with the bytes of an object from off on, trying again after failures that may pass,
+// unless the bucket did.
 func (f *fetcher) read(ctx context.Context, name string, off int64, b []byte) error {
 	return f.retry(ctx, func(ctx context.Context) error {
 		if err := f.readOnce(ctx, name, off, b); err != nil {
@@ -77,7 +79,8 @@ func (f *fetcher) readOnce(ctx context.Context, name string, off int64, b []byte
 	return nil
 }
 
-// classify must see an error of the bucket as it is: some stores do not recognise their own errors once they are wrapped.
+// classify must see an error of the bucket as it is: some stores do not recognise their own errors
+// once they are wrapped.
 func (f *fetcher) classify(err error) error {
 	if f.bkt.IsObjNotFoundErr(err) {
 		return ErrNotFound
@@ -211,7 +214,8 @@ func (f *fetcher) start(ctx context.Context, name string, parts []*part, window 
 	return s
 }
 
-// buffer returns memory for a part. Whole parts take theirs from a pool: a large index has hundreds of them.
+// buffer returns memory for a part. Whole parts take theirs from a pool: a large index has hundreds
+// of them.
 func (f *fetcher) buffer(p *part) []byte {
 	if p.size < f.partSize/2 {
 		return make([]byte, p.size)

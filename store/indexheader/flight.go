@@ -15,8 +15,8 @@ import (
 	"larder/internal/telemetry"
 )
 
-// flight is one opening or building of a header that any number of look-ups wait for. Manager.mu guards waiters; err is set before done
-// is closed.
+// flight is one opening or building of a header that any number of look-ups wait for. Manager.mu
+// guards waiters; err is set before done is closed.
 type flight struct {
 	done       chan struct{}
 	err        error
@@ -27,7 +27,8 @@ type flight struct {
 	inMemory   bool // and do not give the disk another one now
 }
 
-// join returns the entry's flight, which is start if there is none. The caller must wait for it. mu is held, the entry is referenced.
+// join returns the entry's flight, which is start if there is none. The caller must wait for it. mu
+// is held, the entry is referenced.
 func (m *Manager) join(ctx context.Context, e *entry, start flight) *flight {
 	if e.flight == nil {
 		m.slots.queue.remove(e)
@@ -76,19 +77,22 @@ func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 // loaded is what a flight brings.
 type loaded struct {
 	r *reader
-	// What is to be saved when nobody waits any more: file is a whole header that has no name yet, unnamed one that has no file yet.
+	// What is to be saved when nobody waits any more: file is a whole header that has no name yet,
+	// unnamed one that has no file yet.
 	file    *fileOutput
 	unnamed storage
 }
 
 func (l *loaded) unsaved() bool { return l.file != nil || l.unnamed != nil }
 
-// fly loads a header, makes it the entry's, and then gives its file a name: nobody waits for the disk.
+// fly loads a header, makes it the entry's, and then gives its file a name: nobody waits for the
+// disk.
 func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	started := time.Now()
 	l, err := m.load(ctx, e, fl)
 	switch {
-	case errors.Is(err, ErrReplaced), fl.background && errors.Is(err, context.Canceled): // no fault: its successor is on its way
+	// no fault: its successor is on its way
+	case errors.Is(err, ErrReplaced), fl.background && errors.Is(err, context.Canceled):
 	case err != nil && fl.background:
 		m.opts.Logger.Warn("background build failed", "block", e.src.ID, "err", err)
 	case !fl.background && !fl.again:
@@ -147,12 +151,15 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	}
 }
 
-// load opens the header's file or builds it. A panic in it is its error: it must not take the process along.
+// load opens the header's file or builds it. A panic in it is its error: it must not take the
+// process along.
 func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err error) {
 	background := fl.background
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("index header of block %s: %w", e.src.ID, m.panics.Caught(v, "block", e.src.ID))
+			err = fmt.Errorf(
+				"index header of block %s: %w", e.src.ID, m.panics.Caught(v, "block", e.src.ID),
+			)
 		}
 	}()
 	if background {
@@ -164,7 +171,9 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 			return loaded{}, ErrReplaced
 		case err != nil && e.src.IndexSize == 0:
 			// INVARIANT: pages of the index are kept under an identity that its size is part of.
-			return loaded{}, fmt.Errorf("index header of block %s: size of the index is not known: %w", e.src.ID, err)
+			return loaded{}, fmt.Errorf(
+				"index header of block %s: size of the index is not known: %w", e.src.ID, err,
+			)
 		}
 	}
 	if !m.opts.Dir.IsZero() {
@@ -176,7 +185,9 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 	}
 	if !background {
 		if err := m.takeSlot(ctx, e); err != nil {
-			return loaded{}, fmt.Errorf("wait to build the index header of block %s: %w", e.src.ID, err)
+			return loaded{}, fmt.Errorf(
+				"wait to build the index header of block %s: %w", e.src.ID, err,
+			)
 		}
 		defer m.giveSlot(e, false)
 	}
@@ -208,7 +219,8 @@ func (m *Manager) giveSlot(e *entry, background bool) {
 	m.unlock()
 }
 
-// openExisting opens the header's file, nil if it must be built. A file that is not right is removed.
+// openExisting opens the header's file, nil if it must be built. A file that is not right is
+// removed.
 func (m *Manager) openExisting(ctx context.Context, e *entry) *reader {
 	started := time.Now()
 	span := startSpan(&ctx, "open index header", e.src)
@@ -245,12 +257,16 @@ func (m *Manager) dropped(e *entry, err error) {
 		m.met.corruptions.Mended(telemetry.CorruptHeader, 1)
 	}
 	m.met.rebuilds.WithLabelValues(reason).Inc()
-	m.opts.Logger.Warn("index header is dropped and built again", "block", e.src.ID, "reason", reason, "err", err)
+	m.opts.Logger.Warn(
+		"index header is dropped and built again", "block", e.src.ID, "reason", reason, "err", err,
+	)
 }
 
-// build builds the header. What cannot be written to the local disk is built in memory; tables that do not verify are read once more
-// from the bucket.
-func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool) (l loaded, err error) {
+// build builds the header. What cannot be written to the local disk is built in memory; tables that
+// do not verify are read once more from the bucket.
+func (m *Manager) build(
+	ctx context.Context, e *entry, background, inMemory bool,
+) (l loaded, err error) {
 	started := time.Now()
 	span := startSpan(&ctx, "build index header", e.src)
 	m.met.builds.Inc()
@@ -281,7 +297,10 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 				m.met.corruptions.Mended(telemetry.CorruptIndex, 1)
 			}
 			if span.IsRecording() {
-				span.SetAttributes(attribute.Int64("header.bytes", l.r.size), attribute.Bool("header.in_memory", inMemory))
+				span.SetAttributes(
+					attribute.Int64("header.bytes", l.r.size),
+					attribute.Bool("header.in_memory", inMemory),
+				)
 			}
 			return l, nil
 		case ctx.Err() != nil:
@@ -291,7 +310,9 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 			inMemory = true
 		case corrupt(err) && !reread:
 			reread = true
-			m.opts.Logger.Warn("index does not verify: it is read once more", "block", e.src.ID, "err", err)
+			m.opts.Logger.Warn(
+				"index does not verify: it is read once more", "block", e.src.ID, "err", err,
+			)
 		case m.doubtful(err) && m.measure(ctx, e, corrupt(err)):
 			return loaded{}, ErrReplaced
 		case ctx.Err() != nil: // the measurement has replaced the block that this is the header of
@@ -308,7 +329,8 @@ func (m *Manager) build(ctx context.Context, e *entry, background, inMemory bool
 // doubtful reports whether err may come from a wrong size of the index: bytes that do not verify, a
 // body of another length, or a range behind the end.
 func (m *Manager) doubtful(err error) bool {
-	return corrupt(err) || errors.Is(err, errLength) || m.opts.Unsatisfiable != nil && m.opts.Unsatisfiable(err)
+	return corrupt(err) || errors.Is(err, errLength) ||
+		m.opts.Unsatisfiable != nil && m.opts.Unsatisfiable(err)
 }
 
 // measure asks the bucket for the sizes of the block's files. It reports whether the block has
@@ -321,13 +343,16 @@ func (m *Manager) measure(ctx context.Context, e *entry, corrupt bool) bool {
 	return changed && err == nil
 }
 
-func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory bool) (l loaded, err error) {
+func (m *Manager) buildOnce(
+	ctx context.Context, e *entry, background, inMemory bool,
+) (l loaded, err error) {
 	mem := new(memory)
 	var out output = mem
 	switch {
 	case inMemory:
 	case e.src.weight() < slotUnits:
-		// Making a file can wait for the disk as long as reading the bucket takes. A small header is used from memory until it has one.
+		// Making a file can wait for the disk as long as reading the bucket takes. A small header
+		// is used from memory until it has one.
 		l.unnamed = mem
 	default:
 		if l.file, err = m.createFile(e); err != nil {
@@ -368,8 +393,8 @@ func (m *Manager) buildOnce(ctx context.Context, e *entry, background, inMemory 
 // savers is how many headers are saved at once: each waits for the disk, and nobody waits for it.
 const savers = 2
 
-// save gives a header its file. The header is in use meanwhile, and stays so if that fails. It reports whether there is nothing left to
-// be done. mu is not held.
+// save gives a header its file. The header is in use meanwhile, and stays so if that fails. It
+// reports whether there is nothing left to be done. mu is not held.
 func (m *Manager) save(e *entry, l loaded) bool {
 	var err error
 	select {
@@ -429,9 +454,11 @@ func (m *Manager) save(e *entry, l loaded) bool {
 	return true
 }
 
-// rebuild has a damaged header built again, in memory where the disk is not to be trusted with it. It returns when h has another reader
-// than bad.
-func (m *Manager) rebuild(ctx context.Context, h *Header, bad *reader, d *damageError, inMemory bool) error {
+// rebuild has a damaged header built again, in memory where the disk is not to be trusted with it.
+// It returns when h has another reader than bad.
+func (m *Manager) rebuild(
+	ctx context.Context, h *Header, bad *reader, d *damageError, inMemory bool,
+) error {
 	m.mu.Lock()
 	if m.closed {
 		m.unlock()
@@ -466,7 +493,13 @@ func startSpan(ctx *context.Context, name string, src Source) trace.Span {
 		return trace.SpanFromContext(context.Background())
 	}
 	var span trace.Span
-	*ctx, span = parent.TracerProvider().Tracer("larder/store/indexheader").Start(*ctx, name, trace.WithAttributes(
-		attribute.String("block", src.ID.String()), attribute.Int64("index.bytes", src.IndexSize)))
+	*ctx, span = parent.TracerProvider().
+		Tracer("larder/store/indexheader").
+		Start(*ctx, name, trace.WithAttributes(
+			attribute.String(
+				"block", src.ID.String(),
+			),
+			attribute.Int64("index.bytes", src.IndexSize),
+		))
 	return span
 }

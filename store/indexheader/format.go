@@ -13,18 +13,22 @@ import (
 // The layout of a header file is drawn in docs/format.md; a golden file holds the two together.
 
 const (
-	// formatVersion is increased with every change of the layout. A file of another version is rebuilt.
+	// formatVersion is increased with every change of the layout. A file of another version is
+	// rebuilt.
 	formatVersion = 3
 
 	magic      = "larderIH"
 	headSize   = 16
 	footerSize = 176
-	// tailSize is the part of the footer whose place no version changes: format version, checksum, magic.
+	// tailSize is the part of the footer whose place no version changes: format version, checksum,
+	// magic.
 	tailSize = 16
 
-	// maxBlock is the size of a block in bytes, checksum included. Only a block of one entry may be larger.
+	// maxBlock is the size of a block in bytes, checksum included. Only a block of one entry may be
+	// larger.
 	maxBlock = 16 << 10
-	// restartInterval is the number of entries of a value block from one that is stored whole to the next.
+	// restartInterval is the number of entries of a value block from one that is stored whole to
+	// the next.
 	restartInterval = 16
 	// maxBlockEntries is what the entry count of a block can hold.
 	maxBlockEntries = 1<<16 - 1
@@ -90,7 +94,8 @@ func (f *footer) fields() [15]*int64 {
 	}
 }
 
-// parseFooter reads the footer from the last bytes of a file of size bytes. It returns errStale for another format version.
+// parseFooter reads the footer from the last bytes of a file of size bytes. It returns errStale for
+// another format version.
 func parseFooter(b []byte, size int64) (footer, error) {
 	var f footer
 	if len(b) < tailSize || string(b[len(b)-len(magic):]) != magic {
@@ -116,15 +121,24 @@ func parseFooter(b []byte, size int64) (footer, error) {
 	for i, v := range f.fields() {
 		*v = int64(be.Uint64(b[40+8*i:]))
 	}
-	// INVARIANT: behind this check the four regions lie in the file in this order, and sizes of allocations follow from the file's.
+	// INVARIANT: behind this check the four regions lie in the file in this order, and sizes of
+	// allocations follow from the file's.
 	switch {
 	case f.size != size:
-		return f, fmt.Errorf("%w: the footer speaks of %d bytes, the file has %d", errCorrupt, f.size, size)
+		return f, fmt.Errorf(
+			"%w: the footer speaks of %d bytes, the file has %d", errCorrupt, f.size, size,
+		)
 	case f.toc.Version < 1 || f.toc.Version > 3 || f.lists > listsStored || f.disorder > symbolsDisorder:
-		return f, fmt.Errorf("%w: index version %d, lists %d, symbols %d", errCorrupt, f.toc.Version, f.lists, f.disorder)
+		return f, fmt.Errorf(
+			"%w: index version %d, lists %d, symbols %d", errCorrupt, f.toc.Version, f.lists,
+			f.disorder,
+		)
 	case f.valueOff < headSize || f.symSparse < f.valueOff || f.valSparse < f.symSparse+crc32.Size ||
 		size-footerSize < f.valSparse+crc32.Size:
-		return f, fmt.Errorf("%w: regions at %d, %d, %d of %d bytes", errCorrupt, f.valueOff, f.symSparse, f.valSparse, size)
+		return f, fmt.Errorf(
+			"%w: regions at %d, %d, %d of %d bytes", errCorrupt, f.valueOff, f.symSparse,
+			f.valSparse, size,
+		)
 	case f.indexSize < 0 || f.symbols < 0 || f.values < 0 || !f.all.plausible(f.indexSize) && f.all != (List{}):
 		return f, fmt.Errorf("%w: footer", errCorrupt)
 	}
@@ -136,7 +150,8 @@ const minList = 12
 
 // plausible reports whether a posting list can lie at l in an index of size bytes.
 func (l List) plausible(size int64) bool {
-	return l.Off >= tsdbfmt.IndexHeaderSize && l.Off <= size-minList && l.End >= l.Off+minList && l.End <= size
+	return l.Off >= tsdbfmt.IndexHeaderSize && l.Off <= size-minList && l.End >= l.Off+minList &&
+		l.End <= size
 }
 
 // castagnoli is the polynomial of every checksum of a header, as in a block.

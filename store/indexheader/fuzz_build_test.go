@@ -18,7 +18,8 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// fixIndex gives mutated bytes the magic and the checksums of an index, so that what is behind them is reached.
+// fixIndex gives mutated bytes the magic and the checksums of an index, so that what is behind them
+// is reached.
 func fixIndex(b []byte) []byte {
 	b = bytes.Clone(b)
 	be := binary.BigEndian
@@ -48,7 +49,13 @@ func fixIndex(b []byte) []byte {
 func buildHeader(idx []byte) (*reader, error) {
 	bkt := newBucket()
 	src := bkt.add(1, idx)
-	f := &fetcher{bkt: bkt, partSize: 1 << 10, timeout: time.Minute, attempts: 1, bytes: semaphore.NewWeighted(1 << 20)}
+	f := &fetcher{
+		bkt:      bkt,
+		partSize: 1 << 10,
+		timeout:  time.Minute,
+		attempts: 1,
+		bytes:    semaphore.NewWeighted(1 << 20),
+	}
 	mem := new(memory)
 	if err := build(context.Background(), f, src, 4, mem); err != nil {
 		return nil, err
@@ -60,7 +67,8 @@ func buildHeader(idx []byte) (*reader, error) {
 	return open(st, src, newLookups(0))
 }
 
-// prometheusRanges returns where the posting lists of an index begin as Prometheus sees it, nil if it does not open the index.
+// prometheusRanges returns where the posting lists of an index begin as Prometheus sees it, nil if
+// it does not open the index.
 func prometheusRanges(idx []byte) (ranges map[labels.Label]index.Range) {
 	defer func() {
 		if recover() != nil {
@@ -77,8 +85,9 @@ func prometheusRanges(idx []byte) (ranges map[labels.Label]index.Range) {
 	return ranges
 }
 
-// FuzzBuild: a header is built of an index, or that is an error of the index. What is built opens, its values ascend, asking for one finds what
-// walking over all finds, and the lists begin where Prometheus says.
+// FuzzBuild: a header is built of an index, or that is an error of the index. What is built opens,
+// its values ascend, asking for one finds what walking over all finds, and the lists begin where
+// Prometheus says.
 func FuzzBuild(f *testing.F) {
 	idx := tinyIndex(f)
 	f.Add(idx)
@@ -112,7 +121,8 @@ func FuzzBuild(f *testing.F) {
 	})
 }
 
-// selfConsistent compares all ways to ask a header for its values, and with theirs, unless it is nil.
+// selfConsistent compares all ways to ask a header for its values, and with theirs, unless it is
+// nil.
 func selfConsistent(r *reader, theirs map[labels.Label]index.Range) error {
 	ctx := context.Background()
 	for n, name := range r.names {
@@ -138,10 +148,15 @@ func selfConsistent(r *reader, theirs map[labels.Label]index.Range) error {
 		}
 		for i, v := range values {
 			if got[i] != lists[i] || !got[i].plausible(r.indexSize) {
-				return fmt.Errorf("label %q, value %q: list %v, and %v in a walk", name, v, got[i], lists[i])
+				return fmt.Errorf(
+					"label %q, value %q: list %v, and %v in a walk", name, v, got[i], lists[i],
+				)
 			}
-			if rng, ok := theirs[labels.Label{Name: name, Value: v}]; theirs != nil && (!ok || rng.Start-4 != got[i].Off) {
-				return fmt.Errorf("label %q, value %q: list %v, Prometheus has %v, %v", name, v, got[i], rng, ok)
+			if rng, ok := theirs[labels.Label{Name: name, Value: v}]; theirs != nil &&
+				(!ok || rng.Start-4 != got[i].Off) {
+				return fmt.Errorf(
+					"label %q, value %q: list %v, Prometheus has %v, %v", name, v, got[i], rng, ok,
+				)
 			}
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// fixSums gives mutated bytes the checksums that they should have, so that what is behind them is reached: the footer, the sparse tables
-// and every block that the tables speak of.
+// fixSums gives mutated bytes the checksums that they should have, so that what is behind them is
+// reached: the footer, the sparse tables and every block that the tables speak of.
 func fixSums(b []byte) []byte {
 	b = bytes.Clone(b)
 	be := binary.BigEndian
@@ -66,7 +66,8 @@ func headerBytes(t testing.TB, idx []byte) []byte {
 	return bytes.Join(h.cur.Load().st.(*memory).chunks, nil)
 }
 
-// FuzzOpen: whatever the bytes, opening and looking up neither panics nor loops nor reserves memory without measure.
+// FuzzOpen: whatever the bytes, opening and looking up neither panics nor loops nor reserves memory
+// without measure.
 func FuzzOpen(f *testing.F) {
 	f.Add(headerBytes(f, tinyIndex(f)))
 	v1 := tinyIndex(f)

@@ -13,8 +13,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// The header of a fixed index has the bytes that it always had. Whoever changes the layout increases formatVersion, writes the golden
-// files anew and changes docs/format.md.
+// The header of a fixed index has the bytes that it always had. Whoever changes the layout
+// increases formatVersion, writes the golden files anew and changes docs/format.md.
 func TestGoldenHeader(t *testing.T) {
 	for _, name := range []string{"golden", "golden-v1"} {
 		idx, err := os.ReadFile("testdata/" + name + ".index")

@@ -9,11 +9,11 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Header answers what is asked of a block's index before its postings and series are read. It is safe for use by any number of
-// goroutines until it is released.
+// Header answers what is asked of a block's index before its postings and series are read. It is
+// safe for use by any number of goroutines until it is released.
 //
-// A look-up that meets damage drops the header file, has it built again from the bucket and goes on where it was. It returns an
-// error when that failed; the next look-up tries again.
+// A look-up that meets damage drops the header file, has it built again from the bucket and goes on
+// where it was. It returns an error when that failed; the next look-up tries again.
 type Header struct {
 	m   *Manager
 	e   *entry
@@ -35,7 +35,8 @@ func (h *Header) TOC() tsdbfmt.TOC { return h.cur.Load().toc }
 // references compare as their symbols do.
 func (h *Header) SymbolsAscend() bool { return h.cur.Load().disorder == symbolsAscend }
 
-// LabelNames returns the label names of the block's series, sorted. The caller must not change the slice.
+// LabelNames returns the label names of the block's series, sorted. The caller must not change the
+// slice.
 func (h *Header) LabelNames() []string { return h.cur.Load().visible }
 
 // ValueCount returns the number of values of a label name in the block, 0 if it has none.
@@ -51,9 +52,11 @@ func (h *Header) ValueCount(name string) int {
 // AllPostings returns the list of all series, the zero List if the index has none.
 func (h *Header) AllPostings() List { return h.cur.Load().all }
 
-// Lists appends to dst a List for each of values, which are sorted and distinct: the zero List for a value that the block does not
-// have.
-func (h *Header) Lists(ctx context.Context, name string, values []string, dst []List) ([]List, error) {
+// Lists appends to dst a List for each of values, which are sorted and distinct: the zero List for
+// a value that the block does not have.
+func (h *Header) Lists(
+	ctx context.Context, name string, values []string, dst []List,
+) ([]List, error) {
 	r := h.cur.Load()
 	n := r.nameIndex(name)
 	if n < 0 {
@@ -74,9 +77,11 @@ func (h *Header) Lists(ctx context.Context, name string, values []string, dst []
 	}
 }
 
-// Values calls f for the values of a label name in order, from the first one that is not less than from, until f returns false or an
-// error. value is valid until f returns.
-func (h *Header) Values(ctx context.Context, name, from string, f func(value []byte, l List) (more bool, err error)) error {
+// Values calls f for the values of a label name in order, from the first one that is not less than
+// from, until f returns false or an error. value is valid until f returns.
+func (h *Header) Values(
+	ctx context.Context, name, from string, f func(value []byte, l List) (more bool, err error),
+) error {
 	r := h.cur.Load()
 	n := r.nameIndex(name)
 	if n < 0 {
@@ -94,8 +99,9 @@ func (h *Header) Values(ctx context.Context, name, from string, f func(value []b
 	}
 }
 
-// Symbols calls f with the symbol of each of refs, which are ascending and distinct: numbers in the symbol table, or, in index
-// format V1, byte offsets in the index. s is valid until f returns. A reference that the index does not have is an error.
+// Symbols calls f with the symbol of each of refs, which are ascending and distinct: numbers in the
+// symbol table, or, in index format V1, byte offsets in the index. s is valid until f returns. A
+// reference that the index does not have is an error.
 func (h *Header) Symbols(ctx context.Context, refs []uint32, f func(i int, s []byte) error) error {
 	r := h.cur.Load()
 	i := 0
@@ -110,12 +116,12 @@ func (h *Header) Symbols(ctx context.Context, refs []uint32, f func(i int, s []b
 	}
 }
 
-// maxRebuilds is how often one look-up has its header built again before it gives up: a disk that damages every file it is given is not
-// worth more.
+// maxRebuilds is how often one look-up has its header built again before it gives up: a disk that
+// damages every file it is given is not worth more.
 const maxRebuilds = 2
 
-// heal returns a reader to go on with if err is damage that r met, else the error. Readers of one block differ in nothing but damage: it
-// does not matter which of them answered what.
+// heal returns a reader to go on with if err is damage that r met, else the error. Readers of one
+// block differ in nothing but damage: it does not matter which of them answered what.
 func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*reader, error) {
 	var d *damageError
 	if !errors.As(err, &d) || d.r != r {
@@ -124,7 +130,8 @@ func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*read
 	if try >= maxRebuilds {
 		return nil, fmt.Errorf("built again just now: %w", err)
 	}
-	// A disk that cannot be read, or has damaged the second file in a row, is not given a third one.
+	// A disk that cannot be read, or has damaged the second file in a row, is not given a third
+	// one.
 	if rerr := h.m.rebuild(ctx, h, r, d, try > 0 || d.unread()); rerr != nil {
 		return nil, fmt.Errorf("%w; building it again: %w", err, rerr)
 	}

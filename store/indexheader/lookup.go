@@ -7,11 +7,15 @@ import (
 	"sort"
 )
 
-// The look-ups of a reader. Each says how far it came, so that it can go on with another reader of the same header when it met damage.
-// A block's bytes are used only when its checksum is right, hence damage is met between blocks.
+// The look-ups of a reader. Each says how far it came, so that it can go on with another reader of
+// the same header when it met damage. A block's bytes are used only when its checksum is right,
+// hence damage is met between blocks.
 
-// symbols calls f for refs[from:]. It returns the index of the first reference that f was not called for.
-func (r *reader) symbols(ctx context.Context, refs []uint32, from int, f func(i int, s []byte) error) (int, error) {
+// symbols calls f for refs[from:]. It returns the index of the first reference that f was not
+// called for.
+func (r *reader) symbols(
+	ctx context.Context, refs []uint32, from int, f func(i int, s []byte) error,
+) (int, error) {
 	sc := r.look.get()
 	defer r.look.put(sc)
 	i, blk := from, 0
@@ -56,7 +60,10 @@ func (r *reader) symbols(ctx context.Context, refs []uint32, from int, f func(i 
 }
 
 // symbolsByNumber calls f for the references up to last, all of which lie in block b.
-func (r *reader) symbolsByNumber(refs []uint32, i int, last, first uint32, blk int, b *symbolBlock, f func(i int, s []byte) error) (int, error) {
+func (r *reader) symbolsByNumber(
+	refs []uint32, i int, last, first uint32, blk int, b *symbolBlock,
+	f func(i int, s []byte) error,
+) (int, error) {
 	for ; i < len(refs) && refs[i] <= last; i++ {
 		j := refs[i] - first
 		if uint64(j) >= uint64(b.n) {
@@ -81,9 +88,12 @@ func (r *reader) symbolsByNumber(refs []uint32, i int, last, first uint32, blk i
 	return i, nil
 }
 
-// symbolsByOffset is symbolsByNumber for index format V1. A block's entries follow one another as in the index, so the distance of two
-// references is the distance of their entries.
-func (r *reader) symbolsByOffset(refs []uint32, i int, last, first uint32, blk int, b *symbolBlock, f func(i int, s []byte) error) (int, error) {
+// symbolsByOffset is symbolsByNumber for index format V1. A block's entries follow one another as
+// in the index, so the distance of two references is the distance of their entries.
+func (r *reader) symbolsByOffset(
+	refs []uint32, i int, last, first uint32, blk int, b *symbolBlock,
+	f func(i int, s []byte) error,
+) (int, error) {
 	for ; i < len(refs) && refs[i] <= last; i++ {
 		j := b.find(int(refs[i] - first))
 		if j < 0 {
@@ -121,14 +131,18 @@ func (r *reader) cursorAt(sc *scratch, i uint32, admit bool) error {
 	return nil
 }
 
-// blockOf returns the value block in [lo, hi) that holds v if any does: the last one whose separator is not behind v.
+// blockOf returns the value block in [lo, hi) that holds v if any does: the last one whose
+// separator is not behind v.
 func (r *reader) blockOf(lo, hi uint32, v string) uint32 {
 	n := sort.Search(int(hi-lo), func(k int) bool { return r.sep(lo+uint32(k)) > v })
 	return lo + uint32(max(n, 1)) - 1
 }
 
-// listsOf appends a list for each of values and returns dst. What dst has grown by says how far it came.
-func (r *reader) listsOf(ctx context.Context, name int, values []string, dst []List) ([]List, error) {
+// listsOf appends a list for each of values and returns dst. What dst has grown by says how far it
+// came.
+func (r *reader) listsOf(
+	ctx context.Context, name int, values []string, dst []List,
+) ([]List, error) {
 	sc := r.look.get()
 	defer r.look.put(sc)
 	c := &sc.cursor
@@ -156,23 +170,30 @@ func (r *reader) listsOf(ctx context.Context, name int, values []string, dst []L
 			continue
 		}
 		if !c.list.plausible(r.indexSize) {
-			return dst, r.damaged(r.valOff[blk], fmt.Errorf("%w: a list from %d to %d", errCorrupt, c.list.Off, c.list.End))
+			return dst, r.damaged(
+				r.valOff[blk],
+				fmt.Errorf("%w: a list from %d to %d", errCorrupt, c.list.Off, c.list.End),
+			)
 		}
 		dst = append(dst, c.list)
 	}
 	return dst, nil
 }
 
-// progress is how far a walk over the values of a name came: skip values were passed to f behind the value after, or from the walk's
-// beginning if begun is false.
+// progress is how far a walk over the values of a name came: skip values were passed to f behind
+// the value after, or from the walk's beginning if begun is false.
 type progress struct {
 	after []byte
 	begun bool
 	skip  int
 }
 
-// valuesOf calls f for the values from from on, in order, leaving out what p says was done. It keeps p true.
-func (r *reader) valuesOf(ctx context.Context, name int, from string, p *progress, f func(value []byte, l List) (bool, error)) error {
+// valuesOf calls f for the values from from on, in order, leaving out what p says was done. It
+// keeps p true.
+func (r *reader) valuesOf(
+	ctx context.Context, name int, from string, p *progress,
+	f func(value []byte, l List) (bool, error),
+) error {
 	sc := r.look.get()
 	defer r.look.put(sc)
 	c := &sc.cursor

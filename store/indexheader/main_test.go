@@ -50,13 +50,16 @@ type testBucket struct {
 	objects map[string][]byte
 	gets    []get
 	attrs   int
-	// fault is asked before every read; call is the number of reads before it. It may answer the read, or block.
+	// fault is asked before every read; call is the number of reads before it. It may answer the
+	// read, or block.
 	fault func(ctx context.Context, g get, call int) (body io.ReadCloser, err error, answered bool)
 }
 
 func newBucket() *testBucket { return &testBucket{objects: map[string][]byte{}} }
 
-func (b *testBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *testBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	b.mu.Lock()
 	g := get{name, off, length}
 	call := len(b.gets)
@@ -96,7 +99,9 @@ func (b *testBucket) IsObjNotFoundErr(err error) bool { return err == errNotTher
 
 func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
 
-func (b *testBucket) setFault(f func(ctx context.Context, g get, call int) (io.ReadCloser, error, bool)) {
+func (b *testBucket) setFault(
+	f func(ctx context.Context, g get, call int) (io.ReadCloser, error, bool),
+) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fault = f
@@ -124,7 +129,13 @@ func (b *testBucket) add(n byte, idx []byte) Source {
 	defer b.mu.Unlock()
 	name := id.String() + "/index"
 	b.objects[name] = idx
-	return Source{ID: id, Content: 7, IndexObject: name, IndexSize: int64(len(idx)), MaxTime: int64(n)}
+	return Source{
+		ID:          id,
+		Content:     7,
+		IndexObject: name,
+		IndexSize:   int64(len(idx)),
+		MaxTime:     int64(n),
+	}
 }
 
 // writeIndex has Prometheus write an index of these series.
@@ -174,7 +185,8 @@ func asV3(b []byte) []byte {
 	return b
 }
 
-// asV1 makes an index of format V2 one of V1, as far as headers are concerned: the version byte, and the offset table in any order.
+// asV1 makes an index of format V2 one of V1, as far as headers are concerned: the version byte,
+// and the offset table in any order.
 func asV1(t testing.TB, b []byte, rnd *rand.Rand) []byte {
 	t.Helper()
 	b = bytes.Clone(b)
@@ -204,9 +216,20 @@ func asV1(t testing.TB, b []byte, rnd *rand.Rand) []byte {
 	return b
 }
 
-// randomSeries returns series with values of all kinds: empty, UTF-8, sharing prefixes, longer than a block.
+// randomSeries returns series with values of all kinds: empty, UTF-8, sharing prefixes, longer than
+// a block.
 func randomSeries(rnd *rand.Rand) []labels.Labels {
-	names := []string{"__name__", "a", "b", "instance", "job", "le", "namespace/pod", "ñame", "zone"}
+	names := []string{
+		"__name__",
+		"a",
+		"b",
+		"instance",
+		"job",
+		"le",
+		"namespace/pod",
+		"ñame",
+		"zone",
+	}
 	values := func(k int) string {
 		switch rnd.IntN(12) {
 		case 0:
@@ -221,7 +244,15 @@ func randomSeries(rnd *rand.Rand) []labels.Labels {
 			}
 			return string([]byte{byte(rnd.IntN(256)), byte(rnd.IntN(256))})
 		default:
-			return "value-" + string(rune('a'+k)) + "-" + string(rune('0'+rnd.IntN(10))) + string(rune('0'+rnd.IntN(10))) + string(rune('0'+rnd.IntN(10)))
+			return "value-" + string(
+				rune('a'+k),
+			) + "-" + string(
+				rune('0'+rnd.IntN(10)),
+			) + string(
+				rune('0'+rnd.IntN(10)),
+			) + string(
+				rune('0'+rnd.IntN(10)),
+			)
 		}
 	}
 	var out []labels.Labels
@@ -284,7 +315,9 @@ type slowBucket struct {
 	wait time.Duration
 }
 
-func (b *slowBucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *slowBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	t := time.NewTimer(b.wait)
 	defer t.Stop()
 	select {

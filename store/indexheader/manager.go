@@ -19,15 +19,17 @@ import (
 
 // Manager owns the index headers of a process: it builds, opens, closes and forgets them.
 //
-// One lock, mu, guards all of its state and that of its entries; nothing waits and nothing is read or written while it is held. An
-// entry's fileMu orders the renaming and the removal of its file and is taken without mu.
+// One lock, mu, guards all of its state and that of its entries; nothing waits and nothing is read
+// or written while it is held. An entry's fileMu orders the renaming and the removal of its file
+// and is taken without mu.
 type Manager struct {
 	opts   Options
 	fetch  *fetcher
 	look   *lookups
 	met    *metrics
 	panics *panics.Guard
-	// step is called before each step of a build that a crash may follow. Tests replace it before the first build.
+	// step is called before each step of a build that a crash may follow. Tests replace it before
+	// the first build.
 	step func(name string) error
 
 	ctx    context.Context // of everything that runs in the background
@@ -45,7 +47,8 @@ type Manager struct {
 	dead      []*reader           // to be closed when mu is released
 	diskBad   bool                // the last file could not be written
 	unsaved   map[*entry]struct{} // whose open header has no file
-	settled   chan struct{}       // closed and replaced whenever a flight ends or an entry is forgotten
+	// closed and replaced whenever a flight ends or an entry is forgotten
+	settled chan struct{}
 }
 
 // entry is what is known of one block.
@@ -67,8 +70,8 @@ type entry struct {
 	fileMu sync.Mutex
 }
 
-// New returns a manager of the headers in opts.Dir. It removes what interrupted builds have left there. A directory that cannot be used
-// is no error: headers are in memory until it can.
+// New returns a manager of the headers in opts.Dir. It removes what interrupted builds have left
+// there. A directory that cannot be used is no error: headers are in memory until it can.
 func New(opts Options) (*Manager, error) {
 	if opts.Bucket == nil {
 		return nil, errors.New("index headers: no bucket")
@@ -119,8 +122,9 @@ func (m *Manager) unlock() {
 	}
 }
 
-// entryOf returns the entry of a block, which it makes if need be. One of what the block has held before is forgotten, and the error for
-// whoever still asks for that is ErrReplaced. Its file stays where it is: it is stale, and the new one takes its place. mu is held.
+// entryOf returns the entry of a block, which it makes if need be. One of what the block has held
+// before is forgotten, and the error for whoever still asks for that is ErrReplaced. Its file stays
+// where it is: it is stale, and the new one takes its place. mu is held.
 func (m *Manager) entryOf(src Source) (*entry, error) {
 	if m.replaced(src) {
 		return nil, ErrReplaced
@@ -143,8 +147,9 @@ func (m *Manager) replaced(src Source) bool {
 	return e != nil && e.src.Content != src.Content && e.src.Number > src.Number
 }
 
-// Acquire returns the header of a block, opened, or built if need be. It waits until ctx is done, and what it waits for goes on as long
-// as anybody else waits. The header may be used until release is called, once.
+// Acquire returns the header of a block, opened, or built if need be. It waits until ctx is done,
+// and what it waits for goes on as long as anybody else waits. The header may be used until release
+// is called, once.
 func (m *Manager) Acquire(ctx context.Context, src Source) (h *Header, release func(), err error) {
 	m.mu.Lock()
 	if m.closed {
@@ -207,7 +212,8 @@ func (m *Manager) unref(e *entry) {
 	m.evict()
 }
 
-// idles says that an open header is not in use. One that nobody has asked for yet is the first to go. mu is held.
+// idles says that an open header is not in use. One that nobody has asked for yet is the first to
+// go. mu is held.
 func (m *Manager) idles(e *entry) {
 	e.lastUsed = time.Now()
 	if e.wanted {
@@ -282,8 +288,9 @@ func (m *Manager) closeIdle() {
 	}
 }
 
-// Prefetch has the headers of blocks built in the background, the newest first, unless they are there. Those whose build failed are
-// tried again only when Prefetch or Acquire is called for them again.
+// Prefetch has the headers of blocks built in the background, the newest first, unless they are
+// there. Those whose build failed are tried again only when Prefetch or Acquire is called for them
+// again.
 func (m *Manager) Prefetch(srcs []Source) {
 	m.mu.Lock()
 	defer m.unlock()
@@ -322,8 +329,9 @@ func (m *Manager) notify() {
 	m.settled = make(chan struct{})
 }
 
-// Wait returns when none of the blocks is queued, being built or being saved any more: each has its header, or its build has failed
-// (which was logged and counted), or nobody has asked for it. The error is ctx's.
+// Wait returns when none of the blocks is queued, being built or being saved any more: each has its
+// header, or its build has failed (which was logged and counted), or nobody has asked for it. The
+// error is ctx's.
 func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
 	for {
 		m.mu.Lock()
@@ -351,7 +359,8 @@ func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
 	}
 }
 
-// Opened tells whether the header of a block was built, now or by an earlier process, so that a query need not wait for its build.
+// Opened tells whether the header of a block was built, now or by an earlier process, so that a
+// query need not wait for its build.
 func (m *Manager) Opened(id ulid.ULID) bool {
 	m.mu.Lock()
 	defer m.unlock()
@@ -359,7 +368,8 @@ func (m *Manager) Opened(id ulid.ULID) bool {
 	return e != nil && (e.h != nil || e.prepared)
 }
 
-// Forget says that a block is served no longer. Its header is closed when the last user releases it; its file is removed at once.
+// Forget says that a block is served no longer. Its header is closed when the last user releases
+// it; its file is removed at once.
 func (m *Manager) Forget(id ulid.ULID) {
 	m.mu.Lock()
 	e := m.entries[id]
@@ -389,8 +399,9 @@ func (m *Manager) forget(e *entry) {
 	m.notify()
 }
 
-// Keep forgets every block that keep does not want. Forget alone is not enough where blocks leave: a request that had begun before may ask for
-// the header of one afterwards, and nobody would say again that it is gone.
+// Keep forgets every block that keep does not want. Forget alone is not enough where blocks leave:
+// a request that had begun before may ask for the header of one afterwards, and nobody would say
+// again that it is gone.
 func (m *Manager) Keep(keep func(ulid.ULID) bool) {
 	m.mu.Lock()
 	known := slices.Collect(maps.Keys(m.entries))
@@ -402,8 +413,9 @@ func (m *Manager) Keep(keep func(ulid.ULID) bool) {
 	}
 }
 
-// Retain removes the files of blocks that keep does not want and that nobody has asked for: what blocks that left the bucket while no
-// process ran have left behind. Call it when the blocks are known completely.
+// Retain removes the files of blocks that keep does not want and that nobody has asked for: what
+// blocks that left the bucket while no process ran have left behind. Call it when the blocks are
+// known completely.
 func (m *Manager) Retain(keep func(ulid.ULID) bool) error {
 	if m.opts.Dir.IsZero() {
 		return nil
@@ -436,7 +448,8 @@ func (m *Manager) removeFile(e *entry) {
 	}
 }
 
-// Close ends all builds and closes all headers; those in use are closed when they are released. It returns when nothing runs any more.
+// Close ends all builds and closes all headers; those in use are closed when they are released. It
+// returns when nothing runs any more.
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.closed = true

@@ -3,7 +3,6 @@ package indexheader
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -20,7 +19,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// hold makes every read of the bucket wait until release is called or the read is cancelled. started receives the name of each.
+// hold makes every read of the bucket wait until release is called or the read is cancelled.
+// started receives the name of each.
 func (b *testBucket) hold() (started <-chan string, release func()) {
 	names := make(chan string, 1000)
 	open := make(chan struct{})
@@ -36,7 +36,8 @@ func (b *testBucket) hold() (started <-chan string, release func()) {
 	return names, sync.OnceFunc(func() { close(open) })
 }
 
-// Any number of look-ups that want the same header make one build, and a caller that leaves takes nobody along.
+// Any number of look-ups that want the same header make one build, and a caller that leaves takes
+// nobody along.
 func TestAcquireIsOneFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
@@ -135,7 +136,9 @@ func TestBuildTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
-		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, BuildTimeout: 90 * time.Second})
+		m, err := New(
+			Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, BuildTimeout: 90 * time.Second},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +161,14 @@ func TestIdleHeadersAreClosed(t *testing.T) {
 		bkt := newBucket()
 		src := bkt.add(1, tinyIndex(t))
 		reg := prometheus.NewRegistry()
-		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, IdleTimeout: time.Minute, Registerer: reg})
+		m, err := New(
+			Options{
+				Dir:         localfs.At(t.TempDir()),
+				Bucket:      bkt,
+				IdleTimeout: time.Minute,
+				Registerer:  reg,
+			},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,7 +221,15 @@ func TestOpenAllowance(t *testing.T) {
 		probe := acquire(t, m1, src)
 		m1.waitPersisted(src)
 		one := probe.cur.Load().heap
-		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, MaxOpenBytes: 3*one + one/2, Registerer: reg})
+		m := newManager(
+			t,
+			Options{
+				Dir:          localfs.At(dir),
+				Bucket:       bkt,
+				MaxOpenBytes: 3*one + one/2,
+				Registerer:   reg,
+			},
+		)
 		var releases []func()
 		var headers []*Header
 		for n := range byte(6) {
@@ -238,7 +256,8 @@ func TestOpenAllowance(t *testing.T) {
 		if n := metric(t, reg, "larder_header_open"); n != 3 {
 			t.Fatalf("%v open, room is for 3", n)
 		}
-		// The last three are open; in memory the first must be built again, which pushes out the fourth.
+		// The last three are open; in memory the first must be built again, which pushes out the
+		// fourth.
 		bkt.reads()
 		for _, n := range []byte{13, 14, 15, 10, 14, 15} {
 			_, release, err := m.Acquire(context.Background(), bkt.add(n, idx))
@@ -257,7 +276,8 @@ func TestOpenAllowance(t *testing.T) {
 	}
 }
 
-// Background builds take the newest block first; a header that somebody waits for goes in front of them.
+// Background builds take the newest block first; a header that somebody waits for goes in front of
+// them.
 func TestPrefetchOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
@@ -348,7 +368,8 @@ func TestPrefetchGoesOn(t *testing.T) {
 	})
 }
 
-// Places go to those that wait in their order; background builds take none while anybody waits, and at most their share.
+// Places go to those that wait in their order; background builds take none while anybody waits, and
+// at most their share.
 func TestSlots(t *testing.T) {
 	s := slots{size: 16, background: 8}
 	granted := func(w *slotWaiter) bool {
@@ -427,7 +448,8 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// TestAHeaderAskedForAfterItsBlockLeft: a request that began before may still ask for it, and has it; it goes with the next change of blocks.
+// TestAHeaderAskedForAfterItsBlockLeft: a request that began before may still ask for it, and has
+// it; it goes with the next change of blocks.
 func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	idx, dir, bkt := tinyIndex(t), t.TempDir(), newBucket()
 	left, stays := bkt.add(1, idx), bkt.add(2, idx)
@@ -449,12 +471,23 @@ func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	}
 	release()
 	releaseOther()
-	if names := headerFiles(t, dir); !slices.Equal(names, []string{stays.ID.String() + fileSuffix}) || m.Opened(left.ID) || !m.Opened(stays.ID) {
-		t.Errorf("files %v; open: the one that left %v, the other %v", names, m.Opened(left.ID), m.Opened(stays.ID))
+	if names := headerFiles(t, dir); !slices.Equal(
+		names,
+		[]string{stays.ID.String() + fileSuffix},
+	) ||
+		m.Opened(left.ID) ||
+		!m.Opened(stays.ID) {
+		t.Errorf(
+			"files %v; open: the one that left %v, the other %v",
+			names,
+			m.Opened(left.ID),
+			m.Opened(stays.ID),
+		)
 	}
 }
 
-// TestForget: a forgotten block's header serves those that have it; its file goes, even if it was about to be written.
+// TestForget: a forgotten block's header serves those that have it; its file goes, even if it was
+// about to be written.
 func TestForget(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)
@@ -584,7 +617,8 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Two processes may use one directory: neither takes the other's files away in the middle, both answer.
+// Two processes may use one directory: neither takes the other's files away in the middle, both
+// answer.
 func TestTwoManagersInOneDirectory(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)
@@ -627,70 +661,4 @@ func TestTwoManagersInOneDirectory(t *testing.T) {
 	if names := headerFiles(t, dir); len(names) != 0 {
 		t.Errorf("files: %v", names)
 	}
-}
-
-// Everything at once, for the race detector: look-ups, evictions, damage, forgetting, prefetching.
-func TestConcurrentUse(t *testing.T) {
-	idx := synthIndex(t, 3000)
-	values := modelOf(t, idx).values["pod"]
-	model := modelOf(t, idx)
-	dir := t.TempDir()
-	bkt := newBucket()
-	var srcs []Source
-	for n := range byte(6) {
-		srcs = append(srcs, bkt.add(n, idx))
-	}
-	m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, MaxOpenFiles: 2, IdleTimeout: time.Millisecond, BlockCacheBytes: 200 << 10})
-	var wg sync.WaitGroup
-	for g := range uint64(8) {
-		wg.Go(func() {
-			rnd := rand.New(rand.NewPCG(g, 1))
-			for range 60 {
-				src := srcs[rnd.IntN(len(srcs))]
-				switch rnd.IntN(12) {
-				case 0:
-					m.Forget(src.ID)
-				case 1:
-					m.Prefetch(srcs)
-				case 2:
-					if f, err := os.OpenFile(headerFile(dir, src.ID), os.O_RDWR, 0); err == nil {
-						f.WriteAt([]byte{byte(rnd.IntN(256))}, int64(20+rnd.IntN(60_000)))
-						f.Close()
-					}
-				default:
-					if err := useHeader(m, src, model, values, rnd); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			}
-		})
-	}
-	wg.Wait()
-}
-
-func useHeader(m *Manager, src Source, model *model, values []string, rnd *rand.Rand) error {
-	ctx := context.Background()
-	h, release, err := m.Acquire(ctx, src)
-	if err != nil {
-		return err
-	}
-	defer release()
-	some := pick(rnd, values, 0.02)
-	lists, err := h.Lists(ctx, "pod", some, nil)
-	if err != nil {
-		return err
-	}
-	for i, l := range lists {
-		if want := model.want("pod", some[i]); l != want {
-			return fmt.Errorf("list of %q is %v, want %v", some[i], l, want)
-		}
-	}
-	refs := []uint32{uint32(rnd.IntN(1000)), 1000 + uint32(rnd.IntN(2000))}
-	return h.Symbols(ctx, refs, func(i int, s []byte) error {
-		if string(s) != model.symbols[refs[i]] {
-			return fmt.Errorf("symbol %d is %q", refs[i], s)
-		}
-		return nil
-	})
 }

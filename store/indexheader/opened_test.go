@@ -11,7 +11,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// A block counts as opened when its header was built, not when somebody has asked for it, and not when the build has failed.
+// A block counts as opened when its header was built, not when somebody has asked for it, and not
+// when the build has failed.
 func TestOpened(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		bkt := newBucket()

@@ -14,7 +14,8 @@ import (
 // Source says where a block's index is.
 type Source struct {
 	ID ulid.ULID
-	// Content tells what the block holds from what another held under its ID, 0 if that is not known. A header is one content's alone.
+	// Content tells what the block holds from what another held under its ID, 0 if that is not
+	// known. A header is one content's alone.
 	Content uint64
 	// Number is larger for what the block came to hold later, while the process runs.
 	Number uint32
@@ -25,7 +26,8 @@ type Source struct {
 	// Unsized says that the size of some file of the block is not known: Options.Measure is asked
 	// before the header is built.
 	Unsized bool
-	// MaxTime is the end of the block's time range, in milliseconds. The newest blocks are prefetched first.
+	// MaxTime is the end of the block's time range, in milliseconds. The newest blocks are
+	// prefetched first.
 	MaxTime int64
 }
 
@@ -35,11 +37,11 @@ type Options struct {
 	// it at the same time. None keeps headers in memory, within MaxOpenBytes, and builds them again
 	// when they are wanted after an eviction.
 	Dir localfs.Dir
-	// Hold is called before anything is written into Dir; its error counts as one of the local disk. nil: Dir is anybody's. Dir itself is
-	// made where it is missing.
+	// Hold is called before anything is written into Dir; its error counts as one of the local
+	// disk. nil: Dir is anybody's. Dir itself is made where it is missing.
 	Hold func() error
-	// SaveRetry is how long after a failure of the local disk it is tried again, with headers that are in memory for want of it. Default
-	// 30 seconds.
+	// SaveRetry is how long after a failure of the local disk it is tried again, with headers that
+	// are in memory for want of it. Default 30 seconds.
 	SaveRetry time.Duration
 	// Bucket is where the indexes are read.
 	Bucket Bucket
@@ -57,25 +59,32 @@ type Options struct {
 	// docs/reliability.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values
 	// each in files. A header beyond it costs an opening (a few reads of the local disk) again.
 	MaxOpenBytes int64
-	// MaxOpenFiles bounds the number of open headers in the same way, because each holds a file. Default 4096.
+	// MaxOpenFiles bounds the number of open headers in the same way, because each holds a file.
+	// Default 4096.
 	MaxOpenFiles int
-	// IdleTimeout closes headers that were not used for so long. Default 5 minutes; negative: never.
+	// IdleTimeout closes headers that were not used for so long. Default 5 minutes; negative:
+	// never.
 	IdleTimeout time.Duration
-	// BlockCacheBytes bounds the verified blocks of open headers that are kept for the next look-up, in bytes. Default 64 MiB; negative:
-	// none. Without them each block costs a read of the local disk (of its page cache, mostly) and a checksum.
+	// BlockCacheBytes bounds the verified blocks of open headers that are kept for the next
+	// look-up, in bytes. Default 64 MiB; negative: none. Without them each block costs a read of
+	// the local disk (of its page cache, mostly) and a checksum.
 	BlockCacheBytes int64
-	// BuildConcurrency is how many headers are built at once. Those of indexes up to 1 MiB count an eighth: they are all round trip
-	// and no work. Background builds take at most half. Default 20, as Thanos's block-sync-concurrency.
+	// BuildConcurrency is how many headers are built at once. Those of indexes up to 1 MiB count an
+	// eighth: they are all round trip and no work. Background builds take at most half. Default 20,
+	// as Thanos's block-sync-concurrency.
 	BuildConcurrency int
-	// BuildBytes bounds the bytes of indexes that all builds together hold in memory. Default 64 MiB, at least PartSize.
+	// BuildBytes bounds the bytes of indexes that all builds together hold in memory. Default 64
+	// MiB, at least PartSize.
 	BuildBytes int64
-	// PartSize is the size in bytes of one read of a table. Default 4 MiB, at most 16 MiB. Larger parts are fewer requests, smaller
-	// ones come sooner.
+	// PartSize is the size in bytes of one read of a table. Default 4 MiB, at most 16 MiB. Larger
+	// parts are fewer requests, smaller ones come sooner.
 	PartSize int64
-	// BuildTimeout ends a build that takes longer, its wait for a place included. Default 10 minutes.
+	// BuildTimeout ends a build that takes longer, its wait for a place included. Default 10
+	// minutes.
 	BuildTimeout time.Duration
-	// ReadTimeout ends an attempt of one read that takes longer, its wait for a turn at the bucket included; it is tried again then, unless the
-	// bucket repeats requests by itself. Default 1 minute.
+	// ReadTimeout ends an attempt of one read that takes longer, its wait for a turn at the bucket
+	// included; it is tried again then, unless the bucket repeats requests by itself. Default 1
+	// minute.
 	ReadTimeout time.Duration
 	// Logger is told of damage and of failed background builds. Default: nobody.
 	Logger *slog.Logger
@@ -92,7 +101,8 @@ const (
 
 	readAttempts = 4
 	readBackoff  = 50 * time.Millisecond
-	// buildWindow is how many parts one build holds at most, and backgroundWindow how many while nobody waits for it.
+	// buildWindow is how many parts one build holds at most, and backgroundWindow how many while
+	// nobody waits for it.
 	buildWindow      = 4
 	backgroundWindow = 2
 )

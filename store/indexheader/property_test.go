@@ -11,8 +11,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// Over random blocks written by Prometheus, a header says what Prometheus's reader says, in every index format, from a file and from
-// memory, cached and not.
+// Over random blocks written by Prometheus, a header says what Prometheus's reader says, in every
+// index format, from a file and from memory, cached and not.
 func TestHeaderEqualsIndex(t *testing.T) {
 	seeds := uint64(6)
 	if raceEnabled {
@@ -28,16 +28,22 @@ func TestHeaderEqualsIndex(t *testing.T) {
 			for _, opts := range []Options{
 				{Dir: localfs.At(t.TempDir())}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: -1}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: 300 << 10}, {},
 			} {
-				t.Run(fmt.Sprintf("seed %d/V%d/dir %v/cache %d", seed, version, !opts.Dir.IsZero(), opts.BlockCacheBytes), func(t *testing.T) {
-					opts.Bucket = bkt
-					opts.PartSize = 16 << 10 // many parts
-					h := acquire(t, newManager(t, opts), src)
-					for range 2 { // blocks come into the cache the second time
-						if err := m.check(h, rnd); err != nil {
-							t.Fatal(err)
+				t.Run(
+					fmt.Sprintf(
+						"seed %d/V%d/dir %v/cache %d", seed, version, !opts.Dir.IsZero(),
+						opts.BlockCacheBytes,
+					),
+					func(t *testing.T) {
+						opts.Bucket = bkt
+						opts.PartSize = 16 << 10 // many parts
+						h := acquire(t, newManager(t, opts), src)
+						for range 2 { // blocks come into the cache the second time
+							if err := m.check(h, rnd); err != nil {
+								t.Fatal(err)
+							}
 						}
-					}
-				})
+					},
+				)
 			}
 		}
 	}
@@ -51,10 +57,14 @@ func TestGoldenV1(t *testing.T) {
 	}
 	m := modelOf(t, idx)
 	if m.version != 1 || len(m.symbols) != 104 || len(m.values["bar"]) != 100 {
-		t.Fatalf("version %d, %d symbols, %d values", m.version, len(m.symbols), len(m.values["bar"]))
+		t.Fatalf(
+			"version %d, %d symbols, %d values", m.version, len(m.symbols), len(m.values["bar"]),
+		)
 	}
 	bkt := newBucket()
-	h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx))
+	h := acquire(
+		t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx),
+	)
 	if err := m.check(h, rand.New(rand.NewPCG(1, 2))); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +89,13 @@ func TestManyValuesAndNone(t *testing.T) {
 	for name, idx := range map[string][]byte{"V2": many, "V1": asV1(t, many, rnd), "no series": writeIndex(t, nil)} {
 		t.Run(name, func(t *testing.T) {
 			bkt := newBucket()
-			h := acquire(t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 1 << 20}), bkt.add(1, idx))
+			h := acquire(
+				t,
+				newManager(
+					t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 1 << 20},
+				),
+				bkt.add(1, idx),
+			)
 			if err := modelOf(t, idx).check(h, rnd); err != nil {
 				t.Fatal(err)
 			}

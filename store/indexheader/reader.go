@@ -63,15 +63,16 @@ func (l *lookups) put(s *scratch) {
 	l.pool.Put(s)
 }
 
-// reader is an opened header: the footer and the sparse tables in memory, everything else read when asked for. It is immutable but
-// for its cache slots.
+// reader is an opened header: the footer and the sparse tables in memory, everything else read when
+// asked for. It is immutable but for its cache slots.
 type reader struct {
 	footer
 	st   storage
 	look *lookups
 	heap int64
 
-	// Symbol block i holds the references from symFirst[i] to below symFirst[i+1] and lies at [symOff[i], symOff[i+1]).
+	// Symbol block i holds the references from symFirst[i] to below symFirst[i+1] and lies at
+	// [symOff[i], symOff[i+1]).
 	symFirst []uint32
 	symOff   []int64
 
@@ -80,8 +81,9 @@ type reader struct {
 	counts  []uint32 // values, by name
 	first   []uint32 // first value block, by name, and one more
 
-	// Value block i lies at [valOff[i], valOff[i+1]). Its values are at least sep(i), those of the block before (of the same name) are
-	// less. Its lists begin at lists[i] and end at lists[i+1] (derived ends only).
+	// Value block i lies at [valOff[i], valOff[i+1]). Its values are at least sep(i), those of the
+	// block before (of the same name) are less. Its lists begin at lists[i] and end at lists[i+1]
+	// (derived ends only).
 	valOff []int64
 	sepEnd []uint32
 	seps   string
@@ -90,7 +92,8 @@ type reader struct {
 	slots []cacheSlot // symbol blocks, then value blocks; nil without a cache
 }
 
-// tailGuess is how much is read when a file is opened. It holds the footer and, up to some 100,000 values, the sparse tables.
+// tailGuess is how much is read when a file is opened. It holds the footer and, up to some 100,000
+// values, the sparse tables.
 const tailGuess = 32 << 10
 
 // open reads the footer and the sparse tables. It does not close st on an error.
@@ -113,8 +116,12 @@ func open(st storage, want Source, look *lookups) (*reader, error) {
 		return damaged("footer", size-footerSize, err)
 	}
 	r.footer = foot
-	if foot.id != want.ID || want.Content != 0 && foot.content != want.Content || want.IndexSize != 0 && foot.indexSize != want.IndexSize {
-		return nil, fmt.Errorf("%w: of block %s with content %016x, index of %d bytes", errStale, foot.id, foot.content, foot.indexSize)
+	if foot.id != want.ID || want.Content != 0 && foot.content != want.Content ||
+		want.IndexSize != 0 && foot.indexSize != want.IndexSize {
+		return nil, fmt.Errorf(
+			"%w: of block %s with content %016x, index of %d bytes", errStale, foot.id,
+			foot.content, foot.indexSize,
+		)
 	}
 	if foot.symSparse < off {
 		more := make([]byte, off-foot.symSparse, size-foot.symSparse)
@@ -134,8 +141,12 @@ func open(st storage, want Source, look *lookups) (*reader, error) {
 	if look.cache != nil && st.heap() == 0 {
 		r.slots = make([]cacheSlot, len(r.symFirst)+len(r.lists)-1)
 	}
-	r.heap = st.heap() + int64(len(r.seps)+4*cap(r.symFirst)+8*cap(r.symOff)+4*cap(r.counts)+4*cap(r.first)+
-		8*cap(r.valOff)+4*cap(r.sepEnd)+8*cap(r.lists)+16*cap(r.names)+16*cap(r.slots)) + readerOverhead
+	r.heap = st.heap() + int64(
+		len(r.seps)+4*cap(r.symFirst)+8*cap(r.symOff)+4*cap(r.counts)+4*cap(r.first)+
+			8*cap(
+				r.valOff,
+			)+4*cap(r.sepEnd)+8*cap(r.lists)+16*cap(r.names)+16*cap(r.slots),
+	) + readerOverhead
 	for _, n := range r.names {
 		r.heap += int64(len(n))
 	}
@@ -216,7 +227,8 @@ func (r *reader) parseValues(b []byte) error {
 		count, rest, ok2 := cutUvarint(rest)
 		blocks, rest, ok3 := cutUvarint(rest)
 		// Every block has at least two bytes here and one value.
-		if !ok1 || !ok2 || !ok3 || blocks == 0 || blocks > uint64(len(rest)) || count < blocks || count > math.MaxUint32 {
+		if !ok1 || !ok2 || !ok3 || blocks == 0 || blocks > uint64(len(rest)) || count < blocks ||
+			count > math.MaxUint32 {
 			return fmt.Errorf("%w: label name %d", errCorrupt, i)
 		}
 		b = rest
@@ -234,7 +246,8 @@ func (r *reader) parseValues(b []byte) error {
 			if !stored {
 				d, rest, ok3 = cutUvarint(rest)
 			}
-			if !ok1 || !ok2 || !ok3 || size > uint64(r.symSparse-off) || d > uint64(r.indexSize) || list+d > uint64(r.indexSize) {
+			if !ok1 || !ok2 || !ok3 || size > uint64(r.symSparse-off) || d > uint64(r.indexSize) ||
+				list+d > uint64(r.indexSize) {
 				return fmt.Errorf("%w: block %d of label %q", errCorrupt, j, name)
 			}
 			b = rest
@@ -248,13 +261,19 @@ func (r *reader) parseValues(b []byte) error {
 			r.lists = append(r.lists, int64(list))
 			off += int64(size)
 		}
-		// Every value takes some bytes of its blocks: what is reserved for a label's lists follows from the file's size too.
+		// Every value takes some bytes of its blocks: what is reserved for a label's lists follows
+		// from the file's size too.
 		if count > uint64(off-begin) {
-			return fmt.Errorf("%w: label %q has %d values in %d bytes", errCorrupt, name, count, off-begin)
+			return fmt.Errorf(
+				"%w: label %q has %d values in %d bytes", errCorrupt, name, count, off-begin,
+			)
 		}
 	}
 	if off != r.symSparse || len(b) != 0 || total != uint64(r.values) {
-		return fmt.Errorf("%w: value blocks end at %d instead of %d, with %d of %d values", errCorrupt, off, r.symSparse, total, r.values)
+		return fmt.Errorf(
+			"%w: value blocks end at %d instead of %d, with %d of %d values", errCorrupt, off,
+			r.symSparse, total, r.values,
+		)
 	}
 	r.first = append(r.first, uint32(len(r.valOff)))
 	r.valOff = append(r.valOff, off)
@@ -295,8 +314,8 @@ func (r *reader) close() error {
 	return r.st.Close()
 }
 
-// block returns the verified bytes of a block without their checksum. They are valid until sc is used for the next block. admit says
-// that the block is likely to be wanted again.
+// block returns the verified bytes of a block without their checksum. They are valid until sc is
+// used for the next block. admit says that the block is likely to be wanted again.
 func (r *reader) block(sc *scratch, slot int, off, end int64, admit bool) ([]byte, error) {
 	var s *cacheSlot
 	if r.slots != nil {

@@ -2,8 +2,9 @@ package indexheader
 
 import "container/heap"
 
-// slots bounds the builds that run at once and says which is next: those that somebody waits for in the order in which they came, then
-// background builds, the newest block first. Manager.mu guards it.
+// slots bounds the builds that run at once and says which is next: those that somebody waits for in
+// the order in which they came, then background builds, the newest block first. Manager.mu guards
+// it.
 type slots struct {
 	size       int // units
 	background int // units that background builds may take

@@ -17,14 +17,15 @@ import (
 
 const (
 	fileSuffix = ".header"
-	// tempPattern is what a header is called until it is whole. INVARIANT: a name that ends in fileSuffix is a complete file.
+	// tempPattern is what a header is called until it is whole. INVARIANT: a name that ends in
+	// fileSuffix is a complete file.
 	tempPattern = fileSuffix + ".*.tmp"
 )
 
 func fileName(id ulid.ULID) string { return id.String() + fileSuffix }
 
-// fileStorage is a header in a file. It is read with pread: a look-up that has to wait for the disk blocks a system call and not, as
-// a page fault would, a processor of the scheduler.
+// fileStorage is a header in a file. It is read with pread: a look-up that has to wait for the disk
+// blocks a system call and not, as a page fault would, a processor of the scheduler.
 type fileStorage struct {
 	*os.File
 	size int64
@@ -75,7 +76,8 @@ func createFile(dir localfs.Dir, id ulid.ULID) (*fileOutput, error) {
 	if err != nil {
 		return nil, &localError{err}
 	}
-	// The lock tells a process that starts on the same directory that the file is being written. It goes with the process.
+	// The lock tells a process that starts on the same directory that the file is being written. It
+	// goes with the process.
 	o := &fileOutput{dir: dir, f: f}
 	if err := lockFile(f); err != nil {
 		o.discard()
@@ -112,8 +114,8 @@ func (o *fileOutput) tempName() string { return filepath.Base(o.f.Name()) }
 // remove removes the unfinished file. What stays, the next start removes.
 func (o *fileOutput) remove() { _ = o.dir.Remove(o.tempName()) }
 
-// persist gives a whole header its name, for good: after it a crash leaves either this file or the one before. steps is called
-// before each step; tests stop there.
+// persist gives a whole header its name, for good: after it a crash leaves either this file or the
+// one before. steps is called before each step; tests stop there.
 func persist(o *fileOutput, dir localfs.Dir, id ulid.ULID, step func(string) error) error {
 	if err := step("sync"); err != nil {
 		return err
@@ -133,7 +135,8 @@ func persist(o *fileOutput, dir localfs.Dir, id ulid.ULID, step func(string) err
 	return dir.Sync()
 }
 
-// removeTemporary removes what builds that were cut off have left. Files that another process is writing stay.
+// removeTemporary removes what builds that were cut off have left. Files that another process is
+// writing stay.
 func removeTemporary(dir localfs.Dir) error {
 	names, err := dir.Names()
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// synthIndex makes an index of format V2 with one label of n values, without the series: only the tables that headers are built of, and
-// room for the lists. Prometheus's writer would take minutes for a million.
+// synthIndex makes an index of format V2 with one label of n values, without the series: only the
+// tables that headers are built of, and room for the lists. Prometheus's writer would take minutes
+// for a million.
 func synthIndex(t testing.TB, n int) []byte {
 	t.Helper()
 	be := binary.BigEndian
@@ -17,7 +18,10 @@ func synthIndex(t testing.TB, n int) []byte {
 	values := make([]string, n)
 	for i := range values {
 		// Sorted, like the names of pods: long common prefixes, random ends.
-		values[i] = fmt.Sprintf("deployment-%04d-%02x-%08x", i/1000, i/100%10, uint32(i%100)<<24+uint32(i)*2654435761>>8)
+		values[i] = fmt.Sprintf(
+			"deployment-%04d-%02x-%08x", i/1000, i/100%10,
+			uint32(i%100)<<24+uint32(i)*2654435761>>8,
+		)
 	}
 	b := []byte{0xba, 0xaa, 0xd7, 0x00, 2}
 	var toc [6]uint64

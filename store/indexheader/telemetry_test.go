@@ -82,7 +82,13 @@ func TestSpans(t *testing.T) {
 			t.Errorf("span %q has no parent", s.Name())
 		}
 	}
-	want := []string{"open index header", "build index header", "request", "open index header", "request"}
+	want := []string{
+		"open index header",
+		"build index header",
+		"request",
+		"open index header",
+		"request",
+	}
 	if len(got) != len(want) {
 		t.Fatalf("spans %q", got)
 	}

@@ -10,14 +10,15 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// writer lays out a header: symbols first, then names with their values in order, then close. It holds one block and the sparse
-// tables, which are about a hundredth of the file.
+// writer lays out a header: symbols first, then names with their values in order, then close. It
+// holds one block and the sparse tables, which are about a hundredth of the file.
 type writer struct {
 	w    io.Writer
 	off  int64
 	foot footer
 
-	// The block being filled: entries, and where each entry (symbols) or each restart (values) begins.
+	// The block being filled: entries, and where each entry (symbols) or each restart (values)
+	// begins.
 	block   []byte
 	offs    []uint16
 	entries int
@@ -56,7 +57,8 @@ func (w *writer) write(b []byte) error {
 	return nil
 }
 
-// addSymbol adds a symbol in the form in which the index stores it, length prefix and string. Its reference is larger than those before.
+// addSymbol adds a symbol in the form in which the index stores it, length prefix and string. Its
+// reference is larger than those before.
 func (w *writer) addSymbol(ref uint32, entry []byte) error {
 	symbol, _, ok := cutBytes(entry)
 	if !ok {
@@ -117,12 +119,15 @@ func (w *writer) endSymbols() error {
 	return err
 }
 
-// addValue adds an entry of the postings offset table. Entries are sorted by name and value; l.End counts only if ends are stored,
-// and if they are not, the lists ascend.
+// addValue adds an entry of the postings offset table. Entries are sorted by name and value; l.End
+// counts only if ends are stored, and if they are not, the lists ascend.
 func (w *writer) addValue(name, value []byte, l List) error {
 	if !w.nameOpen || string(name) != string(w.name) {
 		if w.nameOpen && string(name) < string(w.name) {
-			return fmt.Errorf("%w: postings offset table: label name %q follows %q", tsdbfmt.ErrCorrupt, name, w.name)
+			return fmt.Errorf(
+				"%w: postings offset table: label name %q follows %q", tsdbfmt.ErrCorrupt, name,
+				w.name,
+			)
 		}
 		if err := w.endName(); err != nil {
 			return err
@@ -138,7 +143,10 @@ func (w *writer) addValue(name, value []byte, l List) error {
 	case stored && !l.plausible(w.foot.indexSize),
 		!stored && (l.Off < tsdbfmt.IndexHeaderSize || l.Off > w.foot.indexSize-minList),
 		!stored && w.foot.values > 0 && l.Off < w.prev+minList:
-		return fmt.Errorf("%w: postings offset table: list of %q=%q at %d", tsdbfmt.ErrCorrupt, w.name, clip(value), l.Off)
+		return fmt.Errorf(
+			"%w: postings offset table: list of %q=%q at %d", tsdbfmt.ErrCorrupt, w.name,
+			clip(value), l.Off,
+		)
 	}
 
 	if w.foot.all.Off != 0 && w.foot.all.End == 0 {
@@ -155,7 +163,8 @@ func (w *writer) addValue(name, value []byte, l List) error {
 	if w.nameCount > 0 {
 		shared = commonPrefix(w.last, value)
 	}
-	// Three varints at most precede and follow the suffix; the offset of a restart and the trailer come on top.
+	// Three varints at most precede and follow the suffix; the offset of a restart and the trailer
+	// come on top.
 	need := len(value) - shared + 4*binary.MaxVarintLen64 + 2*(len(w.offs)+1) + 2 + crc32.Size
 	if w.entries > 0 && (len(w.block)+need > maxBlock || w.entries == maxBlockEntries) {
 		if err := w.flushValues(); err != nil {
@@ -166,8 +175,8 @@ func (w *writer) addValue(name, value []byte, l List) error {
 		w.base = l.Off
 		w.sep = w.sep[:0]
 		if w.nameCount > 0 {
-			// The shortest string that sorts behind the block before and not behind this one. value is longer than what it shares with
-			// the one before, since it sorts behind it.
+			// The shortest string that sorts behind the block before and not behind this one. value
+			// is longer than what it shares with the one before, since it sorts behind it.
 			w.sep = append(w.sep, value[:shared+1]...)
 		}
 	}
@@ -234,7 +243,10 @@ func (w *writer) close() error {
 	if w.foot.lists == listsDerived && w.foot.values > 0 {
 		w.foot.listsEnd = w.foot.toc.SectionEnd(w.prev, w.foot.indexSize)
 		if w.foot.listsEnd < w.prev+minList {
-			return fmt.Errorf("%w: postings offset table: the last list, at %d, has no room before %d", tsdbfmt.ErrCorrupt, w.prev, w.foot.listsEnd)
+			return fmt.Errorf(
+				"%w: postings offset table: the last list, at %d, has no room before %d",
+				tsdbfmt.ErrCorrupt, w.prev, w.foot.listsEnd,
+			)
 		}
 		if w.foot.all.Off != 0 && w.foot.all.End == 0 {
 			w.foot.all.End = w.foot.listsEnd

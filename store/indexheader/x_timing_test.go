@@ -42,7 +42,8 @@ func heapInUse() int64 {
 	return int64(s.HeapAlloc)
 }
 
-// BenchmarkOpenMillion opens the header of a block with 1,000,000 values of one label. The target is 20 ms and 5 MiB of heap.
+// BenchmarkOpenMillion opens the header of a block with 1,000,000 values of one label. The target
+// is 20 ms and 5 MiB of heap.
 func BenchmarkOpenMillion(b *testing.B) {
 	m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir())})
 	b.ReportAllocs()
@@ -89,7 +90,9 @@ func BenchmarkSymbols(b *testing.B) {
 	for _, cache := range []int64{-1, 0} {
 		for _, clustered := range []bool{false, true} {
 			b.Run(fmt.Sprintf("cache=%v/clustered=%v", cache == 0, clustered), func(b *testing.B) {
-				m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir()), BlockCacheBytes: cache})
+				m, src := millionHeader(
+					b, Options{Dir: localfs.At(b.TempDir()), BlockCacheBytes: cache},
+				)
 				h := acquire(b, m, src)
 				refs := ascending(rand.New(rand.NewPCG(1, 1)), 5000, million, clustered)
 				n := 0
@@ -115,7 +118,9 @@ func BenchmarkLists(b *testing.B) {
 	for _, cache := range []int64{-1, 0} {
 		for _, clustered := range []bool{false, true} {
 			b.Run(fmt.Sprintf("cache=%v/clustered=%v", cache == 0, clustered), func(b *testing.B) {
-				m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir()), BlockCacheBytes: cache})
+				m, src := millionHeader(
+					b, Options{Dir: localfs.At(b.TempDir()), BlockCacheBytes: cache},
+				)
 				h := acquire(b, m, src)
 				all := allValues(b, h)
 				var values []string
@@ -165,7 +170,8 @@ func BenchmarkValues(b *testing.B) {
 	}
 }
 
-// BenchmarkBuildMillion builds the header of a block with 1,000,000 values of one label from a bucket in memory.
+// BenchmarkBuildMillion builds the header of a block with 1,000,000 values of one label from a
+// bucket in memory.
 func BenchmarkBuildMillion(b *testing.B) {
 	idx := synthIndex(b, million)
 	for b.Loop() {
@@ -185,8 +191,8 @@ func BenchmarkBuildMillion(b *testing.B) {
 	}
 }
 
-// BenchmarkBuildSmall builds 500 headers of small blocks at once, at 20 ms to the first byte: what the first query over all of them
-// waits for.
+// BenchmarkBuildSmall builds 500 headers of small blocks at once, at 20 ms to the first byte: what
+// the first query over all of them waits for.
 func BenchmarkBuildSmall(b *testing.B) {
 	idx := synthIndex(b, 500)
 	bkt := &slowBucket{testBucket: newBucket(), wait: 20 * time.Millisecond}
@@ -224,8 +230,8 @@ func BenchmarkBuildSmall(b *testing.B) {
 	}
 }
 
-// TestOpenMillion holds the targets of time and heap for opening a header of 1,000,000 values, with room for a busy machine, and that a
-// build does not hold the table.
+// TestOpenMillion holds the targets of time and heap for opening a header of 1,000,000 values, with
+// room for a busy machine, and that a build does not hold the table.
 func TestOpenMillion(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		t.Skip("builds an index of a million values and takes the time")
@@ -284,7 +290,10 @@ func TestOpenMillion(t *testing.T) {
 		readers = append(readers, r)
 	}
 	heap := (heapInUse() - before) / int64(len(readers))
-	t.Logf("file %d bytes, opened in %s, heap %d bytes, reckoned %d", readers[0].size, best, heap, readers[0].heap)
+	t.Logf(
+		"file %d bytes, opened in %s, heap %d bytes, reckoned %d", readers[0].size, best, heap,
+		readers[0].heap,
+	)
 	if best > 20*time.Millisecond {
 		t.Errorf("opening took %s", best)
 	}
@@ -316,7 +325,8 @@ func TestLookupAllocations(t *testing.T) {
 	} {
 		f()
 		f() // the second time fills the cache of blocks
-		// The progress of a walk keeps the last value of a block; a collection in between may empty the pool.
+		// The progress of a walk keeps the last value of a block; a collection in between may empty
+		// the pool.
 		if got := testing.AllocsPerRun(20, f); got > 3 {
 			t.Errorf("%s: %v allocations", name, got)
 		}

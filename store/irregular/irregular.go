@@ -82,7 +82,11 @@ func Open(opts Options) *Blocks {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	b := &Blocks{opts: opts, log: opts.Logger.With("component", "irregular"), findings: map[key]string{}}
+	b := &Blocks{
+		opts:     opts,
+		log:      opts.Logger.With("component", "irregular"),
+		findings: map[key]string{},
+	}
 	b.panics = panics.New("irregular", opts.Logger, opts.Registerer)
 	promauto.With(opts.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "larder_blocks_irregular",

@@ -30,7 +30,13 @@ func allocated(f func() any) (all, kept int64) {
 	runtime.GC()
 	runtime.ReadMemStats(&end)
 	runtime.KeepAlive(v)
-	return int64(after.TotalAlloc - before.TotalAlloc), int64(end.HeapAlloc) - int64(before.HeapAlloc)
+	return int64(
+			after.TotalAlloc - before.TotalAlloc,
+		), int64(
+			end.HeapAlloc,
+		) - int64(
+			before.HeapAlloc,
+		)
 }
 
 // TestExpressionsAreBounded: neither a few bytes on the wire nor a very long expression may exhaust
@@ -131,7 +137,9 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 		{"windows", strings.TrimSuffix(strings.Repeat(`C:\\programs\\private|`, 2000), "|"), `C:\programs\private`, "C:", 64 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			req := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr}}
+			req := []*storepb.LabelMatcher{
+				{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr},
+			}
 			var ms []*labels.Matcher
 			var err error
 			all, kept := allocated(func() any { ms, err = Parse(nil, roomy(), req); return &ms })

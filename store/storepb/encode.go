@@ -6,19 +6,21 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// WireChunk is an AggrChunk to be encoded. It and its parts are plain values that a caller keeps in slices it reuses: encoding
-// allocates nothing and keeps nothing.
+// WireChunk is an AggrChunk to be encoded. It and its parts are plain values that a caller keeps in
+// slices it reuses: encoding allocates nothing and keeps nothing.
 type WireChunk struct {
 	// MinTime and MaxTime are in milliseconds, both inclusive.
 	MinTime, MaxTime int64
 	// Parts holds one part for raw samples, or one for each aggregate sent, or none.
-	// INVARIANT: sorted by Aggr, no two of the same: fields are written in the order of their numbers.
+	// INVARIANT: sorted by Aggr, no two of the same: fields are written in the order of their
+	// numbers.
 	Parts []WirePart
 }
 
 // WirePart is a Chunk to be encoded, and the field of AggrChunk that it goes to.
 type WirePart struct {
-	// Data is the chunk's payload without its encoding byte. It is only read, and only until the call that encodes it returns.
+	// Data is the chunk's payload without its encoding byte. It is only read, and only until the
+	// call that encodes it returns.
 	Data []byte
 	// Hash is the xxhash64 of Data. Thanos's stores always send it. 0 leaves it out.
 	Hash uint64
@@ -45,7 +47,8 @@ func SeriesSize(labels []byte, chunks []WireChunk) int {
 	return size
 }
 
-// seriesSize is SeriesSize, and how many of its bytes are those of the AggrChunk messages themselves.
+// seriesSize is SeriesSize, and how many of its bytes are those of the AggrChunk messages
+// themselves.
 func seriesSize(labels []byte, chunks []WireChunk) (size, ofChunks int) {
 	size = len(labels)
 	for i := range chunks {
@@ -56,7 +59,8 @@ func seriesSize(labels []byte, chunks []WireChunk) (size, ofChunks int) {
 	return size, ofChunks
 }
 
-// AppendSeries appends the Series message of finished labels and chunks: SeriesSize bytes, the same as proto.Marshal makes.
+// AppendSeries appends the Series message of finished labels and chunks: SeriesSize bytes, the same
+// as proto.Marshal makes.
 func AppendSeries(dst, labels []byte, chunks []WireChunk) []byte {
 	dst = append(dst, labels...)
 	for i := range chunks {

@@ -14,7 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// sample is a series in both forms: as the encoder takes it, and as the message it must come out as.
+// sample is a series in both forms: as the encoder takes it, and as the message it must come out
+// as.
 type sample struct {
 	labels []byte
 	chunks []WireChunk
@@ -152,10 +153,18 @@ func TestFrames(t *testing.T) {
 		s := randomSample(r)
 		check("series", NewSeriesFrame(pool, s.labels, s.chunks),
 			&SeriesResponse{Result: &SeriesResponse_Series{Series: s.msg}})
-		check("lone batch", newLoneBatchFrame(pool, s.labels, s.chunks),
-			&SeriesResponse{Result: &SeriesResponse_Batch{Batch: &SeriesBatch{Series: []*Series{s.msg}}}})
+		check(
+			"lone batch",
+			newLoneBatchFrame(pool, s.labels, s.chunks),
+			&SeriesResponse{
+				Result: &SeriesResponse_Batch{Batch: &SeriesBatch{Series: []*Series{s.msg}}},
+			},
+		)
 		w := text(r, 0)
-		check("warning", NewWarningFrame(pool, w), &SeriesResponse{Result: &SeriesResponse_Warning{Warning: w}})
+		check(
+			"warning", NewWarningFrame(pool, w),
+			&SeriesResponse{Result: &SeriesResponse_Warning{Warning: w}},
+		)
 	}
 	for _, hints := range []proto.Message{
 		&SeriesResponseHints{},
@@ -225,13 +234,16 @@ func TestFrameAllocations(t *testing.T) {
 // typicalSeries is a series as scraped metrics have them: 12 labels, chunks of 120 samples.
 func typicalSeries(chunks int) sample { return typicalSeriesN(chunks, 0) }
 
-// typicalSeriesN makes the n-th such series. Their chunks have nothing in common, so compression finds little.
+// typicalSeriesN makes the n-th such series. Their chunks have nothing in common, so compression
+// finds little.
 func typicalSeriesN(chunks, n int) sample {
 	r := rand.New(rand.NewPCG(11, uint64(n)))
 	ls := labels.FromStrings(
-		"__name__", "http_request_duration_seconds_bucket", "cluster", "eu-west-1", "code", "200", "container", "frontend",
-		"handler", "/api/v1/query_range", "instance", "10.0.12.7:9090", "job", "default/frontend", "le", "0.25",
-		"method", "GET", "namespace", "default", "pod", "frontend-5d7f9c6b8-x2x9z", "replica", "prometheus-0")
+		"__name__", "http_request_duration_seconds_bucket", "cluster", "eu-west-1", "code", "200",
+		"container", "frontend", "handler", "/api/v1/query_range", "instance", "10.0.12.7:9090",
+		"job", "default/frontend", "le", "0.25", "method", "GET", "namespace", "default", "pod",
+		"frontend-5d7f9c6b8-x2x9z", "replica", "prometheus-0",
+	)
 	var cs []WireChunk
 	for i := range chunks {
 		c := WireChunk{MinTime: 1_700_000_000_000 + int64(i)*3_600_000}

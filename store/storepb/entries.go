@@ -9,8 +9,9 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// maxEntries bounds the fields of a request, those of messages within it and the numbers in its lists included. Two bytes on the wire can be a matcher of a
-// hundred in memory, so that it is held to before anything is decoded. 10,000 matchers are 40,000 fields.
+// maxEntries bounds the fields of a request, those of messages within it and the numbers in its
+// lists included. Two bytes on the wire can be a matcher of a hundred in memory, so that it is held
+// to before anything is decoded. 10,000 matchers are 40,000 fields.
 const maxEntries = 45_000
 
 // checkEntries counts the fields of an encoded message, and refuses one of too many. The decoder

@@ -14,7 +14,8 @@ import (
 // TestRequestsOfManyFieldsAreNotDecoded: two bytes of a request can be a hundred in memory.
 func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 	many := func(b string) []byte { return bytes.Repeat([]byte(b), 500_000) }
-	within := func(tag byte, b []byte) []byte { return append([]byte{tag, 0xc0, 0x84, 0x3d}, b...) } // 1,000,000 bytes
+	// 1,000,000 bytes
+	within := func(tag byte, b []byte) []byte { return append([]byte{tag, 0xc0, 0x84, 0x3d}, b...) }
 	for name, tc := range map[string]struct {
 		req  proto.Message
 		wire []byte
@@ -37,20 +38,24 @@ func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 			t.Errorf("%s: took %d bytes to refuse", name, n)
 		}
 	}
-	if err := UnmarshalHints(&anypb.Any{TypeUrl: "type.googleapis.com/hintspb.SeriesRequestHints", Value: many("\x0a\x00")}, &SeriesRequestHints{}); err == nil || !strings.Contains(err.Error(), "fields") {
+	if err := UnmarshalHints(&anypb.Any{TypeUrl: "type.googleapis.com/hintspb.SeriesRequestHints", Value: many("\x0a\x00")}, &SeriesRequestHints{}); err == nil ||
+		!strings.Contains(err.Error(), "fields") {
 		t.Errorf("hints: got %v, want an error about fields", err)
 	}
 
 	full := &SeriesRequest{}
 	for range 10_000 {
-		full.Matchers = append(full.Matchers, &LabelMatcher{Type: LabelMatcher_RE, Name: "pod", Value: "a|b"})
+		full.Matchers = append(
+			full.Matchers, &LabelMatcher{Type: LabelMatcher_RE, Name: "pod", Value: "a|b"},
+		)
 	}
 	wire, err := proto.Marshal(full)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got SeriesRequest
-	if err := Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:1000]), mem.SliceBuffer(wire[1000:])}, &got); err != nil || !proto.Equal(full, &got) {
+	if err := Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:1000]), mem.SliceBuffer(wire[1000:])}, &got); err != nil ||
+		!proto.Equal(full, &got) {
 		t.Errorf("a request of 10,000 matchers: %v", err)
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// MaxFrameBytes bounds a frame, its own framing included. A frame may only be longer when it holds a single chunk that is.
+// MaxFrameBytes bounds a frame, its own framing included. A frame may only be longer when it holds
+// a single chunk that is.
 const MaxFrameBytes = 1 << maxTier
 
 // Tags of the fields that responses are made of.
@@ -20,24 +21,30 @@ const (
 	tagBatchSeries     = 1<<3 | 2 // SeriesBatch.series
 )
 
-// Frame is a finished SeriesResponse: bytes in a pooled buffer that a server with Codec sends as they are, by
-// stream.SendMsg(frame).
+// Frame is a finished SeriesResponse: bytes in a pooled buffer that a server with Codec sends as
+// they are, by stream.SendMsg(frame).
 //
-// A frame is sent at most once, and its buffer is given back exactly once, by whoever holds it last:
-//   - Codec takes the buffer when grpc encodes the frame, which SendMsg does first. From then on grpc owns the buffer and gives
-//     it back when the last byte is on the wire or the stream is gone, whether SendMsg succeeds or not.
-//   - Before that the frame owns it. An interceptor may refuse a message before grpc sees it, so whoever calls SendMsg calls
-//     Release afterwards, always: it gives the buffer back if grpc has not taken it, and otherwise does nothing.
+// A frame is sent at most once, and its buffer is given back exactly once, by whoever holds it
+// last:
+//   - Codec takes the buffer when grpc encodes the frame, which SendMsg does first. From then on
+//     grpc owns the buffer and gives it back when the last byte is on the wire or the stream is
+//     gone, whether SendMsg succeeds or not.
+//   - Before that the frame owns it. An interceptor may refuse a message before grpc sees it, so
+//     whoever calls SendMsg calls Release afterwards, always: it gives the buffer back if grpc has
+//     not taken it, and otherwise does nothing.
 //
-// A Frame is not safe for concurrent use. It is never reused: stats handlers may keep the message that was sent.
+// A Frame is not safe for concurrent use. It is never reused: stats handlers may keep the message
+// that was sent.
 type Frame struct {
-	// bufs is handed to grpc as a slice, which spares an allocation. Once taken is set, it belongs to grpc.
+	// bufs is handed to grpc as a slice, which spares an allocation. Once taken is set, it belongs
+	// to grpc.
 	bufs  [1]mem.Buffer
 	size  int
 	taken bool
 }
 
-// newFrame makes a frame of the bytes of data from off on. The frame owns data, which came from pool.
+// newFrame makes a frame of the bytes of data from off on. The frame owns data, which came from
+// pool.
 func newFrame(pool mem.BufferPool, data *[]byte, off int) *Frame {
 	f := &Frame{size: len(*data) - off}
 	b := mem.NewBuffer(data, pool)
@@ -101,7 +108,8 @@ func NewHintsFrame(pool mem.BufferPool, hints *anypb.Any) (*Frame, error) {
 // Size is the number of bytes of the message, before compression. It may be asked at any time.
 func (f *Frame) Size() int { return f.size }
 
-// Bytes is the encoded message, for tests and tools. It must not be asked for, or looked at, after the frame was sent or released.
+// Bytes is the encoded message, for tests and tools. It must not be asked for, or looked at, after
+// the frame was sent or released.
 func (f *Frame) Bytes() []byte {
 	if f.taken {
 		panic("storepb: Bytes of a frame that was sent or released")
@@ -118,7 +126,8 @@ func (f *Frame) Release() {
 	f.bufs[0].Free()
 }
 
-// String describes the frame without looking at its bytes: tracing may print a message after it was sent.
+// String describes the frame without looking at its bytes: tracing may print a message after it was
+// sent.
 func (f *Frame) String() string {
 	return fmt.Sprintf("Frame(%d bytes)", f.size)
 }

@@ -5,28 +5,33 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// batchHeader is the room left for a batch's tag and length, which is known last. Three bytes of length are what a frame of
-// 16 KiB to 1 MiB needs, so full frames start at the buffer's first byte.
+// batchHeader is the room left for a batch's tag and length, which is known last. Three bytes of
+// length are what a frame of 16 KiB to 1 MiB needs, so full frames start at the buffer's first
+// byte.
 const batchHeader = 1 + 3
 
-// FrameWriter cuts a sorted sequence of series into frames, as a request's response_batch_size asks, and sends them.
+// FrameWriter cuts a sorted sequence of series into frames, as a request's response_batch_size
+// asks, and sends them.
 //
-// A frame ends at the batch size or at MaxFrameBytes, whichever comes first, and before everything that is not a series. A series
-// longer than a frame goes on in the next one, with its labels repeated; a chunk longer than a frame has one to itself.
+// A frame ends at the batch size or at MaxFrameBytes, whichever comes first, and before everything
+// that is not a series. A series longer than a frame goes on in the next one, with its labels
+// repeated; a chunk longer than a frame has one to itself.
 //
-// Chunk bytes are copied once, into the frame's buffer; a batch that outgrows the size guessed from the frame before is the exception.
+// Chunk bytes are copied once, into the frame's buffer; a batch that outgrows the size guessed from
+// the frame before is the exception.
 //
-// A FrameWriter is not safe for concurrent use. It holds at most one unfinished frame, so at most MaxFrameBytes of buffer, until
-// Flush or Discard: one of the two ends every use.
+// A FrameWriter is not safe for concurrent use. It holds at most one unfinished frame, so at most
+// MaxFrameBytes of buffer, until Flush or Discard: one of the two ends every use.
 type FrameWriter struct {
 	pool  mem.BufferPool
 	batch int64
 	send  func(*Frame) error
 
-	buf       *[]byte // the unfinished batch, after batchHeader free bytes; nil if there is none
-	inBuf     int64   // series in buf
-	perSeries int     // encoded bytes of a series in the last batch, rounded up, to size the next buffer
-	most      int64   // series that are expected in all; 0: nobody knows
+	buf   *[]byte // the unfinished batch, after batchHeader free bytes; nil if there is none
+	inBuf int64   // series in buf
+	// encoded bytes of a series in the last batch, rounded up, to size the next buffer
+	perSeries int
+	most      int64 // series that are expected in all; 0: nobody knows
 	stats     FrameStats
 	err       error
 
@@ -38,19 +43,19 @@ type FrameStats struct {
 	Frames, Series, Chunks, Bytes int64
 }
 
-// NewFrameWriter makes a writer for one response. A batch above 1 is the most series of a frame; otherwise each series is a
-// response of its own. send is usually stream.SendMsg; it may keep nothing of the frame, and the writer releases what it did not
-// send.
+// NewFrameWriter makes a writer for one response. A batch above 1 is the most series of a frame;
+// otherwise each series is a response of its own. send is usually stream.SendMsg; it may keep
+// nothing of the frame, and the writer releases what it did not send.
 func NewFrameWriter(pool mem.BufferPool, batch int64, send func(*Frame) error) *FrameWriter {
 	return &FrameWriter{pool: pool, batch: batch, send: send}
 }
 
-// Expect says that at most n more series come. It sizes buffers, no more: a client may ask for batches of far more series than match, and what it gets
-// must not take memory for them.
+// Expect says that at most n more series come. It sizes buffers, no more: a client may ask for
+// batches of far more series than match, and what it gets must not take memory for them.
 func (w *FrameWriter) Expect(n int64) { w.most = w.stats.Series + n }
 
-// Stats is what was sent so far, without the unfinished frame. Series and chunks count when they are written; a series that
-// continues counts once.
+// Stats is what was sent so far, without the unfinished frame. Series and chunks count when they
+// are written; a series that continues counts once.
 func (w *FrameWriter) Stats() FrameStats { return w.stats }
 
 // ChunkBytes is the size of the encoded chunks of all series written so far.
@@ -59,8 +64,8 @@ func (w *FrameWriter) ChunkBytes() int64 { return w.chunkBytes }
 // Pending says whether Flush would send something.
 func (w *FrameWriter) Pending() bool { return w.buf != nil }
 
-// WriteSeries writes one series. Nothing of labels or chunks is kept. After an error, which is the one that send returned, the
-// response is over: every later call returns it too.
+// WriteSeries writes one series. Nothing of labels or chunks is kept. After an error, which is the
+// one that send returned, the response is over: every later call returns it too.
 func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 	if w.err != nil {
 		return w.err
@@ -97,12 +102,14 @@ func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 	return nil
 }
 
-// frameSize is the size of a frame with a single series of n bytes, as far as MaxFrameBytes is concerned.
+// frameSize is the size of a frame with a single series of n bytes, as far as MaxFrameBytes is
+// concerned.
 func (w *FrameWriter) frameSize(n int) int {
 	return batchHeader + fieldSize(n)
 }
 
-// fit is how many of the chunks one frame can hold, at least one, and the size of the series with them.
+// fit is how many of the chunks one frame can hold, at least one, and the size of the series with
+// them.
 func (w *FrameWriter) fit(labels []byte, chunks []WireChunk) (n, size int) {
 	size = len(labels)
 	for n < len(chunks) {

@@ -39,7 +39,8 @@ func join(frames []*SeriesResponse) []*Series {
 			ss = []*Series{s}
 		}
 		for _, s := range ss {
-			if n := len(out); n > 0 && proto.Equal(&Series{Labels: out[n-1].Labels}, &Series{Labels: s.Labels}) {
+			if n := len(out); n > 0 &&
+				proto.Equal(&Series{Labels: out[n-1].Labels}, &Series{Labels: s.Labels}) {
 				out[n-1].Chunks = append(out[n-1].Chunks, s.Chunks...)
 				continue
 			}
@@ -57,8 +58,10 @@ func wantSeries(t *testing.T, want, got []*Series) {
 	}
 	for i := range want {
 		if !proto.Equal(want[i], got[i]) {
-			t.Fatalf("series %d of %d is not what was sent; labels, chunks got %v %d, want %v %d", i, len(want),
-				got[i].Labels, len(got[i].Chunks), want[i].Labels, len(want[i].Chunks))
+			t.Fatalf(
+				"series %d of %d is not what was sent; labels, chunks got %v %d, want %v %d", i,
+				len(want), got[i].Labels, len(got[i].Chunks), want[i].Labels, len(want[i].Chunks),
+			)
 		}
 	}
 }
@@ -68,7 +71,14 @@ func sized(id int, lens ...int) sample {
 	r := rand.New(rand.NewPCG(uint64(id), 0))
 	var cs []WireChunk
 	for i, n := range lens {
-		cs = append(cs, WireChunk{MinTime: int64(i) * 100, MaxTime: int64(i)*100 + 99, Parts: []WirePart{randomPart(r, Aggr_RAW, n)}})
+		cs = append(
+			cs,
+			WireChunk{
+				MinTime: int64(i) * 100,
+				MaxTime: int64(i)*100 + 99,
+				Parts:   []WirePart{randomPart(r, Aggr_RAW, n)},
+			},
+		)
 	}
 	return newSample(labels.FromStrings("id", fmt.Sprintf("%06d", id)), cs...)
 }
@@ -154,7 +164,12 @@ func TestFrameWriter(t *testing.T) {
 			if (over > 0) != c.over {
 				t.Errorf("%d frames are longer than %d bytes", over, MaxFrameBytes)
 			}
-			wantStats := FrameStats{Frames: int64(len(frames)), Series: int64(len(want)), Chunks: chunks, Bytes: bytesSent}
+			wantStats := FrameStats{
+				Frames: int64(len(frames)),
+				Series: int64(len(want)),
+				Chunks: chunks,
+				Bytes:  bytesSent,
+			}
 			if diff := cmp.Diff(wantStats, w.Stats()); diff != "" {
 				t.Errorf("stats (-want +got):\n%s", diff)
 			}
@@ -181,7 +196,9 @@ func TestFrameWriterOrder(t *testing.T) {
 		}
 	}
 	want := []*SeriesResponse{
-		batchMessage(a), {Result: &SeriesResponse_Warning{Warning: "careful"}}, batchMessage(b), {Result: &SeriesResponse_Hints{Hints: hints}},
+		batchMessage(
+			a,
+		), {Result: &SeriesResponse_Warning{Warning: "careful"}}, batchMessage(b), {Result: &SeriesResponse_Hints{Hints: hints}},
 	}
 	if diff := cmp.Diff(want, frames, protocmp.Transform()); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
@@ -189,7 +206,8 @@ func TestFrameWriterOrder(t *testing.T) {
 	pool.wantNoneOut()
 }
 
-// TestFrameWriterRandom writes many random series, with buffers poisoned as soon as they are released.
+// TestFrameWriterRandom writes many random series, with buffers poisoned as soon as they are
+// released.
 func TestFrameWriterRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(13, 14))
 	for range 100 {
@@ -199,7 +217,8 @@ func TestFrameWriterRandom(t *testing.T) {
 		var want []*SeriesResponse
 		for range r.IntN(100) {
 			s := randomSample(r)
-			s.labels = AppendLabel(s.labels, "~", fmt.Sprint(len(want))) // so that neighbours differ
+			// so that neighbours differ
+			s.labels = AppendLabel(s.labels, "~", fmt.Sprint(len(want)))
 			s.msg.Labels = append(s.msg.Labels, &Label{Name: "~", Value: fmt.Sprint(len(want))})
 			if err := w.WriteSeries(s.labels, s.chunks); err != nil {
 				t.Fatal(err)
@@ -224,7 +243,8 @@ func TestFrameWriterSendFails(t *testing.T) {
 				w := NewFrameWriter(pool, batch, func(f *Frame) error {
 					calls++
 					if taken {
-						// grpc has taken the buffer, and frees it itself before SendMsg returns the error.
+						// grpc has taken the buffer, and frees it itself before SendMsg returns the
+						// error.
 						b, err := f.take()
 						if err != nil {
 							t.Fatal(err)
@@ -273,8 +293,8 @@ func TestFrameWriterDiscard(t *testing.T) {
 	pool.wantNoneOut()
 }
 
-// TestFrameWriterExpect: a batch size of far more series than come takes no memory for them, for the first frame or the last, and what comes beyond
-// what was expected is written all the same.
+// TestFrameWriterExpect: a batch size of far more series than come takes no memory for them, for
+// the first frame or the last, and what comes beyond what was expected is written all the same.
 func TestFrameWriterExpect(t *testing.T) {
 	for _, c := range []struct {
 		batch, expected int64
@@ -297,7 +317,10 @@ func TestFrameWriterExpect(t *testing.T) {
 		}
 		wantSeries(t, want, join(frames))
 		if pool.largest > 16<<10 {
-			t.Errorf("batches of %d, %d of %d expected series came: a buffer of %d bytes", c.batch, c.come, c.expected, pool.largest)
+			t.Errorf(
+				"batches of %d, %d of %d expected series came: a buffer of %d bytes", c.batch,
+				c.come, c.expected, pool.largest,
+			)
 		}
 	}
 }

@@ -13,8 +13,9 @@ const (
 	tagLabelValue   = 2<<3 | 2 // Label.value
 )
 
-// AppendLabel appends one Series.labels field. Labels are *finished* when this was called for each of them, sorted by name: they
-// can then be put into a Series message as they are, which is how they travel from a block's index to the client.
+// AppendLabel appends one Series.labels field. Labels are *finished* when this was called for each
+// of them, sorted by name: they can then be put into a Series message as they are, which is how
+// they travel from a block's index to the client.
 //
 // An empty name or value takes no bytes, as everywhere in proto3.
 func AppendLabel[T []byte | string](dst []byte, name, value T) []byte {
@@ -50,8 +51,8 @@ func labelSize(name, value int) int {
 	return size
 }
 
-// NextLabel takes the first label off finished labels. The name and value alias labels. ok is false when nothing is left, and
-// for bytes that AppendLabel did not make.
+// NextLabel takes the first label off finished labels. The name and value alias labels. ok is false
+// when nothing is left, and for bytes that AppendLabel did not make.
 func NextLabel(labels []byte) (name, value, rest []byte, ok bool) {
 	if len(labels) < 2 || labels[0] != tagSeriesLabels {
 		return nil, nil, nil, false
@@ -91,17 +92,19 @@ func cutBytes(b []byte) (data, rest []byte, ok bool) {
 	return b[:n:n], b[n:], true
 }
 
-// CompareLabels orders two finished label sets as labels.Compare of Prometheus does: by the first name that differs, else by the
-// first value that differs, else the shorter set first.
+// CompareLabels orders two finished label sets as labels.Compare of Prometheus does: by the first
+// name that differs, else by the first value that differs, else the shorter set first.
 //
-// The bytes cannot be compared as they are, because a length prefix would decide before the text behind it. They can say that
-// two sets, or their first labels, are equal: that is what makes this fast on sorted series, whose neighbours share most labels.
+// The bytes cannot be compared as they are, because a length prefix would decide before the text
+// behind it. They can say that two sets, or their first labels, are equal: that is what makes this
+// fast on sorted series, whose neighbours share most labels.
 func CompareLabels(a, b []byte) int {
 	d := commonPrefix(a, b)
 	if d == len(a) && d == len(b) {
 		return 0
 	}
-	// Labels that lie wholly before the first difference are equal. Skip them by their lengths alone.
+	// Labels that lie wholly before the first difference are equal. Skip them by their lengths
+	// alone.
 	pos := 0
 	for {
 		end := labelEnd(a, pos)

@@ -27,7 +27,8 @@ func messages(ls labels.Labels) []*Label {
 	return out
 }
 
-// text draws short strings that share prefixes, so that sets differ late, with lengths on both sides of the 1-byte varint.
+// text draws short strings that share prefixes, so that sets differ late, with lengths on both
+// sides of the 1-byte varint.
 func text(r *rand.Rand, minLen int) string {
 	alphabet := []string{"a", "b", "_", "0", "Z", "\x00", "\x01", "é", "日", "\U0001f600"}
 	n := minLen + r.IntN(4)
@@ -81,7 +82,11 @@ func TestAppendLabel(t *testing.T) {
 	for i := range 2000 {
 		ls := randomLabels(r, r.IntN(8))
 		got := finished(ls)
-		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(&Series{Labels: messages(ls)})
+		want, err := proto.MarshalOptions{
+			Deterministic: true,
+		}.Marshal(
+			&Series{Labels: messages(ls)},
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,7 +99,9 @@ func TestAppendLabel(t *testing.T) {
 			t.Fatalf("case %d, %s: LabelSize says %d, appended %d", i, ls, size, len(got))
 		}
 	}
-	if a, b := AppendLabel(nil, "name", ""), AppendLabel(nil, []byte("name"), []byte("")); !bytes.Equal(a, b) {
+	if a, b := AppendLabel(nil, "name", ""), AppendLabel(nil, []byte("name"), []byte("")); !bytes.Equal(
+		a, b,
+	) {
 		t.Errorf("strings give %x, bytes %x", a, b)
 	}
 }
@@ -127,7 +134,8 @@ func TestCompareLabels(t *testing.T) {
 	seen := map[int]int{}
 	check := func(a, b labels.Labels) {
 		t.Helper()
-		// The slice form of labels compares like strings do; Prometheus's packed form agrees on the sign.
+		// The slice form of labels compares like strings do; Prometheus's packed form agrees on the
+		// sign.
 		want := sign(labels.Compare(a, b))
 		got := CompareLabels(finished(a), finished(b))
 		if got != want {
@@ -152,7 +160,10 @@ func TestCompareLabels(t *testing.T) {
 	check(labels.FromStrings("a", "zz"), labels.FromStrings("a", "zzz"))
 	check(labels.FromStrings("a", "b"), labels.FromStrings("a", "aaaa"))
 	check(labels.FromStrings("b", "1"), labels.FromStrings("aaaa", "1"))
-	check(labels.FromStrings("a", strings.Repeat("b", 127)), labels.FromStrings("a", strings.Repeat("a", 200)))
+	check(
+		labels.FromStrings("a", strings.Repeat("b", 127)),
+		labels.FromStrings("a", strings.Repeat("a", 200)),
+	)
 	// A set that is the beginning of another one.
 	check(labels.FromStrings("a", "1"), labels.FromStrings("a", "1", "b", "2"))
 	check(labels.EmptyLabels(), labels.FromStrings("a", ""))

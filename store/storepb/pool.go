@@ -8,17 +8,19 @@ import (
 )
 
 const (
-	// minTier is the smallest buffer: grpc pools no buffer of 1 KiB or less, so a smaller one could only be used once.
+	// minTier is the smallest buffer: grpc pools no buffer of 1 KiB or less, so a smaller one could
+	// only be used once.
 	minTier = 11
 	// maxTier is the largest buffer that is kept. INVARIANT: MaxFrameBytes == 1<<maxTier.
 	maxTier = 20
 )
 
-// FramePool lends the buffers that frames are written to, in powers of two from 2 KiB to 1 MiB. Larger ones are made for the
-// occasion and not kept.
+// FramePool lends the buffers that frames are written to, in powers of two from 2 KiB to 1 MiB.
+// Larger ones are made for the occasion and not kept.
 //
-// It differs from grpc's own pools in two ways. It has a size for every power of two, where grpc's default goes from 32 KiB
-// straight to 1 MiB. And Get does not clear what it returns, because a frame's writer overwrites every byte it sends.
+// It differs from grpc's own pools in two ways. It has a size for every power of two, where grpc's
+// default goes from 32 KiB straight to 1 MiB. And Get does not clear what it returns, because a
+// frame's writer overwrites every byte it sends.
 //
 // It is safe for concurrent use. The zero value is not ready; see NewFramePool.
 type FramePool struct {
@@ -28,8 +30,8 @@ type FramePool struct {
 
 var _ mem.BufferPool = (*FramePool)(nil)
 
-// NewFramePool makes a pool. One per process is enough. In builds with the race detector it poisons what comes back, so that
-// reading a frame after its release shows as wrong bytes.
+// NewFramePool makes a pool. One per process is enough. In builds with the race detector it poisons
+// what comes back, so that reading a frame after its release shows as wrong bytes.
 func NewFramePool() *FramePool {
 	return &FramePool{poison: raceEnabled}
 }

@@ -62,7 +62,8 @@ func (p *testPool) outNow() int {
 	return len(p.out)
 }
 
-// waitNoneOut waits until every buffer is back. grpc gives the last ones back from a goroutine of its own.
+// waitNoneOut waits until every buffer is back. grpc gives the last ones back from a goroutine of
+// its own.
 func (p *testPool) waitNoneOut() {
 	p.mu.Lock()
 	if len(p.out) == 0 {
@@ -84,8 +85,11 @@ func TestFramePool(t *testing.T) {
 		{MaxFrameBytes, MaxFrameBytes}, {MaxFrameBytes + 1, MaxFrameBytes + 1},
 	} {
 		b := p.Get(c.length)
-		if len(*b) != c.length || cap(*b) < c.wantCap || (c.length > MaxFrameBytes) != (cap(*b)&(cap(*b)-1) != 0) {
-			t.Errorf("Get(%d): got len %d cap %d, want cap %d", c.length, len(*b), cap(*b), c.wantCap)
+		if len(*b) != c.length || cap(*b) < c.wantCap ||
+			(c.length > MaxFrameBytes) != (cap(*b)&(cap(*b)-1) != 0) {
+			t.Errorf(
+				"Get(%d): got len %d cap %d, want cap %d", c.length, len(*b), cap(*b), c.wantCap,
+			)
 		}
 		if mem.IsBelowBufferPoolingThreshold(cap(*b)) {
 			t.Errorf("Get(%d): grpc would not give back a buffer of %d bytes", c.length, cap(*b))

@@ -16,8 +16,8 @@ func init() {
 	encoding.RegisterCompressor(newSnappyCompressor())
 }
 
-// snappyCompressor is the framed snappy stream format (not the block format), as Thanos's clients speak it. Writers and readers
-// are pooled: each holds about 140 KiB.
+// snappyCompressor is the framed snappy stream format (not the block format), as Thanos's clients
+// speak it. Writers and readers are pooled: each holds about 140 KiB.
 type snappyCompressor struct {
 	writers, readers sync.Pool
 }
@@ -25,11 +25,16 @@ type snappyCompressor struct {
 func newSnappyCompressor() *snappyCompressor {
 	c := &snappyCompressor{}
 	c.writers.New = func() any {
-		// Concurrency 1 compresses in the goroutine that sends: a frame is too small for hand-overs to pay.
-		return &snappyWriter{Writer: s2.NewWriter(nil, s2.WriterSnappyCompat(), s2.WriterConcurrency(1)), pool: &c.writers}
+		// Concurrency 1 compresses in the goroutine that sends: a frame is too small for hand-overs
+		// to pay.
+		return &snappyWriter{
+			Writer: s2.NewWriter(nil, s2.WriterSnappyCompat(), s2.WriterConcurrency(1)),
+			pool:   &c.writers,
+		}
 	}
 	c.readers.New = func() any {
-		// The format's blocks hold at most 64 KiB; without ReaderAllocBlock a reader starts with more than 1 MiB.
+		// The format's blocks hold at most 64 KiB; without ReaderAllocBlock a reader starts with
+		// more than 1 MiB.
 		return s2.NewReader(nil, s2.ReaderMaxBlockSize(64<<10), s2.ReaderAllocBlock(64<<10))
 	}
 	return c
@@ -48,7 +53,8 @@ type snappyWriter struct {
 	pool *sync.Pool
 }
 
-// Close ends the stream. grpc closes exactly once, and not after a failed Write: then the writer is left to the collector.
+// Close ends the stream. grpc closes exactly once, and not after a failed Write: then the writer is
+// left to the collector.
 func (z *snappyWriter) Close() error {
 	err := z.Writer.Close()
 	z.Reset(nil) // Lets go of the destination.
@@ -75,8 +81,8 @@ func (r *snappyReader) Read(p []byte) (int, error) {
 	return r.z.Read(p)
 }
 
-// Close gives the reader back. grpc closes whatever a compressor returns when it is done with a message; giving back at io.EOF
-// instead would let a Read after it meet another message's reader.
+// Close gives the reader back. grpc closes whatever a compressor returns when it is done with a
+// message; giving back at io.EOF instead would let a Read after it meet another message's reader.
 func (r *snappyReader) Close() error {
 	if r.z != nil {
 		r.z.Reset(nil)

@@ -11,7 +11,8 @@ import (
 	"google.golang.org/grpc/encoding"
 )
 
-// TestSnappy: what we write, the reference implementation of the format reads, and the other way round.
+// TestSnappy: what we write, the reference implementation of the format reads, and the other way
+// round.
 func TestSnappy(t *testing.T) {
 	c := encoding.GetCompressor(SnappyName)
 	if c == nil || encoding.GetCompressor("gzip") == nil {
@@ -52,7 +53,8 @@ func TestSnappy(t *testing.T) {
 		if err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes of theirs: read %d, %v", n, len(got), err)
 		}
-		// Given back once, it must stay silent: the reader behind it may be another message's by now.
+		// Given back once, it must stay silent: the reader behind it may be another message's by
+		// now.
 		closer := d.(io.Closer)
 		for range 2 {
 			if err := closer.Close(); err != nil {

@@ -41,8 +41,8 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// BenchmarkSend is a whole stream: series encoded, sent, and received by a client in this process that does not decode.
-// Allocations are those of both sides.
+// BenchmarkSend is a whole stream: series encoded, sent, and received by a client in this process
+// that does not decode. Allocations are those of both sides.
 func BenchmarkSend(b *testing.B) {
 	var series []sample
 	for i := range 256 {
@@ -50,16 +50,20 @@ func BenchmarkSend(b *testing.B) {
 	}
 	pool := NewFramePool()
 	var send int
-	store := &fakeStore{series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-		w := NewFrameWriter(pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) })
-		for i := range send {
-			s := &series[i%len(series)]
-			if err := w.WriteSeries(s.labels, s.chunks); err != nil {
-				return err
+	store := &fakeStore{
+		series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+			w := NewFrameWriter(
+				pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) },
+			)
+			for i := range send {
+				s := &series[i%len(series)]
+				if err := w.WriteSeries(s.labels, s.chunks); err != nil {
+					return err
+				}
 			}
-		}
-		return w.Flush()
-	}}
+			return w.Flush()
+		},
+	}
 	conn := serve(b, store)
 	for _, compression := range []string{"", SnappyName} {
 		for _, batch := range []int64{0, 64} {
@@ -70,7 +74,11 @@ func BenchmarkSend(b *testing.B) {
 				if compression != "" {
 					call = append(call, grpc.UseCompressor(compression))
 				}
-				stream, err := conn.NewStream(b.Context(), &Store_ServiceDesc.Streams[0], Store_Series_FullMethodName, call...)
+				stream, err := conn.NewStream(
+					b.Context(),
+					&Store_ServiceDesc.Streams[0],
+					Store_Series_FullMethodName,
+					call...)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -98,7 +106,9 @@ func BenchmarkSend(b *testing.B) {
 					b.Fatalf("got %d frames, want %d", frames, want)
 				}
 				b.ReportMetric(float64(frames)/b.Elapsed().Seconds(), "frames/s")
-				b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(frames), "allocs/frame")
+				b.ReportMetric(
+					float64(after.Mallocs-before.Mallocs)/float64(frames), "allocs/frame",
+				)
 			})
 		}
 	}

@@ -36,11 +36,15 @@ type fakeStore struct {
 	series func(*SeriesRequest, grpc.ServerStreamingServer[SeriesResponse]) error
 }
 
-func (s *fakeStore) Series(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+func (s *fakeStore) Series(
+	req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse],
+) error {
 	return s.series(req, stream)
 }
 
-func (s *fakeStore) LabelNames(_ context.Context, req *LabelNamesRequest) (*LabelNamesResponse, error) {
+func (s *fakeStore) LabelNames(
+	_ context.Context, req *LabelNamesRequest,
+) (*LabelNamesResponse, error) {
 	return &LabelNamesResponse{Names: req.WithoutReplicaLabels}, nil
 }
 
@@ -54,7 +58,9 @@ func serve(t testing.TB, store *fakeStore, opts ...grpc.ServerOption) *grpc.Clie
 	return serveWith(t, store, opts, nil)
 }
 
-func serveWith(t testing.TB, store *fakeStore, opts []grpc.ServerOption, dial []grpc.DialOption) *grpc.ClientConn {
+func serveWith(
+	t testing.TB, store *fakeStore, opts []grpc.ServerOption, dial []grpc.DialOption,
+) *grpc.ClientConn {
 	t.Helper()
 	lis := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(append(opts, grpc.ForceServerCodecV2(Codec()))...)
@@ -63,9 +69,13 @@ func serveWith(t testing.TB, store *fakeStore, opts []grpc.ServerOption, dial []
 	reflection.Register(srv)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
-	conn, err := grpc.NewClient("passthrough:///bufconn", append(dial,
+	conn, err := grpc.NewClient("passthrough:///bufconn", append(
+		dial,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))...)
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) },
+		),
+	)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +113,18 @@ type compressions struct {
 	seen map[string]int // guarded by mu
 }
 
-func (c *compressions) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (c *compressions) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (c *compressions) HandleConn(context.Context, stats.ConnStats)                       {}
+func (c *compressions) TagRPC(
+	ctx context.Context, _ *stats.RPCTagInfo,
+) context.Context {
+	return ctx
+}
+
+func (c *compressions) TagConn(
+	ctx context.Context, _ *stats.ConnTagInfo,
+) context.Context {
+	return ctx
+}
+func (c *compressions) HandleConn(context.Context, stats.ConnStats) {}
 func (c *compressions) HandleRPC(_ context.Context, s stats.RPCStats) {
 	if h, ok := s.(*stats.InHeader); ok {
 		c.mu.Lock()
@@ -128,8 +147,9 @@ func recvAll(stream grpc.ServerStreamingClient[SeriesResponse]) ([]*SeriesRespon
 	}
 }
 
-// TestTransport sends the same series through every combination of compression, batching, interceptors and tracing. Buffers are
-// poisoned when they are released, so a frame released before it was on the wire would not decode to what was sent.
+// TestTransport sends the same series through every combination of compression, batching,
+// interceptors and tracing. Buffers are poisoned when they are released, so a frame released before
+// it was on the wire would not decode to what was sent.
 func TestTransport(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))
 	var series []sample
@@ -157,55 +177,81 @@ func TestTransport(t *testing.T) {
 	for _, intercept := range []bool{false, true} {
 		for _, traced := range []bool{false, true} {
 			pool := newTestPool(t)
-			store := &fakeStore{series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-				w := NewFrameWriter(pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) })
-				defer w.Discard()
-				for _, s := range series {
-					if err := w.WriteSeries(s.labels, s.chunks); err != nil {
+			store := &fakeStore{
+				series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+					w := NewFrameWriter(
+						pool, req.ResponseBatchSize,
+						func(f *Frame) error { return stream.SendMsg(f) },
+					)
+					defer w.Discard()
+					for _, s := range series {
+						if err := w.WriteSeries(s.labels, s.chunks); err != nil {
+							return err
+						}
+					}
+					if err := w.WriteWarning("careful"); err != nil {
 						return err
 					}
-				}
-				if err := w.WriteWarning("careful"); err != nil {
-					return err
-				}
-				return w.WriteHints(hints)
-			}}
+					return w.WriteHints(hints)
+				},
+			}
 			var opts []grpc.ServerOption
 			if intercept {
 				opts = append(opts, grpc.ChainStreamInterceptor(watch, watch))
 			}
 			if traced {
 				tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample()))
-				opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))))
+				opts = append(
+					opts,
+					grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))),
+				)
 			}
 			seen := &compressions{seen: map[string]int{}}
-			client := NewStoreClient(serveWith(t, store, opts, []grpc.DialOption{grpc.WithStatsHandler(seen)}))
+			client := NewStoreClient(
+				serveWith(t, store, opts, []grpc.DialOption{grpc.WithStatsHandler(seen)}),
+			)
 
 			for _, compression := range []string{"", "gzip", SnappyName} {
 				for _, batch := range []int64{0, 64} {
-					t.Run(fmt.Sprintf("intercept=%v/traced=%v/compression=%s/batch=%d", intercept, traced, compression, batch), func(t *testing.T) {
-						call := []grpc.CallOption{grpc.MaxCallRecvMsgSize(64 << 20)}
-						if compression != "" {
-							call = append(call, grpc.UseCompressor(compression))
-						}
-						before := seen.seen[compression]
-						stream, err := client.Series(t.Context(), &SeriesRequest{ResponseBatchSize: batch}, call...)
-						if err != nil {
-							t.Fatal(err)
-						}
-						frames, err := recvAll(stream)
-						if err != nil {
-							t.Fatal(err)
-						}
-						if len(frames) < 2 || frames[len(frames)-2].GetWarning() != "careful" || frames[len(frames)-1].GetHints() == nil {
-							t.Fatalf("%d frames do not end in the warning and the hints", len(frames))
-						}
-						wantSeries(t, want, join(frames))
-						if got := seen.seen[compression] - before; got != 1 {
-							t.Errorf("answers compressed as %q: got %d, want 1 (of %v)", compression, got, seen.seen)
-						}
-						pool.waitNoneOut()
-					})
+					t.Run(
+						fmt.Sprintf(
+							"intercept=%v/traced=%v/compression=%s/batch=%d", intercept, traced,
+							compression, batch,
+						),
+						func(t *testing.T) {
+							call := []grpc.CallOption{grpc.MaxCallRecvMsgSize(64 << 20)}
+							if compression != "" {
+								call = append(call, grpc.UseCompressor(compression))
+							}
+							before := seen.seen[compression]
+							stream, err := client.Series(
+								t.Context(),
+								&SeriesRequest{ResponseBatchSize: batch},
+								call...)
+							if err != nil {
+								t.Fatal(err)
+							}
+							frames, err := recvAll(stream)
+							if err != nil {
+								t.Fatal(err)
+							}
+							if len(frames) < 2 || frames[len(frames)-2].GetWarning() != "careful" ||
+								frames[len(frames)-1].GetHints() == nil {
+								t.Fatalf(
+									"%d frames do not end in the warning and the hints",
+									len(frames),
+								)
+							}
+							wantSeries(t, want, join(frames))
+							if got := seen.seen[compression] - before; got != 1 {
+								t.Errorf(
+									"answers compressed as %q: got %d, want 1 (of %v)", compression,
+									got, seen.seen,
+								)
+							}
+							pool.waitNoneOut()
+						},
+					)
 				}
 			}
 		}
@@ -214,9 +260,13 @@ func TestTransport(t *testing.T) {
 
 // TestCodecFallsThrough: what is not a Frame is grpc's own codec's business.
 func TestCodecFallsThrough(t *testing.T) {
-	store := &fakeStore{series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-		return stream.Send(&SeriesResponse{Result: &SeriesResponse_Warning{Warning: "a plain message"}})
-	}}
+	store := &fakeStore{
+		series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+			return stream.Send(
+				&SeriesResponse{Result: &SeriesResponse_Warning{Warning: "a plain message"}},
+			)
+		},
+	}
 	conn := serve(t, store)
 	info, err := NewInfoClient(conn).Info(t.Context(), &InfoRequest{})
 	if err != nil {
@@ -225,7 +275,9 @@ func TestCodecFallsThrough(t *testing.T) {
 	if diff := cmp.Diff(&InfoResponse{ComponentType: "store", Store: &StoreInfo{MinTime: -1, MaxTime: 1}}, info, protocmp.Transform()); diff != "" {
 		t.Errorf("Info (-want +got):\n%s", diff)
 	}
-	names, err := NewStoreClient(conn).LabelNames(t.Context(), &LabelNamesRequest{WithoutReplicaLabels: []string{"a", "b"}})
+	names, err := NewStoreClient(
+		conn,
+	).LabelNames(t.Context(), &LabelNamesRequest{WithoutReplicaLabels: []string{"a", "b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +330,9 @@ func TestReflection(t *testing.T) {
 	}
 	for _, symbol := range []string{"thanos.Store", "thanos.info.Info", "hintspb.QueryStats"} {
 		resp := ask(&reflectionpb.ServerReflectionRequest{
-			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: symbol},
+			MessageRequest: &reflectionpb.ServerReflectionRequest_FileContainingSymbol{
+				FileContainingSymbol: symbol,
+			},
 		})
 		if len(resp.GetFileDescriptorResponse().GetFileDescriptorProto()) == 0 {
 			t.Errorf("%s: no file (%v)", symbol, resp.GetErrorResponse())
@@ -299,14 +353,22 @@ func TestSendFails(t *testing.T) {
 	s := typicalSeries(20)
 	t.Run("before grpc takes it", func(t *testing.T) {
 		pool := newTestPool(t)
-		store := &fakeStore{series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-			f := NewSeriesFrame(pool, s.labels, s.chunks)
-			defer f.Release()
-			return stream.SendMsg(f)
-		}}
-		conn := serve(t, store, grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
-			return h(srv, refusingStream{ss})
-		}))
+		store := &fakeStore{
+			series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+				f := NewSeriesFrame(pool, s.labels, s.chunks)
+				defer f.Release()
+				return stream.SendMsg(f)
+			},
+		}
+		conn := serve(
+			t,
+			store,
+			grpc.StreamInterceptor(
+				func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+					return h(srv, refusingStream{ss})
+				},
+			),
+		)
 		stream, err := NewStoreClient(conn).Series(t.Context(), &SeriesRequest{})
 		if err != nil {
 			t.Fatal(err)
@@ -318,12 +380,16 @@ func TestSendFails(t *testing.T) {
 	})
 	t.Run("in grpc", func(t *testing.T) {
 		pool := newTestPool(t)
-		store := &fakeStore{series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-			f := NewSeriesFrame(pool, s.labels, s.chunks)
-			defer f.Release()
-			return stream.SendMsg(f)
-		}}
-		stream, err := NewStoreClient(serve(t, store, grpc.MaxSendMsgSize(100))).Series(t.Context(), &SeriesRequest{})
+		store := &fakeStore{
+			series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+				f := NewSeriesFrame(pool, s.labels, s.chunks)
+				defer f.Release()
+				return stream.SendMsg(f)
+			},
+		}
+		stream, err := NewStoreClient(
+			serve(t, store, grpc.MaxSendMsgSize(100)),
+		).Series(t.Context(), &SeriesRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,14 +400,16 @@ func TestSendFails(t *testing.T) {
 	})
 	t.Run("twice", func(t *testing.T) {
 		pool := newTestPool(t)
-		store := &fakeStore{series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-			f := NewSeriesFrame(pool, s.labels, s.chunks)
-			defer f.Release()
-			if err := stream.SendMsg(f); err != nil {
-				return err
-			}
-			return stream.SendMsg(f)
-		}}
+		store := &fakeStore{
+			series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+				f := NewSeriesFrame(pool, s.labels, s.chunks)
+				defer f.Release()
+				if err := stream.SendMsg(f); err != nil {
+					return err
+				}
+				return stream.SendMsg(f)
+			},
+		}
 		stream, err := NewStoreClient(serve(t, store)).Series(t.Context(), &SeriesRequest{})
 		if err != nil {
 			t.Fatal(err)
@@ -355,16 +423,20 @@ func TestSendFails(t *testing.T) {
 	t.Run("client goes away", func(t *testing.T) {
 		pool := newTestPool(t)
 		failed := make(chan error, 1)
-		store := &fakeStore{series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-			w := NewFrameWriter(pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) })
-			defer w.Discard()
-			for {
-				if err := w.WriteSeries(s.labels, s.chunks); err != nil {
-					failed <- err
-					return err
+		store := &fakeStore{
+			series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+				w := NewFrameWriter(
+					pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) },
+				)
+				defer w.Discard()
+				for {
+					if err := w.WriteSeries(s.labels, s.chunks); err != nil {
+						failed <- err
+						return err
+					}
 				}
-			}
-		}}
+			},
+		}
 		client := NewStoreClient(serve(t, store))
 		for range 20 {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -387,9 +459,9 @@ func TestSendFails(t *testing.T) {
 				t.Fatal("the server still sends to a client that is gone")
 			}
 		}
-		// grpc drops what it had queued for a stream that is gone without giving it back: the collector gets those buffers. What
-		// must hold is that none comes back twice, which the pool checks, and that the last frame before the end does not stay
-		// with us.
+		// grpc drops what it had queued for a stream that is gone without giving it back: the
+		// collector gets those buffers. What must hold is that none comes back twice, which the
+		// pool checks, and that the last frame before the end does not stay with us.
 		if n := pool.outNow(); n > 2*20 {
 			t.Errorf("%d buffers are still out after 20 cancelled streams", n)
 		}

@@ -12,7 +12,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// TestWireContract compares every message, enum and service with a listing that was made from Thanos's own .proto files.
+// TestWireContract compares every message, enum and service with a listing that was made from
+// Thanos's own .proto files.
 func TestWireContract(t *testing.T) {
 	want, err := os.ReadFile("testdata/wire.txt")
 	if err != nil {
@@ -59,15 +60,26 @@ func describe(files *protoregistry.Files) string {
 				if o := f.ContainingOneof(); o != nil {
 					oneof = " in " + string(o.Name())
 				}
-				add("message %s %s %s %s = %d%s", md.FullName(), f.Cardinality(), kind, f.Name(), f.Number(), oneof)
+				add(
+					"message %s %s %s %s = %d%s", md.FullName(), f.Cardinality(), kind, f.Name(),
+					f.Number(), oneof,
+				)
 			}
 		}
 		for i := range fd.Services().Len() {
 			sd := fd.Services().Get(i)
 			for j := range sd.Methods().Len() {
 				m := sd.Methods().Get(j)
-				add("service %s %s(%s) %s client stream %v, server stream %v", sd.FullName(), m.Name(),
-					m.Input().FullName(), m.Output().FullName(), m.IsStreamingClient(), m.IsStreamingServer())
+				add(
+					"service %s %s(%s) %s client stream %v, server stream %v",
+					sd.FullName(),
+					m.Name(),
+					m.Input().
+						FullName(),
+					m.Output().FullName(),
+					m.IsStreamingClient(),
+					m.IsStreamingServer(),
+				)
 			}
 		}
 		return true

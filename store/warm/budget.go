@@ -11,8 +11,8 @@ import (
 // errSpent ends a replay that has gone through as many bytes as it may.
 var errSpent = errors.New("as many bytes as a replay may read")
 
-// budget is the bytes of index that one replay may still go through, wherever they come from: it bounds what is asked of the bucket, what is pushed
-// out of the caches, and the work.
+// budget is the bytes of index that one replay may still go through, wherever they come from: it
+// bounds what is asked of the bucket, what is pushed out of the caches, and the work.
 type budget struct{ left atomic.Int64 }
 
 func newBudget(bytes int64) *budget {
@@ -43,8 +43,9 @@ func (b *budget) attempt() *attempt {
 	return a
 }
 
-// end accounts for the attempt and returns the bytes that it has read of the bucket. One that made way gives back what it did not read there, for it
-// will go through that again. No other does: a bound that was met stays met, or each of the sets that follow would go through as much once more.
+// end accounts for the attempt and returns the bytes that it has read of the bucket. One that made
+// way gives back what it did not read there, for it will go through that again. No other does: a
+// bound that was met stays met, or each of the sets that follow would go through as much once more.
 func (a *attempt) end(madeWay bool) (fetched int64) {
 	fetched = a.acct.FetchedBytes.Load()
 	if madeWay {

@@ -15,7 +15,8 @@ type hotSet struct {
 	score float64 // how many requests asked the block for it, at most
 }
 
-// hot returns the hot sets of the blocks that want takes, the hottest if there are many, and when those blocks were last used, in Unix milliseconds.
+// hot returns the hot sets of the blocks that want takes, the hottest if there are many, and when
+// those blocks were last used, in Unix milliseconds.
 func (r *Recorder) hot(want func(ulid.ULID) bool) (sets []hotSet, used map[ulid.ULID]int64) {
 	now := time.Now().UnixMilli()
 	used = map[ulid.ULID]int64{}
@@ -38,7 +39,8 @@ func (r *Recorder) hot(want func(ulid.ULID) bool) (sets []hotSet, used map[ulid.
 			for i, m := range s.marks {
 				for b := (m.young | m.old) & wanted[i]; b != 0; b &= b - 1 {
 					at := i*markBlocks + bits.TrailingZeros64(b)
-					if score := min(s.score, r.places[at].score) / w; score >= least && score < most {
+					if score := min(s.score, r.places[at].score) / w; score >= least &&
+						score < most {
 						f(s, at, score)
 					}
 				}
@@ -83,7 +85,8 @@ func (r *Recorder) inherit(id ulid.ULID, sets []hotSet) {
 	}
 	r.use(at, now, 0)
 	for _, h := range sets {
-		// What was asked of a block that is gone was asked of this one: neither the set nor the block was asked more often for it.
+		// What was asked of a block that is gone was asked of this one: neither the set nor the
+		// block was asked more often for it.
 		s := r.set([]byte(h.key), now)
 		s.score = max(s.score, h.score*w)
 		b := &r.places[at]

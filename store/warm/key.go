@@ -10,7 +10,8 @@ import (
 	"larder/store/storepb"
 )
 
-// appendKey appends what identifies a matcher set with removed labels: block.AppendNames of these, then block.AppendCanonical.
+// appendKey appends what identifies a matcher set with removed labels: block.AppendNames of these,
+// then block.AppendCanonical.
 func appendKey(dst []byte, matchers []*labels.Matcher, without []string) []byte {
 	return block.AppendCanonical(block.AppendNames(dst, without), matchers)
 }
@@ -47,7 +48,8 @@ func parseKey(key string) (ms []*storepb.LabelMatcher, without []string, err err
 	return ms, without, nil
 }
 
-// decoder takes apart bytes that nobody vouches for. After a fault it is bad and returns nothing any more.
+// decoder takes apart bytes that nobody vouches for. After a fault it is bad and returns nothing
+// any more.
 type decoder struct {
 	data []byte
 	bad  bool

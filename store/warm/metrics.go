@@ -58,15 +58,36 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 		m.failures.WithLabelValues(operation)
 	}
 	gauge := func(name, help string, v func(recorded) float64) {
-		f.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return v(r.stats()) })
+		f.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return v(r.stats()) },
+		)
 	}
-	gauge("larder_warm_recorded_blocks", "Blocks of which it is recorded what was asked.", func(s recorded) float64 { return float64(s.blocks) })
-	gauge("larder_warm_recorded_sets", "Matcher sets that are recorded.", func(s recorded) float64 { return float64(s.sets) })
-	gauge("larder_warm_recorded_bytes", "Bytes of these sets: their texts, and of which blocks each was asked.", func(s recorded) float64 { return float64(s.bytes) })
+	gauge(
+		"larder_warm_recorded_blocks", "Blocks of which it is recorded what was asked.",
+		func(s recorded) float64 { return float64(s.blocks) },
+	)
+	gauge(
+		"larder_warm_recorded_sets", "Matcher sets that are recorded.",
+		func(s recorded) float64 { return float64(s.sets) },
+	)
+	gauge(
+		"larder_warm_recorded_bytes",
+		"Bytes of these sets: their texts, and of which blocks each was asked.",
+		func(s recorded) float64 { return float64(s.bytes) },
+	)
 	counter := func(name, help string, v func(recorded) float64) {
-		f.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return v(r.stats()) })
+		f.NewCounterFunc(
+			prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return v(r.stats()) },
+		)
 	}
-	counter("larder_warm_sets_too_long_total", "Requests whose matchers were too long to be recorded, per set of external labels.", func(s recorded) float64 { return float64(s.tooLong) })
-	counter("larder_warm_sets_forgotten_total", "Recorded sets that made room for others.", func(s recorded) float64 { return float64(s.forgotten) })
+	counter(
+		"larder_warm_sets_too_long_total",
+		"Requests whose matchers were too long to be recorded, per set of external labels.",
+		func(s recorded) float64 { return float64(s.tooLong) },
+	)
+	counter(
+		"larder_warm_sets_forgotten_total", "Recorded sets that made room for others.",
+		func(s recorded) float64 { return float64(s.forgotten) },
+	)
 	return m
 }

@@ -20,28 +20,34 @@ const (
 	maxTextBytes = 1 << 20
 	// maxMarkBytes is for the marks of all sets: 4,096 sets of 2,048 blocks each, or 512 of 16,384.
 	maxMarkBytes = 2 << 20
-	// maxSetBytes is the longest text of a set that is recorded: regular expressions of some hundred alternatives.
+	// maxSetBytes is the longest text of a set that is recorded: regular expressions of some
+	// hundred alternatives.
 	maxSetBytes = 8 << 10
 )
 
 const (
 	// halfLife is how long it takes until a request counts half.
 	halfLife = 2 * time.Hour
-	// hotScore is what a set must count to be replayed: one request within the last half-life, or several before.
+	// hotScore is what a set must count to be replayed: one request within the last half-life, or
+	// several before.
 	hotScore = 0.5
-	// trimShare: what is too much goes an eighth at a time, so that finding the least used is paid for by many that come.
+	// trimShare: what is too much goes an eighth at a time, so that finding the least used is paid
+	// for by many that come.
 	trimShare = 8
-	// trimBlocksEvery is how often blocks make room for others: a request may ask more blocks than are recorded.
+	// trimBlocksEvery is how often blocks make room for others: a request may ask more blocks than
+	// are recorded.
 	trimBlocksEvery = time.Minute
-	// maxHot is how many pairs of a set and a block are looked at for a replay: more than one gets through.
+	// maxHot is how many pairs of a set and a block are looked at for a replay: more than one gets
+	// through.
 	maxHot = 1 << 17
 )
 
-// Recorder holds which matcher sets were asked of which blocks, how often and when last. It is bounded; the least used go. Its methods may be
-// called from any goroutine.
+// Recorder holds which matcher sets were asked of which blocks, how often and when last. It is
+// bounded; the least used go. Its methods may be called from any goroutine.
 //
-// A set is held once, with a mark for each block that it was asked of: a request costs a look-up and a mark a block, however much is held. How often a
-// set was asked of a block is not counted, but how often the set was, and the block: it was no more than the smaller of the two.
+// A set is held once, with a mark for each block that it was asked of: a request costs a look-up
+// and a mark a block, however much is held. How often a set was asked of a block is not counted,
+// but how often the set was, and the block: it was no more than the smaller of the two.
 type Recorder struct {
 	mu        sync.Mutex // guards what follows
 	epoch     int64      // Unix milliseconds from which weights count
@@ -66,7 +72,8 @@ type set struct {
 	aged  int64 // Unix milliseconds when marks last aged
 }
 
-// mark is 64 blocks, a bit each by place: those that a set was asked of since its marks last aged, and in the half-life before.
+// mark is 64 blocks, a bit each by place: those that a set was asked of since its marks last aged,
+// and in the half-life before.
 type mark struct{ young, old uint64 }
 
 const (
@@ -83,7 +90,8 @@ type blockUse struct {
 // maxScore is beyond what requests come to.
 const maxScore = 1e12
 
-// maxHalfLives is how long weights can grow: 2 to the power of so many half-lives, times maxScore, is still a number.
+// maxHalfLives is how long weights can grow: 2 to the power of so many half-lives, times maxScore,
+// is still a number.
 const maxHalfLives = 500
 
 // NewRecorder returns an empty recorder.
@@ -91,13 +99,15 @@ func NewRecorder() *Recorder {
 	return &Recorder{blocks: map[ulid.ULID]int32{}, sets: map[string]*set{}}
 }
 
-// weight returns what a request counts at a time: twice as much after every half-life, so that nothing that was counted before has to be touched for
-// counting half. A score divided by it is the number of requests. mu is held.
+// weight returns what a request counts at a time: twice as much after every half-life, so that
+// nothing that was counted before has to be touched for counting half. A score divided by it is the
+// number of requests. mu is held.
 func (r *Recorder) weight(now int64) float64 {
 	if r.epoch == 0 {
 		r.epoch = now
 	}
-	halfLives := float64(max(now-r.epoch, 0)) / float64(halfLife.Milliseconds()) // the clock may have been set back
+	// the clock may have been set back
+	halfLives := float64(max(now-r.epoch, 0)) / float64(halfLife.Milliseconds())
 	if halfLives > maxHalfLives {
 		for _, s := range r.sets {
 			s.score *= math.Exp2(-halfLives)
@@ -110,7 +120,8 @@ func (r *Recorder) weight(now int64) float64 {
 	return math.Exp2(halfLives)
 }
 
-// Note counts a request that asked blocks for the series that match matchers, with the labels to be removed. It keeps nothing of what it is given.
+// Note counts a request that asked blocks for the series that match matchers, with the labels to be
+// removed. It keeps nothing of what it is given.
 func (r *Recorder) Note(blocks []*catalog.Block, matchers []*labels.Matcher, without []string) {
 	if len(matchers) == 0 || len(blocks) == 0 {
 		return
@@ -165,7 +176,8 @@ func (r *Recorder) use(at int32, now int64, weight float64) {
 	b.last, b.score = max(b.last, now), b.score+weight
 }
 
-// set returns the set of a key, which it may have to make first; nil if that is too long. mu is held.
+// set returns the set of a key, which it may have to make first; nil if that is too long. mu is
+// held.
 func (r *Recorder) set(key []byte, now int64) *set {
 	if s := r.sets[string(key)]; s != nil {
 		return s
@@ -236,8 +248,9 @@ func (r *Recorder) dropSet(s *set) {
 	r.markBytes -= int64(len(s.marks)) * markSize
 }
 
-// trimBlocks removes the eighth of the blocks that were not used for the longest time, if none made room only just, but none that is used now: the
-// request that asks for room may hold their places. mu is held.
+// trimBlocks removes the eighth of the blocks that were not used for the longest time, if none made
+// room only just, but none that is used now: the request that asks for room may hold their places.
+// mu is held.
 func (r *Recorder) trimBlocks(now int64) bool {
 	if now-r.trimmed < trimBlocksEvery.Milliseconds() {
 		return false
@@ -249,7 +262,9 @@ func (r *Recorder) trimBlocks(now int64) bool {
 			places = append(places, at)
 		}
 	}
-	slices.SortFunc(places, func(a, b int32) int { return cmp.Compare(r.places[a].last, r.places[b].last) })
+	slices.SortFunc(
+		places, func(a, b int32) int { return cmp.Compare(r.places[a].last, r.places[b].last) },
+	)
 	r.dropBlocks(places[:(len(places)+trimShare-1)/trimShare])
 	return len(places) > 0
 }
@@ -305,5 +320,12 @@ type recorded struct {
 func (r *Recorder) stats() recorded {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return recorded{len(r.blocks), len(r.sets), r.textBytes + r.markBytes, r.changes, r.tooLong, r.forgotten}
+	return recorded{
+		len(r.blocks),
+		len(r.sets),
+		r.textBytes + r.markBytes,
+		r.changes,
+		r.tooLong,
+		r.forgotten,
+	}
 }

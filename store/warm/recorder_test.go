@@ -44,7 +44,10 @@ func check(t *testing.T, r *Recorder) {
 		}
 	}
 	if text != r.textBytes || marks != r.markBytes {
-		t.Errorf("counted %d bytes of texts and %d of marks, there are %d and %d", r.textBytes, r.markBytes, text, marks)
+		t.Errorf(
+			"counted %d bytes of texts and %d of marks, there are %d and %d", r.textBytes,
+			r.markBytes, text, marks,
+		)
 	}
 	if len(r.places) != len(r.blocks)+len(r.free) {
 		t.Errorf("%d places, %d blocks, %d free", len(r.places), len(r.blocks), len(r.free))
@@ -54,8 +57,12 @@ func check(t *testing.T, r *Recorder) {
 			t.Errorf("block %s is not at its place", id)
 		}
 	}
-	if len(r.blocks) > maxBlocks || len(r.sets) > maxSets || r.textBytes > maxTextBytes || r.markBytes > maxMarkBytes {
-		t.Errorf("%d blocks, %d sets, %d and %d bytes", len(r.blocks), len(r.sets), r.textBytes, r.markBytes)
+	if len(r.blocks) > maxBlocks || len(r.sets) > maxSets || r.textBytes > maxTextBytes ||
+		r.markBytes > maxMarkBytes {
+		t.Errorf(
+			"%d blocks, %d sets, %d and %d bytes", len(r.blocks), len(r.sets), r.textBytes,
+			r.markBytes,
+		)
 	}
 }
 
@@ -69,8 +76,9 @@ func manyBlocks(from, n int) (blocks []*catalog.Block) {
 
 func TestRecorderIsBounded(t *testing.T) {
 	for _, tc := range []struct {
-		name                          string
-		requests, blocks, new, length int // new: blocks that a request asks that the one before did not
+		name string
+		// new: blocks that a request asks that the one before did not
+		requests, blocks, new, length int
 	}{
 		{"many sets of a block", 3 * maxSets, 1, 0, 10},
 		{"many blocks", 40, 1000, 1000, 10},
@@ -99,8 +107,15 @@ func TestRecorderIsBounded(t *testing.T) {
 				if sets, _ := r.hot(func(ulid.ULID) bool { return true }); len(sets) > maxHot {
 					t.Errorf("%d pairs are to be replayed", len(sets))
 				}
-				// The last request is always recorded, and of its blocks those that there was room for.
-				last := appendKey(nil, []*labels.Matcher{equal("a", strings.Repeat("x", tc.length)+fmt.Sprint(tc.requests-1))}, nil)
+				// The last request is always recorded, and of its blocks those that there was room
+				// for.
+				last := appendKey(
+					nil,
+					[]*labels.Matcher{
+						equal("a", strings.Repeat("x", tc.length)+fmt.Sprint(tc.requests-1)),
+					},
+					nil,
+				)
 				if s := r.sets[string(last)]; s == nil || len(s.marks) == 0 {
 					t.Error("the last request is not recorded")
 				}
@@ -109,7 +124,10 @@ func TestRecorderIsBounded(t *testing.T) {
 	}
 
 	r := NewRecorder()
-	r.Note([]*catalog.Block{blockOf(1)}, []*labels.Matcher{equal("a", strings.Repeat("x", maxSetBytes))}, nil)
+	r.Note(
+		[]*catalog.Block{blockOf(1)},
+		[]*labels.Matcher{equal("a", strings.Repeat("x", maxSetBytes))}, nil,
+	)
 	if s := r.stats(); s.sets != 0 || s.tooLong != 1 || s.blocks != 1 {
 		t.Errorf("a set that is too long: %+v", s)
 	}
@@ -119,7 +137,8 @@ func TestRecorderIsBounded(t *testing.T) {
 	}
 }
 
-// TestWhatIsAskedOftenStays: requests that come once do not push out what is asked again and again, but what is not asked any more goes.
+// TestWhatIsAskedOftenStays: requests that come once do not push out what is asked again and again,
+// but what is not asked any more goes.
 func TestWhatIsAskedOftenStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder()
@@ -129,7 +148,10 @@ func TestWhatIsAskedOftenStays(t *testing.T) {
 			sets, _ := r.hot(func(ulid.ULID) bool { return true })
 			got := false
 			for _, s := range sets {
-				got = got || s.key == string(appendKey(nil, []*labels.Matcher{equal("dashboard", value)}, nil))
+				got = got ||
+					s.key == string(
+						appendKey(nil, []*labels.Matcher{equal("dashboard", value)}, nil),
+					)
 			}
 			if got != want {
 				t.Errorf("%s is hot: %v", value, got)
@@ -167,11 +189,16 @@ func TestRequestsForTheSameSeriesAreOneSet(t *testing.T) {
 	if s := r.stats(); s.sets != 3 {
 		t.Errorf("%d sets, want three", s.sets)
 	}
-	ms, without, err := parseKey(string(appendKey(nil, []*labels.Matcher{y, x}, []string{"replica", "a"})))
+	ms, without, err := parseKey(
+		string(appendKey(nil, []*labels.Matcher{y, x}, []string{"replica", "a"})),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []*storepb.LabelMatcher{{Name: "x", Value: "1"}, {Type: storepb.LabelMatcher_RE, Name: "y", Value: "a|b"}}
+	want := []*storepb.LabelMatcher{
+		{Name: "x", Value: "1"},
+		{Type: storepb.LabelMatcher_RE, Name: "y", Value: "a|b"},
+	}
 	for i, m := range ms {
 		if m.Type != want[i].Type || m.Name != want[i].Name || m.Value != want[i].Value {
 			t.Errorf("matcher %d: got %v, want %v", i, m, want[i])
@@ -188,7 +215,10 @@ func TestRecorderIsForMany(t *testing.T) {
 	for g := range 4 {
 		wg.Go(func() {
 			for i := range 500 {
-				r.Note([]*catalog.Block{blockOf(g), blockOf(i)}, []*labels.Matcher{equal("a", fmt.Sprint(i%100))}, nil)
+				r.Note(
+					[]*catalog.Block{blockOf(g), blockOf(i)},
+					[]*labels.Matcher{equal("a", fmt.Sprint(i%100))}, nil,
+				)
 				switch i % 100 {
 				case 10:
 					r.Forget(func(id ulid.ULID) bool { return id[2]%2 == 0 })
@@ -209,7 +239,8 @@ func TestRecorderIsForMany(t *testing.T) {
 	check(t, r)
 }
 
-// TestWhatIsAskedOfManyBlocksStays: dashboards over many blocks are remembered whole, and with them the blocks of each.
+// TestWhatIsAskedOfManyBlocksStays: dashboards over many blocks are remembered whole, and with them
+// the blocks of each.
 func TestWhatIsAskedOfManyBlocksStays(t *testing.T) {
 	const blocks, queries = 5000, 40
 	r := NewRecorder()
@@ -227,12 +258,14 @@ func TestWhatIsAskedOfManyBlocksStays(t *testing.T) {
 		want += len(sets)
 	}
 	// Far more than can be replayed: the most that may be.
-	if sets, used := r.hot(func(ulid.ULID) bool { return true }); len(sets) != maxHot || len(used) != blocks {
+	if sets, used := r.hot(func(ulid.ULID) bool { return true }); len(sets) != maxHot ||
+		len(used) != blocks {
 		t.Errorf("%d pairs of %d blocks", len(sets), len(used))
 	}
 }
 
-// TestWhatIsNotAskedOfABlockAnyMoreIsForgotten, though the same is asked of others all the time, and other things of it.
+// TestWhatIsNotAskedOfABlockAnyMoreIsForgotten, though the same is asked of others all the time,
+// and other things of it.
 func TestWhatIsNotAskedOfABlockAnyMoreIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder()
@@ -251,13 +284,17 @@ func TestWhatIsNotAskedOfABlockAnyMoreIsForgotten(t *testing.T) {
 			got[id] = len(sets)
 		}
 		if got[old.ID] != 1 || got[cur.ID] != 1 {
-			t.Errorf("%d sets of the old block, %d of the other, want one of each", got[old.ID], got[cur.ID])
+			t.Errorf(
+				"%d sets of the old block, %d of the other, want one of each", got[old.ID],
+				got[cur.ID],
+			)
 		}
 		check(t, r)
 	})
 }
 
-// TestScoresLastForYears: what counts now counts the same in relation to what counted long ago, however long a process runs.
+// TestScoresLastForYears: what counts now counts the same in relation to what counted long ago,
+// however long a process runs.
 func TestScoresLastForYears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder()
@@ -267,7 +304,10 @@ func TestScoresLastForYears(t *testing.T) {
 			for _, sets := range hotOf(r) {
 				for _, score := range sets {
 					if score < 0.99 || score > 1.02 {
-						t.Fatalf("a score of %v for a request now and others half a day and longer ago", score)
+						t.Fatalf(
+							"a score of %v for a request now and others half a day and longer ago",
+							score,
+						)
 					}
 				}
 			}
@@ -279,15 +319,20 @@ func TestScoresLastForYears(t *testing.T) {
 func BenchmarkNote(b *testing.B) {
 	r := NewRecorder()
 	blocks := []*catalog.Block{blockOf(1), blockOf(2), blockOf(3), blockOf(4), blockOf(5)}
-	ms := []*labels.Matcher{equal("__name__", "http_requests_total"), equal("job", "api"), labels.MustNewMatcher(labels.MatchRegexp, "pod", "api-.*")}
+	ms := []*labels.Matcher{
+		equal("__name__", "http_requests_total"),
+		equal("job", "api"),
+		labels.MustNewMatcher(labels.MatchRegexp, "pod", "api-.*"),
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		r.Note(blocks, ms, []string{"replica"})
 	}
 }
 
-// BenchmarkNoteByBlocks is what requests pay, per block, that ask many blocks with all that dashboards have: known sets, and ones that nobody has asked for
-// before when there is no room for more.
+// BenchmarkNoteByBlocks is what requests pay, per block, that ask many blocks with all that
+// dashboards have: known sets, and ones that nobody has asked for before when there is no room for
+// more.
 func BenchmarkNoteByBlocks(b *testing.B) {
 	for _, blocks := range []int{1, 100, 1000, 4000, 10_000, 30_000} {
 		for _, known := range []bool{true, false} {
@@ -310,7 +355,9 @@ func BenchmarkNoteByBlocks(b *testing.B) {
 						r.Note(all, []*labels.Matcher{equal("new", fmt.Sprint(n))}, nil)
 					}
 				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n)/float64(blocks), "ns/block")
+				b.ReportMetric(
+					float64(b.Elapsed().Nanoseconds())/float64(n)/float64(blocks), "ns/block",
+				)
 			})
 		}
 	}

@@ -38,7 +38,8 @@ const (
 
 var (
 	errGone = errors.New("its block is not served any more")
-	// errNoHeader: a request would have it built at once, and wait. A replay leaves that to the background.
+	// errNoHeader: a request would have it built at once, and wait. A replay leaves that to the
+	// background.
 	errNoHeader = errors.New("its block's index header is not built yet")
 )
 
@@ -52,7 +53,10 @@ type task struct {
 // byHeat sorts tasks: what is asked for most comes first, and of equals the newest block.
 func byHeat(tasks []task) {
 	slices.SortStableFunc(tasks, func(a, b task) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(b.block.MaxTime, a.block.MaxTime), a.block.ID.Compare(b.block.ID), cmp.Compare(a.key, b.key))
+		return cmp.Or(
+			cmp.Compare(b.score, a.score), cmp.Compare(b.block.MaxTime, a.block.MaxTime),
+			a.block.ID.Compare(b.block.ID), cmp.Compare(a.key, b.key),
+		)
 	})
 }
 
@@ -91,7 +95,9 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 				case ctx.Err() == nil && !errors.Is(err, errSpent):
 					failed.Add(1)
 					w.metrics.skipped.WithLabelValues(purpose, skippedFailed).Inc()
-					w.log.Debug("a matcher set was not warmed", "block", tasks[i].block.ID, "err", err)
+					w.log.Debug(
+						"a matcher set was not warmed", "block", tasks[i].block.ID, "err", err,
+					)
 				}
 			}
 		})
@@ -117,7 +123,8 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 	return o
 }
 
-// one replays one set, as often as it takes: where it has to make way for requests it is tried again when they are through.
+// one replays one set, as often as it takes: where it has to make way for requests it is tried
+// again when they are through.
 func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64) error {
 	ms, without, err := parseKey(t.key)
 	if err != nil {
@@ -174,7 +181,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// openHeaders opens the headers of the blocks that were used, the last used first, and returns how many it did.
+// openHeaders opens the headers of the blocks that were used, the last used first, and returns how
+// many it did.
 func (w *Warmer) openHeaders(ctx context.Context, blocks []*catalog.Block) int {
 	var next, opened atomic.Int64
 	var wg sync.WaitGroup
@@ -197,7 +205,8 @@ func (w *Warmer) openHeaders(ctx context.Context, blocks []*catalog.Block) int {
 	return int(opened.Load())
 }
 
-// openHeader opens a header once it is built: building it is left to the background, where it does not compete with what requests wait for.
+// openHeader opens a header once it is built: building it is left to the background, where it does
+// not compete with what requests wait for.
 func (w *Warmer) openHeader(ctx context.Context, b *catalog.Block) bool {
 	if w.opts.Headers.Wait(ctx, []ulid.ULID{b.ID}) != nil || !w.opts.Headers.Opened(b.ID) {
 		return false

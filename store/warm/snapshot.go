@@ -16,22 +16,26 @@ import (
 
 const (
 	snapshotName = "warm.snapshot"
-	// maxSnapshotBytes is more than twice what a full Recorder comes to: half of its marks, as many texts, and 24 bytes a block.
+	// maxSnapshotBytes is more than twice what a full Recorder comes to: half of its marks, as many
+	// texts, and 24 bytes a block.
 	maxSnapshotBytes = 8 << 20
 	// scoreUnit is the resolution in which scores are written.
 	scoreUnit = 1.0 / 1024
 )
 
-// snapshotFormat is the file's. Its version changes with the layout; a file of another version is not read.
+// snapshotFormat is the file's. Its version changes with the layout; a file of another version is
+// not read.
 func snapshotFormat() sealed.Format { return sealed.Format{Kind: "warm", Version: 2} }
 
 var errPayload = errors.New("the content is not one of this version")
 
-// encode returns what the recorder holds as the payload of a snapshot, and the count of changes up to which it does.
+// encode returns what the recorder holds as the payload of a snapshot, and the count of changes up
+// to which it does.
 //
-// It is the blocks by their places, for each how long ago it was last used, one more than that in milliseconds, its score and its ULID, or 0
-// for a place without a block; then for each set its text after its length, its score, and as many marks as it has. Ages, because the time
-// that no process runs does not count: what was asked before a week-end is what will be asked after it.
+// It is the blocks by their places, for each how long ago it was last used, one more than that in
+// milliseconds, its score and its ULID, or 0 for a place without a block; then for each set its
+// text after its length, its score, and as many marks as it has. Ages, because the time that no
+// process runs does not count: what was asked before a week-end is what will be asked after it.
 func (r *Recorder) encode() (payload []byte, changes uint64) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
@@ -146,7 +150,8 @@ func (d *decoder) age() int64 {
 	return int64(v)
 }
 
-// merge adds what a snapshot holds to what has been noted since. Its marks count as old: who does not ask again is forgotten with the next ageing.
+// merge adds what a snapshot holds to what has been noted since. Its marks count as old: who does
+// not ask again is forgotten with the next ageing.
 func (r *Recorder) merge(saved snapshot) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
@@ -196,12 +201,15 @@ func readSnapshot(dir localfs.Dir) (snapshot, error) {
 	}
 	saved, ok := decode(payload)
 	if !ok {
-		return snapshot{}, fmt.Errorf("%s: %w: %w", dir.Path(snapshotName), sealed.ErrDamaged, errPayload)
+		return snapshot{}, fmt.Errorf(
+			"%s: %w: %w", dir.Path(snapshotName), sealed.ErrDamaged, errPayload,
+		)
 	}
 	return saved, nil
 }
 
-// writeSnapshot replaces the file in dir in one step. It is for its owner alone: matchers say what people ask for.
+// writeSnapshot replaces the file in dir in one step. It is for its owner alone: matchers say what
+// people ask for.
 func writeSnapshot(dir localfs.Dir, payload []byte) error {
 	return snapshotFormat().Write(dir, snapshotName, payload, true)
 }

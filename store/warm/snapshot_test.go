@@ -35,7 +35,10 @@ func hotOf(r *Recorder) map[ulid.ULID]map[string]float64 {
 func filled(value string) *Recorder {
 	r := NewRecorder()
 	for range 3 {
-		r.Note([]*catalog.Block{blockOf(1), blockOf(2)}, []*labels.Matcher{equal("a", value)}, []string{"replica"})
+		r.Note(
+			[]*catalog.Block{blockOf(1), blockOf(2)}, []*labels.Matcher{equal("a", value)},
+			[]string{"replica"},
+		)
 	}
 	r.Note([]*catalog.Block{blockOf(2)}, []*labels.Matcher{equal("b", value)}, nil)
 	return r
@@ -86,7 +89,8 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := readSnapshot(localfs.At(dir)); (err != nil) != (want != nil) || !errors.Is(err, want) {
+		if _, err := readSnapshot(localfs.At(dir)); (err != nil) != (want != nil) ||
+			!errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}
@@ -108,7 +112,8 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzDecode: whatever stands behind a right checksum, what is taken can be recorded and written again.
+// FuzzDecode: whatever stands behind a right checksum, what is taken can be recorded and written
+// again.
 func FuzzDecode(f *testing.F) {
 	payload, _ := filled("x").encode()
 	f.Add(payload)

@@ -9,8 +9,9 @@ import (
 	"larder/store/catalog"
 )
 
-// ViewChanged is to be called after every change of the catalog's view, when the building of new headers has been asked for. For each new block that
-// was made from blocks of which something hot is recorded, it starts to warm the new one with that.
+// ViewChanged is to be called after every change of the catalog's view, when the building of new
+// headers has been asked for. For each new block that was made from blocks of which something hot
+// is recorded, it starts to warm the new one with that.
 func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 	replaced := replacedBlocks(old, cur)
 	bySource := map[ulid.ULID][]hotSet{}
@@ -26,7 +27,9 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 			bySource[s.block] = append(bySource[s.block], s)
 		}
 	}
-	w.opts.Recorder.Forget(func(id ulid.ULID) bool { return old.ByID(id) == nil || cur.ByID(id) != nil })
+	w.opts.Recorder.Forget(
+		func(id ulid.ULID) bool { return old.ByID(id) == nil || cur.ByID(id) != nil },
+	)
 	b := newBudget(w.opts.MaxBytes)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -38,7 +41,8 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 		score := map[string]float64{}
 		for _, o := range blocks {
 			for _, s := range bySource[o.ID] {
-				// A request asks for some of the sources: the most that one was asked for comes nearer to it than the sum.
+				// A request asks for some of the sources: the most that one was asked for comes
+				// nearer to it than the sum.
 				score[s.key] = max(score[s.key], s.score)
 			}
 		}
@@ -75,8 +79,11 @@ func replacedBlocks(old, cur *catalog.View) map[*catalog.Block][]*catalog.Block 
 	return replaced
 }
 
-// warmSuccessor warms a block with the sets of those that it replaces. Whatever comes of it, the block then counts as warm.
-func (w *Warmer) warmSuccessor(n *catalog.Block, s *successor, score map[string]float64, b *budget) {
+// warmSuccessor warms a block with the sets of those that it replaces. Whatever comes of it, the
+// block then counts as warm.
+func (w *Warmer) warmSuccessor(
+	n *catalog.Block, s *successor, score map[string]float64, b *budget,
+) {
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -84,8 +91,10 @@ func (w *Warmer) warmSuccessor(n *catalog.Block, s *successor, score map[string]
 	}()
 	tasks := w.inherit(n, score)
 	byHeat(tasks)
-	// The time of the header's building is not counted: before that the block does not replace others anyway.
-	if err := w.opts.Headers.Wait(w.ctx, []ulid.ULID{n.ID}); err != nil || !w.opts.Headers.Opened(n.ID) {
+	// The time of the header's building is not counted: before that the block does not replace
+	// others anyway.
+	if err := w.opts.Headers.Wait(w.ctx, []ulid.ULID{n.ID}); err != nil ||
+		!w.opts.Headers.Opened(n.ID) {
 		w.metrics.skipped.WithLabelValues(afterCompaction, skippedFailed).Add(float64(len(tasks)))
 		return
 	}
@@ -99,8 +108,8 @@ func (w *Warmer) warmSuccessor(n *catalog.Block, s *successor, score map[string]
 	w.report(afterCompaction, o, "block", n.ID)
 }
 
-// Warmed reports whether a block can take the place of others: it is not being warmed, or has been for as long as it may. It never waits. A block that
-// no view had yet is not warmed.
+// Warmed reports whether a block can take the place of others: it is not being warmed, or has been
+// for as long as it may. It never waits. A block that no view had yet is not warmed.
 func (w *Warmer) Warmed(id ulid.ULID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

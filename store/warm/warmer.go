@@ -28,16 +28,20 @@ const (
 	workers = 2
 	// maxHeaders is how many headers are opened after a start.
 	maxHeaders = 512
-	// retryAfter is how long a replay that made way for requests looks away, doubling up to maxRetryAfter while it finds no room: each
-	// look costs a plan.
+	// retryAfter is how long a replay that made way for requests looks away, doubling up to
+	// maxRetryAfter while it finds no room: each look costs a plan.
 	retryAfter    = 50 * time.Millisecond
 	maxRetryAfter = 2 * time.Second
 )
 
 // Store is what replays go through: *store.Server.
 type Store interface {
-	// Warm does for a block what a request for these matchers without chunks does. Without an error, finished is false where it had to make way.
-	Warm(ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, without []string, acct *pagecache.Account) (finished bool, err error)
+	// Warm does for a block what a request for these matchers without chunks does. Without an
+	// error, finished is false where it had to make way.
+	Warm(
+		ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, without []string,
+		acct *pagecache.Account,
+	) (finished bool, err error)
 	// Busy reports whether requests wait.
 	Busy() bool
 }
@@ -46,7 +50,9 @@ type Store interface {
 type Headers interface {
 	Opened(id ulid.ULID) bool
 	Wait(ctx context.Context, ids []ulid.ULID) error
-	Acquire(ctx context.Context, src indexheader.Source) (h *indexheader.Header, release func(), err error)
+	Acquire(
+		ctx context.Context, src indexheader.Source,
+	) (h *indexheader.Header, release func(), err error)
 }
 
 // Options of a Warmer. Recorder, Store and Headers are required.
@@ -56,15 +62,17 @@ type Options struct {
 	Headers  Headers
 	// Dir is where the snapshot is kept; none: nowhere, and a start is cold.
 	Dir localfs.Dir
-	// Hold is called before the snapshot is written; its error counts as one of writing. nil: Dir is the Warmer's alone.
+	// Hold is called before the snapshot is written; its error counts as one of writing. nil: Dir
+	// is the Warmer's alone.
 	Hold func() error
-	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps replaced blocks longer.
+	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps
+	// replaced blocks longer.
 	MaxTime time.Duration
-	// MaxBytes is how many bytes of index a replay may go through; default 128 MiB. More than the cache of index pages holds pushes out what
-	// has just been warmed.
+	// MaxBytes is how many bytes of index a replay may go through; default 128 MiB. More than the
+	// cache of index pages holds pushes out what has just been warmed.
 	MaxBytes int64
-	// SaveEvery is the time between snapshots, of which one is written only if something was asked since; default 3 minutes. It is how much a
-	// process that is killed forgets.
+	// SaveEvery is the time between snapshots, of which one is written only if something was asked
+	// since; default 3 minutes. It is how much a process that is killed forgets.
 	SaveEvery time.Duration
 
 	Logger     *slog.Logger
@@ -114,7 +122,12 @@ func New(opts Options) *Warmer {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	w := &Warmer{opts: opts, log: opts.Logger, places: make(chan struct{}, workers), warming: map[ulid.ULID]*successor{}}
+	w := &Warmer{
+		opts:    opts,
+		log:     opts.Logger,
+		places:  make(chan struct{}, workers),
+		warming: map[ulid.ULID]*successor{},
+	}
 	w.metrics = newMetrics(opts.Recorder, opts.Registerer)
 	w.panics = panics.New("warm", opts.Logger, opts.Registerer)
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -137,7 +150,8 @@ func (w *Warmer) served(id ulid.ULID) bool {
 	return w.view != nil && w.view.ByID(id) != nil
 }
 
-// Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a last one. It is called once the blocks are known.
+// Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a
+// last one. It is called once the blocks are known.
 func (w *Warmer) Run(ctx context.Context) {
 	if !w.opts.Dir.IsZero() {
 		w.contained(w.load)
@@ -203,7 +217,10 @@ func (w *Warmer) save() {
 	}
 	if err != nil {
 		w.metrics.failures.WithLabelValues("write").Inc()
-		w.log.Warn("the snapshot of what to warm could not be written: a restart would find an older one", "err", err)
+		w.log.Warn(
+			"the snapshot of what to warm could not be written: a restart would find an older one",
+			"err", err,
+		)
 		return
 	}
 	w.saved = changes
@@ -228,7 +245,10 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 			blocks = append(blocks, b)
 		}
 	}
-	slices.SortFunc(blocks, func(a, b *catalog.Block) int { return cmp.Or(cmp.Compare(used[b.ID], used[a.ID]), a.ID.Compare(b.ID)) })
+	slices.SortFunc(
+		blocks,
+		func(a, b *catalog.Block) int { return cmp.Or(cmp.Compare(used[b.ID], used[a.ID]), a.ID.Compare(b.ID)) },
+	)
 	blocks = blocks[:min(len(blocks), maxHeaders)]
 	if len(blocks) == 0 {
 		return
@@ -236,8 +256,12 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, w.opts.MaxTime)
 	defer cancel()
-	w.log.Info("warming what an earlier process was asked for", "headers", len(blocks), "matcher_sets", len(tasks))
-	// Half of the time at most, so that a header whose building takes long does not keep the sets of all other blocks from being warmed.
+	w.log.Info(
+		"warming what an earlier process was asked for", "headers", len(blocks), "matcher_sets",
+		len(tasks),
+	)
+	// Half of the time at most, so that a header whose building takes long does not keep the sets
+	// of all other blocks from being warmed.
 	opening, stop := context.WithTimeout(ctx, w.opts.MaxTime/2)
 	headers := w.openHeaders(opening, blocks)
 	stop()
@@ -246,9 +270,12 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	w.report(afterRestart, o, "headers", headers)
 }
 
-// tasksOf returns what is to be replayed of sets for the blocks of a view. What was asked of a block that a compactor has replaced since is replayed
-// for the one that lists it as its source, and used then has that one too.
-func (w *Warmer) tasksOf(view *catalog.View, sets []hotSet, used map[ulid.ULID]int64) (tasks []task) {
+// tasksOf returns what is to be replayed of sets for the blocks of a view. What was asked of a
+// block that a compactor has replaced since is replayed for the one that lists it as its source,
+// and used then has that one too.
+func (w *Warmer) tasksOf(
+	view *catalog.View, sets []hotSet, used map[ulid.ULID]int64,
+) (tasks []task) {
 	type blockSet struct {
 		id  ulid.ULID
 		key string
@@ -291,7 +318,8 @@ func (w *Warmer) tasksOf(view *catalog.View, sets []hotSet, used map[ulid.ULID]i
 	return tasks
 }
 
-// inherit records for a block what was asked of those that it replaces, each set with its score, and returns that as tasks.
+// inherit records for a block what was asked of those that it replaces, each set with its score,
+// and returns that as tasks.
 func (w *Warmer) inherit(b *catalog.Block, score map[string]float64) (tasks []task) {
 	var sets []hotSet
 	for key, hot := range score {

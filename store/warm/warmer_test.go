@@ -45,7 +45,10 @@ func (s *fakeStore) Busy() bool {
 	return s.busy
 }
 
-func (s *fakeStore) Warm(ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, _ []string, acct *pagecache.Account) (bool, error) {
+func (s *fakeStore) Warm(
+	ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, _ []string,
+	acct *pagecache.Account,
+) (bool, error) {
 	what := fmt.Sprintf("%d %s=%s", b.MaxTime, ms[0].Name, ms[0].Value)
 	s.mu.Lock()
 	s.begun++
@@ -82,14 +85,21 @@ type fakeHeaders struct {
 
 func (h *fakeHeaders) is(f func(ulid.ULID) bool, id ulid.ULID) bool { return f != nil && f(id) }
 
-func (h *fakeHeaders) Opened(id ulid.ULID) bool { return !h.is(h.building, id) && !h.is(h.failed, id) }
+func (h *fakeHeaders) Opened(
+	id ulid.ULID,
+) bool {
+	return !h.is(h.building, id) && !h.is(h.failed, id)
+}
 func (h *fakeHeaders) Wait(ctx context.Context, ids []ulid.ULID) error {
 	if h.is(h.building, ids[0]) {
 		<-ctx.Done()
 	}
 	return ctx.Err()
 }
-func (h *fakeHeaders) Acquire(context.Context, indexheader.Source) (*indexheader.Header, func(), error) {
+
+func (h *fakeHeaders) Acquire(
+	context.Context, indexheader.Source,
+) (*indexheader.Header, func(), error) {
 	return nil, func() {}, nil
 }
 
@@ -136,7 +146,11 @@ func TestAStartReplaysTheHottestFirst(t *testing.T) {
 
 		second := newBed(t, Options{Dir: localfs.At(dir)})
 		// Two are replayed at once. The last would be through first if it were one of them.
-		took := map[string]time.Duration{"1 a=hot": 2 * time.Second, "2 a=warm": 4 * time.Second, "1 a=warm": time.Second}
+		took := map[string]time.Duration{
+			"1 a=hot":  2 * time.Second,
+			"2 a=warm": 4 * time.Second,
+			"1 a=warm": time.Second,
+		}
 		second.store.hold = func(_ context.Context, what string) (bool, error) {
 			time.Sleep(took[what])
 			return true, nil
@@ -177,7 +191,8 @@ func TestAReplayIsBounded(t *testing.T) {
 		b := restart(t, 50, Options{MaxBytes: 1000})
 		b.store.bytes = 100
 		b.replaySnapshot(t.Context())
-		if got := len(b.store.done()); got != 10 || !strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
+		if got := len(b.store.done()); got != 10 ||
+			!strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
 			t.Errorf("%d sets of 100 bytes within 1000:\n%s", got, b.log)
 		}
 
@@ -188,11 +203,14 @@ func TestAReplayIsBounded(t *testing.T) {
 		}
 		start := time.Now()
 		b.replaySnapshot(t.Context())
-		if took, got := time.Since(start), len(b.store.done()); took != time.Minute || got < 10 || got > 12 || !strings.Contains(b.log.String(), `ended="its time is up"`) {
+		if took, got := time.Since(start), len(b.store.done()); took != time.Minute || got < 10 ||
+			got > 12 ||
+			!strings.Contains(b.log.String(), `ended="its time is up"`) {
 			t.Errorf("%d sets in %v:\n%s", got, took, b.log)
 		}
 
-		// Headers that are not built keep nothing waiting for longer either, and are not built by a replay.
+		// Headers that are not built keep nothing waiting for longer either, and are not built by a
+		// replay.
 		b = restart(t, 50, Options{MaxTime: time.Minute})
 		b.headers.building = func(ulid.ULID) bool { return true }
 		start = time.Now()
@@ -205,7 +223,8 @@ func TestAReplayIsBounded(t *testing.T) {
 		b = restart(t, 50, Options{MaxBytes: 1000})
 		b.store.bytes, b.store.kept = 300, true
 		b.replaySnapshot(t.Context())
-		if got := len(b.store.done()); got != 3 || b.store.begun > 3+workers || !strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
+		if got := len(b.store.done()); got != 3 || b.store.begun > 3+workers ||
+			!strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
 			t.Errorf("%d sets of 300 bytes within 1000, %d begun:\n%s", got, b.store.begun, b.log)
 		}
 
@@ -219,7 +238,8 @@ func TestAReplayIsBounded(t *testing.T) {
 	})
 }
 
-// TestOneBlockDoesNotKeepOthersCold: neither a header whose building does not end, nor a block that leaves.
+// TestOneBlockDoesNotKeepOthersCold: neither a header whose building does not end, nor a block that
+// leaves.
 func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two, three := blockOf(1), blockOf(2), blockOf(3)
@@ -239,7 +259,8 @@ func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
 			return true, nil
 		}
 		b.replaySnapshot(t.Context())
-		if diff := cmp.Diff([]string{"2 a=x"}, b.store.done()); diff != "" || !strings.Contains(b.log.String(), "matcher_sets=1 of=3 failed=1") {
+		if diff := cmp.Diff([]string{"2 a=x"}, b.store.done()); diff != "" ||
+			!strings.Contains(b.log.String(), "matcher_sets=1 of=3 failed=1") {
 			t.Errorf("%s\n%s", diff, b.log)
 		}
 		if gone := testutil.ToFloat64(b.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
@@ -248,7 +269,8 @@ func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
 	})
 }
 
-// TestACompactionWhileNoProcessRan: what was asked of blocks that are gone is replayed for the one that was made from them.
+// TestACompactionWhileNoProcessRan: what was asked of blocks that are gone is replayed for the one
+// that was made from them.
 func TestACompactionWhileNoProcessRan(t *testing.T) {
 	a, b, ab := compacted()
 	downsampled, lost := blockOf(4), blockOf(5)
@@ -349,7 +371,8 @@ func ignores(t *testing.T, file []byte) {
 		}
 		ask(b.opts.Recorder, 1, "x", one)
 		time.Sleep(61 * time.Second)
-		if saved, err := readSnapshot(localfs.At(dir)); err != nil || len(saved.blocks) != 1 || len(saved.sets) != 1 {
+		if saved, err := readSnapshot(localfs.At(dir)); err != nil || len(saved.blocks) != 1 ||
+			len(saved.sets) != 1 {
 			t.Errorf("after a minute: %+v, %v", saved, err)
 		}
 		if err := os.Remove(path); err != nil {
@@ -390,7 +413,10 @@ func TestABlockIsWarmedBeforeItReplacesOthers(t *testing.T) {
 		}
 		w.ViewChanged(view(a, b), view(a, b, ab, downsampled, foreign))
 		if w.Warmed(ab.ID) || !w.Warmed(downsampled.ID) || !w.Warmed(foreign.ID) {
-			t.Errorf("warmed: %v, what was not asked for: %v %v", w.Warmed(ab.ID), w.Warmed(downsampled.ID), w.Warmed(foreign.ID))
+			t.Errorf(
+				"warmed: %v, what was not asked for: %v %v", w.Warmed(ab.ID),
+				w.Warmed(downsampled.ID), w.Warmed(foreign.ID),
+			)
 		}
 		close(release)
 		synctest.Wait()
@@ -435,11 +461,17 @@ func TestReplacedBlocksAreNotKeptForLong(t *testing.T) {
 	}
 	f("time", Options{MaxTime: time.Minute}, stuck, time.Minute)
 	f("bytes", Options{MaxBytes: 10}, func(w *bed) { w.store.bytes = 11 }, 0)
-	f("requests wait all the time", Options{MaxTime: time.Minute}, func(w *bed) { w.store.busy = true }, time.Minute)
+	f(
+		"requests wait all the time", Options{MaxTime: time.Minute},
+		func(w *bed) { w.store.busy = true }, time.Minute,
+	)
 	f("errors", Options{}, func(w *bed) {
 		w.store.hold = func(context.Context, string) (bool, error) { return false, errors.New("bucket is away") }
 	}, 0)
-	f("no header", Options{}, func(w *bed) { w.headers.failed = func(ulid.ULID) bool { return true } }, 0)
+	f(
+		"no header", Options{},
+		func(w *bed) { w.headers.failed = func(ulid.ULID) bool { return true } }, 0,
+	)
 	f("nothing hot", Options{}, func(w *bed) {
 		stuck(w)
 		w.opts.Recorder.Forget(func(ulid.ULID) bool { return false })

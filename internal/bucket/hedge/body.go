@@ -164,7 +164,8 @@ func (b *body) arrived(n int, err error) (res *rescue, ready bool) {
 func (b *body) watch() {
 	r := b.r
 	r.mu.Lock()
-	if b.since.IsZero() || time.Since(b.since) < b.stall || b.rescue != nil || b.closed || (r.length >= 0 && b.pos >= r.length) {
+	if b.since.IsZero() || time.Since(b.since) < b.stall || b.rescue != nil || b.closed ||
+		(r.length >= 0 && b.pos >= r.length) {
 		r.mu.Unlock()
 		return
 	}

@@ -16,13 +16,18 @@ import (
 
 func TestAStalledBodyIsContinued(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newRig(t, Options{}, slowOnce(conduct{open: 10 * time.Millisecond, stallAt: 100_000, stall: time.Hour}))
+		g := newRig(
+			t, Options{},
+			slowOnce(conduct{open: 10 * time.Millisecond, stallAt: 100_000, stall: time.Hour}),
+		)
 		start := time.Now()
 		g.mustRead(t, 1000, 300_000)
 		if d := time.Since(start); d > 300*time.Millisecond {
 			t.Errorf("the read took %s", d)
 		}
-		if got, want := g.below.taken(), []string{"[1000,301000)", "[101000,301000)"}; !slices.Equal(got, want) {
+		if got, want := g.below.taken(), []string{"[1000,301000)", "[101000,301000)"}; !slices.Equal(
+			got, want,
+		) {
 			t.Errorf("requests %v, want %v: only what is missing is asked for", got, want)
 		}
 		if n := g.hedges(reasonStall, resultWon); n != 1 {
@@ -85,7 +90,12 @@ func TestABodyThatFailsWhileItIsReplaced(t *testing.T) {
 		g := newRig(t, Options{}, func(int) conduct {
 			n++
 			if n == 1 {
-				return conduct{stallAt: 5000, stall: 300 * time.Millisecond, failAt: 5000, bodyErr: errReset}
+				return conduct{
+					stallAt: 5000,
+					stall:   300 * time.Millisecond,
+					failAt:  5000,
+					bodyErr: errReset,
+				}
 			}
 			return conduct{open: time.Second}
 		})
@@ -141,7 +151,9 @@ func TestAnObjectIsNotPutTogether(t *testing.T) {
 
 func TestACloseWhileABodyIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newRig(t, Options{}, func(int) conduct { return conduct{stallAt: 0, stall: time.Hour} })
+		g := newRig(
+			t, Options{}, func(int) conduct { return conduct{stallAt: 0, stall: time.Hour} },
+		)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		body, err := g.GetRange(ctx, "o", 0, 1000)
@@ -173,7 +185,10 @@ func TestWhateverFails(t *testing.T) {
 				share := rnd.IntN(20) + 1 // of 100 requests that do each thing
 				// Guarded by the bucket's mutex, under which act is called.
 				g := newRig(t, Options{Budget: 0.5, Burst: 100}, func(int) conduct {
-					c := conduct{open: time.Duration(rnd.IntN(12)) * time.Millisecond, chunk: []int{0, 1 << 10, 70_000}[rnd.IntN(3)]}
+					c := conduct{
+						open:  time.Duration(rnd.IntN(12)) * time.Millisecond,
+						chunk: []int{0, 1 << 10, 70_000}[rnd.IntN(3)],
+					}
 					hit := func() bool { return rnd.IntN(100) < share }
 					rarely := func() bool { return hit() && hit() } //nolint:staticcheck // each is another number
 					if hit() {
@@ -181,7 +196,11 @@ func TestWhateverFails(t *testing.T) {
 						c.deaf = hit()
 					}
 					if hit() {
-						c.stallAt, c.stall = rnd.IntN(200_000), time.Duration(rnd.IntN(3000))*time.Millisecond
+						c.stallAt, c.stall = rnd.IntN(
+							200_000,
+						), time.Duration(
+							rnd.IntN(3000),
+						)*time.Millisecond
 					}
 					if rarely() {
 						c.failAt, c.bodyErr = rnd.IntN(200_000), errReset
@@ -206,8 +225,14 @@ func TestWhateverFails(t *testing.T) {
 							if err != nil && err != errBusy && err != errReset {
 								t.Errorf("%v: %v", r, err)
 							}
-							if want := g.below.data[r.off : r.off+r.length]; !bytes.HasPrefix(want, got) || err == nil && len(got) != len(want) {
-								t.Errorf("%v: %d of %d bytes, %v; or wrong ones", r, len(got), len(want), err)
+							if want := g.below.data[r.off : r.off+r.length]; !bytes.HasPrefix(
+								want, got,
+							) ||
+								err == nil && len(got) != len(want) {
+								t.Errorf(
+									"%v: %d of %d bytes, %v; or wrong ones", r, len(got), len(want),
+									err,
+								)
 							}
 						}
 					})

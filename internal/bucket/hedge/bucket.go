@@ -31,8 +31,10 @@ func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	asked := opts.Quantile
 	opts = opts.withDefaults()
 	if asked > 0 && asked < opts.Quantile {
-		opts.Logger.Info("reads are hedged later than asked for: an earlier start would spend the budget on reads that are not the slowest",
-			"quantile", asked, "used", opts.Quantile)
+		opts.Logger.Info(
+			"reads are hedged later than asked for: an earlier start would spend the budget on reads that are not the slowest",
+			"quantile", asked, "used", opts.Quantile,
+		)
 	}
 	b := &Bucket{
 		Bucket: client,
@@ -52,7 +54,9 @@ func (b *Bucket) classes() []*class { return []*class{b.small, b.middle, b.large
 
 // GetRange reads a range, length -1 being all that follows off. The body must be
 // closed.
-func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *Bucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	c := b.large
 	switch {
 	case length < 0:

@@ -69,14 +69,18 @@ func (b *bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return b.answer(ctx, "whole", 0, int64(len(b.data)))
 }
 
-func (b *bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *bucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	if length < 0 {
 		return b.answer(ctx, fmt.Sprintf("[%d,)", off), off, int64(len(b.data))-off)
 	}
 	return b.answer(ctx, fmt.Sprintf("[%d,%d)", off, off+length), off, length)
 }
 
-func (b *bucket) answer(ctx context.Context, what string, off, length int64) (io.ReadCloser, error) {
+func (b *bucket) answer(
+	ctx context.Context, what string, off, length int64,
+) (io.ReadCloser, error) {
 	b.mu.Lock()
 	c := b.act(len(b.asked))
 	b.asked = append(b.asked, what)

@@ -56,7 +56,8 @@ func (g *gate) admit() (refused string) {
 	if g.failures.count() > maxFailed {
 		return refusedFailing
 	}
-	if late := g.waiting.Load(); g.lates.count() > maxLate || late >= minLate && 2*late > g.running.Load() {
+	if late := g.waiting.Load(); g.lates.count() > maxLate ||
+		late >= minLate && 2*late > g.running.Load() {
 		return refusedSlow
 	}
 	for {

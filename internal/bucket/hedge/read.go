@@ -198,7 +198,9 @@ func (r *read) contained(a *attempt, f func() error) error {
 func Contained(g *panics.Guard, object string, off int64, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("the bucket's client: %w", g.Caught(v, "object", object, "offset", off))
+			err = fmt.Errorf(
+				"the bucket's client: %w", g.Caught(v, "object", object, "offset", off),
+			)
 		}
 	}()
 	return f()

@@ -37,7 +37,9 @@ func TestASlowFirstByteIsOvertaken(t *testing.T) {
 		if d := time.Since(start); d < 20*time.Millisecond || d > 30*time.Millisecond {
 			t.Errorf("the read took %s, want the usual time of a first byte twice", d)
 		}
-		if got, want := g.below.taken(), []string{"[100,1100)", "[100,1100)"}; !slices.Equal(got, want) {
+		if got, want := g.below.taken(), []string{"[100,1100)", "[100,1100)"}; !slices.Equal(
+			got, want,
+		) {
 			t.Errorf("requests %v, want %v", got, want)
 		}
 		if n := g.hedges(reasonFirstByte, resultWon); n != 1 {
@@ -53,7 +55,8 @@ func TestTheFirstRequestMayStillWin(t *testing.T) {
 		g := newRig(t, Options{}, slowOnce(conduct{open: 15 * time.Millisecond}))
 		g.mustRead(t, 0, 1000)
 		synctest.Wait()
-		if won, lost := g.hedges(reasonFirstByte, resultWon), g.hedges(reasonFirstByte, resultLost); won != 0 || lost != 1 {
+		if won, lost := g.hedges(reasonFirstByte, resultWon), g.hedges(reasonFirstByte, resultLost); won != 0 ||
+			lost != 1 {
 			t.Errorf("won %d lost %d, want 0 and 1", won, lost)
 		}
 		g.atRest(t)
@@ -214,7 +217,8 @@ func TestAPanicOfABodyEndsNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, g.below.data[:20_000]) {
+				if got, err := io.ReadAll(body); err != nil ||
+					!bytes.Equal(got, g.below.data[:20_000]) {
 					t.Errorf("%d bytes, %v; or wrong ones", len(got), err)
 				}
 				err = body.Close()
@@ -388,8 +392,10 @@ func TestHedgingDoesNotTeachHaste(t *testing.T) {
 func TestStateIsExported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, nil)
-		n, err := testutil.GatherAndCount(g.reg, "larder_bucket_hedges_total", "larder_bucket_hedges_refused_total",
-			"larder_bucket_hedge_budget", "larder_bucket_hedge_delay_seconds")
+		n, err := testutil.GatherAndCount(
+			g.reg, "larder_bucket_hedges_total", "larder_bucket_hedges_refused_total",
+			"larder_bucket_hedge_budget", "larder_bucket_hedge_delay_seconds",
+		)
 		if err != nil || n != 6+8+1+4 {
 			t.Errorf("%d series, %v", n, err)
 		}

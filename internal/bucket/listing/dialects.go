@@ -32,7 +32,9 @@ func (p page) repeats(value, parameter string) string {
 func (p page) continues(value, parameter string) string {
 	// A value that is "" is no continuation.
 	if p.values[value] != "" && p.repeats(value, parameter) == "" {
-		return fmt.Sprintf("it is continued by itself: its %s is the %s of the request", value, parameter)
+		return fmt.Sprintf(
+			"it is continued by itself: its %s is the %s of the request", value, parameter,
+		)
 	}
 	return ""
 }
@@ -69,8 +71,16 @@ func (d s3) scanner(r *http.Request) (scanner, *http.Request) {
 			return "it is truncated and does not say how to go on"
 		}
 		return first(
-			p.repeats("Prefix", "prefix"), p.repeats("ContinuationToken", "continuation-token"), p.repeats("Marker", "marker"),
-			p.continues("NextContinuationToken", "continuation-token"), p.continues("NextMarker", "marker"))
+			p.repeats(
+				"Prefix", "prefix",
+			),
+			p.repeats("ContinuationToken", "continuation-token"),
+			p.repeats("Marker", "marker"),
+			p.continues(
+				"NextContinuationToken", "continuation-token",
+			),
+			p.continues("NextMarker", "marker"),
+		)
 	}}, r
 }
 
@@ -88,16 +98,23 @@ func (d azure) scanner(r *http.Request) (scanner, *http.Request) {
 	if q.Get("comp") != "list" {
 		return nil, r
 	}
-	return &xmlScanner{root: "EnumerationResults", wanted: []string{"Prefix", "Marker", "NextMarker"}, verify: func(attributes, v map[string]string) string {
-		// Older answers have a URL in the place of the name.
-		name := attributes["ContainerName"]
-		name = name[strings.LastIndex(name, "/")+1:]
-		if name != "" && name != d.container {
-			return fmt.Sprintf("it lists container %.80q", name)
-		}
-		p := page{v, q}
-		return first(p.repeats("Prefix", "prefix"), p.repeats("Marker", "marker"), p.continues("NextMarker", "marker"))
-	}}, r
+	return &xmlScanner{
+		root:   "EnumerationResults",
+		wanted: []string{"Prefix", "Marker", "NextMarker"},
+		verify: func(attributes, v map[string]string) string {
+			// Older answers have a URL in the place of the name.
+			name := attributes["ContainerName"]
+			name = name[strings.LastIndex(name, "/")+1:]
+			if name != "" && name != d.container {
+				return fmt.Sprintf("it lists container %.80q", name)
+			}
+			p := page{v, q}
+			return first(
+				p.repeats("Prefix", "prefix"), p.repeats("Marker", "marker"),
+				p.continues("NextMarker", "marker"),
+			)
+		},
+	}, r
 }
 
 // objectsOf reports whether a URL ends in /b/<bucket>/o, as those for listings of GCS and OCI do.
@@ -121,12 +138,15 @@ func (gcs) scanner(r *http.Request) (scanner, *http.Request) {
 		changed.Set("fields", fields+",kind")
 		r.URL.RawQuery = changed.Encode()
 	}
-	return &jsonScanner{wanted: []string{"kind", "nextPageToken"}, verify: func(_ map[string]bool, v map[string]string) string {
-		if v["kind"] != "storage#objects" {
-			return fmt.Sprintf("its kind is %.80q, want \"storage#objects\"", v["kind"])
-		}
-		return page{v, q}.continues("nextPageToken", "pageToken")
-	}}, r
+	return &jsonScanner{
+		wanted: []string{"kind", "nextPageToken"},
+		verify: func(_ map[string]bool, v map[string]string) string {
+			if v["kind"] != "storage#objects" {
+				return fmt.Sprintf("its kind is %.80q, want \"storage#objects\"", v["kind"])
+			}
+			return page{v, q}.continues("nextPageToken", "pageToken")
+		},
+	}, r
 }
 
 // oci lists with the object storage API of Oracle's cloud.
@@ -137,10 +157,13 @@ func (oci) scanner(r *http.Request) (scanner, *http.Request) {
 		return nil, r
 	}
 	q := r.URL.Query()
-	return &jsonScanner{wanted: []string{"nextStartWith"}, verify: func(keys map[string]bool, v map[string]string) string {
-		if !keys["objects"] {
-			return "it has no objects"
-		}
-		return page{v, q}.continues("nextStartWith", "start")
-	}}, r
+	return &jsonScanner{
+		wanted: []string{"nextStartWith"},
+		verify: func(keys map[string]bool, v map[string]string) string {
+			if !keys["objects"] {
+				return "it has no objects"
+			}
+			return page{v, q}.continues("nextStartWith", "start")
+		},
+	}, r
 }

@@ -39,7 +39,9 @@ func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return &http.Response{
 		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
-		Header: http.Header{"Content-Type": {c.kind}}, ContentLength: int64(len(b)), Body: io.NopCloser(strings.NewReader(b)),
+		Header: http.Header{
+			"Content-Type": {c.kind},
+		}, ContentLength: int64(len(b)), Body: io.NopCloser(strings.NewReader(b)),
 	}, nil
 }
 
@@ -84,7 +86,9 @@ func serviceAccount(t *testing.T) string {
 }
 
 // iter lists a bucket whose client gets the answers.
-func iter(t *testing.T, kind objstore.ObjProvider, c *canned, options ...objstore.IterOption) (names []string, err error) {
+func iter(
+	t *testing.T, kind objstore.ObjProvider, c *canned, options ...objstore.IterOption,
+) (names []string, err error) {
 	t.Helper()
 	conf := []byte(config(t, kind))
 	wrap := func(http.RoundTripper) http.RoundTripper { return Transport(kind, "blocks")(c) }
@@ -100,7 +104,11 @@ func iter(t *testing.T, kind objstore.ObjProvider, c *canned, options ...objstor
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = b.Iter(context.Background(), "", func(name string) error { names = append(names, name); return nil }, options...)
+	err = b.Iter(
+		context.Background(),
+		"",
+		func(name string) error { names = append(names, name); return nil },
+		options...)
 	return names, err
 }
 
@@ -234,7 +242,9 @@ func TestGCSIsAskedForTheKind(t *testing.T) {
 	if _, err := iter(t, objstore.GCS, c, objstore.WithRecursiveIter()); err != nil {
 		t.Fatal(err)
 	}
-	if fields := c.asked[0].URL.Query().Get("fields"); !slices.Contains(strings.Split(fields, ","), "kind") {
+	if fields := c.asked[0].URL.Query().Get("fields"); !slices.Contains(
+		strings.Split(fields, ","), "kind",
+	) {
 		t.Errorf("asked for fields %q", fields)
 	}
 }
@@ -245,7 +255,9 @@ func FuzzScanners(f *testing.F) {
 		f.Add([]byte(seed), 3)
 	}
 	f.Fuzz(func(t *testing.T, doc []byte, piece int) {
-		xml, err := http.NewRequest(http.MethodGet, "http://h/blocks/?list-type=2&prefix=&delimiter=%2F", nil)
+		xml, err := http.NewRequest(
+			http.MethodGet, "http://h/blocks/?list-type=2&prefix=&delimiter=%2F", nil,
+		)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +278,10 @@ func FuzzScanners(f *testing.F) {
 				rest = rest[n:]
 			}
 			if got != want || pieces.complete() != whole.complete() {
-				t.Errorf("whole: %q, %v, in pieces of %d: %q, %v", want, whole.complete(), size, got, pieces.complete())
+				t.Errorf(
+					"whole: %q, %v, in pieces of %d: %q, %v", want, whole.complete(), size, got,
+					pieces.complete(),
+				)
 			}
 		}
 	})
@@ -276,7 +291,11 @@ func BenchmarkS3Page(b *testing.B) {
 	var doc strings.Builder
 	doc.WriteString(s3Head + "<Name>blocks</Name><IsTruncated>false</IsTruncated>")
 	for i := range 1000 {
-		fmt.Fprintf(&doc, "<Contents><Key>01ARZ3NDEKTSV4RRFFQ69G5FAV%%2Fchunks%%2F%06d</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&#34;abc&#34;</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>", i)
+		fmt.Fprintf(
+			&doc,
+			"<Contents><Key>01ARZ3NDEKTSV4RRFFQ69G5FAV%%2Fchunks%%2F%06d</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&#34;abc&#34;</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>",
+			i,
+		)
 	}
 	doc.WriteString("</ListBucketResult>")
 	page := []byte(doc.String())

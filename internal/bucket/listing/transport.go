@@ -21,8 +21,13 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("list %s: the answer is HTTP 200 and no listing of the bucket: %s; it begins %q "+
-		"(check the endpoint, and what answers between here and the bucket)", e.URL, e.Why, e.Start)
+	return fmt.Sprintf(
+		"list %s: the answer is HTTP 200 and no listing of the bucket: %s; it begins %q "+
+			"(check the endpoint, and what answers between here and the bucket)",
+		e.URL,
+		e.Why,
+		e.Start,
+	)
 }
 
 // Transport returns a function that wraps the HTTP transport of a client of the given type, nil

@@ -28,15 +28,20 @@ type Bucket struct {
 // the client.
 func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	opts = opts.withDefaults()
-	b := &Bucket{Bucket: client, opts: opts, panics: panics.New("bucket", opts.Logger, opts.Registerer), budget: newBudget(opts)}
+	b := &Bucket{
+		Bucket: client,
+		opts:   opts,
+		panics: panics.New("bucket", opts.Logger, opts.Registerer),
+		budget: newBudget(opts),
+	}
 	b.wholes = &wholes{limit: opts.WholeBytes}
 	b.metrics = newMetrics(opts.Registerer, b.budget)
 	b.buffers = &sync.Pool{New: func() any { p := make([]byte, step); return &p }}
 	return b
 }
 
-// WithExpectedErrs returns the same bucket, with the same budget, whose client does not count expected errors as failures. A client that counts
-// nothing stays as it is.
+// WithExpectedErrs returns the same bucket, with the same budget, whose client does not count
+// expected errors as failures. A client that counts nothing stays as it is.
 func (b *Bucket) WithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.Bucket {
 	counted, ok := b.Bucket.(objstore.InstrumentedBucket)
 	if !ok {
@@ -48,13 +53,17 @@ func (b *Bucket) WithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) obj
 }
 
 // ReaderWithExpectedErrs is WithExpectedErrs for those who only read.
-func (b *Bucket) ReaderWithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.BucketReader {
+func (b *Bucket) ReaderWithExpectedErrs(
+	expected objstore.IsOpFailureExpectedFunc,
+) objstore.BucketReader {
 	return b.WithExpectedErrs(expected)
 }
 
 // GetRange reads a range, length -1 being all that follows off. The body must be
 // closed.
-func (b *Bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *Bucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	r := &body{t: b.begin(ctx, name), off: off, length: length}
 	if err := r.open(); err != nil {
 		return nil, err
@@ -69,27 +78,49 @@ func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 
 // Exists reports whether there is such an object.
 func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
-	return call(b.begin(ctx, name), func(ctx context.Context) (bool, error) { return b.Bucket.Exists(ctx, name) })
+	return call(
+		b.begin(ctx, name),
+		func(ctx context.Context) (bool, error) { return b.Bucket.Exists(ctx, name) },
+	)
 }
 
 // Attributes returns an object's size and time.
 func (b *Bucket) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
-	return call(b.begin(ctx, name), func(ctx context.Context) (objstore.ObjectAttributes, error) { return b.Bucket.Attributes(ctx, name) })
+	return call(
+		b.begin(ctx, name),
+		func(ctx context.Context) (objstore.ObjectAttributes, error) { return b.Bucket.Attributes(ctx, name) },
+	)
 }
 
 // Iter calls f for the names in a folder.
-func (b *Bucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
-	return b.list(b.begin(ctx, dir), func(o objstore.IterObjectAttributes) error { return f(o.Name) },
+func (b *Bucket) Iter(
+	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
+) error {
+	return b.list(
+		b.begin(ctx, dir),
+		func(o objstore.IterObjectAttributes) error { return f(o.Name) },
 		func(ctx context.Context, f func(objstore.IterObjectAttributes) error) error {
-			return b.Bucket.Iter(ctx, dir, func(name string) error { return f(objstore.IterObjectAttributes{Name: name}) }, options...)
-		})
+			return b.Bucket.Iter(
+				ctx,
+				dir,
+				func(name string) error { return f(objstore.IterObjectAttributes{Name: name}) },
+				options...)
+		},
+	)
 }
 
 // IterWithAttributes calls f for what is in a folder.
-func (b *Bucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
-	return b.list(b.begin(ctx, dir), f, func(ctx context.Context, f func(objstore.IterObjectAttributes) error) error {
-		return b.Bucket.IterWithAttributes(ctx, dir, f, options...)
-	})
+func (b *Bucket) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	options ...objstore.IterOption,
+) error {
+	return b.list(
+		b.begin(ctx, dir),
+		f,
+		func(ctx context.Context, f func(objstore.IterObjectAttributes) error) error {
+			return b.Bucket.IterWithAttributes(ctx, dir, f, options...)
+		},
+	)
 }
 
 // IsObjNotFoundErr reports whether an error that came from this bucket says that

@@ -19,7 +19,9 @@ import (
 
 func TestMain(m *testing.M) {
 	// The client of BOS starts it when it is linked.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/baidubce/bce-sdk-go/util/log.NewLogger.func1"))
+	goleak.VerifyTestMain(
+		m, goleak.IgnoreAnyFunction("github.com/baidubce/bce-sdk-go/util/log.NewLogger.func1"),
+	)
 }
 
 // serverError is shaped as the errors of the clients are.
@@ -81,7 +83,9 @@ func (b *bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return b.body(ctx, "whole", b.data)
 }
 
-func (b *bucket) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
+func (b *bucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
 	end := int64(len(b.data))
 	what := fmt.Sprintf("[%d,)", off)
 	if length >= 0 {
@@ -105,11 +109,20 @@ func (b *bucket) Attributes(ctx context.Context, name string) (objstore.ObjectAt
 	return objstore.ObjectAttributes{Size: int64(len(b.data))}, err
 }
 
-func (b *bucket) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
-	return b.IterWithAttributes(ctx, dir, func(o objstore.IterObjectAttributes) error { return f(o.Name) }, options...)
+func (b *bucket) Iter(
+	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
+) error {
+	return b.IterWithAttributes(
+		ctx,
+		dir,
+		func(o objstore.IterObjectAttributes) error { return f(o.Name) },
+		options...)
 }
 
-func (b *bucket) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
+func (b *bucket) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	options ...objstore.IterOption,
+) error {
 	c, err := b.answer(ctx, "list")
 	if err != nil {
 		return err
@@ -261,7 +274,12 @@ type rig struct {
 
 func newRig(opts Options, act func(n int) conduct) *rig {
 	g := &rig{slots: &slots{}}
-	g.below = &bucket{Bucket: objstore.NewInMemBucket(), data: make([]byte, 300_000), names: []string{"a", "b", "c", "d/"}, act: act}
+	g.below = &bucket{
+		Bucket: objstore.NewInMemBucket(),
+		data:   make([]byte, 300_000),
+		names:  []string{"a", "b", "c", "d/"},
+		act:    act,
+	}
 	for i := range g.below.data {
 		g.below.data[i] = byte(i ^ i>>8*7 ^ i>>16*13)
 	}

@@ -18,7 +18,12 @@ type budget struct {
 }
 
 func newBudget(o Options) *budget {
-	return &budget{earn: o.Budget, most: float64(o.Burst), tokens: float64(o.Burst), filled: time.Now()}
+	return &budget{
+		earn:   o.Budget,
+		most:   float64(o.Burst),
+		tokens: float64(o.Burst),
+		filled: time.Now(),
+	}
 }
 
 // operation earns a part of a token.

@@ -13,7 +13,9 @@ var (
 	errStalled = errors.New("the bucket stopped sending")
 	// errJumbled ends a listing that cannot be continued: what was delivered cannot
 	// be told from what was not.
-	errJumbled = errors.New("the listing broke, and its names are in no order by which it could go on")
+	errJumbled = errors.New(
+		"the listing broke, and its names are in no order by which it could go on",
+	)
 )
 
 // Error is an operation that was given up after more than one request.

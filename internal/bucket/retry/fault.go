@@ -18,18 +18,28 @@ import (
 
 // Why a request is repeated.
 const (
-	reasonThrottled  = "throttled"    // 503, 429
-	reasonServer     = "server_error" // any other answer that says that the server failed
-	reasonConnection = "connection"   // no answer: refused, reset, timed out below us, and what is not known
-	reasonNoAnswer   = "no_answer"    // none within Options.FirstByte
-	reasonBroken     = "broken_body"  // the body failed
-	reasonShort      = "short_body"   // the body ended early
-	reasonStalled    = "stalled"      // nothing more came within Options.Stall
-	reasonChanged    = "changed"      // a folder was deleted while it was being listed
+	reasonThrottled = "throttled"    // 503, 429
+	reasonServer    = "server_error" // any other answer that says that the server failed
+	// no answer: refused, reset, timed out below us, and what is not known
+	reasonConnection = "connection"
+	reasonNoAnswer   = "no_answer"   // none within Options.FirstByte
+	reasonBroken     = "broken_body" // the body failed
+	reasonShort      = "short_body"  // the body ended early
+	reasonStalled    = "stalled"     // nothing more came within Options.Stall
+	reasonChanged    = "changed"     // a folder was deleted while it was being listed
 )
 
 func reasons() []string {
-	return []string{reasonThrottled, reasonServer, reasonConnection, reasonNoAnswer, reasonBroken, reasonShort, reasonStalled, reasonChanged}
+	return []string{
+		reasonThrottled,
+		reasonServer,
+		reasonConnection,
+		reasonNoAnswer,
+		reasonBroken,
+		reasonShort,
+		reasonStalled,
+		reasonChanged,
+	}
 }
 
 // Final tells whether an error of a bucket is an answer that repeating the request
@@ -56,7 +66,8 @@ func reasonOf(err error) string {
 	var panicked *panics.Error
 	var certificate *tls.CertificateVerificationError
 	if errors.As(err, &panicked) || errors.As(err, &certificate) || errors.Is(err, objstore.ErrOptionNotSupported) ||
-		errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
+		errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) ||
+		errors.Is(err, fs.ErrInvalid) {
 		return ""
 	}
 	var a answer
@@ -86,7 +97,9 @@ type answer struct {
 func (a answer) reason() string {
 	switch {
 	// Codes that tell more than their status does: S3 has 400 for some that pass.
-	case strings.HasPrefix(a.code, "SlowDown"), strings.HasPrefix(a.code, "Throttl"), a.code == "RequestLimitExceeded":
+	case strings.HasPrefix(a.code, "SlowDown"),
+		strings.HasPrefix(a.code, "Throttl"),
+		a.code == "RequestLimitExceeded":
 		return reasonThrottled
 	case slices.Contains([]string{"RequestTimeout", "InternalError", "OperationAborted", "ExpiredToken", "ExpiredTokenException"}, a.code):
 		return reasonServer
@@ -104,8 +117,14 @@ func (a answer) reason() string {
 		return reasonThrottled
 	case codes.Unavailable, codes.Internal, codes.Aborted, codes.DeadlineExceeded, codes.DataLoss:
 		return reasonServer
-	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.Unauthenticated,
-		codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented:
+	case codes.InvalidArgument,
+		codes.NotFound,
+		codes.AlreadyExists,
+		codes.PermissionDenied,
+		codes.Unauthenticated,
+		codes.FailedPrecondition,
+		codes.OutOfRange,
+		codes.Unimplemented:
 		return ""
 	}
 	return reasonConnection
@@ -116,7 +135,8 @@ func (a answer) reason() string {
 func Unsatisfiable(err error) bool {
 	var a answer
 	a.find(err)
-	return a.status == http.StatusRequestedRangeNotSatisfiable || a.code == "InvalidRange" || a.grpc == codes.OutOfRange
+	return a.status == http.StatusRequestedRangeNotSatisfiable || a.code == "InvalidRange" ||
+		a.grpc == codes.OutOfRange
 }
 
 // find looks through what err wraps. The clients have no type of error, nor
@@ -124,7 +144,8 @@ func Unsatisfiable(err error) bool {
 // these does not link eight clients.
 func (a *answer) find(err error) {
 	for err != nil && a.status == 0 && a.grpc == codes.OK {
-		if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok && s.GRPCStatus().Code() != codes.Unknown {
+		if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok &&
+			s.GRPCStatus().Code() != codes.Unknown {
 			a.grpc = s.GRPCStatus().Code()
 		}
 		a.fields(reflect.ValueOf(err))

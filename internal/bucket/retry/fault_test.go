@@ -83,7 +83,10 @@ func TestReasons(t *testing.T) {
 			err := make(tc.status, tc.code)
 			for _, err := range []error{err, fmt.Errorf("get: %w", err), caused{err}, errors.Join(io.EOF, err)} {
 				if got := b.reasonOf(err); got != tc.want {
-					t.Errorf("%s: %d %s (%T): got %q, want %q", name, tc.status, tc.code, err, got, tc.want)
+					t.Errorf(
+						"%s: %d %s (%T): got %q, want %q", name, tc.status, tc.code, err, got,
+						tc.want,
+					)
 				}
 			}
 			if got := Unsatisfiable(err); got != (tc.status == 416) {
@@ -110,7 +113,8 @@ func TestReasonsOfOtherErrors(t *testing.T) {
 		{&url.Error{Op: "Get", Err: syscall.ECONNRESET}, reasonConnection},
 		{&net.DNSError{Err: "no such host"}, reasonConnection},
 		{io.ErrUnexpectedEOF, reasonConnection},
-		{context.DeadlineExceeded, reasonConnection}, // a time-out below us: the caller's is asked about first
+		// a time-out below us: the caller's is asked about first
+		{context.DeadlineExceeded, reasonConnection},
 		{&url.Error{Op: "Get", Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, ""},
 		{&fs.PathError{Op: "open", Err: syscall.EACCES}, ""},
 		{&fs.PathError{Op: "read", Err: syscall.EIO}, reasonConnection},
@@ -127,10 +131,12 @@ type nilError struct{ StatusCode int }
 
 func (*nilError) Error() string { return "nil" }
 
-// TestRecognisedAfterGivingUp: who asks whether an error means a missing object need not know of this package.
+// TestRecognisedAfterGivingUp: who asks whether an error means a missing object need not know of
+// this package.
 func TestRecognisedAfterGivingUp(t *testing.T) {
 	b := newRig(Options{}, first()).Bucket
-	if !b.IsObjNotFoundErr(fmt.Errorf("%w", &Error{Err: errGone{}, Requests: 2})) || !b.IsAccessDeniedErr(&Error{Err: errDenied{}, Requests: 2}) {
+	if !b.IsObjNotFoundErr(fmt.Errorf("%w", &Error{Err: errGone{}, Requests: 2})) ||
+		!b.IsAccessDeniedErr(&Error{Err: errDenied{}, Requests: 2}) {
 		t.Error("an error that was given up is not recognised")
 	}
 	if b.IsObjNotFoundErr(&Error{Err: errOops, Requests: 2}) || b.IsObjNotFoundErr(nil) {

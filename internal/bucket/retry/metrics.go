@@ -39,10 +39,16 @@ func newMetrics(reg prometheus.Registerer, b *budget) *metrics {
 		m.gaveUp.WithLabelValues(reason)
 	}
 	if reg != nil {
-		reg.MustRegister(m.retries, m.gaveUp, m.refused, m.resumed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "larder_bucket_retry_budget",
-			Help: "Requests to the bucket that may be repeated now.",
-		}, b.left))
+		reg.MustRegister(
+			m.retries,
+			m.gaveUp,
+			m.refused,
+			m.resumed,
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "larder_bucket_retry_budget",
+				Help: "Requests to the bucket that may be repeated now.",
+			}, b.left),
+		)
 	}
 	return m
 }

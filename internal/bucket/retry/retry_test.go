@@ -143,7 +143,8 @@ func TestPanicsAreContained(t *testing.T) {
 	})
 }
 
-// TestDeadline: what is given up says what the bucket said, and how often it was asked; never after the deadline.
+// TestDeadline: what is given up says what the bucket said, and how often it was asked; never after
+// the deadline.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, always(conduct{err: errBusy}))
@@ -152,10 +153,13 @@ func TestDeadline(t *testing.T) {
 		_, err := g.read(ctx, 0, 10)
 		n := len(g.below.taken())
 		var gaveUp *Error
-		if !errors.As(err, &gaveUp) || gaveUp.Attempts() != n || n < 5 || n > 12 || !errors.Is(err, errBusy) || ctx.Err() != nil {
+		if !errors.As(err, &gaveUp) || gaveUp.Attempts() != n || n < 5 || n > 12 ||
+			!errors.Is(err, errBusy) ||
+			ctx.Err() != nil {
 			t.Errorf("after %d requests: %v; the context: %v", n, err, ctx.Err())
 		}
-		if !strings.Contains(err.Error(), "503 SlowDown") || !strings.Contains(err.Error(), "requests in") {
+		if !strings.Contains(err.Error(), "503 SlowDown") ||
+			!strings.Contains(err.Error(), "requests in") {
 			t.Errorf("got %q", err)
 		}
 		if g.slots.throttled != n {
@@ -187,7 +191,8 @@ func TestNoDeadline(t *testing.T) {
 		g := newRig(Options{}, always(conduct{err: errOops}))
 		start := time.Now()
 		_, err := g.Attributes(t.Context(), "o")
-		if took := time.Since(start); !errors.Is(err, errOops) || took > defaultPatience || took < defaultPatience/2 {
+		if took := time.Since(start); !errors.Is(err, errOops) || took > defaultPatience ||
+			took < defaultPatience/2 {
 			t.Errorf("after %s: %v", took, err)
 		}
 	})
@@ -207,7 +212,8 @@ func TestLeaving(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(time.Second, cancel)
 				start := time.Now()
-				if _, err := g.read(ctx, 0, 10); !errors.Is(err, context.Canceled) || time.Since(start) != time.Second {
+				if _, err := g.read(ctx, 0, 10); !errors.Is(err, context.Canceled) ||
+					time.Since(start) != time.Second {
 					t.Errorf("after %s: %v", time.Since(start), err)
 				}
 				time.Sleep(time.Hour)
@@ -290,7 +296,8 @@ func TestWholeObjects(t *testing.T) {
 	}
 }
 
-// TestLargeWholeObjects break with their body: what was delivered may be of another object than what would follow.
+// TestLargeWholeObjects break with their body: what was delivered may be of another object than
+// what would follow.
 func TestLargeWholeObjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first(conduct{}, conduct{cut: 2 << 20, broken: errReset}))
@@ -385,7 +392,10 @@ func TestListings(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newRig(Options{}, first(c))
 				var names []string
-				err := g.Iter(t.Context(), "", func(name string) error { names = append(names, name); return nil })
+				err := g.Iter(
+					t.Context(), "",
+					func(name string) error { names = append(names, name); return nil },
+				)
 				slices.Sort(names)
 				if want := []string{"a", "b", "c", "d/"}; err != nil || !slices.Equal(names, want) {
 					t.Errorf("listed %v, %v", names, err)
@@ -399,11 +409,14 @@ func TestListings(t *testing.T) {
 func TestListingsThatCannotGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first(conduct{jumbled: true, cut: 3, broken: errReset}))
-		if err := g.Iter(t.Context(), "", func(string) error { return nil }); !errors.Is(err, errReset) {
+		if err := g.Iter(t.Context(), "", func(string) error { return nil }); !errors.Is(
+			err, errReset,
+		) {
 			t.Errorf("got %v", err)
 		}
 		g.mustHaveAsked(t, "list")
-		// One name is no order yet; those of the next attempt are none. A list without them would not be whole.
+		// One name is no order yet; those of the next attempt are none. A list without them would
+		// not be whole.
 		names := 0
 		one := newRig(Options{}, func(n int) conduct {
 			if n == 0 {
@@ -411,21 +424,24 @@ func TestListingsThatCannotGoOn(t *testing.T) {
 			}
 			return conduct{jumbled: true}
 		})
-		if err := one.Iter(t.Context(), "", func(string) error { names++; return nil }); !errors.Is(err, errJumbled) {
+		if err := one.Iter(t.Context(), "", func(string) error { names++; return nil }); !errors.Is(
+			err, errJumbled,
+		) {
 			t.Errorf("%d names, got %v", names, err)
 		}
 		one.mustHaveAsked(t, "list", "list")
 		own := errors.New("enough")
 		n := 0
-		if err := g.Iter(t.Context(), "", func(string) error { n++; return own }); err != own || n != 1 {
+		if err := g.Iter(t.Context(), "", func(string) error { n++; return own }); err != own ||
+			n != 1 {
 			t.Errorf("called %d times, got %v", n, err)
 		}
 		g.mustHaveAsked(t, "list")
 	})
 }
 
-// TestBudget: a bucket that fails everything is asked a tenth more than without retries, the burst and what comes with time apart; and
-// those who wait are answered when it is back.
+// TestBudget: a bucket that fails everything is asked a tenth more than without retries, the burst
+// and what comes with time apart; and those who wait are answered when it is back.
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -453,7 +469,10 @@ func TestBudget(t *testing.T) {
 		time.Sleep(outage - reads*time.Millisecond)
 		asked := len(g.below.taken())
 		if most := int(reads*1.1) + defaultBurst + int(outage.Seconds()); asked > most {
-			t.Errorf("%d requests for %d reads at a bucket that is down, at most %d were to be", asked, reads, most)
+			t.Errorf(
+				"%d requests for %d reads at a bucket that is down, at most %d were to be", asked,
+				reads, most,
+			)
 		}
 		start := time.Now()
 		wg.Wait()
@@ -503,7 +522,13 @@ func TestTrace(t *testing.T) {
 		for _, a := range events[0].Attributes {
 			text = append(text, string(a.Key)+"="+a.Value.String())
 		}
-		want := []string{"reason=broken_body", "object=o", "offset=105", "request=2", "error=connection reset by peer"}
+		want := []string{
+			"reason=broken_body",
+			"object=o",
+			"offset=105",
+			"request=2",
+			"error=connection reset by peer",
+		}
 		if !slices.Equal(text, want) {
 			t.Errorf("got %v, want %v", text, want)
 		}

@@ -28,7 +28,14 @@ type tries struct {
 // begin starts an operation whose first request is sent now.
 func (b *Bucket) begin(ctx context.Context, object string) *tries {
 	b.budget.operation()
-	return &tries{b: b, ctx: ctx, object: object, began: time.Now(), sent: 1, backoff: b.opts.MinBackoff}
+	return &tries{
+		b:       b,
+		ctx:     ctx,
+		object:  object,
+		began:   time.Now(),
+		sent:    1,
+		backoff: b.opts.MinBackoff,
+	}
 }
 
 // answered tells that the bucket did as it was asked to.
@@ -98,8 +105,13 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 	t.reason = reason
 	if span := trace.SpanFromContext(t.ctx); span.IsRecording() {
 		span.AddEvent("bucket_retry", trace.WithAttributes(
-			attribute.String("reason", reason), attribute.String("object", t.object), attribute.Int64("offset", off),
-			attribute.Int("request", t.sent), attribute.String("error", err.Error()),
+			attribute.String(
+				"reason", reason,
+			),
+			attribute.String("object", t.object),
+			attribute.Int64("offset", off),
+			attribute.Int("request", t.sent),
+			attribute.String("error", err.Error()),
 		))
 	}
 	return nil

@@ -27,7 +27,9 @@ func (b *instrumented) WithExpectedErrs(expected objstore.IsOpFailureExpectedFun
 	return &bound{Bucket: b.whole.WithExpectedErrs(expected), slots: b.slots}
 }
 
-func (b *instrumented) ReaderWithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.BucketReader {
+func (b *instrumented) ReaderWithExpectedErrs(
+	expected objstore.IsOpFailureExpectedFunc,
+) objstore.BucketReader {
 	return b.WithExpectedErrs(expected)
 }
 
@@ -41,11 +43,17 @@ func (b *bound) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return b.read(ctx, func() (io.ReadCloser, error) { return b.Bucket.Get(ctx, name) })
 }
 
-func (b *bound) GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error) {
-	return b.read(ctx, func() (io.ReadCloser, error) { return b.Bucket.GetRange(ctx, name, off, length) })
+func (b *bound) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
+	return b.read(
+		ctx, func() (io.ReadCloser, error) { return b.Bucket.GetRange(ctx, name, off, length) },
+	)
 }
 
-func (b *bound) read(ctx context.Context, open func() (io.ReadCloser, error)) (io.ReadCloser, error) {
+func (b *bound) read(
+	ctx context.Context, open func() (io.ReadCloser, error),
+) (io.ReadCloser, error) {
 	if err := b.slots.Acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -63,12 +71,19 @@ func (b *bound) read(ctx context.Context, open func() (io.ReadCloser, error)) (i
 	return &taken, nil
 }
 
-func (b *bound) Iter(ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption) error {
+func (b *bound) Iter(
+	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
+) error {
 	return b.within(ctx, func() error { return b.Bucket.Iter(ctx, dir, f, options...) })
 }
 
-func (b *bound) IterWithAttributes(ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
-	return b.within(ctx, func() error { return b.Bucket.IterWithAttributes(ctx, dir, f, options...) })
+func (b *bound) IterWithAttributes(
+	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
+	options ...objstore.IterOption,
+) error {
+	return b.within(
+		ctx, func() error { return b.Bucket.IterWithAttributes(ctx, dir, f, options...) },
+	)
 }
 
 func (b *bound) Exists(ctx context.Context, name string) (there bool, err error) {
@@ -79,7 +94,9 @@ func (b *bound) Exists(ctx context.Context, name string) (there bool, err error)
 	return there, err
 }
 
-func (b *bound) Attributes(ctx context.Context, name string) (a objstore.ObjectAttributes, err error) {
+func (b *bound) Attributes(
+	ctx context.Context, name string,
+) (a objstore.ObjectAttributes, err error) {
 	err = b.within(ctx, func() error {
 		a, err = b.Bucket.Attributes(ctx, name)
 		return err

@@ -12,7 +12,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// TestBound: a read holds its slot until its body is closed, all else until it returns; what fails holds none.
+// TestBound: a read holds its slot until its body is closed, all else until it returns; what fails
+// holds none.
 func TestBound(t *testing.T) {
 	below := objstore.NewInMemBucket()
 	if err := below.Upload(t.Context(), "dir/o", strings.NewReader("0123456789")); err != nil {
@@ -73,7 +74,8 @@ func TestBound(t *testing.T) {
 	}
 	s.Release()
 	// Who expects that an object is missing does not count it as a failure.
-	if n, err := testutil.GatherAndCount(reg, "objstore_bucket_operation_failures_total"); n == 0 || err != nil {
+	if n, err := testutil.GatherAndCount(reg, "objstore_bucket_operation_failures_total"); n == 0 ||
+		err != nil {
 		t.Fatal(n, err)
 	}
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`

@@ -138,7 +138,8 @@ larder_bucket_throttles_total 56
 	})
 }
 
-// TestThrottledHoldersKeepTheirSlots: the lower limit holds for those who come, and answers let those go on who wait.
+// TestThrottledHoldersKeepTheirSlots: the lower limit holds for those who come, and answers let
+// those go on who wait.
 func TestThrottledHoldersKeepTheirSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Max: 4, Min: 1})

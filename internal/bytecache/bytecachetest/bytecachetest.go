@@ -28,7 +28,9 @@ const maxBytes = 16 << 20
 
 // Run runs the suite. newCache makes an empty cache of the given size; the
 // suite closes it.
-func Run(t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int64) bytecache.Cache) {
+func Run(
+	t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int64) bytecache.Cache,
+) {
 	f := func(name string, test func(t *testing.T, c bytecache.Cache)) {
 		t.Run(name, func(t *testing.T) {
 			c := newCache(t, maxBytes)
@@ -40,7 +42,10 @@ func Run(t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int6
 	f("VisibleAtOnce", func(t *testing.T, c bytecache.Cache) { testVisibleAtOnce(t, c, traits) })
 	f("ExactKeys", testExactKeys)
 	if !traits.Remote {
-		f("FirstValueStays", func(t *testing.T, c bytecache.Cache) { testFirstValueStays(t, c, traits) })
+		f(
+			"FirstValueStays",
+			func(t *testing.T, c bytecache.Cache) { testFirstValueStays(t, c, traits) },
+		)
 	}
 	f("Fetch", func(t *testing.T, c bytecache.Cache) { testFetch(t, c, traits) })
 	f("EmptyValue", func(t *testing.T, c bytecache.Cache) { testEmptyValue(t, c, traits) })
@@ -186,7 +191,8 @@ func testDel(t *testing.T, c bytecache.Cache, traits Traits) {
 		check(t, c, key, 64, traits.Keeps)
 	}
 	for key := uint64(0); key < 1000; key += 2 {
-		c.Set(keyOf(key), valueOf(key+5000, 64+int(key%5)*64)) // another value than before, mostly a longer one
+		// another value than before, mostly a longer one
+		c.Set(keyOf(key), valueOf(key+5000, 64+int(key%5)*64))
 		b, ok := get(t, c, key)
 		if ok != traits.Keeps {
 			t.Fatalf("key %d set after Del: got %v", key, ok)
@@ -283,7 +289,8 @@ func testStats(t *testing.T, c bytecache.Cache, traits Traits) {
 	}
 }
 
-// testFetch asks for many keys at once, of which some are there, some are not, and some have a value already.
+// testFetch asks for many keys at once, of which some are there, some are not, and some have a
+// value already.
 func testFetch(t *testing.T, c bytecache.Cache, traits Traits) {
 	const n = 300
 	keys, values := make([]bytecache.Key, n), make([][]byte, n)

@@ -7,7 +7,8 @@ import (
 	"larder/internal/bytecache"
 )
 
-// Remote is a memcached without a server: it keeps everything, checks nothing, and does what a test wants besides.
+// Remote is a memcached without a server: it keeps everything, checks nothing, and does what a test
+// wants besides.
 type Remote struct {
 	// Before, if not nil, is called by each look-up before it looks.
 	Before func(ctx context.Context)

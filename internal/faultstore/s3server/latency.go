@@ -11,8 +11,8 @@ import (
 type Latency struct {
 	// FirstByte passes before an answer begins: its median.
 	FirstByte time.Duration
-	// Spread is the standard deviation of the logarithm of that: log-normal. 0: every answer takes FirstByte. 0.5 puts the 99th percentile
-	// at 3.2 times the median, 1 at 10 times.
+	// Spread is the standard deviation of the logarithm of that: log-normal. 0: every answer takes
+	// FirstByte. 0.5 puts the 99th percentile at 3.2 times the median, 1 at 10 times.
 	Spread float64
 	// BytesPerSecond is what one answer's body gets; 0: what the machine can.
 	BytesPerSecond int64

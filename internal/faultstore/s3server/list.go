@@ -45,18 +45,30 @@ type commonPrefix struct{ Prefix string }
 // noListing is a document in the place of a listing.
 func noListing(kind faultstore.Kind) *content {
 	if kind == faultstore.HTMLPage {
-		c := bytesContent([]byte("<html><head><title>Maintenance</title></head><body><h1>We will be back soon</h1></body></html>"))
+		c := bytesContent(
+			[]byte(
+				"<html><head><title>Maintenance</title></head><body><h1>We will be back soon</h1></body></html>",
+			),
+		)
 		c.header["Content-Type"] = "text/html"
 		return c
 	}
-	return bytesContent([]byte(xml.Header + "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"))
+	return bytesContent(
+		[]byte(
+			xml.Header + "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>",
+		),
+	)
 }
 
 // list answers a page of a listing. ShortListing ends it within the page.
 func (s *Server) list(query url.Values, fault faultstore.Fault) (*content, minio.ErrorResponse) {
 	prefix, delimiter := query.Get("prefix"), query.Get("delimiter")
 	if delimiter != "" && delimiter != "/" {
-		return nil, minio.ErrorResponse{StatusCode: http.StatusNotImplemented, Code: "NotImplemented", Message: "The only delimiter is /"}
+		return nil, minio.ErrorResponse{
+			StatusCode: http.StatusNotImplemented,
+			Code:       "NotImplemented",
+			Message:    "The only delimiter is /",
+		}
 	}
 	keys, err := s.keys(prefix, delimiter == "/")
 	if err != nil {
@@ -65,7 +77,12 @@ func (s *Server) list(query url.Values, fault faultstore.Fault) (*content, minio
 	after := max(query.Get("continuation-token"), query.Get("start-after"), query.Get("marker"))
 	keys = keys[sort.Search(len(keys), func(i int) bool { return keys[i] > after }):]
 
-	l := listing{Name: s.opts.Bucket, Prefix: prefix, Delimiter: delimiter, MaxKeys: s.opts.PageEntries}
+	l := listing{
+		Name:      s.opts.Bucket,
+		Prefix:    prefix,
+		Delimiter: delimiter,
+		MaxKeys:   s.opts.PageEntries,
+	}
 	if n, err := strconv.Atoi(query.Get("max-keys")); err == nil && n > 0 {
 		l.MaxKeys = min(n, l.MaxKeys)
 	}
@@ -100,7 +117,9 @@ func (s *Server) list(query url.Values, fault faultstore.Fault) (*content, minio
 			return failed(prefix, err)
 		}
 		l.Contents = append(l.Contents, entry{
-			Key: name(key), LastModified: info.ModTime().UTC().Format("2006-01-02T15:04:05.000Z"), ETag: etag(info), Size: info.Size(), StorageClass: "STANDARD",
+			Key: name(
+				key,
+			), LastModified: info.ModTime().UTC().Format("2006-01-02T15:04:05.000Z"), ETag: etag(info), Size: info.Size(), StorageClass: "STANDARD",
 		})
 	}
 	b, err := xml.Marshal(l)
@@ -110,8 +129,8 @@ func (s *Server) list(query url.Values, fault faultstore.Fault) (*content, minio
 	return bytesContent(append([]byte(xml.Header), b...)), minio.ErrorResponse{}
 }
 
-// keys returns in order what begins with a prefix: objects, and with flat the folders next below it (ending in /) in the place of what
-// is in them.
+// keys returns in order what begins with a prefix: objects, and with flat the folders next below it
+// (ending in /) in the place of what is in them.
 func (s *Server) keys(prefix string, flat bool) ([]string, error) {
 	dir := strings.TrimSuffix(prefix[:strings.LastIndex(prefix, "/")+1], "/")
 	if dir == "" {

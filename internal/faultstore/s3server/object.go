@@ -59,7 +59,12 @@ func (s *Server) object(key, ranged string) (*content, minio.ErrorResponse) {
 		first, last, ok := parseRange(ranged, info.Size())
 		if !ok {
 			c.Close()
-			return nil, minio.ErrorResponse{StatusCode: http.StatusRequestedRangeNotSatisfiable, Code: "InvalidRange", Message: "The requested range is not satisfiable", Key: key}
+			return nil, minio.ErrorResponse{
+				StatusCode: http.StatusRequestedRangeNotSatisfiable,
+				Code:       "InvalidRange",
+				Message:    "The requested range is not satisfiable",
+				Key:        key,
+			}
 		}
 		off, c.size, c.status = first, last-first+1, http.StatusPartialContent
 		c.header["Content-Range"] = fmt.Sprintf("bytes %d-%d/%d", first, last, info.Size())
@@ -109,5 +114,10 @@ func parseRange(h string, size int64) (first, last int64, ok bool) {
 }
 
 func bytesContent(b []byte) *content {
-	return &content{Reader: bytes.NewReader(b), size: int64(len(b)), status: http.StatusOK, header: map[string]string{"Content-Type": "application/xml"}}
+	return &content{
+		Reader: bytes.NewReader(b),
+		size:   int64(len(b)),
+		status: http.StatusOK,
+		header: map[string]string{"Content-Type": "application/xml"},
+	}
 }

@@ -25,7 +25,10 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, c *content, fault 
 		body = io.MultiReader(c, io.LimitReader(noise{}, at+1))
 	case faultstore.FlippedBit:
 		body = &flip{Reader: c, at: at, bit: fault.Bit()}
-	case faultstore.StalledBody, faultstore.TruncatedBody, faultstore.Reset, faultstore.ListingError:
+	case faultstore.StalledBody,
+		faultstore.TruncatedBody,
+		faultstore.Reset,
+		faultstore.ListingError:
 		body = io.LimitReader(c, at)
 	}
 	w.Header().Set("Content-Length", strconv.FormatInt(announced, 10))
@@ -52,7 +55,9 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, c *content, fault 
 }
 
 // copy passes a body on at the speed that a connection has. It reports whether all of it went.
-func (s *Server) copy(w http.ResponseWriter, r *http.Request, body io.Reader, began time.Time, sent *int64) bool {
+func (s *Server) copy(
+	w http.ResponseWriter, r *http.Request, body io.Reader, began time.Time, sent *int64,
+) bool {
 	if s.opts.Latency.BytesPerSecond <= 0 {
 		n, err := io.Copy(w, body)
 		*sent += n
@@ -76,7 +81,8 @@ func (s *Server) copy(w http.ResponseWriter, r *http.Request, body io.Reader, be
 	}
 }
 
-// cut ends a connection, in order or by a reset: in the middle of an answer, which has to leave before, or instead of one.
+// cut ends a connection, in order or by a reset: in the middle of an answer, which has to leave
+// before, or instead of one.
 func cut(w http.ResponseWriter, begun, reset bool) {
 	var flushed error
 	if begun {

@@ -64,7 +64,12 @@ func New(opts Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{opts: opts, root: root, rand: rand.New(rand.NewPCG(opts.Latency.Seed, 0x7333)), requests: map[string]int{}}, nil
+	return &Server{
+		opts:     opts,
+		root:     root,
+		rand:     rand.New(rand.NewPCG(opts.Latency.Seed, 0x7333)),
+		requests: map[string]int{},
+	}, nil
 }
 
 // Start makes a server that listens.
@@ -98,10 +103,13 @@ func (s *Server) Close() error {
 // Addr is where Start listens, host and port.
 func (s *Server) Addr() string { return s.addr }
 
-// Config is what --objstore.config takes for this server. Lines that begin with two blanks may be added to it.
+// Config is what --objstore.config takes for this server. Lines that begin with two blanks may be
+// added to it.
 func (s *Server) Config() string {
-	return fmt.Sprintf("type: S3\nconfig:\n  bucket: %s\n  endpoint: %s\n  region: test\n  insecure: true\n  access_key: larder\n  secret_key: larder-secret\n",
-		s.opts.Bucket, s.addr)
+	return fmt.Sprintf(
+		"type: S3\nconfig:\n  bucket: %s\n  endpoint: %s\n  region: test\n  insecure: true\n  access_key: larder\n  secret_key: larder-secret\n",
+		s.opts.Bucket, s.addr,
+	)
 }
 
 // Requests returns how many requests there were since the start, by operation as objstore names it.
@@ -116,7 +124,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	switch {
 	case bucket != s.opts.Bucket:
-		refuse(w, r, minio.ErrorResponse{StatusCode: http.StatusNotFound, Code: "NoSuchBucket", Message: "The specified bucket does not exist.", BucketName: bucket})
+		refuse(
+			w,
+			r,
+			minio.ErrorResponse{
+				StatusCode: http.StatusNotFound,
+				Code:       "NoSuchBucket",
+				Message:    "The specified bucket does not exist.",
+				BucketName: bucket,
+			},
+		)
 	case r.Method == http.MethodGet && key == "" && query.Has("location"):
 		document(w, struct {
 			XMLName xml.Name `xml:"LocationConstraint"`
@@ -133,7 +150,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet && key != "":
 		s.answer(w, r, objstore.OpGet, key)
 	default:
-		refuse(w, r, minio.ErrorResponse{StatusCode: http.StatusNotImplemented, Code: "NotImplemented", Message: "This server lists and reads, and no more."})
+		refuse(
+			w,
+			r,
+			minio.ErrorResponse{
+				StatusCode: http.StatusNotImplemented,
+				Code:       "NotImplemented",
+				Message:    "This server lists and reads, and no more.",
+			},
+		)
 	}
 }
 
@@ -145,7 +170,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, op, name string)
 	s.mu.Unlock()
 	off := int64(0)
 	if op == objstore.OpGetRange {
-		// Of a range that says how much of the end is wanted, and of one that cannot be understood, this is 0.
+		// Of a range that says how much of the end is wanted, and of one that cannot be understood,
+		// this is 0.
 		from, _, _ := strings.Cut(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-")
 		off, _ = strconv.ParseInt(from, 10, 64)
 	}

@@ -68,10 +68,15 @@ func start(t *testing.T, opts s3server.Options) (*s3server.Server, objstore.Buck
 		t.Fatal(err)
 	}
 	var transport http.RoundTripper
-	b, err := s3.NewBucket(log.NewNopLogger(), conf, "test", func(rt http.RoundTripper) http.RoundTripper {
-		transport = rt
-		return rt
-	})
+	b, err := s3.NewBucket(
+		log.NewNopLogger(),
+		conf,
+		"test",
+		func(rt http.RoundTripper) http.RoundTripper {
+			transport = rt
+			return rt
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +100,11 @@ func read(ctx context.Context, b objstore.Bucket, name string, off, length int64
 }
 
 func list(b objstore.Bucket, dir string, opts ...objstore.IterOption) (names []string, err error) {
-	err = b.Iter(context.Background(), dir, func(name string) error { names = append(names, name); return nil }, opts...)
+	err = b.Iter(
+		context.Background(),
+		dir,
+		func(name string) error { names = append(names, name); return nil },
+		opts...)
 	slices.Sort(names)
 	return names, err
 }
@@ -110,11 +119,13 @@ func TestAClientReadsAFolder(t *testing.T) {
 			if r[1] >= 0 {
 				want = want[:min(r[1], int64(len(want)))]
 			}
-			if got, err := read(ctx, b, "01A/index", r[0], r[1]); err != nil || !bytes.Equal(got, want) {
+			if got, err := read(ctx, b, "01A/index", r[0], r[1]); err != nil ||
+				!bytes.Equal(got, want) {
 				t.Errorf("range %v: %d bytes, %v; want %d", r, len(got), err, len(want))
 			}
 		}
-		if a, err := b.Attributes(ctx, "01A/index"); err != nil || a.Size != size || time.Since(a.LastModified).Abs() > time.Hour {
+		if a, err := b.Attributes(ctx, "01A/index"); err != nil || a.Size != size ||
+			time.Since(a.LastModified).Abs() > time.Hour {
 			t.Errorf("attributes: %+v, %v", a, err)
 		}
 		if ok, err := b.Exists(ctx, "01A/index"); !ok || err != nil {
@@ -139,11 +150,22 @@ func TestAClientReadsAFolder(t *testing.T) {
 				t.Errorf("list %q: %q, %v; want %q", prefix, got, err, want)
 			}
 		}
-		want := []string{"01A/chunks/000001", "01A/chunks/000002", "01A/index", "01A/meta.json", "01B/meta.json", "01C/meta.json", "debug/with blank+plus", "file"}
-		if got, err := list(b, "", objstore.WithRecursiveIter()); err != nil || !slices.Equal(got, want) {
+		want := []string{
+			"01A/chunks/000001",
+			"01A/chunks/000002",
+			"01A/index",
+			"01A/meta.json",
+			"01B/meta.json",
+			"01C/meta.json",
+			"debug/with blank+plus",
+			"file",
+		}
+		if got, err := list(b, "", objstore.WithRecursiveIter()); err != nil ||
+			!slices.Equal(got, want) {
 			t.Errorf("list all: %q, %v; want %q", got, err, want)
 		}
-		if got, err := list(b, "01A", objstore.WithRecursiveIter()); err != nil || !slices.Equal(got, want[:4]) {
+		if got, err := list(b, "01A", objstore.WithRecursiveIter()); err != nil ||
+			!slices.Equal(got, want[:4]) {
 			t.Errorf("list a block: %q, %v; want %q", got, err, want[:4])
 		}
 		if n := s.Requests(); n[objstore.OpGetRange] != 6 || n[objstore.OpIter] == 0 {
@@ -152,7 +174,8 @@ func TestAClientReadsAFolder(t *testing.T) {
 	}
 }
 
-// TestFaultsOnTheWire: objstore's client makes of each fault what faultstore.Bucket makes of it without a wire.
+// TestFaultsOnTheWire: objstore's client makes of each fault what faultstore.Bucket makes of it
+// without a wire.
 func TestFaultsOnTheWire(t *testing.T) {
 	dir, object := folder(t)
 	f := faultstore.New(7)
@@ -185,27 +208,38 @@ func TestFaultsOnTheWire(t *testing.T) {
 				ok = early
 			case faultstore.ShortBody:
 				// An empty body is io.EOF to the client before anybody has read it.
-				ok = (err == nil || errors.Is(err, io.EOF)) && len(got) < len(want) && bytes.HasPrefix(want, got)
+				ok = (err == nil || errors.Is(err, io.EOF)) && len(got) < len(want) &&
+					bytes.HasPrefix(want, got)
 			case faultstore.LongBody:
 				ok = err == nil && len(got) > len(want) && bytes.HasPrefix(got, want)
 			case faultstore.FlippedBit:
 				ok = err == nil && len(got) == len(want) && !bytes.Equal(got, want)
 			case faultstore.Archived:
 				ok = code == 403 && minio.ToErrorResponse(err).Code == "InvalidObjectState"
-			case faultstore.SlowFirstByte, faultstore.ListingError, faultstore.HTMLPage, faultstore.ErrorDocument, faultstore.ShortListing:
+			case faultstore.SlowFirstByte,
+				faultstore.ListingError,
+				faultstore.HTMLPage,
+				faultstore.ErrorDocument,
+				faultstore.ShortListing:
 				ok = err == nil && bytes.Equal(got, want)
 			}
 			if !ok {
 				t.Errorf("%s at %d: %d bytes, %v", kind, at, len(got), err)
 			}
-			if at == 100_000 && (kind == faultstore.StalledBody || kind == faultstore.TruncatedBody) && len(got) != 100_000 {
+			if at == 100_000 &&
+				(kind == faultstore.StalledBody || kind == faultstore.TruncatedBody) &&
+				len(got) != 100_000 {
 				t.Errorf("%s: %d bytes came, want 100000", kind, len(got))
 			}
-			if n := f.Counts()[kind]; kind != faultstore.ListingError && kind != faultstore.ShortListing && !kind.NoListing() && n == 0 {
+			if n := f.Counts()[kind]; kind != faultstore.ListingError &&
+				kind != faultstore.ShortListing &&
+				!kind.NoListing() &&
+				n == 0 {
 				t.Errorf("%s was not counted", kind)
 			}
 			f.Heal()
-			if got, err := read(context.Background(), b, "01A/index", 1000, 200_000); err != nil || !bytes.Equal(got, want) {
+			if got, err := read(context.Background(), b, "01A/index", 1000, 200_000); err != nil ||
+				!bytes.Equal(got, want) {
 				t.Errorf("after %s: %d bytes, %v", kind, len(got), err)
 			}
 		}
@@ -247,7 +281,17 @@ func TestAPageOfAListingFails(t *testing.T) {
 
 func TestADistantBucket(t *testing.T) {
 	dir, object := folder(t)
-	_, b := start(t, s3server.Options{Dir: dir, Latency: s3server.Latency{FirstByte: 20 * time.Millisecond, Spread: 0.1, BytesPerSecond: size * 10}})
+	_, b := start(
+		t,
+		s3server.Options{
+			Dir: dir,
+			Latency: s3server.Latency{
+				FirstByte:      20 * time.Millisecond,
+				Spread:         0.1,
+				BytesPerSecond: size * 10,
+			},
+		},
+	)
 	began := time.Now()
 	got, err := read(context.Background(), b, "01A/index", 0, size)
 	if err != nil || !bytes.Equal(got, object) {

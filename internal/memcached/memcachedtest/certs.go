@@ -37,7 +37,8 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Issue returns the PEM files of a certificate, for a server of that name or IP address or for a client, and of its key.
+// Issue returns the PEM files of a certificate, for a server of that name or IP address or for a
+// client, and of its key.
 func (a *Authority) Issue(t testing.TB, name string) (cert, key string) {
 	t.Helper()
 	template := &x509.Certificate{
@@ -81,7 +82,15 @@ func (a *Authority) issue(t testing.TB, template *x509.Certificate) (certFile, k
 	check(err)
 	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	check(os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
-	check(os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600))
+	check(
+		os.WriteFile(
+			certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600,
+		),
+	)
+	check(
+		os.WriteFile(
+			keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600,
+		),
+	)
 	return certFile, keyFile
 }

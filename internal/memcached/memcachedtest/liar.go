@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Liar is a memcached in the test's process that may change what it sends. It knows the commands that a client of values sends.
+// Liar is a memcached in the test's process that may change what it sends. It knows the commands
+// that a client of values sends.
 type Liar struct {
 	Addr string
 

@@ -80,7 +80,8 @@ func (s *Server) start(t testing.TB) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatalf("memcached: %v", err)
 	}
-	// Open for writing too: opening does not wait, and reading does not end, before memcached has come.
+	// Open for writing too: opening does not wait, and reading does not end, before memcached has
+	// come.
 	r, err := os.OpenFile(pipe, os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatalf("memcached: %v", err)
@@ -118,7 +119,9 @@ func (s *Server) start(t testing.TB) {
 	line, err := bufio.NewReader(r).ReadString('\n')
 	if err != nil {
 		s.Kill()
-		t.Fatalf("memcached %s does not listen: %v: %s", strings.Join(args, " "), err, stderr.String())
+		t.Fatalf(
+			"memcached %s does not listen: %v: %s", strings.Join(args, " "), err, stderr.String(),
+		)
 	}
 	if want := "TCP INET: " + port; strings.TrimSpace(line) != want {
 		t.Fatalf("memcached says that it listens on %q, not on %q", line, want)
@@ -147,7 +150,8 @@ func (s *Server) Pause(t testing.TB) {
 	s.signal(t, syscall.SIGSTOP)
 	// Its threads stop one after the other, a little later.
 	var status syscall.WaitStatus
-	if _, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+	if _, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil ||
+		!status.Stopped() {
 		t.Fatalf("memcached does not stop: %v, status %v", err, status)
 	}
 }
@@ -165,7 +169,8 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 	}
 }
 
-// Stats returns what memcached counts, by its names: cmd_get is the number of keys asked for, curr_items of values held. Not with TLS.
+// Stats returns what memcached counts, by its names: cmd_get is the number of keys asked for,
+// curr_items of values held. Not with TLS.
 func (s *Server) Stats(t testing.TB) map[string]string {
 	t.Helper()
 	stats := map[string]string{}

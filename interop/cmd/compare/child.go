@@ -14,7 +14,8 @@ import (
 	"larder/interop/internal/gateway"
 )
 
-// serveCommand makes this program a Thanos store gateway, so that Thanos runs in a process of its own.
+// serveCommand makes this program a Thanos store gateway, so that Thanos runs in a process of its
+// own.
 const serveCommand = "serve-thanos"
 
 func serveThanos(ctx context.Context, args []string) error {
@@ -25,7 +26,10 @@ func serveThanos(ctx context.Context, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	t, err := gateway.StartThanos(ctx, gateway.Bucket{Dir: *bucket, DataDir: *dataDir}, gateway.ThanosOptions{NoHints: true, IndexCache: *cache})
+	t, err := gateway.StartThanos(
+		ctx, gateway.Bucket{Dir: *bucket, DataDir: *dataDir},
+		gateway.ThanosOptions{NoHints: true, IndexCache: *cache},
+	)
 	if err != nil {
 		return err
 	}
@@ -45,7 +49,12 @@ func startThanos(ctx context.Context, bucket, dataDir string, cache int64) (*chi
 	if err != nil {
 		return nil, err
 	}
-	c := &child{cmd: exec.CommandContext(ctx, self, serveCommand, "--bucket="+bucket, "--data-dir="+dataDir, fmt.Sprintf("--index-cache-size=%d", cache))}
+	c := &child{
+		cmd: exec.CommandContext(
+			ctx, self, serveCommand, "--bucket="+bucket, "--data-dir="+dataDir,
+			fmt.Sprintf("--index-cache-size=%d", cache),
+		),
+	}
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {

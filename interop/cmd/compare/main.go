@@ -1,5 +1,6 @@
-// Command compare measures larder against Thanos's BucketStore: one Series request over one bucket, each gateway a process of its own, in
-// turns, with a client that counts bytes and decodes nothing. The answers are decoded once before, and must be equal.
+// Command compare measures larder against Thanos's BucketStore: one Series request over one bucket,
+// each gateway a process of its own, in turns, with a client that counts bytes and decodes nothing.
+// The answers are decoded once before, and must be equal.
 //
 //	go run -tags slicelabels ./cmd/compare --bucket=/data/bucket '{__name__="http_requests_total"}'
 //
@@ -109,7 +110,11 @@ func compare(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	lard, err := gateway.StartLarder(ctx, bin, gateway.Bucket{Dir: o.bucket, DataDir: filepath.Join(dir, "larder")}, o.larder...)
+	lard, err := gateway.StartLarder(
+		ctx,
+		bin,
+		gateway.Bucket{Dir: o.bucket, DataDir: filepath.Join(dir, "larder")},
+		o.larder...)
 	if err != nil {
 		return err
 	}
@@ -120,7 +125,15 @@ func compare(ctx context.Context, args []string) error {
 	}
 	defer than.close()
 
-	thanos, larder := &subject{name: "thanos", addr: than.addr, pid: than.pid()}, &subject{name: "larder", addr: lard.Addr, pid: lard.PID()}
+	thanos, larder := &subject{
+		name: "thanos",
+		addr: than.addr,
+		pid:  than.pid(),
+	}, &subject{
+		name: "larder",
+		addr: lard.Addr,
+		pid:  lard.PID(),
+	}
 	if err := equal(ctx, thanos, larder, &o.req); err != nil {
 		return err
 	}
@@ -140,7 +153,10 @@ func compare(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	fmt.Printf("%s, %d rounds each, response_batch_size %d\n\n", o.selector, o.rounds, o.req.ResponseBatchSize)
+	fmt.Printf(
+		"%s, %d rounds each, response_batch_size %d\n\n", o.selector, o.rounds,
+		o.req.ResponseBatchSize,
+	)
 	report(os.Stdout, thanos, larder)
 	return nil
 }

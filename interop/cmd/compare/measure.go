@@ -31,7 +31,8 @@ type subject struct {
 // counted is a message that is not decoded.
 type counted struct{ bytes int64 }
 
-// countingCodec encodes requests as usual and only counts what comes back, so that the client's work does not hide the server's.
+// countingCodec encodes requests as usual and only counts what comes back, so that the client's
+// work does not hide the server's.
 type countingCodec struct{ encoding.CodecV2 }
 
 func (c countingCodec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -49,7 +50,12 @@ var seriesStream = &grpc.StreamDesc{StreamName: "Series", ServerStreams: true}
 func (s *subject) ask(ctx context.Context, req *storepb.SeriesRequest) (round, error) {
 	var r round
 	if s.client == nil {
-		c, err := gateway.Dial(s.addr, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(countingCodec{encoding.GetCodecV2("proto")})))
+		c, err := gateway.Dial(
+			s.addr,
+			grpc.WithDefaultCallOptions(
+				grpc.ForceCodecV2(countingCodec{encoding.GetCodecV2("proto")}),
+			),
+		)
 		if err != nil {
 			return r, err
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 )
 
-// fleet is what the servers watch: a few services in which everything that PromQL treats in its own way occurs, and many pods.
+// fleet is what the servers watch: a few services in which everything that PromQL treats in its own
+// way occurs, and many pods.
 type fleet struct {
 	seed    uint64
 	replica int
@@ -30,7 +31,8 @@ const (
 	hour     = 60 * minute
 )
 
-// source makes a series' samples: called for each moment in order, it says what the target shows then. ok is false where it shows nothing.
+// source makes a series' samples: called for each moment in order, it says what the target shows
+// then. ok is false where it shows nothing.
 type source func(t int64) (s sample, ok bool)
 
 func (f fleet) series(from, to int64) []series {
@@ -42,7 +44,10 @@ func (f fleet) series(from, to int64) []series {
 	}
 	for i := range f.pods {
 		pod := fmt.Sprintf("pod-%04d", i)
-		b.add(2*minute, gauge(b.rand(), 0, 3), "__name__", "pod_ready", "pod", pod, "zone", []string{"a", "b", ""}[i%3])
+		b.add(
+			2*minute, gauge(b.rand(), 0, 3), "__name__", "pod_ready", "pod", pod, "zone",
+			[]string{"a", "b", ""}[i%3],
+		)
 	}
 	return b.out
 }
@@ -71,13 +76,19 @@ func (b *builder) instance(job, instance string) {
 	}, "__name__", "up")
 	for _, code := range []string{"200", "404", "500"} {
 		for _, method := range []string{"GET", "POST"} {
-			add(interval, counter(b.rand(), 200), "__name__", "http_requests_total", "code", code, "method", method)
+			add(
+				interval, counter(b.rand(), 200), "__name__", "http_requests_total", "code", code,
+				"method", method,
+			)
 		}
 	}
 	bounds := []string{"0.1", "0.5", "1", "5", "+Inf"}
 	for i, le := range bounds {
 		// All buckets of one histogram walk together, so that they are cumulative.
-		add(interval, scaled(counter(rand.New(rand.NewPCG(b.f.seed, 77)), 120), float64(i+1)), "__name__", "http_request_duration_seconds_bucket", "le", le)
+		add(
+			interval, scaled(counter(rand.New(rand.NewPCG(b.f.seed, 77)), 120), float64(i+1)),
+			"__name__", "http_request_duration_seconds_bucket", "le", le,
+		)
 	}
 	add(interval, counter(b.rand(), 120), "__name__", "http_request_duration_seconds_sum")
 	add(interval, gauge(b.rand(), 1e9, 1e7), "__name__", "memory_bytes")
@@ -85,13 +96,25 @@ func (b *builder) instance(job, instance string) {
 	add(interval, native(b.rand(), 3, true), "__name__", "rpc_duration_seconds")
 	add(interval, native(b.rand(), 1, false), "__name__", "rpc_wait_seconds")
 	add(interval, custom(b.rand()), "__name__", "batch_seconds")
-	add(interval, mixed(gauge(b.rand(), 5, 5), native(b.rand(), 2, true), b.from+(b.to-b.from)/3), "__name__", "mixed")
+	add(
+		interval, mixed(gauge(b.rand(), 5, 5), native(b.rand(), 2, true), b.from+(b.to-b.from)/3),
+		"__name__", "mixed",
+	)
 	// A rollout replaces one version by the next: series end with a staleness marker, others begin.
 	half := b.from + (b.to-b.from)/2 + int64(len(b.out))*minute/8
-	add(interval, during(gauge(b.rand(), 1, 0), b.from, half), "__name__", "build_info", "version", "1.9")
-	add(interval, during(gauge(b.rand(), 1, 0), half, b.to), "__name__", "build_info", "version", "1.10")
+	add(
+		interval, during(gauge(b.rand(), 1, 0), b.from, half), "__name__", "build_info", "version",
+		"1.9",
+	)
+	add(
+		interval, during(gauge(b.rand(), 1, 0), half, b.to), "__name__", "build_info", "version",
+		"1.10",
+	)
 	// What is seldom there.
-	add(5*minute, during(gauge(b.rand(), 3, 1), b.from+40*minute, b.from+90*minute), "__name__", "backup_size_bytes")
+	add(
+		5*minute, during(gauge(b.rand(), 3, 1), b.from+40*minute, b.from+90*minute), "__name__",
+		"backup_size_bytes",
+	)
 }
 
 func (b *builder) add(every int64, s source, pairs ...string) {
@@ -171,7 +194,8 @@ func during(s source, from, to int64) source {
 	}
 }
 
-// native is a native histogram that counts up and starts again at times, or one of floats that goes up and down.
+// native is a native histogram that counts up and starts again at times, or one of floats that goes
+// up and down.
 func native(r *rand.Rand, schema int32, counter bool) source {
 	counts := make([]int64, 4)
 	zero := int64(0)
@@ -199,7 +223,11 @@ func native(r *rand.Rand, schema int32, counter bool) source {
 		}
 		f := h.ToFloat(nil)
 		f.CounterResetHint = histogram.GaugeType
-		f.NegativeSpans, f.NegativeBuckets = []histogram.Span{{Offset: 0, Length: 1}}, []float64{2.5}
+		f.NegativeSpans, f.NegativeBuckets = []histogram.Span{
+			{Offset: 0, Length: 1},
+		}, []float64{
+			2.5,
+		}
 		f.Count += 2.5
 		return sample{t: t, fh: f}, true
 	}

@@ -1,12 +1,14 @@
-// Command headblocks writes the blocks that a Prometheus server with a small fleet to watch would leave: samples go through a head of the
-// TSDB, and its compactor cuts blocks of two hours.
+// Command headblocks writes the blocks that a Prometheus server with a small fleet to watch would
+// leave: samples go through a head of the TSDB, and its compactor cuts blocks of two hours.
 //
-// It is one program for two versions of Prometheus. In this module it is built with the version that Thanos pins; from the repository's root
-// the same files are built with the version that larder pins:
+// It is one program for two versions of Prometheus. In this module it is built with the version
+// that Thanos pins; from the repository's root the same files are built with the version that
+// larder pins:
 //
 //	go run -tags current ./interop/cmd/headblocks/main.go ./interop/cmd/headblocks/fleet.go ./interop/cmd/headblocks/current.go --dir=DIR
 //
-// Only the second knows start timestamps and XOR2. The same flags make the same samples with either.
+// Only the second knows start timestamps and XOR2. The same flags make the same samples with
+// either.
 package main
 
 import (
@@ -38,12 +40,20 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.dir, "dir", "", "the folder that blocks are written to")
-	flag.Int64Var(&o.from, "from", 0, "start of the first block in milliseconds; a multiple of two hours")
+	flag.Int64Var(
+		&o.from, "from", 0, "start of the first block in milliseconds; a multiple of two hours",
+	)
 	flag.IntVar(&o.blocks, "blocks", 3, "how many blocks")
 	flag.Uint64Var(&o.fleet.seed, "seed", 1, "decides every sample")
-	flag.IntVar(&o.fleet.replica, "replica", 0, "which of the servers that watch the same fleet this is: each sees it at moments of its own, and misses others")
+	flag.IntVar(
+		&o.fleet.replica, "replica", 0,
+		"which of the servers that watch the same fleet this is: each sees it at moments of its own, and misses others",
+	)
 	flag.IntVar(&o.fleet.pods, "pods", 300, "how many pods there are besides the services")
-	flag.BoolVar(&o.newest, "newest", false, "write the newest encodings of the TSDB: XOR2, histograms with start timestamps")
+	flag.BoolVar(
+		&o.newest, "newest", false,
+		"write the newest encodings of the TSDB: XOR2, histograms with start timestamps",
+	)
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "headblocks:", err)
@@ -92,7 +102,9 @@ func (o options) block(ctx context.Context, all []series, from int64) (id ulid.U
 	if err := appendAll(ctx, head.Appender(ctx), all, from, from+blockMillis); err != nil {
 		return id, err
 	}
-	compactor, err := tsdb.NewLeveledCompactor(ctx, nil, promslog.NewNopLogger(), []int64{blockMillis}, chunkenc.NewPool(), nil)
+	compactor, err := tsdb.NewLeveledCompactor(
+		ctx, nil, promslog.NewNopLogger(), []int64{blockMillis}, chunkenc.NewPool(), nil,
+	)
 	if err != nil {
 		return id, err
 	}

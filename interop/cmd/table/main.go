@@ -1,8 +1,10 @@
-// Command table turns the events of `go test -json` into the table of the neighbourhood: which system larder was proven with, by which
-// tests, over what. It fails when a test failed, was skipped, or when a system has no test that passed, so that a table with every row is a
-// proof and not a list of intentions.
+// Command table turns the events of `go test -json` into the table of the neighbourhood: which
+// system larder was proven with, by which tests, over what. It fails when a test failed, was
+// skipped, or when a system has no test that passed, so that a table with every row is a proof and
+// not a list of intentions.
 //
-// What a test compared it says itself, in log lines that begin with "proved: ". They count once the test has passed.
+// What a test compared it says itself, in log lines that begin with "proved: ". They count once the
+// test has passed.
 package main
 
 import (
@@ -47,7 +49,8 @@ func main() {
 	}
 }
 
-// collect reads events. What tests print goes on to progress as it comes, so that a long run can be watched.
+// collect reads events. What tests print goes on to progress as it comes, so that a long run can be
+// watched.
 func collect(events io.Reader, progress io.Writer) (*table, error) {
 	t := &table{rows: map[string]*row{"": {}}, claims: map[[2]string][]string{}}
 	for _, s := range systems() {
@@ -87,7 +90,8 @@ func (t *table) note(e event) {
 	case "fail":
 		name := e.Test
 		if name == "" {
-			name, r = e.Package, t.rows[""] // a package also fails when it does not compile, or runs out of time
+			// a package also fails when it does not compile, or runs out of time
+			name, r = e.Package, t.rows[""]
 		}
 		r.failed = append(r.failed, name)
 	case "skip":
@@ -119,7 +123,10 @@ func (t *table) print(w io.Writer) (ok bool) {
 		if len(proofs) == 0 {
 			proofs = []string{"no test ran"}
 		}
-		fmt.Fprintf(w, line, s.name, result, fmt.Sprint(len(r.passed)), r.took.Round(time.Second), proofs[0])
+		fmt.Fprintf(
+			w, line, s.name, result, fmt.Sprint(len(r.passed)), r.took.Round(time.Second),
+			proofs[0],
+		)
 		for _, p := range proofs[1:] {
 			fmt.Fprintf(w, line, "", "", "", "", p)
 		}

@@ -5,7 +5,8 @@ import "strings"
 // module is the path of interop's module, which the packages of events begin with.
 const module = "larder/interop"
 
-// tests are those of one package whose names begin with one of the prefixes; without prefixes, all of it.
+// tests are those of one package whose names begin with one of the prefixes; without prefixes, all
+// of it.
 type tests struct {
 	pkg      string // below the module, "" for its root
 	prefixes []string
@@ -29,10 +30,25 @@ type system struct {
 	tests tests
 }
 
-// systems are the rows in their order. Tests of interop/internal, which are about the tests' own tools, are in none; every other test is in one.
+// systems are the rows in their order. Tests of interop/internal, which are about the tests' own
+// tools, are in none; every other test is in one.
 func systems() []system {
 	return []system{
-		{"Store gateway", tests{"", []string{"TestDifferential", "TestHarness", "TestDefects", "TestWhatThanos", "TestCompatibility", "TestCases", "TestMatchers"}}},
+		{
+			"Store gateway",
+			tests{
+				"",
+				[]string{
+					"TestDifferential",
+					"TestHarness",
+					"TestDefects",
+					"TestWhatThanos",
+					"TestCompatibility",
+					"TestCases",
+					"TestMatchers",
+				},
+			},
+		},
 		{"Prometheus", tests{"promql", []string{"TestPrometheus"}}},
 		{"Sidecar", tests{"writers", []string{"TestSidecar"}}},
 		{"Compactor", tests{"writers", []string{"TestCompactor"}}},

@@ -11,14 +11,19 @@ import (
 	"testing"
 )
 
-// stream writes events as go test does: a test of every system that says what it proved and passes, then the changes.
+// stream writes events as go test does: a test of every system that says what it proved and passes,
+// then the changes.
 func stream(t *testing.T, changes ...event) io.Reader {
 	t.Helper()
 	var b strings.Builder
 	out := json.NewEncoder(&b)
 	var events []event
 	for _, s := range systems() {
-		e := event{Package: strings.TrimSuffix(module+"/"+s.tests.pkg, "/"), Test: "TestAnything", Elapsed: 2}
+		e := event{
+			Package: strings.TrimSuffix(module+"/"+s.tests.pkg, "/"),
+			Test:    "TestAnything",
+			Elapsed: 2,
+		}
 		if len(s.tests.prefixes) > 0 {
 			e.Test = s.tests.prefixes[0] + "Anything"
 		}
@@ -54,7 +59,8 @@ func TestComplete(t *testing.T) {
 		t.Errorf("everything passed, and the table fails:\n%s", text)
 	}
 	for _, s := range systems() {
-		if !regexp.MustCompile(`(?m)^` + s.name + ` +ok +1 +2s  ` + s.name + ` as it is$`).MatchString(text) {
+		if !regexp.MustCompile(`(?m)^` + s.name + ` +ok +1 +2s  ` + s.name + ` as it is$`).
+			MatchString(text) {
 			t.Errorf("no row %q in\n%s", s.name, text)
 		}
 	}
@@ -79,8 +85,15 @@ func TestIncomplete(t *testing.T) {
 			t.Errorf("%s: ok is %v, want %s in\n%s", c.name, ok, c.want, text)
 		}
 	}
-	claim := event{Action: "output", Package: module + "/web", Test: "TestOther", Output: "x.go:1: proved: too much\n"}
-	if text, _ := printed(t, stream(t, claim, event{Action: "fail", Package: module + "/web", Test: "TestOther"})); strings.Contains(text, "too much") {
+	claim := event{
+		Action:  "output",
+		Package: module + "/web",
+		Test:    "TestOther",
+		Output:  "x.go:1: proved: too much\n",
+	}
+	if text, _ := printed(t, stream(t, claim, event{Action: "fail", Package: module + "/web", Test: "TestOther"})); strings.Contains(
+		text, "too much",
+	) {
 		t.Errorf("a test that failed has proved something:\n%s", text)
 	}
 }
@@ -108,7 +121,9 @@ func TestEveryTestHasARow(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		pkg := strings.TrimSuffix(module+"/"+strings.TrimPrefix(filepath.ToSlash(filepath.Dir(name)), "."), "/")
+		pkg := strings.TrimSuffix(
+			module+"/"+strings.TrimPrefix(filepath.ToSlash(filepath.Dir(name)), "."), "/",
+		)
 		for _, m := range declared.FindAllStringSubmatch(string(b), -1) {
 			s := systemOf(pkg, m[1])
 			if s == "" {

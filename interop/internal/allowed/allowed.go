@@ -1,7 +1,8 @@
-// Package allowed knows what may differ between Thanos's answer and larder's: the entries of allowed_differences.yaml, and nothing else.
-// An entry names one field of an answer and a predicate, and exempts that field only. A predicate does not wave a difference through: it
-// works out what the right answer is, mostly by asking Thanos another question to which its answer is right, and the field must
-// equal that.
+// Package allowed knows what may differ between Thanos's answer and larder's: the entries of
+// allowed_differences.yaml, and nothing else. An entry names one field of an answer and a
+// predicate, and exempts that field only. A predicate does not wave a difference through: it works
+// out what the right answer is, mostly by asking Thanos another question to which its answer is
+// right, and the field must equal that.
 package allowed
 
 import (
@@ -37,7 +38,8 @@ func (e *Entry) Matched() int64 { return e.matched.Load() }
 // List is all allowed differences.
 type List struct{ Entries []*Entry }
 
-// Load reads the file. A field or predicate that does not exist, or a predicate that no entry uses, is an error.
+// Load reads the file. A field or predicate that does not exist, or a predicate that no entry uses,
+// is an error.
 func Load(path string) (*List, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -57,7 +59,9 @@ func Load(path string) (*List, error) {
 			return nil, fmt.Errorf("%s: %s: answers have no field %q", path, e.Name, e.Field)
 		}
 		if e.Name == "" || e.Reason == "" || seen[e.Name] {
-			return nil, fmt.Errorf("%s: %q: an entry needs a name of its own and a reason", path, e.Name)
+			return nil, fmt.Errorf(
+				"%s: %q: an entry needs a name of its own and a reason", path, e.Name,
+			)
 		}
 		used[e.Predicate], seen[e.Name] = true, true
 	}
@@ -117,9 +121,11 @@ func (c *Case) ask(ctx context.Context, q *query.Query) (*answer.Answer, error) 
 	return a, err
 }
 
-// rule is a predicate. A rule sets any of its functions; every one set must have had something to do.
+// rule is a predicate. A rule sets any of its functions; every one set must have had something to
+// do.
 type rule struct {
-	// request changes the question so that Thanos's answer to it is right. False: the rule has nothing to say about this request.
+	// request changes the question so that Thanos's answer to it is right. False: the rule has
+	// nothing to say about this request.
 	request func(c *Case, q *query.Query) bool
 	// answer changes Thanos's answer into the right one. False: there was nothing to change.
 	answer func(ctx context.Context, c *Case, want *answer.Answer) (bool, error)
@@ -142,7 +148,8 @@ func (l *List) Explain(ctx context.Context, c *Case) ([]answer.Difference, error
 	return left, nil
 }
 
-// explainField looks for the smallest set of the field's entries that together make the field right.
+// explainField looks for the smallest set of the field's entries that together make the field
+// right.
 func (l *List) explainField(ctx context.Context, c *Case, f answer.Field) (bool, error) {
 	var es []*Entry
 	for _, e := range l.Entries {
@@ -154,7 +161,9 @@ func (l *List) explainField(ctx context.Context, c *Case, f answer.Field) (bool,
 	for s := uint(1); s < 1<<len(es); s++ {
 		sets = append(sets, s)
 	}
-	sort.SliceStable(sets, func(i, j int) bool { return bits.OnesCount(sets[i]) < bits.OnesCount(sets[j]) })
+	sort.SliceStable(
+		sets, func(i, j int) bool { return bits.OnesCount(sets[i]) < bits.OnesCount(sets[j]) },
+	)
 	for _, s := range sets {
 		var chosen []*Entry
 		for i, e := range es {

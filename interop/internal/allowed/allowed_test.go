@@ -34,7 +34,9 @@ func series(name string, frame int, cs ...answer.Chunk) answer.Series {
 }
 
 // explain runs one case and returns the fields that stay different.
-func explain(t *testing.T, want, got, other *answer.Answer, req *storepb.SeriesRequest) []answer.Difference {
+func explain(
+	t *testing.T, want, got, other *answer.Answer, req *storepb.SeriesRequest,
+) []answer.Difference {
 	t.Helper()
 	left, err := load(t).Explain(context.Background(), &Case{
 		Layout: &layout.Layout{}, Query: &query.Query{Series: req}, Thanos: want, Larder: got,
@@ -60,12 +62,16 @@ func TestLimitIsTheFirstOfEverything(t *testing.T) {
 		{"too few", []answer.Series{a}, false},
 		{"too many", []answer.Series{a, b, c}, false},
 	} {
-		left := explain(t, cut, &answer.Answer{Series: tc.got}, all, &storepb.SeriesRequest{Limit: 2})
+		left := explain(
+			t, cut, &answer.Answer{Series: tc.got}, all, &storepb.SeriesRequest{Limit: 2},
+		)
 		if got := len(left) == 0; got != tc.ok {
 			t.Errorf("%s: allowed %v, want %v: %v", tc.name, got, tc.ok, left)
 		}
 	}
-	if left := explain(t, cut, &answer.Answer{Series: []answer.Series{a, b}}, all, &storepb.SeriesRequest{}); len(left) == 0 {
+	if left := explain(t, cut, &answer.Answer{Series: []answer.Series{a, b}}, all, &storepb.SeriesRequest{}); len(
+		left,
+	) == 0 {
 		t.Error("a request without a limit has nothing to be excused by one")
 	}
 }
@@ -86,7 +92,10 @@ func TestAContinuedSeriesFilledItsFrame(t *testing.T) {
 	} {
 		got := &answer.Answer{
 			Series: []answer.Series{series("1", 0, big), series("1", tc.at, chunk(3, 4, "y"))},
-			Frames: []answer.Frame{{Size: tc.frame, Kind: "series", Series: 1}, {Size: 10, Kind: "series", Series: 1}},
+			Frames: []answer.Frame{
+				{Size: tc.frame, Kind: "series", Series: 1},
+				{Size: 10, Kind: "series", Series: 1},
+			},
 		}
 		left := explain(t, whole, got, nil, &storepb.SeriesRequest{})
 		if ok := len(left) == 0; ok != tc.ok {
@@ -108,7 +117,10 @@ func TestRepeatsOfThanosOnly(t *testing.T) {
 		{"the other one twice", []answer.Chunk{c, d, d}, false},
 		{"other bytes", []answer.Chunk{c, chunk(3, 4, "z")}, false},
 	} {
-		left := explain(t, thanos, &answer.Answer{Series: []answer.Series{series("1", 0, tc.got...)}}, nil, &storepb.SeriesRequest{})
+		left := explain(
+			t, thanos, &answer.Answer{Series: []answer.Series{series("1", 0, tc.got...)}}, nil,
+			&storepb.SeriesRequest{},
+		)
 		if ok := len(left) == 0; ok != tc.ok {
 			t.Errorf("%s: allowed %v, want %v: %v", tc.name, ok, tc.ok, left)
 		}
@@ -117,7 +129,10 @@ func TestRepeatsOfThanosOnly(t *testing.T) {
 
 func TestFaultsNameTheirBlock(t *testing.T) {
 	const id = "01H5XXM35R30RVDR8ZN4RBCVKC"
-	thanos := &answer.Answer{Code: codes.Unknown, Message: "receive series from " + id + ": load chunks: broken"}
+	thanos := &answer.Answer{
+		Code:    codes.Unknown,
+		Message: "receive series from " + id + ": load chunks: broken",
+	}
 	for _, tc := range []struct {
 		name string
 		got  answer.Answer
@@ -138,7 +153,9 @@ func TestFaultsNameTheirBlock(t *testing.T) {
 func TestShardThatDoesNotExist(t *testing.T) {
 	f := func(index, total int64, message string, ok bool) {
 		t.Helper()
-		req := &storepb.SeriesRequest{ShardInfo: &storepb.ShardInfo{ShardIndex: index, TotalShards: total}}
+		req := &storepb.SeriesRequest{
+			ShardInfo: &storepb.ShardInfo{ShardIndex: index, TotalShards: total},
+		}
 		got := &answer.Answer{Code: codes.InvalidArgument, Message: message}
 		if left := explain(t, &answer.Answer{}, got, &answer.Answer{}, req); (len(left) == 0) != ok {
 			t.Errorf("shard %d of %d, %q: left %v", index, total, message, left)

@@ -32,8 +32,9 @@ var rules = map[string]rule{
 	"label-sets-sorted":  {answer: labelSetsSorted},
 }
 
-// onlyRightBlocks restricts the request to the blocks that are needed, where Thanos would read more: a nested coarse block moves its cursor
-// backward, and finer blocks come in for time that is covered.
+// onlyRightBlocks restricts the request to the blocks that are needed, where Thanos would read
+// more: a nested coarse block moves its cursor backward, and finer blocks come in for time that is
+// covered.
 func onlyRightBlocks(c *Case, q *query.Query) bool {
 	if q.Series == nil {
 		return false
@@ -72,8 +73,8 @@ func restrict(q *query.Query, blocks []*layout.Block) bool {
 	return q.SetHints(bms, q.WantsStats()) == nil
 }
 
-// withoutLimit and firstN: the limit counts series that passed every filter, in the order of the whole answer. Thanos cuts each block's
-// postings first.
+// withoutLimit and firstN: the limit counts series that passed every filter, in the order of the
+// whole answer. Thanos cuts each block's postings first.
 func withoutLimit(_ *Case, q *query.Query) bool {
 	if q.Series == nil || q.Series.Limit <= 0 {
 		return false
@@ -89,8 +90,8 @@ func firstN(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	return true, nil
 }
 
-// identicalOnce drops chunks that are equal to the one before: Thanos sends an aggregate chunk that several blocks hold as often as it has
-// aggregates.
+// identicalOnce drops chunks that are equal to the one before: Thanos sends an aggregate chunk that
+// several blocks hold as often as it has aggregates.
 func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error) {
 	changed := false
 	for i, s := range want.Series {
@@ -102,8 +103,9 @@ func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error
 	return changed, nil
 }
 
-// anyBlocksTimes: when nothing was asked of downsampled blocks (or RAW, which they have not), chunks hold times only. Thanos then takes
-// the chunks of whichever equal series happened to come first. Those of any series that ends up with the same labels are right.
+// anyBlocksTimes: when nothing was asked of downsampled blocks (or RAW, which they have not),
+// chunks hold times only. Thanos then takes the chunks of whichever equal series happened to come
+// first. Those of any series that ends up with the same labels are right.
 func anyBlocksTimes(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	s := c.Query.Series
 	ms, ok := c.Query.Matchers()
@@ -172,8 +174,8 @@ func hasParts(cs []answer.Chunk) bool {
 // maxFrame is the size at which larder ends a frame.
 const maxFrame = 1 << 20
 
-// continuedSeries accepts a series in pieces when each piece but the last filled its frame: the next piece's first chunk would not have
-// fit, and the next piece opens the next frame.
+// continuedSeries accepts a series in pieces when each piece but the last filled its frame: the
+// next piece's first chunk would not have fit, and the next piece opens the next frame.
 func continuedSeries(c *Case) bool {
 	a := c.Larder
 	for i := 1; i < len(a.Series); i++ {
@@ -192,8 +194,8 @@ func continuedSeries(c *Case) bool {
 	return true
 }
 
-// dropUnaskedHints: the hints of Series answers are on in this Thanos so that they can be compared; `thanos store` sends none. larder sends
-// them to those who send some.
+// dropUnaskedHints: the hints of Series answers are on in this Thanos so that they can be compared;
+// `thanos store` sends none. larder sends them to those who send some.
 func dropUnaskedHints(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if c.Query.Series == nil || c.Options.AskedHints || want.Hints == nil {
 		return false, nil
@@ -202,8 +204,9 @@ func dropUnaskedHints(_ context.Context, c *Case, want *answer.Answer) (bool, er
 	return true, nil
 }
 
-// statsOfOwnAnswer: Thanos counts a block as often as it queried it, and chunks that it repeats. larder's counts must be those of its own
-// answer, whose series, chunks and blocks are compared elsewhere.
+// statsOfOwnAnswer: Thanos counts a block as often as it queried it, and chunks that it repeats.
+// larder's counts must be those of its own answer, whose series, chunks and blocks are compared
+// elsewhere.
 func statsOfOwnAnswer(c *Case) bool {
 	h := c.Larder.Hints
 	if h == nil || h.Stats == nil || c.Thanos.Hints == nil || c.Thanos.Hints.Stats == nil {
@@ -219,14 +222,15 @@ func statsOfOwnAnswer(c *Case) bool {
 
 var receiveFrom = regexp.MustCompile(`receive series from ([0-9A-Z]{26})`)
 
-// faultIsAborted: a fault of a block after its postings were read is Unknown in Thanos. larder says Aborted, as Thanos does before, and
-// names the same block.
+// faultIsAborted: a fault of a block after its postings were read is Unknown in Thanos. larder says
+// Aborted, as Thanos does before, and names the same block.
 func faultIsAborted(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	m := receiveFrom.FindStringSubmatch(want.Message)
 	if want.Code != codes.Unknown || m == nil {
 		return false, nil
 	}
-	// Which of several faulty blocks is met first is not determined; the message must name one of those that the request reads.
+	// Which of several faulty blocks is met first is not determined; the message must name one of
+	// those that the request reads.
 	if !strings.Contains(c.Larder.Message, m[1]) && !namesChosen(c) {
 		return false, nil
 	}
@@ -246,7 +250,8 @@ func damageIsAnError(_ context.Context, c *Case, want *answer.Answer) (bool, err
 	return true, nil
 }
 
-// shardExists: no series belongs to a shard beyond the last one, which Thanos takes for an empty answer. larder refuses, and says why.
+// shardExists: no series belongs to a shard beyond the last one, which Thanos takes for an empty
+// answer. larder refuses, and says why.
 func shardExists(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if c.Query.Series == nil || !strings.Contains(c.Larder.Message, "shard_index") {
 		return false, nil
@@ -274,7 +279,8 @@ func namesChosen(c *Case) bool {
 	return false
 }
 
-// namesDamaged reports whether larder's message names a block that was damaged and that the request has to do with.
+// namesDamaged reports whether larder's message names a block that was damaged and that the request
+// has to do with.
 func namesDamaged(c *Case) bool {
 	for id, b := range c.Layout.Damaged() {
 		if !strings.Contains(c.Larder.Message, id) {
@@ -300,8 +306,8 @@ func span(q *query.Query) (int64, int64) {
 	return 0, -1
 }
 
-// joinedTSDBInfos works out the time ranges of each external label set: the union of its blocks. Thanos lets a block that lies within
-// another shorten the range.
+// joinedTSDBInfos works out the time ranges of each external label set: the union of its blocks.
+// Thanos lets a block that lies within another shorten the range.
 func joinedTSDBInfos(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if want.Info == nil {
 		return false, nil

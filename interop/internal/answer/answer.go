@@ -1,5 +1,6 @@
-// Package answer turns what a store gateway says into values that can be compared, and compares them: everything a client can see of an
-// answer is in an Answer, and Diff leaves out nothing of it.
+// Package answer turns what a store gateway says into values that can be compared, and compares
+// them: everything a client can see of an answer is in an Answer, and Diff leaves out nothing of
+// it.
 package answer
 
 import (
@@ -29,7 +30,8 @@ type Answer struct {
 	Info *Info
 }
 
-// Series is one series as sent. An answer may hold the same label set in several pieces; Join makes them one.
+// Series is one series as sent. An answer may hold the same label set in several pieces; Join makes
+// them one.
 type Series struct {
 	Labels labels.Labels
 	Chunks []Chunk
@@ -66,7 +68,8 @@ type Frame struct {
 	Kind string
 }
 
-// Hints are a response's hints; of query stats only what does not depend on how the gateway works inside.
+// Hints are a response's hints; of query stats only what does not depend on how the gateway works
+// inside.
 type Hints struct {
 	Blocks []string
 	// Stats is nil when the answer carried no query stats.
@@ -83,7 +86,11 @@ func newHints(blocks []hintspb.Block, qs *hintspb.QueryStats) *Hints {
 	}
 	sort.Strings(h.Blocks)
 	if qs != nil {
-		h.Stats = &Stats{Blocks: qs.BlocksQueried, Series: qs.MergedSeriesCount, Chunks: qs.MergedChunksCount}
+		h.Stats = &Stats{
+			Blocks: qs.BlocksQueried,
+			Series: qs.MergedSeriesCount,
+			Chunks: qs.MergedChunksCount,
+		}
 	}
 	return h
 }
@@ -120,24 +127,31 @@ type TSDB struct {
 // Empty reports whether the answer holds no data.
 func (a *Answer) Empty() bool { return len(a.Series) == 0 && len(a.List) == 0 && a.Info == nil }
 
-// Check reports what is wrong with an answer whatever was asked: label sets out of order, or sent twice. The reference must pass it, or
-// it is wired wrongly and everything compared with it means nothing.
+// Check reports what is wrong with an answer whatever was asked: label sets out of order, or sent
+// twice. The reference must pass it, or it is wired wrongly and everything compared with it means
+// nothing.
 func (a *Answer) Check() error {
 	for i := 1; i < len(a.Series); i++ {
 		if labels.Compare(a.Series[i-1].Labels, a.Series[i].Labels) >= 0 {
-			return fmt.Errorf("series %d, %s, does not sort after series %d, %s", i, a.Series[i].Labels, i-1, a.Series[i-1].Labels)
+			return fmt.Errorf(
+				"series %d, %s, does not sort after series %d, %s", i, a.Series[i].Labels, i-1,
+				a.Series[i-1].Labels,
+			)
 		}
 	}
 	return nil
 }
 
-// Join makes neighbouring pieces of one series one. A series that does not fit a frame continues in the next one with its labels
-// repeated; joinable says whether this pair of pieces may be such a one.
+// Join makes neighbouring pieces of one series one. A series that does not fit a frame continues in
+// the next one with its labels repeated; joinable says whether this pair of pieces may be such a
+// one.
 func Join(in []Series, joinable func(prev, next Series) bool) (out []Series, joined int) {
 	var last Series
 	for _, s := range in {
 		if n := len(out); n > 0 && labels.Equal(out[n-1].Labels, s.Labels) && joinable(last, s) {
-			out[n-1].Chunks = append(out[n-1].Chunks[:len(out[n-1].Chunks):len(out[n-1].Chunks)], s.Chunks...)
+			out[n-1].Chunks = append(
+				out[n-1].Chunks[:len(out[n-1].Chunks):len(out[n-1].Chunks)],
+				s.Chunks...)
 			joined++
 		} else {
 			out = append(out, s)

@@ -19,7 +19,8 @@ import (
 	"larder/interop/internal/query"
 )
 
-// Ask sends the request and takes the whole answer in. The error says that the answer could not be understood; a refusal is an answer.
+// Ask sends the request and takes the whole answer in. The error says that the answer could not be
+// understood; a refusal is an answer.
 func Ask(ctx context.Context, c *gateway.Client, q *query.Query) (*Answer, error) {
 	a := &Answer{}
 	var err error
@@ -84,7 +85,9 @@ func unpack(any *types.Any, into interface {
 	return nil
 }
 
-func (a *Answer) series(ctx context.Context, c storepb.StoreClient, req *storepb.SeriesRequest) error {
+func (a *Answer) series(
+	ctx context.Context, c storepb.StoreClient, req *storepb.SeriesRequest,
+) error {
 	stream, err := c.Series(ctx, req)
 	if err != nil {
 		return err

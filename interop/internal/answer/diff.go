@@ -20,11 +20,13 @@ const (
 	Warnings Field = "warnings"
 	// SeriesLabels is the list of label sets: which, and in what order.
 	SeriesLabels Field = "series.labels"
-	// SeriesChunks is, for every label set that both answers hold, the list of chunks: times, types, data bytes, hashes, order.
+	// SeriesChunks is, for every label set that both answers hold, the list of chunks: times,
+	// types, data bytes, hashes, order.
 	SeriesChunks Field = "series.chunks"
 	// Pieces is how often a label set is sent, which must be once.
 	Pieces Field = "series.pieces"
-	// Framing is how series are put into messages: never more than the batch size asked for, nothing after the hints.
+	// Framing is how series are put into messages: never more than the batch size asked for,
+	// nothing after the hints.
 	Framing   Field = "frames"
 	HintsSent Field = "hints"
 	Blocks    Field = "hints.queried_blocks"
@@ -53,24 +55,29 @@ type Options struct {
 	BatchSize int64
 	// Mention is what the message of a refusal must contain.
 	Mention string
-	// AskedHints is whether the request carried hints. A gateway in production answers with hints of its own only then.
+	// AskedHints is whether the request carried hints. A gateway in production answers with hints
+	// of its own only then.
 	AskedHints bool
 }
 
-// Diff compares the answer got with the answer that is wanted, field by field: at most one difference for each.
+// Diff compares the answer got with the answer that is wanted, field by field: at most one
+// difference for each.
 func Diff(want, got *Answer, opts Options) []Difference {
 	d := &differ{opts: opts}
 	if want.Code != got.Code {
 		d.add(Code, "want %s (%s), got %s (%s)", want.Code, want.Message, got.Code, got.Message)
 	}
 	if want.Code != codes.OK || got.Code != codes.OK {
-		// A refusal is compared by its meaning. What was sent before it is no answer: clients throw it away.
+		// A refusal is compared by its meaning. What was sent before it is no answer: clients throw
+		// it away.
 		if got.Code != codes.OK {
 			d.message(got)
 		}
 		return d.out
 	}
-	if w, g := slices.Sorted(slices.Values(want.Warnings)), slices.Sorted(slices.Values(got.Warnings)); !slices.Equal(w, g) {
+	if w, g := slices.Sorted(slices.Values(want.Warnings)), slices.Sorted(slices.Values(got.Warnings)); !slices.Equal(
+		w, g,
+	) {
 		d.add(Warnings, "want %q, got %q", w, g)
 	}
 	d.series(want, got)
@@ -102,7 +109,10 @@ func (d *differ) message(got *Answer) {
 		d.add(Message, "the refusal (%s) says nothing", got.Code)
 	}
 	if d.opts.Mention != "" && !strings.Contains(got.Message, d.opts.Mention) {
-		d.add(Message, "%q does not name %q, which is what is wrong with the request", got.Message, d.opts.Mention)
+		d.add(
+			Message, "%q does not name %q, which is what is wrong with the request", got.Message,
+			d.opts.Mention,
+		)
 	}
 }
 
@@ -132,7 +142,10 @@ func (d *differ) series(want, got *Answer) {
 	gj, _ := Join(got.Series, always)
 	ws, gs = labelStrings(wj), labelStrings(gj)
 	if !slices.Equal(ws, gs) {
-		d.add(SeriesLabels, "%d series, want %d; %s; %s", len(gs), len(ws), firstOf(ws, gs), setDifference(ws, gs))
+		d.add(
+			SeriesLabels, "%d series, want %d; %s; %s", len(gs), len(ws), firstOf(ws, gs),
+			setDifference(ws, gs),
+		)
 	}
 	for i := 1; i < len(gj); i++ {
 		if labels.Compare(gj[i-1].Labels, gj[i].Labels) >= 0 {
@@ -159,7 +172,10 @@ func (d *differ) series(want, got *Answer) {
 			}
 			for j, p := range c.Parts {
 				if p != nil && p.Hash != xxhash.Sum64(p.Data) {
-					d.add(SeriesChunks, "%s: chunk %d: %s: hash %x is not the data's (%x)", s.Labels, i, PartNames[j], p.Hash, xxhash.Sum64(p.Data))
+					d.add(
+						SeriesChunks, "%s: chunk %d: %s: hash %x is not the data's (%x)", s.Labels,
+						i, PartNames[j], p.Hash, xxhash.Sum64(p.Data),
+					)
 				}
 			}
 		}
@@ -192,7 +208,10 @@ func setDifference(want, got []string) string {
 		return "the same series in another order"
 	}
 	const some = 4
-	return fmt.Sprintf("%d missing: %v; %d too many: %v", len(missing), missing[:min(some, len(missing))], len(extra), extra[:min(some, len(extra))])
+	return fmt.Sprintf(
+		"%d missing: %v; %d too many: %v", len(missing), missing[:min(some, len(missing))],
+		len(extra), extra[:min(some, len(extra))],
+	)
 }
 
 func always(Series, Series) bool { return true }
@@ -248,7 +267,10 @@ func diffChunk(w, g Chunk) string {
 		case wp.Type != gp.Type:
 			return fmt.Sprintf("%s: type %d, want %d", PartNames[j], gp.Type, wp.Type)
 		case !bytes.Equal(wp.Data, gp.Data):
-			return fmt.Sprintf("%s of [%d, %d]: %d data bytes, want %d; first difference at %d", PartNames[j], g.MinTime, g.MaxTime, len(gp.Data), len(wp.Data), firstByte(wp.Data, gp.Data))
+			return fmt.Sprintf(
+				"%s of [%d, %d]: %d data bytes, want %d; first difference at %d", PartNames[j],
+				g.MinTime, g.MaxTime, len(gp.Data), len(wp.Data), firstByte(wp.Data, gp.Data),
+			)
 		case wp.Hash != gp.Hash:
 			return fmt.Sprintf("%s: hash %x, want %x", PartNames[j], gp.Hash, wp.Hash)
 		}
@@ -272,13 +294,19 @@ func (c Chunk) String() string {
 	var parts []string
 	for j, p := range c.Parts {
 		if p != nil {
-			parts = append(parts, fmt.Sprintf("%s(%d, %d bytes, %08x)", PartNames[j], p.Type, len(p.Data), p.Hash>>32))
+			parts = append(
+				parts,
+				fmt.Sprintf(
+					"%s(%d, %d bytes, %08x)", PartNames[j], p.Type, len(p.Data), p.Hash>>32,
+				),
+			)
 		}
 	}
 	return fmt.Sprintf("[%d, %d]{%s}", c.MinTime, c.MaxTime, strings.Join(parts, " "))
 }
 
-// framing checks the answer's messages against the request, not against the other gateway: where a frame ends is a gateway's own affair.
+// framing checks the answer's messages against the request, not against the other gateway: where a
+// frame ends is a gateway's own affair.
 func (d *differ) framing(got *Answer) {
 	ended := false
 	for i, f := range got.Frames {
@@ -288,13 +316,21 @@ func (d *differ) framing(got *Answer) {
 		case f.Kind == "unknown":
 			d.add(Framing, "frame %d holds nothing that a client knows", i)
 		case f.Batch && d.opts.BatchSize <= 1:
-			d.add(Framing, "frame %d is a batch, and response_batch_size is %d", i, d.opts.BatchSize)
+			d.add(
+				Framing, "frame %d is a batch, and response_batch_size is %d", i, d.opts.BatchSize,
+			)
 		case f.Kind == "series" && !f.Batch && d.opts.BatchSize > 1:
-			d.add(Framing, "frame %d is a single series, and response_batch_size is %d", i, d.opts.BatchSize)
+			d.add(
+				Framing, "frame %d is a single series, and response_batch_size is %d", i,
+				d.opts.BatchSize,
+			)
 		case f.Batch && f.Series == 0:
 			d.add(Framing, "frame %d is an empty batch", i)
 		case f.Batch && int64(f.Series) > d.opts.BatchSize:
-			d.add(Framing, "frame %d holds %d series, and response_batch_size is %d", i, f.Series, d.opts.BatchSize)
+			d.add(
+				Framing, "frame %d holds %d series, and response_batch_size is %d", i, f.Series,
+				d.opts.BatchSize,
+			)
 		}
 		ended = ended || f.Kind == "hints"
 	}

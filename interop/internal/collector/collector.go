@@ -1,4 +1,5 @@
-// Package collector receives traces as an OpenTelemetry collector does, over gRPC on a loopback port, and keeps them.
+// Package collector receives traces as an OpenTelemetry collector does, over gRPC on a loopback
+// port, and keeps them.
 package collector
 
 import (
@@ -50,7 +51,9 @@ func Start() (*Collector, error) {
 }
 
 // Export implements the service.
-func (c *Collector) Export(_ context.Context, r *otlp.ExportTraceServiceRequest) (*otlp.ExportTraceServiceResponse, error) {
+func (c *Collector) Export(
+	_ context.Context, r *otlp.ExportTraceServiceRequest,
+) (*otlp.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, rs := range r.ResourceSpans {
@@ -69,7 +72,8 @@ func (c *Collector) Export(_ context.Context, r *otlp.ExportTraceServiceRequest)
 	return &otlp.ExportTraceServiceResponse{}, nil
 }
 
-// Spans returns what has come so far. Senders keep spans for a while; all that they have is here once they have stopped.
+// Spans returns what has come so far. Senders keep spans for a while; all that they have is here
+// once they have stopped.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package defect stands between a correct gateway and the wire and makes one mistake: each of the mistakes that the differential test is
-// there to catch. A test that cannot see them would not see larder make them.
+// Package defect stands between a correct gateway and the wire and makes one mistake: each of the
+// mistakes that the differential test is there to catch. A test that cannot see them would not see
+// larder make them.
 package defect
 
 import (
@@ -33,18 +34,40 @@ var All = []Defect{
 	{Name: "series sent once per block", Field: answer.Pieces, series: splitSeries},
 	{Name: "wrong chunk order", Field: answer.SeriesChunks, series: reverseEqualTimes},
 	{Name: "order of encoded bytes", Field: answer.SeriesLabels, series: sortByBytes},
-	{Name: "block edge off by one", Field: answer.Blocks, request: func(r *storepb.SeriesRequest) { r.MaxTime-- }},
+	{
+		Name:    "block edge off by one",
+		Field:   answer.Blocks,
+		request: func(r *storepb.SeriesRequest) { r.MaxTime-- },
+	},
 	{Name: "chunk edge off by one", Field: answer.SeriesChunks, series: trimOneTooMany},
-	{Name: "wrong shard hash", Field: answer.SeriesLabels, request: func(r *storepb.SeriesRequest) { r.ShardInfo = nil }, series: shardWithoutSeparators},
-	{Name: "limit applied before the shard", Field: answer.SeriesLabels, request: func(r *storepb.SeriesRequest) { r.Limit, r.ShardInfo = 0, nil }, series: limitThenShard},
+	{
+		Name:    "wrong shard hash",
+		Field:   answer.SeriesLabels,
+		request: func(r *storepb.SeriesRequest) { r.ShardInfo = nil },
+		series:  shardWithoutSeparators,
+	},
+	{
+		Name:    "limit applied before the shard",
+		Field:   answer.SeriesLabels,
+		request: func(r *storepb.SeriesRequest) { r.Limit, r.ShardInfo = 0, nil },
+		series:  limitThenShard,
+	},
 	{Name: "hash of something else", Field: answer.SeriesChunks, series: hashEncoding},
 	{Name: "aggregate in the wrong field", Field: answer.SeriesChunks, series: swapMinMax},
 	{Name: "one byte of one chunk", Field: answer.SeriesChunks, series: flipByte},
-	{Name: "replica label kept", Field: answer.SeriesLabels, request: func(r *storepb.SeriesRequest) { r.WithoutReplicaLabels = nil }},
+	{
+		Name:    "replica label kept",
+		Field:   answer.SeriesLabels,
+		request: func(r *storepb.SeriesRequest) { r.WithoutReplicaLabels = nil },
+	},
 }
 
 // Wrap puts the defect in front of a correct store.
-func (d Defect) Wrap(s storepb.StoreServer) storepb.StoreServer { return &store{StoreServer: s, d: d} }
+func (d Defect) Wrap(
+	s storepb.StoreServer,
+) storepb.StoreServer {
+	return &store{StoreServer: s, d: d}
+}
 
 type store struct {
 	storepb.StoreServer
@@ -121,7 +144,10 @@ func splitSeries(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Seri
 	var out []*storepb.Series
 	for _, s := range ss {
 		if n := len(s.Chunks); n > 1 {
-			out = append(out, &storepb.Series{Labels: s.Labels, Chunks: s.Chunks[:n/2]}, &storepb.Series{Labels: s.Labels, Chunks: s.Chunks[n/2:]})
+			out = append(
+				out, &storepb.Series{Labels: s.Labels, Chunks: s.Chunks[:n/2]},
+				&storepb.Series{Labels: s.Labels, Chunks: s.Chunks[n/2:]},
+			)
 		} else {
 			out = append(out, s)
 		}
@@ -129,7 +155,8 @@ func splitSeries(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Seri
 	return out
 }
 
-// reverseEqualTimes orders chunks of equal times by ascending data, as one would expect, and not descending, as the contract says.
+// reverseEqualTimes orders chunks of equal times by ascending data, as one would expect, and not
+// descending, as the contract says.
 func reverseEqualTimes(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Series {
 	for _, s := range ss {
 		for i := 1; i < len(s.Chunks); i++ {
@@ -158,7 +185,10 @@ func sortByBytes(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Seri
 // trimOneTooMany leaves out a chunk whose last sample is the first millisecond asked for.
 func trimOneTooMany(r *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Series {
 	for _, s := range ss {
-		s.Chunks = slices.DeleteFunc(s.Chunks, func(c storepb.AggrChunk) bool { return c.MaxTime == r.MinTime || c.MinTime == r.MaxTime })
+		s.Chunks = slices.DeleteFunc(
+			s.Chunks,
+			func(c storepb.AggrChunk) bool { return c.MaxTime == r.MinTime || c.MinTime == r.MaxTime },
+		)
 	}
 	return ss
 }
@@ -185,13 +215,18 @@ func limitThenShard(r *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.S
 	}
 	if s := r.ShardInfo; s != nil && s.TotalShards > 0 {
 		m := s.Matcher(&sync.Pool{New: func() any { return new([]byte) }})
-		ss = slices.DeleteFunc(ss, func(x *storepb.Series) bool { return !m.MatchesLabels(lset(x)) })
+		ss = slices.DeleteFunc(
+			ss, func(x *storepb.Series) bool { return !m.MatchesLabels(lset(x)) },
+		)
 	}
 	return ss
 }
 
 func parts(c *storepb.AggrChunk) []*storepb.Chunk {
-	return slices.DeleteFunc([]*storepb.Chunk{c.Raw, c.Count, c.Sum, c.Min, c.Max, c.Counter}, func(p *storepb.Chunk) bool { return p == nil })
+	return slices.DeleteFunc(
+		[]*storepb.Chunk{c.Raw, c.Count, c.Sum, c.Min, c.Max, c.Counter},
+		func(p *storepb.Chunk) bool { return p == nil },
+	)
 }
 
 // hashEncoding hashes the encoding byte too.

@@ -1,6 +1,7 @@
-// Package flaky stands between a Querier and a store, passes everything on, and breaks Series calls when it is told to: with an error after so
-// many frames, by cutting the connection, or by falling silent. It passes bytes and knows nothing of what is in them, so both sides meet
-// what a network or a dying server would show them.
+// Package flaky stands between a Querier and a store, passes everything on, and breaks Series calls
+// when it is told to: with an error after so many frames, by cutting the connection, or by falling
+// silent. It passes bytes and knows nothing of what is in them, so both sides meet what a network
+// or a dying server would show them.
 package flaky
 
 import (
@@ -54,7 +55,9 @@ type Proxy struct {
 
 // Start listens on a free loopback port for calls to the store at target.
 func Start(target string) (*Proxy, error) {
-	upstream, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	upstream, err := grpc.NewClient(
+		target, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -63,14 +66,20 @@ func Start(target string) (*Proxy, error) {
 		return nil, errors.Join(err, upstream.Close())
 	}
 	p := &Proxy{
-		Addr: l.Addr().String(), upstream: upstream, listener: &listener{Listener: l, open: map[net.Conn]bool{}}, served: make(chan error, 1),
+		Addr: l.Addr().
+			String(),
+		upstream: upstream, listener: &listener{Listener: l, open: map[net.Conn]bool{}}, served: make(chan error, 1),
 	}
-	p.server = grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(p.pass), grpc.MaxRecvMsgSize(1<<30), grpc.MaxSendMsgSize(1<<30))
+	p.server = grpc.NewServer(
+		grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(p.pass),
+		grpc.MaxRecvMsgSize(1<<30), grpc.MaxSendMsgSize(1<<30),
+	)
 	go func() { p.served <- p.server.Serve(p.listener) }()
 	return p, nil
 }
 
-// Break makes every Series call fail from now on; nil heals the proxy. It returns how many calls the fault before it has hit.
+// Break makes every Series call fail from now on; nil heals the proxy. It returns how many calls
+// the fault before it has hit.
 func (p *Proxy) Break(f *Fault) (hits int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,8 +119,10 @@ func (p *Proxy) pass(_ any, down grpc.ServerStream) error {
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		ctx = metadata.NewOutgoingContext(ctx, md.Copy())
 	}
-	up, err := p.upstream.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, grpc.ForceCodec(raw{}),
-		grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(1<<30))
+	up, err := p.upstream.NewStream(
+		ctx, &grpc.StreamDesc{ServerStreams: true}, method, grpc.ForceCodec(raw{}),
+		grpc.MaxCallRecvMsgSize(1<<30), grpc.MaxCallSendMsgSize(1<<30),
+	)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,8 @@ type Bucket struct {
 	blocks int
 }
 
-// nextID gives blocks ids that are the same in every run: which shard a block belongs to is decided by its id.
+// nextID gives blocks ids that are the same in every run: which shard a block belongs to is decided
+// by its id.
 func (b *Bucket) nextID() (id ulid.ULID, err error) {
 	b.blocks++
 	if err := id.SetTime(1_690_000_000_000 + uint64(b.blocks)*1000); err != nil {
@@ -35,8 +36,8 @@ func (b *Bucket) nextID() (id ulid.ULID, err error) {
 	return id, id.SetEntropy(fmt.Appendf(nil, "fleet%05d", b.blocks))
 }
 
-// Add uploads every block of a TSDB's folder, as the shipper of a server with these external labels does, and returns them as they lie in the
-// bucket, by time. The folder keeps its own.
+// Add uploads every block of a TSDB's folder, as the shipper of a server with these external labels
+// does, and returns them as they lie in the bucket, by time. The folder keeps its own.
 func (b *Bucket) Add(from string, external map[string]string) ([]*metadata.Meta, error) {
 	dirs, err := filepath.Glob(filepath.Join(from, "*", "meta.json"))
 	if err != nil {
@@ -93,8 +94,11 @@ func (b *Bucket) put(src string, m *metadata.Meta) error {
 	return m.WriteToDir(log.NewNopLogger(), dst)
 }
 
-// Downsample adds what a compactor makes of a block: the block at 5 minutes, and at an hour where asked.
-func (b *Bucket) Downsample(ctx context.Context, m *metadata.Meta, scratch string, resolutions ...int64) ([]*metadata.Meta, error) {
+// Downsample adds what a compactor makes of a block: the block at 5 minutes, and at an hour where
+// asked.
+func (b *Bucket) Downsample(
+	ctx context.Context, m *metadata.Meta, scratch string, resolutions ...int64,
+) ([]*metadata.Meta, error) {
 	var out []*metadata.Meta
 	for _, resolution := range resolutions {
 		dir := filepath.Join(b.Dir, m.ULID.String())

@@ -28,7 +28,8 @@ const (
 // Writer is cmd/headblocks, built.
 type Writer struct{ bin string }
 
-// Build builds the writer. root is the repository's folder; where the binary is up to date the go command leaves it alone.
+// Build builds the writer. root is the repository's folder; where the binary is up to date the go
+// command leaves it alone.
 func Build(ctx context.Context, v Version, root string) (*Writer, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -38,18 +39,34 @@ func Build(ctx context.Context, v Version, root string) (*Writer, error) {
 	var cmd *exec.Cmd
 	switch v {
 	case Thanos:
-		cmd = exec.CommandContext(ctx, "go", "build", "-tags=slicelabels", "-o", w.bin, "larder/interop/cmd/headblocks")
+		cmd = exec.CommandContext(
+			ctx, "go", "build", "-tags=slicelabels", "-o", w.bin, "larder/interop/cmd/headblocks",
+		)
 	case Larder:
-		// Files, not a package: the folder belongs to this module, and is to be built with the requirements of the other one.
+		// Files, not a package: the folder belongs to this module, and is to be built with the
+		// requirements of the other one.
 		src := filepath.Join("interop", "cmd", "headblocks")
-		cmd = exec.CommandContext(ctx, "go", "build", "-tags=current", "-o", w.bin,
-			filepath.Join(src, "main.go"), filepath.Join(src, "fleet.go"), filepath.Join(src, "current.go"))
+		cmd = exec.CommandContext(
+			ctx,
+			"go",
+			"build",
+			"-tags=current",
+			"-o",
+			w.bin,
+			filepath.Join(
+				src, "main.go",
+			),
+			filepath.Join(src, "fleet.go"),
+			filepath.Join(src, "current.go"),
+		)
 		cmd.Dir = root
 	default:
 		return nil, fmt.Errorf("unknown version %q", v)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build headblocks with the Prometheus that %s pins: %w\n%s", v, err, out)
+		return nil, fmt.Errorf(
+			"build headblocks with the Prometheus that %s pins: %w\n%s", v, err, out,
+		)
 	}
 	return w, nil
 }
@@ -59,7 +76,8 @@ type Samples struct {
 	Seed    uint64
 	Replica int
 	Blocks  int
-	// Newest writes the newest encodings of the TSDB, which the version that Thanos pins does not know.
+	// Newest writes the newest encodings of the TSDB, which the version that Thanos pins does not
+	// know.
 	Newest bool
 }
 
@@ -68,8 +86,18 @@ func (w *Writer) Write(ctx context.Context, dir string, s Samples) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, w.bin, "-dir="+dir, "-from="+strconv.FormatInt(From, 10), "-seed="+strconv.FormatUint(s.Seed, 10),
-		"-replica="+strconv.Itoa(s.Replica), "-blocks="+strconv.Itoa(s.Blocks), "-newest="+strconv.FormatBool(s.Newest))
+	cmd := exec.CommandContext(
+		ctx,
+		w.bin,
+		"-dir="+dir,
+		"-from="+strconv.FormatInt(From, 10),
+		"-seed="+strconv.FormatUint(s.Seed, 10),
+		"-replica="+strconv.Itoa(
+			s.Replica,
+		),
+		"-blocks="+strconv.Itoa(s.Blocks),
+		"-newest="+strconv.FormatBool(s.Newest),
+	)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {

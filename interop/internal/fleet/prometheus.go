@@ -17,13 +17,14 @@ import (
 	"larder/interop/internal/neighbour"
 )
 
-// Prometheus answers PromQL from the blocks of a folder, opened read-only as Prometheus opens them, with Prometheus's engine, set up as Thanos
-// sets up its own.
+// Prometheus answers PromQL from the blocks of a folder, opened read-only as Prometheus opens them,
+// with Prometheus's engine, set up as Thanos sets up its own.
 type Prometheus struct {
 	db     *tsdb.DBReadOnly
 	blocks []tsdb.BlockReader
 	engine *promql.Engine
-	// external labels are added to every series: Prometheus keeps them out of its blocks, Thanos shows them.
+	// external labels are added to every series: Prometheus keeps them out of its blocks, Thanos
+	// shows them.
 	external labels.Labels
 }
 
@@ -37,17 +38,24 @@ func OpenPrometheus(dir, scratch string, external map[string]string) (*Prometheu
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Prometheus{db: db, blocks: blocks, external: labels.FromMap(external), engine: promql.NewEngine(promql.EngineOpts{
-		MaxSamples: math.MaxInt32, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
-		NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
-	})}, nil
+	return &Prometheus{
+		db:       db,
+		blocks:   blocks,
+		external: labels.FromMap(external),
+		engine: promql.NewEngine(promql.EngineOpts{
+			MaxSamples: math.MaxInt32, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
+			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
+		}),
+	}, nil
 }
 
 // Close closes the blocks and stops the engine.
 func (p *Prometheus) Close() error { return errors.Join(p.engine.Close(), p.db.Close()) }
 
 // Instant evaluates a query at a time.
-func (p *Prometheus) Instant(ctx context.Context, query string, t int64) (*neighbour.Result, error) {
+func (p *Prometheus) Instant(
+	ctx context.Context, query string, t int64,
+) (*neighbour.Result, error) {
 	q, err := p.engine.NewInstantQuery(ctx, p, nil, query, time.UnixMilli(t))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", query, err)
@@ -56,8 +64,13 @@ func (p *Prometheus) Instant(ctx context.Context, query string, t int64) (*neigh
 }
 
 // Range evaluates a query at start, start+step, ... end.
-func (p *Prometheus) Range(ctx context.Context, query string, start, end, step int64) (*neighbour.Result, error) {
-	q, err := p.engine.NewRangeQuery(ctx, p, nil, query, time.UnixMilli(start), time.UnixMilli(end), time.Duration(step)*time.Millisecond)
+func (p *Prometheus) Range(
+	ctx context.Context, query string, start, end, step int64,
+) (*neighbour.Result, error) {
+	q, err := p.engine.NewRangeQuery(
+		ctx, p, nil, query, time.UnixMilli(start), time.UnixMilli(end),
+		time.Duration(step)*time.Millisecond,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", query, err)
 	}
@@ -68,7 +81,9 @@ func run(ctx context.Context, q promql.Query) (*neighbour.Result, error) {
 	defer q.Close()
 	res := q.Exec(ctx)
 	if res.Err != nil {
-		return &neighbour.Result{Answer: neighbour.Answer{Status: "error", Error: res.Err.Error()}}, nil
+		return &neighbour.Result{
+			Answer: neighbour.Answer{Status: "error", Error: res.Err.Error()},
+		}, nil
 	}
 	raw, err := json.Marshal(res.Value)
 	if err != nil {
@@ -96,7 +111,10 @@ func (p *Prometheus) Querier(mint, maxt int64) (storage.Querier, error) {
 		}
 		qs = append(qs, q)
 	}
-	return &externalQuerier{Querier: storage.NewMergeQuerier(qs, nil, storage.ChainedSeriesMerge), external: p.external}, nil
+	return &externalQuerier{
+		Querier:  storage.NewMergeQuerier(qs, nil, storage.ChainedSeriesMerge),
+		external: p.external,
+	}, nil
 }
 
 // externalQuerier adds external labels to the series of a querier.
@@ -105,7 +123,9 @@ type externalQuerier struct {
 	external labels.Labels
 }
 
-func (q *externalQuerier) Select(ctx context.Context, _ bool, hints *storage.SelectHints, ms ...*labels.Matcher) storage.SeriesSet {
+func (q *externalQuerier) Select(
+	ctx context.Context, _ bool, hints *storage.SelectHints, ms ...*labels.Matcher,
+) storage.SeriesSet {
 	var inner []*labels.Matcher
 	for _, m := range ms {
 		if !q.external.Has(m.Name) {
@@ -118,9 +138,12 @@ func (q *externalQuerier) Select(ctx context.Context, _ bool, hints *storage.Sel
 		// A store answers matchers that are all about external labels with nothing.
 		return storage.EmptySeriesSet()
 	}
-	// Sorted, because the order of series decides the order of sums. Equal external labels keep it: none of the fleet's label sets is a prefix
-	// of another.
-	return &externalSet{SeriesSet: q.Querier.Select(ctx, true, hints, inner...), external: q.external}
+	// Sorted, because the order of series decides the order of sums. Equal external labels keep it:
+	// none of the fleet's label sets is a prefix of another.
+	return &externalSet{
+		SeriesSet: q.Querier.Select(ctx, true, hints, inner...),
+		external:  q.external,
+	}
 }
 
 type externalSet struct {

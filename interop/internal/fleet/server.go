@@ -54,8 +54,8 @@ func StartServer(ctx context.Context, bin, dir string) (*Server, error) {
 	return s, nil
 }
 
-// Write sends all samples of p's series, but those that skip wants left out, in the order of time: the server cuts a block whenever its head
-// spans three hours.
+// Write sends all samples of p's series, but those that skip wants left out, in the order of time:
+// the server cuts a block whenever its head spans three hours.
 func (s *Server) Write(ctx context.Context, p *Prometheus, skip func(labels.Labels) bool) error {
 	const window = 10 * 60 * 1000
 	end := p.blocks[len(p.blocks)-1].Meta().MaxTime
@@ -75,13 +75,17 @@ func (s *Server) Write(ctx context.Context, p *Prometheus, skip func(labels.Labe
 	return nil
 }
 
-func (p *Prometheus) writeRequest(ctx context.Context, mint, maxt int64, skip func(labels.Labels) bool) (*prompb.WriteRequest, error) {
+func (p *Prometheus) writeRequest(
+	ctx context.Context, mint, maxt int64, skip func(labels.Labels) bool,
+) (*prompb.WriteRequest, error) {
 	q, err := p.Querier(mint, maxt)
 	if err != nil {
 		return nil, err
 	}
 	defer q.Close()
-	set := q.Select(ctx, true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+"))
+	set := q.Select(
+		ctx, true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".+"),
+	)
 	var it chunkenc.Iterator
 	req := &prompb.WriteRequest{}
 	for set.Next() {
@@ -114,8 +118,9 @@ func (p *Prometheus) writeRequest(ctx context.Context, mint, maxt int64, skip fu
 	return req, set.Err()
 }
 
-// Snapshot waits until the server has cut so many blocks, copies them, and returns their folder. What is still in the server's head is not
-// among them: to write an open chunk of a histogram that started again fails in Prometheus 2.42.
+// Snapshot waits until the server has cut so many blocks, copies them, and returns their folder.
+// What is still in the server's head is not among them: to write an open chunk of a histogram that
+// started again fails in Prometheus 2.42.
 func (s *Server) Snapshot(ctx context.Context, blocks int) (string, error) {
 	var found []string
 	err := s.Wait(ctx, func(context.Context) bool {

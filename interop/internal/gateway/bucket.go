@@ -19,7 +19,8 @@ type Bucket struct {
 	MinTime, MaxTime time.Time
 }
 
-// Flags are the arguments that `thanos store` and `larder store` take for the bucket. They name a file in DataDir, which is written.
+// Flags are the arguments that `thanos store` and `larder store` take for the bucket. They name a
+// file in DataDir, which is written.
 func (b Bucket) Flags() ([]string, error) {
 	if err := os.MkdirAll(b.DataDir, 0o755); err != nil {
 		return nil, err
@@ -32,7 +33,10 @@ func (b Bucket) Flags() ([]string, error) {
 	if err := os.WriteFile(conf, []byte(yaml), 0o600); err != nil {
 		return nil, err
 	}
-	args := []string{"--data-dir=" + filepath.Join(b.DataDir, "data"), "--objstore.config-file=" + conf}
+	args := []string{
+		"--data-dir=" + filepath.Join(b.DataDir, "data"),
+		"--objstore.config-file=" + conf,
+	}
 	if !b.MinTime.IsZero() {
 		args = append(args, "--min-time="+b.MinTime.UTC().Format(time.RFC3339))
 	}

@@ -28,7 +28,11 @@ func Dial(addr string, opts ...grpc.DialOption) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{Store: storepb.NewStoreClient(conn), Info: infopb.NewInfoClient(conn), conn: conn}, nil
+	return &Client{
+		Store: storepb.NewStoreClient(conn),
+		Info:  infopb.NewInfoClient(conn),
+		conn:  conn,
+	}, nil
 }
 
 // Conn is the connection itself, for callers that decode nothing.

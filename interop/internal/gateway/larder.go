@@ -10,8 +10,9 @@ import (
 	"larder/interop/internal/process"
 )
 
-// BuildLarder returns the larder binary: the one named by LARDER_BIN, else built from the repository around this module. root is the
-// repository's folder. Where the binary is up to date the go command leaves it alone, so that every test may call this.
+// BuildLarder returns the larder binary: the one named by LARDER_BIN, else built from the
+// repository around this module. root is the repository's folder. Where the binary is up to date
+// the go command leaves it alone, so that every test may call this.
 func BuildLarder(ctx context.Context, root string) (string, error) {
 	if bin := os.Getenv("LARDER_BIN"); bin != "" {
 		return filepath.Abs(bin)
@@ -36,7 +37,8 @@ type Larder struct {
 	Addr, HTTPAddr string
 }
 
-// StartLarder runs `larder store` over the bucket and waits until it says that it is ready. extra flags are appended.
+// StartLarder runs `larder store` over the bucket and waits until it says that it is ready. extra
+// flags are appended.
 func StartLarder(ctx context.Context, bin string, b Bucket, extra ...string) (*Larder, error) {
 	flags, err := b.Flags()
 	if err != nil {

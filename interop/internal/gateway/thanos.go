@@ -1,6 +1,7 @@
-// Package gateway starts the two store gateways that interop compares: Thanos's BucketStore, as a library, behind a real gRPC server on a
-// loopback port; and larder, as a process of its own, which is how it is shipped. Neither shares memory with the client, so whatever
-// a test sees went over the wire.
+// Package gateway starts the two store gateways that interop compares: Thanos's BucketStore, as a
+// library, behind a real gRPC server on a loopback port; and larder, as a process of its own, which
+// is how it is shipped. Neither shares memory with the client, so whatever a test sees went over
+// the wire.
 package gateway
 
 import (
@@ -33,14 +34,15 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ThanosOptions change how Thanos is served. The zero value is `thanos store` with its defaults, but with hints in Series answers, which
-// that command hard-codes off.
+// ThanosOptions change how Thanos is served. The zero value is `thanos store` with its defaults,
+// but with hints in Series answers, which that command hard-codes off.
 type ThanosOptions struct {
 	// Listen is the address; empty is a free loopback port.
 	Listen string
 	// NoHints turns the hints of Series answers off, as in production.
 	NoHints bool
-	// DontResort streams each block's series as its index has them: faster, and wrong where external or removed labels reorder them.
+	// DontResort streams each block's series as its index has them: faster, and wrong where
+	// external or removed labels reorder them.
 	DontResort bool
 	// IndexCache is the size of the index cache; 0 is 250 MB.
 	IndexCache int64
@@ -75,13 +77,21 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		return nil, err
 	}
 	const fetchers = 8
-	fetcher, err := block.NewMetaFetcher(logger, fetchers, bkt, block.NewConcurrentLister(logger, bkt), b.DataDir, nil, []block.MetadataFilter{
-		block.NewTimePartitionMetaFilter(minTime, maxTime),
-		block.NewLabelShardedMetaFilter(nil),
-		block.NewConsistencyDelayMetaFilter(logger, 0, nil),
-		block.NewIgnoreDeletionMarkFilter(logger, bkt, 24*time.Hour, fetchers),
-		block.NewDeduplicateFilter(fetchers),
-	})
+	fetcher, err := block.NewMetaFetcher(
+		logger,
+		fetchers,
+		bkt,
+		block.NewConcurrentLister(logger, bkt),
+		b.DataDir,
+		nil,
+		[]block.MetadataFilter{
+			block.NewTimePartitionMetaFilter(minTime, maxTime),
+			block.NewLabelShardedMetaFilter(nil),
+			block.NewConsistencyDelayMetaFilter(logger, 0, nil),
+			block.NewIgnoreDeletionMarkFilter(logger, bkt, 24*time.Hour, fetchers),
+			block.NewDeduplicateFilter(fetchers),
+		},
+	)
 	if err != nil {
 		return nil, fmt.Errorf("meta fetcher: %w", err)
 	}
@@ -89,9 +99,16 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 	if size == 0 {
 		size = 250 << 20
 	}
-	cache, err := storecache.NewInMemoryIndexCacheWithConfig(logger, nil, nil, storecache.InMemoryIndexCacheConfig{
-		MaxSize: thanosmodel.Bytes(size), MaxItemSize: storecache.DefaultInMemoryIndexCacheConfig.MaxItemSize,
-	})
+	cache, err := storecache.NewInMemoryIndexCacheWithConfig(
+		logger,
+		nil,
+		nil,
+		storecache.InMemoryIndexCacheConfig{
+			MaxSize: thanosmodel.Bytes(
+				size,
+			), MaxItemSize: storecache.DefaultInMemoryIndexCacheConfig.MaxItemSize,
+		},
+	)
 	if err != nil {
 		return nil, fmt.Errorf("index cache: %w", err)
 	}
@@ -100,7 +117,9 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		return nil, fmt.Errorf("chunk pool: %w", err)
 	}
 	bopts := []store.BucketStoreOption{
-		store.WithLogger(logger), store.WithRegistry(reg), store.WithIndexCache(cache), store.WithQueryGate(gate.NewNoop()),
+		store.WithLogger(
+			logger,
+		), store.WithRegistry(reg), store.WithIndexCache(cache), store.WithQueryGate(gate.NewNoop()),
 		store.WithChunkPool(pool), store.WithChunkHashCalculation(true),
 		store.WithFilterConfig(&store.FilterConfig{MinTime: minTime, MaxTime: maxTime}),
 		store.WithBlockEstimatedMaxSeriesFunc(estimate(64<<10, seriesMax)),
@@ -111,10 +130,23 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		// The option does not look at its argument: giving it turns it on.
 		bopts = append(bopts, store.WithDontResort(true))
 	}
-	bs, err := store.NewBucketStore(bkt, fetcher, b.DataDir,
-		store.NewChunksLimiterFactory(0), store.NewSeriesLimiterFactory(0), store.NewBytesLimiterFactory(0),
-		store.NewGapBasedPartitioner(store.PartitionerMaxGapSize), 4, store.DefaultPostingOffsetInMemorySampling,
-		!opts.NoHints, false, 0,
+	bs, err := store.NewBucketStore(
+		bkt,
+		fetcher,
+		b.DataDir,
+		store.NewChunksLimiterFactory(
+			0,
+		),
+		store.NewSeriesLimiterFactory(0),
+		store.NewBytesLimiterFactory(0),
+		store.NewGapBasedPartitioner(
+			store.PartitionerMaxGapSize,
+		),
+		4,
+		store.DefaultPostingOffsetInMemorySampling,
+		!opts.NoHints,
+		false,
+		0,
 		bopts...,
 	)
 	if err != nil {
@@ -126,7 +158,9 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 	return serve(bs, bkt, logger, opts)
 }
 
-func serve(bs *store.BucketStore, bkt objstore.Bucket, logger log.Logger, opts ThanosOptions) (*Thanos, error) {
+func serve(
+	bs *store.BucketStore, bkt objstore.Bucket, logger log.Logger, opts ThanosOptions,
+) (*Thanos, error) {
 	listen := opts.Listen
 	if listen == "" {
 		listen = "127.0.0.1:0"
@@ -153,13 +187,21 @@ func serve(bs *store.BucketStore, bkt objstore.Bucket, logger log.Logger, opts T
 			}, nil
 		}),
 	))(srv)
-	t := &Thanos{Addr: l.Addr().String(), server: srv, store: bs, bucket: bkt, served: make(chan error, 1)}
+	t := &Thanos{
+		Addr:   l.Addr().String(),
+		server: srv,
+		store:  bs,
+		bucket: bkt,
+		served: make(chan error, 1),
+	}
 	go func() { t.served <- srv.Serve(l) }()
 	return t, nil
 }
 
 // recoverUnary makes a panic the request's error, as thanos store's interceptor does.
-func recoverUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (_ any, err error) {
+func recoverUnary(
+	ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler,
+) (_ any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = status.Errorf(codes.Internal, "panic: %v", p)
@@ -178,8 +220,11 @@ func (t *Thanos) Close() error {
 	case err := <-closed:
 		return errors.Join(err, t.bucket.Close())
 	case <-time.After(10 * time.Second):
-		// A panic between its Lock and Unlock, which is then recovered, leaves the BucketStore locked for ever.
-		return errors.New("Thanos's BucketStore does not close: a request made it panic with its lock held")
+		// A panic between its Lock and Unlock, which is then recovered, leaves the BucketStore
+		// locked for ever.
+		return errors.New(
+			"Thanos's BucketStore does not close: a request made it panic with its lock held",
+		)
 	}
 }
 

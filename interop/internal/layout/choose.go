@@ -6,10 +6,12 @@ import (
 
 // Choice is the blocks a Series request reads.
 type Choice struct {
-	// Thanos is the list as Thanos's BucketStore builds it: a nested block moves its cursor backward, so that finer blocks may be
-	// chosen for time that is covered already, and blocks may be chosen twice.
+	// Thanos is the list as Thanos's BucketStore builds it: a nested block moves its cursor
+	// backward, so that finer blocks may be chosen for time that is covered already, and blocks may
+	// be chosen twice.
 	Thanos []*Block
-	// Right is every needed block once: finer blocks only for time that no chosen coarser block covers.
+	// Right is every needed block once: finer blocks only for time that no chosen coarser block
+	// covers.
 	Right []*Block
 }
 
@@ -59,7 +61,8 @@ func (l *Layout) Choose(mint, maxt, resolution int64, ms []*labels.Matcher) Choi
 	return c
 }
 
-// externalMatch reports whether a block with these external labels can hold series for the matchers.
+// externalMatch reports whether a block with these external labels can hold series for the
+// matchers.
 func externalMatch(ext labels.Labels, ms []*labels.Matcher) bool {
 	for _, m := range ms {
 		if v := ext.Get(m.Name); v != "" && !m.Matches(v) {
@@ -69,7 +72,8 @@ func externalMatch(ext labels.Labels, ms []*labels.Matcher) bool {
 	return true
 }
 
-// pick chooses among one label set's blocks, which are sorted by time. slip keeps Thanos's cursor, which moves backward.
+// pick chooses among one label set's blocks, which are sorted by time. slip keeps Thanos's cursor,
+// which moves backward.
 func pick(bs []*Block, mint, maxt, resolution int64, slip bool) []*Block {
 	if mint > maxt {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// litter leaves in the bucket what real buckets hold besides complete blocks: an upload that stopped half way, a meta.json that is not
-// JSON, files that belong to nobody.
+// litter leaves in the bucket what real buckets hold besides complete blocks: an upload that
+// stopped half way, a meta.json that is not JSON, files that belong to nobody.
 func litter(r *rand.Rand, dir string) error {
 	id := func() string {
 		var e [10]byte
@@ -51,8 +51,8 @@ func damage(dir string, d Damage) error {
 	chunk := filepath.Join(dir, "chunks", "000001")
 	switch d {
 	case MissingChunks:
-		// The last one: of a block whose meta does not name its files Thanos takes the files it finds, and would read another one in
-		// place of one that is missing before it.
+		// The last one: of a block whose meta does not name its files Thanos takes the files it
+		// finds, and would read another one in place of one that is missing before it.
 		files, err := os.ReadDir(filepath.Join(dir, "chunks"))
 		if err != nil {
 			return err
@@ -72,7 +72,8 @@ func damage(dir string, d Damage) error {
 	}
 }
 
-// flipRecords changes the last data byte of every chunk of a chunk file, whose 8 bytes of header stay.
+// flipRecords changes the last data byte of every chunk of a chunk file, whose 8 bytes of header
+// stay.
 func flipRecords(b []byte) {
 	for at := 8; at < len(b); {
 		n, w := binary.Uvarint(b[at:])

@@ -103,7 +103,10 @@ func (b *blockPlan) bend(r *rand.Rand, dir string) error {
 			e.labels = slices.Insert(e.labels, r.IntN(len(e.labels)+1), l)
 		}
 		if has(UnorderedLabels) && r.IntN(2) == 0 {
-			r.Shuffle(len(e.labels), func(i, j int) { e.labels[i], e.labels[j] = e.labels[j], e.labels[i] })
+			r.Shuffle(
+				len(e.labels),
+				func(i, j int) { e.labels[i], e.labels[j] = e.labels[j], e.labels[i] },
+			)
 		}
 		if has(UnorderedChunks) && len(e.chunks) > 1 && r.IntN(2) == 0 {
 			k := r.IntN(len(e.chunks) - 1)
@@ -193,7 +196,10 @@ func indexedSeries(dir string) ([]indexed, error) {
 		}
 		sb.Labels().Range(func(l labels.Label) {
 			// The reader's strings lie in the file that is about to be replaced.
-			e.labels = append(e.labels, labels.Label{Name: string([]byte(l.Name)), Value: string([]byte(l.Value))})
+			e.labels = append(
+				e.labels,
+				labels.Label{Name: string([]byte(l.Name)), Value: string([]byte(l.Value))},
+			)
 		})
 		for i := range e.chunks {
 			m := &e.chunks[i]
@@ -215,10 +221,15 @@ func writeIndex(name string, entries []indexed) error {
 	series := make([]rawindex.Series, len(entries))
 	for i, e := range entries {
 		for _, l := range e.labels {
-			series[i].Labels = append(series[i].Labels, rawindex.Label{Name: l.Name, Value: l.Value})
+			series[i].Labels = append(
+				series[i].Labels, rawindex.Label{Name: l.Name, Value: l.Value},
+			)
 		}
 		for _, m := range e.chunks {
-			series[i].Chunks = append(series[i].Chunks, rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime})
+			series[i].Chunks = append(
+				series[i].Chunks,
+				rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime},
+			)
 		}
 	}
 	file, err := rawindex.Encode(series)

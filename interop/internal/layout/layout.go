@@ -1,9 +1,11 @@
-// Package layout makes random buckets of TSDB blocks, the same ones for the same seed. Blocks are written by Prometheus's index and
-// chunk writers and downsampled by Thanos's own library, so whatever a gateway meets in production it meets here, only denser:
-// every layout crowds overlapping, nested, gapped, compacted, downsampled, marked and damaged blocks of a few label sets together.
+// Package layout makes random buckets of TSDB blocks, the same ones for the same seed. Blocks are
+// written by Prometheus's index and chunk writers and downsampled by Thanos's own library, so
+// whatever a gateway meets in production it meets here, only denser: every layout crowds
+// overlapping, nested, gapped, compacted, downsampled, marked and damaged blocks of a few label
+// sets together.
 //
-// A Layout also remembers what it wrote (label sets, chunk edges), because requests aim at edges, and a difference between two
-// gateways is judged by what lies in the bucket.
+// A Layout also remembers what it wrote (label sets, chunk edges), because requests aim at edges,
+// and a difference between two gateways is judged by what lies in the bucket.
 package layout
 
 import (
@@ -26,7 +28,8 @@ type Layout struct {
 	Seed uint64
 	// Dir is the bucket's folder.
 	Dir string
-	// MinTime and MaxTime are the --min-time and --max-time both gateways run with; zero times mean no bound.
+	// MinTime and MaxTime are the --min-time and --max-time both gateways run with; zero times mean
+	// no bound.
 	MinTime, MaxTime time.Time
 	// ReplicaLabel is the label that tells replicas apart, inside blocks or outside.
 	ReplicaLabel string
@@ -80,8 +83,9 @@ const (
 	FlippedChunk    Damage = "chunk bytes changed"
 )
 
-// Served returns the blocks that a store gateway is to serve with the default filters (deletion marks count after 24 h; a block whose
-// sources are contained in another's of its group is left out) and the layout's time bounds, by minimum time.
+// Served returns the blocks that a store gateway is to serve with the default filters (deletion
+// marks count after 24 h; a block whose sources are contained in another's of its group is left
+// out) and the layout's time bounds, by minimum time.
 func (l *Layout) Served() []*Block {
 	var in []*Block
 	for _, b := range l.Blocks {
@@ -106,11 +110,13 @@ func (l *Layout) Served() []*Block {
 	return out
 }
 
-// coveredByAnother reports whether another block of b's group holds everything that b was made from. Of blocks made from the same
-// sources one must stay: the generator never writes two such blocks into one group.
+// coveredByAnother reports whether another block of b's group holds everything that b was made
+// from. Of blocks made from the same sources one must stay: the generator never writes two such
+// blocks into one group.
 func coveredByAnother(b *Block, all []*Block) bool {
 	for _, o := range all {
-		if o == b || o.Resolution != b.Resolution || !labels.Equal(o.Labels, b.Labels) || len(o.Sources) <= len(b.Sources) {
+		if o == b || o.Resolution != b.Resolution || !labels.Equal(o.Labels, b.Labels) ||
+			len(o.Sources) <= len(b.Sources) {
 			continue
 		}
 		have := map[ulid.ULID]bool{}
@@ -149,7 +155,8 @@ func (l *Layout) Damaged() map[string]*Block {
 	return out
 }
 
-// Clamp narrows a request's range to the layout's time bounds, as a gateway does before it chooses blocks.
+// Clamp narrows a request's range to the layout's time bounds, as a gateway does before it chooses
+// blocks.
 func (l *Layout) Clamp(mint, maxt int64) (int64, int64) {
 	if !l.MinTime.IsZero() {
 		mint = max(mint, l.MinTime.UnixMilli())

@@ -57,5 +57,7 @@ func (b *Block) setSeries(entries []indexed) {
 		}
 		b.Series = append(b.Series, s)
 	}
-	slices.SortStableFunc(b.Series, func(x, y Series) int { return labels.Compare(x.Labels, y.Labels) })
+	slices.SortStableFunc(
+		b.Series, func(x, y Series) int { return labels.Compare(x.Labels, y.Labels) },
+	)
 }

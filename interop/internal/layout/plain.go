@@ -25,7 +25,8 @@ type Plain struct {
 	Value func(series int, t int64) float64
 }
 
-// Write writes the block into a bucket's folder, where it appears at once and whole, and returns its name.
+// Write writes the block into a bucket's folder, where it appears at once and whole, and returns
+// its name.
 func (p *Plain) Write(ctx context.Context, bucket string) (id ulid.ULID, err error) {
 	scratch, err := os.MkdirTemp(filepath.Dir(bucket), "plain-")
 	if err != nil {
@@ -57,7 +58,11 @@ func (p *Plain) Write(ctx context.Context, bucket string) (id ulid.ULID, err err
 		return id, err
 	}
 	meta.MinTime, meta.MaxTime = p.MinTime, p.MaxTime
-	meta.Thanos = metadata.Thanos{Version: metadata.ThanosVersion1, Labels: p.External.Map(), Source: metadata.SidecarSource}
+	meta.Thanos = metadata.Thanos{
+		Version: metadata.ThanosVersion1,
+		Labels:  p.External.Map(),
+		Source:  metadata.SidecarSource,
+	}
 	if err := meta.WriteToDir(log.NewNopLogger(), dir); err != nil {
 		return id, err
 	}

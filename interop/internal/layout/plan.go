@@ -10,7 +10,8 @@ import (
 	"github.com/thanos-io/thanos/pkg/block/metadata"
 )
 
-// blockPlan is a block to be written. A plan with resolution > 0 is written raw to a scratch folder first and downsampled from there.
+// blockPlan is a block to be written. A plan with resolution > 0 is written raw to a scratch folder
+// first and downsampled from there.
 type blockPlan struct {
 	Block
 	stream *stream
@@ -43,7 +44,8 @@ type planner struct {
 	giants      bool
 }
 
-// external names are chosen so that some sort before "__name__", some between series label names, some after all of them.
+// external names are chosen so that some sort before "__name__", some between series label names,
+// some after all of them.
 var externalNames = []string{"Dc", "_az", "cluster", "region", "tenant_id", "zone", "zzzz", "ünit"}
 
 var replicaNames = []string{"replica", "prometheus_replica", "_rep", "zz_rep", "Replica"}
@@ -76,7 +78,13 @@ func (p *planner) plan() {
 	for g := range groups {
 		ext := map[string]string{}
 		for i, n := range names {
-			ext[n] = pick1(p.r, "eu-1", "us-1", "größe", "a b") + string(rune('0'+g)) + string(rune('a'+i))
+			ext[n] = pick1(
+				p.r, "eu-1", "us-1", "größe", "a b",
+			) + string(
+				rune('0'+g),
+			) + string(
+				rune('a'+i),
+			)
 		}
 		if g > 0 && p.r.IntN(4) == 0 {
 			// Blocks without external labels.
@@ -134,9 +142,20 @@ func (p *planner) timeline(s *stream, to int64) {
 	for at := p.from; at < to; {
 		length := pick1(p.r, OneHour, 2*OneHour, 2*OneHour)
 		end := min(at+length, to)
-		patterns := []func(s *stream, from, to, span int64){p.plain, p.plain, p.gap, p.overlap, p.nested, p.twice, p.compacted}
+		patterns := []func(s *stream, from, to, span int64){
+			p.plain,
+			p.plain,
+			p.gap,
+			p.overlap,
+			p.nested,
+			p.twice,
+			p.compacted,
+		}
 		if p.downsampled {
-			patterns = append(patterns, p.resolutions, p.resolutions, p.rawDeleted, p.rawDeleted, p.fineInside, p.coarseNested, p.coarseNested)
+			patterns = append(
+				patterns, p.resolutions, p.resolutions, p.rawDeleted, p.rawDeleted, p.fineInside,
+				p.coarseNested, p.coarseNested,
+			)
 		}
 		patterns[p.r.IntN(len(patterns))](s, at, end, span)
 		at = end
@@ -148,7 +167,9 @@ func (p *planner) add(s *stream, from, to, span, resolution int64) *blockPlan {
 	b := &blockPlan{
 		Block: Block{
 			ID: id, Labels: s.ext, MinTime: from, MaxTime: to, Resolution: resolution, Sources: []ulid.ULID{id},
-			Source: pick1(p.r, metadata.SidecarSource, metadata.ReceiveSource, metadata.CompactorSource),
+			Source: pick1(
+				p.r, metadata.SidecarSource, metadata.ReceiveSource, metadata.CompactorSource,
+			),
 		},
 		stream: s, span: span, segment: pick1(p.r, int64(0), 0, 16<<10),
 	}
@@ -159,8 +180,8 @@ func (p *planner) add(s *stream, from, to, span, resolution int64) *blockPlan {
 	return b
 }
 
-// mirror gives a replica the same blocks as its twin, as two Prometheus servers behind one compactor have them: chunks of one hold what the
-// other's hold, where the data are the same.
+// mirror gives a replica the same blocks as its twin, as two Prometheus servers behind one
+// compactor have them: chunks of one hold what the other's hold, where the data are the same.
 func (p *planner) mirror(s *stream) {
 	ids := map[ulid.ULID]ulid.ULID{}
 	for _, b := range p.plans {
@@ -215,7 +236,8 @@ func (p *planner) twice(s *stream, from, to, span int64) {
 	p.add(s, from, to, pick1(p.r, span, 20*minute), Raw)
 }
 
-// compacted writes a block together with the blocks it was made from, which retention has not removed yet, or is about to.
+// compacted writes a block together with the blocks it was made from, which retention has not
+// removed yet, or is about to.
 func (p *planner) compacted(s *stream, from, to, span int64) {
 	mid := from + (to-from)/2
 	a, b := p.add(s, from, mid, span, Raw), p.add(s, mid, to, span, Raw)
@@ -257,9 +279,12 @@ func (p *planner) coarseNested(s *stream, from, to, span int64) {
 	outer.without = 3
 }
 
-// mark marks a few blocks for deletion: long ago, so that they are gone, or lately, so that they are served.
+// mark marks a few blocks for deletion: long ago, so that they are gone, or lately, so that they
+// are served.
 func (p *planner) mark() {
-	sort.SliceStable(p.plans, func(i, j int) bool { return before(&p.plans[i].Block, &p.plans[j].Block) })
+	sort.SliceStable(
+		p.plans, func(i, j int) bool { return before(&p.plans[i].Block, &p.plans[j].Block) },
+	)
 	for _, b := range p.plans {
 		switch p.r.IntN(12) {
 		case 0:

@@ -49,8 +49,8 @@ func (s sample) Type() chunkenc.ValueType {
 	}
 }
 
-// source is one time series of the universe: values depend on nothing but its number and the time, so two blocks over the same time,
-// or two replicas without skew, hold identical chunks.
+// source is one time series of the universe: values depend on nothing but its number and the time,
+// so two blocks over the same time, or two replicas without skew, hold identical chunks.
 type source struct {
 	number int
 	kind   kind
@@ -93,8 +93,8 @@ func (s *source) at(t int64, sk skew) sample {
 	}
 }
 
-// chunksOf returns the series' chunks within [mint, maxt), cut where the absolute time crosses a multiple of span. edges adds samples
-// on the block's first and last millisecond.
+// chunksOf returns the series' chunks within [mint, maxt), cut where the absolute time crosses a
+// multiple of span. edges adds samples on the block's first and last millisecond.
 func (s *source) chunksOf(mint, maxt, span int64, sk skew, edges bool) ([]chunks.Meta, error) {
 	var out []chunks.Meta
 	var buf []chunks.Sample

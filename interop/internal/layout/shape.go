@@ -4,9 +4,11 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Depth returns how deep prefix chains go: the most series of which each one's labels are a strict prefix of the next one's, minus one.
+// Depth returns how deep prefix chains go: the most series of which each one's labels are a strict
+// prefix of the next one's, minus one.
 func Depth(ss []Series) int {
-	// Series are sorted: a prefix comes before what it is a prefix of, so a stack of open prefixes suffices.
+	// Series are sorted: a prefix comes before what it is a prefix of, so a stack of open prefixes
+	// suffices.
 	var open []labels.Labels
 	deepest := 0
 	for _, s := range ss {
@@ -103,7 +105,9 @@ func (l *Layout) Shape() Shape {
 // gapAfter reports whether no block of b's set and resolution continues where b ends.
 func gapAfter(b *Block, served []*Block) bool {
 	for _, o := range served {
-		if o != b && o.Resolution == b.Resolution && labels.Equal(o.Labels, b.Labels) && o.MinTime <= b.MaxTime && o.MaxTime > b.MaxTime {
+		if o != b && o.Resolution == b.Resolution && labels.Equal(o.Labels, b.Labels) &&
+			o.MinTime <= b.MaxTime &&
+			o.MaxTime > b.MaxTime {
 			return false
 		}
 	}
@@ -114,8 +118,10 @@ func gapAfter(b *Block, served []*Block) bool {
 func regularTwin(replica string, b *Block, served []*Block) bool {
 	group := func(b *Block) labels.Labels { return labels.NewBuilder(b.Labels).Del(replica).Labels() }
 	for _, o := range served {
-		if len(o.Irregular) == 0 && o.MinTime == b.MinTime && o.MaxTime == b.MaxTime && o.Resolution == b.Resolution &&
-			!labels.Equal(o.Labels, b.Labels) && labels.Equal(group(o), group(b)) {
+		if len(o.Irregular) == 0 && o.MinTime == b.MinTime && o.MaxTime == b.MaxTime &&
+			o.Resolution == b.Resolution &&
+			!labels.Equal(o.Labels, b.Labels) &&
+			labels.Equal(group(o), group(b)) {
 			return true
 		}
 	}

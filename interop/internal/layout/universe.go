@@ -14,21 +14,46 @@ type member struct {
 	labels labels.Labels
 }
 
-// chainNames are label names that sort before, between and after every external name the generator uses: upper case before "__name__",
-// "~" and non-ASCII after everything.
-var chainNames = []string{"A", "Zone", "__a", "_b", "aa", "cluster_x", "d", "le", "m", "prometheus_x", "q", "replica_x", "s", "zz", "zzz", "~", "äther"}
+// chainNames are label names that sort before, between and after every external name the generator
+// uses: upper case before "__name__", "~" and non-ASCII after everything.
+var chainNames = []string{
+	"A",
+	"Zone",
+	"__a",
+	"_b",
+	"aa",
+	"cluster_x",
+	"d",
+	"le",
+	"m",
+	"prometheus_x",
+	"q",
+	"replica_x",
+	"s",
+	"zz",
+	"zzz",
+	"~",
+	"äther",
+}
 
 // universe returns the series that the producers of a layout scrape: each label set once.
-func universe(r *rand.Rand, from, to int64, clash []string, replica string, histograms, giants bool) []member {
+func universe(
+	r *rand.Rand, from, to int64, clash []string, replica string, histograms, giants bool,
+) []member {
 	u := &builder{r: r, from: from, to: to, seen: map[string]bool{}}
 	for i := range 1 + r.IntN(3) {
 		for j := range 2 + r.IntN(6) {
-			u.add(counter, "__name__", "http_requests_total", "job", fmt.Sprintf("job-%d", i), "instance", fmt.Sprintf("10.0.0.%d:9090", j),
-				"code", pick1(r, "200", "404", "500"))
+			u.add(
+				counter, "__name__", "http_requests_total", "job", fmt.Sprintf("job-%d", i),
+				"instance", fmt.Sprintf("10.0.0.%d:9090", j), "code", pick1(r, "200", "404", "500"),
+			)
 		}
 	}
 	for i := range 3 + r.IntN(5) {
-		u.add(gauge, "__name__", "up", "job", fmt.Sprintf("job-%d", i%3), "instance", fmt.Sprintf("10.0.0.%d:9090", i))
+		u.add(
+			gauge, "__name__", "up", "job", fmt.Sprintf("job-%d", i%3), "instance",
+			fmt.Sprintf("10.0.0.%d:9090", i),
+		)
 	}
 	for _, le := range []string{"0.1", "1", "10", "+Inf"} {
 		u.add(counter, "__name__", "latency_bucket", "le", le, "pod", pick1(r, "pod-0", "pod-1"))
@@ -36,9 +61,12 @@ func universe(r *rand.Rand, from, to int64, clash []string, replica string, hist
 	// Series with few labels, so that empty-matching selectors find something.
 	u.add(gauge, "__name__", "lonely")
 	u.add(gauge, "job", "nameless")
-	// Names and values outside ASCII, quotes and newlines in values, a value that looks like a regular expression.
+	// Names and values outside ASCII, quotes and newlines in values, a value that looks like a
+	// regular expression.
 	u.add(gauge, "__name__", "utf8.metric/ö", "status.code", "grün", "züge", "„42“")
-	u.add(gauge, "__name__", "odd_values", "path", "/a\"b\\c", "text", "line\nline", "expr", "a.*|b+")
+	u.add(
+		gauge, "__name__", "odd_values", "path", "/a\"b\\c", "text", "line\nline", "expr", "a.*|b+",
+	)
 	u.add(gauge, "__name__", "odd_values", "path", "/ü", "text", "\x01", "expr", ".+")
 	for i := range 2 + r.IntN(2) {
 		u.chain(fmt.Sprintf("chain_%d", i))
@@ -73,7 +101,9 @@ func universe(r *rand.Rand, from, to int64, clash []string, replica string, hist
 			u.add(giant, "__name__", "giant", "n", fmt.Sprint(i))
 		}
 	}
-	sort.Slice(u.out, func(i, j int) bool { return labels.Compare(u.out[i].labels, u.out[j].labels) < 0 })
+	sort.Slice(
+		u.out, func(i, j int) bool { return labels.Compare(u.out[i].labels, u.out[j].labels) < 0 },
+	)
 	return u.out
 }
 
@@ -116,7 +146,8 @@ func (u *builder) add(k kind, pairs ...string) {
 	u.out = append(u.out, m)
 }
 
-// chain adds label sets of which each is a strict prefix of the next, four long, and a few that leave the chain.
+// chain adds label sets of which each is a strict prefix of the next, four long, and a few that
+// leave the chain.
 func (u *builder) chain(metric string) {
 	names := append([]string(nil), chainNames...)
 	if metric != "" {
@@ -142,7 +173,9 @@ func (u *builder) chain(metric string) {
 		pairs = append(pairs, n, "1")
 		u.add(gauge, pairs...)
 		if u.r.IntN(2) == 0 {
-			u.add(gauge, append(append([]string(nil), pairs[:len(pairs)-2]...), n, "2", "~~", "end")...)
+			u.add(
+				gauge,
+				append(append([]string(nil), pairs[:len(pairs)-2]...), n, "2", "~~", "end")...)
 		}
 	}
 }

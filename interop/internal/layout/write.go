@@ -36,7 +36,8 @@ type Options struct {
 func Write(ctx context.Context, dir string, seed uint64, opts Options) (*Layout, error) {
 	r := rand.New(rand.NewPCG(seed, 0x6c6172646572))
 	l := &Layout{Seed: seed, Dir: dir}
-	// A layout may by chance consist of gaps and marks: then plan again, still determined by the seed.
+	// A layout may by chance consist of gaps and marks: then plan again, still determined by the
+	// seed.
 	var p *planner
 	for {
 		p = newPlanner(r, opts.Giants)
@@ -216,8 +217,11 @@ func (b *blockPlan) writeRaw(ctx context.Context, dir string) (err error) {
 	return b.meta(Raw).WriteToDir(log.NewNopLogger(), dir)
 }
 
-// downsample runs Thanos's own downsampling on the block in dir and returns the folder of the result.
-func (b *blockPlan) downsample(ctx context.Context, dir, scratch string, resolution int64) (string, error) {
+// downsample runs Thanos's own downsampling on the block in dir and returns the folder of the
+// result.
+func (b *blockPlan) downsample(
+	ctx context.Context, dir, scratch string, resolution int64,
+) (string, error) {
 	blk, err := tsdb.OpenBlock(nil, dir, downsample.NewPool(), nil)
 	if err != nil {
 		return "", err
@@ -227,7 +231,9 @@ func (b *blockPlan) downsample(ctx context.Context, dir, scratch string, resolut
 	if resolution == OneHour {
 		from = FiveMinutes
 	}
-	id, err := downsample.Downsample(ctx, log.NewNopLogger(), b.meta(from), blk, scratch, resolution)
+	id, err := downsample.Downsample(
+		ctx, log.NewNopLogger(), b.meta(from), blk, scratch, resolution,
+	)
 	if err != nil {
 		return "", err
 	}
@@ -273,7 +279,8 @@ func (b *blockPlan) read(dir string) (metadata.IndexStats, error) {
 	return stats, ps.Err()
 }
 
-// describeFiles lists the block's files in its meta as different versions of Thanos do: with sizes, by name only, or not at all.
+// describeFiles lists the block's files in its meta as different versions of Thanos do: with sizes,
+// by name only, or not at all.
 func (b *blockPlan) describeFiles(r *rand.Rand, dir string, meta *metadata.Meta) error {
 	style := r.IntN(3)
 	des, err := os.ReadDir(filepath.Join(dir, "chunks"))
@@ -290,7 +297,10 @@ func (b *blockPlan) describeFiles(r *rand.Rand, dir string, meta *metadata.Meta)
 			if err != nil {
 				return err
 			}
-			meta.Thanos.Files = append(meta.Thanos.Files, metadata.File{RelPath: "chunks/" + de.Name(), SizeBytes: fi.Size()})
+			meta.Thanos.Files = append(
+				meta.Thanos.Files,
+				metadata.File{RelPath: "chunks/" + de.Name(), SizeBytes: fi.Size()},
+			)
 		}
 	}
 	if style == 0 {
@@ -298,7 +308,10 @@ func (b *blockPlan) describeFiles(r *rand.Rand, dir string, meta *metadata.Meta)
 		if err != nil {
 			return err
 		}
-		meta.Thanos.Files = append(meta.Thanos.Files, metadata.File{RelPath: "index", SizeBytes: fi.Size()}, metadata.File{RelPath: "meta.json"})
+		meta.Thanos.Files = append(
+			meta.Thanos.Files, metadata.File{RelPath: "index", SizeBytes: fi.Size()},
+			metadata.File{RelPath: "meta.json"},
+		)
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
-// Package mixin reads the alerts, rules and dashboards that Thanos ships for its store gateway. They are read from Thanos's module at test time:
-// what larder is held to is what operators have, not a copy of it.
+// Package mixin reads the alerts, rules and dashboards that Thanos ships for its store gateway.
+// They are read from Thanos's module at test time: what larder is held to is what operators have,
+// not a copy of it.
 package mixin
 
 import (
@@ -50,7 +51,9 @@ func Rules(path string) ([]Expression, error) {
 				continue
 			}
 			name := r.Alert + r.Record
-			e, err := newExpression(strings.Join([]string{filepath.Base(path), g.Name, name}, ": "), r.Expr)
+			e, err := newExpression(
+				strings.Join([]string{filepath.Base(path), g.Name, name}, ": "), r.Expr,
+			)
 			if err != nil {
 				return nil, err
 			}
@@ -61,8 +64,9 @@ func Rules(path string) ([]Expression, error) {
 	return out, nil
 }
 
-// Dashboard reads the expressions of a Grafana dashboard; of one that shows all components, those of the rows that are named. variables are
-// what its variables stand for, by name without the dollar sign.
+// Dashboard reads the expressions of a Grafana dashboard; of one that shows all components, those
+// of the rows that are named. variables are what its variables stand for, by name without the
+// dollar sign.
 func Dashboard(path string, variables map[string]string, rows ...string) ([]Expression, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -140,7 +144,8 @@ func (e Expression) Selectors() []*parser.VectorSelector {
 	return out
 }
 
-// WithoutThresholds is the expression with every comparison replaced by what is compared: an alert's value, whether it fires or not.
+// WithoutThresholds is the expression with every comparison replaced by what is compared: an
+// alert's value, whether it fires or not.
 func (e Expression) WithoutThresholds() (string, error) {
 	again, err := parser.ParseExpr(e.Text) // it is changed
 	if err != nil {

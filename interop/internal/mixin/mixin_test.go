@@ -29,7 +29,8 @@ groups:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(es) != 1 || es[0].Name != "Slow" || es[0].Where != "alerts.yaml: store: Slow" || len(es[0].Selectors()) != 2 {
+	if len(es) != 1 || es[0].Name != "Slow" || es[0].Where != "alerts.yaml: store: Slow" ||
+		len(es[0].Selectors()) != 2 {
 		t.Fatalf("got %+v", es)
 	}
 	got, err := es[0].WithoutThresholds()
@@ -50,10 +51,12 @@ func TestDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(es) != 1 || es[0].Text != `rate(a{job=~"thanos-store"}[5m])` || es[0].Where != "d.json: Store: P" {
+	if len(es) != 1 || es[0].Text != `rate(a{job=~"thanos-store"}[5m])` ||
+		es[0].Where != "d.json: Store: P" {
 		t.Errorf("got %+v", es)
 	}
-	if _, err := Dashboard(p, map[string]string{"job": "thanos-store"}); err == nil || !strings.Contains(err.Error(), "$interval") {
+	if _, err := Dashboard(p, map[string]string{"job": "thanos-store"}); err == nil ||
+		!strings.Contains(err.Error(), "$interval") {
 		t.Errorf("a variable that stands for nothing: %v", err)
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// Client asks the HTTP API of Prometheus, which Thanos's Querier has too, with parameters of its own.
+// Client asks the HTTP API of Prometheus, which Thanos's Querier has too, with parameters of its
+// own.
 type Client struct {
 	// Header is added to every request.
 	Header http.Header
@@ -23,11 +24,14 @@ type Client struct {
 
 // NewClient returns a client for the server at base, a URL without a path, or with a prefix.
 func NewClient(base string) *Client {
-	return &Client{base: strings.TrimSuffix(base, "/"), http: &http.Client{Timeout: 2 * time.Minute}}
+	return &Client{
+		base: strings.TrimSuffix(base, "/"),
+		http: &http.Client{Timeout: 2 * time.Minute},
+	}
 }
 
-// Params are what a Querier lets a request choose. What is left zero is not sent, so that the Querier's flags decide. Prometheus knows only
-// Stats, Timeout and Lookback.
+// Params are what a Querier lets a request choose. What is left zero is not sent, so that the
+// Querier's flags decide. Prometheus knows only Stats, Timeout and Lookback.
 type Params struct {
 	Dedup           *bool
 	PartialResponse *bool
@@ -40,7 +44,8 @@ type Params struct {
 	StoreMatch []string
 	Lookback   time.Duration
 	Timeout    time.Duration
-	// Stats asks for timings and sample counts, Analyze for the tree of operators of Thanos's engine.
+	// Stats asks for timings and sample counts, Analyze for the tree of operators of Thanos's
+	// engine.
 	Stats, Analyze bool
 }
 
@@ -80,7 +85,8 @@ func (p Params) values() url.Values {
 	return v
 }
 
-// Instant evaluates a query at t milliseconds. An answer that says why there is none is a Result, not an error: see Result.Status.
+// Instant evaluates a query at t milliseconds. An answer that says why there is none is a Result,
+// not an error: see Result.Status.
 func (c *Client) Instant(ctx context.Context, query string, t int64, p Params) (*Result, error) {
 	v := p.values()
 	v.Set("query", query)
@@ -89,7 +95,9 @@ func (c *Client) Instant(ctx context.Context, query string, t int64, p Params) (
 }
 
 // Range evaluates a query at start, start+step, ... end, in milliseconds.
-func (c *Client) Range(ctx context.Context, query string, start, end, step int64, p Params) (*Result, error) {
+func (c *Client) Range(
+	ctx context.Context, query string, start, end, step int64, p Params,
+) (*Result, error) {
 	v := p.values()
 	v.Set("query", query)
 	v.Set("start", seconds(start))
@@ -98,24 +106,32 @@ func (c *Client) Range(ctx context.Context, query string, start, end, step int64
 	return c.query(ctx, "/api/v1/query_range", v)
 }
 
-// List is the answer of a label API: strings for names and values, label sets in Prometheus's notation for series; sorted.
+// List is the answer of a label API: strings for names and values, label sets in Prometheus's
+// notation for series; sorted.
 type List struct {
 	Answer
 	Items []string
 }
 
-// LabelNames asks for the names of labels of series that match and lie between start and end, in milliseconds.
-func (c *Client) LabelNames(ctx context.Context, match []string, start, end int64, p Params) (*List, error) {
+// LabelNames asks for the names of labels of series that match and lie between start and end, in
+// milliseconds.
+func (c *Client) LabelNames(
+	ctx context.Context, match []string, start, end int64, p Params,
+) (*List, error) {
 	return c.list(ctx, "/api/v1/labels", match, start, end, p)
 }
 
 // LabelValues asks for the values of one label.
-func (c *Client) LabelValues(ctx context.Context, name string, match []string, start, end int64, p Params) (*List, error) {
+func (c *Client) LabelValues(
+	ctx context.Context, name string, match []string, start, end int64, p Params,
+) (*List, error) {
 	return c.list(ctx, "/api/v1/label/"+url.PathEscape(name)+"/values", match, start, end, p)
 }
 
 // Series asks for label sets.
-func (c *Client) Series(ctx context.Context, match []string, start, end int64, p Params) (*List, error) {
+func (c *Client) Series(
+	ctx context.Context, match []string, start, end int64, p Params,
+) (*List, error) {
 	v := p.values()
 	body, l, err := c.matching(ctx, "/api/v1/series", v, match, start, end)
 	if err != nil {
@@ -132,7 +148,9 @@ func (c *Client) Series(ctx context.Context, match []string, start, end int64, p
 	return l, nil
 }
 
-func (c *Client) list(ctx context.Context, path string, match []string, start, end int64, p Params) (*List, error) {
+func (c *Client) list(
+	ctx context.Context, path string, match []string, start, end int64, p Params,
+) (*List, error) {
 	body, l, err := c.matching(ctx, path, p.values(), match, start, end)
 	if err != nil {
 		return nil, err
@@ -144,7 +162,9 @@ func (c *Client) list(ctx context.Context, path string, match []string, start, e
 	return l, nil
 }
 
-func (c *Client) matching(ctx context.Context, path string, v url.Values, match []string, start, end int64) (*envelope, *List, error) {
+func (c *Client) matching(
+	ctx context.Context, path string, v url.Values, match []string, start, end int64,
+) (*envelope, *List, error) {
 	for _, m := range match {
 		v.Add("match[]", m)
 	}
@@ -234,7 +254,9 @@ func (c *Client) get(ctx context.Context, path string, v url.Values) (*envelope,
 	}
 	e := &envelope{}
 	if err := json.Unmarshal(raw, e); err != nil {
-		return nil, fmt.Errorf("%s: status %d, not JSON: %w: %.200s", path, resp.StatusCode, err, raw)
+		return nil, fmt.Errorf(
+			"%s: status %d, not JSON: %w: %.200s", path, resp.StatusCode, err, raw,
+		)
 	}
 	e.Code = resp.StatusCode
 	return e, nil

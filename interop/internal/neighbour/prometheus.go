@@ -17,9 +17,12 @@ type Prometheus struct {
 	Dir string
 }
 
-// StartPrometheus runs a Prometheus server that scrapes nothing and takes remote writes. dir is for its files, config is its whole configuration.
-// Blocks are of two hours and are not compacted further, as a sidecar wants them.
-func StartPrometheus(ctx context.Context, bin, dir, config string, extra ...string) (*Prometheus, error) {
+// StartPrometheus runs a Prometheus server that scrapes nothing and takes remote writes. dir is for
+// its files, config is its whole configuration. Blocks are of two hours and are not compacted
+// further, as a sidecar wants them.
+func StartPrometheus(
+	ctx context.Context, bin, dir, config string, extra ...string,
+) (*Prometheus, error) {
 	addrs, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err

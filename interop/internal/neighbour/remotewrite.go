@@ -11,14 +11,19 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 )
 
-// RemoteWrite sends series to a remote-write receiver, Prometheus's or Thanos's. Samples of one series must be in the order of time.
-func RemoteWrite(ctx context.Context, url string, header http.Header, series []prompb.TimeSeries) error {
+// RemoteWrite sends series to a remote-write receiver, Prometheus's or Thanos's. Samples of one
+// series must be in the order of time.
+func RemoteWrite(
+	ctx context.Context, url string, header http.Header, series []prompb.TimeSeries,
+) error {
 	req := prompb.WriteRequest{Timeseries: series}
 	raw, err := req.Marshal()
 	if err != nil {
 		return err
 	}
-	post, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(snappy.Encode(nil, raw)))
+	post, err := http.NewRequestWithContext(
+		ctx, http.MethodPost, url, bytes.NewReader(snappy.Encode(nil, raw)),
+	)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,8 @@ type Result struct {
 	Answer
 	// Type is vector, matrix, scalar or string.
 	Type string
-	// Series are sorted by their labels, because vectors come in any order. A scalar or string is one series without labels.
+	// Series are sorted by their labels, because vectors come in any order. A scalar or string is
+	// one series without labels.
 	Series []Series
 	// Stats and Analysis are as the server wrote them; empty unless they were asked for.
 	Stats, Analysis json.RawMessage
@@ -30,8 +31,8 @@ type Series struct {
 	Points []Point
 }
 
-// Point is one sample. Value is a float, a string, or a histogram in compact JSON. Floats are written with as many digits as tell them apart,
-// so equal strings are equal floats, NaN included.
+// Point is one sample. Value is a float, a string, or a histogram in compact JSON. Floats are
+// written with as many digits as tell them apart, so equal strings are equal floats, NaN included.
 type Point struct {
 	// Time is in milliseconds.
 	Time      int64
@@ -102,10 +103,14 @@ func (r *Result) series(raw json.RawMessage) error {
 			}
 			out.Points = append(out.Points, p)
 		}
-		sort.SliceStable(out.Points, func(i, j int) bool { return out.Points[i].Time < out.Points[j].Time })
+		sort.SliceStable(
+			out.Points, func(i, j int) bool { return out.Points[i].Time < out.Points[j].Time },
+		)
 		r.Series = append(r.Series, out)
 	}
-	sort.SliceStable(r.Series, func(i, j int) bool { return r.Series[i].Labels < r.Series[j].Labels })
+	sort.SliceStable(
+		r.Series, func(i, j int) bool { return r.Series[i].Labels < r.Series[j].Labels },
+	)
 	return nil
 }
 
@@ -159,9 +164,10 @@ func labelString(m map[string]string) string {
 	return b.String()
 }
 
-// Diff says where two results differ, in a few words; empty where they are equal. What is compared is what a user of the data sees: type, label
-// sets, times, values, bit for bit unless tolerance is above 0, which is then the greatest relative difference of two floats. Codes,
-// errors and warnings are for the caller, who knows what may differ.
+// Diff says where two results differ, in a few words; empty where they are equal. What is compared
+// is what a user of the data sees: type, label sets, times, values, bit for bit unless tolerance is
+// above 0, which is then the greatest relative difference of two floats. Codes, errors and warnings
+// are for the caller, who knows what may differ.
 func Diff(want, got *Result, tolerance float64) string {
 	if want.Type != got.Type {
 		return fmt.Sprintf("type: want %q, got %q", want.Type, got.Type)
@@ -169,9 +175,15 @@ func Diff(want, got *Result, tolerance float64) string {
 	for i := range max(len(want.Series), len(got.Series)) {
 		switch {
 		case i >= len(want.Series):
-			return fmt.Sprintf("series %s too many (want %d series, got %d)", got.Series[i].Labels, len(want.Series), len(got.Series))
+			return fmt.Sprintf(
+				"series %s too many (want %d series, got %d)", got.Series[i].Labels,
+				len(want.Series), len(got.Series),
+			)
 		case i >= len(got.Series):
-			return fmt.Sprintf("series %s is missing (want %d series, got %d)", want.Series[i].Labels, len(want.Series), len(got.Series))
+			return fmt.Sprintf(
+				"series %s is missing (want %d series, got %d)", want.Series[i].Labels,
+				len(want.Series), len(got.Series),
+			)
 		case want.Series[i].Labels != got.Series[i].Labels:
 			return fmt.Sprintf("series %d: want %s, got %s (want %d series, got %d)",
 				i, want.Series[i].Labels, got.Series[i].Labels, len(want.Series), len(got.Series))
@@ -187,19 +199,30 @@ func diffPoints(want, got []Point, tolerance float64) string {
 	for i := range max(len(want), len(got)) {
 		switch {
 		case i >= len(want):
-			return fmt.Sprintf("sample at %d too many (want %d samples, got %d)", got[i].Time, len(want), len(got))
+			return fmt.Sprintf(
+				"sample at %d too many (want %d samples, got %d)", got[i].Time, len(want), len(got),
+			)
 		case i >= len(got):
-			return fmt.Sprintf("sample at %d is missing (want %d samples, got %d)", want[i].Time, len(want), len(got))
+			return fmt.Sprintf(
+				"sample at %d is missing (want %d samples, got %d)", want[i].Time, len(want),
+				len(got),
+			)
 		case want[i].Time != got[i].Time:
-			return fmt.Sprintf("sample %d: want time %d, got %d (want %d samples, got %d)", i, want[i].Time, got[i].Time, len(want), len(got))
+			return fmt.Sprintf(
+				"sample %d: want time %d, got %d (want %d samples, got %d)", i, want[i].Time,
+				got[i].Time, len(want), len(got),
+			)
 		case want[i].Histogram != got[i].Histogram || !near(want[i].Value, got[i].Value, tolerance):
-			return fmt.Sprintf("sample at %d: want %.300s, got %.300s", want[i].Time, want[i].Value, got[i].Value)
+			return fmt.Sprintf(
+				"sample at %d: want %.300s, got %.300s", want[i].Time, want[i].Value, got[i].Value,
+			)
 		}
 	}
 	return ""
 }
 
-// near reports whether two values are equal, or floats that differ by at most the relative tolerance.
+// near reports whether two values are equal, or floats that differ by at most the relative
+// tolerance.
 func near(a, b string, tolerance float64) bool {
 	if a == b {
 		return true

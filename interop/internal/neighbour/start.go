@@ -9,8 +9,8 @@ import (
 	"larder/interop/internal/process"
 )
 
-// Component is a running component of Thanos with its addresses. It embeds a client of its HTTP address, which answers PromQL where the
-// component does.
+// Component is a running component of Thanos with its addresses. It embeds a client of its HTTP
+// address, which answers PromQL where the component does.
 type Component struct {
 	*process.Process
 	*Client
@@ -45,14 +45,19 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 		c.HTTPAddr = o.HTTPAddr
 	}
 	ready := process.HTTP("http://" + c.HTTPAddr + "/-/ready")
-	args := []string{o.Name, "--http-address=" + c.HTTPAddr, "--http-grace-period=1s", "--log.level=warn"}
+	args := []string{
+		o.Name,
+		"--http-address=" + c.HTTPAddr,
+		"--http-grace-period=1s",
+		"--log.level=warn",
+	}
 	if !o.NoGRPC {
 		c.Addr = addrs[1]
 		if o.GRPCAddr != "" {
 			c.Addr = o.GRPCAddr
 		}
-		// A grace period is what a server waits for connections that clients keep open: all of it, without need.
-		// Some are ready a moment before they listen.
+		// A grace period is what a server waits for connections that clients keep open: all of it,
+		// without need. Some are ready a moment before they listen.
 		overHTTP, overGRPC := ready, process.Listening(c.Addr)
 		ready = func(ctx context.Context) bool { return overHTTP(ctx) && overGRPC(ctx) }
 		args = append(args, "--grpc-address="+c.Addr, "--grpc-grace-period=1s")
@@ -67,13 +72,16 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 	return c, nil
 }
 
-// Bucket is what StartStore serves: gateway.Bucket, which this package does not import, because it links all of Thanos.
+// Bucket is what StartStore serves: gateway.Bucket, which this package does not import, because it
+// links all of Thanos.
 type Bucket interface {
-	// Flags are the arguments of `thanos store` that name the bucket and the folder for the store's own files.
+	// Flags are the arguments of `thanos store` that name the bucket and the folder for the store's
+	// own files.
 	Flags() ([]string, error)
 }
 
-// StartStore runs `thanos store` over the bucket. It is ready once it has loaded the bucket's blocks.
+// StartStore runs `thanos store` over the bucket. It is ready once it has loaded the bucket's
+// blocks.
 func StartStore(ctx context.Context, bin string, b Bucket, extra ...string) (*Component, error) {
 	flags, err := b.Flags()
 	if err != nil {
@@ -82,9 +90,11 @@ func StartStore(ctx context.Context, bin string, b Bucket, extra ...string) (*Co
 	return Start(ctx, Options{Bin: bin, Name: "store", Args: append(flags, extra...)})
 }
 
-// StartQuerier runs `thanos query` over StoreAPIs at these addresses and waits until it has heard of all of them. Endpoints that are named
-// in extra are not waited for; WaitStores does that.
-func StartQuerier(ctx context.Context, bin string, endpoints []string, extra ...string) (*Component, error) {
+// StartQuerier runs `thanos query` over StoreAPIs at these addresses and waits until it has heard
+// of all of them. Endpoints that are named in extra are not waited for; WaitStores does that.
+func StartQuerier(
+	ctx context.Context, bin string, endpoints []string, extra ...string,
+) (*Component, error) {
 	var args []string
 	for _, e := range endpoints {
 		args = append(args, "--endpoint="+e)
@@ -109,7 +119,8 @@ func healthy(all []Store) int {
 	return n
 }
 
-// WaitStores waits until cond holds of the stores that a Querier knows. It asks each of them for its Info every 5 seconds.
+// WaitStores waits until cond holds of the stores that a Querier knows. It asks each of them for
+// its Info every 5 seconds.
 func (c *Component) WaitStores(ctx context.Context, cond func([]Store) bool) error {
 	var last []Store
 	var lastErr error
@@ -120,7 +131,10 @@ func (c *Component) WaitStores(ctx context.Context, cond func([]Store) bool) err
 		return lastErr == nil && cond(last)
 	})
 	if err != nil {
-		return fmt.Errorf("the Querier's stores are not as awaited: %w\nstores: %+v, error %v", err, last, lastErr)
+		return fmt.Errorf(
+			"the Querier's stores are not as awaited: %w\nstores: %+v, error %v", err, last,
+			lastErr,
+		)
 	}
 	return nil
 }

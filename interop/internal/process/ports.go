@@ -30,8 +30,12 @@ const (
 func FreePorts(n int) ([]string, error) {
 	until := kernelRange()
 	if until < lowest+fewest {
-		return nil, fmt.Errorf("reserve ports: the kernel chooses ports from %d on, which leaves too few above %d "+
-			"(raise the first number of net.ipv4.ip_local_port_range)", until, lowest)
+		return nil, fmt.Errorf(
+			"reserve ports: the kernel chooses ports from %d on, which leaves too few above %d "+
+				"(raise the first number of net.ipv4.ip_local_port_range)",
+			until,
+			lowest,
+		)
 	}
 	var out []string
 	var last error
@@ -47,7 +51,9 @@ func FreePorts(n int) ([]string, error) {
 		}
 		out = append(out, addr)
 	}
-	return nil, fmt.Errorf("reserve %d ports: got %d in %d attempts: %w", n, len(out), attempts, last)
+	return nil, fmt.Errorf(
+		"reserve %d ports: got %d in %d attempts: %w", n, len(out), attempts, last,
+	)
 }
 
 // kernelRange returns the lowest port that the kernel chooses by itself.

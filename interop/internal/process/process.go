@@ -1,5 +1,6 @@
-// Package process runs the servers that the tests talk to: larder, Thanos's components, Prometheus, object stores. Each is a child process on
-// loopback ports of its own, is waited for by an event (a probe that answers, never a guess at a time), and is stopped by its own pid.
+// Package process runs the servers that the tests talk to: larder, Thanos's components, Prometheus,
+// object stores. Each is a child process on loopback ports of its own, is waited for by an event (a
+// probe that answers, never a guess at a time), and is stopped by its own pid.
 package process
 
 import (
@@ -32,7 +33,8 @@ type Options struct {
 	Env []string
 	// Dir is the working directory; default: the test's.
 	Dir string
-	// Ready is asked again and again until it reports true; nil: the process is ready when it runs. HTTP and Listening make one.
+	// Ready is asked again and again until it reports true; nil: the process is ready when it runs.
+	// HTTP and Listening make one.
 	Ready func(ctx context.Context) bool
 	// StopSignal asks it to end; default SIGTERM.
 	StopSignal syscall.Signal
@@ -48,10 +50,17 @@ type Process struct {
 	log     *tail
 }
 
-// Start runs a program and waits until it is ready. A program that ends before, or is not ready within a minute, is an error with the end of
-// its output. ctx bounds the start only: Close ends the process.
+// Start runs a program and waits until it is ready. A program that ends before, or is not ready
+// within a minute, is an error with the end of its output. ctx bounds the start only: Close ends
+// the process.
 func Start(ctx context.Context, o Options) (*Process, error) {
-	p := &Process{name: o.Name, cmd: exec.Command(o.Bin, o.Args...), signal: o.StopSignal, exited: make(chan struct{}), log: &tail{}}
+	p := &Process{
+		name:   o.Name,
+		cmd:    exec.Command(o.Bin, o.Args...),
+		signal: o.StopSignal,
+		exited: make(chan struct{}),
+		log:    &tail{},
+	}
 	if p.signal == 0 {
 		p.signal = syscall.SIGTERM
 	}
@@ -153,7 +162,9 @@ func (p *Process) Close() error {
 	case <-time.After(stopTimeout):
 		err := p.cmd.Process.Kill()
 		<-p.exited
-		return errors.Join(fmt.Errorf("%s did not stop within %s of %s", p.name, stopTimeout, p.signal), err)
+		return errors.Join(
+			fmt.Errorf("%s did not stop within %s of %s", p.name, stopTimeout, p.signal), err,
+		)
 	}
 }
 

@@ -1,8 +1,10 @@
 // Package programs finds or builds the programs that the tests run beside larder.
 //
-// Go programs are `tool` lines of this module's go.mod, object store servers of interop/servers/go.mod, and are built by the go command, once per
-// build cache. Debian's programs (prometheus, nginx, node) are looked up; where one is missing the test skips with the package's name, and fails where INTEROP_REQUIRE is set, as `make test`
-// does: a run that counts must not pass by leaving something out.
+// Go programs are `tool` lines of this module's go.mod, object store servers of
+// interop/servers/go.mod, and are built by the go command, once per build cache. Debian's programs
+// (prometheus, nginx, node) are looked up; where one is missing the test skips with the package's
+// name, and fails where INTEROP_REQUIRE is set, as `make test` does: a run that counts must not
+// pass by leaving something out.
 package programs
 
 import (
@@ -61,8 +63,10 @@ var built struct {
 	path map[string]string
 }
 
-// tool builds a `tool` of the go.mod in dir ("" for the tests' own) with the tags that its authors build it with, which `go tool` does not take. `go run` links it into the build
-// cache and, instead of running it, has echo say where it is: the first time in a folder that is gone afterwards, then in the cache.
+// tool builds a `tool` of the go.mod in dir ("" for the tests' own) with the tags that its authors
+// build it with, which `go tool` does not take. `go run` links it into the build cache and, instead
+// of running it, has echo say where it is: the first time in a folder that is gone afterwards, then
+// in the cache.
 func tool(t testing.TB, dir, pkg string) string {
 	t.Helper()
 	built.Lock()
@@ -108,7 +112,8 @@ func Debian(t testing.TB, program, pkg string) string {
 	return p
 }
 
-// Missing skips the test with a reason, or fails it where INTEROP_REQUIRE says that nothing may be left out.
+// Missing skips the test with a reason, or fails it where INTEROP_REQUIRE says that nothing may be
+// left out.
 func Missing(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("INTEROP_REQUIRE") != "" {

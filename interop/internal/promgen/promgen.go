@@ -1,7 +1,8 @@
-// Package promgen makes random PromQL, the same queries for the same seed, about the series that cmd/headblocks writes. A query is a tree
-// of what PromQL has: selectors with every kind of matcher, modifiers, functions of ranges and of instants, aggregations, binary operators,
-// subqueries, histograms of all kinds. Some queries fail when they are evaluated (a match of many to many): that too must be the same
-// everywhere.
+// Package promgen makes random PromQL, the same queries for the same seed, about the series that
+// cmd/headblocks writes. A query is a tree of what PromQL has: selectors with every kind of
+// matcher, modifiers, functions of ranges and of instants, aggregations, binary operators,
+// subqueries, histograms of all kinds. Some queries fail when they are evaluated (a match of many
+// to many): that too must be the same everywhere.
 package promgen
 
 import (
@@ -17,8 +18,9 @@ type Query struct {
 	Text string
 	// Start, End, Step are in milliseconds; Step 0 is an instant query at Start.
 	Start, End, Step int64
-	// Old reports whether the query means the same in Prometheus 2: it has neither calculations with native histograms nor functions that
-	// were redefined since. Times never lie on a sample, so that it does not matter which end of a range belongs to it.
+	// Old reports whether the query means the same in Prometheus 2: it has neither calculations
+	// with native histograms nor functions that were redefined since. Times never lie on a sample,
+	// so that it does not matter which end of a range belongs to it.
 	Old bool
 }
 
@@ -33,7 +35,8 @@ func (q Query) String() string {
 type Options struct {
 	// From and To bound the data, in milliseconds.
 	From, To int64
-	// External are the external labels of the data, by name with the values they have; queries use them as they do others.
+	// External are the external labels of the data, by name with the values they have; queries use
+	// them as they do others.
 	External map[string][]string
 	// NoHistograms leaves native histograms out.
 	NoHistograms bool
@@ -56,7 +59,8 @@ func (g *Generator) Next() Query {
 	g.old = true
 	q := Query{Text: g.vector(3)}
 	span := g.o.To - g.o.From
-	// A time that ends in 777 ms; samples are at other offsets, or at least not at multiples of a range before it.
+	// A time that ends in 777 ms; samples are at other offsets, or at least not at multiples of a
+	// range before it.
 	at := func() int64 { return (g.o.From+g.r.Int64N(span))/1000*1000 + 777 }
 	q.Start = at()
 	if g.r.IntN(2) == 0 {
@@ -92,8 +96,19 @@ func (g *Generator) vector(depth int) string {
 func (g *Generator) plain(int) string { return g.selector() + g.modifiers() }
 
 var (
-	counters = []string{"http_requests_total", "http_request_duration_seconds_bucket", "http_request_duration_seconds_sum"}
-	gauges   = []string{"memory_bytes", "temperature_celsius", "up", "build_info", "backup_size_bytes", "pod_ready"}
+	counters = []string{
+		"http_requests_total",
+		"http_request_duration_seconds_bucket",
+		"http_request_duration_seconds_sum",
+	}
+	gauges = []string{
+		"memory_bytes",
+		"temperature_celsius",
+		"up",
+		"build_info",
+		"backup_size_bytes",
+		"pod_ready",
+	}
 	// natives are histograms, or at times.
 	natives = []string{"rpc_duration_seconds", "rpc_wait_seconds", "batch_seconds", "mixed"}
 )
@@ -113,7 +128,13 @@ func (g *Generator) of(metric string) string {
 	switch g.r.IntN(10) {
 	case 0:
 		// Without a name: of one service, because all of everything is much.
-		ms = append(ms, `__name__=~"`+g.pick("http_.*", "http_requests_total|up", "(memory|temperature)_.+", ".+_info", "(?i:UP)")+`"`)
+		ms = append(
+			ms,
+			`__name__=~"`+g.pick(
+				"http_.*", "http_requests_total|up", "(memory|temperature)_.+", ".+_info",
+				"(?i:UP)",
+			)+`"`,
+		)
 		metric = ""
 	case 1:
 		ms = append(ms, `__name__="`+metric+`"`)
@@ -135,7 +156,10 @@ func (g *Generator) matcher(metric string) string {
 		return name + g.pick(`="`+v+`"`, `!="`+v+`"`, `=~"`+v+`|other"`, `=~".+"`, `!~"other.*"`)
 	}
 	if metric == "pod_ready" {
-		return g.pick(`pod=~"pod-00.*"`, `pod!~"pod-0[01].*"`, `zone=""`, `zone!=""`, `zone="a"`, `pod="pod-0007"`, `pod=~"pod-0001|pod-0002|pod-0333"`, `zone=~"a|"`)
+		return g.pick(
+			`pod=~"pod-00.*"`, `pod!~"pod-0[01].*"`, `zone=""`, `zone!=""`, `zone="a"`,
+			`pod="pod-0007"`, `pod=~"pod-0001|pod-0002|pod-0333"`, `zone=~"a|"`,
+		)
 	}
 	own := []string{
 		`job="api"`, `job!="api"`, `job=~"api|db"`, `job!~"a.*"`, `job="größe"`, `job=~"gr.*"`, `instance=~"10.0.0.[01]:80"`, `instance!="10.0.0.1:80"`,
@@ -145,7 +169,10 @@ func (g *Generator) matcher(metric string) string {
 	case g.chance(10):
 		own = []string{`missing="x"`, `code=""`, `le!=""`, `job="nowhere"`}
 	case metric == "http_requests_total":
-		own = append(own, `code=~"4..|5.."`, `code!~"2.+"`, `code="500"`, `code!=""`, `method="GET"`, `method=~"P.*"`)
+		own = append(
+			own, `code=~"4..|5.."`, `code!~"2.+"`, `code="500"`, `code!=""`, `method="GET"`,
+			`method=~"P.*"`,
+		)
 	case metric == "http_request_duration_seconds_bucket":
 		own = append(own, `le="+Inf"`, `le=~"0.+"`, `le!="+Inf"`, `code=""`)
 	case metric == "build_info":
@@ -178,9 +205,12 @@ func (g *Generator) window() string { return "[" + g.pick("1m", "2m", "5m", "11m
 
 // ranged is a function over a range of time.
 func (g *Generator) ranged(int) string {
-	f := g.pick("rate", "rate", "increase", "increase", "irate", "delta", "idelta", "deriv", "changes", "resets", "avg_over_time", "min_over_time",
-		"max_over_time", "sum_over_time", "count_over_time", "last_over_time", "present_over_time", "stddev_over_time", "stdvar_over_time",
-		"quantile_over_time", "predict_linear")
+	f := g.pick(
+		"rate", "rate", "increase", "increase", "irate", "delta", "idelta", "deriv", "changes",
+		"resets", "avg_over_time", "min_over_time", "max_over_time", "sum_over_time",
+		"count_over_time", "last_over_time", "present_over_time", "stddev_over_time",
+		"stdvar_over_time", "quantile_over_time", "predict_linear",
+	)
 	metric := g.pick(gauges...)
 	switch f {
 	case "rate", "increase", "irate", "resets":
@@ -215,13 +245,21 @@ func (g *Generator) grouping() string {
 }
 
 func (g *Generator) aggregation(depth int) string {
-	op := g.pick("sum", "sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "topk", "bottomk", "quantile", "count_values")
+	op := g.pick(
+		"sum", "sum", "avg", "min", "max", "count", "group", "stddev", "stdvar", "topk", "bottomk",
+		"quantile", "count_values",
+	)
 	arg := ""
 	switch op {
 	case "topk", "bottomk":
-		// Of equal values those are taken that come first, which is defined only where the order of series is.
+		// Of equal values those are taken that come first, which is defined only where the order of
+		// series is.
 		g.old = false
-		return op + g.grouping() + "(" + g.pick("1", "3", "100") + ", " + g.pick(g.plain(0), g.ranged(0)) + ")"
+		return op + g.grouping() + "(" + g.pick(
+			"1", "3", "100",
+		) + ", " + g.pick(
+			g.plain(0), g.ranged(0),
+		) + ")"
 	case "quantile":
 		arg = g.pick("0.5", "0.9", "0", "1") + ", "
 	case "count_values":
@@ -245,15 +283,29 @@ func (g *Generator) binary(depth int) string {
 	}
 	switch g.r.IntN(4) {
 	case 0:
-		return fmt.Sprintf("(%s %s %s)", g.vector(depth), g.pick("and", "or", "unless"), g.vector(depth))
+		return fmt.Sprintf(
+			"(%s %s %s)", g.vector(depth), g.pick("and", "or", "unless"), g.vector(depth),
+		)
 	case 1:
-		return fmt.Sprintf("(%s %s on (job, instance) %s)", g.vector(depth), g.pick("and", "or", "unless"), g.vector(depth))
+		return fmt.Sprintf(
+			"(%s %s on (job, instance) %s)", g.vector(depth), g.pick("and", "or", "unless"),
+			g.vector(depth),
+		)
 	case 2:
 		// Errors where a side has several series for one group.
-		return fmt.Sprintf("(%s %s %s)", g.vector(depth), g.pick("+", "-", "*", "/", ">", "== bool"), g.vector(depth))
+		return fmt.Sprintf(
+			"(%s %s %s)", g.vector(depth), g.pick("+", "-", "*", "/", ">", "== bool"),
+			g.vector(depth),
+		)
 	default:
-		return fmt.Sprintf("(%s %s on (job, instance) group_left sum by (job, instance) (%s))",
-			g.of("http_requests_total"), g.pick("/", "+", "> bool"), g.of(g.pick("http_requests_total", "up")))
+		return fmt.Sprintf(
+			"(%s %s on (job, instance) group_left sum by (job, instance) (%s))",
+			g.of(
+				"http_requests_total",
+			),
+			g.pick("/", "+", "> bool"),
+			g.of(g.pick("http_requests_total", "up")),
+		)
 	}
 }
 
@@ -273,7 +325,9 @@ func (g *Generator) function(depth int) string {
 	case 5:
 		return "(-(" + v + "))"
 	default:
-		return g.pick("abs", "ceil", "floor", "exp", "ln", "log2", "sqrt", "sgn", "rad") + "(" + v + ")"
+		return g.pick(
+			"abs", "ceil", "floor", "exp", "ln", "log2", "sqrt", "sgn", "rad",
+		) + "(" + v + ")"
 	}
 }
 
@@ -281,9 +335,19 @@ func (g *Generator) labels(depth int) string {
 	// What dropping a name and giving one back do to each other was redefined.
 	g.old = false
 	if g.chance(2) {
-		return `label_replace(` + g.vector(depth) + `, "` + g.pick("part", "job", "code") + `", "x-$1", "` + g.pick("job", "instance", "missing") + `", "(.).*")`
+		return `label_replace(` + g.vector(
+			depth,
+		) + `, "` + g.pick(
+			"part", "job", "code",
+		) + `", "x-$1", "` + g.pick(
+			"job", "instance", "missing",
+		) + `", "(.).*")`
 	}
-	return `label_join(` + g.vector(depth) + `, "` + g.pick("joined", "job") + `", "/", "job", "instance")`
+	return `label_join(` + g.vector(
+		depth,
+	) + `, "` + g.pick(
+		"joined", "job",
+	) + `", "/", "job", "instance")`
 }
 
 func (g *Generator) absent(depth int) string {
@@ -295,15 +359,31 @@ func (g *Generator) absent(depth int) string {
 
 func (g *Generator) subquery(depth int) string {
 	g.old = false // Which of its ends belongs to it, and steps that fall on one.
-	f := g.pick("max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "count_over_time", "last_over_time", "rate", "increase", "deriv")
-	return f + "(" + g.vector(depth) + g.pick("[30m:5m]", "[10m:1m]", "[1h:7m]", "[15m:]") + g.pick("", "", " offset 20m", " @ end()") + ")"
+	f := g.pick(
+		"max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "count_over_time",
+		"last_over_time", "rate", "increase", "deriv",
+	)
+	return f + "(" + g.vector(
+		depth,
+	) + g.pick(
+		"[30m:5m]", "[10m:1m]", "[1h:7m]", "[15m:]",
+	) + g.pick(
+		"", "", " offset 20m", " @ end()",
+	) + ")"
 }
 
 // classic is a quantile of a histogram with a series for each bucket.
 func (g *Generator) classic(int) string {
 	g.old = false
-	return fmt.Sprintf("histogram_quantile(%s, sum by (%sle) (rate(%s%s)))",
-		g.pick("0.5", "0.9", "0.99", "1"), g.pick("", "job, ", "job, instance, "), g.of("http_request_duration_seconds_bucket"), g.window())
+	return fmt.Sprintf(
+		"histogram_quantile(%s, sum by (%sle) (rate(%s%s)))",
+		g.pick(
+			"0.5", "0.9", "0.99", "1",
+		),
+		g.pick("", "job, ", "job, instance, "),
+		g.of("http_request_duration_seconds_bucket"),
+		g.window(),
+	)
 }
 
 // native is a calculation with native histograms.
@@ -319,11 +399,16 @@ func (g *Generator) native(int) string {
 	case 1:
 		return "histogram_fraction(0.1, 2, " + x + ")"
 	case 2:
-		return g.pick("histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev") + "(" + x + ")"
+		return g.pick(
+			"histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev",
+		) + "(" + x + ")"
 	case 3:
 		return "(" + x + " " + g.pick("*", "/") + " 2)"
 	case 4:
-		return g.pick("sum_over_time", "avg_over_time", "last_over_time", "count_over_time", "resets", "changes") + "(" + h + g.window() + ")"
+		return g.pick(
+			"sum_over_time", "avg_over_time", "last_over_time", "count_over_time", "resets",
+			"changes",
+		) + "(" + h + g.window() + ")"
 	default:
 		return x
 	}

@@ -7,7 +7,11 @@ import (
 )
 
 func TestQueriesParse(t *testing.T) {
-	o := Options{From: 0, To: 3_600_000, External: map[string][]string{"cluster": {"a"}, "replica": {"0", "1"}}}
+	o := Options{
+		From:     0,
+		To:       3_600_000,
+		External: map[string][]string{"cluster": {"a"}, "replica": {"0", "1"}},
+	}
 	g, again := New(1, o), New(1, o)
 	old := 0
 	for i := range 3000 {

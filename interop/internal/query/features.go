@@ -7,7 +7,8 @@ import (
 	"larder/interop/internal/layout"
 )
 
-// SeriesFeatures are all the features of Series requests that Features reports. A run must have each of them in a tenth of its requests.
+// SeriesFeatures are all the features of Series requests that Features reports. A run must have
+// each of them in a tenth of its requests.
 var SeriesFeatures = []string{
 	"matcher =", "matcher !=", "matcher =~", "matcher !~", "empty-matching", "external label matcher", "time edge", "max_resolution_window",
 	"aggregates subset", "skip_chunks", "without_replica_labels", "shard by", "shard without", "limit", "response_batch_size",
@@ -32,7 +33,11 @@ func (q *Query) Features(l *layout.Layout) []string {
 		add("empty-matching", m.Matches("") && !external(l, m.Name))
 	}
 	lo, hi := bounds(l)
-	add("time edge", req.MinTime > lo+1 && onEdge(l, req.MinTime) || req.MaxTime < hi-1 && onEdge(l, req.MaxTime))
+	add(
+		"time edge",
+		req.MinTime > lo+1 && onEdge(l, req.MinTime) ||
+			req.MaxTime < hi-1 && onEdge(l, req.MaxTime),
+	)
 	add("max_resolution_window", req.MaxResolutionWindow >= layout.FiveMinutes)
 	add("aggregates subset", len(req.Aggregates) > 0 && len(req.Aggregates) < 5)
 	add("skip_chunks", req.SkipChunks)
@@ -58,7 +63,8 @@ func external(l *layout.Layout, name string) bool {
 	return false
 }
 
-// bounds are the first and last millisecond of the served blocks: edges that every wide request has.
+// bounds are the first and last millisecond of the served blocks: edges that every wide request
+// has.
 func bounds(l *layout.Layout) (lo, hi int64) {
 	for i, b := range l.Served() {
 		if i == 0 {
@@ -69,7 +75,8 @@ func bounds(l *layout.Layout) (lo, hi int64) {
 	return lo, hi
 }
 
-// onEdge reports whether t is the first or last millisecond of a block or chunk, or right beside one.
+// onEdge reports whether t is the first or last millisecond of a block or chunk, or right beside
+// one.
 func onEdge(l *layout.Layout, t int64) bool {
 	near := func(e int64) bool { return t >= e-1 && t <= e+1 }
 	for _, b := range l.Blocks {
@@ -87,7 +94,8 @@ func onEdge(l *layout.Layout, t int64) bool {
 	return false
 }
 
-// Simpler returns requests that ask for less than q in one way each; a failure is reported with the simplest one that still fails.
+// Simpler returns requests that ask for less than q in one way each; a failure is reported with the
+// simplest one that still fails.
 func (q *Query) Simpler() []*Query {
 	var out []*Query
 	edit := func(f func(c *Query) bool) {
@@ -114,9 +122,15 @@ func (q *Query) Simpler() []*Query {
 		edit(func(c *Query) bool { c.Series.Hints = nil; return r.Hints != nil })
 		edit(func(c *Query) bool { c.Series.ShardInfo = nil; return r.ShardInfo != nil })
 		edit(func(c *Query) bool { c.Series.Limit = 0; return r.Limit != 0 })
-		edit(func(c *Query) bool { c.Series.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 })
-		edit(func(c *Query) bool { c.Series.ResponseBatchSize = 0; return r.ResponseBatchSize != 0 })
-		edit(func(c *Query) bool { c.Series.MaxResolutionWindow = 0; return r.MaxResolutionWindow != 0 })
+		edit(
+			func(c *Query) bool { c.Series.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 },
+		)
+		edit(
+			func(c *Query) bool { c.Series.ResponseBatchSize = 0; return r.ResponseBatchSize != 0 },
+		)
+		edit(
+			func(c *Query) bool { c.Series.MaxResolutionWindow = 0; return r.MaxResolutionWindow != 0 },
+		)
 		edit(func(c *Query) bool {
 			c.Series.QueryHints, c.Series.Step, c.Series.Range = nil, 0, 0
 			return r.QueryHints != nil
@@ -134,13 +148,17 @@ func (q *Query) Simpler() []*Query {
 		r := q.Names
 		edit(func(c *Query) bool { c.Names.Hints = nil; return r.Hints != nil })
 		edit(func(c *Query) bool { c.Names.Limit = 0; return r.Limit != 0 })
-		edit(func(c *Query) bool { c.Names.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 })
+		edit(
+			func(c *Query) bool { c.Names.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 },
+		)
 		dropMatchers(func(c *Query) *[]storepb.LabelMatcher { return &c.Names.Matchers })
 	case q.Values != nil:
 		r := q.Values
 		edit(func(c *Query) bool { c.Values.Hints = nil; return r.Hints != nil })
 		edit(func(c *Query) bool { c.Values.Limit = 0; return r.Limit != 0 })
-		edit(func(c *Query) bool { c.Values.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 })
+		edit(
+			func(c *Query) bool { c.Values.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 },
+		)
 		dropMatchers(func(c *Query) *[]storepb.LabelMatcher { return &c.Values.Matchers })
 	}
 	return out

@@ -89,12 +89,28 @@ func (g *Generator) Next() *Query {
 }
 
 func (g *Generator) series() *storepb.SeriesRequest {
-	req := &storepb.SeriesRequest{PartialResponseStrategy: storepb.PartialResponseStrategy(g.r.IntN(2))}
+	req := &storepb.SeriesRequest{
+		PartialResponseStrategy: storepb.PartialResponseStrategy(g.r.IntN(2)),
+	}
 	req.MinTime, req.MaxTime = g.timeRange(25)
 	req.Matchers = g.matchers(97)
 	if g.chance(50) {
-		// No negative window: Thanos panics with its lock held, and answers nothing any more. TestWhatThanosCannotAnswer asks larder.
-		req.MaxResolutionWindow = pick(g.r, []int64{1, 299_999, 300_000, 300_000, 300_001, 3_599_999, 3_600_000, 3_600_000, 1 << 40})
+		// No negative window: Thanos panics with its lock held, and answers nothing any more.
+		// TestWhatThanosCannotAnswer asks larder.
+		req.MaxResolutionWindow = pick(
+			g.r,
+			[]int64{
+				1,
+				299_999,
+				300_000,
+				300_000,
+				300_001,
+				3_599_999,
+				3_600_000,
+				3_600_000,
+				1 << 40,
+			},
+		)
 	}
 	req.Aggregates = g.aggregates()
 	req.SkipChunks = g.chance(15)
@@ -116,7 +132,11 @@ func (g *Generator) series() *storepb.SeriesRequest {
 		req.Hints = pack(h)
 	}
 	if g.chance(15) {
-		req.QueryHints = &storepb.QueryHints{StepMillis: 30_000, Func: &storepb.Func{Name: "rate"}, Range: &storepb.Range{Millis: 300_000}}
+		req.QueryHints = &storepb.QueryHints{
+			StepMillis: 30_000,
+			Func:       &storepb.Func{Name: "rate"},
+			Range:      &storepb.Range{Millis: 300_000},
+		}
 		req.Step, req.Range = 30_000, 300_000
 	}
 	return req
@@ -182,7 +202,13 @@ func (g *Generator) name() string {
 }
 
 func (g *Generator) aggregates() []storepb.Aggr {
-	all := []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_MIN, storepb.Aggr_MAX, storepb.Aggr_COUNTER}
+	all := []storepb.Aggr{
+		storepb.Aggr_COUNT,
+		storepb.Aggr_SUM,
+		storepb.Aggr_MIN,
+		storepb.Aggr_MAX,
+		storepb.Aggr_COUNTER,
+	}
 	switch g.r.IntN(7) {
 	case 0:
 		return nil
@@ -260,8 +286,8 @@ func (g *Generator) blockMatchers() []storepb.LabelMatcher {
 	return out
 }
 
-// timeRange returns bounds: mostly wide ones, often such that begin or end on, just before, or just after an edge. narrow is the share of
-// ranges, in percent, that are short.
+// timeRange returns bounds: mostly wide ones, often such that begin or end on, just before, or just
+// after an edge. narrow is the share of ranges, in percent, that are short.
 func (g *Generator) timeRange(narrow int) (int64, int64) {
 	edge := func() int64 { return pick(g.r, g.edges) + pick(g.r, []int64{-1, 0, 0, 1}) }
 	switch n := g.r.IntN(100); {
@@ -287,8 +313,8 @@ func matcher(t storepb.LabelMatcher_Type, name, value string) storepb.LabelMatch
 	return storepb.LabelMatcher{Type: t, Name: name, Value: value}
 }
 
-// matchers returns matchers that mostly select one real series and its likes. sound is the share, in percent, of requests with at least
-// one matcher that is not about external labels.
+// matchers returns matchers that mostly select one real series and its likes. sound is the share,
+// in percent, of requests with at least one matcher that is not about external labels.
 func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 	b := pick(g.r, g.blocks)
 	if !g.chance(sound) || len(b.Series) == 0 {
@@ -308,9 +334,15 @@ func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 	if g.chance(20) {
 		// A whole job's worth of everything.
 		out = append(out, pick(g.r, []storepb.LabelMatcher{
-			matcher(storepb.LabelMatcher_RE, "__name__", ".+"), matcher(storepb.LabelMatcher_RE, "__name__", ".*"),
-			matcher(storepb.LabelMatcher_NEQ, "__name__", ""), matcher(storepb.LabelMatcher_NEQ, "__name__", "nothing"),
-			matcher(storepb.LabelMatcher_RE, "__name__", "chain_.*|up|inner_replica"), matcher(storepb.LabelMatcher_NRE, "__name__", "http.*"),
+			matcher(
+				storepb.LabelMatcher_RE, "__name__", ".+",
+			), matcher(storepb.LabelMatcher_RE, "__name__", ".*"),
+			matcher(
+				storepb.LabelMatcher_NEQ, "__name__", "",
+			), matcher(storepb.LabelMatcher_NEQ, "__name__", "nothing"),
+			matcher(
+				storepb.LabelMatcher_RE, "__name__", "chain_.*|up|inner_replica",
+			), matcher(storepb.LabelMatcher_NRE, "__name__", "http.*"),
 		}))
 	} else {
 		own := slices.Clone(s.Pairs())
@@ -389,7 +421,10 @@ func (g *Generator) absent(of, ext labels.Labels) storepb.LabelMatcher {
 // spoil makes the request one that must be refused, or answered with nothing.
 func (g *Generator) spoil(q *Query) {
 	expr := pick(g.r, []string{"[a", "a(", "(?P<x", "*"})
-	bad := matcher(pick(g.r, []storepb.LabelMatcher_Type{storepb.LabelMatcher_RE, storepb.LabelMatcher_NRE}), "job", expr)
+	bad := matcher(
+		pick(g.r, []storepb.LabelMatcher_Type{storepb.LabelMatcher_RE, storepb.LabelMatcher_NRE}),
+		"job", expr,
+	)
 	anything := func(m proto.Message) *types.Any {
 		switch g.r.IntN(3) {
 		case 0:
@@ -414,7 +449,9 @@ func (g *Generator) spoil(q *Query) {
 		case 2:
 			q.Series.MinTime, q.Series.MaxTime = g.hi, g.lo
 		default:
-			q.Series.Hints, q.Mention = pack(&hintspb.SeriesRequestHints{BlockMatchers: []storepb.LabelMatcher{bad}}), expr
+			q.Series.Hints, q.Mention = pack(
+				&hintspb.SeriesRequestHints{BlockMatchers: []storepb.LabelMatcher{bad}},
+			), expr
 		}
 	case q.Names != nil:
 		switch what {
@@ -425,7 +462,9 @@ func (g *Generator) spoil(q *Query) {
 		case 2:
 			q.Names.Start, q.Names.End = g.hi, g.lo
 		default:
-			q.Names.Hints, q.Mention = pack(&hintspb.LabelNamesRequestHints{BlockMatchers: []storepb.LabelMatcher{bad}}), expr
+			q.Names.Hints, q.Mention = pack(
+				&hintspb.LabelNamesRequestHints{BlockMatchers: []storepb.LabelMatcher{bad}},
+			), expr
 		}
 	case q.Values != nil:
 		switch what {
@@ -436,7 +475,9 @@ func (g *Generator) spoil(q *Query) {
 		case 2:
 			q.Values.Start, q.Values.End = g.hi, g.lo
 		default:
-			q.Values.Hints, q.Mention = pack(&hintspb.LabelValuesRequestHints{BlockMatchers: []storepb.LabelMatcher{bad}}), expr
+			q.Values.Hints, q.Mention = pack(
+				&hintspb.LabelValuesRequestHints{BlockMatchers: []storepb.LabelMatcher{bad}},
+			), expr
 		}
 	}
 }

@@ -1,5 +1,6 @@
-// Package query makes random requests to a store gateway: what a Querier asks, what nobody would ask on purpose, and what is wrong.
-// Requests aim at a layout's own labels and at the edges of its blocks and chunks, because an answer that is empty compares nothing.
+// Package query makes random requests to a store gateway: what a Querier asks, what nobody would
+// ask on purpose, and what is wrong. Requests aim at a layout's own labels and at the edges of its
+// blocks and chunks, because an answer that is empty compares nothing.
 package query
 
 import (
@@ -100,7 +101,8 @@ func (q *Query) Matchers() ([]*labels.Matcher, bool) {
 	return ms, err == nil
 }
 
-// BlockMatchers are the matchers of the request's hints; false when the hints or a matcher cannot be parsed.
+// BlockMatchers are the matchers of the request's hints; false when the hints or a matcher cannot
+// be parsed.
 func (q *Query) BlockMatchers() ([]storepb.LabelMatcher, bool) {
 	any := q.hints()
 	if any == nil {
@@ -134,12 +136,16 @@ func (q *Query) BlockMatchers() ([]storepb.LabelMatcher, bool) {
 // WantsStats reports whether a Series request asks for query stats.
 func (q *Query) WantsStats() bool {
 	var h hintspb.SeriesRequestHints
-	return q.Series != nil && q.Series.Hints != nil && types.UnmarshalAny(q.Series.Hints, &h) == nil && h.EnableQueryStats
+	return q.Series != nil && q.Series.Hints != nil &&
+		types.UnmarshalAny(q.Series.Hints, &h) == nil &&
+		h.EnableQueryStats
 }
 
 // SetHints packs hints for a Series request.
 func (q *Query) SetHints(ms []storepb.LabelMatcher, stats bool) error {
-	any, err := types.MarshalAny(&hintspb.SeriesRequestHints{BlockMatchers: ms, EnableQueryStats: stats})
+	any, err := types.MarshalAny(
+		&hintspb.SeriesRequestHints{BlockMatchers: ms, EnableQueryStats: stats},
+	)
 	q.Series.Hints = any
 	return err
 }

@@ -9,7 +9,9 @@ import (
 
 // TestCopy holds the copy to its original.
 func TestCopy(t *testing.T) {
-	original, err := os.ReadFile(filepath.Join("..", "..", "..", "benchmarks", "rawindex", "rawindex.go"))
+	original, err := os.ReadFile(
+		filepath.Join("..", "..", "..", "benchmarks", "rawindex", "rawindex.go"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
-// Package samples takes answers of a store gateway down to the samples in them, and compares those with what is known to have been written.
-// Where package answer compares two answers byte by byte, this one asks whether an answer is true: chunks may be cut, joined, repeated or
-// aggregated by whoever wrote the blocks, samples may not change.
+// Package samples takes answers of a store gateway down to the samples in them, and compares those
+// with what is known to have been written. Where package answer compares two answers byte by byte,
+// this one asks whether an answer is true: chunks may be cut, joined, repeated or aggregated by
+// whoever wrote the blocks, samples may not change.
 package samples
 
 import (
@@ -64,7 +65,8 @@ func (s Set) Merge(o Set) error {
 	return s.tidy()
 }
 
-// tidy sorts the samples of every series. The same sample may be there twice; two values at one time are an error.
+// tidy sorts the samples of every series. The same sample may be there twice; two values at one
+// time are an error.
 func (s Set) tidy() error {
 	for name, points := range s {
 		slices.SortFunc(points, func(a, b Point) int { return cmp.Compare(a.T, b.T) })
@@ -72,7 +74,9 @@ func (s Set) tidy() error {
 		for _, p := range points {
 			if n := len(out); n > 0 && out[n-1].T == p.T {
 				if !out[n-1].equal(p) {
-					return fmt.Errorf("%s has two values at %d: %v and %v", name, p.T, out[n-1].V, p.V)
+					return fmt.Errorf(
+						"%s has two values at %d: %v and %v", name, p.T, out[n-1].V, p.V,
+					)
 				}
 				continue
 			}
@@ -93,9 +97,14 @@ func (s Set) Diff(got Set) string {
 		for i := range max(len(want), len(have)) {
 			switch {
 			case i == len(want):
-				return fmt.Sprintf("%s has %d samples, want %d: the first that is too many is %v", name, len(have), len(want), have[i])
+				return fmt.Sprintf(
+					"%s has %d samples, want %d: the first that is too many is %v", name, len(have),
+					len(want), have[i],
+				)
 			case i == len(have):
-				return fmt.Sprintf("%s has %d samples, want %d: it lacks %v", name, len(have), len(want), want[i])
+				return fmt.Sprintf(
+					"%s has %d samples, want %d: it lacks %v", name, len(have), len(want), want[i],
+				)
 			case !want[i].equal(have[i]):
 				return fmt.Sprintf("sample %d of %s is %v, want %v", i, name, have[i], want[i])
 			}
@@ -119,7 +128,9 @@ func Raw(series []answer.Series) (Set, error) {
 					continue
 				}
 				if i != 0 {
-					return nil, fmt.Errorf("%s: a chunk of %s among raw ones", s.Labels, answer.PartNames[i])
+					return nil, fmt.Errorf(
+						"%s: a chunk of %s among raw ones", s.Labels, answer.PartNames[i],
+					)
 				}
 				points, err := decode(p)
 				if err != nil {

@@ -11,15 +11,17 @@ import (
 	"larder/interop/internal/layout"
 )
 
-// aggregate is what a downsampled chunk says of one window: that it ends at t, and what the samples in it come to.
+// aggregate is what a downsampled chunk says of one window: that it ends at t, and what the samples
+// in it come to.
 type aggregate struct {
 	t                    int64
 	count, sum, min, max float64
 }
 
-// Aggregates compares an answer that may hold aggregates (count, sum, min and max were asked for) with the raw samples they stand for:
-// every raw sample is there, every aggregate is that of its window, and together they leave out none of the samples.
-// It returns how many aggregates there were.
+// Aggregates compares an answer that may hold aggregates (count, sum, min and max were asked for)
+// with the raw samples they stand for: every raw sample is there, every aggregate is that of its
+// window, and together they leave out none of the samples. It returns how many aggregates there
+// were.
 func (s Set) Aggregates(series []answer.Series) (int, error) {
 	raw, aggregates := Set{}, map[string][]aggregate{}
 	for _, a := range series {
@@ -58,7 +60,8 @@ func (s Set) Aggregates(series []answer.Series) (int, error) {
 	return n, nil
 }
 
-// decodeAggregates takes the aggregates of a chunk apart. Parts are in the order raw, count, sum, min, max, counter.
+// decodeAggregates takes the aggregates of a chunk apart. Parts are in the order raw, count, sum,
+// min, max, counter.
 func decodeAggregates(c answer.Chunk) ([]aggregate, error) {
 	var parts [4][]Point
 	for i := range parts {
@@ -71,12 +74,21 @@ func decodeAggregates(c answer.Chunk) ([]aggregate, error) {
 			return nil, fmt.Errorf("%s: %w", answer.PartNames[1+i], err)
 		}
 		if len(parts[i]) != len(parts[0]) {
-			return nil, fmt.Errorf("%d of %s, %d of %s", len(parts[i]), answer.PartNames[1+i], len(parts[0]), answer.PartNames[1])
+			return nil, fmt.Errorf(
+				"%d of %s, %d of %s", len(parts[i]), answer.PartNames[1+i], len(parts[0]),
+				answer.PartNames[1],
+			)
 		}
 	}
 	out := make([]aggregate, len(parts[0]))
 	for i := range out {
-		out[i] = aggregate{parts[0][i].T, parts[0][i].V, parts[1][i].V, parts[2][i].V, parts[3][i].V}
+		out[i] = aggregate{
+			parts[0][i].T,
+			parts[0][i].V,
+			parts[1][i].V,
+			parts[2][i].V,
+			parts[3][i].V,
+		}
 	}
 	return out, nil
 }
@@ -95,7 +107,8 @@ func covers(truth, raw []Point, windows []aggregate) error {
 	slices.SortFunc(windows, func(a, b aggregate) int { return cmp.Compare(a.t, b.t) })
 	for i, w := range windows {
 		hour := w.t - w.t%layout.OneHour
-		// A window begins where its resolution's grid says; one of an hour is divided where a chunk of the finer resolution ended.
+		// A window begins where its resolution's grid says; one of an hour is divided where a chunk
+		// of the finer resolution ended.
 		starts := []int64{w.t - w.t%layout.FiveMinutes, hour}
 		if i > 0 && windows[i-1].t >= hour {
 			starts = append(starts, windows[i-1].t+1)
@@ -110,7 +123,9 @@ func covers(truth, raw []Point, windows []aggregate) error {
 			}
 		}
 		if !fits {
-			return fmt.Errorf("the window that ends at %d is %+v, which is that of no window there", w.t, w)
+			return fmt.Errorf(
+				"the window that ends at %d is %+v, which is that of no window there", w.t, w,
+			)
 		}
 	}
 	for i, ok := range covered {

@@ -1,4 +1,5 @@
-// Package scrape reads the metrics of a process as Prometheus does: over HTTP, in the protobuf format, which alone carries native histograms.
+// Package scrape reads the metrics of a process as Prometheus does: over HTTP, in the protobuf
+// format, which alone carries native histograms.
 package scrape
 
 import (
@@ -64,7 +65,8 @@ func (r *Raw) Families() (map[string]*dto.MetricFamily, error) {
 	}
 }
 
-// Shape is what a query depends on: a family's type, the names of its labels, the bounds of its classic buckets.
+// Shape is what a query depends on: a family's type, the names of its labels, the bounds of its
+// classic buckets.
 type Shape struct {
 	Type   dto.MetricType
 	Labels string

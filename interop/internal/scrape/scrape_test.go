@@ -11,10 +11,17 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// TestScrapesAreWhatPrometheusStores: both forms of a histogram, the target's labels, up; and a selector of what is not there finds nothing.
+// TestScrapesAreWhatPrometheusStores: both forms of a histogram, the target's labels, up; and a
+// selector of what is not there finds nothing.
 func TestScrapesAreWhatPrometheusStores(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "h", Buckets: []float64{1, 2}, NativeHistogramBucketFactor: 1.1})
+	h := prometheus.NewHistogram(
+		prometheus.HistogramOpts{
+			Name:                        "h",
+			Buckets:                     []float64{1, 2},
+			NativeHistogramBucketFactor: 1.1,
+		},
+	)
 	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c"}, []string{"l"})
 	reg.MustRegister(h, c)
 	srv := httptest.NewServer(promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))

@@ -15,28 +15,33 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// Storage is a TSDB that scrapes are written to as Prometheus writes them, at times that the test decides, and that PromQL is evaluated over by
-// Prometheus's engine.
+// Storage is a TSDB that scrapes are written to as Prometheus writes them, at times that the test
+// decides, and that PromQL is evaluated over by Prometheus's engine.
 type Storage struct {
 	db     *tsdb.DB
 	engine *promql.Engine
 	target []labels.Label
 }
 
-// NewStorage makes an empty storage in dir. target are the labels that the scraped target gets: job, instance and so on.
+// NewStorage makes an empty storage in dir. target are the labels that the scraped target gets:
+// job, instance and so on.
 func NewStorage(dir string, target ...labels.Label) (*Storage, error) {
 	db, err := tsdb.Open(dir, nil, nil, tsdb.DefaultOptions(), nil)
 	if err != nil {
 		return nil, err
 	}
-	return &Storage{db: db, target: target, engine: promql.NewEngine(promql.EngineOpts{MaxSamples: 10_000_000, Timeout: time.Minute})}, nil
+	return &Storage{
+		db:     db,
+		target: target,
+		engine: promql.NewEngine(promql.EngineOpts{MaxSamples: 10_000_000, Timeout: time.Minute}),
+	}, nil
 }
 
 // Close ends it.
 func (s *Storage) Close() error { return errors.Join(s.engine.Close(), s.db.Close()) }
 
-// Add writes a scrape taken at the given time, with up{} = 1; of a histogram both the classic and the native form. A nil scrape is one that
-// failed: only up{} = 0 is written.
+// Add writes a scrape taken at the given time, with up{} = 1; of a histogram both the classic and
+// the native form. A nil scrape is one that failed: only up{} = 0 is written.
 func (s *Storage) Add(raw *Raw, at time.Time) error {
 	app := s.db.Appender(context.Background())
 	up := 0.0
@@ -93,7 +98,10 @@ func (s *Storage) Find(sel *parser.VectorSelector, at time.Time) (int, error) {
 }
 
 func (s *Storage) append(app storage.Appender, raw *Raw, t int64) error {
-	p, err := textparse.New(raw.Body, raw.ContentType, labels.NewSymbolTable(), textparse.ParserOptions{KeepClassicOnClassicAndNativeHistograms: true})
+	p, err := textparse.New(
+		raw.Body, raw.ContentType, labels.NewSymbolTable(),
+		textparse.ParserOptions{KeepClassicOnClassicAndNativeHistograms: true},
+	)
 	if err != nil {
 		return err
 	}

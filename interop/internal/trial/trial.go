@@ -1,4 +1,5 @@
-// Package trial puts the same questions to two gateways over one bucket and says where their answers differ.
+// Package trial puts the same questions to two gateways over one bucket and says where their
+// answers differ.
 package trial
 
 import (
@@ -61,11 +62,19 @@ func Thanos(opts gateway.ThanosOptions) Subject {
 	}
 }
 
-// Start serves the layout's bucket with Thanos and with the subject. scratch is a folder for their data.
-func Start(ctx context.Context, l *layout.Layout, scratch string, subject Subject, list *allowed.List) (*Trial, error) {
+// Start serves the layout's bucket with Thanos and with the subject. scratch is a folder for their
+// data.
+func Start(
+	ctx context.Context, l *layout.Layout, scratch string, subject Subject, list *allowed.List,
+) (*Trial, error) {
 	t := &Trial{Layout: l, Allowed: list}
 	bucket := func(name string) gateway.Bucket {
-		return gateway.Bucket{Dir: l.Dir, DataDir: filepath.Join(scratch, name), MinTime: l.MinTime, MaxTime: l.MaxTime}
+		return gateway.Bucket{
+			Dir:     l.Dir,
+			DataDir: filepath.Join(scratch, name),
+			MinTime: l.MinTime,
+			MaxTime: l.MaxTime,
+		}
 	}
 	th, err := gateway.StartThanos(ctx, bucket("thanos"), gateway.ThanosOptions{})
 	if err != nil {
@@ -122,9 +131,10 @@ func options(q *query.Query) answer.Options {
 	return o
 }
 
-// Settle asks a request whose answers differ again. Whose chunks without data Thanos sends, of several series that become equal, is decided
-// by which block was faster, so that one of its answers may not go together with its answers to the questions by which a difference is
-// explained. One time of a few it does. The subject has no such leave: its answer must be the same each time.
+// Settle asks a request whose answers differ again. Whose chunks without data Thanos sends, of
+// several series that become equal, is decided by which block was faster, so that one of its
+// answers may not go together with its answers to the questions by which a difference is explained.
+// One time of a few it does. The subject has no such leave: its answer must be the same each time.
 func (t *Trial) Settle(ctx context.Context, q *query.Query, first *Result) (*Result, error) {
 	const times = 6
 	for range times {
@@ -142,8 +152,8 @@ func (t *Trial) Settle(ctx context.Context, q *query.Query, first *Result) (*Res
 	return first, nil
 }
 
-// Ask puts the request to both. Where Thanos fails, a limit is left out: Thanos reads everything before it counts, larder stops at the limit
-// and need not meet the fault.
+// Ask puts the request to both. Where Thanos fails, a limit is left out: Thanos reads everything
+// before it counts, larder stops at the limit and need not meet the fault.
 func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -183,20 +193,26 @@ func (t *Trial) AskSubject(ctx context.Context, q *query.Query) (*answer.Answer,
 	return answer.Ask(ctx, t.subject, q)
 }
 
-// Again puts the request to the subject once more and returns how that answer differs from the first: what it has kept of its own
-// answer must not show.
-func (t *Trial) Again(ctx context.Context, q *query.Query, first *Result) ([]answer.Difference, error) {
+// Again puts the request to the subject once more and returns how that answer differs from the
+// first: what it has kept of its own answer must not show.
+func (t *Trial) Again(
+	ctx context.Context, q *query.Query, first *Result,
+) ([]answer.Difference, error) {
 	got, err := t.AskSubject(ctx, q.Clone())
 	if err != nil {
 		return nil, err
 	}
 	// Pieces and framing have been looked at: they are about one answer.
-	return slices.DeleteFunc(answer.Diff(first.Subject, got, options(q)), func(d answer.Difference) bool {
-		return d.Field == answer.Pieces || d.Field == answer.Framing
-	}), nil
+	return slices.DeleteFunc(
+		answer.Diff(first.Subject, got, options(q)),
+		func(d answer.Difference) bool {
+			return d.Field == answer.Pieces || d.Field == answer.Framing
+		},
+	), nil
 }
 
-// Shrink returns the simplest request it finds that still differs in the same field, with its differences.
+// Shrink returns the simplest request it finds that still differs in the same field, with its
+// differences.
 func (t *Trial) Shrink(ctx context.Context, q *query.Query, r *Result) (*query.Query, *Result) {
 	field := r.Differences[0].Field
 	if r.Subject.Code == codes.DeadlineExceeded {
@@ -233,11 +249,17 @@ func Report(l *layout.Layout, q *query.Query, r *Result) string {
 		if ms, ok := q.Matchers(); ok {
 			c := l.Choose(q.Series.MinTime, q.Series.MaxTime, q.Series.MaxResolutionWindow, ms)
 			for _, x := range c.Right {
-				fmt.Fprintf(&b, "  block %s %s [%d, %d) resolution %d %s\n", x.ID, x.Labels, x.MinTime, x.MaxTime, x.Resolution, x.Damage)
+				fmt.Fprintf(
+					&b, "  block %s %s [%d, %d) resolution %d %s\n", x.ID, x.Labels, x.MinTime,
+					x.MaxTime, x.Resolution, x.Damage,
+				)
 			}
 		}
 	}
-	fmt.Fprintf(&b, "  answers: Thanos %s %d series %d entries, subject %s %d series %d entries\n",
-		r.Thanos.Code, len(r.Thanos.Series), len(r.Thanos.List), r.Subject.Code, len(r.Subject.Series), len(r.Subject.List))
+	fmt.Fprintf(
+		&b, "  answers: Thanos %s %d series %d entries, subject %s %d series %d entries\n",
+		r.Thanos.Code, len(r.Thanos.Series), len(r.Thanos.List), r.Subject.Code,
+		len(r.Subject.Series), len(r.Subject.List),
+	)
 	return b.String()
 }

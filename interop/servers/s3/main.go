@@ -1,9 +1,10 @@
-// Command s3 is an S3 server for tests: gofakes3 with one empty bucket, in memory, that lets in the one access key it was given. Signatures are
-// not verified.
+// Command s3 is an S3 server for tests: gofakes3 with one empty bucket, in memory, that lets in the
+// one access key it was given. Signatures are not verified.
 //
 //	s3 -listen=127.0.0.1:9000 -bucket=blocks -access-key=larder
 //
-// With -slow-every=n each n-th ranged GET sends half of its body and then nothing for -slow: what hedged reads are for.
+// With -slow-every=n each n-th ranged GET sends half of its body and then nothing for -slow: what
+// hedged reads are for.
 package main
 
 import (
@@ -57,11 +58,15 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if got, _, _ := strings.Cut(scope, "/"); got != s.key {
 		w.Header().Set("Content-Type", "application/xml")
 		w.WriteHeader(http.StatusForbidden)
-		fmt.Fprint(w, `<?xml version="1.0" encoding="UTF-8"?><Error><Code>InvalidAccessKeyId</Code>`+
-			`<Message>The AWS access key ID that you provided does not exist in our records.</Message></Error>`)
+		fmt.Fprint(
+			w,
+			`<?xml version="1.0" encoding="UTF-8"?><Error><Code>InvalidAccessKeyId</Code>`+
+				`<Message>The AWS access key ID that you provided does not exist in our records.</Message></Error>`,
+		)
 		return
 	}
-	if s.every > 0 && r.Method == http.MethodGet && r.Header.Get("Range") != "" && s.ranged.Add(1)%s.every == 0 {
+	if s.every > 0 && r.Method == http.MethodGet && r.Header.Get("Range") != "" &&
+		s.ranged.Add(1)%s.every == 0 {
 		w = &stalling{ResponseWriter: w, r: r, slow: s.slow}
 	}
 	s.next.ServeHTTP(w, r)
