@@ -14,6 +14,10 @@ type Group[K comparable, V any] struct {
 	// before first use.
 	Everyones func(error) bool
 
+	// KeepRunning has work run to its end, joinable, after its last caller has left. Without it such
+	// work is cancelled. Set it before first use.
+	KeepRunning bool
+
 	mu    sync.Mutex
 	calls map[K]*call[V]
 }
@@ -89,7 +93,7 @@ func (g *Group[K, V]) run(
 func (g *Group[K, V]) leave(key K, c *call[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if c.waiters--; c.waiters == 0 {
+	if c.waiters--; c.waiters == 0 && !g.KeepRunning {
 		g.forget(key, c)
 		c.cancel()
 	}

@@ -101,6 +101,41 @@ func TestLeaving(t *testing.T) {
 	})
 }
 
+func TestKeepRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := Group[string, int]{KeepRunning: true}
+		finish := make(chan struct{})
+		work := func(ctx context.Context) (int, error) {
+			<-finish
+			return 7, ctx.Err()
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		first := make(chan error, 1)
+		go func() {
+			_, _, err := g.Do(ctx, "key", work)
+			first <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Errorf("caller that left: got %v, want Canceled", err)
+		}
+		second := make(chan error, 1)
+		go func() {
+			v, joined, err := g.Do(t.Context(), "key", work)
+			if v != 7 || !joined {
+				t.Errorf("got %d, joined %v; want 7, joined", v, joined)
+			}
+			second <- err
+		}()
+		synctest.Wait()
+		close(finish)
+		if err := <-second; err != nil {
+			t.Errorf("work was cancelled: %v", err)
+		}
+	})
+}
+
 // TestFailureIsOnes: those who joined try once themselves, with their own work.
 func TestFailureIsOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"larder/internal/flight"
 	"larder/internal/panics"
 	"larder/internal/sealed"
 )
@@ -79,9 +80,10 @@ type Catalog struct {
 	saveMu    sync.Mutex // held while what a sync found is written; guards following
 	lastSaved time.Time
 
-	flightMu   sync.Mutex // guards following
-	flight     *refresh
-	lastFlight *refresh
+	refreshes   flight.Group[struct{}, refreshed]
+	lastRefresh refreshed // belongs to the refresh that runs
+
+	flightMu sync.Mutex // guards following, and that no flight starts after closing ended
 	// measurements are the last ones of blocks, which may be running.
 	measurements map[measureKey]*measurement
 
@@ -111,6 +113,7 @@ func New(opts Options) (*Catalog, error) {
 		numbers:    newNumbers(),
 		tombstones: map[ulid.ULID]time.Time{},
 
+		refreshes:    flight.Group[struct{}, refreshed]{KeepRunning: true},
 		measurements: map[measureKey]*measurement{},
 	}
 	c.documents = newDocuments(opts.DocumentBytes, c.metrics.documents)
@@ -462,36 +465,32 @@ func (c *Catalog) Status() Status {
 	return c.status
 }
 
-// refresh is one run of Refresh that any number of callers wait for.
-type refresh struct {
+// refreshed is the result of one refresh.
+type refreshed struct {
 	began time.Time
-	done  chan struct{} // closed when err is set
 	err   error
 }
 
-// Refresh lists the root of the bucket and reads the meta.json of blocks it does not know: what a
-// query asks for when it found an object missing. Calls during a refresh wait for that one, and
-// within Options.RefreshEvery after its begin get its result; but if since its begin a block was
-// lost that nothing known replaces, they wait for the next one. A refresh that ctx abandons goes on
-// for the others.
+// Refresh lists the root of the bucket and reads the meta.json of blocks that the catalog does not
+// know. Queries call it when they find an object missing.
+//
+// Concurrent calls share one refresh, and calls within Options.RefreshEvery after its begin get its
+// result. If a block was lost since that begin and nothing known replaces it, they wait for the next
+// refresh instead. A refresh continues after its callers have left, because queries with short
+// deadlines would otherwise never see the end of a slow one.
 func (c *Catalog) Refresh(ctx context.Context) error {
 	c.mu.Lock()
 	loss := c.lastLoss
 	c.mu.Unlock()
 	for {
-		f, err := c.refreshFlight()
+		r, _, err := c.refreshes.Do(ctx, struct{}{}, c.refresh)
 		if err != nil {
 			return err
 		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return ctx.Err()
+		if !r.began.Before(loss) {
+			return r.err
 		}
-		if !f.began.Before(loss) {
-			return f.err
-		}
-		next := time.NewTimer(time.Until(f.began.Add(c.opts.RefreshEvery)))
+		next := time.NewTimer(time.Until(r.began.Add(c.opts.RefreshEvery)))
 		select {
 		case <-next.C:
 		case <-ctx.Done():
@@ -503,37 +502,39 @@ func (c *Catalog) Refresh(ctx context.Context) error {
 	}
 }
 
-func (c *Catalog) refreshFlight() (*refresh, error) {
+// refresh does the work of Refresh, or returns the last result if that is recent enough. It ends
+// with the catalog and not with a caller. INVARIANT: one call runs at a time, which owns
+// lastRefresh.
+func (c *Catalog) refresh(context.Context) (refreshed, error) {
 	c.flightMu.Lock()
-	defer c.flightMu.Unlock()
+	closed := c.closing.Err() != nil
+	if !closed {
+		c.flights.Add(1)
+		defer c.flights.Done()
+	}
+	c.flightMu.Unlock()
 	now := time.Now()
 	switch {
-	case c.closing.Err() != nil:
-		return nil, errors.New("refresh: the catalog is closed")
-	case c.flight != nil:
-		return c.flight, nil
-	case c.lastFlight != nil && now.Sub(c.lastFlight.began) < c.opts.RefreshEvery:
-		return c.lastFlight, nil
+	case closed:
+		return refreshed{}, errors.New("refresh: the catalog is closed")
+	case now.Sub(c.lastRefresh.began) < c.opts.RefreshEvery:
+		return c.lastRefresh, nil
 	}
-	f := &refresh{began: now, done: make(chan struct{})}
-	c.flight = f
+	ctx, cancel := context.WithTimeout(c.closing, c.opts.StallTimeout)
+	defer cancel()
+	c.metrics.refreshes.Inc()
+	found, err := c.sync(ctx, true)
+	if err != nil {
+		err = fmt.Errorf("refresh: %w", err)
+		c.log.Warn("refresh failed", "err", err)
+	}
+	c.lastRefresh = refreshed{began: now, err: err}
+	// Requests do not wait for the disk.
 	c.flights.Go(func() {
-		ctx, cancel := context.WithTimeout(c.closing, c.opts.StallTimeout)
-		defer cancel()
-		c.metrics.refreshes.Inc()
-		found, err := c.sync(ctx, true)
-		if err != nil {
-			f.err = fmt.Errorf("refresh: %w", err)
-			c.log.Warn("refresh failed", "err", err)
-		}
-		c.flightMu.Lock()
-		c.flight, c.lastFlight = nil, f
-		c.flightMu.Unlock()
-		close(f.done)
 		_ = c.panics.Do(func() error {
-			c.save(found) // requests do not wait for the disk
+			c.save(found)
 			return nil
 		})
 	})
-	return f, nil
+	return c.lastRefresh, nil
 }

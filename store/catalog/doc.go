@@ -97,7 +97,8 @@
 //   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older
 //     content after a newer.
 //   - localStore.mu guards the list of copies to be synced.
-//   - Catalog.flightMu guards the running refresh and the measurements.
+//   - Catalog.flightMu guards the measurements, and the start of refreshes and measurements against
+//     Close.
 //   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last
 //     result without it.
 //   - packedMetas.mu guards its map, and no packing runs under it.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/oklog/ulid/v2"
@@ -42,10 +43,13 @@ func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 				remove(testID(1))
 				c.Tombstone(testID(1))
 			}
+			var mu sync.Mutex // objects are read concurrently
 			last := uint64(2)
 			putBlock(b, last)
 			b.requests()
 			b.onGet = func(_ context.Context, name string) {
+				mu.Lock()
+				defer mu.Unlock()
 				if tc.replaced > 0 && strings.HasPrefix(name, testID(last).String()) {
 					tc.replaced--
 					remove(testID(last))

@@ -258,6 +258,33 @@ func TestRefreshIsShared(t *testing.T) {
 	})
 }
 
+// TestRefreshOutlivesItsCaller: a refresh continues after its only caller has left. The next caller
+// shares it instead of listing the bucket again.
+func TestRefreshOutlivesItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newTestBucket()
+		c := newCatalog(t, Options{Bucket: b})
+		release := make(chan struct{})
+		b.onList = func(context.Context) { <-release }
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := c.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("first caller: got %v, want DeadlineExceeded", err)
+		}
+		done := make(chan error)
+		go func() { done <- c.Refresh(t.Context()) }()
+		time.Sleep(time.Minute)
+		close(release)
+		if err := <-done; err != nil {
+			t.Errorf("second caller: %v", err)
+		}
+		if got, want := b.requests(), "list=1 meta=0 mark=0 other=0"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		c.Close()
+	})
+}
+
 // A refresh answers for what was lost before it began. One that began before has perhaps not seen
 // what replaced the block.
 func TestRefreshIsNewerThanTheLoss(t *testing.T) {
