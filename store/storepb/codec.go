@@ -7,21 +7,21 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Codec is what a server that sends Frames is made with: grpc.ForceServerCodecV2(storepb.Codec()).
-// It sends a *Frame as it is. It refuses requests of the StoreAPI that have far too many fields,
-// and does not decode what a Receiver does not accept. It tells an Answer when it was sent. Every
-// other message, and all decoding, is left to grpc's own codec: on the wire the two are the same.
+// Codec returns the codec for servers that send Frames: grpc.ForceServerCodecV2(storepb.Codec()).
+// It sends a *Frame unchanged, and notifies an Answer when it was sent. It rejects StoreAPI
+// requests with too many fields, and skips messages that a Receiver does not accept. grpc's own
+// codec handles all other messages. The wire format is the same.
 func Codec() encoding.CodecV2 {
 	return codec{next: encoding.GetCodecV2(protocodec.Name)}
 }
 
-// Receiver stands for the message that is decoded into its Target.
+// Receiver wraps a message to be received. The message is decoded into Target.
 type Receiver interface {
 	Target() any
 	// Accept is called before anything is decoded, with the length of the message on the wire. For
-	// a request of the StoreAPI it is called again with the number of fields. If it returns false
-	// the message is not decoded, and the receiver ends the request: grpc would make an Internal of
-	// an error.
+	// a StoreAPI request it is called again with the number of fields. If it returns false, the
+	// message is not decoded, and the receiver must end the request. Codec cannot do so, because
+	// grpc would turn its error into Internal.
 	Accept(bytes, fields int) bool
 }
 

@@ -1,15 +1,13 @@
-// Package storepb is the StoreAPI on the wire: the messages and services that a Thanos Querier
-// speaks, and the fast way to send the one message that matters for speed.
-//
-// The .proto files are our own and wire-identical to Thanos's; the generated code beside them is
-// committed, and `make proto` (generate.sh) makes it anew. Requests, Info and the label responses
-// are ordinary generated messages.
+// Package storepb has the messages and services of the StoreAPI, as Thanos Queriers speak it. The
+// .proto files are larder's own and wire-identical to Thanos's. The generated code beside them is
+// committed; `make proto` (generate.sh) regenerates it. Requests, Info and label responses are
+// ordinary generated messages. Series responses are written by FrameWriter, sent through Codec, and
+// never exist as messages. This saves allocations and copies on the hot path.
 //
 // # Series responses
 //
-// A SeriesResponse is never built as a message. Its labels arrive as finished protobuf bytes
-// (AppendLabel), its chunks as slices of pages; FrameWriter appends both to a pooled buffer, and
-// Codec hands that buffer to grpc as it is:
+// Labels arrive as finished protobuf bytes (AppendLabel), chunks as slices of pages. FrameWriter
+// appends both to a pooled buffer, and Codec passes that buffer to grpc unchanged:
 //
 //	w := storepb.NewFrameWriter(pool, req.ResponseBatchSize, func(f *storepb.Frame) error { return stream.SendMsg(f) })
 //	defer w.Discard()
@@ -20,27 +18,28 @@
 //	}
 //	return w.Flush()
 //
-// The server is made with grpc.ForceServerCodecV2(storepb.Codec()); one FramePool serves the
-// process. The bytes are the same as proto.Marshal makes of the same message. Strings are bytes, as
-// in Thanos: text that is not UTF-8 is sent and received as it is (protocgen says how).
+// Create the server with grpc.ForceServerCodecV2(storepb.Codec()), and one FramePool per process.
+// The bytes equal those of proto.Marshal for the same message. Strings are bytes, same as in
+// Thanos: text that is not UTF-8 is sent and received unchanged (see protocgen).
+//
+// Importing this package registers the message compressions "gzip" and "snappy" with grpc.
 //
 // # Who owns which bytes
 //
-//   - Labels and chunk data belong to the caller. They are read during the call they are passed to,
-//     and copied once.
+//   - Labels and chunk data belong to the caller. A call reads them while it runs, and copies them
+//     once.
 //   - A frame's buffer belongs to the Frame until grpc encodes the message, which is the first
-//     thing SendMsg does; then to grpc, which gives it back to the pool when the last byte is
-//     written. That is after SendMsg returned, so nothing may be read from a Frame, and no buffer
-//     reused, on the ground that SendMsg is done. Release, called after SendMsg, covers the sends
-//     that never reached grpc; FrameWriter does it.
-//   - When a stream dies, grpc may leave a buffer to the collector instead of giving it back. Bytes
-//     must therefore not be accounted for by counting what comes back to the pool.
-//   - Under the race detector, and in this package's tests, the pool overwrites what comes back.
+//     thing SendMsg does. Then it belongs to grpc, which returns it to the pool once the last byte
+//     is written. That may be after SendMsg has returned. Therefore a Frame must not be read, and
+//     its buffer must not be reused, even after SendMsg. Call Release after SendMsg: it frees the
+//     buffer of a frame that never reached grpc. FrameWriter does this.
+//   - When a stream breaks, grpc may drop a buffer instead of returning it. The garbage collector
+//     then frees it. Accounts of memory must therefore not rely on the buffers that return to the
+//     pool.
+//   - With the race detector, and in this package's tests, the pool overwrites buffers that return.
 //
 // # Locks
 //
-// There are none. A FramePool and Codec are safe for concurrent use; a Frame, FrameWriter or
-// ShardMatcher belongs to one goroutine.
-//
-// Importing this package registers the message compressions "gzip" and "snappy" with grpc.
+// There are none. A FramePool and Codec are safe for concurrent use. A Frame, a FrameWriter and a
+// ShardMatcher belong to one goroutine.
 package storepb

@@ -6,23 +6,22 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// WireChunk is an AggrChunk to be encoded. It and its parts are plain values that a caller keeps in
-// slices it reuses: encoding allocates nothing and keeps nothing.
+// WireChunk is an AggrChunk to be encoded. Callers reuse slices of chunks and parts, because
+// encoding neither allocates nor keeps anything.
 type WireChunk struct {
 	// MinTime and MaxTime are in milliseconds, both inclusive.
 	MinTime, MaxTime int64
-	// Parts holds one part for raw samples, or one for each aggregate sent, or none.
-	// INVARIANT: sorted by Aggr, no two of the same: fields are written in the order of their
-	// numbers.
+	// Parts holds one part for raw samples, or one for each aggregate sent, or none. INVARIANT:
+	// sorted by Aggr without duplicates, because fields are written in the order of their numbers.
 	Parts []WirePart
 }
 
 // WirePart is a Chunk to be encoded, and the field of AggrChunk that it goes to.
 type WirePart struct {
-	// Data is the chunk's payload without its encoding byte. It is only read, and only until the
-	// call that encodes it returns.
+	// Data is the chunk's payload without its encoding byte. It is read only during the call that
+	// encodes it.
 	Data []byte
-	// Hash is the xxhash64 of Data. Thanos's stores always send it. 0 leaves it out.
+	// Hash is the xxhash64 of Data. Stores of Thanos always send it. 0 omits it.
 	Hash uint64
 	// Type is a Chunk_Encoding.
 	Type byte
@@ -30,7 +29,7 @@ type WirePart struct {
 	Aggr byte
 }
 
-// Tags of the fields that series are made of.
+// Tags of the fields of a series.
 const (
 	tagSeriesChunks = 2<<3 | 2 // Series.chunks
 	tagMinTime      = 1<<3 | 0 // AggrChunk.min_time
@@ -41,14 +40,14 @@ const (
 	tagChunkHash    = 3<<3 | 0 // Chunk.hash
 )
 
-// SeriesSize is the length of the Series message of finished labels (see AppendLabel) and chunks.
+// SeriesSize returns the length in bytes of the Series message with finished labels (see
+// AppendLabel) and chunks.
 func SeriesSize(labels []byte, chunks []WireChunk) int {
 	size, _ := seriesSize(labels, chunks)
 	return size
 }
 
-// seriesSize is SeriesSize, and how many of its bytes are those of the AggrChunk messages
-// themselves.
+// seriesSize returns SeriesSize, and how many of these bytes are AggrChunk messages.
 func seriesSize(labels []byte, chunks []WireChunk) (size, ofChunks int) {
 	size = len(labels)
 	for i := range chunks {
@@ -59,8 +58,8 @@ func seriesSize(labels []byte, chunks []WireChunk) (size, ofChunks int) {
 	return size, ofChunks
 }
 
-// AppendSeries appends the Series message of finished labels and chunks: SeriesSize bytes, the same
-// as proto.Marshal makes.
+// AppendSeries appends the Series message with finished labels and chunks. It appends SeriesSize
+// bytes, equal to those of proto.Marshal.
 func AppendSeries(dst, labels []byte, chunks []WireChunk) []byte {
 	dst = append(dst, labels...)
 	for i := range chunks {
@@ -96,7 +95,7 @@ func AppendSeries(dst, labels []byte, chunks []WireChunk) []byte {
 	return dst
 }
 
-// wireChunkSize is the length of the AggrChunk message, without its tag and length.
+// wireChunkSize returns the length of the AggrChunk message, without its tag and length.
 func wireChunkSize(c *WireChunk) int {
 	size := 0
 	if c.MinTime != 0 {
@@ -111,11 +110,11 @@ func wireChunkSize(c *WireChunk) int {
 	return size
 }
 
-// wirePartSize is the length of the Chunk message, without its tag and length.
+// wirePartSize returns the length of the Chunk message, without its tag and length.
 func wirePartSize(p *WirePart) int {
 	size := 0
 	if p.Type != 0 {
-		size += 2 // INVARIANT: encodings are small, so the type's varint is one byte.
+		size += 2 // INVARIANT: encodings are below 128, therefore the type's varint is one byte.
 	}
 	if len(p.Data) > 0 {
 		size += fieldSize(len(p.Data))
@@ -126,13 +125,13 @@ func wirePartSize(p *WirePart) int {
 	return size
 }
 
-// fieldSize is the size of a length-delimited field of n bytes whose number is below 16.
+// fieldSize returns the size of a length-delimited field with n bytes and a number below 16.
 func fieldSize(n int) int {
 	return 1 + sizeVarint(uint64(n)) + n
 }
 
 func sizeVarint(x uint64) int {
-	// One byte for each 7 bits begun.
+	// One byte for every 7 bits, rounded up.
 	return (9*bits.Len64(x) + 64) / 64
 }
 

@@ -14,8 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// sample is a series in both forms: as the encoder takes it, and as the message it must come out
-// as.
+// sample is a series in two forms: the input of the encoder and the expected message.
 type sample struct {
 	labels []byte
 	chunks []WireChunk
@@ -91,7 +90,7 @@ func randomChunk(r *rand.Rand) WireChunk {
 		return r.IntN(300)
 	}
 	switch r.IntN(4) {
-	case 0: // times only: what is left when no aggregate is asked for
+	case 0: // times only, same as for a request without aggregates
 	case 1:
 		for a := Aggr_COUNT; a <= Aggr_COUNTER; a++ {
 			if r.IntN(3) > 0 {
@@ -128,7 +127,7 @@ func TestAppendSeries(t *testing.T) {
 		want := marshal(t, s.msg)
 		got := AppendSeries([]byte("x"), s.labels, s.chunks)[1:]
 		if !bytes.Equal(got, want) {
-			t.Fatalf("case %d: got %x, want %x of %v", i, got, want, s.msg)
+			t.Fatalf("case %d, series %v: got %x, want %x", i, s.msg, got, want)
 		}
 		if n := SeriesSize(s.labels, s.chunks); n != len(want) {
 			t.Fatalf("case %d: SeriesSize says %d, the message has %d bytes", i, n, len(want))
@@ -161,10 +160,8 @@ func TestFrames(t *testing.T) {
 			},
 		)
 		w := text(r, 0)
-		check(
-			"warning", NewWarningFrame(pool, w),
-			&SeriesResponse{Result: &SeriesResponse_Warning{Warning: w}},
-		)
+		check("warning", NewWarningFrame(pool, w),
+			&SeriesResponse{Result: &SeriesResponse_Warning{Warning: w}})
 	}
 	for _, hints := range []proto.Message{
 		&SeriesResponseHints{},
@@ -189,7 +186,7 @@ func TestFrames(t *testing.T) {
 	pool.wantNoneOut()
 }
 
-// batchMessage is what FrameWriter makes of one batch.
+// batchMessage is the message that FrameWriter sends for one batch.
 func batchMessage(ss ...sample) *SeriesResponse {
 	b := &SeriesBatch{}
 	for _, s := range ss {
@@ -198,7 +195,7 @@ func batchMessage(ss ...sample) *SeriesResponse {
 	return &SeriesResponse{Result: &SeriesResponse_Batch{Batch: b}}
 }
 
-// TestFrameAllocations holds the promise that encoding allocates nothing but the frame itself.
+// TestFrameAllocations checks that encoding allocates nothing except the frame itself.
 func TestFrameAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("pools forget at random under the race detector")
@@ -231,19 +228,16 @@ func TestFrameAllocations(t *testing.T) {
 	}
 }
 
-// typicalSeries is a series as scraped metrics have them: 12 labels, chunks of 120 samples.
+// typicalSeries returns a typical series of a scraped metric: 12 labels, chunks of 120 samples.
 func typicalSeries(chunks int) sample { return typicalSeriesN(chunks, 0) }
 
-// typicalSeriesN makes the n-th such series. Their chunks have nothing in common, so compression
-// finds little.
+// typicalSeriesN returns the n-th such series. Chunks are random, so that they hardly compress.
 func typicalSeriesN(chunks, n int) sample {
 	r := rand.New(rand.NewPCG(11, uint64(n)))
-	ls := labels.FromStrings(
-		"__name__", "http_request_duration_seconds_bucket", "cluster", "eu-west-1", "code", "200",
-		"container", "frontend", "handler", "/api/v1/query_range", "instance", "10.0.12.7:9090",
-		"job", "default/frontend", "le", "0.25", "method", "GET", "namespace", "default", "pod",
-		"frontend-5d7f9c6b8-x2x9z", "replica", "prometheus-0",
-	)
+	ls := labels.FromStrings("__name__", "http_request_duration_seconds_bucket", "cluster",
+		"eu-west-1", "code", "200", "container", "frontend", "handler", "/api/v1/query_range",
+		"instance", "10.0.12.7:9090", "job", "default/frontend", "le", "0.25", "method", "GET",
+		"namespace", "default", "pod", "frontend-5d7f9c6b8-x2x9z", "replica", "prometheus-0")
 	var cs []WireChunk
 	for i := range chunks {
 		c := WireChunk{MinTime: 1_700_000_000_000 + int64(i)*3_600_000}

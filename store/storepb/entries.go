@@ -9,23 +9,23 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// maxEntries bounds the fields of a request, those of messages within it and the numbers in its
-// lists included. Two bytes on the wire can be a matcher of a hundred in memory, so that it is held
-// to before anything is decoded. 10,000 matchers are 40,000 fields.
+// maxEntries bounds the fields of a request, with those of nested messages and the numbers in
+// lists. The bound is checked before decoding, because two bytes on the wire can become a matcher
+// of a hundred bytes in memory. 10,000 matchers are 40,000 fields.
 const maxEntries = 45_000
 
-// checkEntries counts the fields of an encoded message, and refuses one of too many. The decoder
-// refuses what is no message.
+// checkEntries counts the fields of an encoded message. It returns an error if there are too many.
+// It ignores malformed bytes, because the decoder rejects them.
 func checkEntries(m proto.Message, wire []byte) (int, error) {
 	left := countEntries(m.ProtoReflect().Descriptor(), wire, maxEntries)
 	if left < 0 {
-		return 0, fmt.Errorf("more than %d fields in a %s: ask for less at once",
+		return 0, fmt.Errorf("more than %d fields in a %s: split the request",
 			maxEntries, m.ProtoReflect().Descriptor().FullName())
 	}
 	return maxEntries - left, nil
 }
 
-// countEntries returns what is left of a number of fields, less than 0 if there are more.
+// countEntries subtracts the number of fields in b from left. It stops once the result is negative.
 func countEntries(md protoreflect.MessageDescriptor, b []byte, left int) int {
 	for len(b) > 0 && left >= 0 {
 		num, typ, n := protowire.ConsumeTag(b)
@@ -43,7 +43,7 @@ func countEntries(md protoreflect.MessageDescriptor, b []byte, left int) int {
 			case fd.Message() != nil:
 				left = countEntries(fd.Message(), value, left)
 			case fd.IsList() && fd.Kind() != protoreflect.StringKind && fd.Kind() != protoreflect.BytesKind:
-				left -= len(value) // packed numbers, of a byte at least
+				left -= len(value) // packed numbers, of at least one byte each
 			}
 		}
 		b = b[n:]

@@ -11,7 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// TestRequestsOfManyFieldsAreNotDecoded: two bytes of a request can be a hundred in memory.
+// TestRequestsOfManyFieldsAreNotDecoded checks that a request with too many fields is rejected
+// before it is decoded, because two bytes on the wire can become a hundred in memory.
 func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 	many := func(b string) []byte { return bytes.Repeat([]byte(b), 500_000) }
 	// 1,000,000 bytes
@@ -35,7 +36,7 @@ func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 			t.Errorf("%s: got %v, want an error about fields", name, err)
 		}
 		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
-			t.Errorf("%s: took %d bytes to refuse", name, n)
+			t.Errorf("%s: rejecting it allocated %d bytes", name, n)
 		}
 	}
 	if err := UnmarshalHints(&anypb.Any{TypeUrl: "type.googleapis.com/hintspb.SeriesRequestHints", Value: many("\x0a\x00")}, &SeriesRequestHints{}); err == nil ||
@@ -45,9 +46,8 @@ func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 
 	full := &SeriesRequest{}
 	for range 10_000 {
-		full.Matchers = append(
-			full.Matchers, &LabelMatcher{Type: LabelMatcher_RE, Name: "pod", Value: "a|b"},
-		)
+		full.Matchers = append(full.Matchers,
+			&LabelMatcher{Type: LabelMatcher_RE, Name: "pod", Value: "a|b"})
 	}
 	wire, err := proto.Marshal(full)
 	if err != nil {

@@ -8,11 +8,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// MaxFrameBytes bounds a frame, its own framing included. A frame may only be longer when it holds
-// a single chunk that is.
+// MaxFrameBytes bounds a frame in bytes, including its framing. Only a frame with a single chunk
+// may exceed it.
 const MaxFrameBytes = 1 << maxTier
 
-// Tags of the fields that responses are made of.
+// Tags of the fields of a response.
 const (
 	tagResponseSeries  = 1<<3 | 2 // SeriesResponse.series
 	tagResponseWarning = 2<<3 | 2 // SeriesResponse.warning
@@ -21,35 +21,34 @@ const (
 	tagBatchSeries     = 1<<3 | 2 // SeriesBatch.series
 )
 
-// Frame is a finished SeriesResponse: bytes in a pooled buffer that a server with Codec sends as
-// they are, by stream.SendMsg(frame).
+// Frame is an encoded SeriesResponse in a pooled buffer. A server with Codec sends it unchanged:
+// stream.SendMsg(frame).
 //
-// A frame is sent at most once, and its buffer is given back exactly once, by whoever holds it
-// last:
-//   - Codec takes the buffer when grpc encodes the frame, which SendMsg does first. From then on
-//     grpc owns the buffer and gives it back when the last byte is on the wire or the stream is
-//     gone, whether SendMsg succeeds or not.
-//   - Before that the frame owns it. An interceptor may refuse a message before grpc sees it, so
-//     whoever calls SendMsg calls Release afterwards, always: it gives the buffer back if grpc has
-//     not taken it, and otherwise does nothing.
+// A frame is sent at most once. Its buffer returns to the pool exactly once:
+//   - Codec takes the buffer when grpc encodes the frame, at the start of SendMsg. From then on
+//     grpc owns it. grpc returns it once the last byte is on the wire or the stream has ended, even
+//     if SendMsg fails.
+//   - Before that the frame owns it. An interceptor may reject a message before it reaches grpc.
+//     The caller of SendMsg therefore always calls Release afterwards. Release does nothing if grpc
+//     has taken the buffer.
 //
-// A Frame is not safe for concurrent use. It is never reused: stats handlers may keep the message
-// that was sent.
+// A Frame is not safe for concurrent use. It is never reused, because stats handlers may keep the
+// sent message.
 type Frame struct {
-	// bufs is handed to grpc as a slice, which spares an allocation. Once taken is set, it belongs
-	// to grpc.
+	// bufs is an array to avoid an allocation: grpc gets it as a slice. It belongs to grpc once
+	// taken is set.
 	bufs  [1]mem.Buffer
 	size  int
 	taken bool
 }
 
-// newFrame makes a frame of the bytes of data from off on. The frame owns data, which came from
+// newFrame returns a frame with the bytes of data from off on. The frame owns data, which came from
 // pool.
 func newFrame(pool mem.BufferPool, data *[]byte, off int) *Frame {
 	f := &Frame{size: len(*data) - off}
 	b := mem.NewBuffer(data, pool)
 	if off > 0 {
-		// A slice keeps the whole buffer alive, and the pool gets it back whole.
+		// The slice keeps the whole buffer alive, and the whole buffer returns to the pool.
 		s := b.Slice(off, len(*data))
 		b.Free()
 		b = s
@@ -58,7 +57,7 @@ func newFrame(pool mem.BufferPool, data *[]byte, off int) *Frame {
 	return f
 }
 
-// NewSeriesFrame encodes one series as a response of its own, however long.
+// NewSeriesFrame encodes one series of any length as a response of its own.
 func NewSeriesFrame(pool mem.BufferPool, labels []byte, chunks []WireChunk) *Frame {
 	size := SeriesSize(labels, chunks)
 	buf := pool.Get(fieldSize(size))
@@ -68,7 +67,7 @@ func NewSeriesFrame(pool mem.BufferPool, labels []byte, chunks []WireChunk) *Fra
 	return newFrame(pool, buf, 0)
 }
 
-// newLoneBatchFrame encodes one series as a batch of its own, however long.
+// newLoneBatchFrame encodes one series of any length as a batch of its own.
 func newLoneBatchFrame(pool mem.BufferPool, labels []byte, chunks []WireChunk) *Frame {
 	size := SeriesSize(labels, chunks)
 	buf := pool.Get(fieldSize(fieldSize(size)))
@@ -89,7 +88,7 @@ func NewWarningFrame(pool mem.BufferPool, text string) *Frame {
 	return newFrame(pool, buf, 0)
 }
 
-// NewHintsFrame encodes hints, which Thanos's clients expect to be a SeriesResponseHints.
+// NewHintsFrame encodes hints. Clients of Thanos expect a SeriesResponseHints.
 func NewHintsFrame(pool mem.BufferPool, hints *anypb.Any) (*Frame, error) {
 	opts := proto.MarshalOptions{Deterministic: true}
 	size := opts.Size(hints)
@@ -105,11 +104,12 @@ func NewHintsFrame(pool mem.BufferPool, hints *anypb.Any) (*Frame, error) {
 	return newFrame(pool, buf, 0), nil
 }
 
-// Size is the number of bytes of the message, before compression. It may be asked at any time.
+// Size returns the length of the message in bytes, before compression. It may be called at any
+// time.
 func (f *Frame) Size() int { return f.size }
 
-// Bytes is the encoded message, for tests and tools. It must not be asked for, or looked at, after
-// the frame was sent or released.
+// Bytes returns the encoded message, for tests and tools. The result must not be used after the
+// frame was sent or released. Bytes panics if it is called then.
 func (f *Frame) Bytes() []byte {
 	if f.taken {
 		panic("storepb: Bytes of a frame that was sent or released")
@@ -117,7 +117,7 @@ func (f *Frame) Bytes() []byte {
 	return f.bufs[0].ReadOnlyData()
 }
 
-// Release gives the buffer back unless grpc has it. It may be called any number of times.
+// Release returns the buffer to the pool unless grpc owns it. It may be called more than once.
 func (f *Frame) Release() {
 	if f.taken {
 		return
@@ -126,13 +126,13 @@ func (f *Frame) Release() {
 	f.bufs[0].Free()
 }
 
-// String describes the frame without looking at its bytes: tracing may print a message after it was
-// sent.
+// String describes the frame without reading its bytes, because tracing may print a message after
+// it was sent.
 func (f *Frame) String() string {
 	return fmt.Sprintf("Frame(%d bytes)", f.size)
 }
 
-// take hands the buffer to grpc.
+// take passes the buffer to grpc.
 func (f *Frame) take() (mem.BufferSlice, error) {
 	if f.taken {
 		return nil, fmt.Errorf("frame of %d bytes was already sent or released", f.size)

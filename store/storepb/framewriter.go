@@ -5,23 +5,22 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// batchHeader is the room left for a batch's tag and length, which is known last. Three bytes of
-// length are what a frame of 16 KiB to 1 MiB needs, so full frames start at the buffer's first
-// byte.
+// batchHeader is the space reserved for a batch's tag and length, because the length is known last.
+// Frames of 16 KiB to 1 MiB need all of it: their lengths have three bytes.
 const batchHeader = 1 + 3
 
-// FrameWriter cuts a sorted sequence of series into frames, as a request's response_batch_size
-// asks, and sends them.
+// FrameWriter divides a sorted sequence of series into frames, by the response_batch_size of a
+// request, and sends them.
 //
-// A frame ends at the batch size or at MaxFrameBytes, whichever comes first, and before everything
-// that is not a series. A series longer than a frame goes on in the next one, with its labels
-// repeated; a chunk longer than a frame has one to itself.
+// A frame ends at the batch size or at MaxFrameBytes, whichever comes first, and before a warning
+// or hints. A series that does not fit into a frame continues in the next one, with its labels
+// repeated. A chunk that does not fit gets a frame of its own.
 //
-// Chunk bytes are copied once, into the frame's buffer; a batch that outgrows the size guessed from
-// the frame before is the exception.
+// Chunk bytes are copied once, into the frame's buffer. They are copied again if a batch exceeds
+// the size that was estimated from the previous frame.
 //
-// A FrameWriter is not safe for concurrent use. It holds at most one unfinished frame, so at most
-// MaxFrameBytes of buffer, until Flush or Discard: one of the two ends every use.
+// A FrameWriter is not safe for concurrent use. It holds at most one unfinished frame, and
+// therefore at most MaxFrameBytes of buffer. The caller ends every use with Flush or Discard.
 type FrameWriter struct {
 	pool  mem.BufferPool
 	batch int64
@@ -29,43 +28,45 @@ type FrameWriter struct {
 
 	buf   *[]byte // the unfinished batch, after batchHeader free bytes; nil if there is none
 	inBuf int64   // series in buf
-	// encoded bytes of a series in the last batch, rounded up, to size the next buffer
+	// mean encoded size of a series in the last batch, rounded up; it sizes the next buffer
 	perSeries int
-	most      int64 // series that are expected in all; 0: nobody knows
+	expected  int64 // series of the whole answer; 0 if unknown
 	stats     FrameStats
 	err       error
 
 	chunkBytes int64 // encoded chunks of all series written
 }
 
-// FrameStats counts what a FrameWriter sent. Bytes are those of messages before compression.
+// FrameStats counts what a FrameWriter has sent. Bytes are the lengths of messages before
+// compression.
 type FrameStats struct {
 	Frames, Series, Chunks, Bytes int64
 }
 
-// NewFrameWriter makes a writer for one response. A batch above 1 is the most series of a frame;
-// otherwise each series is a response of its own. send is usually stream.SendMsg; it may keep
-// nothing of the frame, and the writer releases what it did not send.
+// NewFrameWriter returns a writer for one response. A batch above 1 is the maximum number of series
+// in a frame. With a batch of 1 or less each series is a response of its own. send is usually
+// stream.SendMsg. It must not keep the frame. The writer releases frames that send did not pass to
+// grpc.
 func NewFrameWriter(pool mem.BufferPool, batch int64, send func(*Frame) error) *FrameWriter {
 	return &FrameWriter{pool: pool, batch: batch, send: send}
 }
 
-// Expect says that at most n more series come. It sizes buffers, no more: a client may ask for
-// batches of far more series than match, and what it gets must not take memory for them.
-func (w *FrameWriter) Expect(n int64) { w.most = w.stats.Series + n }
+// Expect announces that at most n more series follow. It only bounds the size of buffers: a client
+// may ask for batches of far more series than match.
+func (w *FrameWriter) Expect(n int64) { w.expected = w.stats.Series + n }
 
-// Stats is what was sent so far, without the unfinished frame. Series and chunks count when they
-// are written; a series that continues counts once.
+// Stats returns what was sent so far. Frames and bytes exclude the unfinished frame; series and
+// chunks count when they are written. A series that continues in another frame counts once.
 func (w *FrameWriter) Stats() FrameStats { return w.stats }
 
-// ChunkBytes is the size of the encoded chunks of all series written so far.
+// ChunkBytes returns the encoded size of the chunks of all series written so far.
 func (w *FrameWriter) ChunkBytes() int64 { return w.chunkBytes }
 
-// Pending says whether Flush would send something.
+// Pending reports whether Flush would send a frame.
 func (w *FrameWriter) Pending() bool { return w.buf != nil }
 
-// WriteSeries writes one series. Nothing of labels or chunks is kept. After an error, which is the
-// one that send returned, the response is over: every later call returns it too.
+// WriteSeries writes one series. It keeps neither labels nor chunks. An error is that of send; all
+// later calls return it.
 func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 	if w.err != nil {
 		return w.err
@@ -92,7 +93,7 @@ func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 			return err
 		}
 	}
-	w.reserve(need)
+	w.grow(need)
 	b := append(*w.buf, tagBatchSeries)
 	b = appendVarint(b, uint64(size))
 	*w.buf = AppendSeries(b, labels, chunks)
@@ -102,14 +103,14 @@ func (w *FrameWriter) WriteSeries(labels []byte, chunks []WireChunk) error {
 	return nil
 }
 
-// frameSize is the size of a frame with a single series of n bytes, as far as MaxFrameBytes is
-// concerned.
+// frameSize returns the size of a frame with a single series of n bytes, to compare with
+// MaxFrameBytes.
 func (w *FrameWriter) frameSize(n int) int {
 	return batchHeader + fieldSize(n)
 }
 
-// fit is how many of the chunks one frame can hold, at least one, and the size of the series with
-// them.
+// fit returns how many of the chunks one frame can hold, at least one, and the size of the series
+// with these.
 func (w *FrameWriter) fit(labels []byte, chunks []WireChunk) (n, size int) {
 	size = len(labels)
 	for n < len(chunks) {
@@ -123,7 +124,7 @@ func (w *FrameWriter) fit(labels []byte, chunks []WireChunk) (n, size int) {
 	return n, size
 }
 
-// writeAlone sends a frame with one series, after what is pending.
+// writeAlone sends the pending frame, then a frame with one series.
 func (w *FrameWriter) writeAlone(labels []byte, chunks []WireChunk) error {
 	if err := w.Flush(); err != nil {
 		return err
@@ -134,13 +135,14 @@ func (w *FrameWriter) writeAlone(labels []byte, chunks []WireChunk) error {
 	return w.sendFrame(NewSeriesFrame(w.pool, labels, chunks))
 }
 
-// reserve makes room for need more bytes in buf.
-func (w *FrameWriter) reserve(need int) {
+// grow makes buf large enough for need more bytes.
+func (w *FrameWriter) grow(need int) {
 	if w.buf == nil {
-		// A full batch of series like the last ones, or like this one, and an eighth more.
+		// A full batch of series as long as those of the last batch, or as this one, plus an
+		// eighth.
 		guess, batch := int64(max(w.perSeries, need)), w.batch
-		if w.most > 0 {
-			batch = max(1, min(batch, w.most-w.stats.Series+1)) // this one counts already
+		if w.expected > 0 {
+			batch = max(1, min(batch, w.expected-w.stats.Series+1)) // Series counts this one already
 		}
 		if batch >= MaxFrameBytes/guess {
 			guess = MaxFrameBytes
@@ -158,7 +160,7 @@ func (w *FrameWriter) reserve(need int) {
 	}
 }
 
-// WriteWarning sends a warning, after what is pending.
+// WriteWarning sends the pending frame, then a warning.
 func (w *FrameWriter) WriteWarning(text string) error {
 	if err := w.Flush(); err != nil {
 		return err
@@ -166,7 +168,7 @@ func (w *FrameWriter) WriteWarning(text string) error {
 	return w.sendFrame(NewWarningFrame(w.pool, text))
 }
 
-// WriteHints sends hints, after what is pending.
+// WriteHints sends the pending frame, then hints.
 func (w *FrameWriter) WriteHints(hints *anypb.Any) error {
 	if err := w.Flush(); err != nil {
 		return err
@@ -189,14 +191,14 @@ func (w *FrameWriter) Flush() error {
 	w.perSeries = (size + int(w.inBuf) - 1) / int(w.inBuf)
 	w.inBuf = 0
 
-	// The header is written backwards from the series, so that nothing moves.
+	// The header ends where the series begin, therefore no series moves.
 	off := batchHeader - 1 - sizeVarint(uint64(size))
 	b := append((*buf)[:off], tagResponseBatch)
 	appendVarint(b, uint64(size))
 	return w.sendFrame(newFrame(w.pool, buf, off))
 }
 
-// Discard gives the unfinished frame's buffer back without sending it.
+// Discard releases the buffer of the unfinished frame without sending it.
 func (w *FrameWriter) Discard() {
 	if w.buf != nil {
 		w.pool.Put(w.buf)

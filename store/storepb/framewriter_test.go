@@ -14,7 +14,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// collect is a send that decodes every frame at once, and checks what holds for all of them.
+// collect returns a send function that decodes each frame at once and compares it with
+// proto.Marshal.
 func collect(t *testing.T, out *[]*SeriesResponse) func(*Frame) error {
 	return func(f *Frame) error {
 		t.Helper()
@@ -30,7 +31,7 @@ func collect(t *testing.T, out *[]*SeriesResponse) func(*Frame) error {
 	}
 }
 
-// join undoes what FrameWriter does: batches are spread out and continued series put together.
+// join reverses FrameWriter: it splits batches and joins the parts of continued series.
 func join(frames []*SeriesResponse) []*Series {
 	var out []*Series
 	for _, f := range frames {
@@ -50,7 +51,8 @@ func join(frames []*SeriesResponse) []*Series {
 	return out
 }
 
-// wantSeries compares series. go-cmp alone would take minutes over megabytes of chunks.
+// wantSeries compares series. It does not use go-cmp, which would take minutes for megabytes of
+// chunks.
 func wantSeries(t *testing.T, want, got []*Series) {
 	t.Helper()
 	if len(want) != len(got) {
@@ -58,27 +60,20 @@ func wantSeries(t *testing.T, want, got []*Series) {
 	}
 	for i := range want {
 		if !proto.Equal(want[i], got[i]) {
-			t.Fatalf(
-				"series %d of %d is not what was sent; labels, chunks got %v %d, want %v %d", i,
-				len(want), got[i].Labels, len(got[i].Chunks), want[i].Labels, len(want[i].Chunks),
-			)
+			t.Fatalf("series %d of %d: got labels %v and %d chunks, want labels %v and %d chunks",
+				i, len(want), got[i].Labels, len(got[i].Chunks), want[i].Labels, len(want[i].Chunks))
 		}
 	}
 }
 
-// sized is a series with chunks of the given lengths, told apart by id.
+// sized returns a series, named by id, with chunks of the given lengths.
 func sized(id int, lens ...int) sample {
 	r := rand.New(rand.NewPCG(uint64(id), 0))
 	var cs []WireChunk
 	for i, n := range lens {
-		cs = append(
-			cs,
-			WireChunk{
-				MinTime: int64(i) * 100,
-				MaxTime: int64(i)*100 + 99,
-				Parts:   []WirePart{randomPart(r, Aggr_RAW, n)},
-			},
-		)
+		at := int64(i) * 100
+		parts := []WirePart{randomPart(r, Aggr_RAW, n)}
+		cs = append(cs, WireChunk{MinTime: at, MaxTime: at + 99, Parts: parts})
 	}
 	return newSample(labels.FromStrings("id", fmt.Sprintf("%06d", id)), cs...)
 }
@@ -178,7 +173,8 @@ func TestFrameWriter(t *testing.T) {
 	}
 }
 
-// TestFrameWriterOrder: whatever is not a series comes after the series before it.
+// TestFrameWriterOrder checks that warnings and hints come after the series that were written
+// before.
 func TestFrameWriterOrder(t *testing.T) {
 	pool := newTestPool(t)
 	var frames []*SeriesResponse
@@ -196,9 +192,10 @@ func TestFrameWriterOrder(t *testing.T) {
 		}
 	}
 	want := []*SeriesResponse{
-		batchMessage(
-			a,
-		), {Result: &SeriesResponse_Warning{Warning: "careful"}}, batchMessage(b), {Result: &SeriesResponse_Hints{Hints: hints}},
+		batchMessage(a),
+		{Result: &SeriesResponse_Warning{Warning: "careful"}},
+		batchMessage(b),
+		{Result: &SeriesResponse_Hints{Hints: hints}},
 	}
 	if diff := cmp.Diff(want, frames, protocmp.Transform()); diff != "" {
 		t.Errorf("frames (-want +got):\n%s", diff)
@@ -206,7 +203,7 @@ func TestFrameWriterOrder(t *testing.T) {
 	pool.wantNoneOut()
 }
 
-// TestFrameWriterRandom writes many random series, with buffers poisoned as soon as they are
+// TestFrameWriterRandom writes many random series. Buffers are overwritten as soon as they are
 // released.
 func TestFrameWriterRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(13, 14))
@@ -243,8 +240,7 @@ func TestFrameWriterSendFails(t *testing.T) {
 				w := NewFrameWriter(pool, batch, func(f *Frame) error {
 					calls++
 					if taken {
-						// grpc has taken the buffer, and frees it itself before SendMsg returns the
-						// error.
+						// grpc owns the buffer and frees it before SendMsg returns the error.
 						b, err := f.take()
 						if err != nil {
 							t.Fatal(err)
@@ -277,7 +273,7 @@ func TestFrameWriterSendFails(t *testing.T) {
 
 func TestFrameWriterDiscard(t *testing.T) {
 	pool := newTestPool(t)
-	w := NewFrameWriter(pool, 64, func(*Frame) error { t.Error("nothing may be sent"); return nil })
+	w := NewFrameWriter(pool, 64, func(*Frame) error { t.Error("Discard sent a frame"); return nil })
 	s := sized(1, 100)
 	if err := w.WriteSeries(s.labels, s.chunks); err != nil {
 		t.Fatal(err)
@@ -293,8 +289,8 @@ func TestFrameWriterDiscard(t *testing.T) {
 	pool.wantNoneOut()
 }
 
-// TestFrameWriterExpect: a batch size of far more series than come takes no memory for them, for
-// the first frame or the last, and what comes beyond what was expected is written all the same.
+// TestFrameWriterExpect checks that buffers are sized by the expected number of series, even if the
+// batch size is far larger, and that series beyond the expected number are written too.
 func TestFrameWriterExpect(t *testing.T) {
 	for _, c := range []struct {
 		batch, expected int64
@@ -317,15 +313,13 @@ func TestFrameWriterExpect(t *testing.T) {
 		}
 		wantSeries(t, want, join(frames))
 		if pool.largest > 16<<10 {
-			t.Errorf(
-				"batches of %d, %d of %d expected series came: a buffer of %d bytes", c.batch,
-				c.come, c.expected, pool.largest,
-			)
+			t.Errorf("batches of %d, %d of %d expected series came: a buffer of %d bytes",
+				c.batch, c.come, c.expected, pool.largest)
 		}
 	}
 }
 
-// sizedPool notes the largest buffer that was asked for.
+// sizedPool records the largest buffer that Get returned.
 type sizedPool struct {
 	*testPool
 	largest int

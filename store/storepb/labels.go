@@ -6,18 +6,18 @@ import (
 	"math/bits"
 )
 
-// Tags of the fields that labels are made of.
+// Tags of the fields of labels.
 const (
 	tagSeriesLabels = 1<<3 | 2 // Series.labels
 	tagLabelName    = 1<<3 | 2 // Label.name
 	tagLabelValue   = 2<<3 | 2 // Label.value
 )
 
-// AppendLabel appends one Series.labels field. Labels are *finished* when this was called for each
-// of them, sorted by name: they can then be put into a Series message as they are, which is how
-// they travel from a block's index to the client.
+// AppendLabel appends one Series.labels field. Labels are *finished* once AppendLabel was called
+// for each of them, sorted by name. Finished labels travel from a block's index into a Series
+// message unchanged.
 //
-// An empty name or value takes no bytes, as everywhere in proto3.
+// An empty name or value is omitted, same as everywhere in proto3.
 func AppendLabel[T []byte | string](dst []byte, name, value T) []byte {
 	dst = append(dst, tagSeriesLabels)
 	dst = appendVarint(dst, uint64(labelSize(len(name), len(value))))
@@ -34,12 +34,12 @@ func AppendLabel[T []byte | string](dst []byte, name, value T) []byte {
 	return dst
 }
 
-// LabelSize is the number of bytes that AppendLabel appends.
+// LabelSize returns the number of bytes that AppendLabel appends.
 func LabelSize[T []byte | string](name, value T) int {
 	return fieldSize(labelSize(len(name), len(value)))
 }
 
-// labelSize is the length of the Label message, without its tag and length.
+// labelSize returns the length of the Label message, without its tag and length.
 func labelSize(name, value int) int {
 	size := 0
 	if name > 0 {
@@ -51,8 +51,8 @@ func labelSize(name, value int) int {
 	return size
 }
 
-// NextLabel takes the first label off finished labels. The name and value alias labels. ok is false
-// when nothing is left, and for bytes that AppendLabel did not make.
+// NextLabel splits the first label off finished labels. The results alias labels. ok is false if no
+// label is left, and for bytes that are not finished labels.
 func NextLabel(labels []byte) (name, value, rest []byte, ok bool) {
 	if len(labels) < 2 || labels[0] != tagSeriesLabels {
 		return nil, nil, nil, false
@@ -74,10 +74,10 @@ func NextLabel(labels []byte) (name, value, rest []byte, ok bool) {
 	return name, value, rest, len(body) == 0
 }
 
-// cutBytes splits b after the length-prefixed bytes it starts with.
+// cutBytes splits b after the length-prefixed bytes at its start.
 func cutBytes(b []byte) (data, rest []byte, ok bool) {
 	if len(b) > 0 && b[0] < 0x80 {
-		// Fast path - nearly every name, value and label is shorter than 128 bytes.
+		// Fast path: nearly every name, value and label is shorter than 128 bytes.
 		n := int(b[0])
 		if b = b[1:]; n > len(b) {
 			return nil, nil, false
@@ -92,19 +92,18 @@ func cutBytes(b []byte) (data, rest []byte, ok bool) {
 	return b[:n:n], b[n:], true
 }
 
-// CompareLabels orders two finished label sets as labels.Compare of Prometheus does: by the first
-// name that differs, else by the first value that differs, else the shorter set first.
+// CompareLabels compares two finished label sets in the order of Prometheus's labels.Compare. The
+// first name or value that differs decides; a set that is a prefix of the other comes first.
 //
-// The bytes cannot be compared as they are, because a length prefix would decide before the text
-// behind it. They can say that two sets, or their first labels, are equal: that is what makes this
-// fast on sorted series, whose neighbours share most labels.
+// It cannot compare bytes to find the order, because a length prefix would decide before the text
+// behind it. It does compare bytes to skip equal labels. This makes it fast on sorted series,
+// because neighbours share most labels.
 func CompareLabels(a, b []byte) int {
 	d := commonPrefix(a, b)
 	if d == len(a) && d == len(b) {
 		return 0
 	}
-	// Labels that lie wholly before the first difference are equal. Skip them by their lengths
-	// alone.
+	// Labels that end before the first difference are equal. Skip them by their lengths.
 	pos := 0
 	for {
 		end := labelEnd(a, pos)
@@ -118,7 +117,7 @@ func CompareLabels(a, b []byte) int {
 		an, av, ar, aok := NextLabel(a)
 		bn, bv, br, bok := NextLabel(b)
 		if !aok || !bok {
-			// INVARIANT: finished labels end only where nothing is left.
+			// INVARIANT: NextLabel fails on finished labels only at their end.
 			switch {
 			case aok:
 				return 1
@@ -137,7 +136,7 @@ func CompareLabels(a, b []byte) int {
 	}
 }
 
-// labelEnd is where the label at pos ends, or pos when there is none.
+// labelEnd returns where the label at pos ends, or pos if there is none.
 func labelEnd(labels []byte, pos int) int {
 	if pos+2 > len(labels) {
 		return pos
@@ -152,13 +151,13 @@ func labelEnd(labels []byte, pos int) int {
 	return pos + 1 + w + int(n)
 }
 
-// commonPrefix is the number of leading bytes that a and b share.
+// commonPrefix returns the number of leading bytes that a and b share.
 func commonPrefix(a, b []byte) int {
 	n := min(len(a), len(b))
 	a, b = a[:n], b[:n]
 	i := 0
 	for i+64 <= n && bytes.Equal(a[i:i+64], b[i:i+64]) {
-		i += 64 // Fast path - the runtime compares with vector instructions.
+		i += 64 // Fast path: the runtime compares with vector instructions.
 	}
 	for ; i+8 <= n; i += 8 {
 		if x := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); x != 0 {

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 )
 
-// finished encodes labels as a block's segments do.
+// finished encodes labels in the same way as the segments of a block.
 func finished(ls labels.Labels) []byte {
 	var b []byte
 	ls.Range(func(l labels.Label) { b = AppendLabel(b, l.Name, l.Value) })
@@ -27,8 +27,8 @@ func messages(ls labels.Labels) []*Label {
 	return out
 }
 
-// text draws short strings that share prefixes, so that sets differ late, with lengths on both
-// sides of the 1-byte varint.
+// text returns a random short string. Strings share prefixes, so that sets differ late. Lengths
+// need one or two bytes as a varint.
 func text(r *rand.Rand, minLen int) string {
 	alphabet := []string{"a", "b", "_", "0", "Z", "\x00", "\x01", "é", "日", "\U0001f600"}
 	n := minLen + r.IntN(4)
@@ -53,7 +53,7 @@ func randomLabels(r *rand.Rand, n int) labels.Labels {
 	return labels.FromMap(m)
 }
 
-// vary makes a set that differs from ls in at most one place, as neighbours in a sorted block do.
+// vary returns a set that differs from ls in at most one label, like a neighbour in a sorted block.
 func vary(r *rand.Rand, ls labels.Labels) labels.Labels {
 	m := ls.Map()
 	var names []string
@@ -84,9 +84,7 @@ func TestAppendLabel(t *testing.T) {
 		got := finished(ls)
 		want, err := proto.MarshalOptions{
 			Deterministic: true,
-		}.Marshal(
-			&Series{Labels: messages(ls)},
-		)
+		}.Marshal(&Series{Labels: messages(ls)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,8 +132,8 @@ func TestCompareLabels(t *testing.T) {
 	seen := map[int]int{}
 	check := func(a, b labels.Labels) {
 		t.Helper()
-		// The slice form of labels compares like strings do; Prometheus's packed form agrees on the
-		// sign.
+		// The slice form of labels.Labels returns -1, 0 or 1. The packed form of Prometheus returns
+		// other numbers with the same sign.
 		want := sign(labels.Compare(a, b))
 		got := CompareLabels(finished(a), finished(b))
 		if got != want {
@@ -153,18 +151,16 @@ func TestCompareLabels(t *testing.T) {
 	}
 	for _, s := range []int{-1, 0, 1} {
 		if seen[s] < 1000 {
-			t.Errorf("only %d pairs compared as %d", seen[s], s)
+			t.Errorf("the test has only %d pairs that compare as %d", seen[s], s)
 		}
 	}
-	// Length-prefixed bytes would order these the other way round.
+	// A comparison of the length-prefixed bytes would order these the other way round.
 	check(labels.FromStrings("a", "zz"), labels.FromStrings("a", "zzz"))
 	check(labels.FromStrings("a", "b"), labels.FromStrings("a", "aaaa"))
 	check(labels.FromStrings("b", "1"), labels.FromStrings("aaaa", "1"))
-	check(
-		labels.FromStrings("a", strings.Repeat("b", 127)),
-		labels.FromStrings("a", strings.Repeat("a", 200)),
-	)
-	// A set that is the beginning of another one.
+	check(labels.FromStrings("a", strings.Repeat("b", 127)),
+		labels.FromStrings("a", strings.Repeat("a", 200)))
+	// A set that is a prefix of another one.
 	check(labels.FromStrings("a", "1"), labels.FromStrings("a", "1", "b", "2"))
 	check(labels.EmptyLabels(), labels.FromStrings("a", ""))
 	check(labels.EmptyLabels(), labels.EmptyLabels())
@@ -172,7 +168,8 @@ func TestCompareLabels(t *testing.T) {
 
 func sign(c int) int { return min(1, max(-1, c)) }
 
-// FuzzLabels feeds bytes that are not finished labels: they must do no harm.
+// FuzzLabels checks that arbitrary bytes cause neither panics, endless loops nor contradictory
+// comparisons.
 func FuzzLabels(f *testing.F) {
 	f.Add([]byte("\x0a\x08\x0a\x01a\x12\x03bbb"), []byte("\x0a\x03\x0a\x01a"))
 	f.Add([]byte("\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"), []byte("\x0a\x80"))
@@ -188,7 +185,7 @@ func FuzzLabels(f *testing.F) {
 			rest = next
 		}
 		if c, d := CompareLabels(a, b), CompareLabels(b, a); c != -d {
-			t.Fatalf("CompareLabels(%x, %x) is %d one way and %d the other", a, b, c, d)
+			t.Fatalf("CompareLabels(%x, %x) is %d, and %d with the arguments swapped", a, b, c, d)
 		}
 		(&ShardInfo{TotalShards: 2}).Matcher().Matches(a)
 	})
@@ -224,7 +221,7 @@ func TestShardMatcher(t *testing.T) {
 	}
 	for _, info := range []*ShardInfo{nil, {}, {TotalShards: 0, ShardIndex: 3}, {TotalShards: -1}} {
 		if m := info.Matcher(); !m.Matches(finished(ls)) {
-			t.Errorf("%v: an unsharded request must match every series", info)
+			t.Errorf("%v: the request is not sharded, but the matcher rejects a series", info)
 		}
 	}
 }

@@ -8,21 +8,21 @@ import (
 )
 
 const (
-	// minTier is the smallest buffer: grpc pools no buffer of 1 KiB or less, so a smaller one could
-	// only be used once.
+	// minTier is the smallest buffer. grpc does not return buffers of 1 KiB or less to their pool,
+	// so a smaller one could be used only once.
 	minTier = 11
-	// maxTier is the largest buffer that is kept. INVARIANT: MaxFrameBytes == 1<<maxTier.
+	// maxTier is the largest pooled buffer. INVARIANT: MaxFrameBytes == 1<<maxTier.
 	maxTier = 20
 )
 
-// FramePool lends the buffers that frames are written to, in powers of two from 2 KiB to 1 MiB.
-// Larger ones are made for the occasion and not kept.
+// FramePool pools the buffers of frames, in powers of two from 2 KiB to 1 MiB. Larger buffers are
+// allocated and not pooled.
 //
-// It differs from grpc's own pools in two ways. It has a size for every power of two, where grpc's
-// default goes from 32 KiB straight to 1 MiB. And Get does not clear what it returns, because a
-// frame's writer overwrites every byte it sends.
+// It differs from grpc's own pools in two ways. It has a size for every power of two, while grpc's
+// default has none between 32 KiB and 1 MiB. Get does not clear the buffer, because the writer of a
+// frame overwrites every byte that it sends.
 //
-// It is safe for concurrent use. The zero value is not ready; see NewFramePool.
+// It is safe for concurrent use. Use NewFramePool to create one.
 type FramePool struct {
 	tiers  [maxTier - minTier + 1]sync.Pool
 	poison bool
@@ -30,16 +30,16 @@ type FramePool struct {
 
 var _ mem.BufferPool = (*FramePool)(nil)
 
-// NewFramePool makes a pool. One per process is enough. In builds with the race detector it poisons
-// what comes back, so that reading a frame after its release shows as wrong bytes.
+// NewFramePool returns a pool. One per process is enough. In builds with the race detector Put
+// overwrites buffers, so that a read of a frame after its release sees wrong bytes.
 func NewFramePool() *FramePool {
 	return &FramePool{poison: raceEnabled}
 }
 
-// poisonByte begins no valid message: its wire type does not exist.
+// poisonByte cannot begin a valid message, because its wire type does not exist.
 const poisonByte = 0xdf
 
-// Get lends a buffer of the given length. Its content is anything.
+// Get returns a buffer of the given length with arbitrary content.
 func (p *FramePool) Get(length int) *[]byte {
 	t := tierFor(length)
 	if t > maxTier {
@@ -54,7 +54,7 @@ func (p *FramePool) Get(length int) *[]byte {
 	return &b
 }
 
-// Put takes back a buffer that Get lent. Nobody may touch it afterwards.
+// Put returns a buffer from Get to the pool. The caller must not use it afterwards.
 func (p *FramePool) Put(b *[]byte) {
 	c := cap(*b)
 	if p.poison {
@@ -68,7 +68,7 @@ func (p *FramePool) Put(b *[]byte) {
 	}
 }
 
-// tierFor is the exponent of the smallest buffer that holds n bytes.
+// tierFor returns the exponent of the smallest buffer that holds n bytes.
 func tierFor(n int) int {
 	if n <= 1<<minTier {
 		return minTier

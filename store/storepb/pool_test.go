@@ -8,7 +8,7 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// testPool is a FramePool that poisons in every build and knows which buffers are out.
+// testPool is a FramePool that poisons buffers in every build and tracks which buffers are in use.
 type testPool struct {
 	*FramePool
 	t testing.TB
@@ -16,7 +16,7 @@ type testPool struct {
 	mu   sync.Mutex
 	out  map[*[]byte]bool // guarded by mu
 	gets int              // guarded by mu
-	none chan struct{}    // guarded by mu; closed when no buffer is out, if somebody waits
+	none chan struct{}    // guarded by mu; closed when no buffer is in use; nil if no test waits
 }
 
 func newTestPool(t testing.TB) *testPool {
@@ -62,7 +62,7 @@ func (p *testPool) outNow() int {
 	return len(p.out)
 }
 
-// waitNoneOut waits until every buffer is back. grpc gives the last ones back from a goroutine of
+// waitNoneOut waits until all buffers have returned. grpc returns the last ones from a goroutine of
 // its own.
 func (p *testPool) waitNoneOut() {
 	p.mu.Lock()
@@ -87,20 +87,19 @@ func TestFramePool(t *testing.T) {
 		b := p.Get(c.length)
 		if len(*b) != c.length || cap(*b) < c.wantCap ||
 			(c.length > MaxFrameBytes) != (cap(*b)&(cap(*b)-1) != 0) {
-			t.Errorf(
-				"Get(%d): got len %d cap %d, want cap %d", c.length, len(*b), cap(*b), c.wantCap,
-			)
+			t.Errorf("Get(%d): got len %d cap %d, want cap %d",
+				c.length, len(*b), cap(*b), c.wantCap)
 		}
 		if mem.IsBelowBufferPoolingThreshold(cap(*b)) {
 			t.Errorf("Get(%d): grpc would not give back a buffer of %d bytes", c.length, cap(*b))
 		}
 		p.Put(b)
 	}
-	// A buffer that Get did not make is not kept: it would be shorter than its tier.
+	// The pool drops a buffer that is not from Get, because it would be shorter than its tier.
 	odd := make([]byte, 3000)
 	p.Put(&odd)
 	if b := p.Get(3000); cap(*b) != 4096 {
-		t.Errorf("got a buffer with cap %d after an odd one was put", cap(*b))
+		t.Errorf("got a buffer with cap %d, the pool kept a foreign one", cap(*b))
 	}
 }
 
@@ -109,9 +108,9 @@ func TestPoison(t *testing.T) {
 	b := p.Get(5000)
 	data := *b
 	copy(data, "still in use")
-	*b = data[:12] // shorter than it was, as a frame may be
+	*b = data[:12] // shorter than before, like the buffer of a frame
 	p.Put(b)
 	if want := bytes.Repeat([]byte{poisonByte}, len(data)); !bytes.Equal(data, want) {
-		t.Errorf("a buffer put back still reads %q", data[:16])
+		t.Errorf("a buffer still reads %q after Put", data[:16])
 	}
 }

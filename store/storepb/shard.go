@@ -4,8 +4,8 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// ShardMatcher decides which series belong to the shard that a request asks for. It holds scratch
-// memory, so every goroutine has one of its own. The nil ShardMatcher matches every series.
+// ShardMatcher selects the series of the shard that a request asks for. It has scratch memory and
+// is not safe for concurrent use. A nil ShardMatcher matches every series.
 type ShardMatcher struct {
 	names        map[string]struct{}
 	by           bool
@@ -13,8 +13,8 @@ type ShardMatcher struct {
 	buf          []byte
 }
 
-// Matcher is the matcher of a request's shard_info, nil when the request is not sharded: without
-// total_shards, everything matches.
+// Matcher returns the matcher of a request's shard_info. It is nil without total_shards, because
+// such a request is not sharded.
 func (m *ShardInfo) Matcher() *ShardMatcher {
 	if m.GetTotalShards() < 1 {
 		return nil
@@ -31,8 +31,8 @@ func (m *ShardInfo) Matcher() *ShardMatcher {
 	return s
 }
 
-// Matches says whether the series with these finished labels belongs to the shard. They must be the
-// final labels, as the client will see them: every store has to put a series into the same shard.
+// Matches reports whether the series with these finished labels belongs to the shard. The labels
+// must be those that the client gets, because all stores must assign a series to the same shard.
 func (s *ShardMatcher) Matches(labels []byte) bool {
 	if s == nil {
 		return true

@@ -9,15 +9,15 @@ import (
 	_ "google.golang.org/grpc/encoding/gzip" // Registers "gzip".
 )
 
-// SnappyName is the message compression that a Querier with --grpc-compression=snappy asks for.
+// SnappyName is the message compression of Queriers with --grpc-compression=snappy.
 const SnappyName = "snappy"
 
 func init() {
 	encoding.RegisterCompressor(newSnappyCompressor())
 }
 
-// snappyCompressor is the framed snappy stream format (not the block format), as Thanos's clients
-// speak it. Writers and readers are pooled: each holds about 140 KiB.
+// snappyCompressor implements the framed snappy stream format (not the block format), same as the
+// clients of Thanos. Writers and readers are pooled, because each holds about 140 KiB.
 type snappyCompressor struct {
 	writers, readers sync.Pool
 }
@@ -25,16 +25,16 @@ type snappyCompressor struct {
 func newSnappyCompressor() *snappyCompressor {
 	c := &snappyCompressor{}
 	c.writers.New = func() any {
-		// Concurrency 1 compresses in the goroutine that sends: a frame is too small for hand-overs
-		// to pay.
+		// Concurrency 1 compresses in the goroutine that sends. A frame is too small for other
+		// goroutines to help.
 		return &snappyWriter{
 			Writer: s2.NewWriter(nil, s2.WriterSnappyCompat(), s2.WriterConcurrency(1)),
 			pool:   &c.writers,
 		}
 	}
 	c.readers.New = func() any {
-		// The format's blocks hold at most 64 KiB; without ReaderAllocBlock a reader starts with
-		// more than 1 MiB.
+		// Blocks of the format have at most 64 KiB. Without ReaderAllocBlock a reader allocates
+		// more than 1 MiB at once.
 		return s2.NewReader(nil, s2.ReaderMaxBlockSize(64<<10), s2.ReaderAllocBlock(64<<10))
 	}
 	return c
@@ -53,11 +53,11 @@ type snappyWriter struct {
 	pool *sync.Pool
 }
 
-// Close ends the stream. grpc closes exactly once, and not after a failed Write: then the writer is
-// left to the collector.
+// Close ends the stream and returns the writer to the pool. grpc calls it once, and not after a
+// failed Write. The garbage collector frees the writer then.
 func (z *snappyWriter) Close() error {
 	err := z.Writer.Close()
-	z.Reset(nil) // Lets go of the destination.
+	z.Reset(nil) // Drop the reference to the destination.
 	z.pool.Put(z)
 	return err
 }
@@ -68,9 +68,9 @@ func (c *snappyCompressor) Decompress(r io.Reader) (io.Reader, error) {
 	return &snappyReader{z: z, pool: &c.readers}, nil
 }
 
-// snappyReader lends a pooled reader to one message.
+// snappyReader uses a pooled reader for one message.
 type snappyReader struct {
-	z    *s2.Reader // nil once given back
+	z    *s2.Reader // nil once closed
 	pool *sync.Pool
 }
 
@@ -81,8 +81,8 @@ func (r *snappyReader) Read(p []byte) (int, error) {
 	return r.z.Read(p)
 }
 
-// Close gives the reader back. grpc closes whatever a compressor returns when it is done with a
-// message; giving back at io.EOF instead would let a Read after it meet another message's reader.
+// Close returns the reader to the pool. grpc calls it at the end of a message. Read must not return
+// the reader at io.EOF, because a later Read could then use the reader of another message.
 func (r *snappyReader) Close() error {
 	if r.z != nil {
 		r.z.Reset(nil)

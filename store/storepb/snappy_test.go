@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/encoding"
 )
 
-// TestSnappy: what we write, the reference implementation of the format reads, and the other way
-// round.
+// TestSnappy checks that the reference implementation of the format reads what larder writes, and
+// the other way round.
 func TestSnappy(t *testing.T) {
 	c := encoding.GetCompressor(SnappyName)
 	if c == nil || encoding.GetCompressor("gzip") == nil {
@@ -43,7 +43,7 @@ func TestSnappy(t *testing.T) {
 		}
 		got, err := io.ReadAll(snappy.NewReader(&ours))
 		if err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%d bytes of ours: read %d, %v", n, len(got), err)
+			t.Errorf("%d bytes that larder wrote: the reference read %d, %v", n, len(got), err)
 		}
 		d, err := c.Decompress(&theirs)
 		if err != nil {
@@ -51,10 +51,9 @@ func TestSnappy(t *testing.T) {
 		}
 		got, err = io.ReadAll(d)
 		if err != nil || !bytes.Equal(got, data) {
-			t.Errorf("%d bytes of theirs: read %d, %v", n, len(got), err)
+			t.Errorf("%d bytes that the reference wrote: larder read %d, %v", n, len(got), err)
 		}
-		// Given back once, it must stay silent: the reader behind it may be another message's by
-		// now.
+		// After Close it must return nothing, because another message may use the pooled reader.
 		closer := d.(io.Closer)
 		for range 2 {
 			if err := closer.Close(); err != nil {
@@ -70,6 +69,6 @@ func TestSnappy(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadAll(d); err == nil {
-		t.Error("nonsense was decompressed without an error")
+		t.Error("invalid data was decompressed without an error")
 	}
 }

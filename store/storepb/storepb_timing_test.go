@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/mem"
 )
 
-// BenchmarkEncode is the encoder alone: frames are released as soon as they are finished.
+// BenchmarkEncode measures the encoder alone. Frames are released as soon as they are finished.
 func BenchmarkEncode(b *testing.B) {
 	for _, chunks := range []int{2, 20} {
 		s := typicalSeries(chunks)
@@ -31,7 +31,7 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
-// rawCodec receives messages without looking into them, so that a benchmark measures the server.
+// rawCodec receives messages without decoding them, so that a benchmark measures the server.
 type rawCodec struct{}
 
 func (rawCodec) Marshal(v any) (mem.BufferSlice, error) { return Codec().Marshal(v) }
@@ -41,8 +41,8 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return nil
 }
 
-// BenchmarkSend is a whole stream: series encoded, sent, and received by a client in this process
-// that does not decode. Allocations are those of both sides.
+// BenchmarkSend measures a whole stream: series are encoded, sent, and received by a client in this
+// process that does not decode them. Allocations include both sides.
 func BenchmarkSend(b *testing.B) {
 	var series []sample
 	for i := range 256 {
@@ -52,9 +52,8 @@ func BenchmarkSend(b *testing.B) {
 	var send int
 	store := &fakeStore{
 		series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-			w := NewFrameWriter(
-				pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) },
-			)
+			w := NewFrameWriter(pool, req.ResponseBatchSize,
+				func(f *Frame) error { return stream.SendMsg(f) })
 			for i := range send {
 				s := &series[i%len(series)]
 				if err := w.WriteSeries(s.labels, s.chunks); err != nil {
@@ -106,9 +105,8 @@ func BenchmarkSend(b *testing.B) {
 					b.Fatalf("got %d frames, want %d", frames, want)
 				}
 				b.ReportMetric(float64(frames)/b.Elapsed().Seconds(), "frames/s")
-				b.ReportMetric(
-					float64(after.Mallocs-before.Mallocs)/float64(frames), "allocs/frame",
-				)
+				b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(frames),
+					"allocs/frame")
 			})
 		}
 	}

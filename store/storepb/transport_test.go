@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeStore answers Series by its series function.
+// fakeStore answers Series with its series function.
 type fakeStore struct {
 	UnimplementedStoreServer
 	UnimplementedInfoServer
@@ -52,7 +52,7 @@ func (s *fakeStore) Info(context.Context, *InfoRequest) (*InfoResponse, error) {
 	return &InfoResponse{ComponentType: "store", Store: &StoreInfo{MinTime: -1, MaxTime: 1}}, nil
 }
 
-// serve starts a server with Codec and dials it, both gone when the test ends.
+// serve starts a server with Codec and dials it. Both are closed at the end of the test.
 func serve(t testing.TB, store *fakeStore, opts ...grpc.ServerOption) *grpc.ClientConn {
 	t.Helper()
 	return serveWith(t, store, opts, nil)
@@ -91,7 +91,7 @@ func serveWith(
 	return conn
 }
 
-// watchedStream stands for interceptors: it looks at every message before and after it was sent.
+// watchedStream stands for an interceptor: it formats every message before and after it is sent.
 type watchedStream struct {
 	grpc.ServerStream
 	messages []any
@@ -107,7 +107,7 @@ func (s *watchedStream) SendMsg(m any) error {
 	return err
 }
 
-// compressions is a client's stats handler that notes how answers were compressed.
+// compressions is a stats handler of a client that counts answers by compression.
 type compressions struct {
 	mu   sync.Mutex
 	seen map[string]int // guarded by mu
@@ -148,8 +148,8 @@ func recvAll(stream grpc.ServerStreamingClient[SeriesResponse]) ([]*SeriesRespon
 }
 
 // TestTransport sends the same series through every combination of compression, batching,
-// interceptors and tracing. Buffers are poisoned when they are released, so a frame released before
-// it was on the wire would not decode to what was sent.
+// interceptors and tracing. Buffers are overwritten when they are released, therefore a frame that
+// is released too early would not decode.
 func TestTransport(t *testing.T) {
 	r := rand.New(rand.NewPCG(15, 16))
 	var series []sample
@@ -163,7 +163,7 @@ func TestTransport(t *testing.T) {
 	}
 	long := sized(1_000_000, 700<<10, 700<<10, 1<<20+1, 5)
 	for _, c := range long.chunks {
-		clear(c.Parts[0].Data) // gzip takes seconds over as much noise, under the race detector
+		clear(c.Parts[0].Data) // gzip needs seconds for this much noise with the race detector
 	}
 	series, want = append(series, long), append(want, long.msg)
 	hints, err := anypb.New(&SeriesResponseHints{QueriedBlocks: []*Block{{Id: "block"}}})
@@ -179,10 +179,8 @@ func TestTransport(t *testing.T) {
 			pool := newTestPool(t)
 			store := &fakeStore{
 				series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-					w := NewFrameWriter(
-						pool, req.ResponseBatchSize,
-						func(f *Frame) error { return stream.SendMsg(f) },
-					)
+					w := NewFrameWriter(pool, req.ResponseBatchSize,
+						func(f *Frame) error { return stream.SendMsg(f) })
 					defer w.Discard()
 					for _, s := range series {
 						if err := w.WriteSeries(s.labels, s.chunks); err != nil {
@@ -201,10 +199,8 @@ func TestTransport(t *testing.T) {
 			}
 			if traced {
 				tp := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.AlwaysSample()))
-				opts = append(
-					opts,
-					grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))),
-				)
+				opts = append(opts,
+					grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))))
 			}
 			seen := &compressions{seen: map[string]int{}}
 			client := NewStoreClient(
@@ -214,10 +210,8 @@ func TestTransport(t *testing.T) {
 			for _, compression := range []string{"", "gzip", SnappyName} {
 				for _, batch := range []int64{0, 64} {
 					t.Run(
-						fmt.Sprintf(
-							"intercept=%v/traced=%v/compression=%s/batch=%d", intercept, traced,
-							compression, batch,
-						),
+						fmt.Sprintf("intercept=%v/traced=%v/compression=%s/batch=%d",
+							intercept, traced, compression, batch),
 						func(t *testing.T) {
 							call := []grpc.CallOption{grpc.MaxCallRecvMsgSize(64 << 20)}
 							if compression != "" {
@@ -237,17 +231,13 @@ func TestTransport(t *testing.T) {
 							}
 							if len(frames) < 2 || frames[len(frames)-2].GetWarning() != "careful" ||
 								frames[len(frames)-1].GetHints() == nil {
-								t.Fatalf(
-									"%d frames do not end in the warning and the hints",
-									len(frames),
-								)
+								t.Fatalf("%d frames do not end in the warning and the hints",
+									len(frames))
 							}
 							wantSeries(t, want, join(frames))
 							if got := seen.seen[compression] - before; got != 1 {
-								t.Errorf(
-									"answers compressed as %q: got %d, want 1 (of %v)", compression,
-									got, seen.seen,
-								)
+								t.Errorf("answers compressed as %q: got %d, want 1 (of %v)",
+									compression, got, seen.seen)
 							}
 							pool.waitNoneOut()
 						},
@@ -258,7 +248,7 @@ func TestTransport(t *testing.T) {
 	}
 }
 
-// TestCodecFallsThrough: what is not a Frame is grpc's own codec's business.
+// TestCodecFallsThrough checks that grpc's own codec handles messages that are not Frames.
 func TestCodecFallsThrough(t *testing.T) {
 	store := &fakeStore{
 		series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
@@ -293,11 +283,11 @@ func TestCodecFallsThrough(t *testing.T) {
 		t.Errorf("got %v, %v", frames, err)
 	}
 	if _, err := Codec().Marshal("not a message"); err == nil {
-		t.Error("a string is not a message")
+		t.Error("Codec encoded a string without an error")
 	}
 }
 
-// TestReflection: a client without our .proto files finds the services, with their types.
+// TestReflection checks that a client without the .proto files finds the services and their types.
 func TestReflection(t *testing.T) {
 	conn := serve(t, &fakeStore{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -348,7 +338,7 @@ type refusingStream struct{ grpc.ServerStream }
 
 func (refusingStream) SendMsg(any) error { return status.Error(codes.PermissionDenied, "refused") }
 
-// TestSendFails: whoever fails, the buffer goes back once.
+// TestSendFails checks that the buffer returns to the pool once, whichever side fails.
 func TestSendFails(t *testing.T) {
 	s := typicalSeries(20)
 	t.Run("before grpc takes it", func(t *testing.T) {
@@ -425,9 +415,8 @@ func TestSendFails(t *testing.T) {
 		failed := make(chan error, 1)
 		store := &fakeStore{
 			series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
-				w := NewFrameWriter(
-					pool, req.ResponseBatchSize, func(f *Frame) error { return stream.SendMsg(f) },
-				)
+				w := NewFrameWriter(pool, req.ResponseBatchSize,
+					func(f *Frame) error { return stream.SendMsg(f) })
 				defer w.Discard()
 				for {
 					if err := w.WriteSeries(s.labels, s.chunks); err != nil {
@@ -456,12 +445,12 @@ func TestSendFails(t *testing.T) {
 					t.Errorf("got %v", err)
 				}
 			case <-time.After(30 * time.Second):
-				t.Fatal("the server still sends to a client that is gone")
+				t.Fatal("the server still sends after the client has cancelled")
 			}
 		}
-		// grpc drops what it had queued for a stream that is gone without giving it back: the
-		// collector gets those buffers. What must hold is that none comes back twice, which the
-		// pool checks, and that the last frame before the end does not stay with us.
+		// grpc drops the buffers that are queued for a cancelled stream, and the garbage collector
+		// frees them. None may return twice, which the pool checks, and larder must not keep the
+		// last frame.
 		if n := pool.outNow(); n > 2*20 {
 			t.Errorf("%d buffers are still out after 20 cancelled streams", n)
 		}

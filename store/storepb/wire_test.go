@@ -12,19 +12,19 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
-// TestWireContract compares every message, enum and service with a listing that was made from
-// Thanos's own .proto files.
+// TestWireContract compares every message, enum and service with a listing generated from the
+// .proto files of Thanos.
 func TestWireContract(t *testing.T) {
 	want, err := os.ReadFile("testdata/wire.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), describe(protoregistry.GlobalFiles)); diff != "" {
-		t.Errorf("wire format differs from Thanos's (-want +got):\n%s", diff)
+		t.Errorf("wire format differs from that of Thanos (-want +got):\n%s", diff)
 	}
 }
 
-// describe lists what decides the wire format, one line for each field, enum value and method.
+// describe lists the wire format, one line per field, enum value and method.
 func describe(files *protoregistry.Files) string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
@@ -60,10 +60,8 @@ func describe(files *protoregistry.Files) string {
 				if o := f.ContainingOneof(); o != nil {
 					oneof = " in " + string(o.Name())
 				}
-				add(
-					"message %s %s %s %s = %d%s", md.FullName(), f.Cardinality(), kind, f.Name(),
-					f.Number(), oneof,
-				)
+				add("message %s %s %s %s = %d%s", md.FullName(), f.Cardinality(), kind, f.Name(),
+					f.Number(), oneof)
 			}
 		}
 		for i := range fd.Services().Len() {

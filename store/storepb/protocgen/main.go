@@ -1,11 +1,10 @@
-// Command protocgen is protoc-gen-go for the messages of the StoreAPI: their strings may hold any
-// bytes.
+// Command protocgen runs protoc-gen-go so that strings in StoreAPI messages may hold any bytes.
 //
-// Label names and values are bytes in practice. Thanos's generated code neither checks nor changes
-// them, and one value that is not UTF-8 must not make a whole answer fail. Go's code of proto3
-// checks every string, and only a file of an edition can say that it must not. Debian's protoc does
-// not know editions, so the files stand in proto3 and are turned here into the same in edition
-// 2023.
+// Label names and values are bytes in practice. The generated code of Thanos neither checks nor
+// changes them, and one value that is not UTF-8 must not make a whole answer fail. Go code
+// generated from proto3 checks every string. Only a file of an edition can turn the check off.
+// Debian's protoc does not know editions. The files therefore use proto3, and protocgen converts
+// them to edition 2023.
 package main
 
 import (
@@ -27,8 +26,8 @@ func main() {
 	}
 }
 
-// run passes the request on standard input to the plugin, with the files to generate as those of an
-// edition.
+// run converts the files to generate to an edition and passes the request on standard input to the
+// plugin.
 func run(plugin string) error {
 	in, err := io.ReadAll(os.Stdin)
 	if err != nil {
@@ -56,8 +55,8 @@ func run(plugin string) error {
 	return cmd.Run()
 }
 
-// withoutUTF8 turns a file of proto3 into one of edition 2023 that means the same but for the check
-// of strings.
+// withoutUTF8 converts a proto3 file to edition 2023. The meaning stays the same, but strings are
+// not checked.
 func withoutUTF8(f *descriptorpb.FileDescriptorProto) {
 	f.Syntax = proto.String("editions")
 	f.Edition = descriptorpb.Edition_EDITION_2023.Enum()
