@@ -9,5 +9,5 @@
 // with those to the same requests when they were alone.
 //
 // It prints a table of what became of the requests and exits with 1 if a promise of
-// docs/reliability.md was not kept.
+// docs/memory.md was not kept.
 package main

@@ -15,7 +15,7 @@
 // An amount is either given by the user or a default. With a memory limit, some defaults are parts
 // of it, and Fit scales defaults down until a quarter of the limit stays free. Fit never changes an
 // amount that the user gave: if those amounts do not fit, the start fails. kinds.go has the weights
-// by which caches share one amount. docs/reliability.md shows the result for some limits, and a
+// by which caches share one amount. docs/memory.md shows the result for some limits, and a
 // test compares it with Fit.
 //
 // # What it owns

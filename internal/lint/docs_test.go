@@ -16,9 +16,9 @@ var (
 	testFunc   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Za-z0-9_]+)\(`)
 )
 
-// TestDocumentsNameWhatIsThere: a promise that names the test or the command that holds it is worth
-// as much as they are there. A rule of the Makefile that is only declared does nothing and
-// succeeds.
+// TestDocumentsNameWhatIsThere checks that the documents name only tests and make rules that exist,
+// because a promise is worth no more than the test that shows it. It also rejects a rule of the
+// Makefile that is only declared: make would do nothing and succeed.
 func TestDocumentsNameWhatIsThere(t *testing.T) {
 	root := filepath.Join("..", "..")
 	read := func(name string) string {
@@ -38,10 +38,7 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 	for _, m := range phonyRules.FindAllStringSubmatch(makefile, -1) {
 		for rule := range strings.FieldsSeq(m[1]) {
 			if !rules[rule] {
-				t.Errorf(
-					"Makefile: %s is declared, but there is no rule: make would say that there is nothing to be done",
-					rule,
-				)
+				t.Errorf("Makefile: %s is declared phony, but has no rule", rule)
 			}
 		}
 	}
@@ -75,6 +72,87 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 		for _, m := range saidTest.FindAllStringSubmatch(text, -1) {
 			if !tests[m[1]] {
 				t.Errorf("%s: there is no %s", name, m[1])
+			}
+		}
+	}
+}
+
+var (
+	mdLink    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	mdHeading = regexp.MustCompile(`(?m)^#+ (.*)$`)
+	mdCode    = regexp.MustCompile("(?ms)^```.*?^```")
+	notInSlug = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
+// page is a Markdown document of the repository.
+type page struct {
+	name    string // from the root
+	text    string // without code blocks
+	anchors map[string]bool
+}
+
+func pages(t *testing.T) []page {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var out []page
+	for _, pattern := range []string{"*.md", "docs/*.md", "interop/*.md"} {
+		names, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rel, err := filepath.Rel(root, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := page{name: rel, text: mdCode.ReplaceAllString(string(text), "")}
+			p.anchors = make(map[string]bool)
+			for _, m := range mdHeading.FindAllStringSubmatch(p.text, -1) {
+				p.anchors[slug(m[1])] = true
+			}
+			out = append(out, p)
+		}
+	}
+	if len(out) < 10 {
+		t.Fatalf("found %d documents, want at least 10", len(out))
+	}
+	return out
+}
+
+// slug returns the anchor that GitHub gives a heading.
+func slug(heading string) string {
+	s := notInSlug.ReplaceAllString(strings.ToLower(heading), "")
+	return strings.ReplaceAll(s, " ", "-")
+}
+
+// TestLinksOfDocuments checks that links between documents lead to files and headings that exist.
+func TestLinksOfDocuments(t *testing.T) {
+	all := pages(t)
+	byName := make(map[string]page)
+	for _, p := range all {
+		byName[p.name] = p
+	}
+	for _, p := range all {
+		for _, m := range mdLink.FindAllStringSubmatch(p.text, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			file, anchor, _ := strings.Cut(m[1], "#")
+			target := p.name
+			if file != "" {
+				target = filepath.Join(filepath.Dir(p.name), filepath.FromSlash(file))
+			}
+			if _, err := os.Stat(filepath.Join("..", "..", target)); err != nil {
+				t.Errorf("%s: link to %s: there is no %s", p.name, m[1], target)
+				continue
+			}
+			to, known := byName[target]
+			if anchor != "" && known && !to.anchors[anchor] {
+				t.Errorf("%s: link to %s: %s has no such heading", p.name, m[1], target)
 			}
 		}
 	}

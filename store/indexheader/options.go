@@ -56,7 +56,7 @@ type Options struct {
 	Unsatisfiable func(err error) bool
 	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them
 	// without Dir. Headers in use are never closed, so more may be held while they are:
-	// docs/reliability.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values
+	// docs/memory.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values
 	// each in files. A header beyond it costs an opening (a few reads of the local disk) again.
 	MaxOpenBytes int64
 	// MaxOpenFiles bounds the number of open headers in the same way, because each holds a file.
