@@ -181,8 +181,8 @@ func (s *SeriesSets) NoteTooLarge(k SetKey) {
 // tell.
 func (s *SeriesSets) TooLarge(k SetKey) bool { return s.large.has(k.hash) }
 
-// Hold asks for leave to hold n more bytes of sets under construction.
-func (s *SeriesSets) Hold(n int64) bool {
+// TryReserve reserves n more bytes for sets under construction, if they are free.
+func (s *SeriesSets) TryReserve(n int64) bool {
 	if s.held.Add(n) <= s.maxSet {
 		return true
 	}
@@ -191,8 +191,8 @@ func (s *SeriesSets) Hold(n int64) bool {
 	return false
 }
 
-// Drop gives back n bytes that were held.
-func (s *SeriesSets) Drop(n int64) { s.held.Add(-n) }
+// Release releases n reserved bytes.
+func (s *SeriesSets) Release(n int64) { s.held.Add(-n) }
 
 // HeldBytes returns the bytes of sets that are under construction, or read and no longer kept.
 func (s *SeriesSets) HeldBytes() int64 { return s.held.Load() }

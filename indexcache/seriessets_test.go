@@ -44,12 +44,12 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 		wg.Go(func() {
 			for i := range 100 {
 				k := setKey(1000*w + i)
-				if !s.Hold(size) {
+				if !s.TryReserve(size) {
 					t.Error("no room for four sets under construction")
 					return
 				}
 				release := s.Put(k, i, size, false)
-				s.Drop(size)
+				s.Release(size)
 				if st := s.Stats(); st.Bytes+s.HeldBytes() > allowance {
 					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.HeldBytes())
 				}
@@ -64,7 +64,7 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 	if st := s.Stats(); st.Items < 15 || s.HeldBytes() != 0 {
 		t.Errorf("%+v, %d bytes under construction", st, s.HeldBytes())
 	}
-	if s.Hold(s.MaxSetBytes()) && s.Hold(1) {
+	if s.TryReserve(s.MaxSetBytes()) && s.TryReserve(1) {
 		t.Error("sets under construction may hold more than their part")
 	}
 	big := setKey(-1)
@@ -166,7 +166,7 @@ func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
 	if n := s.HeldBytes(); n != size {
 		t.Errorf("%d bytes are held for a set that two read and that is not kept any more", n)
 	}
-	if s.Hold(s.MaxSetBytes() - size + 1) {
+	if s.TryReserve(s.MaxSetBytes() - size + 1) {
 		t.Error("more is built than there is room for beside it")
 	}
 	reader()
@@ -252,8 +252,8 @@ func TestSeriesSetMetrics(t *testing.T) {
 	get(s, setKey(1))
 	get(s, setKey(2))
 	s.Joined()
-	s.Hold(500)
-	s.Hold(1 << 30)
+	s.TryReserve(500)
+	s.TryReserve(1 << 30)
 	s.NoteTooLarge(setKey(3))
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP larder_cache_hit_bytes_total Bytes of the values found.

@@ -25,7 +25,7 @@ const (
 // attempt is the current attempt to answer a request, with what it knows from earlier attempts.
 // Only next, wrote, restart and resume change its state.
 //
-// INVARIANT: the goroutine of the handler alone calls its methods. takeSpare and returnSpare are
+// INVARIANT: the goroutine of the handler alone calls its methods. reserveSpare and releaseSpare are
 // the exceptions: any goroutine of the request may call them.
 type attempt struct {
 	state attemptState
@@ -111,8 +111,8 @@ func (a *attempt) settle(n int64) int64 {
 	return max(a.minimum, n)
 }
 
-// takeSpare uses up to n spare bytes. It returns how many of the n bytes are still missing.
-func (a *attempt) takeSpare(n int64) int64 {
+// reserveSpare reserves up to n of the spare bytes. It returns how many of the n bytes are still missing.
+func (a *attempt) reserveSpare(n int64) int64 {
 	for {
 		spare := a.spare.Load()
 		use := min(spare, n)
@@ -128,8 +128,8 @@ func (a *attempt) takeSpare(n int64) int64 {
 	}
 }
 
-// returnSpare makes n reserved bytes spare. The request keeps them, because it may need them again.
-func (a *attempt) returnSpare(n int64) { a.spare.Add(n) }
+// releaseSpare makes n reserved bytes spare. The request keeps them, because it may need them again.
+func (a *attempt) releaseSpare(n int64) { a.spare.Add(n) }
 
 // noteOrder notes which blocks of a failed attempt are in the answer in the order of their index.
 func (a *attempt) noteOrder(plans []*block.Plan) {

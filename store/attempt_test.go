@@ -83,15 +83,15 @@ func TestAttemptMinimum(t *testing.T) {
 		t.Errorf("reserves %d, want the 50 that an earlier attempt needed", n)
 	}
 	for _, step := range []struct{ take, missing int64 }{{15, 0}, {15, 10}, {5, 5}} {
-		if n := a.takeSpare(step.take); n != step.missing {
+		if n := a.reserveSpare(step.take); n != step.missing {
 			t.Errorf("takes %d and misses %d, want %d", step.take, n, step.missing)
 		}
 	}
-	a.returnSpare(5)
-	if n := a.takeSpare(5); n != 0 {
+	a.releaseSpare(5)
+	if n := a.reserveSpare(5); n != 0 {
 		t.Errorf("misses %d of 5 bytes that were returned", n)
 	}
-	if n := a.settle(60); n != 60 || a.takeSpare(1) != 1 {
+	if n := a.settle(60); n != 60 || a.reserveSpare(1) != 1 {
 		t.Errorf("reserves %d for an estimate of 60, or has spare bytes beyond it", n)
 	}
 }

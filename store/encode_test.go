@@ -50,7 +50,7 @@ func testSources(resolutions ...int64) []*source {
 	var out []*source
 	for i, res := range resolutions {
 		b := block.New(&catalog.Block{ID: [16]byte{byte(i + 1)}, Resolution: res}, &block.Deps{})
-		out = append(out, &source{chunks: b.ChunkReader(nil, block.Leave{})})
+		out = append(out, &source{chunks: b.ChunkReader(nil, nil)})
 	}
 	return out
 }

@@ -245,7 +245,7 @@ func (s *Server) askBlocks(r *request, q *labelQuery, what question) ([]string, 
 	if err := r.settle(first + streams); err != nil {
 		return nil, err
 	}
-	set := newStringSet(first, r.grow)
+	set := newStringSet(first, r.Reserve)
 	g, ctx := errgroup.WithContext(r.ctx)
 	g.SetLimit(blockConcurrency)
 	// found holds that a block is irregular. The other blocks continue, to find out about theirs.
@@ -323,7 +323,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question) ([]labelBl
 					Unordered: true,
 					Account:   &r.postings,
 					OnSeries:  func(n int) error { return r.series.Reserve(uint64(n)) },
-					Hold:      r.plan,
+					Reserve:   r.plan,
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
@@ -389,7 +389,7 @@ func (s *Server) askSeries(
 		RunBytes:   run,
 		Account:    &r.seriesPages,
 		OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
-		Leave:      r.reserver(),
+		Reserver:   r,
 	})
 	defer stream.Close()
 	for {

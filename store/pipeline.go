@@ -27,14 +27,14 @@ func (s *Server) sources(
 			Account:    &r.seriesPages,
 			OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
 			OnChunks:   func(n int) error { return r.chunks.Reserve(uint64(n)) },
-			Leave:      r.reserver(),
+			Reserver:   r,
 		}
 		if m := q.req.ShardInfo.Matcher(); m != nil {
 			opts.Keep = m.Matches
 		}
 		sources[i] = &source{
 			stream: p.Stream(ctx, opts),
-			chunks: p.Block().ChunkReader(&r.chunkPages, r.reserver()),
+			chunks: p.Block().ChunkReader(&r.chunkPages, r),
 		}
 	}
 	g := errgroup.Group{}
@@ -181,7 +181,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		case <-ctx.Done():
 			return
 		}
-		r.giveBack(win.reset(len(p.sources)))
+		r.Release(win.reset(len(p.sources)))
 		win.grow(&density, target)
 		err := contained(func() error {
 			start := time.Now()
@@ -218,13 +218,13 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		if last {
 			return
 		}
-		if windows == 1 && r.tryGrow(p.granted+p.excess) {
+		if windows == 1 && r.TryReserve(p.granted+p.excess) {
 			windows = 2
 			p.free <- &window{}
 		}
 		// A larger window is reserved first. Look-ahead never waits for memory.
 		if target = min(2*target, maxWindowBytes); target > p.granted {
-			if r.tryGrow(windows * (target - p.granted)) {
+			if r.TryReserve(windows * (target - p.granted)) {
 				p.granted = target
 			} else {
 				target = p.granted
@@ -240,7 +240,7 @@ func (p *pipeline) admit(win *window, windows int64) error {
 	if win.longest > guessedLabels {
 		// The attempt keeps the labels that were sent last.
 		if more := p.query.frameBytes(p.plans, win.longest) + win.longest - p.frames; more > 0 {
-			if err := p.request.grow(more); err != nil {
+			if err := p.request.Reserve(more); err != nil {
 				return fmt.Errorf("frames of series with %d bytes of labels: %w", win.longest, err)
 			}
 			p.frames += more
@@ -250,7 +250,7 @@ func (p *pipeline) admit(win *window, windows int64) error {
 	if over <= max(p.excess, windowSlack) {
 		return nil
 	}
-	if err := p.request.grow(windows * (over - p.excess)); err != nil {
+	if err := p.request.Reserve(windows * (over - p.excess)); err != nil {
 		return fmt.Errorf("a window of %d bytes of chunks: %w", win.bytes, err)
 	}
 	p.excess = over

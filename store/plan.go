@@ -78,7 +78,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
-					Hold:     r.plan,
+					Reserve:  r.plan,
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)

@@ -155,27 +155,26 @@ func (r *request) answer(try func() error) error {
 	}
 }
 
-// tryGrow reserves n more bytes if they are free. It does not wait.
-func (r *request) tryGrow(n int64) bool { return r.turn.TryReserve(n) }
+// request is the Reserver of its streams, chunk readers and windows.
+var _ block.Reserver = (*request)(nil)
 
-// grow reserves n more bytes that the request needs. It does not wait. Its errors end the attempt:
-// see answer. It uses spare bytes first. Otherwise a request that waited for them would lack as
-// many again, however many it has.
-func (r *request) grow(n int64) error {
-	missing := r.attempt.takeSpare(n)
+// TryReserve reserves n more bytes if they are free. It does not wait.
+func (r *request) TryReserve(n int64) bool { return r.turn.TryReserve(n) }
+
+// Reserve reserves n more bytes that the request needs. It does not wait. Its errors end the
+// attempt: see answer. It uses spare bytes first. Otherwise a request that waited for them would
+// lack as many again, however many it has.
+func (r *request) Reserve(n int64) error {
+	missing := r.attempt.reserveSpare(n)
 	if missing == 0 && n > 0 {
 		return nil
 	}
 	return r.turn.Reserve(missing)
 }
 
-// giveBack ends the use of n bytes that grow reserved. They stay reserved for the request.
-func (r *request) giveBack(n int64) { r.attempt.returnSpare(n) }
-
-// reserver returns what reserves bytes beyond the estimate for this request.
-func (r *request) reserver() block.Leave {
-	return block.Leave{Grow: r.grow, TryGrow: r.tryGrow, GiveBack: r.giveBack}
-}
+// Release ends the use of n reserved bytes. They become spare: the request keeps them, because it
+// may need them again.
+func (r *request) Release(n int64) { r.attempt.releaseSpare(n) }
 
 // nextAttempt begins another attempt after one that failed. What that one has read stays in the
 // accounts. Limits count from zero, because they are about the answer.

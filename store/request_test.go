@@ -35,7 +35,7 @@ func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
 		for others.TryReserve(1) {
 		}
 		for range 4 {
-			if err := r.grow(2); err != nil {
+			if err := r.Reserve(2); err != nil {
 				return err
 			}
 		}

@@ -105,7 +105,7 @@ func (s *Server) warm(
 		// that a request would build at its second coming.
 		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
-		Hold: func(n int64) error {
+		Reserve: func(n int64) error {
 			postings += n
 			return reserve(postings)
 		},
@@ -137,18 +137,7 @@ func (s *Server) warm(
 		SkipChunks: true,
 		RunBytes:   warmRunBytes,
 		Account:    acct,
-		Leave: block.Leave{
-			Grow: func(n int64) error {
-				if !held.TryReserve(n) {
-					return errors.New(
-						"no room for its series in the request allowance (--store.request-bytes)",
-					)
-				}
-				return nil
-			},
-			TryGrow:  held.TryReserve,
-			GiveBack: held.Release,
-		},
+		Reserver:   warmReserver{held},
 	})
 	defer stream.Close()
 	for {
@@ -167,6 +156,18 @@ func (s *Server) warm(
 		return true, true, nil
 	}
 	return true, false, nil
+}
+
+// warmReserver is the Reserver of a warm-up: requests come first, even for what it needs.
+type warmReserver struct{ *admission.Turn }
+
+// Reserve reserves n more bytes if no request waits for bytes.
+func (r warmReserver) Reserve(n int64) error {
+	if !r.TryReserve(n) {
+		return errors.New(
+			"no room for its series in the request allowance (--store.request-bytes)")
+	}
+	return nil
 }
 
 // standBack waits while requests wait for a place. It returns false if some wait for bytes, which

@@ -77,9 +77,9 @@ func (w *window) reset(sources int) (grown int64) {
 	for _, i := range w.used {
 		b := &w.batches[i]
 		clear(b.Record)
-		grown += b.Grown
+		grown += b.Reserved
 		b.Ref, b.Bound, b.Record = b.Ref[:0], b.Bound[:0], b.Record[:0]
-		b.Grown = 0
+		b.Reserved = 0
 		w.lastPage[i] = 0
 	}
 	clear(w.series)

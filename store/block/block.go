@@ -234,9 +234,9 @@ type PlanOptions struct {
 	// OnSeries is called with the number of postings once they are known, unless matchers are
 	// pending; an error ends the plan.
 	OnSeries func(n int) error
-	// Hold asks for leave to hold n more bytes, before the plan's own postings are there; an error
-	// ends the plan. nil allows all.
-	Hold func(n int64) error
+	// Reserve reserves n bytes for the plan's postings, before it holds them. An error ends the
+	// plan. nil: there is no limit.
+	Reserve func(n int64) error
 }
 
 // Plan finds the series that match all of matchers, of which there must be at least one. Close must
@@ -342,7 +342,7 @@ const (
 // StreamBytes estimates the heap that the plan's postings and a stream of them with the given
 // RunBytes hold: two runs of index pages, the segment at hand with what it is decoded from (about
 // seven times its entries) and the symbol table. Where labels or entries are long the stream asks
-// for more (StreamOptions.Leave). What a series set holds is the cache's: its stream has a list of
+// for more (StreamOptions.Reserver). What a series set holds is the cache's: its stream has a list of
 // the series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
 	all, _ := p.streamBytes(runBytes)

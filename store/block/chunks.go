@@ -33,11 +33,11 @@ const maxRecordHead = 10
 // ChunkReader reads the chunk records of one block, a batch at a time. It is used by one goroutine
 // and reuses its buffers.
 type ChunkReader struct {
-	block *Block
-	acct  *pagecache.Account
-	leave Leave
-	order []int32
-	stats ChunkStats
+	block    *Block
+	acct     *pagecache.Account
+	reserver Reserver
+	order    []int32
+	stats    ChunkStats
 }
 
 // ChunkStats counts what a reader has read.
@@ -54,10 +54,10 @@ func (s *ChunkStats) Add(o ChunkStats) {
 	s.FollowUps += o.FollowUps
 }
 
-// ChunkReader returns a reader whose reads are counted, and may be refused, by acct. It asks for
-// leave to read what is longer than a record's bound.
-func (b *Block) ChunkReader(acct *pagecache.Account, leave Leave) *ChunkReader {
-	return &ChunkReader{block: b, acct: acct, leave: leave}
+// ChunkReader returns a reader. acct counts its reads and may refuse them. reserver reserves the
+// bytes of records that are longer than their bound; nil: there is no limit.
+func (b *Block) ChunkReader(acct *pagecache.Account, reserver Reserver) *ChunkReader {
+	return &ChunkReader{block: b, acct: acct, reserver: reserverOr(reserver)}
 }
 
 // Block returns the block that is read.
@@ -76,15 +76,15 @@ type Batch struct {
 	Record [][]byte
 	// Pinned is the number of page bytes that the records keep alive.
 	Pinned int64
-	// Grown is how many bytes the reader has asked leave for. Whoever drops the records gives them
-	// back.
-	Grown int64
+	// Reserved is how many bytes the reader has reserved for the records beyond their bounds. The
+	// caller releases them when it drops the records.
+	Reserved int64
 }
 
 // Read fills in b.Record. Reads are grouped by chunk file; records whose bound was too small are
 // read again in one follow-up a file.
 func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
-	b.Pinned, b.Grown = 0, 0
+	b.Pinned, b.Reserved = 0, 0
 	b.Record = slices.Grow(b.Record[:0], len(b.Ref))[:len(b.Ref)]
 	r.order = r.order[:0]
 	for i := range b.Ref {
@@ -120,7 +120,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 	}
 	for i := range reads {
 		b.Pinned += reads[i].pinned
-		b.Grown += reads[i].grown
+		b.Reserved += reads[i].reserved
 		r.stats.FollowUps += reads[i].followUps
 		r.stats.RecordBytes += reads[i].recordBytes
 	}
@@ -130,7 +130,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 
 // fileRead is the part of a batch that lies in one chunk file.
 type fileRead struct {
-	pinned, followUps, recordBytes, grown int64
+	pinned, followUps, recordBytes, reserved int64
 }
 
 // tail is a record that turned out longer than read at first: its index in the batch, and its size.
@@ -139,11 +139,11 @@ type tail struct {
 	size  int
 }
 
-func (f *fileRead) grow(r *ChunkReader, n int64) error {
-	if err := r.leave.grow(n); err != nil {
+func (f *fileRead) reserve(r *ChunkReader, n int64) error {
+	if err := r.reserver.Reserve(n); err != nil {
 		return fmt.Errorf("%d more bytes of chunk records than expected: %w", n, err)
 	}
-	f.grown += n
+	f.reserved += n
 	return nil
 }
 
@@ -227,7 +227,7 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 		return nil
 	}
 	f.followUps += int64(len(tails))
-	if err := f.grow(r, pageBytes(spans, page)+copied); err != nil {
+	if err := f.reserve(r, pageBytes(spans, page)+copied); err != nil {
 		return recordError(blk, obj, spans[0].Off, err)
 	}
 	if pages, err = blk.deps.Chunks.Fetch(ctx, obj, spans, r.acct); err != nil {
@@ -263,7 +263,7 @@ func (f *fileRead) reread(
 ) ([]byte, error) {
 	rec, err := r.reread(ctx, obj, off, end, guess)
 	if err == nil {
-		err = f.grow(r, int64(len(rec)))
+		err = f.reserve(r, int64(len(rec)))
 	}
 	if err != nil {
 		return nil, err
@@ -306,10 +306,10 @@ func (r *ChunkReader) readRecord(
 		span := pagecache.Span{Off: off, End: min(off+int64(size), obj.Size)}
 		if size > maxGuess {
 			// Whoever asked encodes it next, and drops it.
-			if err := r.leave.grow(2 * int64(size)); err != nil {
+			if err := r.reserver.Reserve(2 * int64(size)); err != nil {
 				return nil, recordError(b, obj, off, err)
 			}
-			defer r.leave.giveBack(2 * int64(size))
+			defer r.reserver.Release(2 * int64(size))
 		}
 		pages, err := b.deps.Chunks.Refetch(ctx, obj, span, r.acct)
 		if err != nil {

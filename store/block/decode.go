@@ -76,7 +76,7 @@ func (s *Stream) decode() error {
 // of the others are left for later if theirs do not fit: they are decoded again then, so that from
 // now on fewer are at a time.
 func (s *Stream) resolve(held int) error {
-	if err := s.hold(s.used()); err != nil {
+	if err := s.reserve(s.used()); err != nil {
 		return err
 	}
 	fits, err := s.syms.resolve(s.ctx, s.plan.header)
@@ -92,7 +92,7 @@ func (s *Stream) resolve(held int) error {
 				tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), s.raw.refs[n-1]), err,
 			)
 		}
-		if err := s.hold(s.used() + bytes); err != nil {
+		if err := s.reserve(s.used() + bytes); err != nil {
 			return err
 		}
 		s.syms.renew(&s.raw, bytes)
@@ -235,7 +235,7 @@ func (s *Stream) tryEntry(r *run, off, end int64) (content []byte, size int, err
 		)
 	}
 	if size > maxEntryGuess {
-		if err := s.hold(s.used() + longEntry*int64(size)); err != nil {
+		if err := s.reserve(s.used() + longEntry*int64(size)); err != nil {
 			return nil, 0, err
 		}
 	}

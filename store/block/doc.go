@@ -9,7 +9,7 @@
 // values only marks are kept, a bit each, and their lists are read some at a time.
 //
 // What this takes is shared by the requests that wait for it, and is bounded by Expansions. A
-// request asks for leave (PlanOptions.Hold) to hold what comes of it.
+// request asks for leave (PlanOptions.Reserve) to hold what comes of it.
 //
 // # Segments
 //
@@ -40,7 +40,7 @@
 //
 // A ChunkReader fetches the records of many references together. How long a record is its own head
 // says, which may be damaged: one that reaches into the next is an error, and for one that is
-// longer than its bound leave (Leave) is asked before it is read. It does not verify them: whoever
+// longer than its bound bytes are reserved (Reserver) before it is read. It does not verify them: whoever
 // copies them does, while the bytes are hot, and asks for Reread of a record that fails.
 //
 // # Who owns which bytes
@@ -48,9 +48,9 @@
 // Pages are immutable and garbage collected; records and decoded entries alias them. Segments are
 // immutable once returned. Everything else in a Stream (symbols, raw series, scratch) is its own
 // and reused from segment to segment. What all of that takes is the request's: Plan.StreamBytes
-// estimates it from the entries, and where labels or entries are longer the stream asks for leave
-// (Leave) before it holds more, and gives back what it no longer holds. What a ChunkReader asks
-// leave for belongs to its Batch. A Block holds no bytes: headers are borrowed from the manager for
+// estimates it from the entries. Where labels or entries are longer, the stream reserves more bytes
+// (Reserver) and releases them when it no longer needs them. Bytes that a ChunkReader reserves
+// belong to its Batch. A Block holds no bytes: headers are borrowed from the manager for
 // the life of a Plan. Series sets are immutable, and the cache's.
 //
 // # Locks

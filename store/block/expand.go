@@ -80,7 +80,7 @@ func (b *Block) expand(
 	if pc == nil {
 		k, err := b.readPostings(ctx, h, canonical, index, acct, mode)
 		if err == nil {
-			err = opts.hold(refBytes * int64(len(k.refs)))
+			err = opts.reserve(refBytes * int64(len(k.refs)))
 		}
 		return k.answer(canonical), k.touched, err
 	}
@@ -89,7 +89,7 @@ func (b *Block) expand(
 	)
 	refs := refRange(h)
 	if v, ok := pc.Get(key); ok {
-		if err := opts.hold(refBytes * keptCount(v)); err != nil {
+		if err := opts.reserve(refBytes * keptCount(v)); err != nil {
 			return expanded{}, 0, err
 		}
 		if k, ok := decodePostings(v, refs, len(canonical)); ok {
@@ -142,7 +142,7 @@ func (b *Block) expand(
 	}
 	// They are there already, in the hands of all that wait for them: none of them goes on with
 	// them but those that may.
-	if err := opts.hold(refBytes * int64(len(k.refs))); err != nil {
+	if err := opts.reserve(refBytes * int64(len(k.refs))); err != nil {
 		return expanded{}, 0, err
 	}
 	k.stats.Lookups = 1
@@ -309,12 +309,12 @@ func keptCount(b []byte) int64 {
 	return int64(min(next(), uint64(len(b))))
 }
 
-// hold asks for leave to hold n more bytes.
-func (o *PlanOptions) hold(n int64) error {
-	if o.Hold == nil || n == 0 {
+// reserve reserves n bytes.
+func (o *PlanOptions) reserve(n int64) error {
+	if o.Reserve == nil || n == 0 {
 		return nil
 	}
-	return o.Hold(n)
+	return o.Reserve(n)
 }
 
 // uvarintSize returns how many bytes a number takes as an uvarint.

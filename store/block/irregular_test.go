@@ -216,14 +216,10 @@ func TestIrregularBlocks(t *testing.T) {
 			// As few bytes as a few series take: the rest of a pass is dropped, and the next pass
 			// brings it.
 			var sorted *seriesSorter
-			var grown int64
+			bytes := testReserver{noMore: true}
 			got, _, _ := askTwice(t, plain, c, SetsUnused, func(a *asking) {
 				c := *c
-				c.Leave = Leave{
-					Grow:     func(n int64) error { grown += n; return nil },
-					TryGrow:  func(int64) bool { return false },
-					GiveBack: func(n int64) { grown -= n },
-				}
+				c.Reserver = &bytes
 				a.c = &c
 				a.start(0)
 				if s, ok := a.stream.(*Stream); ok && s.sorted != nil {
@@ -239,8 +235,8 @@ func TestIrregularBlocks(t *testing.T) {
 			if sorted != nil {
 				passes = max(passes, sorted.passes)
 			}
-			if grown != 0 {
-				t.Errorf("seed %d: %d bytes were asked for and not given back", seed, grown)
+			if bytes.reserved != 0 {
+				t.Errorf("seed %d: %d bytes are still reserved after Close", seed, bytes.reserved)
 			}
 		}
 	}

@@ -111,11 +111,11 @@ func newLayout(rules *nameRules, most int64) layout {
 }
 
 // segment lays out series of raw in the given order: as many as fit, at least one. It returns the
-// rest of order. guess is about how many bytes the labels of all take; leave is asked for those of
-// a series that does not fit by itself.
+// rest of order. guess is about how many bytes the labels of all take; reserve is called
+// for those of a series that does not fit by itself.
 func (l *layout) segment(
 	raw *rawSeries, syms *symbols, order []uint32, guess int, keep func([]byte) bool,
-	withChunks bool, leave func(n int64) error,
+	withChunks bool, reserve func(n int64) error,
 ) (*Segment, []uint32, error) {
 	seg := &Segment{}
 	l.prev, l.ends = l.prev[:0], l.ends[:0]
@@ -152,7 +152,7 @@ func (l *layout) segment(
 				if n > maxSeriesLabels {
 					return nil, nil, &longLabelsError{ref: raw.refs[i], size: int64(n)}
 				}
-				if err := leave(int64(n)); err != nil {
+				if err := reserve(int64(n)); err != nil {
 					return nil, nil, err
 				}
 				seg.labels = make([]byte, 0, n)

@@ -16,11 +16,11 @@ type run struct {
 	at   int   // the next of refs to be decoded
 	end  int64 // where the entry of the last of refs ends at the latest
 
-	pages *pagecache.Pages
-	more  *pagecache.Pages // follow-up: entries that turned out longer than read at first
-	grown int64            // what there is leave for because of more
-	err   error
-	done  chan struct{} // closed when what is above is set
+	pages    *pagecache.Pages
+	more     *pagecache.Pages // follow-up: entries that turned out longer than read at first
+	reserved int64            // bytes that are reserved for more
+	err      error
+	done     chan struct{} // closed when what is above is set
 
 	cursor pagecache.Cursor // into pages: entries are decoded in ascending order
 }
@@ -205,10 +205,10 @@ func (s *Stream) readTails(r *run, version int) error {
 		return nil
 	}
 	n := pageBytes(spans, s.indexPage)
-	if err := s.opts.Leave.grow(n); err != nil {
+	if err := s.opts.Reserver.Reserve(n); err != nil {
 		return fmt.Errorf("%d bytes of series entries that are longer than expected: %w", n, err)
 	}
-	r.grown = n
+	r.reserved = n
 	var err error
 	r.more, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account)
 	return err

@@ -49,7 +49,7 @@ type setBuild struct {
 	base     int
 	tail     int64         // bytes that came after the last segment
 	bytes    int64         // of the set so far
-	held     int64         // bytes that are held of the cache's leave for sets under construction
+	reserved int64         // bytes that sets has reserved for it
 	runBytes int64         // the smallest of the readers'
 	decoding chan struct{} // closed when the segment that is being decoded is there; nil: none is
 	credit   *setCredit    // work that no reader has taken yet
@@ -176,28 +176,36 @@ func (b *setBuild) work() *setCredit {
 	return c
 }
 
-// hold asks for leave to hold n more bytes.
-func (b *setBuild) hold(n int64) bool {
-	if !b.sets.Hold(n) {
+// Reserve is TryReserve for bytes that the stream cannot do without.
+func (b *setBuild) Reserve(n int64) error {
+	if !b.TryReserve(n) {
+		return errGoAlone
+	}
+	return nil
+}
+
+// TryReserve reserves n more bytes of those for sets under construction.
+func (b *setBuild) TryReserve(n int64) bool {
+	if !b.sets.TryReserve(n) {
 		return false
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.held += n
+	b.reserved += n
 	return true
 }
 
-// dropHeld gives back what is held: the log is forgotten, or the cache's to count.
-func (b *setBuild) dropHeld() { b.drop(math.MaxInt64) }
-
-// drop gives back n bytes of what is held, if there are as many.
-func (b *setBuild) drop(n int64) {
+// Release releases n bytes, or all that are reserved if they are fewer.
+func (b *setBuild) Release(n int64) {
 	b.mu.Lock()
-	n = min(n, b.held)
-	b.held -= n
+	n = min(n, b.reserved)
+	b.reserved -= n
 	b.mu.Unlock()
-	b.sets.Drop(n)
+	b.sets.Release(n)
 }
+
+// releaseAll releases all bytes: the log is dropped, or the cache accounts for the set.
+func (b *setBuild) releaseAll() { b.Release(math.MaxInt64) }
 
 // append adds a segment to the log. What it may not hold is only passed on, or ends it with an
 // error.
@@ -205,7 +213,7 @@ func (b *setBuild) append(seg *setSegment) error {
 	if b.grows() {
 		n := seg.bytes()
 		tooLarge := b.size()+n > b.sets.MaxSetBytes()
-		if !tooLarge && b.hold(n) {
+		if !tooLarge && b.TryReserve(n) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.segments, b.bytes = append(b.segments, seg), b.bytes+n
@@ -220,7 +228,7 @@ func (b *setBuild) append(seg *setSegment) error {
 			return errGoAlone
 		}
 		b.block.forgetBuild(b)
-		defer b.drop(b.logBytes())
+		defer b.Release(b.logBytes())
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -265,7 +273,7 @@ func (b *setBuild) complete(tail int64) {
 		}
 		b.release = b.sets.Put(b.key, set, b.size(), b.wanted)
 		b.block.forgetBuild(b)
-		b.dropHeld()
+		b.releaseAll()
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -282,7 +290,7 @@ func (b *setBuild) fail() {
 	b.mu.Lock()
 	b.state, b.segments = buildFailed, nil
 	b.mu.Unlock()
-	b.dropHeld()
+	b.releaseAll()
 }
 
 // limitRuns notes how much index a reader would read at a time: what it has reserved holds the
@@ -319,7 +327,7 @@ func (b *setBuild) leave() {
 	if b.stream != nil {
 		b.stream.Close()
 	}
-	b.dropHeld()
+	b.releaseAll()
 	if b.release != nil {
 		b.release()
 	}
@@ -342,15 +350,7 @@ func (b *Block) startBuild(
 			n.excess.Add(max(fetched-touched, 0))
 			return nil
 		}},
-		Leave: Leave{
-			Grow: func(bytes int64) error {
-				if !n.hold(bytes) {
-					return errGoAlone
-				}
-				return nil
-			},
-			GiveBack: n.drop,
-		},
+		Reserver: n,
 	}
 	b.mu.Lock()
 	running := b.builds[key.Identity]

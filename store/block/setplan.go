@@ -138,7 +138,7 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 	if p.set != nil {
 		bytes, lazy = p.set.postingsBytes, p.set.lazy
 	}
-	if err := opts.hold(p.PostingsBytes()); err != nil {
+	if err := opts.reserve(p.PostingsBytes()); err != nil {
 		return p.block.wrap(err)
 	}
 	if err := spend(opts.Account, bytes); err != nil {

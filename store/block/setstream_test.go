@@ -214,7 +214,7 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 		others := int64(0)
 		if r.IntN(3) == 0 {
 			others = sets.MaxSetBytes() - int64(r.IntN(8<<10)) // nearly no room
-			sets.Hold(others)
+			sets.TryReserve(others)
 		}
 		b := withSets(plain, sets)
 		for range 4 {

@@ -22,10 +22,10 @@ const minSortBytes = 64 << 10
 //
 // INVARIANT: series of equal labels belong to one pass.
 type seriesSorter struct {
-	leave   Leave
-	onePass bool
-	own     int64 // bytes that the request has reserved for it
-	grown   int64 // bytes that leave has given
+	reserver Reserver
+	onePass  bool
+	own      int64 // bytes of the request's estimate that it may use
+	reserved int64 // bytes beyond them, from reserver
 
 	segs  []*Segment
 	order []sortedRef
@@ -45,11 +45,11 @@ type sortedRef struct{ seg, i uint32 }
 // sortedRefBytes is what a sortedRef takes, twice: order grows by copying.
 const sortedRefBytes = 16
 
-func newSeriesSorter(bytes int64, leave Leave, onePass bool) *seriesSorter {
-	return &seriesSorter{own: bytes, leave: leave, onePass: onePass}
+func newSeriesSorter(bytes int64, reserver Reserver, onePass bool) *seriesSorter {
+	return &seriesSorter{own: bytes, reserver: reserver, onePass: onePass}
 }
 
-func (c *seriesSorter) full() int64 { return (c.own + c.grown) / 4 * 3 }
+func (c *seriesSorter) full() int64 { return (c.own + c.reserved) / 4 * 3 }
 
 // limit leaves the sorter so many bytes of its own. What it holds beyond them it asks for.
 func (c *seriesSorter) limit(bytes int64) error {
@@ -135,24 +135,24 @@ func (c *seriesSorter) fit(n int64) (bool, error) {
 	}
 	more := lacks/3*4 + 4
 	if c.onePass {
-		return true, c.grow(more)
+		return true, c.reserve(more)
 	}
 	step := max(more, c.own)
-	if !c.leave.tryGrow(step) {
+	if !c.reserver.TryReserve(step) {
 		return false, nil
 	}
-	c.grown += step
+	c.reserved += step
 	return true, nil
 }
 
-// grow asks for bytes without which the pass cannot go on.
-func (c *seriesSorter) grow(n int64) error {
-	if err := c.leave.grow(n); err != nil {
+// reserve reserves n more bytes that the pass cannot do without.
+func (c *seriesSorter) reserve(n int64) error {
+	if err := c.reserver.Reserve(n); err != nil {
 		return fmt.Errorf(
 			"%d more bytes for its series, which must be sorted in memory: %w", n, err,
 		)
 	}
-	c.grown += n
+	c.reserved += n
 	return nil
 }
 
@@ -177,20 +177,20 @@ func (c *seriesSorter) drop(seg *Segment, kept []uint32) error {
 		n, bytes = same, bytes+more
 	}
 	// Only the series of a large label set do not fit into the last quarter.
-	if lacks := c.held + bytes - c.own - c.grown; lacks > 0 {
-		if err := c.grow(lacks); err != nil {
+	if lacks := c.held + bytes - c.own - c.reserved; lacks > 0 {
+		if err := c.reserve(lacks); err != nil {
 			return err
 		}
 	}
 	if n < len(c.order) {
 		c.cut = append([]byte{}, c.labels(n-1)...)
 	}
-	c.take(n)
+	c.copyFirst(n)
 	return nil
 }
 
-// take leaves the sorter copies of the first n series of order.
-func (c *seriesSorter) take(n int) {
+// copyFirst replaces what the sorter holds by copies of the first n series of order.
+func (c *seriesSorter) copyFirst(n int) {
 	out := copySeries(
 		func(k int) (*Segment, int) { return c.segs[c.order[k].seg], int(c.order[k].i) }, n,
 	)
@@ -222,15 +222,15 @@ func (c *seriesSorter) endPass() {
 	c.after, c.cut = c.cut, nil
 }
 
-// release gives back what the sorter holds.
+// release drops all series and releases their bytes.
 func (c *seriesSorter) release() {
-	c.leave.giveBack(c.grown)
-	c.grown, c.held, c.segs, c.order = 0, 0, nil, nil
+	c.reserver.Release(c.reserved)
+	c.reserved, c.held, c.segs, c.order = 0, 0, nil, nil
 }
 
-// next returns the next segment of the pass, io.EOF at its end: of most bytes, unless one series
-// has more, which hold is asked for leave to hold.
-func (c *seriesSorter) next(most int64, hold func(n int64) error) (*Segment, error) {
+// next returns the next segment of the pass, io.EOF at its end. The segment has up to most bytes,
+// or one series that has more. next calls reserve with its bytes before it makes the segment.
+func (c *seriesSorter) next(most int64, reserve func(n int64) error) (*Segment, error) {
 	if c.sorting || len(c.order) == 0 {
 		c.segs, c.order, c.held = nil, nil, 0
 		return nil, io.EOF
@@ -245,7 +245,7 @@ func (c *seriesSorter) next(most int64, hold func(n int64) error) (*Segment, err
 		labels, bytes = labels+size, bytes+more
 		n++
 	}
-	if err := hold(bytes); err != nil {
+	if err := reserve(bytes); err != nil {
 		return nil, err
 	}
 	out := copySeries(

@@ -71,12 +71,9 @@ func TestSorterNeedsNoMore(t *testing.T) {
 			return storepb.CompareLabels([]byte(a.Labels), []byte(b.Labels))
 		})
 		refused := errors.New("refused")
-		leave := Leave{
-			Grow:    func(int64) error { return refused },
-			TryGrow: func(int64) bool { return false },
-		}
+		reserver := &testReserver{err: refused}
 		// The series of one label set fit into the last quarter, or a pass would have to ask.
-		c := newSeriesSorter(4*largest+r.Int64N(500), leave, false)
+		c := newSeriesSorter(4*largest+r.Int64N(500), reserver, false)
 		most := r.Int64N(400)
 		for !c.complete {
 			for _, seg := range segs {

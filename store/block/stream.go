@@ -53,12 +53,12 @@ type StreamOptions struct {
 	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an
 	// error ends the stream. Not called with SkipChunks.
 	OnChunks func(n int) error
-	// Leave is asked where the stream takes more than Plan.StreamBytes: where labels or series
-	// entries are long, or the answer of this block has to be sorted in memory before its first
-	// series is known. Close gives it all back.
-	Leave Leave
-	// OnePass sorts the answer in one pass or not at all: if Leave refuses the bytes, the stream
-	// ends with its error.
+	// Reserver reserves what the stream needs beyond Plan.StreamBytes: where labels or series
+	// entries are long, or where the series must be sorted in memory. Close releases it. nil:
+	// there is no limit.
+	Reserver Reserver
+	// OnePass sorts the answer in one pass or not at all: if Reserver refuses the bytes, the
+	// stream ends with its error.
 	OnePass bool
 }
 
@@ -116,8 +116,8 @@ type Stream struct {
 	lay        layout
 	left       []uint32 // decoded series that are in no segment yet: indices of raw, in order
 
-	// What decoding is estimated to take, and what there is leave for beyond.
-	estimate, grown int64
+	// bytes that decoding is estimated to need, and those that are reserved beyond them
+	estimate, reserved int64
 
 	sorted *seriesSorter // nil unless the answer is sorted in memory
 	// Passes after the first read through again, which charges nothing: limits are about the
@@ -134,6 +134,7 @@ type Stream struct {
 
 // Stream starts the series stream of a plan. Close must be called, before the plan is closed.
 func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
+	opts.Reserver = reserverOr(opts.Reserver)
 	if opts.RunBytes <= 0 {
 		opts.RunBytes = defaultRunBytes
 	}
@@ -148,6 +149,7 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 
 // decode starts a stream that reads and decodes the series of the plan's postings itself.
 func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
+	opts.Reserver = reserverOr(opts.Reserver)
 	s := &Stream{plan: p, opts: opts, index: p.index}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
@@ -157,7 +159,7 @@ func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	toc := p.header.TOC()
 	s.seriesEnd = toc.SectionEnd(toc.Series, p.index.Size)
 	if p.sorted {
-		s.sorted = newSeriesSorter(p.sortBytes(opts.RunBytes), opts.Leave, opts.OnePass)
+		s.sorted = newSeriesSorter(p.sortBytes(opts.RunBytes), opts.Reserver, opts.OnePass)
 	}
 	s.begin()
 	return s
@@ -191,17 +193,17 @@ func (s *Stream) limitRuns(n int64) error {
 	return s.sorted.limit(s.plan.sortBytes(n))
 }
 
-// hold asks for leave where the stream is to hold n bytes besides its runs, and that is more than
-// was estimated, by more than estimates are exact.
-func (s *Stream) hold(n int64) error {
-	more := n - s.estimate - s.grown
+// reserve makes sure that n bytes in total are reserved for what the stream holds besides its runs.
+// It tolerates n up to a sixteenth above the estimate, because estimates are no more exact.
+func (s *Stream) reserve(n int64) error {
+	more := n - s.estimate - s.reserved
 	if more <= s.estimate/16 {
 		return nil
 	}
-	if err := s.opts.Leave.grow(more); err != nil {
+	if err := s.opts.Reserver.Reserve(more); err != nil {
 		return s.wrap(fmt.Errorf("%d bytes of series entries and labels: %w", n, err))
 	}
-	s.grown += more
+	s.reserved += more
 	return nil
 }
 
@@ -223,7 +225,7 @@ func (s *Stream) Close() {
 	s.cancel()
 	if s.next != nil {
 		<-s.next.done
-		s.opts.Leave.giveBack(s.next.grown)
+		s.opts.Reserver.Release(s.next.reserved)
 		s.next = nil
 	}
 	s.dropRun()
@@ -231,14 +233,14 @@ func (s *Stream) Close() {
 	if s.sorted != nil {
 		s.sorted.release()
 	}
-	s.opts.Leave.giveBack(s.grown)
-	s.grown = 0
+	s.opts.Reserver.Release(s.reserved)
+	s.reserved = 0
 }
 
-// dropRun lets go of the run at hand.
+// dropRun drops the current run and releases its bytes.
 func (s *Stream) dropRun() {
 	if s.run != nil {
-		s.opts.Leave.giveBack(s.run.grown)
+		s.opts.Reserver.Release(s.run.reserved)
 		s.run = nil
 	}
 }
@@ -249,7 +251,7 @@ func (s *Stream) Next() (*Segment, error) {
 		return s.nextInIndexOrder()
 	}
 	for {
-		seg, err := s.sorted.next(s.estimate, s.hold)
+		seg, err := s.sorted.next(s.estimate, s.reserve)
 		if !errors.Is(err, io.EOF) || s.sorted.complete {
 			return seg, err
 		}
@@ -307,14 +309,14 @@ func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
 func (s *Stream) letGo(last *Segment) error {
 	// What the estimate has for the segment is Plan.StreamBytes less Plan.PassingBytes.
 	keeps := max(last.Bytes()-s.plan.decodingBytes(s.opts.RunBytes)/2, 0)
-	if more := keeps - s.grown; more > seriesOverhead {
-		if err := s.opts.Leave.grow(more); err != nil {
+	if more := keeps - s.reserved; more > seriesOverhead {
+		if err := s.opts.Reserver.Reserve(more); err != nil {
 			return s.wrap(fmt.Errorf("%d bytes of labels: %w", keeps, err))
 		}
-		s.grown = keeps
+		s.reserved = keeps
 	} else if more < 0 {
-		s.opts.Leave.giveBack(-more)
-		s.grown = keeps
+		s.opts.Reserver.Release(-more)
+		s.reserved = keeps
 	}
 	s.raw, s.carry, s.order, s.syms, s.lay = rawSeries{}, rawSeries{}, reorder{}, symbols{}, layout{}
 	s.symRefs, s.prevRefs, s.scratch, s.pending = nil, nil, nil, nil
@@ -397,12 +399,12 @@ func (s *Stream) layOut() (*Segment, error) {
 	if !s.opts.SkipChunks {
 		holds += segmentChunkBytes * int64(s.raw.chunks.Len())
 	}
-	if err := s.hold(holds); err != nil {
+	if err := s.reserve(holds); err != nil {
 		return nil, err
 	}
 	seg, left, err := s.lay.segment(
 		&s.raw, &s.syms, s.left, guess, s.opts.Keep, !s.opts.SkipChunks,
-		func(n int64) error { return s.hold(holds + n) },
+		func(n int64) error { return s.reserve(holds + n) },
 	)
 	var long *longLabelsError
 	if errors.As(err, &long) {

@@ -603,11 +603,8 @@ func TestLabelsOfASeriesAreBounded(t *testing.T) {
 		}
 		b, _ := openStreamBlock(t, writeStreamIndex(t, series), 8<<10, catalog.Block{})
 		p := planStream(t, b, []*labels.Matcher{everything()}, false)
-		var held, most int64
-		s := p.Stream(context.Background(), StreamOptions{MaxTime: 1, Leave: Leave{
-			Grow:     func(n int64) error { held += n; most = max(most, held); return nil },
-			GiveBack: func(n int64) { held -= n },
-		}})
+		var bytes testReserver
+		s := p.Stream(context.Background(), StreamOptions{MaxTime: 1, Reserver: &bytes})
 		seg, err := s.Next()
 		if err == nil {
 			if seg.Len() != 1 {
@@ -622,8 +619,9 @@ func TestLabelsOfASeriesAreBounded(t *testing.T) {
 			t.Errorf("%s: got %v", what, err)
 		}
 		s.Close()
-		if held != 0 || most < 3<<20 || most > maxSeriesLabels {
-			t.Errorf("%s: %d bytes asked for at most, %d not given back", what, most, held)
+		if bytes.reserved != 0 || bytes.most < 3<<20 || bytes.most > maxSeriesLabels {
+			t.Errorf("%s: reserved at most %d bytes, and %d after Close; want 0 after Close",
+				what, bytes.most, bytes.reserved)
 		}
 		p.Close()
 	}
