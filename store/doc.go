@@ -17,7 +17,8 @@
 //   - pipeline.go starts the streams, fills windows and sends them. merge.go has the loser tree,
 //     window.go a window, encode.go the chunks that a client gets.
 //   - resume.go decides whether an answer can continue after a block was replaced or found
-//     irregular. server.go asks the bucket about the block: replaced.
+//     irregular, and asks the bucket about the block.
+//   - status.go turns errors and panics into the status that the client gets.
 //
 // labels.go has both label requests. stringset.go holds their answer. The attempts of a label
 // request are those of request.go and attempt.go, too. They never resume, because an answer is sent

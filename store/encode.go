@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -192,4 +193,16 @@ func compareChunks(a, b *storepb.WireChunk) int {
 		j++
 	}
 	return (len(b.Parts) - j) - (len(a.Parts) - i)
+}
+
+// noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.
+func (s *Server) noteBadChunk(err error) {
+	var unknown *tsdbfmt.UnknownEncodingError
+	switch {
+	case errors.As(err, &unknown):
+		s.metrics.unknownEncodings.WithLabelValues(fmt.Sprint(unknown.Enc)).Inc()
+	default:
+		s.metrics.corruptRecords.Inc()
+	}
+	s.log.Warn("bad chunk record", "err", err)
 }

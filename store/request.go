@@ -8,12 +8,9 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"larder/internal/pagecache"
-	"larder/internal/panics"
 	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/storepb"
@@ -290,60 +287,4 @@ func (r *request) queryStats() *storepb.QueryStats {
 		GetAllDuration: durationpb.New(time.Duration(r.stages[stagePostings].Load())),
 		MergeDuration:  durationpb.New(time.Duration(r.stages[stageSeries].Load())),
 	}
-}
-
-// contained turns a panic of f into an Internal error of the request.
-func contained(f func() error) func() error { return panics.Contained(f) }
-
-// recovered turns a panic of a handler, or of work that it waited for, into an Internal error. It
-// logs and counts panics that were not noted yet.
-func (s *Server) recovered(err *error) {
-	if v := recover(); v != nil {
-		*err = s.panics.Caught(v)
-	}
-	if s.panics.Note(*err) {
-		*err = status.Error(codes.Internal, (*err).Error())
-	}
-}
-
-// statusOf gives err the code that the client gets. A request that was cancelled or timed out gets
-// the code of that. An error with a code keeps it. All other errors get the code otherwise. The
-// text stays whole, because Queriers search it.
-//
-// Errors of the bucket may carry codes and deadlines that do not belong to the request: the client
-// of an object store may use gRPC, or give up by itself. They get the code otherwise.
-func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
-	if err == nil {
-		return nil
-	}
-	var (
-		pe      *panics.Error
-		fault   *block.Fault
-		read    *pagecache.ReadError
-		carried interface{ GRPCStatus() *status.Status }
-	)
-	switch {
-	case errors.As(err, &pe):
-		return err
-	case ctx.Err() != nil &&
-		(errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
-		return status.Error(status.FromContextError(ctx.Err()).Code(), err.Error())
-	case errors.As(err, &fault), errors.As(err, &read):
-	case errors.As(err, &carried):
-		if st := carried.GRPCStatus(); st.String() != err.Error() {
-			return status.Error(st.Code(), err.Error())
-		}
-		return err // nothing wraps it: another status would repeat the code in its text
-	}
-	return status.Error(otherwise, err.Error())
-}
-
-// ready returns an error until the blocks of the bucket are known. An empty answer would wrongly
-// say that there is no data.
-func (s *Server) ready() error {
-	if !s.opts.Catalog.View().Ready {
-		return status.Error(codes.Unavailable,
-			"Not ready: the blocks of the bucket are not known yet")
-	}
-	return nil
 }

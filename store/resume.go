@@ -1,13 +1,16 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/pagecache"
 	"larder/store/block"
 	"larder/store/catalog"
+	"larder/store/indexheader"
 )
 
 const (
@@ -68,4 +71,70 @@ func (q *seriesQuery) replaces(b, old *catalog.Block) bool {
 	was, _ := seriesMatchers(q.matchers, old.Labels)
 	is, ok := seriesMatchers(q.matchers, b.Labels)
 	return ok && slices.Equal(is, was)
+}
+
+// replaced reports whether err comes from a block that has left the bucket since the last sync, or
+// whose files differ from what was known. If so it looks for the replacement, and the request can
+// be planned again. A block of which only a part is missing is damaged: an answer without it would
+// be wrong.
+func (s *Server) replaced(ctx context.Context, err error) bool {
+	if errors.Is(err, indexheader.ErrReplaced) {
+		return true // by another of its name, which the view has
+	}
+	var be *block.Error
+	if !errors.As(err, &be) {
+		return false
+	}
+	if block.Doubtful(err) {
+		return s.measured(ctx, be, err)
+	}
+	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
+		return false
+	}
+	meta := s.opts.Catalog.View().ByID(be.ID)
+	if meta != nil {
+		gone, gerr := s.block(meta).Gone(ctx)
+		if gerr == nil && !gone {
+			// A chunk file that meta.json lists under another name, perhaps.
+			return s.measured(ctx, be, err)
+		}
+		if gerr != nil {
+			s.log.Warn(
+				"cannot tell whether a block left the bucket", "block", be.ID, "err", gerr,
+				"missing", err,
+			)
+			return false
+		}
+		s.log.Warn("block vanished from the bucket, planning again", "block", be.ID, "err", err)
+		s.opts.Catalog.Tombstone(be.ID)
+	}
+	return s.opts.Catalog.Refresh(ctx) == nil
+}
+
+// measured reports whether the bucket, asked for the sizes of a block's files because of err, says
+// that they are not what they were known to be.
+func (s *Server) measured(ctx context.Context, be *block.Error, err error) bool {
+	sizes := s.opts.Blocks.Sizes
+	if sizes == nil {
+		return false
+	}
+	doubt := catalog.SizeDoubt
+	switch {
+	case errors.Is(err, pagecache.ErrNotFound):
+		doubt = catalog.NameDoubt
+	case block.Corrupt(err):
+		doubt = catalog.BytesDoubt
+	}
+	verdict, merr := sizes.Measure(ctx, be.ID, be.Content, doubt)
+	var changed *pagecache.ChangedError
+	if errors.As(err, &changed) && verdict == catalog.Confirmed && merr == nil &&
+		s.opts.IgnoreSizes != nil {
+		s.log.Error(
+			"answers of the bucket state a size that the object does not have: they are no longer compared",
+			"block", be.ID, "err", err,
+		)
+		s.opts.IgnoreSizes()
+		return true
+	}
+	return verdict == catalog.Changed
 }

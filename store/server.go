@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -15,14 +13,11 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"larder/internal/intake"
-	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
-	"larder/internal/tsdbfmt"
 	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/catalog"
-	"larder/store/indexheader"
 	"larder/store/matcher"
 	"larder/store/storepb"
 )
@@ -200,82 +195,4 @@ func (s *Server) ViewChanged(old, cur *catalog.View) {
 		}
 	}
 	s.metrics.blocksLoaded.Set(float64(len(cur.Blocks)))
-}
-
-// replaced reports whether err comes from a block that has left the bucket since the last sync, or
-// whose files differ from what was known. If so it looks for the replacement, and the request can
-// be planned again. A block of which only a part is missing is damaged: an answer without it would
-// be wrong.
-func (s *Server) replaced(ctx context.Context, err error) bool {
-	if errors.Is(err, indexheader.ErrReplaced) {
-		return true // by another of its name, which the view has
-	}
-	var be *block.Error
-	if !errors.As(err, &be) {
-		return false
-	}
-	if block.Doubtful(err) {
-		return s.measured(ctx, be, err)
-	}
-	if !errors.Is(err, pagecache.ErrNotFound) && !errors.Is(err, indexheader.ErrNotFound) {
-		return false
-	}
-	meta := s.opts.Catalog.View().ByID(be.ID)
-	if meta != nil {
-		gone, gerr := s.block(meta).Gone(ctx)
-		if gerr == nil && !gone {
-			// A chunk file that meta.json lists under another name, perhaps.
-			return s.measured(ctx, be, err)
-		}
-		if gerr != nil {
-			s.log.Warn(
-				"cannot tell whether a block left the bucket", "block", be.ID, "err", gerr,
-				"missing", err,
-			)
-			return false
-		}
-		s.log.Warn("block vanished from the bucket, planning again", "block", be.ID, "err", err)
-		s.opts.Catalog.Tombstone(be.ID)
-	}
-	return s.opts.Catalog.Refresh(ctx) == nil
-}
-
-// measured reports whether the bucket, asked for the sizes of a block's files because of err, says
-// that they are not what they were known to be.
-func (s *Server) measured(ctx context.Context, be *block.Error, err error) bool {
-	sizes := s.opts.Blocks.Sizes
-	if sizes == nil {
-		return false
-	}
-	doubt := catalog.SizeDoubt
-	switch {
-	case errors.Is(err, pagecache.ErrNotFound):
-		doubt = catalog.NameDoubt
-	case block.Corrupt(err):
-		doubt = catalog.BytesDoubt
-	}
-	verdict, merr := sizes.Measure(ctx, be.ID, be.Content, doubt)
-	var changed *pagecache.ChangedError
-	if errors.As(err, &changed) && verdict == catalog.Confirmed && merr == nil &&
-		s.opts.IgnoreSizes != nil {
-		s.log.Error(
-			"answers of the bucket state a size that the object does not have: they are no longer compared",
-			"block", be.ID, "err", err,
-		)
-		s.opts.IgnoreSizes()
-		return true
-	}
-	return verdict == catalog.Changed
-}
-
-// noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.
-func (s *Server) noteBadChunk(err error) {
-	var unknown *tsdbfmt.UnknownEncodingError
-	switch {
-	case errors.As(err, &unknown):
-		s.metrics.unknownEncodings.WithLabelValues(fmt.Sprint(unknown.Enc)).Inc()
-	default:
-		s.metrics.corruptRecords.Inc()
-	}
-	s.log.Warn("bad chunk record", "err", err)
 }
