@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"sync"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"larder/internal/bucket"
-	"larder/internal/bucket/retry"
 	"larder/internal/bucket/slots"
 	"larder/internal/config"
 	"larder/internal/datadir"
@@ -37,8 +35,8 @@ type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
 	blocks  *bucket.Stack
-	parquet *bucket.Stack      // of the Parquet converter's bucket, nil for none
-	bound   catalog.MarkBucket // blocks, for marks
+	parquet *bucket.Stack               // of the Parquet converter's bucket, nil for none
+	bound   objstore.InstrumentedBucket // blocks, for callers that hold no slot
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
@@ -102,25 +100,15 @@ func (b *backend) open(
 ) error {
 	conf, m := b.conf, &b.conf.caches.Memory
 	reads := slots.New(slots.Options{Registerer: reg})
-	var err error
-	b.blocks, err = bucket.Open(conf.bucket, bucket.Options{
-		Slots: reads, WholeBytes: m.WholeObjects(), Logger: b.logger, Registerer: reg,
-	})
-	if err != nil {
-		return conf.objstoreYAML.wrap(err)
+	if err := b.openBucket(reads, reg); err != nil {
+		return err
 	}
 	// Page caches use the stack itself and take their slots before they read, because the time that
 	// they wait for a slot does not count as time of the read.
-	bound := b.blocks.Bound()
-	b.bound = bound
-	b.onClose(func() {
-		if err := b.blocks.Close(); err != nil {
-			b.logger.Warn("close the bucket's client", "err", err)
-		}
-	})
-	converted, err := b.openParquet(reads, reg)
+	b.bound = b.blocks.Bound()
+	parquet, err := b.openParquet(reads, reg)
 	if err != nil {
-		return conf.parquetYAML.wrap(err)
+		return conf.bucket.parquetYAML.wrap(err)
 	}
 
 	var files, headersDir localfs.Dir
@@ -128,18 +116,9 @@ func (b *backend) open(
 	if dir != nil {
 		files, headersDir, hold = dir.At(), dir.At().Sub("headers"), dir.Hold
 	}
-	b.headers, err = indexheader.New(indexheader.Options{
-		Dir: headersDir, Hold: hold, Bucket: bound,
-		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.CacheBytes[config.HeaderBlocks]),
-		BuildBytes:  m.Builds,
-		IdleTimeout: conf.headerIdle, BuildConcurrency: conf.headerConcurrency, Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,
-		Logger: b.logger, Registerer: reg,
-	})
-	if err != nil {
+	if err := b.openHeaders(headersDir, hold, reg); err != nil {
 		return err
 	}
-	b.onClose(b.headers.Close)
-
 	pages := pagecache.Options{
 		Slots: reads, MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
 	}
@@ -151,23 +130,9 @@ func (b *backend) open(
 	if err != nil {
 		return err
 	}
-
-	b.catalog, err = catalog.New(catalog.Options{
-		Bucket: bound, BucketName: b.blocks.Name(), Prefix: conf.bucket.Prefix, FinalError: retry.Final,
-		Parquet: converted, Dir: files, Hold: hold,
-		Discovery: catalog.Discovery(
-			conf.discovery,
-		), Interval: conf.syncInterval, Concurrency: conf.metaConcurrency,
-		DocumentBytes: m.Documents - 2*m.WholeObjects(),
-		MinTime:       conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
-		ConsistencyDelay: conf.consistencyDelay, IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
-		Opened: b.opened, OnChange: b.viewChanged,
-		Logger: b.logger, Registerer: reg,
-	})
-	if err != nil {
+	if err := b.openCatalog(parquet, files, hold, reg); err != nil {
 		return err
 	}
-	b.onClose(b.catalog.Close)
 
 	b.messages = intake.NewAccount(m.Messages(), reg)
 	b.irregular = irregular.Open(
@@ -177,26 +142,26 @@ func (b *backend) open(
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
-			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: bound}, Sizes: b.catalog,
+			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular,
 			Expansions: block.NewExpansions(m.Expansions(), reg),
 		},
 		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,
-		Gate:           conf.gate,
-		Matchers:       conf.matcherCacheSize,
+		Gate:           conf.requests.gate,
+		Matchers:       conf.caches.matchers,
 		Allowance: admission.AllowanceOptions{
 			Bytes: m.Requests.Bytes - m.Expansions() - m.Messages(),
 		},
 		Messages:         b.messages,
-		Limits:           conf.tenantLimits.others,
-		Tenants:          conf.tenantLimits.tenants,
-		NamedTenants:     orNone(conf.namedTenants),
-		SendStallTimeout: orNone(conf.sendStall), OnStall: stalled,
+		Limits:           conf.requests.limits.others,
+		Tenants:          conf.requests.limits.tenants,
+		NamedTenants:     orNone(conf.requests.namedTenants),
+		SendStallTimeout: orNone(conf.requests.sendStall), OnStall: stalled,
 		IgnoreSizes: func() {
 			index.IgnoreSizes()
 			chunks.IgnoreSizes()
 		},
-		Clamp:  conf.clamp,
+		Clamp:  conf.blocks.clamp,
 		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
 	if !conf.warm.on() {
@@ -208,54 +173,6 @@ func (b *backend) open(
 	b.server = store.New(options)
 	b.openWarmer(recorder, files, hold, index.Stats().MaxBytes, reg)
 	return nil
-}
-
-// measure has the bucket asked how large the files of a block are. No header is built before there
-// is a catalog.
-func (b *backend) measure(
-	ctx context.Context, src indexheader.Source, corrupt bool,
-) (changed bool, err error) {
-	doubt := catalog.SizeDoubt
-	if corrupt {
-		doubt = catalog.BytesDoubt
-	}
-	verdict, err := b.catalog.Measure(ctx, src.ID, src.Content, doubt)
-	return verdict == catalog.Changed, err
-}
-
-// clamp narrows a range of time to the one that is served now: relative times move on.
-func (c *storeConfig) clamp(minT, maxT int64) (int64, int64) {
-	now := time.Now()
-	return max(
-			minT,
-			c.minTime.Millis(now, math.MinInt64),
-		), min(
-			maxT, c.maxTime.Millis(now, math.MaxInt64),
-		)
-}
-
-// openParquet opens the bucket of the Parquet converter. It returns nil if none is configured.
-func (b *backend) openParquet(
-	reads *slots.Slots, reg prometheus.Registerer,
-) (catalog.ParquetBucket, error) {
-	conf := b.conf.parquet
-	if conf == nil {
-		return nil, nil
-	}
-	var err error
-	b.parquet, err = bucket.Open(conf, bucket.Options{
-		Slots: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(), Beside: b.blocks,
-		Logger: b.logger, Registerer: reg,
-	})
-	if err != nil {
-		return nil, err
-	}
-	b.onClose(func() {
-		if err := b.parquet.Close(); err != nil {
-			b.logger.Warn("close the client of the Parquet bucket", "err", err)
-		}
-	})
-	return b.parquet.Bound(), nil
 }
 
 // services are what the gRPC server is given.
@@ -365,23 +282,6 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		return nil
 	})
 	return g.Wait()
-}
-
-// waitHeaders waits for the headers of recent blocks if --wait-headers asks for it. A header that
-// cannot be built is not waited for: a bad block must not keep the others from being served.
-func (b *backend) waitHeaders(ctx context.Context) error {
-	if b.conf.waitHeaders == 0 {
-		return nil
-	}
-	since := time.Now().Add(-b.conf.waitHeaders).UnixMilli()
-	var recent []ulid.ULID
-	for _, blk := range b.catalog.View().Blocks {
-		if blk.MaxTime > since {
-			recent = append(recent, blk.ID)
-		}
-	}
-	b.logger.Info("waiting for index headers", "blocks", len(recent))
-	return b.headers.Wait(ctx, recent)
 }
 
 func (b *backend) onClose(f func()) { b.undo = append(b.undo, f) }

@@ -16,15 +16,15 @@ func TestBadProviders(t *testing.T) {
 	f := func(yaml string, want ...string) {
 		t.Helper()
 		conf := &storeConfig{}
-		conf.objstoreYAML.name = "objstore.config"
+		conf.bucket.yaml.name = "objstore.config"
 		var err error
-		if conf.bucket, err = bucket.Parse([]byte(yaml)); err == nil {
-			_, err = bucket.Open(conf.bucket, bucket.Options{
+		if conf.bucket.parsed, err = bucket.Parse([]byte(yaml)); err == nil {
+			_, err = bucket.Open(conf.bucket.parsed, bucket.Options{
 				Slots: slots.New(slots.Options{}), WholeBytes: 1 << 20,
 				Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 			})
 		}
-		err = conf.objstoreYAML.wrap(err)
+		err = conf.bucket.yaml.wrap(err)
 		if err == nil {
 			t.Errorf("%s is taken", yaml)
 			return

@@ -14,6 +14,98 @@ import (
 	"larder/internal/pagecache"
 )
 
+// cachesConfig holds the flags of caches and of memory: config.Caches has the rules, and is what
+// flags and documents come to.
+type cachesConfig struct {
+	config.Caches
+	indexYAML, bucketYAML content
+	matchers              int // compiled matchers that are kept, 0 for none
+}
+
+func (c *cachesConfig) flags(f flagger) {
+	m := &c.Memory
+	memoryFlag := func(
+		name, help, def string, a *config.Amount, parse func(string) (int64, error),
+	) {
+		a.From = "--" + name
+		clause := flag(f, name, help, def, &a.Bytes, parse).IsSetByUser(&a.Given)
+		if def == "" {
+			clause.PlaceHolder("SIZE")
+		}
+	}
+	memoryFlag(
+		"cache-size",
+		"Memory for all caches together: 30 % for the index cache, 62 % for chunk pages, 8 % for blocks of index headers. "+
+			"What is given for one of them counts first, and the others share the rest.",
+		"",
+		&m.Total,
+		config.ParseSize,
+	)
+	memoryFlag(
+		"index-cache-size",
+		"Memory for index pages (60 %), series sets (30 %) and expanded postings (10 %). Does not count when --index-cache.config is given, "+
+			"which has a size of its own.",
+		"250MB",
+		&m.Index,
+		config.ParseSize,
+	)
+	memoryFlag("index-cache.postings-size",
+		"Memory for expanded postings, out of that of the index cache, instead of their part. "+
+			"0 = none are kept.", "", &m.Postings, config.ParseSize)
+	memoryFlag("index-cache.series-size",
+		"Memory for series sets, out of that of the index cache, instead of their part. "+
+			"0 = none are kept.", "", &m.Series, config.ParseSize)
+	contentFlags(
+		f, &c.indexYAML, "index-cache.config",
+		"configures the index cache, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.",
+	)
+	memoryFlag("chunk-cache-size",
+		"Memory for chunk pages. "+
+			"Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.",
+		"", &m.Chunks, config.ParseSize)
+	memoryFlag(
+		"store.request-bytes",
+		"Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
+		"", &m.Requests, positive(config.ParseSize),
+	)
+	memoryFlag("index-cache.page-size",
+		"Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.",
+		"8KB", &m.Page[config.IndexPages], config.ParsePageSize)
+	memoryFlag("chunk-cache.page-size",
+		"Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.",
+		"8KB", &m.Page[config.ChunkPages], config.ParsePageSize)
+	hiddenContentFlags(
+		f, &c.bucketYAML, "store.caching-bucket.config",
+		"configures the cache of chunks, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.",
+	)
+	flag(
+		f, "matcher-cache-size",
+		"Number of compiled regular expressions of requests that are kept. 0 = none.", "0",
+		&c.matchers, integer(0),
+	)
+}
+
+// load reads the documents of the caches and applies them to what the flags say.
+func (c *cachesConfig) load(now time.Time) error {
+	c.ApplyFlags()
+	for _, document := range []struct {
+		yaml *content
+		use  func(flag string, b []byte, now time.Time) error
+	}{{&c.indexYAML, c.UseIndexCache}, {&c.bucketYAML, c.UseBucketCache}} {
+		b, err := document.yaml.read()
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			continue
+		}
+		if err := document.use(document.yaml.flag(), b, now); err != nil {
+			return document.yaml.wrap(err)
+		}
+	}
+	return nil
+}
+
 // openIndexCache opens the index cache and, below it, its memcached.
 func (b *backend) openIndexCache(
 	bucket pagecache.Bucket, pages pagecache.Options,
@@ -23,7 +115,7 @@ func (b *backend) openIndexCache(
 	remote, err := b.openMemcached(
 		"index-cache", conf.IndexRemote, m.IndexWrites, reader, pages.Registerer)
 	if err != nil {
-		return nil, b.conf.indexCacheYAML.wrap(err)
+		return nil, conf.indexYAML.wrap(err)
 	}
 	pages.PageSize = int(m.Page[config.IndexPages].Bytes)
 	c := indexcache.New(bucket, indexcache.Options{
@@ -48,7 +140,7 @@ func (b *backend) openChunkCache(
 	remote, err := b.openMemcached(
 		"caching-bucket", conf.ChunkRemote, m.ChunkWrites, reader, pages.Registerer)
 	if err != nil {
-		return nil, b.conf.bucketCacheYAML.wrap(err)
+		return nil, conf.bucketYAML.wrap(err)
 	}
 	pages.PageSize = int(m.Page[config.ChunkPages].Bytes)
 	c := chunkcache.New(bucket, chunkcache.Options{

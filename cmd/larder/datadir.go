@@ -10,6 +10,29 @@ import (
 	"larder/internal/localfs"
 )
 
+// dataDirConfig holds the flags of the data directory.
+type dataDirConfig struct {
+	path             string
+	cacheIndexHeader bool // false: there is no data directory
+}
+
+func (c *dataDirConfig) flags(f flagger) {
+	flag(
+		f,
+		"data-dir",
+		"Local directory for index headers and the last view of the bucket, kept under <data-dir>/larder. "+
+			"It may be removed while larder is stopped: all of it is rebuilt.",
+		"./data",
+		&c.path,
+		text,
+	)
+	boolFlag(
+		f, "cache-index-header",
+		"Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",
+		"true", &c.cacheIndexHeader,
+	)
+}
+
 // openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes
 // block folders that it does not know, so nothing is put next to them.) Only that another process
 // has it is an error: a directory that cannot be used costs a disk cache, not the start.

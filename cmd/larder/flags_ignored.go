@@ -98,3 +98,21 @@ func registerIgnored(f flagger, given map[string]*bool) {
 		}
 	}
 }
+
+// deprecatedFlags registers the flags that have a new name.
+func (c *storeConfig) deprecatedFlags(f flagger) {
+	c.old = map[string]*bool{}
+	for name := range deprecated() {
+		c.old[name] = new(bool)
+	}
+	flag(
+		f, "store.grpc.touched-series-limit", "Deprecated: use --store.limits.request-series.", "0",
+		&c.requests.series, count,
+	).
+		IsSetByUser(c.old["store.grpc.touched-series-limit"])
+	flag(
+		f, "store.grpc.series-sample-limit", "Deprecated: use --store.limits.request-samples.", "0",
+		&c.requests.samples, count,
+	).
+		IsSetByUser(c.old["store.grpc.series-sample-limit"])
+}

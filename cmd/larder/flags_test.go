@@ -30,21 +30,21 @@ func TestDefaults(t *testing.T) {
 	f("grpc-grace-period", c.grpc.grace, 2*time.Minute)
 	f("grpc-server-max-connection-age", c.grpc.maxConnectionAge, time.Hour)
 	f("grpc-server-tls-min-version", c.grpc.tls.minVersion, "1.3")
-	f("data-dir", c.dataDir, "./data")
-	f("cache-index-header", c.cacheIndexHeader, true)
+	f("data-dir", c.dataDir.path, "./data")
+	f("cache-index-header", c.dataDir.cacheIndexHeader, true)
 	f("index-cache-size", c.caches.Memory.Index.Bytes, int64(250<<20))
-	f("store.limits.request-series", c.seriesLimit, uint64(0))
-	f("store.limits.request-samples", c.samplesLimit, uint64(0))
-	f("store.grpc.downloaded-bytes-limit", c.bytesLimit, int64(0))
-	f("store.grpc.series-max-concurrency", c.gate.MaxConcurrent, 20)
-	f("sync-block-duration", c.syncInterval, 15*time.Minute)
-	f("block-sync-concurrency", c.headerConcurrency, 20)
-	f("block-meta-fetch-concurrency", c.metaConcurrency, 32)
-	f("block-discovery-strategy", c.discovery, "concurrent")
-	f("min-time", c.minTime.Millis(time.Time{}, 0), int64(-62167219200000))
-	f("max-time", c.maxTime.Millis(time.Time{}, 0), int64(253402300799000))
-	f("consistency-delay", c.consistencyDelay, time.Duration(0))
-	f("ignore-deletion-marks-delay", c.deletionMarksDelay, 24*time.Hour)
+	f("store.limits.request-series", c.requests.series, uint64(0))
+	f("store.limits.request-samples", c.requests.samples, uint64(0))
+	f("store.grpc.downloaded-bytes-limit", c.requests.bytes, int64(0))
+	f("store.grpc.series-max-concurrency", c.requests.gate.MaxConcurrent, 20)
+	f("sync-block-duration", c.blocks.interval, 15*time.Minute)
+	f("block-sync-concurrency", c.headers.concurrency, 20)
+	f("block-meta-fetch-concurrency", c.blocks.concurrency, 32)
+	f("block-discovery-strategy", c.blocks.discovery, "concurrent")
+	f("min-time", c.blocks.minTime.Millis(time.Time{}, 0), int64(-62167219200000))
+	f("max-time", c.blocks.maxTime.Millis(time.Time{}, 0), int64(253402300799000))
+	f("consistency-delay", c.blocks.consistencyDelay, time.Duration(0))
+	f("ignore-deletion-marks-delay", c.blocks.deletionMarksDelay, 24*time.Hour)
 	f("web.disable", c.web.disable, false)
 	f("web.external-prefix", c.web.externalPrefix, "")
 	f("web.prefix-header", c.web.prefixHeader, "")
@@ -53,8 +53,8 @@ func TestDefaults(t *testing.T) {
 	f("bucket-web-label", c.web.label, "")
 	f("disable-admin-operations", c.web.disableAdmin, false)
 	f("enable-admin-operations", c.web.enableAdmin, false)
-	f("log.level", c.logLevel, "info")
-	f("log.format", c.logFormat, "logfmt")
+	f("log.level", c.process.logLevel, "info")
+	f("log.format", c.process.logFormat, "logfmt")
 }
 
 // TestRelativeTimesMoveOn: what a request may reach moves with the clock.
@@ -68,7 +68,7 @@ func TestRelativeTimesMoveOn(t *testing.T) {
 		}
 		for range 2 {
 			now := time.Now().UnixMilli()
-			minT, maxT := c.clamp(math.MinInt64, math.MaxInt64)
+			minT, maxT := c.blocks.clamp(math.MinInt64, math.MaxInt64)
 			if minT != now-2*3600_000 || maxT != now-3600_000 {
 				t.Errorf("at %d: from %d to %d", now, minT, maxT)
 			}
@@ -90,8 +90,8 @@ func TestZeroMeansNone(t *testing.T) {
 	if err := c.load(time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if c.gate.MaxWaiting >= 0 || c.headerIdle >= 0 {
-		t.Errorf("got %d waiting requests, idle timeout %v", c.gate.MaxWaiting, c.headerIdle)
+	if c.requests.gate.MaxWaiting >= 0 || c.headers.idle >= 0 {
+		t.Errorf("got %d waiting requests, idle timeout %v", c.requests.gate.MaxWaiting, c.headers.idle)
 	}
 }
 
@@ -129,19 +129,19 @@ func TestThanosCommandLine(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", what, got, want)
 		}
 	}
-	conf := c.bucket.Config.(map[any]any)
-	f("type", string(c.bucket.Type), "S3")
-	f("prefix", c.bucket.Prefix, "a/b")
+	conf := c.bucket.parsed.Config.(map[any]any)
+	f("type", string(c.bucket.parsed.Type), "S3")
+	f("prefix", c.bucket.parsed.Prefix, "a/b")
 	f("bucket", conf["bucket"], "blocks")
 	f("insecure", conf["insecure"], true) // YAML 1.1, as Thanos reads it
 	f("index cache", c.caches.Memory.Index.Bytes, int64(2<<30))
-	f("series limit", c.seriesLimit, uint64(1000))
-	f("samples limit", c.samplesLimit, uint64(1200000))
-	f("bytes limit", c.bytesLimit, int64(1<<10))
-	f("on disk", c.cacheIndexHeader, false)
-	f("min time", c.minTime.Millis(now, 0), int64(94*7*24*3600*1000))
-	f("rules", len(c.relabel), 2)
-	f("deletion marks", c.deletionMarksDelay, 24*time.Hour)
+	f("series limit", c.requests.series, uint64(1000))
+	f("samples limit", c.requests.samples, uint64(1200000))
+	f("bytes limit", c.requests.bytes, int64(1<<10))
+	f("on disk", c.dataDir.cacheIndexHeader, false)
+	f("min time", c.blocks.minTime.Millis(now, 0), int64(94*7*24*3600*1000))
+	f("rules", len(c.blocks.relabel), 2)
+	f("deletion marks", c.blocks.deletionMarksDelay, 24*time.Hour)
 	// What has no effect, or another name, is said once, and only what was given.
 	var said []string
 	for _, n := range c.caches.Notes {
@@ -172,31 +172,31 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	// Helm writes integers above a million so.
 	f(
 		"--block-meta-fetch-concurrency=1e+06",
-		func(c *storeConfig) any { return c.metaConcurrency }, 1_000_000,
+		func(c *storeConfig) any { return c.blocks.concurrency }, 1_000_000,
 	)
 	f(
-		"--store.limits.request-series=0x10", func(c *storeConfig) any { return c.seriesLimit },
+		"--store.limits.request-series=0x10", func(c *storeConfig) any { return c.requests.series },
 		uint64(16),
 	)
 	f(
 		"--store.grpc.downloaded-bytes-limit=1.5GB",
-		func(c *storeConfig) any { return c.bytesLimit }, int64(3<<29),
+		func(c *storeConfig) any { return c.requests.bytes }, int64(3<<29),
 	)
 	f(
 		"--store.grpc.downloaded-bytes-limit=1000",
-		func(c *storeConfig) any { return c.bytesLimit }, int64(1000),
+		func(c *storeConfig) any { return c.requests.bytes }, int64(1000),
 	)
 	f(
-		"--consistency-delay=1d", func(c *storeConfig) any { return c.consistencyDelay },
+		"--consistency-delay=1d", func(c *storeConfig) any { return c.blocks.consistencyDelay },
 		24*time.Hour,
 	)
 	f(
-		"--sync-block-duration=1h30m", func(c *storeConfig) any { return c.syncInterval },
+		"--sync-block-duration=1h30m", func(c *storeConfig) any { return c.blocks.interval },
 		90*time.Minute,
 	)
 	f(
 		"--store.grpc.series-max-concurrency=0",
-		func(c *storeConfig) any { return c.gate.MaxConcurrent }, 0,
+		func(c *storeConfig) any { return c.requests.gate.MaxConcurrent }, 0,
 	)
 	f(
 		"--no-debug.advertise-compatibility-label",
@@ -216,7 +216,7 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 
 	args := write(t, "args", "--block-sync-concurrency=3\n--index-cache-size=1GB\n")
 	f("@"+args, func(c *storeConfig) any {
-		return [2]int64{int64(c.headerConcurrency), c.caches.Memory.Index.Bytes}
+		return [2]int64{int64(c.headers.concurrency), c.caches.Memory.Index.Bytes}
 	}, [2]int64{3, 1 << 30})
 
 	// Both names of a limit: the last one given counts.
@@ -224,8 +224,8 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 		"--objstore.config=x", "--store.limits.request-series=5",
 		"--store.grpc.touched-series-limit=7",
 	)
-	if err != nil || c.seriesLimit != 7 {
-		t.Errorf("got %d, %v, want 7", c.seriesLimit, err)
+	if err != nil || c.requests.series != 7 {
+		t.Errorf("got %d, %v, want 7", c.requests.series, err)
 	}
 }
 

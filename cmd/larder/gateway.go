@@ -52,13 +52,13 @@ func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 	if err := conf.load(time.Now()); err != nil {
 		return nil, err
 	}
-	logger, err := telemetry.NewLogger(stderr, conf.logLevel, conf.logFormat)
+	logger, err := telemetry.NewLogger(stderr, conf.process.logLevel, conf.process.logFormat)
 	if err != nil {
 		// its values are checked: it is where they write to
 		return nil, fmt.Errorf("--log.format: %w", err)
 	}
-	if conf.debugName != "" {
-		logger = logger.With("name", conf.debugName)
+	if conf.process.debugName != "" {
+		logger = logger.With("name", conf.process.debugName)
 	}
 	g := &gateway{conf: conf, logger: logger}
 	if err := g.open(); err != nil {
@@ -70,22 +70,22 @@ func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 
 func (g *gateway) open() (err error) {
 	conf := g.conf
-	limit, limitErr := config.MemoryLimit(conf.autoMemLimit, conf.autoMemLimitRatio)
+	limit, limitErr := config.MemoryLimit(conf.process.autoMemLimit, conf.process.autoMemLimitRatio)
 	scaled, err := conf.caches.Memory.Fit(limit)
 	if err != nil {
 		return err
 	}
 	telemetry.LogSDK(g.logger)
-	if g.tracing, err = telemetry.NewTracing(context.Background(), conf.tracing); err != nil {
-		return conf.tracingYAML.wrap(err)
+	if g.tracing, err = telemetry.NewTracing(context.Background(), conf.process.tracing); err != nil {
+		return conf.process.tracingYAML.wrap(err)
 	}
 	g.onClose(g.flushSpans)
 
 	reg := telemetry.NewRegistry()
 	g.metrics = reg
 	var dir *datadir.Dir // nil: nothing is kept on disk
-	if conf.cacheIndexHeader {
-		if dir, err = openDataDir(conf.dataDir, reg); err != nil {
+	if conf.dataDir.cacheIndexHeader {
+		if dir, err = openDataDir(conf.dataDir.path, reg); err != nil {
 			return err
 		}
 		g.onClose(func() { g.closed("data directory", dir.Close()) })
@@ -113,7 +113,7 @@ func (g *gateway) open() (err error) {
 	}
 	for _, r := range g.tracing.Replaced {
 		g.logger.Warn(
-			"tracing setting cannot be used", "flag", conf.tracingYAML.flag(), "key", r.Key,
+			"tracing setting cannot be used", "flag", conf.process.tracingYAML.flag(), "key", r.Key,
 			"value", r.Value, "want", r.Want, "used", r.Used,
 		)
 	}
@@ -129,13 +129,13 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	s := g.backend.services()
 	intake.BoundDecompression(s.messages, gzip.Name, storepb.SnappyName)
 	s.info = infoWhenReady{s.info, g.probe.Ready}
-	g.requests = requestlog.New(g.conf.requestLog, requestLogOptions(g.logger))
+	g.requests = requestlog.New(g.conf.requestLog.parsed, requestLogOptions(g.logger))
 	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, g.logger, reg, g.tracing); err != nil {
 		return err
 	}
 	connections := inbound.NewMetrics(reg)
 	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address, inbound.Options{
-		Max: orNone(g.conf.grpc.maxConnections), MaxPerClient: orNone(g.conf.grpc.maxPerClient), WriteTimeout: orNone(g.conf.sendStall),
+		Max: orNone(g.conf.grpc.maxConnections), MaxPerClient: orNone(g.conf.grpc.maxPerClient), WriteTimeout: orNone(g.conf.requests.sendStall),
 		Shares: g.conf.grpc.shares, Requests: g.rpc.open,
 		Server: "grpc", Logger: g.logger, Metrics: connections,
 	}); err != nil {

@@ -79,6 +79,60 @@ type grpcConfig struct {
 	reflection                                                     bool
 }
 
+func (c *grpcConfig) flags(f flagger) {
+	flag(
+		f, "grpc-address", "Listen host:port for gRPC: StoreAPI and Info.", "0.0.0.0:10901",
+		&c.address, text,
+	)
+	flag(
+		f, "grpc-grace-period",
+		"Time that running gRPC requests get to finish after a stop signal.", "2m", &c.grace,
+		goDuration,
+	)
+	flag(
+		f, "grpc-server-max-connection-age",
+		"Age at which a client is asked to connect anew. 0 = never.", "60m",
+		&c.maxConnectionAge, goDuration,
+	)
+	flag(
+		f, "grpc-max-connections",
+		"Connections to the gRPC port; more are closed at once. 0 = no limit.", "1024",
+		&c.maxConnections, integer(0),
+	)
+	flag(
+		f, "grpc-max-connections-per-client",
+		"Those of them from one address (IPv6: one /64), such as that of a proxy. 0 = no limit.",
+		"256", &c.maxPerClient, integer(0),
+	)
+	flag(f, "grpc-max-requests-per-client",
+		"Maximum number of open gRPC requests of one client address. A client that opens more "+
+			"loses the connection that has most of them. 0 = no limit.",
+		"2048", &c.maxRequestsPerClient, integer(0))
+	listFlag(
+		f,
+		"grpc-client-shares",
+		"Number of clients that an address or a network counts as, such as 10.0.0.7=8 for a proxy. "+
+			"Its connections, open requests and received bytes may be so many times those of a client. "+
+			"May be repeated.",
+		&c.shares,
+		inbound.ParseShare,
+	)
+	boolFlag(f, "grpc-reflection",
+		"Serve gRPC's reflection, which lists the services and messages of the port.",
+		"true", &c.reflection)
+	flag(
+		f, "grpc-max-concurrent-streams",
+		"Requests that run at once on a gRPC connection; a client makes more of them wait. 0 = no limit.",
+		"1000", &c.maxStreams, integer(0),
+	)
+	c.tls.flags(f)
+}
+
+func (c *grpcConfig) load() error {
+	_, err := newCertificates(&c.tls)
+	return err
+}
+
 // useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB
 // straight to 1 MiB and clears what it hands out, which costs a 40 KiB frame 18 times as much as a
 // pool with every power of two.

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +30,65 @@ const (
 	maxHTTPStreams = 100
 )
 
+// httpConfig holds the flags of the HTTP servers. What they serve is said by webConfig.
+type httpConfig struct {
+	address, configFile string
+	debugAddress        string // empty: there is no such listener
+	grace               time.Duration
+
+	fixed webFixed // set by load
+}
+
+func (c *httpConfig) flags(f flagger) {
+	flag(
+		f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles, pages, /api/v1/.",
+		"0.0.0.0:10902", &c.address, text,
+	)
+	flag(
+		f,
+		"web.debug-address",
+		"Listen host:port for /debug/ and POST /api/v1/blocks/mark, which --http-address then does not have; under the same --http.config. "+
+			"Empty: they are served on --http-address.",
+		"",
+		&c.debugAddress,
+		text,
+	).PlaceHolder("<host:port>")
+	flag(
+		f, "http-grace-period", "Time that HTTP requests get to finish after a stop signal.", "2m",
+		&c.grace, promDuration,
+	)
+	flag(
+		f, "http.config",
+		"Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).",
+		"", &c.configFile, text,
+	).PlaceHolder("<file-path>")
+}
+
+func (c *httpConfig) load(now time.Time) (err error) {
+	c.fixed, err = webFile(c.configFile).check(now)
+	return err
+}
+
+// ownHosts are the names of this machine: its host name, and what the HTTP ports were told to
+// listen on.
+func (c *httpConfig) ownHosts() []string {
+	var names []string
+	add := func(name string) {
+		if name, err := web.ParseHost(name); err == nil && !strings.HasPrefix(name, "*") {
+			names = append(names, name)
+		}
+	}
+	if name, err := os.Hostname(); err == nil {
+		add(name)
+	}
+	for _, address := range []string{c.address, c.debugAddress} {
+		if name, _, err := net.SplitHostPort(address); err == nil {
+			add(name)
+		}
+	}
+	return names
+}
+
 // httpServer is an HTTP server with its listener.
 type httpServer struct {
 	*http.Server
@@ -46,7 +107,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Allowances: allowances,
 		Probe:      g.probe, Gatherer: reg,
 		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
-		AllowedHosts: conf.allowedHosts, OwnHosts: g.conf.ownHosts(),
+		AllowedHosts: conf.allowedHosts, OwnHosts: g.conf.http.ownHosts(),
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,

@@ -119,22 +119,3 @@ func (d *limitsOfDoc) over(base admission.LimitOptions) (admission.LimitOptions,
 	}
 	return o, nil
 }
-
-// limits are what the flags say of every tenant.
-func (c *storeConfig) limits() admission.LimitOptions {
-	return admission.LimitOptions{
-		Series:  c.seriesLimit,
-		Samples: c.samplesLimit,
-		Bytes:   uint64(c.bytesLimit),
-	}
-}
-
-// loadLimits reads the limits of tenants at the start.
-func (c *storeConfig) loadLimits() error {
-	b, err := c.limitsYAML.read()
-	if err != nil {
-		return err
-	}
-	c.tenantLimits, err = parseLimits(b, c.limits())
-	return c.limitsYAML.wrap(err)
-}

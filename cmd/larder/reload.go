@@ -30,7 +30,7 @@ func (g *gateway) reloadable() []reload.Unit {
 			reload.Unit{Kind: "http", Files: f.files, Load: func(context.Context) error {
 				now, err := f.check(time.Now())
 				if err == nil {
-					err = f.wrap(conf.webFixed.changed(now))
+					err = f.wrap(conf.http.fixed.changed(now))
 				}
 				return err
 			}},
@@ -44,8 +44,8 @@ func (g *gateway) reloadable() []reload.Unit {
 		yaml   content
 		remote *config.Memcached
 	}{
-		{"index-cache-tls", conf.indexCacheYAML, conf.caches.IndexRemote},
-		{"caching-bucket-tls", conf.bucketCacheYAML, conf.caches.ChunkRemote},
+		{"index-cache-tls", conf.caches.indexYAML, conf.caches.IndexRemote},
+		{"caching-bucket-tls", conf.caches.bucketYAML, conf.caches.ChunkRemote},
 	} {
 		if m.remote != nil && m.remote.Certificate != nil {
 			add(m.kind, func(context.Context) error {
@@ -53,7 +53,7 @@ func (g *gateway) reloadable() []reload.Unit {
 			}, m.remote.Certificate.Files()...)
 		}
 	}
-	if c := conf.requestLogYAML; c.path != "" {
+	if c := conf.requestLog.yaml; c.path != "" {
 		add("request-logging", func(context.Context) error {
 			b, err := c.reread()
 			if err != nil {
@@ -67,13 +67,13 @@ func (g *gateway) reloadable() []reload.Unit {
 			return nil
 		}, c.path)
 	}
-	if c := conf.limitsYAML; c.path != "" {
+	if c := conf.requests.tenantsYAML; c.path != "" {
 		add("limits", func(context.Context) error {
 			b, err := c.reread()
 			if err != nil {
 				return err
 			}
-			l, err := parseLimits(b, conf.limits())
+			l, err := parseLimits(b, conf.requests.flagLimits())
 			if err != nil {
 				return c.wrap(err)
 			}
@@ -97,10 +97,10 @@ func (g *gateway) reloadable() []reload.Unit {
 			return c.wrap(err)
 		}, c.path)
 	}
-	credentials("objstore", conf.objstoreYAML, g.backend.blocks)
-	credentials("objstore-parquet", conf.parquetYAML, g.backend.parquet)
-	if c := conf.relabelYAML; c.path != "" {
-		inUse := conf.relabelText
+	credentials("objstore", conf.bucket.yaml, g.backend.blocks)
+	credentials("objstore-parquet", conf.bucket.parquetYAML, g.backend.parquet)
+	if c := conf.blocks.relabelYAML; c.path != "" {
+		inUse := conf.blocks.relabelText
 		add("relabel", func(context.Context) error {
 			b, err := c.reread()
 			if err != nil || bytes.Equal(b, inUse) { // equal rules are no reason to list the bucket

@@ -22,7 +22,7 @@ type storeCommand struct {
 // application, as there: they may stand before the command's name.
 func registerStore(app *kingpin.Application) *storeCommand {
 	s := &storeCommand{cmd: app.Command("store", "Serve the blocks of a bucket over the StoreAPI.")}
-	s.conf.processFlags(app)
+	s.conf.process.flags(app)
 	s.conf.storeFlags(s.cmd)
 	s.conf.shown = func() map[string]string { return shownFlags(s.cmd.Model().Flags) }
 	return s

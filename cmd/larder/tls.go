@@ -23,6 +23,43 @@ type serverTLS struct {
 	curves  []tls.CurveID
 }
 
+func (t *serverTLS) flags(f flagger) {
+	flag(
+		f, "grpc-server-tls-cert", "Certificate file of the gRPC server. Empty = no TLS.", "",
+		&t.certFile, text,
+	).PlaceHolder("<file-path>")
+	flag(
+		f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "",
+		&t.keyFile, text,
+	).PlaceHolder("<file-path>")
+	flag(
+		f, "grpc-server-tls-client-ca",
+		"CA file to verify clients against: with it, a client without a certificate is refused.",
+		"", &t.clientCAFile, text,
+	).PlaceHolder("<file-path>")
+	flag(
+		f, "grpc-server-tls-min-version",
+		"Lowest TLS version of the gRPC server: 1.0, 1.1, 1.2 or 1.3.", "1.3",
+		&t.minVersion, oneOf("1.0", "1.1", "1.2", "1.3"),
+	)
+	listFlag(
+		f,
+		"grpc-server-tls-ciphers",
+		"A cipher suite of the gRPC server's TLS up to 1.2, by its name in Go's crypto/tls. May be repeated; default: Go's choice. "+
+			"Those of TLS 1.3 cannot be chosen.",
+		&t.ciphers,
+		cipherSuite,
+	).PlaceHolder("NAME")
+	listFlag(
+		f,
+		"grpc-server-tls-curves",
+		"A curve (key exchange) of the gRPC server's TLS: CurveP256, CurveP384, CurveP521, X25519, X25519MLKEM768, "+
+			"SecP256r1MLKEM768 or SecP384r1MLKEM1024. May be repeated; default: Go's choice.",
+		&t.curves,
+		curve,
+	).PlaceHolder("NAME")
+}
+
 // files are those that the TLS configuration is made of.
 func (t *serverTLS) files() []string {
 	return slices.DeleteFunc(

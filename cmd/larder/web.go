@@ -4,14 +4,93 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
+	"github.com/alecthomas/kingpin/v2"
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/redaction"
 	"larder/internal/web"
 	"larder/store/catalog"
 	"larder/store/irregular"
 )
+
+// webConfig is what the flags say about pages and API over HTTP.
+type webConfig struct {
+	disable, disableCORS         bool
+	allowedHosts                 []string
+	externalPrefix, prefixHeader string
+	label                        string
+	disableAdmin, enableAdmin    bool
+}
+
+func (w *webConfig) flags(f flagger) {
+	boolFlag(
+		f, "web.disable",
+		"Serve no pages and no /api/v1/ over HTTP: only probes, metrics and profiles.", "false",
+		&w.disable,
+	)
+	flag(
+		f, "web.external-prefix",
+		"Path that links and redirects of the pages begin with, for a reverse proxy that takes it away again: requests come without it.",
+		"", &w.externalPrefix, pathPrefix,
+	)
+	flag(
+		f,
+		"web.prefix-header",
+		"Name of a request header that holds such a path, for instance X-Forwarded-Prefix. Ignored with --web.external-prefix. "+
+			"Only for a proxy that sets the header on every request.",
+		"",
+		&w.prefixHeader,
+		text,
+	)
+	boolFlag(
+		f, "web.disable-cors",
+		"Do not send the headers that let web pages of every origin read /api/v1/.", "false",
+		&w.disableCORS,
+	)
+	listFlag(f, "web.allowed-hosts", "A host name that clients use for HTTP, such as that of an "+
+		"ingress; *.example.com for all names below it, * for every name. May be repeated. "+
+		"Under other names /debug/ and POST /api/v1/blocks/mark are refused; if the flag is "+
+		"given, pages and /api/v1/ are too. Always allowed: IP addresses, names without a dot, "+
+		".localhost, .internal, .svc, .cluster.local, the machine's own name.",
+		&w.allowedHosts, web.ParseHost).PlaceHolder("NAME")
+	flag(
+		f, "bucket-web-label", "External label whose value heads a group of blocks on the pages.",
+		"", &w.label, text,
+	)
+	boolFlag(
+		f, "disable-admin-operations",
+		"Refuse POST /api/v1/blocks/mark. That is the default here: the flag is accepted for Thanos's sake.",
+		"false", &w.disableAdmin,
+	)
+	boolFlag(
+		f,
+		"enable-admin-operations",
+		"Let POST /api/v1/blocks/mark write deletion-mark.json and no-compact-mark.json into the bucket. "+
+			"Who may post to the HTTP port may then have blocks deleted: see --http.config for authentication.",
+		"false",
+		&w.enableAdmin,
+	)
+}
+
+func (w *webConfig) check() error {
+	if w.enableAdmin && w.disableAdmin {
+		return errors.New(
+			"--enable-admin-operations and --disable-admin-operations exclude each other",
+		)
+	}
+	return nil
+}
+
+// pathPrefix reads a path or a URL, of which the path counts.
+func pathPrefix(s string) (string, error) {
+	if _, err := url.Parse(s); err != nil {
+		return "", fmt.Errorf("%q is not a path: %w", redaction.Address(s), errors.Unwrap(err))
+	}
+	return s, nil
+}
 
 // shownBlocks shows the catalog to the pages.
 type shownBlocks struct {
@@ -60,4 +139,31 @@ func (m marker) Mark(
 		err = fmt.Errorf("block %s: %w", id, web.ErrNoBlock)
 	}
 	return written, err
+}
+
+// shownFlags are the flags of a command for /api/v1/status/flags. What may hold a secret is not
+// shown: any YAML given in place, and of the bucket's not even the path of its file, as in Thanos.
+func shownFlags(flags []*kingpin.FlagModel) map[string]string {
+	names := make(map[string]bool, len(flags))
+	for _, f := range flags {
+		names[f.Name] = true
+	}
+	const redacted = redaction.Mark
+	shown := make(map[string]string, len(flags))
+	for _, f := range flags {
+		v := f.Value.String()
+		inline := names[f.Name+"-file"] // the other half of the pair, see content
+		switch {
+		case f.Name == "objstore.config", f.Name == "objstore.config-file", inline && v != "":
+			v = redacted
+		case f.Name == "help":
+			continue
+		default:
+			if v = redaction.Text(v); !redaction.Path(v) { // a document in the place of a name
+				v = redacted
+			}
+		}
+		shown[f.Name] = v
+	}
+	return shown
 }

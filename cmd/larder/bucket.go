@@ -1,0 +1,87 @@
+package main
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/bucket"
+	"larder/internal/bucket/slots"
+	"larder/store/catalog"
+)
+
+// bucketConfig holds the flags that name buckets, and their documents.
+type bucketConfig struct {
+	yaml, parquetYAML content
+
+	// set by load
+	parsed  *bucket.Config
+	parquet *bucket.Config // nil for none
+}
+
+func (c *bucketConfig) flags(f flagger) {
+	c.yaml.required = true
+	contentFlags(
+		f, &c.yaml, "objstore.config",
+		"configures the bucket, as Thanos has it: type, config, prefix, hedging_config.",
+	)
+	contentFlags(
+		f, &c.parquetYAML, "objstore-parquet.config",
+		"configures the bucket of a Parquet converter: blocks that it has converted are not served.",
+	)
+}
+
+func (c *bucketConfig) load() error {
+	b, err := c.yaml.read()
+	if err != nil {
+		return err
+	}
+	if c.parsed, err = bucket.Parse(b); err != nil {
+		return c.yaml.wrap(err)
+	}
+	if b, err = c.parquetYAML.read(); err != nil || b == nil {
+		return err
+	}
+	c.parquet, err = bucket.Parse(b)
+	return c.parquetYAML.wrap(err)
+}
+
+// openBucket opens the client stack of the bucket.
+func (b *backend) openBucket(reads *slots.Slots, reg prometheus.Registerer) error {
+	var err error
+	b.blocks, err = bucket.Open(b.conf.bucket.parsed, bucket.Options{
+		Slots: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(),
+		Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
+		return b.conf.bucket.yaml.wrap(err)
+	}
+	b.onClose(func() {
+		if err := b.blocks.Close(); err != nil {
+			b.logger.Warn("close the bucket's client", "err", err)
+		}
+	})
+	return nil
+}
+
+// openParquet opens the bucket of the Parquet converter. It returns nil if none is configured.
+func (b *backend) openParquet(
+	reads *slots.Slots, reg prometheus.Registerer,
+) (catalog.ParquetBucket, error) {
+	conf := b.conf.bucket.parquet
+	if conf == nil {
+		return nil, nil
+	}
+	var err error
+	b.parquet, err = bucket.Open(conf, bucket.Options{
+		Slots: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(), Beside: b.blocks,
+		Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.onClose(func() {
+		if err := b.parquet.Close(); err != nil {
+			b.logger.Warn("close the client of the Parquet bucket", "err", err)
+		}
+	})
+	return b.parquet.Bound(), nil
+}

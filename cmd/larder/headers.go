@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/bucket/retry"
+	"larder/internal/config"
+	"larder/internal/localfs"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+)
+
+// headersConfig holds the flags of index headers.
+type headersConfig struct {
+	idle        time.Duration // negative: never
+	wait        time.Duration // 0: no wait
+	concurrency int
+}
+
+func (c *headersConfig) flags(f flagger) {
+	flag(
+		f, "store.index-header-lazy-reader-idle-timeout",
+		"Close the header of a block that no query has used for so long. 0 = never.", "5m",
+		&c.idle, goDuration,
+	).Hidden()
+	flag(
+		f, "wait-headers",
+		"Be ready only when the headers of blocks with samples from the last so much time are there. 0 = ready as soon as the blocks are known.",
+		"0s", &c.wait, promDuration,
+	)
+	flag(
+		f, "block-sync-concurrency", "Number of index headers that are built at once.", "20",
+		&c.concurrency, integer(1),
+	)
+}
+
+func (c *headersConfig) load() {
+	if c.idle == 0 {
+		c.idle = -1 // where the flag means never, the option means its default
+	}
+}
+
+// openHeaders opens the manager of index headers. dir is where it keeps them, none for memory, and
+// hold what it calls before it writes there.
+func (b *backend) openHeaders(
+	dir localfs.Dir, hold func() error, reg prometheus.Registerer,
+) (err error) {
+	conf, m := &b.conf.headers, &b.conf.caches.Memory
+	b.headers, err = indexheader.New(indexheader.Options{
+		Dir: dir, Hold: hold, Bucket: b.bound,
+		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.CacheBytes[config.HeaderBlocks]),
+		BuildBytes: m.Builds, BuildConcurrency: conf.concurrency, IdleTimeout: conf.idle,
+		Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,
+		Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
+	b.onClose(b.headers.Close)
+	return nil
+}
+
+// measure has the bucket asked how large the files of a block are. No header is built before there
+// is a catalog.
+func (b *backend) measure(
+	ctx context.Context, src indexheader.Source, corrupt bool,
+) (changed bool, err error) {
+	doubt := catalog.SizeDoubt
+	if corrupt {
+		doubt = catalog.BytesDoubt
+	}
+	verdict, err := b.catalog.Measure(ctx, src.ID, src.Content, doubt)
+	return verdict == catalog.Changed, err
+}
+
+// waitHeaders waits for the headers of recent blocks if --wait-headers asks for it. A header that
+// cannot be built is not waited for: a bad block must not keep the others from being served.
+func (b *backend) waitHeaders(ctx context.Context) error {
+	if b.conf.headers.wait == 0 {
+		return nil
+	}
+	since := time.Now().Add(-b.conf.headers.wait).UnixMilli()
+	var recent []ulid.ULID
+	for _, blk := range b.catalog.View().Blocks {
+		if blk.MaxTime > since {
+			recent = append(recent, blk.ID)
+		}
+	}
+	b.logger.Info("waiting for index headers", "blocks", len(recent))
+	return b.headers.Wait(ctx, recent)
+}

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"larder/internal/requestlog"
+)
+
+// requestLogConfig holds the flags of the log of requests.
+type requestLogConfig struct {
+	yaml content
+
+	parsed *requestlog.Config // set by load
+}
+
+func (c *requestLogConfig) flags(f flagger) {
+	contentFlags(
+		f, &c.yaml, "request.logging-config",
+		"says which gRPC and HTTP requests are logged, as Thanos has it.",
+	)
+}
+
+func (c *requestLogConfig) load() error {
+	b, err := c.yaml.read()
+	if err != nil {
+		return err
+	}
+	c.parsed, err = requestlog.Parse(b)
+	return c.yaml.wrap(err)
+}
