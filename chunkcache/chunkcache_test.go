@@ -28,8 +28,7 @@ func (b *bucket) GetRange(
 	return io.NopCloser(bytes.NewReader(data[off : off+length])), nil
 }
 
-func (b *bucket) IsObjNotFoundErr(error) bool  { return false }
-func (b *bucket) IsAccessDeniedErr(error) bool { return false }
+func (b *bucket) IsObjNotFoundErr(error) bool { return false }
 
 func TestChunkFilesAreKept(t *testing.T) {
 	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")

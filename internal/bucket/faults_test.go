@@ -115,7 +115,7 @@ func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 			t.Fatalf("%q: got %v", more, err)
 		}
 		// The last one may have been given up between requests of the client.
-		if sent, meant := f.server.Requests()[objstore.OpGetRange], gaveUp.Attempts(); meant < 3 ||
+		if sent, meant := f.server.Requests()[objstore.OpGetRange], gaveUp.Requests; meant < 3 ||
 			sent > meant*each ||
 			sent <= (meant-1)*each {
 			t.Errorf("%q: %d requests on the wire for %d of larder's", more, sent, meant)

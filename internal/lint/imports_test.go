@@ -35,8 +35,8 @@ var layers = [][]string{
 		"internal/bucket/slots",
 		"internal/bucket/listing",
 	},
-	{"internal/bytecache", "internal/intake"},
-	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/hedge"},
+	{"internal/bytecache", "internal/intake", "internal/bucket/hedge"},
+	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry"},
 	{
 		"store/indexheader",
 		"store/irregular",
@@ -44,7 +44,6 @@ var layers = [][]string{
 		"indexcache",
 		"chunkcache",
 		"shard",
-		"internal/bucket/retry",
 	},
 	{"store/catalog"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them

@@ -27,7 +27,7 @@ var uncontained = map[string]string{
 	"internal/memcached.New":               "takes from a queue; Client.carryOut contains, and so does the look-up of names",
 	"internal/pagecache.Reader.launch":     "Reader.fly contains",
 	"internal/memcached.Client.Close":      "drops a queue",
-	"internal/pagecache.Reader.try":        "ends a flight, under the Reader's lock",
+	"internal/pagecache.Reader.read":       "ends a flight, under the Reader's lock",
 	"store.stalls.watch":                   "ends contexts",
 	"store/catalog.Catalog.Run":            "publishes a view; OnChange is called contained",
 	"store/catalog.localStore.syncMetas":   "syncs files",

@@ -81,8 +81,6 @@ func (b *testBucket) IsObjNotFoundErr(err error) bool {
 	return ok
 }
 
-func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
-
 // taken returns the reads since the last call.
 func (b *testBucket) taken() []string {
 	b.mu.Lock()

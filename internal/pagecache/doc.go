@@ -29,11 +29,10 @@
 // is detached from the request that started it and has a deadline of its own.
 // Pages are published in ascending order as they arrive, so that a waiter goes
 // on as soon as the last page it needs is there. A flight without waiters is cancelled
-// and can no longer be joined. A flight whose read fails reads the missing bytes once
-// more, for all its waiters, unless internal/bucket/retry has already repeated the
-// request or the bucket denied it. After a body that was too long, the flight reads all
-// bytes again, up to three times. A failure after that is returned to all waiters,
-// because many waiters are no reason for many reads. A failure is never remembered.
+// and can no longer be joined. A read that fails is not repeated here, because
+// internal/bucket/retry has already done that: all waiters that still lack a page get
+// the error. Only after a body that was longer than its range does the flight read all
+// bytes again, up to three times. A failure is never remembered.
 //
 // A flight can be joined while it is still queued for its bytes or its read
 // slot: only so do N identical misses make one read under pressure. Nothing

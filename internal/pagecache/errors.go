@@ -48,12 +48,6 @@ type notFoundError struct{ cause error }
 func (e notFoundError) Error() string   { return ErrNotFound.Error() + ": " + e.cause.Error() }
 func (e notFoundError) Unwrap() []error { return []error{ErrNotFound, e.cause} }
 
-// deniedError marks the bucket's refusal, which no repetition changes.
-type deniedError struct{ cause error }
-
-func (e deniedError) Error() string { return e.cause.Error() }
-func (e deniedError) Unwrap() error { return e.cause }
-
 // ShortObjectError is returned when the bucket sent fewer bytes than asked for:
 // the object is shorter than expected, or the body was cut.
 type ShortObjectError struct {

@@ -13,7 +13,7 @@ type flight struct {
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
-	repeated int   // of the reading goroutine: how many of its reads failed, and were begun again
+	rereads  int   // reads after a body that was too long; of the reading goroutine
 
 	// ctx is cancelled when the flight is over. It carries the values of the
 	// request that started it, not its deadline.

@@ -59,7 +59,8 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		"larder_bucket_read_failures_total", "Ranged reads of the bucket that failed.",
 	)
 	m.readRetries = counter(
-		"larder_bucket_read_retries_total", "Ranged reads of the bucket that repeat a failed one.",
+		"larder_bucket_read_retries_total",
+		"Ranged reads of the bucket repeated because the body was longer than the range.",
 	)
 	m.abandoned = counter(
 		"larder_bucket_reads_abandoned_total",

@@ -16,10 +16,9 @@ import (
 // Bucket is what is needed of the object store.
 type Bucket interface {
 	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
-	// IsObjNotFoundErr is asked about raw errors only: some providers do not
-	// recognise their own error once it is wrapped. So is IsAccessDeniedErr.
+	// IsObjNotFoundErr is called with unwrapped errors only: some providers do not recognise their
+	// own error once it is wrapped.
 	IsObjNotFoundErr(err error) bool
-	IsAccessDeniedErr(err error) bool
 }
 
 // Cache keeps pages: a bytecache.Cache. It may refuse or forget any of them at

@@ -16,13 +16,12 @@ import (
 // maxEmptyReads is how often in a row a body may return nothing at all.
 const maxEmptyReads = 100
 
-// A read that failed is begun once more. One whose body was too long as often as
-// this: the bucket below does not repeat it, because it cannot see that before it
-// has delivered the range.
-const maxLongRepeats = 3
+// maxRereads is how often a flight reads its range again after a body that was longer than the
+// range. internal/bucket/retry cannot repeat that read, because it has already delivered the range
+// when it could see the rest.
+const maxRereads = 3
 
-// deafGrace is how long after its deadline a read is given up that does not heed
-// it.
+// deafGrace is how long after its deadline a read that ignores its context is abandoned.
 const deafGrace = time.Second
 
 // fly runs a flight to its end.
@@ -47,21 +46,21 @@ func (r *Reader) fly(f *flight) {
 	}
 	defer r.opts.Slots.Release()
 
-	err := r.try(f)
-	for err != nil && r.repeats(f, err) {
-		err = r.try(f)
+	err := r.read(f)
+	for err != nil && r.rereads(f, err) {
+		err = r.read(f)
 	}
 	if err != nil {
 		r.end(f, err)
 	}
 }
 
-// try reads what is missing of a flight, once.
-func (r *Reader) try(f *flight) error {
+// read reads the range of a flight once.
+func (r *Reader) read(f *flight) error {
 	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
 	defer cancel()
-	// A read that does not heed its context must not keep the waiters. One that does is over by
-	// then.
+	// A read that ignores its context must not hold up the waiters. One that heeds it has returned
+	// by then.
 	late := f.wrap(ErrTimeout)
 	deadline := time.AfterFunc(r.opts.FlightTimeout+deafGrace, func() { r.end(f, late) })
 	defer deadline.Stop()
@@ -72,22 +71,10 @@ func (r *Reader) try(f *flight) error {
 	return err
 }
 
-// repeats begins another read of a flight that failed, if somebody waits for it
-// and it may help.
-func (r *Reader) repeats(f *flight, err error) bool {
-	// A bucket that repeats requests by itself has done so.
-	var repeated interface{ Attempts() int }
-	if errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) ||
-		errors.As(err, new(*ChangedError)) ||
-		errors.As(err, &repeated) && repeated.Attempts() > 1 {
-		return false
-	}
-	most := 1
-	long := errors.As(err, new(*LongBodyError))
-	if long {
-		most = maxLongRepeats
-	}
-	if f.repeated >= most {
+// rereads reports whether the flight is to read its range again: its body was longer than the
+// range, and a request still waits for it. It retracts what the flight has published.
+func (r *Reader) rereads(f *flight, err error) bool {
+	if !errors.As(err, new(*LongBodyError)) || f.rereads == maxRereads {
 		return false
 	}
 	r.mu.Lock()
@@ -95,26 +82,19 @@ func (r *Reader) repeats(f *flight, err error) bool {
 	if f.over {
 		return false
 	}
-	f.repeated++
-	if long {
-		// What was published is not of the range either: it must not come to be beside
-		// pages that are.
-		f.pages, f.ready = make([][]byte, len(f.pages)), 0
-	}
+	f.rereads++
+	// The published pages are not of the range either. They must not be mixed with pages that are.
+	f.pages, f.ready = make([][]byte, len(f.pages)), 0
 	r.metrics.readRetries.Inc()
-	r.metrics.fetched.Add(float64(len(f.pages) - f.ready))
-	r.metrics.fetchedBytes.Add(float64(f.end - f.off - int64(f.ready)<<r.shift))
+	r.metrics.fetched.Add(float64(len(f.pages)))
+	r.metrics.fetchedBytes.Add(float64(f.end - f.off))
 	return true
 }
 
-// wrap says which read failed.
+// wrap returns err as a *ReadError that names the read.
 func (f *flight) wrap(err error) error {
 	return &ReadError{
-		Object: f.obj.Name,
-		Off:    f.off,
-		Len:    f.end - f.off,
-		Reads:  1 + f.repeated,
-		Err:    err,
+		Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Reads: 1 + f.rereads, Err: err,
 	}
 }
 
@@ -141,12 +121,9 @@ func (r *Reader) readTraced(ctx context.Context, f *flight) error {
 	return err
 }
 
-// readPages reads the bytes of the flight's pages that are not published, and
-// publishes them as they arrive.
+// readPages reads the bytes of the flight's pages and publishes the pages as they arrive.
 func (r *Reader) readPages(ctx context.Context, f *flight) error {
-	done := f.ready // by nobody else: this goroutine publishes
-	off := f.off + int64(done)<<r.shift
-	length := f.end - off
+	off, length := f.off, f.end-f.off
 	r.metrics.reads.Inc()
 	r.metrics.readBytes.Observe(float64(length))
 	start, first := time.Now(), true
@@ -163,7 +140,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	}
 	buf := r.buffers.Get().(*[]byte)
 	defer r.buffers.Put(buf)
-	a := assembly{f: f, buf: *buf, pageSize: r.PageSize(), left: length, pages: done}
+	a := assembly{f: f, buf: *buf, pageSize: r.PageSize(), left: length}
 	empty := 0
 	for a.left > 0 {
 		n, err := body.Read(a.space())
@@ -233,14 +210,11 @@ func (r *Reader) changed(f *flight, seen *extent.Seen) error {
 	return f.wrap(&ChangedError{Object: f.obj.Name, Want: f.obj.Size, Got: e.Size})
 }
 
-// classify turns a raw error of the bucket into ours. It must see the error
-// before anything wraps it.
+// classify marks an error of the bucket that says that the object does not exist. It must see the
+// error before anything wraps it.
 func (r *Reader) classify(err error) error {
 	if r.bucket.IsObjNotFoundErr(err) {
 		return notFoundError{cause: err}
-	}
-	if r.bucket.IsAccessDeniedErr(err) {
-		return deniedError{cause: err}
 	}
 	return err
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"larder/internal/bucket/retry"
 	"larder/internal/localfs"
 	"larder/internal/tsdbfmt"
 )
@@ -127,7 +128,8 @@ func TestBuildRequests(t *testing.T) {
 	}
 }
 
-// A read that fails once in any way is tried again; the header is right.
+// A build over internal/bucket/retry survives one failed read of any kind, at the price of one
+// more request.
 func TestBuildSurvivesOneFault(t *testing.T) {
 	idx := synthIndex(t, 40_000)
 	bkt := newBucket()
@@ -169,9 +171,11 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 					rc, err := fail(g)
 					return rc, err, true
 				})
-				m := newManager(
-					t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, PartSize: 512 << 10},
-				)
+				m := newManager(t, Options{
+					Dir:      localfs.At(t.TempDir()),
+					Bucket:   retry.Wrap(bkt, retry.Options{MinBackoff: time.Millisecond}),
+					PartSize: 512 << 10,
+				})
 				h := acquire(t, m, src)
 				if n%3 == 0 {
 					if err := model.check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
@@ -186,31 +190,11 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 	}
 }
 
-// What a bucket repeats by itself is not repeated here, so that the two do not multiply.
-func TestBuildLeavesRepeatingToTheBucket(t *testing.T) {
-	bkt := newBucket()
-	src := bkt.add(1, smallIndexBytes(t))
-	bkt.setFault(
-		func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, gaveUp{}, true },
-	)
-	m := newManager(t, Options{Bucket: bkt})
-	if _, _, err := m.Acquire(t.Context(), src); !errors.Is(err, gaveUp{}) {
-		t.Errorf("got %v", err)
-	}
-	if n := bkt.count(); n != 1 {
-		t.Errorf("%d reads, want 1", n)
-	}
-}
-
-// gaveUp is the error of a bucket that has sent some requests.
-type gaveUp struct{}
-
-func (gaveUp) Error() string { return "503 slow down (5 requests)" }
-func (gaveUp) Attempts() int { return 5 }
+var errBroken = errors.New("connection reset by peer")
 
 type errReader struct{}
 
-func (errReader) Read([]byte) (int, error) { return 0, errors.New("connection reset by peer") }
+func (errReader) Read([]byte) (int, error) { return 0, errBroken }
 
 // A build that cannot work fails with the right error, leaves nothing behind, and the next Acquire
 // tries again.
@@ -233,6 +217,7 @@ func TestBuildFails(t *testing.T) {
 	}{
 		{"no index", nil, ErrNotFound, 1},
 		{"denied", good, errDenied, 1},
+		{"broken", good, errBroken, 1}, // internal/bucket/retry alone repeats reads
 		{"magic", damagedAt(0), tsdbfmt.ErrCorrupt, 2},
 		{"symbol", damagedAt(int(toc.Symbols) + 20), tsdbfmt.ErrChecksum, 2},
 		{"offset table", damagedAt(int(toc.PostingsTable) + 4 + 4 + 1), tsdbfmt.ErrCorrupt, 2},
@@ -240,17 +225,23 @@ func TestBuildFails(t *testing.T) {
 		{"checksum of the offset table", damagedAt(len(good) - tsdbfmt.TOCSize - 1), tsdbfmt.ErrChecksum, 2},
 		{"toc", damagedAt(len(good) - 10), tsdbfmt.ErrChecksum, 2},
 		{"tiny", []byte("not an index"), tsdbfmt.ErrCorrupt, 0},
-		{"shorter than it should be", good[:len(good)-1], errLength, readAttempts},
+		{"shorter than it should be", good[:len(good)-1], errLength, 1},
+		{"longer than its range", good, errTooLong, maxReads},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			bkt := newBucket()
 			src := bkt.add(1, tc.idx)
-			if tc.want == errDenied {
-				bkt.setFault(
-					func(context.Context, get, int) (io.ReadCloser, error, bool) { return nil, errDenied, true },
-				)
+			switch tc.want {
+			case errDenied, errBroken:
+				bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) {
+					return nil, tc.want, true
+				})
+			case errTooLong:
+				bkt.setFault(func(context.Context, get, int) (io.ReadCloser, error, bool) {
+					return body(append(bytes.Clone(good), 'x')), nil, true
+				})
 			}
 			if tc.idx == nil {
 				delete(bkt.objects, src.IndexObject)

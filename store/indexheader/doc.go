@@ -11,8 +11,9 @@
 // what a query waits for goes in front of that. Forget drops a block.
 //
 // Any number of callers that want one header wait for one flight. It is detached from the caller
-// that started it, has a deadline of its own, and ends early only when nobody waits any more. A
-// flight that failed is forgotten: the next caller starts another one.
+// that started it, has a deadline of its own, and ends early only when no caller waits any more. A
+// flight that failed is forgotten: the next caller starts another one. Its reads are not repeated
+// here, because Options.Bucket does that (internal/bucket/retry).
 //
 // # Trust
 //

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -20,7 +19,6 @@ type Bucket interface {
 	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
 	Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error)
 	IsObjNotFoundErr(err error) bool
-	IsAccessDeniedErr(err error) bool
 }
 
 // fetcher reads ranges of objects: exactly as many bytes as asked for, or an error.
@@ -28,9 +26,7 @@ type fetcher struct {
 	bkt      Bucket
 	panics   *panics.Guard
 	partSize int64
-	timeout  time.Duration // of one attempt
-	attempts int
-	backoff  time.Duration // before the second attempt; doubled for each further one
+	timeout  time.Duration // of one read
 
 	// bytes bounds what all running builds hold in parts. INVARIANT: the parts of a stream take
 	// from it in their order and are given back in their order, so whoever waits here waits only
@@ -39,18 +35,28 @@ type fetcher struct {
 	pool  sync.Pool // of *[]byte of partSize bytes
 }
 
-// errLength is a body that is shorter or longer than the range that was asked for.
-var errLength = errors.New("the object store sent another length than asked for")
+var (
+	// errLength is a body that is shorter or longer than the range that was asked for.
+	errLength = errors.New("the object store sent another length than asked for")
+	// errTooLong is a body that is longer.
+	errTooLong = fmt.Errorf("%w: more bytes", errLength)
+)
 
-// read fills b with the bytes of an object from off on, trying again after failures that may pass,
-// unless the bucket did.
+// maxReads is how often a range is read whose body is longer than the range. internal/bucket/retry
+// cannot repeat that read, because it has already delivered the range when it could see the rest.
+const maxReads = 4
+
+// read fills b with the bytes of an object from off on.
 func (f *fetcher) read(ctx context.Context, name string, off int64, b []byte) error {
-	return f.retry(ctx, func(ctx context.Context) error {
-		if err := f.readOnce(ctx, name, off, b); err != nil {
+	for n := 1; ; n++ {
+		err := f.call(ctx, func(ctx context.Context) error { return f.readOnce(ctx, name, off, b) })
+		if err == nil {
+			return nil
+		}
+		if n == maxReads || ctx.Err() != nil || !errors.Is(err, errTooLong) {
 			return fmt.Errorf("object %s, %d bytes at offset %d: %w", name, len(b), off, err)
 		}
-		return nil
-	})
+	}
 }
 
 func (f *fetcher) readOnce(ctx context.Context, name string, off int64, b []byte) error {
@@ -74,32 +80,24 @@ func (f *fetcher) readOnce(ctx context.Context, name string, off int64, b []byte
 	// Reading on to the end shows a store that ignores ranges, and lets a connection be used again.
 	var more [1]byte
 	if n, _ := io.ReadFull(rc, more[:]); n > 0 {
-		return fmt.Errorf("%w: more bytes", errLength)
+		return errTooLong
 	}
 	return nil
 }
 
-// classify must see an error of the bucket as it is: some stores do not recognise their own errors
+// classify must see an error of the bucket unwrapped: some stores do not recognise their own errors
 // once they are wrapped.
 func (f *fetcher) classify(err error) error {
 	if f.bkt.IsObjNotFoundErr(err) {
 		return ErrNotFound
 	}
-	if f.bkt.IsAccessDeniedErr(err) {
-		return deniedError{err}
-	}
 	return err
 }
-
-// deniedError marks the bucket's refusal, which no repetition changes.
-type deniedError struct{ error }
-
-func (e deniedError) Unwrap() error { return e.error }
 
 // size asks for the size of an object.
 func (f *fetcher) size(ctx context.Context, name string) (int64, error) {
 	var size int64
-	err := f.retry(ctx, func(ctx context.Context) error {
+	err := f.call(ctx, func(ctx context.Context) error {
 		a, err := f.bkt.Attributes(ctx, name)
 		if err != nil {
 			return fmt.Errorf("attributes of object %s: %w", name, f.classify(err))
@@ -110,39 +108,17 @@ func (f *fetcher) size(ctx context.Context, name string) (int64, error) {
 	return size, err
 }
 
-func (f *fetcher) retry(ctx context.Context, try func(context.Context) error) error {
-	wait := f.backoff
-	for n := 1; ; n++ {
-		one, cancel := context.WithTimeout(ctx, f.timeout)
-		err := panics.Contained(func() error { return try(one) })()
-		cancel()
-		if panicked := f.panics.Note(err); err == nil || panicked || final(err) || n >= f.attempts {
-			return err
-		}
-		if ctx.Err() != nil {
-			return ended(ctx, err)
-		}
-		t := time.NewTimer(wait/2 + rand.N(wait/2+1))
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return ended(ctx, err)
-		}
-		wait *= 2
+// call makes one call to the bucket, bounded by the fetcher's timeout. It returns a panic of the
+// client as an error.
+func (f *fetcher) call(ctx context.Context, do func(context.Context) error) error {
+	one, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	err := panics.Contained(func() error { return do(one) })()
+	if panicked := f.panics.Note(err); err == nil || panicked || errors.Is(err, ErrNotFound) ||
+		ctx.Err() == nil {
+		return err
 	}
-}
-
-// repeated reports whether internal/bucket/retry has already repeated the request. The fetcher then
-// does not multiply its attempts.
-func repeated(err error) bool {
-	var e interface{ Attempts() int }
-	return errors.As(err, &e) && e.Attempts() > 1
-}
-
-// final reports whether to try again cannot help, or is not for us.
-func final(err error) bool {
-	return errors.Is(err, ErrNotFound) || errors.As(err, new(deniedError)) || repeated(err)
+	return ended(ctx, err)
 }
 
 // ended is the error of something that failed with err when ctx was done.

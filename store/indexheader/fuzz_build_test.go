@@ -53,7 +53,6 @@ func buildHeader(idx []byte) (*reader, error) {
 		bkt:      bkt,
 		partSize: 1 << 10,
 		timeout:  time.Minute,
-		attempts: 1,
 		bytes:    semaphore.NewWeighted(1 << 20),
 	}
 	mem := new(memory)

@@ -46,6 +46,8 @@ type get struct {
 
 // testBucket is a bucket in memory that counts, and fails as told.
 type testBucket struct {
+	objstore.Bucket // nil; retry.Wrap needs its methods
+
 	mu      sync.Mutex
 	objects map[string][]byte
 	gets    []get
@@ -97,6 +99,7 @@ func (b *testBucket) Attributes(_ context.Context, name string) (objstore.Object
 // IsObjNotFoundErr knows its error only as it is, as those of S3 and of the filesystem do.
 func (b *testBucket) IsObjNotFoundErr(err error) bool { return err == errNotThere }
 
+// IsAccessDeniedErr is strict too.
 func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
 
 func (b *testBucket) setFault(

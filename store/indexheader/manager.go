@@ -82,7 +82,7 @@ func New(opts Options) (*Manager, error) {
 		opts:   opts,
 		panics: guard,
 		fetch: &fetcher{
-			bkt: opts.Bucket, panics: guard, partSize: opts.PartSize, timeout: opts.ReadTimeout, attempts: readAttempts, backoff: readBackoff,
+			bkt: opts.Bucket, panics: guard, partSize: opts.PartSize, timeout: opts.ReadTimeout,
 			bytes: semaphore.NewWeighted(opts.BuildBytes),
 		},
 		look:    newLookups(opts.BlockCacheBytes),

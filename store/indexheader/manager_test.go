@@ -131,28 +131,34 @@ func TestBuildEndsWhenNobodyWaits(t *testing.T) {
 	})
 }
 
-// A build has a deadline of its own.
+// A build has a deadline of its own, and so has each of its reads. A read that timed out is not
+// repeated.
 func TestBuildTimeout(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		bkt := newBucket()
-		src := bkt.add(1, tinyIndex(t))
-		m, err := New(
-			Options{Dir: localfs.At(t.TempDir()), Bucket: bkt, BuildTimeout: 90 * time.Second},
-		)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer m.Close()
-		bkt.hold()
-		begin := time.Now()
-		_, _, err = m.Acquire(context.Background(), src)
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 90*time.Second {
-			t.Fatalf("after %s: %v", time.Since(begin), err)
-		}
-		if n := bkt.count(); n != 2 {
-			t.Errorf("%d reads: the first is given up after a minute", n)
-		}
-	})
+	for _, timeouts := range []Options{
+		{BuildTimeout: 90 * time.Second, ReadTimeout: 2 * time.Minute},
+		{BuildTimeout: 2 * time.Minute, ReadTimeout: 90 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			bkt := newBucket()
+			src := bkt.add(1, tinyIndex(t))
+			opts := timeouts
+			opts.Dir, opts.Bucket = localfs.At(t.TempDir()), bkt
+			m, err := New(opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			bkt.hold()
+			begin := time.Now()
+			_, _, err = m.Acquire(context.Background(), src)
+			if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 90*time.Second {
+				t.Fatalf("after %s: %v", time.Since(begin), err)
+			}
+			if n := bkt.count(); n != 1 {
+				t.Errorf("%d reads, want 1", n)
+			}
+		})
+	}
 }
 
 // Headers are closed when they were not used for a while, and never while they are.

@@ -43,7 +43,7 @@ type Options struct {
 	// SaveRetry is how long after a failure of the local disk it is tried again, with headers that
 	// are in memory for want of it. Default 30 seconds.
 	SaveRetry time.Duration
-	// Bucket is where the indexes are read.
+	// Bucket is where the indexes are read. It repeats requests that failed: a Manager does not.
 	Bucket Bucket
 	// Measure asks the bucket how large the files of a block really are: those of a block that is
 	// Unsized, and those of one whose index does not hold where its size is stated. It returns true
@@ -82,9 +82,9 @@ type Options struct {
 	// BuildTimeout ends a build that takes longer, its wait for a place included. Default 10
 	// minutes.
 	BuildTimeout time.Duration
-	// ReadTimeout ends an attempt of one read that takes longer, its wait for a turn at the bucket
-	// included; it is tried again then, unless the bucket repeats requests by itself. Default 1
-	// minute.
+	// ReadTimeout ends a read that takes longer, including its retries and its wait for a slot of
+	// the bucket. The build then fails. Default 1 minute. Shorter finds a broken bucket sooner, and
+	// fails more builds while the bucket throttles.
 	ReadTimeout time.Duration
 	// Logger is told of damage and of failed background builds. Default: nobody.
 	Logger *slog.Logger
@@ -99,8 +99,6 @@ const (
 	// slotUnits is what a build that is not small takes of BuildConcurrency*slotUnits.
 	slotUnits = 8
 
-	readAttempts = 4
-	readBackoff  = 50 * time.Millisecond
 	// buildWindow is how many parts one build holds at most, and backgroundWindow how many while
 	// nobody waits for it.
 	buildWindow      = 4

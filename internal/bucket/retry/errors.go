@@ -44,10 +44,6 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Err}
 }
 
-// Attempts is how many requests were sent. Whoever would repeat the operation
-// can see by it that this has been done.
-func (e *Error) Attempts() int { return e.Requests }
-
 // raw returns what the client made of an error.
 func raw(err error) error {
 	var e *Error

@@ -153,7 +153,7 @@ func TestDeadline(t *testing.T) {
 		_, err := g.read(ctx, 0, 10)
 		n := len(g.below.taken())
 		var gaveUp *Error
-		if !errors.As(err, &gaveUp) || gaveUp.Attempts() != n || n < 5 || n > 12 ||
+		if !errors.As(err, &gaveUp) || gaveUp.Requests != n || n < 5 || n > 12 ||
 			!errors.Is(err, errBusy) ||
 			ctx.Err() != nil {
 			t.Errorf("after %d requests: %v; the context: %v", n, err, ctx.Err())
