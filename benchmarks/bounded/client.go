@@ -103,14 +103,9 @@ func each(b []byte, bad *error, f func(field int, value []byte)) {
 }
 
 func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(
-		address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(
-			grpc.MaxCallRecvMsgSize(1<<30),
-			grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2(proto.Name)}),
-		),
-	)
+	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30),
+			grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2(proto.Name)})))
 }
 
 // ask sends a request and reads its answer to the end. keep is given every message; it may be nil.
@@ -128,9 +123,8 @@ func exchange(ctx context.Context, conn *grpc.ClientConn, req any, r *reading) e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := conn.NewStream(
-		ctx, &grpc.StreamDesc{ServerStreams: true}, storepb.Store_Series_FullMethodName,
-	)
+	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true},
+		storepb.Store_Series_FullMethodName)
 	if err != nil {
 		return err
 	}

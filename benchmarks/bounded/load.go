@@ -47,40 +47,22 @@ func matcher(t storepb.LabelMatcher_Type, name, value string) *storepb.LabelMatc
 func (c config) kinds() []*kind {
 	const name, is, re = "__name__", storepb.LabelMatcher_EQ, storepb.LabelMatcher_RE
 	values := func(ms ...*storepb.LabelMatcher) *storepb.LabelValuesRequest {
-		return &storepb.LabelValuesRequest{
-			Label:    dataset.ManyValuesLabel,
-			Start:    math.MinInt64,
-			End:      math.MaxInt64,
-			Matchers: ms,
-		}
+		return &storepb.LabelValuesRequest{Label: dataset.ManyValuesLabel, Start: math.MinInt64,
+			End: math.MaxInt64, Matchers: ms}
 	}
 	all := matcher(is, name, dataset.ManyValuesName)
 	whole := answer{series: c.values, chunks: c.values}
 	return []*kind{
 		{name: "label values", req: values(), count: c.beside, want: answer{values: c.values}},
-		{
-			name:  "label values of matching series",
-			req:   values(matcher(is, "container", "frontend")),
-			count: c.beside,
-			want:  answer{values: c.values},
-		},
-		{
-			name:  "regex that nothing matches",
-			req:   series(matcher(re, dataset.ManyValuesLabel, ".*nobody.*")),
-			count: c.beside,
-		},
-		{
-			name:  "regex for a sixteenth",
-			req:   series(matcher(re, dataset.ManyValuesLabel, ".+7")),
-			count: c.beside,
-			want:  answer{series: -1},
-		},
-		{
-			name:  "regex for all",
-			req:   series(matcher(re, dataset.ManyValuesLabel, "[0-9]+-[0-9a-f]+")),
-			count: c.beside,
-			want:  whole,
-		},
+		{name: "label values of matching series", req: values(matcher(is, "container", "frontend")),
+			count: c.beside, want: answer{values: c.values}},
+		{name: "regex that nothing matches",
+			req: series(matcher(re, dataset.ManyValuesLabel, ".*nobody.*")), count: c.beside},
+		{name: "regex for a sixteenth", req: series(matcher(re, dataset.ManyValuesLabel, ".+7")),
+			count: c.beside, want: answer{series: -1}},
+		{name: "regex for all",
+			req: series(matcher(re, dataset.ManyValuesLabel, "[0-9]+-[0-9a-f]+")), count: c.beside,
+			want: whole},
 		{name: "all series", req: series(all), count: c.all, want: whole},
 	}
 }
@@ -89,8 +71,7 @@ func (c config) kinds() []*kind {
 // all of it at once.
 func (c config) load(ctx context.Context, bucket, data string) (r *report, err error) {
 	s3, err := s3server.Start(
-		s3server.Options{Dir: bucket, Latency: s3server.Latency{FirstByte: c.first}},
-	)
+		s3server.Options{Dir: bucket, Latency: s3server.Latency{FirstByte: c.first}})
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +107,8 @@ func (c config) load(ctx context.Context, bucket, data string) (r *report, err e
 		if err := k.askAlone(ctx, large[0]); err != nil {
 			return nil, fmt.Errorf("%s, alone: %w", k.name, err)
 		}
-		c.note(
-			"%s: %s in %s, %d bytes", k.name, k.want, k.alone.Round(time.Millisecond), k.want.bytes,
-		)
+		c.note("%s: %s in %s, %d bytes", k.name, k.want, k.alone.Round(time.Millisecond),
+			k.want.bytes)
 	}
 
 	watched, err := watch(ctx, p, c)
@@ -203,9 +183,8 @@ func (c config) askAtOnce(ctx context.Context, kinds []*kind, conns []*grpc.Clie
 					k.right++
 				default:
 					k.wrong++
-					k.firstWrong = fmt.Sprintf(
-						"%s (%x), alone %s (%x)", a, a.hash, k.want, k.want.hash,
-					)
+					k.firstWrong = fmt.Sprintf("%s (%x), alone %s (%x)", a, a.hash, k.want,
+						k.want.hash)
 				}
 			})
 		}

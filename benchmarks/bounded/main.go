@@ -38,16 +38,14 @@ func main() {
 	var c config
 	app := kingpin.New("bounded", "Show that larder's memory is bounded.")
 	app.Flag("values", "Series of the block, each with a label value of its own.").
-		Default("1000000").
-		IntVar(&c.values)
+		Default("1000000").IntVar(&c.values)
 	limit := app.Flag("limit", "Memory that larder may use.").Default("1GiB").Bytes()
 	app.Flag("requests", "Requests for all series at once.").Default("64").IntVar(&c.all)
 	app.Flag("beside", "Requests at once of each other kind: label values, those of matching series, regular expressions.").
 		Default("4").
 		IntVar(&c.beside)
 	app.Flag("within", "Time that all have.").Default("10m").DurationVar(&c.within)
-	app.Flag("first-byte", "Time until the bucket's answers begin.").
-		Default("20ms").
+	app.Flag("first-byte", "Time until the bucket's answers begin.").Default("20ms").
 		DurationVar(&c.first)
 	app.Flag("rate", "Small queries a second.").Default("20").IntVar(&c.rate)
 	app.Flag("quiet", "Small queries before the load.").Default("300").IntVar(&c.quiet)
@@ -112,11 +110,8 @@ func (c config) makeBucket(ctx context.Context, dir string) error {
 		return nil
 	}
 	l := dataset.ManyValues("bounded", 1, c.values)
-	l.Blocks = append(
-		l.Blocks,
-		dataset.WholeMetric(
-			"dashboard", 2, min(dashboardSeries, c.values), int64(time.Minute/time.Millisecond),
-		).Blocks...)
+	l.Blocks = append(l.Blocks, dataset.WholeMetric("dashboard", 2, min(dashboardSeries, c.values),
+		int64(time.Minute/time.Millisecond)).Blocks...)
 	if _, err := l.Write(ctx, dir, dataset.WriteOptions{}); err != nil {
 		return err
 	}

@@ -111,10 +111,8 @@ func (r *report) print(w io.Writer) {
 	if r.cgroup {
 		limit = "a cgroup and GOMEMLIMIT"
 	}
-	fmt.Fprintf(
-		w, "%d series, limit %d MiB by %s, the bucket's first byte after %s\n\n", c.values,
-		c.limit/mib, limit, c.first,
-	)
+	fmt.Fprintf(w, "%d series, limit %d MiB by %s, the bucket's first byte after %s\n\n", c.values,
+		c.limit/mib, limit, c.first)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "request\tasked\tright\twrong\tfailed\talone\tfastest\tslowest\tMB each\t")
 	for _, k := range r.kinds {
@@ -123,30 +121,23 @@ func (r *report) print(w io.Writer) {
 		if n := len(k.durations); n > 0 {
 			fastest, slowest = k.durations[0], k.durations[n-1]
 		}
-		fmt.Fprintf(
-			t, "%s\t%d\t%d\t%d\t%s\t%.1fs\t%.1fs\t%.1fs\t%.0f\t\n", k.name, k.count, k.right,
-			k.wrong, k.failures(), k.alone.Seconds(), fastest.Seconds(), slowest.Seconds(),
-			float64(k.want.bytes)/1e6,
-		)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.1fs\t%.1fs\t%.1fs\t%.0f\t\n", k.name, k.count,
+			k.right, k.wrong, k.failures(),
+			k.alone.Seconds(), fastest.Seconds(), slowest.Seconds(), float64(k.want.bytes)/1e6)
 	}
 	_ = t.Flush() // as all prints here
 	fmt.Fprintf(
 		w, "\nsmall queries alone:   %s\nsmall queries beside:  %s\np99 beside / alone:    %.1f\n",
-		&r.quiet, &r.loaded, r.ratio(),
-	)
+		&r.quiet, &r.loaded, r.ratio())
 	m := &r.memory
 	fmt.Fprintf(w, "took %s, peak RSS %d MiB", r.took.Round(100*time.Millisecond), m.peakRSS/mib)
 	if m.peakCgroup > 0 {
 		fmt.Fprintf(w, ", of the cgroup with page cache and kernel %d MiB", m.peakCgroup/mib)
 	}
-	fmt.Fprintf(
-		w, ", heap with garbage %d MiB, reserved by requests %d MiB\n", m.peakHeap/mib,
-		m.peakReserved/mib,
-	)
-	fmt.Fprintf(
-		w, "larder's CPU %.1f s, of that the collector's %.1f %%, %.0f cycles\n", m.cpu,
-		100*m.gc/max(m.cpu, 1e-9), m.cycles,
-	)
+	fmt.Fprintf(w, ", heap with garbage %d MiB, reserved by requests %d MiB\n", m.peakHeap/mib,
+		m.peakReserved/mib)
+	fmt.Fprintf(w, "larder's CPU %.1f s, of that the collector's %.1f %%, %.0f cycles\n", m.cpu,
+		100*m.gc/max(m.cpu, 1e-9), m.cycles)
 }
 
 // failures says how many failed with which codes.
@@ -175,21 +166,16 @@ func (r *report) broken() []error {
 		}
 	}
 	c := &r.config
-	f(
-		r.memory.peakRSS >= c.limit, "peak RSS %d MiB, the limit is %d MiB", r.memory.peakRSS/mib,
-		c.limit/mib,
-	)
+	f(r.memory.peakRSS >= c.limit, "peak RSS %d MiB, the limit is %d MiB", r.memory.peakRSS/mib,
+		c.limit/mib)
 	for _, k := range r.kinds {
 		f(k.wrong > 0, "%s: %d wrong answers, the last: %s", k.name, k.wrong, k.firstWrong)
 		least := k.count - k.count/16 // 60 of 64
-		f(
-			k.right < least, "%s: %d of %d answered, at least %d must be", k.name, k.right, k.count,
-			least,
-		)
+		f(k.right < least, "%s: %d of %d answered, at least %d must be", k.name, k.right, k.count,
+			least)
 		for code, n := range k.codes {
 			ok := slices.ContainsFunc(
-				retryable, func(c codes.Code) bool { return c.String() == code },
-			)
+				retryable, func(c codes.Code) bool { return c.String() == code })
 			f(!ok, "%s: %d failed with %s, which nobody retries", k.name, n, code)
 		}
 	}
@@ -198,10 +184,8 @@ func (r *report) broken() []error {
 			f(true, "%d small queries failed, the first: %w", len(l.failed), l.failed[0])
 		}
 	}
-	f(
-		c.slower > 0 && r.ratio() > c.slower,
+	f(c.slower > 0 && r.ratio() > c.slower,
 		"the p99 of small queries is %.1f times what it is without load, at most %.1f is allowed",
-		r.ratio(), c.slower,
-	)
+		r.ratio(), c.slower)
 	return out
 }

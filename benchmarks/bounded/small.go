@@ -42,10 +42,8 @@ func (l *latencies) quantile(q float64) time.Duration {
 
 func (l *latencies) String() string {
 	ms := func(q float64) time.Duration { return l.quantile(q).Round(100 * time.Microsecond) }
-	return fmt.Sprintf(
-		"%d, %d failed, p50 %s, p90 %s, p99 %s, slowest %s", len(l.took), len(l.failed), ms(0.5),
-		ms(0.9), ms(0.99), ms(1),
-	)
+	return fmt.Sprintf("%d, %d failed, p50 %s, p90 %s, p99 %s, slowest %s", len(l.took),
+		len(l.failed), ms(0.5), ms(0.9), ms(0.99), ms(1))
 }
 
 // sampled is how many values of a label small queries are made from.
@@ -74,8 +72,7 @@ func (c config) smallQueries(ctx context.Context, conn *grpc.ClientConn) (*small
 	}
 	// Those of the block of many values are on another port.
 	q.instances = slices.DeleteFunc(
-		q.instances, func(v string) bool { return !bytes.HasSuffix([]byte(v), []byte(":8080")) },
-	)
+		q.instances, func(v string) bool { return !bytes.HasSuffix([]byte(v), []byte(":8080")) })
 	return q, nil
 }
 
@@ -84,17 +81,13 @@ func (q *smallQueries) next(n int) (req *storepb.SeriesRequest, want int) {
 	const is = storepb.LabelMatcher_EQ
 	if n%2 == 0 {
 		return series(
-			matcher(is, dataset.ManyValuesLabel, q.sessions[q.rand.IntN(len(q.sessions))]),
-		), 1
+			matcher(is, dataset.ManyValuesLabel, q.sessions[q.rand.IntN(len(q.sessions))])), 1
 	}
 	codes := []string{"200", "302", "404", "500", "503"}
 	return series(
-		matcher(
-			is, "__name__", dataset.WholeMetricName,
-		),
+		matcher(is, "__name__", dataset.WholeMetricName),
 		matcher(is, "instance", q.instances[q.rand.IntN(len(q.instances))]),
-		matcher(is, "code", codes[q.rand.IntN(len(codes))]),
-		matcher(is, "method", "GET"),
+		matcher(is, "code", codes[q.rand.IntN(len(codes))]), matcher(is, "method", "GET"),
 	), 10
 }
 

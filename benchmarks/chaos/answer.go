@@ -35,11 +35,8 @@ type endpoint struct {
 }
 
 func newEndpoint(conn *grpc.ClientConn) endpoint {
-	return endpoint{
-		conn:  conn,
-		store: storepb.NewStoreClient(conn),
-		info:  storepb.NewInfoClient(conn),
-	}
+	return endpoint{conn: conn, store: storepb.NewStoreClient(conn),
+		info: storepb.NewInfoClient(conn)}
 }
 
 // errBadAnswer is for answers that break what holds of every answer.
@@ -133,10 +130,8 @@ type digest struct {
 }
 
 func (d *digest) add(s *storepb.Series) error {
-	if !slices.EqualFunc(
-		d.last, s.Labels,
-		func(a, b *storepb.Label) bool { return a.Name == b.Name && a.Value == b.Value },
-	) ||
+	if !slices.EqualFunc(d.last, s.Labels,
+		func(a, b *storepb.Label) bool { return a.Name == b.Name && a.Value == b.Value }) ||
 		d.last == nil {
 		d.endSeries()
 		d.last = s.Labels
@@ -153,10 +148,8 @@ func (d *digest) add(s *storepb.Series) error {
 				continue
 			}
 			if sum := xxhash.Sum64(part.Data); len(part.Data) > 0 && sum != part.Hash {
-				return fmt.Errorf(
-					"%w: chunk [%d, %d] of %v has hash %016x, its data %016x", errBadAnswer,
-					c.MinTime, c.MaxTime, s.Labels, part.Hash, sum,
-				)
+				return fmt.Errorf("%w: chunk [%d, %d] of %v has hash %016x, its data %016x",
+					errBadAnswer, c.MinTime, c.MaxTime, s.Labels, part.Hash, sum)
 			}
 			writeInt(d.all, int64(i)<<8|int64(part.Type))
 			writeInt(d.all, int64(xxhash.Sum64(part.Data)))
@@ -194,13 +187,11 @@ func (a answer) differs(want answer, err error) string {
 	case err == nil && a.size == 0 && want.size > 0:
 		return fmt.Sprintf("an empty success, want %d", want.size)
 	case err == nil:
-		return fmt.Sprintf(
-			"a success with %d items that is not the answer of %d", a.size, want.size,
-		)
+		return fmt.Sprintf("a success with %d items that is not the answer of %d", a.size,
+			want.size)
 	case len(a.upTo) > len(want.upTo):
-		return fmt.Sprintf(
-			"%d series before the error, the answer has %d", len(a.upTo), len(want.upTo),
-		)
+		return fmt.Sprintf("%d series before the error, the answer has %d", len(a.upTo),
+			len(want.upTo))
 	case len(a.upTo) > 0 && a.upTo[len(a.upTo)-1] != want.upTo[len(a.upTo)-1]:
 		return fmt.Sprintf("the %d series before the error are not the answer's first", len(a.upTo))
 	}

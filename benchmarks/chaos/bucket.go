@@ -32,56 +32,27 @@ const (
 func layout(seed uint64, size int) dataset.Layout {
 	var (
 		eu = dataset.Concat(
-			dataset.Service{
-				Name:      "checkout",
-				Namespace: "shop",
-				Pods:      8 * size,
-				Handlers:  4,
-				Native:    true,
-			}.Series(
-				seed,
-			),
-			dataset.Service{
-				Name:      "ledger",
-				Namespace: "payments",
-				Pods:      4 * size,
-				Handlers:  2,
-				Rollout:   dataEnd - 3*hour,
-			}.Series(
-				seed,
-			),
+			dataset.Service{Name: "checkout", Namespace: "shop", Pods: 8 * size, Handlers: 4,
+				Native: true}.Series(seed),
+			dataset.Service{Name: "ledger", Namespace: "payments", Pods: 4 * size, Handlers: 2,
+				Rollout: dataEnd - 3*hour}.Series(seed),
 			dataset.Nodes(seed, 6),
 		)
 		us = dataset.Concat(
-			dataset.Service{
-				Name:      "checkout",
-				Namespace: "shop",
-				Pods:      4 * size,
-				Handlers:  3,
-				Rollout:   dataEnd - 3*hour,
-			}.Series(
-				seed+1,
-			),
+			dataset.Service{Name: "checkout", Namespace: "shop", Pods: 4 * size, Handlers: 3,
+				Rollout: dataEnd - 3*hour}.Series(seed+1),
 			dataset.Nodes(seed+1, 3),
 			dataset.Awkward(seed+1),
 		)
-		tenant = dataset.Service{
-			Name:      "device",
-			Namespace: "iot",
-			Pods:      3 * size,
-			Handlers:  2,
-			Native:    true,
-		}.Series(
-			seed + 2,
-		)
+		tenant = dataset.Service{Name: "device", Namespace: "iot", Pods: 3 * size, Handlers: 2,
+			Native: true}.Series(seed + 2)
 		wide = dataset.WholeMetric("wide", seed, 2000*size, 10*minute).Blocks[0]
 		l    = dataset.Layout{Name: "chaos"}
 	)
 	for i, replica := range []string{"prometheus-0", "prometheus-1"} {
 		b := dataset.Block{
-			Labels: labels.FromStrings(
-				"cluster", "eu-west-1", "replica", replica,
-			), Series: eu, Scraper: uint64(i), Jitter: 40, ChunkFileSize: 2 << 20,
+			Labels: labels.FromStrings("cluster", "eu-west-1", "replica", replica), Series: eu,
+			Scraper: uint64(i), Jitter: 40, ChunkFileSize: 2 << 20,
 		}
 		for from := dataEnd - 6*hour; from < dataEnd; from += 2 * hour {
 			b.MinTime, b.MaxTime = from, from+2*hour
@@ -94,23 +65,16 @@ func layout(seed uint64, size int) dataset.Layout {
 		b.MinTime, b.MaxTime = dataEnd-110*hour, dataEnd-14*hour
 		l.Blocks = append(l.Blocks, b)
 	}
-	b := dataset.Block{
-		Labels:  labels.FromStrings("cluster", "us-east-1", "replica", "prometheus-0"),
-		Series:  us,
-		Scraper: 7,
-	}
+	b := dataset.Block{Labels: labels.FromStrings("cluster", "us-east-1", "replica",
+		"prometheus-0"), Series: us, Scraper: 7}
 	for from := dataEnd - 4*hour; from < dataEnd; from += 2 * hour {
 		b.MinTime, b.MaxTime = from, from+2*hour
 		l.Blocks = append(l.Blocks, b)
 	}
 	wide.Labels = labels.FromStrings("cluster", "ap-south-1", "replica", "prometheus-0")
 	wide.MinTime, wide.MaxTime = dataEnd-2*hour, dataEnd
-	b = dataset.Block{
-		Labels:          labels.FromStrings("tenant_id", "acme"),
-		Series:          tenant,
-		Interval:        15_000,
-		StartTimestamps: true,
-	}
+	b = dataset.Block{Labels: labels.FromStrings("tenant_id", "acme"), Series: tenant,
+		Interval: 15_000, StartTimestamps: true}
 	b.MinTime, b.MaxTime = dataEnd-2*hour, dataEnd
 	l.Blocks = append(l.Blocks, wide, b)
 

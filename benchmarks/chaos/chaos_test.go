@@ -42,21 +42,9 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	faults, err := chosen(
-		allFaults(),
-		[]string{
-			"bucket-5xx",
-			"bucket-flipped-bits",
-			"bucket-listings-replaced",
-			"bucket-listings-short",
-			"compaction",
-			"memcached-killed",
-			"headers-damaged",
-			"kill-9",
-			"reload-storm",
-			"clients-stop-reading",
-		},
-	)
+	faults, err := chosen(allFaults(), []string{"bucket-5xx", "bucket-flipped-bits",
+		"bucket-listings-replaced", "bucket-listings-short", "compaction", "memcached-killed",
+		"headers-damaged", "kill-9", "reload-storm", "clients-stop-reading"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,12 +78,8 @@ func TestWhatIsNoAnswer(t *testing.T) {
 		return &storepb.Series{
 			Labels: []*storepb.Label{{Name: "pod", Value: pod}},
 			Chunks: []*storepb.AggrChunk{
-				{
-					MinTime: 1,
-					MaxTime: 2,
-					Raw:     &storepb.Chunk{Data: samples, Hash: xxhash.Sum64(samples)},
-				},
-			},
+				{MinTime: 1, MaxTime: 2,
+					Raw: &storepb.Chunk{Data: samples, Hash: xxhash.Sum64(samples)}}},
 		}
 	}
 	answered := func(list ...*storepb.Series) (a answer, err error) {

@@ -21,17 +21,14 @@ func bucketCodes() []codes.Code {
 // while: what is kept there needs no bucket.
 func bucketFaults() []fault {
 	f := func(name string, rules ...faultstore.Rule) fault {
-		return fault{
-			name:  name,
-			codes: bucketCodes(),
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				before := w.faults.Total()
-				w.faults.Set(rules...)
-				_, err := repeat(ctx, r, 100*time.Millisecond, w.cache.flush)
-				w.faults.Heal()
-				return w.faults.Total() - before, err
-			},
-		}
+		return fault{name: name, codes: bucketCodes(), run: func(ctx context.Context, w *world,
+			r *rand.Rand) (int, error) {
+			before := w.faults.Total()
+			w.faults.Set(rules...)
+			_, err := repeat(ctx, r, 100*time.Millisecond, w.cache.flush)
+			w.faults.Heal()
+			return w.faults.Total() - before, err
+		}}
 	}
 	often := func(k faultstore.Kind, share float64) faultstore.Rule {
 		return faultstore.Rule{Kind: k, Probability: share}
@@ -44,12 +41,8 @@ func bucketFaults() []fault {
 	// ofTheRoot are listings that show which blocks there are.
 	ofTheRoot := func(_, name string) bool { return name == "" }
 	short := func(at int64, share float64) faultstore.Rule {
-		return faultstore.Rule{
-			Kind:        faultstore.ShortListing,
-			Match:       ofTheRoot,
-			At:          at,
-			Probability: share,
-		}
+		return faultstore.Rule{Kind: faultstore.ShortListing, Match: ofTheRoot, At: at,
+			Probability: share}
 	}
 	return []fault{
 		f("bucket-down", faultstore.Rule{Kind: faultstore.ServerError}),
@@ -98,37 +91,31 @@ func bucketFaults() []fault {
 // cacheFaults are what memcached can do wrong. No request may fail of any of it.
 func cacheFaults() []fault {
 	relay := func(name string, m relayMode) fault {
-		return fault{
-			name: name,
-			run: func(ctx context.Context, w *world, _ *rand.Rand) (int, error) {
-				w.cache.relay.set(m)
-				<-ctx.Done()
-				return w.cache.relay.set(relayPasses), nil
-			},
-		}
+		return fault{name: name, run: func(ctx context.Context, w *world, _ *rand.Rand) (int,
+			error) {
+			w.cache.relay.set(m)
+			<-ctx.Done()
+			return w.cache.relay.set(relayPasses), nil
+		}}
 	}
 	return []fault{
-		{
-			name: "memcached-killed",
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				return repeat(ctx, r, 2*time.Second, func() error {
-					w.cache.Kill()
-					pause(ctx, time.Duration(r.Int64N(int64(2*time.Second))))
-					return w.cache.start(context.WithoutCancel(ctx))
-				})
-			},
-		},
-		{
-			name: "memcached-hangs",
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				return repeat(ctx, r, time.Second, func() error {
-					w.cache.stop()
-					defer w.cache.resume()
-					pause(ctx, time.Duration(r.Int64N(int64(3*time.Second))))
-					return nil
-				})
-			},
-		},
+		{name: "memcached-killed", run: func(ctx context.Context, w *world, r *rand.Rand) (int,
+			error) {
+			return repeat(ctx, r, 2*time.Second, func() error {
+				w.cache.Kill()
+				pause(ctx, time.Duration(r.Int64N(int64(2*time.Second))))
+				return w.cache.start(context.WithoutCancel(ctx))
+			})
+		}},
+		{name: "memcached-hangs", run: func(ctx context.Context, w *world, r *rand.Rand) (int,
+			error) {
+			return repeat(ctx, r, time.Second, func() error {
+				w.cache.stop()
+				defer w.cache.resume()
+				pause(ctx, time.Duration(r.Int64N(int64(3*time.Second))))
+				return nil
+			})
+		}},
 		relay("memcached-flips-bits", relayFlips),
 		relay("memcached-garbage", relayGarbage),
 		relay("memcached-cuts", relayCuts),

@@ -17,26 +17,18 @@ import (
 func localFaults() []fault {
 	return []fault{
 		{name: "headers-damaged", run: damageHeaders},
-		{
-			name: "data-dir-removed",
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				return repeat(ctx, r, 2*time.Second, func() error { return removeAll(w.dataDir) })
-			},
-		},
-		{
-			name:    "data-dir-read-only",
-			missing: mounts,
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				return repeat(ctx, r, 3*time.Second, func() error { return w.readOnly(ctx, r) })
-			},
-		},
-		{
-			name:    "data-dir-full",
-			missing: mounts,
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				return repeat(ctx, r, 3*time.Second, func() error { return w.full(ctx, r) })
-			},
-		},
+		{name: "data-dir-removed", run: func(ctx context.Context, w *world, r *rand.Rand) (int,
+			error) {
+			return repeat(ctx, r, 2*time.Second, func() error { return removeAll(w.dataDir) })
+		}},
+		{name: "data-dir-read-only", missing: mounts, run: func(ctx context.Context, w *world,
+			r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 3*time.Second, func() error { return w.readOnly(ctx, r) })
+		}},
+		{name: "data-dir-full", missing: mounts, run: func(ctx context.Context, w *world,
+			r *rand.Rand) (int, error) {
+			return repeat(ctx, r, 3*time.Second, func() error { return w.full(ctx, r) })
+		}},
 	}
 }
 

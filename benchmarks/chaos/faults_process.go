@@ -22,21 +22,14 @@ import (
 // processFaults are what happens to the process itself.
 func processFaults() []fault {
 	return []fault{
-		{
-			name:     "kill-9",
-			restarts: true,
-			codes:    []codes.Code{codes.Unavailable},
+		{name: "kill-9", restarts: true, codes: []codes.Code{codes.Unavailable},
 			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 				return repeat(ctx, r, 2*time.Second, func() error {
 					w.tested.Kill()
 					return w.tested.start(context.WithoutCancel(ctx))
 				})
-			},
-		},
-		{
-			name:     "restart",
-			restarts: true,
-			codes:    []codes.Code{codes.Unavailable},
+			}},
+		{name: "restart", restarts: true, codes: []codes.Code{codes.Unavailable},
 			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 				return repeat(ctx, r, 2*time.Second, func() error {
 					if err := w.tested.stop(); err != nil {
@@ -44,8 +37,7 @@ func processFaults() []fault {
 					}
 					return w.tested.start(context.WithoutCancel(ctx))
 				})
-			},
-		},
+			}},
 		{name: "reload-storm", run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			n := 0
 			return repeat(ctx, r, 20*time.Millisecond, func() error {
@@ -67,19 +59,16 @@ func processFaults() []fault {
 // clientFaults are what clients do. Nobody else's request may fail of it.
 func clientFaults() []fault {
 	return []fault{
-		{
-			name: "clients-cancel",
-			run: func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-				return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
-					ctx, cancel := context.WithTimeout(
-						ctx, time.Duration(r.Int64N(int64(60*time.Millisecond))),
-					)
-					defer cancel()
-					// What comes back is nobody's any more.
-					_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
-				})
-			},
-		},
+		{name: "clients-cancel", run: func(ctx context.Context, w *world, r *rand.Rand) (int,
+			error) {
+			return w.rude(ctx, r, func(ctx context.Context, e endpoint, r *rand.Rand) {
+				ctx, cancel := context.WithTimeout(
+					ctx, time.Duration(r.Int64N(int64(60*time.Millisecond))))
+				defer cancel()
+				// What comes back is nobody's any more.
+				_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
+			})
+		}},
 		{name: "clients-stop-reading", run: stopReading},
 	}
 }
@@ -103,9 +92,8 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+endTime)
 		defer cancel()
 		// More than a client's window holds.
-		stream, err := e.store.Series(
-			ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd, Matchers: wideMetric()},
-		)
+		stream, err := e.store.Series(ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd,
+			Matchers: wideMetric()})
 		if err == nil {
 			_, err = stream.Recv()
 		}
@@ -119,9 +107,8 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 		case late && status.Code(err) == codes.Aborted && strings.Contains(err.Error(), "send-stall-timeout"):
 			ended.Add(1)
 		case late || !errors.Is(err, io.EOF):
-			err = fmt.Errorf(
-				"a client that stopped reading for %s: its request ended with %w", wait, err,
-			)
+			err = fmt.Errorf("a client that stopped reading for %s: its request ended with %w",
+				wait, err)
 			wrong.CompareAndSwap(nil, &err)
 		}
 	})
@@ -146,10 +133,8 @@ func (w *world) rude(
 	var wg sync.WaitGroup
 	for range rudeClients {
 		// A window that does not grow, so that a client that does not read holds up the server.
-		conn, err := dial(
-			w.tested.rpc, grpc.WithInitialWindowSize(64<<10),
-			grpc.WithInitialConnWindowSize(64<<10),
-		)
+		conn, err := dial(w.tested.rpc, grpc.WithInitialWindowSize(64<<10),
+			grpc.WithInitialConnWindowSize(64<<10))
 		if err != nil {
 			return 0, err
 		}

@@ -39,8 +39,7 @@ func newGateway(ctx context.Context, name, bin string, args ...string) (*gateway
 		return nil, err
 	}
 	g := &gateway{name: name, bin: bin, rpc: ports[0], http: ports[1]}
-	g.args = append(
-		[]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http},
+	g.args = append([]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http},
 		args...)
 	conn, err := dial(g.rpc)
 	if err != nil {
@@ -60,12 +59,8 @@ func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{
-				BaseDelay:  50 * time.Millisecond,
-				Multiplier: 1.5,
-				Jitter:     0.2,
-				MaxDelay:   500 * time.Millisecond,
-			},
+			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5,
+				Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: time.Second,
 		}),
 	}, opts...)...)

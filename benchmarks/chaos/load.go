@@ -87,10 +87,8 @@ func (l *load) askOne(ctx context.Context, i int) {
 		l.failed[code]++
 		if !slices.Contains(l.allowed, code) {
 			l.unexpected++
-			l.show(
-				"question %d, %s: failed after %s: %v", i, q.name,
-				time.Since(began).Round(time.Millisecond), err,
-			)
+			l.show("question %d, %s: failed after %s: %v", i, q.name,
+				time.Since(began).Round(time.Millisecond), err)
 		}
 	}
 	if !l.healed.IsZero() && began.After(l.healed) {

@@ -34,10 +34,8 @@ func main() {
 	c := config{inARow: 50}
 	var only string
 	app := kingpin.New(
-		"chaos", "Break what larder depends on while it is asked, and compare its answers.",
-	)
-	app.Flag("seed", "Decides the bucket, what is asked and what is broken.").
-		Default("1").
+		"chaos", "Break what larder depends on while it is asked, and compare its answers.")
+	app.Flag("seed", "Decides the bucket, what is asked and what is broken.").Default("1").
 		Uint64Var(&c.seed)
 	app.Flag("binary", "The larder to be tested. By default it is built.").StringVar(&c.binary)
 	app.Flag("fault", "Rounds to run, separated by commas: "+strings.Join(names(allFaults()), ", ")+". By default all.").
@@ -48,11 +46,9 @@ func main() {
 	app.Flag("workers", "Requests at a time.").Default("6").IntVar(&c.workers)
 	app.Flag("size", "Of the bucket; 1 is 11,000 series.").Default("4").IntVar(&c.size)
 	app.Flag("questions", "Different requests.").Default("150").IntVar(&c.questions)
-	app.Flag("recover-in", "How long it may take until requests succeed again.").
-		Default("30s").
+	app.Flag("recover-in", "How long it may take until requests succeed again.").Default("30s").
 		DurationVar(&c.recoverIn)
-	app.Flag("settle", "How long a process may take to let go of what it held.").
-		Default("20s").
+	app.Flag("settle", "How long a process may take to let go of what it held.").Default("20s").
 		DurationVar(&c.settle)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	if only != "" {
@@ -114,9 +110,8 @@ func chosen(all []fault, only []string) ([]fault, error) {
 	for _, name := range only {
 		i := slices.IndexFunc(all, func(f fault) bool { return f.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf(
-				"there is no fault %q; there are %s", name, strings.Join(names(all), ", "),
-			)
+			return nil, fmt.Errorf("there is no fault %q; there are %s", name,
+				strings.Join(names(all), ", "))
 		}
 		out = append(out, all[i])
 	}

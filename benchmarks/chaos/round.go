@@ -79,10 +79,8 @@ func (w *world) breaking(
 	}
 	l.end()
 	if w.tested.Ended() {
-		return fmt.Errorf(
-			"%s: larder has ended: %w\n%s", f.name, errors.Join(w.tested.Err(), process.ErrEnded),
-			w.tested.Tail(),
-		)
+		return fmt.Errorf("%s: larder has ended: %w\n%s", f.name,
+			errors.Join(w.tested.Err(), process.ErrEnded), w.tested.Tail())
 	}
 	res.injections, res.recovery, res.slowest = n, took, l.slowest
 	res.asked, res.wrong, res.empty, res.failures = l.asked, l.wrong, l.empty, l.failures()
@@ -102,10 +100,8 @@ func (res *result) judge(l *load, recovered bool) {
 	}
 	bad(res.asked == 0, "nothing was asked")
 	bad(l.wrong > 0, "%d wrong answers", l.wrong)
-	bad(
-		l.unexpected > 0, "%d requests failed that should not, or with another code than %v",
-		l.unexpected, l.allowed,
-	)
+	bad(l.unexpected > 0, "%d requests failed that should not, or with another code than %v",
+		l.unexpected, l.allowed)
 	bad(!recovered, "no recovery within %s", res.recovery)
 	if len(res.wrongs) > 0 {
 		res.wrongs = append(res.wrongs, l.shown...)
@@ -137,10 +133,8 @@ func (w *world) rest(ctx context.Context) error {
 	pause(ctx, w.conf.injectFor)
 	load.end()
 	if load.wrong+load.unexpected > 0 {
-		return fmt.Errorf(
-			"while nothing is broken: %d wrong answers, failures %s\n%s", load.wrong,
-			load.failures(), strings.Join(load.shown, "\n"),
-		)
+		return fmt.Errorf("while nothing is broken: %d wrong answers, failures %s\n%s", load.wrong,
+			load.failures(), strings.Join(load.shown, "\n"))
 	}
 	for i := range 5 {
 		pause(ctx, 500*time.Millisecond)
@@ -152,13 +146,8 @@ func (w *world) rest(ctx context.Context) error {
 			w.idle = l
 			continue
 		}
-		w.idle.goroutines, w.idle.files, w.idle.sockets = min(
-			l.goroutines, w.idle.goroutines,
-		), min(
-			l.files, w.idle.files,
-		), min(
-			l.sockets, w.idle.sockets,
-		)
+		w.idle.goroutines, w.idle.files, w.idle.sockets = min(l.goroutines, w.idle.goroutines),
+			min(l.files, w.idle.files), min(l.sockets, w.idle.sockets)
 	}
 	w.printf("at rest: %d goroutines, %d files, %d sockets, heap %.1f MB, resident %.1f MB\n",
 		w.idle.goroutines, w.idle.files, w.idle.sockets, w.idle.heap/1e6, w.idle.rss/1e6)
@@ -172,10 +161,8 @@ func (res *result) verdict() string {
 	case len(res.wrongs) > 0:
 		return "FAILED: " + strings.Join(res.wrongs, "\n    ")
 	}
-	return fmt.Sprintf(
-		"%d injections, %d requests, failed %s, answers again after %s", res.injections, res.asked,
-		res.failures, res.recovery.Round(time.Millisecond),
-	)
+	return fmt.Sprintf("%d injections, %d requests, failed %s, answers again after %s",
+		res.injections, res.asked, res.failures, res.recovery.Round(time.Millisecond))
 }
 
 // failed tells whether the run fails.
@@ -204,24 +191,10 @@ func printTable(out io.Writer, results []result) error {
 		case len(r.wrongs) > 0:
 			verdict = "FAILED: " + r.wrongs[0]
 		}
-		fmt.Fprintf(
-			tw,
-			"%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n",
-			r.fault,
-			r.injections,
-			r.asked,
-			r.wrong,
-			r.empty,
-			r.failures,
-			r.slowest.Round(
-				time.Millisecond,
-			),
-			r.recovery.Round(time.Millisecond),
-			r.left.goroutines,
-			r.left.files,
-			r.left.sockets,
-			verdict,
-		)
+		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", r.fault, r.injections,
+			r.asked, r.wrong, r.empty, r.failures,
+			r.slowest.Round(time.Millisecond), r.recovery.Round(time.Millisecond),
+			r.left.goroutines, r.left.files, r.left.sockets, verdict)
 	}
 	return tw.Flush()
 }

@@ -78,12 +78,8 @@ func (w *world) soak(ctx context.Context, faults []fault) error {
 	}
 	if most := quarter.heap*heapGrowth + heapRoom; end.heap > most {
 		total.wrongs = append(
-			total.wrongs,
-			fmt.Sprintf(
-				"heap of %.1f MB, %.1f MB after a quarter of the time", end.heap/1e6,
-				quarter.heap/1e6,
-			),
-		)
+			total.wrongs, fmt.Sprintf("heap of %.1f MB, %.1f MB after a quarter of the time",
+				end.heap/1e6, quarter.heap/1e6))
 	}
 	if tooMuch != "" {
 		total.wrongs = append(total.wrongs, "left behind: "+tooMuch)

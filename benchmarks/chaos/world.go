@@ -66,10 +66,8 @@ func (w *world) start(ctx context.Context) (err error) {
 		return fmt.Errorf("write the bucket: %w", err)
 	}
 	w.bucket = tested
-	w.printf(
-		"%d blocks with %d series written in %s\n", len(tested.blocks), series,
-		time.Since(start).Round(time.Millisecond),
-	)
+	w.printf("%d blocks with %d series written in %s\n", len(tested.blocks), series,
+		time.Since(start).Round(time.Millisecond))
 
 	if w.s3, err = s3server.Start(s3server.Options{Dir: tested.dir, Faults: w.faults}); err != nil {
 		return err
@@ -81,11 +79,9 @@ func (w *world) start(ctx context.Context) (err error) {
 	}
 	w.undo = append(w.undo, w.cache.close)
 
-	w.reference, err = newGateway(
-		ctx, "the reference", bin,
+	w.reference, err = newGateway(ctx, "the reference", bin,
 		"--objstore.config=type: FILESYSTEM\nconfig: {directory: "+reference+"}",
-		"--no-cache-index-header", "--wait-headers=200y",
-	)
+		"--no-cache-index-header", "--wait-headers=200y")
 	if err != nil {
 		return err
 	}
@@ -152,18 +148,14 @@ func (w *world) learn(ctx context.Context, r *rand.Rand) error {
 		q := &w.questions[i]
 		a, err := w.reference.ask(ctx, q)
 		if err != nil {
-			return fmt.Errorf(
-				"the reference has no answer to question %d, %s: %w\n%s", i, q.name, err,
-				w.reference.Tail(),
-			)
+			return fmt.Errorf("the reference has no answer to question %d, %s: %w\n%s", i, q.name,
+				err, w.reference.Tail())
 		}
 		w.want[i] = a
 		series += len(a.upTo)
 	}
-	w.printf(
-		"%d different questions, answers of %d series together, in %s\n", len(w.questions), series,
-		time.Since(start).Round(time.Millisecond),
-	)
+	w.printf("%d different questions, answers of %d series together, in %s\n", len(w.questions),
+		series, time.Since(start).Round(time.Millisecond))
 	return w.askAll(ctx)
 }
 
@@ -211,14 +203,10 @@ func (l left) moreThan(was left) string {
 			all = append(all, fmt.Sprintf(format, args...))
 		}
 	}
-	add(
-		l.inUse+l.waiting == 0, "%g bytes of the request allowance, and %g waited for", l.inUse,
-		l.waiting,
-	)
-	add(
-		l.goroutines <= was.goroutines+roomForGoroutines, "%d goroutines, %d at first",
-		l.goroutines, was.goroutines,
-	)
+	add(l.inUse+l.waiting == 0, "%g bytes of the request allowance, and %g waited for", l.inUse,
+		l.waiting)
+	add(l.goroutines <= was.goroutines+roomForGoroutines, "%d goroutines, %d at first",
+		l.goroutines, was.goroutines)
 	add(l.files <= was.files+roomForHandles, "%d open files, %d at first", l.files, was.files)
 	add(l.sockets <= was.sockets+roomForHandles, "%d sockets, %d at first", l.sockets, was.sockets)
 	add(l.temp == 0, "%d temporary files", l.temp)

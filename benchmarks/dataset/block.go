@@ -190,8 +190,7 @@ func (w *blockWriter) account(metas []chunks.Meta) {
 		if i < len(metas)-2 {
 			n := len(m.Chunk.Bytes())
 			w.chunkMax = max(
-				w.chunkMax, int64(len(binary.AppendUvarint(nil, uint64(n)))+1+n+crc32.Size),
-			)
+				w.chunkMax, int64(len(binary.AppendUvarint(nil, uint64(n)))+1+n+crc32.Size))
 		}
 	}
 }

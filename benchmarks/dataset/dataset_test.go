@@ -232,10 +232,8 @@ func verifyBlock(t *testing.T, dir string, spec dataset.Block, m *dataset.Meta) 
 			stats.NumChunks++
 			if cm.MinTime <= last || cm.MaxTime < cm.MinTime || cm.MinTime < m.MinTime ||
 				cm.MaxTime >= m.MaxTime {
-				t.Fatalf(
-					"%s: %s: chunk [%d, %d] after %d in a block [%d, %d)", m.ULID, builder.Labels(),
-					cm.MinTime, cm.MaxTime, last, m.MinTime, m.MaxTime,
-				)
+				t.Fatalf("%s: %s: chunk [%d, %d] after %d in a block [%d, %d)", m.ULID,
+					builder.Labels(), cm.MinTime, cm.MaxTime, last, m.MinTime, m.MaxTime)
 			}
 			last = cm.MaxTime
 			c, _, err := chunkr.ChunkOrIterable(cm)
@@ -248,10 +246,8 @@ func verifyBlock(t *testing.T, dir string, spec dataset.Block, m *dataset.Meta) 
 			}
 			stats.NumSamples += uint64(c.NumSamples())
 			if mint, maxt := timesOf(t, c); mint != cm.MinTime || maxt != cm.MaxTime {
-				t.Fatalf(
-					"%s: %s: chunk [%d, %d] has samples [%d, %d]", m.ULID, builder.Labels(),
-					cm.MinTime, cm.MaxTime, mint, maxt,
-				)
+				t.Fatalf("%s: %s: chunk [%d, %d] has samples [%d, %d]", m.ULID, builder.Labels(),
+					cm.MinTime, cm.MaxTime, mint, maxt)
 			}
 		}
 	}
@@ -330,10 +326,8 @@ func verifyAggr(t *testing.T, c chunkenc.Chunk, m chunks.Meta) uint64 {
 		wantCounter = n + 2
 	}
 	if len(values[tsdbfmt.AggrSum]) != n || len(values[tsdbfmt.AggrCounter]) != wantCounter {
-		t.Fatalf(
-			"%d counts, %d sums, %d counters", n, len(values[tsdbfmt.AggrSum]),
-			len(values[tsdbfmt.AggrCounter]),
-		)
+		t.Fatalf("%d counts, %d sums, %d counters", n, len(values[tsdbfmt.AggrSum]),
+			len(values[tsdbfmt.AggrCounter]))
 	}
 	for i := range n {
 		count, sum := values[tsdbfmt.AggrCount][i], values[tsdbfmt.AggrSum][i]
@@ -392,13 +386,9 @@ func TestDemoHasEverything(t *testing.T) {
 		}
 	}
 	if len(sets) != 4 || resolutions[0] == 0 || resolutions[300_000] == 0 ||
-		resolutions[3_600_000] == 0 ||
-		files < 2 ||
-		leftovers != 1 {
-		t.Errorf(
-			"label sets %v, resolutions %v, at most %d chunk files, %d leftovers", sets,
-			resolutions, files, leftovers,
-		)
+		resolutions[3_600_000] == 0 || files < 2 || leftovers != 1 {
+		t.Errorf("label sets %v, resolutions %v, at most %d chunk files, %d leftovers", sets,
+			resolutions, files, leftovers)
 	}
 	for e := chunkenc.EncXOR; e <= chunkenc.EncFloatHistogramST; e++ {
 		if encodings[e] == 0 {
@@ -462,9 +452,8 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 	}
 	defer q.Close()
 	out := map[string]map[int64]point{}
-	ss := q.Select(
-		t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*"),
-	)
+	ss := q.Select(t.Context(), true, nil, labels.MustNewMatcher(labels.MatchRegexp,
+		labels.MetricName, ".*"))
 	for ss.Next() {
 		pts := map[int64]point{}
 		it := ss.At().Iterator(nil)
@@ -494,23 +483,11 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 // or the encoding.
 func TestBlocksAgree(t *testing.T) {
 	const hour = int64(3_600_000)
-	src := dataset.Service{
-		Name:      "a",
-		Namespace: "b",
-		Pods:      2,
-		Handlers:  1,
-		Native:    true,
-		Rollout:   dataset.Epoch + 3*hour/2,
-	}.Series(
-		3,
-	)
+	src := dataset.Service{Name: "a", Namespace: "b", Pods: 2, Handlers: 1, Native: true,
+		Rollout: dataset.Epoch + 3*hour/2}.Series(3)
 	block := func(id byte, from, to int64, edit func(*dataset.Block)) dataset.Block {
-		b := dataset.Block{
-			MinTime: dataset.Epoch + from,
-			MaxTime: dataset.Epoch + to,
-			Series:  src,
-			Jitter:  20,
-		}
+		b := dataset.Block{MinTime: dataset.Epoch + from, MaxTime: dataset.Epoch + to, Series: src,
+			Jitter: 20}
 		b.ID[15] = id
 		if edit != nil {
 			edit(&b)

@@ -24,54 +24,23 @@ func Demo(seed uint64, end time.Time) Layout {
 
 	var (
 		eu = Concat(
-			Service{
-				Name:      "checkout",
-				Namespace: "shop",
-				Pods:      6,
-				Handlers:  3,
-				Native:    true,
-			}.Series(
-				seed,
-			),
+			Service{Name: "checkout", Namespace: "shop", Pods: 6, Handlers: 3,
+				Native: true}.Series(seed),
 			Service{Name: "catalog", Namespace: "shop", Pods: 4, Handlers: 4}.Series(seed),
-			Service{
-				Name:      "ledger",
-				Namespace: "payments",
-				Pods:      3,
-				Handlers:  2,
-				Native:    true,
-				Rollout:   e - 5*hour,
-			}.Series(
-				seed,
-			),
+			Service{Name: "ledger", Namespace: "payments", Pods: 3, Handlers: 2, Native: true,
+				Rollout: e - 5*hour}.Series(seed),
 			Nodes(seed, 6),
 		)
 		us = Concat(
-			Service{
-				Name:      "checkout",
-				Namespace: "shop",
-				Pods:      4,
-				Handlers:  3,
-				Rollout:   e - 12*hour,
-			}.Series(
-				seed+1,
-			),
+			Service{Name: "checkout", Namespace: "shop", Pods: 4, Handlers: 3,
+				Rollout: e - 12*hour}.Series(seed+1),
 			Nodes(seed+1, 3),
 			Awkward(seed+1),
 		)
-		backfill = Concat(
-			Service{Name: "forecast", Namespace: "batch", Pods: 2, Handlers: 1}.Series(seed+1),
-			Nodes(seed+1, 1),
-		)
-		tenant = Service{
-			Name:      "device",
-			Namespace: "iot",
-			Pods:      5,
-			Handlers:  2,
-			Native:    true,
-		}.Series(
-			seed + 2,
-		)
+		backfill = Concat(Service{Name: "forecast", Namespace: "batch", Pods: 2,
+			Handlers: 1}.Series(seed+1), Nodes(seed+1, 1))
+		tenant = Service{Name: "device", Namespace: "iot", Pods: 5, Handlers: 2,
+			Native: true}.Series(seed + 2)
 		blocks []Block
 		add    = func(b Block) { blocks = append(blocks, b) }
 	)
@@ -102,9 +71,8 @@ func Demo(seed uint64, end time.Time) Layout {
 	}
 
 	b := Block{
-		Labels: labels.FromStrings(
-			"cluster", "us-east-1", "replica", "prometheus-0",
-		), Series: us, Scraper: 7, Level: 2,
+		Labels: labels.FromStrings("cluster", "us-east-1", "replica", "prometheus-0"), Series: us,
+		Scraper: 7, Level: 2,
 	}
 	for from := e - 26*hour; from < e-2*hour; from += 8 * hour {
 		b.MinTime, b.MaxTime = from, from+8*hour
@@ -113,12 +81,8 @@ func Demo(seed uint64, end time.Time) Layout {
 	b.Series, b.MinTime, b.MaxTime, b.Level = backfill, e-13*hour, e-9*hour, 1
 	add(b)
 
-	b = Block{
-		Labels:          labels.FromStrings("tenant_id", "acme"),
-		Series:          tenant,
-		Interval:        15 * second,
-		StartTimestamps: true,
-	}
+	b = Block{Labels: labels.FromStrings("tenant_id", "acme"), Series: tenant,
+		Interval: 15 * second, StartTimestamps: true}
 	b.MinTime, b.MaxTime = e-6*hour, e-4*hour
 	add(b)
 	b.MinTime, b.MaxTime = e-2*hour, e
@@ -132,11 +96,8 @@ func Demo(seed uint64, end time.Time) Layout {
 			left := *parent
 			left.ID, left.Level, left.Sources = blockID(seed, len(blocks), e-8*hour), 1, nil
 			left.MaxTime = left.MinTime + 2*hour
-			parent.Sources = []ulid.ULID{
-				left.ID,
-				blockID(seed, len(blocks)+1, e-6*hour),
-				blockID(seed, len(blocks)+2, e-4*hour),
-			}
+			parent.Sources = []ulid.ULID{left.ID, blockID(seed, len(blocks)+1, e-6*hour),
+				blockID(seed, len(blocks)+2, e-4*hour)}
 			blocks = append(blocks, left)
 			break
 		}

@@ -171,9 +171,8 @@ func (d *downsampler) flush(lastOfChunk bool) error {
 			h *histogram.FloatHistogram
 		}{{tsdbfmt.AggrSum, d.hsum}, {tsdbfmt.AggrCounter, d.hcounter}} {
 			i := part.i
-			next, recoded, app, err := d.apps[i].AppendFloatHistogram(
-				nil, 0, t, part.h.Copy(), false,
-			)
+			next, recoded, app, err := d.apps[i].AppendFloatHistogram(nil, 0, t, part.h.Copy(),
+				false)
 			if err != nil {
 				return err
 			}

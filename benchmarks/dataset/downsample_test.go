@@ -87,27 +87,14 @@ func TestDownsampled(t *testing.T) {
 		hour       = int64(3_600_000)
 		resolution = int64(300_000)
 	)
-	src := dataset.Service{
-		Name:      "a",
-		Namespace: "b",
-		Pods:      2,
-		Handlers:  1,
-		Rollout:   dataset.Epoch + 25*hour,
-	}.Series(
-		5,
-	)
-	raw := dataset.Block{
-		MinTime: dataset.Epoch,
-		MaxTime: dataset.Epoch + 48*hour,
-		Series:  src,
-		Jitter:  30,
-	}
+	src := dataset.Service{Name: "a", Namespace: "b", Pods: 2, Handlers: 1,
+		Rollout: dataset.Epoch + 25*hour}.Series(5)
+	raw := dataset.Block{MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 48*hour, Series: src,
+		Jitter: 30}
 	down := raw
 	down.ID[15], down.Resolution, down.SamplesPerChunk = 1, resolution, 100
-	dir, metas := write(
-		t, dataset.Layout{Name: "downsampled", Blocks: []dataset.Block{raw, down}},
-		dataset.WriteOptions{},
-	)
+	dir, metas := write(t, dataset.Layout{Name: "downsampled", Blocks: []dataset.Block{raw, down}},
+		dataset.WriteOptions{})
 
 	samples := map[string][]tv{}
 	eachChunk(
@@ -206,8 +193,7 @@ func TestDownsampled(t *testing.T) {
 	}
 	if resets == 0 || checked < 10_000 ||
 		!slices.ContainsFunc(
-			metas, func(m *dataset.Meta) bool { return m.Thanos.IndexStats.SeriesMaxSize > 0 },
-		) {
+			metas, func(m *dataset.Meta) bool { return m.Thanos.IndexStats.SeriesMaxSize > 0 }) {
 		t.Errorf("%d windows, %d counter resets", checked, resets)
 	}
 }

@@ -83,17 +83,15 @@ func (b *Block) writeMeta(blockDir string, stats tsdb.BlockStats, chunkMax int64
 			return nil, err
 		}
 		m.Thanos.SegmentFiles = append(m.Thanos.SegmentFiles, e.Name())
-		m.Thanos.Files = append(
-			m.Thanos.Files, File{RelPath: "chunks/" + e.Name(), SizeBytes: info.Size()},
-		)
+		m.Thanos.Files = append(m.Thanos.Files,
+			File{RelPath: "chunks/" + e.Name(), SizeBytes: info.Size()})
 	}
 	info, err := os.Stat(filepath.Join(blockDir, "index"))
 	if err != nil {
 		return nil, err
 	}
-	m.Thanos.Files = append(
-		m.Thanos.Files, File{RelPath: "index", SizeBytes: info.Size()}, File{RelPath: "meta.json"},
-	)
+	m.Thanos.Files = append(m.Thanos.Files, File{RelPath: "index", SizeBytes: info.Size()},
+		File{RelPath: "meta.json"})
 	return m, writeMetaFile(blockDir, m)
 }
 

@@ -40,13 +40,10 @@ func (l list) Series() iter.Seq[Series] { return slices.Values(l) }
 // newList sorts series into a Source. Of equal label sets it keeps the first.
 func newList(series []Series) Source {
 	slices.SortStableFunc(
-		series, func(a, b Series) int { return labels.Compare(a.Labels, b.Labels) },
-	)
+		series, func(a, b Series) int { return labels.Compare(a.Labels, b.Labels) })
 	return list(
 		slices.CompactFunc(
-			series, func(a, b Series) bool { return labels.Equal(a.Labels, b.Labels) },
-		),
-	)
+			series, func(a, b Series) bool { return labels.Equal(a.Labels, b.Labels) }))
 }
 
 // Concat is a source of the series of all the given ones.
@@ -92,12 +89,8 @@ func (p *product) Series() iter.Seq[Series] {
 			for i, d := range p.dims {
 				b.Add(d.name, values[i])
 			}
-			s := Series{
-				Labels: b.Labels(),
-				Kind:   p.kind,
-				Seed:   mix(p.seed ^ n),
-				Target: uint64(digits[p.target]),
-			}
+			s := Series{Labels: b.Labels(), Kind: p.kind, Seed: mix(p.seed ^ n),
+				Target: uint64(digits[p.target])}
 			if !yield(s) {
 				return
 			}

@@ -76,10 +76,8 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 		for _, method := range []string{"GET", "POST"} {
 			for i, code := range []string{"200", "404", "500"} {
 				share := []float64{1, 0.02, 0.001}[i]
-				c.add(
-					Counter, share, "code", WholeMetricName, "handler", handler, "method", method,
-					"code", code,
-				)
+				c.add(Counter, share, "code", WholeMetricName, "handler", handler, "method", method,
+					"code", code)
 			}
 		}
 		const metric = "http_request_duration_seconds"
@@ -107,25 +105,13 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 		"metrics_path", "/metrics/cadvisor", "namespace", s.Namespace, "node", node, "pod", pod, "service", "kubelet",
 	}
 	for _, container := range []string{s.Name, "istio-proxy"} {
-		id := fmt.Sprintf(
-			"/kubepods/burstable/pod%016x/%016x", mix(c.target),
-			mix(c.target^uint64(len(container))),
-		)
-		more := []string{
-			"container",
-			container,
-			"id",
-			id,
-			"image",
-			"registry.example.com/" + container + ":v1.14.2",
-		}
+		id := fmt.Sprintf("/kubepods/burstable/pod%016x/%016x", mix(c.target),
+			mix(c.target^uint64(len(container))))
+		more := []string{"container", container, "id", id, "image",
+			"registry.example.com/" + container + ":v1.14.2"}
 		c.add(Seconds, 0, "", "container_cpu_usage_seconds_total", append(more, "cpu", "total")...)
 		c.add(Bytes, 0, "", "container_memory_working_set_bytes", more...)
-		c.add(
-			Counter,
-			0,
-			"",
-			"container_fs_writes_total",
+		c.add(Counter, 0, "", "container_fs_writes_total",
 			append(more, "device", "/dev/nvme0n1")...)
 	}
 }
@@ -150,10 +136,8 @@ func Nodes(seed uint64, n int) Source {
 		c.add(Up, 0, "", "up")
 		for cpu := range 4 {
 			for _, mode := range []string{"idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"} {
-				c.add(
-					Seconds, 0, "", "node_cpu_seconds_total", "cpu", strconv.Itoa(cpu), "mode",
-					mode,
-				)
+				c.add(Seconds, 0, "", "node_cpu_seconds_total", "cpu", strconv.Itoa(cpu), "mode",
+					mode)
 			}
 		}
 		for _, m := range []string{"node_memory_MemAvailable_bytes", "node_memory_MemFree_bytes", "node_memory_MemTotal_bytes"} {
@@ -163,10 +147,8 @@ func Nodes(seed uint64, n int) Source {
 			c.add(Ratio, 0, "", m)
 		}
 		for _, fs := range [][2]string{{"/dev/nvme0n1p1", "/"}, {"/dev/nvme1n1", "/var/lib/containerd"}, {"tmpfs", "/run"}} {
-			c.add(
-				Bytes, 0, "", "node_filesystem_avail_bytes", "device", fs[0], "fstype", "ext4",
-				"mountpoint", fs[1],
-			)
+			c.add(Bytes, 0, "", "node_filesystem_avail_bytes", "device", fs[0], "fstype", "ext4",
+				"mountpoint", fs[1])
 		}
 	}
 	return newList(c.series)

@@ -64,9 +64,8 @@ func WholeMetric(name string, seed uint64, series int, interval int64) Layout {
 			oneOf("instance", at...),
 			fixed("job", "shop-api"),
 			oneOf("method", methods...),
-			follows(
-				"namespace", instance, func(i int) string { return fmt.Sprintf("shop-%d", i%5) },
-			),
+			follows("namespace", instance,
+				func(i int) string { return fmt.Sprintf("shop-%d", i%5) }),
 			follows("pod", instance, func(i int) string { return podName("shop-api", seed, i) }),
 			fixed("service", "shop-api"),
 		},
@@ -91,11 +90,8 @@ func ManyValues(name string, seed uint64, values int) Layout {
 		dims: []dim{
 			fixed(labels.MetricName, ManyValuesName),
 			fixed("container", "frontend"),
-			{
-				"instance",
-				pods,
-				func(d []int) string { return fmt.Sprintf("10.7.0.%d:9090", 100+d[instance]) },
-			},
+			{"instance", pods,
+				func(d []int) string { return fmt.Sprintf("10.7.0.%d:9090", 100+d[instance]) }},
 			fixed("job", "frontend"),
 			follows("pod", instance, func(i int) string { return podName("frontend", seed, i) }),
 			{ManyValuesLabel, perPod, func(d []int) string {
@@ -124,9 +120,8 @@ func ManyBlocks(name string, seed uint64, n int) Layout {
 		from := Epoch - int64((n+1)/2-i/2)*2*hour
 		blocks[i] = Block{
 			MinTime: from, MaxTime: from + 2*hour, Interval: minute, Scraper: uint64(i % 2), Series: src,
-			Labels: labels.FromStrings(
-				"cluster", "us-east-1", "replica", fmt.Sprintf("prometheus-%d", i%2),
-			),
+			Labels: labels.FromStrings("cluster", "us-east-1", "replica",
+				fmt.Sprintf("prometheus-%d", i%2)),
 			ChunkFileSize: 1 << 20,
 		}
 	}

@@ -36,11 +36,9 @@ func candidates() []candidate {
 		{name: "ristretto", make: newRistretto},
 		{name: "otter", make: newOtter},
 		{name: "LRU", make: func(n int64) cache { return newLRU(n, 0) }, exact: true},
-		{
-			name:  "LRU, second miss",
+		{name: "LRU, second miss",
 			make:  func(n int64) cache { return newLRU(n, int(n/(pageSize+entryOverhead))) },
-			exact: true,
-		},
+			exact: true},
 		{name: "S3-FIFO", make: newS3FIFO, exact: true},
 	}
 }
@@ -53,9 +51,8 @@ func (c ristrettoCache) Set(key uint64, value []byte)  { c.m.Set(bytecache.Key{L
 func (c ristrettoCache) Del(key uint64)                { c.m.Del(bytecache.Key{Local: key}) }
 
 func newRistretto(maxBytes int64) cache {
-	return ristrettoCache{
-		bytecache.NewMemory(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: pageSize}),
-	}
+	return ristrettoCache{bytecache.NewMemory(
+		bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: pageSize})}
 }
 
 func (c ristrettoCache) close() { c.m.Close() }

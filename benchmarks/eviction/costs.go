@@ -15,10 +15,8 @@ import (
 func printCosts(w io.Writer) error {
 	const maxBytes, held = 256 << 20, 20_000 // two thirds of it
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(
-		tw, "ns (allocations) per\thit\thit, %d at once\tmiss\tset into a full cache\t\n",
-		runtime.GOMAXPROCS(0),
-	)
+	fmt.Fprintf(tw, "ns (allocations) per\thit\thit, %d at once\tmiss\tset into a full cache\t\n",
+		runtime.GOMAXPROCS(0))
 	for _, cand := range candidates() {
 		value := make([]byte, pageSize)
 		c := cand.make(maxBytes)
@@ -36,9 +34,8 @@ func printCosts(w io.Writer) error {
 					op(uint64(i))
 				}
 			})
-			return fmt.Sprintf(
-				"%.0f (%d)", float64(r.T.Nanoseconds())/float64(r.N), r.AllocsPerOp(),
-			)
+			return fmt.Sprintf("%.0f (%d)", float64(r.T.Nanoseconds())/float64(r.N),
+				r.AllocsPerOp())
 		}
 		hit := of(func(i uint64) { c.Get(i % held) })
 		var start atomic.Uint64
@@ -53,10 +50,8 @@ func printCosts(w io.Writer) error {
 		next := uint64(1 << 41) // never the same keys again, in whichever run
 		set := of(func(uint64) { c.Set(next, value); next++ })
 		c.close()
-		fmt.Fprintf(
-			tw, "%s\t%s\t%.0f\t%s\t%s\t\n", cand.name, hit,
-			float64(parallel.T.Nanoseconds())/float64(parallel.N), miss, set,
-		)
+		fmt.Fprintf(tw, "%s\t%s\t%.0f\t%s\t%s\t\n", cand.name, hit,
+			float64(parallel.T.Nanoseconds())/float64(parallel.N), miss, set)
 	}
 	return tw.Flush()
 }

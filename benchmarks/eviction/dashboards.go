@@ -71,19 +71,12 @@ func dashboards(
 		p.resolution, p.aggregates = resolution, aggregates
 		return p
 	}
-	add(
-		"weeks",
-		[]int64{48 * hour, 168 * hour},
-		weeks(
-			metric("container_memory_working_set_bytes", scope), hour, storepb.Aggr_SUM,
-			storepb.Aggr_COUNT,
-		),
-		weeks(
-			metric("http_requests_total", scope, tour.Eq("code", "500")), hour,
-			storepb.Aggr_COUNTER,
-		),
-		weeks(metric("node_load1", scope), 5*minute, storepb.Aggr_MAX),
-	)
+	add("weeks", []int64{48 * hour, 168 * hour},
+		weeks(metric("container_memory_working_set_bytes", scope), hour, storepb.Aggr_SUM,
+			storepb.Aggr_COUNT),
+		weeks(metric("http_requests_total", scope, tour.Eq("code", "500")), hour,
+			storepb.Aggr_COUNTER),
+		weeks(metric("node_load1", scope), 5*minute, storepb.Aggr_MAX))
 	if err := each("service", func(v string) {
 		s := tour.Eq("service", v)
 		add("service "+v, usual,
@@ -124,9 +117,8 @@ func dashboards(
 func (p panel) request(minT, maxT int64) *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
 		MinTime: minT, MaxTime: maxT, Matchers: p.matchers, MaxResolutionWindow: p.resolution, Aggregates: p.aggregates,
-		WithoutReplicaLabels: []string{
-			"replica",
-		}, ResponseBatchSize: 64, PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
+		WithoutReplicaLabels: []string{"replica"}, ResponseBatchSize: 64,
+		PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
 	}
 }
 

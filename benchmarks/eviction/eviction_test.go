@@ -34,14 +34,8 @@ func smallBucket(t *testing.T) string {
 }
 
 func small(seed uint64) workload {
-	return workload{
-		seed:      seed,
-		regions:   1,
-		visits:    20,
-		scans:     1,
-		duration:  2 * hour,
-		scanBytes: 4 << 20,
-	}
+	return workload{seed: seed, regions: 1, visits: 20, scans: 1, duration: 2 * hour,
+		scanBytes: 4 << 20}
 }
 
 func recordSmall(t *testing.T, w workload, bucket string) [kinds]*trace {
@@ -61,13 +55,8 @@ func recordSmall(t *testing.T, w workload, bucket string) [kinds]*trace {
 // TestTraceIsDecidedBySeed: two recordings with one seed are one trace, with another seed another.
 func TestTraceIsDecidedBySeed(t *testing.T) {
 	bucket := smallBucket(t)
-	first, again, other := recordSmall(
-		t, small(1), bucket,
-	), recordSmall(
-		t, small(1), bucket,
-	), recordSmall(
-		t, small(2), bucket,
-	)
+	first, again, other := recordSmall(t, small(1), bucket), recordSmall(t, small(1), bucket),
+		recordSmall(t, small(2), bucket)
 	for k := range kinds {
 		a, b, c := first[k].summary(), again[k].summary(), other[k].summary()
 		if a != b {

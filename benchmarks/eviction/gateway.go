@@ -134,9 +134,8 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 	if err != nil {
 		return err
 	}
-	headers, err := indexheader.New(
-		indexheader.Options{Dir: localfs.At(dataDir).Sub("headers"), Bucket: bucket},
-	)
+	headers, err := indexheader.New(indexheader.Options{Dir: localfs.At(dataDir).Sub("headers"),
+		Bucket: bucket})
 	if err != nil {
 		return err
 	}
@@ -147,8 +146,7 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 	chunks := chunkcache.New(bucket, chunkcache.Options{MaxBytes: 4 << 30})
 	g.undo = append(g.undo, chunks.Close)
 	cat, err := catalog.New(
-		catalog.Options{Bucket: bucket, Dir: localfs.At(dataDir).Sub("catalog")},
-	)
+		catalog.Options{Bucket: bucket, Dir: localfs.At(dataDir).Sub("catalog")})
 	if err != nil {
 		return err
 	}
@@ -195,14 +193,11 @@ func (d discard) SendMsg(any) error                  { return nil }
 // dial serves the gateway over grpc in memory, for clients that want a connection. stop ends both.
 func (g *gateway) dial() (conn *grpc.ClientConn, stop func() error, err error) {
 	l := bufconn.Listen(1 << 20)
-	conn, err = grpc.NewClient(
-		"passthrough:///bufconn",
+	conn, err = grpc.NewClient("passthrough:///bufconn",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(
-			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) },
-		),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
-	)
+			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
 	if err != nil {
 		return nil, nil, err
 	}

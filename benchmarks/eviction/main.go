@@ -29,16 +29,13 @@ type config struct {
 func main() {
 	var c config
 	app := kingpin.New(
-		"eviction", "Compare memory caches by the pages that dashboards and scans read.",
-	)
+		"eviction", "Compare memory caches by the pages that dashboards and scans read.")
 	app.Flag("seed", "Decides the data and what is asked.").Default("1").Uint64Var(&c.seed)
-	app.Flag("regions", "Copies of the demo's clusters; 75 MB each.").
-		Default("6").
+	app.Flag("regions", "Copies of the demo's clusters; 75 MB each.").Default("6").
 		IntVar(&c.regions)
 	app.Flag("visits", "How often somebody opens a dashboard.").Default("1500").IntVar(&c.visits)
 	app.Flag("scans", "Scans in between; 0 is none.").Default("12").IntVar(&c.scans)
-	scan := app.Flag("scan-bytes", "Bytes of archived chunks that a scan reads.").
-		Default("256MiB").
+	scan := app.Flag("scan-bytes", "Bytes of archived chunks that a scan reads.").Default("256MiB").
 		Bytes()
 	app.Flag("pace", "Time that a page takes at least in the paced replay. A warm answer takes a gateway some 50 µs for a page of chunks.").
 		Default("10us").
@@ -166,10 +163,8 @@ func (c config) print(ctx context.Context, w io.Writer, t *trace) error {
 }
 
 func ratios(dashboards, all hits) string {
-	return fmt.Sprintf(
-		"%.1f\t%.1f\t%.1f\t%.1f", dashboards.ratio(), dashboards.byteRatio(), all.ratio(),
-		all.byteRatio(),
-	)
+	return fmt.Sprintf("%.1f\t%.1f\t%.1f\t%.1f", dashboards.ratio(), dashboards.byteRatio(),
+		all.ratio(), all.byteRatio())
 }
 
 func mb(n int64) float64 { return float64(n) / 1e6 }

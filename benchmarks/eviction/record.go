@@ -71,10 +71,8 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 			for p := range parts {
 				scanning = append(scanning, func() {
 					keep(fetches[p*len(fetches)/parts:(p+1)*len(fetches)/parts], true)
-					traces[chunkPages].archive(
-						number, size*int64(p)/parts/pageSize*pageSize,
-						size*int64(p+1)/parts/pageSize*pageSize,
-					)
+					traces[chunkPages].archive(number, size*int64(p)/parts/pageSize*pageSize,
+						size*int64(p+1)/parts/pageSize*pageSize)
 				})
 			}
 			scans++
@@ -96,11 +94,8 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 
 // scan reads a whole metric of all clusters over all time.
 func (w workload) scan(ctx context.Context, g *gateway, n int) ([]fetch, error) {
-	names := []string{
-		"http_request_duration_seconds_bucket",
-		"node_cpu_seconds_total",
-		"http_requests_total",
-	}
+	names := []string{"http_request_duration_seconds_bucket", "node_cpu_seconds_total",
+		"http_requests_total"}
 	p := metric(names[n%len(names)])
 	req := p.request(dataEnd-240*hour, dataEnd)
 	req.WithoutReplicaLabels = nil

@@ -22,12 +22,8 @@ func (h *hits) count(bytes int64, hit bool) {
 }
 
 func (h hits) add(o hits) hits {
-	return hits{
-		h.pages + o.pages,
-		h.bytes + o.bytes,
-		h.hitPages + o.hitPages,
-		h.hitBytes + o.hitBytes,
-	}
+	return hits{h.pages + o.pages, h.bytes + o.bytes, h.hitPages + o.hitPages,
+		h.hitBytes + o.hitBytes}
 }
 
 // ratio and byteRatio are in percent.

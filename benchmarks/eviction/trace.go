@@ -54,28 +54,16 @@ func (t *trace) object(name string, size int64) int {
 		n = len(t.objects)
 		t.numbers[name] = n
 		t.objects = append(
-			t.objects,
-			pagecache.Object{
-				Name: name,
-				Size: size,
-				ID:   pagecache.ObjectID(uint32(n), int(t.kind)),
-			},
-		)
+			t.objects, pagecache.Object{Name: name, Size: size,
+				ID: pagecache.ObjectID(uint32(n), int(t.kind))})
 	}
 	return n
 }
 
 func (t *trace) add(f fetch, scan bool) {
 	if len(f.pages) > 0 {
-		t.accesses = append(
-			t.accesses,
-			access{
-				object: t.object(f.object.Name, f.object.Size),
-				scan:   scan,
-				pages:  f.pages,
-				needed: f.needed,
-			},
-		)
+		t.accesses = append(t.accesses, access{object: t.object(f.object.Name, f.object.Size),
+			scan: scan, pages: f.pages, needed: f.needed})
 	}
 }
 

@@ -17,11 +17,9 @@ import (
 
 func main() {
 	app := kingpin.New("makebucket", "Write a generated bucket for tests and benchmarks.")
-	name := app.Flag("layout", "What to write: "+strings.Join(names(), ", ")+".").
-		Required().
+	name := app.Flag("layout", "What to write: "+strings.Join(names(), ", ")+".").Required().
 		Enum(names()...)
-	dir := app.Flag("dir", "The bucket's folder. Blocks are added to what is there.").
-		Required().
+	dir := app.Flag("dir", "The bucket's folder. Blocks are added to what is there.").Required().
 		String()
 	seed := app.Flag("seed", "Decides every byte.").Default("1").Uint64()
 	concurrency := app.Flag("concurrency", "Blocks written side by side; 0 is the number of processors.").
@@ -83,9 +81,8 @@ func run(ctx context.Context, l dataset.Layout, dir string, concurrency int) err
 			bytes += f.SizeBytes
 		}
 	}
-	fmt.Printf(
-		"%s: %d blocks, %d series, %d chunks, %d samples, %.1f MB in %s\n", l.Name, len(metas),
-		series, chunks, samples, float64(bytes)/1e6, time.Since(start).Round(time.Millisecond),
-	)
+	fmt.Printf("%s: %d blocks, %d series, %d chunks, %d samples, %.1f MB in %s\n",
+		l.Name, len(metas), series, chunks, samples, float64(bytes)/1e6, time.Since(start).
+			Round(time.Millisecond))
 	return nil
 }

@@ -55,10 +55,8 @@ func read(t *testing.T, r *index.Reader, name, value string) []rawindex.Series {
 		sb.Labels().
 			Range(func(l labels.Label) { s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
 		for _, m := range metas {
-			s.Chunks = append(
-				s.Chunks,
-				rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime},
-			)
+			s.Chunks = append(s.Chunks, rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime,
+				MaxTime: m.MaxTime})
 		}
 		out = append(out, s)
 	}
@@ -84,14 +82,8 @@ func TestPrometheusReadsWhatWasGiven(t *testing.T) {
 		}
 		for range r.IntN(4) {
 			from := r.Int64N(2000) - 1000
-			s.Chunks = append(
-				s.Chunks,
-				rawindex.Chunk{
-					Ref:     r.Uint64N(1 << 40),
-					MinTime: from,
-					MaxTime: from + r.Int64N(200) - 50,
-				},
-			)
+			s.Chunks = append(s.Chunks, rawindex.Chunk{Ref: r.Uint64N(1 << 40), MinTime: from,
+				MaxTime: from + r.Int64N(200) - 50})
 		}
 		series = append(series, s)
 	}
@@ -129,17 +121,11 @@ func TestPrometheusReadsWhatWasGiven(t *testing.T) {
 // same series.
 func TestRegularSeriesAreOrdinary(t *testing.T) {
 	given := []rawindex.Series{
-		{
-			Labels: []rawindex.Label{{Name: "a", Value: "1"}},
-			Chunks: []rawindex.Chunk{
-				{Ref: 8, MinTime: -5, MaxTime: 10},
-				{Ref: 99, MinTime: 11, MaxTime: 20},
-			},
-		},
-		{
-			Labels: []rawindex.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "x"}},
-			Chunks: []rawindex.Chunk{{Ref: 1 << 33, MinTime: 0, MaxTime: 0}},
-		},
+		{Labels: []rawindex.Label{{Name: "a", Value: "1"}},
+			Chunks: []rawindex.Chunk{{Ref: 8, MinTime: -5, MaxTime: 10},
+				{Ref: 99, MinTime: 11, MaxTime: 20}}},
+		{Labels: []rawindex.Label{{Name: "a", Value: "1"}, {Name: "b", Value: "x"}},
+			Chunks: []rawindex.Chunk{{Ref: 1 << 33, MinTime: 0, MaxTime: 0}}},
 		{Labels: []rawindex.Label{{Name: "a", Value: "2"}}},
 	}
 	file, err := rawindex.Encode(given)
@@ -163,10 +149,8 @@ func TestRegularSeriesAreOrdinary(t *testing.T) {
 		}
 		var metas []chunks.Meta
 		for _, c := range s.Chunks {
-			metas = append(
-				metas,
-				chunks.Meta{Ref: chunks.ChunkRef(c.Ref), MinTime: c.MinTime, MaxTime: c.MaxTime},
-			)
+			metas = append(metas, chunks.Meta{Ref: chunks.ChunkRef(c.Ref), MinTime: c.MinTime,
+				MaxTime: c.MaxTime})
 		}
 		if err := w.AddSeries(storage.SeriesRef(i), sb.Labels(), metas...); err != nil {
 			t.Fatal(err)
@@ -185,10 +169,8 @@ func TestRegularSeriesAreOrdinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := int(toc.LabelIndices); len(file) < n || !slices.Equal(want[:n], file[:n]) {
-		t.Errorf(
-			"symbols and series differ from Prometheus's:\n%x\n%x", want[:n],
-			file[:min(n, len(file))],
-		)
+		t.Errorf("symbols and series differ from Prometheus's:\n%x\n%x", want[:n],
+			file[:min(n, len(file))])
 	}
 }
 

@@ -25,10 +25,8 @@ func Questions() []Question {
 		{Name: "Info", ask: askInfo},
 		{Name: "LabelNames", ask: askNames},
 		{Name: "LabelValues namespace", ask: askValues("namespace")},
-		{
-			Name: `LabelValues pod {namespace="shop"}`,
-			ask:  askValues("pod", Eq("namespace", "shop")),
-		},
+		{Name: `LabelValues pod {namespace="shop"}`,
+			ask: askValues("pod", Eq("namespace", "shop"))},
 	}
 	for _, s := range []seriesQuestion{
 		{
@@ -110,10 +108,8 @@ func askInfo(ctx context.Context, t *Tour) (a Answer) {
 	a.Total, a.Err = time.Since(start), err
 	if err == nil {
 		const format = "2006-01-02 15:04"
-		a.Text = fmt.Sprintf(
-			"%s to %s, %s", time.UnixMilli(s.min).UTC().Format(format),
-			time.UnixMilli(s.max).UTC().Format(format), strings.Join(s.sets, " "),
-		)
+		a.Text = fmt.Sprintf("%s to %s, %s", time.UnixMilli(s.min).UTC().Format(format),
+			time.UnixMilli(s.max).UTC().Format(format), strings.Join(s.sets, " "))
 	}
 	return a
 }
@@ -142,9 +138,8 @@ func askValues(
 		}
 		start := time.Now()
 		resp, err := t.store.LabelValues(
-			ctx,
-			&storepb.LabelValuesRequest{Label: label, Start: s.min, End: s.max, Matchers: matchers},
-		)
+			ctx, &storepb.LabelValuesRequest{Label: label, Start: s.min, End: s.max,
+				Matchers: matchers})
 		a.Total, a.Err = time.Since(start), err
 		if err == nil {
 			a.Bytes, a.Text = proto.Size(resp), list(resp.Values)

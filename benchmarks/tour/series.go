@@ -85,10 +85,8 @@ func (v *verifier) next(s *storepb.Series) error {
 	}
 	for _, c := range s.Chunks {
 		if c.MaxTime < v.req.MinTime || c.MinTime > v.req.MaxTime {
-			return fmt.Errorf(
-				"chunk [%d, %d] of %v is outside of what was asked for", c.MinTime, c.MaxTime,
-				s.Labels,
-			)
+			return fmt.Errorf("chunk [%d, %d] of %v is outside of what was asked for", c.MinTime,
+				c.MaxTime, s.Labels)
 		}
 		v.chunks++
 		first := true
@@ -97,10 +95,8 @@ func (v *verifier) next(s *storepb.Series) error {
 				continue
 			}
 			if sum := xxhash.Sum64(part.Data); sum != part.Hash {
-				return fmt.Errorf(
-					"chunk [%d, %d] of %v has hash %016x, its data %016x", c.MinTime, c.MaxTime,
-					s.Labels, part.Hash, sum,
-				)
+				return fmt.Errorf("chunk [%d, %d] of %v has hash %016x, its data %016x", c.MinTime,
+					c.MaxTime, s.Labels, part.Hash, sum)
 			}
 			if first && len(part.Data) >= 2 {
 				first = false

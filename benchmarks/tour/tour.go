@@ -133,8 +133,7 @@ func Check(results []Result) error {
 func Print(w io.Writer, results []Result) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(
-		tw, "COLD first\tCOLD all\tWARM first\tWARM all\tseries\tchunks\tsamples\tKB\t  what\n",
-	)
+		tw, "COLD first\tCOLD all\tWARM first\tWARM all\tseries\tchunks\tsamples\tKB\t  what\n")
 	for _, r := range results {
 		a := r.Warm
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t  %s\n",

@@ -31,14 +31,8 @@ func TestPrint(t *testing.T) {
 		{
 			Question: Question{Name: "one"},
 			Cold:     Answer{FirstFrame: 12 * time.Millisecond, Total: 1234567 * time.Nanosecond},
-			Warm: Answer{
-				FirstFrame: time.Millisecond,
-				Total:      2 * time.Millisecond,
-				Series:     3,
-				Chunks:     40,
-				Samples:    500,
-				Bytes:      1001,
-			},
+			Warm: Answer{FirstFrame: time.Millisecond, Total: 2 * time.Millisecond, Series: 3,
+				Chunks: 40, Samples: 500, Bytes: 1001},
 		},
 		{Question: Question{Name: "two"}, Cold: Answer{Text: "a"}, Warm: Answer{Text: "b"}},
 		{Question: Question{Name: "three"}, Cold: Answer{Err: errors.New("no")}},
@@ -95,14 +89,11 @@ func dial(t *testing.T, s *server) (tour *Tour, ready func()) {
 	storepb.RegisterInfoServer(srv, s)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
-	conn, err := grpc.NewClient(
-		"passthrough:///",
+	conn, err := grpc.NewClient("passthrough:///",
 		grpc.WithContextDialer(
-			func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) },
-		),
+			func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)),
-	)
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,13 +117,8 @@ func oneSeries(
 		s.Labels = append(s.Labels, &storepb.Label{Name: labels[i], Value: labels[i+1]})
 	}
 	if data != "" {
-		s.Chunks = []*storepb.AggrChunk{
-			{
-				MinTime: minTime,
-				MaxTime: maxTime,
-				Raw:     &storepb.Chunk{Data: []byte(data), Hash: hash},
-			},
-		}
+		s.Chunks = []*storepb.AggrChunk{{MinTime: minTime, MaxTime: maxTime,
+			Raw: &storepb.Chunk{Data: []byte(data), Hash: hash}}}
 	}
 	return &storepb.SeriesResponse{Result: &storepb.SeriesResponse_Series{Series: s}}
 }
@@ -179,61 +165,34 @@ func TestAnswers(t *testing.T) {
 
 	f("nothing", &server{}, codes.OK, "", Answer{})
 	f("single series", &server{frames: []*storepb.SeriesResponse{
-		oneSeries(
-			400, 500, data, good, "a", "1",
-		), oneSeries(600, 700, data, good, "a", "1"), oneSeries(1000, 2000, data, good, "a", "1", "b", "2"),
+		oneSeries(400, 500, data, good, "a", "1"), oneSeries(600, 700, data, good, "a", "1"),
+		oneSeries(1000, 2000, data, good, "a", "1", "b", "2"),
 	}}, codes.OK, "", Answer{Series: 2, Chunks: 3, Samples: 21, Frames: 3})
 	f("batches", &server{frames: []*storepb.SeriesResponse{
-		batchOf(
-			oneSeries(500, 600, data, good, "a", "1"), oneSeries(500, 600, data, good, "b", "1"),
-		), batchOf(oneSeries(0, 0, "", 0, "c", "1")),
+		batchOf(oneSeries(500, 600, data, good, "a", "1"), oneSeries(500, 600, data, good, "b",
+			"1")), batchOf(oneSeries(0, 0, "", 0, "c", "1")),
 	}}, codes.OK, "", Answer{Series: 3, Chunks: 2, Samples: 14, Frames: 2})
-	f(
-		"wrong order",
-		&server{
-			frames: []*storepb.SeriesResponse{
-				oneSeries(0, 0, "", 0, "b", "1"),
-				oneSeries(0, 0, "", 0, "a", "2"),
-			},
-		},
-		codes.OK,
-		"after",
-		Answer{},
-	)
-	f(
-		"unsorted labels",
+	f("wrong order", &server{frames: []*storepb.SeriesResponse{oneSeries(0, 0, "", 0, "b", "1"),
+		oneSeries(0, 0, "", 0, "a", "2")}}, codes.OK, "after", Answer{})
+	f("unsorted labels",
 		&server{frames: []*storepb.SeriesResponse{oneSeries(0, 0, "", 0, "b", "1", "a", "1")}},
-		codes.OK, "not sorted", Answer{},
-	)
+		codes.OK, "not sorted", Answer{})
 	f(
-		"wrong hash",
-		&server{frames: []*storepb.SeriesResponse{oneSeries(500, 600, data, good+1, "a", "1")}},
-		codes.OK, "hash", Answer{},
-	)
+		"wrong hash", &server{
+			frames: []*storepb.SeriesResponse{oneSeries(500, 600, data, good+1, "a", "1")}}, codes.OK,
+		"hash", Answer{})
 	f(
-		"too early",
-		&server{frames: []*storepb.SeriesResponse{oneSeries(400, 499, data, good, "a", "1")}},
-		codes.OK, "outside", Answer{},
-	)
+		"too early", &server{frames: []*storepb.SeriesResponse{oneSeries(400, 499, data, good, "a",
+			"1")}}, codes.OK, "outside", Answer{})
 	f(
-		"warning",
-		&server{
+		"warning", &server{
 			frames: []*storepb.SeriesResponse{
-				{Result: &storepb.SeriesResponse_Warning{Warning: "careful"}},
-			},
-		},
-		codes.OK,
-		"careful",
-		Answer{},
-	)
-	f(
-		"failure", &server{err: status.Error(codes.Aborted, "block gone")}, codes.OK, "block gone",
-		Answer{},
-	)
-	f(
-		"a failure that must come", &server{err: status.Error(codes.InvalidArgument, "bad regex")},
-		codes.InvalidArgument, "", Answer{},
-	)
+				{Result: &storepb.SeriesResponse_Warning{Warning: "careful"}}}}, codes.OK, "careful",
+		Answer{})
+	f("failure", &server{err: status.Error(codes.Aborted, "block gone")}, codes.OK, "block gone",
+		Answer{})
+	f("a failure that must come", &server{err: status.Error(codes.InvalidArgument, "bad regex")},
+		codes.InvalidArgument, "", Answer{})
 	f("a failure that does not come", &server{}, codes.InvalidArgument, "should have", Answer{})
 }
 

@@ -35,10 +35,8 @@ func TestBurstStaysInMemory(t *testing.T) {
 	f := func(kind string) {
 		t.Helper()
 		peak := burst(t, kind)
-		t.Logf(
-			"%s: %d MiB resident at most, %.2f of the size", kind, peak>>20,
-			float64(peak)/burstBytes,
-		)
+		t.Logf("%s: %d MiB resident at most, %.2f of the size", kind, peak>>20,
+			float64(peak)/burstBytes)
 		if peak > burstBytes*13/10 {
 			t.Errorf("%s: %d bytes were resident for a cache of %d", kind, peak, burstBytes)
 		}
@@ -51,9 +49,8 @@ func TestBurstStaysInMemory(t *testing.T) {
 func burst(t *testing.T, kind string) (peak int64) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBurstChild$", "-test.v")
-	cmd.Env = append(
-		os.Environ(), burstChild+"="+kind, fmt.Sprintf("GOMEMLIMIT=%d", burstBytes*115/100),
-	)
+	cmd.Env = append(os.Environ(), burstChild+"="+kind,
+		fmt.Sprintf("GOMEMLIMIT=%d", burstBytes*115/100))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", kind, err, out)

@@ -106,10 +106,8 @@ func TestBurstLosesNothing(t *testing.T) {
 		t.Errorf("%d values are missing; %+v", missing, st)
 	}
 	if st.PendingBytes > 128+entryOverhead {
-		t.Errorf(
-			"%d bytes still pending after all was applied: more than the last value",
-			st.PendingBytes,
-		)
+		t.Errorf("%d bytes still pending after all was applied: more than the last value",
+			st.PendingBytes)
 	}
 }
 
@@ -177,10 +175,8 @@ func holdsItsSize[V any](t *testing.T, m *Values[V], before int64, set func(key 
 		st.Items, st.Evictions, st.Refused,
 	)
 	if st.Added != 100_000 || st.Added != st.Items+st.Evictions+st.Refused {
-		t.Errorf(
-			"%d values were added, of which %d are held, %d were evicted, and %d refused", st.Added,
-			st.Items, st.Evictions, st.Refused,
-		)
+		t.Errorf("%d values were added, of which %d are held, %d were evicted, and %d refused",
+			st.Added, st.Items, st.Evictions, st.Refused)
 	}
 	if grown > m.maxBytes*11/10 || grown < m.maxBytes*9/10 {
 		t.Errorf("the heap grew by %d bytes for a cache of %d", grown, m.maxBytes)
@@ -407,10 +403,8 @@ func TestScanLeavesHotValues(t *testing.T) {
 			return
 		}
 		if kept++; left < before*8/10 {
-			t.Errorf(
-				"seed %d: of %d hot values %d were there before the scan, %d after", seed, hot,
-				before, left,
-			)
+			t.Errorf("seed %d: of %d hot values %d were there before the scan, %d after", seed, hot,
+				before, left)
 		}
 	}
 	seeds := uint64(20)
@@ -484,9 +478,8 @@ func TestMemo(t *testing.T) {
 			}
 		}
 		if got < least || got > most {
-			t.Errorf(
-				"%s: %d of %d keys are remembered, want %d to %d", name, got, to-from, least, most,
-			)
+			t.Errorf("%s: %d of %d keys are remembered, want %d to %d", name, got, to-from, least,
+				most)
 		}
 	}
 	for key := range uint64(10 * n) {
@@ -514,9 +507,8 @@ func TestGetDoesNotAllocate(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	m := newBytes(
-		Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks", Registerer: reg},
-	)
+	m := newBytes(Options{MaxBytes: 1 << 20, MaxValueBytes: 1 << 10, Name: "chunks",
+		Registerer: reg})
 	other := newBytes(Options{Name: "index", Registerer: reg})
 	defer other.Close()
 	m.Set(1, make([]byte, 100))

@@ -50,9 +50,8 @@ func TestTieredConforms(t *testing.T) {
 	c := &clients{server: memcachedtest.Start(t, memcachedtest.Options{})}
 	traits := bytecachetest.Traits{Keeps: true, Remote: true}
 	bytecachetest.Run(t, traits, func(tb testing.TB, maxBytes int64) bytecache.Cache {
-		return bytecache.Open(
-			bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: 256}, c.open(tb),
-		)
+		return bytecache.Open(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: 256},
+			c.open(tb))
 	})
 }
 
@@ -60,18 +59,12 @@ func TestTieredConforms(t *testing.T) {
 func TestMetricsOfTiers(t *testing.T) {
 	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
 	reg := prometheus.NewRegistry()
-	key, other := bytecache.Key{
-		Local: 7,
-		ID:    bytecache.ID{1},
-	}, bytecache.Key{
-		Local: 8,
-		ID:    bytecache.ID{2},
-	}
+	key, other := bytecache.Key{Local: 7, ID: bytecache.ID{1}},
+		bytecache.Key{Local: 8, ID: bytecache.ID{2}}
 	for range 2 { // a closed cache leaves its names to the next one
 		c := bytecache.Open(bytecache.Options{Name: "chunks", Registerer: reg}, client)
-		alone := bytecache.Open(
-			bytecache.Options{MaxBytes: -1, Name: "index", Registerer: reg}, client,
-		)
+		alone := bytecache.Open(bytecache.Options{MaxBytes: -1, Name: "index", Registerer: reg},
+			client)
 		alone.Set(key, []byte("value"))
 		for range 3 {
 			values := make([][]byte, 2)
@@ -111,10 +104,8 @@ func TestTieredFillsMemory(t *testing.T) {
 	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
 	key := bytecache.Key{Local: 7, ID: bytecache.ID{1}}
 	bytecache.NewMemcached(client, bytecache.Options{}).Set(key, []byte("value"))
-	c := bytecache.NewTiered(
-		bytecache.NewMemory(bytecache.Options{}),
-		bytecache.NewMemcached(client, bytecache.Options{}),
-	)
+	c := bytecache.NewTiered(bytecache.NewMemory(bytecache.Options{}),
+		bytecache.NewMemcached(client, bytecache.Options{}))
 	defer c.Close()
 	if _, ok := c.Get(key.Local); ok {
 		t.Error("it is in memory before anybody asked")

@@ -76,9 +76,8 @@ func register(
 		return nil
 	}
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(
-			"larder_cache_"+metric, help, labels, prometheus.Labels{"cache": name, "tier": tier},
-		)
+		return prometheus.NewDesc("larder_cache_"+metric, help, labels,
+			prometheus.Labels{"cache": name, "tier": tier})
 	}
 	c := &collector{
 		source:     source,

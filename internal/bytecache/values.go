@@ -183,13 +183,8 @@ func NewValues[V any](o Options) *Values[V] {
 // counter) and buffer.
 func countersSize(counters int64) int64 {
 	pow2 := func(n int64) int64 { return 1 << bits.Len64(uint64(n-1)) }
-	return 2*pow2(
-		counters,
-	) + pow2(
-		int64(math.Ceil(float64(counters)*9.6)),
-	)/8 + 32<<10*int64(
-		unsafe.Sizeof(uintptr(0)),
-	)
+	return 2*pow2(counters) + pow2(int64(math.Ceil(float64(counters)*9.6)))/8 +
+		32<<10*int64(unsafe.Sizeof(uintptr(0)))
 }
 
 // mix maps keys to keys, one to one, so that all bits of the key bear on every
@@ -315,14 +310,8 @@ func (m *Values[V]) insert(mixed uint64, value V, size, cost int64, asked bool) 
 	if s.table == nil || s.table[mixed] != nil {
 		return nil
 	}
-	e := &entry[V]{
-		key:   mixed,
-		value: value,
-		size:  size,
-		cost:  cost,
-		asked: asked,
-		born:  m.recent.pushedKiB(),
-	}
+	e := &entry[V]{key: mixed, value: value, size: size, cost: cost, asked: asked,
+		born: m.recent.pushedKiB()}
 	s.table[mixed] = e
 	m.bytes.Add(cost)
 	m.added.Add(1)

@@ -22,8 +22,7 @@ var waitTypes = []string{"sync.Mutex", "sync.RWMutex", "sync.Cond", "semaphore.W
 // tool.
 func inTheProcess(pkg string) bool {
 	return !strings.HasPrefix(pkg, "interop") && !strings.HasPrefix(pkg, "benchmarks") &&
-		!strings.HasPrefix(pkg, "internal/faultstore") &&
-		!strings.HasSuffix(pkg, "test")
+		!strings.HasPrefix(pkg, "internal/faultstore") && !strings.HasSuffix(pkg, "test")
 }
 
 // typeName writes a type as source does; "" for what is no plain name.
@@ -145,8 +144,7 @@ func TestLocksAreWrittenDown(t *testing.T) {
 		if !written[name] {
 			t.Errorf(
 				"%s: %s lacks a row for %s: what it guards, and what may be taken while it is held",
-				file, lockPage, name,
-			)
+				file, lockPage, name)
 		}
 	}
 }
@@ -163,9 +161,8 @@ func TestLocksHaveAnOrder(t *testing.T) {
 	var look func(name string, way []string)
 	look = func(name string, way []string) {
 		if _, ok := under[name]; !ok {
-			t.Errorf(
-				"%s: %s may be taken under %s, but has no row", lockPage, name, path.Join(way...),
-			)
+			t.Errorf("%s: %s may be taken under %s, but has no row", lockPage, name,
+				path.Join(way...))
 			return
 		}
 		switch state[name] {

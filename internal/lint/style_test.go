@@ -15,9 +15,8 @@ const maxLines = 700
 func TestFilesAreShort(t *testing.T) {
 	for _, f := range tree(t) {
 		if n := strings.Count(f.text, "\n"); n > maxLines && !f.generated() {
-			t.Errorf(
-				"%s has %d lines, more than %d: it holds more than one thing", f.name, n, maxLines,
-			)
+			t.Errorf("%s has %d lines, more than %d: it holds more than one thing", f.name, n,
+				maxLines)
 		}
 	}
 }
@@ -49,10 +48,8 @@ func TestNothingIsLeftForLater(t *testing.T) {
 	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b`)
 	for _, f := range tree(t) {
 		if m := later.FindStringIndex(f.text); m != nil {
-			t.Errorf(
-				"%s:%d: %s: do it, or write it down as a known limit in docs/", f.name,
-				1+strings.Count(f.text[:m[0]], "\n"), f.text[m[0]:m[1]],
-			)
+			t.Errorf("%s:%d: %s: do it, or write it down as a known limit in docs/", f.name,
+				1+strings.Count(f.text[:m[0]], "\n"), f.text[m[0]:m[1]])
 		}
 	}
 }
@@ -83,10 +80,8 @@ func TestTestsWaitForEvents(t *testing.T) {
 				switch id, _ := sel.X.(*ast.Ident); {
 				case id == nil:
 				case id.Name == "time" && sel.Sel.Name == "Sleep" && !fakeTime:
-					t.Errorf(
-						"%s: time.Sleep in a test: wait for an event, or use testing/synctest",
-						f.pos(sel),
-					)
+					t.Errorf("%s: time.Sleep in a test: wait for an event, or use testing/synctest",
+						f.pos(sel))
 				case id.Name == "t" && strings.HasPrefix(sel.Sel.Name, "Skip") && !strings.HasPrefix(fn.Name.Name, "Fuzz"):
 					t.Errorf("%s: a test that skips itself is a test that does not run", f.pos(sel))
 				}

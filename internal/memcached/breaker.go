@@ -236,9 +236,8 @@ func (b *writeBreaker) judge(t ticket, good, late bool) (opened, closed bool) {
 		return false, false
 	}
 	share := float64(b.failures) / float64(b.requests)
-	if b.late >= b.o.ConsecutiveFailures ||
-		b.requests >= b.o.MinRequests &&
-			(b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
+	if b.late >= b.o.ConsecutiveFailures || b.requests >= b.o.MinRequests &&
+		(b.consecutive >= b.o.ConsecutiveFailures || share >= b.o.FailurePercent) {
 		b.open()
 		return true, false
 	}

@@ -102,11 +102,8 @@ func TestDelete(t *testing.T) {
 // TestNamespacesAreApart: two deployments on one memcached.
 func TestNamespacesAreApart(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
-	one, other := client(
-		t, Options{Namespace: "one:"}, s,
-	), client(
-		t, Options{Namespace: "other:"}, s,
-	)
+	one, other := client(t, Options{Namespace: "one:"}, s), client(t, Options{Namespace: "other:"},
+		s)
 	store(t, one, map[ID][]byte{idOf("a"): []byte("one")})
 	if v := get(t, other, idOf("a")); v != nil {
 		t.Errorf("got %q", v)
@@ -128,10 +125,8 @@ func TestValuesLargerThanMine(t *testing.T) {
 		values := make([][]byte, 2)
 		c.GetMulti(t.Context(), []ID{small, big}, values)
 		if string(values[0]) != "value" || values[1] != nil {
-			t.Fatalf(
-				"look-up %d: got %q before the large value, %d bytes of it", i, values[0],
-				len(values[1]),
-			)
+			t.Fatalf("look-up %d: got %q before the large value, %d bytes of it", i, values[0],
+				len(values[1]))
 		}
 	}
 	if st := c.Stats(); st.ReadsOpen != 0 || st.Hits != 2*maxStrikes {
@@ -144,11 +139,8 @@ func TestValuesLargerThanMine(t *testing.T) {
 
 // TestKilledServer: a dead server is a miss, at once; its values are those of the others.
 func TestKilledServer(t *testing.T) {
-	dead, alive := memcachedtest.Start(
-		t, memcachedtest.Options{},
-	), memcachedtest.Start(
-		t, memcachedtest.Options{},
-	)
+	dead, alive := memcachedtest.Start(t, memcachedtest.Options{}),
+		memcachedtest.Start(t, memcachedtest.Options{})
 	c := client(t, Options{Timeout: 10 * time.Second}, dead, alive)
 	values := map[ID][]byte{}
 	for i := range 200 {
@@ -223,13 +215,8 @@ func TestHangingServer(t *testing.T) {
 	id := idOf("a")
 	store(t, client(t, Options{Timeout: 10 * time.Second}, s), map[ID][]byte{id: []byte("value")})
 	c := client(
-		t,
-		Options{
-			Timeout: 60 * time.Millisecond,
-			Breaker: BreakerOptions{OpenDuration: 250 * time.Millisecond},
-		},
-		s,
-	)
+		t, Options{Timeout: 60 * time.Millisecond,
+			Breaker: BreakerOptions{OpenDuration: 250 * time.Millisecond}}, s)
 	eventually(t, func() bool { return get(t, c, id) != nil })
 	s.Pause(t)
 	for range 50 {
@@ -249,13 +236,8 @@ func TestHangingServer(t *testing.T) {
 func TestCallsThatWaitForAHangingServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout, period = 60 * time.Millisecond, 250 * time.Millisecond
-		c, err := New(
-			Options{
-				Addresses: []string{"hangs:1"},
-				Timeout:   timeout,
-				Breaker:   BreakerOptions{OpenDuration: period},
-			},
-		)
+		c, err := New(Options{Addresses: []string{"hangs:1"}, Timeout: timeout,
+			Breaker: BreakerOptions{OpenDuration: period}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,15 +328,8 @@ func TestWaitingForATurnEnds(t *testing.T) {
 func TestReadDeadline(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	var firstByte time.Duration
-	c := client(
-		t,
-		Options{
-			Timeout:        5 * time.Second,
-			MinReadTimeout: 20 * time.Millisecond,
-			FirstByte:      func() time.Duration { return firstByte },
-		},
-		s,
-	)
+	c := client(t, Options{Timeout: 5 * time.Second, MinReadTimeout: 20 * time.Millisecond,
+		FirstByte: func() time.Duration { return firstByte }}, s)
 	f := func(first, want time.Duration) {
 		t.Helper()
 		firstByte = first
@@ -398,22 +373,14 @@ func TestDroppedWrites(t *testing.T) {
 	pause := func(s *memcachedtest.Server) { s.Pause(t) }
 	nothing := func(*memcachedtest.Server) {}
 	v := func(n int) []byte { return make([]byte, n) }
-	f(
-		"too many", Options{MaxAsyncBufferSize: 2}, pause, [][]byte{v(1), v(1), v(1), v(1)},
-		Dropped{Full: 2},
-	)
-	f(
-		"too much", Options{MaxAsyncBufferBytes: 250}, pause,
-		[][]byte{v(100), v(100), v(100), v(50)}, Dropped{Full: 1},
-	)
-	f(
-		"too large for us", Options{MaxItemSize: 100}, nothing, [][]byte{v(100), v(101)},
-		Dropped{TooLarge: 1},
-	)
-	f(
-		"too large for memcached", Options{MaxItemSize: 4 << 20}, nothing,
-		[][]byte{v(100), v(2 << 20)}, Dropped{TooLarge: 1},
-	)
+	f("too many", Options{MaxAsyncBufferSize: 2}, pause, [][]byte{v(1), v(1), v(1), v(1)},
+		Dropped{Full: 2})
+	f("too much", Options{MaxAsyncBufferBytes: 250}, pause, [][]byte{v(100), v(100), v(100), v(50)},
+		Dropped{Full: 1})
+	f("too large for us", Options{MaxItemSize: 100}, nothing, [][]byte{v(100), v(101)},
+		Dropped{TooLarge: 1})
+	f("too large for memcached", Options{MaxItemSize: 4 << 20}, nothing,
+		[][]byte{v(100), v(2 << 20)}, Dropped{TooLarge: 1})
 }
 
 func TestDeletesAreNotDroppedForValues(t *testing.T) {
@@ -487,15 +454,8 @@ func TestAfterCloseEverythingIsAMiss(t *testing.T) {
 func TestCloseEndsWithAHangingServer(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	// Without a breaker, which would drop most of them before Close does.
-	c := client(
-		t,
-		Options{
-			MaxAsyncConcurrency: 1,
-			Timeout:             200 * time.Millisecond,
-			Breaker:             BreakerOptions{Disabled: true},
-		},
-		s,
-	)
+	c := client(t, Options{MaxAsyncConcurrency: 1, Timeout: 200 * time.Millisecond,
+		Breaker: BreakerOptions{Disabled: true}}, s)
 	s.Pause(t)
 	for i := range 100 {
 		c.Set(idOf(strconv.Itoa(i)), []byte("v"))
@@ -524,34 +484,24 @@ func TestOptionsAreChecked(t *testing.T) {
 	f(Options{Addresses: []string{" \t"}}, "no host")
 	for _, prefix := range []string{"", "dns+", "dnsdualstack+", "dnssrv+", "dnssrvnoa+"} {
 		for _, port := range []string{"abc", "99999", "65536", "0", "-1", " 11211"} {
-			f(
-				Options{Addresses: []string{"good:1", prefix + "host:" + port}},
-				fmt.Sprintf("address %q: port %q is neither", prefix+"host:"+port, port),
-			)
+			f(Options{Addresses: []string{"good:1", prefix + "host:" + port}},
+				fmt.Sprintf("address %q: port %q is neither", prefix+"host:"+port, port))
 		}
 		for _, host := range []string{"a host", "a..b", "http//host", "*", strings.Repeat("a", 64)} {
-			f(
-				Options{Addresses: []string{prefix + host + ":1"}},
-				fmt.Sprintf("address %q: %q is no host name", prefix+host+":1", host),
-			)
+			f(Options{Addresses: []string{prefix + host + ":1"}},
+				fmt.Sprintf("address %q: %q is no host name", prefix+host+":1", host))
 		}
 	}
 	for _, text := range []string{"user@host:1", "dns+user:password@host:1", "host:1?a=b", "host:1#a"} {
 		f(Options{Addresses: []string{text}}, "has a user, a password or a query")
 	}
-	f(
-		Options{Addresses: []string{"dnssrv+10.0.0.1"}},
-		"10.0.0.1 is an address, which has no SRV records",
-	)
+	f(Options{Addresses: []string{"dnssrv+10.0.0.1"}},
+		"10.0.0.1 is an address, which has no SRV records")
 	f(Options{Addresses: []string{"h:1"}, Namespace: "a b"}, "blank")
-	f(
-		Options{Addresses: []string{"h:1"}, Namespace: string(bytes.Repeat([]byte("n"), 208))},
-		"251 bytes",
-	)
-	f(
-		Options{Addresses: []string{"h:1"}, Breaker: BreakerOptions{FailurePercent: 5}},
-		"failure percent 5",
-	)
+	f(Options{Addresses: []string{"h:1"}, Namespace: string(bytes.Repeat([]byte("n"), 208))},
+		"251 bytes")
+	f(Options{Addresses: []string{"h:1"}, Breaker: BreakerOptions{FailurePercent: 5}},
+		"failure percent 5")
 }
 
 func TestExpiration(t *testing.T) {

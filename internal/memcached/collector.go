@@ -13,22 +13,19 @@ type collector struct {
 
 func newCollector(c *Client) *collector {
 	desc := func(metric, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(
-			"larder_memcached_"+metric, help, labels, prometheus.Labels{"name": c.o.Name},
-		)
+		return prometheus.NewDesc("larder_memcached_"+metric, help, labels,
+			prometheus.Labels{"name": c.o.Name})
 	}
 	thanos := func(metric, help string) *prometheus.Desc {
-		return prometheus.NewDesc(
-			"thanos_cache_memcached_"+metric, help, nil, prometheus.Labels{"name": c.o.Name},
-		)
+		return prometheus.NewDesc("thanos_cache_memcached_"+metric, help, nil,
+			prometheus.Labels{"name": c.o.Name})
 	}
 	return &collector{
 		client:   c,
 		requests: desc("requests_total", "Values asked for."),
 		hits: desc(
 			"hits_total", "Values found, by where: on a server, or among those not written yet.",
-			"source",
-		),
+			"source"),
 		hitBytes: desc("hit_bytes_total", "Bytes of the values found."),
 		dropped: desc(
 			"dropped_writes_total", "Values and deletions that were not written, by why.", "reason",
@@ -44,9 +41,8 @@ func newCollector(c *Client) *collector {
 			"server",
 		),
 
-		thanosRequests: thanos(
-			"requests_total", "Values asked for, as in larder_memcached_requests_total.",
-		),
+		thanosRequests: thanos("requests_total",
+			"Values asked for, as in larder_memcached_requests_total."),
 		thanosHits: thanos("hits_total", "Values found, as in larder_memcached_hits_total."),
 	}
 }

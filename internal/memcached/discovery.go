@@ -67,9 +67,8 @@ func (a *address) check(srv bool) error {
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil {
 		if srv {
-			return fmt.Errorf(
-				"%s is an address, which has no SRV records: leave the prefix out", ip,
-			)
+			return fmt.Errorf("%s is an address, which has no SRV records: leave the prefix out",
+				ip)
 		}
 		return nil
 	}
@@ -179,9 +178,10 @@ func (a *address) endpoint() endpoint {
 func unique(es []endpoint) []endpoint {
 	es = slices.Clone(es)
 	slices.SortFunc(
-		es,
-		func(a, b endpoint) int { return strings.Compare(a.addr+" "+a.name, b.addr+" "+b.name) },
-	)
+		es, func(a, b endpoint) int {
+			return strings.Compare(a.addr+" "+a.name,
+				b.addr+" "+b.name)
+		})
 	return slices.CompactFunc(es, func(a, b endpoint) bool { return a.addr == b.addr })
 }
 
@@ -222,10 +222,8 @@ func (d *discovery) tell(a *address, err error) {
 	case d.failing[a.text] == (err != nil):
 		return
 	case err != nil:
-		d.log.Warn(
-			"memcached servers were not found: those known before are kept", "address", a.text,
-			"err", err,
-		)
+		d.log.Warn("memcached servers were not found: those known before are kept", "address",
+			a.text, "err", err)
 	default:
 		d.log.Info("memcached servers are found again", "address", a.text)
 	}

@@ -69,9 +69,8 @@ func TestDiscovery(t *testing.T) {
 				"a.srv.":      {"10.1.0.1"},
 				"b.srv.":      {"10.1.0.2", "fd00::2"},
 			},
-			records: map[string][]*net.SRV{
-				"_mc._tcp.srv": {{Target: "a.srv.", Port: 1}, {Target: "b.srv.", Port: 2}},
-			},
+			records: map[string][]*net.SRV{"_mc._tcp.srv": {{Target: "a.srv.", Port: 1},
+				{Target: "b.srv.", Port: 2}}},
 		}
 		f := func(want string, addresses ...string) {
 			t.Helper()
@@ -110,13 +109,8 @@ func TestServersChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{hosts: map[string][]string{}}
 		var log bytes.Buffer
-		c, err := New(
-			Options{
-				Addresses: []string{"dns+cache:1", "dns+other:1"},
-				Resolver:  z,
-				Logger:    slog.New(slog.NewTextHandler(&log, nil)),
-			},
-		)
+		c, err := New(Options{Addresses: []string{"dns+cache:1", "dns+other:1"}, Resolver: z,
+			Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,9 +140,10 @@ func TestServersChange(t *testing.T) {
 		}
 		first := c.ring.Load().servers[0]
 
-		z.change(
-			func() { z.hosts["cache"], z.hosts["other"] = []string{"10.0.0.1", "10.0.0.2"}, []string{"10.0.0.3"} },
-		)
+		z.change(func() {
+			z.hosts["cache"], z.hosts["other"] = []string{"10.0.0.1", "10.0.0.2"},
+				[]string{"10.0.0.3"}
+		})
 		settled(10*time.Second, "10.0.0.1:1=cache 10.0.0.2:1=cache 10.0.0.3:1=other")
 		if c.ring.Load().servers[0] != first {
 			t.Error("a server that stays has lost its connections")
@@ -159,10 +154,8 @@ func TestServersChange(t *testing.T) {
 		z.change(func() { z.down = true })
 		settled(35*time.Second, "10.0.0.1:1=cache 10.0.0.2:1=cache 10.0.0.3:1=other")
 		if n := strings.Count(log.String(), "\n"); n != 2 {
-			t.Errorf(
-				"%d lines about three rounds of failures, want one for each address:\n%s", n,
-				log.String(),
-			)
+			t.Errorf("%d lines about three rounds of failures, want one for each address:\n%s", n,
+				log.String())
 		}
 		lookups, failures := c.discovery.lookups.Load(), c.discovery.failures.Load()
 		if lookups != int64(z.asked) || failures < 6 || failures >= lookups {
@@ -235,12 +228,8 @@ func TestLateConnectionsAreKept(t *testing.T) {
 		var d dials
 		d.ctx = t.Context()
 		var ends []net.Conn
-		ls := &lanes{
-			addr:    &serverAddr{"tcp", "x"},
-			timeout: 500 * time.Millisecond,
-			keep:    1,
-			dials:   &d,
-		}
+		ls := &lanes{addr: &serverAddr{"tcp", "x"}, timeout: 500 * time.Millisecond, keep: 1,
+			dials: &d}
 		ls.dial = func(ctx context.Context) (net.Conn, error) {
 			select {
 			case <-time.After(100 * time.Millisecond):

@@ -125,16 +125,8 @@ func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 		parts := (n + c.o.MaxGetMultiBatchSize - 1) / c.o.MaxGetMultiBatchSize
 		for p := range parts {
 			lo, hi := n*p/parts, n*(p+1)/parts
-			batches = append(
-				batches,
-				&batch{
-					server: r.servers[s],
-					at:     at[lo:hi],
-					ids:    mine[lo:hi],
-					keys:   keys[lo:hi],
-					values: values[lo:hi],
-				},
-			)
+			batches = append(batches, &batch{server: r.servers[s], at: at[lo:hi], ids: mine[lo:hi],
+				keys: keys[lo:hi], values: values[lo:hi]})
 		}
 	}
 	return batches
@@ -219,10 +211,8 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 			c.counters.timedOut.Add(1)
 		}
 		c.metrics.failures.WithLabelValues(opGetMulti, kindOf(err)).Inc()
-		c.o.Logger.Debug(
-			"values were not read", "client", c.o.Name, "server", b.server.addr.addr, "keys",
-			len(b.keys), "found", len(items), "err", err,
-		)
+		c.o.Logger.Debug("values were not read", "client", c.o.Name, "server", b.server.addr.addr,
+			"keys", len(b.keys), "found", len(items), "err", err)
 		return
 	}
 	c.metrics.duration[opGetMulti].Observe(time.Since(began).Seconds())

@@ -78,11 +78,8 @@ func TestLyingServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if !timeouts {
 				ask(
-					t,
-					client(
-						t, Options{Addresses: []string{lying(t, serve)}, Timeout: 5 * time.Second},
-					),
-				)
+					t, client(
+						t, Options{Addresses: []string{lying(t, serve)}, Timeout: 5 * time.Second}))
 				return
 			}
 			// On a loaded machine a call may return at its deadline before what has come is handed
@@ -91,8 +88,7 @@ func TestLyingServers(t *testing.T) {
 				var server sync.WaitGroup
 				defer server.Wait()
 				c, err := New(
-					Options{Addresses: []string{"lies:1"}, Timeout: 200 * time.Millisecond},
-				)
+					Options{Addresses: []string{"lies:1"}, Timeout: 200 * time.Millisecond})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -117,54 +113,37 @@ func TestLyingServers(t *testing.T) {
 	f("nothing found", ",,", false, func([]string) string { return "END\r\n" })
 
 	f("garbage", ",,", false, func([]string) string { return "HTTP/1.1 400 Bad Request\r\n\r\n" })
-	f(
-		"garbage without lines", ",,", false,
-		func([]string) string { return strings.Repeat("x", 100_000) },
-	)
-	f(
-		"an error", ",,", false,
-		func([]string) string { return "SERVER_ERROR out of memory writing get response\r\n" },
-	)
-	f(
-		"garbage after a value", "value 0,,", false,
-		func(k []string) string { return good(k, 0) + "garbage\r\n" },
-	)
+	f("garbage without lines", ",,", false,
+		func([]string) string { return strings.Repeat("x", 100_000) })
+	f("an error", ",,", false,
+		func([]string) string { return "SERVER_ERROR out of memory writing get response\r\n" })
+	f("garbage after a value", "value 0,,", false,
+		func(k []string) string { return good(k, 0) + "garbage\r\n" })
 	f("a huge value", "value 0,,", false, func(k []string) string {
 		return good(k, 0) + "VALUE " + k[1] + " 0 1099511627776 1\r\n"
 	})
-	f(
-		"the largest value that gomemcache takes", ",,", false,
-		func(k []string) string { return "VALUE " + k[1] + " 0 4294967295 1\r\n" },
-	)
-	f(
-		"a negative size", ",,", false,
-		func(k []string) string { return "VALUE " + k[1] + " 0 -1 1\r\n" },
-	)
+	f("the largest value that gomemcache takes", ",,", false,
+		func(k []string) string { return "VALUE " + k[1] + " 0 4294967295 1\r\n" })
+	f("a negative size", ",,", false,
+		func(k []string) string { return "VALUE " + k[1] + " 0 -1 1\r\n" })
 	f("no size", ",,", false, func(k []string) string { return "VALUE " + k[1] + "\r\n" })
-	f(
-		"a size that is too small", ",,", false,
-		func(k []string) string { return "VALUE " + k[0] + " 0 4 1\r\n" + string(sealed[0]) + "\r\nEND\r\n" },
-	)
-	f(
-		"a key that was not asked for", ",,", false,
-		func([]string) string { return answer("larder:other", sealed[0]) + "END\r\n" },
-	)
-	f(
-		"a key twice", "value 0,,", false,
-		func(k []string) string { return good(k, 0, 0, 1, 2) + "END\r\n" },
-	)
+	f("a size that is too small", ",,", false,
+		func(k []string) string {
+			return "VALUE " + k[0] + " 0 4 1\r\n" + string(sealed[0]) +
+				"\r\nEND\r\n"
+		})
+	f("a key that was not asked for", ",,", false,
+		func([]string) string { return answer("larder:other", sealed[0]) + "END\r\n" })
+	f("a key twice", "value 0,,", false,
+		func(k []string) string { return good(k, 0, 0, 1, 2) + "END\r\n" })
 	f("half a reply, then silence", "value 0,,", true, func(k []string) string {
 		return good(k, 0) + answer(k[1], sealed[1])[:60]
 	})
-	f(
-		"most of a reply, then silence", "value 0,value 1,", true,
-		func(k []string) string { return good(k, 0, 1) },
-	)
+	f("most of a reply, then silence", "value 0,value 1,", true,
+		func(k []string) string { return good(k, 0, 1) })
 	f("silence", ",,", true, func([]string) string { return "" })
-	f(
-		"more than was asked for", hit, false,
-		func(k []string) string { return good(k, 0, 1, 2) + "END\r\n" + good(k, 0) + "END\r\n" },
-	)
+	f("more than was asked for", hit, false,
+		func(k []string) string { return good(k, 0, 1, 2) + "END\r\n" + good(k, 0) + "END\r\n" })
 
 	f("values of other keys", "value 0,,", false, func(k []string) string {
 		return good(k, 0) + answer(k[1], sealed[2]) + answer(k[2], sealed[1]) + "END\r\n"
@@ -294,14 +273,8 @@ func TestSlowProxy(t *testing.T) {
 		}
 	})
 	defer close(done)
-	c := client(
-		t,
-		Options{
-			Addresses: []string{addr},
-			Timeout:   time.Second,
-			FirstByte: func() time.Duration { return 50 * time.Millisecond },
-		},
-	)
+	c := client(t, Options{Addresses: []string{addr}, Timeout: time.Second,
+		FirstByte: func() time.Duration { return 50 * time.Millisecond }})
 	id := idOf("a")
 	store(t, c, map[ID][]byte{id: []byte("value")})
 	delay.Store(int64(200 * time.Millisecond))

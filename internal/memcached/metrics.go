@@ -46,71 +46,42 @@ func newMetrics(c *Client) (*metrics, error) {
 	m := &metrics{registerer: o.Registerer}
 	counter := func(metric, help string, labels ...string) *prometheus.CounterVec {
 		v := prometheus.NewCounterVec(
-			prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: name}, labels,
-		)
+			prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: name}, labels)
 		m.all = append(m.all, v)
 		return v
 	}
 	histogram := func(metric, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 		v := prometheus.NewHistogramVec(
 			prometheus.HistogramOpts{Name: metric, Help: help, ConstLabels: name, Buckets: buckets},
-			labels,
-		)
+			labels)
 		m.all = append(m.all, v)
 		return v
 	}
 	gauge := func(metric, help string, f func() float64) {
 		m.all = append(
-			m.all,
-			prometheus.NewGaugeFunc(
-				prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: name}, f,
-			),
-		)
+			m.all, prometheus.NewGaugeFunc(
+				prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: name}, f))
 	}
 	count := func(metric, help string, f func() int64) {
 		m.all = append(
-			m.all,
-			prometheus.NewCounterFunc(
+			m.all, prometheus.NewCounterFunc(
 				prometheus.CounterOpts{Name: metric, Help: help, ConstLabels: name},
-				func() float64 { return float64(f()) },
-			),
-		)
+				func() float64 { return float64(f()) }))
 	}
 
-	operations := counter(
-		"thanos_memcached_operations_total", "Operations against memcached.", "operation",
-	)
-	duration := histogram(
-		"thanos_memcached_operation_duration_seconds",
+	operations := counter("thanos_memcached_operations_total", "Operations against memcached.",
+		"operation")
+	duration := histogram("thanos_memcached_operation_duration_seconds",
 		"Duration of operations against memcached that succeeded.",
-		[]float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 3, 6, 10}, "operation",
-	)
-	size := histogram(
-		"thanos_memcached_operation_data_size_bytes",
+		[]float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 3, 6, 10}, "operation")
+	size := histogram("thanos_memcached_operation_data_size_bytes",
 		"Bytes of values that were stored in memcached, and found there by one operation.",
-		[]float64{
-			32,
-			256,
-			512,
-			1 << 10,
-			32 << 10,
-			256 << 10,
-			512 << 10,
-			1 << 20,
-			32 << 20,
-			256 << 20,
-			512 << 20,
-		},
-		"operation",
-	)
-	m.failures = counter(
-		"thanos_memcached_operation_failures_total", "Operations against memcached that failed.",
-		"operation", "reason",
-	)
-	m.skipped = counter(
-		"thanos_memcached_operation_skipped_total",
-		"Operations against memcached that were not tried.", "operation", "reason",
-	)
+		[]float64{32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20,
+			256 << 20, 512 << 20}, "operation")
+	m.failures = counter("thanos_memcached_operation_failures_total",
+		"Operations against memcached that failed.", "operation", "reason")
+	m.skipped = counter("thanos_memcached_operation_skipped_total",
+		"Operations against memcached that were not tried.", "operation", "reason")
 	m.operations, m.duration, m.size = map[string]prometheus.Counter{}, map[string]prometheus.Observer{}, map[string]prometheus.Observer{}
 	for _, op := range []string{opGetMulti, opSet, opDelete} {
 		m.operations[op] = operations.WithLabelValues(op)
@@ -145,19 +116,14 @@ func newMetrics(c *Client) (*metrics, error) {
 			"dns_provider_update_interval": o.DNSInterval.String(),
 		},
 	}, func() float64 { return 1 }))
-	count(
-		"thanos_memcached_dns_lookups_total", "DNS look-ups of memcached servers.",
-		c.discovery.lookups.Load,
-	)
-	count(
-		"thanos_memcached_dns_failures_total", "DNS look-ups of memcached servers that failed.",
-		c.discovery.failures.Load,
-	)
+	count("thanos_memcached_dns_lookups_total", "DNS look-ups of memcached servers.",
+		c.discovery.lookups.Load)
+	count("thanos_memcached_dns_failures_total", "DNS look-ups of memcached servers that failed.",
+		c.discovery.failures.Load)
 	m.results = prometheus.NewGaugeVec(
 		prometheus.GaugeOpts{Name: "thanos_memcached_dns_provider_results",
 			Help: "Servers that each configured address stands for.", ConstLabels: name},
-		[]string{"addr"},
-	)
+		[]string{"addr"})
 	for _, a := range c.discovery.addresses {
 		if a.scheme == "" {
 			m.results.WithLabelValues(a.text).Set(1)
@@ -165,71 +131,33 @@ func newMetrics(c *Client) (*metrics, error) {
 	}
 	m.all = append(m.all, m.results)
 
-	gauge(
-		"thanos_memcached_getmulti_gate_gets_max", "Batches that may run at once.",
-		func() float64 { return float64(cap(c.turns)) },
-	)
+	gauge("thanos_memcached_getmulti_gate_gets_max", "Batches that may run at once.",
+		func() float64 { return float64(cap(c.turns)) })
 	m.gateInFlight = prometheus.NewGauge(
-		prometheus.GaugeOpts{
-			Name:        "thanos_memcached_getmulti_gate_gets_in_flight",
-			Help:        "Batches that run now.",
-			ConstLabels: name,
-		},
-	)
+		prometheus.GaugeOpts{Name: "thanos_memcached_getmulti_gate_gets_in_flight",
+			Help: "Batches that run now.", ConstLabels: name})
 	m.gateTotal = prometheus.NewCounter(
-		prometheus.CounterOpts{
-			Name:        "thanos_memcached_getmulti_gate_gets_total",
-			Help:        "Batches that came to the gate.",
-			ConstLabels: name,
-		},
-	)
+		prometheus.CounterOpts{Name: "thanos_memcached_getmulti_gate_gets_total",
+			Help: "Batches that came to the gate.", ConstLabels: name})
 	m.gateWait = prometheus.NewHistogram(
-		prometheus.HistogramOpts{
-			Name:        "thanos_memcached_getmulti_gate_gets_duration_seconds",
+		prometheus.HistogramOpts{Name: "thanos_memcached_getmulti_gate_gets_duration_seconds",
 			Help:        "Time that batches waited at the gate.",
-			ConstLabels: name,
-			Buckets: []float64{
-				0.01,
-				0.1,
-				0.3,
-				0.6,
-				1,
-				3,
-				6,
-				9,
-				20,
-				30,
-				60,
-				90,
-				120,
-				240,
-				360,
-				720,
-			},
-		},
-	)
+			ConstLabels: name, Buckets: []float64{0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120,
+				240, 360, 720}})
 	m.all = append(m.all, m.gateInFlight, m.gateTotal, m.gateWait)
 
-	m.corrupt = counter(
-		"larder_memcached_corrupt_values_total",
-		"Values received that did not verify: misses, by what is wrong with them.", "fault",
-	)
+	m.corrupt = counter("larder_memcached_corrupt_values_total",
+		"Values received that did not verify: misses, by what is wrong with them.", "fault")
 	for _, fault := range []string{faultShort, faultVersion, faultChecksum, faultIdentity} {
 		m.corrupt.WithLabelValues(fault)
 	}
 	m.corruptions = telemetry.NewCorruptions(o.Registerer)
-	gauge(
-		"larder_memcached_read_deadline_seconds", "Time that a read may take now.",
-		func() float64 { return c.readDeadline().Seconds() },
-	)
-	gauge(
-		"larder_memcached_pending_writes", "Values and deletions that are not written yet.",
-		func() float64 { n, _ := c.queue.waiting(); return float64(n) },
-	)
-	gauge(
-		"larder_memcached_pending_write_bytes", "Bytes of the values that are not written yet.",
-		func() float64 { _, b := c.queue.waiting(); return float64(b) },
-	)
+	gauge("larder_memcached_read_deadline_seconds", "Time that a read may take now.",
+		func() float64 { return c.readDeadline().Seconds() })
+	gauge("larder_memcached_pending_writes", "Values and deletions that are not written yet.",
+		func() float64 { n, _ := c.queue.waiting(); return float64(n) })
+	gauge("larder_memcached_pending_write_bytes", "Bytes of the values that are not written yet.",
+		func() float64 { _, b := c.queue.waiting(); return float64(b) })
 	m.all = append(m.all, newCollector(c))
 	if m.registerer == nil {
 		return m, nil
@@ -240,8 +168,7 @@ func newMetrics(c *Client) (*metrics, error) {
 			m.unregister()
 			return nil, fmt.Errorf(
 				"memcached: client %q has the metrics of another: names must differ: %w", o.Name,
-				err,
-			)
+				err)
 		}
 	}
 	return m, nil

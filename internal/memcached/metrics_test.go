@@ -27,10 +27,10 @@ func TestMetricsAreThanos(t *testing.T) {
 	}
 	store(t, c, map[ID][]byte{idOf("a"): []byte("value")})
 	get(t, c, idOf("a"))
-	eventually(
-		t,
-		func() bool { return other.discovery.lookups.Load() > 0 && len(other.ring.Load().servers) > 0 },
-	)
+	eventually(t, func() bool {
+		return other.discovery.lookups.Load() > 0 &&
+			len(other.ring.Load().servers) > 0
+	})
 
 	families := gather(t, reg)
 	f := func(name string, typ dto.MetricType, labels string) {
@@ -46,9 +46,8 @@ func TestMetricsAreThanos(t *testing.T) {
 		}
 		slices.Sort(got)
 		if fam.GetType() != typ || strings.Join(got, ",") != labels {
-			t.Errorf(
-				"%s: %v{%s}, want %v{%s}", name, fam.GetType(), strings.Join(got, ","), typ, labels,
-			)
+			t.Errorf("%s: %v{%s}, want %v{%s}", name, fam.GetType(), strings.Join(got, ","), typ,
+				labels)
 		}
 	}
 	const counter, gauge, histogram = dto.MetricType_COUNTER, dto.MetricType_GAUGE, dto.MetricType_HISTOGRAM

@@ -212,16 +212,13 @@ func (o Options) validate() error {
 		)
 	}
 	if n := len(o.Namespace) + keyBytes; n > maxKeyBytes {
-		return fmt.Errorf(
-			"memcached: namespace %q makes keys of %d bytes: memcached takes %d", o.Namespace, n,
-			maxKeyBytes,
-		)
+		return fmt.Errorf("memcached: namespace %q makes keys of %d bytes: memcached takes %d",
+			o.Namespace, n, maxKeyBytes)
 	}
 	if o.Breaker.FailurePercent > 1 {
 		return fmt.Errorf(
 			"memcached: breaker: failure percent %g: it is a share, above 0 and at most 1",
-			o.Breaker.FailurePercent,
-		)
+			o.Breaker.FailurePercent)
 	}
 	return nil
 }

@@ -38,10 +38,8 @@ func TestQueueIsWhatWasAskedForLast(t *testing.T) {
 				}
 			}
 			if q.bytes != bytes || q.values != values || bytes > 300 || values > 5 {
-				t.Fatalf(
-					"seed %d: counts %d values, %d bytes; has %d, %d", seed, q.values, q.bytes,
-					values, bytes,
-				)
+				t.Fatalf("seed %d: counts %d values, %d bytes; has %d, %d", seed, q.values, q.bytes,
+					values, bytes)
 			}
 		}
 		for range 300 {

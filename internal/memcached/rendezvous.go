@@ -16,8 +16,7 @@ type ring struct {
 
 func newRing(servers []*server) *ring {
 	slices.SortFunc(
-		servers, func(a, b *server) int { return strings.Compare(a.addr.addr, b.addr.addr) },
-	)
+		servers, func(a, b *server) int { return strings.Compare(a.addr.addr, b.addr.addr) })
 	r := &ring{servers: servers}
 	for _, s := range servers {
 		r.seeds = append(r.seeds, xxhash.Sum64String(s.addr.addr))

@@ -170,9 +170,8 @@ func (r *reply) value(line []byte) error {
 		return r.fail("a value of a key that was not asked for: %.60q", key)
 	}
 	if length > uint64(r.maxSize) {
-		r.fault = fmt.Errorf(
-			"%w: %d bytes announced, at most %d are taken", errTooLarge, length, r.maxSize,
-		)
+		r.fault = fmt.Errorf("%w: %d bytes announced, at most %d are taken", errTooLarge, length,
+			r.maxSize)
 		return r.fault
 	}
 	r.state, r.need = replyData, int64(length)+int64(len(lineEnd))

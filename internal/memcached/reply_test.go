@@ -41,9 +41,8 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 				t.Errorf("%q in steps of %d: got %v, want %q", text, step, err, fault)
 			}
 			// A line that is wrong may have passed but for its end.
-			if !bytes.HasPrefix(got, []byte(passed)) ||
-				step == len(text) && string(got) != passed ||
-				bytes.HasSuffix(got[len(passed):], []byte("\n")) {
+			if !bytes.HasPrefix(got, []byte(passed)) || step == len(text) &&
+				string(got) != passed || bytes.HasSuffix(got[len(passed):], []byte("\n")) {
 				t.Errorf("%q in steps of %d: passed %q, want %q", text, step, got, passed)
 			}
 		}
@@ -55,10 +54,8 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 		"VALUE a 0 3\r\nxyz\r\nVALUE c 4294967295 10 18446744073709551615\r\nEND\r\nEND\r\n\r\nEND\r\n",
 	)
 	whole("VALUE c 0 0 1\r\n\r\nVALUE a 0 0 1\r\n\r\nEND\r\n")
-	f(
-		"VALUE a 0 3 1\r\nxyz\r\nVALUE a 0 3 1\r\nxyz\r\nEND\r\n", "VALUE a 0 3 1\r\nxyz\r\n",
-		"not asked for",
-	)
+	f("VALUE a 0 3 1\r\nxyz\r\nVALUE a 0 3 1\r\nxyz\r\nEND\r\n", "VALUE a 0 3 1\r\nxyz\r\n",
+		"not asked for")
 	f("VALUE d 0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
 	f("VALUE  0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
 	f("VALUE a 0 11 1\r\n", "", "11 bytes announced")
@@ -113,11 +110,8 @@ func FuzzReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, step int) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		home := &lanes{
-			addr:    &serverAddr{"tcp", "fuzz"},
-			timeout: time.Second,
-			dials:   &dials{ctx: context.Background()},
-		}
+		home := &lanes{addr: &serverAddr{"tcp", "fuzz"}, timeout: time.Second,
+			dials: &dials{ctx: context.Background()}}
 		l := newLane(home)
 		l.spare = &script{text: bytes.NewReader(text)}
 		items, err := l.get(time.Now().Add(time.Second), keys, maxSize)
@@ -151,10 +145,8 @@ func FuzzReply(f *testing.F) {
 		}
 		if (wholeErr == nil) != (piecesErr == nil) || whole.values != pieces.values ||
 			whole.complete() != pieces.complete() {
-			t.Errorf(
-				"whole: %v, %d values; in pieces: %v, %d", wholeErr, whole.values, piecesErr,
-				pieces.values,
-			)
+			t.Errorf("whole: %v, %d values; in pieces: %v, %d", wholeErr, whole.values, piecesErr,
+				pieces.values)
 		}
 	})
 }

@@ -26,24 +26,12 @@ func newServer(e endpoint, o *Options, d *dials) *server {
 	log := o.Logger.With("client", o.Name, "server", e.addr)
 	return &server{
 		addr: e,
-		reads: &lanes{
-			addr:    addr,
-			timeout: o.Timeout,
-			dial:    dial,
-			keep:    o.MaxIdleConnections,
-			dials:   d,
-		},
-		writes: &lanes{
-			addr:    addr,
-			timeout: o.Timeout,
-			dial:    dial,
-			keep:    o.MaxAsyncConcurrency,
-			dials:   d,
-		},
-		readBreaker: &readBreaker{
-			longest: o.Breaker.OpenDuration,
-			changed: tell(log, "read from"),
-		},
+		reads: &lanes{addr: addr, timeout: o.Timeout, dial: dial, keep: o.MaxIdleConnections,
+			dials: d},
+		writes: &lanes{addr: addr, timeout: o.Timeout, dial: dial,
+			keep: o.MaxAsyncConcurrency, dials: d},
+		readBreaker: &readBreaker{longest: o.Breaker.OpenDuration,
+			changed: tell(log, "read from")},
 		writeBreaker: &writeBreaker{o: o.Breaker, changed: tell(log, "written to")},
 	}
 }
@@ -52,9 +40,8 @@ func newServer(e endpoint, o *Options, d *dials) *server {
 func tell(log *slog.Logger, what string) func(open bool, cause error) {
 	return func(open bool, cause error) {
 		if open {
-			log.Warn(
-				"memcached is not "+what+" for now: it is tried again after a while", "err", cause,
-			)
+			log.Warn("memcached is not "+what+" for now: it is tried again after a while", "err",
+				cause)
 		} else {
 			log.Info("memcached is " + what + " again")
 		}
@@ -165,9 +152,7 @@ func kindOf(err error) string {
 			return kindTimeout
 		}
 		return kindNetwork
-	case errors.As(err, &dial),
-		errors.Is(err, io.EOF),
-		errors.Is(err, io.ErrUnexpectedEOF),
+	case errors.As(err, &dial), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		errors.Is(err, net.ErrClosed):
 		return kindNetwork
 	}

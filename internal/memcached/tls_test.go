@@ -49,14 +49,8 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var log telemetrytest.Buffer
 			c := client(
-				t,
-				Options{
-					TLS:     conf,
-					Timeout: 10 * time.Second,
-					Logger:  slog.New(slog.NewTextHandler(&log, nil)),
-				},
-				s,
-			)
+				t, Options{TLS: conf, Timeout: 10 * time.Second,
+					Logger: slog.New(slog.NewTextHandler(&log, nil))}, s)
 			id := idOf("a")
 			value := bytes.Repeat([]byte("x"), 500_000)
 			store(t, c, map[ID][]byte{id: value})
@@ -79,27 +73,18 @@ func TestTLS(t *testing.T) {
 			}
 		})
 	}
-	plain, mutual, named := serve(
-		"127.0.0.1", nil,
-	), serve(
-		"127.0.0.1", ours,
-	), serve(
-		"memcached.test", nil,
-	)
+	plain, mutual, named := serve("127.0.0.1", nil), serve("127.0.0.1", ours),
+		serve("memcached.test", nil)
 	f("server certificate", plain, &tls.Config{RootCAs: pool(ours)}, "")
 	f("client certificate", mutual, &tls.Config{RootCAs: pool(ours), Certificates: pair(ours)}, "")
 	f("server name", named, &tls.Config{RootCAs: pool(ours), ServerName: "memcached.test"}, "")
 
 	f("another authority", plain, &tls.Config{RootCAs: pool(theirs)}, "unknown authority")
 	f("no client certificate", mutual, &tls.Config{RootCAs: pool(ours)}, "not read from")
-	f(
-		"client certificate of another authority", mutual,
-		&tls.Config{RootCAs: pool(ours), Certificates: pair(theirs)}, "not read from",
-	)
+	f("client certificate of another authority", mutual,
+		&tls.Config{RootCAs: pool(ours), Certificates: pair(theirs)}, "not read from")
 	f("another server name", named, &tls.Config{RootCAs: pool(ours)}, "127.0.0.1")
 	f("no TLS", plain, nil, "not read from")
-	f(
-		"TLS to a server without", memcachedtest.Start(t, memcachedtest.Options{}),
-		&tls.Config{RootCAs: pool(ours)}, "tls",
-	)
+	f("TLS to a server without", memcachedtest.Start(t, memcachedtest.Options{}),
+		&tls.Config{RootCAs: pool(ours)}, "tls")
 }

@@ -85,8 +85,6 @@ func (c *Client) written(s *server, t ticket, w write, err error) {
 		c.counters.lost.Add(1)
 	}
 	c.metrics.failures.WithLabelValues(operation, kindOf(err)).Inc()
-	c.o.Logger.Debug(
-		"a value was not written", "client", c.o.Name, "server", s.addr.addr, "operation",
-		operation, "bytes", len(w.value), "err", err,
-	)
+	c.o.Logger.Debug("a value was not written", "client", c.o.Name, "server", s.addr.addr,
+		"operation", operation, "bytes", len(w.value), "err", err)
 }

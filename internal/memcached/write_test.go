@@ -20,14 +20,8 @@ func TestAHangingServerKeepsNoWriters(t *testing.T) {
 	f := func(timeout time.Duration, writers int) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			c, err := New(
-				Options{
-					Addresses:           []string{"well:1", "hangs:1"},
-					Timeout:             timeout,
-					MaxAsyncConcurrency: writers,
-					MaxAsyncBufferSize:  10,
-				},
-			)
+			c, err := New(Options{Addresses: []string{"well:1", "hangs:1"}, Timeout: timeout,
+				MaxAsyncConcurrency: writers, MaxAsyncBufferSize: 10})
 			if err != nil {
 				t.Fatal(err)
 			}

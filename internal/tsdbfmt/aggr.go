@@ -39,19 +39,17 @@ func AggrChunk(data []byte) (sub [NumAggrs]SubChunk, err error) {
 	for i := range sub {
 		n, w := binary.Uvarint(b)
 		if w <= 0 {
-			return [NumAggrs]SubChunk{}, fmt.Errorf(
-				"%w: length of part %d of an aggregate chunk", ErrCorrupt, i,
-			)
+			return [NumAggrs]SubChunk{}, fmt.Errorf("%w: length of part %d of an aggregate chunk",
+				ErrCorrupt, i)
 		}
 		b = b[w:]
 		if n == 0 {
 			continue
 		}
 		if uint64(len(b)) < 1 || n > uint64(len(b))-1 {
-			return [NumAggrs]SubChunk{}, fmt.Errorf(
-				"%w: part %d of an aggregate chunk says %d bytes, %d are left", ErrCorrupt, i, n,
-				len(b),
-			)
+			return [NumAggrs]SubChunk{},
+				fmt.Errorf("%w: part %d of an aggregate chunk says %d bytes, %d are left",
+					ErrCorrupt, i, n, len(b))
 		}
 		sub[i] = SubChunk{Enc: b[0], Data: b[1 : 1+n : 1+n], Present: true}
 		b = b[1+n:]

@@ -51,15 +51,13 @@ func ChunkRecordSize(b []byte) (size int, err error) {
 func ChunkRecord(b []byte) (enc byte, data []byte, err error) {
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > maxChunkData || w+1+int(n)+crc32.Size != len(b) {
-		return 0, nil, fmt.Errorf(
-			"%w: chunk record does not have the length of its %d bytes", ErrCorrupt, len(b),
-		)
+		return 0, nil, fmt.Errorf("%w: chunk record does not have the length of its %d bytes",
+			ErrCorrupt, len(b))
 	}
 	end := len(b) - crc32.Size
 	if want, got := binary.BigEndian.Uint32(b[end:]), crc32.Checksum(b[w:end], castagnoli); got != want {
-		return 0, nil, fmt.Errorf(
-			"%w: chunk record of %d bytes has %08x, stored is %08x", ErrChecksum, len(b), got, want,
-		)
+		return 0, nil, fmt.Errorf("%w: chunk record of %d bytes has %08x, stored is %08x",
+			ErrChecksum, len(b), got, want)
 	}
 	return b[w], b[w+1 : end : end], nil
 }

@@ -60,10 +60,8 @@ func TestChunkRecordOfPrometheus(t *testing.T) {
 			t.Fatal(err)
 		}
 		if enc != byte(chunkenc.EncXOR) || !bytes.Equal(data, m.Chunk.Bytes()) {
-			t.Errorf(
-				"chunk %d: encoding %d, %d bytes that differ from what was written", i, enc,
-				len(data),
-			)
+			t.Errorf("chunk %d: encoding %d, %d bytes that differ from what was written", i, enc,
+				len(data))
 		}
 		off += size
 	}
@@ -146,11 +144,8 @@ func TestAggrChunk(t *testing.T) {
 		var want [tsdbfmt.NumAggrs]tsdbfmt.SubChunk
 		for i := range want {
 			if present&(1<<i) != 0 {
-				want[i] = tsdbfmt.SubChunk{
-					Enc:     byte(1 + i%3),
-					Data:    bytes.Repeat([]byte{byte(i)}, 1+100*i),
-					Present: true,
-				}
+				want[i] = tsdbfmt.SubChunk{Enc: byte(1 + i%3),
+					Data: bytes.Repeat([]byte{byte(i)}, 1+100*i), Present: true}
 			}
 		}
 		data := tsdbfmt.AppendAggrChunk(nil, want)

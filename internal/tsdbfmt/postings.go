@@ -44,9 +44,8 @@ func PostingsSize(b []byte) (size int64, count int, err error) {
 	}
 	n, k := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[postingsLenSize:])
 	if k > maxPostings || n != postingsCountSize+k*postingSize {
-		return 0, 0, fmt.Errorf(
-			"%w: posting list of %d bytes says that it has %d postings", ErrCorrupt, n, k,
-		)
+		return 0, 0, fmt.Errorf("%w: posting list of %d bytes says that it has %d postings",
+			ErrCorrupt, n, k)
 	}
 	return postingsLenSize + int64(n) + crc32.Size, int(k), nil
 }
@@ -60,15 +59,13 @@ func AppendPostings(dst []uint32, list []byte) ([]uint32, error) {
 	}
 	n := int64(binary.BigEndian.Uint32(list))
 	if n > int64(len(list))-postingsLenSize-crc32.Size {
-		return dst, fmt.Errorf(
-			"%w: posting list says %d bytes, %d are there", ErrCorrupt, n, len(list),
-		)
+		return dst, fmt.Errorf("%w: posting list says %d bytes, %d are there", ErrCorrupt, n,
+			len(list))
 	}
 	content, sum := list[postingsLenSize:postingsLenSize+n], list[postingsLenSize+n:]
 	if want, got := binary.BigEndian.Uint32(sum), crc32.Checksum(content, castagnoli); got != want {
-		return dst, fmt.Errorf(
-			"%w: posting list of %d bytes has %08x, stored is %08x", ErrChecksum, n, got, want,
-		)
+		return dst, fmt.Errorf("%w: posting list of %d bytes has %08x, stored is %08x", ErrChecksum,
+			n, got, want)
 	}
 	if _, _, err := PostingsSize(list); err != nil {
 		return dst, err

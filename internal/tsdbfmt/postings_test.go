@@ -38,10 +38,8 @@ func TestAppendPostings(t *testing.T) {
 		}
 		size, count, err := PostingsSize(list[:8])
 		if err != nil || size != int64(len(list)-len(tail)) || count != len(refs) {
-			t.Errorf(
-				"PostingsSize = %d, %d, %v; want %d, %d", size, count, err, len(list)-len(tail),
-				len(refs),
-			)
+			t.Errorf("PostingsSize = %d, %d, %v; want %d, %d", size, count, err,
+				len(list)-len(tail), len(refs))
 		}
 		if got := MaxPostingsCount(size); got != int64(len(refs)) {
 			t.Errorf("MaxPostingsCount(%d) = %d, want %d", size, got, len(refs))
@@ -112,8 +110,7 @@ func FuzzAppendPostings(f *testing.F) {
 			t.Fatalf("encoded again (-want +got):\n%s", diff)
 		}
 		n, postings, err := index.DecodePostingsRaw(
-			encoding.NewDecbufAt(byteSlice(list), 0, castagnoli),
-		)
+			encoding.NewDecbufAt(byteSlice(list), 0, castagnoli))
 		if err != nil || n != len(got)-1 {
 			t.Fatalf("Prometheus reads %d of %d references: %v", n, len(got)-1, err)
 		}

@@ -41,9 +41,8 @@ func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err 
 		return wireEnc, append(dst, data...), nil
 	}
 	if len(data) < countFlagSize {
-		return 0, dst, fmt.Errorf(
-			"%w: %s chunk of %d bytes", ErrCorrupt, chunkenc.Encoding(enc), len(data),
-		)
+		return 0, dst, fmt.Errorf("%w: %s chunk of %d bytes", ErrCorrupt, chunkenc.Encoding(enc),
+			len(data))
 	}
 	if chunkenc.Encoding(enc) == chunkenc.EncXOR2 {
 		out, err = reencodeXOR2(dst, data)
@@ -155,9 +154,8 @@ func (s *sampleSkipper) first() error {
 		perBucket = 64
 	}
 	if s.bad || buckets > uint64(s.left()/perBucket) {
-		return fmt.Errorf(
-			"%w: %d buckets in a histogram chunk of %d bytes", ErrCorrupt, buckets, len(s.b),
-		)
+		return fmt.Errorf("%w: %d buckets in a histogram chunk of %d bytes", ErrCorrupt, buckets,
+			len(s.b))
 	}
 	s.buckets = int(buckets)
 	if s.float {

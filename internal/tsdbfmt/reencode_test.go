@@ -85,10 +85,8 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 		t.Errorf("samples (-stored +sent): %s", cmp.Diff(want, got))
 	}
 	if !bytes.Equal(out, plain.Bytes()) {
-		t.Errorf(
-			"%d bytes, Prometheus writes %d for the same samples:\n%x\n%x", len(out),
-			len(plain.Bytes()), out, plain.Bytes(),
-		)
+		t.Errorf("%d bytes, Prometheus writes %d for the same samples:\n%x\n%x", len(out),
+			len(plain.Bytes()), out, plain.Bytes())
 	}
 	_, again, err := tsdbfmt.Reencode(nil, byte(in.Encoding()), in.Bytes())
 	if err != nil || !bytes.Equal(again, out) {
@@ -99,9 +97,8 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 // floats are values whose bit patterns must survive.
 var floats = []float64{
 	0, math.Copysign(0, -1), 1, -1, math.Pi, math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64,
-	math.Float64frombits(
-		value.StaleNaN,
-	), math.Float64frombits(value.NormalNaN), math.Float64frombits(0x7ff8dead0000beef),
+	math.Float64frombits(value.StaleNaN), math.Float64frombits(value.NormalNaN),
+	math.Float64frombits(0x7ff8dead0000beef),
 }
 
 func randomFloat(rnd *rand.Rand, last float64) float64 {
@@ -265,10 +262,8 @@ func TestReencodeHistograms(t *testing.T) {
 			Schema:        int32(rnd.IntN(13) - 4),
 			ZeroThreshold: []float64{0, 0x1p-128, 0.001, 3}[rnd.IntN(4)],
 			ZeroCount:     uint64(rnd.IntN(5)),
-			PositiveSpans: []histogram.Span{
-				{Offset: int32(rnd.IntN(20) - 10), Length: 2},
-				{Offset: int32(1 + rnd.IntN(1000)), Length: 1},
-			},
+			PositiveSpans: []histogram.Span{{Offset: int32(rnd.IntN(20) - 10), Length: 2},
+				{Offset: int32(1 + rnd.IntN(1000)), Length: 1}},
 			PositiveBuckets: []int64{1, 2, -1},
 			NegativeSpans:   []histogram.Span{{Offset: 3, Length: 2}},
 			NegativeBuckets: []int64{2, 0},
@@ -287,17 +282,11 @@ func TestReencodeHistograms(t *testing.T) {
 			}
 		}
 		float := seed%2 == 1
-		in, plain := newHistogramWriter(
-			t, chunkenc.NewHistogramSTChunk(),
-		), newHistogramWriter(
-			t, chunkenc.NewHistogramChunk(),
-		)
+		in, plain := newHistogramWriter(t, chunkenc.NewHistogramSTChunk()),
+			newHistogramWriter(t, chunkenc.NewHistogramChunk())
 		if float {
-			in, plain = newHistogramWriter(
-				t, chunkenc.NewFloatHistogramSTChunk(),
-			), newHistogramWriter(
-				t, chunkenc.NewFloatHistogramChunk(),
-			)
+			in, plain = newHistogramWriter(t, chunkenc.NewFloatHistogramSTChunk()),
+				newHistogramWriter(t, chunkenc.NewFloatHistogramChunk())
 		}
 		for i := range n {
 			growHistogram(rnd, h)
@@ -307,10 +296,8 @@ func TestReencodeHistograms(t *testing.T) {
 			a, fa := h.Copy(), (*histogram.FloatHistogram)(nil)
 			if i > 0 && rnd.IntN(100) == 0 || i == 0 && rnd.IntN(20) == 0 {
 				stale++
-				a = &histogram.Histogram{
-					CounterResetHint: h.CounterResetHint,
-					Sum:              math.Float64frombits(value.StaleNaN),
-				}
+				a = &histogram.Histogram{CounterResetHint: h.CounterResetHint,
+					Sum: math.Float64frombits(value.StaleNaN)}
 			} else if rnd.IntN(20) == 0 {
 				a.Sum = randomFloat(rnd, 1)
 			}
@@ -341,9 +328,8 @@ func TestReencodeHistograms(t *testing.T) {
 		}
 	}
 	if len(seen) != 4 || stale == 0 || custom == 0 {
-		t.Errorf(
-			"covered: headers %v, %d stale samples, %d with custom buckets", seen, stale, custom,
-		)
+		t.Errorf("covered: headers %v, %d stale samples, %d with custom buckets", seen, stale,
+			custom)
 	}
 }
 
@@ -354,15 +340,10 @@ func TestReencodeStaleInsideGauge(t *testing.T) {
 		CounterResetHint: histogram.GaugeType, Schema: 1, Count: 3, Sum: 2,
 		PositiveSpans: []histogram.Span{{Offset: 0, Length: 2}}, PositiveBuckets: []int64{1, 1},
 	}
-	staleGauge := histogram.Histogram{
-		CounterResetHint: histogram.GaugeType,
-		Sum:              math.Float64frombits(value.StaleNaN),
-	}
-	in, plain := newHistogramWriter(
-		t, chunkenc.NewHistogramSTChunk(),
-	), newHistogramWriter(
-		t, chunkenc.NewHistogramChunk(),
-	)
+	staleGauge := histogram.Histogram{CounterResetHint: histogram.GaugeType,
+		Sum: math.Float64frombits(value.StaleNaN)}
+	in, plain := newHistogramWriter(t, chunkenc.NewHistogramSTChunk()),
+		newHistogramWriter(t, chunkenc.NewHistogramChunk())
 	for i, h := range []*histogram.Histogram{&gauge, &gauge, &staleGauge} {
 		if !in.append(t, 500, int64(i)*1000, h, nil) || !plain.append(t, 0, int64(i)*1000, h, nil) {
 			t.Fatalf("sample %d started a new chunk", i)
@@ -395,10 +376,8 @@ func TestReencodeCut(t *testing.T) {
 		for n := range data {
 			_, out, err := tsdbfmt.Reencode(nil, enc, data[:n])
 			if err == nil {
-				t.Errorf(
-					"%s cut to %d of %d bytes gave %d bytes", chunkenc.Encoding(enc), n, len(data),
-					len(out),
-				)
+				t.Errorf("%s cut to %d of %d bytes gave %d bytes", chunkenc.Encoding(enc), n,
+					len(data), len(out))
 			} else if !errors.Is(err, tsdbfmt.ErrCorrupt) {
 				t.Errorf("%s cut to %d of %d bytes: %v", chunkenc.Encoding(enc), n, len(data), err)
 			}
@@ -416,10 +395,8 @@ func fuzzChunks(t testing.TB) map[byte][]byte {
 	var hist, float chunkenc.Chunk = chunkenc.NewHistogramSTChunk(), chunkenc.NewFloatHistogramSTChunk()
 	h := &histogram.Histogram{
 		Schema: 2, ZeroThreshold: 0.1,
-		PositiveSpans: []histogram.Span{
-			{Offset: 1, Length: 2},
-			{Offset: 3, Length: 1},
-		}, PositiveBuckets: []int64{1, 1, 1},
+		PositiveSpans:   []histogram.Span{{Offset: 1, Length: 2}, {Offset: 3, Length: 1}},
+		PositiveBuckets: []int64{1, 1, 1},
 	}
 	rnd := newRand(7)
 	for i := range int64(20) {

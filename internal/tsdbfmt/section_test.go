@@ -74,9 +74,8 @@ func manySymbols() []string {
 	for i := range 700 {
 		s = append(s, strings.Repeat("x", i))
 	}
-	return append(
-		s, strings.Repeat("y", sectionBuffer-1), strings.Repeat("z", 3*sectionBuffer), "end",
-	)
+	return append(s, strings.Repeat("y", sectionBuffer-1), strings.Repeat("z", 3*sectionBuffer),
+		"end")
 }
 
 func TestSymbolTable(t *testing.T) {
@@ -106,12 +105,8 @@ func TestSymbolTable(t *testing.T) {
 }
 
 func TestOffsetTable(t *testing.T) {
-	want := []offset{
-		{"", "", 1000},
-		{"a", "", 1012},
-		{"a", "b", 1 << 40},
-		{"z", strings.Repeat("v", 2*sectionBuffer), 5},
-	}
+	want := []offset{{"", "", 1000}, {"a", "", 1012}, {"a", "b", 1 << 40},
+		{"z", strings.Repeat("v", 2*sectionBuffer), 5}}
 	for i := range 10000 {
 		want = append(want, offset{"name", strings.Repeat("w", i%50), int64(i)})
 	}
@@ -141,9 +136,8 @@ func TestSectionWithRest(t *testing.T) {
 
 func TestSectionDamage(t *testing.T) {
 	sym := symbolFrame("", "a", "bb", strings.Repeat("c", 300))
-	off := offsetFrame(
-		offset{"", "", 20}, offset{"job", "x", 300}, offset{"job", strings.Repeat("y", 200), 70000},
-	)
+	off := offsetFrame(offset{"", "", 20}, offset{"job", "x", 300},
+		offset{"job", strings.Repeat("y", 200), 70000})
 	for i := range sym {
 		b := bytes.Clone(sym)
 		b[i] ^= 0x41
@@ -219,19 +213,16 @@ func TestTablesOfPrometheus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _, err := readSymbols(
-		bytes.NewReader(b[toc.Symbols:]), toc.SectionEnd(toc.Symbols, size)-toc.Symbols,
-	)
+	got, _, err := readSymbols(bytes.NewReader(b[toc.Symbols:]),
+		toc.SectionEnd(toc.Symbols, size)-toc.Symbols)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(symbols, got); diff != "" {
 		t.Error(diff)
 	}
-	entries, err := readOffsets(
-		bytes.NewReader(b[toc.PostingsTable:]),
-		toc.SectionEnd(toc.PostingsTable, size)-toc.PostingsTable,
-	)
+	entries, err := readOffsets(bytes.NewReader(b[toc.PostingsTable:]),
+		toc.SectionEnd(toc.PostingsTable, size)-toc.PostingsTable)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,14 +295,11 @@ func FuzzOffsetTable(f *testing.F) {
 			}
 		}
 		var theirs []offset
-		err = index.ReadPostingsOffsetTable(
-			byteSlice(b),
-			0,
-			func(name, value []byte, off uint64, _ int) error {
-				theirs = append(theirs, offset{string(name), string(value), int64(off)})
-				return nil
-			},
-		)
+		err = index.ReadPostingsOffsetTable(byteSlice(b), 0, func(name, value []byte, off uint64,
+			_ int) error {
+			theirs = append(theirs, offset{string(name), string(value), int64(off)})
+			return nil
+		})
 		if diff := cmp.Diff(theirs, entries); err != nil || diff != "" {
 			t.Fatalf("Prometheus says %v (-Prometheus +got):\n%s", err, diff)
 		}

@@ -45,9 +45,9 @@ func seriesContentOf(symbols []uint32, metas ...chunks.Meta) []byte {
 
 // numbered is Prometheus's decoder with symbols that are their own numbers.
 func numbered() *index.Decoder {
-	return &index.Decoder{
-		LookupSymbol: func(_ context.Context, ref uint32) (string, error) { return strconv.FormatUint(uint64(ref), 10), nil },
-	}
+	return &index.Decoder{LookupSymbol: func(_ context.Context, ref uint32) (string, error) {
+		return strconv.FormatUint(uint64(ref), 10), nil
+	}}
 }
 
 // FuzzSeriesEntry: an entry is what was sealed or an error; what decodes is what Prometheus's
@@ -57,22 +57,12 @@ func FuzzSeriesEntry(f *testing.F) {
 	f.Add(seriesContentOf(nil), int64(0), int64(0), uint16(0))
 	f.Add(
 		seriesContentOf([]uint32{1, 2, 3, 1 << 31}, chunks.Meta{Ref: 8, MinTime: -5, MaxTime: 10}),
-		int64(0), int64(4), uint16(3),
-	)
-	f.Add(
-		seriesContentOf(
-			[]uint32{1, 2}, chunks.Meta{Ref: 8, MinTime: 0, MaxTime: 10},
-			chunks.Meta{Ref: 900, MinTime: 11, MaxTime: 20},
-			chunks.Meta{Ref: 1<<32 | 8, MinTime: 30, MaxTime: 40},
-		),
-		int64(15),
-		int64(25),
-		uint16(77),
-	)
-	f.Add(
-		[]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, int64(math.MinInt64),
-		int64(math.MaxInt64), uint16(1),
-	)
+		int64(0), int64(4), uint16(3))
+	f.Add(seriesContentOf([]uint32{1, 2}, chunks.Meta{Ref: 8, MinTime: 0, MaxTime: 10},
+		chunks.Meta{Ref: 900, MinTime: 11, MaxTime: 20},
+		chunks.Meta{Ref: 1<<32 | 8, MinTime: 30, MaxTime: 40}), int64(15), int64(25), uint16(77))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, int64(math.MinInt64),
+		int64(math.MaxInt64), uint16(1))
 	f.Fuzz(func(t *testing.T, content []byte, minT, maxT int64, flip uint16) {
 		// Bytes that nobody has sealed.
 		if _, err := SeriesContent(content); err != nil && !errors.Is(err, ErrCorrupt) &&
@@ -118,9 +108,8 @@ func FuzzSeriesEntry(f *testing.F) {
 		}
 		var want labels.ScratchBuilder
 		for i := 0; i < len(refs); i += 2 {
-			want.Add(
-				strconv.FormatUint(uint64(refs[i]), 10), strconv.FormatUint(uint64(refs[i+1]), 10),
-			)
+			want.Add(strconv.FormatUint(uint64(refs[i]), 10), strconv.FormatUint(uint64(refs[i+1]),
+				10))
 		}
 		if !labels.Equal(want.Labels(), b.Labels()) {
 			t.Fatalf("labels %s, Prometheus has %s", want.Labels(), b.Labels())
@@ -141,10 +130,8 @@ func FuzzSeriesEntry(f *testing.F) {
 			var got ChunkMetas
 			f, s, _, err := AppendChunkMetas(&got, rest, r[0], r[1])
 			if err != nil || f != first || s != some {
-				t.Fatalf(
-					"first chunk %d, %v, %v in [%d, %d]; else %d, %v", f, s, err, r[0], r[1], first,
-					some,
-				)
+				t.Fatalf("first chunk %d, %v, %v in [%d, %d]; else %d, %v", f, s, err, r[0], r[1],
+					first, some)
 			}
 			for i, bound := range got.Bound {
 				if bound != 0 && i+1 < got.Len() && got.Ref[i]>>32 == got.Ref[i+1]>>32 &&

@@ -37,9 +37,8 @@ type TOC struct {
 // unknown one is an error.
 func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	if len(head) < IndexHeaderSize || len(tail) < TOCSize || size < IndexHeaderSize+TOCSize {
-		return TOC{}, fmt.Errorf(
-			"%w: an index of %d bytes has no room for a table of contents", ErrCorrupt, size,
-		)
+		return TOC{}, fmt.Errorf("%w: an index of %d bytes has no room for a table of contents",
+			ErrCorrupt, size)
 	}
 	if m := binary.BigEndian.Uint32(head); m != indexMagic {
 		return TOC{}, fmt.Errorf("%w: index magic at offset 0 is %08x", ErrCorrupt, m)
@@ -53,8 +52,7 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	if got, want := crc32.Checksum(body, castagnoli), binary.BigEndian.Uint32(b[len(body):]); got != want {
 		return TOC{}, fmt.Errorf(
 			"%w: table of contents of the index, at offset %d, has %08x, stored is %08x",
-			ErrChecksum, size-TOCSize, got, want,
-		)
+			ErrChecksum, size-TOCSize, got, want)
 	}
 	toc := TOC{Version: v}
 	for i, p := range []*int64{

@@ -27,14 +27,8 @@ func TestParseTOC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := TOC{
-		Version:       2,
-		Symbols:       5,
-		Series:        100,
-		LabelIndices:  200,
-		Postings:      300,
-		PostingsTable: 400,
-	}
+	want := TOC{Version: 2, Symbols: 5, Series: 100, LabelIndices: 200, Postings: 300,
+		PostingsTable: 400}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
 	}
@@ -59,10 +53,8 @@ func TestParseTOC(t *testing.T) {
 	bad("short head", head[:4], tail, size, ErrCorrupt)
 	bad("short tail", head, tail[len(tail)-TOCSize+1:], size, ErrCorrupt)
 	bad("tiny", head, tail, TOCSize+4, ErrCorrupt)
-	bad(
-		"behind the end", head, appendTOC(nil, 5, 100, 200, 0, 300, size-TOCSize+1), size,
-		ErrCorrupt,
-	)
+	bad("behind the end", head, appendTOC(nil, 5, 100, 200, 0, 300, size-TOCSize+1), size,
+		ErrCorrupt)
 	bad("in front", head, appendTOC(nil, 4, 100, 200, 0, 300, 400), size, ErrCorrupt)
 	bad("negative", head, appendTOC(nil, 1<<63, 100, 200, 0, 300, 400), size, ErrCorrupt)
 }
@@ -73,9 +65,8 @@ func FuzzParseTOC(f *testing.F) {
 		if len(tail) >= TOCSize { // a table that verifies, whatever is in it
 			tail = bytes.Clone(tail)
 			body := tail[len(tail)-TOCSize : len(tail)-crc32.Size]
-			binary.BigEndian.PutUint32(
-				tail[len(tail)-crc32.Size:], crc32.Checksum(body, castagnoli),
-			)
+			binary.BigEndian.PutUint32(tail[len(tail)-crc32.Size:],
+				crc32.Checksum(body, castagnoli))
 		}
 		toc, err := ParseTOC(head, tail, size)
 		if err != nil {

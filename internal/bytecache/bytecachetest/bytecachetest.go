@@ -42,10 +42,8 @@ func Run(
 	f("VisibleAtOnce", func(t *testing.T, c bytecache.Cache) { testVisibleAtOnce(t, c, traits) })
 	f("ExactKeys", testExactKeys)
 	if !traits.Remote {
-		f(
-			"FirstValueStays",
-			func(t *testing.T, c bytecache.Cache) { testFirstValueStays(t, c, traits) },
-		)
+		f("FirstValueStays",
+			func(t *testing.T, c bytecache.Cache) { testFirstValueStays(t, c, traits) })
 	}
 	f("Fetch", func(t *testing.T, c bytecache.Cache) { testFetch(t, c, traits) })
 	f("EmptyValue", func(t *testing.T, c bytecache.Cache) { testEmptyValue(t, c, traits) })

@@ -119,9 +119,8 @@ func (s *Server) start(t testing.TB) {
 	line, err := bufio.NewReader(r).ReadString('\n')
 	if err != nil {
 		s.Kill()
-		t.Fatalf(
-			"memcached %s does not listen: %v: %s", strings.Join(args, " "), err, stderr.String(),
-		)
+		t.Fatalf("memcached %s does not listen: %v: %s", strings.Join(args, " "), err,
+			stderr.String())
 	}
 	if want := "TCP INET: " + port; strings.TrimSpace(line) != want {
 		t.Fatalf("memcached says that it listens on %q, not on %q", line, want)
