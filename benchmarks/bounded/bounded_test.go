@@ -10,7 +10,8 @@ import (
 // How fast the small queries are is left out, for that is the machine's to say.
 func TestBounded(t *testing.T) {
 	c := config{
-		values: 60_000, limit: 320 << 20, all: 12, beside: 2, within: 5 * time.Minute, first: time.Millisecond, rate: 10, quiet: 10,
+		values: 60_000, limit: 320 << 20, all: 12, beside: 2, within: 5 * time.Minute,
+		first: time.Millisecond, rate: 10, quiet: 10,
 	}
 	if testing.Short() {
 		c.values, c.limit, c.all, c.beside = 20_000, 256<<20, 4, 1

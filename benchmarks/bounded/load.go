@@ -36,7 +36,8 @@ const batch = 64
 
 func series(ms ...*storepb.LabelMatcher) *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
-		MinTime: math.MinInt64, MaxTime: math.MaxInt64, ResponseBatchSize: batch, Matchers: ms, Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64, ResponseBatchSize: batch, Matchers: ms,
+		Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
 	}
 }
 

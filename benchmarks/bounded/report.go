@@ -37,9 +37,11 @@ type memoryUse struct {
 // watch samples the process until the function that it returns is called.
 func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error), error) {
 	const (
-		cpu, gc, gcIdle = "process_cpu_seconds_total", "go_cpu_classes_gc_total_cpu_seconds_total", "go_cpu_classes_gc_mark_idle_cpu_seconds_total"
-		cycles          = "go_gc_cycles_total_gc_cycles_total"
-		reserved, heap  = `larder_request_allowance_bytes{state="in_use"}`, "go_memory_classes_heap_objects_bytes"
+		cpu, gc, gcIdle = "process_cpu_seconds_total", "go_cpu_classes_gc_total_cpu_seconds_total",
+			"go_cpu_classes_gc_mark_idle_cpu_seconds_total"
+		cycles         = "go_gc_cycles_total_gc_cycles_total"
+		reserved, heap = `larder_request_allowance_bytes{state="in_use"}`,
+			"go_memory_classes_heap_objects_bytes"
 	)
 	before, err := p.metrics(ctx)
 	if err != nil {

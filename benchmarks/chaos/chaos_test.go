@@ -109,13 +109,18 @@ func TestWhatIsNoAnswer(t *testing.T) {
 	}{
 		{"the answer", []*storepb.Series{series("a", 1), series("b", 2), series("c", 3)}, nil, ""},
 		{"nothing", nil, nil, "an empty success"},
-		{"part of it", []*storepb.Series{series("a", 1), series("b", 2)}, nil, "2 items that is not the answer of 3"},
-		{"another byte", []*storepb.Series{series("a", 1), series("b", 9), series("c", 3)}, nil, "not the answer"},
-		{"a chunk whose hash is wrong", []*storepb.Series{series("a", 1), unsigned}, nil, "has hash"},
+		{"part of it", []*storepb.Series{series("a", 1), series("b", 2)}, nil,
+			"2 items that is not the answer of 3"},
+		{"another byte", []*storepb.Series{series("a", 1), series("b", 9), series("c", 3)}, nil,
+			"not the answer"},
+		{"a chunk whose hash is wrong", []*storepb.Series{series("a", 1), unsigned}, nil,
+			"has hash"},
 		{"an error", nil, broken, ""},
 		{"an error after a part", []*storepb.Series{series("a", 1), series("b", 2)}, broken, ""},
-		{"an error after another byte", []*storepb.Series{series("a", 1), series("b", 9)}, broken, "before the error are not"},
-		{"an error after too much", []*storepb.Series{series("a", 1), series("b", 2), series("c", 3), series("d", 4)}, broken, "4 series before the error"},
+		{"an error after another byte", []*storepb.Series{series("a", 1), series("b", 9)}, broken,
+			"before the error are not"},
+		{"an error after too much", []*storepb.Series{series("a", 1), series("b", 2),
+			series("c", 3), series("d", 4)}, broken, "4 series before the error"},
 	} {
 		got, err := answered(tc.got...)
 		if err == nil {

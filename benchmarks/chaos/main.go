@@ -38,10 +38,12 @@ func main() {
 	app.Flag("seed", "Decides the bucket, what is asked and what is broken.").Default("1").
 		Uint64Var(&c.seed)
 	app.Flag("binary", "The larder to be tested. By default it is built.").StringVar(&c.binary)
-	app.Flag("fault", "Rounds to run, separated by commas: "+strings.Join(names(allFaults()), ", ")+". By default all.").
+	app.Flag("fault", "Rounds to run, separated by commas: "+strings.Join(names(allFaults()),
+		", ")+". By default all.").
 		StringVar(&only)
 	app.Flag("for", "How long each thing is broken.").Default("10s").DurationVar(&c.injectFor)
-	app.Flag("soak", "Instead of rounds, break things at random for so long, and compare the memory.").
+	app.Flag(
+		"soak", "Instead of rounds, break things at random for so long, and compare the memory.").
 		DurationVar(&c.soak)
 	app.Flag("workers", "Requests at a time.").Default("6").IntVar(&c.workers)
 	app.Flag("size", "Of the bucket; 1 is 11,000 series.").Default("4").IntVar(&c.size)

@@ -41,7 +41,8 @@ func selectors() []selector {
 				eq("namespace", "shop")}},
 		{name: "buckets of a pod",
 			matchers: []*storepb.LabelMatcher{
-				eq("__name__", "http_request_duration_seconds_bucket"), re("pod", "checkout-.*[b-k]"),
+				eq("__name__", "http_request_duration_seconds_bucket"),
+				re("pod", "checkout-.*[b-k]"),
 				neq("le", "+Inf")}},
 		{name: "memory by regex",
 			matchers: []*storepb.LabelMatcher{re("__name__", "container_(memory|cpu).*"),
@@ -124,7 +125,8 @@ func seriesQuestion(r *rand.Rand, sel selector) question {
 	if far := dataEnd - req.MinTime; far > 6*hour {
 		req.MaxResolutionWindow = []int64{5 * minute, hour}[r.IntN(2)]
 		// what histograms have, too
-		req.Aggregates = [][]storepb.Aggr{{storepb.Aggr_COUNT, storepb.Aggr_SUM}, {storepb.Aggr_COUNTER}}[r.IntN(2)]
+		req.Aggregates = [][]storepb.Aggr{{storepb.Aggr_COUNT, storepb.Aggr_SUM},
+			{storepb.Aggr_COUNTER}}[r.IntN(2)]
 		name += ", downsampled"
 	}
 	if r.IntN(2) == 0 {

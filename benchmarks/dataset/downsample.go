@@ -124,7 +124,8 @@ func (d *downsampler) addHistogram(h *histogram.FloatHistogram) error {
 // open starts a chunk.
 func (d *downsampler) open() error {
 	vt := [tsdbfmt.NumAggrs]chunkenc.ValueType{
-		chunkenc.ValFloat, chunkenc.ValFloat, chunkenc.ValFloat, chunkenc.ValFloat, chunkenc.ValFloat,
+		chunkenc.ValFloat, chunkenc.ValFloat, chunkenc.ValFloat, chunkenc.ValFloat,
+		chunkenc.ValFloat,
 	}
 	if d.m.kind.native() {
 		vt = [tsdbfmt.NumAggrs]chunkenc.ValueType{

@@ -53,7 +53,8 @@ func (c *collector) add(kind Kind, share float64, without, metric string, nameVa
 	ls := labels.FromStrings(
 		append(append([]string{labels.MetricName, metric}, c.common...), nameValues...)...)
 	c.series = append(c.series, Series{
-		Labels: ls, Kind: kind, Share: share, Seed: labelSeed(c.seed, ls, without), Target: c.target, From: c.from, To: c.to,
+		Labels: ls, Kind: kind, Share: share, Seed: labelSeed(c.seed, ls, without),
+		Target: c.target, From: c.from, To: c.to,
 	})
 }
 
@@ -63,7 +64,8 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 	c.seed, c.from, c.to = seed, from, to
 	c.target = mix(names ^ uint64(i)<<8)
 	c.common = []string{
-		"container", s.Name, "endpoint", "http", "instance", podAddress(int(names%0xffff)+i) + ":8080", "job", s.Name,
+		"container", s.Name, "endpoint", "http", "instance",
+		podAddress(int(names%0xffff)+i) + ":8080", "job", s.Name,
 		"namespace", s.Namespace, "node", node, "pod", pod, "service", s.Name,
 	}
 	c.add(Up, 0, "", "up")
@@ -101,8 +103,10 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 
 	// What the kubelet says of the pod's containers has the kubelet's labels.
 	c.common = []string{
-		"endpoint", "https-metrics", "instance", "192.168.1." + node[len("node-"):] + ":10250", "job", "kubelet",
-		"metrics_path", "/metrics/cadvisor", "namespace", s.Namespace, "node", node, "pod", pod, "service", "kubelet",
+		"endpoint", "https-metrics", "instance", "192.168.1." + node[len("node-"):] + ":10250",
+		"job", "kubelet",
+		"metrics_path", "/metrics/cadvisor", "namespace", s.Namespace, "node", node, "pod", pod,
+		"service", "kubelet",
 	}
 	for _, container := range []string{s.Name, "istio-proxy"} {
 		id := fmt.Sprintf("/kubepods/burstable/pod%016x/%016x", mix(c.target),
@@ -130,8 +134,10 @@ func Nodes(seed uint64, n int) Source {
 	for i := range n {
 		c.target = mix(uint64(i) + 0x6e6f6465)
 		c.common = []string{
-			"container", "node-exporter", "endpoint", "metrics", "instance", fmt.Sprintf("192.168.1.%02d:9100", i),
-			"job", "node-exporter", "namespace", "monitoring", "node", fmt.Sprintf("node-%02d", i), "service", "node-exporter",
+			"container", "node-exporter", "endpoint", "metrics", "instance",
+			fmt.Sprintf("192.168.1.%02d:9100", i),
+			"job", "node-exporter", "namespace", "monitoring", "node", fmt.Sprintf("node-%02d", i),
+			"service", "node-exporter",
 		}
 		c.add(Up, 0, "", "up")
 		for cpu := range 4 {

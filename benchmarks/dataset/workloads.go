@@ -41,7 +41,8 @@ func WholeMetric(name string, seed uint64, series int, interval int64) Layout {
 	var (
 		codes    = []string{"200", "302", "404", "500", "503"}
 		handlers = []string{
-			"/api/v1/accounts", "/api/v1/baskets", "/api/v1/baskets/{id}", "/api/v1/catalog", "/api/v1/orders",
+			"/api/v1/accounts", "/api/v1/baskets", "/api/v1/baskets/{id}", "/api/v1/catalog",
+			"/api/v1/orders",
 			"/api/v1/orders/{id}", "/api/v1/payments", "/api/v1/search", "/healthz", "/metrics",
 		}
 		methods = []string{"DELETE", "GET", "POST", "PUT"}
@@ -119,7 +120,8 @@ func ManyBlocks(name string, seed uint64, n int) Layout {
 	for i := range blocks {
 		from := Epoch - int64((n+1)/2-i/2)*2*hour
 		blocks[i] = Block{
-			MinTime: from, MaxTime: from + 2*hour, Interval: minute, Scraper: uint64(i % 2), Series: src,
+			MinTime: from, MaxTime: from + 2*hour, Interval: minute, Scraper: uint64(i % 2),
+			Series: src,
 			Labels: labels.FromStrings("cluster", "us-east-1", "replica",
 				fmt.Sprintf("prometheus-%d", i%2)),
 			ChunkFileSize: 1 << 20,

@@ -116,7 +116,8 @@ func dashboards(
 // request is the panel's query as a Querier sends it.
 func (p panel) request(minT, maxT int64) *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
-		MinTime: minT, MaxTime: maxT, Matchers: p.matchers, MaxResolutionWindow: p.resolution, Aggregates: p.aggregates,
+		MinTime: minT, MaxTime: maxT, Matchers: p.matchers, MaxResolutionWindow: p.resolution,
+		Aggregates:           p.aggregates,
 		WithoutReplicaLabels: []string{"replica"}, ResponseBatchSize: 64,
 		PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
 	}

@@ -22,7 +22,8 @@ func main() {
 	dir := app.Flag("dir", "The bucket's folder. Blocks are added to what is there.").Required().
 		String()
 	seed := app.Flag("seed", "Decides every byte.").Default("1").Uint64()
-	concurrency := app.Flag("concurrency", "Blocks written side by side; 0 is the number of processors.").
+	concurrency := app.Flag(
+		"concurrency", "Blocks written side by side; 0 is the number of processors.").
 		Default("0").
 		Int()
 	kingpin.MustParse(app.Parse(os.Args[1:]))

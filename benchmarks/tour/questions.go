@@ -32,46 +32,59 @@ func Questions() []Question {
 		{
 			name: "one series, one hour", back: hour,
 			matchers: []*storepb.LabelMatcher{
-				Eq("__name__", "node_load1"), Eq("cluster", "eu-west-1"), Eq("replica", "prometheus-0"), Eq("node", "node-03"),
+				Eq("__name__", "node_load1"), Eq("cluster", "eu-west-1"),
+				Eq("replica", "prometheus-0"), Eq("node", "node-03"),
 			},
 		},
-		{name: "a metric, two hours, replicas apart", back: 2 * hour, matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")}},
+		{name: "a metric, two hours, replicas apart", back: 2 * hour,
+			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")}},
 		{
-			name: "the same without the replica label", back: 2 * hour, replicas: []string{"replica"},
+			name: "the same without the replica label", back: 2 * hour,
+			replicas: []string{"replica"},
 			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")},
 		},
 		{
 			name: "a regex, a day", back: 24 * hour,
-			matchers: []*storepb.LabelMatcher{Re("__name__", "node_(cpu|memory).*"), Re("node", "node-0[0-2]"), Neq("mode", "idle")},
+			matchers: []*storepb.LabelMatcher{Re("__name__", "node_(cpu|memory).*"),
+				Re("node", "node-0[0-2]"), Neq("mode", "idle")},
 		},
 		{
 			name: "labels only, a day", back: 24 * hour, skipChunks: true,
 			matchers: []*storepb.LabelMatcher{Re("__name__", ".+"), Eq("cluster", "us-east-1")},
 		},
 		{
-			name: "sum and count of ten days, at most 1 h apart", back: 240 * hour, resolution: hour,
+			name: "sum and count of ten days, at most 1 h apart", back: 240 * hour,
+			resolution: hour,
 			aggregates: []storepb.Aggr{storepb.Aggr_SUM, storepb.Aggr_COUNT},
-			matchers:   []*storepb.LabelMatcher{Eq("__name__", "container_memory_working_set_bytes"), Eq("cluster", "eu-west-1")},
+			matchers: []*storepb.LabelMatcher{
+				Eq("__name__", "container_memory_working_set_bytes"), Eq("cluster", "eu-west-1")},
 		},
 		{
-			name: "counters of two days, at most 5 m apart", back: 48 * hour, resolution: 5 * minute,
+			name: "counters of two days, at most 5 m apart", back: 48 * hour,
+			resolution: 5 * minute,
 			aggregates: []storepb.Aggr{storepb.Aggr_COUNTER}, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total"), Eq("code", "500"), Eq("cluster", "eu-west-1")},
+			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total"),
+				Eq("code", "500"), Eq("cluster", "eu-west-1")},
 		},
 		{
 			name: "native histograms", back: 2 * hour, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_request_duration_seconds"), Eq("cluster", "eu-west-1")},
+			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_request_duration_seconds"),
+				Eq("cluster", "eu-west-1")},
 		},
 		{
 			name: "XOR2 and start timestamps, re-encoded", back: 6 * hour,
 			matchers: []*storepb.LabelMatcher{Eq("tenant_id", "acme"), Re("__name__", ".+")},
 		},
 		{
-			name: "labels that clash with external ones", back: 12 * hour, replicas: []string{"replica"},
-			matchers: []*storepb.LabelMatcher{Re("__name__", "prefix_chain_total|federated_samples_total")},
+			name: "labels that clash with external ones", back: 12 * hour,
+			replicas: []string{"replica"},
+			matchers: []*storepb.LabelMatcher{
+				Re("__name__", "prefix_chain_total|federated_samples_total")},
 		},
-		{name: "everything of the last two hours", back: 2 * hour, matchers: []*storepb.LabelMatcher{Re("__name__", ".+")}},
-		{name: "a regex with a mistake", fails: codes.InvalidArgument, back: hour, matchers: []*storepb.LabelMatcher{Re("pod", "checkout-(")}},
+		{name: "everything of the last two hours", back: 2 * hour,
+			matchers: []*storepb.LabelMatcher{Re("__name__", ".+")}},
+		{name: "a regex with a mistake", fails: codes.InvalidArgument, back: hour,
+			matchers: []*storepb.LabelMatcher{Re("pod", "checkout-(")}},
 	} {
 		all = append(all, Question{Name: s.name, Fails: s.fails, ask: s.ask})
 	}
@@ -97,7 +110,8 @@ func (q seriesQuestion) ask(ctx context.Context, t *Tour) Answer {
 	}
 	return t.series(ctx, &storepb.SeriesRequest{
 		MinTime: s.max - q.back, MaxTime: s.max, Matchers: q.matchers,
-		MaxResolutionWindow: q.resolution, Aggregates: q.aggregates, WithoutReplicaLabels: q.replicas, SkipChunks: q.skipChunks,
+		MaxResolutionWindow: q.resolution, Aggregates: q.aggregates,
+		WithoutReplicaLabels: q.replicas, SkipChunks: q.skipChunks,
 		ResponseBatchSize: batch, PartialResponseStrategy: storepb.PartialResponseStrategy_ABORT,
 	})
 }

@@ -158,7 +158,8 @@ func TestAnswers(t *testing.T) {
 		}
 		got := results[0].Warm
 		if wantErr == "" &&
-			(got.Series != want.Series || got.Chunks != want.Chunks || got.Samples != want.Samples || got.Frames != want.Frames) {
+			(got.Series != want.Series || got.Chunks != want.Chunks ||
+				got.Samples != want.Samples || got.Frames != want.Frames) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
@@ -179,7 +180,8 @@ func TestAnswers(t *testing.T) {
 		codes.OK, "not sorted", Answer{})
 	f(
 		"wrong hash", &server{
-			frames: []*storepb.SeriesResponse{oneSeries(500, 600, data, good+1, "a", "1")}}, codes.OK,
+			frames: []*storepb.SeriesResponse{oneSeries(500, 600, data, good+1, "a", "1")}},
+		codes.OK,
 		"hash", Answer{})
 	f(
 		"too early", &server{frames: []*storepb.SeriesResponse{oneSeries(400, 499, data, good, "a",
@@ -187,7 +189,8 @@ func TestAnswers(t *testing.T) {
 	f(
 		"warning", &server{
 			frames: []*storepb.SeriesResponse{
-				{Result: &storepb.SeriesResponse_Warning{Warning: "careful"}}}}, codes.OK, "careful",
+				{Result: &storepb.SeriesResponse_Warning{Warning: "careful"}}}}, codes.OK,
+		"careful",
 		Answer{})
 	f("failure", &server{err: status.Error(codes.Aborted, "block gone")}, codes.OK, "block gone",
 		Answer{})

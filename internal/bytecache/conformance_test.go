@@ -14,7 +14,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestMemoryConforms(t *testing.T) {
 	bytecachetest.Run(t, bytecachetest.Traits{Keeps: true},
 		func(_ testing.TB, maxBytes int64) bytecache.Cache {
-			return bytecache.NewMemory(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: 256})
+			return bytecache.NewMemory(
+				bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: 256})
 		})
 }
 

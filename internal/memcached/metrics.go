@@ -82,7 +82,8 @@ func newMetrics(c *Client) (*metrics, error) {
 		"Operations against memcached that failed.", "operation", "reason")
 	m.skipped = counter("thanos_memcached_operation_skipped_total",
 		"Operations against memcached that were not tried.", "operation", "reason")
-	m.operations, m.duration, m.size = map[string]prometheus.Counter{}, map[string]prometheus.Observer{}, map[string]prometheus.Observer{}
+	m.operations, m.duration, m.size = map[string]prometheus.Counter{},
+		map[string]prometheus.Observer{}, map[string]prometheus.Observer{}
 	for _, op := range []string{opGetMulti, opSet, opDelete} {
 		m.operations[op] = operations.WithLabelValues(op)
 		m.duration[op] = duration.WithLabelValues(op)
@@ -142,7 +143,8 @@ func newMetrics(c *Client) (*metrics, error) {
 	m.gateWait = prometheus.NewHistogram(
 		prometheus.HistogramOpts{Name: "thanos_memcached_getmulti_gate_gets_duration_seconds",
 			Help:        "Time that batches waited at the gate.",
-			ConstLabels: name, Buckets: []float64{0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120,
+			ConstLabels: name, Buckets: []float64{0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90,
+				120,
 				240, 360, 720}})
 	m.all = append(m.all, m.gateInFlight, m.gateTotal, m.gateWait)
 

@@ -50,7 +50,8 @@ func TestMetricsAreThanos(t *testing.T) {
 				labels)
 		}
 	}
-	const counter, gauge, histogram = dto.MetricType_COUNTER, dto.MetricType_GAUGE, dto.MetricType_HISTOGRAM
+	const counter, gauge, histogram = dto.MetricType_COUNTER, dto.MetricType_GAUGE,
+		dto.MetricType_HISTOGRAM
 	f("thanos_memcached_operations_total", counter, "name,operation")
 	f("thanos_memcached_operation_failures_total", counter, "name,operation,reason")
 	f("thanos_memcached_operation_skipped_total", counter, "name,operation,reason")

@@ -96,7 +96,8 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 
 // floats are values whose bit patterns must survive.
 var floats = []float64{
-	0, math.Copysign(0, -1), 1, -1, math.Pi, math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64,
+	0, math.Copysign(0, -1), 1, -1, math.Pi, math.Inf(1), math.Inf(-1), math.MaxFloat64,
+	math.SmallestNonzeroFloat64,
 	math.Float64frombits(value.StaleNaN), math.Float64frombits(value.NormalNaN),
 	math.Float64frombits(0x7ff8dead0000beef),
 }
@@ -268,7 +269,8 @@ func TestReencodeHistograms(t *testing.T) {
 			NegativeSpans:   []histogram.Span{{Offset: 3, Length: 2}},
 			NegativeBuckets: []int64{2, 0},
 			CounterResetHint: []histogram.CounterResetHint{
-				histogram.UnknownCounterReset, histogram.CounterReset, histogram.NotCounterReset, histogram.GaugeType,
+				histogram.UnknownCounterReset, histogram.CounterReset, histogram.NotCounterReset,
+				histogram.GaugeType,
 			}[rnd.IntN(4)],
 		}
 		if rnd.IntN(4) == 0 {
@@ -317,7 +319,8 @@ func TestReencodeHistograms(t *testing.T) {
 		// Headers that an append does not lead to: as a chunk that continues another has them.
 		header := chunkenc.CounterResetHeader(in.c.Bytes()[0] & chunkenc.CounterResetHeaderMask)
 		if header != chunkenc.GaugeType && rnd.IntN(2) == 0 {
-			header = []chunkenc.CounterResetHeader{chunkenc.CounterReset, chunkenc.NotCounterReset, chunkenc.UnknownCounterReset}[rnd.IntN(3)]
+			header = []chunkenc.CounterResetHeader{chunkenc.CounterReset, chunkenc.NotCounterReset,
+				chunkenc.UnknownCounterReset}[rnd.IntN(3)]
 			in.c.Bytes()[0] = in.c.Bytes()[0]&^chunkenc.CounterResetHeaderMask | byte(header)
 			plain.c.Bytes()[2] = byte(header)
 		}
@@ -392,7 +395,8 @@ func fuzzChunks(t testing.TB) map[byte][]byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var hist, float chunkenc.Chunk = chunkenc.NewHistogramSTChunk(), chunkenc.NewFloatHistogramSTChunk()
+	var hist, float chunkenc.Chunk = chunkenc.NewHistogramSTChunk(),
+		chunkenc.NewFloatHistogramSTChunk()
 	h := &histogram.Histogram{
 		Schema: 2, ZeroThreshold: 0.1,
 		PositiveSpans:   []histogram.Span{{Offset: 1, Length: 2}, {Offset: 3, Length: 1}},
@@ -411,7 +415,8 @@ func fuzzChunks(t testing.TB) map[byte][]byte {
 			if c == &hist {
 				next, _, _, err = app.AppendHistogram(nil, 1000*i-5, 1000*i, h.Copy(), false)
 			} else {
-				next, _, _, err = app.AppendFloatHistogram(nil, 1000*i-5, 1000*i, h.ToFloat(nil), false)
+				next, _, _, err = app.AppendFloatHistogram(nil, 1000*i-5, 1000*i, h.ToFloat(nil),
+					false)
 			}
 			if err != nil {
 				t.Fatal(err)

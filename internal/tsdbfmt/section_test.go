@@ -194,7 +194,8 @@ func TestTablesOfPrometheus(t *testing.T) {
 		}
 	}
 	for i, l := range []labels.Labels{
-		labels.FromStrings("__name__", "up", "job", "a"), labels.FromStrings("__name__", "up", "job", "b"),
+		labels.FromStrings("__name__", "up", "job", "a"), labels.FromStrings("__name__", "up",
+			"job", "b"),
 		labels.FromStrings("__name__", "up", "job", "ÿ"),
 	} {
 		if err := w.AddSeries(storage.SeriesRef(i), l); err != nil {

@@ -56,7 +56,8 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	}
 	toc := TOC{Version: v}
 	for i, p := range []*int64{
-		&toc.Symbols, &toc.Series, &toc.LabelIndices, &toc.LabelIndicesTable, &toc.Postings, &toc.PostingsTable,
+		&toc.Symbols, &toc.Series, &toc.LabelIndices, &toc.LabelIndicesTable, &toc.Postings,
+		&toc.PostingsTable,
 	} {
 		off := binary.BigEndian.Uint64(body[8*i:])
 		if off != 0 && (off < IndexHeaderSize || off > uint64(size-TOCSize)) {
