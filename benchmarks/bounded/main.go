@@ -92,7 +92,8 @@ func (c config) run(ctx context.Context) (r *report, err error) {
 	c.note("bucket after %s", time.Since(start).Round(time.Second))
 	if c.binary == "" {
 		c.binary = filepath.Join(tmp, "larder")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", c.binary, "larder/cmd/larder").CombinedOutput(); err != nil {
+		build := exec.CommandContext(ctx, "go", "build", "-o", c.binary, "larder/cmd/larder")
+		if out, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build larder: %w\n%s", err, out)
 		}
 		c.note("larder after %s", time.Since(start).Round(time.Second))

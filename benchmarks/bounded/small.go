@@ -52,7 +52,8 @@ const sampled = 20_000
 // smallQueries asks what values there are.
 func (c config) smallQueries(ctx context.Context, conn *grpc.ClientConn) (*smallQueries, error) {
 	q := &smallQueries{rand: rand.New(rand.NewPCG(1, 2))}
-	for label, into := range map[string]*[]string{dataset.ManyValuesLabel: &q.sessions, "instance": &q.instances} {
+	lists := map[string]*[]string{dataset.ManyValuesLabel: &q.sessions, "instance": &q.instances}
+	for label, into := range lists {
 		every, n := max(1, c.values/sampled), 0
 		if label == "instance" {
 			every = 1

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,11 +24,8 @@ type fault struct {
 
 // allFaults are the rounds, in their order.
 func allFaults() []fault {
-	var all []fault
-	for _, some := range [][]fault{bucketFaults(), cacheFaults(), localFaults(), processFaults(), clientFaults()} {
-		all = append(all, some...)
-	}
-	return all
+	return slices.Concat(bucketFaults(), cacheFaults(), localFaults(), processFaults(),
+		clientFaults())
 }
 
 // repeat does something soon, and then again and again until ctx ends, after pauses of every, more
@@ -35,7 +33,8 @@ func allFaults() []fault {
 func repeat(
 	ctx context.Context, r *rand.Rand, every time.Duration, do func() error,
 ) (n int, err error) {
-	for wait := every / 10; pause(ctx, wait); wait = every/2 + time.Duration(r.Int64N(int64(every))) {
+	next := func() time.Duration { return every/2 + time.Duration(r.Int64N(int64(every))) }
+	for wait := every / 10; pause(ctx, wait); wait = next() {
 		if err := do(); err != nil {
 			return n, err
 		}

@@ -121,7 +121,8 @@ func (w *world) readOnly(ctx context.Context, r *rand.Rand) error {
 		return err
 	}
 	defer w.unmount()
-	if err := syscall.Mount("", w.dataDir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+	const readOnly = syscall.MS_BIND | syscall.MS_REMOUNT | syscall.MS_RDONLY
+	if err := syscall.Mount("", w.dataDir, "", readOnly, ""); err != nil {
 		return err
 	}
 	pause(ctx, time.Second+time.Duration(r.Int64N(int64(3*time.Second))))

@@ -104,7 +104,8 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 			_, err = stream.Recv()
 		}
 		switch {
-		case late && status.Code(err) == codes.Aborted && strings.Contains(err.Error(), "send-stall-timeout"):
+		case late && status.Code(err) == codes.Aborted &&
+			strings.Contains(err.Error(), "send-stall-timeout"):
 			ended.Add(1)
 		case late || !errors.Is(err, io.EOF):
 			err = fmt.Errorf("a client that stopped reading for %s: its request ended with %w",

@@ -34,7 +34,8 @@ func (w *world) soakFor(
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		f := faults[r.IntN(len(faults))]
 		res := result{fault: f.name}
-		if err := w.breaking(ctx, f, r.Uint64(), soakPart/2+time.Duration(r.Int64N(int64(soakPart))), &res); err != nil {
+		seed, part := r.Uint64(), soakPart/2+time.Duration(r.Int64N(int64(soakPart)))
+		if err := w.breaking(ctx, f, seed, part, &res); err != nil {
 			return err
 		}
 		total.asked += res.asked

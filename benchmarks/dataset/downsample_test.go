@@ -162,7 +162,9 @@ func TestDownsampled(t *testing.T) {
 					}
 					last = s.v
 				}
-				for i, want := range map[int]float64{tsdbfmt.AggrSum: sum, tsdbfmt.AggrMin: lo, tsdbfmt.AggrMax: hi} {
+				wants := map[int]float64{tsdbfmt.AggrSum: sum, tsdbfmt.AggrMin: lo,
+					tsdbfmt.AggrMax: hi}
+				for i, want := range wants {
 					if got := parts[i][w]; got != (tv{end, want}) {
 						t.Fatalf(
 							"%s: window at %d: aggregate %d is %v, want %g", series, end, i, got,

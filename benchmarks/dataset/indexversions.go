@@ -64,7 +64,8 @@ func WriteV1(dir string, external labels.Labels) (*Meta, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := os.WriteFile(filepath.Join(blockDir, filepath.FromSlash(name)), data, 0o666); err != nil {
+		file := filepath.Join(blockDir, filepath.FromSlash(name))
+		if err := os.WriteFile(file, data, 0o666); err != nil {
 			return nil, err
 		}
 	}

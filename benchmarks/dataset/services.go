@@ -141,18 +141,23 @@ func Nodes(seed uint64, n int) Source {
 		}
 		c.add(Up, 0, "", "up")
 		for cpu := range 4 {
-			for _, mode := range []string{"idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"} {
+			modes := []string{"idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"}
+			for _, mode := range modes {
 				c.add(Seconds, 0, "", "node_cpu_seconds_total", "cpu", strconv.Itoa(cpu), "mode",
 					mode)
 			}
 		}
-		for _, m := range []string{"node_memory_MemAvailable_bytes", "node_memory_MemFree_bytes", "node_memory_MemTotal_bytes"} {
+		memory := []string{"node_memory_MemAvailable_bytes", "node_memory_MemFree_bytes",
+			"node_memory_MemTotal_bytes"}
+		for _, m := range memory {
 			c.add(Bytes, 0, "", m)
 		}
 		for _, m := range []string{"node_load1", "node_load5", "node_load15"} {
 			c.add(Ratio, 0, "", m)
 		}
-		for _, fs := range [][2]string{{"/dev/nvme0n1p1", "/"}, {"/dev/nvme1n1", "/var/lib/containerd"}, {"tmpfs", "/run"}} {
+		filesystems := [][2]string{{"/dev/nvme0n1p1", "/"}, {"/dev/nvme1n1", "/var/lib/containerd"},
+			{"tmpfs", "/run"}}
+		for _, fs := range filesystems {
 			c.add(Bytes, 0, "", "node_filesystem_avail_bytes", "device", fs[0], "fstype", "ext4",
 				"mountpoint", fs[1])
 		}

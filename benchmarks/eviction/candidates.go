@@ -72,7 +72,9 @@ type otterCache struct {
 func newOtter(maxBytes int64) cache {
 	c, err := otter.New(&otter.Options[uint64, []byte]{
 		MaximumWeight: uint64(maxBytes),
-		Weigher:       func(_ uint64, value []byte) uint32 { return uint32(len(value) + entryOverhead) },
+		Weigher: func(_ uint64, value []byte) uint32 {
+			return uint32(len(value) + entryOverhead)
+		},
 	})
 	if err != nil {
 		// they are constant but for the size

@@ -93,7 +93,9 @@ func printBurst(w io.Writer) error {
 			}
 		}
 		c.close()
-		share := func(n uint64) string { return fmt.Sprintf("%.3f", (float64(n)-float64(before))/maxBytes) }
+		share := func(n uint64) string {
+			return fmt.Sprintf("%.3f", (float64(n)-float64(before))/maxBytes)
+		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t\n", cand.name, share(most), share(after), held)
 	}
 	return tw.Flush()

@@ -36,7 +36,9 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 	}
 	var all []dashboard
 	for i := range w.regions {
-		for _, ls := range [][2]string{{"cluster", "eu-west-1"}, {"cluster", "us-east-1"}, {"tenant_id", "acme"}} {
+		external := [][2]string{{"cluster", "eu-west-1"}, {"cluster", "us-east-1"},
+			{"tenant_id", "acme"}}
+		for _, ls := range external {
 			ds, err := dashboards(ctx, g.server, ls[0], region(ls[1], i))
 			if err != nil {
 				return traces, err

@@ -50,8 +50,8 @@ func newS3FIFO(maxBytes int64) cache {
 	remembered := maxBytes / (pageSize + entryOverhead)
 	left := maxBytes - seenBytes*remembered
 	return &s3fifo{
-		table: map[uint64]*s3entry{}, small: queue{left: left / 10},
-		main:    queue{left: left - left/10},
+		table: map[uint64]*s3entry{},
+		small: queue{left: left / 10}, main: queue{left: left - left/10},
 		dropped: make(map[uint64]struct{}, remembered), recent: make([]uint64, remembered),
 	}
 }

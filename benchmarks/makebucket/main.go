@@ -40,7 +40,9 @@ func main() {
 // layouts are the layouts by name.
 func layouts() map[string]func(seed uint64) dataset.Layout {
 	return map[string]func(uint64) dataset.Layout{
-		"demo":          func(seed uint64) dataset.Layout { return dataset.Demo(seed, time.UnixMilli(dataset.Epoch)) },
+		"demo": func(seed uint64) dataset.Layout {
+			return dataset.Demo(seed, time.UnixMilli(dataset.Epoch))
+		},
 		"bench50k":      dataset.Bench50k,
 		"bench500k":     dataset.Bench500k,
 		"manyvalues1m":  dataset.ManyValues1M,

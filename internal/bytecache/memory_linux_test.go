@@ -79,7 +79,8 @@ func TestBurstChild(t *testing.T) {
 	case "pages":
 		m := newBytes(Options{MaxBytes: burstBytes})
 		defer m.Close()
-		set, get = func(key uint64) { m.Set(key, resident(make([]byte, 8<<10))) }, func(key uint64) { m.Get(key) }
+		set = func(key uint64) { m.Set(key, resident(make([]byte, 8<<10))) }
+		get = func(key uint64) { m.Get(key) }
 	case "values":
 		m := newParts(burstBytes)
 		defer m.Close()

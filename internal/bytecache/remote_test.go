@@ -91,7 +91,8 @@ larder_cache_items{cache="chunks",tier="memory"} 1
 larder_cache_requests_total{cache="chunks",tier="memcached"} 4
 larder_cache_requests_total{cache="chunks",tier="memory"} 6
 larder_cache_requests_total{cache="index",tier="memcached"} 0
-`), "larder_cache_hit_bytes_total", "larder_cache_hits_total", "larder_cache_items", "larder_cache_requests_total"); err != nil {
+`), "larder_cache_hit_bytes_total", "larder_cache_hits_total", "larder_cache_items",
+			"larder_cache_requests_total"); err != nil {
 			t.Error(err)
 		}
 		c.Close()

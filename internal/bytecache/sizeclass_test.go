@@ -8,7 +8,8 @@ func TestSizeClassesAreTheAllocators(t *testing.T) {
 	c := newSizeClasses()
 	f := func(n int) {
 		t.Helper()
-		if got, want := c.round(int64(n)), int64(cap(append([]byte(nil), make([]byte, n)...))); got != want {
+		want := int64(cap(append([]byte(nil), make([]byte, n)...)))
+		if got := c.round(int64(n)); got != want {
 			t.Errorf("%d bytes: got %d, want %d", n, got, want)
 		}
 	}

@@ -131,7 +131,8 @@ func startedBy(n ast.Node) ast.Expr {
 		if !ok || len(s.Args) == 0 {
 			return nil
 		}
-		if sel.Sel.Name == "Go" && len(s.Args) == 1 || sel.Sel.Name == "AfterFunc" && len(s.Args) == 2 {
+		name, args := sel.Sel.Name, len(s.Args)
+		if name == "Go" && args == 1 || name == "AfterFunc" && args == 2 {
 			return s.Args[len(s.Args)-1]
 		}
 	}

@@ -82,7 +82,8 @@ func TestTestsWaitForEvents(t *testing.T) {
 				case id.Name == "time" && sel.Sel.Name == "Sleep" && !fakeTime:
 					t.Errorf("%s: time.Sleep in a test: wait for an event, or use testing/synctest",
 						f.pos(sel))
-				case id.Name == "t" && strings.HasPrefix(sel.Sel.Name, "Skip") && !strings.HasPrefix(fn.Name.Name, "Fuzz"):
+				case id.Name == "t" && strings.HasPrefix(sel.Sel.Name, "Skip") &&
+					!strings.HasPrefix(fn.Name.Name, "Fuzz"):
 					t.Errorf("%s: a test that skips itself is a test that does not run", f.pos(sel))
 				}
 				return true

@@ -74,7 +74,8 @@ func tree(t *testing.T) []*goFile {
 		f := &goFile{name: filepath.ToSlash(rel), text: string(text), fset: token.NewFileSet()}
 		f.pkg = strings.TrimSuffix(path.Dir(f.name), ".")
 		f.test = strings.HasSuffix(f.name, "_test.go")
-		if f.ast, err = parser.ParseFile(f.fset, f.name, text, parser.ParseComments|parser.SkipObjectResolution); err != nil {
+		const mode = parser.ParseComments | parser.SkipObjectResolution
+		if f.ast, err = parser.ParseFile(f.fset, f.name, text, mode); err != nil {
 			return err
 		}
 		files = append(files, f)

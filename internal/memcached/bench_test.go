@@ -43,7 +43,7 @@ func BenchmarkGetMulti(b *testing.B) {
 	f("servers=4", 4)
 }
 
-// BenchmarkSet writes pages of 8 KiB as fast as memcached takes them.
+// BenchmarkSet writes pages of 8 KiB as fast as memcached accepts them.
 func BenchmarkSet(b *testing.B) {
 	c := client(b, Options{}, memcachedtest.Start(b, memcachedtest.Options{}))
 	page := bytes.Repeat([]byte{1}, 8<<10)

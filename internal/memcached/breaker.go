@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// breakerState of a server in one direction.
+// breakerState is the state of a server in one direction.
 type breakerState int
 
 const (
@@ -18,9 +18,8 @@ func (s breakerState) String() string {
 	return [...]string{"closed", "half-open", "open"}[s]
 }
 
-// seen is the state as it is told outside. Only use probes a server: one that nobody has asked
-// since its open state ended is not one that is left alone, however long ago that was, but one that
-// the next use tries.
+// seen returns the state as metrics report it. Only use of a server probes it. A server that had no
+// request since its open state ended is half-open: the next request tries it.
 func (s breakerState) seen(until time.Time) breakerState {
 	if s == breakerOpen && !time.Now().Before(until) {
 		return breakerHalfOpen
@@ -28,13 +27,13 @@ func (s breakerState) seen(until time.Time) breakerState {
 	return s
 }
 
-// verdict is what an operation says about its server.
+// verdict is the conclusion about a server from one operation.
 type verdict int
 
 const (
 	verdictGood    verdict = iota
-	verdictNothing         // neither: the connection was stale, the time too short
-	verdictStrike          // bad if it happens again
+	verdictNothing         // no conclusion: the connection was stale, or the time too short
+	verdictStrike          // bad if it is repeated
 	verdictBad
 )
 
@@ -43,16 +42,15 @@ const (
 	maxStrikes  = 3 // in a row
 )
 
-// ticket is the permission for one operation; what it reports counts only for the state that it was
-// given in.
+// ticket is the permission for one operation. Its report counts only in the state that issued it.
 type ticket uint64
 
-// readBreaker keeps reads from servers that do not answer. The first read that waited for nothing
-// opens it: whoever waits for a cache that hangs loses its deadline. While it is open every read is
-// a miss, at once; then one read is the probe.
+// readBreaker stops reads from a server that does not answer. The first read that waited in vain
+// opens it, because each further one would lose its deadline too. While it is open every read is an
+// immediate miss. After that one read is the probe.
 type readBreaker struct {
 	longest time.Duration
-	// changed is told when the server is given up and when it is back, not of every probe in
+	// changed is called when the server is given up and when it is back, not for each probe in
 	// between.
 	changed func(open bool, cause error)
 
@@ -61,11 +59,11 @@ type readBreaker struct {
 	period  time.Duration
 	until   time.Time
 	strikes int
-	current ticket // of the state: all given in another are void
+	current ticket // of the state: tickets of earlier states are void
 	opened  int64
 }
 
-// allow tells whether a read may go ahead; then its verdict must be reported.
+// allow reports whether a read may go ahead. If it may, its verdict must be reported.
 func (b *readBreaker) allow() (ticket, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,7 +80,7 @@ func (b *readBreaker) allow() (ticket, bool) {
 	return b.current, true
 }
 
-// blocked tells whether no read would be allowed now, and asks for none.
+// blocked reports whether allow would refuse a read now, without issuing a ticket.
 func (b *readBreaker) blocked() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,7 +93,7 @@ func (b *readBreaker) enter(s breakerState) {
 	b.current++
 }
 
-// report takes in what came of a read.
+// report records the result of a read.
 func (b *readBreaker) report(t ticket, v verdict, cause error) {
 	switch opened, closed := b.judge(t, v); {
 	case opened:
@@ -105,7 +103,7 @@ func (b *readBreaker) report(t ticket, v verdict, cause error) {
 	}
 }
 
-// judge tells whether the server is given up with this, or is back.
+// judge records a verdict and reports whether it opens or closes the breaker.
 func (b *readBreaker) judge(t ticket, v verdict) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -115,7 +113,7 @@ func (b *readBreaker) judge(t ticket, v verdict) (opened, closed bool) {
 		b.enter(breakerClosed)
 		return false, true
 	case b.state == breakerHalfOpen && v == verdictNothing:
-		b.enter(breakerOpen) // its time is over: the next read is the probe
+		b.enter(breakerOpen) // the period is over: the next read is the probe
 	case b.state == breakerHalfOpen:
 		b.period = min(2*b.period, b.longest)
 		b.open()
@@ -137,36 +135,37 @@ func (b *readBreaker) open() {
 	b.opened++
 }
 
-// now returns the state, and how often it has been opened.
+// now returns the state, and how often the breaker has opened.
 func (b *readBreaker) now() (breakerState, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.state.seen(b.until), b.opened
 }
 
-// countInterval is how long writes are counted before the counts begin anew.
+// countInterval is the period after which the counts of writes are reset.
 const countInterval = 10 * time.Second
 
-// writeBreaker keeps writes from servers that fail them. Nobody waits for a write, so it counts
-// before it judges. But all servers share the workers, and one that hangs holds each for as long as
-// a write may take: ConsecutiveFailures that took too long open it alone, however slowly they come,
-// and while it is half-open a single write finds out whether it still hangs.
+// writeBreaker stops writes to a server that fails them. No caller waits for a write, so it counts
+// before it opens. But all servers share the workers, and a server that hangs blocks each of them
+// for as long as a write may take. Therefore ConsecutiveFailures timeouts in a row open it, however
+// slowly they arrive, and while it is half-open a single write finds out whether the server still
+// hangs.
 type writeBreaker struct {
 	o       BreakerOptions
-	changed func(open bool, cause error) // as of readBreaker
+	changed func(open bool, cause error) // same as in readBreaker
 
 	mu      sync.Mutex
 	state   breakerState
-	until   time.Time // of the open state; of the counts, while closed
+	until   time.Time // end of the open state, or of the counts while closed
 	current ticket
 
 	requests, failures, consecutive, successes int // in this state
-	// failures in a row, in this state, that took too long
+	// late is the number of timeouts in a row, in this state.
 	late   int
 	opened int64
 }
 
-// allow tells whether a write may go ahead; then its verdict must be reported.
+// allow reports whether a write may go ahead. If it may, its verdict must be reported.
 func (b *writeBreaker) allow() (ticket, bool) {
 	if b.o.Disabled {
 		return 0, true
@@ -196,7 +195,7 @@ func (b *writeBreaker) enter(s breakerState) {
 	b.until = time.Now().Add(countInterval)
 }
 
-// report takes in what came of a write.
+// report records the result of a write.
 func (b *writeBreaker) report(t ticket, v verdict, cause error) {
 	if b.o.Disabled {
 		return
@@ -209,7 +208,7 @@ func (b *writeBreaker) report(t ticket, v verdict, cause error) {
 	}
 }
 
-// judge tells whether the server is given up with this, or is back.
+// judge records a result and reports whether it opens or closes the breaker.
 func (b *writeBreaker) judge(t ticket, good, late bool) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -250,7 +249,7 @@ func (b *writeBreaker) open() {
 	b.opened++
 }
 
-// now returns the state, and how often it has been opened.
+// now returns the state, and how often the breaker has opened.
 func (b *writeBreaker) now() (breakerState, int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// heard collects what a breaker tells.
+// heard records the calls of a breaker's changed.
 type heard struct{ log []string }
 
 func (h *heard) changed(open bool, cause error) {
@@ -40,8 +40,9 @@ func TestReadBreaker(t *testing.T) {
 				t.Errorf("a read is allowed while %v", b.state)
 			}
 		}
-		// Strikes count in a row; what says nothing does not.
-		for _, v := range []verdict{verdictGood, verdictStrike, verdictStrike, verdictGood, verdictStrike, verdictNothing, verdictStrike} {
+		// Strikes in a row count; verdictNothing does not count.
+		const good, strike = verdictGood, verdictStrike
+		for _, v := range []verdict{good, strike, strike, good, strike, verdictNothing, strike} {
 			try(v)
 		}
 		try(verdictStrike)
@@ -49,8 +50,8 @@ func TestReadBreaker(t *testing.T) {
 		time.Sleep(250 * time.Millisecond)
 		try(verdictGood)
 
-		// Reads at the same moment: the first that is bad opens it, the others say nothing new,
-		// however they end.
+		// Concurrent reads: the first bad one opens the breaker, and the reports of the others are
+		// void.
 		first, _ := b.allow()
 		second, _ := b.allow()
 		third, _ := b.allow()
@@ -58,7 +59,7 @@ func TestReadBreaker(t *testing.T) {
 		b.report(second, verdictBad, errHang)
 		b.report(third, verdictGood, nil)
 		closed()
-		// The period doubles with every probe that fails, up to the longest. One probe at a time.
+		// The period doubles with each failed probe, up to the longest. One probe runs at a time.
 		for _, ms := range []int{250, 500, 1000, 2000, 2000} {
 			period := time.Duration(ms) * time.Millisecond
 			time.Sleep(period - time.Nanosecond)
@@ -71,13 +72,13 @@ func TestReadBreaker(t *testing.T) {
 			closed()
 			b.report(probe, verdictStrike, errHang)
 		}
-		// A probe that says nothing is followed by another, at once.
+		// A probe without a verdict is followed by another at once.
 		time.Sleep(2 * time.Second)
 		try(verdictNothing)
 		try(verdictGood)
 		try(verdictGood)
-		// The next time it begins with the short period. When that is over it is not told as open,
-		// though nobody has asked.
+		// The next time it starts with the short period. After it the state is half-open, even
+		// without a request.
 		try(verdictBad)
 		if state, _ := b.now(); state != breakerOpen {
 			t.Errorf("the state is %v, want open", state)
@@ -102,7 +103,7 @@ func TestWriteBreaker(t *testing.T) {
 		var h heard
 		o := Options{}.withDefaults().Breaker
 		b := &writeBreaker{o: o, changed: h.changed}
-		// write reports how many of n were allowed.
+		// write returns how many of n writes were allowed.
 		write := func(n int, v verdict) (allowed int) {
 			for range n {
 				if ticket, ok := b.allow(); ok {
@@ -118,7 +119,7 @@ func TestWriteBreaker(t *testing.T) {
 				t.Errorf("%d of %d writes were allowed, want %d", got, n, want)
 			}
 		}
-		// Too few to judge by, and old ones are forgotten.
+		// Too few to open it, and the counts are reset after a while.
 		f(40, verdictBad, 40)
 		time.Sleep(countInterval)
 		f(49, verdictBad, 49)
@@ -132,7 +133,7 @@ func TestWriteBreaker(t *testing.T) {
 		if state, _ := b.now(); state != breakerHalfOpen {
 			t.Errorf("the state is %v when the next write is a probe, want half-open", state)
 		}
-		// Tried with one that fails, then with ten that do not: the first of them alone.
+		// First a probe that fails, then ten that succeed: the first of them alone.
 		f(10, verdictBad, 1)
 		time.Sleep(o.OpenDuration)
 		for _, want := range []int{1, o.HalfOpenMaxRequests - 1} {
@@ -149,7 +150,7 @@ func TestWriteBreaker(t *testing.T) {
 				b.report(ticket, verdictGood, nil)
 			}
 		}
-		// A share of failures opens it, too: one in twenty.
+		// A share of failures opens it too: one in twenty.
 		f(95, verdictGood, 95)
 		for range 4 {
 			f(1, verdictBad, 1)

@@ -10,30 +10,31 @@ import (
 	"larder/internal/panics"
 )
 
-// Client of a set of memcached servers. It is safe for concurrent use; make it with New.
+// Client reads and writes the values of a set of memcached servers. It is safe for concurrent use.
+// Make it with New.
 type Client struct {
 	o         Options
 	discovery *discovery
 	queue     *queue
-	turns     chan struct{} // one for each batch that may run
+	turns     chan struct{} // one token for each running batch
 	metrics   *metrics
 	panics    *panics.Guard
 	counters  counters
 
-	ring atomic.Pointer[ring] // stored by update only, which one goroutine calls
+	ring atomic.Pointer[ring] // only update stores it, from one goroutine at a time
 
-	stop    context.CancelFunc // the dials and the watcher
+	stop    context.CancelFunc // ends the dials and the watcher
 	dials   dials
-	workers sync.WaitGroup // that write
-	watcher sync.WaitGroup // that looks names up
+	workers sync.WaitGroup // writes
+	watcher sync.WaitGroup // resolves names
 
 	life   sync.RWMutex
 	closed bool           // guarded by life
 	reads  sync.WaitGroup // batches; added to with life held
 }
 
-// New returns a client. Only what is wrong with the options is an error: servers that cannot be
-// found, or reached, make for misses.
+// New returns a client. Only invalid options are errors: servers that are not found or not
+// reachable cause misses.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
@@ -64,8 +65,8 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// update makes the servers at the endpoints those that are used. It keeps those that are, with
-// their connections and breakers.
+// update sets the servers in use to the endpoints. A server that stays keeps its connections and
+// breakers.
 func (c *Client) update(endpoints []endpoint) {
 	known := map[endpoint]*server{}
 	if old := c.ring.Load(); old != nil {
@@ -88,13 +89,13 @@ func (c *Client) update(endpoints []endpoint) {
 	}
 }
 
-// watch looks names up again and again, and closes connections that nobody uses.
+// watch resolves names periodically, and closes idle connections.
 func (c *Client) watch(ctx context.Context) {
 	for {
 		wait := c.o.DNSInterval
 		if c.discovery.dynamic() {
-			_ = c.panics.Do(func() error { // a resolver's
-				if endpoints, changed := c.discovery.lookUp(ctx); changed {
+			_ = c.panics.Do(func() error { // the resolver may panic
+				if endpoints, changed := c.discovery.resolveAll(ctx); changed {
 					c.update(endpoints)
 				}
 				return nil
@@ -115,7 +116,7 @@ func (c *Client) watch(ctx context.Context) {
 	}
 }
 
-// readDeadline is how long a read may take now.
+// readDeadline returns the time that a read may take now.
 func (c *Client) readDeadline() time.Duration {
 	if c.o.FirstByte != nil {
 		if d := c.o.FirstByte(); d > 0 {
@@ -125,9 +126,9 @@ func (c *Client) readDeadline() time.Duration {
 	return c.o.Timeout
 }
 
-// Set stores a value, later: until then it is pending, and found. The value must not change any
-// more. It is dropped, and counted, where it is too large or too much is pending: then it is as if
-// Set had not been called.
+// Set stores a value asynchronously. Look-ups find it while its write is pending. The value must
+// not change after the call. If it is too large or the queue is full, it is dropped and counted,
+// and the call has no effect.
 func (c *Client) Set(id ID, value []byte) {
 	if int64(len(value)) > c.o.MaxItemSize {
 		c.counters.tooLarge.Add(1)
@@ -143,9 +144,9 @@ func (c *Client) Set(id ID, value []byte) {
 	}
 }
 
-// Delete removes a value, later: until then it is not found. Values that wait to be written leave
-// it its place, but where the server cannot be reached it is lost. That does no harm: what is read
-// is verified, and who found a value to be bad will find it again.
+// Delete removes a value asynchronously. Look-ups no longer find it while the deletion is pending.
+// A full queue of values does not block it, but it is lost if the server is not reachable. That
+// does no harm, because a reader verifies what it reads and will delete a bad value again.
 func (c *Client) Delete(id ID) {
 	if !c.queue.put(write{id: id, remove: true}) {
 		c.counters.full.Add(1)
@@ -153,8 +154,8 @@ func (c *Client) Delete(id ID) {
 	}
 }
 
-// Close ends the client. What is pending is still written where that takes no longer than a second;
-// calls that run or come later are misses.
+// Close ends the client. Pending writes are carried out for at most a second. Later calls are
+// misses.
 func (c *Client) Close() {
 	c.life.Lock()
 	if c.closed {
@@ -178,8 +179,8 @@ func (c *Client) Close() {
 	c.metrics.unregister()
 }
 
-// expiration is a TTL as memcached takes it: seconds from now, up to thirty days; above, a point in
-// time.
+// expiration returns a TTL as memcached expects it: seconds from now up to thirty days, above that
+// a point in time.
 func expiration(ttl time.Duration, now time.Time) int32 {
 	seconds := int64((ttl + time.Second - 1) / time.Second)
 	if ttl <= maxTTLRelative {

@@ -20,7 +20,7 @@ func TestValuesComeBack(t *testing.T) {
 	for range 3 {
 		servers = append(servers, memcachedtest.Start(t, memcachedtest.Options{}))
 	}
-	// More keys than batches may hold, more batches than may run at once.
+	// More keys than a batch may contain, and more batches than may run in parallel.
 	o := Options{MaxGetMultiBatchSize: 50, MaxGetMultiConcurrency: 4, Timeout: 10 * time.Second}
 	writer := client(t, o, servers...)
 	var ids []ID
@@ -43,12 +43,12 @@ func TestValuesComeBack(t *testing.T) {
 				t.Fatalf("value %d: got %d bytes (nil: %v), want %d", i, len(v), v == nil, len(w))
 			}
 			if cap(v) > len(v) && len(v) > 0 {
-				t.Fatalf("value %d: %d bytes keep %d", i, len(v), cap(v))
+				t.Fatalf("value %d: %d bytes keep an array of %d", i, len(v), cap(v))
 			}
 		}
 	}
 	check(writer)     // some are pending
-	settle(t, writer) // Close drops what it cannot write within a second
+	settle(t, writer) // Close drops what is not written within a second
 	writer.Close()
 	check2 := client(t, o, servers...)
 	check(check2)
@@ -64,7 +64,7 @@ func TestValuesComeBack(t *testing.T) {
 	}
 }
 
-func TestValuesThatAreThereAreNotAskedFor(t *testing.T) {
+func TestPresentValuesAreNotRequested(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	c := client(t, Options{}, s)
 	a, b := idOf("a"), idOf("b")
@@ -75,7 +75,7 @@ func TestValuesThatAreThereAreNotAskedFor(t *testing.T) {
 		t.Errorf("got %q", values)
 	}
 	if n := s.Stats(t)["cmd_get"]; n != "1" {
-		t.Errorf("%s keys were asked for, want 1", n)
+		t.Errorf("%s keys were requested, want 1", n)
 	}
 }
 
@@ -92,15 +92,15 @@ func TestDelete(t *testing.T) {
 	if v := get(t, c, id); v != nil {
 		t.Errorf("got %q after Delete", v)
 	}
-	c.Delete(id) // there is none
+	c.Delete(id) // not stored
 	settle(t, c)
 	if d := c.Stats().Dropped; d != (Dropped{}) {
 		t.Errorf("dropped %+v", d)
 	}
 }
 
-// TestNamespacesAreApart: two deployments on one memcached.
-func TestNamespacesAreApart(t *testing.T) {
+// TestNamespacesAreSeparate: two deployments on one memcached.
+func TestNamespacesAreSeparate(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	one, other := client(t, Options{Namespace: "one:"}, s), client(t, Options{Namespace: "other:"},
 		s)
@@ -113,9 +113,10 @@ func TestNamespacesAreApart(t *testing.T) {
 	}
 }
 
-// TestValuesLargerThanMine: what a client with a larger MaxItemSize has stored is a miss, however
-// often it is asked for, and the server is well. That is how a change of the limit is rolled out.
-func TestValuesLargerThanMine(t *testing.T) {
+// TestValuesAboveItemLimit: a value stored by a client with a larger MaxItemSize is a miss, however
+// often it is requested, and the server counts as healthy. That is how a change of the limit is
+// rolled out.
+func TestValuesAboveItemLimit(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-I", "4m"}})
 	big, small := idOf("big"), idOf("small")
 	other := client(t, Options{MaxItemSize: 3 << 20, Timeout: 10 * time.Second}, s)
@@ -133,11 +134,12 @@ func TestValuesLargerThanMine(t *testing.T) {
 		t.Errorf("got %+v", st)
 	}
 	if get(t, other, big) == nil {
-		t.Error("the value is lost for the client that has stored it")
+		t.Error("the client that stored the value no longer finds it")
 	}
 }
 
-// TestKilledServer: a dead server is a miss, at once; its values are those of the others.
+// TestKilledServer: look-ups on a dead server are misses, at once; values of other servers are
+// found.
 func TestKilledServer(t *testing.T) {
 	dead, alive := memcachedtest.Start(t, memcachedtest.Options{}),
 		memcachedtest.Start(t, memcachedtest.Options{})
@@ -170,7 +172,7 @@ func TestKilledServer(t *testing.T) {
 	if d := time.Since(began); d > 5*time.Second {
 		t.Errorf("200 look-ups took %v", d)
 	}
-	// It comes back, empty, where it was.
+	// The server comes back empty on the same address.
 	dead.Restart(t)
 	eventually(t, func() bool { found(); return c.Stats().ReadsOpen == 0 })
 	store(t, c, values)
@@ -179,14 +181,14 @@ func TestKilledServer(t *testing.T) {
 	}
 }
 
-// TestRestartedServer: connections that a restart has left stale cost one miss, and do not open the
+// TestRestartedServer: connections that went stale in a restart cost one miss, and do not open the
 // breaker.
 func TestRestartedServer(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	c := client(t, Options{MaxGetMultiConcurrency: 8, Timeout: 10 * time.Second}, s)
 	id := idOf("a")
 	store(t, c, map[ID][]byte{id: []byte("value")})
-	// Several connections, idle.
+	// Open several connections that are then idle.
 	var all sync.WaitGroup
 	for range 50 {
 		all.Go(func() { get(t, c, id) })
@@ -194,7 +196,7 @@ func TestRestartedServer(t *testing.T) {
 	all.Wait()
 	s.Restart(t)
 	c.Set(id, []byte("value"))
-	settle(t, c) // a write finds the stale connection and makes another
+	settle(t, c) // the write finds the stale connection and dials again
 	missed := 0
 	for range 20 {
 		if get(t, c, id) == nil {
@@ -209,7 +211,7 @@ func TestRestartedServer(t *testing.T) {
 	}
 }
 
-// TestHangingServer: a server that was stopped is given up, and used again when it goes on.
+// TestHangingServer: a stopped server is given up, and used again when it continues.
 func TestHangingServer(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	id := idOf("a")
@@ -231,8 +233,8 @@ func TestHangingServer(t *testing.T) {
 	eventually(t, func() bool { return get(t, c, id) != nil })
 }
 
-// TestCallsThatWaitForAHangingServer counts them: those that ask at the same moment, then one for
-// each period.
+// TestCallsThatWaitForAHangingServer counts them: the concurrent calls at first, then one per
+// period.
 func TestCallsThatWaitForAHangingServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout, period = 60 * time.Millisecond, 250 * time.Millisecond
@@ -285,13 +287,13 @@ func TestCallersGiveUp(t *testing.T) {
 	eventually(t, func() bool { return len(c.turns) == 1 })
 	cancel()
 	<-done
-	values[0] = nil // the race detector hears of whoever writes it
+	values[0] = nil // the race detector reports a concurrent write
 	s.Resume(t)
 	eventually(t, func() bool { return len(c.turns) == 0 })
 	if values[0] != nil {
 		t.Errorf("a value came after the end: %q", values[0])
 	}
-	// The connection is as good as new.
+	// The connection can still be used.
 	if v := get(t, c, id); string(v) != "value" {
 		t.Errorf("got %q", v)
 	}
@@ -301,8 +303,8 @@ func TestCallersGiveUp(t *testing.T) {
 	}
 }
 
-// TestWaitingForATurnEnds: a call that gets no turn is a miss when its deadline has come, and does
-// not count against the server.
+// TestWaitingForATurnEnds: a call that gets no turn is a miss at its deadline, and does not count
+// against the server.
 func TestWaitingForATurnEnds(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	id := idOf("a")
@@ -324,7 +326,7 @@ func TestWaitingForATurnEnds(t *testing.T) {
 	eventually(t, func() bool { return get(t, c, id) != nil })
 }
 
-// TestReadDeadline: no longer than the bucket would take, within bounds.
+// TestReadDeadline: the read deadline follows the bucket's answer time, within bounds.
 func TestReadDeadline(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
 	var firstByte time.Duration
@@ -353,7 +355,10 @@ func TestReadDeadline(t *testing.T) {
 }
 
 func TestDroppedWrites(t *testing.T) {
-	f := func(name string, o Options, prepare func(*memcachedtest.Server), values [][]byte, want Dropped) {
+	f := func(
+		name string, o Options, prepare func(*memcachedtest.Server), values [][]byte,
+		want Dropped,
+	) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
 			s := memcachedtest.Start(t, memcachedtest.Options{})
@@ -377,7 +382,7 @@ func TestDroppedWrites(t *testing.T) {
 		Dropped{Full: 2})
 	f("too much", Options{MaxAsyncBufferBytes: 250}, pause, [][]byte{v(100), v(100), v(100), v(50)},
 		Dropped{Full: 1})
-	f("too large for us", Options{MaxItemSize: 100}, nothing, [][]byte{v(100), v(101)},
+	f("too large for the client", Options{MaxItemSize: 100}, nothing, [][]byte{v(100), v(101)},
 		Dropped{TooLarge: 1})
 	f("too large for memcached", Options{MaxItemSize: 4 << 20}, nothing,
 		[][]byte{v(100), v(2 << 20)}, Dropped{TooLarge: 1})
@@ -399,7 +404,7 @@ func TestDeletesAreNotDroppedForValues(t *testing.T) {
 	}
 }
 
-// TestWritesToADeadServerEnd: the breaker of writes opens, and they are dropped without being
+// TestWritesToADeadServerEnd: the breaker of writes opens, and writes are dropped without being
 // tried.
 func TestWritesToADeadServerEnd(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
@@ -450,10 +455,10 @@ func TestAfterCloseEverythingIsAMiss(t *testing.T) {
 	}
 }
 
-// TestCloseEndsWithAHangingServer: what cannot be written is dropped.
+// TestCloseEndsWithAHangingServer: Close drops what cannot be written.
 func TestCloseEndsWithAHangingServer(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
-	// Without a breaker, which would drop most of them before Close does.
+	// Disable the breaker, which would drop most writes before Close does.
 	c := client(t, Options{MaxAsyncConcurrency: 1, Timeout: 200 * time.Millisecond,
 		Breaker: BreakerOptions{Disabled: true}}, s)
 	s.Pause(t)
@@ -461,7 +466,7 @@ func TestCloseEndsWithAHangingServer(t *testing.T) {
 		c.Set(idOf(strconv.Itoa(i)), []byte("v"))
 	}
 	c.Close()
-	// Close would wait 20 seconds if it let each of them time out.
+	// Close would wait 20 seconds if every write timed out.
 	if d := c.Stats().Dropped; d.Full+d.Failed != 100 || d.Full == 0 {
 		t.Errorf("dropped %+v of 100", d)
 	}
@@ -487,12 +492,14 @@ func TestOptionsAreChecked(t *testing.T) {
 			f(Options{Addresses: []string{"good:1", prefix + "host:" + port}},
 				fmt.Sprintf("address %q: port %q is neither", prefix+"host:"+port, port))
 		}
-		for _, host := range []string{"a host", "a..b", "http//host", "*", strings.Repeat("a", 64)} {
+		tooLong := strings.Repeat("a", 64)
+		for _, host := range []string{"a host", "a..b", "http//host", "*", tooLong} {
 			f(Options{Addresses: []string{prefix + host + ":1"}},
 				fmt.Sprintf("address %q: %q is no host name", prefix+host+":1", host))
 		}
 	}
-	for _, text := range []string{"user@host:1", "dns+user:password@host:1", "host:1?a=b", "host:1#a"} {
+	more := []string{"user@host:1", "dns+user:password@host:1", "host:1?a=b", "host:1#a"}
+	for _, text := range more {
 		f(Options{Addresses: []string{text}}, "has a user, a password or a query")
 	}
 	f(Options{Addresses: []string{"dnssrv+10.0.0.1"}},
@@ -517,5 +524,5 @@ func TestExpiration(t *testing.T) {
 	f(30*24*time.Hour, 30*24*3600)
 	f(31*24*time.Hour, 1_700_000_000+31*24*3600)
 	now = time.Unix(1<<31-3600, 0)
-	f(31*24*time.Hour, 30*24*3600) // memcached's clock has no such time
+	f(31*24*time.Hour, 30*24*3600) // memcached's clock cannot represent it
 }

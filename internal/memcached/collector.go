@@ -2,13 +2,12 @@ package memcached
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// collector turns what the client counts, and the state of its servers, into metrics when they are
-// scraped.
+// collector exports the counters of a client and the state of its servers as metrics.
 type collector struct {
 	client *Client
 
 	requests, hits, hitBytes, dropped, state, opened *prometheus.Desc
-	thanosRequests, thanosHits                       *prometheus.Desc // what Thanos counts by keys
+	thanosRequests, thanosHits                       *prometheus.Desc // counts keys, same as Thanos
 }
 
 func newCollector(c *Client) *collector {
@@ -22,34 +21,38 @@ func newCollector(c *Client) *collector {
 	}
 	return &collector{
 		client:   c,
-		requests: desc("requests_total", "Values asked for."),
+		requests: desc("requests_total", "Values requested."),
 		hits: desc(
-			"hits_total", "Values found, by where: on a server, or among those not written yet.",
+			"hits_total",
+			"Values found, by source: on a server, or in the queue of pending writes.",
 			"source"),
-		hitBytes: desc("hit_bytes_total", "Bytes of the values found."),
+		hitBytes: desc("hit_bytes_total", "Bytes of values found."),
 		dropped: desc(
-			"dropped_writes_total", "Values and deletions that were not written, by why.", "reason",
+			"dropped_writes_total", "Values and deletions that were not written, by reason.",
+			"reason",
 		),
 		state: desc(
 			"breaker_state",
-			"Whether a server is used: 0 it is, 1 the next use tries it or is doing so, 2 it is not.",
+			"State of a server's circuit breaker: 0 closed, 1 half-open, 2 open.",
 			"direction", "server",
 		),
 		opened: desc(
 			"breaker_opened_total",
-			"How often it was found that a server cannot be used, probes included.", "direction",
+			"Times a circuit breaker opened, failed probes included.", "direction",
 			"server",
 		),
 
 		thanosRequests: thanos("requests_total",
-			"Values asked for, as in larder_memcached_requests_total."),
-		thanosHits: thanos("hits_total", "Values found, as in larder_memcached_hits_total."),
+			"Values requested, same as larder_memcached_requests_total."),
+		thanosHits: thanos("hits_total", "Values found, same as larder_memcached_hits_total."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.dropped, c.state, c.opened, c.thanosRequests, c.thanosHits} {
+	all := []*prometheus.Desc{c.requests, c.hits, c.hitBytes, c.dropped, c.state, c.opened,
+		c.thanosRequests, c.thanosHits}
+	for _, d := range all {
 		ch <- d
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// conn is a connection under gomemcache: it keeps the deadline of the operation, whatever
+// conn is the connection below gomemcache. It keeps the deadline of the operation, whatever
 // gomemcache sets, and checks replies before gomemcache reads them. Only the goroutine of the
 // operation uses it.
 type conn struct {
@@ -17,16 +17,17 @@ type conn struct {
 // SetDeadline does nothing: gomemcache would renew the deadline with every value.
 func (c *conn) SetDeadline(time.Time) error { return nil }
 
-// SetReadDeadline does nothing, as SetDeadline.
+// SetReadDeadline does nothing, same as SetDeadline.
 func (c *conn) SetReadDeadline(time.Time) error { return nil }
 
-// SetWriteDeadline does nothing, as SetDeadline.
+// SetWriteDeadline does nothing, same as SetDeadline.
 func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 // Read implements io.Reader.
 func (c *conn) Read(p []byte) (n int, err error) {
 	defer func() {
-		if v := recover(); v != nil { // in a goroutine of gomemcache's: it would end the process
+		// This may run in a goroutine of gomemcache, where a panic would end the process.
+		if v := recover(); v != nil {
 			n, err = 0, fmt.Errorf("memcached: reply: %w", c.lane.home.dials.panics.Caught(v))
 		}
 	}()

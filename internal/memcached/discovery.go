@@ -17,18 +17,17 @@ import (
 // address is a configured address.
 type address struct {
 	text   string // as configured
-	scheme string // dns, dnsdualstack, dnssrv, dnssrvnoa; "" for one that is no name to look up
+	scheme string // dns, dnsdualstack, dnssrv, dnssrvnoa; "" if no look-up is needed
 	host   string
-	port   string // "" where the SRV record has it
+	port   string // "" if the SRV record contains it
 }
 
-// parseAddress reads an address as it is configured. One that can never lead to a server is an
-// error.
+// parseAddress parses a configured address. An address that can never lead to a server is an error.
 func parseAddress(text string) (address, error) {
 	text = strings.TrimSpace(text)
 	if shown := redaction.Address(text); shown != text && !strings.HasPrefix(text, "/") {
 		return address{}, fmt.Errorf("memcached: address %q has a user, a password or a query: "+
-			"give host:port alone, since memcached's protocol here has no users", shown)
+			"give host:port alone: this client does not authenticate", shown)
 	}
 	scheme, rest, ok := strings.Cut(text, "+")
 	if !ok {
@@ -51,7 +50,8 @@ func parseAddress(text string) (address, error) {
 	case a.host == "":
 		return a, fmt.Errorf("memcached: address %q has no host", text)
 	case a.port == "" && !srv:
-		return a, fmt.Errorf("memcached: address %q has no port: memcached's is 11211", text)
+		return a, fmt.Errorf("memcached: address %q has no port: memcached's default is 11211",
+			text)
 	}
 	if err := a.check(srv); err != nil {
 		return a, fmt.Errorf("memcached: address %q: %w", text, err)
@@ -59,7 +59,7 @@ func parseAddress(text string) (address, error) {
 	return a, nil
 }
 
-// check finds what no name server and no network can make work.
+// check returns an error for an address that no name server and no network can make valid.
 func (a *address) check(srv bool) error {
 	if !validPort(a.port) && a.port != "" {
 		return fmt.Errorf("port %q is neither a number from 1 to 65535 nor the name of a service",
@@ -67,7 +67,7 @@ func (a *address) check(srv bool) error {
 	}
 	if ip, err := netip.ParseAddr(a.host); err == nil {
 		if srv {
-			return fmt.Errorf("%s is an address, which has no SRV records: leave the prefix out",
+			return fmt.Errorf("%s is an address, which has no SRV records: remove the prefix",
 				ip)
 		}
 		return nil
@@ -78,19 +78,19 @@ func (a *address) check(srv bool) error {
 	return nil
 }
 
-// validPort tells whether a connection can be made to a port, which may be given by name.
+// validPort reports whether a port, given as a number or by name, is valid.
 func validPort(port string) bool {
 	if n, err := strconv.Atoi(port); err == nil {
 		return n >= 1 && n <= 65535
 	}
-	if strings.Trim(port, hostLetters) != "" { // C's resolver takes blanks
+	if strings.Trim(port, hostLetters) != "" { // C's resolver accepts blanks
 		return false
 	}
-	n, err := net.LookupPort("tcp", port) // reads local tables, asks nothing of the network
+	n, err := net.LookupPort("tcp", port) // reads local tables, without the network
 	return err == nil && n > 0
 }
 
-// validHost tells whether Go's resolver would look a name up at all.
+// validHost reports whether Go's resolver would look up a name.
 func validHost(host string) bool {
 	host = strings.TrimSuffix(host, ".")
 	if len(host) > 253 {
@@ -104,19 +104,18 @@ func validHost(host string) bool {
 	return true
 }
 
-// hostLetters are what names consist of; DNS names of services have underscores.
+// hostLetters are the characters of names; DNS names of services contain underscores.
 const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
-// discovery finds the endpoints that the configured addresses stand for. Only one goroutine looks
-// up.
+// discovery finds the endpoints of the configured addresses. Only one goroutine may use it.
 type discovery struct {
 	addresses []address
 	resolver  Resolver
 	log       *slog.Logger
 	metrics   *metrics
 
-	// What each look-up found last, by name; seen is that of the round that runs. One that fails
-	// has what it had the last time: a name server that is away takes no memcached away.
+	// last holds the results of earlier look-ups by name, seen those of the round that runs. A
+	// failed look-up keeps its last result: a name server that is down removes no memcached.
 	last, seen found
 	failing    map[string]bool // by configured address
 	now        []endpoint
@@ -124,7 +123,7 @@ type discovery struct {
 	lookups, failures atomic.Int64
 }
 
-// found is what look-ups found.
+// found holds the results of look-ups.
 type found struct {
 	hosts   map[string][]string
 	records map[string][]*net.SRV
@@ -151,7 +150,7 @@ func newDiscovery(o *Options) (*discovery, error) {
 	return d, nil
 }
 
-// dynamic tells whether there is anything to look up.
+// dynamic reports whether any address needs a look-up.
 func (d *discovery) dynamic() bool {
 	return slices.ContainsFunc(d.addresses, func(a address) bool { return a.scheme != "" })
 }
@@ -174,7 +173,7 @@ func (a *address) endpoint() endpoint {
 	return endpoint{addr: net.JoinHostPort(a.host, a.port), name: a.host}
 }
 
-// unique sorts endpoints and drops those that lead to the same server.
+// unique sorts endpoints and drops duplicates of one server.
 func unique(es []endpoint) []endpoint {
 	es = slices.Clone(es)
 	slices.SortFunc(
@@ -185,9 +184,9 @@ func unique(es []endpoint) []endpoint {
 	return slices.CompactFunc(es, func(a, b endpoint) bool { return a.addr == b.addr })
 }
 
-// lookUp looks all names up and returns the endpoints, and whether they are others than the last
-// time.
-func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed bool) {
+// resolveAll looks up all names and returns the endpoints, and whether they have changed since the
+// last call.
+func (d *discovery) resolveAll(ctx context.Context) (endpoints []endpoint, changed bool) {
 	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	d.seen = newFound()
@@ -211,26 +210,26 @@ func (d *discovery) lookUp(ctx context.Context) (endpoints []endpoint, changed b
 	if slices.Equal(all, d.now) {
 		return all, false
 	}
-	d.log.Info("the memcached servers have changed", "servers", len(all), "before", len(d.now))
+	d.log.Info("memcached servers changed", "servers", len(all), "before", len(d.now))
 	d.now = all
 	return all, true
 }
 
-// tell logs that the look-ups of an address fail, or do so no longer: once for each change.
+// tell logs that the look-ups of an address fail or work again, once for each change.
 func (d *discovery) tell(a *address, err error) {
 	switch {
 	case d.failing[a.text] == (err != nil):
 		return
 	case err != nil:
-		d.log.Warn("memcached servers were not found: those known before are kept", "address",
+		d.log.Warn("memcached servers not found: keeping the last known ones", "address",
 			a.text, "err", err)
 	default:
-		d.log.Info("memcached servers are found again", "address", a.text)
+		d.log.Info("memcached servers found again", "address", a.text)
 	}
 	d.failing[a.text] = err != nil
 }
 
-// resolve returns the endpoints of a name, those known before where a look-up fails.
+// resolve returns the endpoints of a name, the last known ones if a look-up fails.
 func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error) {
 	switch a.scheme {
 	case "dns":
@@ -261,9 +260,9 @@ func (d *discovery) resolve(ctx context.Context, a *address) ([]endpoint, error)
 	return es, err
 }
 
-// oneFamily returns the IPv6 addresses, or all where there are none: Thanos asks for A records only
-// where there are no AAAA. A memcached that listens on one of both families would otherwise be two
-// servers, of which one is dead.
+// oneFamily returns the IPv6 addresses, or all if there are none: same as Thanos, which asks for A
+// records only if there are no AAAA records. A memcached that listens on one family would otherwise
+// count as two servers, one of them dead.
 func oneFamily(ips []string) []string {
 	var six []string
 	for _, ip := range ips {

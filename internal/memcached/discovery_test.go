@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// zone is a name server.
+// zone is a fake name server.
 type zone struct {
 	mu      sync.Mutex
 	hosts   map[string][]string
@@ -51,7 +51,7 @@ func (z *zone) change(f func()) {
 	f()
 }
 
-// known returns the servers of a client, with the names that their certificates must have.
+// known returns the servers of a client with the names expected in their certificates.
 func known(c *Client) string {
 	var all []string
 	for _, s := range c.ring.Load().servers {
@@ -88,7 +88,7 @@ func TestDiscovery(t *testing.T) {
 		f("/run/memcached.sock=", "/run/memcached.sock")
 		f("10.0.0.1:11=cache.local 10.0.0.2:11=cache.local", "dns+cache.local:11")
 		f("10.0.0.1:11=cache.local 10.0.0.2:11=cache.local", "dnsdualstack+cache.local:11")
-		// A host of both families is its IPv6 addresses, as in Thanos.
+		// A host with both families counts with its IPv6 addresses, same as in Thanos.
 		f("[fd00::a]:11=dual.local [fd00::b]:11=dual.local", "dns+dual.local:11")
 		f(
 			"10.0.0.1:11=dual.local 10.0.0.2:11=dual.local [fd00::a]:11=dual.local [fd00::b]:11=dual.local",
@@ -103,8 +103,7 @@ func TestDiscovery(t *testing.T) {
 	})
 }
 
-// TestServersChange: names are looked up again and again; what a failed look-up does not say stays
-// as it was.
+// TestServersChange: names are resolved periodically; a failed look-up changes nothing.
 func TestServersChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		z := &zone{hosts: map[string][]string{}}
@@ -124,14 +123,14 @@ func TestServersChange(t *testing.T) {
 			}
 		}
 		settled(0, "")
-		// With no server known, a look-up is a miss at once, and the name server is asked again
+		// Without a known server, a look-up is a miss at once, and the name server is asked again
 		// soon.
 		values := make([][]byte, 1)
 		began := time.Now()
 		c.GetMulti(t.Context(), []ID{idOf("a")}, values)
 		c.Set(idOf("a"), []byte("v"))
 		if values[0] != nil || time.Since(began) != 0 {
-			t.Error("a look-up waited with no server known")
+			t.Error("a look-up waited although no server is known")
 		}
 		z.change(func() { z.hosts["cache"] = []string{"10.0.0.1"} })
 		settled(time.Second, "10.0.0.1:1=cache")
@@ -146,7 +145,7 @@ func TestServersChange(t *testing.T) {
 		})
 		settled(10*time.Second, "10.0.0.1:1=cache 10.0.0.2:1=cache 10.0.0.3:1=other")
 		if c.ring.Load().servers[0] != first {
-			t.Error("a server that stays has lost its connections")
+			t.Error("a server that stayed has lost its connections")
 		}
 		second := c.ring.Load().servers[1]
 
@@ -165,15 +164,15 @@ func TestServersChange(t *testing.T) {
 		z.change(func() { z.down = false; z.hosts["cache"] = []string{"10.0.0.1"} })
 		settled(10*time.Second, "10.0.0.1:1=cache 10.0.0.3:1=other")
 		if !second.reads.retired || !second.writes.retired || first.reads.retired {
-			t.Error("the server that went, and only that, is to be closed")
+			t.Error("want only the removed server to be closed")
 		}
-		// One address that fails leaves the other alone.
+		// An address that fails does not affect the others.
 		z.change(func() { delete(z.hosts, "cache"); z.hosts["other"] = []string{"10.0.0.4"} })
 		settled(10*time.Second, "10.0.0.1:1=cache 10.0.0.4:1=other")
 	})
 }
 
-// TestIdleConnectionsAreClosed once nobody has used them for a while.
+// TestIdleConnectionsAreClosed: connections are closed after a while without use.
 func TestIdleConnectionsAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := New(Options{Addresses: []string{"host:1"}})
@@ -215,14 +214,14 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		idle(0)
 		for _, end := range ends {
 			if _, err := end.Read(make([]byte, 1)); err == nil {
-				t.Error("a connection is left open")
+				t.Error("a connection is still open")
 			}
 		}
 	})
 }
 
-// TestLateConnectionsAreKept: a connection that takes longer than the read deadline, again and
-// again, must come about nevertheless.
+// TestLateConnectionsAreKept: a connection that takes longer to dial than the read deadline is
+// still established.
 func TestLateConnectionsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d dials
@@ -259,13 +258,13 @@ func TestLateConnectionsAreKept(t *testing.T) {
 		}
 		ls.put(l)
 		ls.retire()
-		// Nor does one that comes when the server has gone stay open.
+		// A connection established after its server was removed is closed.
 		l = ls.take()
 		_, _ = l.get(time.Now().Add(10*time.Millisecond), []string{"k"}, 1)
 		d.running.Wait()
 		for _, end := range ends {
 			if _, err := end.Read(make([]byte, 1)); err == nil {
-				t.Error("a connection is left open")
+				t.Error("a connection is still open")
 			}
 		}
 		if len(ends) != 2 {

@@ -6,12 +6,12 @@ import (
 	"hash/crc32"
 )
 
-// ID is the identity of a value, the same in every process.
+// ID identifies a value, in every process.
 type ID = [32]byte
 
 // A value on the wire: version (1 B), crc32c of ID and payload (4 B, little endian), ID, payload.
-// The ID is in it because a connection that lost step answers with another key's value, which has a
-// checksum of its own that is right.
+// The ID is included because a connection that is out of step returns the value of another key,
+// with a correct checksum.
 const (
 	envelopeVersion = 1
 	envelopeBytes   = 1 + 4 + len(ID{})
@@ -28,7 +28,7 @@ func appendKey(dst []byte, namespace string, id *ID) []byte {
 	return base64.RawURLEncoding.AppendEncode(dst, id[:])
 }
 
-// appendEnvelope appends a value as it is sent.
+// appendEnvelope appends a value in its wire form.
 func appendEnvelope(dst []byte, id *ID, payload []byte) []byte {
 	crc := crc32.Update(crc32.Checksum(id[:], castagnoli), castagnoli, payload)
 	dst = append(dst, envelopeVersion)
@@ -37,7 +37,7 @@ func appendEnvelope(dst []byte, id *ID, payload []byte) []byte {
 	return append(dst, payload...)
 }
 
-// What can be wrong with a value that was received.
+// Faults of a received value.
 const (
 	faultShort    = "short"
 	faultVersion  = "version"
@@ -45,8 +45,8 @@ const (
 	faultIdentity = "identity"
 )
 
-// openEnvelope returns the payload in a received value, part of b, if it is what was stored under
-// the ID; else what is wrong.
+// openEnvelope returns the payload of a received value, a part of b, if it was stored under the ID;
+// otherwise it returns the fault.
 func openEnvelope(b []byte, id *ID) (payload []byte, fault string) {
 	switch {
 	case len(b) < envelopeBytes:

@@ -25,11 +25,11 @@ func TestEnvelopeBits(t *testing.T) {
 	}
 	other := idOf("b")
 	if _, fault := openEnvelope(sealed, &other); fault != faultIdentity {
-		t.Errorf("the value of another ID: %q", fault)
+		t.Errorf("opened the value of another ID: %q", fault)
 	}
 }
 
-// FuzzEnvelope: what opens is what was sealed, byte for byte.
+// FuzzEnvelope: a value opens only if it was sealed, byte for byte.
 func FuzzEnvelope(f *testing.F) {
 	id := idOf("a")
 	f.Add(appendEnvelope(nil, &id, []byte("payload")), id[:])
@@ -39,7 +39,7 @@ func FuzzEnvelope(f *testing.F) {
 		copy(id[:], rawID)
 		payload, fault := openEnvelope(b, &id)
 		if fault == "" && !bytes.Equal(appendEnvelope(nil, &id, payload), b) {
-			t.Fatalf("%x opens, and is not what is sealed", b)
+			t.Fatalf("%x opens, but was not sealed like this", b)
 		}
 		if got, fault := openEnvelope(appendEnvelope(nil, &id, b), &id); fault != "" ||
 			!bytes.Equal(got, b) {

@@ -13,9 +13,9 @@ import (
 	"larder/internal/telemetry"
 )
 
-// GetMulti fills in the values of the IDs where they are found, and leaves nil where not. IDs that
-// have a value already are not asked for. It never fails: what goes wrong is a miss. It takes no
-// longer than the read deadline in force, and ends with ctx. The values must not be written to.
+// GetMulti sets the values of the IDs that it finds, and leaves the others nil. It does not request
+// IDs that already have a value. It never fails: every problem is a miss. It takes no longer than
+// the current read deadline, and ends with ctx. The values must not be written to.
 func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 	if len(ids) == 0 || ctx.Err() != nil {
 		return
@@ -34,8 +34,8 @@ func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 	if !c.start(ctx, batches, results, deadline, allowed) {
 		return
 	}
-	// The turns, dials and connections keep the deadline, so that this does not fire: it would lose
-	// what has come in time.
+	// Turns, dials and connections observe the deadline, so this timer normally does not fire. If
+	// it fires, values that arrived in time are lost.
 	late := time.NewTimer(allowed + handOverTime)
 	defer late.Stop()
 	for range batches {
@@ -56,8 +56,8 @@ func (c *Client) GetMulti(ctx context.Context, ids []ID, values [][]byte) {
 	}
 }
 
-// pending fills in the values that are not written yet, and returns the positions of the IDs that
-// servers must be asked for.
+// pending sets the values that are not written yet, and returns the positions of the IDs to request
+// from servers.
 func (c *Client) pending(ids []ID, values [][]byte) []int32 {
 	asked := make([]int32, 0, len(ids))
 	for i := range ids {
@@ -76,7 +76,7 @@ func (c *Client) pending(ids []ID, values [][]byte) []int32 {
 	})
 }
 
-// batch is a part of the IDs of one call, all of one server.
+// batch is a part of the IDs of one call, all on one server.
 type batch struct {
 	server *server
 	at     []int32 // positions in the call
@@ -85,8 +85,8 @@ type batch struct {
 	values [][]byte // found
 }
 
-// plan cuts the IDs at the positions asked for into batches. Those of servers that are not asked
-// now are left out.
+// plan cuts the IDs at the requested positions into batches. It omits servers that are not read
+// from now.
 func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 	if len(r.servers) == 0 {
 		c.skip(opGetMulti, skippedNoServer)
@@ -107,7 +107,7 @@ func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 			c.skip(opGetMulti, skippedBreaker)
 			continue
 		}
-		// All keys in one string, all IDs in one array.
+		// All keys share one string, and all IDs one array.
 		n := len(at)
 		mine, keys, values := make([]ID, n), make([]string, n), make([][]byte, n)
 		var text strings.Builder
@@ -120,7 +120,7 @@ func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 		for i := range keys {
 			keys[i] = text.String()[i*length : (i+1)*length]
 		}
-		// The batches of a server are of about one size: the last one is no round trip for a few
+		// The batches of a server have about the same size, which avoids a round trip for a few
 		// keys.
 		parts := (n + c.o.MaxGetMultiBatchSize - 1) / c.o.MaxGetMultiBatchSize
 		for p := range parts {
@@ -132,7 +132,7 @@ func (c *Client) plan(r *ring, ids []ID, asked []int32) []*batch {
 	return batches
 }
 
-// start runs the batches. It reports false when the client is closed.
+// start runs the batches. It returns false if the client is closed.
 func (c *Client) start(
 	ctx context.Context, batches []*batch, results chan<- *batch, deadline time.Time,
 	allowed time.Duration,
@@ -154,7 +154,7 @@ func (c *Client) start(
 	return true
 }
 
-// turn waits until a batch may run, but not past the deadline or the caller's patience.
+// turn waits until a batch may run, or until the deadline or the end of ctx.
 func (c *Client) turn(ctx context.Context, deadline time.Time) bool {
 	c.metrics.gateTotal.Inc()
 	select {
@@ -183,7 +183,7 @@ func (c *Client) turnOver() {
 	<-c.turns
 }
 
-// run asks the server for a batch.
+// run requests a batch from its server.
 func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 	ticket, ok := b.server.readBreaker.allow()
 	if !ok {
@@ -202,7 +202,7 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 	var items map[string]*memcache.Item
 	items, v, err = b.server.get(deadline, b.keys, c.o.MaxItemSize+int64(envelopeBytes))
 	if v == verdictBad && deadline.Sub(began) < allowed/2 && kindOf(err) == kindTimeout {
-		v = verdictNothing // the time went to waiting for a turn
+		v = verdictNothing // the time was spent on waiting for a turn
 	}
 	size := c.open(b, items)
 	if err != nil {
@@ -211,7 +211,7 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 			c.counters.timedOut.Add(1)
 		}
 		c.metrics.failures.WithLabelValues(opGetMulti, kindOf(err)).Inc()
-		c.o.Logger.Debug("values were not read", "client", c.o.Name, "server", b.server.addr.addr,
+		c.o.Logger.Debug("memcached read failed", "client", c.o.Name, "server", b.server.addr.addr,
 			"keys", len(b.keys), "found", len(items), "err", err)
 		return
 	}
@@ -219,7 +219,7 @@ func (c *Client) run(b *batch, deadline time.Time, allowed time.Duration) {
 	c.metrics.size[opGetMulti].Observe(float64(size))
 }
 
-// open verifies the values that were received and returns their bytes.
+// open verifies the received values and returns their size in bytes.
 func (c *Client) open(b *batch, items map[string]*memcache.Item) (total int) {
 	corrupt := false
 	for i, key := range b.keys {
@@ -231,14 +231,14 @@ func (c *Client) open(b *batch, items map[string]*memcache.Item) (total int) {
 		if fault != "" {
 			c.counters.corrupt.Add(1)
 			c.metrics.corrupt.WithLabelValues(fault).Inc()
-			if fault != faultVersion { // another version of larder has sealed it
+			if fault != faultVersion { // another version of larder stored it
 				c.metrics.corruptions.Mended(telemetry.CorruptCache, 1)
 			}
 			corrupt = true
 			continue
 		}
-		// Whoever keeps the value keeps no more than it: gomemcache's array has an envelope more,
-		// which takes it to the allocator's next size.
+		// The value is copied so that it keeps no other memory alive: gomemcache's array contains
+		// the envelope too, which may need the allocator's next size class.
 		b.values[i] = slices.Clip(bytes.Clone(payload))
 		total += len(payload)
 	}

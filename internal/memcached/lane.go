@@ -10,30 +10,29 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// lane is a connection to a server, or the place of one, with a gomemcache client of its own. One
-// goroutine at a time uses it, so that what runs on the connection is known: until when it may, and
-// which keys it asked for. gomemcache itself has neither a context nor a deadline that it does not
-// renew with every value.
+// lane is a connection to a server, or a place for one, with a gomemcache client of its own. One
+// goroutine at a time uses it, so that the connection knows the deadline and the keys of its
+// operation. gomemcache itself has no context, and renews its deadline with every value.
 type lane struct {
 	home   *lanes
 	client *memcache.Client
-	spare  net.Conn // connected, and not used yet
+	spare  net.Conn // connected, not used yet
 
-	// Of the operation that runs or ran last. gomemcache works in a goroutine of its own, but only
-	// while its caller waits.
+	// The fields below belong to the last operation. gomemcache uses a goroutine of its own, but
+	// only while its caller waits.
 	deadline time.Time
 	conn     *conn // nil: none open
 	reused   bool  // the connection is from an earlier operation
 	dialErr  error
 	reply    reply
 
-	used time.Time // for the last time
+	used time.Time // time of the last use
 }
 
 func newLane(home *lanes) *lane {
 	l := &lane{home: home}
 	l.client = memcache.NewFromSelector(home.addr)
-	l.client.Timeout = home.timeout // gomemcache's; the operation's deadline is never later
+	l.client.Timeout = home.timeout // gomemcache's; the deadline of the operation is never later
 	l.client.MaxIdleConns = 1
 	l.client.DialContext = l.connect
 	return l
@@ -61,8 +60,8 @@ func (l *lane) begin(deadline time.Time, keys []string, maxSize int64) error {
 	return nil
 }
 
-// end looks at what came of it. A connection on which anything but one whole reply came is not used
-// again.
+// end returns the error of an operation. It closes a connection unless exactly one complete reply
+// was received.
 func (l *lane) end(err error) error {
 	if !l.reply.complete() {
 		l.close()
@@ -77,7 +76,7 @@ func (l *lane) end(err error) error {
 	return err
 }
 
-// get asks for keys. What has come before an error is returned with it.
+// get requests keys. On an error it returns the items received before it.
 func (l *lane) get(
 	deadline time.Time, keys []string, maxSize int64,
 ) (map[string]*memcache.Item, error) {
@@ -96,7 +95,7 @@ func (l *lane) set(deadline time.Time, item *memcache.Item) error {
 	return l.end(l.client.Set(item))
 }
 
-// remove deletes a key. That there is none is no error.
+// remove deletes a key. A missing key is no error.
 func (l *lane) remove(deadline time.Time, key string) error {
 	if err := l.begin(deadline, nil, 0); err != nil {
 		return l.end(err)
@@ -108,8 +107,7 @@ func (l *lane) remove(deadline time.Time, key string) error {
 	return l.end(err)
 }
 
-// stale tells whether the operation failed because its connection, idle before, had been closed by
-// the server.
+// stale reports whether the operation failed because the server had closed its idle connection.
 func (l *lane) stale(err error) bool {
 	return err != nil && l.reused && l.reply.received == 0 &&
 		!errors.Is(err, os.ErrDeadlineExceeded)
@@ -117,7 +115,7 @@ func (l *lane) stale(err error) bool {
 
 func (l *lane) connected() bool { return l.conn != nil || l.spare != nil }
 
-// close ends the connection, if there is one.
+// close closes the connection, if there is one.
 func (l *lane) close() {
 	_ = l.client.Close()
 	if l.conn != nil {

@@ -12,7 +12,7 @@ import (
 	"larder/internal/panics"
 )
 
-// endpoint is where a server listens, and what its certificate says.
+// endpoint is the address of a server and the name in its certificate.
 type endpoint struct {
 	addr string // host:port, or the path of a Unix socket
 	name string // host in the certificate
@@ -25,13 +25,13 @@ func (e *endpoint) network() string {
 	return "tcp"
 }
 
-// serverAddr is the endpoint as gomemcache wants it, which tells servers apart by the pointer.
+// serverAddr is an endpoint for gomemcache, which identifies servers by the pointer.
 type serverAddr struct{ network, addr string }
 
 func (a *serverAddr) Network() string { return a.network }
 func (a *serverAddr) String() string  { return a.addr }
 
-// PickServer implements memcache.ServerSelector for the one server.
+// PickServer implements memcache.ServerSelector with the one server.
 func (a *serverAddr) PickServer(string) (net.Addr, error) { return a, nil }
 
 // Each implements memcache.ServerSelector.
@@ -46,20 +46,20 @@ type lanes struct {
 	dials   *dials
 
 	mu      sync.Mutex
-	idle    []*lane // the last one was used last
+	idle    []*lane // least recently used first
 	retired bool
 }
 
-// dials are the connections that a client is about to make.
+// dials are the running dials of a client.
 type dials struct {
 	ctx     context.Context // ends with the client
 	panics  *panics.Guard
 	running sync.WaitGroup
 }
 
-// connect returns a new connection. Where there is none by the deadline the dial goes on, and what
-// comes of it is kept idle: a deadline that is shorter than a TLS handshake takes must not keep all
-// connections from coming about.
+// connect returns a new connection. At the deadline it returns an error, but the dial continues and
+// its connection is kept idle: otherwise a deadline shorter than a TLS handshake would prevent
+// every connection.
 func (ls *lanes) connect(deadline time.Time) (net.Conn, error) {
 	type result struct {
 		raw net.Conn
@@ -69,7 +69,7 @@ func (ls *lanes) connect(deadline time.Time) (net.Conn, error) {
 	ls.dials.running.Go(func() {
 		var r result
 		defer func() {
-			if p := recover(); p != nil { // a callback of the TLS configuration
+			if p := recover(); p != nil { // from a callback of the TLS configuration
 				r = result{err: fmt.Errorf("memcached: connect: %w", ls.dials.panics.Caught(p))}
 			}
 			select {
@@ -113,7 +113,7 @@ func (ls *lanes) take() *lane {
 	return newLane(ls)
 }
 
-// put gives a lane back.
+// put returns a lane to the idle ones.
 func (ls *lanes) put(l *lane) {
 	if !l.connected() {
 		return
@@ -130,8 +130,8 @@ func (ls *lanes) put(l *lane) {
 	}
 }
 
-// drop closes the idle connections that were last used before a time. All that are older than a
-// stale one are stale too.
+// drop closes the idle connections last used before a time. All connections older than a stale one
+// are stale too.
 func (ls *lanes) drop(before time.Time) {
 	ls.mu.Lock()
 	n := 0
@@ -148,7 +148,7 @@ func (ls *lanes) drop(before time.Time) {
 	}
 }
 
-// retire closes the idle connections, and those in use when they are given back.
+// retire closes the idle connections now, and those in use when they are returned.
 func (ls *lanes) retire() {
 	ls.mu.Lock()
 	ls.retired = true
@@ -160,16 +160,20 @@ func (ls *lanes) retire() {
 	}
 }
 
-// dialer returns what connects to an endpoint.
+// dialer returns the function that connects to an endpoint.
 func dialer(e endpoint, conf *tls.Config) func(ctx context.Context) (net.Conn, error) {
 	plain := &net.Dialer{}
 	if conf == nil {
-		return func(ctx context.Context) (net.Conn, error) { return plain.DialContext(ctx, e.network(), e.addr) }
+		return func(ctx context.Context) (net.Conn, error) {
+			return plain.DialContext(ctx, e.network(), e.addr)
+		}
 	}
 	conf = conf.Clone()
 	if conf.ServerName == "" {
 		conf.ServerName = e.name
 	}
 	secure := &tls.Dialer{NetDialer: plain, Config: conf}
-	return func(ctx context.Context) (net.Conn, error) { return secure.DialContext(ctx, e.network(), e.addr) }
+	return func(ctx context.Context) (net.Conn, error) {
+		return secure.DialContext(ctx, e.network(), e.addr)
+	}
 }

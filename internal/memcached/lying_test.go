@@ -18,13 +18,13 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// answer is what a healthy server sends for a value.
+// answer returns what a healthy server sends for a value.
 func answer(key string, stored []byte) string {
 	return fmt.Sprintf("VALUE %s 0 %d 1\r\n%s\r\n", key, len(stored), stored)
 }
 
-// TestLyingServers: whatever a server answers, a look-up is a hit with the value that was stored,
-// or a miss, within its time.
+// TestLyingServers: whatever a server answers, a look-up returns the stored value or a miss, within
+// its deadline.
 func TestLyingServers(t *testing.T) {
 	ids := []ID{idOf("0"), idOf("1"), idOf("2")}
 	sealed := make([][]byte, len(ids))
@@ -37,7 +37,7 @@ func TestLyingServers(t *testing.T) {
 		return b
 	}
 	const hit = "value 0,value 1,value 2"
-	// f asks for three values, over and over; want is what the first call finds, timeouts whether
+	// f requests three values repeatedly. want is what the first call finds; timeouts says whether
 	// it waits until its deadline.
 	f := func(name, want string, timeouts bool, reply func(keys []string) string) {
 		t.Helper()
@@ -69,7 +69,7 @@ func TestLyingServers(t *testing.T) {
 					}
 				}
 			}
-			// A slow machine may take so long for the calls that the breaker lets probes through.
+			// On a slow machine the calls may take so long that the breaker allows probes.
 			_, opened := c.ring.Load().servers[0].readBreaker.now()
 			if st := c.Stats(); st.Failed > maxStrikes+max(opened-1, 0) {
 				t.Errorf("it failed %d times, and the breaker opened %d times", st.Failed, opened)
@@ -82,8 +82,8 @@ func TestLyingServers(t *testing.T) {
 						t, Options{Addresses: []string{lying(t, serve)}, Timeout: 5 * time.Second}))
 				return
 			}
-			// On a loaded machine a call may return at its deadline before what has come is handed
-			// over.
+			// On a loaded machine a call may return at its deadline before a value that has arrived
+			// is handed over. Fake time avoids that.
 			synctest.Test(t, func(t *testing.T) {
 				var server sync.WaitGroup
 				defer server.Wait()
@@ -162,8 +162,8 @@ func TestLyingServers(t *testing.T) {
 	})
 }
 
-// TestSlowItemsStayWithinTheDeadline: gomemcache renews its deadline with every value; the call's
-// is for all of them.
+// TestSlowItemsStayWithinTheDeadline: gomemcache renews its deadline with every value; the deadline
+// of a call covers all of them.
 func TestSlowItemsStayWithinTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const timeout, each = 200 * time.Millisecond, 60 * time.Millisecond
@@ -180,7 +180,8 @@ func TestSlowItemsStayWithinTheDeadline(t *testing.T) {
 				for i, k := range request(bufio.NewReader(far)) {
 					time.Sleep(each)
 					id := idOf(fmt.Sprint(i))
-					if _, err := io.WriteString(far, answer(k, appendEnvelope(nil, &id, []byte("v")))); err != nil {
+					reply := answer(k, appendEnvelope(nil, &id, []byte("v")))
+					if _, err := io.WriteString(far, reply); err != nil {
 						return
 					}
 				}
@@ -207,13 +208,13 @@ func TestSlowItemsStayWithinTheDeadline(t *testing.T) {
 			t.Errorf("found %d, want those that came in time", found)
 		}
 		if st := c.Stats(); st.ReadsOpen != 1 {
-			t.Errorf("a server that is too slow is asked again: %+v", st)
+			t.Errorf("a server that is too slow was asked again: %+v", st)
 		}
 	})
 }
 
-// TestHugeAnnouncementsAllocateNothing: many values of the largest size that is allowed are not
-// made room for before they come.
+// TestHugeAnnouncementsAllocateNothing: no memory is allocated for announced values of the maximum
+// size before they arrive.
 func TestHugeAnnouncementsAllocateNothing(t *testing.T) {
 	addr := lying(t, func(c net.Conn, r *bufio.Reader) {
 		for {
@@ -239,7 +240,7 @@ func TestHugeAnnouncementsAllocateNothing(t *testing.T) {
 	}
 }
 
-// TestSlowProxy puts a proxy before memcached that holds every answer back: too long at first, then
+// TestSlowProxy puts a proxy before memcached that delays every answer, at first too long, then
 // not.
 func TestSlowProxy(t *testing.T) {
 	s := memcachedtest.Start(t, memcachedtest.Options{})
@@ -284,7 +285,7 @@ func TestSlowProxy(t *testing.T) {
 			t.Errorf("got %q in time", v)
 		}
 	}
-	// one, and one for each period that this takes
+	// One, and one for each period that this takes.
 	if n := c.Stats().TimedOut - before; n < 1 || n > 10 {
 		t.Errorf("%d of 50 calls waited for a slow server", n)
 	}
@@ -292,7 +293,7 @@ func TestSlowProxy(t *testing.T) {
 	eventually(t, func() bool { return string(get(t, c, id)) == "value" })
 }
 
-// TestAcceptedAndClosed: a server that is up, and closes every connection.
+// TestAcceptedAndClosed: a server accepts connections and closes each of them.
 func TestAcceptedAndClosed(t *testing.T) {
 	var conns atomic.Int64
 	addr := lying(t, func(net.Conn, *bufio.Reader) { conns.Add(1) })

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func idOf(s string) ID { return sha256.Sum256([]byte(s)) }
 
-// client returns a client of the servers that is closed when the test ends.
+// client returns a client of the servers. It is closed when the test ends.
 func client(t testing.TB, o Options, servers ...*memcachedtest.Server) *Client {
 	t.Helper()
 	for _, s := range servers {
@@ -32,7 +32,7 @@ func client(t testing.TB, o Options, servers ...*memcachedtest.Server) *Client {
 	return c
 }
 
-// get asks for one value.
+// get requests one value.
 func get(t testing.TB, c *Client, id ID) []byte {
 	t.Helper()
 	values := make([][]byte, 1)
@@ -40,7 +40,7 @@ func get(t testing.TB, c *Client, id ID) []byte {
 	return values[0]
 }
 
-// store sets values and waits until they are written, or dropped.
+// store sets values and waits until they are written or dropped.
 func store(t testing.TB, c *Client, values map[ID][]byte) {
 	t.Helper()
 	for id, v := range values {
@@ -55,7 +55,7 @@ func settle(t testing.TB, c *Client) {
 	eventually(t, func() bool { return c.Stats().Pending == 0 })
 }
 
-// eventually waits for something that other processes bring about.
+// eventually waits for a condition that other processes bring about.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -65,12 +65,12 @@ func eventually(t testing.TB, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatal("it does not happen")
+			t.Fatal("the condition did not come true in time")
 		}
 	}
 }
 
-// lying is a server that does what handle does with each of its connections, until the test ends.
+// lying starts a server that calls handle for each connection, until the test ends.
 func lying(t testing.TB, handle func(c net.Conn, r *bufio.Reader)) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -107,7 +107,7 @@ func lying(t testing.TB, handle func(c net.Conn, r *bufio.Reader)) (addr string)
 	return l.Addr().String()
 }
 
-// request reads the keys of a `gets`; none when the connection has ended.
+// request reads the keys of a `gets` command; none if the connection has ended.
 func request(r *bufio.Reader) []string {
 	line, err := r.ReadString('\n')
 	if err != nil {

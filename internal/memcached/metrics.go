@@ -9,7 +9,7 @@ import (
 	"larder/internal/telemetry"
 )
 
-// Operations and reasons, as Thanos names them, and larder's own.
+// Operations and reasons: Thanos's names, and larder's own.
 const (
 	opGetMulti = "getmulti"
 	opSet      = "set"
@@ -22,7 +22,7 @@ const (
 	skippedTurn     = "no-turn"
 )
 
-// metrics of a client: Thanos's where its users read them, with the buckets that it has.
+// metrics of a client. Those that dashboards of Thanos read have its names and buckets.
 type metrics struct {
 	registerer prometheus.Registerer
 	all        []prometheus.Collector
@@ -34,7 +34,7 @@ type metrics struct {
 	skipped      *prometheus.CounterVec // operation, reason
 	results      *prometheus.GaugeVec   // addr
 	corrupt      *prometheus.CounterVec // fault
-	corruptions  telemetry.Corruptions  // of all clients, and of the bucket
+	corruptions  telemetry.Corruptions  // shared by all clients and the bucket
 	gateWait     prometheus.Histogram
 	gateTotal    prometheus.Counter
 	gateInFlight prometheus.Gauge
@@ -50,7 +50,9 @@ func newMetrics(c *Client) (*metrics, error) {
 		m.all = append(m.all, v)
 		return v
 	}
-	histogram := func(metric, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	histogram := func(
+		metric, help string, buckets []float64, labels ...string,
+	) *prometheus.HistogramVec {
 		v := prometheus.NewHistogramVec(
 			prometheus.HistogramOpts{Name: metric, Help: help, ConstLabels: name, Buckets: buckets},
 			labels)
@@ -72,10 +74,10 @@ func newMetrics(c *Client) (*metrics, error) {
 	operations := counter("thanos_memcached_operations_total", "Operations against memcached.",
 		"operation")
 	duration := histogram("thanos_memcached_operation_duration_seconds",
-		"Duration of operations against memcached that succeeded.",
+		"Duration of successful operations against memcached.",
 		[]float64{0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 3, 6, 10}, "operation")
 	size := histogram("thanos_memcached_operation_data_size_bytes",
-		"Bytes of values that were stored in memcached, and found there by one operation.",
+		"Bytes of values stored, or found, by one operation against memcached.",
 		[]float64{32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20,
 			256 << 20, 512 << 20}, "operation")
 	m.failures = counter("thanos_memcached_operation_failures_total",
@@ -84,10 +86,11 @@ func newMetrics(c *Client) (*metrics, error) {
 		"Operations against memcached that were not tried.", "operation", "reason")
 	m.operations, m.duration, m.size = map[string]prometheus.Counter{},
 		map[string]prometheus.Observer{}, map[string]prometheus.Observer{}
+	reasons := []string{kindTimeout, kindKey, kindServer, kindNetwork, kindMalformed, kindOther}
 	for _, op := range []string{opGetMulti, opSet, opDelete} {
 		m.operations[op] = operations.WithLabelValues(op)
 		m.duration[op] = duration.WithLabelValues(op)
-		for _, reason := range []string{kindTimeout, kindKey, kindServer, kindNetwork, kindMalformed, kindOther} {
+		for _, reason := range reasons {
 			m.failures.WithLabelValues(op, reason)
 		}
 		m.skipped.WithLabelValues(op, skippedBreaker)
@@ -123,7 +126,7 @@ func newMetrics(c *Client) (*metrics, error) {
 		c.discovery.failures.Load)
 	m.results = prometheus.NewGaugeVec(
 		prometheus.GaugeOpts{Name: "thanos_memcached_dns_provider_results",
-			Help: "Servers that each configured address stands for.", ConstLabels: name},
+			Help: "Servers found for each configured address.", ConstLabels: name},
 		[]string{"addr"})
 	for _, a := range c.discovery.addresses {
 		if a.scheme == "" {
@@ -132,14 +135,15 @@ func newMetrics(c *Client) (*metrics, error) {
 	}
 	m.all = append(m.all, m.results)
 
-	gauge("thanos_memcached_getmulti_gate_gets_max", "Batches that may run at once.",
+	gauge("thanos_memcached_getmulti_gate_gets_max",
+		"Maximum number of batches that run in parallel.",
 		func() float64 { return float64(cap(c.turns)) })
 	m.gateInFlight = prometheus.NewGauge(
 		prometheus.GaugeOpts{Name: "thanos_memcached_getmulti_gate_gets_in_flight",
-			Help: "Batches that run now.", ConstLabels: name})
+			Help: "Batches running now.", ConstLabels: name})
 	m.gateTotal = prometheus.NewCounter(
 		prometheus.CounterOpts{Name: "thanos_memcached_getmulti_gate_gets_total",
-			Help: "Batches that came to the gate.", ConstLabels: name})
+			Help: "Batches that arrived at the gate.", ConstLabels: name})
 	m.gateWait = prometheus.NewHistogram(
 		prometheus.HistogramOpts{Name: "thanos_memcached_getmulti_gate_gets_duration_seconds",
 			Help:        "Time that batches waited at the gate.",
@@ -149,16 +153,16 @@ func newMetrics(c *Client) (*metrics, error) {
 	m.all = append(m.all, m.gateInFlight, m.gateTotal, m.gateWait)
 
 	m.corrupt = counter("larder_memcached_corrupt_values_total",
-		"Values received that did not verify: misses, by what is wrong with them.", "fault")
+		"Values received that failed verification and count as misses, by fault.", "fault")
 	for _, fault := range []string{faultShort, faultVersion, faultChecksum, faultIdentity} {
 		m.corrupt.WithLabelValues(fault)
 	}
 	m.corruptions = telemetry.NewCorruptions(o.Registerer)
-	gauge("larder_memcached_read_deadline_seconds", "Time that a read may take now.",
+	gauge("larder_memcached_read_deadline_seconds", "Current time limit of a read.",
 		func() float64 { return c.readDeadline().Seconds() })
-	gauge("larder_memcached_pending_writes", "Values and deletions that are not written yet.",
+	gauge("larder_memcached_pending_writes", "Values and deletions waiting to be written.",
 		func() float64 { n, _ := c.queue.waiting(); return float64(n) })
-	gauge("larder_memcached_pending_write_bytes", "Bytes of the values that are not written yet.",
+	gauge("larder_memcached_pending_write_bytes", "Bytes of values waiting to be written.",
 		func() float64 { _, b := c.queue.waiting(); return float64(b) })
 	m.all = append(m.all, newCollector(c))
 	if m.registerer == nil {
@@ -169,7 +173,8 @@ func newMetrics(c *Client) (*metrics, error) {
 			m.all = m.all[:i]
 			m.unregister()
 			return nil, fmt.Errorf(
-				"memcached: client %q has the metrics of another: names must differ: %w", o.Name,
+				"memcached: client %q has the name of another client: names must differ: %w",
+				o.Name,
 				err)
 		}
 	}

@@ -12,8 +12,8 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// TestMetricsAreThanos: what its dashboards and alerts read, with its labels; larder's own beside
-// it.
+// TestMetricsAreThanos: the metrics that Thanos's dashboards and alerts read have the same names
+// and labels.
 func TestMetricsAreThanos(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	s := memcachedtest.Start(t, memcachedtest.Options{})
@@ -21,7 +21,8 @@ func TestMetricsAreThanos(t *testing.T) {
 	other := client(
 		t, Options{Name: "caching-bucket", Registerer: reg, Addresses: []string{"dns+127.0.0.1:1"}},
 	)
-	if _, err := New(Options{Name: "index-cache", Registerer: reg, Addresses: []string{"host:1"}}); err == nil ||
+	_, err := New(Options{Name: "index-cache", Registerer: reg, Addresses: []string{"host:1"}})
+	if err == nil ||
 		!strings.Contains(err.Error(), "names must differ") {
 		t.Errorf("two clients of one name: %v", err)
 	}
@@ -96,12 +97,12 @@ func TestMetricsAreThanos(t *testing.T) {
 		t.Errorf("operations: %s", diff)
 	}
 
-	// A client that is closed can be followed by another of its name. The counter of corruptions is
-	// the process's.
+	// After Close, another client can use the name. The counter of corruptions belongs to the
+	// process.
 	c.Close()
 	other.Close()
 	left := gather(t, reg)
-	delete(left, "larder_corruptions_total") // all of the process share both
+	delete(left, "larder_corruptions_total") // shared by the whole process
 	delete(left, "larder_panics_total")
 	if n := len(left); n != 0 {
 		t.Errorf("%d families are left by closed clients", n)

@@ -13,23 +13,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// What counts where Options do not say.
+// Defaults of Options.
 const (
-	// DefaultMaxItemSize is memcached's own: its -I.
+	// DefaultMaxItemSize is the default of memcached's own -I, in bytes.
 	DefaultMaxItemSize = 1 << 20
 	// DefaultMaxAsyncBufferBytes is 2,000 pages of the usual size.
 	DefaultMaxAsyncBufferBytes = 16 << 20
-	// DefaultTimeout of an operation.
+	// DefaultTimeout is the default of Options.Timeout.
 	DefaultTimeout = 500 * time.Millisecond
 )
 
-// What Options may say at most; more is taken for that.
+// Upper limits of Options. Larger values are reduced to them.
 const (
-	// LargestBatch bounds what one reply may hold.
+	// LargestBatch is the maximum number of keys in one request.
 	LargestBatch = 10_000
-	// LargestItem is memcached's own limit of its -I.
+	// LargestItem is the maximum of memcached's own -I, in bytes.
 	LargestItem = 1 << 30
-	// LongestTTL ends within what memcached's clock can say.
+	// LongestTTL is within the range of memcached's clock.
 	LongestTTL = 10 * 365 * 24 * time.Hour
 )
 
@@ -49,115 +49,121 @@ const (
 	defaultHalfOpenMax    = 10
 	maxKeyBytes           = 250 // memcached's limit
 	maxDeletes            = 64 << 10
-	// above that memcached takes a TTL for a point in time
+	// memcached reads a larger TTL as a point in time.
 	maxTTLRelative = 30 * 24 * time.Hour
 	idleTime       = time.Minute
 	lookupTimeout  = 10 * time.Second
 	retryUnknown   = time.Second
 	closeDrain     = time.Second
-	// most that a busy machine takes to hand over what came in time
+	// handOverTime is the longest that a busy machine needs to hand over a value that arrived in
+	// time.
 	handOverTime           = 100 * time.Millisecond
 	maxWriteBufferRetained = 64 << 10
 )
 
-// Options of a Client. Addresses are needed; every other field works as its zero value.
+// Options configure a Client. Addresses are required; every other field has a useful zero value.
 type Options struct {
-	// Name tells clients apart in metrics and logs; "memcached" by default. Two clients of one
-	// Registerer need two names.
+	// Name identifies the client in metrics and logs; "memcached" by default. Two clients with one
+	// Registerer need different names.
 	Name string
-	// Addresses of the servers: host:port (or the path of a Unix socket), and names that DNS
-	// resolves again every DNSInterval: dns+host:port (AAAA records, A records where there are
-	// none), dnsdualstack+host:port (both), dnssrv+name (SRV records and the addresses of their
-	// targets, as of dns), dnssrvnoa+name (SRV records, their targets as they are).
+	// Addresses of the servers: host:port, the path of a Unix socket, or a name that DNS resolves
+	// every DNSInterval: dns+host:port (AAAA records, or A records if there are none),
+	// dnsdualstack+host:port (both), dnssrv+name (SRV records and the addresses of their targets,
+	// resolved as with dns), dnssrvnoa+name (SRV records, with their targets unresolved).
 	Addresses []string
-	// Resolver looks names up; net.DefaultResolver by default.
+	// Resolver resolves names; net.DefaultResolver by default.
 	Resolver Resolver
-	// DNSInterval is the time between look-ups of the names among Addresses, 10 s by default. A
-	// shorter one notices new servers sooner and asks the name server more often.
+	// DNSInterval is the time between look-ups of the names in Addresses, 10 s by default. A
+	// shorter interval finds new servers sooner and sends more queries to the name server.
 	DNSInterval time.Duration
-	// Namespace precedes every key, "larder:" by default: deployments that must not share values on
-	// one memcached need different ones. No blanks or control characters.
+	// Namespace is the prefix of every key, "larder:" by default. Deployments that share a
+	// memcached but must not share values need different namespaces. Blanks and control characters
+	// are not allowed.
 	Namespace string
 
-	// Timeout of one operation, dial included, 500 ms by default: the longest that a read may take
-	// when nothing shortens it, and what a write may take.
+	// Timeout of one operation, dial included, 500 ms by default. It is the time limit of a write,
+	// and of a read unless FirstByte shortens it.
 	Timeout time.Duration
-	// MinReadTimeout is the shortest read deadline that FirstByte can bring about, 10 ms by
-	// default. Less gives up on servers that only have a garbage collection, or a neighbour, to
-	// wait for.
+	// MinReadTimeout is the shortest read deadline that FirstByte can set, 10 ms by default. A
+	// shorter one gives up on servers that only wait for a garbage collection or for their
+	// processor.
 	MinReadTimeout time.Duration
-	// FirstByte tells how long the bucket would take to answer, asked at every call, from many
-	// goroutines: waiting longer for a cache than for what it saves makes no sense. Nil, or a
-	// result of 0: unknown, Timeout holds.
+	// FirstByte returns the time that the bucket takes to answer. It is called for every look-up,
+	// from many goroutines. Waiting longer for the cache than for the bucket is useless. If
+	// FirstByte is nil or returns 0, reads use Timeout.
 	FirstByte func() time.Duration
 
-	// MaxIdleConnections are kept open per server for reads, MaxGetMultiConcurrency by default.
-	// Fewer than that means connections that are closed after a burst and dialed again. Those that
-	// nobody used for a minute are closed.
+	// MaxIdleConnections is the number of idle connections kept per server for reads,
+	// MaxGetMultiConcurrency by default. With fewer, connections are closed after a burst and
+	// dialed again. Connections that were idle for a minute are closed.
 	MaxIdleConnections int
-	// MaxGetMultiConcurrency bounds the batches that run at once, 100 by default. Waiting for a
-	// turn counts in the deadline.
+	// MaxGetMultiConcurrency is the maximum number of batches that run in parallel, 100 by default.
+	// The deadline includes the time that a batch waits for its turn.
 	MaxGetMultiConcurrency int
-	// MaxGetMultiBatchSize is the number of keys in one request, 100 by default and LargestBatch at
-	// most. Smaller ones spread over more connections; larger ones make fewer round trips.
+	// MaxGetMultiBatchSize is the maximum number of keys in one request, 100 by default and
+	// LargestBatch at most. Smaller batches use more connections; larger ones make fewer round
+	// trips.
 	MaxGetMultiBatchSize int
 
-	// MaxAsyncConcurrency is the number of writes that run at once, 20 by default.
+	// MaxAsyncConcurrency is the maximum number of writes that run in parallel, 20 by default.
 	MaxAsyncConcurrency int
-	// MaxAsyncBufferSize is the number of values that may wait to be written, 10,000 by default.
+	// MaxAsyncBufferSize is the maximum number of values that wait to be written, 10,000 by
+	// default.
 	MaxAsyncBufferSize int
-	// MaxAsyncBufferBytes is how many bytes they may have, 16 MiB by default: the largest window of
-	// chunk pages that a request begins with. What waits is memory that no cache counts. A queue
-	// that is full means that the bucket yields values faster than the servers take them: a longer
-	// one bridges longer bursts, and nothing else.
+	// MaxAsyncBufferBytes is the maximum size of the values that wait to be written, 16 MiB by
+	// default: the largest first window of chunk pages of a request. No cache accounts for this
+	// memory. The queue is full if the bucket returns values faster than the servers accept them. A
+	// longer queue only bridges longer bursts.
 	MaxAsyncBufferBytes int64
-	// MaxItemSize is the largest value, in bytes, that is written, or accepted in a reply; 1 MiB by
-	// default, as memcached's -I. memcached counts its own header and the key too: it refuses
-	// values of exactly its limit.
+	// MaxItemSize is the size in bytes of the largest value that is written, or accepted in a
+	// reply; 1 MiB by default, the same as memcached's -I. memcached counts its own header and the
+	// key too, and therefore refuses values of exactly its limit.
 	MaxItemSize int64
-	// TTL after which memcached forgets a value, 24 h by default. It bounds how long values of
-	// deleted blocks stay; truth needs none.
+	// TTL is the time after which memcached expires a value, 24 h by default. It limits how long
+	// values of deleted blocks stay. Correctness does not depend on it.
 	TTL time.Duration
 
-	// TLS of the connections. Nil: none. Where ServerName is empty, the host of the configured
-	// address is expected in the certificate, and for dnssrv the target of the record.
+	// TLS configures the connections; nil disables TLS. If ServerName is empty, the certificate
+	// must be valid for the host of the configured address, or for dnssrv the target of the record.
 	TLS *tls.Config
-	// Breaker is the circuit breaker of writes. Its OpenDuration holds for reads too.
+	// Breaker configures the circuit breaker of writes. Its OpenDuration applies to reads too.
 	Breaker BreakerOptions
 
-	// Logger hears about servers that stop answering, and answer again. Nil: nobody.
+	// Logger logs servers that stop answering and that answer again. Nil: no logs.
 	Logger *slog.Logger
-	// Registerer receives the metrics. Nil: none.
+	// Registerer registers the metrics. Nil: no metrics.
 	Registerer prometheus.Registerer
 }
 
-// BreakerOptions are named after Thanos's set_async_circuit_breaker_config. There is one breaker
-// per server.
+// BreakerOptions are named after Thanos's set_async_circuit_breaker_config. Each server has its own
+// breaker.
 type BreakerOptions struct {
-	// Disabled lets every write try its server.
+	// Disabled turns the breaker off: every write is tried.
 	Disabled bool
-	// HalfOpenMaxRequests is how many writes are tried after OpenDuration, the first of them alone,
-	// and must succeed for the breaker to close; 10 by default.
+	// HalfOpenMaxRequests is the number of writes that are tried after OpenDuration, the first of
+	// them alone. All must succeed for the breaker to close; 10 by default.
 	HalfOpenMaxRequests int
-	// OpenDuration is for how long no write is tried, 5 s by default. Reads are not tried for 250
-	// ms first, and at most for this long when a probe failed again and again.
+	// OpenDuration is the time for which no write is tried, 5 s by default. Reads are not tried for
+	// 250 ms at first; the period doubles with each failed probe, up to OpenDuration.
 	OpenDuration time.Duration
-	// MinRequests in ten seconds before the breaker may open, 50 by default.
+	// MinRequests is the number of writes within ten seconds before the breaker may open, 50 by
+	// default.
 	MinRequests int
-	// ConsecutiveFailures open it, 5 by default; so does a share FailurePercent of the writes, 0.05
-	// by default (of 1). That many writes in a row that took as long as Timeout open it without
-	// MinRequests: so few may come together where Timeout is long.
+	// ConsecutiveFailures is the number of failed writes in a row that opens the breaker, 5 by
+	// default. A share FailurePercent of the writes opens it too, 0.05 by default (of 1).
+	// ConsecutiveFailures timeouts in a row open it before MinRequests is reached, because with a
+	// long Timeout fewer writes complete.
 	ConsecutiveFailures int
 	FailurePercent      float64
 }
 
-// Resolver looks up names. A *net.Resolver is one.
+// Resolver resolves names. *net.Resolver implements it.
 type Resolver interface {
 	LookupHost(ctx context.Context, host string) ([]string, error)
 	LookupSRV(ctx context.Context, service, proto, name string) (string, []*net.SRV, error)
 }
 
-// positive returns v, or def where v is not positive.
+// positive returns v if it is positive, otherwise def.
 func positive[T int | int64 | float64 | time.Duration](v, def T) T {
 	if v > 0 {
 		return v
@@ -198,26 +204,28 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate refuses what cannot work. Options have their defaults.
+// validate returns an error for options that cannot work. Call it after withDefaults.
 func (o Options) validate() error {
 	if len(o.Addresses) == 0 {
 		return errors.New(
 			"memcached: no addresses: name at least one server, as host:port, dns+host:port, dnssrv+name or dnssrvnoa+name",
 		)
 	}
-	if i := strings.IndexFunc(o.Namespace, func(r rune) bool { return r <= ' ' || r == 0x7f }); i >= 0 {
+	bad := func(r rune) bool { return r <= ' ' || r == 0x7f }
+	if i := strings.IndexFunc(o.Namespace, bad); i >= 0 {
 		return fmt.Errorf(
-			"memcached: namespace %q has a blank or control character at %d: memcached's keys may have none",
+			"memcached: namespace %q has a blank or control character at %d, "+
+				"which memcached's keys must not contain",
 			o.Namespace, i,
 		)
 	}
 	if n := len(o.Namespace) + keyBytes; n > maxKeyBytes {
-		return fmt.Errorf("memcached: namespace %q makes keys of %d bytes: memcached takes %d",
+		return fmt.Errorf("memcached: namespace %q makes keys of %d bytes: memcached's limit is %d",
 			o.Namespace, n, maxKeyBytes)
 	}
 	if o.Breaker.FailurePercent > 1 {
 		return fmt.Errorf(
-			"memcached: breaker: failure percent %g: it is a share, above 0 and at most 1",
+			"memcached: breaker: failure percent %g: want a share above 0 and at most 1",
 			o.Breaker.FailurePercent)
 	}
 	return nil

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// write is a value to be stored, or an ID to be deleted.
+// write is a value to store, or an ID to delete.
 type write struct {
 	id     ID
 	value  []byte
@@ -19,28 +19,28 @@ func (w *write) operation() string {
 	return opSet
 }
 
-// pendingWrite is the last write of an ID that was asked for and has not been carried out. It is in
-// the order, or the worker that has it will put it there again if it is another one by then.
+// pendingWrite is the last requested write of an ID that is not carried out. It is in the order, or
+// a worker runs an earlier write of the ID and will put it there.
 type pendingWrite struct{ write }
 
-// queue holds writes until a worker takes them. At most one per ID runs, and the last one asked for
-// runs last.
+// queue holds writes until a worker takes them. At most one write of an ID runs at a time, and the
+// last one requested runs last.
 type queue struct {
 	maxItems int
 	maxBytes int64
 
-	length atomic.Int64 // of pending, to be read without mu
+	length atomic.Int64 // of pending, readable without mu
 
 	mu      sync.Mutex
-	ready   sync.Cond // something is queued, or closed
+	ready   sync.Cond // a write is queued, or the queue is closed
 	pending map[ID]*pendingWrite
 	order   fifo
-	// Of the values in pending, those that run included; deletions are counted apart: they have no
-	// value and are not dropped for values.
+	// Counts of pending, running writes included. Deletions count apart, because they carry no
+	// value and must not be dropped in favour of values.
 	values, removals int
 	bytes            int64
-	closed           bool // nothing more is taken in
-	dropping         bool // nothing more is given out; closed too
+	closed           bool // accepts no more writes
+	dropping         bool // hands out no more writes; closed too
 }
 
 func newQueue(maxItems int, maxBytes int64) *queue {
@@ -49,7 +49,7 @@ func newQueue(maxItems int, maxBytes int64) *queue {
 	return q
 }
 
-// put takes in a write, or reports false where there is no room for it: then nothing has changed.
+// put queues a write. It returns false, without any effect, if the queue is full or closed.
 func (q *queue) put(w write) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -103,8 +103,8 @@ func (q *queue) uncount(w *write) {
 	q.bytes -= int64(len(w.value))
 }
 
-// take waits for a write. Whoever takes it carries it out and calls done. It reports false when
-// there will be none.
+// take waits for a write. The caller must carry it out and then call done. It returns false if no
+// more writes follow.
 func (q *queue) take() (p *pendingWrite, w write, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -118,8 +118,8 @@ func (q *queue) take() (p *pendingWrite, w write, ok bool) {
 	return p, p.write, true
 }
 
-// done ends a write that was taken: unless another of its ID was asked for meanwhile, it is no
-// longer pending. It tells whether another one is lost, because nothing more is given out.
+// done ends a write that was taken. Unless another write of its ID was requested meanwhile, the ID
+// is no longer pending. It reports whether such a write is lost because the queue is dropping.
 func (q *queue) done(p *pendingWrite, w write) (lost bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -134,13 +134,13 @@ func (q *queue) done(p *pendingWrite, w write) (lost bool) {
 	return another
 }
 
-// same tells whether two values are the same memory. Values do not change.
+// same reports whether two values share memory. Values do not change.
 func same(a, b []byte) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// look calls found for the positions in ids whose write is pending, with its value, nil for a
-// deletion, and returns the others, in the same array.
+// look calls found for each position in ids whose write is pending, with its value, or nil for a
+// deletion. It returns the other positions, in the same array.
 func (q *queue) look(ids []ID, at []int32, found func(i int32, value []byte)) []int32 {
 	if q.length.Load() == 0 {
 		return at
@@ -158,14 +158,14 @@ func (q *queue) look(ids []ID, at []int32, found func(i int32, value []byte)) []
 	return rest
 }
 
-// waiting returns how much is pending.
+// waiting returns the number and the bytes of the pending writes.
 func (q *queue) waiting() (items int, bytes int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.values + q.removals, q.bytes
 }
 
-// close takes nothing more in. Workers go on with what is queued.
+// close stops accepting writes. Workers continue with the queued ones.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -173,7 +173,7 @@ func (q *queue) close() {
 	q.ready.Broadcast()
 }
 
-// drop gives nothing more out, and returns how many values were queued.
+// drop stops handing out writes, and returns how many values were queued.
 func (q *queue) drop() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -190,7 +190,7 @@ func (q *queue) drop() int {
 	return n
 }
 
-// fifo hands out what was put in first. Each takes constant time on average.
+// fifo is a first-in, first-out queue. Each operation takes constant time on average.
 type fifo struct {
 	in, out []*pendingWrite // out is reversed
 }

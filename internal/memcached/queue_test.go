@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// TestQueueIsWhatWasAskedForLast plays random writes, and workers that take and finish them in any
-// order, against a map. What is pending is what was asked for last; writes of one ID are carried
-// out one at a time, the last one last.
-func TestQueueIsWhatWasAskedForLast(t *testing.T) {
+// TestQueueKeepsLastRequest plays random writes, and workers that take and finish them in any
+// order, against a map. The last request of an ID is pending. Writes of one ID are carried out one
+// at a time, the last request last.
+func TestQueueKeepsLastRequest(t *testing.T) {
 	for seed := range uint64(100) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		q := newQueue(5, 300)
-		want := map[ID]write{} // asked for last
+		want := map[ID]write{} // the last requests
 		stored := map[ID]write{}
 		type job struct {
 			p *pendingWrite
@@ -28,10 +28,10 @@ func TestQueueIsWhatWasAskedForLast(t *testing.T) {
 				switch {
 				case p == nil:
 					if s := stored[id]; s.remove != w.remove || !same(s.value, w.value) {
-						t.Fatalf("seed %d: stored %+v, asked for last %+v", seed, s, w)
+						t.Fatalf("seed %d: stored %+v, last requested %+v", seed, s, w)
 					}
 				case p.remove != w.remove || !same(p.value, w.value):
-					t.Fatalf("seed %d: pending %+v, asked for last %+v", seed, p.write, w)
+					t.Fatalf("seed %d: pending %+v, last requested %+v", seed, p.write, w)
 				case !w.remove:
 					bytes += int64(len(w.value))
 					values++

@@ -8,10 +8,10 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// ring is the set of servers that are known, which does not change.
+// ring is an immutable set of servers.
 type ring struct {
-	servers []*server // by address, each once
-	seeds   []uint64  // of each
+	servers []*server // sorted by address, without duplicates
+	seeds   []uint64  // one for each server
 }
 
 func newRing(servers []*server) *ring {
@@ -24,9 +24,8 @@ func newRing(servers []*server) *ring {
 	return r
 }
 
-// pick returns the index of the server that an ID belongs to: the one with the highest score
-// (rendezvous hashing). A server that goes takes only its own IDs with it, and one that comes only
-// takes IDs over.
+// pick returns the index of the server of an ID: the one with the highest score (rendezvous
+// hashing). A removed server moves only its own IDs; an added server only receives IDs.
 func (r *ring) pick(id *ID) int {
 	if len(r.servers) == 1 {
 		return 0
@@ -43,8 +42,8 @@ func (r *ring) pick(id *ID) int {
 	return best
 }
 
-// sort returns the positions server by server, in their order for each, and where those of each
-// server end.
+// sort returns the positions grouped by server, in order within each group, and the end of each
+// group.
 func (r *ring) sort(ids []ID, at []int32) (sorted []int32, ends []int) {
 	if len(r.servers) == 1 {
 		return at, []int{len(at)}

@@ -15,7 +15,7 @@ func ringOf(addrs ...string) *ring {
 	return newRing(servers)
 }
 
-// TestServerThatGoesTakesOnlyItsKeys counts the keys that move.
+// TestServerThatGoesTakesOnlyItsKeys: removing a server moves only its own keys.
 func TestServerThatGoesTakesOnlyItsKeys(t *testing.T) {
 	const n, keys = 7, 20_000
 	var addrs []string
@@ -24,7 +24,7 @@ func TestServerThatGoesTakesOnlyItsKeys(t *testing.T) {
 	}
 	all := ringOf(addrs...)
 	owner := func(r *ring, i int) string {
-		// As page identities are: much alike, and different at the end.
+		// IDs resemble those of pages: nearly equal, different at the end.
 		var id ID
 		copy(id[:], "01HZXBLOCKBLOCKB")
 		copy(id[20:], strconv.Itoa(i))
@@ -48,7 +48,7 @@ func TestServerThatGoesTakesOnlyItsKeys(t *testing.T) {
 			}
 		}
 	}
-	// The order in which servers are found makes no difference.
+	// The order in which servers are found does not matter.
 	slices.Reverse(addrs)
 	other := ringOf(addrs...)
 	for k := range keys {

@@ -11,49 +11,50 @@ import (
 // maxLine is longer than any line of a reply: VALUE, a key of 250 bytes, flags, size and version.
 const maxLine = 320
 
-// errMalformed is the kind of all replies that memcached would not give.
+// errMalformed is wrapped by the errors of all replies that memcached would not send.
 var errMalformed = errors.New("memcached: malformed reply")
 
-// errTooLarge is what becomes of a reply with a value that somebody with a larger MaxItemSize has
-// stored. The connection is closed rather than the value read past, which would cost the time of
-// its bytes; it costs the values that come after it, but those that large are expanded postings,
-// which are asked for one by one: all pages under a key have one size.
+// errTooLarge is returned for a reply that contains a value above MaxItemSize, stored by a client
+// with a larger limit. The connection is closed, because reading past the value would take as long
+// as receiving it. The values that follow in the reply are lost. Only expanded postings are that
+// large, and they are requested one at a time; all pages have one size.
 var errTooLarge = errors.New("memcached: a value above the item size limit")
 
-// serverError is a reply by which a server says that it could not.
+// serverError is the error line of a server's reply.
 type serverError struct{ line string }
 
-func (e *serverError) Error() string { return "memcached: the server answers " + strconv.Quote(e.line) }
+func (e *serverError) Error() string {
+	return "memcached: the server answers " + strconv.Quote(e.line)
+}
 
 const (
-	replyLine = iota // a line is being received
-	replyData        // a value is, its line end included
-	replyDone        // nothing more belongs to the reply
+	replyLine = iota // receiving a line
+	replyData        // receiving a value, its line end included
+	replyDone        // the reply is complete
 )
 
-// reply follows one reply of a server, byte by byte as it comes, before gomemcache sees it.
-// gomemcache allocates as many bytes as a reply announces, and keeps as many values as it sends.
+// reply checks one reply of a server, byte by byte, before gomemcache sees it. gomemcache allocates
+// as many bytes as a reply announces, and keeps as many values as it receives.
 //
-// INVARIANT: what pass lets through announces only values of keys that were asked for, each once
-// for each time it was asked for, and none above maxSize.
+// INVARIANT: what pass accepts announces only values of requested keys, each at most as often as it
+// was requested, none above maxSize.
 type reply struct {
-	keys    []string // asked for; nil: the reply is one line
+	keys    []string // requested; nil: the reply is one line
 	maxSize int64
 
 	state int
-	need  int64 // of the data, with its line end
+	need  int64 // bytes of data still to come, with the line end
 	line  [maxLine]byte
 	n     int // of line
 
 	seen     []bool // by position in keys
-	next     int    // position after the last one seen; servers answer in the order they were asked
+	next     int    // position after the last one seen; servers answer in the order of the request
 	values   int
 	received int64
 	fault    error
 }
 
-// start prepares for the reply to a request for keys, or to one that is answered by a line if there
-// are none.
+// start prepares for the reply to a request for keys, or for a reply of one line if there are none.
 func (r *reply) start(keys []string, maxSize int64) {
 	seen := r.seen[:0]
 	if cap(seen) < len(keys) {
@@ -65,14 +66,14 @@ func (r *reply) start(keys []string, maxSize int64) {
 	r.state, r.n, r.next, r.values, r.received, r.fault = replyLine, 0, 0, 0, 0, nil
 }
 
-// complete tells whether the whole reply has come and nothing else.
+// complete reports whether exactly one complete reply was received.
 func (r *reply) complete() bool { return r.state == replyDone && r.fault == nil }
 
 // text returns the line of a reply of one line.
 func (r *reply) text() string { return string(bytes.TrimRight(r.line[:r.n], "\r\n")) }
 
-// pass returns how many of the bytes may be handed on, and what is wrong with those that may not.
-// The end of a line that is wrong is never handed on.
+// pass returns how many of the bytes are valid, and an error about the first one that is not. It
+// never accepts the end of an invalid line.
 func (r *reply) pass(p []byte) (int, error) {
 	if r.fault != nil {
 		return 0, r.fault
@@ -128,11 +129,11 @@ var (
 	errorWords = [][]byte{[]byte("ERROR"), []byte("CLIENT_ERROR"), []byte("SERVER_ERROR")}
 )
 
-// endOfLine takes in a whole line.
+// endOfLine processes a complete line.
 func (r *reply) endOfLine() error {
 	line := r.line[:r.n]
 	if !bytes.HasSuffix(line, lineEnd) {
-		return r.fail("a line without carriage return: %.60q", line)
+		return r.fail("a line without a carriage return: %.60q", line)
 	}
 	switch {
 	case r.keys == nil:
@@ -153,8 +154,8 @@ func (r *reply) endOfLine() error {
 	return r.fail("unexpected line %.60q", line)
 }
 
-// value takes in the announcement of a value: key, flags, size, and the version that `gets` asks
-// for.
+// value processes the announcement of a value: key, flags, size, and the version that `gets`
+// requests.
 func (r *reply) value(line []byte) error {
 	key, rest, _ := bytes.Cut(line, []byte(" "))
 	flags, rest, _ := bytes.Cut(rest, []byte(" "))
@@ -167,10 +168,10 @@ func (r *reply) value(line []byte) error {
 		return r.fail("unexpected line %.60q", r.line[:r.n])
 	}
 	if !r.expect(key) {
-		return r.fail("a value of a key that was not asked for: %.60q", key)
+		return r.fail("a value of a key that was not requested: %.60q", key)
 	}
 	if length > uint64(r.maxSize) {
-		r.fault = fmt.Errorf("%w: %d bytes announced, at most %d are taken", errTooLarge, length,
+		r.fault = fmt.Errorf("%w: %d bytes announced, the limit is %d", errTooLarge, length,
 			r.maxSize)
 		return r.fault
 	}
@@ -179,7 +180,7 @@ func (r *reply) value(line []byte) error {
 	return nil
 }
 
-// expect ticks a key off.
+// expect marks a key as received. It returns false if it is not expected.
 func (r *reply) expect(key []byte) bool {
 	for i := range r.keys {
 		at := (r.next + i) % len(r.keys)
@@ -192,8 +193,8 @@ func (r *reply) expect(key []byte) bool {
 	return false
 }
 
-// decimal parses digits only: no sign, no underscore, at least one.
-func decimal(b []byte, most uint64) (uint64, bool) {
+// decimal parses a number of digits only, without sign or underscore, up to limit.
+func decimal(b []byte, limit uint64) (uint64, bool) {
 	if len(b) == 0 || len(b) > 20 {
 		return 0, false
 	}
@@ -203,5 +204,5 @@ func decimal(b []byte, most uint64) (uint64, bool) {
 		}
 	}
 	v, err := strconv.ParseUint(string(b), 10, 64)
-	return v, err == nil && v <= most
+	return v, err == nil && v <= limit
 }

@@ -17,8 +17,8 @@ import (
 
 func TestReplyIsCheckedAsItPasses(t *testing.T) {
 	keys := []string{"a", "b", "c"}
-	// f checks a reply, in one piece and byte by byte; passed is the part of it that gomemcache may
-	// see, fault what is wrong with the rest.
+	// f checks a reply, in one piece and in small pieces. passed is the part that gomemcache may
+	// see, fault the error for the rest.
 	f := func(text, passed, fault string) {
 		t.Helper()
 		for _, step := range []int{len(text), 1, 3} {
@@ -40,7 +40,7 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 				err != nil && !strings.Contains(err.Error(), fault) {
 				t.Errorf("%q in steps of %d: got %v, want %q", text, step, err, fault)
 			}
-			// A line that is wrong may have passed but for its end.
+			// All but the end of an invalid line may have passed.
 			if !bytes.HasPrefix(got, []byte(passed)) || step == len(text) &&
 				string(got) != passed || bytes.HasSuffix(got[len(passed):], []byte("\n")) {
 				t.Errorf("%q in steps of %d: passed %q, want %q", text, step, got, passed)
@@ -55,12 +55,12 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 	)
 	whole("VALUE c 0 0 1\r\n\r\nVALUE a 0 0 1\r\n\r\nEND\r\n")
 	f("VALUE a 0 3 1\r\nxyz\r\nVALUE a 0 3 1\r\nxyz\r\nEND\r\n", "VALUE a 0 3 1\r\nxyz\r\n",
-		"not asked for")
-	f("VALUE d 0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
-	f("VALUE  0 3 1\r\nxyz\r\nEND\r\n", "", "not asked for")
+		"not requested")
+	f("VALUE d 0 3 1\r\nxyz\r\nEND\r\n", "", "not requested")
+	f("VALUE  0 3 1\r\nxyz\r\nEND\r\n", "", "not requested")
 	f("VALUE a 0 11 1\r\n", "", "11 bytes announced")
-	f("VALUE d 0 11 1\r\n", "", "not asked for")
-	f("VALUE a 0 1073741825 1\r\n", "", "unexpected line") // more than memcached takes
+	f("VALUE d 0 11 1\r\n", "", "not requested")
+	f("VALUE a 0 1073741825 1\r\n", "", "unexpected line") // above memcached's maximum
 	f("VALUE a 0 1099511627776 1\r\n", "", "unexpected line")
 	f("VALUE a 0 18446744073709551617 1\r\n", "", "unexpected line")
 	f("VALUE a 0 +3 1\r\n", "", "unexpected line")
@@ -86,7 +86,7 @@ func TestReplyIsCheckedAsItPasses(t *testing.T) {
 	}
 }
 
-// script is a connection that answers whatever is written with a text.
+// script is a connection that answers every write with a text.
 type script struct {
 	net.Conn
 	text io.Reader
@@ -97,9 +97,8 @@ func (s *script) Write(p []byte) (int, error) { return len(p), nil }
 func (s *script) Close() error                { return nil }
 func (s *script) SetDeadline(time.Time) error { return nil }
 
-// FuzzReply: whatever a server sends, gomemcache ends, finds nothing but what was asked for within
-// the size that is allowed, and makes room for no more than that. Checking in pieces makes no
-// difference.
+// FuzzReply: whatever a server sends, gomemcache returns, finds only requested keys within the size
+// limit, and allocates no more than that. Checking in pieces makes no difference.
 func FuzzReply(f *testing.F) {
 	keys := []string{"larder:a", "larder:b", "larder:c"}
 	const maxSize = 1000

@@ -12,7 +12,7 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// server is one memcached: its connections and its breakers.
+// server is one memcached with its connections and breakers.
 type server struct {
 	addr          endpoint
 	reads, writes *lanes
@@ -36,11 +36,11 @@ func newServer(e endpoint, o *Options, d *dials) *server {
 	}
 }
 
-// tell logs that a server is given up, and that it is back.
+// tell returns a function that logs that a server is given up and that it is back.
 func tell(log *slog.Logger, what string) func(open bool, cause error) {
 	return func(open bool, cause error) {
 		if open {
-			log.Warn("memcached is not "+what+" for now: it is tried again after a while", "err",
+			log.Warn("memcached is not "+what+" for now: larder retries it periodically", "err",
 				cause)
 		} else {
 			log.Info("memcached is " + what + " again")
@@ -48,8 +48,8 @@ func tell(log *slog.Logger, what string) func(open bool, cause error) {
 	}
 }
 
-// get asks for keys until the deadline. The verdict is what came of it says about the server, if
-// the time was long enough.
+// get requests keys until the deadline. The verdict applies to the server if the deadline was long
+// enough.
 func (s *server) get(
 	deadline time.Time, keys []string, maxSize int64,
 ) (items map[string]*memcache.Item, v verdict, err error) {
@@ -67,13 +67,13 @@ func (s *server) get(
 	case kind == kindTooLarge:
 		return items, verdictGood, err // the server is well
 	case kind == kindTimeout && 2*answered >= len(keys):
-		return items, verdictStrike, err // it paid to wait
+		return items, verdictStrike, err // waiting was worth it
 	case kind == kindTimeout, kind == kindNetwork:
 		v = verdictBad
 	default:
 		return items, verdictStrike, err
 	}
-	// Connections that are older are no better, and the next one to find that out would be a probe.
+	// Older connections are in the same state, and the next read that found out would be a probe.
 	s.reads.drop(began)
 	return items, v, err
 }
@@ -97,8 +97,8 @@ func (s *server) put(deadline time.Time, key string, value []byte, remove bool, 
 		if kind := kindOf(err); stale || kind == kindTimeout || kind == kindNetwork {
 			s.writes.drop(began)
 		}
-		// Nobody waits for a write, and it can be made twice. With the stale connections gone this
-		// ends at a new one.
+		// No caller waits for a write, and repeating it is harmless. Each repetition removes stale
+		// connections, until a new one is dialed.
 		if !stale {
 			return err
 		}
@@ -111,7 +111,7 @@ func (s *server) retire() {
 	s.writes.retire()
 }
 
-// Kinds of failure, as Thanos's metrics name them.
+// Kinds of failure, named as in Thanos's metrics.
 const (
 	kindTimeout   = "timeout"
 	kindNetwork   = "network-error"
@@ -123,13 +123,13 @@ const (
 	kindOther     = "other"
 )
 
-// dialError is why there is no connection.
+// dialError is the reason why no connection could be made.
 type dialError struct{ err error }
 
 func (e *dialError) Error() string { return "memcached: connecting: " + e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// kindOf returns the kind of an error, "" for none.
+// kindOf returns the kind of an error, "" for nil.
 func kindOf(err error) string {
 	var network net.Error
 	var server *serverError

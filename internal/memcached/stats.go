@@ -5,39 +5,40 @@ import (
 	"time"
 )
 
-// Stats of a client since it was made.
+// Stats are the counts of a client since it was made.
 type Stats struct {
-	// Requests are values asked for; Hits and HitBytes those found, PendingHits of them before they
-	// were written.
+	// Requests counts values requested, Hits and HitBytes values found. PendingHits is the part of
+	// Hits that was found before it was written.
 	Requests, Hits, HitBytes, PendingHits int64
-	// Corrupt values were received and did not verify.
+	// Corrupt counts values that were received and failed verification.
 	Corrupt int64
-	// Skipped batches were not asked for, because a breaker was open, no server known or no turn
-	// free in time.
+	// Skipped counts batches that were not sent because a breaker was open, no server was known or
+	// no turn was free in time.
 	Skipped int64
-	// Failed batches brought less than a whole reply, and are misses for the rest; TimedOut is
-	// their part that took too long.
+	// Failed counts batches without a complete reply, which are misses for the rest. TimedOut is
+	// the part of them that timed out.
 	Failed, TimedOut int64
 
-	// Written values and deletions, and the bytes of the values.
+	// Written counts values and deletions, WrittenBytes the bytes of the values.
 	Written, WrittenBytes int64
-	// Dropped writes, by reason.
+	// Dropped counts writes that were dropped, by reason.
 	Dropped Dropped
 
-	// Pending values and deletions are not written yet.
+	// Pending counts values and deletions that are not written yet.
 	Pending      int
 	PendingBytes int64
 
-	// Servers that are known, and how many of them are not read from, or not written to, now.
+	// Servers counts known servers, ReadsOpen and WritesOpen those that are not read from or
+	// written to now.
 	Servers, ReadsOpen, WritesOpen int
-	// ReadDeadline in force.
+	// ReadDeadline is the current time limit of a read.
 	ReadDeadline time.Duration
 }
 
 // Dropped counts writes that were not made.
 type Dropped struct {
-	Full        int64 // too many or too much waited, or the client was closed
-	TooLarge    int64 // larger than MaxItemSize, or than the server takes
+	Full        int64 // the queue was full, or the client closed
+	TooLarge    int64 // larger than MaxItemSize, or than the server's limit
 	BreakerOpen int64
 	NoServer    int64
 	Failed      int64
@@ -51,7 +52,7 @@ type counters struct {
 	full, tooLarge, breaker, none, lost   atomic.Int64
 }
 
-// Stats returns a snapshot; its figures are not of one instant.
+// Stats returns a snapshot; its counts are not from one instant.
 func (c *Client) Stats() Stats {
 	n := &c.counters
 	st := Stats{

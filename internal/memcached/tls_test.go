@@ -43,7 +43,8 @@ func TestTLS(t *testing.T) {
 		}
 		return []tls.Certificate{cert}
 	}
-	// f stores a value and reads it back; trouble is what the log says where that cannot be.
+	// f stores a value and reads it back. If trouble is not empty, that must fail and the log
+	// contain it.
 	f := func(name string, s *memcachedtest.Server, conf *tls.Config, trouble string) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {

@@ -63,7 +63,7 @@ func (c *Client) carryOut(p *pendingWrite, w write, key, buf []byte) (usedKey, u
 	return key, buf
 }
 
-// written takes in what came of a write.
+// written records the result of a write.
 func (c *Client) written(s *server, t ticket, w write, err error) {
 	operation := w.operation()
 	var refused *serverError
@@ -77,7 +77,7 @@ func (c *Client) written(s *server, t ticket, w write, err error) {
 		}
 		return
 	case errors.As(err, &refused) && strings.Contains(refused.line, "too large"):
-		// The server is well: its item size limit (-I) is below MaxItemSize.
+		// The server is healthy: its item size limit (-I) is below MaxItemSize.
 		s.writeBreaker.report(t, verdictGood, nil)
 		c.counters.tooLarge.Add(1)
 	default:
@@ -85,6 +85,6 @@ func (c *Client) written(s *server, t ticket, w write, err error) {
 		c.counters.lost.Add(1)
 	}
 	c.metrics.failures.WithLabelValues(operation, kindOf(err)).Inc()
-	c.o.Logger.Debug("a value was not written", "client", c.o.Name, "server", s.addr.addr,
+	c.o.Logger.Debug("memcached write failed", "client", c.o.Name, "server", s.addr.addr,
 		"operation", operation, "bytes", len(w.value), "err", err)
 }

@@ -55,7 +55,8 @@ func ChunkRecord(b []byte) (enc byte, data []byte, err error) {
 			ErrCorrupt, len(b))
 	}
 	end := len(b) - crc32.Size
-	if want, got := binary.BigEndian.Uint32(b[end:]), crc32.Checksum(b[w:end], castagnoli); got != want {
+	want := binary.BigEndian.Uint32(b[end:])
+	if got := crc32.Checksum(b[w:end], castagnoli); got != want {
 		return 0, nil, fmt.Errorf("%w: chunk record of %d bytes has %08x, stored is %08x",
 			ErrChecksum, len(b), got, want)
 	}

@@ -79,9 +79,8 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 		t.Errorf("sent as encoding %d, want %d", wire, plain.Encoding())
 	}
 	// Finding out that two lists of samples differ is fast, and where they do is not.
-	if want, got := decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out); !reflect.DeepEqual(
-		want, got,
-	) {
+	want, got := decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out)
+	if !reflect.DeepEqual(want, got) {
 		t.Errorf("samples (-stored +sent): %s", cmp.Diff(want, got))
 	}
 	if !bytes.Equal(out, plain.Bytes()) {
@@ -356,7 +355,8 @@ func TestReencodeStaleInsideGauge(t *testing.T) {
 }
 
 func TestReencodePassesOn(t *testing.T) {
-	for _, enc := range []chunkenc.Encoding{chunkenc.EncXOR, chunkenc.EncHistogram, chunkenc.EncFloatHistogram} {
+	plain := []chunkenc.Encoding{chunkenc.EncXOR, chunkenc.EncHistogram, chunkenc.EncFloatHistogram}
+	for _, enc := range plain {
 		wire, out, err := tsdbfmt.Reencode([]byte("a"), byte(enc), []byte("bc"))
 		if wire != byte(enc) || string(out) != "abc" || err != nil {
 			t.Errorf("%s: %d, %q, %v", enc, wire, out, err)
@@ -364,10 +364,8 @@ func TestReencodePassesOn(t *testing.T) {
 	}
 	var unknown *tsdbfmt.UnknownEncodingError
 	for _, enc := range []byte{0, 7, tsdbfmt.EncAggr} {
-		if _, out, err := tsdbfmt.Reencode([]byte("a"), enc, []byte("bc")); !errors.As(
-			err, &unknown,
-		) ||
-			string(out) != "a" {
+		_, out, err := tsdbfmt.Reencode([]byte("a"), enc, []byte("bc"))
+		if !errors.As(err, &unknown) || string(out) != "a" {
 			t.Errorf("encoding %d: %q, %v", enc, out, err)
 		}
 	}

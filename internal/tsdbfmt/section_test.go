@@ -82,7 +82,9 @@ func TestSymbolTable(t *testing.T) {
 	want := manySymbols()
 	b := symbolFrame(want...)
 	for name, wrap := range map[string]func(io.Reader) io.Reader{
-		"whole": func(r io.Reader) io.Reader { return r }, "halves": iotest.HalfReader, "data with EOF": iotest.DataErrReader,
+		"whole":         func(r io.Reader) io.Reader { return r },
+		"halves":        iotest.HalfReader,
+		"data with EOF": iotest.DataErrReader,
 	} {
 		r := bytes.NewReader(append(b[:len(b):len(b)], "what follows"...))
 		got, offs, err := readSymbols(wrap(r), int64(len(b)))
@@ -141,15 +143,12 @@ func TestSectionDamage(t *testing.T) {
 	for i := range sym {
 		b := bytes.Clone(sym)
 		b[i] ^= 0x41
-		if _, _, err := readSymbols(bytes.NewReader(b), int64(len(b))); !errors.Is(
-			err, ErrChecksum,
-		) &&
-			!errors.Is(err, ErrCorrupt) {
+		_, _, err := readSymbols(bytes.NewReader(b), int64(len(b)))
+		if !errors.Is(err, ErrChecksum) && !errors.Is(err, ErrCorrupt) {
 			t.Errorf("symbol table with byte %d changed: %v", i, err)
 		}
-		if _, _, err := readSymbols(bytes.NewReader(sym[:i]), int64(len(sym))); !errors.Is(
-			err, ErrCorrupt,
-		) {
+		_, _, err = readSymbols(bytes.NewReader(sym[:i]), int64(len(sym)))
+		if !errors.Is(err, ErrCorrupt) {
 			t.Errorf("symbol table cut at byte %d: %v", i, err)
 		}
 		if _, _, err := readSymbols(bytes.NewReader(sym), int64(i)); !errors.Is(err, ErrCorrupt) {
@@ -173,9 +172,8 @@ func TestSectionDamage(t *testing.T) {
 	}
 	// A length that the section cannot hold is refused before anything is reserved for it.
 	huge := frame(1, binary.AppendUvarint(nil, maxTableString+1))
-	if _, _, err := readSymbols(bytes.NewReader(huge), int64(len(huge))); !errors.Is(
-		err, ErrCorrupt,
-	) {
+	_, _, err := readSymbols(bytes.NewReader(huge), int64(len(huge)))
+	if !errors.Is(err, ErrCorrupt) {
 		t.Error(err)
 	}
 }
@@ -194,8 +192,8 @@ func TestTablesOfPrometheus(t *testing.T) {
 		}
 	}
 	for i, l := range []labels.Labels{
-		labels.FromStrings("__name__", "up", "job", "a"), labels.FromStrings("__name__", "up",
-			"job", "b"),
+		labels.FromStrings("__name__", "up", "job", "a"),
+		labels.FromStrings("__name__", "up", "job", "b"),
 		labels.FromStrings("__name__", "up", "job", "ÿ"),
 	} {
 		if err := w.AddSeries(storage.SeriesRef(i), l); err != nil {
@@ -228,10 +226,12 @@ func TestTablesOfPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	var want []offset
-	if err := index.ReadPostingsOffsetTable(byteSlice(b), uint64(toc.PostingsTable), func(name, value []byte, off uint64, _ int) error {
+	add := func(name, value []byte, off uint64, _ int) error {
 		want = append(want, offset{string(name), string(value), int64(off)})
 		return nil
-	}); err != nil {
+	}
+	err = index.ReadPostingsOffsetTable(byteSlice(b), uint64(toc.PostingsTable), add)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, entries); diff != "" || len(entries) != 5 {

@@ -165,7 +165,9 @@ func AppendChunkMetas(
 		return 0, false, false, nil
 	}
 	b = b[w:]
-	bad := func(i uint64) error { return fmt.Errorf("%w: meta of chunk %d of a series entry", ErrCorrupt, i) }
+	bad := func(i uint64) error {
+		return fmt.Errorf("%w: meta of chunk %d of a series entry", ErrCorrupt, i)
+	}
 
 	t0, w0 := binary.Varint(b)
 	if w0 <= 0 {

@@ -141,10 +141,13 @@ func FuzzSeriesEntry(f *testing.F) {
 				got.Bound[i] = 0
 			}
 			want := kept(r[0], r[1])
-			if diff := cmp.Diff(append([]uint64{}, want.Ref...), append([]uint64{}, got.Ref...)); diff != "" {
+			diff := cmp.Diff(append([]uint64{}, want.Ref...), append([]uint64{}, got.Ref...))
+			if diff != "" {
 				t.Fatalf("chunks in [%d, %d] (-Prometheus +got):\n%s", r[0], r[1], diff)
 			}
-			if diff := cmp.Diff(append(append([]int64{}, want.Min...), want.Max...), append(append([]int64{}, got.Min...), got.Max...)); diff != "" {
+			diff = cmp.Diff(append(append([]int64{}, want.Min...), want.Max...),
+				append(append([]int64{}, got.Min...), got.Max...))
+			if diff != "" {
 				t.Fatalf("times in [%d, %d] (-Prometheus +got):\n%s", r[0], r[1], diff)
 			}
 		}

@@ -49,7 +49,8 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	}
 	b := tail[len(tail)-TOCSize:]
 	body := b[:TOCSize-crc32.Size]
-	if got, want := crc32.Checksum(body, castagnoli), binary.BigEndian.Uint32(b[len(body):]); got != want {
+	want := binary.BigEndian.Uint32(b[len(body):])
+	if got := crc32.Checksum(body, castagnoli); got != want {
 		return TOC{}, fmt.Errorf(
 			"%w: table of contents of the index, at offset %d, has %08x, stored is %08x",
 			ErrChecksum, size-TOCSize, got, want)
@@ -76,7 +77,9 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 // the latest; padding may lie in between.
 func (t TOC) SectionEnd(off, size int64) int64 {
 	end := size - TOCSize
-	for _, s := range [...]int64{t.Symbols, t.Series, t.LabelIndices, t.LabelIndicesTable, t.Postings, t.PostingsTable} {
+	sections := [...]int64{t.Symbols, t.Series, t.LabelIndices, t.LabelIndicesTable, t.Postings,
+		t.PostingsTable}
+	for _, s := range sections {
 		if s > off && s < end {
 			end = s
 		}

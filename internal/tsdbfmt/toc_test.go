@@ -32,7 +32,9 @@ func TestParseTOC(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatal(diff)
 	}
-	for off, want := range map[int64]int64{5: 100, 99: 100, 100: 200, 250: 300, 300: 400, 400: size - TOCSize, 990: size - TOCSize} {
+	ends := map[int64]int64{5: 100, 99: 100, 100: 200, 250: 300, 300: 400, 400: size - TOCSize,
+		990: size - TOCSize}
+	for off, want := range ends {
 		if end := got.SectionEnd(off, size); end != want {
 			t.Errorf("SectionEnd(%d) = %d, want %d", off, end, want)
 		}
@@ -72,7 +74,9 @@ func FuzzParseTOC(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, o := range []int64{toc.Symbols, toc.Series, toc.LabelIndices, toc.LabelIndicesTable, toc.Postings, toc.PostingsTable} {
+		sections := []int64{toc.Symbols, toc.Series, toc.LabelIndices, toc.LabelIndicesTable,
+			toc.Postings, toc.PostingsTable}
+		for _, o := range sections {
 			if o < 0 || o > size-TOCSize || o != 0 && o < IndexHeaderSize {
 				t.Fatalf("%+v in %d bytes", toc, size)
 			}
@@ -85,8 +89,10 @@ func FuzzParseTOC(f *testing.F) {
 		if err != nil {
 			t.Fatalf("Prometheus refuses %x: %v", tail, err)
 		}
-		if diff := cmp.Diff(TOC{toc.Version, int64(theirs.Symbols), int64(theirs.Series), int64(theirs.LabelIndices), int64(theirs.LabelIndicesTable),
-			int64(theirs.Postings), int64(theirs.PostingsTable)}, toc); diff != "" {
+		want := TOC{toc.Version, int64(theirs.Symbols), int64(theirs.Series),
+			int64(theirs.LabelIndices), int64(theirs.LabelIndicesTable), int64(theirs.Postings),
+			int64(theirs.PostingsTable)}
+		if diff := cmp.Diff(want, toc); diff != "" {
 			t.Fatalf("table of contents (-Prometheus +got):\n%s", diff)
 		}
 	})

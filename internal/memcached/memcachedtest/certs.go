@@ -17,14 +17,14 @@ import (
 
 // Authority issues certificates for a test.
 type Authority struct {
-	// File is its own certificate, as PEM.
+	// File is the path of its own certificate, as PEM.
 	File string
 
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority that nobody trusts yet.
+// NewAuthority makes an authority that no pool contains yet.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{}
@@ -37,8 +37,8 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Issue returns the PEM files of a certificate, for a server of that name or IP address or for a
-// client, and of its key.
+// Issue returns the paths of the PEM files of a certificate and its key. The certificate is valid
+// for a server of that name or IP address, and for a client.
 func (a *Authority) Issue(t testing.TB, name string) (cert, key string) {
 	t.Helper()
 	template := &x509.Certificate{

@@ -1,7 +1,9 @@
-// Package memcachedtest runs real memcached servers for tests, on free ports of the loopback
-// interface, and Liar, which stands in for one and changes what it sends.
+// Package memcachedtest runs memcached servers for tests. Start runs a real one on a free port of
+// the loopback interface. StartLiar runs Liar, a replacement in the test's process that can change
+// its answers. NewAuthority issues certificates for TLS. All of them end with the test.
 //
-// A test that needs memcached where it is not installed skips with the reason, and fails where
-// LARDER_REQUIRE is set, as `make test` does: a run that counts must not pass by leaving something
-// out.
+// A test that needs memcached is skipped where it is not installed, and fails if LARDER_REQUIRE is
+// set, as `make test` does: a complete run must not pass with tests left out.
+//
+// LOCKING: Liar.mu guards the values of a Liar.
 package memcachedtest

@@ -11,18 +11,18 @@ import (
 	"testing"
 )
 
-// Liar is a memcached in the test's process that may change what it sends. It knows the commands
-// that a client of values sends.
+// Liar is a memcached in the test's process that can change its answers. It knows the commands that
+// the client sends.
 type Liar struct {
 	Addr string
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	values map[string][]byte
 	answer func(key string, value []byte) []byte
 	conns  []net.Conn
 }
 
-// StartLiar runs one until the test ends.
+// StartLiar runs a Liar until the test ends.
 func StartLiar(t testing.TB) *Liar {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,14 +58,15 @@ func StartLiar(t testing.TB) *Liar {
 	return s
 }
 
-// Answer has f change the values that are sent from now on; nil: none. It must not write to value.
+// Answer makes the server send f's result for each value; nil restores the stored values. f must
+// not write to value.
 func (s *Liar) Answer(f func(key string, value []byte) []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = f
 }
 
-// Values returns what is stored, as it is on the wire.
+// Values returns the stored values in their wire form.
 func (s *Liar) Values() map[string][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,22 +22,22 @@ const startTime = 20 * time.Second
 
 // Options of a server. The zero value works.
 type Options struct {
-	// TLS makes the server speak TLS only.
+	// TLS makes the server accept TLS only.
 	TLS *TLS
-	// Args are further arguments of memcached: -m 8, -I 2m.
+	// Args are further arguments of memcached, such as -m 8, -I 2m.
 	Args []string
 }
 
-// TLS names PEM files for a server.
+// TLS contains the paths of PEM files for a server.
 type TLS struct {
 	Cert, Key string
-	// ClientCA, if not empty, signs the certificates that clients must have.
+	// ClientCA, if not empty, is the authority of the client certificates that the server requires.
 	ClientCA string
 }
 
-// Server is a memcached that runs, or ran.
+// Server is a memcached process.
 type Server struct {
-	// Addr is host:port, the same after Restart.
+	// Addr is host:port. Restart keeps it.
 	Addr string
 
 	o    Options
@@ -57,7 +57,7 @@ func Start(t testing.TB, o Options) *Server {
 		}
 		t.Skip(reason)
 	}
-	ports, err := loopback.Reserve(1) // Restart finds the port free
+	ports, err := loopback.Reserve(1) // keeps the port free for Restart
 	if err != nil {
 		t.Fatalf("memcached: %v", err)
 	}
@@ -67,8 +67,8 @@ func Start(t testing.TB, o Options) *Server {
 	return s
 }
 
-// start runs memcached on its port and waits until it listens. memcached writes its ports to a file
-// once it does; here the file is a pipe, so that reading it is waiting for it.
+// start runs memcached on its port and waits until it listens. memcached then writes its ports to a
+// file, here a pipe, so that reading the file waits for it.
 func (s *Server) start(t testing.TB) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(s.Addr)
@@ -76,12 +76,12 @@ func (s *Server) start(t testing.TB) {
 		t.Fatalf("memcached: %v", err)
 	}
 	ports := filepath.Join(t.TempDir(), "ports")
-	pipe := ports + ".lck" // memcached writes here, and renames it in the end
+	pipe := ports + ".lck" // memcached writes here, then renames it
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatalf("memcached: %v", err)
 	}
-	// Open for writing too: opening does not wait, and reading does not end, before memcached has
-	// come.
+	// Open for writing too: then opening does not block, and reading does not end before memcached
+	// has written.
 	r, err := os.OpenFile(pipe, os.O_RDWR|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatalf("memcached: %v", err)
@@ -90,7 +90,7 @@ func (s *Server) start(t testing.TB) {
 
 	args := []string{"-l", host, "-p", port, "-U", "0"}
 	if u, err := user.Current(); err == nil && u.Uid == "0" {
-		args = append(args, "-u", u.Username) // it refuses to run as root unless told to
+		args = append(args, "-u", u.Username) // memcached refuses to run as root unless told to
 	}
 	if tls := s.o.TLS; tls != nil {
 		args = append(args, "-Z", "-o", "ssl_chain_cert="+tls.Cert+",ssl_key="+tls.Key)
@@ -109,7 +109,7 @@ func (s *Server) start(t testing.TB) {
 	go func() {
 		_ = cmd.Wait()
 		close(done)
-		r.Close() // whoever waits for the ports waits in vain
+		r.Close() // wakes the reader of the ports if memcached has failed
 	}()
 	s.cmd, s.done = cmd, done
 
@@ -127,7 +127,7 @@ func (s *Server) start(t testing.TB) {
 	}
 }
 
-// Kill ends the server at once, as a crash would. Killing it again does nothing.
+// Kill ends the server at once, like a crash. A second call does nothing.
 func (s *Server) Kill() {
 	if s.cmd == nil {
 		return
@@ -136,18 +136,18 @@ func (s *Server) Kill() {
 	<-s.done
 }
 
-// Restart starts the server that was killed, empty, on its old port.
+// Restart starts the killed server, empty, on its old port.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	s.Kill()
 	s.start(t)
 }
 
-// Pause makes the server hang: connections open, bytes are taken, nothing is answered.
+// Pause makes the server hang: connections open and it receives bytes, but does not answer.
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.signal(t, syscall.SIGSTOP)
-	// Its threads stop one after the other, a little later.
+	// Its threads stop one after the other, shortly after the signal.
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil ||
 		!status.Stopped() {
@@ -155,7 +155,7 @@ func (s *Server) Pause(t testing.TB) {
 	}
 }
 
-// Resume ends Pause: what was asked meanwhile is answered.
+// Resume ends Pause. The server answers what it received meanwhile.
 func (s *Server) Resume(t testing.TB) {
 	t.Helper()
 	s.signal(t, syscall.SIGCONT)
@@ -168,8 +168,8 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 	}
 }
 
-// Stats returns what memcached counts, by its names: cmd_get is the number of keys asked for,
-// curr_items of values held. Not with TLS.
+// Stats returns memcached's own counters by name: cmd_get is the number of keys requested,
+// curr_items the number of values stored. It does not work with TLS.
 func (s *Server) Stats(t testing.TB) map[string]string {
 	t.Helper()
 	stats := map[string]string{}
@@ -186,7 +186,7 @@ func (s *Server) Stats(t testing.TB) map[string]string {
 	return stats
 }
 
-// Flush makes the server forget all values. Not with TLS.
+// Flush removes all values. It does not work with TLS.
 func (s *Server) Flush(t testing.TB) {
 	t.Helper()
 	if err := s.command("flush_all", func(line string) bool { return line == "OK" }); err != nil {
@@ -194,7 +194,7 @@ func (s *Server) Flush(t testing.TB) {
 	}
 }
 
-// command sends a command and hands over the lines of its answer, until the one that ends it.
+// command sends a command and calls last with each line of the answer, until it returns true.
 func (s *Server) command(command string, last func(line string) bool) error {
 	c, err := net.DialTimeout("tcp", s.Addr, startTime)
 	if err != nil {
