@@ -112,11 +112,11 @@ func (b *backend) open(
 	}
 
 	var files, headersDir localfs.Dir
-	var hold func() error
+	var lockDir func() error
 	if dir != nil {
-		files, headersDir, hold = dir.At(), dir.At().Sub("headers"), dir.Hold
+		files, headersDir, lockDir = dir.At(), dir.At().Sub("headers"), dir.Lock
 	}
-	if err := b.openHeaders(headersDir, hold, reg); err != nil {
+	if err := b.openHeaders(headersDir, lockDir, reg); err != nil {
 		return err
 	}
 	pages := pagecache.Options{
@@ -130,13 +130,13 @@ func (b *backend) open(
 	if err != nil {
 		return err
 	}
-	if err := b.openCatalog(parquet, files, hold, reg); err != nil {
+	if err := b.openCatalog(parquet, files, lockDir, reg); err != nil {
 		return err
 	}
 
 	b.messages = intake.NewAccount(m.Messages(), reg)
 	b.irregular = irregular.Open(
-		irregular.Options{Dir: files, Hold: hold, Logger: b.logger, Registerer: reg},
+		irregular.Options{Dir: files, LockDir: lockDir, Logger: b.logger, Registerer: reg},
 	)
 	b.onClose(b.irregular.Close)
 	options := store.Options{
@@ -171,7 +171,7 @@ func (b *backend) open(
 	recorder := warm.NewRecorder()
 	options.Recorder = recorder
 	b.server = store.New(options)
-	b.openWarmer(recorder, files, hold, index.Stats().MaxBytes, reg)
+	b.openWarmer(recorder, files, lockDir, index.Stats().MaxBytes, reg)
 	return nil
 }
 

@@ -91,15 +91,15 @@ func (c *blocksConfig) clamp(minT, maxT int64) (int64, int64) {
 		)
 }
 
-// openCatalog opens the catalog. dir is where it keeps its last view, none for nowhere, and hold
-// what it calls before it writes there.
+// openCatalog opens the catalog. It keeps its last view in dir, if there is one, and calls lockDir
+// before each write there.
 func (b *backend) openCatalog(
-	parquet catalog.ParquetBucket, dir localfs.Dir, hold func() error, reg prometheus.Registerer,
+	parquet catalog.ParquetBucket, dir localfs.Dir, lockDir func() error, reg prometheus.Registerer,
 ) (err error) {
 	conf, m := &b.conf.blocks, &b.conf.caches.Memory
 	b.catalog, err = catalog.New(catalog.Options{
 		Bucket: b.bound, BucketName: b.blocks.Name(), Prefix: b.conf.bucket.parsed.Prefix,
-		FinalError: retry.Final, Parquet: parquet, Dir: dir, Hold: hold,
+		FinalError: retry.Final, Parquet: parquet, Dir: dir, LockDir: lockDir,
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.interval,
 		Concurrency: conf.concurrency, DocumentBytes: m.Documents - 2*m.WholeObjects(),
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,

@@ -92,13 +92,13 @@ func TestLinksInTheDataDirectory(t *testing.T) {
 			if p.counter("larder_data_dir_usable") != 0 {
 				t.Fatal("larder_data_dir_usable is not 0")
 			}
-			p.await("the data directory cannot be used.*" + name + " is a symbolic link")
+			p.await("data directory is not usable.*" + name + " is a symbolic link")
 			p.same(d.want)
 			wantUntouched(t, outside, strings.Count(own, "/")-strings.Count(own, "/lock"))
 			if err := os.Remove(filepath.Join(data, strings.TrimSuffix(own, "/"))); err != nil {
 				t.Fatal(err)
 			}
-			p.await("the data directory can be used again")
+			p.await("data directory is usable again")
 			d.awaitHeaders(data)
 			p.stop()
 			d.wantWhole(data)

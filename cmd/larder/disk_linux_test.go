@@ -257,13 +257,13 @@ func TestDiskIsReadOnly(t *testing.T) {
 	data := disktest.Tmpfs(t, 64<<20)
 	writable := disktest.ReadOnly(t, data)
 	p := d.start(data)
-	p.await("the data directory cannot be used: nothing is kept on disk until it can.*read-only")
+	p.await("data directory is not usable, writing nothing to disk until it is.*read-only")
 	p.same(d.want)
 	if p.counter("larder_data_dir_usable") != 0 {
 		t.Error("larder_data_dir_usable is not 0")
 	}
 	writable()
-	p.await("the data directory can be used again")
+	p.await("data directory is usable again")
 	p.next = 0
 	p.await("index headers are written to disk again")
 	p.next = 0
@@ -338,10 +338,10 @@ func TestDataDirThatCannotBe(t *testing.T) {
 	file := write(t, "file", "not a directory")
 	for _, data := range []string{file, "/proc/none"} { // where not even root may write
 		p := d.start(data, "--warm.max-time=1s")
-		p.await("the data directory cannot be used.*dir=" + data + "/larder")
+		p.await("data directory is not usable.*dir=" + data + "/larder")
 		p.same(d.want)
 		p.stop()
-		if n := strings.Count(strings.Join(p.seen, "\n"), "the data directory cannot be used"); n != 1 {
+		if n := strings.Count(strings.Join(p.seen, "\n"), "data directory is not usable"); n != 1 {
 			t.Errorf("said %d times", n)
 		}
 	}
@@ -350,7 +350,7 @@ func TestDataDirThatCannotBe(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	p.await("the data directory can be used again")
+	p.await("data directory is usable again")
 	p.same(d.want)
 	p.stop()
 }

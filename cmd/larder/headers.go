@@ -44,14 +44,14 @@ func (c *headersConfig) load() {
 	}
 }
 
-// openHeaders opens the manager of index headers. dir is where it keeps them, none for memory, and
-// hold what it calls before it writes there.
+// openHeaders opens the manager of index headers. It keeps them in dir, or in memory
+// without one, and calls lockDir before each write there.
 func (b *backend) openHeaders(
-	dir localfs.Dir, hold func() error, reg prometheus.Registerer,
+	dir localfs.Dir, lockDir func() error, reg prometheus.Registerer,
 ) (err error) {
 	conf, m := &b.conf.headers, &b.conf.caches.Memory
 	b.headers, err = indexheader.New(indexheader.Options{
-		Dir: dir, Hold: hold, Bucket: b.bound,
+		Dir: dir, LockDir: lockDir, Bucket: b.bound,
 		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.CacheBytes[config.HeaderBlocks]),
 		BuildBytes: m.Builds, BuildConcurrency: conf.concurrency, IdleTimeout: conf.idle,
 		Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,

@@ -34,10 +34,10 @@ func (c *warmConfig) flags(f flagger) {
 	)
 }
 
-// openWarmer makes the warmer. dir is where it keeps what was asked, none for nowhere, and hold
-// what it calls before it writes there. indexBytes is the memory for index pages, 0 for none.
+// openWarmer creates the warmer. It keeps its snapshot in dir, if there is one, and calls lockDir
+// before each write there. indexBytes is the memory for index pages, 0 for none.
 func (b *backend) openWarmer(
-	rec *warm.Recorder, dir localfs.Dir, hold func() error, indexBytes int64,
+	rec *warm.Recorder, dir localfs.Dir, lockDir func() error, indexBytes int64,
 	reg prometheus.Registerer,
 ) {
 	conf := b.conf.warm
@@ -45,7 +45,7 @@ func (b *backend) openWarmer(
 		conf.maxBytes = min(conf.maxBytes, max(indexBytes/2, 1))
 	}
 	b.warmer = warm.New(warm.Options{
-		Recorder: rec, Store: b.server, Headers: b.headers, Dir: dir, Hold: hold,
+		Recorder: rec, Store: b.server, Headers: b.headers, Dir: dir, LockDir: lockDir,
 		MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
 		Logger: b.logger, Registerer: reg,
 	})

@@ -13,15 +13,13 @@ import (
 	"larder/internal/localfs"
 )
 
-// lockName is the file whose lock holds a directory.
+// lockName is the file whose lock reserves a directory for one process.
 const lockName = "lock"
 
-// relocks is how often Hold tries again where the lock file is removed as it is
-// being taken.
-const relocks = 3
+// lockAttempts bounds how often a lock file is locked that is removed meanwhile.
+const lockAttempts = 3
 
-// ErrInUse is in the chain of the error of a directory that another process
-// holds.
+// ErrInUse is in the chain of the error for a directory that another process has locked.
 var ErrInUse = errors.New("in use by another process")
 
 // Dir is a directory. Its methods may be called from any goroutine.
@@ -30,19 +28,20 @@ type Dir struct {
 
 	usable atomic.Bool // err was nil when mu was last released
 
-	mu     sync.Mutex   // guards following
-	log    *slog.Logger // nil before Report
-	lock   *os.File     // nil while the directory is not held
-	err    error        // of the last look
-	said   string       // the text of the last error that was logged, "" if all was well
-	closed bool
+	mu       sync.Mutex   // guards following
+	log      *slog.Logger // nil before Report
+	lockFile *os.File     // nil while this process does not have the lock
+	err      error        // of the last attempt to lock
+	logged   string       // the last error that was logged, "" if the directory was usable
+	closed   bool
 }
 
-// Open returns the directory, which it makes and holds if it can. Its error is
-// that another process does: ErrInUse. It logs nothing, see Report.
+// Open creates the directory if it is missing and locks it. It returns ErrInUse if another process
+// has the lock. After any other failure it returns a Dir that is not usable yet; Lock tries again.
+// It logs nothing, see Report.
 func Open(at localfs.Dir) (*Dir, error) {
 	d := &Dir{at: at}
-	if d.err = d.take(); errors.Is(d.err, ErrInUse) {
+	if d.err = d.acquire(); errors.Is(d.err, ErrInUse) {
 		return nil, d.err
 	}
 	d.usable.Store(d.err == nil)
@@ -52,70 +51,67 @@ func Open(at localfs.Dir) (*Dir, error) {
 // At returns where the directory is.
 func (d *Dir) At() localfs.Dir { return d.at }
 
-// Report has the directory's loss and return logged from now on, and its state
-// now if it is not held.
+// Report logs now whether the directory is unusable, and from now on every change of that.
 func (d *Dir) Report(log *slog.Logger) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.log = log
-	d.say()
+	d.logChange()
 }
 
-// Usable reports whether the directory was held when it was last looked at. It
-// does not look, so it never waits for a disk.
+// Usable reports whether the last attempt to lock the directory succeeded. It does not access the
+// disk and never waits for it.
 func (d *Dir) Usable() bool { return d.usable.Load() }
 
-// Hold makes sure that the directory is there and this process's. It is called
-// before something is written into it; without an error that may still fail.
-func (d *Dir) Hold() error {
+// Lock ensures that the directory exists and that this process has its lock. Call it before every
+// write into the directory. A write can still fail after it.
+func (d *Dir) Lock() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return fs.ErrClosed
 	}
-	d.err = d.hold()
+	d.err = d.ensureLocked()
 	d.usable.Store(d.err == nil)
-	d.say()
+	d.logChange()
 	return d.err
 }
 
-// hold is Hold. mu is held.
-func (d *Dir) hold() error {
-	if d.lock != nil {
+// ensureLocked acquires the lock unless this process has it. mu must be held.
+func (d *Dir) ensureLocked() error {
+	if d.lockFile != nil {
 		there, err := d.inPlace()
 		if there || err != nil {
 			return err
 		}
-		_ = d.lock.Close() // of a file that was removed
-		d.lock = nil
+		_ = d.lockFile.Close() // of a file that was removed
+		d.lockFile = nil
 	}
-	return d.take()
+	return d.acquire()
 }
 
-// say logs what has changed since it last did. mu is held.
-func (d *Dir) say() {
+// logChange logs the state of the directory if it differs from the last one logged. mu must be
+// held.
+func (d *Dir) logChange() {
 	text := ""
 	if d.err != nil {
 		text = d.err.Error()
 	}
 	switch {
-	case text == d.said || d.log == nil:
+	case text == d.logged || d.log == nil:
 		return
 	case text == "":
-		d.log.Info("the data directory can be used again", "dir", d.at.String())
+		d.log.Info("data directory is usable again", "dir", d.at.String())
 	default:
-		d.log.Warn(
-			"the data directory cannot be used: nothing is kept on disk until it can", "dir",
-			d.at.String(), "err", d.err,
-		)
+		d.log.Warn("data directory is not usable, writing nothing to disk until it is",
+			"dir", d.at.String(), "err", d.err)
 	}
-	d.said = text
+	d.logged = text
 }
 
-// inPlace reports whether the lock that is held is that of the file that others
-// would find.
+// inPlace reports whether the lock file is still the one that other processes would open.
 func (d *Dir) inPlace() (bool, error) {
-	held, err := d.lock.Stat()
+	own, err := d.lockFile.Stat()
 	if err != nil {
 		return false, err
 	}
@@ -123,42 +119,42 @@ func (d *Dir) inPlace() (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return false, nil
 	}
-	return err == nil && os.SameFile(held, found), err
+	return err == nil && os.SameFile(own, found), err
 }
 
-// take makes the directory and takes its lock. mu is held, or nobody else has d.
-func (d *Dir) take() error {
-	for range relocks {
-		lock, err := openLock(d.at)
+// acquire creates the directory and locks it. mu must be held, unless no other goroutine has d yet.
+func (d *Dir) acquire() error {
+	for range lockAttempts {
+		file, err := openLock(d.at)
 		if err != nil {
 			return err
 		}
-		if err := flock(lock); err != nil {
-			_ = lock.Close() // nothing was written
+		if err := flock(file); err != nil {
+			_ = file.Close() // nothing was written
 			if errors.Is(err, syscall.EWOULDBLOCK) {
-				return fmt.Errorf("%w (%s is locked)", ErrInUse, lock.Name())
+				return fmt.Errorf("%w (%s is locked)", ErrInUse, file.Name())
 			}
-			return fmt.Errorf("lock %s: %w", lock.Name(), err)
+			return fmt.Errorf("lock %s: %w", file.Name(), err)
 		}
-		d.lock = lock
-		// It may have been removed before it was locked; then the next process would lock another.
+		d.lockFile = file
+		// If the file was removed before it was locked, the next process would lock another one.
 		if there, err := d.inPlace(); there && err == nil {
 			return nil
 		}
-		_ = lock.Close() // nothing was written
-		d.lock = nil
+		_ = file.Close() // nothing was written
+		d.lockFile = nil
 	}
-	return fmt.Errorf("%s is removed again and again", d.at.Path(lockName))
+	return fmt.Errorf("lock %s: another process keeps removing it", d.at.Path(lockName))
 }
 
-// openLock makes the directory, for good, and opens the file in it.
+// openLock creates the directory durably and opens its lock file.
 func openLock(dir localfs.Dir) (*os.File, error) {
 	if err := dir.Make(); err != nil {
 		return nil, err
 	}
 	lock, err := dir.OpenOrCreate(lockName)
 	if err != nil {
-		// A disk that became read-only has a file, whose lock keeps others out as well.
+		// A disk that became read-only still has the file, and locking it works.
 		if old, readErr := dir.Open(lockName); readErr == nil {
 			return old, nil
 		}
@@ -166,8 +162,8 @@ func openLock(dir localfs.Dir) (*os.File, error) {
 	return lock, err
 }
 
-// flock takes the lock of an open file without waiting. A signal of the Go
-// runtime may interrupt a call that a slow disk holds up.
+// flock locks an open file without waiting. It repeats calls that a signal of the Go runtime
+// interrupted, which happens on slow disks.
 func flock(f *os.File) error {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -177,15 +173,15 @@ func flock(f *os.File) error {
 	}
 }
 
-// Close lets another process have the directory.
+// Close releases the lock. Later calls of Lock fail.
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
-	if d.lock == nil {
+	if d.lockFile == nil {
 		return nil
 	}
-	err := d.lock.Close()
-	d.lock = nil
+	err := d.lockFile.Close()
+	d.lockFile = nil
 	return err
 }

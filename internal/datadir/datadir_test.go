@@ -18,32 +18,32 @@ func open(t *testing.T, path string) *Dir {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = d.Close() }) // some tests have
+	t.Cleanup(func() { _ = d.Close() }) // some tests have closed it already
 	return d
 }
 
-func TestOneHolder(t *testing.T) {
+func TestOneProcessLocksTheDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a", "b")
 	first := open(t, path)
-	if err := first.Hold(); err != nil || !first.Usable() {
-		t.Fatalf("%v, usable %v", err, first.Usable())
+	if err := first.Lock(); err != nil || !first.Usable() {
+		t.Fatalf("first process: %v, usable %v", err, first.Usable())
 	}
 	if _, err := Open(localfs.At(path)); !errors.Is(err, ErrInUse) ||
 		!strings.Contains(err.Error(), path) {
-		t.Fatalf("the second: %v", err)
+		t.Fatalf("second process: got %v, want ErrInUse with the path", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Hold(); !errors.Is(err, fs.ErrClosed) {
-		t.Errorf("after Close: %v", err)
+	if err := first.Lock(); !errors.Is(err, fs.ErrClosed) {
+		t.Errorf("Lock after Close: got %v, want ErrClosed", err)
 	}
 	open(t, path)
 }
 
-// TestRemoved: whoever removes the directory does not give it to a second process, unless that
-// comes first.
-func TestRemoved(t *testing.T) {
+// TestRemovedDirectoryIsLockedAgain: after the directory was removed, the process that locks it
+// first has it.
+func TestRemovedDirectoryIsLockedAgain(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
 	first := open(t, path)
 	remove := func() {
@@ -53,60 +53,60 @@ func TestRemoved(t *testing.T) {
 		}
 	}
 	remove()
-	if err := first.Hold(); err != nil {
+	if err := first.Lock(); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(localfs.At(path)); !errors.Is(err, ErrInUse) {
-		t.Errorf("the second: %v", err)
+		t.Errorf("second process: got %v, want ErrInUse", err)
 	}
 
 	remove()
 	second := open(t, path)
-	if err := first.Hold(); !errors.Is(err, ErrInUse) || first.Usable() {
-		t.Errorf("the first holds what the second has: %v, usable %v", err, first.Usable())
+	if err := first.Lock(); !errors.Is(err, ErrInUse) || first.Usable() {
+		t.Errorf("first process: got %v, usable %v; want ErrInUse", err, first.Usable())
 	}
-	if err := second.Hold(); err != nil {
+	if err := second.Lock(); err != nil {
 		t.Fatal(err)
 	}
 	if err := second.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Hold(); err != nil {
-		t.Errorf("when the second has gone: %v", err)
+	if err := first.Lock(); err != nil {
+		t.Errorf("first process, after the second closed: %v", err)
 	}
 }
 
-// TestThereIsNoPlace: it is said once, and once more when there is one.
-func TestThereIsNoPlace(t *testing.T) {
+// TestUnusableDirectoryIsLoggedOnce: it is logged once, and once more when it is usable again.
+func TestUnusableDirectoryIsLoggedOnce(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
 	d := open(t, filepath.Join(file, "larder"))
 	if d.Usable() {
-		t.Error("a folder in a file is usable")
+		t.Error("a directory below a file is usable")
 	}
-	if err := d.Hold(); err == nil {
-		t.Error("it is held")
+	if err := d.Lock(); err == nil {
+		t.Error("a directory below a file was locked")
 	}
 	var log strings.Builder
 	d.Report(slog.New(slog.NewTextHandler(&log, nil)))
 	for range 3 {
-		_ = d.Hold() // as above
+		_ = d.Lock() // fails as above
 	}
 	if got := log.String(); strings.Count(got, "\n") != 1 ||
-		!strings.Contains(got, "cannot be used") ||
+		!strings.Contains(got, "not usable") ||
 		!strings.Contains(got, "not a directory") {
 		t.Errorf("logged %q", got)
 	}
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Hold(); err != nil || !d.Usable() {
-		t.Errorf("%v, usable %v", err, d.Usable())
+	if err := d.Lock(); err != nil || !d.Usable() {
+		t.Errorf("after the file was removed: %v, usable %v", err, d.Usable())
 	}
 	if got := log.String(); strings.Count(got, "\n") != 2 ||
-		!strings.Contains(got, "can be used again") {
+		!strings.Contains(got, "usable again") {
 		t.Errorf("logged %q", got)
 	}
 }

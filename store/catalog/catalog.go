@@ -117,7 +117,7 @@ func New(opts Options) (*Catalog, error) {
 		measurements: map[measureKey]*measurement{},
 	}
 	c.documents = newDocuments(opts.DocumentBytes, c.metrics.documents)
-	c.local = newLocal(opts.Dir, opts.Hold, c.documents)
+	c.local = newLocal(opts.Dir, opts.LockDir, c.documents)
 	if b, ok := opts.Bucket.(expectingBucket); ok {
 		c.reader = b.ReaderWithExpectedErrs(opts.Bucket.IsObjNotFoundErr)
 	}
@@ -125,8 +125,8 @@ func New(opts Options) (*Catalog, error) {
 	c.view.Store(NewView(nil, false))
 	c.rules.Store(&opts.Relabel)
 	c.parquet.Store(&conversions{})
-	if c.local.hold() != nil {
-		c.metrics.diskFailures.Inc() // who holds it has said why
+	if c.local.lockDir() != nil {
+		c.metrics.diskFailures.Inc() // datadir has logged why
 		c.diskBad.Store(true)
 	} else if err := c.local.prepare(); err != nil {
 		c.diskFailed("the catalog's directory cannot be used", err)

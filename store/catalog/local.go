@@ -34,8 +34,8 @@ func savedFormat() sealed.Format { return sealed.Format{Kind: "catalog", Version
 // blocks in memory, for document alone: what is read for a sync comes from the bucket. So it does
 // with those that the disk did not take.
 type localStore struct {
-	dir  localfs.Dir
-	hold func() error // before anything is written
+	dir     localfs.Dir
+	lockDir func() error // called before every write
 
 	documents *documents // the account that copies are read in
 
@@ -45,11 +45,11 @@ type localStore struct {
 	unsynced []ulid.ULID // copies that a crash of the machine may lose
 }
 
-func newLocal(dir localfs.Dir, hold func() error, account *documents) *localStore {
-	if hold == nil {
-		hold = func() error { return nil }
+func newLocal(dir localfs.Dir, lockDir func() error, account *documents) *localStore {
+	if lockDir == nil {
+		lockDir = func() error { return nil }
 	}
-	return &localStore{dir: dir, hold: hold, documents: account,
+	return &localStore{dir: dir, lockDir: lockDir, documents: account,
 		memory: newPackedMetas(account.size)}
 }
 
@@ -74,7 +74,7 @@ func (s *localStore) prepare() error {
 func (s *localStore) write(
 	f sealed.Format, dir localfs.Dir, name string, data []byte, sync bool,
 ) error {
-	if err := s.hold(); err != nil {
+	if err := s.lockDir(); err != nil {
 		return err
 	}
 	err := f.Write(dir, name, data, sync)

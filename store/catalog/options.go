@@ -31,9 +31,9 @@ type Options struct {
 	// Without one nothing is kept: a restart reads every meta.json again, and cannot start without
 	// the bucket.
 	Dir localfs.Dir
-	// Hold is called before anything is written into Dir; its error counts as one of the disk. nil:
-	// Dir is the catalog's alone.
-	Hold func() error
+	// LockDir is called before every write into Dir. Its error counts as a failure of the disk. nil:
+	// no other process uses Dir.
+	LockDir func() error
 
 	// Discovery is how blocks are found; "" is Concurrent.
 	Discovery Discovery

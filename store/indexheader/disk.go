@@ -15,8 +15,8 @@ import (
 // prepareDir makes the directory and removes what interrupted builds have left there. It is called
 // before anybody else has m.
 func (m *Manager) prepareDir() error {
-	if m.hold() != nil {
-		m.met.localFailures.Inc() // who holds it has said why
+	if m.lockDir() != nil {
+		m.met.localFailures.Inc() // datadir has logged why
 		m.diskBad = true
 		return nil //nolint:nilerr // m works without it
 	}
@@ -26,12 +26,12 @@ func (m *Manager) prepareDir() error {
 	return removeTemporary(m.opts.Dir)
 }
 
-// hold is called before something is written.
-func (m *Manager) hold() error {
-	if m.opts.Hold == nil {
+// lockDir is called before every write into the directory.
+func (m *Manager) lockDir() error {
+	if m.opts.LockDir == nil {
 		return nil
 	}
-	if err := m.opts.Hold(); err != nil {
+	if err := m.opts.LockDir(); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	return nil
@@ -39,7 +39,7 @@ func (m *Manager) hold() error {
 
 // createFile makes a file for the entry's header.
 func (m *Manager) createFile(e *entry) (*fileOutput, error) {
-	if err := m.hold(); err != nil {
+	if err := m.lockDir(); err != nil {
 		return nil, &localError{err}
 	}
 	return createFile(m.opts.Dir, e.src.ID)

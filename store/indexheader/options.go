@@ -37,9 +37,9 @@ type Options struct {
 	// it at the same time. None keeps headers in memory, within MaxOpenBytes, and builds them again
 	// when they are wanted after an eviction.
 	Dir localfs.Dir
-	// Hold is called before anything is written into Dir; its error counts as one of the local
-	// disk. nil: Dir is anybody's. Dir itself is made where it is missing.
-	Hold func() error
+	// LockDir is called before every write into Dir. Its error counts as a failure of the local
+	// disk. nil: no other process uses Dir. Dir itself is created if it is missing.
+	LockDir func() error
 	// SaveRetry is how long after a failure of the local disk it is tried again, with headers that
 	// are in memory for want of it. Default 30 seconds.
 	SaveRetry time.Duration

@@ -37,9 +37,9 @@ func fileFormat() sealed.Format { return sealed.Format{Kind: "irregular", Versio
 type Options struct {
 	// Dir is the directory of the file; none: findings last as long as the process.
 	Dir localfs.Dir
-	// Hold is called before the file is written; its error counts as one of writing. nil: Dir
-	// belongs to Blocks.
-	Hold func() error
+	// LockDir is called before the file is written. Its error counts as a failed write. nil: no
+	// other process uses Dir.
+	LockDir func() error
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -76,8 +76,8 @@ type Blocks struct {
 
 // Open reads the file in Options.Dir, if there is one. Close must be called in the end.
 func Open(opts Options) *Blocks {
-	if opts.Hold == nil {
-		opts.Hold = func() error { return nil }
+	if opts.LockDir == nil {
+		opts.LockDir = func() error { return nil }
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -209,7 +209,7 @@ func (b *Blocks) write() error {
 	}
 	payload, err := json.Marshal(saved)
 	if err == nil {
-		err = b.opts.Hold()
+		err = b.opts.LockDir()
 	}
 	if err == nil {
 		err = fileFormat().Write(b.opts.Dir, fileName, payload, true)

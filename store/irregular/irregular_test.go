@@ -110,9 +110,9 @@ func TestDamagedFile(t *testing.T) {
 func TestUnwritableDirectory(t *testing.T) {
 	var log bytes.Buffer
 	b := Open(Options{
-		Dir:    localfs.At(t.TempDir()),
-		Hold:   func() error { return errors.New("held by another process") },
-		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Dir:     localfs.At(t.TempDir()),
+		LockDir: func() error { return errors.New("held by another process") },
+		Logger:  slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	b.Note(ulid.ULID{1}, 7, "found")
 	know(t, b, 1, 7, "found")

@@ -62,9 +62,9 @@ type Options struct {
 	Headers  Headers
 	// Dir is where the snapshot is kept; none: nowhere, and a start is cold.
 	Dir localfs.Dir
-	// Hold is called before the snapshot is written; its error counts as one of writing. nil: Dir
-	// is the Warmer's alone.
-	Hold func() error
+	// LockDir is called before the snapshot is written. Its error counts as a failed write. nil: no
+	// other process uses Dir.
+	LockDir func() error
 	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps
 	// replaced blocks longer.
 	MaxTime time.Duration
@@ -116,8 +116,8 @@ func New(opts Options) *Warmer {
 	if opts.SaveEvery <= 0 {
 		opts.SaveEvery = 3 * time.Minute
 	}
-	if opts.Hold == nil {
-		opts.Hold = func() error { return nil }
+	if opts.LockDir == nil {
+		opts.LockDir = func() error { return nil }
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -211,7 +211,7 @@ func (w *Warmer) save() {
 		return
 	}
 	payload, changes := w.opts.Recorder.encode()
-	err := w.opts.Hold()
+	err := w.opts.LockDir()
 	if err == nil {
 		err = writeSnapshot(w.opts.Dir, payload)
 	}
