@@ -370,11 +370,11 @@ func TestBadCacheConfig(t *testing.T) {
 		index+"{type: TIERED, config: {memcached: {timeout: 1s}}}",
 	)
 	f(
-		"line 1: config: unknown key addresses, known are in_memory, memcached",
+		"line 1: config: unknown key addresses, known keys are in_memory, memcached",
 		index+"{type: TIERED, config: {addresses: [a:1]}}",
 	)
 	f(
-		"line 1: config.in_memory: unknown key max_sise, did you mean max_size? known are max_size, max_item_size",
+		"line 1: config.in_memory: unknown key max_sise, did you mean max_size? known keys are max_size, max_item_size",
 		index+"{type: TIERED, config: {in_memory: {max_sise: 1GB}, memcached: {addresses: [a:1]}}}",
 	)
 	f(
@@ -400,7 +400,7 @@ func TestBadCacheConfig(t *testing.T) {
 		)
 	}
 	shape(
-		": unknown key adresses, did you mean addresses? known are addresses, timeout,",
+		": unknown key adresses, did you mean addresses? known keys are addresses, timeout,",
 		"adresses: []",
 	)
 	memcached(
@@ -412,7 +412,7 @@ func TestBadCacheConfig(t *testing.T) {
 	memcached("min_timeout: 1µs is less than 1ms", "min_timeout: 1us")
 	memcached("min_timeout: 2s is above timeout, 1s", "min_timeout: 2s, timeout: 1s")
 	memcached("min_timeout: 501ms is above timeout, 500ms", "min_timeout: 501ms")
-	shape(".timeout: got a text, want a duration such as 1m30s", "timeout: soon")
+	shape(".timeout: got a string, want a duration such as 1m30s", "timeout: soon")
 	memcached(
 		"dns_provider_update_interval: 0s must be above zero", "dns_provider_update_interval: 0s",
 	)
@@ -496,7 +496,7 @@ func TestBadCacheConfig(t *testing.T) {
 		"cert_file: "+oldCert+", key_file: "+oldKey,
 	)
 	f(
-		"line 1: config.tls_config: unknown key ca, known are ca_file,",
+		"line 1: config.tls_config: unknown key ca, known keys are ca_file,",
 		index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca: /ca.pem}}}",
 	)
 	if _, err := loadedFlags(t, index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca_file: "+certFile+", cert_file: "+certFile+

@@ -57,9 +57,9 @@ tenants:
 			t.Errorf("%s: got %v, want %q", doc, err, want)
 		}
 	}
-	refused("kitchen: {}", "line 1: unknown key kitchen, known are default, tenants")
+	refused("kitchen: {}", "line 1: unknown key kitchen, known keys are default, tenants")
 	refused("tenants: {a: {limit: 1}}", "line 1: tenants.a: unknown key limit")
-	refused("tenants: {a: {}, a: {}}", "line 1: tenants: key a stands in line 1 already")
+	refused("tenants: {a: {}, a: {}}", "line 1: tenants: key a is already in line 1")
 	refused("default: {weight: -1}", "default: weight: -1 is not from")
 	refused("default: {weight: .nan}", "default: weight: NaN is not from")
 	refused("default: {request_series: -1}", "want a number")
@@ -108,7 +108,7 @@ func TestLimitsReload(t *testing.T) {
 	ask("kitchen", codes.OK, "")
 	replace(t, file, []byte("tenants: {kitchen: {request_serious: 1}}"))
 	p.await(
-		"configuration was not reloaded.* kind=limits .*--store.limits.config-file " + file + ": line 1: tenants.kitchen: unknown key request_serious, did you mean request_series",
+		"configuration reload failed.* kind=limits .*--store.limits.config-file " + file + ": line 1: tenants.kitchen: unknown key request_serious, did you mean request_series",
 	)
 	p.metric(`larder_config_last_reload_successful{kind="limits"} 0`)
 	ask("kitchen", codes.OK, "")

@@ -137,7 +137,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, `--grpc-grace-period: "2 minutes"`, "--grpc-grace-period=2 minutes", bucket)
 	f(
 		nil,
-		"--store.limits.config: line 1: default: unknown key wieght, did you mean weight? known are weight, request_series,",
+		"--store.limits.config: line 1: default: unknown key wieght, did you mean weight? known keys are weight, request_series,",
 		bucket, "--store.limits.config={default: {wieght: 2}}",
 	)
 	f(
@@ -177,7 +177,7 @@ func TestBadStart(t *testing.T) {
 		"--objstore-parquet.config={config: {directory: /tmp}}",
 	)
 	f(
-		nil, "--objstore-parquet.config: line 1: config: unknown key folder, known are directory\n",
+		nil, "--objstore-parquet.config: line 1: config: unknown key folder, known keys are directory\n",
 		bucket, "--objstore-parquet.config={type: FILESYSTEM, config: {folder: /tmp}}",
 	)
 	f(
@@ -193,7 +193,7 @@ func TestBadStart(t *testing.T) {
 		"--objstore-parquet.config-file=/does/not/exist",
 	)
 	f(
-		nil, "line 1: hedging_config: unknown key up_to_now, known are enabled, up_to, quantile\n",
+		nil, "line 1: hedging_config: unknown key up_to_now, known keys are enabled, up_to, quantile\n",
 		"--objstore.config={type: S3, hedging_config: {up_to_now: 3}}",
 	)
 	f(
@@ -205,15 +205,15 @@ func TestBadStart(t *testing.T) {
 		"--objstore.config={type: S3, hedging_config: {quantile: 90}}",
 	)
 	f(
-		nil, "line 1: config: unknown key colour, known are bucket, endpoint, region,",
+		nil, "line 1: config: unknown key colour, known keys are bucket, endpoint, region,",
 		"--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red}}",
 	)
 	f(
-		nil, "--objstore.config: line 1: config: unknown key folder, known are directory\n",
+		nil, "--objstore.config: line 1: config: unknown key folder, known keys are directory\n",
 		"--objstore.config={type: FILESYSTEM, config: {folder: /tmp}}",
 	)
 	f(
-		nil, "line 1: config: unknown key buckte, did you mean bucket? known are bucket, region,",
+		nil, "line 1: config: unknown key buckte, did you mean bucket? known keys are bucket, region,",
 		"--objstore.config={type: COS, config: {buckte: b}}",
 	)
 	f(nil, "type is missing", "--objstore.config={config: {directory: /tmp}}")
@@ -225,12 +225,12 @@ func TestBadStart(t *testing.T) {
 	)
 	f(
 		nil,
-		"--objstore.config-file "+bucketYAML+": line 7: config.http_config: unknown key idle_conn_timout, did you mean idle_conn_timeout? known are ",
+		"--objstore.config-file "+bucketYAML+": line 7: config.http_config: unknown key idle_conn_timout, did you mean idle_conn_timeout? known keys are ",
 		"--objstore.config-file="+bucketYAML,
 	)
 	f(
 		nil,
-		"; line 9: config.http_config.tls_config.insecure_skip_verify: got a text, want true or false\n",
+		"; line 9: config.http_config.tls_config.insecure_skip_verify: got a string, want true or false\n",
 		"--objstore.config-file="+bucketYAML,
 	)
 	brokenYAML := write(t, "bucket.yml", "type: S3\nconfig:\n  bucket: b\n endpoint: e\n")
@@ -241,7 +241,7 @@ func TestBadStart(t *testing.T) {
 	// What is wrong, without the names of Go's types and without values, which may be secrets.
 	f(nil, "line 1: got a list, want a mapping\n", "--objstore.config=[]")
 	f(
-		nil, "max_retries; line 1: config.insecure: got a text, want true or false\n",
+		nil, "max_retries; line 1: config.insecure: got a string, want true or false\n",
 		"--objstore.config={type: S3, config: {bucket: b, endpoint: e, colour: red, insecure: hunter2}}",
 	)
 	f(
@@ -269,7 +269,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--index-cache.config: yaml", "--index-cache.config={type: [", bucket)
 	f(
 		nil,
-		"--index-cache.config-file "+indexFile+": line 3: config: unknown key max_sise, did you mean max_size? known are max_size, max_item_size\n",
+		"--index-cache.config-file "+indexFile+": line 3: config: unknown key max_sise, did you mean max_size? known keys are max_size, max_item_size\n",
 		"--index-cache.config-file="+indexFile, bucket,
 	)
 	f(
@@ -307,7 +307,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(
 		nil,
-		"--store.caching-bucket.config-file "+bucketFile+": line 2: unknown key chunk_subrange_seize, did you mean chunk_subrange_size? known are type, config,",
+		"--store.caching-bucket.config-file "+bucketFile+": line 2: unknown key chunk_subrange_seize, did you mean chunk_subrange_size? known keys are type, config,",
 		"--store.caching-bucket.config-file="+bucketFile, bucket,
 	)
 	f(
@@ -316,7 +316,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(
 		nil,
-		"--store.caching-bucket.config: line 1: blocks_iter_ttl: got a text, want a duration such as 1m30s",
+		"--store.caching-bucket.config: line 1: blocks_iter_ttl: got a string, want a duration such as 1m30s",
 		"--store.caching-bucket.config={type: IN-MEMORY, blocks_iter_ttl: often}", bucket,
 	)
 	memcachedFile := write(
@@ -409,7 +409,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(nil, "--tracing.config: type JAEGER", "--tracing.config={type: JAEGER}", bucket)
 	f(
-		nil, "--tracing.config: line 1: got a text, want a mapping\n", "--tracing.config=OTLP",
+		nil, "--tracing.config: line 1: got a string, want a mapping\n", "--tracing.config=OTLP",
 		bucket,
 	)
 	f(

@@ -76,7 +76,7 @@ func TestParquetBucket(t *testing.T) {
 	// A configuration that names another place needs a restart, as that of the bucket does.
 	replace(t, config, []byte(prefixed("elsewhere")))
 	p.await(
-		"configuration was not reloaded.* kind=objstore-parquet .*--objstore-parquet.config-file " + config + ": only credentials can change while larder runs: prefix needs a restart",
+		"configuration reload failed.* kind=objstore-parquet .*--objstore-parquet.config-file " + config + ": only credentials can change while larder runs: prefix needs a restart",
 	)
 
 	if err := os.Remove(file); err != nil {

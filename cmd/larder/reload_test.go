@@ -92,7 +92,7 @@ func TestReload(t *testing.T) {
 	p.await("blocks changed.* blocks=2 new=1 gone=0 ")
 	publish("..3", "- {action: replace, target_label: a}\n")
 	p.await(
-		"configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel,
+		"configuration reload failed.* kind=relabel .*--selector.relabel-config-file " + relabel,
 	)
 	p.metric(kind + `relabel"} 0`)
 	publish("..4", keep(ids[1]))
@@ -115,11 +115,11 @@ func TestReload(t *testing.T) {
 	// Asked, everything is read again, whether it has changed or not.
 	replace(t, requests, []byte("grpc: {options: {level: FINE}}"))
 	p.await(
-		"configuration was not reloaded.* kind=request-logging .*--request.logging-config-file " + requests + ": grpc.options.level",
+		"configuration reload failed.* kind=request-logging .*--request.logging-config-file " + requests + ": grpc.options.level",
 	)
 	p.signal(syscall.SIGHUP)
 	p.await("reloading configuration files")
-	p.await("configuration was not reloaded.* kind=request-logging ")
+	p.await("configuration reload failed.* kind=request-logging ")
 	p.await("configuration reloaded.* kind=relabel")
 	p.infoWith(ctx)
 	p.await(`msg="finished call".* grpc.method=Info `) // as the last good file says
@@ -149,7 +149,7 @@ func TestReloadOfEmptyFiles(t *testing.T) {
 	p.await("configuration reloaded.* kind=relabel")
 	replace(t, relabel, nil)
 	p.await(
-		"configuration was not reloaded.* kind=relabel .*--selector.relabel-config-file " + relabel + ": the file is empty",
+		"configuration reload failed.* kind=relabel .*--selector.relabel-config-file " + relabel + ": the file is empty",
 	)
 }
 
@@ -191,10 +191,10 @@ func TestBucketCredentials(t *testing.T) {
 
 	replace(t, file, config("wrong-key", ""))
 	p.await(
-		"configuration was not reloaded.* kind=objstore .*--objstore.config-file " + file + ".*cannot be listed",
+		"configuration reload failed.* kind=objstore .*--objstore.config-file " + file + ".*cannot be listed",
 	)
 	replace(t, file, config("old-key", "elsewhere"))
-	p.await("configuration was not reloaded.* kind=objstore .*prefix needs a restart")
+	p.await("configuration reload failed.* kind=objstore .*prefix needs a restart")
 	for len(listed) > 0 {
 		<-listed
 	}
@@ -281,7 +281,7 @@ func TestWebConfig(t *testing.T) {
 	answers("with the new password", ca.anonymous(), "pepper", http.StatusOK)
 	newCert, newKey := otherCA.issue(-time.Hour, time.Hour)
 	replace(t, keyFile, newKey)
-	p.await("configuration was not reloaded.* kind=http .*private key does not match")
+	p.await("configuration reload failed.* kind=http .*private key does not match")
 	replace(t, certFile, newCert)
 	p.await("configuration reloaded.* kind=http")
 	answers("with the new certificate", otherCA.anonymous(), "pepper", http.StatusOK)
@@ -291,17 +291,17 @@ func TestWebConfig(t *testing.T) {
 		[]byte("http_server_config: {http2: false}\nrate_limit: {burst: 1, interval: 1s}\n"),
 	)
 	p.await(
-		"configuration was not reloaded.* kind=http .*needs a restart: to turn tls_server_config on or off, a change of http_server_config.http2, a change of rate_limit",
+		"configuration reload failed.* kind=http .*needs a restart: to turn tls_server_config on or off, a change of http_server_config.http2, a change of rate_limit",
 	)
 	replace(t, file, []byte(config(pepper)))
 	p.await("configuration reloaded.* kind=http")
 
 	late, lateKey := ca.issue(-time.Hour, -time.Minute)
 	replace(t, rpcKey, lateKey)
-	p.await("configuration was not reloaded.* kind=grpc-tls .*private key does not match")
+	p.await("configuration reload failed.* kind=grpc-tls .*private key does not match")
 	replace(t, rpcCert, late)
 	p.await(
-		"configuration was not reloaded.* kind=grpc-tls .*--grpc-server-tls-cert " + rpcCert + ": the certificate expired at",
+		"configuration reload failed.* kind=grpc-tls .*--grpc-server-tls-cert " + rpcCert + ": the certificate expired at",
 	)
 	goodCert, goodKey := ca.issue(-time.Hour, time.Hour)
 	replace(t, rpcKey, goodKey)

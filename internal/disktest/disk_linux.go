@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// lack skips the test, or fails it where nothing may be lacking.
+// lack skips the test, or fails it if LARDER_REQUIRE is set.
 func lack(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("LARDER_REQUIRE") != "" {
@@ -19,8 +19,8 @@ func lack(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// Tmpfs returns the root of a file system of its own that takes so many bytes. It
-// is unmounted with the test, whoever still uses it.
+// Tmpfs mounts a file system of the given size and returns its root. It is unmounted when the test
+// ends, even if a process still uses it.
 func Tmpfs(t testing.TB, bytes int) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -31,7 +31,7 @@ func Tmpfs(t testing.TB, bytes int) string {
 		lack(t, "mount a tmpfs: "+err.Error())
 	}
 	t.Cleanup(func() {
-		for { // with what ReadOnly has put on it
+		for { // repeated for the mounts of ReadOnly
 			if err := syscall.Unmount(dir, syscall.MNT_DETACH); errors.Is(err, syscall.EINVAL) {
 				return
 			} else if err != nil {
@@ -43,8 +43,8 @@ func Tmpfs(t testing.TB, bytes int) string {
 	return dir
 }
 
-// Vanish takes a file system away from under those who use it. What is at its
-// root then is the empty folder that it was mounted on.
+// Vanish unmounts a file system while processes use it. Its root is then the empty directory that it
+// was mounted on.
 func Vanish(t testing.TB, root string) {
 	t.Helper()
 	if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil {
@@ -52,8 +52,8 @@ func Vanish(t testing.TB, root string) {
 	}
 }
 
-// ReadOnly makes a file system of Tmpfs read-only for all who open something in
-// it from now on. It can be written again after writable.
+// ReadOnly makes a file system of Tmpfs read-only for every file that is opened from now on. writable
+// undoes it.
 func ReadOnly(t testing.TB, root string) (writable func()) {
 	t.Helper()
 	// A second mount on top: the first cannot be changed while files are open for writing.
@@ -66,7 +66,7 @@ func ReadOnly(t testing.TB, root string) (writable func()) {
 	return func() { Vanish(t, root) }
 }
 
-// Fill leaves no room in a file system of Tmpfs. free gives back what it took.
+// Fill fills a file system of Tmpfs. free removes the filling.
 func Fill(t testing.TB, root string) (free func()) {
 	t.Helper()
 	name := filepath.Join(root, "filling")
@@ -90,8 +90,8 @@ func Fill(t testing.TB, root string) (free func()) {
 	}
 }
 
-// Inject has a command, which was not started, run under strace with faults: each
-// an argument of its -e inject=. The process that starts is the command's own.
+// Inject changes a command that was not started yet to run under strace with faults, each an argument
+// of -e inject=. The process that starts is the command's own.
 func Inject(t testing.TB, cmd *exec.Cmd, faults ...string) {
 	t.Helper()
 	strace, err := exec.LookPath("strace")

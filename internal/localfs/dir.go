@@ -14,21 +14,22 @@ const (
 	baseMode = 0o755
 	ownMode  = 0o750
 	fileMode = 0o600
-	// othersMode is what no other user may do with a directory of larder's own.
+	// othersMode are the permissions that other users never have on larder's own directories.
 	othersMode = 0o007
 )
 
-// ErrSpecial is in the chain of the error of a name that is there, but is a link or another kind of
-// file than it must be.
+// ErrSpecial is in the chain of the error of a name that exists but is a link or has the wrong file
+// type.
 var ErrSpecial = errors.New("not what larder makes")
 
-// Dir is a directory. The zero value is none. Dirs compare equal if they are the same path.
+// Dir is a directory. The zero value is no directory. Dirs are equal if their paths are.
 type Dir struct {
 	base string
 	own  string // names below base, separated by slashes
 }
 
-// At returns the directory with such names below base. base may be a link; own names must not be.
+// At returns the directory with the given names below base. base may be a link; own names must not
+// be.
 func At(base string, own ...string) Dir {
 	return Dir{base: base, own: strings.Join(own, "/")}
 }
@@ -47,7 +48,7 @@ func (d Dir) IsZero() bool { return d == Dir{} }
 // String returns the path of d.
 func (d Dir) String() string { return filepath.Join(d.base, filepath.FromSlash(d.own)) }
 
-// Path returns the path of a file in d, for texts: opening it would follow links.
+// Path returns the path of a file in d for messages. Opening that path would follow links.
 func (d Dir) Path(name string) string { return filepath.Join(d.String(), name) }
 
 func (d Dir) names() []string {
@@ -73,7 +74,7 @@ func (d Dir) open() (*os.Root, error) {
 func enter(parent *os.Root, name string) (_ *os.Root, err error) {
 	defer func() { err = errors.Join(err, parent.Close()) }()
 	path := filepath.Join(parent.Name(), name)
-	// A pipe is found out here: to open one would wait for its other end.
+	// This detects a pipe. Opening a pipe would wait for its other end.
 	named, err := parent.Lstat(name)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func enter(parent *os.Root, name string) (_ *os.Root, err error) {
 	return sub, nil
 }
 
-// special is the error of a name that is not what it must be.
+// special returns the error for a name with the wrong file type.
 func special(path, want string, is fs.FileInfo) error {
 	kind := "another kind of file"
 	switch {
@@ -107,11 +108,11 @@ func special(path, want string, is fs.FileInfo) error {
 	case is.IsDir():
 		kind = "a directory"
 	}
-	const text = "%s is %s where a %s of larder's own belongs: %w (remove it)"
+	const text = "%s is %s, want a %s: %w (remove it)"
 	return fmt.Errorf(text, path, kind, want, ErrSpecial)
 }
 
-// in runs f in d.
+// in opens d, runs f in it and closes it.
 func (d Dir) in(f func(*os.Root) error) error {
 	at, err := d.open()
 	if err != nil {
@@ -120,8 +121,8 @@ func (d Dir) in(f func(*os.Root) error) error {
 	return errors.Join(f(at), at.Close())
 }
 
-// Make makes d and what is missing above it, for good. From own directories that are there it takes
-// what other users may do.
+// Make creates d and its missing parents durably. It removes the permissions of other users from
+// own directories that exist.
 func (d Dir) Make() error {
 	if err := makeBase(d.base); err != nil {
 		return err
@@ -136,7 +137,7 @@ func (d Dir) Make() error {
 	return at.in(func(*os.Root) error { return nil })
 }
 
-// makeIn makes the directory called name in parent.
+// makeIn creates the directory called name in parent.
 func makeIn(parent *os.Root, name string) error {
 	err := parent.Mkdir(name, ownMode)
 	if err == nil {
@@ -150,8 +151,8 @@ func makeIn(parent *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	// Earlier versions made directories as wide as the umask let them. What the group may do stays:
-	// Kubernetes gives volumes to a group.
+	// Earlier versions created directories with whatever the umask allowed. The group keeps its
+	// permissions, because Kubernetes assigns volumes to a group.
 	if is.IsDir() && is.Mode()&othersMode != 0 {
 		mode := is.Mode() & (fs.ModePerm | fs.ModeSetgid | fs.ModeSticky) &^ othersMode
 		_ = parent.Chmod(name, mode) // best effort: only the owner may
@@ -159,7 +160,7 @@ func makeIn(parent *os.Root, name string) error {
 	return nil
 }
 
-// makeBase is os.MkdirAll that a crash of the machine does not undo.
+// makeBase is os.MkdirAll, but survives a crash of the machine.
 func makeBase(dir string) error {
 	st, err := os.Stat(dir)
 	if err == nil {
@@ -184,8 +185,8 @@ func makeBase(dir string) error {
 	return nil
 }
 
-// syncDir makes new names in a directory survive a crash of the machine. It is a best effort: a
-// directory that is lost is a cold start, and not every file system can sync one.
+// syncDir makes new names in a directory survive a crash of the machine. It ignores errors, because
+// a lost directory costs only a cold start and not every file system can sync one.
 func syncDir(at *os.Root) {
 	if f, err := at.Open("."); err == nil {
 		_ = f.Sync()

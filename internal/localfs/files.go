@@ -15,7 +15,7 @@ import (
 const (
 	// createAttempts is how many names Create tries.
 	createAttempts = 100
-	// openAttempts is how often a file is opened that other calls replace or remove meanwhile.
+	// openAttempts bounds how often a file is opened that other calls replace meanwhile.
 	openAttempts = 10
 )
 
@@ -28,8 +28,8 @@ func (d Dir) Open(name string) (f *os.File, err error) {
 	return closedOn(f, err)
 }
 
-// Opened is a directory that was opened once to read many files, which costs less than Dir.Open for
-// each. It goes on to read what it opened if another directory takes the place of that.
+// Opened is a directory that is opened once to read many files, which is cheaper than Dir.Open for
+// each. It keeps reading the directory that it opened, even if another replaces that.
 type Opened struct{ at *os.Root }
 
 // OpenDir opens d. The caller closes it.
@@ -44,13 +44,13 @@ func (d Dir) OpenDir() (*Opened, error) {
 // Open opens a file for reading.
 func (o *Opened) Open(name string) (*os.File, error) { return openIn(o.at, name, os.O_RDONLY) }
 
-// Path returns the path of a file, for texts.
+// Path returns the path of a file for messages.
 func (o *Opened) Path(name string) string { return filepath.Join(o.at.Name(), name) }
 
-// Close closes the directory, not the files that were opened.
+// Close closes the directory, but not the files opened in it.
 func (o *Opened) Close() error { return o.at.Close() }
 
-// OpenOrCreate opens a file for reading and writing, and makes it if it is missing.
+// OpenOrCreate opens a file for reading and writing, and creates it if it is missing.
 func (d Dir) OpenOrCreate(name string) (f *os.File, err error) {
 	err = d.in(func(at *os.Root) error {
 		for range openAttempts {
@@ -67,7 +67,7 @@ func (d Dir) OpenOrCreate(name string) (f *os.File, err error) {
 	return closedOn(f, err)
 }
 
-// openIn opens a regular file that is there.
+// openIn opens an existing regular file.
 func openIn(at *os.Root, name string, flag int) (*os.File, error) {
 	path := filepath.Join(at.Name(), name)
 	for range openAttempts {
@@ -78,7 +78,7 @@ func openIn(at *os.Root, name string, flag int) (*os.File, error) {
 		if !named.Mode().IsRegular() {
 			return nil, special(path, "file", named)
 		}
-		// If a pipe has taken its place, opening it must not wait for the other end.
+		// If a pipe has replaced the file, opening it must not wait for the other end.
 		f, err := at.OpenFile(name, flag|syscall.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
@@ -91,9 +91,9 @@ func openIn(at *os.Root, name string, flag int) (*os.File, error) {
 		if os.SameFile(named, opened) {
 			return f, nil
 		}
-		_ = f.Close() // another call has renamed a file to this name, or it has become a link
+		_ = f.Close() // another file was renamed to this name, or a link replaced it
 	}
-	return nil, fmt.Errorf("%s is replaced again and again", path)
+	return nil, fmt.Errorf("open %s: it keeps being replaced", path)
 }
 
 // closedOn closes f if there is an error.
@@ -107,8 +107,8 @@ func closedOn(f *os.File, err error) (*os.File, error) {
 	return f, nil
 }
 
-// Create makes a new file for reading and writing, whose name is pattern with a number in place of
-// its star.
+// Create creates a new file for reading and writing. Its name is pattern with a random number in
+// place of the star.
 func (d Dir) Create(pattern string) (f *os.File, err error) {
 	before, after, _ := strings.Cut(pattern, "*")
 	err = d.in(func(at *os.Root) error {
@@ -125,7 +125,7 @@ func (d Dir) Create(pattern string) (f *os.File, err error) {
 	return closedOn(f, err)
 }
 
-// Rename gives the file called from the name to. A file or link of that name is replaced.
+// Rename renames a file and replaces a file or link called to.
 func (d Dir) Rename(from, to string) error {
 	return d.in(func(at *os.Root) error { return at.Rename(from, to) })
 }
@@ -135,7 +135,7 @@ func (d Dir) Remove(name string) error {
 	return d.in(func(at *os.Root) error { return at.Remove(name) })
 }
 
-// Lstat describes a name in d, a link as a link.
+// Lstat describes a name in d without following a link.
 func (d Dir) Lstat(name string) (is fs.FileInfo, err error) {
 	err = d.in(func(at *os.Root) error {
 		is, err = at.Lstat(name)
@@ -144,7 +144,7 @@ func (d Dir) Lstat(name string) (is fs.FileInfo, err error) {
 	return is, err
 }
 
-// Names returns the names in d, in no order.
+// Names returns the names in d in no particular order.
 func (d Dir) Names() (names []string, err error) {
 	err = d.in(func(at *os.Root) error {
 		f, err := at.Open(".")

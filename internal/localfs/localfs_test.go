@@ -42,7 +42,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestFiles: what is written is read back, listed and removed, where the base is a link too.
+// TestFiles writes, reads, lists and removes files below a base that is a link.
 func TestFiles(t *testing.T) {
 	real, link := filepath.Join(t.TempDir(), "real"), filepath.Join(t.TempDir(), "link")
 	must(t, os.Mkdir(real, 0o755))
@@ -65,7 +65,7 @@ func TestFiles(t *testing.T) {
 	f, err := opened.Open("b")
 	must(t, err)
 	if f.Name() != opened.Path("b") || opened.Path("b") != d.Path("b") {
-		t.Errorf("%s, %s and %s are the path of one file", f.Name(), opened.Path("b"), d.Path("b"))
+		t.Errorf("got paths %s, %s and %s for one file", f.Name(), opened.Path("b"), d.Path("b"))
 	}
 	must(t, errors.Join(f.Close(), opened.Close()))
 	names, err := d.Names()
@@ -89,8 +89,8 @@ func TestFiles(t *testing.T) {
 	must(t, f.Close())
 }
 
-// TestLinksAreRefused puts links in the places of larder's own names. Nothing is written behind one
-// of them, whether it leaves the directory or not, and the error names it.
+// TestLinksAreRefused replaces larder's own names by links. Nothing is written behind a link,
+// whether it leaves the directory or not, and the error names it.
 func TestLinksAreRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
 		link   string // in the base
@@ -143,7 +143,7 @@ func TestLinksAreRefused(t *testing.T) {
 			refused("open", err)
 			for _, dir := range []string{outside, inside} {
 				if behind, err := os.ReadDir(dir); err != nil || len(behind) > 0 {
-					t.Errorf("behind the link: %v, %v", behind, err)
+					t.Errorf("behind the link: got %v, %v, want no files", behind, err)
 				}
 			}
 			if tc.dir {
@@ -158,31 +158,31 @@ func TestLinksAreRefused(t *testing.T) {
 	}
 }
 
-// TestOtherKindsAreRefused: a pipe or a directory in the place of a file is refused, without
-// waiting for a pipe's other end.
+// TestOtherKindsAreRefused: a pipe or directory in place of a file is an error. Opening a pipe does
+// not wait for its other end.
 func TestOtherKindsAreRefused(t *testing.T) {
 	d := At(t.TempDir())
 	must(t, syscall.Mkfifo(d.Path("pipe"), 0o600))
 	must(t, os.Mkdir(d.Path("dir"), 0o700))
 	for _, name := range []string{"pipe", "dir"} {
 		if _, err := d.Open(name); !errors.Is(err, ErrSpecial) {
-			t.Errorf("open %s: %v", name, err)
+			t.Errorf("open %s: got %v, want ErrSpecial", name, err)
 		}
 		if _, err := d.OpenOrCreate(name); !errors.Is(err, ErrSpecial) {
-			t.Errorf("open or create %s: %v", name, err)
+			t.Errorf("open or create %s: got %v, want ErrSpecial", name, err)
 		}
 	}
 	if err := d.Sub("pipe").Make(); !errors.Is(err, ErrSpecial) {
-		t.Errorf("a pipe in the place of a directory: %v", err)
+		t.Errorf("a pipe in place of a directory: got %v, want ErrSpecial", err)
 	}
 }
 
-// umaskEnv is the directory for the process of TestPermissions.
+// umaskEnv names the directory in which the child process of TestPermissions creates files.
 const umaskEnv = "LARDER_TEST_LOCALFS_UMASK"
 
-// TestPermissions: with a umask of 0, others may do nothing with what is made, and what others may
-// do with directories of an earlier version ends. The umask is the process's, so a process of its
-// own makes the files.
+// TestPermissions: with a umask of 0, other users have no permissions on new files and directories,
+// and lose those on directories of an earlier version. A child process creates the files, because
+// the umask belongs to the process.
 func TestPermissions(t *testing.T) {
 	if base := os.Getenv(umaskEnv); base != "" {
 		syscall.Umask(0)
@@ -204,7 +204,7 @@ func TestPermissions(t *testing.T) {
 	}
 	for name, want := range map[string]fs.FileMode{
 		"larder":              fs.ModeDir | fs.ModeSetgid | 0o770,
-		"larder/headers":      fs.ModeDir | fs.ModeSetgid | 0o750, // it inherits the group
+		"larder/headers":      fs.ModeDir | fs.ModeSetgid | 0o750, // inherits the group
 		"larder/headers/file": 0o600,
 		"larder/headers/lock": 0o600,
 	} {

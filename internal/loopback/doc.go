@@ -1,15 +1,15 @@
-// Package loopback reserves ports of 127.0.0.1 for servers that tests run as processes of their
-// own.
+// Package loopback reserves ports of 127.0.0.1 for servers that tests run as processes.
 //
-// A test that listens on port 0, closes the listener and hands the port to a process loses it now
-// and then: the kernel gives the same port to the next listener on port 0, or to an outgoing
-// connection. Ports from here lie below the range that the kernel chooses from. A UDP socket, bound
-// to the port of the same number, keeps the other processes that use this package from it.
+// A test that listens on port 0, closes the listener and passes the port to a process sometimes
+// loses it: the kernel gives the same port to the next listener on port 0, or to an outgoing
+// connection. Reserve returns ports below the range that the kernel chooses from. A UDP socket bound
+// to the same number keeps other processes that use this package away from the port.
 //
-// interop has a copy, because it is a module of its own.
+// interop has a copy, because it is a separate module.
 //
-// # Who owns what
+// # Bytes and locks
 //
-// The UDP socket of a port stays open until the process ends: a server that is killed finds its
-// port free when it is started again. It costs one file descriptor a port.
+// The package has no locks. The UDP socket of a port stays open until the process ends, so that a
+// server that is killed and started again finds its port free. That costs one file descriptor for
+// each port.
 package loopback

@@ -12,25 +12,23 @@ import (
 const (
 	// lowest is above the ports that Prometheus, Thanos and memcached listen on by default.
 	lowest = 20480
-	// ephemeral is where the kernel's own range begins if the system does not tell.
+	// ephemeral is the assumed begin of the kernel's own range if the system does not state it.
+	// Linux begins it at 32768 by default.
 	ephemeral = 32768
-	// fewest is how many ports the range must have. Linux begins its own at 32768 by default.
+	// fewest is the minimum number of ports in the range.
 	fewest = 1024
-	// attempts bounds the search. Few of the ports are taken on any machine.
+	// attempts bounds the search. Few of the ports are in use on any machine.
 	attempts = 1000
 )
 
-// Reserve returns n addresses of 127.0.0.1 that no process listens on. No other caller of Reserve,
+// Reserve returns n addresses of 127.0.0.1 on which no process listens. No other caller of Reserve,
 // in this process or another, gets one of them before this process ends.
 func Reserve(n int) ([]string, error) {
 	until := kernelRange()
 	if until < lowest+fewest {
 		return nil, fmt.Errorf(
-			"reserve ports: the kernel chooses ports from %d on, which leaves too few above %d "+
-				"(raise the first number of net.ipv4.ip_local_port_range)",
-			until,
-			lowest,
-		)
+			"reserve ports: the kernel chooses ports from %d on, too few remain above %d "+
+				"(raise the first number of net.ipv4.ip_local_port_range)", until, lowest)
 	}
 	var out []string
 	var last error
@@ -51,7 +49,7 @@ func Reserve(n int) ([]string, error) {
 	)
 }
 
-// kernelRange returns the lowest port that the kernel chooses by itself.
+// kernelRange returns the lowest port that the kernel chooses itself.
 func kernelRange() int {
 	from, to := 0, 0
 	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
@@ -64,9 +62,9 @@ func kernelRange() int {
 	return from
 }
 
-// reserve takes a port, or returns why it is taken.
+// reserve reserves a port, or returns why the port is in use.
 func reserve(port int) (addr string, err error) {
-	// A descriptor, not a net.PacketConn: a finalizer would close that one too early.
+	// A descriptor, not a net.PacketConn, because a finalizer would close the latter.
 	syscall.ForkLock.RLock()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	if err == nil {
@@ -81,7 +79,8 @@ func reserve(port int) (addr string, err error) {
 			err = errors.Join(err, syscall.Close(fd))
 		}
 	}()
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	at := &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
+	if err := syscall.Bind(fd, at); err != nil {
 		return "", fmt.Errorf("bind UDP port %d: %w", port, err)
 	}
 	l, err := net.Listen("tcp4", fmt.Sprint("127.0.0.1:", port))

@@ -13,8 +13,7 @@ import (
 
 const childEnv = "LOOPBACK_TEST_CHILD"
 
-// TestMain makes the test binary its own child: a process that reserves a port and holds it until
-// its standard input ends.
+// TestMain lets the test binary run as a child process that reserves one port.
 func TestMain(m *testing.M) {
 	if port := os.Getenv(childEnv); port != "" {
 		n, err := strconv.Atoi(port)
@@ -30,9 +29,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestPortsAreNobodyElses: many goroutines reserve ports. All differ, a server can listen on each,
-// and no port is one that the kernel would give to a listener or a connection.
-func TestPortsAreNobodyElses(t *testing.T) {
+// TestReservedPortsAreDistinct: many goroutines reserve ports. All ports differ, a server can listen
+// on each, and none is in the range from which the kernel chooses.
+func TestReservedPortsAreDistinct(t *testing.T) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	seen := map[string]bool{}
@@ -61,7 +60,7 @@ func TestPortsAreNobodyElses(t *testing.T) {
 		}
 		port := l.Addr().(*net.TCPAddr).Port
 		if port < lowest || port >= kernelRange() {
-			t.Errorf("port %d is outside of %d to %d", port, lowest, kernelRange())
+			t.Errorf("port %d is outside the range from %d to %d", port, lowest, kernelRange())
 		}
 		if err := l.Close(); err != nil {
 			t.Error(err)
@@ -69,8 +68,7 @@ func TestPortsAreNobodyElses(t *testing.T) {
 	}
 }
 
-// TestAReservedPortIsKept: this process and another one cannot reserve a port again, whether or not
-// a server listens there.
+// TestAReservedPortIsKept: neither this process nor another can reserve a port again.
 func TestAReservedPortIsKept(t *testing.T) {
 	addrs, err := Reserve(1)
 	if err != nil {
@@ -94,8 +92,8 @@ func TestAReservedPortIsKept(t *testing.T) {
 	}
 }
 
-// TestAPortThatIsServedIsNotReserved: a server that did not ask here keeps its port, and the
-// attempt leaves no reservation behind.
+// TestAPortThatIsServedIsNotReserved: a server that did not call Reserve keeps its port, and the
+// attempt leaves no reservation.
 func TestAPortThatIsServedIsNotReserved(t *testing.T) {
 	for range attempts {
 		port := lowest + rand.N(kernelRange()-lowest)
@@ -108,13 +106,13 @@ func TestAPortThatIsServedIsNotReserved(t *testing.T) {
 			t.Fatal(err)
 		}
 		if served == nil {
-			t.Fatalf("port %d is served and was reserved", port)
+			t.Fatalf("port %d was reserved although a server listens on it", port)
 		}
 		if !strings.Contains(served.Error(), "listen") {
 			continue // another process, or an earlier run of this test, has reserved it
 		}
 		if _, err := reserve(port); err != nil {
-			t.Errorf("port %d is free again: %v", port, err)
+			t.Errorf("reserve port %d after its server closed: %v", port, err)
 		}
 		return
 	}

@@ -56,8 +56,8 @@ func TestText(t *testing.T) {
 
 	for _, same := range []string{
 		"", "sync failed", "sa@project.iam.example does not have storage.objects.list access",
-		"config.secret_key: got a list, want a text",
-		"unknown key access_key, known are token, secret",
+		"config.secret_key: got a list, want a string",
+		"unknown key access_key, known keys are token, secret",
 		"dial tcp 127.0.0.1:1: connect: connection refused",
 		"lookup cache.example on 10.0.0.1:53: no such host",
 		"max_size=250MB design=x signal=SIGTERM", "[::1]:10901", `{job="a", url=~"x.*"}`,

@@ -1,19 +1,19 @@
-// Package reload puts changed configuration files to use while the process runs.
+// Package reload applies changed configuration files while the process runs.
 //
-// A Unit is a piece of configuration with the files it is read from. A Reloader loads a unit again
-// when one of its files holds something else than before, and all of them when it is asked to
-// (SIGHUP). What a unit does with a file that is not usable is one thing: it keeps what it has. The
-// Reloader logs the error and shows it in larder_config_last_reload_successful.
+// A Unit is one piece of configuration and the files it is read from. A Reloader loads a unit again
+// when the content of its files changes, and all units on request (SIGHUP). If loading fails, the
+// unit keeps its current configuration, and the Reloader logs the error and sets
+// larder_config_last_reload_successful to 0.
 //
-// Changes are noticed by the notifications of the directories that the files lie in, not of the
-// files: editors and orchestrators replace files by renames, and Kubernetes swaps the symbolic link
-// (..data) that a whole directory of links goes through. So the directory of what a link points to
-// is watched too. A notification is only a reason to look: contents are compared, and they are
-// compared every few minutes without any, for file systems that send none. What failed is loaded
-// again then too.
+// # How changes are noticed
 //
-// # Who owns what
+// The Reloader watches the directories of the files, not the files: editors and orchestrators
+// replace files by renames, and Kubernetes swaps the symbolic link (..data) that a whole directory
+// of links goes through. It therefore also watches the directory that a link points to. A
+// notification only triggers a comparison of contents. Contents are also compared every few minutes,
+// because some file systems send no notifications. Units that failed are loaded again then.
 //
-// A Reloader's goroutine, that of Run, makes all calls of Load, one at a time, and owns all state;
-// there are no locks.
+// # Goroutines and locks
+//
+// The goroutine of Run calls Load, one unit at a time, and owns all state. There are no locks.
 package reload

@@ -19,47 +19,47 @@ import (
 type Unit struct {
 	// Kind names it in logs and metrics.
 	Kind string
-	// Files returns the files that it is read from. It is called again before each look at them: a
-	// file may name others.
+	// Files returns the files that the unit is read from. It is called before every comparison,
+	// because a file may name others.
 	Files func() []string
-	// Load reads the files and puts what they say to use. After an error what was in use stays in
-	// use. It is also called when nothing has changed. When ctx ends the process stops.
+	// Load reads the files and applies them. After an error the current configuration must remain
+	// in use. Load is also called if nothing has changed. ctx ends when the process stops.
 	Load func(ctx context.Context) error
 }
 
 // Options of a Reloader; the zero value works.
 type Options struct {
-	// Settle is how long to wait after a notification before files are read, since one change sends
-	// several; 0 is 200 ms.
+	// Settle is the time between a notification and reading the files, because one change sends
+	// several notifications. 0 = 200 ms. A longer time delays changes.
 	Settle time.Duration
-	// Recheck is how often files are compared without a notification, and what failed is loaded
-	// again; 0 is 3 minutes.
+	// Recheck is the interval at which files are compared without a notification, and failed units
+	// are loaded again. 0 = 3 minutes. A shorter one reads the files more often.
 	Recheck time.Duration
-	// Logger is where the Reloader reports; nil discards.
+	// Logger receives the log. nil = no log.
 	Logger *slog.Logger
-	// Registerer takes the metrics; nil is none.
+	// Registerer receives the metrics. nil = no metrics.
 	Registerer prometheus.Registerer
 }
 
 // Reloader keeps units up to date.
 type Reloader struct {
-	opts   Options
-	log    *slog.Logger
-	panics *panics.Guard
-	units  []*unit
-	asked  chan struct{}
+	opts     Options
+	log      *slog.Logger
+	panics   *panics.Guard
+	units    []*unit
+	requests chan struct{} // of Reload
 
 	successful, succeededAt *prometheus.GaugeVec
 }
 
 type unit struct {
 	Unit
-	loaded bool              // once at least, well or not
-	failed bool              // the last time
-	seen   [sha256.Size]byte // what the files held when they were loaded last
+	loaded bool              // at least once, with or without success
+	failed bool              // at the last load
+	seen   [sha256.Size]byte // hash of the files at the last load
 }
 
-// New returns a Reloader of units that are in use as their files were just now.
+// New returns a Reloader. The process must have loaded the units from their files just before.
 func New(units []Unit, opts Options) *Reloader {
 	if opts.Settle == 0 {
 		opts.Settle = 200 * time.Millisecond
@@ -71,18 +71,18 @@ func New(units []Unit, opts Options) *Reloader {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	r := &Reloader{
-		opts:   opts,
-		log:    opts.Logger.With("component", "reload"),
-		panics: panics.New("reload", opts.Logger, opts.Registerer),
-		asked:  make(chan struct{}, 1),
+		opts:     opts,
+		log:      opts.Logger.With("component", "reload"),
+		panics:   panics.New("reload", opts.Logger, opts.Registerer),
+		requests: make(chan struct{}, 1),
 	}
 	r.successful = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "larder_config_last_reload_successful",
-		Help: "Whether what the configuration files hold is in use (1), or could not be and what was before still is (0).",
+		Help: "1 if the last reload of this configuration succeeded, 0 if it failed and the previous configuration is still in use.",
 	}, []string{"kind"})
 	r.succeededAt = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "larder_config_last_reload_success_timestamp_seconds",
-		Help: "When the configuration files were last put to use.",
+		Help: "Time of the last successful reload of this configuration.",
 	}, []string{"kind"})
 	if opts.Registerer != nil {
 		opts.Registerer.MustRegister(r.successful, r.succeededAt)
@@ -95,11 +95,11 @@ func New(units []Unit, opts Options) *Reloader {
 	return r
 }
 
-// Reload has all units loaded again, changed or not. It does not wait for that.
+// Reload requests that all units are loaded again, changed or not. It does not wait for that.
 func (r *Reloader) Reload() {
 	select {
-	case r.asked <- struct{}{}:
-	default: // somebody has asked already
+	case r.requests <- struct{}{}:
+	default: // a request is pending
 	}
 }
 
@@ -110,38 +110,38 @@ func (r *Reloader) Run(ctx context.Context) {
 	recheck := time.NewTicker(r.opts.Recheck)
 	defer recheck.Stop()
 	var settled <-chan time.Time
-	changed := func(*unit) bool { return false } // and no others
-	// files may have changed since they were read for the start
-	r.look(ctx, dirs, changed)
+	onlyChanged := func(*unit) bool { return false }
+	// Files may have changed since the process read them at its start.
+	r.load(ctx, dirs, onlyChanged)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.asked:
-			r.look(ctx, dirs, func(*unit) bool { return true })
+		case <-r.requests:
+			r.load(ctx, dirs, func(*unit) bool { return true })
 		case ev := <-dirs.events:
-			// Not put off by further events: a directory that never rests must not keep its files
-			// from being read.
+			// Further events do not extend the wait: a directory that changes all the time must
+			// not prevent its files from being read.
 			if settled == nil && ev.Op != fsnotify.Chmod {
 				settled = time.After(r.opts.Settle)
 			}
 		case err := <-dirs.errors:
-			r.log.Warn("notifications of changed files were lost", "err", err)
+			r.log.Warn("lost notifications of changed files", "err", err)
 			if settled == nil {
 				settled = time.After(r.opts.Settle)
 			}
 		case <-settled:
 			settled = nil
-			r.look(ctx, dirs, changed)
+			r.load(ctx, dirs, onlyChanged)
 		case <-recheck.C:
-			// What failed may have failed for a reason outside the files.
-			r.look(ctx, dirs, func(u *unit) bool { return u.failed })
+			// A load may have failed for a reason outside the files.
+			r.load(ctx, dirs, func(u *unit) bool { return u.failed })
 		}
 	}
 }
 
-// look loads the units whose files have changed, and those that others says.
-func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) bool) {
+// load loads the units whose files have changed, and those for which others returns true.
+func (r *Reloader) load(ctx context.Context, dirs *watch, others func(*unit) bool) {
 	var files [][]string
 	var every []string
 	for _, u := range r.units {
@@ -149,7 +149,7 @@ func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) boo
 		files = append(files, f)
 		every = append(every, f...)
 	}
-	dirs.follow(every) // before they are read, so that no later change goes unnoticed
+	dirs.follow(every) // before the files are read, so that no later change goes unnoticed
 	for i, u := range r.units {
 		seen := contents(files[i])
 		first := !u.loaded
@@ -157,16 +157,16 @@ func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) boo
 			continue
 		}
 		u.loaded, u.seen = true, seen
-		err := r.load(ctx, u.Load)
+		// A panic, of a parser for instance, is an error like others.
+		err := r.panics.Do(func() error { return u.Load(ctx) })
 		if ctx.Err() != nil {
 			return
 		}
 		u.failed = err != nil
 		if u.failed {
 			r.successful.WithLabelValues(u.Kind).Set(0)
-			r.log.Error(
-				"configuration was not reloaded: what was in use stays", "kind", u.Kind, "err", err,
-			)
+			r.log.Error("configuration reload failed, keeping the previous configuration",
+				"kind", u.Kind, "err", err)
 			continue
 		}
 		r.successful.WithLabelValues(u.Kind).Set(1)
@@ -177,12 +177,7 @@ func (r *Reloader) look(ctx context.Context, dirs *watch, others func(*unit) boo
 	}
 }
 
-// load calls f. A panic, of a parser for instance, is an error: the old configuration serves on.
-func (r *Reloader) load(ctx context.Context, f func(context.Context) error) error {
-	return r.panics.Do(func() error { return f(ctx) })
-}
-
-// contents identifies what files hold; one that cannot be read, by why.
+// contents returns a hash of the contents of files. A file that cannot be read counts with its error.
 func contents(files []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, name := range files {
@@ -197,20 +192,21 @@ func contents(files []string) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// watch is notified of changes in directories. Without notifications it only never sends.
+// watch receives notifications of changes in directories. Its channels stay silent if the system has
+// no notifications.
 type watch struct {
 	log    *slog.Logger
-	notify *fsnotify.Watcher // nil where the system gives none
+	notify *fsnotify.Watcher // nil without notifications
 	events <-chan fsnotify.Event
 	errors <-chan error
-	failed map[string]bool // directories that cannot be watched, of which the log knows
+	failed map[string]bool // directories that cannot be watched, already logged
 }
 
 func openWatch(log *slog.Logger) *watch {
 	w := &watch{log: log, failed: map[string]bool{}}
 	n, err := fsnotify.NewWatcher()
 	if err != nil {
-		log.Warn("changed files are noticed late: the system does not notify", "err", err)
+		log.Warn("no notifications of changed files, polling instead", "err", err)
 		return w
 	}
 	w.notify, w.events, w.errors = n, n.Events, n.Errors
@@ -219,12 +215,12 @@ func openWatch(log *slog.Logger) *watch {
 
 func (w *watch) close() {
 	if w.notify != nil {
-		_ = w.notify.Close() // it only watched
+		_ = w.notify.Close() // nothing to flush
 	}
 }
 
-// follow watches the directories of files, and of what they point to where they are links, and no
-// others.
+// follow watches the directories of files, and of the targets of those that are links, and no other
+// directories.
 func (w *watch) follow(files []string) {
 	if w.notify == nil {
 		return
@@ -237,10 +233,10 @@ func (w *watch) follow(files []string) {
 		}
 	}
 	have := map[string]bool{}
-	// not kept here: a directory that is removed leaves it
+	// Ask for the list each time, because removed directories disappear from it.
 	for _, dir := range w.notify.WatchList() {
 		if have[dir] = true; !want[dir] {
-			_ = w.notify.Remove(dir) // only a directory that has just gone
+			_ = w.notify.Remove(dir) // fails only if the directory was just removed
 		}
 	}
 	for dir := range want {
@@ -249,10 +245,8 @@ func (w *watch) follow(files []string) {
 		}
 		err := w.notify.Add(dir)
 		if err != nil && !w.failed[dir] {
-			w.log.Warn(
-				"changed files are noticed late: their directory is not watched", "dir", dir, "err",
-				err,
-			)
+			w.log.Warn("cannot watch a directory for changed files, polling instead",
+				"dir", dir, "err", err)
 		}
 		w.failed[dir] = err != nil
 	}

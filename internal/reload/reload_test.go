@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fixture is a unit of one file whose content is what is in use; "bad" is not usable.
+// fixture is a unit of one file. Loading the content "bad" fails, "worse" panics.
 type fixture struct {
 	t       *testing.T
 	file    string
@@ -66,7 +66,7 @@ func (f *fixture) load(context.Context) error {
 	return nil
 }
 
-// expect waits for a load of a content; those of a change half way are let pass.
+// expect waits for a load of a content. It ignores loads of half written files.
 func (f *fixture) expect(want string) {
 	f.t.Helper()
 	var got []string
@@ -88,11 +88,13 @@ func (f *fixture) expect(want string) {
 func (f *fixture) successful(want string) {
 	f.t.Helper()
 	want = "larder_config_last_reload_successful{kind=\"test\"} " + want + "\n"
-	help := "# HELP larder_config_last_reload_successful Whether what the configuration files hold is in use (1), or could not be and what was before still is (0).\n" +
-		"# TYPE larder_config_last_reload_successful gauge\n"
-	f.r.Reload() // its load begins when the one before has been accounted for
+	const name = "larder_config_last_reload_successful"
+	help := "# HELP " + name + " 1 if the last reload of this configuration succeeded, " +
+		"0 if it failed and the previous configuration is still in use.\n" +
+		"# TYPE " + name + " gauge\n"
+	f.r.Reload() // this load begins after the metric of the previous one was set
 	<-f.loads
-	if err := testutil.GatherAndCompare(f.reg, strings.NewReader(help+want), "larder_config_last_reload_successful"); err != nil {
+	if err := testutil.GatherAndCompare(f.reg, strings.NewReader(help+want), name); err != nil {
 		f.t.Error(err)
 	}
 }
@@ -118,7 +120,7 @@ func TestFileChanges(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "conf.yml")
 	put(t, file, "one")
 	f := start(t, file, time.Hour)
-	f.expect("one") // may have changed since the start
+	f.expect("one") // the load at the start
 
 	put(t, file, "two")
 	f.expect("two")
@@ -132,7 +134,7 @@ func TestFileChanges(t *testing.T) {
 	put(t, file, "bad")
 	f.expect("bad")
 	f.successful("0")
-	put(t, file, "worse") // a panic is an error like others
+	put(t, file, "worse") // a panic counts as an error
 	f.expect("worse")
 	f.successful("0")
 	if err := os.Remove(file); err != nil {
@@ -145,8 +147,8 @@ func TestFileChanges(t *testing.T) {
 	f.successful("1")
 }
 
-// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, which is
-// swapped as a whole.
+// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, and Kubernetes
+// swaps that link.
 func TestKubernetesVolume(t *testing.T) {
 	dir := t.TempDir()
 	publish := func(name, content string) {
@@ -174,7 +176,7 @@ func TestKubernetesVolume(t *testing.T) {
 	f.successful("1")
 }
 
-// TestLinkElsewhere: what changes lies in another directory than the name that was given.
+// TestLinkElsewhere: the file is a link, and its target in another directory changes.
 func TestLinkElsewhere(t *testing.T) {
 	file, target := filepath.Join(t.TempDir(), "conf.yml"), filepath.Join(t.TempDir(), "real.yml")
 	put(t, target, "one")
@@ -191,7 +193,7 @@ func TestLinkElsewhere(t *testing.T) {
 	f.expect("four")
 }
 
-// TestWithoutNotification: the directory does not exist at first, so that nothing can be watched.
+// TestWithoutNotification: the directory does not exist at first and cannot be watched.
 func TestWithoutNotification(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	file := filepath.Join(dir, "conf.yml")
@@ -204,8 +206,8 @@ func TestWithoutNotification(t *testing.T) {
 	f.expect("one")
 }
 
-// TestFailedLoadsAreTriedAgain: the reason may lie elsewhere than in the file.
-func TestFailedLoadsAreTriedAgain(t *testing.T) {
+// TestFailedLoadsAreRetried: a load may fail for a reason outside the file.
+func TestFailedLoadsAreRetried(t *testing.T) {
 	loads := make(chan int, 16)
 	n := 0
 	ctx, stop := context.WithCancel(context.Background())
@@ -234,7 +236,7 @@ func TestFailedLoadsAreTriedAgain(t *testing.T) {
 	for range 3 {
 		<-loads
 	}
-	r.Reload() // the next load is this one's: what is in use is not loaded at every look
+	r.Reload() // triggers the next load: a recheck does not load units that succeeded
 	<-loads
 	stop()
 	<-stopped
@@ -243,9 +245,9 @@ func TestFailedLoadsAreTriedAgain(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatChanged: other files of the directory, and writing the same again, are no reason to
-// load; being asked is.
-func TestOnlyWhatChanged(t *testing.T) {
+// TestUnchangedFilesAreNotLoaded: neither changes of other files in the directory nor a rewrite with
+// the same content cause a load. Reload does.
+func TestUnchangedFilesAreNotLoaded(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "conf.yml")
 	put(t, file, "one")
@@ -267,13 +269,13 @@ func TestOnlyWhatChanged(t *testing.T) {
 			return
 		}
 		if got != "" { // WriteFile truncates first
-			t.Fatalf("got a load of %q, which nothing asked for", got)
+			t.Fatalf("got an unexpected load of %q", got)
 		}
 	}
 }
 
-// TestStopEndsALoad: a load that waits for somebody does not hold up the end of the process, which
-// is no failure of it.
+// TestStopEndsALoad: a load that waits does not delay the end of the process, and does not count as
+// failed.
 func TestStopEndsALoad(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	loading := make(chan struct{})

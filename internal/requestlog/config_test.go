@@ -43,7 +43,7 @@ func TestParseRefuses(t *testing.T) {
 	)
 	f(
 		"http: {config: [{path: /, port: web}]}",
-		"line 1: http.config[0].port: got a text, want a number from 0 to 65535",
+		"line 1: http.config[0].port: got a string, want a number from 0 to 65535",
 	)
 	f("options: {level: info}", `options.level: got "info", want INFO, DEBUG, ERROR or WARNING`)
 	f("http: {options: {level: WARN}}", `http.options.level: got "WARN"`)

@@ -19,17 +19,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ErrDamaged is in the chain of the error of a file that does not verify.
 var ErrDamaged = errors.New("damaged")
 
-// ErrUnread is in the chain of the error of a file that is there, or may be, and
-// that the disk does not give back.
+// ErrUnread is in the chain of the error of a file that may exist but that the disk fails to read.
 var ErrUnread = errors.New("cannot be read")
 
-// Format is what a file is. Its Version changes with the payload's layout.
+// Format identifies the content of a file. Version changes with the layout of the payload.
 type Format struct {
-	Kind    string // without blanks
+	Kind    string // without spaces
 	Version int
 }
 
-// line is the first line of a file: what it is, and what the payload must be.
+// line returns the first line of a file with this payload.
 func (f Format) line(payload []byte) string {
 	return fmt.Sprintf(
 		"larder-%s %d %d %08x\n", f.Kind, f.Version, len(payload),
@@ -37,41 +36,40 @@ func (f Format) line(payload []byte) string {
 	)
 }
 
-// Seal returns the payload under its first line.
+// Seal returns the first line and the payload.
 func (f Format) Seal(payload []byte) []byte {
 	return append([]byte(f.line(payload)), payload...)
 }
 
-// Unseal returns the payload of what Seal has made, aliasing data, if the first
-// line is exactly what Seal writes for it. One that another version has sealed
-// is an error, too, but not ErrDamaged.
+// Unseal returns the payload of data, aliasing it, if the first line is exactly the one that Seal
+// writes for this payload. Data of another version is an error, but not ErrDamaged.
 func (f Format) Unseal(data []byte) ([]byte, error) {
 	line, payload, ok := bytes.Cut(data, []byte("\n"))
 	if !ok {
 		return nil, fmt.Errorf("%w: no first line", ErrDamaged)
 	}
 	version := f.Version
-	if _, err := fmt.Sscanf(string(line[:min(len(line), 80)]), "larder-"+f.Kind+" %d ", &version); err == nil &&
-		version != f.Version {
-		return nil, fmt.Errorf("version %d, this is version %d", version, f.Version)
+	start := string(line[:min(len(line), 80)])
+	_, err := fmt.Sscanf(start, "larder-"+f.Kind+" %d ", &version)
+	if err == nil && version != f.Version {
+		return nil, fmt.Errorf("file has version %d, want %d", version, f.Version)
 	}
 	if want := f.line(payload); string(line)+"\n" != want {
 		return nil, fmt.Errorf(
-			"%w: first line is %.80q, the content asks for %q", ErrDamaged, line, want,
+			"%w: first line is %.80q, want %q for this content", ErrDamaged, line, want,
 		)
 	}
 	return payload, nil
 }
 
-// Files are where Read finds a file: a localfs.Dir, or one that was opened for many.
+// Files is a directory to Read from: a localfs.Dir, or a localfs.Opened for many reads.
 type Files interface {
 	Open(name string) (*os.File, error)
 	Path(name string) string
 }
 
-// Read returns the payload of a file: fs.ErrNotExist if there is none, ErrDamaged
-// if it is a link, does not verify or has more than maxBytes, ErrUnread if the
-// disk fails.
+// Read returns the payload of a file. The error is fs.ErrNotExist if there is no file, ErrDamaged if
+// it is a link, does not verify or is longer than maxBytes, and ErrUnread if the disk fails.
 func (f Format) Read(dir Files, name string, maxBytes int64) (payload []byte, err error) {
 	file, err := dir.Open(name)
 	switch {
@@ -96,15 +94,15 @@ func (f Format) Read(dir Files, name string, maxBytes int64) (payload []byte, er
 	return payload, nil
 }
 
-// Write replaces a file, or a link in its place, in one step, readable for its owner alone: a
-// reader, or a process started after a crash, finds the old file, the new one,
-// or (without sync, after a crash of the machine) one that does not verify.
+// Write replaces a file, or a link in its place, in one step. Only the owner can read the file. A
+// reader, or a process after a crash, finds the old file or the new one. Without sync, a crash of
+// the machine may leave a file that does not verify.
 func (f Format) Write(dir localfs.Dir, name string, payload []byte, sync bool) error {
 	return write(dir, name, f.Seal(payload), sync, func(string) error { return nil })
 }
 
-// write is Write. step is called before each part of it that a crash may follow;
-// an error ends it there, as a crash would, but for the temporary file.
+// write is Write. It calls step before each part that a crash may follow. An error of step ends the
+// write there, like a crash, except that the temporary file is removed.
 func write(
 	dir localfs.Dir, name string, data []byte, sync bool, step func(what string) error,
 ) (err error) {
@@ -115,7 +113,7 @@ func write(
 	temp := filepath.Base(f.Name())
 	defer func() {
 		if err != nil {
-			// Best effort: err says what went wrong, and RemoveTemps removes what is left.
+			// Best effort: err is the error that matters, and RemoveTemps removes the rest.
 			_ = f.Close()
 			_ = dir.Remove(temp)
 		}
@@ -155,11 +153,11 @@ func write(
 	return dir.Sync()
 }
 
-// tempMark is in the names of files that were never finished; RemoveTemps deletes them.
+// tempMark is in the names of unfinished files.
 const tempMark = ".tmp-"
 
-// RemoveTemps removes what a process that was killed while it wrote left behind
-// in dir: of the file of that name, or of all files for "".
+// RemoveTemps removes the unfinished files that a killed process left in dir, for the file of the
+// given name, or for all files if name is "".
 func RemoveTemps(dir localfs.Dir, name string) error {
 	names, err := dir.Names()
 	if errors.Is(err, fs.ErrNotExist) {

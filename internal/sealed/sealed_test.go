@@ -12,8 +12,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// TestAKilledWriteLeavesAWholeFile: at whatever step a process ends that writes a file, there is
-// the old one or the new one.
+// TestAKilledWriteLeavesAWholeFile: a writer that is killed at any step leaves the old file or the
+// new one.
 func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
 	killed := errors.New("killed")
 	format := Format{Kind: "test", Version: 1}
@@ -37,21 +37,21 @@ func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
 		}
 		if err == nil {
 			if stop < 5 || !bytes.Equal(got, cur) {
-				t.Errorf("after %d steps the new file is not there", stop)
+				t.Errorf("after %d steps the new file is missing", stop)
 			}
 			return
 		}
 		if !errors.Is(err, killed) || !bytes.Equal(got, old) && !bytes.Equal(got, cur) {
-			t.Errorf("killed at step %d: %v, a file of %d bytes", stop, err, len(got))
+			t.Errorf("killed at step %d: %v, left a file of %d bytes", stop, err, len(got))
 		}
-		// The next process gets on with what is left.
+		// The next process can write.
 		if err := write(localfs.At(dir), "file", cur, true, func(string) error { return nil }); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-func TestWhatDoesNotVerifyIsRefused(t *testing.T) {
+func TestUnsealRejectsDamage(t *testing.T) {
 	format := Format{Kind: "test", Version: 3}
 	payload := []byte("a payload,\nof two lines")
 	good := format.Seal(payload)
@@ -62,21 +62,19 @@ func TestWhatDoesNotVerifyIsRefused(t *testing.T) {
 		bad := bytes.Clone(good)
 		bad[i] ^= 0x20
 		if _, err := format.Unseal(bad); err == nil {
-			t.Errorf("byte %d changed: no error", i)
+			t.Errorf("byte %d was changed, got no error", i)
 		}
 		if _, err := format.Unseal(good[:i]); err == nil {
-			t.Errorf("cut after %d bytes: no error", i)
+			t.Errorf("cut after %d bytes, got no error", i)
 		}
 	}
-	if _, err := format.Unseal((Format{Kind: "test", Version: 4}).Seal(payload)); err == nil ||
-		!strings.Contains(err.Error(), "version 4") ||
-		errors.Is(err, ErrDamaged) {
-		t.Errorf("another version: %v", err)
+	_, err := format.Unseal((Format{Kind: "test", Version: 4}).Seal(payload))
+	if err == nil || !strings.Contains(err.Error(), "version 4") || errors.Is(err, ErrDamaged) {
+		t.Errorf("another version: got %v", err)
 	}
-	if _, err := format.Unseal((Format{Kind: "other", Version: 3}).Seal(payload)); !errors.Is(
-		err, ErrDamaged,
-	) {
-		t.Errorf("another kind: %v", err)
+	_, err = format.Unseal((Format{Kind: "other", Version: 3}).Seal(payload))
+	if !errors.Is(err, ErrDamaged) {
+		t.Errorf("another kind: got %v, want ErrDamaged", err)
 	}
 }
 
@@ -85,7 +83,7 @@ func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	path, at := filepath.Join(dir, "file"), localfs.At(dir)
 	if _, err := format.Read(at, "file", 100); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no file: %v", err)
+		t.Errorf("no file: got %v, want ErrNotExist", err)
 	}
 	for _, payload := range []string{"", "first", "second, longer"} {
 		if err := format.Write(at, "file", []byte(payload), payload != ""); err != nil {
@@ -96,12 +94,12 @@ func TestFiles(t *testing.T) {
 		}
 	}
 	if _, err := format.Read(at, "file", 20); !errors.Is(err, ErrDamaged) {
-		t.Errorf("a file of more than 20 bytes: %v", err)
+		t.Errorf("a file of more than 20 bytes: got %v, want ErrDamaged", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
+		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
 	}
-	// A link is not followed, and the next file takes its place.
+	// A link is not followed, and the next write replaces it.
 	if err := os.Rename(path, path+".away"); err != nil {
 		t.Fatal(err)
 	}
@@ -109,18 +107,18 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := format.Read(at, "file", 100); !errors.Is(err, ErrDamaged) {
-		t.Errorf("a link: %v", err)
+		t.Errorf("a link: got %v, want ErrDamaged", err)
 	}
 	if err := format.Write(at, "file", []byte("third"), true); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := format.Read(at, "file", 100); err != nil || string(got) != "third" {
-		t.Errorf("got %q, %v, want what replaced the link", got, err)
+		t.Errorf("got %q, %v, want the file that replaced the link", got, err)
 	}
 	if err := os.Remove(path + ".away"); err != nil {
 		t.Fatal(err)
 	}
-	// What a killed process has left goes, for the files that are meant alone.
+	// RemoveTemps removes the unfinished files of the named file only.
 	for _, name := range []string{"file.tmp-1", "file.tmp-22", "other.tmp-1"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -130,12 +128,12 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 2 {
-		t.Errorf("%v are left", left)
+		t.Errorf("got %v, want the file and the other temporary file", left)
 	}
 }
 
-// FuzzUnseal: what unseals is, byte for byte, what sealing its payload gives; what is sealed
-// unseals, and does not with any bit changed.
+// FuzzUnseal: data that unseals is, byte for byte, its payload sealed. Sealed data unseals, and does
+// not with any bit changed.
 func FuzzUnseal(f *testing.F) {
 	format := Format{Kind: "test", Version: 3}
 	f.Add(format.Seal([]byte("payload")), uint16(4))

@@ -1,11 +1,12 @@
-// Package yamldoc explains what is wrong with a YAML document of a flag: in which line, under which
-// key, and what belongs there.
+// Package yamldoc explains why a YAML document of a flag was rejected.
 //
-// The YAML libraries decide whether a document is good; this package is asked only when one has
-// refused it. The libraries name Go's types and not the keys above, count some lines from zero, and
-// for a part that is decoded from its own text they count from that part. The package looks at the
-// document once more, beside the Go type that it was decoded into.
+// A YAML library decides whether a document is valid; this package is called only after it has
+// rejected one. An explanation names the line, the keys above it, and what belongs there. The
+// libraries name Go types instead of keys, count some lines from zero, and restart at zero for a
+// part that is decoded from its own text. The package therefore walks the document again, next to
+// the Go type that it was decoded into.
 //
-// Explanations repeat keys and never values, which may be secrets that stand in the wrong place.
-// The package holds no state and no locks.
+// Explanations repeat keys and never values, because a value may be a secret in the wrong place.
+//
+// The package owns no bytes and has no locks.
 package yamldoc

@@ -14,11 +14,11 @@ import (
 	"larder/internal/redaction"
 )
 
-// Shape is what a document is decoded into.
+// Shape describes the Go type that a document is decoded into.
 type Shape struct {
 	// Of is a value of that type, or a pointer to one.
 	Of any
-	// Parts are values of the types of what Of holds as an interface, by path: config,
+	// Parts has a value for each interface field within Of, by the path of its keys: config,
 	// config.memcached.
 	Parts map[string]any
 	// Item names the elements of a document that is a list, for instance rule. Errors then repeat
@@ -26,11 +26,11 @@ type Shape struct {
 	Item string
 }
 
-// mostProblems bounds the problems that one explanation has: the first ones are mended first.
-const mostProblems = 5
+// maxProblems bounds the problems in one explanation. Users fix the first ones first.
+const maxProblems = 5
 
-// Explain returns what is wrong with the text that a YAML library refused with err, nil for nil.
-// What a second look does not find stays as it is but for the names of Go's types.
+// Explain explains the error err with which a YAML library rejected text; nil for nil. If it finds
+// no explanation, it returns err without the names of Go types.
 func (s Shape) Explain(text []byte, err error) error {
 	if err == nil {
 		return nil
@@ -47,14 +47,14 @@ func (s Shape) Explain(text []byte, err error) error {
 	if len(w.problems) == 0 {
 		return Plain(err)
 	}
-	if more := len(w.problems) - mostProblems; more > 0 {
-		w.problems = append(w.problems[:mostProblems], fmt.Sprintf("and %d more", more))
+	if more := len(w.problems) - maxProblems; more > 0 {
+		w.problems = append(w.problems[:maxProblems], fmt.Sprintf("and %d more", more))
 	}
 	return errors.New(strings.Join(w.problems, "; "))
 }
 
-// Items returns what the elements of a document that is a list say, on one line each and not too
-// long; nil if it is no list.
+// Items returns the elements of a document that is a list, each on one line and shortened; nil if it
+// is not a list.
 func Items(text []byte) []string {
 	var doc yaml.Node
 	if yaml.Unmarshal(text, &doc) != nil || len(doc.Content) == 0 ||
@@ -68,8 +68,8 @@ func Items(text []byte) []string {
 	return items
 }
 
-// longestItem bounds what is repeated of an element.
-const longestItem = 300
+// maxItem is the longest part of an element that is repeated, in bytes.
+const maxItem = 300
 
 func oneLine(n *yaml.Node) string {
 	flow := withoutSecrets(n)
@@ -79,13 +79,13 @@ func oneLine(n *yaml.Node) string {
 		return ""
 	}
 	text := strings.Join(strings.Fields(string(b)), " ")
-	if len(text) > longestItem {
-		text = strings.ToValidUTF8(text[:longestItem], "") + "..."
+	if len(text) > maxItem {
+		text = strings.ToValidUTF8(text[:maxItem], "") + "..."
 	}
 	return text
 }
 
-// withoutSecrets returns a copy of a value in which no secret is left that its key tells of.
+// withoutSecrets returns a copy of a value without the values of keys that name secrets.
 func withoutSecrets(n *yaml.Node) yaml.Node {
 	c := *n
 	c.Content = slices.Clone(n.Content)
@@ -100,10 +100,10 @@ func withoutSecrets(n *yaml.Node) yaml.Node {
 	return c
 }
 
-// place is where a value stands.
+// place locates a value in a document.
 type place struct {
-	item string // of a list of items, which one
-	path string // dots between keys
+	item string // the element of a list, if Shape.Item is set
+	path string // keys, separated by dots
 }
 
 func (p place) key(name string) place {
@@ -119,7 +119,7 @@ func (p place) index(i int) place {
 	return p
 }
 
-// walk looks at the values of a document beside the types that they are decoded into.
+// walk compares the values of a document with the types that they are decoded into.
 type walk struct {
 	shape    Shape
 	problems []string
@@ -176,7 +176,7 @@ func (w *walk) value(n *yaml.Node, t reflect.Type, p place) {
 		reflect.Struct: yaml.MappingNode, reflect.Map: yaml.MappingNode, reflect.Slice: yaml.SequenceNode,
 	}[t.Kind()]
 	switch {
-	case !composed || hasSay(t): // What the value's own type says of it.
+	case !composed || decodesItself(t):
 		if err := n.Decode(reflect.New(t).Interface()); err != nil {
 			w.problem(n, p, "%s", w.leaf(n, t, err))
 		}
@@ -187,8 +187,8 @@ func (w *walk) value(n *yaml.Node, t reflect.Type, p place) {
 	}
 }
 
-// leaf words what a value's type says of it. Types that decode themselves like to repeat the value;
-// only items, which are shown, may.
+// leaf words the error of a value's type. Types that decode themselves often repeat the value in
+// their error. Only items may do so, because they are shown anyway.
 func (w *walk) leaf(n *yaml.Node, t reflect.Type, err error) string {
 	text := withoutLine(Plain(err)).Error()
 	if w.shape.Item != "" || n.Value == "" ||
@@ -201,7 +201,7 @@ func (w *walk) leaf(n *yaml.Node, t reflect.Type, err error) string {
 	return "the value does not belong here"
 }
 
-// mapping looks at the keys of a structure.
+// mapping checks the keys of a structure.
 func (w *walk) mapping(n *yaml.Node, t reflect.Type, p place) {
 	w.duplicates(n, p)
 	fields := fieldsOf(t)
@@ -222,19 +222,18 @@ func (w *walk) mapping(n *yaml.Node, t reflect.Type, p place) {
 		}
 		name := Nearest(key.Value, known)
 		if name == "" && !redaction.Plain(key.Value) {
-			// A key that has swallowed its value, for want of a blank after the colon.
+			// The key contains its value, because the space after the colon is missing.
 			w.problem(key, p,
-				"unknown key that is no word: is a blank after a colon missing? known are %s",
-				strings.Join(known, ", "))
+				"unknown key that is not a word: is a space after a colon missing? "+
+					"known keys are %s", strings.Join(known, ", "))
 			continue
 		}
 		meant := ""
 		if name != "" {
 			meant = fmt.Sprintf(" did you mean %s?", name)
 		}
-		w.problem(
-			key, p, "unknown key %s,%s known are %s", key.Value, meant, strings.Join(known, ", "),
-		)
+		w.problem(key, p, "unknown key %s,%s known keys are %s",
+			key.Value, meant, strings.Join(known, ", "))
 	}
 }
 
@@ -243,7 +242,7 @@ func (w *walk) duplicates(n *yaml.Node, p place) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if line, ok := first[key.Value]; ok && key.Kind == yaml.ScalarNode {
-			w.problem(key, p, "key %s stands in line %d already", redaction.Value(key.Value), line)
+			w.problem(key, p, "key %s is already in line %d", redaction.Value(key.Value), line)
 			continue
 		}
 		first[key.Value] = key.Line
@@ -256,7 +255,8 @@ type field struct {
 	of  reflect.Type
 }
 
-// fieldsOf lists the keys that the YAML libraries know of a structure, in its order.
+// fieldsOf returns the keys by which the YAML libraries decode a structure, in the order of its
+// fields.
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
@@ -285,8 +285,8 @@ type oldUnmarshaler interface {
 	UnmarshalYAML(func(any) error) error
 }
 
-// hasSay tells whether a type decodes itself.
-func hasSay(t reflect.Type) bool {
+// decodesItself reports whether a type has a method that decodes it.
+func decodesItself(t reflect.Type) bool {
 	p := reflect.PointerTo(t)
 	return p.Implements(reflect.TypeFor[yaml.Unmarshaler]()) ||
 		p.Implements(reflect.TypeFor[oldUnmarshaler]()) ||

@@ -2,9 +2,8 @@ package yamldoc
 
 import "strings"
 
-// Nearest returns the known name that a mistyped one most likely stands for, "" if none is near.
-// Upper and lower case, and whether parts are joined by dots, dashes or underscores, make no
-// difference worth a letter.
+// Nearest returns the known name that is most similar to a mistyped one, "" if none is similar.
+// Upper and lower case do not count, nor do the separators dot, dash and underscore.
 func Nearest(typed string, known []string) string {
 	plain := strings.NewReplacer(".", "-", "_", "-")
 	typed = plain.Replace(strings.ToLower(typed))
@@ -17,11 +16,11 @@ func Nearest(typed string, known []string) string {
 	return best
 }
 
-// distance counts the letters to insert, delete, replace or swap with their neighbours that make b
-// of a.
+// distance returns the number of letters to insert, delete, replace or swap with a neighbour to turn
+// a into b.
 func distance(a, b string) int {
-	// Rows of the table of distances between beginnings of a and b: the last but one, the last and
-	// the current one.
+	// Three rows of the table of distances between prefixes of a and b: the row before the previous
+	// one, the previous and the current one.
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

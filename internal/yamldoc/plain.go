@@ -15,8 +15,8 @@ var (
 	noAnchor   = regexp.MustCompile("unknown anchor '(?s:.*)' referenced")
 )
 
-// Plain words what the YAML libraries say of a document without the names of Go's types and without
-// values, which may be secrets that stand in the wrong place.
+// Plain rewords an error of a YAML library without the names of Go types and without values, which
+// may be secrets in the wrong place.
 func Plain(err error) error {
 	if !strings.Contains(err.Error(), "yaml:") {
 		return err
@@ -26,9 +26,9 @@ func Plain(err error) error {
 		line = unknownKey.ReplaceAllStringFunc(line, func(s string) string {
 			return "field " + redaction.Value(unknownKey.FindStringSubmatch(s)[1]) + " not found"
 		})
-		line = wrongTag.ReplaceAllString(line, "a value is no $1")
+		line = wrongTag.ReplaceAllString(line, "a value is not a $1")
 		line = noAnchor.ReplaceAllString(
-			line, "unknown anchor: a text that begins with * must be quoted",
+			line, "unknown anchor: a string that begins with * must be quoted",
 		)
 		lines[i] = wrongKind.ReplaceAllStringFunc(line, func(s string) string {
 			m := wrongKind.FindStringSubmatch(s)
@@ -41,7 +41,7 @@ func Plain(err error) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// yamlTag names what stands in a document.
+// yamlTag names the kind of a value in a document.
 func yamlTag(tag string) string {
 	switch tag {
 	case "seq":
@@ -53,16 +53,17 @@ func yamlTag(tag string) string {
 	case "int", "float":
 		return "a number"
 	}
-	return "a text"
+	return "a string"
 }
 
-// yamlKind names what a Go type is read from; "" for types of which the name does not tell.
+// yamlKind names the kind of value that a Go type is decoded from; "" if the name of the type does
+// not tell.
 func yamlKind(goType string) string {
 	switch name := strings.TrimLeft(goType, "*"); {
 	case name == "bool":
 		return "true or false"
 	case name == "string":
-		return "a text"
+		return "a string"
 	case name == "uint16":
 		return "a number from 0 to 65535"
 	case name == "uint32":

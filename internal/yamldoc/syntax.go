@@ -17,9 +17,9 @@ var (
 	unknownName = regexp.MustCompile(`(?s)^unknown anchor '(.*)' referenced$`)
 )
 
-// syntax says in which line a text stops being YAML, nil if it is YAML. Of what the parser finds,
-// the libraries count lines from zero; of what the scanner finds, from one. Version 2 reports where
-// it noticed, version 3 mostly where the unfinished thing begins.
+// syntax returns the syntax error of a text with its line, nil if the text is YAML. The libraries
+// count lines from zero in errors of the parser, and from one in errors of the scanner. Version 2
+// reports the line where it noticed the error, version 3 mostly where the unfinished element begins.
 func syntax(text []byte) error {
 	var any2 any
 	noticed := v2.Unmarshal(text, &any2)
@@ -38,7 +38,7 @@ func syntax(text []byte) error {
 		}
 	}
 	if a := unknownName.FindStringSubmatch(what); a != nil {
-		what = "unknown anchor: a text that begins with * must be quoted"
+		what = "unknown anchor: a string that begins with * must be quoted"
 		use := regexp.MustCompile(`(?m)(?:^|[\s,:\[{-])\*` + regexp.QuoteMeta(a[1]))
 		if at := use.FindIndex(text); at != nil {
 			line = 1 + bytes.Count(text[:at[1]], []byte("\n"))
@@ -65,7 +65,7 @@ func number(digits string) int {
 	return n
 }
 
-// withoutLine returns the words of an error without the lines that a library counted.
+// withoutLine returns an error without the line numbers of the library.
 func withoutLine(err error) error {
 	text := strings.TrimPrefix(err.Error(), "yaml: unmarshal errors:")
 	return errors.New(strings.Join(strings.Fields(lineNumber.ReplaceAllString(text, "")), " "))

@@ -82,7 +82,7 @@ func TestParseRelabelConfigRefuses(t *testing.T) {
 	)
 	f(
 		"- source_labels: [a]\n  sorce: b\n",
-		"line 2: rule 1 {source_labels: [a], sorce: b}: unknown key sorce, known are source_labels, separator, regex",
+		"line 2: rule 1 {source_labels: [a], sorce: b}: unknown key sorce, known keys are source_labels, separator, regex",
 	)
 	f(
 		"- action: labeldrop\n  regex: a\n",
