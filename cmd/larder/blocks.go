@@ -29,44 +29,28 @@ type blocksConfig struct {
 }
 
 func (c *blocksConfig) flags(f flagger) {
-	flag(
-		f, "sync-block-duration",
-		"Interval at which the bucket is looked through for new and removed blocks.", "15m",
-		&c.interval, positive(goDuration),
-	)
-	flag(
-		f, "block-meta-fetch-concurrency",
-		"Number of meta.json and deletion marks that are read at once.", "32", &c.concurrency,
-		integer(1),
-	)
-	flag(
-		f, "block-discovery-strategy",
-		"How blocks are found: concurrent (one request per unknown block) or recursive (one listing of every object).",
-		"concurrent", &c.discovery, oneOf("concurrent", "recursive"),
-	)
-	flag(
-		f, "min-time",
-		"Start of the time range to serve: an RFC 3339 time, or a duration relative to now such as -6w.",
-		"0000-01-01T00:00:00Z", &c.minTime, catalog.ParseTimeOrDuration,
-	)
-	flag(
-		f, "max-time",
-		"End of the time range to serve: an RFC 3339 time, or a duration relative to now such as -2h.",
-		"9999-12-31T23:59:59Z", &c.maxTime, catalog.ParseTimeOrDuration,
-	)
-	contentFlags(
-		f, &c.relabelYAML, "selector.relabel-config",
-		"selects the blocks to serve by their external labels and __block_id; actions keep, drop and hashmod.",
-	)
-	flag(
-		f, "consistency-delay", "Minimum age of a block before it is served.", "0s",
-		&c.consistencyDelay, promDuration,
-	)
-	flag(
-		f, "ignore-deletion-marks-delay",
-		"Age of a deletion mark from which its block is not served any more.", "24h",
-		&c.deletionMarksDelay, promDuration,
-	)
+	flag(f, "sync-block-duration", "15m", &c.interval, positive(goDuration),
+		"Interval between syncs, which look for new and deleted blocks in the bucket.")
+	flag(f, "block-meta-fetch-concurrency", "32", &c.concurrency, integer(1),
+		"Maximum number of meta.json files and deletion marks read concurrently.")
+	flag(f, "block-discovery-strategy", "concurrent", &c.discovery,
+		oneOf("concurrent", "recursive"),
+		"How to find blocks: concurrent (one request for each unknown block) "+
+			"or recursive (one listing of all objects).")
+	flag(f, "min-time", "0000-01-01T00:00:00Z", &c.minTime, catalog.ParseTimeOrDuration,
+		"Start of the time range to serve: an RFC 3339 time, "+
+			"or a duration relative to now such as -6w.")
+	flag(f, "max-time", "9999-12-31T23:59:59Z", &c.maxTime, catalog.ParseTimeOrDuration,
+		"End of the time range to serve: an RFC 3339 time, "+
+			"or a duration relative to now such as -2h.")
+	contentFlags(f, &c.relabelYAML, "selector.relabel-config",
+		"the relabelling rules that select the blocks to serve "+
+			"by external labels and __block_id. Actions: keep, drop, hashmod.")
+	flag(f, "consistency-delay", "0s", &c.consistencyDelay, promDuration,
+		"Minimum age of a block before it is served. 0 = serve new blocks at once.")
+	flag(f, "ignore-deletion-marks-delay", "24h", &c.deletionMarksDelay, promDuration,
+		"Time to go on serving a block after it was marked for deletion. "+
+			"0 = stop serving it at once.")
 }
 
 func (c *blocksConfig) load(now time.Time) (err error) {

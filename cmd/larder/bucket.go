@@ -19,14 +19,11 @@ type bucketConfig struct {
 
 func (c *bucketConfig) flags(f flagger) {
 	c.yaml.required = true
-	contentFlags(
-		f, &c.yaml, "objstore.config",
-		"configures the bucket, as Thanos has it: type, config, prefix, hedging_config.",
-	)
-	contentFlags(
-		f, &c.parquetYAML, "objstore-parquet.config",
-		"configures the bucket of a Parquet converter: blocks that it has converted are not served.",
-	)
+	contentFlags(f, &c.yaml, "objstore.config",
+		"the bucket configuration in Thanos's format: type, config, prefix, hedging_config.")
+	contentFlags(f, &c.parquetYAML, "objstore-parquet.config",
+		"the configuration of a Parquet converter's bucket. "+
+			"Blocks that the converter has converted are not served.")
 }
 
 func (c *bucketConfig) load() error {

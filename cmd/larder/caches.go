@@ -24,65 +24,46 @@ type cachesConfig struct {
 
 func (c *cachesConfig) flags(f flagger) {
 	m := &c.Memory
-	memoryFlag := func(
-		name, help, def string, a *config.Amount, parse func(string) (int64, error),
-	) {
+	type parser = func(string) (int64, error)
+	memoryFlag := func(name, def string, a *config.Amount, parse parser, help string) {
 		a.From = "--" + name
-		clause := flag(f, name, help, def, &a.Bytes, parse).IsSetByUser(&a.Given)
+		clause := flag(f, name, def, &a.Bytes, parse, help).IsSetByUser(&a.Given)
 		if def == "" {
 			clause.PlaceHolder("SIZE")
 		}
 	}
-	memoryFlag(
-		"cache-size",
-		"Memory for all caches together: 30 % for the index cache, 62 % for chunk pages, 8 % for blocks of index headers. "+
-			"What is given for one of them counts first, and the others share the rest.",
-		"",
-		&m.Total,
-		config.ParseSize,
-	)
-	memoryFlag(
-		"index-cache-size",
-		"Memory for index pages (60 %), series sets (30 %) and expanded postings (10 %). Does not count when --index-cache.config is given, "+
-			"which has a size of its own.",
-		"250MB",
-		&m.Index,
-		config.ParseSize,
-	)
-	memoryFlag("index-cache.postings-size",
-		"Memory for expanded postings, out of that of the index cache, instead of their part. "+
-			"0 = none are kept.", "", &m.Postings, config.ParseSize)
-	memoryFlag("index-cache.series-size",
-		"Memory for series sets, out of that of the index cache, instead of their part. "+
-			"0 = none are kept.", "", &m.Series, config.ParseSize)
-	contentFlags(
-		f, &c.indexYAML, "index-cache.config",
-		"configures the index cache, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.",
-	)
-	memoryFlag("chunk-cache-size",
-		"Memory for chunk pages. "+
-			"Default: 20 % of GOMEMLIMIT or of the container's limit, else 512MB.",
-		"", &m.Chunks, config.ParseSize)
-	memoryFlag(
-		"store.request-bytes",
-		"Memory for requests, all together; what exceeds it waits. Default: 25 % of GOMEMLIMIT or of the container's limit, else 1GB.",
-		"", &m.Requests, positive(config.ParseSize),
-	)
-	memoryFlag("index-cache.page-size",
-		"Size of the pieces in which indexes are read and cached: a power of two from 1KB to 1MB.",
-		"8KB", &m.Page[config.IndexPages], config.ParsePageSize)
-	memoryFlag("chunk-cache.page-size",
-		"Size of the pieces in which chunks are read and cached: a power of two from 1KB to 1MB.",
-		"8KB", &m.Page[config.ChunkPages], config.ParsePageSize)
-	hiddenContentFlags(
-		f, &c.bucketYAML, "store.caching-bucket.config",
-		"configures the cache of chunks, as Thanos has it; type IN-MEMORY, MEMCACHED or TIERED.",
-	)
-	flag(
-		f, "matcher-cache-size",
-		"Number of compiled regular expressions of requests that are kept. 0 = none.", "0",
-		&c.matchers, integer(0),
-	)
+	memoryFlag("cache-size", "", &m.Total, config.ParseSize,
+		"Memory limit of all caches together: 30 % for the index cache, 62 % for chunk pages, "+
+			"8 % for blocks of index headers. Limits of single caches take precedence, "+
+			"the other caches share the rest. 0 = cache nothing in memory.")
+	memoryFlag("index-cache-size", "250MB", &m.Index, config.ParseSize,
+		"Memory limit of the index cache: 60 % for index pages, 30 % for series sets, "+
+			"10 % for expanded postings. Ignored if --index-cache.config is set. "+
+			"0 = cache nothing in memory.")
+	memoryFlag("index-cache.postings-size", "", &m.Postings, config.ParseSize,
+		"Memory limit for expanded postings. Default: their share of the index cache. "+
+			"0 = do not cache them.")
+	memoryFlag("index-cache.series-size", "", &m.Series, config.ParseSize,
+		"Memory limit for series sets. Default: their share of the index cache. "+
+			"0 = do not cache them.")
+	contentFlags(f, &c.indexYAML, "index-cache.config",
+		"the index cache configuration in Thanos's format, type IN-MEMORY, MEMCACHED or TIERED.")
+	memoryFlag("chunk-cache-size", "", &m.Chunks, config.ParseSize,
+		"Memory limit for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, "+
+			"512MB without a limit. 0 = do not cache them in memory.")
+	memoryFlag("store.request-bytes", "", &m.Requests, positive(config.ParseSize),
+		"Memory limit for all requests together. Requests that do not fit wait. "+
+			"Default: 25 % of GOMEMLIMIT or of the container's limit, 1GB without a limit.")
+	memoryFlag("index-cache.page-size", "8KB", &m.Page[config.IndexPages], config.ParsePageSize,
+		"Size of the pages in which index files are read and cached: "+
+			"a power of two from 1KB to 1MB.")
+	memoryFlag("chunk-cache.page-size", "8KB", &m.Page[config.ChunkPages], config.ParsePageSize,
+		"Size of the pages in which chunk files are read and cached: "+
+			"a power of two from 1KB to 1MB.")
+	hiddenContentFlags(f, &c.bucketYAML, "store.caching-bucket.config",
+		"the chunk cache configuration in Thanos's format, type IN-MEMORY, MEMCACHED or TIERED.")
+	flag(f, "matcher-cache-size", "0", &c.matchers, integer(0),
+		"Maximum number of compiled regular expressions to cache. 0 = cache none.")
 }
 
 // load reads the documents of the caches and applies them to what the flags say.

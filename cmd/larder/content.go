@@ -33,12 +33,10 @@ func hiddenContentFlags(f flagger, c *content, name, help string) {
 
 func (c *content) register(f flagger, name, help string) (file, inline *kingpin.FlagClause) {
 	c.name = name
-	file = flag(
-		f, name+"-file", "Path to the YAML file that "+help, "", &c.path, text,
-	).PlaceHolder("<file-path>")
-	inline = flag(
-		f, name, "Alternative to --"+name+"-file (mutually exclusive): the YAML itself.", "",
-		&c.inline, text,
+	file = flag(f, name+"-file", "", &c.path, text,
+		"Path to a YAML file with "+help).PlaceHolder("<file-path>")
+	inline = flag(f, name, "", &c.inline, text,
+		"Content of that YAML file. Alternative to --"+name+"-file (mutually exclusive).",
 	).PlaceHolder("<content>")
 	return file, inline
 }

@@ -17,20 +17,12 @@ type dataDirConfig struct {
 }
 
 func (c *dataDirConfig) flags(f flagger) {
-	flag(
-		f,
-		"data-dir",
-		"Local directory for index headers and the last view of the bucket, kept under <data-dir>/larder. "+
-			"It may be removed while larder is stopped: all of it is rebuilt.",
-		"./data",
-		&c.path,
-		text,
-	)
-	boolFlag(
-		f, "cache-index-header",
-		"Keep index headers on disk. With --no-cache-index-header everything is held in memory and --data-dir is not used.",
-		"true", &c.cacheIndexHeader,
-	)
+	flag(f, "data-dir", "./data", &c.path, text,
+		"Directory for index headers and the last known list of blocks, in <data-dir>/larder. "+
+			"It can be deleted while larder is stopped: larder rebuilds all of it.")
+	boolFlag(f, "cache-index-header", "true", &c.cacheIndexHeader,
+		"Keep index headers on disk. With --no-cache-index-header they are kept in memory "+
+			"and --data-dir is not used.")
 }
 
 // openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes

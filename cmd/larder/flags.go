@@ -45,11 +45,9 @@ func (c *storeConfig) storeFlags(f flagger) {
 	c.http.flags(f)
 	c.grpc.flags(f)
 	c.requestLog.flags(f)
-	flag(
-		f, "drain-delay",
-		"Time to go on serving after SIGTERM while already not ready, so that queriers notice before connections close.",
-		"5s", &c.drainDelay, goDuration,
-	)
+	flag(f, "drain-delay", "5s", &c.drainDelay, goDuration,
+		"Time to keep serving after SIGTERM while reporting not ready, so that Queriers stop "+
+			"sending requests before connections close. 0 = none.")
 	c.web.flags(f)
 	c.deprecatedFlags(f)
 	c.withoutEffect = map[string]*bool{}

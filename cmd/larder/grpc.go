@@ -80,51 +80,30 @@ type grpcConfig struct {
 }
 
 func (c *grpcConfig) flags(f flagger) {
-	flag(
-		f, "grpc-address", "Listen host:port for gRPC: StoreAPI and Info.", "0.0.0.0:10901",
-		&c.address, text,
-	)
-	flag(
-		f, "grpc-grace-period",
-		"Time that running gRPC requests get to finish after a stop signal.", "2m", &c.grace,
-		goDuration,
-	)
-	flag(
-		f, "grpc-server-max-connection-age",
-		"Age at which a client is asked to connect anew. 0 = never.", "60m",
-		&c.maxConnectionAge, goDuration,
-	)
-	flag(
-		f, "grpc-max-connections",
-		"Connections to the gRPC port; more are closed at once. 0 = no limit.", "1024",
-		&c.maxConnections, integer(0),
-	)
-	flag(
-		f, "grpc-max-connections-per-client",
-		"Those of them from one address (IPv6: one /64), such as that of a proxy. 0 = no limit.",
-		"256", &c.maxPerClient, integer(0),
-	)
-	flag(f, "grpc-max-requests-per-client",
+	flag(f, "grpc-address", "0.0.0.0:10901", &c.address, text,
+		"Listen host:port for gRPC: StoreAPI and Info.")
+	flag(f, "grpc-grace-period", "2m", &c.grace, goDuration,
+		"Time for running gRPC requests to finish after a stop signal. 0 = cancel them at once.")
+	flag(f, "grpc-server-max-connection-age", "60m", &c.maxConnectionAge, goDuration,
+		"Age of a connection at which its client is asked to reconnect. 0 = never.")
+	flag(f, "grpc-max-connections", "1024", &c.maxConnections, integer(0),
+		"Maximum number of gRPC connections. Further connections are closed at once. "+
+			"0 = no limit.")
+	flag(f, "grpc-max-connections-per-client", "256", &c.maxPerClient, integer(0),
+		"Maximum number of gRPC connections from one address (IPv6: one /64). "+
+			"Clients behind one proxy share the address of the proxy. 0 = no limit.")
+	flag(f, "grpc-max-requests-per-client", "2048", &c.maxRequestsPerClient, integer(0),
 		"Maximum number of open gRPC requests of one client address. A client that opens more "+
-			"loses the connection that has most of them. 0 = no limit.",
-		"2048", &c.maxRequestsPerClient, integer(0))
-	listFlag(
-		f,
-		"grpc-client-shares",
-		"Number of clients that an address or a network counts as, such as 10.0.0.7=8 for a proxy. "+
-			"Its connections, open requests and received bytes may be so many times those of a client. "+
-			"May be repeated.",
-		&c.shares,
-		inbound.ParseShare,
-	)
-	boolFlag(f, "grpc-reflection",
-		"Serve gRPC's reflection, which lists the services and messages of the port.",
-		"true", &c.reflection)
-	flag(
-		f, "grpc-max-concurrent-streams",
-		"Requests that run at once on a gRPC connection; a client makes more of them wait. 0 = no limit.",
-		"1000", &c.maxStreams, integer(0),
-	)
+			"loses the connection that has most of them. 0 = no limit.")
+	listFlag(f, "grpc-client-shares", &c.shares, inbound.ParseShare,
+		"Number of clients that an address or a network counts as, such as 10.0.0.7=8 "+
+			"for a proxy. It multiplies the limits of a client on connections, open requests "+
+			"and received bytes. May be repeated.").PlaceHolder("ADDRESS=N")
+	boolFlag(f, "grpc-reflection", "true", &c.reflection,
+		"Serve gRPC reflection, which lists the services and messages of the port.")
+	flag(f, "grpc-max-concurrent-streams", "1000", &c.maxStreams, integer(0),
+		"Maximum number of concurrent requests on a gRPC connection. "+
+			"The client queues further requests. 0 = no limit.")
 	c.tls.flags(f)
 }
 

@@ -22,20 +22,13 @@ type headersConfig struct {
 }
 
 func (c *headersConfig) flags(f flagger) {
-	flag(
-		f, "store.index-header-lazy-reader-idle-timeout",
-		"Close the header of a block that no query has used for so long. 0 = never.", "5m",
-		&c.idle, goDuration,
-	).Hidden()
-	flag(
-		f, "wait-headers",
-		"Be ready only when the headers of blocks with samples from the last so much time are there. 0 = ready as soon as the blocks are known.",
-		"0s", &c.wait, promDuration,
-	)
-	flag(
-		f, "block-sync-concurrency", "Number of index headers that are built at once.", "20",
-		&c.concurrency, integer(1),
-	)
+	flag(f, "store.index-header-lazy-reader-idle-timeout", "5m", &c.idle, goDuration,
+		"Close an index header that no query has used for this time. 0 = never.").Hidden()
+	flag(f, "wait-headers", "0s", &c.wait, promDuration,
+		"Report ready only once the index headers of all blocks newer than this age are loaded. "+
+			"0 = report ready as soon as the blocks are known.")
+	flag(f, "block-sync-concurrency", "20", &c.concurrency, integer(1),
+		"Maximum number of index headers built concurrently.")
 }
 
 func (c *headersConfig) load() {

@@ -40,28 +40,17 @@ type httpConfig struct {
 }
 
 func (c *httpConfig) flags(f flagger) {
-	flag(
-		f, "http-address", "Listen host:port for HTTP: probes, metrics, profiles, pages, /api/v1/.",
-		"0.0.0.0:10902", &c.address, text,
-	)
-	flag(
-		f,
-		"web.debug-address",
-		"Listen host:port for /debug/ and POST /api/v1/blocks/mark, which --http-address then does not have; under the same --http.config. "+
-			"Empty: they are served on --http-address.",
-		"",
-		&c.debugAddress,
-		text,
-	).PlaceHolder("<host:port>")
-	flag(
-		f, "http-grace-period", "Time that HTTP requests get to finish after a stop signal.", "2m",
-		&c.grace, promDuration,
-	)
-	flag(
-		f, "http.config",
-		"Path to a file that enables TLS or authentication for HTTP (Prometheus's web configuration).",
-		"", &c.configFile, text,
-	).PlaceHolder("<file-path>")
+	flag(f, "http-address", "0.0.0.0:10902", &c.address, text,
+		"Listen host:port for HTTP: probes, metrics, profiles, web pages, /api/v1/.")
+	flag(f, "web.debug-address", "", &c.debugAddress, text,
+		"Separate listen host:port for /debug/ and POST /api/v1/blocks/mark, "+
+			"which --http-address then does not serve. --http.config applies to both. "+
+			"Empty = serve them on --http-address.").PlaceHolder("<host:port>")
+	flag(f, "http-grace-period", "2m", &c.grace, promDuration,
+		"Time for running HTTP requests to finish after a stop signal. 0 = cancel them at once.")
+	flag(f, "http.config", "", &c.configFile, text,
+		"Path to a file that enables TLS or authentication for HTTP, "+
+			"in the format of Prometheus's web configuration.").PlaceHolder("<file-path>")
 }
 
 func (c *httpConfig) load(now time.Time) (err error) {

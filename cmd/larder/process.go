@@ -15,31 +15,20 @@ type processConfig struct {
 }
 
 func (c *processConfig) flags(f flagger) {
-	flag(
-		f, "log.level", "Log from this level on: error, warn, info or debug.", "info", &c.logLevel,
-		oneOf(telemetry.LogLevels()...),
-	)
-	flag(
-		f, "log.format", "Log format: logfmt, json or journald (the systemd journal).", "logfmt",
-		&c.logFormat, oneOf(telemetry.LogFormats()...),
-	)
-	flag(
-		f, "debug.name", "A name that every line of the log carries.", "", &c.debugName, text,
-	).Hidden()
-	contentFlags(
-		f, &c.tracingYAML, "tracing.config",
-		"configures tracing, as Thanos has it; type OTLP. Without it the OTEL_* environment counts.",
-	)
-	boolFlag(
-		f, "enable-auto-gomemlimit",
-		"Set GOMEMLIMIT from the container's memory limit, unless the environment sets it. No effect without such a limit.",
-		"true", &c.autoMemLimit,
-	)
-	flag(
-		f, "auto-gomemlimit.ratio",
-		"The part of the container's memory limit that GOMEMLIMIT is set to.", "0.9",
-		&c.autoMemLimitRatio, ratio,
-	)
+	flag(f, "log.level", "info", &c.logLevel, oneOf(telemetry.LogLevels()...),
+		"Log level: error, warn, info or debug. Less severe messages are dropped.")
+	flag(f, "log.format", "logfmt", &c.logFormat, oneOf(telemetry.LogFormats()...),
+		"Log format: logfmt, json or journald (the systemd journal).")
+	flag(f, "debug.name", "", &c.debugName, text,
+		"Name to add to every log line. Empty = none.").Hidden()
+	contentFlags(f, &c.tracingYAML, "tracing.config",
+		"the tracing configuration in Thanos's format, type OTLP. "+
+			"Without it, the OTEL_* environment variables apply.")
+	boolFlag(f, "enable-auto-gomemlimit", "true", &c.autoMemLimit,
+		"Set GOMEMLIMIT to a part of the container's memory limit, see --auto-gomemlimit.ratio. "+
+			"No effect if the environment sets GOMEMLIMIT or the container has no limit.")
+	flag(f, "auto-gomemlimit.ratio", "0.9", &c.autoMemLimitRatio, ratio,
+		"Ratio of GOMEMLIMIT to the container's memory limit, above 0 and at most 1.")
 }
 
 func (c *processConfig) load() (err error) {

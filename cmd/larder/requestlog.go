@@ -12,10 +12,9 @@ type requestLogConfig struct {
 }
 
 func (c *requestLogConfig) flags(f flagger) {
-	contentFlags(
-		f, &c.yaml, "request.logging-config",
-		"says which gRPC and HTTP requests are logged, as Thanos has it.",
-	)
+	contentFlags(f, &c.yaml, "request.logging-config",
+		"the request logging configuration in Thanos's format: "+
+			"which gRPC and HTTP requests are logged.")
 }
 
 func (c *requestLogConfig) load() error {

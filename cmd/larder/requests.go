@@ -20,54 +20,29 @@ type requestsConfig struct {
 }
 
 func (c *requestsConfig) flags(f flagger) {
-	flag(
-		f, "store.limits.request-series",
-		"Maximum series of a Series request; more is an error. 0 = no limit.", "0", &c.series,
-		count,
-	)
-	flag(
-		f, "store.limits.request-samples",
-		"Maximum samples of a Series request, counted as 120 per chunk; more is an error. 0 = no limit.",
-		"0", &c.samples, count,
-	)
-	flag(
-		f, "store.grpc.downloaded-bytes-limit",
-		"Maximum bytes that a request may read, from the bucket or a cache; more is an error. 0 = no limit.",
-		"0", &c.bytes, config.ParseSize,
-	)
-	contentFlags(
-		f, &c.tenantsYAML, "store.limits.config",
-		"gives tenants limits and weights of their own: keys default and tenants.",
-	)
-	flag(
-		f,
-		"store.metrics.tenants",
-		"Maximum number of tenants that metrics name, the largest of late; those in --store.limits.config come on top. "+
-			"All others are counted as tenant other. 0 = none is named.",
-		"3",
-		&c.namedTenants,
-		between(0, 1000),
-	)
-	flag(
-		f, "store.grpc.series-max-concurrency",
-		"Series requests that run at once; more wait. 0 = no limit.", "20", &c.gate.MaxConcurrent,
-		integer(0),
-	)
-	flag(
-		f, "store.grpc.series-max-waiting",
-		"Series requests, and label requests, that wait for others to end; what comes on top is refused. 0 = no limit.",
-		"1000", &c.gate.MaxWaiting, integer(0),
-	)
-	boolFlag(
-		f, "store.grpc.series-fail-fast",
-		"Refuse Series requests that would have to wait. For set-ups where a replica can answer instead.",
-		"false", &c.gate.FailFast,
-	)
-	flag(
-		f, "store.grpc.send-stall-timeout",
-		"End a Series request with Aborted when its client leaves a frame of the answer unread for so long. 0 = never.",
-		"1m", &c.sendStall, goDuration,
-	)
+	flag(f, "store.limits.request-series", "0", &c.series, count,
+		"Maximum number of series of a Series request. Larger requests fail. 0 = no limit.")
+	flag(f, "store.limits.request-samples", "0", &c.samples, count,
+		"Maximum number of samples of a Series request, counted as 120 per chunk. "+
+			"Larger requests fail. 0 = no limit.")
+	flag(f, "store.grpc.downloaded-bytes-limit", "0", &c.bytes, config.ParseSize,
+		"Maximum number of bytes that a request reads from the bucket and the caches. "+
+			"Larger requests fail. 0 = no limit.")
+	contentFlags(f, &c.tenantsYAML, "store.limits.config",
+		"the limits and weights of tenants. Keys: default, tenants.")
+	flag(f, "store.metrics.tenants", "3", &c.namedTenants, between(0, 1000),
+		"Maximum number of tenants that metrics name: those with the most requests recently. "+
+			"Tenants in --store.limits.config are named in addition. "+
+			"All others are counted as tenant other. 0 = name none.")
+	flag(f, "store.grpc.series-max-concurrency", "20", &c.gate.MaxConcurrent, integer(0),
+		"Maximum number of concurrent Series requests. Further requests are queued. "+
+			"0 = no limit.")
+	flag(f, "store.grpc.series-max-waiting", "1000", &c.gate.MaxWaiting, integer(0),
+		"Maximum number of queued requests. Further requests are rejected. 0 = no limit.")
+	boolFlag(f, "store.grpc.series-fail-fast", "false", &c.gate.FailFast,
+		"Reject Series requests that would be queued. Use it if a replica can answer instead.")
+	flag(f, "store.grpc.send-stall-timeout", "1m", &c.sendStall, goDuration,
+		"Abort a Series request if its client does not read a frame within this time. 0 = never.")
 }
 
 // flagLimits are what the flags say of every tenant.

@@ -24,40 +24,23 @@ type serverTLS struct {
 }
 
 func (t *serverTLS) flags(f flagger) {
-	flag(
-		f, "grpc-server-tls-cert", "Certificate file of the gRPC server. Empty = no TLS.", "",
-		&t.certFile, text,
-	).PlaceHolder("<file-path>")
-	flag(
-		f, "grpc-server-tls-key", "Key file of the gRPC server. Empty = no TLS.", "",
-		&t.keyFile, text,
-	).PlaceHolder("<file-path>")
-	flag(
-		f, "grpc-server-tls-client-ca",
-		"CA file to verify clients against: with it, a client without a certificate is refused.",
-		"", &t.clientCAFile, text,
-	).PlaceHolder("<file-path>")
-	flag(
-		f, "grpc-server-tls-min-version",
-		"Lowest TLS version of the gRPC server: 1.0, 1.1, 1.2 or 1.3.", "1.3",
-		&t.minVersion, oneOf("1.0", "1.1", "1.2", "1.3"),
-	)
-	listFlag(
-		f,
-		"grpc-server-tls-ciphers",
-		"A cipher suite of the gRPC server's TLS up to 1.2, by its name in Go's crypto/tls. May be repeated; default: Go's choice. "+
-			"Those of TLS 1.3 cannot be chosen.",
-		&t.ciphers,
-		cipherSuite,
+	flag(f, "grpc-server-tls-cert", "", &t.certFile, text,
+		"TLS certificate file of the gRPC server. Empty = no TLS.").PlaceHolder("<file-path>")
+	flag(f, "grpc-server-tls-key", "", &t.keyFile, text,
+		"TLS key file of the gRPC server. Empty = no TLS.").PlaceHolder("<file-path>")
+	flag(f, "grpc-server-tls-client-ca", "", &t.clientCAFile, text,
+		"CA file to verify client certificates with. Clients without a certificate are rejected. "+
+			"Empty = accept all clients.").PlaceHolder("<file-path>")
+	flag(f, "grpc-server-tls-min-version", "1.3", &t.minVersion, oneOf("1.0", "1.1", "1.2", "1.3"),
+		"Minimum TLS version of the gRPC server: 1.0, 1.1, 1.2 or 1.3.")
+	listFlag(f, "grpc-server-tls-ciphers", &t.ciphers, cipherSuite,
+		"Cipher suite of the gRPC server for TLS 1.2 and below, by its name in Go's crypto/tls. "+
+			"May be repeated. Default: Go's choice. Cipher suites of TLS 1.3 are fixed.",
 	).PlaceHolder("NAME")
-	listFlag(
-		f,
-		"grpc-server-tls-curves",
-		"A curve (key exchange) of the gRPC server's TLS: CurveP256, CurveP384, CurveP521, X25519, X25519MLKEM768, "+
-			"SecP256r1MLKEM768 or SecP384r1MLKEM1024. May be repeated; default: Go's choice.",
-		&t.curves,
-		curve,
-	).PlaceHolder("NAME")
+	listFlag(f, "grpc-server-tls-curves", &t.curves, curve,
+		"Curve (key exchange) of the gRPC server's TLS: CurveP256, CurveP384, CurveP521, X25519, "+
+			"X25519MLKEM768, SecP256r1MLKEM768 or SecP384r1MLKEM1024. May be repeated. "+
+			"Default: Go's choice.").PlaceHolder("NAME")
 }
 
 // files are those that the TLS configuration is made of.

@@ -52,15 +52,15 @@ const longestShown = 64
 // String returns the value as it was given: what somebody looks for in their manifest.
 func (v *value[T]) String() string { return v.text }
 
-// flag registers a flag whose text is read by parse, with its default as text ("" = none).
+// flag registers a flag. parse converts its text, and def is its default as text, "" for none.
 func flag[T any](
-	f flagger, name, help, def string, p *T, parse func(string) (T, error),
+	f flagger, name, def string, p *T, parse func(string) (T, error), help string,
 ) *kingpin.FlagClause {
 	c := f.Flag(name, help)
 	if def != "" {
 		c = c.Default(def)
 	} else {
-		c = c.PlaceHolder("VALUE") // kingpin's would be the flag's name once more, in capitals
+		c = c.PlaceHolder("VALUE") // kingpin would show the name of the flag in capitals
 	}
 	c.SetValue(&value[T]{name: name, p: p, parse: parse})
 	return c
@@ -89,15 +89,17 @@ func (l *list[T]) String() string { return strings.Join(l.texts, ",") }
 // IsCumulative is how kingpin learns that the flag may be repeated.
 func (l *list[T]) IsCumulative() bool { return true }
 
+// listFlag registers a flag that may be repeated.
 func listFlag[T any](
-	f flagger, name, help string, p *[]T, parse func(string) (T, error),
+	f flagger, name string, p *[]T, parse func(string) (T, error), help string,
 ) *kingpin.FlagClause {
 	c := f.Flag(name, help)
 	c.SetValue(&list[T]{name: name, p: p, parse: parse})
 	return c
 }
 
-func boolFlag(f flagger, name, help, def string, p *bool) *kingpin.FlagClause {
+// boolFlag registers a switch.
+func boolFlag(f flagger, name, def string, p *bool, help string) *kingpin.FlagClause {
 	c := f.Flag(name, help).Default(def)
 	c.BoolVar(p)
 	return c

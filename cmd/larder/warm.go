@@ -18,20 +18,13 @@ type warmConfig struct {
 }
 
 func (c *warmConfig) flags(f flagger) {
-	flag(
-		f,
-		"warm.max-time",
-		"For how long after a start, and for a block that replaces others, caches are warmed by what was asked before. Blocks that are "+
-			"replaced are kept that much longer at most. 0 = caches are not warmed.",
-		"2m",
-		&c.maxTime,
-		goDuration,
-	)
-	flag(
-		f, "warm.max-bytes",
-		"How many bytes of index this goes through at most, and never more than half of the memory for index pages. 0 = caches are not warmed.",
-		"128MB", &c.maxBytes, config.ParseSize,
-	)
+	flag(f, "warm.max-time", "2m", &c.maxTime, goDuration,
+		"Maximum time to warm caches with recently requested series, after a start and "+
+			"before a compacted block replaces its sources. The sources are served until then. "+
+			"0 = do not warm caches.")
+	flag(f, "warm.max-bytes", "128MB", &c.maxBytes, config.ParseSize,
+		"Maximum index bytes read during cache warming, "+
+			"and never more than half of the memory for index pages. 0 = do not warm caches.")
 }
 
 // openWarmer creates the warmer. It keeps its snapshot in dir, if there is one, and calls lockDir

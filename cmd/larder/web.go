@@ -26,53 +26,34 @@ type webConfig struct {
 }
 
 func (w *webConfig) flags(f flagger) {
-	boolFlag(
-		f, "web.disable",
-		"Serve no pages and no /api/v1/ over HTTP: only probes, metrics and profiles.", "false",
-		&w.disable,
-	)
-	flag(
-		f, "web.external-prefix",
-		"Path that links and redirects of the pages begin with, for a reverse proxy that takes it away again: requests come without it.",
-		"", &w.externalPrefix, pathPrefix,
-	)
-	flag(
-		f,
-		"web.prefix-header",
-		"Name of a request header that holds such a path, for instance X-Forwarded-Prefix. Ignored with --web.external-prefix. "+
-			"Only for a proxy that sets the header on every request.",
-		"",
-		&w.prefixHeader,
-		text,
-	)
-	boolFlag(
-		f, "web.disable-cors",
-		"Do not send the headers that let web pages of every origin read /api/v1/.", "false",
-		&w.disableCORS,
-	)
-	listFlag(f, "web.allowed-hosts", "A host name that clients use for HTTP, such as that of an "+
-		"ingress; *.example.com for all names below it, * for every name. May be repeated. "+
-		"Under other names /debug/ and POST /api/v1/blocks/mark are refused; if the flag is "+
-		"given, pages and /api/v1/ are too. Always allowed: IP addresses, names without a dot, "+
-		".localhost, .internal, .svc, .cluster.local, the machine's own name.",
-		&w.allowedHosts, web.ParseHost).PlaceHolder("NAME")
-	flag(
-		f, "bucket-web-label", "External label whose value heads a group of blocks on the pages.",
-		"", &w.label, text,
-	)
-	boolFlag(
-		f, "disable-admin-operations",
-		"Refuse POST /api/v1/blocks/mark. That is the default here: the flag is accepted for Thanos's sake.",
-		"false", &w.disableAdmin,
-	)
-	boolFlag(
-		f,
-		"enable-admin-operations",
-		"Let POST /api/v1/blocks/mark write deletion-mark.json and no-compact-mark.json into the bucket. "+
-			"Who may post to the HTTP port may then have blocks deleted: see --http.config for authentication.",
-		"false",
-		&w.enableAdmin,
-	)
+	boolFlag(f, "web.disable", "false", &w.disable,
+		"Serve no web pages and no /api/v1/ over HTTP, only probes, metrics and profiles.")
+	flag(f, "web.external-prefix", "", &w.externalPrefix, pathPrefix,
+		"Path prefix of links and redirects on the web pages, "+
+			"for a reverse proxy that removes the prefix from requests. Empty = none.")
+	flag(f, "web.prefix-header", "", &w.prefixHeader, text,
+		"Name of a request header that holds such a prefix, for instance X-Forwarded-Prefix. "+
+			"Ignored if --web.external-prefix is set. "+
+			"Use it only behind a proxy that sets the header on every request.")
+	boolFlag(f, "web.disable-cors", "false", &w.disableCORS,
+		"Do not send the CORS headers that let web pages of every origin read /api/v1/.")
+	listFlag(f, "web.allowed-hosts", &w.allowedHosts, web.ParseHost,
+		"Host name that clients use for HTTP, such as that of an ingress; *.example.com for all "+
+			"names below it, * for every name. May be repeated. Requests with other host names "+
+			"to /debug/ and POST /api/v1/blocks/mark are rejected; if this flag is set, those to "+
+			"web pages and /api/v1/ are rejected too. Always allowed: IP addresses, names "+
+			"without a dot, .localhost, .internal, .svc, .cluster.local, "+
+			"the machine's own name.").PlaceHolder("NAME")
+	flag(f, "bucket-web-label", "", &w.label, text,
+		"External label whose value is the heading of a group of blocks on the web pages. "+
+			"Empty = all external labels.")
+	boolFlag(f, "disable-admin-operations", "false", &w.disableAdmin,
+		"Reject POST /api/v1/blocks/mark. This is the default in larder; "+
+			"accepted for compatibility with Thanos.")
+	boolFlag(f, "enable-admin-operations", "false", &w.enableAdmin,
+		"Allow POST /api/v1/blocks/mark to write deletion-mark.json and no-compact-mark.json into "+
+			"the bucket. Every client that can reach the HTTP port can then have blocks deleted: "+
+			"set up authentication with --http.config.")
 }
 
 func (w *webConfig) check() error {
