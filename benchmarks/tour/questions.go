@@ -22,10 +22,10 @@ const (
 // Questions returns what to ask a server that serves the demo layout.
 func Questions() []Question {
 	all := []Question{
-		{Name: "Info", ask: askInfo},
-		{Name: "LabelNames", ask: askNames},
-		{Name: "LabelValues namespace", ask: askValues("namespace")},
-		{Name: `LabelValues pod {namespace="shop"}`,
+		{Name: "time range and label sets", ask: askInfo},
+		{Name: "all label names", ask: askNames},
+		{Name: "values of namespace", ask: askValues("namespace")},
+		{Name: `values of pod where namespace="shop"`,
 			ask: askValues("pod", Eq("namespace", "shop"))},
 	}
 	for _, s := range []seriesQuestion{
@@ -36,31 +36,31 @@ func Questions() []Question {
 				Eq("replica", "prometheus-0"), Eq("node", "node-03"),
 			},
 		},
-		{name: "a metric, two hours, replicas apart", back: 2 * hour,
+		{name: "one metric, two hours, both replicas", back: 2 * hour,
 			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")}},
 		{
-			name: "the same without the replica label", back: 2 * hour,
+			name: "the same, replicas merged", back: 2 * hour,
 			replicas: []string{"replica"},
 			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total")},
 		},
 		{
-			name: "a regex, a day", back: 24 * hour,
+			name: "metrics and nodes by regular expression, one day", back: 24 * hour,
 			matchers: []*storepb.LabelMatcher{Re("__name__", "node_(cpu|memory).*"),
 				Re("node", "node-0[0-2]"), Neq("mode", "idle")},
 		},
 		{
-			name: "labels only, a day", back: 24 * hour, skipChunks: true,
+			name: "labels of one cluster, no samples, one day", back: 24 * hour, skipChunks: true,
 			matchers: []*storepb.LabelMatcher{Re("__name__", ".+"), Eq("cluster", "us-east-1")},
 		},
 		{
-			name: "sum and count of ten days, at most 1 h apart", back: 240 * hour,
+			name: "ten days, downsampled to one hour", back: 240 * hour,
 			resolution: hour,
 			aggregates: []storepb.Aggr{storepb.Aggr_SUM, storepb.Aggr_COUNT},
 			matchers: []*storepb.LabelMatcher{
 				Eq("__name__", "container_memory_working_set_bytes"), Eq("cluster", "eu-west-1")},
 		},
 		{
-			name: "counters of two days, at most 5 m apart", back: 48 * hour,
+			name: "two days of counters, downsampled to five minutes", back: 48 * hour,
 			resolution: 5 * minute,
 			aggregates: []storepb.Aggr{storepb.Aggr_COUNTER}, replicas: []string{"replica"},
 			matchers: []*storepb.LabelMatcher{Eq("__name__", "http_requests_total"),
@@ -72,18 +72,18 @@ func Questions() []Question {
 				Eq("cluster", "eu-west-1")},
 		},
 		{
-			name: "XOR2 and start timestamps, re-encoded", back: 6 * hour,
+			name: "newest chunk encodings, converted for Thanos", back: 6 * hour,
 			matchers: []*storepb.LabelMatcher{Eq("tenant_id", "acme"), Re("__name__", ".+")},
 		},
 		{
-			name: "labels that clash with external ones", back: 12 * hour,
+			name: "series whose labels must be sorted again", back: 12 * hour,
 			replicas: []string{"replica"},
 			matchers: []*storepb.LabelMatcher{
 				Re("__name__", "prefix_chain_total|federated_samples_total")},
 		},
 		{name: "everything of the last two hours", back: 2 * hour,
 			matchers: []*storepb.LabelMatcher{Re("__name__", ".+")}},
-		{name: "a regex with a mistake", fails: codes.InvalidArgument, back: hour,
+		{name: "a regular expression with a mistake", fails: codes.InvalidArgument, back: hour,
 			matchers: []*storepb.LabelMatcher{Re("pod", "checkout-(")}},
 	} {
 		all = append(all, Question{Name: s.name, Fails: s.fails, ask: s.ask})

@@ -22,9 +22,9 @@ func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errOut.String(), err
 }
 
-// TestDemo runs the demo twice over one folder: the second time finds the bucket, the headers and
-// the catalog of the first. Then it does so with memcached, and nothing but the bucket and
-// memcached is left to the second.
+// TestDemo runs the demo twice over one folder: the second run finds the bucket, the headers and the
+// catalog of the first. Then it runs the demo twice with memcached and without the data directory,
+// so that the second run can only use the bucket and memcached.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	f := func(t *testing.T, begins, ends string, args ...string) {
@@ -37,7 +37,7 @@ func TestDemo(t *testing.T) {
 			!regexp.MustCompile(ends+"\n$").MatchString(stdout) {
 			t.Errorf("does not begin with %q and end with %q:\n%s", begins, ends, stdout)
 		}
-		// The last question but one asks for most of what there is.
+		// The last question but one asks for most of the data.
 		if !strings.Contains(stdout, "everything of the last two hours\n") ||
 			strings.Contains(stdout, "FAILED") {
 			t.Errorf("answers are missing:\n%s", stdout)
@@ -53,7 +53,7 @@ func TestDemo(t *testing.T) {
 			}
 			f(
 				t, "Found a bucket of 20 blocks",
-				"Pages of index and chunks: [1-9]\\d* from memory, "+pages+`\.`,
+				`Pieces of blocks read \(8 KiB each\): [1-9]\d* from memory, `+pages+`\.`,
 				"--memcached="+server.Addr,
 			)
 		}
@@ -69,5 +69,25 @@ func TestDemoTakenPort(t *testing.T) {
 	}
 	if found, _ := filepath.Glob(filepath.Join(dir, "bucket", "*")); len(found) > 0 {
 		t.Errorf("the bucket was written first: %s", found)
+	}
+}
+
+// TestDemoSaysWhatToTryNext checks that the commands that the demo prints have its addresses.
+func TestDemoSaysWhatToTryNext(t *testing.T) {
+	var out strings.Builder
+	printNext(&out, "127.0.0.1:1", "127.0.0.1:2")
+	for _, want := range []string{
+		"http://127.0.0.1:2/\n",
+		"grpcurl -plaintext 127.0.0.1:1 thanos.info.Info/Info\n",
+		"--endpoint=127.0.0.1:1 ",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("does not print %q:\n%s", want, out.String())
+		}
+	}
+	for line := range strings.Lines(out.String() + legend + meaning) {
+		if len(line) > 101 {
+			t.Errorf("line is longer than 100 columns: %s", line)
+		}
 	}
 }
