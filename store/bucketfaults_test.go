@@ -181,7 +181,7 @@ func newPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOpt
 		return b
 	}
 	// A read that did not give back its bytes would be the last one.
-	opts.pages = pagecache.Options{Slots: p.slots, MaxInFlightBytes: 1}
+	opts.pages = pagecache.Options{Limiter: p.slots, MaxInFlightBytes: 1}
 	p.gateway = startGateway(t, dir, opts)
 	t.Cleanup(p.catalog.Close)
 	for _, b := range p.catalog.View().Blocks {

@@ -120,7 +120,7 @@ func (b *backend) open(
 		return err
 	}
 	pages := pagecache.Options{
-		Slots: reads, MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
+		Limiter: reads, MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
 	}
 	index, err := b.openIndexCache(b.blocks, pages)
 	if err != nil {

@@ -42,10 +42,10 @@ func (c *bucketConfig) load() error {
 }
 
 // openBucket opens the client stack of the bucket.
-func (b *backend) openBucket(reads *slots.Slots, reg prometheus.Registerer) error {
+func (b *backend) openBucket(reads *slots.Limiter, reg prometheus.Registerer) error {
 	var err error
 	b.blocks, err = bucket.Open(b.conf.bucket.parsed, bucket.Options{
-		Slots: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(),
+		Limiter: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(),
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
@@ -61,7 +61,7 @@ func (b *backend) openBucket(reads *slots.Slots, reg prometheus.Registerer) erro
 
 // openParquet opens the bucket of the Parquet converter. It returns nil if none is configured.
 func (b *backend) openParquet(
-	reads *slots.Slots, reg prometheus.Registerer,
+	reads *slots.Limiter, reg prometheus.Registerer,
 ) (catalog.ParquetBucket, error) {
 	conf := b.conf.bucket.parquet
 	if conf == nil {
@@ -69,7 +69,7 @@ func (b *backend) openParquet(
 	}
 	var err error
 	b.parquet, err = bucket.Open(conf, bucket.Options{
-		Slots: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(), Beside: b.blocks,
+		Limiter: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(), Beside: b.blocks,
 		Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {

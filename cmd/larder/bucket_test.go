@@ -20,7 +20,7 @@ func TestBadProviders(t *testing.T) {
 		var err error
 		if conf.bucket.parsed, err = bucket.Parse([]byte(yaml)); err == nil {
 			_, err = bucket.Open(conf.bucket.parsed, bucket.Options{
-				Slots: slots.New(slots.Options{}), WholeBytes: 1 << 20,
+				Limiter: slots.New(slots.Options{}), WholeBytes: 1 << 20,
 				Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 			})
 		}

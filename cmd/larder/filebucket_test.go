@@ -26,7 +26,7 @@ func openStack(t *testing.T, yaml string) *bucket.Stack {
 		t.Fatal(err)
 	}
 	b, err := bucket.Open(conf, bucket.Options{
-		Slots: slots.New(slots.Options{}), WholeBytes: 1 << 20,
+		Limiter: slots.New(slots.Options{}), WholeBytes: 1 << 20,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -48,7 +48,7 @@ func openFaultyS3(t *testing.T, more string) *faultyS3 {
 		t.Fatal(err)
 	}
 	f.Stack, err = Open(conf, Options{
-		Slots: slots.New(slots.Options{}), WholeBytes: 1 << 20,
+		Limiter: slots.New(slots.Options{}), WholeBytes: 1 << 20,
 		Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 
 // Options of a Stack.
 type Options struct {
-	// Slots bound the concurrent reads of the bucket. Several stacks may share them.
-	Slots *slots.Slots
+	// Limiter bounds the concurrent reads of the bucket. Several stacks may share it.
+	Limiter *slots.Limiter
 	// WholeBytes bounds the memory of all objects that are read to their end before their first
 	// byte is delivered.
 	WholeBytes int64
@@ -29,12 +29,12 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Stack is the client of a bucket with all layers but the slots: a caller takes a slot before it
+// Stack is the client of a bucket with all layers but the slots: a caller acquires a slot before it
 // reads, or uses Bound. A Stack is safe for concurrent use.
 type Stack struct {
 	objstore.InstrumentedBucket
-	client *client
-	slots  *slots.Slots
+	client  *client
+	limiter *slots.Limiter
 }
 
 // Open builds the stack of a bucket. It sends no request, unless the provider's client does.
@@ -58,19 +58,19 @@ func Open(conf *Config, o Options) (*Stack, error) {
 	var b objstore.Bucket = c
 	if h := conf.Hedging; h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{
-			UpTo: h.UpTo, Quantile: h.Quantile, Slots: o.Slots, Logger: o.Logger, Registerer: extra,
+			UpTo: h.UpTo, Quantile: h.Quantile, Limiter: o.Limiter, Logger: o.Logger, Registerer: extra,
 		})
 	}
 	counted := prometheus.WrapRegistererWithPrefix("thanos_", o.Registerer)
 	b = objstore.WrapWith(b, objstore.BucketMetrics(counted, name))
 	repeated := retry.Wrap(b, retry.Options{
-		Slots: o.Slots, WholeBytes: o.WholeBytes, Logger: o.Logger, Registerer: extra,
+		Limiter: o.Limiter, WholeBytes: o.WholeBytes, Logger: o.Logger, Registerer: extra,
 	})
-	return &Stack{InstrumentedBucket: repeated, client: c, slots: o.Slots}, nil
+	return &Stack{InstrumentedBucket: repeated, client: c, limiter: o.Limiter}, nil
 }
 
 // Bound returns the stack for callers that hold no slot: each operation takes one.
-func (s *Stack) Bound() objstore.InstrumentedBucket { return slots.Bound(s, s.slots) }
+func (s *Stack) Bound() objstore.InstrumentedBucket { return slots.Bound(s, s.limiter) }
 
 // Replace makes conf the configuration of the client if it differs in credentials only and the
 // bucket can be listed with it. After an error the former client stays in use. Calls must not

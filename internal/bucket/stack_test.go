@@ -26,7 +26,7 @@ func open(t *testing.T, yaml string) (*Stack, *prometheus.Registry) {
 	}
 	reg := prometheus.NewRegistry()
 	b, err := Open(conf, Options{
-		Slots: slots.New(slots.Options{Max: 1}), WholeBytes: 1 << 20,
+		Limiter: slots.New(slots.Options{Max: 1}), WholeBytes: 1 << 20,
 		Logger: slog.New(slog.DiscardHandler), Registerer: reg,
 	})
 	if err != nil {
@@ -177,7 +177,7 @@ func TestStacksBesideEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	second, err := Open(conf, Options{
-		Slots: first.slots, WholeBytes: 1 << 20, Beside: first,
+		Limiter: first.limiter, WholeBytes: 1 << 20, Beside: first,
 		Logger: slog.New(slog.DiscardHandler), Registerer: reg,
 	})
 	if err != nil {

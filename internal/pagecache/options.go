@@ -37,9 +37,9 @@ type Cache interface {
 	Del(key bytecache.Key)
 }
 
-// Slots bounds the reads of the bucket that run at once. One value is meant to
-// be shared by everything in the process that reads the bucket.
-type Slots interface {
+// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. All readers of a bucket in the
+// process share one.
+type Limiter interface {
 	Acquire(ctx context.Context) error
 	Release()
 }
@@ -71,9 +71,9 @@ type Options struct {
 	MaxRead int64
 	// FetchReads bounds the reads that one Fetch runs at once; 16 by default.
 	FetchReads int
-	// Slots bounds the reads of the process; own 96 by default. Share one value
+	// Limiter bounds the reads of the process. Default: one of its own, of 96 reads. Share one
 	// among all readers of a bucket.
-	Slots Slots
+	Limiter Limiter
 	// MaxInFlightBytes bounds the bytes of this reader's running reads, 256 MiB
 	// by default. A read larger than all of it runs alone.
 	MaxInFlightBytes int64
@@ -111,8 +111,8 @@ func (o Options) withDefaults() Options {
 	if o.FetchReads <= 0 {
 		o.FetchReads = defaultFetchReads
 	}
-	if o.Slots == nil {
-		o.Slots = slots.New(slots.Options{})
+	if o.Limiter == nil {
+		o.Limiter = slots.New(slots.Options{})
 	}
 	if o.MaxInFlightBytes <= 0 {
 		o.MaxInFlightBytes = defaultInFlightBytes

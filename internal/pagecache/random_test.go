@@ -111,7 +111,7 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 			PageSize:         512,
 			MaxRead:          16 << 10,
 			FetchReads:       3,
-			Slots:            slots.New(slots.Options{Max: 5}),
+			Limiter:          slots.New(slots.Options{Max: 5}),
 			MaxInFlightBytes: 40 << 10,
 		},
 	)

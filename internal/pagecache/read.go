@@ -40,11 +40,11 @@ func (r *Reader) fly(f *flight) {
 		return
 	}
 	defer r.inFlight.Release(n)
-	if err := r.opts.Slots.Acquire(f.ctx); err != nil {
+	if err := r.opts.Limiter.Acquire(f.ctx); err != nil {
 		r.end(f, f.wrap(err)) // does nothing when that is why
 		return
 	}
-	defer r.opts.Slots.Release()
+	defer r.opts.Limiter.Release()
 
 	err := r.read(f)
 	for err != nil && r.rereads(f, err) {

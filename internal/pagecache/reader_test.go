@@ -274,7 +274,7 @@ func TestPanicIsContained(t *testing.T) {
 		return nil, nil, false
 	}
 	one := slots.New(slots.Options{Max: 1}) // a panic must give back what it held
-	r := New(b, newMapCache(), Options{Slots: one, MaxInFlightBytes: 8 << 10})
+	r := New(b, newMapCache(), Options{Limiter: one, MaxInFlightBytes: 8 << 10})
 	obj := testObject("o", 10_000)
 	var pe *panics.Error
 	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); !errors.As(err, &pe) ||
@@ -283,7 +283,7 @@ func TestPanicIsContained(t *testing.T) {
 	}
 	r.Close()
 	broken = false
-	r = New(b, newMapCache(), Options{Slots: one, MaxInFlightBytes: 8 << 10})
+	r = New(b, newMapCache(), Options{Limiter: one, MaxInFlightBytes: 8 << 10})
 	defer r.Close()
 	if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10_000}}, nil); err != nil {
 		t.Errorf("after the panic: %v", err)
@@ -421,7 +421,7 @@ func TestBounds(t *testing.T) {
 				b.mu.Unlock()
 				return nil, nil, false
 			}
-			opts.Slots = slots.New(slots.Options{Max: 20})
+			opts.Limiter = slots.New(slots.Options{Max: 20})
 			r := New(b, newMapCache(), opts)
 			defer r.Close()
 			for i := range fetches {

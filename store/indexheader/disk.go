@@ -85,7 +85,7 @@ func (m *Manager) diskWell() {
 	m.diskBad = false
 	for _, e := range m.entries {
 		if !e.prepared && e.h == nil && e.flight == nil {
-			m.slots.queue.add(e)
+			m.builds.queue.add(e)
 		}
 	}
 	m.dispatch()
@@ -186,7 +186,7 @@ func (m *Manager) findRemoved() {
 		if e.h != nil {
 			m.unsaved[e] = struct{}{}
 		} else {
-			m.slots.queue.add(e)
+			m.builds.queue.add(e)
 		}
 	}
 	m.dispatch()

@@ -31,7 +31,7 @@ type flight struct {
 // is held, the entry is referenced.
 func (m *Manager) join(ctx context.Context, e *entry, start flight) *flight {
 	if e.flight == nil {
-		m.slots.queue.remove(e)
+		m.builds.queue.remove(e)
 		m.launch(ctx, e, &start)
 	}
 	e.flight.waiters++
@@ -163,7 +163,7 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 		}
 	}()
 	if background {
-		defer m.giveSlot(e, true)
+		defer m.releaseUnits(e, true)
 	}
 	if e.src.Unsized && m.opts.Measure != nil {
 		switch changed, err := m.opts.Measure(ctx, e.src, false); {
@@ -184,19 +184,19 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 		}
 	}
 	if !background {
-		if err := m.takeSlot(ctx, e); err != nil {
+		if err := m.acquireUnits(ctx, e); err != nil {
 			return loaded{}, fmt.Errorf(
 				"wait to build the index header of block %s: %w", e.src.ID, err,
 			)
 		}
-		defer m.giveSlot(e, false)
+		defer m.releaseUnits(e, false)
 	}
 	return m.build(ctx, e, background, fl.inMemory)
 }
 
-func (m *Manager) takeSlot(ctx context.Context, e *entry) error {
+func (m *Manager) acquireUnits(ctx context.Context, e *entry) error {
 	m.mu.Lock()
-	w := m.slots.take(e.src.weight())
+	w := m.builds.acquire(e.src.weight())
 	m.unlock()
 	if w == nil {
 		return nil
@@ -206,15 +206,15 @@ func (m *Manager) takeSlot(ctx context.Context, e *entry) error {
 		return nil
 	case <-ctx.Done():
 		m.mu.Lock()
-		m.slots.leave(w)
+		m.builds.withdraw(w)
 		m.unlock()
 		return context.Cause(ctx)
 	}
 }
 
-func (m *Manager) giveSlot(e *entry, background bool) {
+func (m *Manager) releaseUnits(e *entry, background bool) {
 	m.mu.Lock()
-	m.slots.give(e.src.weight(), background)
+	m.builds.release(e.src.weight(), background)
 	m.dispatch()
 	m.unlock()
 }
@@ -350,7 +350,7 @@ func (m *Manager) buildOnce(
 	var out output = mem
 	switch {
 	case inMemory:
-	case e.src.weight() < slotUnits:
+	case e.src.weight() < buildUnits:
 		// Making a file can wait for the disk as long as reading the bucket takes. A small header
 		// is used from memory until it has one.
 		l.unnamed = mem

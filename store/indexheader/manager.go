@@ -43,7 +43,7 @@ type Manager struct {
 	idle      *list.List // of *entry: open and not in use, the least recently used in front
 	openCount int
 	openBytes int64
-	slots     slots
+	builds    buildQueue
 	dead      []*reader           // to be closed when mu is released
 	diskBad   bool                // the last file could not be written
 	unsaved   map[*entry]struct{} // whose open header has no file
@@ -93,8 +93,8 @@ func New(opts Options) (*Manager, error) {
 		settled: make(chan struct{}),
 		saving:  make(chan struct{}, savers),
 	}
-	m.slots.size = opts.BuildConcurrency * slotUnits
-	m.slots.background = max(slotUnits, m.slots.size/2)
+	m.builds.size = opts.BuildConcurrency * buildUnits
+	m.builds.background = max(buildUnits, m.builds.size/2)
 	m.met = newMetrics(m, opts.Registerer)
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	if opts.IdleTimeout > 0 {
@@ -299,7 +299,7 @@ func (m *Manager) Prefetch(srcs []Source) {
 	}
 	for _, src := range srcs {
 		if e, err := m.entryOf(src); err == nil && !e.prepared && e.h == nil && e.flight == nil {
-			m.slots.queue.add(e)
+			m.builds.queue.add(e)
 		}
 	}
 	m.dispatch()
@@ -307,18 +307,18 @@ func (m *Manager) Prefetch(srcs []Source) {
 
 // dispatch starts background builds while there is room for them. mu is held.
 func (m *Manager) dispatch() {
-	for !m.closed && m.slots.queue.Len() > 0 {
-		e := m.slots.queue[0]
+	for !m.closed && m.builds.queue.Len() > 0 {
+		e := m.builds.queue[0]
 		if (m.opts.Dir.IsZero() || m.diskBad) && m.openBytes >= m.opts.MaxOpenBytes {
 			// Headers in memory that nobody asked for must not push out those that somebody did.
-			m.slots.queue.remove(e)
+			m.builds.queue.remove(e)
 			m.notify()
 			continue
 		}
-		if !m.slots.takeBackground(e.src.weight()) {
+		if !m.builds.tryAcquireBackground(e.src.weight()) {
 			return
 		}
-		m.slots.queue.remove(e)
+		m.builds.queue.remove(e)
 		m.launch(context.Background(), e, &flight{background: true})
 	}
 }
@@ -388,7 +388,7 @@ func (m *Manager) Forget(id ulid.ULID) {
 func (m *Manager) forget(e *entry) {
 	delete(m.entries, e.src.ID)
 	e.gone = true
-	m.slots.queue.remove(e)
+	m.builds.queue.remove(e)
 	if fl := e.flight; fl != nil && fl.waiters == 0 {
 		e.flight = nil
 		fl.cancel(context.Canceled)
@@ -453,8 +453,8 @@ func (m *Manager) removeFile(e *entry) {
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.closed = true
-	for m.slots.queue.Len() > 0 {
-		m.slots.queue.remove(m.slots.queue[0])
+	for m.builds.queue.Len() > 0 {
+		m.builds.queue.remove(m.builds.queue[0])
 	}
 	m.cancel(ErrClosed)
 	m.notify()

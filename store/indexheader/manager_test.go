@@ -374,11 +374,11 @@ func TestPrefetchGoesOn(t *testing.T) {
 	})
 }
 
-// Places go to those that wait in their order; background builds take none while anybody waits, and
-// at most their share.
-func TestSlots(t *testing.T) {
-	s := slots{size: 16, background: 8}
-	granted := func(w *slotWaiter) bool {
+// Callers get their units in the order of their arrival. Background builds get none while a caller
+// waits, and at most their share.
+func TestBuildQueue(t *testing.T) {
+	s := buildQueue{size: 16, background: 8}
+	granted := func(w *buildWaiter) bool {
 		select {
 		case <-w.granted:
 			return true
@@ -386,30 +386,30 @@ func TestSlots(t *testing.T) {
 			return false
 		}
 	}
-	if !s.takeBackground(8) || s.takeBackground(1) {
+	if !s.tryAcquireBackground(8) || s.tryAcquireBackground(1) {
 		t.Fatal("background builds do not have their share")
 	}
-	if s.take(4) != nil {
-		t.Fatal("there was room")
+	if s.acquire(4) != nil {
+		t.Fatal("units were free")
 	}
-	big, small, left := s.take(8), s.take(1), s.take(1)
-	if big == nil || small == nil || left == nil || granted(big) || granted(small) {
+	big, small, gone := s.acquire(8), s.acquire(1), s.acquire(1)
+	if big == nil || small == nil || gone == nil || granted(big) || granted(small) {
 		t.Fatal("the small one overtook the big one")
 	}
-	s.give(8, true)
-	if !granted(big) || !granted(small) || !granted(left) {
+	s.release(8, true)
+	if !granted(big) || !granted(small) || !granted(gone) {
 		t.Fatal("not granted")
 	}
-	s.leave(left) // leaves when it was granted: gives back
+	s.withdraw(gone) // it was granted, and releases that
 	if s.used != 13 || s.running != 3 || s.usedBackground != 0 {
 		t.Fatalf("%+v", s)
 	}
-	waiting := s.take(8)
-	if s.takeBackground(1) {
-		t.Fatal("a background build overtook one that somebody waits for")
+	waiting := s.acquire(8)
+	if s.tryAcquireBackground(1) {
+		t.Fatal("a background build overtook a waiting caller")
 	}
-	next := s.take(1)
-	s.leave(waiting) // makes room for the next
+	next := s.acquire(1)
+	s.withdraw(waiting) // frees its units for the next
 	if !granted(next) || s.used != 14 {
 		t.Fatalf("%+v", s)
 	}

@@ -64,12 +64,12 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	)
 	gauge(
 		"larder_header_building", "Builds of index headers that run.",
-		locked(func() float64 { return float64(m.slots.running) }),
+		locked(func() float64 { return float64(m.builds.running) }),
 	)
 	gauge(
 		"larder_header_build_queue",
 		"Blocks whose index header waits to be built in the background.",
-		locked(func() float64 { return float64(m.slots.queue.Len()) }),
+		locked(func() float64 { return float64(m.builds.queue.Len()) }),
 	)
 	gauge(
 		"larder_header_block_cache_bytes",

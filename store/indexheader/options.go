@@ -96,8 +96,9 @@ const (
 	maxPartSize = 16 << 20
 	// smallIndex is the size in bytes up to which a build counts as small.
 	smallIndex = 1 << 20
-	// slotUnits is what a build that is not small takes of BuildConcurrency*slotUnits.
-	slotUnits = 8
+	// buildUnits is the weight of a build that is not small. The builds that run at once have
+	// BuildConcurrency*buildUnits.
+	buildUnits = 8
 
 	// buildWindow is how many parts one build holds at most, and backgroundWindow how many while
 	// nobody waits for it.
@@ -144,10 +145,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// weight is what building the header of src takes of the slots.
+// weight is the number of units of the build queue that building the header of src needs.
 func (s Source) weight() int {
 	if s.IndexSize > 0 && s.IndexSize <= smallIndex {
 		return 1
 	}
-	return slotUnits
+	return buildUnits
 }

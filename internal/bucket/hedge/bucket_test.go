@@ -229,8 +229,8 @@ func newRig(t *testing.T, opts Options, act func(n int) conduct) *rig {
 	g := &rig{slots: &slots{free: 1000}, reg: prometheus.NewRegistry()}
 	g.below = newBucket(1<<20, act)
 	opts.Registerer = g.reg
-	if opts.Slots == nil {
-		opts.Slots = g.slots
+	if opts.Limiter == nil {
+		opts.Limiter = g.slots
 	}
 	g.Bucket = Wrap(g.below, opts)
 	for _, c := range g.classes() {

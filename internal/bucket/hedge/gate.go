@@ -27,10 +27,10 @@ const (
 
 // gate decides whether an extra request may be made.
 type gate struct {
-	slots  Slots
-	earn   int64 // per request
-	most   int64
-	budget atomic.Int64
+	limiter Limiter
+	earn    int64 // per request
+	most    int64
+	budget  atomic.Int64
 
 	running, waiting atomic.Int64 // reads; those of them that are late at this moment
 
@@ -38,7 +38,7 @@ type gate struct {
 }
 
 func newGate(o Options) *gate {
-	return &gate{slots: o.Slots, earn: int64(o.Budget * token), most: int64(o.Burst) * token}
+	return &gate{limiter: o.Limiter, earn: int64(o.Budget * token), most: int64(o.Burst) * token}
 }
 
 // request counts a first request.
@@ -69,7 +69,7 @@ func (g *gate) admit() (refused string) {
 			break
 		}
 	}
-	if g.slots != nil && !g.slots.TryAcquire() {
+	if g.limiter != nil && !g.limiter.TryAcquire() {
 		g.budget.Add(token)
 		return refusedSlots
 	}
@@ -77,8 +77,8 @@ func (g *gate) admit() (refused string) {
 }
 
 func (g *gate) release() {
-	if g.slots != nil {
-		g.slots.Release()
+	if g.limiter != nil {
+		g.limiter.Release()
 	}
 }
 

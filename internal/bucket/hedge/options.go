@@ -7,10 +7,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Slots bounds the reads of the bucket that run at once. The first request of a
-// read runs in the caller's slot.
-type Slots interface {
-	// TryAcquire takes a slot if one is free and nobody waits for one.
+// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. The first request of a read
+// runs in the caller's slot.
+type Limiter interface {
+	// TryAcquire acquires a slot if one is free and no read waits for one.
 	TryAcquire() bool
 	Release()
 }
@@ -51,8 +51,8 @@ type Options struct {
 	// how long a body may make no progress; 4 and 200 ms by default.
 	StallFactor int
 	MinStall    time.Duration
-	// Slots bound the requests; nil: they are not bounded here.
-	Slots Slots
+	// Limiter bounds the extra requests. Default nil: only Budget does.
+	Limiter Limiter
 	// Logger hears about panics. Nil: nobody.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil: none are kept.

@@ -117,7 +117,7 @@ func TestNothingIsHedgedBeforeEnoughIsKnown(t *testing.T) {
 
 func TestOnlySpareSlotsAreUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newRig(t, Options{Slots: &slots{}}, slowOnce(conduct{open: time.Second}))
+		g := newRig(t, Options{Limiter: &slots{}}, slowOnce(conduct{open: time.Second}))
 		g.mustRead(t, 0, 1000)
 		if n := len(g.below.taken()); n != 1 {
 			t.Errorf("%d requests, want 1: no slot was free", n)

@@ -262,8 +262,8 @@ func (s *slots) add(n *int, d int) {
 
 func (s *slots) Throttled() { s.add(&s.throttled, 1) }
 func (s *slots) Answered()  { s.add(&s.answered, 1) }
-func (s *slots) Rest()      { s.add(&s.resting, 1) }
-func (s *slots) Wake()      { s.add(&s.resting, -1) }
+func (s *slots) Pause()     { s.add(&s.resting, 1) }
+func (s *slots) Resume()    { s.add(&s.resting, -1) }
 
 // rig is a bucket of 300,000 bytes behind a decorator.
 type rig struct {
@@ -283,7 +283,7 @@ func newRig(opts Options, act func(n int) conduct) *rig {
 	for i := range g.below.data {
 		g.below.data[i] = byte(i ^ i>>8*7 ^ i>>16*13)
 	}
-	opts.Slots = g.slots
+	opts.Limiter = g.slots
 	opts.Registerer = prometheus.NewRegistry()
 	g.Bucket = Wrap(g.below, opts)
 	return g

@@ -7,17 +7,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Slots hear how the bucket fares, so that they can bound what is asked of it.
-// Every operation runs in a slot of its caller's.
-type Slots interface {
-	// Throttled tells that the bucket asked for fewer requests, Answered that it
-	// did as it was asked to.
+// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. Every operation runs in a slot
+// that its caller holds.
+type Limiter interface {
+	// Throttled reports an answer that asked for fewer requests, Answered any other answer.
 	Throttled()
 	Answered()
-	// Rest and Wake enclose the time in which an operation waits to repeat its
-	// request. Neither waits.
-	Rest()
-	Wake()
+	// Pause and Resume enclose the time in which an operation waits for its next attempt. Neither
+	// waits.
+	Pause()
+	Resume()
 }
 
 const (
@@ -61,8 +60,8 @@ type Options struct {
 	// all together; 24 MiB by default. Where there is no more, an object is delivered as
 	// it comes, and a fault on the way is its reader's. Less saves memory.
 	WholeBytes int64
-	// Slots hear of answers and refusals. Nil: nobody does.
-	Slots Slots
+	// Limiter is told of answers, refusals and pauses. Default nil: none.
+	Limiter Limiter
 	// Logger hears about panics. Nil: nobody.
 	Logger *slog.Logger
 	// Registerer receives the metrics. Nil: none are kept.
@@ -95,8 +94,8 @@ func (o Options) withDefaults() Options {
 		o.WholeBytes = defaultWholeBytes
 	}
 	o.MaxBackoff = max(o.MaxBackoff, o.MinBackoff)
-	if o.Slots == nil {
-		o.Slots = noSlots{}
+	if o.Limiter == nil {
+		o.Limiter = noLimiter{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -104,9 +103,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-type noSlots struct{}
+type noLimiter struct{}
 
-func (noSlots) Throttled() {}
-func (noSlots) Answered()  {}
-func (noSlots) Rest()      {}
-func (noSlots) Wake()      {}
+func (noLimiter) Throttled() {}
+func (noLimiter) Answered()  {}
+func (noLimiter) Pause()     {}
+func (noLimiter) Resume()    {}

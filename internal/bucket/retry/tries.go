@@ -39,7 +39,7 @@ func (b *Bucket) begin(ctx context.Context, object string) *tries {
 }
 
 // answered tells that the bucket did as it was asked to.
-func (t *tries) answered() { t.b.opts.Slots.Answered() }
+func (t *tries) answered() { t.b.opts.Limiter.Answered() }
 
 // succeeded ends the operation: what it brought was worth its last request.
 func (t *tries) succeeded() {
@@ -72,7 +72,7 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 		return err
 	}
 	if reason == reasonThrottled {
-		t.b.opts.Slots.Throttled()
+		t.b.opts.Limiter.Throttled()
 	}
 	if t.reason != "" {
 		t.b.metrics.retries.WithLabelValues(t.reason, resultFailed).Inc()
@@ -84,8 +84,8 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 	if t.faulted.IsZero() {
 		t.faulted = time.Now()
 	}
-	t.b.opts.Slots.Rest()
-	defer t.b.opts.Slots.Wake()
+	t.b.opts.Limiter.Pause()
+	defer t.b.opts.Limiter.Resume()
 	for {
 		wait := t.backoff/2 + rand.N(t.backoff/2+1)
 		t.backoff = min(2*t.backoff, t.b.opts.MaxBackoff)

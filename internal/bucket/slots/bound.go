@@ -8,23 +8,22 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Bound returns the bucket with every operation in a slot: a read's until its
-// body is closed, a listing's until it ends. Time limits of the callers include
-// the wait.
+// Bound returns the bucket with every operation in a slot. A read holds its slot until its body is
+// closed, a listing until it ends. The callers' deadlines include the wait for a slot.
 //
-// INVARIANT: what is called back by a listing does not use the bucket.
-func Bound(b objstore.InstrumentedBucket, s *Slots) objstore.InstrumentedBucket {
-	return &instrumented{bound: bound{Bucket: b, slots: s}, whole: b}
+// INVARIANT: the callback of a listing does not use the bucket.
+func Bound(b objstore.InstrumentedBucket, l *Limiter) objstore.InstrumentedBucket {
+	return &instrumented{bound: bound{Bucket: b, limiter: l}, whole: b}
 }
 
-// instrumented is a bound bucket whose metrics can be told what is no failure.
+// instrumented is a bound bucket whose metrics accept expected errors.
 type instrumented struct {
 	bound
 	whole objstore.InstrumentedBucket
 }
 
 func (b *instrumented) WithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.Bucket {
-	return &bound{Bucket: b.whole.WithExpectedErrs(expected), slots: b.slots}
+	return &bound{Bucket: b.whole.WithExpectedErrs(expected), limiter: b.limiter}
 }
 
 func (b *instrumented) ReaderWithExpectedErrs(
@@ -33,10 +32,10 @@ func (b *instrumented) ReaderWithExpectedErrs(
 	return b.WithExpectedErrs(expected)
 }
 
-// bound is a bucket whose reads take a slot each.
+// bound is a bucket whose operations acquire a slot each.
 type bound struct {
 	objstore.Bucket
-	slots *Slots
+	limiter *Limiter
 }
 
 func (b *bound) Get(ctx context.Context, name string) (io.ReadCloser, error) {
@@ -54,21 +53,21 @@ func (b *bound) GetRange(
 func (b *bound) read(
 	ctx context.Context, open func() (io.ReadCloser, error),
 ) (io.ReadCloser, error) {
-	if err := b.slots.Acquire(ctx); err != nil {
+	if err := b.limiter.Acquire(ctx); err != nil {
 		return nil, err
 	}
-	taken := body{release: sync.OnceFunc(b.slots.Release)}
+	opened := body{release: sync.OnceFunc(b.limiter.Release)}
 	defer func() {
-		if taken.ReadCloser == nil {
-			taken.release()
+		if opened.ReadCloser == nil {
+			opened.release()
 		}
 	}()
 	r, err := open()
 	if err != nil {
 		return nil, err
 	}
-	taken.ReadCloser = r
-	return &taken, nil
+	opened.ReadCloser = r
+	return &opened, nil
 }
 
 func (b *bound) Iter(
@@ -105,20 +104,20 @@ func (b *bound) Attributes(
 }
 
 func (b *bound) within(ctx context.Context, f func() error) error {
-	if err := b.slots.Acquire(ctx); err != nil {
+	if err := b.limiter.Acquire(ctx); err != nil {
 		return err
 	}
-	defer b.slots.Release()
+	defer b.limiter.Release()
 	return f()
 }
 
-// body gives the slot of a read back when it is closed.
+// body releases the slot of a read when it is closed.
 type body struct {
 	io.ReadCloser
 	release func()
 }
 
-// ObjectSize is the size of what is read, where the client knows it.
+// ObjectSize returns the number of bytes of the body, if the client knows it.
 func (b *body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.ReadCloser) }
 
 func (b *body) Close() error {

@@ -12,8 +12,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// TestBound: a read holds its slot until its body is closed, all else until it returns; what fails
-// holds none.
+// TestBound: a read holds its slot until its body is closed, other operations until they return, and
+// failed ones hold none.
 func TestBound(t *testing.T) {
 	below := objstore.NewInMemBucket()
 	if err := below.Upload(t.Context(), "dir/o", strings.NewReader("0123456789")); err != nil {
@@ -73,7 +73,7 @@ func TestBound(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	s.Release()
-	// Who expects that an object is missing does not count it as a failure.
+	// A missing object that the caller expected is not counted as a failure.
 	if n, err := testutil.GatherAndCount(reg, "objstore_bucket_operation_failures_total"); n == 0 ||
 		err != nil {
 		t.Fatal(n, err)

@@ -1,27 +1,26 @@
-// Package slots bounds how many reads of the bucket run at once in the process,
-// and lets the bucket lower that bound.
+// Package slots bounds how many reads of the bucket run at once in the process.
 //
-// Slots are handed out first come, first served. An answer by which the bucket
-// asks for fewer requests (503 SlowDown, 429) halves the limit, at most once a
-// second: what is on its way then was sent under the old one. Every answered
-// request adds 1/limit back, so that as many answers as there are slots add
-// about one, up to the maximum.
+// A Limiter has slots. Every read holds one while it runs, and waiting reads get theirs in the
+// order of their arrival. When the bucket asks for fewer requests (503 SlowDown, 429), the limit is
+// halved, at most once a second, because requests on their way were sent under the former limit.
+// Every answered request adds 1/limit. A round of as many answers as there are slots therefore adds
+// about one slot, up to the maximum.
 //
-// # Which callers take a slot
+// # Which callers acquire a slot
 //
-// Every read of the bucket takes one slot. pagecache takes it for a flight, and
-// hedge tries to get a spare one for an extra request. Bound takes it for all
-// other callers: builds of index headers, the catalog's sync, listings. One
-// number therefore bounds them all.
+// pagecache acquires a slot for every flight, and hedge tries to get a spare one for an extra
+// request. Bound acquires one for all other callers: builds of index headers, the catalog's sync,
+// listings. One number therefore bounds them all.
 //
-// INVARIANT: nothing that holds a slot waits for another slot, or for anything
-// that waits for one. A read that waits for its next attempt rests: its slot
-// stays its own but is not counted, so that a fault of one object does not take
-// the slots of the others. It wakes without waiting; internal/bucket/retry's budget
-// bounds how many go over the limit by that.
+// INVARIANT: a goroutine that holds a slot does not wait for another slot, nor for anything that
+// waits for one.
+//
+// A read that waits for its next attempt is paused: it keeps its slot, which does not count.
+// Otherwise a fault of one object would use up the slots of all others. It resumes without waiting.
+// The limit may be exceeded by that, which is accepted because the budget of internal/bucket/retry
+// bounds it.
 //
 // # Locks
 //
-// Slots.mu guards the counts and the queue. Nothing is called or waited for
-// under it.
+// Limiter.mu guards the counts and the queue. Nothing is called or waited for under it.
 package slots

@@ -16,14 +16,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// state reads the three counts.
-func (s *Slots) state() [3]int {
+// state returns limit, used and waiting slots.
+func (s *Limiter) state() [3]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return [3]int{int(s.limit), s.used, s.waiting.Len()}
 }
 
-func (s *Slots) check(t *testing.T, limit, used, waiting int) {
+func (s *Limiter) check(t *testing.T, limit, used, waiting int) {
 	t.Helper()
 	if got, want := s.state(), [3]int{limit, used, waiting}; got != want {
 		t.Errorf("limit, used, waiting: %v, want %v", got, want)
@@ -52,7 +52,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 		for range 5 {
 			s.Release()
 			if s.TryAcquire() {
-				t.Error("somebody passed those who wait")
+				t.Error("TryAcquire overtook a waiting read")
 			}
 			synctest.Wait()
 		}
@@ -67,7 +67,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-func TestWhoGivesUpLeavesNothingBehind(t *testing.T) {
+func TestCancelledWaitersHoldNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Max: 1})
 		if !s.TryAcquire() {
@@ -95,7 +95,7 @@ func TestWhoGivesUpLeavesNothingBehind(t *testing.T) {
 	})
 }
 
-// TestThrottles: a burst of refusals counts once a second, and answers bring the limit back.
+// TestThrottles: a burst of refusals halves the limit once a second, and answers raise it again.
 func TestThrottles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reg := prometheus.NewRegistry()
@@ -113,12 +113,12 @@ func TestThrottles(t *testing.T) {
 		}
 		s.check(t, 4, 0, 0)
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP larder_bucket_slots Reads of the bucket that may run at once, that run, and that wait for their turn.
+# HELP larder_bucket_slots Concurrent reads of the bucket: the limit, running reads, and waiting reads.
 # TYPE larder_bucket_slots gauge
 larder_bucket_slots{state="limit"} 4
 larder_bucket_slots{state="used"} 0
 larder_bucket_slots{state="waiting"} 0
-# HELP larder_bucket_throttles_total Answers by which the bucket asked for fewer requests.
+# HELP larder_bucket_throttles_total Answers of the bucket that asked for fewer requests (503 SlowDown, 429).
 # TYPE larder_bucket_throttles_total counter
 larder_bucket_throttles_total 56
 `)); err != nil {
@@ -138,8 +138,8 @@ larder_bucket_throttles_total 56
 	})
 }
 
-// TestThrottledHoldersKeepTheirSlots: the lower limit holds for those who come, and answers let
-// those go on who wait.
+// TestThrottledHoldersKeepTheirSlots: a lower limit applies to new reads, and answers admit waiting
+// ones.
 func TestThrottledHoldersKeepTheirSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Max: 4, Min: 1})
@@ -167,22 +167,22 @@ func TestThrottledHoldersKeepTheirSlots(t *testing.T) {
 	})
 }
 
-// TestRestingHoldersDoNotCount, and go on without waiting.
-func TestRestingHoldersDoNotCount(t *testing.T) {
+// TestPausedReadsDoNotCount: paused reads do not count, and resume without waiting.
+func TestPausedReadsDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Max: 1})
 		if !s.TryAcquire() {
 			t.Fatal("no slot")
 		}
-		s.Rest()
+		s.Pause()
 		if !s.TryAcquire() {
-			t.Error("a resting holder keeps others from reading")
+			t.Error("a paused read blocks another one")
 		}
-		s.Wake()
+		s.Resume()
 		s.check(t, 1, 2, 0)
 		s.Release()
 		if s.TryAcquire() {
-			t.Error("a slot was taken that is in use")
+			t.Error("a slot in use was granted again")
 		}
 		s.Release()
 		s.check(t, 1, 0, 0)
