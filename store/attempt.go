@@ -25,17 +25,17 @@ const (
 // attempt is the current attempt to answer a request, with what it knows from earlier attempts.
 // Only next, wrote, restart and resume change its state.
 //
-// INVARIANT: the goroutine of the handler alone calls its methods. reserveSpare and releaseSpare are
-// the exceptions: any goroutine of the request may call them.
+// INVARIANT: the goroutine of the handler alone calls its methods. reserveSpare and releaseSpare
+// are the exceptions: any goroutine of the request may call them.
 type attempt struct {
 	state attemptState
-	// queried holds the blocks that this attempt looks at, in the order of their plans.
+	// queried has the blocks that this attempt queries, in the order of their plans.
 	queried []*catalog.Block
-	// blocks holds the blocks to look at. If it is nil, the view decides.
+	// blocks has the blocks to query. If it is nil, the view decides.
 	blocks []*catalog.Block
-	// indexOrder holds the blocks whose series are in the answer in the order of their index.
+	// indexOrder has the blocks whose series are in the answer in the order of their index.
 	indexOrder []*block.Block
-	// last holds the labels of the last series in the answer. A series may have none.
+	// last has the labels of the last series in the answer. A series may have none.
 	last []byte
 	// minimum is how many bytes the request reserves at least: an earlier attempt needed them.
 	minimum int64
@@ -46,7 +46,8 @@ type attempt struct {
 // repeated reports whether the request was planned before.
 func (a *attempt) repeated() bool { return a.state != attemptFirst }
 
-// after returns the labels of the series to go on after. It returns nil if the answer is empty.
+// after returns the labels of the last series in the answer, after which to continue. It returns
+// nil if the answer is empty.
 func (a *attempt) after() []byte {
 	if a.state != attemptResumed {
 		return nil
@@ -76,7 +77,7 @@ func (a *attempt) wrote(labels []byte) {
 	}
 }
 
-// restart notes that the answer was discarded: any state -> repeated. The blocks to look at stay.
+// restart notes that the answer was discarded: any state -> repeated. blocks stays.
 //
 // INVARIANT: no frame of the answer was sent.
 func (a *attempt) restart() {
@@ -84,8 +85,8 @@ func (a *attempt) restart() {
 	a.indexOrder = nil
 }
 
-// resume chooses the blocks to look at in the attempts to come. They replace those that were
-// queried. The state stays. If the answer is empty, the view decides and blocks is ignored.
+// resume sets the blocks to query in later attempts, the replacements of those queried. The state
+// stays. If the answer is empty, blocks is ignored and the view decides.
 //
 // INVARIANT: together, blocks have all series of the queried blocks, with the same labels. A block
 // that is new in the view is not among them, because its first series are not in the answer.
@@ -96,7 +97,7 @@ func (a *attempt) resume(blocks []*catalog.Block) {
 	}
 }
 
-// raise makes the attempts to come reserve as many bytes as this one needed. The state stays.
+// raise makes later attempts reserve as many bytes as this one needed. The state stays.
 //
 // INVARIANT: only a need beyond the estimate counts. The next attempt makes its own estimate.
 func (a *attempt) raise(must *admission.MustWait) {
@@ -111,7 +112,8 @@ func (a *attempt) settle(n int64) int64 {
 	return max(a.minimum, n)
 }
 
-// reserveSpare reserves up to n of the spare bytes. It returns how many of the n bytes are still missing.
+// reserveSpare reserves up to n of the spare bytes. It returns how many of the n bytes are still
+// missing.
 func (a *attempt) reserveSpare(n int64) int64 {
 	for {
 		spare := a.spare.Load()
@@ -128,7 +130,8 @@ func (a *attempt) reserveSpare(n int64) int64 {
 	}
 }
 
-// releaseSpare makes n reserved bytes spare. The request keeps them, because it may need them again.
+// releaseSpare makes n reserved bytes spare. The request keeps them, because it may need them
+// again.
 func (a *attempt) releaseSpare(n int64) { a.spare.Add(n) }
 
 // noteOrder notes which blocks of a failed attempt are in the answer in the order of their index.
@@ -143,8 +146,8 @@ func (a *attempt) noteOrder(plans []*block.Plan) {
 	}
 }
 
-// checkOrder fails if a block in indexOrder was found irregular since: its series, sorted, do not
-// go on where the answer ends.
+// checkOrder fails if a block in indexOrder was found irregular since. Its series are then sorted,
+// and do not continue where the answer ends.
 func (a *attempt) checkOrder() error {
 	for _, b := range a.indexOrder {
 		if err := b.Reshaped(); err != nil {

@@ -14,22 +14,22 @@ import (
 	"larder/store/storepb"
 )
 
-// encodingAggr is the encoding of downsampled chunks: up to five chunks in one.
+// encodingAggr is the encoding of downsampled chunks, which contain up to five chunks.
 const encodingAggr = 0xff
 
-// encoder turns the chunk records of a window into what the client gets: verified, re-encoded where
-// the StoreAPI has no name for the encoding, in the contract's order and without repeats. It reuses
-// its buffers from series to series.
+// encoder turns the chunk records of a window into chunks for the client. It verifies records,
+// re-encodes chunks whose encoding the StoreAPI does not know, sorts them in the order of the
+// StoreAPI's contract, and removes duplicates. It reuses its buffers from series to series.
 type encoder struct {
 	sources []*source
 	aggrs   [storepb.Aggr_COUNTER + 1]bool
-	onError func(err error) // counts a record that did not verify or is of an unknown encoding
+	onError func(err error) // counts a record that is damaged or has an unknown encoding
 	chunks  []storepb.WireChunk
 	parts   []storepb.WirePart
 	ends    []int  // by chunk: where its parts end
 	arena   []byte // re-encoded chunks of the current series
 
-	// What ordered works with: the order of chunks, and those that it keeps.
+	// Scratch memory of ordered: the order of chunks, and the chunks it keeps.
 	order []int32
 	kept  []storepb.WireChunk
 }
@@ -75,8 +75,8 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 	src := e.sources[source]
 	enc, data, err := tsdbfmt.ChunkRecord(rec)
 	if err != nil {
-		// Bytes that do not verify may have been damaged on the way or in a cache: they get one
-		// more chance, straight from the bucket.
+		// The record may have been damaged in transit or in a cache. Read it once more, from the
+		// bucket.
 		e.onError(e.recordError(src, ref, err))
 		if rec, err = src.chunks.Reread(ctx, ref, len(rec)); err != nil {
 			return receiveError(src, err)
@@ -92,7 +92,7 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 	if err != nil {
 		return e.recordError(src, ref, err)
 	}
-	for i, aggr := range [...]storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_MIN, storepb.Aggr_MAX, storepb.Aggr_COUNTER} {
+	for i, aggr := range aggregates {
 		if !e.aggrs[aggr] {
 			continue
 		}
@@ -106,11 +106,16 @@ func (e *encoder) add(ctx context.Context, source int, ref uint64, rec []byte) e
 	return nil
 }
 
-// aggregateNames are the aggregates in the order in which a downsampled chunk holds them.
+// aggregates are the aggregates of a downsampled chunk, in its order.
+var aggregates = [...]storepb.Aggr{
+	storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_MIN, storepb.Aggr_MAX, storepb.Aggr_COUNTER,
+}
+
+// aggregateNames are the names of aggregates in errors.
 var aggregateNames = [...]string{"count", "sum", "min", "max", "counter"}
 
-// addPart appends a part, re-encoding what the StoreAPI has no name for. Its enum counts from 0
-// what the TSDB counts from 1.
+// addPart appends a part. It re-encodes data whose encoding the StoreAPI does not know. The
+// StoreAPI numbers encodings from 0, the TSDB from 1.
 func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, data []byte) error {
 	wireEnc, reencode, err := tsdbfmt.WireEncoding(enc)
 	if err != nil {
@@ -125,10 +130,9 @@ func (e *encoder) addPart(src *source, ref uint64, aggr storepb.Aggr, enc byte, 
 		}
 		data = e.arena[from:len(e.arena):len(e.arena)]
 	}
-	e.parts = append(
-		e.parts,
-		storepb.WirePart{Data: data, Hash: xxhash.Sum64(data), Type: wireEnc - 1, Aggr: byte(aggr)},
-	)
+	e.parts = append(e.parts, storepb.WirePart{
+		Data: data, Hash: xxhash.Sum64(data), Type: wireEnc - 1, Aggr: byte(aggr),
+	})
 	return nil
 }
 
@@ -137,11 +141,11 @@ func (e *encoder) recordError(src *source, ref uint64, err error) error {
 		ref>>32+1, ref&(1<<32-1), err))
 }
 
-// ordered sorts the chunks of a series that was joined from several, from several blocks or from
-// one. The order is that of compareChunks. It drops duplicates, those of another resolution too: a
-// 5m and a 1h block hold the same chunk if an hour has one sample. If some chunks have data, those
-// without data are dropped: they carry none of the requested aggregates. If no chunk has data, the
-// first firstPiece chunks stand for all: those of the first of the joined series.
+// ordered sorts the chunks of a series that was joined from several series, of one or more blocks.
+// The order is that of compareChunks. It drops duplicates, even of another resolution: a 5m and a
+// 1h block have the same chunk if an hour has one sample. If some chunks have data, it drops those
+// without data, because they have none of the requested aggregates. If no chunk has data, it
+// returns the first firstPiece chunks, those of the first joined series.
 func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 	if len(e.parts) == 0 {
 		return e.chunks[:firstPiece]
@@ -165,9 +169,9 @@ func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 	return e.kept
 }
 
-// compareChunks compares in the order of the StoreAPI's contract: by minimum time, by maximum time,
-// then by the parts raw, count, sum, min, max and counter. For each part, a chunk that has it comes
-// first, then the type decides, then the data, descending.
+// compareChunks compares chunks in the order of the StoreAPI's contract: by minimum time, by
+// maximum time, then by the parts raw, count, sum, min, max and counter. For each part, a chunk
+// that has it comes first; then the type decides, ascending; then the data, descending.
 func compareChunks(a, b *storepb.WireChunk) int {
 	if a.MinTime != b.MinTime {
 		return cmp.Compare(a.MinTime, b.MinTime)
@@ -195,7 +199,7 @@ func compareChunks(a, b *storepb.WireChunk) int {
 	return (len(b.Parts) - j) - (len(a.Parts) - i)
 }
 
-// noteBadChunk counts a chunk record that did not verify or that nobody knows the encoding of.
+// noteBadChunk counts and logs a chunk record that is damaged or has an unknown encoding.
 func (s *Server) noteBadChunk(err error) {
 	var unknown *tsdbfmt.UnknownEncodingError
 	switch {

@@ -20,9 +20,9 @@ func streamBytes(n int) int64 {
 	return min(max(runBytesPerRequest/int64(n), minRunBytes), maxRunBytes)
 }
 
-// planBytes estimates what a request holds besides its windows: postings, index pages and segments.
-// Streams release some bytes before their first segment. Only the streams that start concurrently
-// hold those bytes at the same time.
+// planBytes estimates the bytes of a request besides its windows: postings, index pages and
+// segments. Streams release some of these before their first segment. Only streams that start
+// concurrently need those at the same time.
 func planBytes(plans []*block.Plan) int64 {
 	run := streamBytes(len(plans))
 	total, passing := int64(0), make([]int64, len(plans))
@@ -37,9 +37,9 @@ func planBytes(plans []*block.Plan) int64 {
 	return total
 }
 
-// windowBytes is what a request reserves for its first window. It is less than minWindowBytes if
-// the postings show that less is enough: a small request then counts as small. It is more if a
-// single series may need more, because a series is never divided over windows.
+// windowBytes returns how many bytes a request reserves for its first window. It is less than
+// minWindowBytes if the postings show that less is enough: a small request then counts as small. It
+// is more if a single series may need more, because a series is never divided over windows.
 func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	all, one := int64(0), int64(0)
 	for _, p := range plans {

@@ -12,11 +12,11 @@ import (
 	"larder/store/storepb"
 )
 
-// componentType is what Queriers know a store gateway by.
+// componentType is the type by which Queriers recognise a store gateway.
 const componentType = "store"
 
-// Info implements storepb.InfoServer. Until the catalog is known it answers Unavailable, so that
-// Queriers ask again.
+// Info implements storepb.InfoServer. It returns Unavailable until the catalog has its first view,
+// so that Queriers retry.
 func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoResponse, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoRespo
 	if len(view.Blocks) > 0 {
 		info.MinTime, info.MaxTime = view.MinTime, view.MaxTime
 	}
-	// Empty or not, the range is clamped: so does Thanos.
+	// Even an empty range is clamped, same as in Thanos.
 	info.MinTime, info.MaxTime = s.clamp(info.MinTime, info.MaxTime)
 	resp := &storepb.InfoResponse{ComponentType: componentType, Store: info}
 	for _, set := range view.Sets {
@@ -41,16 +41,15 @@ func (s *Server) Info(context.Context, *storepb.InfoRequest) (*storepb.InfoRespo
 	return resp, nil
 }
 
-// appendTSDBInfos appends the stretches of time that a label set's blocks cover, joined where they
-// meet. (Thanos shrinks a stretch when a block lies inside another.)
+// appendTSDBInfos appends the time ranges that the blocks of a label set cover. Ranges that touch
+// or overlap are joined. (Thanos shrinks a range if a block lies inside another.)
 func appendTSDBInfos(dst []*storepb.TSDBInfo, set *catalog.Set) []*storepb.TSDBInfo {
 	var blocks []*catalog.Block
 	for _, of := range set.ByResolution {
 		blocks = append(blocks, of...)
 	}
-	slices.SortFunc(
-		blocks, func(a, b *catalog.Block) int { return cmp.Compare(a.MinTime, b.MinTime) },
-	)
+	slices.SortFunc(blocks,
+		func(a, b *catalog.Block) int { return cmp.Compare(a.MinTime, b.MinTime) })
 	var cur *storepb.TSDBInfo
 	for _, b := range blocks {
 		if cur == nil || b.MinTime > cur.MaxTime {

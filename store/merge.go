@@ -9,7 +9,7 @@ import (
 	"larder/store/storepb"
 )
 
-// source is one block's series stream as the merge reads it.
+// source is the series stream of one block, an input of the merge.
 type source struct {
 	stream block.SeriesStream
 	chunks *block.ChunkReader
@@ -19,7 +19,7 @@ type source struct {
 	labels []byte // final labels of the current series, nil at the end
 }
 
-// next moves on to the next series, if need be to the next segment. At the end labels is nil.
+// next advances to the next series, of the next segment if needed. At the end labels is nil.
 func (s *source) next() error {
 	s.at++
 	for s.seg == nil || s.at >= s.seg.Len() {
@@ -40,17 +40,17 @@ func (s *source) next() error {
 	return nil
 }
 
-// merge is a loser tree over sources: it yields them in the order of their current labels, ties in
-// the order of the sources.
+// merge is a loser tree over sources. It yields their series in the order of labels; equal labels
+// come in the order of the sources.
 //
-// A loser tree needs one comparison a level where a heap needs two, and comparisons walk labels.
-// See Knuth, The Art of Computer Programming, volume 3, 5.4.1.
+// A loser tree needs one comparison per level and a heap two. Comparisons are expensive, because
+// they walk labels. See Knuth, The Art of Computer Programming, volume 3, 5.4.1.
 type merge struct {
 	sources []*source
-	loser   []int // by inner node: the source that lost there; loser[0] is the winner
+	loser   []int // by inner node: the source that lost there; loser[0] is the overall winner
 }
 
-// newMerge returns a merge over sources whose first series is current.
+// newMerge returns a merge over sources that are at their first series.
 func newMerge(sources []*source) *merge {
 	m := &merge{sources: sources, loser: make([]int, max(len(sources), 1))}
 	if len(sources) > 0 {
@@ -59,7 +59,8 @@ func newMerge(sources []*source) *merge {
 	return m
 }
 
-// play finds the winner of the subtree at node n, noting the losers. Leaf i is node len(sources)+i.
+// play returns the winner of the subtree at node n and records the losers. Leaf i is node
+// len(sources)+i.
 func (m *merge) play(n int) int {
 	if n >= len(m.sources) {
 		return n - len(m.sources)
@@ -84,8 +85,8 @@ func (m *merge) less(a, b int) bool {
 	return c < 0 || c == 0 && a < b
 }
 
-// first returns the source whose current series comes first, its index, and false when all sources
-// are at their end.
+// first returns the source whose current series comes first, and its index. It returns false once
+// all sources are at their end.
 func (m *merge) first() (*source, int, bool) {
 	if len(m.sources) == 0 {
 		return nil, 0, false
@@ -94,7 +95,7 @@ func (m *merge) first() (*source, int, bool) {
 	return m.sources[i], i, m.sources[i].labels != nil
 }
 
-// skip moves on to the first series that sorts after the given labels.
+// skip advances to the first series that sorts after the given labels.
 func (m *merge) skip(ctx context.Context, after []byte) error {
 	for n := 0; ; n++ {
 		if n%64 == 0 && ctx.Err() != nil {
@@ -110,7 +111,7 @@ func (m *merge) skip(ctx context.Context, after []byte) error {
 	}
 }
 
-// advance moves the first source on to its next series.
+// advance advances the first source to its next series.
 func (m *merge) advance() error {
 	w := m.loser[0]
 	if err := m.sources[w].next(); err != nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// metrics are the server's. Names under thanos_ are those that Thanos's dashboards and alerts read,
-// with their labels and buckets; names under larder_ are larder's own. All but pending are fed
-// once, when a request ends.
+// metrics are the metrics of a Server. Names under thanos_ are those that the dashboards and alerts
+// of Thanos read, with the same labels and buckets. Names under larder_ are larder's own. Most
+// metrics are updated once, at the end of a request.
 type metrics struct {
 	blocksLoaded    prometheus.Gauge
 	pending         prometheus.Gauge
@@ -41,8 +41,8 @@ type metrics struct {
 	unknownEncodings *prometheus.CounterVec
 }
 
-// factory makes metrics, the histograms with native buckets besides their classic ones. Those by
-// tenant are names' own.
+// factory creates metrics. Its histograms have native and classic buckets. It registers metrics by
+// tenant with names.
 type factory struct {
 	promauto.Factory
 	names *tenantNames
@@ -79,7 +79,7 @@ func (f factory) counters(name, help string, labels ...string) *prometheus.Count
 	return v
 }
 
-// owned has the series of a tenant deleted when its name leaves.
+// owned makes names delete the series of a tenant that loses its name.
 func (f factory) owned(metric tenantSeries, labels []string) {
 	if f.names != nil && slices.Contains(labels, "tenant") {
 		f.names.own(metric)
@@ -90,7 +90,7 @@ func (f factory) gauge(name, help string) prometheus.Gauge {
 	return f.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 }
 
-// secondsBuckets are Thanos's for every duration of a request.
+// secondsBuckets are the buckets of Thanos for durations of requests.
 var secondsBuckets = []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120}
 
 // newMetrics registers the metrics. names may be nil.
@@ -99,128 +99,97 @@ func newMetrics(reg prometheus.Registerer, names *tenantNames) *metrics {
 	items := prometheus.ExponentialBuckets(200, 2, 15)
 	sizes := prometheus.ExponentialBuckets(1024, 2, 15)
 	lists := []float64{
-		32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 128 << 20, 256 << 20, 512 << 20, 768 << 20, 1 << 30,
+		32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 128 << 20,
+		256 << 20, 512 << 20, 768 << 20, 1 << 30,
 	}
 	m := &metrics{
-		blocksLoaded: f.gauge("thanos_bucket_store_blocks_loaded", "Blocks that are served."),
-		pending: f.gauge(
-			"thanos_store_server_pending_series_requests",
-			"Series requests that are being answered or wait to be.",
-		),
-		blocksQueried: f.histograms(
-			"thanos_bucket_store_series_blocks_queried", "Blocks that a Series request looked at.",
-			prometheus.ExponentialBuckets(1, 2, 10), "tenant",
-		),
-		dataFetched: f.histograms(
-			"thanos_bucket_store_series_data_fetched",
-			"Pages that a Series request read from the bucket, by what for.", items, "data_type",
-			"tenant",
-		),
-		dataTouched: f.histograms(
-			"thanos_bucket_store_series_data_touched",
-			"Posting lists, series entries and chunk records that a Series request used.", items,
-			"data_type", "tenant",
-		),
-		dataSizeFetched: f.histograms(
-			"thanos_bucket_store_series_data_size_fetched_bytes",
-			"Bytes that a Series request read from the bucket, by what for.", sizes, "data_type",
-			"tenant",
-		),
-		dataSizeTouched: f.histograms(
-			"thanos_bucket_store_series_data_size_touched_bytes",
-			"Bytes of the pages that a Series request used, by what for.", sizes, "data_type",
-			"tenant",
-		),
-		postingsSize: f.histograms(
-			"thanos_bucket_store_postings_size_bytes",
-			"Bytes of the posting lists that a Series request used.", lists, "tenant",
-		),
-		resultSeries: f.histograms(
-			"thanos_bucket_store_series_result_series", "Series in the answer to a Series request.",
-			prometheus.ExponentialBuckets(100, 2, 15), "tenant",
-		),
-		getAllSeconds: f.histograms(
-			"thanos_bucket_store_series_get_all_duration_seconds",
-			"Time until the postings of all blocks of a Series request were known.", secondsBuckets,
-			"tenant",
-		),
-		mergeSeconds: f.histograms(
-			"thanos_bucket_store_series_merge_duration_seconds",
-			"Time that merging and sending the series of a request took.", secondsBuckets, "tenant",
-		),
-		sentChunkSize: newSizeHistogram(
-			"thanos_bucket_store_sent_chunk_size_bytes",
-			"Bytes of the chunks of one series in an answer.", reg,
-		),
-		emptyPostings: f.counters(
-			"thanos_bucket_store_empty_postings_total",
-			"Blocks in which the matchers of a request matched nothing.", "tenant",
-		),
-		seriesRefetches: f.counters(
-			"thanos_bucket_store_series_refetches_total",
-			"Series entries that were longer than read at first.", "tenant",
-		),
-		chunkRefetches: f.counters(
-			"thanos_bucket_store_chunk_refetches_total",
-			"Chunk records that were longer than read at first.", "tenant",
-		),
+		blocksLoaded: f.gauge("thanos_bucket_store_blocks_loaded", "Blocks in the current view."),
+		pending: f.gauge("thanos_store_server_pending_series_requests",
+			"Series requests that are running or waiting."),
+		blocksQueried: f.histograms("thanos_bucket_store_series_blocks_queried",
+			"Blocks that a Series request queried.", prometheus.ExponentialBuckets(1, 2, 10),
+			"tenant"),
+		dataFetched: f.histograms("thanos_bucket_store_series_data_fetched",
+			"Pages that a Series request fetched from the bucket, by type of data.", items,
+			"data_type", "tenant"),
+		dataTouched: f.histograms("thanos_bucket_store_series_data_touched",
+			"Posting lists, series entries or chunk records that a Series request used.", items,
+			"data_type", "tenant"),
+		dataSizeFetched: f.histograms("thanos_bucket_store_series_data_size_fetched_bytes",
+			"Bytes that a Series request fetched from the bucket, by type of data.", sizes,
+			"data_type", "tenant"),
+		dataSizeTouched: f.histograms("thanos_bucket_store_series_data_size_touched_bytes",
+			"Bytes of pages that a Series request used, by type of data.", sizes, "data_type",
+			"tenant"),
+		postingsSize: f.histograms("thanos_bucket_store_postings_size_bytes",
+			"Bytes of posting lists that a Series request used.", lists, "tenant"),
+		resultSeries: f.histograms("thanos_bucket_store_series_result_series",
+			"Series that a Series request returned.", prometheus.ExponentialBuckets(100, 2, 15),
+			"tenant"),
+		getAllSeconds: f.histograms("thanos_bucket_store_series_get_all_duration_seconds",
+			"Seconds that a Series request needed to find the postings of all blocks.",
+			secondsBuckets, "tenant"),
+		mergeSeconds: f.histograms("thanos_bucket_store_series_merge_duration_seconds",
+			"Seconds that a Series request needed to merge and send its series.", secondsBuckets,
+			"tenant"),
+		sentChunkSize: newSizeHistogram("thanos_bucket_store_sent_chunk_size_bytes",
+			"Bytes of chunks of each series that was sent.", reg),
+		emptyPostings: f.counters("thanos_bucket_store_empty_postings_total",
+			"Queried blocks in which the matchers of a request matched no series.", "tenant"),
+		seriesRefetches: f.counters("thanos_bucket_store_series_refetches_total",
+			"Series entries that needed a second read because they were longer than estimated.",
+			"tenant"),
+		chunkRefetches: f.counters("thanos_bucket_store_chunk_refetches_total",
+			"Chunk records that needed a second read because they were longer than estimated.",
+			"tenant"),
 		lazyBlocks: f.counter(
 			"thanos_bucket_store_lazy_expanded_postings_total",
-			"Blocks of requests in which some matchers were checked against the series instead of read as postings.",
+			"Queried blocks with matchers that were checked on series instead of read as postings.",
 		),
-		lazyGroups: f.counters("thanos_bucket_store_lazy_expanded_posting_groups_total", "Label names of those matchers, by why.", "reason").
-
-			// the one reason that there is here: the lists would cost more than they save
-			WithLabelValues("postings_size"),
-		seriesRequested: f.histogram(
-			"thanos_store_server_series_requested",
-			"Series in the answer to a Series request that succeeded.", 1, 10, 100, 1000, 10000,
-			100000, 1000000,
-		),
-		chunksRequested: f.histogram(
-			"thanos_store_server_chunks_requested",
-			"Chunks in the answer to a Series request that succeeded.", 1, 100, 1000, 10000, 100000,
-			10000000, 100000000, 1000000000,
-		),
+		// larder has only this reason: reading the lists would cost more than it saves.
+		lazyGroups: f.counters(
+			"thanos_bucket_store_lazy_expanded_posting_groups_total",
+			"Label names whose matchers were checked on series, not read as postings, by reason.",
+			"reason",
+		).WithLabelValues("postings_size"),
+		seriesRequested: f.histogram("thanos_store_server_series_requested",
+			"Series that a successful Series request returned.", 1, 10, 100, 1000, 10000, 100000,
+			1000000),
+		chunksRequested: f.histogram("thanos_store_server_chunks_requested",
+			"Chunks that a successful Series request returned.", 1, 100, 1000, 10000, 100000,
+			10000000, 100000000, 1000000000),
 		fetches: newFetchMetrics(f),
 
-		stageSeconds: f.histograms(
-			"larder_stage_duration_seconds",
-			"Time that a request spent in a stage; stages overlap.",
-			prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage",
-		),
+		stageSeconds: f.histograms("larder_stage_duration_seconds",
+			"Seconds that a request spent in a stage. Stages overlap.",
+			prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage"),
 		firstFrame: f.NewHistogram(
 			prometheus.HistogramOpts{
 				Name:    "larder_series_first_frame_seconds",
-				Help:    "Time from the start of a Series request to its first frame.",
+				Help:    "Seconds from the start of a Series request to its first frame.",
 				Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
 			},
 		),
-		bytesSent: f.counter(
-			"larder_series_sent_bytes_total", "Bytes of Series responses before compression.",
-		),
+		bytesSent: f.counter("larder_series_sent_bytes_total",
+			"Bytes of Series responses that were sent, before compression."),
 		requeued: f.counters(
 			"larder_requests_requeued_total",
-			"Times that a request which needed more memory than it had reserved, and than was free, began again for more.",
+			"Times that a request needed more memory than was free, released all and waited for it.",
 			"method",
 		),
-		corruptRecords: f.counter(
-			"larder_chunk_records_corrupt_total",
-			"Chunk records that did not verify when they were used.",
-		),
-		unknownEncodings: f.counters(
-			"larder_chunk_unknown_encoding_total",
-			"Chunks of an encoding that larder does not know.", "encoding",
-		),
+		corruptRecords: f.counter("larder_chunk_records_corrupt_total",
+			"Chunk records that failed verification when they were used."),
+		unknownEncodings: f.counters("larder_chunk_unknown_encoding_total",
+			"Chunks with an encoding that larder does not support, by encoding.", "encoding"),
 	}
 	f.owned(m.sentChunkSize, []string{"tenant"})
-	for _, c := range []*prometheus.CounterVec{m.seriesRefetches, m.chunkRefetches, m.emptyPostings} {
-		c.WithLabelValues(names.first())
-	}
+	m.seriesRefetches.WithLabelValues(names.first())
+	m.chunkRefetches.WithLabelValues(names.first())
+	m.emptyPostings.WithLabelValues(names.first())
 	return m
 }
 
-// observe accounts for a finished request of a tenant that is called label.
+// observe records a finished request. label is the tenant's name in metrics.
 func (m *metrics) observe(r *request, label string) {
 	for i, name := range stageNames {
 		if d := r.stages[i].Load(); d > 0 {
@@ -256,8 +225,8 @@ func (m *metrics) observe(r *request, label string) {
 	m.sentChunkSize.observe(label, &r.sentSizes)
 	m.getAllSeconds.WithLabelValues(label).
 		Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
-	m.mergeSeconds.WithLabelValues(label).
-		Observe((time.Since(r.start) - time.Duration(r.stages[stageGate].Load()+r.stages[stagePostings].Load())).Seconds())
+	planned := time.Duration(r.stages[stageGate].Load() + r.stages[stagePostings].Load())
+	m.mergeSeconds.WithLabelValues(label).Observe((time.Since(r.start) - planned).Seconds())
 	items := [...]int64{int64(r.planned.Lists), r.decoded.Entries, r.records.Records}
 	for i, k := range r.kinds() {
 		m.dataTouched.WithLabelValues(k.name, label).Observe(float64(items[i]))

@@ -8,11 +8,11 @@ import (
 	"larder/internal/pagecache"
 )
 
-// fetchMetrics say what requests read and from where, in the terms of Thanos's index cache and
-// caching bucket. larder caches pages, so a page stands for an item: one that holds posting lists
-// for a request's matchers counts as Postings, one that is read for series entries as Series, one
-// of a chunk file as a part of a file that the caching bucket keeps. A page that a running read of
-// another request brought is no hit.
+// fetchMetrics record what requests read and from where, with the metrics of Thanos's index cache
+// and caching bucket. larder caches pages, therefore a page counts as an item. A page of posting
+// lists counts as Postings, a page of series entries as Series, and a page of a chunk file as a
+// range of the caching bucket. A page that a concurrent read of another request fetches is not a
+// hit.
 type fetchMetrics struct {
 	indexRequests, indexHits     *prometheus.CounterVec
 	chunkRequests, chunkHits     prometheus.Counter
@@ -37,54 +37,45 @@ func newFetchMetrics(f factory) fetchMetrics {
 		bucket = "thanos_store_bucket_cache_"
 		store  = "thanos_bucket_store_"
 	)
-	// The caching bucket's name for chunk files, and for ranged reads.
+	// Names of the caching bucket for chunk files and ranged reads.
 	const config, operation, origin = "chunks", "getrange", "origin"
 	seconds := func(name, help string) *prometheus.HistogramVec {
 		return f.histograms(store+name, help, secondsBuckets, "tenant")
 	}
-	fetched := f.counters(
-		bucket+"getrange_fetched_bytes_total",
-		"Bytes of chunk pages, by whether they came from the cache or from the bucket.", origin,
-		"config",
-	)
+	fetched := f.counters(bucket+"getrange_fetched_bytes_total",
+		"Bytes of chunk pages that requests read, by origin: cache or bucket.", origin, "config")
 	m := fetchMetrics{
-		indexRequests: f.counters(
-			index+"requests_total", "Index pages that requests needed, by what for.", "item_type",
-			"tenant",
-		),
-		indexHits: f.counters(
-			index+"hits_total",
-			"Index pages that requests needed and found in the cache, by what for.", "item_type",
-			"tenant",
-		),
+		indexRequests: f.counters(index+"requests_total",
+			"Index pages that requests needed, by type of item.", "item_type", "tenant"),
+		indexHits: f.counters(index+"hits_total",
+			"Index pages that requests found in the cache, by type of item.", "item_type",
+			"tenant"),
 
-		chunkRequests: f.counters(bucket+"operation_requests_total", "Chunk pages that requests needed.", "operation", "config").
-			WithLabelValues(operation, config),
-		chunkHits: f.counters(bucket+"operation_hits_total", "Chunk pages that requests needed and found in the cache.", "operation", "config").
-			WithLabelValues(operation, config),
-		chunkBytes: f.counters(bucket+"getrange_requested_bytes_total", "Bytes of the chunk pages that requests needed.", "config").
-			WithLabelValues(config),
+		chunkRequests: f.counters(bucket+"operation_requests_total",
+			"Chunk pages that requests needed.", "operation", "config",
+		).WithLabelValues(operation, config),
+		chunkHits: f.counters(bucket+"operation_hits_total",
+			"Chunk pages that requests found in the cache.", "operation", "config",
+		).WithLabelValues(operation, config),
+		chunkBytes: f.counters(bucket+"getrange_requested_bytes_total",
+			"Bytes of chunk pages that requests needed.", "config",
+		).WithLabelValues(config),
 		chunkFromCache: fetched.WithLabelValues("cache", config),
 		chunkFetched:   fetched.WithLabelValues("bucket", config),
 
-		postingsSeconds: seconds(
-			"postings_fetch_duration_seconds",
-			"Time until the postings of all blocks of a request were known.",
-		),
-		seriesSeconds: seconds(
-			"series_fetch_duration_seconds",
-			"Time that reading, decoding and merging the series entries of a request took.",
-		),
+		postingsSeconds: seconds("postings_fetch_duration_seconds",
+			"Seconds that a request needed to find the postings of all blocks."),
+		seriesSeconds: seconds("series_fetch_duration_seconds",
+			"Seconds that a request needed to read, decode and merge its series entries."),
 		seriesWaitSeconds: seconds(
 			"series_fetch_duration_sum_seconds",
-			"Time that a request waited for series pages that were not cached, added up over its blocks.",
+			"Seconds that a request waited for uncached series pages, summed over its blocks.",
 		),
-		chunksSeconds: seconds(
-			"chunks_fetch_duration_seconds", "Time that reading the chunks of a request took.",
-		),
+		chunksSeconds: seconds("chunks_fetch_duration_seconds",
+			"Seconds that a request needed to read its chunks."),
 		chunksWaitSeconds: seconds(
 			"chunks_fetch_duration_sum_seconds",
-			"Time that a request waited for chunk pages that were not cached, added up over its blocks.",
+			"Seconds that a request waited for uncached chunk pages, summed over its blocks.",
 		),
 	}
 	for _, item := range []string{itemPostings, itemSeries, itemExpanded} {

@@ -12,9 +12,9 @@ var sizeBounds = [...]float64{
 	32, 256, 512, 1 << 10, 32 << 10, 256 << 10, 512 << 10, 1 << 20, 32 << 20, 256 << 20, 512 << 20,
 }
 
-// sizeCounts counts sizes by bucket, the last being for what is larger than any bound. A request
-// counts its series in one of its own and hands it over when it ends: a call per series into a
-// histogram that all requests share would cost more than encoding it.
+// sizeCounts counts sizes by bucket; the last bucket is for larger sizes. Each request counts its
+// series in its own sizeCounts, and adds them to the histogram at its end. A call per series into a
+// shared histogram would cost more than encoding the series.
 type sizeCounts struct {
 	buckets [len(sizeBounds) + 1]uint64
 	sum     int64
@@ -25,12 +25,12 @@ func (c *sizeCounts) add(n int64) {
 	c.sum += n
 }
 
-// sizeHistogram is a histogram per tenant that is fed with sizeCounts. Its callers decide which
-// tenants it has: tenantNames deletes a tenant that it no longer names.
+// sizeHistogram has a histogram per tenant. tenantNames deletes the tenants that metrics no longer
+// name.
 type sizeHistogram struct {
 	desc *prometheus.Desc
 
-	mu       sync.Mutex // guards byTenant; held for additions alone
+	mu       sync.Mutex // guards byTenant; held for additions and copies only
 	byTenant map[string]*sizeCounts
 }
 
@@ -59,7 +59,7 @@ func (h *sizeHistogram) observe(tenant string, c *sizeCounts) {
 	t.sum += c.sum
 }
 
-// DeletePartialMatch deletes what is counted for the tenant that labels name.
+// DeletePartialMatch deletes the histogram of the tenant in labels. It returns how many it deleted.
 func (h *sizeHistogram) DeletePartialMatch(labels prometheus.Labels) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -19,8 +19,8 @@ type requestHints interface {
 	GetBlockMatchers() []*storepb.LabelMatcher
 }
 
-// parseHints decodes the hints of a request into h, which stays empty without hints, and returns
-// their block matchers. kind names the request in errors. The budget holds what the hints need.
+// parseHints decodes the hints of a request into h and returns their block matchers. Without hints
+// h stays empty. kind names the request in errors. The bytes of the hints are reserved in budget.
 func parseHints(
 	budget *matcher.Budget, raw *anypb.Any, h requestHints, kind string,
 ) (ms []*labels.Matcher, err error) {
@@ -40,8 +40,8 @@ func parseHints(
 	return ms, nil
 }
 
-// maxNames bounds the lists of label names in a request. It is far beyond the replica labels of any
-// query and the labels that it groups by. Each name is looked up in every block.
+// maxNames bounds the lists of label names in a request, because each name is looked up in every
+// block. Queries have far fewer replica labels and grouping labels.
 const maxNames = 1000
 
 // checkNames rejects a list of too many label names.
@@ -53,8 +53,8 @@ func checkNames(field string, names []string) error {
 	return nil
 }
 
-// requestError returns the error of a request that could not be parsed, with prefix before its
-// text. Without a code of its own it is InvalidArgument.
+// requestError returns the error for a request that could not be parsed. prefix is put before its
+// text. The code is that of err, or else InvalidArgument.
 func requestError(prefix string, err error) error {
 	code := codes.InvalidArgument
 	var coded interface{ GRPCStatus() *status.Status }

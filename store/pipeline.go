@@ -14,7 +14,7 @@ import (
 )
 
 // sources starts the series streams of plans and reads the first series of each, concurrently. The
-// caller closes the streams.
+// caller closes the streams, on an error too.
 func (s *Server) sources(
 	ctx context.Context, r *request, q *seriesQuery, plans []*block.Plan,
 ) ([]*source, error) {
@@ -159,14 +159,14 @@ type pipeline struct {
 	sources []*source
 	merge   *merge
 	free    chan *window
-	left    int64  // how many series may still be sent
-	after   []byte // labels of the last series that was sent before; nil for none
-	granted int64  // bytes that a window may hold
-	frames  int64  // bytes that frames may hold
-	excess  int64  // bytes of the largest window so far beyond granted, reserved too
+	left    int64  // how many more series may be sent
+	after   []byte // labels of the last series of earlier attempts; nil for none
+	granted int64  // bytes reserved for each window
+	frames  int64  // bytes reserved for frames
+	excess  int64  // bytes also reserved for each window, because the largest exceeded granted
 }
 
-// run produces windows until the merge ends or fails; the last window says so in its err.
+// run produces windows until the merge ends or fails. The last window has the reason in err.
 func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 	r := p.request
 	var (
@@ -205,7 +205,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			return win.fetch(ctx, p.sources)
 		})()
 		if err != nil {
-			// Some of its chunks are missing, therefore none of its series is sent.
+			// Send none of its series, because some chunks are missing.
 			win.series, win.err = win.series[:0], err
 		}
 		last := win.err != nil
@@ -222,7 +222,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 			windows = 2
 			p.free <- &window{}
 		}
-		// A larger window is reserved first. Look-ahead never waits for memory.
+		// Reserve a larger window before filling it. Look-ahead never waits for memory.
 		if target = min(2*target, maxWindowBytes); target > p.granted {
 			if r.TryReserve(windows * (target - p.granted)) {
 				p.granted = target
@@ -233,15 +233,16 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 	}
 }
 
-// admit reserves what a window holds beyond what was granted. The last series of a window may
-// exceed that, and a series with very many chunks far exceeds it. It also reserves what frames take
-// for series with longer labels than were estimated.
+// admit reserves the bytes of a window beyond those granted. The last series of a window may exceed
+// the grant, by much if it has very many chunks. It also reserves larger frames for series whose
+// labels are longer than estimated.
 func (p *pipeline) admit(win *window, windows int64) error {
 	if win.longest > guessedLabels {
-		// The attempt keeps the labels that were sent last.
+		// The attempt keeps a copy of the last labels that were sent.
 		if more := p.query.frameBytes(p.plans, win.longest) + win.longest - p.frames; more > 0 {
 			if err := p.request.Reserve(more); err != nil {
-				return fmt.Errorf("frames of series with %d bytes of labels: %w", win.longest, err)
+				return fmt.Errorf("reserve frames for series with %d bytes of labels: %w",
+					win.longest, err)
 			}
 			p.frames += more
 		}
@@ -251,7 +252,7 @@ func (p *pipeline) admit(win *window, windows int64) error {
 		return nil
 	}
 	if err := p.request.Reserve(windows * (over - p.excess)); err != nil {
-		return fmt.Errorf("a window of %d bytes of chunks: %w", win.bytes, err)
+		return fmt.Errorf("reserve a window of %d bytes of chunks: %w", win.bytes, err)
 	}
 	p.excess = over
 	return nil

@@ -14,8 +14,8 @@ import (
 // blockConcurrency is how many blocks of a request are read concurrently.
 const blockConcurrency = 32
 
-// chosen is a block that a request looks at, with the matchers that its external labels do not
-// decide.
+// chosen is a block that a request queries, with the matchers for its series: those that its
+// external labels do not decide.
 type chosen struct {
 	meta     *catalog.Block
 	matchers []*labels.Matcher
@@ -65,7 +65,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 		g.SetLimit(blockConcurrency)
 		for i, c := range blocks {
 			if len(c.matchers) == 0 {
-				// The StoreAPI's contract: a request with matchers for external labels only gets
+				// By the StoreAPI's contract, a request with matchers for external labels only gets
 				// nothing.
 				continue
 			}
@@ -109,8 +109,8 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 	return out, err
 }
 
-// record notes for cache warming which matchers were asked of which blocks. Blocks of one external
-// label set share their matchers.
+// record records for cache warming which blocks were queried with which matchers. Blocks of one
+// external label set share their matchers.
 func (r *request) record(q *seriesQuery, blocks []chosen) {
 	rec := r.server.opts.Recorder
 	if rec == nil {
@@ -124,7 +124,7 @@ func (r *request) record(q *seriesQuery, blocks []chosen) {
 			to++
 		}
 		if len(ms) > 0 {
-			// INVARIANT: blocks and queried go side by side.
+			// INVARIANT: blocks and queried have the same order.
 			rec.Note(r.attempt.queried[from:to], ms, q.without)
 		}
 		from = to

@@ -16,9 +16,9 @@ import (
 	"larder/store/storepb"
 )
 
-// The stages of a request say where its time goes. They overlap: chunks are fetched while frames
-// are sent. Their sum may therefore exceed the duration of the request. The wait for headers is
-// part of the postings stage, too.
+// stageID is a stage of a request. Stages show where its time goes. They overlap, because chunks
+// are fetched while frames are sent. Their sum may therefore exceed the duration of the request.
+// The wait for headers is also part of the postings stage.
 type stageID int
 
 const (
@@ -33,8 +33,8 @@ const (
 
 var stageNames = [stageCount]string{"gate", "header", "postings", "series", "chunks", "send"}
 
-// request is one running call: its identity, its turn and current attempt, and what it adds up. The
-// goroutines of the request share its accounts, stage times and turn.
+// request is a running call: its identity, turn, current attempt and statistics. The goroutines of
+// the request share its accounts, stage times and turn.
 type request struct {
 	server *Server
 	ctx    context.Context
@@ -51,9 +51,9 @@ type request struct {
 
 	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
-	lazyBlocks    int // in which matchers stayed pending
+	lazyBlocks    int // with matchers that are checked on the series
 	emptyBlocks   int // in which the matchers matched nothing
-	setBlocks     int // that kept series sets answer for
+	setBlocks     int // answered from cached series sets
 	postingsCount int64
 	planned       block.PostingsStats
 	decoded       block.StreamStats
@@ -72,8 +72,8 @@ func (s *Server) newRequest(ctx context.Context, method string) *request {
 	return r
 }
 
-// limit begins to count against the limits from zero. Work of an earlier attempt may continue for
-// other requests that wait for it. That work counts against the limiters of its own attempt.
+// limit replaces the limiters by new ones that count from zero. Work of an earlier attempt may
+// continue because other requests wait for it. It counts against the old limiters.
 func (r *request) limit() {
 	var bytes *admission.BytesLimiter
 	r.series, r.chunks, bytes = r.server.limits.For(r.tenant)
@@ -103,8 +103,8 @@ func (r *request) stage(id stageID, span string, f func(ctx context.Context) err
 
 func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
 
-// enter waits until the request may begin. It then has the bytes of a small request. A Series
-// request has a place, too.
+// enter waits until the request may begin. It then has the bytes of a small request, and a place if
+// it is a Series request.
 func (r *request) enter(kind admission.Kind) error {
 	return r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) (err error) {
 		r.turn, err = r.server.admission.Enter(ctx, r.tenant, kind)
@@ -125,8 +125,8 @@ func (r *request) settle(n int64) error {
 	return err
 }
 
-// maxWaits is how often a request waits for more bytes. Each time it needs more, mostly twice as
-// many. It soon has enough, or is rejected.
+// maxWaits is how often a request waits for more bytes. Each time it waits for mostly twice as
+// many, therefore it soon has enough or is rejected.
 const maxWaits = 16
 
 // answer calls try until it returns anything but a *admission.MustWait. For that error it waits for
@@ -159,8 +159,7 @@ var _ block.Reserver = (*request)(nil)
 func (r *request) TryReserve(n int64) bool { return r.turn.TryReserve(n) }
 
 // Reserve reserves n more bytes that the request needs. It does not wait. Its errors end the
-// attempt: see answer. It uses spare bytes first. Otherwise a request that waited for them would
-// lack as many again, however many it has.
+// attempt: see answer. It uses spare bytes first, because the request has waited for them.
 func (r *request) Reserve(n int64) error {
 	missing := r.attempt.reserveSpare(n)
 	if missing == 0 && n > 0 {
@@ -173,8 +172,8 @@ func (r *request) Reserve(n int64) error {
 // may need them again.
 func (r *request) Release(n int64) { r.attempt.releaseSpare(n) }
 
-// nextAttempt begins another attempt after one that failed. What that one has read stays in the
-// accounts. Limits count from zero, because they are about the answer.
+// nextAttempt begins another attempt after one that failed. The accounts keep what the failed one
+// has read. Limits count from zero, because they bound the answer.
 func (r *request) nextAttempt() {
 	r.attempt.next()
 	r.turn.Restart()
@@ -201,7 +200,7 @@ func (r *request) noteSource(src *source) {
 	r.records.Add(src.chunks.Stats())
 }
 
-// finish releases what the request holds and accounts for it.
+// finish releases the turn of the request and records its metrics and span attributes.
 func (r *request) finish() {
 	r.turn.Close()
 	r.server.names.observe(r.tenant, r.used(), func(label string) {
@@ -232,7 +231,7 @@ func (r *request) finish() {
 	}
 }
 
-// used returns how many bytes the request has used: those that it read and those that it sent.
+// used returns how many bytes the request has read and sent.
 func (r *request) used() int64 {
 	n := r.sent.Bytes
 	for _, k := range r.kinds() {
@@ -254,8 +253,8 @@ func (r *request) kinds() [3]kind {
 	}
 }
 
-// queryStats returns the statistics that a client may ask for. Pages stand for the ranges of
-// Thanos.
+// queryStats returns the statistics that a client may ask for. Where Thanos counts ranges, larder
+// counts pages.
 func (r *request) queryStats() *storepb.QueryStats {
 	post, ser, chk := &r.postings, &r.seriesPages, &r.chunkPages
 	return &storepb.QueryStats{

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// maxReplans is how often a request is planned again because a block left the bucket. Each
-	// time the catalog is refreshed, and a refresh sees all earlier changes. A request that needs
-	// more refreshes reads a bucket that is being emptied.
+	// maxReplans is how often a request is planned again because a block was deleted from the
+	// bucket. The catalog is refreshed each time and then knows all earlier changes. Only a bucket
+	// that is being emptied needs more attempts.
 	maxReplans = 5
-	// maxReshapes is how often a request is planned again because a block was found irregular.
-	// Each time at least one more is known. The blocks of a request are read concurrently, and are
-	// mostly found together.
+	// maxReshapes is how often a request is planned again because a block was found irregular. Each
+	// attempt finds at least one such block. Most are found together, because blocks are read
+	// concurrently.
 	maxReshapes = 16
 )
 
-// irregular reports whether err says that a block was found irregular. The block is marked by now.
-// The same request, planned again, can therefore be answered.
+// irregular reports whether err says that a block was found irregular. The block has been marked as
+// such, therefore the next attempt can be answered.
 func irregular(err error) bool {
 	var e *block.IrregularError
 	return errors.As(err, &e)
@@ -73,13 +73,13 @@ func (q *seriesQuery) replaces(b, old *catalog.Block) bool {
 	return ok && slices.Equal(is, was)
 }
 
-// replaced reports whether err comes from a block that has left the bucket since the last sync, or
-// whose files differ from what was known. If so it looks for the replacement, and the request can
-// be planned again. A block of which only a part is missing is damaged: an answer without it would
-// be wrong.
+// replaced reports whether err comes from a block that was deleted since the last sync, or whose
+// files have changed. The catalog is then up to date, and the request can be planned again. A block
+// that lacks only some files is damaged, not deleted. The request then fails, because an answer
+// without the block would be wrong.
 func (s *Server) replaced(ctx context.Context, err error) bool {
 	if errors.Is(err, indexheader.ErrReplaced) {
-		return true // by another of its name, which the view has
+		return true // by a block of the same ID, which is in the view
 	}
 	var be *block.Error
 	if !errors.As(err, &be) {
@@ -95,24 +95,23 @@ func (s *Server) replaced(ctx context.Context, err error) bool {
 	if meta != nil {
 		gone, gerr := s.block(meta).Gone(ctx)
 		if gerr == nil && !gone {
-			// A chunk file that meta.json lists under another name, perhaps.
+			// meta.json may list a chunk file under a wrong name.
 			return s.measured(ctx, be, err)
 		}
 		if gerr != nil {
-			s.log.Warn(
-				"cannot tell whether a block left the bucket", "block", be.ID, "err", gerr,
-				"missing", err,
-			)
+			s.log.Warn("cannot check whether a block was deleted from the bucket",
+				"block", be.ID, "err", gerr, "missing", err)
 			return false
 		}
-		s.log.Warn("block vanished from the bucket, planning again", "block", be.ID, "err", err)
+		s.log.Warn("block was deleted from the bucket, planning the request again",
+			"block", be.ID, "err", err)
 		s.opts.Catalog.Tombstone(be.ID)
 	}
 	return s.opts.Catalog.Refresh(ctx) == nil
 }
 
-// measured reports whether the bucket, asked for the sizes of a block's files because of err, says
-// that they are not what they were known to be.
+// measured asks the bucket for the sizes of a block's files because of err. It reports whether they
+// have changed.
 func (s *Server) measured(ctx context.Context, be *block.Error, err error) bool {
 	sizes := s.opts.Blocks.Sizes
 	if sizes == nil {
@@ -129,10 +128,8 @@ func (s *Server) measured(ctx context.Context, be *block.Error, err error) bool 
 	var changed *pagecache.ChangedError
 	if errors.As(err, &changed) && verdict == catalog.Confirmed && merr == nil &&
 		s.opts.IgnoreSizes != nil {
-		s.log.Error(
-			"answers of the bucket state a size that the object does not have: they are no longer compared",
-			"block", be.ID, "err", err,
-		)
+		s.log.Error("bucket answers state wrong object sizes, sizes are no longer compared",
+			"block", be.ID, "err", err)
 		s.opts.IgnoreSizes()
 		return true
 	}

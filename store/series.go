@@ -15,7 +15,7 @@ import (
 	"larder/store/storepb"
 )
 
-// seriesQuery is a Series request, checked.
+// seriesQuery is a checked Series request.
 type seriesQuery struct {
 	req           *storepb.SeriesRequest
 	minT, maxT    int64
@@ -27,7 +27,8 @@ type seriesQuery struct {
 	limit         int64
 }
 
-// parseSeries checks a request. The budget holds what it needs.
+// parseSeries checks a request and compiles its matchers. The bytes it needs are reserved in
+// budget.
 func (s *Server) parseSeries(
 	req *storepb.SeriesRequest, budget *matcher.Budget,
 ) (*seriesQuery, error) {
@@ -49,7 +50,8 @@ func (s *Server) parseSeries(
 		return nil, err
 	}
 	q.hints, q.queryStats = req.Hints != nil, h.EnableQueryStats
-	// These checks come after those of Thanos: a request with both faults gets Thanos's error.
+	// These checks come after those of Thanos, so that a request with both faults gets the same
+	// error as from Thanos.
 	if err := checkNames("without_replica_labels", q.without); err != nil {
 		return nil, err
 	}
@@ -135,8 +137,8 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	return statusOf(r.ctx, err, codes.Aborted)
 }
 
-// series is one attempt to answer q from view. It writes all series into w, or those after the
-// series that w has.
+// series makes one attempt to answer q from view. It writes all series to w. If w already has
+// series, it writes those that follow.
 func (s *Server) series(
 	r *request, q *seriesQuery, view *catalog.View, w *storepb.FrameWriter,
 ) error {

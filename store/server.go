@@ -22,70 +22,72 @@ import (
 	"larder/store/storepb"
 )
 
-// Catalog says what blocks there are: *catalog.Catalog.
+// Catalog knows the blocks of the bucket: *catalog.Catalog.
 type Catalog interface {
 	View() *catalog.View
-	// Tombstone notes that a block was found missing from the bucket.
+	// Tombstone marks a block as missing from the bucket.
 	Tombstone(id ulid.ULID)
-	// Refresh looks for new blocks, at most every few seconds, whoever asks.
+	// Refresh looks for new blocks, at most every few seconds in total.
 	Refresh(ctx context.Context) error
 }
 
-// Recorder is told what Series requests ask for: *warm.Recorder. It must not wait, and must neither
-// change nor keep what it is given.
+// Recorder records what Series requests ask for: *warm.Recorder. It must not wait, and must neither
+// change nor keep its arguments.
 type Recorder interface {
-	// Note is called with blocks that a request has asked for the series that match matchers, with
-	// the names of the labels to be removed.
+	// Note records that a request has asked blocks for the series that match matchers. without
+	// names the labels to be removed.
 	Note(blocks []*catalog.Block, matchers []*labels.Matcher, without []string)
 }
 
-// Options say what a Server serves and within which bounds. Catalog and Blocks are required; the
-// rest has working zero values.
+// Options configure a Server. Catalog and Blocks are required. The zero values of all other options
+// work.
 type Options struct {
 	Catalog Catalog
 	// Blocks are the headers, pages and listings that blocks are read through.
 	Blocks block.Deps
-	// Frames lends the buffers of responses; default: a pool of its own.
+	// Frames is the pool of response buffers; default: a pool of its own.
 	Frames *storepb.FramePool
-	// ChunkPageBytes is the page size of Blocks.Chunks in bytes; default 8 KiB. Windows are counted
-	// in it.
+	// ChunkPageBytes is the page size of Blocks.Chunks in bytes; default 8 KiB. It must match,
+	// because the bytes of a window are counted in pages.
 	ChunkPageBytes int64
-	// Gate bounds the Series requests that run at once; its zero value lets all run.
+	// Gate bounds the Series requests that run at once. Its zero value is unlimited.
 	Gate admission.GateOptions
-	// Allowance bounds the bytes that requests hold together.
+	// Allowance bounds the bytes that all requests reserve together.
 	Allowance admission.AllowanceOptions
-	// Messages is the account of the messages of all requests, and of what their expressions
-	// compile to, from their arrival to their end; default one of 128 MiB. A request that needs
-	// more is refused. Compiling one large expression may take twice as much besides.
+	// Messages is the account of request messages and compiled expressions, from the arrival of a
+	// request until its end; default: an account of 128 MiB. A request that does not fit is
+	// rejected. Compiling one large expression may use twice as much in addition.
 	Messages *intake.Account
-	// Limits are those of every tenant that Tenants does not name; the zero value bounds nothing.
+	// Limits apply to each tenant that Tenants does not name. The zero value is unlimited.
 	// SetLimits replaces both.
 	Limits  admission.LimitOptions
 	Tenants map[string]admission.LimitOptions
-	// NamedTenants is how many tenants metrics name besides Tenants: those with the most requests
-	// and bytes of late. The others are counted together, as tenant other. Default 3; negative:
-	// none.
+	// NamedTenants is the number of tenants that metrics name besides Tenants: those with the most
+	// requests and bytes recently. All others are counted as tenant "other". Default 3; negative:
+	// none. Each name adds up to 409 series.
 	NamedTenants int
-	// Matchers is the number of compiled regular expressions that are kept for the requests to
-	// come; 0 or less keeps none. To compile one of a thousand alternatives takes some 300 µs, and
-	// to keep it some 50 KB. All together keep at most 64 KiB for each that may be.
+	// Matchers is the maximum number of cached regular expressions; 0 or less caches none.
+	// Compiling an expression of a thousand alternatives takes about 300 µs, and caching it about
+	// 50 KB. The cache is bounded to 64 KiB per entry on average.
 	Matchers int
-	// Recorder is told what Series requests ask for; nil: nobody is.
+	// Recorder records what Series requests ask for; nil records nothing.
 	Recorder Recorder
-	// SendStallTimeout ends a Series request whose client leaves a frame of its answer unread for
-	// so long, so that what it holds is free for others; default 1 minute, negative: never. The
-	// less, the sooner gateways that are read by one client in turn, and wait for each other's
-	// bytes, go on; but a client that merges lazily reads nothing from one store while it waits for
-	// another.
+	// SendStallTimeout is the time after which a Series request is aborted if its client does not
+	// read a frame; default 1 minute, negative: never. It frees the request's place and bytes. A
+	// short time-out sooner resolves gateways that wait for each other because one client reads
+	// them in turn. But it also aborts clients that merge lazily: these read nothing from one store
+	// while they wait for another.
 	SendStallTimeout time.Duration
-	// OnStall, if set, is called with the context of a request that was ended so: grpc holds what
-	// it has taken of the answer, up to a frame and 64 KiB, until the client takes it or goes away.
+	// OnStall, if set, is called with the context of each request that was aborted for this reason.
+	// grpc keeps the queued part of the answer, up to a frame and 64 KiB, until the client reads it
+	// or disconnects.
 	OnStall func(ctx context.Context)
-	// IgnoreSizes is called when answers of the bucket were found to state sizes of objects that
-	// are not: from then on readers must not compare them. nil: such a bucket cannot be read.
+	// IgnoreSizes is called if the bucket's answers were found to state wrong object sizes. From
+	// then on readers must not compare these sizes. If it is nil, such a bucket cannot be read.
 	IgnoreSizes func()
-	// Clamp narrows requested and advertised time ranges to what is served, by --min-time and
-	// --max-time, evaluated at every use; nil clamps nothing.
+	// Clamp narrows requested and advertised time ranges, in milliseconds, to the served range
+	// (--min-time, --max-time). It is called at every use because that range may be relative to
+	// now. nil clamps nothing.
 	Clamp func(minT, maxT int64) (int64, int64)
 
 	Logger     *slog.Logger
@@ -93,8 +95,9 @@ type Options struct {
 	Tracer     trace.Tracer
 }
 
-// Server is the StoreAPI and Info service. It holds no bytes of the bucket: what requests share
-// lies in Options.Blocks, what one request holds ends with it.
+// Server implements the StoreAPI and Info services. It retains no bytes of the bucket:
+// Options.Blocks has the caches that requests share, and the bytes of a request are released at its
+// end.
 type Server struct {
 	storepb.UnimplementedStoreServer
 	storepb.UnimplementedInfoServer
@@ -111,7 +114,7 @@ type Server struct {
 	stalls    *stalls
 	names     *tenantNames
 
-	mu     sync.Mutex // guards blocks; held for map operations alone
+	mu     sync.Mutex // guards blocks; held for map operations only
 	blocks map[ulid.ULID]*block.Block
 }
 
@@ -147,22 +150,18 @@ func New(opts Options) *Server {
 		names:    names,
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
-	names.own(s.limits.NameTenants(
-		names.first(),
-		func(tenant string, count func(label string)) { names.observe(tenant, -1, count) },
-	))
+	names.own(s.limits.NameTenants(names.first(),
+		func(tenant string, count func(label string)) { names.observe(tenant, -1, count) }))
 	names.keep(opts.Tenants)
 	s.opts.Blocks.Panics = s.panics
 	s.admission = admission.New(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
-	s.stalls = newStalls(
-		opts.SendStallTimeout, s.admission.KeepsOthersWaiting, opts.OnStall, opts.Logger,
-		opts.Registerer,
-	)
+	s.stalls = newStalls(opts.SendStallTimeout, s.admission.KeepsOthersWaiting, opts.OnStall,
+		opts.Logger, opts.Registerer)
 	return s
 }
 
-// SetLimits replaces the limits of tenants. Requests that run keep those that they began with;
-// those that wait go by the new ones. Nobody may change tenants afterwards.
+// SetLimits replaces the limits of tenants. Running requests keep the limits they started with;
+// waiting requests get the new ones. The caller must not change tenants afterwards.
 func (s *Server) SetLimits(
 	others admission.LimitOptions, tenants map[string]admission.LimitOptions,
 ) {
@@ -172,7 +171,7 @@ func (s *Server) SetLimits(
 
 func (s *Server) clamp(minT, maxT int64) (int64, int64) { return s.opts.Clamp(minT, maxT) }
 
-// block returns the reader of a block.
+// block returns the reader of a block, and creates it if needed.
 func (s *Server) block(meta *catalog.Block) *block.Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,8 +183,8 @@ func (s *Server) block(meta *catalog.Block) *block.Block {
 	return b
 }
 
-// ViewChanged forgets the readers of blocks that left. It is to be called after every change of the
-// catalog's view. Requests that still use such a block are not disturbed.
+// ViewChanged drops the readers of blocks that are no longer in the view. The caller calls it after
+// every change of the catalog's view. Running requests keep the readers that they use.
 func (s *Server) ViewChanged(old, cur *catalog.View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -20,27 +20,27 @@ import (
 	"larder/store/storepb"
 )
 
-// defaultSendStall is half of the time that a Querier gives a query (--query.timeout, 2 minutes): a
-// Querier that merges stores lazily stops reading one while it waits for another, and that must be
-// allowed to take a while; but what waits for the bytes of a request that nobody reads should get
-// them while it has time left to be answered.
+// defaultSendStall is half of a Querier's default query time-out (--query.timeout, 2 minutes). A
+// Querier that merges stores lazily stops reading one store while it waits for another, which may
+// take a while. But requests that wait for the bytes of an unread answer must get them while there
+// is time to answer.
 const defaultSendStall = time.Minute
 
-// stallChecks is how often within the time-out the requests are looked at, so that a stall ends at
-// most so much of the time-out late.
+// stallChecks is how often requests are checked within the time-out. A stall therefore ends late by
+// at most an eighth of the time-out.
 const stallChecks = 8
 
-// finisher is what grpc's streams are besides a grpc.ServerTransportStream. A handler has no other
-// way to unblock its own Send than to return, which it cannot do while it sends; but grpc itself
-// ends a stream so when another goroutine finds in RecvMsg that it is broken: the status is queued
-// behind what was sent, and the Send returns.
+// finisher is a method of grpc's streams that grpc.ServerTransportStream does not declare. Only
+// this method ends a stream whose handler is blocked in Send, because the handler cannot return.
+// grpc itself uses it when RecvMsg finds a broken stream. It queues the status behind what was
+// sent, and Send returns.
 type finisher interface {
 	WriteStatus(st *status.Status) error
 }
 
-// stalls ends requests whose client stops reading their answer, or reads it so slowly that other
-// clients do not come to their turn. There is one for all requests of a server, and it looks at
-// them only now and then: a frame that is sent costs three atomic writes.
+// stalls aborts requests whose client stops reading the answer, or reads it so slowly that other
+// clients get no place. A server has one stalls for all requests. It checks them periodically,
+// because then sending a frame costs only three atomic writes.
 type stalls struct {
 	timeout            time.Duration // 0 or less: never
 	keepsOthersWaiting func(inbound.Client) bool
@@ -65,28 +65,28 @@ func newStalls(
 		sending: map[*sending]struct{}{},
 		ended: promauto.With(reg).NewCounter(prometheus.CounterOpts{
 			Name: "larder_series_send_stalled_total",
-			Help: "Series requests that were ended because their client left a frame unread for the stall time-out.",
+			Help: "Series requests that were aborted because their client did not read the answer in time.",
 		}),
 	}
 }
 
-// sending is what a request that sends frames shows to stalls.
+// sending is the state of a request that sends frames, as stalls sees it.
 type sending struct {
 	stalls *stalls
 	ctx    context.Context
 	begin  time.Time
-	// since is when the running Send began, in nanoseconds after begin; 0 while none runs, ended
-	// after a stall.
+	// since is when the running Send began, in nanoseconds after begin. It is 0 while none runs,
+	// and ended after a stall.
 	since atomic.Int64
-	// unread is how long the Sends that have returned took, in nanoseconds.
+	// unread is the total duration of the Sends that have returned, in nanoseconds.
 	unread atomic.Int64
-	// why is what a client that was ended is told, set before since becomes ended.
+	// why is the status for the client of an aborted request. It is set before since becomes ended.
 	why atomic.Pointer[status.Status]
 }
 
 const ended = -1
 
-// watch begins to look after a request that sends frames. stop ends that.
+// watch registers a request that sends frames. The caller calls stop at its end.
 func (s *stalls) watch(ctx context.Context) *sending {
 	w := &sending{stalls: s, ctx: ctx, begin: time.Now()}
 	if s.timeout < 0 {
@@ -107,8 +107,8 @@ func (w *sending) stop() {
 	delete(w.stalls.sending, w)
 }
 
-// send runs one Send. Its error is that of the stall if there was one: to the client the request
-// has ended by it, however far the Send came.
+// send runs one Send. After a stall it returns the status of the stall, because this is the status
+// that the client got.
 func (w *sending) send(stream grpc.ServerStream, f *storepb.Frame) error {
 	at := max(1, int64(time.Since(w.begin)))
 	if !w.since.CompareAndSwap(0, at) {
@@ -124,26 +124,22 @@ func (w *sending) send(stream grpc.ServerStream, f *storepb.Frame) error {
 
 func (w *sending) err() error { return w.why.Load().Err() }
 
-// slowly is the status of a client that reads so slowly that others do not come to their turn.
+// slowly is the status for a client that reads so slowly that other clients get no place.
 func (s *stalls) slowly(unread time.Duration) *status.Status {
-	return status.Newf(
-		codes.Aborted,
-		"the client left frames of its answer unread for %s in all, and has most places at the gate "+
-			"while another client waits for one: ended, it may be tried again",
-		unread.Round(time.Second),
-	)
+	return status.Newf(codes.Aborted,
+		"the client did not read frames of its answer for %s in total, while it has its full share of "+
+			"places and another client waits for one: request aborted to free its place (retry it)",
+		unread.Round(time.Second))
 }
 
 func (s *stalls) status() *status.Status {
-	return status.Newf(
-		codes.Aborted,
-		"the client left a frame of its answer unread for %s (--store.grpc.send-stall-timeout): ended, so that others get what the request held; it may be tried again",
-		s.timeout,
-	)
+	return status.Newf(codes.Aborted,
+		"the client did not read a frame of its answer for %s (--store.grpc.send-stall-timeout): "+
+			"request aborted to free its place and bytes (retry it)", s.timeout)
 }
 
-// check ends the requests that have stalled. Of those that are read slowly it ends one at a time:
-// it may be enough.
+// check aborts the requests that have stalled. It aborts at most one slowly read request at a time,
+// because that may free enough places.
 func (s *stalls) check() {
 	type slow struct {
 		*sending
@@ -152,7 +148,7 @@ func (s *stalls) check() {
 	}
 	var stalled []*sending
 	var slowly []slow
-	ending := false // a request that was ended has its place still
+	ending := false // whether an aborted request still has its place
 	s.mu.Lock()
 	for w := range s.sending {
 		since := w.since.Load()
@@ -192,10 +188,9 @@ func (s *stalls) check() {
 	}
 }
 
-// mark turns the Send that began at since into one that is ended. It reports false if the Send has
-// returned.
+// mark marks the Send that began at since as ended. It returns false if that Send has returned.
 //
-// INVARIANT: the goroutine whose mark succeeds ends the request.
+// INVARIANT: the goroutine whose mark succeeds aborts the request.
 func (w *sending) mark(since int64, why *status.Status) bool {
 	w.why.Store(why)
 	return w.since.CompareAndSwap(since, ended)
@@ -207,17 +202,12 @@ func (s *stalls) end(w *sending) {
 	if p, ok := peer.FromContext(w.ctx); ok {
 		client = p.Addr.String()
 	}
-	s.log.Warn("a client does not read its answer, the request is ended",
+	s.log.Warn("client does not read its answer, request aborted",
 		"client", client, "timeout", s.timeout, "why", w.why.Load().Message())
 	if stream, ok := grpc.ServerTransportStreamFromContext(w.ctx).(finisher); ok {
 		if err := stream.WriteStatus(w.why.Load()); err != nil {
-			s.log.Debug(
-				"end a request",
-				"client",
-				client,
-				"err",
-				err,
-			) // its connection is gone, and so is the request
+			// The connection is closed, and the request has ended with it.
+			s.log.Debug("cannot send the status of an aborted request", "client", client, "err", err)
 		}
 	}
 	if s.onStall != nil {

@@ -12,11 +12,11 @@ import (
 	"larder/store/block"
 )
 
-// contained turns a panic of f into an Internal error of the request.
+// contained wraps f and turns its panic into an Internal error.
 func contained(f func() error) func() error { return panics.Contained(f) }
 
 // recovered turns a panic of a handler, or of work that it waited for, into an Internal error. It
-// logs and counts panics that were not noted yet.
+// logs and counts each panic once.
 func (s *Server) recovered(err *error) {
 	if v := recover(); v != nil {
 		*err = s.panics.Caught(v)
@@ -26,12 +26,13 @@ func (s *Server) recovered(err *error) {
 	}
 }
 
-// statusOf gives err the code that the client gets. A request that was cancelled or timed out gets
-// the code of that. An error with a code keeps it. All other errors get the code otherwise. The
-// text stays whole, because Queriers search it.
+// statusOf returns the status that the client gets for err. A request that was cancelled or timed
+// out gets the corresponding code. An error with a code keeps it. All other errors get the code
+// otherwise. The text is not changed, because Queriers search it.
 //
-// Errors of the bucket may carry codes and deadlines that do not belong to the request: the client
-// of an object store may use gRPC, or give up by itself. They get the code otherwise.
+// Errors of the bucket get the code otherwise, even if they carry a code or a deadline. These do
+// not belong to the request: the client of an object store may use gRPC or have deadlines of its
+// own.
 func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 	if err == nil {
 		return nil
@@ -53,13 +54,13 @@ func statusOf(ctx context.Context, err error, otherwise codes.Code) error {
 		if st := carried.GRPCStatus(); st.String() != err.Error() {
 			return status.Error(st.Code(), err.Error())
 		}
-		return err // nothing wraps it: another status would repeat the code in its text
+		return err // it is not wrapped; a new status would repeat the code in its text
 	}
 	return status.Error(otherwise, err.Error())
 }
 
-// ready returns an error until the blocks of the bucket are known. An empty answer would wrongly
-// say that there is no data.
+// ready returns Unavailable until the blocks of the bucket are known, because an empty answer would
+// wrongly mean that there is no data.
 func (s *Server) ready() error {
 	if !s.opts.Catalog.View().Ready {
 		return status.Error(codes.Unavailable,

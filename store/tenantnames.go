@@ -13,70 +13,71 @@ import (
 )
 
 const (
-	// otherTenant stands in metrics for all tenants that they do not name.
+	// otherTenant is the tenant label of all tenants that metrics do not name.
 	otherTenant = "other"
-	// defaultNamedTenants is how many tenants metrics name. A tenant has at most 409 series,
-	// counting each bucket, sum and count of a histogram, so these and the others have less than
-	// 2,000.
+	// defaultNamedTenants is how many tenants metrics name by default. A tenant has at most 409
+	// series, counting each bucket, sum and count of a histogram. Three tenants and the others
+	// therefore have less than 2,000.
 	defaultNamedTenants = 3
-	// watchedTenants is how many tenants are watched that metrics do not name. A tenant with more
-	// than one part in so many of the use of all unnamed ones stays among them.
+	// watchedTenants is how many unnamed tenants are tracked. A tenant with more than 1/128 of the
+	// use of all unnamed tenants stays tracked.
 	watchedTenants = 128
 
-	// useHalvedEvery is the half-life of what a tenant has used. In the long run one name is
-	// replaced in such a period, because each replacement makes new series; all names may be
-	// replaced at once.
+	// useHalvedEvery is the half-life of a tenant's use. On average at most one name is replaced in
+	// such a period, because each replacement creates new series. All may be replaced at once.
 	useHalvedEvery = 5 * time.Minute
 	// forgetTenantAfter is how long a tenant without requests keeps its name.
 	forgetTenantAfter = time.Hour
 
-	// useUnit is how many bytes count as much as a request.
+	// useUnit is how many bytes count as much as one request.
 	useUnit = 64 << 10
 )
 
 // tenantNames decides which tenants metrics name: those with limits of their own, and the largest
-// few of the others. Clients choose the names of tenants, so the number of series must not depend
-// on them.
+// few of the others. The number of series must not depend on clients, which choose the names of
+// tenants.
 //
-// The largest are found as in Space-Saving (Metwally and others): a full table gives the place of
-// its smallest unnamed tenant to a new one, which inherits that one's use as its possible error.
-// Use less error is therefore never more than what a tenant has used, and a name that is new each
-// time never looks large. Memory and work do not depend on how many names there are.
+// It finds the largest tenants with the Space-Saving algorithm (Metwally and others). In a full
+// table a new tenant replaces the smallest unnamed one, and inherits its use as its possible error.
+// Use minus error is therefore never more than the tenant has really used, and a name that is new
+// each time never looks large. Memory and work do not depend on the number of names.
 type tenantNames struct {
-	max     int // named, besides kept
+	max     int // number of named tenants besides kept
 	began   time.Time
 	changed *prometheus.CounterVec
 	series  []tenantSeries // of metrics by tenant
 
-	due atomic.Int64 // when use is halved next, since began
+	due atomic.Int64 // when use is halved next, as a duration since began
 
-	// mu guards what follows. It is held shared while a request of a named tenant is counted, so
-	// that a name whose series are deleted gets none afterwards.
+	// mu guards the fields below. It is read-locked while a request of a named tenant is counted,
+	// so that no series appears for a tenant after its series were deleted.
 	mu sync.RWMutex
-	// tenants with limits of their own; it is not changed
-	kept     map[string]admission.LimitOptions
-	tracked  map[string]*trackedTenant
-	named    int           // of tracked
-	replaced time.Duration // when replacements, one a period, would have come to as many
+	// kept are the tenants with limits of their own. The map is immutable.
+	kept    map[string]admission.LimitOptions
+	tracked map[string]*trackedTenant
+	named   int // how many of tracked are named
+	// replaced is the time that all replacements would have needed at one per period.
+	replaced time.Duration
 }
 
-// tenantSeries are the series of one metric: a vector of client_golang or a sizeHistogram.
+// tenantSeries is one metric with series by tenant: a vector of client_golang or a sizeHistogram.
 type tenantSeries interface {
-	// DeletePartialMatch deletes the series with such labels.
+	// DeletePartialMatch deletes the series with these labels.
 	DeletePartialMatch(prometheus.Labels) int
 }
 
-// trackedTenant is what is known of one tenant. A request is 1, and so are useUnit bytes.
+// trackedTenant is the use of one tenant. A request counts 1, and useUnit bytes count 1.
 type trackedTenant struct {
 	name        string
 	named       bool
-	use, excess float64      // use is at most excess too much; guarded by mu
-	recent      atomic.Int64 // what is to be added to use
-	last        atomic.Int64 // when it was used last, since began
+	use, excess float64      // use is too high by at most excess; guarded by mu
+	recent      atomic.Int64 // use since the last halving, not yet added to use
+	last        atomic.Int64 // time of the last request, as a duration since began
 }
 
 // newTenantNames returns an empty set of names and registers its metrics. max is the number of
-// tenants that are named besides kept ones; 0 means the default, and a negative one none.
+// tenants that are named besides those with limits of their own; 0 means the default, negative
+// none.
 func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 	if max == 0 {
 		max = defaultNamedTenants
@@ -87,7 +88,7 @@ func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 		kept: map[string]admission.LimitOptions{}, tracked: map[string]*trackedTenant{},
 		changed: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_metrics_tenants_removed_total",
-			Help: "Tenants that lost their name in metrics and all of their series, by reason.",
+			Help: "Tenants that metrics no longer name and whose series were deleted, by reason.",
 		}, []string{"reason"}),
 	}
 	for _, reason := range []string{removedIdle, removedSmall, removedLimits} {
@@ -95,7 +96,7 @@ func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "larder_metrics_tenants",
-		Help: "Tenants that metrics name now. All others are counted as tenant other.",
+		Help: "Tenants that metrics name. All others are counted as tenant other.",
 	}, t.count)
 	t.due.Store(int64(useHalvedEvery))
 	if max > 0 {
@@ -104,14 +105,14 @@ func newTenantNames(max int, reg prometheus.Registerer) *tenantNames {
 	return t
 }
 
-// Why a tenant is no longer named.
+// Reasons why a tenant is no longer named.
 const (
 	removedIdle   = "idle"
-	removedSmall  = "small"  // a larger one took its place
+	removedSmall  = "small"  // a larger tenant has replaced it
 	removedLimits = "limits" // it no longer has limits of its own
 )
 
-// first returns the tenant whose series are there from the start.
+// first returns the tenant whose series exist from the start.
 func (t *tenantNames) first() string {
 	if t == nil || t.max > 0 {
 		return admission.DefaultTenant
@@ -119,8 +120,8 @@ func (t *tenantNames) first() string {
 	return otherTenant
 }
 
-// own has the series of metrics deleted with the names that they belong to. It is called before t
-// is used.
+// own registers metrics. Their series of a tenant are deleted when the tenant loses its name. It is
+// called before t is used.
 func (t *tenantNames) own(metrics ...tenantSeries) { t.series = append(t.series, metrics...) }
 
 // keep replaces the tenants that are always named.
@@ -140,9 +141,9 @@ func (t *tenantNames) keep(tenants map[string]admission.LimitOptions) {
 	t.kept = tenants
 }
 
-// observe counts a request of a tenant that was worth bytes, by calling f with what metrics call
-// the tenant. With -1 bytes, f is about a request that is counted later. f must neither wait nor
-// call t. A nil tenantNames names every tenant.
+// observe counts a request of a tenant that used this many bytes, and calls f with the tenant's
+// label in metrics. With -1 bytes it counts nothing, because the request is counted later. f must
+// neither wait nor call t. A nil tenantNames names every tenant.
 func (t *tenantNames) observe(tenant string, bytes int64, f func(label string)) {
 	if t == nil {
 		f(tenant)
@@ -156,7 +157,8 @@ func (t *tenantNames) observe(tenant string, bytes int64, f func(label string)) 
 	f(otherTenant) // its series are never deleted
 }
 
-// observeNamed calls f if the tenant is named and use need not be halved.
+// observeNamed calls f if the tenant is named. It returns false if it is not, or if use is due to
+// be halved.
 func (t *tenantNames) observeNamed(tenant string, bytes int64, f func(label string)) bool {
 	now := time.Since(t.began)
 	t.mu.RLock()
@@ -172,7 +174,7 @@ func (t *tenantNames) observeNamed(tenant string, bytes int64, f func(label stri
 	return true
 }
 
-// observeLarge calls f if the tenant is, or has become, one of the largest.
+// observeLarge counts the request of a tenant, and calls f if the tenant is one of the largest now.
 func (t *tenantNames) observeLarge(tenant string, bytes int64, f func(label string)) bool {
 	now := time.Since(t.began)
 	t.mu.Lock()
@@ -186,16 +188,16 @@ func (t *tenantNames) observeLarge(tenant string, bytes int64, f func(label stri
 		e = t.add(tenant, now)
 	}
 	e.used(bytes, now)
-	if !e.named && !t.rise(e, now) {
+	if !e.named && !t.promote(e, now) {
 		return false
 	}
 	f(tenant)
 	return true
 }
 
-// rise names a tenant if there is room, or if it is much larger than the smallest that is named. mu
-// is held.
-func (t *tenantNames) rise(e *trackedTenant, now time.Duration) bool {
+// promote names a tenant if fewer than max are named, or if it is much larger than the smallest
+// named one. The caller holds mu.
+func (t *tenantNames) promote(e *trackedTenant, now time.Duration) bool {
 	if t.named < t.max {
 		t.name(e, now)
 		return true
@@ -203,32 +205,32 @@ func (t *tenantNames) rise(e *trackedTenant, now time.Duration) bool {
 	if t.max <= 0 || now+time.Duration(t.max-1)*useHalvedEvery < t.replaced {
 		return false
 	}
-	var least *trackedTenant
+	var smallest *trackedTenant
 	for _, o := range t.tracked {
-		if o.named && (least == nil || o.sure() < least.sure()) {
-			least = o
+		if o.named && (smallest == nil || o.minUse() < smallest.minUse()) {
+			smallest = o
 		}
 	}
-	// Twice as large, so that two tenants of one size do not take turns.
-	if e.sure() <= 2*least.sure() {
+	// Twice as large, so that two tenants of the same size do not replace each other repeatedly.
+	if e.minUse() <= 2*smallest.minUse() {
 		return false
 	}
-	least.named = false
+	smallest.named = false
 	t.named--
-	t.remove(least.name, removedSmall)
+	t.remove(smallest.name, removedSmall)
 	t.name(e, now)
 	t.replaced = max(t.replaced, now) + useHalvedEvery
 	return true
 }
 
-// name is called with mu held.
+// name names a tenant. The caller holds mu.
 func (t *tenantNames) name(e *trackedTenant, now time.Duration) {
 	e.named = true
 	t.named++
 	e.last.Store(int64(now))
 }
 
-// remove deletes the series of a tenant. mu is held.
+// remove deletes the series of a tenant. The caller holds mu.
 func (t *tenantNames) remove(name, reason string) {
 	for _, s := range t.series {
 		s.DeletePartialMatch(prometheus.Labels{"tenant": name})
@@ -236,26 +238,26 @@ func (t *tenantNames) remove(name, reason string) {
 	t.changed.WithLabelValues(reason).Inc()
 }
 
-// add begins to watch a tenant, in the place of the smallest that is not named if there is no
-// other. mu is held.
+// add begins to track a tenant. In a full table it replaces the smallest unnamed one. The caller
+// holds mu.
 func (t *tenantNames) add(name string, now time.Duration) *trackedTenant {
 	e := &trackedTenant{name: name}
 	if len(t.tracked)-t.named >= watchedTenants {
-		var least *trackedTenant
+		var smallest *trackedTenant
 		for _, o := range t.tracked {
-			if !o.named && (least == nil || o.all() < least.all()) {
-				least = o
+			if !o.named && (smallest == nil || o.maxUse() < smallest.maxUse()) {
+				smallest = o
 			}
 		}
-		delete(t.tracked, least.name)
-		e.use, e.excess = least.all(), least.all()
+		delete(t.tracked, smallest.name)
+		e.use, e.excess = smallest.maxUse(), smallest.maxUse()
 	}
 	e.last.Store(int64(now))
 	t.tracked[name] = e
 	return e
 }
 
-// drop forgets a tenant, but not its series. mu is held.
+// drop stops tracking a tenant. It keeps the tenant's series. The caller holds mu.
 func (t *tenantNames) drop(e *trackedTenant) {
 	delete(t.tracked, e.name)
 	if e.named {
@@ -263,7 +265,7 @@ func (t *tenantNames) drop(e *trackedTenant) {
 	}
 }
 
-// halve halves use once for each period that has ended. mu is held.
+// halve halves use once for each period that has ended. The caller holds mu.
 func (t *tenantNames) halve(now time.Duration) {
 	due := time.Duration(t.due.Load())
 	periods := 1 + (now-due)/useHalvedEvery
@@ -275,11 +277,11 @@ func (t *tenantNames) halve(now time.Duration) {
 	}
 }
 
-// expire forgets tenants without requests. mu is held.
+// expire drops tenants without recent requests, with their series. The caller holds mu.
 func (t *tenantNames) expire(now time.Duration) {
 	for _, e := range t.tracked {
-		// The first tenant stays: in most set-ups it is the only one, and its counters begin with
-		// 0.
+		// The default tenant stays, because it is mostly the only one, and its counters then never
+		// restart.
 		idle := now - time.Duration(e.last.Load())
 		if e.name == admission.DefaultTenant && e.named || idle < forgetTenantAfter {
 			continue
@@ -291,8 +293,8 @@ func (t *tenantNames) expire(now time.Duration) {
 	}
 }
 
-// count returns how many tenants are named. It is called for each scrape, so that names of idle
-// tenants expire where there are no requests at all.
+// count returns how many tenants are named. It is called at each scrape, so that names of idle
+// tenants expire even without requests.
 func (t *tenantNames) count() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -300,7 +302,7 @@ func (t *tenantNames) count() float64 {
 	return float64(t.named + len(t.kept))
 }
 
-// used adds a request that was worth so many bytes, or a part of one for -1.
+// used counts a request with this many bytes. With -1 it only notes the time.
 func (e *trackedTenant) used(bytes int64, now time.Duration) {
 	if bytes >= 0 {
 		e.recent.Add(1 + bytes/useUnit)
@@ -308,6 +310,6 @@ func (e *trackedTenant) used(bytes int64, now time.Duration) {
 	e.last.Store(int64(now))
 }
 
-// all is what the tenant has used at most, and sure what it has used at least. mu is held.
-func (e *trackedTenant) all() float64  { return e.use + float64(e.recent.Load()) }
-func (e *trackedTenant) sure() float64 { return e.all() - e.excess }
+// maxUse and minUse return the bounds of what the tenant has used. The caller holds mu.
+func (e *trackedTenant) maxUse() float64 { return e.use + float64(e.recent.Load()) }
+func (e *trackedTenant) minUse() float64 { return e.maxUse() - e.excess }

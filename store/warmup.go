@@ -18,36 +18,35 @@ import (
 )
 
 const (
-	// warmRunBytes is how much index a warm-up reads at a time: little, so that it holds little and
-	// is soon out of the way.
+	// warmRunBytes is how many index bytes a warm-up reads at a time. It is small, so that a
+	// warm-up reserves little and soon releases it.
 	warmRunBytes = 256 << 10
-	// standBackFor is how long a warm-up that has made way looks away.
-	standBackFor = 20 * time.Millisecond
+	// pauseFor is how long a warm-up pauses before it checks again whether requests wait.
+	pauseFor = 20 * time.Millisecond
 )
 
-// errMakeWay says that requests need the bytes that warming would hold.
-var errMakeWay = errors.New("requests come first")
+// errYield ends a warm-up because requests need the bytes.
+var errYield = errors.New("requests come first")
 
-// Busy reports whether it is no time to warm anything: Series requests wait, at the gate or for
-// their bytes, or hold half of the allowance.
+// Busy reports whether warming should pause: requests wait for a place or bytes, or have reserved
+// half of the allowance.
 func (s *Server) Busy() bool { return s.admission.Busy() }
 
-// Warm fills the caches with what a Series request without chunks for these matchers and removed
-// labels would find in a block: index pages, and what is derived from them. It is no request: it
-// takes no place at the gate, counts in no metric of requests, and holds bytes only while none
-// waits for them and half of the allowance is free. While requests wait at the gate it stands
-// still.
+// Warm fills the caches with what a Series request without chunks would read from a block for these
+// matchers and removed labels: index pages and what is derived from them. It needs no place and
+// counts in no metric of requests. It reserves bytes only while no request waits for them and half
+// of the allowance is free. While requests wait for a place it pauses.
 //
-// finished is false, without an error, where it had to make way: then it may be tried again, and
-// what was read until then is kept. An error of acct's Spend ends it; that is asked about postings
-// after they have been read, for others may have joined in reading them.
+// finished is false without an error if requests needed the bytes. The caller may retry; the caches
+// keep what was read. An error of acct.Spend ends the warm-up. Spend is called for postings only
+// after they were read, because requests may share that read and must not get its error.
 func (s *Server) Warm(
 	ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string,
 	acct *pagecache.Account,
 ) (finished bool, err error) {
 	budget := s.compiler.Open(ctx)
 	defer budget.Close()
-	// Without the cache, because its metrics count requests of clients.
+	// Do not use the matcher cache, because its metrics count requests of clients.
 	matchers, err := matcher.Parse(nil, budget, ms)
 	if err != nil {
 		return false, err
@@ -56,8 +55,9 @@ func (s *Server) Warm(
 		return false, errors.New("no matchers")
 	}
 	err = contained(func() error {
-		// A lazy plan that comes to nothing is made eagerly at the next request, and that of a
-		// block which is found irregular in another way: those requests' pages are wanted too.
+		// A block is planned eagerly after a lazy plan matched nothing, and in another way after it
+		// was found irregular. The next request will read the pages of that plan, therefore warm
+		// them too.
 		for range 3 {
 			var again bool
 			var err error
@@ -71,7 +71,7 @@ func (s *Server) Warm(
 	return finished && err == nil, err
 }
 
-// warm is one attempt of Warm. again asks for another one.
+// warm makes one attempt of Warm. again is true if another attempt would read other pages.
 func (s *Server) warm(
 	ctx context.Context, meta *catalog.Block, matchers []*labels.Matcher, without []string,
 	acct *pagecache.Account,
@@ -79,30 +79,28 @@ func (s *Server) warm(
 	if s.Busy() {
 		return false, false, nil
 	}
-	var held *admission.Turn
-	defer func() { held.Close() }()
-	// reserve makes it hold n bytes in all.
+	var turn *admission.Turn
+	defer func() { turn.Close() }()
+	// reserve replaces the turn by one of n bytes.
 	reserve := func(n int64) error {
-		held.Close()
+		turn.Close()
 		var ever bool
-		if held, ever = s.admission.TryReserve(n); !ever {
-			return fmt.Errorf(
-				"warming takes an estimated %d bytes, more than half of the request allowance (--store.request-bytes)",
-				n,
-			)
+		if turn, ever = s.admission.TryReserve(n); !ever {
+			return fmt.Errorf("warming needs an estimated %d bytes, "+
+				"more than half of the request allowance (--store.request-bytes)", n)
 		}
-		if held == nil {
-			return errMakeWay
+		if turn == nil {
+			return errYield
 		}
 		return nil
 	}
 	postings := int64(0)
-	// Without Spend: requests may share what planning reads, and its errors.
+	// An account without Spend, because requests may share the reads of planning and their errors.
 	var planning pagecache.Account
 	plan, err := s.block(meta).Plan(ctx, matchers, block.PlanOptions{
 		External: dropLabels(meta.Labels, without), Dropped: without,
-		// All of the block, for the caches know no time range; and so that a series set is built
-		// that a request would build at its second coming.
+		// The whole time range, because caches are not by time. Known makes the plan build a series
+		// set at once; a request would build it when it is repeated.
 		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
 		Reserve: func(n int64) error {
@@ -112,7 +110,7 @@ func (s *Server) warm(
 	})
 	touched, fetched := planning.TouchedBytes.Load(), planning.FetchedBytes.Load()
 	planning.MoveTo(acct)
-	if errors.Is(err, errMakeWay) {
+	if errors.Is(err, errYield) {
 		return false, false, nil
 	}
 	if err != nil {
@@ -127,7 +125,7 @@ func (s *Server) warm(
 	if plan.Postings() == 0 {
 		return true, false, nil
 	}
-	if err := reserve(plan.StreamBytes(warmRunBytes)); errors.Is(err, errMakeWay) {
+	if err := reserve(plan.StreamBytes(warmRunBytes)); errors.Is(err, errYield) {
 		return false, false, nil
 	} else if err != nil {
 		return false, false, err
@@ -137,14 +135,14 @@ func (s *Server) warm(
 		SkipChunks: true,
 		RunBytes:   warmRunBytes,
 		Account:    acct,
-		Reserver:   warmReserver{held},
+		Reserver:   warmReserver{turn},
 	})
 	defer stream.Close()
 	for {
 		if _, err = stream.Next(); err != nil {
 			break
 		}
-		if ok, err := s.standBack(ctx); !ok || err != nil {
+		if ok, err := s.pause(ctx); !ok || err != nil {
 			return false, false, err
 		}
 	}
@@ -158,27 +156,26 @@ func (s *Server) warm(
 	return true, false, nil
 }
 
-// warmReserver is the Reserver of a warm-up: requests come first, even for what it needs.
+// warmReserver is the Reserver of a warm-up. It fails if requests wait for bytes.
 type warmReserver struct{ *admission.Turn }
 
 // Reserve reserves n more bytes if no request waits for bytes.
 func (r warmReserver) Reserve(n int64) error {
 	if !r.TryReserve(n) {
-		return errors.New(
-			"no room for its series in the request allowance (--store.request-bytes)")
+		return errors.New("the request allowance (--store.request-bytes) has no bytes for the series")
 	}
 	return nil
 }
 
-// standBack waits while requests wait for a place. It returns false if some wait for bytes, which
-// the warm-up must give back.
-func (s *Server) standBack(ctx context.Context) (bool, error) {
+// pause waits while requests wait for a place. It returns false if one waits for bytes. The warm-up
+// must then release its own.
+func (s *Server) pause(ctx context.Context) (bool, error) {
 	for {
 		waiting, forBytes := s.admission.Waiting()
 		if forBytes || !waiting {
 			return !forBytes, nil
 		}
-		t := time.NewTimer(standBackFor)
+		t := time.NewTimer(pauseFor)
 		select {
 		case <-t.C:
 		case <-ctx.Done():

@@ -44,7 +44,7 @@ type window struct {
 	// lastPage is, by source, one more than the chunk page counted last, as file << 32 | page.
 	// Adjacent records share pages.
 	lastPage []uint64
-	bytes    int64 // of distinct chunk pages, labels and what the arrays above take
+	bytes    int64 // of distinct chunk pages, labels and the arrays above
 	longest  int64 // bytes of the longest labels
 	err      error // what ended the merge after these series: errMergeDone at its end
 }
@@ -67,8 +67,7 @@ type windowChunk struct {
 	minTime, maxTime int64
 }
 
-// reset empties the window. It returns how many bytes its batches have reserved beyond what was
-// admitted.
+// reset empties the window. It returns how many bytes its batches had reserved while reading.
 func (w *window) reset(sources int) (grown int64) {
 	if w.batches == nil {
 		w.batches = make([]block.Batch, sources)
@@ -88,22 +87,22 @@ func (w *window) reset(sources int) (grown int64) {
 	return grown
 }
 
-// windowDensity is what a window held.
+// windowDensity is the size of a window in bytes, series and chunks.
 type windowDensity struct{ bytes, series, chunks int64 }
 
 func (w *window) density() windowDensity {
 	return windowDensity{bytes: w.bytes, series: int64(len(w.series)), chunks: int64(len(w.chunks))}
 }
 
-// grow allocates the arrays for a window of target bytes, estimated from the window before it.
-// Arrays that double until they are large enough would leave as many bytes as garbage.
+// grow allocates the arrays for a window of target bytes. It estimates their lengths from the
+// previous window, because arrays that double repeatedly would leave as many bytes of garbage.
 func (w *window) grow(d *windowDensity, target int64) {
 	if d.bytes == 0 {
 		return
 	}
-	room := func(n int64) int { return int(n*target/d.bytes + n/8) }
-	w.series = slices.Grow(w.series, room(d.series))
-	n := room(d.chunks)
+	estimate := func(n int64) int { return int(n*target/d.bytes + n/8) }
+	w.series = slices.Grow(w.series, estimate(d.series))
+	n := estimate(d.chunks)
 	w.chunks = slices.Grow(w.chunks, n)
 	if len(w.batches) == 1 {
 		b := &w.batches[0]
@@ -140,28 +139,28 @@ func (w *window) addChunks(src *source, i int, pageSize int64) {
 		}
 		w.bytes += int64(end-from)*pageSize + windowChunkBytes
 		if last > first {
-			w.bytes += size // A record on several pages is copied together.
+			w.bytes += size // a record that spans pages is copied into one buffer
 		}
 		w.lastPage[i] = end
 	}
 }
 
-// fill takes series from m until the window holds target bytes, the merge ends or it has taken
-// limit series. It returns how many it took.
+// fill adds series of m until the window has target bytes or limit series, or the merge ends. It
+// returns how many it added.
 func (w *window) fill(
 	ctx context.Context, m *merge, target, pageSize int64, limit int64, skipChunks bool,
 ) int64 {
-	taken := int64(0)
-	for taken < limit && w.bytes < target {
+	added := int64(0)
+	for added < limit && w.bytes < target {
 		if len(w.series)%64 == 0 {
 			if w.err = ctx.Err(); w.err != nil {
-				return taken
+				return added
 			}
 		}
 		src, i, ok := m.first()
 		if !ok {
 			w.err = errMergeDone
-			return taken
+			return added
 		}
 		labels := src.labels
 		pieces, from, firstPiece := 0, len(w.chunks), 0
@@ -173,7 +172,7 @@ func (w *window) fill(
 				firstPiece = len(w.chunks) - from
 			}
 			if w.err = m.advance(); w.err != nil {
-				return taken
+				return added
 			}
 			src, i, ok = m.first()
 		}
@@ -185,12 +184,12 @@ func (w *window) fill(
 		})
 		w.bytes += int64(len(labels)) + windowSeriesBytes
 		w.longest = max(w.longest, int64(len(labels)))
-		taken++
+		added++
 	}
-	return taken
+	return added
 }
 
-// errMergeDone says that a window is the last one.
+// errMergeDone marks the last window of an answer.
 var errMergeDone = errors.New("merge done")
 
 // ascending reports whether chunks are in strictly ascending order of time.
@@ -204,7 +203,7 @@ func ascending(chunks []windowChunk) bool {
 	return true
 }
 
-// fetch reads the window's chunk records, sources side by side.
+// fetch reads the window's chunk records. It reads sources concurrently.
 func (w *window) fetch(ctx context.Context, sources []*source) error {
 	if len(w.used) == 1 {
 		i := w.used[0]
@@ -220,8 +219,8 @@ func (w *window) fetch(ctx context.Context, sources []*source) error {
 	return g.Wait()
 }
 
-// receiveError wraps an error of a source in the same words as Thanos. Queriers and their users
-// search for them.
+// receiveError wraps an error of a source with the text of Thanos, because Queriers and users
+// search for it.
 func receiveError(src *source, err error) error {
 	if err == nil {
 		return nil

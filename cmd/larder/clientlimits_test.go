@@ -99,7 +99,7 @@ func TestAProcessAndAClientThatDoesNotRead(t *testing.T) {
 	)
 	p.await("readiness changed.*ready=true")
 	deaf := p.series()
-	p.await("a client does not read its answer")
+	p.await("client does not read its answer")
 	if n := countSeries(t, p.series()); n != wideSeries { // there is one place for both
 		t.Errorf("got %d series, want %d", n, wideSeries)
 	}
