@@ -144,7 +144,7 @@ func (b *backend) open(
 		Blocks: block.Deps{
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular,
-			Expansions: block.NewExpansions(m.Expansions(), reg),
+			Expansions: block.NewAccount(m.Expansions(), reg),
 		},
 		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,
 		Gate:           conf.requests.gate,

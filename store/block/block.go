@@ -12,8 +12,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/indexcache"
-	"larder/internal/bytecache"
-	"larder/internal/flight"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -70,8 +68,8 @@ type Deps struct {
 	Sets *indexcache.SeriesSets
 	// Corruptions counts what did not verify; its zero value nothing.
 	Corruptions telemetry.Corruptions
-	// Expansions bounds what finding postings takes; nil: nothing does.
-	Expansions *Expansions
+	// Expansions bounds the memory for finding postings. nil: there is no limit.
+	Expansions *Account
 	// Panics notes those of work that no request waits for. Nil: nobody does.
 	Panics *panics.Guard
 }
@@ -83,8 +81,8 @@ type Block struct {
 	meta *catalog.Block
 	deps *Deps
 
-	expansions flight.Group[bytecache.ID, keptPostings]
-	irregular  atomic.Bool // see irregular.go
+	finder    *Finder
+	irregular atomic.Bool // see irregular.go
 
 	last lastFile
 
@@ -104,7 +102,12 @@ const maxZero = 256
 func New(meta *catalog.Block, deps *Deps) *Block {
 	b := &Block{meta: meta, deps: deps}
 	b.last.number = -1
-	b.expansions.Everyones = everyones
+	b.finder = NewFinder(FinderOptions{
+		ID: meta.ID, Content: meta.Content, Header: b.acquire,
+		Pages: deps.Index, PageBytes: b.indexPage(),
+		Cache: deps.Postings, Account: deps.Expansions,
+		Everyones: everyones, Corruptions: deps.Corruptions,
+	})
 	if deps.Irregular != nil {
 		_, known := deps.Irregular.What(meta.ID, meta.Content)
 		b.irregular.Store(known)
@@ -151,9 +154,18 @@ func (b *Block) Gone(ctx context.Context) (bool, error) {
 // Header returns the block's open header and a function that must be called when it is no longer
 // used.
 func (b *Block) Header(ctx context.Context) (*indexheader.Header, func(), error) {
+	h, release, err := b.acquire(ctx)
+	if err != nil {
+		return nil, nil, b.wrap(err)
+	}
+	return h, release, nil
+}
+
+// acquire is Header, with errors that do not name the block.
+func (b *Block) acquire(ctx context.Context) (*indexheader.Header, func(), error) {
 	h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
 	if err != nil {
-		return nil, nil, b.wrap(fault(fmt.Errorf("index header: %w", err)))
+		return nil, nil, fault(fmt.Errorf("index header: %w", err))
 	}
 	return h, release, nil
 }
@@ -245,14 +257,14 @@ func (b *Block) Plan(
 	ctx context.Context, matchers []*labels.Matcher, opts PlanOptions,
 ) (*Plan, error) {
 	if b.deps.Sets == nil || opts.Sets == SetsUnused {
-		return b.planPostings(ctx, newMatcherSet(matchers), &opts)
+		return b.planPostings(ctx, NewMatcherSet(matchers), &opts)
 	}
-	return b.planSet(ctx, newMatcherSet(matchers), &opts)
+	return b.planSet(ctx, NewMatcherSet(matchers), &opts)
 }
 
 // planPostings is Plan without series sets.
 func (b *Block) planPostings(
-	ctx context.Context, matchers *matcherSet, opts *PlanOptions,
+	ctx context.Context, matchers *MatcherSet, opts *PlanOptions,
 ) (*Plan, error) {
 	start := time.Now()
 	h, release, err := b.Header(ctx)
@@ -263,23 +275,38 @@ func (b *Block) planPostings(
 		headerWait: time.Since(start),
 		block:      b, header: h, release: release, pages: b.deps.Index,
 		index:    b.deps.Index.Object(b.meta.Number, b.meta.ID, b.meta.Content, h.IndexSize()),
-		key:      matchers.hash(),
+		key:      matchers.Hash(),
 		external: opts.External, dropped: opts.Dropped,
 		irregular: b.irregularBy(h),
 	}
 	p.unordered = opts.Unordered
 	p.sorted = !p.unordered && (p.irregular || clashes(h.LabelNames(), p.external, p.dropped))
-	got, touched, err := b.expand(ctx, h, matchers, p.index, opts, b.eagerness(p.key, p.irregular))
-	p.postingsBytes = touched
-	if err == nil && len(got.pending) == 0 && opts.OnSeries != nil {
-		err = opts.OnSeries(len(got.refs))
+	got, err := b.finder.Find(ctx, Query{
+		Matchers: matchers, Mode: b.mode(p), Header: h, Index: p.index,
+		SeriesBytes: b.meanEntry(h), Account: opts.Account, Reserve: opts.Reserve,
+	})
+	if err == nil && len(got.Pending) == 0 && opts.OnSeries != nil {
+		err = opts.OnSeries(len(got.Refs))
 	}
 	if err != nil {
 		release()
 		return nil, b.wrap(err)
 	}
-	p.refs, p.pending, p.stats = got.refs, got.pending, got.stats
+	p.refs, p.pending, p.stats, p.postingsBytes = got.Refs, got.Pending, got.Stats, got.PageBytes
 	return p, nil
+}
+
+// mode returns how the postings of plan p are found.
+func (b *Block) mode(p *Plan) Mode {
+	switch {
+	case p.irregular:
+		// A label that occurs twice matches by its postings, but the normalised labels do not show
+		// that.
+		return Complete
+	case b.wasZero(p.key):
+		return Eager
+	}
+	return Lazy
 }
 
 // Close releases the plan's header, or its series set. It may be called more than once.

@@ -2,16 +2,17 @@ package block
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"sync/atomic"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/indexcache"
 	"larder/internal/bytecache"
+	"larder/internal/flight"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -21,141 +22,197 @@ import (
 
 // PostingsCache keeps expanded postings: *indexcache.Postings.
 type PostingsCache interface {
-	// Get finds what is in memory, Fetch what is in memcached.
+	// Get looks in memory, Fetch in memcached.
 	Get(key bytecache.Key) ([]byte, bool)
 	Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool)
-	// Set takes values that begin with indexcache.AppendID.
+	// Set keeps a value that begins with indexcache.AppendID.
 	Set(key bytecache.Key, value []byte)
 	Del(key bytecache.Key)
+	// Joined counts a request that waited for the expansion of another one.
 	Joined()
 }
 
-// keptPostings are expanded postings as they are shared by requests: pending matchers by their
-// places in the canonical order, which all requests for the same matchers have in common.
-//
-// INVARIANT: refs are never written to once they are here.
-type keptPostings struct {
-	refs    []uint32
-	pending []int
-	stats   PostingsStats
-	// touched are the bytes of the index pages that finding them took. Every request is charged for
-	// them, as if it had read them itself: what is kept must not decide about a limit.
-	touched int64
+// FinderOptions say which block a Finder reads, and through what.
+type FinderOptions struct {
+	// ID and Content name the block and the version of its contents.
+	ID      ulid.ULID
+	Content uint64
+	// Header opens the block's index header; release must be called when it is no longer used. The
+	// Finder calls it for work that may outlast the request that began it.
+	Header func(ctx context.Context) (h *indexheader.Header, release func(), err error)
+	// Pages reads the block's index in pages of PageBytes.
+	Pages     Pages
+	PageBytes int64
+	// Cache keeps postings. nil: none are kept, and requests share no work.
+	Cache PostingsCache
+	// Account bounds the memory of running expansions. nil: there is no limit.
+	Account *Account
+	// Everyones reports whether an error of the work that requests share is an error of them all.
+	// nil: no error is.
+	Everyones func(error) bool
+	// Corruptions counts bytes that did not verify. The zero value counts nothing.
+	Corruptions telemetry.Corruptions
 }
 
-// eagerness says which posting lists are read although checking the series that are left would cost
-// less. It is part of the key of kept postings.
-type eagerness byte
+// Finder finds the postings of one block. It keeps them in a cache, and requests for the same
+// matchers share the work. It is safe for concurrent use.
+type Finder struct {
+	o       FinderOptions
+	running flight.Group[bytecache.ID, keptPostings]
+}
+
+// NewFinder returns a Finder.
+func NewFinder(o FinderOptions) *Finder {
+	f := &Finder{o: o}
+	f.running.Everyones = o.Everyones
+	return f
+}
+
+// Mode says which posting lists are read although checking the remaining series would cost less. It
+// is part of the key of kept postings.
+type Mode byte
 
 const (
-	lazily  eagerness = iota // none
-	eagerly                  // those of all groups but the ones that select nearly everything
-	wholly                   // all: no matcher stays pending
+	// Lazy reads no such list.
+	Lazy Mode = iota
+	// Eager reads those of all label names, except where a name's matchers select nearly
+	// everything.
+	Eager
+	// Complete reads all: no matcher stays pending.
+	Complete
 )
 
-// eagerness returns how the matchers with such a hash are planned.
-func (b *Block) eagerness(matchers uint64, irregular bool) eagerness {
-	switch {
-	case irregular:
-		// a label that occurs twice matches by its postings, which the normalised labels do not
-		// show
-		return wholly
-	case b.wasZero(matchers):
-		return eagerly
-	}
-	return lazily
+// Query asks a Finder for the postings that match.
+type Query struct {
+	Matchers *MatcherSet
+	Mode     Mode
+	// Header is the block's header. It must stay open until Find returns.
+	Header *indexheader.Header
+	// Index is the block's index.
+	Index pagecache.Object
+	// SeriesBytes is the mean size of a series entry; 0: 512. See postingsRequest.
+	SeriesBytes int64
+	// Account counts what is read, and may refuse it. nil: nothing does.
+	Account *pagecache.Account
+	// Reserve reserves n bytes for the postings, before the request holds them. nil: there is no
+	// limit.
+	Reserve func(n int64) error
 }
 
-// expand finds the postings of matchers: kept ones, those that another request is about to find, or
-// by reading the index. It returns the bytes of index pages that this takes without a cache.
-func (b *Block) expand(
-	ctx context.Context, h *indexheader.Header, matchers *matcherSet, index pagecache.Object,
-	opts *PlanOptions, mode eagerness,
-) (expanded, int64, error) {
-	acct := opts.Account
-	// Read in this order even where nothing is kept: which lists are worth reading may depend on
-	// it, and what a request is charged with that.
-	canonical := matchers.canonical
-	pc := b.deps.Postings
+// reserve reserves the bytes of n postings.
+func (q *Query) reserve(n int64) error {
+	if q.Reserve == nil || n == 0 {
+		return nil
+	}
+	return q.Reserve(n * refBytes)
+}
+
+// Result is the answer to a Query.
+type Result struct {
+	// Refs are the postings as the index stores them, ascending and without duplicates. A series
+	// matches if it matches Pending too, where a label that it lacks has the value "". Requests
+	// share Refs: it must not be written to.
+	Refs    []uint32
+	Pending []*labels.Matcher
+	Stats   PostingsStats
+	// PageBytes are the bytes of index pages that finding the postings takes without a cache.
+	PageBytes int64
+}
+
+// Find returns the postings that match. It takes them from the cache, from another request that
+// is looking for the same, or from the index.
+func (f *Finder) Find(ctx context.Context, q Query) (Result, error) {
+	acct, pc := q.Account, f.o.Cache
+	// Without a cache the order is the canonical one, too: which lists are worth reading may depend
+	// on it, and with that what a request is charged.
+	canonical := q.Matchers.canonical
 	if pc == nil {
-		k, err := b.readPostings(ctx, h, canonical, index, acct, mode)
+		k, err := f.read(ctx, q.Header, &q, acct)
 		if err == nil {
-			err = opts.reserve(refBytes * int64(len(k.refs)))
+			err = q.reserve(int64(len(k.refs)))
 		}
-		return k.answer(canonical), k.touched, err
+		return k.result(canonical), err
 	}
 	key := indexcache.PostingsKey(
-		b.meta.ID, b.meta.Content, byte(mode), b.indexPage(), matchers.text,
+		f.o.ID, f.o.Content, byte(q.Mode), f.o.PageBytes, q.Matchers.identity,
 	)
-	refs := refRange(h)
+	bounds := refRange(q.Header)
 	if v, ok := pc.Get(key); ok {
-		if err := opts.reserve(refBytes * keptCount(v)); err != nil {
-			return expanded{}, 0, err
+		if err := q.reserve(keptCount(v)); err != nil {
+			return Result{}, err
 		}
-		if k, ok := decodePostings(v, refs, len(canonical)); ok {
+		if k, ok := decodePostings(v, bounds, len(canonical)); ok {
 			k.stats.Lookups, k.stats.Cached = 1, 1
 			return k.charged(canonical, acct)
 		}
-		b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
+		f.o.Corruptions.Mended(telemetry.CorruptCache, 1)
 		pc.Del(key)
 	}
-	// What the request's account spends by may be another function when this ends: the request may
-	// have failed by another block, and be planned anew, while others wait for what it began here.
+	// The shared work has an account of its own: when it ends, the request that began it may have
+	// failed because of another block, and its account may spend by another function.
 	mine := acct
 	if acct != nil {
 		mine = &pagecache.Account{Spend: acct.Spend}
 	}
-	k, joined, err := b.expansions.Do(
-		ctx,
-		key.ID,
-		func(ctx context.Context) (k keptPostings, err error) {
+	k, joined, err := f.running.Do(
+		ctx, key.ID, func(ctx context.Context) (k keptPostings, err error) {
 			if acct != nil {
 				defer mine.MoveTo(acct)
 			}
 			err = panics.Contained(func() error {
-				if v, ok := pc.Fetch(ctx, key); ok {
-					if k, ok = decodePostings(v, refs, len(canonical)); ok {
-						k.stats.Cached = 1
-						return spend(mine, k.touched)
-					}
-					b.deps.Corruptions.Mended(telemetry.CorruptCache, 1)
-					pc.Del(key)
-				}
-				// The request that began this may be gone before it ends, and its hold on the header
-				// with it.
-				h, release, err := b.deps.Headers.Acquire(ctx, b.Source())
-				if err != nil {
-					return fault(fmt.Errorf("index header: %w", err))
-				}
-				defer release()
-				if k, err = b.readPostings(ctx, h, canonical, index, mine, mode); err != nil {
-					return err
-				}
-				pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
-				return nil
+				k, err = f.fetch(ctx, &q, key, bounds, mine)
+				return err
 			})()
 			return k, err
 		},
 	)
 	if err != nil {
-		return expanded{}, 0, err
+		return Result{}, err
 	}
-	// They are there already, in the hands of all that wait for them: none of them goes on with
-	// them but those that may.
-	if err := opts.reserve(refBytes * int64(len(k.refs))); err != nil {
-		return expanded{}, 0, err
+	// The postings are in memory already, and belong to all requests that wait for them. This
+	// request uses them only if it can reserve their bytes.
+	if err := q.reserve(int64(len(k.refs))); err != nil {
+		return Result{}, err
 	}
 	k.stats.Lookups = 1
 	if joined {
 		pc.Joined()
-		// The work was the other request's, and is counted there.
+		// The other request did the work, and counts it.
 		k.stats.Cached, k.stats.Values, k.stats.Repaired = 0, 0, 0
 		return k.charged(canonical, acct)
 	}
-	return k.answer(canonical), k.touched, nil
+	return k.result(canonical), nil
 }
 
-// mendingPages are pages whose reading again is charged to somebody of its own.
+// fetch is the work that requests share: it looks in memcached, then reads the index and keeps what
+// comes of it.
+func (f *Finder) fetch(
+	ctx context.Context, q *Query, key bytecache.Key, bounds refBounds, acct *pagecache.Account,
+) (keptPostings, error) {
+	pc := f.o.Cache
+	if v, ok := pc.Fetch(ctx, key); ok {
+		if k, ok := decodePostings(v, bounds, len(q.Matchers.canonical)); ok {
+			k.stats.Cached = 1
+			return k, Charge(acct, k.touched)
+		}
+		f.o.Corruptions.Mended(telemetry.CorruptCache, 1)
+		pc.Del(key)
+	}
+	// The request that began this may end first, and close its header.
+	h, release, err := f.o.Header(ctx)
+	if err != nil {
+		return keptPostings{}, err
+	}
+	defer release()
+	k, err := f.read(ctx, h, q, acct)
+	if err != nil {
+		return k, err
+	}
+	pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
+	return k, nil
+}
+
+// mendingPages charges pages that are read again to an account of their own.
 type mendingPages struct {
 	Pages
 	acct *pagecache.Account
@@ -167,14 +224,13 @@ func (m mendingPages) Refetch(
 	return m.Pages.Refetch(ctx, obj, span, m.acct)
 }
 
-// readPostings expands matchers, which are in canonical order, from the index.
-func (b *Block) readPostings(
-	ctx context.Context, h *indexheader.Header, canonical []*labels.Matcher, index pagecache.Object,
-	acct *pagecache.Account, mode eagerness,
+// read expands the matchers of q from the index.
+func (f *Finder) read(
+	ctx context.Context, h *indexheader.Header, q *Query, acct *pagecache.Account,
 ) (keptPostings, error) {
-	// What this takes is counted apart: a request plans many blocks at once on one account. What
-	// was damaged and is read again is not part of it: whoever is given these postings later does
-	// not pay for that.
+	// A request plans many blocks at once on one account: what this block takes is counted apart.
+	// Damaged pages that are read again do not count, because a request that gets the postings from
+	// the cache does not pay for them.
 	var touched atomic.Int64
 	mine := &pagecache.Account{Spend: func(t, fetched int64) error {
 		touched.Add(t)
@@ -183,25 +239,26 @@ func (b *Block) readPostings(
 		}
 		return acct.Spend(t, fetched)
 	}}
-	room := b.deps.Expansions.room()
-	defer room.close()
-	got, err := expandPostings(ctx, h, mendingPages{b.deps.Index, acct}, postingsRequest{
-		room:        room,
-		pageBytes:   b.indexPage(),
+	memory := f.o.Account.reservation()
+	defer memory.release()
+	canonical := q.Matchers.canonical
+	got, err := expandPostings(ctx, h, mendingPages{f.o.Pages, acct}, postingsRequest{
+		memory:      memory,
+		pageBytes:   f.o.PageBytes,
 		matchers:    canonical,
-		object:      index,
+		object:      q.Index,
 		account:     mine,
-		seriesBytes: b.meanEntry(h),
-		eager:       mode >= eagerly,
-		complete:    mode >= wholly,
+		seriesBytes: q.SeriesBytes,
+		eager:       q.Mode >= Eager,
+		complete:    q.Mode >= Complete,
 	})
 	if acct != nil {
 		mine.MoveTo(acct)
 	}
-	b.deps.Corruptions.Mended(telemetry.CorruptPostings, got.stats.Repaired)
+	f.o.Corruptions.Mended(telemetry.CorruptPostings, got.stats.Repaired)
 	if err != nil {
-		if corrupt(err) {
-			b.deps.Corruptions.Failed(telemetry.CorruptPostings)
+		if errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt) {
+			f.o.Corruptions.Failed(telemetry.CorruptPostings)
 		}
 		return keptPostings{stats: got.stats}, err
 	}
@@ -214,168 +271,30 @@ func (b *Block) readPostings(
 	return k, nil
 }
 
-// answer is what a request with these matchers gets.
-func (k *keptPostings) answer(canonical []*labels.Matcher) expanded {
-	e := expanded{refs: k.refs, stats: k.stats}
+// result returns what a request with these matchers gets.
+func (k *keptPostings) result(canonical []*labels.Matcher) Result {
+	r := Result{Refs: k.refs, Stats: k.stats, PageBytes: k.touched}
 	for _, i := range k.pending {
-		e.pending = append(e.pending, canonical[i])
+		r.Pending = append(r.Pending, canonical[i])
 	}
-	return e
+	return r
 }
 
-// charged is answer for a request that has not read what it gets.
+// charged is result for a request that did not read the postings itself.
 func (k *keptPostings) charged(
 	canonical []*labels.Matcher, acct *pagecache.Account,
-) (expanded, int64, error) {
-	if err := spend(acct, k.touched); err != nil {
-		return expanded{}, 0, fmt.Errorf("postings: %w", err)
+) (Result, error) {
+	if err := Charge(acct, k.touched); err != nil {
+		return Result{}, fmt.Errorf("postings: %w", err)
 	}
-	return k.answer(canonical), k.touched, nil
+	return k.result(canonical), nil
 }
 
-func spend(acct *pagecache.Account, touched int64) error {
-	if acct == nil || acct.Spend == nil || touched == 0 {
+// Charge charges bytes of index pages to acct, for a request that gets from a cache what they hold.
+// It counts no read.
+func Charge(acct *pagecache.Account, bytes int64) error {
+	if acct == nil || acct.Spend == nil || bytes == 0 {
 		return nil
 	}
-	return acct.Spend(touched, 0)
-}
-
-// refBounds are what references of a block's series lie between: [first, end).
-type refBounds struct{ first, end uint64 }
-
-func refRange(h *indexheader.Header) refBounds {
-	toc := h.TOC()
-	unit := uint64(tsdbfmt.SeriesOffset(h.IndexVersion(), 1))
-	end := uint64(toc.SectionEnd(toc.Series, h.IndexSize()))
-	return refBounds{first: uint64(toc.Series) / unit, end: min((end+unit-1)/unit, 1<<32)}
-}
-
-// Expanded postings are kept as
-//
-//	label names with matchers, of these pending ones, lists, bytes of the lists, upper bound of the postings, bytes of index pages,
-//	number of pending matchers, each one's place in the canonical order,
-//	number of references, the first one, and what each of the others adds to the one before it
-//
-// all of them uvarints. What precedes them is the identity, which has the version.
-
-// appendPostings appends k to dst. It makes room for what it writes and no more: a cache accounts
-// for the length of a value.
-func appendPostings(dst []byte, k *keptPostings) []byte {
-	figures := append(
-		make([]uint64, 0, 16), uint64(k.stats.Groups), uint64(k.stats.Pending),
-		uint64(k.stats.Lists), uint64(k.stats.ListBytes), uint64(k.stats.MaxSeries),
-		uint64(k.touched), uint64(len(k.pending)),
-	)
-	for _, i := range k.pending {
-		figures = append(figures, uint64(i))
-	}
-	figures = append(figures, uint64(len(k.refs)))
-	size := 0
-	for _, n := range figures {
-		size += uvarintSize(n)
-	}
-	last := uint32(0)
-	for _, ref := range k.refs {
-		size += uvarintSize(uint64(ref - last))
-		last = ref
-	}
-	dst = slices.Grow(dst, size)
-	for _, n := range figures {
-		dst = binary.AppendUvarint(dst, n)
-	}
-	last = 0
-	for _, ref := range k.refs {
-		dst = binary.AppendUvarint(dst, uint64(ref-last))
-		last = ref
-	}
-	return dst
-}
-
-// keptCount returns how many references a value says that it has, which are at most as many as it
-// has bytes.
-func keptCount(b []byte) int64 {
-	next := func() uint64 {
-		v, n := binary.Uvarint(b)
-		b = b[max(n, 0):]
-		return v
-	}
-	const figures = 6
-	for range figures {
-		next()
-	}
-	for n := next(); n > 0 && len(b) > 0; n-- {
-		next()
-	}
-	return int64(min(next(), uint64(len(b))))
-}
-
-// reserve reserves n bytes.
-func (o *PlanOptions) reserve(n int64) error {
-	if o.Reserve == nil || n == 0 {
-		return nil
-	}
-	return o.Reserve(n)
-}
-
-// uvarintSize returns how many bytes a number takes as an uvarint.
-func uvarintSize(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }
-
-// maxKeptFigure bounds the figures of kept postings: beyond it they are not what a block can come
-// to.
-const maxKeptFigure = 1 << 48
-
-// decodePostings reads what appendPostings has written for a request of so many matchers. It trusts
-// nothing: ok is false for whatever cannot be the postings of a block with such references.
-func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, ok bool) {
-	bad := false
-	next := func() int64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 || v > maxKeptFigure {
-			bad, b = true, nil
-			return 0
-		}
-		b = b[n:]
-		return int64(v)
-	}
-	k.stats.Groups, k.stats.Pending, k.stats.Lists = int(next()), int(next()), int(next())
-	k.stats.ListBytes, k.stats.MaxSeries, k.touched = next(), next(), next()
-	for n := next(); n > 0 && !bad; n-- {
-		i := next()
-		if i >= int64(matchers) || len(k.pending) > 0 && int(i) <= k.pending[len(k.pending)-1] {
-			return keptPostings{}, false
-		}
-		k.pending = append(k.pending, int(i))
-	}
-	count := next()
-	if bad || count > int64(len(b)) || k.stats.Groups > matchers ||
-		k.stats.Pending > k.stats.Groups {
-		return keptPostings{}, false
-	}
-	if count == 0 {
-		return k, len(b) == 0
-	}
-	k.refs = make([]uint32, count)
-	ref := uint64(0)
-	for i := range k.refs {
-		if len(b) == 0 {
-			return keptPostings{}, false
-		}
-		delta := uint64(b[0])
-		n := 1
-		if delta >= 0x80 {
-			if delta, n = binary.Uvarint(b); n <= 0 {
-				return keptPostings{}, false
-			}
-		}
-		if delta == 0 && i > 0 || delta >= bounds.end {
-			return keptPostings{}, false
-		}
-		b = b[n:]
-		ref += delta
-		if i == 0 && ref < bounds.first || ref >= bounds.end {
-			return keptPostings{}, false
-		}
-		k.refs[i] = uint32(ref)
-	}
-	return k, len(b) == 0
+	return acct.Spend(bytes, 0)
 }

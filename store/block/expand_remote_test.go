@@ -15,35 +15,22 @@ import (
 	"larder/internal/bytecache/bytecachetest"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
-	"larder/store/catalog"
 )
 
-// over puts a block's postings into memory, unless that is negative, over a memcached.
-func (k *keptBlock) over(t testing.TB, memory int64, r *bytecachetest.Remote) {
-	t.Helper()
-	index := indexcache.New(nil, indexcache.Options{MaxBytes: -1, PostingsBytes: memory, Remote: r})
-	t.Cleanup(index.Close)
-	k.postings = index.Postings()
-	k.deps.Postings = k.postings
-}
-
-// TestPostingsInMemcached: a second process reads no postings and is charged for them all the same;
-// what memory has, memcached is not asked for.
+// TestPostingsInMemcached checks that a second process reads no postings that memcached has, and is
+// charged for them all the same. It asks memcached only for what its memory does not have.
 func TestPostingsInMemcached(t *testing.T) {
-	data := postingsWideBlock(t, 2000).index
-	f := func(name string, memory int64, wantAsked int, lines ...string) {
+	b := postingsWideBlock(t, 2000)
+	check := func(name string, memory int64, wantAsked int, lines ...string) {
 		t.Helper()
 		ms := postingsMatchers(t, lines...)
 		r := bytecachetest.NewRemote()
-		first := newKeptBlock(t, data, catalog.Block{})
-		first.over(t, memory, r)
-		want := first.planned(t, ms)
+		want := newTestFinder(t, b, 1<<10, testCache(t, memory, r)).found(t, ms)
 		want.Fetches = 0
-		second := newKeptBlock(t, data, catalog.Block{})
-		second.over(t, memory, r)
+		second := newTestFinder(t, b, 1<<10, testCache(t, memory, r))
 		r.Asked()
 		for range 3 {
-			if diff := cmp.Diff(want, second.planned(t, ms)); diff != "" {
+			if diff := cmp.Diff(want, second.found(t, ms)); diff != "" {
 				t.Errorf("%s (-read +kept):\n%s", name, diff)
 			}
 		}
@@ -51,46 +38,41 @@ func TestPostingsInMemcached(t *testing.T) {
 			t.Errorf("%s: memcached was asked %d times, want %d", name, asked, wantAsked)
 		}
 	}
-	f("memory over memcached", 4<<20, 1, `pod=~"pod.*7"`)
-	f("memcached alone", -1, 3, `pod=~"pod.*7"`)
-	f("nothing matches", 4<<20, 1, `pod=~"pod.*7"`, `job="small"`)
-	f("matchers are pending", 4<<20, 1, `pod!=""`, `job="j7"`)
+	check("memory over memcached", 4<<20, 1, `pod=~"pod.*7"`)
+	check("memcached alone", -1, 3, `pod=~"pod.*7"`)
+	check("nothing matches", 4<<20, 1, `pod=~"pod.*7"`, `job="small"`)
+	check("matchers are pending", 4<<20, 1, `pod!=""`, `job="j7"`)
 }
 
-// TestPagesOfOtherSizes: what a request is charged is counted in pages of its own process, whatever
-// pages another one has that uses the same memcached.
+// TestPagesOfOtherSizes checks that a request is charged in pages of its own process, if another
+// process with other pages uses the same memcached.
 func TestPagesOfOtherSizes(t *testing.T) {
-	data := postingsWideBlock(t, 2000).index
+	b := postingsWideBlock(t, 2000)
 	ms := postingsMatchers(t, `job="j7"`)
 	r := bytecachetest.NewRemote()
 	for _, size := range []int{1 << 10, 16 << 10} {
-		k := newKeptBlock(t, data, catalog.Block{})
-		k.Block, k.pages = openStreamBlock(t, data, size, catalog.Block{})
-		k.over(t, 4<<20, r)
-		if got := k.planned(t, ms); got.Charged == 0 ||
-			got.Charged%int64(size) != 0 && got.Charged != int64(len(data)) {
+		got := newTestFinder(t, b, size, testCache(t, 4<<20, r)).found(t, ms)
+		if whole := int64(len(b.index)); got.Charged == 0 ||
+			got.Charged%int64(size) != 0 && got.Charged != whole {
 			t.Errorf("with pages of %d bytes a request is charged %d", size, got.Charged)
 		}
 	}
 }
 
-// TestFiftyLookups: identical plans ask memcached once. Where it brings postings that one request
-// may not have, or panics, the others are served.
+// TestFiftyLookups checks that identical queries ask memcached once. If one query may not have the
+// postings that it finds, or panics, the others get them.
 func TestFiftyLookups(t *testing.T) {
 	errLimit := errors.New("limit")
-	f := func(name string, filled, panicking, leaderLimited bool, wantFetches int) {
+	b := postingsWideBlock(t, 2000)
+	check := func(name string, filled, panicking, leaderLimited bool, wantFetches int) {
 		t.Run(name, func(t *testing.T) {
-			data := postingsWideBlock(t, 2000).index
+			ms := postingsMatchers(t, `pod=~"pod.*7"`)
+			r := bytecachetest.NewRemote()
+			if filled {
+				newTestFinder(t, b, 1<<10, testCache(t, -1, r)).found(t, ms)
+			}
 			synctest.Test(t, func(t *testing.T) {
-				ms := postingsMatchers(t, `pod=~"pod.*7"`)
-				r := bytecachetest.NewRemote()
-				if filled {
-					first := newKeptBlock(t, data, catalog.Block{})
-					first.over(t, -1, r)
-					first.planned(t, ms)
-				}
-				k := newKeptBlock(t, data, catalog.Block{})
-				k.over(t, 4<<20, r)
+				f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, r))
 				goOn := make(chan struct{})
 				r.Asked()
 				var first atomic.Bool
@@ -101,33 +83,31 @@ func TestFiftyLookups(t *testing.T) {
 						panic("client of memcached")
 					}
 				}
-				plan := func(limited bool) error {
-					acct := &pagecache.Account{Spend: func(int64, int64) error {
-						if limited {
-							return errLimit
-						}
-						return nil
-					}}
-					p, err := k.Plan(t.Context(), ms, PlanOptions{Account: acct})
-					if err == nil {
-						p.Close()
-					}
+				find := func(limited bool) error {
+					_, err := f.find(t.Context(), ms, &pagecache.Account{
+						Spend: func(int64, int64) error {
+							if limited {
+								return errLimit
+							}
+							return nil
+						},
+					})
 					return err
 				}
 				leader := make(chan error, 1)
-				go func() { leader <- plan(leaderLimited) }()
+				go func() { leader <- find(leaderLimited) }()
 				synctest.Wait()
 				var wg sync.WaitGroup
 				for range 49 {
 					wg.Go(func() {
-						if err := plan(false); err != nil {
-							t.Errorf("who joined got %v", err)
+						if err := find(false); err != nil {
+							t.Errorf("a query that joined got %v", err)
 						}
 					})
 				}
 				synctest.Wait()
 				if asked := len(r.Asked()); asked != 1 {
-					t.Errorf("memcached is asked %d times by those that wait", asked)
+					t.Errorf("memcached was asked %d times, want once", asked)
 				}
 				close(goOn)
 				wg.Wait()
@@ -136,76 +116,71 @@ func TestFiftyLookups(t *testing.T) {
 				if leaderLimited != errors.Is(err, errLimit) ||
 					panicking != errors.As(err, &panicked) ||
 					!leaderLimited && !panicking && err != nil {
-					t.Errorf("who came first got %v", err)
+					t.Errorf("the first query got %v", err)
 				}
-				if k.fetches > wantFetches {
-					t.Errorf("%d fetches, want at most %d", k.fetches, wantFetches)
+				if f.fetches > wantFetches {
+					t.Errorf("%d fetches, want at most %d", f.fetches, wantFetches)
 				}
 			})
 		})
 	}
-	f("found", true, false, false, 0)
-	f("not found", false, false, false, 1)
-	f("found, and the first may not have it", true, false, true, 0)
-	f("the look-up of the first panics", true, true, false, 0)
+	check("found", true, false, false, 0)
+	check("not found", false, false, false, 1)
+	check("found, and the first may not have it", true, false, true, 0)
+	check("the look-up of the first panics", true, true, false, 0)
 }
 
-// TestMendedPostings: a list that had to be read twice is charged twice to the request that did it,
-// and to nobody who is given what came of it.
+// TestMendedPostings checks that a list which had to be read twice is charged twice to the request
+// that read it, and once to requests that get its postings from the cache.
 func TestMendedPostings(t *testing.T) {
-	wide := postingsWideBlock(t, 300)
+	b := postingsWideBlock(t, 300)
 	ms := postingsMatchers(t, `pod=~"pod.*7"`)
-	want := newKeptBlock(t, wide.index, catalog.Block{}).planned(t, ms)
-	k := newKeptBlock(t, wide.index, catalog.Block{})
-	l := wide.names["pod"][7].list
-	bucket := &postingsBucket{
-		data:  wide.index,
-		name:  "BLOCK/index",
-		flips: []postingsFlip{{off: l.Off + 8, times: 1}},
-	}
+	want := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil)).found(t, ms)
+	f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
+	l := b.names["pod"][7].list
 	pages := pagecache.New(
-		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 1 << 10},
+		&postingsBucket{
+			data: b.index, name: b.object.Name,
+			flips: []postingsFlip{{off: l.Off + 8, times: 1}},
+		},
+		&postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 1 << 10},
 	)
 	t.Cleanup(pages.Close)
-	k.pages.Reader = pages
-	if mended := k.planned(t, ms); mended.Stats.Repaired != 1 || mended.Charged <= want.Charged {
+	f.pages.Reader = pages
+	if mended := f.found(t, ms); mended.Stats.Repaired != 1 || mended.Charged <= want.Charged {
 		t.Fatalf("%+v: nothing was mended", mended)
 	}
 	want.Fetches = 0
-	if diff := cmp.Diff(want, k.planned(t, ms)); diff != "" {
+	if diff := cmp.Diff(want, f.found(t, ms)); diff != "" {
 		t.Errorf("kept after mending (-without damage +with):\n%s", diff)
 	}
 }
 
-// TestStrangersPostings: another key's value in memcached is a miss, and the next look-up finds
-// what came instead.
-func TestStrangersPostings(t *testing.T) {
-	data := postingsWideBlock(t, 50).index
+// TestPostingsOfAnotherKey checks that the value of another key in memcached is a miss. The next
+// query finds what replaced it.
+func TestPostingsOfAnotherKey(t *testing.T) {
+	b := postingsWideBlock(t, 50)
 	for _, bad := range []string{"short", string(make([]byte, 100)), ""} {
 		ms := postingsMatchers(t, `pod=~"pod.*"`)
 		r := bytecachetest.NewRemote()
-		k := newKeptBlock(t, data, catalog.Block{})
-		k.over(t, 4<<20, r)
-		k.planned(t, ms)
+		newTestFinder(t, b, 1<<10, testCache(t, 4<<20, r)).found(t, ms)
 		r.Change(func(values map[bytecache.ID][]byte) {
 			for id := range values {
 				values[id] = []byte(bad)
 			}
 		})
-		k = newKeptBlock(t, data, catalog.Block{})
-		k.over(t, 4<<20, r)
+		f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, r))
 		for i, want := range []int{1, 0} {
-			if got := k.planned(t, ms); got.Fetches != want {
-				t.Errorf(
-					"%.10q in memcached, plan %d: %d fetches, want %d", bad, i, got.Fetches, want,
-				)
+			if got := f.found(t, ms); got.Fetches != want {
+				t.Errorf("%.10q in memcached, query %d: %d fetches, want %d",
+					bad, i, got.Fetches, want)
 			}
 		}
 	}
 }
 
-// TestKeptPostingsAreExact: a value holds on to no more bytes than it is accounted with, but for
-// what the allocator rounds up to.
+// TestKeptPostingsAreExact checks that a value holds no more memory than its length, besides what
+// the allocator rounds up to.
 func TestKeptPostingsAreExact(t *testing.T) {
 	for _, n := range []int{0, 1, 3, 100, 1000, 100_000} {
 		for _, step := range []uint32{1, 127, 128, 20_000} {
@@ -215,10 +190,8 @@ func TestKeptPostingsAreExact(t *testing.T) {
 			}
 			v := appendPostings(indexcache.AppendID(nil, bytecache.Key{}), &k)
 			if spare := cap(v) - len(v); spare > 32+len(v)/8 {
-				t.Errorf(
-					"%d references %d apart: %d bytes, and %d that nobody uses", n, step, len(v),
-					spare,
-				)
+				t.Errorf("%d references %d apart: %d bytes, and %d unused",
+					n, step, len(v), spare)
 			}
 		}
 	}

@@ -10,41 +10,97 @@ import (
 	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/indexcache"
+	"larder/internal/bytecache"
 	"larder/internal/pagecache"
-	"larder/store/catalog"
+	"larder/store/indexheader"
 )
 
-// keptBlock is a block whose expanded postings are kept, and counts the fetches of its index.
-type keptBlock struct {
-	*Block
-	pages    *streamPages
-	postings *indexcache.Postings
-	fetches  int
+// testFinder is the Finder of an index in memory. It counts the fetches of the index.
+type testFinder struct {
+	*Finder
+	header      *indexheader.Header
+	index       pagecache.Object
+	mode        Mode
+	seriesBytes int64
+	pages       *findPages
+	fetches     int
 }
 
-func newKeptBlock(t testing.TB, data []byte, meta catalog.Block) *keptBlock {
+// findPages are index pages that call before ahead of each Fetch.
+type findPages struct {
+	*pagecache.Reader
+	before func(ctx context.Context) error
+}
+
+func (p *findPages) Fetch(
+	ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+) (*pagecache.Pages, error) {
+	if p.before != nil {
+		if err := p.before(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p.Reader.Fetch(ctx, obj, spans, acct)
+}
+
+// newTestFinder returns a Finder that keeps postings in cache, which may be nil.
+func newTestFinder(
+	t testing.TB, b *postingsBlock, pageSize int, cache PostingsCache,
+) *testFinder {
 	t.Helper()
-	k := &keptBlock{}
-	k.Block, k.pages = openStreamBlock(t, data, 1<<10, meta)
-	index := indexcache.New(nil, indexcache.Options{MaxBytes: -1, PostingsBytes: 4 << 20})
-	t.Cleanup(index.Close)
-	k.postings = index.Postings()
-	k.deps.Postings = k.postings
+	f := &testFinder{header: postingsRealHeader(t, b), index: b.object}
+	bucket := &postingsBucket{data: b.index, name: b.object.Name}
+	r := pagecache.New(
+		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: pageSize},
+	)
+	t.Cleanup(r.Close)
 	var mu sync.Mutex
-	k.pages.instead = func(context.Context) error {
+	f.pages = &findPages{Reader: r, before: func(context.Context) error {
 		mu.Lock()
 		defer mu.Unlock()
-		k.fetches++
+		f.fetches++
 		return nil
-	}
-	return k
+	}}
+	f.Finder = NewFinder(FinderOptions{
+		ID: ulid.ULID{1},
+		Header: func(context.Context) (*indexheader.Header, func(), error) {
+			return f.header, func() {}, nil
+		},
+		Pages: f.pages, PageBytes: int64(pageSize), Cache: cache,
+		Everyones: func(err error) bool {
+			var read *pagecache.ReadError
+			return errors.As(err, &read)
+		},
+	})
+	return f
 }
 
-// planned is what a plan comes to.
-type plannedPostings struct {
+// testCache returns a cache of postings: in memory, unless bytes is negative, and in remote, unless
+// that is nil.
+func testCache(t testing.TB, bytes int64, remote bytecache.Remote) *indexcache.Postings {
+	t.Helper()
+	c := indexcache.New(nil, indexcache.Options{
+		MaxBytes: -1, PostingsBytes: bytes, Remote: remote,
+	})
+	t.Cleanup(c.Close)
+	return c.Postings()
+}
+
+func (f *testFinder) find(
+	ctx context.Context, ms []*labels.Matcher, acct *pagecache.Account,
+) (Result, error) {
+	return f.Find(ctx, Query{
+		Matchers: NewMatcherSet(ms), Mode: f.mode, Header: f.header, Index: f.index,
+		SeriesBytes: f.seriesBytes, Account: acct,
+	})
+}
+
+// found is what a query returns and costs, as far as it does not depend on the cache.
+type found struct {
 	Refs    []uint32
 	Pending []string
 	Stats   PostingsStats
@@ -52,54 +108,50 @@ type plannedPostings struct {
 	Fetches int
 }
 
-func (k *keptBlock) planned(t testing.TB, ms []*labels.Matcher) plannedPostings {
+func (f *testFinder) found(t testing.TB, ms []*labels.Matcher) found {
 	t.Helper()
-	k.fetches = 0
-	out := plannedPostings{}
+	f.fetches = 0
+	out := found{}
 	acct := &pagecache.Account{
 		Spend: func(touched, _ int64) error { out.Charged += touched; return nil },
 	}
-	p, err := k.Plan(context.Background(), ms, PlanOptions{Account: acct})
+	r, err := f.find(t.Context(), ms, acct)
 	if err != nil {
 		t.Fatalf("%v: %v", ms, err)
 	}
-	defer p.Close()
-	out.Refs, out.Pending, out.Stats, out.Fetches = p.refs, matcherStrings(
-		Canonical(p.pending),
-	), p.stats, k.fetches
+	out.Refs, out.Pending = r.Refs, matcherStrings(Canonical(r.Pending))
+	out.Stats, out.Fetches = r.Stats, f.fetches
 	out.Stats.Values, out.Stats.Lookups, out.Stats.Cached = 0, 0, 0
 	return out
 }
 
-// TestKeptPostings: what is kept is what is read, for random matchers, eager and lazy, in any
-// order, in all formats of the index; it costs a request as much, and no fetch.
+// TestKeptPostings checks that kept postings are those that a Finder without a cache returns: for
+// random matchers in any order, in every mode, and in all formats of the index. A request pays as
+// much for them, and makes no fetch.
 func TestKeptPostings(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(21, 22))
 	lazy, empty, some := 0, 0, 0
-	f := func(index []byte, rounds int, matchers func(rnd *rand.Rand) []*labels.Matcher) {
+	f := func(b *postingsBlock, rounds int, matchers func(rnd *rand.Rand) []*labels.Matcher) {
 		t.Helper()
-		// With series so small that lists seem dear, matchers stay pending.
-		meta := catalog.Block{NumSeries: []uint64{0, uint64(len(index) / 4)}[rnd.IntN(2)]}
-		plain := newKeptBlock(t, index, meta)
-		plain.deps.Postings = nil
-		kept := newKeptBlock(t, index, meta)
+		plain := newTestFinder(t, b, 1<<10, nil)
+		kept := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
+		// Where series are very small, lists seem expensive, and matchers stay pending.
+		plain.seriesBytes = []int64{0, 3}[rnd.IntN(2)]
+		kept.seriesBytes = plain.seriesBytes
 		for range rounds {
 			ms := matchers(rnd)
-			if rnd.IntN(3) == 0 {
-				key := newMatcherSet(ms).hash()
-				plain.zero, kept.zero = map[uint64]struct{}{key: {}}, map[uint64]struct{}{key: {}}
-			}
-			want := plain.planned(t, ms)
+			plain.mode = []Mode{Lazy, Lazy, Lazy, Eager, Complete}[rnd.IntN(5)]
+			kept.mode = plain.mode
+			want := plain.found(t, ms)
 			shuffled := append(slices.Clone(ms), ms[rnd.IntN(len(ms))])
-			rnd.Shuffle(
-				len(shuffled),
-				func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] },
-			)
-			if diff := cmp.Diff(want, plain.planned(t, shuffled)); diff != "" {
+			rnd.Shuffle(len(shuffled), func(i, j int) {
+				shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+			})
+			if diff := cmp.Diff(want, plain.found(t, shuffled)); diff != "" {
 				t.Fatalf("%v, in another order (-want +got):\n%s", ms, diff)
 			}
-			miss := kept.planned(t, ms)
-			hit := kept.planned(t, shuffled)
+			miss := kept.found(t, ms)
+			hit := kept.found(t, shuffled)
 			if hit.Fetches != 0 {
 				t.Fatalf("%v: a hit made %d fetches", ms, hit.Fetches)
 			}
@@ -119,12 +171,13 @@ func TestKeptPostings(t *testing.T) {
 		}
 	}
 	for range 20 {
-		index := postingsRandomBlock(t, rnd).index
+		b := postingsRandomBlock(t, rnd)
 		if rnd.IntN(4) == 0 {
-			index = slices.Clone(index)
+			index := slices.Clone(b.index)
 			index[4] = 3
+			b = openPostingsBlock(t, index)
 		}
-		f(index, 60, func(rnd *rand.Rand) []*labels.Matcher {
+		f(b, 60, func(rnd *rand.Rand) []*labels.Matcher {
 			return postingsRandomMatchers(t, rnd, append([]string{"missing"}, postingsNames...))
 		})
 	}
@@ -132,18 +185,19 @@ func TestKeptPostings(t *testing.T) {
 		t.Errorf("the test tests too little: %d lazy, %d empty, %d not", lazy, empty, some)
 	}
 	v1, matchers := postingsV1(t)
-	f(v1.index, 100, matchers)
+	f(v1, 100, matchers)
 }
 
-// TestFiftyExpansions: identical plans make one expansion; who gives up disturbs nobody, and who
-// meets a limit is alone with it.
+// TestFiftyExpansions checks that identical queries share one expansion. A query that gives up
+// does not disturb the others, and the limit of one query is not the limit of the others.
 func TestFiftyExpansions(t *testing.T) {
+	b := postingsWideBlock(t, 2000)
 	synctest.Test(t, func(t *testing.T) {
-		k := newKeptBlock(t, postingsWideBlock(t, 2000).index, catalog.Block{})
+		f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
 		ms := postingsMatchers(t, `pod=~"pod.*7"`)
 		goOn := make(chan struct{})
-		count := k.pages.instead
-		k.pages.instead = func(ctx context.Context) error {
+		count := f.pages.before
+		f.pages.before = func(ctx context.Context) error {
 			if err := count(ctx); err != nil {
 				return err
 			}
@@ -151,97 +205,95 @@ func TestFiftyExpansions(t *testing.T) {
 			return nil
 		}
 		errLimit := errors.New("limit")
-		plan := func(ctx context.Context, limited bool) error {
+		find := func(ctx context.Context, limited bool) error {
 			acct := &pagecache.Account{Spend: func(int64, int64) error {
 				if limited {
 					return errLimit
 				}
 				return nil
 			}}
-			p, err := k.Plan(ctx, ms, PlanOptions{Account: acct})
-			if err != nil {
-				return err
+			r, err := f.find(ctx, ms, acct)
+			if err == nil && len(r.Refs) == 0 {
+				t.Error("got no postings")
 			}
-			defer p.Close()
-			if p.Postings() == 0 {
-				t.Error("no postings")
-			}
-			return nil
+			return err
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		gone := make(chan error, 1)
-		go func() { gone <- plan(ctx, false) }()
+		cancelled := make(chan error, 1)
+		go func() { cancelled <- find(ctx, false) }()
 		synctest.Wait()
 		var wg sync.WaitGroup
 		for i := range 50 {
 			wg.Go(func() {
-				if err := plan(t.Context(), i == 7); i == 7 != errors.Is(err, errLimit) ||
-					i != 7 && err != nil {
-					t.Errorf("plan %d: %v", i, err)
+				var want error
+				if i == 7 {
+					want = errLimit
+				}
+				if err := find(t.Context(), i == 7); !errors.Is(err, want) {
+					t.Errorf("query %d: got error %v, want %v", i, err, want)
 				}
 			})
 		}
 		synctest.Wait()
 		cancel()
-		if err := <-gone; !errors.Is(err, context.Canceled) {
-			t.Errorf("who gave up got %v", err)
+		if err := <-cancelled; !errors.Is(err, context.Canceled) {
+			t.Errorf("the cancelled query got %v", err)
 		}
 		synctest.Wait()
 		close(goOn)
 		wg.Wait()
-		if k.fetches != 1 {
-			t.Errorf("%d fetches for identical plans", k.fetches)
+		if f.fetches != 1 {
+			t.Errorf("identical queries made %d fetches, want 1", f.fetches)
 		}
 
 		// A failure is not remembered.
 		other := postingsMatchers(t, `pod=~"pod.*8"`)
 		broken := errors.New("bucket is away")
-		k.pages.instead = func(context.Context) error { return broken }
-		if _, err := k.Plan(t.Context(), other, PlanOptions{}); !errors.Is(err, broken) {
-			t.Errorf("got %v", err)
+		f.pages.before = func(context.Context) error { return broken }
+		if _, err := f.find(t.Context(), other, nil); !errors.Is(err, broken) {
+			t.Errorf("got error %v, want %v", err, broken)
 		}
-		k.pages.instead = nil
-		p, err := k.Plan(t.Context(), other, PlanOptions{})
-		if err != nil {
-			t.Fatal(err)
+		f.pages.before = nil
+		if _, err := f.find(t.Context(), other, nil); err != nil {
+			t.Errorf("after a failure: %v", err)
 		}
-		p.Close()
 	})
 }
 
-// TestFailedExpansions: what the bucket does to one of 50 identical plans, it does to all of them,
-// once; a limit is its owner's.
+// TestFailedExpansions checks that an error of the bucket fails all queries that wait for the same
+// expansion, which runs once. A limit fails only the query that has it.
 func TestFailedExpansions(t *testing.T) {
+	b := postingsWideBlock(t, 2000)
 	synctest.Test(t, func(t *testing.T) {
-		k := newKeptBlock(t, postingsWideBlock(t, 2000).index, catalog.Block{})
+		f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
 		ms := postingsMatchers(t, `pod=~"pod.*7"`)
 		broken := &pagecache.ReadError{Object: "index", Err: errors.New("bucket is away")}
 		goOn := make(chan struct{})
-		asked := 0
-		k.pages.instead = func(context.Context) error {
-			asked++ // by nobody else: plans wait for this one
+		fetches := 0
+		f.pages.before = func(context.Context) error {
+			fetches++ // without a lock: the queries share one expansion
 			<-goOn
 			return broken
 		}
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				if _, err := k.Plan(t.Context(), ms, PlanOptions{}); !errors.Is(err, broken) {
-					t.Errorf("got %v", err)
+				if _, err := f.find(t.Context(), ms, nil); !errors.Is(err, broken) {
+					t.Errorf("got error %v, want %v", err, broken)
 				}
 			})
 		}
 		synctest.Wait()
 		close(goOn)
 		wg.Wait()
-		if asked != 1 {
-			t.Errorf("pages were asked for %d times", asked)
+		if fetches != 1 {
+			t.Errorf("failed queries made %d fetches, want 1", fetches)
 		}
 
-		// Who begins meets his limit, and the others do without him.
+		// The first query exceeds its limit. The others get their postings.
 		errLimit := errors.New("limit")
 		goOn = make(chan struct{})
-		k.pages.instead = func(context.Context) error {
+		f.pages.before = func(context.Context) error {
 			<-goOn
 			return nil
 		}
@@ -251,77 +303,70 @@ func TestFailedExpansions(t *testing.T) {
 				<-goOn
 				return errLimit
 			}}
-			_, err := k.Plan(t.Context(), ms, PlanOptions{Account: acct})
+			_, err := f.find(t.Context(), ms, acct)
 			first <- err
 		}()
 		synctest.Wait()
 		for range 10 {
 			wg.Go(func() {
-				p, err := k.Plan(t.Context(), ms, PlanOptions{})
-				if err != nil {
+				if _, err := f.find(t.Context(), ms, nil); err != nil {
 					t.Error(err)
-					return
 				}
-				p.Close()
 			})
 		}
 		synctest.Wait()
 		close(goOn)
 		wg.Wait()
 		if err := <-first; !errors.Is(err, errLimit) {
-			t.Errorf("the first got %v", err)
+			t.Errorf("the first query got %v, want %v", err, errLimit)
 		}
 	})
 }
 
-// TestDamagedKeptPostings: bytes that are no postings of the block are a miss.
+// TestDamagedKeptPostings checks that bytes which are not postings of the block are a miss.
 func TestDamagedKeptPostings(t *testing.T) {
-	k := newKeptBlock(t, postingsWideBlock(t, 50).index, catalog.Block{})
+	cache := testCache(t, 4<<20, nil)
+	f := newTestFinder(t, postingsWideBlock(t, 50), 1<<10, cache)
 	ms := postingsMatchers(t, `pod=~"pod.*"`)
-	want := k.planned(t, ms)
+	want := f.found(t, ms)
 	key := indexcache.PostingsKey(
-		k.meta.ID, k.meta.Content, byte(lazily), k.indexPage(), AppendCanonical(nil, ms),
+		f.o.ID, f.o.Content, byte(Lazy), f.o.PageBytes, AppendCanonical(nil, ms),
 	)
-	value, ok := k.postings.Get(key)
+	value, ok := cache.Get(key)
 	if !ok || want.Fetches != 1 {
 		t.Fatal("nothing is kept")
 	}
-	f := func(what string, v []byte) {
+	check := func(what string, v []byte) {
 		t.Helper()
-		k.postings.Del(key)
-		k.postings.Set(key, append(indexcache.AppendID(nil, key), v...))
-		if got := k.planned(t, ms); !cmp.Equal(got, want) {
+		cache.Del(key)
+		cache.Set(key, append(indexcache.AppendID(nil, key), v...))
+		if got := f.found(t, ms); !cmp.Equal(got, want) {
 			t.Errorf("%s: %s", what, cmp.Diff(want, got))
 		}
 	}
-	f("empty", nil)
-	f("cut off", value[:len(value)-1])
-	f("longer", append(slices.Clone(value), 0))
-	f("more references than bytes", append(slices.Clone(value[:7]), 0xff, 0xff, 0x7f))
-	f("too large", append(append([]byte{1, 0, 1, 20, 1, 100, 0}, 1), 0xff, 0xff, 0xff, 0xff, 0x0f))
-	f("not ascending", append([]byte{1, 0, 1, 20, 1, 100, 0, 2}, value[len(value)-50], 0))
-	f("pending what is not there", append([]byte{1, 1, 1, 20, 1, 100, 1, 9}, value[7:]...))
+	check("empty", nil)
+	check("cut off", value[:len(value)-1])
+	check("longer", append(slices.Clone(value), 0))
+	check("more references than bytes", append(slices.Clone(value[:7]), 0xff, 0xff, 0x7f))
+	head := []byte{1, 0, 1, 20, 1, 100, 0}
+	check("too large", append(slices.Clone(head), 1, 0xff, 0xff, 0xff, 0xff, 0x0f))
+	check("not ascending", append(slices.Clone(head), 2, value[len(value)-50], 0))
+	check("an unknown matcher pending", append([]byte{1, 1, 1, 20, 1, 100, 1, 9}, value[7:]...))
 	other := key
 	other.ID[0]++
-	k.postings.Del(key)
-	k.postings.Set(key, append(indexcache.AppendID(nil, other), value...))
-	if got := k.planned(t, ms); got.Fetches != 1 {
-		t.Error("another key's value is taken for this one's")
+	cache.Del(key)
+	cache.Set(key, append(indexcache.AppendID(nil, other), value...))
+	if got := f.found(t, ms); got.Fetches != 1 {
+		t.Errorf("the value of another key: %d fetches, want 1", got.Fetches)
 	}
 }
 
 func FuzzKeptPostings(f *testing.F) {
-	f.Add(
-		appendPostings(
-			nil,
-			&keptPostings{
-				refs:    []uint32{5, 6, 900},
-				pending: []int{1},
-				stats:   PostingsStats{Groups: 2, Pending: 1},
-			},
-		),
-		3,
-	)
+	f.Add(appendPostings(nil, &keptPostings{
+		refs:    []uint32{5, 6, 900},
+		pending: []int{1},
+		stats:   PostingsStats{Groups: 2, Pending: 1},
+	}), 3)
 	f.Add([]byte{1, 0, 1, 20, 1, 100, 0, 2, 5, 0}, 1)
 	f.Fuzz(func(t *testing.T, b []byte, matchers int) {
 		bounds := refBounds{first: 5, end: 1000}

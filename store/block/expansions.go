@@ -13,23 +13,22 @@ import (
 )
 
 const (
-	// smallExpansion is the size up to which an expansion is small: what the matchers of a
-	// dashboard take. They have a lane of their own, so that none waits behind a regular expression
-	// over a million values.
+	// smallExpansion is the largest size of a small expansion: what the matchers of a dashboard
+	// need. Small expansions have a lane of their own, so that none waits behind a regular
+	// expression over a million values.
 	smallExpansion = 1 << 20
-	// smallExpansions is the part of the account that only small expansions have, as 1/n.
+	// smallExpansions is the part of the account that only small expansions may use, as 1/n.
 	smallExpansions = 4
 )
 
-// Expansions is the account of the bytes that the expansions of a process take while they run:
-// lists found, their pages, what they are decoded into. They are shared by requests, so that no
-// request's reservation holds them. What comes of them is the requests' again.
+// Account bounds the memory of the expansions of a process while they run: lists found, their
+// pages, and decoded postings. Requests share expansions, therefore no request reserves these
+// bytes. It does reserve the bytes of the postings that it gets.
 //
-// INVARIANT: an expansion takes its bytes in one step, before it holds any but for the places of a
-// few lists (markedValues of a label name, 16 bytes each, and a bit for each of its values), and
-// waits for nothing but reads of the bucket while it has them. So expansions cannot wait for one
-// another in a circle.
-type Expansions struct {
+// INVARIANT: expansions never wait for one another in a circle, because an expansion reserves its
+// bytes in one step, and then waits only for reads of the bucket. Before that step it holds 16 bytes
+// for each of at most markedValues lists of a label name, and a bit for each value of the name.
+type Account struct {
 	small, large expansionLane
 }
 
@@ -40,77 +39,77 @@ type expansionLane struct {
 	queued atomic.Int64
 }
 
-// NewExpansions makes an account of so many bytes and registers its metrics. An expansion that
-// would not fit into an idle process is refused.
-func NewExpansions(bytes int64, reg prometheus.Registerer) *Expansions {
-	e := &Expansions{}
-	e.small.size = max(bytes/smallExpansions, smallExpansion)
-	e.large.size = max(bytes-e.small.size, 0)
+// NewAccount returns an account of the given bytes and registers its metrics. It rejects an
+// expansion that needs more bytes than its lane has.
+func NewAccount(bytes int64, reg prometheus.Registerer) *Account {
+	a := &Account{}
+	a.small.size = max(bytes/smallExpansions, smallExpansion)
+	a.large.size = max(bytes-a.small.size, 0)
 	f := promauto.With(reg)
-	for name, lane := range map[string]*expansionLane{"small": &e.small, "large": &e.large} {
+	for name, lane := range map[string]*expansionLane{"small": &a.small, "large": &a.large} {
 		lane.free = semaphore.NewWeighted(lane.size)
 		for state, value := range map[string]func() int64{
-			"limit": func() int64 { return lane.size }, "in_use": lane.in.Load, "waiting": lane.queued.Load,
+			"limit":   func() int64 { return lane.size },
+			"in_use":  lane.in.Load,
+			"waiting": lane.queued.Load,
 		} {
 			f.NewGaugeFunc(prometheus.GaugeOpts{
-				Name:        "larder_postings_expansion_bytes",
-				Help:        "Bytes that finding postings may take (limit), takes now (in_use), and waits for (waiting).",
+				Name: "larder_postings_expansion_bytes",
+				Help: "Memory for resolving matchers to postings, in bytes: " +
+					"its limit, what is in use, and what expansions wait for.",
 				ConstLabels: prometheus.Labels{"lane": name, "state": state},
 			}, func() float64 { return float64(value()) })
 		}
 	}
-	return e
+	return a
 }
 
-// room is what one expansion has of the account; nil: nobody counts.
-type room struct {
-	of   *Expansions
-	lane *expansionLane // nil: it has nothing
-	has  int64
+// reservation is what one expansion has reserved of an account. The nil reservation has no limit.
+type reservation struct {
+	account *Account
+	lane    *expansionLane // nil: nothing is reserved
+	bytes   int64
 }
 
-// room returns the room of a new expansion. It must be closed.
-func (e *Expansions) room() *room {
-	if e == nil {
+// reservation returns an empty reservation. It must be released.
+func (a *Account) reservation() *reservation {
+	if a == nil {
 		return nil
 	}
-	return &room{of: e}
+	return &reservation{account: a}
 }
 
-// take waits until the expansion may hold n bytes. It is called once.
-func (r *room) take(ctx context.Context, n int64) error {
+// reserve waits until n bytes are free and reserves them. It is called once.
+func (r *reservation) reserve(ctx context.Context, n int64) error {
 	if r == nil {
 		return nil
 	}
-	lane := &r.of.small
+	lane := &r.account.small
 	if n > smallExpansion {
-		lane = &r.of.large
+		lane = &r.account.large
 	}
 	if n > lane.size {
-		return status.Errorf(
-			codes.ResourceExhausted,
-			"to find the series that match takes an estimated %d bytes, more than the %d bytes that are for it of the memory for requests (--store.request-bytes)",
-			n,
-			lane.size,
-		)
+		return status.Errorf(codes.ResourceExhausted,
+			"resolving the matchers needs about %d bytes; the limit is %d "+
+				"(a part of --store.request-bytes): use narrower matchers", n, lane.size)
 	}
 	lane.queued.Add(n)
 	err := lane.free.Acquire(ctx, n)
 	lane.queued.Add(-n)
 	if err != nil {
-		return fmt.Errorf("wait for %d bytes to find postings with: %w", n, err)
+		return fmt.Errorf("wait for %d bytes of memory to resolve the matchers: %w", n, err)
 	}
 	lane.in.Add(n)
-	r.lane, r.has = lane, n
+	r.lane, r.bytes = lane, n
 	return nil
 }
 
-// close gives everything back.
-func (r *room) close() {
+// release releases all bytes. It may be called more than once.
+func (r *reservation) release() {
 	if r == nil || r.lane == nil {
 		return
 	}
-	r.lane.in.Add(-r.has)
-	r.lane.free.Release(r.has)
+	r.lane.in.Add(-r.bytes)
+	r.lane.free.Release(r.bytes)
 	r.lane = nil
 }

@@ -11,18 +11,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// TestExpansionsAreBounded: what does not fit waits for what runs, small ones not for large ones;
-// what could never fit is refused, and what gives up leaves nothing behind.
+// TestExpansionsAreBounded checks that an expansion waits until its bytes are free. A small one does
+// not wait for large ones. One that can never fit is rejected, and one that gives up leaves nothing
+// reserved.
 func TestExpansionsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := NewExpansions(16<<20, prometheus.NewRegistry()) // 4 MiB for small ones
-		take := func(n int64) (*room, chan error) {
-			r, done := e.room(), make(chan error, 1)
-			go func() { done <- r.take(t.Context(), n) }()
+		a := NewAccount(16<<20, prometheus.NewRegistry()) // 4 MiB for small ones
+		reserve := func(n int64) (*reservation, chan error) {
+			r, done := a.reservation(), make(chan error, 1)
+			go func() { done <- r.reserve(t.Context(), n) }()
 			synctest.Wait()
 			return r, done
 		}
-		ran := func(done chan error) bool {
+		reserved := func(done chan error) bool {
 			t.Helper()
 			select {
 			case err := <-done:
@@ -34,51 +35,52 @@ func TestExpansionsAreBounded(t *testing.T) {
 				return false
 			}
 		}
-		first, done := take(10 << 20)
-		if !ran(done) {
+		first, done := reserve(10 << 20)
+		if !reserved(done) {
 			t.Error("an expansion waits in an idle process")
 		}
-		second, waits := take(4 << 20)
-		if ran(waits) {
-			t.Error("expansions hold more than the account has")
+		second, waits := reserve(4 << 20)
+		if reserved(waits) {
+			t.Error("expansions reserved more bytes than the account has")
 		}
-		small, done := take(smallExpansion)
-		if !ran(done) {
+		small, done := reserve(smallExpansion)
+		if !reserved(done) {
 			t.Error("a small expansion waits for a large one")
 		}
-		first.close()
+		first.release()
 		synctest.Wait()
-		if !ran(waits) {
-			t.Error("an expansion waits though there is room")
+		if !reserved(waits) {
+			t.Error("an expansion waits for bytes that are free")
 		}
-		if err := e.room().take(t.Context(), 13<<20); status.Code(err) != codes.ResourceExhausted {
+		err := a.reservation().reserve(t.Context(), 13<<20)
+		if status.Code(err) != codes.ResourceExhausted {
 			t.Errorf("one that never fits: got %v, want ResourceExhausted", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		third := e.room()
-		go func() { waits <- third.take(ctx, 12<<20) }()
+		third := a.reservation()
+		go func() { waits <- third.reserve(ctx, 12<<20) }()
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
 		if err := <-waits; !errors.Is(err, context.Canceled) {
-			t.Errorf("one that gave up: got %v", err)
+			t.Errorf("one that gave up: got %v, want %v", err, context.Canceled)
 		}
-		for _, r := range []*room{first, second, small, third} {
-			r.close() // the first a second time
+		for _, r := range []*reservation{first, second, small, third} {
+			r.release() // first for the second time
 		}
-		if s, l := e.small.in.Load(), e.large.in.Load(); s != 0 || l != 0 ||
-			e.large.queued.Load() != 0 {
-			t.Errorf("left behind: %d, %d bytes, %d waited for", s, l, e.large.queued.Load())
+		s, l, queued := a.small.in.Load(), a.large.in.Load(), a.large.queued.Load()
+		if s != 0 || l != 0 || queued != 0 {
+			t.Errorf("still reserved: %d small, %d large; still queued: %d", s, l, queued)
 		}
-		if err := (*Expansions)(nil).room().take(t.Context(), 1<<50); err != nil {
+		if err := (*Account)(nil).reservation().reserve(t.Context(), 1<<50); err != nil {
 			t.Errorf("without an account: %v", err)
 		}
 	})
 }
 
-// TestExpansionsAskForDistinctPages: lists of a regular expression's values lie many on a page, and
-// not one after the other.
-func TestExpansionsAskForDistinctPages(t *testing.T) {
+// TestExpansionsReserveDistinctPages checks that an estimate counts each page once: the lists of a
+// regular expression's values share pages, even though they are not adjacent.
+func TestExpansionsReserveDistinctPages(t *testing.T) {
 	b := postingsWideBlock(t, 20_000)
 	req := postingsRequest{
 		matchers: postingsMatchers(t, `pod=~".*7"`),

@@ -136,7 +136,7 @@ func (b *Block) lastFile(ctx context.Context) (int, error) {
 	}
 	all := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*")}
 	var acct pagecache.Account
-	p, err := b.planPostings(ctx, newMatcherSet(all), &PlanOptions{Account: &acct})
+	p, err := b.planPostings(ctx, NewMatcherSet(all), &PlanOptions{Account: &acct})
 	if err != nil {
 		return 0, err
 	}

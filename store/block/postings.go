@@ -39,8 +39,8 @@ type postingsRequest struct {
 	eager bool
 	// complete leaves no matcher pending, whatever its lists cost. It goes with eager.
 	complete bool
-	// room is where the bytes come from that the expansion takes; nil: nobody counts them.
-	room *room
+	// memory is the reservation for what the expansion holds; nil: there is no limit.
+	memory *reservation
 	// pageBytes is the size of an index page, 0 = 8 KiB.
 	pageBytes int64
 	// markFrom and batch are markedValues and batchLists but in tests, 0 = those.
@@ -92,7 +92,7 @@ func expandPostings(
 		batch:     cmp.Or(req.batch, batchLists),
 	}
 	spans := p.spans()
-	if err := req.room.take(ctx, p.heldBytes(spans, r.pageBytes)); err != nil {
+	if err := req.memory.reserve(ctx, p.heldBytes(spans, r.pageBytes)); err != nil {
 		return expanded{stats: p.stats}, err
 	}
 	if err := r.fetch(spans); err != nil {

@@ -2,7 +2,6 @@ package block
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -36,21 +35,17 @@ const (
 // bears on the final labels. Everything is written after its length or count, so that different
 // sets never have the same key. Removed labels that this block does not have count too: which those
 // are only its header tells.
-func (b *Block) setKey(matchers *matcherSet, opts *PlanOptions) indexcache.SetKey {
-	what := AppendNames(nil, opts.Dropped)
-	what = binary.AppendUvarint(what, uint64(opts.External.Len()))
-	opts.External.Range(
-		func(l labels.Label) { what = appendText(appendText(what, l.Name), l.Value) },
-	)
-	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, append(what, matchers.text...))
+func (b *Block) setKey(matchers *MatcherSet, opts *PlanOptions) indexcache.SetKey {
+	what := AppendLabels(AppendNames(nil, opts.Dropped), opts.External)
+	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, append(what, matchers.Identity()...))
 }
 
 // planSet is Plan where a series set may answer: one that is kept, one under construction, or a new
 // one if that pays.
 func (b *Block) planSet(
-	ctx context.Context, matchers *matcherSet, opts *PlanOptions,
+	ctx context.Context, matchers *MatcherSet, opts *PlanOptions,
 ) (*Plan, error) {
-	if len(matchers.text) > maxSetMatchers {
+	if len(matchers.Identity()) > maxSetMatchers {
 		return b.planPostings(ctx, matchers, opts)
 	}
 	key := b.setKey(matchers, opts)
@@ -138,10 +133,12 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 	if p.set != nil {
 		bytes, lazy = p.set.postingsBytes, p.set.lazy
 	}
-	if err := opts.reserve(p.PostingsBytes()); err != nil {
-		return p.block.wrap(err)
+	if n := p.PostingsBytes(); n > 0 && opts.Reserve != nil {
+		if err := opts.Reserve(n); err != nil {
+			return p.block.wrap(err)
+		}
 	}
-	if err := spend(opts.Account, bytes); err != nil {
+	if err := Charge(opts.Account, bytes); err != nil {
 		return p.block.wrap(fmt.Errorf("postings of a series set: %w", err))
 	}
 	if !lazy && opts.OnSeries != nil {

@@ -130,7 +130,7 @@ func (s *setStream) take(c *setCredit) error {
 // charge charges bytes of index pages to the request.
 func (s *setStream) charge(bytes int64) error {
 	s.bytes += bytes
-	if err := spend(s.opts.Account, bytes); err != nil {
+	if err := Charge(s.opts.Account, bytes); err != nil {
 		return s.plan.block.wrap(fmt.Errorf("series set: %w", err))
 	}
 	return nil

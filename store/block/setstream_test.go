@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
+	"github.com/thanos-io/objstore"
 
 	"larder/indexcache"
 	"larder/internal/pagecache"
@@ -26,7 +27,9 @@ import (
 // testSets returns a cache of series sets.
 func testSets(t testing.TB, bytes int64) *indexcache.SeriesSets {
 	t.Helper()
-	c := indexcache.New(&postingsBucket{}, indexcache.Options{MaxBytes: -1, SeriesSetBytes: bytes})
+	c := indexcache.New(
+		objstore.NewInMemBucket(), indexcache.Options{MaxBytes: -1, SeriesSetBytes: bytes},
+	)
 	t.Cleanup(c.Close)
 	return c.SeriesSets()
 }
@@ -433,7 +436,7 @@ func TestRequestsThatDifferShareNoSet(t *testing.T) {
 	b := New(&catalog.Block{Number: 7}, &Deps{})
 	eq := func(name, value string) *labels.Matcher { return labels.MustNewMatcher(labels.MatchEqual, name, value) }
 	key := func(b *Block, o PlanOptions, ms ...*labels.Matcher) indexcache.SetKey {
-		return b.setKey(newMatcherSet(ms), &o)
+		return b.setKey(NewMatcherSet(ms), &o)
 	}
 	base := key(b, PlanOptions{External: labels.FromStrings("x", "1"), Dropped: []string{"r", "s"}}, eq("a", "1"), eq("b", "2"))
 	f := func(what string, got indexcache.SetKey, same bool) {

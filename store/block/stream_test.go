@@ -1,6 +1,7 @@
 package block
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -21,8 +23,10 @@ import (
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb/chunks"
 	"github.com/prometheus/prometheus/tsdb/index"
+	"github.com/thanos-io/objstore"
 	"go.uber.org/goleak"
 
+	"larder/internal/bytecache"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/tsdbfmt"
@@ -130,23 +134,60 @@ func (p *streamPages) Fetch(
 	return pages, err
 }
 
+// bucketOf returns a bucket with one object.
+func bucketOf(t testing.TB, name string, data []byte) objstore.Bucket {
+	t.Helper()
+	b := objstore.NewInMemBucket()
+	if err := b.Upload(context.Background(), name, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// pageMap is a cache that keeps all pages.
+type pageMap struct {
+	mu    sync.Mutex
+	pages map[uint64][]byte
+}
+
+func (c *pageMap) Get(key uint64) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, ok := c.pages[key]
+	return b, ok
+}
+
+func (c *pageMap) Set(key bytecache.Key, value []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pages[key.Local] = value
+}
+
+func (c *pageMap) Del(key bytecache.Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pages, key.Local)
+}
+
+func (c *pageMap) Fetch(context.Context, []bytecache.Key, [][]byte) {}
+
+func (c *pageMap) Remote() bool { return false }
+
 // openStreamBlock opens an index in memory as a block.
 func openStreamBlock(
 	t testing.TB, data []byte, pageSize int, meta catalog.Block,
 ) (*Block, *streamPages) {
 	t.Helper()
-	bucket := &postingsBucket{data: data, name: "BLOCK/index"}
+	bucket := bucketOf(t, "BLOCK/index", data)
 	headers, err := indexheader.New(
-		indexheader.Options{
-			Bucket: &postingsBucket{data: data, name: ulid.ULID{1}.String() + "/index"},
-		},
+		indexheader.Options{Bucket: bucketOf(t, ulid.ULID{1}.String()+"/index", data)},
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(headers.Close)
 	r := pagecache.New(
-		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: pageSize},
+		bucket, &pageMap{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: pageSize},
 	)
 	t.Cleanup(r.Close)
 	pages := &streamPages{Reader: r, size: int64(len(data))}
@@ -164,7 +205,7 @@ func planStream(t testing.TB, b *Block, ms []*labels.Matcher, lazy bool) *Plan {
 	if lazy {
 		ask = []*labels.Matcher{everything()}
 	} else {
-		b.zero = map[uint64]struct{}{newMatcherSet(ms).hash(): {}} // plans eagerly
+		b.zero = map[uint64]struct{}{NewMatcherSet(ms).Hash(): {}} // plans eagerly
 	}
 	p, err := b.Plan(context.Background(), ask, PlanOptions{})
 	if err != nil {
