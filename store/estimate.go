@@ -55,8 +55,8 @@ func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
 	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
 }
 
-// postings returns an upper bound of the number of series of plans.
-func postings(plans []*block.Plan) (n int64) {
+// maxSeries returns an upper bound of the number of series of plans.
+func maxSeries(plans []*block.Plan) (n int64) {
 	for _, p := range plans {
 		n += int64(p.Postings())
 	}

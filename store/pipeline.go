@@ -85,7 +85,7 @@ func (s *Server) sendSeries(
 		left: q.limit - w.Stats().Series, after: r.attempt.after(),
 	}
 	produced := make(chan *window)
-	w.Expect(min(p.left, postings(plans)))
+	w.Expect(min(p.left, maxSeries(plans)))
 	p.free = make(chan *window, 2)
 	p.free <- &window{}
 	var wg sync.WaitGroup

@@ -13,6 +13,7 @@ import (
 	"larder/internal/pagecache"
 	"larder/store/admission"
 	"larder/store/block"
+	"larder/store/postings"
 	"larder/store/storepb"
 )
 
@@ -55,7 +56,7 @@ type request struct {
 	emptyBlocks   int // in which the matchers matched nothing
 	setBlocks     int // answered from cached series sets
 	postingsCount int64
-	planned       block.PostingsStats
+	planned       postings.Stats
 	decoded       block.StreamStats
 	records       block.ChunkStats
 	sent          storepb.FrameStats

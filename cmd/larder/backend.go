@@ -26,6 +26,7 @@ import (
 	"larder/store/catalog"
 	"larder/store/indexheader"
 	"larder/store/irregular"
+	"larder/store/postings"
 	"larder/store/warm"
 )
 
@@ -144,7 +145,7 @@ func (b *backend) open(
 		Blocks: block.Deps{
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular,
-			Expansions: block.NewAccount(m.Expansions(), reg),
+			Expansions: postings.NewAccount(m.Expansions(), reg),
 		},
 		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,
 		Gate:           conf.requests.gate,

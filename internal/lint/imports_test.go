@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"internal/bytecache", "internal/intake", "internal/bucket/hedge"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry"},
 	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache", "shard"},
-	{"store/catalog"},
+	{"store/catalog", "store/postings"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},
 	{"internal/web", "benchmarks", "internal/bucket", "internal/config"},
@@ -61,8 +61,8 @@ var narrower = map[string][]string{
 	"store/irregular":     {"internal/localfs", "internal/panics", "internal/sealed"},
 	"store/matcher":       {"internal/intake", "store/storepb"},
 	"store/warm": {"internal/panics", "internal/telemetry", "internal/pagecache",
-		"store/storepb", "store/catalog", "store/block", "store/indexheader", "internal/localfs",
-		"internal/sealed"},
+		"store/storepb", "store/catalog", "store/block", "store/postings", "store/indexheader",
+		"internal/localfs", "internal/sealed"},
 
 	"internal/bucket": {
 		"internal/bucket/listing", "internal/bucket/slots", "internal/bucket/hedge",
@@ -166,6 +166,9 @@ func TestImportRuleBites(t *testing.T) {
 	f("store/admission", "store/matcher", false, false)
 	f("store/catalog", "store/block", false, false)
 	f("store/block", "store/indexheader", false, true)
+	f("store/block", "store/postings", false, true)
+	f("store/postings", "store/block", false, false)
+	f("store/postings", "store/catalog", false, false)
 	f("store/indexheader", "store/block", false, false)
 	f("indexcache", "internal/pagecache", false, true)
 	f("indexcache", "chunkcache", false, false)

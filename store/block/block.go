@@ -18,6 +18,7 @@ import (
 	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/postings"
 )
 
 // Headers hands out open index headers: *indexheader.Manager.
@@ -61,7 +62,7 @@ type Deps struct {
 	// nil: those of meta.json are believed.
 	Sizes Measurer
 	// Postings keeps expanded postings. Nil: none are kept, and none shared.
-	Postings PostingsCache
+	Postings postings.Cache
 	// Irregular remembers irregular blocks; nil: each Block remembers for itself alone.
 	Irregular Irregulars
 	// Sets keeps series sets; nil: none.
@@ -69,7 +70,7 @@ type Deps struct {
 	// Corruptions counts what did not verify; its zero value nothing.
 	Corruptions telemetry.Corruptions
 	// Expansions bounds the memory for finding postings. nil: there is no limit.
-	Expansions *Account
+	Expansions *postings.Account
 	// Panics notes those of work that no request waits for. Nil: nobody does.
 	Panics *panics.Guard
 }
@@ -81,7 +82,7 @@ type Block struct {
 	meta *catalog.Block
 	deps *Deps
 
-	finder    *Finder
+	finder    *postings.Finder
 	irregular atomic.Bool // see irregular.go
 
 	last lastFile
@@ -102,7 +103,7 @@ const maxZero = 256
 func New(meta *catalog.Block, deps *Deps) *Block {
 	b := &Block{meta: meta, deps: deps}
 	b.last.number = -1
-	b.finder = NewFinder(FinderOptions{
+	b.finder = postings.NewFinder(postings.FinderOptions{
 		ID: meta.ID, Content: meta.Content, Header: b.acquire,
 		Pages: deps.Index, PageBytes: b.indexPage(),
 		Cache: deps.Postings, Account: deps.Expansions,
@@ -178,19 +179,6 @@ func (b *Block) entryGuess() int64 {
 	return defaultEntryBytes
 }
 
-// Add adds o to s.
-func (s *PostingsStats) Add(o PostingsStats) {
-	s.Groups += o.Groups
-	s.Pending += o.Pending
-	s.Values += o.Values
-	s.MaxSeries += o.MaxSeries
-	s.Lists += o.Lists
-	s.ListBytes += o.ListBytes
-	s.Repaired += o.Repaired
-	s.Lookups += o.Lookups
-	s.Cached += o.Cached
-}
-
 // Plan is the outcome of a block's matchers: its postings, and the matchers that are still to be
 // checked against each series.
 type Plan struct {
@@ -202,7 +190,7 @@ type Plan struct {
 	refs    []uint32
 	pending []*labels.Matcher
 	key     uint64
-	stats   PostingsStats
+	stats   postings.Stats
 
 	headerWait    time.Duration
 	postingsBytes int64 // of the index pages that finding the postings took
@@ -257,14 +245,14 @@ func (b *Block) Plan(
 	ctx context.Context, matchers []*labels.Matcher, opts PlanOptions,
 ) (*Plan, error) {
 	if b.deps.Sets == nil || opts.Sets == SetsUnused {
-		return b.planPostings(ctx, NewMatcherSet(matchers), &opts)
+		return b.planPostings(ctx, postings.NewMatcherSet(matchers), &opts)
 	}
-	return b.planSet(ctx, NewMatcherSet(matchers), &opts)
+	return b.planSet(ctx, postings.NewMatcherSet(matchers), &opts)
 }
 
 // planPostings is Plan without series sets.
 func (b *Block) planPostings(
-	ctx context.Context, matchers *MatcherSet, opts *PlanOptions,
+	ctx context.Context, matchers *postings.MatcherSet, opts *PlanOptions,
 ) (*Plan, error) {
 	start := time.Now()
 	h, release, err := b.Header(ctx)
@@ -281,7 +269,7 @@ func (b *Block) planPostings(
 	}
 	p.unordered = opts.Unordered
 	p.sorted = !p.unordered && (p.irregular || clashes(h.LabelNames(), p.external, p.dropped))
-	got, err := b.finder.Find(ctx, Query{
+	got, err := b.finder.Find(ctx, postings.Query{
 		Matchers: matchers, Mode: b.mode(p), Header: h, Index: p.index,
 		SeriesBytes: b.meanEntry(h), Account: opts.Account, Reserve: opts.Reserve,
 	})
@@ -297,16 +285,16 @@ func (b *Block) planPostings(
 }
 
 // mode returns how the postings of plan p are found.
-func (b *Block) mode(p *Plan) Mode {
+func (b *Block) mode(p *Plan) postings.Mode {
 	switch {
 	case p.irregular:
 		// A label that occurs twice matches by its postings, but the normalised labels do not show
 		// that.
-		return Complete
+		return postings.Complete
 	case b.wasZero(p.key):
-		return Eager
+		return postings.Eager
 	}
-	return Lazy
+	return postings.Lazy
 }
 
 // Close releases the plan's header, or its series set. It may be called more than once.
@@ -353,7 +341,7 @@ func (p *Plan) InIndexOrder() bool { return p.set == nil && !p.sorted }
 func (p *Plan) HeaderWait() time.Duration { return p.headerWait }
 
 // Stats returns what planning has read.
-func (p *Plan) Stats() PostingsStats { return p.stats }
+func (p *Plan) Stats() postings.Stats { return p.stats }
 
 // EntryBytes estimates the bytes of index that the plan's series take.
 func (p *Plan) EntryBytes() int64 { return int64(len(p.refs)) * p.block.meanEntry(p.header) }

@@ -16,6 +16,7 @@ import (
 	"larder/internal/pagecache"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/postings"
 )
 
 // Measurer asks the bucket how large the files of a block really are: *catalog.Catalog.
@@ -136,7 +137,7 @@ func (b *Block) lastFile(ctx context.Context) (int, error) {
 	}
 	all := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*")}
 	var acct pagecache.Account
-	p, err := b.planPostings(ctx, NewMatcherSet(all), &PlanOptions{Account: &acct})
+	p, err := b.planPostings(ctx, postings.NewMatcherSet(all), &PlanOptions{Account: &acct})
 	if err != nil {
 		return 0, err
 	}

@@ -11,6 +11,7 @@ import (
 	"larder/indexcache"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
+	"larder/store/postings"
 )
 
 // setBuild is a series set under construction: a log of the segments that one stream of all series
@@ -307,7 +308,7 @@ func (b *setBuild) limitRuns(n int64) {
 func (b *setBuild) join() *Plan {
 	b.readers++
 	p := *b.plan
-	p.release, p.build, p.stats, p.headerWait = nil, b, PostingsStats{}, 0
+	p.release, p.build, p.stats, p.headerWait = nil, b, postings.Stats{}, 0
 	return &p
 }
 

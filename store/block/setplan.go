@@ -8,6 +8,7 @@ import (
 
 	"larder/indexcache"
 	"larder/internal/tsdbfmt"
+	"larder/store/postings"
 )
 
 // SetUse says what a plan does with series sets.
@@ -35,15 +36,15 @@ const (
 // bears on the final labels. Everything is written after its length or count, so that different
 // sets never have the same key. Removed labels that this block does not have count too: which those
 // are only its header tells.
-func (b *Block) setKey(matchers *MatcherSet, opts *PlanOptions) indexcache.SetKey {
-	what := AppendLabels(AppendNames(nil, opts.Dropped), opts.External)
+func (b *Block) setKey(matchers *postings.MatcherSet, opts *PlanOptions) indexcache.SetKey {
+	what := postings.AppendLabels(postings.AppendNames(nil, opts.Dropped), opts.External)
 	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, append(what, matchers.Identity()...))
 }
 
 // planSet is Plan where a series set may answer: one that is kept, one under construction, or a new
 // one if that pays.
 func (b *Block) planSet(
-	ctx context.Context, matchers *MatcherSet, opts *PlanOptions,
+	ctx context.Context, matchers *postings.MatcherSet, opts *PlanOptions,
 ) (*Plan, error) {
 	if len(matchers.Identity()) > maxSetMatchers {
 		return b.planPostings(ctx, matchers, opts)
@@ -138,7 +139,7 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 			return p.block.wrap(err)
 		}
 	}
-	if err := Charge(opts.Account, bytes); err != nil {
+	if err := postings.Charge(opts.Account, bytes); err != nil {
 		return p.block.wrap(fmt.Errorf("postings of a series set: %w", err))
 	}
 	if !lazy && opts.OnSeries != nil {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"larder/internal/pagecache"
+	"larder/store/postings"
 )
 
 // SeriesStream is the series stream of one block: its segments, in the order of the final labels.
@@ -130,7 +131,7 @@ func (s *setStream) take(c *setCredit) error {
 // charge charges bytes of index pages to the request.
 func (s *setStream) charge(bytes int64) error {
 	s.bytes += bytes
-	if err := Charge(s.opts.Account, bytes); err != nil {
+	if err := postings.Charge(s.opts.Account, bytes); err != nil {
 		return s.plan.block.wrap(fmt.Errorf("series set: %w", err))
 	}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"larder/internal/pagecache"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/postings"
 )
 
 // testSets returns a cache of series sets.
@@ -436,7 +437,7 @@ func TestRequestsThatDifferShareNoSet(t *testing.T) {
 	b := New(&catalog.Block{Number: 7}, &Deps{})
 	eq := func(name, value string) *labels.Matcher { return labels.MustNewMatcher(labels.MatchEqual, name, value) }
 	key := func(b *Block, o PlanOptions, ms ...*labels.Matcher) indexcache.SetKey {
-		return b.setKey(NewMatcherSet(ms), &o)
+		return b.setKey(postings.NewMatcherSet(ms), &o)
 	}
 	base := key(b, PlanOptions{External: labels.FromStrings("x", "1"), Dropped: []string{"r", "s"}}, eq("a", "1"), eq("b", "2"))
 	f := func(what string, got indexcache.SetKey, same bool) {

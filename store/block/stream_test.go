@@ -32,6 +32,7 @@ import (
 	"larder/internal/tsdbfmt"
 	"larder/store/catalog"
 	"larder/store/indexheader"
+	"larder/store/postings"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -205,7 +206,7 @@ func planStream(t testing.TB, b *Block, ms []*labels.Matcher, lazy bool) *Plan {
 	if lazy {
 		ask = []*labels.Matcher{everything()}
 	} else {
-		b.zero = map[uint64]struct{}{NewMatcherSet(ms).Hash(): {}} // plans eagerly
+		b.zero = map[uint64]struct{}{postings.NewMatcherSet(ms).Hash(): {}} // plans eagerly
 	}
 	p, err := b.Plan(context.Background(), ask, PlanOptions{})
 	if err != nil {

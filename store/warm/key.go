@@ -6,14 +6,14 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
-	"larder/store/block"
+	"larder/store/postings"
 	"larder/store/storepb"
 )
 
-// appendKey appends what identifies a matcher set with removed labels: block.AppendNames of these,
-// then block.AppendCanonical.
+// appendKey appends what identifies a matcher set with removed labels: postings.AppendNames of these,
+// then postings.AppendCanonical.
 func appendKey(dst []byte, matchers []*labels.Matcher, without []string) []byte {
-	return block.AppendCanonical(block.AppendNames(dst, without), matchers)
+	return postings.AppendCanonical(postings.AppendNames(dst, without), matchers)
 }
 
 var errKey = errors.New("not a matcher set")

@@ -1,4 +1,4 @@
-package block
+package postings
 
 import (
 	"cmp"
@@ -23,6 +23,9 @@ type header interface {
 		f func(value []byte, l indexheader.List) (more bool, err error),
 	) error
 }
+
+// defaultPageBytes is the size of an index page unless another is given.
+const defaultPageBytes = 8 << 10
 
 // postingsRequest says which series of a block are wanted.
 type postingsRequest struct {
@@ -53,11 +56,11 @@ type expanded struct {
 	// theirs matches if it matches pending too, with "" as the value of a label that it lacks.
 	refs    []uint32
 	pending []*labels.Matcher
-	stats   PostingsStats
+	stats   Stats
 }
 
-// PostingsStats says what the expansion of a block's postings took.
-type PostingsStats struct {
+// Stats says what the expansion of a block's postings took.
+type Stats struct {
 	// label names with matchers, and how many of them are left to be checked against the series
 	Groups, Pending int
 	Values          int // label values that matchers were evaluated on
@@ -69,6 +72,19 @@ type PostingsStats struct {
 	Lookups, Cached int
 	// lists whose checksum was right only when their pages had been read again
 	Repaired int
+}
+
+// Add adds o to s.
+func (s *Stats) Add(o Stats) {
+	s.Groups += o.Groups
+	s.Pending += o.Pending
+	s.Values += o.Values
+	s.MaxSeries += o.MaxSeries
+	s.Lists += o.Lists
+	s.ListBytes += o.ListBytes
+	s.Repaired += o.Repaired
+	s.Lookups += o.Lookups
+	s.Cached += o.Cached
 }
 
 // expandPostings returns the series of a block that match all matchers of req, by the rules of
@@ -88,7 +104,7 @@ func expandPostings(
 		pages:     pages,
 		object:    req.object,
 		account:   req.account,
-		pageBytes: cmp.Or(req.pageBytes, defaultIndexPage),
+		pageBytes: cmp.Or(req.pageBytes, defaultPageBytes),
 		batch:     cmp.Or(req.batch, batchLists),
 	}
 	spans := p.spans()

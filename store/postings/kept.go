@@ -1,4 +1,4 @@
-package block
+package postings
 
 import (
 	"encoding/binary"
@@ -16,7 +16,7 @@ import (
 type keptPostings struct {
 	refs    []uint32
 	pending []int
-	stats   PostingsStats
+	stats   Stats
 	// touched are the bytes of the index pages that finding them took. Every request is charged for
 	// them, as if it had read them itself: what is kept must not decide about a limit.
 	touched int64

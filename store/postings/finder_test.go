@@ -1,4 +1,4 @@
-package block
+package postings
 
 import (
 	"context"
@@ -49,7 +49,7 @@ func (p *findPages) Fetch(
 
 // newTestFinder returns a Finder that keeps postings in cache, which may be nil.
 func newTestFinder(
-	t testing.TB, b *postingsBlock, pageSize int, cache PostingsCache,
+	t testing.TB, b *postingsBlock, pageSize int, cache Cache,
 ) *testFinder {
 	t.Helper()
 	f := &testFinder{header: postingsRealHeader(t, b), index: b.object}
@@ -103,7 +103,7 @@ func (f *testFinder) find(
 type found struct {
 	Refs    []uint32
 	Pending []string
-	Stats   PostingsStats
+	Stats   Stats
 	Charged int64
 	Fetches int
 }
@@ -365,7 +365,7 @@ func FuzzKeptPostings(f *testing.F) {
 	f.Add(appendPostings(nil, &keptPostings{
 		refs:    []uint32{5, 6, 900},
 		pending: []int{1},
-		stats:   PostingsStats{Groups: 2, Pending: 1},
+		stats:   Stats{Groups: 2, Pending: 1},
 	}), 3)
 	f.Add([]byte{1, 0, 1, 20, 1, 100, 0, 2, 5, 0}, 1)
 	f.Fuzz(func(t *testing.T, b []byte, matchers int) {

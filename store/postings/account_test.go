@@ -1,4 +1,4 @@
-package block
+package postings
 
 import (
 	"context"
@@ -92,7 +92,7 @@ func TestExpansionsReserveDistinctPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	spans := p.spans()
-	if got, most := p.heldBytes(spans, defaultIndexPage), b.object.Size+1<<20; len(spans) < 1000 ||
+	if got, most := p.heldBytes(spans, defaultPageBytes), b.object.Size+1<<20; len(spans) < 1000 ||
 		got > most {
 		t.Errorf("%d lists apart: %d bytes, the index has %d", len(spans), got, b.object.Size)
 	}

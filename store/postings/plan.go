@@ -1,4 +1,4 @@
-package block
+package postings
 
 import (
 	"cmp"
@@ -35,7 +35,7 @@ type postingsPlan struct {
 	adds      []listing         // the sets to intersect, smallest first, at least one
 	subtracts []listing         // the sets to subtract from that
 	pending   []*labels.Matcher // to be checked against each series, in the order of the request
-	stats     PostingsStats
+	stats     Stats
 }
 
 // spans returns the byte ranges of the index that the lists at hand lie in.
@@ -76,7 +76,7 @@ type planner struct {
 	// says that it comes from one.
 	bound    int64
 	anchored bool
-	stats    PostingsStats
+	stats    Stats
 }
 
 func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postingsPlan, error) {

@@ -1,4 +1,4 @@
-package block
+package postings
 
 import (
 	"context"
@@ -20,8 +20,8 @@ import (
 	"larder/store/indexheader"
 )
 
-// PostingsCache keeps expanded postings: *indexcache.Postings.
-type PostingsCache interface {
+// Cache keeps expanded postings: *indexcache.Postings.
+type Cache interface {
 	// Get looks in memory, Fetch in memcached.
 	Get(key bytecache.Key) ([]byte, bool)
 	Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool)
@@ -30,6 +30,16 @@ type PostingsCache interface {
 	Del(key bytecache.Key)
 	// Joined counts a request that waited for the expansion of another one.
 	Joined()
+}
+
+// Pages reads the index of a block in pages: *indexcache.Cache.
+type Pages interface {
+	Fetch(
+		ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
+	) (*pagecache.Pages, error)
+	Refetch(
+		ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account,
+	) (*pagecache.Pages, error)
 }
 
 // FinderOptions say which block a Finder reads, and through what.
@@ -44,7 +54,7 @@ type FinderOptions struct {
 	Pages     Pages
 	PageBytes int64
 	// Cache keeps postings. nil: none are kept, and requests share no work.
-	Cache PostingsCache
+	Cache Cache
 	// Account bounds the memory of running expansions. nil: there is no limit.
 	Account *Account
 	// Everyones reports whether an error of the work that requests share is an error of them all.
@@ -114,7 +124,7 @@ type Result struct {
 	// share Refs: it must not be written to.
 	Refs    []uint32
 	Pending []*labels.Matcher
-	Stats   PostingsStats
+	Stats   Stats
 	// PageBytes are the bytes of index pages that finding the postings takes without a cache.
 	PageBytes int64
 }
