@@ -8,22 +8,22 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// allowance is a line of the page about memory: what may hold how many bytes.
+// allowance is a row of the memory table of the overview.
 type allowance struct {
 	Name       string
 	Used, Max  int64
-	Elsewhere  bool // it is not in this process, and how much it is is not known
+	Elsewhere  bool // outside this process; its size is not known
 	Requests   float64
 	HitPercent float64
 }
 
-// Allowance is memory that a use of it may hold.
+// Allowance is the limit of one use of memory.
 type Allowance struct {
 	Name  string
 	Bytes int64
 }
 
-// nameInLog maps the caches of the metrics to the names that the log of the start has.
+// nameInLog maps a cache's name in metrics to its name in the log of the start.
 func nameInLog(cache string) string {
 	switch cache {
 	case "index":
@@ -36,12 +36,13 @@ func nameInLog(cache string) string {
 	return cache
 }
 
-// allowances reads what is held off the metrics. What may be held is what the start gave, where it
-// is given: caches and accounts keep parts of it for themselves, so that their own limits are less.
+// allowances reads the bytes in use from the metrics. The limits are those of given, where it has
+// one: the limits in metrics are lower, because caches and accounts reserve parts for themselves.
 func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 	families, _ := g.Gather() // with an error it still returns what it could gather
 	byName := map[string]*allowance{}
 	line := func(name string) *allowance {
+		name = strings.ReplaceAll(name, "_", " ")
 		if byName[name] == nil {
 			byName[name] = &allowance{Name: name}
 		}
@@ -66,7 +67,7 @@ func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 			case "larder_cache_requests_total":
 				cache(m).Requests += v
 			case "larder_cache_hits_total":
-				cache(m).HitPercent += v // made a percentage below
+				cache(m).HitPercent += v // becomes a percentage below
 			case "larder_request_allowance_bytes":
 				switch label(m, "state") {
 				case "in_use":

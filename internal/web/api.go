@@ -13,7 +13,7 @@ const (
 	markPath  = "blocks/mark" // below apiPrefix
 )
 
-// api serves /api/v1/ with the answers, errors and headers of Thanos's.
+// api serves /api/v1/ with the answers, errors and headers of Thanos.
 type api struct {
 	Options
 	routes  map[string]route // by path below apiPrefix
@@ -26,7 +26,7 @@ type route struct {
 	http.Handler
 }
 
-// newAPI makes the API, with or without the path that marks blocks.
+// newAPI returns the API. marks adds the path that marks blocks.
 func newAPI(o Options, marks bool) *api {
 	a := &api{Options: o, origin: http.NewCrossOriginProtection()}
 	runtimeInfo := newRuntimeInfo(o.Started)
@@ -58,8 +58,8 @@ func newAPI(o Options, marks bool) *api {
 	return a
 }
 
-// ServeHTTP answers OPTIONS for every path, as Thanos does, which a mux would turn into a 405 for
-// the paths that do not exist.
+// ServeHTTP answers OPTIONS for every path, same as Thanos. A mux would answer 405 for paths that
+// do not exist.
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route, known := a.routes[strings.TrimPrefix(r.URL.Path, apiPrefix)]
 	switch method := r.Method; {
@@ -90,7 +90,7 @@ func (a *api) setCORS(w http.ResponseWriter) {
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 }
 
-// respond sends data, which must be something that JSON can hold.
+// respond sends data, which must be encodable as JSON.
 func respond(w http.ResponseWriter, data any) {
 	send(w, http.StatusOK, struct {
 		Status string `json:"status"`
@@ -122,5 +122,5 @@ func send(w http.ResponseWriter, code int, body any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(b) // fails only for a client that went away
+	_, _ = w.Write(b) // fails only if the client has disconnected
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// golden is what `thanos store` answers for fullMeta, character by character, with the block of
-// which nothing but the catalog's fields is known behind it.
+// golden is the exact answer of `thanos store` for fullMeta, followed by a block without a readable
+// meta.json.
 const golden = `{"status":"success","data":{"label":"cluster","blocks":[` +
 	`{"ulid":"01ARZ3NDEKTSV4RRFFQ69G5FAV","minTime":1000,"maxTime":7200000,` +
 	`"stats":{"numSamples":12,"numFloatSamples":10,"numHistogramSamples":2,"numSeries":34,"numChunks":56,"numTombstones":1},` +
@@ -57,7 +57,7 @@ func TestBlocksAPI(t *testing.T) {
 	)
 }
 
-// TestMetaFills: what old writers left out is what Thanos takes it for.
+// TestMetaFills serves a meta.json with missing fields. The answer has the same values as Thanos's.
 func TestMetaFills(t *testing.T) {
 	o := Options{Blocks: fakeBlocks{
 		snap: Snapshot{Blocks: []Block{{ID: idA}}},
@@ -161,7 +161,7 @@ func TestMark(t *testing.T) {
 	}
 	bad := func(s string) string { return fmt.Sprintf(`{"status":"error","errorType":"bad_data","error":%q}`, s) }
 
-	// Thanos's refusals, in its words.
+	// Errors of Thanos, in its words.
 	f("", 400, bad("ID cannot be empty"))
 	f("id="+id, 400, bad("Action cannot be empty"))
 	f(
@@ -176,7 +176,7 @@ func TestMark(t *testing.T) {
 		),
 	)
 	f("id="+id+"&action=BURN", 400, bad("not supported marker BURN"))
-	// Those of larder.
+	// Errors of larder.
 	f(
 		"id="+id+"&action=DELETION", 403,
 		bad("cross-origin request detected from Sec-Fetch-Site header"), "Sec-Fetch-Site",
@@ -196,7 +196,7 @@ func TestMark(t *testing.T) {
 		bad("form: http: request body too large"),
 	)
 	if w := do(h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes+1), ""); w.Code != 400 {
-		t.Errorf("a long detail in the query: got %d %s", w.Code, w.Body)
+		t.Errorf("long detail in the query: got %d %s, want 400", w.Code, w.Body)
 	}
 	if len(m.marks) > 0 {
 		t.Fatalf("marked %q", m.marks)
@@ -213,7 +213,7 @@ func TestMark(t *testing.T) {
 	}
 	f(parts.String(), 204, "", "Content-Type", mw.FormDataContentType())
 	if w := do(h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION", ""); w.Code != 204 {
-		t.Errorf("in the query: got %d %s", w.Code, w.Body)
+		t.Errorf("id and action in the query: got %d %s, want 204", w.Code, w.Body)
 	}
 	want := []string{
 		id + " DELETION too old",

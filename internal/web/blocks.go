@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// serveBlocks lists the blocks that are served with all of their meta.json; the view that is not
-// "loaded" is empty, as in `thanos store`.
+// serveBlocks lists the served blocks with their meta.json. Views other than "loaded" are empty,
+// same as in `thanos store`.
 //
-// The answer is written block by block: of a bucket with tens of thousands it has tens of
-// megabytes, which nobody should hold at once.
+// It writes the answer block by block, because the answer for tens of thousands of blocks has tens
+// of megabytes.
 func (a *api) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	var snap Snapshot
 	if r.URL.Query().Get("view") == "loaded" {
@@ -29,7 +29,7 @@ func (a *api) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	unread, firstErr := 0, error(nil)
 	for i := range snap.Blocks {
 		if out.err != nil {
-			return // the client went away
+			return // the client has disconnected
 		}
 		if i > 0 {
 			out.raw(",")
@@ -49,8 +49,7 @@ func (a *api) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	out.raw("}}")
 }
 
-// blocksError is what the field err says: nothing, or why the blocks may not be all there are, or
-// not all there is to say of them.
+// blocksError returns the field err: nil, or why blocks or their fields may be missing.
 func blocksError(err error, unread int, firstErr error) *string {
 	var s string
 	switch {
@@ -67,7 +66,7 @@ func blocksError(err error, unread int, firstErr error) *string {
 	return &s
 }
 
-// jsonWriter writes JSON in pieces. After an error it writes nothing more.
+// jsonWriter writes JSON in pieces. After an error it writes nothing.
 type jsonWriter struct {
 	w   io.Writer
 	err error
@@ -90,5 +89,5 @@ func (j *jsonWriter) value(v any) {
 	j.err = err
 }
 
-// at turns a block's time into one for people.
+// at converts a time of a block.
 func at(ms int64) time.Time { return time.UnixMilli(ms).UTC() }

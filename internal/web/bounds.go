@@ -8,27 +8,26 @@ import (
 )
 
 const (
-	// maxBody bounds what a client sends: the longest that means something is a list of addresses,
-	// which go tool pprof posts. bodyTimeout is how long that may take.
+	// maxBody bounds the body of a request. The longest useful body is the list of addresses that
+	// go tool pprof posts. bodyTimeout bounds the time to receive it.
 	maxBody     = 1 << 20
 	bodyTimeout = 30 * time.Second
-	// answerTimeout is how long a request has until its client has taken the answer; below /debug/,
-	// where it may take a while to make, maxProfile more. So a client that reads slowly keeps
-	// nobody from what follows.
+	// answerTimeout bounds the time from the request until its client has read the answer, so that
+	// slow clients do not block others. Requests below /debug/ get maxProfile more.
 	answerTimeout = 2 * time.Minute
-	// maxDebug is how many profiles and the like are made at once, maxShown how many pages and
-	// answers of the API, each of which goes through all blocks, maxScrapes how many answers of
-	// /metrics. What comes on top is told to come again. Clients share the places of the last two:
-	// see places.
+	// maxDebug bounds the concurrent requests below /debug/, maxShown those for pages and /api/v1/,
+	// which go through all blocks, and maxScrapes those for /metrics. Further requests are rejected
+	// with Retry-After. The type places divides the last two bounds among clients.
 	maxDebug   = 4
 	maxShown   = 8
 	maxScrapes = 8
-	// maxProfile bounds a profile in time. Each sample of a wall-clock one stops the process for a
-	// moment, and an execution trace grows with it.
+	// maxProfile bounds the length of a profile, because each sample of a wall-clock profile stops
+	// the process for a moment, and an execution trace grows with time.
 	maxProfile = 5 * time.Minute
 )
 
-// atMost returns a wrapper of handlers of which n run at once, all together.
+// atMost returns a wrapper of handlers. At most n requests to all wrapped handlers run
+// concurrently; further requests are rejected.
 func atMost(n int) func(http.Handler) http.Handler {
 	places := make(chan struct{}, n)
 	return func(next http.Handler) http.Handler {
@@ -47,17 +46,16 @@ func atMost(n int) func(http.Handler) http.Handler {
 	}
 }
 
-// inTime ends a request whose body is too long or comes too slowly, when the body is read (by its
-// handler, or by the server after it), and one whose answer is not taken.
+// inTime bounds the size of a body, the time to receive it and the time to send the answer.
 func inTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// only the recorder of a test refuses deadlines
+		// deadlines fail only with the recorder of a test
 		now, c := time.Now(), http.NewResponseController(w)
 		answer := answerTimeout
 		if strings.HasPrefix(r.URL.Path, "/debug/") {
 			answer += maxProfile
 		}
-		// INVARIANT: for every request: the deadline stays with the connection.
+		// INVARIANT: every request sets its deadline, because the connection keeps the last one.
 		_ = c.SetWriteDeadline(now.Add(answer))
 		if r.ContentLength != 0 {
 			_ = c.SetReadDeadline(now.Add(bodyTimeout))
@@ -67,11 +65,11 @@ func inTime(next http.Handler) http.Handler {
 	})
 }
 
-// boundSeconds refuses a profile that would take too long.
+// boundSeconds rejects profiles above maxProfile.
 func boundSeconds(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s := r.URL.Query().Get("seconds"); s != "" {
-			// As net/http/pprof reads it: a trace may be of a part of a second.
+			// same as net/http/pprof: a trace may last a fraction of a second
 			if n, err := strconv.ParseFloat(s, 64); err == nil && n > maxProfile.Seconds() {
 				http.Error(
 					w, "seconds: at most "+strconv.Itoa(int(maxProfile.Seconds())),

@@ -14,8 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestDebugElsewhere: with an address of its own, what changes or tells more is found there and
-// nowhere else.
+// TestDebugElsewhere checks that /debug/ and the marking of blocks are served on the debug address
+// only, if there is one.
 func TestDebugElsewhere(t *testing.T) {
 	marker := &fakeMarker{}
 	o := Options{
@@ -54,20 +54,20 @@ func TestDebugElsewhere(t *testing.T) {
 		at("debug", debug, tc.debug)
 	}
 	if len(marker.marks) != 1 {
-		t.Errorf("%d marks, want the one of the debug address", len(marker.marks))
+		t.Errorf("got %d marks, want 1, from the debug address", len(marker.marks))
 	}
 	if body := get(t, main, "/", "").Body.String(); strings.Contains(body, "debug/") {
-		t.Error("the overview links to what is elsewhere")
+		t.Error("the overview links to /debug/, which is on another address")
 	}
 	o.Disable = true
 	w := httptest.NewRecorder()
 	DebugHandler(o).ServeHTTP(w, httptest.NewRequest(http.MethodPost, mark, nil))
 	if w.Code != 404 {
-		t.Errorf("without the API: got %d for a mark", w.Code)
+		t.Errorf("with the API disabled: got %d for a mark, want 404", w.Code)
 	}
 }
 
-// heldBlocks hold up whoever asks for them.
+// heldBlocks blocks in Snapshot until leave is closed.
 type heldBlocks struct {
 	fakeBlocks
 	begun, leave chan struct{}
@@ -79,8 +79,8 @@ func (h heldBlocks) Snapshot() Snapshot {
 	return h.snap
 }
 
-// TestHeavyEndpointsAreBounded: pages and answers that go through all blocks run a few at once;
-// probes and metrics do not wait behind them.
+// TestHeavyEndpointsAreBounded checks the number of concurrent pages and API answers. Probes,
+// metrics and profiles do not wait for them.
 func TestHeavyEndpointsAreBounded(t *testing.T) {
 	blocks := heldBlocks{two(), make(chan struct{}), make(chan struct{})}
 	h := site(Options{Blocks: blocks})
@@ -100,7 +100,7 @@ func TestHeavyEndpointsAreBounded(t *testing.T) {
 		if w := get(t, h, path, ""); w.Code != http.StatusServiceUnavailable ||
 			w.Header().Get("Retry-After") == "" {
 			t.Errorf(
-				"%s beside %d others: got %d, want 503 and when to come again", path, maxShown,
+				"%s beside %d others: got %d, want 503 with Retry-After", path, maxShown,
 				w.Code,
 			)
 		}
@@ -124,7 +124,7 @@ func TestProfilesAreBounded(t *testing.T) {
 	}
 }
 
-// pipes is a listener of connections in memory, whose deadlines are those of a synctest bubble.
+// pipes is a listener of in-memory connections, whose deadlines use the clock of a synctest bubble.
 type pipes struct {
 	conns chan net.Conn
 	once  sync.Once
@@ -147,14 +147,16 @@ func (p *pipes) Close() error {
 
 func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestClientsThatDawdle send a body without end, or take none of their answer: either way their
-// connection is closed in time.
-func TestClientsThatDawdle(t *testing.T) {
+// TestSlowClients sends an incomplete body, or does not read the answer. Both connections are
+// closed in time.
+func TestSlowClients(t *testing.T) {
 	for name, tc := range map[string]struct {
 		send  string
 		after time.Duration
 	}{
-		"body":   {"POST /api/v1/blocks/mark HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nid=", bodyTimeout},
+		"body": {"POST /api/v1/blocks/mark HTTP/1.1\r\nHost: a\r\n" +
+			"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nid=",
+			bodyTimeout},
 		"unread": {"GET /api/v1/blocks?view=loaded HTTP/1.1\r\nHost: a\r\n\r\n", answerTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -176,7 +178,7 @@ func TestClientsThatDawdle(t *testing.T) {
 				} else {
 					time.Sleep(answerTimeout + time.Second)
 					if n, err := client.Read(make([]byte, 1)); err != io.EOF {
-						t.Errorf("read %d, %v, want the end", n, err)
+						t.Errorf("read %d bytes, error %v, want io.EOF", n, err)
 					}
 				}
 				if took := time.Since(began); took < tc.after || took > tc.after+2*time.Second {

@@ -9,8 +9,8 @@ import (
 	"github.com/felixge/fgprof"
 )
 
-// serveFgprof samples all goroutines, waiting ones too, for so many seconds. fgprof's own handler
-// goes on after its client has gone, for as long as the client said.
+// serveFgprof samples all goroutines, waiting ones too, for the requested time. It replaces
+// fgprof's own handler, which continues after its client has disconnected.
 func serveFgprof(w http.ResponseWriter, r *http.Request) {
 	length, format := 30*time.Second, fgprof.FormatPprof
 	if s := r.FormValue("seconds"); s != "" {
@@ -42,5 +42,5 @@ func serveFgprof(w http.ResponseWriter, r *http.Request) {
 	case <-end.C:
 	case <-r.Context().Done():
 	}
-	_ = stop() // writes the profile: fails only for a client that went away
+	_ = stop() // writes the profile; fails only if the client has disconnected
 }

@@ -24,7 +24,7 @@ func TestFgprof(t *testing.T) {
 	f("seconds=x", 400, "seconds")
 	f("format=x", 400, "format")
 
-	// A wait that no CPU profile would show.
+	// A CPU profile would not show this wait.
 	stuck := make(chan struct{})
 	go waitForEver(stuck)
 	defer close(stuck)
@@ -33,7 +33,8 @@ func TestFgprof(t *testing.T) {
 
 func waitForEver(c chan struct{}) { <-c }
 
-// TestFgprofEndsWithItsClient: the clock of a synctest bubble tells to the nanosecond when it did.
+// TestFgprofEndsWithItsClient checks that profiling stops when the client disconnects, on the clock
+// of a synctest bubble.
 func TestFgprofEndsWithItsClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -42,7 +43,7 @@ func TestFgprofEndsWithItsClient(t *testing.T) {
 		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/debug/fgprof?seconds=300", nil)
 		site(Options{Disable: true}).ServeHTTP(httptest.NewRecorder(), r)
 		if took := time.Since(began); took != time.Second {
-			t.Errorf("took %v, want until the client went away", took)
+			t.Errorf("took %v, want 1s, until the client disconnected", took)
 		}
 	})
 }

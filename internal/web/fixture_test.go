@@ -3,12 +3,12 @@ package web
 import (
 	"context"
 	"io/fs"
+	"net/http"
 	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
-	"net/http"
 )
 
 // fakeBlocks are the blocks of a test and their meta.json.
@@ -26,7 +26,7 @@ func (f fakeBlocks) Document(id ulid.ULID) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-// fakeMarker notes what it is asked for.
+// fakeMarker records the marks.
 type fakeMarker struct {
 	err   error
 	marks []string
@@ -39,7 +39,7 @@ func (f *fakeMarker) Mark(
 	return true, f.err
 }
 
-// site serves what o says, with a probe, metrics and blocks of its own where o has none.
+// site returns Handler(o), with defaults for the probe, metrics and blocks.
 func site(o Options) http.Handler {
 	if o.Probe == nil {
 		o.Probe = NewProbe(nil, nil)
@@ -61,7 +61,7 @@ var (
 	idB = ulid.MustParseStrict("01ARZ3NDEKTSV4RRFFQ69G5FAW")
 )
 
-// two blocks: A has a meta.json with every field, that of B cannot be read.
+// two returns two blocks. A has a meta.json with every field. The meta.json of B cannot be read.
 func two() fakeBlocks {
 	return fakeBlocks{
 		snap: Snapshot{
@@ -94,7 +94,7 @@ func two() fakeBlocks {
 	}
 }
 
-// fullMeta has every field that Thanos knows, and one that it does not.
+// fullMeta has every field of Thanos, and an unknown one.
 const fullMeta = `{
 	"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 1000, "maxTime": 7200000, "version": 1,
 	"stats": {"numSamples": 12, "numSeries": 34, "numChunks": 56, "numFloatSamples": 10, "numHistogramSamples": 2, "numTombstones": 1},

@@ -12,48 +12,47 @@ import (
 	"larder/internal/panics"
 )
 
-// Options say what is served. Probe and Gatherer are required.
+// Options configures Handler and DebugHandler. Probe and Gatherer are required.
 type Options struct {
 	Probe    *Probe
 	Gatherer prometheus.Gatherer
 
-	// Disable leaves out the pages and /api/v1/. What follows has no effect then.
+	// Disable removes the web pages and /api/v1/. Most fields below have no effect then.
 	Disable bool
-	// Blocks are what pages and API show; required unless Disable is set.
+	// Blocks provides the blocks for pages and API. It is required unless Disable is set.
 	Blocks Blocks
-	// Marker writes what POST /api/v1/blocks/mark asks for; nil refuses it.
+	// Marker writes marks for POST /api/v1/blocks/mark. nil rejects these requests.
 	Marker Marker
-	// DebugElsewhere leaves /debug/ and the marking of blocks to DebugHandler, on an address of its
-	// own: here they are not found then.
+	// DebugElsewhere removes /debug/ and the marking of blocks from Handler. DebugHandler serves
+	// them on an address of its own.
 	DebugElsewhere bool
-	// Flags are shown by /api/v1/status/flags. Secrets must be gone from them.
+	// Flags is the answer of /api/v1/status/flags. It must not contain secrets.
 	Flags map[string]string
-	// Label is the external label whose value heads a group of blocks; "" heads it with all of
-	// them.
+	// Label is the external label whose value is the heading of a group of blocks. "" uses all
+	// external labels.
 	Label string
-	// ExternalPrefix is put before the links of pages, for a reverse proxy that takes it away
-	// again; requests come without it. If it is empty, the request header named PrefixHeader says
-	// it; "" is none. With neither, links are relative.
+	// ExternalPrefix is the prefix of the links of pages, for a reverse proxy that removes it from
+	// requests. If it is empty, the request header named PrefixHeader is the prefix; "" is none.
+	// With neither, links are relative.
 	ExternalPrefix, PrefixHeader string
-	// AllowedHosts are names under which clients reach this server besides those that no other site
-	// can have, as ParseHost returns them. OwnHosts are names of the machine. What changes
-	// something or tells more of the process is refused under other names; pages and API are too,
-	// once AllowedHosts are given.
+	// AllowedHosts are further host names of this server, as ParseHost returns them. OwnHosts are
+	// names of the machine. Names that no other site can have are always allowed. With other names,
+	// /debug/ and the marking of blocks are rejected; if AllowedHosts is set, so are pages and API.
 	AllowedHosts, OwnHosts []string
-	// DisableCORS leaves out the headers that let scripts of every origin read the API.
+	// DisableCORS omits the headers that let scripts of every origin read the API.
 	DisableCORS bool
-	// Allowances are what the start gave to each use of memory, under the names of its log. The
-	// page shows what is held of them.
+	// Allowances are the limits of memory, by their names in the log. The overview shows how much
+	// of each is in use.
 	Allowances []Allowance
 	// Started is when the process started.
 	Started time.Time
-	// Logger is where marks and panics are reported; nil discards.
+	// Logger logs marks and panics; nil discards.
 	Logger *slog.Logger
-	// Registerer takes the count of panics; nil is none.
+	// Registerer registers the counter of panics; nil is none.
 	Registerer prometheus.Registerer
 }
 
-// Handler serves everything, but for what DebugElsewhere leaves out.
+// Handler serves everything, except what DebugElsewhere removes.
 func Handler(o Options) http.Handler {
 	o.setDefaults()
 	return o.guard(o.mainRoutes())
@@ -64,26 +63,24 @@ func (o *Options) mainRoutes() *routes {
 	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
 	scrapes := &places{n: maxScrapes}
-	mux.Handle(
-		"GET /metrics",
-		scrapes.bound(
-			promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}),
-		),
-	)
+	metrics := promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	mux.Handle("GET /metrics", scrapes.bound(metrics))
 	if !o.DebugElsewhere {
 		o.registerDebug(mux)
 	}
 	if !o.Disable {
 		pages := &places{n: maxShown}
-		shown := func(next http.Handler) http.Handler { return o.hosts().guardShown(pages.bound(next)) }
+		shown := func(next http.Handler) http.Handler {
+			return o.hosts().guardShown(pages.bound(next))
+		}
 		mux.Handle(apiPrefix, shown(newAPI(*o, !o.DebugElsewhere)))
 		newPages(*o).register(mux, shown)
 	}
 	return mux
 }
 
-// DebugHandler serves what changes something, or tells more of the process than everybody needs to
-// know: /debug/, and unless Disable is set /api/v1/blocks/mark.
+// DebugHandler serves what changes blocks or reveals details of the process: /debug/, and unless
+// Disable is set /api/v1/blocks/mark.
 func DebugHandler(o Options) http.Handler {
 	o.setDefaults()
 	return o.guard(o.debugRoutes())
@@ -110,14 +107,16 @@ func (o *Options) guard(next http.Handler) http.Handler {
 	return containPanics(withHeaders(inTime(next)), panics.New("http", o.Logger, o.Registerer))
 }
 
-// registerDebug adds what tells of the process.
+// registerDebug registers /debug/.
 //
-// /debug/pprof/cmdline is left to the index, which knows no such profile, as in Thanos: an inline
-// --objstore.config holds the bucket's secrets.
+// /debug/pprof/cmdline is not served, same as in Thanos, because an inline --objstore.config
+// contains the secrets of the bucket.
 func (o *Options) registerDebug(mux *routes) {
 	places := atMost(maxDebug)
 	busy := func(next http.Handler) http.Handler { return o.hosts().guard(places(next)) }
-	get := func(path string, serve http.HandlerFunc) { mux.Handle("GET "+path, busy(boundSeconds(serve))) }
+	get := func(path string, serve http.HandlerFunc) {
+		mux.Handle("GET "+path, busy(boundSeconds(serve)))
+	}
 	get("/debug/pprof/", pprof.Index)
 	get("/debug/pprof/profile", pprof.Profile)
 	get("/debug/pprof/trace", pprof.Trace)
@@ -127,8 +126,8 @@ func (o *Options) registerDebug(mux *routes) {
 	get("/debug/fgprof", serveFgprof)
 }
 
-// containPanics notes a panic of a handler and ends the connection, as the server would, which logs
-// it where failed handshakes go.
+// containPanics counts and logs a panic of a handler and closes the connection. net/http would also
+// close it, but would log the panic at debug level, with failed handshakes.
 func containPanics(next http.Handler, guard *panics.Guard) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

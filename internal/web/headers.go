@@ -2,14 +2,13 @@ package web
 
 import "net/http"
 
-// contentPolicy lets a page load only its own styles and images, run no script, post no form and
-// stand in no frame. Every answer has it, because a browser may take any of them for a page.
+// contentPolicy allows a page only its own styles and images: no script, no form and no frame.
+// Every answer has it, because a browser may interpret any answer as a page.
 const contentPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; " +
 	"form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 
-// withHeaders sets the headers that every answer of the HTTP ports has, errors and redirects
-// included. A handler may replace a value. withHeaders keeps the values that --http.config has set
-// before.
+// withHeaders sets the headers of every answer of the HTTP ports, errors and redirects included. A
+// handler may replace a value. Values that --http.config has set are kept.
 func withHeaders(next http.Handler) http.Handler {
 	defaults := []struct{ name, value string }{
 		{"X-Content-Type-Options", "nosniff"},
@@ -31,8 +30,8 @@ func withHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// varies tells caches that answers depend on a request header; "" is none. A cache that honours
-// no-store does not need it, but some are configured to ignore no-store.
+// varies adds a Vary header for a request header, "" for none. A cache that honours no-store does
+// not need it, but some caches are configured to ignore no-store.
 func varies(header string, next http.Handler) http.Handler {
 	if header == "" {
 		return next

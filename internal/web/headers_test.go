@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// wantHeaders are those of every answer.
+// wantHeaders returns the headers of every answer.
 func wantHeaders() map[string]string {
 	return map[string]string{
 		"X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY",
@@ -21,8 +21,8 @@ func wantHeaders() map[string]string {
 	}
 }
 
-// TestHeadersOfEveryRoute walks all that both ports have registered, over a real connection:
-// answers, errors and redirects.
+// TestHeadersOfEveryRoute requests every registered route of both ports over a real connection,
+// including errors and redirects.
 func TestHeadersOfEveryRoute(t *testing.T) {
 	o := Options{
 		Probe: NewProbe(nil, nil), Gatherer: prometheus.NewRegistry(), Blocks: two(),
@@ -52,8 +52,8 @@ func TestHeadersOfEveryRoute(t *testing.T) {
 	}
 }
 
-// askRoutes asks for each pattern with its method and with another, and for what is not there. It
-// returns the codes of the answers.
+// askRoutes requests each pattern with its method and with another one, and paths that do not
+// exist. It returns the status codes.
 func askRoutes(t *testing.T, srv *httptest.Server, o Options, patterns []string) (codes []int) {
 	t.Helper()
 	ask := func(method, path string) {
@@ -94,7 +94,7 @@ func askForHeaders(t *testing.T, srv *httptest.Server, method, path string) (cod
 	if err != nil {
 		t.Fatal(err)
 	}
-	resp, err := srv.Client().Transport.RoundTrip(r) // follows no redirect
+	resp, err := srv.Client().Transport.RoundTrip(r) // does not follow redirects
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func askForHeaders(t *testing.T, srv *httptest.Server, method, path string) (cod
 	return resp.StatusCode
 }
 
-// TestVaryWithoutPrefixHeader: a header that is not looked at makes no answers of their own.
+// TestVaryWithoutPrefixHeader checks that there is no Vary for a header that is not used.
 func TestVaryWithoutPrefixHeader(t *testing.T) {
 	for _, o := range []Options{{}, {ExternalPrefix: "/x", PrefixHeader: "X-Forwarded-Prefix"}} {
 		w := do(site(o), "GET", "/loaded/", "")
@@ -140,7 +140,7 @@ func TestVaryWithoutPrefixHeader(t *testing.T) {
 	}
 }
 
-// TestHeadersOfTheOperator: what --http.config sets for the port is not replaced.
+// TestHeadersOfTheOperator checks that headers set by --http.config are kept.
 func TestHeadersOfTheOperator(t *testing.T) {
 	h := site(Options{Blocks: two()})
 	for _, path := range []string{"/", "/metrics", "/nowhere", "/api/v1/blocks"} {

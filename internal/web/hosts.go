@@ -9,28 +9,29 @@ import (
 	"strings"
 )
 
-// hosts decides which Host headers are names of this server.
+// hosts decides which Host headers are accepted as names of this server.
 //
-// DNS rebinding is the attack: a page at evil.example has its name lead to this server, and its
-// browser then takes the page and the server for one origin. No check of Origin, no header and no
-// cookie tells such a request from an honest one. The name does: the page cannot choose it.
+// It protects against DNS rebinding: evil.example resolves to the address of this server, and a
+// browser then treats a page of evil.example and the server as one origin. Origin, headers and
+// cookies look the same as in a legitimate request. Only the host name differs, and the page cannot
+// choose it.
 type hosts struct {
 	given, own []string
 }
 
-// privateSuffixes end names that no public DNS server answers for, so that no other site can have
-// them lead here. A client in the network of the larder could, by answering for them locally (mDNS,
-// LLMNR). That is accepted: it can do worse to a connection without TLS.
+// privateSuffixes returns the suffixes of names that public DNS does not resolve. No other site can
+// point them at this server. A machine in the same network could, with mDNS or LLMNR. This risk is
+// accepted, because such a machine can do worse to a connection without TLS.
 func privateSuffixes() []string {
 	return []string{".localhost", ".internal", ".svc", ".cluster.local"}
 }
 
-// hostPattern is *, a host name, or one with * for its first labels.
+// hostPattern matches *, a host name, or a host name with * for its first labels.
 var hostPattern = regexp.MustCompile(
 	`^(\*|(\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?)$`)
 
-// ParseHost reads an element of Options.AllowedHosts: a host name without a port, *.example.com for
-// all names below example.com, or * for every name.
+// ParseHost parses an element of Options.AllowedHosts: a host name without a port, *.example.com
+// for all names below example.com, or * for every name.
 func ParseHost(s string) (string, error) {
 	name := strings.ToLower(s)
 	if !hostPattern.MatchString(name) {
@@ -39,8 +40,8 @@ func ParseHost(s string) (string, error) {
 	return strings.TrimSuffix(name, "."), nil
 }
 
-// private tells whether no page of another site can have the name: a literal address, a name
-// without a dot, a name of a private domain, or one of the machine's own.
+// private reports whether no other site can have the name: an IP address, a name without a dot, a
+// name of a private domain, or a name of the machine.
 func (h *hosts) private(name string) bool {
 	if name == "" || !strings.Contains(name, ".") { // browsers always send a name
 		return true
@@ -56,7 +57,7 @@ func (h *hosts) private(name string) bool {
 	return matches(h.own, name)
 }
 
-// allowed tells whether requests under a Host header may do everything.
+// allowed reports whether requests with a Host header may do everything.
 func (h *hosts) allowed(host string) bool {
 	name := hostName(host)
 	return h.private(name) || matches(h.given, name)
@@ -82,15 +83,15 @@ func hostName(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// hostError is the refusal of a Host header.
+// hostError is the error for a Host header that is not allowed.
 type hostError struct{ host string }
 
 func (e hostError) Error() string {
-	return fmt.Sprintf("Host %.100q is refused: a page of another site could use this name "+
-		"(DNS rebinding); if it is a name of this server, give it to --web.allowed-hosts", e.host)
+	return fmt.Sprintf("Host %.100q is not allowed: a page of another site could use this name "+
+		"(DNS rebinding); if it is a name of this server, add it to --web.allowed-hosts", e.host)
 }
 
-// check returns an error for a request under a name that is not allowed.
+// check returns an error for a request with a host name that is not allowed.
 func (h *hosts) check(r *http.Request) error {
 	if h.allowed(r.Host) {
 		return nil
@@ -98,7 +99,7 @@ func (h *hosts) check(r *http.Request) error {
 	return hostError{r.Host}
 }
 
-// guard refuses requests under names that are not allowed.
+// guard rejects requests with host names that are not allowed.
 func (h *hosts) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := h.check(r); err != nil {
@@ -109,8 +110,9 @@ func (h *hosts) guard(next http.Handler) http.Handler {
 	})
 }
 
-// guardShown is guard for pages and API once names are given. Without, they are served under every
-// name: by default every site may read the API (CORS, as in Thanos), and the pages show the same.
+// guardShown guards pages and API if names are given. Otherwise they are served under every name,
+// because every site may read the API by default (CORS, same as Thanos) and the pages show the
+// same.
 func (h *hosts) guardShown(next http.Handler) http.Handler {
 	if len(h.given) == 0 {
 		return next

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestAllowedHosts: names that a page of another site cannot have, and those that were given.
+// TestAllowedHosts checks names that no other site can have, and names that were given.
 func TestAllowedHosts(t *testing.T) {
 	f := func(h hosts, want bool, names ...string) {
 		t.Helper()
@@ -60,9 +60,8 @@ func TestParseHost(t *testing.T) {
 	}
 }
 
-// TestRebinding: under a name of another site, what changes something or tells more of the process
-// is refused, and once names are given pages and API are too. Probes and metrics answer monitoring
-// under any name.
+// TestRebinding sends requests with the host name of another site. /debug/ and marks are rejected.
+// Pages and API are rejected if names are given. Probes and metrics accept every name.
 func TestRebinding(t *testing.T) {
 	const evil = "evil.example:10902"
 	mark := "/api/v1/blocks/mark?action=DELETION&id=" + idA.String()

@@ -7,8 +7,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// metaJSON is a meta.json with the keys, their order and the omissions of Thanos's answers: what a
-// writer left out is filled in, and what neither knows is left out.
+// metaJSON is a meta.json with the keys of Thanos's answers, in their order. Fields that are
+// missing in the file are filled in or omitted, same as in Thanos.
 type metaJSON struct {
 	ULID    ulid.ULID `json:"ulid"`
 	MinTime int64     `json:"minTime"`
@@ -53,7 +53,7 @@ type thanosJSON struct {
 			Value string `json:"value"`
 		} `json:"hash,omitempty"`
 	} `json:"files,omitempty"`
-	// Rewrites hold matchers and relabel rules, which nothing here looks into.
+	// Rewrites hold matchers and relabel rules. They are passed on unparsed.
 	Rewrites   []json.RawMessage `json:"rewrites,omitempty"`
 	IndexStats struct {
 		SeriesMaxSize int64 `json:"series_max_size,omitempty"`
@@ -63,8 +63,8 @@ type thanosJSON struct {
 	UploadTime time.Time `json:"upload_time"`
 }
 
-// metaOf reads the meta.json of a block. If that cannot be had, it returns what is known of the
-// block anyway, with the error.
+// metaOf reads the meta.json of a block. If that fails, it returns the fields that the catalog
+// knows, and the error.
 func metaOf(source Blocks, b *Block) (metaJSON, error) {
 	var m metaJSON
 	data, err := source.Document(b.ID)

@@ -16,9 +16,8 @@ import (
 //go:embed pages
 var pageFiles embed.FS
 
-// pages serves / and /blocks, which is /loaded too: what people look at. Pages hold no script and
-// nothing that another host could see; all text in them that comes from elsewhere goes through
-// html/template.
+// pages serves the web pages: / and /blocks, which is also /loaded. Pages contain no script and
+// load nothing from other hosts. html/template escapes all text in them.
 type pages struct {
 	Options
 	overview, blocks *template.Template
@@ -26,14 +25,14 @@ type pages struct {
 
 func newPages(o Options) *pages {
 	funcs := template.FuncMap{
-		"bytes": formatBytes, "time": formatTime, "span": formatSpan, "percent": func(x float64) string { return fmt.Sprintf("%.3f%%", x) },
+		"bytes": formatBytes, "time": formatTime, "span": formatSpan,
+		"percent": func(x float64) string { return fmt.Sprintf("%.3f%%", x) },
 	}
 	parse := func(name string) *template.Template {
-		return template.Must(
-			template.New("frame.html").
-				Funcs(funcs).
-				ParseFS(pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name),
-		)
+		t := template.New("frame.html").Funcs(funcs)
+		return template.Must(t.ParseFS(
+			pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name,
+		))
 	}
 	return &pages{Options: o, overview: parse("overview.html"), blocks: parse("blocks.html")}
 }
@@ -41,7 +40,7 @@ func newPages(o Options) *pages {
 func (p *pages) register(mux *routes, bound func(http.Handler) http.Handler) {
 	prefix := p.PrefixHeader
 	if p.ExternalPrefix != "" {
-		prefix = "" // it is not looked at, see base
+		prefix = "" // base ignores it
 	}
 	page := func(path string, serve http.HandlerFunc) {
 		mux.Handle("GET "+path, bound(varies(prefix, gzhttp.GzipHandler(serve))))
@@ -64,15 +63,15 @@ func (p *pages) register(mux *routes, bound func(http.Handler) http.Handler) {
 //go:embed pages/favicon.svg
 var icon []byte
 
-// serveIcon serves a jar. Browsers ask for it by this name on pages that name no other.
+// serveIcon serves a jar. Browsers request this name for pages without an icon of their own.
 func serveIcon(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "image/svg+xml")
 	h.Set("Cache-Control", "public, max-age=86400")
-	_, _ = w.Write(icon) // fails only for a client that went away
+	_, _ = w.Write(icon) // fails only if the client has disconnected
 }
 
-// frame is what every page has.
+// frame is the data that every page has.
 type frame struct {
 	Base, Title string
 	Ready       bool
@@ -94,12 +93,12 @@ func (p *pages) render(
 		Page:     page,
 	}
 	if err := t.Execute(&out, f); err != nil {
-		p.Logger.Error("page could not be drawn", "page", title, "err", err)
-		http.Error(w, "the page could not be drawn", http.StatusInternalServerError)
+		p.Logger.Error("page could not be rendered", "page", title, "err", err)
+		http.Error(w, "the page could not be rendered", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write(out.Bytes()) // fails only for a client that went away
+	_, _ = w.Write(out.Bytes()) // fails only if the client has disconnected
 }
 
 // overviewPage is the page at /.

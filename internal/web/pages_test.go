@@ -66,12 +66,12 @@ func TestPagesShow(t *testing.T) {
 	f(
 		"/",
 		">not ready<",
-		"2 blocks</a> of 2 label sets",
+		"2 blocks</a> with 2 sets of external labels",
 		"1970-01-01 00:00 to 1970-01-01 04:00 UTC",
 		"&lt;img src=x&gt;",
 		"<dt>too-fresh</dt><dd>4 blocks</dd>",
-		`<tr><td>chunk_pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
-		`<tr><td>chunk_pages in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
+		`<tr><td>chunk pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
+		`<tr><td>chunk pages in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
 		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`,
 	)
 	o.Probe.SetReady()
@@ -127,7 +127,7 @@ func TestBase(t *testing.T) {
 	f("/a//b/../c/", "", "", "/a/c/")
 	f("https://host/p/", "", "", "/p/")
 	f("/", "", "", "./")
-	// A header cannot lead to another host or out of its attribute.
+	// A header cannot lead to another host or end the HTML attribute.
 	f("", header, "//evil.example/p", "/p/")
 	f("", header, "https://evil.example", "./")
 	f("", header, "/../..", "./")
@@ -149,9 +149,8 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	page := drawBlocks(Snapshot{Blocks: []Block{
-		block(
-			2*hour, 4*hour, 1,
-		), block(0, 2*hour, 2), block(hour, 3*hour, 9), block(4*hour, 4*hour+1, 0),
+		block(2*hour, 4*hour, 1), block(0, 2*hour, 2),
+		block(hour, 3*hour, 9), block(4*hour, 4*hour+1, 0),
 	}}, "", 0)
 	lane := page.Groups[0].Lanes[0]
 	type drawn struct {
@@ -162,7 +161,8 @@ func TestLayout(t *testing.T) {
 	for _, b := range lane.Bars {
 		got = append(got, drawn{math.Round(b.X), math.Round(b.Width*100) / 100, b.Y, b.Shade})
 	}
-	// The one that overlaps is in the second row; the one of a moment can be seen.
+	// The overlapping block is in the second row. The block of one millisecond has the minimum
+	// width.
 	want := []drawn{{0, 50, 2, 2}, {25, 50, 18, 5}, {50, 50, 2, 1}, {100, minWidth, 2, 1}}
 	if diff := cmp.Diff(want, got); diff != "" || lane.Height != 34 {
 		t.Errorf("height %d, bars (-want +got)\n%s", lane.Height, diff)
@@ -171,7 +171,7 @@ func TestLayout(t *testing.T) {
 		t.Errorf("the last bar ends at %v percent", last.X+last.Width)
 	}
 
-	// Too many: the newest are drawn, and the page says that some are missing.
+	// With too many blocks, the page shows the newest and says that others are missing.
 	var many []Block
 	for i := range int64(maxDrawn + 5) {
 		many = append(many, block(i*hour, (i+1)*hour, 1))
@@ -187,11 +187,11 @@ func TestLayout(t *testing.T) {
 	body := get(
 		t, site(Options{Blocks: fakeBlocks{snap: Snapshot{Blocks: many}}}), "/blocks", "",
 	).Body.String()
-	if !strings.Contains(body, "The 5 oldest are not drawn") {
+	if !strings.Contains(body, "The 5 oldest are not shown") {
 		t.Error("the page does not say that blocks are missing")
 	}
 
-	// The last days alone: what reaches into them is drawn as far as it does.
+	// With days set, a block is shown from the beginning of the last days.
 	page = drawBlocks(
 		Snapshot{
 			Blocks: []Block{
@@ -212,9 +212,9 @@ func TestLayout(t *testing.T) {
 		page.Total != 3 {
 		t.Errorf("one day, from %d, bars (-want +got)\n%s", page.Min, diff)
 	}
-	if page = drawBlocks(Snapshot{Blocks: []Block{{MinTime: math.MinInt64, MaxTime: math.MinInt64 + 1}}}, "", maxDays); len(
-		page.Groups,
-	) != 1 {
+	first := Block{MinTime: math.MinInt64, MaxTime: math.MinInt64 + 1}
+	page = drawBlocks(Snapshot{Blocks: []Block{first}}, "", maxDays)
+	if len(page.Groups) != 1 {
 		t.Error("a block at the beginning of time is not drawn")
 	}
 	for _, days := range []string{"0", "x", "100001"} {
@@ -224,7 +224,8 @@ func TestLayout(t *testing.T) {
 		}
 	}
 
-	// Groups by label set and resolution, under the label's value where there is one.
+	// Blocks are grouped by label set and resolution. The heading is the value of the label, if
+	// present.
 	page = drawBlocks(Snapshot{Blocks: []Block{
 		{MinTime: 0, MaxTime: 1, Labels: labels.FromStrings("a", "2")},
 		{MinTime: 0, MaxTime: 1, Labels: labels.FromStrings("a", "1"), Resolution: hour},

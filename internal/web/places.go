@@ -7,42 +7,42 @@ import (
 	"time"
 )
 
-// places are the answers of one kind that are made at once. When all are taken, a request takes the
-// place of the oldest answer of the client that has most, if that client has more of them than its
-// own. A client that does not read its answers therefore cannot keep others from theirs.
+// places bounds the concurrent answers of one kind. If all places are in use, a new request
+// replaces the oldest answer of the client with the most answers, provided that this client has
+// more than the new one. A client that does not read its answers therefore cannot block others.
 //
-// INVARIANT: no more than n answers are made at once. A request that takes a place begins when the
-// answer that loses it has ended.
+// INVARIANT: at most n answers are made concurrently. A request begins only after the answer that
+// it replaces has ended.
 type places struct {
 	n int
 
-	// mu guards held. Answers are ended under it, because after leave the deadline would be that of
-	// the connection's next request.
+	// mu guards held. Answers are ended under it, because after release the deadline would apply to
+	// the next request of the connection.
 	mu   sync.Mutex
-	held []*place // oldest first, without those that lost their place
+	held []*place // oldest first, without replaced answers
 }
 
-// place is held for one answer.
+// place is a place of one answer.
 type place struct {
 	client netip.Prefix
-	end    func()        // makes writing the answer fail; it does not wait
-	lost   chan struct{} // closed when another client has it
+	end    func()        // makes writing the answer fail; does not block
+	lost   chan struct{} // closed when another answer replaces it
 	free   chan struct{} // closed when the answer has ended
 }
 
-// bound returns a wrapper of handlers that share the places.
+// bound wraps a handler. All wrapped handlers share the places.
 func (p *places) bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		own := &place{client: clientOf(r), lost: make(chan struct{}), free: make(chan struct{})}
 		own.end = func() { _ = http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0)) }
-		before, ok := p.take(own)
+		before, ok := p.acquire(own)
 		if !ok {
 			w.Header().Set("Retry-After", "1")
 			const text = "busy with requests of this kind, try again"
 			http.Error(w, text, http.StatusServiceUnavailable)
 			return
 		}
-		defer p.leave(own)
+		defer p.release(own)
 		if before != nil {
 			select {
 			case <-before.free:
@@ -55,8 +55,8 @@ func (p *places) bound(next http.Handler) http.Handler {
 	})
 }
 
-// take gives a place to own. before is the answer that has lost it, nil for none.
-func (p *places) take(own *place) (before *place, ok bool) {
+// acquire assigns a place to own. before is the answer that own replaces, nil for none.
+func (p *places) acquire(own *place) (before *place, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.held) >= p.n {
@@ -71,8 +71,8 @@ func (p *places) take(own *place) (before *place, ok bool) {
 	return before, true
 }
 
-// largest returns the oldest answer of the client that has most, nil if none has more than client.
-// mu is held.
+// largest returns the oldest answer of the client with the most answers, nil if no client has more
+// than the given one. Call it with mu held.
 func (p *places) largest(client netip.Prefix) *place {
 	has := map[netip.Prefix]int{}
 	for _, h := range p.held {
@@ -88,7 +88,7 @@ func (p *places) largest(client netip.Prefix) *place {
 	return found
 }
 
-// drop is called with mu held.
+// drop removes own from held. Call it with mu held.
 func (p *places) drop(own *place) {
 	for i, h := range p.held {
 		if h == own {
@@ -98,18 +98,18 @@ func (p *places) drop(own *place) {
 	}
 }
 
-func (p *places) leave(own *place) {
+func (p *places) release(own *place) {
 	p.mu.Lock()
 	p.drop(own)
 	p.mu.Unlock()
 	close(own.free)
 }
 
-// clientOf returns what counts as one client: an address, or the /64 of an IPv6 address.
+// clientOf returns the client of a request: an address, or the /64 of an IPv6 address.
 func clientOf(r *http.Request) netip.Prefix {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return netip.Prefix{} // a socket without addresses: all of its clients count as one
+		return netip.Prefix{} // a socket without addresses: all clients count as one
 	}
 	ip := from.Addr().Unmap().WithZone("")
 	bits := ip.BitLen()

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// clientConn is a connection in memory that comes from an address.
+// clientConn is an in-memory connection with the address of a client.
 type clientConn struct {
 	net.Conn
 	from string
@@ -28,14 +28,14 @@ func (c clientConn) RemoteAddr() net.Addr {
 	return a
 }
 
-// unread is a server whose answers block until clients read them, in a synctest bubble.
+// unread is a server in a synctest bubble. Its answers block until the client reads them.
 type unread struct {
 	t     *testing.T
 	l     *pipes
 	conns []net.Conn
 }
 
-// ask sends a request from an address and returns the connection, of which nothing is read.
+// ask sends a request from an address. It returns the connection without reading the answer.
 func (u *unread) ask(from, path string) net.Conn {
 	u.t.Helper()
 	client, server := net.Pipe()
@@ -62,7 +62,7 @@ func (u *unread) answered(c net.Conn, want int) {
 	synctest.Wait()
 }
 
-// ended checks that the server has given an answer up.
+// ended checks that the server has ended an answer.
 func (u *unread) ended(c net.Conn) {
 	u.t.Helper()
 	if _, err := io.Copy(io.Discard, c); err != nil {
@@ -81,14 +81,14 @@ func many(n int) fakeBlocks {
 	return f
 }
 
-// TestUnreadAnswersShutNobodyOut: a client that holds all places with answers that it does not read
-// gets no more of them, and loses one to each other client that asks. Clients with one answer each
-// lose the oldest.
-func TestUnreadAnswersShutNobodyOut(t *testing.T) {
+// TestUnreadAnswersDoNotBlockOthers fills all places with answers that one client does not read.
+// That client gets no further place, and other clients replace its answers. If every client has one
+// answer, the oldest one is replaced.
+func TestUnreadAnswersDoNotBlockOthers(t *testing.T) {
 	for _, path := range []string{"/metrics", "/api/v1/blocks?view=loaded"} {
 		t.Run(path, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				// Longer than what net/http buffers.
+				// Longer than the buffer of net/http.
 				reg := prometheus.NewRegistry()
 				gauge := prometheus.GaugeOpts{Name: "many", Help: "Many."}
 				v := prometheus.NewGaugeVec(gauge, []string{"n"})
@@ -113,7 +113,7 @@ func TestUnreadAnswersShutNobodyOut(t *testing.T) {
 					u.answered(u.ask(fmt.Sprintf("192.0.2.%d:1", n+2), path), http.StatusOK)
 				}
 				u.ended(held[0])
-				// Places that were given back are free again.
+				// Released places can be used again.
 				held = append(held[1:], u.ask("192.0.2.1:101", path))
 				// Addresses of one /64 are one client.
 				for n := range maxScrapes {

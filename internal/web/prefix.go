@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// base returns what the links of a page begin with: "./" or an absolute path that ends with a
-// slash. All pages lie side by side, so that relative links find one another behind any proxy.
+// base returns the prefix of the links of a page: "./" or an absolute path that ends with a slash.
+// All pages are in one folder, therefore relative links work behind any proxy.
 //
-// Of a prefix only the path counts, as in Thanos: a header must not send people to another host.
+// Only the path of a prefix is used, same as in Thanos: a header must not lead to another host.
 func (o *Options) base(r *http.Request) string {
 	prefix := o.ExternalPrefix
 	if prefix == "" && o.PrefixHeader != "" {
@@ -24,7 +24,7 @@ func (o *Options) base(r *http.Request) string {
 	if clean == "" {
 		return "./"
 	}
-	// Escaped: browsers take a backslash for a slash, and two in the beginning lead to another
-	// host.
+	// Escape the path, because browsers read a backslash as a slash, and two slashes at the
+	// beginning lead to another host.
 	return (&url.URL{Path: "/" + clean + "/"}).EscapedPath()
 }

@@ -7,17 +7,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Probe holds the two answers that an orchestrator asks for. It starts healthy and not ready.
+// Probe holds the state of the readiness and the health probe. It starts healthy and not ready.
 //
-// INVARIANT: after Drain it is never ready again, whoever calls SetReady: a process that has begun
-// to stop must not be sent new work because its first sync happened to end then.
+// INVARIANT: after Drain it is never ready again, even if SetReady is called later, because a
+// process that is stopping must not receive new requests.
 type Probe struct {
 	ready, draining atomic.Bool
 	onChange        func(ready bool)
 }
 
-// NewProbe returns a probe that exports thanos_status as Thanos does. onChange, if not nil, is
-// called after each change of readiness; calls may overlap.
+// NewProbe returns a probe that exports thanos_status, same as Thanos. onChange, if not nil, is
+// called after each change of readiness. Calls may overlap.
 func NewProbe(reg prometheus.Registerer, onChange func(ready bool)) *Probe {
 	p := &Probe{onChange: onChange}
 	if reg != nil {
@@ -41,21 +41,21 @@ func NewProbe(reg prometheus.Registerer, onChange func(ready bool)) *Probe {
 	return p
 }
 
-// Ready tells whether the process may be sent requests.
+// Ready reports whether the process accepts requests.
 func (p *Probe) Ready() bool { return p.ready.Load() && !p.draining.Load() }
 
-// SetReady is called when the first view of the bucket is known. Readiness does not go back except
-// by Drain.
+// SetReady makes the process ready, unless Drain was called. Call it when the first view of the
+// bucket is known.
 func (p *Probe) SetReady() {
 	if p.ready.CompareAndSwap(false, true) && p.onChange != nil {
 		p.onChange(p.Ready())
 	}
 }
 
-// Draining tells whether the process has begun to stop.
+// Draining reports whether the process is stopping.
 func (p *Probe) Draining() bool { return p.draining.Load() }
 
-// Drain makes the process not ready for good. It reports whether it was ready until now.
+// Drain makes the process permanently not ready. It reports whether it was ready before.
 func (p *Probe) Drain() bool {
 	was := p.Ready()
 	if p.draining.CompareAndSwap(false, true) && p.onChange != nil {
@@ -73,5 +73,5 @@ func answer(w http.ResponseWriter, ok bool) {
 		http.Error(w, "NOT OK", http.StatusServiceUnavailable)
 		return
 	}
-	_, _ = w.Write([]byte("OK")) // a client that went away is no fault of ours
+	_, _ = w.Write([]byte("OK")) // fails only if the client has disconnected
 }

@@ -9,26 +9,26 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Blocks is where the blocks that are shown come from.
+// Blocks provides the blocks to show.
 type Blocks interface {
-	// Snapshot returns what is served at this moment. It is not modified.
+	// Snapshot returns the blocks that are served now. The caller must not modify it.
 	Snapshot() Snapshot
-	// Document returns the meta.json of a block as it is in the bucket.
+	// Document returns the meta.json of a block, as stored in the bucket.
 	Document(id ulid.ULID) ([]byte, error)
 }
 
-// Snapshot is what the process serves at one moment.
+// Snapshot is the state of the catalog at one moment.
 type Snapshot struct {
-	// Blocks are those that are served.
+	// Blocks are the blocks that are served.
 	Blocks []Block
-	// FromDisk is set while they are those of an earlier process, because the bucket was not seen
-	// yet.
+	// FromDisk reports that Blocks come from the data directory, because the bucket has not been
+	// read yet.
 	FromDisk bool
-	// SyncedAt is when the last look at the bucket began, CompleteAt the last one that saw it
-	// whole; zero before the first. Err is why the last one did not.
+	// SyncedAt is when the last sync began, CompleteAt when the last complete sync began. They are
+	// zero before the first. Err is the error of the last sync, nil if it was complete.
 	SyncedAt, CompleteAt time.Time
 	Err                  error
-	// States counts the blocks of the bucket by what became of them.
+	// States counts the blocks of the bucket by state.
 	States map[string]int
 	// Broken are the blocks that cannot be served.
 	Broken []Broken
@@ -45,10 +45,10 @@ type Block struct {
 	// Level is the compaction level, Sources what the block was compacted from.
 	Level   int
 	Sources []ulid.ULID
-	// Series, Chunks and Size (in bytes, of index and chunk files) are 0 where nobody said.
+	// Series and Chunks are counts, Size is the bytes of index and chunk files. 0 is unknown.
 	Series, Chunks uint64
 	Size           int64
-	// Irregular says what was found of a block whose series are sorted in memory; "": nothing.
+	// Irregular says why the series of the block are sorted in memory. It is empty if they are not.
 	Irregular string
 }
 
@@ -59,9 +59,10 @@ type Broken struct {
 	Err   error
 }
 
-// Mark is a kind of mark, by the name that the API has for it.
+// Mark is a kind of mark, by its name in the API.
 type Mark string
 
+// The marks that the API can write.
 const (
 	MarkDeletion     Mark = "DELETION"
 	MarkNoCompaction Mark = "NO_COMPACTION"
@@ -69,16 +70,16 @@ const (
 
 // Marker marks blocks in the bucket.
 type Marker interface {
-	// Mark marks a block. A mark of the kind that is there already stays as it is: written is false
-	// then. ErrNoBlock is in the chain of the error if there is no such block.
+	// Mark marks a block. It keeps an existing mark of the same kind, and written is false then.
+	// The error wraps ErrNoBlock if the bucket has no such block.
 	Mark(ctx context.Context, id ulid.ULID, kind Mark, details string) (written bool, err error)
 }
 
-// ErrNoBlock is in the chain of the error of Marker.Mark for a block that is not in the bucket.
+// ErrNoBlock is the error of Marker.Mark for a block that is not in the bucket.
 var ErrNoBlock = errors.New("no such block in the bucket")
 
-// Length is how much time the block covers, in milliseconds.
+// Length returns the length of the block's time range, in milliseconds.
 func (b Block) Length() int64 { return b.MaxTime - b.MinTime }
 
-// ResolutionName is the resolution as people write it.
+// ResolutionName formats the resolution: "raw" or the downsampling window.
 func (b Block) ResolutionName() string { return resolutionName(b.Resolution) }

@@ -42,7 +42,7 @@ type runtimeInfoJSON struct {
 func newRuntimeInfo(started time.Time) func() runtimeInfoJSON {
 	dir, err := os.Getwd()
 	if err != nil {
-		dir = "" // a folder that was removed; nothing here needs one
+		dir = "" // the folder was removed
 	}
 	return func() runtimeInfoJSON {
 		return runtimeInfoJSON{

@@ -11,18 +11,17 @@ import (
 )
 
 const (
-	// maxDrawn is how many blocks a page draws: what a browser still scrolls through without a
-	// thought. The newest are drawn.
+	// maxDrawn bounds the blocks that a page shows, the newest first. Browsers scroll smoothly
+	// through this number.
 	maxDrawn = 3000
-	// maxBroken is how many blocks that cannot be served a page names, and how many that are
-	// irregular.
+	// maxBroken bounds the broken blocks that a page lists, and the irregular ones.
 	maxBroken = 100
-	// maxDays is how far back a page can be asked to go; without a number it shows all.
+	// maxDays bounds the parameter days. Without it the page shows all blocks.
 	maxDays = 100_000
 
 	rowHeight = 14 // pixels of a row of bars
-	// minWidth is the least width of a bar in percent, so that two hours show beside a year. Bars
-	// below gapWidth have no gap between them, which would be most of what is seen of them.
+	// minWidth is the minimum width of a bar in percent, so that two hours are visible beside a
+	// year. Bars narrower than gapWidth have no gap between them, because the gap would hide them.
 	minWidth, gapWidth = 0.3, 0.6
 )
 
@@ -30,8 +29,8 @@ const (
 type blocksPage struct {
 	Snap     Snapshot
 	Total    int
-	LeftOut  int // of Total, not drawn because they are too many
-	Days     int // only blocks that reach into the last so many days are drawn; 0 = all
+	LeftOut  int // of Total, beyond maxDrawn
+	Days     int // only blocks with samples in the last Days are shown; 0 = all
 	Zoom     []int
 	Min, Max int64
 	Ticks    []tick
@@ -70,8 +69,8 @@ type lane struct {
 	rows       []int64 // the end of each row's last bar
 }
 
-// bar is a block in its lane: X and Width in percent, Y in pixels. Shade is 1 to 5, from the
-// compaction level.
+// bar is a block in its lane. X and Width are in percent, Y is in pixels. Shade is the compaction
+// level, 1 to 5.
 type bar struct {
 	X, Width float64
 	Y        int
@@ -96,8 +95,8 @@ func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	p.render(w, r, p.blocks, "larder: blocks", page)
 }
 
-// drawBlocks lays out the blocks on one time axis, those that reach into the last days alone if
-// days is not 0.
+// drawBlocks lays out the blocks on one time axis. If days is not 0, it omits blocks that end
+// before the last days.
 func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	page := &blocksPage{
 		Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)],
@@ -141,7 +140,7 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	}
 	page.Ticks = ticks(page.Min, page.Max)
 
-	// Floats, because the difference of two times need not fit into 64 bits.
+	// Floats, because the difference of two times may overflow 64 bits.
 	from, width := float64(page.Min), max(1, float64(page.Max)-float64(page.Min))
 	groups := map[string]*group{}
 	for _, b := range blocks {
@@ -162,10 +161,9 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 		g.lane(b.Resolution).
 			add(b, (visible-from)/width*100, (float64(b.MaxTime)-visible)/width*100)
 	}
-	slices.SortFunc(
-		page.Groups,
-		func(a, b *group) int { return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels)) },
-	)
+	slices.SortFunc(page.Groups, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels))
+	})
 	for _, g := range page.Groups {
 		slices.Reverse(g.Blocks)
 		slices.SortFunc(
@@ -189,7 +187,7 @@ func (g *group) lane(resolution int64) *lane {
 	return l
 }
 
-// add puts a block into the first row where it overlaps nothing. Blocks come by MinTime.
+// add adds a block to the first row in which it overlaps no other. Call it in order of MinTime.
 func (l *lane) add(b Block, x, width float64) {
 	row := slices.IndexFunc(l.rows, func(end int64) bool { return end <= b.MinTime })
 	if row < 0 {
@@ -199,9 +197,8 @@ func (l *lane) add(b Block, x, width float64) {
 	l.rows[row] = b.MaxTime
 	l.Count++
 	l.Bars = append(l.Bars, bar{
-		X: min(
-			x, 100-minWidth,
-		), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2, Shade: min(max(b.Level, 1), 5), Narrow: width < gapWidth, Block: b,
+		X: min(x, 100-minWidth), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2,
+		Shade: min(max(b.Level, 1), 5), Narrow: width < gapWidth, Block: b,
 	})
 }
 
@@ -218,7 +215,8 @@ func ticks(from, to int64) []tick {
 	width := float64(to) - float64(from)
 	const day = 24 * time.Hour
 	steps := []time.Duration{
-		time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour, 12 * time.Hour,
+		time.Minute, 5 * time.Minute, 15 * time.Minute,
+		time.Hour, 2 * time.Hour, 6 * time.Hour, 12 * time.Hour,
 		day, 2 * day, 7 * day, 14 * day, 28 * day, 91 * day, 182 * day, 364 * day,
 	}
 	i := slices.IndexFunc(

@@ -51,7 +51,7 @@ func TestReadiness(t *testing.T) {
 		t.Error("Drain: was ready, got false")
 	}
 	check(false)
-	p.SetReady() // a first sync that ends during shutdown
+	p.SetReady() // a first sync may end during shutdown
 	check(false)
 	if p.Drain() {
 		t.Error("second Drain: was not ready, got true")
@@ -83,7 +83,7 @@ func TestHandler(t *testing.T) {
 	f("/blocks", 200, "text/html")
 	f("/loaded", 200, "text/html")
 
-	// Without pages and API the rest is there.
+	// Without pages and API, the other paths are served.
 	h = site(Options{Disable: true})
 	f("/", 404, "text/plain")
 	f("/blocks", 404, "text/plain")
@@ -99,7 +99,8 @@ type panickingBlocks struct{ fakeBlocks }
 
 func (panickingBlocks) Snapshot() Snapshot { panic("no blocks today") }
 
-// TestPanicsAreLogged: where somebody looks, with the stack; the client sees the connection end.
+// TestPanicsAreLogged checks that a panic of a handler is logged with its stack, and that the
+// connection is closed.
 func TestPanicsAreLogged(t *testing.T) {
 	var log bytes.Buffer
 	srv := httptest.NewServer(
