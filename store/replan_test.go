@@ -150,7 +150,7 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 			if status.Code(err) != tc.code {
 				t.Fatalf("got %v, want %s", err, tc.code)
 			}
-			if n := strings.Count(log.String(), "block vanished"); n != 1 {
+			if n := strings.Count(log.String(), "block was deleted from the bucket"); n != 1 {
 				t.Errorf(
 					"a block was found missing %d times, want once: after %d reads", n,
 					reads.Load(),
