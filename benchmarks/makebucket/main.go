@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -22,6 +23,10 @@ func main() {
 	dir := app.Flag("dir", "The bucket's folder. Blocks are added to what is there.").Required().
 		String()
 	seed := app.Flag("seed", "Decides every byte.").Default("1").Uint64()
+	size := app.Flag(
+		"size", "Size of the layouts of the comparison: pods, or blocks of many and crowded; 0 is the full size.").
+		Default("0").
+		Int()
 	concurrency := app.Flag(
 		"concurrency", "Blocks written side by side; 0 is the number of processors.").
 		Default("0").
@@ -29,7 +34,7 @@ func main() {
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, layouts()[*name](*seed), *dir, *concurrency)
+	err := run(ctx, layouts(*size)[*name](*seed), *dir, *concurrency)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "makebucket:", err)
@@ -37,8 +42,16 @@ func main() {
 	}
 }
 
-// layouts are the layouts by name.
-func layouts() map[string]func(seed uint64) dataset.Layout {
+// layouts returns the layouts by name, those of the comparison with the given size.
+func layouts(size int) map[string]func(seed uint64) dataset.Layout {
+	sized := func(
+		layout func(seed uint64, size int) dataset.Layout, full int,
+	) func(uint64) dataset.Layout {
+		if size > 0 {
+			full = size
+		}
+		return func(seed uint64) dataset.Layout { return layout(seed, full) }
+	}
 	return map[string]func(uint64) dataset.Layout{
 		"demo": func(seed uint64) dataset.Layout {
 			return dataset.Demo(seed, time.UnixMilli(dataset.Epoch))
@@ -47,17 +60,16 @@ func layouts() map[string]func(seed uint64) dataset.Layout {
 		"bench500k":     dataset.Bench500k,
 		"manyvalues1m":  dataset.ManyValues1M,
 		"manyblocks500": dataset.ManyBlocks500,
+		"medium":        sized(dataset.Medium, 1020),
+		"large":         sized(dataset.Large, 10_204),
+		"many":          sized(dataset.Many, 500),
+		"crowded":       sized(dataset.Crowded, 10_000),
+		"downsampled":   sized(dataset.Downsampled, 100),
+		"histograms":    sized(dataset.Histograms, 2000),
 	}
 }
 
-func names() []string {
-	var out []string
-	for name := range layouts() {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
-}
+func names() []string { return slices.Sorted(maps.Keys(layouts(0))) }
 
 func run(ctx context.Context, l dataset.Layout, dir string, concurrency int) error {
 	start := time.Now()
