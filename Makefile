@@ -12,7 +12,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
 	-X github.com/prometheus/common/version.Branch=$(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 
-.PHONY: setup demo build test check unit race fuzz chaos attack interop interop-short memory-bound bench lint vulncheck proto image
+.PHONY: setup demo build test check unit race fuzz chaos attack interop interop-short compare memory-bound bench lint vulncheck proto image
 
 # A bucket with generated blocks, served, asked and timed.
 demo:
@@ -72,6 +72,12 @@ interop-short: interop/servers/node_modules
 # The whole: every test in its long form, and the table of what was proven with which system. Some twenty minutes on two cores.
 interop: interop/servers/node_modules
 	cd interop && INTEROP_REQUIRE=1 INTEROP_FULL=1 $(GO) test -tags slicelabels -timeout 120m -count=1 -json ./... | $(GO) run -tags slicelabels ./cmd/table
+
+# larder beside Thanos's store gateway and the least that a gRPC server can do: docs/performance.md. The first run makes the data sets. One row in a
+# minute: make compare COMPARE='--queries=Q1 --modes=fs --starts=false'. What there is: make compare COMPARE=--list.
+COMPARE  ?=
+compare:
+	cd interop && $(GO) run -tags slicelabels ./cmd/compare $(COMPARE)
 
 # Azurite, the Azure server that the tests talk to, in the versions of the lock file. Scripts of packages are not run.
 interop/servers/node_modules: interop/servers/package-lock.json

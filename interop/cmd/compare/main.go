@@ -1,203 +1,194 @@
-// Command compare measures larder against Thanos's BucketStore: one Series request over one bucket,
-// each gateway a process of its own, in turns, with a client that counts bytes and decodes nothing.
-// The answers are decoded once before, and must be equal.
+// Command compare measures larder beside Thanos's store gateway and beside the least that a gRPC
+// server can do. `make compare` runs it; docs/performance.md explains its tables.
 //
-//	go run -tags slicelabels ./cmd/compare --bucket=/data/bucket '{__name__="http_requests_total"}'
+//	go run -tags slicelabels ./cmd/compare --queries=Q1,Q3 --modes=fs
 //
-// Flags after a second "--" are larder's own.
+// Flags after "--" are larder's own.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/thanos-io/thanos/pkg/store/storepb"
-
-	"larder/interop/internal/answer"
-	"larder/interop/internal/gateway"
-	"larder/interop/internal/query"
+	"larder/interop/internal/compare/dataset"
+	"larder/interop/internal/compare/price"
+	"larder/interop/internal/compare/report"
+	"larder/interop/internal/compare/run"
+	"larder/interop/internal/compare/server"
+	"larder/interop/internal/compare/workload"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	var err error
-	if len(os.Args) > 1 && os.Args[1] == serveCommand {
-		err = serveThanos(ctx, os.Args[2:])
-	} else {
+	served, err := server.Serve(ctx, os.Args[1:])
+	if !served {
 		err = compare(ctx, os.Args[1:])
 	}
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "compare:", err)
 		os.Exit(1)
 	}
 }
 
+// options are the flags.
 type options struct {
-	bucket   string
-	selector string
-	rounds   int
-	warm     int
-	req      storepb.SeriesRequest
-	root     string
-	cache    int64
-	larder   []string
+	run  run.Options
+	out  string
+	docs string
+	list bool
 }
 
-func parse(args []string) (*options, error) {
-	o := &options{}
+func parse(args []string) (o options, err error) {
 	if i := slices.Index(args, "--"); i >= 0 {
-		args, o.larder = args[:i], args[i+1:]
+		o.run.Launcher.LarderFlags, args = args[i+1:], args[:i]
 	}
+	o.run.Progress = os.Stderr
+	o.run.Prices = price.Default()
 	fs := flag.NewFlagSet("compare", flag.ContinueOnError)
-	fs.StringVar(&o.bucket, "bucket", "", "the bucket's folder")
-	fs.IntVar(&o.rounds, "rounds", 7, "how often each gateway is asked")
-	fs.IntVar(&o.warm, "warm", 2, "how often each gateway is asked before that, unmeasured")
-	fs.StringVar(&o.root, "larder", "..", "larder's repository; LARDER_BIN names a binary instead")
-	fs.Int64Var(&o.cache, "index-cache-size", 0, "bytes of Thanos's index cache; 0 is its default")
-	fs.Int64Var(&o.req.MinTime, "min-time", math.MinInt64, "the request's first millisecond")
-	fs.Int64Var(&o.req.MaxTime, "max-time", math.MaxInt64, "the request's last millisecond")
-	fs.Int64Var(&o.req.ResponseBatchSize, "response-batch-size", 64, "series per frame")
-	fs.Int64Var(&o.req.MaxResolutionWindow, "max-resolution-window", 0, "milliseconds")
-	fs.BoolVar(&o.req.SkipChunks, "skip-chunks", false, "ask for labels only")
-	without := fs.String("without-replica-labels", "", "labels to remove, separated by commas")
+	fs.BoolVar(&o.list, "list", false, "print the data sets and queries, and exit")
+	fs.StringVar(&o.run.Root, "larder", "..", "larder's repository; LARDER_BIN names a binary instead")
+	fs.StringVar(
+		&o.run.Cache, "cache-dir", filepath.Join(os.TempDir(), "larder-compare"),
+		"folder that keeps the data sets; about 2.5 GB",
+	)
+	fs.StringVar(&o.out, "out", "", "folder for results.json and table.md; default: print the table only")
+	fs.StringVar(
+		&o.docs, "docs", "", "Markdown page whose marked parts are replaced by the results; default: none",
+	)
+	fs.IntVar(&o.run.Rounds, "rounds", 7, "turns of each system in a row of the table")
+	fs.BoolVar(&o.run.Short, "short", false, "use the short form of the data sets")
+	fs.BoolVar(&o.run.Starts, "starts", true, "measure starts with an empty data directory")
+	fs.Int64Var(
+		&o.run.Launcher.ThanosIndexCache, "thanos-index-cache-size", 0,
+		"bytes of Thanos's index cache; 0 is its default of 250 MB",
+	)
+	fs.DurationVar(
+		&o.run.Latency.FirstByte, "first-byte", 20*time.Millisecond, "latency of the S3 bucket",
+	)
+	fs.Int64Var(
+		&o.run.Latency.BytesPerSecond, "bytes-per-second", 80_000_000,
+		"bandwidth of one request to the S3 bucket; 0 is no limit",
+	)
+	sets := fs.String("sets", "", "data sets, separated by commas; default: all")
+	queries := fs.String("queries", "", "queries, separated by commas; default: all")
+	modes := fs.String("modes", "", "fs, s3-cold, s3-warm, separated by commas; default: all")
+	systems := fs.String("systems", "thanos,larder,floor", "systems to measure")
+	concurrency := fs.String("concurrency", "1,8,32", "numbers of clients, each measured by itself")
 	if err := fs.Parse(args); err != nil {
-		return nil, err
+		return o, err
 	}
-	if o.bucket == "" || fs.NArg() != 1 {
-		return nil, errors.New("usage: compare --bucket=DIR [flags] SELECTOR [-- larder's flags]")
+	if fs.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
-	o.selector = fs.Arg(0)
-	if *without != "" {
-		o.req.WithoutReplicaLabels = strings.Split(*without, ",")
+	o.run.Sets, o.run.Queries, o.run.Modes = split(*sets), split(*queries), split(*modes)
+	o.run.Systems = split(*systems)
+	for _, s := range split(*concurrency) {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return o, fmt.Errorf("--concurrency: %q is not a number of clients", s)
+		}
+		o.run.Concurrency = append(o.run.Concurrency, n)
 	}
-	o.req.Aggregates = []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM}
-	ms, err := parser.ParseMetricSelector(o.selector)
-	if err != nil {
-		return nil, fmt.Errorf("selector %q: %w", o.selector, err)
+	return o, o.check()
+}
+
+// check finds names that do not exist.
+func (o *options) check() error {
+	var sets, queries []string
+	for _, s := range dataset.All() {
+		sets = append(sets, s.Name)
 	}
-	if o.req.Matchers, err = storepb.PromMatchersToMatchers(ms...); err != nil {
-		return nil, err
+	for _, q := range workload.All() {
+		queries = append(queries, q.Name)
 	}
-	if o.bucket, err = filepath.Abs(o.bucket); err != nil {
-		return nil, err
+	for _, c := range []struct {
+		flag         string
+		given, known []string
+	}{
+		{"--sets", o.run.Sets, sets},
+		{"--queries", o.run.Queries, queries},
+		{"--modes", o.run.Modes, run.Modes()},
+		{"--systems", o.run.Systems, []string{server.Thanos, server.Larder, server.Floor}},
+	} {
+		for _, g := range c.given {
+			if !slices.Contains(c.known, g) {
+				return fmt.Errorf("%s: %q is not one of %s", c.flag, g, strings.Join(c.known, ", "))
+			}
+		}
 	}
-	return o, nil
+	return nil
+}
+
+// split returns the parts of a list; nil if it is empty.
+func split(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
 }
 
 func compare(ctx context.Context, args []string) error {
 	o, err := parse(args)
-	if err != nil {
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("", "compare-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	bin, err := gateway.BuildLarder(ctx, o.root)
-	if err != nil {
-		return err
-	}
-	lard, err := gateway.StartLarder(
-		ctx,
-		bin,
-		gateway.Bucket{Dir: o.bucket, DataDir: filepath.Join(dir, "larder")},
-		o.larder...)
-	if err != nil {
-		return err
-	}
-	defer lard.Close()
-	than, err := startThanos(ctx, o.bucket, filepath.Join(dir, "thanos"), o.cache)
-	if err != nil {
-		return err
-	}
-	defer than.close()
-
-	thanos, larder := &subject{
-		name: "thanos",
-		addr: than.addr,
-		pid:  than.pid(),
-	}, &subject{
-		name: "larder",
-		addr: lard.Addr,
-		pid:  lard.PID(),
-	}
-	if err := equal(ctx, thanos, larder, &o.req); err != nil {
-		return err
-	}
-	for i := range o.warm + o.rounds {
-		order := []*subject{thanos, larder}
-		if i%2 == 1 {
-			// Neither may always find the machine as the other left it.
-			slices.Reverse(order)
-		}
-		for _, s := range order {
-			m, err := s.ask(ctx, &o.req)
-			if err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			if i >= o.warm {
-				s.rounds = append(s.rounds, m)
+	if o.list {
+		for _, s := range dataset.All() {
+			fmt.Printf("%s: %s\n", s.Name, s.Holds)
+			for _, q := range workload.All() {
+				if q.Set == s.Name {
+					fmt.Printf("  %-8s %s\n", q.Name, q.Meaning)
+				}
 			}
 		}
+		return nil
 	}
-	fmt.Printf(
-		"%s, %d rounds each, response_batch_size %d\n\n", o.selector, o.rounds,
-		o.req.ResponseBatchSize,
-	)
-	report(os.Stdout, thanos, larder)
-	return nil
-}
-
-// equal asks both once and decodes: what is measured must be the same answer.
-func equal(ctx context.Context, thanos, larder *subject, req *storepb.SeriesRequest) error {
-	var as [2]*answer.Answer
-	for i, s := range []*subject{thanos, larder} {
-		c, err := gateway.Dial(s.addr)
-		if err != nil {
+	res, err := run.Run(ctx, o.run)
+	if err != nil {
+		return err
+	}
+	report.Write(os.Stdout, res)
+	if o.out != "" {
+		if err := save(o.out, res); err != nil {
 			return err
 		}
-		defer c.Close()
-		if as[i], err = answer.Ask(ctx, c, &query.Query{Series: req}); err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
 	}
-	for _, d := range answer.Diff(as[0], as[1], answer.Options{BatchSize: req.ResponseBatchSize}) {
-		// A series larger than a frame comes in pieces; joined they are compared.
-		if d.Field != answer.Pieces {
-			return fmt.Errorf("the answers differ: %s", d)
-		}
-	}
-	if as[0].Code != 0 {
-		return fmt.Errorf("both gateways refuse: %s", as[0].Message)
-	}
-	chunks := 0
-	for _, s := range as[0].Series {
-		chunks += len(s.Chunks)
-	}
-	fmt.Printf("equal answers: %d series, %d chunks\n", len(as[0].Series), chunks)
-	if len(as[0].Series) == 0 {
-		return errors.New("the answer is empty: nothing to measure")
+	if o.docs != "" {
+		return report.Page(o.docs, res)
 	}
 	return nil
 }
 
-// round is one measured request.
-type round struct {
-	cpu, wall, first time.Duration
-	bytes            int64
-	frames           int
-	peak             int64
+// save writes the results and their table into a folder.
+func save(dir string, res *run.Results) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(res, "", " ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "results.json"), b, 0o666); err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, "table.md"))
+	if err != nil {
+		return err
+	}
+	report.Write(f, res)
+	return f.Close()
 }

@@ -11,22 +11,27 @@ import (
 )
 
 // BuildLarder returns the larder binary: the one named by LARDER_BIN, else built from the
-// repository around this module. root is the repository's folder. Where the binary is up to date
-// the go command leaves it alone, so that every test may call this.
+// repository around this module. root is the repository's folder.
 func BuildLarder(ctx context.Context, root string) (string, error) {
 	if bin := os.Getenv("LARDER_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
+	return Build(ctx, root, "./cmd/larder")
+}
+
+// Build builds a command of the repository around this module and returns its path. If the binary
+// is up to date, the go command does nothing; therefore every test may call this.
+func Build(ctx context.Context, root, pkg string) (string, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(root, "bin", "larder-interop")
-	// larder is built as it is shipped: with its own go.mod and without this module's build tags.
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, "./cmd/larder")
+	bin := filepath.Join(root, "bin", filepath.Base(pkg)+"-interop")
+	// Commands are built as they are shipped: with larder's go.mod, without this module's tags.
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, pkg)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build ./cmd/larder: %w\n%s", err, out)
+		return "", fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
 	}
 	return bin, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/go-kit/log"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
+	"github.com/thanos-io/objstore/client"
 	"github.com/thanos-io/objstore/providers/filesystem"
 	"github.com/thanos-io/thanos/pkg/block"
 	"github.com/thanos-io/thanos/pkg/component"
@@ -66,17 +67,16 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 	if logger == nil {
 		logger = log.NewNopLogger()
 	}
-	fs, err := filesystem.NewBucket(b.Dir)
+	bkt, err := open(b, logger)
 	if err != nil {
 		return nil, err
 	}
 	reg := prometheus.NewRegistry()
-	bkt := objstore.WithNoopInstr(fs)
 	minTime, maxTime, err := bounds(b)
 	if err != nil {
 		return nil, err
 	}
-	const fetchers = 8
+	const fetchers = 32
 	fetcher, err := block.NewMetaFetcher(
 		logger,
 		fetchers,
@@ -142,7 +142,7 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		store.NewGapBasedPartitioner(
 			store.PartitionerMaxGapSize,
 		),
-		4,
+		20,
 		store.DefaultPostingOffsetInMemorySampling,
 		!opts.NoHints,
 		false,
@@ -156,6 +156,21 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		return nil, fmt.Errorf("initial sync: %w", err)
 	}
 	return serve(bs, bkt, logger, opts)
+}
+
+// open opens the bucket as thanos store does: by its configuration, or a folder.
+func open(b Bucket, logger log.Logger) (objstore.InstrumentedBucket, error) {
+	var bkt objstore.Bucket
+	var err error
+	if b.Config != "" {
+		bkt, err = client.NewBucket(logger, []byte(b.Config), component.Store.String(), nil)
+	} else {
+		bkt, err = filesystem.NewBucket(b.Dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return objstore.WithNoopInstr(bkt), nil
 }
 
 func serve(

@@ -51,8 +51,8 @@ type Process struct {
 }
 
 // Start runs a program and waits until it is ready. A program that ends before, or is not ready
-// within a minute, is an error with the end of its output. ctx bounds the start only: Close ends
-// the process.
+// when ctx ends, is an error with the end of its output. Without a deadline in ctx it waits for a
+// minute. ctx bounds the start only: Close ends the process.
 func Start(ctx context.Context, o Options) (*Process, error) {
 	p := &Process{
 		name:   o.Name,
@@ -87,10 +87,14 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	return p, nil
 }
 
-// Wait asks cond until it reports true, the process ends, or a minute has passed.
+// Wait asks cond until it reports true, the process ends, or ctx ends. Without a deadline in ctx it
+// waits for a minute.
 func (p *Process) Wait(ctx context.Context, cond func(ctx context.Context) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

@@ -1,0 +1,54 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+
+	"larder/interop/internal/compare/dataset"
+	"larder/interop/internal/compare/run"
+	"larder/interop/internal/compare/workload"
+)
+
+// Page writes the queries and the results into the marked parts of a Markdown file.
+func Page(name string, res *run.Results) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	var queries, results bytes.Buffer
+	header(&queries, []string{"query", "data set", "what a user does"})
+	for _, q := range workload.All() {
+		if q.Grows == "" {
+			line(&queries, q.Name, q.Set, q.Meaning)
+		}
+	}
+	fmt.Fprintln(&queries)
+	header(&queries, []string{"data set", "what is in it"})
+	for _, s := range dataset.All() {
+		line(&queries, s.Name, s.Holds)
+	}
+	Write(&results, res)
+	page := string(b)
+	for part, text := range map[string]string{"queries": queries.String(), "results": results.String()} {
+		if page, err = replace(page, part, text); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return os.WriteFile(name, []byte(page), 0o666)
+}
+
+// replace puts a text between the marks of a part.
+func replace(page, part, text string) (string, error) {
+	begin, end := "<!-- "+part+":begin -->\n", "<!-- "+part+":end -->"
+	before, rest, ok := strings.Cut(page, begin)
+	if !ok {
+		return "", fmt.Errorf("the page has no line %q", strings.TrimSpace(begin))
+	}
+	_, after, ok := strings.Cut(rest, end)
+	if !ok {
+		return "", fmt.Errorf("the page has no line %q", end)
+	}
+	return before + begin + text + end + after, nil
+}

@@ -1,0 +1,90 @@
+package report_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"larder/interop/internal/compare/price"
+	"larder/interop/internal/compare/report"
+	"larder/interop/internal/compare/run"
+	"larder/interop/internal/compare/trips"
+)
+
+func results() *run.Results {
+	figure := func(cpu, latency float64) *run.Figure {
+		return &run.Figure{
+			CPU: []float64{cpu, cpu * 1.1, cpu * 0.9}, First: []float64{1, 1, 1},
+			Latency: []float64{latency, latency, 10 * latency}, Allocated: []float64{2e6}, Objects: []float64{12_345},
+			Peak: []float64{5e7},
+			Bucket: []trips.Count{
+				{Index: trips.Volume{Requests: 3, Bytes: 1e6}, Trips: 2, Queued: 1},
+				{Index: trips.Volume{Requests: 4, Bytes: 2e6}, Trips: 3},
+				{Index: trips.Volume{Requests: 5, Bytes: 3e6}, Trips: 4},
+			},
+		}
+	}
+	return &run.Results{
+		Started: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Took: time.Minute, Rounds: 3,
+		Machine: "2 x CPU", Larder: "abc", FirstByte: 20 * time.Millisecond, BytesPerSecond: 80e6,
+		Prices: price.Default(),
+		Rows: []*run.Row{
+			{
+				Query: "Q1", Mode: run.S3Cold, Concurrency: 1,
+				Systems: map[string]*run.Figure{"thanos": figure(4, 100), "larder": figure(1, 50)},
+			},
+			{Query: "G980", Mode: run.FS, Concurrency: 1, Systems: map[string]*run.Figure{"larder": figure(1, 2)}},
+		},
+	}
+}
+
+func TestTables(t *testing.T) {
+	var b bytes.Buffer
+	report.Write(&b, results())
+	for _, want := range []string{
+		"larder abc, Thanos v0.42.4; 3 rounds",
+		"| Q1 | 1 | thanos | 4.00 ±0.400 | 1.00 ±0 | 100 ±450 | 1000 |  |  | 2.00 | 12.3 k | 50.0 |\n",
+		"| Q1 | 1 | larder | 1.00 ±0.100 | 1.00 ±0 | 50.0 ±225 | 500 | 0.25 | 0.50 | 2.00 | 12.3 k | 50.0 |\n",
+		// 4 GETs a query, and 1 ms of CPU time.
+		"| Q1 | larder | 4 | 4 | 0 | 0 | 2.00 | 2.00 | 0 | 3 | 0 | 0.0016 |\n",
+		"### How cost grows with the series of an answer",
+		"| 980 | larder | 1.00 ±0.100 | 1.02 |",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the tables lack %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestPage(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "page.md")
+	page := "before\n<!-- queries:begin -->\nold\n<!-- queries:end -->\nbetween\n" +
+		"<!-- results:begin -->\n<!-- results:end -->\nafter\n"
+	if err := os.WriteFile(name, []byte(page), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time nothing may change
+		if err := report.Page(name, results()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(b)
+		if strings.Contains(text, "old") || !strings.HasPrefix(text, "before\n") ||
+			!strings.HasSuffix(text, "<!-- results:end -->\nafter\n") ||
+			strings.Count(text, "| Q1 | medium |") != 1 || strings.Count(text, "| Q1 | 1 | larder |") != 1 {
+			t.Fatalf("page:\n%s", text)
+		}
+	}
+	if err := os.WriteFile(name, []byte("no marks"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := report.Page(name, results()); err == nil {
+		t.Error("a page without marks was written")
+	}
+}

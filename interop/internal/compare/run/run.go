@@ -1,0 +1,346 @@
+// Package run carries out the comparison: it starts the systems over each data set, checks that
+// their answers are equal, and measures them in turns.
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"larder/interop/internal/compare/client"
+	"larder/interop/internal/compare/dataset"
+	"larder/interop/internal/compare/floor"
+	"larder/interop/internal/compare/price"
+	"larder/interop/internal/compare/server"
+	"larder/interop/internal/compare/workload"
+	"larder/interop/internal/gateway"
+)
+
+// Options say what to compare.
+type Options struct {
+	// Root is larder's repository.
+	Root string
+	// Cache is where data sets are kept.
+	Cache string
+	// Launcher starts the systems; its larder binary is built if it has none.
+	Launcher server.Launcher
+	// Systems are the systems to measure; larder and Thanos are always started, because their
+	// answers are compared.
+	Systems []string
+	// Sets, Queries and Modes choose what is measured; nil is all. Queries are names.
+	Sets, Queries, Modes []string
+	// Concurrency is how many clients ask at once, each value by itself.
+	Concurrency []int
+	// Rounds is how often each system has its turn.
+	Rounds int
+	// Short uses the short form of the data sets.
+	Short bool
+	// Untimed counts requests, bytes and trips and measures no time.
+	Untimed bool
+	// Starts measures starts with an empty data directory.
+	Starts bool
+	// Latency is that of the bucket behind S3.
+	Latency server.Latency
+	Prices  price.List
+	// Progress gets a line for each step.
+	Progress io.Writer
+}
+
+// system is a system under measurement over one data set.
+type system struct {
+	name   string
+	server *server.Server
+	client *client.Client
+	bucket *server.Bucket // nil in mode fs
+}
+
+// runner is the state of a run.
+type runner struct {
+	Options
+	maker     dataset.Maker
+	bucketBin string
+	tmp       string
+	results   *Results
+	begun     time.Time
+	done      int
+	total     int
+}
+
+// Run compares.
+func Run(ctx context.Context, o Options) (res *Results, err error) {
+	r := &runner{
+		Options: o, begun: time.Now(),
+		maker: dataset.Maker{Root: o.Root, Cache: o.Cache, Short: o.Short, Progress: o.Progress},
+		results: &Results{
+			Started: time.Now().UTC(), Machine: machine(), Rounds: o.Rounds, Short: o.Short,
+			FirstByte: o.Latency.FirstByte, BytesPerSecond: o.Latency.BytesPerSecond, Prices: o.Prices,
+		},
+	}
+	if r.Launcher.LarderBin == "" {
+		if r.Launcher.LarderBin, err = gateway.BuildLarder(ctx, o.Root); err != nil {
+			return nil, err
+		}
+	}
+	r.results.Larder = commit(ctx, o.Root)
+	if r.bucketBin, err = gateway.Build(ctx, o.Root, "./benchmarks/bucketserver"); err != nil {
+		return nil, err
+	}
+	if r.tmp, err = os.MkdirTemp("", "larder-compare-"); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(r.tmp)) }()
+
+	type job struct {
+		set     dataset.Set
+		queries []workload.Query
+	}
+	var jobs []job
+	for _, set := range dataset.All() {
+		if !chosen(o.Sets, set.Name) {
+			continue
+		}
+		var qs []workload.Query
+		for _, q := range workload.All() {
+			if q.Set == set.Name && chosen(o.Queries, q.Name) {
+				qs = append(qs, q)
+			}
+		}
+		starts := o.Starts && startBlocks(set, o.Short) > 0
+		if len(qs) == 0 && !starts {
+			continue
+		}
+		jobs = append(jobs, job{set, qs})
+		for _, mode := range Modes() {
+			if chosen(o.Modes, mode) {
+				r.total += len(r.cells(qs, mode))
+			}
+		}
+	}
+	for _, j := range jobs {
+		dir, err := r.maker.Make(ctx, j.set)
+		if err != nil {
+			return nil, err
+		}
+		if err := r.set(ctx, j.set, dir, j.queries); err != nil {
+			return nil, fmt.Errorf("data set %s: %w", j.set.Name, err)
+		}
+	}
+	r.results.Took = time.Since(r.begun)
+	return r.results, nil
+}
+
+func chosen(list []string, name string) bool { return list == nil || slices.Contains(list, name) }
+
+// set measures the queries of one data set.
+func (r *runner) set(
+	ctx context.Context, set dataset.Set, dir string, qs []workload.Query,
+) error {
+	if blocks := startBlocks(set, r.Short); r.Starts && blocks > 0 {
+		if err := r.starts(ctx, set, dir, blocks); err != nil {
+			return err
+		}
+	}
+	if len(qs) == 0 {
+		return nil
+	}
+	checked := false
+	for _, mode := range Modes() {
+		cells := r.cells(qs, mode)
+		if !chosen(r.Modes, mode) || len(cells) == 0 {
+			continue
+		}
+		err := func() (err error) {
+			s, err := r.open(ctx, set, dir, mode)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.close()) }()
+			if !checked {
+				if err := r.equal(ctx, s, qs); err != nil {
+					return err
+				}
+				checked = true
+			}
+			for _, c := range cells {
+				if err := r.cell(ctx, s, c); err != nil {
+					return fmt.Errorf("%s, mode %s: %w", c.query.Name, mode, err)
+				}
+			}
+			return nil
+		}()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cell is a row that is to be measured.
+type cell struct {
+	query       *workload.Query
+	mode        string
+	concurrency int
+}
+
+// cells lists the rows of a mode.
+func (r *runner) cells(qs []workload.Query, mode string) []cell {
+	var out []cell
+	for i := range qs {
+		q := &qs[i]
+		if q.Grows != "" && mode != FS || q.Set == "crowded" && mode != S3Cold {
+			continue
+		}
+		for _, n := range r.Concurrency {
+			if n == 1 || q.Concurrent && mode != S3Cold {
+				out = append(out, cell{q, mode, n})
+			}
+		}
+	}
+	return out
+}
+
+// session is the systems of one data set in one mode.
+type session struct {
+	r       *runner
+	mode    string
+	dir     string // of the data set
+	work    string // of the systems
+	systems []*system
+}
+
+// open starts the systems. Their data directories are kept between restarts.
+func (r *runner) open(
+	ctx context.Context, set dataset.Set, dir, mode string,
+) (s *session, err error) {
+	s = &session{r: r, mode: mode, dir: dir, work: filepath.Join(r.tmp, set.Name+"-"+mode)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	names := []string{server.Thanos, server.Larder}
+	if slices.Contains(r.Systems, server.Floor) && mode == FS {
+		names = append(names, server.Floor)
+	}
+	for _, name := range names {
+		sys := &system{name: name}
+		s.systems = append(s.systems, sys)
+		if mode != FS {
+			sys.bucket, err = server.StartBucket(ctx, r.bucketBin, dir, r.Latency)
+			if err != nil {
+				return s, err
+			}
+		}
+		r.progress("%s: starting %s, mode %s", set.Name, name, mode)
+		if err := s.start(ctx, sys); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+// start starts a system and connects to it.
+func (s *session) start(ctx context.Context, sys *system) (err error) {
+	b := gateway.Bucket{Dir: s.dir, DataDir: filepath.Join(s.work, sys.name)}
+	if sys.bucket != nil {
+		b.Config = sys.bucket.Config
+	}
+	switch sys.name {
+	case server.Larder:
+		sys.server, err = s.r.Launcher.Larder(ctx, b, true)
+	case server.Thanos:
+		sys.server, err = s.r.Launcher.Thanos(ctx, b)
+	default:
+		if err := os.MkdirAll(b.DataDir, 0o777); err != nil {
+			return err
+		}
+		sys.server, err = s.r.Launcher.Floor(ctx, b.DataDir)
+	}
+	if err != nil {
+		return err
+	}
+	if sys.client, err = client.Dial(sys.server.Addr); err != nil {
+		return err
+	}
+	if sys.name == server.Floor {
+		return nil
+	}
+	// The connection is part of no measurement.
+	_, err = sys.client.Do(ctx, client.Call{Method: "/thanos.info.Info/Info"}, nil)
+	return err
+}
+
+// stop ends a system's process; its bucket stays.
+func (sys *system) stop() error {
+	var errs []error
+	if sys.client != nil {
+		errs = append(errs, sys.client.Close())
+	}
+	if sys.server != nil {
+		errs = append(errs, sys.server.Close())
+	}
+	sys.client, sys.server = nil, nil
+	return errors.Join(errs...)
+}
+
+func (s *session) close() error {
+	var errs []error
+	for _, sys := range s.systems {
+		errs = append(errs, sys.stop())
+		if sys.bucket != nil {
+			errs = append(errs, sys.bucket.Close())
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.work))...)
+}
+
+func (s *session) system(name string) *system {
+	for _, sys := range s.systems {
+		if sys.name == name {
+			return sys
+		}
+	}
+	return nil
+}
+
+// measured are the systems that the user wants to see.
+func (s *session) measured() []*system {
+	return slices.DeleteFunc(slices.Clone(s.systems), func(sys *system) bool {
+		return !slices.Contains(s.r.Systems, sys.name)
+	})
+}
+
+// equal checks that larder and Thanos give the same answers, and records them for the floor.
+func (r *runner) equal(ctx context.Context, s *session, qs []workload.Query) error {
+	larder, thanos := s.system(server.Larder), s.system(server.Thanos)
+	for i := range qs {
+		q := &qs[i]
+		what, err := sameAnswers(ctx, thanos.server.Addr, larder.server.Addr, &q.Ask)
+		if err != nil {
+			return fmt.Errorf("%s: %w", q.Name, err)
+		}
+		r.progress("%s: equal answers, %s", q.Name, what)
+		if f := s.system(server.Floor); f != nil {
+			call, err := q.Call()
+			if err != nil {
+				return err
+			}
+			if err := floor.Record(ctx, filepath.Join(s.work, f.name), larder.client, call); err != nil {
+				return fmt.Errorf("%s: record the answer: %w", q.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// progress prints a line with the time since the start.
+func (r *runner) progress(format string, args ...any) {
+	fmt.Fprintf(
+		r.Progress, "%7s  %s\n", time.Since(r.begun).Round(time.Second), fmt.Sprintf(format, args...),
+	)
+}
