@@ -7,23 +7,21 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// kind is the label of the metrics of the pages and of the cache.
+// kind is the label of the metrics of pages and cache.
 const kind = "chunks"
 
-// DefaultMaxBytes is the allowance unless another is given.
+// DefaultMaxBytes is the default of Options.MaxBytes.
 const DefaultMaxBytes = 512 << 20
 
 // Options of a Cache. The zero value works.
 type Options struct {
-	// MaxBytes is the allowance of chunk pages, bookkeeping included; 512 MiB
-	// by default. Negative: nothing is kept in memory, and without Remote
-	// only reads that run at the same time are shared.
+	// MaxBytes is the allowance of chunk pages, in bytes with bookkeeping. Default 512 MiB.
+	// Negative: nothing is kept in memory, and without Remote only concurrent reads are shared.
 	MaxBytes int64
-	// Remote keeps pages outside of the process, below the memory or alone: a
-	// *memcached.Client, which stays the caller's to close, after the cache.
-	// Nil: they are kept in memory alone.
+	// Remote is a tier below memory, or the only tier: a *memcached.Client. The caller closes it
+	// after the cache. Default nil: pages are kept in memory only.
 	Remote bytecache.Remote
-	// Pages says how chunk files are read. Its Kind is set here.
+	// Pages configures the page reader. New sets its Kind.
 	Pages pagecache.Options
 }
 
@@ -50,10 +48,10 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	return c
 }
 
-// Object returns one of a block's chunk files, numbered from 1 on, as an object
-// to fetch from. The block number is the process's own, content what every
-// process calls that which the block holds, the name the object's full name in
-// the bucket, the size exact.
+// Object returns a chunk file of a block as an object to fetch from. blockNumber is the block's
+// number within this process, content the identity of its contents, which all processes
+// share, fileNumber the number of the chunk file, from 1 on, name its full name in the bucket, and
+// size its exact size in bytes.
 func (c *Cache) Object(
 	blockNumber uint32, blockID ulid.ULID, content uint64, fileNumber int, name string, size int64,
 ) pagecache.Object {
@@ -64,10 +62,10 @@ func (c *Cache) Object(
 	return pagecache.Object{Name: name, Size: size, ID: id, Block: blockID, Content: content}
 }
 
-// Stats returns the figures of the memory that keeps the pages.
+// Stats returns the statistics of the memory tier.
 func (c *Cache) Stats() bytecache.Stats { return c.store.Stats() }
 
-// Close ends running reads and drops everything.
+// Close cancels running reads and drops all pages.
 func (c *Cache) Close() {
 	c.Reader.Close()
 	c.store.Close()

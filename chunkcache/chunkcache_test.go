@@ -1,13 +1,12 @@
 package chunkcache
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
+	"strings"
 	"testing"
 
+	"larder/internal/faultstore"
 	"larder/internal/pagecache"
 
 	"github.com/oklog/ulid/v2"
@@ -17,30 +16,26 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// bucket serves objects that repeat their name, and counts reads.
-type bucket struct{ reads []string }
-
-func (b *bucket) GetRange(
-	_ context.Context, name string, off, length int64,
-) (io.ReadCloser, error) {
-	b.reads = append(b.reads, name)
-	data := bytes.Repeat([]byte(name), int(off+length)/len(name)+1)
-	return io.NopCloser(bytes.NewReader(data[off : off+length])), nil
+// bucket returns a bucket with objects of 4 MiB that repeat their name.
+func bucket(names ...string) *faultstore.Bucket {
+	objects := map[string][]byte{}
+	for _, name := range names {
+		objects[name] = []byte(strings.Repeat(name, 4<<20/len(name)+1)[:4<<20])
+	}
+	return faultstore.Wrap(faultstore.InMemory(objects), nil)
 }
-
-func (b *bucket) IsObjNotFoundErr(error) bool { return false }
 
 func TestChunkFilesAreKept(t *testing.T) {
 	id := ulid.MustParse("01HV4Y5E3GJ6XQ5Z2K4M9N8P7R")
 	f := func(name string, opts Options, number uint32, file, wantReads int) {
 		t.Helper()
-		b := &bucket{}
+		object := fmt.Sprintf("%s/chunks/%06d", id, file)
+		b := bucket(object, "other")
 		opts.Pages.Registerer = prometheus.NewRegistry()
 		c := New(b, opts)
 		defer c.Close()
-		object := fmt.Sprintf("%s/chunks/%06d", id, file)
 		obj := c.Object(number, id, 7, file, object, 100_000)
-		// its pages have the same numbers
+		// Its pages have the same numbers.
 		other := c.Object(number, id, 7, file+1, "other", 100_000)
 		for range 3 {
 			p, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 39}}, nil)
@@ -51,8 +46,8 @@ func TestChunkFilesAreKept(t *testing.T) {
 				t.Errorf("%s: got %q", name, got)
 			}
 		}
-		if len(b.reads) != wantReads || b.reads[0] != object {
-			t.Errorf("%s: reads %v, want %d", name, b.reads, wantReads)
+		if reads := b.Calls(); len(reads) != wantReads || reads[0].Name != object {
+			t.Errorf("%s: reads %v, want %d", name, reads, wantReads)
 		}
 		if _, err := c.Fetch(t.Context(), other, []pagecache.Span{{Off: 0, End: 1}}, nil); err != nil {
 			t.Error(err)
@@ -60,8 +55,8 @@ func TestChunkFilesAreKept(t *testing.T) {
 		if _, err := c.Refetch(t.Context(), obj, pagecache.Span{Off: 0, End: 1}, nil); err != nil {
 			t.Error(err)
 		}
-		if len(b.reads) != wantReads+2 {
-			t.Errorf("%s: reads %v", name, b.reads)
+		if reads := b.Calls(); len(reads) != wantReads+2 {
+			t.Errorf("%s: reads %v, want %d", name, reads, wantReads+2)
 		}
 	}
 	f("kept", Options{}, 1, 1, 1)
@@ -75,11 +70,11 @@ func TestChunkFilesAreKept(t *testing.T) {
 	f("a file number that is the index's", Options{}, 1, 0, 3)
 }
 
-// TestLargePagesAreKept: however large its pages are, a cache keeps them if there is room.
+// TestLargePagesAreKept: a cache keeps pages of any size that fits its allowance.
 func TestLargePagesAreKept(t *testing.T) {
 	f := func(maxBytes int64, pageSize int) {
 		t.Helper()
-		b := &bucket{}
+		b := bucket("chunks")
 		c := New(b, Options{MaxBytes: maxBytes, Pages: pagecache.Options{PageSize: pageSize}})
 		defer c.Close()
 		obj := c.Object(1, ulid.ULID{1}, 7, 1, "chunks", 4<<20)
@@ -88,11 +83,9 @@ func TestLargePagesAreKept(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if st := c.Stats(); len(b.reads) != 1 || st.TooLarge != 0 {
-			t.Errorf(
-				"%d bytes, pages of %d: %d reads for 5 fetches of one page; %+v", maxBytes,
-				pageSize, len(b.reads), st,
-			)
+		if st, reads := c.Stats(), b.Calls(); len(reads) != 1 || st.TooLarge != 0 {
+			t.Errorf("%d bytes, pages of %d: %d reads for 5 fetches of one page; %+v",
+				maxBytes, pageSize, len(reads), st)
 		}
 	}
 	f(50<<20, 1<<20)
@@ -103,15 +96,14 @@ func TestLargePagesAreKept(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	c := New(&bucket{}, Options{})
+	c := New(bucket("o"), Options{})
 	if st := c.Stats(); st.MaxBytes != DefaultMaxBytes || c.PageSize() != 8<<10 {
 		t.Errorf("%+v, pages of %d", st, c.PageSize())
 	}
 	c.Close()
 	obj := c.Object(0, ulid.ULID{}, 0, 1, "o", 10)
-	if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 1}}, nil); !errors.Is(
-		err, pagecache.ErrClosed,
-	) {
-		t.Errorf("after Close: %v", err)
+	_, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 1}}, nil)
+	if !errors.Is(err, pagecache.ErrClosed) {
+		t.Errorf("after Close: got %v, want %v", err, pagecache.ErrClosed)
 	}
 }

@@ -9,23 +9,23 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// unknownSize stands for the size of a body that its client does not tell.
+// unknownSize is used for a body whose client does not tell its size.
 const unknownSize = 4096
 
-// body is a body that a fault hits at byte at.
+// body is a body with a fault at byte at.
 type body struct {
 	io.ReadCloser
 	ctx   context.Context
 	fault Fault
 	at    int64
 	pos   int64
-	over  bool // a stalled body has gone on, a long one has begun what is too much
+	over  bool // a stalled body has gone on, or a long one has passed its end
 
 	once   sync.Once
 	closed chan struct{}
 }
 
-// newBody breaks a body of which length bytes were asked for; negative: all.
+// newBody breaks a body of which length bytes were requested, all of them if negative.
 func newBody(ctx context.Context, r io.ReadCloser, f Fault, length int64) *body {
 	if n, err := objstore.TryToGetSize(r); err == nil {
 		length = n
@@ -35,7 +35,7 @@ func newBody(ctx context.Context, r io.ReadCloser, f Fault, length int64) *body 
 	return &body{ReadCloser: r, ctx: ctx, fault: f, at: f.At(length), closed: make(chan struct{})}
 }
 
-// ObjectSize is the client's: a broken body does not say so beforehand.
+// ObjectSize returns the size that the client tells: a broken body does not announce its fault.
 func (b *body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.ReadCloser) }
 
 func (b *body) Close() error {
@@ -99,7 +99,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return b.Read(p)
 }
 
-// stall waits for the fault's delay, or for ever, unless the read is given up.
+// stall waits for the fault's delay, or for ever if it has none, and ends early with the read.
 func (b *body) stall() error {
 	ctx := b.ctx
 	if b.fault.Delay > 0 {

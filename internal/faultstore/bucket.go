@@ -9,19 +9,21 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Bucket is an object store client whose reads meet faults. What writes is the client's own.
+// Bucket is an object store client whose reads meet faults and are recorded. Its writes are those of
+// the client.
 type Bucket struct {
 	objstore.Bucket
 	faults *Faults
+	rec    recorder
 }
 
-// Wrap returns the client with faults. Closing it closes the client.
+// Wrap returns the client with faults, nil for none. Closing it closes the client.
 func Wrap(client objstore.Bucket, faults *Faults) *Bucket {
 	return &Bucket{Bucket: client, faults: faults}
 }
 
-// meet does to a call what was drawn for it. A fault of the body or within a listing is left to the
-// caller, with ok.
+// meet applies the fault that was drawn for a call. With ok, the fault is one of the body or within
+// the listing, which the caller applies.
 func (b *Bucket) meet(
 	ctx context.Context, op, name string, off int64,
 ) (f Fault, ok bool, err error) {
@@ -52,7 +54,7 @@ func (b *Bucket) meet(
 	return f, false, r
 }
 
-// wait waits, or ends with the context.
+// wait waits for d, or until the context ends.
 func wait(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -66,33 +68,44 @@ func wait(ctx context.Context, d time.Duration) error {
 
 // Get reads an object.
 func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
-	f, broken, err := b.meet(ctx, objstore.OpGet, name, 0)
-	if err != nil {
-		return nil, err
-	}
-	r, err := b.Bucket.Get(ctx, name)
-	if err != nil || !broken {
-		return r, err
-	}
-	return newBody(ctx, r, f, -1), nil
+	c := Call{Op: objstore.OpGet, Name: name, Length: -1}
+	return b.read(ctx, c, func() (io.ReadCloser, error) { return b.Bucket.Get(ctx, name) })
 }
 
 // GetRange reads a range of an object.
 func (b *Bucket) GetRange(
 	ctx context.Context, name string, off, length int64,
 ) (io.ReadCloser, error) {
-	f, broken, err := b.meet(ctx, objstore.OpGetRange, name, off)
+	c := Call{Op: objstore.OpGetRange, Name: name, Off: off, Length: length}
+	return b.read(ctx, c, func() (io.ReadCloser, error) {
+		return b.Bucket.GetRange(ctx, name, off, length)
+	})
+}
+
+// read reads with the script, or with open and the fault that was drawn.
+func (b *Bucket) read(
+	ctx context.Context, c Call, open func() (io.ReadCloser, error),
+) (io.ReadCloser, error) {
+	if script, n := b.rec.note(c); script != nil {
+		if body, err, answered := script(ctx, c, n); answered {
+			return b.rec.counted(body), err
+		}
+	}
+	f, broken, err := b.meet(ctx, c.Op, c.Name, c.Off)
 	if err != nil {
 		return nil, err
 	}
-	r, err := b.Bucket.GetRange(ctx, name, off, length)
-	if err != nil || !broken {
+	r, err := open()
+	if err != nil {
 		return r, err
 	}
-	return newBody(ctx, r, f, length), nil
+	if broken {
+		r = newBody(ctx, r, f, c.Length)
+	}
+	return b.rec.counted(r), nil
 }
 
-// endOfListing is what a listing that was cut short returns.
+// endOfListing returns the error of a listing that was cut short.
 func (f Fault) endOfListing(dir string) error {
 	if r, ok := f.Kind.Response(dir); ok {
 		return r
@@ -104,6 +117,7 @@ func (f Fault) endOfListing(dir string) error {
 func (b *Bucket) Iter(
 	ctx context.Context, dir string, each func(name string) error, options ...objstore.IterOption,
 ) error {
+	b.rec.note(Call{Op: objstore.OpIter, Name: dir})
 	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
 	if err != nil {
 		return err
@@ -112,7 +126,8 @@ func (b *Bucket) Iter(
 		return b.Bucket.Iter(ctx, dir, each, options...)
 	}
 	var names []string
-	if err := b.Bucket.Iter(ctx, dir, func(name string) error { names = append(names, name); return nil }, options...); err != nil {
+	collect := func(name string) error { names = append(names, name); return nil }
+	if err := b.Bucket.Iter(ctx, dir, collect, options...); err != nil {
 		return err
 	}
 	for _, name := range names[:f.At(int64(len(names)))] {
@@ -128,6 +143,7 @@ func (b *Bucket) IterWithAttributes(
 	ctx context.Context, dir string, each func(objstore.IterObjectAttributes) error,
 	options ...objstore.IterOption,
 ) error {
+	b.rec.note(Call{Op: objstore.OpIter, Name: dir})
 	f, broken, err := b.meet(ctx, objstore.OpIter, dir, 0)
 	if err != nil {
 		return err
@@ -136,7 +152,8 @@ func (b *Bucket) IterWithAttributes(
 		return b.Bucket.IterWithAttributes(ctx, dir, each, options...)
 	}
 	var all []objstore.IterObjectAttributes
-	if err := b.Bucket.IterWithAttributes(ctx, dir, func(a objstore.IterObjectAttributes) error { all = append(all, a); return nil }, options...); err != nil {
+	collect := func(a objstore.IterObjectAttributes) error { all = append(all, a); return nil }
+	if err := b.Bucket.IterWithAttributes(ctx, dir, collect, options...); err != nil {
 		return err
 	}
 	for _, a := range all[:f.At(int64(len(all)))] {
@@ -147,8 +164,9 @@ func (b *Bucket) IterWithAttributes(
 	return f.endOfListing(dir)
 }
 
-// Exists tells whether there is an object.
+// Exists reports whether the object exists.
 func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
+	b.rec.note(Call{Op: objstore.OpExists, Name: name})
 	if f, _, err := b.meet(ctx, objstore.OpExists, name, 0); f.Kind == Vanished {
 		return false, nil
 	} else if err != nil {
@@ -157,20 +175,23 @@ func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
 	return b.Bucket.Exists(ctx, name)
 }
 
-// Attributes returns size and time of an object.
+// Attributes returns the size and time of an object.
 func (b *Bucket) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
+	b.rec.note(Call{Op: objstore.OpAttributes, Name: name})
 	if _, _, err := b.meet(ctx, objstore.OpAttributes, name, 0); err != nil {
 		return objstore.ObjectAttributes{}, err
 	}
 	return b.Bucket.Attributes(ctx, name)
 }
 
-// IsObjNotFoundErr knows the client's own errors and those of Vanished, neither once wrapped.
+// IsObjNotFoundErr recognises the client's own errors and those of Vanished, the latter only
+// unwrapped.
 func (b *Bucket) IsObjNotFoundErr(err error) bool {
 	return minio.ToErrorResponse(err).Code == "NoSuchKey" || b.Bucket.IsObjNotFoundErr(err)
 }
 
-// IsAccessDeniedErr knows the client's own errors and those of AccessDenied, neither once wrapped.
+// IsAccessDeniedErr recognises the client's own errors and those of AccessDenied, the latter only
+// unwrapped.
 func (b *Bucket) IsAccessDeniedErr(err error) bool {
 	return minio.ToErrorResponse(err).Code == "AccessDenied" || b.Bucket.IsAccessDeniedErr(err)
 }

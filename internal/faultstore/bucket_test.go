@@ -22,18 +22,13 @@ import (
 
 const size = 10_000
 
-// bucket is one with an object, in memory.
+// bucket returns a bucket in memory with three objects of the same bytes.
 func bucket(
 	t *testing.T, rules ...faultstore.Rule,
 ) (*faultstore.Bucket, *faultstore.Faults, []byte) {
 	t.Helper()
-	mem := objstore.NewInMemBucket()
 	data := bytes.Repeat([]byte("0123456789"), size/10)
-	for _, name := range []string{"a/x", "a/y", "a/z"} {
-		if err := mem.Upload(context.Background(), name, bytes.NewReader(data)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	mem := faultstore.InMemory(map[string][]byte{"a/x": data, "a/y": data, "a/z": data})
 	f := faultstore.New(1)
 	f.Set(rules...)
 	return faultstore.Wrap(mem, f), f, data
@@ -94,8 +89,8 @@ func TestABodyBreaksAsItsKindSays(t *testing.T) {
 	}
 }
 
-// TestAnswersAreTheProviders: whoever looks at an error must see what a real client would show, and
-// only where a real one is looked at.
+// TestAnswersAreTheProviders: errors look like those of a real client, and are recognised only
+// unwrapped.
 func TestAnswersAreTheProviders(t *testing.T) {
 	for kind, code := range map[faultstore.Kind]int{
 		faultstore.ServerError: http.StatusInternalServerError, faultstore.SlowDown: http.StatusServiceUnavailable,
@@ -109,7 +104,7 @@ func TestAnswersAreTheProviders(t *testing.T) {
 		_, errs["Attributes"] = b.Attributes(ctx, "a/x")
 		if kind == faultstore.Vanished {
 			if ok, err := b.Exists(ctx, "a/x"); ok || err != nil {
-				t.Errorf("a vanished object exists: %v, %v", ok, err)
+				t.Errorf("Exists of a vanished object: %v, %v", ok, err)
 			}
 		} else {
 			_, errs["Exists"] = b.Exists(ctx, "a/x")
@@ -122,11 +117,11 @@ func TestAnswersAreTheProviders(t *testing.T) {
 			wrapped := fmt.Errorf("wrapped: %w", err)
 			if got, want := b.IsObjNotFoundErr(err), kind == faultstore.Vanished; got != want ||
 				b.IsObjNotFoundErr(wrapped) {
-				t.Errorf("%s of %s: taken for not found: %v", op, kind, got)
+				t.Errorf("%s of %s: not found: %v", op, kind, got)
 			}
-			if got, want := b.IsAccessDeniedErr(err), kind == faultstore.AccessDenied; got != want ||
-				b.IsAccessDeniedErr(wrapped) {
-				t.Errorf("%s of %s: taken for denied: %v", op, kind, got)
+			got, want := b.IsAccessDeniedErr(err), kind == faultstore.AccessDenied
+			if got != want || b.IsAccessDeniedErr(wrapped) {
+				t.Errorf("%s of %s: denied: %v", op, kind, got)
 			}
 		}
 		if n := f.Counts()[kind]; n < 4 {
@@ -156,8 +151,8 @@ func TestAListingBreaksMidway(t *testing.T) {
 	}
 	f.Heal()
 	n = 0
-	if err := b.Iter(context.Background(), "a", func(string) error { n++; return nil }); err != nil ||
-		n != 3 {
+	err = b.Iter(context.Background(), "a", func(string) error { n++; return nil })
+	if err != nil || n != 3 {
 		t.Errorf("healed: listed %d, %v", n, err)
 	}
 }
@@ -210,7 +205,7 @@ func TestRulesChooseCalls(t *testing.T) {
 	}
 }
 
-func TestWhatWaitsEndsWithItsCaller(t *testing.T) {
+func TestWaitingCallsEndWithTheirContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, f, data := bucket(t, faultstore.Rule{Kind: faultstore.Timeout})
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -251,7 +246,7 @@ func TestWhatWaitsEndsWithItsCaller(t *testing.T) {
 			t.Error(err)
 		}
 		if err := <-done; err == nil {
-			t.Error("a stalled body that was closed goes on")
+			t.Error("a stalled body went on after Close")
 		}
 
 		f.Set(faultstore.Rule{Kind: faultstore.StalledBody, At: 4, Delay: time.Hour})
@@ -262,4 +257,55 @@ func TestWhatWaitsEndsWithItsCaller(t *testing.T) {
 			t.Errorf("a body that stalls for an hour: %q, %v after %s", got, err, time.Since(start))
 		}
 	})
+}
+
+// TestCallsAreRecorded: calls are recorded, a script answers reads in the client's place, and open
+// bodies are counted.
+func TestCallsAreRecorded(t *testing.T) {
+	b, _, data := bucket(t)
+	if got, err := read(t.Context(), b, 5, 10); err != nil || !bytes.Equal(got, data[5:15]) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	b.Script(func(_ context.Context, c faultstore.Call, n int) (io.ReadCloser, error, bool) {
+		if n != 1 || c.Off != 7 {
+			return nil, nil, false
+		}
+		return io.NopCloser(strings.NewReader("scripted")), nil, true
+	})
+	r, err := b.GetRange(t.Context(), "a/x", 7, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := b.OpenBodies(); n != 1 {
+		t.Errorf("%d open bodies, want 1", n)
+	}
+	if got, err := io.ReadAll(r); string(got) != "scripted" || err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := b.OpenBodies(); n != 0 {
+		t.Errorf("%d open bodies, want 0", n)
+	}
+	if _, err := b.Attributes(t.Context(), "a/y"); err != nil {
+		t.Error(err)
+	}
+	all := []faultstore.Call{
+		{Op: objstore.OpGetRange, Name: "a/x", Off: 5, Length: 10},
+		{Op: objstore.OpGetRange, Name: "a/x", Off: 7, Length: 10},
+		{Op: objstore.OpAttributes, Name: "a/y"},
+	}
+	if got := b.Calls(); !slices.Equal(got, all) {
+		t.Errorf("calls %v, want %v", got, all)
+	}
+	if got := b.Calls(objstore.OpAttributes); !slices.Equal(got, all[2:]) {
+		t.Errorf("calls %v, want %v", got, all[2:])
+	}
+	b.Forget()
+	if got := b.Calls(); len(got) != 0 {
+		t.Errorf("calls %v, want none", got)
+	}
 }

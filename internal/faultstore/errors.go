@@ -11,8 +11,8 @@ import (
 	"github.com/minio/minio-go/v7"
 )
 
-// Response is what S3 answers with for the kind, and objstore's S3 client returns for it. ok is
-// false for kinds that are no answer.
+// Response returns the error that S3 answers with for the kind, as objstore's S3 client returns it.
+// ok is false for kinds without an answer.
 func (k Kind) Response(name string) (r minio.ErrorResponse, ok bool) {
 	r = minio.ErrorResponse{Key: name, RequestID: "faultstore"}
 	switch k {
@@ -32,15 +32,15 @@ func (k Kind) Response(name string) (r minio.ErrorResponse, ok bool) {
 	return r, true
 }
 
-// reset is what a read of a broken connection returns.
+// reset returns the error of a read of a broken connection.
 func reset() error {
 	return &net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}
 }
 
-// errNoListing is what a client that verifies listings makes of an answer that is none.
+// errNoListing is the error of a client that verifies listings for an answer that is no listing.
 var errNoListing = errors.New("the answer is HTTP 200 and no listing of the bucket")
 
-// inCall is what an HTTP client makes of an error before there is an answer.
+// inCall wraps an error that came before any answer as an HTTP client does.
 func inCall(name string, err error) error {
 	return &url.Error{Op: "Get", URL: "http://faultstore/" + name, Err: err}
 }

@@ -7,31 +7,32 @@ import (
 	"time"
 )
 
-// Rule is one thing that goes wrong.
+// Rule says which calls meet which fault.
 type Rule struct {
 	Kind Kind
-	// Ops are the operations that it concerns, as objstore names them (objstore.OpGetRange, ...);
-	// none: all that can meet the kind.
+	// Ops are the operations that the rule matches, as objstore names them (objstore.OpGetRange,
+	// ...). Default: all that can meet the kind.
 	Ops []string
-	// Match narrows it to some objects; nil: all. The name of a listing is its folder. It must not
-	// call Faults.
+	// Match restricts the rule to some objects. Default nil: all. For a listing, name is its
+	// folder. Match must not call Faults.
 	Match func(op, name string) bool
-	// From and To narrow it to reads that begin in [From,To) of the object; To 0: no end.
+	// From and To restrict the rule to reads that begin in [From,To) of the object. To 0: no end.
 	From, To int64
-	// Skip is how many calls that it concerns go unharmed first.
+	// Skip is the number of matching calls that meet no fault first.
 	Skip int
-	// Count is how many calls it hits before it is used up; 0: all until it is replaced.
+	// Count is the number of calls that meet the fault before the rule is used up. 0: no limit.
 	Count int
-	// Probability is the share of the calls it concerns that it hits; 0: all of them.
+	// Probability is the share of the matching calls that meet the fault. 0: all of them.
 	Probability float64
-	// At is how many bytes of a body, or entries of a listing, come before the fault, and which
-	// byte has a flipped bit. 0: drawn from the seed. Negative: none, or the first.
+	// At is the number of bytes of a body, or of entries of a listing, before the fault, or the
+	// number of the byte with a flipped bit. 0: drawn from the seed. Negative: 0.
 	At int64
-	// Delay is how long SlowFirstByte waits; 0: 100 ms. StalledBody goes on after it; 0: never.
+	// Delay is how long SlowFirstByte waits (0: 100 ms), or how long StalledBody stalls (0: for
+	// ever).
 	Delay time.Duration
 }
 
-// Fault is one that was drawn.
+// Fault is a fault that was drawn for a call.
 type Fault struct {
 	Kind  Kind
 	Delay time.Duration
@@ -40,7 +41,7 @@ type Fault struct {
 	draw uint64
 }
 
-// At is where the fault happens in something of n parts: from 0 to n-1.
+// At returns the part at which the fault happens, of n parts: from 0 to n-1.
 func (f Fault) At(n int64) int64 {
 	switch {
 	case f.at < 0 || n <= 0:
@@ -51,11 +52,11 @@ func (f Fault) At(n int64) int64 {
 	return int64(f.draw>>8) % n
 }
 
-// Bit is which bit of its byte is flipped.
+// Bit returns a mask of the bit to flip.
 func (f Fault) Bit() byte { return 1 << (f.draw & 7) }
 
-// Faults decides which calls meet a fault. It may be shared by any number of buckets and servers.
-// The nil Faults has none.
+// Faults decides which calls meet a fault. Any number of buckets and servers may share one. The nil
+// Faults has no faults.
 type Faults struct {
 	mu     sync.Mutex
 	rand   *rand.Rand
@@ -63,7 +64,7 @@ type Faults struct {
 	counts map[Kind]int
 }
 
-// state is a rule and what was used of it.
+// state is a rule with the number of calls that it has matched and hit.
 type state struct {
 	Rule
 	seen, hit int
@@ -75,7 +76,7 @@ func New(seed uint64) *Faults {
 	return &Faults{rand: rand.New(rand.NewPCG(seed, 0x6c617264)), counts: map[Kind]int{}}
 }
 
-// Set replaces all rules. A call meets the first that draws it.
+// Set replaces all rules. The first rule that hits a call decides about it.
 func (f *Faults) Set(rules ...Rule) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +89,7 @@ func (f *Faults) Set(rules ...Rule) {
 // Heal removes all rules.
 func (f *Faults) Heal() { f.Set() }
 
-// Counts returns how many calls have met each kind since the start.
+// Counts returns the number of calls that have met each kind since the start.
 func (f *Faults) Counts() map[Kind]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,7 +100,7 @@ func (f *Faults) Counts() map[Kind]int {
 	return counts
 }
 
-// Total returns how many calls have met a fault.
+// Total returns the number of calls that have met a fault since the start.
 func (f *Faults) Total() int {
 	n := 0
 	for _, c := range f.Counts() {
@@ -108,8 +109,7 @@ func (f *Faults) Total() int {
 	return n
 }
 
-// Draw decides about a call, which reads the object from off on, if it reads. ok: it meets the
-// fault.
+// Draw decides about a call. off is the offset of a read. ok reports that the call meets the fault.
 func (f *Faults) Draw(op, name string, off int64) (fault Fault, ok bool) {
 	if f == nil {
 		return Fault{}, false

@@ -6,7 +6,7 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Kind is what goes wrong.
+// Kind is a kind of fault.
 type Kind int
 
 const (
@@ -14,25 +14,25 @@ const (
 	ServerError Kind = iota + 1
 	// SlowDown answers with HTTP 503 and S3's SlowDown: the bucket throttles.
 	SlowDown
-	// Timeout never answers: the call ends with its context.
+	// Timeout never answers. The call ends with its context.
 	Timeout
-	// SlowFirstByte answers rightly, after Rule.Delay.
+	// SlowFirstByte answers correctly after Rule.Delay.
 	SlowFirstByte
-	// Reset breaks the connection: in the body, where there is one, else instead of an answer.
+	// Reset breaks the connection, within the body of a read, otherwise before an answer.
 	Reset
 	// AccessDenied answers with HTTP 403.
 	AccessDenied
-	// Vanished answers as if the object did not exist. Listings go on to name it.
+	// Vanished answers as if the object did not exist. Listings still name it.
 	Vanished
 
-	// StalledBody sends the body's first Rule.At bytes and then, for Rule.Delay or for ever,
-	// nothing.
+	// StalledBody sends the first Rule.At bytes of the body, and then nothing for Rule.Delay, or
+	// for ever.
 	StalledBody
 	// TruncatedBody ends the body early, and the client notices: io.ErrUnexpectedEOF.
 	TruncatedBody
-	// ShortBody ends the body early in all order, as if less had been asked for.
+	// ShortBody ends the body early without an error, as if less had been requested.
 	ShortBody
-	// LongBody goes on after the end of what was asked for.
+	// LongBody continues past the end of the requested range.
 	LongBody
 	// FlippedBit changes one bit of the body.
 	FlippedBit
@@ -43,10 +43,10 @@ const (
 	HTMLPage
 	// ErrorDocument answers a listing with HTTP 200 and S3's document for errors.
 	ErrorDocument
-	// ShortListing ends a listing after its first Rule.At entries as if there were no more.
+	// ShortListing ends a listing after its first Rule.At entries, without an error.
 	ShortListing
 	// Archived answers reads of an object with HTTP 403 and S3's InvalidObjectState: a lifecycle
-	// rule has moved it to a storage class that cannot be read. Listings and HEAD go on to show it.
+	// rule has moved it to a storage class that cannot be read. Listings and HEAD still show it.
 	Archived
 
 	lastKind = Archived
@@ -101,13 +101,13 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", int(k))
 }
 
-// InBody tells whether the kind changes the body of a read rather than the answer to a call.
+// InBody reports whether the kind changes the body of a read rather than the answer to a call.
 func (k Kind) InBody() bool { return k >= StalledBody && k <= FlippedBit }
 
-// NoListing tells whether the kind answers a listing with a document that is none.
+// NoListing reports whether the kind answers a list request with a document that is no listing.
 func (k Kind) NoListing() bool { return k == HTMLPage || k == ErrorDocument }
 
-// hits tells whether an operation can meet the kind.
+// hits reports whether an operation can meet the kind.
 func (k Kind) hits(op string) bool {
 	switch {
 	case k.InBody(), k == Archived:
