@@ -45,12 +45,6 @@ type Options struct {
 	// *memcached.Client, which stays the caller's to close, after the cache.
 	// Nil: they are kept in memory alone.
 	Remote bytecache.Remote
-	// SeriesSetBytes is the allowance of series sets beside that, those under
-	// construction included; by default a quarter of what MaxBytes comes to, 0
-	// with no pages kept. Negative: none are kept. A set of 50,000 series with
-	// ten labels and two chunks takes some 18 MB, and a third of this is the
-	// largest that is kept.
-	SeriesSetBytes int64
 	// Pages says how indexes are read. Its Kind is set here.
 	Pages pagecache.Options
 }
@@ -60,7 +54,6 @@ type Cache struct {
 	*pagecache.Reader
 	store    bytecache.Cache
 	postings *Postings
-	sets     *SeriesSets // nil: none
 	metrics  *collector
 	reg      prometheus.Registerer // nil: none
 }
@@ -95,12 +88,6 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 		Name:               "postings",
 		Registerer:         o.Pages.Registerer,
 	}, remote)
-	if o.SeriesSetBytes == 0 {
-		o.SeriesSetBytes = o.MaxBytes / defaultSetShare
-	}
-	if o.SeriesSetBytes > 0 {
-		c.sets = newSeriesSets(o.SeriesSetBytes, o.Pages.Registerer)
-	}
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	if c.reg = o.Pages.Registerer; c.reg != nil {
@@ -128,9 +115,6 @@ func (c *Cache) Object(
 // Postings returns the cache of expanded postings.
 func (c *Cache) Postings() *Postings { return c.postings }
 
-// SeriesSets returns the cache of series sets, nil if none are kept.
-func (c *Cache) SeriesSets() *SeriesSets { return c.sets }
-
 // Stats returns the figures of the memory that keeps the pages.
 func (c *Cache) Stats() bytecache.Stats { return c.store.Stats() }
 
@@ -141,6 +125,5 @@ func (c *Cache) Close() {
 	}
 	c.Reader.Close()
 	c.postings.close()
-	c.sets.close()
 	c.store.Close()
 }

@@ -1,6 +1,8 @@
 package indexcache
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/bytecache"
@@ -119,36 +121,32 @@ func (c *postingsCollector) Collect(ch chan<- prometheus.Metric) {
 // setsCollector exports what the cache of series sets counts besides what every cache does
 // (larder_cache_*{cache="series_sets"}).
 type setsCollector struct {
-	sets *SeriesSets
+	counts   *setCounts
+	reserved *atomic.Int64
 
-	coalesced, held, abandoned *prometheus.Desc
+	coalescedDesc, heldDesc, abandonedDesc *prometheus.Desc
 }
 
-func newSetsCollector(s *SeriesSets) *setsCollector {
+func newSetsCollector(counts *setCounts, reserved *atomic.Int64) *setsCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("larder_series_sets_"+name, help, labels, nil)
 	}
 	return &setsCollector{
-		sets: s,
-		coalesced: desc(
-			"coalesced_total",
-			"Blocks of requests whose series another request was decoding into a series set already.",
-		),
-		held: desc(
-			"held_bytes",
-			"Bytes of series sets that are under construction, or still read by requests though they are not kept any more.",
-		),
-		abandoned: desc(
-			"abandoned_total",
-			"Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.",
-			"reason",
-		),
+		counts: counts, reserved: reserved,
+		coalescedDesc: desc("coalesced_total",
+			"Plans of a block that used a series set which another request was building."),
+		heldDesc: desc("held_bytes",
+			"Bytes of series sets that are under construction, or evicted and still read."),
+		abandonedDesc: desc("abandoned_total",
+			"Series sets whose construction was abandoned: they were too large to be kept "+
+				"(too_large), or memory for sets under construction was used up (no_room).",
+			"reason"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *setsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.coalesced, c.held, c.abandoned} {
+	for _, d := range []*prometheus.Desc{c.coalescedDesc, c.heldDesc, c.abandonedDesc} {
 		ch <- d
 	}
 }
@@ -158,8 +156,8 @@ func (c *setsCollector) Collect(ch chan<- prometheus.Metric) {
 	send := func(d *prometheus.Desc, t prometheus.ValueType, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, t, float64(v), labels...)
 	}
-	send(c.coalesced, prometheus.CounterValue, c.sets.coalesced.Load())
-	send(c.held, prometheus.GaugeValue, c.sets.held.Load())
-	send(c.abandoned, prometheus.CounterValue, c.sets.tooLarge.Load(), "too_large")
-	send(c.abandoned, prometheus.CounterValue, c.sets.noRoom.Load(), "no_room")
+	send(c.coalescedDesc, prometheus.CounterValue, c.counts.coalesced.Load())
+	send(c.heldDesc, prometheus.GaugeValue, c.reserved.Load())
+	send(c.abandonedDesc, prometheus.CounterValue, c.counts.tooLarge.Load(), "too_large")
+	send(c.abandonedDesc, prometheus.CounterValue, c.counts.noMemory.Load(), "no_room")
 }

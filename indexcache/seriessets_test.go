@@ -13,18 +13,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// seriesSets opens a cache of series sets alone.
-func seriesSets(t *testing.T, bytes int64, reg prometheus.Registerer) *SeriesSets {
+// seriesSets opens a cache of series sets, which are strings in these tests.
+func seriesSets(t *testing.T, bytes int64, reg prometheus.Registerer) *SeriesSets[string] {
 	t.Helper()
-	o := Options{MaxBytes: -1, PostingsBytes: -1, SeriesSetBytes: bytes}
-	o.Pages.Registerer = reg
-	c := New(&bucket{}, o)
-	t.Cleanup(c.Close)
-	return c.SeriesSets()
+	s := NewSeriesSets[string](bytes, reg)
+	t.Cleanup(s.Close)
+	return s
 }
 
-// get looks at a set and is done with it.
-func get(s *SeriesSets, k SetKey) (any, bool) {
+// get reads a set and releases it.
+func get(s *SeriesSets[string], k SetKey) (string, bool) {
 	set, release, ok := s.Get(k)
 	if ok {
 		release()
@@ -48,10 +46,10 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 					t.Error("no room for four sets under construction")
 					return
 				}
-				release := s.Put(k, i, size, false)
+				release := s.Put(k, "set", size, false)
 				s.Release(size)
-				if st := s.Stats(); st.Bytes+s.HeldBytes() > allowance {
-					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.HeldBytes())
+				if st := s.Stats(); st.Bytes+s.ReservedBytes() > allowance {
+					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.ReservedBytes())
 				}
 				release()
 				for range 3 {
@@ -61,14 +59,14 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if st := s.Stats(); st.Items < 15 || s.HeldBytes() != 0 {
-		t.Errorf("%+v, %d bytes under construction", st, s.HeldBytes())
+	if st := s.Stats(); st.Items < 15 || s.ReservedBytes() != 0 {
+		t.Errorf("%+v, %d bytes under construction", st, s.ReservedBytes())
 	}
 	if s.TryReserve(s.MaxSetBytes()) && s.TryReserve(1) {
 		t.Error("sets under construction may hold more than their part")
 	}
 	big := setKey(-1)
-	s.Put(big, 1, s.MaxSetBytes()+1, false)()
+	s.Put(big, "big", s.MaxSetBytes()+1, false)()
 	if _, ok := get(s, big); ok {
 		t.Error("a set is kept that is larger than any may be")
 	}
@@ -90,7 +88,8 @@ func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
 				if _, ok := get(s, k); ok {
 					return true
 				}
-				s.Put(k, i, size, s.Again(k))()
+				_, wanted := s.Pays(k, Candidate{Bytes: size})
+				s.Put(k, "set", size, wanted)()
 				return false
 			}
 			once := func(from, bytes int) {
@@ -147,12 +146,12 @@ func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
 	first := setKey(0)
 	builder := s.Put(first, "first", size, true)
 	_, reader, ok := s.Get(first)
-	if !ok || s.HeldBytes() != 0 {
-		t.Fatalf("kept: %v, %d bytes held besides", ok, s.HeldBytes())
+	if !ok || s.ReservedBytes() != 0 {
+		t.Fatalf("kept: %v, %d bytes held besides", ok, s.ReservedBytes())
 	}
 	for i := 1; ; i++ {
 		k := setKey(i)
-		s.Put(k, i, size, true)()
+		s.Put(k, "set", size, true)()
 		for range 3 {
 			get(s, k)
 		}
@@ -163,7 +162,7 @@ func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
 			t.Fatal("it is never evicted")
 		}
 	}
-	if n := s.HeldBytes(); n != size {
+	if n := s.ReservedBytes(); n != size {
 		t.Errorf("%d bytes are held for a set that two read and that is not kept any more", n)
 	}
 	if s.TryReserve(s.MaxSetBytes() - size + 1) {
@@ -171,20 +170,20 @@ func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
 	}
 	reader()
 	reader()
-	if n := s.HeldBytes(); n != size {
+	if n := s.ReservedBytes(); n != size {
 		t.Errorf("%d bytes are held for the other reader", n)
 	}
 	builder()
-	if n := s.HeldBytes(); n != 0 {
+	if n := s.ReservedBytes(); n != 0 {
 		t.Errorf("%d bytes are held for nobody", n)
 	}
 	// One that is not taken in counts as long as it is read.
 	refused := s.Put(setKey(-1), "too large", s.MaxSetBytes()+1, false)
-	if n := s.HeldBytes(); n != s.MaxSetBytes()+1 {
+	if n := s.ReservedBytes(); n != s.MaxSetBytes()+1 {
 		t.Errorf("%d bytes are held for a set that was refused", n)
 	}
-	if refused(); s.HeldBytes() != 0 {
-		t.Errorf("%d bytes are held for nobody", s.HeldBytes())
+	if refused(); s.ReservedBytes() != 0 {
+		t.Errorf("%d bytes are held for nobody", s.ReservedBytes())
 	}
 }
 
@@ -213,35 +212,71 @@ func TestSetsAreComparedWhole(t *testing.T) {
 	}
 }
 
-// TestFiltersRemember the last hashes and forget old ones.
+// TestPays checks when building a set pays, and whether it is then wanted.
+func TestPays(t *testing.T) {
+	s := seriesSets(t, 30<<20, nil) // 10 MiB for one set
+	next := 0
+	check := func(name string, requests int, c Candidate, wantPays, wantWanted bool) {
+		t.Helper()
+		next++
+		k := setKey(next)
+		for range requests - 1 {
+			s.Pays(k, c)
+		}
+		if pays, wanted := s.Pays(k, c); pays != wantPays || wanted != wantWanted {
+			t.Errorf("%s, request %d: got %v and %v, want %v and %v",
+				name, requests, pays, wanted, wantPays, wantWanted)
+		}
+	}
+	const large = 5 << 20
+	check("small", 1, Candidate{Bytes: 1 << 20}, true, false)
+	check("small", 2, Candidate{Bytes: 1 << 20}, true, true)
+	check("large", 1, Candidate{Bytes: large}, false, false)
+	check("large", 2, Candidate{Bytes: large}, true, true)
+	check("large, of the whole block", 1, Candidate{Bytes: large, Whole: true}, true, false)
+	check("large, known", 1, Candidate{Bytes: large, Known: true}, true, true)
+	check("large, planned again", 2, Candidate{Bytes: large, Repeated: true}, true, false)
+	check("too large", 2, Candidate{Bytes: 11 << 20, Known: true}, false, false)
+	check("too large at most", 2, Candidate{Bytes: 11 << 20, AtMost: true}, true, true)
+	check("empty", 1, Candidate{Empty: true, Known: true}, false, false)
+	check("empty", 2, Candidate{Empty: true}, true, true)
+	check("empty, planned again", 2, Candidate{Empty: true, Repeated: true}, true, false)
+
+	k := setKey(-1)
+	if s.TooLarge(k, 10<<20) || !s.TooLarge(k, 10<<20+1) {
+		t.Error("a set of a third of the allowance is too large, or a larger one is not")
+	}
+	if pays, _ := s.Pays(k, Candidate{Bytes: 100, Known: true}); pays {
+		t.Error("a set that turned out too large pays")
+	}
+}
+
+// TestFiltersRemember checks that filters remember the last hashes and forget old ones.
 func TestFiltersRemember(t *testing.T) {
-	s := seriesSets(t, 12<<20, nil)
-	k := setKey(0)
-	if s.Again(k) || !s.Again(k) || s.TooLarge(k) {
-		t.Error("a set was not asked for, then asked for once, and not found too large")
-	}
-	if s.NoteTooLarge(k); !s.TooLarge(k) {
-		t.Error("a set that is too large is forgotten")
-	}
+	var f filter
 	known := 0
+	add := func(i int) bool { return f.add(setKey(i).hash) }
+	if add(0) || !add(0) {
+		t.Error("a hash is known before it is added, or unknown after it")
+	}
 	for i := range filterItems - 1 {
-		if s.Again(setKey(1 + i)) {
+		if add(1 + i) {
 			known++
 		}
 	}
-	if !s.Again(k) {
-		t.Error("forgotten after a generation")
+	if !add(0) {
+		t.Error("a hash is forgotten after one generation")
 	}
 	for i := range 2 * filterItems {
-		if s.Again(setKey(1_000_000 + i)) {
+		if add(1_000_000 + i) {
 			known++
 		}
 	}
 	if share := float64(known) / (3 * filterItems); share > 0.005 {
 		t.Errorf("%.3f of new hashes were taken for known ones", share)
 	}
-	if s.Again(k) {
-		t.Error("never forgotten")
+	if f.has(setKey(0).hash) {
+		t.Error("a hash is never forgotten")
 	}
 }
 
@@ -254,7 +289,7 @@ func TestSeriesSetMetrics(t *testing.T) {
 	s.Joined()
 	s.TryReserve(500)
 	s.TryReserve(1 << 30)
-	s.NoteTooLarge(setKey(3))
+	s.TooLarge(setKey(3), 1<<30)
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
 # HELP larder_cache_hit_bytes_total Bytes of the values found.
 # TYPE larder_cache_hit_bytes_total counter
@@ -265,14 +300,14 @@ larder_cache_hits_total{cache="series_sets",tier="memory"} 1
 # HELP larder_cache_requests_total Look-ups in the cache.
 # TYPE larder_cache_requests_total counter
 larder_cache_requests_total{cache="series_sets",tier="memory"} 2
-# HELP larder_series_sets_abandoned_total Series sets whose construction ended before they were complete: too large to be kept, or no room beside others.
+# HELP larder_series_sets_abandoned_total Series sets whose construction was abandoned: they were too large to be kept (too_large), or memory for sets under construction was used up (no_room).
 # TYPE larder_series_sets_abandoned_total counter
 larder_series_sets_abandoned_total{reason="no_room"} 1
 larder_series_sets_abandoned_total{reason="too_large"} 1
-# HELP larder_series_sets_held_bytes Bytes of series sets that are under construction, or still read by requests though they are not kept any more.
+# HELP larder_series_sets_held_bytes Bytes of series sets that are under construction, or evicted and still read.
 # TYPE larder_series_sets_held_bytes gauge
 larder_series_sets_held_bytes 500
-# HELP larder_series_sets_coalesced_total Blocks of requests whose series another request was decoding into a series set already.
+# HELP larder_series_sets_coalesced_total Plans of a block that used a series set which another request was building.
 # TYPE larder_series_sets_coalesced_total counter
 larder_series_sets_coalesced_total 1
 `), "larder_cache_requests_total", "larder_cache_hits_total", "larder_cache_hit_bytes_total", "larder_series_sets_coalesced_total",

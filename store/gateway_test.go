@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -97,7 +98,7 @@ type gateway struct {
 	catalog *catalog.Catalog
 	headers *indexheader.Manager
 	server  *store.Server
-	sets    *indexcache.SeriesSets
+	sets    *block.SeriesSets
 	odd     *irregular.Blocks
 	reg     *prometheus.Registry
 	dir     string // what it keeps on disk
@@ -176,14 +177,16 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	index := indexcache.New(
 		g.bucket,
 		indexcache.Options{
-			MaxBytes:       opts.indexBytes,
-			PostingsBytes:  opts.postingsBytes,
-			SeriesSetBytes: opts.setBytes,
-			Remote:         opts.remote,
-			Pages:          opts.pages,
+			MaxBytes:      opts.indexBytes,
+			PostingsBytes: opts.postingsBytes,
+			Remote:        opts.remote,
+			Pages:         opts.pages,
 		},
 	)
 	t.Cleanup(index.Close)
+	indexBytes := cmp.Or(opts.indexBytes, indexcache.DefaultMaxBytes)
+	g.sets = block.NewSeriesSets(cmp.Or(opts.setBytes, indexBytes/4), opts.pages.Registerer)
+	t.Cleanup(g.sets.Close)
 	chunks := chunkcache.New(
 		g.bucket,
 		chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages},
@@ -220,7 +223,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		Catalog: g.catalog,
 		Blocks: block.Deps{
 			Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Sizes: g.catalog,
-			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: g.odd,
+			Postings: index.Postings(), Sets: g.sets, Irregular: g.odd,
 		},
 		ChunkPageBytes: int64(opts.pageSize),
 		Logger:         opts.logger,
@@ -229,7 +232,6 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if opts.server != nil {
 		opts.server(&o)
 	}
-	g.sets = index.SeriesSets()
 	g.server = store.New(o)
 	if opts.firstSync == nil {
 		opts.firstSync = func(g *gateway) error { return g.catalog.Sync(context.Background()) }

@@ -74,7 +74,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 					External: dropLabels(c.meta.Labels, q.without),
 					Dropped:  q.without,
 					Sets:     block.SetsBuilt,
-					Anew:     repeated,
+					Repeated: repeated,
 					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },

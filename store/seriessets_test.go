@@ -201,9 +201,9 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 			g.sets.Coalesced(),
 		)
 	}
-	if n := g.inUse(t); n != 0 || g.sets.HeldBytes() != 0 {
+	if n := g.inUse(t); n != 0 || g.sets.ReservedBytes() != 0 {
 		t.Errorf(
-			"%v bytes of the allowance are still held, %d of series sets", n, g.sets.HeldBytes(),
+			"%v bytes of the allowance are still held, %d of series sets", n, g.sets.ReservedBytes(),
 		)
 	}
 }

@@ -568,7 +568,7 @@ func inView(v *catalog.View, part string) bool {
 func (s *stress) settle() {
 	s.hangs.Store(false)
 	s.sync()
-	for s.g.inUse(s.T) > 0 || s.g.sets.HeldBytes() > 0 || s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
+	for s.g.inUse(s.T) > 0 || s.g.sets.ReservedBytes() > 0 || s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
 		runtime.Gosched() // All is given back: handlers end a little after clients that gave up.
 	}
 	view := s.g.catalog.View()

@@ -127,6 +127,8 @@ func (b *backend) open(
 	if err != nil {
 		return err
 	}
+	sets := block.NewSeriesSets(m.CacheBytes[config.SeriesSets], reg)
+	b.onClose(sets.Close)
 	chunks, err := b.openChunkCache(b.blocks, pages)
 	if err != nil {
 		return err
@@ -144,7 +146,7 @@ func (b *backend) open(
 		Catalog: b.catalog,
 		Blocks: block.Deps{
 			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
-			Postings: index.Postings(), Sets: index.SeriesSets(), Irregular: b.irregular,
+			Postings: index.Postings(), Sets: sets, Irregular: b.irregular,
 			Expansions: postings.NewAccount(m.Expansions(), reg),
 		},
 		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,

@@ -100,12 +100,11 @@ func (b *backend) openIndexCache(
 	}
 	pages.PageSize = int(m.Page[config.IndexPages].Bytes)
 	c := indexcache.New(bucket, indexcache.Options{
-		MaxBytes:       orNone(m.CacheBytes[config.IndexPages]),
-		PostingsBytes:  orNone(m.CacheBytes[config.ExpandedPostings]),
-		SeriesSetBytes: orNone(m.CacheBytes[config.SeriesSets]),
-		NoPages:        conf.Uncached[config.IndexPages],
-		NoPostings:     conf.Uncached[config.ExpandedPostings],
-		Remote:         remote, Pages: pages,
+		MaxBytes:      orNone(m.CacheBytes[config.IndexPages]),
+		PostingsBytes: orNone(m.CacheBytes[config.ExpandedPostings]),
+		NoPages:       conf.Uncached[config.IndexPages],
+		NoPostings:    conf.Uncached[config.ExpandedPostings],
+		Remote:        remote, Pages: pages,
 	})
 	reader.Store(c.Reader)
 	b.onClose(c.Close)

@@ -11,7 +11,6 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
-	"larder/indexcache"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -66,7 +65,7 @@ type Deps struct {
 	// Irregular remembers irregular blocks; nil: each Block remembers for itself alone.
 	Irregular Irregulars
 	// Sets keeps series sets; nil: none.
-	Sets *indexcache.SeriesSets
+	Sets *SeriesSets
 	// Corruptions counts what did not verify; its zero value nothing.
 	Corruptions telemetry.Corruptions
 	// Expansions bounds the memory for finding postings. nil: there is no limit.
@@ -219,9 +218,9 @@ type PlanOptions struct {
 	Dropped []string
 	// Sets says whether a series set may answer, and whether one may be built.
 	Sets SetUse
-	// Known says that the same was asked for before, Anew that it is the same request that was
-	// planned already: a series set that is built stays for being asked for twice.
-	Known, Anew bool
+	// Known says that the same series were requested before, Repeated that this request was planned
+	// before. Both bear on whether a series set is built and kept.
+	Known, Repeated bool
 	// MinTime and MaxTime are the request's time range, both included. They tell whether building a
 	// series set pays.
 	MinTime, MaxTime int64

@@ -4,8 +4,20 @@ import (
 	"math"
 	"sort"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/indexcache"
 	"larder/internal/tsdbfmt"
 )
+
+// SeriesSets keeps the series sets of a process.
+type SeriesSets = indexcache.SeriesSets[*seriesSet]
+
+// NewSeriesSets returns a cache of series sets that uses maxBytes in all: see
+// indexcache.NewSeriesSets.
+func NewSeriesSets(maxBytes int64, reg prometheus.Registerer) *SeriesSets {
+	return indexcache.NewSeriesSets[*seriesSet](maxBytes, reg)
+}
 
 // seriesSet is what a block has to say to some matchers, whatever the time range: all segments of
 // all series that match, in the order of their final labels. It is immutable, and refers to no

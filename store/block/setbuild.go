@@ -25,9 +25,9 @@ import (
 // it, and is not remembered.
 type setBuild struct {
 	block  *Block
-	sets   *indexcache.SeriesSets
+	sets   *SeriesSets
 	key    indexcache.SetKey
-	wanted bool  // see setPays
+	wanted bool  // see indexcache.SeriesSets.Pays
 	plan   *Plan // what is streamed, open as long as there are readers
 	opts   StreamOptions
 
@@ -213,15 +213,11 @@ func (b *setBuild) releaseAll() { b.Release(math.MaxInt64) }
 func (b *setBuild) append(seg *setSegment) error {
 	if b.grows() {
 		n := seg.bytes()
-		tooLarge := b.size()+n > b.sets.MaxSetBytes()
-		if !tooLarge && b.TryReserve(n) {
+		if !b.sets.TooLarge(b.key, b.size()+n) && b.TryReserve(n) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.segments, b.bytes = append(b.segments, seg), b.bytes+n
 			return nil
-		}
-		if tooLarge {
-			b.sets.NoteTooLarge(b.key)
 		}
 		if b.stream.sorted != nil {
 			// It goes on holding all that it has sorted, which only its readers' own reservations

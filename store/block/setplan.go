@@ -23,14 +23,9 @@ const (
 	SetsBuilt
 )
 
-const (
-	// smallSetBytes is the size up to which a set is built at the first request for it: it cannot
-	// push out much.
-	smallSetBytes = 1 << 20
-	// maxSetMatchers bounds the bytes of the matchers of a set, which are kept and compared with
-	// it: clients choose them.
-	maxSetMatchers = 64 << 10
-)
+// maxSetMatchers bounds the bytes of the matchers of a set. They are kept with it and compared, and
+// clients choose them.
+const maxSetMatchers = 64 << 10
 
 // setKey returns the key of the set that answers matchers: the block, the matchers and whatever
 // bears on the final labels. Everything is written after its length or count, so that different
@@ -74,7 +69,7 @@ func (b *Block) planSet(
 		return p, err
 	}
 	if p.Postings() == 0 {
-		b.keepNone(p, key, opts)
+		b.keepEmpty(p, key, opts)
 		return p, nil
 	}
 	// Others may have had the same plan meanwhile.
@@ -84,7 +79,7 @@ func (b *Block) planSet(
 	if set, release, ok := b.deps.Sets.GetAgain(key); ok {
 		return p.replacedBy(b.planOf(set, release, opts)), nil
 	}
-	pays, wanted := b.setPays(p, key, opts)
+	pays, wanted := b.deps.Sets.Pays(key, b.candidate(p, opts))
 	if !pays {
 		return p, nil
 	}
@@ -106,25 +101,31 @@ func (p *Plan) replacedBy(other *Plan) *Plan {
 	return other
 }
 
-// keepNone keeps that nothing matches, from the second request on: it spares those that follow the
-// header.
-func (b *Block) keepNone(p *Plan, key indexcache.SetKey, opts *PlanOptions) {
-	if b.deps.Sets.Again(key) {
-		b.deps.Sets.Put(
-			key, &seriesSet{postingsBytes: p.postingsBytes}, setOverhead+int64(len(key.Identity)),
-			!opts.Anew,
-		)()
+// candidate describes the set of a plan's series.
+func (b *Block) candidate(p *Plan, opts *PlanOptions) indexcache.Candidate {
+	return indexcache.Candidate{
+		Bytes: p.setBytes(), AtMost: p.Lazy(), Empty: p.Postings() == 0,
+		Whole: opts.MinTime <= b.meta.MinTime && opts.MaxTime >= b.meta.MaxTime-1,
+		Known: opts.Known, Repeated: opts.Repeated,
 	}
 }
 
+// keepEmpty keeps the empty set of a plan without postings, if that pays. Requests that find it do
+// not need the header.
+func (b *Block) keepEmpty(p *Plan, key indexcache.SetKey, opts *PlanOptions) {
+	pays, wanted := b.deps.Sets.Pays(key, b.candidate(p, opts))
+	if !pays {
+		return
+	}
+	set := &seriesSet{postingsBytes: p.postingsBytes}
+	release := b.deps.Sets.Put(key, set, setOverhead+int64(len(key.Identity)), wanted)
+	release()
+}
+
 // planOf returns a plan that a kept set answers. Close calls release.
-func (b *Block) planOf(set any, release func(), opts *PlanOptions) *Plan {
+func (b *Block) planOf(set *seriesSet, release func(), opts *PlanOptions) *Plan {
 	return &Plan{
-		block:    b,
-		set:      set.(*seriesSet),
-		release:  release,
-		external: opts.External,
-		dropped:  opts.Dropped,
+		block: b, set: set, release: release, external: opts.External, dropped: opts.Dropped,
 	}
 }
 
@@ -148,20 +149,6 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 		}
 	}
 	return nil
-}
-
-// setPays reports whether a set is to be built from a plan: at the first request that asks for the
-// block's whole range, or where the set is small; else at the second, because all chunks of every
-// series are decoded for it. wanted says that it is known to be asked for more than once: what is
-// asked for once, as by a scan, is not to push out what dashboards use.
-func (b *Block) setPays(p *Plan, key indexcache.SetKey, opts *PlanOptions) (pays, wanted bool) {
-	estimate := p.setBytes()
-	if b.deps.Sets.TooLarge(key) || !p.Lazy() && estimate > b.deps.Sets.MaxSetBytes() {
-		return false, false
-	}
-	again := b.deps.Sets.Again(key) || opts.Known
-	whole := opts.MinTime <= b.meta.MinTime && opts.MaxTime >= b.meta.MaxTime-1
-	return again || whole || estimate <= smallSetBytes, again && !opts.Anew
 }
 
 // setBytes estimates the size of the set of a plan's series. With matchers pending it is an upper

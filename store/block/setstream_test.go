@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/thanos-io/objstore"
 
 	"larder/indexcache"
 	"larder/internal/pagecache"
@@ -26,17 +25,15 @@ import (
 )
 
 // testSets returns a cache of series sets.
-func testSets(t testing.TB, bytes int64) *indexcache.SeriesSets {
+func testSets(t testing.TB, bytes int64) *SeriesSets {
 	t.Helper()
-	c := indexcache.New(
-		objstore.NewInMemBucket(), indexcache.Options{MaxBytes: -1, SeriesSetBytes: bytes},
-	)
-	t.Cleanup(c.Close)
-	return c.SeriesSets()
+	s := NewSeriesSets(bytes, nil)
+	t.Cleanup(s.Close)
+	return s
 }
 
 // withSets returns a block that differs from b in that it has series sets.
-func withSets(b *Block, sets *indexcache.SeriesSets) *Block {
+func withSets(b *Block, sets *SeriesSets) *Block {
 	deps := *b.deps
 	deps.Sets = sets
 	return New(b.meta, &deps)
@@ -279,7 +276,7 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 		if len(b.builds) > 0 {
 			t.Fatalf("seed %d: %d sets are still under construction", seed, len(b.builds))
 		}
-		if n := sets.HeldBytes(); n != others {
+		if n := sets.ReservedBytes(); n != others {
 			t.Fatalf("seed %d: %d bytes are still held", seed, n-others)
 		}
 	}
@@ -346,8 +343,8 @@ func TestAHitReadsNothing(t *testing.T) {
 	if n := headers.open.Load(); n != 0 {
 		t.Errorf("%d headers are still in use", n)
 	}
-	if st := b.deps.Sets.Stats(); st.Requests != 2 || st.Hits != 1 || st.HitBytes < 3000*100 || b.deps.Sets.HeldBytes() != 0 {
-		t.Errorf("%+v, %d bytes under construction", st, b.deps.Sets.HeldBytes())
+	if st := b.deps.Sets.Stats(); st.Requests != 2 || st.Hits != 1 || st.HitBytes < 3000*100 || b.deps.Sets.ReservedBytes() != 0 {
+		t.Errorf("%+v, %d bytes under construction", st, b.deps.Sets.ReservedBytes())
 	}
 }
 
@@ -381,7 +378,7 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 
 // TestWhatIsAskedForTwiceKeepsItsSet: where the cache is full, and others are built after it, the
 // set stays that is built when it is asked for again, or that is known to be asked for. The same
-// request planned anew asks for it once.
+// request planned again asks for it once.
 func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
 	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
 	f := func(what string, want bool, requests ...PlanOptions) {
@@ -428,7 +425,7 @@ func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
 	}
 	f("once", false, PlanOptions{})
 	f("twice", true, PlanOptions{}, PlanOptions{})
-	f("once, planned anew", false, PlanOptions{}, PlanOptions{Anew: true})
+	f("once, planned again", false, PlanOptions{}, PlanOptions{Repeated: true})
 	f("once, known to be asked for", true, PlanOptions{Known: true})
 }
 
@@ -575,7 +572,7 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 	last.step()
 	build := last.plan.build
 	last.close()
-	if build.ctx.Err() == nil || len(b.builds) != 0 || headers.open.Load() != 0 || b.deps.Sets.HeldBytes() != 0 || pages.running.Load() != 0 {
+	if build.ctx.Err() == nil || len(b.builds) != 0 || headers.open.Load() != 0 || b.deps.Sets.ReservedBytes() != 0 || pages.running.Load() != 0 {
 		t.Error("the construction goes on without readers")
 	}
 	if _, _, ok := b.deps.Sets.Get(build.key); ok {
