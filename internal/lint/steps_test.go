@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -41,5 +42,31 @@ func TestStepsNameWhatIsThere(t *testing.T) {
 	}
 	if checked < 20 {
 		t.Errorf("found %d functions in the tables of steps, want at least 20", checked)
+	}
+}
+
+// TestLayersAreDrawn checks that the picture of layers in ARCHITECTURE.md is the one that
+// TestImportsPointDown checks the imports against, from the top down.
+func TestLayersAreDrawn(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, picture, begin := strings.Cut(string(text), "```layers\n")
+	picture, _, end := strings.Cut(picture, "```")
+	if !begin || !end {
+		t.Fatal("ARCHITECTURE.md has no block of layers")
+	}
+	drawn := strings.Split(picture, "---\n")
+	if len(drawn) != len(layers) {
+		t.Fatalf("ARCHITECTURE.md draws %d layers, internal/lint has %d", len(drawn), len(layers))
+	}
+	for i, names := range layers {
+		got, want := strings.Fields(drawn[len(drawn)-1-i]), slices.Clone(names)
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("ARCHITECTURE.md draws the layer %v, internal/lint has %v", got, want)
+		}
 	}
 }
