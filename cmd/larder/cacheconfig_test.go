@@ -479,7 +479,7 @@ func TestBadCacheConfig(t *testing.T) {
 		)
 	}
 	tlsConfig("ca_file: open /does/not/exist", "ca_file: /does/not/exist")
-	tlsConfig("ca_file "+keyFile+": the file holds no certificate", "ca_file: "+keyFile)
+	tlsConfig("ca_file "+keyFile+": the file contains no certificate", "ca_file: "+keyFile)
 	tlsConfig("ca_file "+oldCert+": the certificate expired at", "ca_file: "+oldCert)
 	tlsConfig("cert_file and key_file must be given together", "cert_file: "+certFile)
 	tlsConfig("cert_file and key_file must be given together", "key_file: "+keyFile)

@@ -337,7 +337,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(
 		nil,
-		"--store.caching-bucket.config: config: memcached: tls_config: ca_file "+aFile+": the file holds no certificate",
+		"--store.caching-bucket.config: config: memcached: tls_config: ca_file "+aFile+": the file contains no certificate",
 		"--store.caching-bucket.config={type: TIERED, config: {memcached: {addresses: [a:1], tls_enabled: true, tls_config: {ca_file: "+aFile+"}}}}",
 		bucket,
 	)
@@ -442,7 +442,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(
 		nil,
-		"web.yml: client_ca_file "+aFile+": the file holds no certificate",
+		"web.yml: client_ca_file "+aFile+": the file contains no certificate",
 		"--http.config="+write(
 			t, "web.yml",
 			"tls_server_config: {cert_file: "+certFile+", key_file: "+keyFile+", client_auth_type: RequireAndVerifyClientCert, client_ca_file: "+aFile+"}",

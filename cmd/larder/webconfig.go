@@ -105,7 +105,7 @@ func leafInForce(text []byte, now time.Time) error {
 		block, rest = pem.Decode(rest)
 	}
 	if block == nil {
-		return errors.New("the file holds no certificate")
+		return errors.New("the file contains no certificate")
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {

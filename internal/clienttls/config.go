@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Config is what a document says of the TLS towards a server, under the keys that all of Thanos's
-// documents have for it. The zero value trusts the system's authorities and shows no certificate.
+// Config is the tls_config of a document, with Thanos's keys. The zero value trusts the system's
+// authorities and sends no certificate.
 type Config struct {
 	CAFile             string `yaml:"ca_file"`
 	CertFile           string `yaml:"cert_file"`
@@ -19,8 +19,8 @@ type Config struct {
 	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
 }
 
-// Open reads the files. The certificate that the configuration shows is nil where there is none. A
-// ca_file is read once.
+// Open reads the files. It returns a nil Certificate if the configuration has none. It reads
+// ca_file only once.
 func (t *Config) Open(now time.Time) (*tls.Config, *Certificate, error) {
 	conf := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -50,9 +50,9 @@ func (t *Config) Open(now time.Time) (*tls.Config, *Certificate, error) {
 	return conf, cert, nil
 }
 
-// Certificate is a client's certificate, read again for each connection, so that a rotated one
-// needs no restart. While the files are not usable, which they may be half way through a rotation,
-// the last good one is shown.
+// Certificate is a client certificate. It is read again for each connection, so that a rotated one
+// needs no restart. If the files are not usable, for instance during a rotation, the last usable
+// certificate is sent.
 type Certificate struct {
 	certFile, keyFile string
 
@@ -60,10 +60,10 @@ type Certificate struct {
 	good *tls.Certificate // nil only until the first load
 }
 
-// Files are those that it is read from.
+// Files returns the paths of the files.
 func (c *Certificate) Files() []string { return []string{c.certFile, c.keyFile} }
 
-// Reload reads the files, and says what is wrong with them.
+// Reload reads the files. It returns an error and keeps the certificate if they are not usable.
 func (c *Certificate) Reload(now time.Time) error {
 	cert, err := os.ReadFile(c.certFile)
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *Certificate) Reload(now time.Time) error {
 
 // get implements tls.Config.GetClientCertificate.
 func (c *Certificate) get(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	_ = c.Reload(time.Now()) // who watches the files reports it
+	_ = c.Reload(time.Now()) // internal/reload watches the files and reports errors
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.good, nil

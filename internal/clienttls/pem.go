@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// InForce refuses a certificate that nobody would accept at this time.
+// InForce returns an error if the certificate is expired or not yet valid.
 func InForce(cert *x509.Certificate, now time.Time) error {
 	switch {
 	case now.After(cert.NotAfter):
@@ -21,8 +21,8 @@ func InForce(cert *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// CAPool takes in the certificates of a PEM file. Old ones beside a new one are usual; a file with
-// nothing usable is refused, since it would shut out everybody.
+// CAPool parses the certificates of a PEM file. Expired certificates beside a valid one are usual.
+// A file without a usable certificate is an error, because it would make every connection fail.
 func CAPool(text []byte, now time.Time) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	var usable bool
@@ -32,8 +32,7 @@ func CAPool(text []byte, now time.Time) (*x509.CertPool, error) {
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
-		// bundles of old authorities have certificates that Go does not take; Thanos passes over
-		// them, too
+		// Bundles of old authorities contain certificates that Go rejects. Skip them, same as Thanos.
 		if err != nil {
 			last = err
 			continue
@@ -51,5 +50,5 @@ func CAPool(text []byte, now time.Time) (*x509.CertPool, error) {
 	case last != nil:
 		return nil, last
 	}
-	return nil, errors.New("the file holds no certificate")
+	return nil, errors.New("the file contains no certificate")
 }

@@ -1,14 +1,18 @@
-// Package panics keeps a panic from ending the process: it becomes an error of
-// what panicked, is counted in larder_panics_total, and is logged with its stack.
+// Package panics turns panics into errors, counts them and logs them.
 //
-// Every goroutine that runs code of others (a client of the bucket, a resolver,
-// a callback), or much code of its own, runs it contained. Whoever has a Guard
-// uses Do, or Caught where a deferred function has more to clean up; a request's
-// goroutines use Contained, and the end of the request notes what came of it.
-// What is noted is noted once, however many wait for the work that panicked.
+// Every goroutine that calls foreign code (a bucket client, a resolver, a callback), or much code of
+// larder, runs it through this package, so that a panic does not end the process. A goroutine with a
+// Guard calls Do, or Caught in a deferred function that has more to clean up. The goroutines of a
+// request use Contained, and the end of the request calls Note. A panic is counted and logged once,
+// even if several goroutines wait for the work that panicked.
 //
-// A panic is a bug all the same: the process goes on because one request's bug is
-// no reason to fail the others, not because it were harmless. So what is contained
-// must leave no lock locked, no place taken and nobody waiting: give back in
+// # Caveats
+//
+// A panic is a bug. The process continues, because a bug in one request is no reason to fail the
+// others. Contained code must therefore release its locks and reservations and wake its waiters in
 // deferred calls.
+//
+// # Locks
+//
+// None. Whether a panic is counted is an atomic.
 package panics

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Error is a panic that was contained.
+// Error is a recovered panic.
 type Error struct {
 	Value any
 	Stack []byte
@@ -18,11 +18,10 @@ type Error struct {
 	noted atomic.Bool
 }
 
-// Error leaves the stack out: it is for the log, not for a client.
+// Error returns the text without the stack, which is for the log and not for clients.
 func (e *Error) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
-// Contained returns f with its panics turned into errors, which nobody has noted
-// yet.
+// Contained wraps f and turns its panics into errors. It does not count or log them.
 func Contained(f func() error) func() error {
 	return func() (err error) {
 		defer func() {
@@ -34,23 +33,24 @@ func Contained(f func() error) func() error {
 	}
 }
 
-// Guard counts and logs the panics of one part of the process. A nil Guard
-// contains them all the same.
+// Guard counts and logs the panics of one part of the process. A nil Guard recovers panics without
+// counting or logging them.
 type Guard struct {
 	log   *slog.Logger
 	where string
 	count prometheus.Counter
 }
 
-// New returns a guard for the part that is named: the metric's label. All guards
-// of one registerer share the metric; nil is no metric, and a nil log no log.
+// New returns a guard for a part of the process. where is the label of the metric, which all guards
+// of one registerer share. A nil log or reg turns off logging or counting.
 func New(where string, log *slog.Logger, reg prometheus.Registerer) *Guard {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_panics_total",
-		Help: "Panics that were contained, by where. Each is a bug, and is logged with its stack.",
+		Help: "Panics that were recovered, by part of the process. " +
+			"Each is a bug, and its stack is logged.",
 	}, []string{"where"})
 	if reg != nil {
 		var already prometheus.AlreadyRegisteredError
@@ -58,22 +58,22 @@ func New(where string, log *slog.Logger, reg prometheus.Registerer) *Guard {
 		case errors.As(err, &already):
 			vec = already.ExistingCollector.(*prometheus.CounterVec)
 		case err != nil:
-			panic(err) // as MustRegister does
+			panic(err) // same as MustRegister
 		}
 	}
 	return &Guard{log: log, where: where, count: vec.WithLabelValues(where)}
 }
 
-// Do calls f. A panic is counted, logged, and returned as an Error.
+// Do calls f. It counts and logs a panic, and returns it as an Error.
 func (g *Guard) Do(f func() error) error {
 	err := Contained(f)()
 	g.Note(err)
 	return err
 }
 
-// Caught is for a deferred function that has recovered v, which is not nil: it
-// counts and logs the panic, with args as slog has them, and returns it. An *Error,
-// which was carried over from another goroutine, keeps that goroutine's stack.
+// Caught counts and logs the panic that a deferred function has recovered, and returns it. v must
+// not be nil. args are attributes for the log line. If v is an *Error from another goroutine,
+// Caught keeps that goroutine's stack.
 func (g *Guard) Caught(v any, args ...any) *Error {
 	err, ok := v.(*Error)
 	if !ok {
@@ -83,8 +83,8 @@ func (g *Guard) Caught(v any, args ...any) *Error {
 	return err
 }
 
-// Note counts and logs the panic in err's chain, if there is one that was not
-// noted before. It reports whether there is one.
+// Note counts and logs the panic that err wraps, unless that was done before. It reports whether
+// err wraps a panic.
 func (g *Guard) Note(err error, args ...any) bool {
 	var p *Error
 	if !errors.As(err, &p) {
@@ -93,7 +93,7 @@ func (g *Guard) Note(err error, args ...any) bool {
 	if g != nil && !p.noted.Swap(true) {
 		g.count.Inc()
 		g.log.Error(
-			"a panic was contained",
+			"panic recovered",
 			append(
 				[]any{"where", g.where, "panic", fmt.Sprint(p.Value), "stack", string(p.Stack)},
 				args...)...)

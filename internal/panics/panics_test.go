@@ -27,17 +27,17 @@ func TestPanicsAreCountedAndLoggedOnce(t *testing.T) {
 		!strings.Contains(string(p.Stack), "TestPanicsAreCountedAndLoggedOnce") {
 		t.Fatalf("got %v", err)
 	}
-	// Others who waited for the work note it, too.
+	// Other goroutines that waited for the work note the panic too.
 	if !b.Note(fmt.Errorf("wrapped: %w", err)) || b.Note(fault) || b.Note(nil) {
-		t.Error("Note does not see what is a panic")
+		t.Error("Note does not recognise a panic, or takes another error for one")
 	}
 	func() {
 		defer func() { _ = b.Caught(recover(), "object", "x") }()
 		var m map[string]int
-		m["a"] = 1 //nolint:govet,staticcheck // it is to panic
+		m["a"] = 1 //nolint:govet,staticcheck // the panic is intended
 	}()
 	const want = `
-# HELP larder_panics_total Panics that were contained, by where. Each is a bug, and is logged with its stack.
+# HELP larder_panics_total Panics that were recovered, by part of the process. Each is a bug, and its stack is logged.
 # TYPE larder_panics_total counter
 larder_panics_total{where="a"} 1
 larder_panics_total{where="b"} 1

@@ -1,11 +1,17 @@
-// Package redaction takes secrets out of texts that people read: errors, log lines, pages.
+// Package redaction hides secrets in texts for people: errors, log lines and web pages.
 //
-// Text needs to know nothing: it finds what has the shape of a secret, such as a user and a
-// password in a URL, the value of a query parameter, or a private key. Document knows more: it
-// hides the values of one configuration document in the errors about it. Address and File are for
-// values that should be shown and may hold a secret by mistake.
+// Text finds what has the shape of a secret: a user and password in a URL, the value of a query
+// parameter, a private key. A Document hides the values of one configuration document in errors
+// about it. Address and File are for values that should be shown but may contain a secret by
+// mistake. Redaction is applied where a text leaves the process, and where an error repeats a given
+// value; redacting twice changes nothing.
 //
-// A text is redacted where it leaves the process, and where larder makes an error of something that
-// was given. To redact a text twice changes nothing. Caveat: a secret without any such shape, in
-// the place of the name of a bucket, a host or a file, is shown as that name.
+// # What it owns
+//
+// A Document keeps the values that it hides. The package has no locks and no state.
+//
+// # Caveats
+//
+// A secret without a known shape that is given as the name of a bucket, host or file is shown as
+// that name.
 package redaction

@@ -11,40 +11,40 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Document is a configuration document whose values must not be repeated, but for names and what is
-// Plain. The zero value is one that holds nothing.
+// Document has the values of a configuration document that must not be repeated. Names and values
+// that are Plain may be. The zero value hides nothing.
 type Document struct {
-	values []value // the longest first, since one may contain another
+	values []value // the longest first, because one may contain another
 }
 
-// value is a text that is not repeated.
+// value is a text to hide.
 type value struct {
 	text string
-	// secret says that it is a secret for all that is known: it stands under a key of secrets, or
-	// is no name. Other values are hidden because they stand where they should not.
+	// secret marks a value that must be treated as a secret: it is under a key of secrets, or does
+	// not look like a name. Other values are hidden because they may be secrets under a wrong key.
 	secret bool
 }
 
-// secretKey is a key whose values are never repeated.
+// secretKey matches keys whose values are secrets.
 var secretKey = regexp.MustCompile(`(?i)secret|token|passw|passphrase|credential|private_?key|` +
 	`access_?key|account_?key|encryption_?key|connection_?string|service_account|authorization|` +
 	`headers|users|bearer|sas|msi_resource`)
 
-// placeKey is a key that says where a secret is, or of what kind.
+// placeKey matches keys that name the location or the kind of a secret.
 var placeKey = regexp.MustCompile(`_(file|type|uri|url)$`)
 
-// SecretKey tells whether values under the key are secrets.
+// SecretKey reports whether values under the key are secrets.
 func SecretKey(key string) bool {
 	return secretKey.MatchString(key) && !placeKey.MatchString(key)
 }
 
-// nameLike are the names and ids that values may be which are no secrets: of accounts and projects,
-// UUIDs and the ids of Oracle's cloud.
+// nameLike matches names and ids that are not secrets: names of accounts and projects, UUIDs, ids
+// of Oracle's cloud.
 var nameLike = regexp.MustCompile(`^([a-z0-9][a-z0-9._-]{0,23}|` +
 	`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|ocid1\..*)$`)
 
-// shownName tells whether a value names something that people look for: a bucket, a place, a file.
-// A name that comes with a user, a password or a query is hidden as a whole.
+// shownName reports whether a value is a name that may be shown: of a bucket, a region, a file. A
+// name with a user, a password or a query is hidden completely.
 func shownName(key, value string) bool {
 	if !Path(value) {
 		return false
@@ -58,8 +58,7 @@ func shownName(key, value string) bool {
 	}, key))
 }
 
-// NewDocument reads a document in YAML. One that is not YAML has no values that anything could
-// repeat.
+// NewDocument parses a YAML document. The Document of a text that is not YAML hides nothing.
 func NewDocument(text []byte) Document {
 	var root yaml.Node
 	if yaml.Unmarshal(text, &root) != nil {
@@ -71,14 +70,14 @@ func NewDocument(text []byte) Document {
 	return d
 }
 
-// Secrets returns a document that hides less: not what may be the name of an account or of a
-// project, which people look for in an error long after the document was taken.
+// Secrets returns a Document that hides only secrets. Names of accounts and projects are shown,
+// because later errors need them.
 func (d Document) Secrets() Document {
 	d.values = slices.DeleteFunc(slices.Clone(d.values), func(v value) bool { return !v.secret })
 	return d
 }
 
-// NewValues returns a document that consists of values without keys. Those that are Plain stay.
+// NewValues returns a Document of values without keys. It shows values that are Plain.
 func NewValues(values ...string) Document {
 	var d Document
 	for _, v := range values {
@@ -99,7 +98,7 @@ func (d *Document) read(n *yaml.Node, key string, secret bool) {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k := n.Content[i].Value
-			// A secret may stand in the place of a header's name.
+			// A secret may be given as the name of a header.
 			if secret && len(k) >= 2*shortest && !word.MatchString(k) {
 				d.add(k, true)
 			}
@@ -111,15 +110,15 @@ func (d *Document) read(n *yaml.Node, key string, secret bool) {
 		case secret || !shownName(key, n.Value) && !Plain(n.Value):
 			d.add(n.Value, secret || !nameLike.MatchString(n.Value))
 		}
-	default: // aliases end where their anchors were read
+	default: // aliases are read at their anchors
 		for _, c := range n.Content {
 			d.read(c, key, secret)
 		}
 	}
 }
 
-// readJSON reads a value that is a document by itself, such as a service account: what has keys of
-// its own is not a secret as a whole. The mail address in it is what errors about permissions name.
+// readJSON reads a value that is a JSON document, such as a service account. Its keys decide which
+// of its values are hidden. Its mail address is shown, because errors about permissions name it.
 func (d *Document) readJSON(text string) bool {
 	var inner yaml.Node
 	if !json.Valid([]byte(text)) || !strings.HasPrefix(strings.TrimSpace(text), "{") ||
@@ -131,8 +130,8 @@ func (d *Document) readJSON(text string) bool {
 	return true
 }
 
-// add hides a value, and its parts because errors repeat parts: a line of a key, what a URL has in
-// the place of a port. The host of a URL is no such part.
+// add hides a value and its parts, because errors repeat parts such as a line of a key or the port
+// of a URL. It does not hide the host of a URL.
 func (d *Document) add(text string, secret bool) {
 	d.values = append(d.values, value{text, secret})
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool {
@@ -144,7 +143,8 @@ func (d *Document) add(text string, secret bool) {
 	}
 }
 
-// Text returns s without the values of the document, and without what Text finds.
+// Text returns s with the values of the document hidden, and the secrets that the function Text
+// finds.
 func (d Document) Text(s string) string {
 	for _, v := range d.values {
 		if len(v.text) >= shortest {
@@ -154,5 +154,5 @@ func (d Document) Text(s string) string {
 	return Text(s)
 }
 
-// Error is Text for the text of an error.
+// Error applies Text to the text of an error.
 func (d Document) Error(err error) error { return with(err, d.Text) }

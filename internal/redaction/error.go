@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// redacted is an error whose text was redacted. What it wraps can still be asked for.
+// redacted is an error with a redacted text. It wraps the original error.
 type redacted struct {
 	text string
 	err  error
@@ -17,11 +17,10 @@ type redacted struct {
 func (e *redacted) Error() string { return e.text }
 func (e *redacted) Unwrap() error { return e.err }
 
-// Cause is how the object store clients find their own errors.
+// Cause returns the original error, for object store clients.
 func (e *redacted) Cause() error { return e.err }
 
-// Error returns err with the text that Text makes of its text: err itself where nothing is to hide,
-// nil for nil.
+// Error applies Text to the text of err. It returns err itself if there is nothing to hide.
 func Error(err error) error { return with(err, Text) }
 
 func with(err error, redact func(string) string) error {
@@ -35,8 +34,8 @@ func with(err error, redact func(string) string) error {
 	return err
 }
 
-// Hide returns err with Mark in the place of a value that was given, plain and quoted as by %q.
-// What is too short to be a secret stays, because it may be a part of words.
+// Hide replaces value in the text of err by Mark, both plain and quoted as by %q. It does not hide
+// values that are too short to be a secret, because they may be parts of words.
 func Hide(err error, value string) error {
 	if len(value) < shortest {
 		return err
@@ -44,7 +43,7 @@ func Hide(err error, value string) error {
 	return with(err, func(s string) string { return hide(s, value) })
 }
 
-// shortest is the number of bytes that a value has to have to be hidden.
+// shortest is the minimum length of a value to hide, in bytes.
 const shortest = 4
 
 func hide(text, value string) string {
@@ -58,24 +57,24 @@ var (
 	number = regexp.MustCompile(`^[-+]?[0-9][0-9.,_:-]*[ ]?[A-Za-z%]{0,4}([0-9]+[a-z]{1,2})*$`)
 )
 
-// longestPlain is longer than what numbers, sizes, durations and the words of configurations are,
-// and shorter than most keys.
+// longestPlain is longer than numbers, sizes, durations and the words of configurations, and
+// shorter than most keys.
 const longestPlain = 24
 
-// Plain tells whether a value can be repeated in an error about it: a number with or without a
-// unit, or words, and not longer than these are.
+// Plain reports whether an error may repeat a value: a short number with or without a unit, or
+// short words.
 func Plain(value string) bool {
 	return len(value) <= longestPlain && (word.MatchString(value) || number.MatchString(value))
 }
 
-// Path tells whether a text can be the path of a file that was meant to be one: not a document, a
-// key or a URL with a password that was given in its place.
+// Path reports whether a text may be the path of a file, and not a document, a key or a URL with a
+// password.
 func Path(s string) bool {
-	return !strings.ContainsAny(s, "\r\n{}") && !strings.Contains(s, ": ") && !strings.Contains(s,
-		"-----") && Text(s) == s
+	return !strings.ContainsAny(s, "\r\n{}") && !strings.Contains(s, ": ") &&
+		!strings.Contains(s, "-----") && Text(s) == s
 }
 
-// Value returns a value that is Plain, and Mark for others.
+// Value returns value if it is Plain, otherwise Mark.
 func Value(value string) string {
 	if Plain(value) {
 		return value
@@ -83,12 +82,12 @@ func Value(value string) string {
 	return Mark
 }
 
-// File returns the error of opening or reading a file without its path if that is none, see Path.
+// File removes the path from the error of opening or reading a file if Path reports false for it.
 func File(err error) error {
 	var file *fs.PathError
 	if !errors.As(err, &file) || Path(file.Path) {
 		return err
 	}
-	return fmt.Errorf("got a text of %d bytes that is no path (give the path of a file): %w",
+	return fmt.Errorf("got a text of %d bytes that is not a path (want the path of a file): %w",
 		len(file.Path), file.Err)
 }

@@ -11,7 +11,7 @@ import (
 
 const secret = "hunter2-s3cr3t"
 
-// TestText: what has the shape of a secret goes, what people need to see stays.
+// TestText checks that secrets are hidden and that other parts of a text stay.
 func TestText(t *testing.T) {
 	f := func(s, want string) {
 		t.Helper()
@@ -83,7 +83,7 @@ func TestAddress(t *testing.T) {
 	f("http://host/#"+secret, "http://host/#<REDACTED>")
 }
 
-// TestError: the text is redacted, what the error wraps can still be found.
+// TestError checks that the text is redacted and that the original error can still be found.
 func TestError(t *testing.T) {
 	inner := errors.New("http://u:" + secret + "@host: no")
 	err := Error(fmt.Errorf("list: %w", inner))
@@ -91,11 +91,11 @@ func TestError(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if plain := errors.New("no"); Error(plain) != plain || Error(nil) != nil {
-		t.Error("an error without a secret is changed")
+		t.Error("Error changed an error without a secret")
 	}
 }
 
-// TestDocument: the values of a document are hidden in errors about it, quoted or in part; names
+// TestDocument checks that values of a document are hidden in errors, also quoted or in part. Names
 // and plain words stay.
 func TestDocument(t *testing.T) {
 	d := NewDocument([]byte(`
@@ -134,7 +134,7 @@ privatekey: |
 	f("got "+secret+" and "+secret+"-json", "got <REDACTED> and <REDACTED>")
 	f("header Bearer, item a-9f8e7d", "header <REDACTED>, item <REDACTED>")
 	f("line sec0nd-line of f1rst-line-of-key", "line <REDACTED> of <REDACTED>")
-	// What is hidden of a document that was taken: names are not.
+	// Secrets hides no names.
 	g := func(text, want string) {
 		t.Helper()
 		if got := d.Secrets().Text(text); got != want {
@@ -151,7 +151,7 @@ privatekey: |
 		t.Errorf("got %v", err)
 	}
 	if NewDocument([]byte("a: [")).values != nil {
-		t.Error("a text that is no YAML has values")
+		t.Error("a text that is not YAML has values")
 	}
 }
 
@@ -165,18 +165,18 @@ func TestSecretKeys(t *testing.T) {
 		"Authorization",
 	} {
 		if !SecretKey(key) {
-			t.Errorf("%s holds no secret", key)
+			t.Errorf("%s is not taken for a secret key", key)
 		}
 	}
 	for _, key := range []string{"bucket", "endpoint", "key_file", "bearer_token_file", "max_size",
 		"type"} {
 		if SecretKey(key) {
-			t.Errorf("%s holds a secret", key)
+			t.Errorf("%s is taken for a secret key", key)
 		}
 	}
 }
 
-// TestFile: a document or a key in the place of a path is not repeated.
+// TestFile checks that a document or a key given as a path is not repeated.
 func TestFile(t *testing.T) {
 	for _, text := range []string{
 		"{type: S3, config: {secret_key: " + secret + "}}", "type: S3\nconfig:\n secret_key: " +
@@ -186,10 +186,10 @@ func TestFile(t *testing.T) {
 	} {
 		_, err := os.ReadFile(text)
 		if err == nil {
-			t.Fatalf("%q is a file", text)
+			t.Fatalf("the file %q exists", text)
 		}
-		if err = File(err); strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(),
-			"give the path") {
+		if err = File(err); strings.Contains(err.Error(), secret) ||
+			!strings.Contains(err.Error(), "want the path") {
 			t.Errorf("%q: got %v", text, err)
 		}
 	}

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Mark stands where a secret stood.
+// Mark replaces a secret.
 const Mark = "<REDACTED>"
 
 var (
-	// An address without a scheme has a user and a password if there is a colon before the @:
-	// user@host may be a mail address, which error messages of object stores name on purpose.
+	// An address without a scheme has a user and a password if there is a colon before the @.
+	// user@host may be a mail address, which errors of object stores name on purpose.
 	addressUser = regexp.MustCompile("(^|[\\s\"'`(=,\\[{+/])" +
 		"[^\\s\"'`<>@/:=,\\[{(+]+:[^\\s\"'`<>@]+@")
 	queryValue = regexp.MustCompile(`([^=&;]+=)([^&;]+)`)
 
-	// What is called a secret, in queries without a URL, connection strings and the like.
+	// Values of names such as token=, in queries without a URL, connection strings and the like.
 	named = regexp.MustCompile(`(?i)((?:\b|_|-)(?:[a-z0-9_.-]*(?:secret|token|passw(?:or)?d|` +
 		`passphrase|signature|credentials?|account_?key|access_?key(?:_?id)?|private_?key|` +
 		`api_?key)|sig)=)("[^"]*"|[^\s"'&;,<>]+)`)
@@ -31,8 +31,9 @@ var (
 	yamlValue = regexp.MustCompile("(!!\\w+) `[^`]*`")
 )
 
-// namedEnds and headerEnds are how the names end that named and header look for. Expressions that
-// ignore case are slow, and most texts have none of these.
+// namedEnds and headerEnds are the suffixes of the names that the expressions named and header
+// match. They are checked first, because most texts have none and expressions that ignore case are
+// slow.
 func namedEnds() []string {
 	return []string{"secret", "token", "passwd", "password", "passphrase", "signature",
 		"credential", "credentials", "key", "keyid", "key_id", "sig"}
@@ -40,8 +41,8 @@ func namedEnds() []string {
 
 func headerEnds() []string { return []string{"authorization", "token", "-key", "cookie"} }
 
-// harmless are the query parameters whose values are shown: those of requests that list and read
-// objects, and of larder's own pages.
+// harmless lists the query parameters whose values are shown: those of requests that list and read
+// objects, and of larder's web pages.
 func harmless() []string {
 	return []string{
 		"action", "comp", "days", "debug", "delimiter", "encoding-type", "fetch-owner", "format",
@@ -51,10 +52,10 @@ func harmless() []string {
 	}
 }
 
-// Text returns s with Mark in the place of what has the shape of a secret: users and passwords in
-// URLs and addresses, the values of query parameters of URLs but for those that are known to be
-// harmless, values called a secret (sig=, AccountKey=, token=), headers that authorise, private
-// keys, and values that a YAML library quotes.
+// Text replaces everything that has the shape of a secret by Mark: users and passwords in URLs and
+// addresses, values of query parameters that are not known to be harmless, values of names such as
+// sig=, AccountKey= and token=, authorization headers, private keys, and values that a YAML library
+// quotes.
 func Text(s string) string {
 	if strings.Contains(s, "://") {
 		s = hideInURLs(s)
@@ -80,7 +81,7 @@ func Text(s string) string {
 	return s
 }
 
-// endsBefore tells whether one of some words, in upper or lower case, stands before a separator.
+// endsBefore reports whether one of the words precedes a separator in s, in upper or lower case.
 func endsBefore(s string, separator byte, words []string) bool {
 	for rest := s; ; {
 		i := strings.IndexByte(rest, separator)
@@ -97,8 +98,8 @@ func endsBefore(s string, separator byte, words []string) bool {
 	}
 }
 
-// hideInURLs hides the users, passwords and queries of the URLs in a text. A URL ends with a blank
-// or a quote. Its user and password end with its last @, because passwords may hold one.
+// hideInURLs hides the users, passwords and queries of the URLs in a text. A URL ends at a blank or
+// a quote. Its password ends at its last @, because passwords may contain one.
 func hideInURLs(s string) string {
 	var out strings.Builder
 	for {
@@ -124,7 +125,7 @@ func hideInURLs(s string) string {
 	}
 }
 
-// hideQuery hides the values of the parameters of a URL, which ends with its query.
+// hideQuery hides the values of the query parameters of a URL.
 func hideQuery(url string) string {
 	before, query, ok := strings.Cut(url, "?")
 	if !ok {
@@ -140,9 +141,8 @@ func hideQuery(url string) string {
 	return before + "?" + query
 }
 
-// Address returns an address or URL that an operator gave without user, password, query and
-// fragment, however they are written. Use it where the value is at hand: Text has to guess where
-// one ends.
+// Address hides the user, password, query and fragment of an address or URL, however they are
+// written. Prefer it to Text for a single value, because Text must guess where a URL ends.
 func Address(s string) string {
 	scheme, rest, ok := strings.Cut(s, "://")
 	if ok {

@@ -12,22 +12,22 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// Config says which requests are logged. nil logs none.
+// Config decides which requests are logged. nil logs none.
 type Config struct {
 	http struct {
 		decision decision
-		level    slog.Level // lines below it are held back
-		// only holds the paths that are logged and the ports; empty: those of the API.
+		level    slog.Level // lines below it are suppressed
+		// only has the endpoints to log. If it is empty, those of the API are logged.
 		only map[endpoint]bool
 	}
 	grpc struct {
 		decision decision
-		// only holds the full names of the methods that are logged; empty: all.
+		// only has the full names of the methods to log. If it is empty, all are logged.
 		only map[string]bool
 	}
 }
 
-// decision is when a request is logged.
+// decision says when a request is logged.
 type decision int
 
 const (
@@ -36,7 +36,7 @@ const (
 	atStartAndEnd
 )
 
-// endpoint is a path and the port it is asked on; 0 stands for any.
+// endpoint is a path and a port; port 0 is any.
 type endpoint struct {
 	path string
 	port uint16
@@ -69,8 +69,8 @@ type options struct {
 	} `yaml:"decision"`
 }
 
-// Parse reads the YAML of --request.logging-config. Unknown keys are errors. Without content it
-// returns nil.
+// Parse parses the YAML of --request.logging-config. Unknown keys are errors. It returns nil for
+// empty content.
 func Parse(content []byte) (*Config, error) {
 	var doc document
 	dec := yaml.NewDecoder(bytes.NewReader(content))
@@ -140,7 +140,7 @@ func (o *options) check() error {
 	return nil
 }
 
-// or returns o if it says anything, else global.
+// or returns o, or global if o is empty.
 func (o options) or(global options) options {
 	if o == (options{}) {
 		return global

@@ -59,7 +59,8 @@ func TestParseRefuses(t *testing.T) {
 	f("options: {level: INFO}\n---\noptions: {level: INFO}", "more than one YAML document")
 }
 
-// TestParse: whose options count, in the examples of Thanos's documentation among others.
+// TestParse checks which options take precedence, with the examples of Thanos's documentation among
+// others.
 func TestParse(t *testing.T) {
 	f := func(doc string, http, grpc decision, level slog.Level) {
 		t.Helper()

@@ -1,23 +1,24 @@
-// Package requestlog writes a line when a request begins or ends, for gRPC and HTTP, as Thanos's
-// --request.logging-config says, and gives each gRPC request the id that tells its lines from those
-// of others.
+// Package requestlog logs the beginning and the end of gRPC and HTTP requests.
 //
-// # Whose words
+// --request.logging-config, which is Thanos's, decides which requests a Log logs. Failures logs
+// failed gRPC requests whatever that configuration says. IDUnary and IDStream give each gRPC request
+// an id that appears in all of its lines. cmd/larder installs the interceptors and the HTTP
+// middleware.
 //
-// Keys, messages and levels are Thanos's, which are in turn those of the gRPC middleware that both
-// use: pipelines that read them go on. A "started call" is written at debug; a "finished call" at
-// debug if it went well or the fault is the client's, else at error, so that most lines need
-// --log.level=debug. Added are tenant, and a request id for every request.
+// # Format
 //
-// # What the level of the configuration does
+// Keys, messages and levels are Thanos's, and therefore those of the gRPC middleware that both use,
+// so that log pipelines continue to work. "started call" is logged at debug. "finished call" is
+// logged at debug if the request succeeded or the client caused the failure, otherwise at error. Most
+// lines therefore need --log.level=debug. larder adds the tenant, and an id for every request.
 //
-// For HTTP it holds back lines below it. For gRPC it is checked and means nothing, in Thanos and
-// here: lines come at their own levels. Thanos's documentation has an example with level ERROR
-// whose lines are at debug.
+// # Caveats
 //
-// # Who owns what
+// For HTTP, level in the configuration suppresses lines below it. For gRPC it is validated but has
+// no effect, same as in Thanos.
 //
-// A Log's configuration is an immutable Config behind an atomic pointer: Set swaps it while
-// requests run, which end under the one they began with. Failures has one mutex, which is held for
-// counting alone.
+// # Locks
+//
+// A Log keeps its Config, which is immutable, behind an atomic pointer. Set replaces it; running
+// requests finish with the previous one. Failures.mu guards the counts of recent failures.
 package requestlog

@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// Of requests that fail alike (same method and code), failureBurst are logged in each
-	// failureInterval: a bucket that is out of order fails every request.
+	// failureBurst bounds the lines for failures with the same method and code in each
+	// failureInterval, because a failing bucket fails every request.
 	failureBurst    = 10
 	failureInterval = 10 * time.Second
 )
 
-// Failures writes a line for each gRPC request that failed: at warn where the fault is larder's or
-// the bucket's, at debug where it is the client's. Lines at warn are limited; what was left out is
-// counted in the next one of its kind.
+// Failures logs failed gRPC requests: at warn if larder or the bucket caused the failure, at debug
+// if the client did. Lines at warn are limited. The next line of a kind counts those that were
+// suppressed.
 type Failures struct {
 	opts Options
 
@@ -29,17 +29,17 @@ type Failures struct {
 }
 
 type failure struct {
-	method string // one of those that are registered
+	method string // a registered method
 	code   codes.Code
 }
 
 type failures struct {
-	since      time.Time // begin of the interval
-	logged     int       // in it
+	since      time.Time // beginning of the interval
+	logged     int       // in the interval
 	suppressed int       // since the last line
 }
 
-// NewFailures returns a log of failures, whatever a Config says.
+// NewFailures returns a log of failures. It does not depend on a Config.
 func NewFailures(o Options) *Failures {
 	return &Failures{opts: o, kinds: map[failure]*failures{}}
 }
@@ -72,7 +72,7 @@ func (f *Failures) log(ctx context.Context, method string, err error) {
 	case codes.Internal, codes.Unknown, codes.Aborted, codes.DataLoss:
 		level = slog.LevelWarn
 		var ok bool
-		if suppressed, ok = f.take(failure{method, code}, time.Now()); !ok {
+		if suppressed, ok = f.admit(failure{method, code}, time.Now()); !ok {
 			return
 		}
 	}
@@ -85,9 +85,9 @@ func (f *Failures) log(ctx context.Context, method string, err error) {
 	f.opts.Logger.Log(ctx, level, "request failed", args...)
 }
 
-// take reports whether a failure may be logged, and how many like it were not since the last that
-// was.
-func (f *Failures) take(kind failure, now time.Time) (suppressed int, ok bool) {
+// admit reports whether a failure may be logged, and how many of its kind were suppressed since the
+// last line.
+func (f *Failures) admit(kind failure, now time.Time) (suppressed int, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	k := f.kinds[kind]

@@ -12,23 +12,23 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Options of a Log and of Failures. Only Logger is required.
+// Options configures a Log and Failures. Only Logger is required.
 type Options struct {
 	Logger *slog.Logger
-	// Tenant says whose gRPC request ctx belongs to; nil: lines do not tell.
+	// Tenant returns the tenant of the gRPC request of ctx. nil omits the tenant.
 	Tenant func(ctx context.Context) string
 }
 
-// Log writes the lines that a Config asks for.
+// Log logs requests as its Config says.
 type Log struct {
 	conf  atomic.Pointer[Config]
 	http  *slog.Logger
 	unary map[decision]grpc.UnaryServerInterceptor
-	// stream has an interceptor for each decision, as unary; those of never are missing.
+	// unary and stream have an interceptor for each decision except never.
 	stream map[decision]grpc.StreamServerInterceptor
 }
 
-// New returns a Log that follows conf until Set.
+// New returns a Log with the configuration conf.
 func New(conf *Config, o Options) *Log {
 	l := &Log{
 		http: o.Logger.With(
@@ -42,7 +42,7 @@ func New(conf *Config, o Options) *Log {
 	rpc := o.Logger.With("service", "gRPC/server", "component", "store")
 	write := logging.LoggerFunc(
 		func(ctx context.Context, level logging.Level, msg string, fields ...any) {
-			rpc.Log(ctx, slog.Level(level), msg, numbers(fields)...) // the levels are slog's
+			rpc.Log(ctx, slog.Level(level), msg, numbers(fields)...) // the levels equal slog's
 		},
 	)
 	for d, events := range map[decision][]logging.LoggableEvent{
@@ -59,7 +59,7 @@ func New(conf *Config, o Options) *Log {
 	return l
 }
 
-// numbers makes a number of the time that a call took, which the middleware has as text.
+// numbers converts grpc.time_ms, which the middleware formats as text, to a number.
 func numbers(fields []any) []any {
 	for i := 0; i+1 < len(fields); i += 2 {
 		if text, ok := fields[i+1].(string); ok && fields[i] == "grpc.time_ms" {
@@ -71,7 +71,7 @@ func numbers(fields []any) []any {
 	return fields
 }
 
-// Set replaces the configuration, for requests that begin from now on.
+// Set replaces the configuration for requests that begin afterwards. nil logs nothing.
 func (l *Log) Set(conf *Config) {
 	if conf == nil {
 		conf = &Config{}
@@ -79,7 +79,7 @@ func (l *Log) Set(conf *Config) {
 	l.conf.Store(conf)
 }
 
-// levelOf returns the level of a finished call, by Thanos's rule.
+// levelOf returns the level of a finished call, same as in Thanos.
 func levelOf(c codes.Code) logging.Level {
 	switch c {
 	case codes.Unknown, codes.Unimplemented, codes.Internal, codes.DataLoss:
@@ -89,7 +89,7 @@ func levelOf(c codes.Code) logging.Level {
 	}
 }
 
-// fields tell whose request it is.
+// fields returns the fields that identify a request.
 func (o Options) fields(ctx context.Context) logging.Fields {
 	f := logging.Fields{"requestID", ID(ctx)}
 	if o.Tenant != nil {
@@ -101,7 +101,7 @@ func (o Options) fields(ctx context.Context) logging.Fields {
 	return f
 }
 
-// decideGRPC says when a call of a method ("/service/method") is logged.
+// decideGRPC returns when to log a call of a method ("/service/method").
 func (c *Config) decideGRPC(method string) decision {
 	if len(c.grpc.only) > 0 && !c.grpc.only[method] {
 		return never

@@ -13,12 +13,12 @@ import (
 
 const (
 	idHeader = "X-Request-ID"
-	// apiPath is where Thanos's store has what it logs: neither probes nor scrapes.
+	// apiPath is the prefix of the paths that Thanos's store logs. Probes and scrapes are not
+	// logged.
 	apiPath = "/api/v1/"
 )
 
-// HTTP logs the requests that next answers: those of the API, or what http.config of the
-// configuration names.
+// HTTP logs the requests that next answers: those of the API, or those that http.config names.
 func (l *Log) HTTP(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conf := l.conf.Load()
@@ -45,7 +45,7 @@ func (l *Log) HTTP(next http.Handler) http.Handler {
 		if d == atStartAndEnd {
 			write(slog.LevelDebug, "started call", "http.start_time", start.String())
 		}
-		// if it panics before it answers
+		// the status if next panics before it answers
 		s := &statusWriter{ResponseWriter: w, status: http.StatusInternalServerError}
 		defer func() {
 			level := slog.LevelError
@@ -60,12 +60,12 @@ func (l *Log) HTTP(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(s, r)
 		if !s.wrote {
-			s.status = http.StatusOK // what net/http sends for a handler that says nothing
+			s.status = http.StatusOK // net/http sends 200 for a handler that writes nothing
 		}
 	})
 }
 
-// decideHTTP says when a request is logged.
+// decideHTTP returns when to log a request.
 func (c *Config) decideHTTP(r *http.Request) decision {
 	if len(c.http.only) == 0 {
 		if strings.HasPrefix(r.URL.Path, apiPath) {
@@ -76,7 +76,8 @@ func (c *Config) decideHTTP(r *http.Request) decision {
 	if c.http.only[endpoint{r.URL.Path, 0}] {
 		return c.http.decision
 	}
-	// The port that the client meant, and the one that listens: a service may map one to the other.
+	// Accept the port in the Host header and the listening port, because a service may map one to
+	// the other.
 	for _, port := range []uint16{hostPort(r.Host), localPort(r)} {
 		if port != 0 && c.http.only[endpoint{r.URL.Path, port}] {
 			return c.http.decision
@@ -105,8 +106,8 @@ func localPort(r *http.Request) uint16 {
 	return hostPort(addr.String())
 }
 
-// methodName returns Thanos's name of an endpoint of the API, which it makes from the path by hand;
-// of others, the path's words.
+// methodName returns Thanos's name for an endpoint of the API. For other paths, it joins the
+// elements of the path.
 func methodName(path string) string {
 	name := strings.ReplaceAll(strings.Trim(strings.TrimPrefix(path, apiPath), "/"), "/", "_")
 	switch name {
@@ -125,7 +126,7 @@ func remote(r *http.Request) string {
 	return r.RemoteAddr
 }
 
-// statusWriter keeps the status that is sent.
+// statusWriter records the status of the answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -133,7 +134,7 @@ type statusWriter struct {
 }
 
 func (w *statusWriter) WriteHeader(status int) {
-	if !w.wrote && status >= 200 { // what comes before is not the answer yet
+	if !w.wrote && status >= 200 { // 1xx is not the final answer
 		w.status, w.wrote = status, true
 	}
 	w.ResponseWriter.WriteHeader(status)
@@ -146,5 +147,5 @@ func (w *statusWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Unwrap lets http.ResponseController reach what w wraps.
+// Unwrap returns the wrapped writer, for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -10,26 +10,25 @@ import (
 )
 
 const (
-	// idKey is the metadata key under which Thanos's Querier sends the id of the query.
+	// idKey is the metadata key in which Thanos's Querier sends the id of the query.
 	idKey = "request-id"
-	// What a client chooses is cut in log lines: an id or tenant, another header, an address with
-	// its query.
+	// Values from clients are truncated in log lines: ids and tenants, other headers, URLs.
 	maxIDBytes     = 128
 	maxHeaderBytes = 512
 	maxURLBytes    = 2048
-	// An error may repeat what the client has sent: a regular expression, say.
+	// An error may repeat a value from the client, for instance a regular expression.
 	maxErrorBytes = 4096
 )
 
 type idContext struct{}
 
-// ID returns the id of the gRPC request that ctx belongs to, "" outside of one.
+// ID returns the id of the gRPC request of ctx, "" if there is none.
 func ID(ctx context.Context) string {
 	id, _ := ctx.Value(idContext{}).(string)
 	return id
 }
 
-// withID takes the id that the client has sent, or makes one.
+// withID adds the id that the client has sent, or a new one.
 func withID(ctx context.Context) context.Context {
 	var id string
 	if v := metadata.ValueFromIncomingContext(ctx, idKey); len(v) == 1 {
@@ -41,8 +40,7 @@ func withID(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idContext{}, id)
 }
 
-// bounded returns a text that a client chose as it may stand in a log line: not longer than most
-// bytes, and UTF-8.
+// bounded truncates a text from a client to most bytes and makes it valid UTF-8.
 func bounded(s string, most int) string {
 	if len(s) > most {
 		s = s[:most]
@@ -50,14 +48,14 @@ func bounded(s string, most int) string {
 	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
-// IDUnary gives requests their ids. It comes before all that logs.
+// IDUnary gives unary requests their ids. Install it before interceptors that log.
 func IDUnary(
 	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 ) (any, error) {
 	return next(withID(ctx), req)
 }
 
-// IDStream is IDUnary for streams.
+// IDStream gives streams their ids.
 func IDStream(
 	srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
 ) error {

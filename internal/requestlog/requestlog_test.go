@@ -24,14 +24,14 @@ import (
 	"larder/internal/telemetry/telemetrytest"
 )
 
-// lines collects log lines.
+// lines collects the lines of a log.
 type lines struct{ telemetrytest.Buffer }
 
 func (l *lines) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// take returns the lines so far and forgets them.
+// take returns the lines so far and clears them.
 func (l *lines) take(t *testing.T) []map[string]any {
 	t.Helper()
 	var got []map[string]any
@@ -48,7 +48,7 @@ func (l *lines) take(t *testing.T) []map[string]any {
 	}
 }
 
-// has holds a line to some of its fields; a wanted "*" is any value that is not empty.
+// has checks some fields of a line. The wanted value "*" matches every non-empty value.
 func has(t *testing.T, line map[string]any, want map[string]string) {
 	t.Helper()
 	for k, v := range want {
@@ -59,7 +59,7 @@ func has(t *testing.T, line map[string]any, want map[string]string) {
 	}
 }
 
-// health fails Check for services with the name of a code's number, and watches nothing.
+// health fails Check with the code whose number is the name of the service.
 type health struct {
 	healthpb.UnimplementedHealthServer
 }
@@ -80,8 +80,8 @@ func (health) Watch(_ *healthpb.HealthCheckRequest, s healthpb.Health_WatchServe
 	return status.Error(codes.Aborted, "no more")
 }
 
-// serve serves health with all of this package in Thanos's order, and stops it before the lines are
-// looked at: they are written after the answer.
+// serve serves health with all interceptors of this package, in Thanos's order. It stops the server
+// before it returns, because lines are written after the answer.
 func serve(t *testing.T, conf *Config, l *lines, ask func(context.Context, healthpb.HealthClient)) {
 	t.Helper()
 	o := Options{Logger: l.logger(), Tenant: func(ctx context.Context) string {
@@ -146,7 +146,7 @@ func TestGRPC(t *testing.T) {
 	has(t, got[1], about)
 	has(t, got[1], map[string]string{"msg": "finished call", "grpc.code": "OK"})
 	if _, ok := got[1]["grpc.time_ms"].(float64); !ok {
-		t.Errorf("grpc.time_ms is no number: %v", got[1])
+		t.Errorf("grpc.time_ms is not a number: %v", got[1])
 	}
 
 	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
@@ -194,7 +194,7 @@ func TestGRPC(t *testing.T) {
 	}
 	serve(t, conf, &l, watch) // not among the methods of the configuration
 	if got = l.take(t); len(got) != 1 {
-		t.Fatalf("got %d lines, want the failure alone: %v", len(got), got)
+		t.Fatalf("got %d lines, want 1, for the failure: %v", len(got), got)
 	}
 	serve(t, parse(t, "options: {level: INFO, decision: {log_end: true}}"), &l, watch)
 	if got = l.take(t); len(got) != 2 {
@@ -212,7 +212,7 @@ func TestGRPC(t *testing.T) {
 	)
 }
 
-// TestClientsChooseIDs: what a client sends does not blow up the log.
+// TestClientsChooseIDs checks that the id from a client is truncated.
 func TestClientsChooseIDs(t *testing.T) {
 	ctx := metadata.NewIncomingContext(
 		t.Context(), metadata.Pairs("request-id", strings.Repeat("x", 10_000)),
@@ -224,7 +224,7 @@ func TestClientsChooseIDs(t *testing.T) {
 		t.Context(), metadata.Pairs("request-id", "a", "request-id", "b"),
 	)
 	if a, b := ID(withID(two)), ID(withID(t.Context())); a == "" || b == "" || a == b {
-		t.Errorf("got ids %q and %q, want two that are new", a, b)
+		t.Errorf("got ids %q and %q, want two new ones", a, b)
 	}
 }
 
@@ -281,7 +281,7 @@ func TestHTTP(t *testing.T) {
 		},
 	)
 	if _, ok := got[1]["http.time_ms"].(float64); !ok {
-		t.Errorf("http.time_ms is no number: %v", got[1])
+		t.Errorf("http.time_ms is not a number: %v", got[1])
 	}
 	has(
 		t,
@@ -303,16 +303,15 @@ func TestHTTP(t *testing.T) {
 	)
 	get("/api/v1/panic")
 	if got := l.take(t); len(got) != 2 {
-		t.Errorf("a panic: got %v", got)
+		t.Errorf("after a panic: got %v", got)
 	} else {
 		has(t, got[1], map[string]string{"level": "ERROR", "http.status_code": "500"})
 	}
 	if got := get("/-/ready"); len(got) > 0 {
-		t.Errorf("a probe is logged: %v", got)
+		t.Errorf("the probe is logged: %v", got)
 	}
 
-	// The level holds back what is below it, and a new configuration counts from the next request
-	// on.
+	// Lines below the level are suppressed, and a new configuration applies to the next request.
 	log.Set(parse(t, "options: {level: ERROR, decision: {log_start: true, log_end: true}}"))
 	if got := get("/api/v1/blocks"); len(got) > 0 {
 		t.Errorf("below the level: got %v", got)
@@ -326,7 +325,7 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// TestHTTPLinesAreBounded: what a client sends does not decide how long a line becomes.
+// TestHTTPLinesAreBounded checks that long values from a client are truncated.
 func TestHTTPLinesAreBounded(t *testing.T) {
 	var l lines
 	h := New(
@@ -374,7 +373,7 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 			map[string]string{"level": "WARN", "suppressed": fmt.Sprint(1000 - failureBurst)},
 		)
 		if _, again := got[1]["suppressed"]; again {
-			t.Errorf("what was left out is counted twice: %v", got[1])
+			t.Errorf("suppressed lines are counted twice: %v", got[1])
 		}
 	})
 }

@@ -6,10 +6,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Corrupt says what bytes were that did not verify.
+// Corrupt is a kind of data that failed its verification.
 type Corrupt string
 
-// What bytes are that larder verifies.
+// The kinds of data that larder verifies.
 const (
 	CorruptIndex    Corrupt = "index"    // tables of an index, read to build its header
 	CorruptPostings Corrupt = "postings" // posting lists of an index
@@ -22,8 +22,8 @@ const (
 	CorruptCache Corrupt = "cache" // values of memcached
 )
 
-// Corruptions counts bytes that did not verify. All packages of a process that have the same
-// registerer share one counter. Its zero value counts nothing.
+// Corruptions counts data that failed its verification. All packages with the same registerer share
+// one counter. The zero value counts nothing.
 type Corruptions struct{ total *prometheus.CounterVec }
 
 const (
@@ -31,36 +31,40 @@ const (
 	corruptFailed = "failed"
 )
 
-// NewCorruptions returns the counter of a registerer; nil: one of its own.
+// NewCorruptions returns the counter of a registerer, or an unregistered one for nil.
 func NewCorruptions(reg prometheus.Registerer) Corruptions {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_corruptions_total",
-		Help: "Bytes that did not verify, by what they were: mended where reading or making them again helped, failed where that, too, was wrong.",
+		Help: "Pieces of data that failed their verification, by kind. Outcome mended: a second " +
+			"read, or rebuilding, gave correct data. Outcome failed: that was wrong too.",
 	}, []string{"kind", "outcome"})
 	if reg != nil {
 		if err := reg.Register(total); err != nil {
 			var there prometheus.AlreadyRegisteredError
 			if !errors.As(err, &there) {
-				panic(err) // another metric has the name: a mistake in the program, as for promauto
+				panic(err) // another metric has the name, which is a bug; same as promauto
 			}
 			total = there.ExistingCollector.(*prometheus.CounterVec)
 		}
 	}
-	for _, k := range []Corrupt{CorruptIndex, CorruptPostings, CorruptSeries, CorruptChunk, CorruptMeta, CorruptHeader, CorruptLocal, CorruptCache} {
+	for _, k := range []Corrupt{
+		CorruptIndex, CorruptPostings, CorruptSeries, CorruptChunk, CorruptMeta, CorruptHeader,
+		CorruptLocal, CorruptCache,
+	} {
 		total.WithLabelValues(string(k), corruptMended)
 		total.WithLabelValues(string(k), corruptFailed)
 	}
 	return Corruptions{total}
 }
 
-// Mended counts n that were right when they were read or made again.
+// Mended counts n corruptions that a second read or rebuilding has repaired.
 func (c Corruptions) Mended(kind Corrupt, n int) {
 	if c.total != nil && n > 0 {
 		c.total.WithLabelValues(string(kind), corruptMended).Add(float64(n))
 	}
 }
 
-// Failed counts one that stayed wrong, so that something could not be answered.
+// Failed counts a corruption that remained, so that a request failed.
 func (c Corruptions) Failed(kind Corrupt) {
 	if c.total != nil {
 		c.total.WithLabelValues(string(kind), corruptFailed).Inc()

@@ -1,8 +1,16 @@
-// Package telemetry makes the three things a process is watched by: a logger, a metrics registry
-// and a tracer provider.
+// Package telemetry builds the logger, the metrics registry and the tracer provider of a process.
 //
-// Nothing here is kept in package variables: cmd/larder makes each of them once and passes it down.
-// The package owns no cached bytes and holds no locks; what it returns is safe for concurrent use.
+// cmd/larder calls NewLogger, NewRegistry and NewTracing once and passes the results down; nothing is
+// kept in package variables. The package also has the counter of corrupt data, which several
+// packages share, and adapters for the loggers of libraries. The keys of the log (ts, level, msg,
+// err) are Thanos's, so that one log pipeline reads both. All results are safe for concurrent use.
 //
-// The log's keys (ts, level, msg, err) are Thanos's, so that the same log pipeline reads both.
+// # What it owns
+//
+// The tracer provider queues spans until they are sent; Tracing.Shutdown flushes them. Nothing else
+// is kept.
+//
+// # Locks
+//
+// None.
 package telemetry

@@ -10,12 +10,11 @@ import (
 	"larder/internal/redaction"
 )
 
-// GoKit returns a go-kit logger that writes to logger, without the values of a document. Object
-// store clients ask for one, and some log their requests with all headers, if they are told to.
-// Nothing of larder's own asks for one.
+// GoKit returns a go-kit logger that writes to logger and hides the values of a document. Object
+// store clients need one, and some log their requests with all headers. Nothing else in larder uses
+// it.
 func GoKit(logger *slog.Logger, hidden redaction.Document) log.Logger {
-	return goKit{logger,
-		hidden}
+	return goKit{logger, hidden}
 }
 
 type goKit struct {
@@ -23,8 +22,8 @@ type goKit struct {
 	hidden redaction.Document
 }
 
-// Log takes go-kit's alternating keys and values. A record without a level is info, as go-kit's own
-// filter treats it.
+// Log logs go-kit's alternating keys and values. A record without a level is logged at info, same
+// as go-kit's filter.
 func (g goKit) Log(keyvals ...any) error {
 	level, msg := slog.LevelInfo, ""
 	attrs := make([]slog.Attr, 0, len(keyvals)/2)

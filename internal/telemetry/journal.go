@@ -11,18 +11,16 @@ import (
 	"larder/internal/redaction"
 )
 
-// journalHandler writes records to the systemd journal: the message and priority in the journal's
-// own fields, the attributes in fields called THANOS_<KEY>, as Thanos's are.
+// journalHandler writes records to the systemd journal. Attributes become fields named
+// THANOS_<KEY>, same as in Thanos.
 type journalHandler struct {
 	level  slog.Level
 	send   func(message string, priority journal.Priority, fields map[string]string) error
-	fields map[string]string // of With; not changed
+	fields map[string]string // of With; immutable
 	group  string            // prefix of keys
 }
 
-func (h *journalHandler) Enabled(
-	_ context.Context, level slog.Level,
-) bool {
+func (h *journalHandler) Enabled(_ context.Context, level slog.Level) bool {
 	return level >= h.level
 }
 
@@ -35,7 +33,7 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	})
 	message := r.Message
 	if message == "" {
-		message = "(no message)" // the journal takes none that is empty
+		message = "(no message)" // the journal rejects an empty message
 	}
 	return h.send(redaction.Text(message), priority(r.Level), fields)
 }
@@ -73,8 +71,8 @@ func addFields(fields map[string]string, group string, a slog.Attr) {
 	}
 }
 
-// fieldName keeps to what the journal accepts: A to Z, digits, and underscores that do not come
-// first.
+// fieldName returns a name that the journal accepts: A to Z, digits, and underscores except in the
+// first place.
 func fieldName(key string) string {
 	return "THANOS_" + strings.Map(func(r rune) rune {
 		switch {

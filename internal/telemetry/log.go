@@ -13,8 +13,7 @@ import (
 	"larder/internal/redaction"
 )
 
-// redactedValue returns a value whose text repeats no secret: the value itself where it has none.
-// Numbers and times have none.
+// redactedValue returns v with secrets in its text hidden, or v itself if there are none.
 func redactedValue(v slog.Value) slog.Value {
 	if v.Kind() != slog.KindString && v.Kind() != slog.KindAny {
 		return v
@@ -26,15 +25,15 @@ func redactedValue(v slog.Value) slog.Value {
 	return v
 }
 
-// LogFormats and LogLevels are what NewLogger accepts.
+// LogFormats lists the formats that NewLogger accepts.
 func LogFormats() []string { return []string{"logfmt", "json", "journald"} }
 
-// LogLevels lists the levels that NewLogger accepts, the quietest first.
+// LogLevels lists the levels that NewLogger accepts, the most severe first.
 func LogLevels() []string { return []string{"error", "warn", "info", "debug"} }
 
-// NewLogger returns a logger that writes one line per record to w, in the format and from the level
-// given; with journald, to the systemd journal instead, which must be there. Texts and errors that
-// are logged repeat no secret that redaction.Text finds.
+// NewLogger returns a logger that writes one line per record to w. Format journald writes to the
+// systemd journal instead, which must exist. The logger hides the secrets that redaction.Text
+// finds.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var lvl slog.Level
 	switch level {
@@ -60,7 +59,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	case "journald":
 		if !journal.Enabled() {
 			return nil, errors.New(
-				"journald: there is no systemd journal here; want logfmt or json",
+				"journald: this machine has no systemd journal: use logfmt or json",
 			)
 		}
 		return slog.New(&journalHandler{level: lvl, send: journal.Send}), nil
@@ -70,8 +69,8 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	)
 }
 
-// thanosKeys spells the fixed keys as Thanos does. Durations are text for people, and seconds where
-// numbers are wanted: slog's JSON would print bare nanoseconds.
+// thanosKeys renames the fixed keys to Thanos's. Durations are text, or seconds if numbers is set,
+// because slog's JSON would print nanoseconds.
 func thanosKeys(numbers bool) func([]string, slog.Attr) slog.Attr {
 	return func(groups []string, a slog.Attr) slog.Attr { return thanosKey(groups, a, numbers) }
 }

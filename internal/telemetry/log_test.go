@@ -89,8 +89,8 @@ func TestGoKit(t *testing.T) {
 	)
 }
 
-// TestLogTellsNoSecret: in the message, in texts, in errors and in what is printed by its fields.
-func TestLogTellsNoSecret(t *testing.T) {
+// TestLogHidesSecrets logs secrets in the message, in strings, in errors and in structs.
+func TestLogHidesSecrets(t *testing.T) {
 	const secret = "hunter2-s3cr3t"
 	address := "http://user:" + secret + "@host"
 	for _, format := range []string{"logfmt", "json"} {

@@ -8,9 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors/version"
 )
 
-// NewRegistry returns a registry that already holds the process's own metrics: the Go runtime (with
-// what a memory budget and the scheduler are judged by), the operating system's view of the
-// process, and larder_build_info.
+// NewRegistry returns a registry with the metrics of the process: the Go runtime, including memory
+// and scheduler, the operating system's view of the process, and larder_build_info.
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(

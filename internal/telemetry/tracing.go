@@ -21,24 +21,24 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// Tracing is where spans go. The zero value is not useful: NewTracing makes one.
+// Tracing is the tracer provider and its configuration. Call NewTracing to get one.
 type Tracing struct {
-	// Provider makes the tracers. It is a no-op when tracing is not configured.
+	// Provider provides tracers. They do nothing if tracing is not configured.
 	Provider trace.TracerProvider
-	// Enabled is false when no span can ever be recorded: what costs something per message need not
-	// be installed then.
+	// Enabled reports whether spans can be recorded. If not, instrumentation that costs time per
+	// message is not needed.
 	Enabled bool
-	// Replaced are the values of the configuration that cannot be used.
+	// Replaced lists the values of the configuration that cannot be used.
 	Replaced []Replaced
 
 	sdk *sdktrace.TracerProvider
 }
 
-// Replaced is a value of the configuration that cannot be used: its key, what it is, what it should
-// be and what counts instead.
+// Replaced is a value of the configuration that cannot be used: its key, the value, the valid
+// values and the value that is used instead.
 type Replaced struct{ Key, Value, Want, Used string }
 
-// Shutdown sends what is still queued and stops. It waits for the collector until ctx is done.
+// Shutdown sends the queued spans and stops. It waits for the collector until ctx is done.
 func (t *Tracing) Shutdown(ctx context.Context) error {
 	if t.sdk == nil {
 		return nil
@@ -46,15 +46,15 @@ func (t *Tracing) Shutdown(ctx context.Context) error {
 	return t.sdk.Shutdown(ctx)
 }
 
-// NewTracing reads Thanos's tracing YAML. Without one it takes the OTEL_* environment, and without
-// that it traces nothing. Errors name the key. Nothing is connected yet when it returns: an
-// unreachable collector does not hold up the start.
+// NewTracing parses Thanos's tracing YAML. Without it, it uses the OTEL_* environment variables.
+// Without those, tracing is off. Errors name the key. NewTracing does not connect, so that an
+// unreachable collector does not delay the start.
 func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	if len(bytes.TrimSpace(conf)) == 0 {
 		return tracingFromEnv(ctx)
 	}
-	// The type is looked at first: a JAEGER file is refused for being one, not for the first key
-	// that OTLP does not have.
+	// Check the type first, so that the error for a JAEGER file names its type and not an unknown
+	// key.
 	var kind struct {
 		Type string `yaml:"type"`
 	}
@@ -67,12 +67,12 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 		return nil, errors.New("type is missing: only OTLP is supported")
 	case "JAEGER", "ELASTIC_APM", "LIGHTSTEP":
 		return nil, fmt.Errorf(
-			"type %s is not supported: use type OTLP, which that system receives too", t,
+			"type %s is not supported: use type OTLP, which that system also accepts", t,
 		)
 	case "GOOGLE_CLOUD", "STACKDRIVER":
 		return nil, fmt.Errorf(
-			"type %s is not supported: use type OTLP, and an OpenTelemetry collector that exports to Google Cloud",
-			t,
+			"type %s is not supported: use type OTLP, "+
+				"and an OpenTelemetry collector that exports to Google Cloud", t,
 		)
 	default:
 		return nil, fmt.Errorf("type %s is not known: only OTLP is supported",
@@ -111,17 +111,13 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	return t, err
 }
 
-// tracingFromEnv follows the OpenTelemetry variables. Endpoint, headers, timeouts, sampler and
-// resource are read by the SDK itself; what is decided here is only whether there is a collector to
-// send to.
+// tracingFromEnv uses the OpenTelemetry variables. It only decides whether there is a collector and
+// which protocol it speaks. The SDK reads the endpoint, headers, timeouts, sampler and resource.
 func tracingFromEnv(ctx context.Context) (*Tracing, error) {
 	off := strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true") ||
 		os.Getenv("OTEL_TRACES_EXPORTER") == "none"
-	endpoint := os.Getenv(
-		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-	) + os.Getenv(
-		"OTEL_EXPORTER_OTLP_ENDPOINT",
-	)
+	endpoint := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") +
+		os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")
 	if off || endpoint == "" {
 		return &Tracing{Provider: noop.NewTracerProvider()}, nil
 	}
@@ -136,9 +132,11 @@ func tracingFromEnv(ctx context.Context) (*Tracing, error) {
 	return newTracing(ctx, exporter, res)
 }
 
-// exporterFromEnv follows the variables that name the protocol, the more special one first.
+// exporterFromEnv uses the variables that name the protocol. The one for traces takes precedence.
 func exporterFromEnv(ctx context.Context) (sdktrace.SpanExporter, error) {
-	for _, key := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
+	for _, key := range []string{
+		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL",
+	} {
 		switch p := os.Getenv(key); p {
 		case "":
 		case "grpc":

@@ -12,20 +12,19 @@ import (
 	"larder/internal/redaction"
 )
 
-// LogSDK has OpenTelemetry's SDK log to logger. By default the SDK writes to stderr what it cannot
-// read of an OTEL_* variable, with the variable's text: a secret, if it is
-// OTEL_EXPORTER_OTLP_HEADERS. The SDK has one such logger in a process: only cmd/larder sets it,
-// before it calls NewTracing.
+// LogSDK makes OpenTelemetry's SDK log to logger. By default the SDK writes OTEL_* variables that
+// it cannot parse to stderr, and OTEL_EXPORTER_OTLP_HEADERS contains secrets. The logger of the SDK
+// belongs to the process: only cmd/larder sets it, before it calls NewTracing.
 func LogSDK(logger *slog.Logger) {
 	hidden := sdkVariables()
 	otel.SetLogger(logr.FromSlogHandler(sdkHandler{logger, hidden}))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		logger.Warn("tracing", "err", hidden.Error(err))
+		logger.Warn("tracing failed", "err", hidden.Error(err))
 	}))
 }
 
-// sdkVariables are the values of the OTEL_* variables, which no error repeats, but for plain words
-// and addresses without a password.
+// sdkVariables returns the values of the OTEL_* variables, which errors must not repeat. Plain
+// words and addresses without a password may be shown.
 func sdkVariables() redaction.Document {
 	var values []string
 	for _, pair := range os.Environ() {
@@ -41,8 +40,8 @@ func sdkVariables() redaction.Document {
 	return redaction.NewValues(values...)
 }
 
-// sdkHandler passes on the message and the error of a record that is an error, and no other
-// attribute: they hold what could not be read.
+// sdkHandler passes on the message and the error of error records. It drops other attributes,
+// because they contain the values that could not be parsed.
 type sdkHandler struct {
 	logger *slog.Logger
 	hidden redaction.Document
@@ -60,7 +59,7 @@ func (h sdkHandler) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
-	h.logger.Warn("tracing", attrs...)
+	h.logger.Warn("tracing failed", attrs...)
 	return nil
 }
 

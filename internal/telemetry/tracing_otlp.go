@@ -19,7 +19,7 @@ import (
 	"larder/internal/redaction"
 )
 
-// otlpConfig holds the keys that Thanos has for type OTLP.
+// otlpConfig has Thanos's keys for type OTLP.
 type otlpConfig struct {
 	ClientType         string            `yaml:"client_type"`
 	ServiceName        string            `yaml:"service_name"`
@@ -44,7 +44,7 @@ type retryConfig struct {
 	MaxElapsedTime  time.Duration `yaml:"retry_max_elapsed_time"`
 }
 
-// orDefaults fills in OpenTelemetry's own values.
+// orDefaults fills in the defaults of OpenTelemetry.
 func (r retryConfig) orDefaults() retryConfig {
 	r.InitialInterval = cmp.Or(r.InitialInterval, 5*time.Second)
 	r.MaxInterval = cmp.Or(r.MaxInterval, 30*time.Second)
@@ -52,18 +52,18 @@ func (r retryConfig) orDefaults() retryConfig {
 	return r
 }
 
-// exporter makes the client that spans leave by.
+// exporter returns the client that sends spans.
 func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error) {
 	shown := redaction.Address(c.Endpoint)
 	if scheme, _, ok := strings.Cut(c.Endpoint, "://"); ok &&
 		(scheme == "http" || scheme == "https") {
 		return nil,
-			fmt.Errorf("config: endpoint %s: give host:port, "+
-				"and insecure: true where the collector has no TLS", shown)
+			fmt.Errorf("config: endpoint %s: want host:port, "+
+				"and insecure: true if the collector has no TLS", shown)
 	}
-	if shown != c.Endpoint { // no client could connect to it, and all of them would log it
+	if shown != c.Endpoint { // clients cannot connect to it and would log it
 		return nil, fmt.Errorf("config: endpoint %s has a user, a password or a query: "+
-			"give host:port alone, and credentials in headers", shown)
+			"want only host:port, and credentials in headers", shown)
 	}
 	gzip := false
 	switch c.Compression {
@@ -84,12 +84,12 @@ func (c *otlpConfig) exporter(ctx context.Context) (sdktrace.SpanExporter, error
 	switch c.ClientType {
 	case "", "grpc":
 		if c.URLPath != "" {
-			return nil, errors.New("config: url_path belongs to client_type http")
+			return nil, errors.New("config: url_path needs client_type http")
 		}
 		return otlptracegrpc.New(ctx, c.grpcOptions(secure, gzip)...)
 	case "http":
 		if c.ReconnectionPeriod != 0 {
-			return nil, errors.New("config: reconnection_period belongs to client_type grpc")
+			return nil, errors.New("config: reconnection_period needs client_type grpc")
 		}
 		return otlptracehttp.New(ctx, c.httpOptions(secure, gzip)...)
 	}
@@ -157,11 +157,12 @@ func (c *otlpConfig) httpOptions(secure *tls.Config, gzip bool) []otlptracehttp.
 	return opts
 }
 
-// samplers are Thanos's names.
-const samplers = "alwayssample, neversample, traceidratiobased, parentbasedalwayssample, parentbasedneversample, parentbasedtraceidratiobased"
+// samplers lists Thanos's names of samplers.
+const samplers = "alwayssample, neversample, traceidratiobased, parentbasedalwayssample, " +
+	"parentbasedneversample, parentbasedtraceidratiobased"
 
-// sampler follows Thanos's names, and Thanos where the configuration has a value that is none: then
-// it samples more, rather than that the process does not start. Each such value is noted.
+// sampler returns the configured sampler. An invalid value is not an error, same as in Thanos: it
+// is replaced by a value that samples more, and returned in replaced.
 func (c *otlpConfig) sampler() (sdktrace.Sampler, []Replaced) {
 	kind := strings.ToLower(c.SamplerType)
 	var replaced []Replaced
@@ -175,7 +176,7 @@ func (c *otlpConfig) sampler() (sdktrace.Sampler, []Replaced) {
 			ratio = 0
 			replaced = append(replaced, Replaced{"sampler_param", redaction.Value(c.SamplerParam),
 				wantRatio, "0"})
-		default: // too large, NaN or no number
+		default: // too large, NaN or not a number
 			replaced = append(replaced, Replaced{"sampler_param", redaction.Value(c.SamplerParam),
 				wantRatio, "1"})
 		}

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// sink is a collector that keeps what it was sent.
+// sink is a collector that records requests.
 type sink struct {
 	collector.UnimplementedTraceServiceServer
 	got chan *collector.ExportTraceServiceRequest
@@ -56,8 +56,8 @@ func startSink(t *testing.T) (addr string, s *sink) {
 	return l.Addr().String(), s
 }
 
-// sendOne records a span and returns the name of the service that the collector was told, and the
-// span's name.
+// sendOne records a span. It returns the service name and the span name that the collector
+// received.
 func sendOne(t *testing.T, tr *Tracing, s *sink) (service, span string) {
 	t.Helper()
 	if !tr.Enabled {
@@ -119,7 +119,7 @@ func TestTracingFromEnvironment(t *testing.T) {
 	}
 }
 
-// received is what came to a collector that speaks HTTP.
+// received is a request to a collector over HTTP.
 type received struct {
 	path, key, encoding string
 	request             *collector.ExportTraceServiceRequest
@@ -207,8 +207,8 @@ func TestTracingOverHTTP(t *testing.T) {
 	}
 }
 
-// TestSamplers: what is sampled when a request comes without a parent, with one that is sampled,
-// and with one that is not.
+// TestSamplers checks sampling of requests without a parent, with a sampled parent and with an
+// unsampled parent.
 func TestSamplers(t *testing.T) {
 	f := func(kind, param string, root, ofSampled, ofUnsampled bool) {
 		t.Helper()
@@ -248,7 +248,7 @@ func TestSamplers(t *testing.T) {
 	f("parentbasedneversample", "", false, true, false)
 	f("parentbasedtraceidratiobased", "0.1", false, true, false)
 	f("parentbasedtraceidratiobased", "0.9", true, true, false)
-	// What is no sampler or no ratio, as Thanos takes it.
+	// Invalid samplers and ratios are replaced, same as in Thanos.
 	f("sometimes", "", true, true, false)
 	f("ratelimiting", "0.1", true, true, false)
 	f("traceidratiobased", "lots", true, true, true)
@@ -258,8 +258,9 @@ func TestSamplers(t *testing.T) {
 	f("parentbasedtraceidratiobased", "NaN", true, true, false)
 }
 
-// TestUnusableSamplersAreTold: the caller learns which value does not count, and what does.
-func TestUnusableSamplersAreTold(t *testing.T) {
+// TestUnusableSamplersAreReported checks that the caller learns which value is replaced, and by
+// which.
+func TestUnusableSamplersAreReported(t *testing.T) {
 	f := func(conf string, want ...Replaced) {
 		t.Helper()
 		tr, err := NewTracing(t.Context(), []byte("{type: OTLP, config: "+conf+"}"))
@@ -286,9 +287,9 @@ func TestUnusableSamplersAreTold(t *testing.T) {
 	)
 }
 
-// TestACollectorThatHangsHoldsUpNothing: neither the start nor the end waits for longer than it is
-// told to.
-func TestACollectorThatHangsHoldsUpNothing(t *testing.T) {
+// TestHangingCollector checks that the start does not wait for a collector that hangs, and that the
+// shutdown respects its deadline.
+func TestHangingCollector(t *testing.T) {
 	// connections are accepted by the kernel and never served
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -328,7 +329,7 @@ func TestTracingOff(t *testing.T) {
 	}
 	_, sp := tr.Provider.Tracer("test").Start(t.Context(), "none")
 	if tr.Enabled || sp.IsRecording() {
-		t.Error("no configuration, yet spans are recorded")
+		t.Error("spans are recorded without a configuration")
 	}
 	if err := tr.Shutdown(t.Context()); err != nil {
 		t.Error(err)
@@ -357,7 +358,7 @@ func TestTracingRefuses(t *testing.T) {
 	f("type: OTLP\nconfig: {client_type: http, reconnection_period: 1s}", "reconnection_period")
 	f(
 		"type: OTLP\nconfig: {client_type: http, endpoint: 'http://127.0.0.1:4318'}",
-		"endpoint http://127.0.0.1:4318: give host:port",
+		"endpoint http://127.0.0.1:4318: want host:port",
 	)
 	f("type: OTLP\nconfig: {compression: zip}", "compression zip")
 	f("type: OTLP\nconfig: {tls_config: {ca_file: /does/not/exist}}", "ca_file")

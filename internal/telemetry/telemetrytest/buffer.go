@@ -1,4 +1,4 @@
-// Package telemetrytest collects what a test's subject logs. Buffer.mu guards the text.
+// Package telemetrytest has a buffer for the log of the code under test. Buffer.mu guards the text.
 package telemetrytest
 
 import (
@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Buffer is a log that is read while others may write to it.
+// Buffer collects a log. It can be read while other goroutines write to it.
 type Buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -19,14 +19,14 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return b.text.Write(p)
 }
 
-// String returns what was written so far.
+// String returns the text so far.
 func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
 }
 
-// Take is String, and forgets it.
+// Take returns the text so far and clears it.
 func (b *Buffer) Take() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
