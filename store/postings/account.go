@@ -26,8 +26,9 @@ const (
 // bytes. It does reserve the bytes of the postings that it gets.
 //
 // INVARIANT: expansions never wait for one another in a circle, because an expansion reserves its
-// bytes in one step, and then waits only for reads of the bucket. Before that step it holds 16 bytes
-// for each of at most markedValues lists of a label name, and a bit for each value of the name.
+// bytes in one step, and then waits only for reads of the bucket. Before that step it holds 16
+// bytes for each of at most markedValues lists of a label name, and a bit for each value of the
+// name.
 type Account struct {
 	small, large expansionLane
 }

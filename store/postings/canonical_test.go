@@ -6,10 +6,14 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// TestCanonicalMatchers: order and repetition make no difference; everything else does.
+// TestCanonicalMatchers checks that the identity of matchers does not depend on their order and on
+// repetitions, and that it depends on everything else.
 func TestCanonicalMatchers(t *testing.T) {
 	m := labels.MustNewMatcher
-	const eq, neq, re, nre = labels.MatchEqual, labels.MatchNotEqual, labels.MatchRegexp, labels.MatchNotRegexp
+	const (
+		eq, neq = labels.MatchEqual, labels.MatchNotEqual
+		re, nre = labels.MatchRegexp, labels.MatchNotRegexp
+	)
 	type set []*labels.Matcher
 	key := func(ms set) string { return string(AppendCanonical(nil, ms)) }
 	same := func(a, b set) {
@@ -28,18 +32,15 @@ func TestCanonicalMatchers(t *testing.T) {
 	sets := []set{
 		nil,
 		{m(eq, "a", "1")}, {m(neq, "a", "1")}, {m(re, "a", "1")}, {m(nre, "a", "1")},
-		{
-			m(eq, "a", "2"),
-		}, {m(eq, "b", "1")}, {m(eq, "a", "")}, {m(eq, "", "a")}, {m(eq, "a1", "")}, {m(eq, "", "a1")},
-		{
-			m(eq, "a", "1"),
-			m(eq, "b", "1"),
-		}, {m(eq, "a", "1"), m(eq, "a", "2")}, {m(eq, "a", "1\x00\x01b\x011")},
+		{m(eq, "a", "2")}, {m(eq, "b", "1")}, {m(eq, "a", "")}, {m(eq, "", "a")},
+		{m(eq, "a1", "")}, {m(eq, "", "a1")},
+		{m(eq, "a", "1"), m(eq, "b", "1")}, {m(eq, "a", "1"), m(eq, "a", "2")},
+		{m(eq, "a", "1\x00\x01b\x011")},
 	}
 	seen := map[string]set{}
 	for _, s := range sets {
 		if other, ok := seen[key(s)]; ok {
-			t.Errorf("%v and %v are taken for the same", s, other)
+			t.Errorf("%v and %v have the same identity", s, other)
 		}
 		seen[key(s)] = s
 	}

@@ -11,7 +11,7 @@ import (
 	"larder/store/indexheader"
 )
 
-// header is what the postings of a block are planned with: *indexheader.Header.
+// header finds the posting lists of label values: *indexheader.Header.
 type header interface {
 	AllPostings() indexheader.List
 	ValueCount(name string) int
@@ -27,51 +27,50 @@ type header interface {
 // defaultPageBytes is the size of an index page unless another is given.
 const defaultPageBytes = 8 << 10
 
-// postingsRequest says which series of a block are wanted.
-type postingsRequest struct {
-	// matchers must not be empty, and name no external label.
+// request asks for the series of a block that match.
+type request struct {
+	// matchers is not empty. No matcher is for an external label.
 	matchers []*labels.Matcher
-	// object is the block's index, account what reading it is charged to (nil: nobody).
+	// object is the block's index. account counts reads of it, and may refuse them; nil: nothing
+	// does.
 	object  pagecache.Object
 	account *pagecache.Account
-	// seriesBytes is the mean size of a series entry, 0 = 512. Lazy matching weighs posting lists
-	// against it: too large a value reads lists that exclude little, too small a one reads series
+	// seriesBytes is the mean size of a series entry; 0: 512. Posting lists are weighed against it.
+	// If it is too large, lists are read that exclude little. If it is too small, series are read
 	// that do not match.
 	seriesBytes int64
-	// eager reads the lists of every group but the widest instead of leaving matchers pending.
+	// eager reads the lists of every group, except those that select nearly everything.
 	eager bool
-	// complete leaves no matcher pending, whatever its lists cost. It goes with eager.
+	// complete leaves no matcher pending, whatever its lists cost. It implies eager.
 	complete bool
 	// memory is the reservation for what the expansion holds; nil: there is no limit.
 	memory *reservation
-	// pageBytes is the size of an index page, 0 = 8 KiB.
+	// pageBytes is the size of an index page; 0: 8 KiB.
 	pageBytes int64
-	// markFrom and batch are markedValues and batchLists but in tests, 0 = those.
+	// markFrom and batch replace markedValues and batchLists in tests, unless they are 0.
 	markFrom, batch int
 }
 
-// expanded is the answer to a postingsRequest.
+// expanded is the answer to a request.
 type expanded struct {
-	// refs are the postings as the index stores them, ascending and without duplicates. A series of
-	// theirs matches if it matches pending too, with "" as the value of a label that it lacks.
+	// refs are the postings as the index stores them, ascending and without duplicates. A series
+	// matches if it matches pending too, where a label that it lacks has the value "".
 	refs    []uint32
 	pending []*labels.Matcher
 	stats   Stats
 }
 
-// Stats says what the expansion of a block's postings took.
+// Stats says what finding the postings of a block needed.
 type Stats struct {
-	// label names with matchers, and how many of them are left to be checked against the series
-	Groups, Pending int
-	Values          int // label values that matchers were evaluated on
-	// upper bound of the postings, known from the sizes of lists before one was read
-	MaxSeries int64
+	Groups    int   // label names with matchers
+	Pending   int   // label names whose matchers stay pending
+	Values    int   // label values that matchers were evaluated on
+	MaxSeries int64 // upper bound of the postings, from the sizes of lists
 	Lists     int   // posting lists read
 	ListBytes int64 // bytes of those lists
-	// look-ups in the cache of expanded postings, and how many of them found theirs
-	Lookups, Cached int
-	// lists whose checksum was right only when their pages had been read again
-	Repaired int
+	Lookups   int   // look-ups in the cache of postings
+	Cached    int   // look-ups that found them
+	Repaired  int   // lists that verified only after their pages were read again
 }
 
 // Add adds o to s.
@@ -87,14 +86,13 @@ func (s *Stats) Add(o Stats) {
 	s.Cached += o.Cached
 }
 
-// expandPostings returns the series of a block that match all matchers of req, by the rules of
-// Prometheus's tsdb.PostingsForMatchers. The lists that it needs are read by one Fetch, but for
-// those of names with very many values, and by none at all if the header knows that nothing
-// matches.
-func expandPostings(
-	ctx context.Context, hdr header, pages Pages, req postingsRequest,
+// expand returns the series of a block that match all matchers of req, by the rules of Prometheus's
+// tsdb.PostingsForMatchers. It reads all lists by one Fetch, except those of names with very many
+// values. It reads nothing if the header knows that no series matches.
+func expand(
+	ctx context.Context, hdr header, pages Pages, req request,
 ) (expanded, error) {
-	p, err := planPostings(ctx, hdr, &req)
+	p, err := newPlan(ctx, hdr, &req)
 	if err != nil || p.empty {
 		return expanded{stats: p.stats}, err
 	}
@@ -108,7 +106,7 @@ func expandPostings(
 		batch:     cmp.Or(req.batch, batchLists),
 	}
 	spans := p.spans()
-	if err := req.memory.reserve(ctx, p.heldBytes(spans, r.pageBytes)); err != nil {
+	if err := req.memory.reserve(ctx, p.neededBytes(spans, r.pageBytes)); err != nil {
 		return expanded{stats: p.stats}, err
 	}
 	if err := r.fetch(spans); err != nil {
@@ -123,16 +121,16 @@ func expandPostings(
 		return expanded{stats: p.stats}, nil
 	}
 	if cap(refs) > 2*len(refs) {
-		// The first group may have been much larger than what is left of it, and a request holds
-		// its postings to its end.
+		// The first group may have been much larger than the result, which a request holds to its
+		// end.
 		refs = slices.Clone(refs)
 	}
 	return expanded{refs: refs, pending: p.pending, stats: p.stats}, nil
 }
 
-// evaluate reads the groups of the plan, the smallest first, and returns the postings that are
-// left.
-func (p *postingsPlan) evaluate(r *listReader) ([]uint32, error) {
+// evaluate combines the groups of the plan, the smallest first, and returns the postings that
+// match.
+func (p *plan) evaluate(r *listReader) ([]uint32, error) {
 	refs, err := r.set(nil, &p.adds[0])
 	if err != nil {
 		return nil, err

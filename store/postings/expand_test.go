@@ -16,59 +16,45 @@ import (
 	"larder/store/indexheader"
 )
 
-func postingsMatchers(t testing.TB, lines ...string) []*labels.Matcher {
+func parseMatchers(t testing.TB, lines ...string) []*labels.Matcher {
 	t.Helper()
 	var out []*labels.Matcher
 	for _, l := range lines {
-		out = append(out, postingsMatcher(t, l))
+		out = append(out, parseMatcher(t, l))
 	}
 	return out
 }
 
-// postingsWideBlock is a block in which every series has a pod of its own but those of one job.
-func postingsWideBlock(t testing.TB, pods int) *postingsBlock {
+// wideIndex is a block in which every series has another pod, and 50 series of one job have none.
+func wideIndex(t testing.TB, pods int) *testIndex {
 	var series []labels.Labels
+	add := func(ls ...string) { series = append(series, labels.FromStrings(ls...)) }
 	for i := range pods {
-		series = append(
-			series,
-			labels.FromStrings(
-				"__name__", "cpu", "job", fmt.Sprintf("j%d", i%1000), "pod",
-				fmt.Sprintf("pod-%06d", i),
-			),
-		)
+		job, pod := fmt.Sprintf("j%d", i%1000), fmt.Sprintf("pod-%06d", i)
+		add("__name__", "cpu", "job", job, "pod", pod)
 	}
 	for i := range 50 {
-		series = append(
-			series, labels.FromStrings("__name__", "up", "job", "small", "n", fmt.Sprint(i)),
-		)
+		add("__name__", "up", "job", "small", "n", fmt.Sprint(i))
 	}
-	return newPostingsBlock(t, series)
+	return newTestIndex(t, series)
 }
 
-// TestPostingsWideNegative: beside a selective matcher, what takes any pod reads no pod list and
-// streams none of the pods, eager or not; and once a job is large enough that checking its series
-// costs more than the lists, there is still the cap.
+// TestPostingsWideNegative checks that a matcher which selects any pod, beside a selective matcher,
+// reads no list of a pod and streams no pod, eager or not. maxWideBytes holds even if checking the
+// series costs more than the lists.
 func TestPostingsWideNegative(t *testing.T) {
-	b := postingsWideBlock(t, 70_000)
+	b := wideIndex(t, 70_000)
 	f := func(eager bool, seriesBytes int64, lines ...string) {
 		t.Helper()
 		what := fmt.Sprintf("%q, eager %v, %d bytes a series", lines, eager, seriesBytes)
-		pages := newPostingsPages(t, b)
+		pages := newTestPages(t, b)
 		var acct pagecache.Account
 		b.visited = 0
-		ms := postingsMatchers(t, lines...)
-		got, err := expandPostings(
-			context.Background(),
-			b,
-			pages,
-			postingsRequest{
-				matchers:    ms,
-				object:      b.object,
-				eager:       eager,
-				seriesBytes: seriesBytes,
-				account:     &acct,
-			},
-		)
+		ms := parseMatchers(t, lines...)
+		got, err := expand(context.Background(), b, pages, request{
+			matchers: ms, object: b.object, account: &acct,
+			eager: eager, seriesBytes: seriesBytes,
+		})
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -79,16 +65,15 @@ func TestPostingsWideNegative(t *testing.T) {
 			t.Errorf("%s: pending (-want +got):\n%s", what, diff)
 		}
 		if b.visited != 0 || got.stats.Values != 0 {
-			t.Errorf("%s: %d values streamed, the stats say %d", what, b.visited, got.stats.Values)
+			t.Errorf("%s: %d values streamed, %d in the stats; want none",
+				what, b.visited, got.stats.Values)
 		}
-		if len(pages.fetches) != 1 || pages.bucket.reads != 1 || acct.Requests.Load() != 1 {
-			t.Errorf(
-				"%s: %d fetches, %d reads, %d charged; want one", what, len(pages.fetches),
-				pages.bucket.reads, acct.Requests.Load(),
-			)
+		if len(pages.fetches) != 1 || pages.bucket.reads() != 1 || acct.Requests.Load() != 1 {
+			t.Errorf("%s: %d fetches, %d reads, %d charged; want one of each",
+				what, len(pages.fetches), pages.bucket.reads(), acct.Requests.Load())
 		}
 		if n := acct.FetchedBytes.Load(); n > 2048 {
-			t.Errorf("%s: fetched %d bytes", what, n)
+			t.Errorf("%s: fetched %d bytes, want at most 2048", what, n)
 		}
 	}
 	for _, eager := range []bool{false, true} {
@@ -101,16 +86,16 @@ func TestPostingsWideNegative(t *testing.T) {
 	f(false, 0, `pod!~".*7.*"`, `job="j7"`)
 }
 
-// TestPostingsWideExpression: an expression that turns out to take nearly every pod is no better
-// than one that says so.
+// TestPostingsWideExpression checks that an expression which selects nearly every pod stays
+// pending, like one that obviously does.
 func TestPostingsWideExpression(t *testing.T) {
-	b := postingsWideBlock(t, 70_000)
+	b := wideIndex(t, 70_000)
 	f := func(pending int, lines ...string) {
 		t.Helper()
-		ms := postingsMatchers(t, lines...)
-		got, err := expandPostings(
-			context.Background(), b, newPostingsPages(t, b),
-			postingsRequest{matchers: ms, object: b.object, seriesBytes: 1 << 30},
+		ms := parseMatchers(t, lines...)
+		got, err := expand(
+			context.Background(), b, newTestPages(t, b),
+			request{matchers: ms, object: b.object, seriesBytes: 1 << 30},
 		)
 		if err != nil {
 			t.Fatal(err)
@@ -136,14 +121,14 @@ func matcherStrings(ms []*labels.Matcher) []string {
 	return out
 }
 
-// TestPostingsOneFetch: however many lists a query needs, they are one Fetch and, lying together, a
-// few reads.
+// TestPostingsOneFetch checks that a query reads its lists by one Fetch. Lists that are adjacent
+// need few reads.
 func TestPostingsOneFetch(t *testing.T) {
-	b := postingsWideBlock(t, 20_000)
-	pages := newPostingsPages(t, b)
-	ms := postingsMatchers(t, `pod=~"pod-00.*"`, `job=~"j[0-4].*"`, `n=""`)
-	got, err := expandPostings(
-		context.Background(), b, pages, postingsRequest{matchers: ms, object: b.object},
+	b := wideIndex(t, 20_000)
+	pages := newTestPages(t, b)
+	ms := parseMatchers(t, `pod=~"pod-00.*"`, `job=~"j[0-4].*"`, `n=""`)
+	got, err := expand(
+		context.Background(), b, pages, request{matchers: ms, object: b.object},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -151,21 +136,20 @@ func TestPostingsOneFetch(t *testing.T) {
 	if diff := cmp.Diff(b.want(t, ms), b.matching(got.refs, got.pending)); diff != "" {
 		t.Errorf("refs (-want +got):\n%s", diff)
 	}
-	if len(pages.fetches) != 1 || len(pages.fetches[0]) > 3 || pages.bucket.reads > 3 {
-		t.Errorf(
-			"%d fetches of %v in %d reads", len(pages.fetches), pages.fetches, pages.bucket.reads,
-		)
+	if len(pages.fetches) != 1 || len(pages.fetches[0]) > 3 || pages.bucket.reads() > 3 {
+		t.Errorf("%d fetches of %v in %d reads, want one fetch and at most 3 reads",
+			len(pages.fetches), pages.fetches, pages.bucket.reads())
 	}
 	if got.stats.Lists < 10_000 || got.stats.Pending > 0 {
 		t.Errorf("%+v: the test shows nothing", got.stats)
 	}
 }
 
-// TestPostingsDamage flips bits of a list: once, it is read again and right; for good, it is an
-// error that says where. Damage to bytes that are not part of what is read does not matter.
+// TestPostingsDamage flips a bit of a list. If it is flipped once, the list is read again. If it
+// stays flipped, the error names the list. Damage outside of the lists does not matter.
 func TestPostingsDamage(t *testing.T) {
-	b := postingsWideBlock(t, 300)
-	ms := postingsMatchers(t, `pod=~"pod-.*"`)
+	b := wideIndex(t, 300)
+	ms := parseMatchers(t, `pod=~"pod-.*"`)
 	want := b.want(t, ms)
 	lists := []indexheader.List{}
 	for _, e := range b.names["pod"] {
@@ -174,10 +158,10 @@ func TestPostingsDamage(t *testing.T) {
 	other := b.names["n"][0].list.Off
 	f := func(off int64, times, repairs, refetches int, wantErr error) {
 		t.Helper()
-		pages := newPostingsPages(t, b)
-		pages.bucket.flips = []postingsFlip{{off: off, times: times}}
-		got, err := expandPostings(
-			context.Background(), b, pages, postingsRequest{matchers: ms, object: b.object},
+		pages := newTestPages(t, b)
+		pages.bucket.flips = []flip{{off: off, times: times}}
+		got, err := expand(
+			context.Background(), b, pages, request{matchers: ms, object: b.object},
 		)
 		if !errors.Is(err, wantErr) {
 			t.Fatalf("offset %d damaged %d times: error %v, want %v", off, times, err, wantErr)
@@ -189,10 +173,9 @@ func TestPostingsDamage(t *testing.T) {
 			at, _ := slices.BinarySearchFunc(
 				lists, off, func(l indexheader.List, off int64) int { return int(l.End - 1 - off) },
 			)
-			if text := fmt.Sprintf("object BLOCK/index: posting list at offset %d:", lists[at].Off); !strings.Contains(
-				err.Error(), text,
-			) {
-				t.Errorf("error %q does not say %q", err, text)
+			want := fmt.Sprintf("object BLOCK/index: posting list at offset %d:", lists[at].Off)
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("error %q does not contain %q", err, want)
 			}
 			if got.refs != nil {
 				t.Errorf("postings beside an error: %v", got.refs)
@@ -203,10 +186,8 @@ func TestPostingsDamage(t *testing.T) {
 			t.Errorf("offset %d damaged %d times (-want +got):\n%s", off, times, diff)
 		}
 		if got.stats.Repaired != repairs {
-			t.Errorf(
-				"offset %d damaged %d times: %d lists repaired, want %d", off, times,
-				got.stats.Repaired, repairs,
-			)
+			t.Errorf("offset %d damaged %d times: %d lists repaired, want %d",
+				off, times, got.stats.Repaired, repairs)
 		}
 	}
 	l := lists[150]
@@ -219,24 +200,23 @@ func TestPostingsDamage(t *testing.T) {
 	f(other, 1, 0, 0, nil)
 }
 
-// TestPostingsDamagedPage: a page on which every list is spoilt is read again once, not once a
+// TestPostingsDamagedPage checks that a page with many damaged lists is read again once, not once a
 // list.
 func TestPostingsDamagedPage(t *testing.T) {
-	b := postingsWideBlock(t, 300)
-	ms := postingsMatchers(t, `pod=~"pod-.*"`)
-	pages := newPostingsPages(t, b)
+	b := wideIndex(t, 300)
+	ms := parseMatchers(t, `pod=~"pod-.*"`)
+	pages := newTestPages(t, b)
 	page := (b.names["pod"][0].list.End/512 + 2) * 512
-	spoilt := 0
+	damaged := 0
 	for _, e := range b.names["pod"] {
 		if e.list.Off >= page && e.list.End <= page+512 {
-			pages.bucket.flips = append(
-				pages.bucket.flips, postingsFlip{off: e.list.Off + 8, times: 1},
-			)
-			spoilt++
+			damage := flip{off: e.list.Off + 8, times: 1}
+			pages.bucket.flips = append(pages.bucket.flips, damage)
+			damaged++
 		}
 	}
-	got, err := expandPostings(
-		context.Background(), b, pages, postingsRequest{matchers: ms, object: b.object},
+	got, err := expand(
+		context.Background(), b, pages, request{matchers: ms, object: b.object},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -244,69 +224,58 @@ func TestPostingsDamagedPage(t *testing.T) {
 	if diff := cmp.Diff(b.want(t, ms), got.refs); diff != "" {
 		t.Errorf("refs (-want +got):\n%s", diff)
 	}
-	if spoilt < 10 || got.stats.Repaired != spoilt || len(pages.refetches) != 1 {
-		t.Errorf(
-			"%d of %d lists repaired by %d refetches", got.stats.Repaired, spoilt,
-			len(pages.refetches),
-		)
+	if damaged < 10 || got.stats.Repaired != damaged || len(pages.refetches) != 1 {
+		t.Errorf("%d of %d lists repaired by %d refetches, want all by one",
+			got.stats.Repaired, damaged, len(pages.refetches))
 	}
 }
 
-// TestPostingsErrors: what fails, fails the expansion, and says what it was.
+// TestPostingsErrors checks that a failure ends the expansion, and that the error says what failed.
 func TestPostingsErrors(t *testing.T) {
-	b := postingsWideBlock(t, 10)
-	f := func(name string, hdr header, change func(p *postingsPages, req *postingsRequest), want error, text string) {
+	b := wideIndex(t, 10)
+	f := func(
+		name string, hdr header, change func(p *testPages, req *request), want error, text string,
+	) {
 		t.Helper()
-		pages := newPostingsPages(t, b)
-		req := postingsRequest{matchers: postingsMatchers(t, `job="small"`), object: b.object}
+		pages := newTestPages(t, b)
+		req := request{matchers: parseMatchers(t, `job="small"`), object: b.object}
 		change(pages, &req)
-		_, err := expandPostings(context.Background(), hdr, pages, req)
+		_, err := expand(context.Background(), hdr, pages, req)
 		if !errors.Is(err, want) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: error %v, want %v and %q", name, err, want, text)
 		}
 	}
-	f(
-		"bucket", b, func(p *postingsPages, _ *postingsRequest) { p.bucket.fail = true },
-		errPostingsBucket, "BLOCK/index",
-	)
-	f(
-		"a smaller index", b, func(_ *postingsPages, req *postingsRequest) { req.object.Size /= 2 },
-		tsdbfmt.ErrCorrupt, "BLOCK/index of ",
-	)
-	f(
-		"a header that fails", postingsBrokenHeader{b}, func(*postingsPages, *postingsRequest) {},
-		errPostingsHeader, `label "job"`,
-	)
-	f(
-		"a header that fails to stream",
-		postingsBrokenHeader{b},
-		func(_ *postingsPages, req *postingsRequest) {
-			req.matchers = postingsMatchers(t, `job=~".*m.*"`)
-		},
-		errPostingsHeader,
-		`label "job"`,
-	)
+	fail := func(p *testPages, _ *request) { p.bucket.fail = true }
+	f("bucket", b, fail, errBucket, "BLOCK/index")
+	shrink := func(_ *testPages, req *request) { req.object.Size /= 2 }
+	f("a smaller index", b, shrink, tsdbfmt.ErrCorrupt, "BLOCK/index of ")
+	nothing := func(*testPages, *request) {}
+	f("a look-up in the header", brokenHeader{b}, nothing, errHeader, `label "job"`)
+	expression := func(_ *testPages, req *request) {
+		req.matchers = parseMatchers(t, `job=~".*m.*"`)
+	}
+	f("values of the header", brokenHeader{b}, expression, errHeader, `label "job"`)
 }
 
-var errPostingsHeader = errors.New("header is gone")
+var errHeader = errors.New("header is gone")
 
-type postingsBrokenHeader struct{ header }
+type brokenHeader struct{ header }
 
-func (postingsBrokenHeader) Lists(
+func (brokenHeader) Lists(
 	context.Context, string, []string, []indexheader.List,
 ) ([]indexheader.List, error) {
-	return nil, errPostingsHeader
+	return nil, errHeader
 }
 
-func (postingsBrokenHeader) Values(
+func (brokenHeader) Values(
 	context.Context, string, string, func([]byte, indexheader.List) (bool, error),
 ) error {
-	return errPostingsHeader
+	return errHeader
 }
 
-// TestPostingsCancel: a regex over many values ends soon after its request does.
+// TestPostingsCancel checks that a regex over many values ends soon after its context.
 func TestPostingsCancel(t *testing.T) {
-	b := postingsWideBlock(t, 10_000)
+	b := wideIndex(t, 10_000)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	b.visit = func() {
@@ -314,59 +283,58 @@ func TestPostingsCancel(t *testing.T) {
 			cancel()
 		}
 	}
-	_, err := expandPostings(
-		ctx, b, newPostingsPages(t, b),
-		postingsRequest{matchers: postingsMatchers(t, `pod=~".*9"`), object: b.object},
+	_, err := expand(
+		ctx, b, newTestPages(t, b),
+		request{matchers: parseMatchers(t, `pod=~".*9"`), object: b.object},
 	)
 	if !errors.Is(err, context.Canceled) || b.visited > 2000+checkEvery {
-		t.Errorf("error %v after %d values", err, b.visited)
+		t.Errorf("got error %v after %d values, want %v soon after value 2000",
+			err, b.visited, context.Canceled)
 	}
 }
 
-// TestPostingsNoMatchers: without a matcher there are no postings, without a name no label, in a
-// block without series no answer.
+// TestPostingsNoMatchers checks that without matchers there are no postings, that matchers without
+// a name see no label, and that a block without series has no postings.
 func TestPostingsNoMatchers(t *testing.T) {
-	b := postingsWideBlock(t, 10)
+	b := wideIndex(t, 10)
 	f := func(hdr header, want int, lines ...string) {
 		t.Helper()
-		got, err := expandPostings(
-			context.Background(), hdr, newPostingsPages(t, b),
-			postingsRequest{matchers: postingsMatchers(t, lines...), object: b.object},
+		got, err := expand(
+			context.Background(), hdr, newTestPages(t, b),
+			request{matchers: parseMatchers(t, lines...), object: b.object},
 		)
 		if err != nil || len(got.refs) != want || len(got.pending) > 0 {
-			t.Errorf(
-				"%q: %d postings, pending %v, error %v; want %d", lines, len(got.refs), got.pending,
-				err, want,
-			)
+			t.Errorf("%q: %d postings, pending %v, error %v; want %d",
+				lines, len(got.refs), got.pending, err, want)
 		}
 	}
 	f(b, 0)
 	f(b, 60, `=""`)
 	f(b, 50, `=""`, `job="small"`)
 	f(b, 0, `!=""`, `job="small"`)
-	f(&postingsHeader{}, 0, `job!="small"`)
+	f(&testHeader{}, 0, `job!="small"`)
 }
 
-// TestPostingsStreamAllocations: evaluating a regex on a value of the header allocates nothing.
+// TestPostingsStreamAllocations checks that evaluating a regex on a value of the header does not
+// allocate.
 func TestPostingsStreamAllocations(t *testing.T) {
-	b := postingsWideBlock(t, 20_000)
-	f := func(line string, most float64) {
+	b := wideIndex(t, 20_000)
+	f := func(line string, limit float64) {
 		t.Helper()
-		req := postingsRequest{matchers: postingsMatchers(t, line), object: b.object, eager: true}
+		req := request{matchers: parseMatchers(t, line), object: b.object, eager: true}
 		n := testing.AllocsPerRun(5, func() {
-			p, err := planPostings(context.Background(), b, &req)
+			p, err := newPlan(context.Background(), b, &req)
 			if err != nil || p.stats.Values < 20_000 {
 				t.Fatalf("%d values, error %v", p.stats.Values, err)
 			}
 		})
-		if n > most {
-			t.Errorf("%s over 20,000 values: %v allocations", line, n)
+		if n > limit {
+			t.Errorf("%s over 20,000 values: %v allocations, want at most %v", line, n, limit)
 		}
 	}
 	f(`pod=~".*00"`, 60)
 	f(`pod=~".+"`, 60)
 	f(`pod!~"pod-0.*"`, 60)
-	// This one needs package regexp, whose pool of machines forgets a part of them under the race
-	// detector.
+	// This one needs package regexp, whose pool drops some of its machines under the race detector.
 	f(`pod=~".*(1|2)+7.*"`, 10_000)
 }

@@ -21,23 +21,24 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 	"github.com/thanos-io/objstore"
 
+	"larder/internal/bytecache"
+	"larder/internal/faultstore"
 	"larder/internal/pagecache"
 	"larder/store/indexheader"
-
-	"larder/internal/bytecache"
 )
 
-// postingsBlock is the index of a block in memory, written and also read by Prometheus's own code.
-type postingsBlock struct {
-	postingsHeader
+// testIndex is the index of a block in memory. Prometheus's own code has written it, and reads it
+// to compare results.
+type testIndex struct {
+	testHeader
 	index  []byte
 	reader *index.Reader
 	object pagecache.Object
 	labels map[uint32]labels.Labels // by posting
 }
 
-// newPostingsBlock writes series, which must differ, into an index of format V2.
-func newPostingsBlock(t testing.TB, series []labels.Labels) *postingsBlock {
+// newTestIndex writes an index of format V2. The series must differ.
+func newTestIndex(t testing.TB, series []labels.Labels) *testIndex {
 	t.Helper()
 	series = slices.Clone(series)
 	slices.SortFunc(series, labels.Compare)
@@ -74,50 +75,46 @@ func newPostingsBlock(t testing.TB, series []labels.Labels) *postingsBlock {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return openPostingsBlock(t, b)
+	return openTestIndex(t, b)
 }
 
-// openPostingsBlock reads an index of any format.
-func openPostingsBlock(t testing.TB, b []byte) *postingsBlock {
+// openTestIndex opens an index of any format.
+func openTestIndex(t testing.TB, b []byte) *testIndex {
 	t.Helper()
-	out := &postingsBlock{
+	out := &testIndex{
 		index:  b,
 		object: pagecache.Object{Name: "BLOCK/index", Size: int64(len(b)), ID: 1 << 14},
 		labels: map[uint32]labels.Labels{},
 	}
-	out.names = map[string][]postingsEntry{}
+	out.names = map[string][]testEntry{}
 	var err error
-	if out.reader, err = index.NewReader(postingsBytes(b), index.DecodePostingsRaw); err != nil {
+	if out.reader, err = index.NewReader(indexBytes(b), index.DecodePostingsRaw); err != nil {
 		t.Fatal(err)
 	}
-	toc, err := index.NewTOCFromByteSlice(postingsBytes(b))
+	toc, err := index.NewTOCFromByteSlice(indexBytes(b))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var ends []int64
-	for _, off := range []uint64{toc.LabelIndices, toc.LabelIndicesTable, toc.PostingsTable, toc.Series} {
+	for _, off := range []uint64{
+		toc.LabelIndices, toc.LabelIndicesTable, toc.PostingsTable, toc.Series,
+	} {
 		ends = append(ends, int64(off))
 	}
-	err = index.ReadPostingsOffsetTable(
-		postingsBytes(b),
-		toc.PostingsTable,
-		func(name, value []byte, off uint64, _ int) error {
-			out.names[string(name)] = append(
-				out.names[string(name)],
-				postingsEntry{value: slices.Clone(value), list: indexheader.List{Off: int64(off)}},
-			)
-			ends = append(ends, int64(off))
-			return nil
-		},
-	)
+	add := func(name, value []byte, off uint64, _ int) error {
+		entry := testEntry{value: slices.Clone(value), list: indexheader.List{Off: int64(off)}}
+		out.names[string(name)] = append(out.names[string(name)], entry)
+		ends = append(ends, int64(off))
+		return nil
+	}
+	err = index.ReadPostingsOffsetTable(indexBytes(b), toc.PostingsTable, add)
 	if err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(ends)
 	for _, entries := range out.names {
-		slices.SortFunc(
-			entries, func(a, b postingsEntry) int { return bytes.Compare(a.value, b.value) },
-		)
+		byValue := func(a, b testEntry) int { return bytes.Compare(a.value, b.value) }
+		slices.SortFunc(entries, byValue)
 		for i := range entries {
 			l := &entries[i].list
 			at, _ := slices.BinarySearch(ends, l.Off+1)
@@ -145,10 +142,10 @@ func openPostingsBlock(t testing.TB, b []byte) *postingsBlock {
 	return out
 }
 
-// want returns what Prometheus answers.
-func (b *postingsBlock) want(t testing.TB, ms []*labels.Matcher) []uint32 {
+// want returns the postings that Prometheus finds.
+func (b *testIndex) want(t testing.TB, ms []*labels.Matcher) []uint32 {
 	t.Helper()
-	// It orders the matchers that it is given.
+	// PostingsForMatchers sorts its matchers.
 	ps, err := tsdb.PostingsForMatchers(context.Background(), b.reader, slices.Clone(ms)...)
 	if err != nil {
 		t.Fatal(err)
@@ -163,8 +160,8 @@ func (b *postingsBlock) want(t testing.TB, ms []*labels.Matcher) []uint32 {
 	return out
 }
 
-// matching returns those of refs whose series match all of ms.
-func (b *postingsBlock) matching(refs []uint32, ms []*labels.Matcher) []uint32 {
+// matching returns the postings in refs whose series match all of ms.
+func (b *testIndex) matching(refs []uint32, ms []*labels.Matcher) []uint32 {
 	out := []uint32{}
 	for _, ref := range refs {
 		ok := true
@@ -178,38 +175,38 @@ func (b *postingsBlock) matching(refs []uint32, ms []*labels.Matcher) []uint32 {
 	return out
 }
 
-type postingsBytes []byte
+type indexBytes []byte
 
-func (b postingsBytes) Len() int                    { return len(b) }
-func (b postingsBytes) Range(start, end int) []byte { return b[start:end] }
+func (b indexBytes) Len() int                    { return len(b) }
+func (b indexBytes) Range(start, end int) []byte { return b[start:end] }
 
-type postingsEntry struct {
+type testEntry struct {
 	value []byte
 	list  indexheader.List
 }
 
-// postingsHeader is a header of plain maps that counts what it is asked.
-type postingsHeader struct {
+// testHeader is a header in memory that counts look-ups.
+type testHeader struct {
 	all     indexheader.List
-	names   map[string][]postingsEntry
-	asked   int // values looked up
+	names   map[string][]testEntry
+	looked  int // values looked up
 	visited int // values streamed
 	visit   func()
 }
 
-func (h *postingsHeader) AllPostings() indexheader.List { return h.all }
-func (h *postingsHeader) ValueCount(name string) int    { return len(h.names[name]) }
+func (h *testHeader) AllPostings() indexheader.List { return h.all }
+func (h *testHeader) ValueCount(name string) int    { return len(h.names[name]) }
 
-func (h *postingsHeader) find(name, value string) int {
+func (h *testHeader) find(name, value string) int {
 	return sort.Search(
 		len(h.names[name]), func(i int) bool { return string(h.names[name][i].value) >= value },
 	)
 }
 
-func (h *postingsHeader) Lists(
+func (h *testHeader) Lists(
 	ctx context.Context, name string, values []string, dst []indexheader.List,
 ) ([]indexheader.List, error) {
-	h.asked += len(values)
+	h.looked += len(values)
 	for i, v := range values {
 		if i > 0 && values[i-1] >= v {
 			return dst, fmt.Errorf("values %q are not ascending", values)
@@ -223,7 +220,7 @@ func (h *postingsHeader) Lists(
 	return dst, ctx.Err()
 }
 
-func (h *postingsHeader) Values(
+func (h *testHeader) Values(
 	ctx context.Context, name, from string, f func(value []byte, l indexheader.List) (bool, error),
 ) error {
 	for _, e := range h.names[name][h.find(name, from):] {
@@ -239,7 +236,7 @@ func (h *postingsHeader) Values(
 }
 
 // name returns the label and value of a list.
-func (h *postingsHeader) name(l indexheader.List) (name, value string) {
+func (h *testHeader) name(l indexheader.List) (name, value string) {
 	for name, entries := range h.names {
 		for _, e := range entries {
 			if e.list == l {
@@ -250,12 +247,10 @@ func (h *postingsHeader) name(l indexheader.List) (name, value string) {
 	return "", ""
 }
 
-// postingsRealHeader builds the header that the gateway would use.
-func postingsRealHeader(t testing.TB, b *postingsBlock) *indexheader.Header {
+// realHeader builds the header that the gateway would use.
+func realHeader(t testing.TB, b *testIndex) *indexheader.Header {
 	t.Helper()
-	m, err := indexheader.New(
-		indexheader.Options{Bucket: &postingsBucket{data: b.index, name: b.object.Name}},
-	)
+	m, err := indexheader.New(indexheader.Options{Bucket: newTestBucket(b)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,114 +266,116 @@ func postingsRealHeader(t testing.TB, b *postingsBlock) *indexheader.Header {
 	return h
 }
 
-// postingsPages reads the index of a block through real pages from a bucket that counts, fails and
-// flips bits.
-type postingsPages struct {
+// testPages reads the index of a block through a real reader of pages, and records what it is asked
+// for.
+type testPages struct {
 	*pagecache.Reader
-	bucket    *postingsBucket
+	bucket    *testBucket
 	fetches   [][]pagecache.Span
 	refetches []pagecache.Span
 }
 
-func newPostingsPages(t testing.TB, b *postingsBlock) *postingsPages {
+func newTestPages(t testing.TB, b *testIndex) *testPages {
 	t.Helper()
-	bucket := &postingsBucket{data: b.index, name: b.object.Name}
+	bucket := newTestBucket(b)
 	r := pagecache.New(
-		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 512},
+		bucket, &pageMap{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 512},
 	)
 	t.Cleanup(r.Close)
-	return &postingsPages{Reader: r, bucket: bucket}
+	return &testPages{Reader: r, bucket: bucket}
 }
 
-func (p *postingsPages) Fetch(
+func (p *testPages) Fetch(
 	ctx context.Context, obj pagecache.Object, spans []pagecache.Span, acct *pagecache.Account,
 ) (*pagecache.Pages, error) {
-	if !slices.IsSortedFunc(
-		spans, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) },
-	) {
+	byOff := func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) }
+	if !slices.IsSortedFunc(spans, byOff) {
 		return nil, errors.New("spans are not sorted")
 	}
 	p.fetches = append(p.fetches, spans)
 	return p.Reader.Fetch(ctx, obj, spans, acct)
 }
 
-func (p *postingsPages) Refetch(
+func (p *testPages) Refetch(
 	ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account,
 ) (*pagecache.Pages, error) {
 	p.refetches = append(p.refetches, span)
 	return p.Reader.Refetch(ctx, obj, span, acct)
 }
 
-var errPostingsBucket = errors.New("the bucket is on fire")
+var errBucket = errors.New("bucket is away")
 
-type postingsBucket struct {
-	mu    sync.Mutex
-	name  string
-	data  []byte
-	flips []postingsFlip
+// testBucket is a bucket with the index of a block. It damages bytes, or fails, as it is told.
+type testBucket struct {
+	*faultstore.Bucket
+	index []byte
 	fail  bool
-	reads int
+
+	mu    sync.Mutex
+	flips []flip
 }
 
-// postingsFlip damages the byte at off in the next times reads of it.
-type postingsFlip struct {
+// flip damages the byte at off in the next times reads that include it.
+type flip struct {
 	off   int64
 	times int
 }
 
-func (b *postingsBucket) GetRange(
-	_ context.Context, name string, off, length int64,
-) (io.ReadCloser, error) {
+func newTestBucket(b *testIndex) *testBucket {
+	objects := map[string][]byte{b.object.Name: b.index}
+	out := &testBucket{
+		Bucket: faultstore.Wrap(faultstore.InMemory(objects), nil), index: b.index,
+	}
+	out.Script(out.read)
+	return out
+}
+
+func (b *testBucket) read(
+	_ context.Context, c faultstore.Call, _ int,
+) (io.ReadCloser, error, bool) {
+	if b.fail {
+		return nil, errBucket, true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.reads++
-	if b.fail {
-		return nil, errPostingsBucket
-	}
-	if name != b.name || off < 0 || off+length > int64(len(b.data)) {
-		return nil, fmt.Errorf("read of %s [%d, %d)", name, off, off+length)
-	}
-	out := slices.Clone(b.data[off : off+length])
+	body := slices.Clone(b.index[c.Off : c.Off+c.Length])
 	for i := range b.flips {
-		if f := &b.flips[i]; f.times > 0 && f.off >= off && f.off < off+length {
+		if f := &b.flips[i]; f.times > 0 && f.off >= c.Off && f.off < c.Off+c.Length {
 			f.times--
-			out[f.off-off] ^= 4
+			body[f.off-c.Off] ^= 4
 		}
 	}
-	return io.NopCloser(bytes.NewReader(out)), nil
+	return io.NopCloser(bytes.NewReader(body)), nil, true
 }
 
-func (b *postingsBucket) Attributes(context.Context, string) (objstore.ObjectAttributes, error) {
-	return objstore.ObjectAttributes{Size: int64(len(b.data))}, nil
-}
+// reads returns how many ranges were read.
+func (b *testBucket) reads() int { return len(b.Calls(objstore.OpGetRange)) }
 
-func (b *postingsBucket) IsObjNotFoundErr(error) bool  { return false }
-func (b *postingsBucket) IsAccessDeniedErr(error) bool { return false }
-
-type postingsCache struct {
+// pageMap is a cache that keeps all pages.
+type pageMap struct {
 	mu    sync.Mutex
 	pages map[uint64][]byte
 }
 
-func (c *postingsCache) Get(key uint64) ([]byte, bool) {
+func (c *pageMap) Get(key uint64) ([]byte, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b, ok := c.pages[key]
 	return b, ok
 }
 
-func (c *postingsCache) Set(key bytecache.Key, value []byte) {
+func (c *pageMap) Set(key bytecache.Key, value []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pages[key.Local] = value
 }
 
-func (c *postingsCache) Del(key bytecache.Key) {
+func (c *pageMap) Del(key bytecache.Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.pages, key.Local)
 }
 
-func (c *postingsCache) Fetch(context.Context, []bytecache.Key, [][]byte) {}
+func (c *pageMap) Fetch(context.Context, []bytecache.Key, [][]byte) {}
 
-func (c *postingsCache) Remote() bool { return false }
+func (c *pageMap) Remote() bool { return false }

@@ -68,7 +68,7 @@ type FinderOptions struct {
 // matchers share the work. It is safe for concurrent use.
 type Finder struct {
 	o       FinderOptions
-	running flight.Group[bytecache.ID, keptPostings]
+	running flight.Group[bytecache.ID, kept]
 }
 
 // NewFinder returns a Finder.
@@ -100,7 +100,7 @@ type Query struct {
 	Header *indexheader.Header
 	// Index is the block's index.
 	Index pagecache.Object
-	// SeriesBytes is the mean size of a series entry; 0: 512. See postingsRequest.
+	// SeriesBytes is the mean size of a series entry; 0: 512. See request.
 	SeriesBytes int64
 	// Account counts what is read, and may refuse it. nil: nothing does.
 	Account *pagecache.Account
@@ -151,7 +151,7 @@ func (f *Finder) Find(ctx context.Context, q Query) (Result, error) {
 		if err := q.reserve(keptCount(v)); err != nil {
 			return Result{}, err
 		}
-		if k, ok := decodePostings(v, bounds, len(canonical)); ok {
+		if k, ok := decodeKept(v, bounds, len(canonical)); ok {
 			k.stats.Lookups, k.stats.Cached = 1, 1
 			return k.charged(canonical, acct)
 		}
@@ -165,7 +165,7 @@ func (f *Finder) Find(ctx context.Context, q Query) (Result, error) {
 		mine = &pagecache.Account{Spend: acct.Spend}
 	}
 	k, joined, err := f.running.Do(
-		ctx, key.ID, func(ctx context.Context) (k keptPostings, err error) {
+		ctx, key.ID, func(ctx context.Context) (k kept, err error) {
 			if acct != nil {
 				defer mine.MoveTo(acct)
 			}
@@ -198,10 +198,10 @@ func (f *Finder) Find(ctx context.Context, q Query) (Result, error) {
 // comes of it.
 func (f *Finder) fetch(
 	ctx context.Context, q *Query, key bytecache.Key, bounds refBounds, acct *pagecache.Account,
-) (keptPostings, error) {
+) (kept, error) {
 	pc := f.o.Cache
 	if v, ok := pc.Fetch(ctx, key); ok {
-		if k, ok := decodePostings(v, bounds, len(q.Matchers.canonical)); ok {
+		if k, ok := decodeKept(v, bounds, len(q.Matchers.canonical)); ok {
 			k.stats.Cached = 1
 			return k, Charge(acct, k.touched)
 		}
@@ -211,14 +211,14 @@ func (f *Finder) fetch(
 	// The request that began this may end first, and close its header.
 	h, release, err := f.o.Header(ctx)
 	if err != nil {
-		return keptPostings{}, err
+		return kept{}, err
 	}
 	defer release()
 	k, err := f.read(ctx, h, q, acct)
 	if err != nil {
 		return k, err
 	}
-	pc.Set(key, appendPostings(indexcache.AppendID(nil, key), &k))
+	pc.Set(key, appendKept(indexcache.AppendID(nil, key), &k))
 	return k, nil
 }
 
@@ -237,7 +237,7 @@ func (m mendingPages) Refetch(
 // read expands the matchers of q from the index.
 func (f *Finder) read(
 	ctx context.Context, h *indexheader.Header, q *Query, acct *pagecache.Account,
-) (keptPostings, error) {
+) (kept, error) {
 	// A request plans many blocks at once on one account: what this block takes is counted apart.
 	// Damaged pages that are read again do not count, because a request that gets the postings from
 	// the cache does not pay for them.
@@ -252,7 +252,7 @@ func (f *Finder) read(
 	memory := f.o.Account.reservation()
 	defer memory.release()
 	canonical := q.Matchers.canonical
-	got, err := expandPostings(ctx, h, mendingPages{f.o.Pages, acct}, postingsRequest{
+	got, err := expand(ctx, h, mendingPages{f.o.Pages, acct}, request{
 		memory:      memory,
 		pageBytes:   f.o.PageBytes,
 		matchers:    canonical,
@@ -270,9 +270,9 @@ func (f *Finder) read(
 		if errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt) {
 			f.o.Corruptions.Failed(telemetry.CorruptPostings)
 		}
-		return keptPostings{stats: got.stats}, err
+		return kept{stats: got.stats}, err
 	}
-	k := keptPostings{refs: got.refs, stats: got.stats, touched: touched.Load()}
+	k := kept{refs: got.refs, stats: got.stats, touched: touched.Load()}
 	for i, m := range canonical {
 		if slices.Contains(got.pending, m) {
 			k.pending = append(k.pending, i)
@@ -282,7 +282,7 @@ func (f *Finder) read(
 }
 
 // result returns what a request with these matchers gets.
-func (k *keptPostings) result(canonical []*labels.Matcher) Result {
+func (k *kept) result(canonical []*labels.Matcher) Result {
 	r := Result{Refs: k.refs, Stats: k.stats, PageBytes: k.touched}
 	for _, i := range k.pending {
 		r.Pending = append(r.Pending, canonical[i])
@@ -291,7 +291,7 @@ func (k *keptPostings) result(canonical []*labels.Matcher) Result {
 }
 
 // charged is result for a request that did not read the postings itself.
-func (k *keptPostings) charged(
+func (k *kept) charged(
 	canonical []*labels.Matcher, acct *pagecache.Account,
 ) (Result, error) {
 	if err := Charge(acct, k.touched); err != nil {

@@ -20,10 +20,10 @@ import (
 // TestPostingsInMemcached checks that a second process reads no postings that memcached has, and is
 // charged for them all the same. It asks memcached only for what its memory does not have.
 func TestPostingsInMemcached(t *testing.T) {
-	b := postingsWideBlock(t, 2000)
+	b := wideIndex(t, 2000)
 	check := func(name string, memory int64, wantAsked int, lines ...string) {
 		t.Helper()
-		ms := postingsMatchers(t, lines...)
+		ms := parseMatchers(t, lines...)
 		r := bytecachetest.NewRemote()
 		want := newTestFinder(t, b, 1<<10, testCache(t, memory, r)).found(t, ms)
 		want.Fetches = 0
@@ -47,8 +47,8 @@ func TestPostingsInMemcached(t *testing.T) {
 // TestPagesOfOtherSizes checks that a request is charged in pages of its own process, if another
 // process with other pages uses the same memcached.
 func TestPagesOfOtherSizes(t *testing.T) {
-	b := postingsWideBlock(t, 2000)
-	ms := postingsMatchers(t, `job="j7"`)
+	b := wideIndex(t, 2000)
+	ms := parseMatchers(t, `job="j7"`)
 	r := bytecachetest.NewRemote()
 	for _, size := range []int{1 << 10, 16 << 10} {
 		got := newTestFinder(t, b, size, testCache(t, 4<<20, r)).found(t, ms)
@@ -63,10 +63,10 @@ func TestPagesOfOtherSizes(t *testing.T) {
 // postings that it finds, or panics, the others get them.
 func TestFiftyLookups(t *testing.T) {
 	errLimit := errors.New("limit")
-	b := postingsWideBlock(t, 2000)
+	b := wideIndex(t, 2000)
 	check := func(name string, filled, panicking, leaderLimited bool, wantFetches int) {
 		t.Run(name, func(t *testing.T) {
-			ms := postingsMatchers(t, `pod=~"pod.*7"`)
+			ms := parseMatchers(t, `pod=~"pod.*7"`)
 			r := bytecachetest.NewRemote()
 			if filled {
 				newTestFinder(t, b, 1<<10, testCache(t, -1, r)).found(t, ms)
@@ -133,17 +133,15 @@ func TestFiftyLookups(t *testing.T) {
 // TestMendedPostings checks that a list which had to be read twice is charged twice to the request
 // that read it, and once to requests that get its postings from the cache.
 func TestMendedPostings(t *testing.T) {
-	b := postingsWideBlock(t, 300)
-	ms := postingsMatchers(t, `pod=~"pod.*7"`)
+	b := wideIndex(t, 300)
+	ms := parseMatchers(t, `pod=~"pod.*7"`)
 	want := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil)).found(t, ms)
 	f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
 	l := b.names["pod"][7].list
+	bucket := newTestBucket(b)
+	bucket.flips = []flip{{off: l.Off + 8, times: 1}}
 	pages := pagecache.New(
-		&postingsBucket{
-			data: b.index, name: b.object.Name,
-			flips: []postingsFlip{{off: l.Off + 8, times: 1}},
-		},
-		&postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 1 << 10},
+		bucket, &pageMap{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: 1 << 10},
 	)
 	t.Cleanup(pages.Close)
 	f.pages.Reader = pages
@@ -159,9 +157,9 @@ func TestMendedPostings(t *testing.T) {
 // TestPostingsOfAnotherKey checks that the value of another key in memcached is a miss. The next
 // query finds what replaced it.
 func TestPostingsOfAnotherKey(t *testing.T) {
-	b := postingsWideBlock(t, 50)
+	b := wideIndex(t, 50)
 	for _, bad := range []string{"short", string(make([]byte, 100)), ""} {
-		ms := postingsMatchers(t, `pod=~"pod.*"`)
+		ms := parseMatchers(t, `pod=~"pod.*"`)
 		r := bytecachetest.NewRemote()
 		newTestFinder(t, b, 1<<10, testCache(t, 4<<20, r)).found(t, ms)
 		r.Change(func(values map[bytecache.ID][]byte) {
@@ -184,11 +182,11 @@ func TestPostingsOfAnotherKey(t *testing.T) {
 func TestKeptPostingsAreExact(t *testing.T) {
 	for _, n := range []int{0, 1, 3, 100, 1000, 100_000} {
 		for _, step := range []uint32{1, 127, 128, 20_000} {
-			k := keptPostings{refs: make([]uint32, n), pending: []int{1}, touched: 1 << 20}
+			k := kept{refs: make([]uint32, n), pending: []int{1}, touched: 1 << 20}
 			for i := range k.refs {
 				k.refs[i] = 10 + uint32(i)*step
 			}
-			v := appendPostings(indexcache.AppendID(nil, bytecache.Key{}), &k)
+			v := appendKept(indexcache.AppendID(nil, bytecache.Key{}), &k)
 			if spare := cap(v) - len(v); spare > 32+len(v)/8 {
 				t.Errorf("%d references %d apart: %d bytes, and %d unused",
 					n, step, len(v), spare)

@@ -49,13 +49,13 @@ func (p *findPages) Fetch(
 
 // newTestFinder returns a Finder that keeps postings in cache, which may be nil.
 func newTestFinder(
-	t testing.TB, b *postingsBlock, pageSize int, cache Cache,
+	t testing.TB, b *testIndex, pageSize int, cache Cache,
 ) *testFinder {
 	t.Helper()
-	f := &testFinder{header: postingsRealHeader(t, b), index: b.object}
-	bucket := &postingsBucket{data: b.index, name: b.object.Name}
+	f := &testFinder{header: realHeader(t, b), index: b.object}
 	r := pagecache.New(
-		bucket, &postingsCache{pages: map[uint64][]byte{}}, pagecache.Options{PageSize: pageSize},
+		newTestBucket(b), &pageMap{pages: map[uint64][]byte{}},
+		pagecache.Options{PageSize: pageSize},
 	)
 	t.Cleanup(r.Close)
 	var mu sync.Mutex
@@ -131,7 +131,7 @@ func (f *testFinder) found(t testing.TB, ms []*labels.Matcher) found {
 func TestKeptPostings(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(21, 22))
 	lazy, empty, some := 0, 0, 0
-	f := func(b *postingsBlock, rounds int, matchers func(rnd *rand.Rand) []*labels.Matcher) {
+	f := func(b *testIndex, rounds int, matchers func(rnd *rand.Rand) []*labels.Matcher) {
 		t.Helper()
 		plain := newTestFinder(t, b, 1<<10, nil)
 		kept := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
@@ -171,30 +171,30 @@ func TestKeptPostings(t *testing.T) {
 		}
 	}
 	for range 20 {
-		b := postingsRandomBlock(t, rnd)
+		b := randomIndex(t, rnd)
 		if rnd.IntN(4) == 0 {
 			index := slices.Clone(b.index)
 			index[4] = 3
-			b = openPostingsBlock(t, index)
+			b = openTestIndex(t, index)
 		}
 		f(b, 60, func(rnd *rand.Rand) []*labels.Matcher {
-			return postingsRandomMatchers(t, rnd, append([]string{"missing"}, postingsNames...))
+			return randomMatchers(t, rnd, append([]string{"missing"}, testNames...))
 		})
 	}
 	if lazy < 20 || empty < 100 || some < 100 {
 		t.Errorf("the test tests too little: %d lazy, %d empty, %d not", lazy, empty, some)
 	}
-	v1, matchers := postingsV1(t)
+	v1, matchers := indexV1(t)
 	f(v1, 100, matchers)
 }
 
 // TestFiftyExpansions checks that identical queries share one expansion. A query that gives up
 // does not disturb the others, and the limit of one query is not the limit of the others.
 func TestFiftyExpansions(t *testing.T) {
-	b := postingsWideBlock(t, 2000)
+	b := wideIndex(t, 2000)
 	synctest.Test(t, func(t *testing.T) {
 		f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
-		ms := postingsMatchers(t, `pod=~"pod.*7"`)
+		ms := parseMatchers(t, `pod=~"pod.*7"`)
 		goOn := make(chan struct{})
 		count := f.pages.before
 		f.pages.before = func(ctx context.Context) error {
@@ -247,7 +247,7 @@ func TestFiftyExpansions(t *testing.T) {
 		}
 
 		// A failure is not remembered.
-		other := postingsMatchers(t, `pod=~"pod.*8"`)
+		other := parseMatchers(t, `pod=~"pod.*8"`)
 		broken := errors.New("bucket is away")
 		f.pages.before = func(context.Context) error { return broken }
 		if _, err := f.find(t.Context(), other, nil); !errors.Is(err, broken) {
@@ -263,10 +263,10 @@ func TestFiftyExpansions(t *testing.T) {
 // TestFailedExpansions checks that an error of the bucket fails all queries that wait for the same
 // expansion, which runs once. A limit fails only the query that has it.
 func TestFailedExpansions(t *testing.T) {
-	b := postingsWideBlock(t, 2000)
+	b := wideIndex(t, 2000)
 	synctest.Test(t, func(t *testing.T) {
 		f := newTestFinder(t, b, 1<<10, testCache(t, 4<<20, nil))
-		ms := postingsMatchers(t, `pod=~"pod.*7"`)
+		ms := parseMatchers(t, `pod=~"pod.*7"`)
 		broken := &pagecache.ReadError{Object: "index", Err: errors.New("bucket is away")}
 		goOn := make(chan struct{})
 		fetches := 0
@@ -326,8 +326,8 @@ func TestFailedExpansions(t *testing.T) {
 // TestDamagedKeptPostings checks that bytes which are not postings of the block are a miss.
 func TestDamagedKeptPostings(t *testing.T) {
 	cache := testCache(t, 4<<20, nil)
-	f := newTestFinder(t, postingsWideBlock(t, 50), 1<<10, cache)
-	ms := postingsMatchers(t, `pod=~"pod.*"`)
+	f := newTestFinder(t, wideIndex(t, 50), 1<<10, cache)
+	ms := parseMatchers(t, `pod=~"pod.*"`)
 	want := f.found(t, ms)
 	key := indexcache.PostingsKey(
 		f.o.ID, f.o.Content, byte(Lazy), f.o.PageBytes, AppendCanonical(nil, ms),
@@ -362,7 +362,7 @@ func TestDamagedKeptPostings(t *testing.T) {
 }
 
 func FuzzKeptPostings(f *testing.F) {
-	f.Add(appendPostings(nil, &keptPostings{
+	f.Add(appendKept(nil, &kept{
 		refs:    []uint32{5, 6, 900},
 		pending: []int{1},
 		stats:   Stats{Groups: 2, Pending: 1},
@@ -370,7 +370,7 @@ func FuzzKeptPostings(f *testing.F) {
 	f.Add([]byte{1, 0, 1, 20, 1, 100, 0, 2, 5, 0}, 1)
 	f.Fuzz(func(t *testing.T, b []byte, matchers int) {
 		bounds := refBounds{first: 5, end: 1000}
-		k, ok := decodePostings(b, bounds, matchers)
+		k, ok := decodeKept(b, bounds, matchers)
 		if !ok {
 			return
 		}
@@ -384,8 +384,8 @@ func FuzzKeptPostings(f *testing.F) {
 				t.Fatalf("pending %v of %d", k.pending, matchers)
 			}
 		}
-		again, ok := decodePostings(appendPostings(nil, &k), bounds, matchers)
-		if !ok || !cmp.Equal(k, again, cmp.AllowUnexported(keptPostings{})) {
+		again, ok := decodeKept(appendKept(nil, &k), bounds, matchers)
+		if !ok || !cmp.Equal(k, again, cmp.AllowUnexported(kept{})) {
 			t.Fatalf("%+v, written and read: %+v, %v", k, again, ok)
 		}
 	})
@@ -393,15 +393,15 @@ func FuzzKeptPostings(f *testing.F) {
 
 func BenchmarkKeptPostings(b *testing.B) {
 	f := func(name string, n int, step uint32) {
-		k := keptPostings{refs: make([]uint32, n)}
+		k := kept{refs: make([]uint32, n)}
 		for i := range k.refs {
 			k.refs[i] = 10 + uint32(i)*step
 		}
-		v := appendPostings(nil, &k)
+		v := appendKept(nil, &k)
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, ok := decodePostings(v, refBounds{end: 1 << 32}, 0); !ok {
+				if _, ok := decodeKept(v, refBounds{end: 1 << 32}, 0); !ok {
 					b.Fatal("does not decode")
 				}
 			}

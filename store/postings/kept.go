@@ -9,20 +9,20 @@ import (
 	"larder/store/indexheader"
 )
 
-// keptPostings are expanded postings as they are shared by requests: pending matchers by their
-// places in the canonical order, which all requests for the same matchers have in common.
+// kept is a result as requests share it. Pending matchers are places in the canonical order, which
+// is the same for all requests with the same matchers.
 //
-// INVARIANT: refs are never written to once they are here.
-type keptPostings struct {
+// INVARIANT: refs are not written to, because requests share them.
+type kept struct {
 	refs    []uint32
 	pending []int
 	stats   Stats
-	// touched are the bytes of the index pages that finding them took. Every request is charged for
-	// them, as if it had read them itself: what is kept must not decide about a limit.
+	// touched is the size of the index pages that hold the lists. Every request is charged for
+	// them, because limits must not depend on what a cache has.
 	touched int64
 }
 
-// refBounds are what references of a block's series lie between: [first, end).
+// refBounds is the range [first, end) of references to series of a block.
 type refBounds struct{ first, end uint64 }
 
 func refRange(h *indexheader.Header) refBounds {
@@ -32,17 +32,17 @@ func refRange(h *indexheader.Header) refBounds {
 	return refBounds{first: uint64(toc.Series) / unit, end: min((end+unit-1)/unit, 1<<32)}
 }
 
-// Expanded postings are kept as
+// Postings are kept as
 //
-//	label names with matchers, of these pending ones, lists, bytes of the lists, upper bound of the postings, bytes of index pages,
-//	number of pending matchers, each one's place in the canonical order,
-//	number of references, the first one, and what each of the others adds to the one before it
+//	Stats.Groups, Pending, Lists, ListBytes and MaxSeries, then bytes of index pages,
+//	number of pending matchers, then the place of each in the canonical order,
+//	number of references, then the first one, then the distance of each from the one before it,
 //
-// all of them uvarints. What precedes them is the identity, which has the version.
+// all of them uvarints. The identity in front of them covers the version of this encoding.
 
-// appendPostings appends k to dst. It makes room for what it writes and no more: a cache accounts
-// for the length of a value.
-func appendPostings(dst []byte, k *keptPostings) []byte {
+// appendKept appends k to dst. It grows dst by exactly what it writes, because a cache accounts for
+// the length of a value.
+func appendKept(dst []byte, k *kept) []byte {
 	figures := append(
 		make([]uint64, 0, 16), uint64(k.stats.Groups), uint64(k.stats.Pending),
 		uint64(k.stats.Lists), uint64(k.stats.ListBytes), uint64(k.stats.MaxSeries),
@@ -73,8 +73,7 @@ func appendPostings(dst []byte, k *keptPostings) []byte {
 	return dst
 }
 
-// keptCount returns how many references a value says that it has, which are at most as many as it
-// has bytes.
+// keptCount returns how many references a value claims to have, at most one for each of its bytes.
 func keptCount(b []byte) int64 {
 	next := func() uint64 {
 		v, n := binary.Uvarint(b)
@@ -91,16 +90,15 @@ func keptCount(b []byte) int64 {
 	return int64(min(next(), uint64(len(b))))
 }
 
-// uvarintSize returns how many bytes a number takes as an uvarint.
+// uvarintSize returns the bytes of a number as a uvarint.
 func uvarintSize(n uint64) int { return (bits.Len64(n|1) + 6) / 7 }
 
-// maxKeptFigure bounds the figures of kept postings: beyond it they are not what a block can come
-// to.
+// maxKeptFigure bounds the numbers in front of kept postings. No block reaches it.
 const maxKeptFigure = 1 << 48
 
-// decodePostings reads what appendPostings has written for a request of so many matchers. It trusts
-// nothing: ok is false for whatever cannot be the postings of a block with such references.
-func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, ok bool) {
+// decodeKept decodes what appendKept has written for a request with the given number of matchers.
+// It does not trust b: ok is false unless these can be postings of a block with these bounds.
+func decodeKept(b []byte, bounds refBounds, matchers int) (k kept, ok bool) {
 	bad := false
 	next := func() int64 {
 		v, n := binary.Uvarint(b)
@@ -116,14 +114,14 @@ func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, o
 	for n := next(); n > 0 && !bad; n-- {
 		i := next()
 		if i >= int64(matchers) || len(k.pending) > 0 && int(i) <= k.pending[len(k.pending)-1] {
-			return keptPostings{}, false
+			return kept{}, false
 		}
 		k.pending = append(k.pending, int(i))
 	}
 	count := next()
 	if bad || count > int64(len(b)) || k.stats.Groups > matchers ||
 		k.stats.Pending > k.stats.Groups {
-		return keptPostings{}, false
+		return kept{}, false
 	}
 	if count == 0 {
 		return k, len(b) == 0
@@ -132,22 +130,22 @@ func decodePostings(b []byte, bounds refBounds, matchers int) (k keptPostings, o
 	ref := uint64(0)
 	for i := range k.refs {
 		if len(b) == 0 {
-			return keptPostings{}, false
+			return kept{}, false
 		}
 		delta := uint64(b[0])
 		n := 1
 		if delta >= 0x80 {
 			if delta, n = binary.Uvarint(b); n <= 0 {
-				return keptPostings{}, false
+				return kept{}, false
 			}
 		}
 		if delta == 0 && i > 0 || delta >= bounds.end {
-			return keptPostings{}, false
+			return kept{}, false
 		}
 		b = b[n:]
 		ref += delta
 		if i == 0 && ref < bounds.first || ref >= bounds.end {
-			return keptPostings{}, false
+			return kept{}, false
 		}
 		k.refs[i] = uint32(ref)
 	}

@@ -12,30 +12,31 @@ import (
 )
 
 const (
-	// markedValues is the number of selected values from which on their lists are not kept but
-	// marked: 16 bytes each would be 16 MB for a million. Those that are marked have to be looked
-	// for a second time.
+	// markedValues is the number of selected values from which lists are marked by a bit instead of
+	// kept, because a million lists of 16 bytes each would need 16 MB. Marked lists must be looked
+	// up a second time.
 	markedValues = 32 << 10
-	// batchLists and batchPageBytes bound what is read at a time of the lists that are marked. More
-	// would save round trips to the bucket: a million lists of one series each are four batches.
+	// batchLists and batchPageBytes bound how much of the marked lists is read at a time. Larger
+	// batches would save round trips to the bucket: a million lists of one series each are four
+	// batches.
 	batchLists     = 128 << 10
 	batchPageBytes = 4 << 20
 
-	// listBytes and refBytes are what a list of a group and a posting take.
+	// listBytes and refBytes are the sizes of a list of a group and of a posting.
 	listBytes, refBytes = 16, 4
 )
 
-// listing is the lists of a group.
+// listing has the lists of a group.
 type listing struct {
 	lists []indexheader.List // ascending by offset; nil if they are marked
-	marks *marks             // nil if they are at hand
+	marks *marks             // nil if lists has them
 	count int
 	bytes int64 // of the lists
 	refs  int64 // upper bound of their postings
 }
 
-// marks are a bit for each value of a name, from the first that is not less than from: whether it
-// is selected.
+// marks has a bit for each value of a name, beginning with the first value that is not less than
+// from. The bit says whether the value is selected.
 type marks struct {
 	name, from string
 	bits       []uint64
@@ -59,13 +60,13 @@ func (l *listing) add(list indexheader.List) {
 	l.refs += tsdbfmt.MaxPostingsCount(list.End - list.Off)
 }
 
-// batches calls f with the lists that are marked, at most so many at a time, ascending by offset.
-// What f is given is used again.
+// batches calls f with the marked lists, at most limit at a time, ascending by offset. f must not
+// keep the slice.
 func (l *listing) batches(
-	ctx context.Context, hdr header, pageBytes int64, most int, f func([]indexheader.List) error,
+	ctx context.Context, hdr header, pageBytes int64, limit int, f func([]indexheader.List) error,
 ) error {
 	m := l.marks
-	batch := make([]indexheader.List, 0, min(l.count, most))
+	batch := make([]indexheader.List, 0, min(l.count, limit))
 	flush := func() error {
 		byOff := func(a, b indexheader.List) int { return cmp.Compare(a.Off, b.Off) }
 		if !slices.IsSortedFunc(batch, byOff) { // format V1
@@ -83,10 +84,10 @@ func (l *listing) batches(
 		}
 		first, last := list.Off/pageBytes, (list.End-1)/pageBytes+1
 		more := last - first
-		if first >= next-1 { // not so in format V1, whose lists lie in any order
+		if first >= next-1 { // in format V1 lists are in no order
 			more = max(last-max(first, next), 0)
 		}
-		if len(batch) > 0 && (len(batch) == most || (pages+more)*pageBytes > batchPageBytes) {
+		if len(batch) > 0 && (len(batch) == limit || (pages+more)*pageBytes > batchPageBytes) {
 			if err := flush(); err != nil {
 				return false, err
 			}
@@ -106,8 +107,7 @@ func (l *listing) batches(
 	return nil
 }
 
-// spansOf returns the byte ranges of lists, which ascend: those that lie next to one another are
-// one.
+// spansOf appends the byte ranges of lists, which ascend, to out. Adjacent lists share a range.
 func spansOf(out []pagecache.Span, lists []indexheader.List) []pagecache.Span {
 	for _, l := range lists {
 		if n := len(out); n > 0 && out[n-1].Off <= l.Off && l.Off <= out[n-1].End {
@@ -119,10 +119,10 @@ func spansOf(out []pagecache.Span, lists []indexheader.List) []pagecache.Span {
 	return out
 }
 
-// heldBytes is what evaluating the plan takes at most: the lists at hand and the pages that they
-// lie on, a batch of those that are marked, the first set, and the next one with what it is sorted
-// through, or the first is.
-func (p *postingsPlan) heldBytes(spans []pagecache.Span, pageBytes int64) int64 {
+// neededBytes estimates the memory for evaluating the plan, as an upper bound: lists and their
+// pages, one batch of marked lists, the first set, the next one, and a copy of the larger to sort
+// it.
+func (p *plan) neededBytes(spans []pagecache.Span, pageBytes int64) int64 {
 	n, nextPage := int64(len(spans))*listBytes, int64(0)
 	for _, s := range spans { // ascending: neighbours share pages
 		end := (s.End-1)/pageBytes + 1
@@ -133,15 +133,9 @@ func (p *postingsPlan) heldBytes(spans []pagecache.Span, pageBytes int64) int64 
 	for i, l := range slices.Concat(p.adds, p.subtracts) {
 		if l.marks != nil {
 			n += int64(len(l.marks.bits)) * 8
-			batch = max(
-				batch,
-				min(
-					int64(l.count), batchLists,
-				)*2*listBytes+min(
-					l.bytes+int64(l.count)*pageBytes,
-					batchPageBytes+l.bytes/int64(l.count)+pageBytes,
-				),
-			)
+			count := int64(l.count)
+			pages := min(l.bytes+count*pageBytes, batchPageBytes+l.bytes/count+pageBytes)
+			batch = max(batch, min(count, batchLists)*2*listBytes+pages)
 		}
 		n += int64(len(l.lists)) * listBytes
 		if i == 0 {

@@ -17,29 +17,29 @@ import (
 
 const (
 	defaultSeriesBytes = 512
-	// valueCost is what evaluating a matcher on one label value of the header is worth in bytes of
-	// series entries. It is also the least that the list of a value takes, so that a group's cost
-	// is known to be at least this for each value of its name.
+	// valueCost is the cost of evaluating a matcher on one label value of the header, in bytes of
+	// series entries. The list of a value is at least as long, so that a group costs at least this
+	// for each value of its name.
 	valueCost = tsdbfmt.MinPostingsSize
-	// maxWideBytes bounds what is read for a group that selects most values of its name (pod!="",
-	// pod=~".+") beside a selective one. Such a group excludes little, and its lists are as large
+	// maxWideBytes bounds the lists of a group that selects most values of its name (pod!="",
+	// pod=~".+") beside a selective group. Such a group excludes little, and its lists are as large
 	// as the list of all series, or several times that.
 	maxWideBytes = 1 << 20
-	// checkEvery is the number of values or lists between two looks at the context.
+	// checkEvery is the number of values or lists after which the context is checked again.
 	checkEvery = 1024
 )
 
-// postingsPlan says which lists are read and how they are combined.
-type postingsPlan struct {
-	empty     bool              // nothing matches: there is nothing to read
+// plan says which lists are read and how they are combined.
+type plan struct {
+	empty     bool              // no series matches: nothing is read
 	adds      []listing         // the sets to intersect, smallest first, at least one
 	subtracts []listing         // the sets to subtract from that
-	pending   []*labels.Matcher // to be checked against each series, in the order of the request
+	pending   []*labels.Matcher // the caller checks them against each series; in request order
 	stats     Stats
 }
 
-// spans returns the byte ranges of the index that the lists at hand lie in.
-func (p *postingsPlan) spans() []pagecache.Span {
+// spans returns the byte ranges of all lists that are not marked.
+func (p *plan) spans() []pagecache.Span {
 	var sets [][]indexheader.List
 	for _, l := range slices.Concat(p.adds, p.subtracts) {
 		if l.marks == nil {
@@ -53,43 +53,42 @@ func (p *postingsPlan) spans() []pagecache.Span {
 	for _, lists := range sets {
 		out = spansOf(out, lists)
 	}
-	// The sets of format V1 may lie within one another.
+	// In format V1 the lists of groups may overlap.
 	slices.SortFunc(out, func(a, b pagecache.Span) int { return cmp.Compare(a.Off, b.Off) })
 	return out
 }
 
-// planner finds the lists of the groups and weighs them against one another.
+// planner finds the lists of the groups and decides which of them are read.
 //
-// The weighing is in bytes, and pessimistic about series: reading a group's lists pays if they are
-// smaller than the series that they may save reading. Those are at most the candidates, the series
-// of the smallest group, and at most what the group can exclude at all: for a group that adds, the
-// series outside of it, which are few if it selects nearly everything. What does not pay is left
-// pending. INVARIANT: what adds[0] holds is read, so that the candidates are known to be no more
-// than that.
+// It compares bytes. Reading the lists of a group pays if they are smaller than the series entries
+// that they may exclude. A group excludes at most the candidates, which are the series of the
+// smallest group. A group that adds also excludes at most the series outside of it, which are few
+// if it selects nearly everything. The matchers of a group that does not pay stay pending.
+//
+// INVARIANT: the lists of adds[0] are read, therefore their size bounds the candidates.
 type planner struct {
 	ctx    context.Context
 	hdr    header
-	req    *postingsRequest
+	req    *request
 	all    indexheader.List // of the block's series
 	series int64            // upper bound of their number
-	// bound is an upper bound of the series that match, as far as groups are resolved; anchored
-	// says that it comes from one.
+	// bound is an upper bound of the series that match all resolved groups. anchored says that it
+	// comes from a group.
 	bound    int64
 	anchored bool
 	stats    Stats
 }
 
-func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postingsPlan, error) {
+func newPlan(ctx context.Context, hdr header, req *request) (plan, error) {
 	groups, none := groupMatchers(req.matchers)
 	p := planner{ctx: ctx, hdr: hdr, req: req, all: hdr.AllPostings()}
 	p.series = tsdbfmt.MaxPostingsCount(p.all.End - p.all.Off)
 	p.bound = p.series
 	p.stats.Groups = len(groups)
 	if none || p.series == 0 || len(req.matchers) == 0 {
-		return postingsPlan{empty: true, stats: p.stats}, nil
+		return plan{empty: true, stats: p.stats}, nil
 	}
-	// First the groups whose lists are found by a few look-ups: they bound what the others are
-	// worth.
+	// Groups that need few look-ups come first, because they bound what the others are worth.
 	order := slices.Clone(groups)
 	slices.SortStableFunc(order, func(a, b *group) int {
 		switch {
@@ -105,11 +104,11 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 	})
 	for _, g := range order {
 		if err := p.resolve(g); err != nil {
-			return postingsPlan{stats: p.stats}, err
+			return plan{stats: p.stats}, err
 		}
 		if g.adds && g.resolved {
 			if g.count == 0 {
-				return postingsPlan{empty: true, stats: p.stats}, nil
+				return plan{empty: true, stats: p.stats}, nil
 			}
 			p.bound, p.anchored = min(p.bound, g.refs), true
 		}
@@ -117,8 +116,7 @@ func planPostings(ctx context.Context, hdr header, req *postingsRequest) (postin
 	return p.decide(groups)
 }
 
-// resolve finds the lists of a group, unless it turns out before that they would cost more than
-// they save.
+// resolve finds the lists of a group. It gives up once they are known to cost more than they save.
 func (p *planner) resolve(g *group) error {
 	budget, err := p.budget(g)
 	if err != nil {
@@ -137,24 +135,24 @@ func (p *planner) resolve(g *group) error {
 		values := slices.DeleteFunc(
 			slices.Clone(r.values), func(v string) bool { return !g.selects(v) },
 		)
-		err = s.lookUp(values)
+		err = s.addValues(values)
 	case g.adds:
-		err = s.scan(g.narrowest().prefix, g.selects)
+		err = s.addPrefix(g.narrowest().prefix, g.selects)
 	case sc == whole, sc == ranges && p.marked(count) && !g.singleRange():
-		err = s.scan("", g.selects)
+		err = s.addPrefix("", g.selects)
 	default:
 		var values []string
 		for i := range g.rules {
 			r := &g.rules[i]
 			if r.finite {
 				values = append(values, r.values...)
-			} else if err = s.scan(r.prefix, r.selects); err != nil || s.over {
+			} else if err = s.addPrefix(r.prefix, r.selects); err != nil || s.over {
 				break
 			}
 		}
 		if err == nil && !s.over {
 			slices.Sort(values)
-			err = s.lookUp(slices.Compact(values))
+			err = s.addValues(slices.Compact(values))
 		}
 	}
 	if err != nil {
@@ -168,13 +166,13 @@ func (p *planner) resolve(g *group) error {
 	return nil
 }
 
-// budget returns the bytes that finding and reading the lists of a group may cost before it is left
-// pending, -1 = whatever it takes.
+// budget returns the bytes that finding and reading the lists of a group may cost before its
+// matchers stay pending; -1: there is no limit.
 func (p *planner) budget(g *group) (int64, error) {
 	budget := int64(-1)
 	switch {
 	case g.adds && !p.anchored:
-		// Any group that adds is better than all series, but for one that is nearly all series.
+		// Any group that adds is better than all series, unless it selects nearly all of them.
 		if !p.req.eager && g.every() {
 			budget = p.withoutGroup(int64(p.hdr.ValueCount(g.name)))
 		}
@@ -195,12 +193,12 @@ func (p *planner) budget(g *group) (int64, error) {
 	return budget, nil
 }
 
-// capped reports whether some group is selective, so that what selects nearly everything is not
-// worth much.
+// capped reports whether some group is selective, so that a group that selects nearly everything is
+// worth little.
 func (p *planner) capped() bool { return p.anchored && p.bound <= p.series/2 }
 
-// withoutGroup returns the bytes that it takes to start from all series instead of a group of at
-// least n: their list, and the entries of the series that are not in the group.
+// withoutGroup returns the cost in bytes of starting from all series instead of a group with at
+// least n: the list of all series, and the entries of series that are not in the group.
 func (p *planner) withoutGroup(n int64) int64 {
 	return p.all.End - p.all.Off + p.worth(max(p.series-n, 0))
 }
@@ -214,8 +212,8 @@ func (p *planner) worth(n int64) int64 {
 	return n * each
 }
 
-// mayPend reports whether checking the group's matchers against the labels of a series gives what
-// its lists give, and the request allows it.
+// mayPend reports whether the group's matchers may stay pending: the request allows it, and
+// checking them against the labels of a series gives the same result as the lists.
 func (p *planner) mayPend(g *group) (bool, error) {
 	if p.req.complete {
 		return false, nil
@@ -231,8 +229,8 @@ func (p *planner) mayPend(g *group) (bool, error) {
 }
 
 // decide picks the groups whose lists are read.
-func (p *planner) decide(groups []*group) (postingsPlan, error) {
-	out := postingsPlan{}
+func (p *planner) decide(groups []*group) (plan, error) {
+	out := plan{}
 	left := slices.DeleteFunc(slices.Clone(groups), func(g *group) bool { return !g.resolved })
 	slices.SortStableFunc(left, func(a, b *group) int { return cmp.Compare(a.refs, b.refs) })
 	base, err := p.base(left)
@@ -284,7 +282,7 @@ func (p *planner) decide(groups []*group) (postingsPlan, error) {
 	return out, nil
 }
 
-// marked reports whether so many lists are marked where values have to be looked at.
+// marked reports whether the lists of a name with so many values are marked instead of kept.
 func (p *planner) marked(values int) bool { return values > cmp.Or(p.req.markFrom, markedValues) }
 
 // allSeries is the list of all series.
@@ -294,10 +292,10 @@ func (p *planner) allSeries() listing {
 	return l
 }
 
-// base returns the group that the others are weighed against, the smallest that adds; nil for all
-// series of the block, because no group adds, or because its lists take more bytes than the list of
-// all series and the entries of those that it would exclude: a label that has a value of its own
-// for every series.
+// base returns the smallest group that adds; the others are compared with it. It returns nil for
+// all series of the block: if no group adds, or if the group's lists are larger than the list of
+// all series plus the entries that the group excludes. The latter is a label with another value for
+// every series.
 func (p *planner) base(bySize []*group) (*group, error) {
 	i := slices.IndexFunc(bySize, func(g *group) bool { return g.adds })
 	if i < 0 {
@@ -333,11 +331,11 @@ type valueScan struct {
 	g      *group
 	budget int64 // -1 = none
 	cost   int64
-	over   bool // the budget did not suffice, the lists are incomplete
+	over   bool // the budget is used up, and the lists are incomplete
 }
 
-// scan adds the lists of the values that begin with prefix and that selects accepts.
-func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
+// addPrefix adds the lists of the values that begin with prefix and that selects accepts.
+func (s *valueScan) addPrefix(prefix string, selects func(v string) bool) error {
 	ctx, n, every, count := s.p.ctx, 0, s.g.every(), s.p.hdr.ValueCount(s.g.name)
 	var seen *marks
 	switch {
@@ -351,8 +349,7 @@ func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 		s.g.name,
 		prefix,
 		func(value []byte, l indexheader.List) (bool, error) {
-			// A name may have millions of values: they are matched where they lie, not copied. Matchers
-			// do not keep what they match.
+			// Values are not copied, because a name may have millions. Matchers do not keep them.
 			v := unsafe.String(unsafe.SliceData(value), len(value))
 			if !strings.HasPrefix(v, prefix) {
 				return false, nil
@@ -382,8 +379,8 @@ func (s *valueScan) scan(prefix string, selects func(v string) bool) error {
 	return err
 }
 
-// lookUp adds the lists of values, which are ascending and distinct.
-func (s *valueScan) lookUp(values []string) error {
+// addValues adds the lists of values, which are ascending and distinct.
+func (s *valueScan) addValues(values []string) error {
 	if len(values) == 0 {
 		return nil
 	}

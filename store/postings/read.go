@@ -18,25 +18,24 @@ type listReader struct {
 	object    pagecache.Object
 	account   *pagecache.Account
 	pageBytes int64
-	batch     int // how many marked lists are read at a time
+	batch     int // limit of the marked lists that are read at a time
 
-	cursor pagecache.Cursor
-	// joins a list that lies on several pages; what it held is decoded before the next list is read
-	scratch []byte
+	cursor  pagecache.Cursor
+	scratch []byte // for a list that lies on several pages; used again for the next list
 	sorter  sorter
-	// again holds what was read a second time. A damaged page spoils every list on it, and the
-	// first read again mends them all.
+	// again holds the pages that were read a second time. A damaged page damages every list on it,
+	// and reading it again once repairs them all.
 	again   []*pagecache.Pages
 	repairs int
 }
 
-// fetch reads the pages of lists that will be asked for.
+// fetch reads the pages of the lists in spans.
 func (r *listReader) fetch(spans []pagecache.Span) error {
 	if len(spans) == 0 {
 		return nil
 	}
 	for _, s := range spans {
-		// The header has checksums of its own, but it may belong to another index than this object.
+		// The header verifies itself, but it may belong to another index.
 		if s.Off < 0 || s.Off >= s.End || s.End > r.object.Size {
 			return fmt.Errorf(
 				"object %s of %d bytes: %w: posting list at [%d, %d)", r.object.Name, r.object.Size,
@@ -52,8 +51,7 @@ func (r *listReader) fetch(spans []pagecache.Span) error {
 	return nil
 }
 
-// set decodes the lists of a group and returns their postings as one set, each once, in dst's
-// memory if it is large enough.
+// set returns the postings of a group as one set. It uses the memory of dst if that is enough.
 func (r *listReader) set(dst []uint32, l *listing) ([]uint32, error) {
 	if int64(cap(dst)) < l.refs {
 		dst = make([]uint32, 0, l.refs)
@@ -64,14 +62,15 @@ func (r *listReader) set(dst []uint32, l *listing) ([]uint32, error) {
 	} else {
 		var spans []pagecache.Span
 		fetched := r.cursor
-		err = l.batches(r.ctx, r.header, r.pageBytes, r.batch, func(lists []indexheader.List) (err error) {
+		decode := func(lists []indexheader.List) (err error) {
 			spans = spansOf(spans[:0], lists)
 			if err = r.fetch(spans); err == nil {
 				dst, err = r.decode(dst, lists)
 			}
-			r.again = nil // of pages that are not needed any more
+			r.again = nil // other batches have other pages
 			return err
-		})
+		}
+		err = l.batches(r.ctx, r.header, r.pageBytes, r.batch, decode)
 		r.cursor = fetched
 	}
 	if err != nil {
@@ -98,12 +97,12 @@ func (r *listReader) decode(dst []uint32, lists []indexheader.List) ([]uint32, e
 	return dst, nil
 }
 
-// joinBytes is the size from which a list is sure to lie on several pages, so that room for it is
-// made at once.
+// joinBytes is the size from which a list surely lies on several pages, so that scratch grows in
+// one step.
 const joinBytes = 64 << 10
 
-// list appends the postings of one list to dst. A list that does not decode is read again from the
-// bucket, once.
+// list appends the postings of one list to dst. If the list does not decode, it is read again from
+// the bucket, once.
 func (r *listReader) list(dst []uint32, l indexheader.List) ([]uint32, error) {
 	n := int(l.End - l.Off)
 	if n >= joinBytes && n > cap(r.scratch) {
@@ -145,5 +144,5 @@ func (r *listReader) list(dst []uint32, l indexheader.List) ([]uint32, error) {
 	return out, nil
 }
 
-// errNotFetched is returned for a list that is not within the pages that a read of it has returned.
+// errNotFetched is returned for a list that the fetched pages do not cover.
 var errNotFetched = errors.New("pages do not cover it")

@@ -9,38 +9,38 @@ import (
 	"larder/store/indexheader"
 )
 
-// rule is a matcher as a choice among the values of its label. If it adds, a series must have one
-// of the selected values; else it must have none of them, and a series without the label passes.
+// rule is a matcher as a selection of values of its label. If the rule adds, a series must have one
+// of the selected values. Otherwise it must have none of them, and a series without the label
+// passes.
 //
-// A block's index may hold a label with an empty value, which to a matcher is the same as no label.
-// Prometheus's rules then look at how a matcher is written (l!="" takes such a series, l=~"..*"
-// does not); they are kept by the fields every and adds.
+// The index of a block may have a label with an empty value, which for a matcher is the same as no
+// label. Prometheus then decides by the text of the matcher: l!="" matches such a series, l=~"..*"
+// does not. The fields every and adds do the same.
 type rule struct {
 	matcher *labels.Matcher
 	adds    bool
-	every   bool // selects every value, also an empty one, whatever the matcher says
+	every   bool // selects every value, even an empty one, whatever the matcher says
 	invert  bool // selects the values that the matcher does not match
-	finite  bool // selects values and no other
+	finite  bool // selects exactly values
 	values  []string
-	prefix  string // of everything that is selected
+	prefix  string // of every selected value
 }
 
 // selects reports whether the rule selects value v.
 func (r *rule) selects(v string) bool { return r.every || r.matcher.Matches(v) != r.invert }
 
-// group is the matchers of one label name. The lists of a name's values lie next to one another in
-// the index. In a sound block they are disjoint: a series has one value. Sums of their lengths are
-// upper bounds, because an irregular block may hold a series in several of them.
+// group has the matchers of one label name. The lists of a name's values are adjacent in the index,
+// and disjoint, because a series has one value. Only an irregular block may have a series in
+// several of them: sums of their lengths are upper bounds.
 type group struct {
 	name  string
 	rules []rule
-	// some rule adds: the group selects the values that series must have; else those that they must
-	// not have
+	// adds says that some rule adds: the group selects the values of which a series must have one.
+	// Otherwise it selects the values that a series must not have.
 	adds bool
 
-	// What follows is known once the group is resolved: the lists of the selected values.
 	resolved bool
-	listing
+	listing  // of the selected values, once the group is resolved
 }
 
 // selects reports whether the list of value v belongs to the group.
@@ -79,7 +79,7 @@ const (
 func (g *group) scope() scope {
 	sc := points
 	if g.adds {
-		// Any one rule that adds narrows the group.
+		// One rule that adds is enough to narrow the group.
 		sc = whole
 	}
 	for i := range g.rules {
@@ -101,11 +101,10 @@ func (g *group) scope() scope {
 	return sc
 }
 
-// singleRange reports whether the group is one rule with a prefix: no other one has values to add
-// to those.
+// singleRange reports whether the group is one rule with a prefix.
 func (g *group) singleRange() bool { return len(g.rules) == 1 && !g.rules[0].finite }
 
-// narrowest returns the rule of a group that adds which leaves the fewest values to look at.
+// narrowest returns the rule with the fewest values to look at, in a group that adds.
 func (g *group) narrowest() *rule {
 	var best *rule
 	for i := range g.rules {
@@ -121,8 +120,8 @@ func (g *group) narrowest() *rule {
 	return best
 }
 
-// finish brings the lists into the order of the index, which is that of the values but in format
-// V1, and removes those that two rules of the group have selected.
+// finish sorts the lists by offset, which is the order of the values except in format V1. It
+// removes duplicates, which two rules of the group have selected.
 func (g *group) finish() {
 	g.resolved = true
 	byOff := func(a, b indexheader.List) int { return cmp.Compare(a.Off, b.Off) }
@@ -138,11 +137,11 @@ func (g *group) finish() {
 	}
 }
 
-// groupMatchers turns matchers into groups, in the order in which their names appear. none says
-// that no series can match.
+// groupMatchers turns matchers into groups, in the order of their names in ms. none says that no
+// series can match.
 func groupMatchers(ms []*labels.Matcher) (groups []*group, none bool) {
-	// mustBeSet are the label names that a series must have: some matcher does not match the empty
-	// value.
+	// mustBeSet has the label names that a series must have, because some matcher does not match
+	// the empty value.
 	mustBeSet := map[string]bool{}
 	for _, m := range ms {
 		if !m.Matches("") {
@@ -152,13 +151,12 @@ func groupMatchers(ms []*labels.Matcher) (groups []*group, none bool) {
 	byName := map[string]*group{}
 	for _, m := range ms {
 		if m.Name == "" {
-			// No series has a label without a name. (The index has an entry of that name: the list
-			// of all series.)
+			// No series has a label without a name. The index has such an entry for all series.
 			none = none || !m.Matches("")
 			continue
 		}
 		if m.Value == ".*" {
-			// Anything, and not even a series without the label.
+			// It matches everything, or nothing: not even a series without the label.
 			if m.Type == labels.MatchRegexp {
 				continue
 			}
@@ -186,25 +184,25 @@ func newRule(m *labels.Matcher, mustBeSet bool) rule {
 	switch empty := m.Matches(""); {
 	case regexp && m.Value == ".+":
 		r.every, r.adds = true, !negative
-	case negative && empty: // l!="a", l!~"a|b": the series that have what is named are out
+	case negative && empty: // l!="a", l!~"a|b": series with these values are out
 		r.invert = true
-	case negative: // l!="", l!~"a|": with the label, and with another value
+	case negative: // l!="", l!~"a|": series with another value of the label
 		r.adds, r.every = true, m.Value == ""
 	case !empty || mustBeSet && m.Value != "": // l="a", l=~"a.*"; l=~"a|" beside l!=""
 		r.adds = true
-	default: // l="", l=~"a|": the series that have anything else are out
+	default: // l="", l=~"a|": series with any other value are out
 		r.invert, r.every = true, m.Value == ""
 	}
 	if r.every || negative != r.invert {
-		// What is selected is all but what the expression names: it gives no values to look up.
+		// The rule selects all values except those that the matcher names: none can be looked up.
 		return r
 	}
 	if !regexp {
 		r.finite, r.values = true, []string{m.Value}
 		return r
 	}
-	// The expression's set or prefix says what it matches, so for a negative matcher what it does
-	// not.
+	// The set or prefix of an expression says what it matches, for a negative matcher what it
+	// excludes.
 	if r.values = m.SetMatches(); len(r.values) > 0 {
 		slices.Sort(r.values)
 		r.finite, r.values = true, slices.Compact(r.values)
@@ -214,9 +212,8 @@ func newRule(m *labels.Matcher, mustBeSet bool) rule {
 	return r
 }
 
-// hidesEmpty reports whether the group's rules and its matchers may disagree on the empty value:
-// such a group can be left to be checked against the series only in a block that has no empty value
-// of the group's name.
+// hidesEmpty reports whether the group's rules and its matchers may disagree on the empty value.
+// The matchers of such a group may stay pending only if the block has no empty value of the name.
 func (g *group) hidesEmpty() bool {
 	return slices.ContainsFunc(g.rules, func(r rule) bool { return r.every })
 }

@@ -17,44 +17,46 @@ import (
 
 // TestPostingsScript runs testdata/postings. Its commands are
 //
-//	block                 writes a block; a line is "[count *] name=value ...", where $i is the number of the series, $i%7 that modulo 7
-//	expand [options]      expands matchers, one a line, and prints what is read (+ to intersect, - to subtract), what is left pending,
-//	                      the series that match, and how many label values were looked at. Options: eager, series-bytes=N (64), count
-//	                      (print only the number of series)
+//	block             writes a block. A line is "[count *] name=value ...", where $i is the number
+//	                  of the series, and $i%7 that number modulo 7.
+//	expand [options]  expands matchers, one a line. It prints which lists are read (+ to intersect,
+//	                  - to subtract), which matchers stay pending, which series match, and how many
+//	                  label values were looked at. Options: eager, series-bytes=N (default 64),
+//	                  count (print only the number of series).
 func TestPostingsScript(t *testing.T) {
-	var b *postingsBlock
+	var b *testIndex
 	datadriven.RunTest(t, "testdata/postings", func(t *testing.T, d *datadriven.TestData) string {
 		switch d.Cmd {
 		case "block":
 			var series []labels.Labels
 			for line := range strings.Lines(d.Input) {
-				series = append(series, postingsSeries(t, line)...)
+				series = append(series, parseSeries(t, line)...)
 			}
-			b = newPostingsBlock(t, series)
+			b = newTestIndex(t, series)
 			return fmt.Sprintf("%d series\n", len(series))
 		case "expand":
-			req := postingsRequest{object: b.object, seriesBytes: 64, eager: d.HasArg("eager")}
+			req := request{object: b.object, seriesBytes: 64, eager: d.HasArg("eager")}
 			if d.HasArg("series-bytes") {
 				d.ScanArgs(t, "series-bytes", &req.seriesBytes)
 			}
 			for line := range strings.Lines(d.Input) {
-				req.matchers = append(req.matchers, postingsMatcher(t, line))
+				req.matchers = append(req.matchers, parseMatcher(t, line))
 			}
-			return postingsExpand(t, b, req, d.HasArg("count"))
+			return scriptExpand(t, b, req, d.HasArg("count"))
 		}
 		return "unknown command"
 	})
 }
 
-func postingsExpand(t *testing.T, b *postingsBlock, req postingsRequest, count bool) string {
-	b.asked, b.visited = 0, 0
-	plan, err := planPostings(context.Background(), b, &req)
+func scriptExpand(t *testing.T, b *testIndex, req request, count bool) string {
+	b.looked, b.visited = 0, 0
+	plan, err := newPlan(context.Background(), b, &req)
 	if err != nil {
 		return err.Error()
 	}
-	asked, visited := b.asked, b.visited
-	pages := newPostingsPages(t, b)
-	got, err := expandPostings(context.Background(), b, pages, req)
+	looked, visited := b.looked, b.visited
+	pages := newTestPages(t, b)
+	got, err := expand(context.Background(), b, pages, req)
 	if err != nil {
 		return err.Error()
 	}
@@ -64,10 +66,10 @@ func postingsExpand(t *testing.T, b *postingsBlock, req postingsRequest, count b
 	} else {
 		fmt.Fprintf(&out, "read     at most %d series:", plan.stats.MaxSeries)
 		for _, l := range plan.adds {
-			out.WriteString(" +" + postingsDescribe(b, l.lists))
+			out.WriteString(" +" + describeLists(b, l.lists))
 		}
 		for _, l := range plan.subtracts {
-			out.WriteString(" -" + postingsDescribe(b, l.lists))
+			out.WriteString(" -" + describeLists(b, l.lists))
 		}
 		out.WriteString("\n")
 	}
@@ -81,7 +83,7 @@ func postingsExpand(t *testing.T, b *postingsBlock, req postingsRequest, count b
 	if len(got.pending) > 0 {
 		fmt.Fprintf(&out, "pending  %v\n", got.pending)
 	}
-	fmt.Fprintf(&out, "header   %d values looked up, %d streamed\n", asked, visited)
+	fmt.Fprintf(&out, "header   %d values looked up, %d streamed\n", looked, visited)
 	match := b.matching(got.refs, got.pending)
 	if !slices.Equal(match, b.want(t, req.matchers)) {
 		out.WriteString("NOT WHAT PROMETHEUS ANSWERS\n")
@@ -95,8 +97,8 @@ func postingsExpand(t *testing.T, b *postingsBlock, req postingsRequest, count b
 	return out.String()
 }
 
-// postingsDescribe names a set of lists.
-func postingsDescribe(b *postingsBlock, lists []indexheader.List) string {
+// describeLists names a set of lists.
+func describeLists(b *testIndex, lists []indexheader.List) string {
 	var values []string
 	name := ""
 	for i, l := range lists {
@@ -115,11 +117,11 @@ func postingsDescribe(b *postingsBlock, lists []indexheader.List) string {
 }
 
 var (
-	postingsNumber     = regexp.MustCompile(`\$i(%\d+)?`)
-	postingsExpression = regexp.MustCompile(`^([^=!~]*)(=~|!~|!=|=)(".*")$`)
+	numberPattern  = regexp.MustCompile(`\$i(%\d+)?`)
+	matcherPattern = regexp.MustCompile(`^([^=!~]*)(=~|!~|!=|=)(".*")$`)
 )
 
-func postingsSeries(t *testing.T, line string) []labels.Labels {
+func parseSeries(t *testing.T, line string) []labels.Labels {
 	n := 1
 	if before, after, ok := strings.Cut(line, "*"); ok {
 		var err error
@@ -133,7 +135,7 @@ func postingsSeries(t *testing.T, line string) []labels.Labels {
 		m := map[string]string{}
 		for field := range strings.FieldsSeq(line) {
 			name, value, _ := strings.Cut(field, "=")
-			m[name] = postingsNumber.ReplaceAllStringFunc(value, func(s string) string {
+			m[name] = numberPattern.ReplaceAllStringFunc(value, func(s string) string {
 				if _, mod, ok := strings.Cut(s, "%"); ok {
 					by, err := strconv.Atoi(mod)
 					if err != nil {
@@ -149,10 +151,10 @@ func postingsSeries(t *testing.T, line string) []labels.Labels {
 	return out
 }
 
-func postingsMatcher(t testing.TB, line string) *labels.Matcher {
-	parts := postingsExpression.FindStringSubmatch(strings.TrimSpace(line))
+func parseMatcher(t testing.TB, line string) *labels.Matcher {
+	parts := matcherPattern.FindStringSubmatch(strings.TrimSpace(line))
 	if parts == nil {
-		t.Fatalf("%q is no matcher", line)
+		t.Fatalf("%q is not a matcher", line)
 	}
 	kinds := map[string]labels.MatchType{
 		"=":  labels.MatchEqual,

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// Sets of postings are ascending slices without duplicates. The operations work in place: a query's
-// first group is decoded once and shrinks from there.
+// Sets of postings are ascending slices without duplicates. The operations work in place: the first
+// group of a query is decoded once and shrinks from there.
 
-// gallopRatio is how many times longer one set must be for searching in it to beat walking it
-// (BenchmarkIntersect).
+// gallopRatio is how many times longer one set must be so that searching it is faster than walking
+// it: see BenchmarkIntersect.
 const gallopRatio = 8
 
-// intersect reduces a to what is in b too. It writes into a only.
+// intersect reduces a to the postings that are in b, too. It writes to a only.
 func intersect(a, b []uint32) []uint32 {
 	switch {
 	case len(b) >= gallopRatio*len(a):
@@ -34,8 +34,8 @@ func intersect(a, b []uint32) []uint32 {
 			if len(rest) == 0 {
 				break
 			}
-			// INVARIANT: out never grows past what of a has been passed, so that rest is still
-			// unwritten.
+			// INVARIANT: out never grows beyond the postings of a that have been passed, because
+			// rest must stay unwritten.
 			if rest[0] == v {
 				rest = rest[1:]
 				out = append(out, v)
@@ -46,9 +46,9 @@ func intersect(a, b []uint32) []uint32 {
 	n := 0
 	for i, j := 0, 0; i < len(a) && j < len(b); {
 		x, y := a[i], b[j]
-		// Which side is behind is a coin toss that no branch predictor wins: move by comparison
-		// results instead. a[n] is written at every step and counts only where both are equal; n is
-		// at most i, so that nothing unread is lost.
+		// No branch predictor can tell which side is behind, therefore both move by results of
+		// comparisons. Every step writes a[n], which counts only if both are equal. n is at most i,
+		// so that nothing unread is lost.
 		a[n] = x
 		n += one(x == y)
 		i += one(x <= y)
@@ -65,7 +65,7 @@ func one(b bool) int {
 	return 0
 }
 
-// subtract reduces a to what is not in b. It writes into a only.
+// subtract reduces a to the postings that are not in b. It writes to a only.
 func subtract(a, b []uint32) []uint32 {
 	switch {
 	case len(a) == 0 || len(b) == 0:
@@ -102,8 +102,8 @@ func subtract(a, b []uint32) []uint32 {
 	return a[:n+copy(a[n:], a[i:])]
 }
 
-// gallop returns the index of the first element of s that is not below v, len(s) if there is none.
-// Its cost grows with the index, not with the length of s.
+// gallop returns the index of the first element of s that is not less than v, len(s) if there is
+// none. Its cost grows with the index, not with the length of s.
 func gallop(s []uint32, v uint32) int {
 	step := 1
 	for step <= len(s) && s[step-1] < v {
@@ -122,20 +122,20 @@ func gallop(s []uint32, v uint32) int {
 }
 
 const (
-	// bitmapSpread is the largest number of possible references per reference for which a bitmap is
-	// used to sort. The bitmap then takes no more memory than the references.
+	// bitmapSpread is the largest number of possible references per reference for which sorting
+	// uses a bitmap. The bitmap is then no larger than the references.
 	bitmapSpread = 32
-	// radixMin is the number of references from which distribution beats comparison.
+	// radixMin is the number of references from which a radix sort is faster than comparing.
 	radixMin   = 512
 	radixBits  = 11
 	radixRange = 1 << radixBits
 )
 
-// sorter makes a set of the concatenated lists of a group. The lists of one label name are
-// disjoint, a series has one value for it, so nothing is gained by merging them list by list: a
-// hundred thousand lists of ten postings would pass through a heap of that size, one comparison
-// path per posting. Distribution costs the same however many lists there are (BenchmarkSortRefs).
-// Duplicates, which only a block with a broken series can hold, are removed.
+// sorter makes a set of the concatenated lists of a group. It does not merge them list by list,
+// because a hundred thousand lists of ten postings would need a heap of that size, and a path of
+// comparisons for each posting. A bitmap or a radix sort costs the same however many lists there
+// are (BenchmarkSortRefs). Lists of one label name are disjoint; duplicates, which only an
+// irregular block has, are removed.
 type sorter struct {
 	words []uint64
 	tmp   []uint32
@@ -152,8 +152,8 @@ func (s *sorter) sort(refs []uint32) []uint32 {
 	}
 	switch {
 	case ascending:
-		// Series are sorted by labels and so are a label's values: the lists of the first label
-		// names of a block, or of one value, concatenate into a set.
+		// Series and the values of a label are sorted, therefore the lists of the first label names
+		// of a block are a set already, and so is the list of one value.
 		return refs
 	case uint64(hi-lo) < bitmapSpread*uint64(len(refs)):
 		return s.bitmap(refs, lo, hi)

@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// postingsRandomSet returns a set of about n references below limit.
-func postingsRandomSet(rnd *rand.Rand, n, limit int) []uint32 {
+// randomSet returns a set of about n references below limit.
+func randomSet(rnd *rand.Rand, n, limit int) []uint32 {
 	out := []uint32{}
 	for range n {
 		out = append(out, uint32(rnd.IntN(limit)))
@@ -23,8 +23,8 @@ func TestPostingsSetOperations(t *testing.T) {
 	sizes := []int{0, 1, 2, 7, 30, 300, 4000}
 	for range 400 {
 		limit := 1 + rnd.IntN(8000)
-		a := postingsRandomSet(rnd, sizes[rnd.IntN(len(sizes))], limit)
-		b := postingsRandomSet(rnd, sizes[rnd.IntN(len(sizes))], limit)
+		a := randomSet(rnd, sizes[rnd.IntN(len(sizes))], limit)
+		b := randomSet(rnd, sizes[rnd.IntN(len(sizes))], limit)
 		in := map[uint32]bool{}
 		for _, v := range b {
 			in[v] = true
@@ -38,10 +38,12 @@ func TestPostingsSetOperations(t *testing.T) {
 			}
 		}
 		keep := slices.Clone(b)
-		if diff := cmp.Diff(both, append([]uint32{}, intersect(slices.Clone(a), b)...)); diff != "" {
+		got := append([]uint32{}, intersect(slices.Clone(a), b)...)
+		if diff := cmp.Diff(both, got); diff != "" {
 			t.Fatalf("%d and %d postings: intersect (-want +got):\n%s", len(a), len(b), diff)
 		}
-		if diff := cmp.Diff(only, append([]uint32{}, subtract(slices.Clone(a), b)...)); diff != "" {
+		got = append([]uint32{}, subtract(slices.Clone(a), b)...)
+		if diff := cmp.Diff(only, got); diff != "" {
 			t.Fatalf("%d and %d postings: subtract (-want +got):\n%s", len(a), len(b), diff)
 		}
 		if !slices.Equal(keep, b) {

@@ -11,9 +11,9 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// BenchmarkSortRefs is what picked sorter: the same disjoint lists as one set, by each way.
-// "spread" is the number of possible references per reference: about 10 when a group covers a whole
-// block (an entry of 160 bytes, references of 16), more for a part.
+// BenchmarkSortRefs compares ways to make a set of disjoint lists; sorter chooses by its results.
+// "spread" is the number of possible references per reference: about 10 if a group covers a whole
+// block (an entry of 160 bytes, references of 16), more if it covers a part.
 func BenchmarkSortRefs(b *testing.B) {
 	ways := []struct {
 		name string
@@ -27,7 +27,7 @@ func BenchmarkSortRefs(b *testing.B) {
 	for _, n := range []int{200, 2_000, 100_000} {
 		for _, spread := range []int{10, 64, 1000} {
 			for _, lists := range []int{n / 50, n} {
-				refs := postingsDisjointLists(n, n*spread, lists)
+				refs := disjointLists(n, n*spread, lists)
 				flat := slices.Concat(refs...)
 				lo, hi := slices.Min(flat), slices.Max(flat)
 				for _, w := range ways {
@@ -69,11 +69,11 @@ func BenchmarkSortRefs(b *testing.B) {
 	}
 }
 
-// postingsDisjointLists deals about n references below limit out to lists.
-func postingsDisjointLists(n, limit, lists int) [][]uint32 {
+// disjointLists deals about n references below limit out to lists.
+func disjointLists(n, limit, lists int) [][]uint32 {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	out := make([][]uint32, lists)
-	for _, v := range postingsRandomSet(rnd, n, limit) {
+	for _, v := range randomSet(rnd, n, limit) {
 		i := rnd.IntN(lists)
 		out[i] = append(out[i], v)
 	}
@@ -82,9 +82,9 @@ func postingsDisjointLists(n, limit, lists int) [][]uint32 {
 
 func BenchmarkIntersect(b *testing.B) {
 	rnd := rand.New(rand.NewPCG(7, 8))
-	large := postingsRandomSet(rnd, 1_000_000, 10_000_000)
+	large := randomSet(rnd, 1_000_000, 10_000_000)
 	for _, ratio := range []int{1, 4, 8, 16, 100, 10_000} {
-		small := postingsRandomSet(rnd, len(large)/ratio, 10_000_000)
+		small := randomSet(rnd, len(large)/ratio, 10_000_000)
 		for _, op := range []struct {
 			name string
 			run  func(a, b []uint32) []uint32
