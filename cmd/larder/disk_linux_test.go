@@ -194,7 +194,7 @@ func TestDiskIsFull(t *testing.T) {
 	free := disktest.Fill(t, data)
 	p := d.start(data)
 	p.await(
-		"catalog could not be saved|copy of meta.json could not be written|directory cannot be used",
+		"cannot save the catalog|cannot write a copy of meta.json|directory is not usable",
 	)
 	p.same(d.want)
 	for _, name := range []string{"larder_header_local_failures_total", "larder_catalog_disk_failures_total"} {
@@ -204,11 +204,11 @@ func TestDiskIsFull(t *testing.T) {
 	}
 	free()
 	p.next = 0
-	p.await("the catalog is saved again")
+	p.await("catalog is saved again")
 	p.next = 0
 	p.await("index headers are written to disk again")
 	p.next = 0
-	p.await("copies of meta.json are restored")
+	p.await("restored copies of meta.json")
 	d.awaitHeaders(data)
 	p.same(d.want)
 	p.stop()
@@ -223,7 +223,7 @@ func TestDiskIsFull(t *testing.T) {
 	// It fills up while the process runs, and stays full: the process stops as it should without
 	// its last snapshot.
 	disktest.Fill(t, data)
-	p.await("the catalog could not be saved")
+	p.await("cannot save the catalog")
 	p.dashboard()
 	p.same(d.want)
 	p.stop()
@@ -267,7 +267,7 @@ func TestDiskIsReadOnly(t *testing.T) {
 	p.next = 0
 	p.await("index headers are written to disk again")
 	p.next = 0
-	p.await("copies of meta.json are restored")
+	p.await("restored copies of meta.json")
 	d.awaitHeaders(data)
 	if p.counter("larder_data_dir_usable") != 1 {
 		t.Error("larder_data_dir_usable is not 1")
@@ -279,7 +279,7 @@ func TestDiskIsReadOnly(t *testing.T) {
 	// It becomes read-only while the process runs.
 	p = d.start(data)
 	disktest.ReadOnly(t, data)
-	p.await("the catalog could not be saved.*read-only")
+	p.await("cannot save the catalog.*read-only")
 	p.same(d.want)
 	p.stop()
 	before := filesUnder(t, data)
@@ -308,7 +308,7 @@ func TestDiskIsRemoved(t *testing.T) {
 		for err := os.RemoveAll(gone); err != nil; err = os.RemoveAll(gone) {
 			t.Log(err)
 		}
-		p.await("copies of meta.json are restored")
+		p.await("restored copies of meta.json")
 		p.same(d.want)
 		d.refused(data)
 	}
@@ -325,7 +325,7 @@ func TestDiskIsRemoved(t *testing.T) {
 	p.same(d.want)
 	disktest.Vanish(t, data)
 	p.next = len(p.seen)
-	p.await("copies of meta.json are restored")
+	p.await("restored copies of meta.json")
 	p.same(d.want)
 	d.refused(data)
 	p.stop()

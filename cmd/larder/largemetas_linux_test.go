@@ -36,7 +36,7 @@ func TestLargeMetasAtAStart(t *testing.T) {
 	p := startLarder(t, []string{"GOMEMLIMIT=1GiB"}, "store", "--http-address=127.0.0.1:0",
 		"--grpc-address=127.0.0.1:0",
 		"--objstore.config="+folder(dir))
-	p.await("blocks changed.*blocks=1")
+	p.await("msg=synced.*component=catalog") // after the metrics of the sync were set
 	if peak := p.peakRSS() >> 20; peak > 256 {
 		t.Errorf("a peak of %d MiB", peak)
 	}

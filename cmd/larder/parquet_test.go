@@ -93,7 +93,7 @@ func TestParquetBucket(t *testing.T) {
 	if err := os.WriteFile(file, []byte("nonsense"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	p.await("sync failed.* err=.*the Parquet bucket: 2024-01-01/meta.pb: broken meta.pb")
+	p.await("sync failed.* err=.*Parquet bucket: 2024-01-01/meta.pb: broken meta.pb")
 	if got := countSeries(t, p.series()); got != wideSeries {
 		t.Errorf("got %d series, want %d", got, wideSeries)
 	}

@@ -43,8 +43,8 @@ func Tmpfs(t testing.TB, bytes int) string {
 	return dir
 }
 
-// Vanish unmounts a file system while processes use it. Its root is then the empty directory that it
-// was mounted on.
+// Vanish unmounts a file system while processes use it. Its root is then the empty directory that
+// it was mounted on.
 func Vanish(t testing.TB, root string) {
 	t.Helper()
 	if err := syscall.Unmount(root, syscall.MNT_DETACH); err != nil {
@@ -52,8 +52,8 @@ func Vanish(t testing.TB, root string) {
 	}
 }
 
-// ReadOnly makes a file system of Tmpfs read-only for every file that is opened from now on. writable
-// undoes it.
+// ReadOnly makes a file system of Tmpfs read-only for every file that is opened from now on.
+// writable undoes it.
 func ReadOnly(t testing.TB, root string) (writable func()) {
 	t.Helper()
 	// A second mount on top: the first cannot be changed while files are open for writing.
@@ -90,8 +90,8 @@ func Fill(t testing.TB, root string) (free func()) {
 	}
 }
 
-// Inject changes a command that was not started yet to run under strace with faults, each an argument
-// of -e inject=. The process that starts is the command's own.
+// Inject changes a command that was not started yet to run under strace with faults, each an
+// argument of -e inject=. The process that starts is the command's own.
 func Inject(t testing.TB, cmd *exec.Cmd, faults ...string) {
 	t.Helper()
 	strace, err := exec.LookPath("strace")

@@ -2,6 +2,6 @@
 //
 // The faults are real: tests get file systems of their own, or processes whose system calls fail.
 // Tmpfs mounts a file system; Fill, ReadOnly and Vanish break it; Inject runs a command under
-// strace. A test is skipped, with the reason, if the machine lacks root or strace. If LARDER_REQUIRE
-// is set, the test fails instead.
+// strace. A test is skipped, with the reason, if the machine lacks root or strace. If
+// LARDER_REQUIRE is set, the test fails instead.
 package disktest

@@ -14,8 +14,8 @@ type Group[K comparable, V any] struct {
 	// before first use.
 	Everyones func(error) bool
 
-	// KeepRunning has work run to its end, joinable, after its last caller has left. Without it such
-	// work is cancelled. Set it before first use.
+	// KeepRunning has work run to its end, joinable, after its last caller has left. Without it
+	// such work is cancelled. Set it before first use.
 	KeepRunning bool
 
 	mu    sync.Mutex

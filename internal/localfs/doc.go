@@ -7,8 +7,8 @@
 // did.
 //
 // Every call opens the directory again, name by name, on an os.Root. The next call therefore
-// notices a directory that was removed or replaced. A directory that is replaced during a call fails
-// that call. New files and renames replace a link instead of following it.
+// notices a directory that was removed or replaced. A directory that is replaced during a call
+// fails that call. New files and renames replace a link instead of following it.
 //
 // Own directories are created with mode 0750 and files with 0600, which a umask can only narrow.
 // The base and its parents are created with 0755.

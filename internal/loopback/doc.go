@@ -2,8 +2,8 @@
 //
 // A test that listens on port 0, closes the listener and passes the port to a process sometimes
 // loses it: the kernel gives the same port to the next listener on port 0, or to an outgoing
-// connection. Reserve returns ports below the range that the kernel chooses from. A UDP socket bound
-// to the same number keeps other processes that use this package away from the port.
+// connection. Reserve returns ports below the range that the kernel chooses from. A UDP socket
+// bound to the same number keeps other processes that use this package away from the port.
 //
 // interop has a copy, because it is a separate module.
 //

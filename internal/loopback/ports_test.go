@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestReservedPortsAreDistinct: many goroutines reserve ports. All ports differ, a server can listen
-// on each, and none is in the range from which the kernel chooses.
+// TestReservedPortsAreDistinct: many goroutines reserve ports. All ports differ, a server can
+// listen on each, and none is in the range from which the kernel chooses.
 func TestReservedPortsAreDistinct(t *testing.T) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup

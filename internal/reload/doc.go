@@ -10,8 +10,9 @@
 // The Reloader watches the directories of the files, not the files: editors and orchestrators
 // replace files by renames, and Kubernetes swaps the symbolic link (..data) that a whole directory
 // of links goes through. It therefore also watches the directory that a link points to. A
-// notification only triggers a comparison of contents. Contents are also compared every few minutes,
-// because some file systems send no notifications. Units that failed are loaded again then.
+// notification only triggers a comparison of contents. Contents are also compared every few
+// minutes, because some file systems send no notifications. Units that failed are loaded again
+// then.
 //
 // # Goroutines and locks
 //

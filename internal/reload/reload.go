@@ -177,7 +177,8 @@ func (r *Reloader) load(ctx context.Context, dirs *watch, others func(*unit) boo
 	}
 }
 
-// contents returns a hash of the contents of files. A file that cannot be read counts with its error.
+// contents returns a hash of the contents of files. A file that cannot be read counts with its
+// error.
 func contents(files []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, name := range files {
@@ -192,8 +193,8 @@ func contents(files []string) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-// watch receives notifications of changes in directories. Its channels stay silent if the system has
-// no notifications.
+// watch receives notifications of changes in directories. Its channels stay silent if the system
+// has no notifications.
 type watch struct {
 	log    *slog.Logger
 	notify *fsnotify.Watcher // nil without notifications

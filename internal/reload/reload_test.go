@@ -147,8 +147,8 @@ func TestFileChanges(t *testing.T) {
 	f.successful("1")
 }
 
-// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, and Kubernetes
-// swaps that link.
+// TestKubernetesVolume: a ConfigMap or Secret is a directory of links through ..data, and
+// Kubernetes swaps that link.
 func TestKubernetesVolume(t *testing.T) {
 	dir := t.TempDir()
 	publish := func(name, content string) {
@@ -245,8 +245,8 @@ func TestFailedLoadsAreRetried(t *testing.T) {
 	}
 }
 
-// TestUnchangedFilesAreNotLoaded: neither changes of other files in the directory nor a rewrite with
-// the same content cause a load. Reload does.
+// TestUnchangedFilesAreNotLoaded: neither changes of other files in the directory nor a rewrite
+// with the same content cause a load. Reload does.
 func TestUnchangedFilesAreNotLoaded(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "conf.yml")

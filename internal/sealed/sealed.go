@@ -68,8 +68,8 @@ type Files interface {
 	Path(name string) string
 }
 
-// Read returns the payload of a file. The error is fs.ErrNotExist if there is no file, ErrDamaged if
-// it is a link, does not verify or is longer than maxBytes, and ErrUnread if the disk fails.
+// Read returns the payload of a file. The error is fs.ErrNotExist if there is no file, ErrDamaged
+// if it is a link, does not verify or is longer than maxBytes, and ErrUnread if the disk fails.
 func (f Format) Read(dir Files, name string, maxBytes int64) (payload []byte, err error) {
 	file, err := dir.Open(name)
 	switch {

@@ -132,8 +132,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// FuzzUnseal: data that unseals is, byte for byte, its payload sealed. Sealed data unseals, and does
-// not with any bit changed.
+// FuzzUnseal: data that unseals is, byte for byte, its payload sealed. Sealed data unseals, and
+// does not with any bit changed.
 func FuzzUnseal(f *testing.F) {
 	format := Format{Kind: "test", Version: 3}
 	f.Add(format.Seal([]byte("payload")), uint16(4))

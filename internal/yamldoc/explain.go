@@ -53,8 +53,8 @@ func (s Shape) Explain(text []byte, err error) error {
 	return errors.New(strings.Join(w.problems, "; "))
 }
 
-// Items returns the elements of a document that is a list, each on one line and shortened; nil if it
-// is not a list.
+// Items returns the elements of a document that is a list, each on one line and shortened; nil if
+// it is not a list.
 func Items(text []byte) []string {
 	var doc yaml.Node
 	if yaml.Unmarshal(text, &doc) != nil || len(doc.Content) == 0 ||

@@ -16,8 +16,8 @@ func Nearest(typed string, known []string) string {
 	return best
 }
 
-// distance returns the number of letters to insert, delete, replace or swap with a neighbour to turn
-// a into b.
+// distance returns the number of letters to insert, delete, replace or swap with a neighbour to
+// turn a into b.
 func distance(a, b string) int {
 	// Three rows of the table of distances between prefixes of a and b: the row before the previous
 	// one, the previous and the current one.

@@ -19,7 +19,8 @@ var (
 
 // syntax returns the syntax error of a text with its line, nil if the text is YAML. The libraries
 // count lines from zero in errors of the parser, and from one in errors of the scanner. Version 2
-// reports the line where it noticed the error, version 3 mostly where the unfinished element begins.
+// reports the line where it noticed the error, version 3 mostly where the unfinished element
+// begins.
 func syntax(text []byte) error {
 	var any2 any
 	noticed := v2.Unmarshal(text, &any2)

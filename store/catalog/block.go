@@ -7,17 +7,17 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Block describes one block of the bucket, as its meta.json does. It is immutable once a view that
-// holds it is published.
+// Block describes one block of the bucket by its meta.json. It is immutable once a view has it.
 type Block struct {
 	ID ulid.ULID
-	// Number is the block's number in this process: below 1<<24, never used for another block.
+	// Number is the block's number in this process, at most MaxNumber and never used for another
+	// block (see numbers for the exception).
 	Number uint32
 	// Meta is a hash of the block's meta.json.
 	Meta uint64
-	// Content tells what the block holds from what it, or another block, held under its ID before.
-	// It is the same in every process that knows the same: a hash of the meta.json, and of the
-	// sizes and versions of its files where the bucket was asked for them.
+	// Content identifies the content of the block among all contents under its ID. It is a hash of
+	// the meta.json, and of the sizes and versions of the files if they were measured. Processes
+	// that know the same compute the same hash.
 	Content uint64
 	// MinTime and MaxTime bound the block's samples, in milliseconds: [MinTime, MaxTime).
 	MinTime, MaxTime int64
@@ -26,19 +26,18 @@ type Block struct {
 	Resolution int64
 	// Labels are the external labels.
 	Labels labels.Labels
-	// IndexSize is the size of the index object in bytes, 0 while it is not known. It is what
-	// meta.json states, until a read shows that it cannot be right.
+	// IndexSize is the size of the index object in bytes, 0 if it is unknown. It comes from
+	// meta.json until a measurement replaces it.
 	IndexSize int64
-	// ChunkFiles are the files of the block's chunks/ folder by number, nil while they are not
-	// known.
+	// ChunkFiles are the files of the block's chunks/ folder by number, nil if they are unknown.
 	ChunkFiles []ChunkFile
 	// SeriesMaxSize and ChunkMaxSize are the largest series entry and chunk record in bytes, 0
-	// where meta.json does not say.
+	// if meta.json does not state them.
 	SeriesMaxSize, ChunkMaxSize int64
 	// NumSeries and NumChunks are counts from meta.json's stats, 0 where absent.
 	NumSeries, NumChunks uint64
-	// Level is the compaction level and Sources the blocks this one was compacted from, itself for
-	// an uncompacted one.
+	// Level is the compaction level. Sources are the blocks that this one was compacted from, or
+	// the block itself if it was not.
 	Level   int
 	Sources []ulid.ULID
 }
@@ -49,16 +48,16 @@ func (b *Block) Replaces(o *Block) bool {
 	return b.Resolution == o.Resolution && labels.Equal(b.Labels, o.Labels) && b.HasSourcesOf(o)
 }
 
-// HasSourcesOf reports whether b was made from all that o was made from.
+// HasSourcesOf reports whether b has all sources of o.
 func (b *Block) HasSourcesOf(o *Block) bool { return containsAll(b.Sources, o.Sources) }
 
-// Sized reports whether the sizes of all files are known, or at least stated.
+// Sized reports whether the sizes of all files are known, measured or from meta.json.
 func (b *Block) Sized() bool {
 	return b.IndexSize > 0 && len(b.ChunkFiles) > 0 &&
 		!slices.ContainsFunc(b.ChunkFiles, func(f ChunkFile) bool { return f.Size == 0 })
 }
 
-// ChunkFile is one file of a block's chunks/ folder. Size is in bytes, 0 while it is not known.
+// ChunkFile is one file of a block's chunks/ folder. Size is in bytes, 0 if it is unknown.
 type ChunkFile struct {
 	Name string
 	Size int64

@@ -14,7 +14,7 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// testBucket counts requests, and fails those it is told to.
+// testBucket counts requests and injects failures.
 type testBucket struct {
 	*objstore.InMemBucket
 	mu      sync.Mutex
@@ -22,7 +22,7 @@ type testBucket struct {
 	fail    string // path.Match pattern of objects that cannot be read; "" for none
 	missing string // the same, of objects that are said to be missing
 	denied  string // the same, of objects to which access is denied
-	// shortList ends listings after so many entries as if there were no more; -1 for never.
+	// shortList ends listings after so many entries, without an error; -1 for never.
 	shortList atomic.Int64
 	// failList makes listings fail after so many entries; -1 for never.
 	failList atomic.Int64
@@ -30,7 +30,7 @@ type testBucket struct {
 	onGet func(ctx context.Context, name string)
 	// onList is called before every listing.
 	onList func(ctx context.Context)
-	// noTimes takes the times of last change out of listings, as some providers have none.
+	// noTimes removes the times of last change from listings, like some providers.
 	noTimes bool
 }
 

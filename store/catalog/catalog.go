@@ -25,66 +25,63 @@ import (
 // whole.
 var ErrIncomplete = errors.New("incomplete view of the bucket")
 
-// savedMarksFor is how long deletion marks on disk count as looked up. Older ones are still
-// honoured, but every block's is read again by the first sync: the process may have been down while
-// many were set.
+// savedMarksFor is how long deletion marks on disk count as looked up. Older marks still apply, but
+// the first sync reads the marks of all blocks again, because many may have been set while the
+// process was down.
 const savedMarksFor = 6 * time.Hour
 
 // Catalog keeps the view of one bucket. Its methods may be called from any goroutine.
 type Catalog struct {
-	opts    Options
-	log     *slog.Logger
-	metrics *metrics
-	panics  *panics.Guard
-	bucket  Bucket // for listings
-	reader  bucketReader
-	local   *localStore
-	// documents is the account of what is read of the bucket.
+	opts      Options
+	log       *slog.Logger
+	metrics   *metrics
+	panics    *panics.Guard
+	bucket    Bucket // for listings
+	reader    bucketReader
+	local     *localStore
 	documents *documents
-	diskBad   atomic.Bool // the disk did not take the last file
+	diskBad   atomic.Bool // the last write to disk failed
 
 	view  atomic.Pointer[View]
-	rules atomic.Pointer[[]*relabel.Config] // of the selector of syncs that begin from now on
-	// parquet is what the Parquet bucket said when it was last read, under parquetMu.
+	rules atomic.Pointer[[]*relabel.Config] // for syncs that begin from now on
+	// parquet is the state of the Parquet bucket at its last read, written under parquetMu.
 	parquet   atomic.Pointer[conversions]
 	parquetMu sync.Mutex
-	again     chan struct{} // has Run sync at once
+	again     chan struct{} // makes Run sync at once
 
-	// fallback is what New found on disk, nil for nothing.
+	// fallback are the blocks that New found on disk, nil for none.
 	fallback []*Block
 
-	// turn holds a token while no sync runs; its holder owns the fields down to mu.
+	// turn has a token while no sync runs. The sync that took it owns the fields down to mu.
 	turn     chan struct{}
 	records  map[ulid.ULID]*record
 	broken   map[ulid.ULID]*brokenBlock
 	saved    map[ulid.ULID]savedBlock // nil once a sync was complete
 	unlisted unlistedBlocks
-	// headlessSince is since when listings show blocks none of which has a meta.json, saidEmpty
-	// whether it was said that there is no block.
+	// headlessSince is when listings began to show blocks without a single meta.json.
 	headlessSince time.Time
-	saidEmpty     bool
+	loggedEmpty   bool // that the bucket has no blocks
 	syncs         uint64
-	found         *saved    // by the sync that holds the turn, if it was complete
+	found         *saved    // result of the running sync, if it was complete
 	lastComplete  time.Time // start of the last complete sync or refresh
 
-	mu      sync.Mutex // guards following; held while a view is published
-	numbers numbers
-	// what the bucket stated about the files of blocks, where it was asked
-	extents    map[ulid.ULID]*extents
-	tombstones map[ulid.ULID]time.Time // blocks of which an object was found missing, and when
-	lastLoss   time.Time               // the last tombstone of a block that nothing known replaced
+	mu         sync.Mutex // guards following; held while a view is published
+	numbers    numbers
+	extents    map[ulid.ULID]*extents  // of measured blocks
+	tombstones map[ulid.ULID]time.Time // when an object of a block was found missing
+	lastLoss   time.Time               // the last tombstone of a block without a known replacement
 	status     Status
-	changes    []change // that OnChange was not told of yet, oldest first
-	telling    bool     // somebody tells it
+	changes    []change // not passed to OnChange yet, oldest first
+	notifying  bool     // a goroutine is calling OnChange
 
-	saveMu    sync.Mutex // held while what a sync found is written; guards following
+	saveMu    sync.Mutex // held while catalog.json is written; guards following
 	lastSaved time.Time
 
 	refreshes   flight.Group[struct{}, refreshed]
-	lastRefresh refreshed // belongs to the refresh that runs
+	lastRefresh refreshed // belongs to the running refresh
 
-	flightMu sync.Mutex // guards following, and that no flight starts after closing ended
-	// measurements are the last ones of blocks, which may be running.
+	flightMu sync.Mutex // guards following, and the start of flights against Close
+	// measurements has the last measurement of each block, which may be running.
 	measurements map[measureKey]*measurement
 
 	closing context.Context // ends with Close
@@ -92,8 +89,8 @@ type Catalog struct {
 	flights sync.WaitGroup
 }
 
-// New returns a catalog whose view is empty and not ready until Run or Sync have seen the bucket.
-// It reads Options.Dir, and nothing of the bucket. Close must be called in the end.
+// New returns a catalog with an empty view that is not ready. Run or Sync read the bucket. New
+// reads only Options.Dir. The caller must call Close.
 func New(opts Options) (*Catalog, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -129,12 +126,12 @@ func New(opts Options) (*Catalog, error) {
 		c.metrics.diskFailures.Inc() // datadir has logged why
 		c.diskBad.Store(true)
 	} else if err := c.local.prepare(); err != nil {
-		c.diskFailed("the catalog's directory cannot be used", err)
+		c.diskFailed("catalog directory is not usable", err)
 	}
 	if c.extents, err = c.local.allExtents(); err != nil {
 		c.metrics.damagedCopies.Inc()
 		c.noteDamage(err)
-		c.log.Warn("saved sizes of files do not verify: the bucket will be asked again", "err", err)
+		c.log.Warn("saved file sizes do not verify, measuring them again", "err", err)
 	}
 	c.loadSaved()
 	c.turn <- struct{}{}
@@ -152,14 +149,14 @@ func (c *Catalog) Close() {
 // View returns the current view; never nil.
 func (c *Catalog) View() *View { return c.view.Load() }
 
-// Document returns the meta.json of a block of the view as it was in the bucket: for who shows all
-// of it. It reads a local file, or memory without Options.Dir, never the bucket; what it returns is
-// the caller's. The error is fs.ErrNotExist for a block that is not known.
+// Document returns the meta.json of a block of the view as it was in the bucket, for display. It
+// reads a local file, or memory without Options.Dir, and never the bucket. The caller owns the
+// result. The error is fs.ErrNotExist if the block is unknown.
 func (c *Catalog) Document(id ulid.ULID) ([]byte, error) { return c.local.document(id) }
 
-// Run syncs at once and then at every interval, until ctx ends; then it returns nil. A sync that
-// fails is repeated after one second, then two, four and so on, up to 30 seconds while the catalog
-// is not ready and up to the interval after.
+// Run syncs at once and then at every interval. It returns nil when ctx ends. It retries a failed
+// sync after one second, then two, four and so on, up to 30 seconds while the catalog is not ready,
+// and up to the interval afterwards.
 func (c *Catalog) Run(ctx context.Context) error {
 	fallback := time.AfterFunc(c.opts.SavedAfter, c.serveSaved)
 	defer fallback.Stop()
@@ -173,10 +170,8 @@ func (c *Catalog) Run(ctx context.Context) error {
 		}
 		wait := c.pause(failures)
 		if err != nil {
-			c.log.Error(
-				"sync failed", "err", err, "ready", c.View().Ready, "next",
-				wait.Round(time.Millisecond),
-			)
+			c.log.Error("sync failed", "err", err, "ready", c.View().Ready,
+				"next", wait.Round(time.Millisecond))
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -190,9 +185,9 @@ func (c *Catalog) Run(ctx context.Context) error {
 	}
 }
 
-// Reselect replaces Options.Relabel and has Run sync at once, which publishes what the new rules
-// select. They are not used if they are refused. What they leave out goes even if that sync does
-// not see the bucket whole: the rules are no doubt about the bucket.
+// Reselect replaces Options.Relabel and makes Run sync at once, which publishes the blocks that the
+// new rules select. Invalid rules are an error and are not used. Blocks that the rules exclude
+// leave the view even if that sync is incomplete, because the rules do not depend on the bucket.
 func (c *Catalog) Reselect(rules []*relabel.Config) error {
 	if err := checkRelabel(rules, nil); err != nil {
 		return err
@@ -202,11 +197,11 @@ func (c *Catalog) Reselect(rules []*relabel.Config) error {
 	return nil
 }
 
-// syncAgain has Run sync at once.
+// syncAgain makes Run sync at once.
 func (c *Catalog) syncAgain() {
 	select {
 	case c.again <- struct{}{}:
-	default: // a sync that has not begun yet will do
+	default: // a sync is pending
 	}
 }
 
@@ -221,24 +216,24 @@ func (c *Catalog) pause(failures int) time.Duration {
 	}
 	wait := spread(min(longest, time.Second<<min(failures-1, 20)), 0.25)
 	if pending := c.Status().Pending; !pending.IsZero() {
-		// That listing is the one that counts.
+		// The next listing decides about the one in doubt.
 		wait = min(wait, max(time.Until(pending), time.Second))
 	}
 	return wait
 }
 
-// spread returns d changed by a random part of at most the given fraction of it.
+// spread changes d randomly by at most the given fraction of it.
 func spread(d time.Duration, fraction float64) time.Duration {
 	return d + time.Duration((2*rand.Float64()-1)*fraction*float64(d))
 }
 
-// Tombstone notes that an object of a block was found missing. The block leaves the view at once if
-// another one there has all its sources. Else it stays until a sync or refresh has asked for its
-// meta.json again and looked for what replaced it: an answer without it would be wrong and look
-// right, while one that needs it fails or waits for Refresh. Nothing happens if the view does not
-// have the block.
+// Tombstone records that an object of a block is missing in the bucket. The block leaves the view
+// at once if another block there has all its sources. Otherwise it stays until a sync or refresh
+// has read its meta.json again and looked for its replacement: without the block, answers would be
+// wrong and look right; with it, a query that needs it fails or waits for Refresh. Tombstone has no
+// effect if the block is not in the view.
 func (c *Catalog) Tombstone(id ulid.ULID) {
-	defer c.tell()
+	defer c.notify()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.view.Load()
@@ -247,7 +242,7 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 	}
 	if _, known := c.tombstones[id]; !known {
 		c.metrics.tombstones.Inc()
-		c.log.Warn("an object of a block is missing", "block", id)
+		c.log.Warn("object of a block is missing", "block", id)
 	}
 	now := time.Now()
 	c.tombstones[id] = now
@@ -258,33 +253,33 @@ func (c *Catalog) Tombstone(id ulid.ULID) {
 	c.setView(old, blocks, old.Ready, old.FromDisk)
 }
 
-// withoutReplaced returns blocks without the one that is given, if another of them has all its
-// sources.
+// withoutReplaced returns blocks without the given one, if another of them replaces it.
 func withoutReplaced(blocks []*Block, id ulid.ULID) []*Block {
 	i := slices.IndexFunc(blocks, func(b *Block) bool { return b.ID == id })
-	if i < 0 ||
-		!slices.ContainsFunc(
-			blocks, func(o *Block) bool { return o.ID != id && o.Replaces(blocks[i]) },
-		) {
+	if i < 0 {
+		return blocks
+	}
+	replaces := func(o *Block) bool { return o.ID != id && o.Replaces(blocks[i]) }
+	if !slices.ContainsFunc(blocks, replaces) {
 		return blocks
 	}
 	return slices.Concat(blocks[:i], blocks[i+1:])
 }
 
-// tombstoned returns the tombstones set so far, and when.
+// tombstoned returns a copy of the tombstones.
 func (c *Catalog) tombstoned() map[ulid.ULID]time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.tombstones)
 }
 
-// publish makes blocks the view, except for those with tombstones that others there replace.
-// Tombstones in lifted end unless they were set again: they were set before the listing that found
-// these blocks.
+// publish replaces the view by blocks, except for blocks with tombstones that others among them
+// replace. It removes the tombstones in lifted, which were set before the listing that found these
+// blocks, unless they were set again since.
 func (c *Catalog) publish(
 	blocks []*Block, ready, fromDisk bool, lifted map[ulid.ULID]time.Time,
 ) *View {
-	defer c.tell()
+	defer c.notify()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, at := range lifted {
@@ -298,7 +293,7 @@ func (c *Catalog) publish(
 	return c.setView(c.view.Load(), blocks, ready, fromDisk)
 }
 
-// setView replaces the view old unless nothing changes. mu must be held.
+// setView replaces the view unless nothing changes. mu must be held.
 func (c *Catalog) setView(old *View, blocks []*Block, ready, fromDisk bool) *View {
 	c.metrics.tombstoned.Set(float64(len(c.tombstones)))
 	v := NewView(c.redescribed(blocks), ready)
@@ -315,23 +310,23 @@ func (c *Catalog) setView(old *View, blocks []*Block, ready, fromDisk bool) *Vie
 // change is one change of the view.
 type change struct{ old, new *View }
 
-// tell calls OnChange for the changes so far, in order and one at a time: who finds somebody at it
-// leaves it to them. mu must not be held.
-func (c *Catalog) tell() {
+// notify calls OnChange for the pending changes, in order and one at a time. If another goroutine
+// is already notifying, it returns and that goroutine makes the calls. mu must not be held.
+func (c *Catalog) notify() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.telling {
+	if c.notifying {
 		return
 	}
-	c.telling = true
-	defer func() { c.telling = false }()
+	c.notifying = true
+	defer func() { c.notifying = false }()
 	for len(c.changes) > 0 {
 		ch := c.changes[0]
 		c.changes = c.changes[1:]
 		func() {
 			c.mu.Unlock()
 			defer c.mu.Lock()
-			// The view has changed all the same, and who changed it goes on.
+			// A panic of OnChange does not undo the change, and must not stop the caller.
 			_ = c.panics.Do(func() error {
 				c.opts.OnChange(ch.old, ch.new)
 				return nil
@@ -340,7 +335,7 @@ func (c *Catalog) tell() {
 	}
 }
 
-// loadSaved takes in what an earlier process left on disk.
+// loadSaved loads the catalog that an earlier process saved.
 func (c *Catalog) loadSaved() {
 	s, err := c.local.saved()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -348,12 +343,12 @@ func (c *Catalog) loadSaved() {
 	}
 	switch {
 	case errors.Is(err, sealed.ErrUnread):
-		c.diskFailed("the saved catalog cannot be read: starting without it", err)
+		c.diskFailed("cannot read the saved catalog, starting without it", err)
 		return
 	case err != nil:
 		c.metrics.damagedCopies.Inc()
 		c.noteDamage(err)
-		c.log.Warn("the saved catalog does not verify: starting without it", "err", err)
+		c.log.Warn("saved catalog does not verify, starting without it", "err", err)
 		return
 	}
 	now := time.Now()
@@ -363,7 +358,7 @@ func (c *Catalog) loadSaved() {
 	missing := 0
 	read, done := c.local.metas(context.Background())
 	defer done()
-	room := keeping{limit: c.opts.DocumentBytes}
+	retain := retention{limit: c.opts.DocumentBytes}
 	for _, b := range s.Blocks {
 		b.Checked = b.Checked && recent
 		c.saved[b.ID] = b
@@ -375,27 +370,25 @@ func (c *Catalog) loadSaved() {
 			continue
 		}
 		c.records[b.ID] = c.newRecord(m)
-		room.add(kept{m.kept, b.ID.String(), func(error) { // the first sync says why
+		retain.add(retained{m.bytes, b.ID.String(), func(error) { // the first sync logs why
 			delete(c.records, b.ID)
 			missing++
 		}})
 	}
-	states := stateCounts{} // not shown: the first sync's are
+	states := stateCounts{} // unused: the first sync exports its own
 	blocks, _ := c.selectByState(
 		c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states,
 	)
 	c.fallback = append([]*Block{}, blocks...) // not nil, even if it is empty
 	log := c.log.Info
 	if missing > 0 {
-		log = c.log.Warn // without the bucket, answers would lack them
+		log = c.log.Warn // without the bucket, answers would lack these blocks
 	}
-	log(
-		"found the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks), "usable",
-		len(blocks), "unreadable", missing,
-	)
+	log("loaded the catalog of an earlier process", "saved", s.At, "blocks", len(s.Blocks),
+		"usable", len(blocks), "unreadable", missing)
 }
 
-// newRecord returns the record of a block that was not known, with what was on disk about its mark.
+// newRecord returns the record of a new block, with the state of its mark on disk.
 func (c *Catalog) newRecord(m *meta) *record {
 	r := &record{meta: m}
 	if s, ok := c.saved[m.block.ID]; ok {
@@ -410,12 +403,12 @@ func (c *Catalog) newRecord(m *meta) *record {
 	return r
 }
 
-// serveSaved makes the catalog ready with what New found on disk, if it is not ready yet.
+// serveSaved publishes the blocks that New found on disk, if the catalog is not ready yet.
 func (c *Catalog) serveSaved() {
 	if c.fallback == nil || c.View().Ready {
 		return
 	}
-	defer c.tell()
+	defer c.notify()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.view.Load()
@@ -423,26 +416,22 @@ func (c *Catalog) serveSaved() {
 		return
 	}
 	blocks := c.selected(c.fallback) // the rules may have changed since New
-	c.log.Warn(
-		"the bucket was not seen yet: serving the blocks of an earlier process", "blocks",
-		len(blocks),
-	)
+	c.log.Warn("bucket was not read yet, serving the blocks of an earlier process",
+		"blocks", len(blocks))
 	c.setView(old, blocks, true, true)
 }
 
-// Status tells about the last sync or refresh.
+// Status is the result of the last sync or refresh.
 type Status struct {
-	// At is when it began, zero before the first; LastComplete when the last one began that saw the
-	// bucket whole.
+	// At is when it began, zero before the first. LastComplete is when the last complete one began.
 	At, LastComplete time.Time
-	// Err is why it was not complete, and what could not be read of the Parquet bucket before it;
-	// nil for neither.
+	// Err is why it was incomplete, joined with the error of the Parquet bucket; nil for neither.
 	Err error
 	// Pending is when a listing that lacks more than half of the blocks is believed, zero if none
 	// is in doubt.
 	Pending time.Time
-	// Listed is how many blocks the listing showed, by state in States (keys as in
-	// thanos_blocks_meta_synced).
+	// Listed is the number of listed blocks. States has the number of blocks by state, with the
+	// keys of thanos_blocks_meta_synced.
 	Listed int
 	States map[string]int
 	// Broken are the blocks whose meta.json is missing or cannot be used.
@@ -454,11 +443,11 @@ type BrokenBlock struct {
 	ID    ulid.ULID
 	State string
 	Err   error
-	// Next is when its meta.json is read again at the earliest.
+	// Next is the earliest time at which its meta.json is read again.
 	Next time.Time
 }
 
-// Status returns what the last sync or refresh found. Its maps and slices must not be modified.
+// Status returns the result of the last sync or refresh. Its maps and slices must not be modified.
 func (c *Catalog) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -475,8 +464,8 @@ type refreshed struct {
 // know. Queries call it when they find an object missing.
 //
 // Concurrent calls share one refresh, and calls within Options.RefreshEvery after its begin get its
-// result. If a block was lost since that begin and nothing known replaces it, they wait for the next
-// refresh instead. A refresh continues after its callers have left, because queries with short
+// result. If a block was lost since that begin and nothing known replaces it, they wait for the
+// next refresh instead. A refresh continues after its callers have left, because queries with short
 // deadlines would otherwise never see the end of a slow one.
 func (c *Catalog) Refresh(ctx context.Context) error {
 	c.mu.Lock()

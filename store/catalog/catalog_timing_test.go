@@ -76,7 +76,7 @@ func BenchmarkSyncUnchanged(b *testing.B) {
 	}
 }
 
-// A restart with the data directory of 10,000 blocks, up to the view that needs no bucket.
+// A restart with the data directory of 10,000 blocks, until the view from disk is published.
 func BenchmarkStartFromDisk(b *testing.B) {
 	bkt := newTestBucket()
 	for i := range uint64(10_000) {

@@ -9,15 +9,15 @@ import (
 type span struct{ from, to int64 }
 
 // Choose appends to dst the blocks of set that a request for the closed range [mint, maxt] reads,
-// and returns it. A block is read if its half-open range [MinTime, MaxTime) meets the request's.
-// The coarsest resolution up to maxResolution comes first; what its blocks leave open is filled
-// with the next finer one, and so on. A coarser resolution is never taken in, even where nothing
-// else has data. A maxResolution below 5 minutes, negative ones included, means raw.
+// and returns dst. A block is read if its half-open range [MinTime, MaxTime) meets that range. The
+// coarsest resolution up to maxResolution comes first; the gaps between its blocks are filled with
+// the next finer one, and so on. A resolution coarser than maxResolution is never used, even if
+// nothing else has data. A maxResolution below 5 minutes, negative ones included, means raw.
 //
-// Every block is chosen once, even where one block fills two gaps, and a range that some chosen
-// block covers is not filled again, even where blocks of one resolution contain one another. What
-// was appended is sorted by MinTime, MaxTime, ID. With room in dst nothing is allocated until a
-// level has more than 16 gaps.
+// Every block is chosen once, even if it fills two gaps. A range that a chosen block covers is not
+// filled again, even if blocks of one resolution contain one another. The appended blocks are
+// sorted by MinTime, MaxTime, ID. If dst has the capacity, nothing is allocated until a level has
+// more than 16 gaps.
 func (v *View) Choose(set *Set, mint, maxt, maxResolution int64, dst []*Block) []*Block {
 	if mint > maxt {
 		return dst
@@ -40,13 +40,13 @@ func (v *View) Choose(set *Set, mint, maxt, maxResolution int64, dst []*Block) [
 	return dst
 }
 
-// fill appends to dst every block of one level that meets any of the gaps, and to open what these
-// blocks leave of them.
+// fill appends to dst every block of one level that meets any of the gaps, and to open the parts of
+// the gaps that these blocks do not cover.
 // INVARIANT: gaps are sorted and disjoint, and so is open.
 func (s *Set) fill(level int, gaps []span, dst []*Block, open []span) ([]*Block, []span) {
 	blocks, reach := s.ByResolution[level], s.reach[level]
-	// taken is the end of the blocks already in dst: a block that meets two gaps starts before the
-	// second, and is in dst since the first.
+	// taken is the end of the blocks that are in dst already. A block that meets two gaps starts
+	// before the second one and was added for the first.
 	taken := 0
 	for _, gap := range gaps {
 		i := sort.Search(len(blocks), func(i int) bool { return reach[i] > gap.from })
@@ -76,8 +76,7 @@ func (s *Set) fill(level int, gaps []span, dst []*Block, open []span) ([]*Block,
 	return dst, open
 }
 
-// meetsEarlier reports whether a block meets a gap that lies before the given start: then it is
-// chosen already.
+// meetsEarlier reports whether a block meets a gap before the given start and was chosen for that.
 func (s *Set) meetsEarlier(b *Block, gaps []span, before int64) bool {
 	i := sort.Search(len(gaps), func(i int) bool { return gaps[i].to >= b.MinTime })
 	return i < len(gaps) && gaps[i].from < before && gaps[i].from < b.MaxTime

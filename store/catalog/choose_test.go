@@ -78,12 +78,12 @@ func TestChoose(t *testing.T) {
 		"filled two levels down", []*Block{b(h1, 0, 100), b(0, 100, 200)}, 0, 199, h1,
 		fmt.Sprintf("%d:[0,100)", h1), "0:[100,200)",
 	)
-	// Thanos asks the raw block twice here.
+	// Thanos reads the raw block twice here.
 	f(
 		"one block, two gaps", []*Block{b(0, 0, 400), b(m5, 100, 200)}, 0, 399, m5, "0:[0,400)",
 		fmt.Sprintf("%d:[100,200)", m5),
 	)
-	// Thanos goes back to 500 after the inner block and asks for raw [500,599] again.
+	// Thanos goes back to 500 after the inner block and reads raw [500,599] again.
 	f("nested", []*Block{b(m5, 300, 600), b(m5, 400, 500), b(0, 300, 600)}, 300, 599, m5,
 		fmt.Sprintf("%d:[300,600)", m5), fmt.Sprintf("%d:[400,500)", m5))
 	f(
@@ -103,8 +103,8 @@ func TestChoose(t *testing.T) {
 	)
 }
 
-// definition is what Choose promises, said millisecond by millisecond: a block is chosen if some
-// requested millisecond of its range is in no chosen block of a coarser allowed level.
+// definition implements the contract of Choose millisecond by millisecond: a block is chosen if
+// some requested millisecond of its range is in no chosen block of a coarser allowed level.
 func definition(set *Set, mint, maxt, maxResolution int64) []*Block {
 	covered := map[int64]bool{}
 	var out []*Block
@@ -132,8 +132,8 @@ func definition(set *Set, mint, maxt, maxResolution int64) []*Block {
 	return out
 }
 
-// recursion is Thanos's choice as its documentation of B4 has it: gaps before each block and after
-// the last are asked of the next finer level; start follows every block, backwards too.
+// recursion implements Thanos's choice: the gaps before each block and after the last are filled
+// from the next finer level. The start follows every block, backwards too.
 func recursion(set *Set, mint, maxt int64, level int) []*Block {
 	if mint > maxt {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"larder/internal/extent"
 )
 
-// Bucket is what the catalog needs of an object store; every objstore.Bucket has it.
+// Bucket is the part of objstore.Bucket that the catalog uses.
 type Bucket interface {
 	Iter(
 		ctx context.Context, dir string, f func(name string) error, options ...objstore.IterOption,
@@ -31,21 +31,21 @@ type Bucket interface {
 	IsObjNotFoundErr(err error) bool
 }
 
-// expectingBucket is a bucket whose metrics can be told that a missing object is no failure. Most
-// blocks have no deletion mark: without this every sync would look like an outage of the bucket.
+// expectingBucket is a bucket whose metrics can ignore expected errors. Most blocks have no
+// deletion mark; without this, every sync would look like an outage of the bucket.
 type expectingBucket interface {
 	ReaderWithExpectedErrs(objstore.IsOpFailureExpectedFunc) objstore.BucketReader
 }
 
-// Discovery is how the blocks of a bucket are found.
+// Discovery is a method of finding the blocks of a bucket.
 type Discovery string
 
 const (
-	// Concurrent lists the root and reads the meta.json of every new block: the default.
+	// Concurrent lists the root and reads the meta.json of every new block. It is the default.
 	Concurrent Discovery = "concurrent"
-	// Recursive lists every object of the bucket. It is the better one where requests are dear,
-	// listings cheap and blocks have few chunk files: missing meta.json files and deletion marks
-	// are seen without asking for them.
+	// Recursive lists every object of the bucket. The listing shows missing meta.json files and
+	// deletion marks, which saves requests for them. It is better if requests are expensive,
+	// listings are cheap and blocks have few chunk files.
 	Recursive Discovery = "recursive"
 )
 
@@ -53,26 +53,26 @@ const (
 type listed struct {
 	// hasMeta and marked are known only from a recursive listing.
 	hasMeta, marked bool
-	// metaModified and markModified are the objects' times of last change, zero where the bucket
-	// does not tell.
+	// metaModified and markModified are the objects' times of last change, zero if the bucket does
+	// not state them.
 	metaModified, markModified time.Time
 }
 
 // listing is the blocks of a bucket.
 type listing struct {
 	blocks map[ulid.ULID]listed
-	// recursive is whether hasMeta and marked are known; partial is whether the listing ended
-	// early, so that a block, or a file of one, may exist though it is not here.
+	// recursive means that hasMeta and marked are known. partial means that the listing ended
+	// early: blocks and files that it lacks may exist.
 	recursive, partial bool
-	// others counts names that are no block's folder, and examples are the first of them.
+	// others counts names that are not folders of blocks, and examples are the first of them.
 	others   int
 	examples []string
 }
 
-// maxExamples is how many names are shown of a bucket without blocks.
+// maxExamples is how many names are logged of a bucket without blocks.
 const maxExamples = 5
 
-// addOther notes a name that is no block's folder.
+// addOther adds a name that is not the folder of a block.
 func (l *listing) addOther(name string) {
 	l.others++
 	if dir, _, ok := strings.Cut(name, objstore.DirDelim); ok {
@@ -83,15 +83,15 @@ func (l *listing) addOther(name string) {
 	}
 }
 
-// list lists the bucket. After an error it returns what came before it.
+// list lists the bucket. After an error it returns the part listed before it.
 func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 	l := listing{blocks: map[ulid.ULID]listed{}, recursive: d == Recursive}
-	held, err := c.documents.reserve(ctx, listingBytes)
+	page, err := c.documents.reserve(ctx, listingBytes)
 	if err != nil {
 		l.partial = true
 		return l, fmt.Errorf("list blocks: %w", err)
 	}
-	defer held.release()
+	defer page.release()
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 
@@ -118,21 +118,25 @@ func (c *Catalog) list(ctx context.Context, d Discovery) (listing, error) {
 		})
 	}
 	if err == nil {
-		err = ctx.Err() // not every provider says that it was interrupted
+		err = ctx.Err() // some clients return no error for an interrupted listing
 	}
 	if err != nil {
 		l.partial = true
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf(
-				"%w: %v", cause, err,
-			) //nolint:errorlint // which must not look as if somebody had ended it
-		}
-		return l, fmt.Errorf("list blocks: %w", err)
+		return l, fmt.Errorf("list blocks: %w", withCause(ctx, err))
 	}
 	return l, nil
 }
 
-// addObject takes in one object of a recursive listing.
+// withCause returns err with the cause of the end of ctx, if it has ended. A stalled listing then
+// does not look like one that the caller cancelled.
+func withCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %v", cause, err) //nolint:errorlint // err is context.Canceled
+	}
+	return err
+}
+
+// addObject adds one object of a recursive listing.
 func (l *listing) addObject(o objstore.IterObjectAttributes) {
 	dir, file, isDir := strings.Cut(o.Name, objstore.DirDelim)
 	id, ok := parseBlockID(dir)
@@ -152,8 +156,8 @@ func (l *listing) addObject(o objstore.IterObjectAttributes) {
 	l.blocks[id] = b
 }
 
-// parseBlockID parses the name of a block's folder: a ULID exactly as ULID.String writes it, since
-// that is the name its objects are read under.
+// parseBlockID parses the name of a block's folder. It accepts a ULID only as ULID.String writes
+// it, because the block's objects are read under that name.
 func parseBlockID(name string) (ulid.ULID, bool) {
 	id, err := ulid.ParseStrict(name)
 	return id, err == nil && id.String() == name
@@ -161,14 +165,14 @@ func parseBlockID(name string) (ulid.ULID, bool) {
 
 var errStalled = errors.New("stalled")
 
-// withStall returns a context that ends when progress was not called for the given time: a bucket
-// that accepts a request and then says nothing must not hold up the catalog for ever, however long
-// a listing may rightly take.
+// withStall returns a context that ends when progress was not called for the given time. A listing
+// may take any time, but a bucket that accepts a request and then sends nothing must not block the
+// catalog.
 func withStall(ctx context.Context, d time.Duration) (_ context.Context, progress, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(
-		d, func() { cancel(fmt.Errorf("%w: nothing came for %v", errStalled, d)) },
-	)
+	timer := time.AfterFunc(d, func() {
+		cancel(fmt.Errorf("%w: received nothing for %v", errStalled, d))
+	})
 	return ctx, func() { timer.Reset(d) }, func() { timer.Stop(); cancel(nil) }
 }
 

@@ -1,106 +1,117 @@
-// Package catalog knows what blocks the bucket holds and which of them this process serves.
+// Package catalog knows which blocks the bucket has and which of them this process serves.
 //
-// A Catalog lists the bucket, reads the meta.json of the blocks it has not met before, looks at
-// deletion marks, and publishes what is left after the filters as a View: an immutable value behind
-// an atomic pointer, so that a query chooses its blocks without a lock and keeps its choice for as
-// long as it runs.
+// A Catalog lists the bucket, reads the meta.json of blocks that are new to it, checks deletion
+// marks and applies filters. It publishes the result as a View, an immutable value behind an atomic
+// pointer. A query chooses its blocks from the current view without a lock and uses that view to
+// its end. Run keeps the view up to date; Refresh, Tombstone and Measure are for queries that find
+// an object missing or of another size.
 //
-// # What a sync costs
+// # Cost of a sync
 //
-// One listing (of the root, or of the whole bucket with Recursive), one GET per block not seen
-// before, and GETs of deletion marks: one for every new block, and at most max(256, n/8) for the n
-// known ones, in rotation. With Recursive the listing shows the marks, and only marks that appeared
-// are read. A known block costs no meta request, across restarts too: copies of meta.json are kept
-// under meta/ in Options.Dir. A second and a third listing follow if a block vanishes between the
-// listing and the read of its meta.json, see look.go.
+// A sync makes one listing: of the root, or of the whole bucket with Recursive. It makes one GET
+// for each block not seen before. It reads the deletion mark of every new block and of at most
+// max(256, n/8) of the n known blocks, in rotation. A recursive listing shows the marks, and only
+// marks that are new are read. A known block costs no request for its meta.json, even after a
+// restart, because copies are kept under meta/ in Options.Dir. A second and third listing follow if
+// a block disappears between the listing and the read of its meta.json (see look.go).
 //
-// # What a sync may change
+// # When blocks are removed
 //
-// A sync is complete when the listing ended without error, nothing contradicted it, and every
-// meta.json was either read or is missing or broken by itself. Only a complete sync lets filters
-// and marks remove blocks; any other one adds what it found and keeps the rest.
+// A sync is complete if the listing ended without error, nothing contradicts it, and every
+// meta.json was read, is missing, or is broken. Only a complete sync lets filters and marks remove
+// blocks. An incomplete one adds the blocks that it found and keeps the others.
 //
-// A block that a listing lacks leaves at once if it was seen marked for deletion. Else it leaves
-// only if its meta.json is missing too: at most max(256, n/8) are looked for in a sync, those first
-// of which a request has missed an object. If more than half of the known blocks are lacking,
-// without a mark and without a listed block that has all their sources, the listing is in doubt:
-// these blocks stay until a listing five minutes later agrees. What is known is what the last
-// listing showed, or at a start the saved catalog, whatever filters make of it. A meta.json that is
-// there although the listing lacks its block makes the sync incomplete, for ten minutes and five
-// syncs.
+// A block that is missing from a listing is removed at once if it was seen marked for deletion.
+// Otherwise it is removed only if its meta.json is missing too. A sync checks at most max(256, n/8)
+// of them, first those of which a request missed an object.
 //
-// A first listing that shows blocks and has the meta.json of none contradicts itself: the catalog
-// is not ready. It is believed if one five minutes later says the same, because a new bucket may
-// hold nothing but unfinished uploads.
+// A listing is in doubt if it lacks more than half of the known blocks, and these have neither a
+// mark nor a listed block with all their sources. Such blocks stay until a listing five minutes
+// later agrees. The known blocks are those of the last listing, or at a start those of the saved
+// catalog, before any filter. If a block is missing from the listing but its meta.json exists, the
+// sync is incomplete; this ends after ten minutes and five syncs.
 //
-// A block whose meta.json is missing or broken harms no other: it is skipped, counted, and read
-// again at every sync, for most often an upload is not over; after two days once an hour, and by
-// every refresh: it may be what replaced the block that the refresh is made for. A meta.json that
-// cannot be read for another reason makes the sync incomplete; after five attempts, while other
-// blocks are known, that ends, so that one unreadable object cannot stop removals for ever: a block
-// that is served stays as it was known, any other is treated as broken, but not before ten minutes
-// have passed: it may be what replaced others. At a first start, where nothing is served yet,
-// twenty seconds are enough for answers that are final (denied access, an archived object) about at
-// most half as many objects as were read well.
+// A first listing that shows blocks but not a single meta.json contradicts itself, and the catalog
+// is not ready. It is believed if another listing five minutes later agrees, because a new bucket
+// may have nothing but unfinished uploads.
+//
+// # Blocks that cannot be read
+//
+// A block whose meta.json is missing or broken affects no other block. It is skipped and counted.
+// Its meta.json is read again at every sync, because an upload is usually in progress; after two
+// days, once an hour. A refresh always reads it again, because it may be the replacement that the
+// refresh looks for.
+//
+// A meta.json that cannot be read for another reason makes the sync incomplete. This ends after
+// five attempts over ten minutes, if other blocks are known, because one unreadable object must not
+// stop removals for ever. Then a served block stays as it was known, and any other counts as
+// broken. At a first start nothing is served yet: twenty seconds are enough for final answers
+// (access denied, archived object) about at most half as many objects as were read successfully.
 //
 // # Blocks that were converted to Parquet
 //
-// With Options.Parquet every sync also reads that bucket, before it lists the blocks. A block is
-// left out when days that name it as their source cover all of its time. The files there stand for
-// themselves: one that cannot be read counts as it did before, and an error never makes the view
-// incomplete. Nothing of it is kept on disk: until that bucket was read, its blocks are served.
+// With Options.Parquet, every sync also reads that bucket, before it lists the blocks. A block is
+// left out if days that name it as their source cover all of its time. A file of that bucket that
+// cannot be read counts as it did before, and an error never makes the view incomplete. Nothing is
+// kept on disk: all blocks are served until that bucket has been read.
 //
-// # What documents take
+// # Memory
 //
-// Everything that is read of the bucket, and every local copy, reserves memory in one account
-// (documents) before its bytes are read, and until they are decoded. decodeMeta bounds what one
-// meta.json decodes to; keeping bounds what is kept of those that keep much. What is beyond a bound
-// is refused: its block counts as broken. The bytes of a document are in nothing that is kept, but
-// for packedMetas.
+// Every document of the bucket, and every local copy, reserves memory in the account of documents
+// before its bytes are read, and until it is decoded. decodeMeta bounds the decoded size of one
+// meta.json; retention bounds what is retained of large ones. A document beyond a bound is refused,
+// and its block counts as broken. Nothing that is retained refers to the bytes of a document,
+// except in packedMetas.
 //
-// # How large a block's files are
+// # Sizes of files
 //
-// meta.json states it, and no checksum covers that. Measure asks the bucket: where a size is not
-// stated, before the block's index header is built, and where a read shows that one does not hold.
-// What the bucket says is part of the block's identity (Block.Content) from then on, and the view
-// has the block under a new number: what was derived from the former files is not used with these.
-// A measurement that changed nothing is not repeated for a second, then for two, up to a minute.
-// Names of chunk files that are not known are listed, or, where the listing does not come, tried
-// one after another.
+// meta.json states the sizes of a block's files, and no checksum covers them. Measure asks the
+// bucket instead, if a size is not stated or a read shows that it is wrong. The answer becomes part
+// of the block's identity (Block.Content), and the view has the block under a new number. Data
+// derived from the former files is therefore never used with the new ones. A measurement that
+// changes nothing is not repeated for a second, then two, up to a minute. Unknown chunk files are
+// listed. If listing fails, the names that writers use are tried in order.
 //
-// # What is on disk
+// # Files on disk
 //
-// Every file, among them extents/<ULID>.json with what the bucket said about the files of a block,
-// is one line with kind, version, length and crc32c, then the payload, written to a temporary name
-// and renamed. Under Options.Dir: meta/<ULID>.json is the meta.json as it was in the bucket;
-// catalog.json lists the blocks of the last complete sync with what is known of their marks, for a
-// start with an unreachable bucket. A file that does not verify is treated as absent: its block is
-// read from the bucket again. meta copies are synced before the catalog.json that lists them, many
-// at once. Without a Dir the meta.json files are kept in memory, compressed, for Document alone; so
-// are those that the disk did not take. A complete sync reads some of those that are not on disk
-// again, until all are.
+// All files are in Options.Dir and use the format of package sealed:
 //
-// A disk that is full, read-only or gone costs copies, never a sync: what it does not take is
-// counted, and tried again. What is saved is written when the turn is over, so that a slow disk
-// holds up no refresh.
+//   - meta/<ULID>.json is a copy of the meta.json in the bucket.
+//   - extents/<ULID>.json has the sizes of a block's files as the bucket stated them.
+//   - catalog.json lists the blocks of the last complete sync and the state of their marks, for a
+//     start with an unreachable bucket. The copies that it lists are synced before it.
 //
-// # Who owns what, and the locks
+// A file that does not verify counts as absent, and its block is read from the bucket. Copies that
+// the disk rejects, and all copies without a Dir, are kept in memory, compressed, for Document
+// only. A complete sync reads some of the copies that are missing on disk again, until all are
+// there.
 //
-// Blocks, Sets and Views are immutable once published; their slices and labels are shared and must
+// A disk that is full, read-only or gone costs copies, never a sync. Failures are counted and
+// retried. catalog.json is written after the turn has ended, so that a slow disk delays no refresh.
+//
+// # Ownership and locks
+//
+// Blocks, Sets and Views are immutable once published. Their slices and labels are shared and must
 // not be modified.
 //
-//   - Catalog.turn (a channel of one) is held for a whole sync and guards the sync's own state:
-//     records, broken blocks. No goroutine waits for it while holding mu.
-//   - Catalog.mu is held for a publication: it guards the tombstones, numbers, extents, the status,
-//     and the changes that Options.OnChange is still to be told of. No bucket request, no sync and
-//     no call of OnChange runs under it.
-//   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and no older
-//     content after a newer.
-//   - localStore.mu guards the list of copies to be synced.
+//   - Catalog.turn (a channel of one) is held for a whole sync and guards the records and broken
+//     blocks. No goroutine waits for it while holding mu.
+//   - Catalog.mu guards the tombstones, numbers, extents, status and the changes that OnChange was
+//     not told yet. It is held for a publication. No bucket request, no sync and no call of
+//     OnChange runs under it.
+//   - Catalog.saveMu is held while catalog.json is written: one writer at a time, and never older
+//     content after newer.
 //   - Catalog.flightMu guards the measurements, and the start of refreshes and measurements against
 //     Close.
-//   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes see the last
+//   - Catalog.parquetMu is held while the Parquet bucket is read. Syncs and refreshes read the last
 //     result without it.
-//   - packedMetas.mu guards its map, and no packing runs under it.
-//   - keeping.mu guards what one sync keeps of large documents, and is held while one is dropped.
+//   - localStore.mu guards the list of copies to be synced.
+//   - packedMetas.mu guards its map. No document is compressed under it.
+//   - retention.mu guards the sizes of large documents, and is held while one is dropped.
+//
+// # Accepted risks
+//
+// A deletion mark on a known block is noticed up to eight syncs late, because reading every mark at
+// every sync would cost a request per block; the compactor's delete delay is much longer. A block
+// whose copy was lost before the machine crashed is read from the bucket again.
 package catalog

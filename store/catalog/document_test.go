@@ -15,8 +15,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// TestDocument: the meta.json of a block is had as it is in the bucket, with a data directory and
-// without one, and costs no request; it goes with its block.
+// TestDocument: Document returns the meta.json as it is in the bucket, with and without a data
+// directory, without a request. The copy is removed with its block.
 func TestDocument(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		b := newTestBucket()
@@ -55,11 +55,11 @@ func TestPackedMetasAreSmall(t *testing.T) {
 	p := newPackedMetas(1 << 20)
 	p.put(testID(1), []byte(fullMeta))
 	if n := cap(p.m[testID(1)]); n > len(fullMeta)*3/4 {
-		t.Errorf("%d bytes take %d", len(fullMeta), n)
+		t.Errorf("%d bytes need %d bytes packed", len(fullMeta), n)
 	}
 }
 
-// markBucket is a bucket that can be written.
+// markBucket is a writable bucket.
 type markBucket struct {
 	*objstore.InMemBucket
 	err error
@@ -96,7 +96,7 @@ func TestWriteMark(t *testing.T) {
 		if written, err := mark(kind, "a <b>"); !written || err != nil {
 			t.Errorf("%s: got %v, %v", file, written, err)
 		}
-		// A mark that is there stays: its time counts from the first one.
+		// An existing mark stays, because the delay counts from the first mark.
 		if written, err := mark(kind, "again"); written || err != nil {
 			t.Errorf("%s again: got %v, %v", file, written, err)
 		}
@@ -124,6 +124,6 @@ func TestWriteMark(t *testing.T) {
 	}
 	if written, err := mark(MarkDeletion, ""); written || !errors.Is(err, io.ErrClosedPipe) ||
 		!strings.Contains(err.Error(), id.String()+"/deletion-mark.json") {
-		t.Errorf("a bucket that refuses: got %v, %v", written, err)
+		t.Errorf("a bucket that denies access: got %v, %v", written, err)
 	}
 }

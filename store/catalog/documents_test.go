@@ -25,8 +25,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// largeBucket has one text for the meta.json of many blocks, and looks at the process while they
-// are read.
+// largeBucket serves one text as the meta.json of many blocks, and records the memory of the
+// process while they are read.
 type largeBucket struct {
 	*testBucket
 	text  string
@@ -73,12 +73,12 @@ func (b *largeBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo hides that of strings.Reader: a body of a bucket has none.
+// WriteTo hides the method of strings.Reader, which bodies of buckets do not have.
 func (b *largeBody) WriteTo(io.Writer) (int64, error) { return 0, errors.ErrUnsupported }
 
 func (b *largeBody) Close() error { b.b.look(); return nil }
 
-// manyLabels is the meta.json of a block with so many bytes of external labels.
+// manyLabels returns the meta.json of a block with so many bytes of external labels.
 func manyLabels(id ulid.ULID, n int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s,
@@ -90,8 +90,9 @@ func manyLabels(id ulid.ULID, n int) string {
 	return s.String()
 }
 
-// TestLargeDocumentsAreReadWithinTheirAccount: many blocks whose meta.json is megabytes of labels
-// take no more memory than the account has, are refused by name, once, and harm no other block.
+// TestLargeDocumentsAreReadWithinTheirAccount: many blocks whose meta.json has megabytes of labels
+// need no more memory than the account has. Each is refused by name, once, and affects no other
+// block.
 func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 	const blocks, account = 32, 10 << 20
 	for _, sized := range []bool{true, false} {
@@ -128,39 +129,39 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 				t.Errorf("%d MiB of heap, the account has %d", heap>>20, account>>20)
 			}
 			if used < documentCost(2<<20) || used > account || c.documents.used.Load() != 0 {
-				t.Errorf("%d bytes of the account were used, %d still are", used,
+				t.Errorf("%d bytes of the account were used at most, %d are used at the end", used,
 					c.documents.used.Load())
 			}
 			if got := len(c.View().Blocks); got != len(good) {
-				t.Errorf("%d blocks are served", got)
+				t.Errorf("serving %d blocks", got)
 			}
 			broken := c.Status().Broken
 			if len(broken) != blocks {
-				t.Fatalf("%d blocks are broken", len(broken))
+				t.Fatalf("got %d broken blocks", len(broken))
 			}
 			for _, bad := range broken {
 				if bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) ||
 					!strings.Contains(bad.Err.Error(),
-						bad.ID.String()+": refused: thanos.labels is") {
+						bad.ID.String()+": refused: thanos.labels has") {
 					t.Errorf("%+v", bad)
 				}
 				if n := strings.Count(log.String(),
-					`"block is skipped" component=catalog block=`+bad.ID.String()); n != 1 {
-					t.Errorf("%s was said %d times", bad.ID, n)
+					`"skipping a block" component=catalog block=`+bad.ID.String()); n != 1 {
+					t.Errorf("%s was logged %d times, want once", bad.ID, n)
 				}
 			}
 			if strings.Contains(log.String(), "read once more") {
-				t.Error("what was refused was read again at once")
+				t.Error("a refused document was read again at once")
 			}
 			if n := testutil.ToFloat64(c.metrics.synced.WithLabelValues(stateCorrupted)); n != blocks {
-				t.Errorf("%v are counted", n)
+				t.Errorf("the metric counts %v blocks", n)
 			}
 		})
 	}
 }
 
-// TestADocumentLargerThanTheAccount is refused by name, from the bucket and from a local copy. It
-// holds up no other.
+// TestADocumentLargerThanTheAccount: it is refused by name, from the bucket and from a local copy,
+// and delays no other document.
 func TestADocumentLargerThanTheAccount(t *testing.T) {
 	padded := func(id ulid.ULID, n int) string {
 		return strings.Replace(smallMeta(id), "{", `{"x": "`+strings.Repeat("a", n)+`", `, 1)
@@ -176,36 +177,36 @@ func TestADocumentLargerThanTheAccount(t *testing.T) {
 		c := newCatalog(t, Options{Bucket: b, Dir: dir})
 		mustSync(t, c)
 		if n := len(c.View().Blocks); n != 11 {
-			t.Errorf("%d blocks are served with the usual account", n)
+			t.Errorf("serving %d blocks with the usual account", n)
 		}
 		if broken := c.Status().Broken; len(broken) != 1 || broken[0].ID != larger ||
 			!strings.Contains(broken[0].Err.Error(), "larger than 16777216 bytes") {
 			t.Errorf("broken: %+v", broken)
 		}
 		if _, err := c.Document(large); err == nil {
-			t.Error("a document of 1 MiB is shown")
+			t.Error("Document returned 1 MiB")
 		}
 		c.Close()
 
 		c = newCatalog(t, Options{Bucket: b, Dir: dir, DocumentBytes: 1})
 		mustSync(t, c)
 		if n := len(c.View().Blocks); n != 10 {
-			t.Errorf("%d blocks are served with a small account", n)
+			t.Errorf("serving %d blocks with a small account", n)
 		}
 		if broken := c.Status().Broken; len(broken) != 2 || broken[0].ID != large ||
 			!strings.Contains(broken[0].Err.Error(),
-				large.String()+"/meta.json: refused: it takes") {
+				large.String()+"/meta.json: refused: decoding needs") {
 			t.Errorf("broken: %+v", broken)
 		}
 		if n := testutil.ToFloat64(c.metrics.damagedCopies); n != 0 {
-			t.Errorf("%v copies are said to be damaged", n)
+			t.Errorf("%v copies count as damaged", n)
 		}
 		c.Close()
 	}
 }
 
-// TestDocumentsWaitForTheirTurn: a document that finds the account in use is read when there is
-// room, and what it had is free meanwhile.
+// TestDocumentsWaitForTheirTurn: a document that does not fit the account now is read later. It has
+// no reservation while it waits.
 func TestDocumentsWaitForTheirTurn(t *testing.T) {
 	for _, sized := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -223,7 +224,7 @@ func TestDocumentsWaitForTheirTurn(t *testing.T) {
 			go func() { done <- c.fetchMeta(t.Context(), id) }()
 			synctest.Wait()
 			if c.documents.used.Load() != held.bytes {
-				t.Errorf("%d bytes are reserved while it waits, %d of others",
+				t.Errorf("%d bytes are reserved while it waits, want %d of others",
 					c.documents.used.Load(), held.bytes)
 			}
 			held.release()
@@ -231,10 +232,10 @@ func TestDocumentsWaitForTheirTurn(t *testing.T) {
 				t.Errorf("got %+v", res)
 			}
 			if n := c.documents.used.Load(); n != 0 {
-				t.Errorf("%d bytes stay reserved", n)
+				t.Errorf("%d bytes are still reserved", n)
 			}
 
-			// One that is given up while it waits.
+			// The caller cancels while it waits.
 			if held, err = c.documents.reserve(t.Context(), c.documents.size); err != nil {
 				t.Fatal(err)
 			}
@@ -243,14 +244,15 @@ func TestDocumentsWaitForTheirTurn(t *testing.T) {
 			synctest.Wait()
 			cancel()
 			if res := <-done; res.outcome != readFailed || !errors.Is(res.err, context.Canceled) {
-				t.Errorf("given up: %+v", res)
+				t.Errorf("cancelled: got %+v", res)
 			}
 			held.release()
 		})
 	}
 }
 
-// TestListingsReserve: listings of blocks, of chunk files and of the Parquet bucket count too.
+// TestListingsReserve: listings of blocks, of chunk files and of the Parquet bucket reserve memory
+// too.
 func TestListingsReserve(t *testing.T) {
 	b, parquet := newTestBucket(), newTestBucket()
 	id := putBlock(b, 1)
@@ -268,12 +270,12 @@ func TestListingsReserve(t *testing.T) {
 		t.Error(err)
 	}
 	if lists != 3 || c.documents.used.Load() != 0 {
-		t.Errorf("%d listings, %d bytes stay reserved", lists, c.documents.used.Load())
+		t.Errorf("%d listings, %d bytes are still reserved", lists, c.documents.used.Load())
 	}
 }
 
-// TestDocumentsOfTheParquetBucketAreBounded: their bytes are not held until all are read, and one
-// that names too many blocks says nothing.
+// TestDocumentsOfTheParquetBucketAreBounded: the bytes of a document are released before all are
+// read. A document that names too many blocks does not count.
 func TestDocumentsOfTheParquetBucketAreBounded(t *testing.T) {
 	const account, files = 16 << 20, 32
 	b, parquet := newTestBucket(), newTestBucket()
@@ -313,14 +315,14 @@ func TestDocumentsOfTheParquetBucketAreBounded(t *testing.T) {
 	}
 	if got := c.parquet.Load().files; len(got) != files+1 ||
 		len(got["00/"+parquetMetaFile].meta.blocks) != 1 {
-		t.Errorf("%d files are known", len(got))
+		t.Errorf("got %d known files", len(got))
 	}
 	if len(c.View().Blocks) != 1 {
-		t.Error("a block that a file names beside too many others is not served")
+		t.Error("a block is not served although its file names too many blocks")
 	}
 }
 
-// TestPackedMetasAreBounded: of those that are kept to be shown the largest go.
+// TestPackedMetasAreBounded: the largest documents are dropped first.
 func TestPackedMetasAreBounded(t *testing.T) {
 	p := newPackedMetas(100 << 10)
 	random := bytes.NewBuffer(nil)
@@ -341,15 +343,15 @@ func TestPackedMetasAreBounded(t *testing.T) {
 	}
 	if small != 50 || large > p.limit || large == 0 || large != p.large ||
 		p.m[testID(2000)] != nil {
-		t.Errorf("%d small ones are kept, and %d bytes of others (%d)", small, large, p.large)
+		t.Errorf("kept %d small documents and %d bytes of large ones (%d counted)", small, large, p.large)
 	}
 	p.retain(func(ulid.ULID) bool { return false })
 	if p.large != 0 {
-		t.Errorf("%d bytes count when nothing is kept", p.large)
+		t.Errorf("%d bytes are counted after all were removed", p.large)
 	}
 }
 
-// TestLocalCopiesOfAnyLength: a file in the place of a copy is not read beyond its bounds.
+// TestLocalCopiesOfAnyLength: a file in place of a copy is not read beyond the bound.
 func TestLocalCopiesOfAnyLength(t *testing.T) {
 	b := newTestBucket()
 	id := putBlock(b, 1)

@@ -16,21 +16,21 @@ import (
 	"larder/internal/sealed"
 )
 
-// extents are the real sizes of a block's files, as the bucket stated them when it was asked. They
-// replace what meta.json states, which no checksum covers. INVARIANT: they are part of the block's
-// identity (Block.Content), so that nothing that was derived from former files is used with these.
+// extents are the sizes of a block's files as the bucket stated them in a measurement. They replace
+// the sizes in meta.json, which no checksum covers. INVARIANT: they are part of the block's
+// identity (Block.Content), so that no data derived from former files is used with these.
 type extents struct {
-	// Meta is the hash of the meta.json that the block had. Extents beside another meta.json mean
-	// nothing.
+	// Meta is the hash of the meta.json that the block had. Extents are ignored for another
+	// meta.json.
 	Meta  uint64       `json:"meta"`
 	Index fileExtent   `json:"index"`
 	Chunk []fileExtent `json:"chunks"`
-	// Flips counts how often a version changed and no size did. Some gateways state an ETag of
-	// their own; after maxFlips changes versions are no longer believed.
+	// Flips counts the changes of versions without a change of sizes. After maxFlips, versions are
+	// ignored, because some gateways generate ETags of their own.
 	Flips int `json:"flips,omitempty"`
 }
 
-// fileExtent is one file. Size is 0 and Version empty while the bucket has not stated them.
+// fileExtent is one file. Size is 0 and Version empty until the bucket has stated them.
 type fileExtent struct {
 	Name    string `json:"name"`
 	Size    int64  `json:"size"`
@@ -40,7 +40,8 @@ type fileExtent struct {
 const (
 	// maxFlips is how often the versions of a block's files may change without their sizes.
 	maxFlips = 3
-	// maxExtentsSize bounds the file of a block's extents: maxChunkFiles with long versions fit.
+	// maxExtentsSize bounds the local file of a block's extents. It is enough for maxChunkFiles
+	// with long versions.
 	maxExtentsSize = 4 << 20
 )
 
@@ -58,8 +59,8 @@ func (e *extents) content() uint64 {
 	return xxhash.Sum64(b)
 }
 
-// over returns the block with these files instead of those that it was described with.
-func (e *extents) over(b Block) Block {
+// applyTo returns the block with these files instead of its own.
+func (e *extents) applyTo(b Block) Block {
 	b.IndexSize = e.Index.Size
 	b.ChunkFiles = make([]ChunkFile, 0, len(e.Chunk))
 	for _, f := range e.Chunk {
@@ -69,8 +70,8 @@ func (e *extents) over(b Block) Block {
 	return b
 }
 
-// states reports whether b is described with files of these names and sizes.
-func (e *extents) states(b *Block) bool {
+// matches reports whether b has files of these names and sizes.
+func (e *extents) matches(b *Block) bool {
 	return b.IndexSize == e.Index.Size &&
 		slices.EqualFunc(b.ChunkFiles, e.Chunk, func(c ChunkFile, f fileExtent) bool {
 			return c.Name == f.Name && c.Size == f.Size
@@ -83,13 +84,13 @@ func (e *extents) versioned() bool {
 		slices.ContainsFunc(e.Chunk, func(f fileExtent) bool { return f.Version != "" })
 }
 
-// after returns e as what was learned after known, nil for nothing, about a block that was
-// described as b; changed is false if it is no news. Versions that were not known before are news
-// only if versions is set. Other versions than before are, because a file can be repaired at its
-// size, until they have flipped too often.
+// after returns e merged with the extents known before, nil for none, of the block b, and whether
+// that is a change. Versions that were unknown before are a change only if versions is set.
+// Versions that differ from known ones are a change, because a file can be repaired without a
+// change of its size, until they have flipped too often.
 func (e extents) after(known *extents, b *Block, versions bool) (_ *extents, changed bool) {
 	if known == nil {
-		return &e, !e.states(b) || versions && e.versioned()
+		return &e, !e.matches(b) || versions && e.versioned()
 	}
 	if e.Flips = known.Flips; known.Flips >= maxFlips {
 		e.Index.Version = ""
@@ -97,7 +98,7 @@ func (e extents) after(known *extents, b *Block, versions bool) (_ *extents, cha
 			e.Chunk[i].Version = ""
 		}
 	}
-	sameSizes := e.states(b)
+	sameSizes := e.matches(b)
 	if sameSizes && e.Index.Version == known.Index.Version && slices.Equal(e.Chunk, known.Chunk) {
 		return known, false
 	}
@@ -107,8 +108,7 @@ func (e extents) after(known *extents, b *Block, versions bool) (_ *extents, cha
 	return &e, true
 }
 
-// known returns what is known of the files of a block: what the bucket stated, else what meta.json
-// states.
+// known returns the known files of a block, measured or from meta.json.
 func (c *Catalog) known(b *Block) extents {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,8 +122,8 @@ func (c *Catalog) known(b *Block) extents {
 	return e
 }
 
-// redescribed returns the blocks with what is known of their files. It returns the slice itself if
-// that is no news. mu must be held.
+// redescribed returns the blocks with their measured files. It returns the same slice if nothing
+// changes. mu must be held.
 func (c *Catalog) redescribed(blocks []*Block) []*Block {
 	if len(c.extents) == 0 {
 		return blocks
@@ -137,13 +137,13 @@ func (c *Catalog) redescribed(blocks []*Block) []*Block {
 		if !cloned {
 			blocks, cloned = slices.Clone(blocks), true
 		}
-		blocks[i] = c.numbers.block(e.over(*b))
+		blocks[i] = c.numbers.block(e.applyTo(*b))
 	}
 	return blocks
 }
 
-// learn takes in what the bucket states about the files of b, and publishes the block with it. It
-// reports whether that was news; then b is a former block.
+// learn records what the bucket stated about the files of b. It reports whether that is a change;
+// then it has published a new block in place of b.
 func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
 	c.mu.Lock()
 	known := c.extents[b.ID]
@@ -158,45 +158,40 @@ func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
 	if !changed {
 		return false
 	}
-	log, what := c.log.Warn, "files of a block are not what was known of them: the block is read again"
+	log, what := c.log.Warn, "files of a block have changed, reading the block again"
 	if !b.Sized() {
-		log, what = c.log.Info, "sizes of a block's files are learned"
+		log, what = c.log.Info, "measured the files of a block"
 	}
-	log(
-		what, "block", b.ID, "index_bytes", e.Index.Size, "index_bytes_before", b.IndexSize,
-		"chunk_files", chunkSizes(e.over(*b).ChunkFiles), "chunk_files_before",
-		chunkSizes(b.ChunkFiles),
-	)
+	log(what, "block", b.ID, "index_bytes", e.Index.Size, "index_bytes_before", b.IndexSize,
+		"chunk_files", chunkSizes(e.applyTo(*b).ChunkFiles),
+		"chunk_files_before", chunkSizes(b.ChunkFiles))
 	if err := c.local.putExtents(b.ID, e); err != nil {
-		c.diskFailed(
-			"sizes of a block's files could not be saved: they will be asked for again", err,
-			"block", b.ID,
-		)
+		c.diskFailed("cannot save the file sizes of a block", err, "block", b.ID)
 	}
-	defer c.tell()
+	defer c.notify()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// One publication takes in what other measurements have found meanwhile.
+	// Another measurement may have published this one's result with its own.
 	if old := c.view.Load(); old.ByID(b.ID) != nil && old.ByID(b.ID).Content == b.Content {
 		c.setView(old, old.Blocks, old.Ready, old.FromDisk)
 	}
 	return true
 }
 
-// chunkSizes words the sizes of chunk files for the log: the first few.
+// chunkSizes formats the sizes of the first few chunk files for the log.
 func chunkSizes(files []ChunkFile) string {
-	const most = 4
+	const limit = 4
 	var s []string
-	for _, f := range files[:min(len(files), most)] {
+	for _, f := range files[:min(len(files), limit)] {
 		s = append(s, fmt.Sprintf("%s:%d", f.Name, f.Size))
 	}
-	if n := len(files) - most; n > 0 {
+	if n := len(files) - limit; n > 0 {
 		s = append(s, fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(s, " ")
 }
 
-// forgetExtents forgets the files of blocks that keep does not want.
+// forgetExtents forgets the extents of blocks for which keep returns false.
 func (c *Catalog) forgetExtents(keep func(ulid.ULID) bool) {
 	c.mu.Lock()
 	var gone []ulid.ULID
@@ -209,14 +204,14 @@ func (c *Catalog) forgetExtents(keep func(ulid.ULID) bool) {
 	c.mu.Unlock()
 	for _, id := range gone {
 		if err := c.local.removeExtents(id); err != nil {
-			c.diskFailed("sizes of a block's files could not be removed", err, "block", id)
+			c.diskFailed("cannot remove the file sizes of a block", err, "block", id)
 		}
 	}
 }
 
 func (s *localStore) extentsDir() localfs.Dir { return s.dir.Sub("extents") }
 
-// putExtents keeps what the bucket stated about the files of a block.
+// putExtents saves the extents of a block.
 func (s *localStore) putExtents(id ulid.ULID, e *extents) error {
 	if s.dir.IsZero() {
 		return nil
@@ -239,8 +234,8 @@ func (s *localStore) removeExtents(id ulid.ULID) error {
 	return nil
 }
 
-// allExtents returns what earlier processes have learned. A file that does not verify is left out:
-// the bucket is asked again.
+// allExtents returns the extents that earlier processes saved. It omits files that do not verify;
+// their blocks are measured again.
 func (s *localStore) allExtents() (all map[ulid.ULID]*extents, err error) {
 	all = map[ulid.ULID]*extents{}
 	if s.dir.IsZero() {

@@ -11,27 +11,27 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// record is what the catalog knows of a block that is in the bucket and has a usable meta.json. It
-// belongs to the holder of Catalog.turn.
+// record is what the catalog knows of a block that is in the bucket and has a valid meta.json. It
+// belongs to the sync that has Catalog.turn.
 type record struct {
 	meta         *meta
-	metaModified time.Time // zero where the bucket's listing does not tell
-	failures     int       // reads of the meta.json in a row that failed since it was known
+	metaModified time.Time // zero if the listing does not state it
+	failures     int       // failed reads of the meta.json in a row
 	mark         mark
 }
 
 func (r *record) id() ulid.ULID { return r.meta.block.ID }
 
-// sortedRecords returns the records by ID, so that logs, look-ups and numbers come in the same
-// order in every process.
+// sortedRecords returns the records by ID, so that logs, lookups and numbers have the same order in
+// every process.
 func sortedRecords(records map[ulid.ULID]*record) []*record {
 	return slices.SortedFunc(
 		maps.Values(records), func(a, b *record) int { return a.id().Compare(b.id()) },
 	)
 }
 
-// selectByMeta keeps the records that the Parquet bucket, the time partition, the relabel rules and
-// the consistency delay let through, in this order, and counts the others by Thanos's names.
+// selectByMeta returns the records that pass the filters: conversion to Parquet, time partition,
+// relabel rules and consistency delay, in this order. It counts the others by Thanos's state names.
 func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCounts) []*record {
 	minTime := c.opts.MinTime.Millis(now, math.MinInt64)
 	maxTime := c.opts.MaxTime.Millis(now, math.MaxInt64)
@@ -56,11 +56,11 @@ func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCou
 	return kept
 }
 
-// tooFresh reports whether a block may still be only partly visible in the bucket. Its age counts
-// from its upload, or from its ULID where meta.json does not say.
+// tooFresh reports whether a block may be only partly visible in the bucket yet. Its age counts
+// from its upload, or from its ULID if meta.json does not state the upload.
 func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	if delay == 0 {
-		return false // also when a clock elsewhere runs ahead of ours
+		return false // even if the writer's clock runs ahead of ours
 	}
 	switch m.source {
 	case sourceCompactor, sourceCompactorRepair, sourceBucketRepair:
@@ -68,8 +68,8 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	}
 	from := m.uploadTime
 	if from.IsZero() {
-		// A ULID of the future says that the writer's clock is ahead, and nothing about the upload.
-		// Same as Thanos.
+		// A ULID in the future shows that the writer's clock is ahead, and says nothing about the
+		// upload. Same as Thanos.
 		if from = m.block.ID.Timestamp(); from.After(now) {
 			return false
 		}
@@ -77,13 +77,13 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	return now.Sub(from) < delay
 }
 
-// dropDuplicates keeps the records whose data no other block of their group holds: a record goes if
-// all its sources are among another's. Of two with equal sources the older ULID stays. A record
-// that is served now goes only when a block that covers it has opened, or covers a lost block too:
-// then what it replaces is being deleted. held counts those that wait.
+// dropDuplicates drops every record whose sources are all among those of another record in its
+// group. Of two records with equal sources, the older ULID stays. A record that is served now is
+// dropped only if a block that covers it has opened, or also covers a lost block: then the replaced
+// blocks are being deleted. waiting counts the covered records that stay.
 func (c *Catalog) dropDuplicates(
 	records []*record, served *View, lost []*Block, states stateCounts,
-) (kept []*record, held int) {
+) (remaining []*record, waiting int) {
 	ordered := slices.SortedFunc(slices.Values(records), func(a, b *record) int {
 		return cmp.Or(
 			cmp.Compare(len(b.meta.block.Sources), len(a.meta.block.Sources)),
@@ -94,36 +94,39 @@ func (c *Catalog) dropDuplicates(
 		group unique.Handle[string]
 		id    ulid.ULID
 	}
-	holders := map[source][]*record{} // kept records by each of their sources
+	bySource := map[source][]*record{} // of remaining
 	for _, r := range ordered {
 		b := &r.meta.block
-		// A block that covers this one holds its first source too.
-		covered, coveredByOpened := false, false
-		for _, h := range holders[source{r.meta.group, b.Sources[0]}] {
-			if !containsAll(h.meta.block.Sources, b.Sources) {
+		// A block that covers this one has its first source too.
+		covered, replaceable := false, false
+		for _, o := range bySource[source{r.meta.group, b.Sources[0]}] {
+			if !containsAll(o.meta.block.Sources, b.Sources) {
 				continue
 			}
 			covered = true
-			if coveredByOpened = c.opts.Opened(h.id()) || slices.ContainsFunc(lost, h.meta.block.Replaces); coveredByOpened {
+			replaceable = c.opts.Opened(o.id()) ||
+				slices.ContainsFunc(lost, o.meta.block.Replaces)
+			if replaceable {
 				break
 			}
 		}
-		if covered && (coveredByOpened || served.ByID(b.ID) == nil) {
+		if covered && (replaceable || served.ByID(b.ID) == nil) {
 			states[stateDuplicate]++
 			continue
 		}
 		if covered {
-			held++
+			waiting++
 		}
-		kept = append(kept, r)
-		for _, s := range b.Sources {
-			holders[source{r.meta.group, s}] = append(holders[source{r.meta.group, s}], r)
+		remaining = append(remaining, r)
+		for _, id := range b.Sources {
+			s := source{r.meta.group, id}
+			bySource[s] = append(bySource[s], r)
 		}
 	}
-	return kept, held
+	return remaining, waiting
 }
 
-// containsAll reports whether every one of some is in all; both are sorted and distinct.
+// containsAll reports whether all contains every element of some. Both are sorted and distinct.
 func containsAll(all, some []ulid.ULID) bool {
 	if len(some) > len(all) {
 		return false

@@ -20,29 +20,29 @@ import (
 
 const (
 	savedName = "catalog.json"
-	// maxShown bounds a meta.json that is shown. Its reader decodes all of it, whatever it holds.
+	// maxShown bounds a meta.json that Document returns, because its caller decodes all of it.
 	maxShown = 512 << 10
-	// maxSavedSize is beyond what millions of blocks come to.
+	// maxSavedSize is more than millions of blocks need.
 	maxSavedSize = 1 << 30
 )
 
-// metaFormat is that of a copy of a meta.json, savedFormat that of saved.
+// metaFormat is the format of a copy of a meta.json, savedFormat the format of catalog.json.
 func metaFormat() sealed.Format  { return sealed.Format{Kind: "meta", Version: 1} }
 func savedFormat() sealed.Format { return sealed.Format{Kind: "catalog", Version: 1} }
 
-// localStore is the catalog's part of the data directory. Without a dir it keeps the meta.json of
-// blocks in memory, for document alone: what is read for a sync comes from the bucket. So it does
-// with those that the disk did not take.
+// localStore is the catalog's part of the data directory. Without a directory it keeps copies of
+// meta.json in memory for document, and syncs read from the bucket. It also keeps the copies in
+// memory that the disk rejected.
 type localStore struct {
 	dir     localfs.Dir
 	lockDir func() error // called before every write
 
-	documents *documents // the account that copies are read in
+	documents *documents // the account of copies that are read
 
 	memory *packedMetas
 
 	mu       sync.Mutex
-	unsynced []ulid.ULID // copies that a crash of the machine may lose
+	unsynced []ulid.ULID // copies that a crash of the machine may damage
 }
 
 func newLocal(dir localfs.Dir, lockDir func() error, account *documents) *localStore {
@@ -53,8 +53,8 @@ func newLocal(dir localfs.Dir, lockDir func() error, account *documents) *localS
 		memory: newPackedMetas(account.size)}
 }
 
-// prepare makes the directories, which must be held, and removes what a process that was killed has
-// left there.
+// prepare creates the directories and removes unfinished files of a killed process. The directory
+// must be locked.
 func (s *localStore) prepare() error {
 	if s.dir.IsZero() {
 		return nil
@@ -70,7 +70,7 @@ func (s *localStore) prepare() error {
 	return nil
 }
 
-// write writes a file of dir, and makes dir if it is missing: another program may have removed it.
+// write writes a file in dir. It creates dir if another program has removed it.
 func (s *localStore) write(
 	f sealed.Format, dir localfs.Dir, name string, data []byte, sync bool,
 ) error {
@@ -88,11 +88,11 @@ func (s *localStore) write(
 
 func (s *localStore) metaDir() localfs.Dir { return s.dir.Sub("meta") }
 
-// documentName is what a file about a block is called in the directory of its kind.
+// documentName returns the name of the file about a block in the directories of localStore.
 func documentName(id ulid.ULID) string { return id.String() + ".json" }
 
-// meta returns the copy of a block's meta.json, fs.ErrNotExist if there is none.
-// It is read within the account of documents.
+// meta returns the copy of a block's meta.json, fs.ErrNotExist if there is none. It reserves memory
+// in the account of documents.
 func (s *localStore) meta(ctx context.Context, id ulid.ULID) (*meta, error) {
 	if s.dir.IsZero() {
 		return nil, fs.ErrNotExist
@@ -110,23 +110,24 @@ func (s *localStore) metaIn(ctx context.Context, dir sealed.Files, id ulid.ULID)
 	return parseMeta(id, data)
 }
 
-// metas returns a function like meta for many blocks, which ends with done.
+// metas returns a function like meta that opens the directory once for many blocks. The caller
+// calls done at the end.
 func (s *localStore) metas(ctx context.Context) (read func(ulid.ULID) (*meta, error), done func()) {
 	dir, err := s.metaDir().OpenDir()
 	if err != nil {
-		// meta says why.
+		// meta returns the error.
 		return func(id ulid.ULID) (*meta, error) { return s.meta(ctx, id) }, func() {}
 	}
 	return func(id ulid.ULID) (*meta, error) { return s.metaIn(ctx, dir, id) },
 		func() { _ = dir.Close() } // nothing was written
 }
 
-// reservedFiles are files each of which reserves what its document takes when it is opened.
+// reservedFiles reserves the memory of a document when its file is opened.
 type reservedFiles struct {
 	sealed.Files
-	ctx       context.Context
-	documents *documents
-	held      *reservation // nil for nothing
+	ctx         context.Context
+	documents   *documents
+	reservation *reservation // nil for none
 }
 
 func (r *reservedFiles) Open(name string) (*os.File, error) {
@@ -136,7 +137,8 @@ func (r *reservedFiles) Open(name string) (*os.File, error) {
 	}
 	info, err := f.Stat()
 	if err == nil {
-		r.held, err = r.documents.reserve(r.ctx, documentCost(min(info.Size(), maxMetaSize+1<<10)))
+		cost := documentCost(min(info.Size(), maxMetaSize+1<<10))
+		r.reservation, err = r.documents.reserve(r.ctx, cost)
 	}
 	if err != nil {
 		_ = f.Close() // nothing was read or written
@@ -146,13 +148,13 @@ func (r *reservedFiles) Open(name string) (*os.File, error) {
 }
 
 func (r *reservedFiles) release() {
-	if r.held != nil {
-		r.held.release()
+	if r.reservation != nil {
+		r.reservation.release()
 	}
 }
 
-// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if it is not kept.
-// One that is too large to be shown is an error.
+// document returns a block's meta.json as it was in the bucket, fs.ErrNotExist if there is no copy.
+// A copy longer than maxShown is an error.
 func (s *localStore) document(id ulid.ULID) ([]byte, error) {
 	data, err := s.memory.get(id)
 	if err != nil && !s.dir.IsZero() {
@@ -161,7 +163,8 @@ func (s *localStore) document(id ulid.ULID) ([]byte, error) {
 	return data, err
 }
 
-// putMeta keeps the meta.json of a block as the bucket has it. After an error it is in memory.
+// putMeta saves a copy of a block's meta.json. If the disk fails, it keeps the copy in memory and
+// returns the error.
 func (s *localStore) putMeta(id ulid.ULID, data []byte) error {
 	if s.dir.IsZero() {
 		s.memory.put(id, data)
@@ -178,9 +181,9 @@ func (s *localStore) putMeta(id ulid.ULID, data []byte) error {
 	return nil
 }
 
-// syncMetas makes the copies that were put survive a crash of the machine. Until then one may be
-// torn, which its checksum shows, or missing. It is done for many at once, and when nobody waits
-// for the blocks.
+// syncMetas makes the saved copies survive a crash of the machine. Until then, a crash may leave a
+// copy torn, which its checksum shows, or missing. It syncs many copies at once, after the view was
+// published.
 func (s *localStore) syncMetas(concurrency int) error {
 	s.mu.Lock()
 	ids := s.unsynced
@@ -196,13 +199,13 @@ func (s *localStore) syncMetas(concurrency int) error {
 			if err := syncFile(s.metaDir(), documentName(id)); !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
-			return nil // removed since
+			return nil // was removed
 		})
 	}
 	return errors.Join(g.Wait(), s.metaDir().Sync())
 }
 
-// syncFile syncs a file. What was written through another descriptor is synced too.
+// syncFile syncs a file, including data written through other descriptors.
 func syncFile(dir localfs.Dir, name string) error {
 	f, err := dir.Open(name)
 	if err != nil {
@@ -223,8 +226,8 @@ func (s *localStore) removeMeta(id ulid.ULID) error {
 	return nil
 }
 
-// removeMetas removes the copies of all blocks that keep does not want, and returns those that are
-// left on disk.
+// removeMetas removes the copies of all blocks for which keep returns false, and returns the blocks
+// with copies left on disk.
 func (s *localStore) removeMetas(
 	keep func(ulid.ULID) bool,
 ) (left map[ulid.ULID]struct{}, err error) {
@@ -255,7 +258,7 @@ func (s *localStore) removeMetas(
 	return left, errors.Join(errs...)
 }
 
-// saved is what a complete sync knew, for a start without a bucket.
+// saved is the result of a complete sync, for a start without the bucket.
 type saved struct {
 	At     time.Time    `json:"at"`
 	Blocks []savedBlock `json:"blocks"`
@@ -263,18 +266,18 @@ type saved struct {
 
 type savedBlock struct {
 	ID ulid.ULID `json:"id"`
-	// Checked is whether the deletion mark was ever looked up.
+	// Checked means that the deletion mark was looked up.
 	Checked bool `json:"checked,omitempty"`
-	// Marked and DeletionTime (seconds since 1970) are what was found.
+	// Marked and DeletionTime (seconds since 1970) are the result.
 	Marked       bool  `json:"marked,omitempty"`
 	DeletionTime int64 `json:"deletion_time,omitempty"`
-	// MetaModified and MarkModified are when the objects last changed, where the bucket's listing
-	// tells.
+	// MetaModified and MarkModified are when the objects last changed, zero if the listing does not
+	// state it.
 	MetaModified time.Time `json:"meta_modified,omitzero"`
 	MarkModified time.Time `json:"mark_modified,omitzero"`
 }
 
-// saved returns the last complete sync of this data directory, fs.ErrNotExist if there is none.
+// saved returns the last saved result, fs.ErrNotExist if there is none.
 func (s *localStore) saved() (saved, error) {
 	var v saved
 	if s.dir.IsZero() {
@@ -290,8 +293,8 @@ func (s *localStore) saved() (saved, error) {
 	return v, nil
 }
 
-// putSaved writes what a sync knew. INVARIANT: the copies of the blocks that it lists are on disk
-// before it is.
+// putSaved writes the result of a sync. INVARIANT: the copies of the blocks that it lists are
+// synced first.
 func (s *localStore) putSaved(v saved, concurrency int) error {
 	if s.dir.IsZero() {
 		return nil

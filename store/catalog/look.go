@@ -9,17 +9,16 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// maxLooks is how often one sync lists the bucket at most.
+// maxLooks bounds how often one sync lists the bucket.
 const maxLooks = 3
 
-// look lists the bucket and reads the meta.json of the blocks that it shows. Its error means that
-// the view is not complete.
+// look lists the bucket and reads the meta.json of the listed blocks. An error means that the sync
+// is incomplete.
 //
 // A compactor may replace a block after the listing and delete it before its meta.json is read. The
-// listing shows neither the replacement nor that there is one: a view that is made from it lacks
-// the data, and answers from it would be wrong and look right. Therefore look lists again if a
-// block that is listed for the first time has no meta.json, unless all blocks that are served stay.
-// A block whose upload is not over costs one listing that way, once.
+// listing does not show the replacement: a view from it would lack the data, and answers would be
+// wrong and look right. look therefore lists again if a newly listed block has no meta.json, unless
+// all served blocks are still there. A block that is being uploaded costs one extra listing, once.
 func (c *Catalog) look(
 	ctx context.Context, d Discovery, tombstones map[ulid.ULID]time.Time, refreshing bool,
 	now time.Time,
@@ -39,16 +38,16 @@ func (c *Catalog) look(
 			return l, nil
 		case n == maxLooks:
 			return l, fmt.Errorf(
-				"list blocks: in each of %d listings a block was gone before its meta.json was read, %s the last time",
+				"list blocks: in each of %d listings a block was deleted before its meta.json was read, last block %s",
 				maxLooks, id,
 			)
 		}
-		c.log.Info("a listed block has no meta.json: the bucket is listed again", "block", id)
+		c.log.Info("listed block has no meta.json, listing the bucket again", "block", id)
 	}
 }
 
-// keepsAll reports whether all blocks that are served are still there. Before the first view there
-// are none, which says nothing.
+// keepsAll reports whether all served blocks are in the listing and known. It is false before the
+// first view, which has no blocks to compare.
 func (c *Catalog) keepsAll(l listing) bool {
 	v := c.View()
 	for _, b := range v.Blocks {
@@ -59,8 +58,8 @@ func (c *Catalog) keepsAll(l listing) bool {
 	return v.Ready
 }
 
-// unknown returns the blocks of a listing of which nothing is known but that they are listed. A
-// listing that shows that a block has no meta.json tells enough of it.
+// unknown returns the listed blocks that the catalog knows nothing else about. It omits blocks of
+// which a recursive listing shows that they have no meta.json.
 func (c *Catalog) unknown(l listing) (ids []ulid.ULID) {
 	for id, seen := range l.blocks {
 		if c.records[id] == nil && c.broken[id] == nil && (seen.hasMeta || !l.recursive) {

@@ -13,8 +13,7 @@ import (
 
 // TestABlockIsReplacedWhileItIsRead: a compactor replaces a block after the listing and deletes it
 // before its meta.json is read. The view has the replacement, at a first sync and after the loss of
-// a block that is served. If that happens time and again, the view is not complete and keeps what
-// it has.
+// a served block. If that repeats, the sync is incomplete and the view keeps its blocks.
 func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 	for name, tc := range map[string]struct {
 		served   bool // block 1 is in the view, and lost
@@ -35,7 +34,7 @@ func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			// It stays, so that no more than half of the bucket leaves at once.
+			// It stays, so that never more than half of the bucket disappears at once.
 			bystander := putBlock(b, 100)
 			if tc.served {
 				putBlock(b, 1)
@@ -75,15 +74,15 @@ func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 			// The next sync sees the last replacement.
 			mustSync(t, c)
 			if v := c.View(); len(v.Blocks) != 2 || v.Blocks[0].ID != testID(last) {
-				t.Errorf("afterwards the view has %d blocks, want %s", len(v.Blocks), testID(last))
+				t.Errorf("after the next sync the view has %d blocks, want two with %s", len(v.Blocks), testID(last))
 			}
 		})
 	}
 }
 
-// TestAnUploadThatIsNotOverCostsOneListing: a block without meta.json is no reason to list the
-// bucket twice at every sync, nor while all that is served stays.
-func TestAnUploadThatIsNotOverCostsOneListing(t *testing.T) {
+// TestAnUploadInProgressCostsOneListing: a block without meta.json causes a second listing at most
+// once, and none while all served blocks are there.
+func TestAnUploadInProgressCostsOneListing(t *testing.T) {
 	b := newTestBucket()
 	c := newCatalog(t, Options{Bucket: b})
 	putBlock(b, 1)
@@ -94,7 +93,7 @@ func TestAnUploadThatIsNotOverCostsOneListing(t *testing.T) {
 		}
 		mustSync(t, c)
 		if n := b.requests(); !strings.HasPrefix(n, want) {
-			t.Errorf("sync %d: %s, want %s", i, n, want)
+			t.Errorf("sync %d: got %s, want %s", i, n, want)
 		}
 	}
 }

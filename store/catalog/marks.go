@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// minMarkBudget is how many known blocks' deletion marks are looked up in a sync at least; the
-// budget is this or an eighth of the blocks, whichever is more. So every mark is seen within eight
-// syncs, long before the compactor's delete delay ends, and a small bucket's within one.
+// minMarkBudget is the minimum number of known blocks whose deletion marks a sync looks up. The
+// budget is the maximum of this and an eighth of the blocks. A sync therefore looks up all marks of
+// a small bucket, and eight syncs look up any, long before the compactor's delete delay ends.
 const minMarkBudget = 256
 
 // mark is what is known of a block's deletion-mark.json.
 type mark struct {
-	known        bool // read, or seen to be absent
+	known        bool // it was read, or is absent
 	marked       bool
-	broken       bool      // what was read last is not a mark
+	broken       bool      // the object read last is not a mark
 	deletionTime int64     // seconds since 1970
-	modified     time.Time // of the object, zero where the bucket's listing does not tell
-	asked        uint64    // the sync that last looked it up, 0 for none
+	modified     time.Time // of the object, zero if the listing does not state it
+	lookedUpBy   uint64    // number of the sync that last looked it up, 0 for none
 }
 
 // expired reports whether a block was marked longer than delay ago.
@@ -27,26 +27,26 @@ func (m mark) expired(now time.Time, delay time.Duration) bool {
 	return m.marked && now.Sub(time.Unix(m.deletionTime, 0)) > delay
 }
 
-// marksToRead returns the records whose deletion mark is to be read in this sync, and takes in what
-// the listing says.
+// marksToRead returns the records whose deletion mark this sync reads, and records the marks that a
+// recursive listing shows to be absent.
 func (c *Catalog) marksToRead(records []*record, l listing, rotate bool) []*record {
 	var read, rotation []*record
 	for _, r := range records {
 		seen, ok := l.blocks[r.id()]
 		switch {
 		case !ok:
-			// Gone, or the listing ended early. A bucket that cannot even list is not asked
-			// hundreds of times more.
+			// The block is gone, or the listing ended early. A bucket that cannot list is not sent
+			// hundreds of further requests.
 		case l.recursive && seen.marked:
-			// Read once, and again when it changes. A broken one of which nobody can tell is read
-			// every time.
+			// Read it once, and again after a change. A broken mark whose changes the listing does
+			// not show is read every time.
 			same := r.mark.known && r.mark.modified.Equal(seen.markModified)
 			if !same || !r.mark.marked && seen.markModified.IsZero() {
 				read = append(read, r)
 			}
 		case l.recursive && !l.partial:
 			r.mark = mark{known: true}
-		case r.mark.asked == 0 && !r.mark.known:
+		case r.mark.lookedUpBy == 0 && !r.mark.known:
 			read = append(read, r)
 		case rotate && !l.recursive && !l.partial:
 			rotation = append(rotation, r)
@@ -54,31 +54,33 @@ func (c *Catalog) marksToRead(records []*record, l listing, rotate bool) []*reco
 	}
 	if budget := max(minMarkBudget, len(records)/8); len(rotation) > budget {
 		slices.SortFunc(rotation, func(a, b *record) int {
-			if a.mark.known != b.mark.known { // an earlier look-up failed
+			if a.mark.known != b.mark.known { // an earlier lookup failed
 				if b.mark.known {
 					return -1
 				}
 				return 1
 			}
-			return cmp.Or(cmp.Compare(a.mark.asked, b.mark.asked), a.id().Compare(b.id()))
+			return cmp.Or(
+				cmp.Compare(a.mark.lookedUpBy, b.mark.lookedUpBy), a.id().Compare(b.id()),
+			)
 		})
 		rotation = rotation[:budget]
 	}
 	return append(read, rotation...)
 }
 
-// markResult is the outcome of one look-up.
+// markResult is the result of one lookup.
 type markResult struct {
 	outcome      readOutcome
 	deletionTime int64
 	err          error
-	// gone is set when a mark that was there is not, and the block's meta.json neither: Thanos
-	// deletes a block's mark last, so the block was deleted while this sync ran.
+	// gone means that a known mark and the block's meta.json are both missing. The block was
+	// deleted during this sync, because Thanos deletes a block's mark last.
 	gone bool
 }
 
-// readMarks looks up the marks of the given records and takes in what it finds; a look-up that
-// fails leaves the record as it was. It returns the records found to be deleted.
+// readMarks looks up the marks of the given records and updates the records. A lookup that fails
+// does not change its record. It returns the records of deleted blocks.
 func (c *Catalog) readMarks(
 	ctx context.Context, records []*record, l listing, sync uint64,
 ) (gone []*record) {
@@ -93,31 +95,29 @@ func (c *Catalog) readMarks(
 	for i, r := range records {
 		res := results[i]
 		c.metrics.markReads.WithLabelValues(string(res.outcome)).Inc()
-		r.mark.asked = sync
+		r.mark.lookedUpBy = sync
 		modified := l.blocks[r.id()].markModified
 		switch res.outcome {
 		case readOK:
 			if !r.mark.marked {
-				c.log.Info(
-					"block is marked for deletion", "block", r.id(), "since",
-					time.Unix(res.deletionTime, 0).UTC(),
-				)
+				c.log.Info("block is marked for deletion", "block", r.id(),
+					"since", time.Unix(res.deletionTime, 0).UTC())
 			}
 			r.mark = mark{
 				known:        true,
 				marked:       true,
 				deletionTime: res.deletionTime,
 				modified:     modified,
-				asked:        sync,
+				lookedUpBy:   sync,
 			}
 		case readMissing:
-			r.mark = mark{known: true, asked: sync}
+			r.mark = mark{known: true, lookedUpBy: sync}
 			if res.gone {
 				gone = append(gone, r)
 			}
 		case readBroken:
-			// Half an upload or nonsense: it says nothing, and what an earlier one said stays.
-			if !r.mark.broken { // said once, not at every sync
+			// An incomplete upload or no mark at all. The state of an earlier mark stays.
+			if !r.mark.broken { // logged once, not at every sync
 				c.log.Warn("deletion mark is not usable", "block", r.id(), "err", res.err)
 			}
 			r.mark.known, r.mark.broken, r.mark.modified = true, true, modified
@@ -128,10 +128,8 @@ func (c *Catalog) readMarks(
 		}
 	}
 	if failed > 0 && ctx.Err() == nil {
-		c.log.Warn(
-			"deletion marks could not be read: these blocks keep their last state", "blocks",
-			failed, "err", firstErr,
-		)
+		c.log.Warn("cannot read deletion marks, keeping their last state",
+			"blocks", failed, "err", firstErr)
 	}
 	return gone
 }

@@ -17,71 +17,71 @@ import (
 	"larder/internal/panics"
 )
 
-// Doubt is why a block is measured.
+// Doubt is the reason for a measurement.
 type Doubt int
 
 const (
-	// SizeDoubt: a size is not known, or a read shows that it does not hold.
+	// SizeDoubt: a size is unknown, or a read shows that it is wrong.
 	SizeDoubt Doubt = iota
-	// BytesDoubt: bytes do not verify. If the sizes hold, the file may have been repaired at its
-	// size: the versions of the files become part of the block's identity, so that all of it is
-	// read again, once.
+	// BytesDoubt: bytes do not verify. If the sizes are right, the file may have been repaired
+	// without a change of its size. The versions of the files become part of the block's identity,
+	// so that all of it is read again, once.
 	BytesDoubt
-	// NameDoubt: a chunk file is missing, or refers to none that is known. The files are listed.
+	// NameDoubt: a chunk file is missing, or a reference names an unknown one. The files are
+	// listed.
 	NameDoubt
 )
 
-// Verdict is the outcome of a measurement of a block's files.
+// Verdict is the result of a measurement.
 type Verdict int
 
 const (
-	// Unasked: the bucket was not asked, because it was asked just now or could not answer.
-	Unasked Verdict = iota
-	// Confirmed: the files are as they were known.
+	// Unmeasured: there was no measurement, because the last one is recent or the bucket failed.
+	Unmeasured Verdict = iota
+	// Confirmed: the files are as known.
 	Confirmed
-	// Changed: they are not. The view has the block with another Content by now.
+	// Changed: the files differ. The view has the block with another Content.
 	Changed
 )
 
 const (
-	// maxMeasureWait bounds the time after which a block is measured again that was as it was
-	// known: what is wrong with it, its sizes are right.
+	// maxMeasureWait is the longest wait between measurements that change nothing.
 	maxMeasureWait = time.Minute
 
-	// listPatience is how long the listing of a block's chunk files may take. Buckets throttle
-	// listings harder than reads, and chunk files have names that can be tried.
-	listPatience = 5 * time.Second
-	// measureTimeout ends a measurement.
+	// listTimeout bounds the listing of a block's chunk files. It is short, because buckets
+	// throttle listings harder than reads, and the names of chunk files can be guessed.
+	listTimeout = 5 * time.Second
+	// measureTimeout bounds a measurement.
 	measureTimeout = 2 * time.Minute
-	// measureRequests is how many files of a block are asked for at once.
+	// measureRequests is the number of concurrent requests of a measurement.
 	measureRequests = 8
-	// maxTried bounds how many names of chunk files are tried.
+	// maxTried bounds the names of chunk files that are tried.
 	maxTried = 1 << 14
 )
 
-// measureKey tells measurements apart.
+// measureKey identifies a measurement.
 type measureKey struct {
 	id    ulid.ULID
 	doubt Doubt
 }
 
-// measurement is one measurement of a block that any number of callers wait for. What it found may
-// be read once done is closed.
+// measurement is one measurement of a block that any number of callers wait for. Its results are
+// final when done is closed.
 type measurement struct {
 	content uint64
 	done    chan struct{}
 
 	verdict Verdict
 	err     error
-	next    time.Time // not before then is the same asked again
+	next    time.Time // earliest time of the next measurement
 	wait    time.Duration
 }
 
-// Measure asks the bucket how large the files of a block really are, if the view has the block with
-// the given content, and publishes the block with what it finds. Callers ask it when sizes are not
-// known, and when a read shows that one cannot be right. Concurrent calls for one doubt share one
-// measurement, and one that changed nothing is not repeated for a while. A measurement that ctx
-// abandons goes on for the others. The error is why the bucket could not tell.
+// Measure asks the bucket for the sizes of a block's files, if the view has the block with the
+// given content, and publishes the block with the result. Callers use it if a size is unknown or a
+// read shows that it is wrong. Concurrent calls with one doubt share one measurement. A measurement
+// that changed nothing is not repeated for a while. It continues for other callers if ctx ends. The
+// error is why the bucket could not answer.
 func (c *Catalog) Measure(
 	ctx context.Context, id ulid.ULID, content uint64, doubt Doubt,
 ) (Verdict, error) {
@@ -93,20 +93,20 @@ func (c *Catalog) Measure(
 	case <-m.done:
 		return m.verdict, m.err
 	case <-ctx.Done():
-		return Unasked, context.Cause(ctx)
+		return Unmeasured, context.Cause(ctx)
 	}
 }
 
-// measuring returns the measurement to wait for. nil: there is none, for the reason returned.
+// measuring returns the measurement to wait for, or nil and the result if there is none.
 func (c *Catalog) measuring(key measureKey, content uint64) (*measurement, Verdict, error) {
 	c.flightMu.Lock()
 	defer c.flightMu.Unlock()
 	b := c.View().ByID(key.id)
 	switch {
 	case c.closing.Err() != nil:
-		return nil, Unasked, errors.New("measure a block: the catalog is closed")
+		return nil, Unmeasured, errors.New("measure a block: the catalog is closed")
 	case b == nil:
-		return nil, Unasked, nil
+		return nil, Unmeasured, nil
 	case b.Content != content:
 		return nil, Changed, nil
 	}
@@ -116,11 +116,11 @@ func (c *Catalog) measuring(key measureKey, content uint64) (*measurement, Verdi
 		select {
 		case <-last.done:
 		default:
-			return last, Unasked, nil
+			return last, Unmeasured, nil
 		}
 		if last.content == content {
 			if time.Now().Before(last.next) {
-				return nil, Unasked, last.err
+				return nil, Unmeasured, last.err
 			}
 			m.wait = min(2*last.wait, maxMeasureWait)
 		}
@@ -138,19 +138,19 @@ func (c *Catalog) measuring(key measureKey, content uint64) (*measurement, Verdi
 		case m.verdict == Changed:
 			err = nil
 		case err != nil:
-			m.verdict = Unasked
+			m.verdict = Unmeasured
 		}
 		m.err, m.next = err, time.Now().Add(m.wait)
 		c.metrics.measured(m.verdict, err)
 	})
-	return m, Unasked, nil
+	return m, Unmeasured, nil
 }
 
-// measure is one measurement.
+// measure makes one measurement.
 func (c *Catalog) measure(ctx context.Context, b *Block, doubt Doubt) (Verdict, error) {
-	found, err := c.ask(ctx, b, doubt == NameDoubt)
+	found, err := c.measureFiles(ctx, b, doubt == NameDoubt)
 	if err != nil {
-		c.log.Warn("sizes of a block's files could not be learned", "block", b.ID, "err", err)
+		c.log.Warn("cannot measure the files of a block", "block", b.ID, "err", err)
 	}
 	if c.learn(b, found, doubt == BytesDoubt) {
 		return Changed, err
@@ -158,16 +158,16 @@ func (c *Catalog) measure(ctx context.Context, b *Block, doubt Doubt) (Verdict, 
 	return Confirmed, err
 }
 
-// forgetMeasurements forgets those of blocks that keep does not want.
+// forgetMeasurements forgets the measurements of blocks for which keep returns false.
 func (c *Catalog) forgetMeasurements(keep func(ulid.ULID) bool) {
 	c.flightMu.Lock()
 	defer c.flightMu.Unlock()
 	maps.DeleteFunc(c.measurements, func(k measureKey, _ *measurement) bool { return !keep(k.id) })
 }
 
-// ask asks the bucket for the files of a block. What it could not learn stays as b has it, and the
-// error says why.
-func (c *Catalog) ask(ctx context.Context, b *Block, list bool) (extents, error) {
+// measureFiles asks the bucket for the files of a block. It returns the known size of a file that
+// the bucket does not state, with the reason as an error.
+func (c *Catalog) measureFiles(ctx context.Context, b *Block, list bool) (extents, error) {
 	out := c.known(b)
 	known := fileExtents{}
 	for _, f := range out.Chunk {
@@ -183,10 +183,10 @@ func (c *Catalog) ask(ctx context.Context, b *Block, list bool) (extents, error)
 		return nil
 	}))
 	g.Go(panics.Contained(func() error {
-		chunkErr = c.askChunks(ctx, b.ID, known, list || len(known) == 0)
+		chunkErr = c.measureChunks(ctx, b.ID, known, list || len(known) == 0)
 		return nil
 	}))
-	err := g.Wait() // a panic; else each has its own error
+	err := g.Wait() // only panics
 	out.Chunk = known.inOrder()
 	return out, errors.Join(indexErr, chunkErr, err)
 }
@@ -206,15 +206,17 @@ func (f fileExtents) inOrder() []fileExtent {
 	return out
 }
 
-// askChunks brings known, the chunk files of a block, to what the bucket has.
-func (c *Catalog) askChunks(ctx context.Context, id ulid.ULID, known fileExtents, list bool) error {
+// measureChunks updates known, the chunk files of a block, to the state of the bucket.
+func (c *Catalog) measureChunks(
+	ctx context.Context, id ulid.ULID, known fileExtents, list bool,
+) error {
 	dir := id.String() + "/chunks/"
 	listed := false
 	var listErr error
-	takeListing := func() {
+	updateNames := func() {
 		var names []string
 		if names, listErr = c.listChunks(ctx, dir); listErr != nil || len(names) == 0 {
-			return // a listing without any file is no answer about a block that has some
+			return // every block has chunk files: an empty listing is wrong
 		}
 		listed = true
 		for name := range known {
@@ -229,16 +231,15 @@ func (c *Catalog) askChunks(ctx context.Context, id ulid.ULID, known fileExtents
 		}
 	}
 	if list {
-		takeListing()
+		updateNames()
 	}
-	missing, err := c.askSizes(ctx, dir, known)
+	missing, err := c.measureSizes(ctx, dir, known)
 	if missing && !listed {
-		if takeListing(); listed {
-			_, err = c.askSizes(ctx, dir, known)
+		if updateNames(); listed {
+			_, err = c.measureSizes(ctx, dir, known)
 		}
 	}
-	// What no listing has shown to be gone stays: not every answer that an object is missing is
-	// right.
+	// Only a listing removes files: "not found" for one object may be wrong.
 	if len(known) == 0 {
 		err = errors.Join(err, listErr, c.tryNames(ctx, dir, known))
 		if len(known) > 0 {
@@ -250,12 +251,12 @@ func (c *Catalog) askChunks(ctx context.Context, id ulid.ULID, known fileExtents
 
 // listChunks lists the names of a block's chunk files.
 func (c *Catalog) listChunks(ctx context.Context, dir string) (names []string, err error) {
-	held, err := c.documents.reserve(ctx, listingBytes)
+	page, err := c.documents.reserve(ctx, listingBytes)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
-	defer held.release()
-	ctx, cancel := context.WithTimeout(ctx, listPatience)
+	defer page.release()
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	err = c.bucket.Iter(ctx, dir, func(name string) error {
 		if base := path.Base(name); len(appendChunkFile(nil, base, 0)) > 0 {
@@ -275,9 +276,9 @@ func (c *Catalog) listChunks(ctx context.Context, dir string) (names []string, e
 	return names, nil
 }
 
-// askSizes asks for the sizes of files, and reports whether the bucket says of any that it does not
-// have it. A file that it does not tell about stays as it was.
-func (c *Catalog) askSizes(
+// measureSizes asks the bucket for the sizes of files. missing reports whether it lacks any of
+// them. A file keeps its known size if the bucket does not state one.
+func (c *Catalog) measureSizes(
 	ctx context.Context, dir string, files fileExtents,
 ) (missing bool, err error) {
 	var names []string
@@ -295,7 +296,7 @@ func (c *Catalog) askSizes(
 			return nil
 		}))
 	}
-	if err := g.Wait(); err != nil { // a panic; else each has its own error
+	if err := g.Wait(); err != nil { // only panics
 		return false, err
 	}
 	for i, name := range names {
@@ -309,7 +310,7 @@ func (c *Catalog) askSizes(
 	return missing, joinSome(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
 }
 
-// tryNames asks for the chunk files by the names that writers give them, until one does not exist.
+// tryNames asks for chunk files by the names that writers use, until one does not exist.
 func (c *Catalog) tryNames(ctx context.Context, dir string, files fileExtents) error {
 	for n := 1; n <= maxTried; n++ {
 		name := fmt.Sprintf("%0*d", chunkNameLen, n)
@@ -318,8 +319,7 @@ func (c *Catalog) tryNames(ctx context.Context, dir string, files fileExtents) e
 		case errors.Is(err, extent.ErrNotFound):
 			return nil
 		case err != nil:
-			// Half of the files would look like all of them.
-			clear(files)
+			clear(files) // a part of the files would look like all of them
 			return err
 		}
 		files[name] = fileExtent{Name: name, Size: e.Size, Version: e.Version}

@@ -20,7 +20,7 @@ import (
 	"larder/internal/localfs"
 )
 
-// sizedMeta is the meta.json of a block that states the sizes of its files.
+// sizedMeta returns the meta.json of a block that states the sizes of its files.
 func sizedMeta(id ulid.ULID, index, chunks int) string {
 	return strings.Replace(
 		smallMeta(id),
@@ -40,23 +40,23 @@ func putFiles(b *testBucket, id ulid.ULID, sizes map[string]int) {
 	}
 }
 
-// sizesOf returns what a block is described with.
+// sizesOf formats the sizes of a block's files.
 func sizesOf(b *Block) string {
 	return strings.TrimSpace(fmt.Sprint("index:", b.IndexSize, " ", chunkSizes(b.ChunkFiles)))
 }
 
-// askedBucket counts what it is asked of sizes.
-type askedBucket struct {
+// attributesBucket counts the requests for sizes.
+type attributesBucket struct {
 	*testBucket
-	asked atomic.Int64
-	// version is when every object was last changed; zero: as it is.
+	requested atomic.Int64
+	// version replaces the time of last change of every object, unless it is zero.
 	version atomic.Int64
 }
 
-func (b *askedBucket) Attributes(
+func (b *attributesBucket) Attributes(
 	ctx context.Context, name string,
 ) (objstore.ObjectAttributes, error) {
-	b.asked.Add(1)
+	b.requested.Add(1)
 	a, err := b.testBucket.Attributes(ctx, name)
 	if v := b.version.Load(); v != 0 {
 		a.LastModified = time.Unix(v, 0)
@@ -64,11 +64,11 @@ func (b *askedBucket) Attributes(
 	return a, err
 }
 
-// TestMeasure follows one block through what is found out about its files.
+// TestMeasure follows one block through several measurements.
 func TestMeasure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		b := &askedBucket{testBucket: newTestBucket()}
+		b := &attributesBucket{testBucket: newTestBucket()}
 		b.version.Store(1)
 		id := testID(1)
 		b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
@@ -79,19 +79,19 @@ func TestMeasure(t *testing.T) {
 		)
 		mustSync(t, c)
 		stated := c.View().ByID(id)
-		if got := sizesOf(stated); got != "index:523 000001:100" || b.asked.Load() != 0 {
-			t.Fatalf("stated are %s, %d requests", got, b.asked.Load())
+		if got := sizesOf(stated); got != "index:523 000001:100" || b.requested.Load() != 0 {
+			t.Fatalf("meta.json states %s, %d requests", got, b.requested.Load())
 		}
-		step := func(what string, of *Block, doubt Doubt, want Verdict, sizes string, asked int64) *Block {
+		step := func(what string, of *Block, doubt Doubt, want Verdict, sizes string, requests int64) *Block {
 			t.Helper()
-			before := b.asked.Load()
+			before := b.requested.Load()
 			got, err := c.Measure(t.Context(), id, of.Content, doubt)
 			cur := c.View().ByID(id)
 			if err != nil || got != want || sizesOf(cur) != sizes ||
-				b.asked.Load()-before != asked {
+				b.requested.Load()-before != requests {
 				t.Errorf(
 					"%s: %v, %v, %s by %d requests; want %v, %s by %d", what, got, err,
-					sizesOf(cur), b.asked.Load()-before, want, sizes, asked,
+					sizesOf(cur), b.requested.Load()-before, want, sizes, requests,
 				)
 			}
 			if changed := cur.Content != of.Content || cur.Number != of.Number; changed != (want == Changed) {
@@ -99,7 +99,7 @@ func TestMeasure(t *testing.T) {
 			}
 			return cur
 		}
-		// Any number of callers ask once.
+		// Concurrent calls share one measurement.
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {
@@ -111,31 +111,31 @@ func TestMeasure(t *testing.T) {
 		}
 		wg.Wait()
 		real := c.View().ByID(id)
-		if n := b.asked.Load(); n != 2 || sizesOf(real) != "index:519 000001:698" ||
+		if n := b.requested.Load(); n != 2 || sizesOf(real) != "index:519 000001:698" ||
 			real.Content == stated.Content ||
 			changes != 2 {
 			t.Errorf("%d requests, %s, %d changes of the view", n, sizesOf(real), changes)
 		}
-		step("who still has the former one", stated, SizeDoubt, Changed, "index:519 000001:698", 0)
+		step("a caller with the former block", stated, SizeDoubt, Changed, "index:519 000001:698", 0)
 		step("nothing new", real, SizeDoubt, Confirmed, "index:519 000001:698", 2)
-		step("and again", real, SizeDoubt, Unasked, "index:519 000001:698", 0)
+		step("and again", real, SizeDoubt, Unmeasured, "index:519 000001:698", 0)
 		time.Sleep(2 * time.Second)
 		step("later", real, SizeDoubt, Confirmed, "index:519 000001:698", 2)
 
-		// A sync that knows the meta.json alone changes nothing, nor does another process.
+		// Neither a sync, which knows only the meta.json, nor a restart changes anything.
 		mustSync(t, c)
 		if c.View().ByID(id) != real {
-			t.Error("a sync has replaced the block")
+			t.Error("a sync replaced the block")
 		}
 		c.Close()
-		before := b.asked.Load()
+		before := b.requested.Load()
 		c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 		if cur := c.View().ByID(id); cur.Content != real.Content || sizesOf(cur) != sizesOf(real) ||
-			b.asked.Load() != before {
+			b.requested.Load() != before {
 			t.Errorf("after a restart: %+v", cur)
 		}
-		// Nor one without the data directory that asks the same.
+		// A process without the data directory measures the same.
 		other := newCatalog(t, Options{Bucket: b})
 		mustSync(t, other)
 		if v, err := other.Measure(t.Context(), id, stated.Content, SizeDoubt); v != Changed ||
@@ -151,7 +151,7 @@ func TestMeasure(t *testing.T) {
 		real = step("repaired at its size", real, BytesDoubt, Changed, "index:600 000001:698", 2)
 		putFiles(b.testBucket, id, map[string]int{"chunks/000002": 7})
 		real = step(
-			"a file more, that is not asked for", real, SizeDoubt, Confirmed,
+			"one more file, which is not measured", real, SizeDoubt, Confirmed,
 			"index:600 000001:698", 2,
 		)
 		real = step("a file more", real, NameDoubt, Changed, "index:600 000001:698 000002:7", 3)
@@ -170,24 +170,23 @@ func TestMeasure(t *testing.T) {
 			"index:600 000001:698 000002:7", 3,
 		)
 
-		// What is known of a block goes with it.
+		// The extents of a block are removed with it.
 		path := filepath.Join(dir, "extents", id.String()+".json")
 		if _, err := os.Stat(path); err != nil {
 			t.Error(err)
 		}
-		// Another block stays, because a bucket that loses all of its blocks at once is not
-		// believed.
+		// Another block stays, because a listing without any known block is in doubt.
 		b.put(testID(2).String()+"/"+metaFile, sizedMeta(testID(2), 1, 1))
 		mustSync(t, c)
 		b.deleteBlock(id.String())
 		mustSync(t, c)
 		if _, err := os.Stat(path); err == nil {
-			t.Error("the file of a block that is gone is still there")
+			t.Error("the extents of a removed block are still on disk")
 		}
 	})
 }
 
-// TestMeasureDamagedFile: a saved file that does not verify is as if it were not there.
+// TestMeasureDamagedFile: a saved file that does not verify counts as absent.
 func TestMeasureDamagedFile(t *testing.T) {
 	dir := t.TempDir()
 	b := newTestBucket()

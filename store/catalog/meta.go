@@ -24,42 +24,41 @@ const (
 	indexFile = "index"
 	// chunkNameLen is the length of a chunk file's name as writers make it: 000001.
 	chunkNameLen = 6
-	// noCompactFile is written on demand and never read: it is the compactor's.
+	// noCompactFile is a mark for the compactor. larder writes it on demand and never reads it.
 	noCompactFile = "no-compact-mark.json"
 
-	// maxMetaSize bounds a meta.json, beside Options.DocumentBytes. The largest seen in the field,
-	// of blocks compacted from years of sources, are some hundred KiB.
+	// maxMetaSize bounds a meta.json, in addition to Options.DocumentBytes. The largest ones in the
+	// field, of blocks compacted from years of sources, have a few hundred KiB.
 	maxMetaSize = 16 << 20
-	// maxFileSize is more than an object of any store has. References into an index reach 64 GiB,
-	// those into a chunk file 4 GiB.
+	// maxFileSize is larger than any file of a block. References into an index reach 64 GiB, those
+	// into a chunk file 4 GiB.
 	maxFileSize = 1 << 40
-	// maxMarkSize bounds a deletion-mark.json: four short fields.
+	// maxMarkSize bounds a deletion-mark.json, which has four short fields.
 	maxMarkSize = 1 << 20
 )
 
-// errBroken is in the chain of the error of a meta.json or mark that was read but cannot be used.
+// errBroken is in the chain of the error of a meta.json or mark that was read but is invalid.
 var errBroken = errors.New("broken")
 
-// The writers of a block that need no consistency delay: they upload when everything else is
-// already there.
+// The sources of blocks that need no consistency delay, because they write meta.json last.
 const (
 	sourceCompactor       = "compactor"
 	sourceCompactorRepair = "compactor.repair"
 	sourceBucketRepair    = "bucket.repair"
 )
 
-// meta is a block's meta.json, checked. It is immutable.
+// meta is a block's validated meta.json. It is immutable.
 type meta struct {
-	// block has every field but Number.
+	// block has every field except Number.
 	block      Block
 	source     string
-	uploadTime time.Time             // zero where meta.json does not say
+	uploadTime time.Time             // zero if meta.json does not state it
 	group      unique.Handle[string] // equal for blocks of one resolution and external label set
-	kept       int64                 // bytes
+	bytes      int64                 // memory that meta retains
 }
 
-// parseMeta reads the meta.json of the block with the folder id. Its error is errBroken, and
-// errRefused too where the document has too much of something. What it returns has nothing of data.
+// parseMeta parses the meta.json of the block with the folder id. Its error is errBroken, and also
+// errRefused if the document exceeds a bound. The result does not refer to data.
 func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	fail := func(format string, args ...any) (*meta, error) {
 		text := fmt.Sprintf(format, args...)
@@ -83,9 +82,9 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 	case t.Version != 0 && t.Version != 1: // the first writers left it out
 		return fail("thanos.version %d, want 1", t.Version)
 	case j.ULID != id:
-		return fail("ulid %s is another block's", j.ULID)
+		return fail("ulid %s belongs to another block", j.ULID)
 	case j.MinTime == nil || j.MaxTime == nil:
-		return fail("no minTime or no maxTime")
+		return fail("minTime or maxTime is missing")
 	case *j.MinTime > *j.MaxTime:
 		return fail("minTime %d is after maxTime %d", *j.MinTime, *j.MaxTime)
 	case resolutionLevel(t.Downsample.Resolution) < 0:
@@ -113,21 +112,21 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 		source:     knownSource(t.Source),
 		uploadTime: t.UploadTime,
 	}
-	// No sources means nobody said, not that every other block holds all of this one.
+	// Without sources the block must not count as covered by every other block.
 	if len(m.block.Sources) == 0 {
 		m.block.Sources = []ulid.ULID{id}
 	}
-	// Sorted, so that one block's sources are found in another's in one pass.
+	// Sorted for containsAll.
 	slices.SortFunc(m.block.Sources, ulid.ULID.Compare)
-	// A list that was appended to has room to spare.
+	// Cloned to release the spare capacity.
 	m.block.Sources = slices.Clone(slices.Compact(m.block.Sources))
 
 	lb := labels.NewScratchBuilder(len(t.Labels))
 	for name, value := range t.Labels {
 		if name == "" {
-			return fail("an external label without a name")
+			return fail("an external label has no name")
 		}
-		if value != "" { // a label with an empty value is a label that is not there
+		if value != "" { // a label with an empty value counts as absent
 			lb.Add(name, value)
 		}
 	}
@@ -143,16 +142,16 @@ func parseMeta(id ulid.ULID, data []byte) (*meta, error) {
 		files = t.SegmentFiles
 	}
 	m.block.ChunkFiles = inOrder(files)
-	m.kept = m.keeps()
+	m.bytes = m.size()
 	return m, nil
 }
 
-// refusedMeta is the error of a meta.json that larder does not take in.
+// refusedMeta returns the error of a meta.json that exceeds a bound.
 func refusedMeta(id ulid.ULID, why error) error {
 	return fmt.Errorf("%w meta.json of block %s: %w", errBroken, id, why)
 }
 
-// knownSource returns a source that makes a difference, "" for any other: its text may have any
+// knownSource returns a source that the catalog distinguishes, "" for any other, which may have any
 // length.
 func knownSource(source string) string {
 	for _, s := range []string{sourceCompactor, sourceCompactorRepair, sourceBucketRepair} {
@@ -163,8 +162,8 @@ func knownSource(source string) string {
 	return ""
 }
 
-// keeps returns about how many bytes m takes. The labels are in it twice, see group.
-func (m *meta) keeps() int64 {
+// size estimates the memory of m in bytes. It counts the labels twice because of group.
+func (m *meta) size() int64 {
 	n := int64(unsafe.Sizeof(*m)) + int64(cap(m.block.Sources))*int64(unsafe.Sizeof(ulid.ULID{}))
 	for _, f := range m.block.ChunkFiles {
 		n += int64(unsafe.Sizeof(f)) + int64(len(f.Name)) + 16
@@ -178,8 +177,8 @@ type numberedFile struct {
 	number uint32
 }
 
-// inOrder returns the files by number. Of two with one number it takes the one with the name that
-// writers give it.
+// inOrder returns the files by number. Of two files with one number it returns the one whose name
+// has the usual length.
 func inOrder(files []numberedFile) (out []ChunkFile) {
 	if len(files) > 0 {
 		out = make([]ChunkFile, 0, len(files))
@@ -201,8 +200,8 @@ func inOrder(files []numberedFile) (out []ChunkFile) {
 	return out
 }
 
-// appendChunkFile appends a file of the chunks/ folder if its name is a number, as the names of all
-// chunk files are.
+// appendChunkFile appends a file of the chunks/ folder if its name is a number. It ignores other
+// files.
 func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile {
 	if name == "" || len(name) > maxChunkName || strings.Trim(name, "0123456789") != "" {
 		return dst
@@ -214,9 +213,8 @@ func appendChunkFile(dst []numberedFile, name string, size int64) []numberedFile
 	return append(dst, numberedFile{ChunkFile{Name: name, Size: size}, uint32(n)})
 }
 
-// parseMark reads a deletion-mark.json and returns when the block was marked, in seconds since
-// 1970. Its error is errBroken. The id inside is not compared with the folder: Thanos honours the
-// file by where it lies.
+// parseMark parses a deletion-mark.json and returns when the block was marked, in seconds since
+// 1970. Its error is errBroken. It does not compare the id inside with the folder, same as Thanos.
 func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
 	fail := func(format string, args ...any) (int64, error) {
 		text := fmt.Sprintf(format, args...)
@@ -236,8 +234,7 @@ func parseMark(id ulid.ULID, data []byte) (deletionTime int64, err error) {
 	if j.Version != 1 {
 		return fail("version %d, want 1", j.Version)
 	}
-	// A moment outside what time.Time can tell apart from now would turn around when it is
-	// compared.
+	// A time beyond the range of time.Duration would overflow when it is compared.
 	if j.DeletionTime < 0 || j.DeletionTime > math.MaxInt64/int64(time.Second) {
 		return fail("deletion_time %d", j.DeletionTime)
 	}

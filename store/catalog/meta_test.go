@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// fullMeta has every field that larder reads, some that it does not, and is what Thanos's
-// components write.
+// fullMeta is a meta.json as Thanos's components write it, with every field that larder reads and
+// some that it does not.
 const fullMeta = `{
 	"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 1000, "maxTime": 7200000, "version": 1,
 	"stats": {"numSamples": 12, "numSeries": 34, "numChunks": 56, "numFloatSamples": 12},
@@ -96,11 +96,11 @@ func TestParseMetaRefuses(t *testing.T) {
 	f(`"version": 1,`, ``, "version 0, want 1")
 	f(`"version": 1, "labels"`, `"version": 2, "labels"`, "thanos.version 2")
 	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAV"`, `"01ARZ3NDEKTSV4RRFFQ69G5FAW"`, "another block")
-	f(`"minTime": 1000, `, ``, "no minTime")
+	f(`"minTime": 1000, `, ``, "minTime or maxTime is missing")
 	f(`"maxTime": 7200000`, `"maxTime": 999`, "is after")
 	f(`"maxTime": 7200000`, `"maxTime": 1e30`, "cannot unmarshal")
 	f(`"resolution": 300000`, `"resolution": 300001`, "resolution 300001")
-	f(`"replica": "b"`, `"": "b"`, "without a name")
+	f(`"replica": "b"`, `"": "b"`, "has no name")
 	f(`"added_by_a_later_writer": {}`, `"added_by_a_later_writer": `, "invalid character")
 	f(`"01ARZ3NDEKTSV4RRFFQ69G5FAX", `, `"short", `, "bad data size")
 	if _, err := parseMeta(fullID, make([]byte, maxMetaSize+1)); err == nil ||
@@ -109,8 +109,8 @@ func TestParseMetaRefuses(t *testing.T) {
 	}
 }
 
-// TestParseMetaLets shows what of a meta.json that no writer means is read as Thanos reads it.
-func TestParseMetaLets(t *testing.T) {
+// TestParseMetaAccepts lists odd documents that larder reads the same way as Thanos.
+func TestParseMetaAccepts(t *testing.T) {
 	f := func(old, new string, change func(b *Block)) {
 		t.Helper()
 		data := strings.Replace(fullMeta, old, new, 1)
@@ -202,7 +202,7 @@ func FuzzParseMeta(f *testing.F) {
 		}
 		if b.Labels.Len() > maxLabels || len(b.Sources) > maxListed ||
 			len(b.ChunkFiles) > maxChunkFiles {
-			t.Fatalf("took in %d labels, %d sources, %d chunk files", b.Labels.Len(),
+			t.Fatalf("accepted %d labels, %d sources, %d chunk files", b.Labels.Len(),
 				len(b.Sources), len(b.ChunkFiles))
 		}
 		for i, c := range b.ChunkFiles {

@@ -11,27 +11,27 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// What larder takes in of one meta.json. Thanos has no such bounds. Each is far above what writers
-// of blocks make, and keeps a document of maxMetaSize from becoming many times as much in memory.
+// Bounds of one meta.json. Thanos has none. Each is far above what writers of blocks produce. They
+// prevent that a document of maxMetaSize needs many times its size in memory.
 const (
-	// maxLabels and maxLabelText bound the external labels: their number, and their text as it
-	// stands in the document. They are in every series of an answer and in every Info answer.
+	// maxLabels bounds the number of external labels, and maxLabelText their length in the
+	// document. The labels are in every series of an answer and in every Info answer.
 	maxLabels    = 1000
 	maxLabelText = 64 << 10
-	// maxListed bounds lists: the blocks that a block was compacted from, its files. A year has
-	// 4,380 blocks of two hours, of each replica.
+	// maxListed bounds the lists of sources and of files. A year has 4,380 blocks of two hours, for
+	// each replica.
 	maxListed = 1 << 17
-	// maxChunkFiles bounds the files of a block's chunks/ folder. Writers begin a new one after
-	// 512 MiB: a block of 8 TiB has as many.
+	// maxChunkFiles bounds the files of a block's chunks/ folder. Writers begin a new file after
+	// 512 MiB, so this is a block of 8 TiB.
 	maxChunkFiles = 1 << 14
-	// maxChunkName bounds the name of one. Writers make names of six digits.
+	// maxChunkName bounds the name of a chunk file. Writers use names of six digits.
 	maxChunkName = 20
-	// maxErrorText bounds what an error repeats of a document.
+	// maxErrorText bounds the part of a document that an error repeats.
 	maxErrorText = 512
 )
 
-// metaJSON is what larder reads of a meta.json. Keys it does not know are ignored: writers add to
-// the file over time.
+// metaJSON has the keys of a meta.json that larder reads. It ignores unknown keys, because new
+// versions of writers add some.
 type metaJSON struct {
 	ULID    ulid.ULID `json:"ulid"`
 	MinTime *int64    `json:"minTime"`
@@ -62,10 +62,10 @@ type metaJSON struct {
 	} `json:"thanos"`
 }
 
-// decodeMeta decodes the document at the beginning of data. Text behind it is ignored, same as
-// Thanos.
+// decodeMeta decodes the document at the beginning of data. It ignores text after the document,
+// same as Thanos.
 func decodeMeta(data []byte, j *metaJSON) error {
-	// A json.Decoder would do the same and copy the document first.
+	// A json.Decoder would copy the document first.
 	err := json.Unmarshal(data, j)
 	var syntax *json.SyntaxError
 	if errors.As(err, &syntax) && syntax.Offset > 1 {
@@ -76,19 +76,19 @@ func decodeMeta(data []byte, j *metaJSON) error {
 	return err
 }
 
-// labelTexts are external labels.
+// labelTexts are the external labels.
 type labelTexts map[string]string
 
 func (l *labelTexts) UnmarshalJSON(text []byte) error {
 	if len(text) > maxLabelText {
-		return fmt.Errorf("%w: thanos.labels is %d bytes long, at most %d are taken in", errRefused,
+		return fmt.Errorf("%w: thanos.labels has %d bytes, the limit is %d", errRefused,
 			len(text), maxLabelText)
 	}
 	if err := json.Unmarshal(text, (*map[string]string)(l)); err != nil {
 		return err
 	}
 	if len(*l) > maxLabels {
-		return fmt.Errorf("%w: thanos.labels has %d labels, at most %d are taken in", errRefused,
+		return fmt.Errorf("%w: thanos.labels has %d labels, the limit is %d", errRefused,
 			len(*l), maxLabels)
 	}
 	return nil
@@ -109,11 +109,11 @@ func (l *sourceList) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// fileList is what is taken in of a list of files: the index and the chunk files. Sizes are hints:
-// no checksum covers them, and files are repaired in place. One that no file has is taken for one
-// that is not stated.
+// fileList is the part of a list of files that larder uses: the index and the chunk files. Sizes
+// are hints, because no checksum covers them and files are repaired in place. A size that no file
+// can have counts as not stated.
 type fileList struct {
-	index  int64 // 0 for none
+	index  int64 // size, 0 if not stated
 	chunks []numberedFile
 }
 
@@ -164,9 +164,9 @@ func checkChunkFiles(key string, files []numberedFile) error {
 	return nil
 }
 
-// eachElement calls f for the text of each element of the list that is the value of a key. A list
-// that is decoded as a whole can take many times the memory of its text. text must be valid JSON,
-// as is what UnmarshalJSON is given. null is an empty list.
+// eachElement calls f for the text of each element of the list under a key. Decoding the list as a
+// whole could need many times the memory of its text. text must be valid JSON, like the argument of
+// UnmarshalJSON. null is an empty list.
 func eachElement(key string, text []byte, f func(element []byte) error) error {
 	text = bytes.TrimSpace(text)
 	switch {

@@ -11,12 +11,12 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// repeated returns a JSON list of n times the same text.
+// repeated returns a JSON list of n equal elements.
 func repeated(n int, text string) string {
 	return "[" + strings.TrimSuffix(strings.Repeat(text+",", n), ",") + "]"
 }
 
-// listOf returns a JSON list of n texts that differ.
+// listOf returns a JSON list of n different strings.
 func listOf(n int, format string) string {
 	texts := make([]string, n)
 	for i := range texts {
@@ -25,9 +25,9 @@ func listOf(n int, format string) string {
 	return "[" + strings.Join(texts, ",") + "]"
 }
 
-// TestWhatIsTakenInOfAMetaIsBounded: a block with too much of anything is refused, by what there is
-// too much of; what is within the bounds is taken in.
-func TestWhatIsTakenInOfAMetaIsBounded(t *testing.T) {
+// TestMetaIsBounded: a document that exceeds a bound is refused, with an error that names the
+// bound. Documents within the bounds are accepted.
+func TestMetaIsBounded(t *testing.T) {
 	labelsOf := func(n int, value string) string {
 		m := map[string]string{}
 		for i := range n {
@@ -42,9 +42,9 @@ func TestWhatIsTakenInOfAMetaIsBounded(t *testing.T) {
 	const source = `"01ARZ3NDEKTSV4RRFFQ69G5FAX"`
 	for _, c := range []struct{ key, value, want string }{
 		{"labels", labelsOf(maxLabels, "v"), ""},
-		{"labels", labelsOf(maxLabels+1, "v"), "thanos.labels has 1001 labels, at most 1000"},
+		{"labels", labelsOf(maxLabels+1, "v"), "thanos.labels has 1001 labels, the limit is 1000"},
 		{"labels", labelsOf(1, strings.Repeat("v", maxLabelText-10)), ""},
-		{"labels", labelsOf(1, strings.Repeat("v", maxLabelText)), "bytes long, at most 65536"},
+		{"labels", labelsOf(1, strings.Repeat("v", maxLabelText)), "bytes, the limit is 65536"},
 		{"sources", repeated(maxListed, source), ""},
 		{"sources", repeated(maxListed+1, source),
 			"compaction.sources has more than 131072 entries"},
@@ -78,9 +78,9 @@ func TestWhatIsTakenInOfAMetaIsBounded(t *testing.T) {
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
-			} else if grown > m.kept+64<<10 || grown < -64<<10 ||
-				m.kept > documentCost(int64(len(data))) {
-				t.Errorf("%s: %d bytes are kept, %d are counted", name, grown, m.kept)
+			} else if grown > m.bytes+64<<10 || grown < -64<<10 ||
+				m.bytes > documentCost(int64(len(data))) {
+				t.Errorf("%s: retains %d bytes, counts %d", name, grown, m.bytes)
 			}
 			runtime.KeepAlive(m)
 			continue
@@ -90,7 +90,7 @@ func TestWhatIsTakenInOfAMetaIsBounded(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		} else if errors.Is(err, errRefused) == strings.Contains(c.want, "unmarshal") &&
 			!strings.Contains(c.want, "parsing") {
-			t.Errorf("%s: is refused: %v", name, errors.Is(err, errRefused))
+			t.Errorf("%s: got refused %v", name, errors.Is(err, errRefused))
 		} else if n := len(err.Error()); n > maxErrorText+200 {
 			t.Errorf("%s: the error has %d bytes", name, n)
 		}
@@ -105,7 +105,7 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestEachElement: lists are divided as encoding/json divides them.
+// TestEachElement: lists are split like encoding/json splits them.
 func TestEachElement(t *testing.T) {
 	for _, text := range []string{
 		`[]`, ` [ ] `, `[1]`, `["a,b", "]", "\"],[", "\\"]`,
@@ -130,14 +130,14 @@ func TestEachElement(t *testing.T) {
 	}
 	for _, text := range []string{`{}`, `"[1]"`, `12`, `true`} {
 		if err := eachElement("k", []byte(text), func([]byte) error { return nil }); err == nil {
-			t.Errorf("%s is taken for a list", text)
+			t.Errorf("%s was accepted as a list", text)
 		}
 	}
 }
 
-// TestListsThatAreRepeated: the last of two values of a key counts, and labels are put together, as
-// encoding/json has it.
-func TestListsThatAreRepeated(t *testing.T) {
+// TestRepeatedKeys: of two lists under one key the last one counts, and labels are merged, same as
+// encoding/json.
+func TestRepeatedKeys(t *testing.T) {
 	id := ulid.MustParseStrict("01ARZ3NDEKTSV4RRFFQ69G5FAX")
 	data := fmt.Sprintf(`{"ulid": %q, "minTime": 0, "maxTime": 1, "version": 1,
 		"compaction": {"sources": [%q, %q], "sources": [%q]},

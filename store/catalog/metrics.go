@@ -7,7 +7,7 @@ import (
 	"larder/internal/telemetry"
 )
 
-// The states a block of the bucket can be in, by the names Thanos's dashboards know.
+// The states of a block, by the names that Thanos's dashboards use.
 const (
 	stateLoaded        = "loaded"
 	stateNoMeta        = "no-meta-json"
@@ -21,14 +21,14 @@ const (
 	stateConverted     = "parquet-converted"
 )
 
-// allStates also has the two that Thanos exports and no store has blocks in: no-compact marks do
-// not matter to one, and what was converted to Parquet is counted as parquet-converted.
+// allStates also has two states that Thanos exports and that are always 0 here: no-compact marks do
+// not matter to a store, and blocks converted to Parquet count as parquet-converted.
 var allStates = [...]string{
 	stateLoaded, stateNoMeta, stateCorrupted, stateFailed, stateTimeExcluded, stateLabelExcluded, stateTooFresh,
 	stateMarked, stateDuplicate, stateConverted, "marked-for-no-compact", "parquet-migrated",
 }
 
-// How a listing can contradict the bucket.
+// The contradictions between a listing and the bucket.
 const (
 	contradictionShrunk   = "more_than_half_gone"
 	contradictionUnlisted = "unlisted_with_meta_json"
@@ -49,7 +49,7 @@ type metrics struct {
 	refreshes, tombstones       prometheus.Counter
 	blocks, labelSets           prometheus.Gauge
 	complete, lastComplete      prometheus.Gauge
-	heldSources, tombstoned     prometheus.Gauge
+	waitingSources, tombstoned  prometheus.Gauge
 	fromDisk, numbers           prometheus.Gauge
 	documents                   prometheus.Gauge
 	shrinkPending, unlisted     prometheus.Gauge
@@ -71,109 +71,110 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		corruptions: telemetry.NewCorruptions(reg),
 
 		syncs: counter(
-			"thanos_blocks_meta_syncs_total", "Syncs of the catalog that were begun.",
+			"thanos_blocks_meta_syncs_total", "Total number of started syncs.",
 		),
 		syncFailures: counter(
-			"thanos_blocks_meta_sync_failures_total", "Syncs that did not see the bucket whole.",
+			"thanos_blocks_meta_sync_failures_total", "Total number of incomplete syncs.",
 		),
 		baseSyncs: counter(
 			"thanos_blocks_meta_base_syncs_total",
-			"Listings of the bucket's blocks, by syncs and refreshes.",
+			"Total number of listings of the bucket, by syncs and refreshes.",
 		),
 		cacheBusts: counter(
 			"thanos_blocks_meta_base_cache_busts_total",
-			"Known meta.json files read again because the listing showed a change.",
+			"Total number of known meta.json files read again because the listing showed a change.",
 		),
 		syncDuration: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "thanos_blocks_meta_sync_duration_seconds",
-			Help:    "How long syncs took.",
+			Help:    "Duration of a sync.",
 			Buckets: []float64{0.01, 1, 10, 100, 300, 600, 1000},
 		}),
 		synced: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "thanos_blocks_meta_synced",
-			Help: "Blocks of the bucket by what the last sync made of them.",
+			Help: "Number of listed blocks in the last sync, by state.",
 		}, []string{"state"}),
 
 		metaReads: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_catalog_meta_reads_total",
-			Help: "Requests for a meta.json, by outcome.",
+			Help: "Total number of requests for a meta.json, by outcome.",
 		}, []string{"outcome"}),
 		markReads: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_catalog_deletion_mark_reads_total",
-			Help: "Requests for a deletion-mark.json, by outcome.",
+			Help: "Total number of requests for a deletion-mark.json, by outcome.",
 		}, []string{"outcome"}),
 		measurements: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_catalog_measurements_total",
-			Help: "Times that the bucket was asked how large the files of a block are, by outcome: changed (the block has a new identity), confirmed, failed.",
+			Help: "Total number of measurements of a block's files, by outcome: changed (the block has a new identity), confirmed, failed.",
 		}, []string{"outcome"}),
 		damagedCopies: counter(
 			"larder_catalog_damaged_copies_total",
-			"Local files of the catalog that did not verify.",
+			"Total number of local files of the catalog that did not verify.",
 		),
 		diskFailures: counter(
 			"larder_catalog_disk_failures_total",
-			"Local files of the catalog that could not be written or removed.",
+			"Total number of local files of the catalog that could not be read, written or removed.",
 		),
 		refreshes: counter(
-			"larder_catalog_refreshes_total", "Refreshes because an object was missing.",
+			"larder_catalog_refreshes_total",
+			"Total number of refreshes because an object was missing.",
 		),
 		tombstones: counter(
-			"larder_catalog_tombstones_total", "Blocks of which an object was found missing.",
+			"larder_catalog_tombstones_total",
+			"Total number of blocks with an object that was found missing.",
 		),
-		blocks: gauge("larder_catalog_blocks", "Blocks in the view."),
+		blocks: gauge("larder_catalog_blocks", "Number of blocks in the view."),
 		labelSets: gauge(
-			"larder_catalog_label_sets", "Distinct external label sets in the view.",
+			"larder_catalog_label_sets", "Number of distinct external label sets in the view.",
 		),
 		complete: gauge(
-			"larder_catalog_complete",
-			"1 if the last sync or refresh saw the bucket whole, else 0.",
+			"larder_catalog_complete", "1 if the last sync or refresh was complete, else 0.",
 		),
 		lastComplete: gauge(
 			"larder_catalog_last_complete_timestamp_seconds",
-			"When the bucket was last seen whole.",
+			"Start time of the last complete sync or refresh.",
 		),
-		heldSources: gauge(
+		waitingSources: gauge(
 			"larder_catalog_held_sources",
-			"Blocks kept although a larger one covers them, until that one has opened.",
+			"Number of blocks that stay although a larger block covers them, until that block has opened.",
 		),
 		tombstoned: gauge(
 			"larder_catalog_tombstoned_blocks",
-			"Blocks of which an object was found missing, until the next complete view.",
+			"Number of blocks with a missing object, until the next complete view.",
 		),
 		fromDisk: gauge(
-			"larder_catalog_from_disk", "1 while the view is that of an earlier process, else 0.",
+			"larder_catalog_from_disk",
+			"1 while the view has blocks that an earlier process saved, else 0.",
 		),
 		documents: gauge(
 			"larder_catalog_document_bytes",
 			"Bytes reserved for documents and listings of the bucket that are being read and decoded.",
 		),
-		numbers: gauge("larder_catalog_numbers_used", "Block numbers given out, of 16777215."),
+		numbers: gauge("larder_catalog_numbers_used", "Block numbers used, of 16777215."),
 
 		shrinkPending: gauge(
 			"larder_catalog_shrink_pending",
-			"1 while a listing lacks more than half of the known blocks and another one has to agree, else 0.",
+			"1 while the removal of more than half of the known blocks waits for a second listing, else 0.",
 		),
 		unlisted: gauge(
 			"larder_catalog_unlisted_blocks",
-			"Blocks that the last listing lacks and that stay until it is known that they are gone.",
+			"Number of blocks that stay although the last listing lacks them, until they are known to be gone.",
 		),
 		contradictions: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_catalog_contradictions_total",
-			Help: "Syncs in which the listing and what else is known of the bucket contradicted each other, by how.",
+			Help: "Total number of syncs whose listing contradicted the known state of the bucket, by kind.",
 		}, []string{"kind"}),
 
 		parquetFailures: counter(
 			"larder_catalog_parquet_failures_total",
-			"Syncs that could not read all of the Parquet bucket.",
+			"Total number of syncs that could not read all of the Parquet bucket.",
 		),
 		parquetFiles: gauge(
-			"larder_catalog_parquet_files",
-			"meta.pb files that the Parquet bucket is known to have.",
+			"larder_catalog_parquet_files", "Number of known meta.pb files in the Parquet bucket.",
 		),
 	}
 	modified := f.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "thanos_blocks_meta_modified",
-		Help: "Always 0: a store does not change the meta.json it reads.",
+		Help: "Always 0, because a store does not change the meta.json files that it reads.",
 	}, []string{"modified"})
 	modified.WithLabelValues("replica-label-removed")
 	gauge(

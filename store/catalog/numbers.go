@@ -2,24 +2,23 @@ package catalog
 
 import "github.com/oklog/ulid/v2"
 
-// MaxNumber is the largest number a block can have and still be told apart in the keys of the page
-// caches.
+// MaxNumber is the largest block number that fits the keys of the page caches.
 const MaxNumber = 1<<24 - 1
 
-// retireAfter is how many complete views a block must be missing from before its number retires.
-// Until then a block that flaps (its folder listed late, a mark set and taken back) finds its
-// cached pages again.
+// retireAfter is the number of complete views without a block after which its number retires. Until
+// then, a block that flaps (it is listed late, or a mark was set and removed) finds its cached
+// pages again.
 const retireAfter = 3
 
-// numbers gives blocks their numbers. INVARIANT: a number is given once: to one block, with one
-// content.
+// numbers assigns numbers to blocks. INVARIANT: a number is assigned once, to one content of one
+// block.
 //
-// When all 16,777,215 are spent, every further block gets 1<<24, which no cache key can hold: its
-// pages are not cached, its answers stay right. A process gets there after a year of 30 new blocks
-// a minute; a restart starts anew.
+// After all 16,777,215 numbers are used, every further block gets 1<<24, which no cache key can
+// hold: its pages are not cached, and its answers stay right. That takes a year of 30 new blocks a
+// minute. A restart begins at 1 again.
 type numbers struct {
-	next  uint32
-	given map[ulid.ULID]*numbered
+	next     uint32
+	assigned map[ulid.ULID]*numbered
 }
 
 type numbered struct {
@@ -28,35 +27,36 @@ type numbered struct {
 }
 
 func newNumbers() numbers {
-	return numbers{next: 1, given: map[ulid.ULID]*numbered{}}
+	return numbers{next: 1, assigned: map[ulid.ULID]*numbered{}}
 }
 
-// block returns a block with its number: the same pointer as long as neither its content changes
-// nor the number retires.
+// block returns a block with its number. It returns the same pointer until the content changes or
+// the number retires.
 func (n *numbers) block(b Block) *Block {
-	if g, ok := n.given[b.ID]; ok && g.block.Content == b.Content {
-		return g.block
+	if a, ok := n.assigned[b.ID]; ok && a.block.Content == b.Content {
+		return a.block
 	}
 	b.Number = n.next
 	if n.next <= MaxNumber {
 		n.next++
 	}
-	n.given[b.ID] = &numbered{block: &b}
+	n.assigned[b.ID] = &numbered{block: &b}
 	return &b
 }
 
-// exhausted reports whether new blocks cannot be told apart any more.
+// exhausted reports whether all numbers are used.
 func (n *numbers) exhausted() bool { return n.next > MaxNumber }
 
-// completeView counts a complete view, and retires numbers that were not seen for long enough.
+// completeView counts a complete view, and retires the numbers of blocks that were missing from
+// retireAfter views in a row.
 func (n *numbers) completeView(v *View) {
-	for id, g := range n.given {
-		if v.ByID(id) == g.block {
-			g.absent = 0
+	for id, a := range n.assigned {
+		if v.ByID(id) == a.block {
+			a.absent = 0
 			continue
 		}
-		if g.absent++; g.absent >= retireAfter {
-			delete(n.given, id)
+		if a.absent++; a.absent >= retireAfter {
+			delete(n.assigned, id)
 		}
 	}
 }

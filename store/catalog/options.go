@@ -13,82 +13,81 @@ import (
 	"larder/internal/localfs"
 )
 
-// Options say what a Catalog serves and how hard it may use the bucket. Only Bucket is required.
+// Options select the blocks of a Catalog and bound its use of the bucket. Only Bucket is required.
 type Options struct {
-	// Bucket holds the blocks. A bucket with objstore's ReaderWithExpectedErrs is read through it,
-	// so that the missing deletion marks do not count as failures of the bucket.
+	// Bucket has the blocks. If it has objstore's ReaderWithExpectedErrs, the catalog reads through
+	// that, so that missing deletion marks do not count as failures of the bucket.
 	Bucket Bucket
 	// BucketName and Prefix name the bucket in logs.
 	BucketName, Prefix string
-	// FinalError tells whether an error of the bucket is an answer that repeating the read does not
-	// change, such as denied access; nil: none is.
+	// FinalError reports whether an error of the bucket is final, such as denied access: repeating
+	// the read does not change it. nil: no error is final.
 	FinalError func(error) bool
-	// Parquet is the bucket that a Parquet converter writes to; nil for none. Blocks that its
-	// meta.pb files name for all of their time are left out: whoever serves that bucket has them.
-	// It is listed whole at every sync, and meta.pb files that are new or changed are read.
+	// Parquet is the bucket that a Parquet converter writes to, nil for none. Blocks that its
+	// meta.pb files name for all of their time are left out, because the gateway of that bucket
+	// serves them. Every sync lists the whole bucket and reads new and changed meta.pb files.
 	Parquet ParquetBucket
-	// Dir is larder's folder in the data directory (<data-dir>/larder), made if it is missing.
-	// Without one nothing is kept: a restart reads every meta.json again, and cannot start without
-	// the bucket.
+	// Dir is larder's directory in the data directory (<data-dir>/larder), created if it is
+	// missing. Without one, a restart reads every meta.json again, and needs the bucket.
 	Dir localfs.Dir
-	// LockDir is called before every write into Dir. Its error counts as a failure of the disk. nil:
-	// no other process uses Dir.
+	// LockDir is called before every write into Dir. Its error counts as a failure of the disk.
+	// nil: no other process uses Dir.
 	LockDir func() error
 
-	// Discovery is how blocks are found; "" is Concurrent.
+	// Discovery is the method of finding blocks. "" = Concurrent.
 	Discovery Discovery
-	// Interval is the time between syncs, spread by a tenth so that processes do not list together;
-	// 0 is 15 minutes. A shorter one sees new blocks sooner and costs a listing and up to max(256,
-	// n/8) look-ups of marks each time.
+	// Interval is the time between syncs, changed randomly by a tenth so that processes do not list
+	// at the same time. 0 = 15 minutes. A shorter one finds new blocks sooner; each sync costs a
+	// listing and up to max(256, n/8) lookups of marks.
 	Interval time.Duration
-	// Concurrency is how many meta.json and deletion marks are read at a time; 0 is 32.
+	// Concurrency is the number of concurrent reads of meta.json and deletion marks. 0 = 32.
 	Concurrency int
 	// DocumentBytes bounds the memory of documents (meta.json, marks, meta.pb) and listings while
-	// they are read and decoded, at least 2 MiB; 0 is 72 MiB. Those that find none free wait. One
-	// that needs more than all of it is refused, and its block is not served. What is kept of the
-	// documents of blocks that take more than 8 KiB each is bounded by as much, of each bucket.
+	// they are read and decoded, at least 2 MiB. 0 = 72 MiB. Reads wait until enough is free. A
+	// document that needs more than all of it is refused, and its block is not served. The same
+	// limit applies, for each bucket, to the retained documents of more than 8 KiB.
 	DocumentBytes int64
-	// RequestTimeout bounds the read of one meta.json or mark; 0 is 30 seconds.
+	// RequestTimeout bounds the read of one meta.json or mark. 0 = 30 seconds.
 	RequestTimeout time.Duration
-	// StallTimeout ends a listing in which nothing came for so long; 0 is 2 minutes. It must
-	// outlast the bucket's own retries of one page of a listing.
+	// StallTimeout ends a listing that received nothing for this time. 0 = 2 minutes. It must be
+	// longer than the bucket's own retries of one page of a listing.
 	StallTimeout time.Duration
-	// RefreshEvery is the shortest time between two refreshes; 0 is 10 seconds.
+	// RefreshEvery is the minimum time between two refreshes. 0 = 10 seconds.
 	RefreshEvery time.Duration
-	// MeasureEvery is the shortest time between two measurements of one block that change nothing,
-	// twice as long after each, up to a minute; 0 is 1 second. A shorter one sees sooner that a
-	// damaged block was repaired, and asks the bucket more often about one that is not.
+	// MeasureEvery is the minimum time between two measurements of one block that change nothing.
+	// It doubles after each, up to a minute. 0 = 1 second. A shorter one notices sooner that a
+	// damaged block was repaired, and sends more requests for one that was not.
 	MeasureEvery time.Duration
-	// SavedAfter is how long Run waits for the first sync before it serves what is on disk; 0 is 10
-	// seconds. A first sync that fails sooner is not waited for.
+	// SavedAfter is how long Run waits for the first sync before it serves the blocks on disk. It
+	// does not wait longer than until the first sync fails. 0 = 10 seconds.
 	SavedAfter time.Duration
 
-	// MinTime and MaxTime keep only blocks that reach into this range, both ends included; zero is
-	// no bound. Relative ones are evaluated at every sync.
+	// MinTime and MaxTime select the blocks that overlap this range, both ends included. Zero = no
+	// bound. Relative times are evaluated at every sync.
 	MinTime, MaxTime TimeOrDuration
-	// Relabel selects blocks by their external labels and __block_id; only keep, drop and hashmod
+	// Relabel selects blocks by their external labels and __block_id. Only keep, drop and hashmod
 	// are allowed.
 	Relabel []*relabel.Config
-	// ConsistencyDelay keeps out blocks younger than this, unless a compactor or a repair wrote
-	// them. 0 keeps none out; only stores without read-after-write consistency need more.
+	// ConsistencyDelay excludes blocks younger than this, unless a compactor or a repair wrote
+	// them. 0 = no delay. Only stores without read-after-write consistency need one.
 	ConsistencyDelay time.Duration
-	// IgnoreDeletionMarksDelay is how long after being marked for deletion a block leaves; 0 means
-	// at once (Thanos's flag defaults to 24 h). It must be shorter than the compactor's delete
-	// delay, and long enough for the replacement to be found.
+	// IgnoreDeletionMarksDelay is how long a block is served after it was marked for deletion. 0 =
+	// it leaves at once. Thanos's flag defaults to 24 h. It must be shorter than the compactor's
+	// delete delay, and long enough to find the replacement.
 	IgnoreDeletionMarksDelay time.Duration
 
-	// Opened reports whether a block can answer queries by now; nil is always. A block that is
-	// served leaves because of a larger block that has all its sources only after Opened said yes
-	// for the larger one. It is called during syncs and must not block.
+	// Opened reports whether a block can answer queries. nil = always. A served block leaves in
+	// favour of a larger block with all its sources only after Opened returned true for the larger
+	// one. It is called during syncs and must not block.
 	Opened func(ulid.ULID) bool
 	// OnChange is called after every change of the view, one call at a time and in order. Queries
-	// may use the new view before the call. It must not wait for a Sync or Refresh, which may be
-	// waiting for it.
+	// may use the new view before the call. It must not wait for a Sync or Refresh, which may wait
+	// for it.
 	OnChange func(old, new *View)
 
-	// Logger is where the catalog reports; nil discards.
+	// Logger receives the log. nil = no log.
 	Logger *slog.Logger
-	// Registerer takes the metrics; nil is none.
+	// Registerer receives the metrics. nil = no metrics.
 	Registerer prometheus.Registerer
 }
 
@@ -102,8 +101,7 @@ func (o Options) withDefaults() (Options, error) {
 	case Concurrent, Recursive:
 	default:
 		return o, fmt.Errorf(
-			"block discovery strategy %q is unknown: want %q or %q", o.Discovery, Concurrent,
-			Recursive,
+			"unknown block discovery strategy %q: want %q or %q", o.Discovery, Concurrent, Recursive,
 		)
 	}
 	for _, d := range []struct {

@@ -8,32 +8,32 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// packedMetas holds meta.json files in memory, compressed: a process without a data directory would
-// have to read every one of them from the bucket again to show it. One takes a few hundred bytes,
-// that of a block compacted from hundreds some KiB.
+// packedMetas keeps compressed meta.json files in memory. Without it, a process without a data
+// directory would read a document from the bucket again to show it. A document needs a few hundred
+// bytes, or a few KiB for a block compacted from hundreds.
 //
-// Those that take more than ordinaryMeta take limit bytes together at most: the largest are not
-// kept.
+// The documents of more than ordinaryMeta are bounded to limit bytes together. Beyond that, the
+// largest ones are dropped.
 type packedMetas struct {
 	limit int64
 
 	mu    sync.Mutex // guards following
 	m     map[ulid.ULID][]byte
-	large int64 // bytes of those that count
+	large int64 // bytes that count towards limit
 }
 
 func newPackedMetas(limit int64) *packedMetas {
 	return &packedMetas{limit: limit, m: map[ulid.ULID][]byte{}}
 }
 
-// put keeps a document, unless it is too large to be shown.
+// put keeps a document of at most maxShown bytes.
 func (p *packedMetas) put(id ulid.ULID, data []byte) {
 	if len(data) > maxShown {
 		p.remove(id)
 		return
 	}
 	packed := s2.EncodeBetter(nil, data)
-	// Exact size: the encoder's buffer has room for data that does not compress.
+	// Copied to its exact size, because the encoder allocates for data that does not compress.
 	packed = append(make([]byte, 0, len(packed)), packed...)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +51,7 @@ func (p *packedMetas) put(id ulid.ULID, data []byte) {
 	}
 }
 
-// counted returns how much of the limit a document takes.
+// counted returns the bytes of a document that count towards the limit.
 func counted(packed []byte) int64 {
 	if len(packed) <= ordinaryMeta {
 		return 0
@@ -59,7 +59,7 @@ func counted(packed []byte) int64 {
 	return int64(len(packed))
 }
 
-// get returns what was put, fs.ErrNotExist if it is not kept.
+// get returns a document, fs.ErrNotExist if it is not kept.
 func (p *packedMetas) get(id ulid.ULID) ([]byte, error) {
 	p.mu.Lock()
 	packed, ok := p.m[id]
@@ -77,7 +77,7 @@ func (p *packedMetas) remove(id ulid.ULID) {
 	delete(p.m, id)
 }
 
-// retain removes all that keep does not want. keep must not call into p.
+// retain removes all documents for which keep returns false. keep must not call into p.
 func (p *packedMetas) retain(keep func(ulid.ULID) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

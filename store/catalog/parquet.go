@@ -3,7 +3,6 @@ package catalog
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,8 +17,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// ParquetBucket is what the catalog needs of the bucket that a Parquet converter writes to; every
-// objstore.Bucket has it.
+// ParquetBucket is the part of objstore.Bucket that the catalog uses for the bucket of a Parquet
+// converter.
 type ParquetBucket interface {
 	IterWithAttributes(
 		ctx context.Context, dir string, f func(attrs objstore.IterObjectAttributes) error,
@@ -31,36 +30,36 @@ type ParquetBucket interface {
 }
 
 const (
-	// parquetMetaFile says of one day of one external label set what it was converted from. The
-	// converter writes it last.
+	// parquetMetaFile names the source blocks of one day of one external label set. The converter
+	// writes it last.
 	parquetMetaFile = "meta.pb"
-	// parquetMarkFile lies beside the meta.pb of a day that the Parquet gateway does not serve any
-	// more, hours before both are deleted.
+	// parquetMarkFile marks a day that the Parquet gateway no longer serves. The day is deleted
+	// hours later.
 	parquetMarkFile = "deletion-marker.pb"
 
-	// parquetDelay is how old a meta.pb must be to count: the gateway looks for new days every
-	// minute and needs some time to open them. A block that left at once would be nowhere until
-	// then.
+	// parquetDelay is the minimum age of a meta.pb that counts. The gateway looks for new days
+	// every minute and needs time to open them. Without the delay, neither process would serve the
+	// data until then.
 	parquetDelay = 5 * time.Minute
 )
 
-// conversions is what the Parquet bucket held when it was last read. It is immutable.
+// conversions is the state of the Parquet bucket at its last read. It is immutable.
 type conversions struct {
 	files map[string]parquetFile // by object name
-	err   error                  // of the last read; what it could not see is as it was before
+	err   error                  // of the last read; files that it could not read are unchanged
 }
 
 // parquetFile is a meta.pb.
 type parquetFile struct {
 	meta     parquetMeta
-	err      error     // it is not a meta.pb: then it says nothing
-	sum      uint64    // of its bytes
-	modified time.Time // zero where the bucket's listing does not tell
-	since    time.Time // when these bytes were there at the latest
+	err      error     // why the file is not a valid meta.pb; then it does not count
+	sum      uint64    // hash of its bytes
+	modified time.Time // zero if the listing does not state it
+	since    time.Time // the bytes exist at least since then
 	marked   bool      // for deletion
 }
 
-// counts reports whether the Parquet gateway can be taken to serve what the file stands for.
+// counts reports whether the Parquet gateway serves the data of the file.
 func (f *parquetFile) counts(now time.Time) bool {
 	return f.err == nil && !f.marked && now.Sub(f.since) >= parquetDelay
 }
@@ -68,7 +67,7 @@ func (f *parquetFile) counts(now time.Time) bool {
 // period is a range of time in milliseconds, [from, to).
 type period struct{ from, to int64 }
 
-// periods returns, for every block that was converted, the times for which it was.
+// periods returns the converted times of every converted block.
 func (s *conversions) periods(now time.Time) map[ulid.ULID][]period {
 	if len(s.files) == 0 {
 		return nil
@@ -85,10 +84,10 @@ func (s *conversions) periods(now time.Time) map[ulid.ULID][]period {
 	return converted
 }
 
-// covers reports whether the periods together have all of [from, to). A block reaches into days
-// that are converted later, or never: it is needed until the last of them is.
+// covers reports whether the periods together cover [from, to). A block is served until all days
+// that it overlaps are converted.
 func covers(periods []period, from, to int64) bool {
-	to = max(to, from+1) // a block of one instant has that instant
+	to = max(to, from+1) // a block of one instant covers that instant
 	slices.SortFunc(periods, func(a, b period) int { return cmp.Compare(a.from, b.from) })
 	for _, p := range periods {
 		if p.from > from {
@@ -99,9 +98,9 @@ func covers(periods []period, from, to int64) bool {
 	return from >= to
 }
 
-// readParquet lists the Parquet bucket, reads what is new there, and keeps it for syncs. What
-// cannot be read stays as it was known, so that a fault of that bucket takes no block away; a file
-// that is broken says nothing, so that its blocks are served.
+// readParquet lists the Parquet bucket, reads its new files, and stores the result for syncs. A
+// file that cannot be read stays as known, so that a fault of that bucket removes no block. A
+// broken file does not count, so that its blocks are served.
 func (c *Catalog) readParquet(ctx context.Context) error {
 	if c.opts.Parquet == nil {
 		return nil
@@ -120,7 +119,7 @@ func (c *Catalog) readParquet(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	if next.err != nil {
-		next.err = fmt.Errorf("the Parquet bucket: %w", next.err)
+		next.err = fmt.Errorf("Parquet bucket: %w", next.err)
 		c.metrics.parquetFailures.Inc()
 	}
 	c.metrics.parquetFiles.Set(float64(len(next.files)))
@@ -128,13 +127,13 @@ func (c *Catalog) readParquet(ctx context.Context) error {
 	return next.err
 }
 
-// listParquet returns the meta.pb files of the bucket with what a listing shows of them.
+// listParquet lists the meta.pb files of the bucket, without their contents.
 func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, error) {
-	held, err := c.documents.reserve(ctx, listingBytes)
+	page, err := c.documents.reserve(ctx, listingBytes)
 	if err != nil {
 		return nil, fmt.Errorf("list: %w", err)
 	}
-	defer held.release()
+	defer page.release()
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 	options := []objstore.IterOption{objstore.WithRecursiveIter()}
@@ -156,15 +155,10 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 		return ctx.Err()
 	}, options...)
 	if err == nil {
-		err = ctx.Err() // not every provider says that it was interrupted
+		err = ctx.Err() // some clients return no error for an interrupted listing
 	}
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf(
-				"%w: %v", cause, err,
-			) //nolint:errorlint // which must not look as if somebody had ended it
-		}
-		return nil, fmt.Errorf("list: %w", err)
+		return nil, fmt.Errorf("list: %w", withCause(ctx, err))
 	}
 	for _, name := range marked {
 		if f, ok := files[name]; ok {
@@ -175,8 +169,8 @@ func (c *Catalog) listParquet(ctx context.Context) (map[string]parquetFile, erro
 	return files, nil
 }
 
-// readParquetFiles returns the listed files with their contents, from known where they have not
-// changed.
+// readParquetFiles returns the listed files with their contents. It reads those that are new or
+// have changed, and takes the others from known.
 func (c *Catalog) readParquetFiles(
 	ctx context.Context, listed, known map[string]parquetFile,
 ) (map[string]parquetFile, error) {
@@ -185,8 +179,8 @@ func (c *Catalog) readParquetFiles(
 	var reads []string
 	for _, name := range slices.Sorted(maps.Keys(listed)) {
 		f, ok := known[name]
-		// A broken one may be on its way, and be whole within the resolution of the listing's
-		// times.
+		// A broken file is read again, because its upload may end within the resolution of the
+		// listing's times.
 		if !ok || f.err != nil || f.modified.IsZero() || !f.modified.Equal(listed[name].modified) {
 			reads = append(reads, name)
 			continue
@@ -198,20 +192,20 @@ func (c *Catalog) readParquetFiles(
 	type result struct {
 		meta    parquetMeta
 		sum     uint64
-		broken  error // it is no meta.pb that larder can use
+		broken  error // why it is not a valid meta.pb
 		outcome readOutcome
 		err     error
 	}
 	results := make([]result, len(reads))
-	room := keeping{limit: c.opts.DocumentBytes}
+	retain := retention{limit: c.opts.DocumentBytes}
 	for name, f := range files {
-		room.add(kept{f.meta.keeps(), name, func(why error) {
+		retain.add(retained{f.meta.size(), name, func(why error) {
 			f.meta, f.err = parquetMeta{}, why
 			files[name] = f
 		}})
 	}
-	// A bucket that answers nothing must not hold up the sync for as long as thousands of reads
-	// take to time out.
+	// Bounds the delay of the sync by a bucket that does not answer. Thousands of reads would need
+	// hours to time out one by one.
 	ctx, progress, stop := withStall(ctx, c.opts.StallTimeout)
 	defer stop()
 	c.parallel(len(reads), func(i int) error {
@@ -225,9 +219,8 @@ func (c *Catalog) readParquetFiles(
 		if r.outcome == readBroken { // refused before it was read
 			r.outcome, r.broken = readOK, r.err
 		}
-		room.add(kept{r.meta.keeps(), reads[i], func(why error) {
-			r.meta, r.broken = parquetMeta{},
-				why
+		retain.add(retained{r.meta.size(), reads[i], func(why error) {
+			r.meta, r.broken = parquetMeta{}, why
 		}})
 		if r.outcome != readFailed {
 			progress()
@@ -268,14 +261,14 @@ func (c *Catalog) readParquetFiles(
 	return files, joinSome(errs)
 }
 
-// parquetMeta is what larder reads of a meta.pb.
+// parquetMeta has the fields of a meta.pb that larder reads.
 type parquetMeta struct {
 	minTime, maxTime int64 // [minTime, maxTime): the day
 	blocks           []ulid.ULID
 }
 
-// keeps returns how many bytes m takes.
-func (m *parquetMeta) keeps() int64 {
+// size returns the memory of m in bytes.
+func (m *parquetMeta) size() int64 {
 	return int64(cap(m.blocks)) * int64(unsafe.Sizeof(ulid.ULID{}))
 }
 
@@ -283,11 +276,11 @@ func (m *parquetMeta) keeps() int64 {
 const (
 	parquetMinTime protowire.Number = 1
 	parquetMaxTime protowire.Number = 2
-	parquetBlocks  protowire.Number = 6 // the block IDs, as texts
+	parquetBlocks  protowire.Number = 6 // the block IDs as strings
 )
 
-// parseParquetMeta reads a meta.pb. Fields it does not know are skipped: writers add to the message
-// over time. Its error is errBroken.
+// parseParquetMeta parses a meta.pb. It skips unknown fields, because new versions of writers add
+// some. Its error is errBroken.
 func parseParquetMeta(data []byte) (parquetMeta, error) {
 	fail := func(format string, args ...any) (parquetMeta, error) {
 		return parquetMeta{}, fmt.Errorf("%w meta.pb: %s", errBroken, fmt.Sprintf(format, args...))
@@ -306,7 +299,7 @@ func parseParquetMeta(data []byte) (parquetMeta, error) {
 		case parquetMinTime, parquetMaxTime:
 			v, n := protowire.ConsumeVarint(data)
 			if kind != protowire.VarintType || n < 0 {
-				return fail("field %d is no time", number)
+				return fail("field %d is not a time", number)
 			}
 			if number == parquetMinTime {
 				m.minTime = int64(v)
@@ -317,11 +310,11 @@ func parseParquetMeta(data []byte) (parquetMeta, error) {
 		case parquetBlocks:
 			text, n := protowire.ConsumeBytes(data)
 			if kind != protowire.BytesType || n < 0 {
-				return fail("field %d is no text", number)
+				return fail("field %d is not a string", number)
 			}
 			id, ok := parseBlockID(string(text))
 			if !ok {
-				return fail("%.40q is no block ID", text)
+				return fail("%.40q is not a block ID", text)
 			}
 			if len(m.blocks) == maxListed {
 				return parquetMeta{}, fmt.Errorf("%w meta.pb: %w: it names more than %d blocks",
@@ -337,8 +330,7 @@ func parseParquetMeta(data []byte) (parquetMeta, error) {
 			data = data[n:]
 		}
 	}
-	// The first converters did not say what they read: their files name no block and no more is
-	// asked of them.
+	// Files of the first converters name no block. Their times do not matter.
 	if len(m.blocks) > 0 && m.minTime >= m.maxTime {
 		return fail("mint %d is not before maxt %d", m.minTime, m.maxTime)
 	}

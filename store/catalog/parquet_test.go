@@ -15,8 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// encodeParquetMeta writes the message of a meta.pb with all the fields that the converter's
-// current version has.
+// encodeParquetMeta encodes a meta.pb with all fields of the converter's current version.
 func encodeParquetMeta(m parquetMeta) []byte {
 	var b []byte
 	number := func(field protowire.Number, v int64) {
@@ -47,7 +46,7 @@ func TestParseParquetMeta(t *testing.T) {
 		!slices.Equal(got.blocks, want.blocks) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
-	// Times before 1970, and those that are left out because they are 0.
+	// Times before 1970, and times that are omitted because they are 0.
 	for _, want := range []parquetMeta{{-86_400_000, 0, []ulid.ULID{testID(1)}}, {0, 86_400_000, []ulid.ULID{testID(1)}}, {}} {
 		got, err := parseParquetMeta(encodeParquetMeta(want))
 		if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime ||
@@ -63,12 +62,12 @@ func TestParseParquetMeta(t *testing.T) {
 			t.Errorf("%q: got %v, want %q", data, err, want)
 		}
 	}
-	f(string(whole[:len(whole)-1]), "field 6 is no text")
-	f(string(whole[:3]), "field 1 is no time")
-	f("\x0a\x01a", "field 1 is no time")
-	f("\x30\x01", "field 6 is no text")
-	f("\x32\x01a", `"a" is no block ID`)
-	f("\x32\x1a01arz3ndektsv4rrffq69g5fav", "is no block ID")
+	f(string(whole[:len(whole)-1]), "field 6 is not a string")
+	f(string(whole[:3]), "field 1 is not a time")
+	f("\x0a\x01a", "field 1 is not a time")
+	f("\x30\x01", "field 6 is not a string")
+	f("\x32\x01a", `"a" is not a block ID`)
+	f("\x32\x1a01arz3ndektsv4rrffq69g5fav", "is not a block ID")
 	f("\x32\x1a"+testID(1).String(), "mint 0 is not before maxt 0")
 	f("<html>busy</html>", "field")
 	f(strings.Repeat("x", maxMetaSize+1), "larger than 16777216 bytes")
@@ -95,7 +94,7 @@ func FuzzParseParquetMeta(f *testing.F) {
 		again, err := parseParquetMeta(encodeParquetMeta(m))
 		if err != nil || again.minTime != m.minTime || again.maxTime != m.maxTime ||
 			!slices.Equal(again.blocks, m.blocks) {
-			t.Fatalf("%v read again: %v, %v", m, again, err)
+			t.Fatalf("%v encoded and parsed: got %v, %v", m, again, err)
 		}
 	})
 }
@@ -122,7 +121,7 @@ func TestCovers(t *testing.T) {
 	f(true, 0, 10, period{0, 10}, period{0, 10})
 }
 
-// hangingBucket lists, and never answers a read.
+// hangingBucket can be listed, but never answers a read.
 type hangingBucket struct{ *testBucket }
 
 func (hangingBucket) Get(ctx context.Context, _ string) (io.ReadCloser, error) {
@@ -130,8 +129,8 @@ func (hangingBucket) Get(ctx context.Context, _ string) (io.ReadCloser, error) {
 	return nil, ctx.Err()
 }
 
-// TestParquetBucketHangs: it holds up a sync no longer than a listing may stall, and neither a
-// refresh nor what is served.
+// TestParquetBucketHangs: it delays a sync for at most the stall timeout, and delays neither a
+// refresh nor queries.
 func TestParquetBucketHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, parquet := newTestBucket(), newTestBucket()
@@ -151,7 +150,7 @@ func TestParquetBucketHangs(t *testing.T) {
 			t.Errorf("Refresh: %v", err)
 		}
 		if took := time.Since(start); took != 0 || c.View().ByID(first) == nil {
-			t.Errorf("a refresh took %v, and the view has %d blocks", took, len(c.View().Blocks))
+			t.Errorf("a refresh took %v, the view has %d blocks", took, len(c.View().Blocks))
 		}
 		if err := <-synced; !errors.Is(err, errStalled) || errors.Is(err, ErrIncomplete) {
 			t.Errorf("Sync: %v", err)

@@ -14,7 +14,7 @@ import (
 	"larder/internal/telemetry"
 )
 
-// readOutcome is how the read of a small object ended.
+// readOutcome is the outcome of reading a small object.
 type readOutcome string
 
 const (
@@ -24,10 +24,8 @@ const (
 	readFailed  readOutcome = "failed"
 )
 
-// readObject reads a whole object of at most limit bytes and decodes it, within the account of
-// documents. decode must not keep the bytes; its error is returned as it is. Whether an error means
-// a missing object is asked before the error is wrapped: some buckets do not look through wrapped
-// errors.
+// readObject reads and decodes a whole object of at most limit bytes, and reserves its memory in
+// the account of documents. decode must not retain the bytes. Its error is returned unchanged.
 func (c *Catalog) readObject(ctx context.Context, name string, limit int64,
 	decode func(data []byte) error) (readOutcome, error) {
 	return c.readObjectOf(ctx, c.reader, name, limit, decode)
@@ -45,22 +43,22 @@ func (c *Catalog) readObjectOf(ctx context.Context, bucket objectReader, name st
 	}
 }
 
-// tryObject is readObjectOf with a reservation to begin with. needsMore is in the chain of the
-// error if another read needs a larger one.
+// tryObject is readObjectOf with a first reservation of cost bytes. needsMore is in the chain of
+// the error if the read must be repeated with a larger one.
 func (c *Catalog) tryObject(ctx context.Context, bucket objectReader, name string, limit,
 	cost int64, decode func(data []byte) error) (readOutcome, error) {
-	held, err := c.documents.reserve(ctx, cost)
+	memory, err := c.documents.reserve(ctx, cost)
 	if err != nil {
-		return failedOf(err), fmt.Errorf("read %s: %w", name, err)
+		return outcomeOf(err), fmt.Errorf("read %s: %w", name, err)
 	}
-	defer held.release()
-	// The wait for the account is not the bucket's.
+	defer memory.release()
+	// The timeout does not include the wait for the account.
 	ctx, cancel := context.WithTimeout(ctx, c.opts.RequestTimeout)
 	defer cancel()
 	body, err := bucket.Get(ctx, name)
 	var data []byte
 	if err == nil {
-		data, err = readReserved(body, limit, held)
+		data, err = readReserved(body, limit, memory)
 		if closeErr := body.Close(); err == nil {
 			err = closeErr
 		}
@@ -71,14 +69,15 @@ func (c *Catalog) tryObject(ctx context.Context, bucket objectReader, name strin
 			return readBroken, err
 		}
 		return readOK, nil
-	case bucket.IsObjNotFoundErr(err):
+	case bucket.IsObjNotFoundErr(err): // of the plain error: some buckets do not unwrap
 		return readMissing, fmt.Errorf("read %s: %w", name, err)
 	}
-	return failedOf(err), fmt.Errorf("read %s: %w", name, err)
+	return outcomeOf(err), fmt.Errorf("read %s: %w", name, err)
 }
 
-// failedOf returns what a read that failed came to: one that was refused does no better later.
-func failedOf(err error) readOutcome {
+// outcomeOf returns the outcome of a failed read. A refused document counts as broken, because
+// repeating the read does not help.
+func outcomeOf(err error) readOutcome {
 	if errors.Is(err, errRefused) {
 		return readBroken
 	}
@@ -108,8 +107,8 @@ func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaRe
 	}
 	res := c.fetchMeta(ctx, id)
 	if res.outcome == readBroken && !errors.Is(res.err, errRefused) {
-		// It may have been damaged on the way.
-		c.log.Warn("meta.json is not usable: it is read once more", "block", id, "err", res.err)
+		// It may have been damaged in transit.
+		c.log.Warn("meta.json is not valid, reading it again", "block", id, "err", res.err)
 		switch res = c.fetchMeta(ctx, id); res.outcome {
 		case readOK:
 			c.metrics.corruptions.Mended(telemetry.CorruptMeta, 1)
@@ -121,7 +120,7 @@ func (c *Catalog) readMeta(ctx context.Context, id ulid.ULID, fresh bool) metaRe
 	return res
 }
 
-// fetchMeta reads a block's meta.json from the bucket, and keeps a copy of one that can be used.
+// fetchMeta reads a block's meta.json from the bucket, and saves a copy if it is valid.
 func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
 	var res metaResult
 	res.outcome, res.err = c.readObject(ctx, id.String()+"/"+metaFile, maxMetaSize,
@@ -130,7 +129,7 @@ func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
 				return err
 			}
 			if err := c.local.putMeta(id, data); err != nil {
-				c.diskFailed("copy of meta.json could not be written", err, "block", id)
+				c.diskFailed("cannot write a copy of meta.json", err, "block", id)
 			}
 			return nil
 		})
@@ -138,25 +137,19 @@ func (c *Catalog) fetchMeta(ctx context.Context, id ulid.ULID) metaResult {
 	return res
 }
 
-// damagedCopy counts a local copy that cannot be used: the disk does not give it back, or not as it
-// was written.
+// damagedCopy counts and logs a local copy that the disk fails to read or that does not verify.
 func (c *Catalog) damagedCopy(id ulid.ULID, err error) {
 	if errors.Is(err, errRefused) {
-		return // it is what the bucket has, of which that is said
+		return // the copy is right; reading the document from the bucket reports it
 	}
 	if errors.Is(err, sealed.ErrUnread) {
-		c.diskFailed(
-			"local copy of meta.json cannot be read: it will be read from the bucket", err, "block",
-			id,
-		)
+		c.diskFailed("cannot read a copy of meta.json, reading it from the bucket", err, "block", id)
 		return
 	}
 	c.metrics.damagedCopies.Inc()
 	c.noteDamage(err)
-	c.log.Warn(
-		"local copy of meta.json does not verify: it will be read from the bucket", "block", id,
-		"err", err,
-	)
+	c.log.Warn("copy of meta.json does not verify, reading it from the bucket",
+		"block", id, "err", err)
 }
 
 // noteDamage counts a local file that did not verify.
@@ -166,8 +159,8 @@ func (c *Catalog) noteDamage(err error) {
 	}
 }
 
-// parallel calls f for 0 to n-1, Options.Concurrency at a time, and returns when all calls have. A
-// call that panics is reported to panicked, from the same goroutine.
+// parallel calls f for 0 to n-1, Options.Concurrency at a time, and waits for all calls. If a call
+// panics, it calls panicked on the same goroutine.
 func (c *Catalog) parallel(n int, f func(i int) error, panicked func(i int, err error)) {
 	var wg sync.WaitGroup
 	next := make(chan int)

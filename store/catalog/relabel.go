@@ -14,11 +14,11 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// BlockIDLabel is the label under which selector relabelling and block matchers see a block's ULID.
+// BlockIDLabel is the label with a block's ULID in selector relabelling and block matchers.
 const BlockIDLabel = "__block_id"
 
-// ParseRelabelConfig parses Thanos's --selector.relabel-config: a YAML list of relabel rules of
-// which only keep, drop and hashmod are allowed. Unknown keys are errors. Empty content is no
+// ParseRelabelConfig parses Thanos's --selector.relabel-config: a YAML list of relabel rules. Only
+// the actions keep, drop and hashmod are allowed. Unknown keys are errors. Empty content means no
 // rules.
 func ParseRelabelConfig(content []byte) ([]*relabel.Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(content))
@@ -39,16 +39,16 @@ func ParseRelabelConfig(content []byte) ([]*relabel.Config, error) {
 	return rules, nil
 }
 
-// checkRelabel refuses what Thanos's store refuses, and fills the defaults of rules made by hand.
-// texts are what the rules say where they come from a document, for errors.
-func checkRelabel(rules []*relabel.Config, texts []string) error {
+// checkRelabel rejects the rules that Thanos's store rejects, and sets the defaults of rules that
+// were built in code. quoted are the rules as their document has them, for errors.
+func checkRelabel(rules []*relabel.Config, quoted []string) error {
 	for i, r := range rules {
 		rule := fmt.Sprintf("rule %d", i+1)
 		if r == nil {
 			return fmt.Errorf("selector relabelling: %s is empty", rule)
 		}
-		if i < len(texts) {
-			rule += " " + texts[i]
+		if i < len(quoted) {
+			rule += " " + quoted[i]
 		}
 		switch r.Action {
 		case relabel.Keep, relabel.Drop, relabel.HashMod:
@@ -62,13 +62,13 @@ func checkRelabel(rules []*relabel.Config, texts []string) error {
 			return fmt.Errorf("selector relabelling: %s: %w", rule, err)
 		}
 		if r.Regex.Regexp == nil {
-			return fmt.Errorf("selector relabelling: %s: no regex", rule)
+			return fmt.Errorf("selector relabelling: %s: regex is missing", rule)
 		}
 	}
 	return nil
 }
 
-// selector decides by relabel rules which blocks are served. It is not safe for concurrent use.
+// selector selects blocks by relabel rules. It is not safe for concurrent use.
 type selector struct {
 	rules   []*relabel.Config
 	builder *labels.Builder
@@ -78,7 +78,7 @@ func newSelector(rules []*relabel.Config) selector {
 	return selector{rules: rules, builder: labels.NewBuilder(labels.EmptyLabels())}
 }
 
-// keeps reports whether anything of the block's labels is left after the rules.
+// keeps reports whether the block has labels left after the rules.
 func (s *selector) keeps(b *Block) bool {
 	if len(s.rules) == 0 {
 		return true

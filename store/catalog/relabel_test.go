@@ -71,7 +71,7 @@ func TestParseRelabelConfigRefuses(t *testing.T) {
 	f(`[{action: hashmod, source_labels: [a], target_label: b}]`, `modulus`)
 	f(`[{action: keep, source_label: [a], regex: b}]`, `source_label`)
 	f(`[{action: keep, regex: "("}]`, `missing closing`)
-	// The rule, which one and what it says, and the line.
+	// Errors name the line and number of the rule, and repeat it.
 	f(
 		"- action: keep\n  source_labels: [a]\n- action: drop\n  source_labels: [b]\n  regex: x(y\n",
 		"line 5: rule 2 {action: drop, source_labels: [b], regex: x(y}: regex: error parsing regexp: missing closing ): `^(?s:x(y)$`",

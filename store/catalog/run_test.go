@@ -28,7 +28,7 @@ func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		synctest.Wait()
 		if len(begun) != 1 || !c.View().Ready {
-			t.Fatalf("%d listings, ready %t: want one at once", len(begun), c.View().Ready)
+			t.Fatalf("got %d listings, ready %t; want one listing at once", len(begun), c.View().Ready)
 		}
 		time.Sleep(time.Hour)
 		cancel()
@@ -41,7 +41,7 @@ func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
 			at = append(at, d)
 		}
 		if len(at) < 6 || len(at) > 8 {
-			t.Errorf("%d listings in an hour at 10 minutes", len(at))
+			t.Errorf("got %d listings in an hour at an interval of 10 minutes", len(at))
 		}
 		distinct := map[time.Duration]bool{}
 		for i := 1; i < len(at); i++ {
@@ -57,8 +57,8 @@ func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
 	})
 }
 
-// TestReselect: new rules take effect at once, in both directions, also while the bucket cannot be
-// listed; bad ones change nothing.
+// TestReselect: new rules take effect at once, in both directions, even while the bucket cannot be
+// listed. Invalid rules change nothing.
 func TestReselect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -114,11 +114,11 @@ func TestReselect(t *testing.T) {
 		reselect(nil)
 		serves(first, second)
 		if err := c.Reselect([]*relabel.Config{{Action: relabel.Replace}}); err == nil {
-			t.Error("an action that selects nothing: no error")
+			t.Error("accepted an action that selects nothing")
 		}
 		serves(first, second)
 		if took := time.Since(start); took != 0 {
-			t.Errorf("the rules waited %v for a sync", took)
+			t.Errorf("the rules took effect after %v", took)
 		}
 
 		b.failList.Store(0)
@@ -159,15 +159,15 @@ func TestRunRetriesForEverWithoutABucket(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if v := c.View(); !v.Ready || len(v.Blocks) != 1 {
-			t.Errorf("the bucket is back: ready %t, %d blocks", v.Ready, len(v.Blocks))
+			t.Errorf("after the outage: ready %t, %d blocks", v.Ready, len(v.Blocks))
 		}
 		cancel()
 		<-done
 	})
 }
 
-// A bucket that accepts a listing and never answers must neither hold up a start that has a saved
-// view, nor hold the catalog for ever.
+// A bucket that accepts a listing and never answers must neither delay a start with a saved
+// catalog, nor block the catalog for ever.
 func TestRunWithABucketThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -189,7 +189,7 @@ func TestRunWithABucketThatHangs(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		time.Sleep(9 * time.Second)
 		if c.View().Ready {
-			t.Error("ready before the first sync had its time")
+			t.Error("ready before SavedAfter had passed")
 		}
 		time.Sleep(2 * time.Second)
 		if v := c.View(); !v.Ready || !v.FromDisk || len(v.Blocks) != 1 {
@@ -204,7 +204,7 @@ func TestRunWithABucketThatHangs(t *testing.T) {
 		hang.Store(false)
 		time.Sleep(15 * time.Minute)
 		if v := c.View(); !v.Ready || v.FromDisk {
-			t.Errorf("the bucket answers again: ready %t, from disk %t", v.Ready, v.FromDisk)
+			t.Errorf("after the bucket recovered: ready %t, from disk %t", v.Ready, v.FromDisk)
 		}
 		cancel()
 		<-done
@@ -244,7 +244,7 @@ func TestRefreshIsShared(t *testing.T) {
 		if c.View().ByID(testID(2)) == nil {
 			t.Error("the new block is not in the view")
 		}
-		// A failure is kept for as long as a success.
+		// A failure is shared for as long as a success.
 		time.Sleep(10 * time.Second)
 		b.failList.Store(0)
 		for range 2 {
@@ -285,8 +285,8 @@ func TestRefreshOutlivesItsCaller(t *testing.T) {
 	})
 }
 
-// A refresh answers for what was lost before it began. One that began before has perhaps not seen
-// what replaced the block.
+// A refresh counts only for losses before its begin. One that began earlier may not have seen the
+// replacement.
 func TestRefreshIsNewerThanTheLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -310,7 +310,7 @@ func TestRefreshIsNewerThanTheLoss(t *testing.T) {
 		if v := c.View(); v.ByID(first) != nil || v.ByID(testID(3)) == nil {
 			t.Error("the lost block is in the view, or the new one is not")
 		}
-		// Of a block that is known to be replaced nobody waits for news.
+		// If the replacement of a lost block is known, Refresh does not wait.
 		time.Sleep(10 * time.Second)
 		b.put(testID(4).String()+"/"+metaFile, compactedMeta(testID(4), testID(2), testID(3)))
 		c.opts.Opened = func(ulid.ULID) bool { return false }
@@ -327,7 +327,7 @@ func TestRefreshIsNewerThanTheLoss(t *testing.T) {
 			c.View().ByID(testID(4)) == nil {
 			t.Errorf("waited %v; in the view: %v", d, c.View().Blocks)
 		}
-		// Whoever gives up waits no longer.
+		// A caller whose context ends stops waiting.
 		c.Tombstone(testID(4))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -337,7 +337,7 @@ func TestRefreshIsNewerThanTheLoss(t *testing.T) {
 	})
 }
 
-func TestRefreshWaitsForASyncAndIsCutOff(t *testing.T) {
+func TestRefreshWaitsForASyncAndTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
 		var hang atomic.Bool
@@ -372,7 +372,7 @@ func TestRefreshWaitsForASyncAndIsCutOff(t *testing.T) {
 	})
 }
 
-func TestSavedMarksGrowOld(t *testing.T) {
+func TestSavedMarksExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
 		for i := range uint64(600) {

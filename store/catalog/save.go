@@ -7,11 +7,11 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// maxRestored bounds the copies that one sync reads again because they are not on disk.
+// maxRestored bounds the copies that one sync restores.
 const maxRestored = 256
 
-// tidy removes the copies of blocks that are not in the bucket. After a failure of the disk, or if
-// copies were removed from outside, it restores those of blocks that are in the bucket. Otherwise a
+// tidy removes the copies of blocks that are not in the bucket. It restores missing copies of
+// blocks that are, after a failure of the disk or if another program removed them. Without that, a
 // start without the bucket would lack these blocks.
 func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
 	known := func(id ulid.ULID) bool { _, ok := l.blocks[id]; return ok || c.records[id] != nil }
@@ -19,7 +19,7 @@ func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
 	c.forgetMeasurements(known)
 	left, err := c.local.removeMetas(known)
 	if err != nil {
-		c.diskFailed("copies of meta.json could not be removed", err)
+		c.diskFailed("cannot remove copies of meta.json", err)
 		return
 	}
 	if c.local.dir.IsZero() || refreshing || c.diskBad.Load() {
@@ -36,13 +36,15 @@ func (c *Catalog) tidy(ctx context.Context, l listing, refreshing bool) {
 	}
 	c.parallel(len(missing), func(i int) error {
 		return c.readMeta(ctx, missing[i], true).err
-	}, func(i int, err error) { c.log.Warn("copy of meta.json is missing", "block", missing[i], "err", err) })
+	}, func(i int, err error) {
+		c.log.Warn("cannot restore a copy of meta.json", "block", missing[i], "err", err)
+	})
 	if ctx.Err() == nil && !c.diskBad.Load() {
-		c.log.Info("copies of meta.json are restored", "blocks", len(missing))
+		c.log.Info("restored copies of meta.json", "blocks", len(missing))
 	}
 }
 
-// toSave returns what a complete sync knows.
+// toSave returns the result of a complete sync.
 func (c *Catalog) toSave(now time.Time) *saved {
 	s := &saved{At: now.UTC(), Blocks: make([]savedBlock, 0, len(c.records))}
 	for _, r := range sortedRecords(c.records) {
@@ -58,7 +60,7 @@ func (c *Catalog) toSave(now time.Time) *saved {
 	return s
 }
 
-// save writes what a sync has found, unless a later one's was written meanwhile.
+// save writes the result of a sync, unless that of a later one was written meanwhile.
 func (c *Catalog) save(s *saved) {
 	if s == nil {
 		return
@@ -70,19 +72,16 @@ func (c *Catalog) save(s *saved) {
 	}
 	c.lastSaved = s.At
 	if err := c.local.putSaved(*s, c.opts.Concurrency); err != nil {
-		c.diskFailed(
-			"the catalog could not be saved: a start without the bucket would serve an older one",
-			err,
-		)
+		c.diskFailed("cannot save the catalog", err)
 		return
 	}
 	if c.diskBad.Swap(false) {
-		c.log.Info("the catalog is saved again")
+		c.log.Info("catalog is saved again")
 	}
 }
 
-// diskFailed counts a failure of the disk, and logs it if the one before was none: each block would
-// have one.
+// diskFailed counts a failure of the disk. It logs only the first failure in a row as a warning,
+// because a bad disk fails for every block.
 func (c *Catalog) diskFailed(what string, err error, args ...any) {
 	c.metrics.diskFailures.Inc()
 	log := c.log.Warn

@@ -19,10 +19,11 @@ import (
 	"larder/internal/localfs"
 )
 
-// TestScripts runs testdata/*.txt: a bucket, a catalog, and a clock that only `advance` moves.
+// TestScripts runs testdata/scripts/*.txt with a bucket, a catalog, and a clock that only `advance`
+// moves.
 //
 //	new [parquet] [discovery=recursive] [min-time=T] [max-time=T] [consistency=D] [marks-delay=D] [opened=no] [no-times] [fresh]
-//	                       a process starts (again) on the same bucket, in the same data directory or a fresh one; stdin: relabel rules
+//	                       (re)starts the process on the same bucket, in the same or a fresh data directory; stdin: relabel rules
 //	put ID mint= maxt= [res=] [ext=(k=v,...)] [sources=(IDS)] [source=S] [age=D] [uploaded=D] [level=N]
 //	partial ID             a block without meta.json
 //	meta ID                stdin replaces a block's meta.json
@@ -30,7 +31,7 @@ import (
 //	fail list=N | fail get=PATTERN | fail none
 //	fail short-list=N      listings end after N entries, without an error
 //	fail missing=PATTERN | fail denied=PATTERN
-//	                       what objects are said to be missing, and to which access is denied
+//	                       objects that appear to be missing, or to which access is denied
 //	meta.pb DIR mint= maxt= blocks=(IDS) | meta.pb DIR content=S | mark.pb DIR | delete.pb DIR
 //	                       a day in the Parquet bucket, which `new parquet` has
 //	fail-parquet list=N | fail-parquet get=PATTERN | fail-parquet none
@@ -296,7 +297,7 @@ func (s *script) put(t *testing.T, d *datadriven.TestData, id ulid.ULID) {
 	s.bucket.put(id.String()+"/"+metaFile, string(data))
 }
 
-// putParquet puts a meta.pb, written as the Parquet converter's protobuf library writes it.
+// putParquet stores a meta.pb as the Parquet converter encodes it.
 func (s *script) putParquet(t *testing.T, d *datadriven.TestData) {
 	var m parquetMeta
 	var content string
@@ -321,7 +322,7 @@ func (s *script) putParquet(t *testing.T, d *datadriven.TestData) {
 	s.parquet.put(d.CmdArgs[0].Key+"/"+parquetMetaFile, content)
 }
 
-// after prints the outcome of a sync.
+// after prints the result of a sync.
 func (s *script) after(err error) string {
 	out := ""
 	if err != nil {

@@ -13,45 +13,42 @@ import (
 )
 
 const (
-	// A meta.json that is missing or damaged may be on its way, and its block may be what replaces
-	// others soon: for uploadTime it is read again at every sync. After two days a compactor takes
-	// an upload for aborted; then it is read every lastRetry.
+	// A missing or damaged meta.json may be an upload in progress, whose block will replace others.
+	// It is read again at every sync for uploadTime, and then every lastRetry. Compactors regard an
+	// upload as aborted after the same time.
 	uploadTime = 48 * time.Hour
-	// One that cannot be read is read again after firstRetry, then twice as long each time, up to
-	// lastRetry.
+	// A meta.json that cannot be read is read again after firstRetry. The wait doubles each time,
+	// up to lastRetry.
 	firstRetry = time.Minute
 	lastRetry  = time.Hour
-	// maxMetaFailures is how many attempts in a row may fail to read a meta.json before its block
-	// counts as broken, and unreadableTime for how long they must have failed: a bucket that lists
-	// and does not read for some minutes must not take away what was replaced by blocks that it
-	// does not let us know.
+	// A block counts as broken after maxMetaFailures failed reads in a row over unreadableTime. If
+	// a bucket lists but fails to read for some minutes, the blocks that the unreadable ones
+	// replaced must stay in the view.
 	maxMetaFailures = 5
 	unreadableTime  = 10 * time.Minute
-	// finalTime is the same for final answers about few objects, such as denied access, at a first
-	// start: nothing is served yet that the block could have replaced, and the others wait for it.
+	// finalTime replaces unreadableTime at a first start, for final errors (such as denied access)
+	// of few objects. Nothing is served yet that the block could have replaced.
 	finalTime = 20 * time.Second
 )
 
-// brokenBlock is a block of the bucket whose meta.json is missing or cannot be used.
+// brokenBlock is a block of the bucket whose meta.json is missing or invalid.
 type brokenBlock struct {
 	state    string
 	err      error
 	attempts int       // to read it, in stateFailed
-	since    time.Time // when it was first seen in this state
-	next     time.Time
-	// of the meta.json that was read, zero where the bucket's listing does not tell
-	modified time.Time
+	since    time.Time // when this state began
+	next     time.Time // when it is read again
+	modified time.Time // of the meta.json, zero if the listing does not state it
 }
 
-// Sync lists the bucket, takes in what is new, and publishes what it found. It returns nil only if
-// it saw the bucket whole, and the Parquet bucket too; after any error the blocks that were served
-// still are, and new ones that could be read are too. If it is the Parquet bucket alone that
-// failed, blocks are removed all the same, but none that its last state does not name. One sync or
-// refresh runs at a time; others wait.
+// Sync lists the bucket, reads new blocks and publishes a view. It returns nil only if it read all
+// of the bucket and of the Parquet bucket. After an error all served blocks stay, and new blocks
+// that could be read are added. If only the Parquet bucket failed, blocks are removed as usual,
+// with the last known state of that bucket. One sync or refresh runs at a time; others wait.
 func (c *Catalog) Sync(ctx context.Context) error {
 	c.metrics.syncs.Inc()
 	began := time.Now()
-	// Before the sync's turn: a refresh does not need the Parquet bucket and must not wait for it.
+	// Before the turn, because a refresh does not read the Parquet bucket and must not wait for it.
 	parquetErr := c.readParquet(ctx)
 	found, err := c.sync(ctx, false)
 	saveErr := c.panics.Do(func() error {
@@ -69,8 +66,8 @@ func (c *Catalog) Sync(ctx context.Context) error {
 	return err
 }
 
-// sync is Sync, or the work of a Refresh. It returns what is to be saved, nil for nothing: that
-// waits for the disk, which others who want the turn need not.
+// sync does the work of Sync or Refresh. It returns the result to save, nil for none. The caller
+// saves it after the turn, so that the next sync does not wait for the disk.
 func (c *Catalog) sync(ctx context.Context, refreshing bool) (*saved, error) {
 	select {
 	case <-ctx.Done():
@@ -97,12 +94,12 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	known := maps.Clone(c.records)
 	l, err := c.look(ctx, discovery, tombstones, refreshing, now)
 	if ctx.Err() != nil {
-		// half a sync on the way out: what failed says nothing about the bucket
+		// The failures of a cancelled sync say nothing about the bucket.
 		return context.Cause(ctx)
 	}
-	var left []*record
+	var removed []*record
 	if err == nil {
-		left, err = c.leaveUnlisted(ctx, l, tombstones, known, now)
+		removed, err = c.removeUnlisted(ctx, l, tombstones, known, now)
 		err = errors.Join(err, c.confirmHeadless(l, now))
 	}
 	if ctx.Err() != nil {
@@ -113,7 +110,7 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		maps.DeleteFunc(
 			c.broken, func(id ulid.ULID, _ *brokenBlock) bool { _, ok := l.blocks[id]; return !ok },
 		)
-		c.sayEmpty(l)
+		c.logEmpty(l)
 	}
 
 	candidates := c.selectByMeta(sortedRecords(c.records), now, states)
@@ -127,12 +124,12 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	var lost []*Block
 	c.mu.Lock()
 	for id := range tombstones {
-		if known := c.numbers.given[id]; known != nil {
+		if known := c.numbers.assigned[id]; known != nil {
 			lost = append(lost, known.block)
 		}
 	}
 	c.mu.Unlock()
-	blocks, held := c.selectByState(candidates, lost, now, states)
+	blocks, waiting := c.selectByState(candidates, lost, now, states)
 	for _, b := range c.broken {
 		states[b.state]++
 	}
@@ -142,24 +139,20 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	if complete {
 		lifted = tombstones
 	} else {
-		blocks = union(blocks, c.selected(without(old.Blocks, left)))
+		blocks = union(blocks, c.selected(without(old.Blocks, removed)))
 	}
 	fromDisk := !complete && (old.FromDisk || !old.Ready && c.fallback != nil)
 	if fromDisk && !old.FromDisk {
-		c.log.Warn(
-			"the bucket was not seen whole yet: serving the blocks of an earlier process too",
-			"blocks", len(c.fallback),
-		)
+		c.log.Warn("first sync is incomplete, also serving the blocks of an earlier process",
+			"blocks", len(c.fallback))
 	}
 	v := c.publish(blocks, old.Ready || complete || c.fallback != nil, fromDisk, lifted)
 	states[stateLoaded] = len(v.Blocks)
-	c.metrics.heldSources.Set(float64(held))
+	c.metrics.waitingSources.Set(float64(waiting))
 	c.metrics.setStates(states)
 	c.metrics.complete.Set(oneIf(complete))
 	if c.countNumbers() {
-		c.log.Error(
-			"all block numbers are spent: pages of new blocks are not cached until this process restarts",
-		)
+		c.log.Error("all block numbers are used, new blocks are not cached until a restart")
 	}
 	if complete {
 		c.lastComplete = now
@@ -179,11 +172,11 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	return nil
 }
 
-// selectByState drops candidates that were marked for deletion long enough ago and then duplicates,
-// and numbers the rest. lost are blocks of which an object is missing.
+// selectByState drops the candidates whose deletion mark has expired, then duplicates, and numbers
+// the others. lost are blocks with a missing object. waiting is that of dropDuplicates.
 func (c *Catalog) selectByState(
 	candidates []*record, lost []*Block, now time.Time, states stateCounts,
-) (blocks []*Block, held int) {
+) (blocks []*Block, waiting int) {
 	unmarked := make([]*record, 0, len(candidates))
 	for _, r := range candidates {
 		if r.mark.expired(now, c.opts.IgnoreDeletionMarksDelay) {
@@ -192,21 +185,21 @@ func (c *Catalog) selectByState(
 		}
 		unmarked = append(unmarked, r)
 	}
-	kept, held := c.dropDuplicates(unmarked, c.View(), lost, states)
+	remaining, waiting := c.dropDuplicates(unmarked, c.View(), lost, states)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, r := range kept {
+	for _, r := range remaining {
 		b := &r.meta.block
 		if e := c.extents[b.ID]; e != nil && e.Meta == b.Meta {
-			blocks = append(blocks, c.numbers.block(e.over(*b)))
+			blocks = append(blocks, c.numbers.block(e.applyTo(*b)))
 		} else {
 			blocks = append(blocks, c.numbers.block(*b))
 		}
 	}
-	return blocks, held
+	return blocks, waiting
 }
 
-// countNumbers counts the numbers that were given, and reports whether none is left.
+// countNumbers exports the number of used block numbers, and reports whether none is left.
 func (c *Catalog) countNumbers() (exhausted bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -214,7 +207,7 @@ func (c *Catalog) countNumbers() (exhausted bool) {
 	return c.numbers.exhausted()
 }
 
-// selected returns those of the blocks that the relabel rules let through.
+// selected returns the blocks that the relabel rules select.
 func (c *Catalog) selected(blocks []*Block) []*Block {
 	s := newSelector(*c.rules.Load())
 	if len(s.rules) == 0 {
@@ -223,7 +216,7 @@ func (c *Catalog) selected(blocks []*Block) []*Block {
 	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool { return !s.keeps(b) })
 }
 
-// without returns those of the blocks that are not among the records.
+// without returns blocks without those of the records.
 func without(blocks []*Block, records []*record) []*Block {
 	if len(records) == 0 {
 		return blocks
@@ -237,7 +230,7 @@ func without(blocks []*Block, records []*record) []*Block {
 	)
 }
 
-// union returns blocks and those of served that are not among them.
+// union returns blocks and the blocks of served that are not among them.
 func union(blocks, served []*Block) []*Block {
 	have := make(map[ulid.ULID]struct{}, len(blocks))
 	for _, b := range blocks {
@@ -255,23 +248,22 @@ func union(blocks, served []*Block) []*Block {
 type metaRead struct {
 	id       ulid.ULID
 	modified time.Time
-	// fresh forbids the local copy: there is reason to doubt that the block is as it was.
-	fresh bool
+	fresh    bool // do not use the local copy, because the block may have changed
 }
 
-// readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and takes
-// in the results. Its error means that the view is not complete.
+// readMetas reads the meta.json of every listed block that is new, changed or tombstoned, and
+// updates records and broken. An error means that the sync is incomplete.
 func (c *Catalog) readMetas(
 	ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time, refreshing bool,
 	now time.Time,
 ) error {
 	reads := c.metasToRead(l, tombstones, refreshing, now)
 	results := make([]metaResult, len(reads))
-	room, dropped := c.keepRecords(reads)
+	retain, dropped := c.retainRecords(reads)
 	c.parallel(len(reads), func(i int) error {
 		res := c.readMeta(ctx, reads[i].id, reads[i].fresh)
 		if results[i] = res; res.outcome == readOK {
-			room.add(kept{res.meta.kept, reads[i].id.String(), func(why error) {
+			retain.add(retained{res.meta.bytes, reads[i].id.String(), func(why error) {
 				results[i] = metaResult{outcome: readBroken, err: refusedMeta(reads[i].id, why)}
 			}})
 		}
@@ -319,26 +311,26 @@ func (c *Catalog) readMetas(
 	return joinSome(errs)
 }
 
-// keepRecords returns what is kept of the known blocks, but for those that are read again, and a
-// map that receives those of them that have to go. The map belongs to readers until they have
-// ended.
-func (c *Catalog) keepRecords(reads []metaRead) (*keeping, map[ulid.ULID]error) {
+// retainRecords returns a retention with the known blocks that are not read again. If one of these
+// is dropped, it is added to the map. The map belongs to the readers until they have ended.
+func (c *Catalog) retainRecords(reads []metaRead) (*retention, map[ulid.ULID]error) {
 	again := make(map[ulid.ULID]struct{}, len(reads))
 	for _, r := range reads {
 		again[r.id] = struct{}{}
 	}
-	k, dropped := &keeping{limit: c.opts.DocumentBytes}, map[ulid.ULID]error{}
+	retain, dropped := &retention{limit: c.opts.DocumentBytes}, map[ulid.ULID]error{}
 	for id, r := range c.records {
 		if _, ok := again[id]; !ok {
-			k.add(kept{r.meta.kept, id.String(), func(why error) { dropped[id] = why }})
+			drop := func(why error) { dropped[id] = why }
+			retain.add(retained{r.meta.bytes, id.String(), drop})
 		}
 	}
-	return k, dropped
+	return retain, dropped
 }
 
-// unreadable notes that the read of a meta.json failed. It reports whether the view is incomplete
-// for it: not after maxMetaFailures attempts in a row, over the time given, while other blocks are
-// known. Then a block that is served stays as it was known, and any other counts as broken.
+// unreadable records that the read of a meta.json failed, and reports whether that makes the sync
+// incomplete. It does not after maxMetaFailures attempts in a row over the given time, if other
+// blocks are known. Then a served block stays as known, and any other counts as broken.
 func (c *Catalog) unreadable(
 	read metaRead, err error, doubtful bool, patience time.Duration, now time.Time,
 ) (incomplete bool) {
@@ -362,19 +354,17 @@ func (c *Catalog) unreadable(
 	b.err, b.modified, b.next = err, read.modified, time.Time{}
 	if b.attempts++; b.attempts < maxMetaFailures || now.Sub(b.since) < patience ||
 		len(c.records) == 0 {
-		b.attempts = min(b.attempts, maxMetaFailures-1) // the next one may be the one too many
+		b.attempts = min(b.attempts, maxMetaFailures-1) // the next failure may exceed the limit
 		return true
 	}
 	b.next = now.Add(retryAfter(b.attempts - maxMetaFailures + 1))
-	c.log.Error(
-		"block is skipped: its meta.json cannot be read", "block", read.id, "attempts", b.attempts,
-		"next", b.next, "err", err,
-	)
+	c.log.Error("cannot read the meta.json of a block, skipping the block",
+		"block", read.id, "attempts", b.attempts, "next", b.next, "err", err)
 	return false
 }
 
-// joinSome joins the first few errors and counts the rest: a bucket that fails every read has
-// thousands alike.
+// joinSome joins the first few errors and counts the others, because a failing bucket causes
+// thousands of equal errors.
 func joinSome(errs []error) error {
 	const some = 3
 	if len(errs) <= some {
@@ -383,8 +373,8 @@ func joinSome(errs []error) error {
 	return errors.Join(append(errs[:some:some], fmt.Errorf("and %d more", len(errs)-some))...)
 }
 
-// metasToRead returns the reads of a sync, newest block first, and takes in what the listing alone
-// says.
+// metasToRead returns the reads of a sync, newest block first. It also updates records and broken
+// by what a recursive listing shows.
 func (c *Catalog) metasToRead(
 	l listing, tombstones map[ulid.ULID]time.Time, refreshing bool, now time.Time,
 ) []metaRead {
@@ -392,7 +382,7 @@ func (c *Catalog) metasToRead(
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {
 			if l.partial || c.records[id] != nil {
-				continue // it may be in what did not come, or leaveUnlisted asks for it
+				continue // the listing ended before it, or removeUnlisted checks it
 			}
 			if b := c.broken[id]; b == nil || b.state != stateNoMeta {
 				c.setBroken(
@@ -408,7 +398,7 @@ func (c *Catalog) metasToRead(
 			if changed {
 				c.metrics.cacheBusts.Inc()
 			}
-			// a recursive listing has just shown the meta.json
+			// A recursive listing has just shown that the meta.json exists.
 			if changed || doubtful && !l.recursive {
 				reads = append(reads, metaRead{id, seen.metaModified, true})
 			} else if !seen.metaModified.IsZero() {
@@ -417,11 +407,11 @@ func (c *Catalog) metasToRead(
 			continue
 		}
 		b := c.broken[id]
-		// What the listing shows to be new does not wait.
+		// A meta.json that the listing shows to be new is read at once.
 		changed := b != nil && l.recursive &&
 			(b.state == stateNoMeta || !b.modified.Equal(seen.metaModified))
-		// Nor does a refresh wait: what replaces a lost block may be what was last seen half
-		// uploaded.
+		// A refresh reads all: the replacement of a lost block may have been an incomplete upload
+		// when it was last read.
 		if b == nil || changed || refreshing || !now.Before(b.next) {
 			reads = append(reads, metaRead{id, seen.metaModified, b != nil})
 		}
@@ -430,7 +420,7 @@ func (c *Catalog) metasToRead(
 	return reads
 }
 
-// setMeta takes in a meta.json that was read.
+// setMeta updates the record of a block by its meta.json.
 func (c *Catalog) setMeta(read metaRead, m *meta) {
 	delete(c.broken, read.id)
 	r := c.records[read.id]
@@ -448,15 +438,14 @@ func (c *Catalog) setMeta(read metaRead, m *meta) {
 	}
 }
 
-// setBroken notes that a block cannot be served; when it is tried again depends on how long this
-// has been so.
+// setBroken records that a block cannot be served, and schedules the next read of its meta.json.
 func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now time.Time) {
 	c.dropRecord(id)
 	b := c.broken[id]
 	if b == nil || b.state != state {
 		b = &brokenBlock{state: state, since: now}
 		c.broken[id] = b
-		c.log.Warn("block is skipped", "block", id, "state", state, "err", err)
+		c.log.Warn("skipping a block", "block", id, "state", state, "err", err)
 	}
 	b.err, b.modified, b.next = err, modified, now
 	if now.Sub(b.since) >= uploadTime {
@@ -464,17 +453,17 @@ func (c *Catalog) setBroken(id ulid.ULID, state string, err error, modified, now
 	}
 }
 
-// dropRecord forgets what is known of a block that is still listed, on disk too: the copy of its
-// meta.json would bring it back.
+// dropRecord forgets a block. It also removes the local copy of its meta.json, which would restore
+// the block at the next sync.
 func (c *Catalog) dropRecord(id ulid.ULID) {
 	delete(c.records, id)
 	if err := c.local.removeMeta(id); err != nil {
-		c.diskFailed("copy of meta.json could not be removed", err, "block", id)
+		c.diskFailed("cannot remove a copy of meta.json", err, "block", id)
 	}
 }
 
-// retryAfter is how long a meta.json that cannot be read is left alone after so many attempts too
-// many.
+// retryAfter returns the wait before the next read of a meta.json that cannot be read, after the
+// given number of attempts beyond maxMetaFailures.
 func retryAfter(attempts int) time.Duration {
 	return min(lastRetry, firstRetry<<min(attempts-1, 10))
 }

@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// putBlock stores a small block's meta.json.
+// putBlock stores the meta.json of a small block.
 func putBlock(b *testBucket, n uint64) ulid.ULID {
 	id := testID(n)
 	b.put(id.String()+"/"+metaFile, smallMeta(id))
@@ -43,7 +43,7 @@ func smallMeta(id ulid.ULID) string {
 	)
 }
 
-// compactedMeta is the meta.json of a block made of two others.
+// compactedMeta returns the meta.json of a block compacted from two others.
 func compactedMeta(id, a, b ulid.ULID) string {
 	return strings.Replace(smallMeta(id), fmt.Sprintf("[%q]", id), fmt.Sprintf("[%q, %q]", a, b), 1)
 }
@@ -135,8 +135,8 @@ func TestMarkRotation(t *testing.T) {
 				"%d syncs of %d blocks asked for %d marks, want every one", rounds, n, len(asked),
 			)
 		}
-		// One that fails is asked again before others have their second turn, and is not asked
-		// beyond the budget.
+		// A failed mark is looked up again before other marks have their second turn, within the
+		// budget.
 		b.fail = "*/" + markFile
 		mustSync(t, c)
 		if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0", perSync); got != want {
@@ -165,7 +165,7 @@ func TestMarkOfUnknownStateComesFirst(t *testing.T) {
 	}
 	mustSync(t, c)
 	if c.View().ByID(late) != nil {
-		t.Error("the mark that could not be read was not asked for at the next sync")
+		t.Error("the mark that could not be read was not looked up by the next sync")
 	}
 }
 
@@ -184,12 +184,12 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	c := newCatalog(t, Options{Bucket: b, Concurrency: 3})
 	mustSync(t, c)
 	if most.Load() > 3 {
-		t.Errorf("%d reads at a time, want at most 3", most.Load())
+		t.Errorf("got %d concurrent reads, want at most 3", most.Load())
 	}
 }
 
-// Tombstones, syncs, refreshes and readers at once: run with -race. Views must arrive at OnChange
-// as a chain.
+// TestConcurrentUse runs tombstones, syncs, refreshes and readers at once, for -race. OnChange must
+// receive the views as a chain.
 func TestConcurrentUse(t *testing.T) {
 	b := newTestBucket()
 	for i := range uint64(50) {
@@ -236,11 +236,11 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 	mustSync(t, c)
 	if n := len(c.View().Blocks); n != 50 {
-		t.Errorf("got %d blocks in the end, want 50", n)
+		t.Errorf("got %d blocks at the end, want 50", n)
 	}
 }
 
-// A tombstone set while a sync runs is not lifted by that sync, even if it was set before too: its
+// A sync does not remove a tombstone that was set while it ran, even if it was set before too: the
 // listing may be older than the loss.
 func TestTombstoneDuringASync(t *testing.T) {
 	b := newTestBucket()
@@ -272,9 +272,9 @@ func TestTombstoneDuringASync(t *testing.T) {
 	}
 }
 
-// TestListingThatIsCutInSilence: a provider that ends a listing without an error when its context
-// ends has not listed the bucket.
-func TestListingThatIsCutInSilence(t *testing.T) {
+// TestListingEndsWithoutAnError: if a client ends a listing without an error when its context ends,
+// the listing is incomplete.
+func TestListingEndsWithoutAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
 		id := putBlock(b, 1)
@@ -288,7 +288,7 @@ func TestListingThatIsCutInSilence(t *testing.T) {
 				t.Errorf("%s: got %v, want errStalled", d, err)
 			}
 			if c.View().ByID(id) == nil {
-				t.Errorf("%s: the block is dropped", d)
+				t.Errorf("%s: the block left the view", d)
 			}
 			c.Close()
 		}
@@ -363,7 +363,7 @@ func TestCanceledSyncPublishesNothing(t *testing.T) {
 		t.Errorf("got a view of %d blocks, ready %t", len(v.Blocks), v.Ready)
 	}
 	if n := testutil.ToFloat64(c.metrics.syncFailures); n != 0 {
-		t.Errorf("%v failures counted for a shutdown", n)
+		t.Errorf("a shutdown counted %v failures", n)
 	}
 }
 
@@ -396,7 +396,7 @@ func TestLocalFiles(t *testing.T) {
 	if want := metaFormat().Seal([]byte(smallMeta(id))); string(good) != string(want) {
 		t.Errorf("got %q, want %q", good, want)
 	}
-	// Every way to damage a copy leads to the bucket, and the copy is good again.
+	// After any damage the document is read from the bucket, and the copy is replaced.
 	for name, content := range map[string][]byte{
 		"empty":             nil,
 		"cut":               good[:len(good)-1],
@@ -424,7 +424,7 @@ func TestLocalFiles(t *testing.T) {
 		}
 	}
 
-	// What a killed process left is removed, what is not ours stays.
+	// Unfinished files of a killed process are removed. Files of other programs stay.
 	for _, name := range []string{"meta/x.json.tmp-123", "catalog.json.tmp-9", "meta/notes.txt"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
 			t.Fatal(err)
@@ -463,12 +463,13 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 	f(Options{}, "no bucket")
-	f(Options{Bucket: b, Discovery: "x"}, `"x" is unknown`)
+	f(Options{Bucket: b, Discovery: "x"}, `unknown block discovery strategy "x"`)
 	f(Options{Bucket: b, Interval: -1}, "interval -1ns is negative")
 	f(Options{Bucket: b, Concurrency: -1}, "concurrency -1 is negative")
 }
 
-// The catalog on objstore's own buckets: instrumented, prefixed, on a file system.
+// TestRealBuckets runs the catalog on objstore's own buckets: instrumented, prefixed, on a file
+// system.
 func TestRealBuckets(t *testing.T) {
 	fs, err := filesystem.NewBucket(t.TempDir())
 	if err != nil {
@@ -508,7 +509,7 @@ func TestRealBuckets(t *testing.T) {
 	}
 }
 
-func TestMissingMarksAreNoFailuresOfTheBucket(t *testing.T) {
+func TestMissingMarksAreNotFailuresOfTheBucket(t *testing.T) {
 	b := newTestBucket()
 	putBlock(b, 1)
 	reg := prometheus.NewRegistry()
@@ -539,25 +540,25 @@ func TestMetrics(t *testing.T) {
 	mustSync(t, c)
 	c.Tombstone(testID(1))
 	want := `
-# HELP larder_catalog_blocks Blocks in the view.
+# HELP larder_catalog_blocks Number of blocks in the view.
 # TYPE larder_catalog_blocks gauge
 larder_catalog_blocks 1
-# HELP larder_catalog_complete 1 if the last sync or refresh saw the bucket whole, else 0.
+# HELP larder_catalog_complete 1 if the last sync or refresh was complete, else 0.
 # TYPE larder_catalog_complete gauge
 larder_catalog_complete 1
-# HELP larder_catalog_meta_reads_total Requests for a meta.json, by outcome.
+# HELP larder_catalog_meta_reads_total Total number of requests for a meta.json, by outcome.
 # TYPE larder_catalog_meta_reads_total counter
 larder_catalog_meta_reads_total{outcome="broken"} 0
 larder_catalog_meta_reads_total{outcome="failed"} 0
 larder_catalog_meta_reads_total{outcome="missing"} 2
 larder_catalog_meta_reads_total{outcome="ok"} 1
-# HELP larder_catalog_tombstoned_blocks Blocks of which an object was found missing, until the next complete view.
+# HELP larder_catalog_tombstoned_blocks Number of blocks with a missing object, until the next complete view.
 # TYPE larder_catalog_tombstoned_blocks gauge
 larder_catalog_tombstoned_blocks 1
-# HELP thanos_blocks_meta_modified Always 0: a store does not change the meta.json it reads.
+# HELP thanos_blocks_meta_modified Always 0, because a store does not change the meta.json files that it reads.
 # TYPE thanos_blocks_meta_modified gauge
 thanos_blocks_meta_modified{modified="replica-label-removed"} 0
-# HELP thanos_blocks_meta_synced Blocks of the bucket by what the last sync made of them.
+# HELP thanos_blocks_meta_synced Number of listed blocks in the last sync, by state.
 # TYPE thanos_blocks_meta_synced gauge
 thanos_blocks_meta_synced{state="corrupted-meta-json"} 0
 thanos_blocks_meta_synced{state="duplicate"} 0
@@ -571,7 +572,7 @@ thanos_blocks_meta_synced{state="parquet-converted"} 0
 thanos_blocks_meta_synced{state="parquet-migrated"} 0
 thanos_blocks_meta_synced{state="time-excluded"} 0
 thanos_blocks_meta_synced{state="too-fresh"} 0
-# HELP thanos_blocks_meta_syncs_total Syncs of the catalog that were begun.
+# HELP thanos_blocks_meta_syncs_total Total number of started syncs.
 # TYPE thanos_blocks_meta_syncs_total counter
 thanos_blocks_meta_syncs_total 1
 # HELP thanos_consistency_delay_seconds The configured consistency delay.
@@ -585,8 +586,8 @@ thanos_consistency_delay_seconds 30
 	}
 }
 
-// Whoever takes a block out of the view does not wait for what others do about it, and a change is
-// never told out of order.
+// A goroutine that removes a block from the view does not wait for calls of OnChange by others. The
+// calls are in order.
 func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	b := newTestBucket()
 	first, second := putBlock(b, 1), putBlock(b, 2)
@@ -621,17 +622,16 @@ func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	<-entered
 	c.Tombstone(second)
 	close(leave)
-	<-done // the panic of who is told is not the teller's
+	<-done // a panic of OnChange does not reach the caller
 	putBlock(b, 4)
 	mustSync(t, c) // the panic does not silence what comes after it
 	if want := []int{2, 3, 2, 1, 2}; !slices.Equal(told, want) {
-		t.Errorf("views told of have %v blocks, want %v", told, want)
+		t.Errorf("OnChange got views of %v blocks, want %v", told, want)
 	}
 }
 
-// A mark that cannot be read stays so for long: it is warned of once, and again only after it was
-// usable in between.
-func TestABrokenMarkIsWarnedOfOnce(t *testing.T) {
+// A broken mark is logged once, and again only if it was valid in between.
+func TestABrokenMarkIsLoggedOnce(t *testing.T) {
 	for _, d := range []Discovery{Concurrent, Recursive} {
 		b := newTestBucket()
 		b.noTimes = true
@@ -658,7 +658,7 @@ func TestABrokenMarkIsWarnedOfOnce(t *testing.T) {
 		mustSync(t, c)
 		warned("whole", 1)
 		b.put(id.String()+"/"+markFile, "{")
-		// without times, a listing does not tell that a mark that was read has changed
+		// without times, a listing does not show that a mark has changed
 		if d == Concurrent {
 			warned("broken again", 2)
 		}

@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// TimeOrDuration is a moment written as RFC 3339 ("2026-01-02T15:04:05Z") or as a duration relative
-// to the moment of use ("-6w", "2h30m": the units of Prometheus). The zero value is no moment at
-// all. It is a flag value.
+// TimeOrDuration is a flag value for a time, either RFC 3339 ("2026-01-02T15:04:05Z") or a duration
+// relative to the time of use ("-6w", "2h30m", with the units of Prometheus). The zero value is
+// unset.
 type TimeOrDuration struct {
 	kind timeKind
 	time time.Time
@@ -59,7 +59,7 @@ func (t *TimeOrDuration) Set(s string) error {
 	return nil
 }
 
-// String returns t as ParseTimeOrDuration reads it, "" for the zero value.
+// String returns t in the format of ParseTimeOrDuration, "" for the zero value.
 func (t TimeOrDuration) String() string {
 	switch t.kind {
 	case timeAbsolute:
@@ -73,10 +73,10 @@ func (t TimeOrDuration) String() string {
 	return ""
 }
 
-// IsZero reports whether t is no moment.
+// IsZero reports whether t is unset.
 func (t TimeOrDuration) IsZero() bool { return t.kind == timeUnset }
 
-// Millis returns the moment in milliseconds since 1970, and unset if t is the zero value.
+// Millis returns the time in milliseconds since 1970, or unset if t is the zero value.
 func (t TimeOrDuration) Millis(now time.Time, unset int64) int64 {
 	switch t.kind {
 	case timeAbsolute:

@@ -12,53 +12,54 @@ import (
 )
 
 const (
-	// agreeAfter is how long after a doubtful listing another one must still say the same. It is
+	// agreeAfter is the time after a doubtful listing at which another listing must agree. It is
 	// longer than most maintenance pages last, and shorter than the default interval of syncs.
 	agreeAfter = 5 * time.Minute
-	// minGoneBudget is how many meta.json of blocks that a listing left out are looked up in a sync
-	// at least. The budget is this or an eighth of the known blocks, whichever is more.
+	// minGoneBudget is the minimum number of unlisted blocks whose meta.json a sync looks up. The
+	// budget is the maximum of this and an eighth of the known blocks.
 	minGoneBudget = 256
 )
 
-// unlistedBlocks is what complete listings left out though it was known, under Catalog.turn.
+// unlistedBlocks are known blocks that the last complete listings lack. Catalog.turn guards it.
 type unlistedBlocks struct {
 	since map[ulid.ULID]time.Time // the first of the listings in a row without the block
-	// doubted are those of since that a listing in doubt left out. They stay in doubt until a
-	// listing shows some of them, or agrees.
+	// doubted are the blocks of since whose absence is in doubt. They stay in doubt until a listing
+	// shows one of them, or agrees.
 	doubted map[ulid.ULID]struct{}
-	// pending is when the doubted part of the last listing is believed if it does not change, zero
-	// if none is doubted.
+	// pending is when the absence of the first doubted block is believed, zero if none is doubted.
 	pending time.Time
 }
 
-// shows reports whether the listing has a block's meta.json, or where it does not tell, its folder.
+// shows reports whether the listing has the block: its meta.json if the listing is recursive,
+// otherwise its folder.
 func (l *listing) shows(id ulid.ULID) bool {
 	b, ok := l.blocks[id]
 	return ok && (!l.recursive || b.hasMeta)
 }
 
-// leaveUnlisted judges what a whole listing left out, and forgets the blocks that have left the
-// bucket. It returns them.
+// removeUnlisted forgets the blocks that have left the bucket, as a whole listing shows, and
+// returns them.
 //
-// The listing is compared with the blocks known before it, whatever filters make of these. A block
-// that was seen marked for deletion leaves. Any other leaves only if its meta.json is missing too.
-// If more than half of the blocks are left out without a mark and without a block that replaces
-// them, the listing is doubted: nothing leaves until a listing agreeAfter later agrees.
+// It compares the listing with the blocks known before it, before any filter. A block that was seen
+// marked for deletion is removed. Any other is removed only if its meta.json is missing too. If the
+// listing lacks more than half of the known blocks, without a mark and without a replacement, it is
+// in doubt: nothing is removed until a listing agreeAfter later agrees.
 //
-// An error means that the listing contradicts the bucket, or is doubted: the view is incomplete.
-func (c *Catalog) leaveUnlisted(
+// An error means that the listing contradicts the bucket or is in doubt. Then the sync is
+// incomplete.
+func (c *Catalog) removeUnlisted(
 	ctx context.Context, l listing, tombstones map[ulid.ULID]time.Time,
 	before map[ulid.ULID]*record, now time.Time,
-) (left []*record, err error) {
+) (gone []*record, err error) {
 	u := &c.unlisted
-	var gone []*record
+	var unlisted []*record
 	for _, r := range sortedRecords(c.records) {
 		if !l.shows(r.id()) {
-			gone = append(gone, r)
+			unlisted = append(unlisted, r)
 		}
 	}
-	// What an earlier process knew and no copy is left of counts too. It is not served, and not
-	// looked for.
+	// Blocks of the saved catalog without a copy of their meta.json count too. They are not served,
+	// and not looked up.
 	known, uncopied := len(before), []ulid.ULID(nil)
 	for id := range c.saved {
 		if c.records[id] == nil && c.broken[id] == nil {
@@ -68,7 +69,7 @@ func (c *Catalog) leaveUnlisted(
 		}
 	}
 	missing := uncopied
-	for _, r := range gone {
+	for _, r := range unlisted {
 		missing = append(missing, r.id())
 	}
 	since := make(map[ulid.ULID]time.Time, len(missing))
@@ -77,14 +78,14 @@ func (c *Catalog) leaveUnlisted(
 			since[id] = u.since[id]
 		}
 	}
-	replaced := c.replacedBy(gone, l)
+	replaced := c.replacedBy(unlisted, l)
 	lost := len(uncopied) // without a mark and without a replacement
-	for _, r := range gone {
+	for _, r := range unlisted {
 		if before[r.id()] != nil && !r.mark.marked && !replaced[r] {
 			lost++
 		}
 	}
-	refuted := false // the listing in doubt was wrong
+	refuted := false // a listing shows a block in doubt
 	for id := range u.doubted {
 		refuted = refuted || l.shows(id)
 	}
@@ -102,29 +103,27 @@ func (c *Catalog) leaveUnlisted(
 		}
 	}
 	u.since, u.doubted, u.pending = since, doubted, pending
-	leaving := slices.DeleteFunc(
-		slices.Clone(gone), func(r *record) bool { _, ok := doubted[r.id()]; return ok },
-	)
+	candidates := slices.DeleteFunc(slices.Clone(unlisted), func(r *record) bool {
+		_, ok := doubted[r.id()]
+		return ok
+	})
 	if !u.pending.IsZero() {
 		c.metrics.contradictions.WithLabelValues(contradictionShrunk).Inc()
 		c.log.Warn(
-			"the listing lacks more than half of the known blocks: they stay until another listing agrees",
-			"known", known, "in_doubt", len(doubted), "listed", len(l.blocks), "missing",
-			len(missing), "without_mark_or_replacement", lost, "listed_again_by", u.pending,
-			"bucket", c.opts.BucketName, "prefix", c.opts.Prefix,
+			"listing lacks more than half of the known blocks, keeping them until another listing agrees",
+			"known", known, "in_doubt", len(doubted), "listed", len(l.blocks),
+			"missing", len(missing), "without_mark_or_replacement", lost,
+			"listed_again_by", u.pending, "bucket", c.opts.BucketName, "prefix", c.opts.Prefix,
 		)
-		err = fmt.Errorf(
-			"a listing lacks more than half of the known blocks, which were neither marked for deletion nor replaced: "+
-				"%d stay until another listing agrees, at %s",
-			len(doubted),
-			u.pending.UTC().Format(time.RFC3339),
-		)
+		err = fmt.Errorf("the listing lacks more than half of the known blocks, which were neither "+
+			"marked for deletion nor replaced: %d stay until another listing agrees, at %s",
+			len(doubted), u.pending.UTC().Format(time.RFC3339))
 	}
-	left, lookErr := c.lookForUnlisted(ctx, leaving, tombstones, known, now)
+	gone, lookErr := c.checkUnlisted(ctx, candidates, tombstones, known, now)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	for _, r := range left {
+	for _, r := range gone {
 		delete(u.since, r.id())
 		if _, listed := l.blocks[r.id()]; listed {
 			c.setBroken(
@@ -136,11 +135,11 @@ func (c *Catalog) leaveUnlisted(
 	}
 	c.metrics.shrinkPending.Set(oneIf(!u.pending.IsZero()))
 	c.metrics.unlisted.Set(float64(len(u.since)))
-	return left, errors.Join(err, lookErr)
+	return gone, errors.Join(err, lookErr)
 }
 
-// replacedBy returns which of the records a listed block replaces: it has their resolution and all
-// their sources. Its external labels may be others, because a rewrite can change them.
+// replacedBy returns the records that a listed block replaces. Such a block has their resolution
+// and all their sources. Its external labels may differ, because a rewrite can change them.
 func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 	bySource := map[ulid.ULID][]*record{}
 	for _, r := range records {
@@ -157,8 +156,8 @@ func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 		}
 		for _, s := range r.meta.block.Sources {
 			for _, o := range bySource[s] {
-				if b, other := &r.meta.block, &o.meta.block; b.Resolution == other.Resolution &&
-					b.HasSourcesOf(other) {
+				b, other := &r.meta.block, &o.meta.block
+				if b.Resolution == other.Resolution && b.HasSourcesOf(other) {
 					replaced[o] = true
 				}
 			}
@@ -167,56 +166,58 @@ func (c *Catalog) replacedBy(records []*record, l listing) map[*record]bool {
 	return replaced
 }
 
-// lookForUnlisted looks for the meta.json of the records that were not seen marked, and returns
-// those that have left the bucket. Those of which an object was found missing come first. A few
-// are looked for in each sync, and the others stay until the next one, which follows at once.
-func (c *Catalog) lookForUnlisted(
+// checkUnlisted looks up the meta.json of the records without a deletion mark, and returns the
+// records that have left the bucket. Blocks with tombstones come first. A sync looks up a limited
+// number. If there are more, the others stay until the next sync, which follows at once.
+func (c *Catalog) checkUnlisted(
 	ctx context.Context, records []*record, tombstones map[ulid.ULID]time.Time, known int,
 	now time.Time,
-) (left []*record, err error) {
-	var looks []*record
+) (gone []*record, err error) {
+	var lookups []*record
 	for _, r := range records {
 		if r.mark.marked {
-			left = append(left, r)
+			gone = append(gone, r)
 		} else {
-			looks = append(looks, r)
+			lookups = append(lookups, r)
 		}
 	}
-	turn := func(r *record) int {
+	order := func(r *record) int {
 		if _, lost := tombstones[r.id()]; lost {
 			return -1
 		}
 		return r.failures
 	}
-	slices.SortStableFunc(looks, func(a, b *record) int { return cmp.Compare(turn(a), turn(b)) })
+	slices.SortStableFunc(lookups, func(a, b *record) int {
+		return cmp.Compare(order(a), order(b))
+	})
 	rest := 0
-	if budget := max(minGoneBudget, known/8); len(looks) > budget {
-		rest, looks = len(looks)-budget, looks[:budget]
+	if budget := max(minGoneBudget, known/8); len(lookups) > budget {
+		rest, lookups = len(lookups)-budget, lookups[:budget]
 	}
-	results := make([]metaResult, len(looks))
-	c.parallel(len(looks), func(i int) error {
-		results[i] = c.fetchMeta(ctx, looks[i].id())
-		results[i].meta = nil // that it is there is all that is asked
+	results := make([]metaResult, len(lookups))
+	c.parallel(len(lookups), func(i int) error {
+		results[i] = c.fetchMeta(ctx, lookups[i].id())
+		results[i].meta = nil // only its existence matters
 		return results[i].err
 	}, func(i int, err error) { results[i] = metaResult{outcome: readFailed, err: err} })
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	var errs []error
-	for i, r := range looks {
+	for i, r := range lookups {
 		id := r.id()
 		switch res := results[i]; res.outcome {
 		case readMissing:
-			left = append(left, r)
+			gone = append(gone, r)
 		case readOK, readBroken:
-			// A listing that hides a block for ever must not keep the others from leaving for ever.
+			// A listing that always omits a block must not prevent removals for ever.
 			if r.failures++; r.failures >= maxMetaFailures &&
 				now.Sub(c.unlisted.since[id]) >= unreadableTime {
 				r.failures = maxMetaFailures
 				continue
 			}
 			errs = append(
-				errs, fmt.Errorf("the listing leaves out block %s, and its meta.json is there", id),
+				errs, fmt.Errorf("the listing lacks block %s, but its meta.json exists", id),
 			)
 		case readFailed:
 			_, doubtful := tombstones[id]
@@ -226,32 +227,27 @@ func (c *Catalog) lookForUnlisted(
 		}
 	}
 	if rest > 0 {
-		c.log.Info(
-			"blocks that left the listing stay until their meta.json was looked for", "blocks",
-			rest,
-		)
-		if len(left) > 0 {
+		c.log.Info("unlisted blocks stay until a later sync looks up their meta.json", "blocks", rest)
+		if len(gone) > 0 {
 			c.syncAgain()
 		}
 	}
 	if len(errs) > 0 {
 		c.metrics.contradictions.WithLabelValues(contradictionUnlisted).Inc()
-		c.log.Warn(
-			"the listing lacks blocks that are not known to be gone: they stay", "blocks",
-			len(errs), "err", errs[0],
-		)
+		c.log.Warn("listing lacks blocks that may exist, keeping them",
+			"blocks", len(errs), "err", errs[0])
 	}
-	return left, joinSome(errs)
+	return gone, joinSome(errs)
 }
 
-// confirmHeadless doubts a first listing that shows blocks none of which has a meta.json: more
-// likely than a bucket of unfinished uploads is one that cannot be read. It is believed if a
-// listing agreeAfter later says the same.
+// confirmHeadless returns an error for a first listing that shows blocks but not a single
+// meta.json. Such a bucket more likely cannot be read than has nothing but unfinished uploads. The
+// listing is believed if another one agreeAfter later agrees.
 func (c *Catalog) confirmHeadless(l listing, now time.Time) error {
 	headless := 0
 	for id, seen := range l.blocks {
 		if l.recursive && !seen.hasMeta {
-			continue // the listing itself says so
+			continue // a recursive listing shows that
 		}
 		if b := c.broken[id]; b == nil || b.state != stateNoMeta {
 			headless = 0
@@ -271,32 +267,25 @@ func (c *Catalog) confirmHeadless(l listing, now time.Time) error {
 		return nil
 	}
 	c.metrics.contradictions.WithLabelValues(contradictionHeadless).Inc()
-	c.log.Error(
-		"the bucket lists blocks and has the meta.json of none: not ready until one is there, or another listing agrees",
-		"blocks", headless, "listed_again_by", at, "bucket", c.opts.BucketName, "prefix",
-		c.opts.Prefix,
-	)
-	return fmt.Errorf(
-		"the bucket lists %d blocks and has the meta.json of none (unfinished uploads, or objects that cannot be read): "+
-			"believed if it is still so at %s",
-		headless,
-		at.UTC().Format(time.RFC3339),
-	)
+	c.log.Error("bucket has blocks but no meta.json, not ready until another listing agrees",
+		"blocks", headless, "listed_again_by", at,
+		"bucket", c.opts.BucketName, "prefix", c.opts.Prefix)
+	return fmt.Errorf("the bucket lists %d blocks but has no meta.json (unfinished uploads, or "+
+		"objects that cannot be read): believed if another listing agrees at %s",
+		headless, at.UTC().Format(time.RFC3339))
 }
 
-// sayEmpty warns of a bucket without blocks, once until it has some.
-func (c *Catalog) sayEmpty(l listing) {
+// logEmpty logs that the bucket has no blocks, once until it has some.
+func (c *Catalog) logEmpty(l listing) {
 	if len(l.blocks) > 0 {
-		c.saidEmpty = false
+		c.loggedEmpty = false
 		return
 	}
-	if c.saidEmpty {
+	if c.loggedEmpty {
 		return
 	}
-	c.saidEmpty = true
-	c.log.Warn(
-		"no blocks in the bucket: check its name, the prefix and who uploads", "bucket",
-		c.opts.BucketName, "prefix", c.opts.Prefix, "other_names", l.others, "for_example",
-		l.examples,
-	)
+	c.loggedEmpty = true
+	c.log.Warn("no blocks in the bucket, check its name and prefix and that a sidecar uploads",
+		"bucket", c.opts.BucketName, "prefix", c.opts.Prefix,
+		"other_names", l.others, "for_example", l.examples)
 }

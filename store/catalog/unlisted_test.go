@@ -16,8 +16,7 @@ import (
 	"larder/internal/localfs"
 )
 
-// run has a catalog sync for the rest of the test's bubble, until the function that it returns is
-// called.
+// run calls Run in the background until the returned function is called.
 func runCatalog(t *testing.T, c *Catalog) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -32,8 +31,8 @@ func runCatalog(t *testing.T, c *Catalog) (stop func()) {
 	}
 }
 
-// TestABucketThatIsEmptied: blocks that an operator deletes leave by themselves some five minutes
-// later, whatever the interval, and the metric tells meanwhile that they are in doubt.
+// TestABucketThatIsEmptied: blocks that an operator deletes leave some five minutes later, whatever
+// the interval. Until then, a metric shows that the listing is in doubt.
 func TestABucketThatIsEmptied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -71,7 +70,7 @@ func TestABucketThatIsEmptied(t *testing.T) {
 		time.Sleep(17 * time.Minute) // a sync, and at most a minute and a half
 		check("emptied", 10, 1, 8)
 		if n := testutil.ToFloat64(c.metrics.contradictions.WithLabelValues(contradictionShrunk)); n == 0 {
-			t.Error("no contradiction is counted")
+			t.Error("no contradiction was counted")
 		}
 		for _, want := range []string{"lacks more than half", "known=10", "listed=2", "missing=8", "bucket=blocks", "prefix=eu"} {
 			if !strings.Contains(log.String(), want) {
@@ -82,15 +81,15 @@ func TestABucketThatIsEmptied(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		check("five minutes later", 2, 0, 0)
 		if got := b.requests(); !strings.Contains(got, "meta=8 ") {
-			t.Errorf("got requests %s, want one look for each of 8 blocks", got)
+			t.Errorf("got requests %s, want one lookup for each of 8 blocks", got)
 		}
 	})
 }
 
-// TestLooksForUnlistedBlocksAreBounded: of thousands of blocks that are deleted without a mark,
-// some are looked for in each sync. The others stay, and the next sync follows at once. Blocks
-// whose objects a request has missed come first.
-func TestLooksForUnlistedBlocksAreBounded(t *testing.T) {
+// TestLookupsOfUnlistedBlocksAreBounded: of thousands of blocks deleted without a mark, each sync
+// looks up a limited number. The others stay, and the next sync follows at once. Blocks with
+// tombstones come first.
+func TestLookupsOfUnlistedBlocksAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const all, deleted = 2000, 900
 		b := newTestBucket()
@@ -128,8 +127,8 @@ func TestLooksForUnlistedBlocksAreBounded(t *testing.T) {
 	})
 }
 
-// TestAListingThatHidesABlockForEver takes neither that block away nor keeps others from leaving
-// for more than ten minutes.
+// TestAListingThatHidesABlockForEver: the hidden block stays, and other blocks can leave after ten
+// minutes.
 func TestAListingThatHidesABlockForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
@@ -158,8 +157,8 @@ func TestAListingThatHidesABlockForEver(t *testing.T) {
 	})
 }
 
-// TestABucketWithoutBlocksIsSaid once, with what is there instead.
-func TestABucketWithoutBlocksIsSaid(t *testing.T) {
+// TestABucketWithoutBlocksIsLogged: it is logged once, with other names in the bucket.
+func TestABucketWithoutBlocksIsLogged(t *testing.T) {
 	for _, d := range []Discovery{Concurrent, Recursive} {
 		b := newTestBucket()
 		for _, name := range []string{"tenant-a/" + testID(1).String() + "/meta.json", "tenant-a/x", "readme.txt", testID(2).String()} {
@@ -190,8 +189,7 @@ func TestABucketWithoutBlocksIsSaid(t *testing.T) {
 	}
 }
 
-// TestAFinalAnswerAboutOneObject does not keep a first start from being ready for as long as a
-// minute.
+// TestAFinalAnswerAboutOneObject: it delays a first start for less than a minute.
 func TestAFinalAnswerAboutOneObject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()

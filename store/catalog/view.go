@@ -20,8 +20,7 @@ const (
 // resolutions are the levels of Set.ByResolution, finest first.
 var resolutions = [...]int64{ResolutionRaw, Resolution5m, Resolution1h}
 
-// resolutionLevel returns the index of a resolution in Set.ByResolution, -1 for one that no block
-// can have.
+// resolutionLevel returns the index of a resolution in Set.ByResolution, -1 for an invalid one.
 func resolutionLevel(resolution int64) int {
 	switch resolution {
 	case ResolutionRaw:
@@ -34,26 +33,27 @@ func resolutionLevel(resolution int64) int {
 	return -1
 }
 
-// View is what the process serves at one moment. It is immutable.
+// View is the set of blocks that the process serves at one time. It is immutable.
 type View struct {
-	// Ready is false until the bucket was seen whole once, or a view was found on disk. A view that
-	// is not ready may hold blocks, but nobody can tell how many are missing.
+	// Ready is false until a sync was complete or a saved catalog was loaded. A view that is not
+	// ready may have blocks, but an unknown number is missing.
 	Ready bool
-	// FromDisk is true for a view made from the files of an earlier process, while the bucket was
-	// not seen yet.
+	// FromDisk means that the view has blocks from the saved catalog of an earlier process, because
+	// no sync was complete yet.
 	FromDisk bool
 	// Blocks are sorted by MinTime, MaxTime, ID.
 	Blocks []*Block
 	// Sets are the distinct external label sets, sorted by their string form. Each has at least one
 	// block.
 	Sets []*Set
-	// MinTime and MaxTime bound all blocks; math.MaxInt64 and math.MinInt64 without any.
+	// MinTime and MaxTime bound all blocks. Without blocks they are math.MaxInt64 and
+	// math.MinInt64.
 	MinTime, MaxTime int64
 
 	byID map[ulid.ULID]*Block
 }
 
-// Set is the blocks of one external label set.
+// Set has the blocks of one external label set.
 type Set struct {
 	Labels labels.Labels
 	// ByResolution are the blocks of each resolution, raw first, sorted by MinTime, MaxTime, ID.
@@ -61,13 +61,13 @@ type Set struct {
 	// MinTime and MaxTime bound the set's blocks.
 	MinTime, MaxTime int64
 
-	// reach[l][i] is the largest MaxTime of ByResolution[l][:i+1]: it never falls, so the first
-	// block that can overlap a range is found by binary search however blocks nest.
+	// reach[l][i] is the largest MaxTime of ByResolution[l][:i+1]. It never decreases: a binary
+	// search finds the first block that can overlap a range, even if blocks nest.
 	reach [len(resolutions)][]int64
 }
 
-// NewView makes a view of the given blocks, in any order. The blocks must not change any more,
-// their IDs must differ, and their resolutions must be ones a block can have.
+// NewView returns a view of the given blocks, in any order. The blocks must not change any more,
+// their IDs must differ, and their resolutions must be valid.
 func NewView(blocks []*Block, ready bool) *View {
 	v := &View{
 		Ready:   ready,
@@ -103,7 +103,7 @@ func NewView(blocks []*Block, ready bool) *View {
 	return v
 }
 
-// add appends a block; blocks come in the order of compareBlocks.
+// add appends a block. Blocks must be added in the order of compareBlocks.
 func (s *Set) add(b *Block) {
 	l := resolutionLevel(b.Resolution)
 	reach := b.MaxTime
@@ -115,12 +115,12 @@ func (s *Set) add(b *Block) {
 	s.MinTime, s.MaxTime = min(s.MinTime, b.MinTime), max(s.MaxTime, b.MaxTime)
 }
 
-// ByID returns the block with the given ID, nil if the view has none.
+// ByID returns the block with the given ID, nil if it is not in the view.
 func (v *View) ByID(id ulid.ULID) *Block {
 	return v.byID[id]
 }
 
-// same reports whether two views hold the same blocks in the same state.
+// same reports whether two views have the same blocks in the same state.
 func (v *View) same(o *View) bool {
 	return v.Ready == o.Ready && v.FromDisk == o.FromDisk && slices.Equal(v.Blocks, o.Blocks)
 }

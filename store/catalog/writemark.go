@@ -13,18 +13,18 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// MarkKind is a mark that somebody can set on a block.
+// MarkKind is a kind of mark on a block.
 type MarkKind int
 
 const (
-	// MarkDeletion has the compactor delete the block after its delete delay, and stores leave it
-	// out before that.
+	// MarkDeletion makes the compactor delete the block after its delete delay. Stores stop serving
+	// it before that.
 	MarkDeletion MarkKind = iota
-	// MarkNoCompaction has the compactor leave the block alone.
+	// MarkNoCompaction excludes the block from compaction.
 	MarkNoCompaction
 )
 
-// MarkBucket is what WriteMark needs of an object store.
+// MarkBucket is the part of an object store that WriteMark uses.
 type MarkBucket interface {
 	Exists(ctx context.Context, name string) (bool, error)
 	Upload(ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption) error
@@ -33,9 +33,9 @@ type MarkBucket interface {
 // ErrNoBlock is in the chain of WriteMark's error when the bucket has no such block.
 var ErrNoBlock = errors.New("no such block in the bucket")
 
-// WriteMark marks a block in the format of Thanos's components, version 1. A mark that is there
-// already stays as it is: written is false then. It is the only thing in larder that writes to the
-// bucket, and nothing calls it unless the user allowed it.
+// WriteMark marks a block in the format of Thanos's components, version 1. If the mark exists, it
+// stays unchanged and written is false. WriteMark is the only function of larder that writes to the
+// bucket. It is called only if the user has allowed that.
 func WriteMark(
 	ctx context.Context, bucket MarkBucket, id ulid.ULID, kind MarkKind, details string,
 	now time.Time,
@@ -55,15 +55,15 @@ func WriteMark(
 			Reason        string    `json:"reason"`
 		}{id, 1, details, now.Unix(), "manual"}
 	}
-	// A mark without a block would make a folder that every sync takes for a partial upload.
+	// Every sync would regard a folder with only a mark as a partial upload.
 	if ok, err := bucket.Exists(ctx, id.String()+"/"+metaFile); err != nil {
-		return false, fmt.Errorf("look for block %s: %w", id, err)
+		return false, fmt.Errorf("find block %s: %w", id, err)
 	} else if !ok {
 		return false, fmt.Errorf("%s: %w", id, ErrNoBlock)
 	}
 	name = id.String() + "/" + name
 	if ok, err := bucket.Exists(ctx, name); err != nil {
-		return false, fmt.Errorf("look for %s: %w", name, err)
+		return false, fmt.Errorf("find %s: %w", name, err)
 	} else if ok {
 		return false, nil
 	}

@@ -13,7 +13,7 @@ import (
 	"larder/internal/localfs"
 )
 
-// longLabels is the meta.json of a block with labels of so many bytes in so many names.
+// longLabels returns the meta.json of a block with so many labels of so many bytes.
 func longLabels(id ulid.ULID, names, n int) string {
 	var s strings.Builder
 	fmt.Fprintf(&s,
@@ -26,9 +26,9 @@ func longLabels(id ulid.ULID, names, n int) string {
 	return s.String()
 }
 
-// TestWhatIsKeptOfBlocksIsBounded: of many blocks with long labels as many are served as there is
-// room for. The largest are refused by name, and those of others stay, whatever comes first.
-func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
+// TestRetainedMetasAreBounded: of many blocks with long labels, as many are served as fit the
+// limit. The largest are refused by name and others stay, in whatever order they are read.
+func TestRetainedMetasAreBounded(t *testing.T) {
 	b := newTestBucket()
 	large := map[ulid.ULID]bool{}
 	for i := range uint64(60) {
@@ -48,12 +48,12 @@ func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
 		t.Helper()
 		var sum int64
 		for _, r := range c.records {
-			if r.meta.kept > ordinaryMeta {
-				sum += r.meta.kept
+			if r.meta.bytes > ordinaryMeta {
+				sum += r.meta.bytes
 			}
 		}
 		if sum > c.opts.DocumentBytes || sum < c.opts.DocumentBytes/2 {
-			t.Errorf("%d bytes are kept, want at most %d", sum, c.opts.DocumentBytes)
+			t.Errorf("retains %d bytes, want at most %d", sum, c.opts.DocumentBytes)
 		}
 		for _, blk := range c.View().Blocks {
 			if !large[blk.ID] {
@@ -61,11 +61,11 @@ func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
 			}
 		}
 		if others != 0 {
-			t.Errorf("%d blocks of others are not served", others)
+			t.Errorf("%d ordinary blocks are not served", others)
 		}
 		broken := c.Status().Broken
 		if len(broken)+len(c.View().Blocks) != c.Status().Listed {
-			t.Errorf("%d blocks are served and %d are refused", len(c.View().Blocks), len(broken))
+			t.Errorf("serving %d blocks and refusing %d", len(c.View().Blocks), len(broken))
 		}
 		for _, bad := range broken {
 			if !large[bad.ID] || bad.State != stateCorrupted || !errors.Is(bad.Err, errRefused) ||
@@ -81,22 +81,22 @@ func TestWhatIsKeptOfBlocksIsBounded(t *testing.T) {
 	mustSync(t, c)
 	check(c, 80)
 	v := c.View()
-	said := strings.Count(log.String(), "block is skipped")
+	said := strings.Count(log.String(), "skipping a block")
 	mustSync(t, c)
 	check(c, 80)
-	if c.View() != v || strings.Count(log.String(), "block is skipped") != said ||
+	if c.View() != v || strings.Count(log.String(), "skipping a block") != said ||
 		said != len(c.Status().Broken) {
-		t.Error("another sync changes the view, or says again which blocks are refused")
+		t.Error("another sync changed the view, or logged the refused blocks again")
 	}
 	c.Close()
 
 	c = newCatalog(t, opts) // from its copies
 	if len(c.fallback) != len(v.Blocks) {
-		t.Errorf("%d blocks are known at a start, %d were served", len(c.fallback), len(v.Blocks))
+		t.Errorf("%d blocks were loaded at a start, want %d", len(c.fallback), len(v.Blocks))
 	}
 	mustSync(t, c)
 	check(c, 80)
-	// Blocks that take less come later: room is made for them.
+	// Smaller blocks that appear later displace larger ones.
 	for i := range uint64(100) {
 		id := testID(3000 + i)
 		b.put(id.String()+"/"+metaFile, longLabels(id, 3, 6_000))
