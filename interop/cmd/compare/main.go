@@ -2,6 +2,7 @@
 // server can do. `make compare` runs it; docs/performance.md explains its tables.
 //
 //	go run -tags slicelabels ./cmd/compare --queries=Q1,Q3 --modes=fs
+//	go run -tags slicelabels ./cmd/compare --bucket=/data/bucket '{__name__="up"}'
 //
 // Flags after "--" are larder's own.
 package main
@@ -48,6 +49,9 @@ type options struct {
 	out  string
 	docs string
 	list bool
+	// first is an earlier run, nil without one.
+	first *run.Results
+	query adHoc
 }
 
 func parse(args []string) (o options, err error) {
@@ -63,7 +67,7 @@ func parse(args []string) (o options, err error) {
 		&o.run.Cache, "cache-dir", filepath.Join(os.TempDir(), "larder-compare"),
 		"folder that keeps the data sets; about 2.5 GB",
 	)
-	fs.StringVar(&o.out, "out", "", "folder for results.json and table.md; default: print the table only")
+	fs.StringVar(&o.out, "out", "", "folder for results.json, table.md and plots; default: print the table only")
 	fs.StringVar(
 		&o.docs, "docs", "", "Markdown page whose marked parts are replaced by the results; default: none",
 	)
@@ -81,6 +85,10 @@ func parse(args []string) (o options, err error) {
 		&o.run.Latency.BytesPerSecond, "bytes-per-second", 80_000_000,
 		"bandwidth of one request to the S3 bucket; 0 is no limit",
 	)
+	o.query.flags(fs)
+	against := fs.String(
+		"against", "", "results.json of an earlier run; prints how the figures moved since",
+	)
 	sets := fs.String("sets", "", "data sets, separated by commas; default: all")
 	queries := fs.String("queries", "", "queries, separated by commas; default: all")
 	modes := fs.String("modes", "", "fs, s3-cold, s3-warm, separated by commas; default: all")
@@ -89,8 +97,18 @@ func parse(args []string) (o options, err error) {
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
-	if fs.NArg() > 0 {
-		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	if o.run.Given, err = o.query.parse(fs.Args()); err != nil {
+		return o, err
+	}
+	if *against != "" {
+		b, err := os.ReadFile(*against)
+		if err != nil {
+			return o, err
+		}
+		o.first = new(run.Results)
+		if err := json.Unmarshal(b, o.first); err != nil {
+			return o, fmt.Errorf("--against: %s: %w", *against, err)
+		}
 	}
 	o.run.Sets, o.run.Queries, o.run.Modes = split(*sets), split(*queries), split(*modes)
 	o.run.Systems = split(*systems)
@@ -162,18 +180,21 @@ func compare(ctx context.Context, args []string) error {
 		return err
 	}
 	report.Write(os.Stdout, res)
+	if o.first != nil {
+		report.Moves(os.Stdout, o.first, res)
+	}
 	if o.out != "" {
 		if err := save(o.out, res); err != nil {
 			return err
 		}
 	}
 	if o.docs != "" {
-		return report.Page(o.docs, res)
+		return report.Page(o.docs, res, o.first)
 	}
 	return nil
 }
 
-// save writes the results and their table into a folder.
+// save writes the results, their tables and plots into a folder.
 func save(dir string, res *run.Results) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -190,5 +211,5 @@ func save(dir string, res *run.Results) error {
 		return err
 	}
 	report.Write(f, res)
-	return f.Close()
+	return errors.Join(f.Close(), report.Plots(dir, res))
 }

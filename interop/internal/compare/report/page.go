@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"larder/interop/internal/compare/dataset"
@@ -11,8 +12,9 @@ import (
 	"larder/interop/internal/compare/workload"
 )
 
-// Page writes the queries and the results into the marked parts of a Markdown file.
-func Page(name string, res *run.Results) error {
+// Page writes the queries and the results into the marked parts of a Markdown file, and the plots
+// into the folder beside it that has its name. first, unless nil, is an earlier run of the same.
+func Page(name string, res, first *run.Results) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
@@ -30,6 +32,17 @@ func Page(name string, res *run.Results) error {
 		line(&queries, s.Name, s.Holds)
 	}
 	Write(&results, res)
+	if first != nil {
+		Moves(&results, first, res)
+	}
+	dir := strings.TrimSuffix(name, filepath.Ext(name))
+	if err := Plots(dir, res); err != nil {
+		return err
+	}
+	fmt.Fprint(&results, "\n### Plots\n\n")
+	for _, p := range plots(res) {
+		fmt.Fprintf(&results, "![%s](%s/%s)\n\n", p.title, filepath.Base(dir), p.file)
+	}
 	page := string(b)
 	for part, text := range map[string]string{"queries": queries.String(), "results": results.String()} {
 		if page, err = replace(page, part, text); err != nil {

@@ -35,13 +35,7 @@ func Write(w io.Writer, res *run.Results) {
 		run.S3Warm: "Bucket behind S3, warm",
 	}
 	for _, mode := range run.Modes() {
-		var rows []*run.Row
-		for _, r := range res.Rows {
-			if r.Mode == mode && !grows(r.Query) {
-				rows = append(rows, r)
-			}
-		}
-		if len(rows) > 0 {
+		if rows := rowsOf(res, mode); len(rows) > 0 {
 			fmt.Fprintf(w, "\n### %s\n\n", titles[mode])
 			times(w, rows)
 			if mode != run.FS {
@@ -52,6 +46,17 @@ func Write(w io.Writer, res *run.Results) {
 	}
 	starts(w, res)
 	growth(w, res)
+}
+
+// rowsOf returns the rows of a mode's table.
+func rowsOf(res *run.Results, mode string) []*run.Row {
+	var rows []*run.Row
+	for _, r := range res.Rows {
+		if r.Mode == mode && !grows(r.Query) {
+			rows = append(rows, r)
+		}
+	}
+	return rows
 }
 
 // grows tells whether a query is a point of a curve.

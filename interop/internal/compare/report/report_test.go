@@ -61,13 +61,13 @@ func TestTables(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "page.md")
-	page := "before\n<!-- queries:begin -->\nold\n<!-- queries:end -->\nbetween\n" +
+	page := "before\n<!-- queries:begin -->\nformer\n<!-- queries:end -->\nbetween\n" +
 		"<!-- results:begin -->\n<!-- results:end -->\nafter\n"
 	if err := os.WriteFile(name, []byte(page), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time nothing may change
-		if err := report.Page(name, results()); err != nil {
+		if err := report.Page(name, results(), results()); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(name)
@@ -75,8 +75,9 @@ func TestPage(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := string(b)
-		if strings.Contains(text, "old") || !strings.HasPrefix(text, "before\n") ||
+		if strings.Contains(text, "former") || !strings.HasPrefix(text, "before\n") ||
 			!strings.HasSuffix(text, "<!-- results:end -->\nafter\n") ||
+			strings.Count(text, "![") != 2 || strings.Count(text, "| Q1 | s3-cold | 1 | 0.250 | 0.250 |") != 1 ||
 			strings.Count(text, "| Q1 | medium |") != 1 || strings.Count(text, "| Q1 | 1 | larder |") != 1 {
 			t.Fatalf("page:\n%s", text)
 		}
@@ -84,7 +85,7 @@ func TestPage(t *testing.T) {
 	if err := os.WriteFile(name, []byte("no marks"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if err := report.Page(name, results()); err == nil {
+	if err := report.Page(name, results(), results()); err == nil {
 		t.Error("a page without marks was written")
 	}
 }

@@ -32,6 +32,9 @@ type Options struct {
 	// Systems are the systems to measure; larder and Thanos are always started, because their
 	// answers are compared.
 	Systems []string
+	// Given is a query of a bucket that is there, which is measured instead of the data sets; nil
+	// without one.
+	Given *Given
 	// Sets, Queries and Modes choose what is measured; nil is all. Queries are names.
 	Sets, Queries, Modes []string
 	// Concurrency is how many clients ask at once, each value by itself.
@@ -49,6 +52,12 @@ type Options struct {
 	Prices  price.List
 	// Progress gets a line for each step.
 	Progress io.Writer
+}
+
+// Given is a query of a folder that is a bucket.
+type Given struct {
+	Dir   string
+	Query workload.Query
 }
 
 // system is a system under measurement over one data set.
@@ -95,38 +104,21 @@ func Run(ctx context.Context, o Options) (res *Results, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(r.tmp)) }()
 
-	type job struct {
-		set     dataset.Set
-		queries []workload.Query
-	}
-	var jobs []job
-	for _, set := range dataset.All() {
-		if !chosen(o.Sets, set.Name) {
-			continue
-		}
-		var qs []workload.Query
-		for _, q := range workload.All() {
-			if q.Set == set.Name && chosen(o.Queries, q.Name) {
-				qs = append(qs, q)
-			}
-		}
-		starts := o.Starts && startBlocks(set, o.Short) > 0
-		if len(qs) == 0 && !starts {
-			continue
-		}
-		jobs = append(jobs, job{set, qs})
+	jobs := r.jobs()
+	for _, j := range jobs {
 		for _, mode := range Modes() {
 			if chosen(o.Modes, mode) {
-				r.total += len(r.cells(qs, mode))
+				r.total += len(r.cells(j.queries, mode))
 			}
 		}
 	}
 	for _, j := range jobs {
-		dir, err := r.maker.Make(ctx, j.set)
-		if err != nil {
-			return nil, err
+		if j.dir == "" {
+			if j.dir, err = r.maker.Make(ctx, j.set); err != nil {
+				return nil, err
+			}
 		}
-		if err := r.set(ctx, j.set, dir, j.queries); err != nil {
+		if err := r.set(ctx, j); err != nil {
 			return nil, fmt.Errorf("data set %s: %w", j.set.Name, err)
 		}
 	}
@@ -134,14 +126,49 @@ func Run(ctx context.Context, o Options) (res *Results, err error) {
 	return r.results, nil
 }
 
+// job is what is measured of one data set.
+type job struct {
+	set     dataset.Set
+	dir     string // empty: to be made
+	queries []workload.Query
+	starts  int // blocks; 0: starts are not measured
+}
+
+// jobs are what the options ask for.
+func (r *runner) jobs() []job {
+	if g := r.Given; g != nil {
+		return []job{{
+			set: dataset.Set{Name: "given"}, dir: g.Dir, queries: []workload.Query{g.Query},
+		}}
+	}
+	var jobs []job
+	for _, set := range dataset.All() {
+		if !chosen(r.Sets, set.Name) {
+			continue
+		}
+		j := job{set: set}
+		for _, q := range workload.All() {
+			if q.Set == set.Name && chosen(r.Queries, q.Name) {
+				j.queries = append(j.queries, q)
+			}
+		}
+		if r.Starts {
+			j.starts = startBlocks(set, r.Short)
+		}
+		if len(j.queries) > 0 || j.starts > 0 {
+			jobs = append(jobs, j)
+		}
+	}
+	return jobs
+}
+
 func chosen(list []string, name string) bool { return list == nil || slices.Contains(list, name) }
 
-// set measures the queries of one data set.
-func (r *runner) set(
-	ctx context.Context, set dataset.Set, dir string, qs []workload.Query,
-) error {
-	if blocks := startBlocks(set, r.Short); r.Starts && blocks > 0 {
-		if err := r.starts(ctx, set, dir, blocks); err != nil {
+// set measures a data set.
+func (r *runner) set(ctx context.Context, j job) error {
+	set, dir, qs := j.set, j.dir, j.queries
+	if j.starts > 0 {
+		if err := r.starts(ctx, set, dir, j.starts); err != nil {
 			return err
 		}
 	}
