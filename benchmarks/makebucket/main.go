@@ -77,7 +77,7 @@ func run(ctx context.Context, l dataset.Layout, dir string, concurrency int) err
 	metas, err := l.Write(ctx, dir, dataset.WriteOptions{
 		Concurrency: concurrency,
 		Progress: func(p dataset.Progress) {
-			if now := time.Now(); now.Sub(reported) > time.Second {
+			if now := time.Now(); now.Sub(reported) > 5*time.Second {
 				reported = now
 				fmt.Printf("%d of %d blocks, %d series\n", p.Blocks, p.TotalBlocks, p.Series)
 			}
