@@ -5,34 +5,33 @@ import (
 	"time"
 )
 
-// Ristretto's policy learns of look-ups through a channel with room for three
-// batches, and forgets those that find it full. In a burst, which is what a
-// query is, that is almost all of them (nine of ten were measured): values used
-// often are then as unknown to it as those used once, and a scan evicts them.
-// So look-ups are logged here, and told to the policy by one goroutine that
-// pauses for the policy's own to keep up.
+// Ristretto's policy learns of look-ups through a channel with space for three batches, and drops a
+// batch that finds it full. In a burst, which is what a query is, it drops almost all of them (nine
+// of ten were measured). Values that are used often are then as unknown as values used once, and a
+// scan evicts them. Therefore look-ups are logged here, and one goroutine passes them to the policy
+// with pauses in which the policy can keep up.
 const (
-	// accessLogSize keys are handed over at once.
+	// accessLogSize is the number of keys in a log. A full log is queued for counting.
 	accessLogSize = 32
-	// accessLogs are waiting at most: 32,768 look-ups, beyond which they are
-	// forgotten after all.
+	// accessLogs is the maximum number of queued logs, 32,768 look-ups. Further look-ups are
+	// dropped.
 	accessLogs = 1024
-	// countBatch keys are what ristretto takes at a time. Fewer cost more
-	// pauses; more keep the keys looked up last uncounted for longer.
+	// countBatch is the number of keys that ristretto accepts at a time. Fewer cost more pauses;
+	// more leave the last look-ups uncounted for longer.
 	countBatch = 128
-	// After pauseAfter keys, of the three batches that would fit, the policy
-	// has pause to count them. A sleep, because yielding does not make another
-	// goroutine run when there is more than one processor.
+	// pauseAfter is the number of keys, of the three batches that would fit, after which the policy
+	// gets pause to count them. A sleep is needed because yielding does not run another goroutine
+	// if there is more than one processor.
 	pauseAfter = 2 * countBatch
 	pause      = 20 * time.Microsecond
 )
 
-// accessLog holds keys that were looked up, for the policy to count.
+// accessLog holds the keys of look-ups that the policy has not counted.
 type accessLog struct {
 	n    int
 	keys [accessLogSize]uint64
-	// urgent: a Set of one of the keys follows. The policy compares it with
-	// others by their counts, so its own is to be there.
+	// urgent means that a Set of one of the keys follows. The policy compares its count with the
+	// counts of other keys, and so must know it.
 	urgent bool
 }
 
@@ -42,15 +41,14 @@ func (l *accessLog) add(key uint64) (full bool) {
 	return l.n == len(l.keys)
 }
 
-// missLog is the log of look-ups that found nothing. It is one for all shards,
-// so that it fills, and is counted, while what was missed is being read.
+// missLog is the log of look-ups that missed. All shards share one, so that it fills, and is
+// counted, while the missed values are being read.
 type missLog struct {
 	mu  sync.Mutex
 	log *accessLog
 }
 
-// logMiss logs a look-up that found nothing. The caller holds a shard's mu, and
-// the cache is not closed.
+// logMiss logs a look-up that missed. The caller holds a shard's mu, and the cache is open.
 func (m *Values[V]) logMiss(mixed uint64) {
 	m.misses.mu.Lock()
 	if m.misses.log.add(mixed) {
@@ -59,8 +57,8 @@ func (m *Values[V]) logMiss(mixed uint64) {
 	m.misses.mu.Unlock()
 }
 
-// flushMisses hands over the misses so far, because one of them is being set.
-// The caller holds a shard's mu, and the cache is not closed.
+// flushMisses queues the misses logged so far, because one of them is being set. The caller holds a
+// shard's mu, and the cache is open.
 func (m *Values[V]) flushMisses() {
 	m.misses.mu.Lock()
 	if m.misses.log.n > 0 {
@@ -70,9 +68,8 @@ func (m *Values[V]) flushMisses() {
 	m.misses.mu.Unlock()
 }
 
-// handOver sends a log to be counted, or forgets it when too many wait, and
-// returns an empty one. The caller holds the lock of the log, and the cache is
-// not closed.
+// handOver queues a log for counting, or drops it if the queue is full, and returns an empty log.
+// The caller holds the lock of the log, and the cache is open.
 func (m *Values[V]) handOver(log *accessLog) *accessLog {
 	select {
 	case m.accesses <- log:
@@ -83,7 +80,7 @@ func (m *Values[V]) handOver(log *accessLog) *accessLog {
 	}
 }
 
-// count tells the policy of the look-ups.
+// count passes look-ups to the policy.
 func (m *Values[V]) count() {
 	defer close(m.counted)
 	n := 0
@@ -101,8 +98,7 @@ func (m *Values[V]) count() {
 			tell(key)
 		}
 		if log.urgent && len(m.accesses) == 0 {
-			// Nothing follows that would fill the batch: fill it with a key
-			// that is never set.
+			// No further look-up completes the batch: complete it with a key that is never set.
 			for n%countBatch != 0 {
 				tell(fillerKey)
 			}
@@ -112,5 +108,5 @@ func (m *Values[V]) count() {
 	}
 }
 
-// fillerKey may be some key's image: nothing but that key's count suffers.
+// fillerKey may equal the image of a real key: only that key's count is then wrong.
 const fillerKey = ^uint64(0)

@@ -2,44 +2,41 @@ package bytecache
 
 import "context"
 
-// ID is what names a value in every process: two values never share one.
+// ID identifies a value in every process. Two values never share one.
 type ID = [32]byte
 
-// Key names a value.
+// Key identifies a value.
 type Key struct {
-	// Local names it within this process. INVARIANT: two values of a cache
-	// never share one.
+	// Local identifies it within this process.
+	//
+	// INVARIANT: two values of a cache never share a Local.
 	Local uint64
-	// ID names it outside. Caches that stay within the process do not look at it.
+	// ID identifies it outside of the process. Caches within the process ignore it.
 	ID ID
 }
 
-// Cache is what every cache of this package is.
+// Cache is the interface of all caches in this package.
 type Cache interface {
-	// Get returns a value that is in the process's memory, at once and without
-	// an allocation.
+	// Get returns a value from the process's memory. It does not wait or allocate.
 	Get(local uint64) ([]byte, bool)
-	// Fetch fills in the values that are nil, as far as it finds them. It is for
-	// what Get did not find: what memory misses again is not counted again. It
-	// may wait for what is outside of the process, for a bounded time, and asks
-	// for all that it needs at once. What cannot be had, for whatever reason, is
-	// a miss. When it returns, values is the caller's again.
+	// Fetch sets the values that are nil and that it finds. It is for keys that Get has missed, and
+	// does not count another miss in memory. It may wait for servers outside of the process, for a
+	// bounded time, and requests all keys at once. Every problem is a miss. After it returns, it
+	// does not touch values.
 	Fetch(ctx context.Context, keys []Key, values [][]byte)
-	// Remote reports whether Fetch may find what Get does not.
+	// Remote reports whether Fetch may find values that Get does not.
 	Remote() bool
-	// Set keeps a value, or refuses it. The cache owns the value from here on.
+	// Set keeps a value, or refuses it. The cache owns the value from the call on.
 	Set(key Key, value []byte)
-	// Del forgets a value. A look-up that begins after Del has returned does
-	// not see it, and the next Set is taken.
+	// Del removes a value. A look-up that starts after Del has returned does not find it, and the
+	// next Set of the key is accepted.
 	Del(key Key)
 	Stats() Stats
-	// Close drops what the process holds. Calls that run or come later are
-	// harmless.
+	// Close releases the memory of the cache. Concurrent and later calls are harmless.
 	Close()
 }
 
-// Open returns the cache that has the tiers asked for: memory unless
-// o.MaxBytes is negative, and remote unless it is nil.
+// Open returns a cache with memory unless o.MaxBytes is negative, and with remote unless it is nil.
 func Open(o Options, remote Remote) Cache {
 	switch {
 	case o.MaxBytes < 0 && remote == nil:

@@ -1,74 +1,67 @@
-// Package bytecache holds byte caches behind one interface, Cache: Memory, which
-// keeps values in the heap, up to a fixed size, under exact 64-bit keys;
-// Memcached, which keeps them outside of the process, under identities that all
-// processes share; Tiered, which is a memory over memcached; and None.
-// Values is Memory's core for values that are not bytes but take some.
-// Package bytecachetest is the conformance suite that every one of them passes.
+// Package bytecache holds byte caches with one interface, Cache. Memory keeps values in the heap,
+// up to a fixed size, under exact 64-bit keys. Memcached keeps them outside of the process, under
+// IDs that all processes share. Tiered is a Memory in front of a Memcached, and None keeps nothing;
+// Open chooses among them. Values is the core of Memory for values of any type with a size. Package
+// bytecachetest is the conformance suite that all of them pass.
 //
-// # What a cache promises
+// # Contract of a cache
 //
-// A value, once set, is what every Get of its key returns until the cache
-// forgets it; it may forget any value at any time, and refuse any. Values are
-// immutable: Set of a key that is present does nothing. Two keys are never
-// taken for one another. After Close, everything is a miss. (Memcached may take
-// another value for a present key: both are what the key stands for.)
+// Every Get of a key returns the value that was set, until the cache drops it. A cache may drop any
+// value at any time, and refuse any value. Values are immutable: Set of a present key does nothing.
+// (Memcached may replace the value of a present key: both stand for the same content.) Two keys are
+// never confused. After Close, every look-up is a miss.
 //
-// What a remote tier returns has been checked to be what was set under that
-// identity, by the client. Whether that is what the bucket holds is for whoever
-// decodes it to verify, as with bytes of the bucket itself; Del is for those that
-// are not.
+// The client of memcached verifies that a value was set under its ID. Whether it equals the
+// contents of the bucket is for the decoder to verify, the same as for bytes of the bucket itself.
+// Del removes values that fail.
 //
-// # Who owns which bytes
+// # Ownership of bytes
 //
-// Values are kept and returned by reference, never copied: whoever sets one
-// gives up writing to it, and whoever gets one must not write to it. It should
-// own its memory: a small slice of a large array keeps all of the array. A Memory
-// takes a value for what the allocator has given for its capacity (sizeclass.go).
+// Values are kept and returned by reference, never copied. The caller of Set must not write to the
+// value afterwards, and the caller of Get must not write to it at all. A value should own its
+// memory: a small slice of a large array keeps the whole array alive. Memory accounts for the size
+// that the allocator uses for the capacity of a value (sizeclass.go).
 //
-// # Values, and what ristretto leaves to do
+// # Values, and what it adds to ristretto
 //
-// Values stands on ristretto, whose admission policy is why it is here: under
-// TinyLFU a page that is read seldom does not displace one that is read often.
-// Values keeps the table of values itself; ristretto decides what may stay in
-// it. What ristretto leaves to its user is done here:
+// Values uses ristretto for its admission policy: with TinyLFU a page that is rarely read does not
+// evict a page that is often read. Values keeps the table of values itself, and ristretto decides
+// which of them stay. Values closes these gaps of ristretto:
 //
-//   - It knows how often, not when. It halves its counts every so often, takes
-//     in what ties with the least wanted, and among equals drops any: pages read
-//     a few times and long ago stay while those read now go, and a scan that
-//     meets a halving gets in. Here values begin in a queue, a tenth of the
-//     whole, and reach ristretto only when they were asked for a second time, not
-//     right after they were set, or while there is room. benchmarks/eviction
-//     measures what that is worth.
-//   - A set value is invisible until a background goroutine has applied it. Here
-//     it is in the table at once, until it is rejected or evicted.
-//   - Up to 32,768 values wait unaccounted in its buffer, and a Set that finds
-//     it full is lost. Here pending values have a bound in bytes, which is part
-//     of MaxBytes; a Set that finds no room waits until the buffer has been
-//     applied, which takes microseconds a value.
+//   - Its policy knows how often a value was used, not when. It halves its counts periodically,
+//     admits values that tie with the least wanted, and evicts any of several equal ones. Therefore
+//     pages that were read a few times long ago stay while pages that are read now are evicted, and
+//     a scan during a halving is admitted. Here values start in a queue, a tenth of the cache. They
+//     reach ristretto only if they were requested a second time, not directly after they were set,
+//     or while there is free space. benchmarks/eviction measures the gain.
+//   - A set value is invisible until a background goroutine has applied it. Here it is in the table
+//     at once, until it is rejected or evicted.
+//   - Up to 32,768 values wait unaccounted in its buffer, and a Set that finds the buffer full is
+//     lost. Here pending values have a limit in bytes, which is part of MaxBytes. A Set above the
+//     limit waits until the buffer is applied, which takes microseconds per value.
 //   - An update does not evict. Here a present key is never set again.
-//   - A value above the whole cost is dropped without a trace. Here the size is
-//     checked, and the refusal counted.
-//   - Set, Get and Del during Close can panic. Here every call into ristretto is
-//     made under a shard's lock after looking whether the cache is closed, and
-//     Close marks all shards before it closes ristretto.
-//   - It keeps no keys, and hashes of 64 bits without a check where it is given
-//     integers. Here what it is given is the image of the key under a bijection
-//     of 64 bits. Its tables are keyed by all 64, so two keys never meet, and
-//     the low bits, by which it picks a shard and counters, are spread.
-//   - In a burst of look-ups it forgets most of them, and with them what is hot.
-//     Here they are logged per shard and told to it at the pace it counts at.
-//   - Its deletion waits on a channel that its own goroutine empties, which takes
-//     a shard's lock. Here it is asked for without one, after the value has left
-//     the table.
+//   - A value above the total cost is dropped silently. Here the size is checked and a refusal
+//     counted.
+//   - Set, Get and Del during Close can panic. Here every call into ristretto is made under a
+//     shard's lock after checking that the cache is open, and Close marks all shards before it
+//     closes ristretto.
+//   - It stores no keys, and hashes of 64 bits without a check if its keys are integers. Here its
+//     key is the image of the key under a bijection of 64 bits. Its tables use all 64 bits, so two
+//     keys never collide, and the low bits, which select a shard and counters, are spread evenly.
+//   - In a burst of look-ups it drops most of them, and with them the hot keys. Here they are
+//     logged per shard and passed on at the rate at which ristretto counts.
+//   - Its deletion waits for a channel that its own goroutine empties, and that goroutine takes a
+//     shard's lock. Here deletion is called without a shard's lock, after the value has left the
+//     table.
 //
 // # Locks
 //
-// shard.mu guards a shard's table, entries, log and counters, and orders calls
-// into ristretto before Close. recent.mu guards the queue of recent values, and
-// is held by the Set that hands over to ristretto what leaves the queue.
-// Values.life is held shared while that, or Del, waits for ristretto, and
-// exclusively by Close. Order: recent.mu, life, shard.mu. Whoever waits for ristretto holds no
-// shard.mu, because ristretto's goroutine takes it; it takes no other lock.
+// LOCKING: shard.mu guards a shard's table, entries, log and counters, and orders calls into
+// ristretto before Close. recent.mu guards the queue of recent values, and is held by the Set that
+// passes values from the queue to ristretto. Values.life is held shared while such a Set, or a Del,
+// waits for ristretto, and exclusively by Close. Order: recent.mu, life, shard.mu. A goroutine that
+// waits for ristretto holds no shard.mu, because ristretto's goroutine takes it; it takes no other
+// lock.
 //
 // Values has one goroutine of its own, count, besides ristretto's two.
 package bytecache

@@ -5,20 +5,18 @@ import (
 	"sync/atomic"
 )
 
-// Remote is a store of values outside of the process: *memcached.Client.
+// Remote stores values outside of the process. *memcached.Client implements it.
 type Remote interface {
-	// GetMulti fills in the values it finds, and leaves the others nil. It
-	// waits for a bounded time, never fails, and does not touch values when it
-	// has returned.
+	// GetMulti sets the values that it finds, and leaves the others nil. It waits for a bounded
+	// time, never fails, and does not touch values after it has returned.
 	GetMulti(ctx context.Context, ids []ID, values [][]byte)
-	// Set and Delete take effect for GetMulti at once, outside some time later,
-	// and may be dropped.
+	// Set and Delete take effect for GetMulti at once, and on the servers some time later or never.
 	Set(id ID, value []byte)
 	Delete(id ID)
 }
 
-// Memcached is a cache that keeps its values in memcached alone: Get finds
-// nothing, Fetch asks. It is safe for concurrent use.
+// Memcached is a cache that keeps its values only in memcached. Get finds nothing; Fetch requests
+// values. It is safe for concurrent use.
 type Memcached struct {
 	remote                   Remote
 	collector                *collector
@@ -28,18 +26,18 @@ type Memcached struct {
 
 var _ Cache = (*Memcached)(nil)
 
-// NewMemcached returns a cache over a client, which stays the caller's: close
-// it after the cache. Of the options, Name and Registerer are heeded.
+// NewMemcached returns a cache over a client. The caller keeps the client, and closes it after the
+// cache. It uses Name and Registerer of the options, and ignores the others.
 func NewMemcached(remote Remote, o Options) *Memcached {
 	m := &Memcached{remote: remote}
 	m.collector = register(o.Registerer, o.Name, tierMemcached, m)
 	return m
 }
 
-// Get misses: nothing is in the process.
+// Get misses: no value is in the process.
 func (m *Memcached) Get(uint64) ([]byte, bool) { return nil, false }
 
-// Fetch asks memcached for the values that are nil, all at once.
+// Fetch requests the values that are nil from memcached, all at once.
 func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) {
 	if m.closed.Load() {
 		return
@@ -68,24 +66,24 @@ func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) {
 	m.hitBytes.Add(bytes)
 }
 
-// Remote is true.
+// Remote returns true.
 func (m *Memcached) Remote() bool { return true }
 
-// Set sends a value on its way.
+// Set stores a value asynchronously.
 func (m *Memcached) Set(key Key, value []byte) {
 	if !m.closed.Load() {
 		m.remote.Set(key.ID, value)
 	}
 }
 
-// Del forgets a value, here at once.
+// Del removes a value. Look-ups of this process miss it at once.
 func (m *Memcached) Del(key Key) {
 	if !m.closed.Load() {
 		m.remote.Delete(key.ID)
 	}
 }
 
-// Stats returns the look-ups. What memcached holds is not known here.
+// Stats returns counts of look-ups. The contents of memcached are not known here.
 func (m *Memcached) Stats() Stats {
 	return Stats{Requests: m.requests.Load(), Hits: m.hits.Load(), HitBytes: m.hitBytes.Load()}
 }

@@ -10,24 +10,24 @@ import (
 	"testing"
 )
 
-// burstChild is the variable that tells the test binary to be the child process of
-// TestBurstStaysInMemory, and which cache to fill.
+// burstChild is the environment variable that makes the test binary the child process of
+// TestBurstStaysInMemory. Its value is the kind of cache to fill.
 const burstChild = "LARDER_TEST_BURST"
 
 const (
 	burstBytes  = 256 << 20
 	burstValues = 100_000
-	// burstPart values, some 20 MiB, are set between two collections.
+	// burstPart is the number of values, some 20 MiB, set between two garbage collections.
 	burstPart = 2_500
 )
 
-// TestBurstStaysInMemory fills a cache in a process of its own, from several goroutines at once,
-// with several times what it may hold. With GOMEMLIMIT set a little above the cache's size, the
-// process never has more than 1.3 times that size resident.
+// TestBurstStaysInMemory fills a cache in a child process, from several goroutines at once, with
+// several times its size. With GOMEMLIMIT slightly above the size of the cache, the resident memory
+// stays below 1.3 times that size.
 //
-// The limit is one that Go's collector tries to keep, and does not when others have the processors.
-// So the burst comes in parts with a collection after each: what is resident beyond that is what
-// the cache holds, whatever else the machine does.
+// Go's collector misses its limit if other processes use the processors. Therefore the burst comes
+// in parts with a collection after each: the resident memory then shows what the cache retains,
+// whatever else the machine does.
 func TestBurstStaysInMemory(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector's own memory is in the way")
@@ -45,7 +45,7 @@ func TestBurstStaysInMemory(t *testing.T) {
 	f("values")
 }
 
-// burst runs the child process and returns the most bytes that it had resident.
+// burst runs the child process and returns the peak of its resident memory in bytes.
 func burst(t *testing.T, kind string) (peak int64) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestBurstChild$", "-test.v")
@@ -68,7 +68,7 @@ func burst(t *testing.T, kind string) (peak int64) {
 	return peak << 10
 }
 
-// TestBurstChild is the child process; by itself it does nothing.
+// TestBurstChild is the child process; without the variable it does nothing.
 func TestBurstChild(t *testing.T) {
 	kind := os.Getenv(burstChild)
 	if kind == "" {
@@ -93,7 +93,7 @@ func TestBurstChild(t *testing.T) {
 	}
 	const (
 		setters = 8
-		// values after it was set one is looked up: before it leaves the queue
+		// later is the number of Sets after which a value is looked up: before it leaves the queue.
 		later = 100 * setters
 	)
 	for part := uint64(0); part < burstValues; part += burstPart {
@@ -122,7 +122,7 @@ func TestBurstChild(t *testing.T) {
 	}
 }
 
-// resident writes to memory, which is not there before.
+// resident writes to memory, so that the system really provides it.
 func resident[T byte | uint64](s []T) []T {
 	for i := 0; i < len(s); i += 256 {
 		s[i] = 1

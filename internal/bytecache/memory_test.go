@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// testBytes is the core of a Memory, as the tests of this package see it.
+// testBytes is the core of a Memory, as the tests of this package use it.
 type testBytes struct {
 	*Values[[]byte]
 	memory *Memory
@@ -24,13 +24,13 @@ func newBytes(o Options) testBytes {
 
 func (b testBytes) Set(key uint64, value []byte) { b.memory.Set(Key{Local: key}, value) }
 
-// part is a value that is not bytes but takes some, as a series set does.
+// part is a value that is not bytes but has a size, like a series set.
 type part struct {
 	labels []byte
 	refs   []uint64
 }
 
-// newPart returns a part of 1 to 32 KiB, of sizes that the allocator rounds up by little.
+// newPart returns a part of 1 to 32 KiB, in sizes that the allocator rounds up by little.
 func newPart(key uint64) *part {
 	n := 1 << (9 + mix(key)%6)
 	return &part{labels: make([]byte, n), refs: make([]uint64, n/8)}
@@ -44,7 +44,7 @@ func newParts(maxBytes int64) *Values[*part] {
 	return NewValues[*part](Options{MaxBytes: maxBytes, ExpectedValueBytes: 8 << 10})
 }
 
-// unmix undoes mix: that it exists is the proof that no two keys share a place.
+// unmix is the inverse of mix. Its existence proves that no two keys collide.
 func unmix(k uint64) uint64 {
 	k ^= k>>31 ^ k>>62
 	k *= 0x319642b2d24d8ec3
@@ -65,8 +65,8 @@ func TestMixIsOneToOne(t *testing.T) {
 	}
 }
 
-// TestMixSpreadsLowBits: ristretto picks one of 256 shards by the low 8 bits.
-// Keys of the same page of many blocks differ in high bits only.
+// TestMixSpreadsLowBits: ristretto selects one of 256 shards by the low 8 bits. Keys of one page
+// number of many blocks differ in high bits only.
 func TestMixSpreadsLowBits(t *testing.T) {
 	for _, shift := range []uint{0, 26, 40} {
 		var shards [256]int
@@ -81,8 +81,8 @@ func TestMixSpreadsLowBits(t *testing.T) {
 	}
 }
 
-// TestBurstLosesNothing: 100,000 values at once, three times what ristretto's
-// buffer holds, in a cache that has room for them.
+// TestBurstLosesNothing sets 100,000 values at once, three times the size of ristretto's buffer, in
+// a cache that is large enough for all.
 func TestBurstLosesNothing(t *testing.T) {
 	m := newBytes(Options{MaxBytes: 128 << 20, ExpectedValueBytes: 128})
 	defer m.Close()
@@ -113,19 +113,18 @@ func TestBurstLosesNothing(t *testing.T) {
 
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // what a sync.Pool drops in the first is freed in the second
+	runtime.GC() // what a sync.Pool drops in the first collection is freed in the second
 	var ms runtime.MemStats
 	runtime.ReadMemStats(&ms)
 	return int64(ms.HeapAlloc)
 }
 
-// TestMemoryHoldsItsSize: after a burst of 100,000 values many times the size
-// of the cache, the heap has grown by what was configured, within 10 %. Every
-// second value is asked for, so that both that are and that are not kept by the
-// policy. That holds for sizes that the allocator rounds up by a lot, too.
+// TestMemoryHoldsItsSize: after a burst of 100,000 values, many times the size of the cache, the
+// heap has grown by the configured size, within 10 %. Every second value is requested, so that the
+// policy sees both kinds. The same holds for sizes that the allocator rounds up by a lot.
 func TestMemoryHoldsItsSize(t *testing.T) {
 	if raceEnabled {
-		t.Skip("the race detector's own memory is in the way")
+		t.Skip("the race detector's own memory distorts the figures")
 	}
 	f := func(maxBytes int64, valueBytes int) {
 		t.Helper()
@@ -149,11 +148,11 @@ func TestMemoryHoldsItsSize(t *testing.T) {
 	holdsItsSize(t, m, before, func(key uint64) { p := newPart(key); m.Set(key, p, p.bytes()) })
 }
 
-// holdsItsSize fills an empty cache, made after before was measured.
+// holdsItsSize fills an empty cache that was made after before was measured.
 func holdsItsSize[V any](t *testing.T, m *Values[V], before int64, set func(key uint64)) {
 	t.Helper()
 	var peak, peakPending int64
-	later := uint64(0) // this many values after it was set, one is half-way through the queue
+	later := uint64(0) // after this many Sets a value is looked up: half-way through the queue
 	for key := range uint64(100_000) {
 		set(key)
 		if key%2 == 0 && key >= later {
@@ -182,29 +181,29 @@ func holdsItsSize[V any](t *testing.T, m *Values[V], before int64, set func(key 
 		t.Errorf("the heap grew by %d bytes for a cache of %d", grown, m.maxBytes)
 	}
 	if peak > m.maxBytes {
-		t.Errorf("held %d bytes at its peak, configured are %d", peak, m.maxBytes)
+		t.Errorf("held %d bytes at its peak, the limit is %d", peak, m.maxBytes)
 	}
 	if peakPending > m.pendingLimit {
 		t.Errorf("%d bytes were pending, more than %d", peakPending, m.pendingLimit)
 	}
 	if st.Crowded != 0 {
-		t.Errorf("%d values found no room in the buffer", st.Crowded)
+		t.Errorf("%d values did not fit into the buffer", st.Crowded)
 	}
 	if st.Evictions == 0 || st.Refused == 0 {
 		t.Errorf("%d evictions, %d refused: no burst of both kinds", st.Evictions, st.Refused)
 	}
 }
 
-// TestPendingIsBounded stops ristretto's goroutine: nothing is applied, and
-// what is pending may not grow beyond its bound.
+// TestPendingIsBounded stops ristretto's goroutine: no value is applied, and the pending bytes must
+// stay within their limit.
 func TestPendingIsBounded(t *testing.T) {
 	m := newBytes(Options{MaxBytes: 4 << 20, ExpectedValueBytes: 1 << 10})
 	defer m.Close()
 	const size = 1 << 10
 	const cost = size + entryOverhead
 	m.recent.maxBytes = 0
-	// There is room for one value: the second evicts the first, for which
-	// ristretto's goroutine waits for the shard of the first.
+	// The cache has space for one value: the second evicts the first, for which ristretto's
+	// goroutine waits for the shard of the first.
 	maxCost := m.policy.MaxCost()
 	m.policy.UpdateMaxCost(cost)
 	m.Set(0, make([]byte, size))
@@ -234,7 +233,7 @@ func TestPendingIsBounded(t *testing.T) {
 		runtime.Gosched()
 	}
 	done := make(chan struct{})
-	go func() { // cannot end before something is applied
+	go func() { // cannot end before a value is applied
 		defer close(done)
 		set(2 * fits)
 	}()
@@ -243,7 +242,7 @@ func TestPendingIsBounded(t *testing.T) {
 	}
 	select {
 	case <-done:
-		t.Error("sets went on while nothing was applied")
+		t.Error("Sets returned although no value was applied")
 	default:
 	}
 	m.policy.UpdateMaxCost(maxCost)
@@ -256,7 +255,7 @@ func TestPendingIsBounded(t *testing.T) {
 		}
 	}
 	if st := m.Stats(); st.Crowded != 0 || st.Evictions != 1 {
-		t.Errorf("%d values were turned away, %d evicted", st.Crowded, st.Evictions)
+		t.Errorf("%d values were refused, %d evicted", st.Crowded, st.Evictions)
 	}
 }
 
@@ -281,8 +280,7 @@ func TestPresentKeysAreNotSetAgain(t *testing.T) {
 	}
 }
 
-// TestSetAfterDel: what was deleted stands in nothing's way, wherever it was by then, and takes no
-// memory.
+// TestSetAfterDel: a deleted value does not block a new one, wherever it was, and uses no memory.
 func TestSetAfterDel(t *testing.T) {
 	f := func(what string, settle func(m testBytes)) {
 		t.Helper()
@@ -299,10 +297,10 @@ func TestSetAfterDel(t *testing.T) {
 		settle(m)
 		m.Del(1)
 		if _, ok := m.Get(1); ok {
-			t.Errorf("%s: it is there after Del", what)
+			t.Errorf("%s: the key is present after Del", what)
 		}
 		m.Set(1, make([]byte, 1000))
-		fill(2 << 20) // more than what is recent
+		fill(2 << 20) // more than the queue of recent values
 		m.policy.Wait()
 		if v, ok := m.Get(1); !ok || len(v) != 1000 {
 			t.Errorf("%s: got %d bytes, %v", what, len(v), ok)
@@ -350,9 +348,8 @@ func TestTooLargeIsCounted(t *testing.T) {
 	}
 }
 
-// TestScanLeavesHotValues: values used three times outlive a scan of values used
-// once, four times the size of the cache, wherever the policy is in the cycle
-// after which it halves its counts.
+// TestScanLeavesHotValues: values used three times survive a scan of values used once, four times
+// the size of the cache, at every phase of the cycle in which the policy halves its counts.
 func TestScanLeavesHotValues(t *testing.T) {
 	const maxBytes, size = 8 << 20, 8 << 10
 	const hot = maxBytes / size / 2
@@ -366,7 +363,7 @@ func TestScanLeavesHotValues(t *testing.T) {
 			if _, ok := m.Get(key); !ok {
 				m.Set(key, make([]byte, size))
 			}
-			// No reader is so fast that the policy cannot count what it does.
+			// Look-ups are paced so that the policy can count them.
 			if uses++; uses%countBatch == 0 {
 				for len(m.accesses) > 0 {
 					runtime.Gosched()
@@ -384,7 +381,7 @@ func TestScanLeavesHotValues(t *testing.T) {
 			return n
 		}
 		rng := rand.New(rand.NewPCG(seed, 0))
-		for range hot + rng.IntN(12*maxBytes/size) { // what was there before
+		for range hot + rng.IntN(12*maxBytes/size) { // what was cached before
 			use(1<<41 + rng.Uint64N(20*hot))
 		}
 		for range 3 {
@@ -398,8 +395,8 @@ func TestScanLeavesHotValues(t *testing.T) {
 		}
 		left := count()
 		if before < hot*7/10 {
-			// A busy machine let ristretto count too little: it forgets look-ups rather than hold
-			// them up.
+			// On a busy machine ristretto counted too little: it drops look-ups rather than delay
+			// them.
 			return
 		}
 		if kept++; left < before*8/10 {
@@ -419,10 +416,10 @@ func TestScanLeavesHotValues(t *testing.T) {
 	}
 }
 
-// TestWhatIsLookedUpAgainAtOnceIsNotWanted: where all is full, a value is kept that was looked up a
-// while after it was set, or several times, and one that was looked up again only when it was set
-// is not.
-func TestWhatIsLookedUpAgainAtOnceIsNotWanted(t *testing.T) {
+// TestImmediateLookUpsDoNotCount: a full cache keeps a value that was looked up some time after it
+// was set, or several times. It does not keep one whose only look-up came directly after it was
+// set.
+func TestImmediateLookUpsDoNotCount(t *testing.T) {
 	const size = 8 << 10
 	m := newBytes(Options{MaxBytes: 8 << 20})
 	defer m.Close()
@@ -447,7 +444,7 @@ func TestWhatIsLookedUpAgainAtOnceIsNotWanted(t *testing.T) {
 		}
 		fill(m.recent.maxBytes / 2)
 		if key%3 == 2 {
-			for range 5 { // so that the policy wants it, too
+			for range 5 { // so that the policy admits it too
 				m.Get(key)
 			}
 		}
@@ -461,8 +458,8 @@ func TestWhatIsLookedUpAgainAtOnceIsNotWanted(t *testing.T) {
 	}
 }
 
-// TestMemo: a key is remembered until about as many others were added as the
-// memo is for, and others are hardly ever taken for it.
+// TestMemo: a memo remembers a key until about as many others were added as its capacity, and
+// hardly ever confuses keys.
 func TestMemo(t *testing.T) {
 	const n = 1000
 	m := newMemo(n)
@@ -516,7 +513,7 @@ func TestMetrics(t *testing.T) {
 	m.Get(1)
 	m.Get(3)
 	want := `
-# HELP larder_cache_hits_total Look-ups that found their value.
+# HELP larder_cache_hits_total Look-ups that found a value.
 # TYPE larder_cache_hits_total counter
 larder_cache_hits_total{cache="chunks",tier="memory"} 1
 larder_cache_hits_total{cache="index",tier="memory"} 0
@@ -524,7 +521,7 @@ larder_cache_hits_total{cache="index",tier="memory"} 0
 # TYPE larder_cache_items gauge
 larder_cache_items{cache="chunks",tier="memory"} 1
 larder_cache_items{cache="index",tier="memory"} 0
-# HELP larder_cache_rejected_total Values that were not kept: too large, too much pending, or not asked for again before others were.
+# HELP larder_cache_rejected_total Values that were not kept, by reason.
 # TYPE larder_cache_rejected_total counter
 larder_cache_rejected_total{cache="chunks",reason="crowded",tier="memory"} 0
 larder_cache_rejected_total{cache="chunks",reason="policy",tier="memory"} 0

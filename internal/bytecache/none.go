@@ -13,7 +13,7 @@ func (None) Get(uint64) ([]byte, bool) { return nil, false }
 // Fetch finds nothing.
 func (None) Fetch(context.Context, []Key, [][]byte) {}
 
-// Remote is false.
+// Remote returns false.
 func (None) Remote() bool { return false }
 
 // Set does nothing.
@@ -22,7 +22,7 @@ func (None) Set(Key, []byte) {}
 // Del does nothing.
 func (None) Del(Key) {}
 
-// Stats are zero.
+// Stats returns zeros.
 func (None) Stats() Stats { return Stats{} }
 
 // Close does nothing.

@@ -2,6 +2,6 @@
 
 package bytecache
 
-// raceEnabled: under the race detector sync.Pool drops things at random, and
-// ristretto's half-filled batches of look-ups with them.
+// raceEnabled is true: under the race detector sync.Pool drops items at random, and with them
+// ristretto's half-filled batches of look-ups.
 const raceEnabled = true

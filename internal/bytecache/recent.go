@@ -6,46 +6,45 @@ import (
 	"sync/atomic"
 )
 
-// recentShare is the part of MaxBytes that is for values set last, and not
-// looked at by the policy yet: a tenth. With less of it values leave before they
-// are asked for again; more of it is lost to a scan.
+// recentShare is the divisor of MaxBytes for the queue of recent values, which the policy does not
+// see yet. With a smaller queue, values leave before they are requested again; a larger one gives
+// more of the cache to scans.
 const recentShare = 10
 
-// The request that a value was set for may look it up again itself: where one
-// window of chunks ends and the next begins within a page, or a record is longer
-// than expected. That is not asking for it a second time, so what counts as such
-// is a look-up after which an eighth of the queue was set since the value was, or
-// the third look-up.
+// The request that set a value may look it up again itself: if one window of chunks ends and the
+// next starts within a page, or if a record is longer than expected. That is not a second request.
+// Therefore a look-up counts as one if an eighth of the queue was set since the value was set, or
+// if it is the third look-up.
 const (
 	soonShare = 8
 	soonLooks = 3
 )
 
-// recent is where values begin: a queue, first in, first out. Those that leave
-// it go to the policy if there is room, if they were asked for while they were
-// in it (see soonShare), or if they are back soon after they left it unasked.
-// Others are dropped, but their keys are remembered.
+// recent is the queue in which values start, first in, first out. A value that leaves it goes to
+// the policy if there is free space, if it was requested while it was in the queue (see soonShare),
+// or if it was set again soon after it left the queue without a request. Other values are dropped,
+// but their keys are remembered.
 //
-// So a scan never gets to the policy. That is not left to the policy's own
-// counters: it forgets half of what it has counted every so often, takes in what
-// ties, and, among values that are used about as often, drops any.
+// Therefore a scan never reaches the policy. The policy's own counters do not prevent that: it
+// forgets half of its counts periodically, admits ties, and evicts any of several values that are
+// used equally often.
 type recent[V any] struct {
-	// mu guards all here, and is held while values are handed to the policy:
-	// there is one that hands over at a time.
+	// mu guards all fields, and is held while values are passed to the policy: one goroutine at a
+	// time does that.
 	mu          sync.Mutex
 	first, last *entry[V]
 	bytes       int64
 	maxBytes    int64
-	pushed      atomic.Int64 // bytes of all values so far
+	pushed      atomic.Int64 // bytes of all values pushed so far
 	dropped     memo
 	closed      bool
 }
 
-// pushedKiB returns how much has been pushed so far. It wraps: what counts are differences.
+// pushedKiB returns the KiB pushed so far. It wraps around: only differences count.
 func (r *recent[V]) pushedKiB() uint32 { return uint32(r.pushed.Load() >> 10) }
 
-// push takes in a new value, which the caller has put into its shard's table.
-// What has to leave for it may have to wait for the policy.
+// push adds a new value, which the caller has put into its shard's table. It may wait for the
+// policy to accept the values that have to leave the queue.
 func (m *Values[V]) push(e *entry[V]) {
 	r := &m.recent
 	r.mu.Lock()
@@ -55,7 +54,7 @@ func (m *Values[V]) push(e *entry[V]) {
 		return
 	}
 	if e.cost > r.maxBytes {
-		m.pass(e) // it would push all others out before itself
+		m.pass(e) // it would push out all others before itself
 		return
 	}
 	if r.last == nil {
@@ -77,8 +76,8 @@ func (m *Values[V]) push(e *entry[V]) {
 	}
 }
 
-// pass gives a value that is not in the queue any more to the policy, or drops
-// it. The caller holds recent.mu.
+// pass gives a value that has left the queue to the policy, or drops it. The caller holds
+// recent.mu.
 func (m *Values[V]) pass(e *entry[V]) {
 	r := &m.recent
 	back := r.dropped.has(e.key)
@@ -91,7 +90,7 @@ func (m *Values[V]) pass(e *entry[V]) {
 	m.depart(e)
 }
 
-// admit gives a value to the policy if it should, or was asked for.
+// admit gives a value to the policy if should is true or the value was requested.
 func (m *Values[V]) admit(e *entry[V], should bool) bool {
 	s := m.shardOf(e.key)
 	s.mu.Lock()
@@ -112,28 +111,28 @@ func (m *Values[V]) admit(e *entry[V], should bool) bool {
 	return true
 }
 
-// memo remembers about the last n keys that were added: each has four places in
-// it, of which it takes the one that was taken the longest ago.
+// memo remembers about the last n keys that were added. Each key has four places in it, and
+// replaces the oldest of them.
 type memo struct {
 	n     uint32
 	added uint32
-	// places hold 32 bits of the key, then the number of its adding. The key's
-	// other bits choose the four.
+	// places hold 32 bits of the key, then the number of its addition. The other bits of the key
+	// select the group of four.
 	places [][memoWays]uint64
 }
 
 const memoWays = 4
 
-// memoGroups returns how many fours of places a memo of n keys has: at least
-// two places a key.
+// memoGroups returns the number of groups of four places in a memo of n keys: at least two places
+// per key.
 func memoGroups(n int64) int64 { return 1 << bits.Len64(uint64(2*n-1)) / memoWays }
 
-// memoSize returns the bytes of a memo of n keys.
+// memoSize returns the size in bytes of a memo of n keys.
 func memoSize(n int64) int64 { return memoGroups(n) * memoWays * 8 }
 
 // newMemo returns a memo of at least two keys.
 func newMemo(n int64) memo {
-	// Places that nothing was put into look as old as what is forgotten.
+	// Empty places look as old as forgotten keys.
 	return memo{n: uint32(n), added: uint32(n), places: make([][memoWays]uint64, memoGroups(n))}
 }
 

@@ -16,7 +16,7 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// clients makes clients of one memcached that do not see one another's values.
+// clients makes clients of one memcached that do not see each other's values.
 type clients struct {
 	server *memcachedtest.Server
 	n      atomic.Int64
@@ -27,7 +27,7 @@ func (c *clients) open(t testing.TB) *memcached.Client {
 	client, err := memcached.New(memcached.Options{
 		Addresses: []string{c.server.Addr},
 		Namespace: fmt.Sprintf("suite%d:", c.n.Add(1)),
-		// What is tested is what it says, not in what time.
+		// The tests check answers, not how long they take.
 		Timeout: 30 * time.Second, MinReadTimeout: 30 * time.Second,
 		MaxAsyncBufferSize: 1 << 20, MaxAsyncBufferBytes: 1 << 30,
 	})
@@ -55,13 +55,13 @@ func TestTieredConforms(t *testing.T) {
 	})
 }
 
-// TestMetricsOfTiers: look-ups are counted by tier; what memcached holds is not known.
+// TestMetricsOfTiers: look-ups are counted by tier; the contents of memcached are not known.
 func TestMetricsOfTiers(t *testing.T) {
 	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
 	reg := prometheus.NewRegistry()
 	key, other := bytecache.Key{Local: 7, ID: bytecache.ID{1}},
 		bytecache.Key{Local: 8, ID: bytecache.ID{2}}
-	for range 2 { // a closed cache leaves its names to the next one
+	for range 2 { // a closed cache frees its names
 		c := bytecache.Open(bytecache.Options{Name: "chunks", Registerer: reg}, client)
 		alone := bytecache.Open(bytecache.Options{MaxBytes: -1, Name: "index", Registerer: reg},
 			client)
@@ -73,12 +73,12 @@ func TestMetricsOfTiers(t *testing.T) {
 			c.Fetch(t.Context(), []bytecache.Key{key, other}, values)
 		}
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP larder_cache_hit_bytes_total Bytes of the values found.
+# HELP larder_cache_hit_bytes_total Bytes of values found.
 # TYPE larder_cache_hit_bytes_total counter
 larder_cache_hit_bytes_total{cache="chunks",tier="memcached"} 5
 larder_cache_hit_bytes_total{cache="chunks",tier="memory"} 10
 larder_cache_hit_bytes_total{cache="index",tier="memcached"} 0
-# HELP larder_cache_hits_total Look-ups that found their value.
+# HELP larder_cache_hits_total Look-ups that found a value.
 # TYPE larder_cache_hits_total counter
 larder_cache_hits_total{cache="chunks",tier="memcached"} 1
 larder_cache_hits_total{cache="chunks",tier="memory"} 2
@@ -100,7 +100,7 @@ larder_cache_requests_total{cache="index",tier="memcached"} 0
 	}
 }
 
-// TestTieredFillsMemory: what another process has stored is in memory once it was asked for.
+// TestTieredFillsMemory: a value stored by another process is in memory after it was requested.
 func TestTieredFillsMemory(t *testing.T) {
 	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
 	key := bytecache.Key{Local: 7, ID: bytecache.ID{1}}
@@ -109,7 +109,7 @@ func TestTieredFillsMemory(t *testing.T) {
 		bytecache.NewMemcached(client, bytecache.Options{}))
 	defer c.Close()
 	if _, ok := c.Get(key.Local); ok {
-		t.Error("it is in memory before anybody asked")
+		t.Error("the value is in memory before a request")
 	}
 	values := make([][]byte, 1)
 	c.Fetch(t.Context(), []bytecache.Key{key}, values)

@@ -6,22 +6,22 @@ import (
 	"slices"
 )
 
-// sizeClasses are the sizes that Go's allocator has, ascending: what is asked
-// of it is rounded up to one of them, by up to an eighth and more, and beyond the
-// largest to whole pages of its own. A cache that took a value's length for its
-// cost would be larger than its size.
+// sizeClasses are the sizes of Go's allocator, ascending. It rounds a request up to one of them, by
+// up to an eighth and more, and above the largest to whole pages of its own. A cache that used the
+// length of a value as its cost would exceed its limit.
 type sizeClasses []int64
 
-// heapPage is the unit of what is larger than all classes.
+// heapPage is the unit of sizes above all classes.
 const heapPage = 8 << 10
 
-// newSizeClasses asks the runtime for them: they are the upper bounds of the
-// histogram that it keeps of allocations by size.
+// newSizeClasses reads the classes from the runtime: they are the upper bounds of its histogram of
+// allocations by size.
 func newSizeClasses() sizeClasses {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs-by-size:bytes"}}
 	metrics.Read(sample)
 	if sample[0].Value.Kind() != metrics.KindFloat64Histogram {
-		// a runtime without it: sizes are rounded to heapPage, too much rather than too little
+		// This runtime has no histogram: sizes are rounded up to heapPage, which accounts for too
+		// much rather than too little.
 		return nil
 	}
 	var c sizeClasses
@@ -33,7 +33,7 @@ func newSizeClasses() sizeClasses {
 	return c
 }
 
-// round returns what n bytes take that were allocated at once.
+// round returns the bytes that the allocator uses for one allocation of n bytes.
 func (c sizeClasses) round(n int64) int64 {
 	if n <= 0 {
 		return 0

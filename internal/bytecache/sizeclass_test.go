@@ -2,8 +2,8 @@ package bytecache
 
 import "testing"
 
-// TestSizeClassesAreTheAllocators: append gives what there is where it allocates anyway, and so
-// tells what the allocator rounds to.
+// TestSizeClassesAreTheAllocators: append returns all of the memory that it allocates, and thus
+// shows to which size the allocator rounds up.
 func TestSizeClassesAreTheAllocators(t *testing.T) {
 	c := newSizeClasses()
 	f := func(n int) {

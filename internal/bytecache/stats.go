@@ -2,31 +2,30 @@ package bytecache
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Stats of a cache since it was made.
+// Stats are the counts of a cache since it was made.
 type Stats struct {
 	Requests, Hits, HitBytes int64
-	// Added counts values that were taken in, if only for a moment, Departed
-	// those of them that are not held any more, for whatever reason.
+	// Added counts values that were accepted, if only briefly; Departed counts those that have left
+	// since.
 	Added, Departed int64
-	// Evictions counts values that the policy had, and that made room for others.
+	// Evictions counts values that the policy removed in favour of others.
 	Evictions int64
-	// Values that were not kept: TooLarge for the cache, and never taken in;
-	// Crowded out because too much was pending; Refused because they were not
-	// asked for again in time, or by the admission policy.
+	// Values that were not kept. TooLarge: larger than the limit of a value, never accepted.
+	// Crowded: too much was pending. Refused: not requested again in time, or refused by the
+	// admission policy.
 	TooLarge, Crowded, Refused int64
-	// Items and Bytes held, pending ones and bookkeeping included.
+	// Items and Bytes count the values held, pending ones and bookkeeping included.
 	Items, Bytes int64
-	// ValueBytes are those of Bytes without bookkeeping: what values take of the
-	// heap.
+	// ValueBytes is Bytes without bookkeeping: the heap that the values use.
 	ValueBytes int64
-	// PendingBytes of Bytes are set and not yet applied.
+	// PendingBytes is the part of Bytes that is set and not yet applied.
 	PendingBytes int64
 	MaxBytes     int64
 }
 
-// Stats returns a snapshot; its figures are not of one instant.
+// Stats returns a snapshot; its counts are not from one instant.
 func (m *Values[V]) Stats() Stats {
-	departed := m.departed.Load() // first, so that there are never more than were added
+	departed := m.departed.Load() // read first, so that it never exceeds Added
 	st := Stats{
 		Added:        m.added.Load(),
 		Departed:     departed,
@@ -51,24 +50,23 @@ func (m *Values[V]) Stats() Stats {
 	return st
 }
 
-// collector turns Stats into metrics when they are scraped, so that Get pays
-// for one set of counters only.
+// collector exports Stats as metrics, so that Get updates only one set of counters.
 type collector struct {
 	source     interface{ Stats() Stats }
 	registerer prometheus.Registerer
-	remote     bool // what the tier holds is not known
+	remote     bool // the contents of the tier are not known
 
 	requests, hits, hitBytes, evictions, rejected, items, bytes, maxBytes *prometheus.Desc
 }
 
-// Tiers, as the label `tier` of the metrics says it.
+// Values of the label `tier`.
 const (
 	tierMemory    = "memory"
 	tierMemcached = "memcached"
 )
 
-// register makes the metrics of a tier of a cache known; with no registerer it
-// returns nil, which can be unregistered.
+// register registers the metrics of a tier of a cache. Without a registerer it returns nil, which
+// can be unregistered.
 func register(
 	reg prometheus.Registerer, name, tier string, source interface{ Stats() Stats },
 ) *collector {
@@ -84,17 +82,17 @@ func register(
 		registerer: reg,
 		remote:     tier == tierMemcached,
 		requests:   desc("requests_total", "Look-ups in the cache."),
-		hits:       desc("hits_total", "Look-ups that found their value."),
-		hitBytes:   desc("hit_bytes_total", "Bytes of the values found."),
-		evictions:  desc("evictions_total", "Values dropped to make room for others."),
+		hits:       desc("hits_total", "Look-ups that found a value."),
+		hitBytes:   desc("hit_bytes_total", "Bytes of values found."),
+		evictions:  desc("evictions_total", "Values evicted in favour of others."),
 		rejected: desc(
 			"rejected_total",
-			"Values that were not kept: too large, too much pending, or not asked for again before others were.",
+			"Values that were not kept, by reason.",
 			"reason",
 		),
 		items:    desc("items", "Values held."),
-		bytes:    desc("bytes", "Bytes held, bookkeeping included."),
-		maxBytes: desc("max_bytes", "Bytes that the cache may hold."),
+		bytes:    desc("bytes", "Bytes in use, bookkeeping included."),
+		maxBytes: desc("max_bytes", "Maximum size of the cache in bytes."),
 	}
 	reg.MustRegister(c)
 	return c

@@ -2,7 +2,7 @@ package bytecache
 
 import "context"
 
-// Tiered is a memory over memcached: what is found below is kept above. It is
+// Tiered is a Memory in front of a Memcached: a value found in memcached is kept in memory. It is
 // safe for concurrent use.
 type Tiered struct {
 	memory *Memory
@@ -11,7 +11,7 @@ type Tiered struct {
 
 var _ Cache = (*Tiered)(nil)
 
-// NewTiered returns a cache of both, which it closes.
+// NewTiered returns a cache of both. It closes them.
 func NewTiered(memory *Memory, remote *Memcached) *Tiered {
 	return &Tiered{memory: memory, remote: remote}
 }
@@ -19,8 +19,8 @@ func NewTiered(memory *Memory, remote *Memcached) *Tiered {
 // Get looks in memory.
 func (t *Tiered) Get(local uint64) ([]byte, bool) { return t.memory.Get(local) }
 
-// Fetch looks in memory, then asks memcached for the rest, all at once, and
-// keeps what that has in memory.
+// Fetch looks in memory, then requests the rest from memcached, all at once, and keeps the values
+// found in memory.
 func (t *Tiered) Fetch(ctx context.Context, keys []Key, values [][]byte) {
 	t.memory.Fetch(ctx, keys, values)
 	missing := make([]int, 0, len(keys))
@@ -40,25 +40,26 @@ func (t *Tiered) Fetch(ctx context.Context, keys []Key, values [][]byte) {
 	}
 }
 
-// Remote is true.
+// Remote returns true.
 func (t *Tiered) Remote() bool { return true }
 
-// Set keeps a value in both.
+// Set stores a value in both.
 func (t *Tiered) Set(key Key, value []byte) {
 	t.memory.Set(key, value)
 	t.remote.Set(key, value)
 }
 
-// Del forgets a value in both, below first: what is found there is kept above.
+// Del removes a value from both, from memcached first, because a value found there is kept in
+// memory.
 func (t *Tiered) Del(key Key) {
 	t.remote.Del(key)
 	t.memory.Del(key)
 }
 
-// Stats are those of the memory.
+// Stats returns the counts of the memory.
 func (t *Tiered) Stats() Stats { return t.memory.Stats() }
 
-// RemoteStats are the look-ups in memcached.
+// RemoteStats returns the counts of look-ups in memcached.
 func (t *Tiered) RemoteStats() Stats { return t.remote.Stats() }
 
 // Close closes both.

@@ -15,16 +15,16 @@ const (
 	defaultMaxBytes      = 64 << 20
 	defaultExpectedValue = 8 << 10
 
-	// entryOverhead is what a kept value costs besides its own bytes: the
-	// entry (64 B), its places in our table (16 B), in ristretto's (64 B with
-	// the key) and in its table of costs (16 B), and the tables' empty places.
-	// TestMemoryHoldsItsSize measures it.
+	// entryOverhead is the cost of a kept value besides its own bytes: the entry (64 B), its places
+	// in our table (16 B), in ristretto's (64 B with the key) and in its table of costs (16 B), and
+	// the tables' empty places. TestMemoryHoldsItsSize measures it.
 	entryOverhead = 224
 
-	// ristretto's buffer has 32,768 places. INVARIANT: fewer values are
-	// pending than that, so its Set always finds one.
+	// ristretto's buffer has 32,768 places.
+	//
+	// INVARIANT: fewer values are pending than that, so that ristretto's Set always finds a place.
 	maxPendingItems = 16 << 10
-	// minPendingBytes keeps small caches from taking turns all the time.
+	// minPendingBytes prevents small caches from waiting for ristretto all the time.
 	minPendingBytes = 64 << 10
 	maxPendingBytes = 8 << 20
 	shardBits       = 6
@@ -32,37 +32,36 @@ const (
 
 // Options of a Values or a Memory. The zero value works.
 type Options struct {
-	// MaxBytes that the cache may hold in all: values, bookkeeping and values
-	// not yet applied. 64 MiB by default. A tenth is for values set last, see
-	// recent; up to about 0.4 MiB go to fixed parts: a cache of less than that
-	// refuses every value.
+	// MaxBytes is the limit of the cache: values, bookkeeping and values not yet applied. 64 MiB by
+	// default. A tenth is for the queue of recent values, see recent. Up to about 0.4 MiB are
+	// fixed; a smaller cache refuses every value.
 	MaxBytes int64
-	// MaxValueBytes refuses values that take more; by default a 64th of MaxBytes,
-	// at least 32 KiB and at most 4 MiB. Twice as much is set aside for values
-	// that are not yet applied, and is not available to those that are. Where all
-	// values may have one size, a page's, that is what to give.
+	// MaxValueBytes is the size of the largest value that is accepted; by default a 64th of
+	// MaxBytes, at least 32 KiB and at most 4 MiB. Twice as much is set aside for values that are
+	// not yet applied, and is not available to the others. If all values have one size, such as a
+	// page's, set it to that size.
 	MaxValueBytes int64
-	// PendingApart says that values not yet applied do not count towards
-	// MaxBytes: whoever sets them accounts for them until Wait returns.
+	// PendingApart excludes values not yet applied from MaxBytes: the caller of Set accounts for
+	// them until Wait returns.
 	PendingApart bool
-	// ExpectedValueBytes is the usual size of a value, 8 KiB by default. It
-	// sizes the access counters (about 5 bytes for each of 10 per expected
-	// value, out of MaxBytes) and the memory of dropped keys: too large a figure
-	// makes for worse choices of what to keep, too small a one wastes memory.
+	// ExpectedValueBytes is the usual size of a value, 8 KiB by default. It determines the number
+	// of access counters (about 5 bytes for each of 10 per expected value, out of MaxBytes) and the
+	// memory of dropped keys. If it is too large, the cache keeps less useful values; if it is too
+	// small, it wastes memory.
 	ExpectedValueBytes int64
 	// Name is the label `cache` of the metrics.
 	Name string
-	// Registerer receives the metrics. Nil: none.
+	// Registerer registers the metrics. Nil: no metrics.
 	Registerer prometheus.Registerer
 }
 
-// Values is a cache in the heap of values of any kind, each with the bytes that
-// it takes. It is safe for concurrent use; make it with NewValues.
+// Values is a cache in the heap for values of any type, each with its size in bytes. It is safe for
+// concurrent use. Make it with NewValues.
 type Values[V any] struct {
 	policy       *ristretto.Cache[uint64, *entry[V]]
 	maxBytes     int64
 	maxValue     int64
-	maxKept      int64 // by ristretto
+	maxKept      int64 // limit of what ristretto keeps
 	pendingLimit int64
 	collector    *collector
 
@@ -73,15 +72,14 @@ type Values[V any] struct {
 
 	left func(V) // see OnExit
 
-	// last is the entry that ristretto applies now, or applied last. Only its
-	// goroutine touches it.
+	// last is the entry that ristretto applies now, or applied last. Only its goroutine uses it.
 	last *entry[V]
 
 	accesses chan *accessLog // to the goroutine of count
 	logs     sync.Pool       // of *accessLog, empty
 	misses   missLog
 	counted  chan struct{} // closed when count has returned
-	closing  atomic.Bool   // count need not tell what is left
+	closing  atomic.Bool   // count need not pass on what is left
 
 	recent recent[V]
 	life   sync.RWMutex
@@ -93,30 +91,31 @@ type Values[V any] struct {
 // shard is a part of the keys.
 type shard[V any] struct {
 	mu sync.Mutex // guards all of the shard, and its entries
-	// table holds every value that was set and neither rejected nor evicted.
-	// INVARIANT: what is recent, in ristretto, or on its way there, is in here,
-	// unless it was deleted: Set puts a value here first, and depart takes it out
-	// when it is in none of them any more. nil when the cache is closed.
+	// table contains every value that was set and neither rejected nor evicted; nil if the cache is
+	// closed.
+	//
+	// INVARIANT: a value that is recent, in ristretto, or on its way there, is in table, unless it
+	// was deleted. Set adds it first, and depart removes it when it is in none of them.
 	table map[uint64]*entry[V]
 	log   *accessLog // of hits
 
 	requests, hits, hitBytes int64
 
-	_ [64]byte // keeps neighbours' counters off this cache line
+	_ [64]byte // keeps the counters of neighbours off this cache line
 }
 
 // entry is a kept value.
 type entry[V any] struct {
 	key   uint64 // mixed
 	value V
-	size  int64     // of what is found
-	cost  int64     // what it takes, and bookkeeping
+	size  int64     // of the value found
+	cost  int64     // of the value and its bookkeeping
 	next  *entry[V] // in recent; guarded by its lock
 	gone  bool      // deleted
-	soon  uint8     // look-ups before it was asked
-	asked bool      // see noteAsked; or set by SetAsked
-	born  uint32    // recent.pushedKiB before it was
-	// settled entries are no longer pending. Only ristretto's goroutine touches it.
+	soon  uint8     // look-ups before it counted as asked
+	asked bool      // see noteAsked; also set by SetAsked
+	born  uint32    // recent.pushedKiB when it was set
+	// settled entries are no longer pending. Only ristretto's goroutine uses it.
 	settled bool
 }
 
@@ -152,7 +151,7 @@ func NewValues[V any](o Options) *Values[V] {
 		NumCounters:        counters,
 		MaxCost:            maxCost,
 		BufferItems:        countBatch,
-		IgnoreInternalCost: true, // entryOverhead has it
+		IgnoreInternalCost: true, // part of entryOverhead
 		KeyToHash:          func(mixed uint64) (uint64, uint64) { return mixed, 0 },
 		Cost:               m.applying,
 		ShouldUpdate:       func(_, _ *entry[V]) bool { return false },
@@ -161,7 +160,7 @@ func NewValues[V any](o Options) *Values[V] {
 		OnExit:             m.onExit,
 	})
 	if err != nil {
-		// It refuses only sizes that are not positive, and these are.
+		// Only sizes that are not positive are refused, and these are positive.
 		panic("bytecache: ristretto refuses its configuration: " + err.Error())
 	}
 	m.policy = policy
@@ -178,18 +177,17 @@ func NewValues[V any](o Options) *Values[V] {
 	return m
 }
 
-// countersSize returns the bytes of ristretto's sketch (4 rows of half a byte,
-// a power of two of them), Bloom filter (a power of two of bits, about 9.6 per
-// counter) and buffer.
+// countersSize returns the size in bytes of ristretto's sketch (4 rows of half a byte, a power of
+// two of them), Bloom filter (a power of two of bits, about 9.6 per counter) and buffer.
 func countersSize(counters int64) int64 {
 	pow2 := func(n int64) int64 { return 1 << bits.Len64(uint64(n-1)) }
 	return 2*pow2(counters) + pow2(int64(math.Ceil(float64(counters)*9.6)))/8 +
 		32<<10*int64(unsafe.Sizeof(uintptr(0)))
 }
 
-// mix maps keys to keys, one to one, so that all bits of the key bear on every
-// bit of the result (the finalizer of splitmix64: each step can be undone). Keys
-// are counters side by side; ristretto picks shards and counters by low bits.
+// mix maps keys to keys, one to one, so that each bit of the key affects every bit of the result
+// (the finalizer of splitmix64: each step is invertible). Keys are consecutive numbers; ristretto
+// selects shards and counters by low bits.
 func mix(k uint64) uint64 {
 	k ^= k >> 30
 	k *= 0xbf58476d1ce4e5b9
@@ -199,7 +197,7 @@ func mix(k uint64) uint64 {
 	return k
 }
 
-// shardOf uses high bits: the low ones pick ristretto's shard.
+// shardOf uses high bits, because the low ones select ristretto's shard.
 func (m *Values[V]) shardOf(mixed uint64) *shard[V] { return &m.shards[mixed>>(64-shardBits)] }
 
 // Get returns the value of a key. It does not allocate.
@@ -229,11 +227,11 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	return value, true
 }
 
-// noteAsked notes that an entry was found by a look-up: one that comes a while
-// after it was set, or the third of those that come sooner, is of another request
-// than it was set for. The caller holds its shard's mu.
+// noteAsked records a look-up of an entry. A look-up some time after the value was set, or the
+// third of those before that, comes from another request than the one that set it. The caller holds
+// the shard's mu.
 func (m *Values[V]) noteAsked(e *entry[V]) {
-	if e.asked { // not to write where many read
+	if e.asked { // avoids a write where many read
 		return
 	}
 	e.soon++
@@ -241,13 +239,12 @@ func (m *Values[V]) noteAsked(e *entry[V]) {
 		int64(m.recent.pushedKiB()-e.born)<<10-e.cost >= m.recent.maxBytes/soonShare
 }
 
-// OnExit has f called with every value that the cache has let go of: evicted,
-// or refused after Set took it in. Once for each, and from any goroutine. It is
-// to be set before the first Set, and f must not call the cache.
+// OnExit sets a function that is called once for every value that the cache drops: evicted, or
+// refused after Set accepted it. The call may come from any goroutine. Call OnExit before the first
+// Set. f must not call the cache.
 func (m *Values[V]) OnExit(f func(V)) { m.left = f }
 
-// Peek is Get without counting: neither as a request, nor in favour of the
-// value.
+// Peek is Get without counting: neither a look-up nor a use of the value.
 func (m *Values[V]) Peek(key uint64) (value V, ok bool) {
 	mixed := mix(key)
 	s := m.shardOf(mixed)
@@ -259,8 +256,8 @@ func (m *Values[V]) Peek(key uint64) (value V, ok bool) {
 	return value, false
 }
 
-// again is Get for a key that Get has just missed: missed once more, it counts
-// neither as a look-up nor with the policy.
+// again is Get for a key that Get has just missed. A second miss counts neither as a look-up nor
+// with the policy.
 func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	mixed := mix(key)
 	s := m.shardOf(mixed)
@@ -277,20 +274,20 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	return e.value, true
 }
 
-// Set keeps a value that takes size bytes of the heap, unless its key is present
-// or it is too large; whether for longer is decided when others follow. The cache
-// owns the value from here on. It may wait for values set before to be applied.
+// Set keeps a value that uses size bytes of the heap, unless its key is present or it is too large.
+// Later Sets decide whether it stays. The cache owns the value from the call on. Set may wait until
+// earlier values are applied.
 func (m *Values[V]) Set(key uint64, value V, size int64) { m.set(key, value, size, size, false) }
 
-// SetAsked is Set for a key that was asked for before it was missed last: it need
-// not be asked for again to be kept.
+// SetAsked is Set for a key that was requested before its last miss: it need not be requested again
+// to be kept.
 func (m *Values[V]) SetAsked(
 	key uint64, value V, size int64,
 ) {
 	m.set(key, value, size, size, true)
 }
 
-// set is Set or SetAsked of a value of size bytes that takes more.
+// set implements Set and SetAsked for a value of size bytes that uses `takes` bytes of memory.
 func (m *Values[V]) set(key uint64, value V, size, takes int64, asked bool) {
 	if takes > m.maxValue {
 		m.tooLarge.Add(1)
@@ -301,8 +298,8 @@ func (m *Values[V]) set(key uint64, value V, size, takes int64, asked bool) {
 	}
 }
 
-// insert puts a value into its shard's table and returns its new entry, nil if
-// there is one for the key, or the cache is closed.
+// insert puts a value into its shard's table and returns its entry. It returns nil if the key is
+// present or the cache is closed.
 func (m *Values[V]) insert(mixed uint64, value V, size, cost int64, asked bool) *entry[V] {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
@@ -318,8 +315,8 @@ func (m *Values[V]) insert(mixed uint64, value V, size, cost int64, asked bool) 
 	return e
 }
 
-// Del makes the cache forget a key, for which the next Set is another value's. It
-// may wait for values set before to be applied.
+// Del removes a key. The next Set of it may have another value. Del may wait until earlier values
+// are applied.
 func (m *Values[V]) Del(key uint64) {
 	mixed := mix(key)
 	m.life.RLock()
@@ -327,12 +324,12 @@ func (m *Values[V]) Del(key uint64) {
 	if m.closed || !m.forget(mixed) {
 		return
 	}
-	// What is in ristretto by now, or on its way there, goes; what is still
-	// recent goes when it leaves the queue.
+	// This removes a value that is in ristretto or on its way there. A recent one is removed when
+	// it leaves the queue.
 	m.policy.Del(mixed)
 }
 
-// forget takes a key's entry out of the table, and reports whether there was one.
+// forget removes a key's entry from the table, and reports whether there was one.
 func (m *Values[V]) forget(mixed uint64) bool {
 	s := m.shardOf(mixed)
 	s.mu.Lock()
@@ -347,8 +344,7 @@ func (m *Values[V]) forget(mixed uint64) bool {
 	return true
 }
 
-// Wait returns when the values set before are applied: kept within MaxBytes, or
-// refused.
+// Wait returns when all earlier values are applied: kept within MaxBytes, or refused.
 func (m *Values[V]) Wait() {
 	m.life.RLock()
 	defer m.life.RUnlock()
@@ -357,9 +353,9 @@ func (m *Values[V]) Wait() {
 	}
 }
 
-// reserve takes room for a pending value; where there is none, it waits until
-// ristretto has applied what is pending, but for the last value of it. The caller
-// holds recent.mu, so nobody else takes room.
+// reserve reserves memory for a pending value. If the limit is reached, it waits until ristretto
+// has applied all pending values but the last. The caller holds recent.mu, so that no other
+// goroutine reserves.
 func (m *Values[V]) reserve(cost int64) {
 	if m.pendingBytes.Load()+cost > m.pendingLimit || m.pendingItems.Load() >= maxPendingItems {
 		m.life.RLock()
@@ -377,25 +373,24 @@ func (m *Values[V]) release(cost int64) {
 	m.pendingItems.Add(-1)
 }
 
-// applying is called by ristretto's goroutine for the cost of the value it is
-// about to apply. There is one such goroutine, so the value before this one
-// has been applied: ristretto holds it, or rejected it. Of the last value set
-// that is known only when another follows: one value may stay pending.
+// applying is called by ristretto's goroutine for the cost of the value that it is about to apply.
+// There is one such goroutine, so the previous value has been applied: ristretto holds it, or has
+// rejected it. The last value set is known to be applied only when another follows: one value may
+// stay pending.
 func (m *Values[V]) applying(e *entry[V]) int64 {
 	m.settle(m.last)
 	m.last = e
 	return e.cost
 }
 
-// onReject is called by ristretto's goroutine for a value that the admission
-// policy refuses.
+// onReject is called by ristretto's goroutine for a value that the admission policy refuses.
 func (m *Values[V]) onReject(item *ristretto.Item[*entry[V]]) {
 	m.refused.Add(1)
 	m.settle(item.Value)
 }
 
-// onEvict is called by ristretto's goroutine for a value that makes room, and
-// again without the value when its sample held the key twice.
+// onEvict is called by ristretto's goroutine for an evicted value, and again without the value if
+// its sample contained the key twice.
 func (m *Values[V]) onEvict(item *ristretto.Item[*entry[V]]) {
 	if item.Value != nil {
 		m.evictions.Add(1)
@@ -410,15 +405,14 @@ func (m *Values[V]) settle(e *entry[V]) {
 	}
 }
 
-// onExit is called by ristretto for every value that leaves it, or that it
-// never took in, exactly once.
+// onExit is called by ristretto exactly once for every value that leaves it or was never accepted.
 func (m *Values[V]) onExit(e *entry[V]) {
 	if e != nil {
 		m.depart(e)
 	}
 }
 
-// depart lets go of an entry that is neither in recent nor in ristretto.
+// depart drops an entry that is neither in recent nor in ristretto.
 func (m *Values[V]) depart(e *entry[V]) {
 	s := m.shardOf(e.key)
 	s.mu.Lock()
@@ -438,8 +432,8 @@ func (m *Values[V]) depart(e *entry[V]) {
 	}
 }
 
-// Close drops everything and stops the cache's goroutines. Calls that run or
-// come later are harmless: every Get misses, every Set does nothing.
+// Close drops all values and stops the cache's goroutines. Concurrent and later calls are harmless:
+// every Get misses, every Set does nothing.
 func (m *Values[V]) Close() {
 	m.recent.mu.Lock()
 	defer m.recent.mu.Unlock()
@@ -459,13 +453,13 @@ func (m *Values[V]) Close() {
 		m.depart(e)
 	}
 	m.recent.first, m.recent.last, m.recent.bytes = nil, nil, 0
-	// INVARIANT: from here on only count calls into ristretto: every other call
-	// is made under a shard's mu, or life, after a look whether it is closed.
+	// INVARIANT: from here on only count calls into ristretto. Every other call is made under a
+	// shard's mu, or life, after checking that the cache is open.
 	m.closing.Store(true)
 	close(m.accesses)
 	<-m.counted
 	evictions := m.evictions.Load()
 	m.policy.Close()
-	m.evictions.Store(evictions) // it says of every value that it was evicted
+	m.evictions.Store(evictions) // it reports every value as evicted
 	m.collector.unregister()
 }

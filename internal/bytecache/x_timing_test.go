@@ -38,9 +38,8 @@ func BenchmarkMemoryGet(b *testing.B) {
 	})
 }
 
-// BenchmarkMemorySet sets new values into a full cache: some that are never asked
-// for, and that leave the queue without meeting the policy, and some that are,
-// each of which the policy takes in at another's cost.
+// BenchmarkMemorySet sets new values into a full cache. Some are never requested and leave the
+// queue without reaching the policy; the others are, and each of them evicts a value.
 func BenchmarkMemorySet(b *testing.B) {
 	value := make([]byte, 8<<10)
 	run := func(name string, asked bool) {

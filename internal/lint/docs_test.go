@@ -16,9 +16,9 @@ var (
 	testFunc   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)[A-Za-z0-9_]+)\(`)
 )
 
-// TestDocumentsNameWhatIsThere checks that the documents name only tests and make rules that exist,
-// because a promise is worth no more than the test that shows it. It also rejects a rule of the
-// Makefile that is only declared: make would do nothing and succeed.
+// TestDocumentsNameWhatIsThere: every test and every make target that a document names exists, and
+// every target declared in the Makefile has a rule, because make succeeds without one and does
+// nothing.
 func TestDocumentsNameWhatIsThere(t *testing.T) {
 	root := filepath.Join("..", "..")
 	read := func(name string) string {
@@ -66,12 +66,12 @@ func TestDocumentsNameWhatIsThere(t *testing.T) {
 		text := read(name)
 		for _, m := range saidRule.FindAllStringSubmatch(text, -1) {
 			if !rules[m[1]] {
-				t.Errorf("%s: make %s: the Makefile has no such rule", name, m[1])
+				t.Errorf("%s: make %s: the Makefile has no such target", name, m[1])
 			}
 		}
 		for _, m := range saidTest.FindAllStringSubmatch(text, -1) {
 			if !tests[m[1]] {
-				t.Errorf("%s: there is no %s", name, m[1])
+				t.Errorf("%s: %s does not exist", name, m[1])
 			}
 		}
 	}

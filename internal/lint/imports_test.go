@@ -7,8 +7,8 @@ import (
 )
 
 // layers are the packages from the bottom up. A package may import those of lower layers, never one
-// of its own layer or above. A folder stands for the folders in it too, unless those are named
-// themselves.
+// of its own layer or above. A folder stands for the folders in it too, unless they have an entry
+// of their own.
 var layers = [][]string{
 	{"internal/redaction"},
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc",
@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"cmd"},
 }
 
-// narrower are packages that may import less than their layer allows: of larder's own, only these.
+// narrower are packages that may import less than their layer allows: only these of larder's own.
 var narrower = map[string][]string{
 	"internal/panics":     {},
 	"store/storepb":       {},
@@ -75,8 +75,8 @@ var narrower = map[string][]string{
 	"internal/bucket/retry":   {"internal/panics", "internal/telemetry", "internal/bucket/hedge"},
 }
 
-// forTests are packages that only tests import, whatever their layer, besides those that are
-// allowed to anyway.
+// forTests are packages that every test may import. Other files may import them only if their layer
+// allows it.
 var forTests = []string{
 	"benchmarks",
 	"internal/faultstore",
@@ -89,7 +89,7 @@ var forTests = []string{
 
 const module = "larder/"
 
-// place returns the entry of layers that a package belongs to, and its layer; -1 if it has none.
+// place returns the entry of layers for a package, and its layer; -1 if it has none.
 func place(pkg string) (entry string, layer int) {
 	layer = -1
 	for i, names := range layers {
@@ -102,8 +102,8 @@ func place(pkg string) (entry string, layer int) {
 	return entry, layer
 }
 
-// mayImport tells whether a file of package from may import package to, both from the module's
-// root.
+// mayImport reports whether a file of package from may import package to. Both are paths from the
+// module's root.
 func mayImport(from, to string, test bool) bool {
 	fromEntry, fromLayer := place(from)
 	toEntry, toLayer := place(to)
@@ -129,7 +129,8 @@ func TestImportsPointDown(t *testing.T) {
 			continue
 		}
 		if _, layer := place(f.pkg); layer < 0 {
-			t.Errorf("%s: package %s has no layer: give it one in internal/lint", f.name, f.pkg)
+			t.Errorf("%s: package %s has no layer: add it to internal/lint/imports_test.go",
+				f.name, f.pkg)
 			continue
 		}
 		for _, p := range f.imports() {
@@ -141,8 +142,8 @@ func TestImportsPointDown(t *testing.T) {
 	}
 }
 
-// TestImportRuleBites holds the rule itself to what it must refuse: a table that allowed everything
-// would pass the test above.
+// TestImportRuleBites checks that the rule refuses imports: a table that allowed everything would
+// pass the test above.
 func TestImportRuleBites(t *testing.T) {
 	f := func(from, to string, test, want bool) {
 		t.Helper()
@@ -195,18 +196,18 @@ func TestImportRuleBites(t *testing.T) {
 	f("internal/config", "internal/web", false, false)
 }
 
-// banned are imports from outside that have one place, or none. A folder in except stands for what
-// is in it too.
+// banned are imports of other modules that are allowed in one place, or nowhere. A folder in except
+// stands for the folders in it too.
 var banned = []struct {
 	path   string
 	except []string
-	tests  bool // tests may use it
+	tests  bool // tests may import it
 	why    string
 }{
 	{path: "github.com/thanos-io/thanos", except: []string{"interop"},
-		why: "larder is no build of Thanos: it is compared with it, in interop/"},
+		why: "larder does not link Thanos; interop/ compares the two"},
 	{path: "github.com/thanos-io/objstore/client", except: []string{"internal/bucket", "interop"},
-		why: "it links every provider; packages declare the two or three methods they need"},
+		why: "it links every provider; packages declare the two or three methods that they need"},
 	{path: "github.com/prometheus/prometheus/tsdb/index", except: []string{"internal/tsdbfmt",
 		"benchmarks", "interop"}, tests: true,
 		why: "only internal/tsdbfmt touches the TSDB's encodings"},
@@ -220,28 +221,28 @@ var banned = []struct {
 		"benchmarks", "interop", "cmd"}, tests: true,
 		why: "only internal/tsdbfmt touches the TSDB's encodings"},
 	{path: "github.com/dgraph-io/ristretto", except: []string{"internal/bytecache"},
-		why: "its traps are closed in one place"},
+		why: "one package works around its faults"},
 	{path: "github.com/maypok86/otter", except: []string{"benchmarks/eviction"},
-		why: "it is what ristretto is compared with, and no part of larder"},
+		why: "it is only compared with ristretto"},
 	{path: "github.com/bradfitz/gomemcache", except: []string{"internal/memcached"},
-		why: "its traps are closed in one place"},
+		why: "one package works around its faults"},
 	{path: "github.com/go-kit/log", except: []string{"internal/telemetry", "interop"}, tests: true,
-		why: "logs are log/slog; the object store clients get an adapter"},
+		why: "logs use log/slog; the object store clients get an adapter"},
 	{path: "github.com/alecthomas/kingpin", except: []string{"cmd", "benchmarks", "interop"},
-		why: "flags belong to commands: packages take values"},
+		why: "flags belong to commands; packages take values"},
 	{path: "google.golang.org/grpc/experimental", except: []string{"cmd"},
 		why: "it changes the whole process"},
 	{path: "go.opentelemetry.io/otel/sdk", except: []string{"internal/telemetry"}, tests: true,
-		why: "packages use the trace API; what records is set up once"},
+		why: "packages use the trace API; the recorder is set up once"},
 	{path: "github.com/pkg/errors", why: "errors are wrapped with %w"},
 	{path: "gopkg.in/yaml.v2", why: "go.yaml.in/yaml has the maintained versions"},
 	{path: "github.com/gogo/protobuf", except: []string{"interop"},
-		why: "messages are protoc-gen-go's"},
+		why: "messages are generated by protoc-gen-go"},
 	{path: "golang.org/x/exp",
-		why: "it breaks without notice; the standard library has what is needed"},
-	{path: "io/ioutil", why: "deprecated: os and io have it all"},
-	{path: "log", why: "logs are log/slog, passed in"},
-	{path: "expvar", why: "metrics are client_golang, with a registerer passed in"},
+		why: "it breaks without notice; the standard library is enough"},
+	{path: "io/ioutil", why: "deprecated; use os and io"},
+	{path: "log", why: "logs use log/slog, passed in"},
+	{path: "expvar", why: "metrics use client_golang, with a registerer passed in"},
 }
 
 func TestBannedImports(t *testing.T) {
@@ -263,8 +264,8 @@ func TestBannedImports(t *testing.T) {
 	}
 }
 
-// TestInteropStandsApart keeps larder's module out of interop/: Go would then lift the Prometheus
-// that Thanos is built with.
+// TestInteropStandsApart: interop/ does not import larder's module, because Go would then upgrade
+// the Prometheus that Thanos is built with.
 func TestInteropStandsApart(t *testing.T) {
 	for _, f := range tree(t) {
 		if !strings.HasPrefix(f.name, "interop/") {
@@ -272,7 +273,7 @@ func TestInteropStandsApart(t *testing.T) {
 		}
 		for _, p := range f.imports() {
 			if strings.HasPrefix(p, module) && !strings.HasPrefix(p, module+"interop") {
-				t.Errorf("%s imports %s: interop/ runs the binary and links nothing of it", f.name,
+				t.Errorf("%s imports %s: interop/ must run the binary and not link larder", f.name,
 					p)
 			}
 		}

@@ -11,21 +11,22 @@ import (
 	"testing"
 )
 
-// lockPage is where the locks of the process are written down: a table whose rows begin with
-// `package.Type.field`, then say what it guards, then which locks may be taken while it is held.
+// lockPage documents the locks of the process in tables. A row contains `package.Type.field`, what
+// the lock guards, and which locks may be taken while it is held.
 const lockPage = "docs/locks.md"
 
-// waitTypes are what docs/locks.md has to name: what blocks a goroutine until another lets go.
+// waitTypes are the types of fields that docs/locks.md must name: they block a goroutine until
+// another releases them.
 var waitTypes = []string{"sync.Mutex", "sync.RWMutex", "sync.Cond", "semaphore.Weighted"}
 
-// inTheProcess tells whether a package is part of the gateway: neither a test's nor a benchmark's
-// tool.
+// inTheProcess reports whether a package is part of the gateway, and not a tool of tests or
+// benchmarks.
 func inTheProcess(pkg string) bool {
 	return !strings.HasPrefix(pkg, "interop") && !strings.HasPrefix(pkg, "benchmarks") &&
 		!strings.HasPrefix(pkg, "internal/faultstore") && !strings.HasSuffix(pkg, "test")
 }
 
-// typeName writes a type as source does; "" for what is no plain name.
+// typeName writes a type as in source, "" if it has no plain name.
 func typeName(e ast.Expr) string {
 	switch t := e.(type) {
 	case *ast.StarExpr:
@@ -38,8 +39,8 @@ func typeName(e ast.Expr) string {
 	return ""
 }
 
-// locksOf returns the names of the locks in a file: fields of structs, as package.Type.field, and
-// variables, as package.function.name.
+// locksOf returns the names of the locks in a file: fields of structs as package.Type.field,
+// variables as package.function.name.
 func locksOf(f *goFile) []string {
 	var out []string
 	add := func(owner string, names []*ast.Ident, typ ast.Expr) {
@@ -63,7 +64,7 @@ func locksOf(f *goFile) []string {
 		fields = func(owner string, s *ast.StructType) {
 			for _, fl := range s.Fields.List {
 				add(owner, fl.Names, fl.Type)
-				if inner, ok := fl.Type.(*ast.StructType); ok { // of no name
+				if inner, ok := fl.Type.(*ast.StructType); ok { // without a name
 					fields(owner+"."+fl.Names[0].Name, inner)
 				}
 			}
@@ -87,7 +88,7 @@ func locksOf(f *goFile) []string {
 // lockRow is a row of the page's tables.
 type lockRow struct {
 	name  string
-	under []string // what may be taken while it is held
+	under []string // the locks that may be taken while it is held
 }
 
 func lockRows(t *testing.T) []lockRow {
@@ -116,7 +117,8 @@ func lockRows(t *testing.T) []lockRow {
 	return rows
 }
 
-// TestLocksAreWrittenDown: docs/locks.md names every lock of the process, and none that is not there any more.
+// TestLocksAreWrittenDown: docs/locks.md names every lock of the process, and no lock that does not
+// exist.
 func TestLocksAreWrittenDown(t *testing.T) {
 	code := map[string]string{}
 	for _, f := range tree(t) {
@@ -128,7 +130,7 @@ func TestLocksAreWrittenDown(t *testing.T) {
 		}
 	}
 	if len(code) < 20 {
-		t.Fatalf("found %d locks only: the rule would hold for nothing", len(code))
+		t.Fatalf("found only %d locks: the rule does not work", len(code))
 	}
 	written := map[string]bool{}
 	for _, row := range lockRows(t) {
@@ -143,13 +145,13 @@ func TestLocksAreWrittenDown(t *testing.T) {
 	for name, file := range code {
 		if !written[name] {
 			t.Errorf(
-				"%s: %s lacks a row for %s: what it guards, and what may be taken while it is held",
+				"%s: %s needs a row for %s: what it guards, and what may be taken while it is held",
 				file, lockPage, name)
 		}
 	}
 }
 
-// TestLocksHaveAnOrder: no lock is taken, by way of any others, while it is held itself.
+// TestLocksHaveAnOrder: no lock may be taken while it is held, not even by way of other locks.
 func TestLocksHaveAnOrder(t *testing.T) {
 	under := map[string][]string{}
 	rows := lockRows(t)
@@ -167,7 +169,7 @@ func TestLocksHaveAnOrder(t *testing.T) {
 		}
 		switch state[name] {
 		case looking:
-			t.Errorf("%s: a circle: %s", lockPage, strings.Join(append(way, name), " -> "))
+			t.Errorf("%s: a cycle: %s", lockPage, strings.Join(append(way, name), " -> "))
 			return
 		case done:
 			return

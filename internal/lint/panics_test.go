@@ -8,23 +8,23 @@ import (
 	"testing"
 )
 
-// uncontained are the functions that start a goroutine or a timer whose function contains no panic
-// itself, with why none can come of it, or where it is contained. Everything else that is started
-// must contain its panics.
+// uncontained are the functions that start a goroutine or a timer with a function that does not
+// contain panics itself. Each has the reason why it cannot panic, or the place that contains its
+// panics. All other started functions must contain their panics.
 var uncontained = map[string]string{
-	"cmd/larder.storeCommand.run":          "waits for signals, and runs the actors, whose end is the process's",
-	"cmd/larder.backend.run":               "Catalog.Run contains its syncs; the others go through panics.Guard.Do",
+	"cmd/larder.storeCommand.run":          "waits for signals; a panic of an actor ends the process anyway",
+	"cmd/larder.backend.run":               "Catalog.Run contains syncs; others use panics.Guard.Do",
 	"cmd/larder.rpcServer.stop":            "stops grpc's server",
-	"internal/bytecache.NewValues":         "counts for ristretto: no code of others",
+	"internal/bytecache.NewValues":         "counts for ristretto: calls no other code",
 	"internal/bucket/hedge.Bucket.read":    "calls the client through Contained",
 	"internal/bucket/hedge.body.begin":     "the same",
 	"internal/inbound.Pool.Around":         "ends a context; the handler runs contained",
-	"internal/inbound.Requests.connection": "asks channelz and counts: no code of others",
+	"internal/inbound.Requests.connection": "asks channelz and counts: calls no other code",
 	"internal/inbound.Requests.Ended":      "the same",
 	"internal/inbound.streams.ask":         "the same",
 	"internal/inbound.Requests.Tap":        "counts, and closes a connection",
 	"internal/memcached.Client.start":      "waits for a turn; Client.run contains",
-	"internal/memcached.New":               "takes from a queue; Client.carryOut contains, and so does the look-up of names",
+	"internal/memcached.New":               "Client.carryOut and the look-up of names contain",
 	"internal/pagecache.Reader.launch":     "Reader.fly contains",
 	"internal/memcached.Client.Close":      "drops a queue",
 	"internal/pagecache.Reader.read":       "ends a flight, under the Reader's lock",
@@ -38,8 +38,8 @@ var uncontained = map[string]string{
 	"store/indexheader.readEnds":           "the same",
 }
 
-// TestGoroutinesContainPanics: a panic of a goroutine ends the process, unless it was contained
-// there.
+// TestGoroutinesContainPanics: every goroutine contains its panics, because one that is not
+// contained ends the process.
 func TestGoroutinesContainPanics(t *testing.T) {
 	contains := regexp.MustCompile(`\b[cC]ontained\(|\.Do\(|\.Caught\(|\brecover\(\)`)
 	files := tree(t)
@@ -84,7 +84,8 @@ func TestGoroutinesContainPanics(t *testing.T) {
 					return true
 				}
 				t.Errorf(
-					"%s: %s starts what contains no panic: use internal/panics, or say in internal/lint why none can come of it",
+					"%s: %s starts a function that does not contain panics: use internal/panics, "+
+						"or add the reason why it cannot panic to internal/lint",
 					f.pos(n), name,
 				)
 				return true
@@ -93,7 +94,7 @@ func TestGoroutinesContainPanics(t *testing.T) {
 	}
 	for name := range uncontained {
 		if !used[name] {
-			t.Errorf("%s starts nothing that needs its entry in internal/lint any more", name)
+			t.Errorf("%s needs no entry in internal/lint any more: remove it", name)
 		}
 	}
 }
@@ -120,8 +121,8 @@ func receiver(fn *ast.FuncDecl) string {
 	}
 }
 
-// startedBy returns what a node starts: the call of a go statement, or the function that a group's
-// Go or an AfterFunc is given.
+// startedBy returns what a node starts: the call of a go statement, or the function passed to a
+// group's Go or to AfterFunc.
 func startedBy(n ast.Node) ast.Expr {
 	switch s := n.(type) {
 	case *ast.GoStmt:
@@ -139,8 +140,8 @@ func startedBy(n ast.Node) ast.Expr {
 	return nil
 }
 
-// calledName returns the name of the function or method that is called, or given to be called: of a
-// literal, the one it consists of.
+// calledName returns the name of the function or method that is called, or passed to be called. For
+// a function literal, it is the one call in it.
 func calledName(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.Ident:

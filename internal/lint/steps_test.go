@@ -14,8 +14,8 @@ var (
 	stepName = regexp.MustCompile("`([A-Za-z.]+)`")
 )
 
-// TestStepsNameWhatIsThere checks that each file of ARCHITECTURE.md's tables of steps declares the
-// functions, methods and types that the table names after it.
+// TestStepsNameWhatIsThere: each file in ARCHITECTURE.md's tables of steps declares the functions,
+// methods and types that the table names.
 func TestStepsNameWhatIsThere(t *testing.T) {
 	root := filepath.Join("..", "..")
 	page, err := os.ReadFile(filepath.Join(root, "ARCHITECTURE.md"))

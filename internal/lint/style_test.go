@@ -15,15 +15,15 @@ const maxLines = 700
 func TestFilesAreShort(t *testing.T) {
 	for _, f := range tree(t) {
 		if n := strings.Count(f.text, "\n"); n > maxLines && !f.generated() {
-			t.Errorf("%s has %d lines, more than %d: it holds more than one thing", f.name, n,
+			t.Errorf("%s has %d lines, more than %d: split it by concept", f.name, n,
 				maxLines)
 		}
 	}
 }
 
-// TestPackagesSayWhatTheyAreFor: a doc.go each, with a package comment. A package of one file has
-// it there, and interop/, which is all tests, anywhere. Packages of tests alone have none to read
-// it.
+// TestPackagesSayWhatTheyAreFor: each package has a doc.go with a package comment. A package of one
+// file may have the comment there, and interop/, which is all tests, anywhere. Packages that
+// contain only tests need none.
 func TestPackagesSayWhatTheyAreFor(t *testing.T) {
 	inDoc, anywhere, code := map[string]bool{}, map[string]bool{}, map[string]int{}
 	for _, f := range tree(t) {
@@ -44,18 +44,18 @@ func TestPackagesSayWhatTheyAreFor(t *testing.T) {
 }
 
 func TestNothingIsLeftForLater(t *testing.T) {
-	// Spelt in pieces, so that this file passes.
+	// Split into pieces, so that this file passes.
 	later := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X|HA` + `CK)\b`)
 	for _, f := range tree(t) {
 		if m := later.FindStringIndex(f.text); m != nil {
-			t.Errorf("%s:%d: %s: do it, or write it down as a known limit in docs/", f.name,
+			t.Errorf("%s:%d: %s: do it, or document it as a known limit in docs/", f.name,
 				1+strings.Count(f.text[:m[0]], "\n"), f.text[m[0]:m[1]])
 		}
 	}
 }
 
-// TestTestsWaitForEvents: a sleep in a test is a guess about a machine that nobody has seen. In
-// files that use testing/synctest it is fake time.
+// TestTestsWaitForEvents: a sleep in a test guesses how fast an unknown machine is. In files that
+// use testing/synctest, time is fake and sleeping is allowed.
 func TestTestsWaitForEvents(t *testing.T) {
 	for _, f := range tree(t) {
 		if !f.test {
@@ -92,8 +92,8 @@ func TestTestsWaitForEvents(t *testing.T) {
 	}
 }
 
-// skippable recognises the two conditions that make test runs without, too: the race detector,
-// under which allocations and times mean nothing, and -short.
+// skippable recognises the two conditions under which a test may skip itself: the race detector,
+// which distorts allocations and times, and -short.
 func skippable(cond ast.Expr) bool {
 	switch c := cond.(type) {
 	case *ast.Ident:
@@ -107,8 +107,8 @@ func skippable(cond ast.Expr) bool {
 	return false
 }
 
-// TestNoGlobalState: package variables are constants that Go has no const for. What can change (a
-// lock, a pool, an atomic, a value filled later) belongs to something that is made and passed.
+// TestNoGlobalState: package variables are constants of types that const does not allow. State that
+// can change (a lock, a pool, an atomic, a value set later) belongs to a value that is passed on.
 func TestNoGlobalState(t *testing.T) {
 	for _, f := range tree(t) {
 		if f.test || f.generated() || strings.HasPrefix(f.name, "interop/") {
@@ -135,7 +135,7 @@ func embedded(d *ast.GenDecl) bool {
 	return d.Doc != nil && strings.Contains(d.Doc.List[len(d.Doc.List)-1].Text, "//go:embed")
 }
 
-// mutable recognises the obvious kinds.
+// mutable recognises the obvious kinds of mutable variables.
 func mutable(spec *ast.ValueSpec, i int) bool {
 	if i >= len(spec.Values) {
 		return true // filled later

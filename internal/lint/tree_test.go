@@ -25,7 +25,7 @@ type goFile struct {
 
 func (f *goFile) generated() bool { return strings.HasSuffix(f.name, ".pb.go") }
 
-// pos says where a node stands, for messages.
+// pos returns the position of a node for messages.
 func (f *goFile) pos(n ast.Node) string {
 	return f.name + ":" + strconv.Itoa(f.fset.Position(n.Pos()).Line)
 }
@@ -36,20 +36,20 @@ func (f *goFile) imports() []string {
 	for _, spec := range f.ast.Imports {
 		p, err := strconv.Unquote(spec.Path.Value)
 		if err != nil {
-			panic(err) // the parser has accepted it
+			panic(err) // the parser has validated it
 		}
 		paths = append(paths, p)
 	}
 	return paths
 }
 
-// tree parses every Go file of the repository, those of interop/ with its own go.mod too. testdata
-// and hidden folders stay out.
+// tree parses every Go file of the repository, including those of interop/, which has a go.mod of
+// its own. It skips testdata and hidden folders.
 func tree(t *testing.T) []*goFile {
 	t.Helper()
 	root := filepath.Join("..", "..")
 	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
-		t.Fatalf("the repository's root is not where this test expects it: %v", err)
+		t.Fatalf("no repository root where this test expects it: %v", err)
 	}
 	var files []*goFile
 	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -85,7 +85,7 @@ func tree(t *testing.T) []*goFile {
 		t.Fatal(err)
 	}
 	if len(files) < 50 {
-		t.Fatalf("found %d Go files only: the rules would hold for nothing", len(files))
+		t.Fatalf("found only %d Go files: the rules do not work", len(files))
 	}
 	return files
 }

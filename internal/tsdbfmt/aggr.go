@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// The data of an aggregate chunk (EncAggr) is five parts, in the order count, sum, min, max,
-// counter, each
+// The data of an aggregate chunk (EncAggr) consists of five parts, in the order count, sum, min,
+// max, counter. Each part is
 //
 //	len <uvarint> | encoding <1b> | data <len bytes>
 //
-// where len counts the data alone. A part that is absent is its length 0 and nothing else.
+// len is the length of the data alone. An absent part is its length 0 and nothing else.
 
-// The places of the aggregates in an aggregate chunk.
+// Positions of the aggregates in an aggregate chunk.
 const (
 	AggrCount = iota
 	AggrSum
@@ -22,18 +22,18 @@ const (
 	NumAggrs
 )
 
-// SubChunk is one part of an aggregate chunk. Enc and Data mean nothing where Present is false.
+// SubChunk is one part of an aggregate chunk. Enc and Data are valid only if Present is true.
 type SubChunk struct {
 	Enc     byte
 	Data    []byte
 	Present bool
 }
 
-// AggrChunk splits the data of an aggregate chunk into its parts, which alias it. All parts are
-// checked, asked for or not: the bytes of a damaged chunk must not depend on the aggregates of the
-// request.
+// AggrChunk splits the data of an aggregate chunk into its parts, which alias it. It checks all
+// parts, even those that were not requested, so that the result for a damaged chunk does not depend
+// on the aggregates of the request.
 //
-// Bytes after the last part are tolerated, as they are by Thanos.
+// It ignores bytes after the last part, same as Thanos.
 func AggrChunk(data []byte) (sub [NumAggrs]SubChunk, err error) {
 	b := data
 	for i := range sub {
@@ -58,7 +58,7 @@ func AggrChunk(data []byte) (sub [NumAggrs]SubChunk, err error) {
 }
 
 // AppendAggrChunk appends the data of an aggregate chunk to dst. A part that is present must have
-// data: length 0 says absent.
+// data, because length 0 means absent.
 func AppendAggrChunk(dst []byte, sub [NumAggrs]SubChunk) []byte {
 	for _, s := range sub {
 		if !s.Present || len(s.Data) == 0 {

@@ -2,9 +2,9 @@ package tsdbfmt
 
 import "encoding/binary"
 
-// bitReader reads a byte slice bit by bit, most significant first. Its error is sticky: after the
-// first read past the end, bad is set, every read returns 0 and pos stays at the end, so that a
-// decoder checks once per sample.
+// bitReader reads a byte slice bit by bit, most significant bit first. Its error is sticky: after
+// the first read past the end, bad is set, every read returns 0 and pos stays at the end. A decoder
+// therefore checks once per sample.
 type bitReader struct {
 	b   []byte
 	pos int // in bits
@@ -33,7 +33,7 @@ func (r *bitReader) bits(n int) uint64 {
 	return (binary.BigEndian.Uint64(b)<<off | uint64(b[8])>>(8-off)) >> (64 - n)
 }
 
-// skip passes over n bits.
+// skip skips n bits.
 func (r *bitReader) skip(n int) {
 	if n < 0 || r.left() < n {
 		r.bad, r.pos = true, len(r.b)*8
@@ -45,8 +45,8 @@ func (r *bitReader) skip(n int) {
 // varbitSize[k] is the number of value bits after a varbit prefix of k ones.
 var varbitSize = [9]int{0, 3, 6, 9, 12, 18, 25, 56, 64}
 
-// varbit reads the prefix of a varbit number and returns the number of its value bits: up to eight
-// ones, the last zero left out after the eighth.
+// varbit reads the prefix of a varbit number and returns the number of its value bits. The prefix
+// is up to eight ones followed by a zero, which is omitted after the eighth.
 func (r *bitReader) varbit() int {
 	ones := 0
 	for ones < 8 && r.bits(1) == 1 {
@@ -58,8 +58,8 @@ func (r *bitReader) varbit() int {
 // varbitUint reads an unsigned varbit number.
 func (r *bitReader) varbitUint() uint64 { return r.bits(r.varbit()) }
 
-// varbitInt reads a signed varbit number. Its values run from -(2^(n-1)-1) to 2^(n-1): one more at
-// the top than two's complement.
+// varbitInt reads a signed varbit number. Its values range from -(2^(n-1)-1) to 2^(n-1): one more
+// at the top than two's complement.
 func (r *bitReader) varbitInt() int64 {
 	n := r.varbit()
 	v := r.bits(n)
@@ -69,10 +69,10 @@ func (r *bitReader) varbitInt() int64 {
 	return int64(v)
 }
 
-// skipVarbit passes over a varbit number of either kind.
+// skipVarbit skips a varbit number, signed or unsigned.
 func (r *bitReader) skipVarbit() { r.skip(r.varbit()) }
 
-// uvarint reads a varint of whole bytes that need not be aligned.
+// uvarint reads a varint of whole bytes, not necessarily aligned.
 func (r *bitReader) uvarint() (v uint64) {
 	for shift := 0; shift < 7*binary.MaxVarintLen64; shift += 7 {
 		b := r.bits(8)
@@ -85,15 +85,15 @@ func (r *bitReader) uvarint() (v uint64) {
 	return 0
 }
 
-// skipVarint passes over such a varint.
+// skipVarint skips a varint of whole bytes.
 func (r *bitReader) skipVarint() { r.uvarint() }
 
-// xorWindow is where the significant bits of the last difference of a XOR-encoded float lay.
+// xorWindow is the position of the significant bits in the last difference of a XOR-encoded float.
 type xorWindow struct {
 	leading, trailing uint8
 }
 
-// xorDelta reads the difference of a XOR-encoded float to the value before it.
+// xorDelta reads the difference of a XOR-encoded float to the previous value.
 func (r *bitReader) xorDelta(w *xorWindow) uint64 {
 	if r.bits(1) == 0 {
 		return 0
@@ -117,19 +117,19 @@ func (r *bitReader) xorWindow() xorWindow {
 	return xorWindow{leading: uint8(leading), trailing: uint8(64 - leading - n)}
 }
 
-// windowBits reads the bits that lie in a window.
+// windowBits reads the bits in a window.
 func (r *bitReader) windowBits(w xorWindow) uint64 {
 	return r.bits(64-int(w.leading)-int(w.trailing)) << w.trailing
 }
 
-// bitWriter appends bits to a byte slice, most significant first. Bits of the last byte that were
-// not written are 0.
+// bitWriter appends bits to a byte slice, most significant bit first. Bits of the last byte that
+// were not written are 0.
 type bitWriter struct {
 	b    []byte
-	free int // bits of the last byte that are not written yet
+	free int // unwritten bits of the last byte
 }
 
-// bits appends the lowest n <= 64 bits of v, whose other bits are 0.
+// bits appends the lowest n <= 64 bits of v. The other bits of v must be 0.
 func (w *bitWriter) bits(v uint64, n int) {
 	if w.free > 0 {
 		if n <= w.free {
@@ -166,7 +166,7 @@ func (w *bitWriter) copyRange(src []byte, from, to int) {
 	}
 }
 
-// uvarint appends a varint of whole bytes that need not be aligned.
+// uvarint appends a varint of whole bytes, not necessarily aligned.
 func (w *bitWriter) uvarint(v uint64) {
 	for ; v >= 0x80; v >>= 7 {
 		w.bits(v&0x7f|0x80, 8)

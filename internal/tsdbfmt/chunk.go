@@ -12,23 +12,24 @@ import (
 //
 //	len <uvarint> | encoding <1b> | data <len bytes> | crc32c(encoding, data) <4b>
 //
-// len counts the data alone. Records follow an 8-byte file header with nothing between them; a file
-// may be longer than its records (it is preallocated, and cut when it is closed cleanly).
+// len is the length of the data alone. Records follow an 8-byte file header without gaps. A file
+// may be longer than its records, because it is preallocated and truncated only when it is closed
+// cleanly.
 
-// ChunkFileHeader is the number of bytes in front of the first record of a chunk file.
+// ChunkFileHeader is the number of bytes before the first record of a chunk file.
 const ChunkFileHeader = 8
 
-// EncAggr is the encoding byte of a Thanos aggregate chunk. It is the highest byte so as not to
-// meet an encoding of Prometheus.
+// EncAggr is the encoding byte of a Thanos aggregate chunk. It is the highest byte, so that it does
+// not clash with an encoding of Prometheus.
 const EncAggr byte = 0xff
 
-// maxChunkData bounds a chunk's data. Prometheus cuts float chunks at 1 KiB and histogram chunks
-// near it; a single histogram may be larger, and Thanos's downsampling joins five chunks. A length
-// beyond the bound is corruption, never a reason to read.
+// maxChunkData is the maximum length of a chunk's data. Prometheus cuts float chunks at 1 KiB and
+// histogram chunks near it. A single histogram may be larger, and Thanos's downsampling joins five
+// chunks. A longer length is corruption, and never a reason to read.
 const maxChunkData = 64 << 20
 
-// ChunkRecordSize returns the size of a whole chunk record from its first bytes: ErrShort when the
-// length prefix itself is cut, ErrCorrupt when the prefix cannot be a length.
+// ChunkRecordSize returns the size of a whole chunk record from its first bytes. It returns
+// ErrShort if the length prefix is cut, and ErrCorrupt if the prefix is not a valid length.
 func ChunkRecordSize(b []byte) (size int, err error) {
 	// Fast path: nearly every chunk's length takes two bytes.
 	if len(b) >= 2 && b[0] >= 0x80 && b[1] < 0x80 {
@@ -46,8 +47,8 @@ func ChunkRecordSize(b []byte) (size int, err error) {
 	return w + 1 + int(n) + crc32.Size, nil
 }
 
-// ChunkRecord returns the encoding and the data of the record b, which is exactly one record, after
-// verifying its checksum. The data aliases b.
+// ChunkRecord verifies the checksum of b, which is exactly one record, and returns its encoding and
+// data. The data aliases b.
 func ChunkRecord(b []byte) (enc byte, data []byte, err error) {
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > maxChunkData || w+1+int(n)+crc32.Size != len(b) {
@@ -72,10 +73,10 @@ func AppendChunkRecord(dst []byte, enc byte, data []byte) []byte {
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[body:], castagnoli))
 }
 
-// WireEncoding returns the encoding in which a chunk of encoding enc is sent: one of XOR, Histogram
-// and FloatHistogram (1, 2, 3 as stored; the StoreAPI's enum is one less). reencode says that the
-// data must go through Reencode first. An aggregate chunk has no encoding of its own on the wire:
-// its parts have. The switch is total, so that a new encoding is an error and never mistaken for
+// WireEncoding returns the encoding in which a chunk of encoding enc is sent: XOR, Histogram or
+// FloatHistogram (1, 2, 3 as stored; the StoreAPI's enum is one less). If reencode is true, the
+// data must go through Reencode first. An aggregate chunk has no wire encoding of its own; its
+// parts have. The switch is total, so that an unknown encoding is an error and never mistaken for
 // another.
 func WireEncoding(enc byte) (wireEnc byte, reencode bool, err error) {
 	switch chunkenc.Encoding(enc) {

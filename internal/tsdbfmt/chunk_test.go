@@ -15,7 +15,7 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// TestChunkRecordOfPrometheus reads the records of a chunk file that Prometheus wrote, one behind
+// TestChunkRecordOfPrometheus reads the records of a chunk file written by Prometheus, one after
 // the other.
 func TestChunkRecordOfPrometheus(t *testing.T) {
 	dir := t.TempDir()
@@ -94,7 +94,7 @@ func TestChunkRecordSize(t *testing.T) {
 	}
 }
 
-// TestChunkRecordDamage flips every bit of a record and cuts it everywhere.
+// TestChunkRecordDamage flips every bit of a record, and cuts it at every byte.
 func TestChunkRecordDamage(t *testing.T) {
 	rec := tsdbfmt.AppendChunkRecord(nil, 1, []byte("some bytes of a chunk"))
 	if enc, data, err := tsdbfmt.ChunkRecord(rec); err != nil || enc != 1 ||

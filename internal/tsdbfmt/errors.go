@@ -7,18 +7,18 @@ import (
 )
 
 var (
-	// ErrShort is returned when the bytes given end inside a length prefix: more of the object must
-	// be read to know the size.
+	// ErrShort is returned if the bytes end within a length prefix: read more of the object to know
+	// the size.
 	ErrShort = errors.New("more bytes are needed")
-	// ErrChecksum is returned when bytes do not have the checksum that is stored with them.
+	// ErrChecksum is returned if bytes do not match their stored checksum.
 	ErrChecksum = errors.New("checksum mismatch")
-	// ErrCorrupt is returned when bytes cannot be what they should be: a length past the end, a
-	// varint that never ends, a value that its field does not allow.
+	// ErrCorrupt is returned for bytes that are invalid: a length past the end, a varint that never
+	// ends, a value that its field does not allow.
 	ErrCorrupt = errors.New("corrupt encoding")
 )
 
-// UnknownEncodingError is returned for a chunk whose encoding byte is none that this package knows.
-// Such a chunk must not be sent: any type given to it would be a guess.
+// UnknownEncodingError is returned for a chunk with an unknown encoding byte. Such a chunk must not
+// be sent: any type for it would be a guess.
 type UnknownEncodingError struct {
 	Enc byte
 }

@@ -9,31 +9,32 @@ import (
 
 // An entry of the postings offset table is
 //
-//	2 <1b> | len(name) <uvarint> | name | len(value) <uvarint> | value | offset of the posting list <uvarint>
+//	2 <1b> | len(name) <uvarint> | name | len(value) <uvarint> | value |
+//	  offset of the posting list <uvarint>
 //
 // The entry of the list of all series has an empty name and an empty value. In V2 and V3 entries
-// are sorted by name and value and their offsets ascend; in V1 neither need be so.
+// are sorted by name and value and their offsets ascend; in V1 neither is guaranteed.
 
-// OffsetTable reads the postings offset table of an index file from a stream, in bounded memory. It
-// is used as SymbolTable is.
+// OffsetTable reads the postings offset table of an index file from a stream, in bounded memory.
+// Use it like SymbolTable.
 //
-// INVARIANT: nothing it returned may be kept in any form before Next has returned false and Err
-// nil: the checksum comes last.
+// INVARIANT: keep nothing that it returned, in any form, before Next has returned false and Err
+// nil, because the checksum comes last.
 type OffsetTable struct {
 	s           section
 	name, value []byte
 	list        int64
 }
 
-// NewOffsetTable returns a reader of the table that begins with the next byte of r and lies within
-// its next limit bytes. It reads nothing behind the table.
+// NewOffsetTable returns a reader of the table that starts with the next byte of r and ends within
+// limit bytes. It reads nothing after the table.
 func NewOffsetTable(r io.Reader, limit int64) *OffsetTable {
 	t := new(OffsetTable)
 	t.s.open("postings offset table", r, limit)
 	return t
 }
 
-// Count returns how many entries are still to come.
+// Count returns the number of entries not yet read.
 func (t *OffsetTable) Count() uint32 { return t.s.count }
 
 // Next advances to the next entry. It returns false at the end and on an error.
@@ -45,11 +46,11 @@ func (t *OffsetTable) Name() []byte { return t.name }
 // Value returns the label value. It is valid until the next call of Next.
 func (t *OffsetTable) Value() []byte { return t.value }
 
-// List returns the byte offset in the index file at which the posting list begins. It was not
-// checked against the file's size.
+// List returns the byte offset of the posting list in the index file. It is not checked against the
+// file's size.
 func (t *OffsetTable) List() int64 { return t.list }
 
-// Err returns the first error. It is nil at the end only if the checksum was right.
+// Err returns the first error. At the end it is nil only if the checksum matched.
 func (t *OffsetTable) Err() error { return t.s.err }
 
 func (t *OffsetTable) parse(b []byte) (n int, err error) {

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// postingsList encodes refs as Prometheus's index writer does.
+// postingsList encodes refs the same way as Prometheus's index writer.
 func postingsList(t testing.TB, refs []uint32) []byte {
 	t.Helper()
 	var e encoding.Encbuf
@@ -48,7 +48,7 @@ func TestAppendPostings(t *testing.T) {
 	f(nil, nil, "")
 	f(nil, []uint32{7}, "")
 	f([]uint32{9, 1}, []uint32{1, 2, 1<<32 - 1}, "")
-	f([]uint32{9}, []uint32{5, 6}, "whatever lies behind the list")
+	f([]uint32{9}, []uint32{5, 6}, "bytes after the list")
 }
 
 func TestAppendPostingsBroken(t *testing.T) {
@@ -71,12 +71,12 @@ func TestAppendPostingsBroken(t *testing.T) {
 		b[i] ^= 0x10
 		f("flipped", b, ErrChecksum)
 	}
-	// A writer that stored a wrong count with a right checksum.
+	// A writer stored a wrong count with a correct checksum.
 	b := append([]byte{}, whole...)
 	b[7]++
 	binary.BigEndian.PutUint32(b[len(b)-4:], crc32.Checksum(b[4:len(b)-4], castagnoli))
 	f("count", b, ErrCorrupt)
-	f("no room for the count", make([]byte, 8), ErrCorrupt)
+	f("too short for the count", make([]byte, 8), ErrCorrupt)
 }
 
 func TestPostingsSizeShort(t *testing.T) {
@@ -104,7 +104,7 @@ func FuzzAppendPostings(f *testing.F) {
 			}
 			return
 		}
-		// What decodes is what an encoder makes of the same references.
+		// A decoded list equals the encoding of its references.
 		again := postingsList(t, got[1:])
 		if diff := cmp.Diff(again, list[:len(again)]); diff != "" {
 			t.Fatalf("encoded again (-want +got):\n%s", diff)

@@ -10,28 +10,27 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 )
 
-// The StoreAPI knows three chunk encodings: XOR, histogram, float histogram. Prometheus also writes
-// XOR2 and histograms with start timestamps. Reencode turns the second kind into the first without
-// its start timestamps.
+// The StoreAPI has three chunk encodings: XOR, histogram, float histogram. Prometheus also writes
+// XOR2 and histograms with start timestamps. Reencode converts these to the first kind, and drops
+// the start timestamps.
 //
-// A histogram chunk with start timestamps is one without them, bit for bit, but for two things: the
-// counter reset header sits in the two top bits of the sample count instead of in the third byte,
-// and behind the bits of a sample may follow those of its start timestamp. So it is not decoded and
-// encoded again but copied with these bits cut out. What an appender would decide while encoding
-// again (that a sample needs a new chunk, another bucket layout or another reset hint) does not
-// come up: every sample stays in the chunk, with the layout and the header that were written.
+// A histogram chunk with start timestamps equals one without them, bit for bit, with two
+// differences. The counter reset header is in the two top bits of the sample count instead of the
+// third byte, and the bits of a sample may be followed by those of its start timestamp. Therefore
+// the chunk is copied without these bits, and not decoded and encoded again. Every sample stays in
+// its chunk with its layout and header; an appender could decide that a sample needs a new chunk,
+// another bucket layout or another reset hint.
 
-// sizes of a chunk's head: the sample count, and one byte for the counter reset header or the start
+// Sizes of a chunk's head: the sample count, and one byte for the counter reset header or the start
 // timestamps.
 const (
 	countSize     = 2
 	countFlagSize = countSize + 1
 )
 
-// Reencode appends to dst the data of a chunk that holds the samples of the given one, with the
-// same bit patterns and counter reset header, in the encoding that WireEncoding returns for enc. It
-// is deterministic: equal input gives equal output. Data that needs no re-encoding is appended as
-// it is. The data must not alias dst.
+// Reencode appends the samples of a chunk to dst in the encoding that WireEncoding returns for enc,
+// with the same bit patterns and counter reset header. It is deterministic. Data that needs no
+// re-encoding is appended unchanged. data must not alias dst.
 func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err error) {
 	wireEnc, reencode, err := WireEncoding(enc)
 	if err != nil {
@@ -57,14 +56,15 @@ func Reencode(dst []byte, enc byte, data []byte) (wireEnc byte, out []byte, err 
 
 // The head of a chunk with start timestamps.
 const (
-	// of the first two bytes of a histogram chunk; the two bits above are the counter reset header
+	// Bits of the first two bytes of a histogram chunk. The two bits above are the counter reset
+	// header.
 	stCountMask  = 1<<14 - 1
-	stFirstKnown = 0x80 // of the third byte: a start timestamp follows the first sample
-	// of the third byte: the first sample behind which a change of it follows, 0 for none
+	stFirstKnown = 0x80 // of the third byte: the first sample has a start timestamp
+	// Bits of the third byte: the first sample whose start timestamp changes, 0 for none.
 	stChangeMask = 0x7f
 )
 
-// cutStartTimes copies a histogram chunk with start timestamps without them.
+// cutStartTimes copies a histogram chunk without its start timestamps.
 func cutStartTimes(dst, data []byte, float bool) ([]byte, error) {
 	head := binary.BigEndian.Uint16(data)
 	count := int(head & stCountMask)
@@ -106,8 +106,8 @@ func cutStartTimes(dst, data []byte, float bool) ([]byte, error) {
 	return w.b, nil
 }
 
-// sampleSkipper finds where the samples of a histogram chunk end. It follows the values only as far
-// as it must: the sum, since a staleness marker in it says that no buckets follow.
+// sampleSkipper finds the ends of the samples in a histogram chunk. It decodes only what it needs
+// for that: the sum, because a staleness marker in it means that no buckets follow.
 type sampleSkipper struct {
 	bitReader
 	float bool
@@ -119,9 +119,9 @@ type sampleSkipper struct {
 	windows []xorWindow
 }
 
-// first passes over the layout and the first sample.
+// first skips the layout and the first sample.
 func (s *sampleSkipper) first() error {
-	if s.bits(8) == 255 { // The zero threshold, if it is no small power of two.
+	if s.bits(8) == 255 { // the zero threshold is no small power of two
 		s.skip(64)
 	}
 	schema := s.varbitInt()
@@ -169,7 +169,7 @@ func (s *sampleSkipper) first() error {
 	return nil
 }
 
-// next passes over a sample that is not the first.
+// next skips a sample that is not the first.
 func (s *sampleSkipper) next() {
 	s.skipVarbit() // timestamp
 	if s.float {
@@ -194,7 +194,7 @@ func (s *sampleSkipper) next() {
 	}
 }
 
-// count reads the number of entries of a list whose entries take a bit or more each.
+// count reads the length of a list whose entries take at least one bit each.
 func (s *sampleSkipper) count() uint64 {
 	n := s.varbitUint()
 	if n > uint64(s.left()) {
@@ -204,7 +204,7 @@ func (s *sampleSkipper) count() uint64 {
 	return n
 }
 
-// spans passes over a list of spans and returns how many buckets they hold.
+// spans skips a list of spans and returns the number of their buckets.
 func (s *sampleSkipper) spans() (buckets uint64) {
 	for range s.count() {
 		length := s.varbitUint()

@@ -18,13 +18,13 @@ import (
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
-// sample is one sample with its values as bit patterns where NaNs matter.
+// sample is one sample. Values are bit patterns where NaNs matter.
 type sample struct {
 	T    int64
 	Bits uint64
 	H    *histogram.Histogram
 	FH   *histogram.FloatHistogram
-	// FHSum keeps the bit pattern of the sum apart: two NaNs never compare equal.
+	// FHSum is the bit pattern of the sum, because NaNs never compare equal.
 	FHSum uint64
 }
 
@@ -59,8 +59,8 @@ func decode(t *testing.T, enc byte, data []byte) []sample {
 	return out
 }
 
-// checkReencoded compares the chunk with the one that it is re-encoded to: decoded, and with the
-// data that Prometheus writes when the same samples are appended to a chunk of the plain encoding.
+// checkReencoded re-encodes a chunk and compares it with the original, decoded, and with the data
+// that Prometheus writes for the same samples in the plain encoding.
 func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 	t.Helper()
 	data := bytes.Clone(in.Bytes())
@@ -73,12 +73,12 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 	}
 	out, ok := bytes.CutPrefix(out, []byte("before"))
 	if !ok {
-		t.Fatal("what dst held is gone")
+		t.Fatal("the former contents of dst are lost")
 	}
 	if wire != byte(plain.Encoding()) {
 		t.Errorf("sent as encoding %d, want %d", wire, plain.Encoding())
 	}
-	// Finding out that two lists of samples differ is fast, and where they do is not.
+	// A comparison is fast; finding the difference is slow.
 	want, got := decode(t, byte(in.Encoding()), in.Bytes()), decode(t, wire, out)
 	if !reflect.DeepEqual(want, got) {
 		t.Errorf("samples (-stored +sent): %s", cmp.Diff(want, got))
@@ -89,7 +89,7 @@ func checkReencoded(t *testing.T, in, plain chunkenc.Chunk) {
 	}
 	_, again, err := tsdbfmt.Reencode(nil, byte(in.Encoding()), in.Bytes())
 	if err != nil || !bytes.Equal(again, out) {
-		t.Errorf("a second time gives something else (%v)", err)
+		t.Errorf("a second call returns another result (%v)", err)
 	}
 }
 
@@ -116,8 +116,8 @@ func randomFloat(rnd *rand.Rand, last float64) float64 {
 	return last + float64(rnd.IntN(100))
 }
 
-// randomTimes returns n ascending timestamps and their start timestamps in one of the patterns that
-// writers have.
+// randomTimes returns n ascending timestamps, and start timestamps in one of the patterns that
+// writers produce.
 func randomTimes(rnd *rand.Rand, n int) (ts, sts []int64) {
 	t := rnd.Int64N(1 << 41)
 	interval := []int64{1, 15_000, 60_000, 1 << 30}[rnd.IntN(4)]
@@ -132,13 +132,13 @@ func randomTimes(rnd *rand.Rand, n int) (ts, sts []int64) {
 		case 0: // none
 			start = 0
 		case 1: // one for the whole chunk
-		case 2: // one reset somewhere
+		case 2: // one reset in the middle
 			if i == changeAt {
 				start = t - 1
 			}
-		case 3: // a delta temporality: every sample starts where the last ended
+		case 3: // delta temporality: every sample starts where the last one ended
 			start = t - interval
-		case 4: // known only from some sample on
+		case 4: // known only from a later sample on
 			if i < changeAt {
 				start = 0
 			} else if start == 0 {
@@ -173,7 +173,7 @@ func TestReencodeXOR2(t *testing.T) {
 	}
 }
 
-// histogramWriter appends to a chunk, which Prometheus's appender may replace by a recoded one.
+// histogramWriter appends to a chunk. Prometheus's appender may replace the chunk by a recoded one.
 type histogramWriter struct {
 	c   chunkenc.Chunk
 	app chunkenc.Appender
@@ -188,7 +188,7 @@ func newHistogramWriter(t *testing.T, c chunkenc.Chunk) *histogramWriter {
 	return &histogramWriter{c, app}
 }
 
-// append appends one of h and fh. It reports false, and leaves the chunk as it is, when the sample
+// append appends one of h and fh. It returns false, and leaves the chunk unchanged, if the sample
 // needs a new chunk.
 func (w *histogramWriter) append(
 	t *testing.T, st, ts int64, h *histogram.Histogram, fh *histogram.FloatHistogram,
@@ -218,8 +218,8 @@ func (w *histogramWriter) append(
 	return true
 }
 
-// growHistogram grows h the way a counter grows, now and then by buckets that were not there, which
-// makes Prometheus recode the chunk.
+// growHistogram grows h like a counter, sometimes by new buckets, which makes Prometheus recode the
+// chunk.
 func growHistogram(rnd *rand.Rand, h *histogram.Histogram) {
 	counts := make([]int64, 0, 16)
 	at := int64(0)
@@ -255,7 +255,7 @@ func TestReencodeHistograms(t *testing.T) {
 		rnd := newRand(seed)
 		n := 1 + rnd.IntN(70)
 		if seed%20 == 0 {
-			n += 128 // past the last sample whose number fits into the start timestamp header
+			n += 128 // more samples than the start timestamp header can number
 		}
 		ts, sts := randomTimes(rnd, n)
 		h := &histogram.Histogram{
@@ -311,11 +311,11 @@ func TestReencodeHistograms(t *testing.T) {
 			if ok != plainOK {
 				t.Fatalf("seed %d: sample %d: one of the appenders wants a new chunk", seed, i)
 			}
-			if !ok { // The chunk is complete.
+			if !ok { // the chunk is complete
 				break
 			}
 		}
-		// Headers that an append does not lead to: as a chunk that continues another has them.
+		// These headers do not result from appending: a chunk that continues another has them.
 		header := chunkenc.CounterResetHeader(in.c.Bytes()[0] & chunkenc.CounterResetHeaderMask)
 		if header != chunkenc.GaugeType && rnd.IntN(2) == 0 {
 			header = []chunkenc.CounterResetHeader{chunkenc.CounterReset, chunkenc.NotCounterReset,
@@ -335,8 +335,8 @@ func TestReencodeHistograms(t *testing.T) {
 	}
 }
 
-// TestReencodeStaleInsideGauge: an appender would refuse to put these samples into one chunk again,
-// because the iterator does not say that a staleness marker belongs to a gauge.
+// TestReencodeStaleInsideGauge: an appender would refuse these samples in one chunk, because the
+// iterator does not report that a staleness marker belongs to a gauge.
 func TestReencodeStaleInsideGauge(t *testing.T) {
 	gauge := histogram.Histogram{
 		CounterResetHint: histogram.GaugeType, Schema: 1, Count: 3, Sum: 2,
@@ -371,7 +371,7 @@ func TestReencodePassesOn(t *testing.T) {
 	}
 }
 
-// TestReencodeCut cuts chunks everywhere: always an error, never fewer samples.
+// TestReencodeCut cuts chunks at every byte: always an error, never fewer samples.
 func TestReencodeCut(t *testing.T) {
 	for enc, data := range fuzzChunks(t) {
 		for n := range data {

@@ -10,8 +10,8 @@ import (
 )
 
 // reencodeXOR2 decodes XOR2 data and encodes the samples as XOR. Prometheus's own iterator is not
-// used because it reads past the end of cut data without noticing (its bit reader loads a last word
-// that is too short and goes on with zeros), which would turn damage into samples.
+// used, because it does not notice the end of cut data: its bit reader loads a last word that is
+// too short and continues with zeros. That would turn damage into samples.
 func reencodeXOR2(dst, data []byte) ([]byte, error) {
 	count := int(binary.BigEndian.Uint16(data))
 	in := xor2Reader{
@@ -38,7 +38,8 @@ type xor2Reader struct {
 	changeOn   int
 
 	t, tDelta int64
-	// base is what differences are to: the bits of the last value that was no staleness marker.
+	// base is the value that differences refer to: the bits of the last value that was no staleness
+	// marker.
 	base   uint64
 	window xorWindow
 }
@@ -90,7 +91,7 @@ func (r *xor2Reader) next(i int) (t int64, v uint64) {
 	return r.t, v
 }
 
-// value decodes a value that may be unchanged, or a staleness marker.
+// value decodes a value that is unchanged, a staleness marker or a difference.
 func (r *xor2Reader) value() uint64 {
 	if r.bits(1) == 0 {
 		return r.base
@@ -104,8 +105,8 @@ func (r *xor2Reader) value() uint64 {
 	return r.difference(true)
 }
 
-// difference decodes the difference to the last value, whose significant bits lie in a new window
-// or in the last one.
+// difference decodes the difference to the last value. Its significant bits lie in a new window or
+// in the last one.
 func (r *xor2Reader) difference(newWindow bool) uint64 {
 	if newWindow {
 		r.window = r.xorWindow()
@@ -155,12 +156,12 @@ func (w *xorWriter) append(i int, t int64, v uint64) {
 	w.t, w.tDelta, w.v = t, tDelta, v
 }
 
-// fitsVarbit reports whether v is one of the values that n bits stand for: -(2^(n-1)-1) to 2^(n-1).
+// fitsVarbit reports whether n bits can represent v: -(2^(n-1)-1) to 2^(n-1).
 func fitsVarbit(v int64, n int) bool {
 	return -(1<<(n-1)-1) <= v && v <= 1<<(n-1)
 }
 
-// difference encodes a value by its difference to the one before it. The first one has no window to
+// difference encodes a value by its difference to the previous one. The first one has no window to
 // reuse.
 func (w *xorWriter) difference(first bool, delta uint64) {
 	if first {
@@ -179,6 +180,6 @@ func (w *xorWriter) difference(first bool, delta uint64) {
 	}
 	w.window = xorWindow{leading: leading, trailing: trailing}
 	n := 64 - int(leading) - int(trailing)
-	w.bits(0b11<<11|uint64(leading)<<6|uint64(n)&0x3f, 2+5+6) // 64 is written as 0.
+	w.bits(0b11<<11|uint64(leading)<<6|uint64(n)&0x3f, 2+5+6) // 64 is written as 0
 	w.bits(delta>>trailing, n)
 }

@@ -12,32 +12,32 @@ import (
 //
 //	len <4b> | count <4b> | count entries | crc32c(count, entries) <4b>
 //
-// len counts everything between itself and the checksum.
+// len is the number of bytes between itself and the checksum.
 
 const (
-	// sectionBuffer is how much of a section is in memory at a time, unless one entry is larger.
+	// sectionBuffer is the size of the part of a section in memory, unless one entry is larger.
 	sectionBuffer = 64 << 10
-	// maxTableString bounds a symbol, a label name and a label value. A length beyond it is
-	// corruption, never a reason to reserve memory.
+	// maxTableString is the maximum length of a symbol, a label name and a label value. A longer
+	// length is corruption, and never a reason to allocate memory.
 	maxTableString = 64 << 20
 )
 
-// section reads the entries of such a frame from a stream, verifying the checksum on the way.
+// section reads the entries of a section from a stream and verifies its checksum.
 type section struct {
 	what string
 	r    io.Reader
-	left int64 // bytes between those in buf and the checksum that have not been read
+	left int64 // unread bytes between those in buf and the checksum
 	crc  uint32
-	buf  []byte // read but not consumed: buf[pos:]
+	buf  []byte // unconsumed bytes: buf[pos:]
 	pos  int
-	off  int64 // of buf[pos] from the section's first byte
+	off  int64 // offset of buf[pos] in the section
 
-	count uint32 // entries that are still to come
+	count uint32 // entries not yet read
 	err   error
 	done  bool
 }
 
-// open reads the frame's length and count. The section lies within the next limit bytes of r.
+// open reads length and count of the section, which lies within the next limit bytes of r.
 func (s *section) open(what string, r io.Reader, limit int64) {
 	s.what, s.r = what, r
 	var b [8]byte
@@ -47,7 +47,7 @@ func (s *section) open(what string, r io.Reader, limit int64) {
 	}
 	n := int64(binary.BigEndian.Uint32(b[:]))
 	if n < 4 || n > limit-4-crc32.Size {
-		s.fail(fmt.Errorf("%w: length %d in a space of %d bytes", ErrCorrupt, n, limit))
+		s.fail(fmt.Errorf("%w: length %d in %d bytes", ErrCorrupt, n, limit))
 		return
 	}
 	s.count = binary.BigEndian.Uint32(b[4:])
@@ -63,15 +63,14 @@ func (s *section) open(what string, r io.Reader, limit int64) {
 }
 
 func (s *section) fail(err error) {
-	// Only the reader's own end: an error of the bucket may wrap EOF and is no corruption.
+	// Only the reader's own end counts: an error of the bucket may wrap EOF and is no corruption.
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		err = fmt.Errorf("%w: the section is cut", ErrCorrupt)
 	}
 	s.err = fmt.Errorf("%s, at byte %d: %w", s.what, s.off, err)
 }
 
-// fill reads more of the section behind the bytes that are not consumed yet. It fails when there is
-// no more.
+// fill reads more of the section after the unconsumed bytes. It fails at the end of the section.
 func (s *section) fill() bool {
 	if s.left == 0 {
 		s.fail(fmt.Errorf("%w: an entry runs past the section's end", ErrCorrupt))
@@ -83,7 +82,8 @@ func (s *section) fill() bool {
 		copy(s.buf[:rest], s.buf[s.pos:])
 		s.buf, s.pos = s.buf[:rest], 0
 	case rest == cap(s.buf):
-		// One entry is larger than the buffer. Doubling follows bytes that have really arrived.
+		// One entry is larger than the buffer. Doubling it is safe, because the bytes for it have
+		// arrived.
 		s.buf = append(make([]byte, 0, 2*cap(s.buf)), s.buf...)
 	}
 	n := int(min(s.left, int64(cap(s.buf)-rest)))
@@ -98,7 +98,7 @@ func (s *section) fill() bool {
 	return true
 }
 
-// more reports whether another entry is to come; when not, it has verified the checksum or set the
+// more reports whether another entry follows. If not, it has verified the checksum or set the
 // error.
 func (s *section) more() bool {
 	if s.err != nil || s.done {
@@ -108,7 +108,7 @@ func (s *section) more() bool {
 		s.count--
 		return true
 	}
-	// Bytes behind the last entry belong to the section: they are hashed, never interpreted.
+	// Bytes after the last entry belong to the section. They are hashed, never interpreted.
 	s.off += int64(len(s.buf) - s.pos)
 	s.pos = len(s.buf)
 	for s.left > 0 {
@@ -124,15 +124,16 @@ func (s *section) more() bool {
 		return false
 	}
 	if want := binary.BigEndian.Uint32(b[:]); want != s.crc {
-		s.fail(fmt.Errorf("%w: the section has %08x, stored is %08x", ErrChecksum, s.crc, want))
+		s.fail(fmt.Errorf("%w: the section has checksum %08x, stored is %08x", ErrChecksum, s.crc,
+			want))
 		return false
 	}
 	s.done = true
 	return false
 }
 
-// next finds the next entry with parse, which says how many of the bytes it is given are one:
-// ErrShort if they end inside it. It returns false at the section's end and on an error.
+// next parses the next entry. parse returns the size of the entry at the start of b, or ErrShort if
+// b ends within it. next returns false at the section's end and on an error.
 func (s *section) next(parse func(b []byte) (n int, err error)) bool {
 	if !s.more() {
 		return false
@@ -154,7 +155,7 @@ func (s *section) next(parse func(b []byte) (n int, err error)) bool {
 	}
 }
 
-// cutString splits a string with its length prefix off b: ErrShort when b ends inside it.
+// cutString splits a string with a length prefix off b. It returns ErrShort if b ends within it.
 func cutString(b []byte) (str, rest []byte, err error) {
 	var n uint64
 	var w int
@@ -167,7 +168,7 @@ func cutString(b []byte) (str, rest []byte, err error) {
 	case w == 0 && len(b) < binary.MaxVarintLen64:
 		return nil, nil, ErrShort
 	case w <= 0:
-		return nil, nil, fmt.Errorf("%w: a string's length is no varint", ErrCorrupt)
+		return nil, nil, fmt.Errorf("%w: the length of a string is not a varint", ErrCorrupt)
 	case n > maxTableString:
 		return nil, nil, fmt.Errorf("%w: string of %d bytes", ErrCorrupt, n)
 	case n > uint64(len(b)-w):

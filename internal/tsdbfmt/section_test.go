@@ -67,8 +67,8 @@ func readOffsets(r io.Reader, limit int64) (entries []offset, err error) {
 	return entries, t.Err()
 }
 
-// manySymbols crosses the buffer's end many times, with symbols that are empty, longer than the
-// buffer and of every length between.
+// manySymbols crosses the buffer's end many times, with empty symbols, symbols longer than the
+// buffer and every length between.
 func manySymbols() []string {
 	var s []string
 	for i := range 700 {
@@ -122,8 +122,8 @@ func TestOffsetTable(t *testing.T) {
 	}
 }
 
-// Bytes that follow the last entry within the section's length are part of the checksum and of
-// nothing else.
+// TestSectionWithRest: bytes after the last entry, within the section's length, only count for the
+// checksum.
 func TestSectionWithRest(t *testing.T) {
 	b := frame(1, []byte("\x01sand then some"))
 	if got, _, err := readSymbols(bytes.NewReader(b), int64(len(b))); err != nil || len(got) != 1 ||
@@ -170,7 +170,7 @@ func TestSectionDamage(t *testing.T) {
 		errors.Is(err, ErrCorrupt) {
 		t.Error(err)
 	}
-	// A length that the section cannot hold is refused before anything is reserved for it.
+	// A length that the section cannot contain is refused before memory is allocated for it.
 	huge := frame(1, binary.AppendUvarint(nil, maxTableString+1))
 	_, _, err := readSymbols(bytes.NewReader(huge), int64(len(huge)))
 	if !errors.Is(err, ErrCorrupt) {
@@ -178,7 +178,7 @@ func TestSectionDamage(t *testing.T) {
 	}
 }
 
-// What Prometheus writes is what is read.
+// TestTablesOfPrometheus reads tables that Prometheus wrote.
 func TestTablesOfPrometheus(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "index")
 	w, err := index.NewWriter(context.Background(), file)
@@ -244,7 +244,7 @@ type byteSlice []byte
 func (b byteSlice) Len() int                    { return len(b) }
 func (b byteSlice) Range(start, end int) []byte { return b[start:end] }
 
-// fixSum gives a mutated frame its right checksum, so that the decoders behind it are reached.
+// fixSum gives a mutated section a valid checksum, so that the decoders after it are reached.
 func fixSum(b []byte) []byte {
 	b = bytes.Clone(b)
 	if len(b) >= 12 {
@@ -267,8 +267,8 @@ func FuzzSymbolTable(f *testing.F) {
 		if len(symbols) != int(binary.BigEndian.Uint32(b[4:])) {
 			t.Fatalf("%d symbols", len(symbols))
 		}
-		// What Prometheus's reader makes of the same bytes. It takes what lies behind the last
-		// symbol for more of them.
+		// Prometheus's reader on the same bytes. It reads bytes after the last symbol as more
+		// symbols.
 		table, err := index.NewSymbols(byteSlice(b), index.FormatV2, 0)
 		if err != nil {
 			return

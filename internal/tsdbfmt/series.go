@@ -6,22 +6,22 @@ import (
 	"hash/crc32"
 )
 
-// A series entry of an index file (V1, V2 and V3 alike) is
+// A series entry of an index file (V1, V2 and V3) is
 //
 //	len <uvarint> | content <len bytes> | crc32c(content) <4b>
 //
-// where content is the label count, that many (name, value) symbol references, the chunk count and
-// the chunk metas. See Prometheus's tsdb/docs/format/index.md.
+// content is the label count, that many (name, value) symbol references, the chunk count and the
+// chunk metas. See Prometheus's tsdb/docs/format/index.md.
 
-// maxSeriesEntry bounds a series entry's content. A length beyond it is corruption, never a reason
-// to read.
+// maxSeriesEntry is the maximum length of a series entry's content. A longer length is corruption,
+// and never a reason to read.
 const maxSeriesEntry = 64 << 20
 
-// SeriesAlign is the alignment of series entries in index formats V2 and V3, and what their posting
-// references are divided by.
+// SeriesAlign is the alignment of series entries in index formats V2 and V3. Posting references are
+// offsets divided by it.
 const SeriesAlign = 16
 
-// SeriesOffset returns the byte offset in the index of the series entry that posting ref refers to.
+// SeriesOffset returns the byte offset in the index of the series entry of posting ref.
 func SeriesOffset(indexVersion int, ref uint32) int64 {
 	if indexVersion == 1 {
 		return int64(ref)
@@ -29,7 +29,7 @@ func SeriesOffset(indexVersion int, ref uint32) int64 {
 	return int64(ref) * SeriesAlign
 }
 
-// NextSeriesOffset returns where the entry after one that ends at end begins.
+// NextSeriesOffset returns the offset of the series entry after one that ends at end.
 func NextSeriesOffset(indexVersion int, end int64) int64 {
 	if indexVersion == 1 {
 		return end
@@ -37,9 +37,9 @@ func NextSeriesOffset(indexVersion int, end int64) int64 {
 	return (end + SeriesAlign - 1) / SeriesAlign * SeriesAlign
 }
 
-// SeriesEntrySize returns the size in bytes of a whole series entry, its length prefix and checksum
-// included, from its first bytes: ErrShort when the prefix itself is cut, ErrCorrupt when it cannot
-// be a length.
+// SeriesEntrySize returns the size in bytes of a whole series entry, length prefix and checksum
+// included, from its first bytes. It returns ErrShort if the prefix is cut, and ErrCorrupt if it is
+// not a valid length.
 func SeriesEntrySize(b []byte) (int, error) {
 	n, w := binary.Uvarint(b)
 	switch {
@@ -51,8 +51,8 @@ func SeriesEntrySize(b []byte) (int, error) {
 	return w + int(n) + crc32.Size, nil
 }
 
-// SeriesContent returns the content of the series entry b, which is exactly one entry, after
-// verifying its checksum. The content aliases b.
+// SeriesContent verifies the checksum of b, which is exactly one series entry, and returns its
+// content. The content aliases b.
 func SeriesContent(b []byte) ([]byte, error) {
 	n, w := binary.Uvarint(b)
 	if w <= 0 || n > maxSeriesEntry || w+int(n)+crc32.Size != len(b) {
@@ -66,7 +66,7 @@ func SeriesContent(b []byte) ([]byte, error) {
 }
 
 // AppendSeriesLabels appends the (name, value) symbol references of a series to dst, flat, and
-// returns what follows them in content.
+// returns the rest of the content.
 func AppendSeriesLabels(dst []uint32, content []byte) (refs []uint32, rest []byte, err error) {
 	k, w := uvarint(content)
 	if w <= 0 || k > uint64(len(content))/2 {
@@ -74,7 +74,7 @@ func AppendSeriesLabels(dst []uint32, content []byte) (refs []uint32, rest []byt
 	}
 	b := content[w:]
 	for range 2 * k {
-		// Most references take one to three bytes: this loop runs twice per label of every series
+		// Most references take one to three bytes. This loop runs twice per label of every series
 		// of an answer.
 		v, w := uvarint(b)
 		if w <= 0 || v > 1<<32-1 {
@@ -102,15 +102,15 @@ func uvarint(b []byte) (uint64, int) {
 	return binary.Uvarint(b)
 }
 
-// ChunkMetas is a list of chunk metas in struct-of-arrays form.
+// ChunkMetas is a list of chunk metas as a struct of arrays.
 type ChunkMetas struct {
 	// Ref is the chunk reference: file << 32 | byte offset in the file.
 	Ref []uint64
 	// Min and Max are the times of the first and the last sample, in milliseconds.
 	Min, Max []int64
-	// Bound is an upper bound of the record's length in bytes, 0 where none is known. It comes from
-	// the reference that follows in the index and steers only how much is read: the record's own
-	// length decides.
+	// Bound is an upper bound of the record's length in bytes, 0 if none is known. It comes from
+	// the next reference in the index and only decides how much is read; the record contains its
+	// own length.
 	Bound []uint32
 }
 
@@ -138,8 +138,8 @@ func (m *ChunkMetas) AppendRange(src *ChunkMetas, lo, hi int) {
 	m.Bound = append(m.Bound, src.Bound[lo:hi]...)
 }
 
-// ChunkBound returns the length bound that next gives for the chunk record at ref: their distance,
-// where next lies behind ref in the same file, else 0.
+// ChunkBound returns the distance from ref to next as an upper bound of the length of the chunk
+// record at ref. It returns 0 if next is not after ref in the same file.
 func ChunkBound(ref, next uint64) uint32 {
 	if next>>32 == ref>>32 && next > ref {
 		return uint32(next - ref)
@@ -148,12 +148,12 @@ func ChunkBound(ref, next uint64) uint32 {
 }
 
 // AppendChunkMetas appends the chunks of a series that overlap the closed range [minT, maxT] to
-// dst; b is what AppendSeriesLabels left. Like Thanos it stops at the first chunk that begins after
-// maxT.
+// dst. b is the rest that AppendSeriesLabels returned. It stops at the first chunk that starts
+// after maxT, same as Thanos.
 //
 // It returns the reference of the entry's first chunk, kept or not (0 and false for a series
-// without chunks), and whether the entry's last chunk was kept, so that the entry that follows in
-// the index can bound it.
+// without chunks), and whether the entry's last chunk was kept, so that the next entry in the index
+// can bound it.
 func AppendChunkMetas(
 	dst *ChunkMetas, b []byte, minT, maxT int64,
 ) (first uint64, some, lastKept bool, err error) {
@@ -219,9 +219,9 @@ func AppendChunkMetas(
 	}
 }
 
-// PeekFirstChunk returns the reference of the first chunk of the series entry that begins at b, of
-// which b may hold only a part and whose checksum is not looked at: good for a bound, for nothing
-// else.
+// PeekFirstChunk returns the reference of the first chunk of the series entry that starts at b. b
+// may contain only a part of the entry, and the checksum is not verified: use the result only as a
+// bound.
 func PeekFirstChunk(b []byte) (ref uint64, ok bool) {
 	_, w := uvarint(b)
 	if w <= 0 {
@@ -245,7 +245,7 @@ func PeekFirstChunk(b []byte) (ref uint64, ok bool) {
 	}
 	b = b[w:]
 	for range 2 {
-		// The first time is a zig-zag varint: its width is that of a uvarint.
+		// The first time is a zig-zag varint, which has the width of a uvarint.
 		if _, w = uvarint(b); w <= 0 {
 			return 0, false
 		}

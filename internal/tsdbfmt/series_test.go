@@ -16,13 +16,13 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// seriesEntry is a series entry with the given content.
+// seriesEntry returns a series entry with the given content.
 func seriesEntry(content []byte) []byte {
 	b := append(binary.AppendUvarint(nil, uint64(len(content))), content...)
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(content, castagnoli))
 }
 
-// seriesContentOf encodes a series as Prometheus does.
+// seriesContentOf encodes a series the same way as Prometheus.
 func seriesContentOf(symbols []uint32, metas ...chunks.Meta) []byte {
 	b := binary.AppendUvarint(nil, uint64(len(symbols)/2))
 	for _, s := range symbols {
@@ -43,16 +43,15 @@ func seriesContentOf(symbols []uint32, metas ...chunks.Meta) []byte {
 	return b
 }
 
-// numbered is Prometheus's decoder with symbols that are their own numbers.
+// numbered returns Prometheus's decoder with symbols that are their own numbers.
 func numbered() *index.Decoder {
 	return &index.Decoder{LookupSymbol: func(_ context.Context, ref uint32) (string, error) {
 		return strconv.FormatUint(uint64(ref), 10), nil
 	}}
 }
 
-// FuzzSeriesEntry: an entry is what was sealed or an error; what decodes is what Prometheus's
-// decoder makes of the same content; a time range takes of the chunks those that a look at all of
-// them would take.
+// FuzzSeriesEntry: an entry is valid only if it was sealed; it decodes to the same as with
+// Prometheus's decoder; a time range selects the same chunks as a filter over all of them.
 func FuzzSeriesEntry(f *testing.F) {
 	f.Add(seriesContentOf(nil), int64(0), int64(0), uint16(0))
 	f.Add(
@@ -64,7 +63,7 @@ func FuzzSeriesEntry(f *testing.F) {
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01}, int64(math.MinInt64),
 		int64(math.MaxInt64), uint16(1))
 	f.Fuzz(func(t *testing.T, content []byte, minT, maxT int64, flip uint16) {
-		// Bytes that nobody has sealed.
+		// Bytes that were not sealed.
 		if _, err := SeriesContent(content); err != nil && !errors.Is(err, ErrCorrupt) &&
 			!errors.Is(err, ErrChecksum) {
 			t.Fatal(err)
@@ -77,7 +76,7 @@ func FuzzSeriesEntry(f *testing.F) {
 
 		entry := seriesEntry(content)
 		if n, err := SeriesEntrySize(entry); err != nil || n != len(entry) {
-			t.Fatalf("an entry of %d bytes says %d, %v", len(entry), n, err)
+			t.Fatalf("an entry of %d bytes claims %d, %v", len(entry), n, err)
 		}
 		got, err := SeriesContent(entry)
 		if err != nil || !bytes.Equal(got, content) {
@@ -114,7 +113,8 @@ func FuzzSeriesEntry(f *testing.F) {
 		if !labels.Equal(want.Labels(), b.Labels()) {
 			t.Fatalf("labels %s, Prometheus has %s", want.Labels(), b.Labels())
 		}
-		// A chunk that overlaps nothing, its end before the beginning of time, is left out.
+		// A chunk that overlaps no range, because it ends before the first possible time, is
+		// omitted.
 		kept := func(minT, maxT int64) (want ChunkMetas) {
 			for _, m := range metas {
 				if m.MinTime > maxT {

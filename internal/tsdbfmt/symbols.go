@@ -2,13 +2,14 @@ package tsdbfmt
 
 import "io"
 
-// SymbolTable reads the symbol table of an index file from a stream, in bounded memory. Use it as
+// SymbolTable reads the symbol table of an index file from a stream, in bounded memory. Use it like
+// this:
 //
 //	for t.Next() { use(t.Symbol()) }
-//	if err := t.Err(); err != nil { forget everything }
+//	if err := t.Err(); err != nil { discard everything }
 //
-// INVARIANT: nothing it returned may be kept in any form before Next has returned false and Err
-// nil: the checksum comes last.
+// INVARIANT: keep nothing that it returned, in any form, before Next has returned false and Err
+// nil, because the checksum comes last.
 type SymbolTable struct {
 	s     section
 	sym   []byte
@@ -16,15 +17,15 @@ type SymbolTable struct {
 	pos   int64
 }
 
-// NewSymbolTable returns a reader of the symbol table that begins with the next byte of r and lies
-// within its next limit bytes. It reads nothing behind the table.
+// NewSymbolTable returns a reader of the symbol table that starts with the next byte of r and ends
+// within limit bytes. It reads nothing after the table.
 func NewSymbolTable(r io.Reader, limit int64) *SymbolTable {
 	t := new(SymbolTable)
 	t.s.open("symbol table", r, limit)
 	return t
 }
 
-// Count returns how many symbols are still to come.
+// Count returns the number of symbols not yet read.
 func (t *SymbolTable) Count() uint32 { return t.s.count }
 
 // Next advances to the next symbol. It returns false at the end and on an error.
@@ -50,9 +51,10 @@ func (t *SymbolTable) Symbol() []byte { return t.sym }
 // Next.
 func (t *SymbolTable) Entry() []byte { return t.entry }
 
-// Offset returns where the entry begins, in bytes from the table's first byte. In index format V1
-// series refer to symbols by the offset in the file, in V2 and V3 by the number in the table.
+// Offset returns the offset of the entry in bytes from the start of the table. Series refer to
+// symbols by the offset in the file in index format V1, and by the number in the table in V2 and
+// V3.
 func (t *SymbolTable) Offset() int64 { return t.pos }
 
-// Err returns the first error. It is nil at the end only if the checksum was right.
+// Err returns the first error. At the end it is nil only if the checksum matched.
 func (t *SymbolTable) Err() error { return t.s.err }

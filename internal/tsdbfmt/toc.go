@@ -7,18 +7,16 @@ import (
 )
 
 const (
-	// IndexHeaderSize is the number of bytes in front of an index file's first section: magic and
-	// version.
+	// IndexHeaderSize is the size of an index file's header in bytes: magic and version.
 	IndexHeaderSize = 5
-	// TOCSize is the number of bytes of the table of contents, which ends an index file.
+	// TOCSize is the size of the table of contents in bytes. It ends an index file.
 	TOCSize = 6*8 + crc32.Size
 
 	indexMagic = 0xBAAAD700
 )
 
-// TOC is the table of contents of an index file: the byte offset of each of its sections, 0 for a
-// section that is absent. Version is the index format version (1, 2 or 3), read from the fifth byte
-// of the file.
+// TOC is the table of contents of an index file: the byte offset of each section, 0 if a section is
+// absent. Version is the index format version (1, 2 or 3) from the fifth byte of the file.
 type TOC struct {
 	Version           int
 	Symbols           int64
@@ -29,15 +27,15 @@ type TOC struct {
 	PostingsTable     int64
 }
 
-// ParseTOC reads the table of contents of an index file of size bytes. head begins with the file's
+// ParseTOC parses the table of contents of an index file of size bytes. head starts with the file's
 // first IndexHeaderSize bytes, tail ends with its last TOCSize bytes. Every offset of the result is
 // 0 or lies between them.
 //
-// INVARIANT: the version byte is the one thing in a block's index that no checksum covers. An
-// unknown one is an error.
+// INVARIANT: no checksum covers the version byte, alone in a block's index. An unknown version is
+// an error.
 func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	if len(head) < IndexHeaderSize || len(tail) < TOCSize || size < IndexHeaderSize+TOCSize {
-		return TOC{}, fmt.Errorf("%w: an index of %d bytes has no room for a table of contents",
+		return TOC{}, fmt.Errorf("%w: an index of %d bytes is too short for a table of contents",
 			ErrCorrupt, size)
 	}
 	if m := binary.BigEndian.Uint32(head); m != indexMagic {
@@ -52,7 +50,7 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 	want := binary.BigEndian.Uint32(b[len(body):])
 	if got := crc32.Checksum(body, castagnoli); got != want {
 		return TOC{}, fmt.Errorf(
-			"%w: table of contents of the index, at offset %d, has %08x, stored is %08x",
+			"%w: table of contents of the index, at offset %d, has checksum %08x, stored is %08x",
 			ErrChecksum, size-TOCSize, got, want)
 	}
 	toc := TOC{Version: v}
@@ -63,7 +61,7 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 		off := binary.BigEndian.Uint64(body[8*i:])
 		if off != 0 && (off < IndexHeaderSize || off > uint64(size-TOCSize)) {
 			return TOC{}, fmt.Errorf(
-				"%w: table of contents of the index, at offset %d: section %d begins at %d of %d bytes",
+				"%w: table of contents of the index, at offset %d: section %d starts at %d of %d bytes",
 				ErrCorrupt, size-TOCSize, i, off, size,
 			)
 		}
@@ -74,7 +72,9 @@ func ParseTOC(head, tail []byte, size int64) (TOC, error) {
 
 // SectionEnd returns the first byte after off at which something else begins in an index of size
 // bytes: the nearest section behind off, or the table of contents. What begins at off ends there at
-// the latest; padding may lie in between.
+// SectionEnd returns an upper bound for the end of what starts at off in an index of size bytes:
+// the start of the nearest section after off, or of the table of contents. Padding may lie in
+// between.
 func (t TOC) SectionEnd(off, size int64) int64 {
 	end := size - TOCSize
 	sections := [...]int64{t.Symbols, t.Series, t.LabelIndices, t.LabelIndicesTable, t.Postings,

@@ -64,7 +64,7 @@ func TestParseTOC(t *testing.T) {
 func FuzzParseTOC(f *testing.F) {
 	f.Add([]byte{0xba, 0xaa, 0xd7, 0x00, 1}, appendTOC(nil, 5, 6, 7, 8, 9, 10), int64(100))
 	f.Fuzz(func(t *testing.T, head, tail []byte, size int64) {
-		if len(tail) >= TOCSize { // a table that verifies, whatever is in it
+		if len(tail) >= TOCSize { // give the mutated table a valid checksum
 			tail = bytes.Clone(tail)
 			body := tail[len(tail)-TOCSize : len(tail)-crc32.Size]
 			binary.BigEndian.PutUint32(tail[len(tail)-crc32.Size:],
@@ -84,7 +84,7 @@ func FuzzParseTOC(f *testing.F) {
 				t.Fatalf("%+v: section at %d ends at %d of %d", toc, o, end, size)
 			}
 		}
-		// Prometheus reads the same table. It does not look whether the sections lie in the file.
+		// Prometheus reads the same table, but does not check that the sections lie in the file.
 		theirs, err := index.NewTOCFromByteSlice(byteSlice(tail))
 		if err != nil {
 			t.Fatalf("Prometheus refuses %x: %v", tail, err)

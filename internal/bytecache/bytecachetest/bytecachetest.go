@@ -12,22 +12,19 @@ import (
 
 // Traits of the cache under test.
 type Traits struct {
-	// Keeps says that what is set can be had: it is false for a cache that is
-	// switched off.
+	// Keeps means that values that are set can be found. It is false for a cache that is disabled.
 	Keeps bool
-	// Remote says that values leave the process, and that Fetch is what finds
-	// them: Get may find fewer. Such a cache may take another value for a
-	// present key.
+	// Remote means that values leave the process and that Fetch finds them; Get may find fewer.
+	// Such a cache may replace the value of a present key.
 	Remote bool
-	// Unheld says that nothing is kept in the process, so that nothing is known of it.
+	// Unheld means that the process keeps no values, so that their number is not known.
 	Unheld bool
 }
 
-// maxBytes of the caches that the suite asks for.
+// maxBytes is the size of the caches in the suite.
 const maxBytes = 16 << 20
 
-// Run runs the suite. newCache makes an empty cache of the given size; the
-// suite closes it.
+// Run runs the suite. newCache makes an empty cache of the given size; the suite closes it.
 func Run(
 	t *testing.T, traits Traits, newCache func(tb testing.TB, maxBytes int64) bytecache.Cache,
 ) {
@@ -65,14 +62,14 @@ func valueOf(key uint64, size int) []byte {
 	return b
 }
 
-// keyOf returns the key whose local part is given.
+// keyOf returns the key with the given local part.
 func keyOf(local uint64) bytecache.Key {
 	k := bytecache.Key{Local: local}
 	binary.BigEndian.PutUint64(k.ID[:], local)
 	return k
 }
 
-// get returns a value as Fetch finds it, and fails when Get has another.
+// get returns a value as Fetch finds it, and fails if Get returns another one.
 func get(t *testing.T, c bytecache.Cache, key uint64) ([]byte, bool) {
 	t.Helper()
 	values := make([][]byte, 1)
@@ -84,7 +81,7 @@ func get(t *testing.T, c bytecache.Cache, key uint64) ([]byte, bool) {
 	return values[0], values[0] != nil
 }
 
-// check fails when key has a value that was not set for it.
+// check fails if key has a value that was not set for it.
 func check(t *testing.T, c bytecache.Cache, key uint64, size int, must bool) {
 	t.Helper()
 	b, ok := get(t, c, key)
@@ -110,7 +107,7 @@ func testEmpty(t *testing.T, c bytecache.Cache) {
 func testVisibleAtOnce(t *testing.T, c bytecache.Cache, traits Traits) {
 	n := uint64(10_000) // about 4 MB of 16
 	if traits.Remote {
-		n = 2000 // every one is a round trip
+		n = 2000 // each is a round trip
 	}
 	for key := range n {
 		c.Set(keyOf(key), valueOf(key, 100))
@@ -121,8 +118,8 @@ func testVisibleAtOnce(t *testing.T, c bytecache.Cache, traits Traits) {
 	}
 }
 
-// testExactKeys sets keys that are easily taken for one another: neighbours,
-// and keys that differ in one bit only.
+// testExactKeys sets keys that are easily confused: consecutive ones, and keys that differ in one
+// bit.
 func testExactKeys(t *testing.T, c bytecache.Cache) {
 	var keys []uint64
 	for _, base := range []uint64{0, 1 << 26, 1<<40 | 1<<26, 0x5555555555555555} {
@@ -153,7 +150,7 @@ func testFirstValueStays(t *testing.T, c bytecache.Cache, traits Traits) {
 		t.Fatalf("got %v, want %v", ok, traits.Keeps)
 	}
 	if ok && !bytes.Equal(b, first) {
-		t.Error("a present key took another value")
+		t.Error("the value of a present key was replaced")
 	}
 }
 
@@ -170,7 +167,7 @@ func testTooLarge(t *testing.T, c bytecache.Cache) {
 		t.Error("a value larger than the cache is in it")
 	}
 	if st := c.Stats(); st.Bytes != 0 || st.Items != 0 {
-		t.Errorf("it is accounted for: %+v", st)
+		t.Errorf("the refused value is accounted for: %+v", st)
 	}
 }
 
@@ -189,14 +186,14 @@ func testDel(t *testing.T, c bytecache.Cache, traits Traits) {
 		check(t, c, key, 64, traits.Keeps)
 	}
 	for key := uint64(0); key < 1000; key += 2 {
-		// another value than before, mostly a longer one
+		// A value different from the former one, usually longer.
 		c.Set(keyOf(key), valueOf(key+5000, 64+int(key%5)*64))
 		b, ok := get(t, c, key)
 		if ok != traits.Keeps {
 			t.Fatalf("key %d set after Del: got %v", key, ok)
 		}
 		if ok && !bytes.Equal(b, valueOf(key+5000, 64+int(key%5)*64)) {
-			t.Fatalf("key %d has its value of before Del", key)
+			t.Fatalf("key %d has its value from before Del", key)
 		}
 	}
 }
@@ -287,8 +284,8 @@ func testStats(t *testing.T, c bytecache.Cache, traits Traits) {
 	}
 }
 
-// testFetch asks for many keys at once, of which some are there, some are not, and some have a
-// value already.
+// testFetch requests many keys at once. Some are present, some are not, and some already have a
+// value.
 func testFetch(t *testing.T, c bytecache.Cache, traits Traits) {
 	const n = 300
 	keys, values := make([]bytecache.Key, n), make([][]byte, n)
@@ -320,5 +317,5 @@ func testFetch(t *testing.T, c bytecache.Cache, traits Traits) {
 	c.Fetch(t.Context(), nil, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	c.Fetch(ctx, keys, values) // may find what it likes, must return
+	c.Fetch(ctx, keys, values) // may find any of them, must return
 }

@@ -1,4 +1,6 @@
-// Package bytecachetest is the conformance suite of byte caches: what every
-// cache must do, whatever it is made of. Remote stands in for a memcached where
-// a test is not about it; its lock guards what it keeps.
+// Package bytecachetest is the conformance suite of byte caches. Run checks a cache against the
+// contract of package bytecache; Traits say what differs between kinds of caches. Remote replaces a
+// memcached in tests about other things.
+//
+// LOCKING: Remote.mu guards its values.
 package bytecachetest

@@ -7,22 +7,22 @@ import (
 	"larder/internal/bytecache"
 )
 
-// Remote is a memcached without a server: it keeps everything, checks nothing, and does what a test
-// wants besides.
+// Remote is a memcached without a server: it keeps everything and verifies nothing. Tests can hook
+// into its look-ups.
 type Remote struct {
-	// Before, if not nil, is called by each look-up before it looks.
+	// Before, if not nil, is called at the start of each look-up.
 	Before func(ctx context.Context)
-	// Answer, if not nil, may change what a look-up has found.
+	// Answer, if not nil, may change the result of a look-up.
 	Answer func(ids []bytecache.ID, values [][]byte)
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	values map[bytecache.ID][]byte
 	asked  []int
 }
 
 var _ bytecache.Remote = (*Remote)(nil)
 
-// NewRemote returns an empty one.
+// NewRemote returns an empty Remote.
 func NewRemote() *Remote { return &Remote{values: map[bytecache.ID][]byte{}} }
 
 // GetMulti implements bytecache.Remote.
@@ -58,7 +58,7 @@ func (r *Remote) Delete(id bytecache.ID) {
 	delete(r.values, id)
 }
 
-// Asked returns how many values each look-up since the last call of Asked was for.
+// Asked returns, for each look-up since the last call of Asked, how many values it requested.
 func (r *Remote) Asked() []int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -67,7 +67,7 @@ func (r *Remote) Asked() []int {
 	return asked
 }
 
-// Change has f change, or look at, all that is kept.
+// Change calls f with all values; f may change them.
 func (r *Remote) Change(f func(values map[bytecache.ID][]byte)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
