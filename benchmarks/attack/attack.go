@@ -10,28 +10,28 @@ import (
 
 // attack is one way to harm a larder.
 type attack struct {
-	name string
-	row  string // of the table in issue 11; "" for an attack that has failed from the start
-	// timed says that the p99 of honest requests has a bound, see honestP99.
+	name   string
+	number string // number in the report; "" for an attack that never succeeded
+	// timed sets a bound for the p99 of honest requests, see honestP99.
 	timed bool
 	// prepare changes bucket, data directory and flags before larder starts; nil changes nothing.
 	prepare func(ctx context.Context, t *target) error
-	// alone says that the attack starts larder itself, as often as it needs to.
+	// alone means that the attack starts larder itself, as often as it needs to.
 	alone bool
-	// run attacks, and says in a few words what it did and what came of it. What got through it
-	// tells the target.
+	// run attacks, and returns what it did and what happened, in a few words. It reports what got
+	// through to the target.
 	run func(ctx context.Context, t *target) (did string, err error)
 }
 
 const (
-	// honestP99 bounds the p99 of honest requests where the attack has such a bound.
+	// honestP99 is the maximum of the p99 of honest requests in timed attacks.
 	honestP99 = 100 * time.Millisecond
-	// quietTime is how long honest requests go on when an attack has ended, in milliseconds.
+	// quietTime is how long honest requests continue after an attack, in milliseconds.
 	quietTime, shortQuietTime = 2000, 500
 )
 
-// allAttacks are the attacks in the order of the issue's table, then those that never got through.
-// The first does nothing: its figures are those that the others are compared with.
+// allAttacks returns the attacks in the order of their numbers, then those that never succeeded.
+// The first does nothing: its figures are the baseline for the others.
 func allAttacks() []attack {
 	none := []attack{{name: "none", run: func(ctx context.Context, t *target) (string, error) {
 		pause(ctx, time.Duration(t.n(10, 1))*time.Second)
@@ -42,18 +42,18 @@ func allAttacks() []attack {
 		diskAttacks(), floodAttacks(), holdingAttacks(), oldAttacks())
 }
 
-// result is what came of an attack.
+// result is the outcome of an attack.
 type result struct {
-	name, row  string
-	did        string
-	alone      bool
-	cgroup     bool
-	peak       int64 // resident bytes
-	cgroupPeak int64
-	lives      bool
-	honest     figures
-	took       time.Duration
-	findings   []string
+	name, number string
+	did          string
+	alone        bool
+	cgroup       bool
+	peak         int64 // resident bytes
+	cgroupPeak   int64
+	lives        bool
+	honest       figures
+	took         time.Duration
+	findings     []string
 }
 
 func (r *result) verdict() string {
@@ -69,13 +69,13 @@ func (c config) attack(ctx context.Context, a attack, dir string) (r result, err
 	if err := t.makeBucket(ctx); err != nil {
 		return r, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // the folder above goes, too
+	defer func() { _ = os.RemoveAll(dir) }() // removes the folder above too
 	if a.prepare != nil {
 		if err := a.prepare(ctx, t); err != nil {
 			return r, fmt.Errorf("prepare: %w", err)
 		}
 	}
-	r = result{name: a.name, row: a.row, alone: a.alone}
+	r = result{name: a.name, number: a.number, alone: a.alone}
 	start := time.Now()
 	if a.alone {
 		r.did, err = a.run(ctx, t)
@@ -83,7 +83,7 @@ func (c config) attack(ctx context.Context, a attack, dir string) (r result, err
 		return r, err
 	}
 	if err := t.start(ctx); err != nil {
-		// Larder is attacked from its start on.
+		// Larder is under attack from its start.
 		t.got("larder does not start: %v", err)
 	} else if h, err := t.startHonest(ctx); err != nil {
 		t.got("no honest request succeeds: %v", err)
@@ -122,7 +122,7 @@ func (c config) attack(ctx context.Context, a attack, dir string) (r result, err
 	return r, ctx.Err()
 }
 
-// pause waits, and reports whether ctx goes on.
+// pause waits. It returns false if ctx has ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():

@@ -20,9 +20,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestAttacks is the short form of `make attack`: every attack with small counts, and no bound on
-// times. Larder lives, no honest request fails, and nothing is written, told or counted that the
-// attack looks for.
+// TestAttacks is the short form of `make attack`: every attack with small counts, and no limits on
+// times. Larder survives, no honest request fails, and none of what the attacks look for is found.
 func TestAttacks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds larder and attacks it for a minute")
@@ -67,11 +66,11 @@ func TestAttacks(t *testing.T) {
 	})
 }
 
-// shortRun is a run of seconds.
+// shortRun is the configuration of a run of seconds.
 func shortRun() config { return config{seed: 1, short: true, limit: 1 << 30} }
 
-// TestAnAttackThatIsNotThere: a name that is misspelt stops the run before it begins.
-func TestAnAttackThatIsNotThere(t *testing.T) {
+// TestUnknownAttack: a misspelt name stops the run before it starts.
+func TestUnknownAttack(t *testing.T) {
 	c := shortRun()
 	c.only = []string{"gzip-one", "gzip-two"}
 	if _, err := attackAll(t.Context(), c, nil); err == nil ||

@@ -17,15 +17,15 @@ import (
 
 const (
 	metaFile = "meta.json"
-	// metaBytes is the size of the documents of row 4.
+	// metaBytes is the size of the hostile meta.json documents.
 	metaBytes = 15 << 20
-	// fifos is how many documents of row 7 are no files.
+	// fifos is the number of documents that are FIFOs and not files.
 	fifos = 33
-	// maxThreads bounds the threads of larder beside them.
+	// maxThreads is the maximum number of larder's threads during that attack.
 	maxThreads = 100
 )
 
-// bucketAttacks are rows 4 and 7: what the bucket holds.
+// bucketAttacks are attacks 4 and 7: hostile contents of the bucket.
 func bucketAttacks() []attack {
 	few := func(i int) string {
 		return fmt.Sprintf("%q:%q", fmt.Sprint("label", i),
@@ -41,13 +41,13 @@ func bucketAttacks() []attack {
 			metaBytes>>20), nil
 	}
 	return []attack{
-		{name: "meta-labels", row: "4", prepare: metas(many), run: look},
-		{name: "meta-values", row: "4", prepare: metas(few), run: look},
-		{name: "fifos", row: "7", prepare: func(_ context.Context, t *target) error {
+		{name: "meta-labels", number: "4", prepare: metas(many), run: look},
+		{name: "meta-values", number: "4", prepare: metas(few), run: look},
+		{name: "fifos", number: "7", prepare: func(_ context.Context, t *target) error {
 			t.flags = []string{"--sync-block-duration=1s"}
 			return nil
 		}, run: runFIFOs},
-		{name: "fifos-at-start", row: "7",
+		{name: "fifos-at-start", number: "7",
 			prepare: func(_ context.Context, t *target) error { return t.addFIFOs() },
 			run: func(ctx context.Context, t *target) (string, error) {
 				u, err := t.Usage()
@@ -57,10 +57,10 @@ func bucketAttacks() []attack {
 	}
 }
 
-// blockID is the id of the n-th hostile block.
+// blockID returns the ID of the n-th hostile block.
 func (t *target) blockID(n int) string {
 	var id ulid.ULID
-	_ = id.SetTime(uint64(dataset.Epoch)) // it fits
+	_ = id.SetTime(uint64(dataset.Epoch)) // the time fits
 	id[6], id[14], id[15] = byte(t.conf.seed), byte(n>>8), byte(n)
 	return id.String()
 }
@@ -100,7 +100,7 @@ func (t *target) addMetas(n int, pair func(int) string) error {
 	return nil
 }
 
-// addFIFOs puts FIFOs, and a link to a device, where a block's documents belong.
+// addFIFOs puts FIFOs, and a link to a device, in place of a block's documents.
 func (t *target) addFIFOs() error {
 	for i := range fifos {
 		dir := filepath.Join(t.bucket, t.blockID(i))
@@ -121,11 +121,11 @@ func (t *target) addFIFOs() error {
 	if err := os.Symlink("/dev/zero", filepath.Join(dir, metaFile)); err != nil {
 		return err
 	}
-	// The honest block has a FIFO in the place of its mark.
+	// The mark of the honest block is a FIFO.
 	return syscall.Mkfifo(filepath.Join(t.bucket, t.block, "no-compact-mark.json"), 0o644)
 }
 
-// runFIFOs counts the threads of larder while it looks at the bucket again and again.
+// runFIFOs counts the threads of larder while it syncs with the bucket repeatedly.
 func runFIFOs(ctx context.Context, t *target) (string, error) {
 	if err := t.addFIFOs(); err != nil {
 		return "", err

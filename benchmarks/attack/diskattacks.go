@@ -14,18 +14,18 @@ import (
 	"larder/internal/loopback"
 )
 
-// diskAttacks are rows 8 and 9: the links of a local user, and a log that repeats secrets.
+// diskAttacks are attacks 8 and 9: links made by a local user, and a log that repeats secrets.
 func diskAttacks() []attack {
 	return []attack{
-		{name: "links", row: "8", prepare: prepareLinks, run: runLinks},
-		{name: "secrets", row: "9", alone: true, run: runSecrets},
+		{name: "links", number: "8", prepare: prepareLinks, run: runLinks},
+		{name: "secrets", number: "9", alone: true, run: runSecrets},
 	}
 }
 
-// outside is the folder that links in the data directory lead to.
+// outside returns the folder that links in the data directory lead to.
 func (t *target) outside() string { return filepath.Join(t.dir, "outside") }
 
-// prepareLinks runs larder once to see what it writes, and puts links in the place of all of that.
+// prepareLinks runs larder once to see which files it writes, and replaces all of them by links.
 func prepareLinks(ctx context.Context, t *target) error {
 	t.umask = "0"
 	if err := t.start(ctx); err != nil {
@@ -36,7 +36,7 @@ func prepareLinks(ctx context.Context, t *target) error {
 		return err
 	}
 	err = askSeries(ctx, conn)
-	_ = conn.Close() // larder ends
+	_ = conn.Close() // ends larder
 	t.stop()
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func prepareLinks(ctx context.Context, t *target) error {
 	}
 	for _, name := range written {
 		target := filepath.Join(t.outside(), name)
-		// Folders are there; a file is one that a link could have made.
+		// Folders exist already; a file here was written through a link.
 		isFolder := slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
 			return e.Name() == name && e.IsDir()
 		})
@@ -92,13 +92,13 @@ func runLinks(ctx context.Context, t *target) (string, error) {
 			}
 			info, err := d.Info()
 			if err != nil || d.Type()&fs.ModeSymlink != 0 {
-				return nil // it has gone meanwhile
+				return nil // removed meanwhile
 			}
 			if files++; d.IsDir() {
 				folders++
 			}
 			if info.Mode().Perm()&0o022 != 0 {
-				t.got("%s may be written by everybody: %s", filepath.Base(path), info.Mode())
+				t.got("%s is writable by every user: %s", filepath.Base(path), info.Mode())
 			}
 			return nil
 		})
@@ -108,7 +108,7 @@ func runLinks(ctx context.Context, t *target) (string, error) {
 	err = filepath.WalkDir(t.outside(), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			rel, _ := filepath.Rel(t.outside(), path)
-			t.got("%s was written behind a link", rel)
+			t.got("%s was written through a link", rel)
 		}
 		return err
 	})
@@ -117,13 +117,13 @@ func runLinks(ctx context.Context, t *target) (string, error) {
 }
 
 const (
-	// hidden stands wherever a secret may be given, or is by mistake.
+	// hidden is the secret, put wherever one may be given, intentionally or by mistake.
 	hidden = "hunter2-s3cr3t"
-	// hiddenFor is how long a larder that starts with it gets to tell it.
+	// hiddenFor is how long each larder runs with it.
 	hiddenFor = 2 * time.Second
 )
 
-// runSecrets starts larder with secrets in places where they do not belong, and reads what it says.
+// runSecrets starts larder with secrets in wrong places, and searches its output for them.
 func runSecrets(ctx context.Context, t *target) (string, error) {
 	memcached := func(address string) string {
 		return "--index-cache.config={type: MEMCACHED, config: {addresses: ['" + address + "']}}"
@@ -187,7 +187,7 @@ func runSecrets(ctx context.Context, t *target) (string, error) {
 		len(tries), refused, served), nil
 }
 
-// tell runs larder with flags and looks for the secret in all that it says.
+// tell runs larder with flags and searches all of its output for the secret.
 func (t *target) tell(ctx context.Context, n int, flags []string) (started bool, err error) {
 	ports, err := loopback.Reserve(2)
 	if err != nil {
@@ -212,8 +212,7 @@ func (t *target) tell(ctx context.Context, n int, flags []string) (started bool,
 	}
 	ctx, cancel := context.WithTimeout(ctx, hiddenFor)
 	defer cancel()
-	// An error is a start that is refused, or one that takes longer because of what it cannot
-	// reach.
+	// An error means that the start was refused, or takes long because a server is not reachable.
 	_ = child.Wait(ctx, func(ctx context.Context) bool {
 		_, _, _, err := t.get(ctx, honestClient, "/-/healthy", nil)
 		return err == nil

@@ -19,10 +19,10 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// frameBytes is the largest frame that a server takes unasked.
+// frameBytes is the largest frame that a server accepts without negotiation.
 const frameBytes = 16 << 10
 
-// conn is a connection of HTTP/2 on which the attacker writes every frame itself.
+// conn is an HTTP/2 connection on which the attacker writes every frame itself.
 type conn struct {
 	net net.Conn
 
@@ -33,17 +33,17 @@ type conn struct {
 	enc    *hpack.Encoder
 	next   uint32 // id of the next stream
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	changed  *sync.Cond
-	window   int64            // bytes that the server takes of the connection
-	windows  map[uint32]int64 // and of each stream that is open
+	window   int64            // bytes that the server accepts on the connection
+	windows  map[uint32]int64 // the same for each open stream
 	initial  int64
 	open     int            // streams that the server has not ended
-	answers  map[string]int // how the others ended
+	answers  map[string]int // how the other streams ended
 	received int64          // bytes of answers
-	err      error          // why the connection is of no use any more
+	err      error          // why the connection has failed
 
-	// unread keeps the windows of answers shut: the server may send 64 KiB and no more.
+	// unread stops the client from opening its window: the server may send 64 KiB and no more.
 	unread bool
 }
 
@@ -64,14 +64,14 @@ func (t *target) connect(ctx context.Context, from string, unread bool) (*conn, 
 		err = c.write(true, func() error { return c.framer.WriteSettings() })
 	}
 	if err != nil {
-		// Larder takes no more connections of this client. The next use of it says so.
+		// Larder accepts no more connections of this client. The next use of it returns the error.
 		c.fail(err)
 	}
 	go c.read()
 	return c, nil
 }
 
-// write writes frames, and sends them at once or with later ones.
+// write writes frames. If now is true, it flushes them at once.
 func (c *conn) write(now bool, frames func() error) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
@@ -82,7 +82,7 @@ func (c *conn) write(now bool, frames func() error) error {
 	return err
 }
 
-// headers begins a request; it returns its id.
+// headers starts a request and returns its id.
 func (c *conn) headers(now bool, method string, more ...string) (id uint32, err error) {
 	return id, c.write(now, func() error {
 		id = c.next
@@ -105,7 +105,7 @@ func (c *conn) headers(now bool, method string, more ...string) (id uint32, err 
 	})
 }
 
-// begin notes that a request begins.
+// begin records the start of a request.
 func (c *conn) begin(id uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -116,7 +116,7 @@ func (c *conn) begin(id uint32) error {
 	return c.err
 }
 
-// reset drops a request.
+// reset cancels a request.
 func (c *conn) reset(now bool, id uint32) error {
 	c.mu.Lock()
 	c.ended(id, "reset by the client")
@@ -124,7 +124,7 @@ func (c *conn) reset(now bool, id uint32) error {
 	return c.write(now, func() error { return c.framer.WriteRSTStream(id, http2.ErrCodeCancel) })
 }
 
-// message is one of grpc, with its five bytes in front.
+// message returns a grpc message with its prefix of five bytes.
 func message(payload []byte, compressed bool) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(payload)))
 	if compressed {
@@ -133,7 +133,7 @@ func message(payload []byte, compressed bool) []byte {
 	return append(b, payload...)
 }
 
-// data sends bytes of a request as far as the server's windows let it; last ends the request.
+// data sends bytes of a request as far as the server's windows allow; last ends the request.
 func (c *conn) data(id uint32, b []byte, last bool) error {
 	for first := true; first || len(b) > 0; first = false {
 		n, err := c.take(id, min(len(b), frameBytes))
@@ -153,7 +153,7 @@ func (c *conn) data(id uint32, b []byte, last bool) error {
 
 var errStreamEnded = errors.New("the server ended the request")
 
-// take waits until the server takes some of n bytes.
+// take waits until the server accepts some of n bytes.
 func (c *conn) take(id uint32, n int) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,7 +176,7 @@ func (c *conn) take(id uint32, n int) (int, error) {
 	}
 }
 
-// ended notes how a request ended. mu is held.
+// ended records how a request ended. The caller holds mu.
 func (c *conn) ended(id uint32, how string) {
 	if _, ok := c.windows[id]; ok {
 		delete(c.windows, id)
@@ -267,7 +267,7 @@ func (c *conn) frame(f http2.Frame) error {
 	return nil
 }
 
-// codeName names a status of grpc.
+// codeName returns the name of a grpc status.
 func codeName(text string) string {
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
@@ -276,7 +276,7 @@ func codeName(text string) string {
 	return codes.Code(n).String()
 }
 
-// answer takes a piece of an answer.
+// answer processes a piece of an answer.
 func (c *conn) answer(f *http2.DataFrame) error {
 	n := len(f.Data())
 	c.mu.Lock()
@@ -308,16 +308,16 @@ func (c *conn) wait(ctx context.Context) {
 	}
 }
 
-// close closes the connection. A nil one is closed.
+// close closes the connection. A nil connection is closed.
 func (c *conn) close() {
 	if c == nil {
 		return
 	}
-	_ = c.net.Close() // the server may have done so
+	_ = c.net.Close() // the server may have closed it
 	c.fail(net.ErrClosed)
 }
 
-// tally adds up how requests ended.
+// tally counts how requests ended.
 type tally map[string]int
 
 func (t tally) add(c *conn) {

@@ -12,9 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// holdingAttacks hold what larder has little of without asking for much: answers that grpc keeps
-// once their handlers have returned, the account of request messages, places at the gate, and
-// connections. A review found them when the table's attacks held already.
+// holdingAttacks exhaust scarce resources of larder with few requests: answers that grpc keeps
+// after their handlers have returned, the account of request messages, places at the gate, and
+// connections.
 func holdingAttacks() []attack {
 	return []attack{
 		{name: "unread-checks", run: runUnreadChecks},
@@ -26,11 +26,11 @@ func holdingAttacks() []attack {
 	}
 }
 
-// perConn is how many requests an attack begins on a connection: almost as many as larder lets it.
+// perConn is the number of requests per connection: almost as many as larder allows.
 const perConn = 990
 
-// unread has requests answered that it does not read, on many connections of one address. begin
-// sends one.
+// unread sends requests on many connections of one address and does not read the answers. begin
+// sends one request.
 func unread(
 	ctx context.Context, t *target, before func(*conn) error, begin func(*conn) error,
 ) (sent int, ended tally, err error) {
@@ -47,13 +47,14 @@ func unread(
 		}
 		all = append(all, c)
 		if before != nil {
-			_ = before(c) // the next use of the connection says whether it goes on
+			_ = before(c) // the next use of the connection fails if it has ended
 		}
 		for i := range perConn {
 			if begin(c) != nil {
 				break // larder has closed the connection
 			}
-			// Slowly enough for each to be answered: larder would count them as open.
+			// Send slowly enough for each to be answered, because larder would count the others as
+			// open.
 			if sent++; i%20 == 19 && !pause(ctx, 10*time.Millisecond) {
 				return sent, ended, ctx.Err()
 			}
@@ -67,8 +68,8 @@ func unread(
 	return sent, ended, nil
 }
 
-// runUnreadChecks keeps every answer back by a window of nothing. Each request has metadata that is
-// small on the wire, and fresh bytes in the process.
+// runUnreadChecks blocks every answer with a window of zero. Each request has metadata that is
+// small on the wire and large in the process.
 func runUnreadChecks(ctx context.Context, t *target) (string, error) {
 	value := base64.StdEncoding.EncodeToString(make([]byte, 2250))
 	var metadata []string
@@ -90,7 +91,7 @@ func runUnreadChecks(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d Checks whose answers are not read: %s", sent, ended), err
 }
 
-// runUnreadAnswers asks for answers beyond the window of a stream.
+// runUnreadAnswers requests answers larger than the window of a stream.
 func runUnreadAnswers(ctx context.Context, t *target) (string, error) {
 	text, err := proto.Marshal(seriesOf())
 	if err != nil {
@@ -106,7 +107,7 @@ func runUnreadAnswers(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d answers that are not read: %s", sent, ended), err
 }
 
-// runUnreadReflection has answers queued on a stream of reflection, and then ends its handler by a
+// runUnreadReflection queues answers on a stream of reflection, and then ends its handler with a
 // message that is too large.
 func runUnreadReflection(ctx context.Context, t *target) (string, error) {
 	symbol := protowire.AppendString(
@@ -170,8 +171,8 @@ func runSmallMessages(ctx context.Context, t *target) (string, error) {
 	), nil
 }
 
-// runGatePlaces takes the places at the gate with answers that it does not read, under the name of
-// no tenant.
+// runGatePlaces occupies the places at the gate with answers that it does not read, under the name
+// of no tenant.
 func runGatePlaces(ctx context.Context, t *target) (string, error) {
 	text, err := proto.Marshal(seriesOf())
 	if err != nil {
@@ -188,7 +189,7 @@ func runGatePlaces(ctx context.Context, t *target) (string, error) {
 			err = c.data(id, message(text, false), true)
 		}
 		if err != nil {
-			break // shown by how its streams ended
+			break // seen in how its streams ended
 		}
 	}
 	pause(ctx, time.Duration(t.n(20, 2))*time.Second)
@@ -197,7 +198,7 @@ func runGatePlaces(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("200 answers on one connection that are not read: %s", ended), nil
 }
 
-// runConnections takes all connections of both ports, from several addresses.
+// runConnections opens all connections of both ports, from several addresses.
 func runConnections(ctx context.Context, t *target) (string, error) {
 	const sources, each = 5, 220
 	var all []*conn
@@ -215,7 +216,7 @@ func runConnections(ctx context.Context, t *target) (string, error) {
 			defer func() { _ = c.Close() }()
 		}
 	}
-	const probe = "127.0.0.3" // it has no connection yet, as a kubelet's probe has none
+	const probe = "127.0.0.3" // has no connection yet, like the probe of a kubelet
 	c, err := t.connect(ctx, probe, false)
 	if err != nil {
 		return "", err

@@ -30,18 +30,19 @@ import (
 )
 
 const (
-	// honestEvery is how often the honest client sends a request.
+	// honestEvery is the interval of the honest client's requests.
 	honestEvery = 20 * time.Millisecond
-	// honestDeadline is what each has.
+	// honestDeadline is the deadline of each.
 	honestDeadline = 10 * time.Second
-	// blockEnd is where the honest block ends, in milliseconds. Hostile blocks lie elsewhere: a
+	// blockEnd is the end of the honest block, in milliseconds. Hostile blocks lie elsewhere: a
 	// request that needs one of them fails.
 	blockEnd = dataset.Epoch + 2*3_600_000 - 1
-	// honestSeries is how many series the honest request has: those of one status code and method.
+	// honestSeries is the number of series in the honest answer: those of one status code and
+	// method.
 	honestSeries = blockSeries / 20
 )
 
-// figures are what became of the honest requests.
+// figures are the results of the honest requests.
 type figures struct {
 	took   []time.Duration
 	failed []string
@@ -57,32 +58,32 @@ func (f *figures) quantile(q float64) time.Duration {
 	return f.took[min(int(math.Ceil(q*float64(len(f.took))))-1, len(f.took)-1)]
 }
 
-// honestEnv is set in the process of the honest client, to a honestConfig. It is a process of its
-// own because the attacker is busy.
+// honestEnv is the environment variable with the honestConfig of the honest client. The client is a
+// process of its own because the attacker is busy.
 const honestEnv = "LARDER_ATTACK_HONEST"
 
-// honestConfig says whom the honest client asks.
+// honestConfig tells the honest client what to connect to.
 type honestConfig struct {
 	RPC           string
 	CA, Cert, Key string // files; "" is plain text
 }
 
-// report is what the process of the honest client prints: at once that all is well, or what is
-// wrong, and in the end what became of its requests.
+// report is what the honest client prints: at the start whether it works, and at the end the
+// results of its requests.
 type report struct {
 	Started bool
 	Took    []time.Duration
 	Failed  []string
 }
 
-// honest is the process of a client that asks all the time and means no harm.
+// honest is the process of the honest client.
 type honest struct {
 	*process.Child
 	mu      sync.Mutex // guards reports
 	reports []report
 }
 
-// startHonest asks once for everything, and then goes on asking beside the attack.
+// startHonest sends each request once, and then continues beside the attack.
 func (t *target) startHonest(ctx context.Context) (*honest, error) {
 	bin, err := os.Executable()
 	if err != nil {
@@ -113,7 +114,7 @@ func (t *target) startHonest(ctx context.Context) (*honest, error) {
 func (h *honest) line(line string) {
 	var r report
 	if json.Unmarshal([]byte(line), &r) != nil {
-		return // it is an error, which the end of the log has
+		return // the end of the log contains the error
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -130,7 +131,7 @@ func (h *honest) report(n int) (report, bool) {
 	return h.reports[n], true
 }
 
-// end waits for the requests on their way and returns what became of all.
+// end waits for the running requests and returns the results of all.
 func (h *honest) end() (figures, error) {
 	h.Signal(syscall.SIGTERM)
 	<-h.Done()
@@ -174,7 +175,8 @@ func runHonest(conf string) error {
 	return out.Encode(askOn(ctx, conn))
 }
 
-// askOn asks at a fixed rate until ctx ends, whether or not earlier requests have been answered.
+// askOn sends requests at a fixed rate until ctx ends, whether or not earlier ones have been
+// answered.
 func askOn(ctx context.Context, conn *grpc.ClientConn) (r report) {
 	var mu sync.Mutex // guards r
 	var wg sync.WaitGroup
@@ -202,7 +204,7 @@ func askOn(ctx context.Context, conn *grpc.ClientConn) (r report) {
 	}
 }
 
-// clientTLS is that of the honest client.
+// clientTLS returns the TLS configuration of the honest client.
 func clientTLS(c honestConfig) (*tls.Config, error) {
 	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 	if err != nil {
@@ -220,7 +222,7 @@ func clientTLS(c honestConfig) (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, ServerName: "larder", Certificates: certs}, nil
 }
 
-// dial makes a gRPC client at an address of its own, in plain text unless opts say otherwise.
+// dial makes a gRPC client at an address of its own, in plain text unless opts configure TLS.
 func dial(to, from string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+to, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -236,13 +238,13 @@ func dial(to, from string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	}, opts...)...)
 }
 
-// question is a request of the honest client. It fails on a wrong answer, too.
+// question is a request of the honest client. A wrong answer is an error too.
 type question struct {
 	name string
 	ask  func(ctx context.Context, conn *grpc.ClientConn) error
 }
 
-// send sends the request, and says in an error which it was.
+// send sends the request. An error names it.
 func (q question) send(conn *grpc.ClientConn) error {
 	ctx := metadata.AppendToOutgoingContext(context.Background(), "thanos-tenant", "honest")
 	ctx, cancel := context.WithTimeout(ctx, honestDeadline)
@@ -283,7 +285,7 @@ func questions() []question {
 	}
 }
 
-// seriesOf is a request for some series of the honest block.
+// seriesOf returns a request for some series of the honest block.
 func seriesOf(ms ...*storepb.LabelMatcher) *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
 		MinTime: dataset.Epoch, MaxTime: blockEnd, Aggregates: []storepb.Aggr{storepb.Aggr_RAW},

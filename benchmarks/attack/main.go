@@ -17,13 +17,13 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// config is what the flags say.
+// config contains the flags.
 type config struct {
 	seed     uint64
 	binary   string
 	only     []string
 	short    bool
-	limit    int64 // of the process's memory
+	limit    int64 // memory limit of the process, in bytes
 	markdown bool
 	verbose  bool
 }
@@ -38,18 +38,20 @@ func main() {
 	}
 	var c config
 	var only string
-	app := kingpin.New("attack", "Attack a larder process and report what holds.")
-	app.Flag("seed", "Seed of what is random: malformed messages, mostly.").Default("1").Uint64Var(
-		&c.seed)
-	app.Flag("binary", "Path of the larder to attack. By default it is built.").StringVar(&c.binary)
-	app.Flag("attack", "Attacks to run, separated by commas: "+
-		strings.Join(names(allAttacks()), ", ")+
-		". By default all.").StringVar(&only)
-	app.Flag("short", "Run with small counts, and judge no times.").BoolVar(&c.short)
-	limit := app.Flag("limit", "Memory of larder: GOMEMLIMIT, and a cgroup where one can be made.").
+	app := kingpin.New("attack", "Attack a larder process and report which attacks succeed.")
+	app.Flag("seed", "Seed of random choices, mainly of malformed messages.").
+		Default("1").Uint64Var(&c.seed)
+	app.Flag("binary", "Path of the larder binary to attack. Built from source by default.").
+		StringVar(&c.binary)
+	app.Flag("attack",
+		"Attacks to run, comma-separated; all by default: "+strings.Join(names(allAttacks()), ", ")+".").
+		StringVar(&only)
+	app.Flag("short", "Run with small counts and without limits on times.").BoolVar(&c.short)
+	limit := app.Flag("limit",
+		"Memory limit of larder, set as GOMEMLIMIT and, if possible, as a cgroup.").
 		Default("1GiB").Bytes()
-	app.Flag("markdown", "Print the table in Markdown.").BoolVar(&c.markdown)
-	app.Flag("verbose", "Print the log of larder.").BoolVar(&c.verbose)
+	app.Flag("markdown", "Print the table as Markdown.").BoolVar(&c.markdown)
+	app.Flag("verbose", "Print larder's log.").BoolVar(&c.verbose)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	c.limit = int64(*limit)
 	if only != "" {
@@ -65,7 +67,7 @@ func main() {
 	}
 }
 
-var errGotThrough = errors.New("an attack got through, see above")
+var errGotThrough = errors.New("an attack succeeded, see above")
 
 // run runs the attacks and prints a table.
 func run(ctx context.Context, c config, out io.Writer) error {
@@ -85,7 +87,7 @@ func run(ctx context.Context, c config, out io.Writer) error {
 	return nil
 }
 
-// attackAll runs the attacks that were chosen, one after the other.
+// attackAll runs the chosen attacks one after the other.
 func attackAll(ctx context.Context, c config, done func(result)) (results []result, err error) {
 	attacks, err := chosen(allAttacks(), c.only)
 	if err != nil {
@@ -131,7 +133,7 @@ func names(attacks []attack) []string {
 	return out
 }
 
-// chosen picks attacks by name; none stands for all.
+// chosen selects attacks by name; no name selects all.
 func chosen(all []attack, only []string) ([]attack, error) {
 	if len(only) == 0 {
 		return all, nil
@@ -140,7 +142,7 @@ func chosen(all []attack, only []string) ([]attack, error) {
 	for _, name := range only {
 		i := slices.IndexFunc(all, func(a attack) bool { return a.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no attack %q; there are %s", name,
+			return nil, fmt.Errorf("unknown attack %q; known are %s", name,
 				strings.Join(names(all), ", "))
 		}
 		out = append(out, all[i])

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// largest is just below what a message may have.
+	// largest is just below the size limit of a message.
 	largest = 16<<20 - 64
 	// heldFor is how long requests that larder leaves open are held.
 	heldFor = 3 * time.Second
@@ -47,11 +47,11 @@ func large(method string, n int) []byte {
 	case labelValuesMethod, checkMethod, watchMethod, reflectionMethod, reflectionAlpha:
 		return field(1, text) // label, service, host
 	default:
-		return field(15, text) // no field that is known: kept as it is
+		return field(15, text) // an unknown field, which is kept
 	}
 }
 
-// compressed returns what is sent of a message.
+// compressed returns a message compressed with an encoding.
 func compressed(encoding string, b []byte) ([]byte, error) {
 	var out bytes.Buffer
 	var w io.WriteCloser
@@ -71,21 +71,21 @@ func compressed(encoding string, b []byte) ([]byte, error) {
 // flood is many requests at once, each with one large message.
 type flood struct {
 	methods  []string
-	encoding string // "" sends messages as they are
+	encoding string // "" sends messages uncompressed
 	size     int    // of a message before compression
-	requests int    // of each method
-	conns    int    // of each address
+	requests int    // per method
+	conns    int    // per address
 	sources  int    // addresses
 	held     time.Duration
 }
 
-// messageAttacks are rows 1 and 2: memory that a message takes before larder knows it.
+// messageAttacks are attacks 1 and 2: memory that a message needs before larder knows its size.
 func messageAttacks() []attack {
 	all := []string{seriesMethod, labelNamesMethod, labelValuesMethod, infoMethod, checkMethod,
 		watchMethod,
 		reflectionMethod, reflectionAlpha}
-	one := func(name, row string, f flood) attack {
-		return attack{name: name, row: row, timed: true, run: f.run}
+	one := func(name, number string, f flood) attack {
+		return attack{name: name, number: number, timed: true, run: f.run}
 	}
 	var out []attack
 	for _, encoding := range []string{"gzip", "snappy"} {
@@ -108,12 +108,12 @@ func messageAttacks() []attack {
 		one("watch-held-plain", "2", plain), attack{name: "half-messages", run: runHalf})
 }
 
-// halfBytes is what half of a message has: as much as larder would take in one.
+// halfBytes is the size of a truncated message: as much as larder would accept in one.
 const halfBytes = 15 << 20
 
 // runHalf sends messages without their ends, from many addresses.
 func runHalf(ctx context.Context, t *target) (string, error) {
-	const each = 16 // messages of each address
+	const each = 16 // messages per address
 	text := message(large(labelValuesMethod, largest), false)[:halfBytes]
 	ended, sources := tally{}, t.n(10, 4)
 	var conns []*conn
@@ -144,7 +144,7 @@ func runHalf(ctx context.Context, t *target) (string, error) {
 
 func (f flood) run(ctx context.Context, t *target) (string, error) {
 	if t.conf.short {
-		// As many as it takes to pass the limit at 16 MiB each, for one method of each service.
+		// Send as many as exceed the limit at 16 MiB each, for one method of each service.
 		f.requests, f.held = min(f.requests, 80), time.Second
 		if len(f.methods) > 4 {
 			f.methods = []string{seriesMethod, infoMethod, watchMethod, reflectionMethod}
@@ -206,7 +206,7 @@ func (f flood) one(ctx context.Context, t *target, method string, text []byte, e
 		conns = append(conns, c)
 	}
 	var wg sync.WaitGroup
-	// What fails here is a request that larder refuses, or a connection that it closes.
+	// Failures here are requests that larder rejects, or connections that it closes.
 	for i := range f.requests {
 		c := conns[i%len(conns)]
 		id, err := c.headers(true, method, more...)

@@ -20,7 +20,7 @@ import (
 	"larder/store/storepb"
 )
 
-// oldAttacks never got through.
+// oldAttacks never succeeded.
 func oldAttacks() []attack {
 	stall := func(_ context.Context, t *target) error {
 		t.flags = []string{"--store.grpc.send-stall-timeout=1s"}
@@ -36,7 +36,7 @@ func oldAttacks() []attack {
 	}
 }
 
-// runMalformed sends messages that are damaged, cut off, or say another length than they have.
+// runMalformed sends messages that are damaged, cut off, or have a wrong length.
 func runMalformed(ctx context.Context, t *target) (string, error) {
 	r := rand.New(rand.NewPCG(t.conf.seed, 0x6d616c))
 	valid, err := proto.Marshal(seriesOf(
@@ -51,7 +51,7 @@ func runMalformed(ctx context.Context, t *target) (string, error) {
 		{"thanos-tenant", "\x7f\xff"}, {"x-bin", "!"}}
 	ended := tally{}
 	n := t.n(20_000, 1000)
-	const at = 50 // messages on a connection
+	const at = 50 // messages per connection
 	for i := 0; i < n && ctx.Err() == nil && !t.Ended(); i += at {
 		c, err := t.connect(ctx, attacker(i/at), false)
 		if err != nil {
@@ -77,7 +77,7 @@ func runMalformed(ctx context.Context, t *target) (string, error) {
 
 func pick[T any](r *rand.Rand, some ...T) T { return some[r.IntN(len(some))] }
 
-// damaged returns a message of grpc that is wrong in one way or another.
+// damaged returns a grpc message with a random defect.
 func damaged(r *rand.Rand, valid []byte) []byte {
 	b := append([]byte(nil), valid...)
 	switch r.IntN(4) {
@@ -110,7 +110,7 @@ func damaged(r *rand.Rand, valid []byte) []byte {
 	return whole
 }
 
-// runGarbage sends to both ports what no protocol has.
+// runGarbage sends bytes of no protocol to both ports.
 func runGarbage(ctx context.Context, t *target) (string, error) {
 	r := rand.New(rand.NewPCG(t.conf.seed, 0x676172))
 	starts := []string{"", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\n",
@@ -137,7 +137,7 @@ func runGarbage(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d connections with random bytes", n), ctx.Err()
 }
 
-// runRegexps asks with expressions that cost much to compile or to match.
+// runRegexps sends expressions that are expensive to compile or to match.
 func runRegexps(ctx context.Context, t *target) (string, error) {
 	conn, err := dial(t.rpc, attacker(0))
 	if err != nil {
@@ -178,7 +178,8 @@ func runRegexps(ctx context.Context, t *target) (string, error) {
 			ctx, cancel := context.WithTimeout(
 				metadata.AppendToOutgoingContext(ctx, "thanos-tenant", "attacker"), 20*time.Second)
 			defer cancel()
-			// A number in front: no two are the same, so that none is found compiled.
+			// A number in front makes each expression unique, so that none is found in the cache of
+			// compiled ones.
 			m := &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "instance",
 				Value: fmt.Sprintf("(?:%d|%s)", i, expressions[i%len(expressions)])}
 			if i%3 == 0 {
@@ -195,7 +196,7 @@ func runRegexps(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d expressions: %v", n, codes), ctx.Err()
 }
 
-// runUnread asks for all series on many streams and reads none of the answers.
+// runUnread requests all series on many streams and reads none of the answers.
 func runUnread(ctx context.Context, t *target) (string, error) {
 	text, err := proto.Marshal(seriesOf())
 	if err != nil {
@@ -203,7 +204,7 @@ func runUnread(ctx context.Context, t *target) (string, error) {
 	}
 	ended := tally{}
 	streams := t.n(2000, 200)
-	const each = 100 // streams on a connection
+	const each = 100 // streams per connection
 	var all []*conn
 	defer func() {
 		for _, c := range all {
@@ -222,7 +223,7 @@ func runUnread(ctx context.Context, t *target) (string, error) {
 				err = c.data(id, message(text, false), true)
 			}
 			if err != nil {
-				break // shown by how its streams ended
+				break // seen in how its streams ended
 			}
 		}
 	}
@@ -237,9 +238,9 @@ func runUnread(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d answers that are not read: %s", streams, ended), nil
 }
 
-// runSlow opens connections on which next to nothing comes, on both ports.
+// runSlow opens connections on both ports that receive a byte now and then.
 func runSlow(ctx context.Context, t *target) (string, error) {
-	const conns = 250 // of each kind: an address may have 256
+	const conns = 250 // per kind; an address may have 256
 	var all []net.Conn
 	defer func() {
 		for _, c := range all {
@@ -266,7 +267,7 @@ func runSlow(ctx context.Context, t *target) (string, error) {
 		}
 	}
 	closed := map[int]bool{}
-	// A connection of HTTP/2 that has begun may stand for as long as its peer answers.
+	// An HTTP/2 connection after its start may stay open for as long as its peer answers.
 	mayStand := len(all) - conns
 	for range t.n(40, 3) {
 		if !pause(ctx, time.Second) {

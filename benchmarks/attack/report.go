@@ -11,12 +11,12 @@ import (
 
 // print writes a table of the results.
 func (c config) print(out io.Writer, results []result) error {
-	limit := "GOMEMLIMIT alone: no cgroup could be made here"
+	limit := "GOMEMLIMIT alone, because no cgroup could be made"
 	if slices.ContainsFunc(results, func(r result) bool { return r.cgroup }) {
 		limit = "GOMEMLIMIT and a memory cgroup"
 	}
 	fmt.Fprintf(out, "limit %d MiB by %s\n\n", c.limit>>20, limit)
-	rows := [][]string{{"row", "attack", "what it did", "peak MiB", "cgroup MiB", "lives",
+	rows := [][]string{{"no.", "attack", "what it did", "peak MiB", "cgroup MiB", "lives",
 		"honest", "failed", "p50", "p99", "took", "verdict"}}
 	for _, r := range results {
 		rows = append(rows, r.cells())
@@ -45,13 +45,13 @@ func (r *result) cells() []string {
 		verdict += ": " + first[:min(len(first), 160)]
 	}
 	took := r.took.Round(time.Second).String()
-	row := "–"
-	if r.row != "" {
-		row = r.row
+	number := "–"
+	if r.number != "" {
+		number = r.number
 	}
 	if r.alone {
 		no := "–"
-		return []string{row, r.name, r.did, no, no, no, no, no, no, no, took, verdict}
+		return []string{number, r.name, r.did, no, no, no, no, no, no, no, took, verdict}
 	}
 	lives := "yes"
 	if !r.lives {
@@ -60,7 +60,7 @@ func (r *result) cells() []string {
 	ms := func(q float64) string {
 		return r.honest.quantile(q).Round(100 * time.Microsecond).String()
 	}
-	return []string{row, r.name, r.did, fmt.Sprint(r.peak >> 20), fmt.Sprint(r.cgroupPeak >> 20),
+	return []string{number, r.name, r.did, fmt.Sprint(r.peak >> 20), fmt.Sprint(r.cgroupPeak >> 20),
 		lives,
 		fmt.Sprint(r.honest.asked()), fmt.Sprint(len(r.honest.failed)), ms(0.5), ms(
 			0.99), took, verdict}

@@ -10,29 +10,29 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// streamAttacks are row 3: places that idle streams take from honest requests.
+// streamAttacks are attack 3: idle streams occupy places that honest requests need.
 func streamAttacks() []attack {
 	return []attack{
-		{name: "idle-watch", row: "3", run: idle(watchMethod, message(nil, false), true)},
-		{name: "idle-reflection", row: "3", run: idle(reflectionMethod, nil, false)},
-		{name: "idle-headers", row: "3", run: idle(seriesMethod, nil, false)},
-		{name: "idle-spread", row: "3", run: idleFrom(idleConns, seriesMethod, nil, false)},
-		{name: "idle-half", row: "3", run: idle(labelValuesMethod,
+		{name: "idle-watch", number: "3", run: idle(watchMethod, message(nil, false), true)},
+		{name: "idle-reflection", number: "3", run: idle(reflectionMethod, nil, false)},
+		{name: "idle-headers", number: "3", run: idle(seriesMethod, nil, false)},
+		{name: "idle-spread", number: "3", run: idleFrom(idleConns, seriesMethod, nil, false)},
+		{name: "idle-half", number: "3", run: idle(labelValuesMethod,
 			message(large(labelValuesMethod, 1000), false)[:500], false)},
 	}
 }
 
 const (
-	// idleConns and idleStreams are the connections of the attack, and the streams on all of them:
+	// idleConns and idleStreams are the connections of the attack and the streams on all of them:
 	// as many as larder has places for.
 	idleConns   = 9
 	idleStreams = 8192
-	// idlePerConn is what larder allows on one connection.
+	// idlePerConn is the number of streams that larder allows on one connection.
 	idlePerConn = 1000
 )
 
-// idle opens streams, sends the beginning of a request on each, and nothing more. What larder
-// closes is opened again.
+// idle opens streams, sends the start of a request on each, and nothing more. It reopens what
+// larder closes.
 func idle(
 	method string, beginning []byte, last bool,
 ) func(context.Context, *target) (string, error) {
@@ -44,7 +44,7 @@ func idleFrom(
 	sources int, method string, beginning []byte, last bool,
 ) func(context.Context, *target) (string, error) {
 	return func(ctx context.Context, t *target) (string, error) {
-		// All of them, in the short run too: fewer reach no bound.
+		// Open all of them, in the short run too, because fewer reach no limit.
 		all := make([]*conn, idleConns)
 		defer func() {
 			for _, c := range all {
@@ -63,7 +63,7 @@ func idleFrom(
 				}
 				var err error
 				if all[i], err = t.connect(ctx, attacker(i%sources), false); err != nil {
-					continue // larder takes no more connections, or has ended
+					continue // larder accepts no more connections, or has ended
 				}
 				opened++
 				n := min(idlePerConn, idleStreams-i*idlePerConn)
@@ -83,7 +83,7 @@ func idleFrom(
 	}
 }
 
-// openIdle opens streams that do nothing.
+// openIdle opens idle streams.
 func (c *conn) openIdle(method string, beginning []byte, last bool, n int) error {
 	for range n {
 		id, err := c.headers(false, method)
@@ -97,7 +97,7 @@ func (c *conn) openIdle(method string, beginning []byte, last bool, n int) error
 	return c.write(true, func() error { return nil })
 }
 
-// usable reports whether the connection stands. A nil one does not.
+// usable reports whether the connection is open. A nil connection is not.
 func (c *conn) usable() bool {
 	if c == nil {
 		return false
@@ -107,7 +107,7 @@ func (c *conn) usable() bool {
 	return c.err == nil
 }
 
-// floodAttacks are row 10, and other floods of frames.
+// floodAttacks are attack 10 and other floods of frames.
 func floodAttacks() []attack {
 	frames := func(what string, f func(c *conn, n int) error) func(context.Context,
 		*target) (string, error) {
@@ -116,7 +116,9 @@ func floodAttacks() []attack {
 		}
 	}
 	return []attack{
-		{name: "rapid-reset", row: "10", run: func(ctx context.Context, t *target) (string, error) {
+		{name: "rapid-reset", number: "10", run: func(
+			ctx context.Context, t *target,
+		) (string, error) {
 			text := message(large(labelValuesMethod, 10), false)
 			return floodFrames(ctx, t, "requests dropped at once", 50, t.n(40_000, 400),
 				func(c *conn, n int) error {
@@ -184,16 +186,16 @@ func continuation(c *conn, n int) error {
 	})
 }
 
-// floodTime bounds a flood.
+// floodTime is the maximum duration of a flood.
 const floodTime = 60 * time.Second
 
-// floodFrames sends frames over many connections from one address, and opens those again that
-// larder closes.
+// floodFrames sends frames over many connections from one address, and reopens those that larder
+// closes.
 func floodFrames(ctx context.Context, t *target, what string, conns, each int,
 	send func(c *conn, n int) error) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, floodTime)
 	defer cancel()
-	var mu sync.Mutex // guards what follows
+	var mu sync.Mutex // guards the variables below
 	sent, closed := 0, 0
 	var wg sync.WaitGroup
 	for range conns {

@@ -19,22 +19,22 @@ import (
 
 const (
 	honestClient = "127.0.0.2"
-	// watchEvery is how often the memory of larder is looked at.
+	// watchEvery is the interval at which the memory of larder is read.
 	watchEvery = 20 * time.Millisecond
-	// blockSeries is the size of the honest block.
+	// blockSeries is the number of series in the honest block.
 	blockSeries = 2000
 )
 
-// attacker is the n-th address that attacks come from.
+// attacker returns the n-th address of attackers.
 func attacker(n int) string { return fmt.Sprintf("127.0.0.%d", 66+n%100) }
 
-// target is a larder that is attacked, and what belongs to it.
+// target is a larder under attack, with its files.
 type target struct {
 	conf   config
 	dir    string
 	bucket string   // folder
 	block  string   // the honest one
-	flags  []string // besides those of start
+	flags  []string // in addition to those of start
 	umask  string
 	// Files of the honest client's TLS; "" is plain text.
 	ca, cert, key string
@@ -48,14 +48,14 @@ type target struct {
 	findings []string
 }
 
-// got notes that the attack got through.
+// got records that the attack got through.
 func (t *target) got(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.findings = append(t.findings, fmt.Sprintf(format, args...))
 }
 
-// n picks a count by the length of the run.
+// n selects a count by the length of the run.
 func (t *target) n(full, short int) int {
 	if t.conf.short {
 		return short
@@ -63,7 +63,7 @@ func (t *target) n(full, short int) int {
 	return full
 }
 
-// makeBucket writes a bucket of one block.
+// makeBucket writes a bucket with one block.
 func (t *target) makeBucket(ctx context.Context) error {
 	t.bucket = filepath.Join(t.dir, "bucket")
 	layout := dataset.WholeMetric("attack", t.conf.seed, blockSeries,
@@ -77,7 +77,7 @@ func (t *target) makeBucket(ctx context.Context) error {
 
 func (t *target) dataDir() string { return filepath.Join(t.dir, "data") }
 
-// bucketFlag is the flag with the bucket.
+// bucketFlag returns the flag that configures the bucket.
 func (t *target) bucketFlag() string {
 	return "--objstore.config={type: FILESYSTEM, config: {directory: " + t.bucket + "}}"
 }
@@ -110,7 +110,7 @@ func (t *target) start(ctx context.Context) error {
 	})
 }
 
-// watch notes the most memory that larder has, until it ends.
+// watch records the peak memory of larder, until it ends.
 func (t *target) watch() {
 	for tick := time.NewTicker(watchEvery); ; {
 		if u, err := t.Usage(); err == nil {
@@ -136,10 +136,10 @@ func dialer(from string) *net.Dialer {
 	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
 }
 
-// maxBody bounds what is read of an answer over HTTP.
+// maxBody is the maximum number of bytes read of an HTTP answer.
 const maxBody = 256 << 20
 
-// do sends a request over HTTP from an address, on a connection of its own.
+// do sends an HTTP request from an address, on a connection of its own.
 func (t *target) do(from string, req *http.Request) (int, http.Header, string, error) {
 	client := http.Client{
 		Transport: &http.Transport{DialContext: dialer(from).DialContext,
@@ -159,7 +159,7 @@ func (t *target) do(from string, req *http.Request) (int, http.Header, string, e
 	return resp.StatusCode, resp.Header, string(b), err
 }
 
-// get asks for a path over HTTP, with headers of its own.
+// get sends an HTTP GET for a path, with headers.
 func (t *target) get(ctx context.Context, from, path string, header http.Header) (int, http.Header,
 	string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.web+path, nil)

@@ -17,19 +17,19 @@ import (
 )
 
 const (
-	// tenantNames is how many tenants the attack makes up.
+	// tenantNames is the number of invented tenants.
 	tenantNames = 1000
-	// maxTenantSeries bounds the series of /metrics that they make.
+	// maxTenantSeries is the maximum number of series in /metrics that they may cause.
 	maxTenantSeries = 2000
-	// unreadScrapes is how many answers of /metrics are not read.
+	// unreadScrapes is the number of answers of /metrics that are not read.
 	unreadScrapes = 8
-	// tenantWorkers are requests at a time.
+	// tenantWorkers is the number of parallel requests.
 	tenantWorkers = 8
 )
 
-// tenantAttacks are row 5: metrics that a client makes up.
+// tenantAttacks are attack 5: metrics that a client invents.
 func tenantAttacks() []attack {
-	return []attack{{name: "tenants", row: "5", run: runTenants}}
+	return []attack{{name: "tenants", number: "5", run: runTenants}}
 }
 
 func runTenants(ctx context.Context, t *target) (string, error) {
@@ -87,7 +87,7 @@ func askAsTenants(ctx context.Context, t *target) error {
 			for n := range work {
 				ctx := metadata.AppendToOutgoingContext(ctx, "thanos-tenant",
 					fmt.Sprint("tenant-", n))
-				// What is answered does not matter: the honest client says whether larder answers.
+				// The answer does not matter: the honest client reports whether larder answers.
 				_ = askSeries(ctx, conn)
 				client := storepb.NewStoreClient(conn)
 				_, _ = client.LabelNames(ctx, &storepb.LabelNamesRequest{End: math.MaxInt64})
@@ -105,7 +105,7 @@ func askAsTenants(ctx context.Context, t *target) error {
 	return ctx.Err()
 }
 
-// scrape counts the series and bytes of /metrics.
+// scrape returns the number of series and bytes of /metrics.
 func (t *target) scrape(ctx context.Context) (series, bytes int, err error) {
 	status, _, body, err := t.get(ctx, honestClient, "/metrics", nil)
 	if err == nil && status != http.StatusOK {

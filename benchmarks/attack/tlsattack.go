@@ -47,7 +47,7 @@ func newAuthority() (*authority, error) {
 	return a, err
 }
 
-// issue signs a certificate that ends at a time.
+// issue signs a certificate that expires at a time.
 func (a *authority) issue(until time.Time) (cert, key []byte, err error) {
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *authority) pair(until time.Time) (tls.Certificate, error) {
 	return tls.X509KeyPair(cert, key)
 }
 
-// prepareTLS gives larder a certificate and has it ask for those of clients.
+// prepareTLS gives larder a certificate and makes it require client certificates.
 func prepareTLS(_ context.Context, t *target) error {
 	a, err := newAuthority()
 	if err != nil {
@@ -98,7 +98,7 @@ func prepareTLS(_ context.Context, t *target) error {
 		}
 		t.flags = append(t.flags, "--grpc-server-tls-"+name+"="+t.file(name))
 	}
-	// The attack has a certificate that was valid.
+	// The attack has a certificate that was valid once.
 	if cert, key, err = a.issue(time.Now().Add(-time.Minute)); err != nil {
 		return err
 	}
@@ -106,10 +106,10 @@ func prepareTLS(_ context.Context, t *target) error {
 		os.WriteFile(t.file("expired-key"), key, 0o600))
 }
 
-// file is the path of a PEM file.
+// file returns the path of a PEM file.
 func (t *target) file(name string) string { return filepath.Join(t.dir, name+".pem") }
 
-// runTLS tries to get in without a certificate of the authority, or by an older TLS.
+// runTLS tries to connect without a certificate of the authority, or with an older version of TLS.
 func runTLS(ctx context.Context, t *target) (string, error) {
 	other, err := newAuthority()
 	if err != nil {
@@ -148,11 +148,11 @@ func runTLS(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d ways in without a valid certificate", len(tries)), nil
 }
 
-// emptySettings is a frame of HTTP/2.
+// emptySettings is an HTTP/2 frame.
 const emptySettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
-// getsIn reports whether larder speaks HTTP/2 with a client. With TLS 1.3 a client learns that its
-// certificate is refused only from what it reads.
+// getsIn reports whether larder speaks HTTP/2 with a client. With TLS 1.3 a client learns only by
+// reading that its certificate was rejected.
 func (t *target) getsIn(ctx context.Context, conf *tls.Config) (bool, error) {
 	nc, err := dialer(attacker(0)).DialContext(ctx, "tcp", t.rpc)
 	if err != nil {
@@ -161,13 +161,13 @@ func (t *target) getsIn(ctx context.Context, conf *tls.Config) (bool, error) {
 	defer nc.Close()
 	if conf != nil {
 		conf.InsecureSkipVerify, conf.NextProtos = true, []string{
-			"h2"} // an attacker asks for no proof
+			"h2"} // an attacker requires no proof
 		nc = tls.Client(nc, conf)
 	}
 	if err := nc.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return false, err
 	}
-	// The preface and empty settings, which the server answers with its own.
+	// Send the preface and empty settings, which the server answers with its own.
 	if _, err := nc.Write([]byte(http2.ClientPreface + emptySettings)); err != nil {
 		return false, err
 	}

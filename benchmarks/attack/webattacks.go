@@ -16,15 +16,15 @@ import (
 	"larder/benchmarks/dataset"
 )
 
-// webAttacks are rows 6 and 11, and scripts in what the bucket names: what a page of another site
-// can make a browser do.
+// webAttacks are attacks 6 and 11, and scripts in names from the bucket: what a page of another
+// site can make a browser do.
 func webAttacks() []attack {
 	return []attack{
-		{name: "marks", row: "6", prepare: func(_ context.Context, t *target) error {
+		{name: "marks", number: "6", prepare: func(_ context.Context, t *target) error {
 			t.flags = []string{"--enable-admin-operations"}
 			return nil
 		}, run: runMarks},
-		{name: "headers", row: "11", prepare: func(_ context.Context, t *target) error {
+		{name: "headers", number: "11", prepare: func(_ context.Context, t *target) error {
 			t.flags = []string{"--web.prefix-header=X-Forwarded-Prefix"}
 			return nil
 		}, run: runHeaders},
@@ -32,8 +32,8 @@ func webAttacks() []attack {
 	}
 }
 
-// runMarks posts marks as a page in a browser can: of another site, and of a site whose name has
-// come to lead to larder (DNS rebinding).
+// runMarks posts marks the way a page in a browser can: a page of another site, and a page whose
+// host name now resolves to larder (DNS rebinding).
 func runMarks(ctx context.Context, t *target) (string, error) {
 	_, port, _ := strings.Cut(t.web, ":")
 	rebound := "attacker.example:" + port
@@ -67,7 +67,8 @@ func runMarks(ctx context.Context, t *target) (string, error) {
 			t.got("%s was written: %s", action, try.what)
 		}
 	}
-	// A client that is no browser, at larder's own address, can: else nothing was tried.
+	// A client that is no browser, at larder's own address, can post a mark. Otherwise the attack
+	// tested nothing.
 	status, marked, err := t.mark(ctx, "NO_COMPACTION", t.web, http.Header{})
 	if err == nil && !marked {
 		err = fmt.Errorf("an operator cannot mark a block: status %d", status)
@@ -99,7 +100,7 @@ func (t *target) mark(ctx context.Context, action, host string, h http.Header) (
 	return status, marked, nil
 }
 
-// runHeaders looks at the headers of every kind of answer.
+// runHeaders checks the headers of every kind of answer.
 func runHeaders(ctx context.Context, t *target) (string, error) {
 	paths := []string{"/", "/blocks", "/loaded/", "/favicon.ico", "/metrics", "/-/ready",
 		"/-/healthy", "/api/v1/blocks",
@@ -119,7 +120,8 @@ func runHeaders(ctx context.Context, t *target) (string, error) {
 			t.got("%s has no Content-Security-Policy", path)
 		}
 	}
-	// A shared cache must not give the redirect for one prefix to clients that came by another.
+	// A shared cache must not return the redirect for one prefix to clients that came through
+	// another.
 	for _, prefix := range []string{"/poison", "//attacker.example/x",
 		"https://attacker.example/y"} {
 		_, h, _, err := t.get(ctx, attacker(0), "/blocks/",
@@ -141,7 +143,7 @@ func runHeaders(ctx context.Context, t *target) (string, error) {
 	return fmt.Sprintf("%d paths, 3 prefixes", len(paths)), nil
 }
 
-// script is what must not arrive in a page as it is.
+// script must not appear unescaped in a page.
 const script = `"'><script>alert(1)</script><img src=x onerror=alert(1)>`
 
 // prepareScripts makes a block whose labels are markup.
@@ -168,7 +170,7 @@ func runScripts(ctx context.Context, t *target) (string, error) {
 			return "", err
 		}
 		shown = shown || strings.Contains(body, "&lt;script&gt;alert(1)")
-		// A browser runs what is HTML, or what it may take for it.
+		// A browser executes HTML, and what it may interpret as HTML.
 		isPage := strings.HasPrefix(h.Get("Content-Type"), "text/html") ||
 			h.Get("X-Content-Type-Options") != "nosniff" && h.Get("Content-Type") == ""
 		if isPage && (strings.Contains(body, "<script") || strings.Contains(body, "<img src=x")) {
@@ -176,7 +178,7 @@ func runScripts(ctx context.Context, t *target) (string, error) {
 		}
 	}
 	if !shown {
-		t.got("no page shows the label: nothing was tried")
+		t.got("no page shows the label: the attack tested nothing")
 	}
 	return fmt.Sprintf("%d paths with markup in labels, paths and headers", len(paths)), nil
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // TestBounded is the short form of the command: a smaller block, a smaller limit, fewer requests.
-// How fast the small queries are is left out, for that is the machine's to say.
+// It does not check how fast small queries are, because that depends on the machine.
 func TestBounded(t *testing.T) {
 	c := config{
 		values: 60_000, limit: 320 << 20, all: 12, beside: 2, within: 5 * time.Minute,

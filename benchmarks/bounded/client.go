@@ -17,7 +17,7 @@ import (
 	"larder/store/storepb"
 )
 
-// answer is what is noted of an answer: enough to tell it from any other, and little.
+// answer is the summary of an answer: small, but different for different answers.
 type answer struct {
 	series, chunks, values int
 	bytes                  int64
@@ -31,17 +31,17 @@ func (a answer) String() string {
 	return fmt.Sprintf("%d series, %d chunks", a.series, a.chunks)
 }
 
-// reading is an answer that is being read. Messages are counted and hashed where they lie, and not
-// decoded: on the two cores of a small machine that would be most of the work.
+// reading is an answer being read. Messages are counted and hashed in place, and not decoded,
+// because decoding would be most of the work on a machine with two cores.
 type reading struct {
 	answer
-	labels bool // of a label request
+	labels bool // the answer to a label request
 	digest *xxhash.Digest
 	err    error
 	keep   func(message []byte) // may be nil
 }
 
-// rawCodec gives messages to a reading.
+// rawCodec passes messages to a reading.
 type rawCodec struct{ encoding.CodecV2 }
 
 func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
@@ -83,7 +83,7 @@ func (r *reading) oneSeries(b []byte) {
 	})
 }
 
-// each calls f with the fields of a message, all of which have a length in larder's answers.
+// each calls f with the fields of a message. All fields of larder's answers have a length.
 func each(b []byte, bad *error, f func(field int, value []byte)) {
 	for len(b) > 0 {
 		tag, n := binary.Uvarint(b)
@@ -108,7 +108,8 @@ func dial(address string) (*grpc.ClientConn, error) {
 			grpc.ForceCodecV2(rawCodec{encoding.GetCodecV2(proto.Name)})))
 }
 
-// ask sends a request and reads its answer to the end. keep is given every message; it may be nil.
+// ask sends a request and reads its answer to the end. It calls keep, if not nil, with every
+// message.
 func ask(ctx context.Context, conn *grpc.ClientConn, req any, keep func([]byte)) (answer, error) {
 	_, labels := req.(*storepb.LabelValuesRequest)
 	r := reading{labels: labels, digest: xxhash.New(), keep: keep}

@@ -12,7 +12,7 @@ import (
 	"larder/internal/loopback"
 )
 
-// gateway is the larder that is tested.
+// gateway is the larder under test.
 type gateway struct {
 	*process.Child
 	grpc string // addresses
@@ -42,7 +42,7 @@ func (c config) start(ctx context.Context, bucketConfig, data string) (*gateway,
 	return p, nil
 }
 
-// ready asks whether larder is ready.
+// ready reports whether larder is ready.
 func (p *gateway) ready(ctx context.Context) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.http+"/-/ready", nil)
 	if err != nil {
@@ -55,7 +55,7 @@ func (p *gateway) ready(ctx context.Context) bool {
 	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 }
 
-// metrics returns the samples of /metrics by name and labels, as they are written there.
+// metrics returns the samples of /metrics by name and labels, in the form of that page.
 func (p *gateway) metrics(ctx context.Context) (map[string]float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.http+"/metrics", nil)
 	if err != nil {

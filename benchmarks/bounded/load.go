@@ -21,17 +21,18 @@ type kind struct {
 	name  string
 	req   any
 	count int
-	// what is known of the answer beforehand; then, what it was when the request was alone
+	// want is what is known of the answer in advance, and later the answer to the request when it
+	// was sent alone.
 	want  answer
 	alone time.Duration
 
 	right, wrong int
-	codes        map[string]int // of failed ones
+	codes        map[string]int // of failed requests
 	durations    []time.Duration
 	firstWrong   string
 }
 
-// batch is what Thanos's queriers ask for.
+// batch is the batch size that Thanos's Queriers request.
 const batch = 64
 
 func series(ms ...*storepb.LabelMatcher) *storepb.SeriesRequest {
@@ -58,7 +59,8 @@ func (c config) kinds() []*kind {
 		{name: "label values of matching series", req: values(matcher(is, "container", "frontend")),
 			count: c.beside, want: answer{values: c.values}},
 		{name: "regex that nothing matches",
-			req: series(matcher(re, dataset.ManyValuesLabel, ".*nobody.*")), count: c.beside},
+			req:   series(matcher(re, dataset.ManyValuesLabel, ".*no-such-session.*")),
+			count: c.beside},
 		{name: "regex for a sixteenth", req: series(matcher(re, dataset.ManyValuesLabel, ".+7")),
 			count: c.beside, want: answer{series: -1}},
 		{name: "regex for all",
@@ -68,8 +70,8 @@ func (c config) kinds() []*kind {
 	}
 }
 
-// load starts larder and asks it: small queries alone, each kind of large request alone, and then
-// all of it at once.
+// load starts larder and sends small queries alone, each kind of large request alone, and then all
+// at once.
 func (c config) load(ctx context.Context, bucket, data string) (r *report, err error) {
 	s3, err := s3server.Start(
 		s3server.Options{Dir: bucket, Latency: s3server.Latency{FirstByte: c.first}})
@@ -137,7 +139,7 @@ func (c config) load(ctx context.Context, bucket, data string) (r *report, err e
 	return r, ctx.Err()
 }
 
-// clients is how many connections the large requests come over, as from so many queriers.
+// clients is the number of connections for large requests, like that many Queriers.
 const clients = 8
 
 func (k *kind) askAlone(ctx context.Context, conn *grpc.ClientConn) error {

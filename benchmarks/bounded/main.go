@@ -17,17 +17,17 @@ import (
 	"larder/benchmarks/dataset"
 )
 
-// config is what the flags say.
+// config contains the flags.
 type config struct {
 	values  int
-	limit   int64 // of the process's memory
+	limit   int64 // memory limit of the process, in bytes
 	all     int   // requests for all series
-	beside  int   // of each other kind of large request
+	beside  int   // requests of each other kind of large request
 	within  time.Duration
 	first   time.Duration // until the first byte of an answer of the bucket
-	rate    int           // small queries a second
+	rate    int           // small queries per second
 	quiet   int           // small queries before the load
-	slower  float64       // how much slower small queries may be under load; 0: however much
+	slower  float64       // how much slower small queries may be under load; 0 = no limit
 	dir     string
 	binary  string
 	flags   []string // of larder
@@ -37,27 +37,28 @@ type config struct {
 func main() {
 	var c config
 	app := kingpin.New("bounded", "Show that larder's memory is bounded.")
-	app.Flag("values", "Series of the block, each with a label value of its own.").
+	app.Flag("values", "Number of series in the block, each with a label value of its own.").
 		Default("1000000").IntVar(&c.values)
-	limit := app.Flag("limit", "Memory that larder may use.").Default("1GiB").Bytes()
-	app.Flag("requests", "Requests for all series at once.").Default("64").IntVar(&c.all)
-	app.Flag("beside", "Requests at once of each other kind: label values, those of matching series, regular expressions.").
-		Default("4").
-		IntVar(&c.beside)
-	app.Flag("within", "Time that all have.").Default("10m").DurationVar(&c.within)
-	app.Flag("first-byte", "Time until the bucket's answers begin.").Default("20ms").
-		DurationVar(&c.first)
-	app.Flag("rate", "Small queries a second.").Default("20").IntVar(&c.rate)
-	app.Flag("quiet", "Small queries before the load.").Default("300").IntVar(&c.quiet)
-	app.Flag("slower", "How many times slower the slowest hundredth of the small queries may become under load.").
-		Default("5").
-		FloatVar(&c.slower)
-	app.Flag("dir", "Folder for the bucket, kept and used again. By default a temporary one.").
+	limit := app.Flag("limit", "Memory limit of larder.").Default("1GiB").Bytes()
+	app.Flag("requests", "Number of parallel requests for all series.").Default("64").IntVar(&c.all)
+	app.Flag("beside",
+		"Number of parallel requests of each other kind: label values, regular expressions.").
+		Default("4").IntVar(&c.beside)
+	app.Flag("within", "Time limit of all requests together.").Default("10m").DurationVar(&c.within)
+	app.Flag("first-byte", "Time until the first byte of the bucket's answers.").
+		Default("20ms").DurationVar(&c.first)
+	app.Flag("rate", "Small queries per second.").Default("20").IntVar(&c.rate)
+	app.Flag("quiet", "Number of small queries before the load.").Default("300").IntVar(&c.quiet)
+	app.Flag("slower",
+		"Maximum ratio of the p99 of small queries under load to that without. 0 = no limit.").
+		Default("5").FloatVar(&c.slower)
+	app.Flag("dir", "Folder for the bucket, kept and reused. A temporary one by default.").
 		StringVar(&c.dir)
-	app.Flag("binary", "The larder to be tested. By default it is built.").StringVar(&c.binary)
-	app.Flag("flag", "A flag for larder, as --flag=--store.request-bytes=100MB. May be repeated.").
+	app.Flag("binary", "Path of the larder binary to test. Built from source by default.").
+		StringVar(&c.binary)
+	app.Flag("flag", "A flag for larder, such as --flag=--store.request-bytes=100MB. Repeatable.").
 		StringsVar(&c.flags)
-	app.Flag("verbose", "Show larder's log and its memory as it goes.").BoolVar(&c.verbose)
+	app.Flag("verbose", "Print larder's log and its memory while it runs.").BoolVar(&c.verbose)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	c.limit = int64(*limit)
 
@@ -74,7 +75,7 @@ func main() {
 	}
 }
 
-// run makes the bucket and the program, starts it and puts it under load.
+// run makes the bucket and the program, starts larder and puts it under load.
 func (c config) run(ctx context.Context) (r *report, err error) {
 	tmp, err := os.MkdirTemp("", "larder-bounded-")
 	if err != nil {
@@ -101,10 +102,10 @@ func (c config) run(ctx context.Context) (r *report, err error) {
 	return c.load(ctx, bucket, filepath.Join(tmp, "data"))
 }
 
-// dashboardSeries is the size of the block that half of the small queries are about.
+// dashboardSeries is the number of series in the block that half of the small queries use.
 const dashboardSeries = 40_000
 
-// makeBucket writes the blocks, unless they are there.
+// makeBucket writes the blocks, unless they exist.
 func (c config) makeBucket(ctx context.Context, dir string) error {
 	complete := filepath.Join(dir, ".complete")
 	if _, err := os.Stat(complete); err == nil {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// report is what a run has shown.
+// report is the result of a run.
 type report struct {
 	config        config
 	cgroup        bool
@@ -25,7 +25,7 @@ type report struct {
 	memory        memoryUse
 }
 
-// memoryUse is what the process used while it was under load.
+// memoryUse is what the process used under load.
 type memoryUse struct {
 	peakRSS, peakCgroup int64
 	peakReserved        int64 // of the request allowance
@@ -34,7 +34,7 @@ type memoryUse struct {
 	cycles              float64
 }
 
-// watch samples the process until the function that it returns is called.
+// watch samples the process until the returned function is called.
 func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error), error) {
 	const (
 		cpu, gc, gcIdle = "process_cpu_seconds_total", "go_cpu_classes_gc_total_cpu_seconds_total",
@@ -67,7 +67,8 @@ func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error)
 			u, _ := p.Usage()
 			if n%5 == 0 {
 				c.note(
-					"  RSS %d MiB, peak %d, heap %d, reserved %d, gate waiting %.0f, allowance waiting %.0f + %.0f, goroutines %.0f",
+					"  RSS %d MiB, peak %d, heap %d, reserved %d, gate waiting %.0f, "+
+						"allowance waiting %.0f + %.0f, goroutines %.0f",
 					u.Resident>>20,
 					u.Peak>>20,
 					int64(
@@ -85,7 +86,7 @@ func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error)
 	return func() (memoryUse, error) {
 		close(done)
 		wg.Wait()
-		// A process that was killed says so here.
+		// Usage returns an error if the process was killed.
 		u, err := p.Usage()
 		if err != nil {
 			return use, err
@@ -103,8 +104,7 @@ func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error)
 
 const mib = 1 << 20
 
-// retryable are the codes with which a request may fail that would have been answered at a better
-// time.
+// retryable are the codes with which a request may fail that would succeed at a better time.
 var retryable = []codes.Code{codes.ResourceExhausted, codes.Unavailable, codes.Aborted}
 
 func (r *report) print(w io.Writer) {
@@ -127,7 +127,7 @@ func (r *report) print(w io.Writer) {
 			k.right, k.wrong, k.failures(),
 			k.alone.Seconds(), fastest.Seconds(), slowest.Seconds(), float64(k.want.bytes)/1e6)
 	}
-	_ = t.Flush() // as all prints here
+	_ = t.Flush() // like all prints here
 	fmt.Fprintf(
 		w, "\nsmall queries alone:   %s\nsmall queries beside:  %s\np99 beside / alone:    %.1f\n",
 		&r.quiet, &r.loaded, r.ratio())
@@ -142,7 +142,7 @@ func (r *report) print(w io.Writer) {
 		100*m.gc/max(m.cpu, 1e-9), m.cycles)
 }
 
-// failures says how many failed with which codes.
+// failures returns the number of failures per code.
 func (k *kind) failures() string {
 	var out []string
 	for _, code := range slices.Sorted(maps.Keys(k.codes)) {
@@ -154,12 +154,12 @@ func (k *kind) failures() string {
 	return strings.Join(out, ", ")
 }
 
-// ratio is by how much small queries are slower beside the load.
+// ratio returns how much slower small queries are under load.
 func (r *report) ratio() float64 {
 	return r.loaded.quantile(0.99).Seconds() / max(r.quiet.quantile(0.99).Seconds(), 1e-9)
 }
 
-// broken returns what was promised and not kept.
+// broken returns the promises that were not kept.
 func (r *report) broken() []error {
 	var out []error
 	f := func(bad bool, format string, args ...any) {
@@ -171,14 +171,14 @@ func (r *report) broken() []error {
 	f(r.memory.peakRSS >= c.limit, "peak RSS %d MiB, the limit is %d MiB", r.memory.peakRSS/mib,
 		c.limit/mib)
 	for _, k := range r.kinds {
-		f(k.wrong > 0, "%s: %d wrong answers, the last: %s", k.name, k.wrong, k.firstWrong)
+		f(k.wrong > 0, "%s: %d wrong answers, the last one: %s", k.name, k.wrong, k.firstWrong)
 		least := k.count - k.count/16 // 60 of 64
 		f(k.right < least, "%s: %d of %d answered, at least %d must be", k.name, k.right, k.count,
 			least)
 		for code, n := range k.codes {
 			ok := slices.ContainsFunc(
 				retryable, func(c codes.Code) bool { return c.String() == code })
-			f(!ok, "%s: %d failed with %s, which nobody retries", k.name, n, code)
+			f(!ok, "%s: %d failed with %s, which clients do not retry", k.name, n, code)
 		}
 	}
 	for _, l := range []*latencies{&r.quiet, &r.loaded} {

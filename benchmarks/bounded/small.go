@@ -17,16 +17,15 @@ import (
 	"larder/store/storepb"
 )
 
-// smallQueries are queries of a few series: of one among the many values, and of a dashboard's
-// panel in the other block. They are picked at random, so that many of the pages that they need
-// have to be read.
+// smallQueries are queries of a few series: of one of the many values, and of a dashboard's panel
+// in the other block. They are chosen at random, so that many of their pages have to be read.
 type smallQueries struct {
 	rand      *rand.Rand
 	sessions  []string
 	instances []string
 }
 
-// latencies are how long small queries took, from when they were due.
+// latencies are the durations of small queries, counted from when they were due.
 type latencies struct {
 	took   []time.Duration
 	failed []error
@@ -46,10 +45,10 @@ func (l *latencies) String() string {
 		len(l.failed), ms(0.5), ms(0.9), ms(0.99), ms(1))
 }
 
-// sampled is how many values of a label small queries are made from.
+// sampled is the number of label values from which small queries are made.
 const sampled = 20_000
 
-// smallQueries asks what values there are.
+// smallQueries requests the values.
 func (c config) smallQueries(ctx context.Context, conn *grpc.ClientConn) (*smallQueries, error) {
 	q := &smallQueries{rand: rand.New(rand.NewPCG(1, 2))}
 	lists := map[string]*[]string{dataset.ManyValuesLabel: &q.sessions, "instance": &q.instances}
@@ -71,13 +70,13 @@ func (c config) smallQueries(ctx context.Context, conn *grpc.ClientConn) (*small
 			return nil, fmt.Errorf("values of %s: %w", label, err)
 		}
 	}
-	// Those of the block of many values are on another port.
+	// Instances of the block of many values have another port.
 	q.instances = slices.DeleteFunc(
 		q.instances, func(v string) bool { return !bytes.HasSuffix([]byte(v), []byte(":8080")) })
 	return q, nil
 }
 
-// next returns a query and how many series its answer has.
+// next returns a query and the number of series in its answer.
 func (q *smallQueries) next(n int) (req *storepb.SeriesRequest, want int) {
 	const is = storepb.LabelMatcher_EQ
 	if n%2 == 0 {
@@ -92,7 +91,7 @@ func (q *smallQueries) next(n int) (req *storepb.SeriesRequest, want int) {
 	), 10
 }
 
-// ask asks rate queries a second as long as more says so, whether or not those before have been
+// ask sends rate queries per second while more returns true, whether or not earlier ones have been
 // answered.
 func (q *smallQueries) ask(
 	ctx context.Context, conn *grpc.ClientConn, rate int, more func(asked int) bool,

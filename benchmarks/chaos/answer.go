@@ -16,18 +16,18 @@ import (
 	"larder/store/storepb"
 )
 
-// answer is what came back for a question, as hashes.
+// answer is the answer to a question, as hashes.
 type answer struct {
-	// content is of all of it.
+	// content is the hash of the whole answer.
 	content uint64
-	// upTo holds, of Series, the hash of all series up to each: what an answer that ends in an
-	// error has to begin with.
+	// upTo contains, for Series, the hash of all series up to each one: an answer that ends with an
+	// error must start with them.
 	upTo []uint64
 	// size is the number of series, names or values.
 	size int
 }
 
-// endpoint is a server that is asked.
+// endpoint is a server that answers questions.
 type endpoint struct {
 	conn  *grpc.ClientConn
 	store storepb.StoreClient
@@ -39,10 +39,10 @@ func newEndpoint(conn *grpc.ClientConn) endpoint {
 		info: storepb.NewInfoClient(conn)}
 }
 
-// errBadAnswer is for answers that break what holds of every answer.
+// errBadAnswer is wrapped by errors about answers that break a rule for all answers.
 var errBadAnswer = errors.New("bad answer")
 
-// ask asks a question. With an error, the answer is what came before it.
+// ask asks a question. With an error, the answer contains what came before it.
 func (e endpoint) ask(ctx context.Context, q *question) (answer, error) {
 	switch {
 	case q.info:
@@ -99,7 +99,7 @@ func (e endpoint) askSeries(ctx context.Context, req *storepb.SeriesRequest) (an
 			return answer{content: d.all.Sum64(), upTo: d.upTo, size: len(d.upTo)}, nil
 		}
 		if err != nil {
-			// The last series may not be whole.
+			// The last series may be incomplete.
 			return answer{upTo: d.upTo, size: len(d.upTo)}, err
 		}
 		switch r := resp.Result.(type) {
@@ -114,7 +114,7 @@ func (e endpoint) askSeries(ctx context.Context, req *storepb.SeriesRequest) (an
 		case *storepb.SeriesResponse_Warning:
 			err = fmt.Errorf("%w: warning %q", errBadAnswer, r.Warning)
 		default:
-			err = fmt.Errorf("%w: a message of kind %T that nobody asked for", errBadAnswer, r)
+			err = fmt.Errorf("%w: an unexpected message of type %T", errBadAnswer, r)
 		}
 		if err != nil {
 			return answer{upTo: d.upTo, size: len(d.upTo)}, err
@@ -122,7 +122,7 @@ func (e endpoint) askSeries(ctx context.Context, req *storepb.SeriesRequest) (an
 	}
 }
 
-// digest hashes series as they come, those that are continued in the next message as one.
+// digest hashes series as they arrive. A series that continues in the next message counts as one.
 type digest struct {
 	all  hash.Hash64
 	last []*storepb.Label // nil before the first series
@@ -176,8 +176,8 @@ func writeString(h hash.Hash64, s string) {
 	io.WriteString(h, s)
 }
 
-// differs says in what an answer, or what came before an error, is not what it should be; nothing
-// if it is.
+// differs returns how an answer, or its part before an error, differs from the expected one; "" if
+// it does not.
 func (a answer) differs(want answer, err error) string {
 	switch {
 	case errors.Is(err, errBadAnswer):
@@ -187,7 +187,7 @@ func (a answer) differs(want answer, err error) string {
 	case err == nil && a.size == 0 && want.size > 0:
 		return fmt.Sprintf("an empty success, want %d", want.size)
 	case err == nil:
-		return fmt.Sprintf("a success with %d items that is not the answer of %d", a.size,
+		return fmt.Sprintf("a success with %d items that differs from the answer of %d", a.size,
 			want.size)
 	case len(a.upTo) > len(want.upTo):
 		return fmt.Sprintf("%d series before the error, the answer has %d", len(a.upTo),

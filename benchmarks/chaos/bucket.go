@@ -20,15 +20,15 @@ import (
 const (
 	minute = int64(60_000)
 	hour   = 60 * minute
-	// dataEnd is where the data ends.
+	// dataEnd is the end of the data.
 	dataEnd = dataset.Epoch
 	// metaFile is the object that makes a folder a block.
 	metaFile = "meta.json"
 )
 
-// layout is what the bucket holds: a cluster that two replicas scrape, raw and downsampled, a
-// second one with awkward series, a wide metric of a third, and a tenant whose chunks are XOR2.
-// size scales the number of series.
+// layout is the bucket: a cluster that two replicas scrape, raw and downsampled, a second one with
+// awkward series, a wide metric of a third, and a tenant with XOR2 chunks. size scales the number
+// of series.
 func layout(seed uint64, size int) dataset.Layout {
 	var (
 		eu = dataset.Concat(
@@ -96,7 +96,7 @@ func newID(r *rand.Rand, at int64) (id ulid.ULID) {
 	return id
 }
 
-// bucketUnderTest is the folder whose blocks may come and go.
+// bucketUnderTest is the folder whose blocks may change.
 type bucketUnderTest struct {
 	dir string
 
@@ -104,8 +104,8 @@ type bucketUnderTest struct {
 	blocks []ulid.ULID
 }
 
-// copyBucket makes a bucket of the blocks in dir. Files are linked, not copied: nobody writes into
-// one.
+// copyBucket makes a bucket of the blocks in dir. Files are hard links, because no process writes
+// to them.
 func copyBucket(dir, to string) (*bucketUnderTest, error) {
 	b := &bucketUnderTest{dir: to}
 	entries, err := os.ReadDir(dir)
@@ -129,7 +129,8 @@ func copyBucket(dir, to string) (*bucketUnderTest, error) {
 	return b, nil
 }
 
-// linkTree makes a folder with the same files, but for meta.json, which makes a block of it.
+// linkTree makes a folder with hard links to the same files, meta.json excepted, which makes a
+// folder a block.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -150,9 +151,9 @@ func linkTree(from, to string) error {
 	})
 }
 
-// compact replaces a block, as a compactor does that rewrites it: the replacement is uploaded, with
-// the sources of the old one and another ULID, its meta.json last; then the old one goes, its
-// meta.json first. It returns the two.
+// compact replaces a block the way a compactor does that rewrites it. It uploads the replacement,
+// with the sources of the old block and another ULID, meta.json last. Then it removes the old
+// block, meta.json first. It returns both.
 func (b *bucketUnderTest) compact(r *rand.Rand) (old, now ulid.ULID, err error) {
 	b.mu.Lock()
 	i := r.IntN(len(b.blocks))
@@ -175,7 +176,7 @@ func (b *bucketUnderTest) compact(r *rand.Rand) (old, now ulid.ULID, err error) 
 	if err != nil {
 		return old, now, err
 	}
-	// An object is there whole or not at all. The temporary name stands outside of the bucket.
+	// An object appears atomically. The temporary name is outside of the bucket.
 	uploaded := b.dir + "-" + metaFile
 	if err := os.WriteFile(uploaded, text, 0o600); err != nil {
 		return old, now, err
@@ -189,7 +190,7 @@ func (b *bucketUnderTest) compact(r *rand.Rand) (old, now ulid.ULID, err error) 
 	return old, now, os.RemoveAll(from)
 }
 
-// writeBuckets generates the bucket, and the copy that is disturbed.
+// writeBuckets generates the bucket, and the copy that faults change.
 func writeBuckets(
 	ctx context.Context, dir string, seed uint64, size int,
 ) (reference string, tested *bucketUnderTest, series uint64, err error) {

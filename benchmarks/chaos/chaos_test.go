@@ -16,7 +16,7 @@ import (
 	"larder/store/storepb"
 )
 
-// short is a run of seconds.
+// short is the configuration of a run of seconds.
 func short(only ...string) config {
 	return config{
 		seed: 1, only: only, injectFor: 1200 * time.Millisecond, workers: 3, size: 1, questions: 60,
@@ -29,7 +29,7 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds larder and runs it for half a minute")
 	}
-	// says so where there is no memcached; the command has one of its own
+	// This skips or fails without memcached; the command starts one of its own.
 	memcachedtest.Start(t, memcachedtest.Options{})
 	var out bytes.Buffer
 	defer func() {
@@ -58,8 +58,8 @@ func TestChaos(t *testing.T) {
 		}
 	}
 
-	// The same, held to another answer, fails: a comparison that let everything pass would have
-	// passed all of the above.
+	// Expect other answers and run again: that must fail, because a comparison that accepts
+	// everything would have passed all of the above.
 	for i := range w.want {
 		w.want[i].content++
 	}
@@ -72,8 +72,8 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// TestWhatIsNoAnswer: what a run must fail for.
-func TestWhatIsNoAnswer(t *testing.T) {
+// TestWrongAnswersAreFound: a run fails for each of these answers.
+func TestWrongAnswersAreFound(t *testing.T) {
 	series := func(pod string, samples ...byte) *storepb.Series {
 		return &storepb.Series{
 			Labels: []*storepb.Label{{Name: "pod", Value: pod}},
@@ -105,12 +105,12 @@ func TestWhatIsNoAnswer(t *testing.T) {
 		name string
 		got  []*storepb.Series
 		err  error
-		says string // "": it is an answer
+		says string // "": the answer is right
 	}{
 		{"the answer", []*storepb.Series{series("a", 1), series("b", 2), series("c", 3)}, nil, ""},
 		{"nothing", nil, nil, "an empty success"},
 		{"part of it", []*storepb.Series{series("a", 1), series("b", 2)}, nil,
-			"2 items that is not the answer of 3"},
+			"2 items that differs from the answer of 3"},
 		{"another byte", []*storepb.Series{series("a", 1), series("b", 9), series("c", 3)}, nil,
 			"not the answer"},
 		{"a chunk whose hash is wrong", []*storepb.Series{series("a", 1), unsigned}, nil,
@@ -133,8 +133,8 @@ func TestWhatIsNoAnswer(t *testing.T) {
 	}
 }
 
-// TestAFaultThatIsNotThere: a name that is misspelt stops the run before it begins.
-func TestAFaultThatIsNotThere(t *testing.T) {
+// TestUnknownFault: a misspelt name stops the run before it starts.
+func TestUnknownFault(t *testing.T) {
 	if err := run(context.Background(), short("bucket-on-fire"), io.Discard); err == nil ||
 		!strings.Contains(err.Error(), "bucket-on-fire") {
 		t.Errorf("got %v", err)

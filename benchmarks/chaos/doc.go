@@ -1,26 +1,30 @@
-// Command chaos breaks what larder depends on while it is asked, and holds every answer to that of
-// a larder beside which nothing breaks: the command behind `make chaos`.
+// Command chaos breaks what larder depends on while larder is under load, and compares every answer
+// with that of an undisturbed larder. It is the command behind `make chaos`. It generates a bucket,
+// serves a copy of it over S3, and runs two larder processes. The reference reads the bucket
+// itself. The process under test reads the copy, with a memcached, caches that are too small and a
+// data directory of its own.
 //
-// It generates a bucket, serves a copy of it over S3, and runs two larder processes: the reference
-// over the bucket itself, undisturbed, and the one under test over the copy, with a memcached, with
-// caches that are too small and a data directory of its own. Workers ask both: the reference once
-// for each question, before anything breaks. Then there is one round per fault: it is injected
-// under load for a while and undone; the time until answers come without failure again is measured,
-// and what is left in the idle process is counted. With --soak, faults come at random for a long
-// time, and what is compared is the memory, too.
+// Workers ask both; the reference answers each question once, before the first fault. Then one
+// round per fault follows. The fault is injected under load for a while and undone. The round
+// measures the time until answers arrive without failures again, and what the idle process still
+// holds. With --soak, random faults are injected for a long time, and the memory is compared too.
 //
 //	go run ./benchmarks/chaos --seed=7 --for=30s                   every fault
 //	go run ./benchmarks/chaos --fault=kill-9,memcached-garbage
 //	go run ./benchmarks/chaos --soak=20m
 //
-// A run fails for a wrong answer (and one that is empty, or part of one without an error, is
-// wrong), for a series before an error that is not the answer's, for a failed request whose code
-// says something else than what happened, for a round in which nothing was broken, for a recovery
-// that takes too long, and for what a round leaves behind.
+// A run fails for any of these reasons:
 //
-// The seed decides the bucket, what is asked, and what is broken; the moments are the machine's.
-// Processes are the command's own children: on loopback, ended by their ids, and dead with it.
+//   - a wrong answer; an empty or partial answer without an error is wrong,
+//   - a series before an error that is not in the answer,
+//   - a failed request with a code that does not fit the fault,
+//   - a round in which no fault took effect,
+//   - a recovery that takes too long,
+//   - resources that a round leaves behind.
 //
-// load.mu guards the counts of a round, relay.mu its mode and connections, bucketUnderTest.mu which
-// blocks there are. None is held while another is taken, or while anything is asked.
+// The seed determines the bucket, the questions and the faults, but not their timing. Processes are
+// children of the command: they listen on loopback, and end with it.
+//
+// LOCKING: load.mu guards the counts of a round, relay.mu its mode and connections,
+// bucketUnderTest.mu the list of blocks. None is held while another is taken, or during a request.
 package main

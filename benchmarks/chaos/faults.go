@@ -12,24 +12,24 @@ import (
 // fault is one way to break things.
 type fault struct {
 	name string
-	// codes are those that a request which fails of it may have; none: no request may fail.
+	// codes are the codes with which requests may fail because of the fault; none: no request may
+	// fail.
 	codes []codes.Code
-	// restarts says that the process under test ends with it.
+	// restarts means that the fault ends the process under test.
 	restarts bool
-	// missing says why it cannot be done here; "" if it can.
+	// missing returns why the fault cannot be injected on this machine; "" if it can.
 	missing func(w *world) string
-	// run breaks things until ctx ends, undoes it, and says how often something was broken.
+	// run injects the fault until ctx ends, undoes it, and returns the number of injections.
 	run func(ctx context.Context, w *world, r *rand.Rand) (injections int, err error)
 }
 
-// allFaults are the rounds, in their order.
+// allFaults returns the faults in the order of their rounds.
 func allFaults() []fault {
 	return slices.Concat(bucketFaults(), cacheFaults(), localFaults(), processFaults(),
 		clientFaults())
 }
 
-// repeat does something soon, and then again and again until ctx ends, after pauses of every, more
-// or less.
+// repeat calls do soon, and then repeatedly until ctx ends, after random pauses of about every.
 func repeat(
 	ctx context.Context, r *rand.Rand, every time.Duration, do func() error,
 ) (n int, err error) {

@@ -11,14 +11,14 @@ import (
 	"larder/internal/faultstore"
 )
 
-// bucketCodes are those of a request that the bucket let down: Series and label requests, and one
-// that its client gave up while the bucket said nothing.
+// bucketCodes are the codes of requests that fail because of the bucket: Series and label requests,
+// and requests that their client gave up while the bucket did not answer.
 func bucketCodes() []codes.Code {
 	return []codes.Code{codes.Aborted, codes.Internal, codes.DeadlineExceeded}
 }
 
-// bucketFaults are what a bucket can do wrong, and a compactor right. memcached is emptied all the
-// while: what is kept there needs no bucket.
+// bucketFaults are faults of a bucket, and correct actions of a compactor. memcached is emptied all
+// the time, because what it contains needs no bucket.
 func bucketFaults() []fault {
 	f := func(name string, rules ...faultstore.Rule) fault {
 		return fault{name: name, codes: bucketCodes(), run: func(ctx context.Context, w *world,
@@ -38,7 +38,7 @@ func bucketFaults() []fault {
 	pausing := often(faultstore.StalledBody, 0.1)
 	pausing.Delay = 2 * time.Second
 	listings := []string{objstore.OpIter}
-	// ofTheRoot are listings that show which blocks there are.
+	// ofTheRoot selects the listings that show which blocks exist.
 	ofTheRoot := func(_, name string) bool { return name == "" }
 	short := func(at int64, share float64) faultstore.Rule {
 		return faultstore.Rule{Kind: faultstore.ShortListing, Match: ofTheRoot, At: at,
@@ -73,7 +73,7 @@ func bucketFaults() []fault {
 			"bucket-listings-replaced", often(faultstore.HTMLPage, 0.5),
 			faultstore.Rule{Kind: faultstore.ErrorDocument},
 		),
-		// empty, one block, any number
+		// Listings that are empty, of one block, or of any number of blocks.
 		f("bucket-listings-short", short(-1, 0.4), short(1, 0.4), short(0, 0)),
 		{
 			name:  "compaction",
@@ -88,7 +88,7 @@ func bucketFaults() []fault {
 	}
 }
 
-// cacheFaults are what memcached can do wrong. No request may fail of any of it.
+// cacheFaults are faults of memcached. No request may fail because of them.
 func cacheFaults() []fault {
 	relay := func(name string, m relayMode) fault {
 		return fault{name: name, run: func(ctx context.Context, w *world, _ *rand.Rand) (int,

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// localFaults are what can happen to the data directory. No request may fail of it: it is a cache.
+// localFaults are faults of the data directory. No request may fail because of them, because it is
+// a cache.
 func localFaults() []fault {
 	return []fault{
 		{name: "headers-damaged", run: damageHeaders},
@@ -32,11 +33,10 @@ func localFaults() []fault {
 	}
 }
 
-// removals is how often a folder is removed before its writer counts as faster.
+// removals is how often a folder is removed before its writer is considered faster.
 const removals = 20
 
-// removeAll removes a folder, from under a process that writes into it: what it adds meanwhile
-// takes another round.
+// removeAll removes a folder while a process writes into it. New files need another round.
 func removeAll(dir string) (err error) {
 	for range removals {
 		if err = os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
@@ -46,7 +46,7 @@ func removeAll(dir string) (err error) {
 	return err
 }
 
-// damageHeaders flips bits in the files of index headers, where they lie.
+// damageHeaders flips bits in the files of index headers.
 func damageHeaders(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 	damaged := 0
 	_, err := repeat(ctx, r, 100*time.Millisecond, func() error {
@@ -64,12 +64,12 @@ func damageHeaders(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 	return damaged, err
 }
 
-// headerSuffix ends the names of header files.
+// headerSuffix is the suffix of the names of header files.
 const headerSuffix = ".header"
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it was removed meanwhile
+		return nil // removed meanwhile
 	}
 	return err
 }
@@ -94,7 +94,7 @@ func flipBit(path string, r *rand.Rand) error {
 	return err
 }
 
-// mounts says why nothing can be mounted here.
+// mounts returns why mounting is impossible on this machine; "" if it is possible.
 func mounts(w *world) string {
 	if os.Getuid() != 0 {
 		return "needs root, to mount"
@@ -104,7 +104,7 @@ func mounts(w *world) string {
 		return err.Error()
 	}
 	if err := syscall.Mount("larder-chaos", probe, "tmpfs", 0, "size=64k"); err != nil {
-		return fmt.Sprintf("needs leave to mount: %v", err)
+		return fmt.Sprintf("needs permission to mount: %v", err)
 	}
 	if err := syscall.Unmount(probe, syscall.MNT_DETACH); err != nil {
 		return err.Error()
@@ -112,7 +112,7 @@ func mounts(w *world) string {
 	return ""
 }
 
-// readOnly puts the data directory, read-only, over itself for a while.
+// readOnly mounts the data directory, read-only, over itself for a while.
 func (w *world) readOnly(ctx context.Context, r *rand.Rand) error {
 	if err := os.MkdirAll(w.dataDir, 0o755); err != nil {
 		return err
@@ -129,8 +129,7 @@ func (w *world) readOnly(ctx context.Context, r *rand.Rand) error {
 	return nil
 }
 
-// full puts a copy of the data directory, on a disk that has next to no room left, over it for a
-// while.
+// full mounts a copy of the data directory, on a disk that is almost full, over it for a while.
 func (w *world) full(ctx context.Context, r *rand.Rand) error {
 	if err := os.MkdirAll(w.dataDir, 0o755); err != nil {
 		return err
@@ -163,10 +162,10 @@ func (w *world) full(ctx context.Context, r *rand.Rand) error {
 	return nil
 }
 
-// unmount takes away what lies over the data directory.
+// unmount removes the mount over the data directory.
 func (w *world) unmount() { w.problem("unmount", syscall.Unmount(w.dataDir, syscall.MNT_DETACH)) }
 
-// copyTree copies files, those that vanish meanwhile left out.
+// copyTree copies files, without those that are removed meanwhile.
 func copyTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -19,7 +19,7 @@ import (
 	"larder/store/storepb"
 )
 
-// processFaults are what happens to the process itself.
+// processFaults are faults of the process itself.
 func processFaults() []fault {
 	return []fault{
 		{name: "kill-9", restarts: true, codes: []codes.Code{codes.Unavailable},
@@ -47,7 +47,8 @@ func processFaults() []fault {
 					w.file("relabel.yaml", fmt.Sprintf("# %d\n%s", n, relabelConfig))
 				}
 				if n%15 == 0 {
-					w.file("relabel.yaml", "- action: [") // refused: the last good one counts
+					// An invalid file: the last valid one stays in use.
+					w.file("relabel.yaml", "- action: [")
 				}
 				w.tested.Signal(syscall.SIGHUP)
 				return nil
@@ -56,7 +57,7 @@ func processFaults() []fault {
 	}
 }
 
-// clientFaults are what clients do. Nobody else's request may fail of it.
+// clientFaults are faults of clients. No request of another client may fail because of them.
 func clientFaults() []fault {
 	return []fault{
 		{name: "clients-cancel", run: func(ctx context.Context, w *world, r *rand.Rand) (int,
@@ -65,7 +66,7 @@ func clientFaults() []fault {
 				ctx, cancel := context.WithTimeout(
 					ctx, time.Duration(r.Int64N(int64(60*time.Millisecond))))
 				defer cancel()
-				// What comes back is nobody's any more.
+				// The answer does not matter.
 				_, _ = e.ask(ctx, &w.questions[r.IntN(len(w.questions))])
 			})
 		}},
@@ -73,13 +74,13 @@ func clientFaults() []fault {
 	}
 }
 
-// sendStall is how long the one under test lets a client leave its answer unread. The clients of
-// the load never do for so long.
+// sendStall is how long the process under test allows a client to leave its answer unread. The
+// clients of the load never reach it.
 const sendStall = 2 * time.Second
 
-// stopReading has clients stop reading in the midst of an answer: every other one goes on in time
-// and gets all of it, the others go on when it is too late, and must find that their requests were
-// ended.
+// stopReading makes clients stop reading in the middle of an answer. Every second client continues
+// in time and receives all of it. The others continue too late, and must find that their requests
+// were ended.
 func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 	var turn, ended atomic.Int64
 	var wrong atomic.Pointer[error]
@@ -88,10 +89,10 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 		if late {
 			wait = 2 * sendStall
 		}
-		// What has begun goes on when the round is over: its end is what counts.
+		// Requests continue after the end of the round, because their end is checked.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+endTime)
 		defer cancel()
-		// More than a client's window holds.
+		// The answer is larger than a client's window.
 		stream, err := e.store.Series(ctx, &storepb.SeriesRequest{MinTime: 0, MaxTime: dataEnd,
 			Matchers: wideMetric()})
 		if err == nil {
@@ -123,7 +124,7 @@ func stopReading(ctx context.Context, w *world, r *rand.Rand) (int, error) {
 	return n, err
 }
 
-// rudeClients is how many there are: fewer than the gate has places, so that others find one.
+// rudeClients is the number of such clients: fewer than the gate has places.
 const rudeClients = 8
 
 // rude runs clients of their own beside the workers.
@@ -133,7 +134,7 @@ func (w *world) rude(
 	var n atomic.Int64
 	var wg sync.WaitGroup
 	for range rudeClients {
-		// A window that does not grow, so that a client that does not read holds up the server.
+		// The window does not grow, so that a client that does not read blocks the server.
 		conn, err := dial(w.tested.rpc, grpc.WithInitialWindowSize(64<<10),
 			grpc.WithInitialConnWindowSize(64<<10))
 		if err != nil {

@@ -22,7 +22,7 @@ import (
 	"larder/internal/loopback"
 )
 
-// gateway is a larder process, or one after the other: the addresses stay.
+// gateway is a larder process, or several in succession at the same addresses.
 type gateway struct {
 	*process.Child
 	name      string
@@ -53,7 +53,7 @@ func newGateway(ctx context.Context, name, bin string, args ...string) (*gateway
 	return g, nil
 }
 
-// dial makes a connection that comes back soon after the server does.
+// dial makes a connection that reconnects soon after the server has started.
 func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient(addr, append([]grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -66,7 +66,7 @@ func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	}, opts...)...)
 }
 
-// start runs the process and waits until it is ready.
+// start starts the process and waits until it is ready.
 func (g *gateway) start(ctx context.Context) (err error) {
 	if g.Child, err = process.Start(process.Options{Name: g.name}, g.bin, g.args...); err != nil {
 		return err
@@ -77,16 +77,16 @@ func (g *gateway) start(ctx context.Context) (err error) {
 	})
 }
 
-// endTime is what a process gets to end once it was asked to.
+// endTime is the time that a process has to end after SIGTERM.
 const endTime = time.Minute
 
-// stop ends the process as an orchestrator does, and says how it ended.
+// stop ends the process the way an orchestrator does, and returns how it ended.
 func (g *gateway) stop() error {
 	g.Signal(syscall.SIGTERM)
 	select {
 	case <-g.Done():
 		if g.Err() != nil {
-			return fmt.Errorf("%s, asked to end: %w\n%s", g.name, g.Err(), g.Tail())
+			return fmt.Errorf("%s, after SIGTERM: %w\n%s", g.name, g.Err(), g.Tail())
 		}
 		return nil
 	case <-time.After(endTime):
@@ -99,7 +99,7 @@ func (g *gateway) close() {
 	if g.Child != nil {
 		g.Kill()
 	}
-	_ = g.conn.Close() // nothing was written that is still to be sent
+	_ = g.conn.Close() // all writes are done
 }
 
 func (g *gateway) get(ctx context.Context, path string) (string, error) {
@@ -109,7 +109,7 @@ func (g *gateway) get(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	req.Close = true // a connection that is kept open would be counted as left behind
+	req.Close = true // a kept connection would count as left behind
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
@@ -151,23 +151,23 @@ func (g *gateway) metrics(ctx context.Context) (map[string]float64, error) {
 	return sums, nil
 }
 
-// left is what a process holds when nobody asks anything of it.
+// left is what an idle process holds.
 type left struct {
 	goroutines int
 	stacks     string // where they are
-	files      int    // open handles of files
+	files      int    // open file handles
 	sockets    int
 	temp       int     // temporary files in the data directory
-	inUse      float64 // bytes of the request allowance, and those that are waited for
+	inUse      float64 // bytes of the request allowance in use, and waited for
 	waiting    float64
-	heap       float64 // bytes in use after a collection
+	heap       float64 // bytes in use after a garbage collection
 	rss        float64 // bytes
 	panics     float64
 }
 
-// count counts it.
+// count returns what the process holds now.
 func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error) {
-	// The profile collects garbage first, as often as it takes for what has a finalizer, too.
+	// The profile collects garbage first, twice because of finalizers.
 	for range 2 {
 		if _, err := g.get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
 			return l, err
@@ -201,7 +201,7 @@ func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error)
 	return l, err
 }
 
-// goroutines counts those of a profile in text form, and says where they are.
+// goroutines counts the goroutines of a profile in text form, and returns where they are.
 func goroutines(profile string) (n int, stacks string) {
 	var text strings.Builder
 	for _, group := range strings.Split(profile, "\n\n") {
@@ -233,7 +233,7 @@ func handles(pid int) (files, sockets int, err error) {
 	for _, e := range entries {
 		target, err := os.Readlink(filepath.Join(dir, e.Name()))
 		switch {
-		case err != nil: // it was closed meanwhile
+		case err != nil: // closed meanwhile
 		case strings.HasPrefix(target, "socket:"):
 			sockets++
 		case strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/"):
@@ -243,14 +243,14 @@ func handles(pid int) (files, sockets int, err error) {
 	return files, sockets, nil
 }
 
-// temporaryFiles counts what a write that did not end has left.
+// temporaryFiles counts the files left by incomplete writes.
 func temporaryFiles(dir string) (n int, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
 		if err == nil && strings.Contains(d.Name(), ".tmp") {
 			n++
 		}
 		if os.IsNotExist(err) {
-			return nil // it went while it was looked at
+			return nil // removed meanwhile
 		}
 		return err
 	})

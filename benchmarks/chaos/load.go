@@ -16,35 +16,35 @@ import (
 const (
 	// askTimeout is how long a worker waits for an answer.
 	askTimeout = 20 * time.Second
-	// examples is how many of a round's wrong answers and unexpected failures are shown.
+	// examples is the number of a round's wrong answers and unexpected failures that are printed.
 	examples = 5
 )
 
-// load is workers that ask until they are stopped, and what came of it.
+// load is workers that ask until they are stopped, and their results.
 type load struct {
 	w       *world
 	allowed []codes.Code
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	asked int
-	// slowest is the longest that a request took, and slow which it was.
+	// slowest is the longest duration of a request, and slow its description.
 	slowest time.Duration
 	slow    string
 	wrong   int
-	empty   int // of the wrong ones, successes without content
+	empty   int // the wrong ones that are successes without content
 	failed  map[codes.Code]int
-	// unexpected failures have a code that says something else than what was broken.
+	// unexpected is the number of failures with a code that does not fit the fault.
 	unexpected int
 	shown      []string
 	healed     time.Time     // when the fault was undone; zero before
-	streak     int           // answers without a failure between, of requests that began after that
-	since      time.Time     // when the first of them came
-	recovered  chan struct{} // closed when enough of them came
+	streak     int           // successes in a row, of requests that started after that
+	since      time.Time     // time of the first of them
+	recovered  chan struct{} // closed when there are enough of them
 }
 
-// startLoad sets workers on the process under test.
+// startLoad starts workers that ask the process under test.
 func (w *world) startLoad(ctx context.Context, seed uint64, allowed []codes.Code) *load {
 	l := &load{w: w, allowed: allowed, failed: map[codes.Code]int{}, recovered: make(chan struct{})}
 	ctx, l.stop = context.WithCancel(ctx)
@@ -96,11 +96,11 @@ func (l *load) askOne(ctx context.Context, i int) {
 	}
 	l.mu.Unlock()
 	if code == codes.Unavailable {
-		pause(ctx, 20*time.Millisecond) // a process that is not there refuses thousands in no time
+		pause(ctx, 20*time.Millisecond) // a dead process refuses connections at once
 	}
 }
 
-// count counts answers in a row. mu is held.
+// count counts answers in a row. The caller holds mu.
 func (l *load) count(ok bool) {
 	if !ok {
 		l.streak = 0
@@ -113,26 +113,26 @@ func (l *load) count(ok bool) {
 		return
 	}
 	select {
-	case <-l.recovered: // before
+	case <-l.recovered: // already closed
 	default:
 		close(l.recovered)
 	}
 }
 
-// show keeps an example. mu is held.
+// show keeps an example. The caller holds mu.
 func (l *load) show(format string, args ...any) {
 	if len(l.shown) < examples {
 		l.shown = append(l.shown, fmt.Sprintf(format, args...))
 	}
 }
 
-// heal says that nothing is broken any more, waits until answers come again, and returns how long
+// heal records that the fault is undone, waits until answers arrive again, and returns how long
 // that took.
 func (l *load) heal(ctx context.Context, bound time.Duration) (took time.Duration, ok bool) {
 	l.mu.Lock()
 	l.healed = time.Now()
 	l.mu.Unlock()
-	// A request that began just before the bound may still end well.
+	// A request that started just before the bound may still succeed.
 	t := time.NewTimer(bound + askTimeout)
 	defer t.Stop()
 	select {
@@ -154,7 +154,7 @@ func (l *load) end() {
 	l.wg.Wait()
 }
 
-// failures says how many requests failed, and how.
+// failures returns how many requests failed, by code.
 func (l *load) failures() string {
 	if len(l.failed) == 0 {
 		return "0"

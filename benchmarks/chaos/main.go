@@ -15,7 +15,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// config is what the flags say.
+// config contains the flags.
 type config struct {
 	seed      uint64
 	binary    string
@@ -25,33 +25,34 @@ type config struct {
 	workers   int
 	size      int // of the bucket
 	questions int
-	inARow    int           // answers in a row that are a recovery
-	recoverIn time.Duration // time that it may take
-	settle    time.Duration // time that the process gets to let go of what it held
+	inARow    int           // answers in a row that count as recovery
+	recoverIn time.Duration // maximum time of a recovery
+	settle    time.Duration // time for the process to release its resources
 }
 
 func main() {
 	c := config{inARow: 50}
 	var only string
 	app := kingpin.New(
-		"chaos", "Break what larder depends on while it is asked, and compare its answers.")
-	app.Flag("seed", "Decides the bucket, what is asked and what is broken.").Default("1").
-		Uint64Var(&c.seed)
-	app.Flag("binary", "The larder to be tested. By default it is built.").StringVar(&c.binary)
-	app.Flag("fault", "Rounds to run, separated by commas: "+strings.Join(names(allFaults()),
-		", ")+". By default all.").
+		"chaos", "Break what larder depends on under load, and compare its answers.")
+	app.Flag("seed", "Seed of the bucket, the questions and the faults.").
+		Default("1").Uint64Var(&c.seed)
+	app.Flag("binary", "Path of the larder binary to test. Built from source by default.").
+		StringVar(&c.binary)
+	app.Flag("fault",
+		"Faults to inject, comma-separated; all by default: "+strings.Join(names(allFaults()), ", ")+".").
 		StringVar(&only)
-	app.Flag("for", "How long each thing is broken.").Default("10s").DurationVar(&c.injectFor)
-	app.Flag(
-		"soak", "Instead of rounds, break things at random for so long, and compare the memory.").
+	app.Flag("for", "Duration of each fault.").Default("10s").DurationVar(&c.injectFor)
+	app.Flag("soak",
+		"Inject random faults for this time instead of rounds, and compare the memory.").
 		DurationVar(&c.soak)
-	app.Flag("workers", "Requests at a time.").Default("6").IntVar(&c.workers)
-	app.Flag("size", "Of the bucket; 1 is 11,000 series.").Default("4").IntVar(&c.size)
+	app.Flag("workers", "Number of parallel requests.").Default("6").IntVar(&c.workers)
+	app.Flag("size", "Size of the bucket; 1 is 11,000 series.").Default("4").IntVar(&c.size)
 	app.Flag("questions", "Different requests.").Default("150").IntVar(&c.questions)
-	app.Flag("recover-in", "How long it may take until requests succeed again.").Default("30s").
-		DurationVar(&c.recoverIn)
-	app.Flag("settle", "How long a process may take to let go of what it held.").Default("20s").
-		DurationVar(&c.settle)
+	app.Flag("recover-in", "Time limit until requests succeed again.").
+		Default("30s").DurationVar(&c.recoverIn)
+	app.Flag("settle", "Time limit for an idle process to release its resources.").
+		Default("20s").DurationVar(&c.settle)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	if only != "" {
 		c.only = strings.Split(only, ",")
@@ -66,7 +67,7 @@ func main() {
 	}
 }
 
-var errFailed = errors.New("a promise does not hold, see above")
+var errFailed = errors.New("a promise was not kept, see above")
 
 func run(ctx context.Context, c config, out io.Writer) (err error) {
 	faults, err := chosen(allFaults(), c.only)
@@ -103,7 +104,7 @@ func names(faults []fault) []string {
 	return out
 }
 
-// chosen picks faults by name; none stands for all.
+// chosen selects faults by name; no name selects all.
 func chosen(all []fault, only []string) ([]fault, error) {
 	if len(only) == 0 {
 		return all, nil
@@ -112,7 +113,7 @@ func chosen(all []fault, only []string) ([]fault, error) {
 	for _, name := range only {
 		i := slices.IndexFunc(all, func(f fault) bool { return f.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no fault %q; there are %s", name,
+			return nil, fmt.Errorf("unknown fault %q; known are %s", name,
 				strings.Join(names(all), ", "))
 		}
 		out = append(out, all[i])

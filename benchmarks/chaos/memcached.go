@@ -16,7 +16,7 @@ import (
 	"larder/internal/loopback"
 )
 
-// cache is a memcached behind a relay that can lie.
+// cache is a memcached behind a relay that can change its answers.
 type cache struct {
 	*process.Child
 	addr  string // of memcached itself
@@ -72,26 +72,26 @@ func (c *cache) close() {
 	c.relay.close()
 }
 
-// relayMode is what the relay does with what memcached answers.
+// relayMode is what the relay does with memcached's answers.
 type relayMode int
 
 const (
 	relayPasses relayMode = iota
 	// relayFlips flips a bit now and then.
 	relayFlips
-	// relayGarbage answers with bytes of no meaning.
+	// relayGarbage answers with random bytes.
 	relayGarbage
 	// relayCuts closes the connection in the middle of an answer.
 	relayCuts
 )
 
-// relay stands between larder and memcached.
+// relay forwards between larder and memcached.
 type relay struct {
 	l      net.Listener
 	target string
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	mode  relayMode
 	r     *rand.Rand
 	hits  int // answers that were changed
@@ -118,7 +118,7 @@ func newRelay(target string, r *rand.Rand) (*relay, error) {
 
 func (y *relay) addr() string { return y.l.Addr().String() }
 
-// set changes the mode, and returns how many answers the last one has changed.
+// set changes the mode, and returns how many answers the last mode has changed.
 func (y *relay) set(m relayMode) (hits int) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -177,7 +177,7 @@ func (y *relay) serve(client net.Conn) {
 	}
 }
 
-// spoil changes what memcached said as the mode wants.
+// spoil changes memcached's answer according to the mode.
 func (y *relay) spoil(b []byte) (part []byte, whole bool) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -198,7 +198,7 @@ func (y *relay) spoil(b []byte) (part []byte, whole bool) {
 	return b, true
 }
 
-// flush makes memcached forget everything. One that is not there has nothing to forget.
+// flush makes memcached drop all values. A dead memcached has none.
 func (c *cache) flush() error {
 	conn, err := net.DialTimeout("tcp", c.addr, time.Second)
 	if err != nil {

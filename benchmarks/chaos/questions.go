@@ -9,7 +9,7 @@ import (
 	"larder/store/storepb"
 )
 
-// question is one request of any kind; exactly one field besides the name is set.
+// question is one request of any kind. Exactly one field besides the name is set.
 type question struct {
 	name   string
 	series *storepb.SeriesRequest
@@ -18,11 +18,11 @@ type question struct {
 	info   bool
 }
 
-// selector is what a question asks about, and from when on there is data of it.
+// selector is the subject of a question, and the start of its data.
 type selector struct {
 	name     string
 	matchers []*storepb.LabelMatcher
-	heavy    bool // of thousands of series: asked for less often
+	heavy    bool // thousands of series: asked less often
 }
 
 func selectors() []selector {
@@ -65,14 +65,13 @@ func selectors() []selector {
 	}
 }
 
-// wideMetric is the metric with the most series.
+// wideMetric selects the metric with the most series.
 func wideMetric() []*storepb.LabelMatcher {
 	return []*storepb.LabelMatcher{tour.Eq("__name__", dataset.WholeMetricName),
 		tour.Eq("cluster", "ap-south-1")}
 }
 
-// questions makes the mix: about n different ones, which r decides, and some of each kind in any
-// case.
+// questions returns about n different questions, selected by r, and some of each kind in any case.
 func questions(r *rand.Rand, n int) []question {
 	all := []question{{name: "info", info: true},
 		{name: "names", names: &storepb.LabelNamesRequest{Start: 0, End: dataEnd}}}
@@ -110,7 +109,7 @@ func labelQuestion(r *rand.Rand, sel selector) question {
 	}
 }
 
-// timeRange is mostly the last hours, and now and then days.
+// timeRange returns a range of mostly the last hours, and sometimes days.
 func timeRange(r *rand.Rand) (start, end int64) {
 	end = dataEnd - int64(r.IntN(3))*hour
 	start = end - []int64{30 * minute, 2 * hour, 2 * hour, 6 * hour, 100 * hour}[r.IntN(5)]
@@ -124,7 +123,7 @@ func seriesQuestion(r *rand.Rand, sel selector) question {
 	name := sel.name
 	if far := dataEnd - req.MinTime; far > 6*hour {
 		req.MaxResolutionWindow = []int64{5 * minute, hour}[r.IntN(2)]
-		// what histograms have, too
+		// Histograms have these aggregates too.
 		req.Aggregates = [][]storepb.Aggr{{storepb.Aggr_COUNT, storepb.Aggr_SUM},
 			{storepb.Aggr_COUNTER}}[r.IntN(2)]
 		name += ", downsampled"

@@ -15,7 +15,7 @@ import (
 	"larder/benchmarks/process"
 )
 
-// result is what a round has shown.
+// result is the result of a round.
 type result struct {
 	fault      string
 	skipped    string // why there was no round
@@ -27,10 +27,10 @@ type result struct {
 	recovery   time.Duration
 	slowest    time.Duration
 	left       left
-	wrongs     []string // what the run fails for
+	wrongs     []string // reasons for the run to fail
 }
 
-// round breaks one thing under load, undoes it, and looks at what comes after.
+// round injects a fault under load, undoes it, and checks what follows.
 func (w *world) round(ctx context.Context, f fault, seed uint64) (res result, err error) {
 	res = result{fault: f.name}
 	if f.missing != nil {
@@ -38,7 +38,7 @@ func (w *world) round(ctx context.Context, f fault, seed uint64) (res result, er
 			return res, nil
 		}
 	}
-	// A loaded machine may ask so little in the usual time that nothing meets the fault.
+	// A loaded machine may ask so few questions in the usual time that none meets the fault.
 	for _, injectFor := range []time.Duration{w.conf.injectFor, 10 * w.conf.injectFor} {
 		if err := w.breaking(ctx, f, seed, injectFor, &res); err != nil {
 			return res, err
@@ -61,7 +61,7 @@ func (w *world) round(ctx context.Context, f fault, seed uint64) (res result, er
 	return res, nil
 }
 
-// breaking breaks one thing for a while under load, undoes it, and waits until answers come again.
+// breaking injects a fault for a while under load, undoes it, and waits until answers arrive again.
 func (w *world) breaking(
 	ctx context.Context, f fault, seed uint64, injectFor time.Duration, res *result,
 ) error {
@@ -88,10 +88,10 @@ func (w *world) breaking(
 	return nil
 }
 
-// nothingBroken is said of a fault that did not come to pass.
+// nothingBroken is the result of a fault that did not take effect.
 const nothingBroken = "nothing was broken"
 
-// judge says what the run fails for.
+// judge records the reasons for the run to fail.
 func (res *result) judge(l *load, recovered bool) {
 	bad := func(is bool, format string, args ...any) {
 		if is {
@@ -108,7 +108,7 @@ func (res *result) judge(l *load, recovered bool) {
 	}
 }
 
-// rounds are all of them, one after the other.
+// rounds runs all rounds, one after the other.
 func (w *world) rounds(ctx context.Context, faults []fault) (results []result, err error) {
 	if err := w.rest(ctx); err != nil {
 		return nil, err
@@ -121,13 +121,13 @@ func (w *world) rounds(ctx context.Context, faults []fault) (results []result, e
 		results = append(results, res)
 		w.printf("%s: %s\n", f.name, res.verdict())
 	}
-	// After all of it the process answers as a new one does.
+	// In the end the process answers like a new one.
 	return results, w.askAll(ctx)
 }
 
-// rest learns what the process holds at rest, after a while in which it was used and nothing was
-// broken: then it has its connections, of which some would be missing after a fault. It is the
-// least that it is seen to hold for a while, and what it is measured by later.
+// rest measures what the process holds at rest, after a while of use without faults: then it has
+// its connections, some of which would be missing after a fault. The result is the minimum over a
+// while, and the baseline of later measurements.
 func (w *world) rest(ctx context.Context) error {
 	load := w.startLoad(ctx, w.conf.seed, []codes.Code{})
 	pause(ctx, w.conf.injectFor)
@@ -165,7 +165,7 @@ func (res *result) verdict() string {
 		res.injections, res.asked, res.failures, res.recovery.Round(time.Millisecond))
 }
 
-// failed tells whether the run fails.
+// failed reports whether the run fails.
 func failed(results []result) bool {
 	for _, r := range results {
 		if len(r.wrongs) > 0 {
@@ -175,12 +175,13 @@ func failed(results []result) bool {
 	return false
 }
 
-// printTable writes what the rounds have shown.
+// printTable prints the results of the rounds.
 func printTable(out io.Writer, results []result) error {
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(
 		tw,
-		"fault\tinjections\trequests\twrong answers\tempty successes\tfailed requests\tslowest\ttime to recover\tgoroutines\tfiles\tsockets\tverdict",
+		"fault\tinjections\trequests\twrong answers\tempty successes\tfailed requests\tslowest\t"+
+			"time to recover\tgoroutines\tfiles\tsockets\tverdict",
 	)
 	for _, r := range results {
 		verdict := "ok"

@@ -12,14 +12,15 @@ import (
 )
 
 const (
-	// soakPart is how long one fault lasts, more or less.
+	// soakPart is the approximate duration of one fault.
 	soakPart = 10 * time.Second
-	// heapGrowth and heapRoom bound the heap at the end by that after a quarter of the time.
+	// heapGrowth and heapRoom limit the heap at the end relative to that after a quarter of the
+	// time.
 	heapGrowth = 1.15
 	heapRoom   = 8e6
 )
 
-// soaked is what the parts of a soak add up to.
+// soaked is the sum of the parts of a soak.
 type soaked struct {
 	asked, wrong, empty int
 	slowest             time.Duration
@@ -27,7 +28,7 @@ type soaked struct {
 	wrongs              []string
 }
 
-// soakFor breaks things at random for a while.
+// soakFor injects random faults for a while.
 func (w *world) soakFor(
 	ctx context.Context, d time.Duration, r *rand.Rand, faults []fault, total *soaked,
 ) error {
@@ -51,15 +52,15 @@ func (w *world) soakFor(
 	return nil
 }
 
-// soak breaks one thing after the other, at random, for a long time, in one process: those faults
-// that end it are left out. After a quarter of the time and at the end everything is undone, and
-// what the idle process holds is counted.
+// soak injects one random fault after the other for a long time, in one process; faults that end
+// the process are excluded. After a quarter of the time and at the end all faults are undone, and
+// what the idle process holds is measured.
 func (w *world) soak(ctx context.Context, faults []fault) error {
 	faults = slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
 		return f.restarts || f.missing != nil && f.missing(w) != ""
 	})
 	if len(faults) == 0 {
-		return errors.New("no fault is left for a soak")
+		return errors.New("no fault remains for a soak")
 	}
 	r := rand.New(rand.NewPCG(w.conf.seed, 0x736f616b))
 	total := soaked{injections: map[string]int{}}
@@ -89,13 +90,14 @@ func (w *world) soak(ctx context.Context, faults []fault) error {
 		total.wrongs = append(total.wrongs, fmt.Sprintf("in the end: %v", err))
 	}
 	w.printf(
-		"\nsoak of %s, seed %d: %d requests, %d wrong answers, %d empty successes, slowest recovery %s\n",
+		"\nsoak of %s, seed %d: %d requests, %d wrong answers, %d empty successes, "+
+			"slowest recovery %s\n",
 		w.conf.soak, w.conf.seed, total.asked, total.wrong, total.empty,
 		total.slowest.Round(time.Millisecond),
 	)
 	for _, name := range slices.Sorted(maps.Keys(total.injections)) {
-		// Once it may be so: there are no headers to damage while those of a directory that was
-		// removed are not written yet.
+		// Once is possible: there are no headers to damage until those of a removed directory are
+		// written again.
 		if total.injections[name] == 0 {
 			total.wrongs = append(total.wrongs, name+": "+nothingBroken)
 		}
@@ -106,7 +108,8 @@ func (w *world) soak(ctx context.Context, faults []fault) error {
 		l    left
 	}{{"after a quarter", quarter}, {"in the end", end}} {
 		w.printf(
-			"%s: heap %.1f MB, resident %.1f MB, %d goroutines, %d files, %d sockets, %g bytes of the request allowance\n",
+			"%s: heap %.1f MB, resident %.1f MB, %d goroutines, %d files, %d sockets, "+
+				"%g bytes of the request allowance\n",
 			p.name, p.l.heap/1e6, p.l.rss/1e6, p.l.goroutines, p.l.files, p.l.sockets, p.l.inUse,
 		)
 	}

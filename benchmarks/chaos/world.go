@@ -16,7 +16,7 @@ import (
 	"larder/internal/faultstore/s3server"
 )
 
-// world is everything that runs, and what can be broken.
+// world is all processes of a run and their faults.
 type world struct {
 	conf config
 	out  io.Writer
@@ -28,16 +28,16 @@ type world struct {
 	cache     *cache
 	reference *gateway
 	tested    *gateway
-	dataDir   string // larder's part of the data directory of the one under test
+	dataDir   string // larder's part of the data directory of the process under test
 
 	questions []question
 	want      []answer
-	idle      left // what the one under test held before anything was broken
+	idle      left // what the process under test held before the first fault
 
 	undo []func() // run last to first
 }
 
-// newWorld starts everything and learns the right answers.
+// newWorld starts all processes and learns the right answers.
 func newWorld(ctx context.Context, conf config, out io.Writer) (*world, error) {
 	w := &world{conf: conf, out: out, faults: faultstore.New(conf.seed)}
 	if err := w.start(ctx); err != nil {
@@ -94,8 +94,8 @@ func (w *world) start(ctx context.Context) (err error) {
 	return w.learn(ctx, r)
 }
 
-// flags are those of the process under test: caches that do not hold what is asked for, headers
-// that are closed soon, a bucket that is looked through often.
+// flags are the flags of the process under test: caches that are too small, headers that are closed
+// soon, frequent syncs.
 func (w *world) flags() []string {
 	cache := fmt.Sprintf(
 		"type: TIERED\nconfig:\n  in_memory: {max_size: 3MB}\n  memcached: {addresses: [%q], timeout: 500ms, max_idle_connections: 4}\n",
@@ -116,8 +116,8 @@ func (w *world) flags() []string {
 	}
 }
 
-// bucketConfig is that of the S3 server. Connections that are not used are closed soon: what a
-// process at rest still has open is not in use.
+// bucketConfig is the configuration of the S3 server. Idle connections are closed soon, so that an
+// idle process has no open ones.
 func (w *world) bucketConfig() string {
 	return w.s3.Config() + "  http_config: {idle_conn_timeout: 1s}\n"
 }
@@ -125,7 +125,7 @@ func (w *world) bucketConfig() string {
 // relabelConfig keeps every block.
 const relabelConfig = "- action: drop\n  source_labels: [cluster]\n  regex: no-such-cluster\n"
 
-// file writes a configuration file, in whole.
+// file writes a configuration file atomically.
 func (w *world) file(name, text string) string {
 	path := filepath.Join(w.dir, name)
 	err := os.WriteFile(path+".new", []byte(text), 0o600)
@@ -133,13 +133,13 @@ func (w *world) file(name, text string) string {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		w.problem("configuration file", err) // the start of the process will say what is missing
+		w.problem("configuration file", err) // the start of the process will report what is missing
 	}
 	return path
 }
 
-// learn asks the reference every question, and the one under test, too: what answers differently
-// before anything is broken needs no chaos.
+// learn asks the reference every question, and the process under test too: a difference before the
+// first fault is an error.
 func (w *world) learn(ctx context.Context, r *rand.Rand) error {
 	w.questions = questions(r, w.conf.questions)
 	w.want = make([]answer, len(w.questions))
@@ -159,7 +159,7 @@ func (w *world) learn(ctx context.Context, r *rand.Rand) error {
 	return w.askAll(ctx)
 }
 
-// askAll asks the process under test every question once, and wants the right answers.
+// askAll asks the process under test every question once, and expects the right answers.
 func (w *world) askAll(ctx context.Context) error {
 	for i := range w.questions {
 		q := &w.questions[i]
@@ -171,8 +171,8 @@ func (w *world) askAll(ctx context.Context) error {
 	return nil
 }
 
-// settle waits until the process under test holds nothing any more that it did not hold before
-// anything was broken, and returns what it holds then, or what it holds too much of.
+// settle waits until the process under test holds no more than before the first fault, and returns
+// what it holds, or what is too much.
 func (w *world) settle(ctx context.Context) (l left, tooMuch string, err error) {
 	for deadline := time.Now().Add(w.conf.settle); ; {
 		if l, err = w.tested.count(ctx, w.dataDir); err != nil {
@@ -189,13 +189,13 @@ func (w *world) settle(ctx context.Context) (l left, tooMuch string, err error) 
 }
 
 const (
-	// roomForGoroutines and roomForHandles are what a process at rest may hold more than at first:
-	// connections to memcached and the bucket come and go.
-	roomForGoroutines = 20
-	roomForHandles    = 10
+	// extraGoroutines and extraHandles are how much more an idle process may hold than at
+	// first, because connections to memcached and the bucket come and go.
+	extraGoroutines = 20
+	extraHandles    = 10
 )
 
-// moreThan says what is too much.
+// moreThan returns what is too much.
 func (l left) moreThan(was left) string {
 	var all []string
 	add := func(ok bool, format string, args ...any) {
@@ -203,12 +203,12 @@ func (l left) moreThan(was left) string {
 			all = append(all, fmt.Sprintf(format, args...))
 		}
 	}
-	add(l.inUse+l.waiting == 0, "%g bytes of the request allowance, and %g waited for", l.inUse,
-		l.waiting)
-	add(l.goroutines <= was.goroutines+roomForGoroutines, "%d goroutines, %d at first",
+	add(l.inUse+l.waiting == 0, "%g bytes of the request allowance in use, and %g waited for",
+		l.inUse, l.waiting)
+	add(l.goroutines <= was.goroutines+extraGoroutines, "%d goroutines, %d at first",
 		l.goroutines, was.goroutines)
-	add(l.files <= was.files+roomForHandles, "%d open files, %d at first", l.files, was.files)
-	add(l.sockets <= was.sockets+roomForHandles, "%d sockets, %d at first", l.sockets, was.sockets)
+	add(l.files <= was.files+extraHandles, "%d open files, %d at first", l.files, was.files)
+	add(l.sockets <= was.sockets+extraHandles, "%d sockets, %d at first", l.sockets, was.sockets)
 	add(l.temp == 0, "%d temporary files", l.temp)
 	add(l.panics == 0, "%g panics", l.panics)
 	return strings.Join(all, ", ")
@@ -223,14 +223,14 @@ func (w *world) close() {
 
 func (w *world) printf(format string, args ...any) { fmt.Fprintf(w.out, format, args...) }
 
-// problem says what went wrong with the surroundings and fails nothing.
+// problem reports a problem of the surroundings, which is no failure.
 func (w *world) problem(what string, err error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		w.printf("%s: %v\n", what, err)
 	}
 }
 
-// pause waits; false: ctx has ended.
+// pause waits. It returns false if ctx has ended.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -18,57 +18,55 @@ import (
 	"github.com/prometheus/prometheus/tsdb/index"
 )
 
-// Block says what a block holds. Times are in milliseconds.
+// Block describes the contents of a block. Times are in milliseconds.
 type Block struct {
-	// ID is the block's ULID; zero stands for one made from the layout's seed and the block's
-	// place.
+	// ID is the block's ULID. Zero: derived from the layout's seed and the block's position.
 	ID ulid.ULID
-	// MinTime and MaxTime bound the samples: [MinTime, MaxTime).
+	// MinTime and MaxTime are the range of the samples: [MinTime, MaxTime).
 	MinTime, MaxTime int64
 	// Labels are the external labels.
 	Labels labels.Labels
-	// Series are the series that the block may hold; those that do not live in its range are left
-	// out.
+	// Series are the possible series of the block. Those without samples in its range are omitted.
 	Series Source
 
-	// Interval is the time between two scrapes; 0 stands for 30 s.
+	// Interval is the time between two scrapes. 0 = 30 s.
 	Interval int64
-	// Scraper is who scrapes. Two scrapers see a target at different moments of the interval; the
-	// replicas of a pair differ in it.
+	// Scraper identifies the scraper. Two scrapers scrape a target at different moments of the
+	// interval; the replicas of a pair have different scrapers.
 	Scraper uint64
-	// Jitter bounds how late a scrape may be; 0 stands for never. It must be less than Interval.
+	// Jitter is the maximum delay of a scrape. 0 = none. It must be less than Interval.
 	Jitter int64
 
-	// Resolution is 0 for raw samples, else the window of downsampled ones: 300000 or 3600000.
+	// Resolution is 0 for raw samples, otherwise the window of downsampled ones: 300000 or 3600000.
 	Resolution int64
-	// StartTimestamps makes the block as Prometheus does that stores start timestamps: XOR2 and
-	// histograms with them. Raw only.
+	// StartTimestamps writes the block like a Prometheus that stores start timestamps: XOR2, and
+	// histograms with start timestamps. For raw blocks only.
 	StartTimestamps bool
 
-	// SamplesPerChunk is where chunks are cut; 0 stands for 120. Native histograms are cut at a
+	// SamplesPerChunk is the maximum number of samples in a chunk. 0 = 120. Native histograms get a
 	// third of it.
 	SamplesPerChunk int
-	// ChunkFileSize is where chunk files are cut; 0 stands for 512 MiB, as Prometheus does. A small
-	// one makes several files of a small block.
+	// ChunkFileSize is the maximum size of a chunk file in bytes. 0 = 512 MiB, same as Prometheus.
+	// A small size makes several files of a small block.
 	ChunkFileSize int64
 
-	// Level is the compaction level; 0 stands for 1. Above it, the block looks as the compactor
-	// leaves it, else as a sidecar does.
+	// Level is the compaction level. 0 = 1. Above 1 the block looks like the compactor's, otherwise
+	// like a sidecar's.
 	Level int
-	// Sources are the blocks that this one was compacted from; nil stands for itself.
+	// Sources are the blocks that this one was compacted from; nil: the block itself.
 	Sources []ulid.ULID
 }
 
-// The defaults of Block's fields.
+// Defaults of Block's fields.
 const (
 	defaultInterval        = 30_000
 	defaultSamplesPerChunk = 120
 )
 
-// progressEvery is how many series pass between two reports.
+// progressEvery is the number of series between two reports.
 const progressEvery = 1000
 
-// write writes the block into dir, a bucket's root. written is called with the number of series
+// write writes the block into dir, the root of a bucket. It calls written with the number of series
 // written since the last call.
 func (b *Block) write(
 	ctx context.Context, dir string, written func(series int),
@@ -88,7 +86,7 @@ func (b *Block) write(
 	}
 	w := blockWriter{Block: b, chunkw: chunkw, indexw: indexw}
 	err = w.writeSeries(ctx, written)
-	// Both writers are closed in any case: they hold files.
+	// Both writers are closed in any case, because they hold files.
 	if err = errors.Join(err, chunkw.Close(), indexw.Close()); err != nil {
 		return nil, fmt.Errorf("block %s: %w", b.ID, err)
 	}
@@ -185,8 +183,8 @@ func (w *blockWriter) account(metas []chunks.Meta) {
 	w.stats.NumChunks += uint64(len(metas))
 	for i, m := range metas {
 		w.stats.NumSamples += uint64(m.Chunk.NumSamples())
-		// The compactor gauges a chunk by the next one's reference, which it does not do for a
-		// series' last two: what it writes as the largest is no bound. So here.
+		// The compactor measures a chunk by the next one's reference, and skips the last two of a
+		// series: its maximum is no bound. So is this one.
 		if i < len(metas)-2 {
 			n := len(m.Chunk.Bytes())
 			w.chunkMax = max(
@@ -195,8 +193,8 @@ func (w *blockWriter) account(metas []chunks.Meta) {
 	}
 }
 
-// times calls f with the timestamps of a series' samples, and with ended once where its staleness
-// marker belongs.
+// times calls f with the timestamps of a series' samples, and once with ended set at the place of
+// its staleness marker.
 func (b *Block) times(s Series, f func(t int64, ended bool) error) error {
 	interval := b.Interval
 	if interval == 0 {
@@ -208,7 +206,7 @@ func (b *Block) times(s Series, f func(t int64, ended bool) error) error {
 	for g := from / interval; ; g++ {
 		t := g*interval + offset
 		if b.Jitter > 0 {
-			if h := mix(target ^ uint64(g)); h%8 == 0 { // Most scrapes are on time.
+			if h := mix(target ^ uint64(g)); h%8 == 0 { // most scrapes are on time
 				t += int64(h >> 8 % uint64(b.Jitter+1))
 			}
 		}

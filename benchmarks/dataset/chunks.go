@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb/chunks"
 )
 
-// chunks makes the chunks of a series.
+// chunks returns the chunks of a series.
 func (b *Block) chunks(s Series) ([]chunks.Meta, error) {
 	c := chunker{b: b, m: newModel(s), size: b.SamplesPerChunk}
 	if c.size == 0 {
@@ -41,7 +41,7 @@ type chunker struct {
 	size int
 
 	metas []chunks.Meta
-	cur   chunks.Meta // Chunk nil: none is open
+	cur   chunks.Meta // Chunk is nil if none is open
 	n     int         // samples in cur
 	app   chunkenc.Appender
 }
@@ -71,7 +71,7 @@ func (c *chunker) open(t int64, vt chunkenc.ValueType) error {
 	return nil
 }
 
-// start returns the start timestamp of the sample at t: when the counter last was 0.
+// start returns the start timestamp of the sample at t: the time at which the counter was last 0.
 func (c *chunker) start(t int64) int64 {
 	if !c.b.StartTimestamps || c.m.kind == Bytes || c.m.kind == Ratio || c.m.kind == Up ||
 		c.m.kind == GaugeHistogram {
@@ -129,7 +129,7 @@ func (c *chunker) addHistogram(t int64, ended bool) error {
 	}
 	if next != nil && recoded {
 		c.cur.Chunk = next
-	} else if next != nil { // The sample does not fit behind the others: a counter reset.
+	} else if next != nil { // the sample does not fit after the others: a counter reset
 		c.cut()
 		c.cur = chunks.Meta{Chunk: next, MinTime: t}
 	}

@@ -41,8 +41,8 @@ func write(
 
 func demo(seed uint64) dataset.Layout { return dataset.Demo(seed, time.UnixMilli(dataset.Epoch)) }
 
-// writtenDemo is the demo, written once for the tests that only read it, into a folder that
-// TestMain removes.
+// writtenDemo is the demo, written once for all tests that only read it. TestMain removes its
+// folder.
 var writtenDemo = sync.OnceValues(func() (w written, err error) {
 	if w.dir, err = os.MkdirTemp("", "larder-demo"); err != nil {
 		return w, err
@@ -55,7 +55,7 @@ var writtenDemo = sync.OnceValues(func() (w written, err error) {
 	return w, err
 })
 
-// demoDir is writtenDemo's folder, "" if no test has asked for it.
+// demoDir is the folder of writtenDemo, "" if no test has used it.
 var demoDir string
 
 type written struct {
@@ -104,7 +104,7 @@ func sums(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// small are small versions of the benchmarks' layouts.
+// small returns small versions of the benchmarks' layouts.
 func small(seed uint64) []dataset.Layout {
 	return []dataset.Layout{
 		dataset.WholeMetric("wholemetric", seed, 1000, 30_000),
@@ -131,10 +131,10 @@ func TestSameSeedSameBytes(t *testing.T) {
 			t.Errorf("%s: another seed makes no difference", l.Name)
 		}
 	}
-	// Of the demo, one block of each kind: the others are made the same way, and by the same
+	// Compare one block of each kind of the demo. The others are made the same way, of the same
 	// series.
 	type kind struct {
-		cluster        string // of two replicas, one is enough
+		cluster        string // of the two replicas, one is enough
 		resolution     int64
 		level          int
 		startTimestamp bool
@@ -161,7 +161,7 @@ func TestSameSeedSameBytes(t *testing.T) {
 }
 
 // TestBlocksOpen opens every block with Prometheus's own reader, reads each chunk of each series,
-// and holds what is found against meta.json.
+// and compares the results with meta.json.
 func TestBlocksOpen(t *testing.T) {
 	t.Parallel()
 	for _, l := range small(1) {
@@ -279,7 +279,7 @@ func timesOf(t *testing.T, c chunkenc.Chunk) (mint, maxt int64) {
 	return mint, maxt
 }
 
-// verifyAggr decodes an aggregate chunk and returns how many windows it has.
+// verifyAggr decodes an aggregate chunk and returns the number of its windows.
 func verifyAggr(t *testing.T, c chunkenc.Chunk, m chunks.Meta) uint64 {
 	t.Helper()
 	sub, err := tsdbfmt.AggrChunk(c.Bytes())
@@ -342,7 +342,7 @@ func verifyAggr(t *testing.T, c chunkenc.Chunk, m chunks.Meta) uint64 {
 	return uint64(n)
 }
 
-// aggrPool reads aggregate chunks beside Prometheus's own.
+// aggrPool reads aggregate chunks in addition to Prometheus's own.
 type aggrPool struct{}
 
 type aggrChunk struct {
@@ -360,7 +360,7 @@ func (aggrPool) Get(e chunkenc.Encoding, b []byte) (chunkenc.Chunk, error) {
 	return chunkenc.FromData(e, b)
 }
 
-// TestDemoHasEverything holds the demo to what its comment promises.
+// TestDemoHasEverything: the demo contains what its comment promises.
 func TestDemoHasEverything(t *testing.T) {
 	w := readDemo(t)
 	series := 0
@@ -464,9 +464,9 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 				p.Bits = math.Float64bits(v)
 			} else {
 				_, p.H = it.AtFloatHistogram(nil)
-				p.H.CounterResetHint = 0 // depends on where the chunk began
+				p.H.CounterResetHint = 0 // depends on where the chunk started
 				if value.IsStaleNaN(p.H.Sum) {
-					p = point{Bits: value.StaleNaN} // Two NaNs never compare equal.
+					p = point{Bits: value.StaleNaN} // two NaNs never compare equal
 				}
 			}
 			pts[it.AtT()] = p
@@ -479,8 +479,8 @@ func samples(t *testing.T, dir string) map[string]map[int64]point {
 	return out
 }
 
-// TestBlocksAgree: a sample does not depend on the block that it is in, the interval's place in it,
-// or the encoding.
+// TestBlocksAgree: a sample does not depend on its block, its position in the interval, or the
+// encoding.
 func TestBlocksAgree(t *testing.T) {
 	const hour = int64(3_600_000)
 	src := dataset.Service{Name: "a", Namespace: "b", Pods: 2, Handlers: 1, Native: true,

@@ -7,17 +7,16 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Demo is a small bucket in which everything occurs that a Thanos bucket holds:
+// Demo is a small bucket that contains everything that occurs in Thanos buckets. The data ends at
+// end, rounded down to two hours.
 //
-//   - a cluster that two Prometheus replicas scrape: a day of raw blocks, 5-minute and 1-hour ones
-//     that reach back ten days. The second replica missed eight hours. One compacted block has a
-//     source left, which nobody deleted yet;
-//   - a second cluster with one replica, a backfilled block that overlaps the others, a rollout,
-//     series of all awkward kinds;
-//   - a tenant of a receiver, whose blocks have start timestamps (XOR2) and a hole of two hours
+//   - A cluster scraped by two Prometheus replicas: a day of raw blocks, and blocks at 5 minutes
+//     and 1 hour that reach back ten days. The second replica was down for eight hours. One source
+//     of a compacted block is not deleted yet.
+//   - A second cluster with one replica, a backfilled block that overlaps the others, a rollout,
+//     and all kinds of awkward series.
+//   - A tenant of a receiver, with blocks with start timestamps (XOR2) and a gap of two hours
 //     between them.
-//
-// The data ends at end, rounded down to two hours.
 func Demo(seed uint64, end time.Time) Layout {
 	e := end.UnixMilli()
 	e -= e % (2 * hour)
@@ -52,7 +51,7 @@ func Demo(seed uint64, end time.Time) Layout {
 		}
 		for from := e - 26*hour; from < e-2*hour; from += 8 * hour {
 			if i == 1 && from == e-18*hour {
-				continue // The second replica was down.
+				continue // the second replica was down
 			}
 			b.MinTime, b.MaxTime, b.Level = from, from+8*hour, 2
 			add(b)
@@ -89,7 +88,7 @@ func Demo(seed uint64, end time.Time) Layout {
 	add(b)
 
 	blocks = withIDs(seed, blocks)
-	// A leftover of the first compacted block that ends at e-2h.
+	// A leftover source of the first compacted block that ends at e-2h.
 	for i := range blocks {
 		if parent := &blocks[i]; parent.Resolution == 0 && parent.MaxTime == e-2*hour &&
 			parent.Level == 2 {

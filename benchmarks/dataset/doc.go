@@ -1,19 +1,18 @@
-// Package dataset writes Thanos-format buckets for tests, benchmarks and the demo: folders of
-// blocks, each with an index and chunk files from Prometheus's own writers and a meta.json as
-// Thanos's components leave it.
+// Package dataset writes Thanos-format buckets for tests, benchmarks and the demo. A Layout
+// describes the blocks; Write makes a folder for each, with an index and chunk files from
+// Prometheus's own writers and a meta.json like that of Thanos's components. Layouts such as Demo,
+// Bench50k and ManyValues are ready to use. A Layout and its seed determine every byte.
 //
-// It is deterministic: a Layout and its seed decide every byte. A sample's value is a function of
-// its series and its time, not of the block that it is written to, so blocks that overlap agree,
-// neighbouring blocks continue one another, and the two replicas of a pair saw the same world at
-// slightly different moments.
+// A sample's value is a function of its series and its time, not of its block. Therefore
+// overlapping blocks agree, adjacent blocks continue each other, and the two replicas of a pair see
+// the same world at slightly different moments.
 //
-// It streams: a block's series are generated in index order, a few thousand bytes of chunks at a
-// time. What grows with a block is its set of distinct strings, and for the small realistic sources
-// their list of label sets.
+// Memory: a block's series are generated in index order, a few thousand bytes of chunks at a time.
+// Only the block's set of distinct strings grows with the block, and for the small realistic
+// sources the list of label sets.
 //
-// Downsampled blocks are computed from the samples that raw blocks would hold, in the shape that
-// Thanos gives them (aggregate chunks), by code of this package.
+// Downsampled blocks are computed by this package from the samples that raw blocks would contain,
+// as aggregate chunks in Thanos's form.
 //
-// Nothing here is safe for use by several goroutines, but for Layout.Write, which writes blocks
-// side by side itself.
+// Layout.Write writes blocks in parallel. Nothing else here is safe for concurrent use.
 package dataset

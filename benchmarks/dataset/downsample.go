@@ -11,9 +11,9 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// aggrChunk is an aggregate chunk as the chunk writer wants it: bytes with an encoding.
+// aggrChunk is an aggregate chunk for the chunk writer: bytes with an encoding.
 type aggrChunk struct {
-	chunkenc.Chunk // nil: what is not overridden is not called
+	chunkenc.Chunk // nil: methods that are not overridden are not called
 	data           []byte
 	samples        int
 }
@@ -26,11 +26,11 @@ func (c *aggrChunk) Compact()                    {}
 // downsampler makes aggregate chunks of the samples of one series.
 //
 // A window ends on the last millisecond before a multiple of the resolution, and its aggregates
-// have that timestamp; the last window of a chunk has that of its last sample. The counter is
-// corrected for resets since the chunk began. It begins with the first raw sample and ends with the
-// last one, at the last window's timestamp once more: so a reader can tell whether there was a
-// reset between two chunks. Native histograms have no minimum and maximum, and their counter no
-// such ends.
+// have that timestamp. The last window of a chunk has the timestamp of its last sample. The counter
+// is corrected for resets since the start of the chunk. It starts with the first raw sample and
+// ends with the last one, repeated at the last window's timestamp, so that a reader can detect a
+// reset between two chunks. Native histograms have no minimum and maximum, and their counters no
+// such first and last samples.
 type downsampler struct {
 	m          *model
 	resolution int64
@@ -44,15 +44,15 @@ type downsampler struct {
 
 	end, last int64 // the open window's end and its last sample
 	count     int   // samples in the open window, 0 for none
-	// of floats
+	// Aggregates of floats.
 	sum, min, max, counter, lastValue float64
-	// of native histograms
+	// Aggregates of native histograms.
 	hsum, hcounter, hlast *histogram.FloatHistogram
 }
 
 func (d *downsampler) add(t int64, ended bool) error {
 	if ended {
-		return nil // Staleness is not downsampled.
+		return nil // staleness is not downsampled
 	}
 	if d.count > 0 && t > d.end {
 		if err := d.flush(d.windows == d.size-1); err != nil {
@@ -96,7 +96,7 @@ func (d *downsampler) addHistogram(h *histogram.FloatHistogram) error {
 	} else if _, _, _, err = d.hsum.Add(h); err != nil {
 		return err
 	}
-	// The sum of a window may be less than that of the one before.
+	// The sum of a window may be less than that of the previous one.
 	d.hsum.CounterResetHint = histogram.GaugeType
 	switch {
 	case d.hcounter == nil:
@@ -151,7 +151,7 @@ func (d *downsampler) open() error {
 	return nil
 }
 
-// flush closes the open window, and with it the chunk if it is the chunk's last one.
+// flush closes the open window, and the chunk if this was its last window.
 func (d *downsampler) flush(lastOfChunk bool) error {
 	if d.count == 0 {
 		return nil
@@ -161,8 +161,8 @@ func (d *downsampler) flush(lastOfChunk bool) error {
 		t = d.last
 	}
 	if d.windows == 0 {
-		// As Thanos has it: the first window's timestamp, though the counter's first sample is
-		// before it.
+		// Same as Thanos: the first window's timestamp, although the counter's first sample is
+		// earlier.
 		d.mint = t
 	}
 	d.apps[tsdbfmt.AggrCount].Append(0, t, float64(d.count))

@@ -80,8 +80,8 @@ func eachChunk(t *testing.T, dir string, f func(series string, m chunks.Meta, c 
 	}
 }
 
-// TestDownsampled computes the aggregates of raw samples once more, the simple way, and finds them
-// in the downsampled block.
+// TestDownsampled computes the aggregates of raw samples again, in the simple way, and compares
+// them with the downsampled block.
 func TestDownsampled(t *testing.T) {
 	const (
 		hour       = int64(3_600_000)

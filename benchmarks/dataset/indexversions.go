@@ -11,11 +11,11 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// indexVersionAt is where an index file has its format version, behind four bytes of magic.
+// indexVersionAt is the offset of the format version in an index file, after four bytes of magic.
 const indexVersionAt = 4
 
-// SetIndexV3 makes a block's index one of format version 3, which differs from version 2 in that
-// byte alone: no checksum covers it. Blocks are written with version 2.
+// SetIndexV3 changes a block's index to format version 3, which differs from version 2 only in the
+// version byte; no checksum covers that. Blocks are written with version 2.
 func SetIndexV3(blockDir string) (err error) {
 	f, err := os.OpenFile(filepath.Join(blockDir, "index"), os.O_RDWR, 0)
 	if err != nil {
@@ -40,8 +40,8 @@ func SetIndexV3(blockDir string) (err error) {
 //go:embed testdata/index_format_v1
 var v1Files embed.FS
 
-// WriteV1 writes a block with an index of format version 1 into dir, a bucket's root: 102 series of
-// one sample each, with the given external labels. See testdata/README.md.
+// WriteV1 writes a block with an index of format version 1 into dir, the root of a bucket: 102
+// series of one sample each, with the given external labels. See testdata/README.md.
 func WriteV1(dir string, external labels.Labels) (*Meta, error) {
 	files, err := fs.Sub(v1Files, "testdata/index_format_v1")
 	if err != nil {

@@ -31,10 +31,10 @@ func TestSetIndexV3(t *testing.T) {
 		t.Errorf("version %d", v)
 	}
 	if diff := cmp.Diff(want, samples(t, block)); diff != "" {
-		t.Errorf("Prometheus reads something else: %s", diff)
+		t.Errorf("Prometheus reads another version: %s", diff)
 	}
 	if err := dataset.SetIndexV3(block); err == nil {
-		t.Error("a second time went well")
+		t.Error("a second call succeeded")
 	}
 }
 

@@ -10,40 +10,40 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Layout is a bucket to be written.
+// Layout describes a bucket.
 type Layout struct {
 	Name   string
 	Blocks []Block
 }
 
-// Progress says how far Write has come.
+// Progress is the progress of Write.
 type Progress struct {
-	// Blocks of TotalBlocks are complete; Series were written so far, to these and to those under
-	// way.
+	// Blocks of TotalBlocks are complete. Series counts those written so far, to these and to
+	// unfinished blocks.
 	Blocks, TotalBlocks int
 	Series              int
 }
 
-// WriteOptions configure Layout.Write; the zero value works.
+// WriteOptions configure Layout.Write. The zero value works.
 type WriteOptions struct {
-	// Concurrency is how many blocks are written side by side; 0 stands for the number of
-	// processors. More costs memory: two writers' buffers (about 16 MB) and a block's strings each.
-	// It changes no byte.
+	// Concurrency is the number of blocks written in parallel. 0 = number of processors. Each needs
+	// memory: two writers' buffers (about 16 MB) and the block's strings. It does not change the
+	// result.
 	Concurrency int
-	// Progress is called after every thousand series and every block, by one goroutine at a time;
-	// nil stands for no reports.
+	// Progress is called after every thousand series and every block, by one goroutine at a time.
+	// nil: no reports.
 	Progress func(Progress)
 }
 
 // Write writes the layout's blocks into dir, the root of a FILESYSTEM bucket, and returns their
-// meta.json in the order of l.Blocks. A block that is there already is overwritten. After an error
-// the folder holds blocks without meta.json, which are no blocks to a reader.
+// meta.json in the order of l.Blocks. An existing block is overwritten. After an error the folder
+// may contain blocks without meta.json, which readers ignore.
 func (l Layout) Write(ctx context.Context, dir string, opts WriteOptions) ([]*Meta, error) {
 	if opts.Concurrency <= 0 {
 		opts.Concurrency = runtime.GOMAXPROCS(0)
 	}
 	var (
-		mu       sync.Mutex // protects progress, and one report at a time
+		mu       sync.Mutex // guards progress, and one report at a time
 		progress = Progress{TotalBlocks: len(l.Blocks)}
 		report   = func(blocks, series int) {
 			mu.Lock()
@@ -78,8 +78,8 @@ func (l Layout) Write(ctx context.Context, dir string, opts WriteOptions) ([]*Me
 	return metas, nil
 }
 
-// withIDs gives every block that has none an ID made of the seed and its place. The time in it is
-// when the block was uploaded, as with blocks of real processes.
+// withIDs gives every block without an ID one derived from the seed and its position. Its time is
+// when the block was uploaded, the same as for real blocks.
 func withIDs(seed uint64, blocks []Block) []Block {
 	for i := range blocks {
 		if blocks[i].ID == (ulid.ULID{}) {

@@ -16,7 +16,7 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Meta is a block's meta.json: Prometheus's, and Thanos's section in it.
+// Meta is a block's meta.json: Prometheus's fields and Thanos's section.
 type Meta struct {
 	tsdb.BlockMeta
 	Thanos Thanos `json:"thanos"`
@@ -36,13 +36,13 @@ type Thanos struct {
 	UploadTime   time.Time  `json:"upload_time"`
 }
 
-// File is an object of the block. The size of meta.json, which cannot know its own, is left out.
+// File is an object of the block. meta.json has no size, because it cannot contain its own.
 type File struct {
 	RelPath   string `json:"rel_path"`
 	SizeBytes int64  `json:"size_bytes,omitempty"`
 }
 
-// IndexStats are estimates that only the compactor leaves.
+// IndexStats are estimates that only the compactor writes.
 type IndexStats struct {
 	SeriesMaxSize int64 `json:"series_max_size,omitempty"`
 	ChunkMaxSize  int64 `json:"chunk_max_size,omitempty"`
@@ -103,7 +103,7 @@ func writeMetaFile(blockDir string, m *Meta) error {
 	return os.WriteFile(filepath.Join(blockDir, "meta.json"), data, 0o666)
 }
 
-// ReadMeta reads the meta.json of a block's folder.
+// ReadMeta reads the meta.json in a block's folder.
 func ReadMeta(blockDir string) (*Meta, error) {
 	data, err := os.ReadFile(filepath.Join(blockDir, "meta.json"))
 	if err != nil {
@@ -117,7 +117,7 @@ func ReadMeta(blockDir string) (*Meta, error) {
 }
 
 // largestSeries returns what the compactor writes as the size of the largest series entry: the
-// largest distance from one entry to the next.
+// largest distance between two entries.
 func largestSeries(path string) (size int64, err error) {
 	r, err := index.NewFileReader(path, index.DecodePostingsRaw)
 	if err != nil {

@@ -10,24 +10,23 @@ import (
 
 // Series is one series of a Source.
 type Series struct {
-	// Labels of the series itself, without external labels.
+	// Labels of the series, without external labels.
 	Labels labels.Labels
-	// Kind says how its values behave.
+	// Kind selects the behaviour of its values.
 	Kind Kind
-	// Seed decides its values. Series with one Seed move together.
+	// Seed determines its values. Series with the same Seed move together.
 	Seed uint64
-	// Share is the part of what Seed counts that this series has, for the buckets of a classic
-	// histogram; 0 stands for 1.
+	// Share is the part of Seed's count that belongs to this series, for the buckets of a classic
+	// histogram. 0 = 1.
 	Share float64
-	// Target is who is scraped for it: series of one target have the same timestamps.
+	// Target is the scraped target: series of one target have the same timestamps.
 	Target uint64
-	// From and To bound its life in milliseconds: [From, To). To 0 stands for no end. A life that
-	// ends inside a block ends with a staleness marker.
+	// From and To are the life of the series in milliseconds: [From, To). To = 0: no end. A life
+	// that ends within a block ends with a staleness marker.
 	From, To int64
 }
 
-// Source lists the series that a block may hold, in the order of labels.Compare, the same ones each
-// time.
+// Source lists the possible series of a block, in the order of labels.Compare, always the same.
 type Source interface {
 	Series() iter.Seq[Series]
 }
@@ -46,7 +45,7 @@ func newList(series []Series) Source {
 			series, func(a, b Series) bool { return labels.Equal(a.Labels, b.Labels) }))
 }
 
-// Concat is a source of the series of all the given ones.
+// Concat returns a source of the series of all given sources.
 func Concat(sources ...Source) Source {
 	var all []Series
 	for _, src := range sources {
@@ -55,16 +54,16 @@ func Concat(sources ...Source) Source {
 	return newList(all)
 }
 
-// dim is one label of a product: n values in ascending order for given digits of the dimensions
-// before it.
+// dim is one label of a product: n values in ascending order for given digits of the previous
+// dimensions.
 type dim struct {
 	name  string
 	n     int
-	value func(digits []int) string // digits up to and with this dimension's
+	value func(digits []int) string // digits up to and including this dimension's
 }
 
-// product is a Source that holds no series: every combination of the values of its dimensions. The
-// dimensions are in the order of their names, so counting them up gives the order of label sets.
+// product is a Source that stores no series: every combination of the values of its dimensions. The
+// dimensions are sorted by name, so that counting them up gives the order of label sets.
 type product struct {
 	kind   Kind
 	seed   uint64
@@ -79,7 +78,7 @@ func (p *product) Series() iter.Seq[Series] {
 			values = make([]string, len(p.dims))
 			b      labels.ScratchBuilder
 			n      uint64
-			from   = 0 // the first dimension whose value is not up to date
+			from   = 0 // the first dimension whose value is out of date
 		)
 		for {
 			for i := from; i < len(p.dims); i++ {
@@ -108,29 +107,29 @@ func (p *product) Series() iter.Seq[Series] {
 	}
 }
 
-// fixed is a dimension of one value.
+// fixed returns a dimension with one value.
 func fixed(name, value string) dim {
 	return dim{name, 1, func([]int) string { return value }}
 }
 
-// oneOf is a dimension of the given values, which are ascending.
+// oneOf returns a dimension with the given values, which must ascend.
 func oneOf(name string, values ...string) dim {
 	return dim{name, len(values), func(d []int) string { return values[d[len(d)-1]] }}
 }
 
-// follows is a dimension whose one value depends on the digit of dimension i.
+// follows returns a dimension whose one value depends on the digit of dimension i.
 func follows(name string, i int, value func(digit int) string) dim {
 	return dim{name, 1, func(d []int) string { return value(d[i]) }}
 }
 
-// labelSeed makes a seed of label values, leaving out one label by name.
+// labelSeed derives a seed from label values, without the label of one name.
 func labelSeed(seed uint64, ls labels.Labels, without string) uint64 {
 	h := xxhash.New()
 	ls.Range(func(l labels.Label) {
 		if l.Name == without {
 			return
 		}
-		_, _ = h.WriteString(l.Name) // A hash never fails.
+		_, _ = h.WriteString(l.Name) // a hash never fails
 		_, _ = h.Write([]byte{0xff})
 		_, _ = h.WriteString(l.Value)
 		_, _ = h.Write([]byte{0xff})

@@ -8,23 +8,22 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Service is a source of the series that a scraped service and its containers have: what dashboards
-// ask for.
+// Service is a source of the series of a scraped service and its containers, as used by dashboards.
 type Service struct {
 	Name, Namespace string
 	Pods            int
-	// Handlers is how many HTTP handlers each pod has.
+	// Handlers is the number of HTTP handlers per pod.
 	Handlers int
 	// Native adds native histograms, of integers, floats and of a gauge.
 	Native bool
-	// Rollout is when all pods were replaced by new ones, in milliseconds; 0 stands for never.
+	// Rollout is the time at which all pods were replaced, in milliseconds. 0 = never.
 	Rollout int64
 }
 
 // upperBounds are the buckets of classic histograms, in seconds.
 var upperBounds = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.Inf(1)}
 
-// Series returns the service's series. What they count differs by seed, their labels do not.
+// Series returns the service's series. Their values depend on seed, their labels do not.
 func (s Service) Series(seed uint64) Source {
 	var c collector
 	for i := range s.Pods {
@@ -38,7 +37,7 @@ func (s Service) Series(seed uint64) Source {
 	return newList(c.series)
 }
 
-// collector gathers the series of one target after the other.
+// collector collects the series of one target after the other.
 type collector struct {
 	series   []Series
 	seed     uint64
@@ -47,8 +46,8 @@ type collector struct {
 	common   []string
 }
 
-// add adds a series with the target's labels and the given ones. without names the label that does
-// not decide the values.
+// add adds a series with the target's labels and the given ones. without is the name of the label
+// that does not affect the values.
 func (c *collector) add(kind Kind, share float64, without, metric string, nameValues ...string) {
 	ls := labels.FromStrings(
 		append(append([]string{labels.MetricName, metric}, c.common...), nameValues...)...)
@@ -101,7 +100,7 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 		c.add(GaugeHistogram, 0, "", "worker_queue_wait_seconds")
 	}
 
-	// What the kubelet says of the pod's containers has the kubelet's labels.
+	// The kubelet's metrics about the pod's containers have the kubelet's labels.
 	c.common = []string{
 		"endpoint", "https-metrics", "instance", "192.168.1." + node[len("node-"):] + ":10250",
 		"job", "kubelet",
@@ -120,7 +119,7 @@ func (s Service) pod(c *collector, seed uint64, i int, from, to int64) {
 	}
 }
 
-// formatBound writes a bucket's bound as exposition formats do.
+// formatBound writes a bucket's bound in the exposition format.
 func formatBound(le float64) string {
 	if math.IsInf(le, 1) {
 		return "+Inf"
@@ -128,7 +127,7 @@ func formatBound(le float64) string {
 	return strconv.FormatFloat(le, 'g', -1, 64)
 }
 
-// Nodes is a source of the series of node exporters.
+// Nodes returns a source of the series of node exporters.
 func Nodes(seed uint64, n int) Source {
 	c := collector{seed: seed}
 	for i := range n {
@@ -165,9 +164,9 @@ func Nodes(seed uint64, n int) Source {
 	return newList(c.series)
 }
 
-// Awkward is a source of the series that gateways get wrong: label sets that are prefixes of one
-// another, names and values that are not ASCII, a series label that the block's external labels
-// have too, values with quotes and line ends.
+// Awkward returns a source of series that gateways often handle wrongly: label sets that are
+// prefixes of others, names and values that are not ASCII, a label that the block's external labels
+// contain too, values with quotes and line ends.
 func Awkward(seed uint64) Source {
 	c := collector{seed: seed, target: 1}
 	for _, nameValues := range [][]string{

@@ -9,9 +9,9 @@ import (
 	"larder/benchmarks/dataset"
 )
 
-// TestBench50kIsTheSizeThatTargetsAssume holds the block that the speed targets are about to what
-// they say of it: about 100,000 chunks, 39 MB on the wire.
-func TestBench50kIsTheSizeThatTargetsAssume(t *testing.T) {
+// TestBench50kHasItsSize: the block of the speed targets has the size that they assume, about
+// 100,000 chunks, 39 MB on the wire.
+func TestBench50kHasItsSize(t *testing.T) {
 	t.Parallel()
 	l := dataset.Bench50k(1)
 	_, metas := write(t, l, dataset.WriteOptions{})
@@ -26,8 +26,8 @@ func TestBench50kIsTheSizeThatTargetsAssume(t *testing.T) {
 			wire += f.SizeBytes
 		}
 	}
-	// A chunk's record has 7 bytes around the data; on the wire are its times, type, hash, and the
-	// lengths of all that.
+	// A chunk's record has 7 bytes around the data. On the wire are its times, type, hash, and the
+	// lengths of all these.
 	const perChunk = (1 + 6 + 1 + 6) + (2 + 9 + 3 + 3 + 3) - 7
 	wire += perChunk * int64(m.Stats.NumChunks)
 	field := func(s string) int64 { return 2 + int64(len(s)) }

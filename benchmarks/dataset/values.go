@@ -6,17 +6,17 @@ import (
 	"github.com/prometheus/prometheus/model/histogram"
 )
 
-// Kind is how the values of a series behave over time.
+// Kind is the behaviour of the values of a series over time.
 type Kind uint8
 
 const (
-	// Counter counts events: whole numbers, growing, reset to 0 now and then.
+	// Counter counts events: whole numbers that grow and are sometimes reset to 0.
 	Counter Kind = iota
 	// Seconds is a counter of time spent, in fractions of a second.
 	Seconds
 	// Bytes is a gauge of a size, in whole pages.
 	Bytes
-	// Ratio is a gauge with all the digits that a division gives.
+	// Ratio is a gauge with all the digits of a division.
 	Ratio
 	// Up is 1, and rarely 0.
 	Up
@@ -33,7 +33,8 @@ func (k Kind) native() bool { return k >= Histogram }
 // tick is the step in which values change, in milliseconds.
 const tick = 10_000
 
-// mix is the finalizer of splitmix64: a bijection whose output bits all depend on all input bits.
+// mix is the finalizer of splitmix64: a bijection in which all output bits depend on all input
+// bits.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -41,7 +42,7 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// model gives the values of one series.
+// model computes the values of one series.
 type model struct {
 	kind   Kind
 	seed   uint64
@@ -64,14 +65,15 @@ func newModel(s Series) model {
 	}
 	h := mix(m.seed + 1)
 	m.period = 8640 + h%500_000 // a day to two months
-	// Rates are spread evenly over their order of magnitude: most things are rare, a few are busy.
+	// Rates are spread evenly over their order of magnitude: most events are rare, a few are
+	// frequent.
 	m.rate = 1 + uint64(math.Exp2(float64(h>>40&0xfff)/0x1000*maxRateBits))
 	m.step = 1
-	if h>>56%5 == 0 { // Some hardly ever count anything.
+	if h>>56%5 == 0 { // some counters are almost idle
 		m.step = 32
 	}
 	if m.kind.native() {
-		// Two groups of buckets with a gap, as two code paths of different speed leave them.
+		// Two groups of buckets with a gap, like two code paths of different speed.
 		offset := int32(h>>8&31) - 40
 		m.spans = []histogram.Span{
 			{Offset: offset, Length: 4 + uint32(h>>16&7)},
@@ -92,13 +94,13 @@ func newModel(s Series) model {
 	return m
 }
 
-// maxRateBits makes the busiest counter grow by two to its power in one tick. With it, and a fifth
-// of the counters idle, 120 samples of a counter take about 220 bytes as an XOR chunk, as they do
-// of real services.
+// maxRateBits is the binary logarithm of the growth of the busiest counter in one tick. With it,
+// and a fifth of the counters idle, 120 samples of a counter take about 220 bytes as an XOR chunk,
+// the same as for real services.
 const maxRateBits = 7
 
-// count returns a counter's value at tick k. It grows by between 0 and 2*rate in a tick, starts
-// anew every period ticks, and depends on nothing but k.
+// count returns a counter's value at tick k. It grows by 0 to 2*rate per tick, restarts every
+// period ticks, and depends only on k.
 func (m *model) count(k, rate, salt uint64) uint64 {
 	k = (k + m.seed>>16) % m.period
 	k -= k % m.step
@@ -126,7 +128,7 @@ func (m *model) float(t int64) float64 {
 	return math.Floor(float64(m.count(k, m.rate, 0)) * m.share)
 }
 
-// histogram returns the native histogram at time t in milliseconds, in integer counts.
+// histogram returns the native histogram at time t in milliseconds, with integer counts.
 func (m *model) histogram(t int64) *histogram.Histogram {
 	k := uint64(t / tick)
 	h := &histogram.Histogram{
@@ -156,8 +158,8 @@ func (m *model) histogram(t int64) *histogram.Histogram {
 	return h
 }
 
-// floatHistogram returns the native histogram at time t in milliseconds, in float counts, as a
-// recording rule makes them.
+// floatHistogram returns the native histogram at time t in milliseconds, with float counts, like a
+// recording rule's.
 func (m *model) floatHistogram(t int64) *histogram.FloatHistogram {
 	h := m.histogram(t).ToFloat(nil)
 	if m.kind == FloatHistogram {

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// Epoch is where the blocks of the benchmarks begin, in milliseconds: 2026-01-05 00:00 UTC.
+	// Epoch is the start of the benchmarks' blocks, in milliseconds: 2026-01-05 00:00 UTC.
 	Epoch = int64(1767571200) * second
 
 	second = int64(1000)
@@ -35,7 +35,7 @@ func Bench500k(seed uint64) Layout {
 }
 
 // WholeMetric is one block of two hours with the given number of series, rounded up to a multiple
-// of 200, which all belong to the metric WholeMetricName and have 10 labels beside the two external
+// of 200. All belong to the metric WholeMetricName and have 10 labels besides the two external
 // ones.
 func WholeMetric(name string, seed uint64, series int, interval int64) Layout {
 	var (
@@ -96,7 +96,7 @@ func ManyValues(name string, seed uint64, values int) Layout {
 			fixed("job", "frontend"),
 			follows("pod", instance, func(i int) string { return podName("frontend", seed, i) }),
 			{ManyValuesLabel, perPod, func(d []int) string {
-				// Random-looking and ascending within a pod, as ids with a time in front are.
+				// Random-looking and ascending within a pod, like ids that start with a time.
 				n := d[len(d)-1]
 				return fmt.Sprintf("%07d-%08x", n, mix(seed^uint64(d[instance]*perPod+n))>>32)
 			}},
@@ -112,8 +112,8 @@ func ManyValues(name string, seed uint64, values int) Layout {
 // blocks of two replicas.
 func ManyBlocks500(seed uint64) Layout { return ManyBlocks("manyblocks500", seed, 500) }
 
-// ManyBlocks is the given number of small blocks of two hours, in two streams that differ in the
-// external label "replica".
+// ManyBlocks is the given number of small blocks of two hours, in two streams with different values
+// of the external label "replica".
 func ManyBlocks(name string, seed uint64, n int) Layout {
 	src := Service{Name: "billing", Namespace: "billing", Pods: 2, Handlers: 2}.Series(seed)
 	blocks := make([]Block, n)
@@ -132,7 +132,7 @@ func ManyBlocks(name string, seed uint64, n int) Layout {
 
 func podAddress(i int) string { return fmt.Sprintf("10.%d.%d.%d", 32+i>>16, i>>8&255, i&255) }
 
-// podName is a name as a ReplicaSet gives it.
+// podName returns a name like those of a ReplicaSet.
 func podName(app string, seed uint64, i int) string {
 	const alphabet = "bcdfghjklmnpqrstvwxz2456789"
 	h := mix(seed ^ uint64(i)<<20)

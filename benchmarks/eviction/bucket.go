@@ -14,11 +14,11 @@ const (
 	hour   = 60 * minute
 )
 
-// dataEnd is where the demo's data ends: the demo rounds to two hours.
+// dataEnd is the end of the demo's data, which the demo rounds to two hours.
 const dataEnd = dataset.Epoch + 24*hour
 
-// region is the external label value of a region's copy of a cluster or tenant. The first region is
-// the demo itself, which the tour's questions are about.
+// region returns the external label value of a region's copy of a cluster or tenant. The first
+// region is the demo itself, the subject of the tour's questions.
 func region(value string, i int) string {
 	if i == 0 {
 		return value
@@ -26,7 +26,7 @@ func region(value string, i int) string {
 	return fmt.Sprintf("%s-%d", value, i)
 }
 
-// demoRegions is the demo's bucket several times over, as clusters and tenants of other names with
+// demoRegions is several copies of the demo's bucket, with other names of clusters and tenants and
 // other values.
 func demoRegions(seed uint64, n int) dataset.Layout {
 	all := dataset.Layout{Name: "regions"}

@@ -14,20 +14,20 @@ type cache interface {
 	Get(key uint64) ([]byte, bool)
 	Set(key uint64, value []byte)
 	Del(key uint64)
-	// settle waits until what was set is applied.
+	// settle waits until all set values are applied.
 	settle()
 	close()
 }
 
-// entryOverhead is what every candidate counts for an entry besides its value, as bytecache does.
-// What they really need is measured.
+// entryOverhead is the cost that every candidate adds to a value, the same as in bytecache. Their
+// real memory is measured.
 const entryOverhead = 224
 
-// candidate is a way to make a cache of maxBytes.
+// candidate makes a cache of maxBytes.
 type candidate struct {
 	name string
 	make func(maxBytes int64) cache
-	// exact candidates decide at once: the pace makes no difference to them.
+	// exact candidates decide at once: their result does not depend on the pace.
 	exact bool
 }
 
@@ -43,7 +43,7 @@ func candidates() []candidate {
 	}
 }
 
-// ristrettoCache is larder's own: ristretto with its traps closed.
+// ristrettoCache is larder's own cache: ristretto inside bytecache.
 type ristrettoCache struct{ m *bytecache.Memory }
 
 func (c ristrettoCache) Get(key uint64) ([]byte, bool) { return c.m.Get(key) }
@@ -57,14 +57,14 @@ func newRistretto(maxBytes int64) cache {
 
 func (c ristrettoCache) close() { c.m.Close() }
 
-// settle: one value stays pending for ever, see bytecache.
+// settle: one value always stays pending, see bytecache.
 func (c ristrettoCache) settle() {
 	for c.m.Stats().PendingBytes > pageSize+entryOverhead {
 		runtime.Gosched()
 	}
 }
 
-// otterCache is otter with nothing around it.
+// otterCache is plain otter.
 type otterCache struct {
 	*otter.Cache[uint64, []byte]
 }
@@ -77,7 +77,7 @@ func newOtter(maxBytes int64) cache {
 		},
 	})
 	if err != nil {
-		// they are constant but for the size
+		// The options are constant but for the size.
 		panic(fmt.Sprintf("otter refuses its options: %v", err))
 	}
 	return otterCache{c}
@@ -85,7 +85,7 @@ func newOtter(maxBytes int64) cache {
 
 func (c otterCache) Get(key uint64) ([]byte, bool) { return c.GetIfPresent(key) }
 
-// Set does as bytecache: a present key is not set again.
+// Set does not replace a present key, same as bytecache.
 func (c otterCache) Set(key uint64, value []byte) { c.SetIfAbsent(key, value) }
 
 func (c otterCache) Del(key uint64) { c.Invalidate(key) }

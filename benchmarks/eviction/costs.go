@@ -10,8 +10,8 @@ import (
 	"text/tabwriter"
 )
 
-// printCosts measures what an operation costs. Values are one and the same slice: what is measured
-// is the cache.
+// printCosts measures the cost of operations. All values are one slice, so that only the cache is
+// measured.
 func printCosts(w io.Writer) error {
 	const maxBytes, held = 256 << 20, 20_000 // two thirds of it
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -21,7 +21,7 @@ func printCosts(w io.Writer) error {
 		value := make([]byte, pageSize)
 		c := cand.make(maxBytes)
 		for key := range uint64(held) {
-			// Twice, and read in between: candidates differ in what they take in.
+			// Twice, with a read in between, because candidates admit differently.
 			c.Set(key, value)
 			c.Get(key)
 			c.Set(key, value)
@@ -47,7 +47,7 @@ func printCosts(w io.Writer) error {
 			})
 		})
 		miss := of(func(i uint64) { c.Get(1<<40 + i) })
-		next := uint64(1 << 41) // never the same keys again, in whichever run
+		next := uint64(1 << 41) // keys that no run repeats
 		set := of(func(uint64) { c.Set(next, value); next++ })
 		c.close()
 		fmt.Fprintf(tw, "%s\t%s\t%.0f\t%s\t%s\t\n", cand.name, hit,
@@ -56,8 +56,8 @@ func printCosts(w io.Writer) error {
 	return tw.Flush()
 }
 
-// printBurst sets 100,000 pages, each with memory of its own, from eight goroutines, and prints
-// what is live whenever they stop for a moment, and at the end.
+// printBurst sets 100,000 pages, each with memory of its own, from eight goroutines. It prints the
+// live heap at each pause and at the end.
 func printBurst(w io.Writer) error {
 	const pages, setters, stops, maxBytes = 100_000, 8, 50, 64 << 20
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -71,8 +71,7 @@ func printBurst(w io.Writer) error {
 			for s := range setters {
 				wg.Go(func() {
 					for i := stop*pages/stops + s; i < (stop+1)*pages/stops; i += setters {
-						// Asked for twice, so that candidates that take nothing in the first time
-						// hold something.
+						// Set twice, so that candidates that refuse a value at first hold some.
 						for range 2 {
 							if _, ok := c.Get(uint64(i)); !ok {
 								c.Set(uint64(i), make([]byte, pageSize))
@@ -101,10 +100,10 @@ func printBurst(w io.Writer) error {
 	return tw.Flush()
 }
 
-// liveHeap collects and returns what is left.
+// liveHeap returns the size of the heap after a garbage collection.
 func liveHeap() uint64 {
 	runtime.GC()
-	runtime.GC() // what a sync.Pool drops in the first is freed in the second
+	runtime.GC() // what a sync.Pool drops in the first collection is freed in the second
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc

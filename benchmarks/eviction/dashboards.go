@@ -19,11 +19,11 @@ type panel struct {
 	aggregates []storepb.Aggr
 }
 
-// dashboard is what somebody opens.
+// dashboard is a set of panels that users open together.
 type dashboard struct {
 	name   string
 	panels []panel
-	// ranges are how far back it is looked at, the usual one first.
+	// ranges are the time ranges of the dashboard, the usual one first.
 	ranges []int64
 }
 
@@ -36,8 +36,8 @@ func metric(name string, more ...*storepb.LabelMatcher) panel {
 	return panel{matchers: append([]*storepb.LabelMatcher{m}, more...)}
 }
 
-// dashboards returns those of a cluster or tenant, given by one of its external labels: of the
-// whole, of each service, pod and node.
+// dashboards returns the dashboards of a cluster or tenant, given by one of its external labels: of
+// the whole, and of each service, pod and node.
 func dashboards(
 	ctx context.Context, server *store.Server, label, value string,
 ) ([]dashboard, error) {
@@ -113,7 +113,7 @@ func dashboards(
 	return all, nil
 }
 
-// request is the panel's query as a Querier sends it.
+// request returns the panel's query the way a Querier sends it.
 func (p panel) request(minT, maxT int64) *storepb.SeriesRequest {
 	return &storepb.SeriesRequest{
 		MinTime: minT, MaxTime: maxT, Matchers: p.matchers, MaxResolutionWindow: p.resolution,
@@ -123,16 +123,16 @@ func (p panel) request(minT, maxT int64) *storepb.SeriesRequest {
 	}
 }
 
-// view is one look at a dashboard: when it was opened or refreshed, and for which range.
+// view is one opening or refresh of a dashboard, for a time range.
 type view struct {
 	at        int64
 	dashboard int
 	back      int64
 }
 
-// visits draws what people look at during a stretch of time, in its order: dashboards by a Zipf
-// distribution over a random order of them, mostly their usual range, refreshed some times every
-// minute or five. The popular ones change: a tenth of the order is shuffled anew every hour.
+// visits returns the views of users during a period, in order. Dashboards follow a Zipf
+// distribution over a random order, mostly with their usual range, and are refreshed every minute
+// or five. A tenth of the order is shuffled every hour, so that the popular ones change.
 func visits(rng *rand.Rand, all []dashboard, n int, from, to int64) []view {
 	order := rng.Perm(len(all))
 	zipf := newZipf(len(all), 1.0)

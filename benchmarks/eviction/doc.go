@@ -1,19 +1,19 @@
-// Command eviction compares what memory caches make of the pages that dashboards read:
+// Command eviction compares memory caches by the pages that dashboards read. Run it with
 //
 //	go run ./benchmarks/eviction
 //
-// It writes the demo's bucket, several regions of it, into a temporary folder, serves it in this
-// process, and asks it what people in front of dashboards ask: panels of a cluster, a service, a
-// pod or a node, opened by how popular they are, refreshed while their time range slides, now and
-// then the questions of the demo's tour. In between come scans: whole metrics over all time, and an
-// export of archived blocks that nobody else reads. The pages that all this needs, in their order,
-// are the trace; a seed decides it.
+// It writes several regions of the demo's bucket into a temporary folder, serves it in this
+// process, and sends the queries of dashboards: panels of a cluster, a service, a pod or a node,
+// opened by popularity and refreshed while their time range moves, and sometimes the questions of
+// the demo's tour. In between come scans: whole metrics over all time, and an export of archived
+// blocks that no dashboard reads. The pages of all these queries, in order, are the trace. A seed
+// determines it.
 //
-// The trace is then replayed, through pagecache's reader and over a bucket of zeros, against caches
-// of equal memory. Printed are the shares of pages and of bytes found, of dashboards alone and of
-// everything, what an operation costs, and what the caches really hold.
+// The trace is then replayed, through pagecache's reader over a bucket of zeros, against caches of
+// equal memory. The output is the share of pages and of bytes found, for dashboards alone and for
+// everything, the cost of an operation, and the memory that the caches really use.
 //
-// Hit ratios of the caches that decide in the background depend on how fast the trace is replayed.
-// "Paced" gives every page the time that a gateway takes at the very least to make something of it;
-// "flat out" gives none, which no gateway can do.
+// Hit ratios of caches that decide in the background depend on the speed of the replay. "Paced"
+// gives every page the minimum time that a gateway needs to process it. "Flat out" gives none,
+// faster than any gateway.
 package main

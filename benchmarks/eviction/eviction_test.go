@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// smallBucket is a service of the demo's in four blocks.
+// smallBucket is a service of the demo in four blocks.
 func smallBucket(t *testing.T) string {
 	t.Helper()
 	series := dataset.Service{Name: "checkout", Namespace: "shop", Pods: 3, Handlers: 2}.Series(1)
@@ -52,7 +52,7 @@ func recordSmall(t *testing.T, w workload, bucket string) [kinds]*trace {
 	return traces
 }
 
-// TestTraceIsDecidedBySeed: two recordings with one seed are one trace, with another seed another.
+// TestTraceIsDecidedBySeed: two recordings with one seed are equal, and differ with another seed.
 func TestTraceIsDecidedBySeed(t *testing.T) {
 	bucket := smallBucket(t)
 	first, again, other := recordSmall(t, small(1), bucket), recordSmall(t, small(1), bucket),
@@ -71,9 +71,8 @@ func TestTraceIsDecidedBySeed(t *testing.T) {
 	}
 }
 
-// TestReplayFindsWhatIsThere: a cache for everything misses every page once, no cache finds more
-// than one that knows the future, and what pages are read to join others is no hit that was not
-// asked for.
+// TestReplayFindsWhatIsThere: a cache that is large enough misses every page once, no cache finds
+// more than the optimum, and pages that are read only to join others do not count as hits.
 func TestReplayFindsWhatIsThere(t *testing.T) {
 	tr := newTrace(chunkPages)
 	const hot, cold = 200, 2000 // pages
@@ -111,7 +110,7 @@ func TestReplayFindsWhatIsThere(t *testing.T) {
 			t.Errorf("%s: %+v, at best %+v", cand.name, d, best)
 		}
 		if scanned := d.hitPages < 5*hot*8/10; scanned && cand.name == "ristretto" {
-			t.Errorf("%s: the scan took the place of what dashboards read: %+v", cand.name, d)
+			t.Errorf("%s: the scan evicted the pages of dashboards: %+v", cand.name, d)
 		}
 	}
 }

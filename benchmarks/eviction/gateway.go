@@ -25,7 +25,7 @@ import (
 	"larder/store/storepb"
 )
 
-// recorder notes the pages that requests need.
+// recorder records the pages that requests need.
 type recorder struct {
 	mu      sync.Mutex // guards fetches
 	fetches []fetch    // since the last take
@@ -35,9 +35,9 @@ type recorder struct {
 type fetch struct {
 	kind   kind
 	object pagecache.Object
-	nth    int     // of this object, in this request
+	nth    int     // number among the fetches of this object in this request
 	pages  []int64 // ascending
-	needed int64   // bytes of them
+	needed int64   // needed bytes of the pages
 }
 
 // note records a Fetch.
@@ -60,9 +60,9 @@ func (r *recorder) note(k kind, obj pagecache.Object, pageSize int64, spans []pa
 	r.mu.Unlock()
 }
 
-// take returns what was noted since the last call. Goroutines of a request read different objects
-// side by side; those of one object are in order. They are put into an order that is always the
-// same: the first of each object, the second of each, and so on.
+// take returns the fetches since the last call. Goroutines of a request read different objects in
+// parallel; fetches of one object are in order. take sorts them into a reproducible order: the
+// first of each object, the second of each, and so on.
 func (r *recorder) take() []fetch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -112,8 +112,8 @@ func (p recordedChunks) Fetch(
 	return p.ChunkPages.Fetch(ctx, obj, spans, acct)
 }
 
-// gateway is a whole gateway in this process over a folder of blocks, its page caches large enough
-// for all of it.
+// gateway is a complete gateway in this process over a folder of blocks, with page caches that are
+// large enough for all of it.
 type gateway struct {
 	server *store.Server
 	rec    recorder
@@ -159,7 +159,7 @@ func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
 			Chunks:  recordedChunks{chunks, &g.rec, int64(chunks.PageSize())},
 			Lister:  block.BucketLister{Bucket: bucket},
 		},
-		// What a request may hold decides how much it reads at a time: here there is enough for
+		// The allowance of a request determines how much it reads at a time. It is large enough for
 		// that to be always the same.
 		Allowance: admission.AllowanceOptions{Bytes: plenty},
 	})
@@ -180,7 +180,7 @@ func (g *gateway) ask(ctx context.Context, req *storepb.SeriesRequest) ([]fetch,
 	return g.rec.take(), nil
 }
 
-// discard is the client's end of a Series call: messages are frames that nobody reads.
+// discard is the client's end of a Series call, and ignores all messages.
 type discard struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -190,7 +190,7 @@ func (d discard) Context() context.Context           { return d.ctx }
 func (d discard) Send(*storepb.SeriesResponse) error { return nil }
 func (d discard) SendMsg(any) error                  { return nil }
 
-// dial serves the gateway over grpc in memory, for clients that want a connection. stop ends both.
+// dial serves the gateway over grpc in memory, for clients that need a connection. stop ends both.
 func (g *gateway) dial() (conn *grpc.ClientConn, stop func() error, err error) {
 	l := bufconn.Listen(1 << 20)
 	conn, err = grpc.NewClient("passthrough:///bufconn",

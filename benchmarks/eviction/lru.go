@@ -2,13 +2,13 @@ package main
 
 import "sync"
 
-// lru is the yardstick: the least recently used value goes. With a number of remembered keys it
-// takes in a value only when it is set for the second time while its key is remembered.
+// lru is the reference: it evicts the least recently used value. With a number of remembered keys
+// it admits a value only if its key is remembered from an earlier Set.
 type lru struct {
-	mu    sync.Mutex // guards all
+	mu    sync.Mutex // guards all fields
 	left  int64
 	table map[uint64]*node
-	// list is a ring whose next is the most recently used.
+	// list is a ring whose next element is the most recently used one.
 	list node
 
 	seen   map[uint64]struct{}
@@ -22,7 +22,7 @@ type node struct {
 	value      []byte
 }
 
-// seenBytes is about what a remembered key costs.
+// seenBytes is the approximate cost of a remembered key.
 const seenBytes = 32
 
 func newLRU(maxBytes int64, remembered int) *lru {

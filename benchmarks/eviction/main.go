@@ -18,7 +18,7 @@ import (
 	"larder/benchmarks/dataset"
 )
 
-// config is what the flags say.
+// config contains the flags.
 type config struct {
 	workload
 	dir   string
@@ -30,20 +30,21 @@ func main() {
 	var c config
 	app := kingpin.New(
 		"eviction", "Compare memory caches by the pages that dashboards and scans read.")
-	app.Flag("seed", "Decides the data and what is asked.").Default("1").Uint64Var(&c.seed)
-	app.Flag("regions", "Copies of the demo's clusters; 75 MB each.").Default("6").
-		IntVar(&c.regions)
-	app.Flag("visits", "How often somebody opens a dashboard.").Default("1500").IntVar(&c.visits)
-	app.Flag("scans", "Scans in between; 0 is none.").Default("12").IntVar(&c.scans)
-	scan := app.Flag("scan-bytes", "Bytes of archived chunks that a scan reads.").Default("256MiB").
-		Bytes()
-	app.Flag("pace", "Time that a page takes at least in the paced replay. A warm answer takes a gateway some 50 µs for a page of chunks.").
-		Default("10us").
-		DurationVar(&c.pace)
-	app.Flag("costs", "Measure what operations cost and what is held, too.").
-		Default("true").
-		BoolVar(&c.costs)
-	app.Flag("dir", "Folder for the bucket, kept and used again for the same seed and regions. By default a temporary one.").
+	app.Flag("seed", "Seed of the data and the queries.").Default("1").Uint64Var(&c.seed)
+	app.Flag("regions", "Copies of the demo's clusters; 75 MB each.").
+		Default("6").IntVar(&c.regions)
+	app.Flag("visits", "Number of times that a dashboard is opened.").
+		Default("1500").IntVar(&c.visits)
+	app.Flag("scans", "Number of scans in between. 0 = none.").Default("12").IntVar(&c.scans)
+	scan := app.Flag("scan-bytes", "Bytes of archived chunks that a scan reads.").
+		Default("256MiB").Bytes()
+	app.Flag("pace",
+		"Minimum time per page in the paced replay. A gateway needs about 50 µs per page of chunks.").
+		Default("10us").DurationVar(&c.pace)
+	app.Flag("costs", "Measure the cost of operations and the memory too.").
+		Default("true").BoolVar(&c.costs)
+	app.Flag("dir",
+		"Folder for the bucket, reused for the same seed and regions. A temporary one by default.").
 		StringVar(&c.dir)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	c.duration, c.scanBytes = 10*hour, int64(*scan)
@@ -89,7 +90,7 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	if !c.costs {
 		return nil
 	}
-	fmt.Fprint(w, "\nwhat an operation costs\n")
+	fmt.Fprint(w, "\ncost of an operation\n")
 	if err := printCosts(w); err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	return printBurst(w)
 }
 
-// makeBucket writes the layout, unless the folder is there already.
+// makeBucket writes the layout, unless the folder exists.
 func makeBucket(ctx context.Context, dir string, l dataset.Layout) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -112,8 +113,8 @@ func makeBucket(ctx context.Context, dir string, l dataset.Layout) error {
 	return os.Rename(partial, dir)
 }
 
-// minCache is the smallest cache that is looked at: below, the fixed parts of some candidates are
-// most of it.
+// minCache is the size of the smallest cache compared: in smaller ones, fixed parts of some
+// candidates would dominate.
 const minCache = 2 << 20
 
 // print replays a trace against all candidates at several sizes.
@@ -121,7 +122,9 @@ func (c config) print(ctx context.Context, w io.Writer, t *trace) error {
 	s := t.summary()
 	fmt.Fprintf(
 		w,
-		"\n%s: %d fetches, of %d pages by dashboards (%.0f %% of their bytes needed) and %d by scans; distinct: %.1f MB by dashboards (%.1f MB once only), %.1f MB by scans only; trace %016x\n",
+		"\n%s: %d fetches, of %d pages by dashboards (%.0f %% of their bytes needed) and "+
+			"%d by scans; distinct: %.1f MB by dashboards (%.1f MB once only), "+
+			"%.1f MB by scans only; trace %016x\n",
 		t.kind, s.accesses, s.dashboardPages, percent(s.neededBytes, s.dashboardBytes), s.scanPages,
 		mb(s.workingSet), mb(s.once), mb(s.scanned), s.hash,
 	)
@@ -137,7 +140,7 @@ func (c config) print(ctx context.Context, w io.Writer, t *trace) error {
 		}
 		fmt.Fprintf(tw, "%d %%, %.1f MB%s\n", share, mb(size), strings.Repeat("\t", 11))
 		d, a := optimum(t, size)
-		fmt.Fprintf(tw, "(who knows the future)\t\t%s\t\t%s\t\n", ratios(d, a), ratios(d, a))
+		fmt.Fprintf(tw, "optimum (knows the future)\t\t%s\t\t%s\t\n", ratios(d, a), ratios(d, a))
 		for _, cand := range candidates() {
 			var cells [2]string
 			for i, pace := range []time.Duration{c.pace, 0} {

@@ -2,9 +2,8 @@ package main
 
 import "container/heap"
 
-// optimum is what a cache of maxBytes would find that knows the future: it drops what is needed
-// again last, the page just read included (Belady). It is counted over the pages that were asked
-// for.
+// optimum returns the hits of a cache of maxBytes that knows the future: it evicts the page whose
+// next use is farthest away, the page just read included (Belady). Only requested pages count.
 func optimum(t *trace, maxBytes int64) (dashboards, all hits) {
 	type page struct {
 		object int
@@ -15,7 +14,7 @@ func optimum(t *trace, maxBytes int64) (dashboards, all hits) {
 	for _, a := range t.accesses {
 		total += len(a.pages)
 	}
-	next := make([]int, total) // when the page of an access is needed again
+	next := make([]int, total) // when the page of an access is needed next
 	soonest := map[page]int{}
 	at := total
 	for i := len(t.accesses) - 1; i >= 0; i-- {
@@ -30,7 +29,7 @@ func optimum(t *trace, maxBytes int64) (dashboards, all hits) {
 			soonest[p] = at
 		}
 	}
-	held := map[page]int{} // to when it is needed again
+	held := map[page]int{} // to its next use
 	var queue futures
 	left := maxBytes
 	for _, a := range t.accesses {
@@ -49,7 +48,7 @@ func optimum(t *trace, maxBytes int64) (dashboards, all hits) {
 			for left < 0 {
 				f := heap.Pop(&queue).(future)
 				q := page{f.object, f.no}
-				if held[q] != f.at { // asked for since: another entry stands for it
+				if held[q] != f.at { // requested since: another entry represents it
 					continue
 				}
 				if _, ok := held[q]; ok {
@@ -63,7 +62,7 @@ func optimum(t *trace, maxBytes int64) (dashboards, all hits) {
 	return dashboards, all
 }
 
-// future is when a page is needed again.
+// future is the next use of a page.
 type future struct {
 	at, object int
 	no         int64

@@ -10,20 +10,19 @@ import (
 	"larder/store/storepb"
 )
 
-// workload says what is recorded.
+// workload describes what is recorded.
 type workload struct {
 	seed    uint64
 	regions int
 	visits  int
 	scans   int
-	// duration of the recording on the clock of those who look, in milliseconds; it ends with the
-	// data.
+	// duration is the length of the recorded period in milliseconds; it ends with the data.
 	duration int64
-	// scanBytes is how much of an archive an export reads.
+	// scanBytes is the size of the part of an archive that an export reads.
 	scanBytes int64
 }
 
-// record asks the gateway everything and returns the traces by kind.
+// record sends all queries to the gateway and returns the traces by kind.
 func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error) {
 	var traces [kinds]*trace
 	for k := range kinds {
@@ -46,11 +45,11 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 			all = append(all, ds...)
 		}
 	}
-	g.rec.take() // what it took to find out
+	g.rec.take() // the fetches of the requests above
 	views := visits(rand.New(rand.NewPCG(w.seed, 1)), all, w.visits, dataEnd-w.duration, dataEnd)
 
-	// A scan is taken apart and its parts spread over the views that follow: people do not stop
-	// looking while one runs.
+	// A scan is split into parts between the views that follow, because dashboards are used
+	// while it runs.
 	const parts = 20
 	var scanning []func()
 	scans := 0

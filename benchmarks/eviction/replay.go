@@ -9,7 +9,7 @@ import (
 	"larder/internal/pagecache"
 )
 
-// hits counts pages.
+// hits counts pages and bytes.
 type hits struct{ pages, bytes, hitPages, hitBytes int64 }
 
 func (h *hits) count(bytes int64, hit bool) {
@@ -26,14 +26,14 @@ func (h hits) add(o hits) hits {
 		h.hitBytes + o.hitBytes}
 }
 
-// ratio and byteRatio are in percent.
+// ratio and byteRatio are percentages.
 func (h hits) ratio() float64     { return percent(h.hitPages, h.pages) }
 func (h hits) byteRatio() float64 { return percent(h.hitBytes, h.bytes) }
 
 func percent(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
 
-// replay reads what the trace says through a page reader over the cache. pace is the time that a
-// page takes at least, 0 for none.
+// replay reads the trace through a page reader over the cache. pace is the minimum time per page, 0
+// for none.
 func replay(
 	ctx context.Context, t *trace, c cache, pace time.Duration,
 ) (dashboards, all hits, err error) {
@@ -55,7 +55,7 @@ func replay(
 		if _, err := r.Fetch(ctx, t.objects[a.object], spans, acct); err != nil {
 			return hits{}, hits{}, err
 		}
-		// Not after every page: a sleep takes longer than most of them.
+		// Not after every page, because a sleep takes longer than most of them.
 		due += pace * time.Duration(len(a.pages))
 		if ahead := due - time.Since(start); pace > 0 && ahead > time.Millisecond {
 			time.Sleep(ahead)
@@ -67,7 +67,7 @@ func replay(
 	return of(&dash), of(&dash).add(of(&scan)), nil
 }
 
-// zeros is a bucket of objects that are as long as anybody wants, and full of nothing.
+// zeros is a bucket of objects of any size, full of zeros.
 type zeros struct{}
 
 func (zeros) GetRange(_ context.Context, _ string, _, length int64) (io.ReadCloser, error) {

@@ -2,11 +2,11 @@ package main
 
 import "sync"
 
-// s3fifo is another yardstick: three queues, first in, first out. New values go through a small one
-// of a tenth; those that were asked for in it, or that are back while their keys are remembered, go
-// into the main one, where those that were asked for go round again.
+// s3fifo is another reference with three first-in, first-out queues. New values enter a small one
+// of a tenth. Values that were requested in it, or that are set again while their keys are
+// remembered, move to the main one, where requested ones are queued again.
 type s3fifo struct {
-	mu          sync.Mutex // guards all
+	mu          sync.Mutex // guards all fields
 	table       map[uint64]*s3entry
 	small, main queue
 	dropped     map[uint64]struct{}
@@ -17,11 +17,11 @@ type s3fifo struct {
 type s3entry struct {
 	key   uint64
 	value []byte
-	uses  int8 // since it went into a queue or round it
+	uses  int8 // since it entered a queue or was queued again
 	next  *s3entry
 }
 
-// queue holds entries up to a number of bytes.
+// queue contains entries up to a number of bytes.
 type queue struct {
 	first, last *s3entry
 	left        int64
@@ -101,14 +101,14 @@ func (c *s3fifo) Set(key uint64, value []byte) {
 	}
 }
 
-// forget takes an entry out of the table, unless another is there for its key by now.
+// forget removes an entry from the table, unless another one has replaced it.
 func (c *s3fifo) forget(e *s3entry) {
 	if c.table[e.key] == e {
 		delete(c.table, e.key)
 	}
 }
 
-// Del leaves an empty entry to the queues.
+// Del leaves an empty entry in the queues.
 func (c *s3fifo) Del(key uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

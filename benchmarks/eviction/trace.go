@@ -24,19 +24,19 @@ func (k kind) String() string {
 	return "chunks"
 }
 
-// pageSize is larder's default, of both kinds.
+// pageSize is larder's default for both kinds.
 const pageSize = 8 << 10
 
-// access is one Fetch of pages of one object. Its pages are needed together, as by a window of
-// chunks.
+// access is one Fetch of pages of one object. Its pages are needed together, for example by a
+// window of chunks.
 type access struct {
 	object int // in trace.objects
 	scan   bool
 	pages  []int64 // ascending
-	needed int64   // bytes of them, as far as that is known
+	needed int64   // needed bytes of the pages, as far as known
 }
 
-// trace is what was needed of one kind of pages, in order.
+// trace is the sequence of accesses to one kind of pages.
 type trace struct {
 	kind     kind
 	objects  []pagecache.Object
@@ -46,8 +46,8 @@ type trace struct {
 
 func newTrace(k kind) *trace { return &trace{kind: k, numbers: map[string]int{}} }
 
-// object returns the number of an object, known or new. Numbers are given in the order of the
-// trace, so the keys of pages are the same whatever order blocks were discovered in.
+// object returns the number of an object, known or new. Numbers follow the order of the trace, so
+// that the keys of pages do not depend on the order in which blocks were discovered.
 func (t *trace) object(name string, size int64) int {
 	n, ok := t.numbers[name]
 	if !ok {
@@ -74,12 +74,12 @@ func (t *trace) pageLen(object int, no int64) int64 {
 // summary describes a trace.
 type summary struct {
 	accesses, dashboardPages, scanPages int
-	// dashboardBytes is what is in those pages, neededBytes what dashboards needed of it.
+	// dashboardBytes is the size of those pages, neededBytes the part that dashboards needed.
 	dashboardBytes, neededBytes int64
-	// workingSet is the bytes of the distinct pages that dashboards need, scanned those of the
-	// pages that only scans need.
+	// workingSet is the size of the distinct pages that dashboards need, scanned that of the pages
+	// that only scans need.
 	workingSet, scanned int64
-	// once is the part of workingSet that was needed once only.
+	// once is the part of workingSet that was needed only once.
 	once int64
 	hash uint64
 }
@@ -130,8 +130,8 @@ func (t *trace) summary() summary {
 }
 
 // archive adds the part of an export that reads the given share of an archived block's chunk files:
-// pages that are needed once, from the first to the last, a window of 2 MiB at a time. The block
-// exists only in the trace.
+// pages that are needed once, from first to last, a window of 2 MiB at a time. The block exists
+// only in the trace.
 func (t *trace) archive(number int, from, to int64) {
 	const window = 2 << 20
 	object := t.object("archive-"+strconv.Itoa(number), 1<<40)

@@ -18,19 +18,15 @@ import (
 
 func main() {
 	app := kingpin.New("makebucket", "Write a generated bucket for tests and benchmarks.")
-	name := app.Flag("layout", "What to write: "+strings.Join(names(), ", ")+".").Required().
-		Enum(names()...)
-	dir := app.Flag("dir", "The bucket's folder. Blocks are added to what is there.").Required().
-		String()
-	seed := app.Flag("seed", "Decides every byte.").Default("1").Uint64()
-	size := app.Flag(
-		"size", "Size of the layouts of the comparison: pods, or blocks of many and crowded; 0 is the full size.").
-		Default("0").
-		Int()
-	concurrency := app.Flag(
-		"concurrency", "Blocks written side by side; 0 is the number of processors.").
-		Default("0").
-		Int()
+	name := app.Flag("layout", "Layout to write: "+strings.Join(names(), ", ")+".").
+		Required().Enum(names()...)
+	dir := app.Flag("dir", "The bucket's folder. Existing blocks are kept.").Required().String()
+	seed := app.Flag("seed", "Seed. It determines every byte.").Default("1").Uint64()
+	size := app.Flag("size",
+		"Size of the layouts of the comparison, in pods or blocks. 0 = full size.").
+		Default("0").Int()
+	concurrency := app.Flag("concurrency", "Blocks written in parallel. 0 = number of processors.").
+		Default("0").Int()
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

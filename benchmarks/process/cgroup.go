@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// cgroup is a memory cgroup of one process. A nil one does nothing.
+// cgroup is a memory cgroup of one process. The methods of a nil one do nothing.
 type cgroup struct{ dir string }
 
-// removals is how often the removal of a cgroup is tried: the kernel needs a moment to notice that
-// the last process has left.
+// removals is how often the removal of a cgroup is tried, because the kernel needs a moment to
+// notice that the last process has ended.
 const removals = 100
 
-// makeCgroup makes a memory cgroup, of version 1 or 2; nil where the user may not. It lies within
-// the cgroup of the benchmark where that works, else beside it.
+// makeCgroup makes a memory cgroup, of version 1 or 2. It returns nil if the user may not. The
+// cgroup is inside the benchmark's own if that works, otherwise beside it.
 func makeCgroup(limit int64) *cgroup {
 	for _, v := range []struct{ root, controller, file string }{
 		{"/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes"},
@@ -39,8 +39,8 @@ func makeCgroup(limit int64) *cgroup {
 	return nil
 }
 
-// ownCgroup is the path of the benchmark's own cgroup below the root of a hierarchy. Version 2 has
-// no controllers in its line of /proc/self/cgroup.
+// ownCgroup returns the path of the benchmark's own cgroup below the root of a hierarchy. Version 2
+// has no controllers in its line of /proc/self/cgroup.
 func ownCgroup(controller string) string {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -56,8 +56,8 @@ func ownCgroup(controller string) string {
 
 func (g *cgroup) procs() string { return filepath.Join(g.dir, "cgroup.procs") }
 
-// peak is the most that the cgroup has held, page cache and the kernel's part included.
-// 0 = unknown.
+// peak returns the peak memory of the cgroup in bytes, page cache and kernel memory included. 0 =
+// unknown.
 func (g *cgroup) peak() int64 {
 	if g == nil {
 		return 0

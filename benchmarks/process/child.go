@@ -15,44 +15,44 @@ import (
 )
 
 const (
-	// startTime is what a process gets to start.
+	// startTime is the time that a process has to start.
 	startTime = time.Minute
-	// keptLines is how much of a log is kept, to be shown when the process fails.
+	// keptLines is how many lines of a log are kept, to be shown if the process fails.
 	keptLines = 200
 )
 
-// Options say how a program runs. The zero value works.
+// Options of a process. The zero value works.
 type Options struct {
-	// Name names the process in errors.
+	// Name identifies the process in errors.
 	Name string
-	// OnLine gets every line of the log; nil drops them.
+	// OnLine receives every line of the log; nil drops them.
 	OnLine func(line string)
 	// Env is added to the environment of the benchmark.
 	Env []string
-	// Limit bounds the memory in bytes by a cgroup, where one can be made. 0 = no cgroup.
+	// Limit is a memory limit in bytes, set by a cgroup if one can be made. 0 = no limit.
 	Limit int64
-	// Umask is the umask of the process as a shell writes it. "" = that of the benchmark.
+	// Umask is the umask of the process in the notation of a shell. "" = that of the benchmark.
 	Umask string
 }
 
-// Child is a process of the benchmark's own. It dies with the benchmark. Its methods may be called
-// from any goroutine.
+// Child is a child process of the benchmark, and ends with it. Its methods are safe for concurrent
+// use.
 type Child struct {
 	name   string
 	cmd    *exec.Cmd
-	group  *cgroup       // nil: there is none
-	done   chan struct{} // closed when the process has ended; then err says how
+	group  *cgroup       // nil if there is none
+	done   chan struct{} // closed when the process has ended; then err is set
 	err    error
 	inPeak int64 // of the cgroup; set with err
 
 	mu    sync.Mutex // guards lines
-	lines []string   // the last ones of its log
+	lines []string   // the last lines of its log
 }
 
 // Start runs a program.
 func Start(o Options, bin string, args ...string) (*Child, error) {
 	c := &Child{name: o.Name, done: make(chan struct{})}
-	var before []string // commands of the shell that becomes the program
+	var before []string // commands of the shell that execs the program
 	if o.Limit > 0 {
 		c.group = makeCgroup(o.Limit)
 	}
@@ -114,20 +114,20 @@ func (c *Child) read(r io.Reader, onLine func(string)) {
 	}
 }
 
-// Tail is the end of the log.
+// Tail returns the end of the log.
 func (c *Child) Tail() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return strings.Join(c.lines, "\n")
 }
 
-// Pid is the id of the process.
+// Pid returns the id of the process.
 func (c *Child) Pid() int { return c.cmd.Process.Pid }
 
 // Done is closed when the process has ended.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// Err says how the process ended; nil for a clean end. Done must be closed.
+// Err returns how the process ended; nil for a clean end. Call it after Done is closed.
 func (c *Child) Err() error { return c.err }
 
 // Ended reports whether the process has ended.
@@ -140,20 +140,20 @@ func (c *Child) Ended() bool {
 	}
 }
 
-// Kill ends the process as a crash would.
+// Kill ends the process at once, like a crash.
 func (c *Child) Kill() {
 	c.Signal(syscall.SIGKILL)
 	<-c.done
 }
 
-// Signal sends a signal; a process that has ended takes none.
+// Signal sends a signal. It does nothing if the process has ended.
 func (c *Child) Signal(s syscall.Signal) {
 	if !c.Ended() {
-		_ = c.cmd.Process.Signal(s) // what is wrong with a signal shows in what the process does
+		_ = c.cmd.Process.Signal(s) // an error shows in what the process does
 	}
 }
 
-// Wait waits until cond holds.
+// Wait waits until cond returns true.
 func (c *Child) Wait(ctx context.Context, cond func(context.Context) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -173,5 +173,5 @@ func (c *Child) Wait(ctx context.Context, cond func(context.Context) bool) error
 	}
 }
 
-// ErrEnded is in the chain of the error of a process that ended by itself.
-var ErrEnded = errors.New("it should run")
+// ErrEnded is wrapped by the error about a process that ended by itself.
+var ErrEnded = errors.New("the process should still run")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestAChild: its log is kept and passed on, its umask and environment are as told, and its end is
-// known.
+// TestAChild: a child keeps and passes on its log, has the given umask and environment, and reports
+// its end.
 func TestAChild(t *testing.T) {
 	var seen []string
 	c, err := Start(Options{
@@ -28,12 +28,12 @@ func TestAChild(t *testing.T) {
 		t.Errorf("got the log %q and the lines %q, want %q", got, seen, want)
 	}
 	if _, err := c.Usage(); err == nil || !c.Ended() {
-		t.Errorf("a process that has ended uses memory: %v", err)
+		t.Errorf("an ended process reports its memory: %v", err)
 	}
 }
 
-// TestMemoryOfAChild: what it uses is known while it runs, and a cgroup ends one that uses more
-// than its limit. Where no cgroup can be made the child runs without one.
+// TestMemoryOfAChild: the memory of a child is known while it runs, and a cgroup ends a child that
+// exceeds its limit. If no cgroup can be made the child runs without one.
 func TestMemoryOfAChild(t *testing.T) {
 	const limit = 64 << 20
 	started := make(chan struct{})
@@ -49,13 +49,13 @@ func TestMemoryOfAChild(t *testing.T) {
 	}
 	c.Kill()
 	if c.Err() == nil {
-		t.Error("it was killed and ended without an error")
+		t.Error("the process was killed but ended without an error")
 	}
 	if !c.InCgroup() {
 		return
 	}
 	if _, err := os.Stat(c.group.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the cgroup is still there: %v", err)
+		t.Errorf("the cgroup still exists: %v", err)
 	}
 	// tail keeps a line without an end in memory.
 	c, err = Start(Options{Name: "tail", Limit: limit}, "sh", "-c",

@@ -1,9 +1,9 @@
-// Package process runs larder, and what it depends on, as child processes of a benchmark.
+// Package process runs larder, and the servers that it depends on, as child processes of a
+// benchmark. Start runs a program as a Child, which ends with the benchmark. Wait waits until it is
+// ready, Kill and Signal end it. Its log is kept for error messages, and its memory is read from
+// /proc. A cgroup limits that memory if the user may make one.
 //
-// A Child dies with the benchmark. Its log is kept for the case that it fails, its memory is read
-// from /proc, and a cgroup bounds that memory where the user may make one.
-//
-// # What it holds
+// # Ownership
 //
 // A Child owns its process and its cgroup until Kill. LOCKING: Child.mu guards the last lines of
 // the log. No other lock is taken while it is held.

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// Usage is what a process uses now.
+// Usage is the memory that a process uses now.
 type Usage struct {
-	// Resident is what lies in memory, Peak the most that ever did, in bytes.
+	// Resident is the resident memory, Peak its maximum so far, in bytes.
 	Resident, Peak int64
 	Threads        int64
 }
 
-// Usage reads what the process uses. It fails when the process has ended.
+// Usage reads the memory of the process. It fails if the process has ended.
 func (c *Child) Usage() (u Usage, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Pid()))
 	if err != nil {
@@ -32,11 +32,11 @@ func (c *Child) Usage() (u Usage, err error) {
 	return u, nil
 }
 
-// InCgroup reports whether a cgroup bounds the memory of the process.
+// InCgroup reports whether a cgroup limits the memory of the process.
 func (c *Child) InCgroup() bool { return c.group != nil }
 
-// CgroupPeak is the most that the cgroup has held, page cache and the kernel's part included. It
-// stays known when the process has ended. 0 = unknown.
+// CgroupPeak returns the peak memory of the cgroup in bytes, page cache and kernel memory included.
+// It is still known after the process has ended. 0 = unknown.
 func (c *Child) CgroupPeak() int64 {
 	if c.Ended() {
 		return c.inPeak

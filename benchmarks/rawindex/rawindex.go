@@ -9,11 +9,11 @@ import (
 	"slices"
 )
 
-// Label is a pair of a series entry. Name and value may be empty.
+// Label is a name and a value in a series entry. Either may be empty.
 type Label struct{ Name, Value string }
 
-// Chunk is a chunk's place and times as the series entry says them. Times are in milliseconds.
-// The lowest 32 bits of Ref are the offset in the chunk file, those above its number.
+// Chunk is a chunk's position and times in the series entry. Times are in milliseconds. The lowest
+// 32 bits of Ref are the offset in the chunk file, the bits above are its number.
 type Chunk struct {
 	Ref              uint64
 	MinTime, MaxTime int64
@@ -28,7 +28,7 @@ type Series struct {
 const (
 	magic   = 0xBAAAD700
 	version = 2
-	// entryAlign is the alignment of series entries. A posting counts in this unit.
+	// entryAlign is the alignment of series entries, and the unit of postings.
 	entryAlign = 16
 	// listAlign is the alignment of posting lists.
 	listAlign = 4
@@ -36,9 +36,9 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Encode returns an index file of format version 2 that holds the series exactly as given: entries
-// in the order of the slice, labels and chunks in theirs. A series stands once in the posting list
-// of every pair that its entry holds, and in the list of all series. Symbols are sorted.
+// Encode returns an index file of format version 2 that contains the series exactly as given:
+// entries in the order of the slice, with their labels and chunks in order. A series is once in the
+// posting list of every pair in its entry, and in the list of all series. Symbols are sorted.
 func Encode(series []Series) ([]byte, error) {
 	w := writer{}
 	w.u32(magic)
@@ -80,12 +80,12 @@ func Encode(series []Series) ([]byte, error) {
 		})
 	}
 	labelOffsetsAt := len(w.buf)
-	w.section(func() { w.u32(0) }) // There are no label indexes: readers of version 2 ignore them.
+	w.section(func() { w.u32(0) }) // no label indexes: readers of version 2 ignore them
 	offsetsAt := len(w.buf)
 	w.section(func() {
 		w.u32(uint32(len(keys)))
 		for i, l := range keys {
-			w.buf = append(w.buf, 2) // Strings of the key.
+			w.buf = append(w.buf, 2) // strings in the key
 			w.text(l.Name)
 			w.text(l.Value)
 			w.uvarint(offsets[i])
@@ -115,7 +115,7 @@ func (w *writer) align(n int) {
 	}
 }
 
-// checksum appends the checksum of what was written since from.
+// checksum appends the checksum of the bytes since from.
 func (w *writer) checksum(from int) { w.u32(crc32.Checksum(w.buf[from:], castagnoli)) }
 
 // section writes a length of four bytes, what content appends, and the checksum of the content.
@@ -146,7 +146,7 @@ func (w *writer) symbols(series []Series) {
 	})
 }
 
-// entry writes a series entry and returns its posting. Differences between chunks are those of the
+// entry writes a series entry and returns its posting. Differences between chunks follow the
 // format, modulo 2^64, so that chunks may be in any order.
 func (w *writer) entry(s Series) (uint32, error) {
 	w.align(entryAlign)

@@ -68,8 +68,8 @@ func read(t *testing.T, r *index.Reader, name, value string) []rawindex.Series {
 	return out
 }
 
-// TestPrometheusReadsWhatWasGiven encodes series without any order and compares what Prometheus's
-// reader finds: all series, and those of each posting list.
+// TestPrometheusReadsWhatWasGiven encodes series without any order and compares them with what
+// Prometheus's reader finds: all series, and those of each posting list.
 func TestPrometheusReadsWhatWasGiven(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var series []rawindex.Series
@@ -115,12 +115,12 @@ func TestPrometheusReadsWhatWasGiven(t *testing.T) {
 		}
 	}
 	if lists < 40 {
-		t.Errorf("only %d lists held a series: the test compares too little", lists)
+		t.Errorf("only %d lists contain a series: the test compares too little", lists)
 	}
 }
 
-// TestRegularSeriesAreOrdinary holds a regular index to what Prometheus's own writer makes of the
-// same series.
+// TestRegularSeriesAreOrdinary compares a regular index with that of Prometheus's own writer for
+// the same series.
 func TestRegularSeriesAreOrdinary(t *testing.T) {
 	given := []rawindex.Series{
 		{Labels: []rawindex.Label{{Name: "a", Value: "1"}},
@@ -165,7 +165,7 @@ func TestRegularSeriesAreOrdinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Up to the label indexes, which only version 1 needs, both files are the same byte for byte.
+	// Both files are equal up to the label indexes, which only version 1 needs.
 	toc, err := index.NewTOCFromByteSlice(bytesOf(want))
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,8 @@
-// Package tour asks a StoreAPI a set of questions that together use most of it, twice, and prints
-// what came back and how long it took. It is what `larder demo` shows of itself, and works against
-// any gateway that serves the dataset's demo layout.
+// Package tour sends a set of questions to a StoreAPI server twice, and prints the answers and how
+// long they took. Together the questions use most of the API. `larder demo` shows a tour of itself;
+// it works with any gateway that serves the dataset's demo layout. Make a Tour with New, ask with
+// Take, verify with Check, and show with Print.
 //
-// It is a client of the wire protocol alone: it verifies what a Querier relies on (sorted series,
-// chunk hashes, chunks within the asked range) and knows nothing of the server. A Tour is used by
-// one goroutine.
+// It is only a client of the wire protocol: it verifies what a Querier relies on (sorted series,
+// chunk hashes, chunks within the requested range). A Tour may be used by one goroutine at a time.
 package tour

@@ -15,11 +15,11 @@ import (
 const (
 	minute = int64(60_000)
 	hour   = 60 * minute
-	// batch is how many series a Querier wants in a message.
+	// batch is the number of series that a Querier requests per message.
 	batch = 64
 )
 
-// Questions returns what to ask a server that serves the demo layout.
+// Questions returns the questions for a server with the demo layout.
 func Questions() []Question {
 	all := []Question{
 		{Name: "time range and label sets", ask: askInfo},
@@ -95,7 +95,7 @@ func Questions() []Question {
 type seriesQuestion struct {
 	name       string
 	fails      codes.Code
-	back       int64 // how far, in milliseconds
+	back       int64 // how far back, in milliseconds
 	matchers   []*storepb.LabelMatcher
 	resolution int64
 	aggregates []storepb.Aggr
@@ -162,7 +162,7 @@ func askValues(
 	}
 }
 
-// list shows the first of many.
+// list returns the first of many strings.
 func list(s []string) string {
 	const shown = 6
 	if len(s) <= shown {

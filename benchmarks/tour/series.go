@@ -14,8 +14,7 @@ import (
 	"larder/store/storepb"
 )
 
-// series sends a Series request and reads the answer to its end, as a Querier does that wants all
-// of it.
+// series sends a Series request and reads the answer to its end, like a Querier.
 func (t *Tour) series(ctx context.Context, req *storepb.SeriesRequest) (a Answer) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -59,7 +58,7 @@ func (t *Tour) series(ctx context.Context, req *storepb.SeriesRequest) (a Answer
 	}
 }
 
-// verifier holds an answer to what a Querier relies on.
+// verifier checks an answer for what a Querier relies on.
 type verifier struct {
 	req                     *storepb.SeriesRequest
 	last                    []*storepb.Label
@@ -74,7 +73,7 @@ func (v *verifier) next(s *storepb.Series) error {
 	if order > 0 {
 		return fmt.Errorf("series %v after %v", s.Labels, v.last)
 	}
-	if order < 0 { // Otherwise the last series goes on.
+	if order < 0 { // otherwise the last series continues
 		v.series++
 	}
 	v.last = s.Labels
@@ -85,7 +84,7 @@ func (v *verifier) next(s *storepb.Series) error {
 	}
 	for _, c := range s.Chunks {
 		if c.MaxTime < v.req.MinTime || c.MinTime > v.req.MaxTime {
-			return fmt.Errorf("chunk [%d, %d] of %v is outside of what was asked for", c.MinTime,
+			return fmt.Errorf("chunk [%d, %d] of %v is outside of the requested range", c.MinTime,
 				c.MaxTime, s.Labels)
 		}
 		v.chunks++
@@ -107,7 +106,7 @@ func (v *verifier) next(s *storepb.Series) error {
 	return nil
 }
 
-// compare orders label sets as Prometheus does.
+// compare orders label sets the same way as Prometheus.
 func compare(a, b []*storepb.Label) int {
 	for i := range min(len(a), len(b)) {
 		if a[i].Name != b[i].Name {

@@ -31,7 +31,7 @@ func New(conn grpc.ClientConnInterface) *Tour {
 	return &Tour{conn: conn, store: storepb.NewStoreClient(conn), info: storepb.NewInfoClient(conn)}
 }
 
-// WaitReady returns when the server says that it serves.
+// WaitReady returns when the server reports that it serves.
 func (t *Tour) WaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -51,26 +51,26 @@ func (t *Tour) WaitReady(ctx context.Context) error {
 	}
 }
 
-// Answer is what came back for a question.
+// Answer is the answer to a question.
 type Answer struct {
-	// FirstFrame and Total are how long it took until the first message and until the end, the
-	// client's decoding included.
+	// FirstFrame and Total are the times until the first message and until the end, the client's
+	// decoding included.
 	FirstFrame, Total time.Duration
 	// Frames is the number of messages, Bytes their size.
 	Frames, Bytes int
-	// Series, Chunks and Samples count what a Series answer held: Samples in the first aggregate of
-	// each chunk.
+	// Series, Chunks and Samples are counts of a Series answer. Samples counts the first aggregate
+	// of each chunk.
 	Series, Chunks, Samples int
-	// Text says the rest.
+	// Text describes the rest of the answer.
 	Text string
 	// Err is a failure, or a broken promise in the answer.
 	Err error
 }
 
-// Question is one thing to ask.
+// Question is one question.
 type Question struct {
 	Name string
-	// Fails is the code that must come back; OK for an answer.
+	// Fails is the expected code; OK for an answer.
 	Fails codes.Code
 	ask   func(ctx context.Context, t *Tour) Answer
 }
@@ -81,8 +81,8 @@ type Result struct {
 	Cold, Warm Answer
 }
 
-// Take asks every question once, in order, and then every question once more. Later questions of
-// the first round find warm what earlier ones have read.
+// Take asks every question once, in order, and then all of them a second time. Later questions of
+// the first round benefit from what earlier ones have read.
 func (t *Tour) Take(ctx context.Context, questions []Question) ([]Result, error) {
 	results := make([]Result, len(questions))
 	for round := range 2 {
@@ -107,8 +107,8 @@ func (t *Tour) Take(ctx context.Context, questions []Question) ([]Result, error)
 	return results, nil
 }
 
-// Check returns the first failure among the results, and whether the second answer to a question
-// had what the first had.
+// Check returns the first failure among the results. It also fails if the second answer to a
+// question differs from the first.
 func Check(results []Result) error {
 	for _, r := range results {
 		for _, a := range []Answer{r.Cold, r.Warm} {
@@ -171,7 +171,7 @@ func count(n int) string {
 	return fmt.Sprint(n)
 }
 
-// span is what Info says of the server's data.
+// span is the part of Info about the server's data.
 type span struct {
 	min, max int64
 	sets     []string

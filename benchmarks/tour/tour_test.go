@@ -194,9 +194,10 @@ func TestAnswers(t *testing.T) {
 		Answer{})
 	f("failure", &server{err: status.Error(codes.Aborted, "block gone")}, codes.OK, "block gone",
 		Answer{})
-	f("a failure that must come", &server{err: status.Error(codes.InvalidArgument, "bad regex")},
+	f("an expected failure", &server{err: status.Error(codes.InvalidArgument, "bad regex")},
 		codes.InvalidArgument, "", Answer{})
-	f("a failure that does not come", &server{}, codes.InvalidArgument, "should have", Answer{})
+	f("an expected failure that does not occur", &server{}, codes.InvalidArgument, "should have",
+		Answer{})
 }
 
 func TestWaitReadyWaits(t *testing.T) {
@@ -204,7 +205,7 @@ func TestWaitReadyWaits(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if err := tour.WaitReady(ctx); err == nil {
-		t.Error("a server that is not ready was taken for one that is")
+		t.Error("a server that is not ready counts as ready")
 	}
 	ready()
 	if err := tour.WaitReady(t.Context()); err != nil {
@@ -212,7 +213,7 @@ func TestWaitReadyWaits(t *testing.T) {
 	}
 }
 
-// TestQuestionsNameDifferentThings: the table's lines are told apart by their names.
+// TestQuestionsNameDifferentThings: the names of questions tell the table's lines apart.
 func TestQuestionsNameDifferentThings(t *testing.T) {
 	seen := map[string]bool{}
 	for _, q := range Questions() {

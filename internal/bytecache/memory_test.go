@@ -169,7 +169,8 @@ func holdsItsSize[V any](t *testing.T, m *Values[V], before int64, set func(key 
 	grown := heap() - before
 	st := m.Stats()
 	t.Logf(
-		"max %d: heap +%d (%.3f), accounted %d, peak %d, peak pending %d, items %d, evicted %d, refused %d",
+		"max %d: heap +%d (%.3f), accounted %d, peak %d, peak pending %d, items %d, "+
+			"evicted %d, refused %d",
 		m.maxBytes, grown, float64(grown)/float64(m.maxBytes), st.Bytes, peak, peakPending,
 		st.Items, st.Evictions, st.Refused,
 	)

@@ -208,7 +208,8 @@ func (o Options) withDefaults() Options {
 func (o Options) validate() error {
 	if len(o.Addresses) == 0 {
 		return errors.New(
-			"memcached: no addresses: name at least one server, as host:port, dns+host:port, dnssrv+name or dnssrvnoa+name",
+			"memcached: no addresses: name at least one server, as host:port, dns+host:port, " +
+				"dnssrv+name or dnssrvnoa+name",
 		)
 	}
 	bad := func(r rune) bool { return r <= ' ' || r == 0x7f }
