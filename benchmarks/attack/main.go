@@ -44,7 +44,8 @@ func main() {
 	app.Flag("binary", "Path of the larder binary to attack. Built from source by default.").
 		StringVar(&c.binary)
 	app.Flag("attack",
-		"Attacks to run, comma-separated; all by default: "+strings.Join(names(allAttacks()), ", ")+".").
+		"Attacks to run, comma-separated; all by default: "+
+			strings.Join(names(allAttacks()), ", ")+".").
 		StringVar(&only)
 	app.Flag("short", "Run with small counts and without limits on times.").BoolVar(&c.short)
 	limit := app.Flag("limit",

@@ -40,7 +40,8 @@ func main() {
 	app.Flag("binary", "Path of the larder binary to test. Built from source by default.").
 		StringVar(&c.binary)
 	app.Flag("fault",
-		"Faults to inject, comma-separated; all by default: "+strings.Join(names(allFaults()), ", ")+".").
+		"Faults to inject, comma-separated; all by default: "+
+			strings.Join(names(allFaults()), ", ")+".").
 		StringVar(&only)
 	app.Flag("for", "Duration of each fault.").Default("10s").DurationVar(&c.injectFor)
 	app.Flag("soak",

@@ -12,7 +12,7 @@ import (
 // contain panics itself. Each has the reason why it cannot panic, or the place that contains its
 // panics. All other started functions must contain their panics.
 var uncontained = map[string]string{
-	"cmd/larder.storeCommand.run":          "waits for signals; a panic of an actor ends the process anyway",
+	"cmd/larder.storeCommand.run":          "waits for signals; a panic of an actor ends all",
 	"cmd/larder.backend.run":               "Catalog.Run contains syncs; others use panics.Guard.Do",
 	"cmd/larder.rpcServer.stop":            "stops grpc's server",
 	"internal/bytecache.NewValues":         "counts for ristretto: calls no other code",
