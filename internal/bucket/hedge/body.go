@@ -7,29 +7,29 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// step bounds one Read of a body, so that progress can be seen: some clients
-// return only when they have filled the buffer.
 const (
+	// step bounds one Read of a body in bytes. Some clients return only when they have filled the
+	// buffer: with a larger one, a slow body would look stalled.
 	step = 64 << 10
-	// maxEmptyReads is how often in a row a body may return nothing at all.
+	// maxEmptyReads is how many Reads of a body in a row may return no bytes and no error.
 	maxEmptyReads = 100
 )
 
-// body is what a read's caller gets.
+// body is the body that the caller of a read gets.
 type body struct {
 	r     *read
-	stall time.Duration // 0: not watched
+	stall time.Duration // Read longer than this is a stall; 0: stalls are not watched
 	timer *time.Timer   // runs watch; made by the first Read
 
-	// Of the goroutine that reads.
+	// The fields below belong to the goroutine that reads.
 	cur  *attempt
-	head []byte // of cur, read before it became that
-	skip int64  // bytes of cur, behind head, that were delivered already
-	err  error  // the end, once head and skip are through
+	head []byte // bytes of cur that were read before it became cur
+	skip int64  // bytes of cur after head that have been delivered already
+	err  error  // the end, once head and skip are used up
 
 	// Guarded by r.mu.
-	pos     int64     // delivered
-	since   time.Time // when the running Read of cur began; zero: none runs
+	pos     int64     // bytes delivered
+	since   time.Time // start of the running Read of cur; zero if none runs
 	waiting bool      // the running Read is counted in gate.waiting
 	rescue  *rescue
 	closed  bool
@@ -38,13 +38,13 @@ type body struct {
 // rescue is a request that continues a stalled body.
 type rescue struct {
 	*attempt
-	head []byte // what its first Read brought
-	err  error  // and how that ended: io.EOF or nil, else it failed
+	head []byte // the bytes of its first Read
+	err  error  // the error of that Read; nil and io.EOF are no failures
 
-	// ready, guarded by read.mu: it is ahead, and the stalled request was
-	// cancelled. It is then the reader's to close.
+	// ready, guarded by read.mu, says that it is ahead, and that the stalled request was cancelled.
+	// The reader closes it from then on.
 	ready bool
-	done  chan struct{} // closed when it is ready or failed
+	done  chan struct{} // closed when it is ready or has failed
 }
 
 func newBody(r *read, a *attempt) *body {
@@ -55,7 +55,7 @@ func newBody(r *read, a *attempt) *body {
 	return b
 }
 
-// ObjectSize is the size of what is read, where the client knows it.
+// ObjectSize returns the number of bytes of the body, if the client knows it.
 func (b *body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.cur.body) }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -80,8 +80,8 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 }
 
-// readOnce reads cur under watch. again: nothing came of it, but cur has changed
-// or moved.
+// readOnce reads cur and watches for a stall. again says that it delivered nothing, but that cur
+// has changed or moved forward.
 func (b *body) readOnce(p []byte) (n int, err error, again bool) {
 	skipping := b.skip > 0
 	if skipping {
@@ -98,11 +98,11 @@ func (b *body) readOnce(p []byte) (n int, err error, again bool) {
 	case res == nil:
 		n, err = b.failed(n, err)
 	case ready:
-		b.take(res)
+		b.adopt(res)
 		err = nil
-	default: // cur failed, and res may make it good
+	default: // cur failed, and res may replace it
 		if n > 0 {
-			// These bytes first: an error comes back at the next Read.
+			// The bytes go first. The error comes again with the next Read.
 			return n, nil, false
 		}
 		select {
@@ -114,13 +114,13 @@ func (b *body) readOnce(p []byte) (n int, err error, again bool) {
 			n, err = b.failed(n, err)
 			return n, err, false
 		}
-		b.take(res)
+		b.adopt(res)
 		err = nil
 	}
 	return n, err, n == 0 && err == nil && (res != nil || skipping)
 }
 
-// begin starts the watch over one Read of cur.
+// begin starts to watch one Read of cur.
 func (b *body) begin() {
 	b.r.mu.Lock()
 	defer b.r.mu.Unlock()
@@ -132,8 +132,8 @@ func (b *body) begin() {
 	}
 }
 
-// arrived ends the watch. It returns the request that continues the body, if
-// that is to be taken (ready), or waited for because cur failed.
+// arrived ends the watch. It returns the rescue that continues the body, if there is one to adopt
+// (ready) or to wait for because cur failed.
 func (b *body) arrived(n int, err error) (res *rescue, ready bool) {
 	b.timer.Stop()
 	r := b.r
@@ -153,7 +153,7 @@ func (b *body) arrived(n int, err error) (res *rescue, ready bool) {
 		r.mu.Unlock()
 		return res, ready
 	}
-	// The stalled request goes on, or is through.
+	// The stalled request continues, or is complete.
 	b.rescue = nil
 	r.mu.Unlock()
 	b.abandon(res, ready)
@@ -187,7 +187,7 @@ func (b *body) watch() {
 		return
 	}
 	if a == nil {
-		b.timer.Reset(b.stall) // there may be a budget then
+		b.timer.Reset(b.stall) // the budget may allow it then
 		r.mu.Unlock()
 		return
 	}
@@ -218,7 +218,7 @@ func (b *body) bring(res *rescue) {
 		switch {
 		case n > 0:
 			if res.err != io.EOF {
-				res.err = nil // comes back at the next Read
+				res.err = nil // it comes again with the next Read
 			}
 		case res.err == nil:
 			res.err = io.ErrNoProgress
@@ -246,18 +246,18 @@ func (b *body) bring(res *rescue) {
 	close(res.done)
 }
 
-// take makes a rescue the request that is read.
-func (b *body) take(res *rescue) {
+// adopt makes a rescue the request that is read.
+func (b *body) adopt(res *rescue) {
 	r := b.r
 	old := b.cur
 	r.mu.Lock()
 	b.rescue = nil
 	b.cur = res.attempt
-	ahead := b.pos - res.pos // delivered since it was asked for
+	ahead := b.pos - res.pos // delivered since the rescue was requested
 	r.mu.Unlock()
 	r.count(res.attempt, resultWon)
 	old.cancel()
-	_ = r.close(old) // its bytes are in use, its end is of no interest
+	_ = r.close(old) // all of its bytes that matter were delivered
 	r.ended(old)
 	drop := min(ahead, int64(len(res.head)))
 	b.head, b.skip = res.head[drop:], ahead-drop
@@ -266,7 +266,7 @@ func (b *body) take(res *rescue) {
 	}
 }
 
-// abandon gives up a rescue; who opens it closes it unless it is ready.
+// abandon cancels a rescue. The goroutine that opens it closes it, unless it is ready.
 func (b *body) abandon(res *rescue, ready bool) {
 	res.cancel()
 	if ready {
@@ -280,7 +280,7 @@ func (b *body) deliver(n int) {
 	b.r.mu.Unlock()
 }
 
-// failed notes an error of the bucket.
+// failed records an error of the bucket.
 func (b *body) failed(n int, err error) (int, error) {
 	if err != nil && err != io.EOF && b.cur.ctx.Err() == nil {
 		b.r.b.gate.failures.add(true)

@@ -28,7 +28,7 @@ func TestAStalledBodyIsContinued(t *testing.T) {
 		if got, want := g.below.taken(), []string{"[1000,301000)", "[101000,301000)"}; !slices.Equal(
 			got, want,
 		) {
-			t.Errorf("requests %v, want %v: only what is missing is asked for", got, want)
+			t.Errorf("requests %v, want %v: only the missing bytes", got, want)
 		}
 		if n := g.hedges(reasonStall, resultWon); n != 1 {
 			t.Errorf("%d hedges won, want 1", n)
@@ -38,7 +38,7 @@ func TestAStalledBodyIsContinued(t *testing.T) {
 	})
 }
 
-// TestASlowReaderIsNoStall: time between Reads is the reader's own.
+// TestASlowReaderIsNoStall: time between Reads does not count as a stall.
 func TestASlowReaderIsNoStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, func(int) conduct { return usual() })
@@ -83,7 +83,7 @@ func TestAStallThatEndsByItself(t *testing.T) {
 	})
 }
 
-// TestABodyThatFailsWhileItIsReplaced waits for the replacement.
+// TestABodyThatFailsWhileItIsReplaced: the read waits for the replacement.
 func TestABodyThatFailsWhileItIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0
@@ -129,8 +129,8 @@ func TestAReplacementThatFails(t *testing.T) {
 	})
 }
 
-// TestAnObjectIsNotPutTogether: a mark or meta.json may be another one at the
-// second request.
+// TestAnObjectIsNotPutTogether: a whole object is not combined from two requests, because it may
+// have been replaced in between.
 func TestAnObjectIsNotPutTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, slowOnce(conduct{stallAt: 1000, stall: time.Minute}))
@@ -170,9 +170,8 @@ func TestACloseWhileABodyIsReplaced(t *testing.T) {
 	})
 }
 
-// TestWhateverFails: reads side by side over a bucket with random delays, stalls,
-// resets and errors either fail or bring exactly the bytes asked for, and leave
-// nothing behind.
+// TestWhateverFails: concurrent reads of a bucket with random delays, stalls, resets and errors
+// either fail or return exactly the requested bytes, and leak nothing.
 func TestWhateverFails(t *testing.T) {
 	seeds := 40
 	if testing.Short() {
@@ -182,8 +181,8 @@ func TestWhateverFails(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(uint64(seed), 7))
-				share := rnd.IntN(20) + 1 // of 100 requests that do each thing
-				// Guarded by the bucket's mutex, under which act is called.
+				share := rnd.IntN(20) + 1 // of 100 requests, for each fault
+				// The bucket calls act under its mutex, which guards rnd.
 				g := newRig(t, Options{Budget: 0.5, Burst: 100}, func(int) conduct {
 					c := conduct{
 						open:  time.Duration(rnd.IntN(12)) * time.Millisecond,
@@ -242,11 +241,11 @@ func TestWhateverFails(t *testing.T) {
 				}
 				close(next)
 				wg.Wait()
-				time.Sleep(time.Minute) // clients that heed no context come to an end
+				time.Sleep(time.Minute) // clients that ignore their context return
 				synctest.Wait()
 				g.atRest(t)
 				if g.hedges(reasonStall, resultWon)+g.hedges(reasonFirstByte, resultWon) == 0 {
-					t.Error("nothing was hedged: this shows nothing")
+					t.Error("nothing was hedged: the test covers too little")
 				}
 			})
 		})

@@ -14,8 +14,8 @@ const (
 	middleRange = 1 << 20
 )
 
-// Bucket is an object store client whose reads are hedged. All other operations
-// are the client's own.
+// Bucket is an object store client whose reads are hedged. All other operations are those of the
+// client.
 type Bucket struct {
 	objstore.Bucket
 
@@ -32,7 +32,7 @@ func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	opts = opts.withDefaults()
 	if asked > 0 && asked < opts.Quantile {
 		opts.Logger.Info(
-			"reads are hedged later than asked for: an earlier start would spend the budget on reads that are not the slowest",
+			"hedge quantile raised: a lower one would spend the budget on reads that are not the slowest",
 			"quantile", asked, "used", opts.Quantile,
 		)
 	}
@@ -52,8 +52,7 @@ func Wrap(client objstore.Bucket, opts Options) *Bucket {
 
 func (b *Bucket) classes() []*class { return []*class{b.small, b.middle, b.large, b.object} }
 
-// GetRange reads a range, length -1 being all that follows off. The body must be
-// closed.
+// GetRange reads a range. Length -1 reads from off to the end. The caller must close the body.
 func (b *Bucket) GetRange(
 	ctx context.Context, name string, off, length int64,
 ) (io.ReadCloser, error) {
@@ -68,7 +67,7 @@ func (b *Bucket) GetRange(
 	return b.read(&read{b: b, ctx: ctx, name: name, off: off, length: length, class: c})
 }
 
-// Get reads an object. The body must be closed.
+// Get reads an object. The caller must close the body.
 func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return b.read(&read{b: b, ctx: ctx, name: name, length: -1, object: true, class: b.object})
 }

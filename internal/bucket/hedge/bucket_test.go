@@ -23,28 +23,29 @@ var (
 	errReset = errors.New("connection reset by peer")
 )
 
-// errGone is recognised only as it is, as by the clients of S3 and FILESYSTEM.
+// errGone is recognised only unwrapped, same as by the clients of S3 and FILESYSTEM.
 type errGone struct{}
 
 func (errGone) Error() string { return "the specified key does not exist" }
 
-// conduct is how a bucket answers one request.
+// conduct says how a bucket answers one request.
 type conduct struct {
 	open   time.Duration // before the first byte
 	err    error         // instead of a body
 	panics bool
-	deaf   bool // the opening heeds no context
+	deaf   bool // the opening ignores its context
 
 	readPanics, closePanics bool
 
 	stallAt int           // bytes before the body stalls, if stall is set
-	stall   time.Duration // for how long
+	stall   time.Duration // how long it stalls
 	failAt  int           // bytes before bodyErr
 	bodyErr error
-	chunk   int // bytes per Read, default all that fit
+	chunk   int // bytes per Read; 0: all that fit
 }
 
-// bucket answers requests as act says. Every request is noted.
+// bucket answers requests as act says, and records them. faultstore cannot replace it: clients that
+// ignore their context, panics and counts of running openings are beyond its rules.
 type bucket struct {
 	objstore.Bucket
 	data []byte
@@ -52,7 +53,7 @@ type bucket struct {
 
 	mu    sync.Mutex
 	asked []string
-	open  int // bodies not closed, and openings that run
+	open  int // bodies that are not closed, and running openings
 }
 
 func newBucket(size int, act func(n int) conduct) *bucket {
@@ -100,7 +101,7 @@ func (b *bucket) answer(
 	}
 	if c.err != nil {
 		b.closed()
-		return (*reply)(nil), c.err // as the client of GCS does
+		return (*reply)(nil), c.err // same as the client of GCS
 	}
 	return &reply{b: b, ctx: ctx, c: c, rest: b.data[off : off+length]}, nil
 }
@@ -182,55 +183,55 @@ func (r *reply) Close() error {
 	return nil
 }
 
-// slots count what is held.
-type slots struct {
+// limiter is a Limiter that counts its slots in use.
+type limiter struct {
 	mu        sync.Mutex
 	free, out int
 }
 
-func (s *slots) TryAcquire() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.free == 0 {
+func (l *limiter) TryAcquire() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.free == 0 {
 		return false
 	}
-	s.free--
-	s.out++
+	l.free--
+	l.out++
 	return true
 }
 
-func (s *slots) Release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.free++
-	s.out--
+func (l *limiter) Release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free++
+	l.out--
 }
 
-func (s *slots) held() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out
+func (l *limiter) held() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.out
 }
 
-// usual is an answer in good order: the first byte after 10 ms.
+// usual is a normal answer: the first byte comes after 10 ms.
 func usual() conduct { return conduct{open: 10 * time.Millisecond} }
 
-// rig is a hedged bucket of 1 MiB that knows 400 first bytes of each size, all as
-// usual; act decides about what follows.
+// rig is a hedged bucket with an object of 1 MiB. It has seen 400 usual first bytes of each size
+// class. act decides about the requests that follow.
 type rig struct {
 	*Bucket
-	below *bucket
-	slots *slots
-	reg   *prometheus.Registry
+	below   *bucket
+	limiter *limiter
+	reg     *prometheus.Registry
 }
 
 func newRig(t *testing.T, opts Options, act func(n int) conduct) *rig {
 	t.Helper()
-	g := &rig{slots: &slots{free: 1000}, reg: prometheus.NewRegistry()}
+	g := &rig{limiter: &limiter{free: 1000}, reg: prometheus.NewRegistry()}
 	g.below = newBucket(1<<20, act)
 	opts.Registerer = g.reg
 	if opts.Limiter == nil {
-		opts.Limiter = g.slots
+		opts.Limiter = g.limiter
 	}
 	g.Bucket = Wrap(g.below, opts)
 	for _, c := range g.classes() {
@@ -274,22 +275,22 @@ func (g *rig) mustGet(t *testing.T) {
 	}
 }
 
-// atRest fails when a request, a body or a slot is left behind.
+// atRest checks that no request, body or slot is left.
 func (g *rig) atRest(t *testing.T) {
 	t.Helper()
 	g.below.mu.Lock()
 	defer g.below.mu.Unlock()
 	if g.below.open != 0 {
-		t.Errorf("%d requests were left open", g.below.open)
+		t.Errorf("%d requests are still open", g.below.open)
 	}
-	if n := g.slots.held(); n != 0 {
-		t.Errorf("%d slots were not given back", n)
+	if n := g.limiter.held(); n != 0 {
+		t.Errorf("%d slots were not released", n)
 	}
 	if n := g.gate.running.Load(); n != 0 {
-		t.Errorf("%d reads count as running", n)
+		t.Errorf("%d reads still count as running", n)
 	}
 	if n := g.gate.waiting.Load(); n != 0 {
-		t.Errorf("%d reads count as late", n)
+		t.Errorf("%d reads still count as late", n)
 	}
 }
 
@@ -301,7 +302,7 @@ func (g *rig) refused(reason, cause string) int {
 	return int(testutil.ToFloat64(g.Bucket.metrics.refused.WithLabelValues(reason, cause)))
 }
 
-// extra is how many hedges were made and are over.
+// extra returns the number of hedges that have ended.
 func (g *rig) extra() int {
 	n := 0
 	for _, reason := range []string{reasonFirstByte, reasonStall} {

@@ -6,7 +6,7 @@ import (
 	"larder/internal/quantile"
 )
 
-// class learns how long the first bytes of reads of one size take.
+// class learns how long the first bytes of reads of one size class take.
 type class struct {
 	name     string
 	minDelay time.Duration
@@ -17,7 +17,7 @@ func newClass(name string, o Options) *class {
 	return &class{name: name, minDelay: o.MinDelay, times: quantile.New(o.Quantile, o.MinSamples)}
 }
 
-// delay returns the time after which a read is late, 0 while too little is known.
+// delay returns the time after which a read is late. It is 0 before enough first bytes were seen.
 func (c *class) delay() time.Duration {
 	if late := c.times.Value(); late > 0 {
 		return max(late, c.minDelay)
@@ -25,8 +25,7 @@ func (c *class) delay() time.Duration {
 	return 0
 }
 
-// observe counts one first byte. That of a request which was cancelled because
-// it was late must be counted with the time it had waited: that is enough to
-// know on which side of the quantile it lies, and to leave it out would make the
-// bucket look faster the more is hedged.
+// observe counts one first byte. A request that was cancelled because it was late counts with the
+// time that it had waited, which shows on which side of the quantile it lies. Without these, the
+// bucket would look faster the more reads are hedged.
 func (c *class) observe(d time.Duration) { c.times.Observe(d) }

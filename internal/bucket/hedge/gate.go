@@ -6,18 +6,18 @@ import (
 )
 
 const (
-	// token is one extra request, in the budget's units.
+	// token is one extra request in the budget's unit.
 	token = 10_000
 
-	// The bucket fails when more than maxFailed of the last 64 requests did, and
-	// is slow when more than maxLate of the last 64 reads were late, or most of
-	// those that run now.
+	// The bucket counts as failing if more than maxFailed of the last 64 requests failed. It counts
+	// as slow if more than maxLate of the last 64 reads were late, or if most of the running reads
+	// are, and these are at least minLate.
 	maxFailed = 6
 	maxLate   = 16
 	minLate   = 4
 )
 
-// Why a read was not hedged.
+// Causes of a suppressed hedge.
 const (
 	refusedBudget  = "budget"
 	refusedSlots   = "slots"
@@ -25,33 +25,33 @@ const (
 	refusedSlow    = "bucket_slow"
 )
 
-// gate decides whether an extra request may be made.
+// gate decides whether an extra request may be sent.
 type gate struct {
 	limiter Limiter
-	earn    int64 // per request
-	most    int64
+	earn    int64 // budget per request
+	burst   int64 // the most that is saved
 	budget  atomic.Int64
 
-	running, waiting atomic.Int64 // reads; those of them that are late at this moment
+	running, waiting atomic.Int64 // running reads, and those of them that are late now
 
 	failures, lates history
 }
 
 func newGate(o Options) *gate {
-	return &gate{limiter: o.Limiter, earn: int64(o.Budget * token), most: int64(o.Burst) * token}
+	return &gate{limiter: o.Limiter, earn: int64(o.Budget * token), burst: int64(o.Burst) * token}
 }
 
 // request counts a first request.
 func (g *gate) request() {
 	for {
 		have := g.budget.Load()
-		if have >= g.most || g.budget.CompareAndSwap(have, min(have+g.earn, g.most)) {
+		if have >= g.burst || g.budget.CompareAndSwap(have, min(have+g.earn, g.burst)) {
 			return
 		}
 	}
 }
 
-// admit takes a token and a slot, or says why not.
+// admit spends a token and acquires a slot. It returns the cause if it cannot, and "" otherwise.
 func (g *gate) admit() (refused string) {
 	if g.failures.count() > maxFailed {
 		return refusedFailing
@@ -82,7 +82,7 @@ func (g *gate) release() {
 	}
 }
 
-// history is the last 64 outcomes, newest lowest; a set bit is a bad one.
+// history is the last 64 outcomes, the newest in the lowest bit. A set bit is a bad outcome.
 type history struct{ bits atomic.Uint64 }
 
 func (h *history) add(bad bool) {
@@ -92,7 +92,7 @@ func (h *history) add(bad bool) {
 	}
 	for {
 		old := h.bits.Load()
-		// Nearly always: nothing bad, and nothing bad before.
+		// Nearly always no outcome is bad, and nothing changes.
 		if next := old<<1 | b; next == old || h.bits.CompareAndSwap(old, next) {
 			return
 		}

@@ -2,7 +2,7 @@ package hedge
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Why a read was hedged, and what came of it.
+// Reasons and results of a hedge.
 const (
 	reasonFirstByte = "first_byte"
 	reasonStall     = "stalled_body"
@@ -20,11 +20,11 @@ func newMetrics(reg prometheus.Registerer, b *Bucket) *metrics {
 	m := &metrics{
 		hedges: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_bucket_hedges_total",
-			Help: "Extra requests to the bucket, by why they were made and whether their answer was used.",
+			Help: "Hedged requests to the bucket, by reason and by whether their answer was used.",
 		}, []string{"reason", "result"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_bucket_hedges_refused_total",
-			Help: "Extra requests to the bucket that were not made, by what forbade them.",
+			Help: "Hedged requests that were suppressed, by reason and cause.",
 		}, []string{"reason", "cause"}),
 	}
 	for _, reason := range []string{reasonFirstByte, reasonStall} {
@@ -40,12 +40,12 @@ func newMetrics(reg prometheus.Registerer, b *Bucket) *metrics {
 	}
 	reg.MustRegister(m.hedges, m.refused, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "larder_bucket_hedge_budget",
-		Help: "Extra requests to the bucket that the requests so far have earned and that are not spent.",
+		Help: "Hedged requests that the budget allows now.",
 	}, func() float64 { return float64(b.gate.budget.Load()) / token }))
 	for _, c := range b.classes() {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "larder_bucket_hedge_delay_seconds",
-			Help:        "Time after which the first byte of a read of that size is late. 0 while too little is known.",
+			Help:        "Time after which the first byte of a read of this size class is late. 0 before enough reads were seen.",
 			ConstLabels: prometheus.Labels{"size": c.name},
 		}, func() float64 { return c.delay().Seconds() }))
 	}

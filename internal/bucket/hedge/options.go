@@ -28,34 +28,34 @@ const (
 
 // Options of a Bucket. The zero value works.
 type Options struct {
-	// UpTo is how many requests may be started besides the first for one read,
-	// each after twice the delay of the one before; 3 by default.
+	// UpTo is the maximum number of extra requests for one read. Each starts after twice the delay
+	// of the one before. Default 3.
 	UpTo int
-	// Quantile of recent first-byte times after which a read is late; 0.95 by
-	// default. It is never below 1 - Budget: an earlier start would spend the
-	// budget on reads that are not the slowest.
+	// Quantile of recent first-byte times after which a read is late. Default 0.95. It is raised to
+	// 1 - Budget if it is lower, because an earlier start would spend the budget on reads that are
+	// not the slowest.
 	Quantile float64
-	// Budget is the number of extra requests per request; 0.05 by default.
+	// Budget is the number of extra requests per request. Default 0.05. More hedges more of the
+	// slow reads, and adds load.
 	Budget float64
-	// Burst is how many unspent extra requests are kept for later; 10 by
-	// default. More helps when one of many servers stops, and costs the bucket
-	// more when all of them do.
+	// Burst is the number of unspent extra requests that are saved. Default 10. More helps when one
+	// of many servers stops, and costs the bucket more when all of them do.
 	Burst int
-	// MinSamples is how many first bytes of a size class must have been seen
-	// before its reads are hedged; 100 by default.
+	// MinSamples is the number of first bytes of a size class that must be seen before its reads
+	// are hedged. Default 100.
 	MinSamples int
-	// MinDelay is the shortest time after which a read is late; 5 ms by default.
-	// A bucket that answers faster gains nothing.
+	// MinDelay is the shortest time after which a read is late. Default 5 ms. Shorter gains nothing
+	// with a bucket that answers faster.
 	MinDelay time.Duration
-	// StallFactor times the delay of the first byte, and at least MinStall, is
-	// how long a body may make no progress; 4 and 200 ms by default.
+	// A body that makes no progress for StallFactor times the delay of the first byte, and at least
+	// for MinStall, has stalled. Defaults 4 and 200 ms.
 	StallFactor int
 	MinStall    time.Duration
 	// Limiter bounds the extra requests. Default nil: only Budget does.
 	Limiter Limiter
-	// Logger hears about panics. Nil: nobody.
+	// Logger gets panics of the client. Default nil: none.
 	Logger *slog.Logger
-	// Registerer receives the metrics. Nil: none are kept.
+	// Registerer gets the metrics. Default nil: none.
 	Registerer prometheus.Registerer
 }
 

@@ -10,41 +10,41 @@ import (
 	"larder/internal/panics"
 )
 
-// read is one read that somebody waits for.
+// read is one read, for which a caller waits.
 type read struct {
 	b           *Bucket
 	ctx         context.Context // the caller's
 	name        string
 	off, length int64 // length -1: to the end
-	object      bool  // by Get
+	object      bool  // a Get
 	class       *class
 
-	// opened receives every request that is not known to be superfluous when
-	// the client has answered it; there is room for all.
+	// opened receives every answered request that may still be used. Its capacity is enough for all
+	// requests of the read.
 	opened chan *attempt
 
 	mu sync.Mutex
-	// settled: the answer is known, and what is opened from now on is closed by
-	// whoever opened it.
+	// settled says that the answer is known. A request that is opened from then on is closed by the
+	// goroutine that opened it.
 	settled  bool
 	attempts []*attempt // all that were started
 	running  int
-	// left: the caller has its answer to the end, or gave up.
+	// left says that the caller has read its answer to the end or has cancelled.
 	left bool
-	// held is the slots taken. INVARIANT: held < running while the caller is
-	// there, whose slot one of the requests runs in; held <= running after that.
-	held int
+	// slots is the number of slots acquired. INVARIANT: slots < running until the caller has left,
+	// because one request runs in the caller's slot. After that, slots <= running.
+	slots int
 }
 
 // attempt is one request to the bucket.
 type attempt struct {
-	reason  string // "" for the first
-	pos     int64  // where it starts, relative to the read
+	reason  string // "" for the first request
+	pos     int64  // its start, relative to the read
 	ctx     context.Context
 	cancel  context.CancelFunc
 	started time.Time
 
-	// Written by the goroutine that opens it, before it is handed on.
+	// Written by the goroutine that opens it, before it is passed on.
 	body io.ReadCloser
 	err  error
 }
@@ -79,7 +79,7 @@ func (b *Bucket) read(r *read) (io.ReadCloser, error) {
 				r.settle(a)
 				g.failures.add(false)
 				r.count(a, resultWon)
-				if firstErr == nil { // the first request's time, or how long it had waited
+				if firstErr == nil { // the time of the first request, or how long it has waited
 					r.class.observe(time.Since(first.started))
 				}
 				return newBody(r, a), nil
@@ -88,8 +88,8 @@ func (b *Bucket) read(r *read) (io.ReadCloser, error) {
 				firstErr = a.err
 			}
 			r.ended(a)
-			// That an object is not there is an answer, whatever failed before it;
-			// another failure may be made good by a request that still runs.
+			// A missing object is an answer, whatever failed before. After any other failure, a
+			// request that still runs may succeed.
 			missing := b.IsObjNotFoundErr(a.err)
 			if missing {
 				firstErr = a.err
@@ -120,7 +120,7 @@ func (b *Bucket) read(r *read) (io.ReadCloser, error) {
 	}
 }
 
-// start registers a request that the caller then opens.
+// start registers a request, which the caller then opens.
 func (r *read) start(reason string, pos int64) *attempt {
 	a := &attempt{reason: reason, pos: pos, started: time.Now()}
 	a.ctx, a.cancel = context.WithCancel(r.ctx)
@@ -129,12 +129,12 @@ func (r *read) start(reason string, pos int64) *attempt {
 	r.attempts = append(r.attempts, a)
 	r.running++
 	if reason != "" {
-		r.held++
+		r.slots++
 	}
 	return a
 }
 
-// hedge registers an extra request if there may be one.
+// hedge registers an extra request if one is allowed, and returns nil otherwise.
 func (r *read) hedge(reason string, pos int64) *attempt {
 	r.mu.Lock()
 	spent := len(r.attempts) > r.b.opts.UpTo
@@ -149,7 +149,7 @@ func (r *read) hedge(reason string, pos int64) *attempt {
 	return r.start(reason, pos)
 }
 
-// run opens a request and hands it on.
+// run opens a request and passes it on.
 func (r *read) run(a *attempt) {
 	r.open(a)
 	r.mu.Lock()
@@ -163,7 +163,7 @@ func (r *read) run(a *attempt) {
 	}
 }
 
-// open asks the client.
+// open sends a request to the client.
 func (r *read) open(a *attempt) {
 	a.err = r.contained(a, func() (err error) {
 		if r.object {
@@ -178,7 +178,7 @@ func (r *read) open(a *attempt) {
 		return err
 	})
 	if a.err != nil {
-		// Some clients return a body beside the error, GCS's one whose Close panics.
+		// Some clients return a body with the error. The Close of GCS's panics.
 		a.body = nil
 	}
 }
@@ -186,27 +186,26 @@ func (r *read) open(a *attempt) {
 // close closes the body of a request.
 func (r *read) close(a *attempt) error { return r.contained(a, a.body.Close) }
 
-// contained calls into the client. Most of its calls run on goroutines of this
-// package, where a panic would end the process; on the caller's one would leave
-// a slot behind.
+// contained calls the client and returns its panic as an error. Most calls run on goroutines of
+// this package, where a panic would end the process. On the caller's goroutine it would leak a
+// slot.
 func (r *read) contained(a *attempt, f func() error) error {
 	return Contained(r.b.panics, r.name, r.off+a.pos, f)
 }
 
-// Contained calls into a client of the bucket, on behalf of a read at an offset.
-// A panic is noted, and becomes an error: a panics.Error in its chain.
+// Contained calls a client of the bucket for a read at an offset. It counts and logs a panic, and
+// returns it as an error with a *panics.Error in its chain.
 func Contained(g *panics.Guard, object string, off int64, f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf(
-				"the bucket's client: %w", g.Caught(v, "object", object, "offset", off),
-			)
+			err = fmt.Errorf("the bucket's client: %w",
+				g.Caught(v, "object", object, "offset", off))
 		}
 	}()
 	return f()
 }
 
-// settle ends the opening: all requests but the winner are cancelled.
+// settle ends the opening phase and cancels all requests but the winner.
 func (r *read) settle(winner *attempt) {
 	r.mu.Lock()
 	r.settled = true
@@ -236,9 +235,9 @@ func (r *read) pending() int {
 // discard closes a request that is not used.
 func (r *read) discard(a *attempt) {
 	cancelled := a.ctx.Err() != nil
-	a.cancel() // before Close: a body must not be read to its end
+	a.cancel() // before Close, which would otherwise read the body to its end
 	if a.body != nil {
-		_ = r.close(a) // nobody waits for it
+		_ = r.close(a) // its result is not used
 	}
 	if a.err == nil {
 		r.count(a, resultLost)
@@ -249,8 +248,8 @@ func (r *read) discard(a *attempt) {
 // ended counts a request that failed, or that was used and closed.
 func (r *read) ended(a *attempt) { r.over(a, a.ctx.Err() != nil) }
 
-// over counts the result of a request and gives back its slot. One that was
-// cancelled says nothing about the bucket.
+// over counts the result of a request and releases its slot. A cancelled request says nothing about
+// the bucket.
 func (r *read) over(a *attempt, cancelled bool) {
 	a.cancel()
 	switch {
@@ -267,9 +266,9 @@ func (r *read) over(a *attempt, cancelled bool) {
 	if !r.left {
 		spare--
 	}
-	release := r.held > max(spare, 0)
+	release := r.slots > max(spare, 0)
 	if release {
-		r.held--
+		r.slots--
 	}
 	r.mu.Unlock()
 	if release {

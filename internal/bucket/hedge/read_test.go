@@ -17,7 +17,7 @@ import (
 	"larder/internal/panics"
 )
 
-// slowOnce is a bucket whose next request does as c says, and the others as usual.
+// slowOnce answers the next request as c says, and all others as usual.
 func slowOnce(c conduct) func(int) conduct {
 	first := true
 	return func(int) conduct {
@@ -79,7 +79,8 @@ func TestAtMostUpToMore(t *testing.T) {
 	})
 }
 
-// TestAClientThatHeedsNoContext: several clients pass no context to their SDK.
+// TestAClientThatHeedsNoContext: a read does not wait for a client that ignores its context, as
+// several do.
 func TestAClientThatHeedsNoContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, slowOnce(conduct{open: time.Minute, deaf: true}))
@@ -88,8 +89,8 @@ func TestAClientThatHeedsNoContext(t *testing.T) {
 		if d := time.Since(start); d > 30*time.Millisecond {
 			t.Errorf("the read took %s: it waited for the loser", d)
 		}
-		if n := g.slots.held(); n != 1 {
-			t.Errorf("%d slots are held while the loser runs, want 1", n)
+		if n := g.limiter.held(); n != 1 {
+			t.Errorf("%d slots are in use while the loser runs, want 1", n)
 		}
 		time.Sleep(time.Hour)
 		synctest.Wait()
@@ -105,7 +106,7 @@ func TestNothingIsHedgedBeforeEnoughIsKnown(t *testing.T) {
 			}
 			return usual()
 		})
-		g := &rig{Bucket: Wrap(b, Options{MinSamples: 100}), below: b, slots: &slots{}}
+		g := &rig{Bucket: Wrap(b, Options{MinSamples: 100}), below: b, limiter: &limiter{}}
 		for range 100 {
 			g.mustRead(t, 0, 100)
 		}
@@ -117,7 +118,7 @@ func TestNothingIsHedgedBeforeEnoughIsKnown(t *testing.T) {
 
 func TestOnlySpareSlotsAreUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newRig(t, Options{Limiter: &slots{}}, slowOnce(conduct{open: time.Second}))
+		g := newRig(t, Options{Limiter: &limiter{}}, slowOnce(conduct{open: time.Second}))
 		g.mustRead(t, 0, 1000)
 		if n := len(g.below.taken()); n != 1 {
 			t.Errorf("%d requests, want 1: no slot was free", n)
@@ -150,7 +151,7 @@ func TestErrorsArePassedOnAsTheyAre(t *testing.T) {
 	})
 }
 
-// TestAFailureIsMadeGood: the first request fails while the second one runs.
+// TestAFailureIsMadeGood: the second request succeeds after the first one failed.
 func TestAFailureIsMadeGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, slowOnce(conduct{open: 15 * time.Millisecond, err: errBusy}))
@@ -188,8 +189,8 @@ func TestAPanicOfTheClientIsAnError(t *testing.T) {
 	})
 }
 
-// TestAPanicOfABodyEndsNothing: on goroutines of this package it would end the
-// process, in the caller's Close it would leave a slot behind.
+// TestAPanicOfABodyEndsNothing: a panic neither ends the process, on a goroutine of this package,
+// nor leaks a slot, in the caller's Close.
 func TestAPanicOfABodyEndsNothing(t *testing.T) {
 	stalled := conduct{open: 10 * time.Millisecond, stallAt: 5000, stall: time.Hour}
 	stalledBadly := stalled
@@ -233,7 +234,7 @@ func TestAPanicOfABodyEndsNothing(t *testing.T) {
 	}
 }
 
-// TestThatAnObjectIsNotThereIsAnAnswer, even if another request failed before.
+// TestThatAnObjectIsNotThereIsAnAnswer: the read ends, even if another request failed before.
 func TestThatAnObjectIsNotThereIsAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, func(n int) conduct {
@@ -243,15 +244,14 @@ func TestThatAnObjectIsNotThereIsAnAnswer(t *testing.T) {
 			return conduct{open: 10 * time.Millisecond, err: errGone{}}
 		})
 		if _, err := g.GetRange(t.Context(), "o", 0, 1000); !g.IsObjNotFoundErr(err) {
-			t.Errorf("got %v, want that it is not there", err)
+			t.Errorf("got %v, want a missing object", err)
 		}
 		synctest.Wait()
 		g.atRest(t)
 	})
 }
 
-// TestTheBudgetHolds: whatever part of the reads is slow, and one after the
-// other or all at once.
+// TestTheBudgetHolds: the budget holds for any share of slow reads, sequential or concurrent.
 func TestTheBudgetHolds(t *testing.T) {
 	for _, slow := range []int{1, 2, 8, 20} {
 		for _, parallel := range []int{1, 50} {
@@ -271,7 +271,7 @@ func TestTheBudgetHolds(t *testing.T) {
 						wg.Wait()
 					}
 					synctest.Wait()
-					// What was saved while it answered as usual counts too.
+					// The budget saved before counts too.
 					if n := len(g.below.taken()); n > 2000+2000/20+10 {
 						t.Errorf("%d requests for 2000 reads", n)
 					}
@@ -282,8 +282,7 @@ func TestTheBudgetHolds(t *testing.T) {
 	}
 }
 
-// TestASlowBucketIsLeftAlone: when everything is slow at once it is not a
-// request that is.
+// TestASlowBucketIsLeftAlone: reads are not hedged while all of them are slow.
 func TestASlowBucketIsLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{Burst: 50}, func(int) conduct { return conduct{open: time.Second} })
@@ -294,12 +293,12 @@ func TestASlowBucketIsLeftAlone(t *testing.T) {
 		}
 		wg.Wait()
 		synctest.Wait()
-		// The budget would have allowed for one each.
+		// The budget would have allowed one each.
 		if n := g.extra() - before; n > 25 {
 			t.Errorf("%d hedges for 50 reads", n)
 		}
 		if g.refused(reasonFirstByte, refusedSlow) == 0 {
-			t.Error("none was refused because the bucket is slow")
+			t.Error("no hedge was suppressed because the bucket is slow")
 		}
 		g.atRest(t)
 	})
@@ -322,7 +321,7 @@ func TestABucketThatFailsIsLeftAlone(t *testing.T) {
 		if g.refused(reasonFirstByte, refusedFailing) == 0 {
 			t.Error("the refusal was not counted")
 		}
-		// It answers again.
+		// The bucket answers again.
 		for range 64 {
 			g.mustRead(t, 0, 1000)
 		}
@@ -330,14 +329,13 @@ func TestABucketThatFailsIsLeftAlone(t *testing.T) {
 		g.mustRead(t, 0, 1000)
 		synctest.Wait()
 		if n := g.hedges(reasonFirstByte, resultWon); n != 1 {
-			t.Errorf("%d hedges won after the bucket came back, want 1", n)
+			t.Errorf("%d hedges won after the bucket was back, want 1", n)
 		}
 		g.atRest(t)
 	})
 }
 
-// TestWhatWasLearnedFades in both directions: a bucket that has become slower or
-// faster for good.
+// TestWhatWasLearnedFades: the delay follows a bucket that becomes slower or faster for good.
 func TestWhatWasLearnedFades(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{}, func(int) conduct { return usual() })
@@ -350,7 +348,7 @@ func TestWhatWasLearnedFades(t *testing.T) {
 			g.mustRead(t, 0, 100)
 		}
 		if d := delay(); d < 100*time.Millisecond || d > 130*time.Millisecond {
-			t.Errorf("delay %s of a bucket that has come to answer in 100ms", d)
+			t.Errorf("delay %s of a bucket that answers in 100ms now", d)
 		}
 		g.below.act = func(int) conduct { return usual() }
 		for range 10 {
@@ -365,8 +363,8 @@ func TestWhatWasLearnedFades(t *testing.T) {
 	})
 }
 
-// TestHedgingDoesNotTeachHaste: reads that were cut off count as late, else the
-// delay would fall the more is hedged.
+// TestHedgingDoesNotTeachHaste: cancelled reads count as late. Otherwise the delay would fall the
+// more reads are hedged.
 func TestHedgingDoesNotTeachHaste(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{MinDelay: time.Millisecond}, func(n int) conduct {

@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// step bounds one Read of a body, so that progress can be seen: some clients
-	// return only when they have filled the buffer.
+	// step bounds one Read of a body in bytes. Some clients return only when they have filled the
+	// buffer: with a larger one, a slow body would look stalled.
 	step = 64 << 10
-	// maxEmptyReads is how often in a row a body may return nothing at all.
+	// maxEmptyReads is how many Reads of a body in a row may return no bytes and no error.
 	maxEmptyReads = 100
 )
 
-// attempt is one request for a body. A goroutine of its own asks the client.
+// attempt is one request for a body. It calls the client on a goroutine of its own.
 type attempt struct {
 	b      *Bucket
 	object string
@@ -23,17 +23,17 @@ type attempt struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	opened chan error // one, when the client has answered; body is there if it is nil
+	opened chan error // receives one value when the client has answered; if nil, body is set
 	body   io.ReadCloser
 	buf    *[]byte       // of step bytes, see doc.go
-	asked  chan int      // bytes that are wanted, at most one
-	got    chan received // what came of it
-	left   chan struct{} // closed when nothing is wanted any more
-	ended  chan struct{} // closed when the body was closed
+	asked  chan int      // number of bytes to read; capacity 1
+	got    chan received // their outcome
+	left   chan struct{} // closed when the attempt is abandoned
+	ended  chan struct{} // closed when the body is closed
 
-	// Of the caller's goroutine.
-	answered bool // opened was received
-	reading  bool // asked and not got
+	// The fields below belong to the caller's goroutine.
+	answered bool // opened has been received
+	reading  bool // asked was sent and got not received yet
 }
 
 // received is the outcome of one Read.
@@ -62,13 +62,13 @@ func (a *attempt) run(open func(ctx context.Context) (io.ReadCloser, error)) {
 		return err
 	})
 	if err != nil {
-		// Some clients return a body beside the error, GCS's one whose Close panics.
+		// Some clients return a body with the error. The Close of GCS's panics.
 		a.opened <- err
 		return
 	}
 	a.buf = a.b.buffers.Get().(*[]byte)
 	defer a.b.buffers.Put(a.buf)
-	defer func() { _ = a.contained(a.body.Close) }() // what was wanted of it was read
+	defer func() { _ = a.contained(a.body.Close) }() // the requested bytes have been read
 	a.opened <- nil
 	for {
 		select {
@@ -95,8 +95,7 @@ func (a *attempt) read(p []byte) (r received) {
 
 func (a *attempt) contained(f func() error) error { return a.b.contained(a.object, a.off, f) }
 
-// await waits for the answer, and no longer than d. A request without one is
-// left.
+// await waits for the answer for at most d. Without one it abandons the request.
 func (a *attempt) await(d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -115,9 +114,8 @@ func (a *attempt) await(d time.Duration) error {
 	return err
 }
 
-// next returns up to n bytes of the body, or why there are none; both at once
-// when the body ended with them. The bytes are good until next is called again or
-// the attempt is left.
+// next returns up to n bytes of the body, or an error, or both when the body ended with these
+// bytes. The bytes are valid until the next call of next or leave.
 func (a *attempt) next(n int, d time.Duration) ([]byte, error) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -134,9 +132,8 @@ func (a *attempt) next(n int, d time.Duration) ([]byte, error) {
 	}
 }
 
-// leave ends the request, and waits until the body is closed unless the client
-// is at work. complete: the body was read to its end, and its connection can be
-// used again.
+// leave abandons the request. It waits until the body is closed unless a call of the client runs.
+// complete says that the body was read to its end, and its connection can be reused.
 func (a *attempt) leave(complete bool) {
 	select {
 	case <-a.left:
@@ -144,7 +141,7 @@ func (a *attempt) leave(complete bool) {
 	default:
 	}
 	if !complete || a.reading {
-		a.cancel() // before Close: a body must not be read to its end
+		a.cancel() // before Close, which would otherwise read the body to its end
 	}
 	close(a.left)
 	if a.answered && !a.reading {

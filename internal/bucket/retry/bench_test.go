@@ -9,7 +9,7 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// BenchmarkGetRange is what the decorator adds to a read of a bucket in memory.
+// BenchmarkGetRange measures what the decorator adds to a read of a bucket in memory.
 func BenchmarkGetRange(b *testing.B) {
 	bucket := objstore.NewInMemBucket()
 	if err := bucket.Upload(b.Context(), "o", bytes.NewReader(make([]byte, 8<<20))); err != nil {

@@ -10,21 +10,21 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// body is a range, read by as many requests as it takes.
+// body is a range that is read by as many requests as necessary.
 type body struct {
 	t           *tries
 	off, length int64 // length -1: to the end
 	a           *attempt
 
 	rest   []byte // in a's buffer, to be delivered
-	pos    int64  // delivered, and rest
-	broken error  // why a ended before the range did, once rest is delivered
-	short  bool   // the request before a ended early, without an error, and nothing came since
-	err    error  // the end
+	pos    int64  // bytes delivered, rest included
+	broken error  // why a ended before the range; applies once rest is delivered
+	short  bool   // the request before a ended early without an error, and a has sent nothing yet
+	err    error  // the final result, io.EOF included
 	closed bool
 }
 
-// open sends requests until one is answered.
+// open sends requests until one is answered or none may follow.
 func (b *body) open() error {
 	for {
 		err := b.request()
@@ -37,7 +37,7 @@ func (b *body) open() error {
 	}
 }
 
-// request sends one for what is missing.
+// request sends a request for the missing bytes.
 func (b *body) request() error {
 	off, length := b.off+b.pos, b.length
 	if length >= 0 {
@@ -53,7 +53,7 @@ func (b *body) request() error {
 	return nil
 }
 
-// ObjectSize is the size of what is read, where the client knows it.
+// ObjectSize returns the number of bytes of the body, if the client knows it.
 func (b *body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.a.body) }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -89,14 +89,14 @@ func (b *body) fill(n int) {
 	switch {
 	case err == nil:
 	case b.length >= 0 && b.pos >= b.length, b.length < 0 && err == io.EOF:
-		b.err = io.EOF // whatever it is, the range is complete
+		b.err = io.EOF // the range is complete: an error does not matter
 	default:
 		b.broken = err
 	}
 }
 
-// resume continues the range in another request. It returns io.EOF where that
-// shows that the object has no more.
+// resume continues the range with another request. It returns io.EOF if that shows that the object
+// has no more bytes.
 func (b *body) resume(why error) error {
 	b.a.leave(false)
 	reason := reasonBroken
@@ -139,27 +139,28 @@ func (b *body) Close() error {
 	return nil
 }
 
-// wholes is the account of objects that are held before they are delivered. Nothing waits for it.
+// wholes is the account of whole objects that are in memory before they are delivered. Nothing
+// waits for it.
 type wholes struct {
-	limit int64
-	held  atomic.Int64
+	limit    int64
+	reserved atomic.Int64
 }
 
 func (w *wholes) tryReserve(n int64) bool {
-	if w.held.Add(n) > w.limit {
-		w.held.Add(-n)
+	if w.reserved.Add(n) > w.limit {
+		w.reserved.Add(-n)
 		return false
 	}
 	return true
 }
 
-func (w *wholes) release(n int64) { w.held.Add(-n) }
+func (w *wholes) release(n int64) { w.reserved.Add(-n) }
 
-// maxWhole bounds what is held of an object before it is delivered.
+// maxWhole bounds the bytes of one object that are read before the first is delivered.
 const maxWhole = 1 << 20
 
-// getWhole reads an object, to its end if it is not too large, before anything
-// of it is delivered.
+// getWhole reads an object. Unless it is too large, it reads the object to its end before it
+// delivers the first byte.
 func (b *Bucket) getWhole(t *tries) (io.ReadCloser, error) {
 	for {
 		w := &whole{t: t}
@@ -174,15 +175,15 @@ func (b *Bucket) getWhole(t *tries) (io.ReadCloser, error) {
 	}
 }
 
-// whole is an object of one request.
+// whole is an object that one request reads.
 type whole struct {
 	t    *tries
-	a    *attempt // nil when all is in data
+	a    *attempt // nil when data is the whole object
 	data []byte
-	held int64         // reserved for data
+	size int64         // bytes reserved for data
 	head *bytes.Reader // over data
-	rest []byte        // behind data, in a's buffer
-	end  error         // behind rest
+	rest []byte        // bytes after data, in a's buffer
+	end  error         // after rest
 	done bool
 }
 
@@ -212,32 +213,32 @@ func (w *whole) request() error {
 	return nil
 }
 
-// reserve reserves memory for the next step of the object. Once there is none, or the object is
-// large, what follows is delivered as it comes.
+// reserve reserves memory for the next step of the object. It returns false if there is none or the
+// object is large: the remaining bytes are then streamed.
 func (w *whole) reserve() bool {
 	need := int64(len(w.data)) + step
-	need += need / 4 // append makes the buffer that much larger than it must be
+	need += need / 4 // append may allocate that much more than necessary
 	switch {
 	case len(w.data) >= maxWhole:
 		return false
-	case need <= w.held:
+	case need <= w.size:
 		return true
 	}
-	if !w.t.b.wholes.tryReserve(need - w.held) {
+	if !w.t.b.wholes.tryReserve(need - w.size) {
 		return false
 	}
-	w.held = need
+	w.size = need
 	return true
 }
 
 func (w *whole) release() {
-	w.t.b.wholes.release(w.held)
-	w.held = 0
+	w.t.b.wholes.release(w.size)
+	w.size = 0
 }
 
 func (w *whole) next() ([]byte, error) { return w.a.next(step, w.t.patience(w.t.b.opts.Stall)) }
 
-// ObjectSize is the size of the object, where it is known.
+// ObjectSize returns the size of the object, if it is known.
 func (w *whole) ObjectSize() (int64, error) {
 	if w.a == nil {
 		return int64(len(w.data)), nil

@@ -11,8 +11,8 @@ import (
 	"larder/internal/panics"
 )
 
-// Bucket is an object store client whose reads and listings survive faults. What
-// writes is the client's own.
+// Bucket is an object store client whose reads and listings survive faults. Its writes are those of
+// the client.
 type Bucket struct {
 	objstore.Bucket
 
@@ -24,8 +24,7 @@ type Bucket struct {
 	wholes  *wholes
 }
 
-// Wrap returns the client with operations that are repeated. Closing it closes
-// the client.
+// Wrap returns the client with retries. Closing it closes the client.
 func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	opts = opts.withDefaults()
 	b := &Bucket{
@@ -40,8 +39,8 @@ func Wrap(client objstore.Bucket, opts Options) *Bucket {
 	return b
 }
 
-// WithExpectedErrs returns the same bucket, with the same budget, whose client does not count
-// expected errors as failures. A client that counts nothing stays as it is.
+// WithExpectedErrs returns the bucket with the same budget and a client that does not count
+// expected errors as failures. If the client counts nothing, it returns b.
 func (b *Bucket) WithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) objstore.Bucket {
 	counted, ok := b.Bucket.(objstore.InstrumentedBucket)
 	if !ok {
@@ -52,15 +51,14 @@ func (b *Bucket) WithExpectedErrs(expected objstore.IsOpFailureExpectedFunc) obj
 	return &c
 }
 
-// ReaderWithExpectedErrs is WithExpectedErrs for those who only read.
+// ReaderWithExpectedErrs does the same as WithExpectedErrs for callers that only read.
 func (b *Bucket) ReaderWithExpectedErrs(
 	expected objstore.IsOpFailureExpectedFunc,
 ) objstore.BucketReader {
 	return b.WithExpectedErrs(expected)
 }
 
-// GetRange reads a range, length -1 being all that follows off. The body must be
-// closed.
+// GetRange reads a range. Length -1 reads from off to the end. The caller must close the body.
 func (b *Bucket) GetRange(
 	ctx context.Context, name string, off, length int64,
 ) (io.ReadCloser, error) {
@@ -71,12 +69,12 @@ func (b *Bucket) GetRange(
 	return r, nil
 }
 
-// Get reads an object. The body must be closed.
+// Get reads an object. The caller must close the body.
 func (b *Bucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
 	return b.getWhole(b.begin(ctx, name))
 }
 
-// Exists reports whether there is such an object.
+// Exists reports whether the object exists.
 func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
 	return call(
 		b.begin(ctx, name),
@@ -84,15 +82,17 @@ func (b *Bucket) Exists(ctx context.Context, name string) (bool, error) {
 	)
 }
 
-// Attributes returns an object's size and time.
+// Attributes returns the size and time of an object.
 func (b *Bucket) Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error) {
 	return call(
 		b.begin(ctx, name),
-		func(ctx context.Context) (objstore.ObjectAttributes, error) { return b.Bucket.Attributes(ctx, name) },
+		func(ctx context.Context) (objstore.ObjectAttributes, error) {
+			return b.Bucket.Attributes(ctx, name)
+		},
 	)
 }
 
-// Iter calls f for the names in a folder.
+// Iter calls f with each name in a folder.
 func (b *Bucket) Iter(
 	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
 ) error {
@@ -100,16 +100,13 @@ func (b *Bucket) Iter(
 		b.begin(ctx, dir),
 		func(o objstore.IterObjectAttributes) error { return f(o.Name) },
 		func(ctx context.Context, f func(objstore.IterObjectAttributes) error) error {
-			return b.Bucket.Iter(
-				ctx,
-				dir,
-				func(name string) error { return f(objstore.IterObjectAttributes{Name: name}) },
-				options...)
+			each := func(name string) error { return f(objstore.IterObjectAttributes{Name: name}) }
+			return b.Bucket.Iter(ctx, dir, each, options...)
 		},
 	)
 }
 
-// IterWithAttributes calls f for what is in a folder.
+// IterWithAttributes calls f with each entry of a folder.
 func (b *Bucket) IterWithAttributes(
 	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
 	options ...objstore.IterOption,
@@ -123,14 +120,13 @@ func (b *Bucket) IterWithAttributes(
 	)
 }
 
-// IsObjNotFoundErr reports whether an error that came from this bucket says that
-// there is no such object.
+// IsObjNotFoundErr reports whether an error of this bucket says that the object does not exist.
 func (b *Bucket) IsObjNotFoundErr(err error) bool { return b.Bucket.IsObjNotFoundErr(raw(err)) }
 
-// IsAccessDeniedErr reports whether it says that access is denied.
+// IsAccessDeniedErr reports whether an error of this bucket says that access is denied.
 func (b *Bucket) IsAccessDeniedErr(err error) bool { return b.Bucket.IsAccessDeniedErr(raw(err)) }
 
-// contained calls the client.
+// contained calls the client and returns its panic as an error.
 func (b *Bucket) contained(object string, off int64, f func() error) error {
 	return hedge.Contained(b.panics, object, off, f)
 }

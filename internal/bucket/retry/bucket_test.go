@@ -18,13 +18,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The client of BOS starts it when it is linked.
+	// The client of BOS starts this goroutine when it is linked.
 	goleak.VerifyTestMain(
 		m, goleak.IgnoreAnyFunction("github.com/baidubce/bce-sdk-go/util/log.NewLogger.func1"),
 	)
 }
 
-// serverError is shaped as the errors of the clients are.
+// serverError has the fields of the errors of the clients.
 type serverError struct {
 	StatusCode int
 	Code       string
@@ -38,7 +38,7 @@ var (
 	errReset = errors.New("connection reset by peer")
 )
 
-// errGone and errDenied are recognised only as they are.
+// errGone and errDenied are recognised only unwrapped.
 type (
 	errGone   struct{}
 	errDenied struct{}
@@ -47,24 +47,25 @@ type (
 func (errGone) Error() string   { return "the specified key does not exist" }
 func (errDenied) Error() string { return "access denied" }
 
-// conduct is how a bucket answers one request.
+// conduct says how a bucket answers one request.
 type conduct struct {
 	open   time.Duration // before the answer
-	err    error         // instead of one
+	err    error         // instead of an answer
 	panics bool
-	deaf   bool // neither the opening nor the body heeds its context
+	deaf   bool // opening and body ignore their context
 
-	cut    int           // with any of the following: bytes of the body before it
-	end    bool          // it ends
-	broken error         // it breaks
-	stall  time.Duration // it stalls, for so long
+	cut    int           // bytes of the body before one of the following happens
+	end    bool          // the body ends
+	broken error         // the body breaks
+	stall  time.Duration // the body stalls for this time
 
-	jumbled bool // names of a listing do not ascend
+	jumbled bool // the names of a listing descend
 }
 
 var forever = 10 * time.Hour
 
-// bucket answers requests as act says. Every request is noted.
+// bucket answers requests as act says, and records them. faultstore cannot replace it: clients that
+// ignore their context, panics and counts of running openings are beyond its rules.
 type bucket struct {
 	objstore.Bucket
 	data  []byte
@@ -73,7 +74,7 @@ type bucket struct {
 
 	mu    sync.Mutex
 	asked []string
-	open  int // openings that run, and bodies that are not closed
+	open  int // running openings, and bodies that are not closed
 }
 
 func (b *bucket) IsObjNotFoundErr(err error) bool  { _, ok := err.(errGone); return ok }
@@ -185,7 +186,7 @@ func (b *bucket) body(ctx context.Context, what string, data []byte) (io.ReadClo
 	c, err := b.answer(ctx, what)
 	if err != nil {
 		b.opened(-1)
-		return (*reply)(nil), err // as the client of GCS does
+		return (*reply)(nil), err // same as the client of GCS
 	}
 	return &reply{b: b, ctx: ctx, c: c, rest: data}, nil
 }
@@ -248,32 +249,32 @@ func (r *reply) Close() error {
 	return nil
 }
 
-// slots count what they hear.
-type slots struct {
-	mu                           sync.Mutex
-	throttled, answered, resting int
+// limiter counts the calls of a Limiter.
+type limiter struct {
+	mu                          sync.Mutex
+	throttled, answered, paused int
 }
 
-func (s *slots) add(n *int, d int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (l *limiter) add(n *int, d int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	*n += d
 }
 
-func (s *slots) Throttled() { s.add(&s.throttled, 1) }
-func (s *slots) Answered()  { s.add(&s.answered, 1) }
-func (s *slots) Pause()     { s.add(&s.resting, 1) }
-func (s *slots) Resume()    { s.add(&s.resting, -1) }
+func (l *limiter) Throttled() { l.add(&l.throttled, 1) }
+func (l *limiter) Answered()  { l.add(&l.answered, 1) }
+func (l *limiter) Pause()     { l.add(&l.paused, 1) }
+func (l *limiter) Resume()    { l.add(&l.paused, -1) }
 
-// rig is a bucket of 300,000 bytes behind a decorator.
+// rig is a decorated bucket with an object of 300,000 bytes.
 type rig struct {
 	*Bucket
-	below *bucket
-	slots *slots
+	below   *bucket
+	limiter *limiter
 }
 
 func newRig(opts Options, act func(n int) conduct) *rig {
-	g := &rig{slots: &slots{}}
+	g := &rig{limiter: &limiter{}}
 	g.below = &bucket{
 		Bucket: objstore.NewInMemBucket(),
 		data:   make([]byte, 300_000),
@@ -283,13 +284,13 @@ func newRig(opts Options, act func(n int) conduct) *rig {
 	for i := range g.below.data {
 		g.below.data[i] = byte(i ^ i>>8*7 ^ i>>16*13)
 	}
-	opts.Limiter = g.slots
+	opts.Limiter = g.limiter
 	opts.Registerer = prometheus.NewRegistry()
 	g.Bucket = Wrap(g.below, opts)
 	return g
 }
 
-// first answers the first requests in the given ways, and all others well.
+// first answers the first requests in the given ways, and all others normally.
 func first(c ...conduct) func(n int) conduct {
 	return func(n int) conduct {
 		if n < len(c) {
@@ -332,18 +333,18 @@ func (g *rig) retries(reason, result string) int {
 	return int(testutil.ToFloat64(g.metrics.retries.WithLabelValues(reason, result)))
 }
 
-// atRest fails when a request, a body or a resting slot is left behind.
+// atRest checks that no request, body, reservation or paused slot is left.
 func (g *rig) atRest(t *testing.T) {
 	t.Helper()
 	g.below.mu.Lock()
 	defer g.below.mu.Unlock()
 	if g.below.open != 0 {
-		t.Errorf("%d requests were left open", g.below.open)
+		t.Errorf("%d requests are still open", g.below.open)
 	}
-	if held := g.wholes.held.Load(); held != 0 {
-		t.Errorf("%d bytes are left reserved", held)
+	if reserved := g.wholes.reserved.Load(); reserved != 0 {
+		t.Errorf("%d bytes are still reserved", reserved)
 	}
-	if g.slots.resting != 0 {
-		t.Errorf("%d slots were left resting", g.slots.resting)
+	if g.limiter.paused != 0 {
+		t.Errorf("%d slots are still paused", g.limiter.paused)
 	}
 }

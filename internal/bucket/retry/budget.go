@@ -5,41 +5,41 @@ import (
 	"time"
 )
 
-// perSecond is how many tokens come by themselves.
+// perSecond is the number of tokens that come by themselves.
 const perSecond = 1
 
-// budget is the repetitions that may be made.
+// budget counts the tokens for retries.
 type budget struct {
-	earn, most float64
+	earn, burst float64 // tokens per operation, and the most that are saved
 
 	mu     sync.Mutex
 	tokens float64
-	filled time.Time // when tokens were brought up to date
+	filled time.Time // when tokens was last updated
 }
 
 func newBudget(o Options) *budget {
 	return &budget{
 		earn:   o.Budget,
-		most:   float64(o.Burst),
+		burst:  float64(o.Burst),
 		tokens: float64(o.Burst),
 		filled: time.Now(),
 	}
 }
 
-// operation earns a part of a token.
+// operation adds the part of a token that an operation earns.
 func (b *budget) operation() { b.add(b.earn) }
 
-// refund gives a token back.
+// refund returns a token.
 func (b *budget) refund() { b.add(1) }
 
 func (b *budget) add(n float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tokens = min(b.tokens+n, b.most)
+	b.tokens = min(b.tokens+n, b.burst)
 }
 
-// take takes a token, if there is one.
-func (b *budget) take() bool {
+// trySpend spends a token if there is one.
+func (b *budget) trySpend() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fillLocked()
@@ -59,6 +59,6 @@ func (b *budget) left() float64 {
 
 func (b *budget) fillLocked() {
 	now := time.Now()
-	b.tokens = min(b.tokens+perSecond*now.Sub(b.filled).Seconds(), b.most)
+	b.tokens = min(b.tokens+perSecond*now.Sub(b.filled).Seconds(), b.burst)
 	b.filled = now
 }

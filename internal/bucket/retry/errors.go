@@ -7,25 +7,24 @@ import (
 )
 
 var (
-	// errNoAnswer ends a request that was not answered.
+	// errNoAnswer is the error of a request that was not answered in time.
 	errNoAnswer = errors.New("the bucket did not answer")
-	// errStalled ends a body or a listing that made no progress.
+	// errStalled is the error of a body or a listing that made no progress.
 	errStalled = errors.New("the bucket stopped sending")
-	// errJumbled ends a listing that cannot be continued: what was delivered cannot
-	// be told from what was not.
-	errJumbled = errors.New(
-		"the listing broke, and its names are in no order by which it could go on",
-	)
+	// errJumbled is the error of a listing that cannot be continued: without an order, delivered
+	// names cannot be told from others.
+	errJumbled = errors.New("the listing broke and cannot be continued: its names are not sorted")
 )
 
-// Error is an operation that was given up after more than one request.
+// Error is the error of an operation that failed after more than one request.
 type Error struct {
-	// Err is what the last request failed with, as the client made it.
+	// Err is the error of the last request, as the client made it.
 	Err error
-	// Requests were sent since Took ago.
+	// Requests is the number of requests that were sent.
 	Requests int
-	Took     time.Duration
-	// Ended is the error of the caller's context, if that ended the operation.
+	// Took is the time since the first request.
+	Took time.Duration
+	// Ended is the error of the caller's context if that ended the operation, else nil.
 	Ended error
 }
 
@@ -44,7 +43,7 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Err}
 }
 
-// raw returns what the client made of an error.
+// raw returns the client's own error.
 func raw(err error) error {
 	var e *Error
 	if errors.As(err, &e) {

@@ -16,39 +16,33 @@ import (
 	"larder/internal/panics"
 )
 
-// Why a request is repeated.
+// Reasons for repeating a request.
 const (
 	reasonThrottled = "throttled"    // 503, 429
-	reasonServer    = "server_error" // any other answer that says that the server failed
-	// no answer: refused, reset, timed out below us, and what is not known
+	reasonServer    = "server_error" // any other answer that reports a failure of the server
+	// reasonConnection: refused, reset, timed out in the client, and unknown errors
 	reasonConnection = "connection"
-	reasonNoAnswer   = "no_answer"   // none within Options.FirstByte
+	reasonNoAnswer   = "no_answer"   // no answer within Options.FirstByte
 	reasonBroken     = "broken_body" // the body failed
 	reasonShort      = "short_body"  // the body ended early
-	reasonStalled    = "stalled"     // nothing more came within Options.Stall
+	reasonStalled    = "stalled"     // no progress within Options.Stall
 	reasonChanged    = "changed"     // a folder was deleted while it was being listed
 )
 
 func reasons() []string {
 	return []string{
-		reasonThrottled,
-		reasonServer,
-		reasonConnection,
-		reasonNoAnswer,
-		reasonBroken,
-		reasonShort,
-		reasonStalled,
-		reasonChanged,
+		reasonThrottled, reasonServer, reasonConnection, reasonNoAnswer, reasonBroken, reasonShort,
+		reasonStalled, reasonChanged,
 	}
 }
 
-// Final tells whether an error of a bucket is an answer that repeating the request
-// does not change: access denied, an archived object, another 4xx. A missing object
-// is one too, which only the client knows for all types of bucket.
+// Final reports whether an error of a bucket is an answer that a retry does not change: access
+// denied, an archived object, another 4xx. A missing object is final too, but only the client knows
+// that for all types of bucket.
 func Final(err error) bool { return reasonOf(raw(err)) == "" }
 
-// reasonOf tells why a request that failed with a client's error is repeated;
-// "" if it must not be.
+// reasonOf returns the reason for repeating a request that failed with a client's error, "" if it
+// must not be repeated.
 func (b *Bucket) reasonOf(err error) string {
 	if b.Bucket.IsObjNotFoundErr(err) || b.Bucket.IsAccessDeniedErr(err) {
 		return ""
@@ -65,9 +59,9 @@ func reasonOf(err error) string {
 	}
 	var panicked *panics.Error
 	var certificate *tls.CertificateVerificationError
-	if errors.As(err, &panicked) || errors.As(err, &certificate) || errors.Is(err, objstore.ErrOptionNotSupported) ||
-		errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist) ||
-		errors.Is(err, fs.ErrInvalid) {
+	if errors.As(err, &panicked) || errors.As(err, &certificate) ||
+		errors.Is(err, objstore.ErrOptionNotSupported) || errors.Is(err, fs.ErrPermission) ||
+		errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
 		return ""
 	}
 	var a answer
@@ -75,7 +69,8 @@ func reasonOf(err error) string {
 	return a.reason()
 }
 
-// listReasonOf is reasonOf for a listing, which names no object that could be missing.
+// listReasonOf returns the reason for repeating a listing, which names no object that could be
+// missing.
 //
 // A listing of a file system takes several steps. It fails with ErrNotExist if a folder is deleted
 // between two of them, as a compactor does. An object store has no such moment: the next listing of
@@ -87,21 +82,24 @@ func (b *Bucket) listReasonOf(err error) string {
 	return b.reasonOf(err)
 }
 
-// answer is what the error of a client tells of the server's answer.
+// answer is the server's answer as far as the error of a client tells it.
 type answer struct {
-	status int // of HTTP; 0: unknown
+	status int // HTTP status, 0 if unknown
 	code   string
 	grpc   codes.Code
 }
 
 func (a answer) reason() string {
 	switch {
-	// Codes that tell more than their status does: S3 has 400 for some that pass.
+	// These codes tell more than their status: S3 sends some transient errors with 400.
 	case strings.HasPrefix(a.code, "SlowDown"),
 		strings.HasPrefix(a.code, "Throttl"),
 		a.code == "RequestLimitExceeded":
 		return reasonThrottled
-	case slices.Contains([]string{"RequestTimeout", "InternalError", "OperationAborted", "ExpiredToken", "ExpiredTokenException"}, a.code):
+	case slices.Contains([]string{
+		"RequestTimeout", "InternalError", "OperationAborted", "ExpiredToken",
+		"ExpiredTokenException",
+	}, a.code):
 		return reasonServer
 	}
 	switch {
@@ -117,21 +115,14 @@ func (a answer) reason() string {
 		return reasonThrottled
 	case codes.Unavailable, codes.Internal, codes.Aborted, codes.DeadlineExceeded, codes.DataLoss:
 		return reasonServer
-	case codes.InvalidArgument,
-		codes.NotFound,
-		codes.AlreadyExists,
-		codes.PermissionDenied,
-		codes.Unauthenticated,
-		codes.FailedPrecondition,
-		codes.OutOfRange,
-		codes.Unimplemented:
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied,
+		codes.Unauthenticated, codes.FailedPrecondition, codes.OutOfRange, codes.Unimplemented:
 		return ""
 	}
 	return reasonConnection
 }
 
-// Unsatisfiable reports whether the bucket says that the object ends before the
-// range.
+// Unsatisfiable reports whether err says that the object ends before the requested range.
 func Unsatisfiable(err error) bool {
 	var a answer
 	a.find(err)
@@ -139,9 +130,9 @@ func Unsatisfiable(err error) bool {
 		a.grpc == codes.OutOfRange
 }
 
-// find looks through what err wraps. The clients have no type of error, nor
-// interface, in common, but all have fields that are named alike: to know them by
-// these does not link eight clients.
+// find searches err and the errors that it wraps. The clients' errors have neither a type nor an
+// interface in common, but their fields have the same names. Reading the fields by name avoids
+// linking eight clients.
 func (a *answer) find(err error) {
 	for err != nil && a.status == 0 && a.grpc == codes.OK {
 		if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok &&
@@ -149,7 +140,7 @@ func (a *answer) find(err error) {
 			a.grpc = s.GRPCStatus().Code()
 		}
 		a.fields(reflect.ValueOf(err))
-		switch e := err.(type) { //nolint:errorlint // every layer is looked at by itself
+		switch e := err.(type) { //nolint:errorlint // each layer is examined by itself
 		case interface{ Unwrap() error }:
 			err = e.Unwrap()
 		case interface{ Cause() error }:
@@ -183,7 +174,7 @@ func (a *answer) fields(v reflect.Value) {
 		}
 		return found
 	}
-	// All have StatusCode, but for GCS, whose Code is a number, and COS.
+	// All clients have StatusCode, except GCS, whose Code is a number, and COS.
 	for _, name := range []string{"StatusCode", "Code"} {
 		if f := field(name); f.IsValid() && f.CanInt() && a.status == 0 {
 			a.status = int(f.Int())

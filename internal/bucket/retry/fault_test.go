@@ -26,7 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ociError has what the client of OCI makes of an answer: its type is not exported.
+// ociError has the fields of the error of the client of OCI, whose type is not exported.
 type ociError struct {
 	StatusCode int
 	Code       string
@@ -40,7 +40,7 @@ type caused struct{ cause error }
 func (c caused) Error() string { return "stat object: " + c.cause.Error() }
 func (c caused) Cause() error  { return c.cause }
 
-// TestReasons: what the clients of all providers return for an answer with a status.
+// TestReasons covers the errors that the clients of all providers return for an HTTP status.
 func TestReasons(t *testing.T) {
 	clients := map[string]func(status int, code string) error{
 		"S3":    func(status int, code string) error { return minio.ErrorResponse{StatusCode: status, Code: code} },
@@ -113,7 +113,7 @@ func TestReasonsOfOtherErrors(t *testing.T) {
 		{&url.Error{Op: "Get", Err: syscall.ECONNRESET}, reasonConnection},
 		{&net.DNSError{Err: "no such host"}, reasonConnection},
 		{io.ErrUnexpectedEOF, reasonConnection},
-		// a time-out below us: the caller's is asked about first
+		// a timeout in the client: the caller's own is checked first
 		{context.DeadlineExceeded, reasonConnection},
 		{&url.Error{Op: "Get", Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, ""},
 		{&fs.PathError{Op: "open", Err: syscall.EACCES}, ""},
@@ -126,20 +126,19 @@ func TestReasonsOfOtherErrors(t *testing.T) {
 	}
 }
 
-// nilError is an error of a careless client.
+// nilError is a nil pointer that a careless client returns as an error.
 type nilError struct{ StatusCode int }
 
 func (*nilError) Error() string { return "nil" }
 
-// TestRecognisedAfterGivingUp: who asks whether an error means a missing object need not know of
-// this package.
+// TestRecognisedAfterGivingUp: IsObjNotFoundErr and Final look through an *Error.
 func TestRecognisedAfterGivingUp(t *testing.T) {
 	b := newRig(Options{}, first()).Bucket
 	if !b.IsObjNotFoundErr(fmt.Errorf("%w", &Error{Err: errGone{}, Requests: 2})) ||
 		!b.IsAccessDeniedErr(&Error{Err: errDenied{}, Requests: 2}) {
-		t.Error("an error that was given up is not recognised")
+		t.Error("the client's error in an *Error is not recognised")
 	}
 	if b.IsObjNotFoundErr(&Error{Err: errOops, Requests: 2}) || b.IsObjNotFoundErr(nil) {
-		t.Error("something else is taken for a missing object")
+		t.Error("another error counts as a missing object")
 	}
 }

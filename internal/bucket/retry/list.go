@@ -8,17 +8,17 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// listing is how far a listing has come.
+// listing is the progress of a listing.
 type listing struct {
-	last    string // the name that was delivered last
-	some    bool   // there was one
-	jumbled bool   // names did not ascend
+	last    string // the last delivered name
+	some    bool   // a name has been delivered
+	jumbled bool   // the names did not ascend
 }
 
-// callerError marks an error of the function that is called with the names.
+// callerError marks an error of the caller's function.
 type callerError struct{ error }
 
-// list calls f for all that the client lists. f runs on the caller's goroutine.
+// list calls f with each entry that the client lists. f runs on the caller's goroutine.
 func (b *Bucket) list(t *tries, f func(objstore.IterObjectAttributes) error,
 	iter func(context.Context, func(objstore.IterObjectAttributes) error) error) error {
 	var l listing
@@ -34,7 +34,7 @@ func (b *Bucket) list(t *tries, f func(objstore.IterObjectAttributes) error,
 			return own.error
 		}
 		if l.jumbled {
-			return err // what was delivered cannot be told from what was not
+			return err // delivered names cannot be told from others
 		}
 		if err := t.againFor(b.listReasonOf(err), err, 0); err != nil {
 			return err
@@ -42,11 +42,10 @@ func (b *Bucket) list(t *tries, f func(objstore.IterObjectAttributes) error,
 	}
 }
 
-// listOnce lists with one call of the client, and passes over what was delivered
-// by those before it.
+// listOnce lists with one call of the client, and skips the names that earlier calls delivered.
 func (b *Bucket) listOnce(t *tries, l *listing, f func(objstore.IterObjectAttributes) error,
 	iter func(context.Context, func(objstore.IterObjectAttributes) error) error) error {
-	// Some clients go on listing until the context ends.
+	// Some clients continue to list until the context ends.
 	ctx, cancel := context.WithCancel(t.ctx)
 	defer cancel()
 	names := make(chan objstore.IterObjectAttributes)
@@ -64,7 +63,7 @@ func (b *Bucket) listOnce(t *tries, l *listing, f func(objstore.IterObjectAttrib
 		})
 	}()
 	seen, last := l.some, l.last
-	before := "" // the name that was passed over last
+	before := "" // the last skipped name
 	limit, stalled := b.opts.FirstByte, errNoAnswer
 	timer := time.NewTimer(t.patience(limit))
 	defer timer.Stop()

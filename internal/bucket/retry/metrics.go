@@ -2,7 +2,7 @@ package retry
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// What came of a repetition.
+// Results of a retry.
 const (
 	resultOK     = "ok"
 	resultFailed = "failed"
@@ -18,19 +18,19 @@ func newMetrics(reg prometheus.Registerer, b *budget) *metrics {
 	m := &metrics{
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_bucket_retries_total",
-			Help: "Requests to the bucket that repeat or continue a failed one, by what failed it and what came of them.",
+			Help: "Requests to the bucket that repeat or continue a failed one, by the reason of the failure and the result.",
 		}, []string{"reason", "result"}),
 		gaveUp: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_bucket_gave_up_total",
-			Help: "Operations of the bucket that failed though they could have been tried again: their deadline was near.",
+			Help: "Operations of the bucket that failed with an error that may pass, because no time was left for a retry.",
 		}, []string{"reason"}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "larder_bucket_retries_refused_total",
-			Help: "Requests to the bucket that were not repeated when it was their turn, because the budget was spent.",
+			Help: "Retries that had to wait for another pause because the retry budget was spent.",
 		}),
 		resumed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "larder_bucket_resumed_bytes_total",
-			Help: "Bytes that did not have to be read again because a broken body was continued.",
+			Help: "Bytes that were not read twice because a broken body was continued.",
 		}),
 	}
 	for _, reason := range reasons() {
@@ -46,7 +46,7 @@ func newMetrics(reg prometheus.Registerer, b *budget) *metrics {
 			m.resumed,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 				Name: "larder_bucket_retry_budget",
-				Help: "Requests to the bucket that may be repeated now.",
+				Help: "Retries that the budget allows now.",
 			}, b.left),
 		)
 	}

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. Every operation runs in a slot
-// that its caller holds.
+// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. Every operation runs in a
+// slot that its caller holds.
 type Limiter interface {
 	// Throttled reports an answer that asked for fewer requests, Answered any other answer.
 	Throttled()
@@ -28,43 +28,41 @@ const (
 	defaultMinBackoff = 100 * time.Millisecond
 	defaultMaxBackoff = 5 * time.Second
 	defaultWholeBytes = 24 << 20
-	// minPatience is the least time that a request is given where the caller's
-	// deadline is near: half of what is left, but not less than this.
+	// minPatience is the shortest time for a request near the caller's deadline: half of the time
+	// left, but at least this.
 	minPatience = 500 * time.Millisecond
 )
 
 // Options of a Bucket. The zero value works.
 type Options struct {
-	// Budget is how many repetitions each operation earns; 0.1 by default.
+	// Budget is the number of retries that each operation earns. Default 0.1. More survives worse
+	// faults, and adds more load to a bucket in trouble.
 	Budget float64
-	// Burst is how many repetitions are kept for later; 30 by default. More
-	// carries more reads at once over a short fault of the whole bucket without
-	// waiting, and costs the bucket more in a long one.
+	// Burst is the number of unused retries that are saved. Default 30. More carries more
+	// concurrent reads over a short fault without waiting, and costs the bucket more in a long one.
 	Burst int
-	// FirstByte is how long a request may go unanswered before it is sent again;
-	// 15 s by default, and at most half of the time that its caller has left.
-	// Shorter finds a lost request sooner, and takes slow ones for lost.
+	// FirstByte is the time after which an unanswered request is sent again. Default 15 s, and at
+	// most half of the time that its caller has left. Shorter finds a lost request sooner, and
+	// repeats slow ones.
 	FirstByte time.Duration
-	// Stall is how long a body, or a listing, may make no progress; 10 s by
-	// default, bounded as FirstByte is.
+	// Stall is how long a body or a listing may make no progress. Default 10 s, bounded the same
+	// way as FirstByte.
 	Stall time.Duration
-	// Patience is how long after its first fault an operation is given up whose
-	// context has no deadline; 10 s by default. Longer carries it over longer faults,
-	// and tells later that there is one.
+	// Patience is how long after its first fault an operation without a deadline fails. Default
+	// 10 s. Longer survives longer faults, and reports them later.
 	Patience time.Duration
-	// MinBackoff is the pause before the first repetition, doubled for each
-	// further one up to MaxBackoff; 100 ms and 5 s by default. Each is shortened by up
-	// to a half at random.
+	// MinBackoff is the pause before the first retry. It doubles for each further one, up to
+	// MaxBackoff. Defaults 100 ms and 5 s. Each pause is shortened at random by up to a half.
 	MinBackoff, MaxBackoff time.Duration
-	// WholeBytes is for whole objects that are held until they have come to their end,
-	// all together; 24 MiB by default. Where there is no more, an object is delivered as
-	// it comes, and a fault on the way is its reader's. Less saves memory.
+	// WholeBytes bounds the memory of whole objects that are read to their end before they are
+	// delivered, in bytes for all together. Default 24 MiB. Beyond it an object is streamed, and a
+	// fault in its body is returned to the reader. Less saves memory.
 	WholeBytes int64
 	// Limiter is told of answers, refusals and pauses. Default nil: none.
 	Limiter Limiter
-	// Logger hears about panics. Nil: nobody.
+	// Logger gets panics of the client. Default nil: none.
 	Logger *slog.Logger
-	// Registerer receives the metrics. Nil: none are kept.
+	// Registerer gets the metrics. Default nil: none.
 	Registerer prometheus.Registerer
 }
 

@@ -23,7 +23,7 @@ import (
 	"larder/internal/panics"
 )
 
-// TestRangesSurvive: for each fault of one request the bytes come, by exactly these requests.
+// TestRangesSurvive: after each fault the right bytes come, by exactly these requests.
 func TestRangesSurvive(t *testing.T) {
 	const all = "[1000,201000)"
 	for _, tc := range []struct {
@@ -60,7 +60,7 @@ func TestRangesSurvive(t *testing.T) {
 				}
 				g.mustHaveAsked(t, tc.asked...)
 				if tc.reason != "" && g.retries(tc.reason, resultOK) != 1 {
-					t.Errorf("no retry for %s is counted that went well", tc.reason)
+					t.Errorf("no successful retry is counted for %s", tc.reason)
 				}
 				if left := g.budget.left(); left < float64(defaultBurst)-float64(len(tc.faults)) {
 					t.Errorf("%v tokens are left", left)
@@ -73,7 +73,7 @@ func TestRangesSurvive(t *testing.T) {
 	}
 }
 
-// TestToTheEnd: a read of all that follows ends where the object does, and is continued too.
+// TestToTheEnd: a read without a length ends with the object, and is continued too.
 func TestToTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first(conduct{cut: 100, broken: errReset}))
@@ -85,7 +85,7 @@ func TestToTheEnd(t *testing.T) {
 	})
 }
 
-// TestShortObjects: what is not there does not come by asking for it again.
+// TestShortObjects: a range beyond the end of the object is requested once more, and then ends.
 func TestShortObjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first())
@@ -105,7 +105,7 @@ func TestShortObjects(t *testing.T) {
 	})
 }
 
-// TestFinalErrors: they come at once, as the client made them.
+// TestFinalErrors: final errors are returned at once, as the client made them.
 func TestFinalErrors(t *testing.T) {
 	for _, err := range []error{errGone{}, errDenied{}, serverError{400, "InvalidArgument"}, serverError{403, "SignatureDoesNotMatch"}, objstore.ErrOptionNotSupported} {
 		synctest.Test(t, func(t *testing.T) {
@@ -119,7 +119,7 @@ func TestFinalErrors(t *testing.T) {
 			}
 			for name, op := range ops {
 				if got := op(); got != err {
-					t.Errorf("%s: got %v, want %v as it is", name, got, err)
+					t.Errorf("%s: got %v, want %v unwrapped", name, got, err)
 				}
 				if n := len(g.below.taken()); n != 1 {
 					t.Errorf("%s: %d requests for %v", name, n, err)
@@ -143,8 +143,8 @@ func TestPanicsAreContained(t *testing.T) {
 	})
 }
 
-// TestDeadline: what is given up says what the bucket said, and how often it was asked; never after
-// the deadline.
+// TestDeadline: an operation fails before the deadline, and its error has the bucket's answer and
+// the number of requests.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, always(conduct{err: errBusy}))
@@ -162,17 +162,18 @@ func TestDeadline(t *testing.T) {
 			!strings.Contains(err.Error(), "requests in") {
 			t.Errorf("got %q", err)
 		}
-		if g.slots.throttled != n {
-			t.Errorf("the slots heard of %d refusals of %d", g.slots.throttled, n)
+		if g.limiter.throttled != n {
+			t.Errorf("the limiter was told of %d refusals of %d", g.limiter.throttled, n)
 		}
 		if got := testutil.ToFloat64(g.metrics.gaveUp.WithLabelValues(reasonThrottled)); got != 1 {
-			t.Errorf("%v are counted as given up", got)
+			t.Errorf("%v operations are counted as given up, want 1", got)
 		}
 		g.atRest(t)
 	})
 }
 
-// TestNoAnswerLeavesTimeForAnother: also where the deadline is nearer than the time-out.
+// TestNoAnswerLeavesTimeForAnother: an unanswered request leaves time for another, even if the
+// deadline is nearer than the timeout.
 func TestNoAnswerLeavesTimeForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first(conduct{open: forever}))
@@ -185,7 +186,7 @@ func TestNoAnswerLeavesTimeForAnother(t *testing.T) {
 	})
 }
 
-// TestNoDeadline: an operation without one is given up after a while.
+// TestNoDeadline: an operation without a deadline fails after Options.Patience.
 func TestNoDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, always(conduct{err: errOops}))
@@ -224,7 +225,7 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
-// TestASlowReaderIsNoStall: time between Reads is the reader's own.
+// TestASlowReaderIsNoStall: time between Reads does not count as a stall.
 func TestASlowReaderIsNoStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first())
@@ -245,7 +246,7 @@ func TestASlowReaderIsNoStall(t *testing.T) {
 	})
 }
 
-// TestOverlongBodies are not hidden: what came is not the range.
+// TestOverlongBodies: a body longer than its range is passed on, so that its reader can tell.
 func TestOverlongBodies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first())
@@ -268,7 +269,7 @@ func (w whole0) GetRange(ctx context.Context, name string, _, _ int64) (io.ReadC
 	return w.Get(ctx, name)
 }
 
-// TestWholeObjects are read anew, never put together from two requests.
+// TestWholeObjects: objects are read again from the start, and never combined from two requests.
 func TestWholeObjects(t *testing.T) {
 	for name, c := range map[string]conduct{
 		"refused": {err: errBusy}, "broken": {cut: 200_000, broken: errReset}, "stalled": {cut: 200_000, stall: forever}, "unanswered": {open: forever},
@@ -296,8 +297,8 @@ func TestWholeObjects(t *testing.T) {
 	}
 }
 
-// TestLargeWholeObjects break with their body: what was delivered may be of another object than
-// what would follow.
+// TestLargeWholeObjects: large objects break with their body, because the object may have been
+// replaced since.
 func TestLargeWholeObjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, first(conduct{}, conduct{cut: 2 << 20, broken: errReset}))
@@ -322,8 +323,8 @@ func TestLargeWholeObjects(t *testing.T) {
 	})
 }
 
-// TestWholeObjectsAreBounded: what is held of all objects stays within its account. Beyond it an
-// object is delivered as it comes, and breaks with its body.
+// TestWholeObjectsAreBounded: all whole objects together stay within their account. Beyond it an
+// object is streamed, and breaks with its body.
 func TestWholeObjectsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 4 * step
@@ -336,8 +337,8 @@ func TestWholeObjectsAreBounded(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer body.Close()
-			if held := g.wholes.held.Load(); held > limit {
-				t.Errorf("%d bytes are held", held)
+			if reserved := g.wholes.reserved.Load(); reserved > limit {
+				t.Errorf("%d bytes are reserved", reserved)
 			}
 			if got, err := io.ReadAll(body); len(got) < 80_000 || !errors.Is(err, want) {
 				t.Errorf("%d bytes, %v, want %v", len(got), err, want)
@@ -351,7 +352,7 @@ func TestWholeObjectsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{WholeBytes: 4 * step}, first(conduct{cut: 80_000, broken: errReset}))
 		g.below.data = make([]byte, 100_000)
-		for range 5 { // what one held is free for the next
+		for range 5 { // each releases its bytes for the next
 			body, err := g.Get(t.Context(), "o")
 			if err != nil {
 				t.Fatal(err)
@@ -378,10 +379,9 @@ func TestOperationsWithoutBody(t *testing.T) {
 	})
 }
 
-// TestListings: every name is delivered once, whatever happened on the way.
+// TestListings: every name is delivered once, after any fault.
 func TestListings(t *testing.T) {
-	// What FILESYSTEM answers if a folder is deleted between its look for the folder and its look
-	// into it.
+	// A FILESYSTEM bucket returns this if a folder is deleted while it is being listed.
 	vanished := &fs.PathError{Op: "open", Path: "bucket/01ABC", Err: syscall.ENOENT}
 	for name, c := range map[string]conduct{
 		"whole": {}, "refused": {err: errBusy}, "broken": {cut: 2, broken: errReset}, "stalled": {cut: 3, stall: forever},
@@ -415,8 +415,8 @@ func TestListingsThatCannotGoOn(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		g.mustHaveAsked(t, "list")
-		// One name is no order yet; those of the next attempt are none. A list without them would
-		// not be whole.
+		// One name shows no order yet, and the names of the next attempt have none. Without an
+		// error the list would be incomplete.
 		names := 0
 		one := newRig(Options{}, func(n int) conduct {
 			if n == 0 {
@@ -440,8 +440,8 @@ func TestListingsThatCannotGoOn(t *testing.T) {
 	})
 }
 
-// TestBudget: a bucket that fails everything is asked a tenth more than without retries, the burst
-// and what comes with time apart; and those who wait are answered when it is back.
+// TestBudget: a bucket that fails all requests gets a tenth more than without retries, besides the
+// burst and the tokens that come with time. When it is back, waiting operations are answered.
 func TestBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -470,23 +470,23 @@ func TestBudget(t *testing.T) {
 		asked := len(g.below.taken())
 		if most := int(reads*1.1) + defaultBurst + int(outage.Seconds()); asked > most {
 			t.Errorf(
-				"%d requests for %d reads at a bucket that is down, at most %d were to be", asked,
+				"%d requests for %d reads at a bucket that is down, want at most %d", asked,
 				reads, most,
 			)
 		}
 		start := time.Now()
 		wg.Wait()
 		if took := time.Since(start); took > 15*time.Second {
-			t.Errorf("it took %s until all were answered", took)
+			t.Errorf("all were answered only after %s", took)
 		}
 		if testutil.ToFloat64(g.metrics.refused) == 0 {
-			t.Error("no refusal is counted")
+			t.Error("no refused retry is counted")
 		}
 		g.atRest(t)
 	})
 }
 
-// TestABucketThatFailsSometimes is answered around: retries that help cost nothing.
+// TestABucketThatFailsSometimes: successful retries cost no tokens, so all reads succeed.
 func TestABucketThatFailsSometimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(Options{}, func(n int) conduct {

@@ -10,22 +10,21 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// tries are the requests of one operation. They belong to its caller's
-// goroutine.
+// tries counts and paces the requests of one operation. It belongs to the caller's goroutine.
 type tries struct {
 	b       *Bucket
 	ctx     context.Context
 	object  string
 	began   time.Time
 	sent    int
-	reason  string // why the last request was sent; "": it is the first, or its result was counted
+	reason  string // of the last request; "" for the first, and once its result is counted
 	backoff time.Duration
 
-	fault   error // of the latest request that failed, see againFor
+	fault   error // of the last request that failed, see againFor
 	faulted time.Time
 }
 
-// begin starts an operation whose first request is sent now.
+// begin starts an operation. Its first request is sent now.
 func (b *Bucket) begin(ctx context.Context, object string) *tries {
 	b.budget.operation()
 	return &tries{
@@ -38,10 +37,10 @@ func (b *Bucket) begin(ctx context.Context, object string) *tries {
 	}
 }
 
-// answered tells that the bucket did as it was asked to.
+// answered reports a successful answer of the bucket.
 func (t *tries) answered() { t.b.opts.Limiter.Answered() }
 
-// succeeded ends the operation: what it brought was worth its last request.
+// succeeded counts the last request as useful, and refunds its token if it was a retry.
 func (t *tries) succeeded() {
 	if t.reason != "" {
 		t.b.metrics.retries.WithLabelValues(t.reason, resultOK).Inc()
@@ -50,24 +49,24 @@ func (t *tries) succeeded() {
 	}
 }
 
-// progressed tells that the last request brought something.
+// progressed records that the last request delivered something.
 func (t *tries) progressed() {
 	t.backoff, t.fault, t.faulted = t.b.opts.MinBackoff, nil, time.Time{}
 }
 
-// again is called when a request failed with err, at an offset. It returns when
-// the next one is to be sent, or what the operation's caller is told.
+// again is called when a request failed with err at an offset. It returns nil when the next request
+// is due, and otherwise the error of the operation.
 func (t *tries) again(err error, off int64) error {
 	return t.againFor(t.b.reasonOf(err), err, off)
 }
 
-// againFor is again for a known reason; "" is none.
+// againFor does the same as again for a known reason; "" for none.
 func (t *tries) againFor(reason string, err error, off int64) error {
 	if ended := t.ctx.Err(); ended != nil {
 		return t.ended(ended)
 	}
 	if reason == "" {
-		// An answer, if not the one that was hoped for.
+		// It is an answer, if not the desired one.
 		t.succeeded()
 		return err
 	}
@@ -79,7 +78,7 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 		t.reason = ""
 	}
 	if ours := errors.Is(err, errNoAnswer) || errors.Is(err, errStalled); t.fault == nil || !ours {
-		t.fault = err // what the bucket said tells more than that it said nothing more
+		t.fault = err // an answer of the bucket tells more than its silence
 	}
 	if t.faulted.IsZero() {
 		t.faulted = time.Now()
@@ -96,7 +95,7 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 		if ended := sleep(t.ctx, wait); ended != nil {
 			return t.ended(ended)
 		}
-		if t.b.budget.take() {
+		if t.b.budget.trySpend() {
 			break
 		}
 		t.b.metrics.refused.Inc()
@@ -105,9 +104,7 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 	t.reason = reason
 	if span := trace.SpanFromContext(t.ctx); span.IsRecording() {
 		span.AddEvent("bucket_retry", trace.WithAttributes(
-			attribute.String(
-				"reason", reason,
-			),
+			attribute.String("reason", reason),
 			attribute.String("object", t.object),
 			attribute.Int64("offset", off),
 			attribute.Int("request", t.sent),
@@ -117,7 +114,7 @@ func (t *tries) againFor(reason string, err error, off int64) error {
 	return nil
 }
 
-// hasTime reports whether a request that is sent after a pause may still help.
+// hasTime reports whether there is time for a request after a pause of wait.
 func (t *tries) hasTime(wait time.Duration) bool {
 	if deadline, ok := t.ctx.Deadline(); ok {
 		return time.Until(deadline) > wait+minPatience
@@ -125,8 +122,8 @@ func (t *tries) hasTime(wait time.Duration) bool {
 	return time.Since(t.faulted)+wait <= t.b.opts.Patience
 }
 
-// patience bounds how long one request may make no progress: the caller's time
-// must be enough for another.
+// patience returns how long one request may make no progress: at most d, and not so long that no
+// time is left for another request.
 func (t *tries) patience(d time.Duration) time.Duration {
 	if deadline, ok := t.ctx.Deadline(); ok {
 		return min(d, max(time.Until(deadline)/2, minPatience))
@@ -134,7 +131,7 @@ func (t *tries) patience(d time.Duration) time.Duration {
 	return d
 }
 
-// ended is what the caller is told whose context ended.
+// ended returns the operation's error after the end of the caller's context.
 func (t *tries) ended(ended error) error {
 	if t.fault == nil {
 		return ended
@@ -160,7 +157,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// call runs an operation that has no body.
+// call runs an operation without a body.
 func call[T any](t *tries, f func(ctx context.Context) (T, error)) (T, error) {
 	for {
 		v, err := callOnce(t, f)

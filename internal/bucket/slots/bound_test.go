@@ -12,8 +12,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// TestBound: a read holds its slot until its body is closed, other operations until they return, and
-// failed ones hold none.
+// TestBound: a read holds its slot until its body is closed, other operations until they return,
+// and failed ones hold none.
 func TestBound(t *testing.T) {
 	below := objstore.NewInMemBucket()
 	if err := below.Upload(t.Context(), "dir/o", strings.NewReader("0123456789")); err != nil {
