@@ -2,15 +2,15 @@
 //
 // Open builds the client of a provider from Thanos's bucket.yml. The stack adds what all reads
 // need: verified listings, errors that name the bucket, hedged reads, metrics and retries. A read
-// that fails because of a transport fault is repeated here, so that one budget bounds all retries
-// at a bucket. The credentials of a stack can change while it is in use.
+// that fails because of a transport fault is repeated here and nowhere else, so that one budget
+// bounds all retries at a bucket. The credentials of a stack can change while it is in use.
 //
 // # The layers of the stack
 //
 // A request passes these layers from the top down:
 //
 //   - slots.Bound, in Stack.Bound only: waits for one of the read slots. Page caches use the Stack
-//     itself and take their slots before they read.
+//     itself and acquire their slots before they read.
 //   - retry: repeats a request that failed, and resumes a body that broke.
 //   - metrics: thanos_objstore_bucket_*, one count for each attempt.
 //   - hedge, if the configuration enables it: sends a second request when the first is slow.
@@ -34,9 +34,9 @@
 //
 // # Accepted risks
 //
-// Two layers above the stack still repeat reads after a transport fault: flights of
-// internal/pagecache and the fetcher of store/indexheader. Each does so only if retry has sent the
-// request once, so attempts do not multiply.
+// A body that is longer than its range is not repeated by the stack, because retry has delivered
+// the range before it can see the rest. internal/pagecache and store/indexheader read such a range
+// again.
 //
 // A client that was replaced is never closed, because requests may still read from it. Most types
 // have nothing to close, and there is one such client per change of credentials.

@@ -80,7 +80,7 @@ func (c *client) reads(
 	return body{r, c}, nil
 }
 
-// redacted removes secrets from an error. Secrets of a client that was replaced meanwhile are found
+// redacted removes secrets from an error. Secrets of a client that was replaced since are found
 // by their shape only, not by their value.
 func (c *client) redacted(err error) error { return c.hidden.Load().Error(err) }
 
@@ -88,7 +88,7 @@ func (c *client) redacted(err error) error { return c.hidden.Load().Error(err) }
 const silence = 2 * time.Second
 
 // reportSilence logs a warning if the bucket has not answered since the start. The first sync
-// retries meanwhile, and reports an error only when it gives up.
+// retries during that time, and reports an error only when it fails for good.
 func (c *client) reportSilence(ctx context.Context) {
 	wait := time.NewTimer(silence)
 	defer wait.Stop()

@@ -31,8 +31,8 @@ func (s signedBucket) Get(context.Context, string) (io.ReadCloser, error) {
 func (s signedBucket) Exists(context.Context, string) (bool, error) { return false, s.err }
 func (s signedBucket) IsObjNotFoundErr(error) bool                  { return false }
 
-// TestBucketErrorsTellNoSignature: neither the error of an operation nor that of a body that breaks
-// off has a signature or a value of the configuration; what they wrap can still be asked for.
+// TestBucketErrorsTellNoSignature: neither the error of an operation nor that of a broken body has
+// a signature or a value of the configuration. The wrapped errors can still be found.
 func TestBucketErrorsTellNoSignature(t *testing.T) {
 	const secret = "hunter2-s3cr3t"
 	inner := &url.Error{

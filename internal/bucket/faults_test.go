@@ -21,7 +21,7 @@ import (
 	"larder/internal/faultstore/s3server"
 )
 
-// faultyS3 is a bucket of one object, behind an S3 server that fails as told.
+// faultyS3 is a bucket with one object at an S3 server that fails as told.
 type faultyS3 struct {
 	*Stack
 	server *s3server.Server
@@ -73,7 +73,7 @@ func (f *faultyS3) read(ctx context.Context, off, length int64) ([]byte, error) 
 	return got.Bytes(), err
 }
 
-// TestRetriesOverS3: whatever goes wrong on the wire, the bytes come, hedged or not.
+// TestRetriesOverS3: the bytes come after any fault on the wire, hedged or not.
 func TestRetriesOverS3(t *testing.T) {
 	for _, more := range []string{"", "hedging_config: {enabled: true}\n"} {
 		f := openFaultyS3(t, more)
@@ -101,8 +101,8 @@ func TestRetriesOverS3(t *testing.T) {
 	}
 }
 
-// TestRequestsAtAnS3ThatRefuses: each request that larder means to send is one on the wire, unless
-// the configuration says more.
+// TestRequestsAtAnS3ThatRefuses: each request of larder is one on the wire, unless the
+// configuration sets max_retries.
 func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 	for more, each := range map[string]int{"": 1, "  max_retries: 3\n": 3} {
 		f := openFaultyS3(t, more)
@@ -114,7 +114,7 @@ func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 		if !errors.As(err, &gaveUp) || !strings.Contains(err.Error(), "reduce your request rate") {
 			t.Fatalf("%q: got %v", more, err)
 		}
-		// The last one may have been given up between requests of the client.
+		// The last one may have been abandoned between requests of the client.
 		if sent, meant := f.server.Requests()[objstore.OpGetRange], gaveUp.Requests; meant < 3 ||
 			sent > meant*each ||
 			sent <= (meant-1)*each {
@@ -123,8 +123,8 @@ func TestRequestsAtAnS3ThatRefuses(t *testing.T) {
 	}
 }
 
-// TestListingsAreVerified: what answers a listing in the bucket's place costs a repetition, or is
-// an error that shows what came. The client by itself would have found an empty bucket.
+// TestListingsAreVerified: an answer that is no listing costs a retry, or is an error that shows
+// what came. The client alone would have found an empty bucket.
 func TestListingsAreVerified(t *testing.T) {
 	for _, more := range []string{"", "  list_objects_version: v1\n"} {
 		f := openFaultyS3(t, more)

@@ -167,8 +167,8 @@ func TestABodyEndsWithItsRead(t *testing.T) {
 	}
 }
 
-// TestLargeFoldersAreListedInParts: of a folder with very many entries a part is held at a time,
-// and all are listed once.
+// TestLargeFoldersAreListedInParts: only a part of a very large folder is in memory at a time, and
+// every entry is listed once.
 func TestLargeFoldersAreListedInParts(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "block", "file")
@@ -201,7 +201,7 @@ func TestLargeFoldersAreListedInParts(t *testing.T) {
 	}
 	err = b.Iter(t.Context(), "", func(name string) error {
 		if !want[name] {
-			t.Errorf("%s is listed, or twice", name)
+			t.Errorf("%s is listed twice, or should not be", name)
 		}
 		delete(want, name)
 		return nil

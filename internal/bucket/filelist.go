@@ -14,14 +14,14 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Iter calls f for the names in a folder of the bucket.
+// Iter calls f with each name in a folder of the bucket.
 func (b *fileBucket) Iter(ctx context.Context, dir string, f func(string) error,
 	options ...objstore.IterOption) error {
 	p := objstore.IterParams{Recursive: objstore.ApplyIterOptions(options...).Recursive}
 	return b.list(ctx, dir, p, func(o objstore.IterObjectAttributes) error { return f(o.Name) })
 }
 
-// IterWithAttributes calls f for what is in a folder of the bucket.
+// IterWithAttributes calls f with each entry of a folder of the bucket.
 func (b *fileBucket) IterWithAttributes(ctx context.Context, dir string,
 	f func(objstore.IterObjectAttributes) error, options ...objstore.IterOption) error {
 	if err := objstore.ValidateIterOptions(b.SupportedIterOptions(), options...); err != nil {
@@ -30,23 +30,23 @@ func (b *fileBucket) IterWithAttributes(ctx context.Context, dir string,
 	return b.list(ctx, dir, objstore.ApplyIterOptions(options...), f)
 }
 
-// maxEntries is how many entries of a folder are read at a time: 4 MiB of them, about. An object
-// store's page of a listing has 1000.
+// maxEntries is the number of entries of a folder that are read at a time, about 4 MiB of them. A
+// page of an object store's listing has 1000.
 const maxEntries = 16384
 
-// listed is an entry of a folder that belongs into a listing.
+// listed is an entry of a folder that a listing shows.
 type listed struct {
 	objstore.IterObjectAttributes
 	folder bool
 }
 
-// list lists a folder, and with Recursive what is below it. Entries come in the order of their
-// names, but for a folder of more than maxEntries: those of each maxEntries do. Folders without an
-// entry are left out, same as Thanos, and so is what is neither a file nor a folder. f may wait: it
-// has no place meanwhile.
+// list lists a folder, and with Recursive all folders below it. Entries are sorted by name, in a
+// folder of more than maxEntries only within each part of maxEntries. Empty folders are left out,
+// same as Thanos, and so are entries that are neither files nor folders. f may wait, because no
+// place is held while it runs.
 func (b *fileBucket) list(ctx context.Context, dir string, p objstore.IterParams,
 	f func(objstore.IterObjectAttributes) error) error {
-	var rest *os.File // of the folder, nil once it was read
+	var rest *os.File // the folder while there is more to read, else nil
 	defer func() {
 		if rest != nil {
 			_ = rest.Close() // nothing was written
@@ -84,7 +84,7 @@ func (b *fileBucket) list(ctx context.Context, dir string, p objstore.IterParams
 	return nil
 }
 
-// openDir opens a folder of the bucket, nil for one that is not there.
+// openDir opens a folder of the bucket. It returns nil if there is none.
 func (b *fileBucket) openDir(dir string) (*os.File, error) {
 	info, err := os.Stat(b.path(dir))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
@@ -120,7 +120,7 @@ func (b *fileBucket) entries(folder *os.File, dir string, p objstore.IterParams)
 	return entries, len(names) == maxEntries, nil
 }
 
-// entry returns what a listing shows of an entry of a folder, ok false for nothing.
+// entry returns an entry of a folder as a listing shows it. ok is false if the listing does not.
 func (b *fileBucket) entry(
 	name string, n fs.DirEntry, top bool, p objstore.IterParams,
 ) (e listed, ok bool, err error) {
@@ -161,15 +161,15 @@ func (b *fileBucket) entry(
 	return e, true, nil
 }
 
-// leadsNowhere reports whether a name was deleted meanwhile, or is a link that cannot be followed:
-// to nothing, to itself, through a file or to where larder may not look. One such link must not end
-// the listing of all others.
+// leadsNowhere reports whether a name has been deleted since, or is a link that cannot be followed:
+// to nothing, to itself, through a file or to a place without permission. One such link must not
+// fail the listing.
 func leadsNowhere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) ||
 		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// isEmpty reports whether a folder has no entry. One that is gone has none.
+// isEmpty reports whether a folder has no entry. A deleted folder has none.
 func isEmpty(path string) (bool, error) {
 	folder, err := openFolder(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
@@ -186,7 +186,7 @@ func isEmpty(path string) (bool, error) {
 	return false, err
 }
 
-// openFolder opens a folder, and nothing that was put into its place: it does not wait for a pipe.
+// openFolder opens a folder and nothing else: it fails at once if a pipe has taken its place.
 func openFolder(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_DIRECTORY, 0)
 }

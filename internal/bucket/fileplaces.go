@@ -10,38 +10,38 @@ import (
 )
 
 const (
-	// maxFileCalls is more than the reads of a bucket that run at once, so that only calls that do
-	// not return take all places.
+	// maxFileCalls is larger than the number of concurrent reads of a bucket, so that only calls
+	// that do not return can use up all places.
 	maxFileCalls = 128
-	// maxHanging is how many calls for one object may run for longer than hangsAfter, so that an
-	// object that cannot be read leaves places to the others.
+	// maxHanging is the number of calls for one object that may run for longer than hangsAfter, so
+	// that one object that cannot be read does not use up the places of all others.
 	maxHanging = 4
 	hangsAfter = 10 * time.Second
-	// maxFileWait is how long a call waits for a place: less than a read waits for an answer, so
-	// that its error says why there is none.
+	// maxFileWait is how long a call waits for a place. It is shorter than a read waits for an
+	// answer, so that its error names the reason.
 	maxFileWait = 5 * time.Second
 )
 
 // errFilesHang is in the chain of the error of a call that got no place.
 var errFilesHang = errors.New("the file system does not answer")
 
-// filePlaces bound the calls to a file system that run at once. A call that hangs, as on a network
-// file system whose server is gone, cannot be ended: it keeps a thread of the process although its
-// caller has given up. INVARIANT: no more threads than there are places wait in such calls.
+// filePlaces bounds the concurrent calls to a file system. A call that hangs, as on a network file
+// system without its server, cannot be ended: it keeps a thread of the process after its caller has
+// failed. INVARIANT: no more threads than there are places wait in such calls.
 type filePlaces struct {
 	root string
 	free chan struct{}
 
 	mu      sync.Mutex
-	running map[string][]time.Time // when the calls that run began, by object
+	running map[string][]time.Time // start times of running calls, by object
 }
 
 func newFilePlaces(root string, n int) *filePlaces {
 	return &filePlaces{root: root, free: make(chan struct{}, n), running: map[string][]time.Time{}}
 }
 
-// do runs a call for an object that may wait for the disk. Without a place it fails, and says what
-// it was for.
+// do runs a call for an object that may wait for the disk. Without a place it fails, and its error
+// names the operation and the object.
 func (p *filePlaces) do(ctx context.Context, what, object string, call func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -69,7 +69,7 @@ func Open(conf *Config, o Options) (*Stack, error) {
 	return &Stack{InstrumentedBucket: repeated, client: c, limiter: o.Limiter}, nil
 }
 
-// Bound returns the stack for callers that hold no slot: each operation takes one.
+// Bound returns the stack for callers that hold no slot: each operation acquires one.
 func (s *Stack) Bound() objstore.InstrumentedBucket { return slots.Bound(s, s.limiter) }
 
 // Replace makes conf the configuration of the client if it differs in credentials only and the

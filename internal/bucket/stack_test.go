@@ -96,7 +96,7 @@ func TestPrefix(t *testing.T) {
 					t.Errorf("Attributes: %v %v", a, err)
 				}
 				if _, err := b.GetRange(ctx, "outside/o", 0, 1); !b.IsObjNotFoundErr(err) {
-					t.Errorf("GetRange of what is not there: %v", err)
+					t.Errorf("GetRange of a missing object: %v", err)
 				}
 				list := func(dir string, options ...objstore.IterOption) (names []string) {
 					t.Helper()
@@ -129,7 +129,8 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
-// TestHedgingIsOffUnlessAskedFor, and does not change what the operations of the bucket count.
+// TestHedgingIsOffUnlessAskedFor: hedging needs enabled: true, and does not change the counts of
+// the bucket's operations.
 func TestHedgingIsOffUnlessAskedFor(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "o"), []byte("0123456789"), 0o644); err != nil {

@@ -2,13 +2,13 @@
 // bucket holds.
 //
 // No checksum covers what meta.json states about the files of a block, and operators repair files
-// in place. Of asks the bucket. It sends a HEAD; where that is refused it reads one byte, because
-// the answer to a ranged read states the size of the whole object (Content-Range).
+// in place. Of therefore asks the bucket. It sends a HEAD. If the bucket rejects that, it reads one
+// byte, because the answer to a ranged read states the size of the whole object (Content-Range).
 //
-// Object store clients do not pass that header on. Therefore Transport reads it from the responses
+// Object store clients do not pass that header on. Transport therefore reads it from the responses
 // of a client's HTTP transport, and Stating does the same for a bucket on the local disk. Both note
-// it on the context of the request: Watch makes such a context. A client with a transport of its
-// own (BOS, OBS, GCS over gRPC) shows nothing; then HEAD alone answers.
+// it on the context of the request, which Watch makes. A client with a transport of its own (BOS,
+// OBS, GCS over gRPC) notes nothing. For it, only HEAD gives an answer.
 //
-// The package keeps no bytes. Seen.mu guards what was noted on one context.
+// The package owns no bytes. Seen.mu guards what was noted on one context.
 package extent

@@ -14,8 +14,8 @@ import (
 type Extent struct {
 	// Size is the size of the whole object in bytes.
 	Size int64
-	// Version tells what the object holds from what it held before: an ETag, else the time of its
-	// last change. "" if the bucket states neither.
+	// Version differs between two contents of the object: its ETag, else the time of its last
+	// change. "" if the bucket states neither.
 	Version string
 }
 
@@ -29,9 +29,9 @@ type Bucket interface {
 // ErrNotFound is in the chain of Of's error for an object that the bucket does not have.
 var ErrNotFound = errors.New("no such object")
 
-// Of asks the bucket for the extent of an object: by its attributes, or, where the bucket refuses
-// those, by a ranged read of one byte. Some proxies answer every HEAD with 400, 403 or 404, so that
-// no error of it is final.
+// Of asks the bucket for the extent of an object: for its attributes, or, if that fails, with a
+// ranged read of one byte. No error of a HEAD is final, because some proxies answer every HEAD with
+// 400, 403 or 404.
 func Of(ctx context.Context, b Bucket, name string) (Extent, error) {
 	watched, seen := Watch(ctx)
 	a, err := b.Attributes(watched, name)
@@ -54,14 +54,14 @@ func Of(ctx context.Context, b Bucket, name string) (Extent, error) {
 		_, _ = io.Copy(io.Discard, io.LimitReader(body, 2))
 		_ = body.Close()
 	}
-	// An empty object has no first byte: that answer, too, states the size.
+	// An empty object has no first byte, but that answer states the size too.
 	if e, ok := seen.Extent(); ok {
 		return e, nil
 	}
 	switch {
 	case rangeErr == nil:
 		return Extent{}, fmt.Errorf(
-			"size of %s: %w (a ranged read is answered, but does not state the size)", name, err,
+			"size of %s: %w (a ranged read succeeds, but does not state the size)", name, err,
 		)
 	case b.IsObjNotFoundErr(rangeErr):
 		return Extent{}, fmt.Errorf("size of %s: %w: %w", name, ErrNotFound, rangeErr)

@@ -21,8 +21,8 @@ import (
 	"larder/internal/faultstore/s3server"
 )
 
-// proxied returns an S3 client of a folder's files behind a proxy that answers HEAD requests of
-// objects with a status, 0 for as the bucket does. heads counts them.
+// proxied returns an S3 client of a folder's files behind a proxy that answers HEAD requests with a
+// status, or, if it is 0, as the bucket does. heads counts these requests.
 func proxied(t *testing.T, dir string, status int) (b objstore.Bucket, heads *int) {
 	t.Helper()
 	server, err := s3server.New(s3server.Options{Dir: dir})
@@ -56,7 +56,7 @@ func write(t *testing.T, path string, size int) {
 	}
 }
 
-// TestOf asks a bucket behind proxies that refuse HEAD in every way that was seen.
+// TestOf asks buckets behind proxies that reject HEAD in all known ways.
 func TestOf(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "some"), 10)
@@ -65,8 +65,8 @@ func TestOf(t *testing.T) {
 		e, err := extent.Of(t.Context(), b, "some")
 		if err != nil || e.Size != 10 || !strings.HasPrefix(e.Version, "etag ") || *heads != 1 {
 			t.Errorf(
-				"HEAD answered with %d: got %+v, %v by %d requests; want 10 bytes by one", status,
-				e, err, *heads,
+				"HEAD answered with %d: got %+v, %v with %d requests; want 10 bytes with one",
+				status, e, err, *heads,
 			)
 		}
 		if _, err := extent.Of(t.Context(), b, "missing"); err == nil ||
@@ -77,8 +77,7 @@ func TestOf(t *testing.T) {
 	}
 }
 
-// TestOfWithoutARange: a client that shows no header, whose HEAD is refused, cannot tell. That is
-// an error that says so.
+// TestOfWithoutARange: if the client notes no header and HEAD is rejected, the error says so.
 func TestOfWithoutARange(t *testing.T) {
 	mem := objstore.NewInMemBucket()
 	if err := mem.Upload(t.Context(), "a", strings.NewReader("abc")); err != nil {
@@ -92,7 +91,7 @@ func TestOfWithoutARange(t *testing.T) {
 	}
 }
 
-// TestWatch: the answer to every ranged read says how large the object is now.
+// TestWatch: the answer to every ranged read states the present size of the object.
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	fs, err := filesystem.NewBucket(dir)
@@ -105,7 +104,7 @@ func TestWatch(t *testing.T) {
 			write(t, filepath.Join(dir, "o"), size)
 			ctx, seen := extent.Watch(context.Background())
 			if _, ok := seen.Extent(); ok {
-				t.Errorf("%s: something was seen before the read", name)
+				t.Errorf("%s: an extent was noted before the read", name)
 			}
 			body, err := b.GetRange(ctx, "o", 2, 3)
 			if err != nil {

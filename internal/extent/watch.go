@@ -11,8 +11,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Seen is what the answers to the requests under one context have said about the object that they
-// read. All of them must be about one object.
+// Seen collects what the answers to the requests under one context say about their object. All of
+// these requests must be for one object.
 type Seen struct {
 	mu sync.Mutex
 	e  Extent
@@ -21,13 +21,13 @@ type Seen struct {
 
 type seenKey struct{}
 
-// Watch returns a context and what the answers to requests under it say.
+// Watch returns a context, and a Seen of the answers to requests under it.
 func Watch(ctx context.Context) (context.Context, *Seen) {
 	s := &Seen{}
 	return context.WithValue(ctx, seenKey{}, s), s
 }
 
-// Extent returns what the last answer said. ok is false if none said anything.
+// Extent returns what the last answer stated. ok is false if no answer stated anything.
 func (s *Seen) Extent() (e Extent, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,8 +40,8 @@ func (s *Seen) note(e Extent) {
 	s.e, s.ok = e, true
 }
 
-// Transport returns a transport that notes what responses say about objects on the contexts of
-// their requests.
+// Transport returns a transport that notes the extent that a response states on the context of its
+// request.
 func Transport(next http.RoundTripper) http.RoundTripper { return &transport{next: next} }
 
 type transport struct{ next http.RoundTripper }
@@ -61,15 +61,15 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections closes those of the transport below.
+// CloseIdleConnections closes the idle connections of the wrapped transport.
 func (t *transport) CloseIdleConnections() {
 	if c, ok := t.next.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
 
-// stated returns what a response says about the whole object. A response to a whole read says it by
-// its length, which a compressing proxy changes: it is not looked at.
+// stated returns what a response states about the whole object. The length of a response to a read
+// of the whole object is ignored, because a compressing proxy changes it.
 func stated(method string, resp *http.Response) (Extent, bool) {
 	e := Extent{Size: -1}
 	switch {
@@ -97,8 +97,8 @@ func stated(method string, resp *http.Response) (Extent, bool) {
 	return e, true
 }
 
-// Stating returns a bucket whose ranged reads note the extent of their object, for a bucket whose
-// attributes cost next to nothing: a folder of the local disk.
+// Stating returns a bucket whose ranged reads note the extent of their object. It is for buckets
+// whose attributes cost next to nothing: folders of the local disk.
 func Stating(b objstore.Bucket) objstore.Bucket { return &stating{Bucket: b} }
 
 type stating struct{ objstore.Bucket }
@@ -108,8 +108,8 @@ func (b *stating) GetRange(
 ) (io.ReadCloser, error) {
 	body, err := b.Bucket.GetRange(ctx, name, off, length)
 	if seen, ok := ctx.Value(seenKey{}).(*Seen); ok && err == nil {
-		// After the file was opened: a file that is replaced by another of its name is the newer
-		// one here at worst, and the read is repeated.
+		// This comes after the file was opened. If the file is replaced in between, the extent is
+		// that of the new file, and the read is repeated.
 		if a, aerr := b.Attributes(ctx, name); aerr == nil {
 			seen.note(Extent{Size: a.Size})
 		}

@@ -1,8 +1,9 @@
-// Package flight lets callers that want the same thing at the same time share
-// the work for it.
+// Package flight lets callers that want the same thing at the same time share the work for it.
 //
-// A Group owns nothing but the table of what is being worked on; a result is
-// shared by all who waited for it, so it must not be written to. Group.mu guards
-// that table and each call's number of waiters, and is never held while working
-// or waiting.
+// Group.Do runs work once for all callers that use the same key while it runs. Work does not depend
+// on the caller that started it: it continues while any caller waits. Failures are not remembered.
+//
+// A Group owns only the table of running work. All callers share a result, so they must not write
+// to it. Group.mu guards the table and the number of waiters of each call, and is never held while
+// work runs or a caller waits.
 package flight

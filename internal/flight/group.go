@@ -9,20 +9,20 @@ import (
 
 // Group shares work by key. The zero value works; it must not be copied.
 type Group[K comparable, V any] struct {
-	// Everyones tells whether an error would have been that of all who wait: one
-	// of what is shared, and not of the caller who began. Nil: none is. Set it
-	// before first use.
-	Everyones func(error) bool
+	// SharedError reports whether an error concerns all waiting callers: it comes from what they
+	// share, such as the bucket, and not from the caller that started the work. Default nil: no
+	// error does. Set it before first use.
+	SharedError func(error) bool
 
-	// KeepRunning has work run to its end, joinable, after its last caller has left. Without it
-	// such work is cancelled. Set it before first use.
+	// KeepRunning lets work run to its end after its last caller has left. Further callers can join
+	// it. Default false: such work is cancelled. Set it before first use.
 	KeepRunning bool
 
 	mu    sync.Mutex
 	calls map[K]*call[V]
 }
 
-// call is work that goes on.
+// call is work that runs.
 type call[V any] struct {
 	cancel  context.CancelFunc
 	waiters int // guarded by Group.mu
@@ -33,17 +33,16 @@ type call[V any] struct {
 	err   error
 }
 
-// Do returns what work returns. Where another caller has begun it for the same
-// key and it goes on, Do waits for that: then joined is true, and work was not
-// called.
+// Do returns the result of work. If work for the same key is running already, Do waits for its
+// result and does not call work. joined is then true.
 //
-// The work is detached from the caller that began it: it goes on as long as
-// anybody waits, on a context with that caller's values and without its end. A
-// caller whose own context ends leaves at once. A failure is the beginner's
-// alone, and whoever joined then does the work itself, on its own context; unless
-// it is everyone's: then all who wait have failed, because many waiters are no
-// reason to ask for the same thing many times. Nothing remembers a failure. A panic
-// of work is a panics.Error.
+// Work runs on a context with the values of the caller that started it, but without its end. It
+// continues while any caller waits. A caller whose own context ends returns at once.
+//
+// A failure belongs to the caller that started the work. Each caller that joined then calls its own
+// work, on its own context. Only an error that SharedError accepts is returned to all waiting
+// callers, because many waiters are no reason to ask for the same thing many times. A failure is
+// not remembered. A panic of work is returned as a *panics.Error.
 func (g *Group[K, V]) Do(
 	ctx context.Context, key K, work func(ctx context.Context) (V, error),
 ) (v V, joined bool, err error) {
@@ -67,7 +66,7 @@ func (g *Group[K, V]) Do(
 		g.leave(key, c)
 		return v, joined, ctx.Err()
 	}
-	if c.err != nil && joined && (g.Everyones == nil || !g.Everyones(c.err)) {
+	if c.err != nil && joined && (g.SharedError == nil || !g.SharedError(c.err)) {
 		v, err = work(ctx)
 		return v, false, err
 	}
@@ -88,8 +87,8 @@ func (g *Group[K, V]) run(
 	close(c.done)
 }
 
-// leave stops waiting. Work that nobody waits for ends, and can be joined no
-// more.
+// leave stops waiting. Unless KeepRunning is set, work without waiters is cancelled and can no
+// longer be joined.
 func (g *Group[K, V]) leave(key K, c *call[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -99,7 +98,7 @@ func (g *Group[K, V]) leave(key K, c *call[V]) {
 	}
 }
 
-// forget takes a call out of the table. g.mu is held.
+// forget removes a call from the table. g.mu is held.
 func (g *Group[K, V]) forget(key K, c *call[V]) {
 	if g.calls[key] == c {
 		delete(g.calls, key)

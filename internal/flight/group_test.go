@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 )
 
+// TestOneWorks: concurrent callers with one key share one call of work.
 func TestOneWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group[string, int]
@@ -31,7 +32,7 @@ func TestOneWorks(t *testing.T) {
 				}
 			})
 		}
-		wg.Go(func() { // another key is other work
+		wg.Go(func() { // another key does not share it
 			if _, j, _ := g.Do(t.Context(), "other", work); j {
 				t.Error("joined another key")
 			}
@@ -42,9 +43,8 @@ func TestOneWorks(t *testing.T) {
 		if worked.Load() != 2 || joined.Load() != 49 {
 			t.Errorf("worked %d times, %d joined", worked.Load(), joined.Load())
 		}
-		if v, j, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 ||
-			j ||
-			err != nil {
+		v, j, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil })
+		if v != 8 || j || err != nil {
 			t.Errorf("a result is remembered: %d, %v, %v", v, j, err)
 		}
 		if len(g.calls) != 0 {
@@ -53,6 +53,7 @@ func TestOneWorks(t *testing.T) {
 	})
 }
 
+// TestLeaving: work continues without the caller that started it, and ends without any caller.
 func TestLeaving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group[string, int]
@@ -76,18 +77,18 @@ func TestLeaving(t *testing.T) {
 			synctest.Wait()
 			return done
 		}
-		// Who began it gives up; who joined has the result.
+		// The caller that started the work leaves. The one that joined gets the result.
 		ctx, cancel := context.WithCancel(t.Context())
 		first, second := do(ctx), do(t.Context())
 		cancel()
 		if err := <-first; !errors.Is(err, context.Canceled) {
-			t.Errorf("who gave up got %v", err)
+			t.Errorf("the caller that left got %v", err)
 		}
 		close(goOn)
 		if err := <-second; err != nil || ended != nil {
-			t.Errorf("who stayed got %v; the work's context: %v", err, ended)
+			t.Errorf("the caller that stayed got %v; the work's context: %v", err, ended)
 		}
-		// The last one to leave ends the work.
+		// The last caller that leaves ends the work.
 		goOn = make(chan struct{})
 		ctx, cancel = context.WithCancel(t.Context())
 		first, second = do(ctx), do(ctx)
@@ -101,6 +102,7 @@ func TestLeaving(t *testing.T) {
 	})
 }
 
+// TestKeepRunning: work continues without callers, and can be joined.
 func TestKeepRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := Group[string, int]{KeepRunning: true}
@@ -136,7 +138,7 @@ func TestKeepRunning(t *testing.T) {
 	})
 }
 
-// TestFailureIsOnes: those who joined try once themselves, with their own work.
+// TestFailureIsOnes: callers that joined failed work call their own work once.
 func TestFailureIsOnes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group[string, int]
@@ -168,16 +170,17 @@ func TestFailureIsOnes(t *testing.T) {
 		close(goOn)
 		wg.Wait()
 		if err := <-first; !errors.Is(err, failure) || own.Load() != 10 {
-			t.Errorf("the first got %v; %d did the work themselves", err, own.Load())
+			t.Errorf("the first got %v; %d called their own work", err, own.Load())
 		}
 	})
 }
 
-// TestEveryonesFailure is not tried again by each who waits for it.
-func TestEveryonesFailure(t *testing.T) {
+// TestSharedError: a shared error is returned to all waiting callers, which do not call their own
+// work.
+func TestSharedError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fault := errors.New("bucket is away")
-		g := Group[string, int]{Everyones: func(err error) bool { return errors.Is(err, fault) }}
+		g := Group[string, int]{SharedError: func(err error) bool { return errors.Is(err, fault) }}
 		goOn := make(chan struct{})
 		var worked atomic.Int64
 		work := func(context.Context) (int, error) {
@@ -199,8 +202,8 @@ func TestEveryonesFailure(t *testing.T) {
 		if worked.Load() != 1 {
 			t.Errorf("worked %d times", worked.Load())
 		}
-		if v, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil }); v != 8 ||
-			err != nil {
+		v, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 8, nil })
+		if v != 8 || err != nil {
 			t.Errorf("the failure is remembered: %d, %v", v, err)
 		}
 	})

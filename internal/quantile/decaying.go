@@ -8,25 +8,22 @@ import (
 )
 
 const (
-	// Times are counted in microseconds, four buckets to a doubling, up to 19 h.
+	// timeBuckets is the number of buckets: in microseconds, four for each doubling, up to 19 h.
 	timeBuckets = 37 * 4
-	// Half of what is known is forgotten when this many durations were seen, or
-	// after a minute while enough remains to go by: what was slow an hour ago
-	// says little about now.
+	// The counts are halved after memory durations, or after halfLife if enough remain, because old
+	// durations say little about the present.
 	memory   = 2048
 	halfLife = time.Minute
-	// relearnEvery is how many durations pass before the quantile is worked out
-	// anew.
+	// relearnEvery is the number of durations after which the quantile is computed again.
 	relearnEvery = 32
 )
 
-// Decaying estimates a quantile of durations. It is safe for concurrent use;
-// make it with New.
+// Decaying estimates a quantile of recent durations. It is safe for concurrent use. New makes one.
 type Decaying struct {
 	quantile   float64
 	minSamples int64
 
-	value atomic.Int64 // in nanoseconds, 0 while too little is known
+	value atomic.Int64 // in nanoseconds, 0 before minSamples durations
 
 	counts [timeBuckets]atomic.Int64
 	seen   atomic.Int64
@@ -35,14 +32,14 @@ type Decaying struct {
 	halved   time.Time // guarded by learning
 }
 
-// New returns an estimate of the quantile q, between 0 and 1, that says nothing
-// before minSamples durations were observed.
+// New returns an estimator of the quantile q, between 0 and 1. It has no estimate before minSamples
+// durations were observed.
 func New(q float64, minSamples int) *Decaying {
 	return &Decaying{quantile: q, minSamples: int64(minSamples), halved: time.Now()}
 }
 
-// Value returns the quantile, at most a fifth too large; 0 while too little is
-// known.
+// Value returns the quantile, at most a fifth too large. It is 0 before minSamples durations were
+// observed.
 func (d *Decaying) Value() time.Duration { return time.Duration(d.value.Load()) }
 
 // Observe counts one duration.
@@ -55,8 +52,8 @@ func (d *Decaying) Observe(v time.Duration) {
 	}
 }
 
-// learn works out the quantile, and forgets. The counts may move meanwhile: it
-// is an estimate.
+// learn computes the quantile and forgets old durations. The counts may change while it runs, which
+// is accepted because the result is an estimate.
 func (d *Decaying) learn(now time.Time) {
 	var counts [timeBuckets]int64
 	var total int64
@@ -75,8 +72,8 @@ func (d *Decaying) learn(now time.Time) {
 		}
 	}
 	if total >= memory || (now.Sub(d.halved) >= halfLife && total >= 2*d.minSamples) {
-		// Odd ones lose the odd one in turns: were it kept everywhere, what is in
-		// a bucket alone would never be forgotten.
+		// Odd counts are rounded up and down in turns. If all were rounded up, a bucket's last
+		// duration would never be forgotten.
 		odd := int64(0)
 		for i, n := range counts {
 			odd += n % 2
@@ -87,15 +84,15 @@ func (d *Decaying) learn(now time.Time) {
 	}
 }
 
-// bucketOf returns the bucket of a time: the position of its highest bit and the
-// two bits below it.
+// bucketOf returns the bucket of a duration: the position of its highest bit and the two bits
+// below.
 func bucketOf(v time.Duration) int {
 	us := uint64(max(v.Microseconds(), 4))
 	top := bits.Len64(us) - 1
 	return min(top*4+int(us>>(top-2)&3), timeBuckets-1)
 }
 
-// upperBound returns the end of a bucket.
+// upperBound returns the upper end of a bucket.
 func upperBound(i int) time.Duration {
 	top, part := i/4, i%4
 	if top < 2 {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestQuantile: the estimate lies above the quantile, by a fifth at most.
+// TestQuantile: the estimate is at most a fifth above the quantile.
 func TestQuantile(t *testing.T) {
 	f := func(q float64, least, spread time.Duration) {
 		t.Helper()
@@ -43,7 +43,7 @@ func TestTooLittleIsKnown(t *testing.T) {
 	}
 }
 
-// TestForgets: what was slow is not slow for ever.
+// TestForgets: slow durations are forgotten.
 func TestForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := New(0.95, 20)
@@ -56,12 +56,12 @@ func TestForgets(t *testing.T) {
 			d.Observe(5 * time.Millisecond)
 		}
 		if n == 0 || n > 500 {
-			t.Errorf("fast again after %d fast ones", n)
+			t.Errorf("the estimate is fast after %d fast durations", n)
 		}
 	})
 }
 
-// TestForgetsWhatIsScattered: neither are many slow ones of which no two are alike.
+// TestForgetsWhatIsScattered: slow durations in many different buckets are forgotten too.
 func TestForgetsWhatIsScattered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := New(0.95, 20)
@@ -76,7 +76,7 @@ func TestForgetsWhatIsScattered(t *testing.T) {
 			d.Observe(5 * time.Millisecond)
 		}
 		if n == 0 || n > 500 {
-			t.Errorf("after %d fast ones: %v", n, d.Value())
+			t.Errorf("after %d fast durations: %v", n, d.Value())
 		}
 	})
 }

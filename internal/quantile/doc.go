@@ -1,7 +1,8 @@
-// Package quantile estimates a quantile of durations as they come, of late
-// rather than of all time.
+// Package quantile estimates a quantile of recent durations.
 //
-// A Decaying owns a fixed table of counters and nothing else. Observing is a few
-// atomic operations; whoever gets Decaying.learning without waiting works the
-// quantile out anew, under that lock alone.
+// A Decaying counts durations in a fixed table of buckets and forgets old ones by halving the
+// counts. Observe adds a duration and Value returns the estimate. Both are a few atomic operations.
+//
+// A Decaying owns its table of counters and nothing else. Every 32nd Observe computes the quantile
+// under Decaying.learning. If another goroutine holds that lock, it returns without computing.
 package quantile

@@ -74,7 +74,7 @@ type Finder struct {
 // NewFinder returns a Finder.
 func NewFinder(o FinderOptions) *Finder {
 	f := &Finder{o: o}
-	f.running.Everyones = o.Everyones
+	f.running.SharedError = o.Everyones
 	return f
 }
 

@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// page compares what an answer repeats of its request. present is false for what it does not
-// repeat, and for values that are too long to be kept.
+// page compares an answer with its request. values lacks what the answer does not state, and values
+// that are too long to be kept.
 type page struct {
-	values map[string]string
-	query  url.Values
+	values map[string]string // of the answer
+	query  url.Values        // of the request
 }
 
-// repeats returns why the answer is another request's, "" if value is what the parameter asks for.
-// A value may be URL-encoded, as S3's are on request.
+// repeats compares a value of the answer with a parameter of the request. It returns why they
+// differ, "" if they do not. The value may be URL-encoded, because S3 encodes values on request.
 func (p page) repeats(value, parameter string) string {
 	got, ok := p.values[value]
 	want := p.query.Get(parameter)
@@ -25,12 +25,12 @@ func (p page) repeats(value, parameter string) string {
 	if decoded, err := url.QueryUnescape(got); err == nil && decoded == want {
 		return ""
 	}
-	return fmt.Sprintf("its %s is %.80q, %.80q was asked for", value, got, want)
+	return fmt.Sprintf("its %s is %.80q, the request has %.80q", value, got, want)
 }
 
-// continues returns why the page that follows is none, "" if it is one or there is none.
+// continues returns why the next page is not another one, "" if it is or there is none.
 func (p page) continues(value, parameter string) string {
-	// A value that is "" is no continuation.
+	// An empty value is no continuation.
 	if p.values[value] != "" && p.repeats(value, parameter) == "" {
 		return fmt.Sprintf(
 			"it is continued by itself: its %s is the %s of the request", value, parameter,
@@ -57,7 +57,8 @@ func (d s3) scanner(r *http.Request) (scanner, *http.Request) {
 		return nil, r
 	}
 	return &xmlScanner{root: "ListBucketResult", wanted: []string{
-		"Name", "Prefix", "IsTruncated", "ContinuationToken", "NextContinuationToken", "Marker", "NextMarker",
+		"Name", "Prefix", "IsTruncated", "ContinuationToken", "NextContinuationToken", "Marker",
+		"NextMarker",
 	}, verify: func(_, v map[string]string) string {
 		p := page{v, q}
 		name, named := v["Name"]
@@ -68,23 +69,20 @@ func (d s3) scanner(r *http.Request) (scanner, *http.Request) {
 		case name != "" && name != d.bucket && !alias(d.bucket):
 			return fmt.Sprintf("it lists bucket %.80q", name)
 		case v["IsTruncated"] == "true" && q.Has("list-type") && v["NextContinuationToken"] == "":
-			return "it is truncated and does not say how to go on"
+			return "it is truncated and has no continuation token"
 		}
 		return first(
-			p.repeats(
-				"Prefix", "prefix",
-			),
+			p.repeats("Prefix", "prefix"),
 			p.repeats("ContinuationToken", "continuation-token"),
 			p.repeats("Marker", "marker"),
-			p.continues(
-				"NextContinuationToken", "continuation-token",
-			),
+			p.continues("NextContinuationToken", "continuation-token"),
 			p.continues("NextMarker", "marker"),
 		)
 	}}, r
 }
 
-// alias reports whether a bucket is named by an access point. Its answers may have another name.
+// alias reports whether the bucket is named by an access point, whose answers may have another
+// name.
 func alias(bucket string) bool {
 	return strings.HasPrefix(bucket, "arn:") || strings.HasSuffix(bucket, "-s3alias") ||
 		strings.HasSuffix(bucket, "--ol-s3") || strings.HasSuffix(bucket, ".mrap")
@@ -102,7 +100,7 @@ func (d azure) scanner(r *http.Request) (scanner, *http.Request) {
 		root:   "EnumerationResults",
 		wanted: []string{"Prefix", "Marker", "NextMarker"},
 		verify: func(attributes, v map[string]string) string {
-			// Older answers have a URL in the place of the name.
+			// Older answers have a URL instead of the name.
 			name := attributes["ContainerName"]
 			name = name[strings.LastIndex(name, "/")+1:]
 			if name != "" && name != d.container {
@@ -117,14 +115,14 @@ func (d azure) scanner(r *http.Request) (scanner, *http.Request) {
 	}, r
 }
 
-// objectsOf reports whether a URL ends in /b/<bucket>/o, as those for listings of GCS and OCI do.
+// objectsOf reports whether a URL ends in /b/<bucket>/o, as list requests of GCS and OCI do.
 func objectsOf(u *url.URL) bool {
 	_, rest, _ := strings.Cut(u.EscapedPath(), "/b/")
 	_, what, _ := strings.Cut(rest, "/")
 	return what == "o"
 }
 
-// gcs lists with the JSON API. The client asks for some fields only, kind is added to them.
+// gcs lists with the JSON API. It adds kind to the fields that the client requests.
 type gcs struct{}
 
 func (gcs) scanner(r *http.Request) (scanner, *http.Request) {

@@ -5,27 +5,27 @@ import (
 	"slices"
 )
 
-// jsonScanner checks a JSON object: which keys it has, and some of their values that are texts.
-// It does not check that the document is well formed: the client decodes it.
+// jsonScanner checks the keys of a JSON object, and some of its values that are strings. It does
+// not check that the document is well formed, because the client decodes it.
 type jsonScanner struct {
 	wanted []string
-	// verify is called at the end of the document with the keys of the object and the texts of
-	// the wanted ones. It returns why the document is no listing, "" if it is one.
+	// verify is called at the end of the document with the keys of the object and the string values
+	// of the wanted keys. It returns why the document is no listing, "" if it is one.
 	verify func(keys map[string]bool, values map[string]string) string
 
 	depth   int
 	done    bool
-	text    bool // in a text
+	text    bool // in a string
 	escaped bool // after a backslash in it
-	isKey   bool // the next text of the object is a key
+	isKey   bool // the next string of the object is a key
 	key     string
-	keep    bool // the text is kept in value
+	keep    bool // the string is kept in value
 	value   kept
 	keys    map[string]bool
 	values  map[string]string
 }
 
-// maxKeys bounds the keys that are remembered. No listing has as many.
+// maxKeys bounds the keys that are kept. No listing has as many.
 const maxKeys = 32
 
 func (s *jsonScanner) complete() bool { return s.done }
@@ -63,7 +63,7 @@ func (s *jsonScanner) feed(p []byte) string {
 	return ""
 }
 
-// inText takes a byte of a text, which may be its last.
+// inText handles a byte of a string, which may be its last.
 func (s *jsonScanner) inText(c byte) {
 	if s.keep {
 		s.value.add([]byte{c})

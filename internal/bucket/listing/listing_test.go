@@ -23,8 +23,7 @@ import (
 	s3client "github.com/thanos-io/objstore/providers/s3"
 )
 
-// canned answers every request with HTTP 200 and the next of the bodies, the last one again and
-// again.
+// canned answers every request with HTTP 200 and the next of the bodies. It repeats the last one.
 type canned struct {
 	bodies []string
 	kind   string // Content-Type
@@ -45,7 +44,7 @@ func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// config is the configuration of a client that reaches no network.
+// config returns the configuration of a client that uses no network.
 func config(t *testing.T, kind objstore.ObjProvider) string {
 	switch kind {
 	case objstore.S3:
@@ -60,7 +59,7 @@ func config(t *testing.T, kind objstore.ObjProvider) string {
 	return ""
 }
 
-// serviceAccount is one whose tokens are had from a server of the test.
+// serviceAccount returns a service account whose tokens come from a server of the test.
 func serviceAccount(t *testing.T) string {
 	tokens := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -85,7 +84,7 @@ func serviceAccount(t *testing.T) string {
 	return string(account)
 }
 
-// iter lists a bucket whose client gets the answers.
+// iter lists a bucket whose client gets the given answers.
 func iter(
 	t *testing.T, kind objstore.ObjProvider, c *canned, options ...objstore.IterOption,
 ) (names []string, err error) {
@@ -124,14 +123,14 @@ func s3Page(head, rest string) string {
 	return s3Head + "<Name>blocks</Name><Prefix></Prefix>" + head + s3Keys + rest + "</ListBucketResult>"
 }
 
-// TestAnswersThatAreNoListing: what the clients take for an empty bucket, or for the bucket they
-// asked for, is an error that says what came instead.
+// TestAnswersThatAreNoListing: an answer that a client would take for a listing is an error that
+// says what came instead.
 func TestAnswersThatAreNoListing(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		kind   objstore.ObjProvider
 		bodies []string
-		says   string // "": it is a listing
+		says   string // of the error; "": the answer is a listing
 		want   []string
 	}{
 		{"listing", objstore.S3, []string{s3Page("<IsTruncated>false</IsTruncated>", "")}, "", []string{"a/", "b/"}},
@@ -151,7 +150,7 @@ func TestAnswersThatAreNoListing(t *testing.T) {
 		{"no fields, closed at once", objstore.S3, []string{"<ListBucketResult/>"}, "neither Name nor IsTruncated", nil},
 		{"another bucket", objstore.S3, []string{s3Head + "<Name>other</Name><IsTruncated>false</IsTruncated></ListBucketResult>"}, `bucket "other"`, nil},
 		{"another prefix", objstore.S3, []string{s3Head + "<Name>blocks</Name><Prefix>x/</Prefix><IsTruncated>false</IsTruncated></ListBucketResult>"}, "Prefix", nil},
-		{"no continuation", objstore.S3, []string{s3Page("<IsTruncated>true</IsTruncated>", "")}, "how to go on", nil},
+		{"no continuation", objstore.S3, []string{s3Page("<IsTruncated>true</IsTruncated>", "")}, "no continuation token", nil},
 		{"the same page for ever", objstore.S3, []string{s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t1</NextContinuationToken>")}, "continued by itself", nil},
 		{"another page", objstore.S3, []string{
 			s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t1</NextContinuationToken>"),
@@ -188,7 +187,7 @@ func TestAnswersThatAreNoListing(t *testing.T) {
 	}
 }
 
-// TestOtherRequestsPass: an object is no listing, whatever it holds.
+// TestOtherRequestsPass: the contents of objects are not checked.
 func TestOtherRequestsPass(t *testing.T) {
 	for kind, url := range map[objstore.ObjProvider]string{
 		objstore.S3:    "http://h/blocks/x/meta.json",
@@ -213,7 +212,7 @@ func TestOtherRequestsPass(t *testing.T) {
 	}
 }
 
-// TestOCI lists without a client: that one needs keys of a tenancy.
+// TestOCI lists without the client, which needs keys of a tenancy.
 func TestOCI(t *testing.T) {
 	for body, says := range map[string]string{
 		`{"objects": [], "prefixes": ["a/"]}`:      "",
@@ -236,7 +235,7 @@ func TestOCI(t *testing.T) {
 	}
 }
 
-// TestGCSIsAskedForTheKind: the client asks for some fields, which do not include it.
+// TestGCSIsAskedForTheKind: kind is added to the fields that the client requests.
 func TestGCSIsAskedForTheKind(t *testing.T) {
 	c := &canned{bodies: []string{`{"kind": "storage#objects"}`}, kind: "application/json"}
 	if _, err := iter(t, objstore.GCS, c, objstore.WithRecursiveIter()); err != nil {
@@ -245,11 +244,12 @@ func TestGCSIsAskedForTheKind(t *testing.T) {
 	if fields := c.asked[0].URL.Query().Get("fields"); !slices.Contains(
 		strings.Split(fields, ","), "kind",
 	) {
-		t.Errorf("asked for fields %q", fields)
+		t.Errorf("requested fields %q", fields)
 	}
 }
 
-// FuzzScanners: any document, in pieces of any size, makes no panic and one verdict.
+// FuzzScanners: no document makes a scanner panic, and its verdict does not depend on the size of
+// the pieces.
 func FuzzScanners(f *testing.F) {
 	for _, seed := range []string{htmlPage, doctype, errorDoc, s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t</NextContinuationToken>"), `{"kind": "storage#objects", "a": [{"\"": "}"}]}`} {
 		f.Add([]byte(seed), 3)

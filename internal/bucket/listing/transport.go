@@ -12,26 +12,26 @@ import (
 
 // Error says that the answer to a list request is no listing of the bucket.
 type Error struct {
-	// URL is the request's, without its query.
+	// URL is the URL of the request, without its query.
 	URL string
 	// Why says what is wrong with the answer.
 	Why string
-	// Start is how the answer begins, at most 80 bytes.
+	// Start is the start of the answer, at most 80 bytes.
 	Start string
 }
 
 func (e *Error) Error() string {
 	return fmt.Sprintf(
 		"list %s: the answer is HTTP 200 and no listing of the bucket: %s; it begins %q "+
-			"(check the endpoint, and what answers between here and the bucket)",
+			"(check the endpoint, and proxies between larder and the bucket)",
 		e.URL,
 		e.Why,
 		e.Start,
 	)
 }
 
-// Transport returns a function that wraps the HTTP transport of a client of the given type, nil
-// for types whose answers need no check. bucket is the name of the bucket or container.
+// Transport returns a function that wraps the HTTP transport of a client of the given type. It
+// returns nil for types whose answers need no check. bucket is the name of the bucket or container.
 func Transport(kind objstore.ObjProvider, bucket string) func(http.RoundTripper) http.RoundTripper {
 	var d dialect
 	switch objstore.ObjProvider(strings.ToUpper(string(kind))) {
@@ -49,18 +49,18 @@ func Transport(kind objstore.ObjProvider, bucket string) func(http.RoundTripper)
 	return func(next http.RoundTripper) http.RoundTripper { return &transport{next, d} }
 }
 
-// dialect is how one type of object store is listed.
+// dialect knows the list requests of one type of object store.
 type dialect interface {
-	// scanner returns what checks the answer to a request, and the request to send; nil for a
-	// request that is not for a page of a listing.
+	// scanner returns the scanner for the answer to a request, and the request to send. The scanner
+	// is nil if the request is not for a page of a listing.
 	scanner(r *http.Request) (scanner, *http.Request)
 }
 
-// scanner looks at a document as its bytes pass.
+// scanner checks a document while its bytes pass.
 type scanner interface {
-	// feed takes the next bytes. It returns why the document is no listing, "" if it may be one.
+	// feed checks the next bytes. It returns why the document is no listing, "" if it may be one.
 	feed(p []byte) string
-	// complete reports whether the end of the document was seen, and verified.
+	// complete reports whether the document has come to its end and was verified.
 	complete() bool
 }
 
@@ -76,13 +76,13 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	s, r := t.dialect.scanner(r)
 	resp, err := t.next.RoundTrip(r)
 	if err != nil || s == nil || resp.StatusCode != http.StatusOK {
-		return resp, err // an error status is the client's to understand
+		return resp, err // the client handles error statuses
 	}
 	resp.Body = &body{ReadCloser: resp.Body, scan: s, url: address(r.URL)}
 	return resp, nil
 }
 
-// address is a URL without what may be a secret or long.
+// address returns a URL without the parts that may be secret or long.
 func address(u *url.URL) string { return u.Scheme + "://" + u.Host + u.Path }
 
 // body is a list answer that is checked while it is read.
@@ -99,8 +99,8 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	n, err := b.ReadCloser.Read(p)
-	if room := 80 - len(b.start); room > 0 {
-		b.start = append(b.start, p[:min(n, room)]...)
+	if missing := 80 - len(b.start); missing > 0 {
+		b.start = append(b.start, p[:min(n, missing)]...)
 	}
 	if why := b.scan.feed(p[:n]); why != "" {
 		b.fail(why)
@@ -115,7 +115,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 func (b *body) fail(why string) { b.err = &Error{URL: b.url, Why: why, Start: string(b.start)} }
 
-// maxValue bounds what a scanner keeps of one value. A longer one is not compared.
+// maxValue bounds the bytes that a scanner keeps of one value. Longer values are not compared.
 const maxValue = 4 << 10
 
 // kept is a value of a document.
@@ -125,8 +125,8 @@ type kept struct {
 }
 
 func (k *kept) add(p []byte) {
-	if room := maxValue - len(k.b); len(p) > room {
-		k.cut, p = true, p[:room]
+	if left := maxValue - len(k.b); len(p) > left {
+		k.cut, p = true, p[:left]
 	}
 	k.b = append(k.b, p...)
 }

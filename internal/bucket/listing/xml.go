@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// xmlScanner checks an XML document: its root element, and the texts of some of the root's
-// children. It does not check that the document is well formed: the client decodes it.
+// xmlScanner checks the root element of an XML document, and the texts of some of its children. It
+// does not check that the document is well formed, because the client decodes it.
 type xmlScanner struct {
 	root   string
 	wanted []string
@@ -21,7 +21,7 @@ type xmlScanner struct {
 	depth      int
 	done       bool
 	tag        kept // the markup since its <
-	quote      byte // the one that an attribute's value began with
+	quote      byte // the opening quote of an attribute's value; 0 outside of one
 	tail       [2]byte
 	attributes map[string]string
 	values     map[string]string
@@ -33,7 +33,7 @@ type xmlState int
 
 const (
 	xmlText    xmlState = iota
-	xmlTag              // in a tag, or in the first bytes of a comment and its like
+	xmlTag              // in a tag, or in the first bytes of a comment, CDATA or a PI
 	xmlComment          // until -->
 	xmlCData            // until ]]>
 	xmlPI               // until ?>
@@ -85,8 +85,8 @@ func (s *xmlScanner) feed(p []byte) string {
 	return ""
 }
 
-// plainTag returns the length of the tag that p begins with, 0 if it is not whole or may be
-// something else. It is what makes the scanner several times as fast as the client's decoder.
+// plainTag returns the length of the tag at the start of p, 0 if the tag is incomplete or may be
+// something else. This fast path makes the scanner several times as fast as the client's decoder.
 func (s *xmlScanner) plainTag(p []byte) int {
 	if len(s.tag.b) > 0 || p[0] == '!' || p[0] == '?' {
 		return 0
@@ -98,7 +98,8 @@ func (s *xmlScanner) plainTag(p []byte) int {
 	return n
 }
 
-// passed takes a byte of a comment, of CDATA or of a processing instruction, which may be its last.
+// passed handles a byte of a comment, of CDATA or of a processing instruction, which may be its
+// last.
 func (s *xmlScanner) passed(c byte) {
 	if c == '>' {
 		switch {
@@ -113,7 +114,7 @@ func (s *xmlScanner) passed(c byte) {
 	s.tail = [2]byte{s.tail[1], c}
 }
 
-// tagByte takes a byte of a tag.
+// tagByte handles a byte of a tag.
 func (s *xmlScanner) tagByte(c byte) string {
 	switch {
 	case s.quote != 0:
@@ -144,7 +145,7 @@ func (s *xmlScanner) tagByte(c byte) string {
 	return ""
 }
 
-// tagEnd takes a whole tag, without its angle brackets.
+// tagEnd handles a complete tag, without its angle brackets.
 func (s *xmlScanner) tagEnd(tag []byte) string {
 	switch {
 	case bytes.HasPrefix(tag, []byte("!")):
@@ -166,7 +167,7 @@ func (s *xmlScanner) tagEnd(tag []byte) string {
 	return ""
 }
 
-// startElement takes the start of the root or of one of its children.
+// startElement handles the start tag of the root or of one of its children.
 func (s *xmlScanner) startElement(tag []byte, empty bool) string {
 	name, rest := tag, []byte(nil)
 	if i := bytes.IndexAny(tag, " \t\r\n"); i >= 0 {
