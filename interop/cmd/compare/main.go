@@ -49,9 +49,10 @@ type options struct {
 	out  string
 	docs string
 	list bool
-	// first is an earlier run, nil without one.
-	first *run.Results
-	query adHoc
+	// results are those of an earlier run to print instead of running; first is an earlier run to
+	// set beside them. Both may be nil.
+	results, first *run.Results
+	query          adHoc
 }
 
 func parse(args []string) (o options, err error) {
@@ -72,6 +73,10 @@ func parse(args []string) (o options, err error) {
 		&o.docs, "docs", "", "Markdown page whose marked parts are replaced by the results; default: none",
 	)
 	fs.IntVar(&o.run.Rounds, "rounds", 7, "turns of each system in a row of the table")
+	fs.DurationVar(
+		&o.run.RowTime, "row-time", 90*time.Second,
+		"ends a row before it has had all rounds, but not before three; slow queries after one",
+	)
 	fs.BoolVar(&o.run.Short, "short", false, "use the short form of the data sets")
 	fs.BoolVar(&o.run.Starts, "starts", true, "measure starts with an empty data directory")
 	fs.Int64Var(
@@ -89,6 +94,7 @@ func parse(args []string) (o options, err error) {
 	against := fs.String(
 		"against", "", "results.json of an earlier run; prints how the figures moved since",
 	)
+	results := fs.String("results", "", "results.json to print again, instead of a run")
 	sets := fs.String("sets", "", "data sets, separated by commas; default: all")
 	queries := fs.String("queries", "", "queries, separated by commas; default: all")
 	modes := fs.String("modes", "", "fs, s3-cold, s3-warm, separated by commas; default: all")
@@ -100,15 +106,11 @@ func parse(args []string) (o options, err error) {
 	if o.run.Given, err = o.query.parse(fs.Args()); err != nil {
 		return o, err
 	}
-	if *against != "" {
-		b, err := os.ReadFile(*against)
-		if err != nil {
-			return o, err
-		}
-		o.first = new(run.Results)
-		if err := json.Unmarshal(b, o.first); err != nil {
-			return o, fmt.Errorf("--against: %s: %w", *against, err)
-		}
+	if o.first, err = read("--against", *against); err != nil {
+		return o, err
+	}
+	if o.results, err = read("--results", *results); err != nil {
+		return o, err
 	}
 	o.run.Sets, o.run.Queries, o.run.Modes = split(*sets), split(*queries), split(*modes)
 	o.run.Systems = split(*systems)
@@ -120,6 +122,22 @@ func parse(args []string) (o options, err error) {
 		o.run.Concurrency = append(o.run.Concurrency, n)
 	}
 	return o, o.check()
+}
+
+// read returns the results in a file; nil if there is no name.
+func read(flag, name string) (*run.Results, error) {
+	if name == "" {
+		return nil, nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	res := new(run.Results)
+	if err := json.Unmarshal(b, res); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", flag, name, err)
+	}
+	return res, nil
 }
 
 // check finds names that do not exist.
@@ -175,9 +193,11 @@ func compare(ctx context.Context, args []string) error {
 		}
 		return nil
 	}
-	res, err := run.Run(ctx, o.run)
-	if err != nil {
-		return err
+	res := o.results
+	if res == nil {
+		if res, err = run.Run(ctx, o.run); err != nil {
+			return err
+		}
 	}
 	report.Write(os.Stdout, res)
 	if o.first != nil {

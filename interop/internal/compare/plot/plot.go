@@ -208,13 +208,15 @@ func (d *drawing) end() error {
 	return d.err
 }
 
-// short writes a number with at most two significant digits.
+// short writes a number with at most three digits.
 func short(v float64) string {
 	switch {
 	case v >= 1e6:
 		return strconv.FormatFloat(v/1e6, 'g', 3, 64) + " M"
 	case v >= 1e3:
 		return strconv.FormatFloat(v/1e3, 'g', 3, 64) + " k"
+	case v >= 100:
+		return strconv.FormatFloat(v, 'f', 0, 64)
 	}
 	return strconv.FormatFloat(v, 'g', 2, 64)
 }

@@ -42,7 +42,7 @@ func quotients(res *run.Results, mode string) plot.Bars {
 		YLabel: "larder : Thanos",
 		Series: []plot.Series{{Name: "CPU"}, {Name: "p50"}},
 	}
-	if mode != run.FS {
+	if mode == run.S3Cold { // warm, larder asks nothing
 		b.Series = append(b.Series, plot.Series{Name: "requests"})
 	}
 	for _, r := range rowsOf(res, mode) {
@@ -60,7 +60,7 @@ func quotients(res *run.Results, mode string) plot.Bars {
 		}
 		quotient(0, stats.Median(l.CPU), stats.Median(t.CPU))
 		quotient(1, stats.Median(l.Latency), stats.Median(t.Latency))
-		if mode != run.FS {
+		if mode == run.S3Cold {
 			quotient(2, float64(l.Asked().Requests()), float64(t.Asked().Requests()))
 		}
 	}

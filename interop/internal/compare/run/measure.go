@@ -22,8 +22,8 @@ const (
 	maxCalls = 200
 	// warmUps is how often a warm system is asked before it is measured.
 	warmUps = 3
-	// slowRounds bounds the rounds of queries that take seconds.
-	slowRounds = 3
+	// leastRounds is how many rounds a row has even if its time is used up.
+	leastRounds = 3
 )
 
 // cell measures one row.
@@ -47,14 +47,15 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 			}
 		}
 	}
-	rounds := r.Rounds
+	least := leastRounds
 	if c.query.Slow {
-		rounds = min(rounds, slowRounds)
+		least = 1
 	}
-	if c.query.Set == "crowded" {
-		rounds = 1
-	}
-	for round := range rounds {
+	begun := time.Now()
+	for round := range r.Rounds {
+		if round >= least && time.Since(begun) > r.RowTime {
+			break
+		}
 		// No system may always find the machine as the same one left it.
 		turns := slices.Clone(systems)
 		for range round % len(turns) {

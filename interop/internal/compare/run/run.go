@@ -41,6 +41,9 @@ type Options struct {
 	Concurrency []int
 	// Rounds is how often each system has its turn.
 	Rounds int
+	// RowTime ends a row before it has had all rounds: after three of them, or after one of a query
+	// that takes seconds.
+	RowTime time.Duration
 	// Short uses the short form of the data sets.
 	Short bool
 	// Untimed counts requests, bytes and trips and measures no time.
