@@ -228,7 +228,7 @@ func TestDiskIsFull(t *testing.T) {
 	p.same(d.want)
 	p.stop()
 	if log := strings.Join(p.seen, "\n"); !strings.Contains(
-		log, "snapshot of what to warm could not be written",
+		log, "cannot write the warm snapshot",
 	) {
 		t.Errorf("nothing was said of the snapshot:\n%s", log)
 	}

@@ -111,7 +111,7 @@ func TestARestartIsWarm(t *testing.T) {
 	if line := p.await("msg=warmed after=restart"); !strings.Contains(
 		line, "matcher_sets=0 of=1",
 	) ||
-		!strings.Contains(line, `ended="its bytes are used up"`) {
+		!strings.Contains(line, `ended="byte limit"`) {
 		t.Error(line)
 	}
 	p.stop()
@@ -121,7 +121,7 @@ func TestARestartIsWarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	p = start()
-	p.await("the snapshot of what to warm is ignored.*damaged")
+	p.await("ignoring the warm snapshot.*damaged")
 	if got := p.dashboard(); got != want {
 		t.Errorf("got %d series, want %d", got, want)
 	}
@@ -211,7 +211,7 @@ func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	}
 	second.metric(`larder_warm_running{after="restart"} 1`)
 	second.stop()
-	if log := strings.Join(second.seen, "\n"); !strings.Contains(log, `ended="the process stops"`) {
+	if log := strings.Join(second.seen, "\n"); !strings.Contains(log, `ended="process stops"`) {
 		t.Error("the log does not say that the replay was ended")
 	}
 }

@@ -21,21 +21,20 @@ import (
 
 const (
 	fileName = "irregular.blocks"
-	// maxFileBytes bounds what is read of the file: some 60,000 findings.
+	// maxFileBytes bounds the size of the file. It is enough for some 60,000 findings.
 	maxFileBytes = 16 << 20
-	// maxFindings bounds the findings that are kept, so that no bucket makes the file larger than
-	// what is read.
+	// maxFindings bounds the findings, so that the file never exceeds maxFileBytes.
 	maxFindings = 50_000
 	// maxWhat bounds the text of a finding, in bytes.
 	maxWhat = 128
 )
 
-// fileFormat is the file's. A file of another version is not read.
+// fileFormat is the format of the file. A file of another version is ignored.
 func fileFormat() sealed.Format { return sealed.Format{Kind: "irregular", Version: 1} }
 
 // Options of Blocks. The zero value keeps findings in memory alone.
 type Options struct {
-	// Dir is the directory of the file; none: findings last as long as the process.
+	// Dir is the directory of the file. Without one, findings last as long as the process.
 	Dir localfs.Dir
 	// LockDir is called before the file is written. Its error counts as a failed write. nil: no
 	// other process uses Dir.
@@ -68,13 +67,13 @@ type Blocks struct {
 
 	saving sync.Mutex // held while the file is written
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards following
 	findings map[key]string
 	dirty    bool // the file lacks a change
 	closed   bool
 }
 
-// Open reads the file in Options.Dir, if there is one. Close must be called in the end.
+// Open reads the file in Options.Dir, if there is one. The caller must call Close.
 func Open(opts Options) *Blocks {
 	if opts.LockDir == nil {
 		opts.LockDir = func() error { return nil }
@@ -90,7 +89,7 @@ func Open(opts Options) *Blocks {
 	b.panics = panics.New("irregular", opts.Logger, opts.Registerer)
 	promauto.With(opts.Registerer).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "larder_blocks_irregular",
-		Help: "Served blocks whose series or labels were found out of order, repeated or empty. Their answers are normalised and sorted in memory.",
+		Help: "Number of served blocks whose series or labels are out of order, repeated or empty. Their answers are normalised and sorted in memory.",
 	}, func() float64 { return float64(b.count()) })
 	if !opts.Dir.IsZero() {
 		b.load()
@@ -98,10 +97,10 @@ func Open(opts Options) *Blocks {
 	return b
 }
 
-// load reads the file. If it cannot be read, the findings are lost and made again.
+// load reads the file. If that fails, requests find the irregular blocks again.
 func (b *Blocks) load() {
 	if err := sealed.RemoveTemps(b.opts.Dir, fileName); err != nil {
-		b.log.Warn("temporary files of irregular blocks stay", "err", err)
+		b.log.Warn("cannot remove temporary files of irregular blocks", "err", err)
 	}
 	payload, err := fileFormat().Read(b.opts.Dir, fileName, maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +113,7 @@ func (b *Blocks) load() {
 		}
 	}
 	if err != nil {
-		b.log.Warn("irregular blocks of the last run are not known", "err", err)
+		b.log.Warn("cannot read the irregular blocks of the last run", "err", err)
 		return
 	}
 	b.mu.Lock()
@@ -124,8 +123,7 @@ func (b *Blocks) load() {
 	}
 }
 
-// What returns what was found of a block with such content, and false for a block that is not known
-// as irregular.
+// What returns the finding about a block with the given content, and false if there is none.
 func (b *Blocks) What(id ulid.ULID, content uint64) (string, bool) {
 	if b == nil {
 		return "", false
@@ -136,8 +134,8 @@ func (b *Blocks) What(id ulid.ULID, content uint64) (string, bool) {
 	return what, ok
 }
 
-// Note remembers that a block with such content is irregular: what says how, without what
-// identifies the block. The first finding of a block stays.
+// Note records that a block with the given content is irregular. what describes the irregularity
+// without naming the block. The first finding of a block stays.
 func (b *Blocks) Note(id ulid.ULID, content uint64, what string) {
 	if b == nil {
 		return
@@ -160,7 +158,8 @@ func (b *Blocks) add(k key, what string) bool {
 	return true
 }
 
-// Retain forgets the blocks that keep does not name, because they are no longer served.
+// Retain removes the findings for which keep returns false, because their blocks are no longer
+// served.
 func (b *Blocks) Retain(keep func(id ulid.ULID, content uint64) bool) {
 	if b == nil {
 		return
@@ -203,7 +202,7 @@ func (b *Blocks) save() {
 func (b *Blocks) write() error {
 	b.saving.Lock()
 	defer b.saving.Unlock()
-	saved, dirty := b.takeChange()
+	saved, dirty := b.pending()
 	if !dirty {
 		return nil
 	}
@@ -215,13 +214,14 @@ func (b *Blocks) write() error {
 		err = fileFormat().Write(b.opts.Dir, fileName, payload, true)
 	}
 	if err != nil {
-		b.log.Warn("irregular blocks are not saved: the next start finds out again", "err", err)
+		b.log.Warn("cannot save the irregular blocks", "err", err)
 	}
 	return nil
 }
 
-// takeChange returns all findings in the order of their blocks, and whether the file lacks any.
-func (b *Blocks) takeChange() (saved []finding, dirty bool) {
+// pending returns all findings sorted by block if the file lacks a change, and marks the change as
+// written.
+func (b *Blocks) pending() (saved []finding, dirty bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	dirty, b.dirty = b.dirty, false

@@ -75,8 +75,7 @@ func TestFindingsSurviveARestart(t *testing.T) {
 	}
 }
 
-// TestDamagedFile: whichever byte of the file changes, nothing is believed of it, and the finding
-// is made again.
+// TestDamagedFile: a file with any byte changed is ignored, and the finding can be recorded again.
 func TestDamagedFile(t *testing.T) {
 	dir := t.TempDir()
 	b := Open(Options{Dir: localfs.At(dir)})
@@ -105,25 +104,25 @@ func TestDamagedFile(t *testing.T) {
 	know(t, b, 1, 7, "again")
 }
 
-// TestUnwritableDirectory: what the disk does not take is known as long as the process runs, and is
-// logged.
+// TestUnwritableDirectory: a finding that cannot be saved is known as long as the process runs, and
+// the failure is logged.
 func TestUnwritableDirectory(t *testing.T) {
 	var log bytes.Buffer
 	b := Open(Options{
 		Dir:     localfs.At(t.TempDir()),
-		LockDir: func() error { return errors.New("held by another process") },
+		LockDir: func() error { return errors.New("locked by another process") },
 		Logger:  slog.New(slog.NewTextHandler(&log, nil)),
 	})
 	b.Note(ulid.ULID{1}, 7, "found")
 	know(t, b, 1, 7, "found")
 	b.Close()
-	if !strings.Contains(log.String(), "held by another process") {
-		t.Errorf("the log does not say why:\n%s", log.String())
+	if !strings.Contains(log.String(), "locked by another process") {
+		t.Errorf("the log lacks the reason:\n%s", log.String())
 	}
 }
 
-// TestFindingsAreBounded: a bucket of nothing but irregular blocks does not make the file larger
-// than what is read.
+// TestFindingsAreBounded: a bucket with only irregular blocks does not make the file larger than
+// its bound.
 func TestFindingsAreBounded(t *testing.T) {
 	b := Open(Options{})
 	defer b.Close()

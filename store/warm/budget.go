@@ -8,11 +8,11 @@ import (
 	"larder/internal/pagecache"
 )
 
-// errSpent ends a replay that has gone through as many bytes as it may.
-var errSpent = errors.New("as many bytes as a replay may read")
+// errSpent ends a replay at its byte limit.
+var errSpent = errors.New("byte limit of the replay")
 
-// budget is the bytes of index that one replay may still go through, wherever they come from: it
-// bounds what is asked of the bucket, what is pushed out of the caches, and the work.
+// budget is the number of index bytes that one replay may still read, from the caches or the
+// bucket. It bounds the reads of the bucket, the evictions from the caches, and the work.
 type budget struct{ left atomic.Int64 }
 
 func newBudget(bytes int64) *budget {
@@ -23,7 +23,7 @@ func newBudget(bytes int64) *budget {
 
 func (b *budget) spent() bool { return b.left.Load() <= 0 }
 
-// attempt is one try at a set: what it goes through, and what it has read of the bucket.
+// attempt is one attempt at a set, with the bytes that it reads.
 type attempt struct {
 	budget *budget
 	acct   pagecache.Account
@@ -43,12 +43,12 @@ func (b *budget) attempt() *attempt {
 	return a
 }
 
-// end accounts for the attempt and returns the bytes that it has read of the bucket. One that made
-// way gives back what it did not read there, for it will go through that again. No other does: a
-// bound that was met stays met, or each of the sets that follow would go through as much once more.
-func (a *attempt) end(madeWay bool) (fetched int64) {
+// end accounts for the attempt and returns the bytes that it read from the bucket. If it yielded to
+// requests, the bytes from caches are returned to the budget, because the next attempt reads them
+// again. Otherwise they stay spent, so that the sets after the limit do not read as much again.
+func (a *attempt) end(yielded bool) (fetched int64) {
 	fetched = a.acct.FetchedBytes.Load()
-	if madeWay {
+	if yielded {
 		a.budget.left.Add(max(a.spent.Load()-fetched, 0))
 	}
 	return fetched

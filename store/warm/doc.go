@@ -1,28 +1,33 @@
 // Package warm keeps caches warm across restarts and compactions.
 //
-// A Recorder notes what Series requests ask of which blocks: matcher sets with the labels to be
-// removed, each with the blocks that it was asked of within the last two to four hours. A Warmer
-// writes that down in the data directory, and replays it in the background: after a start for the
-// blocks that are served, headers first; and for a block that has come to replace others, with what
-// was asked of those, before they are let go. A replay is a walk over postings and series as a
-// request without chunks makes it, so it fills whatever caches there are.
+// A Recorder records which matcher sets Series requests use on which blocks, within the last two to
+// four hours. A Warmer saves that in the data directory and replays it in the background. After a
+// start it warms the served blocks, index headers first. A block from a compaction is warmed with
+// the sets of the blocks that it replaces, before these leave. A replay reads postings and series
+// like a request without chunks, so it fills every cache on that path.
 //
 // # Bounds
 //
-// A replay ends when all is done, when its time is up, or when it has gone through as many bytes of
-// index as it may; the postings of a set are read whole, so the last one may go beyond. Two matcher
-// sets at most are replayed at once, and none is begun while requests wait. Nothing waits for a
-// replay but blocks that are to be replaced, and those no longer than its time.
+// A replay ends when all sets are done, at its time limit, or at its limit of index bytes. The last
+// set may exceed the byte limit, because the postings of a set are read whole. At most two matcher
+// sets are replayed concurrently, and none is started while requests wait. Only blocks that are to
+// be replaced wait for a replay, and at most for its time limit.
 //
-// # What is on disk
+// # File on disk
 //
-// One file, snapshotName, of package sealed: what a Recorder holds, at most some 3 MB. There is an
-// old one or a new one, never half of one. One that does not verify, or of another version, is
-// logged and ignored. It stays after it was read, so that two restarts in a row lose nothing.
+// The content of a Recorder is one file, snapshotName, in the format of package sealed, with at
+// most some 3 MB. It is replaced in one step. A file that does not verify or has another version is
+// logged and ignored. The file stays after it was read, so that two restarts in a row lose nothing.
 //
-// # Who owns what, and the locks
+// # Ownership and locks
 //
-// Recorder.mu guards all of a Recorder; under it nothing is read, written, compiled or waited for.
-// Warmer.mu guards which blocks are being warmed and what view is known; it is held for map
-// operations alone, and never together with Recorder.mu.
+// Recorder.mu guards all of a Recorder. Nothing is read, written, compiled or waited for under it.
+// Warmer.mu guards the known view and the blocks that are being warmed. It is held for map
+// operations only, and never together with Recorder.mu.
+//
+// # Accepted risks
+//
+// A Recorder does not count how often a set was used on a block, only how often the set and the
+// block were used at all. A set may therefore be replayed for a block that rarely needs it. This is
+// accepted because a counter for each pair would need many times the memory.
 package warm

@@ -8,14 +8,14 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// hotSet is a set that is worth replaying for a block.
+// hotSet is a matcher set that is worth replaying for a block.
 type hotSet struct {
 	block ulid.ULID
 	key   string
-	score float64 // how many requests asked the block for it, at most
+	score float64 // upper bound of the number of requests with the set on the block
 }
 
-// hot returns the hot sets of the blocks that want takes, the hottest if there are many, and when
+// hot returns the hot sets of the blocks for which want returns true, at most maxHot, and when
 // those blocks were last used, in Unix milliseconds.
 func (r *Recorder) hot(want func(ulid.ULID) bool) (sets []hotSet, used map[ulid.ULID]int64) {
 	now := time.Now().UnixMilli()
@@ -30,24 +30,24 @@ func (r *Recorder) hot(want func(ulid.ULID) bool) (sets []hotSet, used map[ulid.
 			wanted[at/markBlocks] |= 1 << (at % markBlocks)
 		}
 	}
-	// between calls f with the pairs whose score is from least on, and below most.
-	between := func(least, most float64, f func(s *set, at int, score float64)) {
+	// between calls f for the pairs with from <= score < to.
+	between := func(from, to float64, f func(s *set, at int, score float64)) {
 		for _, s := range r.sets {
-			if s.score/w < least {
+			if s.score/w < from {
 				continue
 			}
 			for i, m := range s.marks {
 				for b := (m.young | m.old) & wanted[i]; b != 0; b &= b - 1 {
 					at := i*markBlocks + bits.TrailingZeros64(b)
-					if score := min(s.score, r.places[at].score) / w; score >= least &&
-						score < most {
+					score := min(s.score, r.places[at].score) / w
+					if score >= from && score < to {
 						f(s, at, score)
 					}
 				}
 			}
 		}
 	}
-	// Of those that are hot enough for all of them to fit, and then of the others as many as fit.
+	// All pairs above a floor at which they fit, then as many as fit of those just below it.
 	floor := hotScore
 	for {
 		n := 0
@@ -69,7 +69,7 @@ func (r *Recorder) hot(want func(ulid.ULID) bool) (sets []hotSet, used map[ulid.
 	return sets, used
 }
 
-// inherit notes for a block the sets that were asked of those that it replaces.
+// inherit records for a block the sets of the blocks that it replaces.
 func (r *Recorder) inherit(id ulid.ULID, sets []hotSet) {
 	if len(sets) == 0 {
 		return
@@ -85,8 +85,8 @@ func (r *Recorder) inherit(id ulid.ULID, sets []hotSet) {
 	}
 	r.use(at, now, 0)
 	for _, h := range sets {
-		// What was asked of a block that is gone was asked of this one: neither the set nor the
-		// block was asked more often for it.
+		// The requests count for this block instead of the replaced one. They must not count
+		// twice for the set.
 		s := r.set([]byte(h.key), now)
 		s.score = max(s.score, h.score*w)
 		b := &r.places[at]

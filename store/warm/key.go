@@ -10,8 +10,8 @@ import (
 	"larder/store/storepb"
 )
 
-// appendKey appends what identifies a matcher set with removed labels: postings.AppendNames of these,
-// then postings.AppendCanonical.
+// appendKey appends the key of a matcher set with removed labels: the labels by
+// postings.AppendNames, then the matchers by postings.AppendCanonical.
 func appendKey(dst []byte, matchers []*labels.Matcher, without []string) []byte {
 	return postings.AppendCanonical(postings.AppendNames(dst, without), matchers)
 }
@@ -48,8 +48,7 @@ func parseKey(key string) (ms []*storepb.LabelMatcher, without []string, err err
 	return ms, without, nil
 }
 
-// decoder takes apart bytes that nobody vouches for. After a fault it is bad and returns nothing
-// any more.
+// decoder decodes untrusted bytes. After an error bad is set and all results are empty.
 type decoder struct {
 	data []byte
 	bad  bool
@@ -65,7 +64,7 @@ func (d *decoder) uvarint() uint64 {
 	return v
 }
 
-func (d *decoder) take(n uint64) []byte {
+func (d *decoder) next(n uint64) []byte {
 	if n > uint64(len(d.data)) {
 		d.bad, d.data = true, nil
 		return nil
@@ -75,11 +74,11 @@ func (d *decoder) take(n uint64) []byte {
 	return out
 }
 
-// bytes returns bytes after their length.
-func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
+// bytes decodes a length and returns that many bytes.
+func (d *decoder) bytes() []byte { return d.next(d.uvarint()) }
 
 func (d *decoder) byte() byte {
-	if b := d.take(1); len(b) == 1 {
+	if b := d.next(1); len(b) == 1 {
 		return b[0]
 	}
 	return 0

@@ -20,29 +20,29 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		corruptions: telemetry.NewCorruptions(reg),
 		running: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "larder_warm_running", Help: "Replays of matcher sets that run now.",
+			Name: "larder_warm_running", Help: "Number of running replays.",
 		}, []string{"after"}),
 		replayed: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_sets_replayed_total", Help: "Matcher sets that were replayed for a block.",
+			Name: "larder_warm_sets_replayed_total", Help: "Total number of matcher sets replayed for a block.",
 		}, []string{"after"}),
 		skipped: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_sets_skipped_total",
-			Help: "Matcher sets that were not: the block is gone, they failed, or the time or the bytes of the replay were used up (bound).",
+			Help: "Total number of matcher sets not replayed, by reason: gone (the block left), failed, bound (the replay reached its time or byte limit).",
 		}, []string{"after", "reason"}),
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_fetched_bytes_total", Help: "Bytes of index pages that replays read from the bucket.",
+			Name: "larder_warm_fetched_bytes_total", Help: "Total bytes of index pages that replays read from the bucket.",
 		}, []string{"after"}),
 		seconds: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_seconds_total", Help: "Seconds that replays ran.",
+			Name: "larder_warm_seconds_total", Help: "Total duration of replays in seconds.",
 		}, []string{"after"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_snapshot_failures_total", Help: "Snapshots that could not be read or written.",
+			Name: "larder_warm_snapshot_failures_total", Help: "Total number of failed reads and writes of the snapshot.",
 		}, []string{"operation"}),
 		snapshotTime: f.NewGauge(prometheus.GaugeOpts{
-			Name: "larder_warm_snapshot_timestamp_seconds", Help: "When this process last wrote a snapshot, 0 if it has not.",
+			Name: "larder_warm_snapshot_timestamp_seconds", Help: "Time at which this process last wrote a snapshot, 0 if never.",
 		}),
 		snapshotBytes: f.NewGauge(prometheus.GaugeOpts{
-			Name: "larder_warm_snapshot_bytes", Help: "Size of the snapshot that this process wrote last.",
+			Name: "larder_warm_snapshot_bytes", Help: "Size of the last snapshot that this process wrote.",
 		}),
 	}
 	for _, after := range []string{afterRestart, afterCompaction} {
@@ -63,16 +63,16 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 		)
 	}
 	gauge(
-		"larder_warm_recorded_blocks", "Blocks of which it is recorded what was asked.",
+		"larder_warm_recorded_blocks", "Number of blocks with recorded matcher sets.",
 		func(s recorded) float64 { return float64(s.blocks) },
 	)
 	gauge(
-		"larder_warm_recorded_sets", "Matcher sets that are recorded.",
+		"larder_warm_recorded_sets", "Number of recorded matcher sets.",
 		func(s recorded) float64 { return float64(s.sets) },
 	)
 	gauge(
 		"larder_warm_recorded_bytes",
-		"Bytes of these sets: their texts, and of which blocks each was asked.",
+		"Memory of the recorded matcher sets in bytes: their texts and their marks of blocks.",
 		func(s recorded) float64 { return float64(s.bytes) },
 	)
 	counter := func(name, help string, v func(recorded) float64) {
@@ -82,11 +82,11 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 	}
 	counter(
 		"larder_warm_sets_too_long_total",
-		"Requests whose matchers were too long to be recorded, per set of external labels.",
+		"Total number of matcher sets of requests that were too long to be recorded.",
 		func(s recorded) float64 { return float64(s.tooLong) },
 	)
 	counter(
-		"larder_warm_sets_forgotten_total", "Recorded sets that made room for others.",
+		"larder_warm_sets_forgotten_total", "Total number of recorded matcher sets evicted for others.",
 		func(s recorded) float64 { return float64(s.forgotten) },
 	)
 	return m

@@ -13,67 +13,67 @@ import (
 	"larder/store/catalog"
 )
 
-// The bounds of what a Recorder holds: some 6 MB if all are reached.
+// The bounds of a Recorder. It needs some 6 MB if all are reached.
 const (
 	maxBlocks    = 32 << 10
 	maxSets      = 4096
 	maxTextBytes = 1 << 20
-	// maxMarkBytes is for the marks of all sets: 4,096 sets of 2,048 blocks each, or 512 of 16,384.
+	// maxMarkBytes bounds the marks of all sets: 4,096 sets of 2,048 blocks each, or 512 of 16,384.
 	maxMarkBytes = 2 << 20
-	// maxSetBytes is the longest text of a set that is recorded: regular expressions of some
-	// hundred alternatives.
+	// maxSetBytes is the longest key of a recorded set: regular expressions of some hundred
+	// alternatives.
 	maxSetBytes = 8 << 10
 )
 
 const (
-	// halfLife is how long it takes until a request counts half.
+	// halfLife is the time after which a request counts half.
 	halfLife = 2 * time.Hour
-	// hotScore is what a set must count to be replayed: one request within the last half-life, or
-	// several before.
+	// hotScore is the minimum score for a replay: one request within the last half-life, or several
+	// before.
 	hotScore = 0.5
-	// trimShare: what is too much goes an eighth at a time, so that finding the least used is paid
-	// for by many that come.
+	// trimShare is the fraction that is evicted at once. Finding the least used entries is
+	// expensive and pays for many new entries.
 	trimShare = 8
-	// trimBlocksEvery is how often blocks make room for others: a request may ask more blocks than
-	// are recorded.
+	// trimBlocksEvery is the minimum time between evictions of blocks, because one request may use
+	// more blocks than are recorded.
 	trimBlocksEvery = time.Minute
-	// maxHot is how many pairs of a set and a block are looked at for a replay: more than one gets
-	// through.
+	// maxHot bounds the pairs of a set and a block in a replay. It is more than a replay can
+	// finish.
 	maxHot = 1 << 17
 )
 
-// Recorder holds which matcher sets were asked of which blocks, how often and when last. It is
-// bounded; the least used go. Its methods may be called from any goroutine.
+// Recorder records which matcher sets were used on which blocks, how often and when last. It is
+// bounded and evicts the least used. Its methods may be called from any goroutine.
 //
-// A set is held once, with a mark for each block that it was asked of: a request costs a look-up
-// and a mark a block, however much is held. How often a set was asked of a block is not counted,
-// but how often the set was, and the block: it was no more than the smaller of the two.
+// A set is stored once, with one bit for each block that it was used on. A request costs one lookup
+// and one bit per block, whatever the size of the Recorder. It counts the uses of each set and of
+// each block, not of each pair; the smaller count bounds that of the pair.
 type Recorder struct {
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards following
 	epoch     int64      // Unix milliseconds from which weights count
 	blocks    map[ulid.ULID]int32
-	places    []blockUse // of blocks, by place
-	free      []int32    // places of no block
+	places    []blockUse // blocks by place
+	free      []int32    // unused places
 	sets      map[string]*set
 	textBytes int64 // of keys of sets
 	markBytes int64 // of marks of sets
 	scratch   []int32
-	trimmed   int64 // Unix milliseconds when blocks last made room
+	trimmed   int64 // Unix milliseconds of the last eviction of blocks
 	changes   uint64
 	tooLong   int64
-	forgotten int64 // sets that made room
+	forgotten int64 // evicted sets
 }
 
 // set is a matcher set.
 type set struct {
-	key   string // as appendKey writes it
+	key   string // by appendKey
 	score float64
 	marks []mark
 	aged  int64 // Unix milliseconds when marks last aged
 }
 
-// mark is 64 blocks, a bit each by place: those that a set was asked of since its marks last aged,
-// and in the half-life before.
+// mark has one bit for each of 64 places. young are the blocks that a set was used on since its
+// marks last aged, old those of the half-life before.
 type mark struct{ young, old uint64 }
 
 const (
@@ -84,14 +84,13 @@ const (
 type blockUse struct {
 	id    ulid.ULID
 	score float64
-	last  int64 // Unix milliseconds; 0: no block has this place
+	last  int64 // Unix milliseconds; 0: the place is unused
 }
 
-// maxScore is beyond what requests come to.
+// maxScore is higher than any score from requests.
 const maxScore = 1e12
 
-// maxHalfLives is how long weights can grow: 2 to the power of so many half-lives, times maxScore,
-// is still a number.
+// maxHalfLives bounds the growth of weights: 2^maxHalfLives * maxScore is a finite float64.
 const maxHalfLives = 500
 
 // NewRecorder returns an empty recorder.
@@ -99,14 +98,14 @@ func NewRecorder() *Recorder {
 	return &Recorder{blocks: map[ulid.ULID]int32{}, sets: map[string]*set{}}
 }
 
-// weight returns what a request counts at a time: twice as much after every half-life, so that
-// nothing that was counted before has to be touched for counting half. A score divided by it is the
-// number of requests. mu is held.
+// weight returns the weight of a request at the given time. It doubles after every half-life, so
+// that earlier requests count half without an update of their scores. A score divided by the weight
+// is a number of requests. mu must be held.
 func (r *Recorder) weight(now int64) float64 {
 	if r.epoch == 0 {
 		r.epoch = now
 	}
-	// the clock may have been set back
+	// The clock may have been set back.
 	halfLives := float64(max(now-r.epoch, 0)) / float64(halfLife.Milliseconds())
 	if halfLives > maxHalfLives {
 		for _, s := range r.sets {
@@ -120,8 +119,8 @@ func (r *Recorder) weight(now int64) float64 {
 	return math.Exp2(halfLives)
 }
 
-// Note counts a request that asked blocks for the series that match matchers, with the labels to be
-// removed. It keeps nothing of what it is given.
+// Note records a request for the series of blocks that match matchers, without the given labels. It
+// does not retain its arguments.
 func (r *Recorder) Note(blocks []*catalog.Block, matchers []*labels.Matcher, without []string) {
 	if len(matchers) == 0 || len(blocks) == 0 {
 		return
@@ -151,7 +150,7 @@ func (r *Recorder) Note(blocks []*catalog.Block, matchers []*labels.Matcher, wit
 	}
 }
 
-// place returns the place of a block, which it may have to get first. mu is held.
+// place returns the place of a block, and assigns one if the block has none. mu must be held.
 func (r *Recorder) place(id ulid.ULID, now int64) (at int32, ok bool) {
 	if at, ok = r.blocks[id]; ok {
 		return at, true
@@ -170,13 +169,13 @@ func (r *Recorder) place(id ulid.ULID, now int64) (at int32, ok bool) {
 	return at, true
 }
 
-// use counts requests of a weight for the block at a place. mu is held.
+// use counts requests of the given weight for the block at a place. mu must be held.
 func (r *Recorder) use(at int32, now int64, weight float64) {
 	b := &r.places[at]
 	b.last, b.score = max(b.last, now), b.score+weight
 }
 
-// set returns the set of a key, which it may have to make first; nil if that is too long. mu is
+// set returns the set of a key, and creates it if it is new; nil if the key is too long. mu must be
 // held.
 func (r *Recorder) set(key []byte, now int64) *set {
 	if s := r.sets[string(key)]; s != nil {
@@ -186,7 +185,7 @@ func (r *Recorder) set(key []byte, now int64) *set {
 		r.tooLong++
 		return nil
 	}
-	// Room is made before, so that a new set always gets in: it may be what is asked from now on.
+	// Evict first, so that a new set is always recorded: it may be used often from now on.
 	for len(r.sets) >= maxSets || r.textBytes+int64(len(key)) > maxTextBytes {
 		r.trimSets(nil)
 	}
@@ -196,7 +195,7 @@ func (r *Recorder) set(key []byte, now int64) *set {
 	return s
 }
 
-// age makes the marks of a set older if the last time is a half-life ago. mu is held.
+// age ages the marks of a set once per half-life. mu must be held.
 func (r *Recorder) age(s *set, now int64) {
 	if now-s.aged < halfLife.Milliseconds() {
 		return
@@ -207,7 +206,7 @@ func (r *Recorder) age(s *set, now int64) {
 	}
 }
 
-// extend makes room for a set's marks of the blocks at some places. mu is held.
+// extend grows the marks of a set to cover the given places. mu must be held.
 func (r *Recorder) extend(s *set, places []int32) {
 	n := 0
 	for _, at := range places {
@@ -226,7 +225,7 @@ func (r *Recorder) extend(s *set, places []int32) {
 	r.markBytes += more
 }
 
-// trimSets removes the least used eighth of the sets, but not keep. mu is held.
+// trimSets evicts the least used eighth of the sets, but not keep. mu must be held.
 func (r *Recorder) trimSets(keep *set) {
 	all := make([]*set, 0, len(r.sets))
 	for _, s := range r.sets {
@@ -241,16 +240,16 @@ func (r *Recorder) trimSets(keep *set) {
 	}
 }
 
-// dropSet removes a set. mu is held.
+// dropSet removes a set. mu must be held.
 func (r *Recorder) dropSet(s *set) {
 	delete(r.sets, s.key)
 	r.textBytes -= int64(len(s.key))
 	r.markBytes -= int64(len(s.marks)) * markSize
 }
 
-// trimBlocks removes the eighth of the blocks that were not used for the longest time, if none made
-// room only just, but none that is used now: the request that asks for room may hold their places.
-// mu is held.
+// trimBlocks evicts the least recently used eighth of the blocks, unless the last eviction was
+// recent. It evicts no block used at the time now, because the current request may have its place.
+// mu must be held.
 func (r *Recorder) trimBlocks(now int64) bool {
 	if now-r.trimmed < trimBlocksEvery.Milliseconds() {
 		return false
@@ -269,7 +268,8 @@ func (r *Recorder) trimBlocks(now int64) bool {
 	return len(places) > 0
 }
 
-// dropBlocks removes the blocks at some places, and sets that were asked of no other. mu is held.
+// dropBlocks removes the blocks at the given places, and sets without other blocks. mu must be
+// held.
 func (r *Recorder) dropBlocks(places []int32) {
 	if len(places) == 0 {
 		return
@@ -295,7 +295,7 @@ func (r *Recorder) dropBlocks(places []int32) {
 	}
 }
 
-// Forget removes the blocks that keep does not want.
+// Forget removes the blocks for which keep returns false.
 func (r *Recorder) Forget(keep func(ulid.ULID) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -309,7 +309,7 @@ func (r *Recorder) Forget(keep func(ulid.ULID) bool) {
 	r.dropBlocks(gone)
 }
 
-// recorded is how much a Recorder holds and has refused.
+// recorded are statistics of a Recorder.
 type recorded struct {
 	blocks, sets       int
 	bytes              int64 // of sets: texts and marks

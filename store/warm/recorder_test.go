@@ -26,7 +26,7 @@ func equal(name, value string) *labels.Matcher {
 	return labels.MustNewMatcher(labels.MatchEqual, name, value)
 }
 
-// check holds a recorder's counts against what it holds.
+// check compares a recorder's counts with its content.
 func check(t *testing.T, r *Recorder) {
 	t.Helper()
 	r.mu.Lock()
@@ -38,7 +38,7 @@ func check(t *testing.T, r *Recorder) {
 		for i, m := range x.marks {
 			for b := range markBlocks {
 				if (m.young|m.old)&(1<<b) != 0 && r.places[i*markBlocks+b].last == 0 {
-					t.Errorf("a set is marked for place %d, which no block has", i*markBlocks+b)
+					t.Errorf("a set is marked for the unused place %d", i*markBlocks+b)
 				}
 			}
 		}
@@ -77,7 +77,7 @@ func manyBlocks(from, n int) (blocks []*catalog.Block) {
 func TestRecorderIsBounded(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		// new: blocks that a request asks that the one before did not
+		// new is the number of blocks of a request that the previous request did not use
 		requests, blocks, new, length int
 	}{
 		{"many sets of a block", 3 * maxSets, 1, 0, 10},
@@ -102,13 +102,12 @@ func TestRecorderIsBounded(t *testing.T) {
 				check(t, r)
 				file, _ := r.encode()
 				if _, ok := decode(file); !ok || len(file) > maxSnapshotBytes/2 {
-					t.Errorf("a snapshot of %d bytes, that can be read: %v", len(file), ok)
+					t.Errorf("a snapshot of %d bytes, decoded: %v", len(file), ok)
 				}
 				if sets, _ := r.hot(func(ulid.ULID) bool { return true }); len(sets) > maxHot {
-					t.Errorf("%d pairs are to be replayed", len(sets))
+					t.Errorf("got %d pairs to replay", len(sets))
 				}
-				// The last request is always recorded, and of its blocks those that there was room
-				// for.
+				// The last request is always recorded, with the blocks that fit the bound.
 				last := appendKey(
 					nil,
 					[]*labels.Matcher{
@@ -137,9 +136,9 @@ func TestRecorderIsBounded(t *testing.T) {
 	}
 }
 
-// TestWhatIsAskedOftenStays: requests that come once do not push out what is asked again and again,
-// but what is not asked any more goes.
-func TestWhatIsAskedOftenStays(t *testing.T) {
+// TestFrequentSetsStay: sets that are used once do not evict sets that are used often. Sets that
+// are no longer used are evicted.
+func TestFrequentSetsStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder()
 		b := []*catalog.Block{blockOf(1)}
@@ -209,7 +208,7 @@ func TestRequestsForTheSameSeriesAreOneSet(t *testing.T) {
 	}
 }
 
-func TestRecorderIsForMany(t *testing.T) {
+func TestRecorderIsConcurrent(t *testing.T) {
 	r := NewRecorder()
 	var wg sync.WaitGroup
 	for g := range 4 {
@@ -228,7 +227,7 @@ func TestRecorderIsForMany(t *testing.T) {
 					payload, _ := r.encode()
 					saved, ok := decode(payload)
 					if !ok {
-						t.Error("what was written cannot be read")
+						t.Error("a snapshot cannot be decoded")
 					}
 					r.merge(saved)
 				}
@@ -239,9 +238,9 @@ func TestRecorderIsForMany(t *testing.T) {
 	check(t, r)
 }
 
-// TestWhatIsAskedOfManyBlocksStays: dashboards over many blocks are remembered whole, and with them
-// the blocks of each.
-func TestWhatIsAskedOfManyBlocksStays(t *testing.T) {
+// TestDashboardsOverManyBlocksStay: all sets of dashboards over many blocks are recorded, with the
+// blocks of each.
+func TestDashboardsOverManyBlocksStay(t *testing.T) {
 	const blocks, queries = 5000, 40
 	r := NewRecorder()
 	all := manyBlocks(0, blocks)
@@ -257,16 +256,16 @@ func TestWhatIsAskedOfManyBlocksStays(t *testing.T) {
 		}
 		want += len(sets)
 	}
-	// Far more than can be replayed: the most that may be.
+	// Far more pairs than the bound: exactly the bound.
 	if sets, used := r.hot(func(ulid.ULID) bool { return true }); len(sets) != maxHot ||
 		len(used) != blocks {
 		t.Errorf("%d pairs of %d blocks", len(sets), len(used))
 	}
 }
 
-// TestWhatIsNotAskedOfABlockAnyMoreIsForgotten, though the same is asked of others all the time,
-// and other things of it.
-func TestWhatIsNotAskedOfABlockAnyMoreIsForgotten(t *testing.T) {
+// TestUnusedPairsAreForgotten: a set is forgotten for a block if it is no longer used on that
+// block, even if it is used on others, and other sets are used on the block.
+func TestUnusedPairsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder()
 		old, cur := blockOf(1), blockOf(2)
@@ -293,8 +292,8 @@ func TestWhatIsNotAskedOfABlockAnyMoreIsForgotten(t *testing.T) {
 	})
 }
 
-// TestScoresLastForYears: what counts now counts the same in relation to what counted long ago,
-// however long a process runs.
+// TestScoresLastForYears: the relation of new scores to old ones stays right, however long a
+// process runs.
 func TestScoresLastForYears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := NewRecorder()
@@ -315,7 +314,7 @@ func TestScoresLastForYears(t *testing.T) {
 	})
 }
 
-// BenchmarkNote is what a request of five blocks pays.
+// BenchmarkNote measures a request of five blocks.
 func BenchmarkNote(b *testing.B) {
 	r := NewRecorder()
 	blocks := []*catalog.Block{blockOf(1), blockOf(2), blockOf(3), blockOf(4), blockOf(5)}
@@ -330,9 +329,8 @@ func BenchmarkNote(b *testing.B) {
 	}
 }
 
-// BenchmarkNoteByBlocks is what requests pay, per block, that ask many blocks with all that
-// dashboards have: known sets, and ones that nobody has asked for before when there is no room for
-// more.
+// BenchmarkNoteByBlocks measures requests of many blocks, per block: with known sets, and with new
+// sets when the recorder is full.
 func BenchmarkNoteByBlocks(b *testing.B) {
 	for _, blocks := range []int{1, 100, 1000, 4000, 10_000, 30_000} {
 		for _, known := range []bool{true, false} {

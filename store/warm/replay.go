@@ -15,31 +15,31 @@ import (
 	"larder/store/catalog"
 )
 
-// What a replay is for, in metrics and logs.
+// The reasons for a replay, in metrics and logs.
 const (
 	afterRestart    = "restart"
 	afterCompaction = "compaction"
 )
 
-// How a replay ended.
+// The ends of a replay, in logs.
 const (
 	endedDone   = "all done"
-	endedTime   = "its time is up"
-	endedBytes  = "its bytes are used up"
-	endedClosed = "the process stops"
+	endedTime   = "time limit"
+	endedBytes  = "byte limit"
+	endedClosed = "process stops"
 )
 
-// Why a set was not replayed.
+// The reasons for not replaying a set, in metrics.
 const (
-	skippedGone   = "gone"   // its block is not served any more
-	skippedFailed = "failed" // an error, or no header yet, which is logged at debug level
-	skippedBound  = "bound"  // time or bytes were used up
+	skippedGone   = "gone"   // its block is no longer served
+	skippedFailed = "failed" // an error or a missing header, logged at debug level
+	skippedBound  = "bound"  // the time or byte limit was reached
 )
 
 var (
-	errGone = errors.New("its block is not served any more")
-	// errNoHeader: a request would have it built at once, and wait. A replay leaves that to the
-	// background.
+	errGone = errors.New("its block is no longer served")
+	// errNoHeader: a request would build the header at once and wait. A replay does not, and leaves
+	// the header to background builds.
 	errNoHeader = errors.New("its block's index header is not built yet")
 )
 
@@ -50,7 +50,7 @@ type task struct {
 	score float64
 }
 
-// byHeat sorts tasks: what is asked for most comes first, and of equals the newest block.
+// byHeat sorts tasks by score, highest first. Among equal scores the newest block is first.
 func byHeat(tasks []task) {
 	slices.SortStableFunc(tasks, func(a, b task) int {
 		return cmp.Or(
@@ -60,7 +60,7 @@ func byHeat(tasks []task) {
 	})
 }
 
-// outcome is what came of a replay.
+// outcome is the result of a replay.
 type outcome struct {
 	ended           string
 	replayed, total int
@@ -69,7 +69,7 @@ type outcome struct {
 	took            time.Duration
 }
 
-// replay goes through tasks in their order until all is done, ctx ends, or b is spent.
+// replay runs tasks in their order until all are done, ctx ends, or b is spent.
 func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *budget) outcome {
 	start := time.Now()
 	running := w.metrics.running.WithLabelValues(purpose)
@@ -95,9 +95,8 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 				case ctx.Err() == nil && !errors.Is(err, errSpent):
 					failed.Add(1)
 					w.metrics.skipped.WithLabelValues(purpose, skippedFailed).Inc()
-					w.log.Debug(
-						"a matcher set was not warmed", "block", tasks[i].block.ID, "err", err,
-					)
+					w.log.Debug("replay of a matcher set failed", "block", tasks[i].block.ID,
+						"err", err)
 				}
 			}
 		})
@@ -123,8 +122,7 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 	return o
 }
 
-// one replays one set, as often as it takes: where it has to make way for requests it is tried
-// again when they are through.
+// one replays one set. If an attempt yields to requests, it tries again when they are done.
 func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64) error {
 	ms, without, err := parseKey(t.key)
 	if err != nil {
@@ -141,13 +139,13 @@ func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64
 			return errNoHeader
 		}
 		select {
-		case w.places <- struct{}{}:
+		case w.slots <- struct{}{}:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		a := b.attempt()
 		finished, err := func() (bool, error) {
-			defer func() { <-w.places }()
+			defer func() { <-w.slots }()
 			return w.opts.Store.Warm(ctx, t.block, ms, without, &a.acct)
 		}()
 		bytes.Add(a.end(err == nil && !finished))
@@ -181,8 +179,7 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// openHeaders opens the headers of the blocks that were used, the last used first, and returns how
-// many it did.
+// openHeaders opens the headers of blocks in their order, and returns how many it opened.
 func (w *Warmer) openHeaders(ctx context.Context, blocks []*catalog.Block) int {
 	var next, opened atomic.Int64
 	var wg sync.WaitGroup
@@ -205,8 +202,8 @@ func (w *Warmer) openHeaders(ctx context.Context, blocks []*catalog.Block) int {
 	return int(opened.Load())
 }
 
-// openHeader opens a header once it is built: building it is left to the background, where it does
-// not compete with what requests wait for.
+// openHeader opens a header once it is built in the background, where the build does not compete
+// with builds that requests wait for.
 func (w *Warmer) openHeader(ctx context.Context, b *catalog.Block) bool {
 	if w.opts.Headers.Wait(ctx, []ulid.ULID{b.ID}) != nil || !w.opts.Headers.Opened(b.ID) {
 		return false

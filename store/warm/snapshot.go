@@ -16,26 +16,26 @@ import (
 
 const (
 	snapshotName = "warm.snapshot"
-	// maxSnapshotBytes is more than twice what a full Recorder comes to: half of its marks, as many
-	// texts, and 24 bytes a block.
+	// maxSnapshotBytes is more than twice the snapshot of a full Recorder: half of its marks, its
+	// texts, and 24 bytes per block.
 	maxSnapshotBytes = 8 << 20
-	// scoreUnit is the resolution in which scores are written.
+	// scoreUnit is the resolution of saved scores.
 	scoreUnit = 1.0 / 1024
 )
 
-// snapshotFormat is the file's. Its version changes with the layout; a file of another version is
-// not read.
+// snapshotFormat is the format of the file. Its version changes with the layout. A file of another
+// version is ignored.
 func snapshotFormat() sealed.Format { return sealed.Format{Kind: "warm", Version: 2} }
 
-var errPayload = errors.New("the content is not one of this version")
+var errPayload = errors.New("content is not valid for its version")
 
-// encode returns what the recorder holds as the payload of a snapshot, and the count of changes up
-// to which it does.
+// encode returns the payload of a snapshot, and the number of changes that it includes.
 //
-// It is the blocks by their places, for each how long ago it was last used, one more than that in
-// milliseconds, its score and its ULID, or 0 for a place without a block; then for each set its
-// text after its length, its score, and as many marks as it has. Ages, because the time that no
-// process runs does not count: what was asked before a week-end is what will be asked after it.
+// The payload has the number of places. A place is 0 if it is unused. Otherwise it has 1 plus the
+// milliseconds since its last use, its score and the ULID. The number of sets follows. A set has
+// the length and text of its key, its score, and the number and content of its marks. Numbers are
+// uvarints, marks are 8 bytes each. Ages are stored instead of times, because the time in which no
+// process runs does not count: the queries after a weekend are those from before.
 func (r *Recorder) encode() (payload []byte, changes uint64) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
@@ -66,7 +66,7 @@ func (r *Recorder) encode() (payload []byte, changes uint64) {
 	return p, r.changes
 }
 
-// snapshot is what a file holds.
+// snapshot is the decoded payload of a file.
 type snapshot struct {
 	blocks []savedBlock // by place
 	sets   []savedSet
@@ -82,12 +82,12 @@ type savedSet struct {
 // savedBlock is a place in a snapshot.
 type savedBlock struct {
 	id    ulid.ULID
-	taken bool // by a block
+	used  bool
 	score float64
 	age   int64
 }
 
-// decode returns what a payload holds. It takes what encode writes, and of everything else nothing.
+// decode decodes a payload. ok is false for a payload that encode cannot have written.
 func decode(payload []byte) (s snapshot, ok bool) {
 	d := decoder{data: payload}
 	n := d.uvarint()
@@ -97,8 +97,8 @@ func decode(payload []byte) (s snapshot, ok bool) {
 	for range n {
 		var b savedBlock
 		if age := d.age(); age > 0 {
-			b.taken, b.age, b.score = true, age-1, d.score()
-			copy(b.id[:], d.take(uint64(len(b.id))))
+			b.used, b.age, b.score = true, age-1, d.score()
+			copy(b.id[:], d.next(uint64(len(b.id))))
 		}
 		if d.bad {
 			return snapshot{}, false
@@ -119,7 +119,7 @@ func decode(payload []byte) (s snapshot, ok bool) {
 			return snapshot{}, false
 		}
 		for range marks {
-			b := d.take(8)
+			b := d.next(8)
 			if d.bad {
 				return snapshot{}, false
 			}
@@ -130,7 +130,7 @@ func decode(payload []byte) (s snapshot, ok bool) {
 	return s, !d.bad && len(d.data) == 0
 }
 
-// score returns a score that a recorder could have.
+// score decodes a score of at most maxScore.
 func (d *decoder) score() float64 {
 	v := float64(d.uvarint()) * scoreUnit
 	if v > maxScore {
@@ -140,7 +140,7 @@ func (d *decoder) score() float64 {
 	return v
 }
 
-// age returns a number of milliseconds, at most some centuries.
+// age decodes a number of milliseconds of at most some centuries.
 func (d *decoder) age() int64 {
 	v := d.uvarint()
 	if v > math.MaxInt64>>20 {
@@ -150,8 +150,8 @@ func (d *decoder) age() int64 {
 	return int64(v)
 }
 
-// merge adds what a snapshot holds to what has been noted since. Its marks count as old: who does
-// not ask again is forgotten with the next ageing.
+// merge adds a snapshot to the recorder. The marks of the snapshot count as old: those that are not
+// used again are removed when the marks age next.
 func (r *Recorder) merge(saved snapshot) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
@@ -159,7 +159,7 @@ func (r *Recorder) merge(saved snapshot) {
 	w := r.weight(now)
 	r.changes++
 	for _, b := range saved.blocks {
-		if !b.taken {
+		if !b.used {
 			continue
 		}
 		if at, ok := r.place(b.id, now); ok {
@@ -172,7 +172,7 @@ func (r *Recorder) merge(saved snapshot) {
 		for i, marks := range x.marks {
 			for ; marks != 0; marks &= marks - 1 {
 				from := i*markBlocks + bits.TrailingZeros64(marks)
-				if from >= len(saved.blocks) || !saved.blocks[from].taken {
+				if from >= len(saved.blocks) || !saved.blocks[from].used {
 					continue
 				}
 				if at, ok := r.blocks[saved.blocks[from].id]; ok {
@@ -191,7 +191,7 @@ func (r *Recorder) merge(saved snapshot) {
 
 // readSnapshot reads the file in dir, fs.ErrNotExist if there is none.
 func readSnapshot(dir localfs.Dir) (snapshot, error) {
-	// A process that was killed while it wrote the file has left what it had of it.
+	// A process that was killed while writing leaves a temporary file.
 	if err := sealed.RemoveTemps(dir, snapshotName); err != nil {
 		return snapshot{}, err
 	}
@@ -208,8 +208,8 @@ func readSnapshot(dir localfs.Dir) (snapshot, error) {
 	return saved, nil
 }
 
-// writeSnapshot replaces the file in dir in one step. It is for its owner alone: matchers say what
-// people ask for.
+// writeSnapshot replaces the file in dir in one step. Only its owner can read it, because matchers
+// show what users query.
 func writeSnapshot(dir localfs.Dir, payload []byte) error {
 	return snapshotFormat().Write(dir, snapshotName, payload, true)
 }

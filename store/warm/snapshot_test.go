@@ -19,7 +19,7 @@ import (
 	"larder/store/catalog"
 )
 
-// hotOf is what a recorder would have replayed.
+// hotOf returns the sets of a recorder to replay.
 func hotOf(r *Recorder) map[ulid.ULID]map[string]float64 {
 	sets, _ := r.hot(func(ulid.ULID) bool { return true })
 	out := map[ulid.ULID]map[string]float64{}
@@ -53,7 +53,7 @@ func TestSnapshotsAddUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := hotOf(r)
-		// However long no process runs, and twice: the file stays.
+		// After any downtime, and twice, because the file stays.
 		time.Sleep(50 * halfLife)
 		for range 2 {
 			saved, err := readSnapshot(localfs.At(dir))
@@ -65,7 +65,7 @@ func TestSnapshotsAddUp(t *testing.T) {
 			if diff := cmp.Diff(want, hotOf(again), cmpopts.EquateApprox(0, 0.01)); diff != "" {
 				t.Error(diff)
 			}
-			// What was asked before it was read counts too.
+			// Requests before the snapshot was read count too.
 			early := filled("x")
 			early.merge(saved)
 			for id, sets := range hotOf(early) {
@@ -80,7 +80,7 @@ func TestSnapshotsAddUp(t *testing.T) {
 	})
 }
 
-func TestDamagedSnapshotsAreRefused(t *testing.T) {
+func TestDamagedSnapshotsAreRejected(t *testing.T) {
 	dir := t.TempDir()
 	payload, _ := filled("x").encode()
 	path := filepath.Join(dir, snapshotName)
@@ -98,22 +98,21 @@ func TestDamagedSnapshotsAreRefused(t *testing.T) {
 	f("whole", good, nil)
 	f("cut off", good[:len(good)-1], sealed.ErrDamaged)
 	f("a huge file", make([]byte, maxSnapshotBytes+1), sealed.ErrDamaged)
-	// What stands behind a right checksum need not be what a recorder writes.
+	// A payload with a right checksum may still be invalid.
 	f("more of it", snapshotFormat().Seal(append(bytes.Clone(payload), 0)), errPayload)
 	f("less of it", snapshotFormat().Seal(payload[:len(payload)-1]), errPayload)
 	f("nothing", snapshotFormat().Seal(nil), errPayload)
-	// What a killed process has left of a new one goes.
+	// The temporary file of a killed process is removed.
 	if err := os.WriteFile(path+".tmp-1", good[:10], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f("beside a half one", good, nil)
 	if left, err := filepath.Glob(filepath.Join(dir, "*.tmp-*")); err != nil || len(left) > 0 {
-		t.Errorf("%v are left, %v", left, err)
+		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
-// FuzzDecode: whatever stands behind a right checksum, what is taken can be recorded and written
-// again.
+// FuzzDecode: any payload that decodes can be merged and encoded again.
 func FuzzDecode(f *testing.F) {
 	payload, _ := filled("x").encode()
 	f.Add(payload)
@@ -128,7 +127,7 @@ func FuzzDecode(f *testing.F) {
 		check(t, r)
 		again, _ := r.encode()
 		if _, ok := decode(again); !ok {
-			t.Error("what was taken cannot be read again")
+			t.Error("the encoded snapshot cannot be decoded")
 		}
 	})
 }

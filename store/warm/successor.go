@@ -9,9 +9,8 @@ import (
 	"larder/store/catalog"
 )
 
-// ViewChanged is to be called after every change of the catalog's view, when the building of new
-// headers has been asked for. For each new block that was made from blocks of which something hot
-// is recorded, it starts to warm the new one with that.
+// ViewChanged must be called after every change of the catalog's view, after the builds of new
+// headers were requested. It starts to warm each new block that replaces blocks with hot sets.
 func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 	replaced := replacedBlocks(old, cur)
 	bySource := map[ulid.ULID][]hotSet{}
@@ -41,8 +40,8 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 		score := map[string]float64{}
 		for _, o := range blocks {
 			for _, s := range bySource[o.ID] {
-				// A request asks for some of the sources: the most that one was asked for comes
-				// nearer to it than the sum.
+				// A request uses several of the sources. The maximum of their scores is closer to
+				// the number of requests than the sum.
 				score[s.key] = max(score[s.key], s.score)
 			}
 		}
@@ -55,7 +54,7 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 	}
 }
 
-// replacedBlocks returns the blocks of old that each new block of cur was made from.
+// replacedBlocks returns the blocks of old that each new block of cur replaces.
 func replacedBlocks(old, cur *catalog.View) map[*catalog.Block][]*catalog.Block {
 	replaced := map[*catalog.Block][]*catalog.Block{}
 	var byLabels map[uint64][]*catalog.Block // of old, by the hash of their external labels
@@ -79,8 +78,8 @@ func replacedBlocks(old, cur *catalog.View) map[*catalog.Block][]*catalog.Block 
 	return replaced
 }
 
-// warmSuccessor warms a block with the sets of those that it replaces. Whatever comes of it, the
-// block then counts as warm.
+// warmSuccessor warms a block with the sets of the blocks that it replaces. Afterwards the block
+// counts as warm, even if that failed.
 func (w *Warmer) warmSuccessor(
 	n *catalog.Block, s *successor, score map[string]float64, b *budget,
 ) {
@@ -91,8 +90,8 @@ func (w *Warmer) warmSuccessor(
 	}()
 	tasks := w.inherit(n, score)
 	byHeat(tasks)
-	// The time of the header's building is not counted: before that the block does not replace
-	// others anyway.
+	// The limit does not include the build of the header, because the block replaces no others
+	// before that anyway.
 	if err := w.opts.Headers.Wait(w.ctx, []ulid.ULID{n.ID}); err != nil ||
 		!w.opts.Headers.Opened(n.ID) {
 		w.metrics.skipped.WithLabelValues(afterCompaction, skippedFailed).Add(float64(len(tasks)))
@@ -108,8 +107,8 @@ func (w *Warmer) warmSuccessor(
 	w.report(afterCompaction, o, "block", n.ID)
 }
 
-// Warmed reports whether a block can take the place of others: it is not being warmed, or has been
-// for as long as it may. It never waits. A block that no view had yet is not warmed.
+// Warmed reports whether a block may replace others: it is in the view, and is not being warmed or
+// has reached the time limit. It never waits.
 func (w *Warmer) Warmed(id ulid.ULID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

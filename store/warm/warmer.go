@@ -24,20 +24,20 @@ import (
 )
 
 const (
-	// workers is how many sets are replayed at once, in the process.
+	// workers is the number of concurrent replays of sets in the process.
 	workers = 2
-	// maxHeaders is how many headers are opened after a start.
+	// maxHeaders is the number of headers opened after a start.
 	maxHeaders = 512
-	// retryAfter is how long a replay that made way for requests looks away, doubling up to
-	// maxRetryAfter while it finds no room: each look costs a plan.
+	// retryAfter is the wait of a replay after it yielded to requests. It doubles up to
+	// maxRetryAfter, because each attempt costs a plan.
 	retryAfter    = 50 * time.Millisecond
 	maxRetryAfter = 2 * time.Second
 )
 
-// Store is what replays go through: *store.Server.
+// Store executes replays. *store.Server implements it.
 type Store interface {
-	// Warm does for a block what a request for these matchers without chunks does. Without an
-	// error, finished is false where it had to make way.
+	// Warm reads a block like a request with these matchers and without chunks. finished is false
+	// if it yielded to requests before the end.
 	Warm(
 		ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, without []string,
 		acct *pagecache.Account,
@@ -46,7 +46,7 @@ type Store interface {
 	Busy() bool
 }
 
-// Headers are the index headers: *indexheader.Manager.
+// Headers opens index headers. *indexheader.Manager implements it.
 type Headers interface {
 	Opened(id ulid.ULID) bool
 	Wait(ctx context.Context, ids []ulid.ULID) error
@@ -60,19 +60,19 @@ type Options struct {
 	Recorder *Recorder
 	Store    Store
 	Headers  Headers
-	// Dir is where the snapshot is kept; none: nowhere, and a start is cold.
+	// Dir is the directory of the snapshot. Without one, nothing is saved and a start is cold.
 	Dir localfs.Dir
 	// LockDir is called before the snapshot is written. Its error counts as a failed write. nil: no
 	// other process uses Dir.
 	LockDir func() error
-	// MaxTime bounds a replay; default 2 minutes. A longer one warms more after a start, and keeps
+	// MaxTime bounds a replay. Default 2 minutes. A longer time warms more after a start, and keeps
 	// replaced blocks longer.
 	MaxTime time.Duration
-	// MaxBytes is how many bytes of index a replay may go through; default 128 MiB. More than the
-	// cache of index pages holds pushes out what has just been warmed.
+	// MaxBytes bounds the index bytes that a replay reads. Default 128 MiB. If it exceeds the cache
+	// of index pages, a replay evicts what it has just warmed.
 	MaxBytes int64
-	// SaveEvery is the time between snapshots, of which one is written only if something was asked
-	// since; default 3 minutes. It is how much a process that is killed forgets.
+	// SaveEvery is the interval of snapshots, which are written only after a change. Default 3
+	// minutes. A process that is killed loses the requests since the last one.
 	SaveEvery time.Duration
 
 	Logger     *slog.Logger
@@ -85,27 +85,27 @@ type Warmer struct {
 	log     *slog.Logger
 	metrics *metrics
 	panics  *panics.Guard
-	places  chan struct{} // held by each set that is being replayed
+	slots   chan struct{} // has an element for each running replay of a set
 
 	ctx    context.Context // of replays after compactions
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex // guards what follows; held for map operations alone
+	mu      sync.Mutex // guards following; held for map operations only
 	closed  bool
-	view    *catalog.View // the last that ViewChanged was told of, nil before
+	view    *catalog.View // the last view of ViewChanged, nil before the first
 	warming map[ulid.ULID]*successor
 
 	// saved is the recorder's count of changes at the last snapshot. Only Run uses it.
 	saved uint64
 }
 
-// successor is a block that is warmed before those that it replaces go.
+// successor is a block that is warmed before the blocks that it replaces leave.
 type successor struct {
-	deadline time.Time // zero until its header is there
+	deadline time.Time // zero until its header is built
 }
 
-// New returns a Warmer. Close must be called.
+// New returns a Warmer. The caller must call Close.
 func New(opts Options) *Warmer {
 	if opts.MaxTime <= 0 {
 		opts.MaxTime = 2 * time.Minute
@@ -125,7 +125,7 @@ func New(opts Options) *Warmer {
 	w := &Warmer{
 		opts:    opts,
 		log:     opts.Logger,
-		places:  make(chan struct{}, workers),
+		slots:   make(chan struct{}, workers),
 		warming: map[ulid.ULID]*successor{},
 	}
 	w.metrics = newMetrics(opts.Recorder, opts.Registerer)
@@ -150,8 +150,8 @@ func (w *Warmer) served(id ulid.ULID) bool {
 	return w.view != nil && w.view.ByID(id) != nil
 }
 
-// Run replays the snapshot of an earlier process and then writes snapshots until ctx ends, and a
-// last one. It is called once the blocks are known.
+// Run replays the snapshot of an earlier process. It writes snapshots until ctx ends, and a last
+// one then. Call it once the blocks are known.
 func (w *Warmer) Run(ctx context.Context) {
 	if !w.opts.Dir.IsZero() {
 		w.contained(w.load)
@@ -175,7 +175,7 @@ func (w *Warmer) Run(ctx context.Context) {
 	}
 }
 
-// contained runs what no request waits for: a panic of it leaves caches cold.
+// contained runs f and contains its panic, which only leaves caches cold.
 func (w *Warmer) contained(f func()) {
 	_ = w.panics.Do(func() error {
 		f()
@@ -183,7 +183,7 @@ func (w *Warmer) contained(f func()) {
 	})
 }
 
-// load adds the snapshot to what the recorder has noted by now.
+// load merges the snapshot into the recorder.
 func (w *Warmer) load() {
 	saved, err := readSnapshot(w.opts.Dir)
 	if err != nil {
@@ -192,14 +192,14 @@ func (w *Warmer) load() {
 			if errors.Is(err, sealed.ErrDamaged) {
 				w.metrics.corruptions.Mended(telemetry.CorruptLocal, 1)
 			}
-			w.log.Warn("the snapshot of what to warm is ignored", "err", err)
+			w.log.Warn("ignoring the warm snapshot", "err", err)
 		}
 		return
 	}
 	w.opts.Recorder.merge(saved)
 }
 
-// save writes a snapshot if there is anything new to say.
+// save writes a snapshot if the recorder has changed.
 func (w *Warmer) save() {
 	w.mu.Lock()
 	view := w.view
@@ -217,10 +217,7 @@ func (w *Warmer) save() {
 	}
 	if err != nil {
 		w.metrics.failures.WithLabelValues("write").Inc()
-		w.log.Warn(
-			"the snapshot of what to warm could not be written: a restart would find an older one",
-			"err", err,
-		)
+		w.log.Warn("cannot write the warm snapshot", "err", err)
 		return
 	}
 	w.saved = changes
@@ -228,7 +225,7 @@ func (w *Warmer) save() {
 	w.metrics.snapshotBytes.Set(float64(len(payload)))
 }
 
-// replaySnapshot warms the blocks of the view by what is recorded of them.
+// replaySnapshot warms the blocks of the view with their recorded sets.
 func (w *Warmer) replaySnapshot(ctx context.Context) {
 	w.mu.Lock()
 	view := w.view
@@ -256,12 +253,9 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, w.opts.MaxTime)
 	defer cancel()
-	w.log.Info(
-		"warming what an earlier process was asked for", "headers", len(blocks), "matcher_sets",
-		len(tasks),
-	)
-	// Half of the time at most, so that a header whose building takes long does not keep the sets
-	// of all other blocks from being warmed.
+	w.log.Info("warming after a restart", "headers", len(blocks), "matcher_sets", len(tasks))
+	// Headers get half of the time, so that a slow build does not prevent the replay of the sets of
+	// all other blocks.
 	opening, stop := context.WithTimeout(ctx, w.opts.MaxTime/2)
 	headers := w.openHeaders(opening, blocks)
 	stop()
@@ -270,9 +264,8 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	w.report(afterRestart, o, "headers", headers)
 }
 
-// tasksOf returns what is to be replayed of sets for the blocks of a view. What was asked of a
-// block that a compactor has replaced since is replayed for the one that lists it as its source,
-// and used then has that one too.
+// tasksOf returns the tasks for sets on the blocks of a view. The sets of a block that a compaction
+// has replaced become tasks of the block that lists it as a source; that block is added to used.
 func (w *Warmer) tasksOf(
 	view *catalog.View, sets []hotSet, used map[ulid.ULID]int64,
 ) (tasks []task) {
@@ -296,7 +289,7 @@ func (w *Warmer) tasksOf(
 	found := map[ulid.ULID]bool{}
 	for _, b := range view.Blocks {
 		if b.Resolution != 0 {
-			continue // Sources are raw blocks, of which the downsampled ones were not asked.
+			continue // requests for the raw sources did not use the downsampled blocks
 		}
 		score := map[string]float64{}
 		for _, source := range b.Sources {
@@ -318,8 +311,8 @@ func (w *Warmer) tasksOf(
 	return tasks
 }
 
-// inherit records for a block what was asked of those that it replaces, each set with its score,
-// and returns that as tasks.
+// inherit records the sets of replaced blocks, with their scores, for block b, and returns them as
+// tasks.
 func (w *Warmer) inherit(b *catalog.Block, score map[string]float64) (tasks []task) {
 	var sets []hotSet
 	for key, hot := range score {
@@ -330,7 +323,7 @@ func (w *Warmer) inherit(b *catalog.Block, score map[string]float64) (tasks []ta
 	return tasks
 }
 
-// report logs what a replay did.
+// report logs the outcome of a replay.
 func (w *Warmer) report(purpose string, o outcome, more ...any) {
 	w.log.Info("warmed", append([]any{
 		"after", purpose, "matcher_sets", o.replayed, "of", o.total, "failed", o.failed,

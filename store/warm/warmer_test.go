@@ -28,7 +28,7 @@ import (
 	"larder/store/storepb"
 )
 
-// fakeStore notes what is warmed. hold, if set, is called in the middle of each.
+// fakeStore records the warmed sets. hold, if set, is called in the middle of each.
 type fakeStore struct {
 	mu     sync.Mutex
 	busy   bool
@@ -123,7 +123,7 @@ func newBed(t *testing.T, o Options) *bed {
 
 func view(blocks ...*catalog.Block) *catalog.View { return catalog.NewView(blocks, true) }
 
-// ask notes n requests of a set.
+// ask records n requests with a set.
 func ask(r *Recorder, n int, value string, blocks ...*catalog.Block) {
 	for range n {
 		r.Note(blocks, []*labels.Matcher{equal("a", value)}, nil)
@@ -145,7 +145,8 @@ func TestAStartReplaysTheHottestFirst(t *testing.T) {
 		<-cancelled
 
 		second := newBed(t, Options{Dir: localfs.At(dir)})
-		// Two are replayed at once. The last would be through first if it were one of them.
+		// Two sets are replayed concurrently. The last set would finish first if it were one of
+		// them.
 		took := map[string]time.Duration{
 			"1 a=hot":  2 * time.Second,
 			"2 a=warm": 4 * time.Second,
@@ -192,8 +193,8 @@ func TestAReplayIsBounded(t *testing.T) {
 		b.store.bytes = 100
 		b.replaySnapshot(t.Context())
 		if got := len(b.store.done()); got != 10 ||
-			!strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
-			t.Errorf("%d sets of 100 bytes within 1000:\n%s", got, b.log)
+			!strings.Contains(b.log.String(), `ended="byte limit"`) {
+			t.Errorf("replayed %d sets of 100 bytes within 1000:\n%s", got, b.log)
 		}
 
 		b = restart(t, 50, Options{MaxTime: time.Minute})
@@ -205,12 +206,12 @@ func TestAReplayIsBounded(t *testing.T) {
 		b.replaySnapshot(t.Context())
 		if took, got := time.Since(start), len(b.store.done()); took != time.Minute || got < 10 ||
 			got > 12 ||
-			!strings.Contains(b.log.String(), `ended="its time is up"`) {
-			t.Errorf("%d sets in %v:\n%s", got, took, b.log)
+			!strings.Contains(b.log.String(), `ended="time limit"`) {
+			t.Errorf("replayed %d sets in %v:\n%s", got, took, b.log)
 		}
 
-		// Headers that are not built keep nothing waiting for longer either, and are not built by a
-		// replay.
+		// Headers that are not built do not delay the end of a replay, and a replay does not build
+		// them.
 		b = restart(t, 50, Options{MaxTime: time.Minute})
 		b.headers.building = func(ulid.ULID) bool { return true }
 		start = time.Now()
@@ -219,27 +220,27 @@ func TestAReplayIsBounded(t *testing.T) {
 			t.Errorf("%d sets in %v", len(b.store.done()), took)
 		}
 
-		// What is in a cache is gone through, too: once the bound is met nothing more is begun.
+		// Bytes from a cache count too. After the limit no further set is started.
 		b = restart(t, 50, Options{MaxBytes: 1000})
 		b.store.bytes, b.store.kept = 300, true
 		b.replaySnapshot(t.Context())
 		if got := len(b.store.done()); got != 3 || b.store.begun > 3+workers ||
-			!strings.Contains(b.log.String(), `ended="its bytes are used up"`) {
-			t.Errorf("%d sets of 300 bytes within 1000, %d begun:\n%s", got, b.store.begun, b.log)
+			!strings.Contains(b.log.String(), `ended="byte limit"`) {
+			t.Errorf("replayed %d sets of 300 bytes within 1000, started %d:\n%s", got, b.store.begun, b.log)
 		}
 
-		// Where there is no room for long, it is not looked for all the time.
+		// While requests wait for long, attempts become rare.
 		b = restart(t, 1, Options{MaxTime: time.Minute})
 		b.store.hold = func(context.Context, string) (bool, error) { return false, nil }
 		b.replaySnapshot(t.Context())
 		if b.store.begun < 5 || b.store.begun > 50 {
-			t.Errorf("a set was begun %d times in a minute", b.store.begun)
+			t.Errorf("a set was started %d times in a minute", b.store.begun)
 		}
 	})
 }
 
-// TestOneBlockDoesNotKeepOthersCold: neither a header whose building does not end, nor a block that
-// leaves.
+// TestOneBlockDoesNotKeepOthersCold: neither a header whose build does not end nor a block that
+// leaves stops the replay of other blocks.
 func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two, three := blockOf(1), blockOf(2), blockOf(3)
@@ -264,13 +265,13 @@ func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
 			t.Errorf("%s\n%s", diff, b.log)
 		}
 		if gone := testutil.ToFloat64(b.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
-			t.Errorf("%v sets of blocks that are gone, want 1", gone)
+			t.Errorf("skipped %v sets of blocks that left, want 1", gone)
 		}
 	})
 }
 
-// TestACompactionWhileNoProcessRan: what was asked of blocks that are gone is replayed for the one
-// that was made from them.
+// TestACompactionWhileNoProcessRan: the sets of replaced blocks are replayed for the block that
+// lists them as sources.
 func TestACompactionWhileNoProcessRan(t *testing.T) {
 	a, b, ab := compacted()
 	downsampled, lost := blockOf(4), blockOf(5)
@@ -293,15 +294,15 @@ func TestACompactionWhileNoProcessRan(t *testing.T) {
 	}
 	for key, score := range hotOf(w.opts.Recorder)[ab.ID] {
 		if most := asked[key]; score > most+0.01 {
-			t.Errorf("%q was asked for %v times, it has a score of %v", key, most, score)
+			t.Errorf("%q was used %v times, got a score of %v", key, most, score)
 		}
 	}
 	if gone := testutil.ToFloat64(w.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
-		t.Errorf("%v sets of blocks that nothing replaced, want 1", gone)
+		t.Errorf("skipped %v sets of blocks without a replacement, want 1", gone)
 	}
 }
 
-func TestAReplayMakesWay(t *testing.T) {
+func TestAReplayYieldsToRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := restart(t, 4, Options{MaxBytes: 500})
 		b.store.bytes = 0
@@ -317,14 +318,14 @@ func TestAReplayMakesWay(t *testing.T) {
 		go func() { b.replaySnapshot(t.Context()); close(done) }()
 		time.Sleep(30 * time.Second)
 		if len(tries) > 0 {
-			t.Errorf("%d sets were begun while requests wait", len(tries))
+			t.Errorf("%d sets were started while requests waited", len(tries))
 		}
 		b.store.mu.Lock()
 		b.store.busy = false
 		b.store.mu.Unlock()
 		<-done
 		if got := len(b.store.done()); got != 4 {
-			t.Errorf("%d sets after they made way, want 4", got)
+			t.Errorf("replayed %d sets after the requests, want 4", got)
 		}
 	})
 }
@@ -339,12 +340,12 @@ func TestAFailingSetDoesNotEndAReplay(t *testing.T) {
 	}
 	b.replaySnapshot(t.Context())
 	if got := len(b.store.done()); got != 9 || !strings.Contains(b.log.String(), "failed=1") {
-		t.Errorf("%d sets:\n%s", got, b.log)
+		t.Errorf("replayed %d sets:\n%s", got, b.log)
 	}
 }
 
-// TestASnapshotThatIsNoneIsIgnored: one that is damaged, and one that another version has written.
-func TestASnapshotThatIsNoneIsIgnored(t *testing.T) {
+// TestAnInvalidSnapshotIsIgnored: a damaged file and a file of another version are ignored.
+func TestAnInvalidSnapshotIsIgnored(t *testing.T) {
 	other := snapshotFormat()
 	other.Version--
 	for _, file := range [][]byte{snapshotFormat().Seal([]byte("abc")), []byte("abc"), other.Seal([]byte("abc"))} {
@@ -366,8 +367,8 @@ func ignores(t *testing.T, file []byte) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go b.Run(ctx)
 		synctest.Wait()
-		if !strings.Contains(b.log.String(), "is ignored") {
-			t.Errorf("the log says nothing of it:\n%s", b.log)
+		if !strings.Contains(b.log.String(), "ignoring the warm snapshot") {
+			t.Errorf("the log lacks the reason:\n%s", b.log)
 		}
 		ask(b.opts.Recorder, 1, "x", one)
 		time.Sleep(61 * time.Second)
@@ -380,14 +381,14 @@ func ignores(t *testing.T, file []byte) {
 		}
 		time.Sleep(time.Hour)
 		if _, err := readSnapshot(localfs.At(dir)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("it was written again without a change: %v", err)
+			t.Errorf("the snapshot was written again without a change: %v", err)
 		}
 		cancel()
 		synctest.Wait()
 	})
 }
 
-// compacted returns two blocks and the one that they were compacted to.
+// compacted returns two blocks and the block compacted from them.
 func compacted() (a, b, ab *catalog.Block) {
 	a, b, ab = blockOf(1), blockOf(2), blockOf(3)
 	ab.Sources = []ulid.ULID{a.ID, b.ID}
@@ -409,7 +410,7 @@ func TestABlockIsWarmedBeforeItReplacesOthers(t *testing.T) {
 		release := make(chan struct{})
 		w.store.hold = func(ctx context.Context, _ string) (bool, error) { <-release; return true, nil }
 		if w.Warmed(ab.ID) {
-			t.Error("a block that no view has had yet may replace others")
+			t.Error("a block that is not in the view may replace others")
 		}
 		w.ViewChanged(view(a, b), view(a, b, ab, downsampled, foreign))
 		if w.Warmed(ab.ID) || !w.Warmed(downsampled.ID) || !w.Warmed(foreign.ID) {
@@ -425,14 +426,14 @@ func TestABlockIsWarmedBeforeItReplacesOthers(t *testing.T) {
 		if diff := cmp.Diff([]string{"3 a=x", "3 a=y"}, got); diff != "" || !w.Warmed(ab.ID) {
 			t.Errorf("warmed: %v, %s", w.Warmed(ab.ID), diff)
 		}
-		// A restart right now finds the new block hot.
+		// The sets are recorded for the new block, for a restart at this time.
 		if sets := hotOf(w.opts.Recorder)[ab.ID]; len(sets) != 2 {
-			t.Errorf("%d sets are recorded of it", len(sets))
+			t.Errorf("%d sets are recorded for the new block", len(sets))
 		}
 	})
 }
 
-func TestReplacedBlocksAreNotKeptForLong(t *testing.T) {
+func TestReplacedBlocksLeaveAfterTheTimeLimit(t *testing.T) {
 	f := func(name string, o Options, prepare func(*bed), after time.Duration) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
@@ -447,12 +448,12 @@ func TestReplacedBlocksAreNotKeptForLong(t *testing.T) {
 			if after > 0 {
 				time.Sleep(after - time.Millisecond)
 				if w.Warmed(ab.ID) {
-					t.Errorf("%s: it replaces others too early", name)
+					t.Errorf("%s: the block replaces others too early", name)
 				}
 				time.Sleep(2 * time.Millisecond)
 			}
 			if !w.Warmed(ab.ID) {
-				t.Errorf("%s: it does not replace others after %v", name, after)
+				t.Errorf("%s: the block does not replace others after %v", name, after)
 			}
 		})
 	}
@@ -478,7 +479,7 @@ func TestReplacedBlocksAreNotKeptForLong(t *testing.T) {
 	}, 0)
 }
 
-// TestCloseEndsWarming: Close does not wait for what is under way, and nothing begins after it.
+// TestCloseEndsWarming: Close cancels a running replay, and none starts after it.
 func TestCloseEndsWarming(t *testing.T) {
 	a, b, ab := compacted()
 	w := newBed(t, Options{})
@@ -491,6 +492,6 @@ func TestCloseEndsWarming(t *testing.T) {
 	w.Close()
 	w.ViewChanged(view(a, b), view(a, b, ab))
 	if len(w.store.done()) > 0 {
-		t.Error("it was warmed all the same")
+		t.Error("a block was warmed after Close")
 	}
 }
