@@ -20,7 +20,7 @@ import (
 	"larder/store/postings"
 )
 
-// Headers hands out open index headers: *indexheader.Manager.
+// Headers opens index headers: *indexheader.Manager.
 type Headers interface {
 	Acquire(
 		ctx context.Context, src indexheader.Source,
@@ -37,13 +37,13 @@ type Pages interface {
 	) (*pagecache.Pages, error)
 }
 
-// IndexPages are the pages of index objects.
+// IndexPages reads index files.
 type IndexPages interface {
 	Pages
 	Object(number uint32, id ulid.ULID, content uint64, size int64) pagecache.Object
 }
 
-// ChunkPages are the pages of chunk files.
+// ChunkPages reads chunk files.
 type ChunkPages interface {
 	Pages
 	Object(
@@ -51,32 +51,32 @@ type ChunkPages interface {
 	) pagecache.Object
 }
 
-// Deps are what the blocks of a process share.
+// Deps are shared by the blocks of a process.
 type Deps struct {
 	Headers Headers
 	Index   IndexPages
 	Chunks  ChunkPages
 	Lister  Lister
-	// Sizes is asked for the sizes of a block's files, where they are not known or do not hold;
-	// nil: those of meta.json are believed.
+	// Sizes returns the sizes of a block's files if they are unknown or proved wrong. nil:
+	// meta.json is believed.
 	Sizes Measurer
-	// Postings keeps expanded postings. Nil: none are kept, and none shared.
+	// Postings keeps expanded postings. nil: none are kept, and requests share no expansion.
 	Postings postings.Cache
-	// Irregular remembers irregular blocks; nil: each Block remembers for itself alone.
+	// Irregular remembers irregular blocks. nil: a Block remembers that only for itself.
 	Irregular Irregulars
-	// Sets keeps series sets; nil: none.
+	// Sets keeps series sets. nil: none are kept.
 	Sets *SeriesSets
-	// Corruptions counts what did not verify; its zero value nothing.
+	// Corruptions counts bytes that did not verify. The zero value counts nothing.
 	Corruptions telemetry.Corruptions
 	// Expansions bounds the memory for finding postings. nil: there is no limit.
 	Expansions *postings.Account
-	// Panics notes those of work that no request waits for. Nil: nobody does.
+	// Panics logs and counts panics of work that no request waits for. nil: they are ignored.
 	Panics *panics.Guard
 }
 
-// Block reads one block of the bucket. It holds no bytes and no file: headers and pages come from
-// what Deps share, for as long as a plan or a window uses them, so that a block may leave the
-// catalog at any moment.
+// Block reads one block of the bucket. It is safe for concurrent use. It holds no bytes and no
+// file: plans and windows borrow headers and pages from Deps, so that a block may leave the catalog
+// at any moment.
 type Block struct {
 	meta *catalog.Block
 	deps *Deps
@@ -86,12 +86,11 @@ type Block struct {
 
 	last lastFile
 
-	mu sync.Mutex // guards what follows; never held while reading
-	// zero holds the hashes of matcher sets whose lazy plan came to nothing: those are planned
-	// eagerly, as the series that were read to find that out may be many.
+	mu sync.Mutex // guards the fields below; never held while reading
+	// zero has the hashes of matcher sets whose lazy plan found no series. They are planned
+	// eagerly, because finding nothing lazily may read many series.
 	zero map[uint64]struct{}
-	// builds are the series sets under construction that may be joined, by the identity of their
-	// keys.
+	// builds has the series sets under construction that requests may join, by SetKey.Identity.
 	builds map[string]*setBuild
 }
 
@@ -118,24 +117,25 @@ func New(meta *catalog.Block, deps *Deps) *Block {
 // Meta returns the block's description.
 func (b *Block) Meta() *catalog.Block { return b.meta }
 
-// Source returns what the header of this block is built from.
+// Source returns the source of this block's header.
 func (b *Block) Source() indexheader.Source { return Source(b.meta) }
 
-// Source returns what the header of the block that meta describes is built from.
+// Source returns the source of the header of the block that meta describes.
 func Source(meta *catalog.Block) indexheader.Source {
 	return indexheader.Source{
 		ID: meta.ID, Number: meta.Number, Content: meta.Content,
-		IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize, Unsized: !meta.Sized(), MaxTime: meta.MaxTime,
+		IndexObject: meta.ID.String() + "/index", IndexSize: meta.IndexSize,
+		Unsized: !meta.Sized(), MaxTime: meta.MaxTime,
 	}
 }
 
-// goneTimeout bounds how long a request waits to learn what became of a block. One that does not
-// learn it fails.
+// goneTimeout bounds how long a request waits to learn whether a block is gone. After that it
+// fails.
 const goneTimeout = 10 * time.Second
 
-// Gone reports whether the block has left the bucket, as opposed to being damaged: whoever deletes
-// a block deletes its meta.json first. A bucket that says so of an object must also leave it out of
-// a listing: whoever believes it answers without the block.
+// Gone reports whether the block was deleted from the bucket, as opposed to damaged. Deleting a
+// block begins with its meta.json. A listing must confirm that it does not exist, because the
+// request will then be answered without the block.
 func (b *Block) Gone(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
@@ -151,8 +151,7 @@ func (b *Block) Gone(ctx context.Context) (bool, error) {
 	return !there && err == nil, fault(err)
 }
 
-// Header returns the block's open header and a function that must be called when it is no longer
-// used.
+// Header opens the block's header. The caller must call the function when it no longer uses it.
 func (b *Block) Header(ctx context.Context) (*indexheader.Header, func(), error) {
 	h, release, err := b.acquire(ctx)
 	if err != nil {
@@ -172,14 +171,14 @@ func (b *Block) acquire(ctx context.Context) (*indexheader.Header, func(), error
 
 func (b *Block) entryGuess() int64 {
 	if n := b.meta.SeriesMaxSize; n > 0 {
-		// The recorded size leaves out the length prefix and the checksum.
+		// The recorded size does not include the length prefix and the checksum.
 		return min(n+maxLengthPrefix+4, maxEntryGuess)
 	}
 	return defaultEntryBytes
 }
 
-// Plan is the outcome of a block's matchers: its postings, and the matchers that are still to be
-// checked against each series.
+// Plan has the postings of a block that match, and the matchers that must still be checked against
+// each series. It is used by one goroutine.
 type Plan struct {
 	block   *Block
 	header  *indexheader.Header
@@ -192,65 +191,64 @@ type Plan struct {
 	stats   postings.Stats
 
 	headerWait    time.Duration
-	postingsBytes int64 // of the index pages that finding the postings took
+	postingsBytes int64 // index pages that hold the posting lists
 
-	// External labels to add, and names that are not taken from the block.
+	// external labels to add, and label names of the block to drop
 	external labels.Labels
 	dropped  []string
-	// irregular says that the labels of series are normalised, sorted that the series are collected
-	// and sorted, unordered that their order does not matter.
+	// irregular: labels are normalised. sorted: series are sorted in memory. unordered: the order
+	// of series does not matter.
 	irregular, sorted, unordered bool
 
-	// set answers instead of all of the above: there is no header and there are no postings. Or
-	// build does, which owns the header then.
-	set   *seriesSet
-	build *setBuild
-	left  bool // build, by Close
+	// set answers the request instead; then there are no header and no postings. Or build does, and
+	// owns the header.
+	set    *seriesSet
+	build  *setBuild
+	closed bool // Close has left build
 }
 
 // PlanOptions tune Plan.
 type PlanOptions struct {
-	// External are the external labels to add to every series, those to be removed already taken
-	// away, sorted.
+	// External has the external labels to add to every series, sorted, without removed ones.
 	External labels.Labels
-	// Dropped are the label names that the final labels do not take from the block: removed replica
-	// labels. (Names of External are overridden in any case.)
+	// Dropped has the label names to drop from series: removed replica labels. External labels
+	// replace labels of the same name anyway.
 	Dropped []string
-	// Sets says whether a series set may answer, and whether one may be built.
+	// Sets says whether a series set may answer the request, and whether one may be built.
 	Sets SetUse
 	// Known says that the same series were requested before, Repeated that this request was planned
 	// before. Both bear on whether a series set is built and kept.
 	Known, Repeated bool
-	// MinTime and MaxTime are the request's time range, both included. They tell whether building a
-	// series set pays.
+	// MinTime and MaxTime are the time range of the request in milliseconds, both included. They
+	// bear on whether building a series set pays.
 	MinTime, MaxTime int64
 
-	// Unordered spares the stream restoring the order of the final labels, for callers that only
-	// look at label names and values.
+	// Unordered says that the caller needs label names and values only: the stream does not restore
+	// the order of the final labels.
 	Unordered bool
 
 	Account *pagecache.Account
-	// OnSeries is called with the number of postings once they are known, unless matchers are
-	// pending; an error ends the plan.
+	// OnSeries is called with the number of postings, unless matchers are pending. Its error ends
+	// the plan.
 	OnSeries func(n int) error
 	// Reserve reserves n bytes for the plan's postings, before it holds them. An error ends the
 	// plan. nil: there is no limit.
 	Reserve func(n int64) error
 }
 
-// Plan finds the series that match all of matchers, of which there must be at least one. Close must
-// be called on the plan.
+// Plan finds the series that match all matchers. There must be at least one. The caller must close
+// the plan.
 func (b *Block) Plan(
 	ctx context.Context, matchers []*labels.Matcher, opts PlanOptions,
 ) (*Plan, error) {
 	if b.deps.Sets == nil || opts.Sets == SetsUnused {
-		return b.planPostings(ctx, postings.NewMatcherSet(matchers), &opts)
+		return b.planByPostings(ctx, postings.NewMatcherSet(matchers), &opts)
 	}
 	return b.planSet(ctx, postings.NewMatcherSet(matchers), &opts)
 }
 
-// planPostings is Plan without series sets.
-func (b *Block) planPostings(
+// planByPostings is Plan without series sets.
+func (b *Block) planByPostings(
 	ctx context.Context, matchers *postings.MatcherSet, opts *PlanOptions,
 ) (*Plan, error) {
 	start := time.Now()
@@ -298,8 +296,8 @@ func (b *Block) mode(p *Plan) postings.Mode {
 
 // Close releases the plan's header, or its series set. It may be called more than once.
 func (p *Plan) Close() {
-	if p.build != nil && !p.left {
-		p.left = true
+	if p.build != nil && !p.closed {
+		p.closed = true
 		p.build.leave()
 	}
 	if p.release != nil {
@@ -311,8 +309,8 @@ func (p *Plan) Close() {
 // Block returns the block that the plan reads.
 func (p *Plan) Block() *Block { return p.block }
 
-// Header returns the header that the plan was made with, until the plan is closed; nil if a kept
-// series set answers.
+// Header returns the plan's header, which is open until the plan is closed; nil if a kept series
+// set answers.
 func (p *Plan) Header() *indexheader.Header { return p.header }
 
 // Postings returns the number of postings, an upper bound of the series.
@@ -323,49 +321,49 @@ func (p *Plan) Postings() int {
 	return len(p.refs)
 }
 
-// PostingsBytes returns the heap that the plan's postings take.
+// PostingsBytes returns the memory of the plan's postings.
 func (p *Plan) PostingsBytes() int64 { return 4 * int64(len(p.refs)) }
 
-// Kept reports whether a kept series set answers: then nothing was read, and no series will be.
+// Kept reports whether a kept series set answers. Then nothing is read from the index.
 func (p *Plan) Kept() bool { return p.set != nil }
 
-// Lazy reports whether matchers are still to be checked against the series.
+// Lazy reports whether matchers are pending: the stream checks them against the series.
 func (p *Plan) Lazy() bool { return len(p.pending) > 0 }
 
-// InIndexOrder reports whether the series come in the order in which the index has them, unverified
-// up to the last one.
+// InIndexOrder reports whether the stream returns series in the order of the index. The stream
+// verifies that order as it decodes them.
 func (p *Plan) InIndexOrder() bool { return p.set == nil && !p.sorted }
 
 // HeaderWait returns how long the plan waited for its header.
 func (p *Plan) HeaderWait() time.Duration { return p.headerWait }
 
-// Stats returns what planning has read.
+// Stats returns what finding the postings needed.
 func (p *Plan) Stats() postings.Stats { return p.stats }
 
-// EntryBytes estimates the bytes of index that the plan's series take.
+// EntryBytes estimates the bytes of the index entries of the plan's series.
 func (p *Plan) EntryBytes() int64 { return int64(len(p.refs)) * p.block.meanEntry(p.header) }
 
 const (
-	// streamOverhead is what a stream holds however small its plan is: its tables and the first
+	// streamOverhead is the memory of a stream with the smallest plan: its tables, and the first
 	// page of each of its parts.
 	streamOverhead = 8 << 10
-	// seriesOverhead is what is left of that when all of its series are in the segment at hand.
+	// seriesOverhead is the part of it that stays once all series are in one segment.
 	seriesOverhead = 3 << 10
 )
 
-// StreamBytes estimates the heap that the plan's postings and a stream of them with the given
-// RunBytes hold: two runs of index pages, the segment at hand with what it is decoded from (about
-// seven times its entries) and the symbol table. Where labels or entries are long the stream asks
-// for more (StreamOptions.Reserver). What a series set holds is the cache's: its stream has a list of
-// the series of a segment that are in range.
+// StreamBytes estimates the memory of the plan's postings and of a stream with the given RunBytes:
+// two runs of index pages, the current segment with its decoding buffers (about seven times its
+// entries), and the symbol table. Where labels or entries are long, the stream reserves more
+// (StreamOptions.Reserver). A series set belongs to the cache: its stream only has a list of the
+// series of a segment that are in range.
 func (p *Plan) StreamBytes(runBytes int64) int64 {
 	all, _ := p.streamBytes(runBytes)
 	return all
 }
 
-// PassingBytes is the part of StreamBytes that is given back before the first segment is returned:
-// of a plan of few series, most of it. Of the streams of many blocks only those that are being
-// started hold theirs.
+// PassingBytes is the part of StreamBytes that the stream releases before it returns its first
+// segment: most of it, if the plan has few series. Only streams that are being started hold these
+// bytes.
 func (p *Plan) PassingBytes(runBytes int64) int64 {
 	_, passing := p.streamBytes(runBytes)
 	return passing
@@ -373,43 +371,43 @@ func (p *Plan) PassingBytes(runBytes int64) int64 {
 
 func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
 	if p.set != nil {
-		return streamOverhead + 16*min(
-			int64(p.set.postings), segmentSeries,
-		) + p.set.copied, streamOverhead - seriesOverhead
+		all = streamOverhead + 16*min(int64(p.set.postings), segmentSeries) + p.set.copied
+		return all, streamOverhead - seriesOverhead
 	}
 	entries := p.EntryBytes()
 	pages, runs := p.runPages(runBytes)
 	decoding := p.decodingBytes(runBytes)
 	all = p.PostingsBytes() + streamOverhead + pages + decoding + p.sortBytes(runBytes)
 	if !p.sorted && runs == 1 && len(p.refs) <= segmentSeries && entries <= segmentEntryBytes {
-		// The segment takes about half of what it is decoded from and through.
+		// The segment needs about half of its decoding buffers.
 		passing = streamOverhead - seriesOverhead + pages + decoding/2
 	}
 	return all, passing
 }
 
-// sortRuns is how many times its RunBytes a stream has for sorting, whatever its answer takes.
+// sortRuns limits the bytes that a stream reserves for sorting at the start, in multiples of
+// RunBytes.
 const sortRuns = 8
 
-// sortBytes is what a stream has for sorting from the start: what its answer takes, or as much of
-// it as is sorted in one pass at least.
+// sortBytes returns the bytes that a stream reserves for sorting at the start: enough for its
+// answer, or for one pass over a part of it.
 func (p *Plan) sortBytes(runBytes int64) int64 {
 	if !p.sorted {
 		return 0
 	}
-	// What is kept is at times three quarters of the bytes: see seriesSorter.
+	// A sorter fills three quarters of its bytes: see seriesSorter.
 	return min(p.setBytes()*3/2+minSortBytes, max(sortRuns*runBytes, minSortBytes))
 }
 
-// decodingBytes estimates what a stream takes for its segment and what that is decoded from and
-// through, where labels are of usual length: for what it takes beyond the stream asks.
+// decodingBytes estimates the memory of a segment and its decoding buffers, where labels have usual
+// lengths. The stream reserves more where they are longer.
 func (p *Plan) decodingBytes(runBytes int64) int64 {
 	entries := p.EntryBytes()
 	return 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
 }
 
 // runPages returns the bytes of the index pages of a stream's first two runs at their full size,
-// and 1 if there is only one run.
+// and the number of runs: 1, or 2 for more.
 func (p *Plan) runPages(runBytes int64) (bytes int64, runs int) {
 	version, toc := p.header.IndexVersion(), p.header.TOC()
 	end := toc.SectionEnd(toc.Series, p.index.Size)
@@ -443,13 +441,12 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 			each = float64(size) / float64(m.NumChunks)
 		}
 	}
-	// In floating point the extremes of time do not overflow. The chunks at both ends lie in the
-	// range in part.
+	// In floating point the extremes of time do not overflow. Chunks at both ends are in the range
+	// in part.
 	overlap := min(float64(maxT), float64(m.MaxTime)) - max(float64(minT), float64(m.MinTime))
-	// A block of one instant has no length.
-	chunks := min(
-		perSeries, perSeries*max(overlap, 0)/max(float64(m.MaxTime)-float64(m.MinTime), 1)+1,
-	)
+	// The length of a block of one instant is 0.
+	length := max(float64(m.MaxTime)-float64(m.MinTime), 1)
+	chunks := min(perSeries, perSeries*max(overlap, 0)/length+1)
 	chunks = min(chunks, 1<<20) // meta.json may say anything
 	return int64(math.Ceil(chunks)), int64(math.Ceil(min(chunks*each, 1<<30)))
 }
@@ -457,8 +454,8 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 // indexPage returns the size of an index page.
 func (b *Block) indexPage() int64 { return pageSizeOf(b.deps.Index, defaultIndexPage) }
 
-// CameToNothing tells the block that the stream of a lazy plan returned no series. Of a series set
-// that says nothing: no series was read.
+// CameToNothing tells the block that the stream of a lazy plan returned no series. It does nothing
+// if a kept series set answered, because no series was read.
 func (p *Plan) CameToNothing() {
 	if !p.Lazy() {
 		return
@@ -483,7 +480,8 @@ func (b *Block) wasZero(key uint64) bool {
 func (b *Block) meanEntry(h *indexheader.Header) int64 {
 	toc := h.TOC()
 	if b.meta.NumSeries > 0 && toc.Series > 0 {
-		if mean := (toc.SectionEnd(toc.Series, h.IndexSize()) - toc.Series) / int64(b.meta.NumSeries); mean > 0 {
+		bytes := toc.SectionEnd(toc.Series, h.IndexSize()) - toc.Series
+		if mean := bytes / int64(b.meta.NumSeries); mean > 0 {
 			return mean
 		}
 	}

@@ -16,22 +16,22 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// defaultChunkPage is the size of a page of chunk files where Deps.Chunks does not say.
+// defaultChunkPage is the page size of chunk files if Deps.Chunks does not tell.
 const defaultChunkPage = 8 << 10
 
-// guessedRecord is how long a chunk record is expected to be at most, where neither a reference nor
-// meta.json bounds it. A longer one costs a follow-up read.
+// guessedRecord is how much is read of a chunk record that neither a reference nor meta.json
+// bounds. A longer record costs a follow-up read.
 const guessedRecord = 1 << 10
 
-// maxGuess bounds what is read of a record because of where the next one begins, where meta.json
-// does not say how large records are: a block may have holes.
+// maxGuess bounds how much is read of a record up to the next one, if meta.json does not tell the
+// size of records: a block may have holes between them.
 const maxGuess = 64 << 10
 
-// maxRecordHead is the longest a record's length prefix can be.
+// maxRecordHead is the largest size of a record's length prefix.
 const maxRecordHead = 10
 
 // ChunkReader reads the chunk records of one block, a batch at a time. It is used by one goroutine
-// and reuses its buffers.
+// and uses its buffers again.
 type ChunkReader struct {
 	block    *Block
 	acct     *pagecache.Account
@@ -44,7 +44,7 @@ type ChunkReader struct {
 type ChunkStats struct {
 	Records     int64
 	RecordBytes int64
-	FollowUps   int64 // records that turned out longer than read at first
+	FollowUps   int64 // records that were longer than the first read
 }
 
 // Add adds o to s.
@@ -66,23 +66,23 @@ func (r *ChunkReader) Block() *Block { return r.block }
 // Stats returns what has been read so far.
 func (r *ChunkReader) Stats() ChunkStats { return r.stats }
 
-// Batch is a number of chunk records asked for together.
+// Batch is a set of chunk records to read together.
 type Batch struct {
-	// Ref and Bound are the references and length bounds, in any order; a bound of 0 is unknown.
+	// Ref and Bound have the references and length bounds, in any order. A bound of 0 is unknown.
 	Ref   []uint64
 	Bound []uint32
-	// Record receives the records, by index: length prefix, encoding, data and checksum, NOT
-	// verified. They alias pages, which live as long as the records do.
+	// Record receives the records by index: length prefix, encoding, data and checksum, NOT
+	// verified. They alias pages and keep them in memory.
 	Record [][]byte
-	// Pinned is the number of page bytes that the records keep alive.
+	// Pinned is how many bytes of pages the records keep in memory.
 	Pinned int64
 	// Reserved is how many bytes the reader has reserved for the records beyond their bounds. The
 	// caller releases them when it drops the records.
 	Reserved int64
 }
 
-// Read fills in b.Record. Reads are grouped by chunk file; records whose bound was too small are
-// read again in one follow-up a file.
+// Read fills in b.Record. It reads the chunk files concurrently, and makes one follow-up read a
+// file for records that are longer than their bound.
 func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 	b.Pinned, b.Reserved = 0, 0
 	b.Record = slices.Grow(b.Record[:0], len(b.Ref))[:len(b.Ref)]
@@ -133,7 +133,7 @@ type fileRead struct {
 	pinned, followUps, recordBytes, reserved int64
 }
 
-// tail is a record that turned out longer than read at first: its index in the batch, and its size.
+// tail is a record that is longer than the first read: its index in the batch, and its size.
 type tail struct {
 	index int32
 	size  int
@@ -155,7 +155,7 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	}
 	page := pageSizeOf(blk.deps.Chunks, defaultChunkPage)
 	shift := bits.TrailingZeros64(uint64(page))
-	copied := int64(0) // bytes of records that lie on several pages
+	copied := int64(0) // bytes of records on several pages, which are copied
 	spans := make([]pagecache.Span, 0, len(order))
 	for _, i := range order {
 		off := fileOffset(b.Ref[i])
@@ -177,10 +177,10 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	f.pinned = pages.PinnedBytes()
 	cursor := pages.Cursor()
 
-	// One that grew would leave its smaller selves behind, for the records that are cut from them.
+	// It must not grow: records that were cut from smaller arrays would keep them in memory.
 	arena := make([]byte, 0, copied)
 	var tails []tail
-	copied = 0 // from here on, of tails
+	copied = 0 // now of tails
 	spans = spans[:0]
 	next := 0
 	for k, i := range order {
@@ -197,8 +197,8 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 			b.Record[i] = rec[:size:size]
 			continue
 		}
-		// INVARIANT: records do not overlap. However long they say they are, together they are no
-		// longer than what they lie in.
+		// INVARIANT: records do not overlap, therefore all of them are no longer than the file,
+		// whatever lengths they claim.
 		for next = max(next, k+1); next < len(order) && b.Ref[order[next]] == b.Ref[i]; {
 			next++
 		}
@@ -207,7 +207,7 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 			end = fileOffset(b.Ref[order[next]])
 		}
 		if err != nil || off+int64(size) > end {
-			// Either the page is damaged or the block is: one more read tells.
+			// The page is damaged, or the block is: another read will tell.
 			if b.Record[i], err = f.reread(ctx, r, obj, off, end, int(n)); err != nil {
 				return err
 			}
@@ -248,7 +248,7 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 				continue
 			}
 		}
-		// Its length is not what the first read said: one of the two was damaged.
+		// Its length differs from that of the first read: one of the two was damaged.
 		if b.Record[t.index], err = f.reread(ctx, r, obj, off, obj.Size, t.size); err != nil {
 			return err
 		}
@@ -256,8 +256,8 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	return nil
 }
 
-// reread is ChunkReader.reread for a record that is kept: alone, for the pages around it are nobody
-// else's.
+// reread is ChunkReader.reread for a record that the batch keeps. It copies the record, so that the
+// pages around it are dropped.
 func (f *fileRead) reread(
 	ctx context.Context, r *ChunkReader, obj pagecache.Object, off, end int64, guess int,
 ) ([]byte, error) {
@@ -271,8 +271,8 @@ func (f *fileRead) reread(
 	return slices.Clone(rec), nil
 }
 
-// Reread reads the chunk record ref again from the bucket, past the cache: what has to be done,
-// once, when a record of size bytes does not verify. The record returned has been verified.
+// Reread reads the chunk record ref again from the bucket, past the cache, and verifies it. The
+// caller calls it once for a record of size bytes that did not verify.
 func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte, error) {
 	obj, err := r.block.chunkObject(ctx, int(ref>>32))
 	if err != nil {
@@ -281,8 +281,8 @@ func (r *ChunkReader) Reread(ctx context.Context, ref uint64, size int) ([]byte,
 	return r.reread(ctx, obj, fileOffset(ref), obj.Size, size)
 }
 
-// reread reads a record that did not verify once more, past the cache, and counts how that ended.
-// guess is its length as far as that is known, and end where it must end at the latest.
+// reread reads a record that did not verify again, past the cache, and counts the result. guess is
+// its length as far as it is known. It must not end after end.
 func (r *ChunkReader) reread(
 	ctx context.Context, obj pagecache.Object, off, end int64, guess int,
 ) ([]byte, error) {
@@ -300,12 +300,12 @@ func (r *ChunkReader) readRecord(
 	ctx context.Context, obj pagecache.Object, off, end int64, size int,
 ) ([]byte, error) {
 	b := r.block
-	// A damaged length says anything; one that is right spares the second round.
+	// A damaged length may be anything. A correct one saves the second round.
 	size = max(min(size, maxGuess), int(b.recordBound(0)))
 	for range 2 {
 		span := pagecache.Span{Off: off, End: min(off+int64(size), obj.Size)}
 		if size > maxGuess {
-			// Whoever asked encodes it next, and drops it.
+			// Released at once, because the caller encodes the record next and drops it.
 			if err := r.reserver.Reserve(2 * int64(size)); err != nil {
 				return nil, recordError(b, obj, off, err)
 			}
@@ -323,26 +323,14 @@ func (r *ChunkReader) readRecord(
 			return nil, recordError(b, obj, off, err)
 		}
 		if off+int64(size) > obj.Size {
-			return nil, recordError(
-				b,
-				obj,
-				off,
-				fmt.Errorf(
-					"%w: record of %d bytes, the file ends at %d", tsdbfmt.ErrCorrupt, size,
-					obj.Size,
-				),
-			)
+			return nil, recordError(b, obj, off, fmt.Errorf(
+				"%w: record of %d bytes, the file ends at %d", tsdbfmt.ErrCorrupt, size, obj.Size,
+			))
 		}
 		if off+int64(size) > end {
-			return nil, recordError(
-				b,
-				obj,
-				off,
-				fmt.Errorf(
-					"%w: record of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size,
-					end,
-				),
-			)
+			return nil, recordError(b, obj, off, fmt.Errorf(
+				"%w: record of %d bytes, the next one begins at %d", tsdbfmt.ErrCorrupt, size, end,
+			))
 		}
 		if size <= len(rec) {
 			if _, _, err := tsdbfmt.ChunkRecord(rec[:size]); err != nil {
@@ -364,12 +352,12 @@ func fileOffset(ref uint64) int64 { return int64(ref & (1<<32 - 1)) }
 
 // recordBound returns how many bytes to read of a record with the given bound.
 func (b *Block) recordBound(bound uint32) int64 {
-	n, most := int64(bound), b.meta.ChunkMaxSize
+	n, limit := int64(bound), b.meta.ChunkMaxSize
 	switch {
-	case n > 0 && most > 0:
-		n = min(n, most)
-	case n == 0 && most > 0:
-		n = min(most, 4*guessedRecord)
+	case n > 0 && limit > 0:
+		n = min(n, limit)
+	case n == 0 && limit > 0:
+		n = min(limit, 4*guessedRecord)
 	case n == 0:
 		n = guessedRecord
 	default:
@@ -378,7 +366,7 @@ func (b *Block) recordBound(bound uint32) int64 {
 	return max(n, maxRecordHead)
 }
 
-// RecordBytes estimates how many bytes of chunk file a record with the given bound takes.
+// RecordBytes estimates the size of a record with the given bound.
 func (b *Block) RecordBytes(bound uint32) int64 { return b.recordBound(bound) }
 
 // appendSpan appends [off, end) to spans, which are sorted by Off, or extends the last of them.

@@ -12,7 +12,7 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// startSegment empties the buffers and puts the series that were held back first.
+// startSegment empties the buffers, except for the series that were held back, which come first.
 func (s *Stream) startSegment() {
 	s.carry.reset()
 	for _, i := range s.order.stack {
@@ -39,7 +39,8 @@ func (s *Stream) decode() error {
 	version := s.plan.header.IndexVersion()
 	from := s.raw.len()
 	bytes := 0
-	for r.at < len(r.refs) && s.raw.len()-from < min(s.batch, s.maxSeries) && bytes < s.maxEntryBytes {
+	limit := min(s.batch, s.maxSeries)
+	for r.at < len(r.refs) && s.raw.len()-from < limit && bytes < s.maxEntryBytes {
 		ref := r.refs[r.at]
 		off := tsdbfmt.SeriesOffset(version, ref)
 		content, size, err := s.entry(r, off, r.entryEnd(version, r.at, s.seriesEnd))
@@ -72,9 +73,9 @@ func (s *Stream) decode() error {
 	return nil
 }
 
-// resolve looks up the symbols of raw, of which the first held series were decoded before. The last
-// of the others are left for later if theirs do not fit: they are decoded again then, so that from
-// now on fewer are at a time.
+// resolve looks up the symbols of raw, of which the first held series were resolved before. If the
+// symbols do not fit, the last series are removed from raw and decoded again later, and fewer
+// series are decoded at a time from then on.
 func (s *Stream) resolve(held int) error {
 	if err := s.reserve(s.used()); err != nil {
 		return err
@@ -82,7 +83,7 @@ func (s *Stream) resolve(held int) error {
 	fits, err := s.syms.resolve(s.ctx, s.plan.header)
 	if err == nil && !fits {
 		n, bytes := s.syms.fitting(&s.raw, held+1)
-		if err := s.leaveForLater(n); err != nil {
+		if err := s.postpone(n); err != nil {
 			return err
 		}
 		s.batch = max(n-held, 1)
@@ -132,11 +133,12 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	}
 	prev := s.prevRefs
 	if !s.plan.irregular {
-		if what := shapeOf(prev, refs, !s.decoded, !s.plan.unordered && !s.plan.sorted); what != "" {
+		ordered := !s.plan.unordered && !s.plan.sorted
+		if what := shapeOf(prev, refs, !s.decoded, ordered); what != "" {
 			return &IrregularError{What: what}
 		}
 	}
-	// Neighbours share most of their labels, at the same positions: those need no look-up.
+	// Neighbours share most of their labels, at the same positions. These need no look-up.
 	var prevSlots []uint32
 	if s.prevInRaw {
 		prevSlots = s.raw.labels(s.raw.len() - 1)
@@ -154,8 +156,8 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	return nil
 }
 
-// boundByNeighbour bounds the last chunk kept by the first chunk of the entry that follows in the
-// index, if its bytes are at hand.
+// boundByNeighbour bounds the last kept chunk by the first chunk of the next entry in the index, if
+// the run has its bytes.
 func (s *Stream) boundByNeighbour(r *run) {
 	s.lastKept = false
 	if s.lastEnd >= s.seriesEnd {
@@ -175,8 +177,8 @@ func (s *Stream) boundByNeighbour(r *run) {
 	}
 }
 
-// entry returns the verified content of the series entry at off, which ends at end at the latest,
-// and the size of the whole entry.
+// entry returns the verified content of the series entry at off, and the size of the whole entry.
+// The entry must not end after end.
 func (s *Stream) entry(r *run, off, end int64) (content []byte, size int, err error) {
 	s.scratch = s.scratch[:0]
 	content, size, err = s.tryEntry(r, off, end)
@@ -186,8 +188,8 @@ func (s *Stream) entry(r *run, off, end int64) (content []byte, size int, err er
 	if !corrupt(err) {
 		return nil, 0, s.wrap(err)
 	}
-	// Bytes that do not verify may have been damaged on the way or in a cache: they get one more
-	// chance, straight from the bucket.
+	// The bytes may have been damaged on the way, or in a cache: they are read once more, from the
+	// bucket.
 	span := pagecache.Span{Off: off, End: min(off+max(int64(size), s.entrySize), end)}
 	again, rerr := s.plan.pages.Refetch(s.ctx, s.index, span, s.opts.Account)
 	if rerr == nil {
@@ -205,7 +207,7 @@ func (s *Stream) entry(r *run, off, end int64) (content []byte, size int, err er
 	return content, size, nil
 }
 
-// entryError says which entry err is about.
+// entryError names the entry in err.
 func (s *Stream) entryError(off int64, err error) error {
 	return s.wrap(fmt.Errorf("object %s: series entry at offset %d: %w", s.index.Name, off, err))
 }
@@ -258,8 +260,8 @@ func (s *Stream) tryEntry(r *run, off, end int64) (content []byte, size int, err
 	return content, size, err
 }
 
-// leaveForLater takes the series from number n on out of raw again.
-func (s *Stream) leaveForLater(n int) error {
+// postpone removes the series from number n on from raw. They are decoded again later.
+func (s *Stream) postpone(n int) error {
 	if n == s.raw.len() {
 		return nil
 	}
@@ -270,7 +272,8 @@ func (s *Stream) leaveForLater(n int) error {
 	version := s.plan.header.IndexVersion()
 	for ; s.run.at > at; s.run.at-- {
 		s.scratch = s.scratch[:0]
-		if size, err := s.run.entrySize(tsdbfmt.SeriesOffset(version, s.run.refs[s.run.at-1]), s.seriesEnd, &s.scratch); err == nil {
+		off := tsdbfmt.SeriesOffset(version, s.run.refs[s.run.at-1])
+		if size, err := s.run.entrySize(off, s.seriesEnd, &s.scratch); err == nil {
 			s.stats.EntryBytes -= int64(size)
 		}
 		s.stats.Entries--
@@ -283,14 +286,13 @@ func (s *Stream) leaveForLater(n int) error {
 	return nil
 }
 
-// filter removes the series from held on that a pending matcher does not match.
+// filter removes the series from number held on that some pending matcher does not match.
 func (s *Stream) filter(held int) error {
 	if len(s.pending) == 0 {
 		s.noteMatched(s.raw.len() - held)
 		return nil
 	}
-	// The carried series were filtered when they were decoded. The others move to the front of what
-	// follows them.
+	// The first held series were filtered before.
 	in, out := &s.raw, &s.carry
 	out.reset()
 	for i := range in.len() {
@@ -312,8 +314,8 @@ func (s *Stream) noteMatched(n int) {
 	}
 }
 
-// pendingMatcher is a pending matcher and what it said of the value it saw last: series are sorted,
-// so that neighbours mostly share theirs.
+// pendingMatcher is a pending matcher with its last value and result. Series are sorted, therefore
+// neighbours mostly have the same value.
 type pendingMatcher struct {
 	m       *labels.Matcher
 	value   string

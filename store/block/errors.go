@@ -11,11 +11,11 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Error says which block an error is about. Every error that the package returns about a block's
-// data is one, or wraps one.
+// Error names the block of an error. Every error of the package about a block's data is or wraps
+// one.
 type Error struct {
 	ID      ulid.ULID
-	Content uint64 // of the block that was read
+	Content uint64 // version of the block's contents
 	Err     error
 }
 
@@ -23,8 +23,8 @@ func (e *Error) Error() string { return fmt.Sprintf("block %s: %v", e.ID, e.Err)
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Fault marks an error of the bucket. Whatever status such an error carries is the bucket's (a
-// client of an object store may speak gRPC itself), not the outcome of the request.
+// Fault marks an error of the bucket. A gRPC status in such an error comes from the client of the
+// object store, and is not the outcome of the request.
 type Fault struct{ Err error }
 
 func (e *Fault) Error() string { return e.Err.Error() }
@@ -38,7 +38,7 @@ func fault(err error) error {
 	return &Fault{Err: err}
 }
 
-// corrupt reports whether err says that bytes of a block are not what they should be.
+// corrupt reports whether err says that bytes of a block do not verify.
 func corrupt(err error) bool {
 	return errors.Is(err, tsdbfmt.ErrChecksum) || errors.Is(err, tsdbfmt.ErrCorrupt)
 }
@@ -51,8 +51,8 @@ func (b *Block) wrap(err error) error {
 	return &Error{ID: b.meta.ID, Content: b.meta.Content, Err: err}
 }
 
-// Doubtful reports whether an error about a block's data may come from a file that is not what it
-// was known to be: of another size, or repaired in place.
+// Doubtful reports whether an error may come from a file that has changed: it has another size, or
+// was repaired in place.
 func Doubtful(err error) bool {
 	var (
 		short   *pagecache.ShortObjectError
@@ -66,9 +66,9 @@ func Doubtful(err error) bool {
 		retry.Unsatisfiable(err)
 }
 
-// everyones reports whether whoever reads the same of a block meets the same error: a fault of the
-// bucket, which was asked again where that helps, or bytes that are damaged there. What is left is
-// the request's own, as a limit is; so is a panic, which need not strike twice.
+// everyones reports whether all requests that read the same bytes get the same error: a fault of
+// the bucket after its retries, or damaged bytes. Other errors, like limits, belong to one request.
+// So does a panic, because it may not happen again.
 func everyones(err error) bool {
 	var (
 		bucket *Fault

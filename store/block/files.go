@@ -19,7 +19,7 @@ import (
 	"larder/store/postings"
 )
 
-// Measurer asks the bucket how large the files of a block really are: *catalog.Catalog.
+// Measurer asks the bucket for the sizes of a block's files: *catalog.Catalog.
 type Measurer interface {
 	Measure(
 		ctx context.Context, id ulid.ULID, content uint64, doubt catalog.Doubt,
@@ -30,10 +30,9 @@ var errNoChunkFile = errors.New("no such chunk file")
 
 // chunkObject returns the object of chunk file number n, counted from 0 as chunk references count.
 //
-// INVARIANT: a file is read only by a size that is part of the block's identity. While the size is
-// not known, or where the file is not known at all, the bucket is asked. What it says makes another
-// block of this one, and the error is indexheader.ErrReplaced: the request is planned again with
-// that one.
+// INVARIANT: a file is read only with a size that is part of the block's identity. If the size or
+// the file is unknown, the bucket is asked. Its answer replaces the block by another version, and
+// the error is indexheader.ErrReplaced: the request is planned again with the new version.
 func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error) {
 	dir := b.meta.ID.String() + "/chunks/"
 	files := b.meta.ChunkFiles
@@ -45,13 +44,13 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 		if err := b.measure(ctx, catalog.NameDoubt); err != nil {
 			return pagecache.Object{}, fmt.Errorf("chunk file %s%06d: %w", dir, n+1, err)
 		}
-		// Either the block is damaged or it has left the bucket.
+		// The block is damaged, or was deleted.
 		return pagecache.Object{}, fmt.Errorf(
 			"%w: number %d of %d, %s%06d: %w", errNoChunkFile, n+1, len(files), dir, n+1,
 			pagecache.ErrNotFound,
 		)
 	case files[i].Size == 0:
-		// If the bucket confirms that, the file is empty, and every record is beyond its end.
+		// If the bucket confirms it, the file is empty, and every record is beyond its end.
 		if err := b.measure(ctx, catalog.SizeDoubt); err != nil {
 			return pagecache.Object{}, fmt.Errorf("size of %s%s: %w", dir, files[i].Name, err)
 		}
@@ -61,8 +60,8 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 	), nil
 }
 
-// measure has the bucket asked for the sizes of the block's files. Its error is ErrReplaced if that
-// made another block of this one, or why the bucket could not tell; nil if all is as it was known.
+// measure asks the bucket for the sizes of the block's files. It returns nil if they are as known,
+// indexheader.ErrReplaced if they replace the block by another version, or the error of the bucket.
 func (b *Block) measure(ctx context.Context, doubt catalog.Doubt) error {
 	if b.deps.Sizes == nil {
 		return nil
@@ -77,21 +76,20 @@ func (b *Block) measure(ctx context.Context, doubt catalog.Doubt) error {
 	return nil
 }
 
-// chunkFile returns the place in the block's ChunkFiles of the file that references call number n,
+// chunkFile returns the index in ChunkFiles of the file that chunk references call number n,
 // counted from 0; -1 if there is none.
 //
-// References count files, not their names. A writer that began with 000002 means that file by 0, as
-// Prometheus and Thanos read it. But where 000001 was lost, 0 means the lost file: to take another
-// for it would be wrong and look right, because the first record of each file lies at the same
-// offset. The largest number that the index refers to tells the two apart: a writer makes a file
-// only for a chunk, so a block that refers to more files than there are has lost some, and each of
-// the others has the number of its name.
+// References count files and do not name them. If a writer began with 000002, number 0 is that
+// file, same as Prometheus and Thanos read it. But if 000001 was lost, number 0 is the lost file.
+// Reading another file instead would look right, because the first record of each file has the same
+// offset. The largest number in the index tells the two cases apart, because a writer makes a file
+// only for a chunk: a block that refers to more files than it has, has lost some, and the others
+// have the numbers of their names.
 func (b *Block) chunkFile(ctx context.Context, n int) (int, error) {
 	files := b.meta.ChunkFiles
-	if !slices.ContainsFunc(
-		files, func(f catalog.ChunkFile) bool { return fileNumber(f) > len(files) },
-	) {
-		if n >= len(files) { // without a gap names and places agree
+	beyond := func(f catalog.ChunkFile) bool { return fileNumber(f) > len(files) }
+	if !slices.ContainsFunc(files, beyond) {
+		if n >= len(files) { // without a gap, numbers are those of the names
 			return -1, nil
 		}
 		return n, nil
@@ -106,12 +104,11 @@ func (b *Block) chunkFile(ctx context.Context, n int) (int, error) {
 		}
 		return n, nil
 	}
-	return slices.IndexFunc(
-		files, func(f catalog.ChunkFile) bool { return fileNumber(f) == n+1 },
-	), nil
+	named := func(f catalog.ChunkFile) bool { return fileNumber(f) == n+1 }
+	return slices.IndexFunc(files, named), nil
 }
 
-// fileNumber returns the number that is a chunk file's name.
+// fileNumber returns the number in a chunk file's name, 0 if it is not a number.
 func fileNumber(f catalog.ChunkFile) int {
 	n, err := strconv.Atoi(f.Name)
 	if err != nil {
@@ -121,11 +118,10 @@ func fileNumber(f catalog.ChunkFile) int {
 }
 
 // lastFile is the largest number of a chunk file that the block's index refers to, counted from 0.
-// It is read once: a writer writes chunks in the order of the series, so it is that of the last
-// one.
+// It is read once, from the last series, because writers write chunks in the order of the series.
 type lastFile struct {
 	mu     sync.Mutex // guards number
-	number int        // -1 while it is not known
+	number int        // -1: unknown
 }
 
 func (b *Block) lastFile(ctx context.Context) (int, error) {
@@ -137,7 +133,7 @@ func (b *Block) lastFile(ctx context.Context) (int, error) {
 	}
 	all := []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, labels.MetricName, ".*")}
 	var acct pagecache.Account
-	p, err := b.planPostings(ctx, postings.NewMatcherSet(all), &PlanOptions{Account: &acct})
+	p, err := b.planByPostings(ctx, postings.NewMatcherSet(all), &PlanOptions{Account: &acct})
 	if err != nil {
 		return 0, err
 	}
@@ -146,15 +142,10 @@ func (b *Block) lastFile(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	p.refs = p.refs[len(p.refs)-1:]
-	s := p.decode(
-		ctx,
-		StreamOptions{
-			MinTime:  math.MinInt64,
-			MaxTime:  math.MaxInt64,
-			RunBytes: defaultRunBytes,
-			Account:  &acct,
-		},
-	)
+	s := p.decode(ctx, StreamOptions{
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
+		RunBytes: defaultRunBytes, Account: &acct,
+	})
 	defer s.Close()
 	for {
 		seg, err := s.Next()

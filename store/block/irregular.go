@@ -10,14 +10,14 @@ import (
 
 // Irregulars remembers irregular blocks: *irregular.Blocks.
 type Irregulars interface {
-	// What returns what was found of a block with such content, and false for one that is not known
-	// as irregular.
+	// What returns why the block with this content is irregular, and false if it is not known to
+	// be.
 	What(id ulid.ULID, content uint64) (string, bool)
-	// Note remembers that a block with such content is irregular.
+	// Note remembers that the block with this content is irregular.
 	Note(id ulid.ULID, content uint64, what string)
 }
 
-// What a stream may find that no checksum covers.
+// Irregularities, which no checksum covers.
 const (
 	symbolsDisordered = "symbols out of order"
 	labelsDisordered  = "label names out of order or repeated"
@@ -26,10 +26,9 @@ const (
 	nameUnlisted      = "a label name without postings"
 )
 
-// IrregularError is returned by a stream that finds its block irregular. The block is known as such
-// when the stream returns it: the same request, planned again, is answered. Segments that were
-// returned before may be out of order with what follows, so that a request which has sent some of
-// them fails.
+// IrregularError is returned by a stream that finds its block irregular. From then on the block is
+// planned as irregular, therefore the same request succeeds if it is planned again. If it has sent
+// segments already, it fails, because they may be out of order with the rest.
 type IrregularError struct{ What string }
 
 func (e *IrregularError) Error() string {
@@ -39,8 +38,7 @@ func (e *IrregularError) Error() string {
 	)
 }
 
-// irregularBy reports whether the block is known as irregular, by what was found before or by its
-// header.
+// irregularBy reports whether the block is known to be irregular, or is by its header.
 func (b *Block) irregularBy(h *indexheader.Header) bool {
 	if !b.irregular.Load() && !h.SymbolsAscend() {
 		b.noteIrregular(symbolsDisordered)
@@ -48,9 +46,9 @@ func (b *Block) irregularBy(h *indexheader.Header) bool {
 	return b.irregular.Load()
 }
 
-// Reshaped returns an IrregularError if the block has been found irregular since a request read its
-// series in index order. What the request has sent came in that order: a series that belongs before
-// it would be missing from the answer.
+// Reshaped returns an IrregularError if the block was found irregular after a request read its
+// series in index order. The request has sent them in that order, so that series which sort before
+// the last one would be missing from the answer.
 func (b *Block) Reshaped() error {
 	if !b.irregular.Load() {
 		return nil
@@ -65,8 +63,8 @@ func (b *Block) noteIrregular(what string) {
 	}
 }
 
-// irregular notes what was found of the block, at the entry at off, and returns the error that ends
-// the stream.
+// irregular notes that the block is irregular, because of the entry at off. It returns the error
+// that ends the stream.
 func (s *Stream) irregular(off int64, what string) error {
 	s.plan.block.noteIrregular(what)
 	return s.entryError(off, &IrregularError{What: what})

@@ -11,16 +11,15 @@ import (
 	"larder/store/storepb"
 )
 
-// nameRules say which labels the final label sets of a stream take from the block and where the
-// external labels go.
+// nameRules say which labels of the block the final label sets have, and where external labels go.
 type nameRules struct {
 	external []extLabel // sorted by name
-	dropped  []string   // sorted: names that are not taken from the block, external ones excluded
-	// an external or dropped name occurs in the block: index order is not final order
+	dropped  []string   // sorted: names of the block to drop, without external ones
+	// clash: the block has an external or dropped name, so that index order is not final order
 	clash bool
 }
 
-// extLabel is an external label and its finished bytes.
+// extLabel is an external label with its finished bytes.
 type extLabel struct {
 	name    string
 	encoded []byte
@@ -29,9 +28,8 @@ type extLabel struct {
 func newNameRules(blockNames []string, external labels.Labels, dropped []string) nameRules {
 	var r nameRules
 	external.Range(func(l labels.Label) {
-		r.external = append(
-			r.external, extLabel{name: l.Name, encoded: storepb.AppendLabel(nil, l.Name, l.Value)},
-		)
+		encoded := storepb.AppendLabel(nil, l.Name, l.Value)
+		r.external = append(r.external, extLabel{name: l.Name, encoded: encoded})
 	})
 	r.dropped = slices.Sorted(slices.Values(dropped))
 	r.clash = clashes(blockNames, external, dropped)
@@ -49,8 +47,8 @@ func clashes(blockNames []string, external labels.Labels, dropped []string) (cla
 	return clash || slices.ContainsFunc(dropped, has)
 }
 
-// largest returns the largest external name, nil if there is none or if order is restored by
-// sorting anyway.
+// largest returns the largest external name; nil if there is none, or if the series are sorted
+// anyway.
 func (r *nameRules) largest() []byte {
 	if r.clash || len(r.external) == 0 {
 		return nil
@@ -71,8 +69,8 @@ func (r *nameRules) class(name []byte) nameClass {
 	return nameClass(n)
 }
 
-// maxSeriesLabels bounds the labels of one series, in bytes: what has more is refused. Nothing that
-// scrapes or queries makes such series.
+// maxSeriesLabels limits the bytes of the labels of one series. A series with more is an error. No
+// scrape or rule makes such series.
 const maxSeriesLabels = 64 << 20
 
 // longLabelsError says that the series of a posting has more than maxSeriesLabels bytes of labels.
@@ -83,7 +81,7 @@ type longLabelsError struct {
 
 func (e *longLabelsError) Error() string {
 	return fmt.Sprintf(
-		"its labels take %d bytes, more than the %d that a series may have", e.size,
+		"its labels need %d bytes, more than the %d that a series may have", e.size,
 		maxSeriesLabels,
 	)
 }
@@ -93,26 +91,25 @@ type layout struct {
 	rules *nameRules
 	prev  []uint32 // the slots of the series written last
 	ends  []uint32 // by label of prev: where its bytes end, relative to the series' begin
-	most  int      // bytes of the labels of a segment of more than one series
+	limit int      // bytes of the labels of a segment with more than one series
 
 	external int // bytes of the external labels
 
-	// unlisted is set once a series has an external or dropped name that is not among the block's
-	// label names.
+	// unlisted says that some series had an external or dropped name that the block does not list.
 	unlisted bool
 }
 
-func newLayout(rules *nameRules, most int64) layout {
-	l := layout{rules: rules, most: int(most)}
+func newLayout(rules *nameRules, limit int64) layout {
+	l := layout{rules: rules, limit: int(limit)}
 	for _, e := range rules.external {
 		l.external += len(e.encoded)
 	}
 	return l
 }
 
-// segment lays out series of raw in the given order: as many as fit, at least one. It returns the
-// rest of order. guess is about how many bytes the labels of all take; reserve is called
-// for those of a series that does not fit by itself.
+// segment lays out series of raw in the given order, as many as fit, and at least one. It returns
+// the rest of order. guess is about how many bytes the labels of all take; reserve is called for
+// those of a series that does not fit by itself.
 func (l *layout) segment(
 	raw *rawSeries, syms *symbols, order []uint32, guess int, keep func([]byte) bool,
 	withChunks bool, reserve func(n int64) error,
@@ -120,11 +117,11 @@ func (l *layout) segment(
 	seg := &Segment{}
 	l.prev, l.ends = l.prev[:0], l.ends[:0]
 	if keep == nil {
-		// All series stay: one allocation for each array. What is left of a shard grows as it
-		// comes, so as not to hold room for the whole.
+		// All series stay, so that each array needs one allocation. A shard grows its arrays,
+		// because it may keep few series.
 		n, chunks := len(order), raw.chunks.Len()
-		if guess > l.most {
-			n = n*l.most/guess + 1
+		if guess > l.limit {
+			n = n*l.limit/guess + 1
 		}
 		if n < raw.len() {
 			chunks = chunks*n/raw.len() + 1
@@ -138,17 +135,17 @@ func (l *layout) segment(
 				Bound: make([]uint32, 0, chunks),
 			}
 		}
-		seg.labels = make([]byte, 0, min(guess, l.most))
+		seg.labels = make([]byte, 0, min(guess, l.limit))
 	}
 	begin := 0
 	for k, i := range order {
 		slots := raw.labels(int(i))
-		if begin+l.atMost(slots, syms) > l.most {
+		if begin+l.atMost(slots, syms) > l.limit {
 			n := l.size(slots, syms)
-			if begin+n > l.most && seg.Len() > 0 {
+			if begin+n > l.limit && seg.Len() > 0 {
 				return seg, order[k:], nil
 			}
-			if n > l.most {
+			if n > l.limit {
 				if n > maxSeriesLabels {
 					return nil, nil, &longLabelsError{ref: raw.refs[i], size: int64(n)}
 				}
@@ -160,7 +157,7 @@ func (l *layout) segment(
 		}
 		seg.labels = l.appendSeries(seg.labels, begin, slots, syms)
 		if keep != nil && !keep(seg.labels[begin:]) {
-			// What was written stays as the prefix that the next series may share, up to begin.
+			// The next series cannot copy labels from this one.
 			seg.labels = seg.labels[:begin]
 			l.prev = l.prev[:0]
 			continue
@@ -177,19 +174,18 @@ func (l *layout) segment(
 }
 
 const (
-	// perLabel is what a label takes in a message besides its name and value: tags and lengths,
-	// most often.
+	// perLabel is the usual size of a label's tags and lengths in a message.
 	perLabel = 6
-	// maxPerLabel is the most that it takes.
+	// maxPerLabel is their largest size.
 	maxPerLabel = 3 + 3*binary.MaxVarintLen32
 )
 
-// atMost returns a bound of the bytes that the final labels of a series take, quickly.
+// atMost returns an upper bound of the bytes of a series' final labels, quickly.
 func (l *layout) atMost(slots []uint32, syms *symbols) int {
 	return len(slots)/2*(2*syms.largest+maxPerLabel) + l.external
 }
 
-// size returns the bytes that the final labels of a series take, or a little more.
+// size returns the bytes of a series' final labels, or a little more.
 func (l *layout) size(slots []uint32, syms *symbols) int {
 	n := len(slots)/2*maxPerLabel + l.external
 	for _, s := range slots {
@@ -201,7 +197,7 @@ func (l *layout) size(slots []uint32, syms *symbols) int {
 	return n
 }
 
-// guess returns how many bytes the final labels of the given series take, judged by some of them:
+// guess estimates the bytes of the final labels of the given series from a sample, because the
 // series of a segment are much alike.
 func (l *layout) guess(raw *rawSeries, syms *symbols, order []uint32) int {
 	const samples = 16
@@ -221,9 +217,9 @@ func (l *layout) guess(raw *rawSeries, syms *symbols, order []uint32) int {
 	return len(order) * (mean + mean/16)
 }
 
-// appendSeries appends the final labels of a series with the given slots to dst, of which it is to
-// begin at begin. The bytes of leading labels that the previous series, which ends at begin, has
-// too are copied from there.
+// appendSeries appends the final labels of the series with these slots to dst, whose length is
+// begin. It copies the bytes of leading labels that the previous series has, too; that series ends
+// at begin.
 func (l *layout) appendSeries(dst []byte, begin int, slots []uint32, syms *symbols) []byte {
 	shared := 0
 	for shared < len(l.prev) && shared < len(slots) && l.prev[shared] == slots[shared] {
@@ -261,8 +257,8 @@ func (l *layout) appendSeries(dst []byte, begin int, slots []uint32, syms *symbo
 	for _, e := range l.rules.external[written:] {
 		dst = append(dst, e.encoded...)
 	}
-	// The last end is that of the whole series, external labels behind the last label included: it
-	// tells where the series began.
+	// The last end is that of the whole series, including external labels after its last label. It
+	// tells the next series where this one began.
 	l.ends = append(l.ends, uint32(len(dst)-begin))
 	l.prev = append(l.prev[:0], slots...)
 	return dst

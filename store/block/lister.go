@@ -6,11 +6,11 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Lister answers whether a block is still in the bucket.
+// Lister tells whether a block is still in the bucket.
 type Lister interface {
 	// Iter calls f with the name of every object in dir.
 	Iter(ctx context.Context, dir string, f func(name string) error) error
-	// Exists reports whether there is such an object.
+	// Exists reports whether the object exists.
 	Exists(ctx context.Context, name string) (bool, error)
 }
 

@@ -54,7 +54,7 @@ func finalOrder(
 
 	s := &Stream{names: newNameRules(names, external, dropped)}
 	s.lay = newLayout(&s.names, 1<<20)
-	s.syms.most = 1 << 20
+	s.syms.limit = 1 << 20
 	s.order.largest = s.names.largest()
 	for at := 0; at < len(series); {
 		s.startSegment()
@@ -83,7 +83,7 @@ func finalOrder(
 			out = append(out, decodeLabels(t, seg.Labels(i)).String())
 		}
 		if at%29 == 0 {
-			s.syms.arena = append(s.syms.arena, make([]byte, s.syms.most+1)...) // forces a reset
+			s.syms.arena = append(s.syms.arena, make([]byte, s.syms.limit+1)...) // forces a reset
 		}
 	}
 	return out, s.names.clash

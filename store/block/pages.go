@@ -2,7 +2,7 @@ package block
 
 import "larder/internal/pagecache"
 
-// pageBytes returns the size of the pages that spans, which are sorted by Off, lie on.
+// pageBytes returns the size of the pages that cover spans, which are sorted by Off.
 func pageBytes(spans []pagecache.Span, page int64) int64 {
 	n, next := int64(0), int64(0)
 	for _, s := range spans {
@@ -13,7 +13,7 @@ func pageBytes(spans []pagecache.Span, page int64) int64 {
 	return n * page
 }
 
-// pageSizeOf returns the size of a cache's pages, otherwise if it does not say.
+// pageSizeOf returns the page size of a cache, or otherwise if the cache does not tell.
 func pageSizeOf(pages Pages, otherwise int64) int64 {
 	if p, ok := pages.(interface{ PageSize() int }); ok {
 		return int64(p.PageSize())

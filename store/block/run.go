@@ -9,27 +9,27 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// run is some consecutive postings of a stream and the index pages that hold their series entries.
-// One is decoded while the next is being read.
+// run is some consecutive postings of a stream, with the index pages of their series entries. One
+// run is decoded while the next is read.
 type run struct {
 	refs []uint32
 	at   int   // the next of refs to be decoded
-	end  int64 // where the entry of the last of refs ends at the latest
+	end  int64 // upper bound of the end of the last entry
 
 	pages    *pagecache.Pages
-	more     *pagecache.Pages // follow-up: entries that turned out longer than read at first
+	more     *pagecache.Pages // follow-up: entries that were longer than the first read
 	reserved int64            // bytes that are reserved for more
 	err      error
-	done     chan struct{} // closed when what is above is set
+	done     chan struct{} // closed when the fields above are set
 
-	cursor pagecache.Cursor // into pages: entries are decoded in ascending order
+	cursor pagecache.Cursor // into pages, because entries are decoded in ascending order
 }
 
-// runOf returns a run over pages that were read for one entry.
+// runOf returns a run of pages that were read for one entry.
 func runOf(pages *pagecache.Pages) *run { return &run{pages: pages, cursor: pages.Cursor()} }
 
-// entryEnd returns where the entry of refs[i] ends at the latest: entries do not overlap. The
-// series section ends at seriesEnd.
+// entryEnd returns an upper bound of the end of the entry of refs[i], because entries do not
+// overlap. The series section ends at seriesEnd.
 func (r *run) entryEnd(version, i int, seriesEnd int64) int64 {
 	end := r.end
 	if i+1 < len(r.refs) {
@@ -38,10 +38,10 @@ func (r *run) entryEnd(version, i int, seriesEnd int64) int64 {
 	return min(end, seriesEnd)
 }
 
-// have returns how many bytes from off on the first read holds.
+// have returns how many bytes from off on the first read has.
 func (r *run) have(off int64) int64 { return r.pages.Have(off) }
 
-// bytes returns n bytes from off on. They alias a page, or scratch where they straddle two.
+// bytes returns n bytes from off on. They alias a page, or scratch if they lie on several pages.
 func (r *run) bytes(off int64, n int, scratch *[]byte) ([]byte, bool) {
 	b, arena, ok := r.cursor.Bytes(off, n, *scratch)
 	if !ok && r.more != nil {
@@ -51,8 +51,8 @@ func (r *run) bytes(off int64, n int, scratch *[]byte) ([]byte, bool) {
 	return b, ok
 }
 
-// entrySize returns the size of the series entry at off, tsdbfmt.ErrShort if its length prefix is
-// not at hand.
+// entrySize returns the size of the series entry at off, tsdbfmt.ErrShort if the run does not have
+// its whole length prefix.
 func (r *run) entrySize(off, end int64, scratch *[]byte) (int, error) {
 	n := min(r.have(off), end-off, maxLengthPrefix)
 	if n <= 0 {
@@ -75,8 +75,8 @@ func (r *run) entrySize(off, end int64, scratch *[]byte) (int, error) {
 // maxLengthPrefix is the longest uvarint.
 const maxLengthPrefix = 10
 
-// nextRun makes the next run current, waiting for its pages, and starts to read the one after it.
-// Without a further posting there is none.
+// nextRun waits for the pages of the next run and makes it current. It starts to read the run after
+// it. Without further postings there is no current run.
 func (s *Stream) nextRun() error {
 	r := s.next
 	if r == nil {
@@ -103,19 +103,19 @@ func (s *Stream) nextRun() error {
 }
 
 const (
-	// maxRunPages bounds the pages of a run, in multiples of its bytes: entries that lie far apart
-	// pin a page each.
+	// maxRunPages limits the pages of a run, in multiples of its bytes. Entries that lie far apart
+	// need a page each.
 	maxRunPages = 2
-	// firstRunPages is how many bytes of pages the first run of a stream may have, where RunBytes
-	// allows it: a hundred scattered series should not take more round trips than one.
+	// firstRunPages limits the bytes of pages of a stream's first run, if RunBytes allows as many.
+	// A hundred scattered series should need only one round trip.
 	firstRunPages = 1 << 20
-	// defaultIndexPage is the size of an index page where Deps.Index does not say.
+	// defaultIndexPage is the size of an index page if Deps.Index does not tell.
 	defaultIndexPage = 8 << 10
 )
 
-// runMeter adds up what a run of entries takes. Entries come in ascending order.
+// runMeter adds up the bytes and pages of a run of entries. Entries come in ascending order.
 type runMeter struct {
-	// the size of a page, what an entry is expected to have, the end of the series section
+	// size of a page, expected size of an entry, end of the series section
 	page, entry, end int64
 
 	bytes, pages int64 // of entries without repeats; distinct pages
@@ -123,8 +123,8 @@ type runMeter struct {
 	nextPage     int64 // one more than the last page counted
 }
 
-// add adds the entry at off and returns where it is expected to end; empty says that it begins
-// behind the series section.
+// add adds the entry at off and returns its expected end. empty says that it begins after the
+// series section.
 func (m *runMeter) add(off int64) (end int64, empty bool) {
 	if end = min(off+m.entry, m.end); end <= off {
 		return end, true
@@ -137,8 +137,8 @@ func (m *runMeter) add(off int64) (end int64, empty bool) {
 	return end, false
 }
 
-// startRun takes postings until their entries are expected to fill runBytes and starts to read
-// them.
+// startRun starts to read the entries of the next postings, as many as are expected to fill
+// runBytes.
 func (s *Stream) startRun() *run {
 	version := s.plan.header.IndexVersion()
 	var spans []pagecache.Span
@@ -149,7 +149,7 @@ func (s *Stream) startRun() *run {
 		off := tsdbfmt.SeriesOffset(version, s.refs[n])
 		end, empty := m.add(off)
 		if empty {
-			continue // decoding reports it
+			continue // decode returns the error
 		}
 		if last := len(spans) - 1; last >= 0 && off <= spans[last].End {
 			spans[last].End = max(end, spans[last].End)
@@ -169,7 +169,8 @@ func (s *Stream) startRun() *run {
 	return r
 }
 
-// readRun reads the pages of r. It runs beside the stream: of s it uses only what does not change.
+// readRun reads the pages of r, concurrently with the stream. It uses only fields of s that never
+// change.
 func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
 	var err error
 	if r.pages, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account); err != nil {
@@ -181,8 +182,8 @@ func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
 	return err
 }
 
-// readTails reads, in one go, what is missing of the run's entries that are longer than expected.
-// What is longer than the space up to the next one is damaged: decoding reports it.
+// readTails reads what is missing of the run's entries that are longer than expected, by one Fetch.
+// It leaves out an entry that claims to reach into the next one: decode returns the error.
 func (s *Stream) readTails(r *run, version int) error {
 	var spans []pagecache.Span
 	var scratch []byte
@@ -192,12 +193,12 @@ func (s *Stream) readTails(r *run, version int) error {
 		if off >= s.seriesEnd {
 			continue
 		}
-		most := r.entryEnd(version, i, s.seriesEnd)
+		limit := r.entryEnd(version, i, s.seriesEnd)
 		size, err := r.entrySize(off, s.seriesEnd, &scratch)
 		if errors.Is(err, tsdbfmt.ErrShort) {
-			size, err = int(min(s.entrySize, most-off)), nil
+			size, err = int(min(s.entrySize, limit-off)), nil
 		}
-		if end := off + int64(size); err == nil && int64(size) > have && end <= most {
+		if end := off + int64(size); err == nil && int64(size) > have && end <= limit {
 			spans = appendSpan(spans, off, end)
 		}
 	}

@@ -2,23 +2,21 @@ package block
 
 import "larder/internal/tsdbfmt"
 
-// Segment is some consecutive matching series of one block in the order of their final labels,
-// decoded: finished protobuf label bytes and the references of the chunks that overlap the
-// request's range. It is immutable once a stream has returned it, and garbage collected: windows
+// Segment has some consecutive series of one block that match, in the order of their final labels.
+// It has finished protobuf label bytes, and references to the chunks that overlap the request's
+// range. It is immutable once a stream has returned it. It is garbage collected, because windows
 // refer to its bytes until they are sent.
 type Segment struct {
-	labels []byte
-	// by series: where its labels end in labels; they begin where those of the series before it end
-	labelEnd []uint32
-	chunkEnd []uint32 // by series: where its chunks end in chunks; nil: they have none
+	labels   []byte
+	labelEnd []uint32 // by series: end of its labels in labels; they begin at the end before it
+	chunkEnd []uint32 // by series: end of its chunks in chunks; nil: no series has chunks
 	chunks   tsdbfmt.ChunkMetas
-	// cut says which series and chunks there are of those that the fields above hold; nil: all of
+	// cut has the series and chunks of the fields above that the segment includes; nil: all of
 	// them.
 	cut []cutSeries
 }
 
-// cutSeries is a series of a Segment that is a part of another: its number there, and the range of
-// its chunks.
+// cutSeries is a series of a cut Segment: its number in the arrays, and the range of its chunks.
 type cutSeries struct{ series, lo, hi uint32 }
 
 // Len returns the number of series.
@@ -29,7 +27,7 @@ func (s *Segment) Len() int {
 	return len(s.labelEnd)
 }
 
-// Labels returns the final labels of series i: concatenated `labels` fields of a thanos.Series
+// Labels returns the final labels of series i, as concatenated `labels` fields of a thanos.Series
 // message.
 func (s *Segment) Labels(i int) []byte {
 	if s.cut != nil {
@@ -42,7 +40,7 @@ func (s *Segment) Labels(i int) []byte {
 	return s.labels[lo:s.labelEnd[i]:s.labelEnd[i]]
 }
 
-// ChunkRange returns the range of Chunks that belongs to series i.
+// ChunkRange returns the range in Chunks of series i.
 func (s *Segment) ChunkRange(i int) (lo, hi int) {
 	switch {
 	case s.cut != nil:
@@ -59,7 +57,7 @@ func (s *Segment) ChunkRange(i int) (lo, hi int) {
 // Chunks returns the chunks that ChunkRange refers to. The caller must not change them.
 func (s *Segment) Chunks() *tsdbfmt.ChunkMetas { return &s.chunks }
 
-// after returns the series from number n on, of which there must be one.
+// after returns the series from number n on. There must be at least one.
 func (s *Segment) after(n int) *Segment {
 	if n == 0 {
 		return s
@@ -77,23 +75,18 @@ func (s *Segment) after(n int) *Segment {
 	return &out
 }
 
-// segmentSeriesBytes and segmentChunkBytes are what a segment takes for a series besides its
-// labels, and for a chunk.
+// segmentSeriesBytes and segmentChunkBytes are the memory of a series in a segment besides its
+// labels, and of a chunk.
 const segmentSeriesBytes, segmentChunkBytes = 8, 28
 
-// Bytes returns the heap that the segment holds.
+// Bytes returns the memory of the segment.
 func (s *Segment) Bytes() int64 {
-	return int64(
-		cap(s.labels),
-	) + segmentSeriesBytes/2*int64(
-		cap(s.labelEnd)+cap(s.chunkEnd),
-	) + segmentChunkBytes*int64(
-		cap(s.chunks.Ref),
-	)
+	ends, chunks := int64(cap(s.labelEnd)+cap(s.chunkEnd)), int64(cap(s.chunks.Ref))
+	return int64(cap(s.labels)) + segmentSeriesBytes/2*ends + segmentChunkBytes*chunks
 }
 
-// rawSeries is a list of decoded series whose labels are still (name, value) symbol slots, in the
-// index's order.
+// rawSeries has decoded series in index order. Their labels are pairs of symbol slots, a name and a
+// value.
 type rawSeries struct {
 	refs     []uint32 // the posting of each
 	slots    []uint32
@@ -109,13 +102,14 @@ func (r *rawSeries) reset() {
 	r.chunks.Reset()
 }
 
-// truncate leaves the first n series.
+// truncate removes all but the first n series.
 func (r *rawSeries) truncate(n int) {
 	slots, chunks := uint32(0), 0
 	if n > 0 {
 		slots, chunks = r.slotEnd[n-1], int(r.chunkEnd[n-1])
 	}
-	r.refs, r.slots, r.slotEnd, r.chunkEnd = r.refs[:n], r.slots[:slots], r.slotEnd[:n], r.chunkEnd[:n]
+	r.refs, r.slots = r.refs[:n], r.slots[:slots]
+	r.slotEnd, r.chunkEnd = r.slotEnd[:n], r.chunkEnd[:n]
 	r.chunks = tsdbfmt.ChunkMetas{
 		Ref:   r.chunks.Ref[:chunks],
 		Min:   r.chunks.Min[:chunks],
@@ -124,13 +118,10 @@ func (r *rawSeries) truncate(n int) {
 	}
 }
 
-// bytes returns the heap that the list holds.
+// bytes returns the memory of the series.
 func (r *rawSeries) bytes() int64 {
-	return 4*int64(
-		cap(r.slots)+cap(r.refs)+cap(r.slotEnd)+cap(r.chunkEnd),
-	) + segmentChunkBytes*int64(
-		cap(r.chunks.Ref),
-	)
+	words := int64(cap(r.slots) + cap(r.refs) + cap(r.slotEnd) + cap(r.chunkEnd))
+	return 4*words + segmentChunkBytes*int64(cap(r.chunks.Ref))
 }
 
 func (r *rawSeries) labels(i int) []uint32 {
@@ -148,7 +139,7 @@ func (r *rawSeries) chunkRange(i int) (lo, hi int) {
 	return lo, int(r.chunkEnd[i])
 }
 
-// endSeries closes the series of posting ref, whose slots and chunks have just been appended.
+// endSeries ends the series of posting ref. Its slots and chunks were appended before.
 func (r *rawSeries) endSeries(ref uint32) {
 	r.refs = append(r.refs, ref)
 	r.slotEnd = append(r.slotEnd, uint32(len(r.slots)))

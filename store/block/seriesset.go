@@ -19,27 +19,27 @@ func NewSeriesSets(maxBytes int64, reg prometheus.Registerer) *SeriesSets {
 	return indexcache.NewSeriesSets[*seriesSet](maxBytes, reg)
 }
 
-// seriesSet is what a block has to say to some matchers, whatever the time range: all segments of
-// all series that match, in the order of their final labels. It is immutable, and refers to no
-// header, page or request.
+// seriesSet has all segments of all series of a block that match some matchers, for every time
+// range, in the order of their final labels. It is immutable, and refers to no header, page or
+// request.
 type seriesSet struct {
 	segments []*setSegment
-	// postings is the number of postings that the series come from; lazy says that matchers were
-	// pending on them, so that a request is charged for the series that match instead.
+	// postings is the number of postings of the plan. lazy says that matchers were pending, so that
+	// a request is charged for series that match instead of postings.
 	postings int
 	lazy     bool
-	// postingsBytes are the bytes of the index pages that finding the postings took, seriesBytes
-	// those of the segments and tailBytes of what came after the last of them: every request is
-	// charged for them, as if it had read them itself.
+	// postingsBytes is the size of the index pages with the posting lists, tailBytes of those that
+	// were read after the last segment. Every request is charged for them, as if it had read them
+	// itself.
 	postingsBytes, tailBytes int64
-	// copied is the most that a request may have to copy of a segment's chunks, because those in
-	// its range may not lie together.
+	// copied is the largest size of the chunks that a request may have to copy of a segment,
+	// because those in its range are not adjacent.
 	copied int64
 }
 
 const (
-	// setOverhead and setSegmentOverhead are what a set and each of its segments take besides what
-	// Segment.Bytes counts.
+	// setOverhead and setSegmentOverhead are the memory of a set and of each of its segments
+	// besides Segment.Bytes.
 	setOverhead        = 256
 	setSegmentOverhead = 384
 )
@@ -49,19 +49,19 @@ type setSegment struct {
 	*Segment
 	seriesBytes int64 // of index pages that were read for it
 
-	// What is known of its chunks' times, so that most requests take all of it or nothing without
-	// looking at one.
-	minFirst, maxFirst int64 // the smallest and the largest of the times at which its chunks begin
-	minLast, maxLast   int64 // and end
+	// Bounds of its chunks' times: most requests get all or nothing of it, without a look at one.
+	minFirst, maxFirst int64 // the earliest and latest begin of a chunk
+	minLast, maxLast   int64 // the earliest and latest end of a chunk
 	// ascending: the chunks of every series begin and end in ascending order, so that those in a
-	// range lie together.
+	// range are adjacent.
 	ascending bool
 }
 
 func newSetSegment(seg *Segment, seriesBytes int64) *setSegment {
 	s := &setSegment{
 		Segment: seg, seriesBytes: seriesBytes,
-		minFirst: math.MaxInt64, maxFirst: math.MinInt64, minLast: math.MaxInt64, maxLast: math.MinInt64,
+		minFirst: math.MaxInt64, maxFirst: math.MinInt64,
+		minLast: math.MaxInt64, maxLast: math.MinInt64,
 		ascending: true,
 	}
 	lo := 0
@@ -80,19 +80,19 @@ func newSetSegment(seg *Segment, seriesBytes int64) *setSegment {
 	return s
 }
 
-// bytes returns the heap that the segment holds.
+// bytes returns the memory of the segment.
 func (s *setSegment) bytes() int64 { return s.Segment.Bytes() + setSegmentOverhead }
 
-// part is what a request gets of a segment.
+// part is the part of a segment that a request gets.
 type part struct {
 	seg     *Segment // nil: no series of it
 	matched int      // series with a chunk in the request's time range
-	chunks  int      // chunks in range of those that the request's shard keeps
+	chunks  int      // chunks in range of series in the request's shard
 }
 
-// part returns what is left of the segment for a request: the series that have a chunk in its time
-// range and that its shard keeps, with the chunks in range, chosen as tsdbfmt.AppendChunkMetas
-// chooses them. Label bytes are shared, and chunks wherever those in range lie together.
+// part returns the part of the segment for a request: series in its shard that have a chunk in its
+// time range, with these chunks. Chunks are chosen same as by tsdbfmt.AppendChunkMetas. The part
+// shares label bytes, and chunks where those in range are adjacent.
 func (s *setSegment) part(o *StreamOptions) part {
 	minT, maxT := o.MinTime, o.MaxTime
 	if s.minFirst > maxT || s.maxLast < minT {
@@ -157,7 +157,7 @@ func (s *setSegment) part(o *StreamOptions) part {
 	return p
 }
 
-// ownChunks gives a cut segment chunks of its own, those of its series so far.
+// ownChunks replaces the chunks of a cut segment by a copy of those of its series so far.
 func (s *Segment) ownChunks() {
 	var own tsdbfmt.ChunkMetas
 	for i := range s.cut {
@@ -169,22 +169,20 @@ func (s *Segment) ownChunks() {
 	s.chunks = own
 }
 
-// searchedChunks is the number of chunks of a series from which searching them beats walking.
+// searchedChunks is the number of chunks of a series from which searching is faster than walking.
 const searchedChunks = 16
 
-// overlap narrows the chunks [lo, hi) of a series to those from the first to the last that overlap
-// [minT, maxT]: the ones before the first that begins after maxT, and of them those that do not end
-// before minT. With holes, some in between end before minT.
+// overlap narrows the chunks [lo, hi) of a series to [from, to), from the first to the last that
+// overlap [minT, maxT]. Chunks from the first that begins after maxT on do not count. holes says
+// that some chunks of [from, to) end before minT.
 func (s *setSegment) overlap(lo, hi int, minT, maxT int64) (from, to int, holes bool) {
 	first, last := s.chunks.Min, s.chunks.Max
 	if s.ascending {
 		if hi-lo >= searchedChunks {
-			// All of those in range: the first that ends late enough up to the first that begins
-			// too late.
+			// From the first that ends late enough to the first that begins too late.
 			hi = lo + sort.Search(hi-lo, func(i int) bool { return first[lo+i] > maxT })
-			return lo + sort.Search(
-				hi-lo, func(i int) bool { return last[lo+i] >= minT },
-			), hi, false
+			lo += sort.Search(hi-lo, func(i int) bool { return last[lo+i] >= minT })
+			return lo, hi, false
 		}
 		for lo < hi && last[lo] < minT {
 			lo++

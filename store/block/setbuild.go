@@ -16,19 +16,19 @@ import (
 
 // setBuild is a series set under construction: a log of the segments that one stream of all series
 // and chunks has returned so far. Any number of requests read the log, each at its own pace and for
-// its own time range, shard and limits. Whoever needs the segment after the last starts its
-// decoding, which goes on in a goroutine of its own until the segment is there: so a request that
-// stalls or gives up holds up nobody, and nothing is decoded that nobody asked for.
+// its own time range, shard and limits. A reader that needs the segment after the last one starts a
+// goroutine that decodes it. Therefore a request that stalls or gives up delays no other, and only
+// segments that a request needs are decoded.
 //
-// The stream runs on its own context, which ends when the last reader leaves. If it fails, or if
-// the log may not grow, readers go on by themselves: an error is never anybody's but of who meets
-// it, and is not remembered.
+// The stream has a context of its own, which ends with the last reader. If the stream fails, or if
+// the log may not grow, readers continue with streams of their own. An error is returned only to
+// the reader that hits it, and is not remembered.
 type setBuild struct {
 	block  *Block
 	sets   *SeriesSets
 	key    indexcache.SetKey
-	wanted bool  // see indexcache.SeriesSets.Pays
-	plan   *Plan // what is streamed, open as long as there are readers
+	wanted bool  // what indexcache.SeriesSets.Pays returned
+	plan   *Plan // of the stream; open until the last reader leaves
 	opts   StreamOptions
 
 	ctx    context.Context
@@ -36,27 +36,28 @@ type setBuild struct {
 
 	readers int // guarded by Block.mu
 
-	// touched and excess add up what the stream's reads cost: page bytes that it used, and those
-	// that were read of the bucket beyond them.
+	// touched adds up the bytes of pages that the stream used, excess those that were read from the
+	// bucket beyond them.
 	touched, excess atomic.Int64
-	// stream, counted and release belong to the goroutine that decodes.
+	// stream, counted and release belong to the goroutine that decodes
 	stream  *Stream
 	counted StreamStats
-	release func() // of the set, once it is complete
+	release func() // the set, once it is complete
 
-	mu       sync.Mutex // guards what follows; never held while decoding, waiting or calling out
+	// guards the fields below; never held while decoding, waiting or calling out
+	mu       sync.Mutex
 	state    buildState
-	segments []*setSegment // from number base on
+	segments []*setSegment // the first one has number base
 	base     int
-	tail     int64         // bytes that came after the last segment
+	tail     int64         // bytes of pages after the last segment
 	bytes    int64         // of the set so far
 	reserved int64         // bytes that sets has reserved for it
 	runBytes int64         // the smallest of the readers'
-	decoding chan struct{} // closed when the segment that is being decoded is there; nil: none is
-	credit   *setCredit    // work that no reader has taken yet
+	decoding chan struct{} // closed when the segment being decoded is done; nil: none is
+	credit   *setCredit    // work that no reader has counted yet
 }
 
-// setCredit is work that was done for a set: the one reader that takes it counts it as its own.
+// setCredit is work that was done for a set. One reader counts it as its own.
 type setCredit struct {
 	stats  StreamStats
 	pages  pagecache.Account
@@ -68,27 +69,27 @@ type buildState int
 const (
 	// buildGrows: the log has all segments so far.
 	buildGrows buildState = iota
-	// buildPasses: the set is too large to be kept. Readers that are at the end of the log still
-	// share the stream; there is no other segment than the last.
+	// buildPasses: the set is too large to be kept. The log has only the last segment. Readers at
+	// the end of the log still share the stream.
 	buildPasses
-	// buildComplete: the log has all segments, or had in passing.
+	// buildComplete: the log has all segments, or had each of them in turn.
 	buildComplete
-	// buildFailed: readers go on by themselves.
+	// buildFailed: readers continue with streams of their own.
 	buildFailed
 )
 
-// errGoAlone tells a reader that the log has no more for it, though the set goes on.
-var errGoAlone = errors.New("the series set is not built any further")
+// errBuildEnded tells a reader to continue with a stream of its own.
+var errBuildEnded = errors.New("the construction of the series set has ended")
 
-// logged is what a reader gets of the log.
+// logged is what a reader gets from the log.
 type logged struct {
 	segment   *setSegment
 	tailBytes int64 // at the end
 	credit    *setCredit
 }
 
-// segment returns segment number at of the set, io.EOF behind the last, and errGoAlone if the log
-// does not have it and will not.
+// segment returns segment number at of the set, io.EOF after the last one, and errBuildEnded if the
+// log will never have it.
 func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 	for {
 		b.mu.Lock()
@@ -97,7 +98,7 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 		switch {
 		case b.state == buildFailed || at < b.base:
 			b.mu.Unlock()
-			return got, errGoAlone
+			return got, errBuildEnded
 		case at < b.base+len(b.segments):
 			got.segment = b.segments[at-b.base]
 			b.mu.Unlock()
@@ -107,7 +108,7 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 			b.mu.Unlock()
 			return got, io.EOF
 		}
-		b.credit = got.credit // with the segment, or whatever comes
+		b.credit = got.credit // for the reader that gets the segment
 		if b.decoding == nil {
 			b.decoding = make(chan struct{})
 			go b.decode(b.decoding, b.runBytes)
@@ -122,10 +123,10 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 	}
 }
 
-// decode brings the next segment into the log.
+// decode decodes the next segment, then closes done.
 func (b *setBuild) decode(done chan struct{}, runBytes int64) {
 	if err := panics.Contained(func() error { return b.advance(runBytes) })(); err != nil {
-		b.block.deps.Panics.Note(err) // readers go on by themselves, and may not meet it
+		b.block.deps.Panics.Note(err) // the streams of readers may not panic
 		b.fail()
 	}
 	credit := b.work()
@@ -180,7 +181,7 @@ func (b *setBuild) work() *setCredit {
 // Reserve is TryReserve for bytes that the stream cannot do without.
 func (b *setBuild) Reserve(n int64) error {
 	if !b.TryReserve(n) {
-		return errGoAlone
+		return errBuildEnded
 	}
 	return nil
 }
@@ -208,8 +209,8 @@ func (b *setBuild) Release(n int64) {
 // releaseAll releases all bytes: the log is dropped, or the cache accounts for the set.
 func (b *setBuild) releaseAll() { b.Release(math.MaxInt64) }
 
-// append adds a segment to the log. What it may not hold is only passed on, or ends it with an
-// error.
+// append adds a segment to the log. If the log may not grow, it passes the segment on without
+// keeping it, or returns an error that ends the build.
 func (b *setBuild) append(seg *setSegment) error {
 	if b.grows() {
 		n := seg.bytes()
@@ -220,9 +221,8 @@ func (b *setBuild) append(seg *setSegment) error {
 			return nil
 		}
 		if b.stream.sorted != nil {
-			// It goes on holding all that it has sorted, which only its readers' own reservations
-			// could make up for.
-			return errGoAlone
+			// The sorted series stay in memory, which no reservation covers any more.
+			return errBuildEnded
 		}
 		b.block.forgetBuild(b)
 		defer b.Release(b.logBytes())
@@ -241,7 +241,7 @@ func (b *setBuild) grows() bool {
 	return b.state == buildGrows
 }
 
-// size returns the bytes of the set so far.
+// size returns the size of the set so far.
 func (b *setBuild) size() int64 {
 	return b.logBytes() + setOverhead + int64(len(b.key.Identity))
 }
@@ -253,8 +253,10 @@ func (b *setBuild) logBytes() int64 {
 	return b.bytes
 }
 
-// complete ends the log and offers the set to the cache. INVARIANT: a reader that sees the end, and
-// who hears of it, finds the set there if the cache took it.
+// complete ends the log and offers the set to the cache.
+//
+// INVARIANT: the cache has the set before a reader sees the end, because a request that follows
+// must find it, unless the cache refused it.
 func (b *setBuild) complete(tail int64) {
 	if b.grows() {
 		b.mu.Lock()
@@ -277,7 +279,7 @@ func (b *setBuild) complete(tail int64) {
 	b.state, b.tail = buildComplete, tail
 }
 
-// fail ends the log: readers go on by themselves.
+// fail ends the log. Readers continue with streams of their own.
 func (b *setBuild) fail() {
 	b.block.forgetBuild(b)
 	b.cancel()
@@ -290,8 +292,8 @@ func (b *setBuild) fail() {
 	b.releaseAll()
 }
 
-// limitRuns notes how much index a reader would read at a time: what it has reserved holds the
-// build's stream, too.
+// limitRuns limits how much index the stream reads at a time to the smallest RunBytes of its
+// readers, because their reservations pay for the stream.
 func (b *setBuild) limitRuns(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -300,7 +302,7 @@ func (b *setBuild) limitRuns(n int64) {
 	}
 }
 
-// join returns a plan that reads the log. Block.mu is held.
+// join returns a plan that reads the log. The caller holds Block.mu.
 func (b *setBuild) join() *Plan {
 	b.readers++
 	p := *b.plan
@@ -308,8 +310,8 @@ func (b *setBuild) join() *Plan {
 	return &p
 }
 
-// leave is called once for each join. After the last the stream ends, and nothing of it is left
-// when leave returns.
+// leave is called once for each join. The last call ends the stream and releases everything before
+// it returns.
 func (b *setBuild) leave() {
 	if !b.block.leaveBuild(b) {
 		return
@@ -331,8 +333,8 @@ func (b *setBuild) leave() {
 	b.plan.Close()
 }
 
-// startBuild returns a plan that reads a new set, wanted or not, or the one that is under
-// construction already. It takes p over.
+// startBuild returns a plan that reads a new set, or the one that is under construction already.
+// The new set owns p, or p is closed.
 func (b *Block) startBuild(
 	ctx context.Context, p *Plan, key indexcache.SetKey, wanted bool,
 ) (out *Plan, fresh bool) {
@@ -352,7 +354,7 @@ func (b *Block) startBuild(
 	b.mu.Lock()
 	running := b.builds[key.Identity]
 	if running == nil || running.plan.irregular != p.irregular {
-		// The construction of a block that was found irregular meanwhile is going to fail.
+		// The block was found irregular meanwhile, therefore the running construction will fail.
 		running = n
 		if b.builds == nil {
 			b.builds = map[string]*setBuild{}
@@ -370,8 +372,8 @@ func (b *Block) startBuild(
 	return out, true
 }
 
-// joinBuild returns a plan that reads the set of this key that is under construction, nil if there
-// is none.
+// joinBuild returns a plan that reads the set under construction with this key; nil if there is
+// none.
 func (b *Block) joinBuild(key indexcache.SetKey) *Plan {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -382,7 +384,7 @@ func (b *Block) joinBuild(key indexcache.SetKey) *Plan {
 	return nil
 }
 
-// forgetBuild takes a build out of those that may be joined.
+// forgetBuild removes a build from those that requests may join.
 func (b *Block) forgetBuild(n *setBuild) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -391,7 +393,7 @@ func (b *Block) forgetBuild(n *setBuild) {
 	}
 }
 
-// leaveBuild takes a reader from a build and reports whether it was the last.
+// leaveBuild removes a reader from a build and reports whether it was the last one.
 func (b *Block) leaveBuild(n *setBuild) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

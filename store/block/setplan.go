@@ -15,11 +15,11 @@ import (
 type SetUse int
 
 const (
-	// SetsUnused: the block's series are read and decoded.
+	// SetsUnused: no set is used.
 	SetsUnused SetUse = iota
-	// SetsFound: a set that is kept may answer.
+	// SetsFound: a kept set may answer the request.
 	SetsFound
-	// SetsBuilt: and one that is not may be built, and kept.
+	// SetsBuilt: a kept set may answer, and a set that is not kept may be built.
 	SetsBuilt
 )
 
@@ -27,22 +27,22 @@ const (
 // clients choose them.
 const maxSetMatchers = 64 << 10
 
-// setKey returns the key of the set that answers matchers: the block, the matchers and whatever
-// bears on the final labels. Everything is written after its length or count, so that different
-// sets never have the same key. Removed labels that this block does not have count too: which those
-// are only its header tells.
+// setKey returns the key of the set for matchers. It has the block, the matchers, and all that
+// bears on the final labels. Each part follows its length or count, so that different sets never
+// have the same key. It includes removed labels that the block does not have, because only the
+// header tells which those are.
 func (b *Block) setKey(matchers *postings.MatcherSet, opts *PlanOptions) indexcache.SetKey {
 	what := postings.AppendLabels(postings.AppendNames(nil, opts.Dropped), opts.External)
 	return indexcache.NewSetKey(b.meta.Number, b.meta.ID, append(what, matchers.Identity()...))
 }
 
-// planSet is Plan where a series set may answer: one that is kept, one under construction, or a new
-// one if that pays.
+// planSet is Plan with series sets: one that is kept, one under construction, or a new one if that
+// pays.
 func (b *Block) planSet(
 	ctx context.Context, matchers *postings.MatcherSet, opts *PlanOptions,
 ) (*Plan, error) {
 	if len(matchers.Identity()) > maxSetMatchers {
-		return b.planPostings(ctx, matchers, opts)
+		return b.planByPostings(ctx, matchers, opts)
 	}
 	key := b.setKey(matchers, opts)
 	build := opts.Sets == SetsBuilt
@@ -51,8 +51,8 @@ func (b *Block) planSet(
 		p = b.joinBuild(key)
 	}
 	if p == nil {
-		// INVARIANT: a set is kept before it ceases to be under construction, so that looked for in
-		// this order it is not missed.
+		// INVARIANT: a set is kept before it leaves b.builds, therefore looking there first finds
+		// it in one of the two.
 		if set, release, ok := b.deps.Sets.Get(key); ok {
 			p = b.planOf(set, release, opts)
 		}
@@ -64,7 +64,7 @@ func (b *Block) planSet(
 		}
 		return p, nil
 	}
-	p, err := b.planPostings(ctx, matchers, opts)
+	p, err := b.planByPostings(ctx, matchers, opts)
 	if err != nil || !build {
 		return p, err
 	}
@@ -72,7 +72,7 @@ func (b *Block) planSet(
 		b.keepEmpty(p, key, opts)
 		return p, nil
 	}
-	// Others may have had the same plan meanwhile.
+	// Meanwhile other requests may have had the same plan.
 	if running := b.joinBuild(key); running != nil {
 		return p.replacedBy(running), nil
 	}
@@ -85,8 +85,8 @@ func (b *Block) planSet(
 	}
 	building, fresh := b.startBuild(ctx, p, key, wanted)
 	if fresh {
-		// One that others began and completed since the last look is in no list of those under
-		// construction any more, but kept.
+		// Another request may have begun and completed the set since the last look. It is kept
+		// then.
 		if set, release, ok := b.deps.Sets.GetAgain(key); ok {
 			return building.replacedBy(b.planOf(set, release, opts)), nil
 		}
@@ -94,7 +94,7 @@ func (b *Block) planSet(
 	return building, nil
 }
 
-// replacedBy closes p and returns other as the plan of the request, which has done what p did.
+// replacedBy closes p and returns other as the plan of the request, with the figures of p.
 func (p *Plan) replacedBy(other *Plan) *Plan {
 	other.stats, other.headerWait = p.stats, p.headerWait
 	p.Close()
@@ -122,14 +122,14 @@ func (b *Block) keepEmpty(p *Plan, key indexcache.SetKey, opts *PlanOptions) {
 	release()
 }
 
-// planOf returns a plan that a kept set answers. Close calls release.
+// planOf returns a plan with a kept set. Its Close calls release.
 func (b *Block) planOf(set *seriesSet, release func(), opts *PlanOptions) *Plan {
 	return &Plan{
 		block: b, set: set, release: release, external: opts.External, dropped: opts.Dropped,
 	}
 }
 
-// chargePostings charges for the postings that a plan has without having read them, as if it had.
+// chargePostings charges for the postings of a set, as if the request had read them.
 func (p *Plan) chargePostings(opts *PlanOptions) error {
 	bytes, n, lazy := p.postingsBytes, p.Postings(), p.Lazy()
 	if p.set != nil {
@@ -151,18 +151,17 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 	return nil
 }
 
-// setBytes estimates the size of the set of a plan's series. With matchers pending it is an upper
-// bound: many may not match.
+// setBytes estimates the size of the set of a plan's series. With pending matchers it is an upper
+// bound, because many series may not match.
 func (p *Plan) setBytes() int64 {
 	const (
-		metaBytes  = 9 // of a chunk in an index entry
-		labelBytes = 4 // of final labels, for each byte of an entry's label references
+		metaBytes  = 9 // bytes of a chunk in an index entry
+		labelBytes = 4 // bytes of final labels for each byte of an entry's label references
 	)
 	n, _ := p.block.ChunksPerSeries(p.block.meta.MinTime, p.block.meta.MaxTime)
 	refs := max(p.block.meanEntry(p.header)-metaBytes*n, tsdbfmt.SeriesAlign)
 	external := int64(0)
 	p.external.Range(func(l labels.Label) { external += int64(len(l.Name) + len(l.Value) + 6) })
-	return int64(
-		len(p.refs),
-	) * (labelBytes*refs + external + segmentChunkBytes*n + segmentSeriesBytes)
+	series := labelBytes*refs + external + segmentChunkBytes*n + segmentSeriesBytes
+	return int64(len(p.refs)) * series
 }

@@ -11,39 +11,39 @@ import (
 	"larder/store/postings"
 )
 
-// SeriesStream is the series stream of one block: its segments, in the order of the final labels.
-// It is used by one goroutine.
+// SeriesStream returns the segments of one block in the order of the final labels. It is used by
+// one goroutine.
 type SeriesStream interface {
-	// Next returns the next segment, never empty, and io.EOF after the last.
+	// Next returns the next segment, which is never empty, and io.EOF after the last one.
 	Next() (*Segment, error)
-	// Stats returns what has been decoded, matched and returned so far.
+	// Stats returns what was decoded, matched and returned so far.
 	Stats() StreamStats
 	// Close ends the stream's reads and waits for them. No other method may run.
 	Close()
 }
 
-// setStream is the series stream of a plan that has a series set, complete or under construction:
-// it takes the set's segments and returns what its request gets of each. If construction fails it
-// goes on with a stream of its own.
+// setStream is the series stream of a plan with a series set, complete or under construction. It
+// returns the request's part of each segment of the set. If the construction ends early, it
+// continues with a stream of its own.
 type setStream struct {
 	ctx  context.Context
 	plan *Plan
 	opts StreamOptions
-	lazy bool // series are charged as they match
+	lazy bool // the request is charged for series that match instead of postings
 
 	at    int  // the next segment of the set
-	tail  bool // what came after the last segment is charged
+	tail  bool // bytes after the last segment were charged
 	stats StreamStats
 
-	// What the request has been charged for and what it has got, so that a stream of its own
-	// neither charges nor returns it again.
+	// What the request was charged for and what was returned, so that a stream of its own does not
+	// charge or return it again.
 	series, chunks int
 	bytes          int64
 	returned       int64
 
 	own      *Stream
-	ownPages pagecache.Account // what own reads, until it is charged to opts.Account
-	skip     int64             // series of own that were returned before
+	ownPages pagecache.Account // of own, until it is moved to opts.Account
+	skip     int64             // series of own to skip, because they were returned before
 }
 
 func newSetStream(ctx context.Context, p *Plan, opts StreamOptions) *setStream {
@@ -62,8 +62,8 @@ func (s *setStream) Next() (*Segment, error) {
 		}
 		seg, err := s.nextOfSet()
 		switch {
-		case errors.Is(err, errGoAlone):
-			s.goAlone()
+		case errors.Is(err, errBuildEnded):
+			s.continueAlone()
 			continue
 		case err != nil:
 			return nil, err
@@ -82,8 +82,8 @@ func (s *setStream) Next() (*Segment, error) {
 	return s.nextOfOwn()
 }
 
-// nextOfSet returns the next segment of the set, and errGoAlone if there will be none though it is
-// not the end.
+// nextOfSet returns the next segment of the set, io.EOF after the last one, and errBuildEnded if
+// the construction ended early.
 func (s *setStream) nextOfSet() (*setSegment, error) {
 	var tail int64
 	if set := s.plan.set; set != nil {
@@ -94,7 +94,7 @@ func (s *setStream) nextOfSet() (*setSegment, error) {
 		tail = set.tailBytes
 	} else {
 		got, err := s.plan.build.segment(s.ctx, s.at)
-		if cerr := s.take(got.credit); cerr != nil {
+		if cerr := s.addCredit(got.credit); cerr != nil {
 			return nil, cerr
 		}
 		if err == nil {
@@ -115,9 +115,9 @@ func (s *setStream) nextOfSet() (*setSegment, error) {
 	return nil, io.EOF
 }
 
-// take notes work that was done for the set as this request's. It is charged for what was read of
-// the bucket beyond what was needed, as the others are not.
-func (s *setStream) take(c *setCredit) error {
+// addCredit counts work that was done for the set as work of this request. Only this request is
+// charged for bytes that were read from the bucket beyond those that were needed.
+func (s *setStream) addCredit(c *setCredit) error {
 	if c == nil {
 		return nil
 	}
@@ -156,14 +156,11 @@ func (s *setStream) count(seg *setSegment, p part) error {
 	return nil
 }
 
-// goAlone starts a stream of the request's own. It has the plan that the set was to be built from.
-func (s *setStream) goAlone() {
+// continueAlone starts a stream of the request's own, with the plan of the set.
+func (s *setStream) continueAlone() {
 	opts := s.opts
-	opts.OnSeries, opts.OnChunks = forgive(
-		opts.OnSeries, s.series,
-	), forgive(
-		opts.OnChunks, s.chunks,
-	)
+	opts.OnSeries = forgive(opts.OnSeries, s.series)
+	opts.OnChunks = forgive(opts.OnChunks, s.chunks)
 	if a := opts.Account; a != nil {
 		if a.Spend != nil {
 			s.ownPages.Spend = forgiveBytes(a.Spend, s.bytes)
@@ -174,7 +171,7 @@ func (s *setStream) goAlone() {
 	s.own = s.plan.decode(s.ctx, opts)
 }
 
-// forgive returns f for what comes after the first n that are counted.
+// forgive returns f without the first n that are counted.
 func forgive(f func(int) error, n int) func(int) error {
 	if f == nil || n == 0 {
 		return f
@@ -189,7 +186,7 @@ func forgive(f func(int) error, n int) func(int) error {
 	}
 }
 
-// forgiveBytes is forgive for an account, whose reads may run at once.
+// forgiveBytes is forgive for an account, whose reads may be concurrent.
 func forgiveBytes(
 	spend func(touched, fetched int64) error, n int64,
 ) func(touched, fetched int64) error {
@@ -209,16 +206,16 @@ func forgiveBytes(
 	}
 }
 
-// nextOfOwn returns the next segment of the request's own stream that it has not had.
+// nextOfOwn returns the next segment of the request's own stream that was not returned before.
 func (s *setStream) nextOfOwn() (*Segment, error) {
 	for {
 		seg, err := s.own.Next()
 		s.moveOwnPages()
 		if err != nil {
 			if errors.Is(err, io.EOF) && s.skip > 0 {
-				// The order of a block's series does not change: they have been different ones.
+				// The order of a block's series never changes, therefore its content did.
 				return nil, s.plan.block.wrap(
-					fmt.Errorf("%d series fewer than when its series were read first", s.skip),
+					fmt.Errorf("%d series fewer than at the first read", s.skip),
 				)
 			}
 			return nil, err
@@ -241,8 +238,8 @@ func (s *setStream) moveOwnPages() {
 	}
 }
 
-// Stats implements SeriesStream. What was read for the set counts where it was read; what a stream
-// of the request's own read counts too.
+// Stats implements SeriesStream. Reads for the set count in the stream that got their credit. Reads
+// of a stream of the request's own count, too.
 func (s *setStream) Stats() StreamStats {
 	st := s.stats
 	if s.own != nil {
@@ -254,7 +251,7 @@ func (s *setStream) Stats() StreamStats {
 	return st
 }
 
-// Close implements SeriesStream. The set's construction goes on as long as the plan is open.
+// Close implements SeriesStream. The set's construction continues until the plan is closed.
 func (s *setStream) Close() {
 	if s.own != nil {
 		s.own.Close()

@@ -7,13 +7,13 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Streaming rests on the shape of a block: label names of a series ascend, no value is empty,
-// series ascend. No checksum covers that. A regular stream checks it as it decodes, on symbol
-// references: the header says whether they compare as symbols do, and costs no look-up. A stream of
-// an irregular block normalises instead.
+// Streaming depends on the shape of a block: label names of a series ascend, no value is empty,
+// series ascend. No checksum covers that. A regular stream checks it on symbol references as it
+// decodes, which needs no look-up. The header tells whether references compare like their symbols.
+// A stream of an irregular block normalises labels instead.
 
-// shapeOf returns what is irregular about a series with these symbol references, decoded after the
-// series with those of prev; "" for nothing. first says that there is no series before.
+// shapeOf returns what is irregular about a series with these symbol references; "" if nothing is.
+// prev has the references of the series before it. first says that there is none.
 func shapeOf(prev, refs []uint32, first, ordered bool) string {
 	same := 0
 	for same < len(prev) && same < len(refs) && prev[same] == refs[same] {
@@ -22,7 +22,7 @@ func shapeOf(prev, refs []uint32, first, ordered bool) string {
 	if ordered && !first && (same == len(refs) || same < len(prev) && refs[same] < prev[same]) {
 		return seriesDisordered
 	}
-	// Names up to the difference are those of the series before, which were looked at.
+	// Names before the difference were checked with the series before.
 	for i := max(same&^1, 2); i < len(refs); i += 2 {
 		if refs[i] <= refs[i-2] {
 			return labelsDisordered
@@ -31,7 +31,7 @@ func shapeOf(prev, refs []uint32, first, ordered bool) string {
 	return ""
 }
 
-// checkValues ends the stream at a series from number held on that has an empty value.
+// checkValues returns an error if a series from number held on has an empty value.
 func (s *Stream) checkValues(held int) error {
 	if s.syms.empty == 0 {
 		return nil
@@ -47,13 +47,13 @@ func (s *Stream) checkValues(held int) error {
 	return nil
 }
 
-// entryOffset returns where the entry of a posting begins.
+// entryOffset returns the offset of the entry of a posting.
 func (s *Stream) entryOffset(ref uint32) int64 {
 	return tsdbfmt.SeriesOffset(s.plan.header.IndexVersion(), ref)
 }
 
-// normalise gives every series of raw the labels that Thanos makes of what is stored: sorted by
-// name, of equal names the last, and none whose value is empty then.
+// normalise changes the labels of every series of raw same as Thanos does: they are sorted by name,
+// the last of equal names stays, and labels with an empty value are dropped after that.
 func (s *Stream) normalise() {
 	raw, syms := &s.raw, &s.syms
 	from, to := uint32(0), uint32(0)

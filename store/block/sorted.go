@@ -9,18 +9,18 @@ import (
 	"larder/store/storepb"
 )
 
-// minSortBytes is the least that a sorter has.
+// minSortBytes is the smallest size of a sorter.
 const minSortBytes = 64 << 10
 
-// seriesSorter puts the answer of a block in final order, in as many passes over its series as its
-// bytes ask for. A pass keeps the smallest series that come after those of the pass before, and
+// seriesSorter sorts the series of a block by their final labels, in as many passes over them as
+// its bytes require. A pass keeps the smallest series that follow those of the pass before, and
 // returns them at its end.
 //
-// Of its bytes a sorter fills three quarters. Beyond that it asks for more. Where it is refused it
-// drops the largest series, also of the segment at hand, until a third of that is left. What stays
-// is copied meanwhile, into the last quarter.
+// A sorter fills three quarters of its bytes, then tries to reserve more. If it cannot, it drops
+// the largest series, including those of the current segment, until the rest fills a third of that.
+// The rest is copied into the last quarter.
 //
-// INVARIANT: series of equal labels belong to one pass.
+// INVARIANT: series with equal labels belong to the same pass.
 type seriesSorter struct {
 	reserver Reserver
 	onePass  bool
@@ -32,9 +32,10 @@ type seriesSorter struct {
 	held  int64 // bytes of segs and order
 
 	passes  int
-	sorting bool   // a pass goes on
-	after   []byte // the last labels of the pass before; nil: this is the first
-	// the largest labels that this pass keeps; nil: it has dropped nothing. No labels are not nil
+	sorting bool   // a pass is running
+	after   []byte // the last labels of the pass before; nil: this is the first pass
+	// cut has the largest labels that this pass keeps; nil: it has dropped nothing. An empty label
+	// set is not nil.
 	cut      []byte
 	complete bool // no pass follows
 }
@@ -42,7 +43,7 @@ type seriesSorter struct {
 // sortedRef is a series of a seriesSorter: its segment and its number there.
 type sortedRef struct{ seg, i uint32 }
 
-// sortedRefBytes is what a sortedRef takes, twice: order grows by copying.
+// sortedRefBytes is the memory of a sortedRef, twice, because order grows by copying.
 const sortedRefBytes = 16
 
 func newSeriesSorter(bytes int64, reserver Reserver, onePass bool) *seriesSorter {
@@ -51,7 +52,7 @@ func newSeriesSorter(bytes int64, reserver Reserver, onePass bool) *seriesSorter
 
 func (c *seriesSorter) full() int64 { return (c.own + c.reserved) / 4 * 3 }
 
-// limit leaves the sorter so many bytes of its own. What it holds beyond them it asks for.
+// limit lowers the sorter's own bytes. It reserves what the sorter holds beyond them.
 func (c *seriesSorter) limit(bytes int64) error {
 	if bytes >= c.own {
 		return nil
@@ -61,7 +62,7 @@ func (c *seriesSorter) limit(bytes int64) error {
 	return err
 }
 
-// add takes in the series of a segment that belong to the pass.
+// add adds the series of a segment that belong to the pass.
 func (c *seriesSorter) add(seg *Segment) error {
 	c.sorting = true
 	kept := c.choose(seg)
@@ -83,14 +84,14 @@ func (c *seriesSorter) add(seg *Segment) error {
 // choose returns the series of a segment that belong to the pass.
 func (c *seriesSorter) choose(seg *Segment) (kept []uint32) {
 	for i := range seg.Len() {
-		if c.takes(seg.Labels(i)) {
+		if c.inPass(seg.Labels(i)) {
 			kept = append(kept, uint32(i))
 		}
 	}
 	return kept
 }
 
-// keep takes in series of a segment, for which n bytes are there.
+// keep adds series of a segment. They need n bytes, which fit.
 func (c *seriesSorter) keep(seg *Segment, kept []uint32, n int64) {
 	if len(kept) < seg.Len() {
 		from := seg
@@ -103,13 +104,13 @@ func (c *seriesSorter) keep(seg *Segment, kept []uint32, n int64) {
 	c.held += n
 }
 
-// takes reports whether a series with these labels belongs to the pass.
-func (c *seriesSorter) takes(labels []byte) bool {
+// inPass reports whether a series with these labels belongs to the pass.
+func (c *seriesSorter) inPass(labels []byte) bool {
 	return (c.after == nil || storepb.CompareLabels(labels, c.after) > 0) &&
 		(c.cut == nil || storepb.CompareLabels(labels, c.cut) <= 0)
 }
 
-// cost returns the heap that a sorter takes for some series of a segment: all of it, or a copy.
+// cost returns the memory of some series of a segment in a sorter: the whole segment, or a copy.
 func cost(seg *Segment, series []uint32) int64 {
 	n := sortedRefBytes * int64(len(series))
 	if len(series) == seg.Len() {
@@ -121,13 +122,14 @@ func cost(seg *Segment, series []uint32) int64 {
 	return n
 }
 
-// seriesBytes is what a series takes in a segment of its own size.
+// seriesBytes returns the memory of a series in a segment without spare capacity.
 func seriesBytes(seg *Segment, i int) int64 {
 	lo, hi := seg.ChunkRange(i)
 	return int64(len(seg.Labels(i))) + segmentSeriesBytes + segmentChunkBytes*int64(hi-lo)
 }
 
-// fit reports whether there is room for n more bytes. A sorter of one pass has it or fails.
+// fit reports whether n more bytes fit. In a sorter of one pass they fit, or the error says why
+// not.
 func (c *seriesSorter) fit(n int64) (bool, error) {
 	lacks := c.held + n - c.full()
 	if lacks <= 0 {
@@ -156,27 +158,27 @@ func (c *seriesSorter) reserve(n int64) error {
 	return nil
 }
 
-// drop keeps, of all series and those of seg besides, the smallest that take a third of what may be
-// filled, and those of one label set at least.
+// drop adds series of seg, then keeps the smallest of all series that fill a third of what may be
+// filled, and at least those of one label set.
 func (c *seriesSorter) drop(seg *Segment, kept []uint32) error {
 	for _, i := range kept {
 		c.order = append(c.order, sortedRef{uint32(len(c.segs)), i})
 	}
 	c.segs = append(c.segs, seg)
 	c.sort()
-	most, n, bytes := c.full()/3, 0, int64(0)
+	limit, n, bytes := c.full()/3, 0, int64(0)
 	for n < len(c.order) {
 		same, more := n, int64(0)
 		first := c.labels(n)
 		for ; same < len(c.order) && string(c.labels(same)) == string(first); same++ {
 			more += seriesBytes(c.segs[c.order[same].seg], int(c.order[same].i)) + sortedRefBytes
 		}
-		if n > 0 && bytes+more > most {
+		if n > 0 && bytes+more > limit {
 			break
 		}
 		n, bytes = same, bytes+more
 	}
-	// Only the series of a large label set do not fit into the last quarter.
+	// The last quarter is too small only for many series with the same labels.
 	if lacks := c.held + bytes - c.own - c.reserved; lacks > 0 {
 		if err := c.reserve(lacks); err != nil {
 			return err
@@ -201,9 +203,8 @@ func (c *seriesSorter) copyFirst(n int) {
 	}
 }
 
-func (c *seriesSorter) labels(
-	k int,
-) []byte {
+// labels returns the labels of series number k of order.
+func (c *seriesSorter) labels(k int) []byte {
 	return c.segs[c.order[k].seg].Labels(int(c.order[k].i))
 }
 
@@ -213,7 +214,7 @@ func (c *seriesSorter) sort() {
 	})
 }
 
-// endPass ends a pass: next returns what it has kept.
+// endPass ends a pass. From then on next returns the series that it has kept.
 func (c *seriesSorter) endPass() {
 	c.sort()
 	c.passes++
@@ -228,9 +229,10 @@ func (c *seriesSorter) release() {
 	c.reserved, c.held, c.segs, c.order = 0, 0, nil, nil
 }
 
-// next returns the next segment of the pass, io.EOF at its end. The segment has up to most bytes,
-// or one series that has more. next calls reserve with its bytes before it makes the segment.
-func (c *seriesSorter) next(most int64, reserve func(n int64) error) (*Segment, error) {
+// next returns the next segment of the pass, io.EOF at its end. The segment has at most limit
+// bytes, or one series that has more. next calls reserve with its bytes before it makes the
+// segment.
+func (c *seriesSorter) next(limit int64, reserve func(n int64) error) (*Segment, error) {
 	if c.sorting || len(c.order) == 0 {
 		c.segs, c.order, c.held = nil, nil, 0
 		return nil, io.EOF
@@ -239,7 +241,7 @@ func (c *seriesSorter) next(most int64, reserve func(n int64) error) (*Segment, 
 	for k := range min(len(c.order), segmentSeries) {
 		size := len(c.labels(k))
 		more := seriesBytes(c.segs[c.order[k].seg], int(c.order[k].i))
-		if n > 0 && (labels+size > segmentLabelBytes || bytes+more > most) {
+		if n > 0 && (labels+size > segmentLabelBytes || bytes+more > limit) {
 			break
 		}
 		labels, bytes = labels+size, bytes+more
@@ -255,7 +257,8 @@ func (c *seriesSorter) next(most int64, reserve func(n int64) error) (*Segment, 
 	return out, nil
 }
 
-// copySeries returns a segment of copies of n series, of which series number k is what at returns.
+// copySeries returns a segment with copies of n series. Series number k is series i of seg, as
+// at(k) returns them.
 func copySeries(at func(k int) (seg *Segment, i int), n int) *Segment {
 	labels, chunks := 0, 0
 	for k := range n {
@@ -265,13 +268,14 @@ func copySeries(at func(k int) (seg *Segment, i int), n int) *Segment {
 		chunks += hi - lo
 	}
 	out := &Segment{
-		labels: make(
-			[]byte, 0, labels,
-		), labelEnd: make([]uint32, 0, n), chunkEnd: make([]uint32, 0, n),
+		labels:   make([]byte, 0, labels),
+		labelEnd: make([]uint32, 0, n),
+		chunkEnd: make([]uint32, 0, n),
 		chunks: tsdbfmt.ChunkMetas{
-			Ref: make(
-				[]uint64, 0, chunks,
-			), Min: make([]int64, 0, chunks), Max: make([]int64, 0, chunks), Bound: make([]uint32, 0, chunks),
+			Ref:   make([]uint64, 0, chunks),
+			Min:   make([]int64, 0, chunks),
+			Max:   make([]int64, 0, chunks),
+			Bound: make([]uint32, 0, chunks),
 		},
 	}
 	for k := range n {

@@ -10,48 +10,47 @@ import (
 )
 
 const (
-	// firstRunBytes is how much index the first read of a stream asks for, so that the first series
-	// are out soon; each later read doubles it up to StreamOptions.RunBytes.
+	// firstRunBytes is the size of a stream's first read, so that the first series are sent soon.
+	// Each later read is twice as large, up to StreamOptions.RunBytes.
 	firstRunBytes = 64 << 10
-	// segmentSeries and segmentEntryBytes bound a segment: what has been decoded stays until its
+	// segmentSeries and segmentEntryBytes limit a segment, because it stays in memory until its
 	// window is sent.
 	segmentSeries     = 2048
 	segmentEntryBytes = 256 << 10
-	// segmentLabelBytes bounds its labels too, unless one series has more.
+	// segmentLabelBytes limits its labels, unless one series has more.
 	segmentLabelBytes = 1 << 20
-	// defaultEntryBytes is the size that a series entry is expected to have at most, where
-	// meta.json does not say. A longer one costs a follow-up read of its tail.
+	// defaultEntryBytes is the expected size limit of a series entry if meta.json does not tell. A
+	// longer entry costs a follow-up read of its tail.
 	defaultEntryBytes = 512
-	// longEntry is how many times its size an entry takes at most while it is decoded, a long one:
-	// most of it are the places of chunks.
+	// longEntry is how many times its size a long entry needs while it is decoded, because it
+	// consists mostly of chunk references.
 	longEntry = 10
-	// maxEntryGuess caps what meta.json may make us expect: one huge entry must not make all others
-	// read huge.
+	// maxEntryGuess limits the expected size of an entry, because one huge entry in meta.json must
+	// not make all reads huge.
 	maxEntryGuess = 4 << 10
-	// defaultRunBytes is StreamOptions.RunBytes unless it is given.
+	// defaultRunBytes is the default of StreamOptions.RunBytes.
 	defaultRunBytes = 1 << 20
 )
 
-// StreamOptions say what a stream makes of a plan's series.
+// StreamOptions say what a stream returns of a plan's series.
 type StreamOptions struct {
-	// MinTime and MaxTime bound the request in milliseconds, both included: a series without a
-	// chunk in it is left out.
+	// MinTime and MaxTime are the time range in milliseconds, both included. Series without a chunk
+	// in it are skipped.
 	MinTime, MaxTime int64
-	// Keep decides by the final labels whether a series is in the request's shard; nil keeps all.
+	// Keep reports by its final labels whether a series is in the request's shard. nil keeps all.
 	Keep func(labels []byte) bool
-	// SkipChunks leaves the chunk references out of the segments.
+	// SkipChunks makes segments without chunk references.
 	SkipChunks bool
-	// RunBytes is how many bytes of index are read at a time, once the stream has got going;
+	// RunBytes is how many bytes of index are read at a time, after smaller reads at the beginning;
 	// default 1 MiB. The stream holds up to two such runs.
 	RunBytes int64
-	// Account counts what is read and may refuse it.
+	// Account counts reads and may refuse them.
 	Account *pagecache.Account
-	// OnSeries is called with the number of series matched by pending matchers, per segment, where
-	// the plan has such; an error ends the stream. The others have been counted from their
-	// postings.
+	// OnSeries is called for each segment with the number of series that match, if the plan has
+	// pending matchers. Its error ends the stream. Series of other plans were counted as postings.
 	OnSeries func(n int) error
-	// OnChunks is called with the number of chunks of a segment, of the series that Keep keeps; an
-	// error ends the stream. Not called with SkipChunks.
+	// OnChunks is called for each segment with the number of its chunks, unless SkipChunks is set.
+	// Its error ends the stream.
 	OnChunks func(n int) error
 	// Reserver reserves what the stream needs beyond Plan.StreamBytes: where labels or series
 	// entries are long, or where the series must be sorted in memory. Close releases it. nil:
@@ -67,9 +66,9 @@ type StreamStats struct {
 	Entries      int64 // series entries decoded
 	EntryBytes   int64 // and their bytes
 	Matched      int64 // series that overlap the time range and match
-	Series       int64 // series returned: those of them that Keep keeps
-	FollowUps    int64 // entries that turned out longer than read at first
-	SortedSeries int64 // series that had to be collected and sorted
+	Series       int64 // series returned: matched ones that Keep keeps
+	FollowUps    int64 // entries that were longer than the first read
+	SortedSeries int64 // series that were sorted in memory
 }
 
 // Add adds o to s.
@@ -82,8 +81,8 @@ func (s *StreamStats) Add(o StreamStats) {
 	s.SortedSeries += o.SortedSeries
 }
 
-// Stream is the series stream of one block: its segments, in the order of the final labels. It is
-// used by one goroutine.
+// Stream decodes the series of one block. It returns segments in the order of the final labels. It
+// is used by one goroutine.
 type Stream struct {
 	plan  *Plan
 	opts  StreamOptions
@@ -93,16 +92,15 @@ type Stream struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	maxSeries, maxEntryBytes int // of a segment: segmentSeries and segmentEntryBytes but in tests
-	// series to decode next: fewer than maxSeries after some whose symbols did not fit together
-	batch int
+	maxSeries, maxEntryBytes int // segmentSeries and segmentEntryBytes, except in tests
+	batch                    int // limit of series to decode next: less if symbols did not fit
 
-	refs      []uint32 // not yet in a run
+	refs      []uint32 // postings that are in no run yet
 	runBytes  int64
 	run, next *run
 	entrySize int64
 	indexPage int64
-	seriesEnd int64 // where the series section of the index ends
+	seriesEnd int64 // end of the series section of the index
 
 	raw, carry rawSeries
 	order      reorder
@@ -110,18 +108,18 @@ type Stream struct {
 	symRefs    []uint32
 	prevRefs   []uint32
 	scratch    []byte
-	lastEnd    int64 // where the entry after the one decoded last begins
-	lastKept   bool  // the last chunk of that entry was kept, with no bound yet
+	lastEnd    int64 // begin of the entry after the one decoded last
+	lastKept   bool  // the last chunk of that entry was kept, and has no bound yet
 	pending    []pendingMatcher
 	lay        layout
-	left       []uint32 // decoded series that are in no segment yet: indices of raw, in order
+	left       []uint32 // decoded series that are in no segment yet: indices in raw, in order
 
 	// bytes that decoding is estimated to need, and those that are reserved beyond them
 	estimate, reserved int64
 
-	sorted *seriesSorter // nil unless the answer is sorted in memory
-	// Passes after the first read through again, which charges nothing: limits are about the
-	// answer, and memory must not decide about them. account is the request's then.
+	sorted *seriesSorter // nil unless the series are sorted in memory
+	// again is the account of passes after the first; account is the request's meanwhile. They
+	// charge nothing, because limits must not depend on how much memory is free.
 	again   pagecache.Account
 	account *pagecache.Account
 	stats   StreamStats
@@ -132,7 +130,7 @@ type Stream struct {
 	pairs     []labelSlots // scratch of normalise
 }
 
-// Stream starts the series stream of a plan. Close must be called, before the plan is closed.
+// Stream starts the series stream of a plan. The caller closes the stream before the plan.
 func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 	opts.Reserver = reserverOr(opts.Reserver)
 	if opts.RunBytes <= 0 {
@@ -147,7 +145,7 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 	return newSetStream(ctx, p, opts)
 }
 
-// decode starts a stream that reads and decodes the series of the plan's postings itself.
+// decode starts a stream that decodes the series of the plan's postings.
 func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	opts.Reserver = reserverOr(opts.Reserver)
 	s := &Stream{plan: p, opts: opts, index: p.index}
@@ -165,13 +163,13 @@ func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	return s
 }
 
-// begin starts at the first posting of the plan. Nothing of an earlier pass is left.
+// begin starts a pass at the first posting of the plan.
 func (s *Stream) begin() {
 	s.refs, s.runBytes, s.batch = s.plan.refs, min(firstRunBytes, s.opts.RunBytes), segmentSeries
 	if !s.plan.unordered && !s.plan.sorted {
 		s.order.largest = s.names.largest()
 	}
-	s.syms.most = s.opts.RunBytes
+	s.syms.limit = s.opts.RunBytes
 	for _, m := range s.plan.pending {
 		s.pending = append(s.pending, pendingMatcher{m: m, matches: m.Matches("")})
 	}
@@ -179,8 +177,7 @@ func (s *Stream) begin() {
 	s.done, s.decoded = false, false
 }
 
-// limitRuns bounds what the stream reads at a time from now on by n bytes, and what it has for
-// sorting by what goes with that.
+// limitRuns limits later reads to n bytes at a time, and the bytes for sorting accordingly.
 func (s *Stream) limitRuns(n int64) error {
 	if n >= s.opts.RunBytes {
 		return nil
@@ -207,20 +204,16 @@ func (s *Stream) reserve(n int64) error {
 	return nil
 }
 
-// used returns the heap that the stream holds besides its runs.
+// used returns the memory of the stream besides its runs.
 func (s *Stream) used() int64 {
-	return s.raw.bytes() + s.carry.bytes() + s.syms.bytes() + int64(
-		cap(s.scratch),
-	) + 4*int64(
-		cap(s.order.stack)+cap(s.order.out),
-	)
+	order := 4 * int64(cap(s.order.stack)+cap(s.order.out))
+	return s.raw.bytes() + s.carry.bytes() + s.syms.bytes() + int64(cap(s.scratch)) + order
 }
 
-// Stats returns what has been decoded so far.
+// Stats returns what was decoded so far.
 func (s *Stream) Stats() StreamStats { return s.stats }
 
-// Close ends the stream's reads and waits for them: they end at once, as their context is
-// cancelled. No other method may run.
+// Close cancels the stream's reads and waits until they have ended. No other method may run.
 func (s *Stream) Close() {
 	s.cancel()
 	if s.next != nil {
@@ -245,7 +238,7 @@ func (s *Stream) dropRun() {
 	}
 }
 
-// Next returns the next segment, never empty, and io.EOF after the last.
+// Next returns the next segment, which is never empty, and io.EOF after the last one.
 func (s *Stream) Next() (*Segment, error) {
 	if s.sorted == nil {
 		return s.nextInIndexOrder()
@@ -261,8 +254,7 @@ func (s *Stream) Next() (*Segment, error) {
 	}
 }
 
-// sortPass decodes all series and keeps the next of them in final order, as many as there are bytes
-// for.
+// sortPass decodes all series. The sorter keeps the next ones in final order, as many as fit.
 func (s *Stream) sortPass() error {
 	if s.sorted.passes > 0 {
 		s.begin()
@@ -289,12 +281,11 @@ func (s *Stream) sortPass() error {
 	}
 }
 
-// counted reports whether the series that are being decoded were counted before, by an earlier
-// pass.
+// counted reports whether an earlier pass has counted the series that are being decoded.
 func (s *Stream) counted() bool { return s.sorted != nil && s.sorted.passes > 0 }
 
-// moveReads adds what passes after the first have read to the request's account, without charging
-// for it.
+// moveReads adds the reads of passes after the first to the request's account, without charging
+// them.
 func (s *Stream) moveReads() {
 	if s.account != nil {
 		s.again.MoveTo(s.account)
@@ -304,10 +295,11 @@ func (s *Stream) moveReads() {
 // wrap names the block in err.
 func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
 
-// letGo forgets what segments are decoded through, all but the last of them. A request holds the
-// streams of all its blocks to its end, and most are done after one segment.
-func (s *Stream) letGo(last *Segment) error {
-	// What the estimate has for the segment is Plan.StreamBytes less Plan.PassingBytes.
+// dropBuffers drops all decoding buffers once the last segment is decoded, and keeps its bytes
+// reserved. It matters because a request keeps the streams of all its blocks to its end, and most
+// of them have one segment.
+func (s *Stream) dropBuffers(last *Segment) error {
+	// The estimate includes Plan.StreamBytes less Plan.PassingBytes for the segment.
 	keeps := max(last.Bytes()-s.plan.decodingBytes(s.opts.RunBytes)/2, 0)
 	if more := keeps - s.reserved; more > seriesOverhead {
 		if err := s.opts.Reserver.Reserve(more); err != nil {
@@ -318,14 +310,15 @@ func (s *Stream) letGo(last *Segment) error {
 		s.opts.Reserver.Release(-more)
 		s.reserved = keeps
 	}
-	s.raw, s.carry, s.order, s.syms, s.lay = rawSeries{}, rawSeries{}, reorder{}, symbols{}, layout{}
+	s.raw, s.carry = rawSeries{}, rawSeries{}
+	s.order, s.syms, s.lay = reorder{}, symbols{}, layout{}
 	s.symRefs, s.prevRefs, s.scratch, s.pending = nil, nil, nil, nil
 	s.left = nil
 	return nil
 }
 
-// nextInIndexOrder decodes the next segment. With held-back series restored to their places this is
-// the final order, unless an external or dropped name occurs in the block.
+// nextInIndexOrder decodes the next segment. Held-back series are in their places, so that this is
+// the final order unless the block has an external or dropped name.
 func (s *Stream) nextInIndexOrder() (*Segment, error) {
 	for !s.done || len(s.left) > 0 {
 		if err := s.ctx.Err(); err != nil {
@@ -343,9 +336,9 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 		if s.done && len(s.left) == 0 {
 			last := seg
 			if s.sorted != nil {
-				last = &Segment{} // the sorter accounts for what it keeps of it
+				last = &Segment{} // the sorter reserves the bytes that it keeps of it
 			}
-			if err := s.letGo(last); err != nil {
+			if err := s.dropBuffers(last); err != nil {
 				return nil, err
 			}
 		}
@@ -392,19 +385,19 @@ func (s *Stream) decodeMore() error {
 	return nil
 }
 
-// layOut makes the next segment of the series that are left.
+// layOut makes the next segment of the remaining series.
 func (s *Stream) layOut() (*Segment, error) {
 	guess := s.lay.guess(&s.raw, &s.syms, s.left)
-	holds := s.used() + int64(min(guess, s.lay.most)) + segmentSeriesBytes*int64(len(s.left))
+	needs := s.used() + int64(min(guess, s.lay.limit)) + segmentSeriesBytes*int64(len(s.left))
 	if !s.opts.SkipChunks {
-		holds += segmentChunkBytes * int64(s.raw.chunks.Len())
+		needs += segmentChunkBytes * int64(s.raw.chunks.Len())
 	}
-	if err := s.reserve(holds); err != nil {
+	if err := s.reserve(needs); err != nil {
 		return nil, err
 	}
 	seg, left, err := s.lay.segment(
 		&s.raw, &s.syms, s.left, guess, s.opts.Keep, !s.opts.SkipChunks,
-		func(n int64) error { return s.reserve(holds + n) },
+		func(n int64) error { return s.reserve(needs + n) },
 	)
 	var long *longLabelsError
 	if errors.As(err, &long) {

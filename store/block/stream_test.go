@@ -396,7 +396,7 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			), int(
 				pick(1, 50, segmentEntryBytes),
 			)
-			s.syms.most, s.lay.most = pick(0, 40, 1<<20), int(pick(0, 60, 1<<20))
+			s.syms.limit, s.lay.limit = pick(0, 40, 1<<20), int(pick(0, 60, 1<<20))
 			got, metas := readStream(t, s)
 			p.Close()
 			want := wantStream(series, ms, o)

@@ -5,33 +5,32 @@ import (
 	"slices"
 )
 
-// symbolSource resolves the symbols of a block: *indexheader.Header. The references are ascending
-// and distinct, and s is valid only until f returns.
+// symbolSource resolves the symbols of a block: *indexheader.Header. References are ascending and
+// distinct. s is valid only until f returns.
 type symbolSource interface {
 	Symbols(ctx context.Context, refs []uint32, f func(i int, s []byte) error) error
 }
 
-// symbolOverhead is what the table takes for a symbol besides its bytes.
+// symbolOverhead is the memory of a symbol in the table besides its bytes.
 const symbolOverhead = 32
 
-// symbols is the symbol table of one stream: the symbols that its segments have used so far, each
-// resolved once. A symbol is known by its slot, a small number that is valid until reset. Lookups
-// are on the path of every label of every series, hence the open-addressing table over plain
-// integers.
+// symbols is the symbol table of one stream. It has the symbols of its segments so far, each
+// resolved once. A symbol is named by its slot, a small number that is valid until reset. Every
+// label of every series is looked up, therefore the table uses open addressing over plain integers.
 type symbols struct {
 	table []uint32 // slot+1 by hash of the reference; the length is a power of two
 	refs  []uint32 // by slot
-	off   []uint32 // by slot: where the symbol begins in arena
+	off   []uint32 // by slot: begin of the symbol in arena
 	size  []uint32 // by slot
 	names []nameClass
 	arena []byte
 
-	// most bounds the bytes that the table keeps from one segment to the next. Beyond it the table
-	// starts afresh: a query over millions of unique values must not end up holding all of them.
-	// With a segment's it may hold twice as much, see resolve.
-	most int64
-	// largest is the size of the largest symbol since reset, empty one more than the slot of the
-	// empty one, 0 for none.
+	// limit is how many bytes the table keeps from one segment to the next. Beyond it the table
+	// starts again, because a query over millions of distinct values must not keep all of them.
+	// With the symbols of one segment it may have twice as many: see resolve.
+	limit int64
+	// largest is the size of the largest symbol since reset. empty is one more than the slot of the
+	// empty symbol; 0: there is none.
 	largest int
 	empty   uint32
 
@@ -40,8 +39,8 @@ type symbols struct {
 }
 
 // nameClass says what a symbol means as a label name of this stream: nameUnknown until it is first
-// used as one, nameDropped if the final labels do not take it from the block, else the number of
-// external labels whose names sort before it.
+// used as one, nameDropped if labels of this name are dropped, otherwise the number of external
+// labels whose names sort before it.
 type nameClass int32
 
 const (
@@ -56,12 +55,12 @@ func (t *symbols) reset() {
 	t.largest, t.empty = 0, 0
 }
 
-// bytes returns the heap that the table holds.
+// bytes returns the memory of the table.
 func (t *symbols) bytes() int64 { return int64(cap(t.arena)) + symbolOverhead*int64(cap(t.refs)) }
 
-// full reports whether the table has outgrown what it may keep between segments.
+// full reports whether the table has more bytes than it may keep between segments.
 func (t *symbols) full() bool {
-	return int64(len(t.arena))+symbolOverhead*int64(len(t.refs)) > t.most
+	return int64(len(t.arena))+symbolOverhead*int64(len(t.refs)) > t.limit
 }
 
 func hashSymbol(ref uint32) uint32 { return ref * 2654435769 }
@@ -102,13 +101,13 @@ func (t *symbols) grow() {
 	}
 }
 
-// resolve looks up all missing symbols in one ascending pass over the header. If they do not fit,
-// of some only the sizes are known then: fits is false, and the table must be reset.
+// resolve looks up all missing symbols in one ascending pass over the header. If fits is false, the
+// table has only the sizes of some of them and must be reset.
 func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err error) {
 	if len(t.missing) == 0 {
 		return true, nil
 	}
-	most := max(2*t.most, int64(cap(t.arena)))
+	limit := max(2*t.limit, int64(cap(t.arena)))
 	slices.SortFunc(t.missing, func(a, b uint32) int {
 		if t.refs[a] < t.refs[b] {
 			return -1
@@ -126,7 +125,7 @@ func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err
 		if t.largest = max(t.largest, len(b)); len(b) == 0 {
 			t.empty = s + 1
 		}
-		if fits = fits && int64(len(t.arena)+len(b)) <= most; fits {
+		if fits = fits && int64(len(t.arena)+len(b)) <= limit; fits {
 			t.arena = append(t.arena, b...)
 		}
 		return nil
@@ -135,10 +134,9 @@ func (t *symbols) resolve(ctx context.Context, src symbolSource) (fits bool, err
 	return fits, err
 }
 
-// fitting returns how many of the series of raw have symbols that fit together into what the table
-// may keep, but at least some, and the bytes that theirs take. Nothing is left of where symbols
-// are: the table must be reset.
-func (t *symbols) fitting(raw *rawSeries, some int) (n int, bytes int64) {
+// fitting returns how many series of raw have symbols that fit into limit together, at least
+// minimum, and the bytes of their symbols. It loses the places of symbols: the table must be reset.
+func (t *symbols) fitting(raw *rawSeries, minimum int) (n int, bytes int64) {
 	clear(t.off)
 	for i := range raw.len() {
 		more := int64(0)
@@ -148,7 +146,7 @@ func (t *symbols) fitting(raw *rawSeries, some int) (n int, bytes int64) {
 				more += int64(t.size[s])
 			}
 		}
-		if i >= some && bytes+more > t.most {
+		if i >= minimum && bytes+more > t.limit {
 			return i, bytes
 		}
 		bytes += more
@@ -156,8 +154,8 @@ func (t *symbols) fitting(raw *rawSeries, some int) (n int, bytes int64) {
 	return raw.len(), bytes
 }
 
-// renew starts the table afresh with the symbols of raw, all of them missing, and room for so many
-// bytes of them.
+// renew resets the table and adds the symbols of raw, all of them as missing. Its arena has the
+// given capacity.
 func (t *symbols) renew(raw *rawSeries, bytes int64) {
 	for i, slot := range raw.slots {
 		raw.slots[i] = t.refs[slot]
