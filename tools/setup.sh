@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need besides Go: gcc is for the race detector, memcached for the caches' tests, strace for those of the local disk,
-# prometheus, nginx and node for interop/. Only root on Debian may install; otherwise all that is missing is named in one line, and nothing
-# has run yet.
+# Installs what the tests need besides Go: gcc for the race detector, memcached for tests of caches,
+# strace for tests of the local disk, prometheus, nginx and node for interop/. Only root on Debian
+# may install. For other users it lists what is missing, and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,9 +18,10 @@ for tool in gcc make git memcached strace prometheus nginx node npm; do
 done
 if [ -n "$missing" ]; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "missing programs, by Debian's packages:$missing (as root on Debian, make setup installs them)" >&2
+    echo "missing Debian packages:$missing (make setup installs them, as root on Debian)" >&2
     exit 1
   fi
   # shellcheck disable=SC2086 # one word per package
-  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+  apt-get update -qq &&
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
 fi

@@ -23,6 +23,9 @@ type attack struct {
 	run func(ctx context.Context, t *target) (did string, err error)
 }
 
+// String returns the name of the attack.
+func (a attack) String() string { return a.name }
+
 const (
 	// honestP99 is the maximum of the p99 of honest requests in timed attacks.
 	honestP99 = 100 * time.Millisecond
@@ -94,17 +97,17 @@ func (c config) attack(ctx context.Context, a attack, dir string) (r result, err
 		if r.honest, err = h.end(); err == nil {
 			err = failed
 		}
-		if err != nil && !t.Ended() {
+		if err != nil && !t.larder.Ended() {
 			t.stop()
 			return r, err
 		}
-		if t.Ended() {
-			t.got("larder has ended: %v", t.Err())
+		if t.larder.Ended() {
+			t.got("larder has ended: %v", t.larder.Err())
 		}
 	}
-	if t.Child != nil {
-		r.lives = !t.Ended()
-		r.peak, r.cgroupPeak, r.cgroup = t.peak.Load(), t.CgroupPeak(), t.InCgroup()
+	if t.larder != nil {
+		r.lives = !t.larder.Ended()
+		r.peak, r.cgroupPeak, r.cgroup = t.peak.Load(), t.larder.CgroupPeak(), t.larder.InCgroup()
 		t.stop()
 	}
 	r.took = time.Since(start)

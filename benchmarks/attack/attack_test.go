@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"larder/benchmarks/process"
 )
 
 // TestMain makes the test binary its own honest client.
@@ -28,7 +30,8 @@ func TestAttacks(t *testing.T) {
 	}
 	c := shortRun()
 	dir := t.TempDir()
-	if err := c.build(t.Context(), dir); err != nil {
+	var err error
+	if c.binary, err = process.Build(t.Context(), "", dir); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range allAttacks() {
@@ -47,7 +50,7 @@ func TestAttacks(t *testing.T) {
 	t.Run("what gets through is found", func(t *testing.T) {
 		t.Parallel()
 		kills := attack{name: "kills", run: func(_ context.Context, t *target) (string, error) {
-			t.Kill()
+			t.larder.Kill()
 			return "", nil
 		}}
 		r, err := c.attack(t.Context(), kills, filepath.Join(dir, kills.name))

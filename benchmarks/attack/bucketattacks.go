@@ -50,7 +50,7 @@ func bucketAttacks() []attack {
 		{name: "fifos-at-start", number: "7",
 			prepare: func(_ context.Context, t *target) error { return t.addFIFOs() },
 			run: func(ctx context.Context, t *target) (string, error) {
-				u, err := t.Usage()
+				u, err := t.larder.Usage()
 				return fmt.Sprintf("%d blocks of FIFOs before the start: %d threads", fifos,
 					u.Threads), err
 			}},
@@ -133,10 +133,10 @@ func runFIFOs(ctx context.Context, t *target) (string, error) {
 	var seen []string
 	most := int64(0)
 	for range t.n(12, 4) {
-		if !pause(ctx, time.Duration(t.n(10_000, 1000))*time.Millisecond) || t.Ended() {
+		if !pause(ctx, time.Duration(t.n(10_000, 1000))*time.Millisecond) || t.larder.Ended() {
 			break
 		}
-		u, err := t.Usage()
+		u, err := t.larder.Usage()
 		if err != nil {
 			return "", err
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"larder/benchmarks/process"
-	"larder/internal/loopback"
 )
 
 // diskAttacks are attacks 8 and 9: links made by a local user, and a log that repeats secrets.
@@ -31,7 +30,7 @@ func prepareLinks(ctx context.Context, t *target) error {
 	if err := t.start(ctx); err != nil {
 		return err
 	}
-	conn, err := dial(t.rpc, honestClient)
+	conn, err := dial(t.larder.GRPC, honestClient)
 	if err != nil {
 		return err
 	}
@@ -189,11 +188,6 @@ func runSecrets(ctx context.Context, t *target) (string, error) {
 
 // tell runs larder with flags and searches all of its output for the secret.
 func (t *target) tell(ctx context.Context, n int, flags []string) (started bool, err error) {
-	ports, err := loopback.Reserve(2)
-	if err != nil {
-		return false, err
-	}
-	t.rpc, t.web = ports[0], ports[1]
 	secretIn := func(where, text string) {
 		if i := strings.Index(text, hidden); i >= 0 {
 			t.got("try %d: %s tells a secret: %s", n, where,
@@ -201,23 +195,26 @@ func (t *target) tell(ctx context.Context, n int, flags []string) (started bool,
 		}
 	}
 	var said strings.Builder
-	args := append([]string{"store", "--log.level=debug", "--grpc-address=" + t.rpc,
-		"--http-address=" + t.web,
-		"--data-dir=" + t.dataDir(), "--drain-delay=0s"}, flags...)
-	child, err := process.Start(process.Options{Name: "larder",
-		OnLine: func(line string) { said.WriteString(line + "\n") }},
-		t.conf.binary, args...)
-	if err != nil {
+	options := process.Options{
+		Name:   "larder",
+		OnLine: func(line string) { said.WriteString(line + "\n") },
+	}
+	flags = append([]string{"--log.level=debug", "--data-dir=" + t.dataDir(), "--drain-delay=0s"},
+		flags...)
+	if t.larder, err = process.NewLarder(options, t.conf.binary, flags...); err != nil {
+		return false, err
+	}
+	if err := t.larder.Run(); err != nil {
 		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, hiddenFor)
 	defer cancel()
 	// An error means that the start was refused, or takes long because a server is not reachable.
-	_ = child.Wait(ctx, func(ctx context.Context) bool {
-		_, _, _, err := t.get(ctx, honestClient, "/-/healthy", nil)
+	_ = t.larder.Wait(ctx, func(ctx context.Context) bool {
+		_, err := t.larder.Get(ctx, "/-/healthy")
 		return err == nil
 	})
-	if started = !child.Ended(); started {
+	if started = !t.larder.Ended(); started {
 		for _, path := range []string{"/", "/blocks", "/metrics", "/api/v1/status/flags",
 			"/api/v1/status/config",
 			"/api/v1/status/runtimeinfo", "/debug/pprof/cmdline",
@@ -228,7 +225,7 @@ func (t *target) tell(ctx context.Context, n int, flags []string) (started bool,
 			}
 		}
 	}
-	child.Kill()
+	t.larder.Kill()
 	secretIn("the log", said.String())
 	return started, nil
 }

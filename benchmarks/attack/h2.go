@@ -49,7 +49,7 @@ type conn struct {
 
 // connect opens a connection from an address. It fails only if larder does not listen.
 func (t *target) connect(ctx context.Context, from string, unread bool) (*conn, error) {
-	nc, err := dialer(from).DialContext(ctx, "tcp", t.rpc)
+	nc, err := dialer(from).DialContext(ctx, "tcp", t.larder.GRPC)
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func unread(
 	}()
 	for range t.n(20, 3) {
 		c, err := t.connect(ctx, attacker(0), true)
-		if err != nil || t.Ended() {
+		if err != nil || t.larder.Ended() {
 			break
 		}
 		all = append(all, c)
@@ -140,7 +140,7 @@ func runSmallMessages(ctx context.Context, t *target) (string, error) {
 	ended, conns := tally{}, 0
 	for end := time.Now().Add(time.Duration(t.n(20, 2)) * time.Second); time.Now().Before(end); {
 		c, err := t.connect(ctx, attacker(0), false)
-		if err != nil || t.Ended() {
+		if err != nil || t.larder.Ended() {
 			break
 		}
 		conns++
@@ -211,7 +211,7 @@ func runConnections(ctx context.Context, t *target) (string, error) {
 		if c, err := t.connect(ctx, attacker(i%sources), false); err == nil {
 			all = append(all, c)
 		}
-		c, err := dialer(attacker(i%sources)).DialContext(ctx, "tcp", t.web)
+		c, err := dialer(attacker(i%sources)).DialContext(ctx, "tcp", t.larder.HTTP)
 		if err == nil {
 			defer func() { _ = c.Close() }()
 		}

@@ -89,7 +89,7 @@ func (t *target) startHonest(ctx context.Context) (*honest, error) {
 	if err != nil {
 		return nil, err
 	}
-	conf, err := json.Marshal(honestConfig{RPC: t.rpc, CA: t.ca, Cert: t.cert, Key: t.key})
+	conf, err := json.Marshal(honestConfig{RPC: t.larder.GRPC, CA: t.ca, Cert: t.cert, Key: t.key})
 	if err != nil {
 		return nil, err
 	}

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"larder/benchmarks/process"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -44,8 +43,7 @@ func main() {
 	app.Flag("binary", "Path of the larder binary to attack. Built from source by default.").
 		StringVar(&c.binary)
 	app.Flag("attack",
-		"Attacks to run, comma-separated; all by default: "+
-			strings.Join(names(allAttacks()), ", ")+".").
+		"Attacks to run, comma-separated; all by default: "+process.Names(allAttacks())+".").
 		StringVar(&only)
 	app.Flag("short", "Run with small counts and without limits on times.").BoolVar(&c.short)
 	limit := app.Flag("limit",
@@ -59,13 +57,7 @@ func main() {
 		c.only = strings.Split(only, ",")
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, c, os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "attack:", err)
-		os.Exit(1)
-	}
+	process.Main("attack", func(ctx context.Context) error { return run(ctx, c, os.Stdout) })
 }
 
 var errGotThrough = errors.New("an attack succeeded, see above")
@@ -90,7 +82,7 @@ func run(ctx context.Context, c config, out io.Writer) error {
 
 // attackAll runs the chosen attacks one after the other.
 func attackAll(ctx context.Context, c config, done func(result)) (results []result, err error) {
-	attacks, err := chosen(allAttacks(), c.only)
+	attacks, err := process.Choose("attack", allAttacks(), c.only)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +91,7 @@ func attackAll(ctx context.Context, c config, done func(result)) (results []resu
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := c.build(ctx, dir); err != nil {
+	if c.binary, err = process.Build(ctx, c.binary, dir); err != nil {
 		return nil, err
 	}
 	for _, a := range attacks {
@@ -111,42 +103,4 @@ func attackAll(ctx context.Context, c config, done func(result)) (results []resu
 		done(r)
 	}
 	return results, nil
-}
-
-// build builds larder into a folder unless a binary is given.
-func (c *config) build(ctx context.Context, dir string) error {
-	if c.binary != "" {
-		return nil
-	}
-	c.binary = filepath.Join(dir, "larder")
-	build := exec.CommandContext(ctx, "go", "build", "-o", c.binary, "larder/cmd/larder")
-	if text, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build larder: %w\n%s", err, text)
-	}
-	return nil
-}
-
-func names(attacks []attack) []string {
-	var out []string
-	for _, a := range attacks {
-		out = append(out, a.name)
-	}
-	return out
-}
-
-// chosen selects attacks by name; no name selects all.
-func chosen(all []attack, only []string) ([]attack, error) {
-	if len(only) == 0 {
-		return all, nil
-	}
-	var out []attack
-	for _, name := range only {
-		i := slices.IndexFunc(all, func(a attack) bool { return a.name == strings.TrimSpace(name) })
-		if i < 0 {
-			return nil, fmt.Errorf("unknown attack %q; known are %s", name,
-				strings.Join(names(all), ", "))
-		}
-		out = append(out, all[i])
-	}
-	return out, nil
 }

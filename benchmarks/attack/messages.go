@@ -163,7 +163,7 @@ func (f flood) run(ctx context.Context, t *target) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if sent = len(text); t.Ended() {
+		if sent = len(text); t.larder.Ended() {
 			break
 		}
 		if err := f.one(ctx, t, method, message(text, f.encoding != ""), ended); err != nil {
@@ -198,7 +198,7 @@ func (f flood) one(ctx context.Context, t *target, method string, text []byte, e
 	}()
 	for i := range f.conns * f.sources {
 		c, err := t.connect(ctx, attacker(i%f.sources), false)
-		if err != nil && t.Ended() {
+		if err != nil && t.larder.Ended() {
 			return nil
 		} else if err != nil {
 			return err

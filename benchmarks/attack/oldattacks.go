@@ -52,7 +52,7 @@ func runMalformed(ctx context.Context, t *target) (string, error) {
 	ended := tally{}
 	n := t.n(20_000, 1000)
 	const at = 50 // messages per connection
-	for i := 0; i < n && ctx.Err() == nil && !t.Ended(); i += at {
+	for i := 0; i < n && ctx.Err() == nil && !t.larder.Ended(); i += at {
 		c, err := t.connect(ctx, attacker(i/at), false)
 		if err != nil {
 			return "", err
@@ -118,9 +118,9 @@ func runGarbage(ctx context.Context, t *target) (string, error) {
 		"GET " + strings.Repeat("/", 100_000) + " HTTP/1.1\r\n\r\n", "\x16\x03\x01\xff\xff"}
 	n := t.n(3000, 300)
 	for i := range n {
-		address := t.rpc
+		address := t.larder.GRPC
 		if i%2 == 0 {
-			address = t.web
+			address = t.larder.HTTP
 		}
 		c, err := dialer(attacker(i)).DialContext(ctx, "tcp", address)
 		if err != nil {
@@ -139,7 +139,7 @@ func runGarbage(ctx context.Context, t *target) (string, error) {
 
 // runRegexps sends expressions that are expensive to compile or to match.
 func runRegexps(ctx context.Context, t *target) (string, error) {
-	conn, err := dial(t.rpc, attacker(0))
+	conn, err := dial(t.larder.GRPC, attacker(0))
 	if err != nil {
 		return "", err
 	}
@@ -248,11 +248,11 @@ func runSlow(ctx context.Context, t *target) (string, error) {
 		}
 	}()
 	beginnings := []struct{ address, text string }{
-		{t.web, "GET /metrics HTTP/1.1\r\nHost: larder\r\nX: "},
-		{t.web, "POST /api/v1/blocks/mark HTTP/1.1\r\nHost: larder\r\n" +
+		{t.larder.HTTP, "GET /metrics HTTP/1.1\r\nHost: larder\r\nX: "},
+		{t.larder.HTTP, "POST /api/v1/blocks/mark HTTP/1.1\r\nHost: larder\r\n" +
 			"Content-Length: 60000\r\n\r\n"},
-		{t.rpc, http2.ClientPreface[:9]},
-		{t.rpc, http2.ClientPreface + emptySettings + "\x00\x40\x00\x01\x00\x00\x00\x01"},
+		{t.larder.GRPC, http2.ClientPreface[:9]},
+		{t.larder.GRPC, http2.ClientPreface + emptySettings + "\x00\x40\x00\x01\x00\x00\x00\x01"},
 	}
 	for i, b := range beginnings {
 		for range conns {

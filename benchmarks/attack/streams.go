@@ -53,7 +53,7 @@ func idleFrom(
 		}()
 		ended, opened := tally{}, 0
 		end := time.Now().Add(time.Duration(t.n(20, 2)) * time.Second)
-		for time.Now().Before(end) && !t.Ended() {
+		for time.Now().Before(end) && !t.larder.Ended() {
 			for i, c := range all {
 				if c.usable() {
 					continue
@@ -201,7 +201,7 @@ func floodFrames(ctx context.Context, t *target, what string, conns, each int,
 	for range conns {
 		wg.Go(func() {
 			n, lost := 0, 0
-			for n < each && ctx.Err() == nil && !t.Ended() && lost < 20 {
+			for n < each && ctx.Err() == nil && !t.larder.Ended() && lost < 20 {
 				c, err := t.connect(ctx, attacker(0), true)
 				if err != nil {
 					break // too many connections

@@ -14,7 +14,6 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/benchmarks/process"
-	"larder/internal/loopback"
 )
 
 const (
@@ -39,10 +38,9 @@ type target struct {
 	// Files of the honest client's TLS; "" is plain text.
 	ca, cert, key string
 
-	*process.Child
-	rpc, web string // addresses
-	peak     atomic.Int64
-	watched  sync.WaitGroup
+	larder  *process.Larder // nil before start
+	peak    atomic.Int64
+	watched sync.WaitGroup
 
 	mu       sync.Mutex // guards findings
 	findings []string
@@ -84,14 +82,9 @@ func (t *target) bucketFlag() string {
 
 // start starts larder, watches its memory and waits until it is ready.
 func (t *target) start(ctx context.Context) error {
-	ports, err := loopback.Reserve(2)
-	if err != nil {
-		return err
-	}
-	t.rpc, t.web = ports[0], ports[1]
-	args := append([]string{"store", "--grpc-address=" + t.rpc, "--http-address=" + t.web,
-		"--data-dir=" + t.dataDir(), t.bucketFlag(), "--drain-delay=0s"}, t.flags...)
-	t.Child, err = process.Start(process.Options{
+	flags := append([]string{"--data-dir=" + t.dataDir(), t.bucketFlag(), "--drain-delay=0s"},
+		t.flags...)
+	l, err := process.NewLarder(process.Options{
 		Name: "larder", Limit: t.conf.limit, Umask: t.umask,
 		Env: []string{fmt.Sprintf("GOMEMLIMIT=%d", t.conf.limit)},
 		OnLine: func(line string) {
@@ -99,25 +92,26 @@ func (t *target) start(ctx context.Context) error {
 				fmt.Fprintln(os.Stderr, "  "+line)
 			}
 		},
-	}, t.conf.binary, args...)
+	}, t.conf.binary, flags...)
 	if err != nil {
 		return err
 	}
+	if err := l.Run(); err != nil {
+		return err
+	}
+	t.larder = l
 	t.watched.Go(t.watch)
-	return t.Wait(ctx, func(ctx context.Context) bool {
-		status, _, _, err := t.get(ctx, honestClient, "/-/ready", nil)
-		return err == nil && status == http.StatusOK
-	})
+	return l.Ready(ctx)
 }
 
 // watch records the peak memory of larder, until it ends.
 func (t *target) watch() {
 	for tick := time.NewTicker(watchEvery); ; {
-		if u, err := t.Usage(); err == nil {
+		if u, err := t.larder.Usage(); err == nil {
 			t.peak.Store(max(t.peak.Load(), u.Peak))
 		}
 		select {
-		case <-t.Done():
+		case <-t.larder.Done():
 			tick.Stop()
 			return
 		case <-tick.C:
@@ -127,7 +121,7 @@ func (t *target) watch() {
 
 // stop ends larder.
 func (t *target) stop() {
-	t.Kill()
+	t.larder.Kill()
 	t.watched.Wait()
 }
 
@@ -162,7 +156,7 @@ func (t *target) do(from string, req *http.Request) (int, http.Header, string, e
 // get sends an HTTP GET for a path, with headers.
 func (t *target) get(ctx context.Context, from, path string, header http.Header) (int, http.Header,
 	string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.web+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.larder.HTTP+path, nil)
 	if err != nil {
 		return 0, nil, "", err
 	}

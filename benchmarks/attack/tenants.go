@@ -49,7 +49,7 @@ func runTenants(ctx context.Context, t *target) (string, error) {
 			maxTenantSeries)
 	}
 	for i := range unreadScrapes {
-		c, err := dialer(attacker(i)).DialContext(ctx, "tcp", t.web)
+		c, err := dialer(attacker(i)).DialContext(ctx, "tcp", t.larder.HTTP)
 		if err != nil {
 			return "", err
 		}
@@ -58,7 +58,7 @@ func runTenants(ctx context.Context, t *target) (string, error) {
 			return "", err
 		}
 		if _, err := fmt.Fprintf(c, "GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n",
-			t.web); err != nil {
+			t.larder.HTTP); err != nil {
 			return "", err
 		}
 	}
@@ -75,7 +75,7 @@ func runTenants(ctx context.Context, t *target) (string, error) {
 
 // askAsTenants sends every request of the StoreAPI under each name.
 func askAsTenants(ctx context.Context, t *target) error {
-	conn, err := dial(t.rpc, attacker(0))
+	conn, err := dial(t.larder.GRPC, attacker(0))
 	if err != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ const emptySettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 // getsIn reports whether larder speaks HTTP/2 with a client. With TLS 1.3 a client learns only by
 // reading that its certificate was rejected.
 func (t *target) getsIn(ctx context.Context, conf *tls.Config) (bool, error) {
-	nc, err := dialer(attacker(0)).DialContext(ctx, "tcp", t.rpc)
+	nc, err := dialer(attacker(0)).DialContext(ctx, "tcp", t.larder.GRPC)
 	if err != nil {
 		return false, err
 	}

@@ -35,7 +35,7 @@ func webAttacks() []attack {
 // runMarks posts marks the way a page in a browser can: a page of another site, and a page whose
 // host name now resolves to larder (DNS rebinding).
 func runMarks(ctx context.Context, t *target) (string, error) {
-	_, port, _ := strings.Cut(t.web, ":")
+	_, port, _ := strings.Cut(t.larder.HTTP, ":")
 	rebound := "attacker.example:" + port
 	tries := []struct {
 		what, host string
@@ -49,11 +49,11 @@ func runMarks(ctx context.Context, t *target) (string, error) {
 			http.Header{"Origin": {"http://localhost.attacker.example:" + port}}},
 		{"rebound, with an address inside", "127.0.0.1.attacker.example:" + port,
 			http.Header{"Origin": {"http://127.0.0.1.attacker.example:" + port}}},
-		{"of another site", t.web, http.Header{"Origin": {"http://attacker.example"},
+		{"of another site", t.larder.HTTP, http.Header{"Origin": {"http://attacker.example"},
 			"Sec-Fetch-Site": {"cross-site"}}},
-		{"of another site, an old browser", t.web,
+		{"of another site, an old browser", t.larder.HTTP,
 			http.Header{"Origin": {"http://attacker.example"}}},
-		{"of a page without an origin", t.web, http.Header{"Origin": {"null"}}},
+		{"of a page without an origin", t.larder.HTTP, http.Header{"Origin": {"null"}}},
 	}
 	answers := map[int]int{}
 	for i, try := range tries {
@@ -69,7 +69,7 @@ func runMarks(ctx context.Context, t *target) (string, error) {
 	}
 	// A client that is no browser, at larder's own address, can post a mark. Otherwise the attack
 	// tested nothing.
-	status, marked, err := t.mark(ctx, "NO_COMPACTION", t.web, http.Header{})
+	status, marked, err := t.mark(ctx, "NO_COMPACTION", t.larder.HTTP, http.Header{})
 	if err == nil && !marked {
 		err = fmt.Errorf("an operator cannot mark a block: status %d", status)
 	}
@@ -80,7 +80,7 @@ func runMarks(ctx context.Context, t *target) (string, error) {
 func (t *target) mark(ctx context.Context, action, host string, h http.Header) (int, bool, error) {
 	form := url.Values{"id": {t.block}, "action": {action}, "detail": {"an attack"}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost,
-		"http://"+t.web+"/api/v1/blocks/mark", strings.NewReader(form.Encode()))
+		"http://"+t.larder.HTTP+"/api/v1/blocks/mark", strings.NewReader(form.Encode()))
 	if err != nil {
 		return 0, false, err
 	}

@@ -91,7 +91,7 @@ func (c config) load(ctx context.Context, bucket, data string) (r *report, err e
 		}
 	}()
 	for range 1 + clients {
-		conn, err := dial(p.grpc)
+		conn, err := dial(p.GRPC)
 		if err != nil {
 			return nil, err
 		}

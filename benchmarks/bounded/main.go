@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"larder/benchmarks/dataset"
+	"larder/benchmarks/process"
 )
 
 // config contains the flags.
@@ -62,17 +60,14 @@ func main() {
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	c.limit = int64(*limit)
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	r, err := c.run(ctx)
-	stop()
-	if err == nil {
+	process.Main("bounded", func(ctx context.Context) error {
+		r, err := c.run(ctx)
+		if err != nil {
+			return err
+		}
 		r.print(os.Stdout)
-		err = errors.Join(r.broken()...)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bounded:", err)
-		os.Exit(1)
-	}
+		return errors.Join(r.broken()...)
+	})
 }
 
 // run makes the bucket and the program, starts larder and puts it under load.
@@ -91,14 +86,10 @@ func (c config) run(ctx context.Context) (r *report, err error) {
 		return nil, err
 	}
 	c.note("bucket after %s", time.Since(start).Round(time.Second))
-	if c.binary == "" {
-		c.binary = filepath.Join(tmp, "larder")
-		build := exec.CommandContext(ctx, "go", "build", "-o", c.binary, "larder/cmd/larder")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build larder: %w\n%s", err, out)
-		}
-		c.note("larder after %s", time.Since(start).Round(time.Second))
+	if c.binary, err = process.Build(ctx, c.binary, tmp); err != nil {
+		return nil, err
 	}
+	c.note("larder after %s", time.Since(start).Round(time.Second))
 	return c.load(ctx, bucket, filepath.Join(tmp, "data"))
 }
 

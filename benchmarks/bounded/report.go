@@ -12,6 +12,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"larder/benchmarks/process"
+
 	"google.golang.org/grpc/codes"
 )
 
@@ -35,7 +37,7 @@ type memoryUse struct {
 }
 
 // watch samples the process until the returned function is called.
-func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error), error) {
+func watch(ctx context.Context, p *process.Larder, c config) (func() (memoryUse, error), error) {
 	const (
 		cpu, gc, gcIdle = "process_cpu_seconds_total", "go_cpu_classes_gc_total_cpu_seconds_total",
 			"go_cpu_classes_gc_mark_idle_cpu_seconds_total"
@@ -43,7 +45,7 @@ func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error)
 		reserved, heap = `larder_request_allowance_bytes{state="in_use"}`,
 			"go_memory_classes_heap_objects_bytes"
 	)
-	before, err := p.metrics(ctx)
+	before, err := p.Metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error)
 				return
 			case <-time.After(time.Second):
 			}
-			if last, failed = p.metrics(ctx); failed != nil {
+			if last, failed = p.Metrics(ctx); failed != nil {
 				return
 			}
 			use.peakReserved = max(use.peakReserved, int64(last[reserved]))
@@ -91,7 +93,7 @@ func watch(ctx context.Context, p *gateway, c config) (func() (memoryUse, error)
 		if err != nil {
 			return use, err
 		}
-		if last, err = p.metrics(ctx); err != nil || failed != nil {
+		if last, err = p.Metrics(ctx); err != nil || failed != nil {
 			return use, errors.Join(err, failed)
 		}
 		use.peakRSS, use.peakCgroup = u.Peak, p.CgroupPeak()

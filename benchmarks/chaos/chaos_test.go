@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"larder/benchmarks/process"
 	"larder/internal/memcached/memcachedtest"
 	"larder/store/storepb"
 )
@@ -42,9 +43,9 @@ func TestChaos(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.close()
-	faults, err := chosen(allFaults(), []string{"bucket-5xx", "bucket-flipped-bits",
-		"bucket-listings-replaced", "bucket-listings-short", "compaction", "memcached-killed",
-		"headers-damaged", "kill-9", "reload-storm", "clients-stop-reading"})
+	faults, err := process.Choose("fault", allFaults(), []string{"bucket-5xx",
+		"bucket-flipped-bits", "bucket-listings-replaced", "bucket-listings-short",
+		"compaction", "memcached-killed", "headers-damaged", "kill-9", "reload-storm", "clients-stop-reading"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func TestWrongAnswersAreFound(t *testing.T) {
 		{"part of it", []*storepb.Series{series("a", 1), series("b", 2)}, nil,
 			"2 items that differs from the answer of 3"},
 		{"another byte", []*storepb.Series{series("a", 1), series("b", 9), series("c", 3)}, nil,
-			"not the answer"},
+			"differs from the answer"},
 		{"a chunk whose hash is wrong", []*storepb.Series{series("a", 1), unsigned}, nil,
 			"has hash"},
 		{"an error", nil, broken, ""},

@@ -23,6 +23,9 @@ type fault struct {
 	run func(ctx context.Context, w *world, r *rand.Rand) (injections int, err error)
 }
 
+// String returns the name of the fault.
+func (f fault) String() string { return f.name }
+
 // allFaults returns the faults in the order of their rounds.
 func allFaults() []fault {
 	return slices.Concat(bucketFaults(), cacheFaults(), localFaults(), processFaults(),

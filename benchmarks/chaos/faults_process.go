@@ -135,7 +135,7 @@ func (w *world) rude(
 	var wg sync.WaitGroup
 	for range rudeClients {
 		// The window does not grow, so that a client that does not read blocks the server.
-		conn, err := dial(w.tested.rpc, grpc.WithInitialWindowSize(64<<10),
+		conn, err := dial(w.tested.GRPC, grpc.WithInitialWindowSize(64<<10),
 			grpc.WithInitialConnWindowSize(64<<10))
 		if err != nil {
 			return 0, err

@@ -3,49 +3,38 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"math"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"larder/benchmarks/process"
-	"larder/internal/loopback"
 )
 
 // gateway is a larder process, or several in succession at the same addresses.
 type gateway struct {
-	*process.Child
-	name      string
-	bin       string
-	args      []string
-	rpc, http string
+	*process.Larder
+	name string
 	endpoint
 }
 
 // newGateway starts larder and waits until it is ready.
-func newGateway(ctx context.Context, name, bin string, args ...string) (*gateway, error) {
-	ports, err := loopback.Reserve(2)
+func newGateway(ctx context.Context, name, bin string, flags ...string) (*gateway, error) {
+	l, err := process.NewLarder(process.Options{Name: name}, bin, flags...)
 	if err != nil {
 		return nil, err
 	}
-	g := &gateway{name: name, bin: bin, rpc: ports[0], http: ports[1]}
-	g.args = append([]string{"store", "--grpc-address=" + g.rpc, "--http-address=" + g.http},
-		args...)
-	conn, err := dial(g.rpc)
+	conn, err := dial(l.GRPC)
 	if err != nil {
 		return nil, err
 	}
-	g.endpoint = newEndpoint(conn)
+	g := &gateway{Larder: l, name: name, endpoint: newEndpoint(conn)}
 	if err := g.start(ctx); err != nil {
 		g.close()
 		return nil, err
@@ -67,14 +56,11 @@ func dial(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 }
 
 // start starts the process and waits until it is ready.
-func (g *gateway) start(ctx context.Context) (err error) {
-	if g.Child, err = process.Start(process.Options{Name: g.name}, g.bin, g.args...); err != nil {
+func (g *gateway) start(ctx context.Context) error {
+	if err := g.Run(); err != nil {
 		return err
 	}
-	return g.Wait(ctx, func(ctx context.Context) bool {
-		_, err := g.get(ctx, "/-/ready")
-		return err == nil
-	})
+	return g.Ready(ctx)
 }
 
 // endTime is the time that a process has to end after SIGTERM.
@@ -102,55 +88,6 @@ func (g *gateway) close() {
 	_ = g.conn.Close() // all writes are done
 }
 
-func (g *gateway) get(ctx context.Context, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.http+path, nil)
-	if err != nil {
-		return "", err
-	}
-	req.Close = true // a kept connection would count as left behind
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", path, resp.Status)
-	}
-	return string(b), err
-}
-
-// metrics returns sums of the samples of families, with all their labels as name{a="b"} and
-// without.
-func (g *gateway) metrics(ctx context.Context) (map[string]float64, error) {
-	text, err := g.get(ctx, "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	parser := expfmt.NewTextParser(model.UTF8Validation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
-	sums := map[string]float64{}
-	for name, f := range families {
-		for _, m := range f.Metric {
-			v := m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			sums[name] += v
-			var ls []string
-			for _, l := range m.Label {
-				ls = append(ls, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
-			}
-			if len(ls) > 0 {
-				sums[name+"{"+strings.Join(ls, ",")+"}"] += v
-			}
-		}
-	}
-	return sums, nil
-}
-
 // left is what an idle process holds.
 type left struct {
 	goroutines int
@@ -169,11 +106,11 @@ type left struct {
 func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error) {
 	// The profile collects garbage first, twice because of finalizers.
 	for range 2 {
-		if _, err := g.get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
+		if _, err := g.Get(ctx, "/debug/pprof/heap?gc=1"); err != nil {
 			return l, err
 		}
 	}
-	m, err := g.metrics(ctx)
+	m, err := g.Metrics(ctx)
 	if err != nil {
 		return l, err
 	}
@@ -189,7 +126,7 @@ func (g *gateway) count(ctx context.Context, dataDir string) (l left, err error)
 			return l, fmt.Errorf("larder exports no %s", name)
 		}
 	}
-	profile, err := g.get(ctx, "/debug/pprof/goroutine?debug=1")
+	profile, err := g.Get(ctx, "/debug/pprof/goroutine?debug=1")
 	if err != nil {
 		return l, err
 	}

@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"larder/benchmarks/process"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -40,8 +38,7 @@ func main() {
 	app.Flag("binary", "Path of the larder binary to test. Built from source by default.").
 		StringVar(&c.binary)
 	app.Flag("fault",
-		"Faults to inject, comma-separated; all by default: "+
-			strings.Join(names(allFaults()), ", ")+".").
+		"Faults to inject, comma-separated; all by default: "+process.Names(allFaults())+".").
 		StringVar(&only)
 	app.Flag("for", "Duration of each fault.").Default("10s").DurationVar(&c.injectFor)
 	app.Flag("soak",
@@ -59,19 +56,13 @@ func main() {
 		c.only = strings.Split(only, ",")
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, c, os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		os.Exit(1)
-	}
+	process.Main("chaos", func(ctx context.Context) error { return run(ctx, c, os.Stdout) })
 }
 
 var errFailed = errors.New("a promise was not kept, see above")
 
 func run(ctx context.Context, c config, out io.Writer) (err error) {
-	faults, err := chosen(allFaults(), c.only)
+	faults, err := process.Choose("fault", allFaults(), c.only)
 	if err != nil {
 		return err
 	}
@@ -95,29 +86,4 @@ func run(ctx context.Context, c config, out io.Writer) (err error) {
 		return errFailed
 	}
 	return nil
-}
-
-func names(faults []fault) []string {
-	var out []string
-	for _, f := range faults {
-		out = append(out, f.name)
-	}
-	return out
-}
-
-// chosen selects faults by name; no name selects all.
-func chosen(all []fault, only []string) ([]fault, error) {
-	if len(only) == 0 {
-		return all, nil
-	}
-	var out []fault
-	for _, name := range only {
-		i := slices.IndexFunc(all, func(f fault) bool { return f.name == strings.TrimSpace(name) })
-		if i < 0 {
-			return nil, fmt.Errorf("unknown fault %q; known are %s", name,
-				strings.Join(names(all), ", "))
-		}
-		out = append(out, all[i])
-	}
-	return out, nil
 }

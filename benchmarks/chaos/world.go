@@ -7,11 +7,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"larder/benchmarks/process"
 	"larder/internal/faultstore"
 	"larder/internal/faultstore/s3server"
 )
@@ -52,13 +52,9 @@ func (w *world) start(ctx context.Context) (err error) {
 		return err
 	}
 	w.undo = append(w.undo, func() { w.problem("remove "+w.dir, os.RemoveAll(w.dir)) })
-	bin := w.conf.binary
-	if bin == "" {
-		bin = filepath.Join(w.dir, "larder")
-		build := exec.CommandContext(ctx, "go", "build", "-o", bin, "larder/cmd/larder")
-		if text, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("build larder: %w\n%s", err, text)
-		}
+	bin, err := process.Build(ctx, w.conf.binary, w.dir)
+	if err != nil {
+		return err
 	}
 	start := time.Now()
 	reference, tested, series, err := writeBuckets(ctx, w.dir, w.conf.seed, w.conf.size)

@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"larder/benchmarks/dataset"
+	"larder/benchmarks/process"
 )
 
 // config contains the flags.
@@ -49,13 +48,9 @@ func main() {
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	c.duration, c.scanBytes = 10*hour, int64(*scan)
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := c.run(ctx, os.Stdout)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "eviction:", err)
-		os.Exit(1)
-	}
+	process.Main("eviction", func(ctx context.Context) error {
+		return c.run(ctx, os.Stdout)
+	})
 }
 
 func (c config) run(ctx context.Context, w io.Writer) (err error) {

@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"larder/benchmarks/dataset"
+	"larder/benchmarks/process"
 )
 
 func main() {
@@ -29,13 +28,9 @@ func main() {
 		Default("0").Int()
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, layouts(*size)[*name](*seed), *dir, *concurrency)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "makebucket:", err)
-		os.Exit(1)
-	}
+	process.Main("makebucket", func(ctx context.Context) error {
+		return run(ctx, layouts(*size)[*name](*seed), *dir, *concurrency)
+	})
 }
 
 // layouts returns the layouts by name, those of the comparison with the given size.
