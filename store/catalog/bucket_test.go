@@ -10,41 +10,69 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/minio/minio-go/v7"
 	"github.com/thanos-io/objstore"
+
+	"larder/internal/faultstore"
 )
 
-// testBucket counts requests and injects failures.
+// testBucket is a bucket in memory that counts requests, fails by rules, and calls hooks.
 type testBucket struct {
-	*objstore.InMemBucket
-	mu      sync.Mutex
-	counts  map[string]int
-	fail    string // path.Match pattern of objects that cannot be read; "" for none
-	missing string // the same, of objects that are said to be missing
-	denied  string // the same, of objects to which access is denied
-	// shortList ends listings after so many entries, without an error; -1 for never.
-	shortList atomic.Int64
-	// failList makes listings fail after so many entries; -1 for never.
-	failList atomic.Int64
-	// onGet is called before every read that does not fail.
+	*faultstore.Bucket // on memory
+	memory             *objstore.InMemBucket
+	faults             *faultstore.Faults
+
+	mu     sync.Mutex
+	counts map[string]int
+	// onGet is called before every read.
 	onGet func(ctx context.Context, name string)
 	// onList is called before every listing.
 	onList func(ctx context.Context)
 	// noTimes removes the times of last change from listings, like some providers.
 	noTimes bool
+	// silent ends listings without an error when their context ends, like some clients.
+	silent bool
+	// modified replaces the time of last change of every object in Attributes, unless it is zero.
+	modified atomic.Int64
+	// uploadErr is the error of Upload.
+	uploadErr error
 }
 
-var (
-	errInjected = errors.New("injected failure")
-	errDenied   = errors.New("access denied")
-	errShort    = errors.New("short") // within a listing that ends early
-)
-
 func newTestBucket() *testBucket {
-	b := &testBucket{InMemBucket: objstore.NewInMemBucket(), counts: map[string]int{}}
-	b.failList.Store(-1)
-	b.shortList.Store(-1)
+	b := &testBucket{
+		memory: objstore.NewInMemBucket(),
+		faults: faultstore.New(1),
+		counts: map[string]int{},
+	}
+	b.Bucket = faultstore.Wrap(b.memory, b.faults)
 	return b
+}
+
+// failGets returns a rule that fails reads of the objects whose names match a pattern of path.Match,
+// or one of several that are separated by |.
+func failGets(kind faultstore.Kind, patterns string) faultstore.Rule {
+	return faultstore.Rule{Kind: kind, Ops: []string{objstore.OpGet}, Match: func(_, name string) bool {
+		return slices.ContainsFunc(strings.Split(patterns, "|"), func(pattern string) bool {
+			ok, err := path.Match(pattern, name)
+			return ok || err != nil
+		})
+	}}
+}
+
+// failLists returns a rule that breaks listings after n entries.
+func failLists(kind faultstore.Kind, n int64) faultstore.Rule {
+	if n == 0 {
+		n = -1 // At 0 is random
+	}
+	return faultstore.Rule{Kind: kind, At: n}
+}
+
+// accessDenied reports whether an error of a faultstore.Bucket is one of AccessDenied.
+func accessDenied(err error) bool {
+	var r minio.ErrorResponse
+	return errors.As(err, &r) && r.Code == "AccessDenied"
 }
 
 func (b *testBucket) count(what string) {
@@ -53,25 +81,27 @@ func (b *testBucket) count(what string) {
 	b.counts[what]++
 }
 
-// requests returns the counts since the last call.
+// requests returns the numbers of listings and reads since the last call.
 func (b *testBucket) requests() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	defer clear(b.counts)
-	return fmt.Sprintf(
-		"list=%d meta=%d mark=%d other=%d", b.counts["list"], b.counts[metaFile],
-		b.counts[markFile], b.counts["other"],
-	)
+	return fmt.Sprintf("list=%d meta=%d mark=%d other=%d",
+		b.counts["list"], b.counts[metaFile], b.counts[markFile], b.counts["other"])
+}
+
+// sizeRequests returns the number of Attributes calls since the last call of requests.
+func (b *testBucket) sizeRequests() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(b.counts["attributes"])
 }
 
 func (b *testBucket) Iter(
 	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
 ) error {
-	return b.IterWithAttributes(
-		ctx,
-		dir,
-		func(o objstore.IterObjectAttributes) error { return f(o.Name) },
-		options...)
+	each := func(o objstore.IterObjectAttributes) error { return f(o.Name) }
+	return b.IterWithAttributes(ctx, dir, each, options...)
 }
 
 func (b *testBucket) IterWithAttributes(
@@ -82,34 +112,17 @@ func (b *testBucket) IterWithAttributes(
 	if b.onList != nil {
 		b.onList(ctx)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	n, last, short := int64(0), b.failList.Load(), b.shortList.Load()
-	err := b.InMemBucket.IterWithAttributes(ctx, dir, func(o objstore.IterObjectAttributes) error {
-		if n == last {
-			return errInjected
-		}
-		if n == short {
-			return errShort
-		}
-		n++
-		return f(o)
-	}, options...)
-	if errors.Is(err, errShort) {
+	if b.silent && ctx.Err() != nil {
 		return nil
 	}
-	if err == nil && n == last {
-		return errInjected
-	}
-	return err
+	return b.Bucket.IterWithAttributes(ctx, dir, f, options...)
 }
 
 func (b *testBucket) SupportedIterOptions() []objstore.IterOptionType {
 	if b.noTimes {
 		return []objstore.IterOptionType{objstore.Recursive}
 	}
-	return b.InMemBucket.SupportedIterOptions()
+	return b.Bucket.SupportedIterOptions()
 }
 
 func (b *testBucket) Get(ctx context.Context, name string) (io.ReadCloser, error) {
@@ -118,44 +131,44 @@ func (b *testBucket) Get(ctx context.Context, name string) (io.ReadCloser, error
 	} else {
 		b.count("other")
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	switch {
-	case matches(b.fail, name):
-		return nil, errInjected
-	case matches(b.denied, name):
-		return nil, errDenied
-	case matches(b.missing, name):
-		return b.InMemBucket.Get(ctx, "missing")
-	}
 	if b.onGet != nil {
 		b.onGet(ctx, name)
 	}
-	return b.InMemBucket.Get(ctx, name)
+	return b.Bucket.Get(ctx, name)
 }
 
-// matches reports whether one of the patterns, separated by |, matches a name.
-func matches(patterns, name string) bool {
-	return patterns != "" &&
-		slices.ContainsFunc(strings.Split(patterns, "|"), func(pattern string) bool {
-			ok, err := path.Match(pattern, name)
-			return ok || err != nil
-		})
+func (b *testBucket) Attributes(
+	ctx context.Context, name string,
+) (objstore.ObjectAttributes, error) {
+	b.count("attributes")
+	a, err := b.Bucket.Attributes(ctx, name)
+	if v := b.modified.Load(); v != 0 {
+		a.LastModified = time.Unix(v, 0)
+	}
+	return a, err
+}
+
+func (b *testBucket) Upload(
+	ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption,
+) error {
+	if b.uploadErr != nil {
+		return b.uploadErr
+	}
+	return b.Bucket.Upload(ctx, name, r, opts...)
 }
 
 // put stores an object.
 func (b *testBucket) put(name, content string) {
-	if err := b.Upload(context.Background(), name, strings.NewReader(content)); err != nil {
-		panic(err) // the memory bucket has no way to fail
+	if err := b.memory.Upload(context.Background(), name, strings.NewReader(content)); err != nil {
+		panic(err) // memory never fails
 	}
 }
 
 // deleteBlock removes all objects under a block's folder.
 func (b *testBucket) deleteBlock(id string) {
-	for name := range b.Objects() {
+	for name := range b.memory.Objects() {
 		if strings.HasPrefix(name, id+"/") {
-			if err := b.Delete(context.Background(), name); err != nil {
+			if err := b.memory.Delete(context.Background(), name); err != nil {
 				panic(err)
 			}
 		}

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
-	"github.com/thanos-io/objstore"
 
 	"larder/internal/localfs"
 )
@@ -59,38 +57,22 @@ func TestPackedMetasAreSmall(t *testing.T) {
 	}
 }
 
-// markBucket is a writable bucket.
-type markBucket struct {
-	*objstore.InMemBucket
-	err error
-}
-
-func (b markBucket) Upload(
-	ctx context.Context, name string, r io.Reader, opts ...objstore.ObjectUploadOption,
-) error {
-	if b.err != nil {
-		return b.err
-	}
-	return b.InMemBucket.Upload(ctx, name, r, opts...)
-}
-
 func TestWriteMark(t *testing.T) {
 	ctx, now := t.Context(), time.Unix(1800000000, 5)
 	id := testID(1)
-	b := markBucket{InMemBucket: objstore.NewInMemBucket()}
-	mark := func(kind MarkKind, details string) (bool, error) { return WriteMark(ctx, b, id, kind, details, now) }
+	b := newTestBucket()
+	mark := func(kind MarkKind, details string) (bool, error) {
+		return WriteMark(ctx, b, id, kind, details, now)
+	}
 
 	for _, kind := range []MarkKind{MarkDeletion, MarkNoCompaction} {
 		if written, err := mark(kind, ""); written || !errors.Is(err, ErrNoBlock) ||
-			len(b.Objects()) > 0 {
-			t.Fatalf(
-				"a block that is not there: got %v, %v, %d objects", written, err, len(b.Objects()),
-			)
+			len(b.memory.Objects()) > 0 {
+			t.Fatalf("a missing block: got %v, %v, %d objects", written, err,
+				len(b.memory.Objects()))
 		}
 	}
-	if err := b.Upload(ctx, id.String()+"/"+metaFile, strings.NewReader(smallMeta(id))); err != nil {
-		t.Fatal(err)
-	}
+	b.put(id.String()+"/"+metaFile, smallMeta(id))
 	f := func(kind MarkKind, file, want string) {
 		t.Helper()
 		if written, err := mark(kind, "a <b>"); !written || err != nil {
@@ -100,7 +82,7 @@ func TestWriteMark(t *testing.T) {
 		if written, err := mark(kind, "again"); written || err != nil {
 			t.Errorf("%s again: got %v, %v", file, written, err)
 		}
-		if got := string(b.Objects()[id.String()+"/"+file]); got != want {
+		if got := string(b.memory.Objects()[id.String()+"/"+file]); got != want {
 			t.Errorf("%s: got %s, want %s", file, got, want)
 		}
 	}
@@ -112,16 +94,14 @@ func TestWriteMark(t *testing.T) {
 		MarkNoCompaction, "no-compact-mark.json",
 		`{"id":"`+id.String()+`","version":1,"details":"a \u003cb\u003e","no_compact_time":1800000000,"reason":"manual"}`,
 	)
-	if at, err := parseMark(id, b.Objects()[id.String()+"/deletion-mark.json"]); err != nil ||
-		at != now.Unix() {
+	at, err := parseMark(id, b.memory.Objects()[id.String()+"/deletion-mark.json"])
+	if err != nil || at != now.Unix() {
 		t.Errorf("larder reads its mark as %d, %v", at, err)
 	}
 
-	b.err = io.ErrClosedPipe
+	b.uploadErr = io.ErrClosedPipe
 	id = testID(2)
-	if err := b.InMemBucket.Upload(ctx, id.String()+"/"+metaFile, strings.NewReader(smallMeta(id))); err != nil {
-		t.Fatal(err)
-	}
+	b.put(id.String()+"/"+metaFile, smallMeta(id))
 	if written, err := mark(MarkDeletion, ""); written || !errors.Is(err, io.ErrClosedPipe) ||
 		!strings.Contains(err.Error(), id.String()+"/deletion-mark.json") {
 		t.Errorf("a bucket that denies access: got %v, %v", written, err)

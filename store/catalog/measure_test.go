@@ -1,21 +1,18 @@
 package catalog
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
-	"github.com/thanos-io/objstore"
 
 	"larder/internal/localfs"
 )
@@ -45,53 +42,34 @@ func sizesOf(b *Block) string {
 	return strings.TrimSpace(fmt.Sprint("index:", b.IndexSize, " ", chunkSizes(b.ChunkFiles)))
 }
 
-// attributesBucket counts the requests for sizes.
-type attributesBucket struct {
-	*testBucket
-	requested atomic.Int64
-	// version replaces the time of last change of every object, unless it is zero.
-	version atomic.Int64
-}
-
-func (b *attributesBucket) Attributes(
-	ctx context.Context, name string,
-) (objstore.ObjectAttributes, error) {
-	b.requested.Add(1)
-	a, err := b.testBucket.Attributes(ctx, name)
-	if v := b.version.Load(); v != 0 {
-		a.LastModified = time.Unix(v, 0)
-	}
-	return a, err
-}
-
 // TestMeasure follows one block through several measurements.
 func TestMeasure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		b := &attributesBucket{testBucket: newTestBucket()}
-		b.version.Store(1)
+		b := newTestBucket()
+		b.modified.Store(1)
 		id := testID(1)
 		b.put(id.String()+"/"+metaFile, sizedMeta(id, 523, 100))
-		putFiles(b.testBucket, id, map[string]int{"index": 519, "chunks/000001": 698})
+		putFiles(b, id, map[string]int{"index": 519, "chunks/000001": 698})
 		changes := 0
 		c := newCatalog(
 			t, Options{Bucket: b, Dir: localfs.At(dir), OnChange: func(_, _ *View) { changes++ }},
 		)
 		mustSync(t, c)
 		stated := c.View().ByID(id)
-		if got := sizesOf(stated); got != "index:523 000001:100" || b.requested.Load() != 0 {
-			t.Fatalf("meta.json states %s, %d requests", got, b.requested.Load())
+		if got := sizesOf(stated); got != "index:523 000001:100" || b.sizeRequests() != 0 {
+			t.Fatalf("meta.json states %s, %d requests", got, b.sizeRequests())
 		}
 		step := func(what string, of *Block, doubt Doubt, want Verdict, sizes string, requests int64) *Block {
 			t.Helper()
-			before := b.requested.Load()
+			before := b.sizeRequests()
 			got, err := c.Measure(t.Context(), id, of.Content, doubt)
 			cur := c.View().ByID(id)
 			if err != nil || got != want || sizesOf(cur) != sizes ||
-				b.requested.Load()-before != requests {
+				b.sizeRequests()-before != requests {
 				t.Errorf(
 					"%s: %v, %v, %s by %d requests; want %v, %s by %d", what, got, err,
-					sizesOf(cur), b.requested.Load()-before, want, sizes, requests,
+					sizesOf(cur), b.sizeRequests()-before, want, sizes, requests,
 				)
 			}
 			if changed := cur.Content != of.Content || cur.Number != of.Number; changed != (want == Changed) {
@@ -111,7 +89,7 @@ func TestMeasure(t *testing.T) {
 		}
 		wg.Wait()
 		real := c.View().ByID(id)
-		if n := b.requested.Load(); n != 2 || sizesOf(real) != "index:519 000001:698" ||
+		if n := b.sizeRequests(); n != 2 || sizesOf(real) != "index:519 000001:698" ||
 			real.Content == stated.Content ||
 			changes != 2 {
 			t.Errorf("%d requests, %s, %d changes of the view", n, sizesOf(real), changes)
@@ -128,11 +106,11 @@ func TestMeasure(t *testing.T) {
 			t.Error("a sync replaced the block")
 		}
 		c.Close()
-		before := b.requested.Load()
+		before := b.sizeRequests()
 		c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir)})
 		mustSync(t, c)
 		if cur := c.View().ByID(id); cur.Content != real.Content || sizesOf(cur) != sizesOf(real) ||
-			b.requested.Load() != before {
+			b.sizeRequests() != before {
 			t.Errorf("after a restart: %+v", cur)
 		}
 		// A process without the data directory measures the same.
@@ -145,25 +123,25 @@ func TestMeasure(t *testing.T) {
 		}
 
 		real = c.View().ByID(id)
-		putFiles(b.testBucket, id, map[string]int{"index": 600})
+		putFiles(b, id, map[string]int{"index": 600})
 		real = step("grown", real, SizeDoubt, Changed, "index:600 000001:698", 2)
-		b.version.Store(2)
+		b.modified.Store(2)
 		real = step("repaired at its size", real, BytesDoubt, Changed, "index:600 000001:698", 2)
-		putFiles(b.testBucket, id, map[string]int{"chunks/000002": 7})
+		putFiles(b, id, map[string]int{"chunks/000002": 7})
 		real = step(
 			"one more file, which is not measured", real, SizeDoubt, Confirmed,
 			"index:600 000001:698", 2,
 		)
 		real = step("a file more", real, NameDoubt, Changed, "index:600 000001:698 000002:7", 3)
 		for v := int64(3); v < 10; v++ { // a gateway that makes up its own ETags
-			b.version.Store(v)
+			b.modified.Store(v)
 			time.Sleep(time.Hour)
 			if _, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); err != nil {
 				t.Error(err)
 			}
 		}
 		real = c.View().ByID(id)
-		b.version.Store(20)
+		b.modified.Store(20)
 		time.Sleep(time.Hour)
 		step(
 			"versions that are no longer believed", real, SizeDoubt, Confirmed,

@@ -1,15 +1,15 @@
 package catalog
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"larder/internal/faultstore"
 
 	"github.com/oklog/ulid/v2"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -121,14 +121,6 @@ func TestCovers(t *testing.T) {
 	f(true, 0, 10, period{0, 10}, period{0, 10})
 }
 
-// hangingBucket can be listed, but never answers a read.
-type hangingBucket struct{ *testBucket }
-
-func (hangingBucket) Get(ctx context.Context, _ string) (io.ReadCloser, error) {
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
 // TestParquetBucketHangs: it delays a sync for at most the stall timeout, and delays neither a
 // refresh nor queries.
 func TestParquetBucketHangs(t *testing.T) {
@@ -141,7 +133,8 @@ func TestParquetBucketHangs(t *testing.T) {
 				string(encodeParquetMeta(parquetMeta{0, 1 << 60, []ulid.ULID{first}})),
 			)
 		}
-		c := newCatalog(t, Options{Bucket: b, Parquet: hangingBucket{parquet}, Concurrency: 2})
+		parquet.faults.Set(failGets(faultstore.Timeout, "*/"+parquetMetaFile))
+		c := newCatalog(t, Options{Bucket: b, Parquet: parquet, Concurrency: 2})
 		start := time.Now()
 		synced := make(chan error)
 		go func() { synced <- c.Sync(t.Context()) }()

@@ -12,6 +12,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/relabel"
 
+	"larder/internal/faultstore"
 	"larder/internal/localfs"
 )
 
@@ -121,7 +122,7 @@ func TestReselect(t *testing.T) {
 			t.Errorf("the rules took effect after %v", took)
 		}
 
-		b.failList.Store(0)
+		b.faults.Set(failLists(faultstore.ListingError, 0))
 		reselect(rules("keep", second))
 		serves(second)
 		reselect(rules("keep", first))
@@ -137,7 +138,7 @@ func TestReselect(t *testing.T) {
 func TestRunRetriesForEverWithoutABucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
-		b.failList.Store(0)
+		b.faults.Set(failLists(faultstore.ListingError, 0))
 		var listings atomic.Int64
 		b.onList = func(context.Context) { listings.Add(1) }
 		c := newCatalog(t, Options{Bucket: b, Dir: localfs.At(t.TempDir())})
@@ -154,7 +155,7 @@ func TestRunRetriesForEverWithoutABucket(t *testing.T) {
 		if n = listings.Load(); n < 2000 || n > 4000 {
 			t.Errorf("%d listings in a day, want one in about 30 s", n)
 		}
-		b.failList.Store(-1)
+		b.faults.Heal()
 		putBlock(b, 1)
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -246,7 +247,7 @@ func TestRefreshIsShared(t *testing.T) {
 		}
 		// A failure is shared for as long as a success.
 		time.Sleep(10 * time.Second)
-		b.failList.Store(0)
+		b.faults.Set(failLists(faultstore.ListingError, 0))
 		for range 2 {
 			if err := c.Refresh(t.Context()); !errors.Is(err, ErrIncomplete) {
 				t.Errorf("got %v, want ErrIncomplete", err)

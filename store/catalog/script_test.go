@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/faultstore"
 	"larder/internal/localfs"
 )
 
@@ -116,18 +116,7 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd == "fail-parquet" {
 			b = s.parquet
 		}
-		failList, shortList := int64(-1), int64(-1)
-		d.MaybeScanArgs(t, "list", &failList)
-		d.MaybeScanArgs(t, "short-list", &shortList)
-		b.failList.Store(failList)
-		b.shortList.Store(shortList)
-		for arg, pattern := range map[string]*string{"get": &b.fail, "missing": &b.missing, "denied": &b.denied} {
-			*pattern = ""
-			d.MaybeScanArgs(t, arg, pattern)
-			for name, id := range s.ids {
-				*pattern = strings.ReplaceAll(*pattern, "$"+name, id.String())
-			}
-		}
+		b.faults.Set(s.faults(t, d)...)
 	case "meta.pb":
 		s.putParquet(t, d)
 	case "mark.pb":
@@ -206,7 +195,7 @@ func (s *script) start(t *testing.T, d *datadriven.TestData) string {
 		Dir:        localfs.At(s.dir),
 		Relabel:    relabel,
 		OnChange:   func(_, _ *View) { s.changes++ },
-		FinalError: func(err error) bool { return errors.Is(err, errDenied) },
+		FinalError: accessDenied,
 	}
 	if s.hasPq = d.HasArg("parquet"); s.hasPq {
 		opts.Parquet = s.parquet
@@ -295,6 +284,32 @@ func (s *script) put(t *testing.T, d *datadriven.TestData, id ulid.ULID) {
 		d.Fatalf(t, "%v", err)
 	}
 	s.bucket.put(id.String()+"/"+metaFile, string(data))
+}
+
+// faults returns the rules of a fail command.
+func (s *script) faults(t *testing.T, d *datadriven.TestData) (rules []faultstore.Rule) {
+	for arg, kind := range map[string]faultstore.Kind{
+		"list": faultstore.ListingError, "short-list": faultstore.ShortListing,
+	} {
+		n := int64(-1)
+		if d.MaybeScanArgs(t, arg, &n); n >= 0 {
+			rules = append(rules, failLists(kind, n))
+		}
+	}
+	for arg, kind := range map[string]faultstore.Kind{
+		"get": faultstore.ServerError, "missing": faultstore.Vanished,
+		"denied": faultstore.AccessDenied,
+	} {
+		patterns := ""
+		if d.MaybeScanArgs(t, arg, &patterns); patterns == "" {
+			continue
+		}
+		for name, id := range s.ids {
+			patterns = strings.ReplaceAll(patterns, "$"+name, id.String())
+		}
+		rules = append(rules, failGets(kind, patterns))
+	}
+	return rules
 }
 
 // putParquet stores a meta.pb as the Parquet converter encodes it.

@@ -24,6 +24,7 @@ import (
 	"github.com/thanos-io/objstore/providers/filesystem"
 	"go.uber.org/goleak"
 
+	"larder/internal/faultstore"
 	"larder/internal/localfs"
 )
 
@@ -137,7 +138,7 @@ func TestMarkRotation(t *testing.T) {
 		}
 		// A failed mark is looked up again before other marks have their second turn, within the
 		// budget.
-		b.fail = "*/" + markFile
+		b.faults.Set(failGets(faultstore.ServerError, "*/"+markFile))
 		mustSync(t, c)
 		if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0", perSync); got != want {
 			t.Errorf("failing sync of %d: got %s, want %s", n, got, want)
@@ -156,9 +157,9 @@ func TestMarkOfUnknownStateComesFirst(t *testing.T) {
 	c := newCatalog(t, Options{Bucket: b})
 	mustSync(t, c)
 	late := putBlock(b, 10_000)
-	b.fail = late.String() + "/" + markFile
+	b.faults.Set(failGets(faultstore.ServerError, late.String()+"/"+markFile))
 	mustSync(t, c)
-	b.fail = ""
+	b.faults.Heal()
 	b.put(late.String()+"/"+markFile, `{"version": 1, "deletion_time": 5}`)
 	if c.View().ByID(late) == nil {
 		t.Fatal("a new block whose mark cannot be read is not served")
@@ -278,12 +279,12 @@ func TestListingEndsWithoutAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
 		id := putBlock(b, 1)
-		cut := &silentBucket{testBucket: b}
+		b.silent = true
 		for _, d := range []Discovery{Concurrent, Recursive} {
-			c := newCatalog(t, Options{Bucket: cut, Discovery: d})
-			cut.cut = false
+			c := newCatalog(t, Options{Bucket: b, Discovery: d})
+			b.onList = nil
 			mustSync(t, c)
-			cut.cut = true
+			b.onList = func(ctx context.Context) { <-ctx.Done() }
 			if err := c.Sync(t.Context()); !errors.Is(err, errStalled) {
 				t.Errorf("%s: got %v, want errStalled", d, err)
 			}
@@ -293,32 +294,6 @@ func TestListingEndsWithoutAnError(t *testing.T) {
 			c.Close()
 		}
 	})
-}
-
-type silentBucket struct {
-	*testBucket
-	cut bool
-}
-
-func (b *silentBucket) Iter(
-	ctx context.Context, dir string, f func(string) error, options ...objstore.IterOption,
-) error {
-	if b.cut {
-		<-ctx.Done()
-		return nil
-	}
-	return b.testBucket.Iter(ctx, dir, f, options...)
-}
-
-func (b *silentBucket) IterWithAttributes(
-	ctx context.Context, dir string, f func(objstore.IterObjectAttributes) error,
-	options ...objstore.IterOption,
-) error {
-	if b.cut {
-		<-ctx.Done()
-		return nil
-	}
-	return b.testBucket.IterWithAttributes(ctx, dir, f, options...)
 }
 
 func TestPanicIsAnError(t *testing.T) {

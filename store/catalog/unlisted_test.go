@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"larder/internal/faultstore"
 	"larder/internal/localfs"
 )
 
@@ -139,10 +140,10 @@ func TestAListingThatHidesABlockForEver(t *testing.T) {
 			t, Options{Bucket: b, Interval: time.Minute, Registerer: prometheus.NewRegistry()},
 		)
 		defer runCatalog(t, c)()
-		b.shortList.Store(3)
+		b.faults.Set(failLists(faultstore.ShortListing, 3))
 		time.Sleep(12 * time.Minute)
 		b.deleteBlock(gone.String())
-		b.shortList.Store(2)
+		b.faults.Set(failLists(faultstore.ShortListing, 2))
 		time.Sleep(3 * time.Minute)
 		synctest.Wait()
 		if v := c.View(); v.ByID(hidden) == nil || v.ByID(gone) != nil || v.ByID(other) == nil {
@@ -194,15 +195,11 @@ func TestAFinalAnswerAboutOneObject(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket()
 		putBlock(b, 1)
-		b.denied = putBlock(b, 2).String() + "/" + metaFile
-		c := newCatalog(
-			t,
-			Options{
-				Bucket:     b,
-				Dir:        localfs.At(t.TempDir()),
-				FinalError: func(err error) bool { return strings.Contains(err.Error(), errDenied.Error()) },
-			},
-		)
+		denied := putBlock(b, 2).String() + "/" + metaFile
+		b.faults.Set(failGets(faultstore.AccessDenied, denied))
+		c := newCatalog(t, Options{
+			Bucket: b, Dir: localfs.At(t.TempDir()), FinalError: accessDenied,
+		})
 		defer runCatalog(t, c)()
 		if c.View().Ready {
 			t.Error("ready at once")
