@@ -364,7 +364,7 @@ func TestLocalCopiesOfAnyLength(t *testing.T) {
 	if err != nil || !slices.Equal(names, want) {
 		t.Fatalf("%v, %v", names, err)
 	}
-	if err := os.Truncate(names[0], 1<<30); err != nil { // which takes no room on the disk
+	if err := os.Truncate(names[0], 1<<30); err != nil { // a sparse file
 		t.Fatal(err)
 	}
 	c = newCatalog(t, Options{Bucket: b, Dir: localfs.At(dir), DocumentBytes: 2 << 20})

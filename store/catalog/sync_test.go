@@ -118,11 +118,11 @@ func TestMarkRotation(t *testing.T) {
 			t.Fatalf("first sync of %d: got %s, want %s", n, got, want)
 		}
 		var mu sync.Mutex
-		asked := map[string]int{}
+		lookups := map[string]int{}
 		b.onGet = func(_ context.Context, name string) {
 			mu.Lock()
 			defer mu.Unlock()
-			asked[name]++
+			lookups[name]++
 		}
 		rounds := (n + perSync - 1) / perSync
 		for range rounds {
@@ -131,9 +131,9 @@ func TestMarkRotation(t *testing.T) {
 				t.Fatalf("sync of %d: got %s, want %s", n, got, want)
 			}
 		}
-		if len(asked) != n {
+		if len(lookups) != n {
 			t.Errorf(
-				"%d syncs of %d blocks asked for %d marks, want every one", rounds, n, len(asked),
+				"%d syncs of %d blocks looked up %d marks, want all", rounds, n, len(lookups),
 			)
 		}
 		// A failed mark is looked up again before other marks have their second turn, within the

@@ -92,7 +92,7 @@ func TestRecorderIsBounded(t *testing.T) {
 				r := NewRecorder()
 				blocks := manyBlocks(0, tc.blocks+tc.new*tc.requests)
 				for i := range tc.requests {
-					time.Sleep(20 * time.Second) // blocks make room once a minute
+					time.Sleep(20 * time.Second) // blocks are evicted at most once a minute
 					text := strings.Repeat("x", tc.length) + fmt.Sprint(i)
 					r.Note(blocks[i*tc.new:][:tc.blocks], []*labels.Matcher{equal("a", text)}, nil)
 					if i%(tc.requests/4) == 0 {

@@ -288,12 +288,12 @@ func TestACompactionWhileNoProcessRan(t *testing.T) {
 	if diff := cmp.Diff([]string{"3 a=x", "3 a=y"}, got); diff != "" {
 		t.Error(diff)
 	}
-	asked := map[string]float64{}
+	used := map[string]float64{}
 	for value, n := range map[string]float64{"x": 3 + 2, "y": 2} {
-		asked[string(appendKey(nil, []*labels.Matcher{equal("a", value)}, nil))] = n
+		used[string(appendKey(nil, []*labels.Matcher{equal("a", value)}, nil))] = n
 	}
 	for key, score := range hotOf(w.opts.Recorder)[ab.ID] {
-		if most := asked[key]; score > most+0.01 {
+		if most := used[key]; score > most+0.01 {
 			t.Errorf("%q was used %v times, got a score of %v", key, most, score)
 		}
 	}
@@ -415,7 +415,7 @@ func TestABlockIsWarmedBeforeItReplacesOthers(t *testing.T) {
 		w.ViewChanged(view(a, b), view(a, b, ab, downsampled, foreign))
 		if w.Warmed(ab.ID) || !w.Warmed(downsampled.ID) || !w.Warmed(foreign.ID) {
 			t.Errorf(
-				"warmed: %v, what was not asked for: %v %v", w.Warmed(ab.ID),
+				"warmed: %v, unexpected: %v %v", w.Warmed(ab.ID),
 				w.Warmed(downsampled.ID), w.Warmed(foreign.ID),
 			)
 		}
