@@ -5,42 +5,38 @@ import (
 	"time"
 )
 
-// Account adds up what one request read of one kind. It is shared by the
-// request's goroutines. The zero value counts without a limit; where a method
-// takes an *Account, nil is allowed.
+// Account adds up what one request reads of one kind. The request's goroutines share it. The zero
+// value counts without a limit. Methods with a parameter *Account accept nil.
 //
-// Every page touched is a hit of either tier, coalesced, or fetched; Fetched counts besides
-// those the pages that were read only to join others. That a read was repeated is
-// the bucket's doing, and counts for nobody.
+// Every touched page is a hit of either tier, coalesced, or fetched. Fetched also counts the pages
+// in gaps between needed ones. Repeated reads are not charged, because the bucket caused them.
 type Account struct {
-	// Spend is asked before any read starts, at most once for a Fetch, with the
-	// bytes of the pages touched and the bytes that would be asked of the bucket
-	// on this request's behalf. An error ends the Fetch, which returns it wrapped.
-	// It may be called from several goroutines at once. Nil: unlimited. Set it
+	// Spend is called before any read starts, at most once for a Fetch, with the bytes of the
+	// touched pages and the bytes that this request is about to request from the bucket. Fetch
+	// returns its error wrapped. It may be called concurrently. Default nil: no limit. Set it
 	// before first use.
 	Spend func(touched, fetched int64) error
 
-	// Pages and bytes that the spans touched.
+	// Touched and TouchedBytes are the pages that the spans lie in, and their bytes.
 	Touched, TouchedBytes atomic.Int64
-	// Pages and bytes asked of the bucket on behalf of this request.
+	// Fetched and FetchedBytes are the pages requested from the bucket for this request, and their
+	// bytes.
 	Fetched, FetchedBytes atomic.Int64
-	// Pages found in the cache's memory and their bytes.
+	// Hits and HitBytes are the pages found in the cache's memory, and their bytes.
 	Hits, HitBytes atomic.Int64
-	// Pages that its remote tier was asked for on behalf of this request and
-	// had, and their bytes.
+	// RemoteHits and RemoteHitBytes are the pages that the remote tier was asked for by this
+	// request and had, and their bytes.
 	RemoteHits, RemoteHitBytes atomic.Int64
-	// Pages that another request's read of the bucket, or look-up in the remote
-	// tier, brought.
+	// Coalesced is the number of pages from another request's read of the bucket or look-up in the
+	// remote tier.
 	Coalesced atomic.Int64
-	// Requests counts the reads of the bucket that this request started.
+	// Requests is the number of reads of the bucket that this request started.
 	Requests atomic.Int64
-	// Waited is for how many nanoseconds Fetches waited for pages that were not in the cache, added
-	// up over goroutines.
+	// Waited is the time in nanoseconds that Fetches waited for pages, summed over goroutines.
 	Waited atomic.Int64
 }
 
-// MoveTo adds what a has counted to b, whose reads those were, and leaves nothing in a. Spend is
-// not asked.
+// MoveTo moves the counts of a to b. It does not call Spend.
 func (a *Account) MoveTo(b *Account) {
 	from, to := a.counts(), b.counts()
 	for i, n := range from {
@@ -52,8 +48,8 @@ func (a *Account) MoveTo(b *Account) {
 
 func (a *Account) counts() [11]*atomic.Int64 {
 	return [...]*atomic.Int64{
-		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes, &a.RemoteHits, &a.RemoteHitBytes,
-		&a.Coalesced, &a.Requests, &a.Waited,
+		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes,
+		&a.RemoteHits, &a.RemoteHitBytes, &a.Coalesced, &a.Requests, &a.Waited,
 	}
 }
 
@@ -70,19 +66,18 @@ func (a *Account) spend(touched, fetched int64) error {
 	return a.Spend(touched, fetched)
 }
 
-// tally is what one Fetch adds to account and metrics.
+// tally has the counts of one Fetch.
 type tally struct {
 	touched, touchedBytes     int64
 	hits, hitBytes            int64
 	remoteHits, remoteBytes   int64
-	joined                    int64 // pages of look-ups of others, found or not
+	joined                    int64 // pages in look-ups of others, found or not
 	coalesced, coalescedBytes int64
 	fetched, fetchedBytes     int64
 	requests                  int64
 }
 
-// record adds a tally. Counters are touched only where something is to be
-// added: a Fetch that hits pays for hits.
+// record adds a tally to the account and the metrics. Zeros are skipped to keep hits cheap.
 func (r *Reader) record(t *tally, acct *Account) {
 	if acct != nil {
 		acct.Touched.Add(t.touched)

@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// content returns what the objects of tests hold: every position differs from
-// its neighbours on other pages.
+// content returns the bytes of an object of tests. Equal offsets in different pages have different
+// bytes.
 func content(size int) []byte {
 	b := make([]byte, size)
 	for i := range b {
@@ -26,21 +26,21 @@ func content(size int) []byte {
 	return b
 }
 
-// errGone is the raw error of a bucket that knows its own error only unwrapped,
-// as S3's does.
+// errGone is the error of a bucket that recognises it only unwrapped, same as S3's.
 type errGone struct{}
 
 func (errGone) Error() string { return "the specified key does not exist" }
 
-// testBucket serves objects and counts reads.
+// testBucket serves objects and counts reads. faultstore cannot replace it in benchmarks, whose
+// allocations it would change.
 type testBucket struct {
 	objects map[string][]byte
-	// hook, if any, may answer a read in the bucket's stead: it returns handled.
+	// hook may answer a read in the bucket's place. With handled false, the bucket answers.
 	hook func(ctx context.Context, name string, off, length int64) (body io.ReadCloser, err error, handled bool)
 
 	mu    sync.Mutex
 	reads []string // "name [off,end)"
-	open  int      // bodies not closed
+	open  int      // bodies that are not closed
 }
 
 func newTestBucket(sizes map[string]int) *testBucket {
@@ -115,7 +115,7 @@ func (c *countedBody) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// checkClosed fails when a body was left open.
+// checkClosed checks that all bodies are closed.
 func (b *testBucket) checkClosed(t *testing.T) {
 	t.Helper()
 	b.mu.Lock()
@@ -125,7 +125,7 @@ func (b *testBucket) checkClosed(t *testing.T) {
 	}
 }
 
-// mapCache keeps everything.
+// mapCache keeps all pages.
 type mapCache struct {
 	mu sync.Mutex
 	m  map[uint64][]byte
@@ -169,9 +169,9 @@ type body struct {
 	ctx  context.Context
 	feed chan []byte // closed: the end
 	fail chan error
-	off  int64 // of what comes next, for who feeds it
+	off  int64 // offset of the next bytes to feed
 	rest []byte
-	deaf bool // does not heed its context
+	deaf bool // ignores its context
 }
 
 func newBody(ctx context.Context) *body {

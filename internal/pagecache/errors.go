@@ -5,28 +5,26 @@ import (
 	"fmt"
 )
 
-// Errors that a Fetch or Refetch returns. Where an object was being read, they
-// are wrapped in a *ReadError, which says which.
+// Errors of Fetch and Refetch. An error of a read is wrapped in a *ReadError.
 var (
-	// ErrNotFound is returned when the object does not exist in the bucket. It
-	// is not retried here: whoever planned the read decides what that means.
+	// ErrNotFound is returned if the object does not exist in the bucket. The caller decides what
+	// that means.
 	ErrNotFound = errors.New("object not found")
-	// ErrTimeout is returned when a read ran into the flight's deadline, not
-	// into the caller's. It deliberately does not match
-	// context.DeadlineExceeded.
+	// ErrTimeout is returned if a read exceeded the flight's deadline. It does not match
+	// context.DeadlineExceeded, which is kept for the caller's deadline.
 	ErrTimeout = errors.New("bucket read exceeded its deadline")
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("page reader is closed")
 )
 
-// errAbandoned ends a flight that nobody waits for: nobody sees it.
-var errAbandoned = errors.New("nobody waits for this read")
+// errAbandoned ends a flight without waiters. No caller sees it.
+var errAbandoned = errors.New("no request waits for this read")
 
-// ReadError says which read of which object failed.
+// ReadError is the error of a read of an object.
 type ReadError struct {
 	Object   string
 	Off, Len int64
-	Reads    int // how often it was tried; 0: it was not begun
+	Reads    int // how many times it was read; 0: it was not started
 	Err      error
 }
 
@@ -42,14 +40,14 @@ func (e *ReadError) Error() string {
 
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// notFoundError carries the bucket's own words beside ErrNotFound.
+// notFoundError is ErrNotFound with the bucket's own error.
 type notFoundError struct{ cause error }
 
 func (e notFoundError) Error() string   { return ErrNotFound.Error() + ": " + e.cause.Error() }
 func (e notFoundError) Unwrap() []error { return []error{ErrNotFound, e.cause} }
 
-// ShortObjectError is returned when the bucket sent fewer bytes than asked for:
-// the object is shorter than expected, or the body was cut.
+// ShortObjectError is returned if the bucket sent fewer bytes than requested: the object is shorter
+// than expected, or the body was cut.
 type ShortObjectError struct {
 	Object    string
 	Off       int64
@@ -63,8 +61,8 @@ func (e *ShortObjectError) Error() string {
 	)
 }
 
-// LongBodyError is returned when the bucket sent more bytes than asked for, as
-// a store does that ignores the range: what came is then not the range.
+// LongBodyError is returned if the bucket sent more bytes than requested. A store that ignores the
+// range does that, so the bytes are not those of the range.
 type LongBodyError struct {
 	Object string
 	Off    int64
@@ -73,13 +71,13 @@ type LongBodyError struct {
 
 func (e *LongBodyError) Error() string {
 	return fmt.Sprintf(
-		"bucket sent more than the %d bytes asked for of object %s at offset %d", e.Want, e.Object,
+		"bucket sent more than the %d requested bytes of object %s at offset %d", e.Want, e.Object,
 		e.Off,
 	)
 }
 
-// ChangedError is returned when the bucket says that an object has another size
-// than it was known by: its bytes are not those that were meant.
+// ChangedError is returned if the bucket states another size of the object than expected: the
+// object was replaced.
 type ChangedError struct {
 	Object    string
 	Want, Got int64
@@ -89,9 +87,8 @@ func (e *ChangedError) Error() string {
 	return fmt.Sprintf("object %s has %d bytes in the bucket, not %d", e.Object, e.Got, e.Want)
 }
 
-// SpanError is returned for a span that does not lie in its object, or that
-// starts before its predecessor. Spans come from references stored in a block,
-// so this is bad data at least as often as a bug.
+// SpanError is returned for a span that does not lie in its object, or that starts before its
+// predecessor. Spans come from references in a block, so this may be bad data as well as a bug.
 type SpanError struct {
 	Object string
 	Size   int64

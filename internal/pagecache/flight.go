@@ -15,58 +15,56 @@ type flight struct {
 	shared   bool  // its pages are in the table
 	rereads  int   // reads after a body that was too long; of the reading goroutine
 
-	// ctx is cancelled when the flight is over. It carries the values of the
-	// request that started it, not its deadline.
+	// ctx is cancelled when the flight is over. It has the values of the request that started it,
+	// but not its deadline.
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	// pages by number - read.first. The reading goroutine writes entry i before
-	// it raises ready above i; nobody reads it before. It replaces the slice, under
-	// Reader.mu, where all that was published proved wrong: whoever waits reads
-	// waiter.pages.
+	// pages are indexed by number - read.first. The reading goroutine writes entry i before it
+	// raises ready above i, and no other goroutine reads it before. If published pages prove wrong,
+	// it replaces the slice under Reader.mu. A waiter therefore reads waiter.pages.
 	pages [][]byte
 
 	// Guarded by Reader.mu.
-	waiters []*waiter // that still wait
+	waiters []*waiter // waiting now
 	ready   int       // pages published
-	over    bool      // ended, failed or abandoned: nothing is published any more
+	over    bool      // complete, failed or abandoned: nothing more is published
 }
 
-// waiter is one Fetch waiting for one flight.
+// waiter is one Fetch that waits for one flight.
 type waiter struct {
 	f    *flight
 	want int           // released when ready > want
 	done chan struct{} // closed when released
-	// Written before done is closed: the flight's pages, of which want is the last that
-	// may be read, or why it ended before.
+	// Written before done is closed: the flight's pages, which may be read up to want, or the error
+	// that ended the flight before.
 	pages [][]byte
 	err   error
 }
 
-// claims is what one Fetch waits for.
+// claims are the pages that one Fetch waits for.
 type claims struct {
 	obj   Object
-	slots []claim
+	pages []claim
 	waits []*waiter
 	own   []*flight // to be started
-	token bool      // one count of Reader.running is held until they are
+	token bool      // counts in Reader.running until they are started
 }
 
 // claim is one missing page.
 type claim struct {
-	at   int // in the Fetch's list
-	wait int // index of its waiter, -1 when it needs none any more
+	at   int // index in the Fetch's list
+	wait int // index of its waiter, -1 if it has its bytes
 	f    *flight
 }
 
-// claim joins every missing page to the flight that reads it, or claims it,
-// and registers the flights planned for the claimed pages, all under one lock.
-// Pages published since epoch are taken from the cache, or from the flights that
-// the search knows. Its look-ups are released.
+// claim joins every missing page to the flight that reads it, or claims it. It plans and registers
+// flights for the claimed pages, all under one lock. Pages that were published since epoch come
+// from the cache, or from the flights that q knows. claim releases the look-ups of q.
 func (r *Reader) claim(
 	ctx context.Context, obj Object, list []page, misses int, epoch uint64, q search, t *tally,
 ) (*claims, error) {
-	c := &claims{obj: obj, slots: make([]claim, 0, misses)}
+	c := &claims{obj: obj, pages: make([]claim, 0, misses)}
 	need := make([]int64, 0, misses)
 	g := r.geometry(obj)
 
@@ -88,7 +86,7 @@ func (r *Reader) claim(
 				t.coalesced++
 				t.coalescedBytes += g.pageLen(no)
 			} else if recheck {
-				if b, ok := r.lookup(obj, no); ok {
+				if b, ok := r.cached(obj, no); ok {
 					list[i].b = b
 					t.hits++
 					t.hitBytes += int64(len(b))
@@ -105,15 +103,14 @@ func (r *Reader) claim(
 		if s.f == nil {
 			need = append(need, no)
 		}
-		c.slots = append(c.slots, s)
+		c.pages = append(c.pages, s)
 	}
 	r.registerLocked(ctx, c, g, need, true, t)
 	r.waitLocked(c, list)
 	return c, nil
 }
 
-// claimAlone claims every page that has no bytes, for flights that cannot be
-// joined.
+// claimAlone claims every page without bytes, for flights that cannot be joined.
 func (r *Reader) claimAlone(
 	ctx context.Context, obj Object, list []page, t *tally,
 ) (*claims, error) {
@@ -121,7 +118,7 @@ func (r *Reader) claimAlone(
 	var need []int64
 	for i := range list {
 		if list[i].b == nil {
-			c.slots = append(c.slots, claim{at: i, wait: -1})
+			c.pages = append(c.pages, claim{at: i, wait: -1})
 			need = append(need, list[i].no)
 		}
 	}
@@ -161,7 +158,7 @@ func (r *Reader) registerLocked(
 		t.fetchedBytes += f.end - f.off
 		if shared {
 			for no := rd.first; no <= rd.last; no++ {
-				// A page in a gap may be on its way in another flight: it stays there.
+				// A page in a gap may be in another flight already. It stays there.
 				if key, ok := pageKey(c.obj.ID, no); ok && r.table[key] == nil {
 					r.table[key] = f
 					r.claimedLocked(key, f)
@@ -173,11 +170,11 @@ func (r *Reader) registerLocked(
 	c.token = true
 }
 
-// waitLocked finds the flight of every claimed page and enlists with each.
+// waitLocked finds the flight of every claimed page and adds a waiter to each flight.
 func (r *Reader) waitLocked(c *claims, list []page) {
 	next := 0 // own flights ascend as the claimed pages do
-	for i := range c.slots {
-		s := &c.slots[i]
+	for i := range c.pages {
+		s := &c.pages[i]
 		no := list[s.at].no
 		if s.f == nil {
 			for c.own[next].read.last < no {
@@ -190,8 +187,8 @@ func (r *Reader) waitLocked(c *claims, list []page) {
 			list[s.at].b = s.f.pages[at]
 			continue
 		}
-		// The pages of one flight are neighbours but for flights in its gaps:
-		// the one looked for is almost always the last.
+		// The pages of one flight are neighbours, except for flights in its gaps. The waiter is
+		// almost always the last one.
 		s.wait = len(c.waits) - 1
 		for s.wait >= 0 && c.waits[s.wait].f != s.f {
 			s.wait--
@@ -206,9 +203,9 @@ func (r *Reader) waitLocked(c *claims, list []page) {
 	}
 }
 
-// start lets the account spend what was claimed, and then starts the flights.
-// They are started even if it refuses, because others may have joined them by
-// now; those that nobody else waits for are gone by then.
+// start charges the claims to the account, and then starts the flights. If the account refuses, it
+// leaves the flights first. They are started all the same, because other requests may have joined
+// them: a flight without waiters is over by then.
 func (r *Reader) start(c *claims, t *tally, acct *Account) error {
 	defer r.launch(c)
 	spent := false
@@ -225,7 +222,7 @@ func (r *Reader) start(c *claims, t *tally, acct *Account) error {
 	return nil
 }
 
-// launch runs the own flights on a bounded number of goroutines, in order.
+// launch runs the own flights in order, on a bounded number of goroutines.
 func (r *Reader) launch(c *claims) {
 	if !c.token {
 		return
@@ -248,8 +245,8 @@ func (r *Reader) launch(c *claims) {
 	}
 }
 
-// await waits for all flights and takes their pages into list. The first failure
-// of a flight ends it: there is no answer without its pages.
+// await waits for all flights and stores their pages in list. It returns the first failure of a
+// flight.
 func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
 	for i, w := range c.waits {
 		select {
@@ -268,7 +265,7 @@ func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
 			return w.err
 		}
 	}
-	for _, s := range c.slots {
+	for _, s := range c.pages {
 		if s.wait >= 0 {
 			list[s.at].b = c.waits[s.wait].pages[int(list[s.at].no-s.f.read.first)]
 		}
@@ -276,7 +273,7 @@ func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
 	return nil
 }
 
-// leave stops waiting; a flight that is left by its last waiter is abandoned.
+// leave stops waiting. A flight that its last waiter leaves is abandoned.
 func (r *Reader) leave(waits []*waiter) {
 	if len(waits) == 0 {
 		return
@@ -297,8 +294,8 @@ func (r *Reader) leave(waits []*waiter) {
 	}
 }
 
-// publish makes the first n pages of a flight available and releases whom they
-// suffice. It reports whether anybody waits for the rest.
+// publish makes the pages from from to n available and releases the waiters that need no more. It
+// reports whether there are other waiters.
 func (r *Reader) publish(f *flight, from, n int) bool {
 	for i := from; i < n; i++ {
 		if key, ok := f.obj.cacheKey(f.read.first+int64(i), r.shift); ok {
@@ -330,8 +327,8 @@ func (r *Reader) publish(f *flight, from, n int) bool {
 	return !f.over
 }
 
-// endLocked ends a flight, if it is not over: it can be joined no more, and
-// whoever still waits is released with err.
+// endLocked ends a flight unless it is over. It can no longer be joined, and its waiters are
+// released with err.
 func (r *Reader) endLocked(f *flight, err error) {
 	if f.over {
 		return

@@ -17,9 +17,8 @@ import (
 	"larder/internal/bytecache"
 )
 
-// flightScript runs requests against a bucket whose bodies are fed by hand.
-// Pages are 1 KiB; the object is "o". After every command everything runs until
-// it waits, and what happened is printed.
+// flightScript runs requests against a bucket whose bodies are fed by hand. Pages have 1 KiB, and
+// the object is "o". After each command all goroutines run until they wait. The events are printed.
 type flightScript struct {
 	t       *testing.T
 	bucket  *testBucket
@@ -27,7 +26,7 @@ type flightScript struct {
 	r       *Reader
 	cancels map[string]context.CancelFunc
 
-	// Guarded by bucket.mu.
+	// bodies is guarded by bucket.mu.
 	bodies map[string]*body // of the latest read of each range
 	events []string
 }
@@ -36,7 +35,7 @@ type flightScript struct {
 //
 //	new [size=<bytes>] [max=<bytes>] [amp=<x>] [nocache]
 //	fetch <request> spans=(<off>,<end>,...)   refetch likewise
-//	send <read> [bytes=<n>]                    a read is called by its range
+//	send <read> [bytes=<n>]                    a read is named by its range
 //	end <read>                                 the body ends
 //	fail <read>                                the body breaks
 //	gone <read>                                the body says that there is no object
@@ -169,7 +168,7 @@ func (s *flightScript) fetch(d *datadriven.TestData) {
 	}()
 }
 
-// feed gives a read's body something.
+// feed acts on a read's body.
 func (s *flightScript) feed(d *datadriven.TestData) {
 	s.bucket.mu.Lock()
 	b := s.bodies[d.CmdArgs[0].Key]

@@ -18,8 +18,8 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// slowFetch is a Fetch that a test takes apart: it has looked its pages up, and has yet to claim
-// what was not found.
+// slowFetch is a Fetch in two steps: it has looked up its pages, and has not claimed the missing
+// ones yet.
 type slowFetch struct {
 	r    *Reader
 	obj  Object
@@ -35,13 +35,13 @@ func slow(t *testing.T, r *Reader, obj Object, span Span) *slowFetch {
 		t.Fatal(err)
 	}
 	s := &slowFetch{r: r, obj: obj, list: pages.list, t: tal}
-	if s.q, err = r.lookUp(t.Context(), obj, s.list, len(s.list), &s.t); err != nil {
+	if s.q, err = r.searchRemote(t.Context(), obj, s.list, len(s.list), &s.t); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// goOn claims, and returns how many reads that takes.
+// goOn claims the missing pages, and returns the number of reads for them.
 func (s *slowFetch) goOn(t *testing.T, epoch uint64) int {
 	t.Helper()
 	c, err := s.r.claim(t.Context(), s.obj, s.list, len(s.list), epoch, s.q, &s.t)
@@ -57,10 +57,10 @@ func (s *slowFetch) goOn(t *testing.T, epoch uint64) int {
 	return len(c.own)
 }
 
-// TestNobodyIsTooLate: without a memory tier, a request that waited for a look-up, or skipped it
-// for a read that ran, has the pages of that read however late it comes to claim them; and while it
-// is late, nobody asks memcached again.
-func TestNobodyIsTooLate(t *testing.T) {
+// TestLateClaimsGetTheirPages: without a memory tier, a request that waited for a look-up, or
+// skipped it because of a running read, gets the pages of that read, however late it claims them.
+// Until then no request asks memcached again.
+func TestLateClaimsGetTheirPages(t *testing.T) {
 	const size = 8 << 10
 	obj := remoteObject(size)
 	f := func(name string, test func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64)) {
@@ -95,12 +95,12 @@ func TestNobodyIsTooLate(t *testing.T) {
 		func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64) {
 			late := slow(t, r, obj, Span{0, 3000})
 			fetch(t, r, Span{0, 3000}) // joins the look-up that ended, reads
-			want(t, "keys asked for", remote.Asked(), []int{3})
+			want(t, "requested keys", remote.Asked(), []int{3})
 			want(t, "its own reads", late.goOn(t, epoch), 0)
 			want(t, "its coalesced pages", late.t.coalesced, int64(3))
 			want(t, "reads", b.taken(), []string{"o [0,3072)"})
 			fetch(t, r, Span{0, 3000})
-			want(t, "keys asked for afterwards", remote.Asked(), []int{3})
+			want(t, "keys requested afterwards", remote.Asked(), []int{3})
 		},
 	)
 	f(
@@ -108,11 +108,11 @@ func TestNobodyIsTooLate(t *testing.T) {
 		func(t *testing.T, r *Reader, _ *testBucket, remote *bytecachetest.Remote, epoch uint64) {
 			r.opts.ReadAmplification = 2
 			late := slow(t, r, obj, Span{1024, 2048})
-			// reads the page between as well
+			// This reads the page in between too.
 			if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {2048, 2058}}, nil); err != nil {
 				t.Fatal(err)
 			}
-			want(t, "keys asked for", remote.Asked(), []int{1, 2})
+			want(t, "requested keys", remote.Asked(), []int{1, 2})
 			want(t, "its own reads", late.goOn(t, epoch), 0)
 		},
 	)
@@ -132,7 +132,7 @@ func TestNobodyIsTooLate(t *testing.T) {
 			}()
 			<-reads
 			late := slow(t, r, obj, Span{0, 4000})
-			want(t, "keys asked for", remote.Asked(), []int{3, 1})
+			want(t, "requested keys", remote.Asked(), []int{3, 1})
 			close(goOn)
 			<-done
 			b.hook = nil
@@ -154,7 +154,7 @@ func TestNobodyIsTooLate(t *testing.T) {
 		},
 	)
 	f(
-		"nobody read",
+		"no request read it",
 		func(t *testing.T, r *Reader, _ *testBucket, _ *bytecachetest.Remote, epoch uint64) {
 			late, later := slow(t, r, obj, Span{0, 3000}), slow(t, r, obj, Span{2000, 5000})
 			want(t, "own reads of the first", late.goOn(t, epoch), 1)
@@ -163,8 +163,8 @@ func TestNobodyIsTooLate(t *testing.T) {
 	)
 }
 
-// TestBadAnswerIsDroppedOnce: a look-up that panics, or brings pages of another length, is a miss
-// for all who wait; they make one read.
+// TestBadAnswerIsDroppedOnce: a look-up that panics, or returns pages of another length, is a miss
+// for all waiting requests, which make one read.
 func TestBadAnswerIsDroppedOnce(t *testing.T) {
 	f := func(name string, onGet func(ids []bytecache.ID, values [][]byte)) {
 		t.Run(name, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 					t.Errorf("reads (-want +got):\n%s", diff)
 				}
 				if diff := cmp.Diff([]int{3}, remote.Asked()); diff != "" {
-					t.Errorf("keys asked for (-want +got):\n%s", diff)
+					t.Errorf("requested keys (-want +got):\n%s", diff)
 				}
 			})
 		})
@@ -220,8 +220,7 @@ func TestBadAnswerIsDroppedOnce(t *testing.T) {
 	)
 }
 
-// TestCloseEndsLookUps: Close waits for the cache, and who waited for it hears that the reader is
-// closed.
+// TestCloseEndsLookUps: Close waits for the cache, and requests that wait for it get ErrClosed.
 func TestCloseEndsLookUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
@@ -245,8 +244,8 @@ func TestCloseEndsLookUps(t *testing.T) {
 	})
 }
 
-// TestObjectWithoutBlock: what has no name that other processes know is read, and not kept where
-// they would find it.
+// TestObjectWithoutBlock: an object without a name that other processes know is read, but not
+// cached where they would find it.
 func TestObjectWithoutBlock(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 	r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{})
@@ -268,8 +267,8 @@ func TestObjectWithoutBlock(t *testing.T) {
 	}
 }
 
-// TestRealMemcached: one key a page needed, whether it is there or not, and none for what another
-// request waits for.
+// TestRealMemcached: a request asks for one key for each page, found or not, and for none that
+// another request waits for.
 func TestRealMemcached(t *testing.T) {
 	const size = 1 << 20
 	server := memcachedtest.Start(t, memcachedtest.Options{})
@@ -306,7 +305,7 @@ func TestRealMemcached(t *testing.T) {
 			checkSpans(t, p, b.objects["o"], spans)
 		}
 		if st := client.Stats(); st.Requests != pages {
-			t.Errorf("process %d: %d keys asked for, want %d", process, st.Requests, pages)
+			t.Errorf("process %d: %d requested keys, want %d", process, st.Requests, pages)
 		}
 		got := map[string]int64{
 			"bucket":    acct.Fetched.Load(),
@@ -319,22 +318,22 @@ func TestRealMemcached(t *testing.T) {
 			"memory":    {"bucket": 0, "memcached": pages, "memory": 2 * pages},
 		}[from]
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("process %d: pages by where they came from (-want +got):\n%s", process, diff)
+			t.Errorf("process %d: pages by source (-want +got):\n%s", process, diff)
 		}
 		if got, want := acct.RemoteHitBytes.Load(), acct.RemoteHits.Load()<<13; got != want {
-			t.Errorf("process %d: %d bytes of memcached, want %d", process, got, want)
+			t.Errorf("process %d: %d bytes from memcached, want %d", process, got, want)
 		}
 		r.Close()
 		cache.Close()
-		client.Close() // writes what is pending
+		client.Close() // sends pending writes
 	}
 	if got := server.Stats(t)["curr_items"]; got != "15" {
 		t.Errorf("memcached holds %s values, want %d", got, pages)
 	}
 }
 
-// TestFirstByte: what the bucket takes to its first byte is known after some reads, and what a
-// cache takes is not counted.
+// TestFirstByte: the bucket's time to the first byte is known after some reads, and that of a cache
+// does not count.
 func TestFirstByte(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 1 << 20}), bytecachetest.NewRemote()

@@ -8,48 +8,46 @@ import (
 	"larder/internal/bytecache"
 )
 
-// lookup is one question to the remote tier of the cache, for pages of one
-// object that any number of Fetches wait for. It is detached from the one that
-// asked first. How long it may take is the cache's to bound.
+// lookup is one question to the remote tier of the cache for pages of one object. Any number of
+// Fetches wait for it. It is detached from the Fetch that started it. The cache bounds its
+// duration.
 type lookup struct {
 	obj    Object
 	keys   []bytecache.Key // ascending by Local
 	cancel context.CancelFunc
-	// done is closed when values are complete. Nobody reads them before.
+	// done is closed when values are complete. No goroutine reads them before.
 	done   chan struct{}
 	values [][]byte
 
 	// Guarded by Reader.mu.
 	over    bool // done is closed
-	waiters int  // Fetches that have not yet claimed what it did not find
-	// flights has, for every page that one of the waiters began to read, that
-	// flight: it may be over before another waiter comes to join it. nil until
-	// there is one.
+	waiters int  // Fetches that have not claimed the missing pages yet
+	// flights has the flight of every page that one of the waiters has claimed. It may be over
+	// before another waiter comes to join it. nil before the first claim.
 	flights []*flight
 }
 
-// search is what a Fetch learned of the pages that memory did not have. The
-// zero search has learned nothing.
+// search is what a Fetch has learned about the pages that are not in memory. The zero search is
+// empty.
 type search struct {
 	asked   []asked
-	lookups []*lookup // to be released, as often as they are listed
+	lookups []*lookup // each is released once for each entry
 }
 
-// asked is a page that is being looked up, or read.
+// asked is a page that is being looked up or read.
 type asked struct {
-	at  int     // in the Fetch's list
-	l   *lookup // nil: it is not looked up, because f reads it
-	i   int     // in l
+	at  int     // index in the Fetch's list
+	l   *lookup // nil if f reads the page
+	i   int     // index in l
 	own bool
 	f   *flight
 }
 
-// lookUp asks the remote tier for the pages of list that have no bytes, all at
-// once, or waits for those who ask already. Pages on their way from the bucket
-// are not asked for: claim joins them. What is not found stays without bytes,
-// whatever the reason; an error is the caller's end, or the reader's. Without
-// one, claim takes the search, and releases its look-ups.
-func (r *Reader) lookUp(
+// searchRemote asks the remote tier for all pages of list without bytes, and waits for the look-ups
+// of others. It does not ask for pages on their way from the bucket, which claim joins. A page that
+// is not found stays without bytes. The error is that of ctx, or ErrClosed. Without an error, the
+// caller passes the search to claim, which releases its look-ups.
+func (r *Reader) searchRemote(
 	ctx context.Context, obj Object, list []page, misses int, t *tally,
 ) (search, error) {
 	q := search{asked: make([]asked, 0, misses)}
@@ -91,7 +89,7 @@ func (r *Reader) lookUp(
 	return q, nil
 }
 
-// ask joins or starts look-ups.
+// ask joins running look-ups, and starts one for the other pages.
 func (r *Reader) ask(ctx context.Context, obj Object, list []page, q *search) error {
 	own := &lookup{obj: obj, done: make(chan struct{})}
 	r.mu.Lock()
@@ -115,7 +113,7 @@ func (r *Reader) ask(ctx context.Context, obj Object, list []page, q *search) er
 		if a.l = r.lookups[key.Local]; a.l != nil {
 			a.i = a.l.index(key.Local)
 			if n := len(q.lookups); n == 0 || q.lookups[n-1] != a.l {
-				// A look-up whose pages lie among those of others is listed, and counted, more than
+				// A look-up whose pages lie between those of others is listed and counted more than
 				// once.
 				a.l.waiters++
 				q.lookups = append(q.lookups, a.l)
@@ -142,7 +140,7 @@ func (r *Reader) ask(ctx context.Context, obj Object, list []page, q *search) er
 	return nil
 }
 
-// index returns the place of a key that the look-up has.
+// index returns the index of a key of the look-up.
 func (l *lookup) index(local uint64) int {
 	i, _ := slices.BinarySearchFunc(
 		l.keys, local,
@@ -156,7 +154,7 @@ func (r *Reader) runLookup(ctx context.Context, l *lookup) {
 	defer l.cancel()
 	defer func() {
 		if v := recover(); v != nil {
-			_ = r.panics.Caught(v, "object", l.obj.Name) // to those who wait it is a miss
+			_ = r.panics.Caught(v, "object", l.obj.Name) // its waiters find nothing
 			clear(l.values)
 		}
 		r.mu.Lock()
@@ -185,8 +183,8 @@ func (r *Reader) leaveLookups(lookups []*lookup) {
 	r.releaseLocked(lookups)
 }
 
-// releaseLocked counts a waiter less. A look-up that has none can no longer be
-// joined, and is given up if it goes on.
+// releaseLocked removes a waiter from each look-up. A look-up without waiters is cancelled and can
+// no longer be joined.
 func (r *Reader) releaseLocked(lookups []*lookup) {
 	for _, l := range lookups {
 		if l.waiters--; l.waiters > 0 {
@@ -201,8 +199,8 @@ func (r *Reader) releaseLocked(lookups []*lookup) {
 	}
 }
 
-// claimedLocked tells those who look a page up which flight reads it now. Once
-// it was not found, whoever comes later joins the flight.
+// claimedLocked tells the waiters of a page's look-up which flight reads it now. If the look-up is
+// over, later requests join the flight instead.
 func (r *Reader) claimedLocked(key uint64, f *flight) {
 	l := r.lookups[key]
 	if l == nil {
@@ -217,8 +215,8 @@ func (r *Reader) claimedLocked(key uint64, f *flight) {
 	}
 }
 
-// published returns the bytes of number i of the Fetch's list if a flight that
-// it knows of has them. Calls ascend by i. r.mu is held.
+// published returns the bytes of page i of the Fetch's list if a known flight has published them.
+// Successive calls have ascending i. Reader.mu is held.
 func (q *search) published(i int, no int64) []byte {
 	for len(q.asked) > 0 && q.asked[0].at < i {
 		q.asked = q.asked[1:]

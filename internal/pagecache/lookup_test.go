@@ -22,8 +22,8 @@ func remoteObject(size int) Object {
 	return Object{Name: "o", Size: int64(size), ID: 1<<14 | 3, Block: ulid.ULID{1, 2, 3}}
 }
 
-// TestSecondProcess: what one process read, another that shares only memcached does not read again,
-// and asks for one key a page.
+// TestSecondProcess: a process that shares only memcached with the first one does not read its
+// pages again, and asks for one key for each page.
 func TestSecondProcess(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 100_000}), bytecachetest.NewRemote()
 	spans := []Span{{0, 10}, {5000, 9000}, {99_990, 100_000}}
@@ -31,7 +31,7 @@ func TestSecondProcess(t *testing.T) {
 	for n := range 3 {
 		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 		obj := remoteObject(100_000)
-		obj.ID += uint64(n) << 14 // another process gives blocks other numbers
+		obj.ID += uint64(n) << 14 // block numbers differ between processes
 		var acct Account
 		p, err := r.Fetch(t.Context(), obj, spans, &acct)
 		if err != nil {
@@ -39,7 +39,7 @@ func TestSecondProcess(t *testing.T) {
 		}
 		checkSpans(t, p, b.objects["o"], spans)
 		if diff := cmp.Diff([]int{pages}, remote.Asked()); diff != "" {
-			t.Errorf("keys asked for, by call (-want +got):\n%s", diff)
+			t.Errorf("requested keys, by call (-want +got):\n%s", diff)
 		}
 		want := [3]int64{0, 0, pages}
 		if n > 0 {
@@ -53,7 +53,7 @@ func TestSecondProcess(t *testing.T) {
 		}
 		r.Close()
 	}
-	// Pages of another size, another file or another block are others.
+	// Pages of another size, file or block have other keys.
 	f := func(what string, pageSize int, change func(*Object)) {
 		t.Helper()
 		r := New(
@@ -74,7 +74,7 @@ func TestSecondProcess(t *testing.T) {
 	f("content", 1<<10, func(o *Object) { o.Content++ })
 }
 
-// TestFiftyLookUps: identical requests make one look-up and the reads of one.
+// TestFiftyLookUps: 50 identical requests make the look-ups and reads of one.
 func TestFiftyLookUps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 100_000}), bytecachetest.NewRemote()
@@ -105,7 +105,7 @@ func TestFiftyLookUps(t *testing.T) {
 		close(read)
 		wg.Wait()
 		if diff := cmp.Diff([]int{4}, remote.Asked()); diff != "" {
-			t.Errorf("keys asked for, by call (-want +got):\n%s", diff)
+			t.Errorf("requested keys, by call (-want +got):\n%s", diff)
 		}
 		reads := b.taken()
 		slices.Sort(reads)
@@ -127,8 +127,8 @@ func TestFiftyLookUps(t *testing.T) {
 	})
 }
 
-// TestLookUpIsLeft: a caller that gives up leaves the look-up to the others; the last one to leave
-// ends it.
+// TestLookUpIsLeft: a look-up continues for the other callers after one has left. The last one that
+// leaves cancels it.
 func TestLookUpIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
@@ -157,17 +157,17 @@ func TestLookUpIsLeft(t *testing.T) {
 		first, second := fetch(ctx), fetch(t.Context())
 		cancel()
 		if err := <-first; !errors.Is(err, context.Canceled) {
-			t.Errorf("who gave up got %v", err)
+			t.Errorf("the caller that left got %v", err)
 		}
 		close(answer)
 		if err := <-second; err != nil {
-			t.Errorf("who stayed got %v", err)
+			t.Errorf("the caller that stayed got %v", err)
 		}
 		if n := len(remote.Asked()); n != 1 {
 			t.Errorf("%d look-ups", n)
 		}
 
-		// Alone, it ends the look-up, which nobody can join any more.
+		// The only caller leaves: the look-up is cancelled and can no longer be joined.
 		answer = make(chan struct{})
 		remote.Change(func(values map[bytecache.ID][]byte) { clear(values) })
 		ctx, cancel = context.WithCancel(t.Context())
@@ -183,8 +183,7 @@ func TestLookUpIsLeft(t *testing.T) {
 	})
 }
 
-// TestBadPageFromRemote: bytes that prove wrong are dropped from every tier and read from the
-// bucket, once.
+// TestBadPageFromRemote: wrong bytes are dropped from every tier and read from the bucket once.
 func TestBadPageFromRemote(t *testing.T) {
 	b, remote := newTestBucket(map[string]int{"o": 10_000}), bytecachetest.NewRemote()
 	m := bytecache.NewMemory(bytecache.Options{})
@@ -200,7 +199,7 @@ func TestBadPageFromRemote(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, _, _ := p.Bytes(0, 10, nil); string(got) != "xxxxxxxxxx" {
-		t.Fatalf("got %q: the test tests nothing", got)
+		t.Fatalf("got %q: the test covers nothing", got)
 	}
 	if p, err = r.Refetch(t.Context(), obj, Span{0, 10}, nil); err != nil {
 		t.Fatal(err)
@@ -213,7 +212,7 @@ func TestBadPageFromRemote(t *testing.T) {
 			t.Error("a tier has other bytes than the bucket")
 		}
 	}
-	// Of another length it is not even looked at.
+	// A value of another length is ignored.
 	remote.Set(key.ID, []byte("short"))
 	m.Del(key)
 	if p, err = r.Fetch(t.Context(), obj, []Span{{0, 10}}, nil); err != nil {

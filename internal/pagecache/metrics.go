@@ -2,8 +2,8 @@ package pagecache
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// metrics of one reader. Registered with the label kind held constant, so that
-// the readers of a process share names.
+// metrics are the metrics of one reader. The label kind is constant, so that the readers of a
+// process can share names.
 type metrics struct {
 	touched, hits, coalesced, fetched                      prometheus.Counter
 	touchedBytes, hitBytes, coalescedBytes, fetchedBytes   prometheus.Counter
@@ -34,26 +34,29 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		"larder_pages_touched_bytes_total", "Bytes of the pages that requests needed.",
 	)
 	const hits, hitBytes = "larder_pages_hits_total", "larder_pages_hits_bytes_total"
-	const hitsHelp, hitBytesHelp = "Pages that requests needed and found in a tier of the cache.", "Bytes of the pages that requests needed and found in a tier of the cache."
+	const (
+		hitsHelp     = "Pages that requests needed and found in a tier of the cache."
+		hitBytesHelp = "Bytes of the pages that requests needed and found in a tier of the cache."
+	)
 	m.hits, m.remoteHits = tiers(hits, hitsHelp)
 	m.hitBytes, m.remoteHitBytes = tiers(hitBytes, hitBytesHelp)
 	m.joined = counter(
 		"larder_pages_lookups_joined_total",
-		"Pages for whose look-up in memcached a request waited together with another's.",
+		"Pages that a request waited for in another request's look-up in memcached.",
 	)
 	m.coalesced = counter(
 		"larder_pages_coalesced_total",
-		"Pages that requests needed and that a running read or look-up of another request brought.",
+		"Pages that requests got from a running read or look-up of another request.",
 	)
 	m.coalescedBytes = counter(
 		"larder_pages_coalesced_bytes_total",
-		"Bytes of the pages that a running read or look-up of another request brought.",
+		"Bytes of the pages that requests got from a running read or look-up of another request.",
 	)
 	m.fetched = counter(
 		"larder_pages_fetched_total",
-		"Pages asked of the bucket, those read to join others included.",
+		"Pages requested from the bucket, including pages in the gaps between needed ones.",
 	)
-	m.fetchedBytes = counter("larder_pages_fetched_bytes_total", "Bytes asked of the bucket.")
+	m.fetchedBytes = counter("larder_pages_fetched_bytes_total", "Bytes requested from the bucket.")
 	m.reads = counter("larder_bucket_reads_total", "Ranged reads of the bucket that were started.")
 	m.readFailures = counter(
 		"larder_bucket_read_failures_total", "Ranged reads of the bucket that failed.",
@@ -64,7 +67,7 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 	)
 	m.abandoned = counter(
 		"larder_bucket_reads_abandoned_total",
-		"Ranged reads of the bucket given up because nobody waited for them.",
+		"Ranged reads of the bucket that were cancelled because no request waited for them.",
 	)
 	m.refetches = counter(
 		"larder_pages_refetches_total",
@@ -72,7 +75,7 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 	)
 	m.readBytes = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "larder_bucket_read_bytes",
-		Help:    "Bytes asked for by a ranged read of the bucket.",
+		Help:    "Bytes requested by a ranged read of the bucket.",
 		Buckets: prometheus.ExponentialBuckets(8<<10, 4, 6),
 	})
 	m.collectors = append(m.collectors, m.readBytes)
@@ -83,7 +86,7 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 	return m
 }
 
-// unregister lets another reader of the same kind take the names.
+// unregister frees the names for another reader of the same kind.
 func (m *metrics) unregister() {
 	if m.registerer == nil {
 		return

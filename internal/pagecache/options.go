@@ -13,7 +13,7 @@ import (
 	"larder/internal/bytecache"
 )
 
-// Bucket is what is needed of the object store.
+// Bucket is the part of an object store client that a Reader needs.
 type Bucket interface {
 	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
 	// IsObjNotFoundErr is called with unwrapped errors only: some providers do not recognise their
@@ -21,24 +21,23 @@ type Bucket interface {
 	IsObjNotFoundErr(err error) bool
 }
 
-// Cache keeps pages: a bytecache.Cache. It may refuse or forget any of them at
-// any time, must be safe for concurrent use, and must not change what it was
-// given. Values are immutable: Set of a present key may do nothing.
+// Cache keeps pages: a bytecache.Cache. It may reject or evict any page at any time. It must be
+// safe for concurrent use and must not change values. Set of a present key may do nothing.
 type Cache interface {
-	// Get finds what is in the process's memory, at once.
+	// Get returns a value from the process's memory. It does not wait.
 	Get(local uint64) ([]byte, bool)
-	// Fetch fills in the values that are nil, as far as it finds them, and may
-	// wait for a bounded time. It is asked only where Remote is true.
+	// Fetch fills in the nil values that it finds. It may wait for a bounded time. It is called
+	// only if Remote is true.
 	Fetch(ctx context.Context, keys []bytecache.Key, values [][]byte)
 	Remote() bool
 	Set(key bytecache.Key, value []byte)
-	// Del drops a page whose bytes proved wrong: a look-up that starts after Del
-	// returned does not see it, and the next Set is taken.
+	// Del drops a page with wrong bytes. A look-up that starts after Del has returned does not find
+	// it, and the next Set stores a value.
 	Del(key bytecache.Key)
 }
 
-// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. All readers of a bucket in the
-// process share one.
+// Limiter bounds the concurrent reads of the bucket: a slots.Limiter. All readers of a bucket in
+// the process share one.
 type Limiter interface {
 	Acquire(ctx context.Context) error
 	Release()
@@ -58,38 +57,37 @@ const (
 
 // Options of a Reader. The zero value works.
 type Options struct {
-	// PageSize in bytes, 8 KiB by default; rounded up to a power of two between
-	// 512 B and 1 MiB. Larger pages cost fewer look-ups and requests, and
-	// waste more of what is read and kept when little is needed of each.
+	// PageSize is the size of a page in bytes, rounded up to a power of two between 512 B and 1
+	// MiB. Default 8 KiB. Larger pages need fewer look-ups and requests, and waste more memory and
+	// traffic if little of each page is used.
 	PageSize int
-	// ReadAmplification bounds the bytes read as a multiple of the bytes of the
-	// pages that are needed; 1.25 by default, at least 1. More means fewer
-	// requests and more bytes.
+	// ReadAmplification bounds the bytes read, as a multiple of the bytes of the needed pages.
+	// Default 1.25, at least 1. More means fewer requests and more bytes.
 	ReadAmplification float64
-	// MaxRead bounds one read in bytes, 8 MiB by default, at least one page.
-	// Longer stretches are read as several reads in parallel.
+	// MaxRead bounds one read in bytes. Default 8 MiB, at least one page. A longer stretch becomes
+	// several parallel reads.
 	MaxRead int64
-	// FetchReads bounds the reads that one Fetch runs at once; 16 by default.
+	// FetchReads bounds the concurrent reads of one Fetch. Default 16. More finishes a large Fetch
+	// sooner, and leaves fewer slots to others.
 	FetchReads int
 	// Limiter bounds the reads of the process. Default: one of its own, of 96 reads. Share one
 	// among all readers of a bucket.
 	Limiter Limiter
-	// MaxInFlightBytes bounds the bytes of this reader's running reads, 256 MiB
-	// by default. A read larger than all of it runs alone.
+	// MaxInFlightBytes bounds the bytes of this reader's running reads. Default 256 MiB. A read
+	// larger than that runs alone.
 	MaxInFlightBytes int64
-	// FlightTimeout is the hard deadline of one read of the bucket, 60 s by
-	// default, counted from when it has its slot.
+	// FlightTimeout is the deadline of one read of the bucket, with its retries, from the moment
+	// that it has its slot. Default 60 s.
 	FlightTimeout time.Duration
 	// Kind is the label of the metrics: "index" or "chunks".
 	Kind string
-	// Logger hears about panics. Nil: nobody.
+	// Logger gets panics. Default nil: none.
 	Logger *slog.Logger
-	// Registerer receives the metrics. Nil: none are kept.
+	// Registerer gets the metrics. Default nil: none.
 	Registerer prometheus.Registerer
 }
 
-// PageBytes returns the size of a whole page: no page that a Reader keeps is
-// larger.
+// PageBytes returns the size of a whole page in bytes. No page of a Reader is larger.
 func (o Options) PageBytes() int64 {
 	if o.PageSize <= 0 {
 		return defaultPageSize

@@ -13,16 +13,16 @@ import (
 type Object struct {
 	// Name is the object's full name in the bucket.
 	Name string
-	// Size is the object's exact size in bytes: no read goes past it.
+	// Size is the object's exact size in bytes. No read goes past it.
 	Size int64
 	// ID identifies the object within the process and this cache: block number << 14 | file number.
 	// INVARIANT: two objects never share an ID while the process lives, except Uncached.
 	ID uint64
-	// Block is the block that the object belongs to. With the file number of ID
-	// it names the object in caches that outlive the process. Where there is such
-	// a cache, an object without a block is read as one that is Uncached.
+	// Block is the block that the object belongs to. With the file number of ID it names the object
+	// in caches that outlive the process. If there is such a cache, an object without a block is
+	// read as Uncached.
 	Block ulid.ULID
-	// Content tells the block from another that had its name before.
+	// Content identifies the contents of the block. It differs after the block was replaced.
 	Content uint64
 }
 
@@ -39,19 +39,19 @@ type Span struct {
 //	| number (24) | number (14)  | number (26)  |
 //	+-------------+--------------+--------------+
 //
-// Whatever does not fit is read, but neither kept nor shared: with pages of
-// 8 KiB that is what lies beyond the first 512 GiB of an object.
+// Pages whose numbers do not fit are read, but neither cached nor shared. With pages of 8 KiB these
+// are the pages beyond the first 512 GiB of an object.
 const (
 	blockBits = 24
 	fileBits  = 14
 	pageBits  = 26
 
-	// Uncached is the ID of an object that has none that fits: it is read
-	// directly, and its reads are not shared.
+	// Uncached is the ID of an object without a fitting ID. Its pages are not cached and its reads
+	// are not shared.
 	Uncached = ^uint64(0)
 )
 
-// ObjectID returns the ID of a block's file, or Uncached where it does not fit.
+// ObjectID returns the ID of a block's file, or Uncached if it does not fit.
 func ObjectID(blockNumber uint32, fileNumber int) uint64 {
 	if blockNumber >= 1<<blockBits || fileNumber < 0 || fileNumber >= 1<<fileBits {
 		return Uncached
@@ -67,13 +67,12 @@ func pageKey(id uint64, no int64) (uint64, bool) {
 	return id<<pageBits | uint64(no), true
 }
 
-// pageNumber returns the number of the page that a key within the process is of.
+// pageNumber returns the page number of a key within the process.
 func pageNumber(local uint64) int64 { return int64(local & (1<<pageBits - 1)) }
 
-// pageKind begins the identity of a page, in the layout that follows: block (16
-// bytes), kind (1), binary logarithm of the page size (1), file number (2), page
-// number (4), content of the block (8). It changes when any of these comes to
-// mean something else.
+// pageKind is the kind in the identity of a page, whose layout is: block (16 bytes), kind (1),
+// binary logarithm of the page size (1), file number (2), page number (4), content of the block
+// (8). It changes when the meaning of any of these changes.
 const pageKind = 2
 
 // cacheKey returns the key of a page for all tiers, and whether it has one.
@@ -95,21 +94,19 @@ func (o *Object) cacheKey(no int64, shift uint) (bytecache.Key, bool) {
 type page struct {
 	no int64
 	b  []byte
-	// end is the offset where the unbroken stretch of pages that this one lies
-	// in ends.
+	// end is the end offset of the stretch of adjoining pages that this page lies in.
 	end int64
 }
 
-// Pages holds the pages of one object that a Fetch named. It is immutable and
-// safe for concurrent use, and keeps its pages from the garbage collector for
-// as long as it lives.
+// Pages has the pages of one object that a Fetch named. It is immutable and safe for concurrent
+// use. It keeps its pages alive.
 type Pages struct {
 	shift  uint
 	list   []page // ascending by no
 	pinned int64
 }
 
-// seal computes what look-ups need. The list must be complete.
+// seal computes the ends of stretches and the size. The list must be complete.
 func (p *Pages) seal() {
 	end := int64(0)
 	for i := len(p.list) - 1; i >= 0; i-- {
@@ -122,11 +119,10 @@ func (p *Pages) seal() {
 	}
 }
 
-// PinnedBytes returns the bytes of the pages held.
+// PinnedBytes returns the number of bytes of all pages.
 func (p *Pages) PinnedBytes() int64 { return p.pinned }
 
-// Have returns how many bytes from off on lie within the pages held without a
-// hole; 0 when off itself does not.
+// Have returns the number of bytes from off on that p has without a gap, 0 if it does not have off.
 func (p *Pages) Have(off int64) int64 {
 	c := Cursor{p: p}
 	i := c.seek(off)
@@ -136,11 +132,10 @@ func (p *Pages) Have(off int64) int64 {
 	return max(p.list[i].end-off, 0)
 }
 
-// Bytes returns the bytes [off, off+n), or ok false when they are not all held.
-// They alias a page (do not modify them) when one page holds them all; else
-// they are joined by appending them to scratch, which is returned grown: what
-// earlier calls returned stays valid. For many look-ups at ascending offsets
-// use a Cursor.
+// Bytes returns the bytes [off, off+n). ok is false if p does not have all of them. If they lie on
+// one page, they alias it and must not be modified. Otherwise they are appended to scratch, which
+// is returned as grown. Results of earlier calls stay valid. A Cursor is faster for many ascending
+// offsets.
 func (p *Pages) Bytes(off int64, n int, scratch []byte) (b, grown []byte, ok bool) {
 	c := Cursor{p: p}
 	return c.Bytes(off, n, scratch)
@@ -149,14 +144,14 @@ func (p *Pages) Bytes(off int64, n int, scratch []byte) (b, grown []byte, ok boo
 // Cursor returns a cursor at the first page.
 func (p *Pages) Cursor() Cursor { return Cursor{p: p} }
 
-// Cursor looks up bytes of a Pages, quickest where offsets ascend. It is a
-// value of the caller's, for one goroutine; the zero Cursor holds nothing.
+// Cursor looks up bytes of a Pages. It is fastest for ascending offsets. It is not safe for
+// concurrent use. The zero Cursor has no bytes.
 type Cursor struct {
 	p *Pages
-	i int // where the last look-up ended
+	i int // index of the page where the last look-up ended
 }
 
-// seek returns the index of the page that holds off, or -1, and remembers it.
+// seek returns the index of the page with off, or -1, and remembers it.
 func (c *Cursor) seek(off int64) int {
 	if c.p == nil || off < 0 {
 		return -1
@@ -179,7 +174,7 @@ func (c *Cursor) seek(off int64) int {
 	return i
 }
 
-// Bytes is Pages.Bytes at the cursor.
+// Bytes does the same as Pages.Bytes.
 func (c *Cursor) Bytes(off int64, n int, scratch []byte) (b, grown []byte, ok bool) {
 	i := c.seek(off)
 	if i < 0 || n < 0 {
@@ -197,8 +192,8 @@ func (c *Cursor) Bytes(off int64, n int, scratch []byte) (b, grown []byte, ok bo
 	return b, grown, true
 }
 
-// join appends n bytes from at in page i on to scratch. The caller has checked
-// that they are there.
+// join appends n bytes to scratch, from byte at of page i on. The caller has checked that p has
+// them.
 func (c *Cursor) join(i, at, n int, scratch []byte) (b, grown []byte) {
 	start := len(scratch)
 	for ; n > 0; i++ {

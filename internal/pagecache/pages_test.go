@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// sparse returns Pages of 512-byte pages of an object of 10 pages and 100
-// bytes: pages 1, 2, 3, 6, 9 and the short last one, 10.
+// sparse returns the pages 1, 2, 3, 6, 9 and 10 of an object. Pages have 512 bytes, except the last
+// one, 10, which has 100.
 func sparse(t testing.TB) (*Pages, []byte) {
 	t.Helper()
 	const size = 10*512 + 100
@@ -42,7 +42,7 @@ func TestPagesBytes(t *testing.T) {
 			t.Errorf("[%d,+%d): scratch grew by %d", off, n, grew)
 		}
 		if ok && cap(b) != len(b) {
-			t.Errorf("[%d,+%d): appending to the result would write into what follows", off, n)
+			t.Errorf("[%d,+%d): appending to the result would overwrite the bytes after it", off, n)
 		}
 	}
 	f(512, 512, true)
@@ -59,7 +59,7 @@ func TestPagesBytes(t *testing.T) {
 	f(4608, 612, true)
 	f(4608, 613, false)
 	f(5219, 1, true)
-	f(5220, 0, true) // nothing, at the object's end
+	f(5220, 0, true) // no bytes, at the object's end
 	f(5220, 1, false)
 	f(5221, 0, false)
 	f(1<<40, 1, false)
@@ -84,8 +84,8 @@ func TestPagesHave(t *testing.T) {
 	}
 }
 
-// TestCursor: in any order a cursor gives what Pages gives, and what it gave
-// stays as it was while the scratch grows.
+// TestCursor: a cursor returns the same bytes as Pages, in any order, and earlier results do not
+// change while the scratch grows.
 func TestCursor(t *testing.T) {
 	p, data := sparse(t)
 	type view struct {

@@ -7,13 +7,13 @@ type read struct {
 	first, last int64
 }
 
-// geometry is how an object of some size divides into pages.
+// geometry says how an object of a given size is divided into pages.
 type geometry struct {
 	shift uint
 	size  int64
 }
 
-// pageLen returns the length of a page: the last one of an object is short.
+// pageLen returns the length of a page in bytes. The last page of an object may be shorter.
 func (g geometry) pageLen(no int64) int64 {
 	return min(g.size-no<<g.shift, 1<<g.shift)
 }
@@ -28,14 +28,13 @@ func (g geometry) bytes(r read) int64 {
 	return end - off
 }
 
-// plan turns the pages needed (ascending, distinct) into reads (ascending,
-// disjoint) that cover them. Adjoining pages are read together; then neighbours
-// are joined, smallest gap first, while all bytes read stay within
-// amplification times the bytes needed and a read within maxRead. A stretch of
-// needed pages longer than maxRead becomes several reads of about equal length.
+// plan returns reads (ascending, disjoint) that cover the needed pages (ascending, distinct).
+// Adjoining pages are read together. Then neighbouring reads are joined, smallest gap first, while
+// all bytes stay within amplification times the needed bytes and each read within maxRead. A
+// stretch of needed pages longer than maxRead becomes several reads of about equal length.
 //
-// Smallest gap first is the optimum for the number of reads as long as maxRead
-// does not bind: every join saves one request and costs its gap.
+// Smallest gap first gives the fewest reads unless maxRead prevents a join, because every join
+// saves one request and costs its gap.
 func plan(g geometry, need []int64, amplification float64, maxRead int64) []read {
 	if len(need) == 0 {
 		return nil
@@ -52,7 +51,7 @@ func plan(g geometry, need []int64, amplification float64, maxRead int64) []read
 	return joinGaps(g, reads, spare, maxRead)
 }
 
-// stretches returns the maximal runs of adjoining pages, split at maxRead.
+// stretches returns the longest stretches of adjoining pages, split at maxRead.
 func stretches(g geometry, need []int64, maxRead int64) []read {
 	maxPages := max(maxRead>>g.shift, 1)
 	var reads []read
@@ -82,22 +81,22 @@ func joinGaps(g geometry, reads []read, spare, maxRead int64) []read {
 	gaps := make([]gap, 0, len(reads)-1)
 	for i := range len(reads) - 1 {
 		pages := reads[i+1].first - reads[i].last - 1
-		// A gap of nothing is where a stretch was split: it stays split.
+		// An empty gap is where a stretch was split.
 		if pages > 0 && pages<<g.shift <= spare {
 			gaps = append(gaps, gap{left: i, pages: pages})
 		}
 	}
 	slices.SortStableFunc(gaps, func(a, b gap) int { return int(min(max(a.pages-b.pages, -1), 1)) })
 
-	// INVARIANT: for a group of joined reads, head[its last] is its first and
-	// tail[its first] its last; other entries are stale.
+	// INVARIANT: for a group of joined reads from a to b, head[b] is a and tail[a] is b. Other
+	// entries are stale.
 	head, tail := make([]int, len(reads)), make([]int, len(reads))
 	for i := range reads {
 		head[i], tail[i] = i, i
 	}
-	joined := make([]bool, len(reads)) // joined[i]: read i goes on into read i+1
+	joined := make([]bool, len(reads)) // joined[i]: read i continues into read i+1
 	for _, gp := range gaps {
-		cost := gp.pages << g.shift // a gap never holds the object's short last page
+		cost := gp.pages << g.shift // a gap never has the object's short last page
 		if cost > spare {
 			break
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
-// parsePages reads "1 3-5 9".
+// parsePages parses page numbers such as "1 3-5 9".
 func parsePages(t *testing.T, s string) []int64 {
 	t.Helper()
 	var out []int64
@@ -66,7 +66,7 @@ func TestPlan(t *testing.T) {
 	})
 }
 
-// TestPlanKeepsItsBounds checks what plan promises on random input.
+// TestPlanKeepsItsBounds checks the promises of plan on random input.
 func TestPlanKeepsItsBounds(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 20_000 {

@@ -18,10 +18,9 @@ import (
 	"larder/internal/bytecache/bytecachetest"
 )
 
-// TestRandomReads: many requests at once, of random spans, through caches that
-// keep everything, some and nothing, from a bucket that fails at random and
-// callers that give up: what is returned is what the object holds, and nobody
-// fails without a fault.
+// TestRandomReads makes concurrent requests for random spans, through caches that keep all, some or
+// no pages. The bucket fails and callers leave at random. Results have the right bytes, and no
+// request fails without a fault.
 func TestRandomReads(t *testing.T) {
 	caches := map[string]func() Cache{
 		"all":  func() Cache { return newMapCache() },
@@ -49,7 +48,7 @@ func TestRandomReads(t *testing.T) {
 			m, bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}),
 		)
 	}
-	// One that forgets, and says wrong lengths and nothing at all, at random.
+	// This cache forgets pages, and returns values of wrong lengths or none, at random.
 	caches["unreliable"] = func() Cache {
 		remote := bytecachetest.NewRemote()
 		remote.Answer = func(ids []bytecache.ID, values [][]byte) {
@@ -98,7 +97,7 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 					bytes.NewReader(data[:rand.Int64N(length)]), brokenReader{errBroken},
 				),
 			), nil, true
-		case 3: // a store that ignores the range, and sends it from elsewhere
+		case 3: // a store that ignores the end of the range
 			return io.NopCloser(bytes.NewReader(append(append([]byte{}, data...), 'x'))), nil, true
 		default:
 			panic("fault")
@@ -181,11 +180,11 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 		)
 	}
 	if !r.inFlight.TryAcquire(r.opts.MaxInFlightBytes) {
-		t.Error("bytes in flight were not given back")
+		t.Error("bytes in flight were not released")
 	}
 	if good.Load() < 100 || (faults > 0 && failed.Load() < 20) {
 		t.Errorf(
-			"the test tests too little: %d good, %d bad, %d left, %d faults", good.Load(),
+			"the test covers too little: %d good, %d bad, %d left, %d faults", good.Load(),
 			bad.Load(), left.Load(), failed.Load(),
 		)
 	}

@@ -13,7 +13,7 @@ import (
 	"larder/internal/extent"
 )
 
-// maxEmptyReads is how often in a row a body may return nothing at all.
+// maxEmptyReads is how many Reads of a body in a row may return no bytes and no error.
 const maxEmptyReads = 100
 
 // maxRereads is how often a flight reads its range again after a body that was longer than the
@@ -34,14 +34,14 @@ func (r *Reader) fly(f *flight) {
 	if f.ctx.Err() != nil {
 		return // over before it began
 	}
-	// Bytes before slot: whoever holds a slot is reading.
+	// Bytes come before the slot, so that every slot in use belongs to a running read.
 	n := min(f.end-f.off, r.opts.MaxInFlightBytes)
 	if r.inFlight.Acquire(f.ctx, n) != nil {
 		return
 	}
 	defer r.inFlight.Release(n)
 	if err := r.opts.Limiter.Acquire(f.ctx); err != nil {
-		r.end(f, f.wrap(err)) // does nothing when that is why
+		r.end(f, f.wrap(err)) // does nothing if the flight is over
 		return
 	}
 	defer r.opts.Limiter.Release()
@@ -98,7 +98,7 @@ func (f *flight) wrap(err error) error {
 	}
 }
 
-// readTraced is readPages with a span that ends when the body has been read.
+// readTraced calls readPages in a span that ends when the body has been read.
 func (r *Reader) readTraced(ctx context.Context, f *flight) error {
 	parent := trace.SpanFromContext(ctx)
 	if !parent.IsRecording() {
@@ -155,10 +155,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return &ShortObjectError{
-				Object: f.obj.Name,
-				Off:    off,
-				Want:   length,
-				Got:    length - a.left,
+				Object: f.obj.Name, Off: off, Want: length, Got: length - a.left,
 			}
 		case err != nil:
 			return f.wrap(r.classify(err))
@@ -170,7 +167,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 			}
 		}
 		if from, to := a.cut(); to > from {
-			// A body may have been continued by another request.
+			// Another request may have continued the body.
 			if err := r.changed(f, seen); err != nil {
 				return err
 			}
@@ -179,8 +176,8 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 			}
 		}
 	}
-	// The last pages wait for the body's end: a body that goes on was not the
-	// range that was asked for.
+	// The last pages are published after the end of the body: a body that continues is not the
+	// requested range.
 	from, to := a.cut()
 	if err := r.changed(f, seen); err != nil {
 		return err
@@ -193,15 +190,15 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 			return &LongBodyError{Object: f.obj.Name, Off: off, Want: length}
 		}
 		if err != nil {
-			break // whatever it is, the bytes are complete
+			break // the bytes are complete: an error does not matter
 		}
 	}
 	r.publish(f, from, to)
 	return nil
 }
 
-// changed returns an error if the bucket has said that the object has another size than the flight
-// reads it by.
+// changed returns an error if the bucket has stated another size of the object than the flight
+// assumes.
 func (r *Reader) changed(f *flight, seen *extent.Seen) error {
 	e, ok := seen.Extent()
 	if !ok || e.Size == f.obj.Size || r.sizesIgnored.Load() {
@@ -230,8 +227,8 @@ func (r *Reader) retract(f *flight, n int) {
 
 // assembly cuts a body that passes through a buffer into pages.
 //
-// INVARIANT: buf holds whole pages from its start; len(buf) is a multiple of
-// the page size. buf[taken:filled] is not yet in a page.
+// INVARIANT: len(buf) is a multiple of the page size, and pages start at multiples of it.
+// buf[taken:filled] is not in a page yet.
 type assembly struct {
 	f             *flight
 	buf           []byte
@@ -241,7 +238,7 @@ type assembly struct {
 	pages         int // cut so far
 }
 
-// space returns where the next bytes go: never more than the read is for.
+// space returns the memory for the next bytes, at most as many as are missing.
 func (a *assembly) space() []byte {
 	if a.filled == len(a.buf) && a.taken == a.filled {
 		a.filled, a.taken = 0, 0
@@ -255,8 +252,7 @@ func (a *assembly) advance(n int) {
 	a.left -= int64(n)
 }
 
-// cut copies the complete pages out of the buffer, each exact-size, and returns
-// their range.
+// cut copies the complete pages from the buffer, each of its exact size, and returns their range.
 func (a *assembly) cut() (from, to int) {
 	from = a.pages
 	for a.filled-a.taken >= a.pageSize || (a.left == 0 && a.filled > a.taken) {

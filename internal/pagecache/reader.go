@@ -22,33 +22,32 @@ type Reader struct {
 	shift   uint
 	metrics *metrics
 	panics  *panics.Guard
-	// inFlight is the account of the bytes of running reads.
+	// inFlight accounts for the bytes of running reads.
 	inFlight *semaphore.Weighted
 	buffers  sync.Pool // of *[]byte, see buffer
-	// firstByte is how long reads of the bucket take to their first byte.
+	// firstByte estimates the time to the first byte of reads of the bucket.
 	firstByte *quantile.Decaying
-	// published counts flights that ended. A page that was missing from the
-	// cache and is in no flight may have been published in between only if
-	// this has changed; written under mu.
+	// published counts the flights that have ended. A page that was missing from the cache and is
+	// in no flight may have been published in between only if this has changed. Written under mu.
 	published atomic.Uint64
-	// sizesIgnored: what answers say about sizes is not compared, see IgnoreSizes.
+	// sizesIgnored says that stated sizes are not compared, see IgnoreSizes.
 	sizesIgnored atomic.Bool
-	// goroutines; Add only under mu while not closed, or while it is above 0
+	// running counts goroutines. Add is called only under mu while not closed, or while the count
+	// is above 0.
 	running sync.WaitGroup
 
 	mu sync.Mutex // see doc.go
 	// table holds the flight of every page that can be joined, by page key.
 	table map[uint64]*flight
-	// lookups holds, by page key, the look-up of every page that the cache's
-	// remote tier is being asked for, and of those it did not find until somebody
-	// reads them.
+	// lookups has, by page key, the look-up of every page that the remote tier is being asked for,
+	// and of every page that it did not find, until a request claims that page.
 	lookups map[uint64]*lookup
-	flights map[*flight]struct{} // all that are not over
+	flights map[*flight]struct{} // those that are not over
 	closed  bool
 }
 
-// New returns a reader of the bucket's objects. The cache stays the caller's:
-// close it after the reader.
+// New returns a reader of the bucket's objects. The caller owns the cache and closes it after the
+// reader.
 func New(bucket Bucket, cache Cache, opts Options) *Reader {
 	opts = opts.withDefaults()
 	r := &Reader{
@@ -70,24 +69,23 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 	return r
 }
 
-// IgnoreSizes makes the reader believe Object.Size where the answer to a read
-// says otherwise. It is for a bucket, or a proxy before it, that was found to
-// state sizes that are not.
+// IgnoreSizes makes the reader trust Object.Size even if the answer to a read states another size.
+// It is for a bucket, or a proxy before it, that is known to state wrong sizes.
 func (r *Reader) IgnoreSizes() { r.sizesIgnored.Store(true) }
 
 // PageSize returns the size of a page in bytes, a power of two.
 func (r *Reader) PageSize() int { return 1 << r.shift }
 
-// firstByteSamples is how many reads tell how fast the bucket is.
+// firstByteSamples is the number of reads before FirstByteP95 has an estimate.
 const firstByteSamples = 32
 
-// FirstByteP95 returns the time within which the bucket sends the first byte of
-// 19 reads of 20, of late; 0 while too little is known. To wait longer for
-// another cache than that does not pay.
+// FirstByteP95 returns the time within which the bucket sends the first byte of 19 of 20 recent
+// reads. It is 0 before enough reads were seen. Waiting longer than that for another cache does not
+// pay.
 func (r *Reader) FirstByteP95() time.Duration { return r.firstByte.Value() }
 
-// Close cancels all flights and look-ups and waits for them to return. A Fetch that
-// is waiting, or comes later, returns ErrClosed.
+// Close cancels all flights and look-ups and waits for them to return. Waiting and later calls of
+// Fetch return ErrClosed.
 func (r *Reader) Close() {
 	r.mu.Lock()
 	wasClosed := r.closed
@@ -105,11 +103,11 @@ func (r *Reader) Close() {
 	}
 }
 
-// Fetch returns the pages that the spans lie in. The spans must be sorted by
-// Off and lie in the object; they may overlap, adjoin or be empty.
+// Fetch returns the pages that the spans lie in. The spans must be sorted by Off and lie in the
+// object. They may overlap, adjoin or be empty.
 //
-// It waits for all of them, or for ctx: a caller that gives up disturbs nobody
-// who waits for the same pages.
+// It waits for all pages or for the end of ctx. A caller that leaves does not affect others that
+// wait for the same pages.
 func (r *Reader) Fetch(
 	ctx context.Context, obj Object, spans []Span, acct *Account,
 ) (*Pages, error) {
@@ -118,13 +116,13 @@ func (r *Reader) Fetch(
 	if err != nil {
 		return nil, err
 	}
-	// The epoch is read before the cache: what is published after that is
-	// noticed under the lock.
+	// The epoch is read before the cache, so that claim notices pages that are published in
+	// between.
 	epoch := r.published.Load()
 	list := pages.list
 	misses := 0
 	for i := range list {
-		if b, ok := r.lookup(obj, list[i].no); ok {
+		if b, ok := r.cached(obj, list[i].no); ok {
 			list[i].b = b
 			t.hits++
 			t.hitBytes += int64(len(b))
@@ -144,9 +142,9 @@ func (r *Reader) Fetch(
 	return pages, nil
 }
 
-// Refetch reads the pages of one span anew: it drops them from the cache, reads
-// them from the bucket without joining a flight, and keeps what came. It is for
-// bytes that did not match their checksum.
+// Refetch reads the pages of one span again. It drops them from the cache, reads them from the
+// bucket without joining a flight, and caches the result. It is for bytes that did not match their
+// checksum.
 func (r *Reader) Refetch(
 	ctx context.Context, obj Object, span Span, acct *Account,
 ) (*Pages, error) {
@@ -172,8 +170,8 @@ func (r *Reader) Refetch(
 	return pages, nil
 }
 
-// named returns the object without its ID if it has no name for every tier that
-// its pages would be kept in.
+// named returns the object. It removes the ID if the object lacks a name for one of the cache's
+// tiers.
 func (r *Reader) named(obj Object) Object {
 	if obj.Block.IsZero() && r.cache.Remote() {
 		obj.ID = Uncached
@@ -188,16 +186,11 @@ func (r *Reader) touch(obj Object, spans []Span) (*Pages, tally, error) {
 		switch {
 		case s.Off < 0 || s.End > obj.Size || s.End < s.Off:
 			return nil, tally{}, &SpanError{
-				Object: obj.Name,
-				Size:   obj.Size,
-				Span:   s,
-				Reason: "outside of the object",
+				Object: obj.Name, Size: obj.Size, Span: s, Reason: "outside of the object",
 			}
 		case s.Off < prev:
 			return nil, tally{}, &SpanError{
-				Object: obj.Name,
-				Size:   obj.Size,
-				Span:   s,
+				Object: obj.Name, Size: obj.Size, Span: s,
 				Reason: fmt.Sprintf("follows a span that starts at %d", prev),
 			}
 		}
@@ -231,8 +224,8 @@ func (r *Reader) touch(obj Object, spans []Span) (*Pages, tally, error) {
 
 func (r *Reader) geometry(obj Object) geometry { return geometry{shift: r.shift, size: obj.Size} }
 
-// lookup returns a page from the cache.
-func (r *Reader) lookup(obj Object, no int64) ([]byte, bool) {
+// cached returns a page from the cache's memory.
+func (r *Reader) cached(obj Object, no int64) ([]byte, bool) {
 	key, ok := pageKey(obj.ID, no)
 	if !ok {
 		return nil, false
@@ -244,8 +237,8 @@ func (r *Reader) lookup(obj Object, no int64) ([]byte, bool) {
 	return b, true
 }
 
-// fits reports whether what a cache has for a page is one. Kept under another
-// size of the object it is of no use to anybody, and dropped.
+// fits reports whether a cached value has the length of the page. It drops a value that was kept
+// under another size of the object.
 func (r *Reader) fits(obj Object, no int64, b []byte) bool {
 	if int64(len(b)) == r.geometry(obj).pageLen(no) {
 		return true
@@ -256,8 +249,8 @@ func (r *Reader) fits(obj Object, no int64, b []byte) bool {
 	return false
 }
 
-// fill brings the pages of list that are missing: joined to flights of others
-// where there are any, else by flights of its own.
+// fill gets the missing pages of list from flights of other requests, or else from flights of its
+// own.
 func (r *Reader) fill(
 	ctx context.Context, obj Object, list []page, misses int, epoch uint64, t tally, acct *Account,
 ) error {
@@ -268,7 +261,7 @@ func (r *Reader) fill(
 	var q search
 	if r.cache.Remote() {
 		var err error
-		if q, err = r.lookUp(ctx, obj, list, misses, &t); err != nil {
+		if q, err = r.searchRemote(ctx, obj, list, misses, &t); err != nil {
 			return err
 		}
 	}
@@ -282,8 +275,8 @@ func (r *Reader) fill(
 	return r.await(ctx, c, list)
 }
 
-// fillAlone brings the pages of list that have no bytes, joining nobody and
-// being joined by nobody.
+// fillAlone gets the missing pages of list from flights of its own, which no other request can
+// join.
 func (r *Reader) fillAlone(
 	ctx context.Context, obj Object, list []page, t tally, acct *Account,
 ) error {

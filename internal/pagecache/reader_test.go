@@ -27,8 +27,8 @@ func testObject(
 	return Object{Name: name, Size: int64(size), ID: 1}
 }
 
-// TestConcurrentMissesReadOnce: 50 identical cold requests, the bucket held
-// until all 50 wait, make the reads of one.
+// TestConcurrentMissesReadOnce: 50 identical cold requests that all wait for a stalled bucket make
+// the reads of one.
 func TestConcurrentMissesReadOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size = 100_000
@@ -84,7 +84,7 @@ func checkSpans(t *testing.T, p *Pages, data []byte, spans []Span) {
 	var scratch []byte
 	for _, s := range spans {
 		if s.Off == s.End {
-			continue // asks for no page
+			continue // needs no page
 		}
 		var got []byte
 		var ok bool
@@ -136,9 +136,9 @@ func TestSpend(t *testing.T) {
 	}
 }
 
-// TestRefusedSpendDoesNotHarmWhoJoined: the reads that a request claimed are
-// done for those who joined them, although it was refused itself.
-func TestRefusedSpendDoesNotHarmWhoJoined(t *testing.T) {
+// TestRefusedSpendDoesNotHarmJoiners: the reads that a refused request has claimed are still made
+// for the requests that joined them.
+func TestRefusedSpendDoesNotHarmJoiners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket(map[string]int{"o": 10_000})
 		r := New(b, newMapCache(), Options{PageSize: 1 << 10})
@@ -160,7 +160,7 @@ func TestRefusedSpendDoesNotHarmWhoJoined(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		if err := <-joined; err != nil {
-			t.Errorf("who joined: %v", err)
+			t.Errorf("the request that joined: %v", err)
 		}
 		if diff := cmp.Diff([]string{"o [0,1024)"}, b.taken()); diff != "" {
 			t.Errorf("reads (-want +got):\n%s", diff)
@@ -205,8 +205,8 @@ type brokenReader struct{ err error }
 
 func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 
-// TestWrongLength: bodies that are not as long as asked for are typed errors,
-// after a second read, and what an over-long one brought is not kept.
+// TestWrongLength: bodies of the wrong length are typed errors, and the pages of a body that was
+// too long are not cached.
 func TestWrongLength(t *testing.T) {
 	serve := func(data []byte) func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 		return func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
@@ -243,7 +243,7 @@ func TestWrongLength(t *testing.T) {
 	if err := f(serve(nil), 1, 0); !errors.As(err, &short) || short.Got != 0 {
 		t.Errorf("got %v", err)
 	}
-	// A body that returns nothing for ever.
+	// A body that never returns a byte.
 	err = f(func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 		return io.NopCloser(brokenReader{}), nil, true
 	}, 1, 0)
@@ -273,7 +273,7 @@ func TestPanicIsContained(t *testing.T) {
 		}
 		return nil, nil, false
 	}
-	one := slots.New(slots.Options{Max: 1}) // a panic must give back what it held
+	one := slots.New(slots.Options{Max: 1}) // a panic must release it
 	r := New(b, newMapCache(), Options{Limiter: one, MaxInFlightBytes: 8 << 10})
 	obj := testObject("o", 10_000)
 	var pe *panics.Error
@@ -290,8 +290,8 @@ func TestPanicIsContained(t *testing.T) {
 	}
 }
 
-// TestDeafBody: a body that does not heed its context holds neither waiters
-// nor, for longer than itself, the reader's end.
+// TestDeafBody: a body that ignores its context does not hold up waiters, and Close only until the
+// body returns.
 func TestDeafBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket(map[string]int{"o": 10_000})
@@ -323,7 +323,7 @@ func TestDeafBody(t *testing.T) {
 	})
 }
 
-// TestUncached: what has no key is read every time, and shared with nobody.
+// TestUncached: pages without a key are read every time, and their reads are not shared.
 func TestUncached(t *testing.T) {
 	const size = 5000
 	huge := testObject("huge", 0)
@@ -401,7 +401,7 @@ func TestBadSpans(t *testing.T) {
 	}
 }
 
-// TestBounds: reads at once, of a Fetch and of the process, and their bytes.
+// TestBounds: concurrent reads of a Fetch and of the process are bounded, and so are their bytes.
 func TestBounds(t *testing.T) {
 	f := func(name string, opts Options, pages, fetches, want int) {
 		t.Helper()
@@ -450,7 +450,7 @@ func TestBounds(t *testing.T) {
 	f("larger than all bytes allowed", Options{MaxInFlightBytes: 100}, 5, 2, 1)
 }
 
-// TestClose: who waits is told, and who comes later.
+// TestClose: waiting and later requests get ErrClosed.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket(map[string]int{"o": 10_000})
@@ -486,8 +486,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestEndedContext: no read is started for a caller that is gone already, but
-// what is in the cache it may have.
+// TestEndedContext: a request with an ended context starts no read, but gets cached pages.
 func TestEndedContext(t *testing.T) {
 	b := newTestBucket(map[string]int{"o": 10_000})
 	r := New(b, newMapCache(), Options{PageSize: 1 << 10})
@@ -510,7 +509,7 @@ func TestEndedContext(t *testing.T) {
 	}
 }
 
-// TestSizeChanged: pages kept under another size of the object are not used.
+// TestSizeChanged: pages that were cached under another size of the object are not used.
 func TestSizeChanged(t *testing.T) {
 	b := newTestBucket(map[string]int{"o": 5000})
 	r := New(b, newMapCache(), Options{PageSize: 1 << 10})
@@ -545,7 +544,7 @@ func TestMetrics(t *testing.T) {
 # TYPE larder_bucket_reads_total counter
 larder_bucket_reads_total{kind="chunks"} 1
 larder_bucket_reads_total{kind="index"} 0
-# HELP larder_pages_fetched_bytes_total Bytes asked of the bucket.
+# HELP larder_pages_fetched_bytes_total Bytes requested from the bucket.
 # TYPE larder_pages_fetched_bytes_total counter
 larder_pages_fetched_bytes_total{kind="chunks"} 9216
 larder_pages_fetched_bytes_total{kind="index"} 0
@@ -566,7 +565,7 @@ larder_pages_touched_total{kind="index"} 0
 		t.Error(err)
 	}
 	r.Close()
-	// the name is free again
+	// The names are free again.
 	New(b, newMapCache(), Options{Kind: "chunks", Registerer: reg}).Close()
 }
 
@@ -615,8 +614,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// TestPagesAreExact: pages own exactly their bytes, so that the cache keeps
-// nothing else alive.
+// TestPagesAreExact: pages own exactly their bytes, so that the cache keeps no other memory alive.
 func TestPagesAreExact(t *testing.T) {
 	b, cache := newTestBucket(map[string]int{"o": 600_100}), newMapCache()
 	r := New(b, cache, Options{PageSize: 4 << 10})
@@ -646,8 +644,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// lateCache lets something happen between a look-up that misses and its caller
-// learning of it.
+// lateCache calls a hook between a look-up that misses and its return.
 type lateCache struct {
 	*mapCache
 	onMiss func()
@@ -662,8 +659,8 @@ func (c *lateCache) Get(key uint64) ([]byte, bool) {
 	return b, ok
 }
 
-// TestPublishedAfterMiss: a page that is published after the look-up missed it,
-// by a flight that is over before it could be joined, is not read again.
+// TestPublishedAfterMiss: a page that was published after the look-up missed it, by a flight that
+// ended before it could be joined, is not read again.
 func TestPublishedAfterMiss(t *testing.T) {
 	b := newTestBucket(map[string]int{"o": 10_000})
 	cache := &lateCache{mapCache: newMapCache()}

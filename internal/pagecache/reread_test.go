@@ -57,7 +57,7 @@ func TestFailedReadsAreNotRepeated(t *testing.T) {
 				close(begin)
 				wg.Wait()
 				if n := len(b.taken()); n > 4 {
-					t.Errorf("%d reads, and one request needs 4", n)
+					t.Errorf("%d reads, want 4 or fewer", n)
 				}
 				b.checkClosed(t)
 			})
@@ -65,9 +65,9 @@ func TestFailedReadsAreNotRepeated(t *testing.T) {
 	}
 }
 
-// TestABodyTooLongIsReadAnew: a store that ignored the range a few times has sent other bytes, of
-// which none is in the answer or stays cached.
-func TestABodyTooLongIsReadAnew(t *testing.T) {
+// TestABodyTooLongIsReadAgain: a store ignores the range a few times and sends other bytes. None of
+// these is in the result or in the cache.
+func TestABodyTooLongIsReadAgain(t *testing.T) {
 	const size = 100_000
 	b, cache := newTestBucket(map[string]int{"o": size}), newMapCache()
 	ignored := 0
@@ -87,6 +87,6 @@ func TestABodyTooLongIsReadAnew(t *testing.T) {
 		}
 		checkSpans(t, p, b.objects["o"], spans)
 	}
-	r.Close() // a body is closed after its bytes were handed out
+	r.Close() // a body is closed after its bytes were published
 	b.checkClosed(t)
 }

@@ -7,7 +7,7 @@ import (
 	"larder/internal/bytecache"
 )
 
-// warm returns a reader of an object whose pages are all in memory.
+// warm returns a reader, and an object whose pages are all in memory.
 func warm(tb testing.TB, size int64, cache Cache) (*Reader, Object) {
 	tb.Helper()
 	b := newTestBucket(map[string]int{"o": int(size)})
@@ -26,7 +26,7 @@ func memory(tb testing.TB) Cache {
 	return m
 }
 
-// TestHitAllocations: two allocations, however many pages.
+// TestHitAllocations: a hit makes two allocations for any number of pages.
 func TestHitAllocations(t *testing.T) {
 	r, obj := warm(t, 1<<20, newMapCache())
 	ctx := t.Context()
