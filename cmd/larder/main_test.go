@@ -124,7 +124,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, `--log.format: got "xml"`, "--log.format=xml", bucket)
 	if !journal.Enabled() {
 		f(
-			nil, "--log.format: journald: there is no systemd journal here",
+			nil, "--log.format: journald: this machine has no systemd journal",
 			"--log.format=journald", bucket,
 		)
 	}

@@ -43,8 +43,7 @@ func TestSilentBucketIsReported(t *testing.T) {
 	}
 }
 
-// TestPageAndLogAgreeOnMemory: every allowance of the log of the start stands on the page, with the
-// same figure.
+// TestPageAndLogAgreeOnMemory checks that the page shows every limit of the log line memory.
 func TestPageAndLogAgreeOnMemory(t *testing.T) {
 	p := startProcess(
 		t, folder(t.TempDir()), "--index-cache.series-size=10MB", "--chunk-cache-size=3MB",
@@ -57,10 +56,11 @@ func TestPageAndLogAgreeOnMemory(t *testing.T) {
 		t.Fatalf("got %q of %s", figures, line)
 	}
 	for _, f := range figures {
-		if want := regexp.MustCompile(`<td>` + f[1] + `</td><td class="n">[^<]*</td><td class="n">` + f[2] + `\.0 MiB</td>`); !want.MatchString(
-			page,
-		) {
-			t.Errorf("the page lacks %s of %s MiB", f[1], f[2])
+		name := strings.ReplaceAll(f[1], "_", " ")
+		want := regexp.MustCompile(`<td>` + name + `</td><td class="n">[^<]*</td>` +
+			`<td class="n">` + f[2] + `\.0 MiB</td>`)
+		if !want.MatchString(page) {
+			t.Errorf("the page lacks %s with a limit of %s MiB", name, f[2])
 		}
 	}
 }

@@ -12,34 +12,34 @@ import (
 	"google.golang.org/grpc/peer"
 )
 
-// Conn is a connection that a client has opened.
+// Conn is a connection from a client.
 type Conn struct {
 	net.Conn
 	listener *Listener
 	client   netip.Prefix
-	source   *source // of client; set when the connection is let in
+	source   *source // of client; set when the connection is accepted
 	addr     *Addr
 	requests *connRequests // guarded by Requests.mu; nil before the first request
 	closed   atomic.Bool
 	done     chan struct{} // closed with the connection
-	// armed is when Write has set the write deadline last, in nanoseconds since 1970; 0 when it has
-	// to, serversOwn while one of the server is in force.
+	// armed is when Write has last set the write deadline, in nanoseconds since 1970. It is 0 if
+	// there is none, and serversOwn while the server has set one.
 	armed atomic.Int64
 }
 
 const serversOwn = -1
 
-// Addr is the address of a client. Servers hand it on, by which From finds the connection.
+// Addr is the address of a client. Servers pass it on, and From returns its connection.
 type Addr struct {
 	net.Addr
 	conn *Conn
 }
 
-// Network is "unix" for grpc's channelz: it tells the text of such an address, by which streams
-// finds the connection, and of "tcp" it believes that it is a *net.TCPAddr.
+// Network returns "unix", for grpc's channelz: it reports the text of a unix address, by which
+// streams finds the connection. It would assume that a "tcp" address is a *net.TCPAddr.
 func (*Addr) Network() string { return "unix" }
 
-// From returns the connection that an address came from; nil for another's.
+// From returns the connection of an address, nil if it does not come from a Listener.
 func From(a net.Addr) *Conn {
 	if own, ok := a.(*Addr); ok {
 		return own.conn
@@ -47,15 +47,14 @@ func From(a net.Addr) *Conn {
 	return nil
 }
 
-// Client is who has opened a connection: one address (IPv6: one /64), and how many clients it
-// counts as.
+// Client is a client: an address (IPv6: a /64) and the number of clients that it counts as.
 type Client struct {
 	Network netip.Prefix
 	Shares  int
 }
 
-// ClientOf returns the client of a gRPC request, the zero value for one that did not come through a
-// Listener.
+// ClientOf returns the client of a gRPC request, or the zero value if the request did not come
+// through a Listener.
 func ClientOf(ctx context.Context) Client {
 	if p, ok := peer.FromContext(ctx); ok {
 		if c := From(p.Addr); c != nil {
@@ -65,7 +64,7 @@ func ClientOf(ctx context.Context) Client {
 	return Client{}
 }
 
-// RemoteAddr is an *Addr.
+// RemoteAddr returns an *Addr.
 func (c *Conn) RemoteAddr() net.Addr { return c.addr }
 
 // SetDeadline implements net.Conn.
@@ -80,8 +79,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// deadline notes that the server sets a deadline, or takes it away: only without one of its own
-// Write has its own.
+// deadline records that the server sets or clears a deadline. While the server has set one, Write
+// does not set its own.
 func (c *Conn) deadline(t time.Time) {
 	if t.IsZero() {
 		c.armed.Store(0)
@@ -90,14 +89,14 @@ func (c *Conn) deadline(t time.Time) {
 	}
 }
 
-// Write sends b, or fails when the client's side has taken nothing of it for the time-out. Writes
-// of servers are of one goroutine at a time.
+// Write sends b. It fails if the client's side accepts no bytes within WriteTimeout. Servers call
+// it from one goroutine at a time.
 func (c *Conn) Write(b []byte) (int, error) {
 	armed, timeout := c.armed.Load(), c.listener.opts.WriteTimeout
 	if timeout < 0 || armed == serversOwn {
 		return c.Conn.Write(b)
 	}
-	// To set a deadline for each write would cost more than a small one does.
+	// Setting a deadline for every write would cost more than a small write.
 	if now := time.Now(); now.UnixNano()-armed > int64(timeout/8) {
 		if err := c.Conn.SetWriteDeadline(now.Add(timeout)); err != nil {
 			return 0, err
@@ -111,8 +110,8 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Read receives, but no faster than a client may send: the rest waits in the system, and then with
-// the client.
+// Read receives at the rate that the client may send with. Further bytes wait in the kernel, and
+// then at the client.
 func (c *Conn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if r := c.listener.opts.Requests; r != nil {
@@ -142,24 +141,23 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// depart takes the connection out of what the listener knows. The goroutine that has set closed
-// calls it.
+// depart removes the connection from the listener. Only the goroutine that has set closed calls it.
 func (c *Conn) depart() {
 	close(c.done)
 	c.listener.leave(c)
 }
 
-// hangUp closes the connection for what its client did or did not do. It is counted once. A client
-// that is blamed too often finds its new connections refused; clients that stall are not, honest
-// ones do.
+// hangUp closes the connection because of the client's behaviour and counts it once. New
+// connections of a client that is blamed too often are refused. A client that stalls is not blamed,
+// because honest clients stall too.
 func (c *Conn) hangUp(reason string, blame bool) {
 	if !c.closed.CompareAndSwap(false, true) {
 		return
 	}
 	l := c.listener
 	l.opts.Metrics.hungUp.WithLabelValues(l.opts.Server, reason).Inc()
-	l.told.Do(func() { // clients that mean harm must not fill the log
-		l.opts.Logger.Warn("hung up on a client",
+	l.told.Do(func() { // hostile clients must not fill the log
+		l.opts.Logger.Warn("connection closed because of its client",
 			"server", l.opts.Server, "client", c.addr.Addr, "reason", reason)
 	})
 	if blame {
@@ -167,14 +165,14 @@ func (c *Conn) hangUp(reason string, blame bool) {
 	}
 	c.depart()
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // what it does not read need not be kept for it
+		_ = tcp.SetLinger(0) // discard what the client does not read
 	}
-	_ = c.Conn.Close() // it is of no use any more
+	_ = c.Conn.Close() // the error does not matter any more
 }
 
-// Stalled notes that a stream of the connection was ended because its client did not read it. What
-// grpc has of its answer stays until the client takes it, drops the stream or goes, and nobody
-// learns which: so only the last few may have been of connections that still stand.
+// Stalled records that a stream of the connection was ended because its client did not read it.
+// grpc keeps the rest of the answer until the client reads it, resets the stream or disconnects,
+// and does not report which. Therefore only the last maxStalled may be on open connections.
 func (c *Conn) Stalled() {
 	l := c.listener
 	l.mu.Lock()

@@ -1,21 +1,23 @@
-// Package inbound bounds what clients open: connections of gRPC and HTTP, and gRPC's requests and
-// streams.
+// Package inbound bounds what clients open: connections of gRPC and HTTP, gRPC requests and streams.
 //
-// A Listener bounds connections and how fast their bytes are read. It sees TCP alone, below TLS.
-// Requests counts open requests and the bytes of incomplete messages, from a request's headers on.
-// A Pool has the places of streams that live as long as their clients like. All count by client,
-// and the client that holds most for its share loses first. Requests also counts answers that grpc
-// has not written, because a client can keep them by not reading: channelz tells how many there
-// are.
+// A Listener bounds connections and the rate at which their bytes are read. It sees TCP, below TLS.
+// Requests bounds open requests and the bytes of incomplete messages, from the headers of a request
+// on, and also answers that grpc has not written because their clients do not read. A Pool bounds
+// streams without a natural end, those of Health and reflection. All of them count by client, and
+// the client that has most for its share loses first.
 //
-// # What it holds
+// # What it owns
 //
-// Nothing of what is sent. A Listener knows its connections by client, and the last few that have
-// stalled; each connection leaves when it is closed, by either side. Requests remembers up to 4096
-// clients without requests, for what they have dropped.
+// No bytes of messages. A Listener knows its connections by client, and the last streams that have
+// stalled. A connection is forgotten when either side closes it. Requests remembers up to 4096
+// clients without requests, because of the requests that they have dropped.
 //
 // # Locks
 //
-// Listener.mu guards the counts and the stalled connections, Requests.mu those of requests, Pool.mu
-// the streams. Connections are closed without them.
+// Listener.mu guards connection counts and stalled connections, Requests.mu the counts of requests,
+// Pool.mu the streams. Connections are closed without these locks.
+//
+// # Caveats
+//
+// Only channelz knows which answers grpc has not written, therefore Requests polls it.
 package inbound

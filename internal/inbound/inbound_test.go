@@ -32,7 +32,7 @@ func listen(t *testing.T, o Options) *Listener {
 	return bounded
 }
 
-// echo accepts connections and sends each a byte: who gets it was let in.
+// echo accepts connections and sends each a byte, so that an accepted client can tell.
 func echo(t *testing.T, l *Listener) {
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
@@ -52,7 +52,7 @@ func echo(t *testing.T, l *Listener) {
 	})
 }
 
-// letIn dials and reports whether the connection was let in.
+// letIn dials and reports whether the connection was accepted.
 func letIn(t *testing.T, l *Listener) (net.Conn, bool) {
 	t.Helper()
 	c, err := net.Dial("tcp", l.Addr().String())
@@ -82,17 +82,17 @@ func TestConnectionsAreBounded(t *testing.T) {
 			for range 3 {
 				c, ok := letIn(t, l)
 				if !ok {
-					t.Fatal("one of three was refused")
+					t.Fatal("one of three connections was refused")
 				}
 				conns = append(conns, c)
 			}
 			if _, ok := letIn(t, l); ok {
-				t.Error("a fourth was let in")
+				t.Error("the fourth connection was accepted")
 			}
 			if n := testutil.ToFloat64(tc.o.Metrics.refused.WithLabelValues("grpc", tc.bound)); n != 1 {
 				t.Errorf("%v refusals counted, want 1", n)
 			}
-			// One that goes makes room.
+			// A closed connection makes way for a new one.
 			if err := conns[0].Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -101,7 +101,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 			}
 			c, ok := letIn(t, l)
 			if !ok {
-				t.Error("refused though one had gone")
+				t.Error("a connection was refused after another was closed")
 			}
 			for _, c := range append(conns[1:], c) {
 				_ = c.Close()
@@ -110,7 +110,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestTheClientWithMostConnectionsLosesOne to another client that comes when all are taken.
+// TestTheClientWithMostConnectionsLosesOne opens a connection of a second client when the first one
+// has all of them.
 func TestTheClientWithMostConnectionsLosesOne(t *testing.T) {
 	l := listen(t, Options{Max: 3, MaxPerClient: -1, Server: "grpc", Metrics: NewMetrics(nil)})
 	echo(t, l)
@@ -118,7 +119,7 @@ func TestTheClientWithMostConnectionsLosesOne(t *testing.T) {
 	for range 3 {
 		c, ok := letIn(t, l)
 		if !ok {
-			t.Fatal("one of three was refused")
+			t.Fatal("one of three connections was refused")
 		}
 		crowd = append(crowd, c)
 	}
@@ -131,7 +132,7 @@ func TestTheClientWithMostConnectionsLosesOne(t *testing.T) {
 		t.Errorf("another client was refused: %v", err)
 	}
 	if _, err := crowd[2].Read(make([]byte, 1)); err == nil {
-		t.Error("the newest connection of the client with most goes on")
+		t.Error("the newest connection of the client with most is still open")
 	}
 	n := testutil.ToFloat64(l.opts.Metrics.hungUp.WithLabelValues("grpc", crowded))
 	if n != 1 {
@@ -142,7 +143,7 @@ func TestTheClientWithMostConnectionsLosesOne(t *testing.T) {
 	}
 }
 
-// TestOneClientIsOneNetwork: an IPv6 client has a whole /64 to itself.
+// TestOneClientIsOneNetwork checks that the addresses of an IPv6 /64 count as one client.
 func TestOneClientIsOneNetwork(t *testing.T) {
 	of := func(ip string) string { return clientOf(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}).String() }
 	for _, tc := range []struct{ a, b string }{
@@ -159,7 +160,7 @@ func TestOneClientIsOneNetwork(t *testing.T) {
 	}
 }
 
-// rpc is a gRPC server that sends frames of 256 KiB to whoever calls, until it cannot.
+// rpc is a gRPC server that sends frames of 256 KiB until sending fails.
 type rpc struct {
 	l        *Listener
 	requests *Requests
@@ -204,7 +205,7 @@ func startRPC(t *testing.T, o Options, ro RequestsOptions) *rpc {
 	return r
 }
 
-// tell sends what a test may want to know, and no more than there is room for.
+// tell sends v to a test, or drops it if the channel is full.
 func tell[T any](c chan T, v T) {
 	select {
 	case c <- v:
@@ -215,7 +216,7 @@ func tell[T any](c chan T, v T) {
 func (r *rpc) hungUp(t *testing.T, reason string) {
 	t.Helper()
 	want := `
-# HELP larder_connections_hung_up_total Connections that larder closed because of what their client did or did not do.
+# HELP larder_connections_hung_up_total Connections that larder closed because of the behaviour of their client, by reason.
 # TYPE larder_connections_hung_up_total counter
 `
 	for _, why := range reasons {
@@ -230,7 +231,7 @@ func (r *rpc) hungUp(t *testing.T, reason string) {
 	}
 }
 
-// from is a client at another address of this host.
+// from returns a client at another address of this host.
 func from(ip string) grpc.DialOption {
 	return grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(ip)}}
@@ -250,8 +251,8 @@ func (r *rpc) dial(t *testing.T, opts ...grpc.DialOption) *grpc.ClientConn {
 	return conn
 }
 
-// call begins a call; with send its request is complete. A connection may be closed before the
-// message is sent: then SendMsg reports io.EOF, and RecvMsg has the reason.
+// call begins a call, and sends its request if send is set. If the connection is closed before,
+// SendMsg returns io.EOF and RecvMsg has the reason.
 func call(t *testing.T, conn *grpc.ClientConn, send bool) grpc.ClientStream {
 	t.Helper()
 	stream, err := conn.NewStream(
@@ -270,8 +271,8 @@ func call(t *testing.T, conn *grpc.ClientConn, send bool) grpc.ClientStream {
 	return stream
 }
 
-// deafConn is a client's connection that is not read any more once deaf is closed: the peer's
-// kernel takes what its buffers hold, and no more.
+// deafConn is a client's connection that stops reading when deaf is closed. Only the buffers of the
+// kernel still accept bytes.
 type deafConn struct {
 	net.Conn
 	deaf, closed chan struct{}
@@ -293,9 +294,9 @@ func (c deafConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestAClientThatDoesNotReadItsConnection has windows for all that is sent, and takes none of it
-// from TCP: nothing of HTTP/2 notices that.
-func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
+// TestClientThatDoesNotReadItsConnection has a client with open HTTP/2 windows that does not read
+// from TCP. HTTP/2 does not notice that.
+func TestClientThatDoesNotReadItsConnection(t *testing.T) {
 	r := startRPC(t, Options{WriteTimeout: 200 * time.Millisecond}, RequestsOptions{})
 	deaf := make(chan struct{})
 	conn := r.dial(t, grpc.WithInitialWindowSize(1<<30), grpc.WithInitialConnWindowSize(1<<30),
@@ -314,11 +315,11 @@ func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
 	}
 	close(deaf)
 	if err := <-r.ended; err == nil {
-		t.Error("the call goes on")
+		t.Error("the call did not fail")
 	}
 	r.hungUp(t, writeStalled)
 
-	// Whoever reads is served meanwhile and after.
+	// Clients that read are served meanwhile and afterwards.
 	stream = call(t, r.dial(t), true)
 	for range 20 {
 		if err := stream.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
@@ -327,8 +328,8 @@ func TestAClientThatDoesNotReadItsConnection(t *testing.T) {
 	}
 }
 
-// TestStreamsThatStall: that a client has left streams unread costs it nothing, until there are
-// many of them.
+// TestStreamsThatStall checks that stalled streams close the connection only if there are many of
+// them.
 func TestStreamsThatStall(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{})
 	stream := call(t, r.dial(t), true)
@@ -344,7 +345,7 @@ func TestStreamsThatStall(t *testing.T) {
 	}
 	c.Stalled()
 	if err := <-r.ended; err == nil {
-		t.Error("the call goes on")
+		t.Error("the call did not fail")
 	}
 	r.hungUp(t, streamsStalled)
 	r.l.mu.Lock()
@@ -354,8 +355,8 @@ func TestStreamsThatStall(t *testing.T) {
 	}
 }
 
-// TestARequestThatDoesNotArrive has sent its headers and nothing else.
-func TestARequestThatDoesNotArrive(t *testing.T) {
+// TestIncompleteRequest sends the headers of a request and nothing else.
+func TestIncompleteRequest(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{ReceiveTimeout: 100 * time.Millisecond})
 	served := call(t, r.dial(t), true) // has arrived: lasts as long as it likes
 	if err := served.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
@@ -373,8 +374,8 @@ func TestARequestThatDoesNotArrive(t *testing.T) {
 	}
 }
 
-// TestReadingIsBounded sends more than may be taken at once: the rest waits until its time has
-// come, and so does whoever sends.
+// TestReadingIsBounded sends more than the burst. The rest is read at the bounded rate, and the
+// sender waits.
 func TestReadingIsBounded(t *testing.T) {
 	const perSecond = 64 << 10
 	l := listen(t, Options{ReadBytes: perSecond})
@@ -399,10 +400,9 @@ func TestReadingIsBounded(t *testing.T) {
 		t.Error(err)
 	}
 	limiter := c.(*Conn).source.limiter
-	// What has been taken beyond twice a second's worth has been waited for: as much as is left in
-	// the bucket shows it.
+	// The tokens that are left show that the bytes beyond the burst have waited.
 	if left := limiter.Tokens(); left > perSecond+perSecond/2 {
-		t.Errorf("%v bytes may be read at once after %d were: nothing was counted", left, size)
+		t.Errorf("%v bytes may be read at once after reading %d: the limiter has not counted them", left, size)
 	}
 	if err := c.Close(); err != nil {
 		t.Error(err)

@@ -12,30 +12,30 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Options bound the connections of a Listener. The zero value works.
+// Options bounds the connections of a Listener. The zero value is ready to use.
 type Options struct {
-	// Max is the number of connections, default 1024; MaxPerClient those from one address (IPv6:
-	// one /64), default 256. Negative means no bound. A connection beyond MaxPerClient is closed at
-	// once. One beyond Max takes the place of the newest of the client that has most for its share,
-	// or is closed if that is its own. A connection costs some 100 KiB before anything is asked on
-	// it; behind a proxy all clients are one address.
+	// Max is the maximum number of connections, default 1024. MaxPerClient is the maximum from one
+	// address (IPv6: one /64), default 256. Negative means no bound. A connection beyond
+	// MaxPerClient is closed at once. A connection beyond Max replaces the newest connection of the
+	// client with most for its share, or is closed if that is its own client. An idle connection
+	// costs about 100 KiB. Clients behind one proxy have one address.
 	Max, MaxPerClient int
-	// WriteTimeout closes a connection when what is to be sent cannot be handed to the system for
-	// so long, because the client's side takes nothing at all; default 1 minute, negative: never.
-	// It ends about an eighth of it early or late.
+	// WriteTimeout is the time after which a connection is closed if its client's side accepts no
+	// bytes; default 1 minute, negative: never. It is accurate to about an eighth.
 	WriteTimeout time.Duration
-	// ReadBytes is how many bytes a second are received of one client, once a second's worth and as
-	// much again was taken at once; default 16 MiB, negative: no bound. Requests are small: only
-	// who sends to fill the memory meets it.
+	// ReadBytes is the maximum rate of bytes received from one client, per second, after a burst of
+	// two seconds' worth; default 16 MiB, negative: no bound. Requests are small, therefore only
+	// clients that try to fill the memory reach it.
 	ReadBytes int
-	// Shares weigh clients: MaxPerClient and ReadBytes are for one share. nil: all have one.
+	// Shares multiplies MaxPerClient and ReadBytes for some clients. nil gives every client one
+	// share.
 	Shares Shares
-	// Requests counts what is received of requests; nil for servers other than gRPC's.
+	// Requests counts the received bytes of requests. It is nil for servers other than gRPC.
 	Requests *Requests
-	// Server names the server in metrics and lines of the log: grpc or http.
+	// Server is the name of the server in metrics and logs: grpc or http.
 	Server string
 	Logger *slog.Logger
-	// Metrics are shared by all listeners of a process; nil counts nothing.
+	// Metrics is shared by all listeners of a process. nil counts nothing.
 	Metrics *Metrics
 }
 
@@ -44,37 +44,42 @@ const (
 	defaultMaxPerClient = 256
 	defaultWriteTimeout = time.Minute
 	defaultReadBytes    = 16 << 20
-	// A client may be hung up on so often for asking too much, in all and then in a second, before
-	// its new connections are refused: to take one, and what is begun on it, costs more than to
-	// open it.
+	// hangUpsAtOnce is how often connections of a client may be closed because of its behaviour
+	// before its new connections are refused; hangUpsPerSecond is the rate after that. They are
+	// refused because accepting a connection and its requests costs more than opening it.
 	hangUpsAtOnce    = 8
 	hangUpsPerSecond = 0.5
-	// rememberedClients is how many clients without connections are remembered for what they did.
+	// rememberedClients bounds the clients without connections that are remembered for their
+	// behaviour.
 	rememberedClients = 4096
-	// maxStalled is how many streams may have stalled, over all connections of a listener, before
-	// the one that did first costs its client the connection. grpc keeps up to 1 MiB and 64 KiB of
+	// maxStalled is the maximum number of stalled streams on all connections of a listener. Beyond
+	// it, the connection of the oldest is closed, because grpc keeps up to 1 MiB and 64 KiB of
 	// each.
 	maxStalled = 32
 )
 
-// Metrics count what listeners do.
+// Metrics counts connections of listeners.
 type Metrics struct {
 	open    *prometheus.GaugeVec
 	refused *prometheus.CounterVec
 	hungUp  *prometheus.CounterVec
 }
 
-// NewMetrics registers them.
+// NewMetrics registers the metrics; reg may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "larder_connections", Help: "Connections that clients have open.",
+			Name: "larder_connections", Help: "Open connections from clients.",
 		}, []string{"server"}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_connections_refused_total", Help: "Connections that were closed at once because there were too many: in all, or of that client.",
+			Name: "larder_connections_refused_total",
+			Help: "Connections that were closed at once, by the bound that they exceeded: " +
+				"connections in total (all), connections of the client (client), " +
+				"or earlier closures of the client's connections (hung_up).",
 		}, []string{"server", "bound"}),
 		hungUp: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_connections_hung_up_total", Help: "Connections that larder closed because of what their client did or did not do.",
+			Name: "larder_connections_hung_up_total",
+			Help: "Connections that larder closed because of the behaviour of their client, by reason.",
 		}, []string{"server", "reason"}),
 	}
 	if reg != nil {
@@ -88,27 +93,28 @@ type Listener struct {
 	net.Listener
 	opts Options
 
-	told rate.Sometimes // logs that larder hung up
+	told rate.Sometimes // limits log lines about closed connections
 
 	mu      sync.Mutex // guards what follows
 	total   int
 	sources map[netip.Prefix]*source
-	stalled []*Conn // oldest first; a connection stands there once for each stream
+	stalled []*Conn // oldest first; a connection is listed once for each stream
 }
 
-// source is a client that has connections.
+// source is a client with connections.
 type source struct {
 	connections int     // guarded by Listener.mu
-	newest      []*Conn // the same; the newest last
+	newest      []*Conn // guarded by Listener.mu; the newest last
 	shares      int
-	hangUps     *rate.Limiter // has a token for each time that the client may be hung up on
+	hangUps     *rate.Limiter // a token for each connection that may be closed
 	limiter     *rate.Limiter // of bytes read; nil for none
 }
 
-// blameless reports whether a client has not been hung up on for a while.
+// blameless reports whether no connection of the client was closed recently because of its
+// behaviour.
 func (s *source) blameless() bool { return s.hangUps.Tokens() >= float64(s.hangUps.Burst()) }
 
-// forget drops clients that have no connection: those that are blameless, or all if there are none.
+// forget removes clients without connections: the blameless ones, or all if there are none.
 func (l *Listener) forget() {
 	n := len(l.sources)
 	for _, all := range []bool{false, true} {
@@ -156,7 +162,7 @@ func New(l net.Listener, opts Options) *Listener {
 	}
 }
 
-// Why a connection was refused, or closed.
+// The reasons for refusing or closing a connection, as labels of metrics.
 const (
 	boundAll    = "all"
 	boundClient = "client"
@@ -199,20 +205,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 			return conn, nil
 		}
 		l.opts.Metrics.refused.WithLabelValues(l.opts.Server, bound).Inc()
-		l.opts.Logger.Debug(
-			"connection refused, there are too many",
-			"server",
-			l.opts.Server,
-			"client",
-			c.RemoteAddr(),
-			"bound",
-			bound,
-		)
+		l.opts.Logger.Debug("connection refused, there are too many",
+			"server", l.opts.Server, "client", c.RemoteAddr(), "bound", bound)
 		_ = c.Close() // nothing was sent
 	}
 }
 
-// enter counts a connection; it names the bound that keeps it out.
+// enter admits a connection, or returns the bound that it exceeds. loser is a connection that the
+// caller must close, nil for none.
 func (l *Listener) enter(c *Conn) (bound string, loser *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,8 +251,8 @@ func (l *Listener) enter(c *Conn) (bound string, loser *Conn) {
 	return "", loser
 }
 
-// crowding returns the newest connection of the client that has most for its shares, if that is
-// more than src would have with one more.
+// crowding returns the newest connection of the client with most connections for its shares, if
+// that is more than src would have with one more.
 func (l *Listener) crowding(src *source) *Conn {
 	var worst *source
 	most := float64(src.connections+1) / float64(src.shares)
@@ -282,8 +282,8 @@ func (l *Listener) leave(c *Conn) {
 	l.opts.Metrics.open.WithLabelValues(l.opts.Server).Dec()
 }
 
-// clientOf is what counts as one client: an address, for IPv6 the /64 that its network hands out as
-// a whole.
+// clientOf returns the network that counts as one client: an address, or for IPv6 its /64, which is
+// assigned as a whole.
 func clientOf(a net.Addr) netip.Prefix {
 	tcp, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -300,7 +300,7 @@ func networkOf(ip netip.Addr) netip.Prefix {
 	}
 	p, err := ip.WithZone("").Prefix(bits)
 	if err != nil {
-		return netip.Prefix{} // no address at all
+		return netip.Prefix{} // not an address
 	}
 	return p
 }

@@ -15,13 +15,14 @@ import (
 	"larder/internal/panics"
 )
 
-// Pool bounds streams that live as long as their clients like: those of Health and reflection. They
-// have places of their own, so that they take none of the StoreAPI's. The zero value works.
+// Pool bounds streams whose clients decide how long they last: those of Health and reflection. They
+// do not count against the bounds of the StoreAPI. The zero value is ready to use.
 type Pool struct {
-	// Max is the number of streams; default 256. When all places are taken the client with most of
-	// them loses its newest stream, or is refused if it is the one that asks.
+	// Max is the maximum number of streams; default 256. A stream beyond it replaces the newest
+	// stream of the client with most streams, or is rejected if its own client has most.
 	Max int
-	// Lifetime ends a stream with Unavailable; default 1 hour. Clients begin again.
+	// Lifetime is the age at which a stream ends with Unavailable; default 1 hour. Clients then
+	// start a new one.
 	Lifetime time.Duration
 
 	mu      sync.Mutex // guards what follows
@@ -34,20 +35,21 @@ const (
 	defaultLifetime = time.Hour
 )
 
-// pooled is a stream that has a place.
+// pooled is an open stream.
 type pooled struct {
 	client netip.Prefix
 	end    context.CancelCauseFunc
 }
 
 var (
-	errLifetime = status.Error(codes.Unavailable, "the stream has lived its time: begin again")
+	errLifetime = status.Error(codes.Unavailable, "the stream has reached its maximum age: start a new one")
 	errOutgrown = status.Error(codes.ResourceExhausted,
-		"too many streams of Health and reflection, and this client has most of them: end some")
+		"too many streams of Health and reflection, and this client has most of them: "+
+			"close some")
 )
 
-// Around runs the handler of a stream, and returns before it if the stream is ended: then what the
-// handler sends and receives fails, and it ends by itself.
+// Around runs the handler of a stream. If the stream is ended, Around returns before the handler.
+// Sending and receiving then fail, so that the handler returns soon after.
 func (p *Pool) Around(ctx context.Context, handler func(context.Context) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -66,7 +68,7 @@ func (p *Pool) Around(ctx context.Context, handler func(context.Context) error) 
 	case err := <-done:
 		var p *panics.Error
 		if errors.As(err, &p) {
-			panic(p) // into the interceptor that counts panics
+			panic(p) // for the interceptor that counts panics
 		}
 		return err
 	case <-ctx.Done():
@@ -78,7 +80,7 @@ func (p *Pool) Around(ctx context.Context, handler func(context.Context) error) 
 	}
 }
 
-// enter gives a stream a place, if need be that of the client that has most.
+// enter admits a stream. If the pool is full, it ends a stream of the client with most streams.
 func (p *Pool) enter(s *pooled) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +112,7 @@ func (p *Pool) leave(s *pooled) {
 	p.remove(s)
 }
 
-// remove is called with the lock held. A stream that lost its place is removed already.
+// remove removes a stream, unless it was removed before. Call it with mu held.
 func (p *Pool) remove(s *pooled) {
 	streams := p.clients[s.client]
 	for i, o := range streams {

@@ -16,7 +16,7 @@ import (
 	"larder/internal/panics"
 )
 
-// of is the context of a request of a client.
+// of returns the context of a request of a client.
 func of(t *testing.T, ip string) context.Context {
 	addr := &Addr{
 		Addr: &net.TCPAddr{},
@@ -25,7 +25,7 @@ func of(t *testing.T, ip string) context.Context {
 	return peer.NewContext(t.Context(), &peer.Peer{Addr: addr})
 }
 
-// TestPool: a client with many streams cannot keep another's out, and loses its own to it.
+// TestPool checks that a client with many streams loses one to a second client.
 func TestPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &Pool{Max: 3}
@@ -48,20 +48,21 @@ func TestPool(t *testing.T) {
 		}
 		watch("10.0.0.2")
 		if err := <-ended; status.Code(err) != codes.ResourceExhausted {
-			t.Errorf("the stream that lost its place got %v", err)
+			t.Errorf("the replaced stream got %v", err)
 		}
-		// Two and one: another client's first is as good as the second of the largest.
+		// The clients have two streams and one. The first stream of a third client replaces the
+		// second of the first.
 		watch("10.0.0.3")
 		if err := <-ended; status.Code(err) != codes.ResourceExhausted {
-			t.Errorf("the stream that lost its place got %v", err)
+			t.Errorf("the replaced stream got %v", err)
 		}
 		if err := p.Around(of(t, "10.0.0.4"), wait); status.Code(err) != codes.ResourceExhausted {
-			t.Errorf("a stream got the place of a client that has one: %v", err)
+			t.Errorf("a stream replaced the only stream of a client: %v", err)
 		}
 		time.Sleep(defaultLifetime)
 		for range 3 {
 			if err := <-ended; status.Code(err) != codes.Unavailable {
-				t.Errorf("a stream that has lived its time got %v", err)
+				t.Errorf("a stream at its maximum age got %v", err)
 			}
 		}
 		cancel := watch("10.0.0.1")
@@ -75,7 +76,7 @@ func TestPool(t *testing.T) {
 	})
 }
 
-// TestPoolHandlers: what becomes of a handler becomes of its stream.
+// TestPoolHandlers checks that errors and panics of a handler are passed on.
 func TestPoolHandlers(t *testing.T) {
 	p := &Pool{}
 	want := errors.New("of the handler")

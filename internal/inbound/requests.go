@@ -18,50 +18,49 @@ import (
 )
 
 const (
-	// defaultMaxRequests bounds requests over all connections: each costs some 15 KiB before it
-	// waits for anything.
+	// defaultMaxRequests bounds requests over all connections, because each costs about 15 KiB
+	// before it waits for anything.
 	defaultMaxRequests          = 8192
 	defaultMaxRequestsPerClient = 2048
 	defaultReceiveTimeout       = 10 * time.Second
-	// defaultHalfReceived leaves room for four messages of the largest size.
+	// defaultHalfReceived is enough for four messages of the maximum size.
 	defaultHalfReceived = 64 << 20
 	defaultUnsent       = 64 << 20
 
-	// A client may drop this many requests a second before they are answered, and this many at
-	// once: a Querier that cancels queries drops one for each.
+	// A client may drop this many requests per second before they are answered, with this burst. A
+	// Querier that cancels a query drops one request.
 	droppedPerSecond = 200
 	droppedAtOnce    = 2000
 )
 
-// RequestsOptions bound the requests of a gRPC server. The zero value works.
+// RequestsOptions bounds the requests of a gRPC server. The zero value is ready to use.
 type RequestsOptions struct {
-	// Max is the number of requests that are open at once; default 8192. When there are more, the
-	// client that holds most for its share loses the connection that holds most of them.
+	// Max is the maximum number of open requests; default 8192. Beyond it, the client with most for
+	// its share loses its connection with most requests.
 	Max int
-	// MaxPerClient is the number of open requests that one share of a client allows; default 2048,
-	// negative: no bound. A client that opens more loses the connection that holds most of them.
+	// MaxPerClient is the maximum number of open requests for one share of a client; default 2048,
+	// negative: no bound. A client that opens more loses its connection with most requests.
 	MaxPerClient int
-	// ReceiveTimeout is how long a request may take from its headers to the end of its message;
-	// default 10 seconds. Its connection is closed then.
+	// ReceiveTimeout is the maximum time from the headers of a request to the end of its message;
+	// default 10 seconds. Then its connection is closed.
 	ReceiveTimeout time.Duration
-	// HalfReceived is how many bytes may have been received of messages that are not complete, over
-	// all connections; default 64 MiB. When there are more, the connection that holds most of them
-	// is closed.
+	// HalfReceived is the maximum number of received bytes of incomplete messages, over all
+	// connections; default 64 MiB. Beyond it, the connection with most of them is closed.
 	HalfReceived int64
-	// Unsent is how many bytes of answers may be kept after their handlers have returned, because
-	// their clients do not read, besides a single one; default 64 MiB. When there are more, the
-	// client that has most for its share loses the connection that has most.
+	// Unsent is the maximum number of bytes of answers that are kept after their handlers have
+	// returned, because their clients do not read; default 64 MiB. A single answer may be larger.
+	// Beyond it, the client with most for its share loses its connection with most bytes.
 	Unsent int64
-	// Shares weigh clients; nil: all have one.
+	// Shares multiplies the bounds for some clients. nil gives every client one share.
 	Shares Shares
 }
 
-// Requests looks after the requests of a gRPC server from their headers on, which is before a
-// handler or its limits see them. Its Tap, Unary and Stream all go into the server's options, and
-// it goes into the Options of its listener.
+// Requests bounds the requests of a gRPC server from their headers on, before a handler or its
+// limits see them. Install its Tap, Unary and Stream in the server's options, and pass it in the
+// Options of the listener.
 //
-// Requests are counted by client, and the client that holds most for its share loses first.
-// Therefore a client that opens as many as it can costs no other client a request.
+// Requests are counted by client, and the client with most for its share loses first. A client that
+// opens as many requests as it can therefore does not harm other clients.
 type Requests struct {
 	opts RequestsOptions
 
@@ -73,11 +72,11 @@ type Requests struct {
 	unsent       int64 // bytes of answers that may not have been written
 	looked       time.Time
 	looking      bool
-	timer        *time.Timer // looks while there are connections with requests
+	timer        *time.Timer // runs watch while there are connections with requests
 	clients      map[netip.Prefix]*clientRequests
 }
 
-// clientRequests is what a client holds.
+// clientRequests has the counts of a client.
 type clientRequests struct {
 	open    int
 	shares  int
@@ -85,33 +84,33 @@ type clientRequests struct {
 	conns   map[*Conn]*connRequests
 }
 
-// connRequests is what a connection holds. INVARIANT: it is in its client's conns, and its figures
-// are part of the sums, until gone is set.
+// connRequests has the counts of a connection. INVARIANT: until gone is set, it is in its client's
+// conns and its counts are part of the sums.
 type connRequests struct {
 	conn      *Conn
 	client    *clientRequests
 	open      int
-	receiving int     // requests of which the message is awaited
+	receiving int     // requests whose message has not arrived
 	received  int64   // bytes since receiving was 0
 	tails     []int64 // bytes of answers that may not have been written
 	unsent    int64   // their sum
-	// undelivered is how many answers were not written when grpc was asked last, standing how many
-	// then and the time before.
+	// undelivered is the number of answers that were not written at the last poll, standing the
+	// number at the last two polls.
 	undelivered, standing int
-	// ended is how many requests are over, endedThen how many were when grpc was asked last. readAt
-	// is when an answer was delivered last, or none was waiting; reads tells whether that is not
-	// long ago.
+	// ended is the number of requests that have ended, endedThen that number at the last poll.
+	// readAt is the last time at which an answer was delivered or none was waiting. reads reports
+	// whether that was recently.
 	ended, endedThen int
 	readAt           time.Time
-	// unread is the bytes of the undelivered answers, by what grpc said last; largest is one of
-	// them.
+	// unread is the size of the answers that were undelivered at the last poll, largest that of the
+	// largest one.
 	unread, largest int64
 	reads           bool
 	answers         map[*unsent]struct{}
-	gone            bool // hung up on, or closed
+	gone            bool // closed by either side
 }
 
-// NewRequests returns a Requests without requests.
+// NewRequests returns an empty Requests.
 func NewRequests(opts RequestsOptions) *Requests {
 	opts.Max = cmp.Or(opts.Max, defaultMaxRequests)
 	opts.MaxPerClient = cmp.Or(opts.MaxPerClient, defaultMaxRequestsPerClient)
@@ -121,23 +120,23 @@ func NewRequests(opts RequestsOptions) *Requests {
 	return &Requests{opts: opts, streams: newStreams(), clients: map[netip.Prefix]*clientRequests{}}
 }
 
-// arrival is one request until its message has arrived and its handler has returned.
+// arrival is the state of one request.
 type arrival struct {
 	requests *Requests
 	conn     *connRequests
 	timer    *time.Timer
 	arrived  atomic.Bool
 	began    atomic.Bool // its handler has begun
-	refused  atomic.Bool // receiving its message has failed, and not by its client
-	credited atomic.Bool // its headers are not counted any more
+	refused  atomic.Bool // larder did not accept its message
+	credited atomic.Bool // its headers are no longer counted
 	dropped  atomic.Bool // it is counted as dropped
 
-	ended bool // guarded by Requests.mu; it is open no more
+	ended bool // guarded by Requests.mu; no longer open
 }
 
 type arrivalKey struct{}
 
-// Tap is for grpc.InTapHandle. grpc holds a lock of the connection meanwhile: nothing here waits.
+// Tap is for grpc.InTapHandle. It does not block, because grpc holds a lock of the connection.
 func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error) {
 	var c *Conn
 	if p, ok := peer.FromContext(ctx); ok {
@@ -148,12 +147,12 @@ func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error
 	}
 	held, loser := r.enter(c)
 	if loser != nil {
-		// To refuse this request alone would be cheaper, but grpc keeps the timers of requests that
-		// are refused here.
+		// Rejecting only this request would be cheaper, but grpc keeps the timers of requests that
+		// are rejected here.
 		loser.hangUp(tooManyRequests, true)
 	}
 	if held == nil {
-		return ctx, nil // of a connection that larder hangs up on
+		return ctx, nil // its connection is being closed
 	}
 	a := &arrival{requests: r, conn: held}
 	a.timer = time.AfterFunc(r.opts.ReceiveTimeout, func() {
@@ -171,8 +170,8 @@ func (r *Requests) Tap(ctx context.Context, _ *tap.Info) (context.Context, error
 	return context.WithValue(ctx, arrivalKey{}, a), nil
 }
 
-// enter counts a request. It returns nil for one of a connection that is gone, and the connection
-// that has to go, if one has.
+// enter counts a request. held is nil if the request's connection is gone. loser is a connection
+// that the caller must close, nil for none.
 func (r *Requests) enter(c *Conn) (held *connRequests, loser *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -199,7 +198,7 @@ func (r *Requests) enter(c *Conn) (held *connRequests, loser *Conn) {
 	return held, loser
 }
 
-// connection is called with the lock held, at the first request of a connection.
+// connection registers a connection at its first request. Call it with mu held.
 func (r *Requests) connection(c *Conn) *connRequests {
 	client := r.clients[c.client]
 	if client == nil {
@@ -222,7 +221,7 @@ func (r *Requests) connection(c *Conn) *connRequests {
 	return held
 }
 
-// forget drops clients that have no connection.
+// forget removes clients without connections.
 func (r *Requests) forget() {
 	for prefix, client := range r.clients {
 		if len(client.conns) == 0 {
@@ -231,7 +230,7 @@ func (r *Requests) forget() {
 	}
 }
 
-// most returns the connection with most of something, of a client.
+// most returns the client's connection with the largest value of of.
 func (c *clientRequests) most(of func(*connRequests) int64) *connRequests {
 	var most *connRequests
 	for _, held := range c.conns {
@@ -242,7 +241,8 @@ func (c *clientRequests) most(of func(*connRequests) int64) *connRequests {
 	return most
 }
 
-// most returns the connection with most of something, of the client with most of it for its shares.
+// most returns the connection with the largest value of of, of the client with the largest sum for
+// its shares.
 func (r *Requests) most(of func(*connRequests) int64) *connRequests {
 	var worst *clientRequests
 	var most float64
@@ -258,8 +258,8 @@ func (r *Requests) most(of func(*connRequests) int64) *connRequests {
 	return worst.most(of)
 }
 
-// lose takes a connection out of the sums. It is called with the lock held; the caller hangs up
-// without it.
+// lose removes a connection from the sums. Call it with mu held, and close the connection without
+// it.
 func (r *Requests) lose(held *connRequests) *Conn {
 	r.open -= held.open
 	r.halfReceived -= held.received
@@ -270,14 +270,13 @@ func (r *Requests) lose(held *connRequests) *Conn {
 	return held.conn
 }
 
-// received counts n bytes that a connection has received, and returns the connection that has to
-// go, if one has.
+// received counts n received bytes. loser is a connection that the caller must close, nil for none.
 func (r *Requests) received(c *Conn, n int) (loser *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held := c.requests
 	if held == nil || held.gone || held.receiving == 0 {
-		return nil // no message is awaited: pings, window updates, headers of the next request
+		return nil // no message is expected: pings, window updates, headers of the next request
 	}
 	held.received += int64(n)
 	if r.halfReceived += int64(n); r.halfReceived <= r.opts.HalfReceived {
@@ -286,22 +285,22 @@ func (r *Requests) received(c *Conn, n int) (loser *Conn) {
 	return r.lose(r.most(func(o *connRequests) int64 { return o.received }))
 }
 
-// await notes that one message more is awaited.
+// await records that one more message is expected.
 func (r *Requests) await(held *connRequests) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held.receiving++
 }
 
-// Received notes that a message has arrived, of so many bytes when it is decompressed.
+// Received records that a message has arrived. bytes is its decompressed size.
 func Received(ctx context.Context, bytes int, compressed bool) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
 		return
 	}
-	// What the message took on the wire is not known. The credit is what it took at least, or
-	// little more: a client must not make room for an incomplete message by complete ones. The rest
-	// is settled when no message is awaited.
+	// The size of the message on the wire is not known. Credit its minimum size, or little more,
+	// because complete messages must not hide the bytes of an incomplete one. settle corrects the
+	// difference when no message is expected.
 	const frame, headers, most, mostCompressed = 16, 256, 1 << 20, 256
 	n := int64(bytes)
 	if compressed {
@@ -314,7 +313,7 @@ func Received(ctx context.Context, bytes int, compressed bool) {
 	a.requests.credit(a.conn, n)
 }
 
-// credit takes bytes of a message that has arrived out of those of incomplete ones.
+// credit subtracts the bytes of a complete message from those of incomplete ones.
 func (r *Requests) credit(held *connRequests, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -324,7 +323,7 @@ func (r *Requests) credit(held *connRequests, n int64) {
 	}
 }
 
-// settle notes that one message fewer is awaited.
+// settle records that one message fewer is expected.
 func (r *Requests) settle(held *connRequests) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -335,7 +334,7 @@ func (r *Requests) settle(held *connRequests) {
 	}
 }
 
-// leave counts a request no more.
+// leave ends the counting of a request.
 func (r *Requests) leave(a *arrival) {
 	if a.arrived.CompareAndSwap(false, true) {
 		r.settle(a.conn)
@@ -347,8 +346,8 @@ func (r *Requests) leave(a *arrival) {
 	}
 }
 
-// end counts a request no more as open. It is called with the lock held, while its connection is
-// not gone.
+// end stops counting a request as open. Call it with mu held and only if the connection is not
+// gone.
 func (r *Requests) end(a *arrival) {
 	if !a.ended {
 		a.ended = true
@@ -360,7 +359,7 @@ func (r *Requests) end(a *arrival) {
 }
 
 // drop counts a request that its client has dropped, once. A client that drops too many loses all
-// of its connections. Requests that end with their connection were not dropped.
+// of its connections. A request that ends with its connection does not count as dropped.
 func (r *Requests) drop(a *arrival) {
 	if a.dropped.Swap(true) {
 		return
@@ -376,22 +375,23 @@ func (r *Requests) drop(a *arrival) {
 	hangUpAll(losers, requestsDropped, true)
 }
 
-// begin notes that the handler of a request begins. The caller calls end with the error that it
-// returned.
+// begin records that the handler of a request begins. The caller must call end with the error of
+// the handler.
 func (r *Requests) begin(ctx context.Context, a *arrival) (end func(error)) {
 	a.began.Store(true)
 	return func(err error) {
-		// A client that resets a stream cancels its context while the handler runs. So does larder
-		// when it does not accept a message, or when it ends a request whose answer is not read.
+		// A client that resets a stream cancels its context while the handler runs. larder also
+		// cancels it if it does not accept a message, or if it aborts a request whose answer is not
+		// read.
 		if ctx.Err() == context.Canceled && !a.refused.Load() && status.Code(err) != codes.Aborted {
 			r.drop(a)
 		}
 	}
 }
 
-// Began notes that grpc has called the handler of a unary request, which it does before it decodes
-// the message: larder may refuse it from here on. The caller calls failed if the message did not
-// arrive.
+// Began records that grpc has called the handler of a unary request, which happens before the
+// message is decoded. From here on, larder may reject the request. The caller must call failed if
+// the message did not arrive.
 func Began(ctx context.Context) (failed func()) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
@@ -405,13 +405,13 @@ func Began(ctx context.Context) (failed func()) {
 	}
 }
 
-// closed forgets a connection.
+// closed removes a closed connection.
 func (r *Requests) closed(c *Conn) {
 	r.mu.Lock()
 	held := c.requests
 	switch {
 	case held == nil:
-		held = &connRequests{gone: true} // of what was received before it was closed
+		held = &connRequests{gone: true} // for bytes received before it was closed
 		c.requests = held
 	case !held.gone:
 		r.lose(held)
@@ -420,7 +420,7 @@ func (r *Requests) closed(c *Conn) {
 	r.releaseAnswers(held)
 }
 
-// hasArrived notes that the first message of a request is there.
+// hasArrived records that the first message of a request has arrived.
 func (a *arrival) hasArrived() {
 	if a.arrived.CompareAndSwap(false, true) {
 		a.timer.Stop()
@@ -428,7 +428,7 @@ func (a *arrival) hasArrived() {
 	}
 }
 
-// Unary notes that a request has arrived, and how it ended.
+// Unary records the arrival and the end of a unary request.
 func (r *Requests) Unary(
 	ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
 ) (resp any, err error) {
@@ -442,7 +442,7 @@ func (r *Requests) Unary(
 	return next(ctx, req)
 }
 
-// Stream notes when the first message of a request has arrived, and how the request ended.
+// Stream records the arrival of a stream's first message, and the end of the stream.
 func (r *Requests) Stream(
 	srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler,
 ) (err error) {

@@ -21,7 +21,7 @@ func served(t *testing.T, conn *grpc.ClientConn) error {
 	return call(t, conn, true).RecvMsg(&wrapperspb.BytesValue{})
 }
 
-// ask is served whose server may refuse the connection.
+// ask does the same as served, but returns the error if the server refuses the connection.
 func ask(t *testing.T, conn *grpc.ClientConn) error {
 	s, err := conn.NewStream(
 		t.Context(),
@@ -35,7 +35,7 @@ func ask(t *testing.T, conn *grpc.ClientConn) error {
 	return s.RecvMsg(&wrapperspb.BytesValue{})
 }
 
-// settled waits until no request of the server is counted but n.
+// settled waits until the server counts n requests.
 func (r *rpc) settled(n int) {
 	for {
 		r.requests.mu.Lock()
@@ -48,9 +48,9 @@ func (r *rpc) settled(n int) {
 	}
 }
 
-// TestAClientBeyondItsShare opens more requests than one client may: its connection is closed, they
-// are counted no more, and a client with more shares may have as many.
-func TestAClientBeyondItsShare(t *testing.T) {
+// TestClientBeyondItsShare opens more requests than one client may. The connection is closed and
+// its requests are no longer counted. A client with more shares may have as many.
+func TestClientBeyondItsShare(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{
 		MaxPerClient: 2,
 		Shares:       Shares{{netip.MustParsePrefix("127.0.0.3/32"), 2}},
@@ -74,9 +74,9 @@ func TestAClientBeyondItsShare(t *testing.T) {
 	r.hungUp(t, tooManyRequests)
 }
 
-// TestTheClientThatHoldsMostLoses all requests of its largest connection when there are too many.
-// It does not matter which client opened the last one.
-func TestTheClientThatHoldsMostLoses(t *testing.T) {
+// TestTheClientWithMostRequestsLoses checks that the client with most requests loses its largest
+// connection when there are too many, whichever client opened the last one.
+func TestTheClientWithMostRequestsLoses(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{Max: 7, MaxPerClient: -1})
 	honest := r.dial(t, from("127.0.0.2"))
 	first := call(t, honest, true)
@@ -106,9 +106,9 @@ func TestTheClientThatHoldsMostLoses(t *testing.T) {
 	}
 }
 
-// TestMessagesThatAreNotComplete are bounded together: the connection that holds most of them is
+// TestIncompleteMessages checks that the connection with most bytes of incomplete messages is
 // closed.
-func TestMessagesThatAreNotComplete(t *testing.T) {
+func TestIncompleteMessages(t *testing.T) {
 	const bound = 1 << 20
 	r := startRPC(t, Options{}, RequestsOptions{HalfReceived: bound})
 	small := call(t, r.dial(t, from("127.0.0.2")), true)
@@ -125,13 +125,13 @@ func TestMessagesThatAreNotComplete(t *testing.T) {
 	r.settled(1)
 	r.hungUp(t, halfReceived)
 	if err := small.RecvMsg(&wrapperspb.BytesValue{}); err != nil {
-		t.Errorf("a client that sent little was hung up on: %v", err)
+		t.Errorf("the connection of a client that sent little was closed: %v", err)
 	}
 }
 
-// TestWholeMessagesAreNotHalfReceived: what has arrived is not counted, however much it is in the
-// end.
-func TestWholeMessagesAreNotHalfReceived(t *testing.T) {
+// TestCompleteMessagesAreNotCounted checks that complete messages do not count as incomplete,
+// however many there are.
+func TestCompleteMessagesAreNotCounted(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{HalfReceived: 2 << 20})
 	conn := r.dial(t)
 	for range 5 {
@@ -155,8 +155,9 @@ func TestWholeMessagesAreNotHalfReceived(t *testing.T) {
 	r.settled(0)
 }
 
-// TestAClientThatDropsWhatItBegins, again and again, is hung up on; to drop some is fine.
-func TestAClientThatDropsWhatItBegins(t *testing.T) {
+// TestClientThatDropsRequests checks that the connections of a client that drops many requests are
+// closed. Dropping a few is allowed.
+func TestClientThatDropsRequests(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{Max: 1 << 20, MaxPerClient: -1})
 	var dialled atomic.Bool
 	conn := r.dial(
@@ -195,13 +196,14 @@ func TestAClientThatDropsWhatItBegins(t *testing.T) {
 	r.hungUp(t, requestsDropped)
 }
 
-// TestAClientThatIsHungUpOnAgainAndAgain finds its new connections refused. Others are let in.
-func TestAClientThatIsHungUpOnAgainAndAgain(t *testing.T) {
+// TestBlamedClientIsRefused checks that new connections of a client are refused after many were
+// closed. Other clients are accepted.
+func TestBlamedClientIsRefused(t *testing.T) {
 	r := startRPC(t, Options{}, RequestsOptions{MaxPerClient: 1})
 	refused := func() float64 {
 		return testutil.ToFloat64(r.l.opts.Metrics.refused.WithLabelValues("grpc", boundHungUp))
 	}
-	// grpc's client may begin a request again by itself, and is hung up on once more.
+	// grpc's client may retry a request by itself, and its connection is closed again.
 	for range 2 * hangUpsAtOnce {
 		conn := r.dial(t)
 		for range 2 {

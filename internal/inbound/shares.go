@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// maxShares bounds the shares of one client: more than there is of anything.
+// maxShares bounds the shares of one client, above every useful value.
 const maxShares = 1000
 
-// Share says that the clients in a network have so many shares each.
+// Share gives each client in a network a number of shares.
 type Share struct {
 	Network netip.Prefix
 	Shares  int
 }
 
-// Shares are those of clients that have more than one: a proxy that carries many clients is one
-// address. The longest prefix decides.
+// Shares lists networks whose clients have more than one share, because a proxy with many clients
+// has one address. The longest matching prefix applies.
 type Shares []Share
 
 // Of returns the shares of a client, 1 by default.
@@ -36,9 +36,7 @@ func (s Shares) Of(client netip.Prefix) int {
 func ParseShare(s string) (Share, error) {
 	network, number, ok := strings.Cut(s, "=")
 	if !ok {
-		return Share{}, errors.New(
-			"want an address or a network, = and a number, such as 10.0.0.7=8",
-		)
+		return Share{}, errors.New("want ADDRESS=N or NETWORK=N, such as 10.0.0.7=8")
 	}
 	var o Share
 	var err error
@@ -51,14 +49,14 @@ func ParseShare(s string) (Share, error) {
 		}
 	}
 	if err != nil {
-		return Share{}, fmt.Errorf("%q is no address and no network", network)
+		return Share{}, fmt.Errorf("%q is not an address or a network", network)
 	}
 	o.Network = o.Network.Masked()
 	if o.Shares, err = strconv.Atoi(number); err != nil || o.Shares < 1 || o.Shares > maxShares {
-		return Share{}, fmt.Errorf("%q is no number from 1 to %d", number, maxShares)
+		return Share{}, fmt.Errorf("%q is not a number from 1 to %d", number, maxShares)
 	}
 	return o, nil
 }
 
-// String is what ParseShare parses.
+// String returns the share in the format of ParseShare.
 func (s Share) String() string { return fmt.Sprintf("%s=%d", s.Network, s.Shares) }

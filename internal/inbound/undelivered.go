@@ -13,33 +13,33 @@ import (
 )
 
 const (
-	// An answer counts as undelivered from the end of its handler until grpc has written it. Of a
-	// client share there may be undeliveredPerClient, over all connections maxUndelivered: each
-	// keeps the request's metadata, and up to 64 KiB that the client may still send. Clients that
-	// read have a few.
+	// An answer is undelivered from the end of its handler until grpc has written it.
+	// undeliveredPerClient bounds those of one client share, maxUndelivered those of all clients,
+	// because each keeps the request's metadata and up to 64 KiB that the client may still send.
+	// Clients that read have only a few.
 	undeliveredPerClient = 512
 	maxUndelivered       = 2048
-	// slowFactor is how many times the bounds a client may reach whose answers are delivered,
-	// however slowly: a dashboard over a slow link is no attack.
+	// slowFactor multiplies the bound for clients that do read, however slowly, because a dashboard
+	// over a slow link is not an attack.
 	slowFactor = 4
-	// patience is how long a client may take none of its answers and counts as reading them.
+	// patience is the time after its last delivered answer for which a client counts as reading.
 	patience = 2 * time.Second
-	// lookEvery is how often grpc is asked for its streams, and lookAgain how soon it may be asked
-	// again.
+	// lookEvery is the interval at which grpc is polled for its streams, lookAgain the minimum time
+	// between two polls.
 	lookEvery = time.Second
 	lookAgain = 50 * time.Millisecond
-	// answerWithin is how long channelz is waited for: it answers at once, but for connections that
-	// are stuck in a write, on which it waits for a second.
+	// answerWithin is the time-out for channelz. It answers at once, except for connections that
+	// are blocked in a write: there it waits for a second.
 	answerWithin = 100 * time.Millisecond
-	// maxSockets is how many connections are asked: more than there may be at once.
+	// maxSockets bounds the connections that are polled, above the usual bound of connections.
 	maxSockets = 4096
-	// streamQuota is what grpc takes of an answer before its client has read any of it.
+	// streamQuota is the part of an answer that grpc buffers before its client has read any of it.
 	streamQuota = 64 << 10
 )
 
-// streams tells how many streams grpc has on each connection, by the address of the client. A
-// stream is there until its last frame is written, which a client can prevent for ever by not
-// opening its window, and grpc tells this to channelz alone.
+// streams counts the streams that grpc has on each connection, by the address of the client. A
+// stream exists until its last frame is written. A client can prevent that for ever by not opening
+// its window, and only channelz shows it.
 type streams struct{ channelz channelzpb.ChannelzServer }
 
 func newStreams() *streams {
@@ -48,15 +48,15 @@ func newStreams() *streams {
 	return s
 }
 
-// registrar takes the service instead of serving it.
+// registrar keeps the service for calls in the process instead of serving it.
 type registrar struct{ streams *streams }
 
 func (r registrar) RegisterService(_ *grpc.ServiceDesc, impl any) {
 	r.streams.channelz = impl.(channelzpb.ChannelzServer)
 }
 
-// active returns the streams of all connections of the process's servers. A connection whose client
-// takes nothing of what grpc writes answers late; it is left out.
+// active returns the number of streams on each connection of the process's servers. It omits
+// connections that are blocked in a write, because they answer late.
 func (s *streams) active() map[string]int {
 	ctx := context.Background()
 	answers := make(chan socket, maxSockets)
@@ -88,14 +88,14 @@ func (s *streams) active() map[string]int {
 	return out
 }
 
-// socket is what channelz tells of a connection.
+// socket is the state of a connection in channelz.
 type socket struct {
-	client  string // "" for one that was closed meanwhile
+	client  string // "" if the connection was closed meanwhile
 	streams int
 }
 
-// ask asks the connections of a server at once. It returns how many will answer, at most as many as
-// answers has room for.
+// ask polls the connections of a server concurrently. It returns the number of answers to expect,
+// at most the given maximum.
 func (s *streams) ask(
 	ctx context.Context, server int64, most int, answers chan<- socket,
 ) (asked int) {
@@ -130,8 +130,8 @@ func (s *streams) socket(ctx context.Context, id int64) socket {
 	}
 }
 
-// Ended notes that the handler of a request has returned, with so many bytes of its answer that may
-// not have been written yet. Tail computes them for a stream.
+// Ended records that the handler of a request has returned. bytes is the part of its answer that
+// grpc may not have written yet; Tail computes it for a stream.
 func (r *Requests) Ended(ctx context.Context, bytes int64) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
@@ -152,20 +152,20 @@ func (r *Requests) Ended(ctx context.Context, bytes int64) {
 	r.unsent += bytes
 	if r.unsent > r.opts.Unsent && !r.looking && time.Since(r.looked) > lookAgain {
 		r.looking = true
-		go r.look() // not here: it takes a while if a connection is stuck
+		go r.look() // not here, because it takes long if a connection is blocked
 	}
 }
 
-// Tail is how much of a stream's answer may not have been written when its handler returns, given
-// all of its bytes and those of the last message.
+// Tail returns how many bytes of a stream's answer may not have been written when its handler
+// returns. all is the size of the answer, last that of the last message.
 func Tail(all, last int64) int64 { return min(all, streamQuota+last) }
 
-// seen is what was known of a connection before grpc was asked for its streams. What is learned is
-// not applied to what came later.
+// seen is the state of a connection before grpc was polled. The result of the poll does not apply
+// to later requests and answers.
 type seen struct{ open, tails, ended int }
 
-// look compares the requests that are open with the streams that grpc has, and closes connections
-// of clients with too many answers that were not delivered. The caller has set looking.
+// look compares open requests with the streams of grpc, and closes connections of clients with too
+// many undelivered answers. The caller must have set looking.
 func (r *Requests) look() {
 	before := map[*connRequests]seen{}
 	r.mu.Lock()
@@ -188,7 +188,7 @@ func (r *Requests) look() {
 			was, ok := before[held]
 			streams, known := active[conn.addr.String()]
 			if !ok || !known {
-				continue // it is new, or stuck in a write that will end it
+				continue // it is new, or blocked in a write that will time out
 			}
 			last := held.undelivered
 			held.undelivered = max(0, streams-max(was.open, held.open))
@@ -223,10 +223,10 @@ func (r *Requests) look() {
 	hangUpAll(unread, answersUnread, false)
 }
 
-// tooMuchUnread returns the connections that have to go for the bytes of their answers: those that
-// read nothing when there are more than Unsent, all when there are slowFactor times as many. It
-// judges by what was there before grpc was asked: of what came later it is not known whether it was
-// delivered. It is called with the lock held.
+// tooMuchUnread returns the connections to close because of the bytes of their undelivered answers.
+// Above Unsent bytes it selects connections that do not read, above slowFactor times as many all
+// connections. It only counts answers from before the poll, because it is not known whether later
+// ones were delivered. Call it with mu held.
 func (r *Requests) tooMuchUnread() (losers []*Conn) {
 	var total int64
 	for _, client := range r.clients {
@@ -248,7 +248,7 @@ func (r *Requests) tooMuchUnread() (losers []*Conn) {
 		for total > bound.bytes {
 			worst := r.most(bound.of)
 			if worst == nil || bound.of(worst) == 0 || total-worst.largest <= bound.bytes {
-				break // one answer may be as large as it is
+				break // a single answer may have any size
 			}
 			total -= worst.unread
 			losers = append(losers, r.lose(worst))
@@ -257,8 +257,8 @@ func (r *Requests) tooMuchUnread() (losers []*Conn) {
 	return losers
 }
 
-// forgetDelivered keeps as many of the first n answers of a connection as were not delivered, the
-// largest ones, and all that came later.
+// forgetDelivered removes the delivered ones of the first n answers of a connection. Which they are
+// is not known, therefore it keeps the largest. It also keeps all later answers.
 func (r *Requests) forgetDelivered(held *connRequests, n int) {
 	old, later := held.tails[:n], held.tails[n:]
 	slices.SortFunc(old, func(a, b int64) int { return cmp.Compare(b, a) })
@@ -277,9 +277,9 @@ func (r *Requests) forgetDelivered(held *connRequests, n int) {
 	held.unsent = sum
 }
 
-// surplus takes out answers of a connection that are held although it has fewer streams. grpc drops
-// an answer without a word if its stream is reset at the moment at which it is written. An answer
-// is taken at the second look that finds it, because one that has just ended is not in streams.
+// surplus removes registered answers of a connection that has fewer streams, because grpc drops an
+// answer silently if its stream is reset while it is written. It removes an answer only at the
+// second look, because a stream that has just ended is not counted in streams.
 func (c *connRequests) surplus(streams int) (out []*unsent) {
 	for u := range c.answers {
 		if u.looks++; u.looks > 1 && len(c.answers) > streams {
@@ -290,7 +290,7 @@ func (c *connRequests) surplus(streams int) (out []*unsent) {
 	return out
 }
 
-// watch looks now and then while there are connections with requests.
+// watch calls look at intervals while there are connections with requests.
 func (r *Requests) watch() {
 	r.mu.Lock()
 	running := r.looking
@@ -310,7 +310,7 @@ func (r *Requests) watch() {
 	r.timer = nil
 }
 
-// hangUpAll closes connections of one event, for which each client is blamed at most once.
+// hangUpAll closes the connections of one event. It blames each client at most once.
 func hangUpAll(conns []*Conn, reason string, blame bool) {
 	blamed := map[Client]bool{}
 	for _, c := range conns {

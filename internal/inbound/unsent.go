@@ -2,14 +2,14 @@ package inbound
 
 import "context"
 
-// unsent is what an answer holds until grpc has written it.
+// unsent is an answer whose bytes stay reserved until grpc has written it.
 type unsent struct {
 	release func()
-	looks   int // how often look has found it
+	looks   int // number of looks that have found it
 }
 
-// Sending has release called once: when an answer was sent, which the caller tells by calling sent,
-// or when its connection is gone.
+// Sending registers an answer. release is called once: when the caller calls sent, or when the
+// connection is closed before.
 func (r *Requests) Sending(ctx context.Context, release func()) (sent func()) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
@@ -32,7 +32,7 @@ func (r *Requests) Sending(ctx context.Context, release func()) (sent func()) {
 	return func() { r.sent(held, u) }
 }
 
-// sent releases an answer, if its connection was not gone before.
+// sent releases an answer, unless its connection was closed before.
 func (r *Requests) sent(held *connRequests, u *unsent) {
 	r.mu.Lock()
 	_, kept := held.answers[u]
@@ -43,7 +43,7 @@ func (r *Requests) sent(held *connRequests, u *unsent) {
 	}
 }
 
-// releaseAnswers releases what a connection that is gone has not sent.
+// releaseAnswers releases the answers that a closed connection has not sent.
 func (r *Requests) releaseAnswers(held *connRequests) {
 	r.mu.Lock()
 	answers := held.answers

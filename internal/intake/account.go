@@ -16,27 +16,27 @@ import (
 
 const (
 	defaultLimit = 128 << 20
-	// smallShare is the part of the account that one client address may have to count as small.
-	// Small clients find a quarter of the account free of others.
+	// smallShare is the part of the account up to which a client counts as small. A quarter of the
+	// account is only for small clients.
 	smallShare = 64
 )
 
-// Account bounds the bytes that the messages of all requests hold together, with what is derived
-// from them. It is safe for concurrent use.
+// Account bounds the bytes of the messages of all requests together, and of data derived from them.
+// It is safe for concurrent use.
 type Account struct {
 	limit, small int64
-	// unpacking has room for the one goroutine that decompresses a large message.
+	// unpacking admits one goroutine that decompresses a large message.
 	unpacking chan struct{}
-	large     atomic.Int32 // messages that are in it, or wait for it
+	large     atomic.Int32 // large messages that are decompressed or wait for it
 
-	mu      sync.Mutex // guards what follows; held for arithmetic alone
+	mu      sync.Mutex // guards the fields below; held only for arithmetic
 	used    int64
-	clients map[inbound.Client]int64 // what each client has
+	clients map[inbound.Client]int64 // bytes of each client
 
 	refused prometheus.Counter
 }
 
-// NewAccount makes an account of limit bytes (default 128 MiB) and registers its metrics. reg may
+// NewAccount returns an account of limit bytes (default 128 MiB) and registers its metrics. reg may
 // be nil.
 func NewAccount(limit int64, reg prometheus.Registerer) *Account {
 	if limit <= 0 {
@@ -50,46 +50,47 @@ func NewAccount(limit int64, reg prometheus.Registerer) *Account {
 	for state, value := range map[string]func() int64{"limit": a.Limit, "in_use": a.InUse} {
 		f.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "larder_request_text_bytes",
-			Help: "Bytes that the messages of requests and what their expressions compile to " +
-				"may take together (limit), and take now (in_use).",
+			Help: "Bytes of the messages of requests and of their compiled expressions: " +
+				"the maximum (limit) and those reserved now (in_use).",
 			ConstLabels: prometheus.Labels{"state": state},
 		}, func() float64 { return float64(value()) })
 	}
 	a.refused = f.NewCounter(prometheus.CounterOpts{
 		Name: "larder_request_texts_refused_total",
-		Help: "Requests that were refused because the account of request messages had no bytes " +
-			"left for their message or for what its expressions compile to.",
+		Help: "Requests that were rejected because their message or their compiled expressions " +
+			"did not fit into the account of request messages.",
 	})
 	return a
 }
 
-// Limit is the size of the account in bytes.
+// Limit returns the size of the account in bytes.
 func (a *Account) Limit() int64 { return a.limit }
 
-// InUse is how many bytes are reserved now.
+// InUse returns the number of reserved bytes.
 func (a *Account) InUse() int64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.used
 }
 
-// CountRefusal counts a request that its handler refused for want of memory for its expressions.
+// CountRefusal counts a request that its handler rejected because its expressions did not fit.
 func (a *Account) CountRefusal() { a.refused.Inc() }
 
-// fullError is the error of a request for which the account has too little left.
+// fullError is the error of a request that does not fit into the account.
 type fullError string
 
 func fullf(format string, args ...any) error { return fullError(fmt.Sprintf(format, args...)) }
 
 func (e fullError) Error() string { return string(e) }
 
-// GRPCStatus makes it a ResourceExhausted.
+// GRPCStatus returns ResourceExhausted.
 func (e fullError) GRPCStatus() *status.Status {
 	return status.New(codes.ResourceExhausted, string(e))
 }
 
-// Reservation is what one request has of an Account. It is safe for concurrent use. After Close it
-// is empty and refuses more: the handler of a stream that was ended early may still receive.
+// Reservation is the part of an Account that one request has reserved. It is safe for concurrent
+// use. After Close it is empty and Reserve fails, because the handler of a stream that was ended
+// early may still receive messages.
 type Reservation struct {
 	account    *Account
 	client     inbound.Client
@@ -97,17 +98,17 @@ type Reservation struct {
 
 	// Guarded by account.mu.
 	bytes   int64
-	message int64 // of these, for the message received last
+	message int64 // of bytes, for the last message
 	closed  bool
 
-	// answerSent is what is to be released once the answer was sent. The handler's goroutine alone
-	// uses it.
+	// answerSent is called once the answer was sent. Only the handler's goroutine uses it.
 	answerSent func()
 }
 
-// UntilSent has release called once the answer of a unary request was sent, and not when its
-// handler returns: until its client reads it, grpc keeps the encoded answer. It reports false for a
-// request that did not come through a Registrar; then release is the caller's.
+// UntilSent registers release, to be called once the answer of a unary request was sent. grpc keeps
+// the encoded answer until the client reads it, which may be long after the handler has returned.
+// UntilSent returns false if the request did not come through a Registrar. The caller must then
+// call release itself.
 func (r *Reservation) UntilSent(release func()) bool {
 	if !r.registered {
 		return false
@@ -116,15 +117,15 @@ func (r *Reservation) UntilSent(release func()) bool {
 	return true
 }
 
-// Open returns an empty reservation of the request with this context. The caller closes it.
+// Open returns an empty reservation for the request of ctx. The caller must close it.
 func (a *Account) Open(ctx context.Context) *Reservation {
 	return &Reservation{account: a, client: inbound.ClientOf(ctx)}
 }
 
 type reservationKey struct{}
 
-// Of returns the reservation of the request with this context, or an empty one of account if the
-// request did not come through a Registrar. The caller closes it when the request ends.
+// Of returns the reservation of the request of ctx, or a new one of account if the request did not
+// come through a Registrar. The caller must close it when the request ends.
 func Of(ctx context.Context, account *Account) *Reservation {
 	if r, ok := ctx.Value(reservationKey{}).(*Reservation); ok && r.account == account {
 		return r
@@ -139,14 +140,14 @@ func (r *Reservation) Reserve(n int64) error {
 	return r.reserve(n)
 }
 
-// ReserveUpTo makes the reservation at least n bytes in all.
+// ReserveUpTo grows the reservation to at least n bytes in total.
 func (r *Reservation) ReserveUpTo(n int64) error {
 	r.account.mu.Lock()
 	defer r.account.mu.Unlock()
 	return r.reserve(n - r.bytes)
 }
 
-// reserve is called with the lock held.
+// reserve adds n bytes. Call it with account.mu held.
 func (r *Reservation) reserve(n int64) error {
 	a := r.account
 	if r.closed {
@@ -165,10 +166,7 @@ func (r *Reservation) reserve(n int64) error {
 			"the request needs %d bytes for its message, its matchers and what they compile to, and "+
 				"all requests have %d of %d bytes for that, an eighth of --store.request-bytes: write "+
 				"values as a|b|c, without special characters, ask in parts or later, or raise the flag",
-			r.bytes+n,
-			a.used,
-			available,
-		)
+			r.bytes+n, a.used, available)
 	}
 	a.used += n
 	a.clients[r.client] += n
@@ -176,14 +174,14 @@ func (r *Reservation) reserve(n int64) error {
 	return nil
 }
 
-// Release gives n bytes back.
+// Release releases n bytes.
 func (r *Reservation) Release(n int64) {
 	r.account.mu.Lock()
 	defer r.account.mu.Unlock()
 	r.release(n)
 }
 
-// release is called with the lock held.
+// release releases n bytes. Call it with account.mu held.
 func (r *Reservation) release(n int64) {
 	n = min(n, r.bytes)
 	a := r.account
@@ -194,7 +192,7 @@ func (r *Reservation) release(n int64) {
 	r.bytes -= n
 }
 
-// Close gives everything back. It may be called again.
+// Close releases everything. It may be called again.
 func (r *Reservation) Close() {
 	r.account.mu.Lock()
 	defer r.account.mu.Unlock()
@@ -202,10 +200,10 @@ func (r *Reservation) Close() {
 	r.closed = true
 }
 
-// fieldBytes is what a field takes in memory beside its text: a matcher of four fields takes 256.
+// fieldBytes is the memory of a field besides its text: a matcher of four fields needs 256 bytes.
 const fieldBytes = 64
 
-// receive replaces what the last message held by what the next one will hold.
+// receive replaces the reservation for the last message by that for the next one.
 func (r *Reservation) receive(bytes, fields int) error {
 	r.account.mu.Lock()
 	defer r.account.mu.Unlock()

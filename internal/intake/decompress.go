@@ -10,24 +10,25 @@ import (
 )
 
 const (
-	// unpackedFreely is how much comes out of a decompressor side by side with others. Requests are
-	// smaller: 64 KiB are hundreds of matchers. Beyond it messages are decompressed one at a time,
-	// because a client that sends bombs would otherwise keep every core busy.
+	// unpackedFreely is the decompressed size up to which messages are decompressed concurrently.
+	// It is enough for hundreds of matchers. Larger messages are decompressed one at a time,
+	// because decompression bombs would otherwise occupy every core.
 	unpackedFreely = 64 << 10
-	// maxUnpacking is how many large messages are decompressed or wait for it. They are not counted
-	// by client: grpc does not say whose message it has decompressed.
+	// maxUnpacking bounds the large messages that are decompressed or wait for it. They are not
+	// counted by client, because grpc does not tell a decompressor the client.
 	maxUnpacking = 32
-	// unpackingWait is how long a large message waits for its turn. One of 16 MiB takes some 30 ms.
+	// unpackingWait is the maximum time that a large message waits for its turn. Decompressing 16
+	// MiB takes about 30 ms.
 	unpackingWait = 2 * time.Second
 )
 
 var errUnpacking = errors.New(
-	"the server is busy decompressing other large messages: ask again later, or without compression",
+	"the server is busy decompressing other large messages: retry later, or without compression",
 )
 
-// BoundDecompression makes the decompressors of the named compressors reserve the bytes that come
-// out of them in account. grpc's registry of compressors is that of the process, and is not locked:
-// only a main package calls this, before anything uses grpc.
+// BoundDecompression makes the named compressors reserve decompressed bytes in account. grpc's
+// registry of compressors belongs to the process and is not locked: only a main package may call
+// this, before anything uses grpc.
 func BoundDecompression(account *Account, names ...string) {
 	for _, name := range names {
 		c := encoding.GetCompressor(name)
@@ -48,23 +49,22 @@ func (c *compressor) Decompress(r io.Reader) (io.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	// No client is known here: all that is being decompressed counts as one.
+	// The client is not known here. All messages that are being decompressed count as one client.
 	held := c.account.Open(context.Background())
 	return &unpacking{next: next, reservation: held, account: c.account}, nil
 }
 
-// unpacking reserves what it returns until it is closed.
+// unpacking reserves the bytes that it returns until it is closed.
 //
-// INVARIANT: the place and the bytes are given back by Close alone, which grpc calls whatever
-// becomes of the message. To give them back at io.EOF would lose them: grpc stops reading a message
-// that is too large.
+// INVARIANT: only Close releases the turn and the bytes. grpc always calls it. Releasing them at
+// io.EOF would leak them, because grpc stops reading a message that is too large.
 type unpacking struct {
 	next        io.Reader
 	reservation *Reservation
 	account     *Account
-	queued      bool // among maxUnpacking
+	queued      bool // counted in maxUnpacking
 	placed      bool
-	returned    int64 // bytes, with those of the Read that is running
+	returned    int64 // bytes, including those of the running Read
 }
 
 func (u *unpacking) Read(p []byte) (int, error) {

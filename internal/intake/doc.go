@@ -1,24 +1,24 @@
-// Package intake bounds the memory that arriving gRPC messages take, on every service of a server.
+// Package intake bounds the memory of arriving gRPC messages, on every service of a server.
 //
-// An Account holds the bytes of all messages together. A compressed message reserves its bytes as
-// they come out of the decompressor (BoundDecompression). Every message reserves what it will hold
-// before it is decoded, and keeps that until its request ends (Registrar). A reservation that does
-// not fit is refused at once with ResourceExhausted: nothing waits for bytes of the account.
+// An Account bounds the bytes of all messages together. BoundDecompression makes compressed messages
+// reserve their bytes as they leave the decompressor. A Registrar makes every message reserve its
+// memory before it is decoded, until its request ends. A reservation that does not fit fails at once
+// with ResourceExhausted: nothing waits for bytes of the account.
 //
-// # Who owns which bytes
+// # What it owns
 //
 // grpc owns the received and the decompressed bytes, and frees them once the message is decoded. A
-// Reservation belongs to one request; the handler may add to it what it derives from the message.
+// Reservation belongs to one request. The handler may add to it what it derives from the message.
 //
 // # Locks
 //
-// Account.mu guards a counter. The place of the decompressor that works on a large message is a
-// channel: its holder needs nothing but a core.
+// Account.mu guards counters. The channel Account.unpacking admits one goroutine that decompresses
+// a large message. That goroutine waits for nothing.
 //
 // # Accepted risks
 //
-// Between the end of decompression and the beginning of decoding a message is in no account,
+// Between the end of decompression and the beginning of decoding, a message is in no account,
 // because grpc passes no context to a decompressor. Nothing blocks there. While a message is
-// decoded it exists three times (pieces, one buffer, the decoded form) and is counted once, because
-// counting all three would refuse large messages that fit.
+// decoded, it exists three times (pieces, one buffer, the decoded form) and is counted once, because
+// counting all three would reject large messages that fit.
 package intake

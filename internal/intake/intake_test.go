@@ -25,7 +25,7 @@ import (
 	"larder/store/storepb"
 )
 
-// server answers label names and health checks with what the account holds meanwhile.
+// server answers label names and health checks. It records the bytes that are reserved meanwhile.
 type server struct {
 	storepb.UnimplementedStoreServer
 	healthpb.UnimplementedHealthServer
@@ -107,7 +107,7 @@ func serve(t *testing.T) (*server, *grpc.ClientConn) {
 			t.Error(err)
 		}
 		if n := s.account.InUse(); n != 0 {
-			t.Errorf("%d bytes are left in use", n)
+			t.Errorf("%d bytes are still reserved", n)
 		}
 	})
 	return s, conn
@@ -119,8 +119,9 @@ func names(n int) *storepb.LabelNamesRequest {
 	}
 }
 
-// TestAMessageReservesWhatItHolds, however it is compressed, until its request ends.
-func TestAMessageReservesWhatItHolds(t *testing.T) {
+// TestMessageReservesItsMemory checks that a message reserves its memory until its request ends,
+// however it is compressed.
+func TestMessageReservesItsMemory(t *testing.T) {
 	for _, compression := range []string{"", gzipcodec.Name, storepb.SnappyName} {
 		t.Run(compression, func(t *testing.T) {
 			s, conn := serve(t)
@@ -136,7 +137,7 @@ func TestAMessageReservesWhatItHolds(t *testing.T) {
 				}
 			})
 			if n := <-s.held; n < 1<<20 || n > 1<<20+4096 {
-				t.Errorf("a message of 1 MiB holds %d bytes", n)
+				t.Errorf("a message of 1 MiB reserves %d bytes", n)
 			}
 			wg.Go(func() {
 				stream, err := storepb.NewStoreClient(conn).
@@ -151,7 +152,7 @@ func TestAMessageReservesWhatItHolds(t *testing.T) {
 				}
 			})
 			if n := <-s.held; n < 2<<20 || n > 2<<20+8192 {
-				t.Errorf("two messages of 1 MiB hold %d bytes", n)
+				t.Errorf("two messages of 1 MiB reserve %d bytes", n)
 			}
 			close(s.goOn)
 			wg.Wait()
@@ -159,8 +160,8 @@ func TestAMessageReservesWhatItHolds(t *testing.T) {
 	}
 }
 
-// TestMessagesThatDoNotFit are refused before they are decoded. Those that fit, and small ones, are
-// served beside them.
+// TestMessagesThatDoNotFit checks that messages that do not fit are rejected before they are
+// decoded. Messages that fit are served meanwhile.
 func TestMessagesThatDoNotFit(t *testing.T) {
 	for _, compression := range []string{encoding.Identity, gzipcodec.Name, storepb.SnappyName} {
 		t.Run(compression, func(t *testing.T) {
@@ -187,7 +188,7 @@ func TestMessagesThatDoNotFit(t *testing.T) {
 				grpc.UseCompressor(compression),
 			)
 			if err == nil || !strings.Contains(err.Error(), "--store.request-bytes") {
-				t.Errorf("more than the account has: got %v", err)
+				t.Errorf("message larger than the account: got %v", err)
 			}
 			if compression == encoding.Identity && status.Code(err) != codes.ResourceExhausted {
 				t.Errorf("got %v, want ResourceExhausted", err)
@@ -199,7 +200,7 @@ func TestMessagesThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestServicesOfSmallMessages take no large ones.
+// TestServicesOfSmallMessages checks that these services reject large messages.
 func TestServicesOfSmallMessages(t *testing.T) {
 	s, conn := serve(t)
 	close(s.goOn)
@@ -226,10 +227,9 @@ func TestServicesOfSmallMessages(t *testing.T) {
 	}
 }
 
-// TestDecompressionGivesBackWhatItTakes whatever becomes of the message. A decompressor that gave
-// its place back at the end of the message alone would keep it here: grpc stops reading a message
-// that is too large.
-func TestDecompressionGivesBackWhatItTakes(t *testing.T) {
+// TestDecompressionReleasesItsReservation checks that the turn and the bytes are released, also if
+// grpc stops reading a message that is too large.
+func TestDecompressionReleasesItsReservation(t *testing.T) {
 	s, conn := serve(t)
 	close(s.goOn)
 	client := storepb.NewStoreClient(conn)
@@ -242,7 +242,7 @@ func TestDecompressionGivesBackWhatItTakes(t *testing.T) {
 			}
 		}
 		if n := s.account.InUse(); n > 0 {
-			t.Fatalf("%d bytes are left in use", n)
+			t.Fatalf("%d bytes are still reserved", n)
 		}
 		for len(s.held) > 0 {
 			<-s.held
@@ -250,7 +250,8 @@ func TestDecompressionGivesBackWhatItTakes(t *testing.T) {
 	}
 }
 
-// TestLargeMessagesAreDecompressedOneAtATime, and small ones beside them.
+// TestLargeMessagesAreDecompressedOneAtATime also checks that small ones are decompressed
+// meanwhile.
 func TestLargeMessagesAreDecompressedOneAtATime(t *testing.T) {
 	account := intake.NewAccount(limit, nil)
 	intake.BoundDecompression(account, gzipcodec.Name)
@@ -297,13 +298,13 @@ func TestLargeMessagesAreDecompressedOneAtATime(t *testing.T) {
 	}
 	_ = second.(io.Closer).Close()
 	if n := account.InUse(); n != 0 {
-		t.Errorf("%d bytes are left in use", n)
+		t.Errorf("%d bytes are still reserved", n)
 	}
 }
 
-// TestAClientLeavesRoomInTheAccount: however small its messages are, one client gets three quarters
-// of it.
-func TestAClientLeavesRoomInTheAccount(t *testing.T) {
+// TestClientGetsThreeQuartersOfTheAccount checks that one client gets at most three quarters of the
+// account, however small its messages are.
+func TestClientGetsThreeQuartersOfTheAccount(t *testing.T) {
 	account := intake.NewAccount(limit, nil)
 	client := func(ip string) context.Context {
 		return peer.NewContext(t.Context(), inboundtest.ClientAt(t, ip, nil))
@@ -328,6 +329,6 @@ func TestAClientLeavesRoomInTheAccount(t *testing.T) {
 		o.Close()
 	}
 	if n := account.InUse(); n != 0 {
-		t.Errorf("%d bytes are left in use", n)
+		t.Errorf("%d bytes are still reserved", n)
 	}
 }

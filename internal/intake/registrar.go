@@ -13,24 +13,23 @@ import (
 	"larder/internal/inbound"
 )
 
-// Server is what services are registered with: a *grpc.Server.
+// Server is the part of *grpc.Server that registers services.
 type Server interface {
 	grpc.ServiceRegistrar
 	GetServiceInfo() map[string]grpc.ServiceInfo
 }
 
-// Registrar registers services whose messages are received within an account. The server's codec
-// must know a storepb.Receiver and a storepb.Answer, as storepb.Codec does.
+// Registrar registers services so that their messages are reserved in an account. The server's
+// codec must support storepb.Receiver and storepb.Answer, same as storepb.Codec.
 type Registrar struct {
 	Server
 	Account *Account
-	// MaxMessageBytes bounds a message of these services, decompressed; 0 leaves that to the
-	// server.
+	// MaxMessageBytes bounds the decompressed size of a message of these services. With 0, only the
+	// bound of the server applies.
 	MaxMessageBytes int
-	// Requests is told what becomes of requests; nil for none.
+	// Requests records the end of requests; nil for none.
 	Requests *inbound.Requests
-	// Around runs the handler of each stream, with a context that may end it earlier; nil runs it
-	// as it is.
+	// Around, if not nil, runs the handler of each stream, with a context that may end it early.
 	Around func(ctx context.Context, handler func(context.Context) error) error
 }
 
@@ -75,7 +74,7 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 		if r.Requests == nil {
 			return resp, nil
 		}
-		message := resp.(proto.Message) // as those of all services are
+		message := resp.(proto.Message) // all services use protobuf messages
 		r.Requests.Ended(ctx, int64(proto.Size(message)))
 		if held.answerSent == nil {
 			return resp, nil
@@ -108,14 +107,14 @@ type stream struct {
 	ctx       context.Context
 	registrar Registrar
 	held      *Reservation
-	// Bytes of all messages that were sent, and of the last one.
+	// bytes of all sent messages, and of the last one
 	sent, last int64
 }
 
-// SendMsg counts what is sent.
+// SendMsg counts the bytes of the message and sends it.
 func (s *stream) SendMsg(m any) error {
 	switch m := m.(type) {
-	case interface{ Size() int }: // a frame, which is empty once it is sent
+	case interface{ Size() int }: // a frame; its size is 0 after it was sent
 		s.last = int64(m.Size())
 	case proto.Message:
 		s.last = int64(proto.Size(m))
@@ -130,7 +129,7 @@ func (s *stream) RecvMsg(m any) error {
 	return s.registrar.decode(s.ctx, s.ServerStream.RecvMsg, m, s.held)
 }
 
-// answer is a storepb.Answer.
+// answer implements storepb.Answer.
 type answer struct {
 	payload proto.Message
 	sent    func()
@@ -139,7 +138,7 @@ type answer struct {
 func (a *answer) Payload() proto.Message { return a.payload }
 func (a *answer) Sent()                  { a.sent() }
 
-// decode receives into v by dec.
+// decode receives a message into v with dec.
 func (r Registrar) decode(
 	ctx context.Context, dec func(any) error, v any, held *Reservation,
 ) error {
@@ -155,7 +154,7 @@ func compressed(ctx context.Context) bool {
 	return ok && s.RecvCompress() != "" && s.RecvCompress() != encoding.Identity
 }
 
-// message is a storepb.Receiver: it stands for a message that is about to be decoded.
+// message implements storepb.Receiver. It reserves the memory of a message before it is decoded.
 type message struct {
 	target  any
 	held    *Reservation
@@ -166,12 +165,12 @@ type message struct {
 
 func (m *message) Target() any { return m.target }
 
-// Accept reserves what a message of so many bytes and fields will hold.
+// Accept reserves the memory of a message with the given number of bytes and fields.
 func (m *message) Accept(bytes, fields int) bool {
 	m.bytes = bytes
 	if m.max > 0 && bytes > m.max {
 		m.refused = status.Errorf(codes.ResourceExhausted,
-			"the message has %d bytes: this service takes at most %d", bytes, m.max)
+			"the message has %d bytes: this service accepts at most %d", bytes, m.max)
 	} else {
 		m.refused = m.held.receive(bytes, fields)
 	}

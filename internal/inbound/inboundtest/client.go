@@ -1,4 +1,4 @@
-// Package inboundtest makes clients for tests of what depends on a client's address.
+// Package inboundtest provides clients with chosen addresses for tests.
 package inboundtest
 
 import (
@@ -10,8 +10,8 @@ import (
 	"larder/internal/inbound"
 )
 
-// ClientAt returns the peer of a request whose client is at the address ip of this host. shares are
-// the shares that the listener knows; nil for none. The connection stays open until t ends.
+// ClientAt returns the peer of a request from the local address ip. shares are the shares of the
+// listener, nil for none. The connection stays open until t ends.
 func ClientAt(t *testing.T, ip string, shares inbound.Shares) *peer.Peer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
