@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"larder/internal/clienttls/tlstest"
 	"larder/internal/config"
 	"larder/internal/memcached"
 )
@@ -467,10 +468,10 @@ func TestBadCacheConfig(t *testing.T) {
 	)
 
 	// TLS.
-	ca := newAuthority(t)
-	certFile, keyFile := ca.files(-time.Hour, time.Hour)
-	_, otherKey := ca.files(-time.Hour, time.Hour)
-	oldCert, oldKey := ca.files(-2*time.Hour, -time.Hour)
+	ca := tlstest.New(t)
+	certFile, keyFile := ca.Files(-time.Hour, time.Hour)
+	_, otherKey := ca.Files(-time.Hour, time.Hour)
+	oldCert, oldKey := ca.Files(-2*time.Hour, -time.Hour)
 	tlsConfig := func(want, config string) {
 		t.Helper()
 		f(

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"larder/internal/clienttls/tlstest"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -30,7 +32,7 @@ func TestChartsArguments(t *testing.T) {
 		t.Fatalf("got %d charts", len(charts))
 	}
 	bucket := folder(wideBucket(t))
-	certFile, keyFile := newAuthority(t).files(-time.Hour, time.Hour)
+	certFile, keyFile := tlstest.New(t).Files(-time.Hour, time.Hour)
 	for _, c := range charts {
 		t.Run(c.Chart, func(t *testing.T) {
 			dir := t.TempDir()

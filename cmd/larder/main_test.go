@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"larder/internal/clienttls/tlstest"
+
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
@@ -93,10 +95,10 @@ func TestBadStart(t *testing.T) {
 	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
 	busy := listenLocal(t)
 	aFile := write(t, "file", "not a directory")
-	ca := newAuthority(t)
-	certFile, keyFile := ca.files(-time.Hour, time.Hour)
-	expiredCert, expiredKey := ca.files(-2*time.Hour, -time.Hour)
-	earlyCert, earlyKey := ca.files(time.Hour, 2*time.Hour)
+	ca := tlstest.New(t)
+	certFile, keyFile := ca.Files(-time.Hour, time.Hour)
+	expiredCert, expiredKey := ca.Files(-2*time.Hour, -time.Hour)
+	earlyCert, earlyKey := ca.Files(time.Hour, 2*time.Hour)
 	webTLS := func(cert, key string) string {
 		return write(t, "web.yml", "tls_server_config: {cert_file: "+cert+", key_file: "+key+"}")
 	}

@@ -13,6 +13,7 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/internal/clienttls"
+	"larder/internal/clienttls/tlstest"
 	"larder/internal/memcached/memcachedtest"
 	"larder/store/storepb"
 )
@@ -125,10 +126,10 @@ func TestMemcached(t *testing.T) {
 		memcachedtest.Options{},
 	)
 
-	ca := newAuthority(t)
-	serverCert, serverKey := ca.files(-time.Hour, time.Hour)
-	clientCert, clientKey := ca.files(-time.Hour, time.Hour)
-	caFile := write(t, "ca.crt", string(ca.pem()))
+	ca := tlstest.New(t)
+	serverCert, serverKey := ca.Files(-time.Hour, time.Hour)
+	clientCert, clientKey := ca.Files(-time.Hour, time.Hour)
+	caFile := ca.File()
 	f(
 		"over TLS",
 		"type: MEMCACHED\nconfig: {addresses: [ADDRESS], timeout: 10s, min_timeout: 10s, tls_enabled: true, tls_config: {ca_file: "+caFile+
@@ -142,8 +143,8 @@ func TestMemcached(t *testing.T) {
 // TestMemcachedCertificate: what is shown to memcached follows its files, but for what is no
 // certificate.
 func TestMemcachedCertificate(t *testing.T) {
-	ca := newAuthority(t)
-	certFile, keyFile := ca.files(-time.Hour, time.Hour)
+	ca := tlstest.New(t)
+	certFile, keyFile := ca.Files(-time.Hour, time.Hour)
 	conf, certificate, err := (&clienttls.Config{CertFile: certFile, KeyFile: keyFile, ServerName: "cache", InsecureSkipVerify: true}).Open(
 		time.Now(),
 	)
@@ -162,7 +163,7 @@ func TestMemcachedCertificate(t *testing.T) {
 		return c.Leaf.SerialNumber.String()
 	}
 	first := shown()
-	cert, key := ca.issue(-time.Hour, time.Hour)
+	cert, key := ca.Issue(-time.Hour, time.Hour)
 	replace(t, certFile, cert)
 	if shown() != first || certificate.Reload(time.Now()) == nil {
 		t.Error("half of a rotation counts")

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/clienttls/tlstest"
 	"larder/store/storepb"
 )
 
@@ -222,9 +223,9 @@ func TestWebConfig(t *testing.T) {
 		salt   = "$2a$04$hVHm.fqqbB.ZWN4AADSRFOhtQfCzaEDEfQACxfhsv0xrWo9c3xX8e"
 		pepper = "$2a$04$BEXFig3AGhG3l9RZ76XouO7CfoORml8SxiPEikVJjsI/aDViwl6Gu"
 	)
-	ca, otherCA := newAuthority(t), newAuthority(t)
-	certFile, keyFile := ca.files(-time.Hour, time.Hour)
-	rpcCert, rpcKey := ca.files(-time.Hour, time.Hour)
+	ca, otherCA := tlstest.New(t), tlstest.New(t)
+	certFile, keyFile := ca.Files(-time.Hour, time.Hour)
+	rpcCert, rpcKey := ca.Files(-time.Hour, time.Hour)
 	config := func(hash string) string {
 		return fmt.Sprintf(
 			"tls_server_config: {cert_file: %s, key_file: %s}\nbasic_auth_users: {cook: %s}\n",
@@ -265,10 +266,10 @@ func TestWebConfig(t *testing.T) {
 			t.Errorf("%s: got %d, %v, want %d", what, code, err, want)
 		}
 	}
-	answers("with the password", ca.anonymous(), "salt", http.StatusOK)
-	answers("without a password", ca.anonymous(), "", http.StatusUnauthorized)
-	answers("with another password", ca.anonymous(), "pepper", http.StatusUnauthorized)
-	if _, err := get(otherCA.anonymous(), "salt"); err == nil {
+	answers("with the password", ca.Anonymous(), "salt", http.StatusOK)
+	answers("without a password", ca.Anonymous(), "", http.StatusUnauthorized)
+	answers("with another password", ca.Anonymous(), "pepper", http.StatusUnauthorized)
+	if _, err := get(otherCA.Anonymous(), "salt"); err == nil {
 		t.Error("a client that trusts another authority: no error")
 	}
 	if code, _ := p.get("/-/healthy"); code != http.StatusBadRequest {
@@ -277,14 +278,14 @@ func TestWebConfig(t *testing.T) {
 
 	replace(t, file, []byte(config(pepper)))
 	p.await("configuration reloaded.* kind=http")
-	answers("with the former password", ca.anonymous(), "salt", http.StatusUnauthorized)
-	answers("with the new password", ca.anonymous(), "pepper", http.StatusOK)
-	newCert, newKey := otherCA.issue(-time.Hour, time.Hour)
+	answers("with the former password", ca.Anonymous(), "salt", http.StatusUnauthorized)
+	answers("with the new password", ca.Anonymous(), "pepper", http.StatusOK)
+	newCert, newKey := otherCA.Issue(-time.Hour, time.Hour)
 	replace(t, keyFile, newKey)
 	p.await("configuration reload failed.* kind=http .*private key does not match")
 	replace(t, certFile, newCert)
 	p.await("configuration reloaded.* kind=http")
-	answers("with the new certificate", otherCA.anonymous(), "pepper", http.StatusOK)
+	answers("with the new certificate", otherCA.Anonymous(), "pepper", http.StatusOK)
 	// What the server has settled when it began to listen is not passed off as changed.
 	replace(
 		t, file,
@@ -296,14 +297,14 @@ func TestWebConfig(t *testing.T) {
 	replace(t, file, []byte(config(pepper)))
 	p.await("configuration reloaded.* kind=http")
 
-	late, lateKey := ca.issue(-time.Hour, -time.Minute)
+	late, lateKey := ca.Issue(-time.Hour, -time.Minute)
 	replace(t, rpcKey, lateKey)
 	p.await("configuration reload failed.* kind=grpc-tls .*private key does not match")
 	replace(t, rpcCert, late)
 	p.await(
 		"configuration reload failed.* kind=grpc-tls .*--grpc-server-tls-cert " + rpcCert + ": the certificate expired at",
 	)
-	goodCert, goodKey := ca.issue(-time.Hour, time.Hour)
+	goodCert, goodKey := ca.Issue(-time.Hour, time.Hour)
 	replace(t, rpcKey, goodKey)
 	replace(t, rpcCert, goodCert)
 	p.await("configuration reloaded.* kind=grpc-tls")

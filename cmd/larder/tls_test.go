@@ -1,14 +1,8 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -21,106 +15,9 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"larder/internal/clienttls"
+	"larder/internal/clienttls/tlstest"
 	"larder/store/storepb"
 )
-
-// authority is a CA made for a test.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t}
-	a.cert, a.key = a.sign(&x509.Certificate{
-		Subject: pkix.Name{
-			CommonName: "test authority",
-		}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
-	})
-	return a
-}
-
-// sign makes a key and a certificate for it; the first one is the authority's own.
-func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if template.SerialNumber, err = rand.Int(rand.Reader, big.NewInt(1<<62)); err != nil {
-		a.t.Fatal(err)
-	}
-	parent, parentKey := a.cert, a.key
-	if parent == nil {
-		parent, parentKey = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, key
-}
-
-// issue makes a certificate for 127.0.0.1, for servers and clients, that is valid from now+from to
-// now+to.
-func (a *authority) issue(from, to time.Duration) (certPEM, keyPEM []byte) {
-	a.t.Helper()
-	cert, key := a.sign(&x509.Certificate{
-		Subject: pkix.Name{
-			CommonName: "larder test",
-		}, NotBefore: time.Now().Add(from), NotAfter: time.Now().Add(to),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-	})
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return pem.EncodeToMemory(
-			&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw},
-		), pem.EncodeToMemory(
-			&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER},
-		)
-}
-
-func (a *authority) pem() []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
-}
-
-// files writes a certificate that issue makes, and its key.
-func (a *authority) files(from, to time.Duration) (certFile, keyFile string) {
-	a.t.Helper()
-	cert, key := a.issue(from, to)
-	return write(a.t, "tls.crt", string(cert)), write(a.t, "tls.key", string(key))
-}
-
-// client returns a configuration that trusts the authority alone and shows a certificate of it.
-func (a *authority) client() *tls.Config {
-	a.t.Helper()
-	conf := a.anonymous()
-	cert, key := a.issue(-time.Hour, time.Hour)
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	// Unlike Certificates, this is sent whatever authorities the server asks for: a stranger who
-	// tries, too.
-	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
-	return conf
-}
-
-func (a *authority) anonymous() *tls.Config {
-	conf := &tls.Config{RootCAs: x509.NewCertPool()}
-	conf.RootCAs.AddCert(a.cert)
-	return conf
-}
 
 // replace writes a file as a rotation does: whole, by a rename.
 func replace(t *testing.T, path string, content []byte) {
@@ -144,9 +41,9 @@ func (f *rpcFixture) ask(t *testing.T, conf *tls.Config) error {
 }
 
 func TestTLS(t *testing.T) {
-	ours, theirs := newAuthority(t), newAuthority(t)
-	certFile, keyFile := ours.files(-time.Hour, time.Hour)
-	caFile := write(t, "ca.crt", string(ours.pem()))
+	ours, theirs := tlstest.New(t), tlstest.New(t)
+	certFile, keyFile := ours.Files(-time.Hour, time.Hour)
+	caFile := ours.File()
 	f := startRPC(
 		t,
 		grpcConfig{
@@ -174,21 +71,21 @@ func TestTLS(t *testing.T) {
 		}
 	}
 
-	ok("with a certificate", ours.client())
-	refused("without a certificate", ours.anonymous())
-	stranger := theirs.client()
-	stranger.RootCAs = ours.anonymous().RootCAs
+	ok("with a certificate", ours.Client())
+	refused("without a certificate", ours.Anonymous())
+	stranger := theirs.Client()
+	stranger.RootCAs = ours.Anonymous().RootCAs
 	refused("with a certificate of another authority", stranger)
-	old := ours.client()
+	old := ours.Client()
 	old.MaxVersion = tls.VersionTLS12
 	refused("TLS 1.2", old)
 
 	// The clients' authority rotates: both are taken for a while, then the new one alone.
-	replace(t, caFile, append(ours.pem(), theirs.pem()...))
-	ok("with a certificate of the old authority beside the new one", ours.client())
+	replace(t, caFile, append(ours.PEM(), theirs.PEM()...))
+	ok("with a certificate of the old authority beside the new one", ours.Client())
 	ok("with a certificate of the new authority", stranger)
-	replace(t, caFile, theirs.pem())
-	refused("with a certificate of the authority that is gone", ours.client())
+	replace(t, caFile, theirs.PEM())
+	refused("with a certificate of the authority that is gone", ours.Client())
 	ok("with a certificate of the new authority alone", stranger)
 	replace(t, caFile, []byte("nonsense"))
 	ok("while the authority's file is broken", stranger)
@@ -196,28 +93,28 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	ok("while the authority's file is missing", stranger)
-	replace(t, caFile, append(ours.pem(), theirs.pem()...))
-	ok("with a certificate of the authority that is back", ours.client())
+	replace(t, caFile, append(ours.PEM(), theirs.PEM()...))
+	ok("with a certificate of the authority that is back", ours.Client())
 
 	// The server's own certificate rotates.
-	newCert, newKey := theirs.issue(-time.Hour, time.Hour)
+	newCert, newKey := theirs.Issue(-time.Hour, time.Hour)
 	replace(t, certFile, newCert)
-	ok("half way through a rotation", ours.client())
+	ok("half way through a rotation", ours.Client())
 	replace(t, keyFile, newKey)
-	refused("the old certificate after a rotation", ours.client())
-	ok("the new certificate after a rotation", theirs.client())
-	lateCert, lateKey := theirs.issue(-time.Hour, -time.Minute)
+	refused("the old certificate after a rotation", ours.Client())
+	ok("the new certificate after a rotation", theirs.Client())
+	lateCert, lateKey := theirs.Issue(-time.Hour, -time.Minute)
 	replace(t, certFile, lateCert)
 	replace(t, keyFile, lateKey)
-	ok("after a rotation to a certificate that has expired", theirs.client())
+	ok("after a rotation to a certificate that has expired", theirs.Client())
 }
 
 // TestCertificateComesIntoForce: one that was put in place too early is used once its time has
 // come, though the files do not change again.
 func TestCertificateComesIntoForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAuthority(t)
-		certFile, keyFile := a.files(-time.Hour, time.Hour)
+		a := tlstest.New(t)
+		certFile, keyFile := a.Files(-time.Hour, time.Hour)
 		c, err := newCertificates(
 			&serverTLS{certFile: certFile, keyFile: keyFile, minVersion: "1.3"},
 		)
@@ -225,7 +122,7 @@ func TestCertificateComesIntoForce(t *testing.T) {
 			t.Fatal(err)
 		}
 		former := c.good
-		cert, key := a.issue(time.Minute, 2*time.Hour)
+		cert, key := a.Issue(time.Minute, 2*time.Hour)
 		replace(t, certFile, cert)
 		replace(t, keyFile, key)
 		if err := c.reload(); err == nil || !strings.Contains(err.Error(), "not valid before") ||
@@ -242,7 +139,7 @@ func TestCertificateComesIntoForce(t *testing.T) {
 // TestWebConfigInOneFile: certificate and key of the HTTP port may lie in one file, in either
 // order.
 func TestWebConfigInOneFile(t *testing.T) {
-	cert, key := newAuthority(t).issue(-time.Hour, time.Hour)
+	cert, key := tlstest.New(t).Issue(-time.Hour, time.Hour)
 	for _, text := range [][]byte{append(cert, key...), append(key, cert...)} {
 		both := write(t, "both.pem", string(text))
 		f := webFile(
@@ -256,7 +153,7 @@ func TestWebConfigInOneFile(t *testing.T) {
 
 // TestClientCABundle: a certificate that Go does not take does not make the others useless.
 func TestClientCABundle(t *testing.T) {
-	good := newAuthority(t).pem()
+	good := tlstest.New(t).PEM()
 	bad := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("of another age")})
 	if _, err := clienttls.CAPool(append(bad, good...), time.Now()); err != nil {
 		t.Errorf("beside a usable one: %v", err)
@@ -267,8 +164,8 @@ func TestClientCABundle(t *testing.T) {
 }
 
 func TestTLSCiphersAndCurves(t *testing.T) {
-	a := newAuthority(t)
-	certFile, keyFile := a.files(-time.Hour, time.Hour)
+	a := tlstest.New(t)
+	certFile, keyFile := a.Files(-time.Hour, time.Hour)
 	f := startRPC(t, grpcConfig{tls: serverTLS{
 		certFile: certFile, keyFile: keyFile, minVersion: "1.2",
 		ciphers: []uint16{
@@ -276,7 +173,7 @@ func TestTLSCiphersAndCurves(t *testing.T) {
 		}, curves: []tls.CurveID{tls.CurveP384},
 	}}, &fakeStore{}, noTracing(t), nil)
 	ask := func(change func(*tls.Config)) error {
-		conf := a.anonymous()
+		conf := a.Anonymous()
 		change(conf)
 		return f.ask(t, conf)
 	}

@@ -85,6 +85,7 @@ var forTests = []string{
 	"internal/memcached",
 	"internal/disktest",
 	"internal/loopback",
+	"internal/clienttls", // tlstest
 }
 
 const module = "larder/"

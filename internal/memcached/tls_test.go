@@ -3,45 +3,26 @@ package memcached
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"log/slog"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"larder/internal/clienttls/tlstest"
 	"larder/internal/memcached/memcachedtest"
 	"larder/internal/telemetry/telemetrytest"
 )
 
 func TestTLS(t *testing.T) {
-	ours, theirs := memcachedtest.NewAuthority(t), memcachedtest.NewAuthority(t)
-	serve := func(name string, clients *memcachedtest.Authority) *memcachedtest.Server {
+	ours, theirs := tlstest.New(t), tlstest.New(t)
+	serve := func(name string, clients *tlstest.Authority) *memcachedtest.Server {
 		t.Helper()
 		o := &memcachedtest.TLS{}
-		o.Cert, o.Key = ours.Issue(t, name)
+		o.Cert, o.Key = ours.Files(-time.Hour, time.Hour, name)
 		if clients != nil {
-			o.ClientCA = clients.File
+			o.ClientCA = clients.File()
 		}
 		return memcachedtest.Start(t, memcachedtest.Options{TLS: o})
-	}
-	pool := func(a *memcachedtest.Authority) *x509.CertPool {
-		t.Helper()
-		pem, err := os.ReadFile(a.File)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := x509.NewCertPool()
-		p.AppendCertsFromPEM(pem)
-		return p
-	}
-	pair := func(a *memcachedtest.Authority) []tls.Certificate {
-		t.Helper()
-		cert, err := tls.LoadX509KeyPair(a.Issue(t, "larder"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []tls.Certificate{cert}
 	}
 	// f stores a value and reads it back. If trouble is not empty, that must fail and the log
 	// contain it.
@@ -76,16 +57,19 @@ func TestTLS(t *testing.T) {
 	}
 	plain, mutual, named := serve("127.0.0.1", nil), serve("127.0.0.1", ours),
 		serve("memcached.test", nil)
-	f("server certificate", plain, &tls.Config{RootCAs: pool(ours)}, "")
-	f("client certificate", mutual, &tls.Config{RootCAs: pool(ours), Certificates: pair(ours)}, "")
-	f("server name", named, &tls.Config{RootCAs: pool(ours), ServerName: "memcached.test"}, "")
+	f("server certificate", plain, ours.Anonymous(), "")
+	f("client certificate", mutual, ours.Client(), "")
+	byName := ours.Anonymous()
+	byName.ServerName = "memcached.test"
+	f("server name", named, byName, "")
 
-	f("another authority", plain, &tls.Config{RootCAs: pool(theirs)}, "unknown authority")
-	f("no client certificate", mutual, &tls.Config{RootCAs: pool(ours)}, "not read from")
-	f("client certificate of another authority", mutual,
-		&tls.Config{RootCAs: pool(ours), Certificates: pair(theirs)}, "not read from")
-	f("another server name", named, &tls.Config{RootCAs: pool(ours)}, "127.0.0.1")
+	f("another authority", plain, theirs.Anonymous(), "unknown authority")
+	f("no client certificate", mutual, ours.Anonymous(), "not read from")
+	stranger := theirs.Client()
+	stranger.RootCAs = ours.Anonymous().RootCAs
+	f("client certificate of another authority", mutual, stranger, "not read from")
+	f("another server name", named, ours.Anonymous(), "127.0.0.1")
 	f("no TLS", plain, nil, "not read from")
 	f("TLS to a server without", memcachedtest.Start(t, memcachedtest.Options{}),
-		&tls.Config{RootCAs: pool(ours)}, "tls")
+		ours.Anonymous(), "tls")
 }
