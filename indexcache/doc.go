@@ -1,56 +1,55 @@
-// Package indexcache reads the indexes of blocks through a cache.
+// Package indexcache keeps what is read from the indexes of blocks, and what is derived from it.
+// Cache reads index files in pages through memory and memcached. Postings keeps expanded postings:
+// the series of a block that some matchers select. SeriesSets keeps series sets: the decoded series
+// of a block for some matchers. Each kind has an allowance of its own, so that none evicts another.
 //
-// # What is kept
+// # Kinds
 //
-// Index pages: aligned pieces (8 KiB by default) of the objects <block>/index,
-// as the bucket sent them. Only pages that a request needed, or that were read
-// to join two that it needed, are kept; the symbols and posting offsets that
-// local index headers hold are never read through here.
+// Index pages are aligned pieces (8 KiB by default) of the objects <block>/index, as the bucket
+// sent them. Only pages that a request needed are kept, and those that were read between two of
+// them. What a local index header holds, symbols and posting offsets, is never read through this
+// package.
 //
-// Expanded postings: what the matchers of a request come to in a block, also
-// where that is nothing, written by package block. They spare a request the
-// posting lists and what it takes to combine them.
+// Expanded postings are written by package postings, even if no series matches. They save a request
+// reading and combining posting lists.
 //
-// Series sets: all decoded series of a block that match some matchers, as
-// package block makes them. They live in this process's memory alone: what is
-// kept is what a request walks, with nothing left to decode. Small filters
-// remember which sets were asked for lately and which turned out too large.
+// Series sets are made by package block and live in the memory of this process only. A request that
+// finds its set decodes nothing. SeriesSets also decides when building a set pays. Small filters
+// remember which sets were requested recently, and which turned out too large.
 //
-// # Keyed how
+// # Keys
 //
-// Series sets by everything that bears on them (the block's number and ULID, the
-// final labels, the matchers in canonical order), compared whole.
+// A page has 64 bits in memory: the block's number within this process (24), file number 0 (14),
+// page number (26). The catalog never uses a number twice, so that stale entries are never
+// requested. A block whose number does not fit is not cached. In memcached, which processes share
+// (Options.Remote), a page has the block's ULID and content, file number 0, page size and page
+// number. The content is a hash of meta.json, so that a block that is replaced under its ULID has
+// other keys.
 //
-// Expanded postings by a SHA-256 of the block's ULID and content, the page size,
-// whether they were planned eagerly, and the matchers in canonical order; in
-// memory by 64 bits of that, with the whole beside the value.
+// Expanded postings have a SHA-256 of the block's ULID and content, the page size, how eagerly they
+// were planned, and the canonical matchers. In memory the key is 64 bits of it, and the value
+// begins with the whole. Series sets have everything that bears on them, which is compared whole:
+// number and ULID of the block, final labels, canonical matchers.
 //
-// Pages by 64 bits: the block's number within this process (24), file number 0 (14),
-// page number (26). Numbers are given out by the catalog and never used twice,
-// so an entry can be stale only in the sense that nobody asks for it any more.
-// A block whose number does not fit is served uncached. In memcached, which other
-// processes share (Options.Remote), a page is named by the block's ULID and
-// content (a hash of its meta.json: what is replaced under its ULID is another
-// block's), file number 0, the page size and the page number.
+// # Eviction
 //
-// # Evicted how, under which allowance
+// Allowances include bookkeeping: Options.MaxBytes, Options.PostingsBytes, and that of
+// NewSeriesSets. A third of the last is for sets under construction, and for sets that are evicted
+// while they are read. Within a kind, package bytecache evicts first what is not requested a second
+// time soon, so that one scan does not evict what dashboards use. Entries do not expire, because
+// blocks are immutable.
 //
-// Index pages, expanded postings and series sets have an allowance each
-// (Options.MaxBytes, Options.PostingsBytes, Options.SeriesSetBytes), bookkeeping
-// included: no kind displaces another. A third of the last is for sets under
-// construction and for those that are read when they are evicted. Within each
-// package bytecache decides what stays: what is not asked for a second time soon
-// makes room first, so that one scan does not flush what dashboards use. A series set that is
-// built for a request whose like was there before has been asked for twice by
-// then. There is no expiry: blocks are immutable.
+// # Bytes
 //
-// # Who owns which bytes
-//
-// See package pagecache: pages are immutable and owned by the garbage
-// collector; so are series sets.
+// Pages and series sets are immutable and garbage collected: see package pagecache.
 //
 // # Locks
 //
-// SeriesSets.putting is held while a set is taken in, SeriesSets.mu while the
-// readers of a set are counted, filter.mu for a look at a filter.
+// SeriesSets.putting is held while a set is put, SeriesSets.mu while readers of a set are counted,
+// filter.mu for a look at a filter.
+//
+// # Accepted risks
+//
+// The filters are wrong about up to 0.5 % of keys. Such a set is built at its first request, or not
+// built for a while; answers do not change.
 package indexcache

@@ -8,44 +8,40 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// kind is the label of the metrics of the pages and of the cache.
+// kind labels the metrics of the pages and of the cache.
 const kind = "index"
 
 // indexFile is the file number of a block's index.
 const indexFile = 0
 
 const (
-	// DefaultPostingsBytes is the allowance of expanded postings unless another
-	// is given.
+	// DefaultPostingsBytes is the default of Options.PostingsBytes.
 	DefaultPostingsBytes = 32 << 20
-	// Expanded postings larger than a sixteenth of their allowance are not kept
-	// in memory: reading them again costs less than all that they would push out.
+	// maxPostingsShare limits expanded postings in memory to this part of their allowance, as 1/n.
+	// Reading larger ones again costs less than what they would evict.
 	maxPostingsShare = 16
+	// expectedPostings is the usual size of expanded postings.
 	expectedPostings = 2 << 10
 )
 
-// DefaultMaxBytes is the allowance unless another is given.
+// DefaultMaxBytes is the default of Options.MaxBytes.
 const DefaultMaxBytes = 250 << 20
 
 // Options of a Cache. The zero value works.
 type Options struct {
-	// MaxBytes is the allowance of index pages, bookkeeping included; 250 MiB
-	// by default. Negative: nothing is kept in memory, and without Remote
-	// only reads that run at the same time are shared.
+	// MaxBytes is the allowance of index pages, bookkeeping included; default 250 MiB. Negative: no
+	// page is kept in memory. Without Remote, requests then share only concurrent reads.
 	MaxBytes int64
-	// PostingsBytes is the allowance of expanded postings in memory, beside
-	// MaxBytes; 32 MiB by default. Negative: none are kept in memory, and none
-	// at all without Remote. Postings that lie close together take little more
-	// than a byte each.
+	// PostingsBytes is the allowance of expanded postings in memory, in addition to MaxBytes;
+	// default 32 MiB. Negative: none are kept in memory. Adjacent postings need little more than
+	// one byte each.
 	PostingsBytes int64
-	// NoPages keeps no pages, NoPostings no expanded postings, not even in
-	// Remote.
+	// NoPages keeps no pages, NoPostings no expanded postings, not even in Remote.
 	NoPages, NoPostings bool
-	// Remote keeps pages and expanded postings outside of the process, below the memory or alone: a
-	// *memcached.Client, which stays the caller's to close, after the cache.
-	// Nil: they are kept in memory alone.
+	// Remote keeps pages and expanded postings outside of the process, in addition to memory:
+	// *memcached.Client. The caller closes it after the cache. nil: they are kept in memory only.
 	Remote bytecache.Remote
-	// Pages says how indexes are read. Its Kind is set here.
+	// Pages says how indexes are read. New sets its Kind.
 	Pages pagecache.Options
 }
 
@@ -97,9 +93,8 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	return c
 }
 
-// Object returns a block's index as an object to fetch from. The block number
-// is the process's own, content what every process calls that which the block
-// holds; the size is exact.
+// Object returns the index of a block as an object to fetch from. The block number is that of this
+// process. content names the version of the block's contents in every process. size is exact.
 func (c *Cache) Object(
 	blockNumber uint32, blockID ulid.ULID, content uint64, size int64,
 ) pagecache.Object {
@@ -115,10 +110,10 @@ func (c *Cache) Object(
 // Postings returns the cache of expanded postings.
 func (c *Cache) Postings() *Postings { return c.postings }
 
-// Stats returns the figures of the memory that keeps the pages.
+// Stats returns figures of the pages in memory.
 func (c *Cache) Stats() bytecache.Stats { return c.store.Stats() }
 
-// Close ends running reads and drops everything.
+// Close ends running reads and drops all pages and postings.
 func (c *Cache) Close() {
 	if c.metrics != nil {
 		c.reg.Unregister(c.metrics)

@@ -8,19 +8,20 @@ import (
 	"larder/internal/bytecache"
 )
 
-// Item types of what the cache holds. Who asks for a page is known, and counted where requests are
-// (package store); a page itself may hold postings and series entries at once.
+// Item types of the cache. A page may hold both postings and series entries. Package store counts
+// for which of them requests read pages.
 const (
 	pageItem     = "Pages"
 	postingsItem = "ExpandedPostings"
 )
 
-// collector exports what the cache holds under the names of Thanos's index cache.
+// collector exports metrics of pages and postings, under the names of Thanos's index cache.
 type collector struct {
 	cache    *Cache
 	pageSize int64
 
-	items, itemBytes, totalBytes, added, evicted, overflowed, maxBytes, maxItemBytes *prometheus.Desc
+	items, itemBytes, totalBytes, added, evicted, overflowed *prometheus.Desc
+	maxBytes, maxItemBytes                                   *prometheus.Desc
 }
 
 func newCollector(c *Cache) *collector {
@@ -30,30 +31,30 @@ func newCollector(c *Cache) *collector {
 	return &collector{
 		cache:    c,
 		pageSize: int64(c.PageSize()),
-		items:    desc("items", "Values held.", "item_type"),
-		itemBytes: desc(
-			"items_size_bytes", "Bytes of the values held, without bookkeeping.", "item_type",
-		),
-		totalBytes: desc(
-			"total_size_bytes", "Bytes of the values held, bookkeeping included.", "item_type",
-		),
-		added: desc("items_added_total", "Values taken in.", "item_type"),
+		items:    desc("items", "Values in the cache.", "item_type"),
+		itemBytes: desc("items_size_bytes",
+			"Bytes of the values in the cache, without bookkeeping.", "item_type"),
+		totalBytes: desc("total_size_bytes",
+			"Bytes of the values in the cache, bookkeeping included.", "item_type"),
+		added: desc("items_added_total", "Values added to the cache.", "item_type"),
 		evicted: desc(
-			"items_evicted_total", "Values taken in and not held any more.", "item_type",
+			"items_evicted_total", "Values that were added and have left the cache.", "item_type",
 		),
-		overflowed: desc(
-			"items_overflowed_total", "Values that were too large to be taken in.", "item_type",
-		),
-		maxBytes: desc("max_size_bytes", "Bytes that pages and expanded postings may take."),
+		overflowed: desc("items_overflowed_total",
+			"Values that were not added because they were too large.", "item_type"),
+		maxBytes: desc("max_size_bytes", "Limit of the bytes of pages and expanded postings."),
 		maxItemBytes: desc(
-			"max_item_size_bytes", "Bytes of a whole index page, the largest that there is.",
+			"max_item_size_bytes", "Largest size of an index page in bytes.",
 		),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.items, c.itemBytes, c.totalBytes, c.added, c.evicted, c.overflowed, c.maxBytes, c.maxItemBytes} {
+	for _, d := range []*prometheus.Desc{
+		c.items, c.itemBytes, c.totalBytes, c.added, c.evicted, c.overflowed, c.maxBytes,
+		c.maxItemBytes,
+	} {
 		ch <- d
 	}
 }
@@ -79,7 +80,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	send(c.maxItemBytes, prometheus.GaugeValue, c.pageSize)
 }
 
-// postingsCollector exports who found expanded postings where.
+// postingsCollector exports look-ups of expanded postings.
 type postingsCollector struct {
 	postings *Postings
 
@@ -93,10 +94,11 @@ func newPostingsCollector(p *Postings) *postingsCollector {
 	return &postingsCollector{
 		postings: p,
 		requests: desc(
-			"requests_total", "Look-ups of the postings that some matchers come to in a block.",
+			"requests_total", "Look-ups of the postings that matchers select in a block.",
 		),
-		hits:   desc("hits_total", "Look-ups that found them in a tier of the cache.", "tier"),
-		joined: desc("coalesced_total", "Look-ups that waited for another request to find them."),
+		hits: desc("hits_total", "Look-ups that found the postings, by tier.", "tier"),
+		joined: desc("coalesced_total",
+			"Look-ups that waited for the expansion of another request."),
 	}
 }
 

@@ -14,19 +14,19 @@ import (
 	"larder/internal/bytecache"
 )
 
-// postingsKind begins what the identity of expanded postings is hashed from. Its last byte is the
-// version of their encoding: it changes when that does, or when the same matchers come to mean
-// other postings.
+// postingsKind is the first input of the hash that identifies expanded postings. Its last byte is
+// the version of their encoding. It changes with the encoding, and if the same matchers come to
+// select other postings.
 const postingsKind = "larder expanded postings\x02"
 
-// PostingsKey returns the key of the postings of a block with such content that matchers come to.
-// canonical are the matchers' canonical bytes; mode says which of their lists are read although
-// that does not pay: 0 none, others as package block numbers them; pageBytes is the size of an
-// index page, a power of two: kept beside postings is what a request is charged for them, in whole
-// pages, and processes with pages of different sizes may share a memcached.
+// PostingsKey returns the key of the postings that matchers select in a block with this content.
+// canonical identifies the matchers, mode is a postings.Mode. pageBytes is the size of an index
+// page, a power of two. It is part of the key because requests are charged for postings in whole
+// pages, which are kept with them, and processes with pages of different sizes may share a
+// memcached.
 //
-// Within the process it is 64 bits of the identity, which two keys may share: a value carries its
-// whole identity, and is no other key's.
+// Within the process the key is 64 bits of the identity. Two keys may share them, therefore a value
+// begins with its whole identity.
 func PostingsKey(
 	block ulid.ULID, content uint64, mode byte, pageBytes int64, canonical []byte,
 ) bytecache.Key {
@@ -42,7 +42,7 @@ func PostingsKey(
 	return k
 }
 
-// Postings keeps expanded postings as bytes that package block writes and reads. It is safe for
+// Postings keeps expanded postings, as bytes that package postings writes and reads. It is safe for
 // concurrent use.
 type Postings struct {
 	cache bytecache.Cache
@@ -52,16 +52,16 @@ type Postings struct {
 	reg                                      prometheus.Registerer
 }
 
-// idBytes is the identity that a value begins with.
+// idBytes is the size of the identity at the begin of a value.
 const idBytes = len(bytecache.ID{})
 
-// AppendID begins a value: what follows is whose it is.
+// AppendID appends the identity of a key, which is the begin of its value.
 func AppendID(dst []byte, key bytecache.Key) []byte { return append(dst, key.ID[:]...) }
 
-// Get returns what is kept in memory under a key, without the identity.
+// Get returns the value of a key from memory, without the identity.
 func (p *Postings) Get(key bytecache.Key) ([]byte, bool) {
 	p.requests.Add(1)
-	v, _ := p.cache.Get(key.Local) // nil is nobody's
+	v, _ := p.cache.Get(key.Local) // own refuses nil
 	v, ok := own(v, key)
 	if ok {
 		p.memoryHits.Add(1)
@@ -69,7 +69,8 @@ func (p *Postings) Get(key bytecache.Key) ([]byte, bool) {
 	return v, ok
 }
 
-// Fetch asks memcached, where it is used, for what Get has not found.
+// Fetch returns the value of a key from memcached, if it is used. It is called after Get found
+// nothing.
 func (p *Postings) Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool) {
 	if !p.cache.Remote() {
 		return nil, false
@@ -81,13 +82,13 @@ func (p *Postings) Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool) 
 	case ok:
 		p.remoteHits.Add(1)
 	case values[0] != nil:
-		// It is in memory by now, where it would be in the way of what is to be kept instead.
+		// The cache has put it into memory, where it would keep the right value out.
 		p.cache.Del(key)
 	}
 	return v, ok
 }
 
-// own returns what follows the identity of a value, if that is the key's.
+// own returns what follows the identity of a value, if the identity is that of key.
 func own(v []byte, key bytecache.Key) ([]byte, bool) {
 	if len(v) < idBytes || !bytes.Equal(v[:idBytes], key.ID[:]) {
 		return nil, false
@@ -95,16 +96,16 @@ func own(v []byte, key bytecache.Key) ([]byte, bool) {
 	return v[idBytes:], true
 }
 
-// Set keeps a value that AppendID began. It is the cache's from here on.
+// Set keeps a value that begins with AppendID. The cache owns it from then on.
 func (p *Postings) Set(key bytecache.Key, value []byte) { p.cache.Set(key, value) }
 
-// Del forgets a value that proved wrong.
+// Del drops a value that proved wrong.
 func (p *Postings) Del(key bytecache.Key) { p.cache.Del(key) }
 
-// Joined counts an expansion that another request was about to finish.
+// Joined counts a request that waited for the expansion of another one.
 func (p *Postings) Joined() { p.joined.Add(1) }
 
-// Stats returns the figures of the memory that keeps them.
+// Stats returns figures of the postings in memory.
 func (p *Postings) Stats() bytecache.Stats { return p.cache.Stats() }
 
 func newPostings(o bytecache.Options, remote bytecache.Remote) *Postings {

@@ -43,9 +43,9 @@ func NewSetKey(blockNumber uint32, blockID ulid.ULID, what []byte) SetKey {
 // pays (Pays). It bounds the bytes of the sets under construction, too. It is safe for concurrent
 // use.
 //
-// A set that is evicted while requests read it stays in memory until the last of them is done. Until
-// then its bytes count as those of a set under construction. So all series sets together stay within
-// the allowance, and fewer are built while much is still read.
+// A set that is evicted while requests read it stays in memory until the last of them is done.
+// Until then its bytes count as those of a set under construction. So all series sets together stay
+// within the allowance, and fewer are built while much is still read.
 type SeriesSets[S any] struct {
 	values   *bytecache.Values[*keptSet[S]]
 	reserved atomic.Int64 // bytes of sets that are under construction, or evicted and still read

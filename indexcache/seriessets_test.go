@@ -32,8 +32,8 @@ func get(s *SeriesSets[string], k SetKey) (string, bool) {
 
 func setKey(i int) SetKey { return NewSetKey(1, ulid.ULID{1}, fmt.Appendf(nil, "set %d", i)) }
 
-// TestSetsStayWithinTheirAllowance puts many times what fits, those under construction held at the
-// same time.
+// TestSetsStayWithinTheirAllowance puts many times as many sets as fit, with others under
+// construction at the same time.
 func TestSetsStayWithinTheirAllowance(t *testing.T) {
 	const allowance, size = 12 << 20, 300 << 10
 	s := seriesSets(t, allowance, nil)
@@ -43,13 +43,15 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 			for i := range 100 {
 				k := setKey(1000*w + i)
 				if !s.TryReserve(size) {
-					t.Error("no room for four sets under construction")
+					t.Error("four sets under construction do not fit")
 					return
 				}
 				release := s.Put(k, "set", size, false)
 				s.Release(size)
-				if st := s.Stats(); st.Bytes+s.ReservedBytes() > allowance {
-					t.Errorf("%d bytes are kept and %d under construction", st.Bytes, s.ReservedBytes())
+				kept, reserved := s.Stats().Bytes, s.ReservedBytes()
+				if kept+reserved > allowance {
+					t.Errorf("%d bytes kept, %d reserved; the allowance is %d",
+						kept, reserved, allowance)
 				}
 				release()
 				for range 3 {
@@ -60,30 +62,29 @@ func TestSetsStayWithinTheirAllowance(t *testing.T) {
 	}
 	wg.Wait()
 	if st := s.Stats(); st.Items < 15 || s.ReservedBytes() != 0 {
-		t.Errorf("%+v, %d bytes under construction", st, s.ReservedBytes())
+		t.Errorf("%+v, %d bytes reserved; want 15 items and 0 bytes", st, s.ReservedBytes())
 	}
 	if s.TryReserve(s.MaxSetBytes()) && s.TryReserve(1) {
-		t.Error("sets under construction may hold more than their part")
+		t.Error("sets under construction may use more than their part")
 	}
 	big := setKey(-1)
 	s.Put(big, "big", s.MaxSetBytes()+1, false)()
 	if _, ok := get(s, big); ok {
-		t.Error("a set is kept that is larger than any may be")
+		t.Error("a set is kept that is too large")
 	}
 }
 
-// TestWhatIsAskedForOnceLeavesTheSetsOfDashboards: sets that are built for requests that come once,
-// four times what there is room for, displace none that was asked for a few times; of those that
-// had to find room in a cache full of others hardly any. And what is asked for again and again gets
-// in among them.
-func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
+// TestAScanDoesNotEvictSetsOfDashboards requests many sets once, four times as many as fit. They
+// evict no set that was requested a few times; if the cache was full when those came, at most a few
+// of them. A set that is requested again and again is kept, too.
+func TestAScanDoesNotEvictSetsOfDashboards(t *testing.T) {
 	f := func(full bool, hot, times int, size int64) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
 			const allowance = 24 << 20
 			s := seriesSets(t, allowance, nil)
 			ask := func(i int) (found bool) {
-				time.Sleep(time.Millisecond) // what was asked before is counted
+				time.Sleep(time.Millisecond) // earlier look-ups are counted
 				k := setKey(i)
 				if _, ok := get(s, k); ok {
 					return true
@@ -115,18 +116,14 @@ func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
 				}
 			}
 			if left < want {
-				t.Errorf(
-					"%d of %d sets of %d bytes that were asked for %d times are left, want %d",
-					left, hot, size, times, want,
-				)
+				t.Errorf("%d of %d sets of %d bytes that were requested %d times are left, want %d",
+					left, hot, size, times, want)
 			}
 			for range times {
 				ask(-1)
 			}
 			if !ask(-1) {
-				t.Errorf(
-					"a set of %d bytes is not there after it was asked for %d times", size, times,
-				)
+				t.Errorf("a set of %d bytes is not kept after %d requests", size, times)
 			}
 		})
 	}
@@ -138,16 +135,16 @@ func TestWhatIsAskedForOnceLeavesTheSetsOfDashboards(t *testing.T) {
 	}
 }
 
-// TestSetsThatAreReadCountUntilTheyAreNot: what is read does not leave memory when it leaves the
-// cache.
-func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
+// TestEvictedSetsCountWhileTheyAreRead checks that an evicted set counts until its last reader is
+// done, because it stays in memory until then.
+func TestEvictedSetsCountWhileTheyAreRead(t *testing.T) {
 	const size = 1 << 20
 	s := seriesSets(t, 12<<20, nil)
 	first := setKey(0)
 	builder := s.Put(first, "first", size, true)
 	_, reader, ok := s.Get(first)
 	if !ok || s.ReservedBytes() != 0 {
-		t.Fatalf("kept: %v, %d bytes held besides", ok, s.ReservedBytes())
+		t.Fatalf("kept: %v, %d bytes reserved, want 0", ok, s.ReservedBytes())
 	}
 	for i := 1; ; i++ {
 		k := setKey(i)
@@ -159,35 +156,35 @@ func TestSetsThatAreReadCountUntilTheyAreNot(t *testing.T) {
 			break
 		}
 		if i > 1000 {
-			t.Fatal("it is never evicted")
+			t.Fatal("the first set is never evicted")
 		}
 	}
 	if n := s.ReservedBytes(); n != size {
-		t.Errorf("%d bytes are held for a set that two read and that is not kept any more", n)
+		t.Errorf("%d bytes reserved for an evicted set with two readers, want %d", n, size)
 	}
 	if s.TryReserve(s.MaxSetBytes() - size + 1) {
-		t.Error("more is built than there is room for beside it")
+		t.Error("more bytes are reserved than are free beside an evicted set")
 	}
 	reader()
 	reader()
 	if n := s.ReservedBytes(); n != size {
-		t.Errorf("%d bytes are held for the other reader", n)
+		t.Errorf("%d bytes reserved with one reader left, want %d", n, size)
 	}
 	builder()
 	if n := s.ReservedBytes(); n != 0 {
-		t.Errorf("%d bytes are held for nobody", n)
+		t.Errorf("%d bytes reserved without a reader, want 0", n)
 	}
-	// One that is not taken in counts as long as it is read.
+	// A refused set counts while it is read.
 	refused := s.Put(setKey(-1), "too large", s.MaxSetBytes()+1, false)
 	if n := s.ReservedBytes(); n != s.MaxSetBytes()+1 {
-		t.Errorf("%d bytes are held for a set that was refused", n)
+		t.Errorf("%d bytes reserved for a refused set, want all of it", n)
 	}
 	if refused(); s.ReservedBytes() != 0 {
-		t.Errorf("%d bytes are held for nobody", s.ReservedBytes())
+		t.Errorf("%d bytes reserved without a reader, want 0", s.ReservedBytes())
 	}
 }
 
-// TestSetsAreComparedWhole: two sets whose keys share their 64 bits are not taken for one another.
+// TestSetsAreComparedWhole checks that two sets whose keys share 64 bits are not confused.
 func TestSetsAreComparedWhole(t *testing.T) {
 	s := seriesSets(t, 12<<20, nil)
 	one, other := setKey(1), setKey(2)
@@ -291,10 +288,10 @@ func TestSeriesSetMetrics(t *testing.T) {
 	s.TryReserve(1 << 30)
 	s.TooLarge(setKey(3), 1<<30)
 	if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP larder_cache_hit_bytes_total Bytes of the values found.
+# HELP larder_cache_hit_bytes_total Bytes of values found.
 # TYPE larder_cache_hit_bytes_total counter
 larder_cache_hit_bytes_total{cache="series_sets",tier="memory"} 1000
-# HELP larder_cache_hits_total Look-ups that found their value.
+# HELP larder_cache_hits_total Look-ups that found a value.
 # TYPE larder_cache_hits_total counter
 larder_cache_hits_total{cache="series_sets",tier="memory"} 1
 # HELP larder_cache_requests_total Look-ups in the cache.
@@ -310,8 +307,9 @@ larder_series_sets_held_bytes 500
 # HELP larder_series_sets_coalesced_total Plans of a block that used a series set which another request was building.
 # TYPE larder_series_sets_coalesced_total counter
 larder_series_sets_coalesced_total 1
-`), "larder_cache_requests_total", "larder_cache_hits_total", "larder_cache_hit_bytes_total", "larder_series_sets_coalesced_total",
-		"larder_series_sets_held_bytes", "larder_series_sets_abandoned_total"); err != nil {
+`), "larder_cache_requests_total", "larder_cache_hits_total", "larder_cache_hit_bytes_total",
+		"larder_series_sets_coalesced_total", "larder_series_sets_held_bytes",
+		"larder_series_sets_abandoned_total"); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,12 +21,12 @@ type Candidate struct {
 }
 
 // Pays notes a request for a set, and reports whether to build it. All chunks of every series are
-// decoded for a set, therefore a set pays at its first request if that asks for all of it anyway, or
-// if the set is small. Other sets pay at their second request. A set that turned out too large does
-// not pay.
+// decoded for a set, therefore a set pays at its first request if that asks for all of it anyway,
+// or if the set is small. Other sets pay at their second request. A set that turned out too large
+// does not pay.
 //
-// wanted says that the set is known to be requested more than once. Put needs to know, because a set
-// that is requested once, as by a scan, must not evict those of dashboards.
+// wanted says that the set is known to be requested more than once. Put needs to know, because a
+// set that is requested once, as by a scan, must not evict those of dashboards.
 func (s *SeriesSets[S]) Pays(k SetKey, c Candidate) (pays, wanted bool) {
 	if !c.Empty && (s.oversized.has(k.hash) || !c.AtMost && c.Bytes > s.maxSet) {
 		return false, false
@@ -39,8 +39,8 @@ func (s *SeriesSets[S]) Pays(k SetKey, c Candidate) (pays, wanted bool) {
 	return again || c.Whole || c.Bytes <= smallSetBytes, again && !c.Repeated
 }
 
-// TooLarge reports whether a set of the given size is too large to be kept. If it is, Pays remembers
-// that for a while.
+// TooLarge reports whether a set of the given size is too large to be kept. If it is, Pays
+// remembers that for a while.
 func (s *SeriesSets[S]) TooLarge(k SetKey, bytes int64) bool {
 	if bytes <= s.maxSet {
 		return false
