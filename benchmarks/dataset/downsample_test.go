@@ -96,98 +96,92 @@ func TestDownsampled(t *testing.T) {
 	dir, metas := write(t, dataset.Layout{Name: "downsampled", Blocks: []dataset.Block{raw, down}},
 		dataset.WriteOptions{})
 
+	block := func(i int) string { return filepath.Join(dir, metas[i].ULID.String()) }
+
 	samples := map[string][]tv{}
-	eachChunk(
-		t,
-		filepath.Join(dir, metas[0].ULID.String()),
-		func(series string, _ chunks.Meta, c chunkenc.Chunk) {
-			for _, s := range floats(t, c) {
-				if !value.IsStaleNaN(s.v) {
-					samples[series] = append(samples[series], s)
-				}
+	eachChunk(t, block(0), func(series string, _ chunks.Meta, c chunkenc.Chunk) {
+		for _, s := range floats(t, c) {
+			if !value.IsStaleNaN(s.v) {
+				samples[series] = append(samples[series], s)
 			}
-		},
-	)
+		}
+	})
 	next, resets, checked := map[string]int{}, 0, 0
-	eachChunk(
-		t,
-		filepath.Join(dir, metas[1].ULID.String()),
-		func(series string, m chunks.Meta, c chunkenc.Chunk) {
-			sub, err := tsdbfmt.AggrChunk(c.Bytes())
+	eachChunk(t, block(1), func(series string, m chunks.Meta, c chunkenc.Chunk) {
+		sub, err := tsdbfmt.AggrChunk(c.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parts [tsdbfmt.NumAggrs][]tv
+		for i, s := range sub {
+			part, err := chunkenc.FromData(chunkenc.Encoding(s.Enc), s.Data)
 			if err != nil {
 				t.Fatal(err)
 			}
-			var parts [tsdbfmt.NumAggrs][]tv
-			for i, s := range sub {
-				part, err := chunkenc.FromData(chunkenc.Encoding(s.Enc), s.Data)
-				if err != nil {
-					t.Fatal(err)
-				}
-				parts[i] = floats(t, part)
-			}
-			left := samples[series][next[series]:]
-			first := left[0]
-			counter, last := first.v, first.v
-			used := 0
-			for w, count := range parts[tsdbfmt.AggrCount] {
-				n := int(count.v)
-				if n < 1 || n > len(left)-used {
-					t.Fatalf(
-						"%s: window at %d counts %d samples of %d", series, count.t, n,
-						len(left)-used,
-					)
-				}
-				window := left[used : used+n]
-				used += n
-				end := window[0].t - window[0].t%resolution + resolution - 1
-				if w == len(parts[tsdbfmt.AggrCount])-1 {
-					end = window[n-1].t
-				}
-				if window[n-1].t > end || used < len(left) && left[used].t <= end ||
-					count.t != end {
-					t.Fatalf(
-						"%s: window of samples at [%d, %d] is at %d, want %d", series, window[0].t,
-						window[n-1].t, count.t, end,
-					)
-				}
-				sum, lo, hi := 0.0, math.Inf(1), math.Inf(-1)
-				for _, s := range window {
-					sum += s.v
-					lo, hi = min(lo, s.v), max(hi, s.v)
-					if s.v < last {
-						resets++
-						counter += s.v
-					} else {
-						counter += s.v - last
-					}
-					last = s.v
-				}
-				wants := map[int]float64{tsdbfmt.AggrSum: sum, tsdbfmt.AggrMin: lo,
-					tsdbfmt.AggrMax: hi}
-				for i, want := range wants {
-					if got := parts[i][w]; got != (tv{end, want}) {
-						t.Fatalf(
-							"%s: window at %d: aggregate %d is %v, want %g", series, end, i, got,
-							want,
-						)
-					}
-				}
-				if got := parts[tsdbfmt.AggrCounter][w+1]; got.t != end ||
-					math.Abs(got.v-counter) > 1e-9*math.Abs(counter) {
-					t.Fatalf("%s: window at %d: counter %v, want %g", series, end, got, counter)
-				}
-				checked++
-			}
-			ends := parts[tsdbfmt.AggrCounter]
-			if ends[0] != first || ends[len(ends)-1] != (tv{m.MaxTime, last}) {
-				t.Errorf(
-					"%s: the counter begins with %v and ends with %v, the samples with %v and %g",
-					series, ends[0], ends[len(ends)-1], first, last,
+			parts[i] = floats(t, part)
+		}
+		left := samples[series][next[series]:]
+		first := left[0]
+		counter, last := first.v, first.v
+		used := 0
+		for w, count := range parts[tsdbfmt.AggrCount] {
+			n := int(count.v)
+			if n < 1 || n > len(left)-used {
+				t.Fatalf(
+					"%s: window at %d counts %d samples of %d", series, count.t, n,
+					len(left)-used,
 				)
 			}
-			next[series] += used
-		},
-	)
+			window := left[used : used+n]
+			used += n
+			end := window[0].t - window[0].t%resolution + resolution - 1
+			if w == len(parts[tsdbfmt.AggrCount])-1 {
+				end = window[n-1].t
+			}
+			if window[n-1].t > end || used < len(left) && left[used].t <= end ||
+				count.t != end {
+				t.Fatalf(
+					"%s: window of samples at [%d, %d] is at %d, want %d", series, window[0].t,
+					window[n-1].t, count.t, end,
+				)
+			}
+			sum, lo, hi := 0.0, math.Inf(1), math.Inf(-1)
+			for _, s := range window {
+				sum += s.v
+				lo, hi = min(lo, s.v), max(hi, s.v)
+				if s.v < last {
+					resets++
+					counter += s.v
+				} else {
+					counter += s.v - last
+				}
+				last = s.v
+			}
+			wants := map[int]float64{tsdbfmt.AggrSum: sum, tsdbfmt.AggrMin: lo,
+				tsdbfmt.AggrMax: hi}
+			for i, want := range wants {
+				if got := parts[i][w]; got != (tv{end, want}) {
+					t.Fatalf(
+						"%s: window at %d: aggregate %d is %v, want %g", series, end, i, got,
+						want,
+					)
+				}
+			}
+			if got := parts[tsdbfmt.AggrCounter][w+1]; got.t != end ||
+				math.Abs(got.v-counter) > 1e-9*math.Abs(counter) {
+				t.Fatalf("%s: window at %d: counter %v, want %g", series, end, got, counter)
+			}
+			checked++
+		}
+		ends := parts[tsdbfmt.AggrCounter]
+		if ends[0] != first || ends[len(ends)-1] != (tv{m.MaxTime, last}) {
+			t.Errorf(
+				"%s: the counter begins with %v and ends with %v, the samples with %v and %g",
+				series, ends[0], ends[len(ends)-1], first, last,
+			)
+		}
+		next[series] += used
+	})
 	for series, s := range samples {
 		if next[series] != len(s) {
 			t.Errorf("%s: %d of %d samples were downsampled", series, next[series], len(s))

@@ -97,10 +97,10 @@ func TestReplayFindsWhatIsThere(t *testing.T) {
 		all.hitPages != d.hitPages {
 		t.Errorf("a cache for everything: %+v of dashboards, %+v of all", d, all)
 	}
-	const room = 3 * hot * (pageSize + entryOverhead)
-	best, _ := optimum(tr, room)
+	const size = 3 * hot * (pageSize + entryOverhead)
+	best, _ := optimum(tr, size)
 	for _, cand := range candidates() {
-		c := cand.make(room)
+		c := cand.make(size)
 		d, _, err := replay(context.Background(), tr, c, time.Microsecond)
 		c.close()
 		if err != nil {

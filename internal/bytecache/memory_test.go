@@ -267,7 +267,7 @@ func TestPresentKeysAreNotSetAgain(t *testing.T) {
 		m.Set(key, make([]byte, 1<<10))
 	}
 	m.policy.Wait()
-	before, room := m.Stats(), m.policy.RemainingCost()
+	before, free := m.Stats(), m.policy.RemainingCost()
 	for key := range uint64(100) {
 		m.Set(key, make([]byte, 100<<10))
 		m.Set(key, make([]byte, 10))
@@ -276,8 +276,8 @@ func TestPresentKeysAreNotSetAgain(t *testing.T) {
 	if after := m.Stats(); after != before {
 		t.Errorf("got %+v, want %+v", after, before)
 	}
-	if got := m.policy.RemainingCost(); got != room {
-		t.Errorf("remaining cost: got %d, want %d", got, room)
+	if got := m.policy.RemainingCost(); got != free {
+		t.Errorf("remaining cost: got %d, want %d", got, free)
 	}
 }
 

@@ -81,9 +81,9 @@ func (m *Values[V]) push(e *entry[V]) {
 func (m *Values[V]) pass(e *entry[V]) {
 	r := &m.recent
 	back := r.dropped.has(e.key)
-	room := m.bytes.Load()-r.bytes <= m.maxKept
+	fits := m.bytes.Load()-r.bytes <= m.maxKept
 	m.reserve(e.cost)
-	if m.admit(e, room || back) {
+	if m.admit(e, fits || back) {
 		return
 	}
 	m.release(e.cost)

@@ -34,9 +34,6 @@ func NewOffsetTable(r io.Reader, limit int64) *OffsetTable {
 	return t
 }
 
-// Count returns the number of entries not yet read.
-func (t *OffsetTable) Count() uint32 { return t.s.count }
-
 // Next advances to the next entry. It returns false at the end and on an error.
 func (t *OffsetTable) Next() bool { return t.s.next(t.parse) }
 

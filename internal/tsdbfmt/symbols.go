@@ -25,9 +25,6 @@ func NewSymbolTable(r io.Reader, limit int64) *SymbolTable {
 	return t
 }
 
-// Count returns the number of symbols not yet read.
-func (t *SymbolTable) Count() uint32 { return t.s.count }
-
 // Next advances to the next symbol. It returns false at the end and on an error.
 func (t *SymbolTable) Next() bool {
 	t.pos = t.s.off
