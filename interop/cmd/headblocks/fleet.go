@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/prometheus/model/value"
 )
 
-// fleet is what the servers watch: a few services in which everything that PromQL treats in its own
-// way occurs, and many pods.
+// fleet is the set of targets that the servers watch: a few services that contain every case PromQL
+// treats specially, and many pods.
 type fleet struct {
 	seed    uint64
 	replica int
@@ -31,8 +31,8 @@ const (
 	hour     = 60 * minute
 )
 
-// source makes a series' samples: called for each moment in order, it says what the target shows
-// then. ok is false where it shows nothing.
+// source makes the samples of a series. It is called for each moment in order and returns the value
+// that the target exposes then. ok is false if the target exposes nothing.
 type source func(t int64) (s sample, ok bool)
 
 func (f fleet) series(from, to int64) []series {
@@ -58,7 +58,7 @@ type builder struct {
 	out      []series
 }
 
-// rand is the same for one series whatever the replica: replicas watch the same world.
+// rand returns the same value for a series whatever the replica: replicas watch the same world.
 func (b *builder) rand() *rand.Rand { return rand.New(rand.NewPCG(b.f.seed, uint64(len(b.out)))) }
 
 func (b *builder) instance(job, instance string) {
@@ -110,7 +110,7 @@ func (b *builder) instance(job, instance string) {
 		interval, during(gauge(b.rand(), 1, 0), half, b.to), "__name__", "build_info", "version",
 		"1.10",
 	)
-	// What is seldom there.
+	// Series that are rarely present.
 	add(
 		5*minute, during(gauge(b.rand(), 3, 1), b.from+40*minute, b.from+90*minute), "__name__",
 		"backup_size_bytes",
@@ -119,7 +119,7 @@ func (b *builder) instance(job, instance string) {
 
 func (b *builder) add(every int64, s source, pairs ...string) {
 	out := series{labels: labels.FromStrings(pairs...)}
-	// A replica scrapes at a moment of its own, a little late at times, and is down for a while.
+	// A replica scrapes at its own offset, is sometimes late, and is down for a while.
 	r := rand.New(rand.NewPCG(b.f.seed+uint64(b.f.replica)*1000, uint64(len(b.out))))
 	at := r.Int64N(every)
 	downFrom := b.from + int64(b.f.replica)*100*minute
@@ -137,7 +137,7 @@ func (b *builder) add(every int64, s source, pairs ...string) {
 	b.out = append(b.out, out)
 }
 
-// counter grows, and starts again at times.
+// counter grows and resets now and then.
 func counter(r *rand.Rand, restart int) source {
 	v := float64(r.IntN(1000))
 	return func(t int64) (sample, bool) {
@@ -161,7 +161,7 @@ func scaled(s source, by float64) source {
 	}
 }
 
-// odd puts in values that are no ordinary numbers.
+// odd inserts values that are not ordinary numbers.
 func odd(s source) source {
 	n := 0
 	return func(t int64) (sample, bool) {
@@ -181,7 +181,7 @@ func odd(s source) source {
 	}
 }
 
-// during is there from a time to another, where it ends with a staleness marker.
+// during limits a series to a range of time. The series ends with a staleness marker.
 func during(s source, from, to int64) source {
 	ended := false
 	return func(t int64) (sample, bool) {
@@ -194,8 +194,7 @@ func during(s source, from, to int64) source {
 	}
 }
 
-// native is a native histogram that counts up and starts again at times, or one of floats that goes
-// up and down.
+// native is a native histogram: a counter that resets now and then, or a gauge of floats.
 func native(r *rand.Rand, schema int32, counter bool) source {
 	counts := make([]int64, 4)
 	zero := int64(0)
@@ -233,7 +232,7 @@ func native(r *rand.Rand, schema int32, counter bool) source {
 	}
 }
 
-// custom is a native histogram with bounds of its own.
+// custom is a native histogram with custom bucket bounds.
 func custom(r *rand.Rand) source {
 	counts := make([]int64, 3)
 	return func(t int64) (sample, bool) {
@@ -252,7 +251,7 @@ func custom(r *rand.Rand) source {
 	}
 }
 
-// mixed is the one before a time and the other from then on.
+// mixed is one source before a moment and another from that moment on.
 func mixed(a, b source, at int64) source {
 	return func(t int64) (sample, bool) {
 		if t < at {

@@ -1,14 +1,14 @@
-// Command headblocks writes the blocks that a Prometheus server with a small fleet to watch would
-// leave: samples go through a head of the TSDB, and its compactor cuts blocks of two hours.
+// Command headblocks writes the blocks of a Prometheus server that watches a small fleet: samples
+// go through a head of the TSDB, and its compactor cuts blocks of two hours.
 //
-// It is one program for two versions of Prometheus. In this module it is built with the version
-// that Thanos pins; from the repository's root the same files are built with the version that
-// larder pins:
+// One program serves two versions of Prometheus. In this module it is built with the version that
+// Thanos pins. From the repository's root the same files are built with the version that larder
+// pins:
 //
 //	go run -tags current ./interop/cmd/headblocks/main.go ./interop/cmd/headblocks/fleet.go ./interop/cmd/headblocks/current.go --dir=DIR
 //
-// Only the second knows start timestamps and XOR2. The same flags make the same samples with
-// either.
+// Only the second version knows start timestamps and XOR2. With the same flags both make the same
+// samples.
 package main
 
 import (
@@ -31,7 +31,7 @@ const blockMillis = 2 * 60 * 60 * 1000
 type options struct {
 	dir  string
 	from int64
-	// blocks is how many are written.
+	// blocks is the number of blocks to write.
 	blocks int
 	fleet  fleet
 	newest bool
@@ -76,7 +76,7 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// block puts the samples of two hours into a head and compacts it.
+// block writes the samples of two hours into a head and compacts it.
 func (o options) block(ctx context.Context, all []series, from int64) (id ulid.ULID, err error) {
 	scratch, err := os.MkdirTemp("", "headblocks-")
 	if err != nil {
@@ -137,7 +137,7 @@ func appendAll(ctx context.Context, app storage.Appender, all []series, from, to
 	return app.Commit()
 }
 
-// series is one series with all its samples, in order of time.
+// series is one series with all its samples in order of time.
 type series struct {
 	labels labels.Labels
 	all    []sample

@@ -1,9 +1,8 @@
-// Command table turns the events of `go test -json` into the table of the neighbourhood: which
-// system larder was proven with, by which tests, over what. It fails when a test failed, was
-// skipped, or when a system has no test that passed, so that a table with every row is a proof and
-// not a list of intentions.
+// Command table turns the events of `go test -json` into a table: with which system larder was
+// tested, by which tests, and over what. It fails if a test failed or was skipped, or if a system
+// has no test that passed. Therefore a complete table is a proof.
 //
-// What a test compared it says itself, in log lines that begin with "proved: ". They count once the
+// Tests report what they compared in log lines that begin with "proved: ". A line counts once its
 // test has passed.
 package main
 
@@ -24,17 +23,17 @@ type event struct {
 	Elapsed                       float64
 }
 
-// row is what is known of a system.
+// row is what is known about a system.
 type row struct {
 	passed, failed, skipped []string
 	took                    time.Duration
 	proved                  []string
 }
 
-// table is what the events said.
+// table is the result of all events.
 type table struct {
 	rows map[string]*row // by system; "" has what belongs to none
-	// claims are what tests said of themselves while they ran, by package and test.
+	// claims are the "proved: " lines of running tests, by package and test.
 	claims map[[2]string][]string
 }
 
@@ -49,8 +48,8 @@ func main() {
 	}
 }
 
-// collect reads events. What tests print goes on to progress as it comes, so that a long run can be
-// watched.
+// collect reads events. It copies the output of tests to progress as it arrives, so that a long run
+// can be watched.
 func collect(events io.Reader, progress io.Writer) (*table, error) {
 	t := &table{rows: map[string]*row{"": {}}, claims: map[[2]string][]string{}}
 	for _, s := range systems() {

@@ -2,11 +2,11 @@ package main
 
 import "strings"
 
-// module is the path of interop's module, which the packages of events begin with.
+// module is the path of interop's module, with which the packages in events begin.
 const module = "larder/interop"
 
-// tests are those of one package whose names begin with one of the prefixes; without prefixes, all
-// of it.
+// tests selects the tests of one package whose names begin with one of the prefixes. Without
+// prefixes it selects the whole package.
 type tests struct {
 	pkg      string // below the module, "" for its root
 	prefixes []string
@@ -30,8 +30,8 @@ type system struct {
 	tests tests
 }
 
-// systems are the rows in their order. Tests of interop/internal, which are about the tests' own
-// tools, are in none; every other test is in one.
+// systems returns the rows in order. Every test belongs to exactly one row, except those of
+// interop/internal, which test the tests' own tools.
 func systems() []system {
 	return []system{
 		{
@@ -65,7 +65,7 @@ func systems() []system {
 	}
 }
 
-// systemOf returns the name of the system that a test is about, "" for none.
+// systemOf returns the name of the system that a test belongs to; "" if there is none.
 func systemOf(pkg, test string) string {
 	test, _, _ = strings.Cut(test, "/")
 	for _, s := range systems() {

@@ -1,8 +1,8 @@
-// Package allowed knows what may differ between Thanos's answer and larder's: the entries of
+// Package allowed decides what may differ between Thanos's answer and larder's: the entries of
 // allowed_differences.yaml, and nothing else. An entry names one field of an answer and a
-// predicate, and exempts that field only. A predicate does not wave a difference through: it works
-// out what the right answer is, mostly by asking Thanos another question to which its answer is
-// right, and the field must equal that.
+// predicate, and exempts only that field. A predicate does not accept any difference. It computes
+// the right answer, mostly by asking Thanos another question that Thanos answers correctly, and the
+// field must equal that.
 package allowed
 
 import (
@@ -32,10 +32,10 @@ type Entry struct {
 	rule    rule
 }
 
-// Matched is how often the entry was needed.
+// Matched returns how often the entry was needed.
 func (e *Entry) Matched() int64 { return e.matched.Load() }
 
-// List is all allowed differences.
+// List is the list of all allowed differences.
 type List struct{ Entries []*Entry }
 
 // Load reads the file. A field or predicate that does not exist, or a predicate that no entry uses,
@@ -73,7 +73,7 @@ func Load(path string) (*List, error) {
 	return l, nil
 }
 
-// NeverMatched names the entries that were not needed.
+// NeverMatched returns the names of the entries that were not needed.
 func (l *List) NeverMatched() []string {
 	var out []string
 	for _, e := range l.Entries {
@@ -84,7 +84,7 @@ func (l *List) NeverMatched() []string {
 	return out
 }
 
-// Counts lists how often each entry was needed.
+// Counts returns how often each entry was needed.
 func (l *List) Counts() string {
 	var out string
 	for _, e := range l.Entries {
@@ -121,15 +121,16 @@ func (c *Case) ask(ctx context.Context, q *query.Query) (*answer.Answer, error) 
 	return a, err
 }
 
-// rule is a predicate. A rule sets any of its functions; every one set must have had something to
-// do.
+// rule is a predicate. It sets one or more of its functions; each function that is set must have
+// changed or judged something.
 type rule struct {
-	// request changes the question so that Thanos's answer to it is right. False: the rule has
-	// nothing to say about this request.
+	// request changes the question so that Thanos answers it correctly. It returns false if the
+	// rule does not apply to the request.
 	request func(c *Case, q *query.Query) bool
-	// answer changes Thanos's answer into the right one. False: there was nothing to change.
+	// answer changes Thanos's answer into the right one. It returns false if there was nothing to
+	// change.
 	answer func(ctx context.Context, c *Case, want *answer.Answer) (bool, error)
-	// accept judges larder's answer by itself, for what Thanos cannot say.
+	// accept judges larder's answer by itself, where Thanos has no right answer.
 	accept func(c *Case) bool
 }
 
@@ -148,8 +149,7 @@ func (l *List) Explain(ctx context.Context, c *Case) ([]answer.Difference, error
 	return left, nil
 }
 
-// explainField looks for the smallest set of the field's entries that together make the field
-// right.
+// explainField finds the smallest set of the field's entries that together make the field right.
 func (l *List) explainField(ctx context.Context, c *Case, f answer.Field) (bool, error) {
 	var es []*Entry
 	for _, e := range l.Entries {
@@ -185,7 +185,7 @@ func (l *List) explainField(ctx context.Context, c *Case, f answer.Field) (bool,
 	return false, nil
 }
 
-// right reports whether the field is right once all the chosen entries had their say.
+// right reports whether the field is right after all the chosen entries were applied.
 func right(ctx context.Context, c *Case, f answer.Field, chosen []*Entry) (bool, error) {
 	q, reask, accepted := c.Query.Clone(), false, false
 	for _, e := range chosen {
@@ -229,7 +229,7 @@ func right(ctx context.Context, c *Case, f answer.Field, chosen []*Entry) (bool,
 	return true, nil
 }
 
-// clone copies an answer as deep as rules change it.
+// clone copies an answer as deeply as rules change it.
 func clone(a *answer.Answer) *answer.Answer {
 	b := *a
 	b.Series = slices.Clone(a.Series)

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Document is the list as docs/compatibility.md shows it: a Markdown table, one row per entry.
+// Document returns the list as docs/compatibility.md shows it: a Markdown table with one row per
+// entry.
 func (l *List) Document() string {
 	var b strings.Builder
 	b.WriteString("| difference | field | why |\n|---|---|---|\n")
@@ -15,7 +16,7 @@ func (l *List) Document() string {
 	return b.String()
 }
 
-// cell is text in one line, without what would end a table's cell.
+// cell returns text in one line, without characters that would end a table cell.
 func cell(s string) string {
 	return strings.ReplaceAll(strings.Join(strings.Fields(s), " "), "|", `\|`)
 }

@@ -32,9 +32,9 @@ var rules = map[string]rule{
 	"label-sets-sorted":  {answer: labelSetsSorted},
 }
 
-// onlyRightBlocks restricts the request to the blocks that are needed, where Thanos would read
-// more: a nested coarse block moves its cursor backward, and finer blocks come in for time that is
-// covered.
+// onlyRightBlocks restricts the request to the needed blocks where Thanos would read more: a nested
+// coarse block moves Thanos's cursor backward, and Thanos then adds finer blocks for time that is
+// already covered.
 func onlyRightBlocks(c *Case, q *query.Query) bool {
 	if q.Series == nil {
 		return false
@@ -46,7 +46,7 @@ func onlyRightBlocks(c *Case, q *query.Query) bool {
 	return restrict(q, right)
 }
 
-// rightBlocks returns the needed blocks; false when Thanos reads the same ones.
+// rightBlocks returns the needed blocks; false if Thanos reads the same ones.
 func rightBlocks(c *Case) ([]*layout.Block, bool) {
 	s := c.Query.Series
 	ms, ok := c.Query.Matchers()
@@ -74,7 +74,7 @@ func restrict(q *query.Query, blocks []*layout.Block) bool {
 }
 
 // withoutLimit and firstN: the limit counts series that passed every filter, in the order of the
-// whole answer. Thanos cuts each block's postings first.
+// whole answer. Thanos instead truncates each block's postings first.
 func withoutLimit(_ *Case, q *query.Query) bool {
 	if q.Series == nil || q.Series.Limit <= 0 {
 		return false
@@ -90,8 +90,8 @@ func firstN(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	return true, nil
 }
 
-// identicalOnce drops chunks that are equal to the one before: Thanos sends an aggregate chunk that
-// several blocks hold as often as it has aggregates.
+// identicalOnce drops chunks that equal the previous one. If several blocks contain the same
+// aggregate chunk, Thanos sends it as often as it has aggregates.
 func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error) {
 	changed := false
 	for i, s := range want.Series {
@@ -103,9 +103,9 @@ func identicalOnce(_ context.Context, _ *Case, want *answer.Answer) (bool, error
 	return changed, nil
 }
 
-// anyBlocksTimes: when nothing was asked of downsampled blocks (or RAW, which they have not),
-// chunks hold times only. Thanos then takes the chunks of whichever equal series happened to come
-// first. Those of any series that ends up with the same labels are right.
+// anyBlocksTimes: if no aggregate of downsampled blocks was requested (or RAW, which they lack),
+// chunks contain only times. Thanos then sends the chunks of whichever equal series came first. The
+// chunks of any series that ends up with the same labels are right.
 func anyBlocksTimes(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	s := c.Query.Series
 	ms, ok := c.Query.Matchers()
@@ -139,14 +139,14 @@ func anyBlocksTimes(_ context.Context, c *Case, want *answer.Answer) (bool, erro
 	return changed, nil
 }
 
-// final is what becomes of a series' labels in an answer.
+// final returns the labels that a series has in an answer.
 func final(ls, ext labels.Labels, without []string) labels.Labels {
 	b := labels.NewBuilder(ls)
 	ext.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
 	return b.Del(without...).Labels()
 }
 
-// timesOf are the series' chunks that touch the range, without data.
+// timesOf returns the series' chunks that overlap the range, without data.
 func timesOf(s layout.Series, mint, maxt int64) []answer.Chunk {
 	var out []answer.Chunk
 	for _, c := range s.Chunks {
@@ -174,8 +174,8 @@ func hasParts(cs []answer.Chunk) bool {
 // maxFrame is the size at which larder ends a frame.
 const maxFrame = 1 << 20
 
-// continuedSeries accepts a series in pieces when each piece but the last filled its frame: the
-// next piece's first chunk would not have fit, and the next piece opens the next frame.
+// continuedSeries accepts a series in pieces if each piece but the last filled its frame: the first
+// chunk of the next piece would not have fit, and that piece begins the next frame.
 func continuedSeries(c *Case) bool {
 	a := c.Larder
 	for i := 1; i < len(a.Series); i++ {
@@ -194,8 +194,8 @@ func continuedSeries(c *Case) bool {
 	return true
 }
 
-// dropUnaskedHints: the hints of Series answers are on in this Thanos so that they can be compared;
-// `thanos store` sends none. larder sends them to those who send some.
+// dropUnaskedHints: the Thanos of this test sends hints in Series answers so that they can be
+// compared. `thanos store` sends none. larder sends hints to clients that send some.
 func dropUnaskedHints(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if c.Query.Series == nil || c.Options.AskedHints || want.Hints == nil {
 		return false, nil
@@ -204,9 +204,9 @@ func dropUnaskedHints(_ context.Context, c *Case, want *answer.Answer) (bool, er
 	return true, nil
 }
 
-// statsOfOwnAnswer: Thanos counts a block as often as it queried it, and chunks that it repeats.
-// larder's counts must be those of its own answer, whose series, chunks and blocks are compared
-// elsewhere.
+// statsOfOwnAnswer: Thanos counts a block once for each time it queried it, and counts chunks that
+// it repeats. larder's counts must match its own answer. Other fields compare the series, chunks
+// and blocks of that answer.
 func statsOfOwnAnswer(c *Case) bool {
 	h := c.Larder.Hints
 	if h == nil || h.Stats == nil || c.Thanos.Hints == nil || c.Thanos.Hints.Stats == nil {
@@ -222,8 +222,8 @@ func statsOfOwnAnswer(c *Case) bool {
 
 var receiveFrom = regexp.MustCompile(`receive series from ([0-9A-Z]{26})`)
 
-// faultIsAborted: a fault of a block after its postings were read is Unknown in Thanos. larder says
-// Aborted, as Thanos does before, and names the same block.
+// faultIsAborted: if a block fails after its postings were read, Thanos returns Unknown. larder
+// returns Aborted, which Thanos returns before that point, and names the same block.
 func faultIsAborted(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	m := receiveFrom.FindStringSubmatch(want.Message)
 	if want.Code != codes.Unknown || m == nil {
@@ -238,7 +238,7 @@ func faultIsAborted(_ context.Context, c *Case, want *answer.Answer) (bool, erro
 	return true, nil
 }
 
-// damageIsAnError: Thanos verifies no checksum of a chunk. larder refuses, and names the block.
+// damageIsAnError: Thanos verifies no chunk checksum. larder returns an error that names the block.
 func damageIsAnError(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if want.Code != codes.OK || !namesDamaged(c) {
 		return false, nil
@@ -250,8 +250,8 @@ func damageIsAnError(_ context.Context, c *Case, want *answer.Answer) (bool, err
 	return true, nil
 }
 
-// shardExists: no series belongs to a shard beyond the last one, which Thanos takes for an empty
-// answer. larder refuses, and says why.
+// shardExists: no series belongs to a shard beyond the last one. Thanos returns an empty answer;
+// larder rejects the request with a reason.
 func shardExists(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if c.Query.Series == nil || !strings.Contains(c.Larder.Message, "shard_index") {
 		return false, nil
@@ -279,8 +279,7 @@ func namesChosen(c *Case) bool {
 	return false
 }
 
-// namesDamaged reports whether larder's message names a block that was damaged and that the request
-// has to do with.
+// namesDamaged reports whether larder's message names a damaged block that the request reads.
 func namesDamaged(c *Case) bool {
 	for id, b := range c.Layout.Damaged() {
 		if !strings.Contains(c.Larder.Message, id) {
@@ -306,8 +305,8 @@ func span(q *query.Query) (int64, int64) {
 	return 0, -1
 }
 
-// joinedTSDBInfos works out the time ranges of each external label set: the union of its blocks.
-// Thanos lets a block that lies within another shorten the range.
+// joinedTSDBInfos computes the time ranges of each external label set: the union of its blocks. In
+// Thanos a block that lies within another one shortens the range.
 func joinedTSDBInfos(_ context.Context, c *Case, want *answer.Answer) (bool, error) {
 	if want.Info == nil {
 		return false, nil

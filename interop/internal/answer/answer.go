@@ -1,6 +1,5 @@
-// Package answer turns what a store gateway says into values that can be compared, and compares
-// them: everything a client can see of an answer is in an Answer, and Diff leaves out nothing of
-// it.
+// Package answer turns the answers of a store gateway into values and compares them. An Answer
+// contains everything that a client can see, and Diff ignores nothing in it.
 package answer
 
 import (
@@ -24,14 +23,14 @@ type Answer struct {
 	// Hints is nil when the answer carried none.
 	Hints *Hints
 
-	// Names and Values are what the label calls return.
+	// List is the answer of the label calls.
 	List []string
 
 	Info *Info
 }
 
-// Series is one series as sent. An answer may hold the same label set in several pieces; Join makes
-// them one.
+// Series is one series as sent. An answer may contain the same label set in several pieces; Join
+// joins them.
 type Series struct {
 	Labels labels.Labels
 	Chunks []Chunk
@@ -61,22 +60,22 @@ type Part struct {
 type Frame struct {
 	// Size is the message's encoded size.
 	Size int
-	// Batch is whether it was a SeriesBatch; Series is how many series it held.
+	// Batch reports whether it was a SeriesBatch; Series is the number of series in it.
 	Batch  bool
 	Series int
 	// Kind is "series", "warning", "hints" or "unknown".
 	Kind string
 }
 
-// Hints are a response's hints; of query stats only what does not depend on how the gateway works
-// inside.
+// Hints are the hints of a response. Of query stats they contain only values that do not depend on
+// the gateway's implementation.
 type Hints struct {
 	Blocks []string
 	// Stats is nil when the answer carried no query stats.
 	Stats *Stats
 }
 
-// Stats are the query stats two gateways can agree on.
+// Stats are the query stats that must be equal for both gateways.
 type Stats struct{ Blocks, Series, Chunks int64 }
 
 func newHints(blocks []hintspb.Block, qs *hintspb.QueryStats) *Hints {
@@ -95,7 +94,7 @@ func newHints(blocks []hintspb.Block, qs *hintspb.QueryStats) *Hints {
 	return h
 }
 
-// BlockSet is the queried blocks, each once.
+// BlockSet returns the queried blocks, each once.
 func (h *Hints) BlockSet() []string {
 	var out []string
 	for i, b := range h.Blocks {
@@ -113,7 +112,7 @@ type Info struct {
 	MinTime, MaxTime int64
 	Sharding         bool
 	Without          bool
-	// Others is what a store has not: exemplars, rules, targets, metadata, queries.
+	// Others are APIs that a store does not have: exemplars, rules, targets, metadata, queries.
 	Others []string
 	TSDBs  []TSDB
 }
@@ -127,9 +126,8 @@ type TSDB struct {
 // Empty reports whether the answer holds no data.
 func (a *Answer) Empty() bool { return len(a.Series) == 0 && len(a.List) == 0 && a.Info == nil }
 
-// Check reports what is wrong with an answer whatever was asked: label sets out of order, or sent
-// twice. The reference must pass it, or it is wired wrongly and everything compared with it means
-// nothing.
+// Check returns an error for what is wrong with any answer: label sets out of order, or sent twice.
+// If the reference fails it, the test is wired wrongly and its comparisons mean nothing.
 func (a *Answer) Check() error {
 	for i := 1; i < len(a.Series); i++ {
 		if labels.Compare(a.Series[i-1].Labels, a.Series[i].Labels) >= 0 {
@@ -142,9 +140,9 @@ func (a *Answer) Check() error {
 	return nil
 }
 
-// Join makes neighbouring pieces of one series one. A series that does not fit a frame continues in
-// the next one with its labels repeated; joinable says whether this pair of pieces may be such a
-// one.
+// Join joins neighbouring pieces of one series. A series that does not fit into a frame continues
+// in the next one with its labels repeated. joinable reports whether a pair of pieces may be such a
+// continuation.
 func Join(in []Series, joinable func(prev, next Series) bool) (out []Series, joined int) {
 	var last Series
 	for _, s := range in {

@@ -19,8 +19,8 @@ import (
 	"larder/interop/internal/query"
 )
 
-// Ask sends the request and takes the whole answer in. The error says that the answer could not be
-// understood; a refusal is an answer.
+// Ask sends the request and returns the whole answer. It returns an error only if the answer cannot
+// be understood; a rejection is an answer.
 func Ask(ctx context.Context, c *gateway.Client, q *query.Query) (*Answer, error) {
 	a := &Answer{}
 	var err error
@@ -66,7 +66,7 @@ func Ask(ctx context.Context, c *gateway.Client, q *query.Query) (*Answer, error
 	return a, nil
 }
 
-// oddity is an answer that is not one.
+// oddity is an error: an answer that cannot be understood.
 type oddity struct{ what string }
 
 func (o *oddity) Error() string { return o.what }

@@ -11,21 +11,22 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Field is a part of an answer that is compared by itself. allowed_differences.yaml names them.
+// Field is a part of an answer that is compared by itself. Entries of allowed_differences.yaml name
+// it.
 type Field string
 
 const (
 	Code     Field = "status.code"
 	Message  Field = "status.message"
 	Warnings Field = "warnings"
-	// SeriesLabels is the list of label sets: which, and in what order.
+	// SeriesLabels is the list of label sets and its order.
 	SeriesLabels Field = "series.labels"
-	// SeriesChunks is, for every label set that both answers hold, the list of chunks: times,
-	// types, data bytes, hashes, order.
+	// SeriesChunks is the list of chunks of each label set that is in both answers: times, types,
+	// data bytes, hashes, order.
 	SeriesChunks Field = "series.chunks"
-	// Pieces is how often a label set is sent, which must be once.
+	// Pieces is how often a label set is sent; it must be once.
 	Pieces Field = "series.pieces"
-	// Framing is how series are put into messages: never more than the batch size asked for,
+	// Framing is the division of series into messages: at most the requested batch size, and
 	// nothing after the hints.
 	Framing   Field = "frames"
 	HintsSent Field = "hints"
@@ -41,7 +42,7 @@ var Fields = []Field{
 	Code, Message, Warnings, SeriesLabels, SeriesChunks, Pieces, Framing, HintsSent, Blocks, StatsSent, List, InfoField, InfoTSDBs,
 }
 
-// Difference is what one field's first difference looks like.
+// Difference is the first difference in one field.
 type Difference struct {
 	Field Field
 	What  string
@@ -49,27 +50,27 @@ type Difference struct {
 
 func (d Difference) String() string { return string(d.Field) + ": " + d.What }
 
-// Options say what was asked, as far as it decides what an answer may look like.
+// Options describe the request, as far as it affects the comparison.
 type Options struct {
 	// BatchSize is the response_batch_size of a Series request.
 	BatchSize int64
-	// Mention is what the message of a refusal must contain.
+	// Mention is text that the message of a rejection must contain.
 	Mention string
-	// AskedHints is whether the request carried hints. A gateway in production answers with hints
-	// of its own only then.
+	// AskedHints is set if the request carried hints. Only then does a gateway in production send
+	// hints.
 	AskedHints bool
 }
 
-// Diff compares the answer got with the answer that is wanted, field by field: at most one
-// difference for each.
+// Diff compares the answer got with the answer want, field by field. It returns at most one
+// difference for each field.
 func Diff(want, got *Answer, opts Options) []Difference {
 	d := &differ{opts: opts}
 	if want.Code != got.Code {
 		d.add(Code, "want %s (%s), got %s (%s)", want.Code, want.Message, got.Code, got.Message)
 	}
 	if want.Code != codes.OK || got.Code != codes.OK {
-		// A refusal is compared by its meaning. What was sent before it is no answer: clients throw
-		// it away.
+		// Rejections are compared by meaning. Data before a rejection is ignored, because clients
+		// discard it.
 		if got.Code != codes.OK {
 			d.message(got)
 		}
@@ -130,7 +131,7 @@ func firstOf(want, got []string) string {
 	return "equal"
 }
 
-// series compares label sets as a list, and chunks of equal label sets.
+// series compares the list of label sets, and the chunks of equal label sets.
 func (d *differ) series(want, got *Answer) {
 	ws, gs := labelStrings(want.Series), labelStrings(got.Series)
 	for i := 1; i < len(gs); i++ {
@@ -182,7 +183,7 @@ func (d *differ) series(want, got *Answer) {
 	}
 }
 
-// repeats reports whether an answer holds a chunk twice in a row.
+// repeats reports whether an answer contains a chunk twice in a row.
 func repeats(ss []Series) bool {
 	for _, s := range ss {
 		for i := 1; i < len(s.Chunks); i++ {
@@ -194,7 +195,7 @@ func repeats(ss []Series) bool {
 	return false
 }
 
-// setDifference says what is missing and what is too much, whatever the order.
+// setDifference returns the missing and the surplus entries, ignoring order.
 func setDifference(want, got []string) string {
 	only := func(a, b []string) []string {
 		in := map[string]bool{}
@@ -224,7 +225,7 @@ func labelStrings(ss []Series) []string {
 	return out
 }
 
-// lists writes both lists of chunks out where they are short enough to be read.
+// lists formats both lists of chunks if they are short enough to read.
 func lists(want, got []Chunk) string {
 	if len(want)+len(got) > 40 {
 		return ""
@@ -305,8 +306,8 @@ func (c Chunk) String() string {
 	return fmt.Sprintf("[%d, %d]{%s}", c.MinTime, c.MaxTime, strings.Join(parts, " "))
 }
 
-// framing checks the answer's messages against the request, not against the other gateway: where a
-// frame ends is a gateway's own affair.
+// framing checks the answer's messages against the request. It does not compare gateways, because
+// each may end frames where it likes.
 func (d *differ) framing(got *Answer) {
 	ended := false
 	for i, f := range got.Frames {

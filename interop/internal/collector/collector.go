@@ -1,5 +1,5 @@
-// Package collector receives traces as an OpenTelemetry collector does, over gRPC on a loopback
-// port, and keeps them.
+// Package collector receives traces over gRPC on a loopback port, as an OpenTelemetry collector
+// does, and stores them.
 package collector
 
 import (
@@ -13,21 +13,21 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Span is a span that came, with the name of the service that sent it.
+// Span is a received span with the name of the service that sent it.
 type Span struct {
 	Service string
 	*trace.Span
 }
 
-// ID and the like are in hexadecimal, as they stand in headers.
+// ID, Trace and Parent are in hexadecimal, as in headers.
 func (s Span) ID() string     { return hex.EncodeToString(s.SpanId) }
 func (s Span) Trace() string  { return hex.EncodeToString(s.TraceId) }
 func (s Span) Parent() string { return hex.EncodeToString(s.ParentSpanId) }
 
-// IsServer reports whether the span is that of a request as the server sees it.
+// IsServer reports whether the span is the server side of a request.
 func (s Span) IsServer() bool { return s.Kind == trace.Span_SPAN_KIND_SERVER }
 
-// Collector keeps every span that it is sent.
+// Collector stores every span that it receives.
 type Collector struct {
 	otlp.UnimplementedTraceServiceServer
 	Addr   string
@@ -72,8 +72,8 @@ func (c *Collector) Export(
 	return &otlp.ExportTraceServiceResponse{}, nil
 }
 
-// Spans returns what has come so far. Senders keep spans for a while; all that they have is here
-// once they have stopped.
+// Spans returns the spans received so far. Senders buffer spans; after a sender has stopped, all
+// its spans are here.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()

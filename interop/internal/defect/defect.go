@@ -1,6 +1,5 @@
-// Package defect stands between a correct gateway and the wire and makes one mistake: each of the
-// mistakes that the differential test is there to catch. A test that cannot see them would not see
-// larder make them.
+// Package defect makes a correct gateway return one kind of wrong answer. Each defect is a mistake
+// that the differential test must catch in larder: a test that misses it here would miss it there.
 package defect
 
 import (
@@ -17,18 +16,18 @@ import (
 	"larder/interop/internal/answer"
 )
 
-// Defect is a mistake of a gateway.
+// Defect is one mistake of a gateway.
 type Defect struct {
 	Name string
-	// Field is where it must show.
+	// Field is where the mistake must show.
 	Field answer.Field
-	// request changes what the correct gateway is asked.
+	// request changes the request to the correct gateway.
 	request func(*storepb.SeriesRequest)
-	// series changes its answer. r is the request as the client made it.
+	// series changes the answer. r is the request as the client sent it.
 	series func(r *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Series
 }
 
-// All are the mistakes.
+// All are the defects.
 var All = []Defect{
 	{Name: "no de-duplication", Field: answer.SeriesChunks, series: repeatChunks},
 	{Name: "series sent once per block", Field: answer.Pieces, series: splitSeries},
@@ -62,7 +61,7 @@ var All = []Defect{
 	},
 }
 
-// Wrap puts the defect in front of a correct store.
+// Wrap applies the defect to a correct store.
 func (d Defect) Wrap(
 	s storepb.StoreServer,
 ) storepb.StoreServer {
@@ -110,7 +109,7 @@ func (s *store) Series(req *storepb.SeriesRequest, out storepb.Store_SeriesServe
 	return nil
 }
 
-// collector takes an answer in instead of sending it.
+// collector collects an answer instead of sending it.
 type collector struct {
 	grpc.ServerStream
 	series []*storepb.Series
@@ -155,8 +154,8 @@ func splitSeries(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Seri
 	return out
 }
 
-// reverseEqualTimes orders chunks of equal times by ascending data, as one would expect, and not
-// descending, as the contract says.
+// reverseEqualTimes orders chunks of equal times by ascending data. The contract demands descending
+// data.
 func reverseEqualTimes(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Series {
 	for _, s := range ss {
 		for i := 1; i < len(s.Chunks); i++ {
@@ -182,7 +181,7 @@ func sortByBytes(_ *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Seri
 	return ss
 }
 
-// trimOneTooMany leaves out a chunk whose last sample is the first millisecond asked for.
+// trimOneTooMany drops a chunk whose last sample is the first millisecond of the request.
 func trimOneTooMany(r *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.Series {
 	for _, s := range ss {
 		s.Chunks = slices.DeleteFunc(

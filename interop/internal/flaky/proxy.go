@@ -1,7 +1,7 @@
-// Package flaky stands between a Querier and a store, passes everything on, and breaks Series calls
-// when it is told to: with an error after so many frames, by cutting the connection, or by falling
-// silent. It passes bytes and knows nothing of what is in them, so both sides meet what a network
-// or a dying server would show them.
+// Package flaky is a proxy between a Querier and a store that breaks Series calls when it is told
+// to: with an error after a number of frames, by closing the connection, or by sending nothing
+// more. It passes bytes on without decoding them. Therefore both sides see what a network or a
+// dying server would show them.
 package flaky
 
 import (
@@ -20,7 +20,7 @@ import (
 
 const series = "/thanos.Store/Series"
 
-// Kind is what happens to a call.
+// Kind is the way in which a call breaks.
 type Kind int
 
 const (
@@ -32,11 +32,11 @@ const (
 	Stall
 )
 
-// Fault says what happens to every Series call.
+// Fault is what happens to every Series call.
 type Fault struct {
 	Kind Kind
 	Code codes.Code
-	// After is how many frames pass before.
+	// After is the number of frames before the fault.
 	After int
 }
 
@@ -78,8 +78,8 @@ func Start(target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Break makes every Series call fail from now on; nil heals the proxy. It returns how many calls
-// the fault before it has hit.
+// Break makes every later Series call fail; nil heals the proxy. It returns how many calls the
+// former fault has hit.
 func (p *Proxy) Break(f *Fault) (hits int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,7 +108,7 @@ func (p *Proxy) hit() {
 	p.hits++
 }
 
-// pass hands one call on. Every call of the StoreAPI and of Info has one message as its request.
+// pass forwards one call. Every call of the StoreAPI and of Info has one message as its request.
 func (p *Proxy) pass(_ any, down grpc.ServerStream) error {
 	method, ok := grpc.MethodFromServerStream(down)
 	if !ok {
@@ -166,7 +166,8 @@ func (p *Proxy) fail(ctx context.Context, f *Fault) error {
 	}
 }
 
-// raw is a codec that leaves bytes alone. Its name is that of the codec whose messages pass.
+// raw is a codec that does not touch the bytes. It has the name of the codec whose messages pass
+// through.
 type raw struct{}
 
 func (raw) Marshal(v any) ([]byte, error) { return *v.(*[]byte), nil }
@@ -179,7 +180,7 @@ func (raw) Unmarshal(data []byte, v any) error {
 
 func (raw) Name() string { return "proto" }
 
-// listener knows the connections that it has accepted.
+// listener remembers the connections that it has accepted.
 type listener struct {
 	net.Listener
 	mu   sync.Mutex

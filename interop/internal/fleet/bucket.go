@@ -26,8 +26,8 @@ type Bucket struct {
 	blocks int
 }
 
-// nextID gives blocks ids that are the same in every run: which shard a block belongs to is decided
-// by its id.
+// nextID returns block ids that are the same in every run, because the id decides to which shard a
+// block belongs.
 func (b *Bucket) nextID() (id ulid.ULID, err error) {
 	b.blocks++
 	if err := id.SetTime(1_690_000_000_000 + uint64(b.blocks)*1000); err != nil {
@@ -37,7 +37,7 @@ func (b *Bucket) nextID() (id ulid.ULID, err error) {
 }
 
 // Add uploads every block of a TSDB's folder, as the shipper of a server with these external labels
-// does, and returns them as they lie in the bucket, by time. The folder keeps its own.
+// does, and returns the uploaded blocks by time. The folder keeps its blocks.
 func (b *Bucket) Add(from string, external map[string]string) ([]*metadata.Meta, error) {
 	dirs, err := filepath.Glob(filepath.Join(from, "*", "meta.json"))
 	if err != nil {
@@ -124,7 +124,7 @@ func (b *Bucket) Downsample(
 	return out, nil
 }
 
-// Delete removes a block from the bucket, as retention does with raw blocks that were downsampled.
+// Delete removes a block from the bucket, as retention does with raw blocks after downsampling.
 func (b *Bucket) Delete(m *metadata.Meta) error {
 	return os.RemoveAll(filepath.Join(b.Dir, m.ULID.String()))
 }

@@ -1,9 +1,9 @@
-// Package fleet makes buckets of ordinary blocks: what Prometheus servers that watch a small fleet
-// leave, with the meta.json that Thanos's shipper would give them, and downsampled by Thanos's own
-// library where that is asked for. Where internal/layout crowds together what makes gateways
-// disagree, a fleet is what PromQL over a bucket is about: counters that reset, histograms of every
-// kind, series that come and go, replicas that missed something.
+// Package fleet makes buckets of ordinary blocks: those of Prometheus servers that watch a small
+// fleet, with the meta.json of Thanos's shipper, and downsampled by Thanos's own library on
+// request. Package layout makes the blocks on which gateways disagree. Package fleet makes the data
+// that PromQL works on: counters that reset, histograms of every kind, series that come and go,
+// replicas with gaps.
 //
-// The blocks are written by cmd/headblocks, built with one version of Prometheus or the other, or
-// by a Prometheus server.
+// The blocks are written by cmd/headblocks, built with either version of Prometheus, or by a
+// Prometheus server.
 package fleet

@@ -10,13 +10,13 @@ import (
 	"strconv"
 )
 
-// From is when a fleet's data begin, in milliseconds.
+// From is the first millisecond of a fleet's data.
 const From = int64(1_700_006_400_000)
 
 // BlockMillis is the range of a block.
 const BlockMillis = int64(2 * 60 * 60 * 1000)
 
-// Version is a version of Prometheus that blocks are written with.
+// Version is the version of Prometheus that writes the blocks.
 type Version string
 
 const (
@@ -25,11 +25,11 @@ const (
 	Larder Version = "larder"
 )
 
-// Writer is cmd/headblocks, built.
+// Writer is a built cmd/headblocks.
 type Writer struct{ bin string }
 
-// Build builds the writer. root is the repository's folder; where the binary is up to date the go
-// command leaves it alone.
+// Build builds the writer. root is the repository's folder. If the binary is up to date, the go
+// command does nothing.
 func Build(ctx context.Context, v Version, root string) (*Writer, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -71,17 +71,17 @@ func Build(ctx context.Context, v Version, root string) (*Writer, error) {
 	return w, nil
 }
 
-// Samples say what a server saw.
+// Samples describe the samples of a server.
 type Samples struct {
 	Seed    uint64
 	Replica int
 	Blocks  int
-	// Newest writes the newest encodings of the TSDB, which the version that Thanos pins does not
-	// know.
+	// Newest writes the newest encodings of the TSDB. The version that Thanos pins does not know
+	// them.
 	Newest bool
 }
 
-// Write writes blocks into dir, which is made.
+// Write creates dir and writes blocks into it.
 func (w *Writer) Write(ctx context.Context, dir string, s Samples) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

@@ -17,18 +17,18 @@ import (
 	"larder/interop/internal/neighbour"
 )
 
-// Prometheus answers PromQL from the blocks of a folder, opened read-only as Prometheus opens them,
-// with Prometheus's engine, set up as Thanos sets up its own.
+// Prometheus evaluates PromQL over the blocks of a folder. It opens them read-only as Prometheus
+// does, and configures Prometheus's engine as Thanos does.
 type Prometheus struct {
 	db     *tsdb.DBReadOnly
 	blocks []tsdb.BlockReader
 	engine *promql.Engine
-	// external labels are added to every series: Prometheus keeps them out of its blocks, Thanos
-	// shows them.
+	// external labels are added to every series, because Prometheus's blocks do not contain them
+	// and Thanos shows them.
 	external labels.Labels
 }
 
-// OpenPrometheus opens a folder of blocks. scratch is for what the TSDB writes.
+// OpenPrometheus opens a folder of blocks. The TSDB writes its own files into scratch.
 func OpenPrometheus(dir, scratch string, external map[string]string) (*Prometheus, error) {
 	db, err := tsdb.OpenDBReadOnly(dir, scratch, nil)
 	if err != nil {
@@ -97,7 +97,7 @@ func run(ctx context.Context, q promql.Query) (*neighbour.Result, error) {
 	return r, nil
 }
 
-// Querier is what the engine asks for series.
+// Querier returns what the engine reads series from.
 func (p *Prometheus) Querier(mint, maxt int64) (storage.Querier, error) {
 	var qs []storage.Querier
 	for _, b := range p.blocks {

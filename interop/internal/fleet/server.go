@@ -19,7 +19,7 @@ import (
 	"larder/interop/internal/process"
 )
 
-// Server is a running Prometheus server that takes samples by remote write, whatever their time.
+// Server is a running Prometheus server that accepts samples of any time by remote write.
 type Server struct {
 	*process.Process
 	*neighbour.Client
@@ -54,8 +54,8 @@ func StartServer(ctx context.Context, bin, dir string) (*Server, error) {
 	return s, nil
 }
 
-// Write sends all samples of p's series, but those that skip wants left out, in the order of time:
-// the server cuts a block whenever its head spans three hours.
+// Write sends all samples of p's series in order of time, except those for which skip is true. The
+// server cuts a block whenever its head spans three hours.
 func (s *Server) Write(ctx context.Context, p *Prometheus, skip func(labels.Labels) bool) error {
 	const window = 10 * 60 * 1000
 	end := p.blocks[len(p.blocks)-1].Meta().MaxTime
@@ -118,9 +118,9 @@ func (p *Prometheus) writeRequest(
 	return req, set.Err()
 }
 
-// Snapshot waits until the server has cut so many blocks, copies them, and returns their folder.
-// What is still in the server's head is not among them: to write an open chunk of a histogram that
-// started again fails in Prometheus 2.42.
+// Snapshot waits until the server has cut the given number of blocks, copies them, and returns
+// their folder. The copy does not contain the server's head, because Prometheus 2.42 fails to write
+// an open chunk of a histogram that was reset.
 func (s *Server) Snapshot(ctx context.Context, blocks int) (string, error) {
 	var found []string
 	err := s.Wait(ctx, func(context.Context) bool {

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// Bucket says which bucket to serve and how; both gateways take it.
+// Bucket is the bucket that a gateway serves, and how.
 type Bucket struct {
 	// Dir is the bucket's folder.
 	Dir string
-	// Config is the bucket's YAML where it is no folder.
+	// Config is the bucket's YAML configuration; empty for a folder.
 	Config string
-	// DataDir is a folder of the gateway's own.
+	// DataDir is a folder that only this gateway uses.
 	DataDir string
 	// MinTime and MaxTime are --min-time and --max-time; zero is no bound.
 	MinTime, MaxTime time.Time
 }
 
-// Flags are the arguments that `thanos store` and `larder store` take for the bucket. They name a
-// file in DataDir, which is written.
+// Flags returns the arguments with which `thanos store` and `larder store` serve the bucket. It
+// writes the configuration file that they name into DataDir.
 func (b Bucket) Flags() ([]string, error) {
 	if err := os.MkdirAll(b.DataDir, 0o755); err != nil {
 		return nil, err

@@ -3,7 +3,8 @@ package gateway
 import (
 	"math"
 
-	// Its codec decodes from buffers that are not pooled: Thanos's label strings point into them.
+	// Its codec decodes from buffers that are not pooled, because Thanos's label strings point into
+	// them.
 	_ "github.com/thanos-io/thanos/pkg/extgrpc"
 	"github.com/thanos-io/thanos/pkg/info/infopb"
 	"github.com/thanos-io/thanos/pkg/store/storepb"
@@ -11,7 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// Client speaks to a store gateway as a Querier does.
+// Client calls a store gateway as a Querier does.
 type Client struct {
 	Store storepb.StoreClient
 	Info  infopb.InfoClient
@@ -35,7 +36,7 @@ func Dial(addr string, opts ...grpc.DialOption) (*Client, error) {
 	}, nil
 }
 
-// Conn is the connection itself, for callers that decode nothing.
+// Conn returns the connection, for callers that do not decode answers.
 func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 
 func (c *Client) Close() error { return c.conn.Close() }

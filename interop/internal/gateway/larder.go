@@ -42,8 +42,8 @@ type Larder struct {
 	Addr, HTTPAddr string
 }
 
-// StartLarder runs `larder store` over the bucket and waits until it says that it is ready. extra
-// flags are appended.
+// StartLarder runs `larder store` over the bucket and waits until it is ready. It appends the extra
+// flags.
 func StartLarder(ctx context.Context, bin string, b Bucket, extra ...string) (*Larder, error) {
 	flags, err := b.Flags()
 	if err != nil {
@@ -55,7 +55,7 @@ func StartLarder(ctx context.Context, bin string, b Bucket, extra ...string) (*L
 	}
 	args := append([]string{
 		"store", "--grpc-address=" + addrs[0], "--http-address=" + addrs[1], "--log.level=warn",
-		"--drain-delay=0s", // nobody has to notice that it stops
+		"--drain-delay=0s", // no client waits for it
 	}, flags...)
 	p, err := process.Start(ctx, process.Options{
 		Name: "larder", Bin: bin, Args: append(args, extra...), Ready: process.HTTP("http://" + addrs[1] + "/-/ready"),

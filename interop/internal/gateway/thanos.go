@@ -1,7 +1,6 @@
-// Package gateway starts the two store gateways that interop compares: Thanos's BucketStore, as a
-// library, behind a real gRPC server on a loopback port; and larder, as a process of its own, which
-// is how it is shipped. Neither shares memory with the client, so whatever a test sees went over
-// the wire.
+// Package gateway starts the two store gateways that interop compares: Thanos's BucketStore as a
+// library behind a real gRPC server on a loopback port, and larder as a process. Neither shares
+// memory with the client; therefore everything that a test sees went over the wire.
 package gateway
 
 import (
@@ -35,19 +34,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// ThanosOptions change how Thanos is served. The zero value is `thanos store` with its defaults,
-// but with hints in Series answers, which that command hard-codes off.
+// ThanosOptions configure Thanos. The zero value is `thanos store` with its defaults, but with
+// hints in Series answers, which that command always turns off.
 type ThanosOptions struct {
 	// Listen is the address; empty is a free loopback port.
 	Listen string
 	// NoHints turns the hints of Series answers off, as in production.
 	NoHints bool
-	// DontResort streams each block's series as its index has them: faster, and wrong where
-	// external or removed labels reorder them.
+	// DontResort streams each block's series in index order. That is faster, and wrong if external
+	// or removed labels reorder them.
 	DontResort bool
 	// IndexCache is the size of the index cache; 0 is 250 MB.
 	IndexCache int64
-	// Wrap, when set, stands between the BucketStore and the wire.
+	// Wrap, unless nil, wraps the BucketStore.
 	Wrap func(storepb.StoreServer) storepb.StoreServer
 	Log  log.Logger
 }
@@ -127,7 +126,7 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		store.WithSeriesMatchRatio(0.5),
 	}
 	if opts.DontResort {
-		// The option does not look at its argument: giving it turns it on.
+		// The option ignores its argument: passing it turns it on.
 		bopts = append(bopts, store.WithDontResort(true))
 	}
 	bs, err := store.NewBucketStore(
@@ -225,7 +224,7 @@ func recoverUnary(
 	return h(ctx, req)
 }
 
-// Close stops serving and lets the blocks go.
+// Close stops the server and closes the blocks.
 func (t *Thanos) Close() error {
 	t.server.Stop()
 	<-t.served
@@ -235,8 +234,8 @@ func (t *Thanos) Close() error {
 	case err := <-closed:
 		return errors.Join(err, t.bucket.Close())
 	case <-time.After(10 * time.Second):
-		// A panic between its Lock and Unlock, which is then recovered, leaves the BucketStore
-		// locked for ever.
+		// If a request panics between Lock and Unlock and the panic is recovered, the BucketStore
+		// stays locked forever.
 		return errors.New(
 			"Thanos's BucketStore does not close: a request made it panic with its lock held",
 		)

@@ -4,18 +4,18 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Choice is the blocks a Series request reads.
+// Choice is the set of blocks that a Series request reads.
 type Choice struct {
-	// Thanos is the list as Thanos's BucketStore builds it: a nested block moves its cursor
-	// backward, so that finer blocks may be chosen for time that is covered already, and blocks may
-	// be chosen twice.
+	// Thanos is the list that Thanos's BucketStore makes. A nested block moves its cursor backward;
+	// it may therefore choose finer blocks for time that is already covered, and choose a block
+	// twice.
 	Thanos []*Block
 	// Right is every needed block once: finer blocks only for time that no chosen coarser block
 	// covers.
 	Right []*Block
 }
 
-// Same reports whether both lists hold the same blocks, however often.
+// Same reports whether both lists contain the same blocks, however often.
 func (c Choice) Same() bool {
 	t := distinct(c.Thanos)
 	if len(t) != len(c.Right) {
@@ -61,8 +61,7 @@ func (l *Layout) Choose(mint, maxt, resolution int64, ms []*labels.Matcher) Choi
 	return c
 }
 
-// externalMatch reports whether a block with these external labels can hold series for the
-// matchers.
+// externalMatch reports whether a block with these external labels can contain series that match.
 func externalMatch(ext labels.Labels, ms []*labels.Matcher) bool {
 	for _, m := range ms {
 		if v := ext.Get(m.Name); v != "" && !m.Matches(v) {
@@ -72,8 +71,8 @@ func externalMatch(ext labels.Labels, ms []*labels.Matcher) bool {
 	return true
 }
 
-// pick chooses among one label set's blocks, which are sorted by time. slip keeps Thanos's cursor,
-// which moves backward.
+// pick chooses among the blocks of one label set, which are sorted by time. With slip it moves its
+// cursor backward as Thanos does.
 func pick(bs []*Block, mint, maxt, resolution int64, slip bool) []*Block {
 	if mint > maxt {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// litter leaves in the bucket what real buckets hold besides complete blocks: an upload that
-// stopped half way, a meta.json that is not JSON, files that belong to nobody.
+// litter adds to the bucket what real buckets contain besides complete blocks: an unfinished
+// upload, a meta.json that is not JSON, and files that belong to no block.
 func litter(r *rand.Rand, dir string) error {
 	id := func() string {
 		var e [10]byte
@@ -51,8 +51,8 @@ func damage(dir string, d Damage) error {
 	chunk := filepath.Join(dir, "chunks", "000001")
 	switch d {
 	case MissingChunks:
-		// The last one: of a block whose meta does not name its files Thanos takes the files it
-		// finds, and would read another one in place of one that is missing before it.
+		// The last file: if a block's meta does not name its files, Thanos uses the files that it
+		// finds. If an earlier one is missing, it would read another file in its place.
 		files, err := os.ReadDir(filepath.Join(dir, "chunks"))
 		if err != nil {
 			return err
@@ -72,8 +72,8 @@ func damage(dir string, d Damage) error {
 	}
 }
 
-// flipRecords changes the last data byte of every chunk of a chunk file, whose 8 bytes of header
-// stay.
+// flipRecords changes the last data byte of every chunk of a chunk file. It does not touch the
+// header of 8 bytes.
 func flipRecords(b []byte) {
 	for at := 8; at < len(b); {
 		n, w := binary.Uvarint(b[at:])

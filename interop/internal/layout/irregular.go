@@ -16,8 +16,8 @@ import (
 	"larder/interop/internal/rawindex"
 )
 
-// Irregularity is something in a block's index that the format forbids and that writers in the
-// field have produced. Every checksum of such an index holds.
+// Irregularity is a violation of the index format that writers in the field have produced. Every
+// checksum of such an index is valid.
 type Irregularity string
 
 const (
@@ -29,13 +29,13 @@ const (
 	UnorderedChunks Irregularity = "unordered chunks"
 )
 
-// Irregularities are all of them.
+// Irregularities are all irregularities.
 var Irregularities = []Irregularity{
 	UnorderedLabels, RepeatedNames, EmptyValues, UnorderedSeries, RepeatedSeries, UnorderedChunks,
 }
 
 // Normal returns the label set that a stored series stands for: the last pair of each name, without
-// those that have no value, by name.
+// empty values, sorted by name.
 func Normal(stored []labels.Label) labels.Labels {
 	b := labels.NewBuilder(labels.EmptyLabels())
 	for _, l := range stored {
@@ -44,8 +44,8 @@ func Normal(stored []labels.Label) labels.Labels {
 	return b.Labels()
 }
 
-// irregular picks what is wrong with the index of each block of an irregular layout. About half of
-// the blocks stay regular, because larder merges both sorts into one answer.
+// irregular chooses what is wrong with the index of each block of an irregular layout. About half
+// of the blocks stay regular, because larder merges both kinds into one answer.
 func irregular(r *rand.Rand) []Irregularity {
 	if r.IntN(2) == 0 {
 		return nil
@@ -62,13 +62,13 @@ func irregular(r *rand.Rand) []Irregularity {
 	return out
 }
 
-// indexed is a series entry that is about to be written again, with the chunks that it points to.
+// indexed is a series entry that will be written again, with its chunks.
 type indexed struct {
 	labels []labels.Label
 	chunks []chunks.Meta
 }
 
-// bend writes the block's index again, with what b.Irregular names.
+// bend writes the block's index again with the irregularities of b.Irregular.
 func (b *blockPlan) bend(r *rand.Rand, dir string) error {
 	entries, err := indexedSeries(dir)
 	if err != nil {
@@ -126,8 +126,8 @@ func (b *blockPlan) bend(r *rand.Rand, dir string) error {
 	return nil
 }
 
-// repeatSeries gives some series a second entry, with some of the first one's chunks or with copies
-// of them. No chunk is named twice, since Thanos cannot answer that.
+// repeatSeries gives some series a second entry, with some chunks of the first entry or with copies
+// of them. No chunk is referenced twice, because Thanos cannot answer that.
 func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err error) {
 	files, err := os.ReadDir(filepath.Join(dir, "chunks"))
 	if err != nil {
@@ -157,7 +157,7 @@ func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err er
 				return nil, err
 			}
 			for i := range second.chunks {
-				// The writer counts its own files, which come after those that are there.
+				// The writer numbers its own files, which follow the existing ones.
 				second.chunks[i].Ref += chunks.ChunkRef(len(files)) << 32
 			}
 		}
@@ -170,7 +170,7 @@ func repeatSeries(r *rand.Rand, dir string, in []indexed) (out []indexed, err er
 	return out, cw.Close()
 }
 
-// indexedSeries reads the series entries of a block as they are stored, with their chunks.
+// indexedSeries reads the series entries of a block as stored, with their chunks.
 func indexedSeries(dir string) ([]indexed, error) {
 	ir, err := index.NewFileReader(filepath.Join(dir, "index"), index.DecodePostingsRaw)
 	if err != nil {
@@ -195,7 +195,7 @@ func indexedSeries(dir string) ([]indexed, error) {
 			return nil, err
 		}
 		sb.Labels().Range(func(l labels.Label) {
-			// The reader's strings lie in the file that is about to be replaced.
+			// The reader's strings point into the file that will be replaced.
 			e.labels = append(
 				e.labels,
 				labels.Label{Name: string([]byte(l.Name)), Value: string([]byte(l.Value))},

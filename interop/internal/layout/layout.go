@@ -1,11 +1,10 @@
-// Package layout makes random buckets of TSDB blocks, the same ones for the same seed. Blocks are
-// written by Prometheus's index and chunk writers and downsampled by Thanos's own library, so
-// whatever a gateway meets in production it meets here, only denser: every layout crowds
-// overlapping, nested, gapped, compacted, downsampled, marked and damaged blocks of a few label
-// sets together.
+// Package layout makes random buckets of TSDB blocks, the same bucket for the same seed.
+// Prometheus's index and chunk writers write the blocks, and Thanos's own library downsamples them.
+// Every layout contains what a gateway meets in production, only denser: overlapping, nested,
+// gapped, compacted, downsampled, marked and damaged blocks of a few label sets.
 //
-// A Layout also remembers what it wrote (label sets, chunk edges), because requests aim at edges,
-// and a difference between two gateways is judged by what lies in the bucket.
+// A Layout also remembers what it wrote (label sets, chunk edges). Requests aim at those edges, and
+// a difference between two gateways is judged by what is in the bucket.
 package layout
 
 import (
@@ -28,10 +27,10 @@ type Layout struct {
 	Seed uint64
 	// Dir is the bucket's folder.
 	Dir string
-	// MinTime and MaxTime are the --min-time and --max-time both gateways run with; zero times mean
-	// no bound.
+	// MinTime and MaxTime are the --min-time and --max-time of both gateways; zero times mean no
+	// bound.
 	MinTime, MaxTime time.Time
-	// ReplicaLabel is the label that tells replicas apart, inside blocks or outside.
+	// ReplicaLabel is the label that distinguishes replicas, inside blocks or outside.
 	ReplicaLabel string
 	Blocks       []*Block
 }
@@ -44,23 +43,23 @@ type Block struct {
 	Resolution       int64
 	Sources          []ulid.ULID
 	Source           metadata.SourceType
-	// MarkAge is how long ago the block was marked for deletion; 0 means it was not.
+	// MarkAge is the age of the block's deletion mark; 0 means no mark.
 	MarkAge time.Duration
 	Damage  Damage
-	// Irregular says what is wrong with the order or shape of the block's index.
+	// Irregular names the irregularities of the block's index.
 	Irregular []Irregularity
 	Series    []Series
 }
 
-// Series is one series of a block as its index holds it, without external labels.
+// Series is one series of a block as in its index, without external labels.
 type Series struct {
 	Labels labels.Labels
-	// Stored are the pairs as they stand in an irregular block's index; nil where they are Labels.
+	// Stored are the pairs as stored in an irregular block's index; nil if they equal Labels.
 	Stored []labels.Label
 	Chunks []Range
 }
 
-// Pairs are the label pairs of the index: those that posting lists exist for.
+// Pairs returns the label pairs of the index, for which posting lists exist.
 func (s *Series) Pairs() []labels.Label {
 	if s.Stored != nil {
 		return s.Stored
@@ -73,7 +72,7 @@ func (s *Series) Pairs() []labels.Label {
 // Range is a closed interval of milliseconds.
 type Range struct{ Min, Max int64 }
 
-// Damage says what was broken in a block after it was written.
+// Damage is what was broken in a block after it was written.
 type Damage string
 
 const (
@@ -83,9 +82,9 @@ const (
 	FlippedChunk    Damage = "chunk bytes changed"
 )
 
-// Served returns the blocks that a store gateway is to serve with the default filters (deletion
-// marks count after 24 h; a block whose sources are contained in another's of its group is left
-// out) and the layout's time bounds, by minimum time.
+// Served returns, by minimum time, the blocks that a store gateway must serve with the default
+// filters and the layout's time bounds. Deletion marks count after 24 h; a block whose sources are
+// contained in another block of its group is not served.
 func (l *Layout) Served() []*Block {
 	var in []*Block
 	for _, b := range l.Blocks {
@@ -110,9 +109,9 @@ func (l *Layout) Served() []*Block {
 	return out
 }
 
-// coveredByAnother reports whether another block of b's group holds everything that b was made
-// from. Of blocks made from the same sources one must stay: the generator never writes two such
-// blocks into one group.
+// coveredByAnother reports whether another block of b's group contains all sources of b. The
+// generator never writes two blocks with the same sources into one group, because one of them would
+// have to be served.
 func coveredByAnother(b *Block, all []*Block) bool {
 	for _, o := range all {
 		if o == b || o.Resolution != b.Resolution || !labels.Equal(o.Labels, b.Labels) ||
@@ -144,7 +143,7 @@ func before(a, b *Block) bool {
 	return a.ID.Compare(b.ID) < 0
 }
 
-// Damaged returns the broken blocks by id.
+// Damaged returns the damaged blocks by id.
 func (l *Layout) Damaged() map[string]*Block {
 	out := map[string]*Block{}
 	for _, b := range l.Blocks {

@@ -11,7 +11,7 @@ import (
 	"github.com/thanos-io/thanos/pkg/block/metadata"
 )
 
-// Open describes the blocks of a bucket's folder that this package did not write.
+// Open describes the blocks of a bucket that this package did not write.
 func Open(dir string) (*Layout, error) {
 	folders, err := os.ReadDir(dir)
 	if err != nil {
@@ -47,7 +47,7 @@ func (b *Block) describe(dir string) error {
 	return nil
 }
 
-// setSeries makes the entries of an index the block's series, by their labels.
+// setSeries sets the block's series to the entries of an index, sorted by labels.
 func (b *Block) setSeries(entries []indexed) {
 	b.Series = b.Series[:0]
 	for _, e := range entries {

@@ -14,19 +14,18 @@ import (
 	"github.com/thanos-io/thanos/pkg/block/metadata"
 )
 
-// Plain is a raw block of floats over a range of time: what Prometheus cuts and a sidecar uploads.
+// Plain is a raw block of floats, as Prometheus cuts it and a sidecar uploads it.
 type Plain struct {
 	External         labels.Labels
 	MinTime, MaxTime int64
-	// Step is the time between samples in milliseconds; they lie on its multiples.
+	// Step is the time between samples in milliseconds; timestamps are multiples of it.
 	Step   int64
 	Series []labels.Labels
 	// Value is the value of a series at a time.
 	Value func(series int, t int64) float64
 }
 
-// Write writes the block into a bucket's folder, where it appears at once and whole, and returns
-// its name.
+// Write writes the block into a bucket's folder, where it appears atomically, and returns its name.
 func (p *Plain) Write(ctx context.Context, bucket string) (id ulid.ULID, err error) {
 	scratch, err := os.MkdirTemp(filepath.Dir(bucket), "plain-")
 	if err != nil {

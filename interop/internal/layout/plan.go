@@ -15,20 +15,20 @@ import (
 type blockPlan struct {
 	Block
 	stream *stream
-	// span is the time after which chunks are cut.
+	// span is the length of time at which chunks are cut.
 	span int64
-	// without leaves out every n-th series, so that neighbouring blocks differ in their series.
+	// without drops every n-th series, so that neighbouring blocks differ in their series.
 	without int
 	// segment is the size of a chunk file.
 	segment int64
 }
 
-// stream is one producer: what it scrapes and the external labels it uploads with.
+// stream is one producer: its series, and the external labels of its uploads.
 type stream struct {
 	ext     labels.Labels
 	members []member
 	skew    skew
-	// twin is the stream that this one is a replica of.
+	// twin is the stream of which this one is a replica.
 	twin *stream
 }
 
@@ -44,8 +44,8 @@ type planner struct {
 	giants      bool
 }
 
-// external names are chosen so that some sort before "__name__", some between series label names,
-// some after all of them.
+// externalNames contains names that sort before "__name__", between the label names of series, and
+// after all of them.
 var externalNames = []string{"Dc", "_az", "cluster", "region", "tenant_id", "zone", "zzzz", "ünit"}
 
 var replicaNames = []string{"replica", "prometheus_replica", "_rep", "zz_rep", "Replica"}
@@ -95,7 +95,7 @@ func (p *planner) plan() {
 			mine = thin(all, 7)
 		}
 		if p.r.IntN(3) > 0 {
-			// A replicated pair; the second one is late, or reports other values, or is identical.
+			// A replicated pair; the second replica is late, reports other values, or is identical.
 			sk := pick1(p.r, skew{}, skew{}, skew{values: true}, skew{offset: 3000, values: true})
 			for i, v := range []string{"a", "b"} {
 				with := map[string]string{p.replica: v}
@@ -133,7 +133,7 @@ func thin(ms []member, n int) []member {
 	return out
 }
 
-// timeline lays one stream's blocks along the time axis, one pattern after another.
+// timeline places one stream's blocks along the time axis, one pattern after another.
 func (p *planner) timeline(s *stream, to int64) {
 	span := pick1(p.r, 10*minute, 20*minute, 30*minute, OneHour)
 	if p.giants {
@@ -181,7 +181,7 @@ func (p *planner) add(s *stream, from, to, span, resolution int64) *blockPlan {
 }
 
 // mirror gives a replica the same blocks as its twin, as two Prometheus servers behind one
-// compactor have them: chunks of one hold what the other's hold, where the data are the same.
+// compactor have them. Where their data are the same, their chunks are the same.
 func (p *planner) mirror(s *stream) {
 	ids := map[ulid.ULID]ulid.ULID{}
 	for _, b := range p.plans {
@@ -202,7 +202,7 @@ func (p *planner) mirror(s *stream) {
 func (p *planner) newID() ulid.ULID {
 	p.ids++
 	var id ulid.ULID
-	// Old enough for every delay: the time is part of the id.
+	// It is older than every delay, because the id contains the time.
 	if err := id.SetTime(1_690_000_000_000 + p.ids*1000); err != nil {
 		panic(err)
 	}
@@ -236,8 +236,7 @@ func (p *planner) twice(s *stream, from, to, span int64) {
 	p.add(s, from, to, pick1(p.r, span, 20*minute), Raw)
 }
 
-// compacted writes a block together with the blocks it was made from, which retention has not
-// removed yet, or is about to.
+// compacted writes a block together with its source blocks, which retention has not removed yet.
 func (p *planner) compacted(s *stream, from, to, span int64) {
 	mid := from + (to-from)/2
 	a, b := p.add(s, from, mid, span, Raw), p.add(s, mid, to, span, Raw)
@@ -261,7 +260,7 @@ func (p *planner) rawDeleted(s *stream, from, to, span int64) {
 	p.add(s, from, to, span, OneHour)
 }
 
-// fineInside leaves a coarse block only in the middle of a raw one, which then fills two gaps.
+// fineInside writes a coarse block only in the middle of a raw one, which then fills two gaps.
 func (p *planner) fineInside(s *stream, from, to, span int64) {
 	quarter := (to - from) / 4
 	p.add(s, from, to, span, Raw)
@@ -275,12 +274,13 @@ func (p *planner) coarseNested(s *stream, from, to, span int64) {
 	p.add(s, from+4*eighth, to, span, Raw)
 	outer := p.add(s, from+eighth, from+7*eighth, span, FiveMinutes)
 	p.add(s, from+2*eighth, from+3*eighth, span, FiveMinutes)
-	// The raw blocks have series of their own, which show when they are read in vain.
+	// The raw blocks have series of their own. If a gateway reads them needlessly, these series
+	// show.
 	outer.without = 3
 }
 
-// mark marks a few blocks for deletion: long ago, so that they are gone, or lately, so that they
-// are served.
+// mark marks a few blocks for deletion: some long ago, which must not be served, and some recently,
+// which must be served.
 func (p *planner) mark() {
 	sort.SliceStable(
 		p.plans, func(i, j int) bool { return before(&p.plans[i].Block, &p.plans[j].Block) },

@@ -18,13 +18,13 @@ const (
 	gauge
 	nativeHistogram
 	nativeFloatHistogram
-	// giant series hold more chunk bytes than one frame of an answer may.
+	// giant series have more chunk bytes than one frame of an answer may have.
 	giant
 )
 
 const minute = int64(60 * 1000)
 
-// sample is one point, as chunks.ChunkFromSamples wants it.
+// sample is one point in the form that chunks.ChunkFromSamples needs.
 type sample struct {
 	t  int64
 	f  float64
@@ -49,17 +49,17 @@ func (s sample) Type() chunkenc.ValueType {
 	}
 }
 
-// source is one time series of the universe: values depend on nothing but its number and the time,
-// so two blocks over the same time, or two replicas without skew, hold identical chunks.
+// source is one time series of the universe. Values depend only on its number and the time;
+// therefore two blocks of the same time, or two replicas without skew, contain identical chunks.
 type source struct {
 	number int
 	kind   kind
 	step   int64
-	// alive are the stretches in which the series has samples.
+	// alive are the ranges in which the series has samples.
 	alive []Range
 }
 
-// skew makes a replica differ: its scrapes come later, and every third series reports other values.
+// skew makes a replica differ: its scrapes are late, and every third series has other values.
 type skew struct {
 	offset int64
 	values bool

@@ -4,11 +4,11 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// Depth returns how deep prefix chains go: the most series of which each one's labels are a strict
-// prefix of the next one's, minus one.
+// Depth returns how deep prefix chains are: the largest number of series in which each label set is
+// a strict prefix of the next, minus one.
 func Depth(ss []Series) int {
-	// Series are sorted: a prefix comes before what it is a prefix of, so a stack of open prefixes
-	// suffices.
+	// Series are sorted: a prefix comes before the label sets that it is a prefix of. Therefore a
+	// stack of open prefixes suffices.
 	var open []labels.Labels
 	deepest := 0
 	for _, s := range ss {
@@ -36,7 +36,7 @@ func strictPrefix(a, b labels.Labels) bool {
 	return true
 }
 
-// Shape is what a layout holds of the things that make gateways disagree.
+// Shape lists the properties of a layout on which gateways disagree.
 type Shape struct {
 	Depth                                               int
 	Clash, EmptyExternal, ReplicaInside, ReplicaOutside bool
@@ -44,13 +44,13 @@ type Shape struct {
 	Downsampled, RawDeleted                             bool
 	Covered, MarkedServed, MarkedGone                   bool
 	Damaged                                             bool
-	// Irregular are the irregularities of served blocks. OddTwin says that an irregular block has a
-	// replica of the same time that is regular.
+	// Irregular are the irregularities of served blocks. OddTwin reports whether an irregular block
+	// has a regular replica of the same time.
 	Irregular map[Irregularity]bool
 	OddTwin   bool
 }
 
-// Shape looks the layout over.
+// Shape returns the layout's shape.
 func (l *Layout) Shape() Shape {
 	s := Shape{Irregular: map[Irregularity]bool{}}
 	served := l.Served()

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 )
 
-// member is a source together with its labels.
+// member is a source with its labels.
 type member struct {
 	source
 	labels labels.Labels
@@ -36,7 +36,7 @@ var chainNames = []string{
 	"äther",
 }
 
-// universe returns the series that the producers of a layout scrape: each label set once.
+// universe returns the series that the producers of a layout scrape, each label set once.
 func universe(
 	r *rand.Rand, from, to int64, clash []string, replica string, histograms, giants bool,
 ) []member {
@@ -80,11 +80,11 @@ func universe(
 			u.add(gauge, "__name__", "inner_replica", "job", fmt.Sprintf("job-%d", i), replica, v)
 		}
 	}
-	// The same, with a chain hanging on it: removing the label reorders the block.
+	// The same with a prefix chain: removing the label reorders the block.
 	u.add(gauge, "__name__", "inner_replica", replica, "in-a")
 	u.add(gauge, "__name__", "inner_replica", "zz", "1")
 	u.add(gauge, "__name__", "inner_replica", replica, "in-b", "zz", "1")
-	// Labels that external labels of some blocks override.
+	// Labels that the external labels of some blocks override.
 	for i, name := range clash {
 		u.add(gauge, "__name__", "clashing", name, fmt.Sprintf("inside-%d", i), "x", "1")
 		u.add(gauge, "__name__", "clashing", name, fmt.Sprintf("inside-%d", i+1), "x", "1")
@@ -146,8 +146,7 @@ func (u *builder) add(k kind, pairs ...string) {
 	u.out = append(u.out, m)
 }
 
-// chain adds label sets of which each is a strict prefix of the next, four long, and a few that
-// leave the chain.
+// chain adds four label sets, each a strict prefix of the next, and a few that branch off.
 func (u *builder) chain(metric string) {
 	names := append([]string(nil), chainNames...)
 	if metric != "" {

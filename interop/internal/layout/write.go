@@ -21,14 +21,14 @@ import (
 	"github.com/thanos-io/thanos/pkg/compact/downsample"
 )
 
-// Options say what a layout must hold.
+// Options are properties that a layout must have.
 type Options struct {
 	// Giants adds series that are larger than a frame of an answer.
 	Giants bool
-	// Damage breaks one served block. Sound breaks none.
+	// Damage breaks one served block. Sound breaks no block.
 	Damage Damage
-	// Irregular writes about half of the blocks with indexes that are out of order or hold what an
-	// index should not.
+	// Irregular gives about half of the blocks an index that is out of order or contains what an
+	// index must not contain.
 	Irregular bool
 }
 
@@ -36,8 +36,8 @@ type Options struct {
 func Write(ctx context.Context, dir string, seed uint64, opts Options) (*Layout, error) {
 	r := rand.New(rand.NewPCG(seed, 0x6c6172646572))
 	l := &Layout{Seed: seed, Dir: dir}
-	// A layout may by chance consist of gaps and marks: then plan again, still determined by the
-	// seed.
+	// By chance a layout may consist of gaps and marks only. Then it is planned again, still
+	// determined by the seed.
 	var p *planner
 	for {
 		p = newPlanner(r, opts.Giants)
@@ -58,7 +58,7 @@ func Write(ctx context.Context, dir string, seed uint64, opts Options) (*Layout,
 	if r.IntN(5) == 0 {
 		l.MaxTime = time.UnixMilli(p.from + (3+r.Int64N(5))*OneHour).UTC()
 	}
-	// Numbers of their own, so that the rest of a layout depends on the seed alone.
+	// A separate random source, so that the rest of a layout depends on the seed alone.
 	bends := rand.New(rand.NewPCG(seed, 0x62656e64))
 	if opts.Irregular {
 		for _, b := range p.plans {
@@ -240,7 +240,7 @@ func (b *blockPlan) downsample(
 	return filepath.Join(scratch, id.String()), nil
 }
 
-// read takes the series and their chunk ranges back out of the written index.
+// read reads the series and their chunk ranges from the written index.
 func (b *blockPlan) read(dir string) (metadata.IndexStats, error) {
 	var stats metadata.IndexStats
 	ir, err := index.NewFileReader(filepath.Join(dir, "index"), index.DecodePostingsRaw)

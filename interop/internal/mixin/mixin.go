@@ -1,6 +1,6 @@
-// Package mixin reads the alerts, rules and dashboards that Thanos ships for its store gateway.
-// They are read from Thanos's module at test time: what larder is held to is what operators have,
-// not a copy of it.
+// Package mixin reads the alerts, rules and dashboards that Thanos ships for its store gateway. It
+// reads them from Thanos's module at test time; therefore larder is tested against what operators
+// have, not against a copy.
 package mixin
 
 import (
@@ -15,21 +15,21 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Expression is one PromQL expression and where it stands.
+// Expression is a PromQL expression and its place.
 type Expression struct {
-	// Where is for people: file, group or row, alert or panel.
+	// Where is for readers: file, group or row, alert or panel.
 	Where string
-	// Name is the alert's or recorded series's; empty for a panel.
+	// Name is the name of the alert or the recorded series; empty for a panel.
 	Name string
 	// Text is the expression with the dashboard's variables replaced.
 	Text string
 	Expr parser.Expr
 }
 
-// about says which expressions of files for all components are those of the store.
+// about selects the expressions about the store from files for all components.
 var about = regexp.MustCompile(`thanos-store`)
 
-// Rules reads the expressions of a file of Prometheus rules that are about the store.
+// Rules reads the expressions about the store from a file of Prometheus rules.
 func Rules(path string) ([]Expression, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -64,9 +64,9 @@ func Rules(path string) ([]Expression, error) {
 	return out, nil
 }
 
-// Dashboard reads the expressions of a Grafana dashboard; of one that shows all components, those
-// of the rows that are named. variables are what its variables stand for, by name without the
-// dollar sign.
+// Dashboard reads the expressions of a Grafana dashboard. Of a dashboard for all components it
+// reads the named rows only. variables are the values of the dashboard's variables, by name without
+// the dollar sign.
 func Dashboard(path string, variables map[string]string, rows ...string) ([]Expression, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -102,7 +102,7 @@ func Dashboard(path string, variables map[string]string, rows ...string) ([]Expr
 					return value
 				})
 				if unknown != "" {
-					return nil, fmt.Errorf("%s: nobody says what %s stands for", where, unknown)
+					return nil, fmt.Errorf("%s: the variable %s has no value", where, unknown)
 				}
 				e, err := newExpression(where, text)
 				if err != nil {
@@ -132,7 +132,7 @@ func newExpression(where, text string) (Expression, error) {
 	return Expression{Where: where, Text: text, Expr: e}, nil
 }
 
-// Selectors are the vector selectors in the expression.
+// Selectors returns the vector selectors in the expression.
 func (e Expression) Selectors() []*parser.VectorSelector {
 	var out []*parser.VectorSelector
 	parser.Inspect(e.Expr, func(n parser.Node, _ []parser.Node) error {
@@ -144,7 +144,7 @@ func (e Expression) Selectors() []*parser.VectorSelector {
 	return out
 }
 
-// WithoutThresholds is the expression with every comparison replaced by what is compared: an
+// WithoutThresholds returns the expression with every comparison replaced by its left side: an
 // alert's value, whether it fires or not.
 func (e Expression) WithoutThresholds() (string, error) {
 	again, err := parser.ParseExpr(e.Text) // it is changed

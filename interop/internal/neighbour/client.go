@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// Client asks the HTTP API of Prometheus, which Thanos's Querier has too, with parameters of its
-// own.
+// Client calls the HTTP API of Prometheus, with the additional parameters of Thanos's Querier.
 type Client struct {
 	// Header is added to every request.
 	Header http.Header
@@ -30,8 +29,8 @@ func NewClient(base string) *Client {
 	}
 }
 
-// Params are what a Querier lets a request choose. What is left zero is not sent, so that the
-// Querier's flags decide. Prometheus knows only Stats, Timeout and Lookback.
+// Params are the parameters of a request to a Querier. Zero values are not sent; then the Querier's
+// flags decide. Prometheus knows only Stats, Timeout and Lookback.
 type Params struct {
 	Dedup           *bool
 	PartialResponse *bool
@@ -40,12 +39,11 @@ type Params struct {
 	// Engine is "prometheus" or "thanos".
 	Engine        string
 	ReplicaLabels []string
-	// StoreMatch chooses stores, by a selector of their external labels or __address__.
+	// StoreMatch selects stores by a selector of their external labels or __address__.
 	StoreMatch []string
 	Lookback   time.Duration
 	Timeout    time.Duration
-	// Stats asks for timings and sample counts, Analyze for the tree of operators of Thanos's
-	// engine.
+	// Stats asks for timings and sample counts, Analyze for the operator tree of Thanos's engine.
 	Stats, Analyze bool
 }
 
@@ -85,8 +83,8 @@ func (p Params) values() url.Values {
 	return v
 }
 
-// Instant evaluates a query at t milliseconds. An answer that says why there is none is a Result,
-// not an error: see Result.Status.
+// Instant evaluates a query at t milliseconds. An error answer is a Result, not an error: see
+// Result.Status.
 func (c *Client) Instant(ctx context.Context, query string, t int64, p Params) (*Result, error) {
 	v := p.values()
 	v.Set("query", query)
@@ -113,8 +111,7 @@ type List struct {
 	Items []string
 }
 
-// LabelNames asks for the names of labels of series that match and lie between start and end, in
-// milliseconds.
+// LabelNames asks for the label names of matching series between start and end, in milliseconds.
 func (c *Client) LabelNames(
 	ctx context.Context, match []string, start, end int64, p Params,
 ) (*List, error) {
@@ -177,7 +174,7 @@ func (c *Client) matching(
 	return body, &List{Answer: body.Answer}, nil
 }
 
-// Store is what a Querier knows of a StoreAPI.
+// Store is what a Querier knows about a StoreAPI.
 type Store struct {
 	Component string              `json:"-"`
 	Name      string              `json:"name"`
@@ -187,7 +184,7 @@ type Store struct {
 	MaxTime   int64               `json:"maxTime"`
 }
 
-// Stores asks a Querier for the StoreAPIs that it knows.
+// Stores asks a Querier for its StoreAPIs.
 func (c *Client) Stores(ctx context.Context) ([]Store, error) {
 	body, err := c.get(ctx, "/api/v1/stores", url.Values{})
 	if err != nil {
@@ -215,7 +212,7 @@ func (c *Client) Stores(ctx context.Context) ([]Store, error) {
 	return out, nil
 }
 
-// Answer is what every answer of the HTTP API has.
+// Answer has the fields of every answer of the HTTP API.
 type Answer struct {
 	// Code is the HTTP status.
 	Code      int      `json:"-"`
@@ -223,7 +220,7 @@ type Answer struct {
 	ErrorType string   `json:"errorType"`
 	Error     string   `json:"error"`
 	Warnings  []string `json:"warnings"`
-	// Infos are annotations that Prometheus lists apart; Thanos has them among the warnings.
+	// Infos are annotations that Prometheus lists separately; Thanos lists them as warnings.
 	Infos []string `json:"infos"`
 }
 
@@ -262,7 +259,7 @@ func (c *Client) get(ctx context.Context, path string, v url.Values) (*envelope,
 	return e, nil
 }
 
-// decode takes data that is left out or null for empty.
+// decode decodes data; missing data and null are empty.
 func decode(data json.RawMessage, into any) error {
 	if len(data) == 0 || string(data) == "null" {
 		return nil

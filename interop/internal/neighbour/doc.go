@@ -1,6 +1,6 @@
-// Package neighbour starts the components of Thanos that stand around a store gateway, each the
-// real thanos binary as a process of its own, and speaks PromQL to those that answer it.
+// Package neighbour starts the components of Thanos around a store gateway, each the real thanos
+// binary as a process, and sends PromQL to those that answer it.
 //
-// Whoever starts a neighbour closes it. Nothing is shared between two of them but what their flags
-// say.
+// The caller that starts a neighbour must close it. Two neighbours share nothing but what their
+// flags name.
 package neighbour

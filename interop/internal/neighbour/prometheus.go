@@ -8,7 +8,7 @@ import (
 	"larder/interop/internal/process"
 )
 
-// Prometheus is a running Prometheus server, with a client of its API.
+// Prometheus is a running Prometheus server and a client of its API.
 type Prometheus struct {
 	*process.Process
 	*Client
@@ -17,9 +17,9 @@ type Prometheus struct {
 	Dir string
 }
 
-// StartPrometheus runs a Prometheus server that scrapes nothing and takes remote writes. dir is for
-// its files, config is its whole configuration. Blocks are of two hours and are not compacted
-// further, as a sidecar wants them.
+// StartPrometheus runs a Prometheus server that scrapes nothing and accepts remote writes. dir is
+// for its files, config is its whole configuration. Its blocks span two hours and are not compacted
+// further, as a sidecar requires.
 func StartPrometheus(
 	ctx context.Context, bin, dir, config string, extra ...string,
 ) (*Prometheus, error) {

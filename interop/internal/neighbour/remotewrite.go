@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/prometheus/prompb"
 )
 
-// RemoteWrite sends series to a remote-write receiver, Prometheus's or Thanos's. Samples of one
-// series must be in the order of time.
+// RemoteWrite sends series to a remote-write receiver of Prometheus or Thanos. The samples of a
+// series must be in order of time.
 func RemoteWrite(
 	ctx context.Context, url string, header http.Header, series []prompb.TimeSeries,
 ) error {

@@ -17,10 +17,10 @@ type Result struct {
 	Answer
 	// Type is vector, matrix, scalar or string.
 	Type string
-	// Series are sorted by their labels, because vectors come in any order. A scalar or string is
-	// one series without labels.
+	// Series are sorted by labels, because the order of a vector is undefined. A scalar or string
+	// is one series without labels.
 	Series []Series
-	// Stats and Analysis are as the server wrote them; empty unless they were asked for.
+	// Stats and Analysis are as the server wrote them; empty unless requested.
 	Stats, Analysis json.RawMessage
 }
 
@@ -31,8 +31,8 @@ type Series struct {
 	Points []Point
 }
 
-// Point is one sample. Value is a float, a string, or a histogram in compact JSON. Floats are
-// written with as many digits as tell them apart, so equal strings are equal floats, NaN included.
+// Point is one sample. Value is a float, a string, or a histogram in compact JSON. Floats have
+// enough digits to tell them apart; therefore equal strings are equal floats, NaN included.
 type Point struct {
 	// Time is in milliseconds.
 	Time      int64
@@ -164,10 +164,10 @@ func labelString(m map[string]string) string {
 	return b.String()
 }
 
-// Diff says where two results differ, in a few words; empty where they are equal. What is compared
-// is what a user of the data sees: type, label sets, times, values, bit for bit unless tolerance is
-// above 0, which is then the greatest relative difference of two floats. Codes, errors and warnings
-// are for the caller, who knows what may differ.
+// Diff describes the first difference of two results briefly; it is empty if they are equal. It
+// compares what a user of the data sees: type, label sets, times, values. Values must be equal bit
+// for bit, unless tolerance is above 0: then it is the largest relative difference of two floats.
+// Codes, errors and warnings are left to the caller, which knows what may differ.
 func Diff(want, got *Result, tolerance float64) string {
 	if want.Type != got.Type {
 		return fmt.Sprintf("type: want %q, got %q", want.Type, got.Type)
@@ -221,8 +221,7 @@ func diffPoints(want, got []Point, tolerance float64) string {
 	return ""
 }
 
-// near reports whether two values are equal, or floats that differ by at most the relative
-// tolerance.
+// near reports whether two values are equal, or are floats within the relative tolerance.
 func near(a, b string, tolerance float64) bool {
 	if a == b {
 		return true

@@ -10,16 +10,16 @@ import (
 )
 
 // Component is a running component of Thanos with its addresses. It embeds a client of its HTTP
-// address, which answers PromQL where the component does.
+// address, which answers PromQL if the component does.
 type Component struct {
 	*process.Process
 	*Client
-	// Addr is the gRPC address; empty where the component has none.
+	// Addr is the gRPC address; empty if the component has none.
 	Addr     string
 	HTTPAddr string
 }
 
-// Options say which component to run. Bin and Name are required.
+// Options select the component. Bin and Name are required.
 type Options struct {
 	// Bin is the thanos binary, see programs.Thanos.
 	Bin string
@@ -34,7 +34,7 @@ type Options struct {
 	HTTPAddr, GRPCAddr string
 }
 
-// Start runs a component and waits until it says that it is ready.
+// Start runs a component and waits until it is ready.
 func Start(ctx context.Context, o Options) (*Component, error) {
 	addrs, err := process.FreePorts(2)
 	if err != nil {
@@ -56,8 +56,9 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 		if o.GRPCAddr != "" {
 			c.Addr = o.GRPCAddr
 		}
-		// A grace period is what a server waits for connections that clients keep open: all of it,
-		// without need. Some are ready a moment before they listen.
+		// During a grace period a server waits for connections that clients keep open. That would
+		// use the whole period needlessly. Some components report ready a moment before they
+		// listen.
 		overHTTP, overGRPC := ready, process.Listening(c.Addr)
 		ready = func(ctx context.Context) bool { return overHTTP(ctx) && overGRPC(ctx) }
 		args = append(args, "--grpc-address="+c.Addr, "--grpc-grace-period=1s")
@@ -72,11 +73,11 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 	return c, nil
 }
 
-// Bucket is what StartStore serves: gateway.Bucket, which this package does not import, because it
-// links all of Thanos.
+// Bucket is what StartStore serves. It is gateway.Bucket, which this package does not import,
+// because that package links all of Thanos.
 type Bucket interface {
-	// Flags are the arguments of `thanos store` that name the bucket and the folder for the store's
-	// own files.
+	// Flags returns the arguments of `thanos store` that name the bucket and the folder for the
+	// store's own files.
 	Flags() ([]string, error)
 }
 
@@ -90,8 +91,8 @@ func StartStore(ctx context.Context, bin string, b Bucket, extra ...string) (*Co
 	return Start(ctx, Options{Bin: bin, Name: "store", Args: append(flags, extra...)})
 }
 
-// StartQuerier runs `thanos query` over StoreAPIs at these addresses and waits until it has heard
-// of all of them. Endpoints that are named in extra are not waited for; WaitStores does that.
+// StartQuerier runs `thanos query` over StoreAPIs at these addresses and waits until it knows all
+// of them. It does not wait for endpoints in extra; WaitStores does.
 func StartQuerier(
 	ctx context.Context, bin string, endpoints []string, extra ...string,
 ) (*Component, error) {
@@ -119,8 +120,8 @@ func healthy(all []Store) int {
 	return n
 }
 
-// WaitStores waits until cond holds of the stores that a Querier knows. It asks each of them for
-// its Info every 5 seconds.
+// WaitStores waits until cond holds for the stores that a Querier knows. The Querier requests the
+// Info of each every 5 seconds.
 func (c *Component) WaitStores(ctx context.Context, cond func([]Store) bool) error {
 	var last []Store
 	var lastErr error

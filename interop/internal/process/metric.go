@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Metric adds up all samples of one name at a metrics endpoint: 0 where there are none.
+// Metric returns the sum of all samples of one name at a metrics endpoint; 0 if there are none.
 func Metric(ctx context.Context, url, name string) (float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -12,21 +12,21 @@ import (
 const (
 	// lowest is above the ports that Prometheus, Thanos and memcached listen on by default.
 	lowest = 20480
-	// ephemeral is where the kernel's own range begins if the system does not tell.
+	// ephemeral is where the kernel's own range begins if the system does not report it.
 	ephemeral = 32768
-	// fewest is how many ports the range must have. Linux begins its own at 32768 by default.
+	// fewest is the least number of ports in the range. Linux begins its own range at 32768 by
+	// default.
 	fewest = 1024
-	// attempts bounds the search. Few of the ports are taken on any machine.
+	// attempts bounds the search. On any machine only a few of the ports are in use.
 	attempts = 1000
 )
 
 // FreePorts returns n addresses of 127.0.0.1 that no process listens on. No other caller, in this
 // process or another, gets one of them before this process ends.
 //
-// The ports lie below the range that the kernel chooses from: neither a listener on port 0 nor an
-// outgoing connection takes one before the server that it is for. A UDP socket on the port of the
-// same number reserves it, until this process ends. internal/loopback of larder's own module does
-// the same.
+// The ports lie below the range that the kernel chooses from; therefore neither a listener on port
+// 0 nor an outgoing connection can use one first. A UDP socket on the port of the same number
+// reserves it until this process ends. internal/loopback of larder's own module does the same.
 func FreePorts(n int) ([]string, error) {
 	until := kernelRange()
 	if until < lowest+fewest {
@@ -69,9 +69,10 @@ func kernelRange() int {
 	return from
 }
 
-// reserve takes a port, or returns why it is taken.
+// reserve reserves a port, or returns why it cannot.
 func reserve(port int) (addr string, err error) {
-	// A descriptor, not a net.PacketConn: a finalizer would close that one too early.
+	// It is a descriptor and not a net.PacketConn, because a finalizer would close that one too
+	// early.
 	syscall.ForkLock.RLock()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM, 0)
 	if err == nil {

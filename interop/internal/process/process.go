@@ -1,6 +1,6 @@
 // Package process runs the servers that the tests talk to: larder, Thanos's components, Prometheus,
-// object stores. Each is a child process on loopback ports of its own, is waited for by an event (a
-// probe that answers, never a guess at a time), and is stopped by its own pid.
+// object stores. Each is a child process on its own loopback ports. The package waits for a server
+// by a probe, never for a fixed time, and stops it by its pid.
 package process
 
 import (
@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	// startTimeout is for a machine that compiles something else at the same time.
+	// startTimeout allows for a machine that compiles something else at the same time.
 	startTimeout = 60 * time.Second
 	stopTimeout  = 30 * time.Second
 )
 
-// Options say what to run. Name and Bin are required.
+// Options describe the program. Name and Bin are required.
 type Options struct {
-	// Name is what errors call it.
+	// Name is the program's name in errors.
 	Name string
 	Bin  string
 	Args []string
@@ -33,10 +33,10 @@ type Options struct {
 	Env []string
 	// Dir is the working directory; default: the test's.
 	Dir string
-	// Ready is asked again and again until it reports true; nil: the process is ready when it runs.
-	// HTTP and Listening make one.
+	// Ready is called repeatedly until it returns true; nil: the process is ready once it runs.
+	// HTTP and Listening return one.
 	Ready func(ctx context.Context) bool
-	// StopSignal asks it to end; default SIGTERM.
+	// StopSignal is the signal that Close sends; default SIGTERM.
 	StopSignal syscall.Signal
 }
 
@@ -87,8 +87,8 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	return p, nil
 }
 
-// Wait asks cond until it reports true, the process ends, or ctx ends. Without a deadline in ctx it
-// waits for a minute.
+// Wait calls cond repeatedly until it returns true, the process ends, or ctx ends. Without a
+// deadline in ctx it waits for a minute.
 func (p *Process) Wait(ctx context.Context, cond func(ctx context.Context) bool) error {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
@@ -111,7 +111,7 @@ func (p *Process) Wait(ctx context.Context, cond func(ctx context.Context) bool)
 	}
 }
 
-// HTTP is ready when the URL answers 200.
+// HTTP returns a probe that is ready when the URL answers 200.
 func HTTP(url string) func(context.Context) bool {
 	return func(ctx context.Context) bool {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -127,7 +127,7 @@ func HTTP(url string) func(context.Context) bool {
 	}
 }
 
-// Listening is ready when somebody accepts connections at addr.
+// Listening returns a probe that is ready when a server accepts connections at addr.
 func Listening(addr string) func(context.Context) bool {
 	return func(ctx context.Context) bool {
 		var d net.Dialer
@@ -140,22 +140,23 @@ func Listening(addr string) func(context.Context) bool {
 	}
 }
 
-// PID is the process's id.
+// PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Log is the end of what the process wrote.
+// Log returns the end of the process's output.
 func (p *Process) Log() string { return p.log.String() }
 
-// Exited is closed once the process is gone, which before Close means that it crashed.
+// Exited returns a channel that is closed once the process has ended. Before Close that means a
+// crash.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Err is how the process ended; nil for exit code 0. Call it after Exited is closed.
+// Err returns how the process ended; nil for exit code 0. Call it after Exited is closed.
 func (p *Process) Err() error { return p.exitErr }
 
 // Signal sends the process a signal.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
-// Close asks the process to stop, and kills it when it does not.
+// Close asks the process to stop and kills it if it does not.
 func (p *Process) Close() error {
 	if err := p.cmd.Process.Signal(p.signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -172,7 +173,7 @@ func (p *Process) Close() error {
 	}
 }
 
-// tail keeps the last bytes that were written to it.
+// tail keeps the last bytes of an output.
 type tail struct {
 	mu  sync.Mutex
 	buf []byte

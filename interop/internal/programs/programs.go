@@ -1,10 +1,9 @@
 // Package programs finds or builds the programs that the tests run beside larder.
 //
-// Go programs are `tool` lines of this module's go.mod, object store servers of
-// interop/servers/go.mod, and are built by the go command, once per build cache. Debian's programs
-// (prometheus, nginx, node) are looked up; where one is missing the test skips with the package's
-// name, and fails where INTEROP_REQUIRE is set, as `make test` does: a run that counts must not
-// pass by leaving something out.
+// Go programs are `tool` lines of this module's go.mod, or object store servers of
+// interop/servers/go.mod. The go command builds them, once per build cache. Programs of Debian
+// (prometheus, nginx, node) must be installed. If one is missing, the test is skipped with the
+// package's name; with INTEROP_REQUIRE, as in `make test`, it fails.
 package programs
 
 import (
@@ -57,16 +56,16 @@ func servers(t testing.TB) string {
 	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "servers")
 }
 
-// built holds the paths of tools by package, per test binary: linking Thanos takes seconds.
+// built has the paths of tools by package, for one test binary: linking Thanos takes seconds.
 var built struct {
 	sync.Mutex
 	path map[string]string
 }
 
-// tool builds a `tool` of the go.mod in dir ("" for the tests' own) with the tags that its authors
-// build it with, which `go tool` does not take. `go run` links it into the build cache and, instead
-// of running it, has echo say where it is: the first time in a folder that is gone afterwards, then
-// in the cache.
+// tool builds a `tool` of the go.mod in dir ("" for the tests' own) with the build tags of its
+// authors, which `go tool` does not accept. `go run` links it into the build cache; instead of
+// running it, echo prints its path. The first time that path is in a folder that is then removed,
+// later it is in the cache.
 func tool(t testing.TB, dir, pkg string) string {
 	t.Helper()
 	built.Lock()
@@ -112,8 +111,7 @@ func Debian(t testing.TB, program, pkg string) string {
 	return p
 }
 
-// Missing skips the test with a reason, or fails it where INTEROP_REQUIRE says that nothing may be
-// left out.
+// Missing skips the test with a reason. With INTEROP_REQUIRE it fails the test.
 func Missing(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("INTEROP_REQUIRE") != "" {

@@ -1,8 +1,8 @@
-// Package promgen makes random PromQL, the same queries for the same seed, about the series that
-// cmd/headblocks writes. A query is a tree of what PromQL has: selectors with every kind of
-// matcher, modifiers, functions of ranges and of instants, aggregations, binary operators,
-// subqueries, histograms of all kinds. Some queries fail when they are evaluated (a match of many
-// to many): that too must be the same everywhere.
+// Package promgen makes random PromQL about the series that cmd/headblocks writes; the same seed
+// makes the same queries. A query is a tree of everything that PromQL has: selectors with every
+// kind of matcher, modifiers, functions of ranges and of instants, aggregations, binary operators,
+// subqueries, histograms of all kinds. Some queries fail when they are evaluated (a many-to-many
+// match); that must be the same everywhere, too.
 package promgen
 
 import (
@@ -13,14 +13,14 @@ import (
 	"strings"
 )
 
-// Query is one question.
+// Query is one query.
 type Query struct {
 	Text string
-	// Start, End, Step are in milliseconds; Step 0 is an instant query at Start.
+	// Start, End and Step are in milliseconds; Step 0 is an instant query at Start.
 	Start, End, Step int64
 	// Old reports whether the query means the same in Prometheus 2: it has neither calculations
-	// with native histograms nor functions that were redefined since. Times never lie on a sample,
-	// so that it does not matter which end of a range belongs to it.
+	// with native histograms nor functions that were redefined since. Times never fall on a sample;
+	// therefore it does not matter which end of a range is inclusive.
 	Old bool
 }
 
@@ -31,12 +31,12 @@ func (q Query) String() string {
 	return fmt.Sprintf("%s from %d to %d step %d", q.Text, q.Start, q.End, q.Step)
 }
 
-// Options say what queries are about.
+// Options describe the data.
 type Options struct {
 	// From and To bound the data, in milliseconds.
 	From, To int64
-	// External are the external labels of the data, by name with the values they have; queries use
-	// them as they do others.
+	// External are the external labels of the data: names with their values. Queries use them like
+	// other labels.
 	External map[string][]string
 	// NoHistograms leaves native histograms out.
 	NoHistograms bool
@@ -59,8 +59,8 @@ func (g *Generator) Next() Query {
 	g.old = true
 	q := Query{Text: g.vector(3)}
 	span := g.o.To - g.o.From
-	// A time that ends in 777 ms; samples are at other offsets, or at least not at multiples of a
-	// range before it.
+	// Times end in 777 ms. Samples have other offsets, or at least do not lie a multiple of a range
+	// before.
 	at := func() int64 { return (g.o.From+g.r.Int64N(span))/1000*1000 + 777 }
 	q.Start = at()
 	if g.r.IntN(2) == 0 {
@@ -127,7 +127,7 @@ func (g *Generator) of(metric string) string {
 	var ms []string
 	switch g.r.IntN(10) {
 	case 0:
-		// Without a name: of one service, because all of everything is much.
+		// Without a name: of one service, because all series would be too many.
 		ms = append(
 			ms,
 			`__name__=~"`+g.pick(
@@ -252,8 +252,8 @@ func (g *Generator) aggregation(depth int) string {
 	arg := ""
 	switch op {
 	case "topk", "bottomk":
-		// Of equal values those are taken that come first, which is defined only where the order of
-		// series is.
+		// Of equal values the first ones are selected. That is defined only if the order of series
+		// is.
 		g.old = false
 		return op + g.grouping() + "(" + g.pick(
 			"1", "3", "100",
@@ -263,7 +263,8 @@ func (g *Generator) aggregation(depth int) string {
 	case "quantile":
 		arg = g.pick("0.5", "0.9", "0", "1") + ", "
 	case "count_values":
-		// A value's text is a label: a sum that is rounded otherwise would be another series.
+		// The text of a value becomes a label: a sum that is rounded otherwise would be another
+		// series.
 		g.old = false
 		return op + g.grouping() + `("value", ` + g.pick(g.plain(0), g.ranged(0)) + ")"
 	case "stddev", "stdvar", "min", "max":
@@ -292,7 +293,7 @@ func (g *Generator) binary(depth int) string {
 			g.vector(depth),
 		)
 	case 2:
-		// Errors where a side has several series for one group.
+		// This fails if a side has several series for one group.
 		return fmt.Sprintf(
 			"(%s %s %s)", g.vector(depth), g.pick("+", "-", "*", "/", ">", "== bool"),
 			g.vector(depth),
@@ -332,7 +333,7 @@ func (g *Generator) function(depth int) string {
 }
 
 func (g *Generator) labels(depth int) string {
-	// What dropping a name and giving one back do to each other was redefined.
+	// How dropping a name and setting one interact was redefined.
 	g.old = false
 	if g.chance(2) {
 		return `label_replace(` + g.vector(
@@ -358,7 +359,7 @@ func (g *Generator) absent(depth int) string {
 }
 
 func (g *Generator) subquery(depth int) string {
-	g.old = false // Which of its ends belongs to it, and steps that fall on one.
+	g.old = false // which end of a range is inclusive was redefined
 	f := g.pick(
 		"max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "count_over_time",
 		"last_over_time", "rate", "increase", "deriv",
@@ -372,7 +373,7 @@ func (g *Generator) subquery(depth int) string {
 	) + ")"
 }
 
-// classic is a quantile of a histogram with a series for each bucket.
+// classic is a quantile of a classic histogram, which has one series for each bucket.
 func (g *Generator) classic(int) string {
 	g.old = false
 	return fmt.Sprintf(
@@ -414,5 +415,5 @@ func (g *Generator) native(int) string {
 	}
 }
 
-// keys are sorted: the same seed must give the same query.
+// keys returns sorted keys, because the same seed must give the same query.
 func keys(m map[string][]string) []string { return slices.Sorted(maps.Keys(m)) }

@@ -7,15 +7,15 @@ import (
 	"larder/interop/internal/layout"
 )
 
-// SeriesFeatures are all the features of Series requests that Features reports. A run must have
-// each of them in a tenth of its requests.
+// SeriesFeatures are the features of Series requests that Features reports. A run must have each of
+// them in a tenth of its requests.
 var SeriesFeatures = []string{
 	"matcher =", "matcher !=", "matcher =~", "matcher !~", "empty-matching", "external label matcher", "time edge", "max_resolution_window",
 	"aggregates subset", "skip_chunks", "without_replica_labels", "shard by", "shard without", "limit", "response_batch_size",
 	"block matchers", "query stats",
 }
 
-// Features names what a Series request uses.
+// Features returns the names of the features that a Series request uses.
 func (q *Query) Features(l *layout.Layout) []string {
 	req := q.Series
 	var out []string
@@ -63,8 +63,8 @@ func external(l *layout.Layout, name string) bool {
 	return false
 }
 
-// bounds are the first and last millisecond of the served blocks: edges that every wide request
-// has.
+// bounds are the first and the last millisecond of the served blocks. Every wide request has these
+// edges.
 func bounds(l *layout.Layout) (lo, hi int64) {
 	for i, b := range l.Served() {
 		if i == 0 {
@@ -75,8 +75,7 @@ func bounds(l *layout.Layout) (lo, hi int64) {
 	return lo, hi
 }
 
-// onEdge reports whether t is the first or last millisecond of a block or chunk, or right beside
-// one.
+// onEdge reports whether t is the first or last millisecond of a block or chunk, or next to one.
 func onEdge(l *layout.Layout, t int64) bool {
 	near := func(e int64) bool { return t >= e-1 && t <= e+1 }
 	for _, b := range l.Blocks {
@@ -94,8 +93,8 @@ func onEdge(l *layout.Layout, t int64) bool {
 	return false
 }
 
-// Simpler returns requests that ask for less than q in one way each; a failure is reported with the
-// simplest one that still fails.
+// Simpler returns requests that each ask for less than q in one way. A failure is reported with the
+// simplest request that still fails.
 func (q *Query) Simpler() []*Query {
 	var out []*Query
 	edit := func(f func(c *Query) bool) {
@@ -164,7 +163,7 @@ func (q *Query) Simpler() []*Query {
 	return out
 }
 
-// ParsedBlockMatchers are BlockMatchers ready to match.
+// ParsedBlockMatchers returns BlockMatchers, compiled.
 func (q *Query) ParsedBlockMatchers() []*labels.Matcher {
 	in, ok := q.BlockMatchers()
 	if !ok {

@@ -25,7 +25,7 @@ type Generator struct {
 	ext    []string
 	edges  []int64
 	lo, hi int64
-	// giants is whether the layout has series larger than a frame.
+	// giants reports whether the layout has series that are larger than a frame.
 	giants bool
 }
 
@@ -95,7 +95,7 @@ func (g *Generator) series() *storepb.SeriesRequest {
 	req.MinTime, req.MaxTime = g.timeRange(25)
 	req.Matchers = g.matchers(97)
 	if g.chance(50) {
-		// No negative window: Thanos panics with its lock held, and answers nothing any more.
+		// The window is never negative: Thanos panics with its lock held, and then answers nothing.
 		// TestWhatThanosCannotAnswer asks larder.
 		req.MaxResolutionWindow = pick(
 			g.r,
@@ -286,8 +286,8 @@ func (g *Generator) blockMatchers() []storepb.LabelMatcher {
 	return out
 }
 
-// timeRange returns bounds: mostly wide ones, often such that begin or end on, just before, or just
-// after an edge. narrow is the share of ranges, in percent, that are short.
+// timeRange returns bounds: mostly wide ones, often bounds that begin or end on, just before, or
+// just after an edge. narrow is the percentage of short ranges.
 func (g *Generator) timeRange(narrow int) (int64, int64) {
 	edge := func() int64 { return pick(g.r, g.edges) + pick(g.r, []int64{-1, 0, 0, 1}) }
 	switch n := g.r.IntN(100); {
@@ -313,8 +313,8 @@ func matcher(t storepb.LabelMatcher_Type, name, value string) storepb.LabelMatch
 	return storepb.LabelMatcher{Type: t, Name: name, Value: value}
 }
 
-// matchers returns matchers that mostly select one real series and its likes. sound is the share,
-// in percent, of requests with at least one matcher that is not about external labels.
+// matchers returns matchers that mostly select one real series and similar ones. sound is the
+// percentage of requests with at least one matcher that is not about external labels.
 func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 	b := pick(g.r, g.blocks)
 	if !g.chance(sound) || len(b.Series) == 0 {
@@ -332,7 +332,7 @@ func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 		return []storepb.LabelMatcher{matcher(storepb.LabelMatcher_EQ, "__name__", "giant")}
 	}
 	if g.chance(20) {
-		// A whole job's worth of everything.
+		// A whole job.
 		out = append(out, pick(g.r, []storepb.LabelMatcher{
 			matcher(
 				storepb.LabelMatcher_RE, "__name__", ".+",
@@ -372,7 +372,7 @@ func (g *Generator) matchers(sound int) []storepb.LabelMatcher {
 	return out
 }
 
-// about returns a matcher that holds for the label.
+// about returns a matcher that the label satisfies.
 func (g *Generator) about(l labels.Label) storepb.LabelMatcher {
 	q := regexp.QuoteMeta(l.Value)
 	head := q
@@ -398,7 +398,7 @@ func (g *Generator) about(l labels.Label) storepb.LabelMatcher {
 	})
 }
 
-// absent returns a matcher that holds for series without some label that this one lacks.
+// absent returns a matcher for series without some label that this one lacks.
 func (g *Generator) absent(of, ext labels.Labels) storepb.LabelMatcher {
 	name := "no_such_label"
 	for range 5 {
@@ -418,7 +418,7 @@ func (g *Generator) absent(of, ext labels.Labels) storepb.LabelMatcher {
 	})
 }
 
-// spoil makes the request one that must be refused, or answered with nothing.
+// spoil changes the request into one that must be rejected, or answered with nothing.
 func (g *Generator) spoil(q *Query) {
 	expr := pick(g.r, []string{"[a", "a(", "(?P<x", "*"})
 	bad := matcher(
@@ -482,7 +482,7 @@ func (g *Generator) spoil(q *Query) {
 	}
 }
 
-// String makes a generator's aim readable in failures.
+// String makes the generator's aim readable in failures.
 func (g *Generator) String() string {
 	return fmt.Sprintf("%d blocks, %d label names, external %v", len(g.blocks), len(g.names), g.ext)
 }

@@ -1,6 +1,6 @@
-// Package query makes random requests to a store gateway: what a Querier asks, what nobody would
-// ask on purpose, and what is wrong. Requests aim at a layout's own labels and at the edges of its
-// blocks and chunks, because an answer that is empty compares nothing.
+// Package query makes random requests to a store gateway: requests of a Querier, odd requests, and
+// invalid ones. Requests aim at a layout's labels and at the edges of its blocks and chunks,
+// because an empty answer compares nothing.
 package query
 
 import (
@@ -21,13 +21,13 @@ type Query struct {
 	Values *storepb.LabelValuesRequest
 	Info   bool
 
-	// Bad says what is wrong with the request; empty for a request that a gateway must answer.
+	// Bad says what is wrong with the request; empty for a valid request.
 	Bad string
-	// Mention is what an error message must name so that the client finds its mistake.
+	// Mention is text that an error message must contain, so that the client finds its mistake.
 	Mention string
 }
 
-// Kind is the RPC's name.
+// Kind returns the RPC's name.
 func (q *Query) Kind() string {
 	switch {
 	case q.Series != nil:
@@ -86,7 +86,7 @@ func (q *Query) hints() *types.Any {
 	return nil
 }
 
-// Matchers are the request's label matchers; false when one of them cannot be parsed.
+// Matchers returns the request's label matchers; false if one of them cannot be parsed.
 func (q *Query) Matchers() ([]*labels.Matcher, bool) {
 	var in []storepb.LabelMatcher
 	switch {
@@ -101,7 +101,7 @@ func (q *Query) Matchers() ([]*labels.Matcher, bool) {
 	return ms, err == nil
 }
 
-// BlockMatchers are the matchers of the request's hints; false when the hints or a matcher cannot
+// BlockMatchers returns the matchers of the request's hints; false if the hints or a matcher cannot
 // be parsed.
 func (q *Query) BlockMatchers() ([]storepb.LabelMatcher, bool) {
 	any := q.hints()

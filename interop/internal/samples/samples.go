@@ -1,7 +1,7 @@
-// Package samples takes answers of a store gateway down to the samples in them, and compares those
-// with what is known to have been written. Where package answer compares two answers byte by byte,
-// this one asks whether an answer is true: chunks may be cut, joined, repeated or aggregated by
-// whoever wrote the blocks, samples may not change.
+// Package samples extracts the samples of a store gateway's answers and compares them with the
+// samples that were written. Package answer compares two answers byte by byte. Package samples
+// checks that an answer is true: the writers of blocks may cut, join, repeat or aggregate chunks,
+// but samples may not change.
 package samples
 
 import (
@@ -17,7 +17,7 @@ import (
 	"larder/interop/internal/answer"
 )
 
-// Point is one sample: milliseconds and a value.
+// Point is one sample: a time in milliseconds and a value.
 type Point struct {
 	T int64
 	V float64
@@ -27,10 +27,11 @@ func (p Point) equal(o Point) bool {
 	return p.T == o.T && math.Float64bits(p.V) == math.Float64bits(o.V)
 }
 
-// Set is the samples of some series, by label set in Prometheus's notation; those of each by time.
+// Set has the samples of series, by label set in Prometheus's notation; the samples of each are in
+// order of time.
 type Set map[string][]Point
 
-// Add adds samples to a series; they may come in any order.
+// Add adds samples to a series, in any order.
 func (s Set) Add(ls labels.Labels, points ...Point) {
 	s[ls.String()] = append(s[ls.String()], points...)
 }
@@ -44,7 +45,7 @@ func (s Set) Points() int {
 	return n
 }
 
-// Within returns the samples from mint to before maxt, without series that have none there.
+// Within returns the samples from mint to before maxt. Series without such samples are left out.
 func (s Set) Within(mint, maxt int64) Set {
 	out := Set{}
 	for name, points := range s {
@@ -65,8 +66,8 @@ func (s Set) Merge(o Set) error {
 	return s.tidy()
 }
 
-// tidy sorts the samples of every series. The same sample may be there twice; two values at one
-// time are an error.
+// tidy sorts the samples of every series. It accepts a sample twice; two values at one time are an
+// error.
 func (s Set) tidy() error {
 	for name, points := range s {
 		slices.SortFunc(points, func(a, b Point) int { return cmp.Compare(a.T, b.T) })
@@ -87,7 +88,7 @@ func (s Set) tidy() error {
 	return nil
 }
 
-// Diff returns the first thing in which got is not s, or "".
+// Diff returns the first difference of got from s, or "".
 func (s Set) Diff(got Set) string {
 	for _, name := range slices.Sorted(maps.Keys(s)) {
 		want, have := s[name], got[name]
@@ -118,7 +119,7 @@ func (s Set) Diff(got Set) string {
 	return ""
 }
 
-// Raw returns the samples of an answer that holds nothing but raw floats.
+// Raw returns the samples of an answer that has only raw floats.
 func Raw(series []answer.Series) (Set, error) {
 	out := Set{}
 	for _, s := range series {
@@ -143,7 +144,7 @@ func Raw(series []answer.Series) (Set, error) {
 	return out, out.tidy()
 }
 
-// decode takes a chunk of floats apart.
+// decode decodes a chunk of floats.
 func decode(p *answer.Part) ([]Point, error) {
 	// The StoreAPI's type of float chunks is 0.
 	if p.Type != 0 {

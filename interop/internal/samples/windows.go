@@ -11,17 +11,16 @@ import (
 	"larder/interop/internal/layout"
 )
 
-// aggregate is what a downsampled chunk says of one window: that it ends at t, and what the samples
-// in it come to.
+// aggregate is one window of a downsampled chunk: the time t at which it ends, and the aggregates
+// of its samples.
 type aggregate struct {
 	t                    int64
 	count, sum, min, max float64
 }
 
-// Aggregates compares an answer that may hold aggregates (count, sum, min and max were asked for)
-// with the raw samples they stand for: every raw sample is there, every aggregate is that of its
-// window, and together they leave out none of the samples. It returns how many aggregates there
-// were.
+// Aggregates compares an answer that may have aggregates (count, sum, min and max were requested)
+// with the raw samples. Every raw sample must be there, every aggregate must be that of its window,
+// and together they must cover all samples. It returns the number of aggregates.
 func (s Set) Aggregates(series []answer.Series) (int, error) {
 	raw, aggregates := Set{}, map[string][]aggregate{}
 	for _, a := range series {
@@ -60,8 +59,8 @@ func (s Set) Aggregates(series []answer.Series) (int, error) {
 	return n, nil
 }
 
-// decodeAggregates takes the aggregates of a chunk apart. Parts are in the order raw, count, sum,
-// min, max, counter.
+// decodeAggregates decodes the aggregates of a chunk. Parts are in the order raw, count, sum, min,
+// max, counter.
 func decodeAggregates(c answer.Chunk) ([]aggregate, error) {
 	var parts [4][]Point
 	for i := range parts {
@@ -107,8 +106,8 @@ func covers(truth, raw []Point, windows []aggregate) error {
 	slices.SortFunc(windows, func(a, b aggregate) int { return cmp.Compare(a.t, b.t) })
 	for i, w := range windows {
 		hour := w.t - w.t%layout.OneHour
-		// A window begins where its resolution's grid says; one of an hour is divided where a chunk
-		// of the finer resolution ended.
+		// A window begins on the grid of its resolution. A window of an hour is divided where a
+		// chunk of the finer resolution ended.
 		starts := []int64{w.t - w.t%layout.FiveMinutes, hour}
 		if i > 0 && windows[i-1].t >= hour {
 			starts = append(starts, windows[i-1].t+1)

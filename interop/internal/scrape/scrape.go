@@ -1,5 +1,5 @@
 // Package scrape reads the metrics of a process as Prometheus does: over HTTP, in the protobuf
-// format, which alone carries native histograms.
+// format, the only one with native histograms.
 package scrape
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// accept is what Prometheus sends when it collects native histograms.
+// accept is the header that Prometheus sends if it collects native histograms.
 const accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
 
 // Raw is one scrape as it came over the wire.
@@ -65,18 +65,18 @@ func (r *Raw) Families() (map[string]*dto.MetricFamily, error) {
 	}
 }
 
-// Shape is what a query depends on: a family's type, the names of its labels, the bounds of its
-// classic buckets.
+// Shape is what a query depends on: a family's type, its label names, the bounds of its classic
+// buckets.
 type Shape struct {
 	Type   dto.MetricType
 	Labels string
-	// Buckets are the bounds of a histogram's classic buckets, +Inf left out.
+	// Buckets are the bounds of a histogram's classic buckets, without +Inf.
 	Buckets []float64
 	// Native is set for a histogram that has native buckets.
 	Native bool
 }
 
-// ShapeOf returns the shape of a family; labels that only some of its series have count.
+// ShapeOf returns the shape of a family. Labels of only some of its series count.
 func ShapeOf(f *dto.MetricFamily) Shape {
 	s := Shape{Type: f.GetType()}
 	names := map[string]struct{}{}

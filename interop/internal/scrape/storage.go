@@ -15,16 +15,16 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 )
 
-// Storage is a TSDB that scrapes are written to as Prometheus writes them, at times that the test
-// decides, and that PromQL is evaluated over by Prometheus's engine.
+// Storage is a TSDB to which scrapes are written as Prometheus writes them, at times that the test
+// chooses. Prometheus's engine evaluates PromQL over it.
 type Storage struct {
 	db     *tsdb.DB
 	engine *promql.Engine
 	target []labels.Label
 }
 
-// NewStorage makes an empty storage in dir. target are the labels that the scraped target gets:
-// job, instance and so on.
+// NewStorage makes an empty storage in dir. target are the labels of the scraped target, such as
+// job and instance.
 func NewStorage(dir string, target ...labels.Label) (*Storage, error) {
 	db, err := tsdb.Open(dir, nil, nil, tsdb.DefaultOptions(), nil)
 	if err != nil {
@@ -37,11 +37,11 @@ func NewStorage(dir string, target ...labels.Label) (*Storage, error) {
 	}, nil
 }
 
-// Close ends it.
+// Close closes it.
 func (s *Storage) Close() error { return errors.Join(s.engine.Close(), s.db.Close()) }
 
-// Add writes a scrape taken at the given time, with up{} = 1; of a histogram both the classic and
-// the native form. A nil scrape is one that failed: only up{} = 0 is written.
+// Add writes a scrape of the given time, with up{} = 1. Of a histogram it writes both the classic
+// and the native form. A nil scrape is a failed one: only up{} = 0 is written.
 func (s *Storage) Add(raw *Raw, at time.Time) error {
 	app := s.db.Appender(context.Background())
 	up := 0.0
@@ -90,7 +90,7 @@ func (s *Storage) Eval(expr string, at time.Time) (promql.Vector, error) {
 	return out, nil
 }
 
-// Find returns how many series a selector finds, whatever its range and offset.
+// Find returns how many series a selector finds, ignoring its range and offset.
 func (s *Storage) Find(sel *parser.VectorSelector, at time.Time) (int, error) {
 	bare := &parser.VectorSelector{Name: sel.Name, LabelMatchers: sel.LabelMatchers}
 	v, err := s.Eval(bare.String(), at)

@@ -1,4 +1,4 @@
-// Package settings reads what the environment says about a run of the tests.
+// Package settings reads the settings of a test run from the environment.
 package settings
 
 import (
@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// Full reports whether the long form of the tests is asked for.
+// Full reports whether the long form of the tests is requested.
 func Full() bool { return os.Getenv("INTEROP_FULL") != "" }
 
-// Choose returns the short form's number or the long form's.
+// Choose returns the number for the short form or for the long form.
 func Choose(short, long int) int {
 	if Full() {
 		return long
@@ -18,7 +18,7 @@ func Choose(short, long int) int {
 	return short
 }
 
-// Int reads a number.
+// Int reads a number from an environment variable.
 func Int(t testing.TB, name string, def int) int {
 	t.Helper()
 	v := os.Getenv(name)
@@ -32,5 +32,5 @@ func Int(t testing.TB, name string, def int) int {
 	return n
 }
 
-// Seed is INTEROP_SEED, which decides everything random.
+// Seed returns INTEROP_SEED, which determines everything random.
 func Seed(t testing.TB) uint64 { return uint64(Int(t, "INTEROP_SEED", 1)) }

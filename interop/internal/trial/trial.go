@@ -1,4 +1,4 @@
-// Package trial puts the same questions to two gateways over one bucket and says where their
+// Package trial sends the same requests to two gateways over one bucket and reports where their
 // answers differ.
 package trial
 
@@ -20,10 +20,10 @@ import (
 	"larder/interop/internal/query"
 )
 
-// Trial is one bucket served twice.
+// Trial is one bucket that two gateways serve.
 type Trial struct {
 	Layout *layout.Layout
-	// Allowed may be nil: then nothing may differ.
+	// Allowed may be nil: then no difference is allowed.
 	Allowed *allowed.List
 	thanos  *gateway.Client
 	subject *gateway.Client
@@ -33,7 +33,7 @@ type Trial struct {
 // Subject starts the gateway that is compared with Thanos and returns its address.
 type Subject func(ctx context.Context, b gateway.Bucket) (addr string, close func() error, err error)
 
-// Larder is larder as a process of its own.
+// Larder is larder as a process.
 func Larder(bin string, extra ...string) Subject {
 	return func(ctx context.Context, b gateway.Bucket) (string, func() error, error) {
 		l, err := gateway.StartLarder(ctx, bin, b, extra...)
@@ -103,7 +103,7 @@ func (t *Trial) dial(addr string, opts ...grpc.DialOption) (*gateway.Client, err
 	return c, err
 }
 
-// Close stops everything, last started first.
+// Close stops everything in reverse order of the start.
 func (t *Trial) Close() error {
 	var first error
 	for i := len(t.close) - 1; i >= 0; i-- {
@@ -115,14 +115,14 @@ func (t *Trial) Close() error {
 	return first
 }
 
-// Result is what came of one request.
+// Result is the result of one request.
 type Result struct {
 	Thanos, Subject *answer.Answer
-	// Differences are those that nothing allows.
+	// Differences are those that no entry allows.
 	Differences []answer.Difference
 }
 
-// options are those by which answers to q are compared.
+// options returns the options with which answers to q are compared.
 func options(q *query.Query) answer.Options {
 	o := answer.Options{Mention: q.Mention}
 	if q.Series != nil {
@@ -131,10 +131,10 @@ func options(q *query.Query) answer.Options {
 	return o
 }
 
-// Settle asks a request whose answers differ again. Whose chunks without data Thanos sends, of
-// several series that become equal, is decided by which block was faster, so that one of its
-// answers may not go together with its answers to the questions by which a difference is explained.
-// One time of a few it does. The subject has no such leave: its answer must be the same each time.
+// Settle repeats a request whose answers differ. If several series become equal, the faster block
+// decides whose chunks without data Thanos sends. Therefore one of its answers may not match its
+// answers to the questions that explain a difference, and one repetition in a few matches. The
+// subject has no such excuse: its answer must be the same each time.
 func (t *Trial) Settle(ctx context.Context, q *query.Query, first *Result) (*Result, error) {
 	const times = 6
 	for range times {
@@ -152,8 +152,8 @@ func (t *Trial) Settle(ctx context.Context, q *query.Query, first *Result) (*Res
 	return first, nil
 }
 
-// Ask puts the request to both. Where Thanos fails, a limit is left out: Thanos reads everything
-// before it counts, larder stops at the limit and need not meet the fault.
+// Ask sends the request to both gateways. If Thanos fails, a limit is removed: Thanos reads
+// everything before it counts, while larder stops at the limit and may not reach the fault.
 func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -186,15 +186,15 @@ func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	return r, err
 }
 
-// AskSubject puts the request to the subject only.
+// AskSubject sends the request to the subject only.
 func (t *Trial) AskSubject(ctx context.Context, q *query.Query) (*answer.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	return answer.Ask(ctx, t.subject, q)
 }
 
-// Again puts the request to the subject once more and returns how that answer differs from the
-// first: what it has kept of its own answer must not show.
+// Again sends the request to the subject again and returns how that answer differs from the first.
+// What the subject cached of its own answer must not show.
 func (t *Trial) Again(
 	ctx context.Context, q *query.Query, first *Result,
 ) ([]answer.Difference, error) {
@@ -202,7 +202,7 @@ func (t *Trial) Again(
 	if err != nil {
 		return nil, err
 	}
-	// Pieces and framing have been looked at: they are about one answer.
+	// Pieces and framing were checked already: they concern one answer.
 	return slices.DeleteFunc(
 		answer.Diff(first.Subject, got, options(q)),
 		func(d answer.Difference) bool {
@@ -211,7 +211,7 @@ func (t *Trial) Again(
 	), nil
 }
 
-// Shrink returns the simplest request it finds that still differs in the same field, with its
+// Shrink returns the simplest request that it finds which still differs in the same field, with its
 // differences.
 func (t *Trial) Shrink(ctx context.Context, q *query.Query, r *Result) (*query.Query, *Result) {
 	field := r.Differences[0].Field
@@ -238,7 +238,7 @@ func (t *Trial) Shrink(ctx context.Context, q *query.Query, r *Result) (*query.Q
 	return q, r
 }
 
-// Report describes a difference so that somebody can see it again.
+// Report describes a difference so that a reader can reproduce it.
 func Report(l *layout.Layout, q *query.Query, r *Result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "layout seed %d (replica label %q)\n  request: %s\n", l.Seed, l.ReplicaLabel, q)
