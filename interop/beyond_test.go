@@ -14,7 +14,7 @@ import (
 )
 
 // TestWhatThanosCannotAnswer: a negative max_resolution_window makes Thanos panic with its lock
-// held. It can only mean raw, so larder must answer it as Thanos answers zero.
+// held. It can only mean raw; therefore larder must answer it as Thanos answers zero.
 func TestWhatThanosCannotAnswer(t *testing.T) {
 	ctx := context.Background()
 	bin, err := gateway.BuildLarder(ctx, "..")
@@ -36,7 +36,7 @@ func TestWhatThanosCannotAnswer(t *testing.T) {
 	}()
 	req := storepb.SeriesRequest{
 		MinTime: 0, MaxTime: 1 << 52, Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
-		// Hints, so that both send some.
+		// With hints, so that both send some.
 		ResponseBatchSize: 64,
 	}
 	q := &query.Query{Series: &req}

@@ -15,7 +15,7 @@ import (
 )
 
 // TestCases serves the buckets of testdata/cases, which other programs wrote, with both gateways
-// and puts random requests to them.
+// and sends random requests to them.
 func TestCases(t *testing.T) {
 	ctx := context.Background()
 	bin, err := gateway.BuildLarder(ctx, "..")
@@ -74,7 +74,7 @@ func TestCases(t *testing.T) {
 					)
 				}
 			}
-			// A block of one instant answers requests that begin before it, and no others.
+			// A block of one instant answers only requests that begin before it.
 			if answers*10 < requests {
 				t.Errorf(
 					"only %d of %d answers hold something: the test compares too little", answers,

@@ -12,8 +12,8 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// TestDefectsAreCaught lets a Thanos make one mistake at a time. Each must be reported, in the
-// field where it belongs, by the comparison that passes larder, allowed differences and all.
+// TestDefectsAreCaught makes a Thanos commit one mistake at a time. The comparison that larder
+// passes, allowed differences included, must report each mistake in the right field.
 func TestDefectsAreCaught(t *testing.T) {
 	buckets := &shelf{dir: t.TempDir(), made: map[int]*layout.Layout{}}
 	t.Run("mistakes", func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestDefectsAreCaught(t *testing.T) {
 		for _, d := range defect.All {
 			try(d.Name, gateway.ThanosOptions{Wrap: d.Wrap}, d.Field)
 		}
-		// Thanos itself offers this one.
+		// Thanos itself has an option for this one.
 		try("no re-sort", gateway.ThanosOptions{DontResort: true}, answer.SeriesLabels)
 	})
 	t.Logf(
@@ -35,8 +35,7 @@ func TestDefectsAreCaught(t *testing.T) {
 	)
 }
 
-// caught compares Thanos with a Thanos of these options until a difference in the field is
-// reported.
+// caught compares Thanos with a Thanos of these options until it finds a difference in the field.
 func caught(t *testing.T, buckets *shelf, opts gateway.ThanosOptions, field answer.Field) {
 	t.Helper()
 	list, err := allowed.Load("allowed_differences.yaml")

@@ -11,7 +11,7 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// TestDifferential is the contract: larder answers what Thanos answers, but for
+// TestDifferential is the contract: larder gives the same answers as Thanos, except for
 // allowed_differences.yaml.
 func TestDifferential(t *testing.T) {
 	layouts := settings.Int(t, "INTEROP_LAYOUTS", settings.Choose(shortLayouts, fullLayouts))
@@ -29,8 +29,8 @@ func TestDifferential(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &run{
-		// Every second layout is served from memcached and memory, of which the first was filled by
-		// others' blocks, too.
+		// Every second layout is served from memcached and memory. The blocks of the other layouts
+		// have filled memcached, too.
 		subject: trial.Larder(
 			bin,
 		), other: trial.Larder(bin, tieredCaches(startMemcached(t))...), again: true,
@@ -56,7 +56,7 @@ func TestDifferential(t *testing.T) {
 	}
 }
 
-// tieredCaches are the flags of caches in memory over a memcached.
+// tieredCaches returns flags for caches in memory over a memcached.
 func tieredCaches(addr string) []string {
 	config := "{in_memory: {max_size: 32MiB}, memcached: {addresses: [" + addr + "]}}"
 	return []string{
@@ -65,8 +65,8 @@ func tieredCaches(addr string) []string {
 	}
 }
 
-// TestHarnessAgreesWithItself runs Thanos against a second Thanos. A difference here is a fault of
-// the harness, or an answer of Thanos that is not determined by the request.
+// TestHarnessAgreesWithItself compares Thanos with a second Thanos. A difference is a fault of the
+// harness, or an answer of Thanos that the request does not determine.
 func TestHarnessAgreesWithItself(t *testing.T) {
 	list, err := allowed.Load("allowed_differences.yaml")
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"larder/interop/internal/allowed"
 )
 
-// TestCompatibilityDocument holds docs/compatibility.md to allowed_differences.yaml: what the
-// comparison lets pass is what operators are told, word for word. With INTEROP_REWRITE set it
-// writes the document's part anew.
+// TestCompatibilityDocument checks docs/compatibility.md against allowed_differences.yaml:
+// operators read exactly what the comparison accepts. With INTEROP_REWRITE it rewrites that part of
+// the document.
 func TestCompatibilityDocument(t *testing.T) {
 	const name = "../docs/compatibility.md"
 	const begin, end = "<!-- allowed differences: begin -->\n", "<!-- allowed differences: end -->\n"

@@ -19,15 +19,14 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// matcherValues are values of a label on which versions of Prometheus's matcher library have
-// differed from Go's regexp: case folding beyond ASCII, and characters that are equal only when
-// composed.
+// matcherValues are label values on which versions of Prometheus's matcher library have differed
+// from Go's regexp: case folding beyond ASCII, and characters that are equal only when composed.
 var matcherValues = []string{
 	"k", "K", "\u212a", "KELVIN", "kelvin", "\u212aELVIN", "st", "\u017ft", "fi", "\ufb01", "a7", "a\u2077",
 	"200", "404", "500",
 }
 
-// manyAlternatives is an expression of so many alternatives that the library looks values up in a
+// manyAlternatives is an expression with so many alternatives that the library looks values up in a
 // map.
 func manyAlternatives() string {
 	var out []string
@@ -37,9 +36,9 @@ func manyAlternatives() string {
 	return "(?i)" + strings.Join(out, "|") + "|fi|k"
 }
 
-// TestMatchersBesideRegexp puts expressions to both gateways whose meaning Go's regexp tells. Each
-// is right, or wrong in the way that docs/compatibility.md states: a new version that mends one
-// fails this test, so that the page stays true.
+// TestMatchersBesideRegexp sends expressions to both gateways for which Go's regexp gives the right
+// result. Each gateway is right, or wrong in the way that docs/compatibility.md states. A new
+// version that corrects one fails this test, so that the page stays true.
 func TestMatchersBesideRegexp(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()

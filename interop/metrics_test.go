@@ -23,8 +23,8 @@ import (
 	"larder/interop/internal/scrape"
 )
 
-// notExported is metrics_not_exported.yaml: what thanos store exports and larder does not, or
-// otherwise.
+// notExported is metrics_not_exported.yaml: the metrics that thanos store exports and larder does
+// not export, or exports differently.
 type notExported struct {
 	Families []*struct {
 		Name   string // exactly one of these two
@@ -69,9 +69,9 @@ func (n *notExported) excuses(family string) bool {
 	return false
 }
 
-// TestMetricNames holds the metrics of larder to those of `thanos store` after the same requests
-// over the same bucket: each family that Thanos exports has its name, type, labels and buckets
-// here, or stands in metrics_not_exported.yaml.
+// TestMetricNames compares the metrics of larder with those of `thanos store` after the same
+// requests over the same bucket. Each family of Thanos must have the same name, type, labels and
+// buckets in larder, or be in metrics_not_exported.yaml.
 func TestMetricNames(t *testing.T) {
 	l, list := oneLayout(t), loadNotExported(t)
 	t.Run("caches in memory", func(t *testing.T) {
@@ -93,7 +93,8 @@ func TestMetricNames(t *testing.T) {
 	}
 }
 
-// sameMetrics runs both with all that makes Thanos export more, and with the flags given.
+// sameMetrics runs both gateways with everything that makes Thanos export more, and with the given
+// flags.
 func sameMetrics(t *testing.T, l *layout.Layout, list *notExported, more ...string) {
 	t.Helper()
 	ctx := context.Background()
@@ -173,7 +174,7 @@ func startMemcached(t *testing.T) string {
 	return addrs[0]
 }
 
-// oneLayout writes a sound bucket.
+// oneLayout writes a bucket without damage.
 func oneLayout(t *testing.T) *layout.Layout {
 	t.Helper()
 	return oneLayoutWith(t, layout.Options{})
@@ -192,8 +193,7 @@ func oneLayoutWith(t *testing.T, opts layout.Options) *layout.Layout {
 	return l
 }
 
-// ask sends n generated requests, the same for the same layout, and fails when none was answered
-// with something.
+// ask sends n generated requests, the same for the same layout. It fails if every answer was empty.
 func ask(t *testing.T, addr string, l *layout.Layout, n int) {
 	t.Helper()
 	ctx := context.Background()
@@ -219,8 +219,8 @@ func ask(t *testing.T, addr string, l *layout.Layout, n int) {
 	}
 }
 
-// sameFigures sends one request to both, of the kind that both answer with the same bytes, and
-// compares what both say about the answer.
+// sameFigures sends both gateways one request that both answer with the same bytes, and compares
+// what their metrics report about the answer.
 func sameFigures(t *testing.T, thanos, thanosHTTP, larder, larderHTTP string) {
 	t.Helper()
 	figures := func(httpAddr string) map[string]float64 {
@@ -300,7 +300,7 @@ func families(t *testing.T, httpAddr string) map[string]*dto.MetricFamily {
 	return fs
 }
 
-// stop ends a child; one that has ended by itself fails the test.
+// stop ends a child. A child that has ended by itself fails the test.
 func stop(t *testing.T, p interface {
 	Exited() <-chan struct{}
 	Log() string

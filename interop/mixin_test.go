@@ -19,12 +19,10 @@ import (
 	"larder/interop/internal/scrape"
 )
 
-// scrapeInterval is the time that passes in the storage between two scrapes. Some panels have a
-// range of 30 s.
+// scrapeInterval is the time between two scrapes in the storage. Some panels have a range of 30 s.
 const scrapeInterval = 15 * time.Second
 
-// watched is a larder whose scrapes go into a storage, at times that pass as fast as the test
-// wants.
+// watched is a larder whose scrapes are written to a storage, at times that the test chooses.
 type watched struct {
 	*gateway.Larder
 	storage *scrape.Storage
@@ -47,7 +45,7 @@ func watch(t *testing.T, l *layout.Layout, flags ...string) *watched {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = g.Close() })
-	// The labels that the usual service discovery adds.
+	// The labels that usual service discovery adds.
 	s, err := scrape.NewStorage(
 		t.TempDir(),
 		labels.Label{Name: "job", Value: "thanos-store"},
@@ -69,7 +67,7 @@ func watch(t *testing.T, l *layout.Layout, flags ...string) *watched {
 	return &watched{Larder: g, storage: s, now: time.Now().Truncate(time.Second)}
 }
 
-// scrape takes one scrape.
+// scrape scrapes once.
 func (w *watched) scrape(t *testing.T) {
 	t.Helper()
 	raw, err := scrape.Get(context.Background(), "http://"+w.HTTPAddr+"/metrics")
@@ -87,7 +85,7 @@ func (w *watched) add(t *testing.T, raw *scrape.Raw) {
 	}
 }
 
-// eval returns the values that an expression has now.
+// eval returns the current values of an expression.
 func (w *watched) eval(t *testing.T, expr string) []float64 {
 	t.Helper()
 	v, err := w.storage.Eval(expr, w.now)
@@ -101,7 +99,7 @@ func (w *watched) eval(t *testing.T, expr string) []float64 {
 	return out
 }
 
-// thanosMixin reads everything that Thanos's mixin says about the store.
+// thanosMixin reads everything in Thanos's mixin about the store.
 func thanosMixin(t *testing.T) []mixin.Expression {
 	t.Helper()
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/thanos-io/thanos").
@@ -156,8 +154,8 @@ func named(t *testing.T, all []mixin.Expression, name string) mixin.Expression {
 }
 
 // TestMixin evaluates Thanos's alerts, rules and dashboards over scrapes of a larder that answers
-// requests: every selector finds series, and every expression has a value, alerts when their
-// thresholds are left out.
+// requests. Every selector must find series, and every expression must have a value; of alerts the
+// thresholds are removed.
 func TestMixin(t *testing.T) {
 	l := oneLayout(t)
 	w := watch(t, l)
@@ -201,9 +199,9 @@ func TestMixin(t *testing.T) {
 	t.Logf("proved: %d alerts, rules and panels of Thanos's mixin find their series", len(all))
 
 	for _, q := range []string{
-		// What the binary of Thanos exports, next to what its alert reads.
+		// The metrics of Thanos's binary beside those that its alert reads.
 		`thanos_bucket_store_series_gate_duration_seconds_count == thanos_bucket_store_series_gate_queries_duration_seconds_count > 0`,
-		// Native buckets came through the scrape, with requests in them.
+		// The scrape contained native buckets with requests in them.
 		`histogram_count(rate(grpc_server_handling_seconds{grpc_method="Series"}[5m])) > 0`,
 		`histogram_quantile(0.9, rate(grpc_server_handling_seconds{grpc_method="Series"}[5m])) > 0`,
 		`histogram_count(thanos_objstore_bucket_operation_duration_seconds{operation="get_range"}) > 0`,
@@ -222,8 +220,8 @@ func TestMixin(t *testing.T) {
 	}
 }
 
-// TestMixinGateAlert keeps the gate's one place taken: what waits there raises the latency that
-// Thanos's alert looks at.
+// TestMixinGateAlert keeps the only place of the gate occupied. Requests that wait raise the
+// latency that Thanos's alert reads.
 func TestMixinGateAlert(t *testing.T) {
 	l := oneLayoutWith(t, layout.Options{Giants: true})
 	w := watch(t, l, "--store.grpc.series-max-concurrency=1")
@@ -241,8 +239,8 @@ func TestMixinGateAlert(t *testing.T) {
 			{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
 		},
 	}
-	// Its answer is larger than what is in flight unread, so that it holds its place for as long as
-	// nobody reads on.
+	// Its answer is larger than what can be in flight unread. Therefore it occupies its place until
+	// the client reads on.
 	holder, err := c.Store.Series(ctx, everything)
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +257,7 @@ func TestMixinGateAlert(t *testing.T) {
 	if err == nil {
 		t.Fatal("a second request got through a gate for one")
 	}
-	// The client knows of its deadline before the gate does.
+	// The client notices its deadline before the gate does.
 	err = w.Wait(ctx, func(ctx context.Context) bool {
 		n, err := process.Metric(
 			ctx, "http://"+w.HTTPAddr+"/metrics",
@@ -282,8 +280,8 @@ func TestMixinGateAlert(t *testing.T) {
 	t.Logf("proved: %s fires while requests wait at the gate", e.Name)
 }
 
-// TestMixinBucketAlert takes chunk files away: reads that fail raise the share of failed operations
-// that Thanos's alert looks at.
+// TestMixinBucketAlert removes chunk files. Reads that fail raise the share of failed operations
+// that Thanos's alert reads.
 func TestMixinBucketAlert(t *testing.T) {
 	l := oneLayout(t)
 	w := watch(t, l)
@@ -292,7 +290,7 @@ func TestMixinBucketAlert(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d chunk files: %v", len(files), err)
 	}
-	// A folder in the file's place is there, and cannot be read.
+	// A folder in place of the file exists but cannot be read.
 	for _, f := range files {
 		if err := os.Remove(f); err != nil {
 			t.Fatal(err)
@@ -336,7 +334,7 @@ func TestMixinBucketAlert(t *testing.T) {
 	if v := w.eval(t, r.Text); len(v) != 1 || v[0] <= 0.05 {
 		t.Errorf("%s: got %v", r.Where, v)
 	}
-	// The requests failed with Aborted, which is not what the alert about gRPC errors counts.
+	// The requests failed with Aborted, which the alert about gRPC errors does not count.
 	if v := w.eval(t, named(t, all, "ThanosStoreGrpcErrorRate").Text); len(v) != 0 {
 		t.Errorf("ThanosStoreGrpcErrorRate fires: %v", v)
 	}

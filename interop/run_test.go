@@ -19,8 +19,8 @@ import (
 	"larder/interop/internal/trial"
 )
 
-// The sizes of a run. A full run is one of at least fullLayouts layouts; it must also have needed
-// every allowed difference.
+// The sizes of a run. A full run has at least fullLayouts layouts, and must have needed every
+// allowed difference.
 const (
 	shortLayouts  = 12
 	fullLayouts   = 40
@@ -34,7 +34,7 @@ const (
 	nonEmptyShare  = 0.60
 )
 
-// coverage counts what a run reached.
+// coverage counts what a run has covered.
 type coverage struct {
 	mu       sync.Mutex
 	requests map[string]int
@@ -117,7 +117,7 @@ func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
 	}
 }
 
-// irregularitiesRead are those of the blocks that a Series request reads.
+// irregularitiesRead returns the irregularities of the blocks that a Series request reads.
 func irregularitiesRead(l *layout.Layout, q *query.Query) (read []layout.Irregularity) {
 	ms, _ := q.Matchers()
 	seen := map[layout.Irregularity]bool{}
@@ -132,8 +132,8 @@ func irregularitiesRead(l *layout.Layout, q *query.Query) (read []layout.Irregul
 	return read
 }
 
-// aggregatesOverReplicas reports whether the answer holds aggregates, whether a series holds those
-// of several blocks for one time, and whether some are repeated.
+// aggregatesOverReplicas reports whether the answer has aggregates, whether a series has those of
+// several blocks for one time, and whether some are repeated.
 func aggregatesOverReplicas(r *trial.Result) (aggregates, replicas, repeated bool) {
 	for _, s := range r.Thanos.Series {
 		for i, c := range s.Chunks {
@@ -152,7 +152,7 @@ func aggregatesOverReplicas(r *trial.Result) (aggregates, replicas, repeated boo
 	return aggregates, replicas, repeated
 }
 
-// all is the number of requests that were made.
+// all is the number of requests.
 func (c *coverage) all() int {
 	n := 0
 	for _, k := range c.requests {
@@ -161,7 +161,7 @@ func (c *coverage) all() int {
 	return n
 }
 
-// check fails the test where the run did not reach what it must.
+// check fails the test if the run did not cover what it must.
 func (c *coverage) check(t *testing.T) {
 	t.Helper()
 	series := c.requests["Series"]
@@ -216,8 +216,8 @@ func (c *coverage) check(t *testing.T) {
 	}
 }
 
-// kind says what the i-th layout of a run must hold. Damaged layouts are few, because most of their
-// answers are errors.
+// kind returns the options of the i-th layout of a run. Few layouts are damaged, because most of
+// their answers are errors.
 func kind(i int) layout.Options {
 	switch i % 12 {
 	case 1, 4, 6, 9:
@@ -235,13 +235,13 @@ func kind(i int) layout.Options {
 	}
 }
 
-// runs compares a subject with Thanos over n layouts and calls differ for each request that
-// differs, until differ says stop.
+// runs compares a subject with Thanos over n layouts. It calls differ for each request that
+// differs, until differ returns stop.
 type run struct {
 	subject trial.Subject
-	// other, if not nil, is the subject of every second layout.
+	// other, unless nil, is the subject of every second layout.
 	other trial.Subject
-	// again has the subject asked everything that Thanos has an answer to a second time.
+	// again sends the subject a second time everything that Thanos has an answer to.
 	again   bool
 	allowed *allowed.List
 	seed    uint64
@@ -250,16 +250,16 @@ type run struct {
 	requests int
 	kind     func(i int) layout.Options
 	coverage *coverage
-	// shelf keeps the buckets for other runs of the same seed and kinds; nil: each is removed after
-	// its run.
+	// shelf keeps the buckets for other runs of the same seed and kinds. If it is nil, each bucket
+	// is removed after its run.
 	shelf *shelf
 }
 
-// shelf holds buckets that several runs read.
+// shelf has buckets that several runs read.
 type shelf struct {
 	dir string
 	mu  sync.Mutex // guards made; held while a bucket is written
-	// made are the layouts by their index.
+	// made are the layouts by index.
 	made map[int]*layout.Layout
 }
 
@@ -303,7 +303,7 @@ func (r *run) one(
 	t.Helper()
 	ctx := context.Background()
 	seed := r.seed*1000 + uint64(i)
-	// Not t.TempDir: forty buckets at once are more than a disk wants to hold.
+	// Not t.TempDir, because forty buckets at once need too much disk.
 	dir, err := os.MkdirTemp("", "interop-")
 	if err != nil {
 		t.Fatal(err)
@@ -384,8 +384,8 @@ func (r *run) one(
 	return true
 }
 
-// reporter reports differences, each with the simplest request that shows it: of every field the
-// first few, the rest are counted.
+// reporter reports differences, each with the simplest request that shows it. Of every field it
+// reports the first few and counts the rest.
 func reporter(
 	t *testing.T, most int,
 ) func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {

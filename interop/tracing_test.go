@@ -29,7 +29,7 @@ func startCollector(t *testing.T) *collector.Collector {
 	return c
 }
 
-// tracingTo is Thanos's flag for the collector.
+// tracingTo returns Thanos's flag for the collector.
 func tracingTo(c *collector.Collector, service, sampler string) string {
 	return fmt.Sprintf(
 		"--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: %q, service_name: %s, sampler_type: %s}}",
@@ -44,7 +44,7 @@ func startTraced(t *testing.T, l *layout.Layout, c *collector.Collector) *gatewa
 	if err != nil {
 		t.Fatal(err)
 	}
-	// No sampler is named: larder follows whoever asks.
+	// No sampler is named: larder follows the caller.
 	g, err := gateway.StartLarder(
 		ctx, bin, gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()}, tracingTo(c, "larder", `""`),
 	)
@@ -54,8 +54,9 @@ func startTraced(t *testing.T, l *layout.Layout, c *collector.Collector) *gatewa
 	return g
 }
 
-// TestTraceOfAQuerierContinues sends one PromQL query through a real Querier: its trace goes on in
-// larder, below the span in which the Querier called it, down to the reads of the bucket.
+// TestTraceOfAQuerierContinues sends one PromQL query through a real Querier. Its trace must
+// continue in larder, below the span in which the Querier called it, down to the reads of the
+// bucket.
 func TestTraceOfAQuerierContinues(t *testing.T) {
 	ctx := context.Background()
 	c, l := startCollector(t), oneLayout(t)
@@ -78,7 +79,7 @@ func TestTraceOfAQuerierContinues(t *testing.T) {
 	if res.Status != "success" {
 		t.Fatalf("the query failed: %+v", res)
 	}
-	// Both send what they still have when they stop.
+	// Both send their remaining spans when they stop.
 	stop(t, q)
 	stop(t, larder)
 
@@ -126,9 +127,8 @@ func TestTraceOfAQuerierContinues(t *testing.T) {
 	}
 }
 
-// TestTraceSamplingFollowsTheCaller: without a sampler of its own, larder records what a caller
-// records, starts a trace where there is none, and records nothing where the caller decided against
-// it.
+// TestTraceSamplingFollowsTheCaller: without a sampler, larder records what a caller records,
+// starts a trace if there is none, and records nothing if the caller decided against it.
 func TestTraceSamplingFollowsTheCaller(t *testing.T) {
 	ctx := context.Background()
 	c, l := startCollector(t), oneLayout(t)

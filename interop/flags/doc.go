@@ -1,3 +1,3 @@
-// Package flags holds larder's command line to that of the real `thanos store`: which flags there
-// are, their defaults, and which are hidden.
+// Package flags compares larder's command line with that of the real `thanos store`: the flags,
+// their defaults, and which of them are hidden.
 package flags

@@ -24,23 +24,23 @@ import (
 	"larder/interop/internal/programs"
 )
 
-// commandLine is what a program says about its flags.
+// commandLine is the command line that a program reports.
 type commandLine struct {
-	// values are the flags of `store` with their values when none is given, hidden ones included:
-	// what /api/v1/status/flags shows.
+	// values are the values of all flags of `store`, hidden ones included, when no flag is given:
+	// the output of /api/v1/status/flags.
 	values map[string]string
-	// shown are the flags that the manual shows, with the default that stands there: those of all
-	// commands, and those of `store`.
+	// shown are the flags in the manual with their defaults there: those of all commands, and those
+	// of `store`.
 	shown map[string]string
 }
 
-// exceptions are the flags whose default is another in larder, and why.
+// exceptions are the flags with another default in larder, and the reason.
 var exceptions = map[string]string{
 	"enable-auto-gomemlimit": "on by default: it acts only where there is a memory limit that nothing else is set from",
 }
 
-// TestFlagsOfThanos: larder takes every flag that the real binary has, with the same default, and
-// hides what it hides.
+// TestFlagsOfThanos: larder accepts every flag of the real binary, with the same default, and hides
+// the same flags.
 func TestFlagsOfThanos(t *testing.T) {
 	ctx := context.Background()
 	thanos := programs.Thanos(t)
@@ -73,7 +73,7 @@ func TestFlagsOfThanos(t *testing.T) {
 			t.Errorf("--%s: in larder's manual: %v, in Thanos's: %v", name, here, there)
 		}
 	}
-	// The flags of all commands are in the manual alone, but for a hidden one.
+	// The flags of all commands are only in the manual, except for a hidden one.
 	for name, def := range want.shown {
 		value, ok := got.shown[name]
 		switch {
@@ -86,7 +86,7 @@ func TestFlagsOfThanos(t *testing.T) {
 		}
 	}
 	for name := range exceptions {
-		// The manual does not show what a switch is by default.
+		// The manual does not show the default of a switch.
 		if _, isSwitch := want.shown[name]; !needed[name] &&
 			!(isSwitch && want.values[name] == "") {
 			t.Errorf("--%s is an exception that is not needed", name)
@@ -98,8 +98,8 @@ func TestFlagsOfThanos(t *testing.T) {
 	)
 }
 
-// TestFlagsAllGiven gives larder every flag that Thanos has at once, as Thanos spells its defaults:
-// it starts.
+// TestFlagsAllGiven gives larder every flag of Thanos at once, with Thanos's spelling of the
+// default. larder must start.
 func TestFlagsAllGiven(t *testing.T) {
 	ctx := context.Background()
 	thanos := programs.Thanos(t)
@@ -144,7 +144,7 @@ func TestFlagsAllGiven(t *testing.T) {
 	t.Logf("proved: larder starts with all %d flags of thanos store at their defaults", len(args))
 }
 
-// ask runs a program over an empty bucket and reads what it says about its flags.
+// ask runs a program over an empty bucket and reads the command line that it reports.
 func ask(t *testing.T, bin string) commandLine {
 	t.Helper()
 	ctx := t.Context()
@@ -181,7 +181,7 @@ func ask(t *testing.T, bin string) commandLine {
 	return c
 }
 
-// start runs a store gateway, whichever, with flags that both must have.
+// start runs one of the store gateways, with flags that both must have.
 func start(
 	ctx context.Context, t *testing.T, bin string, b gateway.Bucket, extra ...string,
 ) (*gateway.Larder, error) {
@@ -237,8 +237,8 @@ func manual(text string) map[string]string {
 	return shown
 }
 
-// canonical brings the ways in which values are written to one: sizes, durations, times, quoted
-// texts. What stands for a value that is not there (<content>, BUCKET-WEB-LABEL) is none.
+// canonical makes the spellings of a value equal: sizes, durations, times, quoted texts. A
+// placeholder for a missing value (<content>, BUCKET-WEB-LABEL) becomes empty.
 func canonical(s string) string {
 	s = strings.Trim(s, `"`)
 	if strings.HasPrefix(s, "<") ||

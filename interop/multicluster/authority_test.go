@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// authority is a CA with the files of what it has issued.
+// authority is a CA with the files of the certificates that it has issued.
 type authority struct {
 	t    *testing.T
 	dir  string
@@ -25,7 +25,7 @@ type authority struct {
 	ca   string // the file of its certificate
 }
 
-// identity is a certificate and its key, as files.
+// identity is a certificate and its key, in files.
 type identity struct{ cert, key string }
 
 func newAuthority(t *testing.T) *authority {
@@ -67,7 +67,7 @@ func (a *authority) sign(template *x509.Certificate) (*x509.Certificate, *ecdsa.
 	return cert, key
 }
 
-// issue makes a certificate for a server of this name (on 127.0.0.1) or a client.
+// issue makes a certificate for a server of this name (on 127.0.0.1) or for a client.
 func (a *authority) issue(name string) identity {
 	a.t.Helper()
 	cert, key := a.sign(&x509.Certificate{
@@ -95,8 +95,8 @@ func (a *authority) write(name, kind string, der []byte) string {
 	return path
 }
 
-// client is the TLS of a client that trusts the authority and shows id, or nothing. What it has it
-// shows whatever the server asks for.
+// client returns the TLS configuration of a client that trusts the authority and presents id, or no
+// certificate. It presents id whatever the server asks for.
 func (a *authority) client(id *identity) *tls.Config {
 	a.t.Helper()
 	conf := &tls.Config{RootCAs: x509.NewCertPool()}

@@ -40,7 +40,7 @@ func (s sample) FH() *histogram.FloatHistogram { return nil }
 func (s sample) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
 func (s sample) Copy() chunks.Sample           { return s }
 
-// The bucket has 20 series, of which each has the value 2 every 15 s for two hours.
+// The bucket has 20 series. Each has the value 2 every 15 s for two hours.
 const series = 20
 
 func makeBucket(t *testing.T) string {
@@ -85,8 +85,8 @@ func closeAtEnd(t *testing.T, name string, c closer) {
 	})
 }
 
-// startProxy runs nginx as the gRPC proxy of a cluster: it asks clients for certificates of the
-// authority and shows its own to larder.
+// startProxy runs nginx as the gRPC proxy of a cluster. It requires client certificates of the
+// authority and presents its own to larder.
 func startProxy(t *testing.T, a *authority, larder string) (addr string) {
 	t.Helper()
 	bin := programs.Debian(t, "nginx", "nginx-light")
@@ -137,7 +137,7 @@ http {
 	return addrs[0]
 }
 
-// clientFlags are a Querier's flags to speak TLS; id may be nil.
+// clientFlags returns a Querier's flags for TLS; id may be nil.
 func clientFlags(a *authority, server string, id *identity) []string {
 	flags := []string{
 		"--grpc-client-tls-secure",

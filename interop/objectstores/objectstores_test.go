@@ -24,11 +24,11 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// noCaches has every request read the bucket.
+// noCaches makes every request read the bucket.
 var noCaches = []string{"--index-cache-size=0", "--chunk-cache-size=0"}
 
-// TestObjectStores: the same blocks, behind a prefix, over each store and over a folder: equal
-// answers, also after a block has vanished from both.
+// TestObjectStores: the same blocks behind a prefix give equal answers over each store and over a
+// folder, also after a block has vanished from both.
 func TestObjectStores(t *testing.T) {
 	for _, s := range stores {
 		t.Run(s.name, func(t *testing.T) {
@@ -94,8 +94,8 @@ func TestObjectStores(t *testing.T) {
 	}
 }
 
-// TestObjectStoreCredentials: wrong ones must not look like an empty bucket: larder is not ready,
-// and says why.
+// TestObjectStoreCredentials: wrong credentials must not look like an empty bucket: larder is not
+// ready, and reports the reason.
 func TestObjectStoreCredentials(t *testing.T) {
 	for _, s := range stores {
 		if s.spoil == nil {
@@ -124,7 +124,7 @@ func larder(t *testing.T) string {
 	return bin
 }
 
-// gate is a running larder and a client of it.
+// gate is a running larder and its client.
 type gate struct {
 	*gateway.Larder
 	client *gateway.Client
@@ -184,7 +184,7 @@ func launch(t *testing.T, bin, yaml string) (p *process.Process, url string) {
 	return p, url
 }
 
-// compare asks both and returns the answer of the store.
+// compare asks both and returns the store's answer.
 func compare(t *testing.T, want, got *gate, q *query.Query) *answer.Answer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -210,7 +210,7 @@ func compare(t *testing.T, want, got *gate, q *query.Query) *answer.Answer {
 	return g
 }
 
-// upload puts a folder's files into the bucket.
+// upload writes a folder's files into the bucket.
 func upload(t *testing.T, bkt objstore.Bucket, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {

@@ -20,7 +20,7 @@ import (
 	"larder/interop/internal/programs"
 )
 
-// prefix is where the blocks lie; the slashes around it must not matter.
+// prefix is where the blocks are. The slashes around it must not matter.
 const prefix = "team/blocks"
 
 // store is one kind of object store.
@@ -28,9 +28,9 @@ type store struct {
 	name string
 	// start runs a server and returns the bucket's YAML without its prefix.
 	start func(t *testing.T) string
-	// spoil makes the credentials in the YAML wrong; nil where the server takes any.
+	// spoil makes the credentials in the YAML wrong; nil if the server accepts any.
 	spoil func(yaml string) string
-	// refusal is what larder must say about them.
+	// refusal is what larder must report about them.
 	refusal string
 }
 
@@ -98,9 +98,9 @@ func startS3(t *testing.T, flags ...string) string {
 	)
 }
 
-// startGCS points the client at the server by the variable that Google's libraries read; larder
-// inherits it. The client wants a token first, from whoever the service account names: here one
-// that knows larder@test only.
+// startGCS directs the client to the server by the variable that Google's libraries read; larder
+// inherits it. The client first requests a token from the server that the service account names:
+// here one that knows only larder@test.
 func startGCS(t *testing.T) string {
 	addr := freePort(t)
 	host, port, _ := strings.Cut(addr, ":")
@@ -159,7 +159,7 @@ func startGCS(t *testing.T) string {
 	return fmt.Sprintf("type: GCS\nconfig:\n  bucket: blocks\n  service_account: '%s'\n", account)
 }
 
-// The account and key that Azurite has for everybody.
+// The well-known account and key of Azurite.
 const (
 	azureAccount = "devstoreaccount1"
 	azureKey     = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -183,7 +183,7 @@ func startAzurite(t *testing.T) string {
 	)
 }
 
-// get returns a page's body and status, 0 where nobody answers.
+// get returns a page's body and status; 0 if no server answers.
 func get(ctx context.Context, url string) (string, int) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

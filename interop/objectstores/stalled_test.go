@@ -15,8 +15,8 @@ import (
 )
 
 // TestObjectStoreStalls: every 25th range of an S3 server stops half way for two seconds. Once
-// larder has learned what is usual, such bodies are continued by another request, and the answers
-// are those over a folder.
+// larder has measured the usual time, another request continues such bodies, and the answers are
+// those over a folder.
 func TestObjectStoreStalls(t *testing.T) {
 	ctx := t.Context()
 	l, err := layout.Write(

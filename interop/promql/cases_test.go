@@ -10,7 +10,7 @@ import (
 )
 
 // TestQueryCases asks a Querier that removes the replica label for sums over the buckets of
-// testdata/cases. The values are known; those over Thanos's store must be the same.
+// testdata/cases. The values are known, and must be the same over Thanos's store.
 func TestQueryCases(t *testing.T) {
 	s := newStage(t)
 	larders, stores := map[string]string{}, map[string]string{}

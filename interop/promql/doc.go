@@ -1,4 +1,4 @@
-// Package promql proves that PromQL over larder is what it should be: what Prometheus makes of the
-// same blocks, and what a Querier makes of Thanos's own store, however the Querier, the stores and
-// the shards are arranged, and when a store fails half way.
+// Package promql tests PromQL over larder against what Prometheus computes from the same blocks,
+// and against a Querier over Thanos's own store: in every arrangement of Queriers, stores and
+// shards, and with a store that fails half way.
 package promql

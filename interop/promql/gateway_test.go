@@ -19,8 +19,8 @@ const shards = 3
 // side is one of the two gateways in every arrangement.
 type side struct{ single, replicas, shards []string }
 
-// arrange serves a bucket with one gateway, with two that serve all of it, and with several of
-// which each serves the blocks that their ids give it.
+// arrange serves a bucket with one gateway, with two that serve all of it, and with several that
+// each serve the blocks that hashmod of the id assigns to them.
 func arrange(bucket string, start serve) side {
 	x := side{single: []string{start(bucket)}}
 	x.replicas = append(append([]string{}, x.single...), start(bucket))
@@ -38,15 +38,15 @@ func shard(i int) string {
 - {action: keep, source_labels: [shard], regex: "%d"}`, shards, i)
 }
 
-// at restricts a question to some stores.
+// at restricts a query to some stores.
 func at(p neighbour.Params, addrs []string) neighbour.Params {
 	p.StoreMatch = []string{`{__address__=~"` + strings.Join(addrs, "|") + `"}`}
 	return p
 }
 
-// replicated makes a bucket of two clusters, one of them watched by two replicas, with blocks at
-// every resolution: raw and downsampled for the first two hours of which retention has taken the
-// raw ones, both for the next two, raw alone for the rest.
+// replicated makes a bucket of two clusters, one of them with two replicas. It has blocks at every
+// resolution: for the first two hours raw and downsampled blocks of which retention has removed the
+// raw ones, for the next two both, for the rest raw blocks only.
 func replicated(t *testing.T, s *stage, seed uint64) *fleet.Bucket {
 	t.Helper()
 	ctx := context.Background()
@@ -81,9 +81,10 @@ func replicated(t *testing.T, s *stage, seed uint64) *fleet.Bucket {
 	return bucket
 }
 
-// TestQueryGateway: a Querier over larder, be it one, two replicas or hashmod shards, answers what
-// it answers over as many of Thanos's own stores: with deduplication and without, with either
-// engine, at every resolution, with compression. The label APIs and the statistics of queries too.
+// TestQueryGateway: a Querier over one larder, two replicas or hashmod shards gives the same
+// answers as over as many of Thanos's own stores: with and without deduplication, with either
+// engine, at every resolution, with compression. So do the label APIs and the statistics of
+// queries.
 func TestQueryGateway(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -192,7 +193,7 @@ func TestQueryGateway(t *testing.T) {
 	})
 }
 
-// compareLabels puts the same questions to the label APIs over both and returns how many.
+// compareLabels sends the same requests to the label APIs over both and returns their number.
 func compareLabels(
 	t *testing.T, c *neighbour.Client, o promgen.Options, seed uint64, larder, thanos []string,
 ) int {

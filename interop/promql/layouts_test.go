@@ -17,9 +17,9 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestQueryLayouts: a Querier answers over larder as over Thanos's store where buckets are at their
-// worst: the random layouts of the differential test, with blocks that overlap, are nested, marked,
-// downsampled, and labels that clash.
+// TestQueryLayouts: over the worst buckets a Querier gives the same answers over larder as over
+// Thanos's store: the random layouts of the differential test, with blocks that overlap, are
+// nested, marked or downsampled, and labels that clash.
 func TestQueryLayouts(t *testing.T) {
 	ctx := context.Background()
 	s := newStage(t)
@@ -82,9 +82,9 @@ func TestQueryLayouts(t *testing.T) {
 	)
 }
 
-// resolution is one for which both gateways choose the same blocks: Thanos reads blocks in vain
-// beside nested coarse ones, see docs/compatibility.md, and a Querier makes something of what is in
-// them.
+// resolution is a resolution for which both gateways choose the same blocks. Beside nested coarse
+// blocks Thanos reads blocks that are not needed (see docs/compatibility.md), and a Querier uses
+// what is in them.
 func resolution(r *rand.Rand, l *layout.Layout) string {
 	name := []string{"0s", "5m", "1h"}[r.IntN(3)]
 	last := map[string]*layout.Block{}
@@ -101,7 +101,7 @@ func resolution(r *rand.Rand, l *layout.Layout) string {
 	return name
 }
 
-// layoutQuery asks about a series of the layout and those that share labels with it.
+// layoutQuery asks for a series of the layout and those that share labels with it.
 func layoutQuery(r *rand.Rand, l *layout.Layout) promgen.Query {
 	served := l.Served()
 	b := served[r.IntN(len(served))]

@@ -12,20 +12,20 @@ import (
 	"larder/interop/internal/promgen"
 )
 
-// match holds larder's answers to those that the same kind of Querier gives over Thanos's store.
+// match compares larder's answers with those of the same kind of Querier over Thanos's store.
 type match struct {
 	t *testing.T
 	tally
 	differences int
-	// undetermined counts queries to which Thanos's store has several answers: a Querier that gets
-	// chunks of equal times from several stores takes them in the order of a hash map.
+	// undetermined counts queries to which Thanos's store has several answers: a Querier processes
+	// chunks of equal times from several stores in the order of a hash map.
 	undetermined int
 	// rounded counts answers of Prometheus's engine that differ in the last digits of sums, see
 	// rounding.
 	rounded int
 }
 
-// play puts one query to both and returns how many have differed by now.
+// play sends one query to both and returns how many queries have differed so far.
 func (m *match) play(about string, q promgen.Query, engine string, thanos, larder answerer) int {
 	m.t.Helper()
 	pose := func(who answerer) *neighbour.Result {
@@ -39,7 +39,7 @@ func (m *match) play(about string, q promgen.Query, engine string, thanos, larde
 	m.add(want)
 	tolerance := 0.0
 	if engine == "thanos" {
-		// It adds up in the order in which its workers come by.
+		// It adds values in the order in which its workers finish.
 		tolerance = rounding
 	}
 	d := same(want, got, tolerance)
@@ -102,15 +102,15 @@ func same(want, got *neighbour.Result, tolerance float64) string {
 
 var (
 	address = regexp.MustCompile(`127\.0\.0\.1:\d+`)
-	// fault is how a gateway reports a block that it cannot answer from: it names the first that it
-	// met, Thanos with code Unknown, larder with Aborted (see allowed_differences.yaml). What is
-	// wrong stands at the end.
+	// fault matches how a gateway reports a block from which it cannot answer. It names the first
+	// one that it met, Thanos with code Unknown, larder with Aborted (see
+	// allowed_differences.yaml). The cause is at the end.
 	fault = regexp.MustCompile(
 		`code = (Unknown|Aborted) desc = receive series from [0-9A-Z]{26}: (.*: )?`,
 	)
 )
 
-// warnings come in any order, and name addresses and blocks.
+// warnings may come in any order, and contain addresses and block ids.
 func warnings(r *neighbour.Result) string {
 	all := slices.Clone(r.Warnings)
 	for i := range all {
@@ -122,8 +122,7 @@ func warnings(r *neighbour.Result) string {
 	return strings.Join(all, "; ")
 }
 
-// sampleStats compares how many samples two evaluations of one query say that they looked at; times
-// differ as they like.
+// sampleStats compares how many samples two evaluations of one query report; times may differ.
 func sampleStats(want, got *neighbour.Result) string {
 	if len(want.Stats) == 0 && len(got.Stats) == 0 {
 		return ""

@@ -18,16 +18,16 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// everything asks for more series than go into one frame.
+// everything asks for more series than fit into one frame.
 const everything = `count by (cluster, __name__) ({__name__=~".+"})`
 
 // moment is within the second block.
 const moment = fleet.From + 3*fleet.BlockMillis/2 + 777
 
-// TestQueryPartialResponse: a store that fails after some frames, is cut off, or falls silent has
-// the same consequences whether it is larder or Thanos's: with partial responses the data of the
-// healthy store and a warning that names the other one, without them an error; with eager retrieval
-// and with lazy.
+// TestQueryPartialResponse: if a store fails after some frames, is cut off, or falls silent, the
+// consequences are the same for larder and Thanos's store. With partial responses: the data of the
+// healthy store and a warning that names the other one. Without them: an error. This holds with
+// eager retrieval and with lazy.
 func TestQueryPartialResponse(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -74,8 +74,8 @@ func TestQueryPartialResponse(t *testing.T) {
 			return p
 		}
 		overLarder, overThanos := behind(larder), behind(thanos)
-		// Silence is noticed after the timeout; all else is noticed at once. A healthy store on a
-		// busy machine must not seem silent.
+		// Silence is noticed after the timeout, everything else at once. A healthy store on a busy
+		// machine must not seem silent.
 		q := s.querier(
 			[]string{healthy, overLarder.Addr, overThanos.Addr}, "--grpc.proxy-strategy="+strategy,
 			"--store.response-timeout=2s",
@@ -120,7 +120,7 @@ func TestQueryPartialResponse(t *testing.T) {
 				if d := sameClass(want, got, overThanos.Addr, overLarder.Addr); d != "" {
 					t.Errorf("%s: %s", about, d)
 				}
-				// What was on its way when a connection broke may or may not arrive.
+				// What was in flight when a connection broke may or may not arrive.
 				if fault.Kind == flaky.Fail {
 					if d := neighbour.Diff(want, got, 0); d != "" {
 						t.Errorf("%s: what came before the error: %s", about, d)
@@ -129,7 +129,7 @@ func TestQueryPartialResponse(t *testing.T) {
 				n++
 			}
 		}
-		// A store that is well again is asked again.
+		// A store that has recovered is asked again.
 		if r := instant(t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy, overLarder.Addr); !r.OK() ||
 			len(r.Warnings) > 0 {
 			t.Errorf("%s: after the faults: %+v", strategy, r.Answer)
@@ -141,8 +141,8 @@ func TestQueryPartialResponse(t *testing.T) {
 	}
 }
 
-// TestQueryPartialResponseOfDamage: larder refuses a damaged chunk in the middle of an answer, and
-// the Querier makes of it what it makes of any store that aborts.
+// TestQueryPartialResponseOfDamage: larder fails at a damaged chunk in the middle of an answer, and
+// the Querier treats it like any store that aborts.
 func TestQueryPartialResponseOfDamage(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)
@@ -168,7 +168,7 @@ func TestQueryPartialResponseOfDamage(t *testing.T) {
 				"%s: got %+v, want an error that names block %s", strategy, refused.Answer, block,
 			)
 		}
-		// What does not need the block is answered.
+		// Queries that do not need the block are answered.
 		if r, err := q.Instant(context.Background(), everything, fleet.From+fleet.BlockMillis/2, neighbour.Params{PartialResponse: new(false)}); err != nil ||
 			!r.OK() ||
 			len(r.Series) <= len(whole.Series) {
@@ -180,7 +180,7 @@ func TestQueryPartialResponseOfDamage(t *testing.T) {
 	)
 }
 
-// oneCluster makes a bucket of one cluster's blocks.
+// oneCluster makes a bucket of the blocks of one cluster.
 func oneCluster(t *testing.T, s *stage, seed uint64, cluster string) *fleet.Bucket {
 	t.Helper()
 	b := &fleet.Bucket{Dir: s.folder("bucket")}
@@ -221,7 +221,8 @@ func instant(
 	return r
 }
 
-// wantWarned: an answer with all that the healthy store has and a warning that names the other one.
+// wantWarned demands an answer with all data of the healthy store and a warning that names the
+// other one.
 func wantWarned(
 	t *testing.T, about string, got *neighbour.Result, store string, healthy *neighbour.Result,
 ) {
@@ -244,8 +245,8 @@ func wantWarned(
 	}
 }
 
-// sameClass compares what a client can tell apart without reading: codes, and whether warnings and
-// errors name the store.
+// sameClass compares what a client can tell apart without reading texts: codes, and whether
+// warnings and errors name the store.
 func sameClass(want, got *neighbour.Result, wantStore, gotStore string) string {
 	class := func(r *neighbour.Result, store string) string {
 		return fmt.Sprintf(
@@ -262,8 +263,8 @@ func sameClass(want, got *neighbour.Result, wantStore, gotStore string) string {
 	return ""
 }
 
-// TestQueryLimits: a request that exceeds a limit of the store fails for the client as it does with
-// Thanos's store.
+// TestQueryLimits: a request that exceeds a limit of the store fails for the client in the same way
+// as with Thanos's store.
 func TestQueryLimits(t *testing.T) {
 	s := newStage(t)
 	seed := settings.Seed(t)

@@ -12,14 +12,15 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestPrometheusBlocks: blocks cut by the TSDB of Prometheus, in the version that Thanos pins, in
-// the one that larder pins, and in that one with its newest encodings, give the answers over larder
-// and a Querier that Prometheus's engine gives over the same blocks. Exactly, but for rounding: the
-// engine is the same and sees the same series in the same order. The newest encodings only the
-// newer version can open; there the reference is the same samples written by the older one.
+// TestPrometheusBlocks: larder and a Querier give the same answers as Prometheus's engine over the
+// same blocks. Prometheus's TSDB cuts the blocks: in the version that Thanos pins, in the one that
+// larder pins, and in that one with its newest encodings. The answers are equal except for
+// rounding, because the engine is the same and sees the same series in the same order. Only the
+// newer version can open the newest encodings; there the reference is the same samples written by
+// the older one.
 //
-// A Querier straightens counters before the engine sees them, which makes a difference where one
-// starts again. There the reference is the same Querier over Thanos's own store.
+// A Querier straightens counters before the engine sees them, which makes a difference at resets.
+// There the reference is the same Querier over Thanos's own store.
 func TestPrometheusBlocks(t *testing.T) {
 	ctx := context.Background()
 	s := newStage(t)
@@ -79,20 +80,20 @@ func TestPrometheusBlocks(t *testing.T) {
 	}
 }
 
-// counterFunction is in queries for which a Querier straightens counters.
+// counterFunction matches queries for which a Querier straightens counters.
 var counterFunction = regexp.MustCompile(`\b(rate|increase|irate|resets)\(`)
 
-// rounding is how far two sums of the same numbers in another order may be apart, relatively.
-// Prometheus's engine takes the series of inner expressions from hash maps, so its own answers
-// differ in the last digit from one time to the next.
+// rounding is the largest relative difference of two sums of the same numbers in another order.
+// Prometheus's engine iterates over hash maps of inner series; therefore its own answers differ in
+// the last digit from one evaluation to the next.
 const rounding = 1e-9
 
-// answerer puts a query to a server.
+// answerer sends a query to a server.
 type answerer func(promgen.Query) (*neighbour.Result, error)
 
-// comparison holds larder's answers to Prometheus's.
+// comparison compares larder's answers with Prometheus's.
 type comparison struct {
-	// seed is the generator's: ten times INTEROP_SEED, and a number for the test.
+	// seed is the generator's seed: ten times INTEROP_SEED plus a number for the test.
 	seed       uint64
 	queries    int
 	about      string
@@ -100,7 +101,7 @@ type comparison struct {
 	prometheus *fleet.Prometheus
 	// larder and thanos are Queriers over the two gateways.
 	larder, thanos answerer
-	// each is called with every query and larder's answer; nil for none.
+	// each is called with every query and larder's answer; nil for no call.
 	each func(promgen.Query, *neighbour.Result) (difference string)
 }
 
@@ -164,7 +165,7 @@ func compare(t *testing.T, c *comparison) {
 	)
 }
 
-// unsteady reports whether the reference gives another answer when it is asked again.
+// unsteady reports whether the reference changes its answer when it is asked again.
 func unsteady(want *neighbour.Result, reference func() *neighbour.Result) bool {
 	const asks = 10
 	for range asks {
@@ -175,7 +176,7 @@ func unsteady(want *neighbour.Result, reference func() *neighbour.Result) bool {
 	return false
 }
 
-// differ says where two answers differ, in data or in whether there are any.
+// differ describes where two answers differ, in data or in success.
 func differ(want, got *neighbour.Result, tolerance float64) string {
 	if want.OK() != got.OK() {
 		return fmt.Sprintf("want error %q, got error %q", want.Error, got.Error)

@@ -18,11 +18,11 @@ import (
 	"larder/interop/internal/settings"
 )
 
-// TestPrometheusServer: a Prometheus server takes samples, cuts blocks, and answers PromQL. Its
-// blocks, with the meta.json of a shipper, give the same answers over larder and a Querier: bit for
-// bit those of the engine that the Querier has over the same blocks, and, for queries that mean the
-// same in the server's version, those of the server itself but for the last digits of sums, which
-// versions add up differently.
+// TestPrometheusServer: a Prometheus server receives samples, cuts blocks, and answers PromQL. Over
+// these blocks, with the meta.json of a shipper, larder and a Querier give the same answers: bit
+// for bit those of the Querier's engine over the same blocks. For queries that mean the same in the
+// server's version they are also those of the server, except for the last digits of sums, which
+// versions add differently.
 func TestPrometheusServer(t *testing.T) {
 	ctx := context.Background()
 	s := newStage(t)
@@ -36,8 +36,8 @@ func TestPrometheusServer(t *testing.T) {
 	}
 	s.watch("prometheus", server)
 	if err := server.Write(ctx, source, func(l labels.Labels) bool {
-		// What Prometheus 2 does not know, or knew otherwise: histograms with bounds of their own,
-		// and series that become histograms.
+		// Prometheus 2 does not know histograms with custom bounds, or treats series differently
+		// that become histograms.
 		name := l.Get(labels.MetricName)
 		return name == "batch_seconds" || name == "mixed"
 	}); err != nil {
@@ -52,11 +52,11 @@ func TestPrometheusServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The server knows what came after its last block, and a negative offset looks there.
+	// The server knows samples after its last block, and a negative offset looks there.
 	to := metas[len(metas)-1].MaxTime - 15*60*1000
 	larder, thanos := s.larderOver(bucket.Dir), s.storeOver(bucket.Dir)
-	// The one external label is a replica's, which deduplication takes away: what is left is what
-	// the server shows.
+	// The only external label is the replica label. Deduplication removes it; the rest is what the
+	// server shows.
 	q := s.querier([]string{larder, thanos}, "--query.replica-label=replica")
 	asked := 0
 	compare(t, &comparison{
@@ -90,7 +90,7 @@ func TestPrometheusServer(t *testing.T) {
 			return ""
 		},
 	})
-	// Native histograms as they are; calculations with them were redefined.
+	// Only unmodified native histograms: calculations with them were redefined.
 	for _, text := range []string{`rpc_duration_seconds`, `rpc_wait_seconds{job=~"api|db"}`, `rpc_duration_seconds offset 1h`} {
 		query := promgen.Query{Text: text, Start: fleet.From + 777, End: to, Step: 300_000}
 		want, err := ask(server.Client, query, neighbour.Params{})

@@ -15,7 +15,7 @@ import (
 	"larder/interop/internal/promgen"
 )
 
-// stage is what a test plays on: programs, a folder, and the processes that it started.
+// stage has what a test uses: programs, a folder, and the processes that it started.
 type stage struct {
 	t      *testing.T
 	larder string
@@ -33,8 +33,8 @@ func newStage(t *testing.T) *stage {
 	return &stage{t: t, larder: bin, thanos: programs.Thanos(t), dir: t.TempDir()}
 }
 
-// Programs are built once for all tests: even where nothing is to be done the go command takes
-// seconds to find out.
+// Programs are built once for all tests: even if nothing has changed, the go command needs seconds
+// to notice.
 var (
 	buildLarder = sync.OnceValues(
 		func() (string, error) { return gateway.BuildLarder(context.Background(), "../..") },
@@ -49,7 +49,7 @@ var (
 	}
 )
 
-// folder names a new folder; whoever uses it makes it.
+// folder returns the name of a new folder; the user of the folder creates it.
 func (s *stage) folder(name string) string {
 	s.n++
 	return filepath.Join(s.dir, fmt.Sprintf("%02d-%s", s.n, name))
@@ -92,7 +92,7 @@ func (s *stage) openPrometheus(dir string, external map[string]string) *fleet.Pr
 	return p
 }
 
-// process is what is closed at the end, and must be alive until then.
+// process is closed at the end, and must be alive until then.
 type process interface {
 	Exited() <-chan struct{}
 	Log() string
@@ -156,7 +156,7 @@ func (s *stage) querier(endpoints []string, extra ...string) *neighbour.Componen
 	return q
 }
 
-// ask puts a query to a server.
+// ask sends a query to a server.
 func ask(c *neighbour.Client, q promgen.Query, p neighbour.Params) (*neighbour.Result, error) {
 	if q.Step == 0 {
 		return c.Instant(context.Background(), q.Text, q.Start, p)
@@ -164,7 +164,7 @@ func ask(c *neighbour.Client, q promgen.Query, p neighbour.Params) (*neighbour.R
 	return c.Range(context.Background(), q.Text, q.Start, q.End, q.Step, p)
 }
 
-// tally counts what was compared, so that a run that compared nothing fails.
+// tally counts comparisons, so that a run without any fails.
 type tally struct {
 	queries, failed, empty, samples int
 }
@@ -196,5 +196,5 @@ func (c *tally) check(t *testing.T) {
 	}
 }
 
-// maxReports is how many differences a test reports before it stops.
+// maxReports is the number of differences that a test reports before it stops.
 const maxReports = 5

@@ -1,3 +1,3 @@
-// Package web compares what larder and `thanos store` answer over HTTP, each a process of its own
-// over a bucket of the same blocks.
+// Package web compares the HTTP answers of larder and `thanos store`, each a process over a bucket
+// of the same blocks.
 package web

@@ -16,17 +16,18 @@ import (
 	"larder/interop/internal/programs"
 )
 
-// pair is the two gateways of a test, by their HTTP addresses.
+// pair is the two gateways of a test with their HTTP addresses.
 type pair struct {
 	t              *testing.T
 	thanos, larder string
-	// Each has a bucket of its own, with the same blocks: what one writes, the other must not find.
+	// Each gateway has its own bucket with the same blocks, because the other one must not find
+	// what one writes.
 	thanosBucket, larderBucket string
 	larderProcess              *gateway.Larder
 }
 
-// everyField is the meta.json of a block with everything that Thanos knows of it, and something
-// that it does not.
+// everyField is the meta.json of a block with every field that Thanos knows, and one that it does
+// not know.
 const everyField = `{
 	"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "minTime": 1000, "maxTime": 7200000, "version": 1,
 	"stats": {"numSamples": 12, "numSeries": 34, "numChunks": 56, "numFloatSamples": 10, "numHistogramSamples": 2, "numTombstones": 1},
@@ -44,11 +45,11 @@ const everyField = `{
 	"added_by_a_later_writer": {}
 }`
 
-// fewFields is the meta.json of a block that an early writer left.
+// fewFields is the meta.json of a block of an early writer.
 const fewFields = `{"ulid": "01ARZ3NDEKTSV4RRFFQ69G5FAY", "minTime": 1000, "maxTime": 7200000, "version": 1, "compaction": {"level": 1},
 	"thanos": {"labels": {"few": "fields"}, "downsample": {"resolution": 0}}}`
 
-// start runs both gateways, larder with flags of its own.
+// start runs both gateways, larder with additional flags.
 func start(t *testing.T, thanosFlags, larderFlags []string) *pair {
 	t.Helper()
 	ctx := t.Context()
@@ -61,7 +62,7 @@ func start(t *testing.T, thanosFlags, larderFlags []string) *pair {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// These have no index, which the list of blocks does not need.
+	// They have no index, which the list of blocks does not need.
 	for id, meta := range map[string]string{"01ARZ3NDEKTSV4RRFFQ69G5FAV": everyField, "01ARZ3NDEKTSV4RRFFQ69G5FAY": fewFields} {
 		dir := filepath.Join(p.thanosBucket, id)
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "meta.json"), []byte(meta), 0o644)); err != nil {
@@ -100,21 +101,21 @@ func closed(t *testing.T, name string, c io.Closer) {
 	})
 }
 
-// request is a request of both gateways.
+// request is a request to both gateways.
 type request struct {
 	method, path string // GET if empty
 	form         string // a form in the body
 	header       [2]string
 }
 
-// reply is what of an answer is looked at.
+// reply is the part of an answer that is compared.
 type reply struct {
 	code   int
 	header http.Header
 	body   string
 }
 
-// ask sends a request and follows no redirect.
+// ask sends a request and does not follow redirects.
 func ask(t *testing.T, base string, q request) reply {
 	t.Helper()
 	if q.method == "" {
@@ -146,7 +147,7 @@ func ask(t *testing.T, base string, q request) reply {
 	return reply{resp.StatusCode, resp.Header, string(b)}
 }
 
-// same asks both and wants the same code, body and headers. It returns larder's answer.
+// same asks both and demands the same code, body and headers. It returns larder's answer.
 func (p *pair) same(q request) reply {
 	p.t.Helper()
 	want, got := ask(p.t, p.thanos, q), ask(p.t, p.larder, q)
@@ -159,7 +160,7 @@ func (p *pair) same(q request) reply {
 	return got
 }
 
-// headers are those that say something; others are a matter of the server.
+// headers returns the headers with a meaning; others depend on the server.
 func headers() []string {
 	return []string{
 		"Access-Control-Allow-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
@@ -183,7 +184,7 @@ func (p *pair) sameHeaders(q request, got, want reply) {
 	}
 }
 
-// data asks for a path of the API and returns what is under data.
+// data requests a path of the API and returns the value of data.
 func data(t *testing.T, base, path string) map[string]any {
 	t.Helper()
 	r := ask(t, base, request{path: path})

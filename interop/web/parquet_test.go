@@ -22,12 +22,12 @@ import (
 const (
 	hour = int64(60 * 60 * 1000)
 	day  = 24 * hour
-	// firstDay is where the days of these tests begin to be counted.
+	// firstDay is the day from which these tests count.
 	firstDay = 20_000 * day
 )
 
-// converted is a bucket of blocks that have no index, which the list of blocks does not need, and
-// the bucket of their Parquet converter.
+// converted is a bucket of blocks, and the bucket of their Parquet converter. The blocks have no
+// index, which the list of blocks does not need.
 type converted struct {
 	t               *testing.T
 	blocks, parquet string
@@ -131,8 +131,7 @@ func (c *converted) served() (thanos, larder []string) {
 	return names(th.HTTPAddr), names(l.HTTPAddr)
 }
 
-// TestConvertedBlocks: of a bucket whose converter has come as far as it could, both serve the same
-// blocks.
+// TestConvertedBlocks: if the converter is up to date, both gateways serve the same blocks.
 func TestConvertedBlocks(t *testing.T) {
 	c, old := newConverted(t), time.Now().Add(-time.Hour)
 	var days [4][]string
@@ -169,7 +168,8 @@ func TestConvertedBlocks(t *testing.T) {
 	)
 }
 
-// TestConvertedBlocksDiffer: where Thanos's rule and larder's part, as docs/compatibility.md says.
+// TestConvertedBlocksDiffer: where larder's rule differs from Thanos's, as docs/compatibility.md
+// says.
 func TestConvertedBlocksDiffer(t *testing.T) {
 	c, old := newConverted(t), time.Now().Add(-time.Hour)
 

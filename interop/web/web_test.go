@@ -22,8 +22,8 @@ func sorted(list string) string {
 	return strings.Join(parts, ", ")
 }
 
-// TestSameAnswers: a larder without flags against a Thanos whose admin operations are disabled,
-// which is larder's default.
+// TestSameAnswers compares a larder without flags with a Thanos whose admin operations are
+// disabled, as they are by default in larder.
 func TestSameAnswers(t *testing.T) {
 	p := start(
 		t, []string{"--bucket-web-label=replica", "--disable-admin-operations"},
@@ -139,7 +139,7 @@ func TestSameAnswers(t *testing.T) {
 	)
 }
 
-// TestMarks: with admin operations larder writes what Thanos writes, and its next sync honours it.
+// TestMarks: with admin operations larder writes the same as Thanos, and its next sync honours it.
 func TestMarks(t *testing.T) {
 	p := start(t, []string{"--web.prefix-header=X-Prefix"}, []string{
 		"--web.prefix-header=X-Prefix", "--enable-admin-operations", "--sync-block-duration=500ms", "--ignore-deletion-marks-delay=0s",
@@ -206,9 +206,9 @@ func TestMarks(t *testing.T) {
 		t.Error("a block that is not to be compacted is not served")
 	}
 
-	// What Thanos does not refuse.
-	const nobody = "01ARZ3NDEKTSV4RRFFQ69G5FAZ"
-	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + nobody + "&action=DELETION"}); r.code != 400 ||
+	// What Thanos does not reject.
+	const unknown = "01ARZ3NDEKTSV4RRFFQ69G5FAZ"
+	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + unknown + "&action=DELETION"}); r.code != 400 ||
 		!strings.Contains(r.body, "no such block") {
 		t.Errorf("a block that is not there: %d %s", r.code, r.body)
 	}
@@ -228,7 +228,7 @@ func TestMarks(t *testing.T) {
 	)
 }
 
-// loaded tells whether larder serves a block.
+// loaded reports whether larder serves a block.
 func (p *pair) loaded(ctx context.Context, id string) bool {
 	p.t.Helper()
 	if ctx.Err() != nil {
@@ -242,7 +242,8 @@ func (p *pair) loaded(ctx context.Context, id string) bool {
 	return false
 }
 
-// prefixed wants the links of both gateways' pages under a prefix, which requests do not have.
+// prefixed demands that the links of both gateways' pages have a prefix, which requests do not
+// have.
 func (p *pair) prefixed(what string, q request, prefix string) {
 	p.t.Helper()
 	q.path = "/blocks"
@@ -262,7 +263,7 @@ func (p *pair) prefixed(what string, q request, prefix string) {
 	}
 	q.path = "/blocks/"
 	want, got := ask(p.t, p.thanos, q), ask(p.t, p.larder, q)
-	// Thanos's redirect leads out of the prefix.
+	// Thanos's redirect leaves the prefix.
 	if want.code != http.StatusMovedPermanently || got.code != want.code ||
 		got.header.Get("Location") != prefix+"/blocks" ||
 		want.header.Get("Location") != "/blocks" {

@@ -36,8 +36,8 @@ func larder(t *testing.T) string {
 	return bin
 }
 
-// emptyBucket makes a bucket without blocks. Larder and Thanos share b.DataDir when both are
-// started over it.
+// emptyBucket makes a bucket without blocks. Larder and Thanos share b.DataDir if both are started
+// over it.
 func emptyBucket(t *testing.T) gateway.Bucket {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,12 +48,12 @@ func emptyBucket(t *testing.T) gateway.Bucket {
 	return b
 }
 
-// objstore is the arguments that name the bucket to any component of Thanos.
+// objstore returns the arguments that name the bucket to any component of Thanos.
 func objstore(b gateway.Bucket) string {
 	return "--objstore.config=" + fmt.Sprintf("{type: FILESYSTEM, config: {directory: %q}}", b.Dir)
 }
 
-// closing closes what was started when the test ends, and fails it when that does not go well.
+// closing closes a process when the test ends, and fails the test if that fails.
 func closing(t *testing.T, what string, c interface{ Close() error }) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -63,7 +63,7 @@ func closing(t *testing.T, what string, c interface{ Close() error }) {
 	})
 }
 
-// serving is a running store gateway and a client of it.
+// serving is a running store gateway and its client.
 type serving struct {
 	*process.Process
 	client         *gateway.Client
@@ -71,7 +71,7 @@ type serving struct {
 }
 
 // startLarder runs larder over a bucket until the test ends. It looks for changes of the bucket
-// every second unless extra says how often.
+// every second unless extra sets another interval.
 func startLarder(t *testing.T, bin string, b gateway.Bucket, extra ...string) *serving {
 	t.Helper()
 	if !slices.ContainsFunc(
@@ -113,7 +113,7 @@ func everything() *storepb.SeriesRequest {
 	}
 }
 
-// series asks a gateway and takes in an answer that must be one.
+// series asks a gateway and demands a successful answer.
 func series(
 	ctx context.Context, c *gateway.Client, req *storepb.SeriesRequest,
 ) (*answer.Answer, error) {
@@ -147,7 +147,7 @@ func raw(
 	return set, a, err
 }
 
-// await waits until a gateway's raw samples are those that are wanted.
+// await waits until a gateway's raw samples are the expected ones.
 func (s *serving) await(t *testing.T, want samples.Set, without ...string) *answer.Answer {
 	t.Helper()
 	var last *answer.Answer
@@ -167,7 +167,7 @@ func (s *serving) await(t *testing.T, want samples.Set, without ...string) *answ
 	return last
 }
 
-// awaitBlocks waits until a gateway answers from these blocks and no others.
+// awaitBlocks waits until a gateway answers from exactly these blocks.
 func (s *serving) awaitBlocks(t *testing.T, want ...ulid.ULID) {
 	t.Helper()
 	var ids, last []string
@@ -188,13 +188,13 @@ func (s *serving) awaitBlocks(t *testing.T, want ...ulid.ULID) {
 	}
 }
 
-// nextSync waits until larder has looked at the bucket once more, from beginning to end.
+// nextSync waits until larder has completed one more sync of the bucket.
 func (s *serving) nextSync(t *testing.T) {
 	t.Helper()
 	const begun = "thanos_blocks_meta_syncs_total"
 	n := metric(t, s.httpAddr, begun)
 	err := s.Wait(t.Context(), func(ctx context.Context) bool {
-		// The next one has ended when the one after it begins.
+		// A sync has ended when the one after it begins.
 		now, err := process.Metric(ctx, "http://"+s.httpAddr+"/metrics", begun)
 		return err == nil && now >= n+2
 	})
@@ -203,7 +203,7 @@ func (s *serving) nextSync(t *testing.T) {
 	}
 }
 
-// answers fails the test unless larder's raw samples are those that are wanted, now.
+// answers fails the test unless larder's raw samples are the expected ones now.
 func (s *serving) answers(t *testing.T, want samples.Set) *answer.Answer {
 	t.Helper()
 	got, a, err := raw(t.Context(), s.client)
@@ -216,7 +216,8 @@ func (s *serving) answers(t *testing.T, want samples.Set) *answer.Answer {
 	return a
 }
 
-// awaitUploads waits until a bucket holds so many whole blocks; p is who uploads them.
+// awaitUploads waits until a bucket has the given number of whole blocks; p is the process that
+// uploads them.
 func awaitUploads(
 	t *testing.T, p *process.Process, b gateway.Bucket, n int,
 ) map[ulid.ULID]*metadata.Meta {
@@ -228,7 +229,7 @@ func awaitUploads(
 	return all
 }
 
-// metas reads what a bucket holds: whole blocks by name. marked are those with a deletion mark.
+// metas reads a bucket: whole blocks by name, and those with a deletion mark in marked.
 func metas(t *testing.T, b gateway.Bucket) (all map[ulid.ULID]*metadata.Meta, marked []ulid.ULID) {
 	t.Helper()
 	entries, err := os.ReadDir(b.Dir)
@@ -285,7 +286,7 @@ type tsdbMeta struct {
 	MinTime, MaxTime int64
 }
 
-// metric adds up the samples of a metric that a server exports.
+// metric returns the sum of the samples of a metric that a server exports.
 func metric(t *testing.T, addr, name string) float64 {
 	t.Helper()
 	sum, err := process.Metric(t.Context(), "http://"+addr+"/metrics", name)

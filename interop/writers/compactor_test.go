@@ -28,17 +28,17 @@ import (
 
 const (
 	day = 24 * layout.OneHour
-	// step leaves a window of five minutes two samples or three.
+	// step gives a window of five minutes two or three samples.
 	step = 2 * 60 * 1000
 )
 
-// producer is a Prometheus server with its external labels. Its replicas report the same.
+// producer is a Prometheus server with its external labels. Its replicas report the same values.
 type producer struct {
 	external labels.Labels
 	series   []labels.Labels
 }
 
-// block is what the producer uploads of a range of time.
+// block is what the producer uploads for a range of time.
 func (p *producer) block(mint, maxt int64) *layout.Plain {
 	return &layout.Plain{
 		External: p.external,
@@ -50,7 +50,7 @@ func (p *producer) block(mint, maxt int64) *layout.Plain {
 	}
 }
 
-// full is the label set that one of its series is served under, but for some labels.
+// full is the label set under which one of its series is served, except for some labels.
 func (p *producer) full(ls labels.Labels, without ...string) labels.Labels {
 	b := labels.NewBuilder(ls)
 	p.external.Range(func(l labels.Label) { b.Set(l.Name, l.Value) })
@@ -58,7 +58,7 @@ func (p *producer) full(ls labels.Labels, without ...string) labels.Labels {
 }
 
 func value(series int, t int64) float64 {
-	// Whole numbers: the sums of a window are exact in whatever order they are added up.
+	// Whole numbers: the sums of a window are exact in any order of addition.
 	return float64((t/step*int64(series+3))%1009 + int64(series))
 }
 
@@ -82,8 +82,8 @@ func twoClusters() []producer {
 	}
 }
 
-// write writes the producers' blocks between the edges, each block from one edge to the next, and
-// adds their samples to the truth, in which replicas are one.
+// write writes the producers' blocks, each from one edge to the next, and adds their samples to the
+// truth, in which replicas are one.
 func write(t *testing.T, bucket string, truth samples.Set, edges ...int64) (ids []ulid.ULID) {
 	t.Helper()
 	for n, p := range twoClusters() {
@@ -118,7 +118,7 @@ func compact(t *testing.T, bin string, b gateway.Bucket, dir string, extra ...st
 	}, extra...)...)
 }
 
-// watch asks for everything, again and again, and compares each answer with the truth.
+// watch asks for everything repeatedly and compares each answer with the truth.
 type watch struct {
 	t       *testing.T
 	ctx     context.Context
@@ -138,7 +138,7 @@ func newWatch(t *testing.T) *watch {
 func (w *watch) loop(what string, ask func(ctx context.Context) error) {
 	w.wg.Go(func() {
 		for w.ctx.Err() == nil {
-			// Longer than any answer should take: an answer that waits for ever is a failed one.
+			// This is longer than any answer should take: an answer that never ends is a failure.
 			ctx, done := context.WithTimeout(context.WithoutCancel(w.ctx), time.Minute)
 			err := ask(ctx)
 			done()
@@ -204,8 +204,8 @@ func labelsAre(ctx context.Context, c *gateway.Client, name string, want ...stri
 }
 
 // TestCompactorRunsWhileLarderServes: blocks of replicas are merged, compacted to two days and two
-// weeks, downsampled to five minutes and one hour, and deleted as soon as they are replaced, while
-// larder answers for all of it all the time: no wrong answer, no gap, no failed query.
+// weeks, downsampled to five minutes and one hour, and deleted as soon as they are replaced.
+// Meanwhile larder answers for all of it: no wrong answer, no gap, no failed query.
 func TestCompactorRunsWhileLarderServes(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -218,10 +218,10 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 		}
 		return edges
 	}
-	// Twelve days, of which the compactor makes blocks of two days with blocks of five minutes
-	// beside them.
+	// Of twelve days the compactor makes blocks of two days, and blocks of five minutes beside
+	// them.
 	first := hours(0, 2, 4, 6, 8, 16, 24, 48, 96, 144, 192, 240, 288)
-	// And the rest, with which they become blocks of two weeks, and blocks of one hour beside them.
+	// With the remaining days they become blocks of two weeks, and blocks of one hour beside them.
 	second := hours(288, 336, 338)
 	if settings.Full() {
 		first = first[:1]
@@ -238,8 +238,8 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 			s = startLarder(t, bin, b)
 		}
 		s.await(t, truth, "replica")
-		// One that hardly ever looks at the bucket by itself and keeps next to nothing of it: it
-		// runs into every block that is gone.
+		// A larder that hardly ever syncs by itself and caches next to nothing: it meets every
+		// block that is gone.
 		own := b
 		own.DataDir = t.TempDir()
 		late := startLarder(
@@ -249,8 +249,8 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 		late.await(t, truth, "replica")
 		before, _ := metas(t, b)
 		w, l := watching(t, s, truth), watching(t, late, truth)
-		// The compactor deletes what it has marked at the beginning of its next round: the last
-		// round's marks need a run of their own.
+		// The compactor deletes marked blocks at the beginning of its next round; the last round's
+		// marks need one more run.
 		for range 2 {
 			compact(t, thanos, b, dir, "--delete-delay=0s", "--deduplication.replica-label=replica")
 		}
@@ -310,9 +310,9 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 	}
 }
 
-// TestCompactorMarksBlocks: a block with a deletion mark, set by Thanos's own tool, leaves after
-// --ignore-deletion-marks-delay and stays before; a compactor with a delete delay leaves the answer
-// as it is under both.
+// TestCompactorMarksBlocks: a block that Thanos's own tool has marked for deletion leaves after
+// --ignore-deletion-marks-delay and not before. A compactor with a delete delay does not change the
+// answers under either delay.
 func TestCompactorMarksBlocks(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -346,7 +346,7 @@ func TestCompactorMarksBlocks(t *testing.T) {
 	p.stop()
 	i.stop()
 
-	// The last block of the single server has not been compacted: nothing replaces it.
+	// The last block of the single server has not been compacted; no block replaces it.
 	lone := ids[len(ids)-1]
 	run(
 		t, "thanos tools bucket mark", thanos, "tools", "bucket", "mark", objstore(b),
@@ -355,7 +355,7 @@ func TestCompactorMarksBlocks(t *testing.T) {
 	impatient.awaitBlocks(
 		t,
 		slices.DeleteFunc(unmarked, func(id ulid.ULID) bool { return id == lone })...)
-	// By then the patient one has seen the mark too: it looks as often.
+	// By then the larder with the long delay has seen the mark, too: it syncs as often.
 	if _, a, err := raw(t.Context(), patient.client); err != nil ||
 		!slices.Contains(a.Hints.Blocks, lone.String()) {
 		t.Errorf("a block that was marked a moment ago is not answered from: %v", err)
@@ -368,7 +368,7 @@ func TestCompactorMarksBlocks(t *testing.T) {
 }
 
 // TestCompactorKeepsSiblingsWhole: gateways that share a bucket by hashmod of the block or by time
-// have all of it together, whoever owns what is compacted. What was compacted stays in the bucket,
+// serve all of it together, whichever owns a compacted block. The source blocks stay in the bucket,
 // as with every delete delay that is longer than a sync.
 func TestCompactorKeepsSiblingsWhole(t *testing.T) {
 	t.Parallel()

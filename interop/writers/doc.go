@@ -1,4 +1,4 @@
-// Package writers holds larder to what the systems that write the bucket do with it: Prometheus and
-// the sidecar, the compactor, the receiver, the ruler, each the real program as a process of its
-// own, and the store gateway that larder takes turns with on one data-dir.
+// Package writers tests larder with the systems that write the bucket, each the real program as a
+// process: Prometheus and the sidecar, the compactor, the receiver, the ruler, and the store
+// gateway that shares a data-dir with larder.
 package writers

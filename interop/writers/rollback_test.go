@@ -19,15 +19,14 @@ import (
 	"larder/interop/internal/samples"
 )
 
-// file is what must not change of a file that belongs to somebody else.
+// file is the part of a file that the other gateway must not change.
 type file struct {
 	modified time.Time
 	inode    uint64
 	content  string
 }
 
-// files reads a data-dir: the files that are larder's, or those that are not, by path, but for
-// some.
+// files reads a data-dir: larder's files, or all other files, by path, with exceptions.
 func files(t *testing.T, dataDir string, larders bool, but ...string) map[string]file {
 	t.Helper()
 	out := map[string]file{}
@@ -71,7 +70,7 @@ func unchanged(t *testing.T, what string, before, after map[string]file) {
 		case a.content != b.content:
 			t.Errorf("%s: %s has other bytes", what, name)
 		case a.inode != b.inode || !a.modified.Equal(b.modified):
-			t.Errorf("%s: %s was written anew", what, name)
+			t.Errorf("%s: %s was rewritten", what, name)
 		}
 	}
 	for name := range after {
@@ -81,7 +80,7 @@ func unchanged(t *testing.T, what string, before, after map[string]file) {
 	}
 }
 
-// sameAnswer fails the test unless two answers hold the same series with the same chunks.
+// sameAnswer fails the test unless two answers have the same series with the same chunks.
 func sameAnswer(t *testing.T, what string, want, got *answer.Answer) {
 	t.Helper()
 	if len(want.Series) == 0 || len(want.Series) != len(got.Series) {
@@ -162,9 +161,9 @@ func (x *turn) reach(l *gateway.Larder, name string, want float64) {
 	}
 }
 
-// TestRollbackSharesADataDir: an operator goes from thanos store to larder and back, twice, on one
-// data-dir, and runs both side by side on it. Neither touches a file of the other, both find their
-// index headers again, and all answer alike.
+// TestRollbackSharesADataDir: an operator switches from thanos store to larder and back, twice, on
+// one data-dir, and runs both side by side on it. Neither changes a file of the other, both reuse
+// their index headers, and all give the same answers.
 func TestRollbackSharesADataDir(t *testing.T) {
 	t.Parallel()
 	x := &turn{
@@ -212,7 +211,7 @@ func TestRollbackSharesADataDir(t *testing.T) {
 		t.Fatalf("thanos store left %d index headers of %d blocks: %v", headers, blocks, theirs)
 	}
 
-	// Over to larder.
+	// Switch to larder.
 	l := x.startLarder()
 	sameAnswer(t, "larder on Thanos's data-dir", want, x.ask(l.Addr))
 	x.reach(l, "larder_header_builds_total", float64(blocks))
@@ -224,8 +223,8 @@ func TestRollbackSharesADataDir(t *testing.T) {
 		t.Fatalf("larder left %d files", len(ours))
 	}
 
-	// Back to Thanos: it removes folders of blocks that it does not know, and must find its own
-	// again.
+	// Switch back to Thanos: it removes folders of blocks that it does not know, and must find its
+	// own again.
 	thanos = x.startThanos()
 	sameAnswer(t, "thanos store after larder", want, x.ask(thanos.Addr))
 	if n := metric(t, thanos.HTTPAddr, downloads); n != 0 {
@@ -247,21 +246,21 @@ func TestRollbackSharesADataDir(t *testing.T) {
 		headersOf(files(t, data, false)),
 	)
 
-	// And to larder once more.
+	// Switch to larder again.
 	l = x.startLarder()
 	sameAnswer(t, "larder's second turn", want, x.ask(l.Addr))
 	if n := metric(t, l.HTTPAddr, "larder_header_builds_total"); n != 0 {
 		t.Errorf("larder built %v index headers again", n)
 	}
 
-	// Side by side.
+	// Both at once.
 	thanos = x.startThanos()
 	sameAnswer(t, "thanos store beside larder", want, x.ask(thanos.Addr))
 	sameAnswer(t, "larder beside thanos store", want, x.ask(l.Addr))
 	x.close("larder", l)
 	sameAnswer(t, "thanos store after larder has stopped beside it", want, x.ask(thanos.Addr))
 	x.close("thanos store", thanos)
-	// What it writes at every sync, start and end.
+	// Files that it writes at every sync, start and end.
 	own := []string{"larder/catalog.json", "larder/lock", "larder/warm.snapshot"}
 	for _, name := range own {
 		delete(ours, name)

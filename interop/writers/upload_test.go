@@ -28,7 +28,7 @@ import (
 )
 
 // send writes the samples of some series from mint to before maxt to a remote-write receiver, in
-// steps of half an hour: a head takes nothing older than half a block.
+// steps of half an hour: a head accepts no sample older than half a block.
 func send(
 	t *testing.T, url string, header http.Header, series []labels.Labels,
 	value func(series int, t int64) float64, mint, maxt int64,
@@ -79,8 +79,8 @@ func live(t *testing.T, p *neighbour.Prometheus, external labels.Labels, until i
 	return out
 }
 
-// TestSidecarUploadsAreServed: a live Prometheus cuts blocks, the sidecar beside it uploads them,
-// and after its next sync larder answers with the samples that Prometheus itself has, under its
+// TestSidecarUploadsAreServed: a live Prometheus cuts blocks, and the sidecar beside it uploads
+// them. After its next sync larder answers with the samples that Prometheus itself has, under its
 // external labels.
 func TestSidecarUploadsAreServed(t *testing.T) {
 	t.Parallel()
@@ -128,7 +128,8 @@ func TestSidecarUploadsAreServed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A sidecar uploads when it starts and every 30 seconds after. The long form has the time.
+		// A sidecar uploads when it starts and every 30 seconds after. Only the long form waits
+		// that long.
 		if sidecar != nil && !settings.Full() {
 			if err := sidecar.Close(); err != nil {
 				t.Fatal(err)
@@ -162,8 +163,8 @@ func TestSidecarUploadsAreServed(t *testing.T) {
 	}
 }
 
-// TestReceiveTenantsAreServed: a receiver takes writes of several tenants, cuts and uploads when it
-// stops, and larder answers for each tenant with its own samples and no other's.
+// TestReceiveTenantsAreServed: a receiver accepts writes of several tenants, and cuts and uploads
+// when it stops. larder answers for each tenant with only that tenant's samples.
 func TestReceiveTenantsAreServed(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -188,7 +189,7 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 	truth, of := samples.Set{}, map[string]samples.Set{}
 	for n, tenant := range tenants {
 		series := twoClusters()[0].series[n:]
-		// The last one has more than two blocks, so that the receiver cuts some by itself.
+		// The last tenant has more than two blocks, so that the receiver cuts some by itself.
 		until := from + block*int64(n)*2 + block
 		of[tenant] = samples.Set{}
 		mine := func(i int, at int64) float64 { return value(i, at) + float64(n)*1e6 }
@@ -198,8 +199,8 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 		)
 		for i, ls := range series {
 			full := labels.NewBuilder(ls).Set("tenant_id", tenant).Set("receive", "r0").Labels()
-			// When it stops, a receiver cuts its head up to the last millisecond and without it:
-			// that stays in its log for the next start.
+			// When it stops, a receiver cuts its head up to the last millisecond, exclusive. That
+			// millisecond stays in its log for the next start.
 			for at := from; at < until-step; at += step {
 				of[tenant].Add(full, samples.Point{T: at, V: mine(i, at)})
 			}
@@ -257,8 +258,8 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 }
 
 // TestRuleBlocksAreServed: a ruler evaluates a recording rule through a Querier over larder, cuts
-// blocks of what comes out and uploads them, and larder serves them too, under the ruler's labels.
-// The expression looks at one moment, so that its value is known.
+// blocks of the result and uploads them. larder serves them, too, under the ruler's labels. The
+// expression reads one moment, so that its value is known.
 func TestRuleBlocksAreServed(t *testing.T) {
 	t.Parallel()
 	bin, thanos := larder(t), programs.Thanos(t)
@@ -304,7 +305,7 @@ func TestRuleBlocksAreServed(t *testing.T) {
 		return c
 	}
 	// A ruler uploads when it starts and every 30 seconds after, and not when it stops: the second
-	// one uploads what the first one cut.
+	// one uploads the blocks of the first one.
 	first := start()
 	const blocks = 3
 	err = first.Wait(t.Context(), func(context.Context) bool {
@@ -335,7 +336,7 @@ func TestRuleBlocksAreServed(t *testing.T) {
 	}
 	s.nextSync(t)
 
-	// The ruler serves what it has recorded itself: blocks and head.
+	// The ruler itself serves what it has recorded: blocks and head.
 	recorded, err := ruledSamples(t, dial(t, second.Addr), lo, hi)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// stream writes events as go test does: a test of every system that says what it proved and passes,
+// stream writes events as go test does: a test of every system that proves something and passes,
 // then the changes.
 func stream(t *testing.T, changes ...event) io.Reader {
 	t.Helper()
@@ -66,7 +66,7 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// TestIncomplete: what did not run, or failed, shows, and the command fails.
+// TestIncomplete: the table shows what did not run or failed, and the command fails.
 func TestIncomplete(t *testing.T) {
 	for _, c := range []struct {
 		name   string

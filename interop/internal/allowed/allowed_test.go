@@ -33,7 +33,7 @@ func series(name string, frame int, cs ...answer.Chunk) answer.Series {
 	return answer.Series{Labels: labels.FromStrings("a", name), Chunks: cs, Frame: frame}
 }
 
-// explain runs one case and returns the fields that stay different.
+// explain runs one case and returns the fields that still differ.
 func explain(
 	t *testing.T, want, got, other *answer.Answer, req *storepb.SeriesRequest,
 ) []answer.Difference {

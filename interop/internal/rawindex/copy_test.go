@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestCopy holds the copy to its original.
+// TestCopy compares the copy with its original.
 func TestCopy(t *testing.T) {
 	original, err := os.ReadFile(
 		filepath.Join("..", "..", "..", "benchmarks", "rawindex", "rawindex.go"),

@@ -11,8 +11,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// TestScrapesAreWhatPrometheusStores: both forms of a histogram, the target's labels, up; and a
-// selector of what is not there finds nothing.
+// TestScrapesAreWhatPrometheusStores: a storage has both forms of a histogram, the target's labels,
+// and up; a selector of a missing series finds nothing.
 func TestScrapesAreWhatPrometheusStores(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	h := prometheus.NewHistogram(

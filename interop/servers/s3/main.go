@@ -1,10 +1,10 @@
-// Command s3 is an S3 server for tests: gofakes3 with one empty bucket, in memory, that lets in the
-// one access key it was given. Signatures are not verified.
+// Command s3 is an S3 server for tests: gofakes3 with one empty bucket in memory. It accepts only
+// the given access key. It does not verify signatures.
 //
 //	s3 -listen=127.0.0.1:9000 -bucket=blocks -access-key=larder
 //
-// With -slow-every=n each n-th ranged GET sends half of its body and then nothing for -slow: what
-// hedged reads are for.
+// With -slow-every=n each n-th ranged GET sends half of its body and then nothing for -slow, so
+// that a client has a reason to hedge.
 package main
 
 import (
