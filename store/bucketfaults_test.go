@@ -183,8 +183,8 @@ func newPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOpt
 	// A read that did not give back its bytes would be the last one.
 	opts.pages = pagecache.Options{Limiter: p.slots, MaxInFlightBytes: 1}
 	p.gateway = startGateway(t, dir, opts)
-	t.Cleanup(p.catalog.Close)
-	for _, b := range p.catalog.View().Blocks {
+	t.Cleanup(p.Catalog.Close)
+	for _, b := range p.Catalog.View().Blocks {
 		p.ids = append(p.ids, b.ID)
 	}
 	return p
@@ -204,7 +204,7 @@ func cold() gatewayOptions {
 // settle waits until no header is being made or saved.
 func (p *patient) settle(t *testing.T) {
 	t.Helper()
-	if err := p.headers.Wait(context.Background(), slices.Clone(p.ids)); err != nil {
+	if err := p.Headers.Wait(context.Background(), slices.Clone(p.ids)); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Wait()
@@ -320,8 +320,8 @@ type phase struct {
 // section narrows a fault to index pages of one part.
 func section(p *patient, k faultstore.Kind, series bool) faultstore.Rule {
 	// The blocks of blocksOf have the same series, so their indexes have the same layout.
-	h, release, err := p.headers.Acquire(
-		context.Background(), block.Source(p.catalog.View().Blocks[0]),
+	h, release, err := p.Headers.Acquire(
+		context.Background(), block.Source(p.Catalog.View().Blocks[0]),
 	)
 	if err != nil {
 		panic(err)
@@ -344,7 +344,7 @@ func section(p *patient, k faultstore.Kind, series bool) faultstore.Rule {
 
 func forgetHeaders(p *patient) {
 	for _, id := range p.ids {
-		p.headers.Forget(id)
+		p.Headers.Forget(id)
 	}
 }
 

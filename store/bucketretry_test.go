@@ -54,7 +54,7 @@ func TestBucketFaultsAreMended(t *testing.T) {
 			}
 			wg.Wait()
 			slowest = max(slowest, time.Since(began))
-			if err := p.catalog.Sync(context.Background()); err != nil {
+			if err := p.Catalog.Sync(context.Background()); err != nil {
 				t.Errorf("sync: %v", err)
 			}
 		}

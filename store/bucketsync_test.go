@@ -39,7 +39,7 @@ func aside(t *testing.T, dir string, m *dataset.Meta) (id ulid.ULID, path string
 
 func (p *patient) served() []ulid.ULID {
 	var ids []ulid.ULID
-	for _, b := range p.catalog.View().Blocks {
+	for _, b := range p.Catalog.View().Blocks {
 		ids = append(ids, b.ID)
 	}
 	return ids
@@ -73,7 +73,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 
 					move(away, here)
 					p.faults.Set(faultstore.Rule{Kind: k, Ops: ops, Match: match})
-					err := p.catalog.Sync(ctx)
+					err := p.Catalog.Sync(ctx)
 					has := slices.Contains(p.served(), third)
 					for _, m := range metas {
 						if !slices.Contains(p.served(), m.ULID) {
@@ -88,7 +88,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 						t.Errorf("%s: a block that is served was not answered for", k)
 					}
 					p.faults.Heal()
-					if err := p.catalog.Sync(ctx); err != nil ||
+					if err := p.Catalog.Sync(ctx); err != nil ||
 						!slices.Contains(p.served(), third) {
 						t.Errorf("%s, healed: the new block is not there: %v", k, err)
 					}
@@ -98,7 +98,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 					for _, at := range []int64{-1, 0, 1, 2} {
 						p.faults.Set(faultstore.Rule{Kind: k, Ops: ops, Match: match, At: at})
 						before := p.faults.Total()
-						err = p.catalog.Sync(ctx)
+						err = p.Catalog.Sync(ctx)
 						listed := !slices.Contains(p.served(), third)
 						if broken := p.faults.Total() > before && (k < faultstore.Vanished && !mended(k) || k == faultstore.ListingError); broken &&
 							(listed || err == nil) {
@@ -114,7 +114,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 						}
 					}
 					p.faults.Heal()
-					if err := p.catalog.Sync(ctx); err != nil || len(p.served()) != len(metas) {
+					if err := p.Catalog.Sync(ctx); err != nil || len(p.served()) != len(metas) {
 						t.Errorf("%s, healed: serving %v: %v", k, p.served(), err)
 					}
 					p.recovered(t)
@@ -159,7 +159,7 @@ func TestBucketFaultsOfTheFirstSync(t *testing.T) {
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
 				done := make(chan error)
-				go func() { done <- p.catalog.Run(ctx) }()
+				go func() { done <- p.Catalog.Run(ctx) }()
 				for range 3 {
 					time.Sleep(time.Minute)
 					for i, a := range p.asks {

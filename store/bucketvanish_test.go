@@ -241,13 +241,13 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 				opts := gatewayOptions{chunkBytes: -1, indexBytes: -1}
 				opts.wrap = func(b objstore.Bucket) objstore.Bucket { return faultstore.Wrap(b, faults) }
 				g := startGateway(t, dir, opts)
-				t.Cleanup(g.catalog.Close)
+				t.Cleanup(g.Catalog.Close)
 				req := wholeMetric(64)
 				want, err := seriesAsk("", req).run(context.Background(), g)
 				if err != nil {
 					t.Fatal(err)
 				}
-				old := g.catalog.View().Blocks[0].ID
+				old := g.Catalog.View().Blocks[0].ID
 				replacement := old
 				replacement[15] ^= 0x55
 				var reads atomic.Int64

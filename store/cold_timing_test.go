@@ -34,10 +34,10 @@ func BenchmarkFirstQueriesOfSmallBlocks(b *testing.B) {
 			return body, nil
 		})
 		var srcs []indexheader.Source
-		for _, m := range g.catalog.View().Blocks {
+		for _, m := range g.Catalog.View().Blocks {
 			srcs = append(srcs, block.Source(m))
 		}
-		g.headers.Prefetch(srcs)
+		g.Headers.Prefetch(srcs)
 		b.StartTimer()
 		r := rand.New(rand.NewPCG(1, 1))
 		for range 100 {

@@ -214,7 +214,7 @@ func TestAbsurdMetas(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(t, filepath.Join(dir, bad, "meta.json"), func([]byte) []byte { return was })
-			if err := g.catalog.Sync(context.Background()); err != nil {
+			if err := g.Catalog.Sync(context.Background()); err != nil {
 				t.Fatal(err)
 			}
 			g.ask(t).compare(t, want, "")
@@ -266,7 +266,7 @@ func TestEveryByteOfAMeta(t *testing.T) {
 				t.Errorf("the block beside it (-whole +got):\n%s", diff)
 			}
 			_, failed := g.corruptions(t)
-			served := g.catalog.View().ByID(metas[0].ULID) != nil
+			served := g.Catalog.View().ByID(metas[0].ULID) != nil
 			if served != (failed == 0) {
 				t.Errorf("served: %v, counted as failed: %v", served, failed)
 			}

@@ -153,11 +153,11 @@ func heldOf(
 ) (held, reserved int64) {
 	t.Helper()
 	// The first time makes what is pooled.
-	if err := g.server.Series(req, &sink{ctx: t.Context()}); err != nil {
+	if err := g.Server.Series(req, &sink{ctx: t.Context()}); err != nil {
 		t.Fatal(err)
 	}
 	s := &heldSink{sink: sink{ctx: t.Context()}, reg: g.reg, every: every, before: idleHeap()}
-	if err := g.server.Series(req, s); err != nil {
+	if err := g.Server.Series(req, s); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf(

@@ -40,7 +40,7 @@ func TestIndexFormats(t *testing.T) {
 	g := startGateway(t, dir, gatewayOptions{})
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, m := range append([]*dataset.Meta{v1}, metas...) {
-		if g.catalog.View().ByID(m.ULID) == nil {
+		if g.Catalog.View().ByID(m.ULID) == nil {
 			t.Fatalf("block %s is not served", m.ULID)
 		}
 		b, err := tsdb.OpenBlock(nil, filepath.Join(dir, m.ULID.String()), nil, nil)
@@ -82,7 +82,7 @@ func TestLabelCallsAgreeWithSeries(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := startGateway(t, dir, gatewayOptions{})
-	view := g.catalog.View()
+	view := g.Catalog.View()
 	for _, matcher := range []*storepb.LabelMatcher{
 		{Name: "job", Type: storepb.LabelMatcher_NEQ, Value: ""},
 		{Name: "__name__", Type: storepb.LabelMatcher_RE, Value: "http_.*|up"},

@@ -175,11 +175,11 @@ func FuzzRequest(f *testing.F) {
 		series, names, values := &storepb.SeriesRequest{}, &storepb.LabelNamesRequest{}, &storepb.LabelValuesRequest{}
 		switch {
 		case method%3 == 0 && decode(series):
-			err = g.server.Series(series, out)
+			err = g.Server.Series(series, out)
 		case method%3 == 1 && decode(names):
-			_, err = g.server.LabelNames(ctx, names)
+			_, err = g.Server.LabelNames(ctx, names)
 		case method%3 == 2 && decode(values):
-			_, err = g.server.LabelValues(ctx, values)
+			_, err = g.Server.LabelValues(ctx, values)
 		default:
 			return
 		}

@@ -1,12 +1,9 @@
 package store_test
 
 import (
-	"cmp"
 	"context"
 	"io"
 	"log/slog"
-	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -16,23 +13,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/providers/filesystem"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"larder/benchmarks/inprocess"
 	"larder/chunkcache"
 	"larder/indexcache"
-	"larder/internal/bucket/retry"
 	"larder/internal/bytecache"
 	"larder/internal/extent"
-	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/store"
-	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
-	"larder/store/irregular"
 	"larder/store/storepb"
 )
 
@@ -90,42 +81,38 @@ func (b *countedBucket) setOnRead(
 	b.onRead = f
 }
 
-// gateway is a whole gateway in this process over a folder of blocks.
+// gateway is a gateway over a folder of blocks, and a client of it.
 type gateway struct {
-	client  storepb.StoreClient
-	info    storepb.InfoClient
-	bucket  *countedBucket
-	catalog *catalog.Catalog
-	headers *indexheader.Manager
-	server  *store.Server
-	sets    *block.SeriesSets
-	odd     *irregular.Blocks
-	reg     *prometheus.Registry
-	dir     string // what it keeps on disk
+	*inprocess.Gateway
+	client storepb.StoreClient
+	info   storepb.InfoClient
+	bucket *countedBucket
+	reg    *prometheus.Registry
+	dir    string // data directory
 }
 
-// gatewayOptions change what startGateway makes.
+// gatewayOptions change the gateway that startGateway returns.
 type gatewayOptions struct {
 	server     func(*store.Options)
 	indexBytes int64
 	setBytes   int64
 	chunkBytes int64
-	// postingsBytes is for expanded postings.
+	// postingsBytes bounds the cache of expanded postings.
 	postingsBytes int64
-	// remote keeps pages and postings outside; nil for none.
+	// remote is a cache outside of the process for pages and postings; nil for none.
 	remote   bytecache.Remote
 	pageSize int
 	logger   *slog.Logger
-	// refreshEvery is the catalog's.
+	// refreshEvery is the RefreshEvery of the catalog.
 	refreshEvery time.Duration
 	discovery    catalog.Discovery
-	// wrap stands between the folder and all who read it; nil: nothing does.
+	// wrap decorates the bucket; nil does not.
 	wrap func(objstore.Bucket) objstore.Bucket
-	// firstSync replaces the first sync; nil: it must succeed.
+	// firstSync replaces the first sync; nil syncs once, which must succeed.
 	firstSync func(g *gateway) error
-	// pages change those of index and chunks, their size apart.
+	// pages are options for pages of index and chunks. pageSize replaces their PageSize.
 	pages pagecache.Options
-	// headers change what the manager of index headers is made with.
+	// headers changes the options of the index headers.
 	headers func(*indexheader.Options)
 	// viewChanged is called after the gateway was told of a view.
 	viewChanged func(g *gateway, old, cur *catalog.View)
@@ -143,128 +130,54 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if opts.wrap != nil {
 		bucket = opts.wrap(bucket)
 	}
-	dir := opts.dataDir
-	if dir == "" {
-		dir = t.TempDir()
-	}
 	g := &gateway{
 		bucket: &countedBucket{Bucket: bucket, counts: map[string]int{}, bytes: map[string]int64{}},
 		reg:    prometheus.NewRegistry(),
-		dir:    dir,
+		dir:    opts.dataDir,
+	}
+	if g.dir == "" {
+		g.dir = t.TempDir()
 	}
 	opts.pages.PageSize = opts.pageSize
-	ho := indexheader.Options{
-		Dir: localfs.At(filepath.Join(dir, "headers")), Bucket: g.bucket, Registerer: g.reg,
-		Unsatisfiable: retry.Unsatisfiable,
-		Measure: func(ctx context.Context, src indexheader.Source, corrupt bool) (bool, error) {
-			doubt := catalog.SizeDoubt
-			if corrupt {
-				doubt = catalog.BytesDoubt
-			}
-			v, err := g.catalog.Measure(ctx, src.ID, src.Content, doubt)
-			return v == catalog.Changed, err
+	g.Gateway, err = inprocess.New(inprocess.Options{
+		Bucket: g.bucket, Dir: g.dir, Registerer: g.reg, Headers: opts.headers,
+		Index: indexcache.Options{
+			MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes,
+			Remote: opts.remote, Pages: opts.pages,
 		},
-	}
-	if opts.headers != nil {
-		opts.headers(&ho)
-	}
-	headers, err := indexheader.New(ho)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(headers.Close)
-	g.headers = headers
-	index := indexcache.New(
-		g.bucket,
-		indexcache.Options{
-			MaxBytes:      opts.indexBytes,
-			PostingsBytes: opts.postingsBytes,
-			Remote:        opts.remote,
-			Pages:         opts.pages,
+		SeriesSetBytes: opts.setBytes,
+		Chunks: chunkcache.Options{
+			MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages,
 		},
-	)
-	t.Cleanup(index.Close)
-	indexBytes := cmp.Or(opts.indexBytes, indexcache.DefaultMaxBytes)
-	g.sets = block.NewSeriesSets(cmp.Or(opts.setBytes, indexBytes/4), opts.pages.Registerer)
-	t.Cleanup(g.sets.Close)
-	chunks := chunkcache.New(
-		g.bucket,
-		chunkcache.Options{MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages},
-	)
-	t.Cleanup(chunks.Close)
-	g.catalog, err = catalog.New(catalog.Options{
-		Bucket:       g.bucket,
-		Dir:          localfs.At(filepath.Join(dir, "catalog")),
-		RefreshEvery: opts.refreshEvery,
-		MeasureEvery: time.Nanosecond,
-		Discovery:    opts.discovery,
-		Registerer:   g.reg,
-		OnChange: func(old, cur *catalog.View) {
-			if g.server != nil {
-				g.server.ViewChanged(old, cur)
-			}
+		Catalog: func(o *catalog.Options) {
+			o.RefreshEvery, o.Discovery = opts.refreshEvery, opts.discovery
+			o.MeasureEvery = time.Nanosecond
 			if opts.viewChanged != nil {
-				opts.viewChanged(g, old, cur)
+				o.OnChange = func(old, cur *catalog.View) { opts.viewChanged(g, old, cur) }
+			}
+		},
+		Server: func(o *store.Options) {
+			o.Logger = opts.logger
+			if opts.server != nil {
+				opts.server(o)
 			}
 		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(g.catalog.Close)
-	g.odd = irregular.Open(
-		irregular.Options{
-			Dir:        localfs.At(mkdir(t, filepath.Join(dir, "irregular"))),
-			Registerer: g.reg,
-		},
-	)
-	t.Cleanup(g.odd.Close)
-	o := store.Options{
-		Catalog: g.catalog,
-		Blocks: block.Deps{
-			Headers: headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: g.bucket}, Sizes: g.catalog,
-			Postings: index.Postings(), Sets: g.sets, Irregular: g.odd,
-		},
-		ChunkPageBytes: int64(opts.pageSize),
-		Logger:         opts.logger,
-		Registerer:     g.reg,
-	}
-	if opts.server != nil {
-		opts.server(&o)
-	}
-	g.server = store.New(o)
+	t.Cleanup(g.Close)
 	if opts.firstSync == nil {
-		opts.firstSync = func(g *gateway) error { return g.catalog.Sync(context.Background()) }
+		opts.firstSync = func(g *gateway) error { return g.Catalog.Sync(context.Background()) }
 	}
 	if err := opts.firstSync(g); err != nil {
 		t.Fatal(err)
 	}
-
-	l := bufconn.Listen(1 << 20)
-	rpc := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
-	storepb.RegisterStoreServer(rpc, g.server)
-	storepb.RegisterInfoServer(rpc, g.server)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = rpc.Serve(l)
-	}()
-	conn, err := grpc.NewClient(
-		"passthrough:///bufconn",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(
-			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) },
-		),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
-	)
+	conn, stop, err := g.Dial(64 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = conn.Close()
-		rpc.Stop()
-		<-done
-	})
+	t.Cleanup(func() { _ = stop() })
 	g.client, g.info = storepb.NewStoreClient(conn), storepb.NewInfoClient(conn)
 	return g
 }

@@ -52,7 +52,7 @@ func BenchmarkSeriesHeap(b *testing.B) {
 					start: time.Now(),
 					every: every,
 				}
-				if err := g.server.Series(wholeMetric(64), s); err != nil {
+				if err := g.Server.Series(wholeMetric(64), s); err != nil {
 					b.Fatal(err)
 				}
 				return s

@@ -102,7 +102,7 @@ func putInPlace(t *testing.T, g *gateway, dir, from, id string) {
 	if err := os.Chtimes(filepath.Join(dir, id, "meta.json"), later, later); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.catalog.Sync(t.Context()); err != nil {
+	if err := g.Catalog.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -169,8 +169,8 @@ func TestABlockReplacedUnderItsName(t *testing.T) {
 					t.Errorf("after it was replaced: %v; got %.300q, want %.300q", err, got, want)
 				}
 			}
-			g.headers.Close()
-			g.catalog.Close()
+			g.Headers.Close()
+			g.Catalog.Close()
 			for what, opts := range map[string]gatewayOptions{"data directory": {dataDir: opts.dataDir}, "memcached": {remote: opts.remote}} {
 				opts.discovery = catalog.Recursive
 				if got, err := allOfABlock(t, startGateway(t, dir, opts)); err != nil ||

@@ -125,7 +125,7 @@ func TestIrregularBlocks(t *testing.T) {
 			sameLabels(t, g, blocks, req, storedNames[r.IntN(len(storedNames))])
 		}
 		// What the process found out about blocks outlives it. Close waits until that is written.
-		g.odd.Close()
+		g.Irregular.Close()
 		restarted := startGateway(t, dir, gatewayOptions{dataDir: kept})
 		if known, found := restarted.metric(t, "larder_blocks_irregular"), g.metric(t, "larder_blocks_irregular"); known != found ||
 			known < 2 {

@@ -215,7 +215,7 @@ func TestIrregularBlockInPasses(t *testing.T) {
 func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
 	const n = 12_000
 	dir := wholeBlock(t, n)
-	old := startGateway(t, dir, gatewayOptions{}).catalog.View().Blocks[0].ID
+	old := startGateway(t, dir, gatewayOptions{}).Catalog.View().Blocks[0].ID
 	if err := other(dir, old); err != nil {
 		t.Fatal(err)
 	}

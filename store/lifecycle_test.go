@@ -86,7 +86,7 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 				leaks := goleak.IgnoreCurrent()
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
-				err := g.server.Series(wholeMetric(64), &frames{ctx: ctx, on: func(n int) error {
+				err := g.Server.Series(wholeMetric(64), &frames{ctx: ctx, on: func(n int) error {
 					if n != at {
 						return nil
 					}
@@ -315,7 +315,7 @@ func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 	)
 	var sent atomic.Int64
 	run := func(on func(n int) error) error {
-		return g.server.Series(
+		return g.Server.Series(
 			wholeMetric(64),
 			&frames{ctx: context.Background(), on: func(n int) error { sent.Add(1); return on(n) }},
 		)

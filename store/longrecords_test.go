@@ -47,7 +47,7 @@ func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 	}
 	g := startGateway(t, dir, gatewayOptions{})
 	before := allocated()
-	err = g.server.Series(wholeMetric(64), &sink{ctx: t.Context()})
+	err = g.Server.Series(wholeMetric(64), &sink{ctx: t.Context()})
 	if status.Code(err) != codes.Aborted ||
 		!strings.Contains(err.Error(), id+"/chunks/000001: chunk record at offset 8") {
 		t.Errorf("got %v, want Aborted that names the record", err)
@@ -177,7 +177,7 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 			t.Error("with series sets the answer is another one")
 		}
 	}
-	if kept.sets.Stats().Hits == 0 {
+	if kept.Sets.Stats().Hits == 0 {
 		t.Error("no series set was used")
 	}
 }
@@ -203,7 +203,7 @@ func TestLengthsOfSeriesEntriesAreNotBelieved(t *testing.T) {
 		return b
 	})
 	g := startGateway(t, dir, gatewayOptions{})
-	err := g.server.Series(wholeMetric(64), &sink{ctx: t.Context()})
+	err := g.Server.Series(wholeMetric(64), &sink{ctx: t.Context()})
 	if status.Code(err) != codes.Aborted ||
 		!strings.Contains(err.Error(), id+"/index: series entry at offset") ||
 		!strings.Contains(err.Error(), "the next one begins at") {

@@ -163,8 +163,8 @@ func TestStatedSizesAreHints(t *testing.T) {
 					"the bucket was asked %v times, %v of them changed something", all, changed,
 				)
 			}
-			g.headers.Close()
-			g.catalog.Close()
+			g.Headers.Close()
+			g.Catalog.Close()
 			again := startGateway(t, dir, opts)
 			for range 2 {
 				again.ask(t).compare(t, want, "")

@@ -54,7 +54,7 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1, setBytes: -1})
 	ask := func(req *storepb.SeriesRequest) {
 		t.Helper()
-		if err := g.server.Series(req, &frames{ctx: context.Background(), on: func(int) error { return nil }}); err != nil {
+		if err := g.Server.Series(req, &frames{ctx: context.Background(), on: func(int) error { return nil }}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -151,7 +151,7 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 			t.Errorf("%s: %v, then %v", name, cold[name], warm[name])
 		}
 	}
-	if st := g.sets.Stats(); st.Requests != 2 || st.Hits != 1 {
+	if st := g.Sets.Stats(); st.Requests != 2 || st.Hits != 1 {
 		t.Errorf("series sets: %+v", st)
 	}
 }

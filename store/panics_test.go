@@ -143,14 +143,14 @@ func TestAPanicIsOneRequests(t *testing.T) {
 				}
 			}
 			if tc.at == "viewchanged" {
-				g.catalog.Tombstone(metas[0].ULID) // nothing replaces it, so it stays
+				g.Catalog.Tombstone(metas[0].ULID) // nothing replaces it, so it stays
 			}
-			if err := g.catalog.Sync(t.Context()); tc.sync != (err != nil) {
+			if err := g.Catalog.Sync(t.Context()); tc.sync != (err != nil) {
 				t.Errorf("a sync: %v", err)
 			}
 
 			at.Store(&nowhere)
-			if err := g.catalog.Sync(t.Context()); err != nil {
+			if err := g.Catalog.Sync(t.Context()); err != nil {
 				t.Errorf("after the panic: %v", err)
 			}
 			for range 2 {

@@ -53,7 +53,7 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 		indexBytes: -1, chunkBytes: -1, setBytes: -1, postingsBytes: -1, pageSize: 1 << 10,
 		headers: func(o *indexheader.Options) { o.IdleTimeout, headers = time.Millisecond, o.Dir.String() },
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
-			g.headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
+			g.Headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
 		},
 		server: func(o *store.Options) { o.Gate.MaxConcurrent = 2 },
 	})
@@ -62,7 +62,7 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 	ask := func(before func(n int)) [][]byte {
 		t.Helper()
 		c := &collected{ctx: t.Context(), before: before}
-		if err := g.server.Series(req, c); err != nil {
+		if err := g.Server.Series(req, c); err != nil {
 			t.Fatal(err)
 		}
 		return c.frames
@@ -80,8 +80,8 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, block.String(), "deletion-mark.json"), []byte(mark), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for g.catalog.View().ByID(block) != nil {
-			if err := g.catalog.Sync(t.Context()); err != nil {
+		for g.Catalog.View().ByID(block) != nil {
+			if err := g.Catalog.Sync(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -111,7 +111,7 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 			)
 			req := wholeMetric(tc.batch)
 			req.Limit, req.WithoutReplicaLabels = tc.limit, tc.without
-			old := g.catalog.View().Blocks[0].ID
+			old := g.Catalog.View().Blocks[0].ID
 			if tc.matcher != nil {
 				req.Matchers = append(req.Matchers, tc.matcher)
 			}
@@ -178,7 +178,7 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 	dir := wholeBlock(t, 400)
 	g := startGateway(t, dir, gatewayOptions{refreshEvery: time.Millisecond})
-	now := g.catalog.View().Blocks[0].ID
+	now := g.Catalog.View().Blocks[0].ID
 	rounds := 0 // the block has one index page: it is read by one goroutine at a time
 	replace := func() error {
 		next := now
@@ -243,7 +243,7 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 				t, dir,
 				gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond},
 			)
-			raw, req := g.catalog.View().Blocks[0].ID, wholeMetric(64)
+			raw, req := g.Catalog.View().Blocks[0].ID, wholeMetric(64)
 			want, err := g.query(t.Context(), req)
 			if err != nil {
 				t.Fatal(err)
@@ -261,7 +261,7 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 					"resolution": catalog.Resolution5m,
 				}
 			})
-			if err := g.catalog.Sync(t.Context()); err != nil {
+			if err := g.Catalog.Sync(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			req.MaxResolutionWindow = catalog.Resolution5m

@@ -84,7 +84,7 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	nonEmpty, requests := 0, 0
 	for i, m := range metas {
-		if g.catalog.View().ByID(m.ULID) == nil {
+		if g.Catalog.View().ByID(m.ULID) == nil {
 			continue // compacted into another
 		}
 		b, err := tsdb.OpenBlock(nil, filepath.Join(dir, m.ULID.String()), nil, nil)

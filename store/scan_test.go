@@ -54,7 +54,7 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 		})
 		ask := func(req *storepb.SeriesRequest) {
 			t.Helper()
-			if err := g.server.Series(req, &sink{ctx: t.Context()}); err != nil {
+			if err := g.Server.Series(req, &sink{ctx: t.Context()}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -113,7 +113,7 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 			ask(unlike(round))
 		}
 		scan(4 * allowance)
-		sets, expanded := g.sets.Stats(), index.Postings().Stats()
+		sets, expanded := g.Sets.Stats(), index.Postings().Stats()
 
 		for _, req := range hot {
 			ask(req)
@@ -123,7 +123,7 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 		if counts["index"] != 0 {
 			t.Errorf("seed %d: %d reads of the index after the scan", seed, counts["index"])
 		}
-		if got := g.sets.Stats(); got.Hits-sets.Hits != int64(len(hot)) {
+		if got := g.Sets.Stats(); got.Hits-sets.Hits != int64(len(hot)) {
 			t.Errorf("seed %d: series sets: %+v, before %+v", seed, got, sets)
 		}
 		ask(unlike("5"))

@@ -80,7 +80,7 @@ func BenchmarkSeriesWarm(b *testing.B) {
 				if n++; build {
 					req.WithoutReplicaLabels = []string{fmt.Sprint(n)} // another set
 				}
-				if err := g.server.Series(req, s); err != nil {
+				if err := g.Server.Series(req, s); err != nil {
 					b.Fatal(err)
 				}
 				return s.bytes
@@ -118,7 +118,7 @@ func BenchmarkSeriesWarmGRPC(b *testing.B) {
 		b.Fatal(err)
 	}
 	srv := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
-	storepb.RegisterStoreServer(srv, g.server)
+	storepb.RegisterStoreServer(srv, g.Server)
 	go func() { _ = srv.Serve(l) }()
 	defer srv.Stop()
 	conn, err := grpc.NewClient(

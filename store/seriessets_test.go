@@ -61,12 +61,12 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 		change(req)
 		for _, w := range []*warm{kept, plain} {
 			for range 3 {
-				if err := send(w.g.server, req); err != nil {
+				if err := send(w.g.Server, req); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		hits := kept.g.sets.Stats().Hits
+		hits := kept.g.Sets.Stats().Hits
 		for what, set := range map[string]func(*admission.LimitOptions, uint64){
 			"series": func(o *admission.LimitOptions, n uint64) { o.Series = n },
 			"chunks": func(o *admission.LimitOptions, n uint64) { o.Samples = 120 * n },
@@ -81,7 +81,7 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 				t.Logf("%s: refused with a limit of %d %s", name, got, what)
 			}
 		}
-		if kept.g.sets.Stats().Hits == hits {
+		if kept.g.Sets.Stats().Hits == hits {
 			t.Errorf("%s: no set was used", name)
 		}
 	}
@@ -132,7 +132,7 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 	if _, err := g.query(ctx, whole); err != nil {
 		t.Fatal(err)
 	}
-	before := g.sets.Stats()
+	before := g.Sets.Stats()
 	ask := func(g *gateway, minT, maxT int64) (out [2][]string) {
 		t.Helper()
 		names, err := g.client.LabelNames(
@@ -160,10 +160,10 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 			t.Errorf("%v (-without sets +with):\n%s", r, diff)
 		}
 	}
-	if st := g.sets.Stats(); st.Hits < before.Hits+4 {
+	if st := g.Sets.Stats(); st.Hits < before.Hits+4 {
 		t.Errorf("label requests found %d sets", st.Hits-before.Hits)
 	}
-	if st := g.sets.Stats(); st.Items != before.Items {
+	if st := g.Sets.Stats(); st.Items != before.Items {
 		t.Error("label requests built sets")
 	}
 }
@@ -194,16 +194,16 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	if n := g.metric(t, "thanos_bucket_store_series_data_touched", "series", "default-tenant"); n != series {
 		t.Errorf("%v series entries were decoded for %d requests of %d series", n, requests, series)
 	}
-	st := g.sets.Stats()
-	if shared := st.Hits + g.sets.Coalesced(); st.Items != 1 || shared != requests-1 {
+	st := g.Sets.Stats()
+	if shared := st.Hits + g.Sets.Coalesced(); st.Items != 1 || shared != requests-1 {
 		t.Errorf(
 			"%d sets; %d requests found one, %d shared its construction", st.Items, st.Hits,
-			g.sets.Coalesced(),
+			g.Sets.Coalesced(),
 		)
 	}
-	if n := g.inUse(t); n != 0 || g.sets.ReservedBytes() != 0 {
+	if n := g.inUse(t); n != 0 || g.Sets.ReservedBytes() != 0 {
 		t.Errorf(
-			"%v bytes of the allowance are still held, %d of series sets", n, g.sets.ReservedBytes(),
+			"%v bytes of the allowance are still held, %d of series sets", n, g.Sets.ReservedBytes(),
 		)
 	}
 }

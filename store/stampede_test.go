@@ -71,7 +71,7 @@ func TestStampede(t *testing.T) {
 			for i := range n {
 				sinks[i].ctx = t.Context()
 				wg.Go(func() {
-					if err := g.server.Series(req, &sinks[i]); err != nil {
+					if err := g.Server.Series(req, &sinks[i]); err != nil {
 						t.Error(err)
 					}
 				})

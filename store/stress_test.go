@@ -174,7 +174,7 @@ func newStress(t *testing.T) *stress {
 		},
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
 			s.views.Add(1)
-			g.headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
+			g.Headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
 		},
 	})
 	return s
@@ -266,8 +266,8 @@ func (s *stress) run(d time.Duration) {
 		s.leaveAndReturn(ctx, part, r)
 	})
 	actor(4, 10*time.Millisecond, func(r *rand.Rand) {
-		blocks := s.g.catalog.View().Blocks
-		s.g.headers.Forget(blocks[r.IntN(len(blocks))].ID)
+		blocks := s.g.Catalog.View().Blocks
+		s.g.Headers.Forget(blocks[r.IntN(len(blocks))].ID)
 	})
 	actor(5, 50*time.Millisecond, func(r *rand.Rand) {
 		s.sick.Store(r.IntN(3) == 0)
@@ -285,16 +285,16 @@ func (s *stress) run(d time.Duration) {
 		rule.Action, rule.SourceLabels = relabel.Drop, model.LabelNames{"cluster"}
 		rule.Regex = relabel.MustNewRegexp(fmt.Sprintf("none-%d", r.IntN(100)))
 		rule.NameValidationScheme = model.UTF8Validation
-		if err := s.g.catalog.Reselect([]*relabel.Config{&rule}); err != nil {
+		if err := s.g.Catalog.Reselect([]*relabel.Config{&rule}); err != nil {
 			s.Error(err)
 		}
 	})
 	actor(7, 10*time.Millisecond, func(r *rand.Rand) {
-		blocks := s.g.catalog.View().Blocks
+		blocks := s.g.Catalog.View().Blocks
 		q := s.questions[r.IntN(len(s.questions))]
 		// A block that leaves cannot be warmed, and one that must make way need not: what came of
 		// it shows in the answers.
-		_, _ = s.g.server.Warm(
+		_, _ = s.g.Server.Warm(
 			ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels,
 			&pagecache.Account{},
 		)
@@ -307,7 +307,7 @@ func (s *stress) run(d time.Duration) {
 				Weight:        float64(1 + r.IntN(3)),
 			}
 		}
-		s.g.server.SetLimits(admission.LimitOptions{}, limits)
+		s.g.Server.SetLimits(admission.LimitOptions{}, limits)
 	})
 	wg.Wait()
 	s.Logf(
@@ -357,7 +357,7 @@ func (b listedAtOnce) IterWithAttributes(
 }
 
 func (s *stress) sync() {
-	if err := s.g.catalog.Sync(s.Context()); err != nil && !errors.Is(err, catalog.ErrIncomplete) {
+	if err := s.g.Catalog.Sync(s.Context()); err != nil && !errors.Is(err, catalog.ErrIncomplete) {
 		s.Errorf("sync: %v", err)
 	}
 }
@@ -432,7 +432,7 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 	if err := os.WriteFile(mark, []byte(text), 0o600); err != nil {
 		s.Error(err)
 	}
-	for s.g.catalog.View().ByID(id) != nil {
+	for s.g.Catalog.View().ByID(id) != nil {
 		s.sync()
 	}
 	// Those who may still read it are waited for, as a compactor's delay does.
@@ -468,10 +468,10 @@ func (s *stress) ask(worker int, r *rand.Rand) {
 		defer cancel()
 	}
 	s.running[worker].Store(s.clock.Add(1))
-	replacing, before := s.replaced.Load(), s.g.catalog.View()
+	replacing, before := s.replaced.Load(), s.g.Catalog.View()
 	i := r.IntN(len(s.questions))
 	got, err := s.question(ctx, r, i)
-	after := s.g.catalog.View()
+	after := s.g.Catalog.View()
 	undisturbed := replacing%2 == 0 && s.replaced.Load() == replacing
 	s.running[worker].Store(0)
 	s.asked.Add(1)
@@ -568,10 +568,10 @@ func inView(v *catalog.View, part string) bool {
 func (s *stress) settle() {
 	s.hangs.Store(false)
 	s.sync()
-	for s.g.inUse(s.T) > 0 || s.g.sets.ReservedBytes() > 0 || s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
+	for s.g.inUse(s.T) > 0 || s.g.Sets.ReservedBytes() > 0 || s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
 		runtime.Gosched() // All is given back: handlers end a little after clients that gave up.
 	}
-	view := s.g.catalog.View()
+	view := s.g.Catalog.View()
 	if len(view.Blocks) != stressParts {
 		s.Errorf("%d blocks in the end", len(view.Blocks))
 	}
@@ -585,7 +585,7 @@ func (s *stress) settle() {
 	}
 	// A request that was late has had the header of a former block built again: it goes with the
 	// next change of the view.
-	s.g.headers.Keep(func(id ulid.ULID) bool { return view.ByID(id) != nil })
+	s.g.Headers.Keep(func(id ulid.ULID) bool { return view.ByID(id) != nil })
 	entries, err := os.ReadDir(s.headers)
 	if err != nil {
 		s.Error(err)

@@ -48,11 +48,11 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 	ask := func(tenant string) {
 		ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("thanos-tenant", tenant))
 		req, sink := only(t, metas[0]), &frames{ctx: ctx, on: func(int) error { return nil }}
-		if err := g.server.Series(req, sink); err != nil {
+		if err := g.Server.Series(req, sink); err != nil {
 			t.Fatal(err)
 		}
 		names := &storepb.LabelNamesRequest{End: 1 << 50, Matchers: req.Matchers}
-		if _, err := g.server.LabelNames(ctx, names); err != nil {
+		if _, err := g.Server.LabelNames(ctx, names); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,12 +85,12 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 	}
 
 	// A tenant that gets limits of its own is named from then on, until it has none.
-	g.server.SetLimits(admission.LimitOptions{}, map[string]admission.LimitOptions{"kept": {}})
+	g.Server.SetLimits(admission.LimitOptions{}, map[string]admission.LimitOptions{"kept": {}})
 	ask("kept")
 	if now = tenantSeries(t, g.reg); now["kept"] == 0 || len(now) != 5 {
 		t.Errorf("series by tenant: %v, want kept among 5", now)
 	}
-	g.server.SetLimits(admission.LimitOptions{}, nil)
+	g.Server.SetLimits(admission.LimitOptions{}, nil)
 	if now = tenantSeries(t, g.reg); now["kept"] != 0 || len(now) != 4 {
 		t.Errorf("series by tenant: %v, want 4 without kept", now)
 	}

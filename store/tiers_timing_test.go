@@ -38,7 +38,7 @@ func BenchmarkSeriesTiers(b *testing.B) {
 	}
 	run := func(name string, g *gateway, ready func()) {
 		ask := func(b *testing.B, req *storepb.SeriesRequest) {
-			if err := g.server.Series(req, &sink{ctx: context.Background()}); err != nil {
+			if err := g.Server.Series(req, &sink{ctx: context.Background()}); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -45,7 +45,7 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 		goOn:  make(chan struct{}),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- g.server.Series(wholeMetric(64), first) }()
+	go func() { ended <- g.Server.Series(wholeMetric(64), first) }()
 	<-first.began
 
 	req := wholeMetric(64)

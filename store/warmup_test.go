@@ -41,8 +41,8 @@ func (g *gateway) warmAll(
 	t *testing.T, req *storepb.SeriesRequest, acct *pagecache.Account,
 ) (finished bool, err error) {
 	t.Helper()
-	for _, b := range g.catalog.View().Blocks {
-		if finished, err = g.server.Warm(context.Background(), b, req.Matchers, req.WithoutReplicaLabels, acct); !finished ||
+	for _, b := range g.Catalog.View().Blocks {
+		if finished, err = g.Server.Warm(context.Background(), b, req.Matchers, req.WithoutReplicaLabels, acct); !finished ||
 			err != nil {
 			return finished, err
 		}
@@ -101,13 +101,13 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 				len(want.series),
 			)
 		}
-		if sets := g.sets.Stats(); name != "nothing" && sets.Hits == 0 {
+		if sets := g.Sets.Stats(); name != "nothing" && sets.Hits == 0 {
 			t.Errorf("%s: its series set was not there after it was warmed: %+v", name, sets)
 		}
 		if counts, _ := g.bucket.take(); counts["index"] != 0 {
 			t.Errorf("%s: %d reads of the index after it was warmed", name, counts["index"])
 		}
-		if len(recorder.notes) != 1 || recorder.notes[0].blocks != len(g.catalog.View().Blocks) {
+		if len(recorder.notes) != 1 || recorder.notes[0].blocks != len(g.Catalog.View().Blocks) {
 			t.Errorf("%s: recorded %v", name, recorder.notes)
 		}
 	}
@@ -148,15 +148,15 @@ func TestWarmingEnds(t *testing.T) {
 	// With its context.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	b := g.catalog.View().Blocks[0]
-	if finished, err := g.server.Warm(ctx, b, req.Matchers, nil, &pagecache.Account{}); finished ||
+	b := g.Catalog.View().Blocks[0]
+	if finished, err := g.Server.Warm(ctx, b, req.Matchers, nil, &pagecache.Account{}); finished ||
 		!errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v, %v", finished, err)
 	}
 	// At what no request could ask for.
 	bad := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "a", Value: "("}}
 	for _, ms := range [][]*storepb.LabelMatcher{bad, nil} {
-		if finished, err := g.server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished ||
+		if finished, err := g.Server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished ||
 			err == nil {
 			t.Errorf("%v: %v, %v", ms, finished, err)
 		}
@@ -183,7 +183,7 @@ func TestWarmingMakesWay(t *testing.T) {
 		held, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 		go func() {
 			first := true
-			done <- g.server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(int) error {
+			done <- g.Server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(int) error {
 				if first {
 					first = false
 					close(held)
@@ -209,7 +209,7 @@ func TestWarmingMakesWay(t *testing.T) {
 
 	filled := start(6 << 20)
 	beside(filled, func() {
-		if !filled.server.Busy() {
+		if !filled.Server.Busy() {
 			t.Errorf("the request holds %v bytes, less than half", filled.inUse(t))
 		}
 		var acct pagecache.Account

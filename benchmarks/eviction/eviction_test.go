@@ -44,7 +44,7 @@ func recordSmall(t *testing.T, w workload, bucket string) [kinds]*trace {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.close()
+	defer g.Close()
 	traces, err := w.record(t.Context(), g)
 	if err != nil {
 		t.Fatal(err)

@@ -2,26 +2,20 @@ package main
 
 import (
 	"context"
-	"errors"
-	"net"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/thanos-io/objstore/providers/filesystem"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 
+	"larder/benchmarks/inprocess"
 	"larder/chunkcache"
 	"larder/indexcache"
-	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/admission"
 	"larder/store/block"
-	"larder/store/catalog"
-	"larder/store/indexheader"
 	"larder/store/storepb"
 )
 
@@ -112,75 +106,53 @@ func (p recordedChunks) Fetch(
 	return p.ChunkPages.Fetch(ctx, obj, spans, acct)
 }
 
-// gateway is a complete gateway in this process over a folder of blocks, with page caches that are
-// large enough for all of it.
-type gateway struct {
-	server *store.Server
-	rec    recorder
-	undo   []func()
+// recorded is a gateway over a folder of blocks that records the pages its requests need. Its page
+// caches are large enough for all of them.
+type recorded struct {
+	*inprocess.Gateway
+	rec recorder
 }
 
-func openGateway(ctx context.Context, bucketDir, dataDir string) (*gateway, error) {
-	g := &gateway{}
-	if err := g.open(ctx, bucketDir, dataDir); err != nil {
-		g.close()
-		return nil, err
-	}
-	return g, nil
-}
-
-func (g *gateway) open(ctx context.Context, bucketDir, dataDir string) error {
+func openGateway(ctx context.Context, bucketDir, dataDir string) (*recorded, error) {
 	bucket, err := filesystem.NewBucket(bucketDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	headers, err := indexheader.New(indexheader.Options{Dir: localfs.At(dataDir).Sub("headers"),
-		Bucket: bucket})
-	if err != nil {
-		return err
-	}
-	g.undo = append(g.undo, headers.Close)
-	const plenty = 1 << 40
-	index := indexcache.New(bucket, indexcache.Options{MaxBytes: 1 << 30})
-	g.undo = append(g.undo, index.Close)
-	chunks := chunkcache.New(bucket, chunkcache.Options{MaxBytes: 4 << 30})
-	g.undo = append(g.undo, chunks.Close)
-	cat, err := catalog.New(
-		catalog.Options{Bucket: bucket, Dir: localfs.At(dataDir).Sub("catalog")})
-	if err != nil {
-		return err
-	}
-	g.undo = append(g.undo, cat.Close)
-	g.server = store.New(store.Options{
-		Catalog: cat,
-		Blocks: block.Deps{
-			Headers: headers,
-			Index:   recordedIndex{index, &g.rec, int64(index.PageSize())},
-			Chunks:  recordedChunks{chunks, &g.rec, int64(chunks.PageSize())},
-			Lister:  block.BucketLister{Bucket: bucket},
+	r := &recorded{}
+	r.Gateway, err = inprocess.New(inprocess.Options{
+		Bucket: bucket, Dir: dataDir,
+		Index:  indexcache.Options{MaxBytes: 1 << 30},
+		Chunks: chunkcache.Options{MaxBytes: 4 << 30},
+		Server: func(o *store.Options) {
+			index := o.Blocks.Index.(*indexcache.Cache)
+			o.Blocks.Index = recordedIndex{index, &r.rec, int64(index.PageSize())}
+			o.Blocks.Chunks = recordedChunks{o.Blocks.Chunks, &r.rec, o.ChunkPageBytes}
+			// A request must read all pages, even if its postings or series were cached.
+			o.Blocks.Postings, o.Blocks.Sets = nil, nil
+			// The bytes that a request may reserve decide how much it reads at a time. They must
+			// be the same for all requests.
+			o.Allowance = admission.AllowanceOptions{Bytes: 1 << 40}
 		},
-		// The allowance of a request determines how much it reads at a time. It is large enough for
-		// that to be always the same.
-		Allowance: admission.AllowanceOptions{Bytes: plenty},
 	})
-	return cat.Sync(ctx)
-}
-
-func (g *gateway) close() {
-	for _, f := range slices.Backward(g.undo) {
-		f()
+	if err != nil {
+		return nil, err
 	}
+	if err := r.Catalog.Sync(ctx); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // ask sends a request and returns the pages that its answer needed.
-func (g *gateway) ask(ctx context.Context, req *storepb.SeriesRequest) ([]fetch, error) {
-	if err := g.server.Series(req, discard{ctx: ctx}); err != nil {
+func (r *recorded) ask(ctx context.Context, req *storepb.SeriesRequest) ([]fetch, error) {
+	if err := r.Server.Series(req, discard{ctx: ctx}); err != nil {
 		return nil, err
 	}
-	return g.rec.take(), nil
+	return r.rec.take(), nil
 }
 
-// discard is the client's end of a Series call, and ignores all messages.
+// discard is the client's end of a Series call. It drops all frames.
 type discard struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -189,26 +161,3 @@ type discard struct {
 func (d discard) Context() context.Context           { return d.ctx }
 func (d discard) Send(*storepb.SeriesResponse) error { return nil }
 func (d discard) SendMsg(any) error                  { return nil }
-
-// dial serves the gateway over grpc in memory, for clients that need a connection. stop ends both.
-func (g *gateway) dial() (conn *grpc.ClientConn, stop func() error, err error) {
-	l := bufconn.Listen(1 << 20)
-	conn, err = grpc.NewClient("passthrough:///bufconn",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(
-			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)))
-	if err != nil {
-		return nil, nil, err
-	}
-	rpc := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
-	storepb.RegisterStoreServer(rpc, g.server)
-	storepb.RegisterInfoServer(rpc, g.server)
-	done := make(chan error, 1)
-	go func() { done <- rpc.Serve(l) }()
-	return conn, func() error {
-		err := conn.Close()
-		rpc.Stop()
-		return errors.Join(err, <-done)
-	}, nil
-}

@@ -72,7 +72,7 @@ func (c config) run(ctx context.Context, w io.Writer) (err error) {
 	}
 	start := time.Now()
 	traces, err := c.record(ctx, g)
-	g.close()
+	g.Close()
 	if err != nil {
 		return err
 	}

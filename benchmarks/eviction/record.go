@@ -23,7 +23,7 @@ type workload struct {
 }
 
 // record sends all queries to the gateway and returns the traces by kind.
-func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error) {
+func (w workload) record(ctx context.Context, g *recorded) ([kinds]*trace, error) {
 	var traces [kinds]*trace
 	for k := range kinds {
 		traces[k] = newTrace(k)
@@ -38,7 +38,7 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 		external := [][2]string{{"cluster", "eu-west-1"}, {"cluster", "us-east-1"},
 			{"tenant_id", "acme"}}
 		for _, ls := range external {
-			ds, err := dashboards(ctx, g.server, ls[0], region(ls[1], i))
+			ds, err := dashboards(ctx, g.Server, ls[0], region(ls[1], i))
 			if err != nil {
 				return traces, err
 			}
@@ -94,7 +94,7 @@ func (w workload) record(ctx context.Context, g *gateway) ([kinds]*trace, error)
 }
 
 // scan reads a whole metric of all clusters over all time.
-func (w workload) scan(ctx context.Context, g *gateway, n int) ([]fetch, error) {
+func (w workload) scan(ctx context.Context, g *recorded, n int) ([]fetch, error) {
 	names := []string{"http_request_duration_seconds_bucket", "node_cpu_seconds_total",
 		"http_requests_total"}
 	p := metric(names[n%len(names)])
@@ -105,8 +105,8 @@ func (w workload) scan(ctx context.Context, g *gateway, n int) ([]fetch, error) 
 }
 
 // takeTour asks the tour's questions, each twice.
-func takeTour(ctx context.Context, g *gateway) (err error) {
-	conn, stop, err := g.dial()
+func takeTour(ctx context.Context, g *recorded) (err error) {
+	conn, stop, err := g.Dial(1 << 30)
 	if err != nil {
 		return err
 	}

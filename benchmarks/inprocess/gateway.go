@@ -1,0 +1,181 @@
+// Package inprocess assembles a whole gateway within one process, for tests and benchmarks.
+//
+// A Gateway has a bucket, a catalog, index headers, caches and a store.Server, wired like those of
+// the command. The caller chooses the bucket and the data directory, may change the options of each
+// part, and calls Catalog.Sync to load the first view. Dial serves it over grpc in memory. Command
+// larder does not use this package, because it also has flags, limits and reloads to wire.
+//
+// A Gateway owns its parts, and Close closes them. The package has no locks.
+package inprocess
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/thanos-io/objstore"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"larder/chunkcache"
+	"larder/indexcache"
+	"larder/internal/bucket/retry"
+	"larder/internal/localfs"
+	"larder/store"
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+	"larder/store/irregular"
+	"larder/store/storepb"
+)
+
+// Options configure a Gateway. Bucket and Dir are required.
+type Options struct {
+	Bucket objstore.Bucket
+	// Dir is the data directory. It must exist.
+	Dir string
+	// Registerer gets the metrics of headers, catalog and server; nil: no registry.
+	Registerer prometheus.Registerer
+	// Index and Chunks are the options of the caches.
+	Index  indexcache.Options
+	Chunks chunkcache.Options
+	// SeriesSetBytes bounds the series sets; default a quarter of Index.MaxBytes, negative: none.
+	SeriesSetBytes int64
+	// Headers, Catalog and Server, if set, change the options of these parts.
+	Headers func(*indexheader.Options)
+	Catalog func(*catalog.Options)
+	Server  func(*store.Options)
+}
+
+// Gateway is a gateway within this process.
+type Gateway struct {
+	Headers   *indexheader.Manager
+	Sets      *block.SeriesSets
+	Catalog   *catalog.Catalog
+	Irregular *irregular.Blocks
+	Server    *store.Server
+
+	undo []func() // in the order of their creation
+}
+
+// New assembles a gateway. The caller closes it.
+func New(opts Options) (*Gateway, error) {
+	g := &Gateway{}
+	if err := g.assemble(&opts); err != nil {
+		g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *Gateway) assemble(opts *Options) (err error) {
+	dir := func(name string) string { return filepath.Join(opts.Dir, name) }
+	headers := indexheader.Options{
+		Dir: localfs.At(dir("headers")), Bucket: opts.Bucket, Registerer: opts.Registerer,
+		Unsatisfiable: retry.Unsatisfiable, Measure: g.measure,
+	}
+	if opts.Headers != nil {
+		opts.Headers(&headers)
+	}
+	if g.Headers, err = indexheader.New(headers); err != nil {
+		return err
+	}
+	g.undo = append(g.undo, g.Headers.Close)
+	index := indexcache.New(opts.Bucket, opts.Index)
+	g.undo = append(g.undo, index.Close)
+	setBytes := cmp.Or(opts.Index.MaxBytes, indexcache.DefaultMaxBytes) / 4
+	g.Sets = block.NewSeriesSets(
+		cmp.Or(opts.SeriesSetBytes, setBytes), opts.Index.Pages.Registerer)
+	g.undo = append(g.undo, g.Sets.Close)
+	chunks := chunkcache.New(opts.Bucket, opts.Chunks)
+	g.undo = append(g.undo, chunks.Close)
+	blocks := catalog.Options{
+		Bucket: opts.Bucket, Dir: localfs.At(dir("catalog")), Registerer: opts.Registerer,
+	}
+	if opts.Catalog != nil {
+		opts.Catalog(&blocks)
+	}
+	changed := blocks.OnChange
+	blocks.OnChange = func(old, cur *catalog.View) {
+		if g.Server != nil {
+			g.Server.ViewChanged(old, cur)
+		}
+		if changed != nil {
+			changed(old, cur)
+		}
+	}
+	if g.Catalog, err = catalog.New(blocks); err != nil {
+		return err
+	}
+	g.undo = append(g.undo, g.Catalog.Close)
+	if err := os.MkdirAll(dir("irregular"), 0o700); err != nil {
+		return err
+	}
+	g.Irregular = irregular.Open(
+		irregular.Options{Dir: localfs.At(dir("irregular")), Registerer: opts.Registerer})
+	g.undo = append(g.undo, g.Irregular.Close)
+	server := store.Options{
+		Catalog: g.Catalog,
+		Blocks: block.Deps{
+			Headers: g.Headers, Index: index, Chunks: chunks, Sizes: g.Catalog,
+			Lister:   block.BucketLister{Bucket: opts.Bucket},
+			Postings: index.Postings(), Sets: g.Sets, Irregular: g.Irregular,
+		},
+		ChunkPageBytes: int64(chunks.PageSize()),
+		Registerer:     opts.Registerer,
+	}
+	if opts.Server != nil {
+		opts.Server(&server)
+	}
+	g.Server = store.New(server)
+	return nil
+}
+
+// measure tells the index headers whether the files of a block have changed.
+func (g *Gateway) measure(
+	ctx context.Context, src indexheader.Source, corrupt bool,
+) (bool, error) {
+	doubt := catalog.SizeDoubt
+	if corrupt {
+		doubt = catalog.BytesDoubt
+	}
+	v, err := g.Catalog.Measure(ctx, src.ID, src.Content, doubt)
+	return v == catalog.Changed, err
+}
+
+// Close closes all parts, the last one first.
+func (g *Gateway) Close() {
+	for _, f := range slices.Backward(g.undo) {
+		f()
+	}
+}
+
+// Dial serves the gateway over grpc in memory and returns a connection to it. The connection
+// receives messages of up to maxMessage bytes. The caller calls stop, which ends both.
+func (g *Gateway) Dial(maxMessage int) (conn *grpc.ClientConn, stop func() error, err error) {
+	l := bufconn.Listen(1 << 20)
+	conn, err = grpc.NewClient("passthrough:///bufconn",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(
+			func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return nil, nil, err
+	}
+	rpc := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
+	storepb.RegisterStoreServer(rpc, g.Server)
+	storepb.RegisterInfoServer(rpc, g.Server)
+	done := make(chan error, 1)
+	go func() { done <- rpc.Serve(l) }()
+	return conn, func() error {
+		err := conn.Close()
+		rpc.Stop()
+		return errors.Join(err, <-done)
+	}, nil
+}
