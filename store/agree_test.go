@@ -19,7 +19,7 @@ import (
 	"larder/store/storepb"
 )
 
-// texts writes the series of an answer as text, chunk data by its hash.
+// texts returns the series of an answer as text, with hashes of chunk data.
 func (a *answer) texts() []string {
 	var out []string
 	for _, s := range a.series {
@@ -36,7 +36,7 @@ func (a *answer) texts() []string {
 	return out
 }
 
-// randomRequest asks for some of the metrics, over some of the time.
+// randomRequest returns a request for some of the metrics in a random time range.
 func randomRequest(r *rand.Rand, metrics []string, minT, maxT int64) *storepb.SeriesRequest {
 	req := &storepb.SeriesRequest{
 		MinTime: minT + r.Int64N(
@@ -63,20 +63,16 @@ func randomRequest(r *rand.Rand, metrics []string, minT, maxT int64) *storepb.Se
 			Value: name[:len(name)/2] + ".*",
 		}
 	case 1:
-		req.Matchers = append(
-			req.Matchers,
-			&storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: ".*[13579]"},
-		)
+		req.Matchers = append(req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_NRE, Name: "pod", Value: ".*[13579]"})
 	case 2:
-		req.Matchers = append(
-			req.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "instance"},
-		)
+		req.Matchers = append(req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "instance"})
 	}
 	return req
 }
 
-// demoBucket writes the demo's blocks and returns their folder, and the times between which they
-// lie.
+// demoBucket writes the blocks of the demo. It returns their folder and their time range.
 func demoBucket(t *testing.T, seed uint64) (dir string, minT, maxT int64) {
 	t.Helper()
 	dir = t.TempDir()
@@ -92,19 +88,16 @@ func demoBucket(t *testing.T, seed uint64) (dir string, minT, maxT int64) {
 	return dir, minT, maxT
 }
 
-// TestAnswersAgree asks the same in ways that must make no difference: cold, warm, without caches,
-// with other pages, batches, in shards and with a limit.
+// TestAnswersAgree sends the same requests in ways that must not change the answer: cold, warm,
+// without caches, with other page sizes and batches, in shards and with a limit.
 func TestAnswersAgree(t *testing.T) {
 	dir, minT, maxT := demoBucket(t, 3)
 	ctx := context.Background()
 	first := startGateway(t, dir, gatewayOptions{})
-	uncached := startGateway(
-		t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512},
-	)
-	names, err := first.client.LabelValues(
-		ctx,
-		&storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64},
-	)
+	uncached := startGateway(t, dir,
+		gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: 512})
+	names, err := first.client.LabelValues(ctx,
+		&storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +150,7 @@ func TestAnswersAgree(t *testing.T) {
 			shard := ask(first, x)
 			for _, s := range shard {
 				if _, ok := slices.BinarySearch(sortedTexts(want), s); !ok {
-					t.Fatalf("%v: shard %d has what the whole has not: %s", req, i, s)
+					t.Fatalf("%v: shard %d has a series that the whole answer lacks: %s", req, i, s)
 				}
 			}
 			union = append(union, shard...)
@@ -167,17 +160,15 @@ func TestAnswersAgree(t *testing.T) {
 		}
 	}
 	if series < 400 {
-		t.Errorf("only %d series: the test compares too little", series)
+		t.Errorf("the test compares only %d series", series)
 	}
 
 	t.Run("side by side", func(t *testing.T) {
 		for range 2 {
 			req := randomRequest(r, names.Values, minT, maxT)
 			want := ask(first, req)
-			fresh := startGateway(
-				t, dir,
-				gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 24 << 20 }},
-			)
+			fresh := startGateway(t, dir,
+				gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = 24 << 20 }})
 			var g errgroup.Group
 			for range 16 {
 				g.Go(func() error {
@@ -195,16 +186,15 @@ func TestAnswersAgree(t *testing.T) {
 				t.Fatalf("%v: %v", req, err)
 			}
 			if n := fresh.inUse(t); n != 0 {
-				t.Errorf("%v bytes of the allowance are still held", n)
+				t.Errorf("%v bytes of the allowance are still reserved", n)
 			}
 		}
 	})
 }
 
 func sortedTexts(texts []string) []string {
-	return slices.SortedFunc(
-		slices.Values(texts), func(a, b string) int { return cmp.Compare(a, b) },
-	)
+	return slices.SortedFunc(slices.Values(texts),
+		func(a, b string) int { return cmp.Compare(a, b) })
 }
 
 // metric returns the value of a gauge or counter of the gateway whose labels have the given values.
@@ -237,7 +227,7 @@ func (g *gateway) metric(t testing.TB, name string, values ...string) float64 {
 	return 0
 }
 
-// inUse returns the bytes of the request allowance that are held.
+// inUse returns the reserved bytes of the request allowance.
 func (g *gateway) inUse(t testing.TB) float64 {
 	t.Helper()
 	return g.metric(t, "larder_request_allowance_bytes", "in_use")

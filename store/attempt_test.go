@@ -7,8 +7,8 @@ import (
 	"larder/store/catalog"
 )
 
-// TestAttemptStates takes an attempt through its transitions. After each of them it checks whether
-// a plan counts as repeated, after which series the answer goes on, and with which blocks.
+// TestAttemptStates checks the transitions of an attempt: whether a plan counts as repeated, after
+// which series the answer continues, and with which blocks.
 func TestAttemptStates(t *testing.T) {
 	replacement := &catalog.Block{}
 	const none = "no series"
@@ -70,13 +70,13 @@ func TestAttemptStates(t *testing.T) {
 	}
 }
 
-// TestAttemptMinimum checks what an attempt reserves after an earlier one lacked bytes, and that
-// what is beyond its estimate is used before more is reserved.
+// TestAttemptMinimum checks how much an attempt reserves after an earlier one lacked bytes, and
+// that bytes beyond the estimate are used before more are reserved.
 func TestAttemptMinimum(t *testing.T) {
 	a := &attempt{}
 	a.raise(&admission.MustWait{Need: 50})
 	if n := a.settle(10); n != 10 {
-		t.Errorf("reserves %d after an estimate that was too large, want 10", n)
+		t.Errorf("reserves %d although only the estimate was too large, want 10", n)
 	}
 	a.raise(&admission.MustWait{Need: 50, BeyondEstimate: true})
 	if n := a.settle(30); n != 50 {

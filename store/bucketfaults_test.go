@@ -31,10 +31,10 @@ import (
 	"larder/store/storepb"
 )
 
-// ask is a request; what it returns is all of its answer.
+// ask is a request. run returns the whole answer as text.
 type ask struct {
 	name string
-	code codes.Code // of a fault of the bucket
+	code codes.Code // expected if the bucket fails
 	run  func(ctx context.Context, g *gateway) (string, error)
 }
 
@@ -58,7 +58,7 @@ func seriesAsk(name string, req *storepb.SeriesRequest) ask {
 	}
 }
 
-// asks are requests of each kind, for the blocks of blocksOf.
+// asks returns requests of each kind for the blocks of blocksOf.
 func asks(t *testing.T, metas []*dataset.Meta) []ask {
 	t.Helper()
 	get := []*storepb.LabelMatcher{
@@ -66,17 +66,13 @@ func asks(t *testing.T, metas []*dataset.Meta) []ask {
 		{Name: "method", Value: "GET"},
 	}
 	regex := wholeMetric(0)
-	regex.Matchers = append(
-		regex.Matchers,
+	regex.Matchers = append(regex.Matchers,
 		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api/v1/.+"},
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "code", Value: "500"},
-	)
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "code", Value: "500"})
 	few := wholeMetric(0)
-	few.Matchers = append(
-		few.Matchers, &storepb.LabelMatcher{Name: "handler", Value: "/metrics"},
+	few.Matchers = append(few.Matchers, &storepb.LabelMatcher{Name: "handler", Value: "/metrics"},
 		&storepb.LabelMatcher{Name: "code", Value: "503"},
-		&storepb.LabelMatcher{Name: "method", Value: "PUT"},
-	)
+		&storepb.LabelMatcher{Name: "method", Value: "PUT"})
 	labelsOnly := wholeMetric(64)
 	labelsOnly.SkipChunks = true
 	labels := func(name string, run func(ctx context.Context, g *gateway) ([]string, error)) ask {
@@ -100,40 +96,38 @@ func asks(t *testing.T, metas []*dataset.Meta) []ask {
 			return r.GetNames(), err
 		}),
 		labels("LabelNames with matchers", func(ctx context.Context, g *gateway) ([]string, error) {
-			r, err := g.client.LabelNames(
-				ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: get},
-			)
+			r, err := g.client.LabelNames(ctx,
+				&storepb.LabelNamesRequest{End: 1 << 50, Matchers: get})
 			return r.GetNames(), err
 		}),
 		labels("LabelValues", func(ctx context.Context, g *gateway) ([]string, error) {
-			r, err := g.client.LabelValues(
-				ctx, &storepb.LabelValuesRequest{Label: "handler", End: 1 << 50},
-			)
+			r, err := g.client.LabelValues(ctx,
+				&storepb.LabelValuesRequest{Label: "handler", End: 1 << 50})
 			return r.GetValues(), err
 		}),
 		labels(
 			"LabelValues with matchers",
 			func(ctx context.Context, g *gateway) ([]string, error) {
-				r, err := g.client.LabelValues(
-					ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: get},
-				)
+				r, err := g.client.LabelValues(ctx,
+					&storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: get})
 				return r.GetValues(), err
 			},
 		),
 	}
 	if testing.Short() {
-		return []ask{all[0], all[1], all[3], all[6], all[7]} // the last reads the header alone
+		return []ask{all[0], all[1], all[3], all[6], all[7]} // the last reads only the header
 	}
 	return all
 }
 
-// heldSlots counts the slots that are held.
+// heldSlots counts the slots in use.
 type heldSlots struct{ held atomic.Int64 }
 
 func (s *heldSlots) Acquire(context.Context) error { s.held.Add(1); return nil }
 func (s *heldSlots) Release()                      { s.held.Add(-1) }
 
-// patient is a gateway whose bucket fails as told, and what it answers and holds without faults.
+// patient is a gateway whose bucket fails on demand, with its answers and open files without
+// faults.
 type patient struct {
 	*gateway
 	faults *faultstore.Faults
@@ -141,7 +135,7 @@ type patient struct {
 	asks   []ask
 	want   []string
 	ids    []ulid.ULID
-	// retried: what a retry mends is repeated before anybody sees it.
+	// retried says that requests to the bucket are retried.
 	retried bool
 
 	leaks   goleak.Option
@@ -149,8 +143,8 @@ type patient struct {
 	files   []string
 }
 
-// startPatient starts a gateway over dir in which nothing is kept but headers, and learns what is
-// right. It must be called within a bubble: faults take their time-outs.
+// startPatient starts a gateway over dir that caches only headers, and records the right answers.
+// It must be called within a synctest bubble, because faults wait for time-outs.
 func startPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOptions) *patient {
 	t.Helper()
 	p := newPatient(t, dir, metas, opts)
@@ -168,7 +162,7 @@ func startPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayO
 	return p
 }
 
-// newPatient is startPatient without the questions.
+// newPatient starts a gateway like startPatient, but sends no requests.
 func newPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOptions) *patient {
 	t.Helper()
 	p := &patient{faults: faultstore.New(1), slots: &heldSlots{}, asks: asks(t, metas)}
@@ -180,7 +174,7 @@ func newPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOpt
 		}
 		return b
 	}
-	// A read that did not give back its bytes would be the last one.
+	// With so few bytes, a read that did not release its bytes would block all later ones.
 	opts.pages = pagecache.Options{Limiter: p.slots, MaxInFlightBytes: 1}
 	p.gateway = startGateway(t, dir, opts)
 	t.Cleanup(p.Catalog.Close)
@@ -190,7 +184,7 @@ func newPatient(t *testing.T, dir string, metas []*dataset.Meta, opts gatewayOpt
 	return p
 }
 
-// cold is a gateway that keeps no page, so that every request meets the bucket.
+// cold returns options without page caches, so that every request reads the bucket.
 func cold() gatewayOptions {
 	return gatewayOptions{
 		indexBytes:    -1,
@@ -201,7 +195,7 @@ func cold() gatewayOptions {
 	}
 }
 
-// settle waits until no header is being made or saved.
+// settle waits until no header is being built or saved.
 func (p *patient) settle(t *testing.T) {
 	t.Helper()
 	if err := p.Headers.Wait(context.Background(), slices.Clone(p.ids)); err != nil {
@@ -224,7 +218,7 @@ func filesOf(t *testing.T, dir string) []string {
 	var names []string
 	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && d.Name() == "extents" {
-			return fs.SkipDir // what was learned of a block's files, once
+			return fs.SkipDir // saved sizes of files, which appear once
 		}
 		names = append(names, path)
 		return err
@@ -237,11 +231,10 @@ func filesOf(t *testing.T, dir string) []string {
 // outcome counts how requests ended.
 type outcome struct{ right, failed, late int }
 
-// forever is when a request that was not told how long it may take should long have come to an end.
+// forever is a time within which every request without a deadline must end.
 const forever = 24 * time.Hour
 
-// check runs one request and judges it: the answer is the right one, or an error that says of which
-// block and object.
+// check runs one request. The answer must be right, or an error that names block and object.
 func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) {
 	t.Helper()
 	a := p.asks[i]
@@ -261,17 +254,16 @@ func (p *patient) check(t *testing.T, ctx context.Context, i int, out *outcome) 
 	default:
 		out.failed++
 		text := err.Error()
-		names := slices.ContainsFunc(
-			p.ids, func(id ulid.ULID) bool { return strings.Contains(text, id.String()) },
-		)
+		names := slices.ContainsFunc(p.ids,
+			func(id ulid.ULID) bool { return strings.Contains(text, id.String()) })
 		if !names || !strings.Contains(text, "/index") && !strings.Contains(text, "/chunks/") {
 			t.Errorf("%s: the error does not name block and object: %v", a.name, err)
 		}
 	}
 }
 
-// recovered checks that the faults are over with what made them: every request is answered, and
-// nothing of the failed ones is left.
+// recovered checks that the gateway works again after the faults: every request is answered, and
+// failed ones have left nothing behind.
 func (p *patient) recovered(t *testing.T) {
 	t.Helper()
 	p.faults.Heal()
@@ -294,35 +286,34 @@ func (p *patient) recovered(t *testing.T) {
 	}
 }
 
-// holdsNothing checks that no request has left a reservation or a slot.
+// holdsNothing checks that all reservations and slots were released.
 func (p *patient) holdsNothing(t *testing.T) {
 	t.Helper()
 	p.settle(t)
 	if n := p.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
 	if n := p.slots.held.Load(); n != 0 {
-		t.Errorf("%d slots are still held", n)
+		t.Errorf("%d slots are still in use", n)
 	}
 }
 
-// phase is a part of a request's way that faults are put into.
+// phase is a part of a request in which the bucket fails.
 type phase struct {
 	name string
 	// rule narrows a fault to the phase.
 	rule func(p *patient, k faultstore.Kind) faultstore.Rule
 	// before is called before each request.
 	before func(p *patient)
-	// kinds; nil: all that an operation of the phase can meet.
+	// kinds are the faults to try; nil: all that are possible for the operations of the phase.
 	kinds []faultstore.Kind
 }
 
-// section narrows a fault to index pages of one part.
+// section narrows a fault to the index pages of one section.
 func section(p *patient, k faultstore.Kind, series bool) faultstore.Rule {
 	// The blocks of blocksOf have the same series, so their indexes have the same layout.
-	h, release, err := p.Headers.Acquire(
-		context.Background(), block.Source(p.Catalog.View().Blocks[0]),
-	)
+	h, release, err := p.Headers.Acquire(context.Background(),
+		block.Source(p.Catalog.View().Blocks[0]))
 	if err != nil {
 		panic(err)
 	}
@@ -365,7 +356,7 @@ func phases() []phase {
 			},
 		},
 		{
-			// The other block could answer alone, and must not.
+			// The other block must not answer alone.
 			name: "header build of one block", kinds: readKinds, before: forgetHeaders,
 			rule: func(p *patient, k faultstore.Kind) faultstore.Rule {
 				return faultstore.Rule{
@@ -394,8 +385,8 @@ func phases() []phase {
 	}
 }
 
-// fewSeries is how many series a block has in tests that ask for all of them very often: more than
-// a page of them.
+// fewSeries is the number of series of a block in tests with many requests for all series. They
+// fill more than one page.
 func fewSeries() int {
 	if testing.Short() {
 		return 20
@@ -403,9 +394,9 @@ func fewSeries() int {
 	return 60
 }
 
-// TestBucketFaults puts every kind of fault into every phase of requests: for every call, and for
-// some; and lets the bucket heal. A request is answered rightly or fails with the right code and
-// words, and a gateway whose bucket is well again is well again.
+// TestBucketFaults injects every kind of fault into every phase of requests, first into some calls,
+// then into all. Each request is answered correctly or fails with the right code and text. Once the
+// bucket works again, so does the gateway.
 func TestBucketFaults(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	bare := t.TempDir()
@@ -458,19 +449,19 @@ func TestBucketFaults(t *testing.T) {
 
 func retrying(b objstore.Bucket) objstore.Bucket { return retry.Wrap(b, retry.Options{}) }
 
-// mended tells whether a fault that hits every call is survived by itself.
+// mended reports whether a request succeeds although this fault hits every call.
 func mended(k faultstore.Kind) bool { return k == faultstore.SlowFirstByte }
 
-// mostHits is how often one request may ask for something in vain: headers of two blocks, four
-// times each, or pages twice.
+// mostHits is the maximum number of failed calls of one request: four for the headers of each of
+// two blocks, or two for pages.
 const mostHits = 16
 
-// mostFlips is the same where a bit of each answer is flipped anywhere: an answer whose flipped bit
-// the request does not need is not in vain, and the request goes on to its next read.
+// mostFlips is the maximum if a random bit of each answer is flipped. It is larger, because a
+// request continues if it does not need the flipped bit.
 const mostFlips = 4 * mostHits
 
-// progresses tells whether a read comes to its end though every request of it is hit, if what is
-// missing is asked for again and again.
+// progresses reports whether a read completes although the fault hits each of its calls, because it
+// resumes where it was interrupted.
 func progresses(k faultstore.Kind) bool {
 	return k == faultstore.Reset || k == faultstore.StalledBody || k == faultstore.TruncatedBody ||
 		k == faultstore.ShortBody
@@ -482,7 +473,8 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 	first := p.faults.Counts()[k]
 	rule := ph.rule(p, k)
 
-	// Some calls, many requests side by side, one in four with a deadline that a fault outlasts.
+	// Some calls fail. Many requests run concurrently, one in four with a deadline shorter than the
+	// fault.
 	r := rand.New(rand.NewPCG(seed, uint64(k)))
 	some := rule
 	some.Probability = 0.2
@@ -499,9 +491,7 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 		for range 6 {
 			i, patience := r.IntN(
 				len(p.asks),
-			), cmp.Or(
-				time.Duration(r.IntN(4))*time.Hour, 3*time.Second,
-			)
+			), cmp.Or(time.Duration(r.IntN(4))*time.Hour, 3*time.Second)
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				defer cancel()
@@ -516,7 +506,7 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 		}
 		wg.Wait()
 	}
-	// Every call: one request after the other, so that each meets it.
+	// Every call fails. Requests run one after the other, so that each meets the fault.
 	most := mostHits
 	if k == faultstore.FlippedBit {
 		most = mostFlips
@@ -529,7 +519,7 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 			ph.before(p)
 		}
 		var out outcome
-		synctest.Wait() // for reads of the request before that nobody waits for any more
+		synctest.Wait() // for abandoned reads of the previous request
 		before := p.faults.Total()
 		p.check(t, context.Background(), i, &out)
 		switch hits := p.faults.Total() - before; {
@@ -537,16 +527,16 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 			t.Errorf("%s: %s did not end", what, a.name)
 		case (hits == 0 || mended(k)) && out.right != 1:
 			t.Errorf("%s: %s was not answered", what, a.name)
-		// a bit may be one that nobody reads
+		// the flipped bit may not be needed
 		case hits > 0 && out.right == 1 && !mended(k) && !(p.retried && progresses(k)) && k != faultstore.FlippedBit:
 			t.Errorf("%s: %s was answered although every read of what it needs fails", what, a.name)
 		case hits > most && (!p.retried || k == faultstore.AccessDenied || k == faultstore.Vanished):
-			t.Errorf("%s: %s: the bucket was asked %d times in vain", what, a.name, hits)
+			t.Errorf("%s: %s: %d calls to the bucket failed", what, a.name, hits)
 		}
 	}
 	p.recovered(t)
 	if n := p.faults.Counts()[k] - first; n == 0 {
-		t.Errorf("%s: it has hit nothing", what)
+		t.Errorf("%s: the fault has hit no call", what)
 	} else {
 		t.Logf("%s: %d injections; of requests side by side %d were answered, %d failed, %d ran out of time", what, n, sum.right, sum.failed, sum.late)
 	}

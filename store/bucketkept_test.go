@@ -12,14 +12,13 @@ import (
 	"larder/internal/faultstore"
 )
 
-// TestBucketFaultsAreNotKept breaks the reads that fill the caches. What they then hold is right:
-// answers from them are, while the bucket is well and when it is away.
+// TestBucketFaultsAreNotKept breaks the reads that fill the caches. The cached data must be right:
+// so must be the answers, both from a working bucket and from the caches alone.
 func TestBucketFaultsAreNotKept(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	var want []string
-	synctest.Test(
-		t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want },
-	)
+	synctest.Test(t,
+		func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
 	seeds, requests := uint64(2), 16
 	if testing.Short() {
 		seeds, requests = 1, 6
@@ -30,13 +29,11 @@ func TestBucketFaultsAreNotKept(t *testing.T) {
 				for seed := range seeds {
 					p := newPatient(t, dir, metas, gatewayOptions{pageSize: 1 << 10})
 					p.want = want
-					p.faults.Set(
-						faultstore.Rule{
-							Kind:        k,
-							Ops:         []string{objstore.OpGetRange},
-							Probability: 0.25,
-						},
-					)
+					p.faults.Set(faultstore.Rule{
+						Kind:        k,
+						Ops:         []string{objstore.OpGetRange},
+						Probability: 0.25,
+					})
 					r := rand.New(rand.NewPCG(seed, uint64(k)))
 					var wg sync.WaitGroup
 					for range requests {
@@ -45,7 +42,7 @@ func TestBucketFaultsAreNotKept(t *testing.T) {
 					}
 					wg.Wait()
 					if p.faults.Total() == 0 {
-						t.Error("nothing was broken")
+						t.Error("no read has failed")
 					}
 					p.faults.Heal()
 					for i := range p.asks {

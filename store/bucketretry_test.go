@@ -11,10 +11,10 @@ import (
 	"larder/internal/faultstore"
 )
 
-// TestBucketFaultsAreMended: of faults that a retry mends, and that hit fewer than one read in ten,
-// no client hears, as long as it has time. Every phase is hit, header builds too; pages are read by
-// one request for others.
-func TestBucketFaultsAreMended(t *testing.T) {
+// TestRetriesHideBucketFaults checks that requests with enough time succeed if fewer than one read
+// in ten fails and a retry helps. Faults hit every phase, including header builds and page reads
+// that requests share.
+func TestRetriesHideBucketFaults(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	kinds := []faultstore.Kind{
 		faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset,
@@ -58,12 +58,10 @@ func TestBucketFaultsAreMended(t *testing.T) {
 				t.Errorf("sync: %v", err)
 			}
 		}
-		t.Logf(
-			"%d injections: %v; the slowest request took %s", p.faults.Total(), p.faults.Counts(),
-			slowest,
-		)
+		t.Logf("%d injections: %v; the slowest request took %s",
+			p.faults.Total(), p.faults.Counts(), slowest)
 		if p.faults.Total() < rounds {
-			t.Errorf("%d injections only", p.faults.Total())
+			t.Errorf("only %d faults were injected", p.faults.Total())
 		}
 		p.recovered(t)
 	})

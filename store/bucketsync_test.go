@@ -21,7 +21,7 @@ import (
 	"larder/store/catalog"
 )
 
-// aside makes a third block beside the folder of blocksOf, of other external labels.
+// aside writes a third block, with other external labels, outside the folder of blocksOf.
 func aside(t *testing.T, dir string, m *dataset.Meta) (id ulid.ULID, path string) {
 	t.Helper()
 	id = m.ULID
@@ -45,10 +45,10 @@ func (p *patient) served() []ulid.ULID {
 	return ids
 }
 
-// TestBucketFaultsOfASync breaks syncs while a block comes and while it goes. What is served stays
-// until a sync has seen the whole bucket, and the first sync of a bucket that is well again sees
-// what there is.
-func TestBucketFaultsOfASync(t *testing.T) {
+// TestBucketFaultsDuringASync breaks syncs while a block appears and while it disappears. The view
+// stays until a sync has seen the whole bucket. The first sync of a bucket that works again finds
+// all blocks.
+func TestBucketFaultsDuringASync(t *testing.T) {
 	for _, how := range []catalog.Discovery{catalog.Concurrent, catalog.Recursive} {
 		t.Run(string(how), func(t *testing.T) {
 			dir, metas := blocksOf(t, 20, 60_000)
@@ -65,7 +65,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 				p := startPatient(t, dir, metas, opts)
 				ctx := context.Background()
 				for _, k := range faultstore.Kinds() {
-					// A bit of a meta.json has no checksum over it.
+					// A meta.json has no checksum.
 					ops := []string{objstore.OpIter, objstore.OpGet}
 					match := func(op, name string) bool {
 						return k != faultstore.FlippedBit || !strings.HasSuffix(name, "/meta.json")
@@ -85,7 +85,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 					}
 					var out outcome
 					if p.check(t, ctx, 1, &out); out.right != 1 {
-						t.Errorf("%s: a block that is served was not answered for", k)
+						t.Errorf("%s: a request for a block in the view failed", k)
 					}
 					p.faults.Heal()
 					if err := p.Catalog.Sync(ctx); err != nil ||
@@ -94,7 +94,7 @@ func TestBucketFaultsOfASync(t *testing.T) {
 					}
 
 					move(here, away)
-					// listings break before their first entry, and after
+					// listings break before or after their first entry
 					for _, at := range []int64{-1, 0, 1, 2} {
 						p.faults.Set(faultstore.Rule{Kind: k, Ops: ops, Match: match, At: at})
 						before := p.faults.Total()
@@ -102,10 +102,8 @@ func TestBucketFaultsOfASync(t *testing.T) {
 						listed := !slices.Contains(p.served(), third)
 						if broken := p.faults.Total() > before && (k < faultstore.Vanished && !mended(k) || k == faultstore.ListingError); broken &&
 							(listed || err == nil) {
-							t.Errorf(
-								"%s at %d: a listing that broke took a block away, error %v", k, at,
-								err,
-							)
+							t.Errorf("%s at %d: a listing that broke took a block away, error %v",
+								k, at, err)
 						}
 						for _, m := range metas {
 							if !slices.Contains(p.served(), m.ULID) {
@@ -124,33 +122,30 @@ func TestBucketFaultsOfASync(t *testing.T) {
 	}
 }
 
-// TestBucketFaultsOfTheFirstSync: a gateway that has not seen its bucket answers that it is not
-// ready; it goes on trying, and is ready when the bucket is.
-func TestBucketFaultsOfTheFirstSync(t *testing.T) {
+// TestBucketFaultsDuringTheFirstSync checks that a gateway is not ready until it has seen the
+// bucket, that it retries, and that it is ready once the bucket works.
+func TestBucketFaultsDuringTheFirstSync(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	var want []string
-	synctest.Test(
-		t, func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want },
-	)
+	synctest.Test(t,
+		func(t *testing.T) { want = startPatient(t, dir, metas, gatewayOptions{}).want })
 	for _, k := range faultstore.Kinds() {
 		rule := faultstore.Rule{Kind: k}
 		switch k {
 		case faultstore.Vanished:
-			continue // of what a listing names: an upload that is not complete
+			continue // looks like an incomplete upload
 		case faultstore.FlippedBit:
-			continue // there is no checksum over a meta.json
+			continue // a meta.json has no checksum
 		case faultstore.ShortListing:
-			continue // where nothing is known of a bucket, its listing is believed
+			continue // the first listing of a bucket cannot be compared with a former one
 		case faultstore.ShortBody, faultstore.LongBody:
-			// a meta.json that is wrong twice is taken for what it is: corrupted, and its block for
-			// broken
+			// a meta.json that is damaged twice counts as damaged, and its block as broken
 			rule.Count = 1
 		}
 		t.Run(k.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPatient(
-					t, dir, metas, gatewayOptions{firstSync: func(p *gateway) error { return nil }},
-				)
+				p := newPatient(t, dir, metas,
+					gatewayOptions{firstSync: func(p *gateway) error { return nil }})
 				p.want = want
 				for _, m := range metas {
 					p.ids = append(p.ids, m.ULID)
@@ -169,12 +164,12 @@ func TestBucketFaultsOfTheFirstSync(t *testing.T) {
 							t.Errorf("%s: %d bytes, %v", a.name, len(got), err)
 						}
 						if err == nil && !mended(k) && rule.Count == 0 {
-							t.Errorf("%s: answered from a bucket that nobody has seen", a.name)
+							t.Errorf("%s: answered before the first sync has succeeded", a.name)
 						}
 					}
 				}
 				p.faults.Heal()
-				time.Sleep(3 * time.Minute) // a listing that was not answered is given up after two
+				time.Sleep(3 * time.Minute) // a listing without an answer times out after two
 				for i := range p.asks {
 					var out outcome
 					if p.check(t, ctx, i, &out); out.right != 1 {

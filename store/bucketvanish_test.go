@@ -22,12 +22,11 @@ import (
 	"larder/internal/faultstore"
 )
 
-// refreshEvery is how long the catalog's next look at the bucket may have to wait, for a gateway of
-// the default options.
+// refreshEvery is how long a refresh of the catalog may be delayed with the default options.
 const refreshEvery = 10 * time.Second
 
-// refreshFaults are what may keep a gateway from finding out what became of a block: the look for
-// its meta.json, the listing, the meta.json of what replaced it.
+// refreshFaults are the calls whose failure hides the fate of a block: the check for its meta.json,
+// the listing, and the read of its replacement's meta.json.
 func refreshFaults() map[string]faultstore.Rule {
 	return map[string]faultstore.Rule{
 		"no fault":             {Kind: faultstore.SlowFirstByte, Ops: []string{objstore.OpIter}},
@@ -41,19 +40,17 @@ func refreshFaults() map[string]faultstore.Rule {
 	}
 }
 
-// TestABlockThatIsListedIsNotGone: a bucket that denies all objects of a block and lists them all
-// the same has not lost it. Requests that need the block fail, and none is answered without it.
+// TestABlockThatIsListedIsNotGone checks that a block is not considered deleted if the bucket lists
+// its objects but denies reading them. Requests that need the block fail.
 func TestABlockThatIsListedIsNotGone(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	synctest.Test(t, func(t *testing.T) {
 		p := startPatient(t, dir, metas, cold())
 		denied := metas[0].ULID
-		p.faults.Set(
-			faultstore.Rule{
-				Kind:  faultstore.Vanished,
-				Match: func(_, name string) bool { return strings.HasPrefix(name, denied.String()) },
-			},
-		)
+		p.faults.Set(faultstore.Rule{
+			Kind:  faultstore.Vanished,
+			Match: func(_, name string) bool { return strings.HasPrefix(name, denied.String()) },
+		})
 		for i, a := range p.asks {
 			got, err := a.run(context.Background(), p.gateway)
 			switch {
@@ -64,7 +61,7 @@ func TestABlockThatIsListedIsNotGone(t *testing.T) {
 			}
 		}
 		if p.faults.Total() == 0 {
-			t.Fatal("nothing was denied")
+			t.Fatal("no call was denied")
 		}
 		p.faults.Heal()
 		time.Sleep(refreshEvery)
@@ -77,9 +74,9 @@ func TestABlockThatIsListedIsNotGone(t *testing.T) {
 	})
 }
 
-// TestABlockVanishesWhileTheBucketFails: a compactor replaces a block, or retention deletes one,
-// and the bucket does not tell what became of it. Requests that need the block fail with its name;
-// none is answered without it. When the bucket is well, the replacement answers, or what is left.
+// TestABlockVanishesWhileTheBucketFails replaces or deletes a block while the bucket fails, so that
+// the fate of the block is unknown. Requests that need the block fail and name it. Once the bucket
+// works, the replacement or the remaining blocks answer.
 func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 	for _, replaced := range []bool{true, false} {
 		for name, rule := range refreshFaults() {
@@ -91,7 +88,7 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 				dir, metas := blocksOf(t, 20, 60_000)
 				old, replacement := metas[0].ULID, metas[0].ULID
 				replacement[15] ^= 0x55
-				var left []string // the answers of what is there in the end
+				var left []string // the answers of the remaining blocks
 				if !replaced {
 					rest := t.TempDir()
 					if err := os.CopyFS(filepath.Join(rest, metas[1].ULID.String()), os.DirFS(filepath.Join(dir, metas[1].ULID.String()))); err != nil {
@@ -113,7 +110,7 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 						t.Fatal(err)
 					}
 					p.faults.Set(rule)
-					// Of a block that was deleted there is no new meta.json to be read.
+					// After a deletion there is no new meta.json to read.
 					known := name == "no fault" ||
 						!replaced && slices.Contains(rule.Ops, objstore.OpGet)
 					for i, a := range p.asks {
@@ -121,9 +118,8 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 						got, err := a.run(context.Background(), p.gateway)
 						switch {
 						case known && (err != nil || got != left[i]):
-							t.Errorf(
-								"%s: %d bytes, want %d: %v", a.name, len(got), len(left[i]), err,
-							)
+							t.Errorf("%s: %d bytes, want %d: %v",
+								a.name, len(got), len(left[i]), err)
 						case err == nil && got != before && got != left[i]:
 							t.Errorf("%s: a wrong answer of %d bytes", a.name, len(got))
 						case err == nil && got != before && !known:
@@ -148,13 +144,11 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 							t.Errorf("%s, healed: not answered", p.asks[i].name)
 						}
 					}
-					// Nobody asks for it any more.
-					p.faults.Set(
-						faultstore.Rule{
-							Kind:  faultstore.ServerError,
-							Match: func(_, name string) bool { return strings.HasPrefix(name, old.String()) },
-						},
-					)
+					// No request reads the old block any more.
+					p.faults.Set(faultstore.Rule{
+						Kind:  faultstore.ServerError,
+						Match: func(_, name string) bool { return strings.HasPrefix(name, old.String()) },
+					})
 					before := p.faults.Total()
 					for i := range p.asks {
 						p.check(t, context.Background(), i, &outcome{})
@@ -173,8 +167,8 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 	}
 }
 
-// midDeletion is a bucket of type FILESYSTEM that is asked while another process deletes a block:
-// the client finds the block's folder, and it is gone when the client opens it.
+// midDeletion is a FILESYSTEM bucket in which a block is deleted during a listing: the client finds
+// the block's folder, but cannot open it any more.
 type midDeletion struct {
 	objstore.Bucket
 	folder string
@@ -191,8 +185,8 @@ func (b *midDeletion) Iter(
 	return b.Bucket.Iter(ctx, dir, f, options...)
 }
 
-// TestABlockVanishesWhileItsFolderIsListed: a request that misses an object looks whether its block
-// is gone. The compactor deletes the folder during that look. The replacement answers all the same.
+// TestABlockVanishesWhileItsFolderIsListed deletes a block while a request that misses an object
+// lists the block's folder. The replacement must answer.
 func TestABlockVanishesWhileItsFolderIsListed(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	old, replacement := metas[0].ULID, metas[0].ULID
@@ -214,13 +208,13 @@ func TestABlockVanishesWhileItsFolderIsListed(t *testing.T) {
 			}
 		}
 		if !racing.raced.Load() {
-			t.Error("no request looked into the folder of the block")
+			t.Error("no request listed the folder of the block")
 		}
 	})
 }
 
-// TestABlockVanishesBetweenFrames: half of an answer is sent when the block is replaced, and what
-// became of it cannot be read. The call fails, the next one has the whole answer.
+// TestABlockVanishesBetweenFrames replaces a block after half of an answer was sent, while the
+// bucket fails. The call fails, and the next call gets the whole answer.
 func TestABlockVanishesBetweenFrames(t *testing.T) {
 	series := 12_000
 	if testing.Short() {
@@ -257,9 +251,8 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 							return body, nil
 						}
 						faults.Set(rule)
-						return body, become(
-							dir, old, replacement, func(meta []byte) []byte { return meta },
-						)
+						return body, become(dir, old, replacement,
+							func(meta []byte) []byte { return meta })
 					},
 				)
 				a, err := g.query(context.Background(), req)
@@ -269,7 +262,7 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 				case name != "no fault" && (status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), old.String())):
 					t.Errorf("got %v, want Aborted with the block's name", err)
 				case a.frames == 0:
-					t.Error("the block was gone before the first frame")
+					t.Error("the block was deleted before the first frame")
 				}
 				faults.Heal()
 				time.Sleep(2*time.Minute + refreshEvery)
@@ -278,15 +271,15 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 					t.Errorf("healed: %d bytes, want %d: %v", len(got), len(want), err)
 				}
 				if n := g.inUse(t); n != 0 {
-					t.Errorf("%v bytes of the allowance are still held", n)
+					t.Errorf("%v bytes of the allowance are still reserved", n)
 				}
 			})
 		})
 	}
 }
 
-// TestAChunkFileVanishes: a block that lost one file is damaged. Requests that need the file fail,
-// and list its folder but not the bucket, in the hope that something replaced the block.
+// TestAChunkFileVanishes checks that a block without one of its files counts as damaged. Requests
+// that need the file fail. They list the block's folder, but not the bucket.
 func TestAChunkFileVanishes(t *testing.T) {
 	dir, metas := blocksOf(t, 20, 60_000)
 	synctest.Test(t, func(t *testing.T) {

@@ -14,9 +14,9 @@ import (
 	"larder/store/storepb"
 )
 
-// BenchmarkFirstQueriesOfSmallBlocks starts on 500 small blocks with nothing on disk and every
-// ranged read taking 20 ms to its first byte, while the headers are being built in the background,
-// and asks 100 queries for one metric and two hours, one after the other.
+// BenchmarkFirstQueriesOfSmallBlocks starts a gateway with 500 small blocks and an empty disk. The
+// first byte of each ranged read takes 20 ms. While headers are built in the background, it sends
+// 100 sequential queries for one metric and two hours.
 func BenchmarkFirstQueriesOfSmallBlocks(b *testing.B) {
 	layout := dataset.ManyBlocks500(1)
 	dir := benchBucket(b, layout)
@@ -29,7 +29,7 @@ func BenchmarkFirstQueriesOfSmallBlocks(b *testing.B) {
 			b.Fatalf("%d index reads before the first query", counts["index"])
 		}
 		g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
-			// what is measured is how many such waits follow one another
+			// the benchmark measures how many of these delays are sequential
 			<-time.After(20 * time.Millisecond)
 			return body, nil
 		})

@@ -13,27 +13,23 @@ import (
 	"larder/internal/memcached/memcachedtest"
 )
 
-// TestEveryKindOfCachedValue changes values that memcached sends: pages of indexes and chunk files,
-// and expanded postings, one byte of them, in their envelopes and in what is in those, cut, longer,
-// and one in the place of another. Each is a miss that is counted, and the answers are right, of a
-// process that has nothing in memory and of the one after it.
+// TestEveryKindOfCachedValue damages values of memcached: pages of index and chunk files, and
+// expanded postings. It changes one byte of their envelope or content, truncates or extends them,
+// or swaps two of them. Each must count as a miss, and all answers must be right, in a process with
+// an empty memory and in the next one.
 func TestEveryKindOfCachedValue(t *testing.T) {
 	dir, _ := smallBlocks(t)
 	want := startGateway(t, dir, gatewayOptions{}).ask(t)
 	server := memcachedtest.StartLiar(t)
 	start := func(t *testing.T) (*gateway, *memcached.Client) {
 		client := newMemcached(t, server.Addr, 30*time.Second)
-		g := startGateway(
-			t,
-			dir,
-			gatewayOptions{
-				indexBytes:    -1,
-				chunkBytes:    -1,
-				postingsBytes: -1,
-				setBytes:      -1,
-				remote:        client,
-			},
-		)
+		g := startGateway(t, dir, gatewayOptions{
+			indexBytes:    -1,
+			chunkBytes:    -1,
+			postingsBytes: -1,
+			setBytes:      -1,
+			remote:        client,
+		})
 		return g, client
 	}
 	g, client := start(t)
@@ -51,7 +47,8 @@ func TestEveryKindOfCachedValue(t *testing.T) {
 			changed := map[string]bool{}
 			server.Answer(func(key string, value []byte) []byte {
 				out := change(key, value)
-				// One that was put right is left alone: else the breaker gives the server up.
+				// Do not damage a value again after larder has replaced it, because the breaker
+				// would open.
 				if changed[key] || bytes.Equal(out, value) {
 					return value
 				}
@@ -69,7 +66,7 @@ func TestEveryKindOfCachedValue(t *testing.T) {
 			g, _ = start(t)
 			g.ask(t).compare(t, want, "")
 			if reads, _ := g.bucket.take(); reads["chunks"] > 0 {
-				t.Errorf("what was wrong was not put right: reads %v", reads)
+				t.Errorf("a damaged value was not replaced: reads %v", reads)
 			}
 		})
 	}
@@ -102,8 +99,6 @@ func TestEveryKindOfCachedValue(t *testing.T) {
 	f("cut to nothing", only(func([]byte) []byte { return nil }))
 	f("longer", only(func(b []byte) []byte { return append(b, 0) }))
 	f("zeros", only(func(b []byte) []byte { return make([]byte, len(b)) }))
-	f(
-		"the value of another key",
-		only(func([]byte) []byte { return stored[keys[(slices.Index(keys, some)+1)%len(keys)]] }),
-	)
+	f("the value of another key",
+		only(func([]byte) []byte { return stored[keys[(slices.Index(keys, some)+1)%len(keys)]] }))
 }

@@ -19,7 +19,7 @@ import (
 	"larder/store/storepb"
 )
 
-// copyTree copies a bucket's folder.
+// copyTree copies the folder of a bucket.
 func copyTree(t testing.TB, from string) (to string) {
 	t.Helper()
 	to = t.TempDir()
@@ -50,9 +50,9 @@ func editMeta(t testing.TB, dir string, m *dataset.Meta, edit func(meta map[stri
 	}
 }
 
-// TestFilesOfAnotherLength cuts the files of a block, and makes them longer, with the lengths in
-// meta.json and without. An answer is the right one, or an error that names the object and the
-// offset; when the file is as it was, the answers are right.
+// TestFilesOfAnotherLength truncates and extends the files of a block, with and without sizes in
+// meta.json. Each answer must be right, or an error that names object and offset. Once the file is
+// restored, all answers must be right.
 func TestFilesOfAnotherLength(t *testing.T) {
 	whole, metas := smallBlocks(t)
 	want := startGateway(t, whole, gatewayOptions{}).ask(t)
@@ -100,9 +100,9 @@ func TestFilesOfAnotherLength(t *testing.T) {
 	}
 }
 
-// TestAnIndexInThePlaceOfAnother serves a block with the index of another, whose length is not what
-// meta.json says. That is no reason to doubt it; but a reference that does not fit the block's
-// chunk files is an error that names both, and never an answer.
+// TestAnIndexInThePlaceOfAnother serves a block with the index of another block, whose size differs
+// from meta.json. The size alone is no error. A reference that does not fit the block's chunk files
+// must be an error that names both.
 func TestAnIndexInThePlaceOfAnother(t *testing.T) {
 	whole, metas := smallBlocks(t)
 	bad := metas[0].ULID.String()
@@ -122,8 +122,8 @@ func TestAnIndexInThePlaceOfAnother(t *testing.T) {
 	}
 }
 
-// TestAbsurdMetas serves blocks whose meta.json has figures that no block has. Whatever it says, an
-// answer is right or an error, and the figures reserve no memory.
+// TestAbsurdMetas serves blocks whose meta.json has impossible figures. Each answer must be right
+// or an error, and the figures must not cause allocations.
 func TestAbsurdMetas(t *testing.T) {
 	whole, metas := smallBlocks(t)
 	want := startGateway(t, whole, gatewayOptions{}).ask(t)
@@ -144,8 +144,8 @@ func TestAbsurdMetas(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		edit    func(m map[string]any)
-		hides   bool // the block is not served: its series are not answered, and it is counted
-		refused bool // there is too much of it, and nothing that is damaged
+		hides   bool // the block is not served, and it is counted
+		refused bool // the block exceeds a bound, but is not damaged
 	}{
 		"series without end": {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = uint64(1 << 63) }},
 		"one series":         {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = 1 }},
@@ -192,7 +192,7 @@ func TestAbsurdMetas(t *testing.T) {
 			got := g.ask(t)
 			runtime.ReadMemStats(&after)
 			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 256 {
-				t.Errorf("it took %d MiB", n)
+				t.Errorf("the answers allocated %d MiB", n)
 			}
 			if !tc.hides {
 				got.compare(t, want, bad)
@@ -208,7 +208,7 @@ func TestAbsurdMetas(t *testing.T) {
 			if err != nil || len(info.LabelSets) != 1 {
 				t.Errorf("advertised are %v, %v", info.GetLabelSets(), err)
 			}
-			// It is served from the sync on that finds it as it should be.
+			// The next sync finds the restored meta.json and serves the block.
 			was, err := os.ReadFile(filepath.Join(whole, bad, "meta.json"))
 			if err != nil {
 				t.Fatal(err)
@@ -222,10 +222,10 @@ func TestAbsurdMetas(t *testing.T) {
 	}
 }
 
-// TestEveryByteOfAMeta changes one byte of a meta.json. Much of it can be changed so that another
-// possible block is described, which nobody can notice: but the blocks beside it are answered as
-// before, and what a block is refused for is counted. Changed in one read, what cannot be a block
-// is read again, and costs nothing.
+// TestEveryByteOfAMeta changes one byte of a meta.json. Many changes describe another valid block
+// and cannot be detected. But the answers of other blocks must stay the same, and rejected blocks
+// must be counted. If only one read is damaged, an invalid meta.json is read again and the block is
+// served.
 func TestEveryByteOfAMeta(t *testing.T) {
 	dir, metas := smallBlocks(t)
 	name := metas[0].ULID.String() + "/meta.json"
@@ -263,7 +263,7 @@ func TestEveryByteOfAMeta(t *testing.T) {
 			}
 			g := start(-1)
 			if diff := cmp.Diff(want, beside(t, g)); diff != "" {
-				t.Errorf("the block beside it (-whole +got):\n%s", diff)
+				t.Errorf("the other block (-undamaged +got):\n%s", diff)
 			}
 			_, failed := g.corruptions(t)
 			served := g.Catalog.View().ByID(metas[0].ULID) != nil
@@ -285,6 +285,6 @@ func TestEveryByteOfAMeta(t *testing.T) {
 		}
 	}
 	if refused == 0 {
-		t.Error("none was refused")
+		t.Error("no meta.json was rejected")
 	}
 }

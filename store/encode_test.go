@@ -19,7 +19,7 @@ import (
 	"larder/store/storepb"
 )
 
-// testChunk is a chunk of an encoder test: the source that it comes from, its times and its record.
+// testChunk is a chunk for the encoder: its source, times and record.
 type testChunk struct {
 	source     int
 	minT, maxT int64
@@ -45,7 +45,7 @@ func aggrChunk(source int, minT, maxT int64, parts ...string) testChunk {
 	}
 }
 
-// testSources returns sources of the given resolutions whose records are all at hand.
+// testSources returns sources with the given resolutions. The tests pass the records themselves.
 func testSources(resolutions ...int64) []*source {
 	var out []*source
 	for i, res := range resolutions {
@@ -55,29 +55,26 @@ func testSources(resolutions ...int64) []*source {
 	return out
 }
 
-// encodeChunks puts the chunks of one series, of which the first came from the first of the series
-// joined, through an encoder.
+// encodeChunks encodes the chunks of one series. The first of them come from the first of the
+// joined series.
 func encodeChunks(e *encoder, firstPiece int, chunks []testChunk) ([]storepb.WireChunk, error) {
 	w := &window{}
 	w.reset(len(e.sources))
 	for _, c := range chunks {
 		b := &w.batches[c.source]
-		w.chunks = append(
-			w.chunks,
-			windowChunk{
-				source:  int32(c.source),
-				index:   int32(len(b.Ref)),
-				minTime: c.minT,
-				maxTime: c.maxT,
-			},
-		)
+		w.chunks = append(w.chunks, windowChunk{
+			source:  int32(c.source),
+			index:   int32(len(b.Ref)),
+			minTime: c.minT,
+			maxTime: c.maxT,
+		})
 		b.Ref, b.Record = append(b.Ref, uint64(len(b.Ref))), append(b.Record, c.record)
 	}
 	s := &windowSeries{chunkEnd: len(chunks), firstPiece: firstPiece, sorted: ascending(w.chunks)}
 	return e.series(context.Background(), w, s, w.chunks)
 }
 
-// chunkTexts writes chunks as text.
+// chunkTexts returns chunks as text.
 func chunkTexts(chunks []storepb.WireChunk) []string {
 	out := []string{}
 	for _, c := range chunks {
@@ -148,10 +145,9 @@ func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
 		{"no chunks", []int64{0}, nil, 0, nil, []string{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			e := newEncoder(
-				testSources(tc.resolutions...), tc.aggrs, func(err error) { t.Error(err) },
-			)
-			for range 2 { // buffers are used again
+			e := newEncoder(testSources(tc.resolutions...), tc.aggrs,
+				func(err error) { t.Error(err) })
+			for range 2 { // the second time reuses buffers
 				got, err := encodeChunks(e, tc.first, tc.chunks)
 				if err != nil {
 					t.Fatal(err)
@@ -164,14 +160,12 @@ func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
 	}
 }
 
-// TestEncoderAgainstThePlainRule compares answers for random chunks with the rule written out:
-// sort, then drop what an equal chunk precedes.
+// TestEncoderAgainstThePlainRule compares the encoding of random chunks with a plain
+// implementation: sort, then drop each chunk that equals its predecessor.
 func TestEncoderAgainstThePlainRule(t *testing.T) {
 	r := rand.New(rand.NewPCG(8, 9))
-	e := newEncoder(
-		testSources(0, 0, 300_000, 300_000),
-		[]storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER}, func(err error) { t.Error(err) },
-	)
+	e := newEncoder(testSources(0, 0, 300_000, 300_000),
+		[]storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER}, func(err error) { t.Error(err) })
 	repeats := 0
 	for range 5000 {
 		var chunks []testChunk
@@ -202,9 +196,8 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 					t.Fatal(err)
 				}
 				p.parts[1], p.parts[2] = subs[tsdbfmt.AggrCount].Data, subs[tsdbfmt.AggrCounter].Data
-				p.text = fmt.Sprintf(
-					"[%d, %d] COUNT=%s COUNTER=%s", c.minT, c.maxT, p.parts[1], p.parts[2],
-				)
+				p.text = fmt.Sprintf("[%d, %d] COUNT=%s COUNTER=%s",
+					c.minT, c.maxT, p.parts[1], p.parts[2])
 			} else {
 				p.parts[0] = data
 				p.text = fmt.Sprintf("[%d, %d] RAW=%s", c.minT, c.maxT, data)
@@ -214,7 +207,7 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 		slices.SortStableFunc(sorted, func(a, b plain) int {
 			c := cmp.Or(cmp.Compare(a.minT, b.minT), cmp.Compare(a.maxT, b.maxT))
 			for i := range a.parts {
-				// a part sorts before none, and descending
+				// a chunk with the part comes first, and data sorts descending
 				c = cmp.Or(c, bytes.Compare(b.parts[i], a.parts[i]))
 			}
 			return c
@@ -237,26 +230,23 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 		}
 	}
 	if repeats < 250 {
-		t.Errorf("only %d repeats: the test covers too little", repeats)
+		t.Errorf("the test has only %d duplicates", repeats)
 	}
 }
 
-// TestEncoderAllocatesNothing for what it does to every series.
+// TestEncoderAllocatesNothing checks that encoding a series does not allocate.
 func TestEncoderAllocatesNothing(t *testing.T) {
 	e := newEncoder(testSources(0, 0), nil, func(err error) { t.Error(err) })
 	w := &window{}
 	w.reset(2)
 	for i, c := range []testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 10, 19, "b"), rawChunk(1, 0, 9, "a"), rawChunk(1, 10, 19, "c")} {
 		b := &w.batches[c.source]
-		w.chunks = append(
-			w.chunks,
-			windowChunk{
-				source:  int32(c.source),
-				index:   int32(i % 2),
-				minTime: c.minT,
-				maxTime: c.maxT,
-			},
-		)
+		w.chunks = append(w.chunks, windowChunk{
+			source:  int32(c.source),
+			index:   int32(i % 2),
+			minTime: c.minT,
+			maxTime: c.maxT,
+		})
 		b.Ref, b.Record = append(b.Ref, uint64(i)), append(b.Record, c.record)
 	}
 	s := &windowSeries{chunkEnd: 4, firstPiece: 2}
@@ -273,25 +263,21 @@ func TestEncoderAllocatesNothing(t *testing.T) {
 
 func TestEncoderErrors(t *testing.T) {
 	var noted error
-	e := newEncoder(
-		testSources(300_000), []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER},
-		func(err error) { noted = err },
-	)
+	e := newEncoder(testSources(300_000), []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_COUNTER},
+		func(err error) { noted = err })
 	_, err := encodeChunks(e, 1, []testChunk{aggrChunk(0, 0, 9, "n")})
 	if err == nil ||
 		!bytes.Contains([]byte(err.Error()), []byte("aggregate counter does not exist")) {
 		t.Errorf("absent aggregate: %v", err)
 	}
-	_, err = encodeChunks(
-		e, 1, []testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, 77, []byte("x"))}},
-	)
+	_, err = encodeChunks(e, 1,
+		[]testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, 77, []byte("x"))}})
 	var unknown *tsdbfmt.UnknownEncodingError
 	if !errors.As(err, &unknown) || unknown.Enc != 77 || !errors.As(noted, &unknown) {
 		t.Errorf("unknown encoding: %v, noted %v", err, noted)
 	}
-	_, err = encodeChunks(
-		e, 1, []testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, encodingAggr, []byte{9, 1})}},
-	)
+	_, err = encodeChunks(e, 1,
+		[]testChunk{{0, 0, 9, tsdbfmt.AppendChunkRecord(nil, encodingAggr, []byte{9, 1})}})
 	if !errors.Is(err, tsdbfmt.ErrCorrupt) {
 		t.Errorf("damaged aggregates under a right checksum: %v", err)
 	}

@@ -15,13 +15,13 @@ import (
 	"larder/store/storepb"
 )
 
-// heldSink compares what is alive with what requests have reserved, while an answer is being sent.
+// heldSink compares the live heap with the reserved bytes while an answer is sent.
 type heldSink struct {
 	sink
 	reg           *prometheus.Registry
 	before        int64
 	every, frames int
-	// What was held where it was the most, and what was reserved then.
+	// The largest live heap, and the reserved bytes at that time.
 	held, reserved int64
 }
 
@@ -38,8 +38,8 @@ func (s *heldSink) SendMsg(m any) error {
 
 var _ storepb.Store_SeriesServer = (*heldSink)(nil)
 
-// heapAtRest is what is alive when the request's other goroutines have gone as far as they can:
-// what they drop while the collector runs would be weighed too.
+// heapAtRest returns the live heap once the request's other goroutines are blocked. Otherwise it
+// would count garbage that they produce during the collection.
 func heapAtRest() (n uint64) {
 	const little = 256 << 10
 	for range 100 {
@@ -51,8 +51,8 @@ func heapAtRest() (n uint64) {
 	return n
 }
 
-// idleHeap is what is alive while nothing runs. Pools keep what they hold for two collections, and
-// what a request has left on its way may take another.
+// idleHeap returns the live heap while no request runs. It collects several times, because pools
+// drop their buffers only after two collections, and finalizers need another.
 func idleHeap() int64 {
 	least := int64(math.MaxInt64)
 	for range 4 {
@@ -78,19 +78,17 @@ func gaugeOf(reg *prometheus.Registry, name, label string) float64 {
 	return math.NaN()
 }
 
-// aloneEnv is set for a process of its own, which measures its heap.
+// aloneEnv is set in the child process that measures its heap.
 const aloneEnv = "LARDER_TEST_ALONE"
 
-// TestRequestsHoldWhatTheyReserve: without caches, whose pages requests share, a request holds at
-// most a quarter more than what it has reserved (buffers that a collection has not emptied), and
-// not less than a fifth of it.
+// TestRequestsHoldWhatTheyReserve checks that, without caches, a request uses at most a quarter
+// more memory than it has reserved (pooled buffers survive a collection), and at least a fifth of
+// it.
 func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 	if os.Getenv(aloneEnv) == "" {
-		// What other tests have left would go while it is measured.
-		child := exec.CommandContext(
-			t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v",
-			fmt.Sprintf("-test.short=%t", testing.Short()),
-		)
+		// In this process, garbage of other tests would be freed during the measurement.
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v",
+			fmt.Sprintf("-test.short=%t", testing.Short()))
 		child.Env = append(os.Environ(), aloneEnv+"=1")
 		out, err := child.CombinedOutput()
 		t.Logf("%s", out)
@@ -111,10 +109,8 @@ func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g := startGateway(
-		t, filepath.Join(dir, "bucket"),
-		gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1},
-	)
+	g := startGateway(t, filepath.Join(dir, "bucket"),
+		gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1})
 	f := func(name string, batch int64, every int, ms ...*storepb.LabelMatcher) {
 		t.Helper()
 		req := wholeMetric(batch)
@@ -126,33 +122,26 @@ func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 	is := func(name, value string) *storepb.LabelMatcher { return &storepb.LabelMatcher{Name: name, Value: value} }
 	f("all of a metric", 64, series/64/20, is("__name__", dataset.WholeMetricName))
 	f("all of a metric, in large frames", 100_000, 2, is("__name__", dataset.WholeMetricName))
-	f(
-		"one in ten", 64, series/640/10, is("__name__", dataset.WholeMetricName),
-		is("handler", "/api/v1/orders"),
-	)
+	f("one in ten", 64, series/640/10, is("__name__", dataset.WholeMetricName),
+		is("handler", "/api/v1/orders"))
 	f("a value of its own for each", 64, series/64/20, is("__name__", dataset.ManyValuesName))
-	f(
-		"a regex over all values",
-		64,
-		series/64/20,
-		&storepb.LabelMatcher{
-			Type:  storepb.LabelMatcher_RE,
-			Name:  dataset.ManyValuesLabel,
-			Value: ".+[02468ace]",
-		},
-	)
+	f("a regex over all values", 64, series/64/20, &storepb.LabelMatcher{
+		Type:  storepb.LabelMatcher_RE,
+		Name:  dataset.ManyValuesLabel,
+		Value: ".+[02468ace]",
+	})
 	holdLongRecords(t)
 	holdLongLabels(t, series/10)
 	holdLongEntries(t)
 }
 
-// heldOf answers a request and returns what it held where that was the most, and had reserved then:
-// of which it must hold no more than 5/4.
+// heldOf answers a request. It returns the largest memory that the request used, and what it had
+// reserved then. It fails the test if more than 5/4 of the reserved bytes were used.
 func heldOf(
 	t *testing.T, g *gateway, name string, req *storepb.SeriesRequest, every int,
 ) (held, reserved int64) {
 	t.Helper()
-	// The first time makes what is pooled.
+	// The first answer fills the pools.
 	if err := g.Server.Series(req, &sink{ctx: t.Context()}); err != nil {
 		t.Fatal(err)
 	}
@@ -160,9 +149,8 @@ func heldOf(
 	if err := g.Server.Series(req, s); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf(
-		"%s: held %d KiB of %d KiB reserved, %d frames", name, s.held>>10, s.reserved>>10, s.frames,
-	)
+	t.Logf("%s: held %d KiB of %d KiB reserved, %d frames",
+		name, s.held>>10, s.reserved>>10, s.frames)
 	if s.reserved == 0 || s.held > s.reserved*5/4 {
 		t.Errorf("%s: a request held %d bytes of %d that it had reserved", name, s.held, s.reserved)
 	}

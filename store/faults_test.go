@@ -11,27 +11,28 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/thanos-io/objstore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/faultstore"
 	"larder/internal/telemetry/telemetrytest"
 	"larder/store/storepb"
 )
 
-// twoBlocks writes two blocks of the same 200 series, one after the other in time.
+// twoBlocks writes two blocks of the same 200 series, for two consecutive time ranges.
 func twoBlocks(t *testing.T) (dir string, metas []*dataset.Meta) {
 	t.Helper()
 	return blocksOf(t, 200, 30_000)
 }
 
-// blocksOf writes two blocks of the same series, with a sample at every interval.
+// blocksOf writes two blocks of the same series, with a sample per interval (milliseconds).
 func blocksOf(t *testing.T, series int, interval int64) (dir string, metas []*dataset.Meta) {
 	t.Helper()
 	dir = t.TempDir()
@@ -66,10 +67,10 @@ func damage(t *testing.T, path string, change func(b []byte) []byte) {
 	}
 }
 
-// TestADamagedBlockHarmsNoOther damages one of two blocks in every way that its files allow.
-// Queries for it end with an error that names the block and what is wrong; queries for the other
-// are answered as before.
-func TestADamagedBlockHarmsNoOther(t *testing.T) {
+// TestADamagedBlockDoesNotAffectOthers damages the files of one of two blocks in many ways. Queries
+// for it fail with an error that names the block and the cause. Queries for the other block are
+// answered as before.
+func TestADamagedBlockDoesNotAffectOthers(t *testing.T) {
 	flip := func(at func(n int) int) func([]byte) []byte {
 		return func(b []byte) []byte {
 			b[at(len(b))] ^= 0x10
@@ -104,7 +105,7 @@ func TestADamagedBlockHarmsNoOther(t *testing.T) {
 				damage(t, path, tc.change)
 			}
 			g := startGateway(t, dir, gatewayOptions{})
-			for range 2 { // the second finds what the first left in the caches
+			for range 2 { // the second finds what the first has cached
 				_, err := g.query(context.Background(), only(t, bad))
 				if got := status.Code(err); got != codes.Aborted {
 					t.Fatalf("code %s, want Aborted: %v", got, err)
@@ -126,24 +127,9 @@ func TestADamagedBlockHarmsNoOther(t *testing.T) {
 	}
 }
 
-// flipping damages a byte in the middle of the bodies of reads that match.
-type flipping struct {
-	io.ReadCloser
-	at int64
-}
-
-func (f *flipping) Read(p []byte) (int, error) {
-	n, err := f.ReadCloser.Read(p)
-	if f.at >= 0 && f.at < int64(n) {
-		p[f.at] ^= 1
-	}
-	f.at -= int64(n)
-	return n, err
-}
-
-// TestBytesDamagedOnTheWayAreReadAgain flips a bit in every first read of index and chunks. The
-// answer must be the right one all the same.
-func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
+// TestBytesDamagedInTransitAreReadAgain flips a bit in the first read of the index and in the first
+// read of chunks. The answer must still be right.
+func TestBytesDamagedInTransitAreReadAgain(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	want, err := startGateway(
 		t, dir, gatewayOptions{},
@@ -152,48 +138,46 @@ func TestBytesDamagedOnTheWayAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log telemetrytest.Buffer
-	g := startGateway(t, dir, gatewayOptions{logger: slog.New(slog.NewTextHandler(&log, nil))})
-	var flipped atomic.Int64
-	// The header is built from undamaged bytes: its own test damages those.
+	faults := faultstore.New(1)
+	g := startGateway(t, dir, gatewayOptions{
+		indexBytes: -1, postingsBytes: -1, setBytes: -1, // the second request reads the index too
+		logger: slog.New(slog.NewTextHandler(&log, nil)),
+		wrap:   func(b objstore.Bucket) objstore.Bucket { return faultstore.Wrap(b, faults) },
+	})
+	// Build the header from undamaged bytes. Other tests damage those.
 	req := only(t, metas[0])
 	req.Limit = 1
 	req.SkipChunks = true
 	if _, err := g.query(context.Background(), req); err != nil {
 		t.Fatal(err)
 	}
-	seen := map[string]bool{}
-	g.bucket.setOnRead(
-		func(name string, off, length int64, body io.ReadCloser) (io.ReadCloser, error) {
-			g.bucket.mu.Lock()
-			defer g.bucket.mu.Unlock()
-			if seen[name] ||
-				!strings.Contains(name, "/chunks/") && !strings.HasSuffix(name, "/index") {
-				return body, nil
-			}
-			seen[name] = true
-			flipped.Add(1)
-			return &flipping{body, length / 2}, nil
-		},
-	)
+	var rules []faultstore.Rule
+	for _, kind := range []string{"index", "chunks"} {
+		rules = append(rules, faultstore.Rule{
+			Kind: faultstore.FlippedBit, Count: 1, At: 1000,
+			Match: func(_, name string) bool { return objectKind(name) == kind },
+		})
+	}
+	faults.Set(rules...)
 	got, err := g.query(context.Background(), only(t, metas[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flipped.Load() == 0 {
-		t.Fatal("nothing was damaged")
+	if n := faults.Total(); n != len(rules) {
+		t.Fatalf("%d reads were damaged, want %d", n, len(rules))
 	}
 	if diff := cmp.Diff(want.series, got.series, protocmp.Transform()); diff != "" {
 		t.Errorf("answer after damage (-want +got):\n%s", diff)
 	}
-	// The client has not noticed: the log is where it can be seen, and must say of what.
-	if want := `bad chunk record" err="receive series from ` + metas[0].ULID.String() + ": chunk file 1: chunk record at offset "; !strings.Contains(
-		log.String(), want,
-	) {
-		t.Errorf("log lacks %q:\n%s", want, log.String())
+	// Only the log shows the damage. It must name the block and the record.
+	record := `bad chunk record" err="receive series from ` + metas[0].ULID.String() +
+		": chunk file 1: chunk record at offset "
+	if !strings.Contains(log.String(), record) {
+		t.Errorf("log lacks %q:\n%s", record, log.String())
 	}
 }
 
-// TestAFailureIsNotRemembered fails every read for a while and then stops.
+// TestAFailureIsNotRemembered checks that a request succeeds as soon as the bucket works again.
 func TestAFailureIsNotRemembered(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
@@ -202,7 +186,7 @@ func TestAFailureIsNotRemembered(t *testing.T) {
 	})
 	_, err := g.query(context.Background(), only(t, metas[0]))
 	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), "bucket is away") {
-		t.Fatalf("got %v, want Aborted with the bucket's words", err)
+		t.Fatalf("got %v, want Aborted with the error of the bucket", err)
 	}
 	g.bucket.setOnRead(nil)
 	a, err := g.query(context.Background(), only(t, metas[0]))
@@ -211,9 +195,8 @@ func TestAFailureIsNotRemembered(t *testing.T) {
 	}
 }
 
-// TestAReplacedBlockIsPlannedAnew removes a block as the compactor does after it has uploaded its
-// replacement, without a sync in between.
-func TestAReplacedBlockIsPlannedAnew(t *testing.T) {
+// TestAReplacedBlockIsPlannedAgain replaces a block, like a compactor, without a sync in between.
+func TestAReplacedBlockIsPlannedAgain(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
 	before, err := g.query(context.Background(), wholeMetric(0))
@@ -222,7 +205,7 @@ func TestAReplacedBlockIsPlannedAnew(t *testing.T) {
 	}
 	g = startGateway(t, dir, gatewayOptions{}) // nothing cached
 
-	// The replacement has the same content under another name.
+	// The replacement has the same content under another ULID.
 	old := metas[0].ULID
 	replacement := old
 	replacement[15] ^= 0x55
@@ -245,10 +228,8 @@ func TestBadRequests(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
 	regex := wholeMetric(0)
-	regex.Matchers = append(
-		regex.Matchers,
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "("},
-	)
+	regex.Matchers = append(regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "("})
 	hints := wholeMetric(0)
 	hints.Hints = onlyBlock(t, [16]byte{})
 	hints.Hints.TypeUrl = "type.googleapis.com/hintspb.LabelNamesRequestHints"
@@ -264,12 +245,10 @@ func TestBadRequests(t *testing.T) {
 	}
 	many, repeats, nested := wholeMetric(0), wholeMetric(0), wholeMetric(0)
 	many.Matchers = slices.Repeat([]*storepb.LabelMatcher{re("a.*")}, 10_001)
-	repeats.Matchers = append(
-		repeats.Matchers, re(strings.Repeat("((((a|b)c){10}){10}){10}x*", 50)),
-	)
-	nested.Matchers = append(
-		nested.Matchers, re(strings.Repeat("(", 5000)+strings.Repeat(")", 5000)),
-	)
+	repeats.Matchers = append(repeats.Matchers,
+		re(strings.Repeat("((((a|b)c){10}){10}){10}x*", 50)))
+	nested.Matchers = append(nested.Matchers,
+		re(strings.Repeat("(", 5000)+strings.Repeat(")", 5000)))
 	garbage := wholeMetric(0)
 	garbage.Hints = onlyBlock(t, [16]byte{})
 	garbage.Hints.Value = []byte("\xff\xff\xff")
@@ -292,7 +271,7 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 
-	// What is absurd but has a meaning is answered, as by Thanos.
+	// Absurd requests that have a meaning are answered, same as in Thanos.
 	whole, err := g.query(context.Background(), wholeMetric(0))
 	if err != nil {
 		t.Fatal(err)

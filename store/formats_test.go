@@ -15,8 +15,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestIndexFormats serves blocks with indexes of format versions 1, 2 and 3 and compares their
-// samples with what Prometheus reads.
+// TestIndexFormats serves blocks with indexes of format versions 1, 2 and 3, and compares their
+// samples with those that Prometheus reads.
 func TestIndexFormats(t *testing.T) {
 	dir := t.TempDir()
 	external := labels.FromStrings("cluster", "c")
@@ -75,7 +75,7 @@ func TestIndexFormats(t *testing.T) {
 }
 
 // TestLabelCallsAgreeWithSeries compares LabelNames and LabelValues, with and without matchers,
-// with the labels of the series themselves.
+// with the labels of the series.
 func TestLabelCallsAgreeWithSeries(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := dataset.Demo(3, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
@@ -92,7 +92,7 @@ func TestLabelCallsAgreeWithSeries(t *testing.T) {
 			continue
 		}
 		want := map[string]map[string]bool{}
-		// Raw samples alone: Series picks blocks by resolution, label calls do not.
+		// Raw samples only, because Series chooses blocks by resolution, but label calls do not.
 		a, err := g.query(context.Background(), &storepb.SeriesRequest{
 			MinTime: view.MinTime, MaxTime: view.MaxTime, SkipChunks: true, Matchers: []*storepb.LabelMatcher{matcher}, MaxResolutionWindow: 3_600_000,
 		})

@@ -21,7 +21,7 @@ import (
 	"larder/store/storepb"
 )
 
-// collector is a server stream that decodes what is sent, as a client does.
+// collector is a server stream that decodes frames, like a client.
 type collector struct {
 	grpc.ServerStream
 	ctx    context.Context
@@ -40,7 +40,7 @@ func (c *collector) SendMsg(m any) error {
 	defer b.Free()
 	var resp storepb.SeriesResponse
 	if err := proto.Unmarshal(b.Materialize(), &resp); err != nil {
-		c.t.Fatalf("what is sent is no SeriesResponse: %v", err)
+		c.t.Fatalf("a frame is not a SeriesResponse: %v", err)
 	}
 	all := []*storepb.Series{resp.GetSeries()}
 	if resp.GetBatch() != nil {
@@ -50,7 +50,7 @@ func (c *collector) SendMsg(m any) error {
 		if s == nil {
 			continue
 		}
-		// A series may go on in the next frame.
+		// A series may continue in the next frame.
 		if l := seriesLabels(s); len(c.series) == 0 || !labels.Equal(c.series[len(c.series)-1], l) {
 			c.series = append(c.series, l)
 		}
@@ -58,9 +58,9 @@ func (c *collector) SendMsg(m any) error {
 	return nil
 }
 
-// FuzzRequest sends whatever bytes as a request of the three calls. It is answered or refused as
-// the client's mistake, in bounded time and memory, and where a Series request is answered in full,
-// with the series that its matchers match.
+// FuzzRequest sends arbitrary bytes as requests of the three calls. Each request is answered or
+// rejected as invalid, in bounded time and memory. A complete Series answer has exactly the series
+// that the matchers select.
 func FuzzRequest(f *testing.F) {
 	l := dataset.WholeMetric("fuzz", 5, 60, 600_000)
 	l.Blocks[0].Labels = labels.FromStrings("cluster", "c")
@@ -117,44 +117,32 @@ func FuzzRequest(f *testing.F) {
 			&storepb.SeriesRequestHints{EnableQueryStats: true, BlockMatchers: matchers[1:2]},
 		),
 	})
-	seed(
-		0,
-		&storepb.SeriesRequest{
+	seed(0, &storepb.SeriesRequest{
+		MaxTime: math.MaxInt64,
+		Matchers: []*storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(a{1000}){1000}"},
+		},
+	})
+	for _, expensive := range []string{strings.Repeat(`\pL`, 15_000), "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 3000), strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000)} {
+		seed(0, &storepb.SeriesRequest{
 			MaxTime: math.MaxInt64,
 			Matchers: []*storepb.LabelMatcher{
-				{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(a{1000}){1000}"},
+				{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expensive},
 			},
-		},
-	)
-	for _, expensive := range []string{strings.Repeat(`\pL`, 15_000), "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 3000), strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000)} {
-		seed(
-			0,
-			&storepb.SeriesRequest{
-				MaxTime: math.MaxInt64,
-				Matchers: []*storepb.LabelMatcher{
-					{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expensive},
-				},
-			},
-		)
+		})
 	}
-	seed(
-		1,
-		&storepb.LabelNamesRequest{
-			End:      math.MaxInt64,
-			Matchers: matchers,
-			Limit:    2,
-			Hints:    hints(&storepb.LabelNamesRequestHints{BlockMatchers: matchers}),
-		},
-	)
-	seed(
-		2,
-		&storepb.LabelValuesRequest{
-			End:      math.MaxInt64,
-			Label:    "pod",
-			Matchers: matchers,
-			Hints:    hints(&storepb.LabelValuesRequestHints{}),
-		},
-	)
+	seed(1, &storepb.LabelNamesRequest{
+		End:      math.MaxInt64,
+		Matchers: matchers,
+		Limit:    2,
+		Hints:    hints(&storepb.LabelNamesRequestHints{BlockMatchers: matchers}),
+	})
+	seed(2, &storepb.LabelValuesRequest{
+		End:      math.MaxInt64,
+		Label:    "pod",
+		Matchers: matchers,
+		Hints:    hints(&storepb.LabelValuesRequestHints{}),
+	})
 	f.Add(byte(0), []byte("\x1a\xff\xff\xff\xff\x0f"))
 
 	f.Fuzz(func(t *testing.T, method byte, wire []byte) {
@@ -185,7 +173,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 256<<20 {
-			t.Errorf("%d bytes of request took %d to answer: %v", len(wire), n, req)
+			t.Errorf("the answer to a request of %d bytes allocated %d: %v", len(wire), n, req)
 		}
 		switch status.Code(err) {
 		case codes.OK, codes.InvalidArgument:
@@ -211,8 +199,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// matchesAll reports whether a series of the only block is in the answer to a request: all matchers
-// match it, and one at least is not about an external label.
+// matchesAll reports whether a series of the only block belongs to the answer: all matchers match
+// it, and at least one is not for an external label.
 func matchesAll(t *testing.T, ms []*storepb.LabelMatcher, l labels.Labels) bool {
 	inner := false
 	for _, m := range ms {
@@ -221,7 +209,7 @@ func matchesAll(t *testing.T, ms []*storepb.LabelMatcher, l labels.Labels) bool 
 			storepb.LabelMatcher_RE: labels.MatchRegexp, storepb.LabelMatcher_NRE: labels.MatchNotRegexp,
 		}[m.Type], m.Name, m.Value)
 		if err != nil {
-			t.Fatalf("%v was taken: %v", m, err)
+			t.Fatalf("%v was accepted: %v", m, err)
 		}
 		inner = inner || m.Name != "cluster"
 		if !pm.Matches(l.Get(m.Name)) {

@@ -27,8 +27,8 @@ import (
 	"larder/store/storepb"
 )
 
-// countedBucket counts the ranged reads of a bucket by kind of object, and may change or refuse
-// them.
+// countedBucket counts the ranged reads of a bucket by kind of object. Tests may observe, change or
+// fail them with onRead.
 type countedBucket struct {
 	objstore.Bucket
 
@@ -64,7 +64,7 @@ func (b *countedBucket) GetRange(
 	return body, err
 }
 
-// take returns what was counted since the last call.
+// take returns the counts since the last call, and restarts them.
 func (b *countedBucket) take() (counts map[string]int, bytes map[string]int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -182,7 +182,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	return g
 }
 
-// answer is what a Series call returned, batches taken apart and series continued over frames
+// answer is the answer to a Series call. Batches are split, and the parts of continued series are
 // joined.
 type answer struct {
 	series []*storepb.Series

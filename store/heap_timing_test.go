@@ -10,7 +10,7 @@ import (
 	"larder/store/storepb"
 )
 
-// heapSink measures the live heap while an answer is being sent.
+// heapSink measures the live heap while an answer is sent.
 type heapSink struct {
 	sink
 	start  time.Time
@@ -37,15 +37,13 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// BenchmarkSeriesHeap reports what one request over a whole metric adds to the live heap at most,
-// caches warm, and how soon its first frame is out.
+// BenchmarkSeriesHeap reports by how much one request for a whole metric increases the live heap
+// with warm caches, and the time to its first frame.
 func BenchmarkSeriesHeap(b *testing.B) {
 	for _, layout := range []dataset.Layout{dataset.Bench50k(1), dataset.Bench500k(1)} {
 		b.Run(layout.Name, func(b *testing.B) {
-			g := startGateway(
-				b, benchBucket(b, layout),
-				gatewayOptions{indexBytes: 512 << 20, chunkBytes: 512 << 20},
-			)
+			g := startGateway(b, benchBucket(b, layout),
+				gatewayOptions{indexBytes: 512 << 20, chunkBytes: 512 << 20})
 			run := func(every int) *heapSink {
 				s := &heapSink{
 					sink:  sink{ctx: context.Background()},

@@ -25,8 +25,8 @@ import (
 	"larder/store/storepb"
 )
 
-// pods are series of so many pods, whose names begin with prefix: all of the metric that is asked
-// for but the last few.
+// pods are series of n pods with names that begin with prefix. The last few belong to another
+// metric than the queried one.
 type pods struct {
 	prefix string
 	n, few int
@@ -40,9 +40,8 @@ func (p pods) Series() iter.Seq[dataset.Series] {
 				name = strings.Repeat("z", len(name))
 			}
 			s := dataset.Series{
-				Labels: labels.FromStrings(
-					"__name__", name, "pod", fmt.Sprintf("%s%07d", p.prefix, i),
-				),
+				Labels: labels.FromStrings("__name__", name, "pod",
+					fmt.Sprintf("%s%07d", p.prefix, i)),
 				Seed: uint64(i),
 			}
 			for _, c := range p.prefix {
@@ -55,7 +54,7 @@ func (p pods) Series() iter.Seq[dataset.Series] {
 	}
 }
 
-// podsBlock writes a bucket of one block, always of the same name.
+// podsBlock writes a bucket of one block, always with the same ULID.
 func podsBlock(t *testing.T, p pods) (dir, id string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "bucket")
@@ -70,9 +69,7 @@ func podsBlock(t *testing.T, p pods) (dir, id string) {
 	metas, err := dataset.Layout{
 		Name:   "pods",
 		Blocks: []dataset.Block{b},
-	}.Write(
-		context.Background(), dir, dataset.WriteOptions{},
-	)
+	}.Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,15 +86,15 @@ func takeAway(t *testing.T, dir, id string) {
 	}
 }
 
-// putInPlace gives the block of a bucket what the block of that name holds in another, and has the
-// catalog find out.
+// putInPlace replaces the content of a block by that of the same block in another bucket, and syncs
+// the catalog.
 func putInPlace(t *testing.T, g *gateway, dir, from, id string) {
 	t.Helper()
 	takeAway(t, dir, id)
 	if err := os.CopyFS(filepath.Join(dir, id), os.DirFS(filepath.Join(from, id))); err != nil {
 		t.Fatal(err)
 	}
-	// A bucket tells the time in seconds or less.
+	// Buckets may state times in seconds only.
 	later := time.Now().Add(time.Minute)
 	if err := os.Chtimes(filepath.Join(dir, id, "meta.json"), later, later); err != nil {
 		t.Fatal(err)
@@ -107,7 +104,7 @@ func putInPlace(t *testing.T, g *gateway, dir, from, id string) {
 	}
 }
 
-// allOfABlock asks for all that a block has.
+// allOfABlock returns all answers for a block.
 func allOfABlock(t *testing.T, g *gateway) (out []string, err error) {
 	t.Helper()
 	a, err := g.query(t.Context(), wholeMetric(1))
@@ -116,10 +113,8 @@ func allOfABlock(t *testing.T, g *gateway) (out []string, err error) {
 	}
 	out = seriesTexts(a)
 	for _, ms := range [][]*storepb.LabelMatcher{nil, wholeMetric(1).Matchers} {
-		v, err := g.client.LabelValues(
-			t.Context(),
-			&storepb.LabelValuesRequest{Label: "pod", Start: 0, End: 1 << 50, Matchers: ms},
-		)
+		v, err := g.client.LabelValues(t.Context(),
+			&storepb.LabelValuesRequest{Label: "pod", Start: 0, End: 1 << 50, Matchers: ms})
 		if err != nil {
 			return nil, err
 		}
@@ -135,9 +130,9 @@ func seriesTexts(a *answer) (out []string) {
 	return out
 }
 
-// TestABlockReplacedUnderItsName: a block gets other content under its ULID. As soon as the catalog
-// has seen its meta.json, answers come from what it holds now, whatever was kept of what it held
-// before: its header, on disk too, pages, postings and series sets, in memcached too.
+// TestABlockReplacedUnderItsName replaces the content of a block under the same ULID. Once the
+// catalog has read the new meta.json, answers must come from the new content, although headers,
+// pages, postings and series sets of the old one are cached in memory, on disk and in memcached.
 func TestABlockReplacedUnderItsName(t *testing.T) {
 	was := pods{"aaa", 50, 10}
 	for name, is := range map[string]pods{"same sizes": {"bbb", 50, 10}, "same sizes, other postings": {"aaa", 50, 30}, "other sizes": {"longer", 200, 10}} {
@@ -158,7 +153,7 @@ func TestABlockReplacedUnderItsName(t *testing.T) {
 				remote:    bytecachetest.NewRemote(),
 			}
 			g := startGateway(t, dir, opts)
-			for range 4 { // all caches have it
+			for range 4 { // fill all caches
 				if got, err := allOfABlock(t, g); err != nil || !slices.Equal(got, before) {
 					t.Fatalf("before: %v", err)
 				}
@@ -175,17 +170,15 @@ func TestABlockReplacedUnderItsName(t *testing.T) {
 				opts.discovery = catalog.Recursive
 				if got, err := allOfABlock(t, startGateway(t, dir, opts)); err != nil ||
 					!slices.Equal(got, want) {
-					t.Errorf(
-						"a new process with the same %s: %v; got %.300q, want %.300q", what, err,
-						got, want,
-					)
+					t.Errorf("a new process with the same %s: %v; got %.300q, want %.300q",
+						what, err, got, want)
 				}
 			}
 		})
 	}
 }
 
-// listedOnce is a bucket that calls then once, after a listing of folder.
+// listedOnce is a bucket that calls then once, after a listing of the folder.
 type listedOnce struct {
 	objstore.Bucket
 	folder string
@@ -203,9 +196,9 @@ func (b *listedOnce) Iter(
 	return err
 }
 
-// TestABlockReplacedUnderARequest: a request that was being answered from what the block held
-// before ends right, or with Aborted, whoever finds out: a sync, or the request itself, which meets
-// files that are gone and looks for what replaced the block.
+// TestABlockReplacedUnderARequest replaces the content of a block while a request reads it. The
+// request must return the right answer or Aborted, both if a sync finds the change and if the
+// request finds missing files.
 func TestABlockReplacedUnderARequest(t *testing.T) {
 	for _, bySync := range []bool{true, false} {
 		t.Run(
@@ -222,9 +215,8 @@ func TestABlockReplacedUnderARequest(t *testing.T) {
 					wrap: func(b objstore.Bucket) objstore.Bucket {
 						return &listedOnce{Bucket: b, folder: id + "/", then: func() {
 							if !bySync {
-								_ = os.CopyFS(
-									filepath.Join(dir, id), os.DirFS(filepath.Join(from, id)),
-								)
+								_ = os.CopyFS(filepath.Join(dir, id),
+									os.DirFS(filepath.Join(from, id)))
 							}
 						}}
 					},
@@ -249,7 +241,7 @@ func TestABlockReplacedUnderARequest(t *testing.T) {
 				}
 				got := seriesTexts(a)
 				if !slices.Equal(got, before[:min(len(got), 4000)]) {
-					t.Error("not the beginning of the right answer")
+					t.Error("the partial answer is not a prefix of the right one")
 				}
 				if ended := errors.Is(err, io.EOF); ended && len(got) != 4000 ||
 					!ended && status.Code(err) != codes.Aborted {

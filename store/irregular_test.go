@@ -17,7 +17,8 @@ import (
 	"larder/store/storepb"
 )
 
-// irregularRequest asks for some of an irregularBucket's series, mostly by values that are stored.
+// irregularRequest returns a request for some series of an irregularBucket, mostly by stored
+// values.
 func irregularRequest(r *rand.Rand) *storepb.SeriesRequest {
 	req := &storepb.SeriesRequest{
 		MinTime: r.Int64N(
@@ -53,7 +54,7 @@ func irregularMatchers(r *rand.Rand) []*storepb.LabelMatcher {
 			m.Name = []string{"void", "cluster", "no_such_label"}[r.IntN(3)]
 		case 4:
 			if len(out) > 0 {
-				m.Name = out[0].Name // Two matchers of one name choose among its values together.
+				m.Name = out[0].Name // two matchers of one name select among its values together
 			}
 		}
 		v := storedValue(r, m.Name)
@@ -69,8 +70,8 @@ func irregularMatchers(r *rand.Rand) []*storepb.LabelMatcher {
 	return out
 }
 
-// TestIrregularBlocks asks of blocks whose indexes are out of order, in ways that must make no
-// difference, and compares with an answer for which everything is read, sorted and merged.
+// TestIrregularBlocks queries blocks whose indexes are out of order, in ways that must not change
+// the answer. It compares each answer with a plain model that reads, sorts and merges everything.
 func TestIrregularBlocks(t *testing.T) {
 	buckets, requests := 3, 25
 	if testing.Short() {
@@ -82,27 +83,19 @@ func TestIrregularBlocks(t *testing.T) {
 		dir, blocks := irregularBucket(t, r, 40+seed*100)
 		kept := t.TempDir()
 		g := startGateway(t, dir, gatewayOptions{dataDir: kept})
-		uncached := startGateway(
-			t,
-			dir,
-			gatewayOptions{
-				indexBytes:    -1,
-				setBytes:      -1,
-				chunkBytes:    -1,
-				postingsBytes: -1,
-				pageSize:      512,
-			},
-		)
-		small := startGateway(
-			t,
-			dir,
-			gatewayOptions{
-				indexBytes:    64 << 10,
-				setBytes:      64 << 10,
-				postingsBytes: 4 << 10,
-				pageSize:      1 << 10,
-			},
-		)
+		uncached := startGateway(t, dir, gatewayOptions{
+			indexBytes:    -1,
+			setBytes:      -1,
+			chunkBytes:    -1,
+			postingsBytes: -1,
+			pageSize:      512,
+		})
+		small := startGateway(t, dir, gatewayOptions{
+			indexBytes:    64 << 10,
+			setBytes:      64 << 10,
+			postingsBytes: 4 << 10,
+			pageSize:      1 << 10,
+		})
 		for n := range requests {
 			req := irregularRequest(r)
 			want := expect(blocks, req)
@@ -124,15 +117,13 @@ func TestIrregularBlocks(t *testing.T) {
 			}
 			sameLabels(t, g, blocks, req, storedNames[r.IntN(len(storedNames))])
 		}
-		// What the process found out about blocks outlives it. Close waits until that is written.
+		// Irregular blocks are remembered over restarts. Close waits until they are written.
 		g.Irregular.Close()
 		restarted := startGateway(t, dir, gatewayOptions{dataDir: kept})
 		if known, found := restarted.metric(t, "larder_blocks_irregular"), g.metric(t, "larder_blocks_irregular"); known != found ||
 			known < 2 {
-			t.Errorf(
-				"bucket %d: %v blocks are known as irregular after a restart, %v were found", seed,
-				known, found,
-			)
+			t.Errorf("bucket %d: %v blocks are known as irregular after a restart, %v were found",
+				seed, known, found)
 		}
 		for n := range 5 {
 			req := irregularRequest(r)
@@ -140,11 +131,11 @@ func TestIrregularBlocks(t *testing.T) {
 		}
 	}
 	if series < 20*buckets*requests {
-		t.Errorf("only %d series: the test compares too little", series)
+		t.Errorf("the test compares only %d series", series)
 	}
 }
 
-// sameShards asks for a request's answer in shards, which are those of the final labels.
+// sameShards compares the answer in shards, which go by the final labels.
 func sameShards(
 	t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, want []string,
 	seed, n int,
@@ -164,9 +155,8 @@ func sameShards(
 		union = append(union, shard...)
 	}
 	if diff := gocmp.Diff(sortedTexts(want), sortedTexts(union)); diff != "" {
-		t.Fatalf(
-			"bucket %d, request %d: the reference's shards are not the whole:\n%s", seed, n, diff,
-		)
+		t.Fatalf("bucket %d, request %d: the reference's shards are not the whole:\n%s",
+			seed, n, diff)
 	}
 }
 
@@ -179,18 +169,16 @@ func sameAnswer(
 		t.Fatalf("bucket %d, request %d, %s: %v: %v", seed, n, what, req, err)
 	}
 	if got := a.texts(); !slices.Equal(want, got) {
-		t.Fatalf(
-			"bucket %d, request %d, %s: %v (-want +got):\n%s", seed, n, what, req,
-			gocmp.Diff(want, got),
-		)
+		t.Fatalf("bucket %d, request %d, %s: %v (-want +got):\n%s",
+			seed, n, what, req, gocmp.Diff(want, got))
 	}
 	if n := g.inUse(t); n != 0 {
-		t.Fatalf("%v bytes of the allowance are still held", n)
+		t.Fatalf("%v bytes of the allowance are still reserved", n)
 	}
 }
 
-// sameLabels asks for the label names, and one label's values, of what a Series request selects,
-// and of all.
+// sameLabels compares label names and the values of one label, for the selection of a Series
+// request and for all series.
 func sameLabels(
 	t *testing.T, g *gateway, blocks []*storedBlock, req *storepb.SeriesRequest, label string,
 ) {
@@ -222,26 +210,24 @@ func sameLabels(
 	}
 }
 
-// TestIrregularBlocksInLittleMemory asks for all of an irregular block whose labels take more than
-// a request may have: it is sorted in several passes, and the answer is that of much memory.
+// TestIrregularBlocksInLittleMemory queries an irregular block whose labels exceed the memory of
+// one request. The block is sorted in several passes, and the answer must be the same as with much
+// memory.
 func TestIrregularBlocksInLittleMemory(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 78))
 	dir := t.TempDir()
 	var blocks []*storedBlock
 	for i, odd := range []irregularity{allIrregularities, {}} {
-		b := makeBlock(
-			r, i, labels.FromStrings("replica", string(rune('a'+i))), 2500, irregularity{},
-		)
+		b := makeBlock(r, i, labels.FromStrings("replica", string(rune('a'+i))), 2500,
+			irregularity{})
 		for j := range b.series {
 			long := rawindex.Label{
 				Name:  "text",
 				Value: strings.Repeat(string(rune('a'+j%3)), 4<<10),
 			}
 			b.series[j].labels = append(b.series[j].labels, long)
-			slices.SortFunc(
-				b.series[j].labels,
-				func(x, y rawindex.Label) int { return strings.Compare(x.Name, y.Name) },
-			)
+			slices.SortFunc(b.series[j].labels,
+				func(x, y rawindex.Label) int { return strings.Compare(x.Name, y.Name) })
 		}
 		slices.SortFunc(
 			b.series,
@@ -283,7 +269,7 @@ func TestIrregularBlocksInLittleMemory(t *testing.T) {
 			if len(want) < 1000 {
 				t.Fatalf("request %d: only %d series", n, len(want))
 			}
-			// The first finds out that the block is irregular.
+			// The first request finds that the block is irregular.
 			sameAnswer(t, g, req, want, 0, n, x.name+" memory")
 			g.bucket.take()
 			sameAnswer(t, g, req, want, 0, n, x.name+" memory, again")

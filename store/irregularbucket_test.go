@@ -22,7 +22,7 @@ import (
 	"larder/benchmarks/rawindex"
 )
 
-// storedBlock is a block as its index stores it, whatever that is.
+// storedBlock is the content of a block's index, which may be irregular.
 type storedBlock struct {
 	id       ulid.ULID
 	external labels.Labels
@@ -41,7 +41,7 @@ type storedChunk struct {
 	ref      uint64
 }
 
-// irregularity says what the index of a block holds that it should not.
+// irregularity says in which ways the index of a block is irregular.
 type irregularity struct {
 	unorderedLabels, repeatedNames, emptyValues, unorderedSeries, repeatedSeries, unorderedChunks bool
 }
@@ -53,7 +53,8 @@ func someIrregularities(r *rand.Rand) irregularity {
 	return irregularity{coin(), coin(), coin(), coin(), coin(), coin()}
 }
 
-// storedValue gives the values of the labels of test blocks: few, so that series meet each other.
+// storedValue returns a random label value. There are few values, so that series often become
+// equal.
 func storedValue(r *rand.Rand, name string) string {
 	switch name {
 	case labels.MetricName:
@@ -65,10 +66,11 @@ func storedValue(r *rand.Rand, name string) string {
 	}
 }
 
-// storedNames sort before, between and after the external labels that blocks have.
+// storedNames are label names that sort before, between and after the external labels of the
+// blocks.
 var storedNames = []string{"A", "a", "b", "c", "pod", "pod", "replica", "z"}
 
-// makeBlock makes about n series over [0, 10000) and then spoils them.
+// makeBlock returns a block of about n series over [0, 10000), with irregularities.
 func makeBlock(
 	r *rand.Rand, number int, external labels.Labels, n int, odd irregularity,
 ) *storedBlock {
@@ -95,16 +97,14 @@ func makeBlock(
 		)
 		b.series = append(b.series, s)
 	}
-	slices.SortFunc(
-		b.series,
-		func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) },
-	)
+	slices.SortFunc(b.series,
+		func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) })
 	b.spoil(r, odd)
 	return b
 }
 
-// makeChunks makes up to five chunks. Two series of equal labels may have equal chunks, as replicas
-// do.
+// makeChunks returns up to five chunks. Two series of equal labels may have equal chunks, like
+// replicas.
 func makeChunks(r *rand.Rand, ls labels.Labels) []storedChunk {
 	var out []storedChunk
 	at := int64(r.IntN(4)) * 500
@@ -158,16 +158,12 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 			s.labels = slices.Insert(s.labels, r.IntN(len(s.labels)+1), l)
 		}
 		if odd.unorderedLabels && r.IntN(2) == 0 {
-			r.Shuffle(
-				len(s.labels),
-				func(i, j int) { s.labels[i], s.labels[j] = s.labels[j], s.labels[i] },
-			)
+			r.Shuffle(len(s.labels),
+				func(i, j int) { s.labels[i], s.labels[j] = s.labels[j], s.labels[i] })
 		}
 		if odd.unorderedChunks && r.IntN(3) == 0 {
-			r.Shuffle(
-				len(s.chunks),
-				func(i, j int) { s.chunks[i], s.chunks[j] = s.chunks[j], s.chunks[i] },
-			)
+			r.Shuffle(len(s.chunks),
+				func(i, j int) { s.chunks[i], s.chunks[j] = s.chunks[j], s.chunks[i] })
 		}
 	}
 	if odd.unorderedSeries {
@@ -178,14 +174,13 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 	}
 }
 
-// write writes the block into a bucket's folder. Its chunks lie in the order in which series were
-// made or, where mixed is set, in any order. Chunk files are small.
+// write writes the block into the folder of a bucket, with small chunk files. Chunks are in the
+// order of the series, or in random order if mixed is set.
 func (b *storedBlock) write(t testing.TB, r *rand.Rand, bucket string, mixed bool) {
 	t.Helper()
 	dir := filepath.Join(bucket, b.id.String())
-	w, err := chunks.NewWriter(
-		mkdir(t, filepath.Join(dir, "chunks")), chunks.WithSegmentSize(4<<10),
-	)
+	w, err := chunks.NewWriter(mkdir(t, filepath.Join(dir, "chunks")),
+		chunks.WithSegmentSize(4<<10))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,9 +211,8 @@ func (b *storedBlock) write(t testing.TB, r *rand.Rand, bucket string, mixed boo
 	for i, s := range b.series {
 		series[i].Labels = s.labels
 		for _, c := range s.chunks {
-			series[i].Chunks = append(
-				series[i].Chunks, rawindex.Chunk{Ref: c.ref, MinTime: c.from, MaxTime: c.to},
-			)
+			series[i].Chunks = append(series[i].Chunks,
+				rawindex.Chunk{Ref: c.ref, MinTime: c.from, MaxTime: c.to})
 		}
 	}
 	index, err := rawindex.Encode(series)
@@ -249,8 +243,8 @@ func mkdir(t testing.TB, dir string) string {
 	return dir
 }
 
-// normal is the label set that a stored series stands for: the last pair of each name, without
-// those that have no value.
+// normal returns the label set of a stored series: the last pair of each name, without empty
+// values.
 func normal(stored []rawindex.Label) labels.Labels {
 	last := map[string]string{}
 	for _, l := range stored {
@@ -260,8 +254,9 @@ func normal(stored []rawindex.Label) labels.Labels {
 	return labels.FromMap(last)
 }
 
-// irregularBucket writes a bucket: pairs of replicas of which one or both are irregular, a regular
-// block of other external labels, and one whose external labels override inner ones.
+// irregularBucket writes a bucket with pairs of replicas of which one or both are irregular, a
+// regular block with other external labels, and a block whose external labels override labels of
+// its series.
 func irregularBucket(t testing.TB, r *rand.Rand, perBlock int) (dir string, blocks []*storedBlock) {
 	t.Helper()
 	dir = t.TempDir()
@@ -281,11 +276,8 @@ func irregularBucket(t testing.TB, r *rand.Rand, perBlock int) (dir string, bloc
 	return dir, blocks
 }
 
-// chunkOrder is the order of chunks of one series in an answer: by their times, and the greater
-// data first.
+// chunkOrder compares chunks in the order of an answer: by times, then by data, descending.
 func chunkOrder(a, b storedChunk) int {
-	return cmp.Or(
-		cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to),
-		strings.Compare(string(b.data), string(a.data)),
-	)
+	return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to),
+		strings.Compare(string(b.data), string(a.data)))
 }

@@ -28,7 +28,7 @@ import (
 	"larder/store/storepb"
 )
 
-// bendIndex writes the index of a block again, with what change makes of its series.
+// bendIndex rewrites the index of a block with the series that change returns.
 func bendIndex(
 	t *testing.T, dir string, meta *dataset.Meta, change func([]rawindex.Series) []rawindex.Series,
 ) {
@@ -55,10 +55,8 @@ func bendIndex(
 		sb.Labels().
 			Range(func(l labels.Label) { s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
 		for _, m := range metas {
-			s.Chunks = append(
-				s.Chunks,
-				rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime},
-			)
+			s.Chunks = append(s.Chunks,
+				rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime})
 		}
 		series = append(series, s)
 	}
@@ -75,13 +73,13 @@ func bendIndex(
 	editMeta(t, dir, meta, func(m map[string]any) { delete(m["thanos"].(map[string]any), "files") })
 }
 
-// lastReversed stores the labels of the last series in the reverse order.
+// lastReversed reverses the stored labels of the last series.
 func lastReversed(series []rawindex.Series) []rawindex.Series {
 	slices.Reverse(series[len(series)-1].Labels)
 	return series
 }
 
-// remembering is a gateway that remembers irregular blocks in dir.
+// remembering returns options of a gateway that remembers irregular blocks in dir.
 func remembering(
 	t *testing.T, bucket, dir string, more func(*store.Options),
 ) (*gateway, *irregular.Blocks, *prometheus.Registry) {
@@ -98,9 +96,10 @@ func remembering(
 	return g, known, reg
 }
 
-// TestIrregularityFoundLate: a block whose last series alone is irregular. A request that has sent
-// frames by then fails, naming the block, and the next one is right. One that has sent none is
-// planned again and is right. Both the next process and label calls are.
+// TestIrregularityFoundLate queries a block of which only the last series is irregular. A request
+// that has sent frames by then fails and names the block, and the next one is answered correctly. A
+// request that has sent no frame is planned again and answered correctly, and so are label calls
+// and requests of the next process.
 func TestIrregularityFoundLate(t *testing.T) {
 	for _, n := range []int{100, 12_000} {
 		bucket, meta := writeMetric(t, metricOf(n, func(int) []string { return nil }), nil)
@@ -119,7 +118,7 @@ func TestIrregularityFoundLate(t *testing.T) {
 				t.Errorf("%d series: %v, want Aborted that names the block", n, err)
 			}
 			if got.frames == 0 {
-				t.Error("no frame was sent before the irregular series: the test shows nothing")
+				t.Error("no frame was sent before the irregular series, the test needs one")
 			}
 			got, err = g.query(t.Context(), wholeMetric(64))
 		}
@@ -130,7 +129,7 @@ func TestIrregularityFoundLate(t *testing.T) {
 			t.Fatalf("%d series (-want +got):\n%.2000s", n, diff)
 		}
 		if n := g.inUse(t); n != 0 {
-			t.Errorf("%v bytes of the allowance are still held", n)
+			t.Errorf("%v bytes of the allowance are still reserved", n)
 		}
 		known.Close()
 
@@ -142,14 +141,11 @@ func TestIrregularityFoundLate(t *testing.T) {
 			t.Errorf("after a restart: %d series, %v", len(got.series), err)
 		}
 		fresh, _, _ := remembering(t, bucket, t.TempDir(), nil)
-		values, err := fresh.client.LabelValues(
-			t.Context(),
-			&storepb.LabelValuesRequest{
-				Label:    "pod",
-				End:      1 << 50,
-				Matchers: wholeMetric(0).Matchers,
-			},
-		)
+		values, err := fresh.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{
+			Label:    "pod",
+			End:      1 << 50,
+			Matchers: wholeMetric(0).Matchers,
+		})
 		if err != nil || len(values.Values) != n {
 			t.Errorf("label values: %d, %v", len(values.GetValues()), err)
 		}
@@ -167,12 +163,12 @@ func irregularBlocks(t *testing.T, reg *prometheus.Registry) float64 {
 			return f.GetMetric()[0].GetGauge().GetValue()
 		}
 	}
-	t.Fatal("no metric")
+	t.Fatal("the metric is missing")
 	return 0
 }
 
-// TestIrregularBlockInPasses: the series of an irregular block take several times what a request
-// may hold. They are sent all the same, in order, each once.
+// TestIrregularBlockInPasses queries an irregular block whose series need several times the memory
+// of one request. All series must be sent once, in order.
 func TestIrregularBlockInPasses(t *testing.T) {
 	n := 12_000
 	if testing.Short() {
@@ -186,9 +182,8 @@ func TestIrregularBlockInPasses(t *testing.T) {
 		return series
 	})
 	const allowance = 16 << 20
-	g, _, _ := remembering(
-		t, bucket, t.TempDir(), func(o *store.Options) { o.Allowance.Bytes = allowance },
-	)
+	g, _, _ := remembering(t, bucket, t.TempDir(),
+		func(o *store.Options) { o.Allowance.Bytes = allowance })
 	for range 2 {
 		got, err := g.query(t.Context(), wholeMetric(64))
 		if err != nil {
@@ -204,15 +199,15 @@ func TestIrregularBlockInPasses(t *testing.T) {
 		}
 	}
 	if n := g.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
 }
 
-// TestAnAnswerDoesNotGoOnInAnotherOrder: an answer has sent series of a block in the order of its
-// index when a block beside it is replaced. Meanwhile another request finds that the first block is
-// irregular. What the answer would go on with is sorted: a series that is stored last and sorts
-// first would be in neither half. It fails instead.
-func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
+// TestAnAnswerDoesNotContinueInAnotherOrder sends series of a block in the order of its index, then
+// replaces another block of the request. Meanwhile another request finds that the first block is
+// irregular. The rest of the answer would now be sorted, and a series that is stored last but sorts
+// first would be in neither part. The request must fail.
+func TestAnAnswerDoesNotContinueInAnotherOrder(t *testing.T) {
 	const n = 12_000
 	dir := wholeBlock(t, n)
 	old := startGateway(t, dir, gatewayOptions{}).Catalog.View().Blocks[0].ID
@@ -248,15 +243,13 @@ func TestAnAnswerDoesNotGoOnInAnotherOrder(t *testing.T) {
 	})
 	got, err := g.query(t.Context(), wholeMetric(64))
 	if reads.Load() < 3 || got.frames == 0 {
-		t.Fatalf("%d reads, %d frames: nothing happened to the answer", reads.Load(), got.frames)
+		t.Fatalf("%d reads, %d frames: the answer was not interrupted", reads.Load(), got.frames)
 	}
 	if status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), late.String()) {
-		t.Errorf(
-			"%d series of %d, %v, want Aborted that names block %s", len(got.series), 2*n, err,
-			late,
-		)
+		t.Errorf("%d series of %d, %v, want Aborted that names block %s",
+			len(got.series), 2*n, err, late)
 	}
 	if got, err = g.query(t.Context(), wholeMetric(64)); err != nil || len(got.series) != 2*n {
-		t.Errorf("asked again: %d series of %d, %v", len(got.series), 2*n, err)
+		t.Errorf("second request: %d series of %d, %v", len(got.series), 2*n, err)
 	}
 }

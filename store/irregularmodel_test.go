@@ -11,9 +11,9 @@ import (
 	"larder/store/storepb"
 )
 
-// holds reports whether the pairs of a stored series pass the matchers of one name, by the block's
-// posting lists: a matcher chooses among the values that the block stores under the name. Which of
-// the values a series ends up with plays no part.
+// holds reports whether the pairs of a stored series pass the matchers of one name, according to
+// the posting lists: a matcher selects among the values that the block stores under the name. The
+// final value of the series does not matter.
 func (b *storedBlock) holds(s storedSeries, ms []*labels.Matcher) bool {
 	var mine []string
 	for _, l := range s.labels {
@@ -40,17 +40,17 @@ func (b *storedBlock) holds(s storedSeries, ms []*labels.Matcher) bool {
 	})
 }
 
-// adds reports whether a series must have one of the values that the matcher chooses; else it must
-// have none.
+// adds reports whether a series must have one of the values that the matcher selects. Otherwise it
+// must have none of them.
 func adds(m *labels.Matcher) bool { return !m.Matches("") }
 
-// chooses reports whether the matcher chooses a stored value. An empty one is chosen by how a
-// matcher is written: that is Prometheus's rule.
+// chooses reports whether the matcher selects a stored value. For an empty value the form of the
+// matcher decides, same as in Prometheus.
 func chooses(m *labels.Matcher, v string) bool {
 	pattern := m.Type == labels.MatchRegexp || m.Type == labels.MatchNotRegexp
 	switch {
 	case pattern && m.Value == ".*":
-		return false // All pass, or none does: adds says which.
+		return false // all series pass or none does; adds decides
 	case pattern && m.Value == ".+", m.Value == "":
 		return true
 	default:
@@ -58,9 +58,9 @@ func chooses(m *labels.Matcher, v string) bool {
 	}
 }
 
-// matching returns the block's series for a request's matchers, and the chunks of each that the
-// request's time takes: in stored order, up to the first that begins after it. none says that no
-// matcher is left to choose among series.
+// matching returns the series of the block that match a request, each with the chunks in the
+// request's time range: in stored order, up to the first that begins after it. none says that no
+// matcher is left to select series.
 func (b *storedBlock) matching(
 	ms []*labels.Matcher, from, to int64,
 ) (found []storedSeries, none bool) {
@@ -97,14 +97,14 @@ func (b *storedBlock) matching(
 	return found, len(byName) == 0
 }
 
-// final is what becomes of stored labels in an answer.
+// final returns the labels in an answer for stored labels.
 func (b *storedBlock) final(stored []rawindex.Label, without []string) labels.Labels {
 	lb := labels.NewBuilder(normal(stored))
 	b.external.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
 	return lb.Del(without...).Labels()
 }
 
-// inShard reports whether the shard of a request takes a series.
+// inShard reports whether a series belongs to the shard of a request.
 func inShard(s *storepb.ShardInfo, ls labels.Labels) bool {
 	if s == nil {
 		return true
@@ -118,8 +118,8 @@ func inShard(s *storepb.ShardInfo, ls labels.Labels) bool {
 	return xxhash.Sum64(text)%uint64(s.TotalShards) == uint64(s.ShardIndex)
 }
 
-// expect is the answer to a Series request, worked out slowly: everything is found, sorted and
-// merged.
+// expect returns the right answer to a Series request, from a plain model that finds, sorts and
+// merges everything.
 func expect(blocks []*storedBlock, req *storepb.SeriesRequest) *answer {
 	ms := promMatchers(req.Matchers)
 	sets := map[string]labels.Labels{}
@@ -168,7 +168,7 @@ func promMatchers(in []*storepb.LabelMatcher) []*labels.Matcher {
 	return out
 }
 
-// expectNames is the answer to a LabelNames request.
+// expectNames returns the right answer to a LabelNames request.
 func expectNames(blocks []*storedBlock, req *storepb.LabelNamesRequest) []string {
 	ms, names := promMatchers(req.Matchers), map[string]bool{}
 	for _, b := range blocks {
@@ -194,7 +194,7 @@ func expectNames(blocks []*storedBlock, req *storepb.LabelNamesRequest) []string
 	return slices.Sorted(maps.Keys(names))
 }
 
-// expectValues is the answer to a LabelValues request.
+// expectValues returns the right answer to a LabelValues request.
 func expectValues(blocks []*storedBlock, req *storepb.LabelValuesRequest) []string {
 	values := map[string]bool{}
 	if slices.Contains(req.WithoutReplicaLabels, req.Label) {

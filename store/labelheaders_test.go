@@ -14,9 +14,9 @@ import (
 	"larder/store/storepb"
 )
 
-// TestALabelRequestOpensFewHeaders: a request for the labels of more blocks than are asked side by
-// side opens the headers of these alone, each once, however little room there is for open headers.
-// Whole headers in memory are what it is about.
+// TestALabelRequestOpensFewHeaders checks that a label request for many blocks has only as many
+// headers open as it reads concurrently, and opens each once, even if the limit on open headers is
+// small. Open headers are wholly in memory.
 func TestALabelRequestOpensFewHeaders(t *testing.T) {
 	const blocks, sideBySide = 100, 32
 	dir := filepath.Join(t.TempDir(), "bucket")
@@ -39,13 +39,9 @@ func TestALabelRequestOpensFewHeaders(t *testing.T) {
 			if err != nil || len(want) == 0 {
 				t.Fatal(want, err)
 			}
-			g := startGateway(
-				t,
-				dir,
-				gatewayOptions{
-					headers: func(o *indexheader.Options) { o.Dir, o.MaxOpenBytes = localfs.Dir{}, 1 },
-				},
-			)
+			g := startGateway(t, dir, gatewayOptions{
+				headers: func(o *indexheader.Options) { o.Dir, o.MaxOpenBytes = localfs.Dir{}, 1 },
+			})
 			var most atomic.Int64
 			g.bucket.setOnRead(
 				func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {

@@ -28,7 +28,7 @@ import (
 	"larder/store/storepb"
 )
 
-// frames is a server stream that hands every frame to a function.
+// frames is a server stream that passes every frame to a function.
 type frames struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -52,8 +52,8 @@ func wholeBlock(t testing.TB, series int) string {
 	return dir
 }
 
-// TestARequestThatEndsEarlyLeavesNothing: whatever ends a request in its midst, its goroutines and
-// its bytes go with it.
+// TestARequestThatEndsEarlyLeavesNothing checks that a request that is interrupted ends its
+// goroutines and releases its bytes.
 func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{chunkBytes: -1, indexBytes: -1})
 	broken := errors.New("transport is closing")
@@ -96,7 +96,7 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 					t.Errorf("got %v, want %s", err, tc.code)
 				}
 				if n := g.inUse(t); n != 0 {
-					t.Errorf("%v bytes of the allowance are still held", n)
+					t.Errorf("%v bytes of the allowance are still reserved", n)
 				}
 				goleak.VerifyNone(t, leaks)
 			})
@@ -104,8 +104,8 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestAColdRequestIsReadOnce asks the same fifty times at once of a cold gateway: the bucket must
-// see the reads of one.
+// TestAColdRequestIsReadOnce sends the same request fifty times at once to a cold gateway. The
+// bucket must see the reads of one request.
 func TestAColdRequestIsReadOnce(t *testing.T) {
 	dir := wholeBlock(t, 800)
 	read := func(requests int) map[string]int64 {
@@ -129,9 +129,9 @@ func TestAColdRequestIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestAPlanMadeAnewCountsOnce: a block that was replaced in the midst of a request is no reason to
-// count the request's series and bytes twice.
-func TestAPlanMadeAnewCountsOnce(t *testing.T) {
+// TestARepeatedPlanCountsOnce checks that series and bytes count once against limits if a block is
+// replaced during a request.
+func TestARepeatedPlanCountsOnce(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
 		o.Limits = admission.LimitOptions{Series: 400, Samples: 1200 * 120}
@@ -139,7 +139,7 @@ func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	if _, err := g.query(context.Background(), only(t, metas[1])); err != nil {
 		t.Fatal(err)
 	}
-	// The first block's header is known, so that its series are counted before its chunks are found
+	// The header of the first block is built, so that its series count before its chunks are
 	// missing.
 	warm := only(t, metas[0])
 	warm.SkipChunks = true
@@ -162,7 +162,7 @@ func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	req.Hints = hints
 	a, err := g.query(context.Background(), req)
 	if err != nil {
-		t.Fatalf("400 series are allowed and 400 there: %v", err)
+		t.Fatalf("the limit is 400 series and the block has 400: %v", err)
 	}
 	chunks := 0
 	for _, s := range a.series {
@@ -170,22 +170,21 @@ func TestAPlanMadeAnewCountsOnce(t *testing.T) {
 	}
 	if got := a.hints.QueryStats; got.MergedSeriesCount != int64(len(a.series)) ||
 		got.MergedChunksCount != int64(chunks) {
-		t.Errorf(
-			"stats say %d series and %d chunks, the answer has %d and %d", got.MergedSeriesCount,
-			got.MergedChunksCount, len(a.series), chunks,
-		)
+		t.Errorf("stats say %d series and %d chunks, the answer has %d and %d",
+			got.MergedSeriesCount, got.MergedChunksCount, len(a.series), chunks)
 	}
 	if len(a.hints.QueriedBlocks) != 2 {
 		t.Errorf("queried blocks: %v", a.hints.QueriedBlocks)
 	}
 }
 
-// unknown is a catalog that has not seen the bucket.
+// unknown is a catalog without a first view.
 type unknown struct{ store.Catalog }
 
 func (unknown) View() *catalog.View { return catalog.NewView(nil, false) }
 
-// TestNothingIsAnsweredBeforeTheCatalogIsKnown: an empty answer would say that there is nothing.
+// TestNothingIsAnsweredBeforeTheCatalogIsKnown checks that calls return Unavailable until the
+// catalog has a view, because an empty answer would mean that there is no data.
 func TestNothingIsAnsweredBeforeTheCatalogIsKnown(t *testing.T) {
 	s := store.New(store.Options{Catalog: unknown{}})
 	ctx := context.Background()
@@ -202,9 +201,9 @@ func TestNothingIsAnsweredBeforeTheCatalogIsKnown(t *testing.T) {
 	}
 }
 
-// TestCodesOfTheBucketAreNotTheRequests: an object store's client may speak gRPC, and give up by
-// itself.
-func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
+// TestBucketCodesAreNotRequestCodes checks that codes and time-outs of the object store's
+// client do not become the code of the request.
+func TestBucketCodesAreNotRequestCodes(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	for _, fault := range []error{
 		status.Error(codes.ResourceExhausted, "429"), status.Error(codes.Unavailable, "503"), context.DeadlineExceeded, context.Canceled,
@@ -226,9 +225,8 @@ func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 			if kind == "chunks" {
 				continue
 			}
-			_, err := g.client.LabelNames(
-				context.Background(), &storepb.LabelNamesRequest{End: 1 << 50},
-			)
+			_, err := g.client.LabelNames(context.Background(),
+				&storepb.LabelNamesRequest{End: 1 << 50})
 			if status.Code(err) != codes.Internal {
 				t.Errorf("label names, %v: got %v, want Internal", fault, err)
 			}
@@ -236,8 +234,8 @@ func TestCodesOfTheBucketAreNotTheRequests(t *testing.T) {
 	}
 }
 
-// TestLabelRequestsHoldWhatTheyReserve asks for labels with an allowance that is just enough, side
-// by side: they wait, none fails, and all is given back.
+// TestLabelRequestsHoldWhatTheyReserve sends concurrent label requests with an allowance that is
+// just large enough. They wait, none fails, and all bytes are released.
 func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
@@ -260,17 +258,15 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			got, err := g.client.LabelNames(
-				ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: ms},
-			)
+			got, err := g.client.LabelNames(ctx,
+				&storepb.LabelNamesRequest{End: 1 << 50, Matchers: ms})
 			if err != nil || !cmp.Equal(got.Names, names.Names) {
 				t.Errorf("names: %v, %v", got, err)
 			}
 		})
 		wg.Go(func() {
-			got, err := g.client.LabelValues(
-				ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms},
-			)
+			got, err := g.client.LabelValues(ctx,
+				&storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms})
 			if err != nil || !cmp.Equal(got.Values, pods.Values) {
 				t.Errorf("values: %v, %v", got, err)
 			}
@@ -278,10 +274,10 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	}
 	wg.Wait()
 	if n := g.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
 
-	// Values that do not fit are refused by name, not held.
+	// A request whose values do not fit is rejected with an error that names the label.
 	small := startGateway(t, wholeBlock(t, 5000), gatewayOptions{server: func(o *store.Options) {
 		o.Allowance = admission.AllowanceOptions{
 			Bytes:        120 << 10,
@@ -294,15 +290,15 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 	) != codes.ResourceExhausted {
 		t.Errorf("got %v, want ResourceExhausted", err)
 	} else if strings.Contains(status.Convert(err).Message(), "rpc error") {
-		t.Errorf("the message says its code a second time: %v", err)
+		t.Errorf("the message repeats the code: %v", err)
 	}
 	if n := small.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
 }
 
-// TestRequestsStayWithinTheirAllowance stops sixteen whole-metric requests in their midst, all at
-// once, and weighs the heap. Nothing is cached, so that what they hold is theirs.
+// TestRequestsStayWithinTheirAllowance blocks sixteen whole-metric requests while they send, and
+// measures the heap. Nothing is cached, so that all of it belongs to the requests.
 func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 	const requests, series = 16, 12_000
 	const allowance = 128 << 20
@@ -315,10 +311,8 @@ func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 	)
 	var sent atomic.Int64
 	run := func(on func(n int) error) error {
-		return g.Server.Series(
-			wholeMetric(64),
-			&frames{ctx: context.Background(), on: func(n int) error { sent.Add(1); return on(n) }},
-		)
+		return g.Server.Series(wholeMetric(64),
+			&frames{ctx: context.Background(), on: func(n int) error { sent.Add(1); return on(n) }})
 	}
 	if err := run(func(int) error { return nil }); err != nil {
 		t.Fatal(err)
@@ -351,31 +345,28 @@ func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 				}
 			})
 		}
-		// Some may have to wait for their reservation until another has ended: those before them
-		// took larger windows while there was room.
+		// Some may have to wait until another request ends, because earlier ones have reserved
+		// larger windows.
 		for float64(here.Load())+g.metric(t, "larder_request_allowance_waiting", "large") < requests {
 			runtime.Gosched()
 		}
 		if n := here.Load(); n < requests/2 {
-			t.Errorf("only %d requests run at once", n)
+			t.Errorf("only %d requests run concurrently", n)
 		}
 		held, reserved := heap()-before, int64(g.inUse(t))
 		close(leave)
 		wg.Wait()
-		t.Logf(
-			"at frame %d of %d: %d MiB of heap, %d MiB reserved", at, whole, held>>20, reserved>>20,
-		)
+		t.Logf("at frame %d of %d: %d MiB of heap, %d MiB reserved",
+			at, whole, held>>20, reserved>>20)
 		if held > reserved+reserved/4 {
-			t.Errorf(
-				"at frame %d: %d bytes of heap, more than the %d reserved and a quarter", at, held,
-				reserved,
-			)
+			t.Errorf("at frame %d: %d bytes of heap, more than the %d reserved and a quarter",
+				at, held, reserved)
 		}
 		if reserved > allowance {
 			t.Errorf("%d bytes reserved of %d", reserved, int64(allowance))
 		}
 	}
 	if n := g.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
 }

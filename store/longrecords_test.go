@@ -19,9 +19,9 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// TestLengthsOfChunkRecordsAreNotBelieved: heads that claim a quarter of a MiB each, thousands of
-// them, over one another. The request ends with an error that names the record, before the bytes
-// that they claim are read and copied.
+// TestLengthsOfChunkRecordsAreNotBelieved writes thousands of record heads that claim 256 KiB each
+// and overlap. The request must fail with an error that names the record, before it reads and
+// copies the claimed bytes.
 func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 	const claim = 256 << 10
 	dir := filepath.Join(t.TempDir(), "bucket")
@@ -43,7 +43,7 @@ func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 		return b
 	})
 	if changed < 1000 {
-		t.Fatalf("%d heads changed: the test shows nothing", changed)
+		t.Fatalf("only %d heads were changed", changed)
 	}
 	g := startGateway(t, dir, gatewayOptions{})
 	before := allocated()
@@ -53,15 +53,15 @@ func TestLengthsOfChunkRecordsAreNotBelieved(t *testing.T) {
 		t.Errorf("got %v, want Aborted that names the record", err)
 	}
 	if took := allocated() - before; took > 64<<20 {
-		t.Errorf("the request took %d MiB on its way", took>>20)
+		t.Errorf("the request allocated %d MiB", took>>20)
 	}
 }
 
-// uncached is a gateway whose requests hold all that they read.
+// uncached returns options without caches, so that pages belong to the request that reads them.
 var uncached = gatewayOptions{indexBytes: -1, setBytes: -1, chunkBytes: -1, postingsBytes: -1}
 
-// holdLongRecords: records that are longer than their bounds, for which meta.json has no largest
-// size, are read and copied again, and asked for before.
+// holdLongRecords checks the memory of requests for records that are longer than their bounds,
+// because meta.json states no largest size. They are read again, and the bytes are reserved before.
 func holdLongRecords(t *testing.T) {
 	dir, meta := writeMetric(
 		t,
@@ -70,19 +70,17 @@ func holdLongRecords(t *testing.T) {
 			b.MaxTime, b.Interval, b.SamplesPerChunk = b.MinTime+20_000*10_000, 10_000, 20_000
 		},
 	)
-	editMeta(
-		t, dir, meta,
-		func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") },
-	)
+	editMeta(t, dir, meta,
+		func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
 	heldOf(t, startGateway(t, dir, uncached), "long records", wholeMetric(0), 1)
 }
 
-// mostWithLongLabels is what a request of one block holds at most, however long labels are that are
-// shorter than a segment.
+// mostWithLongLabels bounds the memory of a request for one block whose labels are long but fit
+// into a segment.
 const mostWithLongLabels = 20 << 20
 
-// holdLongLabels: labels far longer than what is estimated. A request asks for what they take
-// before it does, and its segments do not grow with them.
+// holdLongLabels checks the memory of requests for labels far longer than estimated. The bytes are
+// reserved before they are used, and segments do not grow with the labels.
 func holdLongLabels(t *testing.T, series int) {
 	for _, size := range []int{100, 1000, 4000, 16_000} {
 		dir, _ := writeMetric(t, metricOf(series, func(i int) []string {
@@ -108,7 +106,7 @@ func holdLongLabels(t *testing.T, series int) {
 	}
 }
 
-// holdLongEntries: series of very many chunks.
+// holdLongEntries checks the memory of requests for series with very many chunks.
 func holdLongEntries(t *testing.T) {
 	for _, stats := range []bool{true, false} {
 		dir, meta := writeMetric(
@@ -119,24 +117,20 @@ func holdLongEntries(t *testing.T) {
 			},
 		)
 		if !stats {
-			editMeta(
-				t, dir, meta,
-				func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") },
-			)
+			editMeta(t, dir, meta,
+				func(m map[string]any) { delete(m["thanos"].(map[string]any), "index_stats") })
 		}
 		g := startGateway(t, dir, uncached)
-		heldOf(
-			t, g, fmt.Sprintf("8000 chunks a series, figures in meta.json %v", stats),
-			wholeMetric(64), 5,
-		)
+		heldOf(t, g, fmt.Sprintf("8000 chunks a series, figures in meta.json %v", stats),
+			wholeMetric(64), 5)
 		narrow := wholeMetric(64)
 		narrow.MinTime, narrow.MaxTime = dataset.Epoch, dataset.Epoch+5000
 		heldOf(t, g, "a few of them", narrow, 1)
 	}
 }
 
-// TestLongLabelsAreAnswered: series of all lengths side by side, some longer than a segment's
-// labels may be together, from index pages, while a series set is built, and from the set.
+// TestLongLabelsAreAnswered queries series whose labels have very different lengths, some longer
+// than the limit of a segment: from index pages, while a series set is built, and from the set.
 func TestLongLabelsAreAnswered(t *testing.T) {
 	dir, _ := writeMetric(t, metricOf(600, func(i int) []string {
 		switch {
@@ -149,9 +143,7 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 	}), nil)
 	plain, kept := startGateway(
 		t, dir, uncached,
-	), startGateway(
-		t, dir, gatewayOptions{setBytes: 256 << 20},
-	)
+	), startGateway(t, dir, gatewayOptions{setBytes: 256 << 20})
 	req := wholeMetric(64)
 	want, err := plain.query(t.Context(), req)
 	if err != nil {
@@ -174,7 +166,7 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !slices.Equal(got.texts(), want.texts()) {
-			t.Error("with series sets the answer is another one")
+			t.Error("the answer from series sets differs")
 		}
 	}
 	if kept.Sets.Stats().Hits == 0 {
@@ -182,8 +174,8 @@ func TestLongLabelsAreAnswered(t *testing.T) {
 	}
 }
 
-// TestLengthsOfSeriesEntriesAreNotBelieved: an entry that claims to reach into the next one is an
-// error that says so, and is not read.
+// TestLengthsOfSeriesEntriesAreNotBelieved checks that an entry that claims to overlap the next one
+// is not read. The error names both.
 func TestLengthsOfSeriesEntriesAreNotBelieved(t *testing.T) {
 	dir, meta := writeMetric(t, metricOf(3000, func(int) []string { return nil }), nil)
 	id := meta.ULID.String()
@@ -211,14 +203,14 @@ func TestLengthsOfSeriesEntriesAreNotBelieved(t *testing.T) {
 	}
 }
 
-// allocated returns the bytes that were ever allocated.
+// allocated returns how many bytes the process has allocated in total.
 func allocated() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.TotalAlloc
 }
 
-// seriesList is a dataset's series, one by one.
+// seriesList is a list of series for a dataset.
 type seriesList []dataset.Series
 
 func (l seriesList) Series() iter.Seq[dataset.Series] {
@@ -231,22 +223,20 @@ func (l seriesList) Series() iter.Seq[dataset.Series] {
 	}
 }
 
-// metricOf returns n series of one metric, with the labels that more has for each.
+// metricOf returns n series of one metric, each with the labels that more returns for it.
 func metricOf(n int, more func(i int) []string) (out seriesList) {
 	for i := range n {
 		ls := append(
 			[]string{"__name__", dataset.WholeMetricName, "pod", fmt.Sprintf("%07d", i)},
 			more(i)...)
-		out = append(
-			out,
-			dataset.Series{Labels: labels.FromStrings(ls...), Kind: dataset.Ratio, Seed: uint64(i)},
-		)
+		out = append(out,
+			dataset.Series{Labels: labels.FromStrings(ls...), Kind: dataset.Ratio, Seed: uint64(i)})
 	}
 	return out
 }
 
-// writeMetric writes one block of two hours with the series, changed as change says, and returns
-// its bucket.
+// writeMetric writes a block of two hours with the series, after change has edited it. It returns
+// the folder of the bucket.
 func writeMetric(
 	t *testing.T, series seriesList, change func(*dataset.Block),
 ) (dir string, meta *dataset.Meta) {
@@ -263,9 +253,7 @@ func writeMetric(
 	metas, err := dataset.Layout{
 		Name:   "metric",
 		Blocks: []dataset.Block{b},
-	}.Write(
-		context.Background(), dir, dataset.WriteOptions{},
-	)
+	}.Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,8 @@ import (
 	"larder/store/storepb"
 )
 
-// statedFiles edits what a meta.json states about the files of its block. edit gets the size of
-// each by its path, and returns what is to be stated; nil for nothing.
+// statedFiles edits the sizes of files in a meta.json. edit gets the sizes by path and returns the
+// sizes to state; nil states none.
 func statedFiles(edit func(sizes map[string]int64) map[string]int64) func(meta map[string]any) {
 	return func(meta map[string]any) {
 		thanos := meta["thanos"].(map[string]any)
@@ -45,7 +45,7 @@ func statedFiles(edit func(sizes map[string]int64) map[string]int64) func(meta m
 	}
 }
 
-// manyFiles writes a bucket of one block with several chunk files.
+// manyFiles writes a bucket with one block of several chunk files.
 func manyFiles(t *testing.T) (dir string, meta *dataset.Meta) {
 	t.Helper()
 	dir = t.TempDir()
@@ -56,17 +56,13 @@ func manyFiles(t *testing.T) (dir string, meta *dataset.Meta) {
 			Namespace: "shop",
 			Pods:      2,
 			Handlers:  2,
-		}.Series(
-			3,
-		), ChunkFileSize: 4 << 10,
+		}.Series(3), ChunkFileSize: 4 << 10,
 	}
 	b.ID[0], b.ID[15] = 1, 1
 	metas, err := dataset.Layout{
 		Name:   "files",
 		Blocks: []dataset.Block{b},
-	}.Write(
-		t.Context(), dir, dataset.WriteOptions{},
-	)
+	}.Write(t.Context(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +73,7 @@ func manyFiles(t *testing.T) (dir string, meta *dataset.Meta) {
 	return dir, metas[0]
 }
 
-// measurements returns how often the bucket was asked for the sizes of a block's files.
+// measurements returns how often larder asked the bucket for the sizes of a block's files.
 func (g *gateway) measurements(t *testing.T) (changed, all float64) {
 	t.Helper()
 	for name, n := range values(t, g.reg, "larder_catalog_measurements_total") {
@@ -88,9 +84,9 @@ func (g *gateway) measurements(t *testing.T) (changed, all float64) {
 	return changed, all
 }
 
-// TestStatedSizesAreHints: whatever meta.json states about a block's files, it is answered as if it
-// stated what is true. The bucket is asked once, and by no later process on the same data
-// directory.
+// TestStatedSizesAreHints checks that a block is answered correctly even if meta.json states wrong
+// sizes. The bucket is asked for the sizes once; later processes with the same data directory do
+// not ask.
 func TestStatedSizesAreHints(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -159,9 +155,8 @@ func TestStatedSizesAreHints(t *testing.T) {
 			}
 			changed, all := g.measurements(t)
 			if changed > 1 || all != changed {
-				t.Errorf(
-					"the bucket was asked %v times, %v of them changed something", all, changed,
-				)
+				t.Errorf("the bucket was asked %v times, %v of them changed something",
+					all, changed)
 			}
 			g.Headers.Close()
 			g.Catalog.Close()
@@ -170,16 +165,15 @@ func TestStatedSizesAreHints(t *testing.T) {
 				again.ask(t).compare(t, want, "")
 			}
 			if _, all := again.measurements(t); all != 0 {
-				t.Errorf("the next process asked %v times", all)
+				t.Errorf("the next process asked the bucket %v times", all)
 			}
 		})
 	}
 }
 
-// TestFilesRepairedInPlace gives the files of a block other bytes and sizes, beside the same
-// meta.json, while gateways have the former ones in all of their caches. No answer mixes the two. A
-// process that reads the bucket answers from the new ones, whatever is in memcached and on its
-// disk.
+// TestFilesRepairedInPlace replaces the files of a block, with other sizes but the same meta.json,
+// while gateways have the old ones in all caches. No answer may mix old and new. A process that
+// reads the bucket must answer from the new files, whatever is in memcached and on its disk.
 func TestFilesRepairedInPlace(t *testing.T) {
 	for name, c := range map[string]struct{ was, is pods }{
 		"grown":  {pods{"aaa", 50, 10}, pods{"longer", 200, 10}},
@@ -194,10 +188,8 @@ func TestFilesRepairedInPlace(t *testing.T) {
 					t.Fatal(err)
 				}
 				if !stated {
-					editMeta(
-						t, dir, meta,
-						statedFiles(func(map[string]int64) map[string]int64 { return nil }),
-					)
+					editMeta(t, dir, meta,
+						statedFiles(func(map[string]int64) map[string]int64 { return nil }))
 				}
 				ask := func(g *gateway) []string {
 					t.Helper()
@@ -220,10 +212,10 @@ func TestFilesRepairedInPlace(t *testing.T) {
 				g, u := startGateway(t, dir, cached), startGateway(t, dir, uncached)
 				for range 4 {
 					if got := ask(g); !slices.Equal(got, before) {
-						t.Fatal("cached, before: wrong")
+						t.Fatal("cached gateway: wrong answer before the repair")
 					}
 					if got := ask(u); !slices.Equal(got, before) {
-						t.Fatal("uncached, before: wrong")
+						t.Fatal("uncached gateway: wrong answer before the repair")
 					}
 				}
 				for _, file := range []string{"index", "chunks/000001"} {
@@ -235,15 +227,15 @@ func TestFilesRepairedInPlace(t *testing.T) {
 				}
 				for range 3 {
 					if got := ask(g); !slices.Equal(got, before) && !slices.Equal(got, after) {
-						t.Error("cached: neither what the block held nor what it holds")
+						t.Error("cached gateway: the answer is from neither the old nor the new files")
 					}
 					if got := ask(u); !slices.Equal(got, after) {
-						t.Error("uncached: not what the block holds")
+						t.Error("uncached gateway: the answer is not from the new files")
 					}
 				}
 				for what, opts := range map[string]gatewayOptions{"memcached": {remote: cached.remote}, "data directory": {dataDir: uncached.dataDir}} {
 					if got := ask(startGateway(t, dir, opts)); !slices.Equal(got, after) {
-						t.Errorf("a new process with the same %s: not what the block holds", what)
+						t.Errorf("a new process with the same %s: the answer is not from the new files", what)
 					}
 				}
 			})
@@ -251,8 +243,8 @@ func TestFilesRepairedInPlace(t *testing.T) {
 	}
 }
 
-// TestSizesWhereTheBucketRefuses: a block whose sizes are not stated is answered where the bucket,
-// or a proxy before it, refuses to list its chunk files and to tell their sizes.
+// TestSizesWhereTheBucketRefuses checks that a block without stated sizes is answered even if the
+// bucket, or a proxy before it, denies listings and sizes of chunk files.
 func TestSizesWhereTheBucketRefuses(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -285,8 +277,9 @@ func TestSizesWhereTheBucketRefuses(t *testing.T) {
 	}
 }
 
-// TestSizesWhileTheBucketFails asks for a block of unknown sizes while the requests for them fail.
-// An answer is right, or an error that names the block; when the bucket is well, answers are right.
+// TestSizesWhileTheBucketFails queries a block of unknown sizes while requests for the sizes fail.
+// Each answer must be right, or an error that names the block. Once the bucket works, all answers
+// must be right.
 func TestSizesWhileTheBucketFails(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -318,7 +311,7 @@ func TestSizesWhileTheBucketFails(t *testing.T) {
 					}
 				}
 				if faults.Total() == 0 {
-					t.Error("it has hit nothing")
+					t.Error("the fault has hit no call")
 				}
 				faults.Heal()
 				g.ask(t).compare(t, want, "")
@@ -327,9 +320,9 @@ func TestSizesWhileTheBucketFails(t *testing.T) {
 	}
 }
 
-// TestChunkFilesWithGaps: chunk files whose numbers do not begin at 1, or have a gap, are served if
-// what is referenced is there: by their place, as a writer that numbered them so means, or by their
-// name, where files were lost. A lost file is never taken for another.
+// TestChunkFilesWithGaps serves blocks whose chunk files do not begin at 1 or have a gap.
+// References may count files by position, if the writer numbered them so, or by name, if files were
+// lost. No file may be used in place of a lost one.
 func TestChunkFilesWithGaps(t *testing.T) {
 	whole, meta := manyFiles(t)
 	want := startGateway(t, whole, smallGateway()).ask(t)
@@ -373,10 +366,8 @@ func TestChunkFilesWithGaps(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !stated {
-				editMeta(
-					t, dir, meta,
-					statedFiles(func(map[string]int64) map[string]int64 { return nil }),
-				)
+				editMeta(t, dir, meta,
+					statedFiles(func(map[string]int64) map[string]int64 { return nil }))
 			}
 			g, sound := startGateway(t, dir, smallGateway()), startGateway(t, whole, smallGateway())
 			served, failed := 0, 0
@@ -405,7 +396,7 @@ func TestChunkFilesWithGaps(t *testing.T) {
 	}
 }
 
-// seriesOf returns the labels of all series.
+// seriesOf returns the labels of all series of an answer.
 func seriesOf(t *testing.T, g *gateway) (out []labels.Labels) {
 	t.Helper()
 	a, err := g.query(t.Context(), &storepb.SeriesRequest{
@@ -420,7 +411,7 @@ func seriesOf(t *testing.T, g *gateway) (out []labels.Labels) {
 	return out
 }
 
-// oneSeries asks for one series by all of its labels.
+// oneSeries returns a request for one series by all its labels.
 func oneSeries(ls labels.Labels) *storepb.SeriesRequest {
 	req := &storepb.SeriesRequest{MaxTime: 1 << 50}
 	ls.Range(func(l labels.Label) {

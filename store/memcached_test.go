@@ -30,26 +30,26 @@ func newMemcached(t testing.TB, addr string, timeout time.Duration) *memcached.C
 	return c
 }
 
-// flushed waits until memcached has what was set.
+// flushed waits until memcached has stored all values.
 func flushed(t testing.TB, c *memcached.Client) {
 	t.Helper()
 	for c.Stats().Pending > 0 {
 		if t.Context().Err() != nil {
-			t.Fatal("memcached does not take what was set")
+			t.Fatal("memcached does not store the values in time")
 		}
 		runtime.Gosched()
 	}
 }
 
-// keyCounter is a memcached of which is counted what it is asked for.
+// keyCounter is a memcached client that counts the requested keys.
 type keyCounter struct {
 	*memcached.Client
 	server *memcachedtest.Server
-	before map[string]int // the server's own figures when counting began
+	before map[string]int // figures of the server when counting began
 
 	mu      sync.Mutex
 	keys    map[bytecache.ID]bool
-	asked   int // keys, with those that were asked for again
+	asked   int // requested keys, with repetitions
 	lookups int
 }
 
@@ -70,7 +70,7 @@ func (c *keyCounter) GetMulti(ctx context.Context, ids []bytecache.ID, values []
 	c.Client.GetMulti(ctx, ids, values)
 }
 
-// figures are what the server counts itself: keys asked for, keys found, bytes sent.
+// figures returns counters of the server: requested keys, found keys, sent bytes.
 func (c *keyCounter) figures(t testing.TB) map[string]int {
 	t.Helper()
 	all := map[string]int{}
@@ -82,7 +82,7 @@ func (c *keyCounter) figures(t testing.TB) map[string]int {
 	return all
 }
 
-// begin counts from now on.
+// begin restarts the counters.
 func (c *keyCounter) begin(t testing.TB) {
 	t.Helper()
 	c.mu.Lock()
@@ -91,15 +91,15 @@ func (c *keyCounter) begin(t testing.TB) {
 	c.before = c.figures(t)
 }
 
-// check holds what was asked for since begin to the pages of the files, and to one key of expanded
-// postings. warm tells that all of it is in memcached: then the server's own count is what was
-// asked for, all found, and it has sent the pages and little else.
+// check compares the keys requested since begin with the pages of the files and one key of expanded
+// postings. If warm is set, memcached has all of them: then the server must have found all
+// requested keys, and sent little besides the pages.
 func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm bool) {
 	t.Helper()
 	const (
 		page   = 8 << 10  // bytes, by default
-		beside = 256      // of a page: the line that announces it, its envelope
-		stats  = 16 << 10 // the answers to figures
+		beside = 256      // overhead of a page: protocol line and envelope
+		stats  = 16 << 10 // answers to figures
 	)
 	pages := 0
 	for _, size := range files {
@@ -108,29 +108,26 @@ func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if n := len(c.keys); n == 0 || n > pages+1 {
-		t.Errorf("%s: asked for %d keys, the files have %d pages", what, n, pages)
+		t.Errorf("%s: requested %d keys, the files have %d pages", what, n, pages)
 	}
-	// A stretch of a file may begin in the page in which the one before it has ended.
+	// A read may begin in the page in which the previous one ended.
 	if again := c.asked - len(c.keys); again >= c.lookups {
 		t.Errorf("%s: %d look-ups have asked for %d keys again", what, c.lookups, again)
 	}
 	now := c.figures(t)
 	get, hits, sent := now["cmd_get"]-c.before["cmd_get"], now["get_hits"]-c.before["get_hits"], now["bytes_written"]-c.before["bytes_written"]
 	if get > c.asked || warm && (get != c.asked || hits != c.asked) {
-		t.Errorf(
-			"%s: memcached was asked for %d keys and had %d, larder has asked for %d", what, get,
-			hits, c.asked,
-		)
+		t.Errorf("%s: memcached was asked for %d keys and had %d, larder has asked for %d",
+			what, get, hits, c.asked)
 	}
 	if most := hits*(page+beside) + stats; sent > most {
-		t.Errorf(
-			"%s: memcached has sent %d bytes for %d pages, want %d at most", what, sent, hits, most,
-		)
+		t.Errorf("%s: memcached has sent %d bytes for %d pages, want %d at most",
+			what, sent, hits, most)
 	}
 }
 
-// TestAnswersFromMemcached: a process that has nothing but memcached reads no page of the bucket
-// that another process has read, and asks for one key a page.
+// TestAnswersFromMemcached checks that a process with only memcached does not read pages from the
+// bucket that another process has stored, and requests one key per page.
 func TestAnswersFromMemcached(t *testing.T) {
 	server := memcachedtest.Start(t, memcachedtest.Options{Args: []string{"-m", "256"}})
 	dir := t.TempDir()
@@ -141,10 +138,8 @@ func TestAnswersFromMemcached(t *testing.T) {
 	}
 	_, files := blockFiles(t, dir, metas)
 	regex := wholeMetric(64)
-	regex.Matchers = append(
-		regex.Matchers,
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"},
-	)
+	regex.Matchers = append(regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"})
 	none := gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1}
 	want := startGateway(t, dir, none)
 	var texts [][]string
@@ -186,7 +181,7 @@ func TestAnswersFromMemcached(t *testing.T) {
 	}
 }
 
-// buildHeaders asks for nothing, which builds the header of the block.
+// buildHeaders sends a request that matches nothing, which builds the header of the block.
 func buildHeaders(t testing.TB, g *gateway) {
 	t.Helper()
 	absent := wholeMetric(0)
@@ -196,8 +191,8 @@ func buildHeaders(t testing.TB, g *gateway) {
 	}
 }
 
-// TestManyValuesCostPages: a regular expression over 100,000 values costs memcached as many keys as
-// there are pages, and not one for each value.
+// TestManyValuesCostPages checks that a regular expression over 100,000 values requests one key per
+// page from memcached, not one per value.
 func TestManyValuesCostPages(t *testing.T) {
 	values := 100_000
 	if testing.Short() {
@@ -217,10 +212,8 @@ func TestManyValuesCostPages(t *testing.T) {
 	}
 	for process := range 2 {
 		counter := newKeyCounter(t, server)
-		g := startGateway(
-			t, dir,
-			gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: counter},
-		)
+		g := startGateway(t, dir,
+			gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: counter})
 		buildHeaders(t, g)
 		counter.begin(t)
 		a, err := g.query(context.Background(), req)
@@ -238,9 +231,9 @@ func TestManyValuesCostPages(t *testing.T) {
 	}
 }
 
-// TestMemcachedDoesNotMatter: killed, hanging and back again, memcached changes no answer and fails
-// none.
-func TestMemcachedDoesNotMatter(t *testing.T) {
+// TestMemcachedFailuresChangeNoAnswer kills, hangs and restarts memcached. No answer may change or
+// fail.
+func TestMemcachedFailuresChangeNoAnswer(t *testing.T) {
 	server := memcachedtest.Start(t, memcachedtest.Options{})
 	dir := t.TempDir()
 	if _, err := dataset.WholeMetric("faulty", 4, 1500, 30_000).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
@@ -252,16 +245,12 @@ func TestMemcachedDoesNotMatter(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := a.texts()
-	g := startGateway(
-		t,
-		dir,
-		gatewayOptions{
-			indexBytes:    -1,
-			chunkBytes:    -1,
-			postingsBytes: -1,
-			remote:        newMemcached(t, server.Addr, 50*time.Millisecond),
-		},
-	)
+	g := startGateway(t, dir, gatewayOptions{
+		indexBytes:    -1,
+		chunkBytes:    -1,
+		postingsBytes: -1,
+		remote:        newMemcached(t, server.Addr, 50*time.Millisecond),
+	})
 	ask := func(what string) {
 		t.Helper()
 		for range 3 {

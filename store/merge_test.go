@@ -9,23 +9,20 @@ import (
 	"larder/store/storepb"
 )
 
-// TestCompareChunksIsTheContractsOrder checks compareChunks against a plain transcription of the
-// rule: minimum time, maximum time, then for raw, count, sum, min, max and counter in turn: having
-// the part before not having it, type ascending, data descending.
+// TestCompareChunksIsTheContractsOrder compares compareChunks with a plain implementation of the
+// rule: minimum time, maximum time, then for raw, count, sum, min, max and counter in turn: chunks
+// with the part first, type ascending, data descending.
 func TestCompareChunksIsTheContractsOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	random := func() storepb.WireChunk {
 		c := storepb.WireChunk{MinTime: r.Int64N(2), MaxTime: r.Int64N(2)}
 		for a := range 6 {
 			if r.IntN(2) == 0 {
-				c.Parts = append(
-					c.Parts,
-					storepb.WirePart{
-						Aggr: byte(a),
-						Type: byte(r.IntN(2)),
-						Data: []byte(fmt.Sprint(r.IntN(3))),
-					},
-				)
+				c.Parts = append(c.Parts, storepb.WirePart{
+					Aggr: byte(a),
+					Type: byte(r.IntN(2)),
+					Data: []byte(fmt.Sprint(r.IntN(3))),
+				})
 			}
 		}
 		return c

@@ -13,8 +13,7 @@ import (
 	"larder/store/storepb"
 )
 
-// changes are the ways in which two requests may differ in one field. Each returns false where it
-// changes nothing.
+// changes are edits of one field of a request. Each returns false if it changes nothing.
 var changes = []struct {
 	name   string
 	change func(r *rand.Rand, x *storepb.SeriesRequest, metrics []string) bool
@@ -45,9 +44,8 @@ var changes = []struct {
 			x.WithoutReplicaLabels = nil
 			return true
 		}
-		x.WithoutReplicaLabels = append(
-			x.WithoutReplicaLabels, []string{"replica", "cluster", "pod", "nosuchlabel"}[r.IntN(4)],
-		)
+		x.WithoutReplicaLabels = append(x.WithoutReplicaLabels,
+			[]string{"replica", "cluster", "pod", "nosuchlabel"}[r.IntN(4)])
 		return true
 	}},
 	{"shard", func(r *rand.Rand, x *storepb.SeriesRequest, _ []string) bool {
@@ -96,26 +94,22 @@ var changes = []struct {
 		return true
 	}},
 	{"order of matchers", func(r *rand.Rand, x *storepb.SeriesRequest, _ []string) bool {
-		r.Shuffle(
-			len(x.Matchers),
-			func(i, j int) { x.Matchers[i], x.Matchers[j] = x.Matchers[j], x.Matchers[i] },
-		)
+		r.Shuffle(len(x.Matchers),
+			func(i, j int) { x.Matchers[i], x.Matchers[j] = x.Matchers[j], x.Matchers[i] })
 		x.Matchers = append(x.Matchers, x.Matchers[0])
 		return true
 	}},
 }
 
-// TestOneFieldApart asks pairs of requests that differ in one field, in turns, of gateways with all
-// caches and without: no request gets what is kept for the other.
-func TestOneFieldApart(t *testing.T) {
+// TestRequestsThatDifferInOneField sends pairs of requests that differ in one field to gateways
+// with all caches and without caches. No request may get the cached data of the other one.
+func TestRequestsThatDifferInOneField(t *testing.T) {
 	dir, minT, maxT := demoBucket(t, 9)
 	ctx := context.Background()
 	cached := startGateway(t, dir, gatewayOptions{})
 	plain := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1})
-	names, err := cached.client.LabelValues(
-		ctx,
-		&storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64},
-	)
+	names, err := cached.client.LabelValues(ctx,
+		&storepb.LabelValuesRequest{Label: "__name__", Start: math.MinInt64, End: math.MaxInt64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,10 +150,8 @@ func TestOneFieldApart(t *testing.T) {
 			for turn, i := range []int{0, 1, 0, 1, 1, 0} {
 				req := []*storepb.SeriesRequest{one, other}[i]
 				if diff := gocmp.Diff(want[i], ask(cached, req)); diff != "" {
-					t.Fatalf(
-						"%s, turn %d of %v and %v (-without caches +with):\n%s", c.name, turn, one,
-						other, diff,
-					)
+					t.Fatalf("%s, turn %d of %v and %v (-without caches +with):\n%s",
+						c.name, turn, one, other, diff)
 				}
 			}
 		}

@@ -163,13 +163,11 @@ func newMetrics(reg prometheus.Registerer, names *tenantNames) *metrics {
 		stageSeconds: f.histograms("larder_stage_duration_seconds",
 			"Seconds that a request spent in a stage. Stages overlap.",
 			prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage"),
-		firstFrame: f.NewHistogram(
-			prometheus.HistogramOpts{
-				Name:    "larder_series_first_frame_seconds",
-				Help:    "Seconds from the start of a Series request to its first frame.",
-				Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
-			},
-		),
+		firstFrame: f.NewHistogram(prometheus.HistogramOpts{
+			Name:    "larder_series_first_frame_seconds",
+			Help:    "Seconds from the start of a Series request to its first frame.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18),
+		}),
 		bytesSent: f.counter("larder_series_sent_bytes_total",
 			"Bytes of Series responses that were sent, before compression."),
 		requeued: f.counters(

@@ -67,16 +67,12 @@ func newFetchMetrics(f factory) fetchMetrics {
 			"Seconds that a request needed to find the postings of all blocks."),
 		seriesSeconds: seconds("series_fetch_duration_seconds",
 			"Seconds that a request needed to read, decode and merge its series entries."),
-		seriesWaitSeconds: seconds(
-			"series_fetch_duration_sum_seconds",
-			"Seconds that a request waited for uncached series pages, summed over its blocks.",
-		),
+		seriesWaitSeconds: seconds("series_fetch_duration_sum_seconds",
+			"Seconds that a request waited for uncached series pages, summed over its blocks."),
 		chunksSeconds: seconds("chunks_fetch_duration_seconds",
 			"Seconds that a request needed to read its chunks."),
-		chunksWaitSeconds: seconds(
-			"chunks_fetch_duration_sum_seconds",
-			"Seconds that a request waited for uncached chunk pages, summed over its blocks.",
-		),
+		chunksWaitSeconds: seconds("chunks_fetch_duration_sum_seconds",
+			"Seconds that a request waited for uncached chunk pages, summed over its blocks."),
 	}
 	for _, item := range []string{itemPostings, itemSeries, itemExpanded} {
 		m.indexRequests.WithLabelValues(item, f.names.first())

@@ -11,8 +11,8 @@ import (
 	"larder/store/storepb"
 )
 
-// values returns the series of some families by "name label label": a counter's or gauge's value, a
-// histogram's count and sum.
+// values returns the series of some metric families by "name label label": the value of a counter
+// or gauge, the count and sum of a histogram.
 func values(t testing.TB, reg *prometheus.Registry, prefixes ...string) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -47,9 +47,9 @@ func values(t testing.TB, reg *prometheus.Registry, prefixes ...string) map[stri
 	return out
 }
 
-// TestCachesAreCountedByWhoAsks asks the same twice: the first time pages of each kind are missing,
-// the second time all are there.
-func TestCachesAreCountedByWhoAsks(t *testing.T) {
+// TestCacheMetricsCountRequests sends the same request twice. The first time pages of each kind are
+// missing, the second time all are cached.
+func TestCacheMetricsCountRequests(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1, setBytes: -1})
 	ask := func(req *storepb.SeriesRequest) {
@@ -59,11 +59,9 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 		}
 	}
 	read := func() map[string]float64 {
-		return values(
-			t, g.reg, "thanos_store_", "thanos_bucket_store_sent_chunk_size_bytes",
+		return values(t, g.reg, "thanos_store_", "thanos_bucket_store_sent_chunk_size_bytes",
 			"thanos_bucket_store_series_result_series",
-			"thanos_bucket_store_chunks_fetch_duration_sum_seconds",
-		)
+			"thanos_bucket_store_chunks_fetch_duration_sum_seconds")
 	}
 	ask(only(t, metas[0]))
 	cold := read()
@@ -80,10 +78,8 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 			t.Errorf("%s: %v, then %v", requests, cold[requests], warm[requests])
 		}
 		if d := warm[hits] - cold[hits]; d != cold[requests] {
-			t.Errorf(
-				"%s: %v, then %v: the second time all of %v hit", hits, cold[hits], warm[hits],
-				cold[requests],
-			)
+			t.Errorf("%s: %v, then %v: the second time all of %v hit",
+				hits, cold[hits], warm[hits], cold[requests])
 		}
 	}
 	const waited = "thanos_bucket_store_chunks_fetch_duration_sum_seconds default-tenant "
@@ -100,10 +96,8 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	const sent = "thanos_bucket_store_sent_chunk_size_bytes default-tenant "
 	if n := warm[sent+"count"]; n == 0 ||
 		n != warm["thanos_bucket_store_series_result_series default-tenant sum"] {
-		t.Errorf(
-			"sent_chunk_size_bytes has %v series of %v", n,
-			warm["thanos_bucket_store_series_result_series default-tenant sum"],
-		)
+		t.Errorf("sent_chunk_size_bytes has %v series of %v",
+			n, warm["thanos_bucket_store_series_result_series default-tenant sum"])
 	}
 	if warm[sent+"sum"] == 0 {
 		t.Error("sent_chunk_size_bytes has no bytes")
@@ -114,13 +108,11 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	req.SkipChunks = true
 	ask(req)
 	if n := read()[sent+"count"]; n != warm[sent+"count"] {
-		t.Errorf(
-			"sent_chunk_size_bytes counts %v series that were sent without chunks",
-			n-warm[sent+"count"],
-		)
+		t.Errorf("sent_chunk_size_bytes counts %v series that were sent without chunks",
+			n-warm[sent+"count"])
 	}
 
-	// With expanded postings kept, the second request looks at no page for them.
+	// With cached expanded postings, the second request reads no page of postings.
 	g = startGateway(t, dir, gatewayOptions{setBytes: -1})
 	ask(only(t, metas[0]))
 	cold = read()
@@ -133,14 +125,13 @@ func TestCachesAreCountedByWhoAsks(t *testing.T) {
 	}
 	if cold[requests+expanded] != 1 || cold[hits+expanded] != 0 || warm[requests+expanded] != 2 ||
 		warm[hits+expanded] != 1 {
-		t.Errorf(
-			"expanded postings: %v of %v hit, then %v of %v", cold[hits+expanded],
-			cold[requests+expanded], warm[hits+expanded], warm[requests+expanded],
-		)
+		t.Errorf("expanded postings: %v of %v hit, then %v of %v",
+			cold[hits+expanded], cold[requests+expanded], warm[hits+expanded],
+			warm[requests+expanded])
 	}
 
-	// With the series set kept, it looks at nothing but the set: what it does not use does not
-	// count as a hit.
+	// With a cached series set, it reads only the set. Data that it does not use does not count as
+	// a hit.
 	g = startGateway(t, dir, gatewayOptions{})
 	ask(only(t, metas[0]))
 	cold = read()

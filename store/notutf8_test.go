@@ -13,8 +13,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestTextThatIsNotUTF8 shows that label names and values are bytes, as in Thanos: one that is not
-// UTF-8 is returned as it is, beside the others, by label calls and Series, and matchers find it.
+// TestTextThatIsNotUTF8 checks that label names and values are bytes, same as in Thanos. Text that
+// is not UTF-8 is returned unchanged by label calls and Series, and matchers find it.
 func TestTextThatIsNotUTF8(t *testing.T) {
 	const bad, name = "caf\xe9", "n\xffme"
 	series := seriesList{}
@@ -33,16 +33,14 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	for _, m := range [][]*storepb.LabelMatcher{
 		nil, eq("__name__", dataset.WholeMetricName, storepb.LabelMatcher_EQ), eq(name, "x", storepb.LabelMatcher_EQ), eq("none", "\xff", storepb.LabelMatcher_NEQ),
 	} {
-		v, err := g.client.LabelValues(
-			t.Context(), &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: m},
-		)
+		v, err := g.client.LabelValues(t.Context(),
+			&storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: m})
 		if want := []string{"cafe", bad, "z\x80"}; err != nil ||
 			!slices.Equal(v.GetValues(), want) {
 			t.Errorf("%v: got values %q, %v, want %q", m, v.GetValues(), err, want)
 		}
-		n, err := g.client.LabelNames(
-			t.Context(), &storepb.LabelNamesRequest{End: 1 << 50, Matchers: m},
-		)
+		n, err := g.client.LabelNames(t.Context(),
+			&storepb.LabelNamesRequest{End: 1 << 50, Matchers: m})
 		if want := []string{"__name__", "cluster", name, "pod"}; err != nil ||
 			!slices.Equal(n.GetNames(), want) {
 			t.Errorf("%v: got names %q, %v, want %q", m, n.GetNames(), err, want)
@@ -73,18 +71,16 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	// Names to remove and hints are texts of the request too.
+	// Labels to remove and hints may also contain such text.
 	req := wholeMetric(0)
 	req.WithoutReplicaLabels = []string{name, "\xff"}
 	if a, err := g.query(t.Context(), req); err != nil || len(a.series) != 3 ||
 		len(a.series[0].Labels) != 3 {
 		t.Errorf("without %q: got %v, %v", name, a.series, err)
 	}
-	hints, err := anypb.New(
-		&storepb.SeriesRequestHints{
-			BlockMatchers: eq("__block_id", "\xff", storepb.LabelMatcher_EQ),
-		},
-	)
+	hints, err := anypb.New(&storepb.SeriesRequestHints{
+		BlockMatchers: eq("__block_id", "\xff", storepb.LabelMatcher_EQ),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +89,7 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	if a, err := g.query(t.Context(), req); err != nil || len(a.series) != 0 {
 		t.Errorf("hints of no block: got %d series, %v", len(a.series), err)
 	}
-	// An expression must be UTF-8, as in Thanos.
+	// An expression must be UTF-8, same as in Thanos.
 	req = wholeMetric(0)
 	req.Matchers = eq("pod", "\xff.*", storepb.LabelMatcher_RE)
 	if _, err := g.query(t.Context(), req); status.Code(err) != codes.InvalidArgument {

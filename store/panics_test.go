@@ -17,14 +17,14 @@ import (
 	"larder/store/indexheader"
 )
 
-// panicking is a bucket whose client panics where it is told to.
+// panicking is a bucket whose client panics at a chosen place.
 type panicking struct {
 	objstore.Bucket
-	// an operation, or a part of a body, and what the object's name contains
+	// at is an operation or a part of a body, and a part of the object's name
 	at *atomic.Pointer[string]
 }
 
-// here panics if this is the place.
+// here panics if at names this place.
 func here(at *atomic.Pointer[string], what, name string) {
 	op, object, _ := strings.Cut(*at.Load(), " ")
 	if op == what && strings.Contains(name, object) {
@@ -81,7 +81,7 @@ func (b panickingBody) Close() error {
 	return err
 }
 
-// panickingRemote is a memcached that panics where it is told to, and has nothing.
+// panickingRemote is an empty memcached that panics at a chosen place.
 type panickingRemote struct{ at *atomic.Pointer[string] }
 
 func (r panickingRemote) GetMulti(context.Context, []bytecache.ID, [][]byte) {
@@ -90,9 +90,9 @@ func (r panickingRemote) GetMulti(context.Context, []bytecache.ID, [][]byte) {
 func (r panickingRemote) Set(bytecache.ID, []byte) { here(r.at, "set", "") }
 func (r panickingRemote) Delete(bytecache.ID)      { here(r.at, "delete", "") }
 
-// TestAPanicIsOneRequests: wherever something panics, the process goes on, the request that met it
-// gets Internal, nothing stays held or locked, and the next request is answered right.
-func TestAPanicIsOneRequests(t *testing.T) {
+// TestAPanicFailsOnlyItsRequest checks that the process survives a panic anywhere. The request gets
+// Internal, all bytes and locks are released, and the next request is answered correctly.
+func TestAPanicFailsOnlyItsRequest(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	req := wholeMetric(1)
 	want, err := startGateway(t, dir, gatewayOptions{}).query(t.Context(), req)
@@ -102,7 +102,7 @@ func TestAPanicIsOneRequests(t *testing.T) {
 	nowhere := ""
 	for _, tc := range []struct {
 		at      string
-		request codes.Code // what the request gets
+		request codes.Code // of the request
 		sync    bool       // a sync fails
 	}{
 		{"getrange /index", codes.Internal, false},
@@ -110,7 +110,7 @@ func TestAPanicIsOneRequests(t *testing.T) {
 		{"close /index", codes.Internal, false},
 		{"getrange /chunks", codes.Internal, false},
 		{"read /chunks", codes.Internal, false},
-		{"close /chunks", codes.OK, false}, // all that was wanted has been read
+		{"close /chunks", codes.OK, false}, // all data has been read
 		{"getmulti", codes.Internal, false},
 		{"set", codes.Internal, false},
 		{"get deletion-mark", codes.OK, false}, // counts as unknown
@@ -139,11 +139,11 @@ func TestAPanicIsOneRequests(t *testing.T) {
 				}
 				if err != nil &&
 					(!strings.Contains(err.Error(), "panic: boom") || strings.Contains(err.Error(), "goroutine")) {
-					t.Errorf("the client is told %v", err)
+					t.Errorf("the client gets %v", err)
 				}
 			}
 			if tc.at == "viewchanged" {
-				g.Catalog.Tombstone(metas[0].ULID) // nothing replaces it, so it stays
+				g.Catalog.Tombstone(metas[0].ULID) // it is not deleted, so it stays
 			}
 			if err := g.Catalog.Sync(t.Context()); tc.sync != (err != nil) {
 				t.Errorf("a sync: %v", err)
@@ -165,7 +165,7 @@ func TestAPanicIsOneRequests(t *testing.T) {
 				}
 			}
 			if n := g.inUse(t); n != 0 {
-				t.Errorf("%v bytes of the allowance are still held", n)
+				t.Errorf("%v bytes of the allowance are still reserved", n)
 			}
 		})
 	}

@@ -22,8 +22,8 @@ func answerBytes(a *answer) (chunks int64) {
 	return chunks
 }
 
-// TestColdReads counts what queries on a cold process read: these figures are what larder promises
-// about over-fetching.
+// TestColdReads counts the reads of queries on a cold process. The docs promise these bounds on
+// over-fetching.
 func TestColdReads(t *testing.T) {
 	dir := t.TempDir()
 	metas, err := dataset.WholeMetric("cold", 3, 20_000, 30_000).
@@ -35,7 +35,7 @@ func TestColdReads(t *testing.T) {
 	cold := func(t *testing.T, req *storepb.SeriesRequest) (a *answer, counts map[string]int, bytes map[string]int64) {
 		t.Helper()
 		g := startGateway(t, dir, gatewayOptions{})
-		// The header is there: what follows reads index and chunks.
+		// The header is built, therefore the next request reads only index and chunks.
 		first := wholeMetric(0)
 		first.Matchers[0].Value = "absent"
 		if _, err := g.query(context.Background(), first); err != nil {
@@ -56,14 +56,12 @@ func TestColdReads(t *testing.T) {
 			t.Fatalf("%d series", len(a.series))
 		}
 		got := float64(bytes["chunks"]) / float64(answerBytes(a))
-		t.Logf(
-			"chunks: %.3f bytes read per byte returned, %d reads; index: %d bytes, %d reads", got,
-			counts["chunks"], bytes["index"], counts["index"],
-		)
+		t.Logf("chunks: %.3f bytes read per byte returned, %d reads; index: %d bytes, %d reads",
+			got, counts["chunks"], bytes["index"], counts["index"])
 		if got > 1.3 {
 			t.Errorf("chunk bytes read are %.2f x those returned, want at most 1.3", got)
 		}
-		// All of the series section is used, and one posting list.
+		// The whole series section and one posting list are used.
 		index, err := os.ReadFile(filepath.Join(dir, metas[0].ULID.String(), "index"))
 		if err != nil {
 			t.Fatal(err)
@@ -85,19 +83,15 @@ func TestColdReads(t *testing.T) {
 		req := wholeMetric(64)
 		var pods []string
 		g := startGateway(t, dir, gatewayOptions{})
-		all, err := g.query(
-			context.Background(),
-			func() *storepb.SeriesRequest { r := wholeMetric(64); r.SkipChunks = true; return r }(),
-		)
+		all, err := g.query(context.Background(),
+			func() *storepb.SeriesRequest { r := wholeMetric(64); r.SkipChunks = true; return r }())
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Two pods far apart: within a block of one handler's series, those of a pod lie together,
-		// one for each method.
-		pods = append(
-			pods, seriesLabels(all.series[0]).Get("pod"),
-			seriesLabels(all.series[len(all.series)/200/2*4]).Get("pod"),
-		)
+		// Two pods that are far apart. The series of a pod lie together within those of a handler,
+		// one per method.
+		pods = append(pods, seriesLabels(all.series[0]).Get("pod"),
+			seriesLabels(all.series[len(all.series)/200/2*4]).Get("pod"))
 		req.Matchers = append(
 			req.Matchers,
 			&storepb.LabelMatcher{
@@ -110,18 +104,16 @@ func TestColdReads(t *testing.T) {
 		a, counts, bytes := cold(t, req)
 		needed := int64(0)
 		for range a.series {
-			// Each of them lies pages away from the others: two chunks of some 400 bytes, on one
-			// page or, across a border, two.
+			// The series are pages apart. Each has two chunks of about 400 bytes, on one page or
+			// two.
 			needed++
 		}
-		t.Logf(
-			"%d series: %d chunk reads of %d bytes, %d index reads of %d bytes", len(a.series),
-			counts["chunks"], bytes["chunks"], counts["index"], bytes["index"],
-		)
+		t.Logf("%d series: %d chunk reads of %d bytes, %d index reads of %d bytes",
+			len(a.series), counts["chunks"], bytes["chunks"], counts["index"], bytes["index"])
 		if len(a.series) != 100 {
 			t.Fatalf("only %d series", len(a.series))
 		}
-		// A pair of records of 800 bytes crosses a border of pages with a probability of 0.1.
+		// A pair of records of 800 bytes crosses a page boundary with a probability of 0.1.
 		if got := float64(bytes["chunks"]) / float64(needed*page); got > 1.25 {
 			t.Errorf("chunk pages read are %.2f x the %d needed, want at most 1.25", got, needed)
 		}
@@ -148,10 +140,8 @@ func TestColdReads(t *testing.T) {
 		}
 		t.Log(counts)
 		if most := len(req.Matchers) + 1; counts["index"] > most {
-			t.Errorf(
-				"%d index reads for %d posting lists and one series entry", counts["index"],
-				len(req.Matchers),
-			)
+			t.Errorf("%d index reads for %d posting lists and one series entry",
+				counts["index"], len(req.Matchers))
 		}
 		if counts["chunks"] != 1 {
 			t.Errorf("%d chunk reads, want 1", counts["chunks"])

@@ -11,9 +11,9 @@ import (
 	"larder/internal/bytecache/bytecachetest"
 )
 
-// onlyPages forgets all but pages, whose files and pages have small numbers in their names, does
-// something to each, and returns how many there are. Expanded postings, which it forgets, spare a
-// request the pages of postings.
+// onlyPages deletes everything but pages from the remote cache, calls a function for each page, and
+// returns the number of pages. It recognises pages by the small numbers in their names. It deletes
+// expanded postings because requests would not read posting pages with them.
 func onlyPages(remote *bytecachetest.Remote, do func(value []byte)) (n int) {
 	remote.Change(func(values map[bytecache.ID][]byte) {
 		for id, value := range values {
@@ -29,8 +29,8 @@ func onlyPages(remote *bytecachetest.Remote, do func(value []byte)) (n int) {
 	return n
 }
 
-// TestDamageInMemcached: pages that were damaged there are noticed where they are decoded, read
-// from the bucket, and put right for the next process.
+// TestDamageInMemcached checks that damaged pages of memcached are detected when they are decoded,
+// read from the bucket, and replaced for the next process.
 func TestDamageInMemcached(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	for name, memory := range map[string]int64{"alone": -1, "under memory": 0} {
@@ -38,18 +38,14 @@ func TestDamageInMemcached(t *testing.T) {
 			remote := bytecachetest.NewRemote()
 			var want []string
 			for process := range 3 {
-				g := startGateway(
-					t,
-					dir,
-					gatewayOptions{
-						indexBytes:    memory,
-						chunkBytes:    memory,
-						postingsBytes: -1,
-						setBytes:      -1,
-						pageSize:      1 << 10,
-						remote:        remote,
-					},
-				)
+				g := startGateway(t, dir, gatewayOptions{
+					indexBytes:    memory,
+					chunkBytes:    memory,
+					postingsBytes: -1,
+					setBytes:      -1,
+					pageSize:      1 << 10,
+					remote:        remote,
+				})
 				absent := only(t, metas[0])
 				absent.Matchers[0].Value = "absent"
 				// builds the header
@@ -59,7 +55,7 @@ func TestDamageInMemcached(t *testing.T) {
 				g.bucket.take()
 				if process == 1 &&
 					onlyPages(remote, func(value []byte) { value[len(value)/2] ^= 1 }) < 10 {
-					t.Fatal("memcached holds hardly a page")
+					t.Fatal("memcached has too few pages")
 				}
 				a, err := g.query(context.Background(), only(t, metas[0]))
 				if err != nil {
@@ -79,23 +75,19 @@ func TestDamageInMemcached(t *testing.T) {
 	}
 }
 
-// TestHitsInMemcachedAreHits: Thanos's counters of the index cache and the caching bucket do not
-// ask which tier it was.
+// TestHitsInMemcachedAreHits checks that the counters of Thanos's index cache and caching bucket
+// count hits of both memory and memcached.
 func TestHitsInMemcachedAreHits(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	remote := bytecachetest.NewRemote()
 	for process := range 2 {
-		g := startGateway(
-			t,
-			dir,
-			gatewayOptions{
-				indexBytes:    -1,
-				chunkBytes:    -1,
-				postingsBytes: -1,
-				setBytes:      -1,
-				remote:        remote,
-			},
-		)
+		g := startGateway(t, dir, gatewayOptions{
+			indexBytes:    -1,
+			chunkBytes:    -1,
+			postingsBytes: -1,
+			setBytes:      -1,
+			remote:        remote,
+		})
 		if process == 1 {
 			onlyPages(remote, func([]byte) {})
 		}

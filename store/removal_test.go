@@ -20,7 +20,7 @@ import (
 	"larder/store/storepb"
 )
 
-// collected is a server stream that keeps what it is sent, and calls a function before each frame.
+// collected is a server stream that stores all frames, and calls a function before each.
 type collected struct {
 	grpc.ServerStream
 	ctx    context.Context
@@ -41,13 +41,13 @@ func (c *collected) SendMsg(m any) error {
 	return nil
 }
 
-// TestTheRemovalOfABlockWaitsForItsReaders holds a request in its midst, has the block leave the
-// view and its header forgotten, and lets the request go on: it has the whole answer, and only then
-// the header is closed.
+// TestTheRemovalOfABlockWaitsForItsReaders blocks a request while it sends, removes its block from
+// the view, and lets the request continue. It must get the whole answer. The header is closed only
+// afterwards.
 func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	block := metas[0].ULID
-	// Nothing is cached, so that what the request reads later needs header and bucket.
+	// Nothing is cached, so that later reads of the request need the header and the bucket.
 	var headers string
 	g := startGateway(t, dir, gatewayOptions{
 		indexBytes: -1, chunkBytes: -1, setBytes: -1, postingsBytes: -1, pageSize: 1 << 10,
@@ -69,7 +69,7 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 	}
 	want := ask(func(int) {})
 	if len(want) < 10 {
-		t.Fatalf("the answer has %d frames: there is no midst of it", len(want))
+		t.Fatalf("the answer has only %d frames", len(want))
 	}
 
 	midst := func(n int) {
@@ -99,12 +99,12 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 		t.Errorf("(-undisturbed +held in the midst):\n%s", diff)
 	}
 	if open := openFiles(t, block); len(open) > 0 {
-		t.Errorf("its header is open when nobody uses it: %v", open)
+		t.Errorf("its header is open after the last reader: %v", open)
 	}
 	if n := g.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
-	// The other block's is closed when it is idle.
+	// The header of the other block is closed when it is idle.
 	if _, err := g.query(t.Context(), only(t, metas[1])); err != nil {
 		t.Fatal(err)
 	}
@@ -129,15 +129,15 @@ func headerFilesOf(t *testing.T, dir string, id ulid.ULID) []string {
 	return names
 }
 
-// canSeeHandles tells whether the system shows which files this process has open.
+// canSeeHandles reports whether the system shows the open files of this process.
 func canSeeHandles(t *testing.T) bool {
 	t.Helper()
 	_, err := os.Stat("/proc/self/fd")
 	return err == nil
 }
 
-// openFiles returns the header files of a block, or of all for the zero ID, that this process has
-// open. Removed ones count.
+// openFiles returns the open header files of a block, with those that were removed. The zero ID
+// means all blocks.
 func openFiles(t *testing.T, id ulid.ULID) (open []string) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -149,7 +149,7 @@ func openFiles(t *testing.T, id ulid.ULID) (open []string) {
 	for _, e := range entries {
 		target, err := os.Readlink("/proc/self/fd/" + e.Name())
 		if err != nil || !strings.Contains(target, ".header") {
-			continue // closed meanwhile, or something else
+			continue // closed meanwhile, or not a file
 		}
 		if id == (ulid.ULID{}) || strings.Contains(target, id.String()) {
 			open = append(open, target)

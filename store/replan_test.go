@@ -23,15 +23,15 @@ import (
 	"larder/store/storepb"
 )
 
-// become renames a block as if a compactor had rewritten it and deleted the old one; change may
-// alter its meta.json.
+// become renames a block, as if a compactor had rewritten it and deleted the old one. change edits
+// its meta.json.
 func become(dir string, old, replacement ulid.ULID, change func(meta []byte) []byte) error {
 	meta := filepath.Join(dir, old.String(), "meta.json")
 	b, err := os.ReadFile(meta)
 	if err != nil {
 		return err
 	}
-	// The ULID alone: its sources still name the old block.
+	// Only the ULID changes. The sources still name the old block.
 	b = bytes.Replace(b, []byte(old.String()), []byte(replacement.String()), 1)
 	if err := os.WriteFile(meta, change(b), 0o644); err != nil {
 		return err
@@ -39,7 +39,7 @@ func become(dir string, old, replacement ulid.ULID, change func(meta []byte) []b
 	return os.Rename(filepath.Join(dir, old.String()), filepath.Join(dir, replacement.String()))
 }
 
-// other adds a block of the same series with another external label, which sorts its series among
+// other adds a block of the same series with another external label, so that its series sort among
 // the others.
 func other(dir string, id ulid.ULID) error {
 	next := id
@@ -60,10 +60,10 @@ func other(dir string, id ulid.ULID) error {
 	)
 }
 
-// TestAnAnswerGoesOnWhereABlockWasReplaced: a compactor deletes a block while its series are being
-// sent. What is sent stays, the rest comes from the block that replaced it, and nothing is missing
-// or there twice. If nothing replaced it, the answer fails.
-func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
+// TestAnAnswerContinuesAfterABlockWasReplaced deletes a block while its series are being sent. The
+// rest of the answer must come from the block that replaced it, and no series may be missing or
+// repeated. Without a replacement the request must fail.
+func TestAnAnswerContinuesAfterABlockWasReplaced(t *testing.T) {
 	same := func(meta []byte) []byte { return meta }
 	unlabelled := func(meta []byte) []byte { return bytes.Replace(meta, []byte(`"labels":`), []byte(`"labels.was":`), 1) }
 	whole := wholeBlock(t, 12_000)
@@ -71,14 +71,14 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 		name    string
 		change  func([]byte) []byte
 		gone    bool
-		comes   bool // another block comes at the same time
+		comes   bool // another block appears at the same time
 		without []string
 		matcher *storepb.LabelMatcher
 		byID    bool // the request asks for the old block alone
 		batch   int64
 		limit   int64
 		code    codes.Code
-		long    bool // not in the short form, which the race detector sees
+		long    bool // not in the short form, which runs with the race detector
 	}{
 		{name: "replaced", change: same, code: codes.OK, long: true},
 		{name: "replaced, batches", change: same, batch: 64, code: codes.OK, long: true},
@@ -100,15 +100,11 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			var log bytes.Buffer
-			g := startGateway(
-				t,
-				dir,
-				gatewayOptions{
-					chunkBytes: -1,
-					indexBytes: -1,
-					logger:     slog.New(slog.NewTextHandler(&log, nil)),
-				},
-			)
+			g := startGateway(t, dir, gatewayOptions{
+				chunkBytes: -1,
+				indexBytes: -1,
+				logger:     slog.New(slog.NewTextHandler(&log, nil)),
+			})
 			req := wholeMetric(tc.batch)
 			req.Limit, req.WithoutReplicaLabels = tc.limit, tc.without
 			old := g.Catalog.View().Blocks[0].ID
@@ -130,8 +126,8 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 					if objectKind(name) != "chunks" {
 						return body, nil
 					}
-					// Windows grow to 4 MiB: at the third read the first has been sent, and more are to
-					// come.
+					// Windows grow to 4 MiB. At the third read the first window has been sent, and
+					// more follow.
 					if reads.Add(1) != 3 {
 						return body, nil
 					}
@@ -151,10 +147,8 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 				t.Fatalf("got %v, want %s", err, tc.code)
 			}
 			if n := strings.Count(log.String(), "block was deleted from the bucket"); n != 1 {
-				t.Errorf(
-					"a block was found missing %d times, want once: after %d reads", n,
-					reads.Load(),
-				)
+				t.Errorf("the log says %d times that a block was deleted, want once: after %d reads",
+					n, reads.Load())
 			}
 			if err != nil {
 				return
@@ -164,22 +158,20 @@ func TestAnAnswerGoesOnWhereABlockWasReplaced(t *testing.T) {
 			}
 			for i := range min(len(got.series), len(want.series)) {
 				if !proto.Equal(got.series[i], want.series[i]) {
-					t.Fatalf(
-						"series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i],
-					)
+					t.Fatalf("series %d differs: got\n%v\nwant\n%v",
+						i, got.series[i], want.series[i])
 				}
 			}
 		})
 	}
 }
 
-// TestABlockMayBeReplacedMoreThanOnce: a compactor that is in a hurry replaces the replacement
-// before it is read.
+// TestABlockMayBeReplacedMoreThanOnce replaces the replacement of a block before it is read.
 func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 	dir := wholeBlock(t, 400)
 	g := startGateway(t, dir, gatewayOptions{refreshEvery: time.Millisecond})
 	now := g.Catalog.View().Blocks[0].ID
-	rounds := 0 // the block has one index page: it is read by one goroutine at a time
+	rounds := 0 // not guarded: the block has one index page, which one goroutine at a time reads
 	replace := func() error {
 		next := now
 		next[15]++
@@ -224,14 +216,14 @@ func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 	}
 }
 
-// TestADownsampledBlockLeavesBeforeItsSuccessor: a five-minute block is deleted while nothing of
-// its resolution replaces it. A request that has sent nothing is answered as a fresh one would be,
-// from the raw block. One that has sent frames fails: its second half would be of another
-// resolution.
-func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
+// TestADownsampledBlockIsDeletedBeforeItsSuccessor deletes a five-minute block without a
+// replacement of its resolution. A request that has sent no frame is answered from the raw block,
+// like a new one. A request that has sent frames fails, because the rest of its answer would have
+// another resolution.
+func TestADownsampledBlockIsDeletedBeforeItsSuccessor(t *testing.T) {
 	for name, tc := range map[string]struct {
 		series int
-		read   int64 // the read of chunks that finds the block gone
+		read   int64 // the read of chunks that finds the block deleted
 		code   codes.Code
 	}{
 		"before the first frame": {series: 400, read: 1, code: codes.OK},
@@ -239,10 +231,8 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := wholeBlock(t, tc.series)
-			g := startGateway(
-				t, dir,
-				gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond},
-			)
+			g := startGateway(t, dir,
+				gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond})
 			raw, req := g.Catalog.View().Blocks[0].ID, wholeMetric(64)
 			want, err := g.query(t.Context(), req)
 			if err != nil {
@@ -296,9 +286,8 @@ func TestADownsampledBlockLeavesBeforeItsSuccessor(t *testing.T) {
 			}
 			for i := range want.series {
 				if !proto.Equal(got.series[i], want.series[i]) {
-					t.Fatalf(
-						"series %d differs: got\n%v\nwant\n%v", i, got.series[i], want.series[i],
-					)
+					t.Fatalf("series %d differs: got\n%v\nwant\n%v",
+						i, got.series[i], want.series[i])
 				}
 			}
 		})

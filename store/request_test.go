@@ -8,10 +8,10 @@ import (
 	"larder/store/admission"
 )
 
-// TestARequestGrowsIntoWhatItWaitedFor: a request that lacked bytes, gave way and waited for more
-// of them uses those first. Where others always take what is free it would else lack as much again
-// each time, until it held all that one may have and was refused.
-func TestARequestGrowsIntoWhatItWaitedFor(t *testing.T) {
+// TestARequestUsesWhatItWaitedFor checks that a request that waited for more bytes uses these
+// first. Otherwise it would lack as many again whenever other requests use all free bytes, until it
+// exceeds the limit of one request and is rejected.
+func TestARequestUsesWhatItWaitedFor(t *testing.T) {
 	allowance := admission.AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}
 	a := admission.New(admission.GateOptions{}, allowance, nil, nil)
 	s := &Server{

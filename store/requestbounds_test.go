@@ -15,7 +15,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestListsOfARequestAreBounded: each of their entries is looked at for every block.
+// TestListsOfARequestAreBounded checks the bounds of matchers and label names, because each is
+// looked up in every block.
 func TestListsOfARequestAreBounded(t *testing.T) {
 	dir, _ := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
@@ -37,17 +38,13 @@ func TestListsOfARequestAreBounded(t *testing.T) {
 		req = wholeMetric(0)
 		req.ShardInfo = &storepb.ShardInfo{TotalShards: 2, Labels: names(tc.n)}
 		_, shard := g.query(ctx, req)
-		_, labelNames := g.client.LabelNames(
-			ctx, &storepb.LabelNamesRequest{End: 1 << 50, WithoutReplicaLabels: names(tc.n)},
-		)
-		_, values := g.client.LabelValues(
-			ctx,
-			&storepb.LabelValuesRequest{
-				Label:                "pod",
-				End:                  1 << 50,
-				WithoutReplicaLabels: names(tc.n),
-			},
-		)
+		_, labelNames := g.client.LabelNames(ctx,
+			&storepb.LabelNamesRequest{End: 1 << 50, WithoutReplicaLabels: names(tc.n)})
+		_, values := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{
+			Label:                "pod",
+			End:                  1 << 50,
+			WithoutReplicaLabels: names(tc.n),
+		})
 		for what, err := range map[string]error{"Series": series, "shard": shard, "LabelNames": labelNames, "LabelValues": values} {
 			if status.Code(err) != tc.want {
 				t.Errorf("%s with %d names: got %v, want %s", what, tc.n, err, tc.want)
@@ -63,7 +60,7 @@ func TestListsOfARequestAreBounded(t *testing.T) {
 	}
 }
 
-// TestBadMatchersAreInvalidArguments: the errors repeat little of a long request.
+// TestBadMatchersAreInvalidArguments checks that errors repeat only a short part of a long request.
 func TestBadMatchersAreInvalidArguments(t *testing.T) {
 	long := strings.Repeat("ä", 400_000)
 	s := store.New(store.Options{Messages: intake.NewAccount(4<<30, nil)})
@@ -84,7 +81,8 @@ func TestBadMatchersAreInvalidArguments(t *testing.T) {
 	}
 }
 
-// TestAnExpressionThatNeedsTooMuchMemory may be accepted by a larger process.
+// TestAnExpressionThatNeedsTooMuchMemory checks that such an expression gets ResourceExhausted,
+// because a process with more memory may accept it.
 func TestAnExpressionThatNeedsTooMuchMemory(t *testing.T) {
 	s := store.New(store.Options{Messages: intake.NewAccount(1<<20, nil)})
 	m := &storepb.LabelMatcher{

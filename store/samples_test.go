@@ -30,8 +30,8 @@ func seriesLabels(s *storepb.Series) labels.Labels {
 	return sb.Labels()
 }
 
-// sampleText writes the samples of an iterator that lie in [minT, maxT], one a line, every bit of
-// every value.
+// sampleText returns the samples of an iterator in [minT, maxT] as text, one per line, with every
+// bit of each value.
 func sampleText(t *testing.T, out *strings.Builder, it chunkenc.Iterator, minT, maxT int64) {
 	t.Helper()
 	for vt := it.Next(); vt != chunkenc.ValNone; vt = it.Next() {
@@ -68,14 +68,13 @@ func wireChunk(t *testing.T, c *storepb.Chunk) chunkenc.Chunk {
 	return chk
 }
 
-// TestSeriesHaveTheSamplesThatPrometheusReads compares, for random selectors and ranges, the
-// samples of an answer with what Prometheus's own tsdb reads from the same block.
+// TestSeriesHaveTheSamplesThatPrometheusReads compares answers for random selectors and ranges with
+// the samples that the tsdb of Prometheus reads from the same block.
 func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 	dir := t.TempDir()
 	layout := dataset.Demo(7, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
-	layout.Blocks = slices.DeleteFunc(
-		layout.Blocks, func(b dataset.Block) bool { return b.Resolution != 0 },
-	)
+	layout.Blocks = slices.DeleteFunc(layout.Blocks,
+		func(b dataset.Block) bool { return b.Resolution != 0 })
 	metas, err := layout.Write(context.Background(), dir, dataset.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -108,10 +107,8 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 			want := prometheusAnswer(t, b, minT, maxT, layout.Blocks[i].Labels, ms)
 			got := larderAnswer(t, g, m.ULID, minT, maxT, ms, int64(r.IntN(3)*32))
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Fatalf(
-					"block %s, %v, [%d, %d] (-prometheus +larder):\n%s", m.ULID, ms, minT, maxT,
-					diff,
-				)
+				t.Fatalf("block %s, %v, [%d, %d] (-prometheus +larder):\n%s",
+					m.ULID, ms, minT, maxT, diff)
 			}
 			if len(want) > 0 {
 				nonEmpty++
@@ -122,9 +119,8 @@ func TestSeriesHaveTheSamplesThatPrometheusReads(t *testing.T) {
 		}
 	}
 	if nonEmpty*10 < requests*4 {
-		t.Errorf(
-			"only %d of %d answers held a series: the test compares too little", nonEmpty, requests,
-		)
+		t.Errorf("only %d of %d answers held a series: the test compares too little",
+			nonEmpty, requests)
 	}
 }
 
@@ -155,9 +151,8 @@ func randomMatchers(t *testing.T, r *rand.Rand, b *tsdb.Block, names []string) [
 		case 4:
 			m = labels.MustNewMatcher(labels.MatchRegexp, name, quote(v)+"|"+quote(w))
 		case 5:
-			m = labels.MustNewMatcher(
-				labels.MatchRegexp, name, quote(v[:1+r.IntN(max(len(v)-1, 1))])+".*",
-			)
+			m = labels.MustNewMatcher(labels.MatchRegexp, name,
+				quote(v[:1+r.IntN(max(len(v)-1, 1))])+".*")
 		case 6:
 			m = labels.MustNewMatcher(labels.MatchNotRegexp, name, quote(v)+"|"+quote(w)+"|")
 		case 7:
@@ -179,7 +174,7 @@ func quote(s string) string {
 	return b.String()
 }
 
-// prometheusAnswer returns the samples of each series in range as text, by its final labels.
+// prometheusAnswer returns the samples of each series in the range as text, by its final labels.
 func prometheusAnswer(
 	t *testing.T, b *tsdb.Block, minT, maxT int64, external labels.Labels, ms []*labels.Matcher,
 ) map[string]string {
@@ -202,8 +197,7 @@ func prometheusAnswer(
 		lb := labels.NewBuilder(s.Labels())
 		external.Range(func(l labels.Label) { lb.Set(l.Name, l.Value) })
 		if text.Len() > 0 {
-			// Labels of a series that are external too are overridden, so that several series may
-			// become one.
+			// External labels override labels of a series, so that several series may become one.
 			out[lb.Labels().String()] += text.String()
 		}
 	}
@@ -213,7 +207,7 @@ func prometheusAnswer(
 	return sortedLines(out)
 }
 
-// sortedLines sorts the lines of each text and leaves out repeats.
+// sortedLines sorts the lines of each text and removes duplicates.
 func sortedLines(texts map[string]string) map[string]string {
 	for k, text := range texts {
 		lines := strings.Split(text, "\n")
@@ -234,14 +228,11 @@ func larderAnswer(
 		Hints:             onlyBlock(t, id),
 	}
 	for _, m := range ms {
-		req.Matchers = append(
-			req.Matchers,
-			&storepb.LabelMatcher{
-				Type:  storepb.LabelMatcher_Type(m.Type),
-				Name:  m.Name,
-				Value: m.Value,
-			},
-		)
+		req.Matchers = append(req.Matchers, &storepb.LabelMatcher{
+			Type:  storepb.LabelMatcher_Type(m.Type),
+			Name:  m.Name,
+			Value: m.Value,
+		})
 	}
 	a, err := g.query(context.Background(), req)
 	if err != nil {

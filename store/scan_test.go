@@ -14,12 +14,12 @@ import (
 	"larder/store/storepb"
 )
 
-// TestScanLeavesWhatDashboardsRead: a scan of cold series, each asked for once, with four times the
-// chunks that there is room for and more than there is room for of the index, leaves at least four
-// fifths of the chunk pages that dashboards have read a few times, and all that was kept of the
-// index: pages, expanded postings, series sets. The caches are full of something else when the
-// dashboards begin, and where their policies are in their cycles differs by seed.
-func TestScanLeavesWhatDashboardsRead(t *testing.T) {
+// TestAScanKeepsWhatDashboardsRead scans cold series, each once, with four times the chunks that
+// fit into the cache and more index than fits. The cache must keep at least four fifths of the
+// chunk pages that dashboards have read a few times, and all of their index pages, expanded
+// postings and series sets. At first the caches are full of other data. The seed decides where the
+// eviction policies are in their cycles.
+func TestAScanKeepsWhatDashboardsRead(t *testing.T) {
 	const allowance = 4 << 20
 	dir := t.TempDir()
 	var hotChunks int64
@@ -60,31 +60,28 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 		}
 		values := func(label string) []string {
 			t.Helper()
-			got, err := g.client.LabelValues(
-				t.Context(), &storepb.LabelValuesRequest{Label: label, End: 1 << 50},
-			)
+			got, err := g.client.LabelValues(t.Context(),
+				&storepb.LabelValuesRequest{Label: label, End: 1 << 50})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return got.Values
 		}
-		// Series of one code and handler lie side by side, so requests for one after another are
-		// hardly ever about the same page.
+		// Series of one code and handler are adjacent. Requests for one after the other therefore
+		// rarely read the same page.
 		var cold []*storepb.SeriesRequest
 		for _, code := range values("code") {
 			for _, handler := range values("handler") {
 				cold = append(
 					cold,
-					request(
-						"cold", &storepb.LabelMatcher{Name: "code", Value: code},
-						&storepb.LabelMatcher{Name: "handler", Value: handler},
-					),
+					request("cold", &storepb.LabelMatcher{Name: "code", Value: code},
+						&storepb.LabelMatcher{Name: "handler", Value: handler}),
 				)
 			}
 		}
 		rng := rand.New(rand.NewPCG(seed, 0))
 		rng.Shuffle(len(cold), func(i, j int) { cold[i], cold[j] = cold[j], cold[i] })
-		// scan asks for one after another until so many bytes of chunks were read.
+		// scan requests one series after the other until this many bytes of chunks were read.
 		scan := func(want int64) {
 			t.Helper()
 			g.bucket.take()
@@ -99,8 +96,8 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 			}
 		}
 		scan(allowance + rng.Int64N(allowance))
-		// unlike is a request for all of the hot metric under other labels than any before: there
-		// is no series set for it, but expanded postings and all pages of the index.
+		// unlike returns a request for the whole hot metric with other labels than before. It has
+		// no cached series set, but expanded postings and all index pages are cached.
 		unlike := func(what string) *storepb.SeriesRequest {
 			req := request("hot")
 			req.WithoutReplicaLabels = []string{"replica", what}
@@ -136,15 +133,11 @@ func TestScanLeavesWhatDashboardsRead(t *testing.T) {
 		if got := index.Postings().Stats(); got.Hits == expanded.Hits {
 			t.Errorf("seed %d: expanded postings: %+v, before %+v", seed, got, expanded)
 		}
-		t.Logf(
-			"seed %d: %d of %d bytes of hot chunks were read again after the scan", seed,
-			chunkBytes, hotChunks,
-		)
+		t.Logf("seed %d: %d of %d bytes of hot chunks were read again after the scan",
+			seed, chunkBytes, hotChunks)
 		if chunkBytes > hotChunks/5 {
-			t.Errorf(
-				"seed %d: of %d bytes of hot chunks %d had to be read again", seed, hotChunks,
-				chunkBytes,
-			)
+			t.Errorf("seed %d: of %d bytes of hot chunks %d had to be read again",
+				seed, hotChunks, chunkBytes)
 		}
 	}
 	seeds := uint64(5)

@@ -19,7 +19,7 @@ import (
 	"larder/store/storepb"
 )
 
-// benchBucket writes a layout once per machine: into LARDER_BENCH_DIR if that is set, else into a
+// benchBucket writes a layout into LARDER_BENCH_DIR, where later runs find it, or else into a
 // directory of the benchmark.
 func benchBucket(b *testing.B, layout dataset.Layout) string {
 	b.Helper()
@@ -47,7 +47,7 @@ func wholeMetric(batch int64) *storepb.SeriesRequest {
 	}
 }
 
-// sink is a server stream that throws frames away: what is left is larder's own work.
+// sink is a server stream that drops frames, so that a benchmark measures larder alone.
 type sink struct {
 	grpc.ServerStream
 	ctx   context.Context
@@ -64,15 +64,13 @@ func (s *sink) SendMsg(
 	return nil
 }
 
-// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc, all pages in
-// memory: from index pages, from them while a series set is built, and from the set.
+// BenchmarkSeriesWarm answers {__name__="..."} over 50,000 series, without grpc and with all pages
+// in memory: from index pages, while a series set is built, and from the set.
 func BenchmarkSeriesWarm(b *testing.B) {
 	f := func(name string, setBytes int64, build bool) {
 		b.Run(name, func(b *testing.B) {
-			g := startGateway(
-				b, benchBucket(b, dataset.Bench50k(1)),
-				gatewayOptions{setBytes: setBytes, chunkBytes: 512 << 20},
-			)
+			g := startGateway(b, benchBucket(b, dataset.Bench50k(1)),
+				gatewayOptions{setBytes: setBytes, chunkBytes: 512 << 20})
 			n := 0
 			run := func() int64 {
 				s := &sink{ctx: context.Background()}
@@ -97,7 +95,7 @@ func BenchmarkSeriesWarm(b *testing.B) {
 	f("set", 64<<20, false)
 }
 
-// countingCodec lets a client receive messages without decoding them.
+// countingCodec counts the bytes of received messages and does not decode them.
 type countingCodec struct{ encoding.CodecV2 }
 
 type rawMessage struct{ bytes int64 }
@@ -110,7 +108,7 @@ func (c countingCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return c.CodecV2.Unmarshal(data, v)
 }
 
-// BenchmarkSeriesWarmGRPC is BenchmarkSeriesWarm over a loopback connection, client included.
+// BenchmarkSeriesWarmGRPC is BenchmarkSeriesWarm over a loopback connection, including the client.
 func BenchmarkSeriesWarmGRPC(b *testing.B) {
 	g := startGateway(b, benchBucket(b, dataset.Bench50k(1)), gatewayOptions{chunkBytes: 512 << 20})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -133,9 +131,8 @@ func BenchmarkSeriesWarmGRPC(b *testing.B) {
 	}
 	defer conn.Close()
 	run := func() int64 {
-		stream, err := conn.NewStream(
-			context.Background(), &grpc.StreamDesc{ServerStreams: true}, "/thanos.Store/Series",
-		)
+		stream, err := conn.NewStream(context.Background(), &grpc.StreamDesc{ServerStreams: true},
+			"/thanos.Store/Series")
 		if err != nil {
 			b.Fatal(err)
 		}

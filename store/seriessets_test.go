@@ -17,8 +17,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestLimitsDoNotKnowOfSeriesSets asks the same of a gateway that keeps series sets and of one that
-// does not, both warm: the largest limit that refuses a request must be the same.
+// TestLimitsDoNotKnowOfSeriesSets sends the same requests to warm gateways with and without series
+// sets. The largest limit that rejects a request must be the same.
 func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	type warm struct {
@@ -35,7 +35,7 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 		return s.Series(req, &frames{ctx: context.Background(), on: func(int) error { return nil }})
 	}
 	kept, plain := start(gatewayOptions{}), start(gatewayOptions{setBytes: -1})
-	// refused returns the largest limit that a request exceeds.
+	// refused returns the largest limit that rejects a request.
 	refused := func(w *warm, req *storepb.SeriesRequest, set func(o *admission.LimitOptions, n uint64)) uint64 {
 		t.Helper()
 		lo, hi := uint64(0), uint64(1<<24)
@@ -88,10 +88,8 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 	middle := metas[0].MaxTime
 	f("all", func(*storepb.SeriesRequest) {})
 	f("no chunks", func(x *storepb.SeriesRequest) { x.SkipChunks = true })
-	f(
-		"a part of the time",
-		func(x *storepb.SeriesRequest) { x.MinTime, x.MaxTime = middle-600_000, middle+600_000 },
-	)
+	f("a part of the time",
+		func(x *storepb.SeriesRequest) { x.MinTime, x.MaxTime = middle-600_000, middle+600_000 })
 	f("a shard", func(x *storepb.SeriesRequest) {
 		x.ShardInfo = &storepb.ShardInfo{
 			ShardIndex:  1,
@@ -101,32 +99,24 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 		}
 	})
 	f("several matchers", func(x *storepb.SeriesRequest) {
-		x.Matchers = append(
-			x.Matchers,
-			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api.*"},
-		)
+		x.Matchers = append(x.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "handler", Value: "/api.*"})
 	})
-	f(
-		"removed labels",
-		func(x *storepb.SeriesRequest) { x.WithoutReplicaLabels = []string{"replica", "pod"} },
-	)
+	f("removed labels",
+		func(x *storepb.SeriesRequest) { x.WithoutReplicaLabels = []string{"replica", "pod"} })
 	f("nothing", func(x *storepb.SeriesRequest) { x.Matchers[0].Value = "absent" })
 }
 
-// TestLabelRequestsUseSeriesSets: label names and values of series that a set has are the same with
-// and without it, and no index page is read.
+// TestLabelRequestsUseSeriesSets checks that label names and values from a series set are the same
+// as without it, and that no index page is read.
 func TestLabelRequestsUseSeriesSets(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g, plain := startGateway(
 		t, dir, gatewayOptions{},
-	), startGateway(
-		t, dir, gatewayOptions{setBytes: -1},
-	)
+	), startGateway(t, dir, gatewayOptions{setBytes: -1})
 	ctx := context.Background()
-	matchers := append(
-		wholeMetric(0).Matchers,
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*"},
-	)
+	matchers := append(wholeMetric(0).Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*"})
 	whole := wholeMetric(0)
 	whole.Matchers = matchers
 	if _, err := g.query(ctx, whole); err != nil {
@@ -135,21 +125,17 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 	before := g.Sets.Stats()
 	ask := func(g *gateway, minT, maxT int64) (out [2][]string) {
 		t.Helper()
-		names, err := g.client.LabelNames(
-			ctx, &storepb.LabelNamesRequest{Start: minT, End: maxT, Matchers: matchers},
-		)
+		names, err := g.client.LabelNames(ctx,
+			&storepb.LabelNamesRequest{Start: minT, End: maxT, Matchers: matchers})
 		if err != nil {
 			t.Fatal(err)
 		}
-		values, err := g.client.LabelValues(
-			ctx,
-			&storepb.LabelValuesRequest{
-				Label:    "handler",
-				Start:    minT,
-				End:      maxT,
-				Matchers: matchers,
-			},
-		)
+		values, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{
+			Label:    "handler",
+			Start:    minT,
+			End:      maxT,
+			Matchers: matchers,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,15 +147,15 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 		}
 	}
 	if st := g.Sets.Stats(); st.Hits < before.Hits+4 {
-		t.Errorf("label requests found %d sets", st.Hits-before.Hits)
+		t.Errorf("label requests used %d sets", st.Hits-before.Hits)
 	}
 	if st := g.Sets.Stats(); st.Items != before.Items {
 		t.Error("label requests built sets")
 	}
 }
 
-// TestIdenticalRequestsDecodeOnce asks the same fifty times at once: the entries of the series are
-// decoded once, and all are served from that.
+// TestIdenticalRequestsDecodeOnce sends the same request fifty times at once. The series entries
+// must be decoded once for all of them.
 func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	const series, requests = 800, 50
 	g := startGateway(t, wholeBlock(t, series), gatewayOptions{})
@@ -188,7 +174,7 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	wg.Wait()
 	for _, a := range answers {
 		if len(a) != series || !slices.Equal(a, answers[0]) {
-			t.Fatalf("%d series, or others than in the first answer", len(a))
+			t.Fatalf("%d series, not the same as in the first answer", len(a))
 		}
 	}
 	if n := g.metric(t, "thanos_bucket_store_series_data_touched", "series", "default-tenant"); n != series {
@@ -196,14 +182,11 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 	}
 	st := g.Sets.Stats()
 	if shared := st.Hits + g.Sets.Coalesced(); st.Items != 1 || shared != requests-1 {
-		t.Errorf(
-			"%d sets; %d requests found one, %d shared its construction", st.Items, st.Hits,
-			g.Sets.Coalesced(),
-		)
+		t.Errorf("%d sets; %d requests found one, %d shared its construction",
+			st.Items, st.Hits, g.Sets.Coalesced())
 	}
 	if n := g.inUse(t); n != 0 || g.Sets.ReservedBytes() != 0 {
-		t.Errorf(
-			"%v bytes of the allowance are still held, %d of series sets", n, g.Sets.ReservedBytes(),
-		)
+		t.Errorf("%v bytes of the allowance are still reserved, %d of series sets",
+			n, g.Sets.ReservedBytes())
 	}
 }

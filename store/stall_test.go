@@ -18,9 +18,10 @@ import (
 	"larder/store/storepb"
 )
 
-// TestAClientThatStopsReadingEndsItsRequest: with one place at the gate and an allowance for one,
-// others are answered once the stall time-out has ended the requests of clients that do not read.
-// They get the rest of what grpc had taken, no more than a frame and some windows, and then why.
+// TestAClientThatStopsReadingEndsItsRequest checks, with one place and bytes for one request, that
+// other requests are answered once the stall time-out has aborted those of clients that do not
+// read. These clients get what grpc had queued, at most a frame and some windows, and then the
+// reason.
 func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Run("gateway", func(t *testing.T) {
@@ -34,7 +35,7 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		var deaf []storepb.Store_SeriesClient
-		for range 3 { // one after the other: there is one place
+		for range 3 { // one after the other, because there is one place
 			stream, err := g.client.Series(ctx, wholeMetric(64))
 			if err != nil {
 				t.Fatal(err)
@@ -43,7 +44,7 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 		}
 		for range deaf {
 			if ctx := <-stalled; ctx.Err() == nil {
-				t.Error("the stream's context goes on")
+				t.Error("the stream's context is not cancelled")
 			}
 		}
 		for g.inUse(t) > 0 || g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
@@ -52,7 +53,7 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 		if n := g.metric(t, "larder_series_send_stalled_total"); n != 3 {
 			t.Errorf("%v stalls counted, want 3", n)
 		}
-		// The others of the connection go on, with what the stalled ones left to them.
+		// Other requests of the connection continue with the bytes that were released.
 		if a, err := g.query(ctx, wholeMetric(64)); err != nil || len(a.series) != 12_000 {
 			t.Errorf("a client that reads got %d series, %v", len(a.series), err)
 		}
@@ -69,30 +70,25 @@ func TestAClientThatStopsReadingEndsItsRequest(t *testing.T) {
 				}
 				size += proto.Size(m)
 			}
-			// 64 KiB of grpc's quota and the frame that went beyond it; and the client's own
-			// window.
+			// 64 KiB of grpc's quota, the frame that exceeded it, and the client's own window.
 			if most := storepb.MaxFrameBytes + 64<<10 + 64<<10; size == 0 || size > most {
-				t.Errorf("%d bytes came after the request had ended, want up to %d", size, most)
+				t.Errorf("%d bytes arrived after the request was aborted, want at most %d", size, most)
 			}
 		}
 	})
 	goleak.VerifyNone(t, leaks)
 }
 
-// TestAClientThatReadsSlowlyIsServed: the time-out counts for each frame.
+// TestAClientThatReadsSlowlyIsServed checks that the time-out counts per frame.
 func TestAClientThatReadsSlowlyIsServed(t *testing.T) {
-	g := startGateway(
-		t, wholeBlock(t, 3000),
-		gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = time.Minute }},
-	)
+	g := startGateway(t, wholeBlock(t, 3000),
+		gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = time.Minute }})
 	a, err := g.query(context.Background(), wholeMetric(1))
 	if err != nil || len(a.series) != 3000 {
 		t.Fatalf("%d series, %v", len(a.series), err)
 	}
-	never := startGateway(
-		t, wholeBlock(t, 3000),
-		gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = -1 }},
-	)
+	never := startGateway(t, wholeBlock(t, 3000),
+		gatewayOptions{server: func(o *store.Options) { o.SendStallTimeout = -1 }})
 	stream, err := never.client.Series(context.Background(), wholeMetric(64))
 	if err != nil {
 		t.Fatal(err)

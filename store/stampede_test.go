@@ -14,7 +14,7 @@ import (
 	"larder/store/storepb"
 )
 
-// heldBucket lets no read of the bucket end before it is told to.
+// heldBucket blocks all reads of the bucket until release is called.
 type heldBucket struct {
 	mu   sync.Mutex
 	held []chan struct{}
@@ -29,7 +29,7 @@ func (h *heldBucket) onRead(_ string, _, _ int64, body io.ReadCloser) (io.ReadCl
 	return body, nil
 }
 
-// release lets the reads held so far end, and reports whether there were any.
+// release unblocks the reads that are blocked now. It returns false if there were none.
 func (h *heldBucket) release() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -41,9 +41,9 @@ func (h *heldBucket) release() bool {
 	return some
 }
 
-// TestStampede: fifty identical cold requests read of the bucket what one reads. Whenever one of
-// them is held by the bucket, all others have got as far as they can without it: nothing runs by
-// luck.
+// TestStampede checks that fifty identical cold requests read as much of the bucket as one request.
+// Each read stays blocked until all other requests wait, so that the result does not depend on
+// timing.
 func TestStampede(t *testing.T) {
 	const series = 3000
 	dir := t.TempDir()
@@ -53,13 +53,11 @@ func TestStampede(t *testing.T) {
 		t.Fatal(err)
 	}
 	regex := wholeMetric(64)
-	regex.Matchers = append(
-		regex.Matchers,
-		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"},
-	)
+	regex.Matchers = append(regex.Matchers,
+		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"})
 	part := wholeMetric(64)
 	part.MaxTime = (metas[0].MinTime + metas[0].MaxTime) / 2
-	// run asks n times at once and returns the reads by kind, and the series of each answer.
+	// run sends n requests at once. It returns the reads by kind, and the size of each answer.
 	run := func(t *testing.T, opts gatewayOptions, req *storepb.SeriesRequest, n int) (reads map[string]int, bytes map[string]int64, answers []int64) {
 		synctest.Test(t, func(t *testing.T) {
 			g := startGateway(t, dir, opts)
@@ -92,15 +90,12 @@ func TestStampede(t *testing.T) {
 			reads, bytes, got := run(t, opts, req, 50)
 			t.Logf("reads %v, bytes %v", reads, bytes)
 			if wantReads["index"] < 3 || wantReads["chunks"] < 1 || want[0] == 0 {
-				t.Fatalf(
-					"one request makes %v reads for %d bytes: the test tests nothing", wantReads,
-					want[0],
-				)
+				t.Fatalf("one request makes %v reads for %d bytes: the test tests nothing",
+					wantReads, want[0])
 			}
 			if diff := cmp.Diff(wantReads, reads); diff != "" {
-				t.Errorf(
-					"reads of the bucket, of one request and of fifty (-one +fifty):\n%s", diff,
-				)
+				t.Errorf("reads of the bucket, of one request and of fifty (-one +fifty):\n%s",
+					diff)
 			}
 			if diff := cmp.Diff(wantBytes, bytes); diff != "" {
 				t.Errorf("bytes (-one +fifty):\n%s", diff)
@@ -115,8 +110,6 @@ func TestStampede(t *testing.T) {
 	f("whole", gatewayOptions{}, wholeMetric(64))
 	f("regex", gatewayOptions{}, regex)
 	f("part of the time", gatewayOptions{}, part)
-	f(
-		"without a memory tier", gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1},
-		regex,
-	)
+	f("without a memory tier", gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1},
+		regex)
 }

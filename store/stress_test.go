@@ -39,7 +39,8 @@ import (
 	"larder/store/storepb"
 )
 
-// stressTime is how long the stress lasts: seconds in `make test`, LARDER_STRESS in `make chaos`.
+// stressTime returns the duration of the test: seconds in `make test`, LARDER_STRESS in `make
+// chaos`.
 func stressTime(t *testing.T) time.Duration {
 	if text := os.Getenv("LARDER_STRESS"); text != "" {
 		d, err := time.ParseDuration(text)
@@ -54,10 +55,9 @@ func stressTime(t *testing.T) time.Duration {
 	return 8 * time.Second
 }
 
-// The parts of the stress's bucket are blocks that differ in the external label part. Some stay;
-// some are replaced now and then, as a compactor does it: by a block of the same content, after
-// which the old one is gone at once; some leave and come back in good order, by a mark for deletion
-// and their folder's removal when no request can use it any more.
+// The bucket consists of blocks that differ in the external label "part". Some stay. Some are
+// replaced, as by a compactor, with a block of the same content; the old block is deleted at once.
+// Some are marked for deletion, deleted when no request can use them any more, and later restored.
 const (
 	stressParts    = 6
 	firstReplaced  = 2
@@ -68,31 +68,31 @@ const (
 	deletionMark   = "deletion-mark.json"
 	markedLongAgo  = 1_000_000_000
 	stressHeaderMS = 3
-	// stressRequests and stressMoves are how much has to happen at least.
+	// stressRequests and stressMoves are the minimum numbers of requests and moves.
 	stressRequests = 200
 	stressMoves    = 10
 )
 
-// stress is a gateway, what goes on around it, and what is known of the truth.
+// stress is a gateway, the disturbances around it, and the right answers.
 type stress struct {
 	*testing.T
 	g    *gateway
 	dir  string // the bucket
-	away string // where parts are that have left it
+	away string // folder of the parts that are not in the bucket
 	// headers is where header files are.
 	headers string
 	remote  *bytecachetest.Remote
-	sick    atomic.Bool // the remote cache answers nothing
-	hangs   atomic.Bool // it does not answer before its deadline
+	sick    atomic.Bool // the remote cache does not answer
+	hangs   atomic.Bool // the remote cache answers only after its deadline
 
 	questions []*storepb.SeriesRequest
-	want      []map[string][]string // by question: by part, the series
+	want      []map[string][]string // series by question and part
 
-	clock    atomic.Int64                // counts beginnings of requests
-	running  [stressWorkers]atomic.Int64 // when the request of a worker began; 0: none runs
+	clock    atomic.Int64                // number of requests that have begun
+	running  [stressWorkers]atomic.Int64 // clock at the start of a worker's request; 0 if none runs
 	replaced atomic.Int64                // odd while a block is being replaced
-	// moment is held by listings, and while a folder comes or goes: those of a real bucket are of
-	// one moment.
+	// moment makes listings atomic, same as in a real bucket: it is held during listings and while
+	// a folder appears or disappears.
 	moment sync.RWMutex
 
 	asked, aborted, cancelled, views, moved atomic.Int64
@@ -109,9 +109,7 @@ func stressLayout() dataset.Layout {
 				Namespace: "stress",
 				Pods:      3,
 				Handlers:  2,
-			}.Series(
-				uint64(i),
-			),
+			}.Series(uint64(i)),
 		}
 		for j := range b.ID {
 			b.ID[j] = byte(i*16 + j)
@@ -122,11 +120,11 @@ func stressLayout() dataset.Layout {
 	return l
 }
 
-// TestStress asks one gateway everything at once while syncs run, blocks are replaced, leave and
-// come back, headers are closed and forgotten, caches are too small and their remote half dies,
-// rules and limits are reloaded, blocks are warmed and clients give up. Every answer has, of each
-// block, all or nothing, and nothing only where the block came or went meanwhile. In the end
-// nothing is left.
+// TestStress sends all kinds of requests to one gateway while syncs run, blocks are replaced,
+// deleted and restored, headers are closed, caches are too small and the remote cache fails, rules
+// and limits are reloaded, blocks are warmed and clients cancel. Each answer must have all series
+// of each block or none, and none only if the block appeared or disappeared meanwhile. At the end
+// nothing may be left behind.
 func TestStress(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Run("everything at once", func(t *testing.T) {
@@ -147,7 +145,7 @@ func newStress(t *testing.T) *stress {
 	}
 	s.remote.Before = func(ctx context.Context) {
 		if s.hangs.Load() {
-			wait(ctx, 10*time.Millisecond) // its deadline: a client of memcached bounds itself
+			wait(ctx, 10*time.Millisecond) // a memcached client has a deadline of its own
 		}
 	}
 	s.remote.Answer = func(_ []bytecache.ID, values [][]byte) {
@@ -180,7 +178,7 @@ func newStress(t *testing.T) *stress {
 	return s
 }
 
-// learn makes the questions, and asks them of a gateway that nothing happens to.
+// learn creates the questions and gets the right answers from an undisturbed gateway.
 func (s *stress) learn(t *testing.T) {
 	re, eq := storepb.LabelMatcher_RE, storepb.LabelMatcher_EQ
 	for _, ms := range [][]*storepb.LabelMatcher{
@@ -213,7 +211,7 @@ func (s *stress) learn(t *testing.T) {
 	}
 }
 
-// byPart divides an answer by the blocks that it comes from.
+// byPart divides an answer by part.
 func byPart(a *answer) map[string][]string {
 	parts := map[string][]string{}
 	texts := a.texts()
@@ -224,14 +222,14 @@ func byPart(a *answer) map[string][]string {
 	return parts
 }
 
-// run has everything go on for a while.
+// run runs all requests and disturbances for the duration of the test.
 func (s *stress) run(d time.Duration) {
 	ctx, cancel := context.WithCancel(s.Context())
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer cancel()
-		// A slow machine gets longer: what has not happened was not tried.
+		// A slow machine gets more time, until the minimum has happened.
 		for wait(ctx, d) && !s.Failed() && (s.asked.Load() < stressRequests || s.moved.Load() < stressMoves || s.replaced.Load() < 2*stressMoves) {
 			d = 100 * time.Millisecond
 		}
@@ -253,7 +251,7 @@ func (s *stress) run(d time.Duration) {
 		})
 	}
 	actor(1, 20*time.Millisecond, func(*rand.Rand) { s.sync() })
-	var moving sync.Mutex // one block at a time: what is in the bucket is looked up and changed
+	var moving sync.Mutex // one block at a time, because the bucket is read and then changed
 	actor(2, 30*time.Millisecond, func(r *rand.Rand) {
 		moving.Lock()
 		defer moving.Unlock()
@@ -292,12 +290,10 @@ func (s *stress) run(d time.Duration) {
 	actor(7, 10*time.Millisecond, func(r *rand.Rand) {
 		blocks := s.g.Catalog.View().Blocks
 		q := s.questions[r.IntN(len(s.questions))]
-		// A block that leaves cannot be warmed, and one that must make way need not: what came of
-		// it shows in the answers.
-		_, _ = s.g.Server.Warm(
-			ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1], q.WithoutReplicaLabels,
-			&pagecache.Account{},
-		)
+		// Warming fails for a deleted block, and yields to requests. Its effect shows in the
+		// answers.
+		_, _ = s.g.Server.Warm(ctx, blocks[r.IntN(len(blocks))], q.Matchers[:1],
+			q.WithoutReplicaLabels, &pagecache.Account{})
 	})
 	actor(8, 30*time.Millisecond, func(r *rand.Rand) {
 		limits := map[string]admission.LimitOptions{}
@@ -319,7 +315,7 @@ func (s *stress) run(d time.Duration) {
 
 func stressTenant(i int) string { return fmt.Sprintf("tenant-%d", i) }
 
-// wait waits; false: it is over.
+// wait waits for d. It returns false if ctx ends first.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -331,9 +327,9 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// listedAtOnce lists a folder as it is at one moment. The names that a folder has and what is in
-// each of them are read one after the other: a listing that began before a replacement and ends
-// after it would have neither of the two blocks.
+// listedAtOnce makes the listing of a folder atomic. A plain listing reads a folder and its
+// subfolders one after the other. If a block is replaced meanwhile, it could have neither of the
+// two blocks.
 type listedAtOnce struct {
 	objstore.Bucket
 	moment *sync.RWMutex
@@ -362,7 +358,7 @@ func (s *stress) sync() {
 	}
 }
 
-// partBlock returns the folder of a part's block in the bucket.
+// partBlock returns the ULID of a part's block in the bucket.
 func (s *stress) partBlock(part int) ulid.ULID {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -378,7 +374,7 @@ func (s *stress) partBlock(part int) ulid.ULID {
 	return ulid.ULID{}
 }
 
-// replace is a compaction: a block of the same content comes, and the old one is gone.
+// replace replaces a block by one of the same content, like a compaction.
 func (s *stress) replace(part int, r *rand.Rand) {
 	s.replaced.Add(1)
 	old := s.partBlock(part)
@@ -407,7 +403,7 @@ func (s *stress) replace(part int, r *rand.Rand) {
 	}))
 	meta, err := os.ReadFile(filepath.Join(from, "meta.json"))
 	must(err)
-	// Its sources stay: it has all series of what it replaces.
+	// Its sources stay the same, because it has all series of the old block.
 	meta = bytes.Replace(meta, []byte(`"ulid": "`+old.String()), []byte(`"ulid": "`+id.String()), 1)
 	must(os.WriteFile(filepath.Join(s.away, "meta.json"), meta, 0o600))
 	must(os.Rename(filepath.Join(s.away, "meta.json"), filepath.Join(to, "meta.json")))
@@ -423,7 +419,7 @@ func (s *stress) replace(part int, r *rand.Rand) {
 	s.replaced.Add(1)
 }
 
-// leaveAndReturn takes a block out of the bucket in good order, and brings it back.
+// leaveAndReturn marks a block for deletion, deletes it, and restores it later.
 func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 	id := s.partBlock(part)
 	folder, away := filepath.Join(s.dir, id.String()), filepath.Join(s.away, id.String())
@@ -435,7 +431,7 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 	for s.g.Catalog.View().ByID(id) != nil {
 		s.sync()
 	}
-	// Those who may still read it are waited for, as a compactor's delay does.
+	// Wait for the requests that may still read it, like the deletion delay of a compactor.
 	now := s.clock.Add(1)
 	for w := range s.running {
 		for began := s.running[w].Load(); began != 0 && began < now; began = s.running[w].Load() {
@@ -445,7 +441,7 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 	if err := os.Rename(folder, away); err != nil {
 		s.Error(err)
 	}
-	for range r.IntN(5) { // after three views its number retires
+	for range r.IntN(5) { // its number is retired after three views
 		s.sync()
 	}
 	wait(ctx, time.Duration(r.Int64N(int64(20*time.Millisecond))))
@@ -456,11 +452,10 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 	s.moved.Add(1)
 }
 
-// ask asks one question and judges the answer.
+// ask sends one question and checks the answer.
 func (s *stress) ask(worker int, r *rand.Rand) {
-	ctx := metadata.AppendToOutgoingContext(
-		s.Context(), "thanos-tenant", stressTenant(r.IntN(stressTenants)),
-	)
+	ctx := metadata.AppendToOutgoingContext(s.Context(), "thanos-tenant",
+		stressTenant(r.IntN(stressTenants)))
 	givesUp := r.IntN(8) == 0
 	if givesUp {
 		var cancel context.CancelFunc
@@ -487,22 +482,19 @@ func (s *stress) ask(worker int, r *rand.Rand) {
 	}
 }
 
-// question asks a question as Series, or what it says of a label.
+// question sends a question as a Series request, or as a label request.
 func (s *stress) question(
 	ctx context.Context, r *rand.Rand, i int,
 ) (parts map[string][]string, err error) {
 	q := s.questions[i]
 	switch r.IntN(6) {
 	case 0:
-		resp, err := s.g.client.LabelValues(
-			ctx,
-			&storepb.LabelValuesRequest{
-				Label:    partLabel,
-				Start:    q.MinTime,
-				End:      q.MaxTime,
-				Matchers: q.Matchers,
-			},
-		)
+		resp, err := s.g.client.LabelValues(ctx, &storepb.LabelValuesRequest{
+			Label:    partLabel,
+			Start:    q.MinTime,
+			End:      q.MaxTime,
+			Matchers: q.Matchers,
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -512,9 +504,8 @@ func (s *stress) question(
 		}
 		return parts, nil
 	case 1:
-		resp, err := s.g.client.LabelNames(
-			ctx, &storepb.LabelNamesRequest{Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers},
-		)
+		resp, err := s.g.client.LabelNames(ctx,
+			&storepb.LabelNamesRequest{Start: q.MinTime, End: q.MaxTime, Matchers: q.Matchers})
 		if err == nil &&
 			(!slices.Contains(resp.Names, partLabel) || !slices.Contains(resp.Names, "pod")) {
 			s.Errorf("question %d: label names %q", i, resp.Names)
@@ -531,8 +522,8 @@ func (s *stress) question(
 	return byPart(a), nil
 }
 
-// judge holds an answer to what the views before and after have. nil stands for an answer that does
-// not tell parts apart.
+// judge compares an answer with the views before and after it. A nil answer does not tell parts
+// apart.
 func (s *stress) judge(i int, got map[string][]string, before, after *catalog.View) {
 	if got == nil {
 		return
@@ -540,7 +531,7 @@ func (s *stress) judge(i int, got map[string][]string, before, after *catalog.Vi
 	want := s.want[i]
 	for part := range got {
 		if want[part] == nil {
-			s.Errorf("question %d: part %s is none of the answer", i, part)
+			s.Errorf("question %d: the answer has the unknown part %s", i, part)
 		}
 	}
 	for part, series := range want {
@@ -551,25 +542,25 @@ func (s *stress) judge(i int, got map[string][]string, before, after *catalog.Vi
 		case !ok && part < fmt.Sprintf("p%d", firstMoving):
 			s.Errorf("question %d: part %s is missing", i, part)
 		case !ok && before == after && inView(before, part):
-			s.Errorf("question %d: part %s is missing, which was there all the time", i, part)
+			s.Errorf("question %d: part %s is missing although it was present all the time", i, part)
 		case ok && before == after && !inView(before, part):
-			s.Errorf("question %d: part %s, which was away all the time", i, part)
+			s.Errorf("question %d: the answer has part %s, which was absent all the time", i, part)
 		}
 	}
 }
 
 func inView(v *catalog.View, part string) bool {
-	return slices.ContainsFunc(
-		v.Blocks, func(b *catalog.Block) bool { return b.Labels.Get(partLabel) == part },
-	)
+	return slices.ContainsFunc(v.Blocks,
+		func(b *catalog.Block) bool { return b.Labels.Get(partLabel) == part })
 }
 
-// settle looks at what is left when nobody asks any more.
+// settle checks what is left after the last request.
 func (s *stress) settle() {
 	s.hangs.Store(false)
 	s.sync()
 	for s.g.inUse(s.T) > 0 || s.g.Sets.ReservedBytes() > 0 || s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
-		runtime.Gosched() // All is given back: handlers end a little after clients that gave up.
+		// Handlers end a little after clients that cancelled, and then release their bytes.
+		runtime.Gosched()
 	}
 	view := s.g.Catalog.View()
 	if len(view.Blocks) != stressParts {
@@ -583,8 +574,8 @@ func (s *stress) settle() {
 		}
 		s.judge(i, byPart(got), view, view)
 	}
-	// A request that was late has had the header of a former block built again: it goes with the
-	// next change of the view.
+	// A late request may have rebuilt the header of a former block. The next change of the view
+	// removes it.
 	s.g.Headers.Keep(func(id ulid.ULID) bool { return view.ByID(id) != nil })
 	entries, err := os.ReadDir(s.headers)
 	if err != nil {
@@ -596,7 +587,7 @@ func (s *stress) settle() {
 			s.Errorf("the header file %s is of no block that is served", e.Name())
 		}
 	}
-	// Headers are closed when they are idle.
+	// Idle headers are closed.
 	for len(openFiles(s.T, ulid.ULID{})) > 0 && s.Context().Err() == nil {
 		runtime.Gosched()
 	}

@@ -40,7 +40,7 @@ func valuesOf(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return out
 }
 
-// counted is a metric by tenant whose names are decided by a tenantNames.
+// counted is a metric by tenant, with tenantNames.
 type counted struct {
 	*tenantNames
 	t   *testing.T
@@ -66,7 +66,7 @@ func (c *counted) ask(tenant string, n int) {
 	}
 }
 
-// want checks which tenants a scrape shows.
+// want checks the tenants in a scrape.
 func (c *counted) want(tenants ...string) {
 	c.t.Helper()
 	got := valuesOf(c.t, c.reg)
@@ -83,8 +83,8 @@ func (c *counted) want(tenants ...string) {
 	}
 }
 
-// TestDroppedRequestsAreCountedByName: a request above a limit is counted by the name that metrics
-// have for its tenant.
+// TestDroppedRequestsAreCountedByName checks that a request above a limit is counted with the
+// tenant's name in metrics.
 func TestDroppedRequestsAreCountedByName(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	s := New(Options{Limits: admission.LimitOptions{Series: 1}, NamedTenants: 1, Registerer: reg})
@@ -98,9 +98,8 @@ func TestDroppedRequestsAreCountedByName(t *testing.T) {
 	const name = "thanos_bucket_store_queries_dropped_total series "
 	for tenant, want := range map[string]float64{admission.DefaultTenant: 1, otherTenant: 2} {
 		if got[name+tenant] != want {
-			t.Errorf(
-				"%v requests of tenant %s are counted, want %v", got[name+tenant], tenant, want,
-			)
+			t.Errorf("%v requests of tenant %s are counted, want %v",
+				got[name+tenant], tenant, want)
 		}
 	}
 	s.names.mu.Lock()
@@ -111,10 +110,10 @@ func TestDroppedRequestsAreCountedByName(t *testing.T) {
 	}
 }
 
-// TestALargeTenantTakesTheNameOfASmallOne: a tenant that comes later is named when it has used
-// twice as much as the smallest that is, whose series are deleted. As many names as there are may
-// be replaced at once, and then one in five minutes.
-func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
+// TestALargeTenantReplacesASmallOne checks that a later tenant is named once it has used twice as
+// much as the smallest named one, whose series are deleted. All names may be replaced at once, and
+// then one per five minutes.
+func TestALargeTenantReplacesASmallOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 2)
 		c.ask(admission.DefaultTenant, 100)
@@ -131,7 +130,7 @@ func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
 		c.ask("largest", 1)
 		c.want("largest", "larger", otherTenant)
 
-		// What was used long ago counts for little, in requests as in bytes.
+		// Old use counts little, both requests and bytes.
 		time.Sleep(10 * useHalvedEvery)
 		c.ask("larger", 20)
 		c.observe("bytes", 20*useUnit, func(label string) { c.vec.WithLabelValues(label).Inc() })
@@ -139,8 +138,8 @@ func TestALargeTenantTakesTheNameOfASmallOne(t *testing.T) {
 	})
 }
 
-// TestIdleTenantsLoseTheirNames: an hour without a request deletes the series of a tenant, if only
-// scrapes come. The tenant of requests that name none stays.
+// TestIdleTenantsLoseTheirNames checks that the series of a tenant are deleted after an hour
+// without requests, even if there are only scrapes. The default tenant stays.
 func TestIdleTenantsLoseTheirNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 3)
@@ -149,7 +148,7 @@ func TestIdleTenantsLoseTheirNames(t *testing.T) {
 		time.Sleep(forgetTenantAfter / 2)
 		c.ask("b", 1)
 		time.Sleep(forgetTenantAfter / 2)
-		_ = valuesOf(t, c.reg) // the first scrape deletes, perhaps after it has read
+		_ = valuesOf(t, c.reg) // the first scrape may read series before it deletes them
 		c.want(admission.DefaultTenant, "b")
 		if got := valuesOf(t, c.reg)["larder_metrics_tenants_removed_total idle"]; got != 1 {
 			t.Errorf("%v tenants were removed as idle, want 1", got)
@@ -158,14 +157,14 @@ func TestIdleTenantsLoseTheirNames(t *testing.T) {
 		_ = valuesOf(t, c.reg)
 		c.want(admission.DefaultTenant)
 		if len(c.tracked) != 1 {
-			t.Errorf("%d tenants are remembered, want 1", len(c.tracked))
+			t.Errorf("%d tenants are tracked, want 1", len(c.tracked))
 		}
 	})
 }
 
-// TestMadeUpNames: however many names a client makes up, they take no name from those in use,
-// memory does not grow, and a tenant that comes to use a hundredth of what they do is named.
-func TestMadeUpNames(t *testing.T) {
+// TestInventedNames checks that invented tenant names do not replace names in use, that memory does
+// not grow, and that a new tenant with a hundredth of their use is named.
+func TestInventedNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 3)
 		c.ask(admission.DefaultTenant, 5)
@@ -187,10 +186,10 @@ func TestMadeUpNames(t *testing.T) {
 		}
 		names := slices.Collect(maps.Keys(valuesOf(t, c.reg)))
 		if !slices.Contains(names, "requests newcomer") {
-			t.Errorf("a newcomer among made-up names is not named: %q", names)
+			t.Errorf("a new tenant among invented names is not named: %q", names)
 		}
 		if n := len(c.tracked); n > c.max+watchedTenants {
-			t.Errorf("%d tenants are remembered", n)
+			t.Errorf("%d tenants are tracked", n)
 		}
 		time.Sleep(useHalvedEvery)
 		flood(50_000)
@@ -202,8 +201,8 @@ func TestMadeUpNames(t *testing.T) {
 	})
 }
 
-// TestTenantsWithLimitsKeepTheirNames: a tenant with limits of its own is named whatever it uses
-// and in addition to the largest, until the document no longer has it.
+// TestTenantsWithLimitsKeepTheirNames checks that a tenant with limits of its own is named in
+// addition to the largest ones, however little it uses, until its limits are removed.
 func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounted(t, 1)
@@ -223,8 +222,8 @@ func TestTenantsWithLimitsKeepTheirNames(t *testing.T) {
 	})
 }
 
-// TestNoTenantIsNamed: with a negative number all are counted together, and so is a tenant that
-// calls itself other.
+// TestNoTenantIsNamed checks that with a negative number all tenants are counted together,
+// including one with the name "other".
 func TestNoTenantIsNamed(t *testing.T) {
 	c := newCounted(t, -1)
 	for _, name := range []string{admission.DefaultTenant, "a", otherTenant} {
@@ -240,8 +239,8 @@ func TestNoTenantIsNamed(t *testing.T) {
 	c.want("a", otherTenant)
 }
 
-// TestNamesChangeUnderRequests: names are replaced and limits change while requests are counted. No
-// series of a tenant is left that is not named.
+// TestNamesChangeUnderRequests replaces names and changes limits while requests are counted. No
+// series of an unnamed tenant may be left.
 func TestNamesChangeUnderRequests(t *testing.T) {
 	c := newCounted(t, 2)
 	var wg sync.WaitGroup

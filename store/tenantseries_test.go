@@ -13,8 +13,8 @@ import (
 	"larder/store/storepb"
 )
 
-// tenantSeries returns the number of series that each tenant has, as Prometheus counts them: one
-// for each bucket, sum and count of a histogram.
+// tenantSeries returns the number of series of each tenant, counted like Prometheus: one for each
+// bucket, sum and count of a histogram.
 func tenantSeries(t *testing.T, reg *prometheus.Registry) map[string]int {
 	t.Helper()
 	families, err := reg.Gather()
@@ -39,9 +39,8 @@ func tenantSeries(t *testing.T, reg *prometheus.Registry) map[string]int {
 	return series
 }
 
-// TestSeriesOfTenantsAreBounded: clients choose the names of tenants. 1,200 of them, asking
-// everything that is counted by tenant, make less than 2,000 series; each name is short, and a
-// tenant that has lost its name has no series left.
+// TestSeriesOfTenantsAreBounded sends all kinds of requests as 1,200 tenants. There must be less
+// than 2,000 series, with short names, and a tenant that has lost its name must have no series.
 func TestSeriesOfTenantsAreBounded(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	g := startGateway(t, dir, gatewayOptions{})
@@ -72,10 +71,10 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 		t.Errorf("%d series of %d tenants, want at most 2000 of 4", total, len(series))
 	}
 	if series["other"] < 300 {
-		t.Errorf("the others have %d series: some metrics are not covered", series["other"])
+		t.Errorf("tenant other has only %d series, the test misses metrics", series["other"])
 	}
 
-	// A tenant that is larger takes one of the names. Nothing of the former one is left.
+	// A larger tenant replaces a named one, whose series are deleted.
 	for range 50 {
 		ask("large")
 	}
@@ -84,7 +83,7 @@ func TestSeriesOfTenantsAreBounded(t *testing.T) {
 		t.Errorf("series by tenant: %v, want large among 4", now)
 	}
 
-	// A tenant that gets limits of its own is named from then on, until it has none.
+	// A tenant is named as long as it has limits of its own.
 	g.Server.SetLimits(admission.LimitOptions{}, map[string]admission.LimitOptions{"kept": {}})
 	ask("kept")
 	if now = tenantSeries(t, g.reg); now["kept"] == 0 || len(now) != 5 {

@@ -11,9 +11,8 @@ import (
 	"larder/store/storepb"
 )
 
-// BenchmarkSeriesTiers answers a panel of 400 series that lie scattered, and 50,000 series at once,
-// from each place where pages may be: memory, a memcached on this machine, and a bucket whose first
-// byte takes 20 ms.
+// BenchmarkSeriesTiers answers a panel of 400 scattered series, and 50,000 series at once, from
+// each tier: memory, a memcached on this machine, and a bucket whose first byte takes 20 ms.
 func BenchmarkSeriesTiers(b *testing.B) {
 	dir := benchBucket(b, dataset.Bench50k(1))
 	panel := wholeMetric(64)
@@ -47,7 +46,7 @@ func BenchmarkSeriesTiers(b *testing.B) {
 			req  *storepb.SeriesRequest
 		}{{"panel", panel}, {"all", wholeMetric(64)}} {
 			b.Run(name+"/"+q.name, func(b *testing.B) {
-				for range 3 { // the first fills the tier, the next find what there is
+				for range 3 { // the first fills the tier, the next ones use it
 					ask(b, q.req)
 					ready()
 				}
@@ -58,9 +57,8 @@ func BenchmarkSeriesTiers(b *testing.B) {
 					n++
 				}
 				counts, _ := g.bucket.take()
-				b.ReportMetric(
-					float64(counts["index"]+counts["chunks"])/float64(n), "bucket-reads/op",
-				)
+				b.ReportMetric(float64(counts["index"]+counts["chunks"])/float64(n),
+					"bucket-reads/op")
 			})
 		}
 	}
@@ -71,10 +69,9 @@ func BenchmarkSeriesTiers(b *testing.B) {
 	sets.setBytes, sets.postingsBytes = 0, 0
 	run("memory-and-sets", startGateway(b, dir, sets), func() {})
 
-	client := newMemcached(
-		b, memcachedtest.Start(b, memcachedtest.Options{Args: []string{"-m", "256"}}).Addr,
-		10*time.Second,
-	)
+	client := newMemcached(b,
+		memcachedtest.Start(b, memcachedtest.Options{Args: []string{"-m", "256"}}).Addr,
+		10*time.Second)
 	remote := none
 	remote.remote = client
 	run("memcached", startGateway(b, dir, remote), func() { flushed(b, client) })

@@ -21,7 +21,7 @@ import (
 	"larder/store/storepb"
 )
 
-// seriesReader reads an answer series by series.
+// seriesReader reads an answer one series at a time.
 type seriesReader struct {
 	stream storepb.Store_SeriesClient
 	batch  []*storepb.Series
@@ -45,9 +45,9 @@ func (r *seriesReader) next() error {
 	return nil
 }
 
-// merge reads the same answer from two gateways as a Querier does that merges: it reads on from one
-// only when it knows what comes next in the other. first is the gateway that it asks first; met is
-// called once its answer has begun.
+// merge merges the same answer from two gateways, like a Querier: it reads from one only after it
+// knows the next series of the other. first is the gateway to query first; met is called once its
+// answer has begun.
 func merge(gs [2]*gateway, first int, met func()) (series int, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -64,9 +64,8 @@ func merge(gs [2]*gateway, first int, met func()) (series int, err error) {
 	}
 	for a, b := readers[0], readers[1]; !a.done || !b.done; series++ {
 		if a.done || b.done || labels.Compare(a.head, b.head) != 0 {
-			return series, fmt.Errorf(
-				"series %d: %s (end %v) and %s (end %v)", series, a.head, a.done, b.head, b.done,
-			)
+			return series, fmt.Errorf("series %d: %s (end %v) and %s (end %v)",
+				series, a.head, a.done, b.head, b.done)
 		}
 		if err := a.next(); err != nil {
 			return series, err
@@ -78,9 +77,9 @@ func merge(gs [2]*gateway, first int, met func()) (series int, err error) {
 	return series, nil
 }
 
-// TestTwoGatewaysReadByMergingClients: clients that hold in one gateway what others wait for, and
-// wait in the other for what those hold, all end: with the whole answer, or with an error upon
-// which they ask again and then get it.
+// TestTwoGatewaysReadByMergingClients lets clients block each other: each holds a place in one
+// gateway and waits for the place of another client in the other gateway. All must get the whole
+// answer, some after an error and a retry.
 func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	t.Run("gateways", func(t *testing.T) {
@@ -100,8 +99,8 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 		var mu sync.Mutex
 		retried := 0
 		for c := range clients {
-			// The first two get an answer begun in one gateway each, and only then ask the other:
-			// now each has what the other needs.
+			// The first two clients begin an answer in one gateway each, and only then query the
+			// other one. Now each has the place that the other needs.
 			begun := func() {}
 			if c < 2 {
 				begun = sync.OnceFunc(func() { met.Done(); met.Wait() })
@@ -138,19 +137,20 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 		for _, g := range gs {
 			stalls += g.metric(t, "larder_series_send_stalled_total")
 			for g.inUse(t) > 0 || g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
-				runtime.Gosched() // All is given back: handlers end a little after their clients.
+				// Handlers end a little after their clients, and then release their bytes.
+				runtime.Gosched()
 			}
 		}
 		if retried == 0 || stalls == 0 {
-			t.Errorf("%d retries and %v stalls: the clients did not meet", retried, stalls)
+			t.Errorf("%d retries and %v stalls: the clients did not block each other", retried, stalls)
 		}
 		t.Logf("%d retries, %v stalls", retried, stalls)
 	})
 	goleak.VerifyNone(t, leaks)
 }
 
-// TestSmallRequestsBesideExports: however many requests for everything run, stall and wait, small
-// ones of the same and of another tenant are answered, of all kinds.
+// TestSmallRequestsBesideExports checks that small requests of all kinds, of the same and of
+// another tenant, are answered while large exports run, stall and wait.
 func TestSmallRequestsBesideExports(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{server: func(o *store.Options) {
 		o.SendStallTimeout = -1
@@ -193,7 +193,7 @@ func TestSmallRequestsBesideExports(t *testing.T) {
 		}
 	}
 	if n := g.metric(t, "larder_request_allowance_waiting", "large"); n != 17 {
-		t.Errorf("%v exports wait, want 17: the test shows nothing", n)
+		t.Errorf("%v exports wait, want 17", n)
 	}
 	stop()
 	for g.inUse(t) > 0 || g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 || g.metric(t, "larder_series_gate_waiting") > 0 {

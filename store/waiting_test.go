@@ -17,7 +17,7 @@ import (
 	"larder/store/storepb"
 )
 
-// occupant is a client that does not read until it is told to.
+// occupant is a client that does not read until it is released.
 type occupant struct {
 	sink
 	began chan struct{}
@@ -31,13 +31,13 @@ func (o *occupant) SendMsg(m any) error {
 	return o.sink.SendMsg(m)
 }
 
-// TestRequestsThatWaitHoldWhatIsCounted: forty requests of 1 MB, 1 KB each on the wire, come while
-// all places are taken.
-func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
+// TestWaitingRequestsAreAccountedFor sends forty requests of 1 MB, 1 KB each on the wire, while
+// all places are in use. Their memory must be bounded by the account of messages.
+func TestWaitingRequestsAreAccountedFor(t *testing.T) {
 	dir, _ := twoBlocks(t)
-	const room = 8 << 20
+	const limit = 8 << 20
 	g := startGateway(t, dir, gatewayOptions{server: func(o *store.Options) {
-		o.Gate.MaxConcurrent, o.Messages = 1, intake.NewAccount(room, nil)
+		o.Gate.MaxConcurrent, o.Messages = 1, intake.NewAccount(limit, nil)
 	}})
 	first := &occupant{
 		sink:  sink{ctx: t.Context()},
@@ -49,9 +49,8 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 	<-first.began
 
 	req := wholeMetric(64)
-	req.Matchers = append(
-		req.Matchers, &storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 1_000_000)},
-	)
+	req.Matchers = append(req.Matchers,
+		&storepb.LabelMatcher{Name: "pod", Value: strings.Repeat("a", 1_000_000)})
 	before := liveHeap()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -69,7 +68,7 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 			}
 		})
 	}
-	const wait = room * 3 / 4 / 1_000_000
+	const wait = limit * 3 / 4 / 1_000_000
 	for range n - wait {
 		if err := <-refused; status.Code(err) != codes.ResourceExhausted ||
 			!strings.Contains(err.Error(), "--store.request-bytes") {
@@ -77,13 +76,13 @@ func TestRequestsThatWaitHoldWhatIsCounted(t *testing.T) {
 		}
 	}
 	if inUse := gaugeOf(g.reg, "larder_request_text_bytes", "in_use"); inUse < wait*1_000_000 ||
-		inUse > room {
-		t.Errorf("%v bytes are counted for %d requests of 1 MB", inUse, wait)
+		inUse > limit {
+		t.Errorf("%v bytes are reserved for %d requests of 1 MB", inUse, wait)
 	}
-	if held := int64(liveHeap()) - int64(before); held > 2*room {
-		t.Errorf("what waits holds %d bytes, there is room for %d", held, room)
+	if held := int64(liveHeap()) - int64(before); held > 2*limit {
+		t.Errorf("waiting requests use %d bytes, the account has %d", held, limit)
 	}
-	// One more that is small waits as always, and is answered.
+	// A small request still waits, and is answered.
 	answered := make(chan error, 1)
 	go func() { _, err := g.query(t.Context(), wholeMetric(64)); answered <- err }()
 	cancel()

@@ -17,7 +17,7 @@ import (
 	"larder/store/storepb"
 )
 
-// noted is what a recorder was told.
+// noted is one call of a recorder.
 type noted struct {
 	blocks   int
 	matchers string
@@ -31,12 +31,11 @@ func (r *fakeRecorder) Note(blocks []*catalog.Block, ms []*labels.Matcher, witho
 	for _, m := range ms {
 		text = append(text, m.String())
 	}
-	r.notes = append(
-		r.notes, noted{len(blocks), strings.Join(text, ","), strings.Join(without, ",")},
-	)
+	r.notes = append(r.notes,
+		noted{len(blocks), strings.Join(text, ","), strings.Join(without, ",")})
 }
 
-// warmAll warms every block of the gateway's view by what a request asks for.
+// warmAll warms every block of the view for a request.
 func (g *gateway) warmAll(
 	t *testing.T, req *storepb.SeriesRequest, acct *pagecache.Account,
 ) (finished bool, err error) {
@@ -50,17 +49,16 @@ func (g *gateway) warmAll(
 	return true, nil
 }
 
-// TestAWarmedRequestReadsNoIndex: what Warm leaves behind is all that a request needs of the index,
-// for each way of finding series, and what is answered from it is the same as without.
+// TestAWarmedRequestReadsNoIndex checks that a request after Warm reads no index, for each way of
+// finding series, and that its answer is the same as without warming.
 func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 	dir := wholeBlock(t, 4000)
 	plain := startGateway(t, dir, gatewayOptions{setBytes: -1, postingsBytes: -1})
 	f := func(name string, change func(*storepb.SeriesRequest)) {
 		t.Helper()
 		recorder := &fakeRecorder{}
-		g := startGateway(
-			t, dir, gatewayOptions{server: func(o *store.Options) { o.Recorder = recorder }},
-		)
+		g := startGateway(t, dir,
+			gatewayOptions{server: func(o *store.Options) { o.Recorder = recorder }})
 		req := wholeMetric(64)
 		change(req)
 		requests := func() float64 {
@@ -77,13 +75,11 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		}
 		if (acct.FetchedBytes.Load() == 0) != (name == "nothing") || len(recorder.notes) > 0 ||
 			requests() != before {
-			t.Errorf(
-				"%s: %d bytes read, recorded %v, requests %v before and %v after", name,
-				acct.FetchedBytes.Load(), recorder.notes, before, requests(),
-			)
+			t.Errorf("%s: %d bytes read, recorded %v, requests %v before and %v after",
+				name, acct.FetchedBytes.Load(), recorder.notes, before, requests())
 		}
 		if n := g.inUse(t); n != 0 {
-			t.Errorf("%s: %v bytes of the allowance are still held", name, n)
+			t.Errorf("%s: %v bytes of the allowance are still reserved", name, n)
 		}
 		g.bucket.take()
 		got, err := g.query(context.Background(), req)
@@ -96,13 +92,11 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		}
 		if !slices.Equal(got.texts(), want.texts()) ||
 			(len(want.series) == 0) != (name == "nothing") {
-			t.Errorf(
-				"%s: %d series, %d where nothing was warmed, or others", name, len(got.series),
-				len(want.series),
-			)
+			t.Errorf("%s: %d series, %d where nothing was warmed, or others",
+				name, len(got.series), len(want.series))
 		}
 		if sets := g.Sets.Stats(); name != "nothing" && sets.Hits == 0 {
-			t.Errorf("%s: its series set was not there after it was warmed: %+v", name, sets)
+			t.Errorf("%s: its series set is not cached after warming: %+v", name, sets)
 		}
 		if counts, _ := g.bucket.take(); counts["index"] != 0 {
 			t.Errorf("%s: %d reads of the index after it was warmed", name, counts["index"])
@@ -116,21 +110,15 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 		"part of the time",
 		func(req *storepb.SeriesRequest) { req.MinTime, req.MaxTime = dataset.Epoch+1, dataset.Epoch+60_000 },
 	)
-	f(
-		"removed labels",
-		func(req *storepb.SeriesRequest) { req.WithoutReplicaLabels = []string{"replica", "pod"} },
-	)
+	f("removed labels",
+		func(req *storepb.SeriesRequest) { req.WithoutReplicaLabels = []string{"replica", "pod"} })
 	f("pending matchers", func(req *storepb.SeriesRequest) {
-		req.Matchers = append(
-			req.Matchers,
-			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+a.*"},
-		)
+		req.Matchers = append(req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+a.*"})
 	})
 	f("nothing", func(req *storepb.SeriesRequest) {
-		req.Matchers = append(
-			req.Matchers,
-			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "none-.*"},
-		)
+		req.Matchers = append(req.Matchers,
+			&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "none-.*"})
 	})
 }
 
@@ -138,14 +126,14 @@ func TestWarmingEnds(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 4000), gatewayOptions{})
 	req := wholeMetric(0)
 
-	// At the account's bound.
+	// At the limit of the account.
 	over := errors.New("enough")
 	var acct pagecache.Account
 	acct.Spend = func(touched, fetched int64) error { return over }
 	if finished, err := g.warmAll(t, req, &acct); finished || !errors.Is(err, over) {
-		t.Errorf("over its bound: %v, %v", finished, err)
+		t.Errorf("over the limit: %v, %v", finished, err)
 	}
-	// With its context.
+	// When its context ends.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	b := g.Catalog.View().Blocks[0]
@@ -153,7 +141,7 @@ func TestWarmingEnds(t *testing.T) {
 		!errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v, %v", finished, err)
 	}
-	// At what no request could ask for.
+	// At matchers that no request can have.
 	bad := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "a", Value: "("}}
 	for _, ms := range [][]*storepb.LabelMatcher{bad, nil} {
 		if finished, err := g.Server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished ||
@@ -162,22 +150,21 @@ func TestWarmingEnds(t *testing.T) {
 		}
 	}
 	if n := g.inUse(t); n != 0 {
-		t.Errorf("%v bytes of the allowance are still held", n)
+		t.Errorf("%v bytes of the allowance are still reserved", n)
 	}
 }
 
-// TestWarmingMakesWay: nothing is warmed while requests hold half of the allowance, and what never
-// fits says so.
-func TestWarmingMakesWay(t *testing.T) {
+// TestWarmingYieldsToRequests checks that nothing is warmed while requests have reserved half of
+// the allowance, and that a warm-up that can never fit fails.
+func TestWarmingYieldsToRequests(t *testing.T) {
 	dir, req := wholeBlock(t, 4000), wholeMetric(64)
 	start := func(allowance int64) *gateway {
 		t.Helper()
-		return startGateway(
-			t, dir,
-			gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }},
-		)
+		return startGateway(t, dir,
+			gatewayOptions{server: func(o *store.Options) { o.Allowance.Bytes = allowance }})
 	}
-	// beside calls f while a request stands still with its bytes: its client does not read.
+	// beside calls f while a request has reserved bytes and is blocked, because its client does not
+	// read.
 	beside := func(g *gateway, f func()) {
 		t.Helper()
 		held, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
@@ -203,22 +190,20 @@ func TestWarmingMakesWay(t *testing.T) {
 	large := start(64 << 20)
 	beside(large, func() {
 		if finished, err := large.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {
-			t.Errorf("beside a request in a large allowance: %v, %v", finished, err)
+			t.Errorf("beside a request, with a large allowance: %v, %v", finished, err)
 		}
 	})
 
 	filled := start(6 << 20)
 	beside(filled, func() {
 		if !filled.Server.Busy() {
-			t.Errorf("the request holds %v bytes, less than half", filled.inUse(t))
+			t.Errorf("the request has reserved %v bytes, less than half", filled.inUse(t))
 		}
 		var acct pagecache.Account
 		if finished, err := filled.warmAll(t, req, &acct); finished || err != nil ||
 			acct.TouchedBytes.Load() > 0 {
-			t.Errorf(
-				"beside a request that holds half of the allowance: %v, %v, %d bytes touched",
-				finished, err, acct.TouchedBytes.Load(),
-			)
+			t.Errorf("beside a request that holds half of the allowance: %v, %v, %d bytes touched",
+				finished, err, acct.TouchedBytes.Load())
 		}
 	})
 	if finished, err := filled.warmAll(t, req, &pagecache.Account{}); !finished || err != nil {

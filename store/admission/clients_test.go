@@ -27,12 +27,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 	honest := inboundtest.ClientAt(t, "127.0.0.3", nil)
 	many := inboundtest.ClientAt(t, "127.0.0.4", inbound.Shares{proxy})
 	synctest.Test(t, func(t *testing.T) {
-		a := New(
-			GateOptions{MaxConcurrent: 1, MaxWaiting: 10},
-			AllowanceOptions{},
-			nil,
-			nil,
-		)
+		a := New(GateOptions{MaxConcurrent: 1, MaxWaiting: 10}, AllowanceOptions{}, nil, nil)
 		first := enter(t, a)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -65,12 +60,8 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 			come(many, DefaultTenant)
 		}
 		if c, h, m := refused[crowd], refused[honest], refused[many]; c != 13 || h != 5 || m != 0 {
-			t.Errorf(
-				"refused: %d of the crowd, %d of the honest, %d of the proxy; want 13, 5, 0",
-				c,
-				h,
-				m,
-			)
+			t.Errorf("refused: %d of the crowd, %d of the honest, %d of the proxy; want 13, 5, 0",
+				c, h, m)
 		}
 		first.Close()
 		wg.Wait()
@@ -102,11 +93,7 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 		t,
 		"127.0.0.2",
 		nil,
-	), inboundtest.ClientAt(
-		t,
-		"127.0.0.3",
-		nil,
-	)
+	), inboundtest.ClientAt(t, "127.0.0.3", nil)
 	synctest.Test(t, func(t *testing.T) {
 		a := New(GateOptions{MaxConcurrent: 4}, AllowanceOptions{}, nil, nil)
 		var wg sync.WaitGroup
@@ -163,18 +150,9 @@ func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 		t,
 		"127.0.0.2",
 		nil,
-	), inboundtest.ClientAt(
-		t,
-		"127.0.0.3",
-		nil,
-	)
+	), inboundtest.ClientAt(t, "127.0.0.3", nil)
 	synctest.Test(t, func(t *testing.T) {
-		a := New(
-			GateOptions{MaxConcurrent: 4, FailFast: true},
-			AllowanceOptions{},
-			nil,
-			nil,
-		)
+		a := New(GateOptions{MaxConcurrent: 4, FailFast: true}, AllowanceOptions{}, nil, nil)
 		var turns []*Turn
 		enter := func(from *peer.Peer) bool {
 			turn, err := a.Enter(peer.NewContext(t.Context(), from), DefaultTenant, SeriesRequest)

@@ -6,12 +6,8 @@ import (
 
 // BenchmarkAdmission measures a turn that does not wait.
 func BenchmarkAdmission(b *testing.B) {
-	a := New(
-		GateOptions{MaxConcurrent: 20},
-		AllowanceOptions{},
-		NewLimits(LimitOptions{}, nil, nil),
-		nil,
-	)
+	a := New(GateOptions{MaxConcurrent: 20}, AllowanceOptions{},
+		NewLimits(LimitOptions{}, nil, nil), nil)
 	ctx := b.Context()
 	for _, c := range []struct {
 		name string

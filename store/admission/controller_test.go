@@ -22,12 +22,8 @@ import (
 // smallAllowance returns a Controller with round numbers: 100 bytes, 20 of them for small requests
 // of up to 10 bytes.
 func smallAllowance(reg prometheus.Registerer) *Controller {
-	return New(
-		GateOptions{},
-		AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10},
-		nil,
-		reg,
-	)
+	return New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, nil,
+		reg)
 }
 
 // reserve runs a request without a place until it has n bytes.
@@ -98,13 +94,8 @@ func checkInvariant(t *testing.T, a *Controller) {
 	if a.reserved[small] < 0 || a.reserved[large] < 0 ||
 		a.reserved[small]+a.reserved[large] > a.total ||
 		a.reserved[large] > a.total-a.smallBytes {
-		t.Errorf(
-			"small %d, large %d of %d with a lane of %d",
-			a.reserved[small],
-			a.reserved[large],
-			a.total,
-			a.smallBytes,
-		)
+		t.Errorf("small %d, large %d of %d with a lane of %d",
+			a.reserved[small], a.reserved[large], a.total, a.smallBytes)
 	}
 }
 
@@ -116,14 +107,8 @@ func checkIdle(t *testing.T, a *Controller) {
 	if a.reserved != [lanes]int64{} || a.running != [lanes]int{} || a.waiting != 0 ||
 		a.anyWaiting() ||
 		len(a.tenants) != 0 {
-		t.Errorf(
-			"left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v",
-			a.reserved,
-			a.running,
-			a.tenants,
-			a.waiting,
-			a.anyWaiting(),
-		)
+		t.Errorf("left behind: %v bytes, %v places, of tenants %v, waiting for %d bytes: %v",
+			a.reserved, a.running, a.tenants, a.waiting, a.anyWaiting())
 	}
 }
 
@@ -450,27 +435,16 @@ func TestAllowanceDefaults(t *testing.T) {
 	} {
 		a := New(GateOptions{}, AllowanceOptions{Bytes: c.bytes}, nil, nil)
 		if a.total != c.wantTotal || a.smallBytes != c.wantLane || a.smallRequest != c.wantSmall {
-			t.Errorf(
-				"%d bytes: got %d, lane %d, small %d; want %d, %d, %d",
-				c.bytes,
-				a.total,
-				a.smallBytes,
-				a.smallRequest,
-				c.wantTotal,
-				c.wantLane,
-				c.wantSmall,
-			)
+			t.Errorf("%d bytes: got %d, lane %d, small %d; want %d, %d, %d",
+				c.bytes, a.total, a.smallBytes, a.smallRequest, c.wantTotal, c.wantLane,
+				c.wantSmall)
 		}
 	}
 }
 
 func TestTryReserve(t *testing.T) {
-	a := New(
-		GateOptions{},
-		AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100},
-		nil,
-		nil,
-	)
+	a := New(GateOptions{}, AllowanceOptions{Bytes: 1000, SmallLane: 200, SmallRequest: 100}, nil,
+		nil)
 	f := func(n int64, granted, ever bool) *Turn {
 		t.Helper()
 		r, e := a.TryReserve(n)
@@ -541,13 +515,8 @@ func TestAllowanceModel(t *testing.T) {
 					t.Errorf("%d bytes are still reserved", m.held)
 				}
 				if m.granted == 0 || m.gaveUp == 0 || m.grown == 0 || m.notGrown == 0 {
-					t.Errorf(
-						"the run is one-sided: %d granted, %d gave up, %d grown, %d not",
-						m.granted,
-						m.gaveUp,
-						m.grown,
-						m.notGrown,
-					)
+					t.Errorf("the run is one-sided: %d granted, %d gave up, %d grown, %d not",
+						m.granted, m.gaveUp, m.grown, m.notGrown)
 				}
 			})
 		})

@@ -17,14 +17,12 @@ func TestFairQueueSharesByWeight(t *testing.T) {
 		age := uint64(0)
 		push := func(tenant int, weight float64) {
 			age++
-			q.push(
-				&waiter{
-					tenant:  fmt.Sprint(tenant),
-					weight:  weight,
-					cost:    1 + float64(r.IntN(100)),
-					arrival: age,
-				},
-			)
+			q.push(&waiter{
+				tenant:  fmt.Sprint(tenant),
+				weight:  weight,
+				cost:    1 + float64(r.IntN(100)),
+				arrival: age,
+			})
 		}
 		weights := make([]float64, 2+r.IntN(3))
 		for i := range weights {
@@ -199,13 +197,8 @@ func TestFairQueueForgets(t *testing.T) {
 			waiting = waiting[:len(waiting)-1]
 		}
 		if len(q.flows) > 2*51+idleFlows || len(q.busy) != len(waiting) || q.len != len(waiting) {
-			t.Fatalf(
-				"%d wait: %d tenants are known, %d wait, %d requests",
-				len(waiting),
-				len(q.flows),
-				len(q.busy),
-				q.len,
-			)
+			t.Fatalf("%d wait: %d tenants are known, %d wait, %d requests",
+				len(waiting), len(q.flows), len(q.busy), q.len)
 		}
 	}
 	for _, w := range waiting {
@@ -213,12 +206,8 @@ func TestFairQueueForgets(t *testing.T) {
 	}
 	if len(q.flows) != 0 || len(q.busy) != 0 || q.len != 0 || q.upNext != nil ||
 		q.virtualTime != 0 {
-		t.Errorf(
-			"left behind: %d tenants, %d that wait, %d requests",
-			len(q.flows),
-			len(q.busy),
-			q.len,
-		)
+		t.Errorf("left behind: %d tenants, %d that wait, %d requests",
+			len(q.flows), len(q.busy), q.len)
 	}
 }
 

@@ -45,12 +45,8 @@ func gathered(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 
 // newGate returns a Controller with enough bytes for all requests.
 func newGate(opts GateOptions, reg prometheus.Registerer) *Controller {
-	return New(
-		opts,
-		AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20},
-		nil,
-		reg,
-	)
+	return New(opts, AllowanceOptions{Bytes: 1 << 40, SmallLane: 1 << 39, SmallRequest: 1 << 20},
+		nil, reg)
 }
 
 func enter(t *testing.T, a *Controller) *Turn {
@@ -99,13 +95,8 @@ func TestGateBoundsRequests(t *testing.T) {
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if most != places || done != requests {
-			t.Errorf(
-				"%d of %d requests ran, at most %d at once; want all, %d",
-				done,
-				requests,
-				most,
-				places,
-			)
+			t.Errorf("%d of %d requests ran, at most %d at once; want all, %d",
+				done, requests, most, places)
 		}
 	})
 }
@@ -154,12 +145,8 @@ func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
 				}
 				synctest.Wait()
 				if len(turns) != c.large {
-					t.Fatalf(
-						"%d large requests of %d run, want %d",
-						len(turns),
-						2*c.places,
-						c.large,
-					)
+					t.Fatalf("%d large requests of %d run, want %d",
+						len(turns), 2*c.places, c.large)
 				}
 				var small []*Turn
 				for range c.places - c.large {
@@ -245,12 +232,8 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 // TestGateIsNotKeptByWhoWaitsForMemory: a request that waits for bytes holds no place.
 func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := New(
-			GateOptions{MaxConcurrent: 4},
-			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5},
-			nil,
-			nil,
-		)
+		a := New(GateOptions{MaxConcurrent: 4},
+			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
 		export, err := admit(t.Context(), a, DefaultTenant, SeriesRequest, 80)
 		if err != nil {
 			t.Fatal(err)

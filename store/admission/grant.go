@@ -59,10 +59,8 @@ func (c *Controller) first(l lane, kind Kind) *waiter {
 	if q.len == 0 {
 		return nil
 	}
-	return q.next(
-		func(w *waiter) bool { return c.withinTenant(w.turn, w.bytes) },
-		func(w *waiter) bool { return !c.withinClient(w.turn) },
-	)
+	return q.next(func(w *waiter) bool { return c.withinTenant(w.turn, w.bytes) },
+		func(w *waiter) bool { return !c.withinClient(w.turn) })
 }
 
 // fitsNow reports whether n bytes in a lane, and a place if t needs one, are free for t.

@@ -139,12 +139,8 @@ func (m *admissionModel) check() {
 	if a.running[small] < 0 || a.running[large] < 0 ||
 		a.places > 0 &&
 			(a.running[small]+a.running[large] > a.places || a.running[large] > a.largePlaces) {
-		m.t.Errorf(
-			"places: %v of %d, of which large ones may have %d",
-			a.running,
-			a.places,
-			a.largePlaces,
-		)
+		m.t.Errorf("places: %v of %d, of which large ones may have %d",
+			a.running, a.places, a.largePlaces)
 	}
 	var bytes int64
 	var places int
@@ -156,13 +152,8 @@ func (m *admissionModel) check() {
 		places += u.places
 	}
 	if places != a.running[small]+a.running[large] || bytes > a.reserved[small]+a.reserved[large] {
-		m.t.Errorf(
-			"tenants have %d places and %d bytes of %v and %v",
-			places,
-			bytes,
-			a.running,
-			a.reserved,
-		)
+		m.t.Errorf("tenants have %d places and %d bytes of %v and %v",
+			places, bytes, a.running, a.reserved)
 	}
 	for l := range lanes {
 		if w := a.next(l); w != nil && a.fits(l, w.bytes) {

@@ -102,14 +102,9 @@ func (c *Controller) abandoned(t *Turn, l lane, n int64, waited time.Duration, e
 		}
 	}
 	c.allowanceMetrics.refused.WithLabelValues("gave_up").Inc()
-	return status.Errorf(
-		code,
+	return status.Errorf(code,
 		"waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s",
-		waited,
-		n,
-		c.total,
-		err,
-	)
+		waited, n, c.total, err)
 }
 
 // placesOf names the places of a lane, for errors.

@@ -46,12 +46,9 @@ func TestTenantsTakeTurns(t *testing.T) {
 	for _, n := range []int64{1, 3 << 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := New(
-					GateOptions{MaxConcurrent: 4, MaxWaiting: -1},
+				a := New(GateOptions{MaxConcurrent: 4, MaxWaiting: -1},
 					AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20},
-					nil,
-					nil,
-				)
+					nil, nil)
 				ctx, stop := context.WithCancel(t.Context())
 				var wg sync.WaitGroup
 				var mu sync.Mutex
@@ -64,10 +61,8 @@ func TestTenantsTakeTurns(t *testing.T) {
 					t.Fatal(err)
 				}
 				if waited := time.Since(start); waited > 2*time.Second {
-					t.Errorf(
-						"the other tenant's request waited %s beside requests of a second",
-						waited,
-					)
+					t.Errorf("the other tenant's request waited %s beside requests of a second",
+						waited)
 				}
 				turn.Close()
 				stop()
@@ -82,12 +77,9 @@ func TestTenantsTakeTurns(t *testing.T) {
 func TestTenantsByWeight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := NewLimits(LimitOptions{}, map[string]LimitOptions{"heavy": {Weight: 3}}, nil)
-		a := New(
-			GateOptions{MaxConcurrent: 4, MaxWaiting: -1},
-			AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20},
-			limits,
-			nil,
-		)
+		a := New(GateOptions{MaxConcurrent: 4, MaxWaiting: -1},
+			AllowanceOptions{Bytes: 12 << 20, SmallLane: 3 << 20, SmallRequest: 1 << 20}, limits,
+			nil)
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -110,17 +102,10 @@ func TestTenantsByWeight(t *testing.T) {
 // change while requests wait.
 func TestTenantLimitsOfTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		limits := NewLimits(
-			LimitOptions{},
-			map[string]LimitOptions{"few": {MaxConcurrent: 2}, "lean": {RequestBytes: 0.3}},
-			nil,
-		)
-		a := New(
-			GateOptions{MaxConcurrent: 8},
-			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10},
-			limits,
-			nil,
-		)
+		limits := NewLimits(LimitOptions{},
+			map[string]LimitOptions{"few": {MaxConcurrent: 2}, "lean": {RequestBytes: 0.3}}, nil)
+		a := New(GateOptions{MaxConcurrent: 8},
+			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10}, limits, nil)
 		start := func(tenant string, n int64, requests int) <-chan *Turn {
 			turns := make(chan *Turn, requests)
 			for range requests {
@@ -165,11 +150,8 @@ func TestTenantLimitsOfTurns(t *testing.T) {
 		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"few": {MaxConcurrent: 4}})
 		synctest.Wait()
 		if len(few) != 4 || len(lean) < 3 {
-			t.Errorf(
-				"with new limits %d and %d requests run, want 4 and more than 2",
-				len(few),
-				len(lean),
-			)
+			t.Errorf("with new limits %d and %d requests run, want 4 and more than 2",
+				len(few), len(lean))
 		}
 		for range 5 {
 			(<-few).Close()
@@ -221,11 +203,8 @@ func TestTenantsThatShare(t *testing.T) {
 			}
 		}
 		if known != 5 {
-			t.Errorf(
-				"the tenant with limits of its own had %d of the first 11 turns, want 5: %v",
-				known,
-				order[:11],
-			)
+			t.Errorf("the tenant with limits of its own had %d of the first 11 turns, want 5: %v",
+				known, order[:11])
 		}
 		checkIdle(t, a)
 	})
@@ -263,10 +242,8 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 			come("one")
 		}
 		if refused["crowd"] != 5 || refused["one"] != 0 {
-			t.Errorf(
-				"refused: %v, want 5 of the crowd: 2 that came on top, and 3 for the others",
-				refused,
-			)
+			t.Errorf("refused: %v, want 5 of the crowd: 2 that came on top, and 3 for the others",
+				refused)
 		}
 		first.Close()
 		wg.Wait()
@@ -278,12 +255,8 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 // may no longer hold what it needs. Otherwise it would wait for ever, and its tenant behind it.
 func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := New(
-			GateOptions{},
-			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10},
-			NewLimits(LimitOptions{}, nil, nil),
-			nil,
-		)
+		a := New(GateOptions{}, AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 10},
+			NewLimits(LimitOptions{}, nil, nil), nil)
 		running, err := admit(t.Context(), a, "other", LabelRequest, 60)
 		if err != nil {
 			t.Fatal(err)
@@ -310,11 +283,8 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 
 // TestLimitsOfTenants: each tenant has limits of its own.
 func TestLimitsOfTenants(t *testing.T) {
-	l := NewLimits(
-		LimitOptions{Series: 10},
-		map[string]LimitOptions{"a": {Series: 20}, "b": {}},
-		nil,
-	)
+	l := NewLimits(LimitOptions{Series: 10}, map[string]LimitOptions{"a": {Series: 20}, "b": {}},
+		nil)
 	for tenant, want := range map[string]uint64{"a": 20, "c": 10, "b": math.MaxUint64} {
 		series, _, _ := l.For(tenant)
 		if err := series.Reserve(want); err != nil {

@@ -127,12 +127,8 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 					if i != q {
 						delay += 5 * time.Second
 					}
-					streams[i] = stores[i].series(
-						ctx,
-						delay,
-						30,
-						[]int{1 + i, 3 + i, 5 + i, 7 + i, 9 + i},
-					)
+					streams[i] = stores[i].series(ctx, delay, 30,
+						[]int{1 + i, 3 + i, 5 + i, 7 + i, 9 + i})
 				}
 				_, err := merged(ctx, streams[0], streams[1])
 				mu.Lock()
@@ -178,11 +174,8 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 				// The first request that stalls ends, and the client of the other one reads again.
 				if answered, stalled := run(t, time.Minute, c.gate, c.allowance); answered != 1 ||
 					stalled != 1 {
-					t.Errorf(
-						"with a stall time-out %d are answered and %d ended, want one each",
-						answered,
-						stalled,
-					)
+					t.Errorf("with a stall time-out %d are answered and %d ended, want one each",
+						answered, stalled)
 				}
 			})
 		})
@@ -232,12 +225,9 @@ func TestTwoProcessesModel(t *testing.T) {
 								keys[i] = append(keys[i], r.IntN(20))
 							}
 							slices.Sort(keys[i])
-							streams[i] = stores[i].series(
-								ctx,
-								time.Duration(r.IntN(1000))*time.Millisecond,
-								1+r.Int64N(60),
-								keys[i],
-							)
+							streams[i] = stores[i].series(ctx,
+								time.Duration(r.IntN(1000))*time.Millisecond, 1+r.Int64N(60),
+								keys[i])
 						}
 						got, err := merged(ctx, streams[0], streams[1])
 						cancel()

@@ -30,13 +30,8 @@ func allocated(f func() any) (all, kept int64) {
 	runtime.GC()
 	runtime.ReadMemStats(&end)
 	runtime.KeepAlive(v)
-	return int64(
-			after.TotalAlloc - before.TotalAlloc,
-		), int64(
-			end.HeapAlloc,
-		) - int64(
-			before.HeapAlloc,
-		)
+	return int64(after.TotalAlloc - before.TotalAlloc),
+		int64(end.HeapAlloc) - int64(before.HeapAlloc)
 }
 
 // TestExpressionsAreBounded: neither a few bytes on the wire nor a very long expression may exhaust

@@ -152,13 +152,9 @@ func TestFrames(t *testing.T) {
 		s := randomSample(r)
 		check("series", NewSeriesFrame(pool, s.labels, s.chunks),
 			&SeriesResponse{Result: &SeriesResponse_Series{Series: s.msg}})
-		check(
-			"lone batch",
-			newLoneBatchFrame(pool, s.labels, s.chunks),
-			&SeriesResponse{
-				Result: &SeriesResponse_Batch{Batch: &SeriesBatch{Series: []*Series{s.msg}}},
-			},
-		)
+		check("lone batch", newLoneBatchFrame(pool, s.labels, s.chunks), &SeriesResponse{
+			Result: &SeriesResponse_Batch{Batch: &SeriesBatch{Series: []*Series{s.msg}}},
+		})
 		w := text(r, 0)
 		check("warning", NewWarningFrame(pool, w),
 			&SeriesResponse{Result: &SeriesResponse_Warning{Warning: w}})

@@ -16,7 +16,7 @@ import (
 	"larder/store/admission"
 )
 
-// slowStream takes a frame in 50 seconds.
+// slowStream needs 50 seconds for each frame.
 type slowStream struct{ grpc.ServerStream }
 
 func (slowStream) SendMsg(any) error {
@@ -24,25 +24,17 @@ func (slowStream) SendMsg(any) error {
 	return nil
 }
 
-// TestAClientThatDawdlesMakesRoom: it takes each frame within the stall time-out, and keeps every
-// place so.
-func TestAClientThatDawdlesMakesRoom(t *testing.T) {
+// TestASlowClientLosesItsPlaces checks that a client loses a place if it reads each frame within
+// the stall time-out, but so slowly that it keeps all places from other clients.
+func TestASlowClientLosesItsPlaces(t *testing.T) {
 	crowd, honest := inboundtest.ClientAt(
 		t,
 		"127.0.0.2",
 		nil,
-	), inboundtest.ClientAt(
-		t,
-		"127.0.0.3",
-		nil,
-	)
+	), inboundtest.ClientAt(t, "127.0.0.3", nil)
 	synctest.Test(t, func(t *testing.T) {
-		a := admission.New(
-			admission.GateOptions{MaxConcurrent: 4},
-			admission.AllowanceOptions{},
-			nil,
-			nil,
-		)
+		a := admission.New(admission.GateOptions{MaxConcurrent: 4}, admission.AllowanceOptions{},
+			nil, nil)
 		s := newStalls(time.Minute, a.KeepsOthersWaiting, nil, slog.New(slog.DiscardHandler), nil)
 		var wg sync.WaitGroup
 		ended := make(chan error, 4)
@@ -72,14 +64,11 @@ func TestAClientThatDawdlesMakesRoom(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if len(ended) > 0 {
-			t.Errorf("ended though no other client waits: %v", <-ended)
+			t.Errorf("aborted although no other client waits: %v", <-ended)
 		}
 		began := time.Now()
-		turn, err := a.Enter(
-			peer.NewContext(t.Context(), honest),
-			admission.DefaultTenant,
-			admission.SeriesRequest,
-		)
+		turn, err := a.Enter(peer.NewContext(t.Context(), honest), admission.DefaultTenant,
+			admission.SeriesRequest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +80,7 @@ func TestAClientThatDawdlesMakesRoom(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if len(ended) > 0 {
-			t.Errorf("another request was ended though no client waits: %v", <-ended)
+			t.Errorf("another request was aborted although no client waits: %v", <-ended)
 		}
 		turn.Close()
 		close(stop)
