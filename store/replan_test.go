@@ -268,7 +268,7 @@ func TestADownsampledBlockIsDeletedBeforeItsSuccessor(t *testing.T) {
 					if err := os.RemoveAll(filepath.Join(dir, coarse.String())); err != nil {
 						return nil, err
 					}
-					return nil, fmt.Errorf("open %s: %w", name, os.ErrNotExist)
+					return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
 				},
 			)
 			got, err := g.query(t.Context(), req)
