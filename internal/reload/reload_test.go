@@ -211,23 +211,19 @@ func TestFailedLoadsAreRetried(t *testing.T) {
 	loads := make(chan int, 16)
 	n := 0
 	ctx, stop := context.WithCancel(context.Background())
-	r := New(
-		[]Unit{
-			{
-				Kind:  "test",
-				Files: func() []string { return nil },
-				Load: func(context.Context) error {
-					n++
-					loads <- n
-					if n < 3 {
-						return errors.New("not yet")
-					}
-					return nil
-				},
-			},
+	unit := Unit{
+		Kind:  "test",
+		Files: func() []string { return nil },
+		Load: func(context.Context) error {
+			n++
+			loads <- n
+			if n < 3 {
+				return errors.New("not yet")
+			}
+			return nil
 		},
-		Options{Recheck: time.Millisecond},
-	)
+	}
+	r := New([]Unit{unit}, Options{Recheck: time.Millisecond})
 	stopped := make(chan struct{})
 	go func() {
 		r.Run(ctx)
@@ -280,20 +276,16 @@ func TestStopEndsALoad(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	loading := make(chan struct{})
 	ctx, stop := context.WithCancel(context.Background())
-	r := New(
-		[]Unit{
-			{
-				Kind:  "test",
-				Files: func() []string { return nil },
-				Load: func(ctx context.Context) error {
-					close(loading)
-					<-ctx.Done()
-					return ctx.Err()
-				},
-			},
+	unit := Unit{
+		Kind:  "test",
+		Files: func() []string { return nil },
+		Load: func(ctx context.Context) error {
+			close(loading)
+			<-ctx.Done()
+			return ctx.Err()
 		},
-		Options{Registerer: reg},
-	)
+	}
+	r := New([]Unit{unit}, Options{Registerer: reg})
 	stopped := make(chan struct{})
 	go func() {
 		r.Run(ctx)

@@ -17,16 +17,13 @@ func yearOfBlocks(n int) []*Block {
 		ext := labels.FromStrings("cluster", "eu", "replica", strconv.Itoa(r))
 		for d := range int64(365) {
 			for _, res := range resolutions {
-				out = append(
-					out,
-					&Block{
-						ID:         testID(uint64(len(out))),
-						MinTime:    d * day,
-						MaxTime:    (d + 1) * day,
-						Resolution: res,
-						Labels:     ext,
-					},
-				)
+				out = append(out, &Block{
+					ID:         testID(uint64(len(out))),
+					MinTime:    d * day,
+					MaxTime:    (d + 1) * day,
+					Resolution: res,
+					Labels:     ext,
+				})
 			}
 		}
 	}

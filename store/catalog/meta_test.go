@@ -158,12 +158,8 @@ func TestParseMetaAccepts(t *testing.T) {
 }
 
 func TestParseMark(t *testing.T) {
-	got, err := parseMark(
-		fullID,
-		[]byte(
-			`{"id": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "version": 1, "details": "why", "deletion_time": 1700000000}`,
-		),
-	)
+	got, err := parseMark(fullID, []byte(`{"id": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "version": 1,
+		"details": "why", "deletion_time": 1700000000}`))
 	if err != nil || got != 1700000000 {
 		t.Errorf("got %d, %v", got, err)
 	}

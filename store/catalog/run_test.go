@@ -77,16 +77,16 @@ func TestReselect(t *testing.T) {
 			return rules
 		}
 		var dropped []ulid.ULID
-		c := newCatalog(
-			t,
-			Options{Bucket: b, Relabel: rules("keep", first), OnChange: func(old, cur *View) {
-				for _, blk := range old.Blocks {
-					if cur.ByID(blk.ID) == nil {
-						dropped = append(dropped, blk.ID)
-					}
+		onChange := func(old, cur *View) {
+			for _, blk := range old.Blocks {
+				if cur.ByID(blk.ID) == nil {
+					dropped = append(dropped, blk.ID)
 				}
-			}},
-		)
+			}
+		}
+		c := newCatalog(t, Options{
+			Bucket: b, Relabel: rules("keep", first), OnChange: onChange,
+		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()

@@ -107,9 +107,10 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	}
 	complete := err == nil
 	if complete {
-		maps.DeleteFunc(
-			c.broken, func(id ulid.ULID, _ *brokenBlock) bool { _, ok := l.blocks[id]; return !ok },
-		)
+		maps.DeleteFunc(c.broken, func(id ulid.ULID, _ *brokenBlock) bool {
+			_, ok := l.blocks[id]
+			return !ok
+		})
 		c.logEmpty(l)
 	}
 
@@ -225,9 +226,10 @@ func without(blocks []*Block, records []*record) []*Block {
 	for _, r := range records {
 		ids[r.id()] = struct{}{}
 	}
-	return slices.DeleteFunc(
-		slices.Clone(blocks), func(b *Block) bool { _, ok := ids[b.ID]; return ok },
-	)
+	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool {
+		_, ok := ids[b.ID]
+		return ok
+	})
 }
 
 // union returns blocks and the blocks of served that are not among them.

@@ -197,20 +197,17 @@ func TestConcurrentUse(t *testing.T) {
 		putBlock(b, i)
 	}
 	var last *View
-	c := newCatalog(
-		t,
-		Options{
-			Bucket:       b,
-			Dir:          localfs.At(t.TempDir()),
-			RefreshEvery: time.Nanosecond,
-			OnChange: func(old, new *View) {
-				if last != nil && old != last {
-					t.Error("OnChange skipped a view")
-				}
-				last = new
-			},
+	c := newCatalog(t, Options{
+		Bucket:       b,
+		Dir:          localfs.At(t.TempDir()),
+		RefreshEvery: time.Nanosecond,
+		OnChange: func(old, new *View) {
+			if last != nil && old != last {
+				t.Error("OnChange skipped a view")
+			}
+			last = new
 		},
-	)
+	})
 	var wg sync.WaitGroup
 	for g := range 4 {
 		wg.Go(func() {
@@ -569,23 +566,20 @@ func TestOnChangeIsCalledWithoutALock(t *testing.T) {
 	var c *Catalog
 	var told []int // blocks in each new view
 	entered, leave := make(chan struct{}), make(chan struct{})
-	c = newCatalog(
-		t,
-		Options{
-			Bucket: b,
-			Opened: func(ulid.ULID) bool { return false },
-			OnChange: func(_, cur *View) {
-				switch told = append(told, len(cur.Blocks)); len(told) {
-				case 3:
-					close(entered)
-					<-leave
-					c.Status()
-				case 4:
-					panic("boom")
-				}
-			},
+	c = newCatalog(t, Options{
+		Bucket: b,
+		Opened: func(ulid.ULID) bool { return false },
+		OnChange: func(_, cur *View) {
+			switch told = append(told, len(cur.Blocks)); len(told) {
+			case 3:
+				close(entered)
+				<-leave
+				c.Status()
+			case 4:
+				panic("boom")
+			}
 		},
-	)
+	})
 	mustSync(t, c)
 	b.put(testID(3).String()+"/"+metaFile, compactedMeta(testID(3), first, second))
 	mustSync(t, c)

@@ -42,16 +42,13 @@ func TestABucketThatIsEmptied(t *testing.T) {
 			ids = append(ids, putBlock(b, i))
 		}
 		var log bytes.Buffer
-		c := newCatalog(
-			t,
-			Options{
-				Bucket:     b,
-				Registerer: prometheus.NewRegistry(),
-				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
-				BucketName: "blocks",
-				Prefix:     "eu",
-			},
-		)
+		c := newCatalog(t, Options{
+			Bucket:     b,
+			Registerer: prometheus.NewRegistry(),
+			Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+			BucketName: "blocks",
+			Prefix:     "eu",
+		})
 		defer runCatalog(t, c)()
 		check := func(when string, blocks int, pending, unlisted float64) {
 			t.Helper()
@@ -59,8 +56,8 @@ func TestABucketThatIsEmptied(t *testing.T) {
 			if got := len(c.View().Blocks); got != blocks {
 				t.Errorf("%s: serving %d blocks, want %d", when, got, blocks)
 			}
-			if p, u := testutil.ToFloat64(c.metrics.shrinkPending), testutil.ToFloat64(c.metrics.unlisted); p != pending ||
-				u != unlisted {
+			p, u := testutil.ToFloat64(c.metrics.shrinkPending), testutil.ToFloat64(c.metrics.unlisted)
+			if p != pending || u != unlisted {
 				t.Errorf("%s: pending %v, unlisted %v, want %v, %v", when, p, u, pending, unlisted)
 			}
 		}
@@ -166,16 +163,13 @@ func TestABucketWithoutBlocksIsLogged(t *testing.T) {
 			b.put(name, "x")
 		}
 		var log bytes.Buffer
-		c := newCatalog(
-			t,
-			Options{
-				Bucket:     b,
-				Discovery:  d,
-				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
-				BucketName: "blocks",
-				Prefix:     "eu",
-			},
-		)
+		c := newCatalog(t, Options{
+			Bucket:     b,
+			Discovery:  d,
+			Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+			BucketName: "blocks",
+			Prefix:     "eu",
+		})
 		mustSync(t, c)
 		mustSync(t, c)
 		lines := strings.Count(log.String(), "no blocks in the bucket")

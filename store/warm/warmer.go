@@ -242,10 +242,9 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 			blocks = append(blocks, b)
 		}
 	}
-	slices.SortFunc(
-		blocks,
-		func(a, b *catalog.Block) int { return cmp.Or(cmp.Compare(used[b.ID], used[a.ID]), a.ID.Compare(b.ID)) },
-	)
+	slices.SortFunc(blocks, func(a, b *catalog.Block) int {
+		return cmp.Or(cmp.Compare(used[b.ID], used[a.ID]), a.ID.Compare(b.ID))
+	})
 	blocks = blocks[:min(len(blocks), maxHeaders)]
 	if len(blocks) == 0 {
 		return
