@@ -30,8 +30,7 @@ import (
 	"larder/store/warm"
 )
 
-// backend is everything behind the servers: the bucket, the catalog, headers, caches and the store
-// itself.
+// backend is everything behind the servers: the bucket, the catalog, headers, caches and the store.
 type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
@@ -54,13 +53,13 @@ type backend struct {
 
 	undo []func() // run last to first
 
-	// closed when a view is ready; when one was seen in the bucket
+	// known is closed when a view is ready, complete when a view comes from the bucket.
 	known, complete         chan struct{}
 	onceKnown, onceComplete sync.Once
 }
 
-// openBackend wires the packages together. dir is larder's own directory, nil to keep everything in
-// memory. Nothing is read from the bucket before run.
+// openBackend wires the packages together. dir is larder's directory, nil to keep everything in
+// memory. It does not read from the bucket.
 func openBackend(
 	conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg prometheus.Registerer,
 	tracer trace.TracerProvider,
@@ -74,19 +73,19 @@ func openBackend(
 	b.panics = panics.New("background", logger, reg)
 	b.loads = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_loads_total",
-		Help: "Total number of blocks that came to be served.",
+		Help: "Total number of blocks that larder began to serve.",
 	})
 	b.drops = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_drops_total",
-		Help: "Total number of blocks that ceased to be served.",
+		Help: "Total number of blocks that larder stopped serving.",
 	})
 	b.lastLoad = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "thanos_bucket_store_blocks_last_loaded_timestamp_seconds",
-		Help: "When a block last came to be served.",
+		Help: "Time at which larder last began to serve a block.",
 	})
 	dropFailures := prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "thanos_bucket_store_block_drop_failures_total",
-		Help: "Always 0: to cease serving a block cannot fail. It is here for dashboards.",
+		Help: "Always 0, because larder cannot fail to stop serving a block. Kept for dashboards.",
 	})
 	reg.MustRegister(b.loads, b.drops, b.lastLoad, dropFailures)
 	if err := b.open(dir, reg, tracer); err != nil {
@@ -104,8 +103,8 @@ func (b *backend) open(
 	if err := b.openBucket(reads, reg); err != nil {
 		return err
 	}
-	// Page caches use the stack itself and take their slots before they read, because the time that
-	// they wait for a slot does not count as time of the read.
+	// Page caches use the stack itself and acquire their slots before they read, so that waiting
+	// for a slot does not count as time of the read.
 	b.bound = b.blocks.Bound()
 	parquet, err := b.openParquet(reads, reg)
 	if err != nil {
@@ -145,7 +144,8 @@ func (b *backend) open(
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
-			Headers: b.headers, Index: index, Chunks: chunks, Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
+			Headers: b.headers, Index: index, Chunks: chunks,
+			Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: sets, Irregular: b.irregular,
 			Expansions: postings.NewAccount(m.Expansions(), reg),
 		},
@@ -178,7 +178,7 @@ func (b *backend) open(
 	return nil
 }
 
-// services are what the gRPC server is given.
+// services returns the services for the gRPC server.
 func (b *backend) services() services {
 	m := &b.conf.caches.Memory
 	return services{
@@ -187,9 +187,9 @@ func (b *backend) services() services {
 	}
 }
 
-// viewChanged has the headers of new blocks built in the background and those of blocks that left
-// forgotten; a block with other content than before is a new one. Queries may have met the new
-// blocks before; they build what they need themselves.
+// viewChanged starts building the headers of new blocks in the background and forgets the headers
+// of removed ones. A block with changed content is a new block. Requests may use a new block before
+// and build its header themselves.
 func (b *backend) viewChanged(old, cur *catalog.View) {
 	b.server.ViewChanged(old, cur)
 	var arrived []indexheader.Source
@@ -215,7 +215,7 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 			left++
 		}
 	}
-	now := b.catalog.View() // which may be newer than cur
+	now := b.catalog.View() // may be newer than cur
 	b.headers.Keep(func(id ulid.ULID) bool { return now.ByID(id) != nil })
 	b.loads.Add(float64(len(arrived)))
 	if len(arrived) > 0 {
@@ -234,17 +234,18 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 	}
 }
 
-// serves reports whether a block with such content is served now.
+// serves reports whether a block with this content is served now.
 func (b *backend) serves(id ulid.ULID, content uint64) bool {
 	blk := b.catalog.View().ByID(id)
 	return blk != nil && blk.Content == content
 }
 
-// run keeps the catalog up to date until ctx ends, and calls ready once, when requests may come.
+// run keeps the catalog up to date until ctx ends. It calls ready once, when the process can serve
+// requests.
 func (b *backend) run(ctx context.Context, ready func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return b.catalog.Run(ctx) })
-	background := func(f func() error) { // the store answers without it
+	background := func(f func() error) { // the store works without it
 		g.Go(func() error {
 			_ = b.panics.Do(f)
 			return nil
@@ -277,10 +278,11 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 			return nil
 		case <-b.complete:
 		}
-		// Headers and findings of blocks that left the bucket while no process ran.
+		// Remove headers and findings of blocks that were deleted while no process ran.
 		b.irregular.Retain(b.serves)
-		if err := b.headers.Retain(func(id ulid.ULID) bool { return b.catalog.View().ByID(id) != nil }); err != nil {
-			b.logger.Warn("index headers of former blocks stay", "err", err)
+		known := func(id ulid.ULID) bool { return b.catalog.View().ByID(id) != nil }
+		if err := b.headers.Retain(known); err != nil {
+			b.logger.Warn("removing index headers of former blocks failed", "err", err)
 		}
 		return nil
 	})
@@ -289,12 +291,12 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 
 func (b *backend) onClose(f func()) { b.undo = append(b.undo, f) }
 
-// opened reports whether a block can take the place of those that it was made from.
+// opened reports whether a compacted block can replace its sources.
 func (b *backend) opened(id ulid.ULID) bool {
 	return b.headers.Opened(id) && (b.warmer == nil || b.warmer.Warmed(id))
 }
 
-// close must be called after run and after the last request.
+// close releases everything. Call it after run and after the last request.
 func (b *backend) close() {
 	for i := len(b.undo) - 1; i >= 0; i-- {
 		b.undo[i]()

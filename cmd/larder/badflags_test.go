@@ -18,37 +18,37 @@ func TestUnknownArguments(t *testing.T) {
 		refuses(t, nil, want, append(args, bucket)...)
 	}
 	f(
-		"unknown flag --experimental.enable-index-header: Thanos has not had it since version 0.12.0: leave it out",
+		"unknown flag --experimental.enable-index-header: Thanos removed it in version 0.12.0: remove it",
 		"--experimental.enable-index-header",
 	)
 	f(
-		"unknown flag --no-store.disable-index-header: Thanos has not had it since version 0.14.0",
+		"unknown flag --no-store.disable-index-header: Thanos removed it in version 0.14.0",
 		"--no-store.disable-index-header",
 	)
 	f(
-		"--experimental.enable-index-cache-postings-compression: Thanos has not had it since version 0.17.0",
+		"--experimental.enable-index-cache-postings-compression: Thanos removed it in version 0.17.0",
 		"--experimental.enable-index-cache-postings-compression=true",
 	)
 	f(
-		"--cluster.peers: Thanos has not had it since version 0.5.0: gossip was removed",
+		"--cluster.peers: Thanos removed it in version 0.5.0: gossip was removed",
 		"--cluster.peers=a:10900",
 	)
-	f("--cluster.disable: Thanos has not had it since version 0.5.0", "--cluster.disable")
+	f("--cluster.disable: Thanos removed it in version 0.5.0", "--cluster.disable")
 	f(
-		"--grpc-advertise-address: Thanos has not had it since version 0.5.0",
+		"--grpc-advertise-address: Thanos removed it in version 0.5.0",
 		"--grpc-advertise-address=a",
 	)
 	f(
-		"--gcs.bucket: Thanos has not had it since version 0.2.0: use --objstore.config-file",
+		"--gcs.bucket: Thanos removed it in version 0.2.0: use --objstore.config-file",
 		"--gcs.bucket=b",
 	)
-	f("--s3.access-key: Thanos has not had it since version 0.2.0", "--s3.access-key=b")
+	f("--s3.access-key: Thanos removed it in version 0.2.0", "--s3.access-key=b")
 	f(
-		"--gcloudtrace.project: Thanos has not had it since version 0.6.0: use --tracing.config-file",
+		"--gcloudtrace.project: Thanos removed it in version 0.6.0: use --tracing.config-file",
 		"--gcloudtrace.project=p",
 	)
 	f(
-		"--log.request.decision: Thanos has not had it since version 0.33.0: use --request.logging-config-file",
+		"--log.request.decision: Thanos removed it in version 0.33.0: use --request.logging-config-file",
 		"--log.request.decision=NoLogCall",
 	)
 

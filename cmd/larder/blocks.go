@@ -13,7 +13,7 @@ import (
 	"larder/store/catalog"
 )
 
-// blocksConfig holds the flags that say how blocks are found, and which of them are served.
+// blocksConfig has the flags for finding and selecting blocks.
 type blocksConfig struct {
 	interval           time.Duration
 	discovery          string
@@ -25,7 +25,7 @@ type blocksConfig struct {
 
 	// set by load
 	relabel     []*relabel.Config
-	relabelText []byte // what relabel was read from
+	relabelText []byte // the document of relabel
 }
 
 func (c *blocksConfig) flags(f flagger) {
@@ -64,15 +64,11 @@ func (c *blocksConfig) load(now time.Time) (err error) {
 	return c.relabelYAML.wrap(err)
 }
 
-// clamp narrows a range of time to the one that is served now: relative times move on.
+// clamp narrows a time range to the one that is served now. Relative times move with the clock.
 func (c *blocksConfig) clamp(minT, maxT int64) (int64, int64) {
 	now := time.Now()
-	return max(
-			minT,
-			c.minTime.Millis(now, math.MinInt64),
-		), min(
-			maxT, c.maxTime.Millis(now, math.MaxInt64),
-		)
+	return max(minT, c.minTime.Millis(now, math.MinInt64)),
+		min(maxT, c.maxTime.Millis(now, math.MaxInt64))
 }
 
 // openCatalog opens the catalog. It keeps its last view in dir, if there is one, and calls lockDir

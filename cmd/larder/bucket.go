@@ -8,7 +8,7 @@ import (
 	"larder/store/catalog"
 )
 
-// bucketConfig holds the flags that name buckets, and their documents.
+// bucketConfig has the flags and documents of the bucket and of the Parquet bucket.
 type bucketConfig struct {
 	yaml, parquetYAML content
 
@@ -53,13 +53,14 @@ func (b *backend) openBucket(reads *slots.Limiter, reg prometheus.Registerer) er
 	}
 	b.onClose(func() {
 		if err := b.blocks.Close(); err != nil {
-			b.logger.Warn("close the bucket's client", "err", err)
+			b.logger.Warn("closing failed", "what", "bucket client", "err", err)
 		}
 	})
 	return nil
 }
 
-// openParquet opens the bucket of the Parquet converter. It returns nil if none is configured.
+// openParquet opens the client stack of the Parquet converter's bucket. It returns nil if none is
+// configured.
 func (b *backend) openParquet(
 	reads *slots.Limiter, reg prometheus.Registerer,
 ) (catalog.ParquetBucket, error) {
@@ -77,7 +78,7 @@ func (b *backend) openParquet(
 	}
 	b.onClose(func() {
 		if err := b.parquet.Close(); err != nil {
-			b.logger.Warn("close the client of the Parquet bucket", "err", err)
+			b.logger.Warn("closing failed", "what", "client of the Parquet bucket", "err", err)
 		}
 	})
 	return b.parquet.Bound(), nil

@@ -14,12 +14,11 @@ import (
 	"larder/internal/pagecache"
 )
 
-// cachesConfig holds the flags of caches and of memory: config.Caches has the rules, and is what
-// flags and documents come to.
+// cachesConfig has the flags and documents of caches and memory. config.Caches has the rules.
 type cachesConfig struct {
 	config.Caches
 	indexYAML, bucketYAML content
-	matchers              int // compiled matchers that are kept, 0 for none
+	matchers              int // maximum number of cached matchers; 0 = none
 }
 
 func (c *cachesConfig) flags(f flagger) {
@@ -66,7 +65,7 @@ func (c *cachesConfig) flags(f flagger) {
 		"Maximum number of compiled regular expressions to cache. 0 = cache none.")
 }
 
-// load reads the documents of the caches and applies them to what the flags say.
+// load reads the documents of the caches and applies them to the flags.
 func (c *cachesConfig) load(now time.Time) error {
 	c.ApplyFlags()
 	for _, document := range []struct {
@@ -87,7 +86,7 @@ func (c *cachesConfig) load(now time.Time) error {
 	return nil
 }
 
-// openIndexCache opens the index cache and, below it, its memcached.
+// openIndexCache opens the index cache and its memcached.
 func (b *backend) openIndexCache(
 	bucket pagecache.Bucket, pages pagecache.Options,
 ) (*indexcache.Cache, error) {
@@ -111,7 +110,7 @@ func (b *backend) openIndexCache(
 	return c, nil
 }
 
-// openChunkCache opens the cache of chunks and, below it, its memcached.
+// openChunkCache opens the chunk cache and its memcached.
 func (b *backend) openChunkCache(
 	bucket pagecache.Bucket, pages pagecache.Options,
 ) (*chunkcache.Cache, error) {
@@ -131,9 +130,9 @@ func (b *backend) openChunkCache(
 	return c, nil
 }
 
-// openMemcached opens a client that is closed after the cache over it; nil without a configuration.
-// What reads the bucket where the client finds nothing, once there is one, tells it how long that
-// takes.
+// openMemcached opens a client, which is closed after its cache. It returns nil without a
+// configuration. reader, once it is set, tells the client how long a read of the bucket takes
+// instead.
 func (b *backend) openMemcached(
 	name string, conf *config.Memcached, writes *config.Amount,
 	reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer,
@@ -143,7 +142,7 @@ func (b *backend) openMemcached(
 	}
 	o := conf.Options
 	o.Name, o.Logger, o.Registerer = name, b.logger, reg
-	o.MaxAsyncBufferBytes = max(writes.Bytes, 1) // 0 would be the client's default
+	o.MaxAsyncBufferBytes = max(writes.Bytes, 1) // the client treats 0 as its default
 	o.FirstByte = func() time.Duration {
 		if r := reader.Load(); r != nil {
 			return r.FirstByteP95()
@@ -158,7 +157,7 @@ func (b *backend) openMemcached(
 	return client, nil
 }
 
-// orNone turns a zero, which in options would be the default, into what means none there.
+// orNone converts 0, which options treat as their default, to -1, which means none.
 func orNone[T ~int | ~int64](v T) T {
 	if v == 0 {
 		return -1

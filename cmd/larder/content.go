@@ -12,14 +12,14 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// content is Thanos's pair of flags for a YAML document: X holds it, X-file names a file that does.
-// $(NAME) in it stands for an environment variable.
+// content is Thanos's pair of flags for a YAML document: X has the document, X-file the path of its
+// file. $(NAME) in the document is replaced by an environment variable.
 type content struct {
 	name, inline, path string
 	required           bool
-	// empty says that the document has held nothing so far.
+	// empty reports that the document was always empty so far.
 	empty bool
-	// hidden are the values of the document that was read last, which no error repeats.
+	// hidden has the values of the last document, which errors must not repeat.
 	hidden redaction.Document
 }
 
@@ -41,7 +41,7 @@ func (c *content) register(f flagger, name, help string) (file, inline *kingpin.
 	return file, inline
 }
 
-// read returns the document of the start, nil if none was given.
+// read returns the document at the start, nil if none was given.
 func (c *content) read() ([]byte, error) {
 	b, err := c.document()
 	c.empty = b == nil
@@ -52,7 +52,7 @@ func (c *content) document() ([]byte, error) {
 	b := []byte(c.inline)
 	if c.path != "" {
 		if c.inline != "" {
-			return nil, fmt.Errorf("--%s and --%s-file exclude each other", c.name, c.name)
+			return nil, fmt.Errorf("--%s and --%s-file are mutually exclusive", c.name, c.name)
 		}
 		var err error
 		if b, err = os.ReadFile(c.path); err != nil {
@@ -72,8 +72,8 @@ func (c *content) document() ([]byte, error) {
 	return b, err
 }
 
-// reread is read for a file that may have changed. One that has become empty is an error: whoever
-// writes it may have only begun to.
+// reread reads a file that may have changed. A file that has become empty is an error, because it
+// may be half written.
 func (c *content) reread() ([]byte, error) {
 	b, err := c.document()
 	if err == nil && b == nil && !c.empty {
@@ -83,7 +83,7 @@ func (c *content) reread() ([]byte, error) {
 	return b, err
 }
 
-// flag names the flag that the document came from.
+// flag returns the flag that gave the document.
 func (c *content) flag() string {
 	if c.path != "" {
 		return "--" + c.name + "-file"
@@ -91,8 +91,8 @@ func (c *content) flag() string {
 	return "--" + c.name
 }
 
-// wrap names the flag that the document came from, and its file. The error it returns repeats no
-// value of the document that may be a secret.
+// wrap adds the flag and the file of the document to an error, and hides values of the document
+// that may be secrets.
 func (c *content) wrap(err error) error {
 	if err == nil {
 		return nil
@@ -104,8 +104,8 @@ func (c *content) wrap(err error) error {
 	return fmt.Errorf("%s: %w", c.flag(), err)
 }
 
-// expand replaces $(NAME). A variable that is not set is an error: an empty secret key would fail
-// much later and elsewhere.
+// expand replaces $(NAME). A variable that is not set is an error, because an empty secret key
+// would fail much later and elsewhere.
 func (c *content) expand(b []byte) ([]byte, error) {
 	var missing error
 	out := regexp.MustCompile(`\$\([a-zA-Z_0-9]+\)`).ReplaceAllFunc(b, func(ref []byte) []byte {

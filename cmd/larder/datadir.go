@@ -10,7 +10,7 @@ import (
 	"larder/internal/localfs"
 )
 
-// dataDirConfig holds the flags of the data directory.
+// dataDirConfig has the flags of the data directory.
 type dataDirConfig struct {
 	path             string
 	cacheIndexHeader bool // false: there is no data directory
@@ -25,20 +25,21 @@ func (c *dataDirConfig) flags(f flagger) {
 			"and --data-dir is not used.")
 }
 
-// openDataDir opens the part of --data-dir that is larder's, <data-dir>/larder. (Thanos removes
-// block folders that it does not know, so nothing is put next to them.) Only that another process
-// has it is an error: a directory that cannot be used costs a disk cache, not the start.
+// openDataDir opens <data-dir>/larder. larder uses a folder of its own, because Thanos removes
+// unknown block folders. It is an error if another process uses it. A directory that cannot be used
+// is not an error, because larder can work without it.
 func openDataDir(dir string, reg prometheus.Registerer) (*datadir.Dir, error) {
 	d, err := datadir.Open(localfs.At(dir, "larder"))
 	if errors.Is(err, datadir.ErrInUse) {
-		return nil, fmt.Errorf("--data-dir %s: %w: give each larder one of its own", dir, err)
+		return nil, fmt.Errorf("--data-dir %s: %w: each larder needs a directory of its own", dir, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
 	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "larder_data_dir_usable",
-		Help: "1 while the data directory is there and locked by this process, 0 while nothing is kept on disk for want of it.",
+		Help: "1 while the data directory exists and is locked by this process, " +
+			"0 while larder keeps nothing on disk because it cannot use the directory.",
 	}, func() float64 {
 		if d.Usable() {
 			return 1

@@ -1,10 +1,19 @@
-// Command larder is the binary: `larder store` is the gateway. Flags and wiring only; what a flag
-// does is said by the package it configures.
+// Command larder is the binary: `larder store` runs the gateway, `larder demo` shows it.
 //
-// Flags keep Thanos's names, defaults and syntax, so that the arguments of a `thanos store` start
-// larder unchanged. A flag that has no meaning here is accepted and said so in the log, once, at
-// start; a flag that is not known is refused.
+// The package has flags, their checks and wiring. The packages that it configures do the work.
+// Flags keep Thanos's names, defaults and syntax, so that the arguments of `thanos store` start
+// larder unchanged. A flag that has no meaning in larder is accepted and logged once, at the start;
+// an unknown flag is an error. Errors in flags, documents, files, the data directory and ports are
+// found before the first request, and are one line on stderr that names the flag.
 //
-// Everything that can be wrong with flags, YAML, files, the data directory or the ports is found
-// before the first request can arrive, and is one line on stderr that names the flag.
+// # Where things are
+//
+// Each concern has a file with its flags, its checks and what it opens: bucket.go, datadir.go,
+// headers.go, blocks.go, caches.go, warm.go, requests.go, httpserver.go, grpc.go, web.go. flags.go
+// joins them as storeConfig. backend.go opens everything behind the servers, gateway.go the
+// servers. reload.go lists the files that are read again while the process runs.
+//
+// # Locks
+//
+// certificates.mu is held while TLS files are read, so that concurrent handshakes read them once.
 package main

@@ -8,8 +8,8 @@ import (
 	"larder/internal/config"
 )
 
-// storeConfig is what the flags of `larder store` say, one field for each concern. The file of a
-// concern has its flags, what load checks of them, and what is opened by them.
+// storeConfig has the flags of `larder store`, one field for each concern. The file of a concern
+// has its flags, their checks and what they configure.
 type storeConfig struct {
 	process    processConfig
 	bucket     bucketConfig
@@ -25,15 +25,15 @@ type storeConfig struct {
 	web        webConfig
 	drainDelay time.Duration
 
-	// withoutEffect and old hold, per name, whether the user gave a flag that means nothing here,
-	// or one that has a new name.
+	// withoutEffect and old record by name which flags without effect and which former names the
+	// user gave.
 	withoutEffect, old map[string]*bool
-	// shown are the flags with their values, secrets left out. Call it after parsing.
+	// shown returns the flags with their values and without secrets. Call it after parsing.
 	shown func() map[string]string
 }
 
-// storeFlags registers the flags of the command, in the order in which --help shows them: from what
-// must be given to what means nothing.
+// storeFlags registers the flags of the command in the order of --help: from required flags to
+// flags without effect.
 func (c *storeConfig) storeFlags(f flagger) {
 	c.bucket.flags(f)
 	c.dataDir.flags(f)
@@ -54,8 +54,8 @@ func (c *storeConfig) storeFlags(f flagger) {
 	registerIgnored(f, c.withoutEffect)
 }
 
-// load reads the documents that flags name and checks what one flag alone cannot show. It changes
-// nothing outside c.
+// load reads the documents that flags name and checks combinations of flags. It changes nothing
+// outside c.
 func (c *storeConfig) load(now time.Time) error {
 	c.headers.load()
 	for _, load := range []func() error{
@@ -77,7 +77,7 @@ func (c *storeConfig) load(now time.Time) error {
 	return nil
 }
 
-// noteFlags notes the flags that have no effect, and those that have a new name.
+// noteFlags adds notes for given flags that have no effect or a new name.
 func (c *storeConfig) noteFlags() {
 	add := func(msg, flag, why string) {
 		c.caches.Notes = append(c.caches.Notes, config.Note{Msg: msg, Flag: "--" + flag, Why: why})

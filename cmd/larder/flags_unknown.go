@@ -12,23 +12,23 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// formerFlag is a flag that a release of `thanos store` had and a later one has not.
+// formerFlag is a flag that Thanos has removed from `thanos store`.
 type formerFlag struct {
-	// name may end in a dot: then it stands for all flags that begin so.
+	// name may end in a dot. Then it is a prefix of flags.
 	name string
 	// gone is the first release of Thanos without the flag.
 	gone string
-	// instead says what to do.
+	// instead says what to do instead.
 	instead string
 }
 
-// formerFlags lists them, from Thanos's tags. Flags that are accepted without effect are in
+// formerFlags lists flags that Thanos has removed. Flags that are accepted without effect are in
 // ignored.
 func formerFlags() []formerFlag {
 	const (
-		gossip  = "gossip was removed; leave it out, and name this process in the Querier's --endpoint"
+		gossip  = "gossip was removed: remove it, and add this process to the Querier's --endpoint"
 		bucket  = "use --objstore.config-file"
-		headers = "leave it out: index headers are always used"
+		headers = "remove it: index headers are always used"
 	)
 	return []formerFlag{
 		{"cluster.", "0.5.0", gossip},
@@ -41,7 +41,7 @@ func formerFlags() []formerFlag {
 		{
 			"experimental.enable-index-cache-postings-compression",
 			"0.17.0",
-			"leave it out: postings are always compressed",
+			"remove it: postings are always compressed",
 		},
 		{"log.request.decision", "0.33.0", "use --request.logging-config-file"},
 	}
@@ -53,14 +53,12 @@ var (
 	unknownCommand = regexp.MustCompile(`(?s)^expected command but got "(.*)"$`)
 	unexpected     = regexp.MustCompile(`(?s)^unexpected (?:argument )?'?(.*?)'?$`)
 
-	// flagName is what an argument that was meant for a flag has of a name. What follows may be a
-	// value.
+	// flagName matches the name at the beginning of an argument. A value may follow it.
 	flagName = regexp.MustCompile(`^[A-Za-z0-9._-]{0,64}`)
 )
 
-// explainArguments adds to an error of kingpin's what the argument was probably meant to be. It
-// repeats names of flags and plain words alone, because the rest of an argument may be a document
-// with secrets.
+// explainArguments adds the probable intention to an error of kingpin. It repeats only names of
+// flags and plain words, because an argument may be a document with secrets.
 func explainArguments(app *kingpin.Application, args []string, err error) error {
 	model := app.Model()
 	if m := unknownLong.FindStringSubmatch(err.Error()); m != nil {
@@ -71,7 +69,7 @@ func explainArguments(app *kingpin.Application, args []string, err error) error 
 			redaction.Value(m[1]))
 	}
 	if m := unknownShort.FindStringSubmatch(err.Error()); m != nil {
-		// A long name behind one dash reads as many short ones.
+		// kingpin reads a long name after one dash as several short flags.
 		given := slices.IndexFunc(
 			args, func(a string) bool { return strings.HasPrefix(a, "-"+m[1]) && len(a) > 2 },
 		)
@@ -99,18 +97,18 @@ func explainArguments(app *kingpin.Application, args []string, err error) error 
 	return err
 }
 
-// unknownFlag says since when Thanos has not had the flag, or which one was probably meant.
+// unknownFlag returns an error that says since when Thanos lacks the flag, or which flag was
+// probably meant.
 func unknownFlag(given string, known []string) error {
 	name := strings.TrimPrefix(given, "no-")
 	for _, f := range formerFlags() {
 		if name == f.name || strings.HasSuffix(f.name, ".") && strings.HasPrefix(name, f.name) {
 			return fmt.Errorf(
-				"unknown flag --%s: Thanos has not had it since version %s: %s", given, f.gone,
-				f.instead,
+				"unknown flag --%s: Thanos removed it in version %s: %s", given, f.gone, f.instead,
 			)
 		}
 	}
-	if slices.Contains(known, name) { // a no- before what is not a switch
+	if slices.Contains(known, name) { // no- before a flag that is not a switch
 		return fmt.Errorf("unknown flag --%s: --%s has a value and cannot be negated", given, name)
 	}
 	if meant := yamldoc.Nearest(given, known); meant != "" {
@@ -119,7 +117,7 @@ func unknownFlag(given string, known []string) error {
 	return fmt.Errorf("unknown flag --%s: see larder store --help", given)
 }
 
-// flagNames are the names of the flags of an application and its commands.
+// flagNames returns the names of the flags of an application and its commands.
 func flagNames(model *kingpin.ApplicationModel) []string {
 	var names []string
 	add := func(flags []*kingpin.FlagModel) {

@@ -27,7 +27,7 @@ import (
 	"larder/store/storepb"
 )
 
-// gateway is a `larder store` from its flags to its last request: newGateway, run, close.
+// gateway is the running `larder store`: newGateway, run, close.
 type gateway struct {
 	conf     *storeConfig
 	logger   *slog.Logger
@@ -37,7 +37,7 @@ type gateway struct {
 	rpc      *rpcServer
 	requests *requestlog.Log
 	reload   *reload.Reloader
-	http     []httpServer // the main one, and that of --web.debug-address if there is one
+	http     []httpServer // the main server, and that of --web.debug-address if set
 	metrics  prometheus.Gatherer
 
 	rpcListener net.Listener
@@ -45,16 +45,16 @@ type gateway struct {
 	undo []func() // run last to first
 }
 
-// newGateway finds out everything that can be wrong with the flags and their surroundings, in an
-// order that leaves nothing behind: files first, then the data directory, then the bucket's client,
-// the ports last. Until it succeeds it logs nothing, so that the error is the only line.
+// newGateway checks flags, files, the data directory and the bucket's client, and opens the ports
+// last. After an error, nothing stays open. It logs nothing before it succeeds, so that the error
+// is the only line.
 func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 	if err := conf.load(time.Now()); err != nil {
 		return nil, err
 	}
 	logger, err := telemetry.NewLogger(stderr, conf.process.logLevel, conf.process.logFormat)
 	if err != nil {
-		// its values are checked: it is where they write to
+		// Level and format are valid. The destination of the log is not usable.
 		return nil, fmt.Errorf("--log.format: %w", err)
 	}
 	if conf.process.debugName != "" {
@@ -76,14 +76,15 @@ func (g *gateway) open() (err error) {
 		return err
 	}
 	telemetry.LogSDK(g.logger)
-	if g.tracing, err = telemetry.NewTracing(context.Background(), conf.process.tracing); err != nil {
+	g.tracing, err = telemetry.NewTracing(context.Background(), conf.process.tracing)
+	if err != nil {
 		return conf.process.tracingYAML.wrap(err)
 	}
 	g.onClose(g.flushSpans)
 
 	reg := telemetry.NewRegistry()
 	g.metrics = reg
-	var dir *datadir.Dir // nil: nothing is kept on disk
+	var dir *datadir.Dir // nil: larder keeps nothing on disk
 	if conf.dataDir.cacheIndexHeader {
 		if dir, err = openDataDir(conf.dataDir.path, reg); err != nil {
 			return err
@@ -101,7 +102,7 @@ func (g *gateway) open() (err error) {
 
 	g.logger.Info("starting larder", "version", version.Info(), "build", version.BuildContext())
 	if limitErr != nil {
-		g.logger.Warn("the container's memory limit is not known", "err", limitErr)
+		g.logger.Warn("memory limit of the container is unknown", "err", limitErr)
 	}
 	conf.caches.Memory.Log(g.logger, limit, scaled)
 	conf.caches.Memory.WarnAboveMachine(g.logger, limit, config.MachineMemory())
@@ -120,7 +121,7 @@ func (g *gateway) open() (err error) {
 	return nil
 }
 
-// serve makes the servers and takes the ports.
+// serve creates the servers and opens the ports.
 func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	g.probe = web.NewProbe(reg, func(ready bool) {
 		g.rpc.setReady(ready)
@@ -135,8 +136,10 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	}
 	connections := inbound.NewMetrics(reg)
 	if g.rpcListener, err = listen("grpc-address", g.conf.grpc.address, inbound.Options{
-		Max: orNone(g.conf.grpc.maxConnections), MaxPerClient: orNone(g.conf.grpc.maxPerClient), WriteTimeout: orNone(g.conf.requests.sendStall),
-		Shares: g.conf.grpc.shares, Requests: g.rpc.open,
+		Max:          orNone(g.conf.grpc.maxConnections),
+		MaxPerClient: orNone(g.conf.grpc.maxPerClient),
+		WriteTimeout: orNone(g.conf.requests.sendStall),
+		Shares:       g.conf.grpc.shares, Requests: g.rpc.open,
 		Server: "grpc", Logger: g.logger, Metrics: connections,
 	}); err != nil {
 		return err
@@ -157,12 +160,10 @@ func listen(flag, address string, opts inbound.Options) (net.Listener, error) {
 	return inbound.New(l, opts), nil
 }
 
-// run serves until ctx ends or something fails that the process cannot do without, and then stops:
-// no new requests, running ones finish within their grace period, and only then what they use is
-// taken away. Call it once.
+// run serves until ctx ends or an essential part fails. Then it stops: it accepts no new requests,
+// running ones finish within the grace period, and the rest is stopped after them. Call it once.
 func (g *gateway) run(ctx context.Context) error {
-	// INVARIANT: actors are stopped one after the other in the order in which they are added, each
-	// before the next.
+	// INVARIANT: actors are stopped in the order in which they were added, one after the other.
 	var actors run.Group
 
 	stopped, stop := context.WithCancel(ctx)
@@ -205,7 +206,7 @@ func (g *gateway) run(ctx context.Context) error {
 
 func (g *gateway) onClose(f func()) { g.undo = append(g.undo, f) }
 
-// close gives back what newGateway took. It must not be called while run is running.
+// close releases what newGateway opened. Do not call it while run is running.
 func (g *gateway) close() {
 	for _, f := range slices.Backward(g.undo) {
 		f()
@@ -213,11 +214,11 @@ func (g *gateway) close() {
 	g.undo = nil
 }
 
-// closed logs what went wrong when closing something. Listeners have been closed by their servers
-// by then.
+// closed logs an error of closing. Listeners were closed by their servers before, which is not
+// logged.
 func (g *gateway) closed(what string, err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
-		g.logger.Warn("close", "what", what, "err", err)
+		g.logger.Warn("closing failed", "what", what, "err", err)
 	}
 }
 

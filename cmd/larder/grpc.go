@@ -34,37 +34,38 @@ import (
 	"larder/store/storepb"
 )
 
-// What a client may do, in sizes and times that are not flags: docs/security.md has them all.
-// Answers have no bound of their own.
+// Bounds of clients that are not flags. docs/security.md lists all bounds. The size of answers is
+// not bounded here.
 const (
-	// maxRequestBytes bounds a message: far more than matchers ever need (ten thousand of them with
-	// 1,600 bytes each), and little enough that a few hostile requests do not exhaust the memory.
+	// maxRequestBytes bounds a message. It is enough for ten thousand matchers of 1,600 bytes, and
+	// small enough that a few hostile requests do not exhaust the memory.
 	maxRequestBytes = 16 << 20
 	// maxHeaderBytes bounds the metadata of a request. grpc's default is 16 MiB.
 	maxHeaderBytes = 16 << 10
-	// handshakeTimeout is what a new connection has for TLS and the beginning of HTTP/2.
+	// handshakeTimeout bounds TLS and the beginning of HTTP/2 on a new connection.
 	handshakeTimeout = 20 * time.Second
-	// A connection on which nothing came for deadPeerPing is asked, and closed when no answer came
-	// for deadPeerTimeout: grpc's default is 2 hours.
+	// A connection without traffic for deadPeerPing is pinged, and closed without an answer within
+	// deadPeerTimeout. grpc's default is 2 hours.
 	deadPeerPing    = time.Minute
 	deadPeerTimeout = 20 * time.Second
-	// streamWindow is what a client may send on a stream before its message is read, and
-	// connectionWindow the same for all streams of a connection. grpc's default grows with the
+	// streamWindow is the number of bytes that a client may send on a stream before they are read,
+	// connectionWindow that for all streams of a connection. grpc's default grows with the
 	// bandwidth, up to 16 MiB for each stream.
 	streamWindow     = 64 << 10
 	connectionWindow = 1 << 20
-	// maxSmallMessage bounds the messages of Info, Health and reflection: names of services and
-	// symbols.
+	// maxSmallMessage bounds the messages of Info, Health and reflection, which only name services
+	// and symbols.
 	maxSmallMessage = 4 << 10
-	// reflectionLifetime is how long a stream of reflection may last: tools need it for seconds.
+	// reflectionLifetime bounds a stream of reflection. Tools need it for seconds.
 	reflectionLifetime = 10 * time.Minute
-	// watchLifetime is how long a Watch of Health lasts. Without an end max-connection-age would
-	// not end its connection.
+	// watchLifetime bounds a Watch of Health, so that --grpc-server-max-connection-age can end its
+	// connection.
 	watchLifetime = time.Hour
-	// maxConnectionGrace is how long requests may go on on a connection of that age.
+	// maxConnectionGrace is the time for requests to finish on a connection that has reached its
+	// maximum age.
 	maxConnectionGrace = time.Hour
-	// maxConnectionIdle is how long a connection without requests stays. Queriers ask for Info
-	// every few seconds.
+	// maxConnectionIdle is the time after which a connection without requests is closed. Queriers
+	// call Info every few seconds.
 	maxConnectionIdle = 15 * time.Minute
 )
 
@@ -72,8 +73,8 @@ type grpcConfig struct {
 	address                 string
 	grace, maxConnectionAge time.Duration
 	tls                     serverTLS
-	// maxConnections are those in all, maxPerClient those from one address, maxStreams the requests
-	// on one of them, maxRequestsPerClient those of one address; 0: no bound.
+	// maxConnections bounds all connections, maxPerClient those of one address, maxStreams the
+	// requests of a connection, maxRequestsPerClient those of one address. 0: no bound.
 	maxConnections, maxPerClient, maxStreams, maxRequestsPerClient int
 	shares                                                         []inbound.Share
 	reflection                                                     bool
@@ -112,11 +113,11 @@ func (c *grpcConfig) load() error {
 	return err
 }
 
-// useTunedBuffers replaces grpc's buffer pool in the whole process. Its own goes from 32 KiB
-// straight to 1 MiB and clears what it hands out, which costs a 40 KiB frame 18 times as much as a
-// pool with every power of two.
+// useTunedBuffers replaces grpc's buffer pool in the whole process. grpc's own has no size between
+// 32 KiB and 1 MiB and clears every buffer. A frame of 40 KiB therefore costs 18 times as much as
+// with a pool of every power of two.
 //
-// It must be called before any use of grpc.
+// Call it before any use of grpc.
 func useTunedBuffers() error {
 	pool, err := mem.NewBinaryTieredBufferPool(8, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20)
 	if err != nil {
@@ -130,22 +131,22 @@ func useTunedBuffers() error {
 type rpcServer struct {
 	*grpc.Server
 	health *health.Server
-	open   *inbound.Requests // of its listener too
+	open   *inbound.Requests // shared with its listener
 	certs  *certificates     // nil without TLS
 }
 
-// services are what is served besides health and reflection, and the account of their messages.
+// services has the services besides health and reflection, and the account of their messages.
 type services struct {
 	store    storepb.StoreServer
 	info     storepb.InfoServer
 	messages *intake.Account
-	// incomplete is for the bytes of messages that are being received; 0 = inbound's default.
+	// incomplete bounds the bytes of messages that are being received; 0 = inbound's default.
 	incomplete int64
-	// unsent is for label answers that their clients have not read; 0 = inbound's default.
+	// unsent bounds the bytes of label answers that clients have not read; 0 = inbound's default.
 	unsent int64
 }
 
-// newRPCServer makes the server; it serves nothing yet. reg must be new to it.
+// newRPCServer returns the server, which does not serve yet. Call it once for each reg.
 func newRPCServer(
 	conf grpcConfig, s services, requests *requestlog.Log, logger *slog.Logger,
 	reg prometheus.Registerer, tracing *telemetry.Tracing,
@@ -153,22 +154,9 @@ func newRPCServer(
 	metrics := grpcprom.NewServerMetrics(
 		grpcprom.WithServerHandlingTimeHistogram(
 			grpcprom.WithHistogramOpts(&prometheus.HistogramOpts{
-				// The classic buckets are Thanos's: the mixin's quantiles are computed from them.
+				// Thanos's classic buckets, from which the mixin computes quantiles.
 				Buckets: []float64{
-					0.001,
-					0.01,
-					0.1,
-					0.3,
-					0.6,
-					1,
-					3,
-					6,
-					9,
-					20,
-					30,
-					60,
-					90,
-					120,
+					0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120,
 				},
 				NativeHistogramBucketFactor:    1.1,
 				NativeHistogramMaxBucketNumber: 256,
@@ -206,15 +194,16 @@ func newRPCServer(
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.InTapHandle(open.Tap),
-		// Queriers ping idle connections as often as every 10 s; grpc's default would disconnect
-		// them for it.
+		// Queriers ping idle connections every 10 s, for which grpc's default would disconnect
+		// them.
 		grpc.KeepaliveEnforcementPolicy(
 			keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true},
 		),
-		// Stop then returns only when no handler uses the store any more, which is closed after it.
+		// Stop returns when no handler uses the store any more. The store is closed afterwards.
 		grpc.WaitForHandlers(true),
-		// Thanos's order but for recovery, which is innermost: so a panic is counted and logged as
-		// the Internal error that the client sees. Tracing wraps them all, it is no interceptor.
+		// Same order as in Thanos, except that recovery is innermost, so that a panic is counted
+		// and logged as the Internal error that the client sees. Tracing is a stats handler and
+		// wraps all of them.
 		grpc.ChainUnaryInterceptor(
 			open.Unary, requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...),
 			requests.Unary, failures.Unary, recovery.UnaryServerInterceptor(recovered),
@@ -229,8 +218,7 @@ func newRPCServer(
 		MaxConnectionIdle: maxConnectionIdle, Time: deadPeerPing, Timeout: deadPeerTimeout,
 	}))
 	if conf.maxStreams > 0 {
-		// It also is what bounds the handlers of a client that begins requests and drops them at
-		// once.
+		// This also bounds the handlers of a client that begins requests and drops them at once.
 		opts = append(opts, grpc.MaxConcurrentStreams(uint32(conf.maxStreams)))
 	}
 	certs, err := newCertificates(&conf.tls)
@@ -240,7 +228,7 @@ func newRPCServer(
 	if certs != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(certs.server())))
 	}
-	if tracing.Enabled { // it costs an allocation per message
+	if tracing.Enabled { // costs an allocation per message
 		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
 			otelgrpc.WithTracerProvider(tracing.Provider),
 			otelgrpc.WithPropagators(
@@ -271,32 +259,31 @@ func newRPCServer(
 	return srv, nil
 }
 
-// setReady makes the health service say so, for the process and for each service.
+// setReady sets the state of the health service, for the process and for each service.
 func (s *rpcServer) setReady(ready bool) {
 	state := healthpb.HealthCheckResponse_NOT_SERVING
 	if ready {
 		state = healthpb.HealthCheckResponse_SERVING
 	}
-	for _, name := range []string{"", storepb.Store_ServiceDesc.ServiceName, storepb.Info_ServiceDesc.ServiceName} {
+	for _, name := range []string{
+		"", storepb.Store_ServiceDesc.ServiceName, storepb.Info_ServiceDesc.ServiceName,
+	} {
 		s.health.SetServingStatus(name, state)
 	}
 }
 
-// stop refuses new requests and lets the running ones finish; those that have not after the grace
-// period are cancelled. It returns when no handler runs any more.
+// stop rejects new requests and waits for running ones. It cancels those that still run after the
+// grace period. It returns when no handler runs any more.
 func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
 	hard := time.AfterFunc(grace, func() {
-		logger.Warn(
-			"gRPC requests have not finished in the grace period and are cancelled", "grace_period",
-			grace,
-		)
+		logger.Warn("grace period ended, running gRPC requests are cancelled", "grace_period", grace)
 		s.Stop()
 	})
 	defer hard.Stop()
 	s.GracefulStop()
 }
 
-// requestLogOptions are those of all that logs requests.
+// requestLogOptions returns the options of all loggers of requests.
 func requestLogOptions(logger *slog.Logger) requestlog.Options {
 	return requestlog.Options{Logger: logger, Tenant: admission.TenantOf}
 }
@@ -308,8 +295,8 @@ func traceIDs(ctx context.Context) prometheus.Labels {
 	return nil
 }
 
-// infoWhenReady wraps an Info server: while the process is not ready, or no longer, it answers with
-// an error, upon which queriers leave the store out.
+// infoWhenReady wraps an Info server. While the process is not ready, Info fails, so that queriers
+// do not use this store.
 type infoWhenReady struct {
 	storepb.InfoServer
 	ready func() bool
@@ -324,7 +311,7 @@ func (i infoWhenReady) Info(
 	return i.InfoServer.Info(ctx, req)
 }
 
-// stalled tells the connection of a Series request that its client did not read the answer.
+// stalled reports to the connection of a Series request that its client did not read the answer.
 func stalled(ctx context.Context) {
 	if p, ok := peer.FromContext(ctx); ok {
 		if c := inbound.From(p.Addr); c != nil {

@@ -14,7 +14,7 @@ import (
 	"larder/store/indexheader"
 )
 
-// headersConfig holds the flags of index headers.
+// headersConfig has the flags of index headers.
 type headersConfig struct {
 	idle        time.Duration // negative: never
 	wait        time.Duration // 0: no wait
@@ -33,7 +33,7 @@ func (c *headersConfig) flags(f flagger) {
 
 func (c *headersConfig) load() {
 	if c.idle == 0 {
-		c.idle = -1 // where the flag means never, the option means its default
+		c.idle = -1 // the option treats 0 as its default
 	}
 }
 
@@ -57,8 +57,8 @@ func (b *backend) openHeaders(
 	return nil
 }
 
-// measure has the bucket asked how large the files of a block are. No header is built before there
-// is a catalog.
+// measure asks the bucket for the sizes of a block's files. The catalog exists before the first
+// header is built.
 func (b *backend) measure(
 	ctx context.Context, src indexheader.Source, corrupt bool,
 ) (changed bool, err error) {
@@ -70,8 +70,8 @@ func (b *backend) measure(
 	return verdict == catalog.Changed, err
 }
 
-// waitHeaders waits for the headers of recent blocks if --wait-headers asks for it. A header that
-// cannot be built is not waited for: a bad block must not keep the others from being served.
+// waitHeaders waits for the headers of recent blocks, see --wait-headers. It does not wait for a
+// header that cannot be built, because one bad block must not prevent readiness.
 func (b *backend) waitHeaders(ctx context.Context) error {
 	if b.conf.headers.wait == 0 {
 		return nil

@@ -16,24 +16,24 @@ import (
 	"larder/internal/web"
 )
 
-// What a client of HTTP may do that is no flag; what it may send and how long it may take to read
-// stands in internal/web.
+// Bounds of HTTP clients that are not flags. internal/web bounds bodies and the time to read
+// answers.
 const (
-	// headerTimeout is what a client has for the headers of a request, and for TLS before them.
+	// headerTimeout bounds TLS and the headers of a request.
 	headerTimeout = 10 * time.Second
-	// maxHTTPHeaderBytes bounds them. net/http adds 4 KiB of its own.
+	// maxHTTPHeaderBytes bounds the headers. net/http adds 4 KiB to it.
 	maxHTTPHeaderBytes = 64 << 10
-	// idleTimeout is how long a connection waits for the next request: longer than between two
-	// scrapes.
+	// idleTimeout is the time after which an idle connection is closed. It is longer than the usual
+	// interval between two scrapes.
 	idleTimeout = 3 * time.Minute
-	// maxHTTPStreams are the requests that run at once on a connection of HTTP/2.
+	// maxHTTPStreams bounds the concurrent requests of an HTTP/2 connection.
 	maxHTTPStreams = 100
 )
 
-// httpConfig holds the flags of the HTTP servers. What they serve is said by webConfig.
+// httpConfig has the flags of the HTTP servers. webConfig has those of pages and API.
 type httpConfig struct {
 	address, configFile string
-	debugAddress        string // empty: there is no such listener
+	debugAddress        string // empty: no separate listener
 	grace               time.Duration
 
 	fixed webFixed // set by load
@@ -58,8 +58,7 @@ func (c *httpConfig) load(now time.Time) (err error) {
 	return err
 }
 
-// ownHosts are the names of this machine: its host name, and what the HTTP ports were told to
-// listen on.
+// ownHosts returns the names of this machine: its host name, and the hosts of the HTTP addresses.
 func (c *httpConfig) ownHosts() []string {
 	var names []string
 	add := func(name string) {
@@ -85,7 +84,7 @@ type httpServer struct {
 	name     string // in the log and in metrics
 }
 
-// serveHTTP makes the HTTP servers and takes their ports.
+// serveHTTP creates the HTTP servers and opens their ports.
 func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metrics) error {
 	conf := &g.conf.web
 	var allowances []web.Allowance
@@ -95,8 +94,9 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 	o := web.Options{
 		Allowances: allowances,
 		Probe:      g.probe, Gatherer: reg,
-		Disable: conf.disable, DisableCORS: conf.disableCORS, DebugElsewhere: g.conf.http.debugAddress != "",
-		AllowedHosts: conf.allowedHosts, OwnHosts: g.conf.http.ownHosts(),
+		Disable: conf.disable, DisableCORS: conf.disableCORS,
+		DebugElsewhere: g.conf.http.debugAddress != "",
+		AllowedHosts:   conf.allowedHosts, OwnHosts: g.conf.http.ownHosts(),
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,
@@ -104,7 +104,9 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 	if conf.enableAdmin {
 		o.Marker = marker{g.backend.bound}
 	}
-	if err := g.listenHTTP("http", "http-address", g.conf.http.address, web.Handler(o), connections); err != nil {
+	address := g.conf.http.address
+	err := g.listenHTTP("http", "http-address", address, web.Handler(o), connections)
+	if err != nil {
 		return err
 	}
 	if !o.DebugElsewhere {
@@ -125,14 +127,8 @@ func (g *gateway) listenHTTP(
 		return err
 	}
 	g.onClose(func() { g.closed("HTTP listener", l.Close()) })
-	g.http = append(
-		g.http,
-		httpServer{
-			name:     name,
-			listener: l,
-			Server:   newHTTPServer(g.requests.HTTP(handler), g.logger),
-		},
-	)
+	server := newHTTPServer(g.requests.HTTP(handler), g.logger)
+	g.http = append(g.http, httpServer{name: name, listener: l, Server: server})
 	return nil
 }
 
@@ -143,12 +139,12 @@ func newHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHTTPHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxHTTPStreams},
-		// handshakes that failed, mostly
+		// mostly failed handshakes
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
 }
 
-// serve returns when the server was shut down, or with what keeps it from serving.
+// serve returns nil after a shutdown, or the error that ended serving.
 func (h *httpServer) serve(configFile string, logger *slog.Logger) error {
 	logger = slog.New(webLog{logger.With("server", h.name).Handler(), webFile(configFile)})
 	flags := &toolkit.FlagConfig{WebConfigFile: &configFile}

@@ -15,14 +15,15 @@ import (
 	"larder/store/admission"
 )
 
-// limitsDoc is --store.limits.config: the limits of tenants. It is larder's own.
+// limitsDoc is the document of --store.limits.config, the limits of tenants. Thanos does not have
+// it.
 type limitsDoc struct {
 	Default limitsOfDoc            `yaml:"default"`
 	Tenants map[string]limitsOfDoc `yaml:"tenants"`
 }
 
-// limitsOfDoc are the limits of a tenant. What a key does not say, default says for tenants, and
-// the flags for default.
+// limitsOfDoc is the limits of a tenant. A missing key takes its value from default, and a key that
+// default lacks from the flags.
 type limitsOfDoc struct {
 	Weight            *float64 `yaml:"weight"`
 	RequestSeries     *uint64  `yaml:"request_series"`
@@ -33,18 +34,18 @@ type limitsOfDoc struct {
 	Shared            *bool    `yaml:"shared"`
 }
 
-// tenantLimits are the limits of tenants that have their own, and of all others.
+// tenantLimits is the limits of named tenants, and of all others.
 type tenantLimits struct {
 	others  admission.LimitOptions
 	tenants map[string]admission.LimitOptions
 }
 
-// minWeight and maxWeight bound the weight of a tenant: beyond them turns could not be told apart
-// any more.
+// minWeight and maxWeight bound the weight of a tenant. Outside of them, the arithmetic of turns
+// would lose precision.
 const minWeight, maxWeight = 0.001, 1000
 
-// parseLimits reads the limits of tenants. flags are what the flags say; an empty document changes
-// nothing of it.
+// parseLimits parses the limits of tenants. flags are the limits of the flags, which an empty
+// document does not change.
 func parseLimits(b []byte, flags admission.LimitOptions) (tenantLimits, error) {
 	var doc limitsDoc
 	if len(bytes.TrimSpace(b)) > 0 {
@@ -64,14 +65,13 @@ func parseLimits(b []byte, flags admission.LimitOptions) (tenantLimits, error) {
 		own := doc.Tenants[name]
 		if name == "" || len(name) > admission.MaxTenantBytes || !utf8.ValidString(name) {
 			return tenantLimits{}, fmt.Errorf(
-				"tenants: %q is no name of a tenant: it must be UTF-8 of 1 to %d bytes", name,
+				"tenants: %q is not a valid name: want UTF-8 of 1 to %d bytes", name,
 				admission.MaxTenantBytes,
 			)
 		}
 		if own.Shared != nil {
 			return tenantLimits{}, fmt.Errorf(
-				"tenants: %s: shared is a key of default: a tenant that is named has turns of its own",
-				name,
+				"tenants: %s: shared is only valid in default: a named tenant has its own turns", name,
 			)
 		}
 		o, err := own.over(others)
@@ -84,7 +84,7 @@ func parseLimits(b []byte, flags admission.LimitOptions) (tenantLimits, error) {
 	return l, nil
 }
 
-// over returns base with what the document says instead.
+// over returns base with the values of the document.
 func (d *limitsOfDoc) over(base admission.LimitOptions) (admission.LimitOptions, error) {
 	o := base
 	if d.Weight != nil {

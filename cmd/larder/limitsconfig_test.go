@@ -69,9 +69,9 @@ tenants:
 		"tenants: {a: {request_bytes_ratio: 0}}",
 		"tenants: a: request_bytes_ratio: 0 is not above 0",
 	)
-	refused("tenants: {a: {shared: true}}", "shared is a key of default")
-	refused(`tenants: {"": {}}`, "is no name of a tenant")
-	refused("tenants: {"+strings.Repeat("a", 129)+": {}}", "is no name of a tenant")
+	refused("tenants: {a: {shared: true}}", "shared is only valid in default")
+	refused(`tenants: {"": {}}`, "is not a valid name")
+	refused("tenants: {"+strings.Repeat("a", 129)+": {}}", "is not a valid name")
 }
 
 // TestLimitsReload: limits of tenants change while the process runs; a file that is not usable

@@ -15,21 +15,21 @@ import (
 
 func main() {
 	if os.Getenv("DEBUG") != "" {
-		// As in Thanos: one in ten contended locks, and about one goroutine that waits for 10 ns.
-		// It costs some CPU.
+		// Same rates as in Thanos: every tenth contended lock, and one sample per 10 ns of waiting.
+		// It costs CPU.
 		runtime.SetMutexProfileFraction(10)
 		runtime.SetBlockProfileRate(10)
 	}
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// execute parses the arguments and runs the command they name. An error is one line on stderr and
-// exit code 1: the last line of a crash-looping container must say what to change. It repeats no
-// secret.
+// execute parses the arguments and runs their command. After an error it returns 1 and writes one
+// line to stderr, because the last line of a crash-looping container must say what to change. The
+// line contains no secret.
 func execute(args []string, stdout, stderr io.Writer) int {
 	app := kingpin.New(
 		"larder",
-		"A store gateway for Thanos: serves the blocks of an object storage bucket to Thanos Queriers.",
+		"Store gateway for Thanos: serves the blocks of a bucket to Thanos Queriers.",
 	)
 	app.UsageWriter(stdout).ErrorWriter(stderr).Version(version.Print("larder"))
 	app.HelpFlag.Short('h')
@@ -53,7 +53,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// oneLine joins the lines of an error: YAML decoders and joined errors use several.
+// oneLine joins the lines of an error. YAML decoders and joined errors have several.
 func oneLine(err error) string {
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {

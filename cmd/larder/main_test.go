@@ -169,7 +169,7 @@ func TestBadStart(t *testing.T) {
 	// The bucket's YAML.
 	f(nil, "--objstore.config or --objstore.config-file is required")
 	f(
-		nil, "--objstore.config and --objstore.config-file exclude each other", bucket,
+		nil, "--objstore.config and --objstore.config-file are mutually exclusive", bucket,
 		"--objstore.config-file="+aFile,
 	)
 	f(nil, "--objstore.config-file: open /does/not/exist", "--objstore.config-file=/does/not/exist")
@@ -187,7 +187,7 @@ func TestBadStart(t *testing.T) {
 		"--objstore-parquet.config={type: FLOPPY}",
 	)
 	f(
-		nil, "--objstore-parquet.config and --objstore-parquet.config-file exclude each other",
+		nil, "--objstore-parquet.config and --objstore-parquet.config-file are mutually exclusive",
 		bucket, "--objstore-parquet.config={}", "--objstore-parquet.config-file="+aFile,
 	)
 	f(
@@ -279,7 +279,7 @@ func TestBadStart(t *testing.T) {
 		"--index-cache.config-file=/does/not/exist", bucket,
 	)
 	f(
-		nil, "--index-cache.config and --index-cache.config-file exclude each other",
+		nil, "--index-cache.config and --index-cache.config-file are mutually exclusive",
 		"--index-cache.config={type: IN-MEMORY}", "--index-cache.config-file="+indexFile, bucket,
 	)
 	f(
@@ -361,7 +361,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(
 		nil,
-		"--store.caching-bucket.config and --store.caching-bucket.config-file exclude each other",
+		"--store.caching-bucket.config and --store.caching-bucket.config-file are mutually exclusive",
 		"--store.caching-bucket.config={type: IN-MEMORY}",
 		"--store.caching-bucket.config-file="+bucketFile, bucket,
 	)
@@ -387,7 +387,7 @@ func TestBadStart(t *testing.T) {
 		nil, "--selector.relabel-config: selector relabelling: yaml",
 		"--selector.relabel-config=[{action: keep", bucket,
 	)
-	f(nil, "--selector.relabel-config and --selector.relabel-config-file exclude each other",
+	f(nil, "--selector.relabel-config and --selector.relabel-config-file are mutually exclusive",
 		"--selector.relabel-config=[]", "--selector.relabel-config-file="+aFile, bucket)
 	f(
 		nil, "--selector.relabel-config: $(NO_SUCH_SHARD)",
@@ -398,7 +398,7 @@ func TestBadStart(t *testing.T) {
 		"--selector.relabel-config-file=/does/not/exist", bucket,
 	)
 	f(
-		nil, "--tracing.config and --tracing.config-file exclude each other",
+		nil, "--tracing.config and --tracing.config-file are mutually exclusive",
 		"--tracing.config={type: OTLP}", "--tracing.config-file="+aFile, bucket,
 	)
 	f(
@@ -427,7 +427,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, "--http.config /does/not/exist", "--http.config=/does/not/exist", bucket)
 	f(nil, `--web.external-prefix: "%zz" is not a path`, "--web.external-prefix=%zz", bucket)
 	f(
-		nil, "--enable-admin-operations and --disable-admin-operations exclude each other",
+		nil, "--enable-admin-operations and --disable-admin-operations are mutually exclusive",
 		"--enable-admin-operations", "--disable-admin-operations", bucket,
 	)
 	f(

@@ -4,7 +4,7 @@ import (
 	"larder/internal/telemetry"
 )
 
-// processConfig holds the flags that Thanos has for all its commands: the log, tracing, GOMEMLIMIT.
+// processConfig has the flags that Thanos has for all commands: log, tracing, GOMEMLIMIT.
 type processConfig struct {
 	logLevel, logFormat string
 	debugName           string // added to every line of the log

@@ -338,7 +338,7 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 		`"msg":"flag accepted without effect","name":"shard-0","flag":"--store.caching-bucket.config","key":"metafile_content_ttl"`,
 		`"msg":"flag accepted, its value adjusted","name":"shard-0","flag":"--store.caching-bucket.config","key":"chunk_subrange_size","why":"pages are a power of two: 16KiB"`,
 		`"msg":"memory","name":"shard-0","index_pages":"1KiB","expanded_postings":"0B","series_sets":"0B","chunk_pages":"3MiB","header_blocks":`,
-		`"msg":"memory: too little to keep much of a kind","name":"shard-0","kind":"index_pages","size":"1KiB","least":"1MiB","raise":"--index-cache.config max_size"`,
+		`"msg":"memory: cache is too small to be effective","name":"shard-0","kind":"index_pages","size":"1KiB","least":"1MiB","raise":"--index-cache.config max_size"`,
 	} {
 		if strings.Count(log, want) != 1 {
 			t.Errorf("the log says %d times: %s", strings.Count(log, want), want)

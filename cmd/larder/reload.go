@@ -12,8 +12,7 @@ import (
 	"larder/store/catalog"
 )
 
-// reloadable are the files that flags name and whose changes need no restart. Everything else that
-// flags and files say is read once.
+// reloadable returns the files whose changes need no restart. Everything else is read once.
 func (g *gateway) reloadable() []reload.Unit {
 	conf := g.conf
 	var units []reload.Unit
@@ -23,8 +22,8 @@ func (g *gateway) reloadable() []reload.Unit {
 		)
 	}
 	if f := webFile(conf.http.configFile); f != "" {
-		// The HTTP server reads it by itself, for each request: a bad one closes the door until it
-		// is mended. This says so, and what the server does not take from it any more.
+		// The HTTP server reads the file by itself for each request, and rejects requests while the
+		// file is invalid. This unit reports errors, and changes that need a restart.
 		units = append(
 			units,
 			reload.Unit{Kind: "http", Files: f.files, Load: func(context.Context) error {
@@ -103,7 +102,7 @@ func (g *gateway) reloadable() []reload.Unit {
 		inUse := conf.blocks.relabelText
 		add("relabel", func(context.Context) error {
 			b, err := c.reread()
-			if err != nil || bytes.Equal(b, inUse) { // equal rules are no reason to list the bucket
+			if err != nil || bytes.Equal(b, inUse) { // do not list the bucket for equal rules
 				return err
 			}
 			rules, err := catalog.ParseRelabelConfig(b)

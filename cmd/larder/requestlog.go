@@ -4,7 +4,7 @@ import (
 	"larder/internal/requestlog"
 )
 
-// requestLogConfig holds the flags of the log of requests.
+// requestLogConfig has the flags of the request log.
 type requestLogConfig struct {
 	yaml content
 

@@ -7,7 +7,7 @@ import (
 	"larder/store/admission"
 )
 
-// requestsConfig holds the flags that bound requests: their size, their number, their tenants.
+// requestsConfig has the flags that bound requests: size, number, limits of tenants.
 type requestsConfig struct {
 	series, samples uint64        // of a Series request, 0: no limit
 	bytes           int64         // 0: no limit
@@ -45,7 +45,7 @@ func (c *requestsConfig) flags(f flagger) {
 		"Abort a Series request if its client does not read a frame within this time. 0 = never.")
 }
 
-// flagLimits are what the flags say of every tenant.
+// flagLimits returns the limits that the flags give every tenant.
 func (c *requestsConfig) flagLimits() admission.LimitOptions {
 	return admission.LimitOptions{
 		Series:  c.series,
@@ -56,7 +56,7 @@ func (c *requestsConfig) flagLimits() admission.LimitOptions {
 
 func (c *requestsConfig) load() error {
 	if c.gate.MaxWaiting == 0 {
-		c.gate.MaxWaiting = -1 // where the flag means no limit, the option means its default
+		c.gate.MaxWaiting = -1 // the option treats 0 as its default
 	}
 	b, err := c.tenantsYAML.read()
 	if err != nil {

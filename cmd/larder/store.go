@@ -19,7 +19,7 @@ type storeCommand struct {
 }
 
 // registerStore adds the command and its flags. Thanos's flags for all commands are flags of the
-// application, as there: they may stand before the command's name.
+// application, same as in Thanos, so that they may precede the command's name.
 func registerStore(app *kingpin.Application) *storeCommand {
 	s := &storeCommand{cmd: app.Command("store", "Serve the blocks of a bucket over the StoreAPI.")}
 	s.conf.process.flags(app)
@@ -28,9 +28,8 @@ func registerStore(app *kingpin.Application) *storeCommand {
 	return s
 }
 
-// parseStore reads the arguments of a `larder store` command line (without the command's name). It
-// is how another command serves a bucket: with the same flags, and so with the same checks and
-// defaults.
+// parseStore parses the arguments of `larder store`, without the command's name. Other commands use
+// it to serve a bucket with the same flags, checks and defaults.
 func parseStore(args ...string) (*storeConfig, error) {
 	app := kingpin.New("larder", "").Terminate(nil)
 	s := registerStore(app)
@@ -40,10 +39,10 @@ func parseStore(args ...string) (*storeConfig, error) {
 	return &s.conf, nil
 }
 
-// run serves until a signal arrives. SIGTERM is what an orchestrator sends: the process says at
-// once that it is not ready and goes on serving for a moment, because queriers take a moment to
-// notice. SIGINT is a person waiting: there is no such moment. A second signal ends everything.
-// SIGHUP has configuration files read again.
+// run serves until a signal arrives. After SIGTERM, which an orchestrator sends, the process is not
+// ready at once but continues to serve for --drain-delay, until queriers have noticed. After
+// SIGINT, which a person sends, it does not wait. A second signal ends the process at once. SIGHUP
+// reloads configuration files.
 func (s *storeCommand) run(stderr io.Writer) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)

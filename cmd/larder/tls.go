@@ -15,10 +15,11 @@ import (
 	"larder/internal/redaction"
 )
 
-// serverTLS is what the flags say about the gRPC server's TLS. The zero value means plain text.
+// serverTLS has the flags of the gRPC server's TLS. The zero value means no TLS.
 type serverTLS struct {
 	certFile, keyFile, clientCAFile, minVersion string
-	// ciphers count below TLS 1.3 alone: those of 1.3 are fixed. nil is Go's choice, of curves too.
+	// ciphers apply only below TLS 1.3, whose ciphers are fixed. nil is Go's choice, also for
+	// curves.
 	ciphers []uint16
 	curves  []tls.CurveID
 }
@@ -43,25 +44,25 @@ func (t *serverTLS) flags(f flagger) {
 			"Default: Go's choice.").PlaceHolder("NAME")
 }
 
-// files are those that the TLS configuration is made of.
+// files returns the files of the TLS configuration.
 func (t *serverTLS) files() []string {
 	return slices.DeleteFunc(
 		[]string{t.certFile, t.keyFile, t.clientCAFile}, func(f string) bool { return f == "" },
 	)
 }
 
-// certificates makes the TLS configuration of each connection from the files as they are then, so
-// that rotated ones, the clients' CA too, need no restart. While they are not usable, which they
-// may be half way through a rotation, the last good ones serve on.
+// certificates provides the TLS configuration of each connection from the current files, so that
+// rotated certificates and CAs need no restart. If the files are not usable, for instance during a
+// rotation, the last usable configuration applies.
 type certificates struct {
 	flags *serverTLS
 
-	mu   sync.Mutex        // guards what follows; held while the files are read
-	used [sha256.Size]byte // what the files held that good was made of
+	mu   sync.Mutex        // guards the fields below; held while the files are read
+	used [sha256.Size]byte // hash of the files of good
 	good *tls.Config       // nil only until the first load
 }
 
-// newCertificates reads the files for the first time; it returns nil for plain text.
+// newCertificates reads the files for the first time. It returns nil without TLS.
 func newCertificates(t *serverTLS) (*certificates, error) {
 	switch {
 	case t.certFile == "" && t.keyFile == "" && t.clientCAFile != "":
@@ -79,8 +80,8 @@ func newCertificates(t *serverTLS) (*certificates, error) {
 	return c, c.reload()
 }
 
-// reload reads the files, and does no more if they are those in use. What failed is tried again: a
-// certificate comes into force by itself.
+// reload reads the files. It returns if they are unchanged. Unusable files are checked again each
+// time, because a certificate may become valid with time.
 func (c *certificates) reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,10 +103,10 @@ func (c *certificates) reload() error {
 // server returns the configuration to listen with.
 func (c *certificates) server() *tls.Config {
 	return &tls.Config{
-		// grpc looks at it; what counts is the connection's own
+		// grpc checks it; GetConfigForClient decides
 		MinVersion: tlsVersion(c.flags.minVersion),
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			_ = c.reload() // who watches the files reports it
+			_ = c.reload() // internal/reload watches the files and reports errors
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			return c.good, nil
@@ -113,7 +114,7 @@ func (c *certificates) server() *tls.Config {
 	}
 }
 
-// tlsPEM is what the files hold.
+// tlsPEM is the contents of the files.
 type tlsPEM struct{ cert, key, clientCA []byte }
 
 func (f *tlsPEM) sum() [sha256.Size]byte {
@@ -130,7 +131,8 @@ func (t *serverTLS) read() (f tlsPEM, err error) {
 		flag, path string
 		to         *[]byte
 	}{
-		{"cert", t.certFile, &f.cert}, {"key", t.keyFile, &f.key}, {"client-ca", t.clientCAFile, &f.clientCA},
+		{"cert", t.certFile, &f.cert}, {"key", t.keyFile, &f.key},
+		{"client-ca", t.clientCAFile, &f.clientCA},
 	} {
 		if file.path == "" {
 			continue
@@ -154,12 +156,10 @@ func (t *serverTLS) config(f tlsPEM, now time.Time) (*tls.Config, error) {
 		return nil, fmt.Errorf("--grpc-server-tls-cert %s: %w", t.certFile, err)
 	}
 	conf := &tls.Config{
-		Certificates: []tls.Certificate{
-			pair,
-		}, MinVersion: tlsVersion(t.minVersion), CipherSuites: t.ciphers, CurvePreferences: t.curves,
+		Certificates: []tls.Certificate{pair}, MinVersion: tlsVersion(t.minVersion),
+		CipherSuites: t.ciphers, CurvePreferences: t.curves,
 		NextProtos: []string{"h2"}, // grpc sets it on the outer configuration only
-		// A session that is resumed would carry a client's certificate past a CA that has been
-		// replaced since.
+		// A resumed session would accept a client certificate whose CA was replaced meanwhile.
 		SessionTicketsDisabled: true,
 	}
 	if t.clientCAFile != "" {
@@ -184,7 +184,7 @@ func tlsVersion(s string) uint16 {
 	return tls.VersionTLS13
 }
 
-// cipherSuite reads a name of those suites that crypto/tls thinks safe; Thanos takes the same.
+// cipherSuite parses the name of a secure cipher suite of crypto/tls, same as Thanos.
 func cipherSuite(name string) (uint16, error) {
 	var known []string
 	for _, s := range tls.CipherSuites() {
@@ -196,10 +196,11 @@ func cipherSuite(name string) (uint16, error) {
 	return 0, fmt.Errorf("got %q, want one of %s", name, strings.Join(known, ", "))
 }
 
-// curve reads a name of crypto/tls; Thanos takes the same.
+// curve parses the name of a curve of crypto/tls, same as Thanos.
 func curve(name string) (tls.CurveID, error) {
 	known := []tls.CurveID{
-		tls.CurveP256, tls.CurveP384, tls.CurveP521, tls.X25519, tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024,
+		tls.CurveP256, tls.CurveP384, tls.CurveP521, tls.X25519,
+		tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP384r1MLKEM1024,
 	}
 	var names []string
 	for _, id := range known {

@@ -14,13 +14,12 @@ import (
 	"larder/internal/redaction"
 )
 
-// flagger is what flags are registered on: the application or a command.
+// flagger registers flags. It is the application or a command.
 type flagger interface {
 	Flag(name, help string) *kingpin.FlagClause
 }
 
-// value is a flag's value of any type. kingpin's own values report "invalid syntax" without saying
-// of which flag: this one names it.
+// value is the value of a flag. Unlike kingpin's values, its errors name the flag.
 type value[T any] struct {
 	name  string
 	p     *T
@@ -37,8 +36,8 @@ func (v *value[T]) Set(s string) error {
 	return nil
 }
 
-// refused returns the error of a flag's value. A value that cannot be what belongs there, such as a
-// document in the place of a size, is not repeated: it may hold secrets.
+// refused returns the error of a flag's value. It hides a value that looks like something else, for
+// instance a document given as a size, because it may contain secrets.
 func refused(flag, value string, err error) error {
 	if len(value) > longestShown || !redaction.Path(value) {
 		err = redaction.Hide(err, value)
@@ -46,10 +45,10 @@ func refused(flag, value string, err error) error {
 	return fmt.Errorf("--%s: %w", flag, err)
 }
 
-// longestShown is longer than any value that was meant for the flag that refuses it.
+// longestShown is the maximum length of a value that an error repeats.
 const longestShown = 64
 
-// String returns the value as it was given: what somebody looks for in their manifest.
+// String returns the value as given, so that it can be found in a manifest.
 func (v *value[T]) String() string { return v.text }
 
 // flag registers a flag. parse converts its text, and def is its default as text, "" for none.
@@ -66,7 +65,7 @@ func flag[T any](
 	return c
 }
 
-// list is a value that collects what a repeated flag is given.
+// list is the value of a flag that may be repeated.
 type list[T any] struct {
 	name  string
 	p     *[]T
@@ -83,10 +82,10 @@ func (l *list[T]) Set(s string) error {
 	return nil
 }
 
-// String returns the values as they were given.
+// String returns the values as given.
 func (l *list[T]) String() string { return strings.Join(l.texts, ",") }
 
-// IsCumulative is how kingpin learns that the flag may be repeated.
+// IsCumulative tells kingpin that the flag may be repeated.
 func (l *list[T]) IsCumulative() bool { return true }
 
 // listFlag registers a flag that may be repeated.
@@ -116,7 +115,8 @@ func oneOf(names ...string) func(string) (string, error) {
 	}
 }
 
-// integer reads whole numbers, also as 1e+06: so templates write large ones, and Thanos takes them.
+// integer parses a whole number of at least atLeast. It accepts 1e+06, same as Thanos, because
+// templates write large numbers so.
 func integer(atLeast int) func(string) (int, error) {
 	return func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
@@ -134,7 +134,7 @@ func integer(atLeast int) func(string) (int, error) {
 	}
 }
 
-// between reads a whole number within bounds.
+// between parses a whole number within bounds.
 func between(least, most int) func(string) (int, error) {
 	return func(s string) (int, error) {
 		n, err := integer(least)(s)
@@ -145,11 +145,11 @@ func between(least, most int) func(string) (int, error) {
 	}
 }
 
-// count reads what is counted, in Go's notations for whole numbers.
+// count parses an unsigned number in Go's notations.
 func count(s string) (uint64, error) {
 	n, err := strconv.ParseUint(s, 0, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a whole number from 0 on", s)
+		return 0, fmt.Errorf("%q is not a whole number of at least 0", s)
 	}
 	return n, nil
 }
@@ -162,7 +162,7 @@ func number(s string) (float64, error) {
 	return n, nil
 }
 
-// ratio reads a number in (0, 1].
+// ratio parses a number in (0, 1].
 func ratio(s string) (float64, error) {
 	r, err := strconv.ParseFloat(s, 64)
 	if err != nil || !(r > 0 && r <= 1) {
@@ -171,8 +171,8 @@ func ratio(s string) (float64, error) {
 	return r, nil
 }
 
-// goDuration reads Go's syntax (1h30m), promDuration Prometheus's (1d, 2w): Thanos has some flags
-// of either kind.
+// goDuration parses Go's syntax (1h30m), promDuration Prometheus's (1d, 2w). Thanos has flags of
+// both kinds.
 func goDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
@@ -189,7 +189,7 @@ func promDuration(s string) (time.Duration, error) {
 	return time.Duration(d), nil
 }
 
-// positive refuses zero, for values where zero would mean never, or nothing.
+// positive rejects zero, where zero would have no useful meaning.
 func positive[T ~int64](parse func(string) (T, error)) func(string) (T, error) {
 	return func(s string) (T, error) {
 		v, err := parse(s)

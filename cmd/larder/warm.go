@@ -11,7 +11,7 @@ import (
 	"larder/store/warm"
 )
 
-// warmConfig bounds the warming of caches after a start or a compaction.
+// warmConfig has the flags of cache warming.
 type warmConfig struct {
 	maxTime  time.Duration
 	maxBytes int64
@@ -45,11 +45,11 @@ func (b *backend) openWarmer(
 	b.onClose(b.warmer.Close)
 }
 
-// on reports whether caches are warmed at all.
+// on reports whether cache warming is on.
 func (c *warmConfig) on() bool { return c.maxTime > 0 && c.maxBytes > 0 }
 
-// warm warms caches in the background once the blocks are known, and keeps what was asked for the
-// next start, until ctx ends.
+// warm warms caches in the background once the blocks are known. It records requests for the next
+// start until ctx ends.
 func (b *backend) warm(ctx context.Context) {
 	if b.warmer == nil {
 		return

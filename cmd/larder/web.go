@@ -16,7 +16,7 @@ import (
 	"larder/store/irregular"
 )
 
-// webConfig is what the flags say about pages and API over HTTP.
+// webConfig has the flags of web pages and API.
 type webConfig struct {
 	disable, disableCORS         bool
 	allowedHosts                 []string
@@ -59,13 +59,13 @@ func (w *webConfig) flags(f flagger) {
 func (w *webConfig) check() error {
 	if w.enableAdmin && w.disableAdmin {
 		return errors.New(
-			"--enable-admin-operations and --disable-admin-operations exclude each other",
+			"--enable-admin-operations and --disable-admin-operations are mutually exclusive",
 		)
 	}
 	return nil
 }
 
-// pathPrefix reads a path or a URL, of which the path counts.
+// pathPrefix parses a path, or a URL of which only the path is used.
 func pathPrefix(s string) (string, error) {
 	if _, err := url.Parse(s); err != nil {
 		return "", fmt.Errorf("%q is not a path: %w", redaction.Address(s), errors.Unwrap(err))
@@ -73,7 +73,7 @@ func pathPrefix(s string) (string, error) {
 	return s, nil
 }
 
-// shownBlocks shows the catalog to the pages.
+// shownBlocks provides the blocks of the catalog to the web pages.
 type shownBlocks struct {
 	catalog   *catalog.Catalog
 	irregular *irregular.Blocks
@@ -105,7 +105,7 @@ func (s shownBlocks) Snapshot() web.Snapshot {
 	return snap
 }
 
-// marker writes marks into the bucket.
+// marker implements web.Marker.
 type marker struct{ bucket catalog.MarkBucket }
 
 func (m marker) Mark(
@@ -122,8 +122,8 @@ func (m marker) Mark(
 	return written, err
 }
 
-// shownFlags are the flags of a command for /api/v1/status/flags. What may hold a secret is not
-// shown: any YAML given in place, and of the bucket's not even the path of its file, as in Thanos.
+// shownFlags returns the flags of a command for /api/v1/status/flags. It hides inline YAML, which
+// may contain secrets, and the path of the bucket's document, same as Thanos.
 func shownFlags(flags []*kingpin.FlagModel) map[string]string {
 	names := make(map[string]bool, len(flags))
 	for _, f := range flags {
@@ -140,7 +140,7 @@ func shownFlags(flags []*kingpin.FlagModel) map[string]string {
 		case f.Name == "help":
 			continue
 		default:
-			if v = redaction.Text(v); !redaction.Path(v) { // a document in the place of a name
+			if v = redaction.Text(v); !redaction.Path(v) { // a document given as a name
 				v = redacted
 			}
 		}

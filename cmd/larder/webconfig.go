@@ -18,18 +18,18 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// webFile is the file of --http.config, Prometheus's web configuration. The library that serves by
-// it reads it anew for each request and connection; here it is only looked at, so that what is
-// wrong with it is said before a client finds out.
+// webFile is the path of --http.config, Prometheus's web configuration. The library that applies it
+// reads the file for each request and connection. webFile only checks it, so that errors are
+// reported before a client sees them.
 type webFile string
 
-// webFixed is what the library settles when it begins to listen, whatever the file says later.
+// webFixed has the settings that the library applies only when it begins to listen.
 type webFixed struct {
 	tls, http2 bool
 	limit      toolkit.RateLimiterConfig
 }
 
-// changed names what differs.
+// changed returns an error that names the changed settings, nil if none changed.
 func (f webFixed) changed(now webFixed) error {
 	var keys []string
 	if f.tls != now.tls {
@@ -47,12 +47,13 @@ func (f webFixed) changed(now webFixed) error {
 	return fmt.Errorf("needs a restart: %s", strings.Join(keys, ", "))
 }
 
-// check refuses what the library refuses, and a certificate that is not in force.
+// check returns an error for a file that the library rejects, or with a certificate that is expired
+// or not yet valid.
 func (w webFile) check(now time.Time) (fixed webFixed, err error) {
 	if w == "" {
 		return fixed, nil
 	}
-	all, err := w.read() // first: it explains what is wrong with the YAML
+	all, err := w.read() // first, because its errors explain the YAML
 	if err != nil {
 		return fixed, w.wrap(err)
 	}
@@ -67,11 +68,11 @@ func (w webFile) check(now time.Time) (fixed webFixed, err error) {
 	return fixed, w.checkCertificates(&all.TLSConfig, now)
 }
 
-// checkCertificates looks at what the library lets pass: times, and a file of client authorities
-// that shuts out every client.
+// checkCertificates checks what the library does not: the validity of certificates, and that the
+// file of client authorities has a usable one.
 func (w webFile) checkCertificates(conf *toolkit.TLSConfig, now time.Time) error {
 	text, from, err := pemText("cert", conf.TLSCert, conf.TLSCertPath)
-	if err == nil && len(text) > 0 { // else plain text
+	if err == nil && len(text) > 0 { // otherwise there is no TLS
 		err = leafInForce(text, now)
 	}
 	if err != nil {
@@ -87,8 +88,8 @@ func (w webFile) checkCertificates(conf *toolkit.TLSConfig, now time.Time) error
 	return nil
 }
 
-// pemText returns what stands under a key or in the file that key_file names, and which of them it
-// is.
+// pemText returns the value of a key, or the contents of the file that key_file names. from names
+// the source.
 func pemText(key, inline, file string) (text []byte, from string, err error) {
 	if file == "" {
 		return []byte(inline), key, nil
@@ -97,8 +98,8 @@ func pemText(key, inline, file string) (text []byte, from string, err error) {
 	return text, key + "_file " + file, err
 }
 
-// leafInForce looks at the first certificate of a PEM text: the server's own. Other things, a key
-// for instance, may come before it.
+// leafInForce checks the first certificate of a PEM text, which is the server's own. Other blocks,
+// for instance a key, may precede it.
 func leafInForce(text []byte, now time.Time) error {
 	block, rest := pem.Decode(text)
 	for block != nil && block.Type != "CERTIFICATE" {
@@ -114,7 +115,7 @@ func leafInForce(text []byte, now time.Time) error {
 	return clienttls.InForce(cert, now)
 }
 
-// files are the file and those that it names, as far as it can be read.
+// files returns the file and, if it can be read, the files that it names.
 func (w webFile) files() []string {
 	if w == "" {
 		return nil
@@ -153,7 +154,7 @@ func (w webFile) wrap(err error) error {
 		flag += " " + string(w)
 	}
 	text, readErr := os.ReadFile(string(w))
-	if readErr != nil { // there are no values to hide: err is about the same
+	if readErr != nil { // there are no values to hide: err has the same cause
 		return fmt.Errorf("%s: %w", flag, redaction.File(err))
 	}
 	return fmt.Errorf("%s: %w", flag, redaction.NewDocument(text).Error(yamldoc.Plain(err)))

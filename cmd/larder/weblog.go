@@ -6,9 +6,8 @@ import (
 	"log/slog"
 )
 
-// webLog is the log of the library that serves by a web configuration. The library reads the file
-// for each request, and what it says of a file that is broken repeats values of it. Here they are
-// left out.
+// webLog handles the log of the library that applies the web configuration. The library reads the
+// file for each request, and its errors about a broken file repeat values. webLog hides them.
 type webLog struct {
 	slog.Handler
 	file webFile

@@ -32,7 +32,8 @@ func CAPool(text []byte, now time.Time) (*x509.CertPool, error) {
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
-		// Bundles of old authorities contain certificates that Go rejects. Skip them, same as Thanos.
+		// Bundles of old authorities contain certificates that Go rejects. Skip them, same as
+		// Thanos.
 		if err != nil {
 			last = err
 			continue

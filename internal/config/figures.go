@@ -65,7 +65,7 @@ func (m *Memory) warnTooSmall(k Kind, logger *slog.Logger) {
 	if least > k.minBytes() {
 		attrs = append(attrs, "or_lower", m.Page[k].String())
 	}
-	logger.Warn("memory: too little to keep much of a kind", attrs...)
+	logger.Warn("memory: cache is too small to be effective", attrs...)
 }
 
 // WarnAboveMachine warns if the process may use more memory than the machine has. limit is that of
@@ -75,7 +75,7 @@ func (m *Memory) WarnAboveMachine(logger *slog.Logger, limit, machine int64) {
 	if limit > 0 || machine <= 0 || all <= machine {
 		return
 	}
-	logger.Warn("memory: the allowances are more than the machine has",
+	logger.Warn("memory: the limits exceed the memory of the machine",
 		"allowances", wholeMiB(all), "machine", wholeMiB(machine),
 		"lower", "--cache-size or --store.request-bytes",
 		"or_set", "GOMEMLIMIT or a limit of the container, to which the defaults are scaled")

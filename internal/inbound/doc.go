@@ -1,4 +1,5 @@
-// Package inbound bounds what clients open: connections of gRPC and HTTP, gRPC requests and streams.
+// Package inbound bounds what clients open: connections of gRPC and HTTP, gRPC requests and
+// streams.
 //
 // A Listener bounds connections and the rate at which their bytes are read. It sees TCP, below TLS.
 // Requests bounds open requests and the bytes of incomplete messages, from the headers of a request

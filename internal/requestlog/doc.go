@@ -1,16 +1,16 @@
 // Package requestlog logs the beginning and the end of gRPC and HTTP requests.
 //
 // --request.logging-config, which is Thanos's, decides which requests a Log logs. Failures logs
-// failed gRPC requests whatever that configuration says. IDUnary and IDStream give each gRPC request
-// an id that appears in all of its lines. cmd/larder installs the interceptors and the HTTP
+// failed gRPC requests whatever that configuration says. IDUnary and IDStream give each gRPC
+// request an id that appears in all of its lines. cmd/larder installs the interceptors and the HTTP
 // middleware.
 //
 // # Format
 //
 // Keys, messages and levels are Thanos's, and therefore those of the gRPC middleware that both use,
 // so that log pipelines continue to work. "started call" is logged at debug. "finished call" is
-// logged at debug if the request succeeded or the client caused the failure, otherwise at error. Most
-// lines therefore need --log.level=debug. larder adds the tenant, and an id for every request.
+// logged at debug if the request succeeded or the client caused the failure, otherwise at error.
+// Most lines therefore need --log.level=debug. larder adds the tenant, and an id for every request.
 //
 // # Caveats
 //

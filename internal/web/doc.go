@@ -3,8 +3,8 @@
 // Handler serves probes, metrics, profiles, Thanos's /api/v1/ for blocks and status, and web pages
 // that the server renders. DebugHandler serves profiles and the marking of blocks on an address of
 // their own. The caller passes a Blocks, which provides the blocks to show, and a Marker, which
-// writes marks into the bucket. Every answer has the headers, deadlines and bounds that this package
-// sets. Only cmd/larder imports it.
+// writes marks into the bucket. Every answer has the headers, deadlines and bounds that this
+// package sets. Only cmd/larder imports it.
 //
 // # What it owns
 //
