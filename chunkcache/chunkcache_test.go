@@ -49,7 +49,8 @@ func TestChunkFilesAreKept(t *testing.T) {
 		if reads := b.Calls(); len(reads) != wantReads || reads[0].Name != object {
 			t.Errorf("%s: reads %v, want %d", name, reads, wantReads)
 		}
-		if _, err := c.Fetch(t.Context(), other, []pagecache.Span{{Off: 0, End: 1}}, nil); err != nil {
+		if _, err := c.Fetch(t.Context(), other, []pagecache.Span{{Off: 0, End: 1}},
+			nil); err != nil {
 			t.Error(err)
 		}
 		if _, err := c.Refetch(t.Context(), obj, pagecache.Span{Off: 0, End: 1}, nil); err != nil {
@@ -79,7 +80,8 @@ func TestLargePagesAreKept(t *testing.T) {
 		defer c.Close()
 		obj := c.Object(1, ulid.ULID{1}, 7, 1, "chunks", 4<<20)
 		for range 5 {
-			if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 10}}, nil); err != nil {
+			if _, err := c.Fetch(t.Context(), obj, []pagecache.Span{{Off: 0, End: 10}},
+				nil); err != nil {
 				t.Fatal(err)
 			}
 		}

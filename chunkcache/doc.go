@@ -1,17 +1,18 @@
 // Package chunkcache reads the chunk files of blocks through a cache.
 //
-// New opens a cache over a bucket, Object names a chunk file, and Fetch reads spans of it. The cache
-// keeps chunk pages: aligned pieces (8 KiB by default) of the objects <block>/chunks/<number>, as
-// the bucket sent them, with the headers and checksums of the records. A chunk that lies on two
-// pages has two entries. The chunks of several series usually share a page.
+// New opens a cache over a bucket, Object names a chunk file, and Fetch reads spans of it. The
+// cache keeps chunk pages: aligned pieces (8 KiB by default) of the objects
+// <block>/chunks/<number>, as the bucket sent them, with the headers and checksums of the records.
+// A chunk that lies on two pages has two entries. The chunks of several series usually share a
+// page.
 //
 // # Keys
 //
-// A key has 64 bits: the block's number within this process (24), the number of the chunk file, from
-// 1 on (14), and the page number (26). The catalog never uses a block number twice. A number that
-// does not fit, such as that of a block's 16,384th chunk file, is served uncached. In memcached,
-// which other processes share (Options.Remote), a page is named by the block's ULID and content, the
-// number of the file, the page size and the page number.
+// A key has 64 bits: the block's number within this process (24), the number of the chunk file,
+// from 1 on (14), and the page number (26). The catalog never uses a block number twice. A number
+// that does not fit, such as that of a block's 16,384th chunk file, is served uncached. In
+// memcached, which other processes share (Options.Remote), a page is named by the block's ULID and
+// content, the number of the file, the page size and the page number.
 //
 // # Eviction
 //

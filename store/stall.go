@@ -207,7 +207,8 @@ func (s *stalls) end(w *sending) {
 	if stream, ok := grpc.ServerTransportStreamFromContext(w.ctx).(finisher); ok {
 		if err := stream.WriteStatus(w.why.Load()); err != nil {
 			// The connection is closed, and the request has ended with it.
-			s.log.Debug("cannot send the status of an aborted request", "client", client, "err", err)
+			s.log.Debug("cannot send the status of an aborted request", "client", client, "err",
+				err)
 		}
 	}
 	if s.onStall != nil {

@@ -100,7 +100,8 @@ func Downsampled(seed uint64, pods int) Layout {
 	for i := range pods {
 		c.target = uint64(i)
 		c.common = []string{
-			"instance", podAddress(i) + ":8080", "job", "shop-api", "namespace", "shop", "pod", numberedPod(i),
+			"instance", podAddress(i) + ":8080", "job", "shop-api", "namespace", "shop", "pod",
+			numberedPod(i),
 		}
 		for h := range 10 {
 			handler := fmt.Sprintf("/api/v1/%d", h)
@@ -170,7 +171,9 @@ func podSources(seed uint64, n int) Source {
 		p.dims = append(p.dims, oneOf("instance", at...), fixed("job", "shop-api"))
 		p.dims = append(p.dims, between...)
 		p.dims = append(p.dims,
-			follows("namespace", p.target, func(i int) string { return fmt.Sprintf("shop-%d", i%5) }),
+			follows("namespace", p.target, func(i int) string {
+				return fmt.Sprintf("shop-%d", i%5)
+			}),
 			follows("pod", p.target, numberedPod),
 		)
 		return p

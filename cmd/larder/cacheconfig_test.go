@@ -109,8 +109,10 @@ ttl: 12h
 		"--store.caching-bucket.config={type: IN-MEMORY, chunk_subrange_size: 100000000}")
 	all := "--store.caching-bucket.config-file "
 	f(result{250 * mib, 250 * mib, 16 << 10}, all+strings.Join([]string{
-		"max_item_size", "chunk_subrange_size", "chunk_subrange_ttl", "max_chunks_get_range_requests", "chunk_object_attrs_ttl",
-		"blocks_iter_ttl", "metafile_exists_ttl", "metafile_doesnt_exist_ttl", "metafile_content_ttl", "metafile_max_size",
+		"max_item_size", "chunk_subrange_size", "chunk_subrange_ttl",
+		"max_chunks_get_range_requests", "chunk_object_attrs_ttl",
+		"blocks_iter_ttl", "metafile_exists_ttl", "metafile_doesnt_exist_ttl",
+		"metafile_content_ttl", "metafile_max_size",
 	}, ", "+all), "--store.caching-bucket.config-file="+write(t, "bucket-cache.yml", `
 type: IN-MEMORY
 config:
@@ -167,7 +169,8 @@ func TestMemcachedConfig(t *testing.T) {
 	f(o{}, 0, "", "")
 	// Thanos's defaults, as its documentation and charts write them out.
 	f(o{
-		Timeout: 500 * time.Millisecond, MaxIdleConnections: 100, MaxAsyncConcurrency: 20, MaxAsyncBufferSize: 10000, MaxGetMultiConcurrency: 100,
+		Timeout: 500 * time.Millisecond, MaxIdleConnections: 100, MaxAsyncConcurrency: 20,
+		MaxAsyncBufferSize: 10000, MaxGetMultiConcurrency: 100,
 		DNSInterval: 10 * time.Second,
 		Breaker: b{
 			Disabled:            true,
@@ -179,8 +182,10 @@ func TestMemcachedConfig(t *testing.T) {
 		max_get_multi_concurrency: 100, max_get_multi_batch_size: 0, max_item_size: 1MiB, dns_provider_update_interval: 10s, auto_discovery: false,
 		set_async_circuit_breaker_config: {enabled: false, half_open_max_requests: 10, open_duration: 5s, min_requests: 50, consecutive_failures: 5, failure_percent: 0.05}`)
 	f(o{
-		Timeout: time.Second, MaxIdleConnections: 7, MaxAsyncConcurrency: 6, MaxAsyncBufferSize: 5, MaxGetMultiConcurrency: 4, MaxGetMultiBatchSize: 3,
-		MaxItemSize: 2 * mib, DNSInterval: time.Minute, MinReadTimeout: 2 * time.Millisecond, Namespace: "a:",
+		Timeout: time.Second, MaxIdleConnections: 7, MaxAsyncConcurrency: 6, MaxAsyncBufferSize: 5,
+		MaxGetMultiConcurrency: 4, MaxGetMultiBatchSize: 3,
+		MaxItemSize: 2 * mib, DNSInterval: time.Minute, MinReadTimeout: 2 * time.Millisecond,
+		Namespace: "a:",
 		Breaker: b{
 			HalfOpenMaxRequests: 1,
 			OpenDuration:        2 * time.Second,

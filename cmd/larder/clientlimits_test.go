@@ -42,10 +42,14 @@ func TestWhatAClientMaySend(t *testing.T) {
 		!strings.Contains(err.Error(), "larger than max") {
 		t.Errorf("a message beyond the bound: got %v, want ResourceExhausted", err)
 	}
-	if err := ask(metadata.AppendToOutgoingContext(ctx, "token", strings.Repeat("x", maxHeaderBytes/2)), 1); err != nil {
+	if err := ask(
+		metadata.AppendToOutgoingContext(ctx, "token", strings.Repeat("x", maxHeaderBytes/2)),
+		1); err != nil {
 		t.Errorf("metadata within the bound: %v", err)
 	}
-	if err := ask(metadata.AppendToOutgoingContext(ctx, "token", strings.Repeat("x", maxHeaderBytes)), 1); err == nil {
+	if err := ask(
+		metadata.AppendToOutgoingContext(ctx, "token", strings.Repeat("x", maxHeaderBytes)),
+		1); err == nil {
 		t.Error("metadata beyond the bound went through")
 	}
 }

@@ -22,9 +22,9 @@ func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	return out.String(), errOut.String(), err
 }
 
-// TestDemo runs the demo twice over one folder: the second run finds the bucket, the headers and the
-// catalog of the first. Then it runs the demo twice with memcached and without the data directory,
-// so that the second run can only use the bucket and memcached.
+// TestDemo runs the demo twice over one folder: the second run finds the bucket, the headers and
+// the catalog of the first. Then it runs the demo twice with memcached and without the data
+// directory, so that the second run can only use the bucket and memcached.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	f := func(t *testing.T, begins, ends string, args ...string) {
@@ -47,7 +47,8 @@ func TestDemo(t *testing.T) {
 	f(t, "Found a bucket of 20 blocks", "")
 	t.Run("memcached", func(t *testing.T) {
 		server := memcachedtest.Start(t, memcachedtest.Options{})
-		for _, pages := range []string{`0 from memcached, [1-9]\d* from the bucket`, `[1-9]\d* from memcached, 0 from the bucket`} {
+		for _, pages := range []string{`0 from memcached, [1-9]\d* from the bucket`,
+			`[1-9]\d* from memcached, 0 from the bucket`} {
 			if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
 				t.Fatal(err)
 			}

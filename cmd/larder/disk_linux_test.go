@@ -26,7 +26,8 @@ import (
 func diskBucket(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, l := range []dataset.Layout{dataset.ManyBlocks("many", 1, 4), dataset.ManyValues("values", 2, 20_000)} {
+	for _, l := range []dataset.Layout{dataset.ManyBlocks("many", 1, 4),
+		dataset.ManyValues("values", 2, 20_000)} {
 		if _, err := l.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +61,8 @@ func (p *process) answer() (string, error) {
 		var resp *storepb.SeriesResponse
 		if resp, err = stream.Recv(); err == nil && resp.GetSeries() != nil {
 			var b []byte
-			if b, err = (proto.MarshalOptions{Deterministic: true}).Marshal(resp.GetSeries()); err == nil {
+			if b, err = (proto.MarshalOptions{Deterministic: true}).
+				Marshal(resp.GetSeries()); err == nil {
 				series++
 				h.Write(b)
 			}
@@ -197,7 +199,8 @@ func TestDiskIsFull(t *testing.T) {
 		"cannot save the catalog|cannot write a copy of meta.json|directory is not usable",
 	)
 	p.same(d.want)
-	for _, name := range []string{"larder_header_local_failures_total", "larder_catalog_disk_failures_total"} {
+	for _, name := range []string{"larder_header_local_failures_total",
+		"larder_catalog_disk_failures_total"} {
 		if p.counter(name) == 0 {
 			t.Errorf("%s is 0", name)
 		}
@@ -382,7 +385,7 @@ func TestTwoProcessesOneDataDir(t *testing.T) {
 	thanos := map[string]string{
 		"01JDX0000000000000000000AA/index-header":          "binary",
 		"meta-syncer/01JDX0000000000000000000AA/meta.json": "{}",
-		"meta-syncer/lock": "", "headers": "", "catalog.json": "of somebody else",
+		"meta-syncer/lock": "", "headers": "", "catalog.json": "of another program",
 	}
 	for name, content := range thanos {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(data, name)), 0o755); err != nil {

@@ -90,7 +90,8 @@ func TestKilledAtAnyWrite(t *testing.T) {
 			"fsync",
 			3,
 			1,
-		}, {"rename,renameat,renameat2", 3, 1}, {"mkdirat", 2, 1}, {"unlinkat", 2, 1}, {"flock", 3, 1},
+		}, {"rename,renameat,renameat2", 3, 1}, {"mkdirat", 2, 1}, {"unlinkat", 2, 1},
+		{"flock", 3, 1},
 		{"write", 60, 3}, {"openat", 100, 5},
 	}
 	for _, call := range calls {
@@ -109,7 +110,8 @@ func TestKilledAtAnyWrite(t *testing.T) {
 			kills++
 			p := d.start(data)
 			p.same(d.want)
-			for _, name := range []string{"larder_catalog_damaged_copies_total", `larder_header_rebuilds_total{reason="damaged"}`} {
+			for _, name := range []string{"larder_catalog_damaged_copies_total",
+				`larder_header_rebuilds_total{reason="damaged"}`} {
 				if _, metrics := p.get("/metrics"); strings.Contains(metrics, name) &&
 					p.counter(name) > 0 {
 					t.Errorf("%s is %d", name, p.counter(name))
@@ -134,7 +136,9 @@ func TestKilledAtAnyWrite(t *testing.T) {
 func (d *disk) leftovers(data string) {
 	d.t.Helper()
 	gone := "01KE5YP760SSB9E76Y6NC9FKZZ"
-	for _, name := range []string{"catalog.json.tmp-1", "warm.snapshot.tmp-1", "meta/" + gone + ".json.tmp-1", "headers/" + gone + ".header.1.tmp", "headers/" + gone + ".header"} {
+	for _, name := range []string{"catalog.json.tmp-1", "warm.snapshot.tmp-1",
+		"meta/" + gone + ".json.tmp-1", "headers/" + gone + ".header.1.tmp",
+		"headers/" + gone + ".header"} {
 		path := filepath.Join(data, "larder", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 			d.t.Fatal(err)

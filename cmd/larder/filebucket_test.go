@@ -99,11 +99,15 @@ func TestFoldersThatAreLinks(t *testing.T) {
 	}
 
 	var names []string
-	if err := b.Iter(t.Context(), ids[1].String(), func(name string) error { names = append(names, name); return nil }); err != nil ||
+	if err := b.Iter(t.Context(), ids[1].String(), func(name string) error {
+		names = append(names, name)
+		return nil
+	}); err != nil ||
 		!slices.Equal(names, []string{ids[1].String() + "/meta.json"}) {
 		t.Errorf("the linked folder lists %v, %v", names, err)
 	}
-	for _, name := range []string{ids[3].String() + "/meta.json", ids[5].String() + "/meta.json", ids[4].String() + "/meta.json"} {
+	for _, name := range []string{ids[3].String() + "/meta.json", ids[5].String() + "/meta.json",
+		ids[4].String() + "/meta.json"} {
 		_, err := b.Get(context.Background(), name)
 		if err == nil || !b.IsObjNotFoundErr(err) {
 			t.Errorf("%s: got %v, want that it is missing", name, err)
@@ -126,7 +130,10 @@ func TestFoldersThatAreLinks(t *testing.T) {
 
 func allNames(t *testing.T, b objstore.Bucket) (names []string) {
 	t.Helper()
-	if err := b.Iter(t.Context(), "", func(name string) error { names = append(names, name); return nil }, objstore.WithRecursiveIter()); err != nil {
+	if err := b.Iter(t.Context(), "", func(name string) error {
+		names = append(names, name)
+		return nil
+	}, objstore.WithRecursiveIter()); err != nil {
 		t.Fatal(err)
 	}
 	return names

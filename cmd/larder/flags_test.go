@@ -91,7 +91,8 @@ func TestZeroMeansNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.requests.gate.MaxWaiting >= 0 || c.headers.idle >= 0 {
-		t.Errorf("got %d waiting requests, idle timeout %v", c.requests.gate.MaxWaiting, c.headers.idle)
+		t.Errorf("got %d waiting requests, idle timeout %v", c.requests.gate.MaxWaiting,
+			c.headers.idle)
 	}
 }
 

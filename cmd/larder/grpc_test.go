@@ -151,7 +151,8 @@ func TestPanicIsThatRequestsError(t *testing.T) {
 		!strings.Contains(err.Error(), "no bread") {
 		t.Errorf("stream: got %v", err)
 	}
-	if _, err := storepb.NewInfoClient(f.conn).Info(t.Context(), &storepb.InfoRequest{}); err != nil {
+	if _, err := storepb.NewInfoClient(f.conn).
+		Info(t.Context(), &storepb.InfoRequest{}); err != nil {
 		t.Errorf("after the panics: %v", err)
 	}
 
@@ -160,7 +161,8 @@ func TestPanicIsThatRequestsError(t *testing.T) {
 # TYPE grpc_req_panics_recovered_total counter
 grpc_req_panics_recovered_total 2
 `
-	if err := testutil.GatherAndCompare(f.reg, strings.NewReader(want), "grpc_req_panics_recovered_total"); err != nil {
+	if err := testutil.GatherAndCompare(f.reg, strings.NewReader(want),
+		"grpc_req_panics_recovered_total"); err != nil {
 		t.Error(err)
 	}
 	f.srv.stop(time.Minute, f.logger) // the stream's end is counted after the client has seen it
@@ -185,7 +187,9 @@ func TestServicesByReflection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.Send(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil {
+	if err := stream.Send(
+		&reflectionpb.ServerReflectionRequest{
+			MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}}); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := stream.Recv()
@@ -198,7 +202,8 @@ func TestServicesByReflection(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection", "thanos.Store", "thanos.info.Info",
+		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+		"grpc.reflection.v1alpha.ServerReflection", "thanos.Store", "thanos.info.Info",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -347,10 +352,12 @@ func TestTracedRequest(t *testing.T) {
 		Provider: sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)),
 	}
 	f := startRPC(t, grpcConfig{}, &fakeStore{}, tracing, nil)
-	if _, err := storepb.NewInfoClient(f.conn).Info(t.Context(), &storepb.InfoRequest{}); err != nil {
+	if _, err := storepb.NewInfoClient(f.conn).
+		Info(t.Context(), &storepb.InfoRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := healthpb.NewHealthClient(f.conn).Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+	if _, err := healthpb.NewHealthClient(f.conn).
+		Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
 	}
 	f.srv.stop(time.Minute, f.logger) // spans end after the client has its answer

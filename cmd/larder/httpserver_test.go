@@ -24,7 +24,7 @@ func TestHTTPClientsThatSendHeadersForEver(t *testing.T) {
 			srv.Config.IdleTimeout,
 		)
 	}
-	srv.Config.ReadHeaderTimeout /= 100 // nobody waits for it here
+	srv.Config.ReadHeaderTimeout /= 100 // the test does not wait for it
 	srv.Start()
 	defer srv.Close()
 

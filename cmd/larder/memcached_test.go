@@ -49,10 +49,13 @@ func askAll(p *process) string {
 	var answers []string
 	for _, matchers := range [][]*storepb.LabelMatcher{
 		{{Name: "__name__", Value: dataset.WholeMetricName}},
-		{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: dataset.WholeMetricName + "|none"}, {Type: storepb.LabelMatcher_NEQ, Name: "absent", Value: "x"}},
+		{{Type: storepb.LabelMatcher_RE, Name: "__name__",
+			Value: dataset.WholeMetricName + "|none"},
+			{Type: storepb.LabelMatcher_NEQ, Name: "absent", Value: "x"}},
 	} {
 		stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
-			MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: matchers, Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
+			MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: matchers,
+			Aggregates: []storepb.Aggr{storepb.Aggr_RAW},
 		})
 		if err != nil {
 			p.t.Fatal(err)
@@ -70,7 +73,8 @@ func TestMemcached(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := memcachedtest.Start(t, o)
 			args := []string{"--wait-headers=200y", "--drain-delay=0s"}
-			for flag, more := range map[string]string{"--index-cache.config": "ttl: 1h", "--store.caching-bucket.config": "chunk_subrange_size: 16000"} {
+			for flag, more := range map[string]string{"--index-cache.config": "ttl: 1h",
+				"--store.caching-bucket.config": "chunk_subrange_size: 16000"} {
 				args = append(
 					args, flag+"="+strings.ReplaceAll(document, "ADDRESS", server.Addr)+"\n"+more,
 				)
@@ -107,7 +111,8 @@ func TestMemcached(t *testing.T) {
 				}
 			}
 			for _, client := range []string{"index-cache", "caching-bucket"} {
-				if n := second.counted("larder_memcached_hits_total", "name="+client, "source=server"); n == 0 {
+				if n := second.counted("larder_memcached_hits_total", "name="+client,
+					"source=server"); n == 0 {
 					t.Errorf("client %s has found nothing in memcached", client)
 				}
 			}
@@ -145,7 +150,9 @@ func TestMemcached(t *testing.T) {
 func TestMemcachedCertificate(t *testing.T) {
 	ca := tlstest.New(t)
 	certFile, keyFile := ca.Files(-time.Hour, time.Hour)
-	conf, certificate, err := (&clienttls.Config{CertFile: certFile, KeyFile: keyFile, ServerName: "cache", InsecureSkipVerify: true}).Open(
+	conf, certificate,
+		err := (&clienttls.Config{CertFile: certFile, KeyFile: keyFile, ServerName: "cache",
+		InsecureSkipVerify: true}).Open(
 		time.Now(),
 	)
 	if err != nil {

@@ -47,7 +47,8 @@ func TestParquetBucket(t *testing.T) {
 		t.Fatal(err)
 	}
 	prefixed := func(prefix string) string {
-		return "{type: FILESYSTEM, config: {directory: " + dir + "}, prefix: " + prefix + ", hedging_config: {enabled: true}}"
+		return "{type: FILESYSTEM, config: {directory: " + dir + "}, prefix: " + prefix +
+			", hedging_config: {enabled: true}}"
 	}
 	config := write(t, "parquet.yml", prefixed("parquet"))
 
@@ -65,8 +66,10 @@ func TestParquetBucket(t *testing.T) {
 		`thanos_blocks_meta_synced{state="loaded"} 0`,
 		`larder_catalog_parquet_files 1`,
 		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir + `",operation="iter"}`,
-		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir + ` (parquet)",operation="iter"}`,
-		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir + ` (parquet)",operation="get"} 1`,
+		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir +
+			` (parquet)",operation="iter"}`,
+		`thanos_objstore_bucket_operations_total{bucket="fs: ` + dir +
+			` (parquet)",operation="get"} 1`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)

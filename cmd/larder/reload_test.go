@@ -58,13 +58,15 @@ func TestReload(t *testing.T) {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "relabel.yml"), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "relabel.yml"), []byte(content),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Symlink(name, filepath.Join(volume, "..data_tmp")); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(filepath.Join(volume, "..data_tmp"), filepath.Join(volume, "..data")); err != nil {
+		if err := os.Rename(filepath.Join(volume, "..data_tmp"),
+			filepath.Join(volume, "..data")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -85,7 +85,8 @@ func everythingTold(t *testing.T, s *told, env []string, args ...string) (starte
 	var rpc, web string
 	for (rpc == "" || web == "") && lines.Scan() {
 		s.add("log", append(lines.Bytes(), '\n'))
-		if m := regexp.MustCompile(`"(serving gRPC|Listening on)".*address=(\S+)`).FindStringSubmatch(lines.Text()); m != nil {
+		if m := regexp.MustCompile(`"(serving gRPC|Listening on)".*address=(\S+)`).
+			FindStringSubmatch(lines.Text()); m != nil {
 			if m[1] == "serving gRPC" {
 				rpc = m[2]
 			} else {
@@ -120,9 +121,12 @@ func askEverything(t *testing.T, s *told, url, rpc string) {
 	t.Helper()
 	for _, path := range []string{
 		"/", "/blocks", "/loaded", "/metrics", "/-/ready", "/nowhere",
-		"/api/v1/blocks?view=loaded", "/api/v1/status/flags", "/api/v1/status/runtimeinfo", "/api/v1/status/buildinfo", "/api/v1/status/config",
-		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1", "/debug/pprof/allocs",
-		"/debug/pprof/symbol", "/debug/pprof/trace?seconds=0.1", "/debug/fgprof?seconds=1&format=folded",
+		"/api/v1/blocks?view=loaded", "/api/v1/status/flags", "/api/v1/status/runtimeinfo",
+		"/api/v1/status/buildinfo", "/api/v1/status/config",
+		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2",
+		"/debug/pprof/heap?debug=1", "/debug/pprof/allocs",
+		"/debug/pprof/symbol", "/debug/pprof/trace?seconds=0.1",
+		"/debug/fgprof?seconds=1&format=folded",
 	} {
 		resp, err := http.Get(url + path)
 		if err != nil {
@@ -152,7 +156,8 @@ func askEverything(t *testing.T, s *told, url, rpc string) {
 	client := storepb.NewStoreClient(conn)
 	names, err := client.LabelNames(t.Context(), &storepb.LabelNamesRequest{End: 1 << 50})
 	s.add("LabelNames", fmt.Append(nil, names, err))
-	if stream, err := client.Series(t.Context(), &storepb.SeriesRequest{MaxTime: 1 << 50}); err == nil {
+	if stream, err := client.Series(
+		t.Context(), &storepb.SeriesRequest{MaxTime: 1 << 50}); err == nil {
 		resp, err := stream.Recv()
 		s.add("Series", fmt.Append(nil, resp, err))
 	}
@@ -164,14 +169,18 @@ func askEverything(t *testing.T, s *told, url, rpc string) {
 func TestSecretsAreNotTold(t *testing.T) {
 	refusing := httptest.NewServer(
 		http.HandlerFunc(
-			func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) },
+			func(w http.ResponseWriter, _ *http.Request) {
+				http.Error(w, "no", http.StatusForbidden)
+			},
 		),
 	)
 	defer refusing.Close()
 	host := refusing.Listener.Addr().String()
 	rsa := "-----BEGIN PRIVATE KEY-----\\n" + secret + "\\n-----END PRIVATE KEY-----"
 	buckets := map[string]string{
-		"S3":               `{type: S3, config: {bucket: blocks, endpoint: "` + host + `", insecure: true, region: r, access_key: "` + secret + `", secret_key: "` + secret + `", session_token: "` + secret + `", max_retries: 1}}`,
+		"S3": `{type: S3, config: {bucket: blocks, endpoint: "` + host +
+			`", insecure: true, region: r, access_key: "` + secret + `", secret_key: "` + secret +
+			`", session_token: "` + secret + `", max_retries: 1}}`,
 		"S3 in URL":        `{type: S3, config: {bucket: blocks, endpoint: "http://user:` + secret + `@` + host + `", insecure: true, access_key: a, secret_key: s}}`,
 		"GCS":              `{type: GCS, config: {bucket: blocks, service_account: '{"type": "service_account", "private_key": "` + rsa + `", "private_key_id": "` + secret + `", "client_email": "a@b", "token_uri": "http://` + host + `"}'}}`,
 		"GCS broken":       `{type: GCS, config: {bucket: blocks, service_account: '{"type": "service_account", "private_key": ` + secret + `}'}}`,
@@ -272,16 +281,25 @@ func TestSecretsBesideTheBucketAreNotTold(t *testing.T) {
 // secrets, when they stand in the wrong place.
 func TestSecretsInBrokenDocumentsAreNotTold(t *testing.T) {
 	for _, doc := range []string{
-		secret, "[" + secret + "]", "{type: S3, config: " + secret + "}", "{type: S3, config: {bucket: [" + secret + "]}}",
-		"{type: S3, config: {secret_key: *" + secret + "}}", "{type: S3, config: {secret_key: {" + secret + ": 1}}}",
-		"{type: S3, config: {insecure: " + secret + "}}", "{type: S3, config: {max_retries: " + secret + "}}",
-		"{type: S3, config: {secret_key: !!int " + secret + "}}", "{type: S3, config: {secret_key: !!float " + secret + "}}", "{type: S3, config: {secret_key: !!binary " + secret + "}}",
-		"{type: S3, config: {secret_key: '" + secret + "}", "{type: S3, config: {secret_key: @" + secret + "}}", "{type: S3, config: {secret_key: \"" + secret + "\\q\"}}",
-		"type: S3\nconfig:\n  secret_key: " + secret + ": x\n", "type: S3\nconfig:\n\tsecret_key: " + secret + "\n",
+		secret, "[" + secret + "]", "{type: S3, config: " + secret + "}",
+		"{type: S3, config: {bucket: [" + secret + "]}}",
+		"{type: S3, config: {secret_key: *" + secret + "}}", "{type: S3, config: {secret_key: {" +
+			secret + ": 1}}}",
+		"{type: S3, config: {insecure: " + secret + "}}", "{type: S3, config: {max_retries: " +
+			secret + "}}",
+		"{type: S3, config: {secret_key: !!int " + secret + "}}",
+		"{type: S3, config: {secret_key: !!float " + secret + "}}",
+		"{type: S3, config: {secret_key: !!binary " + secret + "}}",
+		"{type: S3, config: {secret_key: '" + secret + "}", "{type: S3, config: {secret_key: @" +
+			secret + "}}", "{type: S3, config: {secret_key: \"" + secret + "\\q\"}}",
+		"type: S3\nconfig:\n  secret_key: " + secret + ": x\n",
+		"type: S3\nconfig:\n\tsecret_key: " + secret + "\n",
 		"{type: S3, config: {http_config: {idle_conn_timeout: " + secret + "}}}",
-		"{type: S3, prefix: [" + secret + "], config: {bucket: blocks}}", "{type: GCS, config: {bucket: blocks, service_account: " + secret + "}}",
+		"{type: S3, prefix: [" + secret + "], config: {bucket: blocks}}",
+		"{type: GCS, config: {bucket: blocks, service_account: " + secret + "}}",
 	} {
-		for _, flag := range []string{"objstore.config", "tracing.config", "index-cache.config", "store.caching-bucket.config", "objstore-parquet.config"} {
+		for _, flag := range []string{"objstore.config", "tracing.config", "index-cache.config",
+			"store.caching-bucket.config", "objstore-parquet.config"} {
 			args := []string{"--" + flag + "=" + doc}
 			if flag != "objstore.config" {
 				args = append(args, "--objstore.config="+folder(os.TempDir()))

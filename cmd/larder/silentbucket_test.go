@@ -23,13 +23,15 @@ func TestSilentBucketIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hangs.Close()
-	for _, c := range []struct{ endpoint, want string }{{"127.0.0.1:1", "connection refused"}, {hangs.Addr().String(), ""}} {
+	for _, c := range []struct{ endpoint, want string }{{"127.0.0.1:1", "connection refused"},
+		{hangs.Addr().String(), ""}} {
 		p := startProcess(
 			t,
 			"{type: S3, config: {bucket: blocks, endpoint: '"+c.endpoint+"', insecure: true, region: r, access_key: a, secret_key: s}}",
 		)
 		line := p.await("the bucket has not answered yet")
-		for _, want := range []string{"level=warn", "bucket=blocks", "endpoint=" + c.endpoint, c.want} {
+		for _, want := range []string{"level=warn", "bucket=blocks", "endpoint=" + c.endpoint,
+			c.want} {
 			if !strings.Contains(line, want) {
 				t.Errorf("the log lacks %q: %s", want, line)
 			}

@@ -180,7 +180,10 @@ func TestTLSCiphersAndCurves(t *testing.T) {
 	if err := ask(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }); err != nil {
 		t.Errorf("TLS 1.2: %v", err)
 	}
-	if err := ask(func(c *tls.Config) { c.MaxVersion = tls.VersionTLS11; c.MinVersion = tls.VersionTLS11 }); err == nil {
+	if err := ask(func(c *tls.Config) {
+		c.MaxVersion = tls.VersionTLS11
+		c.MinVersion = tls.VersionTLS11
+	}); err == nil {
 		t.Error("TLS 1.1: no error")
 	}
 	if err := ask(func(c *tls.Config) {
@@ -189,10 +192,14 @@ func TestTLSCiphersAndCurves(t *testing.T) {
 	}); err == nil {
 		t.Error("a cipher suite that is not allowed: no error")
 	}
-	if err := ask(func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.X25519} }); err == nil {
+	if err := ask(func(c *tls.Config) {
+		c.CurvePreferences = []tls.CurveID{tls.X25519}
+	}); err == nil {
 		t.Error("a curve that is not allowed: no error")
 	}
-	if err := ask(func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP384} }); err != nil {
+	if err := ask(func(c *tls.Config) {
+		c.CurvePreferences = []tls.CurveID{tls.CurveP384}
+	}); err != nil {
 		t.Errorf("the curve that is allowed: %v", err)
 	}
 }
@@ -228,7 +235,8 @@ func TestTLSFlags(t *testing.T) {
 	if conf.grpc.tls.curves[1] != tls.CurveP384 {
 		t.Errorf("got curve %v second", conf.grpc.tls.curves[1])
 	}
-	for _, bad := range []string{"--grpc-server-tls-ciphers=TLS_RSA_WITH_RC4_128_SHA", "--grpc-server-tls-curves=P256"} {
+	for _, bad := range []string{"--grpc-server-tls-ciphers=TLS_RSA_WITH_RC4_128_SHA",
+		"--grpc-server-tls-curves=P256"} {
 		name, value, _ := strings.Cut(bad, "=")
 		if _, err := parseStore(bad); err == nil || !strings.Contains(err.Error(), name) ||
 			!strings.Contains(err.Error(), value) {

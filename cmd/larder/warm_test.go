@@ -87,7 +87,7 @@ func TestARestartIsWarm(t *testing.T) {
 	}
 	first.stop()
 
-	// Twice: the second restart finds what the first found, though nobody asked in between.
+	// Twice: the second restart finds what the first found, without a request in between.
 	for range 2 {
 		p := start()
 		line := p.await("msg=warmed after=restart")
@@ -116,8 +116,9 @@ func TestARestartIsWarm(t *testing.T) {
 	}
 	p.stop()
 
-	// A snapshot that is damaged keeps nobody from starting.
-	if err := os.WriteFile(filepath.Join(data, "larder", "warm.snapshot"), []byte("larder-warm 2 3 00000000\nabc"), 0o600); err != nil {
+	// A damaged snapshot does not prevent a start.
+	if err := os.WriteFile(filepath.Join(data, "larder", "warm.snapshot"),
+		[]byte("larder-warm 2 3 00000000\nabc"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p = start()
@@ -181,7 +182,8 @@ func s3Folder(t *testing.T, dir string, before func(r *http.Request)) (config st
 // ready, and ends when it is told to.
 func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	dir, data := t.TempDir(), t.TempDir()
-	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).
+		Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	var hold atomic.Bool
@@ -255,7 +257,8 @@ func TestACompactionIsWarm(t *testing.T) {
 	if _, err := layout.Write(t.Context(), aside, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(filepath.Join(aside, b.ID.String()), filepath.Join(dir, b.ID.String())); err != nil {
+	if err := os.Rename(filepath.Join(aside, b.ID.String()),
+		filepath.Join(dir, b.ID.String())); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -263,7 +266,8 @@ func TestACompactionIsWarm(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("the new block is not warmed")
 	}
-	for until := p.counter("thanos_blocks_meta_syncs_total") + 3; p.counter("thanos_blocks_meta_syncs_total") < until; {
+	for until := p.counter("thanos_blocks_meta_syncs_total") + 3; p.counter(
+		"thanos_blocks_meta_syncs_total") < until; {
 		// Until syncs have seen both blocks.
 	}
 	if n := p.counter("thanos_bucket_store_block_drops_total"); n != 0 {

@@ -78,7 +78,8 @@ func TestRetriesOverS3(t *testing.T) {
 	for _, more := range []string{"", "hedging_config: {enabled: true}\n"} {
 		f := openFaultyS3(t, more)
 		met := 0
-		for _, kind := range []faultstore.Kind{faultstore.ServerError, faultstore.SlowDown, faultstore.Reset, faultstore.TruncatedBody, faultstore.ShortBody} {
+		for _, kind := range []faultstore.Kind{faultstore.ServerError, faultstore.SlowDown,
+			faultstore.Reset, faultstore.TruncatedBody, faultstore.ShortBody} {
 			for _, at := range []int64{-1, 100_000} {
 				f.faults.Set(faultstore.Rule{Kind: kind, At: at, Count: 1})
 				got, err := f.read(t.Context(), 1000, 300_000)

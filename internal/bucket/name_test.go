@@ -15,7 +15,8 @@ func TestBucketNamesThatCannotExist(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", conf, err, want)
 		}
 	}
-	for _, name := range []string{"ab", "a b", "my/bucket", "-a-", "a..b", "192.168.1.1", "s3://blocks", strings.Repeat("a", 64)} {
+	for _, name := range []string{"ab", "a b", "my/bucket", "-a-", "a..b", "192.168.1.1",
+		"s3://blocks", strings.Repeat("a", 64)} {
 		f(
 			"{type: S3, config: {bucket: '"+name+"', endpoint: e}}",
 			`config.bucket: "`+name+`" cannot exist: S3 names`,

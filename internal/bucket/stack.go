@@ -58,7 +58,8 @@ func Open(conf *Config, o Options) (*Stack, error) {
 	var b objstore.Bucket = c
 	if h := conf.Hedging; h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{
-			UpTo: h.UpTo, Quantile: h.Quantile, Limiter: o.Limiter, Logger: o.Logger, Registerer: extra,
+			UpTo: h.UpTo, Quantile: h.Quantile, Limiter: o.Limiter, Logger: o.Logger,
+			Registerer: extra,
 		})
 	}
 	counted := prometheus.WrapRegistererWithPrefix("thanos_", o.Registerer)

@@ -100,11 +100,19 @@ func TestPrefix(t *testing.T) {
 				}
 				list := func(dir string, options ...objstore.IterOption) (names []string) {
 					t.Helper()
-					if err := b.Iter(ctx, dir, func(name string) error { names = append(names, name); return nil }, options...); err != nil {
+					if err := b.Iter(ctx, dir, func(name string) error {
+						names = append(names, name)
+						return nil
+					}, options...); err != nil {
 						t.Fatal(err)
 					}
 					var again []string
-					if err := b.IterWithAttributes(ctx, dir, func(a objstore.IterObjectAttributes) error { again = append(again, a.Name); return nil }, options...); err != nil {
+					if err := b.IterWithAttributes(ctx, dir, func(
+						a objstore.IterObjectAttributes,
+					) error {
+						again = append(again, a.Name)
+						return nil
+					}, options...); err != nil {
 						t.Fatal(err)
 					}
 					if !slices.Equal(names, again) {
@@ -115,7 +123,8 @@ func TestPrefix(t *testing.T) {
 				if got, want := list(""), []string{"folder/", "o"}; !slices.Equal(got, want) {
 					t.Errorf("Iter: %v, want %v", got, want)
 				}
-				if got, want := list("", objstore.WithRecursiveIter()), []string{"folder/deep", "o"}; !slices.Equal(
+				if got, want := list("", objstore.WithRecursiveIter()),
+					[]string{"folder/deep", "o"}; !slices.Equal(
 					got,
 					want,
 				) {
@@ -136,7 +145,8 @@ func TestHedgingIsOffUnlessAskedFor(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "o"), []byte("0123456789"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, hedged := range []string{"", ", hedging_config: {}", ", hedging_config: {up_to: 2, quantile: 0.9}", ", hedging_config: {enabled: true}"} {
+	for _, hedged := range []string{"", ", hedging_config: {}",
+		", hedging_config: {up_to: 2, quantile: 0.9}", ", hedging_config: {enabled: true}"} {
 		b, reg := open(t, fmt.Sprintf("{type: FILESYSTEM, config: {directory: %q}%s}", dir, hedged))
 		r, err := b.GetRange(t.Context(), "o", 0, 10)
 		if err != nil {

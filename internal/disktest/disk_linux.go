@@ -27,7 +27,8 @@ func Tmpfs(t testing.TB, bytes int) string {
 		lack(t, "mounting a file system needs root")
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("larder-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", bytes)); err != nil {
+	if err := syscall.Mount("larder-test", dir, "tmpfs", 0,
+		fmt.Sprintf("size=%d", bytes)); err != nil {
 		lack(t, "mount a tmpfs: "+err.Error())
 	}
 	t.Cleanup(func() {
@@ -60,7 +61,8 @@ func ReadOnly(t testing.TB, root string) (writable func()) {
 	if err := syscall.Mount(root, root, "", syscall.MS_BIND, ""); err != nil {
 		t.Fatalf("mount %s on itself: %v", root, err)
 	}
-	if err := syscall.Mount("", root, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+	if err := syscall.Mount("", root, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY,
+		""); err != nil {
 		t.Fatalf("remount %s: %v", root, err)
 	}
 	return func() { Vanish(t, root) }

@@ -43,7 +43,8 @@ func proxied(t *testing.T, dir string, status int) (b objstore.Bucket, heads *in
 	conf := "bucket: blocks\nendpoint: " + strings.TrimPrefix(
 		web.URL, "http://",
 	) + "\ninsecure: true\naccess_key: a\nsecret_key: b\nregion: r\nmax_retries: 1\n"
-	if b, err = s3.NewBucket(log.NewNopLogger(), []byte(conf), "test", extent.Transport); err != nil {
+	if b, err = s3.NewBucket(log.NewNopLogger(), []byte(conf), "test",
+		extent.Transport); err != nil {
 		t.Fatal(err)
 	}
 	return b, heads
@@ -99,7 +100,8 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	overS3, _ := proxied(t, dir, 0)
-	for name, b := range map[string]objstore.Bucket{"filesystem": extent.Stating(fs), "s3": overS3} {
+	for name, b := range map[string]objstore.Bucket{"filesystem": extent.Stating(fs),
+		"s3": overS3} {
 		for _, size := range []int{10, 7, 12} {
 			write(t, filepath.Join(dir, "o"), size)
 			ctx, seen := extent.Watch(context.Background())

@@ -9,8 +9,8 @@ import (
 	"github.com/thanos-io/objstore"
 )
 
-// Bucket is an object store client whose reads meet faults and are recorded. Its writes are those of
-// the client.
+// Bucket is an object store client whose reads meet faults and are recorded. Its writes are those
+// of the client.
 type Bucket struct {
 	objstore.Bucket
 	faults *Faults

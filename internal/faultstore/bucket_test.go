@@ -47,7 +47,8 @@ func TestABodyBreaksAsItsKindSays(t *testing.T) {
 	for _, at := range []int64{0, -1, 100, 5000} {
 		for kind, check := range map[faultstore.Kind]func(want, got []byte, err error) bool{
 			faultstore.TruncatedBody: func(want, got []byte, err error) bool {
-				return errors.Is(err, io.ErrUnexpectedEOF) && len(got) < len(want) && bytes.HasPrefix(want, got)
+				return errors.Is(err, io.ErrUnexpectedEOF) && len(got) < len(want) &&
+					bytes.HasPrefix(want, got)
 			},
 			faultstore.ShortBody: func(want, got []byte, err error) bool {
 				return err == nil && len(got) < len(want) && bytes.HasPrefix(want, got)
@@ -56,7 +57,8 @@ func TestABodyBreaksAsItsKindSays(t *testing.T) {
 				return err == nil && len(got) > len(want) && bytes.HasPrefix(got, want)
 			},
 			faultstore.Reset: func(want, got []byte, err error) bool {
-				return errors.Is(err, syscall.ECONNRESET) && len(got) < len(want) && bytes.HasPrefix(want, got)
+				return errors.Is(err, syscall.ECONNRESET) && len(got) < len(want) &&
+					bytes.HasPrefix(want, got)
 			},
 			faultstore.FlippedBit: func(want, got []byte, err error) bool {
 				differ := 0
@@ -93,7 +95,8 @@ func TestABodyBreaksAsItsKindSays(t *testing.T) {
 // unwrapped.
 func TestAnswersAreTheProviders(t *testing.T) {
 	for kind, code := range map[faultstore.Kind]int{
-		faultstore.ServerError: http.StatusInternalServerError, faultstore.SlowDown: http.StatusServiceUnavailable,
+		faultstore.ServerError:  http.StatusInternalServerError,
+		faultstore.SlowDown:     http.StatusServiceUnavailable,
 		faultstore.AccessDenied: http.StatusForbidden, faultstore.Vanished: http.StatusNotFound,
 	} {
 		b, f, _ := bucket(t, faultstore.Rule{Kind: kind})

@@ -17,15 +17,19 @@ func (k Kind) Response(name string) (r minio.ErrorResponse, ok bool) {
 	r = minio.ErrorResponse{Key: name, RequestID: "faultstore"}
 	switch k {
 	case ServerError, ListingError:
-		r.StatusCode, r.Code, r.Message = http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again."
+		r.StatusCode, r.Code, r.Message = http.StatusInternalServerError, "InternalError",
+			"We encountered an internal error. Please try again."
 	case SlowDown:
-		r.StatusCode, r.Code, r.Message = http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate."
+		r.StatusCode, r.Code, r.Message = http.StatusServiceUnavailable, "SlowDown",
+			"Please reduce your request rate."
 	case AccessDenied:
 		r.StatusCode, r.Code, r.Message = http.StatusForbidden, "AccessDenied", "Access Denied."
 	case Vanished:
-		r.StatusCode, r.Code, r.Message = http.StatusNotFound, "NoSuchKey", "The specified key does not exist."
+		r.StatusCode, r.Code, r.Message = http.StatusNotFound, "NoSuchKey",
+			"The specified key does not exist."
 	case Archived:
-		r.StatusCode, r.Code, r.Message = http.StatusForbidden, "InvalidObjectState", "The operation is not valid for the object's storage class"
+		r.StatusCode, r.Code, r.Message = http.StatusForbidden, "InvalidObjectState",
+			"The operation is not valid for the object's storage class"
 	default:
 		return r, false
 	}

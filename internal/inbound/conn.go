@@ -122,7 +122,8 @@ func (c *Conn) Read(b []byte) (int, error) {
 	if c.source.limiter == nil {
 		return n, err
 	}
-	if wait := c.source.limiter.ReserveN(time.Now(), min(n, c.source.limiter.Burst())).Delay(); wait > 0 {
+	if wait := c.source.limiter.ReserveN(time.Now(), min(n, c.source.limiter.Burst())).
+		Delay(); wait > 0 {
 		t := time.NewTimer(wait)
 		defer t.Stop()
 		select {

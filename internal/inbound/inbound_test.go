@@ -89,7 +89,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 			if _, ok := letIn(t, l); ok {
 				t.Error("the fourth connection was accepted")
 			}
-			if n := testutil.ToFloat64(tc.o.Metrics.refused.WithLabelValues("grpc", tc.bound)); n != 1 {
+			if n := testutil.ToFloat64(
+				tc.o.Metrics.refused.WithLabelValues("grpc", tc.bound)); n != 1 {
 				t.Errorf("%v refusals counted, want 1", n)
 			}
 			// A closed connection makes way for a new one.
@@ -145,7 +146,9 @@ func TestTheClientWithMostConnectionsLosesOne(t *testing.T) {
 
 // TestOneClientIsOneNetwork checks that the addresses of an IPv6 /64 count as one client.
 func TestOneClientIsOneNetwork(t *testing.T) {
-	of := func(ip string) string { return clientOf(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}).String() }
+	of := func(ip string) string {
+		return clientOf(&net.TCPAddr{IP: net.ParseIP(ip), Port: 1}).String()
+	}
 	for _, tc := range []struct{ a, b string }{
 		{"10.0.0.1", "::ffff:10.0.0.1"}, {"2001:db8::1", "2001:db8::ffff:2"},
 	} {
@@ -153,7 +156,8 @@ func TestOneClientIsOneNetwork(t *testing.T) {
 			t.Errorf("%s and %s are two clients", tc.a, tc.b)
 		}
 	}
-	for _, tc := range []struct{ a, b string }{{"10.0.0.1", "10.0.0.2"}, {"2001:db8::1", "2001:db8:0:1::1"}} {
+	for _, tc := range []struct{ a, b string }{{"10.0.0.1", "10.0.0.2"},
+		{"2001:db8::1", "2001:db8:0:1::1"}} {
 		if of(tc.a) == of(tc.b) {
 			t.Errorf("%s and %s are one client", tc.a, tc.b)
 		}
@@ -226,7 +230,8 @@ func (r *rpc) hungUp(t *testing.T, reason string) {
 		}
 		want += `larder_connections_hung_up_total{reason="` + why + `",server="grpc"}` + n
 	}
-	if err := testutil.GatherAndCompare(r.reg, strings.NewReader(want), "larder_connections_hung_up_total"); err != nil {
+	if err := testutil.GatherAndCompare(r.reg, strings.NewReader(want),
+		"larder_connections_hung_up_total"); err != nil {
 		t.Error(err)
 	}
 }

@@ -42,7 +42,8 @@ type pooled struct {
 }
 
 var (
-	errLifetime = status.Error(codes.Unavailable, "the stream has reached its maximum age: start a new one")
+	errLifetime = status.Error(codes.Unavailable,
+		"the stream has reached its maximum age: start a new one")
 	errOutgrown = status.Error(codes.ResourceExhausted,
 		"too many streams of Health and reflection, and this client has most of them: "+
 			"close some")

@@ -208,7 +208,8 @@ func TestServicesOfSmallMessages(t *testing.T) {
 	for n, want := range map[int]codes.Code{4000: codes.OK, 5000: codes.ResourceExhausted} {
 		req := &healthpb.HealthCheckRequest{Service: strings.Repeat("a", n)}
 		for _, compression := range []string{encoding.Identity, gzipcodec.Name} {
-			if _, err := client.Check(t.Context(), req, grpc.UseCompressor(compression)); status.Code(
+			if _, err := client.Check(t.Context(), req,
+				grpc.UseCompressor(compression)); status.Code(
 				err,
 			) != want {
 				t.Errorf("Check with %d bytes, %s: got %v", n, compression, err)

@@ -36,7 +36,8 @@ func (errGone) Error() string { return "the specified key does not exist" }
 type testBucket struct {
 	objects map[string][]byte
 	// hook may answer a read in the bucket's place. With handled false, the bucket answers.
-	hook func(ctx context.Context, name string, off, length int64) (body io.ReadCloser, err error, handled bool)
+	hook func(ctx context.Context, name string, off, length int64) (body io.ReadCloser, err error,
+		handled bool)
 
 	mu    sync.Mutex
 	reads []string // "name [off,end)"

@@ -100,7 +100,9 @@ func (s *flightScript) open(d *datadriven.TestData) {
 	d.MaybeScanArgs(s.t, "max", &maxRead)
 	s.bucket = newTestBucket(map[string]int{"o": size})
 	s.bodies, s.cancels, s.events = map[string]*body{}, map[string]context.CancelFunc{}, nil
-	s.bucket.hook = func(ctx context.Context, _ string, off, length int64) (io.ReadCloser, error, bool) {
+	s.bucket.hook = func(
+		ctx context.Context, _ string, off, length int64,
+	) (io.ReadCloser, error, bool) {
 		b := newBody(ctx)
 		b.off = off
 		read := fmt.Sprintf("%d-%d", off, off+length)

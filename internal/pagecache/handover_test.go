@@ -63,7 +63,10 @@ func (s *slowFetch) goOn(t *testing.T, epoch uint64) int {
 func TestLateClaimsGetTheirPages(t *testing.T) {
 	const size = 8 << 10
 	obj := remoteObject(size)
-	f := func(name string, test func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote, epoch uint64)) {
+	f := func(
+		name string, test func(t *testing.T, r *Reader, b *testBucket, remote *bytecachetest.Remote,
+			epoch uint64),
+	) {
 		t.Run(name, func(t *testing.T) {
 			b, remote := newTestBucket(map[string]int{"o": size}), bytecachetest.NewRemote()
 			r := New(
@@ -143,7 +146,9 @@ func TestLateClaimsGetTheirPages(t *testing.T) {
 		"the read failed",
 		func(t *testing.T, r *Reader, b *testBucket, _ *bytecachetest.Remote, epoch uint64) {
 			late := slow(t, r, obj, Span{0, 3000})
-			b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) { return nil, errBroken, true }
+			b.hook = func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
+				return nil, errBroken, true
+			}
 			if _, err := r.Fetch(t.Context(), obj, []Span{{0, 3000}}, nil); !errors.Is(
 				err, errBroken,
 			) {
@@ -348,7 +353,8 @@ func TestFirstByte(t *testing.T) {
 			if got := r.FirstByteP95(); got != 0 {
 				t.Fatalf("after %d reads: %v", n, got)
 			}
-			if _, err := r.Fetch(t.Context(), remoteObject(1<<20), []Span{{n << 10, n<<10 + 1}}, nil); err != nil {
+			if _, err := r.Fetch(t.Context(), remoteObject(1<<20), []Span{{n << 10, n<<10 + 1}},
+				nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -45,7 +45,8 @@ func TestSecondProcess(t *testing.T) {
 		if n > 0 {
 			want = [3]int64{pages, 0, 0}
 		}
-		if got := [3]int64{acct.RemoteHits.Load(), acct.Hits.Load(), acct.Fetched.Load()}; got != want {
+		if got := [3]int64{acct.RemoteHits.Load(), acct.Hits.Load(),
+			acct.Fetched.Load()}; got != want {
 			t.Errorf("process %d: remote hits, hits, fetched: %v, want %v", n, got, want)
 		}
 		if reads := b.taken(); (len(reads) > 0) != (n == 0) {
@@ -120,7 +121,8 @@ func TestFiftyLookUps(t *testing.T) {
 		if fetched != 4 || coalesced != 4*49 {
 			t.Errorf("%d pages fetched, %d coalesced", fetched, coalesced)
 		}
-		if joined, touched := testutil.ToFloat64(r.metrics.joined), testutil.ToFloat64(r.metrics.touched); joined != 4*49 ||
+		if joined, touched := testutil.ToFloat64(r.metrics.joined),
+			testutil.ToFloat64(r.metrics.touched); joined != 4*49 ||
 			touched != 4*50 {
 			t.Errorf("%v pages of look-ups joined, %v touched", joined, touched)
 		}

@@ -38,7 +38,9 @@ func TestRandomReads(t *testing.T) {
 			return m
 		},
 	}
-	caches["remote"] = func() Cache { return bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{}) }
+	caches["remote"] = func() Cache {
+		return bytecache.NewMemcached(bytecachetest.NewRemote(), bytecache.Options{})
+	}
 	caches["tiered"] = func() Cache {
 		m := bytecache.NewMemory(
 			bytecache.Options{MaxBytes: 600 << 10, ExpectedValueBytes: 1 << 10},
@@ -160,7 +162,8 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 					bad.Add(1)
 				}
 			}
-			if sum := acct.Hits.Load() + acct.RemoteHits.Load() + acct.Coalesced.Load() + acct.Fetched.Load(); sum < acct.Touched.Load() {
+			if sum := acct.Hits.Load() + acct.RemoteHits.Load() + acct.Coalesced.Load() +
+				acct.Fetched.Load(); sum < acct.Touched.Load() {
 				t.Errorf(
 					"touched %d pages, but hits, coalesced and fetched are %d", acct.Touched.Load(),
 					sum,

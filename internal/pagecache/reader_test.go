@@ -169,7 +169,9 @@ func TestRefusedSpendDoesNotHarmJoiners(t *testing.T) {
 }
 
 func TestNotFound(t *testing.T) {
-	f := func(name string, hook func(context.Context, string, int64, int64) (io.ReadCloser, error, bool)) {
+	f := func(
+		name string, hook func(context.Context, string, int64, int64) (io.ReadCloser, error, bool),
+	) {
 		t.Helper()
 		b := newTestBucket(nil)
 		b.hook = hook
@@ -208,13 +210,18 @@ func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
 // TestWrongLength: bodies of the wrong length are typed errors, and the pages of a body that was
 // too long are not cached.
 func TestWrongLength(t *testing.T) {
-	serve := func(data []byte) func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
+	serve := func(
+		data []byte,
+	) func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 		return func(context.Context, string, int64, int64) (io.ReadCloser, error, bool) {
 			return io.NopCloser(&slowReader{data}), nil, true
 		}
 	}
 	obj := testObject("o", 100_000)
-	f := func(hook func(context.Context, string, int64, int64) (io.ReadCloser, error, bool), reads, cached int) error {
+	f := func(
+		hook func(context.Context, string, int64, int64) (io.ReadCloser, error, bool), reads,
+		cached int,
+	) error {
 		t.Helper()
 		b, cache := newTestBucket(nil), newMapCache()
 		b.hook = hook
@@ -343,7 +350,9 @@ func TestUncached(t *testing.T) {
 	} {
 		b, cache := newTestBucket(map[string]int{"o": size}), newMapCache()
 		if tc.obj.Name == "huge" {
-			b.hook = func(_ context.Context, _ string, _, length int64) (io.ReadCloser, error, bool) {
+			b.hook = func(
+				_ context.Context, _ string, _, length int64,
+			) (io.ReadCloser, error, bool) {
 				return io.NopCloser(bytes.NewReader(make([]byte, length))), nil, true
 			}
 		}
@@ -382,7 +391,8 @@ func TestBadSpans(t *testing.T) {
 	defer r.Close()
 	obj := testObject("o", 5000)
 	for _, spans := range [][]Span{
-		{{-1, 10}}, {{0, 5001}}, {{10, 9}}, {{100, 200}, {99, 300}}, {{6000, 7000}}, {{1 << 62, 1<<62 + 1}},
+		{{-1, 10}}, {{0, 5001}}, {{10, 9}}, {{100, 200}, {99, 300}}, {{6000, 7000}},
+		{{1 << 62, 1<<62 + 1}},
 	} {
 		var se *SpanError
 		if _, err := r.Fetch(t.Context(), obj, spans, nil); !errors.As(err, &se) ||
@@ -535,7 +545,8 @@ func TestMetrics(t *testing.T) {
 	other := New(b, newMapCache(), Options{Kind: "index", Registerer: reg})
 	defer other.Close()
 	for range 3 {
-		if _, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 9000}}, nil); err != nil {
+		if _, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 9000}},
+			nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -619,7 +630,8 @@ func TestPagesAreExact(t *testing.T) {
 	b, cache := newTestBucket(map[string]int{"o": 600_100}), newMapCache()
 	r := New(b, cache, Options{PageSize: 4 << 10})
 	defer r.Close()
-	if _, err := r.Fetch(t.Context(), testObject("o", 600_100), []Span{{0, 600_100}}, nil); err != nil {
+	if _, err := r.Fetch(t.Context(), testObject("o", 600_100), []Span{{0, 600_100}},
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	for no := range int64(147) {
@@ -633,13 +645,15 @@ func TestPagesAreExact(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, tc := range []struct{ in, want int }{{0, 8 << 10}, {1, 512}, {5000, 8 << 10}, {4096, 4096}, {1 << 30, 1 << 20}} {
+	for _, tc := range []struct{ in, want int }{{0, 8 << 10}, {1, 512}, {5000, 8 << 10},
+		{4096, 4096}, {1 << 30, 1 << 20}} {
 		if got := (Options{PageSize: tc.in}).withDefaults().PageSize; got != tc.want {
 			t.Errorf("page size %d: got %d, want %d", tc.in, got, tc.want)
 		}
 	}
 	o := Options{ReadAmplification: 0.5, MaxRead: 1}.withDefaults()
-	if got := fmt.Sprint(o.ReadAmplification, o.MaxRead, o.FetchReads, o.FlightTimeout, o.MaxInFlightBytes); got != "1 8192 16 1m0s 268435456" {
+	if got := fmt.Sprint(o.ReadAmplification, o.MaxRead, o.FetchReads, o.FlightTimeout,
+		o.MaxInFlightBytes); got != "1 8192 16 1m0s 268435456" {
 		t.Errorf("got %s", got)
 	}
 }

@@ -29,7 +29,9 @@ func TestFailedReadsAreNotRepeated(t *testing.T) {
 				const size = 100_000
 				b := newTestBucket(map[string]int{"o": size})
 				begin := make(chan struct{})
-				b.hook = func(_ context.Context, _ string, off, length int64) (io.ReadCloser, error, bool) {
+				b.hook = func(
+					_ context.Context, _ string, off, length int64,
+				) (io.ReadCloser, error, bool) {
 					<-begin
 					switch {
 					case tc.want == ErrNotFound:

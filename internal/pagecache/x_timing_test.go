@@ -30,7 +30,8 @@ func memory(tb testing.TB) Cache {
 func TestHitAllocations(t *testing.T) {
 	r, obj := warm(t, 1<<20, newMapCache())
 	ctx := t.Context()
-	for _, spans := range [][]Span{{{0, 1}}, {{0, 1 << 20}}, {{0, 1}, {100_000, 200_000}, {300_000, 300_001}}} {
+	for _, spans := range [][]Span{{{0, 1}}, {{0, 1 << 20}},
+		{{0, 1}, {100_000, 200_000}, {300_000, 300_001}}} {
 		var acct Account
 		n := testing.AllocsPerRun(100, func() {
 			if _, err := r.Fetch(ctx, obj, spans, &acct); err != nil {
@@ -46,7 +47,11 @@ func TestHitAllocations(t *testing.T) {
 func TestBytesAllocations(t *testing.T) {
 	p, _ := sparse(t)
 	c := p.Cursor()
-	if n := testing.AllocsPerRun(1000, func() { c.Bytes(600, 300, nil); p.Bytes(3072, 512, nil); p.Have(5000) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() {
+		c.Bytes(600, 300, nil)
+		p.Bytes(3072, 512, nil)
+		p.Have(5000)
+	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -93,7 +98,8 @@ func BenchmarkFetchMiss(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(size)
 	for b.Loop() {
-		if _, err := r.Fetch(b.Context(), testObject("o", size), []Span{{0, size}}, nil); err != nil {
+		if _, err := r.Fetch(b.Context(), testObject("o", size), []Span{{0, size}},
+			nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -91,7 +91,8 @@ func (d *document) config() (*Config, error) {
 	for _, o := range []struct {
 		key string
 		*options
-	}{{"options", &d.Options}, {"http.options", &d.HTTP.Options}, {"grpc.options", &d.GRPC.Options}} {
+	}{{"options", &d.Options}, {"http.options", &d.HTTP.Options},
+		{"grpc.options", &d.GRPC.Options}} {
 		if err := o.check(); err != nil {
 			return nil, fmt.Errorf("%s.%w", o.key, err)
 		}

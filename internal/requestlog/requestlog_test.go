@@ -128,7 +128,9 @@ func TestGRPC(t *testing.T) {
 		"grpc: {options: {level: ERROR, decision: {log_start: true, log_end: true}}, config: [{service: grpc.health.v1.Health, method: Check}]}",
 	)
 	serve(t, conf, &l, func(ctx context.Context, c healthpb.HealthClient) {
-		if _, err := c.Check(metadata.AppendToOutgoingContext(ctx, "request-id", "from-the-querier"), &healthpb.HealthCheckRequest{}); err != nil {
+		if _, err := c.Check(
+			metadata.AppendToOutgoingContext(ctx, "request-id", "from-the-querier"),
+			&healthpb.HealthCheckRequest{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -137,9 +139,12 @@ func TestGRPC(t *testing.T) {
 		t.Fatalf("got %d lines, want 2: %v", len(got), got)
 	}
 	about := map[string]string{
-		"level": "DEBUG", "service": "gRPC/server", "component": "store", "protocol": "grpc", "grpc.component": "server",
-		"grpc.service": "grpc.health.v1.Health", "grpc.method": "Check", "grpc.method_type": "unary", "grpc.start_time": "*",
-		"peer.address": "*", "requestID": "from-the-querier", "tenant": "kitchen", "grpc.time_ms": "*",
+		"level": "DEBUG", "service": "gRPC/server", "component": "store", "protocol": "grpc",
+		"grpc.component": "server",
+		"grpc.service":   "grpc.health.v1.Health", "grpc.method": "Check",
+		"grpc.method_type": "unary", "grpc.start_time": "*",
+		"peer.address": "*", "requestID": "from-the-querier", "tenant": "kitchen",
+		"grpc.time_ms": "*",
 	}
 	has(t, got[0], about)
 	has(t, got[0], map[string]string{"msg": "started call"})
@@ -264,8 +269,10 @@ func TestHTTP(t *testing.T) {
 		t.Fatalf("got %d lines, want 2: %v", len(got), got)
 	}
 	about := map[string]string{
-		"level": "DEBUG", "service": "http/server", "component": "store", "protocol": "http", "http.component": "server",
-		"http.method": "GET /api/v1/blocks?view=loaded", "http.request_id": "mine", "http.user_agent": "spoon", "thanos.method_name": "blocks",
+		"level": "DEBUG", "service": "http/server", "component": "store", "protocol": "http",
+		"http.component": "server",
+		"http.method":    "GET /api/v1/blocks?view=loaded", "http.request_id": "mine",
+		"http.user_agent": "spoon", "thanos.method_name": "blocks",
 	}
 	has(t, got[0], about)
 	has(t, got[0], map[string]string{"msg": "started call", "http.start_time": "*"})
@@ -357,7 +364,8 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 		if got := len(fail(1000, "/a/b", codes.Aborted)); got != failureBurst {
 			t.Errorf("got %d lines of 1000 failures, want %d", got, failureBurst)
 		}
-		if got := len(fail(1, "/a/c", codes.Aborted)) + len(fail(1, "/a/b", codes.Internal)); got != 2 {
+		if got := len(fail(1, "/a/c", codes.Aborted)) + len(
+			fail(1, "/a/b", codes.Internal)); got != 2 {
 			t.Errorf("got %d lines of two failures of other kinds", got)
 		}
 		if got := len(fail(100, "/a/b", codes.InvalidArgument)); got != 100 {

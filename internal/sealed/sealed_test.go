@@ -45,7 +45,9 @@ func TestAKilledWriteLeavesAWholeFile(t *testing.T) {
 			t.Errorf("killed at step %d: %v, left a file of %d bytes", stop, err, len(got))
 		}
 		// The next process can write.
-		if err := write(localfs.At(dir), "file", cur, true, func(string) error { return nil }); err != nil {
+		if err := write(localfs.At(dir), "file", cur, true, func(string) error {
+			return nil
+		}); err != nil {
 			t.Error(err)
 		}
 	}

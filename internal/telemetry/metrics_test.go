@@ -14,7 +14,8 @@ func TestRegistry(t *testing.T) {
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	for _, want := range []string{"larder_build_info", "go_goroutines", "go_sched_latencies_seconds", "process_open_fds"} {
+	for _, want := range []string{"larder_build_info", "go_goroutines",
+		"go_sched_latencies_seconds", "process_open_fds"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s is missing", want)
 		}

@@ -147,7 +147,8 @@ func startHTTPSink(t *testing.T) (srv *httptest.Server, got chan received) {
 			if err != nil {
 				t.Errorf("collector: %v", err)
 			}
-			got <- received{r.URL.Path, r.Header.Get("api-key"), r.Header.Get("Content-Encoding"), req}
+			got <- received{r.URL.Path, r.Header.Get("api-key"), r.Header.Get("Content-Encoding"),
+				req}
 		}),
 	)
 	t.Cleanup(srv.Close)
@@ -185,7 +186,9 @@ func TestTracingOverHTTP(t *testing.T) {
 	secure, got := startHTTPSink(t)
 	secure.StartTLS()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(
+		ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	r = send(
@@ -228,7 +231,8 @@ func TestSamplers(t *testing.T) {
 				sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id},
 			).Decision == sdktrace.RecordAndSample
 		}
-		if got := [3]bool{sampled(0, false), sampled(trace.FlagsSampled, true), sampled(0, true)}; got != [3]bool{
+		if got := [3]bool{sampled(0, false), sampled(trace.FlagsSampled, true),
+			sampled(0, true)}; got != [3]bool{
 			root,
 			ofSampled,
 			ofUnsampled,

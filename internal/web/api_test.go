@@ -116,8 +116,10 @@ func TestMethodsAndCORS(t *testing.T) {
 				)
 			}
 			for name, want := range map[string]string{
-				"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "GET, POST, OPTIONS", "Access-Control-Expose-Headers": "Date",
-				"Access-Control-Allow-Headers": "Accept, Accept-Encoding, Authorization, Content-Type, Origin",
+				"Access-Control-Allow-Origin":   "*",
+				"Access-Control-Allow-Methods":  "GET, POST, OPTIONS",
+				"Access-Control-Expose-Headers": "Date",
+				"Access-Control-Allow-Headers":  "Accept, Accept-Encoding, Authorization, Content-Type, Origin",
 			} {
 				if !cors || disable {
 					want = ""
@@ -159,7 +161,9 @@ func TestMark(t *testing.T) {
 			t.Errorf("POST %q %q: got %d %s, want %d %s", body, header, w.Code, w.Body, code, want)
 		}
 	}
-	bad := func(s string) string { return fmt.Sprintf(`{"status":"error","errorType":"bad_data","error":%q}`, s) }
+	bad := func(s string) string {
+		return fmt.Sprintf(`{"status":"error","errorType":"bad_data","error":%q}`, s)
+	}
 
 	// Errors of Thanos, in its words.
 	f("", 400, bad("ID cannot be empty"))
@@ -195,7 +199,9 @@ func TestMark(t *testing.T) {
 		"id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes), 400,
 		bad("form: http: request body too large"),
 	)
-	if w := do(h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION&detail="+strings.Repeat("x", maxMarkBytes+1), ""); w.Code != 400 {
+	if w := do(
+		h, "POST", "/api/v1/blocks/mark?id="+id+"&action=DELETION&detail="+strings.Repeat("x",
+			maxMarkBytes+1), ""); w.Code != 400 {
 		t.Errorf("long detail in the query: got %d %s, want 400", w.Code, w.Body)
 	}
 	if len(m.marks) > 0 {
@@ -206,7 +212,8 @@ func TestMark(t *testing.T) {
 	f("id="+strings.ToLower(id)+"&action=NO_COMPACTION", 204, "", "Sec-Fetch-Site", "same-origin")
 	var parts bytes.Buffer
 	mw := multipart.NewWriter(&parts)
-	for _, err := range []error{mw.WriteField("id", id), mw.WriteField("action", "DELETION"), mw.Close()} {
+	for _, err := range []error{mw.WriteField("id", id), mw.WriteField("action", "DELETION"),
+		mw.Close()} {
 		if err != nil {
 			t.Fatal(err)
 		}

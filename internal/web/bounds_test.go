@@ -116,7 +116,8 @@ func TestHeavyEndpointsAreBounded(t *testing.T) {
 
 func TestProfilesAreBounded(t *testing.T) {
 	h := site(Options{Disable: true})
-	for _, path := range []string{"profile?seconds=301", "trace?seconds=1e9", "heap?seconds=100000"} {
+	for _, path := range []string{"profile?seconds=301", "trace?seconds=1e9",
+		"heap?seconds=100000"} {
 		if w := get(t, h, "/debug/pprof/"+path, ""); w.Code != 400 ||
 			!strings.Contains(w.Body.String(), "at most 300") {
 			t.Errorf("%s: got %d %q", path, w.Code, w.Body)

@@ -173,7 +173,8 @@ func (w *walk) value(n *yaml.Node, t reflect.Type, p place) {
 		return
 	}
 	want, composed := map[reflect.Kind]yaml.Kind{
-		reflect.Struct: yaml.MappingNode, reflect.Map: yaml.MappingNode, reflect.Slice: yaml.SequenceNode,
+		reflect.Struct: yaml.MappingNode, reflect.Map: yaml.MappingNode,
+		reflect.Slice: yaml.SequenceNode,
 	}[t.Kind()]
 	switch {
 	case !composed || decodesItself(t):

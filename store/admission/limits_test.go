@@ -23,9 +23,15 @@ func TestLimitTexts(t *testing.T) {
 	}{
 		{func() error { return series.Reserve(10) }, ""},
 		{func() error { return series.Reserve(0) }, ""},
-		{func() error { return series.Reserve(3) }, "exceeded series limit: limit 10 violated (got 13)"},
-		{func() error { return series.Reserve(0) }, "exceeded series limit: limit 10 violated (got 13)"},
-		{func() error { return chunks.Reserve(11) }, "exceeded chunks limit: limit 10 violated (got 11)"},
+		{func() error {
+			return series.Reserve(3)
+		}, "exceeded series limit: limit 10 violated (got 13)"},
+		{func() error {
+			return series.Reserve(0)
+		}, "exceeded series limit: limit 10 violated (got 13)"},
+		{func() error {
+			return chunks.Reserve(11)
+		}, "exceeded chunks limit: limit 10 violated (got 11)"},
 		{func() error { return bytes.Reserve("postings", 600) }, ""},
 		{func() error { return bytes.Reserve("series", 400) }, ""},
 		{func() error { return bytes.Reserve("chunks", 1) }, "exceeded bytes limit while fetching chunks: limit 1000 violated (got 1001)"},
@@ -81,7 +87,8 @@ func TestNoLimits(t *testing.T) {
 	for _, l := range []*Limits{none, NewLimits(LimitOptions{}, nil, nil)} {
 		series, chunks, bytes := l.For("")
 		for range 3 {
-			for _, err := range []error{series.Reserve(math.MaxUint64), chunks.Reserve(math.MaxUint64), bytes.Reserve("chunks", math.MaxUint64)} {
+			for _, err := range []error{series.Reserve(math.MaxUint64),
+				chunks.Reserve(math.MaxUint64), bytes.Reserve("chunks", math.MaxUint64)} {
 				if err != nil {
 					t.Errorf("got %v, want no limit", err)
 				}
@@ -138,7 +145,8 @@ func TestLimitConcurrent(t *testing.T) {
 			t.Errorf("%s: %d times, want %d", text, n, goroutines*each-limit)
 		}
 	}
-	if got := gathered(t, reg)[fmt.Sprintf("thanos_bucket_store_queries_dropped_total series %s", "t")]; got != 1 {
+	if got := gathered(t, reg)[fmt.Sprintf("thanos_bucket_store_queries_dropped_total series %s",
+		"t")]; got != 1 {
 		t.Errorf("the request was counted %v times, want once", got)
 	}
 }

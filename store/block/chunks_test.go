@@ -48,14 +48,21 @@ func TestChunkFiles(t *testing.T) {
 		want     pagecache.Object
 		err      error
 	}{
-		{name: "known", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}, {Name: "000002", Size: 10}}, file: 1,
+		{name: "known", meta: []catalog.ChunkFile{{Name: "000001", Size: 9},
+			{Name: "000002", Size: 10}}, file: 1,
 			want: pagecache.Object{Name: dir + "000002", Size: 10, ID: 2}},
-		{name: "size not known", meta: []catalog.ChunkFile{{Name: "000001"}}, measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
-		{name: "empty", meta: []catalog.ChunkFile{{Name: "000001"}}, measured: measurer{verdict: catalog.Confirmed}, want: pagecache.Object{Name: dir + "000001", ID: 1}},
-		{name: "names not known", measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
-		{name: "beyond the last, of which the bucket has more", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1,
+		{name: "size not known", meta: []catalog.ChunkFile{{Name: "000001"}},
 			measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
-		{name: "beyond the last", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1, measured: measurer{verdict: catalog.Confirmed}, err: errNoChunkFile},
+		{name: "empty", meta: []catalog.ChunkFile{{Name: "000001"}},
+			measured: measurer{verdict: catalog.Confirmed},
+			want:     pagecache.Object{Name: dir + "000001", ID: 1}},
+		{name: "names not known", measured: measurer{verdict: catalog.Changed},
+			err: indexheader.ErrReplaced},
+		{name: "beyond the last, of which the bucket has more",
+			meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1,
+			measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
+		{name: "beyond the last", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1,
+			measured: measurer{verdict: catalog.Confirmed}, err: errNoChunkFile},
 		{name: "none", measured: measurer{verdict: catalog.Confirmed}, err: pagecache.ErrNotFound},
 		{name: "bucket away", measured: measurer{err: away}, err: away},
 	} {
@@ -118,7 +125,8 @@ func TestChunksPerSeries(t *testing.T) {
 		{"a tenth", full, 100, 200, 2, 400},
 		{"outside", full, 5000, 6000, 1, 200},
 		{"no counts", catalog.Block{MaxTime: 1000}, 0, 1000, 2, 1024},
-		{"mad counts", catalog.Block{MaxTime: 1000, NumSeries: 1, NumChunks: 1 << 63}, 0, 1000, 1 << 20, 1 << 29},
+		{"mad counts", catalog.Block{MaxTime: 1000, NumSeries: 1, NumChunks: 1 << 63}, 0, 1000,
+			1 << 20, 1 << 29},
 	} {
 		b := New(&tc.meta, &Deps{})
 		if n, bytes := b.ChunksPerSeries(tc.minT, tc.maxT); n != tc.n || bytes != tc.bytes {

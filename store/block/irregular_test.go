@@ -33,7 +33,8 @@ func irregularSeries(r *rand.Rand) []rawindex.Series {
 			)
 		} else {
 			for range 1 + r.IntN(4) {
-				s.Labels = append(s.Labels, rawindex.Label{Name: names[r.IntN(len(names))], Value: values[r.IntN(len(values))]})
+				s.Labels = append(s.Labels, rawindex.Label{Name: names[r.IntN(len(names))],
+					Value: values[r.IntN(len(values))]})
 			}
 		}
 		at := int64(r.IntN(300))
@@ -317,7 +318,8 @@ func TestIrregularityIsNamed(t *testing.T) {
 		case !errors.As(err, &irregular) || irregular.What != want || known[7] != want:
 			t.Errorf("%v, noted %q, want %q", err, known[7], want)
 		}
-		if text := fmt.Sprintf("block %s: object BLOCK/index: series entry at offset ", b.meta.ID); err != nil &&
+		if text := fmt.Sprintf("block %s: object BLOCK/index: series entry at offset ",
+			b.meta.ID); err != nil &&
 			err.Error()[:len(text)] != text {
 			t.Errorf("%v does not say where", err)
 		}

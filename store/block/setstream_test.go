@@ -72,7 +72,10 @@ type asking struct {
 func ask(t testing.TB, b *Block, c *setCase, use SetUse) *asking {
 	t.Helper()
 	a := &asking{t: t, c: c}
-	a.acct.Spend = func(touched, _ int64) error { atomic.AddInt64(&a.heard.Bytes, touched); return nil }
+	a.acct.Spend = func(touched, _ int64) error {
+		atomic.AddInt64(&a.heard.Bytes, touched)
+		return nil
+	}
 	var err error
 	a.plan, err = b.Plan(context.Background(), c.ms, PlanOptions{
 		External: c.External, Dropped: c.Dropped, Sets: use, MinTime: c.MinTime, MaxTime: c.MaxTime,
@@ -117,7 +120,8 @@ func (a *asking) step() {
 		x := streamed{Labels: decodeLabels(a.t, seg.Labels(i)).String()}
 		lo, hi := seg.ChunkRange(i)
 		if c := seg.Chunks(); lo < hi {
-			x.Ref, x.Min, x.Max = slices.Clone(c.Ref[lo:hi]), slices.Clone(c.Min[lo:hi]), slices.Clone(c.Max[lo:hi])
+			x.Ref, x.Min, x.Max = slices.Clone(c.Ref[lo:hi]), slices.Clone(c.Min[lo:hi]),
+				slices.Clone(c.Max[lo:hi])
 		}
 		a.heard.Series = append(a.heard.Series, x)
 	}
@@ -148,10 +152,12 @@ func randomCase(r *rand.Rand) *setCase {
 	c := &setCase{streamCase: randomStreamCase(r)}
 	c.ms = []*labels.Matcher{everything()}
 	if r.IntN(3) > 0 {
-		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchRegexp, "m", []string{".*", "[^y]+|", "x+|", "0|1"}[r.IntN(4)]))
+		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchRegexp, "m",
+			[]string{".*", "[^y]+|", "x+|", "0|1"}[r.IntN(4)]))
 	}
 	if r.IntN(3) == 0 {
-		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchNotEqual, "a", []string{"1", "0", "x"}[r.IntN(3)]))
+		c.ms = append(c.ms, labels.MustNewMatcher(labels.MatchNotEqual, "a",
+			[]string{"1", "0", "x"}[r.IntN(3)]))
 	}
 	return c
 }
@@ -193,7 +199,8 @@ func randomBlock(t testing.TB, r *rand.Rand) *Block {
 		sets = append(sets, labels.FromStrings("a", "1"))
 	}
 	series := randomChunks(r, sets)
-	b, _ := openStreamBlock(t, writeStreamIndex(t, series), 512, catalog.Block{MinTime: 0, MaxTime: 2000})
+	b, _ := openStreamBlock(t, writeStreamIndex(t, series), 512,
+		catalog.Block{MinTime: 0, MaxTime: 2000})
 	return b
 }
 
@@ -245,7 +252,8 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 			}
 			for i, a := range running {
 				if diff := cmp.Diff(want[i], a.rest()); diff != "" {
-					t.Fatalf("seed %d, %v, request %d of %d at once (-want +got):\n%s", seed, a.c, i, len(running), diff)
+					t.Fatalf("seed %d, %v, request %d of %d at once (-want +got):\n%s", seed, a.c,
+						i, len(running), diff)
 				}
 				if s, ok := a.stream.(*setStream); ok {
 					joined++
@@ -266,7 +274,8 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 					hits++
 				}
 				if diff := cmp.Diff(w, a.rest()); diff != "" {
-					t.Fatalf("seed %d, %v, hit %v (-want +got):\n%s", seed, v, a.plan.set != nil, diff)
+					t.Fatalf("seed %d, %v, hit %v (-want +got):\n%s", seed, v, a.plan.set != nil,
+						diff)
 				}
 				if n := len(w.Series); n > 0 && n < w.Postings {
 					cut++
@@ -292,7 +301,9 @@ type countingHeaders struct {
 	acquired, open atomic.Int64
 }
 
-func (h *countingHeaders) Acquire(ctx context.Context, src indexheader.Source) (*indexheader.Header, func(), error) {
+func (h *countingHeaders) Acquire(
+	ctx context.Context, src indexheader.Source,
+) (*indexheader.Header, func(), error) {
 	h.acquired.Add(1)
 	h.open.Add(1)
 	hdr, release, err := h.Headers.Acquire(ctx, src)
@@ -301,13 +312,15 @@ func (h *countingHeaders) Acquire(ctx context.Context, src indexheader.Source) (
 
 // wholeBlock asks for everything of a block.
 func wholeBlock() *setCase {
-	return &setCase{streamCase: streamCase{StreamOptions: StreamOptions{MinTime: math.MinInt64, MaxTime: math.MaxInt64}}, ms: []*labels.Matcher{everything()}}
+	return &setCase{streamCase: streamCase{StreamOptions: StreamOptions{MinTime: math.MinInt64,
+		MaxTime: math.MaxInt64}}, ms: []*labels.Matcher{everything()}}
 }
 
 // setBlock opens a block of n series with sets, its segments to be of some series each.
 func setBlock(t testing.TB, n int) (*Block, *streamPages, *countingHeaders) {
 	t.Helper()
-	plain, pages := openStreamBlock(t, writeStreamIndex(t, wideSeries(n)), 512, catalog.Block{MaxTime: 2})
+	plain, pages := openStreamBlock(t, writeStreamIndex(t, wideSeries(n)), 512,
+		catalog.Block{MaxTime: 2})
 	b := withSets(plain, testSets(t, 32<<20))
 	h := &countingHeaders{Headers: b.deps.Headers}
 	b.deps.Headers = h
@@ -343,7 +356,8 @@ func TestAHitReadsNothing(t *testing.T) {
 	if n := headers.open.Load(); n != 0 {
 		t.Errorf("%d headers are still in use", n)
 	}
-	if st := b.deps.Sets.Stats(); st.Requests != 2 || st.Hits != 1 || st.HitBytes < 3000*100 || b.deps.Sets.ReservedBytes() != 0 {
+	if st := b.deps.Sets.Stats(); st.Requests != 2 || st.Hits != 1 || st.HitBytes < 3000*100 ||
+		b.deps.Sets.ReservedBytes() != 0 {
 		t.Errorf("%+v, %d bytes under construction", st, b.deps.Sets.ReservedBytes())
 	}
 }
@@ -351,8 +365,12 @@ func TestAHitReadsNothing(t *testing.T) {
 // TestSetsAreBuiltWhereItPays: at the first request for the whole block or for few series, else at
 // the second; never where they would not fit.
 func TestSetsAreBuiltWhereItPays(t *testing.T) {
-	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
-	f := func(what string, bytes int64, minT, maxT int64, matcher *labels.Matcher, use SetUse, want ...bool) {
+	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512,
+		catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
+	f := func(
+		what string, bytes int64, minT, maxT int64, matcher *labels.Matcher, use SetUse,
+		want ...bool,
+	) {
 		t.Helper()
 		b := withSets(plain, testSets(t, bytes))
 		c := wholeBlock()
@@ -380,7 +398,8 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 // set stays that is built when it is asked for again, or that is known to be asked for. The same
 // request planned again asks for it once.
 func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
-	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512, catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
+	plain, _ := openStreamBlock(t, writeStreamIndex(t, wideSeries(8000)), 512,
+		catalog.Block{MaxTime: 10_000, NumSeries: 8000, NumChunks: 8000})
 	f := func(what string, want bool, requests ...PlanOptions) {
 		t.Helper()
 		const allowance, size = 6 << 20, 8 << 10
@@ -390,13 +409,16 @@ func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
 		fill := func() {
 			for range allowance / size {
 				others++
-				sets.Put(indexcache.NewSetKey(1, ulid.ULID{1}, binary.BigEndian.AppendUint64(nil, others)), &seriesSet{}, size, false)()
+				sets.Put(
+					indexcache.NewSetKey(1, ulid.ULID{1},
+						binary.BigEndian.AppendUint64(nil, others)), &seriesSet{}, size, false)()
 			}
 		}
 		plan := func(o PlanOptions) *Plan {
 			t.Helper()
 			o.MaxTime, o.Account = 10_000, &pagecache.Account{}
-			p, err := b.Plan(context.Background(), []*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "a", "0001..")}, o)
+			p, err := b.Plan(context.Background(),
+				[]*labels.Matcher{labels.MustNewMatcher(labels.MatchRegexp, "a", "0001..")}, o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -409,7 +431,8 @@ func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
 			if p.build == nil {
 				t.Errorf("%s: no set is built", what)
 			}
-			s := p.Stream(context.Background(), StreamOptions{MaxTime: 10_000, Account: &pagecache.Account{}})
+			s := p.Stream(context.Background(),
+				StreamOptions{MaxTime: 10_000, Account: &pagecache.Account{}})
 			for err := error(nil); err == nil; {
 				_, err = s.Next()
 			}
@@ -432,11 +455,14 @@ func TestWhatIsAskedForTwiceKeepsItsSet(t *testing.T) {
 // TestRequestsThatDifferShareNoSet: each field that bears on a set's segments is in its key.
 func TestRequestsThatDifferShareNoSet(t *testing.T) {
 	b := New(&catalog.Block{Number: 7}, &Deps{})
-	eq := func(name, value string) *labels.Matcher { return labels.MustNewMatcher(labels.MatchEqual, name, value) }
+	eq := func(name, value string) *labels.Matcher {
+		return labels.MustNewMatcher(labels.MatchEqual, name, value)
+	}
 	key := func(b *Block, o PlanOptions, ms ...*labels.Matcher) indexcache.SetKey {
 		return b.setKey(postings.NewMatcherSet(ms), &o)
 	}
-	base := key(b, PlanOptions{External: labels.FromStrings("x", "1"), Dropped: []string{"r", "s"}}, eq("a", "1"), eq("b", "2"))
+	base := key(b, PlanOptions{External: labels.FromStrings("x", "1"), Dropped: []string{"r", "s"}},
+		eq("a", "1"), eq("b", "2"))
 	f := func(what string, got indexcache.SetKey, same bool) {
 		t.Helper()
 		if (got == base) != same {
@@ -444,20 +470,33 @@ func TestRequestsThatDifferShareNoSet(t *testing.T) {
 		}
 	}
 	ext, dropped := labels.FromStrings("x", "1"), []string{"r", "s"}
-	f("order and repeats", key(b, PlanOptions{External: ext, Dropped: []string{"s", "r", "s"}}, eq("b", "2"), eq("a", "1"), eq("b", "2")), true)
-	f("time range", key(b, PlanOptions{External: ext, Dropped: dropped, MinTime: 5, MaxTime: 6}, eq("a", "1"), eq("b", "2")), true)
+	f("order and repeats", key(b, PlanOptions{External: ext, Dropped: []string{"s", "r", "s"}},
+		eq("b", "2"), eq("a", "1"), eq("b", "2")), true)
+	f("time range", key(b, PlanOptions{External: ext, Dropped: dropped, MinTime: 5, MaxTime: 6},
+		eq("a", "1"), eq("b", "2")), true)
 	f("a matcher less", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1")), false)
-	f("a matcher's value", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("b", "3")), false)
-	f("a matcher's name", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("c", "2")), false)
-	f("a matcher's type", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), labels.MustNewMatcher(labels.MatchRegexp, "b", "2")), false)
-	f("name and value shifted", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a1", ""), eq("b", "2")), false)
-	f("fewer removed", key(b, PlanOptions{External: ext, Dropped: []string{"r"}}, eq("a", "1"), eq("b", "2")), false)
-	f("others removed", key(b, PlanOptions{External: ext, Dropped: []string{"r", "t"}}, eq("a", "1"), eq("b", "2")), false)
-	f("removed names joined", key(b, PlanOptions{External: ext, Dropped: []string{"rs"}}, eq("a", "1"), eq("b", "2")), false)
-	f("external value", key(b, PlanOptions{External: labels.FromStrings("x", "2"), Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
+	f("a matcher's value", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"),
+		eq("b", "3")), false)
+	f("a matcher's name", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"),
+		eq("c", "2")), false)
+	f("a matcher's type", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"),
+		labels.MustNewMatcher(labels.MatchRegexp, "b", "2")), false)
+	f("name and value shifted", key(b, PlanOptions{External: ext, Dropped: dropped}, eq("a1", ""),
+		eq("b", "2")), false)
+	f("fewer removed", key(b, PlanOptions{External: ext, Dropped: []string{"r"}}, eq("a", "1"),
+		eq("b", "2")), false)
+	f("others removed", key(b, PlanOptions{External: ext, Dropped: []string{"r", "t"}},
+		eq("a", "1"), eq("b", "2")), false)
+	f("removed names joined", key(b, PlanOptions{External: ext, Dropped: []string{"rs"}},
+		eq("a", "1"), eq("b", "2")), false)
+	f("external value",
+		key(b, PlanOptions{External: labels.FromStrings("x", "2"), Dropped: dropped}, eq("a", "1"),
+			eq("b", "2")), false)
 	f("no external", key(b, PlanOptions{Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
-	f("another number", key(New(&catalog.Block{Number: 8}, &Deps{}), PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
-	f("another block", key(New(&catalog.Block{Number: 7, ID: [16]byte{1}}, &Deps{}), PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
+	f("another number", key(New(&catalog.Block{Number: 8}, &Deps{}),
+		PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
+	f("another block", key(New(&catalog.Block{Number: 7, ID: [16]byte{1}}, &Deps{}),
+		PlanOptions{External: ext, Dropped: dropped}, eq("a", "1"), eq("b", "2")), false)
 }
 
 // TestFiftyAtOnceDecodeOnce: identical requests share one stream of the series, whatever pace they
@@ -525,7 +564,8 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 		}
 		return nil
 	}
-	first, second, stalls := ask(t, b, wholeBlock(), SetsBuilt).start(100), ask(t, b, wholeBlock(), SetsBuilt).start(100), ask(t, b, wholeBlock(), SetsBuilt).start(100)
+	first, second, stalls := ask(t, b, wholeBlock(), SetsBuilt).start(100),
+		ask(t, b, wholeBlock(), SetsBuilt).start(100), ask(t, b, wholeBlock(), SetsBuilt).start(100)
 	stalls.step()
 	ctx, cancel := context.WithCancel(context.Background())
 	first.stream = first.plan.Stream(ctx, first.c.StreamOptions)
@@ -572,7 +612,8 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 	last.step()
 	build := last.plan.build
 	last.close()
-	if build.ctx.Err() == nil || len(b.builds) != 0 || headers.open.Load() != 0 || b.deps.Sets.ReservedBytes() != 0 || pages.running.Load() != 0 {
+	if build.ctx.Err() == nil || len(b.builds) != 0 || headers.open.Load() != 0 ||
+		b.deps.Sets.ReservedBytes() != 0 || pages.running.Load() != 0 {
 		t.Error("the construction goes on without readers")
 	}
 	if _, _, ok := b.deps.Sets.Get(build.key); ok {
@@ -629,7 +670,8 @@ func TestALimitIsItsRequestsOwn(t *testing.T) {
 	b, _, _ := setBlock(t, 1000)
 	enough := errors.New("enough")
 	for _, kept := range []bool{false, true} {
-		limited, free := ask(t, b, wholeBlock(), SetsBuilt).start(100), ask(t, b, wholeBlock(), SetsBuilt).start(100)
+		limited, free := ask(t, b, wholeBlock(), SetsBuilt).start(100),
+			ask(t, b, wholeBlock(), SetsBuilt).start(100)
 		if got := free.plan.set != nil; got != kept {
 			t.Fatalf("answered by a kept set: %v, want %v", got, kept)
 		}

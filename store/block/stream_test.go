@@ -197,7 +197,10 @@ func openStreamBlock(
 }
 
 // everything is a matcher that all series match.
-func everything() *labels.Matcher { return labels.MustNewMatcher(labels.MatchEqual, "nosuchlabel", "") }
+func everything() *labels.Matcher {
+	return labels.MustNewMatcher(labels.MatchEqual, "nosuchlabel",
+		"")
+}
 
 // planStream plans matchers: by their postings, or all of them left to the series.
 func planStream(t testing.TB, b *Block, ms []*labels.Matcher, lazy bool) *Plan {
@@ -636,7 +639,9 @@ func TestLabelsOfASeriesAreBounded(t *testing.T) {
 	}
 	metas := []chunks.Meta{{Ref: 8}}
 	for what, long := range map[string]labels.Labels{
-		"one value": wide("2", 65, func(int) string { return value(0) }), "a value each": wide("2", 65, value),
+		"one value": wide("2", 65, func(int) string {
+			return value(0)
+		}), "a value each": wide("2", 65, value),
 	} {
 		series := []streamSeries{
 			{labels: wide("1", 3, value), metas: metas},

@@ -50,10 +50,12 @@ func newTestBucket() *testBucket {
 	return b
 }
 
-// failGets returns a rule that fails reads of the objects whose names match a pattern of path.Match,
-// or one of several that are separated by |.
+// failGets returns a rule that fails reads of the objects whose names match a pattern of
+// path.Match, or one of several that are separated by |.
 func failGets(kind faultstore.Kind, patterns string) faultstore.Rule {
-	return faultstore.Rule{Kind: kind, Ops: []string{objstore.OpGet}, Match: func(_, name string) bool {
+	return faultstore.Rule{Kind: kind, Ops: []string{objstore.OpGet}, Match: func(
+		_, name string,
+	) bool {
 		return slices.ContainsFunc(strings.Split(patterns, "|"), func(pattern string) bool {
 			ok, err := path.Match(pattern, name)
 			return ok || err != nil

@@ -51,7 +51,8 @@ func TestChoose(t *testing.T) {
 		if want == nil {
 			want = []string{}
 		}
-		if diff := cmp.Diff(want, describe(v.Choose(set, mint, maxt, maxResolution, nil))); diff != "" {
+		if diff := cmp.Diff(
+			want, describe(v.Choose(set, mint, maxt, maxResolution, nil))); diff != "" {
 			t.Errorf("%s: (-want +got)\n%s", name, diff)
 		}
 	}
@@ -193,7 +194,8 @@ func TestChooseAgainstModels(t *testing.T) {
 		maxRes := resolutions[level] + rng.Int64N(2)
 
 		got := v.Choose(set, mint, maxt, maxRes, nil)
-		if diff := cmp.Diff(describe(definition(set, mint, maxt, maxRes)), describe(got)); diff != "" {
+		if diff := cmp.Diff(describe(definition(set, mint, maxt, maxRes)),
+			describe(got)); diff != "" {
 			t.Fatalf(
 				"round %d: [%d,%d] up to %d of %v: (-want +got)\n%s", round, mint, maxt, maxRes,
 				describe(blocks), diff,
@@ -264,7 +266,9 @@ func TestChooseAppendsAndDoesNotAllocate(t *testing.T) {
 		t.Errorf("got %v", describe(got))
 	}
 	dst := make([]*Block, 0, 100)
-	if n := testing.AllocsPerRun(100, func() { v.Choose(set, 4000, 4500, Resolution1h, dst) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() {
+		v.Choose(set, 4000, 4500, Resolution1h, dst)
+	}); n != 0 {
 		t.Errorf("got %v allocations, want 0", n)
 	}
 }

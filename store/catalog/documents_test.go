@@ -153,7 +153,8 @@ func TestLargeDocumentsAreReadWithinTheirAccount(t *testing.T) {
 			if strings.Contains(log.String(), "read once more") {
 				t.Error("a refused document was read again at once")
 			}
-			if n := testutil.ToFloat64(c.metrics.synced.WithLabelValues(stateCorrupted)); n != blocks {
+			if n := testutil.ToFloat64(
+				c.metrics.synced.WithLabelValues(stateCorrupted)); n != blocks {
 				t.Errorf("the metric counts %v blocks", n)
 			}
 		})

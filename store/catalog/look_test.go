@@ -23,8 +23,10 @@ func TestABlockIsReplacedWhileItIsRead(t *testing.T) {
 	}{
 		"first sync, once":  {replaced: 1, want: []ulid.ULID{testID(3)}, list: "list=2 "},
 		"first sync, twice": {replaced: 2, want: []ulid.ULID{testID(4)}, list: "list=3 "},
-		"after a loss":      {served: true, replaced: 1, want: []ulid.ULID{testID(3)}, list: "list=2 "},
-		"time and again":    {served: true, replaced: maxLooks, want: []ulid.ULID{testID(1)}, list: "list=3 "},
+		"after a loss": {served: true, replaced: 1, want: []ulid.ULID{testID(3)},
+			list: "list=2 "},
+		"time and again": {served: true, replaced: maxLooks, want: []ulid.ULID{testID(1)},
+			list: "list=3 "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newTestBucket()

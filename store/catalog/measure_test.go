@@ -60,7 +60,9 @@ func TestMeasure(t *testing.T) {
 		if got := sizesOf(stated); got != "index:523 000001:100" || b.sizeRequests() != 0 {
 			t.Fatalf("meta.json states %s, %d requests", got, b.sizeRequests())
 		}
-		step := func(what string, of *Block, doubt Doubt, want Verdict, sizes string, requests int64) *Block {
+		step := func(
+			what string, of *Block, doubt Doubt, want Verdict, sizes string, requests int64,
+		) *Block {
 			t.Helper()
 			before := b.sizeRequests()
 			got, err := c.Measure(t.Context(), id, of.Content, doubt)
@@ -72,7 +74,8 @@ func TestMeasure(t *testing.T) {
 					sizesOf(cur), b.sizeRequests()-before, want, sizes, requests,
 				)
 			}
-			if changed := cur.Content != of.Content || cur.Number != of.Number; changed != (want == Changed) {
+			if changed := cur.Content != of.Content ||
+				cur.Number != of.Number; changed != (want == Changed) {
 				t.Errorf("%s: new identity %v", what, changed)
 			}
 			return cur
@@ -94,7 +97,8 @@ func TestMeasure(t *testing.T) {
 			changes != 2 {
 			t.Errorf("%d requests, %s, %d changes of the view", n, sizesOf(real), changes)
 		}
-		step("a caller with the former block", stated, SizeDoubt, Changed, "index:519 000001:698", 0)
+		step("a caller with the former block", stated, SizeDoubt, Changed, "index:519 000001:698",
+			0)
 		step("nothing new", real, SizeDoubt, Confirmed, "index:519 000001:698", 2)
 		step("and again", real, SizeDoubt, Unmeasured, "index:519 000001:698", 0)
 		time.Sleep(2 * time.Second)
@@ -136,7 +140,8 @@ func TestMeasure(t *testing.T) {
 		for v := int64(3); v < 10; v++ { // a gateway that makes up its own ETags
 			b.modified.Store(v)
 			time.Sleep(time.Hour)
-			if _, err := c.Measure(t.Context(), id, c.View().ByID(id).Content, SizeDoubt); err != nil {
+			if _, err := c.Measure(t.Context(), id, c.View().ByID(id).Content,
+				SizeDoubt); err != nil {
 				t.Error(err)
 			}
 		}
@@ -183,7 +188,8 @@ func TestMeasureDamagedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, bad := range map[string][]byte{"empty": nil, "cut": data[:len(data)-3], "changed": slices.Concat(data[:len(data)-3], []byte("7}}"))} {
+	for name, bad := range map[string][]byte{"empty": nil, "cut": data[:len(data)-3],
+		"changed": slices.Concat(data[:len(data)-3], []byte("7}}"))} {
 		if err := os.WriteFile(path, bad, 0o666); err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,8 @@ const (
 // allStates also has two states that Thanos exports and that are always 0 here: no-compact marks do
 // not matter to a store, and blocks converted to Parquet count as parquet-converted.
 var allStates = [...]string{
-	stateLoaded, stateNoMeta, stateCorrupted, stateFailed, stateTimeExcluded, stateLabelExcluded, stateTooFresh,
+	stateLoaded, stateNoMeta, stateCorrupted, stateFailed, stateTimeExcluded, stateLabelExcluded,
+	stateTooFresh,
 	stateMarked, stateDuplicate, stateConverted, "marked-for-no-compact", "parquet-migrated",
 }
 
@@ -184,7 +185,8 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		m.metaReads.WithLabelValues(string(o))
 		m.markReads.WithLabelValues(string(o))
 	}
-	for _, kind := range []string{contradictionShrunk, contradictionUnlisted, contradictionHeadless} {
+	for _, kind := range []string{contradictionShrunk, contradictionUnlisted,
+		contradictionHeadless} {
 		m.contradictions.WithLabelValues(kind)
 	}
 	for _, o := range []string{"changed", "confirmed", "failed"} {

@@ -101,7 +101,8 @@ func (o Options) withDefaults() (Options, error) {
 	case Concurrent, Recursive:
 	default:
 		return o, fmt.Errorf(
-			"unknown block discovery strategy %q: want %q or %q", o.Discovery, Concurrent, Recursive,
+			"unknown block discovery strategy %q: want %q or %q", o.Discovery, Concurrent,
+			Recursive,
 		)
 	}
 	for _, d := range []struct {

@@ -47,7 +47,8 @@ func TestParseParquetMeta(t *testing.T) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	// Times before 1970, and times that are omitted because they are 0.
-	for _, want := range []parquetMeta{{-86_400_000, 0, []ulid.ULID{testID(1)}}, {0, 86_400_000, []ulid.ULID{testID(1)}}, {}} {
+	for _, want := range []parquetMeta{{-86_400_000, 0, []ulid.ULID{testID(1)}},
+		{0, 86_400_000, []ulid.ULID{testID(1)}}, {}} {
 		got, err := parseParquetMeta(encodeParquetMeta(want))
 		if err != nil || got.minTime != want.minTime || got.maxTime != want.maxTime ||
 			!slices.Equal(got.blocks, want.blocks) {

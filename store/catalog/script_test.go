@@ -211,7 +211,8 @@ func (s *script) start(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "consistency", &consistency)
 	d.MaybeScanArgs(t, "marks-delay", &marksDelay)
 	opts.Discovery = Discovery(discovery)
-	for text, v := range map[string]*TimeOrDuration{minTime: &opts.MinTime, maxTime: &opts.MaxTime} {
+	for text, v := range map[string]*TimeOrDuration{minTime: &opts.MinTime,
+		maxTime: &opts.MaxTime} {
 		if text != "" {
 			if err := v.Set(text); err != nil {
 				return err.Error()

@@ -42,7 +42,8 @@ func countEntries(md protoreflect.MessageDescriptor, b []byte, left int) int {
 			switch {
 			case fd.Message() != nil:
 				left = countEntries(fd.Message(), value, left)
-			case fd.IsList() && fd.Kind() != protoreflect.StringKind && fd.Kind() != protoreflect.BytesKind:
+			case fd.IsList() && fd.Kind() != protoreflect.StringKind &&
+				fd.Kind() != protoreflect.BytesKind:
 				left -= len(value) // packed numbers, of at least one byte each
 			}
 		}

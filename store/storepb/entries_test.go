@@ -39,7 +39,8 @@ func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 			t.Errorf("%s: rejecting it allocated %d bytes", name, n)
 		}
 	}
-	if err := UnmarshalHints(&anypb.Any{TypeUrl: "type.googleapis.com/hintspb.SeriesRequestHints", Value: many("\x0a\x00")}, &SeriesRequestHints{}); err == nil ||
+	if err := UnmarshalHints(&anypb.Any{TypeUrl: "type.googleapis.com/hintspb.SeriesRequestHints",
+		Value: many("\x0a\x00")}, &SeriesRequestHints{}); err == nil ||
 		!strings.Contains(err.Error(), "fields") {
 		t.Errorf("hints: got %v, want an error about fields", err)
 	}
@@ -54,7 +55,9 @@ func TestRequestsOfManyFieldsAreNotDecoded(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got SeriesRequest
-	if err := Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:1000]), mem.SliceBuffer(wire[1000:])}, &got); err != nil ||
+	if err := Codec().
+		Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire[:1000]), mem.SliceBuffer(wire[1000:])},
+			&got); err != nil ||
 		!proto.Equal(full, &got) {
 		t.Errorf("a request of 10,000 matchers: %v", err)
 	}

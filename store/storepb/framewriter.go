@@ -142,7 +142,8 @@ func (w *FrameWriter) grow(need int) {
 		// eighth.
 		guess, batch := int64(max(w.perSeries, need)), w.batch
 		if w.expected > 0 {
-			batch = max(1, min(batch, w.expected-w.stats.Series+1)) // Series counts this one already
+			// Series counts this one already
+			batch = max(1, min(batch, w.expected-w.stats.Series+1))
 		}
 		if batch >= MaxFrameBytes/guess {
 			guess = MaxFrameBytes

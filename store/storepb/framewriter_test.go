@@ -61,7 +61,8 @@ func wantSeries(t *testing.T, want, got []*Series) {
 	for i := range want {
 		if !proto.Equal(want[i], got[i]) {
 			t.Fatalf("series %d of %d: got labels %v and %d chunks, want labels %v and %d chunks",
-				i, len(want), got[i].Labels, len(got[i].Chunks), want[i].Labels, len(want[i].Chunks))
+				i, len(want), got[i].Labels, len(got[i].Chunks), want[i].Labels,
+				len(want[i].Chunks))
 		}
 	}
 }
@@ -107,11 +108,16 @@ func TestFrameWriter(t *testing.T) {
 		{"no rest", 5, many(10, 100), []int{5, 5}, false},
 		{"without chunks", 3, many(4), []int{3, 1}, false},
 		{"a batch ends at the frame's size", 1000, many(5, 300<<10), []int{3, 2}, false},
-		{"a long series goes on in batches", 64, []sample{sized(0, 10), sized(1, repeat(25, 100<<10)...), sized(2, 10)}, []int{1, 1, 1, 2}, false},
-		{"a long series goes on alone", 0, []sample{sized(0, repeat(25, 100<<10)...)}, []int{1, 1, 1}, false},
-		{"a long chunk has a frame of its own", 64, []sample{sized(0, 10), sized(1, 10, 3<<20, 10), sized(2, 10)}, []int{1, 1, 1, 2}, true},
+		{"a long series goes on in batches", 64,
+			[]sample{sized(0, 10), sized(1, repeat(25, 100<<10)...), sized(2, 10)},
+			[]int{1, 1, 1, 2}, false},
+		{"a long series goes on alone", 0, []sample{sized(0, repeat(25, 100<<10)...)},
+			[]int{1, 1, 1}, false},
+		{"a long chunk has a frame of its own", 64, []sample{sized(0, 10), sized(1, 10, 3<<20, 10),
+			sized(2, 10)}, []int{1, 1, 1, 2}, true},
 		{"a single long chunk", 0, []sample{sized(0, 2<<20)}, []int{1}, true},
-		{"a batch that outgrows its guess", 64, append(many(8, 10), sized(9, 50<<10), sized(10, 200<<10), sized(11, 20)), []int{11}, false},
+		{"a batch that outgrows its guess", 64, append(many(8, 10), sized(9, 50<<10),
+			sized(10, 200<<10), sized(11, 20)), []int{11}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pool := newTestPool(t)
@@ -185,7 +191,8 @@ func TestFrameWriterOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, err := range []error{
-		w.WriteSeries(a.labels, a.chunks), w.WriteWarning("careful"), w.WriteSeries(b.labels, b.chunks), w.WriteHints(hints), w.Flush(),
+		w.WriteSeries(a.labels, a.chunks), w.WriteWarning("careful"),
+		w.WriteSeries(b.labels, b.chunks), w.WriteHints(hints), w.Flush(),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -256,7 +263,8 @@ func TestFrameWriterSendFails(t *testing.T) {
 						break
 					}
 				}
-				for _, err := range []error{err, w.WriteSeries(s.labels, s.chunks), w.Flush(), w.WriteWarning("x"), w.WriteHints(&anypb.Any{})} {
+				for _, err := range []error{err, w.WriteSeries(s.labels, s.chunks), w.Flush(),
+					w.WriteWarning("x"), w.WriteHints(&anypb.Any{})} {
 					if !errors.Is(err, gone) {
 						t.Errorf("got %v, want the error of send", err)
 					}
@@ -273,7 +281,10 @@ func TestFrameWriterSendFails(t *testing.T) {
 
 func TestFrameWriterDiscard(t *testing.T) {
 	pool := newTestPool(t)
-	w := NewFrameWriter(pool, 64, func(*Frame) error { t.Error("Discard sent a frame"); return nil })
+	w := NewFrameWriter(pool, 64, func(*Frame) error {
+		t.Error("Discard sent a frame")
+		return nil
+	})
 	s := sized(1, 100)
 	if err := w.WriteSeries(s.labels, s.chunks); err != nil {
 		t.Fatal(err)

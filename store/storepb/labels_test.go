@@ -97,7 +97,8 @@ func TestAppendLabel(t *testing.T) {
 			t.Fatalf("case %d, %s: LabelSize says %d, appended %d", i, ls, size, len(got))
 		}
 	}
-	if a, b := AppendLabel(nil, "name", ""), AppendLabel(nil, []byte("name"), []byte("")); !bytes.Equal(
+	if a, b := AppendLabel(nil, "name", ""),
+		AppendLabel(nil, []byte("name"), []byte("")); !bytes.Equal(
 		a, b,
 	) {
 		t.Errorf("strings give %x, bytes %x", a, b)
@@ -199,10 +200,12 @@ func TestShardMatcher(t *testing.T) {
 		info *ShardInfo
 		hash uint64
 	}{
-		{"by two", &ShardInfo{By: true, Labels: []string{"job", "instance"}}, sum("instance", "a:1", "job", "", "")},
+		{"by two", &ShardInfo{By: true, Labels: []string{"job", "instance"}},
+			sum("instance", "a:1", "job", "", "")},
 		{"by none", &ShardInfo{By: true}, sum("")},
 		{"by a missing one", &ShardInfo{By: true, Labels: []string{"zone"}}, sum("")},
-		{"without one", &ShardInfo{Labels: []string{"instance"}}, sum("__name__", "up", "job", "", "")},
+		{"without one", &ShardInfo{Labels: []string{"instance"}},
+			sum("__name__", "up", "job", "", "")},
 		{"without none", &ShardInfo{}, sum("__name__", "up", "instance", "a:1", "job", "", "")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -212,7 +215,8 @@ func TestShardMatcher(t *testing.T) {
 				info.TotalShards, info.ShardIndex = total, i
 				m := info.Matcher()
 				for range 2 {
-					if got, want := m.Matches(finished(ls)), c.hash%total == uint64(i); got != want {
+					if got, want := m.Matches(finished(ls)),
+						c.hash%total == uint64(i); got != want {
 						t.Errorf("shard %d: got %v, want %v", i, got, want)
 					}
 				}

@@ -81,7 +81,8 @@ func (p *testPool) waitNoneOut() {
 func TestFramePool(t *testing.T) {
 	p := NewFramePool()
 	for _, c := range []struct{ length, wantCap int }{
-		{0, 2048}, {1, 2048}, {2048, 2048}, {2049, 4096}, {32 << 10, 32 << 10}, {32<<10 + 1, 64 << 10},
+		{0, 2048}, {1, 2048}, {2048, 2048}, {2049, 4096}, {32 << 10, 32 << 10},
+		{32<<10 + 1, 64 << 10},
 		{MaxFrameBytes, MaxFrameBytes}, {MaxFrameBytes + 1, MaxFrameBytes + 1},
 	} {
 		b := p.Get(c.length)

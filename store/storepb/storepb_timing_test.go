@@ -85,7 +85,8 @@ func BenchmarkSend(b *testing.B) {
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				b.ResetTimer()
-				if err := errors.Join(stream.SendMsg(&SeriesRequest{ResponseBatchSize: batch}), stream.CloseSend()); err != nil {
+				if err := errors.Join(stream.SendMsg(&SeriesRequest{ResponseBatchSize: batch}),
+					stream.CloseSend()); err != nil {
 					b.Fatal(err)
 				}
 				frames, got := 0, 0

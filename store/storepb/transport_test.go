@@ -171,14 +171,18 @@ func TestTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	watch := func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	watch := func(
+		srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler,
+	) error {
 		return handler(srv, &watchedStream{ServerStream: ss})
 	}
 	for _, intercept := range []bool{false, true} {
 		for _, traced := range []bool{false, true} {
 			pool := newTestPool(t)
 			store := &fakeStore{
-				series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+				series: func(
+					req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse],
+				) error {
 					w := NewFrameWriter(pool, req.ResponseBatchSize,
 						func(f *Frame) error { return stream.SendMsg(f) })
 					defer w.Discard()
@@ -262,7 +266,9 @@ func TestCodecFallsThrough(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&InfoResponse{ComponentType: "store", Store: &StoreInfo{MinTime: -1, MaxTime: 1}}, info, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(
+		&InfoResponse{ComponentType: "store", Store: &StoreInfo{MinTime: -1, MaxTime: 1}}, info,
+		protocmp.Transform()); diff != "" {
 		t.Errorf("Info (-want +got):\n%s", diff)
 	}
 	names, err := NewStoreClient(
@@ -344,7 +350,9 @@ func TestSendFails(t *testing.T) {
 	t.Run("before grpc takes it", func(t *testing.T) {
 		pool := newTestPool(t)
 		store := &fakeStore{
-			series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+			series: func(
+				_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse],
+			) error {
 				f := NewSeriesFrame(pool, s.labels, s.chunks)
 				defer f.Release()
 				return stream.SendMsg(f)
@@ -354,7 +362,9 @@ func TestSendFails(t *testing.T) {
 			t,
 			store,
 			grpc.StreamInterceptor(
-				func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler) error {
+				func(
+					srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, h grpc.StreamHandler,
+				) error {
 					return h(srv, refusingStream{ss})
 				},
 			),
@@ -371,7 +381,9 @@ func TestSendFails(t *testing.T) {
 	t.Run("in grpc", func(t *testing.T) {
 		pool := newTestPool(t)
 		store := &fakeStore{
-			series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+			series: func(
+				_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse],
+			) error {
 				f := NewSeriesFrame(pool, s.labels, s.chunks)
 				defer f.Release()
 				return stream.SendMsg(f)
@@ -391,7 +403,9 @@ func TestSendFails(t *testing.T) {
 	t.Run("twice", func(t *testing.T) {
 		pool := newTestPool(t)
 		store := &fakeStore{
-			series: func(_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+			series: func(
+				_ *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse],
+			) error {
 				f := NewSeriesFrame(pool, s.labels, s.chunks)
 				defer f.Release()
 				if err := stream.SendMsg(f); err != nil {
@@ -414,7 +428,9 @@ func TestSendFails(t *testing.T) {
 		pool := newTestPool(t)
 		failed := make(chan error, 1)
 		store := &fakeStore{
-			series: func(req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse]) error {
+			series: func(
+				req *SeriesRequest, stream grpc.ServerStreamingServer[SeriesResponse],
+			) error {
 				w := NewFrameWriter(pool, req.ResponseBatchSize,
 					func(f *Frame) error { return stream.SendMsg(f) })
 				defer w.Discard()

@@ -23,7 +23,8 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 			Name: "larder_warm_running", Help: "Number of running replays.",
 		}, []string{"after"}),
 		replayed: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_sets_replayed_total", Help: "Total number of matcher sets replayed for a block.",
+			Name: "larder_warm_sets_replayed_total",
+			Help: "Total number of matcher sets replayed for a block.",
 		}, []string{"after"}),
 		skipped: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_sets_skipped_total",
@@ -36,13 +37,15 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 			Name: "larder_warm_seconds_total", Help: "Total duration of replays in seconds.",
 		}, []string{"after"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_snapshot_failures_total", Help: "Total number of failed reads and writes of the snapshot.",
+			Name: "larder_warm_snapshot_failures_total",
+			Help: "Total number of failed reads and writes of the snapshot.",
 		}, []string{"operation"}),
 		snapshotTime: f.NewGauge(prometheus.GaugeOpts{
 			Name: "larder_warm_snapshot_timestamp_seconds", Help: "Time at which this process last wrote a snapshot, 0 if never.",
 		}),
 		snapshotBytes: f.NewGauge(prometheus.GaugeOpts{
-			Name: "larder_warm_snapshot_bytes", Help: "Size of the last snapshot that this process wrote.",
+			Name: "larder_warm_snapshot_bytes",
+			Help: "Size of the last snapshot that this process wrote.",
 		}),
 	}
 	for _, after := range []string{afterRestart, afterCompaction} {
@@ -86,7 +89,8 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 		func(s recorded) float64 { return float64(s.tooLong) },
 	)
 	counter(
-		"larder_warm_sets_forgotten_total", "Total number of recorded matcher sets evicted for others.",
+		"larder_warm_sets_forgotten_total",
+		"Total number of recorded matcher sets evicted for others.",
 		func(s recorded) float64 { return float64(s.forgotten) },
 	)
 	return m

@@ -103,8 +103,9 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 	}
 	wg.Wait()
 	o := outcome{
-		ended: endedDone, total: len(tasks), replayed: int(replayed.Load()), failed: int(failed.Load()),
-		bytes: bytes.Load(), took: time.Since(start),
+		ended: endedDone, total: len(tasks), replayed: int(replayed.Load()),
+		failed: int(failed.Load()),
+		bytes:  bytes.Load(), took: time.Since(start),
 	}
 	if left := o.total - o.replayed - o.failed - int(gone.Load()); left > 0 {
 		w.metrics.skipped.WithLabelValues(purpose, skippedBound).Add(float64(left))

@@ -162,10 +162,12 @@ func TestAStartReplaysTheHottestFirst(t *testing.T) {
 		go second.Run(ctx)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if diff := cmp.Diff([]string{"1 a=hot", "1 a=warm", "2 a=warm"}, second.store.done()); diff != "" {
+		if diff := cmp.Diff([]string{"1 a=hot", "1 a=warm", "2 a=warm"},
+			second.store.done()); diff != "" {
 			t.Error(diff)
 		}
-		for _, want := range []string{"after=restart matcher_sets=3 of=3 failed=0", "headers=2", `ended="all done"`} {
+		for _, want := range []string{"after=restart matcher_sets=3 of=3 failed=0", "headers=2",
+			`ended="all done"`} {
 			if !strings.Contains(second.log.String(), want) {
 				t.Errorf("the log lacks %s:\n%s", want, second.log)
 			}
@@ -264,7 +266,8 @@ func TestOneBlockDoesNotKeepOthersCold(t *testing.T) {
 			!strings.Contains(b.log.String(), "matcher_sets=1 of=3 failed=1") {
 			t.Errorf("%s\n%s", diff, b.log)
 		}
-		if gone := testutil.ToFloat64(b.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
+		if gone := testutil.ToFloat64(
+			b.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
 			t.Errorf("skipped %v sets of blocks that left, want 1", gone)
 		}
 	})
@@ -297,7 +300,8 @@ func TestACompactionWhileNoProcessRan(t *testing.T) {
 			t.Errorf("%q was used %v times, got a score of %v", key, most, score)
 		}
 	}
-	if gone := testutil.ToFloat64(w.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
+	if gone := testutil.ToFloat64(
+		w.metrics.skipped.WithLabelValues(afterRestart, skippedGone)); gone != 1 {
 		t.Errorf("skipped %v sets of blocks without a replacement, want 1", gone)
 	}
 }
@@ -348,7 +352,8 @@ func TestAFailingSetDoesNotEndAReplay(t *testing.T) {
 func TestAnInvalidSnapshotIsIgnored(t *testing.T) {
 	other := snapshotFormat()
 	other.Version--
-	for _, file := range [][]byte{snapshotFormat().Seal([]byte("abc")), []byte("abc"), other.Seal([]byte("abc"))} {
+	for _, file := range [][]byte{snapshotFormat().Seal([]byte("abc")), []byte("abc"),
+		other.Seal([]byte("abc"))} {
 		ignores(t, file)
 	}
 }
@@ -408,7 +413,10 @@ func TestABlockIsWarmedBeforeItReplacesOthers(t *testing.T) {
 		ask(w.opts.Recorder, 3, "x", a)
 		ask(w.opts.Recorder, 2, "y", a, b)
 		release := make(chan struct{})
-		w.store.hold = func(ctx context.Context, _ string) (bool, error) { <-release; return true, nil }
+		w.store.hold = func(ctx context.Context, _ string) (bool, error) {
+			<-release
+			return true, nil
+		}
 		if w.Warmed(ab.ID) {
 			t.Error("a block that is not in the view may replace others")
 		}
@@ -458,7 +466,10 @@ func TestReplacedBlocksLeaveAfterTheTimeLimit(t *testing.T) {
 		})
 	}
 	stuck := func(w *bed) {
-		w.store.hold = func(ctx context.Context, _ string) (bool, error) { <-ctx.Done(); return false, ctx.Err() }
+		w.store.hold = func(ctx context.Context, _ string) (bool, error) {
+			<-ctx.Done()
+			return false, ctx.Err()
+		}
 	}
 	f("time", Options{MaxTime: time.Minute}, stuck, time.Minute)
 	f("bytes", Options{MaxBytes: 10}, func(w *bed) { w.store.bytes = 11 }, 0)
@@ -467,7 +478,9 @@ func TestReplacedBlocksLeaveAfterTheTimeLimit(t *testing.T) {
 		func(w *bed) { w.store.busy = true }, time.Minute,
 	)
 	f("errors", Options{}, func(w *bed) {
-		w.store.hold = func(context.Context, string) (bool, error) { return false, errors.New("bucket is away") }
+		w.store.hold = func(context.Context, string) (bool, error) {
+			return false, errors.New("bucket is away")
+		}
 	}, 0)
 	f(
 		"no header", Options{},
@@ -486,7 +499,11 @@ func TestCloseEndsWarming(t *testing.T) {
 	w.ViewChanged(view(), view(a, b))
 	ask(w.opts.Recorder, 3, "x", a)
 	begun := make(chan struct{})
-	w.store.hold = func(ctx context.Context, _ string) (bool, error) { close(begun); <-ctx.Done(); return false, ctx.Err() }
+	w.store.hold = func(ctx context.Context, _ string) (bool, error) {
+		close(begun)
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
 	w.ViewChanged(view(a, b), view(a, b, ab))
 	<-begun
 	w.Close()

@@ -25,7 +25,8 @@ func TestAStalledBodyIsContinued(t *testing.T) {
 		if d := time.Since(start); d > 300*time.Millisecond {
 			t.Errorf("the read took %s", d)
 		}
-		if got, want := g.below.taken(), []string{"[1000,301000)", "[101000,301000)"}; !slices.Equal(
+		if got, want := g.below.taken(),
+			[]string{"[1000,301000)", "[101000,301000)"}; !slices.Equal(
 			got, want,
 		) {
 			t.Errorf("requests %v, want %v: only the missing bytes", got, want)
@@ -189,7 +190,8 @@ func TestWhateverFails(t *testing.T) {
 						chunk: []int{0, 1 << 10, 70_000}[rnd.IntN(3)],
 					}
 					hit := func() bool { return rnd.IntN(100) < share }
-					rarely := func() bool { return hit() && hit() } //nolint:staticcheck // each is another number
+					// Each is another number.
+					rarely := func() bool { return hit() && hit() } //nolint:staticcheck
 					if hit() {
 						c.open = time.Duration(rnd.IntN(2000)) * time.Millisecond
 						c.deaf = hit()

@@ -55,7 +55,8 @@ func TestTheFirstRequestMayStillWin(t *testing.T) {
 		g := newRig(t, Options{}, slowOnce(conduct{open: 15 * time.Millisecond}))
 		g.mustRead(t, 0, 1000)
 		synctest.Wait()
-		if won, lost := g.hedges(reasonFirstByte, resultWon), g.hedges(reasonFirstByte, resultLost); won != 0 ||
+		if won, lost := g.hedges(reasonFirstByte, resultWon),
+			g.hedges(reasonFirstByte, resultLost); won != 0 ||
 			lost != 1 {
 			t.Errorf("won %d lost %d, want 0 and 1", won, lost)
 		}
@@ -201,9 +202,11 @@ func TestAPanicOfABodyEndsNothing(t *testing.T) {
 		closeErr bool
 	}{
 		{name: "read of a replacement", answers: []conduct{stalled, {readPanics: true}}},
-		{name: "close of a replacement", answers: []conduct{stalled, {failAt: 0, bodyErr: errReset, closePanics: true}}},
+		{name: "close of a replacement",
+			answers: []conduct{stalled, {failAt: 0, bodyErr: errReset, closePanics: true}}},
 		{name: "close of what was replaced", answers: []conduct{stalledBadly}},
-		{name: "close of a late answer", answers: []conduct{{open: time.Second, deaf: true, closePanics: true}}},
+		{name: "close of a late answer",
+			answers: []conduct{{open: time.Second, deaf: true, closePanics: true}}},
 		{name: "close of the answer", answers: []conduct{{closePanics: true}}, closeErr: true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

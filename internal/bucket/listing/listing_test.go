@@ -37,7 +37,8 @@ func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.New("the client lists for ever")
 	}
 	return &http.Response{
-		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1,
+		ProtoMinor: 1, Request: r,
 		Header: http.Header{
 			"Content-Type": {c.kind},
 		}, ContentLength: int64(len(b)), Body: io.NopCloser(strings.NewReader(b)),
@@ -75,7 +76,8 @@ func serviceAccount(t *testing.T) string {
 		t.Fatal(err)
 	}
 	account, err := json.Marshal(map[string]string{
-		"type": "service_account", "client_email": "larder@test", "private_key_id": "1", "token_uri": tokens.URL,
+		"type": "service_account", "client_email": "larder@test", "private_key_id": "1",
+		"token_uri":   tokens.URL,
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	})
 	if err != nil {
@@ -120,7 +122,8 @@ const (
 )
 
 func s3Page(head, rest string) string {
-	return s3Head + "<Name>blocks</Name><Prefix></Prefix>" + head + s3Keys + rest + "</ListBucketResult>"
+	return s3Head + "<Name>blocks</Name><Prefix></Prefix>" + head + s3Keys + rest +
+		"</ListBucketResult>"
 }
 
 // TestAnswersThatAreNoListing: an answer that a client would take for a listing is an error that
@@ -133,10 +136,12 @@ func TestAnswersThatAreNoListing(t *testing.T) {
 		says   string // of the error; "": the answer is a listing
 		want   []string
 	}{
-		{"listing", objstore.S3, []string{s3Page("<IsTruncated>false</IsTruncated>", "")}, "", []string{"a/", "b/"}},
+		{"listing", objstore.S3, []string{s3Page("<IsTruncated>false</IsTruncated>", "")}, "",
+			[]string{"a/", "b/"}},
 		{"empty listing", objstore.S3, []string{s3Head + "<Name>blocks</Name><Prefix/><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"}, "", nil},
 		{"two pages", objstore.S3, []string{
-			s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t&amp;1</NextContinuationToken>"),
+			s3Page("<IsTruncated>true</IsTruncated>",
+				"<NextContinuationToken>t&amp;1</NextContinuationToken>"),
 			s3Page("<IsTruncated>false</IsTruncated><ContinuationToken>t&amp;1</ContinuationToken>", ""),
 		}, "", []string{"a/", "b/", "a/", "b/"}},
 		{"comments and CDATA", objstore.S3, []string{"\xef\xbb\xbf" + s3Head + "<!-- <Error> - > --><Name><![CDATA[blocks]]></Name><?x > ?><IsTruncated>false</IsTruncated></ListBucketResult>"}, "", nil},
@@ -146,23 +151,31 @@ func TestAnswersThatAreNoListing(t *testing.T) {
 		{"text", objstore.S3, []string{"OK"}, "no XML", nil},
 		{"nothing", objstore.S3, []string{""}, "ends early", nil},
 		{"half", objstore.S3, []string{s3Head + "<Name>blocks</Name>" + s3Keys}, "ends early", nil},
-		{"no fields", objstore.S3, []string{s3Head + "</ListBucketResult>"}, "neither Name nor IsTruncated", nil},
-		{"no fields, closed at once", objstore.S3, []string{"<ListBucketResult/>"}, "neither Name nor IsTruncated", nil},
+		{"no fields", objstore.S3, []string{s3Head + "</ListBucketResult>"},
+			"neither Name nor IsTruncated", nil},
+		{"no fields, closed at once", objstore.S3, []string{"<ListBucketResult/>"},
+			"neither Name nor IsTruncated", nil},
 		{"another bucket", objstore.S3, []string{s3Head + "<Name>other</Name><IsTruncated>false</IsTruncated></ListBucketResult>"}, `bucket "other"`, nil},
 		{"another prefix", objstore.S3, []string{s3Head + "<Name>blocks</Name><Prefix>x/</Prefix><IsTruncated>false</IsTruncated></ListBucketResult>"}, "Prefix", nil},
-		{"no continuation", objstore.S3, []string{s3Page("<IsTruncated>true</IsTruncated>", "")}, "no continuation token", nil},
-		{"the same page for ever", objstore.S3, []string{s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t1</NextContinuationToken>")}, "continued by itself", nil},
+		{"no continuation", objstore.S3, []string{s3Page("<IsTruncated>true</IsTruncated>", "")},
+			"no continuation token", nil},
+		{"the same page for ever", objstore.S3,
+			[]string{s3Page("<IsTruncated>true</IsTruncated>",
+				"<NextContinuationToken>t1</NextContinuationToken>")}, "continued by itself", nil},
 		{"another page", objstore.S3, []string{
-			s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t1</NextContinuationToken>"),
+			s3Page("<IsTruncated>true</IsTruncated>",
+				"<NextContinuationToken>t1</NextContinuationToken>"),
 			s3Page("<IsTruncated>false</IsTruncated><ContinuationToken>t9</ContinuationToken>", ""),
 		}, "ContinuationToken", nil},
 
-		{"listing", objstore.GCS, []string{`{"kind": "storage#objects", "prefixes": ["a/", "b/"]}`}, "", []string{"a/", "b/"}},
+		{"listing", objstore.GCS, []string{`{"kind": "storage#objects", "prefixes": ["a/", "b/"]}`},
+			"", []string{"a/", "b/"}},
 		{"empty listing", objstore.GCS, []string{`{"kind":"storage#objects"}`}, "", nil},
 		{"page", objstore.GCS, []string{htmlPage}, "no JSON object", nil},
 		{"error document", objstore.GCS, []string{`{"error": {"code": 503, "message": "later", "kind": "storage#objects"}}`}, `kind is ""`, nil},
 		{"no fields", objstore.GCS, []string{`{}`}, `kind is ""`, nil},
-		{"a bucket, not its objects", objstore.GCS, []string{`{"kind": "storage#bucket"}`}, `kind is "storage#bucket"`, nil},
+		{"a bucket, not its objects", objstore.GCS, []string{`{"kind": "storage#bucket"}`},
+			`kind is "storage#bucket"`, nil},
 		{"the same page for ever", objstore.GCS, []string{`{"kind": "storage#objects", "prefixes": ["a/"], "nextPageToken": "t\u0031"}`}, "continued by itself", nil},
 
 		{"listing", objstore.AZURE, []string{`<?xml version="1.0"?><EnumerationResults ServiceEndpoint="https://acc.blob.invalid/" ContainerName="blocks"><Delimiter>/</Delimiter><Blobs><BlobPrefix><Name>a/</Name></BlobPrefix></Blobs><NextMarker/></EnumerationResults>`}, "", []string{"a/"}},
@@ -251,7 +264,10 @@ func TestGCSIsAskedForTheKind(t *testing.T) {
 // FuzzScanners: no document makes a scanner panic, and its verdict does not depend on the size of
 // the pieces.
 func FuzzScanners(f *testing.F) {
-	for _, seed := range []string{htmlPage, doctype, errorDoc, s3Page("<IsTruncated>true</IsTruncated>", "<NextContinuationToken>t</NextContinuationToken>"), `{"kind": "storage#objects", "a": [{"\"": "}"}]}`} {
+	for _, seed := range []string{htmlPage, doctype, errorDoc,
+		s3Page("<IsTruncated>true</IsTruncated>",
+			"<NextContinuationToken>t</NextContinuationToken>"),
+		`{"kind": "storage#objects", "a": [{"\"": "}"}]}`} {
 		f.Add([]byte(seed), 3)
 	}
 	f.Fuzz(func(t *testing.T, doc []byte, piece int) {

@@ -16,7 +16,8 @@ func BenchmarkGetRange(b *testing.B) {
 		b.Fatal(err)
 	}
 	for _, size := range []int64{8 << 10, 256 << 10, 8 << 20} {
-		for name, bkt := range map[string]objstore.Bucket{"direct": bucket, "retry": Wrap(bucket, Options{})} {
+		for name, bkt := range map[string]objstore.Bucket{"direct": bucket,
+			"retry": Wrap(bucket, Options{})} {
 			b.Run(fmt.Sprintf("%dKiB/%s", size>>10, name), func(b *testing.B) {
 				b.SetBytes(size)
 				b.ReportAllocs()

@@ -190,7 +190,9 @@ type whole struct {
 func (w *whole) request() error {
 	w.a = w.t.start(
 		0,
-		func(ctx context.Context) (io.ReadCloser, error) { return w.t.b.Bucket.Get(ctx, w.t.object) },
+		func(ctx context.Context) (io.ReadCloser, error) {
+			return w.t.b.Bucket.Get(ctx, w.t.object)
+		},
 	)
 	if err := w.a.await(w.t.patience(w.t.b.opts.FirstByte)); err != nil {
 		return err

@@ -43,21 +43,31 @@ func (c caused) Cause() error  { return c.cause }
 // TestReasons covers the errors that the clients of all providers return for an HTTP status.
 func TestReasons(t *testing.T) {
 	clients := map[string]func(status int, code string) error{
-		"S3":    func(status int, code string) error { return minio.ErrorResponse{StatusCode: status, Code: code} },
-		"GCS":   func(status int, code string) error { return &googleapi.Error{Code: status} },
-		"AZURE": func(status int, code string) error { return &azcore.ResponseError{StatusCode: status, ErrorCode: code} },
+		"S3": func(status int, code string) error {
+			return minio.ErrorResponse{StatusCode: status, Code: code}
+		},
+		"GCS": func(status int, code string) error { return &googleapi.Error{Code: status} },
+		"AZURE": func(status int, code string) error {
+			return &azcore.ResponseError{StatusCode: status, ErrorCode: code}
+		},
 		"COS": func(status int, code string) error {
 			return &cos.ErrorResponse{Code: code, Response: &http.Response{StatusCode: status}}
 		},
-		"ALIYUNOSS": func(status int, code string) error { return oss.ServiceError{StatusCode: status, Code: code} },
-		"BOS":       func(status int, code string) error { return &bce.BceServiceError{StatusCode: status, Code: code} },
+		"ALIYUNOSS": func(status int, code string) error {
+			return oss.ServiceError{StatusCode: status, Code: code}
+		},
+		"BOS": func(status int, code string) error {
+			return &bce.BceServiceError{StatusCode: status, Code: code}
+		},
 		"OBS": func(status int, code string) error {
 			e := obs.ObsError{Code: code}
 			e.StatusCode = status
 			return e
 		},
-		"OCI":   func(status int, code string) error { return ociError{status, code} },
-		"SWIFT": func(status int, code string) error { return &swift.Error{StatusCode: status, Text: code} },
+		"OCI": func(status int, code string) error { return ociError{status, code} },
+		"SWIFT": func(status int, code string) error {
+			return &swift.Error{StatusCode: status, Text: code}
+		},
 	}
 	b := newRig(Options{}, first()).Bucket
 	for name, make := range clients {
@@ -81,7 +91,8 @@ func TestReasons(t *testing.T) {
 			{416, "InvalidRange", ""},
 		} {
 			err := make(tc.status, tc.code)
-			for _, err := range []error{err, fmt.Errorf("get: %w", err), caused{err}, errors.Join(io.EOF, err)} {
+			for _, err := range []error{err, fmt.Errorf("get: %w", err), caused{err},
+				errors.Join(io.EOF, err)} {
 				if got := b.reasonOf(err); got != tc.want {
 					t.Errorf(
 						"%s: %d %s (%T): got %q, want %q", name, tc.status, tc.code, err, got,
@@ -115,7 +126,9 @@ func TestReasonsOfOtherErrors(t *testing.T) {
 		{io.ErrUnexpectedEOF, reasonConnection},
 		// a timeout in the client: the caller's own is checked first
 		{context.DeadlineExceeded, reasonConnection},
-		{&url.Error{Op: "Get", Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, ""},
+		{
+			&url.Error{Op: "Get",
+				Err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}}, ""},
 		{&fs.PathError{Op: "open", Err: syscall.EACCES}, ""},
 		{&fs.PathError{Op: "read", Err: syscall.EIO}, reasonConnection},
 		{(*nilError)(nil), reasonConnection},

@@ -34,21 +34,37 @@ func TestRangesSurvive(t *testing.T) {
 		within time.Duration
 	}{
 		{"none", nil, []string{all}, "", 20 * time.Millisecond},
-		{"503", []conduct{{err: errBusy}}, []string{all, all}, reasonThrottled, 200 * time.Millisecond},
-		{"500, four times", []conduct{{err: errOops}, {err: errOops}, {err: errOops}, {err: errOops}}, []string{all, all, all, all, all}, reasonServer, 2 * time.Second},
-		{"reset", []conduct{{err: errReset}}, []string{all, all}, reasonConnection, 200 * time.Millisecond},
-		{"never answered", []conduct{{open: forever}}, []string{all, all}, reasonNoAnswer, 16 * time.Second},
-		{"never answered by a deaf client", []conduct{{open: time.Hour, deaf: true}}, []string{all, all}, reasonNoAnswer, 16 * time.Second},
-		{"reset in the body", []conduct{{cut: 70_000, broken: errReset}}, []string{all, "[71000,201000)"}, reasonBroken, 200 * time.Millisecond},
-		{"body cut, as a connection is", []conduct{{cut: 10, broken: io.ErrUnexpectedEOF}}, []string{all, "[1010,201000)"}, reasonBroken, 200 * time.Millisecond},
-		{"body ends early", []conduct{{cut: 150_000, end: true}}, []string{all, "[151000,201000)"}, reasonShort, 200 * time.Millisecond},
-		{"body is empty", []conduct{{cut: 0, end: true}}, []string{all, all}, reasonShort, 200 * time.Millisecond},
-		{"body stalls", []conduct{{cut: 65_536, stall: forever}}, []string{all, "[66536,201000)"}, reasonStalled, 11 * time.Second},
-		{"body of a deaf client stalls", []conduct{{cut: 65_536, stall: time.Hour, deaf: true}}, []string{all, "[66536,201000)"}, reasonStalled, 11 * time.Second},
-		{"body breaks twice", []conduct{{cut: 100, broken: errReset}, {cut: 100, broken: errReset}}, []string{all, "[1100,201000)", "[1200,201000)"}, reasonBroken, 400 * time.Millisecond},
-		{"body breaks where it is complete", []conduct{{cut: 200_000, broken: errReset}}, []string{all}, "", 20 * time.Millisecond},
-		{"body does not end where it is complete", []conduct{{cut: 200_000, stall: forever}}, []string{all}, "", 11 * time.Second},
-		{"body breaks, the rest is refused at first", []conduct{{cut: 5, broken: errReset}, {err: errBusy}}, []string{all, "[1005,201000)", "[1005,201000)"}, reasonThrottled, 400 * time.Millisecond},
+		{"503", []conduct{{err: errBusy}}, []string{all, all}, reasonThrottled,
+			200 * time.Millisecond},
+		{"500, four times", []conduct{{err: errOops}, {err: errOops}, {err: errOops},
+			{err: errOops}}, []string{all, all, all, all, all}, reasonServer, 2 * time.Second},
+		{"reset", []conduct{{err: errReset}}, []string{all, all}, reasonConnection,
+			200 * time.Millisecond},
+		{"never answered", []conduct{{open: forever}}, []string{all, all}, reasonNoAnswer,
+			16 * time.Second},
+		{"never answered by a deaf client", []conduct{{open: time.Hour, deaf: true}},
+			[]string{all, all}, reasonNoAnswer, 16 * time.Second},
+		{"reset in the body", []conduct{{cut: 70_000, broken: errReset}},
+			[]string{all, "[71000,201000)"}, reasonBroken, 200 * time.Millisecond},
+		{"body cut, as a connection is", []conduct{{cut: 10, broken: io.ErrUnexpectedEOF}},
+			[]string{all, "[1010,201000)"}, reasonBroken, 200 * time.Millisecond},
+		{"body ends early", []conduct{{cut: 150_000, end: true}}, []string{all, "[151000,201000)"},
+			reasonShort, 200 * time.Millisecond},
+		{"body is empty", []conduct{{cut: 0, end: true}}, []string{all, all}, reasonShort,
+			200 * time.Millisecond},
+		{"body stalls", []conduct{{cut: 65_536, stall: forever}}, []string{all, "[66536,201000)"},
+			reasonStalled, 11 * time.Second},
+		{"body of a deaf client stalls", []conduct{{cut: 65_536, stall: time.Hour, deaf: true}},
+			[]string{all, "[66536,201000)"}, reasonStalled, 11 * time.Second},
+		{"body breaks twice", []conduct{{cut: 100, broken: errReset}, {cut: 100, broken: errReset}},
+			[]string{all, "[1100,201000)", "[1200,201000)"}, reasonBroken, 400 * time.Millisecond},
+		{"body breaks where it is complete", []conduct{{cut: 200_000, broken: errReset}},
+			[]string{all}, "", 20 * time.Millisecond},
+		{"body does not end where it is complete", []conduct{{cut: 200_000, stall: forever}},
+			[]string{all}, "", 11 * time.Second},
+		{"body breaks, the rest is refused at first", []conduct{{cut: 5, broken: errReset},
+			{err: errBusy}}, []string{all, "[1005,201000)", "[1005,201000)"}, reasonThrottled,
+			400 * time.Millisecond},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -107,15 +123,23 @@ func TestShortObjects(t *testing.T) {
 
 // TestFinalErrors: final errors are returned at once, as the client made them.
 func TestFinalErrors(t *testing.T) {
-	for _, err := range []error{errGone{}, errDenied{}, serverError{400, "InvalidArgument"}, serverError{403, "SignatureDoesNotMatch"}, objstore.ErrOptionNotSupported} {
+	for _, err := range []error{errGone{}, errDenied{}, serverError{400, "InvalidArgument"},
+		serverError{403, "SignatureDoesNotMatch"}, objstore.ErrOptionNotSupported} {
 		synctest.Test(t, func(t *testing.T) {
 			g := newRig(Options{}, always(conduct{err: err}))
 			ops := map[string]func() error{
-				"get":        func() error { _, err := g.Get(t.Context(), "o"); return err },
-				"get_range":  func() error { _, err := g.GetRange(t.Context(), "o", 0, 10); return err },
+				"get": func() error { _, err := g.Get(t.Context(), "o"); return err },
+				"get_range": func() error {
+					_, err := g.GetRange(t.Context(), "o", 0, 10)
+					return err
+				},
 				"exists":     func() error { _, err := g.Exists(t.Context(), "o"); return err },
 				"attributes": func() error { _, err := g.Attributes(t.Context(), "o"); return err },
-				"iter":       func() error { return g.Iter(t.Context(), "", func(string) error { return nil }) },
+				"iter": func() error {
+					return g.Iter(t.Context(), "", func(string) error {
+						return nil
+					})
+				},
 			}
 			for name, op := range ops {
 				if got := op(); got != err {
@@ -272,7 +296,8 @@ func (w whole0) GetRange(ctx context.Context, name string, _, _ int64) (io.ReadC
 // TestWholeObjects: objects are read again from the start, and never combined from two requests.
 func TestWholeObjects(t *testing.T) {
 	for name, c := range map[string]conduct{
-		"refused": {err: errBusy}, "broken": {cut: 200_000, broken: errReset}, "stalled": {cut: 200_000, stall: forever}, "unanswered": {open: forever},
+		"refused": {err: errBusy}, "broken": {cut: 200_000, broken: errReset},
+		"stalled": {cut: 200_000, stall: forever}, "unanswered": {open: forever},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -384,9 +409,12 @@ func TestListings(t *testing.T) {
 	// A FILESYSTEM bucket returns this if a folder is deleted while it is being listed.
 	vanished := &fs.PathError{Op: "open", Path: "bucket/01ABC", Err: syscall.ENOENT}
 	for name, c := range map[string]conduct{
-		"whole": {}, "refused": {err: errBusy}, "broken": {cut: 2, broken: errReset}, "stalled": {cut: 3, stall: forever},
-		"unanswered": {open: forever}, "stalled, deaf": {cut: 1, stall: time.Hour, deaf: true}, "jumbled, but whole": {jumbled: true},
-		"a folder vanished": {err: vanished}, "a folder vanished, midway": {cut: 2, broken: vanished},
+		"whole": {}, "refused": {err: errBusy}, "broken": {cut: 2, broken: errReset},
+		"stalled":    {cut: 3, stall: forever},
+		"unanswered": {open: forever}, "stalled, deaf": {cut: 1, stall: time.Hour, deaf: true},
+		"jumbled, but whole": {jumbled: true},
+		"a folder vanished":  {err: vanished}, "a folder vanished, midway": {cut: 2,
+			broken: vanished},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -23,7 +23,8 @@ func TestBound(t *testing.T) {
 	s := New(Options{Max: 1})
 	whole := Bound(objstore.WrapWith(below, objstore.BucketMetrics(reg, "b")), s)
 	expecting := whole.ReaderWithExpectedErrs(func(error) bool { return true })
-	for name, b := range map[string]objstore.BucketReader{"bound": whole, "with expected errors": expecting} {
+	for name, b := range map[string]objstore.BucketReader{"bound": whole,
+		"with expected errors": expecting} {
 		held := func(where string) {
 			t.Helper()
 			if got := s.state()[1]; got != 1 {
@@ -31,8 +32,12 @@ func TestBound(t *testing.T) {
 			}
 		}
 		for where, open := range map[string]func() (io.ReadCloser, error){
-			"an object is read": func() (io.ReadCloser, error) { return b.Get(t.Context(), "dir/o") },
-			"a range is read":   func() (io.ReadCloser, error) { return b.GetRange(t.Context(), "dir/o", 2, 3) },
+			"an object is read": func() (io.ReadCloser, error) {
+				return b.Get(t.Context(), "dir/o")
+			},
+			"a range is read": func() (io.ReadCloser, error) {
+				return b.GetRange(t.Context(), "dir/o", 2, 3)
+			},
 		} {
 			r, err := open()
 			if err != nil {
@@ -46,10 +51,18 @@ func TestBound(t *testing.T) {
 			r.Close()
 			s.check(t, 1, 0, 0)
 		}
-		if err := b.Iter(t.Context(), "dir", func(string) error { held("a folder is listed"); return nil }); err != nil {
+		if err := b.Iter(t.Context(), "dir", func(string) error {
+			held("a folder is listed")
+			return nil
+		}); err != nil {
 			t.Error(err)
 		}
-		if err := b.IterWithAttributes(t.Context(), "dir", func(objstore.IterObjectAttributes) error { held("a folder is listed"); return nil }); err != nil {
+		if err := b.IterWithAttributes(t.Context(), "dir", func(
+			objstore.IterObjectAttributes,
+		) error {
+			held("a folder is listed")
+			return nil
+		}); err != nil {
 			t.Error(err)
 		}
 		if there, err := b.Exists(t.Context(), "dir/o"); !there || err != nil {

@@ -119,7 +119,8 @@ func (s *Server) list(query url.Values, fault faultstore.Fault) (*content, minio
 		l.Contents = append(l.Contents, entry{
 			Key: name(
 				key,
-			), LastModified: info.ModTime().UTC().Format("2006-01-02T15:04:05.000Z"), ETag: etag(info), Size: info.Size(), StorageClass: "STANDARD",
+			), LastModified: info.ModTime().UTC().Format("2006-01-02T15:04:05.000Z"),
+			ETag: etag(info), Size: info.Size(), StorageClass: "STANDARD",
 		})
 	}
 	b, err := xml.Marshal(l)
@@ -148,7 +149,8 @@ func (s *Server) keys(prefix string, flat bool) ([]string, error) {
 			return err
 		case name == dir && d.IsDir():
 			return nil
-		case d.IsDir() && !strings.HasPrefix(name+"/", prefix) && !strings.HasPrefix(prefix, name+"/"):
+		case d.IsDir() && !strings.HasPrefix(name+"/", prefix) &&
+			!strings.HasPrefix(prefix, name+"/"):
 			return fs.SkipDir
 		case d.IsDir() && flat:
 			if path.Dir(name) == dir {

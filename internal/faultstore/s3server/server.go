@@ -141,7 +141,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}{Region: "test"})
 	case r.Method == http.MethodHead && key == "":
 		w.WriteHeader(http.StatusOK)
-	case r.Method == http.MethodGet && key == "" && (query.Get("list-type") == "2" || query.Has("prefix")):
+	case r.Method == http.MethodGet && key == "" &&
+		(query.Get("list-type") == "2" || query.Has("prefix")):
 		s.answer(w, r, objstore.OpIter, query.Get("prefix"))
 	case r.Method == http.MethodHead:
 		s.answer(w, r, objstore.OpAttributes, key)

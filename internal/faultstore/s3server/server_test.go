@@ -35,8 +35,10 @@ func folder(t *testing.T) (dir string, object []byte) {
 		object[i] = byte(r.Uint32())
 	}
 	for name, b := range map[string][]byte{
-		"01A/index": object, "01A/meta.json": []byte("{}"), "01A/chunks/000001": object, "01A/chunks/000002": object[:7],
-		"01B/meta.json": []byte("{}"), "01C/meta.json": []byte("{}"), "debug/with blank+plus": []byte("x"), "file": []byte("y"),
+		"01A/index": object, "01A/meta.json": []byte("{}"), "01A/chunks/000001": object,
+		"01A/chunks/000002": object[:7],
+		"01B/meta.json":     []byte("{}"), "01C/meta.json": []byte("{}"),
+		"debug/with blank+plus": []byte("x"), "file": []byte("y"),
 	} {
 		p := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -114,7 +116,8 @@ func TestAClientReadsAFolder(t *testing.T) {
 	for _, entries := range []int{0, 1, 2} {
 		s, b := start(t, s3server.Options{Dir: dir, PageEntries: entries})
 		ctx := context.Background()
-		for _, r := range [][2]int64{{0, size}, {0, 1}, {size - 1, 1}, {1000, 200_000}, {size - 10, 100}, {5, -1}, {0, -1}} {
+		for _, r := range [][2]int64{{0, size}, {0, 1}, {size - 1, 1}, {1000, 200_000},
+			{size - 10, 100}, {5, -1}, {0, -1}} {
 			want := object[r[0]:]
 			if r[1] >= 0 {
 				want = want[:min(r[1], int64(len(want)))]
@@ -244,7 +247,8 @@ func TestFaultsOnTheWire(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []faultstore.Kind{faultstore.ListingError, faultstore.ServerError, faultstore.Reset, faultstore.AccessDenied} {
+	for _, kind := range []faultstore.Kind{faultstore.ListingError, faultstore.ServerError,
+		faultstore.Reset, faultstore.AccessDenied} {
 		f.Set(faultstore.Rule{Kind: kind})
 		if names, err := list(b, ""); err == nil {
 			t.Errorf("%s: listed %q", kind, names)

@@ -35,7 +35,8 @@ func (a *adHoc) flags(fs *flag.FlagSet) {
 	)
 	fs.BoolVar(&a.req.SkipChunks, "skip-chunks", false, "with --bucket: ask for labels only")
 	fs.StringVar(
-		&a.without, "without-replica-labels", "", "with --bucket: labels to remove, separated by commas",
+		&a.without, "without-replica-labels", "",
+		"with --bucket: labels to remove, separated by commas",
 	)
 }
 

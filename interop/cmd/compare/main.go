@@ -63,7 +63,8 @@ func parse(args []string) (o options, err error) {
 	o.run.Prices = price.Default()
 	fs := flag.NewFlagSet("compare", flag.ContinueOnError)
 	fs.BoolVar(&o.list, "list", false, "print the data sets and queries, and exit")
-	fs.StringVar(&o.run.Root, "larder", "..", "larder's repository; LARDER_BIN names a binary instead")
+	fs.StringVar(&o.run.Root, "larder", "..",
+		"larder's repository; LARDER_BIN names a binary instead")
 	fs.StringVar(
 		&o.run.Cache, "cache-dir", filepath.Join(os.TempDir(), "larder-compare"),
 		"folder that keeps the data sets; about 2.5 GB",

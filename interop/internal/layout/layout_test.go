@@ -49,12 +49,16 @@ func TestChoose(t *testing.T) {
 		mint, maxt    int64
 		thanos, right string
 	}{
-		{"one fine block in two gaps", []*Block{block(0, 400, Raw), block(100, 200, FiveMinutes)}, 0, 399, "r0 f100 r0", "r0 f100"},
+		{"one fine block in two gaps", []*Block{block(0, 400, Raw), block(100, 200, FiveMinutes)},
+			0, 399, "r0 f100 r0", "r0 f100"},
 		{"a nested coarse block moves the cursor back",
-			[]*Block{block(0, 300, Raw), block(300, 600, Raw), block(300, 600, FiveMinutes), block(400, 500, FiveMinutes)}, 0, 599,
+			[]*Block{block(0, 300, Raw), block(300, 600, Raw), block(300, 600, FiveMinutes),
+				block(400, 500, FiveMinutes)}, 0, 599,
 			"r0 f300 f400 r300", "r0 f300 f400"},
-		{"range ends on an edge", []*Block{block(0, 100, Raw), block(100, 200, Raw)}, 0, 100, "r0 r100", "r0 r100"},
-		{"range starts on an edge", []*Block{block(0, 100, Raw), block(100, 200, Raw)}, 100, 150, "r100", "r100"},
+		{"range ends on an edge", []*Block{block(0, 100, Raw), block(100, 200, Raw)}, 0, 100,
+			"r0 r100", "r0 r100"},
+		{"range starts on an edge", []*Block{block(0, 100, Raw), block(100, 200, Raw)}, 100, 150,
+			"r100", "r100"},
 	} {
 		l := &Layout{Blocks: tc.blocks}
 		for i, b := range tc.blocks {

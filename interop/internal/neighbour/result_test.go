@@ -82,7 +82,8 @@ func TestFailures(t *testing.T) {
 	if r.OK() || r.Code != 422 || r.ErrorType != "execution" || r.Error != "too much" {
 		t.Errorf("got %+v", r)
 	}
-	if _, err := serve(t, http.StatusBadGateway, "<html>").Instant(context.Background(), "up", 0, Params{}); err == nil ||
+	if _, err := serve(t, http.StatusBadGateway, "<html>").Instant(context.Background(), "up", 0,
+		Params{}); err == nil ||
 		!strings.Contains(err.Error(), "502") {
 		t.Errorf("got error %v, want one that names the status", err)
 	}

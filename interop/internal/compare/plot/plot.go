@@ -132,7 +132,8 @@ func (l Lines) Write(w io.Writer) error {
 	x := newAxis(l.X, left, left+chart)
 	for _, t := range x.ticks() {
 		d.printf(
-			`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/>`, x.at(t), top, x.at(t), height-bottom,
+			`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/>`, x.at(t), top, x.at(t),
+			height-bottom,
 		)
 		d.text(x.at(t), height-bottom+18, "middle", short(t))
 	}
@@ -146,7 +147,8 @@ func (l Lines) Write(w io.Writer) error {
 			points += fmt.Sprintf("%.1f,%.1f ", x.at(l.X[j]), y.at(v))
 			d.printf(
 				`<circle cx="%.1f" cy="%.1f" r="4" fill="%s"><title>%s at %s: %s</title></circle>`,
-				x.at(l.X[j]), y.at(v), colour(i), html.EscapeString(s.Name), short(l.X[j]), short(v),
+				x.at(l.X[j]), y.at(v), colour(i), html.EscapeString(s.Name), short(l.X[j]),
+				short(v),
 			)
 		}
 		d.printf(`<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`, points, colour(i))
@@ -179,7 +181,8 @@ func (d *drawing) begin(width int, title string) {
 func (d *drawing) yAxis(y axis, width int, label string) {
 	for _, t := range y.ticks() {
 		d.printf(
-			`<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#ddd"/>`, left, y.at(t), width-right, y.at(t),
+			`<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#ddd"/>`, left, y.at(t), width-right,
+			y.at(t),
 		)
 		d.text(left-8, y.at(t)+4, "end", short(t))
 	}
@@ -191,7 +194,8 @@ func (d *drawing) yAxis(y axis, width int, label string) {
 }
 
 func (d *drawing) text(x, y float64, anchor, s string) {
-	d.printf(`<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, x, y, anchor, html.EscapeString(s))
+	d.printf(`<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, x, y, anchor,
+		html.EscapeString(s))
 }
 
 func (d *drawing) legend(series []Series) {

@@ -19,7 +19,8 @@ func Moves(w io.Writer, first, second *run.Results) {
 		second.Started.Format("2006-01-02 15:04"), second.Larder,
 	)
 	header(w, []string{
-		"query", "mode", "clients", "CPU : Thanos", "again", "p50 : Thanos", "again", "requests", "again",
+		"query", "mode", "clients", "CPU : Thanos", "again", "p50 : Thanos", "again", "requests",
+		"again",
 	})
 	var cpus, p50s []float64
 	for _, a := range first.Rows {

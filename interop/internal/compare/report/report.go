@@ -72,7 +72,8 @@ func grows(name string) bool {
 // times writes what the rows of one mode took.
 func times(w io.Writer, rows []*run.Row) {
 	header(w, []string{
-		"query", "clients", "system", "CPU ms", "first frame ms", "p50 ms", "p99 ms", "CPU : Thanos",
+		"query", "clients", "system", "CPU ms", "first frame ms", "p50 ms", "p99 ms",
+		"CPU : Thanos",
 		"p50 : Thanos", "allocated MB", "objects", "peak RSS MB",
 	})
 	for _, row := range rows {
@@ -84,7 +85,8 @@ func times(w io.Writer, rows []*run.Row) {
 			}
 			line(w,
 				row.Query, fmt.Sprint(row.Concurrency), name,
-				spread(f.CPU), spread(f.First), spread(f.Latency), number(stats.Quantile(f.Latency, 0.99)),
+				spread(f.CPU), spread(f.First), spread(f.Latency),
+				number(stats.Quantile(f.Latency, 0.99)),
 				ratio(f, thanos, name, func(f *run.Figure) []float64 { return f.CPU }),
 				ratio(f, thanos, name, func(f *run.Figure) []float64 { return f.Latency }),
 				number(stats.Median(f.Allocated)/1e6), count(stats.Median(f.Objects)),
@@ -97,7 +99,8 @@ func times(w io.Writer, rows []*run.Row) {
 // asked writes what the queries of one mode asked of the bucket, and their price.
 func asked(w io.Writer, res *run.Results, rows []*run.Row) {
 	header(w, []string{
-		"query", "system", "requests", "index", "chunks", "meta", "MB", "index MB", "chunks MB", "trips",
+		"query", "system", "requests", "index", "chunks", "meta", "MB", "index MB", "chunks MB",
+		"trips",
 		"queued", "USD per 1,000",
 	})
 	for _, row := range rows {

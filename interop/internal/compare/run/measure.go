@@ -34,7 +34,8 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 	}
 	r.done++
 	row := &Row{
-		Query: c.query.Name, Mode: c.mode, Concurrency: c.concurrency, Systems: map[string]*Figure{},
+		Query: c.query.Name, Mode: c.mode, Concurrency: c.concurrency,
+		Systems: map[string]*Figure{},
 	}
 	systems := s.measured()
 	calls := map[string]int{}
@@ -100,7 +101,8 @@ func line(row *Row) string {
 		}
 		if len(f.Bucket) > 0 {
 			a := f.Asked()
-			s += fmt.Sprintf(" %d requests, %.2f MB, %d trips", a.Requests(), float64(a.Bytes())/1e6, a.Trips)
+			s += fmt.Sprintf(" %d requests, %.2f MB, %d trips", a.Requests(),
+				float64(a.Bytes())/1e6, a.Trips)
 		}
 	}
 	return s

@@ -90,7 +90,8 @@ func Run(ctx context.Context, o Options) (res *Results, err error) {
 		maker: dataset.Maker{Root: o.Root, Cache: o.Cache, Short: o.Short, Progress: o.Progress},
 		results: &Results{
 			Started: time.Now().UTC(), Machine: machine(), Rounds: o.Rounds, Short: o.Short,
-			FirstByte: o.Latency.FirstByte, BytesPerSecond: o.Latency.BytesPerSecond, Prices: o.Prices,
+			FirstByte: o.Latency.FirstByte, BytesPerSecond: o.Latency.BytesPerSecond,
+			Prices: o.Prices,
 		},
 	}
 	if r.Launcher.LarderBin == "" {
@@ -360,7 +361,8 @@ func (r *runner) equal(ctx context.Context, s *session, qs []workload.Query) err
 			if err != nil {
 				return err
 			}
-			if err := floor.Record(ctx, filepath.Join(s.work, f.name), larder.client, call); err != nil {
+			if err := floor.Record(ctx, filepath.Join(s.work, f.name), larder.client,
+				call); err != nil {
 				return fmt.Errorf("%s: record the answer: %w", q.Name, err)
 			}
 		}
@@ -371,6 +373,7 @@ func (r *runner) equal(ctx context.Context, s *session, qs []workload.Query) err
 // progress prints a line with the time since the start.
 func (r *runner) progress(format string, args ...any) {
 	fmt.Fprintf(
-		r.Progress, "%7s  %s\n", time.Since(r.begun).Round(time.Second), fmt.Sprintf(format, args...),
+		r.Progress, "%7s  %s\n", time.Since(r.begun).Round(time.Second),
+		fmt.Sprintf(format, args...),
 	)
 }

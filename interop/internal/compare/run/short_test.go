@@ -26,9 +26,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// TestShortComparison asks larder and Thanos every query of the comparison over the short form of the data
-// sets behind S3. The answers must be equal. What larder asks of the bucket with empty caches must
-// be what testdata/short.txt says. INTEROP_REWRITE=1 writes that file.
+// TestShortComparison asks larder and Thanos every query of the comparison over the short form of
+// the data sets behind S3. The answers must be equal. What larder asks of the bucket with empty
+// caches must be what testdata/short.txt says. INTEROP_REWRITE=1 writes that file.
 func TestShortComparison(t *testing.T) {
 	root := filepath.Join("..", "..", "..", "..")
 	res, err := run.Run(t.Context(), run.Options{

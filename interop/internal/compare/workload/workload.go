@@ -137,31 +137,36 @@ func table() []Query {
 	return []Query{
 		{
 			Name: "Q1", Set: "medium", Concurrent: true, Meaning: "one series by four `=` matchers, 2 hours: an alert, a single stat",
-			Ask: series(lastBlock(), `http_requests_total{`+pod+`,handler="/api/v1/orders",code="500"}`),
+			Ask: series(
+				lastBlock(), `http_requests_total{`+pod+`,handler="/api/v1/orders",code="500"}`),
 		},
 		{
 			Name: "Q1b", Set: "medium", Meaning: "every series of one pod (98), 2 hours: exploring",
 			Ask: series(lastBlock(), `{`+pod+`}`),
 		},
 		{
-			Name: "Q2", Set: "medium", Concurrent: true, Meaning: "one metric (1,020 series) over all 13 blocks, 2 days",
-			Ask: series(twoDays(), `up`),
+			Name: "Q2", Set: "medium", Concurrent: true,
+			Meaning: "one metric (1,020 series) over all 13 blocks, 2 days",
+			Ask:     series(twoDays(), `up`),
 		},
 		{
 			Name: "Q3", Set: "medium", Concurrent: true, Meaning: "one metric (49,980 series), 2 hours: a dashboard that sums everything",
 			Ask: series(lastBlock(), `http_requests_total`),
 		},
 		{
-			Name: "Q3d", Set: "medium", Meaning: "the same over the compacted day: 1.2 million chunks",
-			Ask: series(compacted(), `http_requests_total`),
+			Name: "Q3d", Set: "medium",
+			Meaning: "the same over the compacted day: 1.2 million chunks",
+			Ask:     series(compacted(), `http_requests_total`),
 		},
 		{
-			Name: "Q4", Set: "medium", Meaning: "a regex on pods, `pod-1.*` (6,419 series), 2 hours",
-			Ask: series(lastBlock(), `http_requests_total{pod=~"pod-1.*"}`),
+			Name: "Q4", Set: "medium",
+			Meaning: "a regex on pods, `pod-1.*` (6,419 series), 2 hours",
+			Ask:     series(lastBlock(), `http_requests_total{pod=~"pod-1.*"}`),
 		},
 		{
-			Name: "Q5", Set: "medium", Meaning: "a negative matcher and a regex (12,240 series), 2 hours",
-			Ask: series(lastBlock(), `http_requests_total{code!="200",handler=~"/api/v1/(orders|search)"}`),
+			Name: "Q5", Set: "medium",
+			Meaning: "a negative matcher and a regex (12,240 series), 2 hours",
+			Ask:     series(lastBlock(), `http_requests_total{code!="200",handler=~"/api/v1/(orders|search)"}`),
 		},
 		{
 			Name: "Q6", Set: "medium", Concurrent: true, Meaning: "values of `pod`, no matcher, 13 blocks: a dashboard's drop-down",
@@ -176,16 +181,18 @@ func table() []Query {
 			Ask: names(twoDays(), `http_requests_total{`+pod+`}`),
 		},
 		{
-			Name: "Q8", Set: "medium", Meaning: "labels of 49,980 series without chunks: `/api/v1/series`",
-			Ask: series(lastBlock(), `http_requests_total`, labelsOnly),
+			Name: "Q8", Set: "medium",
+			Meaning: "labels of 49,980 series without chunks: `/api/v1/series`",
+			Ask:     series(lastBlock(), `http_requests_total`, labelsOnly),
 		},
 		{
 			Name: "Q9f", Set: "large", Meaning: "labels of 71,428 series of a block of 1,000,000, without chunks",
 			Ask: series(firstBlock(), `http_requests_total{code="200"}`, labelsOnly),
 		},
 		{
-			Name: "Q9h", Set: "large", Meaning: "10,204 values of `pod` of a block of 1,000,000 series",
-			Ask: values(firstBlock(), "pod", ""),
+			Name: "Q9h", Set: "large",
+			Meaning: "10,204 values of `pod` of a block of 1,000,000 series",
+			Ask:     values(firstBlock(), "pod", ""),
 		},
 		{
 			Name: "Q11", Set: "histograms", Meaning: "2,000 native histograms, 4 hours",
@@ -212,20 +219,26 @@ func table() []Query {
 			Ask: series(rawDays(), `http_requests_total`),
 		},
 		{
-			Name: "D2", Set: "downsampled", Meaning: "count and sum of 1,000 series, 14 days at 5 minutes",
-			Ask: series(fortnight(), `http_response_size_bytes`, resolution(hour/12, storepb.Aggr_COUNT, storepb.Aggr_SUM)),
+			Name: "D2", Set: "downsampled",
+			Meaning: "count and sum of 1,000 series, 14 days at 5 minutes",
+			Ask: series(fortnight(), `http_response_size_bytes`,
+				resolution(hour/12, storepb.Aggr_COUNT, storepb.Aggr_SUM)),
 		},
 		{
 			Name: "D3", Set: "downsampled", Meaning: "the same at 1 hour",
-			Ask: series(fortnight(), `http_response_size_bytes`, resolution(hour, storepb.Aggr_COUNT, storepb.Aggr_SUM)),
+			Ask: series(fortnight(), `http_response_size_bytes`,
+				resolution(hour, storepb.Aggr_COUNT, storepb.Aggr_SUM)),
 		},
 		{
-			Name: "D4", Set: "downsampled", Meaning: "counters of 1,000 series, 14 days at 5 minutes: `rate`",
-			Ask: series(fortnight(), `http_requests_total`, resolution(hour/12, storepb.Aggr_COUNTER)),
+			Name: "D4", Set: "downsampled",
+			Meaning: "counters of 1,000 series, 14 days at 5 minutes: `rate`",
+			Ask: series(fortnight(), `http_requests_total`,
+				resolution(hour/12, storepb.Aggr_COUNTER)),
 		},
 		{
 			Name: "D5", Set: "downsampled", Meaning: "minimum and maximum of one pod's 10 series, 14 days at 1 hour",
-			Ask: series(fortnight(), `http_response_size_bytes{pod="pod-1"}`, resolution(hour, storepb.Aggr_MIN, storepb.Aggr_MAX)),
+			Ask: series(fortnight(), `http_response_size_bytes{pod="pod-1"}`,
+				resolution(hour, storepb.Aggr_MIN, storepb.Aggr_MAX)),
 		},
 		{
 			Name: "C1", Set: "crowded", Slow: true, Meaning: "80 series over 10,000 blocks",
@@ -264,7 +277,8 @@ func growth() []Query {
 		}
 		qs = append(qs, Query{
 			Name: fmt.Sprintf("B%d", blocks), Set: "many", Grows: PerBlock, At: float64(blocks),
-			Meaning: fmt.Sprintf("4 series of each of %d blocks", blocks), Ask: series(at, selector),
+			Meaning: fmt.Sprintf("4 series of each of %d blocks", blocks),
+			Ask:     series(at, selector),
 		})
 	}
 	return qs
